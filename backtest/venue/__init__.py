@@ -48,7 +48,6 @@ if TYPE_CHECKING:
     from backtest.venue.portfolio_requirement import is_pool_failing, scale_rate
     from backtest.venue.portfolio_rules import Holdings, PortfolioRules, is_spot_leg, pick_rules
     from backtest.venue.portfolio_tables import pack_brackets, pack_holdings, pack_spot
-    from backtest.venue.preset_files import cure_missing_symbol
     from backtest.venue.requirement import LEVELS, MarginRules, compute_affordable
     from backtest.venue.requirement import compute_best_leverage, compute_highest_rate
     from backtest.venue.requirement import compute_initial, compute_largest_notional

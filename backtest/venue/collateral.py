@@ -143,9 +143,7 @@ class Collateral(Value):
         if isinstance(self.prices, float):
             return self.prices
         raise ParameterError(
-            f"a price is needed to value collateral whose prices are {self.prices!r}",
-            where=f"Collateral {self.name!r}",
-            cure="give the prices of collateral, one for each",
+            f"collateral {self.name!r} needs a price to be valued, its prices are {self.prices!r}"
         )
 
     def to_dict(self) -> dict[str, Any]:
@@ -169,15 +167,11 @@ def check_collateral(
     for each in collateral:
         if currency and each.name == currency:
             raise ParameterError(
-                f"collateral must not be the money of the account, got {each.name!r}, in which the "
-                "account settles",
-                where=f"Collateral {each.name!r}",
-                cure="add it to the capital of the account",
+                f"collateral must not be the money in which the account settles, got {currency!r}; "
+                "add it to the capital"
             )
         if isinstance(each.prices, str) and each.prices not in instruments:
             raise ParameterError(
-                f"prices must name an instrument of the run, got {each.prices!r}"
-                + did_you_mean(each.prices, instruments),
-                where=f"Collateral {each.name!r}",
-                cure=f"use {', '.join(instruments)}, or give a Market",
+                f"prices of collateral {each.name!r} must be a Market or name an instrument of the "
+                f"run, got {each.prices!r}{did_you_mean(each.prices, instruments)}"
             )

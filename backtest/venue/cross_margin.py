@@ -13,9 +13,9 @@ from backtest.venue.contract_value import compute_value
 from backtest.venue.option_account import (
     OptionAccount,
     list_given,
-    list_options,
     make_option_account,
 )
+from backtest.venue.option_contract import OptionPosition
 from backtest.venue.option_scenarios import compute_option_loss, compute_short_charge
 from backtest.venue.own_requirement import OwnMargin, Requirement, ask_rule
 from backtest.venue.portfolio_requirement import (
@@ -32,7 +32,6 @@ from backtest.venue.settlement import agree_settlement
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-    from backtest.venue.option_contract import OptionPosition
     from backtest.venue.venue import Venue
 
     Options = OptionPosition | Sequence[OptionPosition]
@@ -112,13 +111,12 @@ def requirement(
     >>> bt.margin.requirement(venues, held, prices, hedged)
     600.0
     """
-    where = "bt.margin.requirement"
-    priced = read_positions(venues, quantities, prices, where)
-    rule = read_rule(rule, where)
+    priced = read_positions(venues, quantities, prices)
+    rule = read_rule(rule)
     if isinstance(rule, OwnMargin):
-        return call_own_rule(rule, "requirement", priced, options, where)
-    bound = bind(rule, priced, collateral, collateral_prices, entries, where)
-    return compute_bound(bound, priced, index, options, where, is_initial=False)
+        return call_own_rule(rule, "requirement", priced, options)
+    bound = bind(rule, priced, collateral, collateral_prices, entries)
+    return compute_bound(bound, priced, index, options, is_initial=False)
 
 
 def initial(
@@ -140,15 +138,14 @@ def initial(
     leverage set at the venue, which scenarios do not use. That of a long spot leg is without its
     haircut, which what backs the positions does not contain.
     """
-    where = "bt.margin.initial"
-    priced = read_positions(venues, quantities, prices, where)
+    priced = read_positions(venues, quantities, prices)
     if venue_leverage is not None:
-        priced = set_leverage(priced, venue_leverage, where)
-    rule = read_rule(rule, where)
+        priced = set_leverage(priced, venue_leverage)
+    rule = read_rule(rule)
     if isinstance(rule, OwnMargin):
-        return call_own_rule(rule, "initial", priced, options, where)
-    bound = bind(rule, priced, collateral, collateral_prices, None, where)
-    return compute_bound(bound, priced, index, options, where, is_initial=True)
+        return call_own_rule(rule, "initial", priced, options)
+    bound = bind(rule, priced, collateral, collateral_prices, None)
+    return compute_bound(bound, priced, index, options, is_initial=True)
 
 
 def collateral_value(collateral: Assets, prices: Numbers | None = None) -> float:
@@ -179,24 +176,20 @@ def collateral_value(collateral: Assets, prices: Numbers | None = None) -> float
     >>> bt.margin.collateral_value(bt.Collateral("BTC", 5500, prices=20_000, tiers=tiers))
     109750000.0
     """
-    where = "bt.margin.collateral_value"
-    assets = list_assets(collateral, where)
-    found = price_assets(assets, prices, where)
+    assets = list_given("collateral", collateral, Collateral)
+    found = price_assets(assets, prices)
     return float(sum(each.value_at(price) for each, price in zip(assets, found, strict=True)))
 
 
 # ------------------------------------------------------------------------------ the arguments
 
 
-def read_positions(
-    venues: Venues, quantities: Numbers, prices: Numbers, where: str
-) -> PricedPositions:
-    names = name_instruments(venues, quantities, prices, where)
-    chosen = match_venues(venues, names, where)
-    held = read_numbers("quantities", quantities, names, where, missing=0.0)
-    priced = read_numbers("prices", prices, names, where)
-    for name, price in priced.items():
-        PRICE.check("prices", price, where=f"{where}, {name}")
+def read_positions(venues: Venues, quantities: Numbers, prices: Numbers) -> PricedPositions:
+    names = name_instruments(venues, quantities, prices)
+    chosen = match_venues(venues, names)
+    held = read_numbers("quantities", quantities, names, missing=0.0)
+    priced = read_numbers("prices", prices, names)
+    check_prices("prices", priced)
     rules = {name: read_rules(venue) for name, venue in chosen.items()}
     agree_settlement({name: venue.contract for name, venue in chosen.items()})
     return PricedPositions(
@@ -207,27 +200,22 @@ def read_positions(
     )
 
 
-def set_leverage(priced: PricedPositions, leverage: Numbers, where: str) -> PricedPositions:
+def set_leverage(priced: PricedPositions, leverage: Numbers) -> PricedPositions:
     given = leverage if isinstance(leverage, Mapping) or is_row(leverage) else None
     each = dict.fromkeys(priced.rules, leverage) if given is None else given
-    found = read_numbers("venue_leverage", each, priced.rules, where)
-    for name, setting in found.items():
-        PRICE.check("venue_leverage", setting, where=f"{where}, {name}")
+    found = read_numbers("venue_leverage", each, priced.rules)
+    check_prices("venue_leverage", found)
     rules = {name: rule._replace(setting=found[name]) for name, rule in priced.rules.items()}
     return priced._replace(rules=rules)
 
 
-def name_instruments(venues: Any, quantities: Any, prices: Any, where: str) -> tuple[str, ...]:
+def name_instruments(venues: Any, quantities: Any, prices: Any) -> tuple[str, ...]:
     for given in (venues, quantities, prices):
         if isinstance(given, Mapping):
             return tuple(str(name) for name in given)
     counts = [len(each) for each in (venues, quantities, prices) if is_row(each)]
     if len(set(counts)) > 1:
-        raise ParameterError(
-            f"venues, quantities and prices must have one length, got {counts}",
-            where=where,
-            cure="give one of each for every instrument, or mappings by name",
-        )
+        raise ParameterError(f"venues, quantities and prices must have one length, got {counts}")
     return tuple(str(k) for k in range(counts[0] if counts else 1))
 
 
@@ -235,7 +223,7 @@ def is_row(value: Any) -> bool:
     return isinstance(value, list | tuple) or (isinstance(value, np.ndarray) and value.ndim == 1)
 
 
-def match_venues(venues: Any, names: tuple[str, ...], where: str) -> dict[str, Any]:
+def match_venues(venues: Any, names: tuple[str, ...]) -> dict[str, Any]:
     if isinstance(venues, Mapping):
         found = {str(name): venue for name, venue in venues.items()}
     elif is_row(venues):
@@ -246,15 +234,13 @@ def match_venues(venues: Any, names: tuple[str, ...], where: str) -> dict[str, A
     if missing:
         raise ParameterError(
             f"venues must give a Venue for every instrument, got {repr_plain(venues):.80} "
-            f"for {', '.join(missing)}",
-            where=where,
-            cure="give one Venue for all, or {name: Venue}",
+            f"for {', '.join(missing)}"
         )
     return {name: found[name] for name in names}
 
 
 def read_numbers(
-    noun: str, given: Any, names: Iterable[str], where: str, missing: float | None = None
+    noun: str, given: Any, names: Iterable[str], missing: float | None = None
 ) -> dict[str, float]:
     order = list(names)
     if isinstance(given, Mapping):
@@ -268,34 +254,29 @@ def read_numbers(
         hint = did_you_mean(unknown[0], order) if unknown else ""
         raise ParameterError(
             f"{noun} must have one number for each of {', '.join(order)}, "
-            f"got {repr_plain(given)}{hint}",
-            where=where,
-            cure=f"give {noun} by name, or in the order of the instruments",
+            f"got {repr_plain(given)}{hint}"
         )
-    place = f"{where}, {noun}"
     return {
-        name: float(Number().check(noun, found[name], where=f"{place}, {name}"))
+        name: float(Number().check(f"{noun}.{name}", found[name]))
         if name in found
         else float(missing or 0.0)
         for name in order
     }
 
 
-def list_assets(collateral: Any, where: str) -> tuple[Collateral, ...]:
-    cure = "give bt.Collateral(name, amount=..., prices=..., rate=...)"
-    return list_given("collateral", collateral, Collateral, where, cure)
+def check_prices(noun: str, given: Mapping[str, float]) -> None:
+    for name, price in given.items():
+        PRICE.check(f"{noun}.{name}", price)
 
 
-def price_assets(
-    assets: Sequence[Collateral], prices: Numbers | None, where: str
-) -> tuple[float, ...]:
+def price_assets(assets: Sequence[Collateral], prices: Numbers | None) -> tuple[float, ...]:
     if prices is None:
         found = [each.last_price() for each in assets]
     else:
         names = [each.name for each in assets]
-        found = list(read_numbers("prices", prices, names, where).values())
+        found = list(read_numbers("prices", prices, names).values())
     return tuple(
-        float(PRICE.check("prices", price, where=f"{where}, {each.name}"))
+        float(PRICE.check(f"prices.{each.name}", price))
         for each, price in zip(assets, found, strict=True)
     )
 
@@ -306,25 +287,21 @@ def bind(
     collateral: Assets,
     collateral_prices: Numbers | None,
     entries: Numbers | None,
-    where: str,
 ) -> BoundRule:
-    assets = list_assets(collateral, where)
-    entered = {} if entries is None else read_numbers("entries", entries, priced.rules, where)
-    for name, entry in entered.items():
-        PRICE.check("entries", entry, where=f"{where}, {name}")
-    bound = rule.bind(priced.rules, assets, price_assets(assets, collateral_prices, where), entered)
+    assets = list_given("collateral", collateral, Collateral)
+    entered = {} if entries is None else read_numbers("entries", entries, priced.rules)
+    check_prices("entries", entered)
+    bound = rule.bind(priced.rules, assets, price_assets(assets, collateral_prices), entered)
     return bound._replace(haircuts=priced.haircuts)
 
 
-def read_rule(rule: Any, where: str) -> MarginRule:
-    found: MarginRule = Requirement().check("rule", rule, where=where)
+def read_rule(rule: Any) -> MarginRule:
+    found: MarginRule = Requirement().check("rule", rule)
     return found
 
 
-def call_own_rule(
-    rule: OwnMargin, method: str, priced: PricedPositions, options: Options, where: str
-) -> float:
-    read_options(rule, priced, options, where)  # refuses options
+def call_own_rule(rule: OwnMargin, method: str, priced: PricedPositions, options: Options) -> float:
+    read_options(rule, priced, options)  # refuses options
     held = {name: quantity for name, quantity in priced.quantities.items() if quantity != 0.0}
     return ask_rule(rule.rule, method, held, priced.prices)
 
@@ -334,16 +311,15 @@ def compute_bound(
     priced: PricedPositions,
     index: Numbers | None,
     options: Options,
-    where: str,
     *,
     is_initial: bool,
 ) -> float:
-    account = read_options(bound.rule, priced, options, where)
+    account = read_options(bound.rule, priced, options)
     if account is not None:
         bound = bound._replace(rule=account.rule, underlyings=account.names)
     packed, held = bound.value(priced.quantities, priced.prices)
     if index is not None and packed.has_scenarios:
-        values = read_index(priced, index, where)
+        values = read_index(priced, index)
         return compute_at_index(packed, held, values, account, is_initial=is_initial)
     if account is not None:
         return account.requirement(packed, held, is_initial=is_initial)
@@ -352,16 +328,15 @@ def compute_bound(
 
 
 def read_options(
-    rule: MarginRule, priced: PricedPositions, options: Options, where: str
+    rule: MarginRule, priced: PricedPositions, options: Options
 ) -> OptionAccount | None:
-    listed = list_options(options, where)
-    return make_option_account(listed, rule, priced.rules, where) if listed else None
+    listed = list_given("options", options, OptionPosition)
+    return make_option_account(listed, rule, priced.rules) if listed else None
 
 
-def read_index(priced: PricedPositions, index: Numbers, where: str) -> list[float]:
-    found = read_numbers("index", index, priced.rules, where)
-    for name, price in found.items():
-        PRICE.check("index", price, where=f"{where}, {name}")
+def read_index(priced: PricedPositions, index: Numbers) -> list[float]:
+    found = read_numbers("index", index, priced.rules)
+    check_prices("index", found)
     return [
         compute_value(priced.rules[name].size, priced.rules[name].is_inverse, price)
         for name, price in found.items()

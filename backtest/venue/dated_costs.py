@@ -37,24 +37,22 @@ def find_newest(cost: Cost) -> float:
     return float(cost.iloc[-1]) if isinstance(cost, pd.Series) else cost
 
 
-def read_newest(cost: Cost, where: str, place: str) -> float:
-    check_no_column(cost, where, place)
+def read_newest(cost: Cost, name: str, place: str) -> float:
+    check_no_column(cost, name, place)
     return find_newest(cost)
 
 
-def scale_cost(cost: Cost, factor: float, *, most: float, where: str) -> Cost:
-    check_no_column(cost, where)
+def scale_cost(cost: Cost, factor: float, *, most: float, name: str) -> Cost:
+    check_no_column(cost, name)
     if isinstance(cost, pd.Series):
         return (cost * factor).clip(upper=most)
     return min(cost * factor, most)  # type: ignore[operator] # not a column
 
 
-def check_no_column(cost: Cost, where: str, place: str = "to be varied") -> None:
+def check_no_column(cost: Cost, name: str, place: str = "to be varied") -> None:
     if isinstance(cost, str):
         raise ParameterError(
-            f"a cost must be a number or a series {place}, got the column {cost!r}",
-            where=where,
-            cure="give the values of the column as a series by UTC time",
+            f"{name} must be a number or a series {place}, got the column {cost!r}"
         )
 
 

@@ -31,7 +31,7 @@ class Day(Declaration):
 
     def read(self, value: Any) -> str:
         read_time(str(value) if type(value) is dt.date else value)
-        return preset_files.read_day(value, where="")
+        return preset_files.read_day(value)
 
 
 @declared(kw_only=True)
@@ -61,9 +61,9 @@ class InForce(Value):
         'the margin table of x:Y is of 1970-01-03, but the run uses it from 1970-01-01 on'
         """
         parts = []
-        if start < to_nanoseconds(self.since, where="since"):
+        if start < to_nanoseconds(self.since):
             parts.append(f"but the run uses it from {format_time(start)[:10]} on")
-        if self.until is not None and end > to_nanoseconds(self.until, where="until"):
+        if self.until is not None and end > to_nanoseconds(self.until):
             parts.append(f"it was replaced on {self.until}, before the run ends")
         table = f"the margin table of {self.preset} is of {self.since}, "
         return table + " and ".join(parts) if parts else ""
@@ -94,7 +94,7 @@ class Earlier(Value):
     @property
     def end(self) -> int:
         """``until`` in ns."""
-        return to_nanoseconds(self.until, where="Earlier.until")
+        return to_nanoseconds(self.until)
 
 
 class InUse(NamedTuple):

@@ -3,19 +3,24 @@
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Annotated, Any
 
 import numpy as np
 
 from backtest.base import (
     Choice,
+    Duration,
+    Number,
     TimeLike,
+    Value,
     check_broadcast,
     check_range,
     checked,
+    declared,
     make_array_twins,
     parse_duration,
 )
+from backtest.base.fields import NOT_NEGATIVE
 from backtest.venue import contract_value, preset_files
 
 if TYPE_CHECKING:
@@ -64,9 +69,9 @@ def payment(
     >>> payment(Contract(), 10.0, 2.0, 0.0001)
     0.002
     """
-    check_broadcast(quantity=quantity, price=price, rate=rate, where="funding.payment")
+    check_broadcast(quantity=quantity, price=price, rate=rate)
     q, p, r = (np.asarray(each, dtype=np.float64) for each in (quantity, price, rate))
-    _check_positive("price", p, "payment")
+    _check_positive("price", p)
     value = ARRAYS.compute_value(contract.size, contract.kind == "inverse", p)
     paid = ARRAYS.compute_payment(q, value, r)
     return _plain(paid)
@@ -105,27 +110,41 @@ def rate(
     >>> round(rate(0.0012), 6), round(rate(0.0003), 6)
     (0.0007, 0.0001)
     """
-    check_broadcast(premium=premium, interest=interest, clamp=clamp, cap=cap, where="funding.rate")
+    check_broadcast(premium=premium, interest=interest, clamp=clamp, cap=cap)
     p = np.asarray(premium, dtype=np.float64)
     pull = np.clip(np.asarray(interest, dtype=np.float64) - p, np.negative(clamp), clamp)
     found = np.clip(p + pull, np.negative(cap), cap)
     return _plain(found)
 
 
-class FundingTerms(NamedTuple):
+@declared(kw_only=True)
+class FundingTerms(Value):
     """How a venue computes its funding rate; see :func:`rate`.
 
-    ``interval`` is the time between settlements. ``interest``, ``clamp`` and the rate are per
-    ``period``. ``cap`` is the largest payment of one interval, of either sign.
+    Parameters
+    ----------
+    interval : str
+        The time between settlements.
+    period : str, optional
+        What ``interest``, ``clamp`` and the rate are for. Default: the interval.
+    interest, clamp : float
+        As in :func:`rate`.
+    cap : float
+        The largest payment of one interval, of either sign.
+    date, source : str
+        The day from which the terms hold (or on which they were read), and their source.
     """
 
-    interval: str
-    period: str
-    interest: float
-    clamp: float
-    cap: float
-    date: str
-    source: str
+    interval: Annotated[str, Duration()]
+    period: Annotated[str | None, Duration()] = None
+    interest: Annotated[float, Number()]
+    clamp: Annotated[float, NOT_NEGATIVE]
+    cap: Annotated[float, Number(0, may_be_infinite=True)] = math.inf
+    date: str = ""
+    source: str = ""
+
+    def _settle(self) -> None:
+        self._set_fields(period=self.period or self.interval)
 
 
 @checked
@@ -143,18 +162,10 @@ def terms(venue: str, symbol: str, at: TimeLike | None = None) -> FundingTerms |
     >>> found.interval, found.interest, found.clamp
     ('8h', 0.0001, 0.0005)
     """
-    table = preset_files.group_at(venue, symbol, "funding", at)
-    if table is None:
+    found = preset_files.find_preset(venue, symbol).choose(preset_files.read_choice(at))
+    if "funding" not in found:
         return None
-    return FundingTerms(
-        interval=table["interval"],
-        period=str(table.get("period", table["interval"])),
-        interest=float(table["interest"]),
-        clamp=float(table["clamp"]),
-        cap=float(table.get("cap", "inf")),
-        date=table["date"],
-        source=table["source"],
-    )
+    return FundingTerms.from_dict(found["funding"][0], where=f"{venue}:{symbol}.funding")
 
 
 @checked
@@ -182,8 +193,7 @@ def rate_of(terms: FundingTerms, premium: Numbers) -> Any:
     >>> round(rate_of(terms("hyperliquid", "BTC"), 0.01), 7)
     0.0011875
     """
-    interval = parse_duration(terms.interval, where="FundingTerms.interval")
-    share = interval / parse_duration(terms.period, where="FundingTerms.period")
+    share = parse_duration(terms.interval) / parse_duration(str(terms.period))
     found = np.clip(rate(premium, terms.interest, terms.clamp) * share, -terms.cap, terms.cap)
     return _plain(found)
 
@@ -214,9 +224,9 @@ def impact_premium(bid: Numbers, ask: Numbers, index: Numbers) -> Any:
     >>> impact_premium(9_990.0, 9_992.0, 10_000.0)
     -0.0008
     """
-    check_broadcast(bid=bid, ask=ask, index=index, where="funding.impact_premium")
+    check_broadcast(bid=bid, ask=ask, index=index)
     low, high, center = (np.asarray(each, dtype=np.float64) for each in (bid, ask, index))
-    _check_positive("index", center, "impact_premium")
+    _check_positive("index", center)
     found = (np.maximum(low - center, 0.0) - np.maximum(center - high, 0.0)) / center
     return _plain(found)
 
@@ -237,9 +247,9 @@ def interest_rate(quote: Numbers, base: Numbers, per_day: Numbers = 3.0) -> Any:
     >>> round(interest_rate(0.0006, 0.0003), 6)
     0.0001
     """
-    check_broadcast(quote=quote, base=base, per_day=per_day, where="funding.interest_rate")
+    check_broadcast(quote=quote, base=base, per_day=per_day)
     count = np.asarray(per_day, dtype=np.float64)
-    _check_positive("per_day", count, "interest_rate")
+    _check_positive("per_day", count)
     found = (np.asarray(quote, dtype=np.float64) - np.asarray(base, dtype=np.float64)) / count
     return _plain(found)
 
@@ -277,10 +287,9 @@ def average_premium(premium: FloatArray, weights: str = "linear") -> Any:
     >>> round(average_premium(np.array([0.0, 0.0003])), 6)
     0.0002
     """
-    where = "bt.funding.average_premium"
-    Choice("linear", "equal").check("weights", weights, where=where)
+    Choice("linear", "equal").check("weights", weights)
     p = np.atleast_1d(np.asarray(premium, dtype=np.float64))
-    check_range("premiums of a period", p.shape[-1], where=where, low=1)
+    check_range("premiums of a period", p.shape[-1], low=1)
     weight = np.arange(1.0, p.shape[-1] + 1.0) if weights == "linear" else np.ones(p.shape[-1])
     found = p @ weight / weight.sum()
     return _plain(found)
@@ -290,6 +299,6 @@ def _plain(values: Any) -> Any:
     return float(values) if np.ndim(values) == 0 else values
 
 
-def _check_positive(name: str, values: np.ndarray, function: str) -> None:
+def _check_positive(name: str, values: np.ndarray) -> None:
     smallest = float(np.min(values)) if values.size else 1.0
-    check_range(name, smallest, where=f"bt.funding.{function}", low=0.0, open_low=True)
+    check_range(name, smallest, low=0.0, open_low=True)

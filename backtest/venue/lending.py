@@ -104,12 +104,9 @@ class RateCurve(Value):
             }
         used = market.columns.get(utilization)
         if used is None:
-            known = ", ".join(market.columns) or "none"
             raise ParameterError(
-                f"utilization must be a number or a column of the bars, got {utilization!r}"
-                + did_you_mean(utilization, market.columns),
-                where="RateCurve.rates",
-                cure=f"give a number from 0 to 1, or a further column of the bars ({known})",
+                "utilization must be a number or a further column of the bars, got "
+                f"{utilization!r}{did_you_mean(utilization, market.columns)}"
             )
         known_at = np.concatenate([used[:1], used[:-1]])
         index = utc_index(market.time)
@@ -125,9 +122,7 @@ def check_utilization(utilization: Any) -> FloatArray:
     if bad.any():
         found = float(used[bad].ravel()[0])
         raise ParameterError(
-            f"utilization must be from 0 to 1, got {found:g} in {int(bad.sum())} of {used.size}",
-            where="RateCurve, utilization",
-            cure="give what is borrowed over what is supplied, 0.8 for 80 %",
+            f"utilization must be from 0 to 1, got {found:g} in {int(bad.sum())} of {used.size}"
         )
     return used
 

@@ -158,8 +158,7 @@ def maintenance(
     >>> maintenance(Venue.preset("binance-usdm", "BTCUSDT@2024-10-24"), 550_000)
     2700.0
     """
-    where = "bt.margin.maintenance"
-    return _broadcast(scalar_maintenance, venue, where, notional, _read(multiplier, venue, where))
+    return _broadcast(scalar_maintenance, venue, notional, _read(multiplier, venue))
 
 
 def largest_notional(
@@ -190,10 +189,8 @@ def largest_notional(
     ParameterError
         If the leverage is not positive.
     """
-    _check_positive("leverage", leverage, "bt.margin.largest_notional")
-    return _broadcast(
-        scalar_largest_notional, venue, "bt.margin.largest_notional", equity, leverage
-    )
+    _check_positive("leverage", leverage)
+    return _broadcast(scalar_largest_notional, venue, equity, leverage)
 
 
 def liquidation_price(
@@ -243,13 +240,10 @@ def liquidation_price(
     >>> round(liquidation_price(venue, 1.0, 100.0, 5.0, other_maintenance=4.0), 4)
     99.3976
     """
-    where = "bt.margin.liquidation_price"
-    _check_positive("entry", entry, where)
-    x = _read(multiplier, venue, where)
+    _check_positive("entry", entry)
+    x = _read(multiplier, venue)
     others = (other_backing, other_maintenance)
-    return _broadcast(
-        scalar_liquidation_price, venue, where, quantity, entry, collateral, x, *others
-    )
+    return _broadcast(scalar_liquidation_price, venue, quantity, entry, collateral, x, *others)
 
 
 def survivable_notional(venue: Venue | MarginRules, equity: Number, ratio: Number) -> Any:
@@ -293,9 +287,8 @@ def survivable_notional(venue: Venue | MarginRules, equity: Number, ratio: Numbe
     >>> round(liquidation_price(venue, notional / 100.0, 100.0, 10_000), 9)
     90.0
     """
-    where = "bt.margin.survivable_notional"
-    _check_positive("ratio", ratio, where, is_nan_allowed=True)
-    return _broadcast(scalar_survivable_notional, venue, where, equity, ratio)
+    _check_positive("ratio", ratio, is_nan_allowed=True)
+    return _broadcast(scalar_survivable_notional, venue, equity, ratio)
 
 
 def bankruptcy_price(
@@ -305,56 +298,42 @@ def bankruptcy_price(
 
     Parameters and errors are those of :func:`liquidation_price`; NaN where no price does.
     """
-    where = "bt.margin.bankruptcy_price"
-    _check_positive("entry", entry, where)
-    return _broadcast(scalar_bankruptcy_price, venue, where, quantity, entry, collateral)
+    _check_positive("entry", entry)
+    return _broadcast(scalar_bankruptcy_price, venue, quantity, entry, collateral)
 
 
-def _read(multiplier: Number | None, venue: Venue | MarginRules, where: str) -> Number:
+def _read(multiplier: Number | None, venue: Venue | MarginRules) -> Number:
     if multiplier is None:
         return venue.multiplier if isinstance(venue, MarginRules) else 1.0
-    _check_positive("multiplier", multiplier, where)
+    _check_positive("multiplier", multiplier)
     return multiplier
 
 
-def _broadcast(
-    function: Callable[..., float], venue: Venue | MarginRules, where: str, *numbers: Number
-) -> Any:
+def _broadcast(function: Callable[..., float], venue: Venue | MarginRules, *numbers: Number) -> Any:
     if not isinstance(venue, MarginRules) and not hasattr(venue, "brackets"):
-        raise ParameterError(
-            f"venue must be a Venue, got {repr_plain(venue)}",
-            where=where,
-            cure="pass bt.Venue(...)",
-        )
+        raise ParameterError(f"venue must be a Venue, got {repr_plain(venue)}")
     rules = venue if isinstance(venue, MarginRules) else read_rules(venue)
     if not isinstance(venue, MarginRules) and venue.contract.is_spot and function in OF_PRICES:
         raise ParameterError(
-            "the contract must be margined, as the price that fails a spot leg is one of its whole "
-            "account, got kind 'spot'",
-            where=where,
-            cure="give the whole account to bt.calculate_book",
+            "contract.kind must be margined, as the price that fails a spot leg is one of its "
+            "whole account, got 'spot'; bt.calculate_book takes the account"
         )
     try:
         arrays = [np.asarray(number, dtype=np.float64) for number in numbers]
         flat = np.broadcast_arrays(*arrays)
     except (TypeError, ValueError, OverflowError) as error:
-        raise ParameterError(
-            f"arguments must be numbers, or arrays of shapes that fit: {error}",
-            where=where,
-            cure="give scalars, or arrays of one shape",
-        ) from error
+        problem = f"arguments must be numbers, or arrays of shapes that fit: {error}"
+        raise ParameterError(problem) from error
     rows = zip(*(array.ravel().tolist() for array in flat), strict=True)
     values = np.array([function(rules, *row) for row in rows], dtype=np.float64)
     return float(values[0]) if not flat[0].shape else values.reshape(flat[0].shape)
 
 
-def _check_positive(name: str, values: Number, where: str, *, is_nan_allowed: bool = False) -> None:
+def _check_positive(name: str, values: Number, *, is_nan_allowed: bool = False) -> None:
     try:
         array = np.asarray(values, dtype=np.float64)
     except (TypeError, ValueError, OverflowError) as error:
-        raise ParameterError(
-            f"{name} must be numbers: {error}", where=where, cure=f"give {name} as numbers"
-        ) from error
+        raise ParameterError(f"{name} must be numbers: {error}") from error
     array = array[~np.isnan(array)] if is_nan_allowed else array
     smallest = float(np.min(array)) if array.size else 1.0
-    check_range(name, smallest, where=where, low=0.0, open_low=True)
+    check_range(name, smallest, low=0.0, open_low=True)

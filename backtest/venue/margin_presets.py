@@ -2,32 +2,31 @@
 
 from __future__ import annotations
 
-import tomllib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from functools import cache
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, NamedTuple
+from typing import TYPE_CHECKING, Annotated, Any
 
 from backtest.base import (
+    AS_TUPLE,
+    Choice,
     Faults,
     ParameterError,
     Text,
     TimeLike,
+    Value,
     VenueError,
     checked_only,
     declared,
     did_you_mean,
     repr_plain,
 )
+from backtest.venue import option_rules, scenario_margin  # noqa: F401 - read by from_dict
 from backtest.venue.asset_names import find_asset
 from backtest.venue.dated_tables import Day
-from backtest.venue.option_rules import Standard, Strategy
-from backtest.venue.option_shocks import OptionShocks, scenario_grid
-from backtest.venue.preset_files import LATEST, read_day
-from backtest.venue.requirement_rule import Brackets, MarginRule
+from backtest.venue.preset_files import Group, Tables, choose_table, read_choice, read_file
+from backtest.venue.requirement_rule import MarginRule
 from backtest.venue.scenario_fields import EVERY
-from backtest.venue.scenario_margin import ScenarioMargin
 
 if TYPE_CHECKING:
     from backtest.venue.collateral import Collateral
@@ -37,10 +36,26 @@ FILE = Path(__file__).with_suffix(".toml")
 STATUSES = ("read", "memory", "left out")
 
 
-class Figure(NamedTuple):
-    figure: str
-    status: str
-    source: str
+@declared(kw_only=True)
+class Figure(Value):
+    figure: Annotated[str, Text()]
+    status: Annotated[str, Choice(*STATUSES)]
+    source: str = ""
+
+
+@declared(kw_only=True)
+class MarginTables(Value):
+    title: Annotated[str, Text()]
+    exact: Annotated[str, Text()]
+    leaves_out: Annotated[str, Text()]
+    figures: Annotated[Sequence[Figure], AS_TUPLE]
+    tables: Annotated[Sequence[Group], Tables()]
+    conversion: str | None = None
+    call_grace_days: int | None = None
+
+    def choose(self, at: TimeLike | None) -> Group:
+        """Return the table in force at a day."""
+        return choose_table(self.tables, read_choice(at))[0]
 
 
 @dataclass(frozen=True)
@@ -92,7 +107,7 @@ class MarginPreset:
         """Return the preset as plain data."""
         data = {name: getattr(self, name) for name in self.__dataclass_fields__}
         return data | {
-            "figures": [each._asdict() for each in self.figures],
+            "figures": [each.to_dict() for each in self.figures],
             "requirement": self.requirement.to_dict(),
             "rates": dict(self.rates),
         }
@@ -131,76 +146,67 @@ def margin_preset(
     Brackets(level=1.05)
     """
     content = find_content(name)
-    table = choose_table(content["tables"], at)
-    day = None if at is None or at == LATEST else read_day(at, where="bt.margin_preset, at")
+    table, day = content.choose(at), read_choice(at)
+    is_any = isinstance(instruments, Sequence | Mapping) and not instruments
     return MarginPreset(
         name=name,
-        title=content["title"],
+        title=content.title,
         date=table["date"],
         source=table["source"],
-        dates=tuple(each["date"] for each in content["tables"]),
-        exact=content["exact"],
-        leaves_out=content["leaves_out"],
-        figures=tuple(Figure(**figure) for figure in content["figures"]),
-        requirement=make_rule(name, table, instruments)
-        if not isinstance(instruments, Sequence | Mapping) or len(instruments)
-        else PresetMargin(preset=name, at=day),
+        dates=tuple(each["date"] for each in content.tables),
+        exact=content.exact,
+        leaves_out=content.leaves_out,
+        figures=tuple(content.figures),
+        requirement=PresetMargin(preset=name, at=day)
+        if is_any
+        else make_rule(name, table, group_by_asset(instruments)),
         rates=table.get("rates", {}),
         slippage=table.get("slippage", 0.0),
         negative_limit=table.get("negative_limit"),
-        conversion=content.get("conversion"),
-        call_grace_days=content.get("call_grace_days"),
+        conversion=content.conversion,
+        call_grace_days=content.call_grace_days,
     )
 
 
-def find_content(name: str) -> dict[str, Any]:
-    tables = load_presets()
-    if name not in tables:
+def find_content(name: str) -> MarginTables:
+    presets = load_presets()
+    if name not in presets:
         raise VenueError(
-            f"there are no margin rules {repr_plain(name)}{did_you_mean(str(name), tables)}",
-            where="bt.margin_preset",
-            cure=f"choose one of {', '.join(tables)}, or give bt.Brackets() or "
-            "bt.ScenarioMargin(...)",
+            f"there are no margin rules {repr_plain(name)}{did_you_mean(str(name), presets)}; "
+            f"known are {', '.join(presets)}"
         )
-    found: dict[str, Any] = tables[name]
-    return found
+    return presets[name]
 
 
 def list_presets() -> list[MarginPreset]:
     return [margin_preset(name) for name in load_presets()]
 
 
-@cache
-def load_presets() -> dict[str, Any]:
-    return tomllib.loads(FILE.read_text(encoding="utf-8"))
-
-
-def choose_table(tables: list[dict[str, Any]], at: TimeLike | None) -> dict[str, Any]:
-    if at is None or at == LATEST:
-        return tables[-1]
-    day = read_day(at, where="bt.margin_preset, at")
-    begun = [table for table in tables if table["date"] <= day]
-    return begun[-1] if begun else tables[0]
+def load_presets() -> dict[str, MarginTables]:
+    return read_file(FILE, 0, MarginTables)  # type: ignore[arg-type] # classes do hash
 
 
 def make_rule(
-    name: str,
-    table: Mapping[str, Any],
-    instruments: Sequence[str] | Mapping[str, Sequence[str]],
-    underlyings: Sequence[str] = (),
+    name: str, table: Group, groups: Mapping[str, Sequence[str]], underlyings: Sequence[str] = ()
 ) -> MarginRule:
-    if "standard" in table:
-        return Standard(**table["standard"])
-    if "strategy" in table:
-        return Strategy(**table["strategy"])
-    if "classes" not in table:
-        return Brackets(level=table["level"])
-    groups = group_by_asset(instruments)
-    check_underlyings(name, table["classes"], underlyings)
-    assets = (*groups, *underlyings)
-    moves: Any = {group: find_moves(name, table["classes"], group) for group in assets}
-    terms = table["terms"] | {"options": OptionShocks(**table.get("options", {}))}
-    return ScenarioMargin(moves=moves, groups=groups or None, **terms)
+    """Return the rule for the groups of instruments that are asked for, and options on others."""
+    given = table["requirement"]
+    if "moves" not in given:
+        return MarginRule.from_dict(given)
+    moves, known = given["moves"], table.get("underlyings", [])
+    for noun, asked, listed in (
+        ("moves for", (*groups, *underlyings), moves),
+        ("figures for options on", underlyings, known),
+    ):
+        missing = [each for each in asked if each not in listed and EVERY not in listed]
+        if missing:
+            raise VenueError(
+                f"{name} has {noun} {', '.join(listed) or 'nothing'}, got {missing[0]!r}; "
+                "groups of instruments may be named, {'BTC': ['BTCUSDT']}, and "
+                "bt.ScenarioMargin(...) has moves of your own"
+            )
+    found = {each: moves.get(each, moves.get(EVERY)) for each in (*groups, *underlyings)}
+    return MarginRule.from_dict({**given, "moves": found, "groups": groups or None})
 
 
 def group_by_asset(
@@ -209,53 +215,13 @@ def group_by_asset(
     if isinstance(instruments, Mapping):
         return {str(group): tuple(names) for group, names in instruments.items()}
     if isinstance(instruments, str) or not isinstance(instruments, Sequence):
-        raise ParameterError(
-            f"instruments must be a list of names, got {repr_plain(instruments)}",
-            where="bt.margin_preset",
-            cure=f"give [{repr_plain(instruments)}]",
-        )
+        raise ParameterError(f"instruments must be a list of names, got {repr_plain(instruments)}")
     groups: dict[str, tuple[str, ...]] = {}
     for each in instruments:
-        name = Text().check("a name among instruments", each, where="bt.margin_preset")
+        name = Text().check("instruments", each)
         asset = find_asset(name)
         groups[asset] = (*groups.get(asset, ()), name)
     return groups
-
-
-def find_moves(
-    name: str, classes: Sequence[Mapping[str, Any]], group: str
-) -> Sequence[Sequence[float]]:
-    for each in classes:
-        if group in each["assets"] or EVERY in each["assets"]:
-            found = [*each["moves"], *each.get("tails", ())]
-            if "volatilities" in each:
-                found = scenario_grid(each["moves"], each["volatilities"], each.get("tails", ()))
-            return found
-    known = list_assets(classes)
-    raise VenueError(
-        f"{name} has moves for {', '.join(known)}, got {group!r}",
-        where="bt.margin_preset, instruments",
-        cure="name the groups of your instruments, as in {'BTC': ['BTCUSDT']}, or give "
-        "bt.ScenarioMargin(...) with moves of your own",
-    )
-
-
-def list_assets(classes: Sequence[Mapping[str, Any]]) -> list[str]:
-    return [asset for each in classes for asset in each["assets"]]
-
-
-def check_underlyings(
-    name: str, classes: Sequence[Mapping[str, Any]], underlyings: Sequence[str]
-) -> None:
-    known = list_assets([each for each in classes if each.get("options")])
-    for each in underlyings:
-        if each not in known and EVERY not in known:
-            raise VenueError(
-                f"{name} has figures for options on {', '.join(known) or 'nothing'}, got {each!r}",
-                where="bt.margin_preset",
-                cure="choose another preset, or give bt.ScenarioMargin(...) with moves of "
-                "volatility of your own",
-            )
 
 
 @declared(kw_only=True)
@@ -283,13 +249,14 @@ class PresetMargin(MarginRule):
         self._set_fields(level=self._find_level())
 
     def _find_level(self) -> float:
-        table = choose_table(find_content(self.preset)["tables"], self.at)
-        return float(table.get("level", 1.0))
+        table = find_content(self.preset).choose(self.at)
+        return float(table["requirement"].get("level", 1.0))
 
     def resolve(self, names: Sequence[str], underlyings: Sequence[str] = ()) -> MarginRule:
         """Return the rule for some instruments and underlyings of options."""
-        table = choose_table(find_content(self.preset)["tables"], self.at)
-        return make_rule(self.preset, table, names, [*map(find_asset, underlyings)])
+        table = find_content(self.preset).choose(self.at)
+        assets = [*map(find_asset, underlyings)]
+        return make_rule(self.preset, table, group_by_asset(names), assets)
 
     def check_names(
         self,

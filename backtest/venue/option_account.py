@@ -74,24 +74,12 @@ class OptionAccount:
         return float(compute_options_value(self.options))
 
 
-def list_options(options: Any, where: str) -> tuple[OptionPosition, ...]:
-    cure = (
-        "give bt.OptionPosition('BTC-26JUN26-60000-P', quantity=-1, index=60_000, "
-        "at='2026-05-27', volatility=0.55)"
-    )
-    return list_given("options", options, OptionPosition, where, cure)
-
-
-def list_given(noun: str, given: Any, kind: type[T], where: str, cure: str) -> tuple[T, ...]:
+def list_given(noun: str, given: Any, kind: type[T]) -> tuple[T, ...]:
     listed = (given,) if isinstance(given, kind) else given
     is_list = isinstance(listed, list | tuple)
     if not is_list or not all(isinstance(each, kind) for each in listed):
-        article = "an" if kind.__name__[0] in "AEIOU" else "a"
         raise ParameterError(
-            f"{noun} must be {article} {kind.__name__} or a list of them, "
-            f"got {repr_plain(given):.80}",
-            where=where,
-            cure=cure,
+            f"{noun} must be bt.{kind.__name__} or a list of them, got {repr_plain(given):.80}"
         )
     return tuple(listed)
 
@@ -100,12 +88,11 @@ def make_option_account(
     options: Sequence[OptionPosition],
     rule: MarginRule,
     rules: Mapping[str, MarginRules],
-    where: str,
 ) -> OptionAccount:
     names = list(rules)
     resolved = rule.resolve(names, [each.label for each in options])
-    check_options(options, resolved, where)
-    check_instruments(options, rules, where)
+    check_options(options, resolved)
+    check_instruments(options, rules)
     groups, numbers = number_groups(options, resolved, names)
     packed = pack_options(options, numbers)
     packed_rules = pack_option_rules(resolved, packed, groups, names)
@@ -117,17 +104,12 @@ def make_option_account(
     return found
 
 
-def check_instruments(
-    options: Sequence[OptionPosition], rules: Mapping[str, MarginRules], where: str
-) -> None:
-    """Refuse options that settle in coins beside linear contracts, and the reverse."""
+def check_instruments(options: Sequence[OptionPosition], rules: Mapping[str, MarginRules]) -> None:
     is_coin = options[0].option.is_coin
     for name, each in rules.items():
         if each.is_inverse != is_coin:
             kinds = "in coins beside a linear" if is_coin else "in cash beside an inverse"
             raise ParameterError(
                 "options and contracts of one balance must settle in one currency, got "
-                f"{options[0].option.name} {kinds} contract, {name}",
-                where=where,
-                cure="give each settlement currency a balance of its own",
+                f"{options[0].option.name} {kinds} contract, {name}"
             )

@@ -133,7 +133,7 @@ class Option(Value):
         ...               kinds=["put"], settlement="coin")]
         ['BTC-26JUN26-50000-P', 'BTC-3JUL26-50000-P']
         """
-        first, last = format_day(start, "Option.grid, start"), format_day(end, "Option.grid, end")
+        first, last = format_day(start), format_day(end)
         days = pd.date_range(pd.Timestamp(first).normalize(), last, freq="W-FRI")
         stamps = [day + pd.Timedelta(hours=8) for day in days]
         found = [
@@ -168,8 +168,7 @@ class Option(Value):
 
     def years_from(self, at: Any) -> float:
         """Return the time to expiry in years of 365 days, negative if it has expired."""
-        expiry = to_nanoseconds(str(self.expiry), where="Option.expiry")
-        return (expiry - to_nanoseconds(at, where="OptionPosition.at")) / YEAR
+        return (to_nanoseconds(str(self.expiry)) - to_nanoseconds(at)) / YEAR
 
 
 def read_name(name: str | None) -> dict[str, Any]:
@@ -197,9 +196,8 @@ def is_same(field: str, one: Any, other: Any) -> bool:
     return bool(format_day(one) == other if field == "expiry" else one == other)
 
 
-def format_day(given: Any, where: str = "Option.expiry") -> str:
-    stamp = pd.Timestamp(to_nanoseconds(given, where=where))
-    return stamp.isoformat(" ")
+def format_day(given: Any) -> str:
+    return pd.Timestamp(to_nanoseconds(given)).isoformat(" ")
 
 
 class OptionField(Declaration):

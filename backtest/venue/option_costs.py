@@ -55,8 +55,6 @@ def require_costs(given: object, name: str) -> OptionCosts:
     if isinstance(given, OptionCosts):
         return given
     raise ParameterError(
-        f"options on {name} need the costs of their venue, got {given!r}",
-        where=f"Venue.option_costs, {name}",
-        cure="give the venue option_costs=bt.OptionCosts(fee=, fee_cap=, delivery_fee=, "
-        "delivery_cap=, tick=), in a file [venue.option_costs]",
+        f"options on {name} need venue.option_costs, got {given!r}; "
+        "bt.OptionCosts(fee=, fee_cap=, delivery_fee=, delivery_cap=, tick=)"
     )

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from backtest.base import ParameterError
 from backtest.venue import cross_margin
-from backtest.venue.option_account import list_options, make_option_account
+from backtest.venue.option_account import list_given, make_option_account
+from backtest.venue.option_contract import OptionPosition
 from backtest.venue.option_rules import Strategy
 from backtest.venue.option_strategies import compute_premiums
 from backtest.venue.requirement_rule import MarginRule
@@ -58,18 +59,13 @@ def strategy_deposit(
     >>> bt.margin.strategy_deposit({}, {}, {}, options=butterfly, proceeds=False)
     1000.0
     """
-    where = "bt.margin.strategy_deposit"
-    found = cross_margin.read_rule(rule, where)
-    priced = cross_margin.read_positions(venues, quantities, prices, where)
-    account = cross_margin.read_options(found, priced, options, where)
+    found = cross_margin.read_rule(rule)
+    priced = cross_margin.read_positions(venues, quantities, prices)
+    account = cross_margin.read_options(found, priced, options)
     if account is None or not isinstance(account.rule, Strategy):
         got = "no options" if account is None else type(found).__name__
-        raise ParameterError(
-            f"a deposit is of options under a bt.Strategy, got {got}",
-            where=where,
-            cure="give options=[...], and leave rule out or give bt.Strategy(...)",
-        )
-    bound = cross_margin.bind(found, priced, (), None, None, where)
+        raise ParameterError(f"a deposit is of options under a bt.Strategy, got {got}")
+    bound = cross_margin.bind(found, priced, (), None, None)
     packed, held = bound.value(priced.quantities, priced.prices)
     needed = account.requirement(packed, held, is_initial=True)
     if not proceeds:
@@ -111,10 +107,7 @@ def option_value(options: cross_margin.Options, rule: MarginRule | str) -> float
     >>> bt.margin.option_value(put, rule.override(option_value="long"))
     0.02
     """
-    where = "bt.margin.option_value"
-    listed = list_options(options, where)
+    listed = list_given("options", options, OptionPosition)
     if not listed:
         return 0.0
-    return make_option_account(
-        listed, cross_margin.read_rule(rule, where), {}, where
-    ).counted_value()
+    return make_option_account(listed, cross_margin.read_rule(rule), {}).counted_value()

@@ -80,5 +80,5 @@ class Strategy(MarginRule):
     loan_days: Annotated[float, NOT_NEGATIVE] = 273.0
 
 
-MarginRule.kinds["standard"] = Standard
-MarginRule.kinds["strategy"] = Strategy
+MarginRule.kinds["maintenance"] = Standard
+MarginRule.kinds["naked"] = Strategy

@@ -106,12 +106,9 @@ def scenario_grid(
     >>> scenario_grid([-0.15, 0.15], [0.5, 0.0], [(1.0, 0.16, 0.5)])
     [(-0.15, 1.0, 0.5), (-0.15, 1.0), (0.15, 1.0, 0.5), (0.15, 1.0), (1.0, 0.16, 0.5)]
     """
-    where = "bt.margin.scenario_grid"
     for name, given in (("moves", moves), ("volatilities", volatilities), ("tails", tails)):
         if not is_list(given):
-            raise ParameterError(
-                f"{name} must be a list, got {repr_plain(given)}", where=where, cure="give a list"
-            )
+            raise ParameterError(f"{name} must be a list, got {repr_plain(given)}")
     rows = itertools.product(moves, volatilities)
     table = [(move, 1.0, volatility) for move, volatility in rows] + [*tails]
     try:

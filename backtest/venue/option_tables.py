@@ -178,40 +178,29 @@ def pack_option_rules(
     )
 
 
-def check_options(options: Sequence[OptionPosition], rule: MarginRule, where: str) -> None:
+def check_options(options: Sequence[OptionPosition], rule: MarginRule) -> None:
     if not isinstance(rule, ScenarioMargin | Standard | Strategy):
         raise ParameterError(
-            f"options need portfolio margin, bt.Standard or bt.Strategy, got {type(rule).__name__}",
-            where=where,
-            cure="give rule='deribit-standard', or another preset of `backtest venues --margins` "
-            "that has options",
+            f"options need portfolio margin, bt.Standard or bt.Strategy, got {type(rule).__name__}"
         )
-    check_settlement(options, rule, where)
-    check_indices(options, where)
+    check_settlement(options, rule)
+    check_indices(options)
     if isinstance(rule, ScenarioMargin):
-        check_scenarios(options, rule, where)
+        check_scenarios(options, rule)
 
 
-def check_settlement(options: Sequence[OptionPosition], rule: MarginRule, where: str) -> None:
+def check_settlement(options: Sequence[OptionPosition], rule: MarginRule) -> None:
     coin = [each.option.name for each in options if each.option.is_coin]
     cash = [each.option.name for each in options if not each.option.is_coin]
     coins = sorted({str(each.option.underlying) for each in options if each.option.is_coin})
     if (coin and cash) or len(coins) > 1:
         found = f"{coin[0]} in coins and {cash[0]} in cash" if coin and cash else ", ".join(coins)
-        raise ParameterError(
-            f"the options of one balance must settle in one currency, got {found}",
-            where=where,
-            cure="give each settlement currency a balance of its own",
-        )
+        raise ParameterError(f"options of one balance must settle in one currency, got {found}")
     if coin and isinstance(rule, Strategy):
-        raise ParameterError(
-            f"margin by strategies is of options settled in cash, got {coin[0]}",
-            where=where,
-            cure="give portfolio margin or bt.Standard for options settled in coins",
-        )
+        raise ParameterError(f"margin by strategies is of options settled in cash, got {coin[0]}")
 
 
-def check_indices(options: Sequence[OptionPosition], where: str) -> None:
+def check_indices(options: Sequence[OptionPosition]) -> None:
     first: dict[str, OptionPosition] = {}
     for each in options:
         other = first.setdefault(each.label, each)
@@ -220,20 +209,16 @@ def check_indices(options: Sequence[OptionPosition], where: str) -> None:
             if one != two:
                 raise ParameterError(
                     f"options of one underlying must have one {field}, got {one} for "
-                    f"{other.option.name} and {two} for {each.option.name}",
-                    where=where,
-                    cure=f"give all options on {each.label} the same {field}",
+                    f"{other.option.name} and {two} for {each.option.name}"
                 )
 
 
-def check_scenarios(options: Sequence[OptionPosition], rule: ScenarioMargin, where: str) -> None:
+def check_scenarios(options: Sequence[OptionPosition], rule: ScenarioMargin) -> None:
     for each in options:
         if each.volatility is None:
             raise ParameterError(
-                f"portfolio margin needs the volatility of each option, got none for "
-                f"{each.option.name}",
-                where=where,
-                cure="give volatility=; bt.options.implied_volatility finds it from a mark",
+                "portfolio margin needs the volatility of each option, got none for "
+                f"{each.option.name}; bt.options.implied_volatility finds it from a mark"
             )
     check_moves(rule)
 
@@ -241,8 +226,4 @@ def check_scenarios(options: Sequence[OptionPosition], rule: ScenarioMargin, whe
 def check_moves(rule: ScenarioMargin) -> None:
     moves = [row[0] for rows in rule.moves.values() for row in rows]  # type: ignore[union-attr]
     if min(moves) <= -1.0:
-        raise ParameterError(
-            f"moves of an index with options must be over -1, got {min(moves):g}",
-            where="ScenarioMargin.moves",
-            cure="give smaller falls: an index of 0 has no forward",
-        )
+        raise ParameterError(f"moves of an index with options must be over -1, got {min(moves):g}")

@@ -109,9 +109,7 @@ class StoredRule:
 
     def requirement(self, positions: Mapping[str, float], prices: Mapping[str, float]) -> float:  # noqa: ARG002
         raise ParameterError(
-            f"a requirement of your own is not stored with a result; this one used {self.name!r}",
-            where="Account.requirement",
-            cure="pass the object again: Account(requirement=...)",
+            f"account.requirement is not stored with a result; pass the {self.name} again"
         )
 
     initial = requirement
@@ -134,19 +132,17 @@ class Requirement(Declaration):
 def ask_rule(
     rule: RequirementRule, method: str, positions: Mapping[str, float], prices: Mapping[str, float]
 ) -> float:
-    where = f"{type(rule).__name__}.{method}"
+    name = f"{type(rule).__name__}.{method}"
     try:
         answer = getattr(rule, method)(positions, prices)
     except BacktestError:
         raise
     except Exception as error:
         raise ParameterError(
-            f"a requirement must answer for any positions, raised {type(error).__name__}: {error}",
-            where=f"{where}, given {dict(positions)!r:.200}",
-            cure="correct it; it is also asked without a position",
+            f"{name} must answer for any positions, and for none; given {dict(positions)!r:.200} "
+            f"it raised {type(error).__name__}: {error}"
         ) from error
-    found = check_number("a requirement", answer, where=where)
-    return float(Number(0, may_be_infinite=True).check("a requirement", found, where=where))
+    return float(Number(0, may_be_infinite=True).check(name, check_number(name, answer)))
 
 
 # ------------------------------------------------------------------------------------- the twins

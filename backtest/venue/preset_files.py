@@ -1,47 +1,89 @@
-"""Venue presets: dated tables with sources, from the package or from a user's TOML file.
+"""Venue presets: dated tables with sources, from the package or from a user's file.
 
-There is one TOML file per venue, in ``backtest/venue/presets`` or of the user's own. Each symbol is
-a table of groups (``contract``, ``fees``, ``slippage``, ``liquidation``, ``brackets``, ``rules``,
-``funding``). A group has a date and a source, and may be an array of such tables, oldest first.
-``[common]`` holds the groups that symbols share. The date of a group is the day it came into force
-or, if the source does not say that, the day it was read. The table in force at a day is the last
-one dated on or before it. Presets are not updated automatically.
+There is one TOML or JSON file per venue, in ``backtest/venue/presets`` or of the user's own. Each
+symbol has a title and groups: ``contract``, ``fees``, ``slippage`` and ``liquidation`` have the
+fields of these parts of a :class:`~backtest.Venue`, ``brackets`` a list of them, ``rules`` other
+fields of the venue, ``funding`` those of :class:`~backtest.venue.funding.FundingTerms`. A group has
+a date and a source, and may be a list of such tables, oldest first. ``common`` holds the groups
+that symbols share. The date of a group is the day it came into force or, if the source does not say
+that, the day it was read. The table in force at a day is the last one dated on or before it.
+Presets are not updated automatically.
 """
 
 from __future__ import annotations
 
-import copy
 import datetime as dt
 import itertools
-import re
+import json
 import tomllib
 from collections.abc import Mapping, Sequence
 from functools import lru_cache
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Annotated, Any, NamedTuple
 
 from backtest.base import (
-    Either,
-    Phrase,
+    Declaration,
+    Fault,
+    Text,
     TimeLike,
+    Value,
     VenueError,
+    declared,
     did_you_mean,
     format_time,
     is_path,
     repr_plain,
     to_nanoseconds,
 )
-from backtest.venue.preset_schema import GROUPS, NEEDED, find_defects
-from backtest.venue.tier_tables import TIERS, add_own_groups, read_tier_tables
 
 FOLDER = Path(__file__).with_name("presets")
-SUFFIX = ".toml"
+SUFFIXES = (".toml", ".json")
 COMMON = "common"
-BUILD_VENUE = Either(", or build a Venue from its parts", "")
 HISTORY, LATEST = "history", "latest"
 """Choices other than a day: the margin tables of all days, or only the newest of each group."""
+GROUPS = ("contract", "fees", "slippage", "liquidation", "brackets", "rules", "funding")
 
 Group = dict[str, Any]
+
+
+class Tables(Declaration):
+    """A list of tables with a date and a source, oldest first, or one of them."""
+
+    def read(self, value: Any) -> tuple[Group, ...]:
+        """Return the tables, each with its day as ``2021-05-19``."""
+        tables = [value] if isinstance(value, Mapping) else value
+        if not isinstance(tables, list | tuple) or not all(isinstance(t, Mapping) for t in tables):
+            raise Fault("must be a table with a date and a source, or a list of them")
+        if not all(is_day(table.get("date")) for table in tables):
+            raise Fault("must have a date such as '2021-05-19' in each table")
+        if not all(str(table.get("source", "")).strip() for table in tables):
+            raise Fault("must have a source in each table")
+        dates = [table["date"] for table in tables]
+        if dates != sorted(set(dates)):
+            raise Fault("must have tables of rising dates", ", ".join(dates))
+        return tuple(map(dict, tables))
+
+
+@declared(kw_only=True)
+class VenueTables(Value):
+    title: Annotated[str, Text()]
+    contract: Annotated[Sequence[Group], Tables()]
+    fees: Annotated[Sequence[Group], Tables()]
+    slippage: Annotated[Sequence[Group], Tables()]
+    liquidation: Annotated[Sequence[Group], Tables()]
+    brackets: Annotated[Sequence[Group], Tables()]
+    rules: Annotated[Sequence[Group], Tables()] = ()
+    funding: Annotated[Sequence[Group], Tables()] = ()
+
+    def choose(self, day: str | None) -> dict[str, tuple[Group, str | None]]:
+        """Return the table in force of each group, and the day of the one after it."""
+        groups = {group: getattr(self, group) for group in GROUPS}
+        return {group: choose_table(tables, day) for group, tables in groups.items() if tables}
+
+    @property
+    def dates(self) -> tuple[str, ...]:
+        """The days of the margin tables."""
+        return tuple(table["date"] for table in self.brackets)
 
 
 class Preset(NamedTuple):
@@ -98,24 +140,15 @@ def available() -> list[Preset]:
     >>> "binance-usdm:BTCUSDT" in [preset.name for preset in available()]
     True
     """
-    return [each for venue in _venues() for each in in_file(venue)]
+    return [each for venue in _find_files() for each in in_file(venue)]
 
 
 def in_file(venue: str) -> list[Preset]:
     """Return every preset of one venue, or of one file."""
-    return [_make_preset(venue, symbol, groups) for symbol, groups in _load(venue).items()]
-
-
-def to_markdown() -> str:
-    """Return the presets as a Markdown table: symbols with the days of their margin tables."""
-    lines = ["| venue | symbols, with the days of their margin tables |", "|---|---|"]
-    for venue in _venues():
-        alike = [
-            f"{', '.join(f'`{each.symbol}`' for each in group)} ({', '.join(group[0].dates)})"
-            for group in group_alike(in_file(venue))
-        ]
-        lines.append(f"| `{venue}` | {'; '.join(alike)} |")
-    return "\n".join(lines)
+    return [
+        Preset(venue, symbol, each.title, each.dates[-1], each.brackets[-1]["source"], each.dates)
+        for symbol, each in read_tables(venue).items()
+    ]
 
 
 def group_alike(presets: Sequence[Preset]) -> list[list[Preset]]:
@@ -126,43 +159,32 @@ def group_alike(presets: Sequence[Preset]) -> list[list[Preset]]:
     return [*groups.values()]
 
 
-def _make_preset(venue: str, symbol: str, groups: Mapping[str, Any]) -> Preset:
-    tables = groups["brackets"]
-    dates = tuple(table["date"] for table in tables)
-    return Preset(venue, symbol, groups["title"], dates[-1], tables[-1]["source"], dates)
-
-
-def parse_name(text: str, *, where: str) -> PresetName:
+def parse_name(text: str) -> PresetName:
     """Parse ``venue:SYMBOL`` or ``venue:SYMBOL@2021-05-19``.
 
     Raises VenueError if it is not a venue and a symbol, or the date is invalid.
 
     Examples
     --------
-    >>> parse_name("binance-usdm:BTCUSDT@2021-05-19", where="doc")
+    >>> parse_name("binance-usdm:BTCUSDT@2021-05-19")
     PresetName(venue='binance-usdm', symbol='BTCUSDT', at='2021-05-19')
     """
     pair, at_sign, date = str(text).rpartition("@")
-    if not at_sign or SUFFIX in date:  # no date, or the sign is part of a path
+    if not at_sign or any(each in date for each in SUFFIXES):  # the sign is part of a path
         pair, at_sign, date = str(text), "", ""
     venue, colon, symbol = pair.rpartition(":")
     if venue and colon and symbol and (date or not at_sign):
-        return PresetName(venue, symbol, read_at(date, where=where) if date else None)
-    known = [each.name for each in available()]
-    own = [each for each in known if each.startswith(f"{pair}:")]
-    own = own or [each for each in known if pair and each.startswith(pair)]
-    hint = "" if own else did_you_mean(text, known)
+        return PresetName(venue, symbol, read_at(date) if date else None)
+    near = did_you_mean(text, [each.name for each in available()])
     raise VenueError(
-        f"a preset is a venue, a colon and a symbol, got {text!r}{hint}",
-        where=where,
-        cure=f"choose one of {name_some(own or known)}, with @DATE for the tables of that day, "
-        f"@{LATEST} for the newest, or FILE{SUFFIX}:SYMBOL",
+        f"a preset is a venue, a colon and a symbol, got {text!r}{near}; 'backtest venues' lists "
+        f"them, @2021-05-19 after one takes the tables of that day, @{LATEST} the newest"
     )
 
 
-def read_at(text: str, *, where: str) -> str:
+def read_at(text: str) -> str:
     """Return the text after an ``@``, checked: a day, ``"history"`` or ``"latest"``."""
-    return text if text in (HISTORY, LATEST) else read_day(text, where=where)
+    return text if text in (HISTORY, LATEST) else read_day(text)
 
 
 def split_day(symbol: str, at: TimeLike | None) -> tuple[str, TimeLike | None]:
@@ -174,18 +196,21 @@ def split_day(symbol: str, at: TimeLike | None) -> tuple[str, TimeLike | None]:
     if not sign:
         return symbol, at
     if at is not None or not date:
-        raise VenueError(
-            f"the day of a preset must be given once, got {symbol!r} and at={at!r}",
-            where="Venue.preset",
-            cure=f"write {name}@2021-05-19, or give at='2021-05-19'",
-        )
-    return name, read_at(date, where=f"Venue.preset, {symbol}")
+        raise VenueError(f"the day of a preset must be given once, got {symbol!r} and at={at!r}")
+    return name, read_at(date)
 
 
-def read_day(at: TimeLike | dt.date, *, where: str) -> str:
+def read_day(at: TimeLike | dt.date) -> str:
     """Return the day of a time in UTC, as ``2021-05-19``."""
     time = str(at) if isinstance(at, dt.date) and not isinstance(at, dt.datetime) else at
-    return format_time(to_nanoseconds(time, where=where))[:10]
+    return format_time(to_nanoseconds(time))[:10]
+
+
+def is_day(text: object) -> bool:
+    try:
+        return isinstance(text, str) and dt.date.fromisoformat(text).isoformat() == text
+    except ValueError:
+        return False
 
 
 # ------------------------------------------------------------------------------------ one of them
@@ -196,10 +221,10 @@ def origins(venue: str, symbol: str, at: TimeLike | None = None) -> list[GroupSo
 
     Raises VenueError if there is no such venue or symbol.
     """
-    tables = _find(venue, symbol)
-    day = _read_choice(at)
-    found = ((group, *_choose(tables[group], day)) for group in GROUPS if group in tables)
-    return [GroupSource(group, table["date"], table["source"], end) for group, table, end in found]
+    found = find_preset(venue, symbol).choose(read_choice(at)).items()
+    return [
+        GroupSource(group, table["date"], table["source"], end) for group, (table, end) in found
+    ]
 
 
 def read_preset(venue: str, symbol: str, at: TimeLike | None = None) -> dict[str, Any]:
@@ -209,28 +234,23 @@ def read_preset(venue: str, symbol: str, at: TimeLike | None = None) -> dict[str
 
     Raises VenueError if there is no such venue or symbol.
     """
-    tables = _find(venue, symbol)
-    day = _read_choice(at)
-    chosen = {group: _choose(tables[group], day) for group in GROUPS if group in tables}
-    data = {group: _strip(table) for group, (table, _) in chosen.items() if group != "funding"}
-    rules = data.pop("rules", {})
+    tables = find_preset(venue, symbol)
+    chosen = tables.choose(read_choice(at))
+    data = {
+        group: {name: table[name] for name in table if name not in ("date", "source")}
+        for group, (table, _) in chosen.items()
+        if group != "funding"
+    }
     table, until = chosen["brackets"]
     in_force = {"preset": f"{Path(venue).stem}:{symbol}", "since": table["date"], "until": until}
-    history = {}
-    dated = tables["brackets"]
-    if is_history(at) and len(dated) > 1:
-        in_force["since"] = dated[0]["date"]
-        history["earlier"] = [
-            {"until": after["date"], "brackets": _list_rows(before)}
-            for before, after in itertools.pairwise(dated)
+    data |= {**data.pop("rules", {}), "brackets": table["brackets"], "in_force": in_force}
+    if is_history(at) and len(tables.brackets) > 1:
+        in_force["since"] = tables.dates[0]
+        data["earlier"] = [
+            {"until": after["date"], "brackets": before["brackets"]}
+            for before, after in itertools.pairwise(tables.brackets)
         ]
-    return {
-        **data,
-        **rules,
-        "brackets": _list_rows(table),
-        "in_force": {name: value for name, value in in_force.items() if value is not None},
-        **history,
-    }
+    return data
 
 
 def check_list(symbols: object) -> list[str]:
@@ -239,21 +259,9 @@ def check_list(symbols: object) -> list[str]:
     plain = {each.partition("@")[0] for each in names if isinstance(each, str)}
     if not names or len(plain) < len(names):
         raise VenueError(
-            f"symbol must be a name, or a list of different names, got {repr_plain(symbols)}",
-            where="Venue.preset",
-            cure="give ['BTCUSDT', 'ETHUSDT'] for a table of venues by name",
+            f"symbol must be a name, or a list of different names, got {repr_plain(symbols)}"
         )
     return names
-
-
-def _list_rows(table: Group) -> list[dict[str, Any]]:
-    return [dict(zip(table["columns"], row, strict=True)) for row in table["rows"]]
-
-
-def group_at(venue: str, symbol: str, group: str, at: TimeLike | None) -> Group | None:
-    """Return the table of one group in force at a day; None if the symbol has no such group."""
-    tables = _find(venue, symbol)
-    return _choose(tables[group], _read_choice(at))[0] if group in tables else None
 
 
 def is_history(at: TimeLike | None) -> bool:
@@ -261,144 +269,67 @@ def is_history(at: TimeLike | None) -> bool:
     return at is None or (isinstance(at, str) and at == HISTORY)
 
 
-def _read_choice(at: TimeLike | None) -> str | None:
-    is_word = isinstance(at, str) and at in (HISTORY, LATEST)
-    return None if at is None or is_word else read_day(at, where="at")
+def read_choice(at: TimeLike | None) -> str | None:
+    return None if is_history(at) or (isinstance(at, str) and at == LATEST) else read_day(at)  # type: ignore[arg-type] # not None
 
 
-def _choose(tables: list[Group], day: str | None) -> tuple[Group, str | None]:
+def choose_table(tables: Sequence[Group], day: str | None) -> tuple[Group, str | None]:
     begun = [k for k, table in enumerate(tables) if day is None or table["date"] <= day]
     k = begun[-1] if begun else 0
     return tables[k], tables[k + 1]["date"] if k + 1 < len(tables) else None
 
 
-def _strip(table: Group) -> Group:
-    return {name: value for name, value in table.items() if name not in ("date", "source")}
-
-
-def _find(venue: str, symbol: str) -> dict[str, Any]:
-    symbols = _load(venue)
+def find_preset(venue: str, symbol: str) -> VenueTables:
+    symbols = read_tables(venue)
     if symbol not in symbols:
+        near = did_you_mean(str(symbol).upper(), symbols)
         raise VenueError(
-            f"symbol must be one that {venue} has a table for, got {symbol!r}"
-            + did_you_mean(str(symbol).upper(), symbols),
-            where=f"Venue.preset({venue!r}, ...)",
-            cure=Phrase("{}{}", cure_missing_symbol(venue, symbol, [*symbols]), BUILD_VENUE),
+            f"symbol must be one that {venue} has a table for, got {symbol!r}{near}; "
+            "'backtest venues' lists them, 'backtest venues import' takes others from ccxt"
         )
-    found: dict[str, Any] = symbols[symbol]
-    return found
+    return symbols[symbol]
 
 
 # --------------------------------------------------------------------------------- reading a file
 
 
-def read_tables(venue: str | Path) -> dict[str, dict[str, Any]]:
-    """Return the content of a venue's file: by symbol its title and its groups of dated tables."""
-    return copy.deepcopy(_load(str(venue)))
+def _find_files() -> dict[str, Path]:
+    return {path.stem: path for path in sorted(FOLDER.iterdir()) if path.suffix in SUFFIXES}
 
 
-def _venues() -> list[str]:
-    return sorted(path.stem for path in FOLDER.glob(f"*{SUFFIX}"))
-
-
-def _load(venue: str) -> dict[str, dict[str, Any]]:
-    path = Path(venue) if str(venue).endswith(SUFFIX) else FOLDER / f"{venue}{SUFFIX}"
-    if not is_path(path) or not path.is_file():
-        raise _unknown_venue(venue)
-    return _parse(path, path.stat().st_mtime_ns)
-
-
-def _unknown_venue(venue: str) -> VenueError:
-    if str(venue).endswith(SUFFIX):
-        return VenueError(
-            f"a file of venue tables is needed, {str(venue)!r} does not exist",
-            where=f"Venue.preset({venue!r}, ...), searched from {Path.cwd()}",
-            cure="give the path of a file that 'backtest venues import' wrote",
-        )
-    venues = _venues()
-    return VenueError(
-        f"venue must be a known preset, got {venue!r}" + did_you_mean(str(venue).lower(), venues),
-        where="Venue.preset",
-        cure=Phrase("choose one of {}{}", ", ".join(venues), BUILD_VENUE),
-    )
+def read_tables(venue: str) -> dict[str, VenueTables]:
+    """Return the tables of a venue of the package, or of a file, by symbol."""
+    if str(venue).endswith(SUFFIXES):
+        path = Path(venue)
+        if not is_path(path) or not path.is_file():
+            raise VenueError(f"venue file {str(venue)!r} does not exist in {Path.cwd()}")
+    else:
+        files = _find_files()
+        if venue not in files:
+            near = did_you_mean(str(venue).lower(), files)
+            raise VenueError(
+                f"venue must be a known preset, {', '.join(files)}, got {venue!r}{near}"
+            )
+        path = files[venue]
+    return read_file(path, path.stat().st_mtime_ns, VenueTables)  # type: ignore[arg-type] # hashed
 
 
 @lru_cache(maxsize=64)
-def _parse(path: Path, changed: int) -> dict[str, dict[str, Any]]:  # noqa: ARG001 - part of the key
+def read_file(path: Path, changed: int, kind: type[Value]) -> dict[str, Any]:  # noqa: ARG001 - part of the key
+    """Return the presets of a file by name, each with the entries that are common to all."""
     try:
-        content = tomllib.loads(path.read_text(encoding="utf-8"))
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise VenueError(
-            f"a file of venue tables must be TOML: {error}", where=str(path), cure="mend that line"
-        ) from error
-    common = content.pop(COMMON, {})
-    shared = content.pop(TIERS, None) if path.parent == FOLDER else None
-    listed = {} if shared is None else read_tier_tables(path.with_suffix(".csv"), shared)
-    own = {
-        symbol: _as_lists({**common, **_check_table(table, f"{path.name}, {symbol}")})
-        for symbol, table in content.items()
-    }
-    listed = {symbol: {**_as_lists(common), **groups} for symbol, groups in listed.items()}
-    symbols = {
-        symbol: add_own_groups(listed.get(symbol, {}), own.get(symbol, {}))
-        for symbol in {**own, **listed}
-    }
-    defects = [
-        f"[{symbol}] {defect}"
-        for symbol, groups in symbols.items()
-        for defect in find_defects(groups)
-    ]
-    if defects or not symbols:
-        raise VenueError(
-            "a file of venue tables must have a symbol, each with dated groups:\n  "
-            + "\n  ".join(defects or ["it has none"]),
-            where=str(path),
-            cure="see the files in backtest/venue/presets",
-        )
-    return symbols
-
-
-def _check_table(table: object, where: str) -> Mapping[str, Any]:
-    if isinstance(table, Mapping):
-        return table
-    raise VenueError(
-        f"a symbol must be a table of groups, got {table!r:.60}",
-        where=where,
-        cure=f"write [SYMBOL.{NEEDED[0]}] and the other groups",
-    )
-
-
-def _as_lists(table: Mapping[str, Any]) -> dict[str, Any]:
+        text = path.read_text(encoding="utf-8")
+        content = json.loads(text) if path.suffix == ".json" else tomllib.loads(text)
+    except (ValueError, RecursionError) as error:
+        raise VenueError(f"{path} must be {path.suffix[1:].upper()}: {error}") from error
+    tables = dict(content) if isinstance(content, Mapping) else {}
+    common = tables.pop(COMMON, {})
+    if not tables:
+        raise VenueError(f"{path} must have a table for at least one symbol")
     return {
-        name: value if name == "title" or isinstance(value, list) else [value]
-        for name, value in table.items()
+        name: kind.from_dict(
+            {**common, **table} if isinstance(table, Mapping) else table,
+            where=f"{path.name}: {name}",
+        )
+        for name, table in tables.items()
     }
-
-
-ASKED = ("bybit", "okx")
-"""Exchanges that give their leverage tiers to anyone; others ask for a key."""
-
-
-def name_some(names: Sequence[str]) -> str:
-    """Return names as text: all of up to a dozen, else the first ten and where the rest are.
-
-    Examples
-    --------
-    >>> name_some([str(k) for k in range(60)])
-    "0, 1, 2, 3, 4, 5, 6, 7, 8, 9 and 50 more ('backtest venues' lists them)"
-    """
-    if len(names) <= 12:
-        return ", ".join(names)
-    return f"{', '.join(names[:10])} and {len(names) - 10} more ('backtest venues' lists them)"
-
-
-def cure_missing_symbol(venue: str, symbol: str, known: Sequence[str]) -> str:
-    """Return what to do about a symbol without a table: the known ones, and the import."""
-    asked = next((f"--exchange {each}" for each in ASKED if str(venue).startswith(each)), "")
-    dollars = re.fullmatch(r"([A-Z0-9]+)[-_/]?(USD[TC])(-SWAP)?", str(symbol).upper())
-    name = f"{dollars[1]}/{dollars[2]}:{dollars[2]}" if dollars else "BASE/QUOTE:SETTLEMENT"
-    return (
-        f"choose one of {name_some(known)}; or import its leverage tiers as ccxt has them: "
-        f"backtest venues import {asked or 'tiers.json'} --venue mine --symbol {name} "
-        f"--like {venue}:{known[0]}"
-    )

@@ -72,11 +72,9 @@ class MarginRule(Value):
         """Return the rule that :meth:`to_dict` wrote; the kind follows from its fields."""
         if cls is not MarginRule:
             return super().from_dict(data, where=where)
-        marks = {"moves": "scenarios", "preset": "preset", "own": "own", "maintenance": "standard"}
-        marks |= {"naked": "strategy"}
         given = data if isinstance(data, Mapping) else {}
-        kind = next((kind for mark, kind in marks.items() if mark in given), "brackets")
-        found: Any = cls.kinds[kind].from_dict(data, where=where)
+        kind = next((kind for field, kind in cls.kinds.items() if field in given), Brackets)
+        found: Any = kind.from_dict(data, where=where)
         return found  # type: ignore[no-any-return]
 
     def resolve(self, names: Sequence[str], underlyings: Sequence[str] = ()) -> MarginRule:  # noqa: ARG002 - of presets
@@ -217,9 +215,7 @@ class Brackets(MarginRule):
             if each.cancels_risk is not None:
                 raise ParameterError(
                     "cancels_risk must be None under brackets, which have no groups, "
-                    f"got {each.cancels_risk!r}",
-                    where=f"Collateral {each.name!r}",
-                    cure="leave cancels_risk out, or give the account a bt.ScenarioMargin",
+                    f"got {each.cancels_risk!r} of collateral {each.name!r}"
                 )
 
 
@@ -231,10 +227,5 @@ def check_inverse(packed: PortfolioRules, names: Sequence[str]) -> None:
             if lowest <= -1.0 and packed.brackets.are_inverse[i]:
                 raise ParameterError(
                     f"moves of a group with an inverse contract must be over -1, got {lowest:g} "
-                    f"for {names[i]}",
-                    where="ScenarioMargin.moves",
-                    cure="give that group scenarios of its own with smaller falls",
+                    f"for {names[i]}"
                 )
-
-
-MarginRule.kinds["brackets"] = Brackets

@@ -180,13 +180,15 @@ class ScenarioMargin(MarginRule):
         groups = [*self.list_groups(names), *underlyings]
         known = list(names)
         for group, members in (self.groups or {}).items():
-            _check_known(f"group {group!r}", members, known, noun="instrument", field="groups")
+            _check_known(f"groups.{group}", members, known, noun="instrument")
         _check_known("moves", [each for each in self.moves if each != EVERY], groups)
         for product, members in (self.products or {}).items():
-            _check_known(f"product {product!r}", members, list(groups), field="products")
+            _check_known(f"products.{product}", members, groups)
         for each in collateral:
             if each.cancels_risk is not None:
-                _check_known(f"collateral {each.name!r}", [each.cancels_risk], groups)
+                _check_known(
+                    f"cancels_risk of collateral {each.name!r}", [each.cancels_risk], groups
+                )
         self.check_rows(groups)
 
     def check_rows(self, groups: Sequence[str]) -> None:
@@ -194,27 +196,20 @@ class ScenarioMargin(MarginRule):
         missing = [each for each in groups if each not in self.moves and EVERY not in self.moves]
         if missing:
             raise ParameterError(
-                f"moves must have scenarios for every group, got none for {', '.join(missing)}",
-                where="ScenarioMargin.moves",
-                cure=f"add them, or scenarios for all others under {EVERY!r}",
+                f"moves must have scenarios for every group, or for all others under {EVERY!r}, "
+                f"got none for {', '.join(missing)}"
             )
 
 
 def _check_known(
-    owner: str,
-    given: Sequence[str],
-    known: Sequence[str],
-    *,
-    noun: str = "group",
-    field: str = "moves",
+    owner: str, given: Sequence[str], known: Sequence[str], noun: str = "group"
 ) -> None:
     unknown = [f"{each!r}{did_you_mean(each, known)}" for each in given if each not in known]
     if unknown:
         raise ParameterError(
-            f"{owner} must name {noun}s of the account, got {', '.join(unknown)}",
-            where=f"ScenarioMargin.{field}",
-            cure=f"use {', '.join(known)}",
+            f"{owner} must name {noun}s of the account, {', '.join(known)}, "
+            f"got {', '.join(unknown)}"
         )
 
 
-MarginRule.kinds["scenarios"] = ScenarioMargin
+MarginRule.kinds["moves"] = ScenarioMargin

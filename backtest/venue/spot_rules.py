@@ -25,11 +25,7 @@ def choose_leverage(haircut: float, max_leverage: float | None) -> float:
         return max_leverage
     if haircut > 0.0:
         return 0.5 / haircut
-    raise VenueError(
-        "max_leverage is needed with a haircut of 0, got None",
-        where="Venue.spot, max_leverage",
-        cure="give max_leverage=10, or a haircut over 0",
-    )
+    raise VenueError("max_leverage is needed with a haircut of 0, 10 for example")
 
 
 def list_spot_parts(

@@ -228,13 +228,13 @@ class Venue(Value, Viewable):
     def preset(
         cls, venue: str, symbol: str | list[str] | tuple[str, ...], at: TimeLike | None = None
     ) -> Self | dict[str, Self]:
-        """Return the rules of a symbol from a preset of the package or from a TOML file.
+        """Return the rules of a symbol from a preset of the package or from a file.
 
         Parameters
         ----------
         venue : str
-            One of :func:`backtest.venue.preset_files.available`, or the path of a TOML file that
-            ``backtest venues import`` wrote.
+            One of :func:`backtest.venue.preset_files.available`, or the path of a file of such
+            tables, which ``backtest venues import`` writes.
         symbol : str or list of str
             The venue's name of the instrument, which may end with ``@`` and a day as at the command
             line, ``"BTCUSDT@2021-05-19"``; a list gives a table of venues by name.
@@ -263,7 +263,7 @@ class Venue(Value, Viewable):
             names = preset_files.check_list(symbol)
             return {each.partition("@")[0]: cls.preset(venue, each, at) for each in names}
         name, day = preset_files.split_day(symbol, at)
-        return cls.from_dict(preset_files.read_preset(venue, name, day), where=f"{venue}, {symbol}")
+        return cls.from_dict(preset_files.read_preset(venue, name, day), where=f"{venue}:{symbol}")
 
     @classmethod
     @checked
@@ -412,7 +412,7 @@ class Venue(Value, Viewable):
         >>> [(each.since, each.first, each.stop) for each in used]
         [('2022-12-29', 0, 1), ('2024-10-24', 1, 3)]
         """
-        check_shape("time", time, (-1,), where="Venue.in_use")
+        check_shape("time", time, (-1,))
         return list_in_use(self.tables(), self.days(), [each.end for each in self.earlier], time)
 
     @checked
