@@ -95,7 +95,7 @@ def time_margin(n: int) -> dict[str, float]:
         )
         for k, strike in enumerate(np.linspace(30_000.0, 120_000.0, n))
     ]  # fmt: skip
-    account = make_option_account(held, rule, {}, "benchmark")
+    account = make_option_account(held, rule, {})
     book, none = rule.pack({}, underlyings=account.names), pack_holdings([], [])
     kernels = compile_kernels(option_requirement)
     room, margins = np.zeros(1), np.zeros(3)

@@ -207,7 +207,7 @@ KEYS = (
     Key("run", "allocate_settings", dict[str, float | str | bool],
         text="Parameters of the weights' rule by name."),
     Key("venue", "preset", str, "--venue", VENUE,
-        "NAME:SYMBOL[@DATE] or FILE.toml:SYMBOL (binance-usdm:BTCUSDT); "
+        "NAME:SYMBOL[@DATE] or FILE.json:SYMBOL (binance-usdm:BTCUSDT); "
         "several markets: also NAME, with the symbol of each."),
     Key("venue", "fees.taker", float, "--taker-bps", VENUE, "Taker fee in basis points.", read_bps),
     Key("venue", "slippage.rate", float, "--slippage-bps", VENUE,

@@ -15,7 +15,7 @@ from backtest.cli.find_policy import read_policy
 from backtest.cli.typed_values import warn_of_large_costs
 from backtest.market import Market, Markets
 from backtest.policy import Policy
-from backtest.venue import Venue, cure_missing_symbol, has_other_unit, preset_files
+from backtest.venue import Venue, has_other_unit, preset_files
 
 DEFAULT_POLICY = "vol-target"
 DEFAULT_VENUE = "binance-usdm:BTCUSDT"
@@ -151,8 +151,8 @@ def build_own_venue(section: DraftTable, default: str | None, name: str, market:
 
 
 def split_preset(text: str, folder: Path = Path()) -> preset_files.PresetName:
-    name = preset_files.parse_name(text, where="")
-    is_file = name.venue.endswith(preset_files.SUFFIX)
+    name = preset_files.parse_name(text)
+    is_file = name.venue.endswith(preset_files.SUFFIXES)
     return name._replace(venue=str(folder / name.venue)) if is_file else name
 
 
@@ -204,7 +204,7 @@ def names_symbol(symbol: str, instrument: str) -> bool:
 
 def complete_preset(text: str, name: str, market: Market) -> str:
     venue, at, date = text.partition("@")
-    if ":" in venue or venue.endswith(preset_files.SUFFIX):
+    if ":" in venue or venue.endswith(preset_files.SUFFIXES):
         return text
     known = [each.symbol for each in preset_files.available() if each.venue == venue]
     names = [each for each in (name, market.instrument) if each]
@@ -214,7 +214,7 @@ def complete_preset(text: str, name: str, market: Market) -> str:
     if known and not found:
         raise VenueError(
             f"the venue must have a margin table of each instrument, {venue} has none of "
-            f"{names[-1]!r}: {cure_missing_symbol(venue, names[-1], known)}, and give it in an "
-            f"experiment, [venue.{name}] with preset = 'NAME:SYMBOL'"
+            f"{names[-1]!r}; 'backtest venues import' takes one from ccxt, and an experiment gives "
+            f"it, [venue.{name}] with preset = 'NAME:SYMBOL'"
         )
     return f"{venue}:{found[0] if found else names[-1]}{at}{date}"

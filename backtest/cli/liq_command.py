@@ -37,7 +37,7 @@ def liq(  # noqa: PLR0913 - one for each flag
     venue: Annotated[
         str,
         typer.Option(
-            help="NAME:SYMBOL[@DATE], or FILE.toml:SYMBOL; without a date, the newest table."
+            help="NAME:SYMBOL[@DATE], or FILE.json:SYMBOL; without a date, the newest table."
         ),
     ] = DEFAULT_VENUE,
     margin: Annotated[str, typer.Option(help="'isolated' or 'cross'.")] = "isolated",

@@ -111,7 +111,7 @@ app.callback(invoke_without_command=True, help=format_help(venues, EXAMPLES))(ve
 def show(
     venue: Annotated[
         str,
-        typer.Argument(help="NAME:SYMBOL[@DATE], or FILE.toml:SYMBOL; @history for all tables."),
+        typer.Argument(help="NAME:SYMBOL[@DATE], or FILE.json:SYMBOL; @history for all tables."),
     ],
     *,
     at: Annotated[str | None, flag("The day whose tables are shown (default: the newest).")] = None,
@@ -126,7 +126,7 @@ def show(
     of --json has all tables.
     """
     name = split_preset(venue)
-    day = name.at if at is None else preset_files.read_at(at, where="")
+    day = name.at if at is None else preset_files.read_at(at)
     name = name._replace(at=day or preset_files.LATEST)
     POSITIVE.check("entry", entry)
     rules = Venue.preset(*name)
@@ -139,7 +139,7 @@ def show(
             "name": venue,
             "at": day,
             "venue": Venue.preset(name.venue, name.symbol, day).to_dict(),
-            "funding": None if funding is None else funding._asdict(),
+            "funding": None if funding is None else funding.to_dict(),
             "margin_tables": dates,
             "margin_table": describe_dates(rules, dates, name),
             "liquidation_prices": examples,

@@ -29,7 +29,7 @@ from backtest.venue import (
 EXAMPLES = """
 backtest venues import --exchange bybit --venue my --symbol OP/USDT:USDT --like bybit-linear:BTCUSDT
 backtest venues import tiers.json --venue mine --symbol BTC/USDT:USDT --like binance-usdm:BTCUSDT
-backtest run --venue venues/mine.toml:BTCUSDT
+backtest run --venue venues/mine.json:BTCUSDT
 """
 
 
@@ -41,7 +41,7 @@ def import_tiers(
         ),
     ] = None,
     *,
-    venue: Annotated[str, typer.Option(help="Name of the file to write, without .toml.")],
+    venue: Annotated[str, typer.Option(help="Name of the file to write, without .json.")],
     symbol: Annotated[str, flag("The symbol as ccxt or FILE has it, for example BTC/USDT:USDT.")],
     like: Annotated[str, flag("The preset to copy fees, liquidation and contract kind from.")],
     date: Annotated[
@@ -65,7 +65,7 @@ def import_tiers(
     base = split_preset(like)
     preset_files.origins(*base)
     today = f"{dt.datetime.now(tz=dt.UTC):%Y-%m-%d}"
-    day = today if date is None else preset_files.read_day(date, where="")
+    day = today if date is None else preset_files.read_day(date)
     if unit is not None and not 0 < unit < math.inf:
         raise ParameterError(f"unit must be over 0, got {unit}")
     if (file is None) == (exchange is None):
@@ -75,7 +75,7 @@ def import_tiers(
     given = fetch_tiers(str(exchange), symbol, to) if file is None else file
     tiers = read_tiers(given, symbol, unit)
     read = "" if date is not None else ", day of the import"
-    path, name = to / f"{venue}.toml", plain_symbol(symbol)
+    path, name = to / f"{venue}.json", plain_symbol(symbol)
     made = write_venue(
         path, name, tiers, date=day, source=f"{given.name}, {symbol}{read}", like=base,
         settles=read_settlement(symbol),

@@ -47,7 +47,7 @@ def read_forced_rules(venue: Venue) -> ForcedRules:
             cure="leave it out: steps close their share at any health factor",
         )
     fee, slippage = (
-        read_newest(getattr(terms, name), f"Liquidation.{name}", "in a crowd")
+        read_newest(getattr(terms, name), f"venue.liquidation.{name}", "in a crowd")
         for name in ("fee", "slippage")
     )
     is_taken = terms.mode == "takeover"

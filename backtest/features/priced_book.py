@@ -26,11 +26,10 @@ from backtest.venue import (
     compute_value,
     cross_margin,
     is_spot_leg,
+    list_given,
     pack_holdings,
     pack_spot,
 )
-
-WHERE = "bt.calculate_book"
 
 
 class CheckedBook(NamedTuple):
@@ -150,14 +149,13 @@ def read_arguments(
     collateral_prices: cross_margin.Numbers | None,
     options: cross_margin.Options = (),
 ) -> CheckedBook:
-    found = cross_margin.read_positions(venues, quantities, prices, WHERE)
+    found = cross_margin.read_positions(venues, quantities, prices)
     names = list(found.rules)
     entered = found.prices
     if entries is not None:
-        entered = cross_margin.read_numbers("entries", entries, names, WHERE)
-    for name, entry in entered.items():
-        cross_margin.PRICE.check("entries", entry, where=f"{WHERE}, {name}")
-    assets = cross_margin.list_assets(collateral, WHERE)
+        entered = cross_margin.read_numbers("entries", entries, names)
+    cross_margin.check_prices("entries", entered)
+    assets = list_given("collateral", collateral, Collateral)
     linked = link_collateral(assets, names)
     if collateral_prices is None:
         priced = {
@@ -166,14 +164,13 @@ def read_arguments(
         }
     else:
         priced = cross_margin.read_numbers(
-            "collateral_prices", collateral_prices, [each.name for each in assets], WHERE
+            "collateral_prices", collateral_prices, [each.name for each in assets]
         )
-    for name, price in priced.items():
-        cross_margin.PRICE.check("collateral_prices", price, where=f"{WHERE}, {name}")
-    checked = cross_margin.read_rule(rule, WHERE)
-    account = cross_margin.read_options(checked, found, options, WHERE)
+    cross_margin.check_prices("collateral_prices", priced)
+    checked = cross_margin.read_rule(rule)
+    account = cross_margin.read_options(checked, found, options)
     if isinstance(checked, OwnMargin):
-        cross_margin.call_own_rule(checked, "requirement", found, (), WHERE)
+        cross_margin.call_own_rule(checked, "requirement", found, ())
     known, groups = (checked, ()) if account is None else (account.rule, account.names)
     compiled = Brackets() if isinstance(known, OwnMargin) else known
     packed = compiled.pack(found.rules, assets, underlyings=groups)

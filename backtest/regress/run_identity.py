@@ -33,7 +33,7 @@ NOT_OF_THE_ENGINE = frozenset(
         *("engine/account_text.py", "engine/result_tables.py", "engine/result_text.py"),
         *("engine/setting_text.py", "features/liquidation_calculator.py"),
         *("measures/ranking.py", "policy/formula_reads.py"),
-        *("venue/imported_tiers.py", "venue/preset_schema.py"),
+        "venue/imported_tiers.py",
     }
 )
 

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from backtest.venue.margin_presets import MarginPreset, PresetMargin, list_presets
     from backtest.venue.margin_presets import margin_preset
     from backtest.venue.multipliers import OpenInterestMargin, choose_multipliers, is_one
-    from backtest.venue.option_account import OptionAccount
+    from backtest.venue.option_account import OptionAccount, list_given
     from backtest.venue.option_bounds import bound_asset_slope, bound_linear_slope
     from backtest.venue.option_bounds import bound_option_slope, bound_relief_slope
     from backtest.venue.option_contract import Option, OptionField, OptionPosition

@@ -18,7 +18,13 @@ def list_pages() -> dict[str, str]:
         for venue, presets in groupby(found, key=lambda each: each.venue)
     }
     pages["venues/margin-rules"] = write_margins()
-    return pages | {"parts/venues": preset_files.to_markdown() + "\n\n" + write_toc(pages)}
+    alike = [
+        [f"`{group[0].venue}`", ", ".join(f"`{each.symbol}`" for each in group), *days]
+        for group in preset_files.group_alike(found)
+        for days in [[", ".join(group[0].dates)]]
+    ]
+    table = write_table(["venue", "symbols", "days of their margin tables"], alike)
+    return pages | {"parts/venues": f"{table}\n\n{write_toc(pages)}"}
 
 
 def write_venue(venue: str, presets: list[Any]) -> str:

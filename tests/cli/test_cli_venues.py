@@ -104,8 +104,8 @@ def test_tiers_of_other_programs_become_a_venue(capsys, folder, content):
     write(folder, content)
     code, out, _ = call(capsys, "venues", *IMPORT, "--date", "2023-03-01")
     assert code == 0
-    assert "--venue venues/mine.toml:ETHUSDT" in out
-    venue = bt.Venue.preset("venues/mine.toml", "ETHUSDT")
+    assert "--venue venues/mine.json:ETHUSDT" in out
+    venue = bt.Venue.preset("venues/mine.json", "ETHUSDT")
     assert [(row.floor, row.cap, row.max_leverage, row.amount) for row in venue.brackets] == [
         (0.0, 50_000.0, 100.0, 0.0), (50_000.0, 250_000.0, 50.0, 250.0)
     ]  # fmt: skip
@@ -114,7 +114,7 @@ def test_tiers_of_other_programs_become_a_venue(capsys, folder, content):
     assert venue.contract.lot == 0.0
     assert venue.in_force.since == "2023-03-01"
     sources = {
-        each.group: each.source for each in preset_files.origins("venues/mine.toml", "ETHUSDT")
+        each.group: each.source for each in preset_files.origins("venues/mine.json", "ETHUSDT")
     }
     assert sources["brackets"] == "tiers.json, ETH/USDT:USDT"
     assert sources["fees"].startswith(f"as {BTC}: ")
@@ -124,7 +124,7 @@ def test_tiers_of_other_programs_become_a_venue(capsys, folder, content):
 def test_what_was_imported_can_be_named_wherever_a_venue_is(capsys, folder):
     write(folder, {"ETH/USDT:USDT": TIERS})
     call(capsys, "venues", *IMPORT)
-    name = "venues/mine.toml:ETHUSDT"
+    name = "venues/mine.json:ETHUSDT"
     assert call(capsys, "venues", "show", name)[0] == 0
     assert call(capsys, "liq", "--venue", name, "--side", "long", "--entry", "2000",
                 "--leverage", "10")[0] == 0  # fmt: skip
@@ -133,7 +133,7 @@ def test_what_was_imported_can_be_named_wherever_a_venue_is(capsys, folder):
     assert code == 0
     assert manifest(out)["venue"]["in_force"]["preset"] == "mine:ETHUSDT"
     (folder / "sub").mkdir()
-    (folder / "sub" / "e.toml").write_text('[venue]\npreset = "../venues/mine.toml:ETHUSDT"\n')
+    (folder / "sub" / "e.toml").write_text('[venue]\npreset = "../venues/mine.json:ETHUSDT"\n')
     assert call(capsys, "run", "sub/e.toml", *short)[0] == 0
 
 
@@ -143,7 +143,7 @@ def test_a_second_import_keeps_other_days_and_other_symbols(capsys, folder):
         assert call(capsys, "venues", *IMPORT, *words)[0] == 0
     other = [*IMPORT[:5], "SOL/USDT:USDT", *IMPORT[6:]]
     assert call(capsys, "venues", *other)[0] == 0
-    found = {each.symbol: each.dates for each in preset_files.in_file("venues/mine.toml")}
+    found = {each.symbol: each.dates for each in preset_files.in_file("venues/mine.json")}
     assert found["ETHUSDT"] == ("2022-03-01", "2023-03-01")
     assert set(found) == {"ETHUSDT", "SOLUSDT"}
 
@@ -155,13 +155,13 @@ def test_sizes_in_contracts_need_their_worth(capsys, folder):
     assert code == 2
     assert "in contracts or coins" in err
     assert call(capsys, "venues", *IMPORT, "--unit", "200")[0] == 0
-    assert bt.Venue.preset("venues/mine.toml", "ETHUSDT").brackets[0].cap == 200_000.0
+    assert bt.Venue.preset("venues/mine.json", "ETHUSDT").brackets[0].cap == 200_000.0
 
 
 def test_a_last_tier_without_end_is_open(capsys, folder):
     write(folder, {"ETH/USDT:USDT": [tier(0, None, 20, 0.01)]})
     assert call(capsys, "venues", *IMPORT)[0] == 0
-    assert bt.Venue.preset("venues/mine.toml", "ETHUSDT").brackets[0].cap == math.inf
+    assert bt.Venue.preset("venues/mine.json", "ETHUSDT").brackets[0].cap == math.inf
 
 
 BAD = {
@@ -240,6 +240,6 @@ def test_brackets_of_an_experiment_are_of_no_preset(capsys, folder, preset):
 def test_a_file_that_is_no_venue_table_is_left_alone(capsys, folder):
     write(folder, {"ETH/USDT:USDT": TIERS})
     (folder / "venues").mkdir()
-    (folder / "venues" / "mine.toml").write_text("[mine]\n")
+    (folder / "venues" / "mine.json").write_text("{}")
     assert call(capsys, "venues", *IMPORT)[0] == 2
-    assert (folder / "venues" / "mine.toml").read_text() == "[mine]\n"
+    assert (folder / "venues" / "mine.json").read_text() == "{}"

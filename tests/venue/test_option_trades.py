@@ -220,7 +220,7 @@ def test_compiled_margins_have_the_bits_of_plain_python():
             )
             for _ in range(12)
         ]
-        account = make_option_account(held, rule, {}, "test")
+        account = make_option_account(held, rule, {})
         packed = rule.pack({}, underlyings=account.names)
         plain, compiled = np.zeros(3), np.zeros(3)
         rest = (packed, pack_holdings([], []), account.options, account.rules, 5_000.0)

@@ -50,7 +50,7 @@ def test_the_cap_of_hyperliquid_binds_per_hour():
 def test_deribit_funding_is_damped_and_paid_by_time(mark, damper, hours, usd, rate, paid):
     """deribit_funding_3 and _4: the second by the damper of older documents; in the coin."""
     its = terms("deribit", "BTC_USDC-PERPETUAL")
-    its = its if damper is None else its._replace(clamp=damper)
+    its = its if damper is None else its.override(clamp=damper)
     premium = (mark - 10_000) / 10_000
     found = bt.funding.rate(premium, its.interest, its.clamp, its.cap)
     assert found == pytest.approx(rate, abs=1e-14)

@@ -12,13 +12,10 @@ import pytest
 
 import backtest as bt
 from backtest.venue import preset_files
-from backtest.venue.tier_tables import read_tier_tables
 
 VENUE = "binance-usdm"
-FILE = preset_files.FOLDER / f"{VENUE}.csv"
-DAYS = ("2022-12-29", "2024-10-31", "2026-09-29")
-SHARED = {"title": "{symbol}", "brackets": [{"date": day, "source": "x"} for day in DAYS]}
-LISTED = read_tier_tables(FILE, SHARED)
+LISTED = preset_files.read_tables(VENUE)
+COLUMNS = ("floor", "cap", "max_leverage", "maintenance_rate", "amount")
 ASKED = [
     "BTC", "ETH", "SOL", "XRP", "BNB", "DOGE", "ADA", "AVAX", "LINK", "DOT", "LTC", "BCH", "TRX",
     "SUI", "NEAR", "APT", "ARB", "OP", "ATOM", "FIL", "UNI", "ETC", "INJ", "AAVE", "1000PEPE",
@@ -58,8 +55,8 @@ def test_a_table_has_the_figures_of_its_source(symbol, day, rows):
 @pytest.mark.parametrize("symbol", LISTED)
 def test_the_requirement_of_each_table_has_no_jump_and_rises(symbol):
     """At every cap r_k N - c_k = r_{k+1} N - c_{k+1}, with the amounts as published, exactly."""
-    for table in LISTED[symbol]["brackets"]:
-        rows = [[Fraction(repr(each)) for each in row] for row in table["rows"]]
+    for table in LISTED[symbol].brackets:
+        rows = [[Fraction(repr(row[name])) for name in COLUMNS] for row in table["brackets"]]
         assert rows[0][0] == rows[0][4] == 0
         for (_, cap, most, rate, amount), (floor, _, least, higher, more) in itertools.pairwise(
             rows

@@ -48,7 +48,7 @@ class PathsAccount:
         found = read_venues(self.venue, self.paths.markets)
         for venue in found.values():
             for name in list_dated(venue):
-                check_no_column(pick_cost(venue, name), f"Venue.{name}", "on simulated paths")
+                check_no_column(pick_cost(venue, name), f"venue.{name}", "on simulated paths")
         return {name: each.with_table(each.in_use(start)[0]) for name, each in found.items()}
 
     @property

@@ -46,7 +46,7 @@ class StressOutcome(NamedTuple):
 
 
 def scale(venue: Venue, name: str, factor: float, most: float) -> Cost:
-    return scale_cost(pick_cost(venue, name), factor, most=most, where=f"Venue.{name}")
+    return scale_cost(pick_cost(venue, name), factor, most=most, name=f"venue.{name}")
 
 
 def list_worsenings(venue: Venue) -> list[str]:
