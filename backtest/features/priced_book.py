@@ -180,7 +180,7 @@ def read_arguments(
         quantities=found.quantities,
         prices=found.prices,
         entries=entered,
-        balance=Number().check("balance", balance, where=WHERE),
+        balance=Number().check("balance", balance),
         rule=checked.rule if isinstance(checked, OwnMargin) else known,
         collateral=assets,
         collateral_prices=tuple(priced[each.name] for each in assets),
@@ -194,9 +194,7 @@ def link_collateral(assets: Sequence[Collateral], names: Sequence[str]) -> dict[
     unknown = [name for name, instrument in linked.items() if instrument not in names]
     if unknown:
         raise ParameterError(
-            f"prices of collateral must be a number or an instrument of the book, "
-            f"got {linked[unknown[0]]!r}",
-            where=f"{WHERE}, {unknown[0]}",
-            cure=f"use {', '.join(names)}, or a number",
+            f"prices of collateral {unknown[0]!r} must be a number or an instrument of the book, "
+            f"{', '.join(names)}, got {linked[unknown[0]]!r}"
         )
     return linked

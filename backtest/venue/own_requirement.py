@@ -109,7 +109,7 @@ class StoredRule:
 
     def requirement(self, positions: Mapping[str, float], prices: Mapping[str, float]) -> float:  # noqa: ARG002
         raise ParameterError(
-            f"account.requirement is not stored with a result; pass the {self.name} again"
+            f"account.requirement is not stored with a result: pass the {self.name} again"
         )
 
     initial = requirement

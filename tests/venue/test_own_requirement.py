@@ -64,7 +64,7 @@ def test_a_field_takes_rules_presets_and_objects():
     assert stored.to_dict() == own.to_dict()
     assert stored == MarginRule.from_dict(stored.to_dict())
     with pytest.raises(
-        bt.ParameterError, match="requirement is not stored with a result; pass the Fifth"
+        bt.ParameterError, match="requirement is not stored with a result: pass the Fifth"
     ):
         bt.margin.requirement(venue_of(), 1.0, 1.0, stored)
     venue = venue_of()

@@ -1,4 +1,4 @@
-"""Bad rules, collateral and books: one clear error each, with rule, value, place and cure."""
+"""Bad rules, collateral, options and books: one clear error each."""
 
 import math
 import pickle
@@ -10,6 +10,7 @@ from backtest.strategies import Constant
 from backtest.venue.collateral import StoredMarket
 from backtest.venue.requirement import read_rules
 from backtest.venue.requirement_rule import MarginRule
+from tests.option_books import hold
 from tests.refusals import check_refused
 from tests.scenes import market_of, venue_of
 
@@ -37,19 +38,35 @@ def tiered(*rows):
     return coin(rate=None, tiers=list(rows))
 
 
+def ask(rule, *options):
+    return bt.margin.requirement({}, {}, {}, rule, options=options)
+
+
 BAD = {
     "moves of nobody": (lambda: scenario(moves={"A": ROWS, "B": ROWS, "BB": ROWS}).pack(RULES),
-        "moves must name groups of the account, got 'BB'; did you mean 'B'?"),
+        "moves must name groups of the account, A, B, got 'BB'; did you mean 'B'?"),
     "a group without moves": (lambda: scenario(moves={"A": ROWS}).pack(RULES), "got none for B"),
     "the account's own money": (lambda: run_with(coin(name="USDT")),
-        "must not be the money of the account, got 'USDT'"),
+        "must not be the money in which the account settles, got 'USDT'"),
     "prices of no instrument": (lambda: run_with(coin(prices="BTCUSD")),
-        "prices must name an instrument of the run, got 'BTCUSD'; did you mean 'BTCUSDT'?"),
+        "name an instrument of the run, got 'BTCUSD'; did you mean 'BTCUSDT'?"),
     "a NaN price": (lambda: bt.margin.requirement(PLAIN, 1.0, NAN), "prices"),
     "an unknown position": (lambda: bt.margin.requirement({"A": PLAIN}, {"B": 1.0}, {"A": 1.0}),
         "quantities must have one number for each of A"),
     "a symbol twice": (lambda: bt.Venue.preset("binance-usdm", ["BTCUSDT", "BTCUSDT"]),
         "list of different names"),
+    "options under brackets": (lambda: ask(bt.Brackets(), hold(-1.0)), "options need portfolio"),
+    "options of no figures": (lambda: ask("okx-portfolio", hold(-1.0)),
+        "figures for options on nothing"),
+    "no volatility": (lambda: ask(scenario(), hold(-1.0, mark=10.0)), "needs the volatility"),
+    "coins and cash": (lambda: ask(scenario(), hold(1.0), hold(1.0, settlement="coin")),
+        "settle in one currency"),
+    "two indices": (lambda: ask("reg-t", hold(1.0), hold(1.0, index=61e3)), "must have one index"),
+    "a level of a preset": (lambda: bt.PresetMargin(preset="binance-portfolio", level=2.0),
+        "level: must be that of the preset, 1.05"),
+    "a negative answer": (lambda: bt.margin.requirement(PLAIN, 1.0, 1.0, Negative()),
+        "Negative.requirement must be at least 0, got -1"),
+    "no answer": (lambda: bt.margin.initial(PLAIN, 1.0, 1.0, Negative()), "Negative.initial"),
 }  # fmt: skip
 
 
@@ -64,13 +81,6 @@ class Negative:
 
     def initial(self, positions, prices):
         return NAN
-
-
-def test_the_answers_of_a_rule_of_ones_own_are_checked():
-    with pytest.raises(bt.ParameterError, match="at least 0, got -1"):
-        bt.margin.requirement(PLAIN, 1.0, 1.0, Negative())
-    with pytest.raises(bt.ParameterError, match=r"Negative\.initial"):
-        bt.margin.initial(PLAIN, 1.0, 1.0, Negative())
 
 
 VALUES = (
@@ -112,7 +122,7 @@ def test_collateral_keeps_its_market_and_stores_its_hash():
     assert isinstance(stored.prices, StoredMarket)
     assert stored.prices.content == market.content_hash
     assert bt.Collateral.from_dict(stored.to_dict()) == stored
-    with pytest.raises(bt.ParameterError, match="a price is needed"):
+    with pytest.raises(bt.ParameterError, match="'BTC' needs a price"):
         stored.last_price()
 
 

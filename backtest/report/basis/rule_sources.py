@@ -65,7 +65,7 @@ def list_group_sources(chosen: Chosen, days: list[str]) -> Iterator[tuple[str, s
 def choose_tables(preset: str, venue: Mapping[str, Any]) -> Chosen:
     since = str(venue["in_force"].get("since", ""))
     days = dict.fromkeys(("", f"@{preset_files.LATEST}", f"@{since}" if since else ""))
-    names = [preset_files.parse_name(preset + day, where="manifest") for day in days]
+    names = [preset_files.parse_name(preset + day) for day in days]
     found = [Chosen(name, find_changes(name, venue)) for name in names]
     return min(found, key=lambda each: sum(map(len, each.changes.values())))
 
