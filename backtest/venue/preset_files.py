@@ -308,7 +308,7 @@ def read_tables(venue: str) -> dict[str, VenueTables]:
         if venue not in files:
             near = did_you_mean(str(venue).lower(), files)
             raise VenueError(
-                f"venue must be a known preset, {', '.join(files)}, got {venue!r}{near}"
+                f"venue must be a known preset, got {venue!r}{near}; known are {', '.join(files)}"
             )
         path = files[venue]
     return read_file(path, path.stat().st_mtime_ns, VenueTables)  # type: ignore[arg-type] # hashed

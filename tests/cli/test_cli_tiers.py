@@ -59,7 +59,7 @@ def call(capsys, *words: str) -> tuple[int, str, str]:
 
 
 def list_rows(symbol: str) -> list[tuple[float, ...]]:
-    found = bt.Venue.preset("venues/mine.toml", symbol).brackets
+    found = bt.Venue.preset("venues/mine.json", symbol).brackets
     return [(r.floor, r.cap, r.max_leverage, r.maintenance_rate, r.amount) for r in found]
 
 
@@ -76,7 +76,7 @@ def test_the_tiers_that_ccxt_returns_become_a_venue(capsys, folder, tiers, like,
     code, out, _ = call(capsys, *words)
     assert code == 0
     assert list_rows("OPUSDT") == rows
-    assert bt.Venue.preset("venues/mine.toml", "OPUSDT").contract.settles == "USDT"
+    assert bt.Venue.preset("venues/mine.json", "OPUSDT").contract.settles == "USDT"
     # at 80,000 the second tier asks 0.015 x 80,000 on the whole, 100 less on the part in it
     said = "it on the part in the tier: 1,100 instead of 1,200 at a notional of 80,000"
     assert (said in " ".join(out.split())) == bool(more)
@@ -90,7 +90,7 @@ def test_rates_of_bybit_in_percent_are_read_as_such(capsys, folder):
     words = ("tiers.json", "--venue", "mine", "--symbol", "BTC/USD:BTC")
     assert call(capsys, *words, "--like", "bybit-inverse:BTCUSD")[0] == 0
     assert list_rows("BTCUSD") == [(0, 150, 100, 0.005, 0)]
-    assert bt.Venue.preset("venues/mine.toml", "BTCUSD").contract.settles == "BTC"
+    assert bt.Venue.preset("venues/mine.json", "BTCUSD").contract.settles == "BTC"
 
 
 class Refusal(Exception):  # noqa: N818 - a name of ccxt ends differently
@@ -121,7 +121,7 @@ def test_an_exchange_is_asked_and_its_answer_kept(capsys, folder, monkeypatch, o
     monkeypatch.setitem(sys.modules, "ccxt", make_ccxt(answer, of_one=of_one))
     code, out, _ = call(capsys, *FETCH, "--json")
     assert code == 0
-    assert json.loads(out)["name"] == "venues/mine.toml:OPUSDT"
+    assert json.loads(out)["name"] == "venues/mine.json:OPUSDT"
     assert json.loads((folder / "venues/bybit-OPUSDT-tiers.json").read_text()) == answer
     assert len(list_rows("OPUSDT")) == 2
 
