@@ -116,32 +116,28 @@ def is_price_distance(stop: Distance) -> bool:
     return isinstance(stop, Multiple) and stop.unit == "price"
 
 
-def find_column(market: Market, name: str, where: str) -> FloatArray:
+def find_column(market: Market, name: str, key: str) -> FloatArray:
     if name in market.columns:
         return market.columns[name]
     known = ", ".join(market.columns) or "none"
     raise ParameterError(
-        f"the market has no column {name!r}{did_you_mean(name, market.columns)}, "
-        f"its columns are: {known}",
-        where=where,
-        cure=f"add it to the bars; in Python, market.with_columns({name}=values)",
+        f"{key}: the market has no column {name!r}{did_you_mean(name, market.columns)}, "
+        f"its columns are: {known}; add it with market.with_columns({name}=values)"
     )
 
 
-def read_scale(stop: Distance, market: Market, where: str) -> FloatArray:
+def read_scale(stop: Distance, market: Market, key: str) -> FloatArray:
     """Return what multiplies the factor of a stop in each bar: the column at the previous close.
 
     A single 1 for a stop that is a fraction.
     """
     if not isinstance(stop, Multiple):
         return np.ones(1)
-    values = find_column(market, stop.column, where)
+    values = find_column(market, stop.column, key)
     below = np.flatnonzero(values < 0.0)
     if len(below):
         raise DataError(
-            f"a distance must be at least 0, got {stop.column} {values[below[0]]:g} "
-            f"in {len(below):,} bars",
-            where=f"{where}, first at {format_time(int(market.time[below[0]]))}",
-            cure="give a column that is never negative, such as an average true range",
+            f"{key} must be a distance of at least 0, got {stop.column} {values[below[0]]:g} "
+            f"in {len(below):,} bars, first at {format_time(int(market.time[below[0]]))} UTC"
         )
     return np.concatenate([[np.nan], values[:-1]])

@@ -52,7 +52,7 @@ class SharedTerms(NamedTuple):
         return int(np.searchsorted(self.market.time, since))
 
     def read_directions(self) -> Directions:
-        return read_directions(self.signal, self.market, first=self.first, where="bt.compare")
+        return read_directions(self.signal, self.market, first=self.first)
 
     @property
     def first_venue(self) -> Venue:

@@ -12,7 +12,6 @@ import pandas as pd
 from backtest.base import (
     FloatArray,
     ParameterError,
-    Place,
     did_you_mean,
     format_number,
     format_percent,
@@ -24,7 +23,6 @@ from backtest.measures import sample_moves
 from backtest.venue import Venue
 
 BenchmarkLike: TypeAlias = "str | pd.DataFrame | Mapping[str, float] | pd.Series | None"
-PLACE = Place("benchmark", of="bt.run")
 
 
 class Benchmark(NamedTuple):
@@ -45,12 +43,10 @@ def read_benchmark(
         return Benchmark(name, follow_instrument(markets, venues, name))
     if not isinstance(given, pd.DataFrame | Mapping):
         raise ParameterError(
-            f"a benchmark must be an instrument, weights or prices, got {type(given).__name__}",
-            where=PLACE,
-            cure=f"give {markets.names[0]!r}, a frame by time and instrument, or a Series of "
-            "prices by the opens of the bars",
+            "benchmark must be the name of an instrument, weights by time and instrument or a "
+            f"Series of prices by the opens of the bars, got {type(given).__name__}"
         )
-    weights = read_weights(given, markets, where="bt.run", argument="benchmark")
+    weights = read_weights(given, markets, argument="benchmark")
     text = f"index of given weights {hash_values(weights)}"
     return Benchmark(text, measure_moves(markets, venues, weights))
 
@@ -139,16 +135,15 @@ def add_gains(
 
 
 def read_prices(prices: pd.Series, markets: Markets, first: int) -> FloatArray:
-    stamps = read_stamps(prices.index, PLACE)
+    stamps = read_stamps(prices.index, "benchmark")
     values = pd.Series(prices.to_numpy(dtype=np.float64), index=stamps).reindex(markets.time)
     own = values.to_numpy()[first:]
     bad = np.flatnonzero(~((own > 0.0) & np.isfinite(own)))
     if len(bad):
         raise ParameterError(
-            f"a benchmark must have a positive price at each bar, {len(bad):,} of {len(own):,} "
-            f"have none, the first at {format_time(int(markets.time[first + bad[0]]))}",
-            where=PLACE,
-            cure="fill it: prices.reindex(markets.times, method='ffill')",
+            f"benchmark must have a positive price at each bar, {len(bad):,} of {len(own):,} have "
+            f"none, the first at {format_time(int(markets.time[first + bad[0]]))} UTC; fill it: "
+            "prices.reindex(markets.times, method='ffill')"
         )
     moves = values.to_numpy() / values.shift().to_numpy() - 1.0
     return np.where(np.isnan(moves), 0.0, moves)
@@ -180,10 +175,8 @@ def find_benchmark(manifest: Mapping[str, Any]) -> str:
 def check_name(name: str, markets: Markets) -> str:
     if name not in markets:
         raise ParameterError(
-            f"a benchmark must be an instrument of the run, got {name!r}"
-            + did_you_mean(name, markets.names),
-            where=PLACE,
-            cure=f"choose one of {', '.join(markets.names)}, or give a Series of prices",
+            f"benchmark must be an instrument of the run, one of {', '.join(markets.names)}, or a "
+            f"Series of prices, got {name!r}{did_you_mean(name, markets.names)}"
         )
     return name
 

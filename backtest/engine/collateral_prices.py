@@ -21,9 +21,8 @@ def read_assets(markets: Markets, account: Account) -> dict[str, Any]:
     found = {f"asset_{name}": np.empty((len(account.collateral), markets.n_bars)) for name in ASSET}
     for c, asset in enumerate(account.collateral):
         prices: Any = find_prices(asset, markets)
-        where = f"Account.collateral, {asset.name!r}"
         is_market = isinstance(prices, Market)
-        rows = find_rows(prices, markets, "collateral", where) if is_market else None
+        rows = find_rows(prices, markets, f"collateral {asset.name!r}") if is_market else None
         for name in ASSET:
             found[f"asset_{name}"][c] = prices if rows is None else getattr(prices, name)[rows]
     return found
@@ -36,23 +35,19 @@ def find_prices(asset: Collateral, markets: Markets) -> Market | float:
     if isinstance(prices, Market | float):
         return prices
     raise DataError(
-        "the prices of collateral must be a Market, an instrument of the run or a number, "
-        f"got {prices!r:.60}",
-        where=f"Account.collateral, {asset.name!r}",
-        cure=f"give prices=bt.Market.load(...), one of {', '.join(markets)}, or a number",
+        f"prices of collateral {asset.name!r} must be a Market, a number or one of "
+        f"{', '.join(markets)}, got {prices!r:.60}"
     )
 
 
-def find_rows(prices: Market, markets: Markets, what: str, where: str) -> IntArray:
+def find_rows(prices: Market, markets: Markets, what: str) -> IntArray:
     rows = np.searchsorted(prices.time, markets.time)
     inside = np.minimum(rows, prices.n_bars - 1)
     missing = np.flatnonzero(prices.time[inside] != markets.time)
     if len(missing):
         at = format_time(int(markets.time[missing[0]]))
         raise DataError(
-            f"{what} must have a price in every bar of the clock, got none in {len(missing):,} of "
-            f"{markets.n_bars:,}",
-            where=f"{where}, first at {at}",
-            cure="give the whole history of its price, or cut the markets with between",
+            f"{what} must have a price in every bar of the markets, got none in {len(missing):,} "
+            f"of {markets.n_bars:,}, first at {at} UTC"
         )
     return rows.astype(np.int64)

@@ -50,7 +50,7 @@ class Directions:
         return columns
 
     @staticmethod
-    def read(signal: Any, market: Any, *, first: int, where: str) -> FloatArray:  # noqa: ARG004
+    def read(signal: Any, market: Any, *, first: int) -> FloatArray:
         return read_signal(signal, market, first)
 
     def describe(self) -> str:
@@ -82,8 +82,8 @@ class WeightedDirections(Directions):
         return {}
 
     @staticmethod
-    def read(signal: Any, market: Any, *, first: int, where: str) -> FloatArray:
-        return read_weights(signal, market, where=where, first=first)
+    def read(signal: Any, market: Any, *, first: int) -> FloatArray:
+        return read_weights(signal, market, first=first)
 
     def describe(self) -> str:
         return describe_weights(self.given, self.values)
@@ -98,11 +98,9 @@ class WeightedDirections(Directions):
         return self.keep_times()
 
 
-def read_directions(
-    signal: Any, market: Market | Markets, *, first: int = 0, where: str = "bt.run"
-) -> Directions:
+def read_directions(signal: Any, market: Market | Markets, *, first: int = 0) -> Directions:
     clock, form = find_clock(market), choose_directions(market)
-    values = form.read(signal, clock.seen, first=clock.at(first), where=where)
+    values = form.read(signal, clock.seen, first=clock.at(first))
     return form(signal, values, clock.seen, not clock.is_every)
 
 

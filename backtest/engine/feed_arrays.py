@@ -34,22 +34,18 @@ def check_contract(market: Market, venue: Venue) -> None:
     lowest, tick = float(market.low.min()), venue.contract.tick
     if venue.contract.round_to_tick and not tick <= lowest:
         raise ParameterError(
-            f"tick must be at most the lowest price, {lowest:g}, with round_to_tick, got {tick:g}",
-            where="Contract.tick",
-            cure="give the tick of this instrument, or leave round_to_tick out",
+            f"tick must be at most the lowest price, {lowest:g}, with round_to_tick, got {tick:g}"
         )
     has_dividends = not market.funding_time.size and bool(read_settlements(market).time.size)
     if has_dividends and venue.contract.kind == "inverse":
         raise ParameterError(
-            "dividends are paid on linear contracts, got contract 'inverse'",
-            where=f"{market.instrument or 'Market'}, column {DIVIDEND}",
-            cure="choose Contract(kind='linear')",
+            f"dividends are paid on linear contracts, got 'inverse' and a column {DIVIDEND!r}"
         )
 
 
 def read_multipliers(market: Market, venue: Venue) -> tuple[FloatArray, FloatArray]:
     given = {
-        name: as_of(rate, market.time, f"Venue.{name}")
+        name: as_of(rate, market.time, f"venue.{name}")
         for name, rate in choose_multipliers(venue).items()
     }
     both = given.get("margin_multiplier", np.ones(1))
@@ -82,8 +78,8 @@ def read_instrument(market: Market, venue: Venue, account: Account) -> dict[str,
         "initial": initial,
         "sigma": sigma,
         "adv": adv,
-        "limit": as_of(account.max_leverage, market.time, "Account.max_leverage"),
-        "order_fee": as_of(order_fee, market.time, "Fees.per_order"),
+        "limit": as_of(account.max_leverage, market.time, "account.max_leverage"),
+        "order_fee": as_of(order_fee, market.time, "venue.fees.per_order"),
         **read_scales(market, account),
     }
 
@@ -94,7 +90,7 @@ def read_cash(
     flow_bar, flow_amount = place_flows(market, account, first, started)
     return {
         "years": measure_years(market, venue, first, started),
-        **{name: as_of(r, market.time, f"Venue.{name}") for name, r in venue.rates().items()},
+        **{name: as_of(r, market.time, f"venue.{name}") for name, r in venue.rates().items()},
         "flow_bar": flow_bar,
         "flow_amount": flow_amount,
     }
@@ -121,7 +117,7 @@ def earn_cash(cash_rate: FloatArray, years: FloatArray, n_bars: int) -> FloatArr
     return free
 
 
-def as_of(rate: float | pd.Series, time: IntArray, where: str) -> FloatArray:
+def as_of(rate: float | pd.Series, time: IntArray, key: str) -> FloatArray:
     """Return the value in force at each time: of shape (n,), or (1,) for a constant."""
     if not isinstance(rate, pd.Series):
         return np.array([float(rate)])
@@ -129,10 +125,8 @@ def as_of(rate: float | pd.Series, time: IntArray, where: str) -> FloatArray:
     found = np.searchsorted(stamps, time, side="right") - 1
     if found[0] < 0:
         raise ParameterError(
-            f"a series must begin by the first bar, {format_time(int(time[0]))}, "
-            f"got one from {format_time(int(stamps[0]))}",
-            where=where,
-            cure="give a value at or before the first bar, or cut the market with between",
+            f"{key}: a series must begin by the first bar, {format_time(int(time[0]))} UTC, "
+            f"got one from {format_time(int(stamps[0]))} UTC"
         )
     return np.asarray(rate.to_numpy(dtype=np.float64)[found])
 
@@ -158,10 +152,8 @@ def place_flows(
     stamps = pd.DatetimeIndex(account.flows.index).as_unit("ns").asi8
     if stamps[0] < started:
         raise ParameterError(
-            f"flows must not lie before the first bar, {format_time(started)}, "
-            f"got {format_time(int(stamps[0]))}",
-            where="Account.flows",
-            cure="add it to capital, or begin the market earlier",
+            f"flows must not lie before the first bar, {format_time(started)} UTC, "
+            f"got {format_time(int(stamps[0]))} UTC; add it to capital"
         )
     bar = np.searchsorted(market.time, stamps, side="left")
     kept = (bar < market.n_bars) & (bar >= first)
@@ -172,10 +164,10 @@ def place_flows(
 def read_scales(market: Market, account: Account) -> dict[str, Any]:
     stops = (account.stop_loss, account.take_profit, account.trailing_stop)
     names = ("stop_scale", "profit_scale", "trail_scale")
-    wheres = ("stop_loss", "take_profit", "trailing_stop")
+    keys = ("stop_loss", "take_profit", "trailing_stop")
     return {
-        name: read_scale(stop, market, f"Account.{where}")
-        for name, stop, where in zip(names, stops, wheres, strict=True)
+        name: read_scale(stop, market, f"account.{key}")
+        for name, stop, key in zip(names, stops, keys, strict=True)
     }
 
 
@@ -193,15 +185,11 @@ def measure_impact(market: Market, venue: Venue) -> tuple[FloatArray, FloatArray
     if n < 2:
         raise ParameterError(
             f"impact_window must hold two bars of {format_duration(market.interval)} or more, "
-            f"got {venue.slippage.impact_window}",
-            where="Slippage.impact_window",
-            cure=f"choose {format_duration(20 * market.interval)}, for example",
+            f"got {venue.slippage.impact_window}"
         )
     if not np.any(market.volume > 0.0):
         raise DataError(
-            "impact needs volumes, the market has none",
-            where=repr(market),
-            cure="load bars with a volume column, or set impact=0",
+            f"impact needs volumes, {market!r} has none; load bars with a volume column"
         )
     per_day = DAY / market.interval
     size = venue.contract.size

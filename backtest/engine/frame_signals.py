@@ -36,7 +36,7 @@ from backtest.market import (
     weights_to_frame,
 )
 
-SHAPE = "return a frame by markets.times and name, or an array of shape (n_bars, n_instruments)"
+SHAPE = "a frame by markets.times and name, or an array of shape (n_bars, n_instruments)"
 Function: TypeAlias = Callable[[Markets], Any]
 """Returns the weights of a panel, as a frame or an array of shape (n_bars, n_instruments)."""
 
@@ -54,7 +54,7 @@ def compute_frame(
         answer = _call(function, markets, name)
         weights = _read_answer(answer, markets, name)
         title = f"the signal {name}"
-        frame = weights_to_frame(_keep_sides(weights, sides, title), markets)
+        frame = weights_to_frame(_keep_sides(weights, sides), markets)
         if plan is None:
             return frame
         raw = _name_columns(answer, markets, markets.names)
@@ -78,18 +78,16 @@ def compute_part(
 def read_frame(
     markets: Markets, frame: pd.DataFrame, sides: Sides = "both", *, carry: bool = False
 ) -> pd.DataFrame:
-    where = "bt.signals.from_frame"
-    require_panel(markets, where=where)
+    require_panel(markets, where="bt.signals.from_frame")
     if not isinstance(frame, pd.DataFrame):
         raise ParameterError(
-            f"weights must be a frame by time and instrument, were a {type(frame).__name__}",
-            where=where,
-            cure="give pd.DataFrame(values, index=markets.times, columns=markets.names)",
+            f"weights must be a frame by time and instrument, were a {type(frame).__name__}; give "
+            "pd.DataFrame(values, index=markets.times, columns=markets.names)"
         )
-    given = _carry(markets, frame, where) if carry else frame
-    weights = read_weights(given, markets, where=where)
+    given = _carry(markets, frame) if carry else frame
+    weights = read_weights(given, markets)
     warn_of_weights(given, markets)
-    return weights_to_frame(_keep_sides(weights, sides, where), markets)
+    return weights_to_frame(_keep_sides(weights, sides), markets)
 
 
 def describe_weights(signal: Weights, weights: FloatArray) -> str:
@@ -99,18 +97,17 @@ def describe_weights(signal: Weights, weights: FloatArray) -> str:
     return f"{name} sha256:{hashlib.sha256(np.ascontiguousarray(weights).tobytes()).hexdigest()}"
 
 
-def _carry(markets: Markets, frame: pd.DataFrame, where: str) -> pd.DataFrame:
-    place = Place("signal", of=where)
+def _carry(markets: Markets, frame: pd.DataFrame) -> pd.DataFrame:
     frame = name_as_panel(frame, markets)
-    check_columns_of_frame(frame, markets, place)
-    order = np.argsort(stamps := read_stamps(frame.index, place), kind="stable")
+    check_columns_of_frame(frame, markets, Place("signal"))
+    order = np.argsort(stamps := read_stamps(frame.index, Place("signal")), kind="stable")
     last = np.searchsorted(stamps[order], markets.time + markets.interval, side="left") - 1
     found = frame.iloc[order[np.maximum(last, 0)]].set_axis(markets.times)
     return found.where(pd.Series(last >= 0, index=markets.times), np.nan)
 
 
-def _keep_sides(weights: FloatArray, sides: Sides, where: str) -> FloatArray:
-    Choice("both", "long", "short").check("sides", sides, where=where)
+def _keep_sides(weights: FloatArray, sides: Sides) -> FloatArray:
+    Choice("both", "long", "short").check("sides", sides)
     low, high = {"both": (-np.inf, np.inf), "long": (0.0, np.inf), "short": (-np.inf, 0.0)}[sides]
     return np.clip(weights, low, high)
 
@@ -122,28 +119,23 @@ def _call(function: Function, markets: Markets, name: str) -> Any:
         raise
     except Exception as error:
         raise PolicyError(
-            f"the signal {name} raised {type(error).__name__}: {error}",
-            where=f"{locate_in(function, error)}, given {markets!r}",
-            cure="correct it; it also receives parts of the panel, in which instruments that are "
-            "not listed yet are missing",
+            f"the signal {name} raised {type(error).__name__}: {error}, in "
+            f"{locate_in(function, error)}, given {markets!r}; it also receives parts of the "
+            "panel, in which instruments that are not listed yet are missing"
         ) from error
 
 
 def _read_answer(answer: Any, markets: Markets, name: str) -> FloatArray:
     if not isinstance(answer, pd.DataFrame | np.ndarray | Mapping):
         raise PolicyError(
-            f"the signal {name} must return weights, returned a {type(answer).__name__}",
-            where=f"the signal {name}",
-            cure=SHAPE,
+            f"the signal {name} must return {SHAPE}, returned a {type(answer).__name__}"
         )
     if isinstance(answer, pd.DataFrame) and not _has_all_bars(answer, markets):
         raise PolicyError(
-            f"the signal {name} must return a row for each bar, {markets.n_bars}, returned a frame "
-            f"of {len(answer)} by other times",
-            where=f"the signal {name}",
-            cure=SHAPE,
+            f"the signal {name} must return {SHAPE}, returned a frame of {len(answer)} by other "
+            "times"
         )
-    return read_weights(answer, markets, where=f"the signal {name}")
+    return read_weights(answer, markets, argument=f"the signal {name}")
 
 
 def _has_all_bars(frame: pd.DataFrame, markets: Markets) -> bool:

@@ -8,7 +8,7 @@ from typing import Annotated, Any
 import numpy as np
 import pandas as pd
 
-from backtest.base import Choice, FloatArray, ParameterError, Place, Range, checked, did_you_mean
+from backtest.base import Choice, FloatArray, ParameterError, Range, checked, did_you_mean
 from backtest.engine.directions import choose_directions
 from backtest.engine.signal_checks import name_signal
 from backtest.engine.signal_rule import SignalRule
@@ -34,9 +34,8 @@ class MaCross(SignalRule):
         """Require that fast lies below slow."""
         if not self.fast < self.slow:
             raise ParameterError(
-                f"fast must be below slow {self.slow}, got {self.fast}",
-                where=repr(self),
-                cure="swap them; for the opposite direction take the negative of the signal",
+                f"fast must be below slow {self.slow}, got {self.fast}; for the opposite direction "
+                "take the negative of the signal"
             )
 
     @checked
@@ -136,29 +135,24 @@ def keep_sides(values: FloatArray, sides: str) -> FloatArray:
     return np.clip(values, low, high)
 
 
-WHERE = Place("signal", of="bt.run")
-
-
-def resolve_signal(signal: Any, market: Market | Markets, *, where: str = WHERE) -> Any:
+def resolve_signal(signal: Any, market: Market | Markets) -> Any:
     market = find_clock(market).seen
-    named = read_text(signal, market, where=where) if isinstance(signal, str) else signal
+    named = read_text(signal, market) if isinstance(signal, str) else signal
     if not isinstance(named, SignalRule):
         return named
     return choose_directions(market).follow(named, market)
 
 
-def read_named(signal: Any, market: Market | Markets, *, where: str = WHERE) -> Any:
-    if not isinstance(signal, str):
-        return signal
-    return read_text(signal, find_clock(market).seen, where=where)
+def read_named(signal: Any, market: Market | Markets) -> Any:
+    return read_text(signal, find_clock(market).seen) if isinstance(signal, str) else signal
 
 
-def read_text(text: str, seen: Market | Markets, *, where: str) -> Any:
+def read_text(text: str, seen: Market | Markets) -> Any:
     columns = choose_directions(seen).list_columns(seen)
     if text in columns:
         values = pd.Series(columns[text], index=seen.times, name="signal")
         return name_signal(values, f"column {text}")
-    return read_rule(text, columns=columns, where=where)
+    return read_rule(text, columns=columns)
 
 
 def read_rule(
@@ -166,30 +160,25 @@ def read_rule(
     settings: Mapping[str, object] | None = None,
     *,
     columns: Mapping[str, object] | None = None,
-    where: str = WHERE,
 ) -> SignalRule:
     name, *words = text.split(":")
     if name not in RULES:
         known = ", ".join(columns or ()) or "none"
         raise ParameterError(
-            f"signal must be a number, a column of the bars or a rule, got {text!r}"
-            + did_you_mean(name, [*(columns or ()), *RULES]),
-            where=where,
-            cure=f"give a number from -1 to 1, a further column of the bars ({known}), or a rule: "
-            f"{', '.join(RULES)}, as in rsi:14:30:70",
+            f"signal must be a number from -1 to 1, a further column of the bars ({known}) or a "
+            f"rule, {', '.join(RULES)}, as in rsi:14:30:70, got {text!r}"
+            + did_you_mean(name, [*(columns or ()), *RULES])
         )
     declared = list(RULES[name].parameters())
     if len(words) > len(declared):
         raise ParameterError(
-            f"{name} takes {len(declared)} parameters, got {len(words)}: {text!r}",
-            where=where,
-            cure=f"write {':'.join([name, *(each.upper() for each in declared)])}",
+            f"signal must be {':'.join([name, *(each.upper() for each in declared)])}, got {text!r}"
         )
     given: dict[str, object] = dict(zip(declared, words, strict=False))
     try:
         return RULES[name].from_settings({**given, **(settings or {})})
     except ParameterError as error:
-        raise ParameterError(error.problem, where=f"{where}, {text}", cure=error.cure) from error
+        raise ParameterError(f"signal {text!r}: {error}") from error
 
 
 def change_rule(rule: SignalRule, settings: Mapping[str, Any]) -> SignalRule:

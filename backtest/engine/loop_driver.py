@@ -316,8 +316,7 @@ def report_imbalance(runner: LoopRunner, state: State, t: int) -> AccountingErro
     terms = {name: float(value) for name, value in ledger._asdict().items() if value != 0.0}
     change, total = float(after.equity - state.equity), float(loop.sum_terms(ledger))
     return AccountingError(
-        f"equity changed by {change!r}, its terms add up to {total!r}, "
-        f"a difference of {change - total!r}",
-        where=f"bar {t}, {format_time(int(inputs.feed.time[t]))}; ledger {terms}",
-        cure="this is a defect of the engine: please report it with this text",
+        f"equity changed by {change!r} in bar {t}, {format_time(int(inputs.feed.time[t]))} UTC, "
+        f"its terms add up to {total!r}, a difference of {change - total!r}; ledger {terms}; this "
+        "is a defect of the engine: please report it with this text"
     )

@@ -27,7 +27,6 @@ from backtest.base import (
     FloatArray,
     IntArray,
     ParameterError,
-    Place,
     Rate,
     parse_duration,
 )
@@ -85,9 +84,7 @@ def check_known(venue: Venue, account: Account) -> None:
     if account.fill == "limit" or list_dated(venue):
         what = "fill='limit'" if account.fill == "limit" else "costs over time"
         raise ParameterError(
-            f"the sets of one call are lived by one loop, got {what} in some of them",
-            where="sets",
-            cure=f"give {what} to all sets, with the account or the venue, or compare two accounts",
+            f"{what} must be in all sets of one call, with the account or the venue, or in none"
         )
 
 
@@ -287,7 +284,7 @@ def measure_log_returns(price: FloatArray, *, is_inverse: bool) -> FloatArray:
 
 
 def mark_samples(market: Market, sampling: str) -> FloatArray:
-    return mark_ends(market, max(parse_duration(sampling, where=Place("sampling")), 1))
+    return mark_ends(market, max(parse_duration(sampling, where="sampling"), 1))
 
 
 def mark_ends(market: Market, period: int) -> FloatArray:

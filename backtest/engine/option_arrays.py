@@ -85,9 +85,8 @@ def resume_options(inputs: Any, names: Sequence[str], held: RunOptions | None) -
             continue
         if name not in names:
             raise ParameterError(
-                f"markets that go on must list the options that are held, got none named {name!r}",
-                where="resume",
-                cure=f"list {name!r} in bt.Markets, as the result did",
+                f"the markets of a resumed run must list the options that are held, got none named "
+                f"{name!r}"
             )
         k = names.index(name)
         found.positions.quantities[k] = quantity

@@ -178,9 +178,8 @@ class OptionChain(Mapping[str, ListedOption]):
         numbers, days = numbers[fits], days[fits]
         if len(np.unique(feed.instruments[numbers])) > 1:
             raise PolicyError(
-                "a leg chooses among the contracts on one instrument, got those on several",
-                where="OptionChain.choose",
-                cure="give the rule as the policy of each instrument, not as the overlay",
+                "a leg chooses among the contracts on one instrument, got those on several; give "
+                "the rule as the policy of each instrument, not as the overlay"
             )
         if not len(numbers):
             return None

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 import numpy as np
 
 from backtest.account import Account, OptionFeed
-from backtest.base import Argument, ParameterError, Phrase, format_time, warn_caller
+from backtest.base import ParameterError, format_time, warn_caller
 from backtest.market import Markets
 from backtest.options import find_expiry
 from backtest.policy import OptionRule, trades_options
@@ -25,6 +25,10 @@ from backtest.venue import (
 
 SETTLES = {"inverse": "coin", "linear": "cash", "spot": "cash"}
 """The settlement of options beside each kind of contract: one currency for one balance."""
+MAY_SELL = "requirement='deribit-standard' knows shorts"
+LIST_OPTIONS = (
+    "give bt.Markets({'BTC': market, 'BTC-26JUN26-60000-P': bt.Option(...)}, surfaces=...)"
+)
 
 
 def check_options(
@@ -40,10 +44,7 @@ def check_options(
         check_settlement(name, option, owner, venues[owner])
         if own[owner].margin == "isolated":
             raise ParameterError(
-                f"options are held in cross margin, got 'isolated' for {owner}, the underlying of "
-                f"{name!r}",
-                where=f"Account.margin, {owner}",
-                cure=Phrase("give {}", Argument("margin", "cross")),
+                f"margin of {owner}, the underlying of {name!r}, must be 'cross', got 'isolated'"
             )
 
 
@@ -55,17 +56,14 @@ def check_traders(policies: Mapping[str, object], overlay: object, markets: Mark
         if is_inside and not isinstance(policy, OptionRule):
             raise ParameterError(
                 f"a policy that trades options stands alone, got it inside "
-                f"{type(policy).__name__} of {name}",
-                where="bt.run, policy",
-                cure="give it as the overlay, or derive the policy around it from bt.OptionRule",
+                f"{type(policy).__name__} of {name}; give it as the overlay, or derive the policy "
+                "around it from bt.OptionRule"
             )
         owners = {*markets.listing.underlyings.values()} if markets.options else set()
         if not owners or (name in policies and name not in owners):
             raise ParameterError(
-                f"{type(policy).__name__} of {name} trades options, got none listed on it",
-                where="bt.run, market",
-                cure="give bt.Markets({'BTC': market, 'BTC-26JUN26-60000-P': bt.Option(...)}, "
-                "surfaces=...), or another policy for this instrument",
+                f"{type(policy).__name__} of {name} trades options, got none listed on it; "
+                f"{LIST_OPTIONS}"
             )
 
 
@@ -112,9 +110,7 @@ def is_before_first(markets: Markets, name: str) -> bool:
 def check_fills(account: Account) -> None:
     if account.fill != "next_open":
         raise ParameterError(
-            f"options fill at the next open, got {account.fill!r}",
-            where="Account.fill",
-            cure=Phrase("give {}, or leave the options out", Argument("fill", "next_open")),
+            f"fill must be 'next_open' in an account with options, got {account.fill!r}"
         )
 
 
@@ -123,10 +119,8 @@ def check_rule(account: Account, markets: Markets) -> None:
     if not isinstance(rule, Brackets | ScenarioMargin | Standard | Strategy):
         found = "a requirement of your own" if isinstance(rule, OwnMargin) else type(rule).__name__
         raise ParameterError(
-            f"options need a margin rule that knows them, got {found}",
-            where="Account.requirement",
-            cure="give 'deribit-standard', 'deribit-portfolio' or 'reg-t', see `backtest venues "
-            "--margins`",
+            "requirement must be a margin rule that knows options, 'deribit-standard', "
+            f"'deribit-portfolio' or 'reg-t' for example, got {found}"
         )
     if isinstance(rule, ScenarioMargin):
         check_moves(rule)
@@ -134,17 +128,14 @@ def check_rule(account: Account, markets: Markets) -> None:
     if isinstance(rule, Brackets) and frame is not None and bool((frame < 0.0).any(axis=None)):
         name = next(each for each in frame.columns if (frame[each] < 0.0).any())
         raise ParameterError(
-            f"options are sold under a margin rule that knows shorts, got {frame[name].min():g} of "
-            f"{name!r} with brackets",
-            where="bt.run, option_quantities",
-            cure="give Account(requirement='deribit-standard'), or hold 0 or more",
+            f"option_quantities must be at least 0 with brackets, got {frame[name].min():g} of "
+            f"{name!r}; {MAY_SELL}"
         )
     coin = next((name for name, each in markets.options.items() if each.is_coin), None)
     if isinstance(rule, Strategy) and coin is not None:
         raise ParameterError(
-            f"margin by strategies is of options settled in cash, got {coin!r}",
-            where="Account.requirement",
-            cure="give portfolio margin or bt.Standard for options settled in coins",
+            "requirement must be portfolio margin or bt.Standard for options settled in coins, "
+            f"got margin by strategies with {coin!r}"
         )
 
 
@@ -152,10 +143,7 @@ def check_settlement(name: str, option: Option, owner: str, venue: Venue) -> Non
     """Require that an option settles in the currency of its underlying's contract."""
     kind = venue.contract.kind
     if option.settlement != SETTLES[kind]:
-        other = "an inverse" if option.is_coin else "a linear or spot"
         raise ParameterError(
-            f"an option settles in the currency of its balance: beside the {kind} contract of "
-            f"{owner} in {SETTLES[kind]}, got {name!r}, which settles in {option.settlement}",
-            where=f"bt.run, venue of {owner}",
-            cure=f"give {owner} {other} contract, or an option that settles in {SETTLES[kind]}",
+            f"settlement of {name!r} must be {SETTLES[kind]!r} beside the {kind} contract of "
+            f"{owner}, whose money it is paid in, got {option.settlement!r}"
         )

@@ -32,25 +32,22 @@ def find_settlement(markets: Markets, venue: Venue, option: Option, owner: str) 
     if gone < len(time) and bar >= gone:
         raise DataError(
             f"an option must expire in the data of its underlying, got {option.name!r}, which "
-            f"expires at {option.expiry}, after its last bar",
-            where=f"bt.run, {owner}, bar of {format_time(int(time[gone - 1]))} UTC",
-            cure="leave the option out, or give the bars of its underlying up to the expiry",
+            f"expires at {option.expiry}, after the last bar of {owner}, "
+            f"{format_time(int(time[gone - 1]))} UTC"
         )
     if not listed <= bar < gone:
         return Expiry(-1, is_inside=False, price=float("nan"))
     if is_inside:
-        check_inside(markets, option, owner, bar)
+        check_inside(markets, option, bar)
     return Expiry(bar, is_inside, find_price(markets, venue, option, owner, bar))
 
 
-def check_inside(markets: Markets, option: Option, owner: str, bar: int) -> None:
+def check_inside(markets: Markets, option: Option, bar: int) -> None:
     if option.settlement_price is None and markets.interval > HOUR:
         raise DataError(
-            f"an option that expires inside a bar of over an hour needs its settlement price, got "
-            f"none for {option.name!r}, which expires at {option.expiry} in a bar of "
-            f"{format_duration(markets.interval)}",
-            where=f"bt.run, {owner}, bar of {format_time(int(markets.time[bar]))} UTC",
-            cure="give bt.Option(settlement_price=), or bars of an hour or less",
+            "an option that expires inside a bar of over an hour needs a settlement_price, got "
+            f"none for {option.name!r}, which expires at {option.expiry} in the bar of "
+            f"{format_duration(markets.interval)} from {format_time(int(markets.time[bar]))} UTC"
         )
 
 

@@ -143,10 +143,8 @@ def check_ages(feed: OptionFeed, k: int, markets: Markets, contract: Contract) -
         raise DataError(
             f"the last surface of {contract.owner!r} must be at most "
             f"{listing.max_age / DAY:g} days old while {contract.name!r} is listed, got "
-            f"{feed.ages[t, k]:.4g} days",
-            where=f"bt.Markets, surfaces, close of {format_time(int(markets.time[t]))} UTC",
-            cure="give later surfaces, end the markets earlier, leave the option out, or give a "
-            "larger max_age",
+            f"{feed.ages[t, k]:.4g} days at the close of {format_time(int(markets.time[t]))} UTC; "
+            "give later surfaces, end the markets earlier, or give a larger max_age"
         )
 
 
@@ -244,9 +242,8 @@ def write_targets(feed: OptionFeed, markets: Markets) -> None:
 def check_order(feed: OptionFeed, markets: Markets, k: int, t: int) -> None:
     if feed.are_listed[t, k] and np.isnan(feed.half_spreads[t, k]):
         raise DataError(
-            f"an option that is traded needs a spread in volatility, got none for "
-            f"{[*markets.options][k]!r}",
-            where=f"bt.run, open of {format_time(int(markets.time[t]))} UTC",
-            cure="give a spread of 0.02 for two points to bt.OptionCosts or bt.Option, or chains "
-            "with quotes",
+            "an option that is traded needs a spread in volatility, got none for "
+            f"{[*markets.options][k]!r} at the open of {format_time(int(markets.time[t]))} UTC; "
+            "give a spread of 0.02 for two points to bt.OptionCosts or bt.Option, or chains with "
+            "quotes"
         )

@@ -37,7 +37,7 @@ def tabulate_rolls(run: RunRecord, options: RunOptions | None, by: RollSplit) ->
         currency. ``"leg"``: a row for each leg and their ``total``, with the number of ``rolls``,
         as fractions of the mean equity per year.
     """
-    ROLL_SPLITS.check("by", by, where="Result.rolls, by")
+    ROLL_SPLITS.check("by", by)
     parts = [] if options is None else list_rolls(run, options)
     nothing = pd.DataFrame(columns=COLUMNS).astype(dict.fromkeys(COSTS, np.float64))
     table = pd.concat(parts) if parts else nothing

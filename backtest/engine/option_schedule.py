@@ -15,24 +15,17 @@ from backtest.base import (
     format_time,
     repr_plain,
 )
+from backtest.engine.option_checks import LIST_OPTIONS
 from backtest.market import Markets, as_markets, find_clock
-
-WHERE = "bt.run, option_quantities"
 
 
 def schedule_options(market: Any, given: Any) -> Any:
     if given is None:
         return market
-    if not as_markets(market, where=WHERE).options:
-        refuse(
-            f"quantities are of listed options, got none in {market!r}",
-            "give bt.Markets({'BTC': market, 'BTC-26JUN26-60000-P': bt.Option(...)}, surfaces=...)",
-        )
+    if not as_markets(market).options:
+        refuse(f"must be of listed options, got none in {market!r}; {LIST_OPTIONS}")
     if not isinstance(given, pd.DataFrame):
-        refuse(
-            f"quantities must be a DataFrame by time and contract, got {repr_plain(given)}",
-            "give pd.DataFrame(values, index=markets.times, columns=[*markets.options])",
-        )
+        refuse(f"must be a DataFrame by time and contract, got {repr_plain(given)}")
     check_columns(given, [*market.options])
     check_times(given.index, market)
     frame = pd.DataFrame(read_values(given), index=given.index, columns=given.columns).sort_index()
@@ -41,44 +34,42 @@ def schedule_options(market: Any, given: Any) -> Any:
     return found
 
 
-def refuse(problem: str, cure: str) -> NoReturn:
-    raise ParameterError(problem, where=WHERE, cure=cure)
+def refuse(problem: str) -> NoReturn:
+    raise ParameterError(f"option_quantities {problem}")
 
 
 def check_columns(frame: pd.DataFrame, names: list[str]) -> None:
     for name in frame.columns:
         if name not in names:
             refuse(
-                f"a column must be a listed option, got {name!r}{did_you_mean(str(name), names)}",
-                f"name the columns {', '.join(names[:5])}",
+                f"must have columns of listed options, {', '.join(names[:5])}, got {name!r}"
+                f"{did_you_mean(str(name), names)}"
             )
     if frame.columns.has_duplicates:
         twice = frame.columns[frame.columns.duplicated()][0]
-        refuse(f"each option has one column, got {twice!r} twice", "keep one of them")
+        refuse(f"must have one column for each option, got {twice!r} twice")
 
 
 def check_times(index: pd.Index, markets: Markets) -> None:
     if not isinstance(index, pd.DatetimeIndex) or index.tz is None:
         found = "no time zone" if isinstance(index, pd.DatetimeIndex) else type(index).__name__
-        refuse(f"rows must be indexed by time in UTC, got {found}", "frame.tz_localize('UTC')")
+        refuse(f"must be indexed by time in UTC, got {found}; frame.tz_localize('UTC')")
     if index.has_duplicates or index.hasnans:
-        refuse("each time has one row, got duplicates or NaT", "keep one row of each time")
+        refuse("must have one row for each time, got duplicates or NaT")
     stamps: IntArray = np.asarray(index.as_unit("ns").asi8)
     known = np.asarray(find_clock(markets).seen.time)
     inside = stamps[(stamps >= markets.start) & (stamps < markets.end)]
     if not len(inside):
         refuse(
-            f"rows must lie inside the markets, got none from {format_time(markets.start)} to "
-            f"{format_time(markets.end)}",
-            "give the quantities of these markets",
+            f"must have rows inside the markets, got none from {format_time(markets.start)} to "
+            f"{format_time(markets.end)} UTC"
         )
     odd = inside[~np.isin(inside, known)]
     if len(odd):
         refuse(
-            f"each row must have the open of a bar at whose close it is decided, got "
-            f"{format_time(int(odd[0]))}",
-            f"write {format_time(int(known[np.searchsorted(known, odd[0]) - 1]))}, or "
-            "frame.reindex(markets.times)",
+            "must have rows by the opens of the bars at whose closes they are decided, got "
+            f"{format_time(int(odd[0]))} inside that of "
+            f"{format_time(int(known[np.searchsorted(known, odd[0]) - 1]))} UTC"
         )
 
 
@@ -86,10 +77,7 @@ def read_values(frame: pd.DataFrame) -> FloatArray:
     try:
         values = frame.to_numpy(dtype=np.float64)
     except (TypeError, ValueError) as error:
-        refuse(f"quantities must be numbers, got {error}", "give signed contracts, such as -1.0")
+        refuse(f"must be numbers of contracts, got {error}")
     if np.isinf(values).any():
-        refuse(
-            "quantities must be finite or NaN, which leaves a contract, got infinity",
-            "give signed contracts, 0 to close",
-        )
+        refuse("must be finite, or NaN, which leaves a contract as it is, got infinity")
     return values

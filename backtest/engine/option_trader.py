@@ -29,6 +29,7 @@ from backtest.engine.option_chain import (
     ListedContracts,
     OptionChain,
 )
+from backtest.engine.option_checks import MAY_SELL
 from backtest.engine.option_inputs import check_order, read_close_quotes
 from backtest.engine.option_waits import Wait, wait_for_roll
 from backtest.engine.portfolio_loop import (
@@ -181,13 +182,17 @@ def order(
     chain = OptionChain(trader.listed, trade.contracts, quantities, trade.i, name, t)
     trader.waits.pop(trade.i, None)
     orders = ask(trade, bar, account, chain)
-    where = f"{type(trade.policy).__name__}.option_orders, close of bar {t}, "
-    where += f"{format_time(int(trader.markets.time[t]))} UTC"
-    legs = read_orders(orders, where)
-    if is_own:
-        legs, is_hedged = order_instrument(legs, name, state, scratch, trade.i, where)
-        trader.listed.legs.hedged.update([trade.i] * is_hedged)
-    write_orders(trader, trade, feed, legs, chain, t, where)
+    try:
+        legs = read_orders(orders)
+        if is_own:
+            legs, is_hedged = order_instrument(legs, name, state, scratch, trade.i)
+            trader.listed.legs.hedged.update([trade.i] * is_hedged)
+        write_orders(trader, trade, feed, legs, chain, t)
+    except WrongOrderError as wrong:
+        raise PolicyError(
+            f"{type(trade.policy).__name__}.option_orders at the close of bar {t}, "
+            f"{format_time(int(trader.markets.time[t]))} UTC: {wrong}"
+        ) from None
     sell_leftovers(trader, trade, feed, chain, t)
     wait_for_roll(trader, trade, chain, t, has_ordered=bool(orders))
 
@@ -238,15 +243,9 @@ def ask(trade: Trade, bar: SeenBar, account: AccountView, chain: OptionChain) ->
         raise
     except Exception as error:
         raise PolicyError(
-            f"{type(policy).__name__}.option_orders raised {type(error).__name__}: {error}",
-            where=place(bar),
-            cure="fix the method for this bar, or return {} where nothing is to be traded",
+            f"{type(policy).__name__}.option_orders raised {type(error).__name__}: {error}, at the "
+            f"close of the bar of {format_time(int(bar.time))} UTC"  # type: ignore[attr-defined] # a field
         ) from error
-
-
-def place(bar: SeenBar) -> str:
-    time: int = bar.time  # type: ignore[attr-defined] # a field
-    return f"close of the bar of {format_time(int(time))} UTC"
 
 
 def write_orders(
@@ -256,20 +255,17 @@ def write_orders(
     orders: list[tuple[str, Any]],
     chain: OptionChain,
     t: int,
-    where: str,
 ) -> None:
     for leg, order in orders:
-        name, quantity = read_order(leg, order, trader, trade, where)
+        name, quantity = read_order(leg, order, trader, trade)
         if math.isnan(quantity):
             continue
         k = trade.contracts[name]
-        enter_leg(trader.listed, trade, leg, k, where)
+        enter_leg(trader.listed, trade, leg, k)
         if quantity < 0.0 and not trader.may_sell:
-            raise PolicyError(
-                f"options are sold under a margin rule that knows shorts, got {quantity:g} of "
-                f"{name!r} with brackets",
-                where=where,
-                cure="give Account(requirement='deribit-standard'), or hold 0 or more",
+            raise WrongOrderError(
+                f"a quantity must be at least 0 with brackets, got {quantity:g} of {name!r}; "
+                f"{MAY_SELL}"
             )
         if name in chain:
             check_order(feed, trader.markets, k, t + 1)
@@ -283,65 +279,55 @@ def order_instrument(
     state: AccountState,
     scratch: Scratch,
     i: int,
-    where: str,
 ) -> tuple[list[tuple[str, Any]], bool]:
     rest, is_ordered = [], False
     for leg, order in orders:
         if not isinstance(order, tuple | list) or len(order) != 2 or order[0] != name:
             rest.append((leg, order))
             continue
-        quantity = read_quantity(leg, order[1], where)
+        quantity = read_quantity(leg, order[1])
         if not math.isnan(quantity):
             scratch.ordered[i], state.is_pending[i], is_ordered = quantity, 1, True
     return rest, is_ordered
 
 
-def read_orders(orders: Any, where: str) -> list[tuple[str, Any]]:
+class WrongOrderError(Exception):
+    """An order of a policy that breaks a rule; the message has the rule and the value."""
+
+
+def read_orders(orders: Any) -> list[tuple[str, Any]]:
     if not isinstance(orders, Mapping):
-        raise PolicyError(
-            f"option_orders must return a dict of legs, got {repr_plain(orders)}",
-            where=where,
-            cure='return {"put": ("BTC-26JUN26-60000-P", 1.0)}, or {}',
+        raise WrongOrderError(
+            'it must return a dict of legs, {"put": ("BTC-26JUN26-60000-P", 1.0)} for example, got '
+            f"{repr_plain(orders)}"
         )
     for leg in orders:
         if not isinstance(leg, str) or leg in ("", SCHEDULED, TOTAL):
-            raise PolicyError(
-                f"a leg must be a text other than {SCHEDULED!r} and {TOTAL!r}, got {leg!r}",
-                where=where,
-                cure='name it, such as "put"',
+            raise WrongOrderError(
+                f"a leg must be a text other than {SCHEDULED!r} and {TOTAL!r}, got {leg!r}"
             )
     return list(orders.items())
 
 
-def read_order(
-    leg: str, order: Any, trader: OptionTrader, trade: Trade, where: str
-) -> tuple[str, float]:
+def read_order(leg: str, order: Any, trader: OptionTrader, trade: Trade) -> tuple[str, float]:
     if not isinstance(order, tuple | list) or len(order) != 2:
-        raise PolicyError(
-            f"the order of a leg must be (contract, quantity), got {repr_plain(order)} for {leg!r}",
-            where=where,
-            cure='return {"put": ("BTC-26JUN26-60000-P", 1.0)}',
+        raise WrongOrderError(
+            f"the order of a leg must be (contract, quantity), got {repr_plain(order)} for {leg!r}"
         )
-    return find_name(order[0], trader, trade, where), read_quantity(leg, order[1], where)
+    return find_name(order[0], trader, trade), read_quantity(leg, order[1])
 
 
-def read_quantity(leg: str, quantity: Any, where: str) -> float:
-    if isinstance(quantity, bool) or not isinstance(quantity, int | float | np.number):
-        raise PolicyError(
-            f"a quantity must be a number of contracts, got {repr_plain(quantity)} for {leg!r}",
-            where=where,
-            cure="give signed contracts, float('nan') to leave the leg alone",
-        )
-    if math.isinf(quantity):
-        raise PolicyError(
-            f"a quantity must be finite, got {quantity} for {leg!r}",
-            where=where,
-            cure="give signed contracts, 0 to close",
+def read_quantity(leg: str, quantity: Any) -> float:
+    is_number = isinstance(quantity, int | float | np.number) and not isinstance(quantity, bool)
+    if not is_number or math.isinf(quantity):
+        raise WrongOrderError(
+            "a quantity must be a finite number of contracts, NaN to leave the leg alone, got "
+            f"{repr_plain(quantity)} for {leg!r}"
         )
     return float(quantity)
 
 
-def find_name(contract: Any, trader: OptionTrader, trade: Trade, where: str) -> str:
+def find_name(contract: Any, trader: OptionTrader, trade: Trade) -> str:
     if isinstance(contract, Option):
         listed = zip(trader.listed.names, trader.listed.options, strict=True)
         found = next((name for name, each in listed if each == contract), None)
@@ -349,11 +335,9 @@ def find_name(contract: Any, trader: OptionTrader, trade: Trade, where: str) -> 
         found = getattr(contract, "name", contract)
     if not isinstance(found, str) or found not in trade.contracts:
         names = ", ".join([*trade.contracts][:5])
-        raise PolicyError(
+        raise WrongOrderError(
             f"a contract must be one of those listed on the instrument, {names}, got "
-            f"{repr_plain(contract)}",
-            where=where,
-            cure="name a contract of the chain, or list it in bt.Markets",
+            f"{repr_plain(contract)}"
         )
     return found
 
@@ -364,14 +348,12 @@ def truncate(quantity: float, lot: float) -> float:
     return math.copysign(math.floor(abs(quantity) / lot * (1.0 + TOLERANCE)) * lot, quantity)
 
 
-def enter_leg(listed: ListedContracts, trade: Trade, leg: str, k: int, where: str) -> None:
+def enter_leg(listed: ListedContracts, trade: Trade, leg: str, k: int) -> None:
     owner = listed.legs.owners.setdefault(k, (trade.i, leg))
     if owner != (trade.i, leg):
-        raise PolicyError(
+        raise WrongOrderError(
             f"a contract is ordered by one leg, got {listed.names[k]!r} from {owner[1]!r} and "
-            f"{leg!r}",
-            where=where,
-            cure="order the sum in one of them",
+            f"{leg!r}; order the sum in one of them"
         )
     listed.legs.held[owner] = k
 

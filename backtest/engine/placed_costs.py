@@ -22,7 +22,7 @@ def place_costs(market: Market, venue: Venue) -> dict[int, FloatArray]:
     if not dated:
         return {}
     taker, maker, rate, spread, fee, worse = (
-        read_cost(pick_cost(venue, name), market, f"Venue.{name}") for name in DATED
+        read_cost(pick_cost(venue, name), market, f"venue.{name}") for name in DATED
     )
     share = venue.fees.maker_share
     found = {
@@ -36,19 +36,18 @@ def place_costs(market: Market, venue: Venue) -> dict[int, FloatArray]:
     return {row: values for row, values in found.items() if len(values) > 1}
 
 
-def read_cost(cost: Cost, market: Market, where: str) -> FloatArray:
+def read_cost(cost: Cost, market: Market, key: str) -> FloatArray:
     """Return a cost by bar, of shape (n_bars,), or (1,) for a constant."""
     if not isinstance(cost, str):
-        return as_of(cost, market.time, where)
-    values = pd.Series(find_column(market, cost, where)).ffill().to_numpy()
-    low = MAKER.low if where.endswith("maker") else 0.0
+        return as_of(cost, market.time, key)
+    values = pd.Series(find_column(market, cost, key)).ffill().to_numpy()
+    low = MAKER.low if key.endswith("maker") else 0.0
     wrong = np.flatnonzero(~((values >= low) & (values < 1.0)))
     if len(wrong):
         at = format_time(int(market.time[wrong[0]]))
         raise DataError(
-            f"a cost must be from {low:g} up to 1, and known from the first bar on, got "
-            f"{cost} {values[wrong[0]]:g} in {len(wrong):,} of {market.n_bars:,} bars",
-            where=f"{where}, first at {at} UTC",
-            cure="give a fraction of the price (1 bp is 0.0001), and fill the first bars",
+            f"{key} must be a fraction of the price from {low:g} up to 1 (1 bp is 0.0001), known "
+            f"from the first bar on, got {cost} {values[wrong[0]]:g} in {len(wrong):,} of "
+            f"{market.n_bars:,} bars, first at {at} UTC"
         )
     return np.concatenate([values[:1], values[:-1]])

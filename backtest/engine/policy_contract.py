@@ -166,10 +166,9 @@ def check_ranges(trial: ContractTrial) -> str:
         try:
             trial.cls(**{name: value})
         except ParameterError as refusal:
-            if name not in refusal.problem:
+            if name not in str(refusal):
                 raise BrokenContractError(
-                    f"{name}={repr_plain(value)} is refused without naming {name}: "
-                    f"{refusal.problem}"
+                    f"{name}={repr_plain(value)} is refused without naming {name}: {refusal}"
                 ) from refusal
         else:
             raise BrokenContractError(

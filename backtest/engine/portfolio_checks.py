@@ -11,13 +11,9 @@ import pandas as pd
 from backtest.account import Account, check_setting
 from backtest.account.account import BY_INSTRUMENT
 from backtest.base import (
-    Argument,
     BandWarning,
-    Either,
     FrozenTable,
     ParameterError,
-    Phrase,
-    Place,
     did_you_mean,
     find_coin,
     find_currency,
@@ -52,59 +48,46 @@ def find_misfit(table: Iterable[Any], names: Sequence[str], known: Sequence[str]
     return f"none for {', '.join(missing)}" if missing else ""
 
 
-def check_instruments(value: Any, names: Sequence[str], *, where: str) -> None:
-    if not isinstance(value, FrozenTable):
-        return
-    found = find_misfit(value, names, names)
-    if found:
-        raise ParameterError(
-            f"a table by instrument must have one entry for each, got {found}",
-            where=where,
-            cure=f"give one for each of {', '.join(names)}, or one value for all",
-        )
+def check_instruments(account: Account, names: Sequence[str]) -> None:
+    for field in BY_INSTRUMENT:
+        value = getattr(account, field)
+        found = find_misfit(value, names, names) if isinstance(value, FrozenTable) else ""
+        if found:
+            raise ParameterError(
+                f"{field} must be one value for all, or one for each of {', '.join(names)}, "
+                f"got {found}"
+            )
 
 
-def give_each(value: object, markets: Markets, *, one: str, several: str) -> dict[str, Any]:
+def give_each(value: object, markets: Markets, *, one: str) -> dict[str, Any]:
     given = name_values(value, markets.names)
     found = find_misfit(given, markets.names, markets.names_of_whole)
     if found:
         raise ParameterError(
-            f"{several} by instrument must have one for each, got {found}",
-            where=f"bt.run, {one}",
-            cure=f"give one for each of {', '.join(markets.names)}, or one {one} for all",
+            f"{one} must be one for all, or one for each of {', '.join(markets.names)}, got {found}"
         )
     return {name: given[name] for name in markets.names}
 
 
 def read_venues(venue: object, markets: Markets) -> dict[str, Venue]:
-    venues = give_each(venue, markets, one="venue", several="venues")
+    venues = give_each(venue, markets, one="venue")
     for name, each in venues.items():
         if not isinstance(each, Venue):
-            raise ParameterError(
-                f"venue must be a Venue, or a table of them, got {repr_plain(each)}",
-                where=f"bt.run, venue of {name}",
-                cure="pass bt.Venue(...), or bt.Venue.preset('binance-usdm', ['BTCUSDT', ...])",
-            )
+            raise ParameterError(f"venue of {name} must be a Venue, got {repr_plain(each)}")
     return venues
 
 
 def check_account_kind(account: object) -> None:
     if not isinstance(account, Account):
-        raise ParameterError(
-            f"account must be an Account, got {repr_plain(account)}",
-            where="bt.run, account",
-            cure="pass bt.Account(...)",
-        )
+        raise ParameterError(f"account must be an Account, got {repr_plain(account)}")
 
 
 def check_maker_shares(venues: Mapping[str, Venue]) -> None:
     for name, venue in venues.items():
         if venue.fees.maker_share > 0.0:
             raise ParameterError(
-                "maker_share must be 0 with fill='limit', where each order is all maker or all "
-                f"taker, got {venue.fees.maker_share:g}",
-                where=f"Fees.maker_share, {name}",
-                cure="leave maker_share out",
+                f"maker_share of {name} must be 0 with fill='limit', where each order is all maker "
+                f"or all taker, got {venue.fees.maker_share:g}"
             )
 
 
@@ -113,8 +96,7 @@ def check_portfolio(markets: Markets, venues: Mapping[str, Venue], account: Acco
     check_collateral(account.collateral, markets.names, settled)
     check_agreement(markets.names, venues)
     check_order(venues[markets.names[0]], markets)
-    for name in BY_INSTRUMENT:
-        check_instruments(getattr(account, name), markets.names, where=f"Account.{name}")
+    check_instruments(account, markets.names)
     own = {name: account.for_instrument(name) for name in markets.names}
     if account.fill == "limit":
         check_maker_shares(venues)
@@ -133,11 +115,8 @@ def check_expiry(market: Market, venue: Venue) -> None:
     if text is not None and int(market.time[-1]) >= to_nanoseconds(text, where="Contract.expires"):
         last = format_time(int(market.time[-1]))
         raise ParameterError(
-            f"the last bar must open before the contract expires at {text} UTC, got {last}",
-            where=market.instrument or repr(market),
-            cure=Phrase(
-                "cut the market: {}", Either(f"market.between(end={text!r})", f"--to {text}")
-            ),
+            f"the last bar of {market.instrument or 'the market'} must open before its contract "
+            f"expires at {text} UTC, got {last}; cut it: market.between(end={text!r})"
         )
 
 
@@ -161,9 +140,8 @@ def check_agreement(names: Sequence[str], venues: Mapping[str, Venue]) -> None:
             if not is_equal(mine, theirs):
                 raise ParameterError(
                     f"{field} must be the same for all venues of an account, got {describe(mine)} "
-                    f"for {first} and {describe(theirs)} for {name}",
-                    where=f"bt.run, venue of {first} and of {name}",
-                    cure=f"give both the same: venue.override({{{field!r}: ...}})",
+                    f"for {first} and {describe(theirs)} for {name}; give both the same: "
+                    f"venue.override({{{field!r}: ...}})"
                 )
 
 
@@ -173,9 +151,8 @@ def check_order(venue: Venue, markets: Markets) -> None:
     unknown = [f"{each!r}{did_you_mean(each, known)}" for each in names if each not in known]
     if unknown:
         raise ParameterError(
-            f"order must name instruments of the markets, got an unknown {', '.join(unknown)}",
-            where="Liquidation.order",
-            cure=f"name some of {', '.join(known)}; the others come last",
+            f"order must name instruments of the markets, {', '.join(known)}, got an unknown "
+            f"{', '.join(unknown)}"
         )
 
 
@@ -203,10 +180,8 @@ def check_modes(own: Mapping[str, Account], venues: Mapping[str, Venue]) -> None
         mine, theirs = venues[cross[0]].liquidation.mode, venues[name].liquidation.mode
         if mine != theirs:
             raise ParameterError(
-                f"the liquidation modes of cross positions must be the same, got "
-                f"{mine!r} for {cross[0]} and {theirs!r} for {name}",
-                where=f"bt.run, venue of {cross[0]} and of {name}",
-                cure="give both the same mode, or hold one of them in isolated margin",
+                "liquidation.mode of cross positions must be the same, got "
+                f"{mine!r} for {cross[0]} and {theirs!r} for {name}"
             )
 
 
@@ -215,10 +190,8 @@ def check_health(names: Sequence[str], venues: Mapping[str, Venue], account: Acc
         health = venues[name].liquidation.full_below_health
         if health > 0.0 and not isinstance(account.requirement, Brackets):
             raise ParameterError(
-                "full_below_health needs a requirement of each position, which bt.Brackets() has, "
-                f"got {health:g} with {type(account.requirement).__name__}",
-                where=f"Liquidation.full_below_health of {name}",
-                cure="leave it out: steps close their share at any health factor",
+                f"full_below_health of {name} must be 0 with {type(account.requirement).__name__}, "
+                f"which asks no margin of each position as bt.Brackets() does, got {health:g}"
             )
 
 
@@ -229,25 +202,20 @@ def check_spot_legs(
     health = next((n for n in venues if venues[n].liquidation.full_below_health > 0.0), None)
     if legs and health is not None:
         raise ParameterError(
-            f"full_below_health must be 0 beside a spot leg, got "
-            f"{venues[health].liquidation.full_below_health:g}",
-            where=f"Liquidation.full_below_health of {health}",
-            cure=f"leave it out, or leave out the spot leg {legs[0]}",
+            f"full_below_health of {health} must be 0 beside the spot leg {legs[0]}, got "
+            f"{venues[health].liquidation.full_below_health:g}"
         )
     for name in legs:
         if own[name].margin == "isolated":
             raise ParameterError(
-                "a spot leg must be held in cross margin, got 'isolated'",
-                where=f"Account.margin, {name}",
-                cure=f"give margin={{{name!r}: 'cross', ...}}: a coin that is paid has no margin",
+                f"margin of the spot leg {name} must be 'cross': a coin that is paid has no "
+                "margin, got 'isolated'"
             )
         for asset in account.collateral:
             if is_same_coin(asset, name, markets):
                 raise ParameterError(
-                    f"a coin must be a spot leg or collateral, got {asset.name!r} as both",
-                    where=f"Account.collateral and the venue of {name}",
-                    cure=f"leave the collateral out and hold the coins as {name}, or give {name} a "
-                    "margined contract",
+                    f"a coin must be a spot leg or collateral, got {asset.name!r} as both; hold "
+                    f"the coins as {name} alone, or give {name} a margined contract"
                 )
 
 
@@ -289,25 +257,13 @@ def warn_of_delisting(markets: Markets, entries: np.ndarray, delisted: int) -> N
 
 def check_periods(market: Market | Markets, sampling: str, calendar: str) -> None:
     if not isinstance(calendar, str) or calendar not in ("365", "252"):
-        raise ParameterError(
-            f"calendar must be '365' or '252', got {repr_plain(calendar)}",
-            where=Place("calendar", of="bt.run"),
-            cure="choose '365' for a market that never closes, '252' for sessions",
-        )
+        raise ParameterError(f"calendar must be '365' or '252', got {repr_plain(calendar)}")
     if market.sessions and calendar != "252":
-        raise ParameterError(
-            "a market with sessions needs calendar='252', got '365'",
-            where=Place("calendar", of="bt.run"),
-            cure=Phrase("pass {}", Argument("calendar", "252")),
-        )
-    period = parse_duration(sampling, where=Place("sampling", of="bt.run"))
+        raise ParameterError("calendar must be '252' for a market with sessions, got '365'")
+    period = parse_duration(sampling, where="sampling")
     if calendar == "252" and period != DAY:
         raise ParameterError(
-            f"sampling must be '1d' with calendar='252', which counts sessions, got {sampling!r}",
-            where=Place("sampling", of="bt.run"),
-            cure=Phrase(
-                "leave {} out, or pass {}", Argument("sampling"), Argument("calendar", "365")
-            ),
+            f"sampling must be '1d' with calendar='252', which counts sessions, got {sampling!r}"
         )
 
 
@@ -317,7 +273,7 @@ def count_periods(calendar: str, sampling: str, market: Market | Markets, first:
     Bars longer than a day are sampled per bar. In a market with sessions they count by calendar
     time, not in sessions: by the mean distance of those from ``first`` on.
     """
-    period = max(parse_duration(sampling, where=Place("sampling", of="bt.run")), market.interval)
+    period = max(parse_duration(sampling, where="sampling"), market.interval)
     if market.sessions and market.interval > DAY:
         return float(count_by_calendar(market.time[first:], market.interval)[-1])
     days = YEAR_DAYS if period > DAY else float(calendar)

@@ -342,10 +342,9 @@ def report_portfolio_imbalance(
 ) -> AccountingError:
     terms = float(sum_ledger_terms(ledger))
     return AccountingError(
-        f"equity changed by {change!r}, its terms add up to {terms!r}, "
-        f"a difference of {change - terms!r}",
-        where=f"bar {t}, {format_time(int(inputs.feed.time[t]))}; ledger {ledger.tolist()}",
-        cure="this is a defect of the engine: please report it with this text",
+        f"equity changed by {change!r} in bar {t}, {format_time(int(inputs.feed.time[t]))} UTC, "
+        f"its terms add up to {terms!r}, a difference of {change - terms!r}; ledger "
+        f"{ledger.tolist()}; this is a defect of the engine: please report it with this text"
     )
 
 
@@ -364,7 +363,6 @@ def find_bad_decision(
 def report_bad_decision(inputs: PortfolioInputs, t: int) -> PolicyError:
     return PolicyError(
         "a leverage must be at least 0 or NaN, which leaves the position, and that of an overlay "
-        "finite",
-        where=f"close of bar {t}, {format_time(int(inputs.feed.time[t]))}",
-        cure="return max(0.0, ...): the signal sets the direction; limit what an overlay returns",
+        f"finite, at the close of bar {t}, {format_time(int(inputs.feed.time[t]))} UTC; return "
+        "max(0.0, ...): the signal sets the direction"
     )

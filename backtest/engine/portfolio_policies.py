@@ -39,7 +39,7 @@ class ObservedPolicy(NamedTuple):
 def assign_policies(
     policy: object, markets: Markets, overlay: object
 ) -> tuple[dict[str, Policy], Policy | None]:
-    policies = give_each(policy, markets, one="policy", several="policies")
+    policies = give_each(policy, markets, one="policy")
     for name, each in policies.items():
         check_policy(each, f"policy of {name}")
     return policies, check_overlay(overlay)
@@ -48,12 +48,8 @@ def assign_policies(
 def check_policy(policy: object, name: str) -> Policy:
     if isinstance(policy, Policy):
         return policy
-    cure = "pass an instance of a class derived from bt.Policy"
-    raise ParameterError(
-        f"a policy must be a Policy, got {repr_plain(policy)}",
-        where=f"bt.run, {name}",
-        cure=f"{cure}: add ()" if isinstance(policy, type) else cure,
-    )
+    add = "; add () to make one of the class" * isinstance(policy, type)
+    raise ParameterError(f"{name} must be a Policy, got {repr_plain(policy)}{add}")
 
 
 def check_overlay(given: object) -> Policy | None:
@@ -62,19 +58,16 @@ def check_overlay(given: object) -> Policy | None:
     overlay = check_policy(given, "overlay")
     if sets_margin(overlay):
         raise ParameterError(
-            f"an overlay has no position whose margin it could move, got "
-            f"{type(overlay).__name__}, which defines venue_leverage",
-            where="bt.run, overlay",
-            cure="use it as the policy of the instruments",
+            "overlay must not define venue_leverage, for it has no position whose margin it could "
+            f"move, got {type(overlay).__name__}"
         )
     names = find_names(overlay)
     read = [name for name in ("venue", "liquidation_price") if name in names]
     if read:
         raise ParameterError(
-            f"an overlay has no venue and no liquidation price, because it scales the portfolio; "
-            f"{type(overlay).__name__} reads {' and '.join(f'account.{name}' for name in read)}",
-            where="bt.run, overlay",
-            cure="use it as the policy of the instruments, or another overlay such as VolTarget",
+            "overlay must not read a venue or a liquidation price, for it scales the portfolio, "
+            f"got {type(overlay).__name__}, which reads "
+            f"{' and '.join(f'account.{name}' for name in read)}"
         )
     return overlay
 

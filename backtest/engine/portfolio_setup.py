@@ -12,11 +12,9 @@ from backtest.account import Account
 from backtest.account.account import BY_INSTRUMENT
 from backtest.account.portfolio_ledger import DELISTED
 from backtest.base import (
-    Argument,
     FloatArray,
     FrozenTable,
     ParameterError,
-    Phrase,
     TimeLike,
     to_nanoseconds,
 )
@@ -130,7 +128,7 @@ def set_up(
         markets, first = join_resumed(resume, markets)
     clock = find_clock(markets)
     seen = clock.seen
-    weights = read_weights(signal, seen, where="bt.run", first=clock.at(first))
+    weights = read_weights(signal, seen, first=clock.at(first))
     compared = None if benchmark is None else read_benchmark(benchmark, markets, venues, first)
     observed = observed or observe_policies(policies, above, seen, weights)
     weights = clock.hold(weights)
@@ -172,7 +170,7 @@ def observe_unchecked(
     policies, above = assign_policies(policy, markets, overlay)
     clock = find_clock(markets)
     first = clock.at(find_start_bar(markets, start))
-    weights = read_weights(signal, clock.seen, where="bt.run", first=first)
+    weights = read_weights(signal, clock.seen, first=first)
     return observe_policies(policies, above, clock.seen, weights, is_checked=False)
 
 
@@ -215,14 +213,8 @@ def check_margin_policies(policies: Mapping[str, Policy], account: Account) -> N
     for name, policy in policies.items():
         if sets_margin(policy) and account.for_instrument(name).margin != "isolated":
             raise ParameterError(
-                f"a policy with venue_leverage needs isolated margin: in cross margin all money "
-                f"backs the position already, {type(policy).__name__} defines it and got 'cross'",
-                where=f"Account.margin, {name}",
-                cure=Phrase(
-                    "give {} and a {} to begin with",
-                    Argument("margin", "isolated"),
-                    Argument("venue_leverage", 5),
-                ),
+                f"margin of {name} must be 'isolated' under {type(policy).__name__}, which defines "
+                "venue_leverage: in cross margin all money backs the position already, got 'cross'"
             )
 
 

@@ -108,9 +108,7 @@ class Result(RunRecord, Reportable):
         """
         if not self.target_cut_rows:
             raise ParameterError(
-                "this result was saved without the cuts of its targets",
-                where="Result.target_cuts",
-                cure="run the experiment again",
+                "this result was saved without the cuts of its targets; run it again"
             )
         table = pd.DataFrame(list(self.target_cut_rows))
         index = [name for name in ("instrument", "cause") if name in table]
@@ -193,7 +191,7 @@ class Result(RunRecord, Reportable):
         split from where it went on.
         """
         if by is not None:
-            PERIODS.check("by", by, where="Result.attribution, by")
+            PERIODS.check("by", by)
         account = self.record.account._asdict()
         names, held = list_held(self)
         money = (names, account, held)

@@ -11,12 +11,10 @@ import pandas as pd
 
 from backtest.account import Account
 from backtest.base import (
-    Argument,
     DataError,
     ParameterError,
-    Phrase,
-    Place,
     TimeLike,
+    format_duration,
     format_time,
     to_nanoseconds,
     to_plain,
@@ -33,25 +31,17 @@ if TYPE_CHECKING:
     from backtest.engine.run_record import RunRecord
 
 
-WHERE = Place("resume", of="bt.run")
-
-
 def find_start_bar(market: Market | Markets, start: TimeLike | None) -> int:
-    first, where = 0, Place("start", of="bt.run")
+    first = 0
     if start is not None:
-        first = int(np.searchsorted(market.time, to_nanoseconds(start, where=where)))
+        first = int(np.searchsorted(market.time, to_nanoseconds(start, where="start")))
         if first == market.n_bars:
             last = format_time(int(market.time[-1]))
-            raise ParameterError(
-                f"start must lie before the last bar, {last}, got {start}",
-                where=where,
-                cure="give an earlier start, or a longer market",
-            )
+            raise ParameterError(f"start must lie before the last bar, {last} UTC, got {start}")
     if market.n_bars - first < 2:
         raise ParameterError(
-            f"a run needs at least 2 bars, got {market.n_bars - first}: the first never trades",
-            where=repr(market),
-            cure="give a longer market" if start is None else "give an earlier start",
+            f"a run needs at least 2 bars, for the first never trades, got {market.n_bars - first} "
+            + (f"of {market!r}" if start is None else f"from start {start} on")
         )
     return first
 
@@ -76,12 +66,9 @@ def join_resumed(resume: RunRecord, markets: Markets) -> tuple[Markets, int]:
     is_next = is_inside and int(markets.time[first]) == last + markets.interval
     if not (is_next or (is_inside and markets.sessions)):
         raise DataError(
-            f"the markets must hold the bar of {format_time(last)}, the last one of the earlier "
-            f"run, and go on after it, were from {format_time(markets.start)} to "
-            f"{format_time(markets.end)}",
-            where=WHERE,
-            cure="give bars that begin at or before that one, with enough history for the columns "
-            "of the policy, and end after it",
+            f"the markets of a resumed run must hold the bar of {format_time(last)} UTC, the last "
+            "one of the earlier run, the history that the policy's columns need, and bars after "
+            f"it, got {format_time(markets.start)} to {format_time(markets.end)} UTC"
         )
     check_marks(resume, markets, first)
     return close_ended(resume, markets, first), first
@@ -90,10 +77,8 @@ def join_resumed(resume: RunRecord, markets: Markets) -> tuple[Markets, int]:
 def put_before(resume: RunRecord, markets: Markets) -> Markets:
     if not is_same_account(markets.names, resume.names):
         raise ParameterError(
-            f"a resumed run must have the same instruments, {', '.join(resume.names)}, "
-            f"got {', '.join(markets.names)}",
-            where=WHERE,
-            cure="give them in the same order: markets.select(...)",
+            f"a resumed run must have the same instruments in the same order, "
+            f"{', '.join(resume.names)}, got {', '.join(markets.names)}"
         )
     if resume.markets is None:
         return markets
@@ -123,10 +108,8 @@ def check_marks(resume: RunRecord, markets: Markets, first: int) -> None:
         found = float(market.mark_close[first - 1 - listed])
         if found != mark:
             raise DataError(
-                f"the mark close of {name} at {format_time(resume.last_time)} must be the one the "
-                f"earlier run ended on, {mark!r}, got {found!r}",
-                where=WHERE,
-                cure="resume on the same data",
+                f"the mark close of {name} at {format_time(resume.last_time)} UTC must be the one "
+                f"the earlier run ended on, {mark!r}, got {found!r}; resume on the same data"
             )
 
 
@@ -146,10 +129,9 @@ def _concatenate(before: Market, after: Market) -> Market:
     kept = int(np.searchsorted(before.time, after.start))
     if after.interval != before.interval or set(after.columns) != set(before.columns):
         raise DataError(
-            "the market must have the interval and columns of the earlier run, "
-            f"got {sorted(after.columns)}, before {sorted(before.columns)}",
-            where="bt.run, resume",
-            cure="load both in the same way",
+            "the market of a resumed run must have the interval and columns of the earlier one, "
+            f"{format_duration(before.interval)} and {sorted(before.columns)}, got "
+            f"{format_duration(after.interval)} and {sorted(after.columns)}"
         )
     bars = ("time", "open", "high", "low", "close", "volume")
     marks = ("mark_open", "mark_high", "mark_low", "mark_close")
@@ -215,15 +197,11 @@ def read_resume(
     if not isinstance(resume, RunRecord) or resume.is_of_fast_loop != is_of_fast_loop:
         kind = "one position" if is_of_fast_loop else "several positions"
         raise ParameterError(
-            f"a run of {kind} can only continue a result of {kind}, got {resume!r:.60}",
-            where=WHERE,
-            cure="pass the earlier result, or bt.Result.load(folder)",
+            f"resume must be a result of {kind} for a run of {kind}, got {resume!r:.60}"
         )
     if start is not None:
         raise ParameterError(
-            "a resumed run starts where the earlier one ended, got a start as well",
-            where=Place("start", of="bt.run"),
-            cure=Phrase("leave {} out", Argument("start")),
+            f"start must be left out with resume, which goes on where it ended, got {start}"
         )
     return resume
 
@@ -247,10 +225,8 @@ def check_rules(
     differing = [name for name in {**past, **present} if past.get(name) != present.get(name)]
     if differing:
         raise ParameterError(
-            f"a resumed run must keep the same rules, got another {', '.join(differing)}",
-            where=WHERE,
-            cure="pass the policy, overlay, venue and account of the earlier result; flows after "
-            "its end may be added",
+            f"a resumed run must keep the same rules, got another {', '.join(differing)}; flows "
+            "after the end of the earlier run may be added"
         )
 
 

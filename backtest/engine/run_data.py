@@ -186,9 +186,7 @@ class RunData:
         if len(values) != 1:
             raise ParameterError(
                 f"only a result of one instrument has a single {name}, got {len(values)} "
-                "instruments",
-                where=f"Result.{name}",
-                cure="read names, policies, venues, markets, marks and positions",
+                "instruments; read policies, venues, markets, marks and positions"
             )
         return next(iter(values.values()))
 
@@ -204,11 +202,11 @@ class RunData:
 
     def of_account(self, name: str) -> FloatArray:
         """Return a field of the account at each close, of shape (n_bars,)."""
-        return read_field(self.record.account._asdict(), name, "Result.of_account")
+        return read_field(self.record.account._asdict(), name)
 
     def of_positions(self, name: str) -> FloatArray:
         """Return a field of the positions at each close, of shape (n_bars, n)."""
-        return read_field(self.record.positions._asdict(), name, "Result.of_positions")
+        return read_field(self.record.positions._asdict(), name)
 
     # ------------------------------------------------------------------- forecasts
 
@@ -245,13 +243,9 @@ class RunData:
         return self.volatilities[1]
 
 
-def read_field(fields: Mapping[str, FloatArray], name: object, where: str) -> FloatArray:
+def read_field(fields: Mapping[str, FloatArray], name: object) -> FloatArray:
     if not isinstance(name, str) or name not in fields:
-        raise ParameterError(
-            f"name must be a field of the record, got {repr_plain(name)}",
-            where=where,
-            cure=f"choose one of {', '.join(fields)}",
-        )
+        raise ParameterError(f"name must be one of {', '.join(fields)}, got {repr_plain(name)}")
     return fields[name]
 
 

@@ -195,7 +195,7 @@ class RunRecord(RunCloses):
         contract's own implied volatility; of coin-settled options they are those of the value in
         coins. The start is the last close for what moved until the open, and the open after it.
         """
-        SPLITS.check("by", by, where="Result.explained, by")
+        SPLITS.check("by", by)
         return explain_options(self, self.options, by)
 
     @checked
@@ -231,7 +231,7 @@ class RunRecord(RunCloses):
         that of the instrument while options on it were held. Vega and the delay of the hedge
         by a bar are in the error. Boyle and Emanuel (1980); Bertsimas, Kogan and Lo (2000).
         """
-        HEDGE_SPLITS.check("by", by, where="Result.hedging_error, by")
+        HEDGE_SPLITS.check("by", by)
         return tabulate_hedging(self, self.options, by)
 
     @cached_property
@@ -319,7 +319,7 @@ class RunRecord(RunCloses):
             If the half-life is not at least 1.
         """
         bars = max(HALF_LIFE / self.interval, 1.0) if half_life is None else half_life
-        Range(1, math.inf).check("half_life", bars, where="Result.risk, half_life")
+        Range(1, math.inf).check("half_life", bars)
         names = list(self.names)
         if collateral:
             names += [each.name for each in self.account.collateral]

@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 
 from backtest.account import Account, check_account, list_shared_settings
-from backtest.account.account import BY_INSTRUMENT, GENERAL, WHOLE
+from backtest.account.account import GENERAL, WHOLE
 from backtest.base import FloatArray, ParameterError, TimeLike, list_values, repr_plain
 from backtest.engine.benchmark import Benchmark, BenchmarkLike, read_own_benchmark
 from backtest.engine.indicator_rules import read_named, resolve_signal
@@ -206,13 +206,12 @@ def take_only(
 ) -> tuple[Policy, Venue, Account, Any]:
     (name,), account = markets.names, drop_other_instruments(account, markets)
     policies, _ = assign_policies(policy, markets, None)
-    for field in BY_INSTRUMENT:
-        check_instruments(getattr(account, field), markets.names, where=f"Account.{field}")
+    check_instruments(account, markets.names)
     own = account.for_instrument(name) if account.has_tables() else account
     warn_of_weights(signal, markets)
     if isinstance(signal, pd.DataFrame | Mapping) or np.ndim(signal) == 2:
         seen = find_clock(markets).seen
-        signal = pd.Series(read_weights(signal, seen, where="bt.run")[0], index=seen.times)
+        signal = pd.Series(read_weights(signal, seen)[0], index=seen.times)
     return policies[name], read_venues(venue, markets)[name], own, signal
 
 
@@ -229,22 +228,18 @@ def take_markets(market: Any, policy: object, venue: Any, account: Any, resume: 
 def check_kinds(
     market: object, policy: object, venue: object, account: object, resume: object
 ) -> None:
-    by_name = isinstance(market, Mapping)
-    loaded = "pass bt.Market.load(...), from_frames(...) or sample()"
-    wanted: tuple[tuple[str, object, type, str], ...] = (
-        ("market", market, Market, "pass bt.Markets(market)" if by_name else loaded),
-        ("policy", policy, Policy, "pass an instance of a class derived from bt.Policy"),
-        ("venue", venue, Venue, "pass bt.Venue(...), or bt.Venue.preset(...)"),
-        ("account", account, Account, "pass bt.Account(...)"),
-        ("resume", resume, Result, "pass the earlier result, or bt.Result.load(folder)"),
+    wanted: tuple[tuple[str, object, type], ...] = (
+        ("market", market, Market),
+        ("policy", policy, Policy),
+        ("venue", venue, Venue),
+        ("account", account, Account),
+        ("resume", resume, Result),
     )
-    for name, value, kind, cure in wanted:
+    for name, value, kind in wanted:
         if not isinstance(value, kind) and not (name == "resume" and value is None):
-            raise ParameterError(
-                f"{name} must be a {kind.__name__}, got {repr_plain(value)}",
-                where=f"bt.run, {name}",
-                cure=f"{cure}: add ()" if isinstance(value, type) else cure,
-            )
+            cure = "; pass bt.Markets(market)" * isinstance(value, Mapping) * (name == "market")
+            cure += "; add () to make one of the class" * isinstance(value, type)
+            raise ParameterError(f"{name} must be a {kind.__name__}, got {repr_plain(value)}{cure}")
 
 
 def check_settings(

@@ -16,7 +16,6 @@ from backtest.base import (
     FloatArray,
     IntArray,
     ParameterError,
-    Place,
     PolicyError,
     WorkMeter,
     check_range,
@@ -101,79 +100,67 @@ Sides: TypeAlias = Literal["both", "long", "short"]
 PLAN = CutPlan(chains=16, links=3, prefixes=8, wanted=56, budget=2.0)
 
 
-def read_stamps(series: object, *, where: str) -> IntArray:
+def read_stamps(series: object) -> IntArray:
     """Return the stamps of a Series as sorted int64 UTC ns."""
     if not isinstance(series, pd.Series) or not isinstance(series.index, pd.DatetimeIndex):
         raise ParameterError(
-            f"a signal must be a Series by time, got a {type(series).__name__}"
-            + (f" by {type(series.index).__name__}" if isinstance(series, pd.Series) else ""),
-            where=where,
-            cure="give pd.Series(values, index=market.times)",
+            f"signal must be a Series by time, got a {type(series).__name__}"
+            + (f" by {type(series.index).__name__}" if isinstance(series, pd.Series) else "")
+            + "; give pd.Series(values, index=market.times)"
         )
     index = series.index
-    require_time_zone(index, "series", where=where)
-    if index.hasnans or not (index.is_unique and index.is_monotonic_increasing):
-        raise ParameterError(
-            "a signal must have one value per time, in order; its index has duplicates, NaT or "
-            "times that go back",
-            where=where,
-            cure="series[~series.index.duplicated() & series.index.notna()].sort_index()",
-        )
+    check_index(index)
+    if not index.is_monotonic_increasing:
+        raise ParameterError("signal must be in order of time, its index goes back; sort_index()")
     return index.tz_convert("UTC").as_unit("ns").asi8
 
 
-def require_time_zone(index: pd.DatetimeIndex, name: str, *, where: str) -> None:
+def check_index(index: pd.DatetimeIndex) -> None:
     if index.tz is None:
         raise ParameterError(
-            "a signal's index must be in UTC, has no time zone",
-            where=where,
-            cure=f"{name}.tz_localize('UTC')",
+            "the index of a signal must be in UTC, has no time zone; series.tz_localize('UTC')"
+        )
+    if index.has_duplicates or index.hasnans:
+        raise ParameterError(
+            "signal must have one value per time, its index has duplicates or NaT; "
+            "series[~series.index.duplicated() & series.index.notna()]"
         )
 
 
-def read_numbers(values: object, *, where: str) -> FloatArray:
+def read_numbers(values: object, name: str = "signal") -> FloatArray:
     try:
         return np.array(values, dtype=np.float64)
     except (TypeError, ValueError, OverflowError) as error:
-        raise ParameterError(
-            f"a signal must be numbers: {error}", where=where, cure="give -1, 0 or 1"
-        ) from error
+        raise ParameterError(f"{name} must be numbers: {error}") from error
 
 
-def align_to_opens(
-    market: Market, stamps: IntArray, values: FloatArray, *, where: str
-) -> FloatArray:
+def align_to_opens(market: Market, stamps: IntArray, values: FloatArray) -> FloatArray:
     inside = (stamps >= market.start) & (stamps < market.end)
     bars = np.minimum(np.searchsorted(market.time, stamps[inside]), market.n_bars - 1)
     odd = np.flatnonzero(market.time[bars] != stamps[inside])
     if len(odd):
         raise ParameterError(
-            f"each stamp must be the open of a bar, {len(odd)} of {len(bars)} are not",
-            where=f"{where}, first {format_time(int(stamps[inside][odd[0]]))}",
-            cure="reindex it to market.times; or stamp each value with the moment from which it "
-            "is known and pass carry=True",
+            f"each stamp of a signal must be the open of a bar, {len(odd)} of {len(bars)} are not, "
+            f"first {format_time(int(stamps[inside][odd[0]]))} UTC; stamp each value with the "
+            "moment from which it is known and pass carry=True"
         )
     if not len(bars):
         raise ParameterError(
-            f"a signal must have a value inside the market, has none from "
-            f"{format_time(market.start)} to {format_time(market.end)}",
-            where=where,
-            cure="give the signal of this market",
+            "signal must have a value inside the market, has none from "
+            f"{format_time(market.start)} to {format_time(market.end)} UTC"
         )
     raw = np.full(market.n_bars, np.nan)
     raw[bars] = values[inside]
     return raw
 
 
-def make_signal(market: Market, raw: FloatArray, sides: Sides, *, where: str) -> pd.Series:
-    Choice("both", "long", "short").check("sides", sides, where=where)
+def make_signal(market: Market, raw: FloatArray, sides: Sides, name: str = "signal") -> pd.Series:
+    Choice("both", "long", "short").check("sides", sides)
     bad = np.flatnonzero(np.abs(raw) > 1.0)
     if len(bad):
         raise ParameterError(
-            f"a signal must lie in [-1, 1], got {float(raw[bad[0]])!r} in {len(bad)} of "
-            f"{market.n_bars} bars",
-            where=f"{where}, first at {format_time(int(market.time[bad[0]]))}",
-            cure="take its sign, clip it, or divide it by its largest value in theory",
+            f"{name} must lie in [-1, 1], got {float(raw[bad[0]])!r} in {len(bad)} of "
+            f"{market.n_bars} bars, first at {format_time(int(market.time[bad[0]]))} UTC"
         )
     values = np.where(np.isnan(raw), 0.0, raw)
     low, high = {"both": (-1.0, 1.0), "long": (0.0, 1.0), "short": (-1.0, 0.0)}[sides]
@@ -190,7 +177,7 @@ def compute_signal(
 ) -> pd.Series:
     raw = call_function(function, market, name)
     found = None if plan is None else check_past(function, market, raw, name, plan)
-    signal = make_signal(market, raw, sides, where=f"the signal {name}")
+    signal = make_signal(market, raw, sides, f"the signal {name}")
     return signal if found is None else mark_checked(signal, found.cuts, found.fresh)
 
 
@@ -202,9 +189,9 @@ def call_function(function: Callable[[Market], Any], market: Market, name: str) 
         raise
     except Exception as error:
         raise PolicyError(
-            f"the signal {name} raised {type(error).__name__}: {error}",
-            where=f"{locate_in(function, error)}, given {market.n_bars} bars",
-            cure="correct it; it receives the market, and also its first bars only",
+            f"the signal {name} raised {type(error).__name__}: {error}, in "
+            f"{locate_in(function, error)}, given {market.n_bars} bars; it also receives the first "
+            "bars of the market only"
         ) from error
     return read_answer(answer, market, name)
 
@@ -212,13 +199,12 @@ def call_function(function: Callable[[Market], Any], market: Market, name: str) 
 def read_answer(answer: Any, market: Market, name: str) -> FloatArray:
     """Return the answer of a function as an array of one number per bar."""
     is_series = isinstance(answer, pd.Series)
-    values = read_numbers(answer, where=f"the signal {name}")
+    values = read_numbers(answer, f"the signal {name}")
     if values.shape != (market.n_bars,) or (is_series and not is_by_bars(answer, market)):
         found = "a Series by other times" if is_series else f"shape {values.shape}"
         raise PolicyError(
-            f"the signal {name} must return one number per bar, {market.n_bars}, returned {found}",
-            where=f"the signal {name}",
-            cure="return an array of shape (n_bars,), or a Series by market.times",
+            f"the signal {name} must return one number per bar, {market.n_bars}, as an array or a "
+            f"Series by market.times, returned {found}"
         )
     return values
 
@@ -254,20 +240,16 @@ def is_by_bars(series: pd.Series, market: Market) -> bool:
     return isinstance(series.index, pd.RangeIndex)
 
 
-def check_density(market: Market, stamps: IntArray, *, where: str) -> None:
+def check_density(market: Market, stamps: IntArray) -> None:
     if len(stamps) < 2:
         return
     inside = (market.time >= stamps[0]) & (market.time <= stamps[-1])
     n_bars = int(inside.sum())
     if 2 * len(stamps) < n_bars:
         raise ParameterError(
-            f"a Series must have a value for the bars it spans, got {len(stamps):,} for {n_bars:,}",
-            where=where,
-            cure="values of longer bars: stamp each when it is known, and pass carry=True",
+            f"signal must have a value for the bars it spans, got {len(stamps):,} for {n_bars:,}; "
+            "values of longer bars: stamp each when it is known, and pass carry=True"
         )
-
-
-WHERE = Place("signal", of="bt.run")
 
 
 def read_signal(signal: object, market: Market, first: int) -> FloatArray:
@@ -277,44 +259,35 @@ def read_signal(signal: object, market: Market, first: int) -> FloatArray:
         return np.ones(1)
     if isinstance(signal, str):
         raise ParameterError(
-            f"signal must be a number, an array or a Series here, got {signal!r}",
-            where=WHERE,
-            cure="pass bt.signals.SignalRule's apply(market), or market.columns[name]",
+            f"signal must be a number, an array or a Series here, got {signal!r}; pass "
+            "bt.signals.SignalRule's apply(market), or market.columns[name]"
         )
     if np.ndim(signal) == 0:  # type: ignore[arg-type]
-        return np.array([check_range("signal", signal, where=WHERE, low=-1.0, high=1.0)])
+        return np.array([check_range("signal", signal, low=-1.0, high=1.0)])
     if isinstance(signal, pd.Series) and isinstance(signal.index, pd.DatetimeIndex):
         values = align_signal(signal, market)
     else:
-        values = read_numbers(signal, where=WHERE)
+        values = read_numbers(signal)
     if len(values) == n - first and first > 0:
         values = np.concatenate([np.full(first, np.nan), values])
     if values.shape != (n,):
         raise ParameterError(
-            f"signal must have one value per bar, {n}, got {values.shape}",
-            where=WHERE,
-            cure="give a Series indexed as market.times",
+            f"signal must have one value per bar, {n}, got {values.shape}; give a Series indexed "
+            "as market.times"
         )
     bad = np.flatnonzero(~(np.abs(values[first:]) <= 1.0)) + first
     if len(bad):
         raise ParameterError(
-            f"signal must lie in [-1, 1], got {float(values[bad[0]])!r} in {len(bad)} of {n} bars",
-            where=Place("signal", f"first at {format_time(int(market.time[bad[0]]))}", of="bt.run"),
-            cure="clip it; a slower signal: signal.reindex(market.times).ffill().fillna(0)",
+            f"signal must lie in [-1, 1], got {float(values[bad[0]])!r} in {len(bad)} of {n} bars, "
+            f"first at {format_time(int(market.time[bad[0]]))} UTC; a slower signal: "
+            "signal.reindex(market.times).ffill().fillna(0)"
         )
     return np.ascontiguousarray(values)
 
 
 def align_signal(signal: pd.Series, market: Market) -> FloatArray:
-    index = pd.DatetimeIndex(signal.index)
-    require_time_zone(index, "signal", where=WHERE)
-    if index.has_duplicates or index.hasnans:
-        raise ParameterError(
-            "a signal must have one value per time, its index has duplicates or NaT",
-            where=WHERE,
-            cure="signal[~signal.index.duplicated() & signal.index.notna()]",
-        )
-    return read_numbers(signal.reindex(market.times), where=WHERE)
+    check_index(pd.DatetimeIndex(signal.index))
+    return read_numbers(signal.reindex(market.times))
 
 
 def recall_signal(

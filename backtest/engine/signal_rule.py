@@ -107,9 +107,8 @@ class SignalRule:
     def direction(self, market: Market) -> Any:  # noqa: ARG002 - for subclasses
         """Return one number in [-1, 1] per bar, each known at its bar's close; NaN is flat."""
         raise ParameterError(
-            f"a signal rule must define direction, {type(self).__name__} does not",
-            where=f"class {type(self).__name__}",
-            cure="add: def direction(self, market): return market.bars()['close'].diff() > 0",
+            f"{type(self).__name__} must define direction(self, market), which returns a number in "
+            "[-1, 1] per bar"
         )
 
     @checked

@@ -79,23 +79,19 @@ def from_series(
     values for fewer than half of the bars between the first stamp and the last are refused: they
     are mostly those of longer bars, known only when these close.
     """
-    where = "bt.signals.from_series"
     market = unwrap_market(
         market,
-        where=where,
         problem="a signal of this kind is of one market",
-        cure="call it for each, markets[name], put the signals into a frame by name and divide "
-        "it by their number; or use from_frame or from_function",
+        cure="call it for each, markets[name], or use from_frame or from_function",
     )
-    stamps = checks.read_stamps(series, where=where)
-    values = checks.read_numbers(series, where=where)
+    stamps, values = checks.read_stamps(series), checks.read_numbers(series)
     if carry:
         last = np.searchsorted(stamps, market.time + market.interval, side="left") - 1
         raw = np.where(last >= 0, values[np.maximum(last, 0)], np.nan)
     else:
-        raw = checks.align_to_opens(market, stamps, values, where=where)
-        checks.check_density(market, stamps, where=where)
-    return checks.make_signal(market, raw, sides, where=where)
+        raw = checks.align_to_opens(market, stamps, values)
+        checks.check_density(market, stamps)
+    return checks.make_signal(market, raw, sides)
 
 
 @checked_only("carry")
@@ -220,8 +216,8 @@ def from_vectorbt(portfolio: Any, fills: Fills = "close", *, sized: bool = False
     return read_portfolio(portfolio, fills, sized=sized)
 
 
-def _apply(rule: SignalRule, market: Market | Markets, *, where: str) -> pd.Series | pd.DataFrame:
-    as_markets(market, where=where)  # refuses what is none
+def _apply(rule: SignalRule, market: Market | Markets) -> pd.Series | pd.DataFrame:
+    as_markets(market)  # refuses what is none
     found: pd.Series | pd.DataFrame = resolve_signal(rule, market)
     return found
 
@@ -268,7 +264,7 @@ def ma_cross(
     -----
     sign(MA_fast - MA_slow), the rule ``ma-cross:24:168``.
     """
-    return _apply(MaCross(fast, slow, sides, ewm), market, where="bt.signals.ma_cross")
+    return _apply(MaCross(fast, slow, sides, ewm), market)
 
 
 @overload
@@ -316,7 +312,7 @@ def rsi(
     The rule ``rsi:14:30:70``, with plain means. Source: Wilder (1978), New Concepts in Technical
     Trading Systems.
     """
-    return _apply(Rsi(window, low, high, sides), market, where="bt.signals.rsi")
+    return _apply(Rsi(window, low, high, sides), market)
 
 
 @overload
@@ -359,7 +355,7 @@ def bollinger(
     -----
     The rule ``bollinger:20:2``. Source: Bollinger (2001), Bollinger on Bollinger Bands.
     """
-    return _apply(Bollinger(window, width, sides), market, where="bt.signals.bollinger")
+    return _apply(Bollinger(window, width, sides), market)
 
 
 @overload
@@ -393,4 +389,4 @@ def breakout(
     -----
     The rule ``breakout:48``. Source: Donchian (1960), High Finance in Copper.
     """
-    return _apply(Breakout(window, sides), market, where="bt.signals.breakout")
+    return _apply(Breakout(window, sides), market)

@@ -122,7 +122,7 @@ def find_weights(markets: Markets, segment: Segment) -> FloatArray:
     if segment.rule is None:
         return np.empty((len(markets), 0))
     seen = find_clock(markets).seen
-    return read_weights(segment.rule.weigh(seen, is_checked=False), seen, where="bt.run")
+    return read_weights(segment.rule.weigh(seen, is_checked=False), seen)
 
 
 def join_rules(weights: Sequence[FloatArray], segments: Sequence[Segment], markets: Markets) -> Any:

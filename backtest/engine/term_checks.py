@@ -38,7 +38,6 @@ def check_one_policy(policy: object) -> None:
     ):
         found = "a table of policies" if isinstance(policy, Mapping) else f"{policy!r:.60}"
         raise ParameterError(
-            f"sets vary the parameters of one policy for all instruments, got {found}",
-            where="policy",
-            cure="give one policy or its class; bt.run takes one for each instrument",
+            "policy must be one policy for all instruments, or its class, whose parameters the "
+            f"sets vary, got {found}"
         )

@@ -78,12 +78,12 @@ class Trades(pd.DataFrame):
 
     @checked
     def lots(self, by: TradeView = "fifo") -> Trades:
-        Choice(*VIEWS).check("by", by, where="Result.trades.lots, by")
+        Choice(*VIEWS).check("by", by)
         return list_run_trades(self._run, by)
 
     @checked
     def measures_by(self, by: Group) -> pd.DataFrame:
-        GROUPS.check("by", by, where="Result.trades.measures_by, by")
+        GROUPS.check("by", by)
         group = self._find_groups(by)
         rows = {each: self._measure((group == each).to_numpy()) for each in sorted(set(group))}
         table = pd.DataFrame.from_dict(rows, orient="index").rename_axis(by)

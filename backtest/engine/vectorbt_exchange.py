@@ -38,20 +38,15 @@ Fills: TypeAlias = Literal["close", "open"]
 
 
 def read_portfolio(portfolio: Any, fills: Fills, *, sized: bool) -> pd.Series:
-    where = "bt.signals.from_vectorbt"
-    Choice("close", "open").check("fills", fills, where=f"{where}, fills")
+    Choice("close", "open").check("fills", fills)
     if not (hasattr(portfolio, "asset_value") and hasattr(portfolio, "wrapper")):
         raise ParameterError(
-            f"a portfolio of vectorbt is needed, got a {type(portfolio).__name__}",
-            where=where,
-            cure="pass vectorbt.Portfolio.from_orders(...) or from_signals(...)",
+            f"portfolio must be a vectorbt.Portfolio, got a {type(portfolio).__name__}"
         )
     held, worth = portfolio.asset_value(), portfolio.value()
     if np.ndim(held) != 1 or np.ndim(worth) != 1:
         raise ParameterError(
-            f"a signal has one column, the portfolio has {np.shape(held)[1:]}",
-            where=where,
-            cure="choose one, portfolio['name'], and call this for each",
+            f"portfolio must have one column, portfolio['name'], got {np.shape(held)[1:]}"
         )
     index = pd.DatetimeIndex(portfolio.wrapper.index)
     index = pd.DatetimeIndex(pd.to_datetime(index, utc=True))

@@ -12,10 +12,9 @@ import pandas as pd
 
 from backtest.base import (
     ParameterError,
-    Place,
     TimeLike,
+    checked_only,
     format_time,
-    repr_plain,
     set_hurry,
     to_nanoseconds,
 )
@@ -58,6 +57,7 @@ class Decided(NamedTuple):
     cautions: tuple[Caution, ...]
 
 
+@checked_only("state", "assume")
 def decide(  # noqa: PLR0913 - the terms of a decision, by name
     policy: Policy | Mapping[str, Policy],
     market: Market | Markets,
@@ -114,15 +114,14 @@ def decide(  # noqa: PLR0913 - the terms of a decision, by name
     PolicyError
         If the policy raises, looks ahead, or returns a negative number or the wrong type.
     """
-    check_state(state)
     market = with_clock(market, decide, None, call="bt.decide")
     set_hurry(True)
     setup = set_up_run(market, policy, venue=venue, account=account, signal=signal, overlay=overlay)
-    refuse_options(market, "the next order of an account", where="bt.decide, market")
+    refuse_options(market, "the next order of an account")
     started = state.started if isinstance(state, Result) else find_start(state, assume)
     if started is not None:
         setup = setup.begin_at(started)
-    present = None if now is None else to_nanoseconds(now, where="bt.decide, now")
+    present = None if now is None else to_nanoseconds(now, "now")
     stated = read_stated(setup, at, mark, funding)
     if isinstance(state, Result):
         refuse_with_result(memory=memory, assume=assume)
@@ -139,31 +138,19 @@ def decide(  # noqa: PLR0913 - the terms of a decision, by name
     return answer(setup, decided._replace(cautions=cautions), stated)
 
 
-def check_state(state: object) -> None:
-    if not isinstance(state, AccountSnapshot | Result):
-        raise ParameterError(
-            f"state must be an AccountSnapshot or a Result, got {repr_plain(state)}",
-            where=Place("state", of="bt.decide"),
-            cure="pass bt.AccountSnapshot(equity=..., positions={...}), or the result of a run",
-        )
-
-
 def find_start(snapshot: AccountSnapshot, assume: Any) -> int | None:
     """Return when an account began, ns; None if nothing says so."""
     if snapshot.started is not None:
         return int(snapshot.started.value)
     given = assume.get("started") if isinstance(assume, Mapping) else None
-    where = "bt.decide, assume, started"
-    return None if given is None else to_nanoseconds(given, where=where)
+    return None if given is None else to_nanoseconds(given, "assume.started")
 
 
 def refuse_with_result(**given: object) -> None:
     names = [name for name, value in given.items() if value is not None]
     if names:
         raise ParameterError(
-            f"a result knows its own state, got {' and '.join(names)} as well",
-            where=Place(names[0], of="bt.decide"),
-            cure=f"leave {' and '.join(names)} out",
+            f"{' and '.join(names)} must be left out: a result knows its own state"
         )
 
 
@@ -195,10 +182,8 @@ def go_on(
     last = int(setup.markets.time[-1])
     if result.last_time > last:
         raise ParameterError(
-            f"the result must end by the last bar of the market, {format_time(last)}, "
-            f"got one that ends with {format_time(result.last_time)}",
-            where=Place("state", of="bt.decide"),
-            cure="give a market up to the present",
+            f"state must end by the last bar of the market, {format_time(last)}, got a result that "
+            f"ends with {format_time(result.last_time)}"
         )
     if result.last_time < last:
         result = run(

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from backtest.base import Either, ParameterError, Phrase, Place, did_you_mean, repr_plain, to_float
+from backtest.base import ParameterError, did_you_mean, repr_plain, to_float
 from backtest.policy import (
     AccountView,
     Combinator,
@@ -131,12 +131,8 @@ def report_lacking(lacking: Sequence[Need]) -> ParameterError:
     readers = "; ".join(dict.fromkeys(each.reader for each in lacking))
     example = {each.fact: "..." for each in lacking}
     return ParameterError(
-        f"the snapshot must have what the policy and the account read, got no {facts}: {readers}",
-        where=Place("state", of="bt.decide"),
-        cure=Phrase(
-            f"add {facts} to the snapshot, or assume values with {{}}",
-            Either(f"assume={example}", f"--assume {','.join(f'{f}=...' for f in example)}"),
-        ),
+        f"state must have what the policy and the account read, got no {facts}: {readers}; add it "
+        f"to the snapshot, or give assume={example}"
     )
 
 
@@ -163,22 +159,14 @@ def assume_opened(snapshot: AccountSnapshot, time: Any) -> AccountSnapshot:
 def check_assumptions(assume: Mapping[str, Any] | None) -> dict[str, Any]:
     if assume is None:
         return {}
-    where = Place("assume", of="bt.decide")
-    if not isinstance(assume, Mapping):
-        raise ParameterError(
-            f"assume must be a mapping of facts to values, got {repr_plain(assume)}",
-            where=where,
-            cure="write assume={'peak_equity': 'equity'}",
-        )
-    return {str(fact): check_assumption(str(fact), value, where) for fact, value in assume.items()}
+    return {str(fact): check_assumption(str(fact), value) for fact, value in assume.items()}
 
 
-def check_assumption(fact: str, value: Any, where: str) -> Any:
+def check_assumption(fact: str, value: Any) -> Any:
     if fact not in ASSUMABLE:
         raise ParameterError(
-            f"{fact!r} cannot be assumed{did_you_mean(fact, ASSUMABLE)}",
-            where=where,
-            cure=f"choose from {', '.join(ASSUMABLE)}",
+            f"assume must name facts among {', '.join(ASSUMABLE)}, got {fact!r}"
+            f"{did_you_mean(fact, ASSUMABLE)}"
         )
     is_time = fact in ("started", "opened")
     wanted = "entry" if fact == "best_price" else "equity"
@@ -188,8 +176,6 @@ def check_assumption(fact: str, value: Any, where: str) -> Any:
         return to_float(value if not isinstance(value, str) else float(value))
     except (TypeError, ValueError) as error:
         raise ParameterError(
-            f"{fact} must be assumed as {'a time' if is_time else f'a number or {wanted!r}'}, "
-            f"got {repr_plain(value)}",
-            where=where,
-            cure=f"write {fact}={'2024-05-01' if is_time else f'{wanted}, or a number'}",
+            f"assume.{fact} must be {'a time' if is_time else f'a number or {wanted!r}'}, "
+            f"got {repr_plain(value)}"
         ) from error

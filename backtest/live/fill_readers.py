@@ -17,7 +17,6 @@ NEEDED = ("time", "instrument", "quantity", "price", "fee")
 COLUMNS = (*NEEDED, "fee_currency", "kind", "reference", "step")
 CCXT = ("timestamp", "symbol", "side", "amount", "price")
 SIDES = {"buy": 1.0, "sell": -1.0}
-WHERE = "bt.read_fills"
 
 
 @checked_only("names")
@@ -46,10 +45,8 @@ def read_fills(
     is_of_ccxt = set(CCXT) <= set(table.columns)
     if not is_of_ccxt and not {"time", "quantity", "price"} <= set(table.columns):
         raise DataError(
-            f"fills must have the columns {', '.join(NEEDED)}, or ccxt's {', '.join(CCXT)}, got "
-            f"{', '.join(map(str, table.columns))}",
-            where=WHERE,
-            cure="rename the columns; instrument and fee may be left out",
+            f"fills must have the columns {', '.join(NEEDED)} (instrument and fee may be left "
+            f"out), or ccxt's {', '.join(CCXT)}, got {', '.join(map(str, table.columns))}"
         )
     try:
         found = read_trades(table) if is_of_ccxt else table[[x for x in COLUMNS if x in table]]
@@ -75,16 +72,12 @@ def open_table(source: Any) -> pd.DataFrame:
             return pd.read_csv(path)
         except (OSError, ValueError) as error:
             raise DataError(
-                f"fills must be a readable CSV or JSON file, got {describe_fault(error)}",
-                where=f"{WHERE}, {path}",
-                cure=f"give a file with the columns {', '.join(NEEDED)}",
+                f"fills must be a readable CSV or JSON file, got {describe_fault(error)} ({path})"
             ) from error
     if isinstance(source, Sequence) and all(isinstance(each, Mapping) for each in source):
         return pd.DataFrame([dict(each) for each in source], columns=None if source else CCXT)
     raise DataError(
-        f"fills must be a file, a table or a list of mappings, got {repr_plain(source)}",
-        where=WHERE,
-        cure="pass a path, a DataFrame, or what fetch_my_trades returns",
+        f"fills must be a file, a table or a list of mappings, got {repr_plain(source)}"
     )
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import warnings
 from collections import defaultdict
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -14,10 +14,8 @@ from backtest.base import (
     FloatArray,
     IntArray,
     ParameterError,
-    Place,
     did_you_mean,
     format_time,
-    repr_plain,
 )
 from backtest.venue import compute_value
 
@@ -30,7 +28,6 @@ KINDS = (
     "bad_debt",
 )  # fmt: skip
 WITHOUT_RANGE = ("bad_debt", "takeover", "liquidation", "expiry", "delisting", "ruin")
-WHERE = Place("fills", of="bt.replay")
 
 
 class Fact(NamedTuple):
@@ -51,7 +48,7 @@ class Fact(NamedTuple):
         return is_own and self.step == step and (step == 2 or self.time == due)
 
 
-def read_fills(setup: Setup, given: Any, tolerance: float) -> dict[int, list[Fact]]:
+def read_fills(setup: Setup, given: pd.DataFrame, tolerance: float) -> dict[int, list[Fact]]:
     table = check_table(given)
     names = (*setup.markets.names, *(each.name for each in setup.account.collateral))
     only = setup.markets.names[0]
@@ -70,19 +67,12 @@ def read_fills(setup: Setup, given: Any, tolerance: float) -> dict[int, list[Fac
     return {bar: sort_facts(own, setup, bar) for bar, own in facts.items()}
 
 
-def check_table(given: Any) -> pd.DataFrame:
-    if not isinstance(given, pd.DataFrame):
-        raise ParameterError(
-            f"fills must be a DataFrame, got {repr_plain(given)}",
-            where=WHERE,
-            cure="pass result.fills, or what bt.read_fills returns",
-        )
+def check_table(given: pd.DataFrame) -> pd.DataFrame:
     missing = [name for name in NEEDED if name not in given and name != "instrument"]
     if missing:
         raise ParameterError(
-            f"fills must have the columns {', '.join(NEEDED)}, got no {', '.join(missing)}",
-            where=WHERE,
-            cure="rename your columns, or read ccxt's fetch_my_trades with bt.read_fills",
+            f"fills must have the columns {', '.join(NEEDED)}, got no {', '.join(missing)}; "
+            "bt.read_fills reads ccxt's fetch_my_trades"
         )
     return given.reset_index(drop=True)
 
@@ -93,9 +83,8 @@ def read_times(table: pd.DataFrame) -> IntArray:
     if not isinstance(column.dtype, pd.DatetimeTZDtype):
         kind = str(column.dtype)
         raise ParameterError(
-            f"the times of fills must be dates with a time zone, got {kind}",
-            where=f"{WHERE}, time",
-            cure="convert them: pd.to_datetime(fills['time'], utc=True)",
+            f"the times of fills must be dates with a time zone, got {kind}; convert them with "
+            "pd.to_datetime(fills['time'], utc=True)"
         )
     if column.isna().any():
         raise_row("a fill must have a time", "NaT", int(np.argmax(column.isna())))
@@ -178,7 +167,7 @@ def check_currency(table: pd.DataFrame, setup: Setup) -> None:
 
 
 def raise_row(rule: str, found: str, k: int) -> None:
-    raise ParameterError(f"{rule}, got {found}", where=f"{WHERE}, row {k}", cure="correct the row")
+    raise ParameterError(f"{rule}, got {found} (row {k} of fills)")
 
 
 def make_fact(
@@ -201,9 +190,8 @@ def place_on_bar(setup: Setup, fact: Fact, k: int) -> int:
     if bar < setup.first or fact.time >= int(time[-1]) + setup.markets.interval:
         raise DataError(
             f"a fill must lie within the replay, from {format_time(int(time[setup.first]))} to "
-            f"{format_time(int(time[-1]) + setup.markets.interval)}, got {format_time(fact.time)}",
-            where=f"{WHERE}, row {k}",
-            cure="give a longer market, or leave the fill out",
+            f"{format_time(int(time[-1]) + setup.markets.interval)}, got {format_time(fact.time)} "
+            f"(row {k} of fills)"
         )
     return bar
 
@@ -222,11 +210,9 @@ def check_range(
     is_resting = fact.step == 7 and fact.kind == "order"  # fills at a limit that the open passed
     if not is_resting and not low * (1.0 - room) <= fact.reference <= high * (1.0 + room):
         raise DataError(
-            f"a fill must lie in the range of its bar, {low:.10g} to {high:.10g}, "
-            f"got {fact.reference:.10g}",
-            where=f"{WHERE}, row {k}, {fact.name} at {format_time(fact.time)}",
-            cure="check its time (UTC) and price, give the price before slippage as reference, or "
-            "raise range_tolerance",
+            f"a fill must lie in the range of its bar, {low:.10g} to {high:.10g}, got "
+            f"{fact.reference:.10g} (row {k} of fills, {fact.name} at {format_time(fact.time)}); "
+            "give the price before slippage as reference, or raise range_tolerance"
         )
 
 

@@ -12,7 +12,6 @@ import pandas as pd
 from backtest.base import (
     Number,
     ParameterError,
-    Place,
     did_you_mean,
     format_time,
     repr_plain,
@@ -56,10 +55,8 @@ def check_marks(setup: Setup, stated: Stated) -> None:
         price, mark = find_price(market, name, stated)
         if not market.has_mark and mark != price:
             raise ParameterError(
-                f"{name} has no mark prices, so its mark is the price, {price:.12g}, "
-                f"got {mark:.12g}",
-                where=Place("mark", of="bt.decide"),
-                cure="leave it out, or load the market with its mark prices",
+                f"mark must be the price, {price:.12g}, as {name} has no mark prices, got "
+                f"{mark:.12g}"
             )
 
 
@@ -83,59 +80,48 @@ def check_new(market: Market, frame: pd.DataFrame) -> None:
     known, stamps = market.funding_time[-1:], pd.DatetimeIndex(frame.index).as_unit("ns").asi8
     if len(known) and len(stamps) and stamps[0] - known[0] < JITTER:
         raise ParameterError(
-            f"each settlement must occur once, got one at {format_time(int(stamps[0]))}, which the "
-            f"market has at {pd.Timestamp(int(known[0]), tz='UTC')}",
-            where=Place("funding", of="bt.decide"),
-            cure="leave it out: it is paid at the next open",
+            "funding must leave out settlements of the market, "
+            f"{pd.Timestamp(int(known[0]), tz='UTC')}, got one at {format_time(int(stamps[0]))}"
         )
 
 
 def check_frame(frame: pd.DataFrame, start: int, end: int) -> pd.DataFrame:
-    where = Place("funding", of="bt.decide")
     if "rate" not in frame or not isinstance(frame.index, pd.DatetimeIndex):
         raise ParameterError(
-            f"settlements must have a column rate by UTC time, got {list(frame.columns)}",
-            where=where,
-            cure="give a frame with rate and mark, as for bt.Market.from_frames",
+            f"funding must have a column rate by UTC time, got {list(frame.columns)}"
         )
     stamps = frame.index.as_unit("ns").asi8
     if not np.all((stamps >= start) & (stamps < end)):
         raise ParameterError(
-            f"settlements must lie in the next bar, up to {format_time(end)}, "
-            f"got {format_time(int(stamps[0]))} to {format_time(int(stamps[-1]))}",
-            where=where,
-            cure="leave out those that the market has, and later ones",
+            f"funding must lie in the next bar, up to {format_time(end)}, "
+            f"got {format_time(int(stamps[0]))} to {format_time(int(stamps[-1]))}"
         )
     return frame if "mark" in frame else frame.assign(mark=np.nan)
 
 
 def read_by_name(name: str, given: Any, names: Any, kind: Number, n: int) -> dict[str, float]:
-    where, by_name = Place(name, of="bt.decide"), isinstance(given, Mapping)
+    by_name = isinstance(given, Mapping)
     return {
-        each: kind.check(f"{name} of {each}" if by_name else name, x, where=where)
+        each: kind.check(f"{name} of {each}" if by_name else name, x)
         for each, x in name_given(name, given, names, n).items()
     }
 
 
 def name_given(name: str, given: Any, names: Sequence[str], n: int) -> Mapping[str, Any]:
-    where = Place(name, of="bt.decide")
     if given is None:
         return {}
     if not isinstance(given, Mapping):
         if n > 1:
             raise ParameterError(
-                f"{name} must be a number for each of several instruments, got {repr_plain(given)}",
-                where=where,
-                cure=f"write {name}={{{names[0]!r}: ...}}",
+                f"{name} must be a number for each of several instruments, as {{{names[0]!r}: "
+                f"...}}, got {repr_plain(given)}"
             )
         return {names[0]: given}
     for each in given:
         if each not in names:
             raise ParameterError(
-                f"{name} must name instruments of the market, got {each!r}"
-                f"{did_you_mean(each, names)}",
-                where=where,
-                cure=f"choose from {', '.join(names)}",
+                f"{name} must name instruments of the market, {', '.join(names)}, got {each!r}"
+                f"{did_you_mean(each, names)}"
             )
     return given
 
@@ -144,10 +130,8 @@ def check_same_close(setup: Setup, stated: Stated) -> None:
     for name, price in stated.at.items():
         if name in setup.markets and price != float(setup.markets[name].close[-1]):
             raise ParameterError(
-                f"with fill='same_close' an order fills at the last close, "
-                f"{float(setup.markets[name].close[-1]):.12g}, got {price:.12g}",
-                where=Place("at", of="bt.decide"),
-                cure="leave it out, or choose fill='next_open'",
+                f"at must be the last close, {float(setup.markets[name].close[-1]):.12g}, with "
+                f"fill='same_close', got {price:.12g}"
             )
 
 

@@ -12,7 +12,6 @@ from backtest.base import (
     IntArray,
     Number,
     ParameterError,
-    Place,
     did_you_mean,
     format_time,
     repr_plain,
@@ -23,7 +22,6 @@ if TYPE_CHECKING:
 
 TERMS = {"fees": -1.0, "funding": -1.0, "interest": -1.0, "flows": 1.0, "liquidation_loss": -1.0}
 LEVELS = ("equity", "balance")
-WHERE = Place("ledger", of="Replay.reconcile")
 
 
 class Reconciliation(NamedTuple):
@@ -47,14 +45,12 @@ class Reconciliation(NamedTuple):
 
 
 def reconcile_replay(replay: Result, given: Any, tolerance: float) -> Reconciliation:
-    Number(0.0, 1.0).check("tolerance", tolerance, where="Replay.reconcile, tolerance")
+    Number(0.0, 1.0).check("tolerance", tolerance)
     if isinstance(given, pd.Series):
         given = given.rename("equity").rename_axis("time").reset_index()
     if not isinstance(given, pd.DataFrame):
         raise ParameterError(
-            f"a ledger must be a DataFrame, or a Series of the equity, got {repr_plain(given)}",
-            where=WHERE,
-            cure="give columns time, term and amount, or time and equity",
+            f"a ledger must be a DataFrame, or a Series of the equity, got {repr_plain(given)}"
         )
     named = "time" not in given and given.index.name == "time"
     table = given.reset_index() if named else given
@@ -65,9 +61,7 @@ def reconcile_replay(replay: Result, given: Any, tolerance: float) -> Reconcilia
     if missing:
         raise ParameterError(
             f"a ledger must have time, term and amount, or time and equity, got no "
-            f"{', '.join(missing)} in {', '.join(map(str, given.columns))}",
-            where=WHERE,
-            cure="rename its columns",
+            f"{', '.join(missing)} in {', '.join(map(str, table.columns))}"
         )
     return compare_terms(replay, table, tolerance)
 
@@ -76,20 +70,14 @@ def find_bars(replay: Result, table: pd.DataFrame, *, at_close: bool) -> IntArra
     try:
         stamps = pd.DatetimeIndex(pd.to_datetime(table["time"], utc=True)).as_unit("ns").asi8
     except (ValueError, TypeError) as error:
-        raise ParameterError(
-            f"the times of a ledger must be dates, got {error}",
-            where=WHERE,
-            cure="convert them: pd.to_datetime(ledger['time'], utc=True)",
-        ) from error
+        raise ParameterError(f"the times of a ledger must be dates, got {error}") from error
     edges = replay.span.closes if at_close else replay.time
     found: IntArray = np.searchsorted(edges, stamps, side="right") - 1
     found[stamps >= edges[-1] + replay.interval] = -1
     if not (found >= 0).any():
         raise ParameterError(
             f"a ledger must have rows within the replay, from {format_time(int(edges[0]))} to "
-            f"{format_time(int(edges[-1]) + replay.interval)}, got {len(stamps)} outside",
-            where=WHERE,
-            cure="check its times (UTC)",
+            f"{format_time(int(edges[-1]) + replay.interval)}, got {len(stamps)} outside"
         )
     return found
 
@@ -99,9 +87,8 @@ def read_amounts(table: pd.DataFrame, column: str) -> FloatArray:
     if not np.isfinite(amounts).all():
         k = int(np.argmin(np.isfinite(amounts)))
         raise ParameterError(
-            f"{column} must be a finite number, got {table[column].iloc[k]!r}",
-            where=f"{WHERE}, row {k}",
-            cure="correct the row, or leave it out",
+            f"{column} must be a finite number, got {table[column].iloc[k]!r} (row {k} of the "
+            "ledger)"
         )
     return amounts
 
@@ -146,9 +133,8 @@ def check_terms(terms: pd.Series) -> pd.Series:
     unknown = terms[~terms.isin([*TERMS, "other"])]
     for name in unknown[:1]:
         raise ParameterError(
-            f"a term must be one of {', '.join(TERMS)}, got {name!r}{did_you_mean(name, TERMS)}",
-            where=f"{WHERE}, term",
-            cure="rename it, or call it other if it is not to be compared",
+            f"term must be one of {', '.join(TERMS)}, or other, which is not compared, got {name!r}"
+            f"{did_you_mean(name, TERMS)}"
         )
     return terms
 

@@ -15,12 +15,11 @@ from backtest.base import (
     IntArray,
     Number,
     ParameterError,
-    Place,
     Timed,
     TimeLike,
     bind_functions,
+    checked_only,
     parse_duration,
-    repr_plain,
     utc_index,
 )
 from backtest.engine import (
@@ -78,6 +77,7 @@ class Replay(Result):
         return reconcile_replay(self, ledger, tolerance)
 
 
+@checked_only("fills", "start")
 def replay(
     market: Market | Markets,
     fills: pd.DataFrame,
@@ -126,7 +126,7 @@ def replay(
         If a fill lies outside its bar or the market, or the equity falls below 0 without a row of
         the kind ``bad_debt``.
     """
-    Number(0.0, 1.0).check("range_tolerance", range_tolerance, where="bt.replay, range_tolerance")
+    Number(0.0, 1.0).check("range_tolerance", range_tolerance)
     setup = set_up_replay(market, venue, account, start, sampling, calendar)
     facts = read_fills(setup, fills, range_tolerance)
     drawn = read_top_ups(setup, top_ups)
@@ -142,14 +142,8 @@ def replay(
 def set_up_replay(
     market: Any, venue: Any, account: Account, start: Any, sampling: str, calendar: str
 ) -> Setup:
-    if not isinstance(start, AccountSnapshot | str | pd.Timestamp | None):
-        raise ParameterError(
-            f"start must be an AccountSnapshot or a time, got {repr_plain(start)}",
-            where=Place("start", of="bt.replay"),
-            cure="pass bt.AccountSnapshot(equity=..., positions={...}), or a time in UTC",
-        )
     markets = take_markets(market, Own(), venue, account, None)
-    refuse_options(markets, "a replay of fills", where="bt.replay, market")
+    refuse_options(markets, "a replay of fills")
     check_periods(markets, sampling, calendar)
     begin = start.time if isinstance(start, AccountSnapshot) else start
     if begin is None and isinstance(start, AccountSnapshot) and start.positions:
@@ -163,16 +157,14 @@ def set_up_replay(
 def read_top_ups(setup: Setup, top_ups: pd.Series | None) -> dict[int, float]:
     if top_ups is None or (isinstance(top_ups, pd.Series) and top_ups.empty):
         return {}
-    where = Place("top_ups", of="bt.replay")
-    given = Timed(Number(0.0), constant=False).check("top_ups", top_ups, where=where)
+    given = Timed(Number(0.0), constant=False).check("top_ups", top_ups)
     own = replace(Account(), flows=pd.Series(given))
     clock: Any = setup.markets
     bars, amounts = place_flows(clock, own, setup.first, int(clock.time[0]))
     if amounts.sum() > setup.account.reserve * (1.0 + TOLERANCE_OF_SUM):
         raise ParameterError(
-            f"top-ups come from the reserve, {setup.account.reserve:g}, got {amounts.sum():g}",
-            where=where,
-            cure="give the account its reserve, and other money that came in as its flows",
+            f"top_ups come from the reserve, {setup.account.reserve:g}, got {amounts.sum():g}; "
+            "other money that came in is account.flows"
         )
     found: dict[int, float] = {}
     for bar, amount in zip(bars.tolist(), amounts.tolist(), strict=True):
@@ -186,9 +178,8 @@ def find_start(setup: Setup, start: Any) -> AccountState:
     if setup.first == 0:
         if any(each.quantity != 0.0 for each in start.positions.values()):
             raise ParameterError(
-                "a replay with open positions needs the bar before it, got none",
-                where=Place("start", of="bt.replay"),
-                cure="give a market that begins a bar earlier",
+                "a replay with open positions needs the bar before them, got a market that begins "
+                "with them"
             )
         before = setup
     else:
@@ -228,5 +219,5 @@ def live_through(
 def find_due(setup: Setup) -> IntArray:
     """Return the stamps of the settlements of the feed, ns."""
     venue = setup.venues[setup.markets.names[0]]
-    panel = setup.markets.panel(parse_duration(venue.funding_jitter, where="Venue.funding_jitter"))
+    panel = setup.markets.panel(parse_duration(venue.funding_jitter, "funding_jitter"))
     return np.asarray(panel.funding_time[panel.funding_bar >= setup.first])

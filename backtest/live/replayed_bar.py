@@ -286,10 +286,9 @@ class Replayer:
         scale = max(abs(state.wallet[CASH]), float(abs(state.wallet[EQUITY])), 1e-300)
         if equity < -DUST * scale:
             raise DataError(
-                f"the equity of a replay must not fall below 0, got {equity:.10g}",
-                where=f"bar {t}, {format_time(int(self.time[t]))}",
-                cure="check the fills up to there, or add a row of the kind bad_debt after the "
-                "fill that left the debt, with the fee -amount",
+                f"the equity of a replay must not fall below 0, got {equity:.10g} in bar {t}, "
+                f"{format_time(int(self.time[t]))}; add a row of the kind bad_debt with the fee "
+                "-amount after the fill that left the debt"
             )
         if equity < 0.0:
             state.wallet[CASH] -= equity

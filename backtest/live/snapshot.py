@@ -31,7 +31,6 @@ MONEY = ("cash", "wallet", "equity")
 SIGNED = ("cash", "wallet", "equity", "quantity", "entry_value", "best_value", "margin", "overlay")
 ENDLESS = ("bars_since_liquidation", "bars_since_stop")
 TIMES = ("time", "started", "opened")
-WHERE = "bt.AccountSnapshot"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -127,8 +126,8 @@ class AccountSnapshot:
     traded_30d: float | None = None
 
     def __post_init__(self) -> None:
-        read_times(self, WHERE)
-        check_fields(self, WHERE)
+        read_times(self)
+        check_fields(self)
         if not isinstance(self.positions, Mapping):
             raise_kind("positions", "a mapping by instrument", self.positions)
         held = {str(name): read_position(name, each) for name, each in self.positions.items()}
@@ -149,9 +148,9 @@ class AccountSnapshot:
 
     @classmethod
     @checked
-    def from_dict(cls, data: Mapping[str, Any], *, where: str = WHERE) -> AccountSnapshot:
+    def from_dict(cls, data: Mapping[str, Any]) -> AccountSnapshot:
         """Return the snapshot that :meth:`to_dict` wrote."""
-        check_names(data, [each.name for each in fields(cls)], where)
+        check_names(data, [each.name for each in fields(cls)])
         return cls(**from_plain(dict(data)))
 
     @classmethod
@@ -163,11 +162,9 @@ class AccountSnapshot:
             data = json.loads(file.read_text(encoding="utf-8"))
         except (OSError, ValueError) as error:
             raise ParameterError(
-                f"a snapshot must be a readable JSON file, got {describe_fault(error)}",
-                where=str(file),
-                cure="write one with AccountSnapshot(...).to_dict() as JSON",
+                f"a snapshot must be a readable JSON file, got {describe_fault(error)} ({file})"
             ) from error
-        return cls.from_dict(data, where=str(file))
+        return cls.from_dict(data)
 
     # --------------------------------------------------------------------------- sources
 
@@ -225,45 +222,44 @@ def write_held(held: HeldPosition) -> dict[str, Any]:
 
 
 def read_position(name: object, given: Any) -> HeldPosition:
-    where = f"{WHERE}, position {name}"
+    place = f"positions.{name}."
     if isinstance(given, Mapping):
-        check_names(given, [each.name for each in fields(HeldPosition)], where)
+        check_names(given, [each.name for each in fields(HeldPosition)], place)
         if given.get("quantity") is None:
-            raise_kind("quantity", "the signed contracts of a position", None, where)
+            raise_kind(f"{place}quantity", "the signed contracts", None)
         given = HeldPosition(**given)
     if not isinstance(given, HeldPosition):
-        raise_kind("a position", "a mapping with quantity and entry", given, where)
+        raise_kind(place[:-1], "a mapping with quantity and entry", given)
     if given.mode not in (None, "cross", "isolated"):
-        raise_kind("mode", "'cross' or 'isolated'", given.mode, where)
-    read_times(given, where)
-    check_fields(given, where)
+        raise_kind(f"{place}mode", "'cross' or 'isolated'", given.mode)
+    read_times(given)
+    check_fields(given, place)
     if given.quantity != 0.0 and given.entry is None and given.entry_value is None:
-        raise_kind("entry", "the average entry price of an open position", None, where)
+        raise_kind(f"{place}entry", "the average entry price of an open position", None)
     if given.entry is not None and given.entry_value is None and not given.entry > 0.0:
-        raise_kind("entry", "over 0", given.entry, where)
+        raise_kind(f"{place}entry", "over 0", given.entry)
     return given
 
 
 def read_amounts(given: Any) -> dict[str, float]:
     if not isinstance(given, Mapping):
         raise_kind("collateral", "a mapping of amounts by name", given)
-    where = f"{WHERE}, collateral"
-    return {str(n): float(check_number(str(n), x, where=where)) for n, x in given.items()}
+    return {str(n): float(check_number(f"collateral.{n}", x)) for n, x in given.items()}
 
 
-def read_times(record: Any, where: str) -> None:
+def read_times(record: Any) -> None:
     for name in TIMES:
         if getattr(record, name, None) is not None:
-            stamp = to_nanoseconds(getattr(record, name), where=f"{where}, {name}")
+            stamp = to_nanoseconds(getattr(record, name))
             object.__setattr__(record, name, pd.Timestamp(stamp, tz="UTC"))
 
 
-def check_fields(record: Any, where: str) -> None:
+def check_fields(record: Any, place: str = "") -> None:
     for each in fields(record):
         value = getattr(record, each.name)
         if each.name == "halted":
             if not isinstance(value, bool):
-                raise_kind("halted", "true or false", value, where)
+                raise_kind(f"{place}halted", "true or false", value)
             continue
         if value is None or each.name in ("positions", "collateral", "mode", *TIMES):
             continue
@@ -271,17 +267,15 @@ def check_fields(record: Any, where: str) -> None:
             value = float(value)
         least = -math.inf if each.name in SIGNED else 0.0
         kind = Number(least, may_be_infinite=each.name in ENDLESS)
-        checked = kind.check(each.name, value, where=where)
+        checked = kind.check(f"{place}{each.name}", value)
         object.__setattr__(record, each.name, float(checked))
 
 
-def check_names(given: Mapping[str, Any], known: Sequence[str], where: str) -> None:
+def check_names(given: Mapping[str, Any], known: Sequence[str], place: str = "") -> None:
     for name in given:
         if name not in known:
             raise ParameterError(
-                f"a snapshot has no field {name!r}{did_you_mean(name, known)}",
-                where=where,
-                cure=f"use {', '.join(known)}",
+                f"{place}{name} is not a field of a snapshot{did_you_mean(name, known)}"
             )
 
 
@@ -289,10 +283,8 @@ def check_money(snapshot: AccountSnapshot) -> None:
     given = [name for name in MONEY if getattr(snapshot, name) is not None]
     if len(given) != 1:
         raise ParameterError(
-            "a snapshot has exactly one of cash, wallet and equity, "
-            f"got {' and '.join(given) or 'none'}",
-            where=WHERE,
-            cure="give equity= (with unrealized profit) or wallet= (without it)",
+            "a snapshot has exactly one of cash, wallet (without unrealized profit) and equity "
+            f"(with it), got {' and '.join(given) or 'none'}"
         )
     if (snapshot.unit is None) != (snapshot.unit_peak is None):
         raise_kind("unit", "given together with unit_peak", snapshot.unit)
@@ -301,7 +293,5 @@ def check_money(snapshot: AccountSnapshot) -> None:
         raise_kind("unit", f"over 0 and at most unit_peak, {snapshot.unit_peak:g}", snapshot.unit)
 
 
-def raise_kind(name: str, rule: str, value: object, where: str = WHERE) -> NoReturn:
-    raise ParameterError(
-        f"{name} must be {rule}, got {repr_plain(value)}", where=where, cure=f"correct {name}"
-    )
+def raise_kind(name: str, rule: str, value: object) -> NoReturn:
+    raise ParameterError(f"{name} must be {rule}, got {repr_plain(value)}")

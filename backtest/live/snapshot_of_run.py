@@ -81,9 +81,6 @@ def read_held(result: Result, state: AccountState, i: int, name: str) -> dict[st
     }
 
 
-WHERE = "bt.AccountSnapshot.from_ccxt"
-
-
 def read_ccxt(
     balance: Mapping[str, Any],
     positions: Sequence[Mapping[str, Any]],
@@ -91,13 +88,12 @@ def read_ccxt(
     total: str,
     names: Mapping[str, str],
 ) -> dict[str, Any]:
-    Choice("equity", "wallet").check("total", total, where=f"{WHERE}, total")
+    Choice("equity", "wallet").check("total", total)
     own = balance.get(currency)
     if not isinstance(own, Mapping) or own.get("total") is None:
         raise ParameterError(
-            f"a balance must have the total of {currency}, got {repr_plain(own)}",
-            where=f"{WHERE}, balance",
-            cure="pass what fetch_balance() returns, and currency= of the settlement",
+            f"a balance must have the total of {currency}, got {repr_plain(own)}; currency= names "
+            "another"
         )
     held = {}
     for each in positions:
@@ -117,9 +113,7 @@ def read_position(given: Mapping[str, Any], symbol: str) -> dict[str, Any]:
     side = {"long": 1.0, "short": -1.0}.get(str(given.get("side")))
     if side is None:
         raise ParameterError(
-            f"a position must have the side long or short, got {given.get('side')!r}",
-            where=f"{WHERE}, {symbol}",
-            cure="pass what fetch_positions() returns",
+            f"a position must have the side long or short, got {given.get('side')!r} ({symbol})"
         )
     mode = given.get("marginMode")
     return {

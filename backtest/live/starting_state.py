@@ -36,10 +36,8 @@ from backtest.account.portfolio_records import (
     UNIT,
 )
 from backtest.base import (
-    Either,
     FloatArray,
     ParameterError,
-    Phrase,
     format_time,
     from_plain,
     to_plain,
@@ -285,11 +283,8 @@ def recall(setup: Setup, file: Path | None) -> Remembered:
         return Remembered(first, f"memory begins now, in {file.name}")
     kind = type(reading[0].policy).__name__
     raise ParameterError(
-        f"{kind} remembers what it saw of the account, which history cannot rebuild, got no memory",
-        where="bt.decide, memory",
-        cure=Phrase(
-            "keep it between decisions with {}", Either("memory='policy.json'", "--state FILE")
-        ),
+        f"{kind} remembers what it saw of the account, which history cannot rebuild, got no "
+        "memory; keep it between decisions with memory='policy.json'"
     )
 
 
@@ -335,26 +330,22 @@ def read_memory(setup: Setup, file: Path, first: Numbers) -> Numbers:
         stamp, rows = int(data["time"]), (data["before"], data["after"])
     except (OSError, ValueError, TypeError, KeyError) as error:
         raise ParameterError(
-            f"the memory of policies must be a file that bt.decide wrote, got {error!r}",
-            where=str(file),
-            cure="give another file, or delete it to begin anew",
+            f"memory must be a file that bt.decide wrote, got {error!r} ({file}); delete it to "
+            "begin anew"
         ) from error
     names = name_policies(setup)
     before = last - int(setup.markets.time[-2]) if setup.markets.n_bars > 1 else 0
     if stamp not in (last, last - before):
         raise ParameterError(
-            f"the memory must be that of the last close or the one before, {format_time(last)}, "
-            f"got {format_time(stamp)}",
-            where=str(file),
-            cure="decide at every close, or delete the file to begin anew",
+            f"memory must be that of the last close or the one before, {format_time(last)}, "
+            f"got {format_time(stamp)} ({file}); delete it to begin anew"
         )
     kept = rows[0] if stamp == last else rows[1]
     sizes = {name: len(numbers) for name, numbers in zip(names, first, strict=True)}
     if {name: len(numbers) for name, numbers in kept.items()} != sizes:
         raise ParameterError(
-            f"the memory must be of these policies, {sizes}, got that of others",
-            where=str(file),
-            cure="give each policy a file of its own, or delete this one to begin anew",
+            f"memory must be of these policies, {sizes}, got that of others ({file}); give each "
+            "policy a file of its own"
         )
     return [tuple(map(float, kept[name])) for name in names]
 

@@ -35,7 +35,7 @@ def bs(
     """
     numbers = {"spot": spot, "strike": strike, "years": years, "volatility": volatility}
     numbers |= {"rate": rate, "dividend": dividend}
-    return evaluate(BS, read_terms("bt.options.bs", kind, numbers))
+    return evaluate(BS, read_terms(kind, numbers))
 
 
 def bs_greeks(
@@ -53,7 +53,7 @@ def bs_greeks(
     """
     numbers = {"spot": spot, "strike": strike, "years": years, "volatility": volatility}
     numbers |= {"rate": rate, "dividend": dividend}
-    return Greeks(*evaluate(BS_GREEKS, read_terms("bt.options.bs_greeks", kind, numbers)))
+    return Greeks(*evaluate(BS_GREEKS, read_terms(kind, numbers)))
 
 
 def bs_implied_volatility(
@@ -68,4 +68,4 @@ def bs_implied_volatility(
     """Return the volatility at which :func:`bs` gives a price; see :func:`implied_volatility`."""
     numbers = {"price": price, "spot": spot, "strike": strike, "years": years}
     numbers |= {"rate": rate, "dividend": dividend}
-    return evaluate(BS_IMPLIED, read_terms("bt.options.bs_implied_volatility", kind, numbers))
+    return evaluate(BS_IMPLIED, read_terms(kind, numbers))

@@ -12,13 +12,9 @@ import numpy as np
 import pandas as pd
 
 from backtest.base import (
-    Argument,
     DataError,
-    Either,
     FloatArray,
     ParameterError,
-    Phrase,
-    Place,
     TimeLike,
     checked,
     count_nouns,
@@ -95,14 +91,9 @@ class Chain:
         return chains[0] if not given.is_dir() else cls._join(chains, str(given))
 
     @classmethod
+    @checked
     def from_frame(cls, frame: pd.DataFrame, *, settlement: str | None = None) -> Chain:
         """Return the chain of a frame; see :meth:`load`."""
-        if not isinstance(frame, pd.DataFrame):
-            raise ParameterError(
-                f"a chain is made from a DataFrame, got {repr_given(frame)}",
-                where="bt.Chain.from_frame",
-                cure="give a DataFrame, or load a file with bt.Chain.load(path)",
-            )
         return cls._build(frame, settlement, "frame")
 
     @classmethod
@@ -116,15 +107,8 @@ class Chain:
         chosen = settlement or known
         if chosen not in SETTLEMENTS:
             raise ParameterError(
-                "settlement must be 'cash' or 'coin', got "
-                f"{'none' if settlement is None else repr_given(settlement)}"
-                f"{did_you_mean(settlement, SETTLEMENTS)}",
-                where=Place("settlement", f"for {source}"),
-                cure=Phrase(
-                    "give {} if premiums are in coins of the underlying, else {}",
-                    Argument("settlement", "coin"),
-                    Argument("settlement", "cash"),
-                ),
+                "settlement must be 'cash', or 'coin' for premiums in coins of the underlying, got "
+                f"{repr_given(settlement)}{did_you_mean(settlement, SETTLEMENTS)} ({source})"
             )
         return cls(fill_forwards(table, chosen), cast("Settlement", chosen), source)
 
@@ -133,9 +117,7 @@ class Chain:
         settlements = {each.settlement for each in chains}
         if len(settlements) > 1:
             raise DataError(
-                "the files of a folder must settle alike, got cash and coin",
-                where=source,
-                cure="put them into two folders",
+                f"the files of a folder must settle alike, got cash and coin ({source})"
             )
         table = pd.concat([each.table for each in chains], ignore_index=True)
         ordered = table.sort_values("time", kind="stable", ignore_index=True)
@@ -189,13 +171,12 @@ class Chain:
             self._check_name(underlying)
             table = table[table["underlying"] == underlying]
         if time is not None:
-            stamp = to_nanoseconds(time, where=Place("time", of="bt.Chain.select"))
+            stamp = to_nanoseconds(time, "time")
             known = table["time"] <= utc_index(np.array([stamp]))[0]
             if not known.any():
                 raise DataError(
-                    f"no snapshot is at or before {time}",
-                    where=f"{self.source}, first {table['time'].min():%Y-%m-%d %H:%M} UTC",
-                    cure=Phrase("choose a later {}", Argument("time")),
+                    f"no snapshot is at or before {time}, the first is of "
+                    f"{table['time'].min():%Y-%m-%d %H:%M} UTC ({self.source})"
                 )
             table = table[table["time"] == table.loc[known, "time"].max()]
         return Chain(table.reset_index(drop=True), self.settlement, self.source)
@@ -204,21 +185,17 @@ class Chain:
         names = self.underlyings
         if underlying in names:
             return
-        where = Place("underlying", f"for {self.source}")
         if names == [""]:
             raise ParameterError(
-                f"the chain names no underlying, got {repr_given(underlying)}",
-                where=where,
-                cure=Phrase("leave {} out", Argument("underlying")),
+                "underlying must be left out of a chain that names none, got "
+                f"{repr_given(underlying)} ({self.source})"
             )
         raise ParameterError(
             f"underlying must be one of {list_names(names)}, got {repr_given(underlying)}"
-            f"{did_you_mean(underlying, names) or match_start(underlying, names)}",
-            where=where,
-            cure=Phrase("choose one of them, for example {}", Argument("underlying", max(names))),
+            f"{did_you_mean(underlying, names) or match_start(underlying, names)} ({self.source})"
         )
 
-    def only(self, underlying: str | None = None, *, where: str) -> Chain:
+    def only(self, underlying: str | None = None) -> Chain:
         """Return the quotes of one underlying at one instant: of the only one if none is named.
 
         Raises ParameterError where there are several.
@@ -230,12 +207,8 @@ class Chain:
         ):
             if len(found) > 1:
                 raise ParameterError(
-                    f"one {name} is needed, got {len(found)}: {list_names(found)}",
-                    where=f"{where}, {self.source}",
-                    cure=Phrase(
-                        "choose one: {}",
-                        Either(f"chain.select({argument}=...)", Argument(argument)),
-                    ),
+                    f"one {name} is needed, got {len(found)}: {list_names(found)} ({self.source}); "
+                    f"choose one with chain.select({argument}=...)"
                 )
         return chosen
 
@@ -317,19 +290,13 @@ class Chain:
 
 def find_files(path: Path) -> list[Path]:
     if not path.exists():
-        raise DataError(
-            f"a file or folder of quotes must exist, {str(path)!r} does not",
-            where=f"searched from {Path.cwd()}",
-            cure="correct the path",
-        )
+        raise DataError(f"a file or folder of quotes must exist, {str(path)!r} does not")
     if not path.is_dir():
         return [path]
     files = sorted(each for each in path.iterdir() if suffix_of(each) in SUFFIXES)
     if not files:
         raise DataError(
-            f"a folder of chains needs files that end in {', '.join(SUFFIXES)}, got none",
-            where=str(path),
-            cure="give the folder that holds the snapshots",
+            f"a folder of chains needs files that end in {', '.join(SUFFIXES)}, got none in {path}"
         )
     return files
 

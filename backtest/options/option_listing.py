@@ -12,7 +12,6 @@ import pandas as pd
 from backtest.base import (
     DataError,
     ParameterError,
-    Place,
     did_you_mean,
     find_coin,
     format_time,
@@ -25,7 +24,6 @@ from backtest.options.chain import Chain
 from backtest.options.surfaces import Surfaces
 from backtest.venue import Option
 
-WHERE = "bt.Markets"
 EXAMPLE = "bt.Surfaces.load('chains/', underlying='BTC')"
 
 
@@ -74,13 +72,16 @@ def hash_frame(frame: pd.DataFrame) -> str:
 
 
 def read_listing(
-    given: Mapping[str, Any], surfaces: object, chains: object, quote_age: object, max_age: object
+    given: Mapping[str, Any], surfaces: object, chains: object, quote_age: Any, max_age: Any
 ) -> tuple[dict[str, Any], OptionListing]:
     options = {name: each for name, each in given.items() if isinstance(each, Option)}
     markets = {name: each for name, each in given.items() if name not in options}
     if not markets or not all(isinstance(each, Market) for each in markets.values()):
         if options and not markets:
-            raise refuse_lone(next(iter(options)))
+            raise ParameterError(
+                f"an option needs the market of its underlying, got only {next(iter(options))!r}; "
+                'give both, as {"BTC": market, "BTC-26JUN26-60000-P": option}'
+            )
         return markets, OptionListing({}, {}, {}, {}, 0, 0)  # what else is wrong is said later
     check_contracts(options, min(each.start for each in markets.values()))
     underlyings = {
@@ -92,30 +93,18 @@ def read_listing(
         underlyings=underlyings,
         surfaces=read_by_underlying("surfaces", surfaces, Surfaces, markets),
         chains=read_by_underlying("chains", chains, Chain, markets),
-        quote_age=0 if quote_age is None else read_age("quote_age", quote_age),
-        max_age=read_age("max_age", max_age),
+        quote_age=0 if quote_age is None else parse_duration(quote_age, "quote_age"),
+        max_age=parse_duration(max_age, "max_age"),
     )
     check_listing(listing, is_age_given=quote_age is not None)
     return markets, listing
 
 
-def refuse_lone(name: str) -> ParameterError:
-    return ParameterError(
-        f"an option needs the market of its underlying, got only {name!r}",
-        where=WHERE,
-        cure='give it beside the bars: {"BTC": market, "BTC-26JUN26-60000-P": option}',
-    )
-
-
-def refuse_options(markets: Any, what: str, *, where: str) -> None:
+def refuse_options(markets: Any, what: str) -> None:
     listed = [*getattr(markets, "options", ())]
     if listed:
         more = f" and {len(listed) - 1} more" if len(listed) > 1 else ""
-        raise ParameterError(
-            f"{what} cannot hold options, got {listed[0]!r}{more}",
-            where=where,
-            cure="leave the options out",
-        )
+        raise ParameterError(f"{what} cannot hold options, got {listed[0]!r}{more}")
 
 
 def check_contracts(options: Mapping[str, Option], start: int) -> None:
@@ -123,30 +112,24 @@ def check_contracts(options: Mapping[str, Option], start: int) -> None:
     for name, each in options.items():
         if not isinstance(name, str) or not name.strip() or name != name.strip():
             raise ParameterError(
-                f"the name of an option must be text without spaces around it, got {name!r}",
-                where=WHERE,
-                cure="name it as the venue does, for example 'BTC-26JUN26-60000-P'",
+                f"the name of an option must be text without spaces around it, got {name!r}"
             )
         terms = (each.underlying, each.kind, each.strike, each.expiry, each.settlement, each.size)
         other = first.setdefault(terms, name)
         if other != name:
             raise ParameterError(
-                f"a contract must be listed once, got it as {other!r} and as {name!r}",
-                where=WHERE,
-                cure="leave one of them out",
+                f"a contract must be listed once, got it as {other!r} and as {name!r}"
             )
         if find_expiry(each) <= start:
             raise ParameterError(
                 f"an option must expire after the first bar, {format_time(start)}, got {name!r}, "
-                f"which expires at {each.expiry}",
-                where=WHERE,
-                cure="leave it out, or begin with earlier bars",
+                f"which expires at {each.expiry}"
             )
 
 
 def find_expiry(option: Option) -> int:
     """Return when an option expires, UTC ns."""
-    return to_nanoseconds(str(option.expiry), where="Option.expiry")
+    return to_nanoseconds(str(option.expiry), "expiry")
 
 
 def find_underlying(named: str, markets: Mapping[str, Market], what: str) -> str:
@@ -162,15 +145,12 @@ def find_underlying(named: str, markets: Mapping[str, Market], what: str) -> str
     names = ", ".join(markets)
     if found:
         raise ParameterError(
-            f"{what} must have one instrument of {named!r}, got {' and '.join(found)}",
-            where=WHERE,
-            cure=f"name one of the markets {named!r}, or give the option underlying={found[0]!r}",
+            f"{what} must have one instrument of {named!r}, got {' and '.join(found)}; give one of "
+            "them as the underlying"
         )
     raise ParameterError(
         f"{what} must be of an instrument of the markets, {names}, got {named!r}"
-        + did_you_mean(named, [*markets]),
-        where=WHERE,
-        cure="name a market as the underlying, or add the bars of the underlying",
+        f"{did_you_mean(named, [*markets])}"
     )
 
 
@@ -182,54 +162,32 @@ def read_by_underlying(
     noun = kind.__name__
     if not isinstance(given, Mapping):
         raise ParameterError(
-            f"{argument} must be a mapping of underlyings to {noun}, got {repr_plain(given)}",
-            where=Place(argument, of=WHERE),
-            cure=f'give {argument}={{"BTC": ...}}',
+            f"{argument} must be a mapping of underlyings to {noun}, got {repr_plain(given)}"
         )
     found: dict[str, Any] = {}
     for name, each in given.items():
         if not isinstance(each, kind):
             raise ParameterError(
-                f"{argument} of {name!r} must be {noun}, got {type(each).__name__}",
-                where=Place(argument, of=WHERE),
-                cure=f"give bt.{noun}.load('chains/')",
+                f"{argument} of {name!r} must be {noun}, got {type(each).__name__}"
             )
         owner = find_underlying(str(name), markets, f"{argument} of {name!r}")
         if owner in found:
             raise ParameterError(
-                f"{argument} must be given once for each instrument, got {owner!r} twice",
-                where=Place(argument, of=WHERE),
-                cure="leave one of them out",
+                f"{argument} must be given once for each instrument, got {owner!r} twice"
             )
         found[owner] = each
     return found
-
-
-def read_age(name: str, given: object) -> int:
-    """Return a largest age in ns."""
-    if not isinstance(given, str):
-        raise ParameterError(
-            f"{name} must be a duration, got {repr_plain(given)}",
-            where=Place(name, of=WHERE),
-            cure=f"write for example {name}='14d'",
-        )
-    return parse_duration(given, where=f"{WHERE}, {name}")
 
 
 def check_listing(listing: OptionListing, *, is_age_given: bool) -> None:
     for name, owner in listing.underlyings.items():
         if owner not in listing.surfaces:
             raise ParameterError(
-                f"an option needs surfaces of its underlying, got none of {owner!r} for {name!r}",
-                where=Place("surfaces", of=WHERE),
-                cure=f"give surfaces={{{owner!r}: {EXAMPLE}}}",
+                f"surfaces must have those of {owner!r}, the underlying of {name!r}, got none; "
+                f"give surfaces={{{owner!r}: {EXAMPLE}}}"
             )
     if is_age_given and not listing.chains:
-        raise ParameterError(
-            "quote_age is of quotes, got no chains",
-            where=Place("quote_age", of=WHERE),
-            cure="give chains={...}, or leave quote_age out",
-        )
+        raise ParameterError("quote_age is of quotes, got no chains")
     for owner, chain in listing.chains.items():
         check_chain(listing, owner, chain)
 
@@ -240,14 +198,10 @@ def check_chain(listing: OptionListing, owner: str, chain: Chain) -> None:
         if each.settlement != chain.settlement:
             raise DataError(
                 f"a chain must settle as its options, in {each.settlement}, got prices in "
-                f"{chain.settlement} for {name!r}",
-                where=f"{WHERE}, chains of {owner!r}",
-                cure="give the chain of these options, or Chain.load(settlement=)",
+                f"{chain.settlement} for {name!r}"
             )
         if len(chain.underlyings) > 1 and each.underlying not in chain.underlyings:
             raise DataError(
                 f"a chain must have one underlying, or that of its options, {each.underlying!r}, "
-                f"got {', '.join(chain.underlyings)}",
-                where=f"{WHERE}, chains of {owner!r}",
-                cure="give chain.select(underlying=...)",
+                f"got {', '.join(chain.underlyings)}; give chain.select(underlying=...)"
             )

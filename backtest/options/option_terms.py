@@ -11,11 +11,8 @@ import numpy as np
 import numpy.typing as npt
 
 from backtest.base import (
-    Argument,
     FloatArray,
     ParameterError,
-    Phrase,
-    Place,
     compile_module,
     did_you_mean,
     repr_given,
@@ -45,19 +42,17 @@ class Terms(NamedTuple):
     flags: tuple[bool, ...] = ()
 
 
-def read_terms(
-    where: str, kind: Kind, numbers: Mapping[str, Number], settlement: object = None
-) -> Terms:
-    arrays = {name: read_numbers(name, value, where) for name, value in numbers.items()}
+def read_terms(kind: Kind, numbers: Mapping[str, Number], settlement: object = None) -> Terms:
+    arrays = {name: read_numbers(name, value) for name, value in numbers.items()}
     for name, array in arrays.items():
         if name not in RATES:
-            check_positive(name, array, where, is_zero_allowed=name not in POSITIVE)
-    found = broadcast(where, read_signs(kind, where), *arrays.values())
+            check_positive(name, array, is_zero_allowed=name not in POSITIVE)
+    found = broadcast(read_signs(kind), *arrays.values())
     named = dict(zip(arrays, found[1:], strict=True))
     for name in RATES:
         if name in named:
-            check_carry(name, named[name], named["years"], where)
-    flags = () if settlement is None else (is_coin(settlement, where),)
+            check_carry(name, named[name], named["years"])
+    flags = () if settlement is None else (is_coin(settlement),)
     return Terms(found if found[0].shape else tuple(float(each) for each in found), flags)
 
 
@@ -81,94 +76,65 @@ def evaluate(formula: Formula, terms: Terms) -> Any:
     return tuple(out[:, k].reshape(first.shape) for k in range(width))
 
 
-def broadcast(where: str, *arrays: FloatArray) -> tuple[FloatArray, ...]:
+def broadcast(*arrays: FloatArray) -> tuple[FloatArray, ...]:
     """Return arrays of one shape; raise a ParameterError if theirs do not fit."""
     try:
         return tuple(np.broadcast_arrays(*arrays))
     except ValueError as error:
         shapes = ", ".join(str(each.shape) for each in arrays if each.shape)
-        raise ParameterError(
-            f"arguments must have shapes that broadcast, got {shapes}",
-            where=where,
-            cure="give scalars, or arrays of one shape",
-        ) from error
+        raise ParameterError(f"arguments must have shapes that broadcast, got {shapes}") from error
 
 
-def read_signs(kind: Kind, where: str) -> FloatArray:
+def read_signs(kind: Kind) -> FloatArray:
     kinds = np.asarray(kind)
     names = sorted(map(str, set(kinds.ravel().tolist())))
     wrong = [each for each in names if each not in SIGNS]
     if wrong:
         raise ParameterError(
             f"kind must be 'call' or 'put', got {repr_given(wrong[0])}"
-            f"{did_you_mean(wrong[0], SIGNS)}",
-            where=Place("kind", of=where),
-            cure="write 'call' or 'put', or give an array of them",
+            f"{did_you_mean(wrong[0], SIGNS)}"
         )
     return np.where(kinds == "call", 1.0, -1.0)
 
 
-def read_numbers(name: str, value: object, where: str) -> FloatArray:
+def read_numbers(name: str, value: object) -> FloatArray:
     try:
         given = np.asarray(value)
         array = None if given.dtype.kind in "USc" or value is None else given.astype(np.float64)
     except (TypeError, ValueError, OverflowError):
         array = None
     if array is None:
-        raise ParameterError(
-            f"{name} must be numbers, got {repr_given(value)}",
-            where=Place(name, of=where),
-            cure=Phrase("give {} as a number or an array of numbers", Argument(name)),
-        )
+        raise ParameterError(f"{name} must be numbers, got {repr_given(value)}")
     if np.isinf(array).any():
-        raise ParameterError(
-            f"{name} must be finite, got {float(array[np.isinf(array)].flat[0])}",
-            where=Place(name, of=where),
-            cure=repair_cure(name, array),
-        )
+        raise ParameterError(f"{name} must be finite, got {float(array[np.isinf(array)].flat[0])}")
     return array
 
 
-def check_positive(
-    name: str, array: FloatArray, where: str, *, is_zero_allowed: bool = False
-) -> None:
+def check_positive(name: str, array: FloatArray, *, is_zero_allowed: bool = False) -> None:
     with np.errstate(invalid="ignore"):
         bad = array < 0.0 if is_zero_allowed else array <= 0.0
     if bad.any():
         rule = "at least 0" if is_zero_allowed else "positive"
         count = f" in {int(bad.sum())} of {array.size} places" if array.size > 1 else ""
-        raise ParameterError(
-            f"{name} must be {rule}, got {float(array[bad].flat[0]):g}{count}",
-            where=Place(name, of=where),
-            cure=repair_cure(name, array),
-        )
+        raise ParameterError(f"{name} must be {rule}, got {float(array[bad].flat[0]):g}{count}")
 
 
-def repair_cure(name: str, array: FloatArray) -> str:
-    if array.ndim:
-        return "leave such rows out, or mark them with NaN"
-    return Phrase("check the value of {}", Argument(name))
-
-
-def check_carry(name: str, rate: FloatArray, years: FloatArray, where: str) -> None:
+def check_carry(name: str, rate: FloatArray, years: FloatArray) -> None:
     with np.errstate(over="ignore"):
         bad = np.abs(rate * years) > MOST_CARRY
     if bad.any():
         raise ParameterError(
             f"{name} times years must be at most {MOST_CARRY:g} in size, got a {name} of "
-            f"{float(rate[bad].flat[0]):g} over {float(years[bad].flat[0]):g} years",
-            where=Place(name, of=where),
-            cure="write rates as fractions per year: 0.05 is 5 %",
+            f"{float(rate[bad].flat[0]):g} over {float(years[bad].flat[0]):g} years; "
+            "rates are fractions per year: 0.05 is 5 %"
         )
 
 
-def is_coin(settlement: object, where: str) -> bool:
+def is_coin(settlement: object) -> bool:
     """Return whether values are in coins rather than in the quote currency."""
     if settlement not in ("cash", "coin"):
         raise ParameterError(
             f"settlement must be 'cash' or 'coin', got {repr_given(settlement)}"
-            f"{did_you_mean(settlement, ('cash', 'coin'))}",
-            where=Place("settlement", of=where),
-            cure="write 'coin' for premiums in coins of the underlying, else 'cash'",
+            f"{did_you_mean(settlement, ('cash', 'coin'))}"
         )
     return settlement == "coin"

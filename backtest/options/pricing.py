@@ -93,7 +93,7 @@ def price(
     """
     numbers = {"forward": forward, "strike": strike, "years": years, "volatility": volatility}
     numbers["rate"] = rate
-    return evaluate(PRICE, read_terms("bt.options.price", kind, numbers, settlement))
+    return evaluate(PRICE, read_terms(kind, numbers, settlement))
 
 
 def greeks(
@@ -150,22 +150,21 @@ def greeks(
     ParameterError
         As :func:`price`.
     """
-    where = "bt.options.greeks"
     numbers = {"forward": forward, "strike": strike, "years": years, "volatility": volatility}
     numbers["rate"] = rate
-    terms = read_terms(where, kind, numbers, settlement)
+    terms = read_terms(kind, numbers, settlement)
     found = Greeks(*evaluate(GREEKS, terms))
     position = {"quantity": quantity, "size": size, "spot": spot}
     if not in_money:
-        refuse_position(position, where)
+        refuse_position(position)
         return found
     defaults = {"quantity": 1.0, "size": 1.0, "spot": np.asarray(terms.numbers[1])}
     held = {
-        name: read_numbers(name, defaults[name] if value is None else value, where)
+        name: read_numbers(name, defaults[name] if value is None else value)
         for name, value in position.items()
     }
-    check_positive("spot", held["spot"], where)
-    contracts, size_, place, _ = broadcast(where, *held.values(), np.asarray(terms.numbers[1]))
+    check_positive("spot", held["spot"])
+    contracts, size_, place, _ = broadcast(*held.values(), np.asarray(terms.numbers[1]))
     amount = contracts * size_
     scaled = [
         value * (amount * place**power / per)
@@ -174,13 +173,11 @@ def greeks(
     return Greeks(*(each if np.ndim(each) else float(each) for each in scaled))
 
 
-def refuse_position(position: dict[str, Any], where: str) -> None:
+def refuse_position(position: dict[str, Any]) -> None:
     for name, value in position.items():
         if value is not None:
             raise ParameterError(
-                f"{name} needs in_money=True, got {name}={repr_given(value)} without it",
-                where=where,
-                cure=f"add in_money=True for the Greeks of a position, or leave {name} out",
+                f"{name} needs in_money=True, got {name}={repr_given(value)} without it"
             )
 
 
@@ -231,7 +228,7 @@ def implied_volatility(
     0.2
     """
     numbers = {"price": price, "forward": forward, "strike": strike, "years": years, "rate": rate}
-    return evaluate(IMPLIED, read_terms("bt.options.implied_volatility", kind, numbers, settlement))
+    return evaluate(IMPLIED, read_terms(kind, numbers, settlement))
 
 
 def volatility_reason(
@@ -253,7 +250,7 @@ def volatility_reason(
     'below the intrinsic value'
     """
     numbers = {"price": price, "forward": forward, "strike": strike, "years": years, "rate": rate}
-    terms = read_terms("bt.options.volatility_reason", kind, numbers, settlement)
+    terms = read_terms(kind, numbers, settlement)
     rows = zip(*(np.ravel(each).tolist() for each in terms.numbers), strict=True)
     texts = np.array([explain_row(*row, *terms.flags) for row in rows])
     shape = np.shape(terms.numbers[0])

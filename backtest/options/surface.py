@@ -19,10 +19,8 @@ from backtest.base import (
     call_later,
     checked,
     count_nouns,
-    did_you_mean,
     float_if_single,
     parse_duration,
-    repr_given,
 )
 from backtest.base.units import DAY, YEAR_DAYS
 from backtest.options.chain import Chain
@@ -114,22 +112,13 @@ class Surface(Reportable):
         DataError
             If no expiry has enough quotes.
         """
-        where = "bt.Surface.fit"
-        if model not in MODELS:
-            raise ParameterError(
-                f"model must be 'svi' or 'ssvi', got {repr_given(model)}"
-                f"{did_you_mean(model, MODELS)}",
-                where=where,
-                cure="choose one of them",
-            )
-        one = chain.only(underlying, where=where)
+        one = chain.only(underlying)
         rows, left_out = choose_rows(one.implied())
         expiries = list(rows.groupby("expiry", sort=True))
         if not expiries:
             raise DataError(
-                f"an expiry needs {FEWEST} strikes with bid and ask, got none that has",
-                where=f"{one.source}, {len(one)} quotes",
-                cure="look at chain.inspect(); give a chain with quotes on both sides",
+                f"an expiry needs {FEWEST} strikes with bid and ask, got none that has in the "
+                f"{len(one)} quotes of {one.source}; chain.inspect() shows why"
             )
         quotes = [collect_quotes(part) for _, part in expiries]
         smiles = fit_smiles(quotes, model)
@@ -205,7 +194,7 @@ class Surface(Reportable):
         ln(F / index) is linear in time from 0 over the expiries, and in proportion to it after.
         Raises ParameterError if years are negative or no numbers.
         """
-        return float_if_single(self._find_forward(read_years(years, "bt.Surface.forward")))
+        return float_if_single(self._find_forward(read_years(years)))
 
     def _find_forward(self, wanted: FloatArray) -> FloatArray:
         times, forwards = self.years, self.fits["forward"].to_numpy(dtype=np.float64)
@@ -220,8 +209,7 @@ class Surface(Reportable):
 
         Raises ParameterError if a number is not finite, or years are negative.
         """
-        where = "bt.Surface.total_variance"
-        given = broadcast(where, read_numbers("k", k, where), read_years(years, where))
+        given = broadcast(read_numbers("k", k), read_years(years))
         return float_if_single(self._find_total(*given))
 
     def _find_total(self, ks: FloatArray, wanted: FloatArray) -> FloatArray:
@@ -247,11 +235,10 @@ class Surface(Reportable):
         ParameterError
             If a strike or a time is not positive.
         """
-        where = "bt.Surface.volatility"
-        strikes = read_numbers("strike", strike, where)
-        check_positive("strike", strikes, where)
-        wanted = read_years(years, where, is_zero_allowed=False)
-        strikes, wanted = broadcast(where, strikes, wanted)
+        strikes = read_numbers("strike", strike)
+        check_positive("strike", strikes)
+        wanted = read_years(years, is_zero_allowed=False)
+        strikes, wanted = broadcast(strikes, wanted)
         k = np.log(strikes / self._find_forward(wanted))
         return float_if_single(np.sqrt(self._find_total(k, wanted) / wanted))
 
@@ -260,7 +247,7 @@ class Surface(Reportable):
 
         Flat before the first expiry and after the last.
         """
-        years = read_tenor(tenor, "bt.Surface.atm")
+        years = read_tenor(tenor)
         return math.sqrt(self.total_variance(0.0, years) / years)
 
     @property
@@ -276,13 +263,9 @@ class Surface(Reportable):
 
         NaN beyond :attr:`longest_tenor`. Raises ParameterError if delta is not between 0 and 0.5.
         """
-        years = read_tenor(tenor, "bt.Surface.skew")
+        years = read_tenor(tenor)
         if not 0.0 < delta < 0.5:
-            raise ParameterError(
-                f"delta must be between 0 and 0.5, got {delta!r}",
-                where="bt.Surface.skew",
-                cure="0.25 is usual",
-            )
+            raise ParameterError(f"delta must be between 0 and 0.5, got {delta!r}")
         if years > self.longest_tenor:
             return math.nan
         return self._at_delta(-delta, years) - self._at_delta(delta, years)
@@ -314,7 +297,7 @@ class Surface(Reportable):
         K^2, from all strikes of the smile. Source: Cboe (2019), VIX white paper; here the sum over
         quotes is an integral over the fit. Variance between expiries is linear in time.
         """
-        years = read_tenor(tenor, "bt.Surface.vix")
+        years = read_tenor(tenor)
         if years > self.longest_tenor:
             return math.nan
         width = self.atm(years) * math.sqrt(years)
@@ -373,19 +356,17 @@ def fit_smiles(quotes: list[Quotes], model: str) -> tuple[SVI, ...]:
     return tuple(each.raw for each in fit_ssvi(quotes))
 
 
-def read_years(years: object, where: str, *, is_zero_allowed: bool = True) -> FloatArray:
-    wanted = read_numbers("years", years, where)
-    check_positive("years", wanted, where, is_zero_allowed=is_zero_allowed)
+def read_years(years: object, *, is_zero_allowed: bool = True) -> FloatArray:
+    wanted = read_numbers("years", years)
+    check_positive("years", wanted, is_zero_allowed=is_zero_allowed)
     return wanted
 
 
-def read_tenor(tenor: object, where: str) -> float:
+def read_tenor(tenor: object) -> float:
     if isinstance(tenor, str):
-        years = parse_duration(tenor, where=where) / (DAY * YEAR_DAYS)
+        years = parse_duration(tenor, "tenor") / (DAY * YEAR_DAYS)
     else:
-        years = float(read_numbers("tenor", tenor, where))
+        years = float(read_numbers("tenor", tenor))
     if not years > 0.0:
-        raise ParameterError(
-            f"tenor must be positive, got {tenor!r}", where=where, cure="write for example '30d'"
-        )
+        raise ParameterError(f"tenor must be positive, got {tenor!r}")
     return years

@@ -130,14 +130,10 @@ class Surfaces:
 
         Raises DataError if there is none.
         """
-        stamp = to_nanoseconds(time, where="bt.Surfaces.at")
+        stamp = to_nanoseconds(time, "time")
         k = int(np.searchsorted(self._stamps, stamp, side="right")) - 1
         if k < 0:
-            raise DataError(
-                f"no surface is stamped at or before {time}",
-                where=f"{self!r}",
-                cure=f"choose a time from {self.times[0]:%Y-%m-%d %H:%M} on",
-            )
+            raise DataError(f"no surface is stamped at or before {time}, got {self!r}")
         return self.surfaces[k]
 
     @property
@@ -246,9 +242,7 @@ class Surfaces:
         """
         if not tenors or isinstance(tenors, str):
             raise ParameterError(
-                f"tenors must be a sequence of durations, got {repr_given(tenors)}",
-                where="bt.Surfaces.attach",
-                cure="write for example ('30d',)",
+                f"tenors must be a sequence of durations such as ('30d',), got {repr_given(tenors)}"
             )
         closes = market.time + market.interval
         row = np.searchsorted(self._stamps, closes, side="left") - 1
@@ -276,16 +270,15 @@ class Surfaces:
             return
         raise DataError(
             f"bars must close after a surface and at most {MAX_AGE / DAY:g} days after the last, "
-            f"got bars from {format_time(int(closes[0]))} to {format_time(int(closes[-1]))}",
-            where=f"bt.Surfaces.attach, {self!r}",
-            cure="give a market of the days of the surfaces",
+            f"got bars from {format_time(int(closes[0]))} to {format_time(int(closes[-1]))} for "
+            f"{self!r}"
         )
 
     def _warn_of_long_tenors(self, tenors: Sequence[str], row: IntArray) -> None:
         used = np.unique(row[row >= 0])
         limits = np.array([self.surfaces[k].longest_tenor for k in used])
         for tenor in tenors:
-            short = int((limits < read_tenor(tenor, "bt.Surfaces.attach")).sum())
+            short = int((limits < read_tenor(tenor)).sum())
             if short:
                 warn_caller(
                     f"skew_{tenor} and vix_{tenor} are missing for {short} of "
@@ -306,7 +299,7 @@ def fit_all(
         try:
             surfaces.append(Surface.fit(chosen.select(time=time), model))
         except DataError as error:
-            skipped.append((time, error.problem))
+            skipped.append((time, str(error)))
         if progress is not None:
             progress(k + 1, len(chosen.times))
 
@@ -318,17 +311,12 @@ def collect(
     if not surfaces:
         reason = left["reason"].iloc[0] if len(left) else "no snapshot"
         raise DataError(
-            f"a snapshot must have a surface, got none: {reason}",
-            where=source,
-            cure="look at bt.Chain.load(path).inspect()",
+            f"a snapshot must have a surface, got none in {source}: {reason}; "
+            "bt.Chain.load(path).inspect() shows why"
         )
     ordered = sorted(surfaces, key=lambda each: each.time)
     times = [each.time for each in ordered]
     if len(set(times)) < len(times):
         double = next(a for a, b in pairwise(times) if a == b)
-        raise DataError(
-            f"snapshots must have different times, got {double} twice",
-            where=source,
-            cure="remove one of the files",
-        )
+        raise DataError(f"snapshots must have different times, got {double} twice in {source}")
     return Surfaces(tuple(ordered), left)

@@ -67,18 +67,16 @@ class SVI:
     sigma: float
 
     def __post_init__(self) -> None:
-        where = "bt.options.SVI"
         for name in ("a", "m"):
-            check_range(name, getattr(self, name), where=where)
-        check_range("b", self.b, where=where, low=0.0)
-        check_range("rho", self.rho, where=where, low=-1.0, high=1.0, open_low=True, open_high=True)
-        check_range("sigma", self.sigma, where=where, low=0.0, open_low=True)
+            check_range(name, getattr(self, name))
+        check_range("b", self.b, low=0.0)
+        check_range("rho", self.rho, low=-1.0, high=1.0, open_low=True, open_high=True)
+        check_range("sigma", self.sigma, low=0.0, open_low=True)
         least = self.a + self.b * self.sigma * math.sqrt(1.0 - self.rho**2)
         if least < -1e-12:
             raise ParameterError(
-                f"total variance must not be negative, got {least:g} at its minimum",
-                where=where,
-                cure="raise a, or b sigma",
+                f"total variance must not be negative, got {least:g} at its minimum; raise a, or b "
+                "sigma"
             )
 
     @classmethod
@@ -109,9 +107,7 @@ class SVI:
         beta = rho - 2.0 * psi * math.sqrt(total) / b
         if not abs(beta) <= 1.0:
             raise ParameterError(
-                f"psi must be between the slopes of the wings, got {psi:g}",
-                where="bt.options.SVI.from_jump_wings",
-                cure="choose psi between -p / 2 and c / 2",
+                f"psi must be between the slopes of the wings, -p / 2 and c / 2, got {psi:g}"
             )
         root = math.sqrt(1.0 - rho**2)
         if beta == 0.0:

@@ -132,19 +132,14 @@ def take_baseline(
         facts=facts,
         host=describe_host(),
         metrics=metrics,
-        bands=choose_bands(metrics, tolerance or {}, {}, where="tolerance"),
+        bands=choose_bands(metrics, tolerance or {}, {}),
         trace=take_trace(account),
     )
 
 
-def check_mode(mode: str, where: str = "mode") -> str:
+def check_mode(mode: str) -> str:
     if mode not in MODES:
-        raise ParameterError(
-            f"a mode must be {', '.join(MODES)}, got {mode!r}",
-            where=where,
-            cure="choose 'exact' for the same bytes, 'tolerance' for bands of measures, "
-            "'statistical' for noise",
-        )
+        raise ParameterError(f"mode must be {', '.join(MODES)}, got {mode!r}")
     return mode
 
 
@@ -155,11 +150,7 @@ def rewrite_baseline(old: Baseline, new: Baseline, reason: str) -> Baseline:
     """
     given = reason.strip()
     if not given:
-        raise ParameterError(
-            "rewriting a baseline needs a reason, got none",
-            where="reason",
-            cure="give the reason: --reason 'funding was charged twice'",
-        )
+        raise ParameterError("rewriting a baseline needs a reason, got none")
     entry = {
         "reason": given,
         "changed": [str(each) for each in list_changes(old.facts, new.facts)],

@@ -26,7 +26,6 @@ from backtest.regress.run_identity import hash_data
 from backtest.regress.tolerances import read_band
 from backtest.regress.trace import BASIC, INPUTS, Trace
 
-CURE = "restore it from version control, or delete it and record it again"
 BARS_FILE = re.compile(r".+\.[0-9a-f]{16}\.parquet")
 
 
@@ -40,18 +39,16 @@ def name_baseline(text: str) -> str:
 
 def find_baselines(places: Iterable[Path]) -> list[Path]:
     """Return the files of baselines among some paths, and those in folders, in order."""
-    cure = "record one: backtest regress record EXPERIMENT --out FOLDER"
     found: list[Path] = []
     for place in places:
         if not place.exists():
-            raise DataError("there is no baseline", where=str(place), cure=cure)
+            raise DataError(
+                f"there is no baseline at {place}; record one: backtest regress record EXPERIMENT "
+                "--out FOLDER"
+            )
         found += sorted(place.glob("*.json")) if place.is_dir() else [place]
     if not found:
-        raise DataError(
-            "there is no baseline to check",
-            where=", ".join(map(str, places)),
-            cure=cure,
-        )
+        raise DataError(f"there is no baseline to check in {', '.join(map(str, places))}")
     return list(dict.fromkeys(found))
 
 
@@ -79,9 +76,7 @@ def save_baseline(baseline: Baseline, folder: Path) -> Path:
             (folder / older).unlink(missing_ok=True)
     except OSError as error:
         raise DataError(
-            f"cannot write the baseline: {error.strerror or error}",
-            where=str(target),
-            cure="choose another folder, or free some space",
+            f"{target}: cannot write the baseline: {error.strerror or error}"
         ) from error
     return target
 
@@ -128,11 +123,11 @@ def load_baseline(path: Path) -> Baseline:
     with_values = from_plain({name: each["value"] for name, each in document["metrics"].items()})
     try:
         bands = {
-            name: read_band(each.get("tolerance"), where=f"{path}, metrics.{name}.tolerance")
+            name: read_band(each.get("tolerance"), f"{path}: metrics.{name}.tolerance")
             for name, each in document["metrics"].items()
         }
     except BacktestError as error:
-        raise DataError(error.problem, where=error.where, cure=error.cure) from error
+        raise DataError(str(error)) from error
     return Baseline(
         name=document["name"],
         experiment=document["experiment"],
@@ -201,7 +196,9 @@ def restore_columns(arrays: Mapping[str, Any], hashes: Mapping[str, str]) -> dic
 
 
 def baseline_error(path: Path, problem: str) -> DataError:
-    return DataError(f"a baseline {problem}", where=str(path), cure=CURE)
+    return DataError(
+        f"{path}: a baseline {problem}; restore it from version control, or record it again"
+    )
 
 
 def check_unique_names(paths: Sequence[Path], names: Sequence[str]) -> None:
@@ -210,7 +207,5 @@ def check_unique_names(paths: Sequence[Path], names: Sequence[str]) -> None:
         other = seen.setdefault(name.casefold(), path)
         if other != path:
             raise DataError(
-                f"each experiment has one baseline, {name!r} has two",
-                where=f"{other} and {path}",
-                cure="delete one of them, or rename the experiment",
+                f"each experiment has one baseline, {name!r} has two, {other} and {path}"
             )

@@ -37,11 +37,7 @@ def assert_policy(result: Result) -> Expectation:
         If ``result`` is not a result.
     """
     if not isinstance(getattr(result, "metrics", None), Mapping):
-        raise ParameterError(
-            f"assert_policy takes a result, got {result!r:.60}",
-            where="assert_policy",
-            cure="pass what bt.run(...) returned",
-        )
+        raise ParameterError(f"assert_policy takes a result, as bt.run returns, got {result!r:.60}")
     return Expectation(result)
 
 
@@ -56,11 +52,7 @@ class Expectation:
             raise AttributeError(name)
         metrics, known = self._result.metrics, dir(self)
         if name not in known:
-            raise ParameterError(
-                f"a result has no measure {name!r}{did_you_mean(name, known)}",
-                where=f"assert_policy(...).{name}",
-                cure=f"use one of {', '.join(known)}",
-            )
+            raise ParameterError(f"a result has no measure {name!r}{did_you_mean(name, known)}")
         if name not in metrics:
             metrics = {str(k): float(v) for k, v in self._result.trades.measures.items()}
         return MetricValue(name, float(metrics[name]), self._result)
@@ -87,9 +79,8 @@ class MetricValue:
 
     def __bool__(self) -> bool:
         raise ParameterError(
-            f"a measure must be compared with a bound, {self.name} was used as true or false",
-            where=f"assert_policy(...).{self.name}",
-            cure=f"write for example assert_policy(result).{self.name} >= 0",
+            f"a measure must be compared with a bound, as assert_policy(result).{self.name} >= 0; "
+            "it was used as true or false"
         )
 
     def __repr__(self) -> str:
@@ -130,9 +121,8 @@ class MetricValue:
         is_number = isinstance(bound, (int, float)) and not isinstance(bound, bool)
         if not is_number or math.isnan(bound):
             raise ParameterError(
-                f"a bound must be a number, got {bound!r:.60} for {self.name}",
-                where=f"assert_policy(...).{self.name}",
-                cure="give a number, or a measure of another result",
+                f"{self.name} must be compared with a number, or with a measure of another result, "
+                f"got {bound!r:.60}"
             )
         return float(bound)
 

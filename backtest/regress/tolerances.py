@@ -8,11 +8,10 @@ import re
 from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from backtest.base import ParameterError, Place, did_you_mean
+from backtest.base import ParameterError, did_you_mean
 from backtest.base.units import TOLERANCE
 from backtest.engine import Result
 from backtest.measures.measure_names import ABOUT
-from backtest.measures.run_measures import METRICS
 from backtest.regress.run_identity import gather_facts, hash_data, hash_wings, shorten_lists
 from backtest.validation import read_figures
 
@@ -22,7 +21,6 @@ if TYPE_CHECKING:
 
 FLOOR = 1e-12
 """Differences up to this count as rounding: a relative band of a measure of 0 has no width."""
-CURE = "write 0.05 (absolute), 5% (relative) or any (reported, never fails)"
 BETTER, WORSE, NEITHER = "better", "worse", "neither better nor worse"
 NEVER_IS_BEST = ("ruin_time", "time_to_first_liquidation")
 
@@ -64,20 +62,20 @@ class Band(NamedTuple):
 TIGHT = Band(relative=1e-9)
 
 
-def read_band(given: object, *, where: str) -> Band:
+def read_band(given: object, name: str) -> Band:
     if isinstance(given, Band):
         return given
     if isinstance(given, Mapping) and len(given) == 1 and {*given} <= {*Band._fields}:
-        ((name, value),) = given.items()
-        return Band(**{name: _read_width(value, given, where)})
+        ((kind, value),) = given.items()
+        return Band(**{kind: _read_width(value, given, name)})
     if isinstance(given, str) and given.strip() == "any":
         return Band()
     if isinstance(given, str) and (match := _PERCENT.fullmatch(given.strip())):
-        return Band(relative=_read_width(match[1], given, where) / 100.0)
-    return Band(absolute=_read_width(given, given, where))
+        return Band(relative=_read_width(match[1], given, name) / 100.0)
+    return Band(absolute=_read_width(given, given, name))
 
 
-def _read_width(value: object, given: object, where: str) -> float:
+def _read_width(value: object, given: object, name: str) -> float:
     is_text = isinstance(value, str)
     try:
         width = float(value) if is_text or type(value) in (int, float) else math.nan  # type: ignore[arg-type] # one of these
@@ -85,33 +83,35 @@ def _read_width(value: object, given: object, where: str) -> float:
         width = math.nan
     if not 0.0 <= width < math.inf:
         raise ParameterError(
-            f"a tolerance must be a number from 0, a percentage or 'any', got {given!r:.60}",
-            where=where,
-            cure=CURE,
+            f"{name} must be a number from 0, a percentage (5%) or 'any', which is reported and "
+            f"never fails, got {given!r:.60}"
         )
     return width
 
 
 def choose_bands(
-    metrics: Iterable[str], wanted: Mapping[str, object], under: Mapping[str, Band], *, where: str
+    metrics: Iterable[str],
+    wanted: Mapping[str, object],
+    under: Mapping[str, Band],
+    *,
+    where: str = "tolerance",
 ) -> dict[str, Band]:
     names = list(metrics)
     bands = {name: under.get(name, TIGHT) for name in names}
     for pattern, given in wanted.items():
-        band = read_band(given, where=f"{where}, {pattern}")
-        for name in match_names(pattern, names, where=where):
+        band = read_band(given, f"{where}.{pattern}")
+        for name in match_names(pattern, names, where):
             bands[name] = band
     return bands
 
 
-def match_names(pattern: str, names: Iterable[str], *, where: str) -> list[str]:
+def match_names(pattern: str, names: Iterable[str], where: str) -> list[str]:
     known = list(names)
     found = fnmatch.filter(known, pattern)
     if not found:
         raise ParameterError(
-            f"a measure must be known, got {pattern!r}{did_you_mean(pattern, known)}",
-            where=where,
-            cure=f"choose of {', '.join(METRICS[:10])}, ... (docs/metrics.md), or a pattern: es_*",
+            f"{where} must name measures (docs/metrics.md) or a pattern such as es_*, got "
+            f"{pattern!r}{did_you_mean(pattern, known)}"
         )
     return found
 
@@ -145,15 +145,13 @@ BETTER_IF = {**{name: sign for name, (_, sign) in FIGURES.items()}, OVERFIT: -1}
 def require_account(walk: WalkForward) -> Result:
     if walk.result is None:
         raise ParameterError(
-            "a baseline of a walk records one account, this walk opened a new one in every fold",
-            where=Place("carry", of="bt.walk_forward"),
-            cure="leave carry=False out",
+            "a baseline of a walk records one account, this walk opened a new one in every fold: "
+            "carry=False"
         )
     if not isinstance(walk.result, Result):
         raise ParameterError(
-            f"a baseline of a walk records one account, this walk has {len(walk.result.results)}",
-            where=Place("accounts", of="bt.walk_forward"),
-            cure="record each market by itself: bt.record(walk.result.results['BTC'], ...)",
+            f"a baseline of a walk records one account, this walk has {len(walk.result.results)}; "
+            "record each by itself: bt.record(walk.result.results['BTC'], ...)"
         )
     return walk.result
 

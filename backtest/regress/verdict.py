@@ -50,12 +50,6 @@ class MetricMove(NamedTuple):
         return self.band.holds(self.was, self.now)
 
 
-class Obstacle(NamedTuple):
-    problem: str
-    where: str
-    cure: str
-
-
 @dataclass(frozen=True)
 class RegressVerdict:
     """The outcome of comparing a run with its baseline.
@@ -87,8 +81,6 @@ class RegressVerdict:
         The differences of the platforms.
     curves : pair of dict of str to float
         Equity of baseline and run at some closes, by time.
-    trouble : Obstacle, or None
-        Why nothing could be measured.
     """
 
     name: str
@@ -103,7 +95,6 @@ class RegressVerdict:
     changes: tuple[FactChange, ...] = ()
     host: tuple[str, ...] = ()
     curves: tuple[dict[str, float], dict[str, float]] = ({}, {})
-    trouble: Obstacle | None = None
 
     @property
     def word(self) -> str:
@@ -152,7 +143,6 @@ class RegressVerdict:
                 "returns": None if self.noise is None else self.noise._asdict(),
                 "changes": [each._asdict() for each in self.changes],
                 "platform": self.host,
-                "trouble": None if self.trouble is None else self.trouble._asdict(),
             }
         )
         return plain
@@ -184,15 +174,10 @@ def describe_bars(bars: BarMoves) -> dict[str, Any]:
 
 def report_failure(name: str, error: BaseException, mode: str = EXACT) -> RegressVerdict:
     """Return the verdict on a run that could not be measured; it never passes."""
-    if isinstance(error, BacktestError):
-        trouble = Obstacle(error.problem, error.where, error.cure)
-    else:
-        trouble = Obstacle(
-            f"a run must end, raised {type(error).__name__}: {error}",
-            "the run of the experiment",
-            "run it alone: backtest run EXPERIMENT --no-compile",
-        )
-    return RegressVerdict(name, UNMEASURED, trouble.problem, mode, trouble=trouble)
+    reason = str(error)
+    if not isinstance(error, BacktestError):
+        reason = f"a run must end, raised {type(error).__name__}: {error}"
+    return RegressVerdict(name, UNMEASURED, reason, mode)
 
 
 def report_skipped(name: str) -> RegressVerdict:
@@ -229,11 +214,8 @@ def compare_baselines(
         tuple(list_changes(was.facts, now.facts)),
         tuple(list_host_changes(was.host, now.host)),
     )
-    if trouble is not None:
-        return RegressVerdict(
-            was.name, UNMEASURED, trouble.problem, decides,
-            changes=changes, host=host, trouble=trouble,
-        )  # fmt: skip
+    if trouble:
+        return RegressVerdict(was.name, UNMEASURED, trouble, decides, changes=changes, host=host)
     found = RegressVerdict(
         name=was.name,
         status=SAME,
@@ -266,44 +248,28 @@ def compare_metric(name: str, was: Baseline, now: Baseline) -> MetricMove:
     return MetricMove(name, one, other, was.bands[name], find_direction(name, one, other))
 
 
-def list_allowed(patterns: Sequence[str], where: str = "allow_better") -> frozenset[str]:
+def list_allowed(patterns: Sequence[str]) -> frozenset[str]:
     known = (*METRICS, *BETTER_IF, noises.MEASURE)
-    return frozenset(name for each in patterns for name in match_names(each, known, where=where))
+    return frozenset(name for each in patterns for name in match_names(each, known, "allow_better"))
 
 
-def find_obstacle(was: Baseline, now: Baseline) -> Obstacle | None:
-    cure = "record what it is now: backtest regress check --update --reason '...'"
+def find_obstacle(was: Baseline, now: Baseline) -> str:
+    cure = "backtest regress check --update --reason '...' records what it is now"
     kinds = ["a walk" if WALK in each.facts else "a run" for each in (was, now)]
     if kinds[0] != kinds[1]:
-        return Obstacle(
-            f"a baseline of {kinds[0]} is compared with {kinds[0]}, got {kinds[1]}",
-            f"baseline {was.name}",
-            "give it another name",
-        )
+        return f"a baseline of {kinds[0]} is compared with {kinds[0]}, got {kinds[1]}"
     missing = [name for name in was.metrics if name not in now.metrics]
     if missing:
-        return Obstacle(
-            f"the run lacks measures of the baseline: {', '.join(missing)}",
-            f"baseline {was.name}",
-            cure,
-        )
+        return f"the run lacks measures of the baseline: {', '.join(missing)}; {cure}"
     spans = [baseline.facts["data"] for baseline in (was, now)]
     lost = find_lost_data(*spans)
     if lost:
-        return Obstacle(
-            f"the run lacks data that the baseline was measured on: {lost}",
-            f"the data of {was.name}",
-            f"restore the data, or {cure}",
-        )
+        return f"the run lacks data that the baseline was measured on: {lost}; {cure}"
     one, other = was.trace.time, now.trace.time
     if len(one) == len(other) and (one == other).all():
-        return None
+        return ""
     bars = [f"{each['bars']:,} of {each['start']} to {each['end']}" for each in spans]
-    return Obstacle(
-        f"runs must have the same bars to be compared, got {bars[0]} and {bars[1]}",
-        f"the data of {was.name}",
-        f"restore the data, or {cure}",
-    )
+    return f"runs must have the same bars to be compared, got {bars[0]} and {bars[1]}; {cure}"
 
 
 def find_lost_data(was: Mapping[str, Any], now: Mapping[str, Any]) -> str:

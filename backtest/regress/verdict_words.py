@@ -57,9 +57,6 @@ def combine_exit_codes(verdicts: Sequence[RegressVerdict]) -> int:
 
 
 def list_remarks(verdict: RegressVerdict) -> Iterator[tuple[str, str]]:
-    if verdict.trouble is not None:
-        yield "where", verdict.trouble.where
-        yield "cure", verdict.trouble.cure
     if verdict.accepted:
         yield "allowed", f"better in {', '.join(verdict.accepted)}"
     yield from describe_first_difference(verdict)

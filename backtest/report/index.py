@@ -14,7 +14,7 @@ from backtest.report.page.formats import read_template, save_text, start_jinja, 
 from backtest.report.page.report_numbers import format_measure
 from backtest.report.write import build_page
 from backtest.store import StoreEntry, count_kinds, describe_note, list_results, load_saved
-from backtest.store.kinds import LEFTOVER
+from backtest.store.kinds import LEFTOVER, name_fault
 
 INDEX, PAGES = "index.html", "pages"
 SHOWN = ("cagr", "volatility", "sharpe", "max_drawdown", "liquidations")
@@ -67,11 +67,7 @@ def write_all(
     """Return what the list shows; a result that cannot be read has a trouble and no page."""
     entries = [each for each in list_results(store) if each.kind != LEFTOVER]
     if not entries:
-        raise DataError(
-            "the folder of results must hold a result, it holds none",
-            where=str(store),
-            cure="run something first, for example: backtest run",
-        )
+        raise DataError(f"{store}: the folder of results must hold a result, it holds none")
     entries.sort(key=lambda each: (-each.saved, each.name))
     rows = []
     for k, entry in enumerate(entries):
@@ -88,7 +84,7 @@ def write_one(store: Path, folder: Path, entry: StoreEntry, objective: str) -> R
     try:
         page = build_page(load_saved(store / entry.name), objective)
     except (BacktestError, OSError) as error:
-        return Row(entry, error.problem if isinstance(error, BacktestError) else str(error))
+        return Row(entry, name_fault(error, store / entry.name))
     write_page(page, folder / f"{entry.name}.html", "html")
     return Row(entry)
 

@@ -47,12 +47,8 @@ def compare_saved(
     seed: int = 0,
 ) -> Comparison:
     if len(results) < 2:
-        raise ParameterError(
-            f"a comparison needs two runs or more, got {len(results)}",
-            where="backtest results compare",
-            cure="name two runs; backtest results list --kind run shows them",
-        )
-    base = check_baseline(baseline, tuple(results), where="backtest results compare, baseline")
+        raise ParameterError(f"a comparison needs two runs or more, got {len(results)}")
+    base = check_baseline(baseline, tuple(results))
     rules = check_rules(confidence, draws, seed)
     check_alike(results)
     first = next(iter(results.values()))
@@ -77,9 +73,7 @@ def check_alike(results: Mapping[str, Result]) -> None:
 
 def terms_error(name: str, what: str) -> ParameterError:
     return ParameterError(
-        f"runs must share market, time, signal, venue and account to be compared, {name!r} {what}",
-        where="backtest results compare",
-        cure="run it again under the same terms, or compare runs that have them",
+        f"runs must share market, time, signal, venue and account to be compared, {name!r} {what}"
     )
 
 

@@ -30,7 +30,14 @@ from backtest.base.saved_result import KINDS
 from backtest.engine import read_metrics, result_files
 from backtest.engine.run_kinds import RUN
 from backtest.store.find import can_be_resumed, describe_progress, is_begun, open_begun
-from backtest.store.kinds import LEFTOVER, STUDY_KIND, UNKNOWN, find_manifest_faults, open_folder
+from backtest.store.kinds import (
+    LEFTOVER,
+    STUDY_KIND,
+    UNKNOWN,
+    find_manifest_faults,
+    name_fault,
+    open_folder,
+)
 from backtest.tune import STUDY, TRIALS, Study
 from backtest.tune import read_json as read_study_json
 from backtest.validation import describe_search
@@ -141,7 +148,7 @@ def check_utf8_name(folder: Path) -> None:
         folder.name.encode()
     except UnicodeEncodeError as error:
         raise DataError(
-            "the name of the folder is not UTF-8", where=str(folder.parent), cure="rename it"
+            f"{folder.parent}: the name of a folder must be UTF-8, got {folder.name!r}"
         ) from error
 
 
@@ -167,8 +174,9 @@ def read_entry(folder: Path, stamp: Stamp = ()) -> StoreEntry:
     except FileNotFoundError as error:
         return StoreEntry(folder.name, kind, f"{Path(error.filename or folder).name} is missing")
     except BacktestError as error:
-        trouble = str(error).removeprefix(f"{folder}{os.sep}")
-        return StoreEntry(folder.name, kind, trouble, **_find_time_and_size(stamp))
+        return StoreEntry(
+            folder.name, kind, name_fault(error, folder), **_find_time_and_size(stamp)
+        )
     except Exception as error:  # a damaged file may raise anything
         text = f"it cannot be read: {type(error).__name__}: {error}"
         return StoreEntry(folder.name, kind, text, **_find_time_and_size(stamp))

@@ -28,11 +28,7 @@ def export_result(folder: Path, out: Path, *, with_csv: bool = False) -> Path:
     check = verify_folder(folder)
     if check.faults or check.kind not in (*KINDS, STUDY_KIND):
         name, what = (*check.faults, *check.remarks, (".", "is not a result"))[0]
-        raise DataError(
-            f"a result must be undamaged to be exported, {name} {what}",
-            where=str(folder),
-            cure="run it again, or restore the file",
-        )
+        raise DataError(f"{folder}: must be undamaged to be exported, {name} {what}")
     title = make_file_name(folder.resolve().name)
     with reading_folder(folder):
         contents = dict(sorted(read_contents(folder, title, with_csv=with_csv)))
@@ -87,11 +83,7 @@ def write_archive(out: Path, contents: dict[str, bytes]) -> Path:
         out.parent.mkdir(parents=True, exist_ok=True)
         write_file(out, buffer.getvalue())
     except OSError as error:
-        raise DataError(
-            f"cannot write the archive: {error.strerror or error}",
-            where=str(out),
-            cure="choose another place, or free some space",
-        ) from error
+        raise DataError(f"{out}: cannot write the archive: {error.strerror or error}") from error
     return out
 
 
@@ -115,8 +107,4 @@ def write_contents(draft: Path, title: str, contents: dict[str, bytes]) -> None:
 
 
 def taken_error(path: Path) -> ParameterError:
-    return ParameterError(
-        "the target of an export must not exist yet",
-        where=str(path),
-        cure="delete it, or choose another --out",
-    )
+    return ParameterError(f"{path}: the target of an export must not exist yet")

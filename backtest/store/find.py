@@ -13,7 +13,7 @@ from backtest.base.atomic_files import DRAFT_FILE, LOCK
 from backtest.base.result_folders import LEFTOVERS, MANIFEST
 from backtest.base.saved_result import KINDS
 from backtest.engine import Result
-from backtest.store.kinds import STUDY_KIND, open_folder
+from backtest.store.kinds import STUDY_KIND, name_fault, open_folder
 from backtest.tune import STUDY, Study
 from backtest.tune.holdout import LOOKS
 from backtest.tune.other_trials import TRIED
@@ -31,9 +31,7 @@ Saved: TypeAlias = Result | Study | SavedResult
 def load_saved(folder: Path) -> Saved:
     if is_begun(folder):
         raise DataError(
-            "a validation must be finished to be loaded, this one is unfinished",
-            where=str(folder),
-            cure="give its command again with --resume, or its call with resume=True",
+            f"{folder}: a validation must be finished to be loaded; run it again with resume=True"
         )
     kind, _ = open_folder(folder)
     if kind == STUDY_KIND:
@@ -50,9 +48,7 @@ def list_folders(store: Path) -> list[str]:
         return []
     except OSError as error:
         raise DataError(
-            f"cannot read the folder of results: {error.strerror or error}",
-            where=str(store),
-            cure="give another folder with --results",
+            f"{store}: cannot read the folder of results: {error.strerror or error}"
         ) from error
     return sorted(name for name in names if name[0] != "." or name.startswith(LISTED))
 
@@ -71,15 +67,11 @@ def find_folder(name: str, store: Path) -> Path:
     if fits:
         shown = ", ".join(fits[:MOST_NAMED]) + (", ..." if len(fits) > MOST_NAMED else "")
         raise ParameterError(
-            f"a name must match one result, {name!r:.60} matches {len(fits)}: {shown}",
-            where=str(store),
-            cure="use a longer prefix of the name or id",
+            f"a name must match one result in {store}, {name!r:.60} matches {len(fits)}: {shown}"
         )
     raise DataError(
-        f"no saved result is called {name!r:.60}" + did_you_mean(name, known),
-        where=str(store),
-        cure="give the folder that `backtest run` printed, or its name or id in --results, or the "
-        f"first letters of either ({SHORTEST} or more of an id)",
+        f"no saved result is called {name!r:.60} in {store}{did_you_mean(name, known)}; "
+        f"{SHORTEST} or more letters of an id are enough"
     )
 
 
@@ -111,9 +103,7 @@ def open_begun(folder: Path) -> tuple[str, dict[str, Any]]:
     kind, manifest = open_folder(folder)
     if not can_be_resumed(kind) or folder.resolve().name != name_begun(manifest):
         raise DataError(
-            f"{MANIFEST} must describe the validation that the folder is named after",
-            where=str(folder),
-            cure="restore the name of the folder, or delete it",
+            f"{folder}: {MANIFEST} must describe the validation that the folder is named after"
         )
     return kind, manifest
 
@@ -139,7 +129,7 @@ def examine_begun(folder: Path) -> tuple[str, set[str]]:
     try:
         open_begun(folder)
     except DataError as error:
-        return str(error).removeprefix(f"{folder}{os.sep}"), known
+        return name_fault(error, folder), known
     return "", known
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import os
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -56,30 +57,26 @@ def open_folder(folder: Path) -> tuple[str, dict[str, Any]]:
     if (folder / STUDY).exists():
         return STUDY_KIND, read_json_object(folder / STUDY)
     if not (folder / MANIFEST).exists():
-        raise DataError(
-            f"it holds no {MANIFEST} and no {STUDY}",
-            where=str(folder),
-            cure="restore the file, or delete the folder",
-        )
+        raise DataError(f"{folder}: holds no {MANIFEST} and no {STUDY}")
     manifest = read_json_object(folder / MANIFEST)
     kind = manifest.get("kind", RUN)
     if not isinstance(kind, str) or kind not in KINDS:
         raise DataError(
-            f"{MANIFEST} must have a known kind, got {kind!r:.40}",
-            where=str(folder / MANIFEST),
-            cure="read it with the version that saved it",
+            f"{folder / MANIFEST}: must have a known kind, got {kind!r:.40}; read it with the "
+            "version that saved it"
         )
     return kind, manifest
+
+
+def name_fault(error: Exception, folder: Path) -> str:
+    text = str(error).partition("\n")[0]  # lists of results have a line for each
+    return text.removeprefix(f"{folder}: ").removeprefix(f"{folder}{os.sep}")
 
 
 def read_json_object(path: Path) -> dict[str, Any]:
     found = read_json_file(path)
     if not isinstance(found, dict):
-        raise DataError(
-            f"{path.name} must hold a JSON object, got a {type(found).__name__}",
-            where=str(path),
-            cure="restore the file, or delete the folder",
-        )
+        raise DataError(f"{path}: must hold a JSON object, got a {type(found).__name__}")
     return found
 
 

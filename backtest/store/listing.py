@@ -142,9 +142,8 @@ def read_usable(name: str, folder: Path) -> tuple[Path, StoreEntry]:
     entry = read_stable_entry(place)
     if entry.trouble:
         raise DataError(
-            f"cannot read the result: {entry.trouble}",
-            where=str(place),
-            cure=f"backtest results verify {place.name} shows more; run it again, or restore it",
+            f"{place}: cannot read the result: {entry.trouble}; backtest results verify "
+            f"{place.name} shows more"
         )
     return place, entry
 
@@ -211,35 +210,31 @@ def read_kinds(texts: Iterable[str]) -> tuple[str, ...]:
     for each in found:
         if each not in list_kinds():
             raise ParameterError(
-                f"a kind must be one of {', '.join(list_kinds())}, got {each!r}"
-                + did_you_mean(each, list_kinds()),
-                where="--kind",
-                cure="write for example --kind run",
+                f"kind must be one of {', '.join(list_kinds())}, got "
+                f"{each!r}{did_you_mean(each, list_kinds())}"
             )
     return found
 
 
-def read_bound(text: str, *, where: str = "--where") -> Bound:
+def read_bound(text: str) -> Bound:
     match, value = BOUND.fullmatch(text), math.nan
     with contextlib.suppress(ValueError):
         value = float(match[3]) if match else math.nan
     if match is None or math.isnan(value):
         raise ParameterError(
-            f"a bound must be MEASURE, a sign and a number, got {text!r:.80}",
-            where=where,
-            cure="write for example --where 'max_drawdown<=0.4', in quotes",
+            "a bound must be a measure, a sign and a number, as 'max_drawdown<=0.4', got "
+            f"{text!r:.80}"
         )
-    return Bound(check_measure(match[1], where=where), match[2], value)
+    return Bound(check_measure(match[1], where="a bound"), match[2], value)
 
 
 def check_measure(name: str, *, where: str, others: Sequence[str] = ()) -> str:
     known = (*others, *ABOUT)
+    also = f" or one of {', '.join(others)}" if others else ""
     if name not in known:
         raise ParameterError(
-            f"a measure must be known, got {name!r:.40}{did_you_mean(name, known)}",
-            where=where,
-            cure="docs/metrics.md lists the measures"
-            + (f"; or use {', '.join(others)}" if others else ""),
+            f"{where} must be a measure (docs/metrics.md){also}, got "
+            f"{name!r:.40}{did_you_mean(name, known)}"
         )
     return name
 
@@ -247,14 +242,14 @@ def check_measure(name: str, *, where: str, others: Sequence[str] = ()) -> str:
 def read_time_or_age(text: str, now: int, *, where: str) -> int:
     """Return the time of a date, or of an age before ``now`` such as ``"7d"``, in nanoseconds."""
     with contextlib.suppress(ParameterError):
-        return now - parse_duration(text, where=where)
-    return to_nanoseconds(text, where=where)
+        return now - parse_duration(text)
+    return to_nanoseconds(text, where)
 
 
 def sort_entries(
     entries: Iterable[StoreEntry], by: str = "saved", *, is_reversed: bool = False
 ) -> list[StoreEntry]:
-    check_measure(by, where="--sort", others=FIELDS)
+    check_measure(by, where="sort", others=FIELDS)
     named = sorted(entries, key=lambda each: each.name)
     if by == "seconds":
         sign = -1.0 if is_reversed else 1.0

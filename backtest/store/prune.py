@@ -21,7 +21,7 @@ from backtest.base.saved_result import KINDS
 from backtest.engine.run_kinds import RUN
 from backtest.store.entry import Stamp, StoreEntry
 from backtest.store.find import examine_begun, is_begun
-from backtest.store.kinds import hash_manifest, name_kind, read_json_object
+from backtest.store.kinds import hash_manifest, name_fault, name_kind, read_json_object
 from backtest.store.listing import QUIET, Filter, list_results, sort_entries, try_stamp
 from backtest.tune import OUTCOME, STUDY, TRIALS
 from backtest.validation.validation_files import ACCOUNTS, TITLE
@@ -82,9 +82,7 @@ def delete_chosen(folder: Path, to_delete: Sequence[Deletion]) -> tuple[list[str
             is_gone = is_unchanged(target, each.stamp) and delete_folder(target, each.stamp)
         except OSError as error:
             raise DataError(
-                f"cannot delete the result: {error.strerror or error}",
-                where=str(target),
-                cure="make the folder writable",
+                f"{target}: cannot delete the result: {error.strerror or error}"
             ) from error
         (deleted if is_gone else left).append(each.entry.name)
     return deleted, left
@@ -168,7 +166,7 @@ def find_reason_to_keep(folder: Path) -> str:
             return examine_deleted(folder)
         return examine_result(folder)
     except DataError as error:
-        return str(error).removeprefix(f"{folder}{os.sep}")
+        return name_fault(error, folder)
     except OSError as error:
         return f"it cannot be read: {error.strerror or error}"
 

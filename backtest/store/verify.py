@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,6 +23,7 @@ from backtest.store.kinds import (
     UNKNOWN,
     find_manifest_faults,
     is_foreign_folder,
+    name_fault,
     open_folder,
 )
 from backtest.store.listing import MOST_READS
@@ -100,7 +102,7 @@ def check_folder(folder: Path) -> FolderCheck:
     try:
         kind, manifest = open_folder(folder)
     except BacktestError as error:
-        return FolderCheck(name, UNKNOWN, 0, (describe_fault(error, folder),))
+        return FolderCheck(name, UNKNOWN, 0, (locate_fault(error, folder),))
     files = [each for each in sorted(folder.rglob("*")) if each.is_file() and each.name != LOCK]
     is_study = kind == STUDY_KIND
     try:
@@ -108,17 +110,17 @@ def check_folder(folder: Path) -> FolderCheck:
         faults = list(dict.fromkeys(found)) or list(find_load_faults(folder))
         remarks = list(find_remarks(folder, kind))
     except BacktestError as error:
-        faults, remarks = [describe_fault(error, folder)], []
+        faults, remarks = [locate_fault(error, folder)], []
     except Exception as error:  # a damaged file may raise anything
         faults, remarks = [(MANIFEST, f"cannot be read: {type(error).__name__}: {error}")], []
     return FolderCheck(name, kind, len(files), tuple(faults), tuple(remarks))
 
 
-def describe_fault(error: BacktestError, folder: Path) -> tuple[str, str]:
-    place, _, fault = str(error).partition("\n")[0].partition(": ")
-    if not Path(place).is_relative_to(folder):
-        return ".", str(error).partition("\n")[0]
-    return Path(place).relative_to(folder).as_posix(), fault
+def locate_fault(error: BacktestError, folder: Path) -> tuple[str, str]:
+    text = name_fault(error, folder)
+    name, colon, what = text.partition(": ")
+    is_of_file = bool(colon) and str(error).startswith(f"{folder}{os.sep}")
+    return (name, what) if is_of_file else (".", text)
 
 
 def find_faults(folder: Path, kind: str, manifest: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
@@ -143,7 +145,7 @@ def find_provenance_faults(folder: Path, identity: str) -> Iterator[tuple[str, s
         for name in find_changed_files(folder, identity):
             yield name, "was changed: its hash is not that in the provenance"
     except BacktestError as error:
-        yield describe_fault(error, folder)
+        yield locate_fault(error, folder)
 
 
 def compare_hashes(folder: Path, hashes: Mapping[str, str]) -> Iterator[tuple[str, str]]:
@@ -177,7 +179,7 @@ def find_load_faults(folder: Path) -> Iterator[tuple[str, str]]:
     try:
         load_saved(folder)
     except BacktestError as error:
-        yield describe_fault(error, folder)
+        yield locate_fault(error, folder)
     except Exception as error:  # see verify_folder
         yield ".", f"cannot be loaded: {type(error).__name__}: {error}"
 

@@ -298,9 +298,10 @@ def test_an_account_that_can_never_pay_the_fixed_fee_is_told_so():
 
 
 def test_a_series_of_fixed_fees_must_begin_by_the_first_bar():
-    with pytest.raises(bt.ParameterError, match="must begin by the first bar") as caught:
+    with pytest.raises(
+        bt.ParameterError, match=r"venue\.fees\.per_order: .* begin by the first bar"
+    ):
         play(*[100] * 4, venue=fixed(series({1: 2.0})))
-    assert "Fees.per_order" in caught.value.where
 
 
 def test_a_fixed_fee_may_change_with_time():

@@ -209,7 +209,7 @@ def test_a_column_that_is_not_there_is_refused():
     market = make_market(atr=np.full(300, 2.0), below=np.linspace(1.0, -1.0, 300))
     with pytest.raises(bt.ParameterError, match="no column 'art'; did you mean 'atr'"):
         run(1.0, market, account=bt.Account(stop_loss=bt.Multiple(2.0, "art")))
-    with pytest.raises(bt.DataError, match="a distance must be at least 0"):
+    with pytest.raises(bt.DataError, match=r"account\.trailing_stop must be a distance"):
         run(1.0, market, account=bt.Account(trailing_stop=bt.Multiple(2.0, "below")))
 
 

@@ -111,9 +111,9 @@ def test_a_graced_call_reduces_at_the_rounded_price():
 
 
 def test_a_tick_beyond_the_prices_is_refused():
-    with pytest.raises(bt.ParameterError, match="tick must be at most the lowest price, 100") as e:
+    with pytest.raises(bt.ParameterError, match="tick must be at most the lowest price, 100"):
         play(100, 100, venue=rounded(101.0))
-    assert e.value.where == "Contract.tick"
+
     play(100, 100, venue=venue_of(contract={"tick": 101.0}))
 
 

@@ -132,18 +132,15 @@ def test_the_first_return_is_that_since_the_close_before_only_in_a_resumed_run()
 
 
 @pytest.mark.parametrize(("given", "message"), [
-    ("CCC", "must be an instrument of the run, got 'CCC'"),
-    (1.5, "must be an instrument, weights or prices, got float"),
+    ("CCC", "benchmark must be an instrument of the run, .*got 'CCC'"),
+    (1.5, "benchmark must be .*got float"),
     ({"CCC": 1.0}, "got one of 'CCC'"),
     (pd.Series([1.0], index=[0]), "must be indexed by time"),
     (pd.Series(1.0, index=PAIR.times[:150]), "50 of 200 have none, the first at 2024-01-07"),
 ])  # fmt: skip
-def test_an_impossible_benchmark_is_refused(given, message):
-    with pytest.raises(ParameterError, match=message) as error:
+def test_bad_input_is_refused(given, message):
+    with pytest.raises(ParameterError, match=message):
         run(PAIR, benchmark=given)
-    assert "benchmark" in str(error.value)
-    with pytest.raises(ParameterError, match="got 'AAA'"):
-        run(bt.Market.sample(bars=50), benchmark="AAA")
 
 
 def test_prices_are_matched_by_the_opens_of_bars():

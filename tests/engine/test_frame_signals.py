@@ -5,11 +5,12 @@ import pandas as pd
 import pytest
 
 import backtest as bt
-from backtest.base.errors import BacktestError, ParameterError, PolicyError
+from backtest.base.errors import PolicyError
 from backtest.engine.frame_signals import describe_weights
 from backtest.engine.indicator_rules import resolve_signal
 from backtest.engine.signal_checks import describe_signal_check
 from tests.fast_cases import every_nth
+from tests.refusals import check_refused
 
 LONG = bt.Market.sample(bars=24 * 60)
 MARKETS = bt.Markets(
@@ -144,7 +145,7 @@ BAD = {
     "carried twice": (lambda: FRAME(FEW, GOOD.iloc[[0, 0]], carry=True), "one row per time"),
     "infinite": (lambda: FRAME(FEW, GOOD * np.inf), "must be finite"),
     "days by bars": (lambda: FRAME(FEW, GOOD.iloc[::24]), "bars without one would be flat"),
-    "too short": (lambda: FUNCTION(FEW, lambda seen: GOOD.iloc[:50]), "a row for each bar"),
+    "too short": (lambda: FUNCTION(FEW, lambda seen: GOOD.iloc[:50]), "of 50 by other times"),
     "infinite answer": (lambda: FUNCTION(FEW, lambda seen: {"A": np.inf}), "finite"),
 }
 
@@ -161,14 +162,8 @@ def test_a_rule_at_the_call_is_the_rule_by_name():
 
 
 @pytest.mark.parametrize("case", BAD)
-def test_bad_frames_and_functions_are_refused_with_a_cure(case):
-    call, problem = BAD[case]
-    with pytest.raises(BacktestError) as caught:
-        call()
-    assert isinstance(caught.value, ParameterError | PolicyError)
-    assert problem in caught.value.problem
-    assert caught.value.where
-    assert caught.value.cure
+def test_bad_input_is_refused(case):
+    check_refused(*BAD[case])
 
 
 def test_columns_may_have_the_names_of_instruments():

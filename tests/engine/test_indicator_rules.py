@@ -61,7 +61,7 @@ def test_a_text_names_a_rule_with_its_parameters_in_order():
 
 @pytest.mark.parametrize(("text", "message"), [
     ("rsj", "did you mean 'rsi'"),
-    ("rsi:60:1:2:both:5", "takes 4 parameters, got 5"),
+    ("rsi:60:1:2:both:5", "signal must be rsi:WINDOW:LOW:HIGH:SIDES, got"),
     ("rsi:14:60", "low must be 0 to 50"),
     ("ma-cross:50:20", "fast must be below slow 20, got 50"),
     ("breakout:x", "window must be a whole number"),

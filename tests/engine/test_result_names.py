@@ -94,7 +94,7 @@ def test_a_resumed_run_of_several_needs_no_earlier_bars(two):
     tail = bt.run(PAIR.slice(90, 240), policy, resume=head, **terms)
     np.testing.assert_array_equal(tail.record.values, two.record.values[100:])
     np.testing.assert_array_equal(tail.bars["unit"], two.bars["unit"].iloc[100:])
-    with pytest.raises(bt.ParameterError, match="must have the same instruments, A, B"):
+    with pytest.raises(bt.ParameterError, match="the same instruments in the same order, A, B"):
         bt.run(PAIR.select("A"), policy, resume=head, overlay=policy, **terms)
     fees = VENUE.override({"fees.taker": 0.001})
     others = {"venue": {"A": fees, "B": VENUE}, "account": bt.Account(capital=2_000)}

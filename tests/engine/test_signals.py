@@ -9,15 +9,16 @@ import pandas as pd
 import pytest
 
 import backtest as bt
-from backtest import Market, ParameterError, PolicyError
+from backtest import Market, PolicyError
 from backtest.engine.signals import bollinger, from_function, from_series, ma_cross, rsi
 from backtest.strategies import Constant
 from tests.markets import live, market_of
+from tests.refusals import check_refused
 
 
 @pytest.fixture(scope="module")
 def market() -> Market:
-    return Market.sample(bars=600)
+    return LONG
 
 
 def hour(k: float) -> pd.Timestamp:
@@ -29,7 +30,7 @@ def by_hours(values: dict[float, Any]) -> pd.Series:
     return pd.Series(list(values.values()), index=[hour(k) for k in values])
 
 
-FLAT = market_of(np.full(6, 100.0))
+FLAT, LONG = market_of(np.full(6, 100.0)), Market.sample(bars=600)
 
 
 # ----- from a Series -----
@@ -81,24 +82,6 @@ def test_other_zones_and_units_of_time_are_the_same_moments():
 ])  # fmt: skip
 def test_a_side_that_is_not_taken_is_flat(sides, expected):
     assert from_series(FLAT, by_hours({0: 1.0, 1: -0.5}), sides).tolist() == expected
-
-
-@pytest.mark.parametrize(("series", "text"), [
-    (pd.Series([1.0] * 6), "got a Series by RangeIndex"),
-    (by_hours({0: 1.0}).tz_localize(None), "has no time zone"),
-    (by_hours({2: 1.0, 1: 0.0}), "duplicates, NaT or times that go back"),
-    (by_hours({0: 1.0, 1.5: 0.0}), "must be the open of a bar, 1 of 2 are not"),
-    (by_hours({0: 1.5}), r"must lie in \[-1, 1\], got 1.5 in 1 of 6 bars"),
-    (by_hours({0: math.inf}), r"must lie in \[-1, 1\], got inf"),
-])  # fmt: skip
-def test_a_series_that_does_not_fit_is_refused(series, text):
-    with pytest.raises(ParameterError, match=text):
-        from_series(FLAT, series)
-
-
-def test_an_unknown_side_is_refused():
-    with pytest.raises(ParameterError, match="sides must be one of both, long, short"):
-        from_series(FLAT, by_hours({0: 1.0}), "flat")
 
 
 # ----- from a function -----
@@ -181,33 +164,43 @@ def broken(seen: Market) -> np.ndarray:
     return seen.columns["implied"]
 
 
-@pytest.mark.parametrize(("function", "text"), [
-    (broken, "the signal broken raised KeyError: 'implied'"),
-    (lambda seen: np.ones(3), r"must return one number per bar, 600, returned shape \(3,\)"),
-    (lambda seen: np.ones((600, 2)), r"returned shape \(600, 2\)"),
-    (lambda seen: 1.0, r"returned shape \(\)"),
-    (
-        lambda seen: pd.Series(1.0, index=seen.times + pd.Timedelta("1h")),
-        "returned a Series by other times",
-    ),
+LINE = broken.__code__.co_firstlineno + 1
+SERIES = [
+    (pd.Series([1.0] * 6), "got a Series by RangeIndex"),
+    (by_hours({0: 1.0}).tz_localize(None), "has no time zone"),
+    (by_hours({2: 1.0, 1: 0.0}), "its index goes back"),
+    (by_hours({0: 1.0}).iloc[[0, 0]], "its index has duplicates"),
+    (by_hours({0: 1.0, 1.5: 0.0}), "must be the open of a bar, 1 of 2 are not"),
+    (by_hours({0: 1.5}), "must lie in [-1, 1], got 1.5 in 1 of 6 bars"),
+    (by_hours({0: math.inf}), "must lie in [-1, 1], got inf"),
+]
+FUNCTIONS = [
+    (broken, "the signal broken raised KeyError: 'implied', in "),
+    (broken, f"test_signals.py, line {LINE}, given 600 bars"),
+    (lambda seen: np.ones(3), "must return one number per bar, 600, "),
+    (lambda seen: np.ones((600, 2)), "returned shape (600, 2)"),
+    (lambda seen: 1.0, "returned shape ()"),
+    (lambda seen: pd.Series(1.0, index=seen.times + pd.Timedelta("1h")), "by other times"),
+    (lambda seen: ["long"] * seen.n_bars, "must be numbers"),
+    (lambda seen: np.full(seen.n_bars, 2.0), "must lie in [-1, 1], got 2.0 in 600 of 600"),
+]
+RULES = [
+    (lambda: rsi(FLAT, 2.5), "window must be"),
+    (lambda: ma_cross(FLAT, math.nan, 50), "fast must be"),
+    (lambda: ma_cross(FLAT, 10, 10), "fast must be below slow 10, got 10"),
+    (lambda: rsi(FLAT, low=60), "low must be 0 to 50"),
+    (lambda: bollinger(FLAT, width=0.0), "width must be"),
+    (lambda: from_series(FLAT, by_hours({0: 1.0}), "flat"), "sides must be one of both, long"),
+]
+
+
+@pytest.mark.parametrize(("make", "words"), [
+    *((functools.partial(from_series, FLAT, series), words) for series, words in SERIES),
+    *((functools.partial(from_function, LONG, rule), words) for rule, words in FUNCTIONS),
+    *RULES,
 ])  # fmt: skip
-def test_a_function_that_gives_something_else_is_told_so(function, text, market: Market):
-    with pytest.raises(PolicyError, match=text):
-        from_function(market, function)
-
-
-def test_a_function_that_raises_is_told_with_its_line(market: Market):
-    with pytest.raises(PolicyError) as caught:
-        from_function(market, broken)
-    line = broken.__code__.co_firstlineno + 1
-    assert f"test_signals.py, line {line}, given 600 bars" in caught.value.where
-
-
-def test_words_and_numbers_out_of_range_are_refused(market: Market):
-    with pytest.raises(ParameterError, match="a signal must be numbers"):
-        from_function(market, lambda seen: ["long"] * seen.n_bars)
-    with pytest.raises(ParameterError, match=r"must lie in \[-1, 1\], got 2.0 in 600 of 600"):
-        from_function(market, lambda seen: np.full(seen.n_bars, 2.0))
+def test_bad_input_is_refused(make, words):
+    check_refused(make, words)
 
 
 # ----- named rules -----
@@ -263,22 +256,6 @@ def test_bollinger_bands_are_a_bet_on_reversal(market: Market):
     assert found.tolist() == expected
     assert set(expected) == {-1.0, 0.0, 1.0}
     assert (-bollinger(market, sides="short")).tolist() == np.maximum(-found, 0.0).tolist()
-
-
-def test_windows_and_levels_are_checked(market: Market):
-    for bad in (0, 2.5, math.nan):
-        with pytest.raises(ParameterError, match="window must be"):
-            rsi(market, bad)
-        with pytest.raises(ParameterError, match="fast must be"):
-            ma_cross(market, bad, 50)
-    with pytest.raises(ParameterError, match="fast must be below slow 10, got 10"):
-        ma_cross(market, 10, 10)
-    with pytest.raises(ParameterError, match="low must be 0 to 50"):
-        rsi(market, low=60)
-    with pytest.raises(ParameterError, match="high must be"):
-        rsi(market, high=math.nan)
-    with pytest.raises(ParameterError, match="width must be"):
-        bollinger(market, width=0.0)
 
 
 # ----- in a run -----

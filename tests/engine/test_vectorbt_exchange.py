@@ -90,9 +90,9 @@ def test_directions_and_shares_by_hand():
 
 
 def test_what_is_no_portfolio_is_refused():
-    with pytest.raises(bt.ParameterError, match="a portfolio of vectorbt is needed, got a float"):
+    with pytest.raises(bt.ParameterError, match=r"must be a vectorbt\.Portfolio, got a float"):
         bt.signals.from_vectorbt(1.0)
     two = Portfolio([0.0], [1.0], pd.DatetimeIndex(["2023-01-01"]))
     two._held = pd.DataFrame(np.zeros((1, 2)))
-    with pytest.raises(bt.ParameterError, match="has one column"):
+    with pytest.raises(bt.ParameterError, match="must have one column"):
         bt.signals.from_vectorbt(two)

@@ -370,7 +370,7 @@ def test_a_replay_takes_top_ups_from_the_reserve(mode):
     again = bt.replay(market, run.fills, top_ups=run.top_ups, **terms)
     for name in ("equity", "reserve"):
         np.testing.assert_allclose(again.of_account(name), run.of_account(name), atol=1e-9)
-    with pytest.raises(bt.ParameterError, match="top-ups come from the reserve, 500, got"):
+    with pytest.raises(bt.ParameterError, match="top_ups come from the reserve, 500, got"):
         bt.replay(market, run.fills, top_ups=10.0 * run.top_ups, **terms)
     with pytest.raises(bt.ParameterError, match="top_ups"):
         bt.replay(market, run.fills, top_ups=-run.top_ups, **terms)

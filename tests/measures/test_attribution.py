@@ -256,9 +256,8 @@ def test_rows_by_month_add_up_across_and_down(tmp_path):
 
 def test_an_unknown_period_is_refused():
     result = play(100.0, 100.0)
-    with pytest.raises(bt.ParameterError, match="did you mean 'month'") as refused:
+    with pytest.raises(bt.ParameterError, match="did you mean 'month'"):
         result.attribution(by="months")
-    assert "Result.attribution, by" in str(refused.value)
 
 
 @pytest.mark.parametrize("seed", [1, 5, 11, 23])

@@ -64,7 +64,7 @@ MARKETS = {
         lambda: make_markets(options={"P": PUT.override(expiry="2022-12-01")}),
         "must expire after the first bar",
     ),
-    "no surfaces": (lambda: make_markets(surfaces=None), "needs surfaces of its underlying"),
+    "no surfaces": (lambda: make_markets(surfaces=None), "surfaces must have those of 'BTC'"),
     "a chain in coins": (
         lambda: make_markets(chains={"BTC": bt.Chain.sample()}),
         "must settle as its options",
@@ -76,26 +76,35 @@ RUNS = {
     "no costs": (lambda: run(venue=make_venue(option_costs=None)), "need the costs of their venue"),
     "coin beside linear": (
         lambda: run(make_markets(options={"P": COIN})),
-        "settles in the currency of its balance",
+        "must be 'cash' beside the linear",
     ),
-    "isolated": (lambda: run(margin="isolated", venue_leverage=5), "held in cross margin"),
-    "fills at the close": (lambda: run(fill="next_close"), "fill at the next open"),
+    "isolated": (
+        lambda: run(margin="isolated", venue_leverage=5),
+        "must be 'cross', got 'isolated'",
+    ),
+    "fills at the close": (lambda: run(fill="next_close"), "fill must be 'next_open'"),
     "old surfaces": (
         lambda: run(make_markets(bars=480, max_age="3d")),
         "must be at most 3 days old",
     ),
-    "an expiry inside a day": (lambda: run(daily()), "needs its settlement price"),
-    "a short under brackets": (lambda: run(quantities=schedule(-1.0)), "rule that knows shorts"),
+    "an expiry inside a day": (lambda: run(daily()), "needs a settlement_price"),
+    "a short under brackets": (
+        lambda: run(quantities=schedule(-1.0)),
+        "must be at least 0 with brackets",
+    ),
     "an unknown column": (
         lambda: run(quantities=schedule(columns=["PTU"])),
-        "must be a listed option, got 'PTU'",
+        "listed options, PUT, got 'PTU'",
     ),
     "times between opens": (
         lambda: run(quantities=schedule().shift(freq="7min")),
-        "the open of a bar",
+        "rows by the opens",
     ),
-    "an infinite quantity": (lambda: run(quantities=schedule(np.inf)), "finite or NaN"),
-    "an infinite order": (lambda: run(policy=trading({"leg": ("PUT", np.inf)})), "must be finite"),
+    "an infinite quantity": (lambda: run(quantities=schedule(np.inf)), "must be finite, or NaN"),
+    "an infinite order": (
+        lambda: run(policy=trading({"leg": ("PUT", np.inf)})),
+        "must be a finite number",
+    ),
     "an unlisted contract": (
         lambda: run(policy=trading({"leg": ("CALL", 1.0)})),
         "must be one of those listed",

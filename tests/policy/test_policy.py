@@ -132,7 +132,7 @@ def test_parameters_are_inherited():
 def test_run_refuses_what_is_no_policy():
     with pytest.raises(ParameterError, match="policy must be a Policy") as caught:
         live(VolTarget)  # type: ignore[arg-type]
-    assert "instance" in caught.value.cure
+    assert "add ()" in str(caught.value)
     with pytest.raises(ParameterError, match="policy must be a Policy"):
         live(1.0)  # type: ignore[arg-type]
 
@@ -170,7 +170,7 @@ def observing(observe: Callable[[bt.Market], Any]) -> bt.Policy:
 def test_columns_must_be_named_numbers_by_bar(observe: Callable[[bt.Market], Any], problem: str):
     with pytest.raises(PolicyError, match=re.escape(problem)) as caught:
         live(observing(observe))
-    assert "Observing.observe" in caught.value.where or "test_policy.py" in caught.value.where
+    assert "Observing" in str(caught.value)
 
 
 def test_columns_may_be_integers_booleans_and_lists():

@@ -111,7 +111,7 @@ def test_a_row_of_a_sweep_is_its_run():
             lambda: bt.run(
                 make_pair()["B"], Hold(), venue=expire("2024-01-01T03:00")["B"], **TERMS
             ),
-            r"cut the market: market.between\(end='2024-01-01T03:00'\)",
+            r"cut it: market.between\(end='2024-01-01T03:00'\)",
         ),
     ],
 )  # fmt: skip

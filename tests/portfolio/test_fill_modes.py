@@ -168,7 +168,7 @@ def test_a_health_factor_needs_a_requirement_of_each_position():
     )
     terms = {"liquidation.mode": "partial", "liquidation.step": 0.5}
     venue = make_venue().override({**terms, "liquidation.full_below_health": 0.95})
-    with pytest.raises(ParameterError, match="full_below_health needs a requirement of each"):
+    with pytest.raises(ParameterError, match="full_below_health of AAA must be 0"):
         bt.run(simulate_pair(20), Hold(), venue=venue, account=bt.Account(requirement=rule))
 
 

@@ -194,15 +194,6 @@ def test_risk_of_a_flat_portfolio_is_unknown():
     assert np.isnan(diversification_ratio(np.zeros(2), np.eye(2)))
 
 
-def test_an_overlay_must_not_read_a_position():
-    class Careful(bt.Policy):
-        def leverage(self, bar, account):
-            return 1.0 if account.liquidation_price > 0.0 else 0.5
-
-    with pytest.raises(ParameterError, match="an overlay has no venue"):
-        run(simulate_pair(20), overlay=Careful())
-
-
 def test_an_infinite_overlay_is_an_error():
     class Endless(bt.Policy):
         def leverage(self, bar, account):
@@ -240,12 +231,6 @@ def test_a_row_of_a_sweep_is_its_run():
         alone = bt.run(markets, Hold(level), overlay=Hold(0.5), **terms)
         assert row.final_equity == alone.metrics["final_equity"]
         assert row.turnover == alone.metrics["turnover"]
-
-
-def test_a_sweep_refuses_what_it_does_not_support():
-    terms = {"account": bt.Account(capital=1_000.0)}
-    with pytest.raises(ParameterError, match="none for BBB"):
-        bt.sweep(simulate_pair(20), Hold, {"level": [1.0]}, venue={"AAA": make_venue()}, **terms)
 
 
 class TenPercent:

@@ -7,7 +7,6 @@ import pandas as pd
 import pytest
 
 import backtest as bt
-from backtest.base.errors import DataError, ParameterError
 from backtest.engine import Result
 from backtest.engine.policy_contract import Probe
 from tests.portfolio.portfolio_helpers import (
@@ -18,6 +17,7 @@ from tests.portfolio.portfolio_helpers import (
     make_venue,
     simulate_pair,
 )
+from tests.refusals import check_refused
 
 pytestmark = pytest.mark.filterwarnings("ignore::UserWarning")
 
@@ -91,26 +91,23 @@ def test_a_dividend_of_the_last_bar_is_paid_once():
     assert rest.events["kind"].tolist() == ["delisted"]
 
 
+ACCOUNT = replace(TERMS["account"], collateral=(), negative_limit=None)
+EARLY = FLOWS.set_axis(MARKETS.times[[9, 40, 60]])
+REFUSED = [
+    ({"venue": make_venue(taker=0.002)}, "must keep the same rules, got another venue"),
+    ({"policy": Probe(most=1.0), "overlay": Hold(0.7)}, "got another policy, overlay"),
+    ({"account": replace(ACCOUNT, flows=EARLY)}, "got another account"),
+    ({"market": MARKETS.select("BBB", "AAA")}, "the same instruments in the same order, AAA, BBB"),
+    ({"market": MARKETS.prefix(40)}, "must hold the bar of"),
+    ({"market": simulate_pair(90, seed=1)}, "the mark close of AAA"),
+    ({"start": MARKETS.times[50]}, "start must be left out with resume"),
+    ({"resume": "earlier"}, "resume must be a result of several positions"),
+]
+
+
 def test_what_does_not_join_is_refused():
-    terms = {**TERMS, "account": replace(TERMS["account"], collateral=(), negative_limit=None)}
-    begun = bt.run(MARKETS.prefix(40), POLICY, **terms)
-    dear = {**terms, "venue": make_venue(taker=0.002)}
-    with pytest.raises(ParameterError, match="must keep the same rules, got another venue"):
-        bt.run(MARKETS, POLICY, resume=begun, **dear)
-    with pytest.raises(ParameterError, match="got another policy, overlay"):
-        bt.run(MARKETS, Probe(most=1.0), resume=begun, **{**terms, "overlay": Hold(0.7)})
-    early = FLOWS.set_axis(MARKETS.times[[9, 40, 60]])
-    moved = {**terms, "account": replace(terms["account"], flows=early)}
-    with pytest.raises(ParameterError, match="got another account"):
-        bt.run(MARKETS, POLICY, resume=begun, **moved)
-    with pytest.raises(ParameterError, match="must have the same instruments, AAA, BBB"):
-        bt.run(MARKETS.select("BBB", "AAA"), POLICY, resume=begun, **terms)
-    with pytest.raises(DataError, match="must hold the bar of"):
-        bt.run(MARKETS.prefix(40), POLICY, resume=begun, **terms)
-    with pytest.raises(ParameterError, match="got a start as well"):
-        bt.run(MARKETS, POLICY, resume=begun, start=MARKETS.times[50], **terms)
-    with pytest.raises(ParameterError, match="can only continue a result of several"):
-        bt.run(MARKETS, POLICY, resume="earlier", **terms)
-    other = simulate_pair(90, seed=1)
-    with pytest.raises(DataError, match="the mark close of AAA"):
-        bt.run(other, POLICY, resume=begun, **terms)
+    terms = {**TERMS, "account": ACCOUNT, "policy": POLICY}
+    begun = bt.run(MARKETS.prefix(40), **terms)
+    for changed, words in REFUSED:
+        given = {"market": MARKETS, "resume": begun, **terms, **changed}
+        check_refused(lambda given=given: bt.run(**given), words)

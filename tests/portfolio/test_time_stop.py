@@ -117,8 +117,3 @@ def test_compiled_is_plain_and_rows_of_a_sweep_are_runs():
     for _, row in table.iterrows():
         run = bt.run(market, Constant(leverage=row["leverage"]), **terms)
         assert row["total_return"] == run.metrics["total_return"]
-
-
-def test_a_time_of_an_unknown_instrument_is_refused():
-    with pytest.raises(bt.ParameterError, match=r"got an unknown .B."):
-        live(make_market([100.0] * 4), max_holding={"B": "1d"})

@@ -1,6 +1,7 @@
 """The files of a baseline: the same bytes, edits by hand, damage, and rewriting."""
 
 import json
+import re
 
 import pytest
 
@@ -73,9 +74,8 @@ DAMAGE = {
 def test_a_damaged_baseline_is_refused(damage, was, tmp_path):
     DAMAGE[damage](save_baseline(was, tmp_path))
     (path,) = tmp_path.glob("*.json")
-    with pytest.raises(DataError) as caught:
+    with pytest.raises(DataError, match=re.escape(f"{tmp_path}")):
         load_baseline(path)
-    assert str(tmp_path) in caught.value.where
 
 
 def test_bars_of_another_run_are_refused(was, tmp_path):

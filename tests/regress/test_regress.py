@@ -157,8 +157,8 @@ def test_other_bars_cannot_be_measured(was):
     shorter = take(run(data=market().prefix(24 * DAYS - 1)))
     verdict = compare_baselines(was, shorter)
     assert verdict.exit_code == 2
-    assert "960 of" in verdict.trouble.problem
-    assert "959 of" in verdict.trouble.problem
+    assert "960 of" in verdict.reason
+    assert "959 of" in verdict.reason
 
 
 def test_a_measure_that_is_no_more_cannot_be_measured(was):

@@ -17,6 +17,7 @@ from backtest.report.page.figures import LIGHT
 from backtest.report.page.formats import write_page, write_text
 from backtest.report.write import build_page
 from backtest.store.find import find_folder
+from tests.refusals import check_refused
 
 
 def test_json_holds_the_numbers_and_null_for_those_that_are_none(page, result):
@@ -39,18 +40,13 @@ def test_markdown_holds_the_tables_and_names_the_charts(page):
 def test_the_format_is_that_of_the_name_unless_it_is_said(page, tmp_path):
     assert write_page(page, tmp_path / "a.json").read_text().startswith("{")
     assert write_page(page, tmp_path / "a.txt", "md").read_text().startswith("# ")
-    with pytest.raises(ParameterError, match="format"):
-        write_page(page, tmp_path / "a.txt", "pdf")
-    with pytest.raises(DataError, match="cannot write"):
-        write_page(page, tmp_path / "a.json" / "b.md")
-
-
-@pytest.mark.parametrize("given", [("a.png",), ("a.html", "png")])
-def test_a_picture_is_refused(page, tmp_path, given):
-    name, *format_ = given
-    with pytest.raises(ParameterError, match="cannot be a picture") as caught:
-        write_page(page, tmp_path / name, *format_)
-    assert "a button that saves it as a picture" in caught.value.cure
+    for name, format_, words in (
+        ("a.txt", "pdf", "format must be one of"),
+        ("a.json/b.md", None, "cannot write"),
+        ("a.png", None, "cannot be a picture"),
+        ("a.html", "png", "a button that saves it as a picture"),
+    ):
+        check_refused(lambda: write_page(page, tmp_path / name, format_), words)  # noqa: B023
 
 
 def test_plot_is_a_figure_of_the_account(result):
@@ -77,9 +73,8 @@ def test_a_full_disk_leaves_the_older_report_and_nothing_else(result, tmp_path, 
         raise OSError(errno.ENOSPC, "No space left on device")
 
     monkeypatch.setattr(Path, "write_text", fill)
-    with pytest.raises(DataError, match="No space left on device") as caught:
+    with pytest.raises(DataError, match=r"run\.md: .*No space left on device"):
         result.report(path)
-    assert caught.value.where == str(path)
     assert path.read_bytes() == before
     assert [each.name for each in tmp_path.iterdir()] == ["run.md"]
 

@@ -30,18 +30,12 @@ def observe(policy: Policy, market: Market) -> dict[str, FloatArray]:
         raise
     except Exception as error:
         raise PolicyError(
-            f"{type(policy).__name__}.observe raised {type(error).__name__}: {error}",
-            where=format_location(error, type(policy).observe),
-            cure=suggest_column(error, market),
+            f"{type(policy).__name__}.observe raised {type(error).__name__}: {error}, in "
+            f"{format_location(error, type(policy).observe)}"
+            + f"; the further columns of this market are {', '.join(market.columns) or 'none'}"
+            * isinstance(error, KeyError)
         ) from error
     return check_columns(policy, columns, market.n_bars)
-
-
-def suggest_column(error: Exception, market: Market) -> str:
-    if isinstance(error, KeyError):
-        own = ", ".join(market.columns) or "none"
-        return f"the further columns of this market are {own}; add one with market.with_columns"
-    return "correct observe; it receives the market and returns a dict of columns"
 
 
 def observe_checked(policy: Policy, market: Market) -> tuple[dict[str, FloatArray], Causality]:

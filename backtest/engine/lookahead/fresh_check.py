@@ -145,9 +145,8 @@ def refuse(checker: CausalityChecker, bar: int, ours: str, theirs: str) -> Polic
     errors = checker.errors
     return PolicyError(
         f"{errors.name} keeps something between calls: {ours} in this process, {theirs} in a fresh "
-        "one that is given the same bars",
-        where=f"{errors.where}, bar {bar}, {format_time(int(errors.market.time[bar]))}",
-        cure=CURE,
+        f"one that is given the same bars, at {errors.where}, bar {bar}, "
+        f"{format_time(int(errors.market.time[bar]))} UTC; {CURE}"
     )
 
 

@@ -1,4 +1,4 @@
-"""Errors of columns that look ahead: the bar, both values, both parts, and the cure."""
+"""Errors of columns that look ahead: the bar, both values, and both parts."""
 
 from __future__ import annotations
 
@@ -94,8 +94,8 @@ class PeekErrors:
 
     def _refuse(self, found: Difference, problem: str, cure: str) -> PolicyError:
         bar = found.part.first + int(found.rows[0])
-        where = f"{self.where}, bar {bar}, {format_time(int(self.market.time[bar]))}"
-        return PolicyError(f"{self.name} {problem}", where=where, cure=cure)
+        time = format_time(int(self.market.time[bar]))
+        return PolicyError(f"{self.name} {problem}, at {self.where}, bar {bar}, {time} UTC; {cure}")
 
     def _name_bars(self, part: MarketPart) -> str:
         if part.is_continued:

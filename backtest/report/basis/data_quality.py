@@ -5,7 +5,13 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Any, NamedTuple
 
-from backtest.base import BacktestError, capitalize, describe_origin, format_percent, to_plain
+from backtest.base import (
+    BacktestError,
+    describe_fault,
+    describe_origin,
+    format_percent,
+    to_plain,
+)
 from backtest.market import (
     BarsQuality,
     Count,
@@ -52,10 +58,8 @@ def examine(data: Mapping[str, Any], source: str) -> Examined:
             for name, each in parts.items()
         }
     except (BacktestError, OSError) as error:
-        reason = str(error.strerror) if isinstance(error, OSError) else error.problem
-        text = "" if isinstance(error, OSError) else error.cure
-        cure = f" {capitalize(text)}." if text else ""
-        return Examined({}, f"The quality of the data is not in this report: {reason}.{cure}")
+        reason = describe_fault(error)
+        return Examined({}, f"The quality of the data is not in this report: {reason}.")
     return Examined(found)
 
 

@@ -57,11 +57,7 @@ def save_text(text: str, path: Path) -> Path:
             with replace_file(path.resolve()) as draft:
                 draft.write_text(text, encoding="utf-8", newline="\n")
     except OSError as error:
-        raise DataError(
-            f"cannot write the report: {error.strerror or error}",
-            where=str(path),
-            cure="choose another file with --out, or free some space",
-        ) from error
+        raise DataError(f"{path}: cannot write the report: {error.strerror or error}") from error
     return path
 
 
@@ -69,20 +65,15 @@ def choose_format(path: Path, format_: str | None) -> str:
     ending = path.suffix.lstrip(".").lower()
     if (format_ or ending) == "png":
         raise ParameterError(
-            f"a report cannot be a picture, got {format_ or path.name!r}",
-            where="report",
-            cure="write HTML: each chart has a button that saves it as a picture",
+            f"a report cannot be a picture, got {format_ or path.name!r}; each chart of an HTML "
+            "report has a button that saves it as a picture"
         )
     if format_ is None and ending and ending not in FORMATS:
         endings = ", ".join(f".{each}" for each in FORMATS)
-        raise ParameterError(
-            f"a report must end in one of {endings}, got {path.name!r}",
-            where="report",
-            cure=f"name it {path.stem}.html",
-        )
+        raise ParameterError(f"a report must end in one of {endings}, got {path.name!r}")
     if format_ is None:
         format_ = ending or "html"
-    Choice(*FORMATS).check("format", format_, where="report, format")
+    Choice(*FORMATS).check("format", format_)
     return format_
 
 

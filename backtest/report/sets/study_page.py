@@ -10,9 +10,7 @@ import numpy as np
 
 from backtest.base import (
     DataError,
-    Either,
     FloatArray,
-    Phrase,
     capitalize,
     format_number,
     format_percent,
@@ -58,7 +56,6 @@ if TYPE_CHECKING:
     from backtest.tune import Study, Verdict
 
 MOST_POINTS = 3000
-RESUMED = Either("bt.tune with resume=True", "its command with --resume")
 COMPARED = (
     "total_return", "cagr", "volatility", "sharpe", "max_drawdown", "calmar", "turnover",
     "liquidations",
@@ -68,9 +65,8 @@ COMPARED = (
 def build_study(study: Study, background: Background = NOTHING) -> Page:
     if not study.trials:
         raise DataError(
-            "a report of a study needs at least one set, this one evaluated none",
-            where=str(study.folder or "Study.report"),
-            cure=Phrase("continue the search, {}", RESUMED),
+            "a report of a study needs at least one set, this one evaluated none; continue it with "
+            "bt.tune(resume=True)"
         )
     explored = explore_study(study)
     measure = functools.cache(lambda: measure_importance(explored))
