@@ -16,6 +16,7 @@ from backtest.compare.shared_terms import SharedTerms
 from backtest.engine import (
     Result,
     as_of,
+    count_at,
     count_periods,
     earn_cash,
     finish,
@@ -24,7 +25,7 @@ from backtest.engine import (
     run_account,
 )
 from backtest.engine.run_warnings import OF_EACH_RUN
-from backtest.measures import Sampled, find_cost_rates, max_drawdown
+from backtest.measures import Sampled, find_cost_rates
 from backtest.measures.performance import LEAST_DEVIATION
 
 
@@ -56,15 +57,13 @@ def measure_account(result: Result) -> dict[str, float]:
 
 def measure_in_quote(result: Result) -> dict[str, float]:
     """Return growth and deepest fall at closes in the quote currency, of an account in one coin."""
-    inverse = [i for i, each in enumerate(result.list_venues()) if each.contract.kind == "inverse"]
-    if not inverse or result.account.rates is not None:
+    venues = zip(result.list_venues(), result.marks.T, strict=True)
+    of_coins = [marks for venue, marks in venues if venue.contract.kind == "inverse"]
+    marks = next((each for each in of_coins if np.isfinite(each).all()), None)
+    if marks is None:
         return {}
-    value = result.of_account("unit") * result.marks[:, inverse[0]]
-    value = value[np.isfinite(value)]
-    growth = fall = math.nan
-    if len(value) and value[0] > 0.0:
-        growth, fall = float(value[-1] / value[0]) - 1.0, max_drawdown(value / value[0])
-    return {"total_return_quote": growth, "max_drawdown_quote": fall}
+    metrics = count_at(result, marks, float(marks[0])).metrics
+    return {f"{name}_quote": metrics[name] for name in ("total_return", "max_drawdown")}
 
 
 def count_years(result: Any) -> float:

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from backtest.engine.compile.recipe import Place, Recipe, count_slots, make_recipe, may_refer_to
     from backtest.engine.compile.recipe import pack_brackets, pack_columns, read_parameter
     from backtest.engine.compile.recipe import write_decide, write_recipe
+    from backtest.engine.counted_result import CountedResult, count_at
     from backtest.engine.deciders import Deciders
     from backtest.engine.directions import Directions, read_directions
     from backtest.engine.fee_days import TradedDays, start_day, with_fees

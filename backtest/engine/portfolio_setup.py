@@ -20,6 +20,7 @@ from backtest.base import (
 )
 from backtest.engine.benchmark import Benchmark, BenchmarkLike, index_traded, read_benchmark
 from backtest.engine.frame_signals import describe_weights
+from backtest.engine.indicator_rules import resolve_signal
 from backtest.engine.option_checks import check_traders
 from backtest.engine.portfolio_checks import (
     check_portfolio,
@@ -122,6 +123,7 @@ def set_up(
     venues, account = check_panel(markets, account, venue)
     check_margin_policies(policies, account)
     check_traders(policies, above, markets)
+    signal = resolve_signal(signal, markets)
     if resume is None:
         first = find_start_bar(markets, start)
     else:

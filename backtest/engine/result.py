@@ -18,6 +18,7 @@ from backtest.base import (
     reading_folder,
 )
 from backtest.base.units import DAY, YEAR_DAYS
+from backtest.engine.counted_result import CountedResult, count_in
 from backtest.engine.limit_orders import list_limit_orders
 from backtest.engine.option_results import list_held
 from backtest.engine.option_rolls import RollSplit, tabulate_rolls
@@ -35,6 +36,7 @@ from backtest.engine.result_text import write_summary
 from backtest.engine.run_record import RunRecord
 from backtest.engine.trades import Trades, list_run_trades
 from backtest.engine.vectorbt_exchange import convert
+from backtest.market import Market
 from backtest.measures import (
     AccountHistory,
     Attribution,
@@ -131,6 +133,17 @@ class Result(RunRecord, Reportable):
         See :func:`backtest.engine.option_rolls.tabulate_rolls`.
         """
         return tabulate_rolls(self, self.options, by)
+
+    @checked
+    def counted_in(self, market: Market) -> CountedResult:
+        """Count an account that settles in a coin in the currency of a market, at its marks.
+
+        Equity and unit value at a close times the mark there, which the market (its bars may be
+        shorter) must have; the account starts at the mark of its first close, a resumed one at that
+        before. ``bars`` have ``equity`` and ``drawdown``, ``returns`` are those of sampling
+        periods, ``metrics`` have a risk-free rate of 0 and the coin itself as the market.
+        """
+        return count_in(self, market)
 
     @property
     def limit_orders(self) -> pd.DataFrame:

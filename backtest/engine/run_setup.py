@@ -106,10 +106,10 @@ def set_up_run(
         market, signal, policy=policy, venue=venue, account=account, overlay=overlay
     )
     markets = take_markets(market, policy, venue, account, resume)
-    signal = resolve_signal(signal, market)
     has_one = fits_one_position(markets, policy, venue, account, overlay)
     earlier: Any = read_resume(resume, start, is_of_fast_loop=has_one)
     if has_one:
+        signal = resolve_signal(signal, market)
         policy, venue, account, signal = take_only(markets, policy, venue, account, signal)
         check_settings(next(iter(markets.values())), account, venue, sampling, calendar)
         return set_up_one(
@@ -140,7 +140,7 @@ def set_up_run(
     )
     check_rules(earlier, setup.policies, setup.overlay, setup.venues, setup.account)
     warn_of_market(setup.markets, setup.venues, setup.first)
-    warn_of_weights(signal, markets)
+    warn_of_weights(setup.given, markets)
     warn_of_options(setup.markets, setup.inputs.feed.options, setup.policies, setup.overlay)
     return setup
 

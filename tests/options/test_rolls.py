@@ -1,15 +1,12 @@
 """The cost of options by roll and by leg, by hand."""
 
 from pathlib import Path
-from types import SimpleNamespace
-from typing import Any
 
 import numpy as np
 import pytest
 
 import backtest as bt
 from backtest.cli.run_command import result_to_dict
-from backtest.compare.compared_accounts import measure_in_quote
 from backtest.engine.option_rolls import share_costs
 from backtest.policy.option_rule import orders_at_rolls, trades_nothing
 from backtest.strategies import Collar, Constant, CoveredCall, LongVolatility, TailHedge
@@ -123,21 +120,6 @@ def test_a_sweep_and_the_head_of_a_run_have_the_cost_of_options(hedged: bt.Resul
     assert f"Cost of options</span><br><b>{100 * hedged.metrics['options_cost_annual']:.2f}" in told
     assert "per year, without premiums" in told
     assert "Cost of options" not in run(Constant(1.0), days=1)._repr_html_()
-
-
-@pytest.mark.parametrize("unit", [[0.0, 0.0], [np.nan, np.nan]])
-def test_growth_in_quote_of_an_account_worth_nothing_is_unknown(unit: list[float]):
-    """At its first close, or at all of them."""
-    venue = SimpleNamespace(contract=bt.Contract(kind="inverse", size=1.0))
-    result: Any = SimpleNamespace(
-        list_venues=lambda: [venue],
-        account=bt.Account(),
-        of_account=lambda _: np.array(unit),
-        marks=np.full((2, 1), 30_000.0),
-    )
-    found = measure_in_quote(result)
-    assert [*found] == ["total_return_quote", "max_drawdown_quote"]
-    assert np.isnan([*found.values()]).all()
 
 
 def test_the_report_has_the_rolls(hedged: bt.Result, tmp_path: Path):
