@@ -112,7 +112,7 @@ def time_process(*words: str) -> Callable[[], float]:
 def time_risk(market: bt.Market, policy: bt.Policy) -> Callable[[], float]:
     """Return a function that takes an account through paths and says ns per bar of a path."""
     paths = bt.simulate_paths(market, "filtered", paths=PATHS, horizon=f"{PATH_BARS}h", seed=1)
-    runner = make_runner(paths, policy, venue=VENUE, account=bt.Account(), where="ratios")
+    runner = make_runner(paths, policy, venue=VENUE, account=bt.Account())
     timed = time_work(lambda: [None for _ in runner.run_chunks()])
     return lambda: timed() / (PATHS * PATH_BARS) * 1e9
 

@@ -41,7 +41,7 @@ def time_paths(market: bt.Market, model: Any, bridge: int, count: int) -> float:
     )
     venue = bt.Venue.preset("binance-usdm", "BTCUSDT", at="latest")
     account = bt.Account(capital=10_000)
-    runner = make_runner(paths, Hold(), venue=venue, account=account, where="benchmark")
+    runner = make_runner(paths, Hold(), venue=venue, account=account)
     for _ in runner.run_chunks(count=64):
         pass
     start = time.process_time()
@@ -56,7 +56,7 @@ def time_panel(market: bt.Market, count: int) -> float:
     paths = bt.simulate_paths(markets, "filtered", paths=count, horizon=f"{HOURS}h", seed=1)
     venue = bt.Venue.preset("binance-usdm", "BTCUSDT", at="latest")
     account = bt.Account(capital=10_000)
-    runner = make_runner(paths, Hold(), venue=venue, account=account, where="benchmark")
+    runner = make_runner(paths, Hold(), venue=venue, account=account)
     for _ in runner.run_chunks(count=8):
         pass
     start = time.process_time()

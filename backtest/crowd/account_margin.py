@@ -41,10 +41,8 @@ def read_forced_rules(venue: Venue) -> ForcedRules:
     terms = venue.liquidation
     if terms.full_below_health > 0.0:
         raise ParameterError(
-            "forced sales of a crowd do not support full_below_health, "
-            f"got {terms.full_below_health:g}",
-            where="Liquidation.full_below_health",
-            cure="leave it out: steps close their share at any health factor",
+            "liquidation.full_below_health must be left out for a crowd, "
+            f"got {terms.full_below_health:g}"
         )
     fee, slippage = (
         read_newest(getattr(terms, name), f"venue.liquidation.{name}", "in a crowd")

@@ -16,12 +16,10 @@ from backtest.base import (
     Choice,
     Number,
     ParameterError,
-    Place,
     check_range,
     checked_only,
     parse_duration,
     record_making,
-    repr_plain,
     to_plain,
 )
 from backtest.base.units import DAY
@@ -43,7 +41,7 @@ from backtest.crowd.crowd import Crowd
 from backtest.crowd.crowd import find_price as find_start
 from backtest.crowd.forced_prices import CascadeTerms, Pressure, find_price
 from backtest.crowd.forced_round import Round, RoundOutcome, do_round
-from backtest.crowd.impact import Impact, ImpactCurve, check_impact
+from backtest.crowd.impact import Impact, ImpactCurve
 from backtest.crowd.liquidation_ladder import build_ladder, sweep_ladder
 from backtest.crowd.own_account import describe_own_account, read_own_account
 from backtest.engine import Result
@@ -53,7 +51,6 @@ if TYPE_CHECKING:
     from backtest.base import FloatArray
 
 MOST_ROUNDS = 200_000
-WHERE = "bt.cascade"
 
 
 class Settings(NamedTuple):
@@ -66,7 +63,7 @@ class Settings(NamedTuple):
 
 
 @record_making
-@checked_only("progress", "crowd", "venue")
+@checked_only("progress", "crowd", "venue", "impact")
 def cascade(  # noqa: PLR0913 - keywords, each with a default that is said
     crowd: Crowd,
     venue: Venue,
@@ -142,13 +139,12 @@ def cascade(  # noqa: PLR0913 - keywords, each with a default that is said
     So the last price is the clearing price nearest to that before the shock; ``clearing_prices``
     has the others.
     """
-    check_arguments(crowd, venue)
-    start = find_start(price, None, crowd.price, WHERE)
+    if venue.contract.is_spot:
+        raise ParameterError("venue must have margined positions, got one of kind 'spot'")
+    start = find_start(price, None, crowd.price)
     known = crowd.at_venue(venue)
     market = crowd.market
-    curve = check_impact(impact, where=WHERE).curve(
-        volume=volume, market=market, contract=venue.contract
-    )
+    curve = impact.curve(volume=volume, market=market, contract=venue.contract)
     settings = read_settings(shock, insurance, adl, recovery, round_time, margin, curve)
     own = read_own_account(me, venue, start)
     everyone = known if own is None else own.join(known)
@@ -210,15 +206,11 @@ def run_rounds(
             return rows, outcomes, mark
         if len(rows) > MOST_ROUNDS:
             raise AccountingError(
-                f"a cascade did not end in {MOST_ROUNDS:,} rounds, {len(failing)} still fail",
-                where=WHERE,
-                cure="this is a defect of the package: report it with the crowd and the arguments",
+                f"a cascade did not end in {MOST_ROUNDS:,} rounds, {len(failing)} still fail"
             )
         before = sum_money(state, float(to_value(state.rules, mark)))
         done = do_round(state, terms, failing, mark, pressure, len(rows))
-        off = check_conservation(
-            state, float(to_value(state.rules, mark)), before, f"{WHERE}, round {len(rows)}"
-        )
+        off = check_conservation(state, float(to_value(state.rules, mark)), before, len(rows))
         flow = pressure.flow + done.flow
         fall = float(terms.curve.fall(flow))
         price = find_price(terms, fall)
@@ -270,7 +262,7 @@ def measure_reproduction(outcomes: list[RoundOutcome]) -> float:
 def count_days_empty(rows: list[Round], round_time: str) -> float:
     if not 0.0 < rows[0].insurance < math.inf:
         return 0.0
-    length = parse_duration(round_time, where=Place("round_time", of=WHERE))
+    length = parse_duration(round_time)
     empty = sum(each.insurance <= SLACK * rows[0].insurance for each in rows)
     return empty * length / DAY
 
@@ -302,22 +294,6 @@ def tabulate_outcomes(state: CascadeState, n: int) -> pd.DataFrame:
 # ------------------------------------------------------------------------------------- arguments
 
 
-def check_arguments(crowd: object, venue: object) -> None:
-    for name, value, kind in (("crowd", crowd, Crowd), ("venue", venue, Venue)):
-        if not isinstance(value, kind):
-            raise ParameterError(
-                f"{name} must be a {kind.__name__}, got {repr_plain(value)}",
-                where=Place(name, of=WHERE),
-                cure=f"pass bt.{kind.__name__}...",
-            )
-    if isinstance(venue, Venue) and venue.contract.is_spot:
-        raise ParameterError(
-            "the positions of a crowd must be margined, got a venue of kind 'spot'",
-            where=Place("venue", of=WHERE),
-            cure="pass the venue of a perpetual: bt.Venue.preset('binance-usdm', 'BTCUSDT')",
-        )
-
-
 def read_settings(
     shock: float,
     insurance: float,
@@ -327,15 +303,13 @@ def read_settings(
     margin: float,
     curve: ImpactCurve,
 ) -> Settings:
-    Number(-1.0, 10.0, open_low=True).check("shock", shock, where=Place("shock", of=WHERE))
-    fund = check_range("insurance", insurance, where=Place("insurance", of=WHERE), low=0.0)
+    Number(-1.0, 10.0, open_low=True).check("shock", shock)
+    fund = check_range("insurance", insurance, low=0.0)
     if adl is not None:
-        Choice("queue", "pro-rata").check("adl", adl, where=Place("adl", of=WHERE))
-    step = parse_duration(round_time, where=Place("round_time", of=WHERE))
+        Choice("queue", "pro-rata").check("adl", adl)
+    step = parse_duration(round_time, "round_time")
     decay = 1.0
     if recovery is not None:
-        decay = 0.5 ** (step / parse_duration(recovery, where=Place("recovery", of=WHERE)))
-    rise = check_range(
-        "margin", margin, where=Place("margin", of=WHERE), low=0.0, high=100.0, open_low=True
-    )
+        decay = 0.5 ** (step / parse_duration(recovery, "recovery"))
+    rise = check_range("margin", margin, low=0.0, high=100.0, open_low=True)
     return Settings(float(shock), fund, adl, decay, rise, curve)

@@ -86,11 +86,7 @@ class Cascade(SavedResult):
     def crowd(self) -> Crowd:
         """The crowd, at the venue of the cascade; not stored with a saved one."""
         if self._crowd is None:
-            raise ParameterError(
-                "a loaded cascade has no crowd",
-                where="Cascade.crowd",
-                cure="make the crowd again; its ladder is in Cascade.ladder",
-            )
+            raise ParameterError("a loaded cascade has no crowd; its ladder is in Cascade.ladder")
         return self._crowd
 
     @property

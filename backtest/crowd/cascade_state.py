@@ -93,7 +93,7 @@ def sum_money(state: CascadeState, value: float) -> float:
     return accounts + liquidity - state.fund_paid + state.fees - state.unpaid
 
 
-def check_conservation(state: CascadeState, value: float, before: float, where: str) -> float:
+def check_conservation(state: CascadeState, value: float, before: float, number: int) -> float:
     size = float(np.sum(np.abs(state.first_quantity)))
     gap = abs(float(np.sum(state.quantity)) + state.liquidity_quantity) / max(size, 1.0)
     money = max(float(np.sum(np.abs(state.first_equity))), size * abs(value), 1.0)
@@ -101,9 +101,7 @@ def check_conservation(state: CascadeState, value: float, before: float, where: 
     off = max(abs(after - before) / money, gap)
     if not off <= SLACK:
         raise AccountingError(
-            f"the books of the crowd must balance to {SLACK:g}, were off by {off:.3g}: "
-            f"{before!r} before and {after!r} after",
-            where=where,
-            cure="this is a defect of the package: report it with the crowd and the arguments",
+            f"the books of the crowd must balance to {SLACK:g}, were off by {off:.3g} in round "
+            f"{number}: {before!r} before and {after!r} after"
         )
     return off

@@ -13,12 +13,10 @@ import pandas as pd
 from backtest.base import (
     FloatArray,
     ParameterError,
-    Place,
     Range,
     check_range,
     checked,
     checked_fields,
-    repr_plain,
 )
 from backtest.crowd.account_margin import (
     find_bankruptcy_prices,
@@ -106,20 +104,17 @@ class Crowd:
         ParameterError
             If a column is missing, or a value is not a positive finite number.
         """
-        where = "bt.Crowd.from_positions"
-        check_frame(frame, where)
-        side = read_sides(frame["side"], where)
-        values = {name: read_column(frame, name, where) for name in COLUMNS[1:]}
-        equity = read_column(frame, "equity", where) if "equity" in frame else values["collateral"]
+        check_frame(frame)
+        side = read_sides(frame["side"])
+        values = {name: read_column(frame, name) for name in COLUMNS[1:]}
+        equity = read_column(frame, "equity") if "equity" in frame else values["collateral"]
         if np.any(equity < values["collateral"] * (1.0 - 1e-12)):
             raise ParameterError(
                 "equity must be at least the collateral, got less in row "
-                f"{int(np.argmax(equity < values['collateral']))}",
-                where=f"{where}, equity",
-                cure="leave equity out if all of it backs the position",
+                f"{int(np.argmax(equity < values['collateral']))}"
             )
         if price is not None:
-            check_range("price", price, where=f"{where}, price", low=0.0, open_low=True)
+            check_range("price", price, low=0.0, open_low=True)
         return cls(
             quantity=side * values["quantity"],
             entry=values["entry"],
@@ -178,29 +173,17 @@ class Crowd:
         ParameterError
             If an argument is out of its range, or no price is known.
         """
-        where = "bt.Crowd.from_leverage"
-        check_range("open_interest", open_interest, where=f"{where}, open_interest", low=0.0,
-                    high=1e300, open_low=True)  # fmt: skip
-        check_range("long_share", long_share, where=f"{where}, long_share", low=0.0, high=1.0)
-        n = int(
-            Range(1, MOST_ACCOUNTS).check(
-                "accounts", accounts, where=f"{where}, accounts", whole=True
-            )
-        )
-        if venue is not None and not isinstance(venue, Venue):
-            raise ParameterError(
-                f"venue must be a Venue, got {repr_plain(venue)}",
-                where=f"{where}, venue",
-                cure="pass bt.Venue.preset(...), for example",
-            )
-        start = Range(0, 2**63 - 1).check("seed", seed, where=f"{where}, seed", whole=True)
+        check_range("open_interest", open_interest, low=0.0, high=1e300, open_low=True)  # fmt: skip
+        check_range("long_share", long_share, low=0.0, high=1.0)
+        n = int(Range(1, MOST_ACCOUNTS).check("accounts", accounts, whole=True))
+        start = Range(0, 2**63 - 1).check("seed", seed, whole=True)
         rng = np.random.default_rng(int(start))
         ratio = draw_leverage(leverage, n, rng)
         is_long = np.arange(n) < round(long_share * n)
         rng.shuffle(is_long)
         is_market = isinstance(entries, Market | Markets)
         market = unwrap_market(entries) if is_market else None
-        now = find_price(price, market, entries, where)
+        now = find_price(price, market, entries)
         own = Contract() if venue is None else venue.contract
         terms = own if contract is None else contract
         rules = read_contract(terms)
@@ -246,7 +229,7 @@ class Crowd:
     @checked
     def notional(self, price: float | None = None) -> FloatArray:
         """Return the signed notional of each account at a price, by default that of the crowd."""
-        at = find_price(price, None, self.price, "bt.Crowd.notional")
+        at = find_price(price, None, self.price)
         return np.asarray(self.quantity * abs(to_value(read_contract(self.contract), at)))
 
     @checked
@@ -288,10 +271,9 @@ class Crowd:
             Indexed by price, the middle of a level: ``long``, ``short``, and what is liquidated
             between the price now and the level, ``cumulative``; notionals at the price now.
         """
-        where = "bt.Crowd.ladder"
-        now = find_price(price, None, self.price, where)
-        n = int(Range(2, 100_000).check("bins", bins, where=f"{where}, bins", whole=True))
-        check_range("span", span, where=f"{where}, span", low=0.0, high=10.0, open_low=True)
+        now = find_price(price, None, self.price)
+        n = int(Range(2, 100_000).check("bins", bins, whole=True))
+        check_range("span", span, low=0.0, high=10.0, open_low=True)
         known = self.venue if venue is None else venue
         if known is not None:
             prices = self.liquidation_prices(known)
@@ -317,10 +299,8 @@ class Crowd:
             return replace(self, venue=venue, contract=theirs)
         if (mine.kind, mine.size) != (theirs.kind, theirs.size):
             raise ParameterError(
-                f"the crowd's contract must be that of the venue, got {mine.kind} of {mine.size:g} "
-                f"and not {theirs.kind} of {theirs.size:g}",
-                where=Place("crowd", of="bt.cascade"),
-                cure="pass contract=venue.contract to bt.Crowd.from_leverage",
+                f"contract must be that of the venue, {theirs.kind} of {theirs.size:g}, the crowd "
+                f"has {mine.kind} of {mine.size:g}"
             )
         return replace(self, venue=venue)
 
@@ -328,59 +308,49 @@ class Crowd:
 # ------------------------------------------------------------------------------------- arguments
 
 
-def check_frame(frame: object, where: str) -> None:
+def check_frame(frame: object) -> None:
     missing = [name for name in COLUMNS if not isinstance(frame, pd.DataFrame) or name not in frame]
     if missing:
         raise ParameterError(
-            f"positions must be a DataFrame with {', '.join(COLUMNS)}, missing: "
-            f"{', '.join(missing)}",
-            where=where,
-            cure="pass one row per account; equity is optional",
+            f"frame must be a DataFrame with {', '.join(COLUMNS)}, it has no {', '.join(missing)}"
         )
 
 
-def read_sides(sides: pd.Series[Any], where: str) -> FloatArray:
+def read_sides(sides: pd.Series[Any]) -> FloatArray:
     words = {"long": 1.0, "short": -1.0, 1: 1.0, -1: -1.0}
     found = [words.get(each) for each in sides.tolist()]
     if None in found:
         row = found.index(None)
         raise ParameterError(
-            f"side must be 'long' or 'short', got {sides.iloc[row]!r}",
-            where=f"{where}, row {row}",
-            cure="write 'long' or 'short', or 1 or -1",
+            f"side must be 'long' or 'short', or 1 or -1, got {sides.iloc[row]!r} in row {row}"
         )
     return np.array(found, dtype=np.float64)
 
 
-def read_column(frame: pd.DataFrame, name: str, where: str) -> FloatArray:
+def read_column(frame: pd.DataFrame, name: str) -> FloatArray:
     try:
         values = frame[name].to_numpy(dtype=np.float64)
     except (TypeError, ValueError) as error:
-        raise ParameterError(
-            f"{name} must be numbers: {error}", where=where, cure=f"give {name} as numbers"
-        ) from error
+        raise ParameterError(f"{name} must be numbers: {error}") from error
     is_bad = ~((values > 0.0) & np.isfinite(values))
     if is_bad.any():
         row = int(np.argmax(is_bad))
         raise ParameterError(
-            f"{name} must be positive and finite, got {values[row]}",
-            where=f"{where}, row {row}",
-            cure=f"correct {name}, or leave the account out; the side gives the direction",
+            f"{name} must be positive and finite, got {values[row]} in row {row}"
+            + "; the side gives the direction" * (name == "quantity")
         )
     return values
 
 
-def find_price(price: float | None, market: Market | None, entries: object, where: str) -> float:
+def find_price(price: float | None, market: Market | None, entries: object) -> float:
     if price is None and market is not None:
         return float(market.close[-1])
     known = entries if price is None and isinstance(entries, int | float) else price
     if known is None:
         raise ParameterError(
-            "a current price is needed, got None",
-            where=f"{where}, price",
-            cure="pass price=, or entries=market to use its last close",
+            "price must be given, got None; price=, or entries=market to use its last close"
         )
-    return check_range("price", known, where=f"{where}, price", low=0.0, high=1e300, open_low=True)
+    return check_range("price", known, low=0.0, high=1e300, open_low=True)
 
 
 def draw_leverage(leverage: object, n: int, rng: np.random.Generator) -> FloatArray:
@@ -389,9 +359,7 @@ def draw_leverage(leverage: object, n: int, rng: np.random.Generator) -> FloatAr
         return known.draw(n, rng)
     if known.shape != (n,):
         raise ParameterError(
-            f"leverage must have one value per account, {n}, got shape {known.shape}",
-            where="bt.Crowd.from_leverage, leverage",
-            cure=f"pass accounts={known.size}, or a distribution",
+            f"leverage must have one value for each of {n} accounts, got shape {known.shape}"
         )
     return known
 
@@ -404,7 +372,7 @@ def find_entries(
         return draw_entries(market, leverage, is_long, lookback, rng, margin)
     frame = pd.DataFrame({"entry": np.broadcast_to(np.asarray(now if entries is None else entries),
                                                    leverage.shape)})  # fmt: skip
-    return read_column(frame, "entry", "bt.Crowd.from_leverage, entries")
+    return read_column(frame, "entry")
 
 
 def spread_open_interest(open_interest: float, is_long: Any, long_share: float) -> FloatArray:

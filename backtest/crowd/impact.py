@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated, NamedTuple
 
 import numpy as np
 
-from backtest.base import ParameterError, Value, check_range, declared, repr_plain
+from backtest.base import ParameterError, Value, check_range, declared
 from backtest.base.fields import NOT_NEGATIVE, POSITIVE
 from backtest.base.units import DAY
 from backtest.venue import Contract, compute_value
@@ -134,26 +134,15 @@ class Linear(Value):
 Impact = SquareRoot | Linear
 
 
-def check_impact(impact: object, *, where: str) -> Impact:
-    if isinstance(impact, SquareRoot | Linear):
-        return impact
-    raise ParameterError(
-        f"impact must be bt.SquareRoot(...) or bt.Linear(...), got {repr_plain(impact)}",
-        where=f"{where}, impact",
-        cure="pass bt.SquareRoot(1.0), for example",
-    )
-
-
 def find_volume(
     volume: float | None, market: Market | None, contract: Contract | None = None
 ) -> float:
     if volume is not None:
-        return check_range("volume", volume, where="volume", low=0.0, open_low=True)
+        return check_range("volume", volume, low=0.0, open_low=True)
     if market is None or not np.any(market.volume > 0.0):
         raise ParameterError(
-            "a square-root impact needs a daily volume, there is no market with volumes",
-            where="volume",
-            cure="pass volume=, the money traded per day",
+            "a square-root impact needs a daily volume, the market has none; volume= is the money "
+            "traded per day"
         )
     return measure_volume(market, contract)
 
@@ -174,9 +163,8 @@ def measure_volatility(market: Market) -> float:
     steps = np.diff(np.log(closes))
     if len(steps) < 2:
         raise ParameterError(
-            f"a volatility needs 3 bars or more, got {len(closes)}",
-            where=repr(market),
-            cure="pass the volatility: bt.SquareRoot(1.0, volatility=0.03)",
+            f"a volatility needs 3 bars or more, got {len(closes)} in {market!r}; "
+            "bt.SquareRoot(1.0, volatility=0.03) has its own"
         )
     return float(np.std(steps, ddof=1)) * math.sqrt(DAY / market.interval)
 

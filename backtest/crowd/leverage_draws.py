@@ -6,13 +6,12 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
-from backtest.base import FloatArray, ParameterError, Place, parse_duration, repr_plain
+from backtest.base import FloatArray, ParameterError, parse_duration, repr_plain
 
 if TYPE_CHECKING:
     from backtest.base import BoolArray
     from backtest.market import Market
 
-WHERE = "bt.Crowd.from_leverage"
 ROUNDS = 64
 """How often an entry is drawn again if the account would not have survived since."""
 
@@ -58,9 +57,7 @@ def read_distribution(text: str) -> Distribution:
 def leverage_error(found: object) -> ParameterError:
     return ParameterError(
         "leverage must be 'loguniform:LOW:HIGH', 'uniform:LOW:HIGH', 'constant:X', a positive "
-        f"number or an array of them, got {repr_plain(found)}",
-        where=Place("leverage", of=WHERE),
-        cure="write leverage='loguniform:1:50', for example",
+        f"number or an array of them, got {repr_plain(found)}"
     )
 
 
@@ -97,7 +94,7 @@ def draw_entries(
 
 
 def find_first(market: Market, lookback: str) -> int:
-    length = parse_duration(lookback, where=Place("lookback", of=WHERE))
+    length = parse_duration(lookback, "lookback")
     return max(0, market.n_bars - max(1, length // market.interval))
 
 

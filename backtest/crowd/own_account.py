@@ -21,8 +21,6 @@ if TYPE_CHECKING:
     from backtest.crowd.cascade_state import CascadeState
     from backtest.venue import Venue
 
-WHERE = "bt.cascade, me"
-
 
 class OwnAccount(NamedTuple):
     quantity: float
@@ -56,10 +54,8 @@ def read_own_account(
         row = Crowd.from_positions(pd.DataFrame([dict(me)]))
         return OwnAccount(*(float(getattr(row, name)[0]) for name in OwnAccount._fields))
     raise ParameterError(
-        f"me must be a Result, an Account or a position, got {repr_plain(me)}",
-        where=WHERE,
-        cure="pass what bt.run returned, or {'side': 'long', 'quantity': 1, 'entry': 30_000, "
-        "'collateral': 3_000}",
+        f"me must be a Result, an Account or a position as a mapping of side, quantity, entry and "
+        f"collateral, got {repr_plain(me)}"
     )
 
 
@@ -68,11 +64,7 @@ def read_result(result: Result) -> OwnAccount:
     last = {name: float(values[-1]) for name, values in result.record.of_one().items()}
     quantity, entry = last["quantity"], last["entry"]
     if quantity == 0.0:
-        raise ParameterError(
-            "the run must end with a position, got a flat end",
-            where=WHERE,
-            cure="pass a run that ends with a position, or a mapping of one",
-        )
+        raise ParameterError("me must be a run that ends with a position, got a flat end")
     if result.account.margin == "isolated":
         collateral, more = last["margin"], last["cash"] + last["reserve"]
     else:
@@ -86,9 +78,7 @@ def read_account(account: Account, venue: Venue, price: float) -> OwnAccount:
     leverage = find_least(account.max_leverage) if leverage is None else leverage
     if not 0.0 < leverage < math.inf:
         raise ParameterError(
-            f"the account must set a finite leverage, got {leverage:g}",
-            where=WHERE,
-            cure="give Account(venue_leverage=...) or max_leverage, or a position",
+            f"me must be an account with a finite venue_leverage or max_leverage, got {leverage:g}"
         )
     value = abs(float(to_value(read_rules(venue), price)))
     capital = account.capital

@@ -56,8 +56,7 @@ def read_multipliers(market: Market, venue: Venue) -> tuple[FloatArray, FloatArr
 
 
 def raise_initial(market: Market, venue: Venue, rising: OpenInterestMargin) -> FloatArray:
-    where = "Venue.open_interest_margin"
-    interest = read_open_interest(market, rising.column, where=where)
+    interest = read_open_interest(market, rising.column)
     known = np.concatenate([[0.0], interest[:-1]])
     raised = np.ones(market.n_bars)
     for table in venue.in_use(market.time):

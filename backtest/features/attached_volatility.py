@@ -12,12 +12,9 @@ REALISED = "realised_volatility"
 MOST = 10.0
 """Largest plausible volatility: a larger number is in percent."""
 
-CURES = {
-    IMPLIED: "attach an index of implied volatility, known at each open, as a fraction: "
-    "market.with_columns(implied_volatility=dvol.reindex(market.times, method='ffill') / 100), "
-    "or add the column to the file of the bars",
-    REALISED: "attach it, from finer bars: "
-    "market.with_columns(realised_volatility=features.realised_volatility(market, finer))",
+SOURCES = {
+    IMPLIED: "dvol.reindex(market.times, method='ffill') / 100",
+    REALISED: "features.realised_volatility(market, finer)",
 }
 
 
@@ -42,17 +39,15 @@ def read_volatility(market: Market, name: str) -> FloatArray:
     """Return a column of volatilities per sqrt(year), checked to be fractions."""
     if name not in market.columns:
         raise DataError(
-            f"a column {name!r} is needed, the market has {', '.join(market.columns) or 'none'}",
-            where=repr(market),
-            cure=CURES[name],
+            f"market must have a column {name!r}, has {', '.join(market.columns) or 'none'}; "
+            f"market.with_columns({name}={SOURCES[name]}) adds it"
         )
     column = market.columns[name]
     wrong = np.flatnonzero((column < 0.0) | (column > MOST))
     if wrong.size:
         raise DataError(
             f"{name} must be a fraction per sqrt(year), from 0 to {MOST:g}, got "
-            f"{column[wrong[0]]:g} in {wrong.size} of {market.n_bars} bars",
-            where=f"{market!r}, first at {format_time(int(market.time[wrong[0]]))} UTC",
-            cure="divide per cent by 100",
+            f"{column[wrong[0]]:g} at {format_time(int(market.time[wrong[0]]))} UTC, {wrong.size} "
+            f"of {market.n_bars} bars; divide per cent by 100"
         )
     return column

@@ -55,7 +55,7 @@ def funding_forecast(market: Market, half_life: OneOrMany) -> FloatArray:
     length, and the first settlement only starts the clock. This is the estimator of the rate of a
     renewal-reward process, reward per time, with exponential weights.
     """
-    decay = find_decay(read_half_lives(half_life, where="funding_forecast"))
+    decay = find_decay(read_half_lives(half_life))
     known = find_known_bars(market)
     years = np.diff(market.funding_time) / YEAR
     state = np.zeros((3, len(decay)))
@@ -111,10 +111,10 @@ def predicted_funding(
     also if its stamp is up to a quarter of a bar early. Then the value is the rate that is being
     settled. With one premium per bar rather than per minute, the result is an approximation.
     """
-    Choice("linear", "equal").check("weights", weights, where="predicted_funding")
+    Choice("linear", "equal").check("weights", weights)
     for name, value in (("interest", interest), ("clamp", clamp), ("cap", cap)):
-        check_range(name, value, where="predicted_funding", low=-1.0 if name == "interest" else 0.0)
-    premium = read_column(market, column, where="predicted_funding")
+        check_range(name, value, low=-1.0 if name == "interest" else 0.0)
+    premium = read_column(market, column)
     closes = market.time + market.interval
     period = np.searchsorted(market.funding_time, closes - market.interval // 4, side="left")
     average = np.empty(market.n_bars)
@@ -126,13 +126,11 @@ def predicted_funding(
     return rate
 
 
-def read_column(market: Market, column: str, *, where: str) -> FloatArray:
+def read_column(market: Market, column: str) -> FloatArray:
     """Return a column of the market, which must have one of that name."""
     if column not in market.columns:
         raise DataError(
-            f"the market must have a column {column!r}, got {', '.join(market.columns) or 'none'}"
-            + did_you_mean(column, market.columns),
-            where=where,
-            cure=f"add a column {column!r} to the bars given to bt.Market.from_frames",
+            f"market must have a column {column!r}, has {', '.join(market.columns) or 'none'}"
+            + did_you_mean(column, market.columns)
         )
     return market.columns[column]

@@ -42,7 +42,7 @@ def ewma_volatility(market: Market, half_life: OneOrMany) -> FloatArray:
     RiskMetrics Technical Document, section 5.2; the weights are divided by their sum, so that the
     first returns do not count for more.
     """
-    decay = find_decay(read_half_lives(half_life, where="ewma_volatility"))
+    decay = find_decay(read_half_lives(half_life))
     returns, scale = log_returns(market), bars_per_year(market)
     columns = ewma_deviation(returns, decay, scale)
     if len(decay) == 1:
@@ -71,7 +71,7 @@ def close_to_close_volatility(market: Market, window: OneOrMany) -> FloatArray:
     sigma_t^2 = A sum_i (r_{t-i} - mean)^2 / (window - 1), A the bars per year. Source: Hull,
     Options, Futures, and Other Derivatives, "Estimating volatility from historical data".
     """
-    windows = read_windows(window, where="close_to_close_volatility")
+    windows = read_windows(window)
     columns = rolling_deviation(log_returns(market), windows, np.sqrt(bars_per_year(market)))
     return shape_as(columns, window)
 
@@ -81,13 +81,12 @@ def find_decay(half_lives: Iterable[float]) -> FloatArray:
     return np.array([0.5 ** (1.0 / float(bars)) for bars in half_lives])
 
 
-def read_half_lives(half_life: OneOrMany, *, where: str) -> list[float]:
+def read_half_lives(half_life: OneOrMany) -> list[float]:
     return [
-        check_range("half_life", bars, where=where, low=0.0, open_low=True)
-        for bars in list_lanes(half_life)
+        check_range("half_life", bars, low=0.0, open_low=True) for bars in list_lanes(half_life)
     ]
 
 
-def read_windows(window: OneOrMany, *, where: str) -> IntArray:
-    check_bars("window", window, where=where, low=2.0)
+def read_windows(window: OneOrMany) -> IntArray:
+    check_bars("window", window, low=2.0)
     return np.atleast_1d(window).astype(np.int64)

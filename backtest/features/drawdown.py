@@ -47,7 +47,7 @@ def drawdown_state(market: Market, window: OneOrMany = math.inf) -> Drawdown:
     inside a bar are missed. Source: Grossman and Zhou (1993), Optimal Investment Strategies for
     Controlling Drawdowns, Mathematical Finance 3(3), for the running maximum.
     """
-    check_bars("window", window, where="drawdown_state", or_infinite=True)
+    check_bars("window", window, or_infinite=True)
     (windows,) = broadcast(window)
     sizes = np.where(np.isinf(windows), 0.0, windows).astype(np.int64)
     depth, bars = np.empty((2, market.n_bars, len(sizes)))

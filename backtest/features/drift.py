@@ -47,7 +47,7 @@ def rolling_drift(market: Market, window: OneOrMany) -> Drift:
     Only a longer window in years reduces the error, not more bars within it. Source: Merton (1980),
     On Estimating the Expected Return on the Market, J. Financial Economics 8(4).
     """
-    windows = read_windows(window, where="rolling_drift")
+    windows = read_windows(window)
     returns = traded_returns(market)
     means = np.column_stack([rolling_mean(returns, int(bars)) for bars in windows])
     # an unknown return would spoil the running sums; the means show where it was

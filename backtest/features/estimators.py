@@ -73,7 +73,7 @@ def volatility(
     :func:`implied_volatility` for the others.
     """
     names = np.atleast_1d(np.asarray(estimator, dtype=object))
-    half_lives = np.array(read_half_lives(half_life, where="volatility"))
+    half_lives = np.array(read_half_lives(half_life))
     names, half_lives = np.broadcast_arrays(names, half_lives)
     if len(set(names.tolist())) == 1:
         columns = _find_estimator(names[0])(market, np.array(half_lives))
@@ -89,9 +89,7 @@ def _find_estimator(name: object) -> Estimator:
     if name not in ESTIMATES:
         raise ParameterError(
             f"estimator must be one of {', '.join(ESTIMATES)}, got {name!r}"
-            + did_you_mean(str(name), ESTIMATES),
-            where="volatility",
-            cure=f"choose one of {', '.join(ESTIMATES)}",
+            + did_you_mean(str(name), ESTIMATES)
         )
     return ESTIMATES[str(name)]
 

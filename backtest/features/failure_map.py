@@ -8,11 +8,9 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from backtest.base import FloatArray, Number, ParameterError, Place, did_you_mean
+from backtest.base import FloatArray, Number, ParameterError, did_you_mean
 from backtest.features.priced_book import CheckedBook
 
-WHERE = "map_failure"
-AXES = Place(("x", "y"), of=WHERE)
 BEYOND = 6
 """Places beyond the span at which the ends of a range are searched, on either side."""
 LEAST = -0.999
@@ -60,17 +58,13 @@ def map_failure(
     """
     if len(book.quantities) < 2:
         raise ParameterError(
-            f"a map needs two instruments, the book has {', '.join(book.quantities)}",
-            where=WHERE,
-            cure="add an instrument, or leave the map out",
+            f"a map of failures needs two instruments, the book has {', '.join(book.quantities)}"
         )
     for axis, name in (("x", x), ("y", y)):
         check_axis(book, axis, name)
     if x == y:
-        raise ParameterError(
-            f"x and y must be two instruments, got {x!r} twice", where=AXES, cure="choose another"
-        )
-    wide = float(SPAN.check("span", span, where=Place("span", of=WHERE)))
+        raise ParameterError(f"x and y must be two instruments, got {x!r} twice")
+    wide = float(SPAN.check("span", span))
     moves = np.linspace(-wide, wide, points)
     distance = np.array([[left(book, x, y, a, b) for a in moves] for b in moves])
     beyond = np.linspace(wide, 2.0 * wide, BEYOND)[1:]
@@ -87,10 +81,8 @@ def map_failure(
 def check_axis(book: CheckedBook, axis: str, name: str) -> None:
     if name not in book.quantities:
         raise ParameterError(
-            f"{axis} must be an instrument of the book, got {name!r}"
-            + did_you_mean(name, book.quantities),
-            where=AXES,
-            cure=f"choose two of {', '.join(book.quantities)}",
+            f"{axis} must be one of {', '.join(book.quantities)}, got {name!r}"
+            + did_you_mean(name, book.quantities)
         )
 
 

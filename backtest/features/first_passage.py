@@ -87,15 +87,14 @@ def liquidation_probability(
     >>> round(liquidation_probability(10.0, 0.8, 1 / 365, 0.005), 4)
     0.0166
     """
-    where = "liquidation_probability"
-    _check_each("leverage", leverage, where, np.isinf, "finite")
-    _check_each("maintenance", maintenance, where, _is_no_rate, "at least 0 and below 1")
-    _check_each("amount", amount, where, _is_negative, "at least 0 and finite")
+    _check_each("leverage", leverage, np.isinf, "finite")
+    _check_each("maintenance", maintenance, _is_no_rate, "at least 0 and below 1")
+    _check_each("amount", amount, _is_negative, "at least 0 and finite")
     turns, rate, kept = np.broadcast_arrays(*map(_as_floats, (leverage, maintenance, amount)))
     with np.errstate(divide="ignore", invalid="ignore"):
         distance = _find_distance(-turns if is_inverse else turns, rate, kept)
     signed = -distance if is_inverse else distance
-    return _touch(signed, sigma, horizon, drift, degrees_of_freedom, where)
+    return _touch(signed, sigma, horizon, drift, degrees_of_freedom)
 
 
 def _find_distance(turns: FloatArray, rate: FloatArray, amount: FloatArray) -> FloatArray:
@@ -154,7 +153,7 @@ def touch_probability(
     m)``. Source: Broadie, Glasserman and Kou (1997), A continuity correction for discrete barrier
     options, Mathematical Finance 7(4).
     """
-    return _touch(distance, sigma, horizon, drift, degrees_of_freedom, "touch_probability")
+    return _touch(distance, sigma, horizon, drift, degrees_of_freedom)
 
 
 @checked
@@ -194,10 +193,9 @@ def touch_distance(
     >>> round(distance, 4), round(touch_probability(-distance, 0.8, 1 / 365), 12)
     (0.1079, 0.01)
     """
-    where = "touch_distance"
-    check_lanes("probability", probability, where=where, low=0.0, high=1.0)
-    spread = _find_spread(sigma, horizon, where)
-    factor = _find_factor(_as_floats(probability), degrees_of_freedom, where)
+    check_lanes("probability", probability, low=0.0, high=1.0)
+    spread = _find_spread(sigma, horizon)
+    factor = _find_factor(_as_floats(probability), degrees_of_freedom)
     with np.errstate(invalid="ignore"):
         return float_if_single(np.asarray(spread * factor))
 
@@ -240,11 +238,10 @@ def forecast_reach(
     -----
     :func:`touch_distance` of the volatility forecast at each close, without drift.
     """
-    where = "forecast_reach"
-    check_lanes("probability", probability, where=where, low=0.0, high=1.0)
-    check_lanes("horizon", horizon, where=where, low=0.0, high=MOST_BARS, open_low=True)
+    check_lanes("probability", probability, low=0.0, high=1.0)
+    check_lanes("horizon", horizon, low=0.0, high=MOST_BARS, open_low=True)
     chances, bars, degrees = broadcast(probability, horizon, degrees_of_freedom)
-    factor = _find_factor(chances, degrees, where) * np.sqrt(bars)
+    factor = _find_factor(chances, degrees) * np.sqrt(bars)
     sigma = volatility(market, estimator, half_life)
     per_bar = sigma.reshape(market.n_bars, -1).T / np.sqrt(bars_per_year(market))
     with np.errstate(invalid="ignore"):
@@ -258,17 +255,12 @@ def forecast_reach(
 
 
 def _touch(
-    distance: OneOrMany,
-    sigma: OneOrMany,
-    horizon: OneOrMany,
-    drift: OneOrMany,
-    degrees: OneOrMany,
-    where: str,
+    distance: OneOrMany, sigma: OneOrMany, horizon: OneOrMany, drift: OneOrMany, degrees: OneOrMany
 ) -> Any:
-    _check_each("distance", distance, where, _accept_all, "a number")
-    _check_each("drift", drift, where, np.isinf, "finite")
-    spread = _find_spread(sigma, horizon, where)
-    freedom = _check_degrees(degrees, where)
+    _check_each("distance", distance, _accept_all, "a number")
+    _check_each("drift", drift, np.isinf, "finite")
+    spread = _find_spread(sigma, horizon)
+    freedom = _check_degrees(degrees)
     with np.errstate(all="ignore"):
         moved = _as_floats(drift) * _as_floats(horizon)
         far, away, s = np.broadcast_arrays(_as_floats(distance), moved, spread)
@@ -345,8 +337,8 @@ def _touch_averaged(
     return total / weights
 
 
-def _find_factor(probability: FloatArray, degrees: OneOrMany, where: str) -> FloatArray:
-    chances, freedom = np.broadcast_arrays(probability, _check_degrees(degrees, where))
+def _find_factor(probability: FloatArray, degrees: OneOrMany) -> FloatArray:
+    chances, freedom = np.broadcast_arrays(probability, _check_degrees(degrees))
     rows = zip(chances.ravel().tolist(), freedom.ravel().tolist(), strict=True)
     return np.array([_find_quantile(*row) for row in rows]).reshape(chances.shape)
 
@@ -361,14 +353,14 @@ def _find_quantile(probability: float, freedom: float) -> float:
     return -float(stdtrit(freedom, 0.5 * probability)) * math.sqrt((freedom - 2.0) / freedom)
 
 
-def _find_spread(sigma: OneOrMany, horizon: OneOrMany, where: str) -> FloatArray:
+def _find_spread(sigma: OneOrMany, horizon: OneOrMany) -> FloatArray:
     for name, value in (("sigma", sigma), ("horizon", horizon)):
-        _check_each(name, value, where, _is_negative, "at least 0 and finite")
+        _check_each(name, value, _is_negative, "at least 0 and finite")
     return np.asarray(_as_floats(sigma) * np.sqrt(_as_floats(horizon)))
 
 
-def _check_degrees(degrees: OneOrMany, where: str) -> FloatArray:
-    _check_each("degrees_of_freedom", degrees, where, lambda numbers: ~(numbers > 2.0), "over 2")
+def _check_degrees(degrees: OneOrMany) -> FloatArray:
+    _check_each("degrees_of_freedom", degrees, lambda numbers: ~(numbers > 2.0), "over 2")
     return _as_floats(degrees)
 
 
@@ -385,21 +377,15 @@ def _is_no_rate(numbers: FloatArray) -> Any:
 
 
 def _check_each(
-    name: str, value: OneOrMany, where: str, is_bad: Callable[[FloatArray], Any], rule: str
+    name: str, value: OneOrMany, is_bad: Callable[[FloatArray], Any], rule: str
 ) -> None:
     given = np.asarray(value)
     if given.dtype.kind not in "iuf":
-        raise ParameterError(
-            f"{name} must be numbers, got {value!r}", where=where, cure=f"give {name} as numbers"
-        )
+        raise ParameterError(f"{name} must be numbers, got {value!r}")
     numbers = np.atleast_1d(_as_floats(given))
     bad = numbers[is_bad(numbers)]
     if bad.size:
-        raise ParameterError(
-            f"{name} must be {rule}, got {float(bad[0])!r}",
-            where=where,
-            cure=f"give {name} {rule}",
-        )
+        raise ParameterError(f"{name} must be {rule}, got {float(bad[0])!r}")
 
 
 def _erfc(values: FloatArray) -> FloatArray:

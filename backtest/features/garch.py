@@ -11,7 +11,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from backtest.base import FloatArray, check_number, check_range, checked, compile_module, count_work
+from backtest.base import FloatArray, Whole, check_range, checked, compile_module, count_work
 from backtest.features import garch_kernels
 from backtest.features.returns import bars_per_year, log_returns
 from backtest.market import Market
@@ -77,9 +77,7 @@ def garch_volatility(market: Market, *, first: int = FIRST, growth: float = GROW
     force. Fits are cached in the process by the content of their returns. Source: Bollerslev
     (1986), Generalized Autoregressive Conditional Heteroskedasticity, J. Econometrics 31(3).
     """
-    return _forecast_volatility(
-        market, first, growth, is_asymmetric=False, where="garch_volatility"
-    )
+    return _forecast_volatility(market, first, growth, is_asymmetric=False)
 
 
 @checked
@@ -95,15 +93,14 @@ def gjr_volatility(market: Market, *, first: int = FIRST, growth: float = GROWTH
     the same. Source: Glosten, Jagannathan and Runkle (1993), On the Relation between the Expected
     Value and the Volatility of the Nominal Excess Return on Stocks, J. Finance 48(5).
     """
-    return _forecast_volatility(market, first, growth, is_asymmetric=True, where="gjr_volatility")
+    return _forecast_volatility(market, first, growth, is_asymmetric=True)
 
 
 def _forecast_volatility(
-    market: Market, first: int, growth: float, *, is_asymmetric: bool, where: str
+    market: Market, first: int, growth: float, *, is_asymmetric: bool
 ) -> FloatArray:
-    check_range("first", first, where=where, low=LEAST)
-    first = int(check_number("first", first, where=where, whole=True))
-    check_range("growth", growth, where=where, low=0.0, high=10.0, open_low=True)
+    first = Whole(LEAST).check("first", first)
+    check_range("growth", growth, low=0.0, high=10.0, open_low=True)
     returns = log_returns(market)
     squares, falls = returns**2, (returns < 0.0).astype(np.float64)
     variance = np.full(market.n_bars, np.nan)

@@ -11,8 +11,7 @@ from backtest.base import (
     DataError,
     FloatArray,
     IntArray,
-    check_number,
-    check_range,
+    Whole,
     checked,
     format_duration,
 )
@@ -78,25 +77,17 @@ def har_volatility(market: Market, *, first: int = FIRST, refit: int = 1) -> Flo
     which would be too low when it matters most. Source: Corsi (2009), A Simple Approximate
     Long-Memory Model of Realized Volatility, J. Financial Econometrics 7(2).
     """
-    first = _check_days("first", first, low=10)
-    refit = _check_days("refit", refit, low=1)
+    first, refit = Whole(10).check("first", first), Whole(1).check("refit", refit)
     if market.interval >= DAY:
         raise DataError(
             "har_volatility needs bars shorter than a day, got bars of "
-            f"{format_duration(market.interval)}",
-            where=repr(market),
-            cure="load bars of an hour or less, or choose another estimator",
+            f"{format_duration(market.interval)}"
         )
     days = find_daily_variance(market)
     lengths = WITH_SESSIONS if market.sessions else WITHOUT_PAUSE
     forecasts = _forecast_once(days.variance.tobytes(), lengths, first, refit)
     found = np.append(np.nan, forecasts)[days.known]
     return np.sqrt(found * (SESSIONS if market.sessions else YEAR_DAYS))
-
-
-def _check_days(name: str, value: int, *, low: int) -> int:
-    check_range(name, value, where="har_volatility", low=low)
-    return int(check_number(name, value, where="har_volatility", whole=True))
 
 
 def find_daily_variance(market: Market) -> DailyVariance:

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from backtest.base import FloatArray, check_broadcast, check_number, check_range, check_shape
+from backtest.base import FloatArray, Range, check_broadcast, check_range, check_shape
 from backtest.features.returns import OneOrMany
 
 MOST_BARS = 2.0**26
@@ -17,9 +17,8 @@ MOST_BARS = 2.0**26
 
 def broadcast(*values: OneOrMany) -> list[FloatArray]:
     """Return parameters as arrays of one shape (k,); a single value applies to every lane."""
-    check_broadcast(
-        where="arrays of parameters", **{f"array_{k}": each for k, each in enumerate(values)}
-    )
+    named: dict[str, Any] = {f"array_{k}": each for k, each in enumerate(values)}
+    check_broadcast(**named)
     arrays = [np.array(value, dtype=np.float64, ndmin=1) for value in values]
     if all(array.shape == arrays[0].shape for array in arrays):
         return arrays
@@ -37,9 +36,9 @@ def list_lanes(value: Any) -> list[Any]:
     return found if isinstance(found, list) else [found]
 
 
-def list_row(name: str, value: Any, *, where: str) -> list[Any]:
+def list_row(name: str, value: Any) -> list[Any]:
     if np.ndim(value):
-        check_shape(name, value, (-1,), where=where)
+        check_shape(name, value, (-1,))
     return list_lanes(value)
 
 
@@ -47,19 +46,15 @@ def check_lanes(
     name: str,
     value: OneOrMany,
     *,
-    where: str,
     low: float = -math.inf,
     high: float = math.inf,
     open_low: bool = False,
 ) -> None:
-    for each in list_row(name, value, where=where):
-        check_range(name, each, where=where, low=low, high=high, open_low=open_low)
+    for each in list_row(name, value):
+        check_range(name, each, low=low, high=high, open_low=open_low)
 
 
-def check_bars(
-    name: str, value: OneOrMany, *, where: str, low: float = 1.0, or_infinite: bool = False
-) -> None:
-    for each in list_row(name, value, where=where):
+def check_bars(name: str, value: OneOrMany, *, low: float = 1.0, or_infinite: bool = False) -> None:
+    for each in list_row(name, value):
         if not (or_infinite and each == math.inf):
-            check_range(name, each, where=where, low=low, high=MOST_BARS)
-            check_number(name, each, where=where, whole=True)
+            Range(low, MOST_BARS, "bars").check(name, each, whole=True)

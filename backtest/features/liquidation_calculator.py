@@ -6,14 +6,13 @@ import math
 from collections.abc import Sequence
 from typing import NamedTuple
 
-from backtest.base import Choice, ParameterError, Place, checked
+from backtest.base import Choice, ParameterError, checked
 from backtest.base.fields import POSITIVE
 from backtest.base.units import TOLERANCE, YEAR_DAYS
 from backtest.features.first_passage import touch_probability
 from backtest.venue import Venue
 from backtest.venue import margin as margin_functions
 
-WHERE = "bt.calculate_liquidation"
 DAYS = (1.0, 7.0, 30.0)
 
 
@@ -107,14 +106,14 @@ def calculate_liquidation(
     >>> found.initial_margin, found.maintenance_margin, round(found.liquidation_price, 2)
     (3000.0, 120.0, 27108.43)
     """
-    Choice("long", "short").check("side", side, where=Place("side", of=WHERE))
+    Choice("long", "short").check("side", side)
     sign = 1.0 if side == "long" else -1.0
-    Choice("isolated", "cross").check("margin", margin, where=Place("margin", of=WHERE))
+    Choice("isolated", "cross").check("margin", margin)
     for name, value in (("entry", entry), ("leverage", leverage), ("capital", capital),
                         ("quantity", quantity), ("volatility", volatility),
                         ("multiplier", multiplier)):  # fmt: skip
         if value is not None:
-            POSITIVE.check(name, value, where=Place(name, of=WHERE))
+            POSITIVE.check(name, value)
     unit = _find_unit(venue, entry)
     size = _find_size(unit, leverage, capital, quantity, venue, entry)
     notional = size * unit
@@ -171,10 +170,8 @@ def _find_size(
 def _check_notional(venue: Venue, notional: float, name: str) -> None:
     if notional * (1.0 - TOLERANCE) > venue.brackets[-1].cap:
         raise ParameterError(
-            f"the notional must be at most {venue.brackets[-1].cap:,.12g}, where the venue's table "
-            f"ends, got {notional:,.12g}",
-            where=Place(name, of=WHERE),
-            cure=f"give {'less capital' if name == 'capital' else 'a smaller quantity'}",
+            f"{name} must give a notional of at most {venue.brackets[-1].cap:,.12g}, where the "
+            f"venue's table ends, got {notional:,.12g}"
         )
 
 
@@ -184,18 +181,14 @@ def _check_leverage(venue: Venue, notional: float, leverage: float, multiplier: 
     if leverage * (1.0 - TOLERANCE) > allowed[0]:
         raise ParameterError(
             f"leverage must be at most {allowed[0]:g} for a notional of {notional:,.12g}, "
-            f"got {leverage:g}",
-            where=Place("leverage", of=WHERE),
-            cure=f"choose {allowed[0]:g} or less, or a smaller position",
+            f"got {leverage:g}"
         )
 
 
 def _check_capital(initial: float, capital: float | None) -> None:
     if capital is not None and capital * (1.0 + TOLERANCE) < initial:
         raise ParameterError(
-            f"capital must cover the initial margin, {initial:,.12g}, got {capital:,.12g}",
-            where=Place("capital", of=WHERE),
-            cure="give more capital, a higher leverage or a smaller quantity",
+            f"capital must cover the initial margin, {initial:,.12g}, got {capital:,.12g}"
         )
 
 

@@ -49,7 +49,7 @@ def forecast_volatility(
     """
     if not len(close):
         return np.empty(0), trail
-    half_life = max(parse_duration(HALF_LIFE, where="forecast") / interval, 1.0)
+    half_life = max(parse_duration(HALF_LIFE) / interval, 1.0)
     decay = 0.5 ** (1.0 / half_life)
     before = trail.close if trail.bars else close[0]
     logs = np.log(np.concatenate([[before], close]))

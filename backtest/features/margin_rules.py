@@ -72,10 +72,9 @@ def by_volatility(
     x_t = clamp(sigma_{t-1} / calm, least, most), sigma the volatility up to the close of the bar
     before. So the margin is a multiple of sigma, as with risk-based margin, within the bounds.
     """
-    where = "bt.margin_rules.by_volatility"
-    check_range("calm", calm, where=f"{where}, calm", low=0.0, open_low=True)
-    low = _check_multiplier(least, f"{where}, least")
-    check_range("most", most, where=f"{where}, most", low=low, high=MOST)
+    check_range("calm", calm, low=0.0, open_low=True)
+    low = _check_multiplier("least", least)
+    check_range("most", most, low=low, high=MOST)
     ratio = ewma_volatility(market, half_life) / calm
     return _from_closes(
         market, np.clip(np.where(np.isnan(ratio), least, ratio), least, most), least
@@ -122,22 +121,20 @@ def by_open_interest(
     column itself, ``Venue(open_interest_margin=bt.OpenInterestMargin(...))``. As
     ``margin_multiplier`` it also raises the maintenance rates.
     """
-    interest = read_open_interest(market, column, where="bt.margin_rules.by_open_interest")
+    interest = read_open_interest(market, column)
     fraction = effective_initial(initial, interest, lower, upper)
     return _from_closes(market, fraction / initial, 1.0)
 
 
 @checked
-def read_open_interest(market: Market, column: str, *, where: str) -> FloatArray:
+def read_open_interest(market: Market, column: str) -> FloatArray:
     """Return a column of open notionals, of shape (n_bars,); none may be negative or NaN."""
-    interest = read_column(market, column, where=where)
+    interest = read_column(market, column)
     bad = np.flatnonzero(~(interest >= 0.0))
     if bad.size:
         raise DataError(
-            f"{column} must be at least 0, got {float(interest[bad[0]])!r} in {bad.size} of "
-            f"{market.n_bars} bars",
-            where=f"{where}, first at {format_time(int(market.time[bad[0]]))}",
-            cure="fill it, for example with the value before",
+            f"{column} must be at least 0, got {float(interest[bad[0]])!r} at "
+            f"{format_time(int(market.time[bad[0]]))} UTC, {bad.size} of {market.n_bars} bars"
         )
     return interest
 
@@ -174,10 +171,9 @@ def effective_initial(
     >>> round(effective_initial(0.05, 35e6, 20e6, 50e6), 12)
     0.525
     """
-    where = "bt.margin_rules.effective_initial"
-    check_range("initial", initial, where=f"{where}, initial", low=0.0, open_low=True, high=1.0)
-    check_range("lower", lower, where=f"{where}, lower", low=0.0)
-    check_range("upper", upper, where=f"{where}, upper", low=lower, open_low=True)
+    check_range("initial", initial, low=0.0, open_low=True, high=1.0)
+    check_range("lower", lower, low=0.0)
+    check_range("upper", upper, low=lower, open_low=True)
     scale = (np.asarray(open_interest, dtype=np.float64) - lower) / (upper - lower)
     found = np.minimum(initial + np.maximum(scale * (1.0 - initial), 0.0), 1.0)
     return float(found) if np.ndim(found) == 0 else found
@@ -214,33 +210,28 @@ def by_calendar(
         If a day, an hour or a multiplier is out of range, a span ends before it starts, or no
         time is given.
     """
-    where = "bt.margin_rules.by_calendar"
     if not (weekdays or hours or len(spans)):
         raise ParameterError(
-            "a calendar must say when the margin is raised, got an empty one",
-            where=where,
-            cure="give weekdays={5: 1.5, 6: 1.5}, hours={...} or spans=[(start, end, 2.0)]",
+            "a calendar must have weekdays, hours or spans, got none; weekdays={5: 1.5, 6: 1.5}, "
+            "for example"
         )
     found = np.zeros(market.n_bars)
     hour = market.time // HOUR
     for name, given, now, most in (("weekdays", weekdays, (hour // 24 + 3) % 7, 6),
                                    ("hours", hours, hour % 24, 23)):  # fmt: skip
         for key, value in (given or {}).items():
-            check_range(name, key, where=f"{where}, {name}", low=0, high=most)
-            found = np.where(
-                now == key, np.maximum(found, _check_multiplier(value, f"{where}, {name}")), found
-            )
+            check_range(name, key, low=0, high=most)
+            raised = np.maximum(found, _check_multiplier(name, value))
+            found = np.where(now == key, raised, found)
     for start, end, value in spans:
-        place = f"{where}, spans"
-        begin, until = (to_nanoseconds(time, where=place) for time in (start, end))
+        begin, until = (to_nanoseconds(time, "spans") for time in (start, end))
         if not begin < until:
             raise ParameterError(
-                f"a span must end after its start, got {start} to {end}",
-                where=place,
-                cure="give (start, end, multiplier), the end excluded",
+                f"spans must be (start, end, multiplier), the end after the start, got {start} to "
+                f"{end}"
             )
         inside = (market.time >= begin) & (market.time < until)
-        found = np.where(inside, np.maximum(found, _check_multiplier(value, place)), found)
+        found = np.where(inside, np.maximum(found, _check_multiplier("spans", value)), found)
     return pd.Series(np.where(found > 0.0, found, 1.0), index=market.times)
 
 
@@ -256,10 +247,8 @@ def largest(*multipliers: Multiplier) -> Multiplier:
     starts = {series.index[0] for series in multipliers if len(series)}
     if len(starts) != 1:
         raise ParameterError(
-            "multipliers must begin at one time, begin at "
-            + (", ".join(str(start) for start in sorted(starts)) or "none: there are none"),
-            where="bt.margin_rules.largest",
-            cure="make all of them from one market",
+            "multipliers must be of one market, begin at "
+            + (", ".join(str(start) for start in sorted(starts)) or "none: there are none")
         )
     found: Multiplier = pd.concat(multipliers, axis=1).ffill().max(axis=1)
     return found
@@ -270,5 +259,5 @@ def _from_closes(market: Market, known: FloatArray, first: float) -> Multiplier:
     return pd.Series(values, index=market.times)
 
 
-def _check_multiplier(value: float, where: str) -> float:
-    return check_range("multiplier", value, where=where, low=0.0, open_low=True, high=MOST)
+def _check_multiplier(name: str, value: float) -> float:
+    return check_range(f"the multiplier of {name}", value, low=0.0, open_low=True, high=MOST)

@@ -41,7 +41,7 @@ def parkinson_volatility(market: Market, window: OneOrMany) -> FloatArray:
     are not seen. Source: Parkinson (1980), The Extreme Value Method for Estimating the Variance of
     the Rate of Return, Journal of Business 53(1).
     """
-    return _rolling_mean(parkinson_variance(market), market, window, "parkinson_volatility")
+    return _rolling_mean(parkinson_variance(market), market, window)
 
 
 @checked
@@ -58,7 +58,7 @@ def garman_klass_volatility(market: Market, window: OneOrMany) -> FloatArray:
     Security Price Volatilities from Historical Data, Journal of Business 53(1), the practical form
     of their best analytic estimator.
     """
-    return _rolling_mean(garman_klass_variance(market), market, window, "garman_klass_volatility")
+    return _rolling_mean(garman_klass_variance(market), market, window)
 
 
 @checked
@@ -76,7 +76,7 @@ def rogers_satchell_volatility(market: Market, window: OneOrMany) -> FloatArray:
     1(4).
     """
     variance = rogers_satchell_variance(market)
-    return _rolling_mean(variance, market, window, "rogers_satchell_volatility")
+    return _rolling_mean(variance, market, window)
 
 
 @checked
@@ -98,7 +98,7 @@ def yang_zhang_volatility(market: Market, window: OneOrMany) -> FloatArray:
     Zhang (2000), Drift-Independent Volatility Estimation Based on High, Low, Open, and Close
     Prices, Journal of Business 73(3).
     """
-    windows = read_windows(window, where="yang_zhang_volatility")
+    windows = read_windows(window)
     jumps, moves, inside = yang_zhang_parts(market)
     share = (ALPHA - 1.0) / (ALPHA + (windows + 1.0) / (windows - 1.0))
     v_o = rolling_deviation(jumps, windows, 1.0) ** 2
@@ -136,8 +136,6 @@ def yang_zhang_parts(market: Market) -> FloatArray:
     return parts
 
 
-def _rolling_mean(
-    variance: FloatArray, market: Market, window: OneOrMany, where: str
-) -> FloatArray:
-    windows = read_windows(window, where=where)
+def _rolling_mean(variance: FloatArray, market: Market, window: OneOrMany) -> FloatArray:
+    windows = read_windows(window)
     return shape_as(rolling_root(variance, windows, bars_per_year(market)), window)

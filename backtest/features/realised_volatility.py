@@ -90,29 +90,24 @@ def _check_lengths(market: Market, finer: Market) -> None:
     if finer.interval >= market.interval or market.interval % finer.interval:
         raise DataError(
             "finer bars must be a whole part of the market's bars of "
-            f"{format_duration(market.interval)}, got {format_duration(finer.interval)}",
-            where=repr(finer),
-            cure="load shorter bars, or resample them: finer.resample('5m')",
+            f"{format_duration(market.interval)}, got {format_duration(finer.interval)}; "
+            "finer.resample('5m'), for example"
         )
 
 
 def _check_places(market: Market, finer: Market, bar: IntArray, inside: BoolArray) -> None:
     if not inside.any():
         raise DataError(
-            f"finer bars must lie in the market, from {format_time(market.start)} to "
-            f"{format_time(market.end)}, were from {format_time(finer.start)} to "
-            f"{format_time(finer.end)}",
-            where=repr(finer),
-            cure="load finer bars of the same time",
+            f"finer bars must lie in the market, {format_time(market.start)} to "
+            f"{format_time(market.end)} UTC, are from {format_time(finer.start)} to "
+            f"{format_time(finer.end)}"
         )
     before = np.append(market.start, market.time + market.interval)[bar]
     wrong = np.flatnonzero(inside & (finer.time < before))
     if wrong.size:
         raise DataError(
-            f"finer bars must not reach from one bar into the next, {wrong.size} of {finer.n_bars} "
-            "do",
-            where=f"{finer!r}, first at {format_time(int(finer.time[wrong[0]]))} UTC",
-            cure="load bars that begin where the market's begin",
+            f"finer bars must not reach from one bar into the next, {wrong.size} of "
+            f"{finer.n_bars} do, first at {format_time(int(finer.time[wrong[0]]))} UTC"
         )
 
 
@@ -124,7 +119,5 @@ def _check_prices(market: Market, close: FloatArray, bar: IntArray, is_covered: 
         raise DataError(
             "finer bars must close at the market's closes, are off by "
             f"{format_percent(off.mean())} on average where a bar moves by "
-            f"{format_percent(moves.mean())}",
-            where=f"{market!r} and its finer bars",
-            cure="load the same instrument, and check the time zone of both",
+            f"{format_percent(moves.mean())}; check the instrument and the time zone of both"
         )

@@ -72,13 +72,12 @@ def regime_probabilities(
     Econometrica 57(2).
     """
     given = (calm_volatility, stress_volatility, calm_bars, stress_bars, calm_drift, stress_drift)
-    where = "regime_probabilities"
-    check_lanes("calm_volatility", calm_volatility, where=where, low=0.0, open_low=True)
-    check_lanes("stress_volatility", stress_volatility, where=where, low=0.0, open_low=True)
-    check_lanes("calm_drift", calm_drift, where=where)
-    check_lanes("stress_drift", stress_drift, where=where)
+    check_lanes("calm_volatility", calm_volatility, low=0.0, open_low=True)
+    check_lanes("stress_volatility", stress_volatility, low=0.0, open_low=True)
+    check_lanes("calm_drift", calm_drift)
+    check_lanes("stress_drift", stress_drift)
     calm, stress, stay, stay_stress, drift, stress_drift_ = broadcast(*given)
-    leave = leaving_probabilities(stay, stay_stress, where=where)
+    leave = leaving_probabilities(stay, stay_stress)
     years = np.array(np.broadcast_to(1.0 / np.asarray(bars_per_year(market)), market.n_bars))
     out = np.empty((market.n_bars, len(calm)))
     states = np.stack([drift, calm**2]), np.stack([stress_drift_, stress**2])
@@ -126,7 +125,7 @@ def learned_regimes(
     2.
     """
     given = (half_life, calm_bars, stress_bars)
-    filtered, _, leave = learn_variances(market, *given, where="learned_regimes", rows=0)
+    filtered, _, leave = learn_variances(market, *given, rows=0)
     return Regimes(shape_as(filtered, *given), shape_as(predict_next(filtered, leave), *given))
 
 
@@ -144,27 +143,21 @@ def learned_volatility(
         Per sqrt(year); NaN until 100 returns are known.
     """
     given = (half_life, calm_bars, stress_bars)
-    _, found, _ = learn_variances(market, *given, where="learned_volatility", rows=market.n_bars)
+    _, found, _ = learn_variances(market, *given, rows=market.n_bars)
     found *= np.reshape(bars_per_year(market), (-1, 1))
     return RegimeVolatility(*(shape_as(each, *given) for each in np.sqrt(found, out=found)))
 
 
 def learn_variances(
-    market: Market,
-    half_life: OneOrMany,
-    calm_bars: OneOrMany,
-    stress_bars: OneOrMany,
-    *,
-    where: str,
-    rows: int,
+    market: Market, half_life: OneOrMany, calm_bars: OneOrMany, stress_bars: OneOrMany, *, rows: int
 ) -> tuple[FloatArray, FloatArray, FloatArray]:
     """Learn both variances; return filtered probabilities, variances, leaving probabilities.
 
     Shapes (n_bars, k), (2, rows, k), and (2, k). With 0 ``rows`` variances are not kept.
     """
-    check_lanes("half_life", half_life, where=where, low=0.0, open_low=True)
+    check_lanes("half_life", half_life, low=0.0, open_low=True)
     half_lives, *stays = broadcast(half_life, calm_bars, stress_bars)
-    leave = leaving_probabilities(*stays, where=where)
+    leave = leaving_probabilities(*stays)
     k = len(half_lives)
     forget = 1.0 - find_decay(half_lives)
     filtered, variances = np.empty((market.n_bars, k)), np.empty((2, rows, k))
@@ -175,12 +168,10 @@ def learn_variances(
     return filtered, variances, leave
 
 
-def leaving_probabilities(
-    calm_bars: FloatArray, stress_bars: FloatArray, *, where: str
-) -> FloatArray:
+def leaving_probabilities(calm_bars: FloatArray, stress_bars: FloatArray) -> FloatArray:
     """Return the probabilities of leaving calm and stress after a bar, of shape (2, k)."""
-    check_lanes("calm_bars", calm_bars, where=where, low=1.0, open_low=True)
-    check_lanes("stress_bars", stress_bars, where=where, low=1.0, open_low=True)
+    check_lanes("calm_bars", calm_bars, low=1.0, open_low=True)
+    check_lanes("stress_bars", stress_bars, low=1.0, open_low=True)
     return 1.0 / np.stack([calm_bars, stress_bars])
 
 

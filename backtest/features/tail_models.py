@@ -25,30 +25,23 @@ class TailParameters(NamedTuple):
 
 
 def read_tail_parameters(
-    where: str,
-    level: OneOrMany,
-    horizon: OneOrMany,
-    *,
-    window: OneOrMany = 2,
-    half_life: OneOrMany = 1.0,
+    level: OneOrMany, horizon: OneOrMany, *, window: OneOrMany = 2, half_life: OneOrMany = 1.0
 ) -> TailParameters:
     for each in list_lanes(level):
-        check_range("level", each, where=where, low=0.5, high=1.0, open_low=True, open_high=True)
-    check_bars("horizon", horizon, where=where)
-    check_bars("window", window, where=where, low=2.0)
-    check_lanes("half_life", half_life, where=where, low=0.0, open_low=True)
+        check_range("level", each, low=0.5, high=1.0, open_low=True, open_high=True)
+    check_bars("horizon", horizon)
+    check_bars("window", window, low=2.0)
+    check_lanes("half_life", half_life, low=0.0, open_low=True)
     return TailParameters(*broadcast(level, horizon, window, half_life))
 
 
-def check_windows(lanes: TailParameters, *, where: str) -> None:
+def check_windows(lanes: TailParameters) -> None:
     short = np.flatnonzero(find_quantile_place(lanes) < 1.0)
     if len(short):
         window, level = int(lanes.window[short[0]]), float(lanes.level[short[0]])
         least = int(np.ceil(np.round(1.0 / (1.0 - level) - 1.0, 9)))
         raise ParameterError(
-            f"a window must hold at least {least} losses for the level {level:g}, got {window}",
-            where=where,
-            cure=f"give a window of {least} or more, a lower level, or another model",
+            f"window must hold at least {least} losses for the level {level:g}, got {window}"
         )
 
 

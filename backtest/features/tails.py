@@ -75,7 +75,7 @@ def normal_tail(
     by bar. Source: J.P. Morgan/Reuters (1996), RiskMetrics Technical Document, section 5; McNeil,
     Frey and Embrechts (2015), Quantitative Risk Management, examples 2.11 and 2.14.
     """
-    lanes = read_tail_parameters("normal_tail", level, horizon, half_life=half_life)
+    lanes = read_tail_parameters(level, horizon, half_life=half_life)
     return shape_tail(_find_normal_tails(market, lanes), half_life, level, horizon)
 
 
@@ -124,7 +124,7 @@ def cornish_fisher_tail(
     J. Alternative Investments 5(2); Maillard (2018), A User's Guide to the Cornish Fisher
     Expansion, SSRN 1997178, for the domain and the shortfall.
     """
-    lanes = read_tail_parameters("cornish_fisher_tail", level, horizon, window=window)
+    lanes = read_tail_parameters(level, horizon, window=window)
     return shape_tail(_find_cornish_fisher_tails(market, lanes), window, level, horizon)
 
 
@@ -167,8 +167,8 @@ def historical_tail(
     Quantiles in Statistical Packages, American Statistician 50(4), definition 6; Acerbi and Tasche
     (2002), On the Coherence of Expected Shortfall, J. Banking and Finance 26(7), definition 2.6.
     """
-    lanes = read_tail_parameters("historical_tail", level, horizon, window=window)
-    check_windows(lanes, where="historical_tail")
+    lanes = read_tail_parameters(level, horizon, window=window)
+    check_windows(lanes)
     return shape_tail(_find_historical_tails(market, lanes), window, level, horizon)
 
 
@@ -212,9 +212,8 @@ def filtered_historical_tail(
     Barone-Adesi, Giannopoulos and Vosper (1999), VaR without Correlations for Portfolios of
     Derivative Securities, J. Futures Markets 19(5).
     """
-    where = "filtered_historical_tail"
-    lanes = read_tail_parameters(where, level, horizon, window=window, half_life=half_life)
-    check_windows(lanes, where=where)
+    lanes = read_tail_parameters(level, horizon, window=window, half_life=half_life)
+    check_windows(lanes)
     tails = _find_filtered_tails(market, lanes)
     return shape_tail(tails, window, half_life, level, horizon)
 
@@ -315,7 +314,7 @@ def tail_losses(
         If there is no such model, or a parameter of it is out of its range.
     """
     names = np.atleast_1d(np.asarray(model, dtype=object))
-    lanes = read_tail_parameters("tail_losses", level, horizon, window=window, half_life=half_life)
+    lanes = read_tail_parameters(level, horizon, window=window, half_life=half_life)
     k = np.broadcast(names, lanes.level).size
     names = np.broadcast_to(names, k)
     keys = list(
@@ -328,7 +327,7 @@ def tail_losses(
         some = [j for j, each in enumerate(distinct) if each[0] == name]
         own = TailParameters(*np.array([distinct[j][1:] for j in some]).T)
         if known.has_ranks:
-            check_windows(own, where="tail_losses")
+            check_windows(own)
         value[:, some], shortfall[:, some] = known.find(market, own)
     found = Tail(value, shortfall)
     if len(distinct) < k:
@@ -342,9 +341,7 @@ def find_model(name: object) -> TailModel:
     if name not in MODELS:
         raise ParameterError(
             f"model must be one of {', '.join(MODELS)}, got {name!r}"
-            + did_you_mean(str(name), MODELS),
-            where="tail_losses",
-            cure=f"choose one of {', '.join(MODELS)}",
+            + did_you_mean(str(name), MODELS)
         )
     return MODELS[str(name)]
 

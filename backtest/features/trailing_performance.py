@@ -47,7 +47,7 @@ def rolling_sharpe(market: Market, window: OneOrMany) -> Sharpe:
     identically distributed. Source: Lo (2002), The Statistics of Sharpe Ratios, Financial Analysts
     Journal 58(4), eq. 9.
     """
-    windows = read_windows(window, where="rolling_sharpe")
+    windows = read_windows(window)
     returns = traded_returns(market)
     unknown = np.isnan(returns)
     root = np.sqrt(bars_per_year(market))
@@ -71,5 +71,5 @@ def sharpe_error(ratio: OneOrMany, n: OneOrMany) -> FloatArray:
     >>> round(float(sharpe_error(1.0, 60)), 3)
     0.158
     """
-    check_broadcast(ratio=ratio, n=n, where="features.sharpe_error")
+    check_broadcast(ratio=ratio, n=n)
     return np.asarray(np.sqrt((1.0 + 0.5 * np.square(ratio)) / n))

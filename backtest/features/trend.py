@@ -34,7 +34,7 @@ def excess_momentum(market: Market, lookback: OneOrMany) -> FloatArray:
     t-n and before that of bar t. Source: Moskowitz, Ooi and Pedersen (2012), Time Series Momentum,
     J. Financial Economics 104(2): the excess return over the lookback.
     """
-    lookbacks = read_lookbacks(lookback, where="excess_momentum")
+    lookbacks = read_lookbacks(lookback)
     out = np.empty((market.n_bars, len(lookbacks)))
     compile_module(trend_kernels).momentum_lanes(find_path(market), lookbacks, out)
     return shape_as(out, lookback)
@@ -87,11 +87,11 @@ def trend_strength(
     Strategies, in Market Momentum: Theory and Practice, Wiley, whose trend signal is a t-statistic
     clipped at 1 in place of the sign.
     """
-    check_lanes("full", full, where="trend_strength", low=0.0, open_low=True)
-    check_lanes("half_life", half_life, where="trend_strength", low=0.0, open_low=True)
+    check_lanes("full", full, low=0.0, open_low=True)
+    check_lanes("half_life", half_life, low=0.0, open_low=True)
     given = (lookback, half_life, full)
     bars, half_lives, fulls = broadcast(*given)
-    lookbacks = read_lookbacks(bars, where="trend_strength")
+    lookbacks = read_lookbacks(bars)
     root = np.sqrt(1.0 / np.asarray(bars_per_year(market)))
     strength = ewma_volatility(market, half_lives)
     compile_module(trend_kernels).strength_lanes(
@@ -104,9 +104,9 @@ def trend_strength(
     return shape_as(strength, *given)
 
 
-def read_lookbacks(lookback: OneOrMany, *, where: str) -> IntArray:
+def read_lookbacks(lookback: OneOrMany) -> IntArray:
     """Return lookbacks as whole numbers of bars, checked to be at least 1, of shape (k,)."""
-    check_bars("lookback", lookback, where=where)
+    check_bars("lookback", lookback)
     return broadcast(lookback)[0].astype(np.int64)
 
 

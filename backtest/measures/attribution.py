@@ -221,7 +221,7 @@ def attribute_by(life: AccountHistory, time: IntArray, by: Period) -> pd.DataFra
     ParameterError
         If the period is none of these.
     """
-    Choice(*CALENDAR_PERIODS).check("by", by, where="Result.attribution, by")
+    Choice(*CALENDAR_PERIODS).check("by", by)
     return pd.DataFrame(split_growth(life), index=find_periods(time, by)).groupby(level=0).sum()
 
 

@@ -109,16 +109,13 @@ def calibration(forecast: npt.ArrayLike, outcome: npt.ArrayLike) -> Calibration:
 
 
 def read_pairs(forecast: npt.ArrayLike, outcome: npt.ArrayLike) -> tuple[FloatArray, IntArray]:
-    where = "calibration"
     p, happened = np.asarray(forecast, np.float64), np.asarray(outcome, np.float64)
-    check_lengths(forecast=p, outcome=happened, where=where)
+    check_lengths(forecast=p, outcome=happened)
     is_known = ~np.isnan(p) & ~np.isnan(happened)
     p, happened = p[is_known], happened[is_known]
     if len(p) < 2:
         raise ParameterError(
-            f"calibration needs at least 2 forecasts with a known outcome, got {len(p)}",
-            where=where,
-            cure="give one probability, and whether it happened, for each time",
+            f"calibration needs at least 2 forecasts with a known outcome, got {len(p)}"
         )
     for name, values, is_right, rule in (
         ("forecast", p, (p >= 0.0) & (p <= 1.0), "probabilities from 0 to 1"),
@@ -127,9 +124,8 @@ def read_pairs(forecast: npt.ArrayLike, outcome: npt.ArrayLike) -> tuple[FloatAr
         bad = values[~is_right]
         if len(bad):
             raise ParameterError(
-                f"{name} must be {rule}, got {bad[0]:g} in {len(bad)} of {len(values)}",
-                where=f"{where}, {name}",
-                cure="give NaN where it is not known",
+                f"{name} must be {rule}, got {bad[0]:g} in {len(bad)} of {len(values)}; "
+                "NaN where it is not known"
             )
     return p, happened.astype(np.int64)
 

@@ -14,7 +14,7 @@ from typing import NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from backtest.base import FloatArray, ParameterError, check_number, check_range, checked
+from backtest.base import FloatArray, ParameterError, Whole, check_range, checked
 from backtest.measures.performance import LEAST_DEVIATION
 
 EULER_MASCHERONI = 0.5772156649015329
@@ -52,7 +52,7 @@ def estimate_moments(returns: FloatArray) -> SharpeMoments:
     >>> round(estimate_moments(np.array([0.01, 0.03, 0.01, 0.03])).kurtosis, 12)
     1.0
     """
-    table = check_returns(np.asarray(returns)[..., None], where="estimate_moments", samples=2)
+    table = check_returns(np.asarray(returns)[..., None], samples=2)
     column = table[:, 0]
     n = len(column)
     centered = column - np.mean(column)
@@ -105,11 +105,9 @@ def probabilistic_sharpe(
     >>> round(probabilistic_sharpe(0.036 / 0.079, 24, skew=-2.448, kurtosis=10.164), 3)
     0.913
     """
-    where = "probabilistic_sharpe"
-    check_number("n", n, where=where, whole=True)
-    check_range("n", n, where=where, low=2)
-    excess = check_finite("sharpe", sharpe, where) - check_finite("benchmark", benchmark, where)
-    error = math.sqrt(estimation_variance(sharpe, skew, kurtosis, where=where) / (n - 1))
+    Whole(2).check("n", n)
+    excess = check_finite("sharpe", sharpe) - check_finite("benchmark", benchmark)
+    error = math.sqrt(estimation_variance(sharpe, skew, kurtosis) / (n - 1))
     if error == 0.0:
         return 0.5 + 0.5 * float(np.sign(excess))
     return 0.5 * math.erfc(-excess / error / math.sqrt(2.0))
@@ -147,9 +145,8 @@ def expected_max_sharpe(n_trials: float, std: float) -> float:
     >>> round(expected_max_sharpe(100, (0.5 / 250) ** 0.5), 4)
     0.1132
     """
-    where = "expected_max_sharpe"
-    check_range("n_trials", n_trials, where=where, low=1.0, high=1e300)
-    check_range("std", std, where=where, low=0.0, open_high=True)
+    check_range("n_trials", n_trials, low=1.0, high=1e300)
+    check_range("std", std, low=0.0, open_high=True)
     if n_trials == 1.0:
         return 0.0
     quantile = NormalDist().inv_cdf
@@ -242,47 +239,40 @@ def min_track_record_length(
     >>> round(n / year, 2)
     2.73
     """
-    where = "min_track_record_length"
-    check_range("confidence", confidence, where=where, low=0.5, high=1.0, open_high=True)
-    excess = check_finite("sharpe", sharpe, where) - check_finite("benchmark", benchmark, where)
-    variance = estimation_variance(sharpe, skew, kurtosis, where=where)
+    check_range("confidence", confidence, low=0.5, high=1.0, open_high=True)
+    excess = check_finite("sharpe", sharpe) - check_finite("benchmark", benchmark)
+    variance = estimation_variance(sharpe, skew, kurtosis)
     if excess <= 0.0:
         return math.inf
     return 1.0 + variance * (NormalDist().inv_cdf(confidence) / excess) ** 2
 
 
-def estimation_variance(sharpe: float, skew: float, kurtosis: float, *, where: str) -> float:
-    least = 1.0 + check_finite("skew", skew, where) ** 2
-    if check_finite("kurtosis", kurtosis, where) < least * (1.0 - 1e-9):
+def estimation_variance(sharpe: float, skew: float, kurtosis: float) -> float:
+    least = 1.0 + check_finite("skew", skew) ** 2
+    if check_finite("kurtosis", kurtosis) < least * (1.0 - 1e-9):
         raise ParameterError(
-            f"kurtosis must be at least 1 + skew^2 = {least:g}, got {kurtosis!r}",
-            where=where,
-            cure="give the full kurtosis, 3 for a normal distribution: add 3 to an excess one",
+            f"kurtosis must be at least 1 + skew^2 = {least:g}, got {kurtosis!r}; "
+            "add 3 to an excess kurtosis"
         )
     return max(0.0, 1.0 - skew * sharpe + 0.25 * (kurtosis - 1.0) * sharpe**2)
 
 
-def check_finite(name: str, value: float, where: str) -> float:
-    return check_range(name, value, where=where, open_low=True, open_high=True)
+def check_finite(name: str, value: float) -> float:
+    return check_range(name, value, open_low=True, open_high=True)
 
 
-def check_returns(
-    returns: npt.ArrayLike, *, where: str, samples: int, trials: int = 1
-) -> FloatArray:
+def check_returns(returns: npt.ArrayLike, *, samples: int, trials: int = 1) -> FloatArray:
     """Return a table of shape (n_samples, n_trials), checked to be large enough and finite."""
     table = np.asarray(returns, dtype=np.float64)
     if table.ndim != 2 or table.shape[0] < samples or table.shape[1] < trials:
         raise ParameterError(
             f"returns must be of shape (n_samples, n_trials) with at least {samples} samples and "
-            f"{trials} trials, got shape {table.shape}",
-            where=where,
-            cure="give one row per sample and one column per trial",
+            f"{trials} trials, got shape {table.shape}"
         )
     bad = np.flatnonzero(~np.isfinite(table).all(axis=0))
     if len(bad):
         raise ParameterError(
-            f"returns must be finite, were not in {len(bad)} of {table.shape[1]} trials",
-            where=f"{where}, first in column {bad[0]}",
-            cure="leave out the trials that failed",
+            f"returns must be finite, are not in {len(bad)} of {table.shape[1]} trials, first in "
+            f"column {bad[0]}; leave failed trials out"
         )
     return table

@@ -41,8 +41,8 @@ def monthly_returns(time: IntArray, unit: FloatArray, first_unit: float) -> pd.D
         Indexed by year, columns 1 to 12 and ``"year"``; NaN without bars, or if the unit value
         before was 0. Months compound to their year, years to the run.
     """
-    check_shape("time", time, (-1,), where="monthly_returns")
-    check_lengths(time=time, unit=unit, where="monthly_returns")
+    check_shape("time", time, (-1,))
+    check_lengths(time=time, unit=unit)
     index = utc_index(time)
     month = np.asarray(index.year * 12 + index.month - 1)
     last = np.append(np.flatnonzero(np.diff(month)), len(month) - 1)
@@ -89,7 +89,7 @@ def worst_drawdowns(
         ``depth``; ``peak``, ``trough`` and ``recovery`` (NaT without one); ``days_down``
         from peak to trough; ``days_under_water`` from peak to recovery, or to the end.
     """
-    check_lengths(unit=unit, closes=closes, where="worst_drawdowns")
+    check_lengths(unit=unit, closes=closes)
     fall = 1.0 - unit / np.maximum.accumulate(np.maximum(unit, first_peak))
     begins, ends = find_falls(fall)
     if not len(begins):
@@ -148,9 +148,9 @@ def rolling_measures(
     -----
     Each window as :func:`backtest.measures.run_measures.measure_run` measures a whole run.
     """
-    check_lengths(returns=returns, risk_free=risk_free, where="rolling_measures")
-    check_range("window", window, where="rolling_measures", low=1)
-    check_range("periods", periods, where="rolling_measures", low=0.0)
+    check_lengths(returns=returns, risk_free=risk_free)
+    check_range("window", window, low=1)
+    check_range("periods", periods, low=0.0)
     excess = pd.Series(returns - risk_free).rolling(window)
     deviation = excess.std(ddof=1)
     known = deviation.where(deviation >= LEAST_DEVIATION)

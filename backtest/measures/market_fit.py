@@ -55,7 +55,7 @@ def fit_market(excess: FloatArray, market: FloatArray, periods: float) -> Market
     >>> round(fit_market(2.0 * market + 0.001, market, 365.0).beta, 12)
     2.0
     """
-    check_lengths(excess=excess, market=market, where="fit_market")
+    check_lengths(excess=excess, market=market)
     excess, market = np.asarray(excess), np.asarray(market)
     n = len(market)
     if n < 3 or not np.std(market, ddof=1) >= LEAST_DEVIATION:

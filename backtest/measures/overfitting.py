@@ -77,10 +77,9 @@ def probability_of_backtest_overfitting(
     >>> probability_of_backtest_overfitting(skilled, n_splits=4, metric="mean").pbo
     0.0
     """
-    where = "probability_of_backtest_overfitting"
-    splits = check_splits(n_splits, where=where)
-    Choice(*get_args(Figure)).check("metric", metric, where=where)
-    table = check_returns(returns, where=where, samples=max(4, splits), trials=2)
+    splits = check_splits(n_splits)
+    Choice(*get_args(Figure)).check("metric", metric)
+    table = check_returns(returns, samples=max(4, splits), trials=2)
     inside, outside, rank = np.hstack(list(compare_halves(table, splits, metric)))
     share = rank / (table.shape[1] + 1)
     logits = np.log(share / (1.0 - share))
@@ -167,12 +166,8 @@ def fit_slope(x: FloatArray, y: FloatArray) -> float:
     return float(centered @ (y - np.mean(y))) / square if square >= LEAST_DEVIATION**2 else 0.0
 
 
-def check_splits(n_splits: int, *, where: str) -> int:
-    splits = int(check_number("n_splits", n_splits, where=where, whole=True))
+def check_splits(n_splits: int) -> int:
+    splits = int(check_number("n_splits", n_splits, whole=True))
     if splits % 2 or not 2 <= splits <= MOST_SPLITS:
-        raise ParameterError(
-            f"n_splits must be even and from 2 to {MOST_SPLITS}, got {n_splits!r}",
-            where=where,
-            cure="choose 10 or 16",
-        )
+        raise ParameterError(f"n_splits must be even and from 2 to {MOST_SPLITS}, got {n_splits!r}")
     return splits

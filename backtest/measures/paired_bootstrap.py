@@ -220,7 +220,7 @@ def holm(p_values: FloatArray) -> FloatArray:
     >>> holm(np.array([0.01, 0.04, np.nan, 0.03])).tolist()
     [0.03, 0.06, nan, 0.06]
     """
-    check_lengths(p_values=p_values, where="holm")
+    check_lengths(p_values=p_values)
     p_values = np.asarray(p_values)
     order = np.argsort(p_values, kind="stable")[: np.count_nonzero(~np.isnan(p_values))]
     steps = np.arange(len(order), 0, -1)

@@ -81,7 +81,7 @@ def value_at_risk(returns: FloatArray, level: float) -> float:
     >>> value_at_risk(np.array([-0.04, -0.01, 0.02, 0.03]), 0.75)
     0.04
     """
-    Range(0, 1).check("level", level, where="value_at_risk")
+    Range(0, 1).check("level", level)
     if len(returns) == 0:
         return math.nan
     return float(np.quantile(-returns, level, method="higher"))

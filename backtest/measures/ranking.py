@@ -11,14 +11,10 @@ from typing import Any, NamedTuple, TypeAlias
 import numpy as np
 
 from backtest.base import (
-    Argument,
     BoolArray,
-    Either,
     FloatArray,
     IntArray,
     ParameterError,
-    Phrase,
-    Place,
     check_number,
     did_you_mean,
     repr_plain,
@@ -76,29 +72,18 @@ class Constraint(NamedTuple):
         return violation
 
 
-GIVE_PATHS = Either(
-    "bt.tune(..., paths=bt.simulate_paths(market, ...))", "backtest tune --paths 2000"
-)
 RUIN = Constraint("ruined", "==", 0.0)
 
 
 def select_measure(metrics: MetricArrays, name: str) -> FloatArray:
     if name in metrics:
         return metrics[name]
-    is_known = name in METRICS
-    cure = Phrase("choose one of the others")
     if read_aversion(name) is not None:
-        is_known, cure = True, Phrase("search with {}, or use one of", Argument("objective", name))
-    elif is_known:
-        more = Argument("full", True) if name in PATH else Argument("metrics", "all")
-        cure = Phrase("sweep with {}", more)
-    raise ParameterError(
-        f"{name!r} was not measured"
-        if is_known
-        else f"there is no measure {name!r}" + did_you_mean(name, metrics),
-        where=Place(("objective", "constraints")),
-        cure=Phrase("{}: {}", cure, ", ".join(metrics)),
-    )
+        raise ParameterError(f"{name} was not measured; only a search with objective={name!r} does")
+    if name not in METRICS:
+        raise ParameterError(f"there is no measure {name!r}{did_you_mean(name, metrics)}")
+    more = "full=True" if name in PATH else "metrics='all'"
+    raise ParameterError(f"{name} was not measured; a sweep with {more} does")
 
 
 # --------------------------------------------------------------------------------- reading words
@@ -112,10 +97,8 @@ def read_objective(objective: ObjectiveLike, *, on_paths: Collection[str] = ()) 
     if callable(objective):
         return _read_function(objective)
     raise ParameterError(
-        f"an objective must be a measure, weights of measures or a function, "
-        f"got {repr_plain(objective)}",
-        where=Place("objective"),
-        cure=Phrase("write {}, for example", Argument("objective", "sharpe")),
+        f"objective must be a measure, weights of measures or a function, "
+        f"got {repr_plain(objective)}"
     )
 
 
@@ -129,7 +112,7 @@ def read_objectives(
 
 def _read_name(text: str, on_paths: Collection[str]) -> Objective:
     name = text.strip().removeprefix("-").strip()
-    check_metric(name, where=Place("objective"), on_paths=on_paths)
+    check_metric(name, on_paths=on_paths)
     is_turned = text.strip().startswith("-") or find_direction(name) < 0
     if is_turned:
         return Objective(f"-{name}", lambda metrics: -select_measure(metrics, name))
@@ -147,12 +130,11 @@ def _read_sum(weights: Mapping[str, float], on_paths: Collection[str]) -> Object
     for name, weight in weights.items():
         if not isinstance(name, str):
             raise ParameterError(
-                f"an objective must name its measures, got {repr_plain(name)}",
-                where=Place("objective"),
-                cure="write {'sharpe': 1.0, 'max_drawdown': -0.5}",
+                f"objective must name its measures, got {repr_plain(name)}; "
+                "{'sharpe': 1.0, 'max_drawdown': -0.5}, for example"
             )
-        check_metric(name, where=Place("objective"), on_paths=on_paths)
-        check_number(f"the weight of {name}", weight, where=Place("objective"))
+        check_metric(name, on_paths=on_paths)
+        check_number(f"the weight of {name}", weight)
 
     def add(metrics: MetricArrays) -> FloatArray:
         terms = [weight * select_measure(metrics, name) for name, weight in weights.items()]
@@ -192,9 +174,7 @@ def _call_objective(
         return math.nan
     except Exception as error:  # a user's function may raise anything
         raise ParameterError(
-            f"an objective must return a number, {name} raised {type(error).__name__}: {error}",
-            where=Place("objective", name),
-            cure="return a float from the measures, for example row['sharpe']; NaN for none",
+            f"objective {name} must return a number, raised {type(error).__name__}: {error}"
         ) from error
 
 
@@ -203,9 +183,8 @@ def read_constraints(
 ) -> tuple[Constraint, ...]:
     if constraints is not None and not isinstance(constraints, Mapping):
         raise ParameterError(
-            f"constraints must be a mapping of measures to bounds, got {constraints!r}",
-            where=Place("constraints"),
-            cure="write {'max_drawdown': '<= 0.4'}",
+            f"constraints must map measures to bounds, got {constraints!r}; "
+            "{'max_drawdown': '<= 0.4'}, for example"
         )
     given = (constraints or {}).items()
     read = [_read_constraint(name, text, on_paths) for name, text in given]
@@ -213,7 +192,7 @@ def read_constraints(
 
 
 def _read_constraint(name: str, text: str, on_paths: Collection[str]) -> Constraint:
-    check_metric(name, where=Place("constraints"), on_paths=on_paths)
+    check_metric(name, on_paths=on_paths)
     match = _CONSTRAINT.fullmatch(str(text))
     try:
         bound = float(match[2]) if match else math.nan
@@ -221,28 +200,21 @@ def _read_constraint(name: str, text: str, on_paths: Collection[str]) -> Constra
         bound = math.nan
     if match is None or not math.isfinite(bound):
         raise ParameterError(
-            f"a constraint must be a comparison with a number, {name} has {text!r}",
-            where=Place("constraints", name),
-            cure=f"write {name}: '<= 0.4', with one of <=, >=, ==, < and >",
+            f"a constraint must be a number after <=, >=, ==, < or >, got {text!r} for {name}; "
+            "'<= 0.4', for example"
         )
     return Constraint(name, match[1], bound)
 
 
-def check_metric(name: str, *, where: str, on_paths: Collection[str] = ()) -> None:
+def check_metric(name: str, *, on_paths: Collection[str] = ()) -> None:
     if name in on_paths:
         return
     if read_risk_name(name) is not None:
         raise ParameterError(
-            f"{name} is measured on simulated paths, but there are none",
-            where=where,
-            cure=Phrase("give {}; only a search takes paths", GIVE_PATHS),
+            f"{name} is measured on simulated paths, got none; only a search takes paths"
         )
     if name not in METRICS and read_aversion(name) is None:
-        raise ParameterError(
-            f"there is no measure {name!r}{did_you_mean(name, METRICS)}",
-            where=where,
-            cure=f"choose one of {', '.join(METRICS)}",
-        )
+        raise ParameterError(f"there is no measure {name!r}{did_you_mean(name, METRICS)}")
 
 
 # --------------------------------------------------------------------------------------- ordering

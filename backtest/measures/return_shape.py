@@ -217,11 +217,11 @@ def sharpe_error(excess: FloatArray, periods: float) -> float:
     >>> round(sharpe_error(np.array([0.01, -0.01] * 50), 365.0), 12)
     1.920122049993
     """
-    check_range("periods", periods, where="sharpe_error, periods", low=0.0)
+    check_range("periods", periods, low=0.0)
     if not has_spread(excess):
         return math.nan
     found = estimate_moments(excess)
-    variance = estimation_variance(found.sharpe, found.skew, found.kurtosis, where="sharpe_error")
+    variance = estimation_variance(found.sharpe, found.skew, found.kurtosis)
     return math.sqrt(variance / (found.n - 1) * periods)
 
 

@@ -52,9 +52,9 @@ def find_superiority(
     differences (of 8.0, whatever ``studentize`` says), so they are divided by s_k before. Accounts
     that are the same as the baseline are left out.
     """
-    check_shape("gains", gains, (-1, -1), where="find_superiority")
+    check_shape("gains", gains, (-1, -1))
     gains = np.asarray(gains)
-    check_shape("baseline", baseline, (len(gains[0]),), where="find_superiority")
+    check_shape("baseline", baseline, (len(gains[0]),))
     from arch.bootstrap import SPA  # noqa: PLC0415 - it takes a second to import
 
     difference = gains - baseline
@@ -95,9 +95,9 @@ def find_confidence_set(gains: FloatArray, *, draws: int, seed: int) -> tuple[Fl
     Lunde and Nason (2011), The Model Confidence Set, Econometrica 79(2). Accounts that are the same
     count once, and share their p-value.
     """
-    check_shape("gains", gains, (-1, -1), where="find_confidence_set")
+    check_shape("gains", gains, (-1, -1))
     gains = np.array(gains, dtype=np.float64)
-    Range(2, math.inf).check("samples", gains.shape[1], where="find_confidence_set, gains")
+    Range(2, math.inf).check("samples", gains.shape[1])
     from arch.bootstrap import MCS  # noqa: PLC0415 - it takes a second to import
 
     distinct, place = np.unique(gains, axis=0, return_inverse=True)

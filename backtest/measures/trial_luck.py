@@ -82,11 +82,10 @@ def effective_trials(returns: FloatArray, *, n_trials: int | None = None) -> flo
 
 
 def simulate_luck(returns: FloatArray, *, n_trials: int | None = None) -> TrialLuck:
-    where = "effective_trials"
-    table = check_returns(returns, where=where, samples=2)
+    table = check_returns(returns, samples=2)
     k = table.shape[1]
     total = k if n_trials is None else n_trials
-    check_range("n_trials", total, where=where, low=k, open_high=True)
+    check_range("n_trials", total, low=k, open_high=True)
     rng = np.random.default_rng(0)
     order = rng.permutation(k)[:MOST_TRIALS]
     draws = rng.standard_normal((DRAWS, len(order))) @ find_root(table[:, order])

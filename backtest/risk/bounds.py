@@ -176,10 +176,7 @@ def check_result(result: Result) -> None:
     markets, account = result.markets, result.account
     problem = ""
     if account.fill == "limit":
-        problem = (
-            "an account with limit orders, whose fills follow the path: detail= of bt.run lives "
-            "shorter bars"
-        )
+        problem = "an account with limit orders: detail= of bt.run lives shorter bars"
     elif markets is None:
         problem = "a loaded result: run the experiment again"
     elif result.manifest["resumed_from"] is not None:
@@ -190,9 +187,7 @@ def check_result(result: Result) -> None:
         problem = f"decide={format_duration(markets.decide)!r}: leave it out"
     if problem:
         raise ParameterError(
-            f"bounds run one account from its start under both ways, got {problem}",
-            where="bt.bounds, result",
-            cure="pass the result of bt.run",
+            f"bounds run one account from its start under both ways, got {problem}"
         )
 
 

@@ -13,20 +13,16 @@ import pandas as pd
 
 from backtest.account import Account
 from backtest.base import (
-    Either,
     Head,
     Headline,
     Number,
     ParameterError,
     Part,
-    Phrase,
-    Place,
     SettingsResult,
     ShownChart,
     ShownTable,
     capitalize,
     checked_only,
-    format_money,
     format_round_money,
     format_table,
     repr_plain,
@@ -37,12 +33,10 @@ from backtest.measures import find_cost_rates
 from backtest.risk.liquidation.liquidation_risk import describe_each, name_policies
 from backtest.venue import Venue
 
-WHERE = "bt.capacity"
 FACTORS = tuple(10.0 ** (k / 2) for k in range(15))
 HALVED = ("growth", "sharpe")
 MONEY = Number(0, open_low=True)
 TOLERANCE = Number(1e-6, 0.5)
-GIVE_CAPITALS = Phrase("give {}", Either("[1e4, 1e6, 1e8]", "--capitals 1e4,1e6,1e8"))
 
 
 @dataclass(frozen=True, eq=False)
@@ -154,7 +148,7 @@ def describe_half(table: pd.DataFrame, name: str, capital: float, words: str) ->
     return f"{words} is not halved at any capital tried"
 
 
-@checked_only("progress", "market")
+@checked_only("progress", "market", "account")
 def capacity(
     market: Market | Markets,
     policy: Any,
@@ -199,10 +193,11 @@ def capacity(
     capital. What is half is compared with the smallest capital; the first crossing counts, found by
     bisection on the logarithm.
     """
-    check_account(account)
+    if account.flows is not None:
+        raise ParameterError("account.flows must be left out: the capital varies")
     markets = as_markets(market)
     check_sizes(read_venues(venue, markets))
-    TOLERANCE.check("tolerance", tolerance, where=Place("tolerance", of=WHERE))
+    TOLERANCE.check("tolerance", tolerance)
     grid = read_capitals(capitals, account)
     done: dict[float, dict[str, float]] = {}
 
@@ -227,55 +222,23 @@ def capacity(
     return Capacity(table, halves["growth"], halves["sharpe"], described, market)
 
 
-def check_account(account: Account) -> None:
-    if not isinstance(account, Account):
-        raise ParameterError(
-            f"account must be an Account, got {repr_plain(account):.60}",
-            where=f"{WHERE}, account",
-            cure="pass bt.Account(...)",
-        )
-    if account.flows is not None:
-        raise ParameterError(
-            "flows must be left out: the capital varies",
-            where=f"{WHERE}, Account.flows",
-            cure="leave flows out",
-        )
-
-
 def check_sizes(venues: Mapping[str, Venue]) -> None:
     slips = [each.slippage for each in venues.values()]
     if not any(each.impact > 0.0 or each.max_participation is not None for each in slips):
         raise ParameterError(
-            "capacity needs costs or limits that depend on size, the venue has impact 0 and no "
-            "max_participation",
-            where="Slippage",
-            cure=Phrase(
-                "{}, for example",
-                Either(
-                    "give Slippage(impact=1.0), or max_participation=0.05",
-                    "give --set venue.slippage.impact=1.0, "
-                    "or --set venue.slippage.max_participation=0.05",
-                ),
-            ),
+            "capacity needs costs or limits that depend on size, slippage.impact is 0 and "
+            "slippage.max_participation is None"
         )
 
 
 def read_capitals(capitals: Sequence[float] | None, account: Account) -> list[float]:
     if capitals is None:
         return [float(account.capital) * factor for factor in FACTORS]
-    if isinstance(capitals, str) or not isinstance(capitals, Sequence | np.ndarray):
-        raise ParameterError(
-            f"capitals must be a list of numbers, got {repr_plain(capitals)}",
-            where=Place("capitals", of=WHERE),
-            cure=GIVE_CAPITALS,
-        )
-    found = [MONEY.check("capital", each, where=Place("capitals", of=WHERE)) for each in capitals]
+    is_list = isinstance(capitals, Sequence | np.ndarray) and not isinstance(capitals, str)
+    found = [MONEY.check("capital", each) for each in capitals] if is_list else []
     if len(found) < 2 or any(b <= a for a, b in pairwise(found)):
         raise ParameterError(
-            "capitals must be two or more increasing numbers, got "
-            f"{', '.join(format_money(each) for each in found[:6])}",
-            where=Place("capitals", of=WHERE),
-            cure=GIVE_CAPITALS,
+            f"capitals must be two or more increasing numbers, got {repr_plain(capitals):.60}"
         )
     return found
 

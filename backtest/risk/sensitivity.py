@@ -12,13 +12,10 @@ import pandas as pd
 
 from backtest.account import Account
 from backtest.base import (
-    Argument,
     Head,
     Headline,
     ParameterError,
     Part,
-    Phrase,
-    Place,
     SettingsResult,
     ShownChart,
     ShownTable,
@@ -53,9 +50,8 @@ from backtest.risk.liquidation.liquidation_risk import (
     name_policies,
 )
 from backtest.risk.liquidation.runner_arguments import AnyPolicy, AnyVenue
-from backtest.risk.paths.path_set import Paths, check_paths
+from backtest.risk.paths.path_set import Paths
 
-WHERE = "bt.sensitivity"
 SCANNED = tuple(2.0 ** (k / 2) for k in range(1, 13))
 STEPS = 20
 LEAST_CHANGE = 0.00005
@@ -142,7 +138,7 @@ class Sensitivity(SettingsResult):
         return f"growth {format_percent(self.base)} a year as run\n{format_table(self.table)}"
 
 
-@checked_only("progress", "market", "overlay", "venue")
+@checked_only("progress", "market", "overlay", "paths", "venue")
 def sensitivity(
     market: Market | Markets,
     policy: AnyPolicy,
@@ -215,8 +211,6 @@ def sensitivity(
         )  # fmt: skip
         return float(found.table["p_ruin"].iloc[-1])
 
-    if paths is not None:
-        check_paths(paths, where="bt.sensitivity, paths")
     base = read_setup(market, venue, signal)
     known = {**FACTORS, **list_signal_factors(base.rule)}
     chosen = choose_factors(factors, base, known)
@@ -263,7 +257,7 @@ def find_last_signal(setup: VariedTerms) -> Any:
     signal = setup.signal
     if signal is None or (np.ndim(signal) < 2 and not isinstance(signal, Mapping)):
         return None if signal is None else float(np.atleast_1d(np.asarray(signal))[-1])
-    weights = read_weights(signal, setup.market, where=WHERE)
+    weights = read_weights(signal, setup.market)
     return dict(zip(setup.market.names, map(float, weights[:, -1]), strict=True))
 
 
@@ -290,11 +284,7 @@ def choose_factors(
     if factors is None:
         return tuple(name for name in known if name not in idle)
     if isinstance(factors, str) or not isinstance(factors, Sequence) or not len(factors):
-        raise ParameterError(
-            f"factors must be a list of names, got {repr_plain(factors)}",
-            where=Place("factors", of=WHERE),
-            cure="give for example ['fees', 'funding']",
-        )
+        raise ParameterError(f"factors must be a list of names, got {repr_plain(factors)}")
     of_signal = [name for name in known if name.startswith("signal.")]
     spelled = [
         each
@@ -304,20 +294,13 @@ def choose_factors(
     for name in spelled:
         if name == "signal":
             raise ParameterError(
-                "the factor 'signal' varies the parameters of a signal rule, the signal is none",
-                where=Place("factors", of=WHERE),
-                cure=Phrase("give {}, or leave the factor out", Argument("signal", "rsi:14:30:70")),
+                "the factor 'signal' varies the parameters of a signal rule, the signal is none"
             )
         if name not in known or name in idle:
-            problem = (
-                f"the factor {name!r} has no effect on this venue and market"
-                if name in idle
-                else f"there is no factor {name!r}{did_you_mean(name, known)}"
-            )
             raise ParameterError(
-                problem,
-                where=Place("factors", of=WHERE),
-                cure=f"choose from {', '.join(each for each in known if each not in idle)}",
+                "factors with an effect on this venue and market are "
+                f"{', '.join(each for each in known if each not in idle)}, got "
+                f"{name!r}{did_you_mean(name, known)}"
             )
     return tuple(dict.fromkeys(spelled))
 

@@ -84,7 +84,7 @@ class PathRisk:
 
         runner = make_runner(
             self.paths, policy, venue=venue, account=account, signal=self.signal,
-            overlay=self.overlay, compile=self.compile, where=WHERE,
+            overlay=self.overlay, compile=self.compile,
         )  # fmt: skip
         bars = {each.name: count_bars(self.paths, each.horizon) for each in chances}
         hits = dict.fromkeys(bars, 0)

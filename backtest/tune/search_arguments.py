@@ -152,7 +152,7 @@ def read_path_risk(
 def check_history(paths: Paths, market: Market | Markets) -> None:
     from backtest.risk import check_paths  # noqa: PLC0415 - only with paths
 
-    found = check_paths(paths, where=Place("paths", of=WHERE)).names
+    found = check_paths(paths).names
     wanted = as_markets(market).names
     if found != wanted:
         raise ParameterError(

@@ -17,7 +17,6 @@ from backtest.engine.lookahead.causality_checker import USUAL
 from backtest.market import Markets, require_panel
 from backtest.weights.refits import Segment, hold_weights, list_segments
 
-WHERE = "bt.allocate.fitted"
 WORK = 500.0
 """Work of one fit in the check for lookahead, in bars of an ordinary estimator."""
 PLAN = USUAL._replace(budget=4.0)
@@ -74,18 +73,17 @@ def fitted(
     >>> fitted(both, Momentum(), window=24).iloc[-1].tolist()
     [-0.5, 0.5]
     """
-    require_panel(markets, where=f"{WHERE}, markets")
+    require_panel(markets)
     if isinstance(estimator, type) or not callable(getattr(estimator, "fit", None)):
         given = (
             f"the class {estimator.__name__}" if isinstance(estimator, type) else repr(estimator)
         )
         raise ParameterError(
-            f"an estimator must be an object with fit, got {given:.80}",
-            where=f"{WHERE}, estimator",
-            cure="give for example skfolio.optimization.MeanRisk()",
+            f"estimator must be an object with fit, got {given:.80}; "
+            "skfolio.optimization.MeanRisk(), for example"
         )
-    Range(2, math.inf, "bars").check("window", window, where=WHERE, whole=True)
-    Range(1, math.inf, "bars").check("every", every, where=WHERE, whole=True)
+    Range(2, math.inf, "bars").check("window", window, whole=True)
+    Range(1, math.inf, "bars").check("every", every, whole=True)
 
     reports = [progress]  # the parts of the check are not reported
 
@@ -94,9 +92,7 @@ def fitted(
         return _fit_all(seen, estimator, int(window), int(every), report)
 
     fit_and_report.__name__ = type(estimator).__name__
-    frame = compute_frame(markets, fit_and_report, plan=PLAN)
-    _check_repeatable(markets, estimator, int(window), int(every))
-    return frame
+    return compute_frame(markets, fit_and_report, plan=PLAN)
 
 
 def _fit_all(
@@ -126,42 +122,20 @@ def _fit_all(
 
 
 def _fit(estimator: Any, returns: pd.DataFrame) -> FloatArray:
-    name = type(estimator).__name__
-    where = f"{WHERE}, {name}, returns up to {returns.index[-1]:%Y-%m-%d %H:%M} UTC"
+    name, until = type(estimator).__name__, f"up to {returns.index[-1]:%Y-%m-%d %H:%M} UTC"
     try:
         fit = copy.deepcopy(estimator).fit(returns.copy())
         weights = np.asarray(fit.weights_, dtype=np.float64)
     except Exception as error:
         raise PolicyError(
-            f"{name}.fit raised {type(error).__name__}: {error}",
-            where=where,
-            cure="correct it; it receives returns by time and name, and must return an object with "
-            "weights_",
+            f"{name}.fit raised {type(error).__name__}: {error}, on returns {until}"
         ) from error
     if weights.shape != (returns.shape[1],) or not np.isfinite(weights).all():
         raise PolicyError(
             f"{name} must give a finite weight for each of {returns.shape[1]} columns, "
-            f"got {weights!r:.200}",
-            where=where,
-            cure="correct it, or give a longer window",
+            f"got {weights!r:.200} for returns {until}"
         )
     return weights
-
-
-def _check_repeatable(markets: Markets, estimator: Any, window: int, every: int) -> None:
-    segments = list(list_segments(markets, window, every))
-    if not segments:
-        return
-    members, t = segments[-1].members, int(segments[-1].bars[-1])
-    returns = find_simple_returns(markets).iloc[t + 1 - window : t + 1, members]
-    one, other = _fit(estimator, returns), _fit(estimator, returns)
-    if not np.allclose(one, other, rtol=1e-9, atol=1e-12):
-        name = type(estimator).__name__
-        raise PolicyError(
-            f"{name} is not repeatable: its weights for the same returns were {one} and {other}",
-            where=f"{WHERE}, {name}",
-            cure="give it a seed (random_state), and let it keep nothing between fits",
-        )
 
 
 def find_simple_returns(markets: Markets) -> pd.DataFrame:

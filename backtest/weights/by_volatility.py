@@ -18,7 +18,6 @@ HALF_LIFE = 168.0
 """The default of ``half_life``: a week of hours."""
 _FAR = 60.0
 """Half-lives after which a return counts for nothing: 2^-60 is below rounding."""
-_WHERE = "bt.allocate.inverse_volatility"
 
 
 class Memory(NamedTuple):
@@ -46,7 +45,7 @@ def equal(markets: Markets) -> pd.DataFrame:
     >>> equal(bt.Markets({"A": whole, "B": whole.slice(2, 4)}))["A"].tolist()
     [1.0, 1.0, 0.5, 0.5]
     """
-    require_panel(markets, where="bt.allocate.equal")
+    require_panel(markets)
     return weights_to_frame(read_weights(None, markets), markets)
 
 
@@ -90,7 +89,7 @@ def inverse_volatility(
     88(2), by scikit-learn.
     """
     memory = read_memory(half_life, window, every)
-    require_panel(markets, where="bt.allocate, markets")
+    require_panel(markets)
 
     def allocate(seen: Markets) -> FloatArray:
         returns = find_returns(seen)
@@ -107,18 +106,16 @@ def inverse_volatility(
 
 
 def read_memory(half_life: Any, window: Any, every: Any) -> Memory:
-    Range(1, math.inf, "bars").check("every", every, where=_WHERE, whole=True)
+    Range(1, math.inf, "bars").check("every", every, whole=True)
     if half_life is not None and window is not None:
         raise ParameterError(
-            f"give either half_life or window, got {half_life!r} and {window!r}",
-            where=_WHERE,
-            cure="give half_life for decaying weights, or window for shrunk variances",
+            f"half_life and window exclude each other, got {half_life!r} and {window!r}"
         )
     if window is not None:
-        Range(2, math.inf, "bars").check("window", window, where=_WHERE, whole=True)
+        Range(2, math.inf, "bars").check("window", window, whole=True)
         return Memory(None, int(window))
     half_life = HALF_LIFE if half_life is None else half_life
-    Range(0.5, 1e9, "bars").check("half_life", half_life, where=_WHERE)
+    Range(0.5, 1e9, "bars").check("half_life", half_life)
     return Memory(float(half_life), None)
 
 
@@ -158,8 +155,8 @@ def _check_moves(variances: FloatArray, segment: Segment, markets: Markets) -> N
     if len(still):
         fit, member = (int(each) for each in still[0])
         name = markets.names[int(segment.members[member])]
+        until = format_time(int(markets.time[segment.bars[fit]]))
         raise ParameterError(
-            f"the price of {name!r} has not moved, so its risk is unknown",
-            where=f"bt.allocate, up to {format_time(int(markets.time[segment.bars[fit]]))} UTC",
-            cure="leave it out, or give a longer half_life or window",
+            f"the price of {name!r} must move, it has not up to {until} UTC; give a longer "
+            "half_life or window"
         )

@@ -1,12 +1,10 @@
 """Funding: the rate forecast from what was settled, and from the premium by the venue's formula."""
 
-import math
-
 import numpy as np
 import pandas as pd
 import pytest
 
-from backtest import Market, ParameterError, funding
+from backtest import Market, funding
 from backtest.features import funding_forecast, predicted_funding
 from tests.features.test_features import market_of
 
@@ -84,12 +82,6 @@ def test_long_silence_leaves_the_last_rate_and_the_next_one_counts():
 
 def test_a_market_without_funding_has_no_forecast():
     assert np.isnan(funding_forecast(market_of(np.full(10, 1.0)), 24.0)).all()
-
-
-@pytest.mark.parametrize("bad", [0.0, -1.0, math.nan])
-def test_a_half_life_is_positive(bad: float):
-    with pytest.raises(ParameterError, match="half_life must be"):
-        funding_forecast(Market.sample(bars=10), np.array([24.0, bad]))
 
 
 @pytest.mark.parametrize(("premium", "terms", "rate"), [

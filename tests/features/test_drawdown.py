@@ -5,7 +5,7 @@ import math
 import numpy as np
 import pytest
 
-from backtest import Market, ParameterError
+from backtest import Market
 from backtest.features import drawdown_state
 from tests.markets import market_of
 
@@ -32,9 +32,3 @@ def test_by_hand():
     found = drawdown_state(market_of(np.array([100.0, 80.0, 120.0, 90.0, 120.0])))
     np.testing.assert_allclose(found.depth, [0.0, 0.2, 0.0, 0.25, 0.0], rtol=1e-12)
     assert found.bars.tolist() == [0.0, 1.0, 0.0, 1.0, 0.0]
-
-
-@pytest.mark.parametrize("bad", [0, -1, 2.5, math.nan, -math.inf, 2**26 + 1])
-def test_a_window_is_a_whole_number_of_closes(bad: float):
-    with pytest.raises(ParameterError, match="window must be"):
-        drawdown_state(Market.sample(bars=10), np.array([5.0, bad]))

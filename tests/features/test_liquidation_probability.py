@@ -233,23 +233,6 @@ def test_leverage_raises_the_probability_from_never_to_certain():
     )  # a short of the coin is a long of its inverse
 
 
-@pytest.mark.parametrize(("function", "arguments", "text"), [
-    (touch_probability, (0.1, -0.5, DAY), "sigma must be at least 0 and finite, got -0.5"),
-    (touch_distance, (1.5, 0.5, DAY), "probability must be at least 0 and at most 1, got 1.5"),
-    (liquidation_probability, (2.0, 0.5, DAY, 1.0), "maintenance must be .* below 1, got 1"),
-    (liquidation_probability, (math.inf, 0.5, DAY, 0.01), "leverage must be finite, got inf"),
-    (touch_probability, (0.1, 0.5, DAY, -math.inf), "drift must be finite, got -inf"),
-])  # fmt: skip
-def test_impossible_arguments_are_refused(function, arguments, text):
-    with pytest.raises(bt.ParameterError, match=text):
-        function(*arguments)
-
-
-def test_a_maintenance_amount_is_no_debt():
-    with pytest.raises(bt.ParameterError, match="amount must be at least 0 and finite"):
-        liquidation_probability(2.0, 0.5, DAY, 0.01, amount=-0.5)
-
-
 def test_a_requirement_that_fails_already_is_certain_on_both_sides_and_for_both_contracts():
     """At 10 turns and a rate of 20 % twice what there is is required; 40 % of 1.5 turns is not."""
     for is_inverse in (False, True):
@@ -272,13 +255,6 @@ def test_what_is_not_known_has_no_probability():
         assert np.isnan(liquidation_probability(*arguments)).tolist() == [True, False]
 
 
-@pytest.mark.parametrize("freedom", [2.0, 0.0, -math.inf, math.nan])
-def test_two_degrees_of_freedom_have_no_variance(freedom: float):
-    for function in (touch_probability, touch_distance):
-        with pytest.raises(bt.ParameterError, match="degrees_of_freedom must be over 2"):
-            function(0.1, 0.5, DAY, degrees_of_freedom=freedom)
-
-
 ONE = {"probability": 0.01, "horizon": 24.0}
 
 
@@ -289,9 +265,3 @@ def test_the_reach_is_the_distance_at_the_volatility_of_the_bar():
     expected = touch_distance(0.02, sigma, 48.0 / 8760.0, degrees_of_freedom=6.0)
     assert np.isnan(found[:1]).all()
     np.testing.assert_allclose(found, expected, rtol=1e-14)
-
-
-@pytest.mark.parametrize(("name", "value"), [("horizon", 0.0), ("probability", -0.1)])
-def test_an_impossible_forecast_is_refused(name: str, value: float):
-    with pytest.raises(bt.ParameterError, match=name):
-        forecast_reach(bt.Market.sample(bars=10), **{**ONE, name: value})

@@ -6,7 +6,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from backtest import DataError, Market
+from backtest import Market
 from backtest.features import log_returns, realised_volatility, volatility
 from tests.features.test_features import sessions_market
 from tests.features.test_volatility import YEAR
@@ -99,5 +99,3 @@ def test_attached_realised_volatility_is_averaged_where_it_is_known(minutes: Mar
         expected = squares.ewm(halflife=half_life, min_periods=2, ignore_na=True).mean()
         np.testing.assert_allclose(found[:, k], np.sqrt(expected), rtol=1e-12)
     assert (found[54:] == found[53]).all()
-    with pytest.raises(DataError, match="a column 'realised_volatility' is needed"):
-        volatility(hours, "realised")

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from statsmodels.tsa.regime_switching.markov_regression import MarkovRegression
 
-from backtest import Market, ParameterError
+from backtest import Market
 from backtest.base.kernels import compile_module
 from backtest.features import (
     learned_regimes,
@@ -167,23 +167,3 @@ def test_nothing_is_said_before_a_hundred_returns_are_known():
     for column in (*learned_regimes(market, 50, 200, 20), *learned_volatility(market, 50, 200, 20)):
         assert np.isnan(column[:100]).all()
         assert np.isfinite(column[100:]).all()
-
-
-@pytest.mark.parametrize("bad", [0.0, -1.0, math.nan])
-def test_what_is_not_positive_is_refused(bad: float):
-    market = Market.sample(bars=10)
-    with pytest.raises(ParameterError, match="half_life must be"):
-        learned_regimes(market, bad, 200, 20)
-    with pytest.raises(ParameterError, match="calm_volatility"):
-        regime_probabilities(market, bad, 1.0, 200, 20)
-    with pytest.raises(ParameterError, match="stress_volatility"):
-        regime_probabilities(market, 0.4, np.array([1.0, bad]), 200, 20)
-
-
-@pytest.mark.parametrize("bad", [1.0, 0.5, math.nan])
-def test_a_stay_of_a_bar_or_less_is_refused(bad: float):
-    market = Market.sample(bars=10)
-    with pytest.raises(ParameterError, match="calm_bars"):
-        learned_regimes(market, 10, bad, 20)
-    with pytest.raises(ParameterError, match="stress_bars"):
-        regime_probabilities(market, 0.4, 1.0, 200, bad)

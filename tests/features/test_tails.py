@@ -9,7 +9,7 @@ import pytest
 from scipy import stats
 from scipy.integrate import quad
 
-from backtest import Market, ParameterError
+from backtest import Market
 from backtest.base.kernels import compile_module
 from backtest.features import (
     TAIL_MODELS,
@@ -369,33 +369,6 @@ def test_a_day_ahead_is_covered_too(model: str):
     tail = tail_losses(market, model, level=0.95, horizon=24, window=4800, half_life=500.0)
     for p_value in judge(market, tail, 0.95, horizon=24):
         assert p_value > ALPHA
-
-
-@pytest.mark.parametrize(("settings", "text"), [
-    ({"level": 0.5}, "level must be over 0.5"),
-    ({"horizon": 0}, "horizon must be at least 1"),
-    ({"half_life": 0.0}, "half_life must be over 0"),
-])  # fmt: skip
-def test_parameters_out_of_range_are_refused(market: Market, settings: dict, text: str):
-    good = {"level": 0.99, "horizon": 1, "window": 99, "half_life": 10.0, "model": "historical"}
-    model = {**good, **settings}.pop("model")
-    rest = {name: value for name, value in {**good, **settings}.items() if name != "model"}
-    with pytest.raises(ParameterError, match=text):
-        tail_losses(market, model, **rest)
-
-
-@pytest.mark.parametrize("bad", [math.inf, 2**26 + 1, 1e300])
-@pytest.mark.parametrize(("estimate", "name"), [
-    (lambda market, bad: cornish_fisher_tail(market, bad, 0.99), "window"),
-    (lambda market, bad: historical_tail(market, bad, 0.99), "window"),
-    (lambda market, bad: filtered_historical_tail(market, bad, 10.0, 0.99), "window"),
-    (lambda market, bad: normal_tail(market, 10.0, 0.99, bad), "horizon"),
-    (lambda market, bad: cornish_fisher_tail(market, 100, 0.99, bad), "horizon"),
-    (lambda market, bad: historical_tail(market, 100, 0.99, np.array([1, bad])), "horizon"),
-])  # fmt: skip
-def test_a_window_or_a_horizon_without_end_is_refused(market: Market, estimate, name, bad):
-    with pytest.raises(ParameterError, match=f"{name} must be at least . and at most"):
-        estimate(market, bad)
 
 
 def test_windows_and_horizons_up_to_the_limit_longer_than_the_market_know_nothing(market: Market):

@@ -7,7 +7,6 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from backtest import Market, ParameterError
 from backtest.features import ewma_volatility, excess_momentum, trend_sign, trend_strength
 from tests.features.test_features import market_of as funded_market
 from tests.markets import YEAR, market_of, walk
@@ -96,17 +95,3 @@ def test_the_strategy_of_the_paper_earns_what_the_sign_is_right():
     expected = 0.4 * ratio * (2 * Phi(ratio * math.sqrt(lookback / YEAR)) - 1)
     error = 0.4 / math.sqrt(settled.sum() / YEAR)
     assert earned[settled].mean() * YEAR == pytest.approx(expected, abs=3 * error)
-
-
-@pytest.mark.parametrize("bad", [0, -3, 2.5, math.nan, math.inf, 2**26 + 1])
-def test_a_lookback_is_a_whole_number_of_bars(bad: float):
-    with pytest.raises(ParameterError, match="lookback must be"):
-        trend_sign(Market.sample(bars=10), bad)
-
-
-@pytest.mark.parametrize("bad", [0.0, -1.0, math.nan])
-def test_a_full_strength_and_a_half_life_are_positive(bad: float):
-    with pytest.raises(ParameterError, match="full must be"):
-        trend_strength(Market.sample(bars=10), 2, 10.0, np.array([1.0, bad]))
-    with pytest.raises(ParameterError, match="half_life must be"):
-        trend_strength(Market.sample(bars=10), 2, bad)

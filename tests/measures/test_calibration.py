@@ -136,11 +136,8 @@ def test_a_right_model_is_refused_as_often_as_the_level_of_the_test():
 @pytest.mark.parametrize(("forecast", "outcome", "message"), [
     ([0.5, 0.5], [0.5, 1.0], "outcome must be 0 or 1, got 0.5 in 1 of 2"),
     ([0.5, 1.5], [0.0, 1.0], "forecast must be probabilities from 0 to 1, got 1.5"),
-    ([0.5, -0.1], [0.0, 1.0], "got -0.1 in 1 of 2"),
     ([0.5, 0.5, 0.5], [0, 1], "outcome must"),
-    ([[0.1, 0.2], [0.1, 0.2]], [[0, 1], [1, 0]], "forecast must"),
     ([0.5, np.nan], [0, 1], "at least 2 forecasts with a known outcome, got 1"),
-    ([], [], "at least 2"),
 ])  # fmt: skip
 def test_what_is_no_forecast_with_an_outcome_is_refused(forecast, outcome, message):
     with pytest.raises(ParameterError, match=message):

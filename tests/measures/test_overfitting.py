@@ -319,6 +319,9 @@ def test_trials_with_a_common_part_expect_the_best_that_is_seen():
     assert luck_of(returns) == pytest.approx(math.sqrt(0.2) * 2.746, rel=0.03)
 
 
+FAILED = np.where(np.arange(400).reshape(50, 8) == 59, math.nan, noise(0, 50, 8))
+
+
 @pytest.mark.parametrize(("call", "match"), [
     (lambda: probabilistic_sharpe(math.nan, 10), "sharpe"),
     (lambda: probabilistic_sharpe(0.1, 1), "n must be"),
@@ -329,15 +332,9 @@ def test_trials_with_a_common_part_expect_the_best_that_is_seen():
     (lambda: probability_of_backtest_overfitting(noise(0), n_splits=5), "even"),
     (lambda: probability_of_backtest_overfitting(noise(0, 9), n_splits=10), "10 samples"),
     (lambda: probability_of_backtest_overfitting(noise(0)[:, 0]), "shape"),
+    (lambda: probability_of_backtest_overfitting(FAILED, n_splits=4),
+        "not in 1 of 8 trials, first in column 3"),
 ])  # fmt: skip
 def test_bad_input_is_refused(call, match: str):
     with pytest.raises(ParameterError, match=match):
         call()
-
-
-def test_a_trial_that_is_not_finite_is_named():
-    returns = noise(0, 50, 8)
-    returns[7, 3] = math.nan
-    with pytest.raises(ParameterError, match="1 of 8 trials") as caught:
-        probability_of_backtest_overfitting(returns, n_splits=4)
-    assert "column 3" in caught.value.where

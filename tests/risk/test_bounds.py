@@ -77,7 +77,7 @@ def test_what_has_no_two_ways_is_refused(tmp_path):
         HEDGED, Hold(2.0), venue=free_venue(), compile=False,
         account=free_account(fill="limit", offset=0.01),
     )  # fmt: skip
-    with pytest.raises(bt.ParameterError, match="whose fills follow the path: detail="):
+    with pytest.raises(bt.ParameterError, match="an account with limit orders: detail="):
         bt.bounds(limit)
     loaded = bt.Result.load(live(HEDGED, 2.0).save(tmp_path))
     with pytest.raises(bt.ParameterError, match="a loaded result"):

@@ -89,7 +89,7 @@ def test_several_instruments_share_the_capital():
 @pytest.mark.parametrize(("change", "message"), [
     ({"venue": free_venue()}, "costs or limits that depend on size"),
     ({"capitals": [1e4, 1e3]}, "two or more increasing numbers"),
-    ({"capitals": "1e4"}, "capitals must be a list of numbers"),
+    ({"capitals": "1e4"}, "capitals must be two or more"),
 ])  # fmt: skip
 def test_a_wrong_argument_is_one_clear_error(change, message):
     with pytest.raises(bt.ParameterError, match=message):

@@ -103,9 +103,7 @@ def test_a_path_equals_its_run_bit_for_bit(name, policy):
     venue = bt.Venue.preset("binance-usdm", "BTCUSDT")
     account = bt.Account(capital=10_000, margin_call=0.5)
     drawn = bt.simulate_paths(market, name, paths=6, horizon="4d", seed=3)
-    runner = make_runner(
-        drawn, policy, venue=venue, account=account, compile=False, where="the test"
-    )
+    runner = make_runner(drawn, policy, venue=venue, account=account, compile=False)
     lives = next(iter(runner.run_chunks()))
     for i in (0, 5):
         result = runner.run_path(i)

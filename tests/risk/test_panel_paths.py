@@ -150,7 +150,7 @@ def test_jumps_are_common_with_the_probability_given():
 
 def test_a_correlation_is_factored_also_if_singular():
     for matrix in ([[1, 1], [1, 1]], [[1, 0.5, 0.5], [0.5, 1, 1], [0.5, 1, 1]]):
-        low = factor_correlation(np.array(matrix, dtype=float), where="here")
+        low = factor_correlation(np.array(matrix, dtype=float))
         assert np.allclose(low @ low.T, matrix, atol=1e-12)
 
 
@@ -174,7 +174,7 @@ def gone() -> bt.Markets:
 
 @pytest.mark.parametrize(("settings", "error", "words"), [
     ({"market": gone()}, bt.DataError, "B ended earlier"),
-    ({"model": "stationary", "correlation": 0.5}, bt.ParameterError, "leave correlation out"),
+    ({"model": "stationary", "correlation": 0.5}, bt.ParameterError, "correlation needs"),
     ({"model": "gbm", "correlation": 1.5}, bt.ParameterError, "correlation must be"),
     ({"model": "gbm", "correlation": [[1, 2], [2, 1]]}, bt.ParameterError, "eigenvalue"),
     ({"funding": {"BTCUSDT": 0.0}}, bt.ParameterError, "one for each"),

@@ -119,7 +119,7 @@ def test_compiled_and_plain_lives_are_the_same_bits():
     for is_compiled in (True, False):
         runner = make_runner(
             paths, VolTarget(target=2.0, half_life=12.0), venue=free_venue(),
-            account=free_account(), compile=is_compiled, where="test",
+            account=free_account(), compile=is_compiled,
         )  # fmt: skip
         lives.append(next(runner.run_chunks(threads=2)))
     assert np.array_equal(lives[0].wealth, lives[1].wealth)
@@ -131,7 +131,7 @@ def ended() -> bt.Result:
 
 
 @pytest.mark.parametrize(("settings", "error", "words"), [
-    ({"signal": {"A": 0.5}}, bt.ParameterError, "weights must name each"),
+    ({"signal": {"A": 0.5}}, bt.ParameterError, "signal must name each of A, B"),
     ({"account": 5}, bt.ParameterError, "account must be"),
     ({"account": ended()}, bt.DataError, "must begin where the result ended"),
     ({"policy": {"A": Hold(1.0)}}, bt.ParameterError, "none for B"),

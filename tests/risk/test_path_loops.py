@@ -45,7 +45,7 @@ def is_same(one: PathLives, other: PathLives) -> bool:
 def test_one_position_has_the_same_fate_in_both_loops(policy, account, happens):
     given = {"venue": costly(), "account": free_account(**account), "compile": False}
     paths = draw(sample())
-    runner = make_runner(paths, policy, **given, where="test")
+    runner = make_runner(paths, policy, **given)
     fast, general = (loop(runner).run_block(0, 4) for loop in (FastLoop, GeneralLoop))
     assert isinstance(runner.loop, FastLoop)
     assert getattr(fast, happens).any()
@@ -53,7 +53,7 @@ def test_one_position_has_the_same_fate_in_both_loops(policy, account, happens):
     assert np.array_equal(fast.closes, general.closes)
     # and beside another instrument that is not held
     both = draw(bt.Markets({"A": sample(), "B": sample(1)}))
-    two = make_runner(both, policy, signal={"A": 1.0, "B": 0.0}, **given, where="test")
+    two = make_runner(both, policy, signal={"A": 1.0, "B": 0.0}, **given)
     assert isinstance(two.loop, GeneralLoop)
     assert is_same(fast, two.run_block(0, 4))
 
@@ -104,7 +104,7 @@ def test_a_result_of_one_goes_on_at_fee_tiers_and_with_no_other_overlay():
     lives = next(risk.runner.run_chunks())
     for i in range(2):
         assert np.allclose(lives.wealth[i], risk.run(i).bars["equity"].to_numpy(), **SAME)
-    with pytest.raises(bt.ParameterError, match="goes on with the overlay that it had, None"):
+    with pytest.raises(bt.ParameterError, match="overlay must be that of the result, None"):
         bt.liquidation_risk(paths, Flip(), **given, overlay=Constant(leverage=0.5))
 
 

@@ -95,5 +95,5 @@ def test_ruin_is_that_of_paths_of_the_changed_markets():
 
 
 def test_a_correlation_of_one_instrument_is_refused():
-    with pytest.raises(bt.ParameterError, match="has no effect on this venue"):
+    with pytest.raises(bt.ParameterError, match="got 'correlation'"):
         bt.sensitivity(days(), Hold(1.0), venue=free_venue(), **TERMS, factors=["correlation"])

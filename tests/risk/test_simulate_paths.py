@@ -186,8 +186,8 @@ def test_sessions_go_on_at_their_times_of_the_week():
 @pytest.mark.parametrize(("settings", "words"), [
     ({"model": "gbmm"}, "did you mean 'gbm'"),
     ({"paths": math.nan}, "paths must be a whole number"),
-    ({"horizon": "30m"}, "a horizon must be at least one bar"),
-    ({"start": "2019-01-01"}, "start must lie in the market"),
+    ({"horizon": "30m"}, "horizon must be at least one bar"),
+    ({"start": "2019-01-01"}, "start must lie after two bars"),
     ({"model": "gbm", "funding": 0.2}, "funding must be"),
 ])  # fmt: skip
 def test_bad_arguments_are_refused(market, settings, words):

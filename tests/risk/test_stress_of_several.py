@@ -163,7 +163,7 @@ def test_prices_name_instruments_of_the_account_also_of_one():
     named = bt.Scenario("x", prices={"A": -0.1}, shape="bar")
     fall = bt.Scenario("x", price=-0.1, shape="bar")
     assert bt.stress(result, named).table.equals(bt.stress(result, fall).table)
-    with pytest.raises(bt.ParameterError, match="instruments or collateral of the account"):
+    with pytest.raises(bt.ParameterError, match="prices of scenario 'x' must be of A, got 'C'"):
         bt.stress(result, bt.Scenario("x", prices={"C": -0.1}))
 
 

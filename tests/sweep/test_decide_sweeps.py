@@ -93,7 +93,7 @@ def test_searches_and_validations_take_the_clock(market):
 def test_paths_decide_on_the_longer_bars(market, policy):
     """The account of each path is the run on it."""
     drawn = bt.simulate_paths(bt.decide_every(market, "4h"), paths=3, horizon="3d", seed=3)
-    given = {"venue": VENUE, "account": ACCOUNT, "compile": False, "where": "the test"}
+    given = {"venue": VENUE, "account": ACCOUNT, "compile": False}
     runner = make_runner(drawn, policy, **given)
     lives = next(iter(runner.run_chunks()))
     for i in range(3):

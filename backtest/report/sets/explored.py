@@ -59,7 +59,7 @@ class Explored(NamedTuple):
 
 
 def explore_sweep(sweep: Sweep, objective: str) -> Explored:
-    check_metric(objective, where="objective")
+    check_metric(objective)
     order = sweep.rank(objective)
     metrics = sweep.metrics
     ruined = np.nan_to_num(metrics["ruined"], nan=0.0) > 0.0

@@ -207,9 +207,7 @@ class FastLoop:
             return error
         return AccountingError(
             f"internal error: compiled code and plain Python differ on path {number}, "
-            f"compiled code {'did not balance' if why == BROKEN else 'got a negative leverage'}",
-            where=repr(self.paths),
-            cure="report this text at the issue tracker of the project",
+            f"compiled code {'did not balance' if why == BROKEN else 'got a negative leverage'}"
         )
 
     def lay_out(self, bars: PathBars, n: int, number: int) -> tuple[Any, ...]:

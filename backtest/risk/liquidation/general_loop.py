@@ -34,7 +34,6 @@ from backtest.risk.paths.path_set import Paths
 from backtest.risk.paths.path_writer import PathBars
 from backtest.venue import Venue
 
-WHERE = "bt.liquidation_risk"
 DEPENDENT = ("multiplier", "initial", "sigma", "adv", "stop_scale", "profit_scale", "trail_scale")
 
 
@@ -73,17 +72,12 @@ class GeneralLoop:
         check_portfolio(markets, read_venues(self.runner.venue, markets), self.terms)
         if self.terms.collateral:
             raise ParameterError(
-                "simulated paths have no prices of collateral, the account has some",
-                where="Account.collateral",
-                cure="leave the collateral out, or count it as capital",
+                "simulated paths have no prices of account.collateral; count it as capital"
             )
         resume, overlay = self.runner.resume, self.runner.overlay
         if resume is not None and (overlay is None) != (resume.overlay is None):
             raise ParameterError(
-                f"a result goes on with the overlay that it had, {resume.overlay!r}, "
-                f"got {overlay!r}",
-                where="account=result",
-                cure="give the overlay of the result, or a new account",
+                f"overlay must be that of the result, {resume.overlay!r}, got {overlay!r}"
             )
 
     def list_weights(self, markets: Markets) -> FloatArray:
@@ -95,7 +89,7 @@ class GeneralLoop:
             chosen = dict(zip(names, map(float, last), strict=True))
         elif isinstance(given, float):
             chosen = dict.fromkeys(names, given)
-        return read_weights(chosen, markets, where=WHERE, first=0)
+        return read_weights(chosen, markets, first=0)
 
     @functools.cached_property
     def prepared(self) -> Prepared:

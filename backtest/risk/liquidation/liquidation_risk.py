@@ -28,7 +28,7 @@ from backtest.risk.liquidation.idle_paths import explain_idle, run_first_path, w
 from backtest.risk.liquidation.path_events import reduce_lives
 from backtest.risk.liquidation.paths_runner import PathsRunner
 from backtest.risk.liquidation.risk_parts import list_risk_parts
-from backtest.risk.liquidation.risk_question import WHERE, PhaseProgress, Question, read_question
+from backtest.risk.liquidation.risk_question import PhaseProgress, Question, read_question
 from backtest.risk.liquidation.risk_rows import (
     COLUMNS,
     describe_horizon,
@@ -118,11 +118,7 @@ class LiquidationRisk(SettingsResult):
             If no path was liquidated.
         """
         if self.typical is None:
-            raise ParameterError(
-                "there is no typical path: no path was liquidated",
-                where="LiquidationRisk.path",
-                cure="simulate more paths, a longer horizon, or a higher leverage",
-            )
+            raise ParameterError("there is no typical path: no path was liquidated")
         return self.typical
 
     @checked
@@ -136,16 +132,12 @@ class LiquidationRisk(SettingsResult):
         """
         if self.runner is None:
             raise ParameterError(
-                "a risk loaded from files has no paths to run",
-                where="LiquidationRisk.run",
-                cure="run bt.liquidation_risk again",
+                "a risk loaded from files has no paths to run; bt.liquidation_risk makes it again"
             )
         count = self.runner.paths.count
         if not -count <= i < count:
             raise ParameterError(
-                f"i must be the number of a path, below {count}, got {i}",
-                where="LiquidationRisk.run, i",
-                cure="choose one from 0 on; negative numbers count from the end",
+                f"i must be the number of a path, from {-count} to {count - 1}, got {i}"
             )
         return self.runner.run_path(i)
 
@@ -232,7 +224,7 @@ class LiquidationRisk(SettingsResult):
         return "\n".join(lines)
 
 
-@checked_only("compile", "progress", "overlay")
+@checked_only("paths", "compile", "progress", "overlay")
 def liquidation_risk(
     paths: Paths,
     policy: AnyPolicy,
@@ -308,7 +300,7 @@ def liquidation_risk(
     """
     runner = make_runner(
         paths, policy, venue=venue, account=account, signal=signal, overlay=overlay,
-        compile=compile, where=WHERE,
+        compile=compile,
     )  # fmt: skip
     question = read_question(paths, horizons, confidence, method, threads, progress)
     runner = refine_runner(runner, question.method)

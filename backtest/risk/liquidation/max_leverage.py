@@ -18,7 +18,6 @@ from backtest.base import (
     Number,
     ParameterError,
     Part,
-    Place,
     SettingsResult,
     ShownChart,
     ShownTable,
@@ -51,7 +50,6 @@ from backtest.risk.paths.path_set import Paths
 from backtest.risk.paths.simulate_paths import simulate_paths
 from backtest.venue import Venue, find_newest
 
-WHERE = "bt.max_leverage"
 USUAL_MODELS = ("filtered", "stationary", "garch", "gbm")
 LEAST_HITS = 20
 """Expected liquidations below which paths are too few for a probability."""
@@ -249,12 +247,10 @@ def max_leverage(  # noqa: PLR0913 - by name, as in bt.run
     position; ``is_monotone`` says so.
     """
     bound = Number(0.0, 1.0, open_low=True, open_high=True)
-    chance = bound.check("probability", probability, where=Place("probability", of=WHERE))
+    chance = bound.check("probability", probability)
     if isinstance(models, str) or not isinstance(models, Sequence) or not len(models):
         raise ParameterError(
-            f"models must be a list with at least one model, got {repr_plain(models)}",
-            where=Place("models", of=WHERE),
-            cure="give models=['filtered', 'gbm']",
+            f"models must be a list with at least one model, got {repr_plain(models)}"
         )
     drawn = [
         simulate_paths(market, each, paths=paths, horizon=horizon, seed=seed, drift=drift)
@@ -262,9 +258,8 @@ def max_leverage(  # noqa: PLR0913 - by name, as in bt.run
     ]
     if not chance * paths >= LEAST_HITS:
         raise ParameterError(
-            f"paths times probability must be at least {LEAST_HITS}, got {chance * paths:g}",
-            where=Place("paths", of=WHERE),
-            cure=f"simulate {math.ceil(LEAST_HITS / chance)} paths",
+            f"paths must be at least {math.ceil(LEAST_HITS / chance)} for the probability "
+            f"{chance:g}, got {paths}"
         )
     sizes = choose_grid(policy, venue, account, drawn[0])
     rows: dict[str, dict[str, Any]] = {}
@@ -370,7 +365,6 @@ class LeverageScan:
             signal=self.signal,
             overlay=self.overlay,
             compile=self.compile,
-            where=WHERE,
         )
 
     def estimate(self, size: float, count: int) -> RiskEstimate:

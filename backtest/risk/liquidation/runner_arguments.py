@@ -18,7 +18,7 @@ from backtest.base import (
 from backtest.engine import Result, assign_policies, is_same_account, read_venues
 from backtest.policy import Policy, trades_options
 from backtest.risk.liquidation.paths_runner import PathsRunner
-from backtest.risk.paths.path_set import Paths, check_paths
+from backtest.risk.paths.path_set import Paths
 from backtest.venue import Venue
 
 AnyPolicy: TypeAlias = Policy | Mapping[str, Policy]
@@ -35,12 +35,10 @@ def make_runner(
     signal: Any = None,
     overlay: Policy | None = None,
     compile: bool = True,  # noqa: A002 - the word of bt.run
-    where: str,
 ) -> PathsRunner:
-    check_paths(paths, where=f"{where}, paths")
-    check_start(account, paths, where=where)
+    check_start(account, paths)
     names = paths.names
-    refuse_options(policy, overlay, account, where=where)
+    refuse_options(policy, overlay, account)
     assign_policies(policy, paths.markets, overlay)
     read_venues(venue, paths.markets)
     runner = PathsRunner(
@@ -48,7 +46,7 @@ def make_runner(
         policy=unwrap_only(policy, names),
         venue=unwrap_only(venue, names),
         account=account,
-        signal=read_constant_signal(signal, paths, where=f"{where}, signal"),
+        signal=read_constant_signal(signal, paths),
         overlay=overlay,
         compile=compile,
     )
@@ -56,17 +54,14 @@ def make_runner(
     return runner
 
 
-def refuse_options(
-    policy: AnyPolicy, overlay: Policy | None, account: AnyAccount, *, where: str
-) -> None:
+def refuse_options(policy: AnyPolicy, overlay: Policy | None, account: AnyAccount) -> None:
     rules = [each for each in (policy, overlay) if trades_options(each)]
     held = [] if isinstance(account, Account) else list_held(account)
     if rules or held:
         found = f"a result that holds {held[0]}" if held else f"{rules[0]!r}"
         raise ParameterError(
-            f"no risk is simulated of accounts that hold or trade options, got {found}",
-            where=where,
-            cure="bt.stress answers for them: it moves price and implied volatility together",
+            "no risk is simulated of accounts that hold or trade options, got "
+            f"{found}; bt.stress answers for them"
         )
 
 
@@ -82,49 +77,36 @@ def unwrap_only(given: Any, names: tuple[str, ...]) -> Any:
     return given[names[0]] if is_only else given
 
 
-def check_start(account: object, paths: Paths, *, where: str) -> None:
+def check_start(account: object, paths: Paths) -> None:
     if isinstance(account, Account):
         return
     if not isinstance(account, Result):
-        raise ParameterError(
-            f"account must be an Account or a result, got {repr_plain(account)}",
-            where=f"{where}, account",
-            cure="pass bt.Account(...), or what bt.run returned for the same market",
-        )
+        raise ParameterError(f"account must be an Account or a Result, got {repr_plain(account)}")
     if not is_same_account(account.names, paths.names):
         raise ParameterError(
             f"paths must be of the instruments of the result, {', '.join(account.names)}, "
-            f"got {', '.join(paths.names)}",
-            where="account=result",
-            cure="simulate paths of the markets that the result ran on",
+            f"got {', '.join(paths.names)}"
         )
     begins = int(paths.calendar.time[0])
     if account.last_time != begins:
         raise DataError(
             f"paths must begin where the result ended, {format_time(account.last_time)}, "
-            f"their first bar is {format_time(begins)}",
-            where="account=result",
-            cure="simulate paths of the market that the result ran on, with start='now'",
+            f"got {format_time(begins)}; start='now' begins at the end of the market"
         )
 
 
-def read_constant_signal(
-    signal: Any, paths: Paths, *, where: str
-) -> float | dict[str, float] | None:
+def read_constant_signal(signal: Any, paths: Paths) -> float | dict[str, float] | None:
     is_one = len(paths.names) == 1
     if signal is None:
         return 1.0 if is_one else None
     given = name_values(signal, paths.names)
     if set(given) != set(paths.names):
         raise ParameterError(
-            f"weights must name each instrument, were for {', '.join(map(str, given))}",
-            where=where,
-            cure=f"give a number for each of {', '.join(paths.names)}",
+            f"signal must name each of {', '.join(paths.names)}, got {', '.join(map(str, given))}"
         )
     bound = Range(-1.0, 1.0) if is_one else Number()
-    of = {name: "" if is_one else f", {name}" for name in paths.names}
     found = {
-        name: float(bound.check("signal", given[name], where=f"{where}{of[name]}"))
+        name: float(bound.check("signal" if is_one else f"signal of {name}", given[name]))
         for name in paths.names
     }
     return found[paths.names[0]] if is_one else found

@@ -7,26 +7,23 @@ from typing import Any
 
 import numpy as np
 
-from backtest.base import FloatArray, Number, ParameterError, Place
+from backtest.base import FloatArray, Number, ParameterError
 from backtest.features import log_returns
 from backtest.market import Markets
 from backtest.risk.paths.path_model import MOST_RETURNS
 
-WHERE = Place("correlation", of="bt.simulate_paths")
 SLACK = 1e-9
 """What a correlation matrix may lack to be positive semidefinite."""
 
 
-def factor_correlation(correlation: FloatArray, *, where: str) -> FloatArray:
+def factor_correlation(correlation: FloatArray) -> FloatArray:
     c = np.asarray(correlation, dtype=np.float64)
     is_matrix = bool(np.isfinite(c).all() and np.allclose(c, c.T, atol=1e-12))
     is_matrix = is_matrix and bool(np.allclose(np.diag(c), 1.0))
     if not is_matrix or float(np.linalg.eigvalsh(c).min()) < -SLACK:
         raise ParameterError(
-            "correlations must form a symmetric matrix with ones on its diagonal and no negative "
-            f"eigenvalue, got {np.round(c, 4).tolist()}",
-            where=where,
-            cure="estimate all of them on the same returns, or give one number for all pairs",
+            "correlation must be a symmetric matrix with ones on its diagonal and no negative "
+            f"eigenvalue, got {np.round(c, 4).tolist()}"
         )
     n, low = len(c), np.zeros_like(c)
     for i in range(n):
@@ -51,15 +48,13 @@ def read_correlation(given: Any, history: Markets) -> tuple[tuple[float, ...], .
         found = np.where(np.isfinite(found), found, 0.0)
         np.fill_diagonal(found, 1.0)
     elif np.ndim(given) == 0:
-        rho = Number(-1.0, 1.0).check("correlation", given, where=WHERE)
+        rho = Number(-1.0, 1.0).check("correlation", given)
         found = np.full((n, n), rho)
         np.fill_diagonal(found, 1.0)
     else:
         found = np.asarray(given, dtype=np.float64)
         if found.shape != (n, n):
             raise ParameterError(
-                f"correlations of {n} instruments must have shape ({n}, {n}), got {found.shape}",
-                where=WHERE,
-                cure="give a row and a column for each instrument, or one number",
+                f"correlation of {n} instruments must have shape ({n}, {n}), got {found.shape}"
             )
     return tuple(tuple(map(float, row)) for row in found)

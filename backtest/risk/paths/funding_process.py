@@ -15,7 +15,6 @@ from backtest.base import (
     FloatArray,
     Number,
     ParameterError,
-    Place,
     did_you_mean,
     format_bps,
     format_duration,
@@ -130,26 +129,22 @@ class FundingProcess:
         return found
 
 
-def read_funding(funding: object, *, is_resampled: bool, where: str) -> FundingChoice:
+def read_funding(funding: object, *, is_resampled: bool) -> FundingChoice:
     if funding is None or isinstance(funding, FundingTerms):
         return funding
     if isinstance(funding, str) and funding not in (FITTED, HISTORY):
         raise ParameterError(
             f"funding must be 'fitted', 'history', a rate, terms or None, got {funding[:40]!r}"
-            + did_you_mean(funding, (FITTED, HISTORY)),
-            where=Place("funding", of=where),
-            cure="give 'fitted' for the process fitted to history, or None for no funding",
+            + did_you_mean(funding, (FITTED, HISTORY))
         )
     if isinstance(funding, str) and funding == HISTORY and not is_resampled:
         raise ParameterError(
-            "funding='history' needs a model that repeats rows of history, got a parametric one",
-            where=Place("funding", of=where),
-            cure="give funding='fitted', or a resampled model such as filtered",
+            "funding='history' needs a resampled model such as 'filtered', got a parametric one"
         )
     if isinstance(funding, str):
         return funding
     rate = Number(-LARGEST_RATE, LARGEST_RATE)
-    return float(rate.check("funding", funding, where=Place("funding", of=where)))
+    return float(rate.check("funding", funding))
 
 
 def find_path_grid(history: Market, funding: FundingChoice) -> FundingGrid | None:

@@ -108,7 +108,7 @@ class InstrumentPaths:
         )
 
     def join_events(self, rates: FloatArray) -> tuple[IntArray, FloatArray, FloatArray, FloatArray]:
-        check_shape("rates", rates, np.shape(rates)[:1] or (-1,), where="Paths.join_events")
+        check_shape("rates", rates, np.shape(rates)[:1] or (-1,))
         history, unknown = self.history, np.full(len(rates), np.nan)
         kept = slice(len(history.funding_time) - self.n_settled, None)
         return (

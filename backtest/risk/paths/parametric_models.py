@@ -103,9 +103,7 @@ class Merton(PathModel):
         if self.jumps / per_year > MOST_PER_BAR:
             raise ParameterError(
                 f"jumps must be at most {MOST_PER_BAR * per_year:g} a year with these bars, "
-                f"got {self.jumps:g}",
-                where="bt.paths.Merton.jumps",
-                cure="use shorter bars, or fewer jumps and a higher volatility",
+                f"got {self.jumps:g}"
             )
         growth = math.exp(self.jump_mean + 0.5 * self.jump_deviation**2)
         mean = self.drift - 0.5 * self.volatility**2 - self.jumps * (growth - 1.0)

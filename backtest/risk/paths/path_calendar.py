@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from backtest.base import DataError, FloatArray, IntArray, ParameterError, Place, format_duration
+from backtest.base import DataError, FloatArray, IntArray, ParameterError, format_duration
 from backtest.base.units import DAY, MINUTE
 from backtest.market import Market, cadence
 
@@ -72,9 +72,7 @@ def plan_calendar(
     if missing:
         raise DataError(
             "history must have a bar for each phase of the funding interval or the week, "
-            f"{len(missing)} have none",
-            where=repr(history),
-            cure="give more history",
+            f"{len(missing)} have none in {history!r}"
         )
     return PathCalendar(
         time=time,
@@ -92,9 +90,7 @@ def plan_calendar(
 def check_end(history: Market, horizon: int) -> None:
     if history.end + horizon > LAST_TIME:
         raise ParameterError(
-            f"paths must end before the year 2262, got a horizon of {format_duration(horizon)}",
-            where=Place("horizon", of="bt.simulate_paths"),
-            cure="give a shorter horizon",
+            f"horizon must end before the year 2262, got {format_duration(horizon)}"
         )
 
 
@@ -133,10 +129,8 @@ def find_week(history: Market) -> IntArray:
 def check_horizon(n_bars: int, history: Market, horizon: int) -> None:
     if n_bars < 1:
         raise ParameterError(
-            f"a horizon must be at least one bar of {format_duration(history.interval)}, "
-            f"got {format_duration(horizon)}",
-            where=Place("horizon", of="bt.simulate_paths"),
-            cure=f"give {format_duration(10 * history.interval)}, for example",
+            f"horizon must be at least one bar of {format_duration(history.interval)}, "
+            f"got {format_duration(horizon)}"
         )
 
 

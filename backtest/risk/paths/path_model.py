@@ -14,7 +14,6 @@ from backtest.base import (
     FloatArray,
     Number,
     ParameterError,
-    Place,
     TimeLike,
     Value,
     call_later,
@@ -110,12 +109,8 @@ def read_drift(drift: Drift, market: Market) -> float:
         growth = float(np.mean(np.exp(log_returns(market)[1:])))
         return math.log(growth) * count_per_year(market)
     if isinstance(drift, str):
-        raise ParameterError(
-            f"drift must be a number per year or 'history', got {drift[:60]!r}",
-            where=Place("drift", of="bt.simulate_paths"),
-            cure="give 0.1 for 10 % a year, or leave it out for none",
-        )
-    return float(Number().check("drift", drift, where=Place("drift", of="bt.simulate_paths")))
+        raise ParameterError(f"drift must be a number per year or 'history', got {drift[:60]!r}")
+    return float(Number().check("drift", drift))
 
 
 def describe_drift(paths: Mapping[str, Any]) -> str:
@@ -133,9 +128,8 @@ def read_returns(market: Market, model: str) -> FloatArray:
     if len(returns) < LEAST_RETURNS or not float(np.std(returns)) > 0.0:
         found = f"{len(returns)}" if len(returns) < LEAST_RETURNS else "prices that do not move"
         raise DataError(
-            f"a fit needs at least {LEAST_RETURNS} returns that vary, got {found}",
-            where=f"bt.paths.{model}.fit, {market!r}",
-            cure="give more history, or construct the model from parameters",
+            f"a fit of {model} needs at least {LEAST_RETURNS} returns that vary, got {found} in "
+            f"{market!r}; the model can be made from parameters"
         )
     return returns
 

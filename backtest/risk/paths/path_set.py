@@ -15,7 +15,6 @@ from backtest.base import (
     FloatArray,
     IntArray,
     ParameterError,
-    Place,
     Viewable,
     checked,
     did_you_mean,
@@ -127,8 +126,7 @@ class Paths(Viewable):
     @functools.cached_property
     def factor(self) -> FloatArray:
         """The lower Cholesky factor of the correlation, (n, n)."""
-        place = Place("correlation", of="bt.simulate_paths")
-        return factor_correlation(np.array(self.correlation), where=place)
+        return factor_correlation(np.array(self.correlation))
 
     @property
     def leader(self) -> InstrumentPaths:
@@ -270,10 +268,8 @@ class Paths(Viewable):
         """
         if name is not None and name not in self.members:
             raise ParameterError(
-                f"name must be of an instrument of the paths, got {name!r}"
-                + did_you_mean(name, self.names),
-                where=Place("name"),
-                cure=f"give one of {', '.join(self.names)}",
+                f"name must be one of {', '.join(self.names)}, got {name!r}"
+                + did_you_mean(name, self.names)
             )
         member = self.leader if name is None else self.members[name]
         numbers = np.arange(first, stop, dtype=np.int64)
@@ -331,12 +327,10 @@ def describe_model(model: PathModel) -> dict[str, Any]:
     return {"name": type(model).__name__, **model.to_dict()}
 
 
-def check_paths(paths: object, *, where: str) -> Paths:
+def check_paths(paths: object) -> Paths:
     if not isinstance(paths, Paths):
         raise ParameterError(
-            f"paths must be Paths, got {repr_plain(paths):.60}",
-            where=where,
-            cure="pass bt.simulate_paths(market, ...)",
+            f"paths must be those of bt.simulate_paths, got {repr_plain(paths):.60}"
         )
     return paths
 

@@ -53,12 +53,10 @@ def block_length(returns: FloatArray) -> float:
     Source: Politis and White (2004), Automatic Block-Length Selection for the Dependent Bootstrap,
     Econometric Reviews 23(1), with the correction of Patton, Politis and White (2009).
     """
-    check_lengths(returns=returns, where="bt.paths.block_length")
+    check_lengths(returns=returns)
     if len(returns) < LEAST_SQUARES:
         raise ParameterError(
-            f"a block length needs at least {LEAST_SQUARES} returns, got {len(returns)}",
-            where="bt.paths.block_length, returns",
-            cure="give more returns",
+            f"a block length needs at least {LEAST_SQUARES} returns, got {len(returns)}"
         )
     found = find_block_length(returns**2)
     return max(float(len(returns) ** (1.0 / 3.0)), found)  # it is NaN if the squares do not vary

@@ -11,7 +11,6 @@ from backtest.base import (
     FloatArray,
     Number,
     ParameterError,
-    Place,
     Range,
     TimeLike,
     checked,
@@ -35,8 +34,6 @@ MODELS: dict[str, type[PathModel]] = {
     each.__name__.lower(): each for each in (Filtered, Stationary, GBM, Merton, Garch)
 }
 BRIDGES = (1, 4)
-
-WHERE = "bt.simulate_paths"
 
 
 @checked
@@ -111,11 +108,11 @@ def simulate_paths(
     DataError
         If the market is too short for the fit.
     """
-    markets = as_markets(market, where=Place("market", of=WHERE))
-    count = int(Range(1, 10**9).check("paths", paths, where=Place("paths", of=WHERE), whole=True))
-    Range(0, 2**62).check("seed", seed, where=Place("seed", of=WHERE), whole=True)
+    markets = as_markets(market)
+    count = int(Range(1, 10**9).check("paths", paths, whole=True))
+    Range(0, 2**62).check("seed", seed, whole=True)
     check_bridge(bridge)
-    span = parse_duration(horizon, where=Place("horizon", of=WHERE))
+    span = parse_duration(horizon, "horizon")
     check_unlisted(markets)
     history = select_history_of_all(markets, start)
     models = fit_models(model, history, drift)
@@ -137,9 +134,8 @@ def simulate_paths(
     if antithetic and not made.is_symmetric:
         first = next(each for each in models.values() if not each.is_symmetric)
         raise ParameterError(
-            f"antithetic paths need a model with normal random numbers, got {type(first).__name__}",
-            where=Place("antithetic", of=WHERE),
-            cure="leave antithetic out, or choose a parametric model such as gbm",
+            f"antithetic needs a model with normal random numbers such as 'gbm', "
+            f"got {type(first).__name__}"
         )
     _ = [each.source for each in made.members.values()]  # its errors belong here
     return made
@@ -148,9 +144,8 @@ def simulate_paths(
 def check_unlisted(markets: Markets) -> None:
     if markets.options:
         raise ParameterError(
-            f"simulated paths have no prices of options, got {next(iter(markets.options))!r}",
-            where=Place("market", of=WHERE),
-            cure="leave the options out; bt.stress answers for accounts that hold or trade them",
+            "simulated paths have no prices of options, got "
+            f"{next(iter(markets.options))!r}; bt.stress answers for accounts that hold them"
         )
 
 
@@ -162,9 +157,8 @@ def select_history_of_all(markets: Markets, start: TimeLike) -> Markets:
     ]
     if ended:
         raise DataError(
-            f"paths begin at the end of all instruments, {', '.join(ended)} ended earlier",
-            where=repr(markets),
-            cure="leave it out with markets.select(...), or cut the panel with between",
+            f"paths begin at the end of all instruments, {', '.join(ended)} ended earlier; "
+            "markets.select(...) leaves them out"
         )
     first = int(markets.spans[:, 0].max())
     common = markets.slice(first, markets.n_bars)
@@ -178,18 +172,15 @@ def fit_models(model: Any, history: Markets, drift: Drift | None) -> dict[str, P
     given = name_values(model, history.names)
     if set(given) != set(history.names):
         raise ParameterError(
-            f"models by instrument must have one for each, got {', '.join(map(str, given))}",
-            where=Place("model", of=WHERE),
-            cure=f"give one for each of {', '.join(history.names)}, or one for all",
+            f"model must be one for all or one for each of {', '.join(history.names)}, "
+            f"got {', '.join(map(str, given))}"
         )
     found = {name: choose_model(given[name], history[name], drift) for name in history.names}
     if not any(each.is_resampled for each in found.values()):
         return found
     if len({type(each) for each in found.values()}) > 1:
         raise ParameterError(
-            "resampled history needs one model for all instruments, got several models",
-            where=Place("model", of=WHERE),
-            cure="give one resampled model for all, or parametric models",
+            "model must be one resampled model for all, or parametric ones, got several"
         )
     longest = max(each.block for each in found.values())  # type: ignore[attr-defined] # resampled
     return {name: replace(each, block=longest) for name, each in found.items()}  # type: ignore[call-arg]
@@ -199,15 +190,14 @@ def read_fundings(
     funding: FundingChoice | Mapping[str, FundingChoice], history: Markets, *, is_resampled: bool
 ) -> FundingChoice | dict[str, FundingChoice]:
     if not isinstance(funding, Mapping):
-        return read_funding(funding, is_resampled=is_resampled, where=WHERE)
+        return read_funding(funding, is_resampled=is_resampled)
     if set(funding) != set(history.names):
         raise ParameterError(
-            f"funding must be one for all or one for each, got {', '.join(map(str, funding))}",
-            where=Place("funding", of=WHERE),
-            cure=f"give one for each of {', '.join(history.names)}, or one for all",
+            f"funding must be one for all or one for each of {', '.join(history.names)}, "
+            f"got {', '.join(map(str, funding))}"
         )
     return {
-        name: read_funding(pick_value(funding, name), is_resampled=is_resampled, where=WHERE)
+        name: read_funding(pick_value(funding, name), is_resampled=is_resampled)
         for name in history.names
     }
 
@@ -216,52 +206,33 @@ def check_joint(
     correlation: object, common_jump: object, history: Markets, *, is_resampled: bool
 ) -> None:
     if common_jump is not None:
-        Number(0.0, 1.0).check("common_jump", common_jump, where=Place("common_jump", of=WHERE))
+        Number(0.0, 1.0).check("common_jump", common_jump)
     for name, given in (("correlation", correlation), ("common_jump", common_jump)):
         if given is not None and len(history) == 1:
-            raise ParameterError(
-                f"{name} is for several instruments, the market is one",
-                where=Place(name, of=WHERE),
-                cure=f"leave {name} out, or give bt.Markets({{name: market, ...}})",
-            )
+            raise ParameterError(f"{name} needs several instruments, got one")
         if given is not None and is_resampled:
-            raise ParameterError(
-                f"resampled history has correlations and jumps of its own, got {name}",
-                where=Place(name, of=WHERE),
-                cure=f"leave {name} out, or choose a parametric model",
-            )
+            raise ParameterError(f"{name} needs a parametric model; resampled history has its own")
 
 
 def check_bridge(bridge: int) -> None:
     if isinstance(bridge, bool) or bridge not in BRIDGES:
-        raise ParameterError(
-            f"bridge must be 1 or 4 steps, got {bridge!r}",
-            where=Place("bridge", of="bt.simulate_paths"),
-            cure="give 1, or 4 for policies that read ranges",
-        )
+        raise ParameterError(f"bridge must be 1 or 4 steps, got {bridge!r}")
 
 
 def select_history(market: Market, start: TimeLike) -> Market:
     if isinstance(start, str) and start == "now":
         history = market
     else:
-        end = to_nanoseconds(start, where=Place("start", of="bt.simulate_paths"))
+        end = to_nanoseconds(start, "start")
         n = int((market.time + market.interval <= end).sum())
         if n < 2 or end > market.end:
             raise ParameterError(
-                "start must lie in the market, after two bars, "
-                f"got {format_time(end)} in {format_time(market.start)} to "
-                f"{format_time(market.end)}",
-                where=Place("start", of="bt.simulate_paths"),
-                cure="give a later start, or 'now'",
+                f"start must lie after two bars of the market, {format_time(market.start)} to "
+                f"{format_time(market.end)}, got {format_time(end)}"
             )
         history = market.prefix(n)
     if history.n_bars < 2:
-        raise DataError(
-            f"paths need at least 2 bars of history, got {history.n_bars}",
-            where=repr(market),
-            cure="give a longer market",
-        )
+        raise DataError(f"paths need at least 2 bars of history, got {market!r}")
     return history
 
 
@@ -274,9 +245,7 @@ def choose_model(model: object, history: Market, drift: Drift | None) -> PathMod
         chosen = MODELS[model.lower()].fit(history)
     else:
         raise ParameterError(
-            f"model must be one of {', '.join(MODELS)}, got {repr_plain(model):.60}"
-            + did_you_mean(model, MODELS),
-            where=Place("model", of="bt.simulate_paths"),
-            cure="choose one of them, or pass bt.paths.GBM(volatility=0.8)",
+            f"model must be a model of bt.paths or one of {', '.join(MODELS)}, "
+            f"got {repr_plain(model):.60}{did_you_mean(model, MODELS)}"
         )
     return chosen if drift is None else chosen.with_drift(drift, history)

@@ -13,6 +13,7 @@ from backtest.base import (
     FloatArray,
     ParameterError,
     did_you_mean,
+    format_duration,
     format_time,
     parse_duration,
     to_nanoseconds,
@@ -55,10 +56,8 @@ def find_moves(
     for name in own:
         if name not in markets:
             raise ParameterError(
-                f"prices must be of instruments or collateral of the account, got {name!r}"
-                + did_you_mean(name, list(markets)),
-                where=f"bt.Scenario({scenario.name!r}).prices",
-                cure=f"name some of {', '.join(markets)}",
+                f"prices of scenario {scenario.name!r} must be of {', '.join(markets)}, "
+                f"got {name!r}{did_you_mean(name, list(markets))}"
             )
     free = {name: market for name, market in markets.items() if name not in resting}
     rest = {name: own.get(name, 0.0) for name in markets if name in resting}
@@ -66,9 +65,8 @@ def find_moves(
         return {name: own.get(name, scenario.price) for name in free} | rest
     if len(free) < 2:
         raise ParameterError(
-            f"correlation needs several instruments that move, got {', '.join(free)}",
-            where=f"bt.Scenario({scenario.name!r}).correlation",
-            cure="leave correlation out for an account with one instrument",
+            f"correlation of scenario {scenario.name!r} needs several instruments that move, "
+            f"got {', '.join(free)}"
         )
     leads = {name: move for name, move in own.items() if name in free}
     leads = leads or {next(iter(free)): scenario.price}
@@ -123,8 +121,7 @@ def count_scenario_bars(scenario: Scenario, interval: int) -> int:
         return 0
     if scenario.over is None:
         return 1
-    where = f"bt.Scenario({scenario.name!r}).over"
-    return max(-(-parse_duration(scenario.over, where=where) // interval), 1)
+    return max(-(-parse_duration(scenario.over) // interval), 1)
 
 
 def make_bars(scenario: Scenario, market: Market, n: int, noise: FloatArray) -> ShockBars:
@@ -190,19 +187,16 @@ def slice_replay(scenario: Scenario, data: Market | None, interval: int) -> Shoc
         return None
     if scenario.asset != "any" and (scenario.asset == "stocks") != data.sessions:
         return None
-    where = f"bt.Scenario({scenario.name!r})"
-    start = to_nanoseconds(scenario.date, where=where)
-    stop = to_nanoseconds(scenario.until, where=where)
+    start = to_nanoseconds(scenario.date)
+    stop = to_nanoseconds(scenario.until)
     first = int(np.searchsorted(data.time, start))
     last = int(np.searchsorted(data.time, stop))
     if first < 1 or stop > data.end or first >= last:
         return None
     if data.interval != interval:
         raise DataError(
-            f"data of a replay must have the bars of the run, got {data.interval // 10**9} s "
-            f"against {interval // 10**9} s",
-            where=f"bt.stress, data, {scenario.name}",
-            cure="resample one of them",
+            f"data must have the bars of the run for a replay of {scenario.name!r}, "
+            f"{format_duration(interval)}, got {format_duration(data.interval)}"
         )
     return relate(data, first, last)
 

@@ -16,7 +16,6 @@ from backtest.base import (
     Choice,
     FloatArray,
     ParameterError,
-    Place,
     checked_only,
     did_you_mean,
     format_time,
@@ -55,7 +54,6 @@ def crashes() -> tuple[Scenario, ...]:
     return tuple(Scenario.from_dict(each, where=FILE.name) for each in found)
 
 
-WHERE = "bt.stress"
 RULES = Choice("today", "then")
 AXES = (
     "price", "implied_volatility", "volatility", "funding", "spread", "depth", "margin", "adl",
@@ -63,7 +61,7 @@ AXES = (
 )  # fmt: skip
 
 
-@checked_only("progress", "data")
+@checked_only("result", "progress", "data")
 def stress(
     result: Result,
     scenarios: Sequence[Scenario] | Scenario | None = None,
@@ -129,14 +127,8 @@ def stress(
     prices of its own it moves as an instrument without a move of its own, under its name, and with
     a constant price only where ``prices`` name it. Collateral pays no funding and has no basis.
     """
-    if not isinstance(result, Result):
-        raise ParameterError(
-            f"result must be a Result, got {repr_plain(result)}",
-            where=Place("result", of=WHERE),
-            cure="pass what bt.run returned",
-        )
     chosen = read_scenarios(scenarios)
-    how = RULES.check("rules", rules, where=Place("rules", of=WHERE))
+    how = RULES.check("rules", rules)
     grid = list_shocks(ladder)
     rows, leads, total, runs = {}, {}, len(chosen) + len(grid), Runs(result, how)
     calm: list[str] = []
@@ -185,17 +177,13 @@ def read_scenarios(scenarios: Sequence[Scenario] | Scenario | None) -> tuple[Sce
     chosen = tuple(given) if isinstance(given, Sequence) else (given,)
     if not chosen or not all(isinstance(each, Scenario) for each in chosen):
         raise ParameterError(
-            f"scenarios must be a list of bt.Scenario, got {repr_plain(given):.60}",
-            where=Place("scenarios", of=WHERE),
-            cure="pass bt.crashes(), or [bt.Scenario('fall', price=-0.3)]",
+            f"scenarios must be a list of bt.Scenario, got {repr_plain(given):.60}"
         )
     names = [each.name for each in chosen]
     doubled = {name for name in names if names.count(name) > 1}
     if doubled:
         raise ParameterError(
-            f"scenarios must have different names, {sorted(doubled)} occur more than once",
-            where=Place("scenarios", of=WHERE),
-            cure="rename them",
+            f"scenarios must have different names, {sorted(doubled)} occur more than once"
         )
     return chosen
 
@@ -235,42 +223,29 @@ def slice_replays(run: StressRun, scenario: Scenario, data: Any) -> Bars | None:
 def read_data(data: Any, run: StressRun) -> Mapping[str, Market]:
     if data is None:
         return {}
-    markets: Markets = as_markets(data, where=f"{WHERE}, data")
+    markets: Markets = as_markets(data)
     names = run.history.names
     if data is markets:
         return {**markets}
     if not is_same_account(markets.names, names):
-        raise ParameterError(
-            f"data must be Markets, got {repr_plain(data)}",
-            where=Place("data", of=WHERE),
-            cure=f"pass the bars of {', '.join(names)}",
-        )
+        raise ParameterError(f"data must be Markets of {', '.join(names)}, got {repr_plain(data)}")
     return dict(zip(names, markets.values(), strict=True))
 
 
 def list_shocks(ladder: Mapping[str, Sequence[float]] | None) -> list[dict[str, float]]:
     if ladder is None:
         return []
-    if not isinstance(ladder, Mapping):
+    if not isinstance(ladder, Mapping) or not ladder:
         raise ParameterError(
-            f"a ladder must be a table of its axes, got {repr_plain(ladder)}",
-            where=Place("ladder", of=WHERE),
-            cure="give {'price': (-0.5, 0.5, 41)}, or leave it out",
+            "ladder must map axes to values, as {'price': (-0.5, 0.5, 41)}, "
+            f"got {repr_plain(ladder)}"
         )
     for name in ladder:
         if name not in AXES:
             raise ParameterError(
-                f"an axis of a ladder must be one of {', '.join(AXES)}, got {name!r}"
-                + did_you_mean(name, AXES),
-                where=Place("ladder", of=WHERE),
-                cure="choose one of them",
+                f"an axis of ladder must be one of {', '.join(AXES)}, got {name!r}"
+                + did_you_mean(name, AXES)
             )
-    if not len(ladder):
-        raise ParameterError(
-            "a ladder needs an axis, got none",
-            where=Place("ladder", of=WHERE),
-            cure="give {'price': (-0.5, 0.5, 41)}, or leave it out",
-        )
     values = [find_values(axis, name) for name, axis in ladder.items()]
     return [
         dict(zip(ladder, map(float, point), strict=True)) for point in itertools.product(*values)
@@ -296,17 +271,11 @@ def find_values(axis: Any, name: str) -> FloatArray:
     try:
         given = [float(x) for x in axis]
         is_range = len(given) == 3 and isinstance(axis[2], int) and axis[2] > 2
-    except (TypeError, ValueError) as error:
-        raise ParameterError(
-            f"an axis of a ladder must be (low, high, n) or values, got {axis!r}",
-            where=f"bt.stress, ladder, {name}",
-            cure="give for example (-0.5, 0.5, 41)",
-        ) from error
+    except (TypeError, ValueError):
+        given, is_range = [], False
     values = np.linspace(given[0], given[1], int(given[2])) if is_range else np.array(given)
     if not len(values) or not np.isfinite(values).all():
         raise ParameterError(
-            f"an axis of a ladder must hold finite numbers, got {axis!r}",
-            where=f"bt.stress, ladder, {name}",
-            cure="give for example (-0.5, 0.5, 41)",
+            f"ladder: {name} must be (low, high, n) or finite values, got {repr_plain(axis)}"
         )
     return values

@@ -153,7 +153,7 @@ class StressAccount:
 
     def goes_on(self, name: str) -> bool:
         expires, end = self.venues[name].contract.expires, self.history.end
-        if expires is not None and end >= to_nanoseconds(expires, where="Contract.expires"):
+        if expires is not None and end >= to_nanoseconds(expires):
             return False
         return self.history[name].end == end
 

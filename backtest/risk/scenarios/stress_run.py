@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from backtest.base import Cost, ParameterError, Place, parse_duration, to_nanoseconds
+from backtest.base import Cost, ParameterError, parse_duration, to_nanoseconds
 from backtest.engine import Result
 from backtest.market import Market, Markets
 from backtest.risk.scenarios.scenario import Scenario
@@ -80,9 +80,7 @@ class StressRun:
         markets = self.result.markets
         if markets is None or not self.result.policies:
             raise ParameterError(
-                "a stress test needs a result of this process, got a loaded one",
-                where=Place("result", of="bt.stress"),
-                cure="run the experiment again with bt.run",
+                "a stress test needs a result of this process, got a loaded one; run it again"
             )
         return markets.slice(max(markets.n_bars - WARMUP, 0), markets.n_bars)
 
@@ -95,10 +93,8 @@ class StressRun:
         found = self.account.list_moving()
         if not found:
             raise ParameterError(
-                f"a scenario begins where an instrument goes on, {', '.join(self.history)} ended "
-                "with the run",
-                where=Place("result", of="bt.stress"),
-                cure="run on markets that end before the contracts expire",
+                "a scenario begins where an instrument goes on, "
+                f"{', '.join(self.history)} ended with the run"
             )
         return found
 
@@ -159,8 +155,7 @@ class StressRun:
         venues = {name: scale_venue(each, scenario) for name, each in self.venues.items()}
         outage = 0
         if scenario.outage is not None:
-            where = f"bt.Scenario({scenario.name!r}).outage"
-            outage = -(-parse_duration(scenario.outage, where=where) // self.history.interval)
+            outage = -(-parse_duration(scenario.outage) // self.history.interval)
         implied = 1.0 + scenario.implied_volatility
         return markets, self.account.pass_bars(
             markets, venues, outage, implied, is_search=is_search
@@ -200,5 +195,5 @@ def fix_margin_tables(result: Result, time: int) -> dict[str, Venue]:
 def find_table_time(result: Result, rules: str, scenario: Scenario) -> int:
     """Return the time, in ns, whose margin tables hold in a scenario."""
     if rules == "then" and scenario.date is not None:
-        return to_nanoseconds(scenario.date, where="Scenario.date")
+        return to_nanoseconds(scenario.date)
     return int(np.iinfo(np.int64).max) if rules == "today" else result.last_time
