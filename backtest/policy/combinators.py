@@ -114,21 +114,14 @@ class Combinator(Policy):
         if cls.parts and policies in ((), tuple(part.policy for part in cls.parts)):
             return cls
         if cls is Combinator or cls.parts:
-            raise ParameterError(
-                f"{cls.__name__} has its policies already, got others",
-                where=f"{cls.__name__}(...)",
-                cure=f"use {combinator_of(cls).__name__}(...)",
-            )
+            name = combinator_of(cls).__name__
+            raise ParameterError(f"{cls.__name__} has its policies already; use {name}(...)")
         check_class(cls)
         least, most = cls.takes
         if not least <= len(policies) <= most:
             wanted = "policy" if most == 1 else "policies"
             wanted = f"{least} {wanted}" if least == most else f"at least {least} policy"
-            raise ParameterError(
-                f"{cls.__name__} must be given {wanted}, got {len(policies)}",
-                where=f"{cls.__name__}(...)",
-                cure=f"write for example {cls.__name__}({', '.join(['VolTarget()'] * least)})",
-            )
+            raise ParameterError(f"{cls.__name__} must be given {wanted}, got {len(policies)}")
         return make_combined_class(cls, policies)  # type: ignore[arg-type] # classes can be hashed
 
     def leverage(self, bar: Any, account: Any, *memory: Any) -> Any:
@@ -214,15 +207,12 @@ def own_parameters(cls: type[Combinator]) -> list[str]:
 def check_class(cls: type[Combinator]) -> None:
     if cls.combine is Combinator.combine or cls.leverage is not Combinator.leverage:
         raise PolicyError(
-            f"a combinator must define combine in place of leverage, {cls.__name__} does not",
-            where=f"class {cls.__name__}",
-            cure="add: def combine(self, bar, account, asked): return asked[0]",
+            f"a combinator must define combine in place of leverage, {cls.__name__} does not; "
+            "add def combine(self, bar, account, asked): return asked[0]"
         )
     if cls.takes[0] < 1:
         raise PolicyError(
-            f"a combinator must take at least one policy, got takes = {cls.takes}",
-            where=f"class {cls.__name__}",
-            cure="write: takes: ClassVar = (1, math.inf)",
+            f"{cls.__name__}.takes must be (at least 1, at most) policies, got {cls.takes}"
         )
 
 
@@ -230,11 +220,9 @@ def split_policies(given: tuple[object, ...]) -> tuple[tuple[Policy, ...], tuple
     policies = tuple(itertools.takewhile(lambda each: isinstance(each, Policy), given))
     for each in given[len(policies) :]:
         if isinstance(each, Policy) or (isinstance(each, type) and issubclass(each, Policy)):
-            name = each.__name__ if isinstance(each, type) else type(each).__name__
             raise ParameterError(
-                f"policies must be instances and come before the parameters, got {given!r}",
-                where="a combinator",
-                cure=f"write {name}() in front of its other parameters",
+                "the policies of a combinator must be instances and come before its parameters, "
+                f"got {given!r}"
             )
     return policies, given[len(policies) :]  # type: ignore[return-value] # they are policies
 
@@ -246,11 +234,8 @@ def name_settings(
         yield from ((flat, getattr(policy, name)) for name, flat in find_flat_names(part).items())
     own = own_parameters(cls)
     if len(rest) > len(own):
-        raise ParameterError(
-            f"{cls.__name__} takes policies and {len(own)} parameters, also got {rest!r}",
-            where=f"{cls.__name__}(...)",
-            cure=f"use {', '.join(own) or 'no parameters'}; policies come first",
-        )
+        known = ", ".join(own) or "no parameters"
+        raise ParameterError(f"{cls.__name__} takes policies, then {known}; also got {rest!r}")
     yield from zip(own, rest, strict=False)
 
 
@@ -259,11 +244,8 @@ def check_doubles(
 ) -> None:
     for name in settings:
         if name in named:
-            raise ParameterError(
-                f"{name} was given twice: {named[name]!r} and {settings[name]!r}",
-                where=f"{cls.__name__}({name}={settings[name]!r})",
-                cure=f"leave {name} out",
-            )
+            both = f"{named[name]!r} and {settings[name]!r}"
+            raise ParameterError(f"{cls.__name__}: {name} was given twice, {both}")
 
 
 @functools.cache
@@ -311,9 +293,8 @@ def check_names_free(cls: type[Combinator], parts: tuple[CombinedPart, ...]) -> 
     double = next((name for name in names if names.count(name) > 1), None)
     if double is not None:
         raise ParameterError(
-            f"parameters must have different names, two are called {double}",
-            where=f"{cls.__name__}(...)",
-            cure="rename one of the policies, or its parameter",
+            f"parameters of {cls.__name__} and of its policies must have different names, two "
+            f"are called {double}"
         )
 
 

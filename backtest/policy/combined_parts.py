@@ -70,9 +70,8 @@ def add_unique(held: dict[str, Any], more: dict[str, Any]) -> None:
     double = next((name for name in more if name in held), None)
     if double is not None:
         raise PolicyError(
-            f"columns and memory fields must have different names, two are called {double}",
-            where="a combinator over its policies",
-            cure="rename that of the combinator: names with __ belong to its policies",
+            f"columns and memory fields must have different names, two are called {double}; names "
+            "with __ belong to the policies of a combinator"
         )
     held.update(more)
 

@@ -103,49 +103,34 @@ def make_policy_error(
 ) -> PolicyError:
     name = type(policy).__name__
     saw = ", ".join(f"{each}={getattr(bar, each):.6g}" for each in bar._fields[1:])
-    where = (
-        f"close of bar {t}, {format_time(int(bar.time))}; it saw {saw}; "
+    place = (
+        f"at the close of bar {t}, {format_time(int(bar.time))}, it saw {saw}, "
         f"equity={account.equity:.6g}, leverage={account.leverage:.6g}"
     )
     if isinstance(found, Exception):
         cls = type(policy)
         formulas: list[Callable[..., Any]] = [*written_formulas(cls)] or [formula_of(cls)]
-        cure = "fix the formula for this bar, or return float('nan') where nothing is known"
-        if isinstance(found, FrozenInstanceError):
-            cure = "a policy is frozen: keep state in its memory, which start returns"
-        elif isinstance(found, AttributeError):
-            cure = suggest_name(found, policy, bar, account)
         return PolicyError(
-            f"{name}.{answer} raised {type(found).__name__}: {found}",
-            where=f"{format_location(found, *formulas)}, {where}",
-            cure=cure,
+            f"{name}.{answer} raised {type(found).__name__}: {found}"
+            f"{suggest_cure(found, policy)} ({format_location(found, *formulas)}; {place})"
         )
-    if answer == "venue_leverage":
-        return PolicyError(
-            f"a venue_leverage must be over 0, or NaN to leave the margin, {name} got {found:g}",
-            where=where,
-            cure="return a setting such as 10.0; infinity is the most that the venue allows",
-        )
-    return PolicyError(
-        f"{name} returned {found:g}; a leverage must be at least 0, or NaN to leave the position",
-        where=where,
-        cure="the signal sets the direction: return max(0.0, ...)",
+    rule = (
+        "venue_leverage must be over 0, or NaN to leave the margin"
+        if answer == "venue_leverage"
+        else "a leverage must be at least 0 (the signal has the direction), or NaN to leave the "
+        "position"
     )
+    return PolicyError(f"{name} returned {found:g}; {rule} ({place})")
 
 
-def suggest_name(error: AttributeError, policy: Policy, bar: Any, account: AccountView) -> str:
-    owner, names = "bar", list(bar._fields)
-    if isinstance(error.obj, type(account)):
-        owner, names = "account", list(account._fields)
-    elif isinstance(error.obj, Policy):
-        owner, names = "self", list(policy.settings())
-    near = did_you_mean(str(error.name), names).removeprefix("; ").rstrip("?")
-    found = near.replace("mean '", f"mean '{owner}.") or f"{owner} has no such name"
-    has = f"{owner} has {', '.join(names) or 'no parameters'}"
-    if owner == "bar":
-        own = ", ".join(name for name in names if name not in BAR_FIELDS) or "none"
-        has = f"the columns of observe are {own}; bar also has {', '.join(BAR_FIELDS)}"
-    return f"{found}{'?' if near else ''}: {has}"
+def suggest_cure(error: Exception, policy: Policy) -> str:
+    if isinstance(error, FrozenInstanceError):
+        return "; a policy is frozen: keep state in its memory, which start returns"
+    if isinstance(error, AttributeError):
+        is_own = isinstance(error.obj, Policy)
+        names = policy.settings() if is_own else getattr(error.obj, "_fields", ())
+        return f"{did_you_mean(error.name, names)}; there are {', '.join(names) or 'none'}"
+    return ""
 
 
 def format_location(error: BaseException, *functions: Callable[..., Any]) -> str:

@@ -50,9 +50,8 @@ class OptionRule(Combinator):
             twice = sorted(found.keys() & own.keys())
             if twice:
                 raise PolicyError(
-                    f"legs of one position must have different names, got {twice[0]!r} twice",
-                    where=f"{type(self).__name__}.option_orders",
-                    cure="use each rule once",
+                    f"legs of one position must have different names, {type(self).__name__} and "
+                    f"the policy inside both order {twice[0]!r}"
                 )
             own = {**found, **own}
         return own
@@ -63,9 +62,8 @@ class OptionRule(Combinator):
         A subclass takes ``(self, bar, account, chain)``.
         """
         raise PolicyError(
-            f"a rule that trades options must define orders, {type(self).__name__} does not",
-            where=f"class {type(self).__name__}",
-            cure='add: def orders(self, bar, account, chain): return {"put": (contract, 1.0)}',
+            f"a rule that trades options must define orders, {type(self).__name__} does not; add "
+            'def orders(self, bar, account, chain): return {"put": (contract, 1.0)}'
         )
 
 

@@ -160,9 +160,8 @@ class Policy(Viewable):
         A subclass takes ``(self, bar, account)``, or ``(self, bar, account, memory)``.
         """
         raise PolicyError(
-            f"a policy must define leverage, {type(self).__name__} does not",
-            where=f"class {type(self).__name__}",
-            cure="add: def leverage(self, bar, account): return 1.0",
+            f"a policy must define leverage, {type(self).__name__} does not; add "
+            "def leverage(self, bar, account): return 1.0"
         )
 
 
@@ -180,9 +179,8 @@ def formula_of(cls: type[Policy]) -> Callable[..., Any]:
     rule: Any = cls.leverage
     if not isinstance(rule, FunctionType):
         raise PolicyError(
-            f"leverage must be a plain method, got {rule!r}",
-            where=f"class {cls.__name__}",
-            cure="write def leverage(self, bar, account) undecorated; it is compiled anyway",
+            f"{cls.__name__}.leverage must be an undecorated method (it is compiled anyway), "
+            f"got {rule!r}"
         )
     return rule
 
@@ -224,21 +222,17 @@ def return_parameter(self: Any, bar: Any, account: Any) -> Any:  # noqa: ARG001 
 def start_memory(policy: Policy) -> Any:
     if not hasattr(policy, "start"):
         return None
+    name = f"{type(policy).__name__}.start"
     try:
         memory = policy.start()
     except Exception as error:
-        raise PolicyError(
-            f"{type(policy).__name__}.start raised {type(error).__name__}: {error}",
-            where=f"{type(policy).__name__}.start",
-            cure="return the memory at the start, a NamedTuple of floats",
-        ) from error
+        raise PolicyError(f"{name} raised {type(error).__name__}: {error}") from error
     is_named = isinstance(memory, tuple) and bool(getattr(memory, "_fields", ()))
     numbers = (int, float, np.number)
     if not is_named or not all(isinstance(value, numbers) for value in memory):
         raise PolicyError(
-            f"start must return a NamedTuple of floats, returned {repr_plain(memory)}",
-            where=f"{type(policy).__name__}.start",
-            cure="class Memory(NamedTuple): peak: float; and return Memory(peak=0.0)",
+            f"{name} must return a NamedTuple of floats, returned {repr_plain(memory)}; for "
+            "example Memory(peak=0.0) of class Memory(NamedTuple): peak: float"
         )
     return memory
 
@@ -250,11 +244,7 @@ def find_parameters(cls: type[Policy]) -> Mapping[str, Parameter]:
 
 def list_fields(cls: type[Policy]) -> tuple[dataclasses.Field[Any], ...]:
     if not dataclasses.is_dataclass(cls):
-        raise ParameterError(
-            f"{cls.__name__} has no parameters: it is a base class",
-            where=f"class {cls.__name__}",
-            cure="derive a class from it, and use that",
-        )
+        raise ParameterError(f"{cls.__name__} is a base class: derive a class from it")
     return dataclasses.fields(cls)
 
 
@@ -265,16 +255,14 @@ def read_parameters(cls: type[Policy]) -> Iterator[Parameter]:
     for field in declared:
         if field.name in TAKEN or field.name.startswith("_"):
             raise ParameterError(
-                f"the name of a parameter must not be reserved, got {field.name!r}",
-                where=f"class {cls.__name__}",
-                cure=f"choose a name without _ in front, other than {', '.join(sorted(TAKEN))}",
+                f"the name of a parameter must not be reserved or start with _, got "
+                f"{cls.__name__}.{field.name}"
             )
         kind, space = split_hint(hints[field.name])
         if kind not in (float, int, str, bool) or (space is None and kind is not bool):
             raise ParameterError(
-                f"a parameter needs a type and a range, {field.name} has {field.type!r}",
-                where=f"class {cls.__name__}",
-                cure=f"declare {field.name}: Annotated[float, bt.Range(low, high, 'unit')]",
+                f"a parameter needs a type and a range, {cls.__name__}.{field.name} has "
+                f"{field.type!r}; declare {field.name}: Annotated[float, bt.Range(low, high)]"
             )
         default = None if field.default is dataclasses.MISSING else field.default
         found[field.name] = Parameter(field.name, kind, space, default)
@@ -292,10 +280,8 @@ def check_condition(
         others = [other for other in found if other not in seen]
         if name not in others:
             raise ParameterError(
-                f"when must name another parameter, {parameter.name} has {name!r}"
-                + did_you_mean(name, others),
-                where=f"class {cls.__name__}",
-                cure=f"name a parameter that {parameter.name} depends on, and not in a circle",
+                f"when must name another parameter, and not in a circle, "
+                f"{cls.__name__}.{parameter.name} has {name!r}{did_you_mean(name, others)}"
             )
         for value in values if isinstance(values, tuple) else (values,):
             check_value(cls, found[name], value)
@@ -316,28 +302,19 @@ def check_settings(
 ) -> None:
     declared = list_fields(cls)
     known = [field.name for field in declared]
-    given = ", ".join(f"{name}={repr_plain(value)}" for name, value in settings.items())
-    where = f"{cls.__name__}({given or '...'})"
-    if n_positional is None:
-        check_names(cls.__name__, settings, known, noun="parameter", where=where)
-        return
-    if n_positional > len(declared):
-        raise ParameterError(
-            f"{cls.__name__} takes {len(declared)} parameters, got {n_positional}",
-            where=where,
-            cure=f"use {', '.join(known) or 'no parameters'}",
-        )
-    rest = declared[n_positional:]
+    rest = () if n_positional is None else declared[n_positional:]
+    if n_positional is not None and n_positional > len(declared):
+        taken = f"{len(declared)} parameters ({', '.join(known)})"
+        raise ParameterError(f"{cls.__name__} takes {taken}, got {n_positional}")
     needed = [field.name for field in rest if field.default is dataclasses.MISSING]
-    check_names(cls.__name__, settings, known, needed, noun="parameter", where=where)
+    check_names(cls.__name__, settings, known, needed, noun="parameter")
 
 
 def check_value(cls: type[Policy], parameter: Parameter, value: object) -> object:
-    where = f"{cls.__name__}({parameter.name}={repr_plain(value)})"
+    name = f"{cls.__name__}.{parameter.name}"
     if parameter.space is None:
-        return Flag().check(parameter.name, value, where=where)
-    whole = parameter.kind is int
-    return parameter.space.check(parameter.name, value, where=where, whole=whole)
+        return Flag().check(name, value)
+    return parameter.space.check(name, value, whole=parameter.kind is int)
 
 
 def parse_value(parameter: Parameter, value: object) -> object:
@@ -352,30 +329,24 @@ def parse_value(parameter: Parameter, value: object) -> object:
 
 
 def check_columns(policy: Policy, columns: object, n_bars: int) -> dict[str, FloatArray]:
-    where = f"{type(policy).__name__}.observe"
+    own = f"{type(policy).__name__}.observe"
     if not isinstance(columns, Mapping):
-        raise PolicyError(
-            f"observe must return a dict of columns, returned {type(columns).__name__}",
-            where=where,
-            cure='return {"sigma": array}',
-        )
+        found = type(columns).__name__
+        raise PolicyError(f'{own} must return columns, {{"sigma": array}}, returned {found}')
     checked = {}
     for name, column in columns.items():
         word = str(name)
         is_word = word.isidentifier() and not keyword.iskeyword(word) and word[0] != "_"
         if not is_word or name in BAR_FIELDS:
             raise PolicyError(
-                f"a column's name must be an identifier not in use, got {name!r}",
-                where=where,
-                cure=f"choose a name other than {', '.join(BAR_FIELDS)}",
+                f"a column of {own} must be named by an identifier other than "
+                f"{', '.join(BAR_FIELDS)}, got {name!r}"
             )
         array = as_float_array(column)
         if array is None or array.shape != (n_bars,):
             found = type(column).__name__ if array is None else f"an array of shape {array.shape}"
             raise PolicyError(
-                f"column {name!r} must be {n_bars} numbers, one per bar, got {found}",
-                where=where,
-                cure="return one float per bar of the market",
+                f"column {name!r} of {own} must be {n_bars} numbers, one per bar, got {found}"
             )
         checked[str(name)] = array
     return checked

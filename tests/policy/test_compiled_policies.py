@@ -190,7 +190,7 @@ def test_a_negative_leverage_is_placed_whether_compiled_or_not():
     for is_compiled in (False, True):
         with pytest.raises(PolicyError, match=r"Falling returned -0\.5") as caught:
             live(Falling(), compile=is_compiled)
-        assert "close of bar 9, 2023-01-01 09:00" in caught.value.where
+        assert "close of bar 9, 2023-01-01 09:00" in str(caught.value)
 
 
 @pytest.mark.slow

@@ -3,7 +3,6 @@
 import dataclasses
 import inspect
 import math
-import re
 import time
 from collections.abc import Callable
 from typing import Annotated, Any
@@ -13,11 +12,11 @@ import pandas as pd
 import pytest
 
 import backtest as bt
-from backtest import Choice, ParameterError, PolicyError, Range
-from backtest.base.json_values import repr_plain
+from backtest import PolicyError, Range
 from backtest.engine.manifest import hash_source
 from backtest.strategies import SharpeScaling, VolTarget
 from tests.policy.policies import MARKET, VENUE, Mixed, live
+from tests.refusals import check_refused
 
 
 def test_a_policy_is_a_frozen_value():
@@ -31,13 +30,6 @@ def test_a_policy_is_a_frozen_value():
 def test_parameters_may_be_given_by_position():
     assert Mixed(0.5, 2) == Mixed(target=0.5, count=2)
     assert VolTarget(0.3) == VolTarget(target=0.3)
-
-
-def test_parameters_may_not_be_given_twice_or_too_many():
-    with pytest.raises(TypeError, match="multiple values for argument 'target'"):
-        Mixed(0.5, target=0.5)  # type: ignore[misc]
-    with pytest.raises(bt.ParameterError, match="takes 4 parameters, got 5"):
-        Mixed(0.5, 2, "low", True, 7)  # type: ignore[call-arg]
 
 
 def test_a_policy_tells_its_parameters_title_and_summary():
@@ -62,65 +54,6 @@ def test_settings_may_be_text():
     assert Mixed.from_settings(given) == Mixed(0.5, 4, "high", False)
 
 
-@pytest.mark.parametrize(("settings", "problem"), [
-    ({"targt": 1.0}, "Mixed has no parameter 'targt'; did you mean 'target'?"),
-    ({"target": 2.5}, "target must be 0.1 to 2 turns, got 2.5"),
-    ({"count": np.int64(10)}, "count must be 1 to 9, got 10"),
-    ({"target": math.nan}, "target must be a number, got nan"),
-    ({"count": 2.5}, "count must be a whole number, got 2.5"),
-    ({"mode": "hihg"}, "mode must be one of low, high, got 'hihg'; did you mean 'high'?"),
-    ({"is_on": 1}, "is_on must be True or False, got 1"),
-])  # fmt: skip
-def test_wrong_parameters_are_refused_by_name(settings: dict[str, Any], problem: str):
-    with pytest.raises(ParameterError, match=re.escape(problem)) as caught:
-        Mixed(**settings)
-    name, value = next(iter(settings.items()))
-    assert caught.value.where == f"Mixed({name}={repr_plain(value)})"
-
-
-@pytest.mark.parametrize("text", ["x", "", "0.5x"])
-def test_text_that_is_no_number_is_refused(text: str):
-    with pytest.raises(ParameterError, match="target must be a number"):
-        Mixed.from_settings({"target": text})
-
-
-def test_settings_that_do_not_exist_are_refused():
-    with pytest.raises(ParameterError, match="did you mean 'count'"):
-        Mixed.from_settings({"cuont": "4"})
-
-
-@pytest.mark.parametrize("value", [pd.Series([1.0, 2.0]), np.array(["low", "high"]), ["low"]])
-def test_a_choice_refuses_what_is_not_text(value):
-    """A table of dates in an experiment file becomes a series, which has no truth value."""
-    with pytest.raises(ParameterError, match="mode must be one of low, high, got"):
-        Choice("low", "high").check("mode", value, where="here")
-
-
-def test_a_parameter_without_a_range_is_refused():
-    class Bare(bt.Policy):
-        target: float = 1.0
-
-    with pytest.raises(ParameterError, match="a parameter needs a type and a range") as caught:
-        Bare()
-    assert caught.value.where == "class Bare"
-    assert "declare target: Annotated[float, bt.Range(" in caught.value.cure
-
-
-def test_a_parameter_of_another_type_is_refused():
-    class Listed(bt.Policy):
-        targets: Annotated[list, Range(0.0, 1.0)] = None  # type: ignore[type-arg,assignment]
-
-    with pytest.raises(ParameterError, match="a parameter needs a type and a range, targets"):
-        Listed()
-
-
-def test_a_range_of_nothing_is_refused():
-    with pytest.raises(ParameterError, match="low <= high"):
-        Range(2.0, 1.0)
-    with pytest.raises(ParameterError, match="low > 0 on a log scale"):
-        Range(0.0, 1.0, log=True)
-
-
 def test_parameters_are_inherited():
     class More(Mixed):
         extra: Annotated[float, Range(0.0, 1.0)] = 0.5
@@ -129,23 +62,11 @@ def test_parameters_are_inherited():
     assert More(extra=0.25).settings()["extra"] == 0.25
 
 
-def test_run_refuses_what_is_no_policy():
-    with pytest.raises(ParameterError, match="policy must be a Policy") as caught:
-        live(VolTarget)  # type: ignore[arg-type]
-    assert "add ()" in str(caught.value)
-    with pytest.raises(ParameterError, match="policy must be a Policy"):
-        live(1.0)  # type: ignore[arg-type]
+def one(self: Any, bar: Any, account: Any) -> float:
+    return 1.0
 
 
-def test_a_policy_without_leverage_says_so():
-    class Undecided(bt.Policy):
-        """Decides nothing."""
-
-    with pytest.raises(PolicyError, match="a policy must define leverage, Undecided does not"):
-        live(Undecided())
-
-
-def observing(observe: Callable[[bt.Market], Any]) -> bt.Policy:
+def observing(observe: Callable[[bt.Market], Any], formula: Any = one) -> bt.Policy:
     """Return a policy that observes what a function makes of the market."""
 
     class Observing(bt.Policy):
@@ -154,23 +75,86 @@ def observing(observe: Callable[[bt.Market], Any]) -> bt.Policy:
         def observe(self, market: bt.Market) -> Any:
             return observe(market)
 
-        def leverage(self, bar: bt.Bar, account: bt.AccountView) -> float:
-            return 1.0
+        leverage = formula
 
     return Observing()
 
 
-@pytest.mark.parametrize(("observe", "problem"), [
-    (lambda m: {"a": m.close[1:]}, "column 'a' must be 300 numbers, one per bar, got an array"),
-    (lambda m: {"close": m.close}, "a column's name must be an identifier not in use"),
-    (lambda m: m.close, "observe must return a dict of columns, returned ndarray"),
-    (lambda m: {"a": m.closed}, "Observing.observe raised AttributeError"),
-    (lambda m: {"a": np.append(m.close[1:], 1.0)}, "looks ahead: column 'a'"),
+def make(**body: Any) -> type[bt.Policy]:
+    """Return a policy class of some content."""
+    return type("Made", (bt.Policy,), body)
+
+
+def declare(**hints: Any) -> type[bt.Policy]:
+    """Return a policy class with parameters that have a default."""
+    return make(leverage=one, __annotations__=hints, **dict.fromkeys(hints, 1.0))
+
+
+def keep(self: Any, bar: Any, account: Any) -> float:
+    self.n = max(account.equity, 1.0)
+    return 1.0
+
+
+def misspell(self: Any, bar: Any, account: Any) -> float:
+    return 1.0 / bar.sigmaa
+
+
+@pytest.mark.parametrize(("call", "words"), [
+    (lambda: Mixed(0.5, 2, "low", True, 7), "takes 4 parameters (target, count, mode, is_on)"),
+    (lambda: Mixed(targt=1.0), "Mixed has no parameter 'targt'; did you mean 'target'?"),
+    (lambda: Mixed(target=2.5), "Mixed.target must be 0.1 to 2 turns, got 2.5"),
+    (lambda: Mixed(target=math.nan), "target must be a number, got nan"),
+    (lambda: Mixed(count=2.5), "count must be a whole number, got 2.5"),
+    (lambda: Mixed(mode="hihg"), "must be one of low, high, got 'hihg'; did you mean 'high'?"),
+    (lambda: Mixed(mode=pd.Series([1.0, 2.0])), "mode must be one of low, high, got"),
+    (lambda: Mixed(is_on=1), "is_on must be True or False, got 1"),
+    (lambda: Mixed.from_settings({"target": "0.5x"}), "target must be a number"),
+    (lambda: Mixed.from_settings({"cuont": "4"}), "did you mean 'count'"),
+    (lambda: Range(2.0, 1.0), "low <= high"),
+    (lambda: Range(0.0, 1.0, log=True), "low > 0 on a log scale"),
+    (declare(target=float), "Made.target has <class 'float'>; declare target: Annotated"),
+    (declare(targets=Annotated[list, Range(0.0, 1.0)]), "a type and a range"),
+    (declare(parts=Annotated[float, Range(0.0, 1.0)]), "must not be reserved"),
+    (make(__annotations__={"leverage": Annotated[float, Range(0.0, 5.0)]}), "needs leverage"),
+    (bt.Policy.parameters, "Policy is a base class"),
+    (lambda: live(VolTarget), "policy must be a Policy"),
+    (lambda: live(1.0), "policy must be a Policy"),
+    (lambda: live(make()()), "a policy must define leverage, Made does not"),
+    (lambda: make(__init__=lambda self, window: None), "must not define __init__"),
+    (lambda: make(venue_leverage=lambda self, bar: 1.0), "takes (self, bar, account), got"),
+    (lambda: live(make(leverage=keep)()), "keep state in its memory"),
+    (lambda: live(observing(lambda m: {"sigma": m.close}, misspell)), "did you mean 'sigma'?"),
+    (lambda: live(observing(lambda m: {"a": m.close[1:]})), "must be 300 numbers, one per bar"),
+    (lambda: live(observing(lambda m: {"close": m.close})), "an identifier other than time"),
+    (lambda: live(observing(lambda m: m.close)), "Observing.observe must return columns"),
+    (lambda: live(observing(lambda m: {"a": m.closed})), "observe raised AttributeError"),
+    (lambda: live(observing(lambda m: {"a": np.append(m.close[1:], 1.0)})), "looks ahead"),
 ])  # fmt: skip
-def test_columns_must_be_named_numbers_by_bar(observe: Callable[[bt.Market], Any], problem: str):
-    with pytest.raises(PolicyError, match=re.escape(problem)) as caught:
-        live(observing(observe))
-    assert "Observing" in str(caught.value)
+def test_bad_policies_are_refused(call: Callable[[], object], words: str):
+    check_refused(call, words)
+
+
+def test_an_error_of_a_formula_names_its_line_and_its_bar():
+    with pytest.raises(PolicyError, match=r"Observing\.leverage raised AttributeError") as caught:
+        live(observing(lambda m: {"sigma": m.close}, misspell))
+    line = misspell.__code__.co_firstlineno + 1
+    assert f"test_policy.py, line {line}; at the close of bar 0, 2023-01-01" in str(caught.value)
+
+
+class NotSupported(bt.Policy):
+    """Calls what numba does not know."""
+
+    def leverage(self, bar: Any, account: Any) -> float:
+        return float(len(sorted(vars(bt).keys()))) * 0.0
+
+
+def test_the_warning_of_a_policy_that_does_not_compile_is_one_short_line():
+    with pytest.warns(UserWarning, match="plain Python") as caught:
+        bt.run(MARKET, NotSupported(), venue=VENUE, account=bt.Account())
+    (told,) = [str(each.message) for each in caught if "plain Python" in str(each.message)]
+    assert "\n" not in told
+    assert "<" not in told
+    assert "test_policy.py, line " in told
 
 
 def test_columns_may_be_integers_booleans_and_lists():
@@ -190,14 +174,12 @@ def test_the_policys_code_names_the_experiment():
     assert made[0] != made[1]
 
 
-def test_a_leverage_without_a_default_must_be_given():
+def test_a_leverage_may_be_a_parameter():
     class Bare(bt.Policy):
         """Hold a number."""
 
         leverage: Annotated[float, Range(0.0, 5.0, "turns")]  # type: ignore[assignment]
 
-    with pytest.raises(ParameterError, match="needs leverage"):
-        Bare()
     rules = {"venue": VENUE, "account": bt.Account(), "compile": False}
     assert bt.run(MARKET, Bare(leverage=2.0), **rules).bars["target"].iloc[3] == 2.0
 
