@@ -15,6 +15,8 @@ from backtest.sweep.sets.sets import (
     Trio,
     build_trio,
     count_sets,
+    group_rows,
+    number_rows,
     take_sets,
 )
 
@@ -69,25 +71,12 @@ def sort_into_groups(
     keys = []
     for name, values in sets.items():
         if name not in by_lane and ("." in name or settings[name].dtype is object):
-            keys.append(find_codes(values))
+            keys.append(values)
         if name in by_lane and settings[name].may_be_none:
-            keys.append(find_codes(np.isnan(values.astype(np.float64))))
+            keys.append(np.isnan(values.astype(np.float64)))
         if name in SWITCHES:
-            keys.append(find_codes(values > 0.0))
-    codes = np.zeros(n, dtype=np.int64)
-    for key in keys:
-        codes = find_codes(codes * (int(key.max()) + 1) + key)
-    order = np.argsort(codes, kind="stable")
-    ends = np.flatnonzero(np.diff(codes[order], append=-1)) + 1
-    for rows in np.split(order, ends[:-1]):
+            keys.append(values > 0.0)
+    for rows in group_rows(number_rows(keys, n)):
         trio = build_trio(base, settings, take_sets(sets, rows[0]))
         terms = {name: sets[name][rows].astype(np.float64) for name in sets if name in by_lane}
         yield LaneGroup(rows, trio, terms)
-
-
-def find_codes(values: np.ndarray) -> IntArray:
-    if values.dtype == object:
-        places: dict[str, int] = {}
-        return np.array([places.setdefault(repr(value), len(places)) for value in values.tolist()])
-    found: IntArray = np.unique(values, return_inverse=True)[1]
-    return found

@@ -10,7 +10,6 @@ import numpy as np
 from backtest.base import IntArray, ParameterError
 from backtest.engine import SignalRule, resolve_signal
 from backtest.market import Market, Markets
-from backtest.sweep.lane_groups import find_codes
 from backtest.sweep.sets.representative_sets import Extremes, list_corners
 from backtest.sweep.sets.sets import (
     SIGNAL,
@@ -18,7 +17,9 @@ from backtest.sweep.sets.sets import (
     Sets,
     build_signal,
     count_sets,
+    group_rows,
     names_signal,
+    number_rows,
     take_own,
     take_sets,
 )
@@ -62,11 +63,5 @@ class RuleChecker:
 
 
 def split_by_signal(sets: Sets) -> list[IntArray]:
-    codes = np.zeros(count_sets(sets), dtype=np.int64)
-    for name in sets:
-        if names_signal([name]):
-            key = find_codes(sets[name])
-            codes = find_codes(codes * (int(key.max()) + 1) + key)
-    order = np.argsort(codes, kind="stable")
-    ends = np.flatnonzero(np.diff(codes[order], append=-1)) + 1
-    return sorted(np.split(order, ends[:-1]), key=lambda rows: int(rows[0]))
+    codes = number_rows(take_own(sets).values(), count_sets(sets))
+    return sorted(group_rows(codes), key=lambda rows: int(rows[0]))

@@ -46,7 +46,7 @@ from backtest.sweep.set_rows import (
     stack_returns,
     start_rows,
 )
-from backtest.sweep.sets.set_checks import find_broken_rules
+from backtest.sweep.sets.set_checks import find_contradictions
 from backtest.sweep.sets.sets import (
     BaseTerms,
     Sets,
@@ -78,7 +78,7 @@ class EvaluatedBars(NamedTuple):
 class Evaluator:
     pool: Pooling | None = None
 
-    def __init__(
+    def __init__(  # noqa: PLR0913 - keywords, most with a default
         self,
         market: Any,
         policy: type[Policy] | Policy,
@@ -93,7 +93,9 @@ class Evaluator:
         threads: int | None = None,
         memory: str = "1GiB",
         compile: bool = True,  # noqa: A002 - the word users know
+        are_checked: bool = False,
     ) -> None:
+        """Make an evaluator; ``are_checked`` says that no set breaks a rule of account or venue."""
         self.is_portfolio = isinstance(market, Markets)
         self.market = market = end_expired(market, venue)
         rule = signal if isinstance(signal, SignalRule) else None
@@ -107,11 +109,10 @@ class Evaluator:
         self.calendar = calendar
         self.equivalents = metrics if isinstance(metrics, tuple) else ()
         self.metrics = CORE if metrics == "core" else STREAMED
-        self.threads = (
-            None if threads is None else Whole(1).check("threads", threads, where="threads")
-        )
+        self.threads = None if threads is None else Whole(1).check("threads", threads)
         self.memory = memory
-        self.compile = Flag().check("compile", compile, where="compile")
+        self.compile = Flag().check("compile", compile)
+        self.are_checked = are_checked
         self.plain_because = "" if self.compile else "compile=False"
         self._lanes: Any = None  # a runner of lanes or of portfolios
         check_terms(market, policy, venue, account, sampling, calendar)
@@ -217,7 +218,7 @@ class Evaluator:
             self.settings,
             sets,
             signal=resolve_signal(self.signal, self.market),
-            memory=parse_size(self.memory, where="memory"),
+            memory=parse_size(self.memory),
         )
 
     def check_set(self, values: Mapping[str, Any]) -> None:
@@ -291,9 +292,9 @@ class Evaluator:
 
     def _find_broken(self, sets: Sets) -> BoolArray:
         broken = np.zeros(count_sets(sets), dtype=np.bool_)
-        if not self.is_portfolio and any("." in name for name in sets):
-            for rule in find_broken_rules(self.settings, sets, self.base.venue):
-                broken |= np.asarray(rule, dtype=np.bool_)
+        if not (self.is_portfolio or self.are_checked):
+            for rows, _ in find_contradictions(self.base, self.settings, sets):
+                broken[rows] = True
         return broken
 
     def _runner(self) -> LaneRunner:

@@ -12,11 +12,8 @@ import pandas as pd
 
 from backtest.account import Account
 from backtest.base import (
-    Argument,
     Choice,
     ParameterError,
-    Phrase,
-    Place,
     Whole,
     checked_only,
     compute_id,
@@ -162,7 +159,7 @@ def sweep(  # noqa: PLR0913 - keywords, each with a default that is said
     """
     market = with_clock(market, decide, detail, call="bt.sweep")
     is_separate, market = read_accounts(accounts, market, venue)
-    Choice("all", "core").check("metrics", metrics, where=Place("metrics", of="bt.sweep"))
+    Choice("all", "core").check("metrics", metrics)
     terms = (sampling, calendar)
     if not is_separate:
         market, signal = widen_market(
@@ -192,6 +189,7 @@ def sweep(  # noqa: PLR0913 - keywords, each with a default that is said
         threads=threads,
         memory=memory,
         compile=compile,
+        are_checked=True,
     )
     first_venue, first_account = build_terms(
         evaluator.base, evaluator.settings, take_sets(chosen, 0)
@@ -225,8 +223,8 @@ def check_winner(evaluator: Evaluator, sets: Sets, table: pd.DataFrame) -> None:
 def build_sets(
     sets: SetsLike, base: BaseTerms, *, space: Mapping[str, Any] | None, method: Method, seed: int
 ) -> Sets:
-    Choice(*get_args(Method)).check("method", method, where=Place("method", of="bt.sweep"))
-    Whole(0).check("seed", seed, where=Place("seed", of="bt.sweep"))
+    Choice(*get_args(Method)).check("method", method)
+    Whole(0).check("seed", seed)
     if is_count(sets):
         found = read_space(
             base.policy, space, account=base.account, venue=base.venue, signal=base.signal,
@@ -235,11 +233,8 @@ def build_sets(
         return draw_sets(found, int(sets), method=method, seed=seed)
     if space is not None:
         raise ParameterError(
-            f"space must come with a number of sets to draw from it, got {type(sets).__name__}",
-            where=Place("space", of="bt.sweep"),
-            cure=Phrase(
-                "pass {}, for example, or leave {} out", Argument("sets", 1000), Argument("space")
-            ),
+            "space needs a number of sets to draw from it, sets=1000 for example, "
+            f"got {type(sets).__name__}"
         )
     if isinstance(sets, pd.DataFrame):
         check_is_not_result(sets, read_settings(base))
@@ -247,9 +242,8 @@ def build_sets(
     if isinstance(sets, Mapping):
         return grid(sets)
     raise ParameterError(
-        f"sets must be a dict of arrays, a DataFrame or a number of draws, got {sets!r:.60}",
-        where=Place("sets", of="bt.sweep"),
-        cure="pass {'target': [0.2, 0.4]}, for example, or 1000",
+        "sets must be arrays by name, {'target': [0.2, 0.4]} for example, a DataFrame or a number "
+        f"of draws, got {sets!r:.60}"
     )
 
 
@@ -257,9 +251,8 @@ def check_is_not_result(frame: pd.DataFrame, known: Mapping[str, object]) -> Non
     measures = [name for name in frame.columns if name in TAKEN and name not in known]
     if measures:
         raise ParameterError(
-            f"a table of sets must hold parameters only, has the measure {measures[0]}",
-            where=Place("sets", of="bt.sweep"),
-            cure="give its parameters: table[list(sweep.parameters)]",
+            f"sets must hold parameters only, table[list(sweep.parameters)], got the measure "
+            f"{measures[0]}"
         )
 
 

@@ -14,12 +14,12 @@ from backtest.market import Market, Markets, as_markets
 from backtest.sweep.cluster.shipped_code import collect_sources, pickle_by_value
 from backtest.sweep.cluster.worker import BlockResult, ClusterJob, EvaluatorSettings, WorkBlock
 from backtest.sweep.cluster.worker_pool import ClusterLost, Workers
-from backtest.sweep.lane_groups import find_codes, sort_into_groups
+from backtest.sweep.lane_groups import sort_into_groups
 from backtest.sweep.lanes.lane_rows import LANES
 from backtest.sweep.policy_columns import find_reads
 from backtest.sweep.set_evaluator import OF_PATH, STREAMED, Evaluator
 from backtest.sweep.set_rows import Rows, put_rows, stack_returns, start_rows
-from backtest.sweep.sets.sets import Sets, build_policy, count_sets, take_sets
+from backtest.sweep.sets.sets import Sets, build_policy, count_sets, find_codes, take_sets
 
 SHARE = 32
 """Blocks per worker, if there are sets enough: small blocks end at about the same time."""

@@ -21,11 +21,11 @@ from backtest.base import (
 from backtest.engine import Causality, read_signal
 from backtest.market import find_clock
 from backtest.measures.run_measures import CORE
-from backtest.sweep.lane_groups import find_codes, sort_into_groups
+from backtest.sweep.lane_groups import sort_into_groups
 from backtest.sweep.lanes.lane_rows import LANES
 from backtest.sweep.lookahead_at_ends import EndsChecker
 from backtest.sweep.policy_columns import Columns
-from backtest.sweep.sets.sets import Sets, build_policy, count_sets, take_sets
+from backtest.sweep.sets.sets import Sets, build_policy, count_sets, find_codes, take_sets
 
 if TYPE_CHECKING:  # numba loads with them: where nothing is compiled, columns are only checked
     from backtest.sweep.lanes.block_task import GroupTask, Loops
@@ -66,7 +66,7 @@ class LaneRunner:
         self.calendar = evaluator.calendar
         self.is_full = evaluator.metrics != CORE
         self.threads = evaluator.threads or count_cores()
-        self.memory = parse_size(evaluator.memory, where="memory")
+        self.memory = parse_size(evaluator.memory)
         self._columns: dict[int, Columns] = {}
         self.loops: Loops = {}
         self._lock = threading.Lock()

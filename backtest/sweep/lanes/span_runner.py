@@ -10,12 +10,12 @@ import numpy as np
 from backtest.account import without_flows_before
 from backtest.base import BacktestError, FloatArray, IntArray, run_in_threads
 from backtest.market import find_clock
-from backtest.sweep.lane_groups import find_codes, sort_into_groups
+from backtest.sweep.lane_groups import sort_into_groups
 from backtest.sweep.lanes.block_task import GroupTask, prepare_group
 from backtest.sweep.lanes.lane_block import BlockFault, Scored, fill_lanes, score_block
 from backtest.sweep.lanes.lane_rows import LANES
 from backtest.sweep.policy_columns import BlockColumns
-from backtest.sweep.sets.sets import Sets, count_sets, take_sets
+from backtest.sweep.sets.sets import Sets, count_sets, find_codes, take_sets
 
 if TYPE_CHECKING:
     from backtest.market import Market

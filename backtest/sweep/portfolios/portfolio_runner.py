@@ -34,7 +34,6 @@ from backtest.engine import (
 )
 from backtest.engine.compile.general_compiler import LOCK
 from backtest.measures import sampled_returns
-from backtest.sweep.lane_groups import find_codes
 from backtest.sweep.lanes.lane_block import BlockFault, NotCompiled, Scored
 from backtest.sweep.lanes.lane_rows import LANES
 from backtest.sweep.lanes.lane_runner import BlockOutcome
@@ -50,7 +49,7 @@ from backtest.sweep.portfolios.portfolio_lane_block import (
 from backtest.sweep.portfolios.portfolio_lane_fit import describe_terms, fits_lanes
 from backtest.sweep.portfolios.portfolio_lane_formula import compile_lane_formula
 from backtest.sweep.portfolios.portfolio_panel import PortfolioPanel
-from backtest.sweep.sets.sets import Sets, count_sets, find_values, take_sets
+from backtest.sweep.sets.sets import Sets, count_sets, find_codes, find_values, take_sets
 
 OWN_TERMS = frozenset(
     {"account.capital", "account.band", "account.min_leverage", "account.max_leverage"}
@@ -78,7 +77,7 @@ class PortfolioRunner:
         self.evaluator = evaluator
         self.metrics: tuple[str, ...] = evaluator.metrics
         self.threads: int = evaluator.threads or count_cores()
-        self.memory = parse_size(evaluator.memory, where="memory") / 2 / PANELS
+        self.memory = parse_size(evaluator.memory) / 2 / PANELS
         self.is_compiled: bool | None = None
         self._order: LoopOrder | None = None
         self._panels: dict[tuple[int, int | None], PortfolioPanel] = {}

@@ -14,10 +14,8 @@ from backtest.base import (
     FloatArray,
     FrozenTable,
     ParameterError,
-    Place,
     Range,
     check_number,
-    read_range,
 )
 from backtest.sweep.sets.set_checks import convert_value
 from backtest.sweep.sets.sets import Setting
@@ -89,41 +87,41 @@ def read_dimension(setting: Setting, want: object) -> Dimension:
 
 
 def _read_bounds(setting: Setting, want: Any) -> Dimension:
-    name, where = setting.name, Place("space", setting.name)
+    name = setting.name
     if isinstance(want, tuple):
         if len(want) != 2:
             raise ParameterError(
-                f"bounds of {name} must be (low, high), got {want!r}",
-                where=where,
-                cure="write two numbers in round brackets, or options in square ones",
+                f"bounds of {name} must be (low, high), got {want!r}; options stand in [...]"
             )
+        low, high = (check_number(name, bound) for bound in want)
         is_log = getattr(setting.space, "log", False)
-        ends = [check_number(name, bound, where=where) for bound in want]
-        want = read_range(ends[0], ends[1], is_log=is_log, where=where)
+        if not low <= high or (is_log and not low > 0.0):
+            raise ParameterError(
+                f"bounds of {name} must be low <= high{', over 0' * is_log}, got {want!r}"
+            )
+        want = Range(low, high, log=is_log)
     low, high = want.low, want.high
     if not (math.isfinite(low) and math.isfinite(high)):
         raise ParameterError(
-            f"a range must be finite to be drawn from, {name} has {low:g} to {high:g}",
-            where=where,
-            cure=f"give bounds, {name}: ({max(low, 0):g}, 100) for example, or fix {name}",
+            f"a range must be finite to be drawn from, {name} has {low:g} to {high:g}; give its "
+            "bounds, or fix it"
         )
     kind = "int" if setting.kind is int else "float"
     if kind == "int":
         low, high = math.ceil(low), math.floor(high)
     for bound in (low, high):
-        setting.check(name, bound, where=where)
+        setting.check(name, bound)
     return Dimension(name, kind, low, high, want.log, (), None, _default(setting, low))
 
 
 def _read_options(setting: Setting, want: Any) -> Dimension:
-    name, where = setting.name, Place("space", setting.name)
+    name = setting.name
     if isinstance(want, Choice):
         want = want.options
     elif not isinstance(want, (list, np.ndarray, range)) or len(want) == 0:
         raise ParameterError(
-            f"{name} must be given as bounds or as a list of options, got {want!r}",
-            where=where,
-            cure=f"write {name}: (low, high), or {name}: [one, other]; one value belongs in fix",
+            f"{name} must be given as bounds or as a list of options, got {want!r}; one value "
+            "belongs in fix"
         )
     options = tuple(dict.fromkeys(convert_value(setting, value) for value in want))
     kind = "bool" if setting.kind is bool else "choice"

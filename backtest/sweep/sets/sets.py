@@ -13,13 +13,11 @@ import pandas as pd
 
 from backtest.account import Account
 from backtest.base import (
-    Argument,
     Condition,
     Flag,
     FrozenTable,
+    IntArray,
     ParameterError,
-    Phrase,
-    Place,
     Value,
     did_you_mean,
     find_declarations,
@@ -45,7 +43,6 @@ RESERVED = ("account", "venue", "signal", OVERLAY)
 
 _FIXED = ("contract.kind", "contract.expires", "contract.settles")
 
-_V = TypeVar("_V", bound=Value)
 _T = TypeVar("_T")
 
 
@@ -228,17 +225,35 @@ def find_values(values: Mapping[str, _T], owner: str) -> dict[str, _T]:
 def build_terms(
     base: BaseTerms, settings: Mapping[str, Setting], values: Mapping[str, object]
 ) -> tuple[Any, Account]:
-    plain = {
-        name: to_plain_value(settings[name], value)
-        for name, value in values.items()
-        if name.startswith(("account.", "venue."))
-    }
-    fields = _below("venue", plain)
+    return change_venue(base, settings, values), change_account(base, settings, values)
+
+
+def change_account(
+    base: BaseTerms, settings: Mapping[str, Setting], values: Mapping[str, object]
+) -> Account:
+    changes = take_changes("account.", settings, values)
+    return base.account.override(changes) if changes else base.account
+
+
+def change_venue(
+    base: BaseTerms, settings: Mapping[str, Setting], values: Mapping[str, object]
+) -> Any:
+    changes = take_changes("venue.", settings, values)
+    if not changes:
+        return base.venue
     if isinstance(base.venue, Venue):
-        venue: Any = change_fields(base.venue, fields)
-    else:
-        venue = {name: change_fields(each, fields) for name, each in base.venue.items()}
-    return venue, change_fields(base.account, _below("account", plain))
+        return base.venue.override(changes)
+    return {name: each.override(changes) for name, each in base.venue.items()}
+
+
+def take_changes(
+    prefix: str, settings: Mapping[str, Setting], values: Mapping[str, object]
+) -> dict[str, object]:
+    return {
+        name.removeprefix(prefix): to_plain_value(settings[name], value)
+        for name, value in values.items()
+        if name.startswith(prefix)
+    }
 
 
 def to_plain_value(setting: Setting, value: object) -> object:
@@ -246,19 +261,6 @@ def to_plain_value(setting: Setting, value: object) -> object:
     if setting.may_be_none and isinstance(value, float) and math.isnan(value):
         return None
     return value
-
-
-def change_fields(value: _V, changes: Mapping[str, object]) -> _V:
-    if not changes:
-        return value
-    heads = dict.fromkeys(name.partition(".")[0] for name in changes)
-    fields = {
-        head: changes[head]
-        if head in changes
-        else change_fields(getattr(value, head), _below(head, changes))
-        for head in heads
-    }
-    return dataclasses.replace(value, **fields)  # type: ignore[type-var] # every class is declared
 
 
 def build_signal(base: BaseTerms, values: Mapping[str, object]) -> SignalRule | None:
@@ -278,11 +280,6 @@ def names_signal(names: Iterable[str]) -> bool:
     return any(name.startswith(SIGNAL) for name in names)
 
 
-def _below(head: str, changes: Mapping[str, object]) -> dict[str, object]:
-    start = f"{head}."
-    return {name[len(start) :]: item for name, item in changes.items() if name.startswith(start)}
-
-
 def list_names(market: Market | Markets) -> tuple[str, ...]:
     return market.names if isinstance(market, Markets) else ()
 
@@ -295,6 +292,30 @@ def take_sets(sets: Sets, rows: int | slice | np.ndarray) -> dict[str, Any]:
     return {name: values[rows] for name, values in sets.items()}
 
 
+def find_codes(values: np.ndarray) -> IntArray:
+    if values.dtype == object:
+        places: dict[str, int] = {}
+        return np.array([places.setdefault(repr(value), len(places)) for value in values.tolist()])
+    found: IntArray = np.unique(values, return_inverse=True)[1]
+    return found
+
+
+def number_rows(columns: Iterable[np.ndarray], n: int) -> IntArray:
+    """Return numbers of shape (n,), the same for rows that are equal in all columns."""
+    codes = np.zeros(n, dtype=np.int64)
+    for column in columns:
+        key = find_codes(column)
+        codes = find_codes(codes * (int(key.max()) + 1) + key)
+    return codes
+
+
+def group_rows(codes: IntArray) -> list[IntArray]:
+    """Return the rows of each number, in the order of the numbers."""
+    order = np.argsort(codes, kind="stable")
+    ends = np.flatnonzero(np.diff(codes[order], append=-1)) + 1
+    return np.split(order, ends[:-1])
+
+
 # ------------------------------------------------------------------------------ sources of sets
 
 
@@ -304,11 +325,8 @@ def grid(values: Mapping[str, Any]) -> Sets:
     if not axes or not 0 < n_sets * len(axes) <= MOST_CELLS:
         sizes = " x ".join(f"{name} {len(axis)}" for name, axis in axes.items()) or "nothing"
         raise ParameterError(
-            f"a grid must have values for every name, {MOST_CELLS:,} in all at most, got {sizes}",
-            where=Place("sets"),
-            cure=Phrase(
-                "give at least one value each; draw from large spaces: {}", Argument("sets", 100000)
-            ),
+            f"a grid must have values for every name, {MOST_CELLS:,} in all at most, got {sizes}; "
+            "sets=100000 draws from a large space"
         )
     lengths = [len(axis) for axis in axes.values()]
     places = np.unravel_index(np.arange(n_sets), lengths)
@@ -320,9 +338,7 @@ def from_frame(frame: pd.DataFrame) -> Sets:
         repeated = [str(name) for name in frame.columns[frame.columns.duplicated()]]
         raise ParameterError(
             "a table of sets must have rows, and one column per name, got "
-            + (f"one with {', '.join(repeated)} twice" if repeated else f"of shape {frame.shape}"),
-            where=Place("sets"),
-            cure="give pd.DataFrame({'target': [0.2, 0.4]}), for example",
+            + (f"one with {', '.join(repeated)} twice" if repeated else f"of shape {frame.shape}")
         )
     return {str(name): as_column(str(name), frame[name].array) for name in frame.columns}
 
@@ -335,11 +351,7 @@ def as_column(name: str, values: Any) -> np.ndarray:
     else:
         column = np.atleast_1d(np.asarray(values))
     if column.ndim != 1:
-        raise ParameterError(
-            f"values of {name} must be a list, got shape {column.shape}",
-            where=Place("sets", name),
-            cure="give a list of numbers or words",
-        )
+        raise ParameterError(f"values of {name} must be a list, got shape {column.shape}")
     return column.astype(object) if column.dtype.kind in "UST" else column
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import numpy as np
 
@@ -14,11 +14,8 @@ from backtest.base import (
     BacktestError,
     Choice,
     Condition,
-    Either,
     FloatArray,
     ParameterError,
-    Phrase,
-    Place,
     Range,
     repr_plain,
     to_plain,
@@ -28,12 +25,11 @@ from backtest.policy import Policy
 from backtest.sweep.sets.dimension import Dimension, read_dimension
 from backtest.sweep.sets.representative_sets import MOST_COMBINED
 from backtest.sweep.sets.set_checks import (
-    SetDefect,
     check_sets,
     convert_value,
     find_missing,
     find_unknown,
-    raise_defects,
+    raise_faults,
 )
 from backtest.sweep.sets.sets import (
     MOST_CELLS,
@@ -118,33 +114,29 @@ def read_space(
 ) -> Space:
     for name, value in (("space", given), ("fix", fix)):
         if value is not None and not isinstance(value, Mapping):
+            example = "(0.1, 1.0)" if name == "space" else "0.4"
             raise ParameterError(
-                f"{name} must be a mapping by the names of parameters, got {repr_plain(value)}",
-                where=Place(name),
-                cure="write {'target': (0.1, 1.0)}" if name == "space" else "write {'target': 0.4}",
+                f"{name} must be a mapping by the names of parameters, {{'target': {example}}} for "
+                f"example, got {repr_plain(value)}"
             )
     base = BaseTerms(policy, venue, account, signal, names, overlay)
     settings = read_settings(base)
     fixed = dict(fix or {})
     wanted = dict(given) if given is not None else _declared(base, fixed)
-    defects = [
-        *find_unknown(settings, wanted, "space"),
-        *find_unknown(settings, fixed, "fix"),
-        *_find_doubles(wanted, fixed),
-    ]
-    defects += find_missing(settings, {**wanted, **fixed})
+    faults = [*find_unknown(settings, {**wanted, **fixed}), *_find_doubles(wanted, fixed)]
+    faults += find_missing(settings, {**wanted, **fixed})
     dimensions = []
     for name in (name for name in wanted if name in settings):
         try:
             dimensions.append(read_dimension(settings[name], wanted[name]))
         except BacktestError as error:
-            defects.append(SetDefect(error.problem, error.where, error.cure))
+            faults.append(str(error))
     for name in (name for name in fixed if name in settings):
         try:
             fixed[name] = convert_value(settings[name], fixed[name])
         except BacktestError as error:
-            defects.append(SetDefect(error.problem, Place("fix", name), error.cure))
-    raise_defects(defects)
+            faults.append(str(error))
+    raise_faults(faults)
     return Space(_keep_active(dimensions, settings, fixed, is_given=given is not None), fixed)
 
 
@@ -157,23 +149,12 @@ def _declared(base: BaseTerms, fixed: Given) -> dict[str, Any]:
     }
 
 
-def _find_doubles(wanted: Given, fixed: Given) -> Iterator[SetDefect]:
+def _find_doubles(wanted: Given, fixed: Given) -> Iterator[str]:
     if not wanted:
-        yield SetDefect(
-            "a search must have something to vary, got nothing",
-            Place("space"),
-            Phrase(
-                "give for example {}, or fix less",
-                Either("space={'target': (0.1, 1.0)}", "--space target=0.1:1"),
-            ),
-        )
+        yield "space must have something to vary, got nothing"
     for name in fixed:
         if name in wanted:
-            yield SetDefect(
-                f"{name} must not be both varied and fixed",
-                Place("fix", name),
-                f"leave {name} out of space or of fix",
-            )
+            yield f"{name} must not be both varied and fixed"
 
 
 def _keep_active(
@@ -190,9 +171,7 @@ def _keep_active(
                 kept[each.name] = each._replace(when=when)
             elif is_given:
                 raise ParameterError(
-                    f"{each.name} has no effect in any set: it is used only where {never}",
-                    where=Place("space", each.name),
-                    cure=f"leave {each.name} out, or let the other vary too",
+                    f"{each.name} has no effect in any set: it is used only where {never}"
                 )
             else:
                 del varying[each.name]
@@ -212,10 +191,8 @@ def _reduce(
         name, options = when
         if name in seen or name not in settings:
             raise ParameterError(
-                f"when must name another parameter, {dimension.name} has {name!r}"
-                + suggest_name(name, settings),
-                where=Place("space", dimension.name),
-                cure="name what it depends on, and not in a circle",
+                f"when must name another parameter, and not in a circle, {dimension.name} has "
+                f"{name!r}{suggest_name(name, settings)}"
             )
         seen.append(name)
         options = options if isinstance(options, tuple) else (options,)
@@ -230,9 +207,8 @@ def _reduce(
 
 
 def draw_sets(space: Space, n: int, *, method: Method = "sobol", seed: int = 0) -> Sets:
-    where = Place("sets")
-    Choice("sobol", "lhs", "uniform").check("method", method, where=where)
-    n = int(Range(1, MOST_CELLS).check("the number of sets", n, where=where, whole=True))
+    Choice(*get_args(Method)).check("method", method)
+    n = int(Range(1, MOST_CELLS).check("the number of sets", n, whole=True))
     return space.decode(draw_cube(len(space.dimensions), n, method, np.random.default_rng(seed)))
 
 
