@@ -61,7 +61,7 @@ def draw_map(
     metric: str,
     reduce: Reduce = "median",
 ) -> Any:
-    Choice("median", "best").check("reduce", reduce, where="Sweep.heatmap")
+    Choice("median", "best").check("reduce", reduce)
     facts = manifest["parameters"]
     check_axes(tuple(facts), tuple(name for name in METRICS if name in table), x, y, metric)
     across, along = read_axis(table[x], facts[x]), read_axis(table[y], facts[y])
@@ -80,13 +80,9 @@ def check_axes(
 ) -> None:
     for argument, name, known in (("x", x, parameters), ("y", y, parameters),
                                   ("metric", metric, metrics)):  # fmt: skip
-        Choice(*known).check(argument, name, where=f"Sweep.heatmap, {argument}")
+        Choice(*known).check(argument, name)
     if x == y:
-        raise ParameterError(
-            f"x and y must be two parameters, got {x!r} twice",
-            where="Sweep.heatmap",
-            cure="choose another one for y",
-        )
+        raise ParameterError(f"x and y must be two parameters, got {x!r} twice")
 
 
 def read_axis(column: pd.Series, facts: Mapping[str, Any]) -> Axis:

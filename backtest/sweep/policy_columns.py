@@ -161,9 +161,7 @@ class Columns:
         if any(list(each) != list(seen[0]) for each in seen):
             raise PolicyError(
                 "observe must return the same columns whatever the parameters, "
-                f"returned {list(seen[0])} and others",
-                where="a sweep",
-                cure="return all of them always",
+                f"returned {list(seen[0])} and others"
             )
         return {name: np.column_stack([each[name] for each in seen]) for name in seen[0]}
 

@@ -5,20 +5,17 @@ from __future__ import annotations
 import functools
 from collections.abc import Callable, Mapping
 from copy import copy
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import numpy as np
 
 from backtest.account import Account, list_shared_settings
 from backtest.account.account import WHOLE
 from backtest.base import (
-    Argument,
-    Either,
+    Choice,
     FloatArray,
     IntArray,
     ParameterError,
-    Phrase,
-    Place,
     parse_duration,
     repr_plain,
 )
@@ -66,17 +63,9 @@ class PooledEvaluator(Evaluator):
     ) -> None:
         shared = [each for each in list_shared_settings(account) if each in WHOLE]
         if shared:
-            raise ParameterError(
-                f"an account of one instrument has no {shared[0]}",
-                where=Place(("accounts", "account")),
-                cure=Phrase("leave it out, or pass {}", Argument("accounts", "shared")),
-            )
+            raise ParameterError(f"account.{shared[0]} needs accounts='shared'")
         if terms.pop("overlay", None) is not None:
-            raise ParameterError(
-                "an overlay scales a portfolio, and each of the accounts holds one instrument",
-                where=Place(("accounts", "overlay")),
-                cure=Phrase("leave it out, or pass {}", Argument("accounts", "shared")),
-            )
+            raise ParameterError("overlay needs accounts='shared': it scales a portfolio")
         self.pool = read_pool(pool)
         self.members = {
             name: Evaluator(
@@ -198,7 +187,7 @@ class PooledEvaluator(Evaluator):
 
     def _list_periods(self, name: str, span: tuple[int, int]) -> IntArray:
         part = self.members[name].market.slice(*span)
-        period = max(parse_duration(self.sampling, where=Place("sampling")), part.interval)
+        period = max(parse_duration(self.sampling), part.interval)
         return np.asarray(part.time[mark_samples(part, self.sampling) != 0.0] // period)
 
 
@@ -235,9 +224,7 @@ def pick(given: Any, name: str) -> Any:
     if isinstance(given, Mapping):
         if name not in given:
             raise ParameterError(
-                f"each market needs a value of its own, {name} has none",
-                where=Place(("venue", "signal")),
-                cure=f"give one for {name} too, or one for all",
+                f"venue and signal must be one for all markets, or one for each; {name} has none"
             )
         return given[name]
     return given[name] if hasattr(given, "columns") else given
@@ -267,21 +254,12 @@ def tell_part(progress: Progress, k: int, n: int, done: int, total: int) -> None
 
 
 def read_accounts(accounts: str, market: Any, venue: Any = None) -> tuple[bool, Any]:
-    if not isinstance(accounts, str) or accounts not in ("shared", "separate"):
-        raise ParameterError(
-            f"accounts must be 'shared' or 'separate', got {repr_plain(accounts)}",
-            where=Place("accounts"),
-            cure="give 'separate' for an account of its own in each market",
-        )
+    Choice(*get_args(Accounts)).check("accounts", accounts)
     is_separate, markets = accounts == "separate", as_markets(market)
     if is_separate and isinstance(market, Market):
         raise ParameterError(
-            f"separate accounts need several markets, got {repr_plain(market)}",
-            where=Place(("accounts", "market")),
-            cure=Phrase(
-                "give {}",
-                Either("the markets by name, as in {'BTC': btc, 'ETH': eth}", "--data for each"),
-            ),
+            f"accounts='separate' needs several markets, {{'BTC': btc, 'ETH': eth}}, "
+            f"got {repr_plain(market)}"
         )
     for name in markets if is_separate else ():
         pick(venue, name)

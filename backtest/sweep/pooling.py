@@ -7,15 +7,7 @@ from typing import Any, NamedTuple, TypeAlias
 
 import numpy as np
 
-from backtest.base import (
-    Argument,
-    FloatArray,
-    ParameterError,
-    Phrase,
-    Place,
-    name_callable,
-    repr_plain,
-)
+from backtest.base import FloatArray, ParameterError, name_callable, repr_plain
 from backtest.measures import find_direction
 from backtest.measures.ranking import NEVER
 
@@ -49,9 +41,7 @@ def read_pool(pool: Pool) -> Pooling:
         return Pooling(name, lambda _, values: check_pooled(pool(values), values))
     if not isinstance(pool, str) or pool not in POOLS:
         raise ParameterError(
-            f"pool must be 'mean', 'median', 'worst' or a function, got {repr_plain(pool)}",
-            where=Place("pool"),
-            cure="give 'mean', for example",
+            f"pool must be 'mean', 'median', 'worst' or a function, got {repr_plain(pool)}"
         )
     joins = {"mean": lambda _, values: values.mean(axis=0),
              "median": lambda _, values: np.median(values, axis=0),
@@ -63,11 +53,8 @@ def refuse_pool(pool: Pool) -> None:
     pooling = read_pool(pool)
     if not pooling.is_mean:
         raise ParameterError(
-            f"pool joins the measures of separate accounts, got {pooling.name!r} for one account",
-            where=Place(("pool", "accounts")),
-            cure=Phrase(
-                "give {}, or leave {} out", Argument("accounts", "separate"), Argument("pool")
-            ),
+            f"pool needs accounts='separate', whose measures it joins, got {pooling.name!r} for "
+            "one account"
         )
 
 
@@ -83,9 +70,7 @@ def check_pooled(found: Any, values: FloatArray) -> FloatArray:
     if pooled.shape != values.shape[1:] or pooled.dtype.kind not in "iuf":
         raise ParameterError(
             f"pool must return a number for each set, of shape {values.shape[1:]}, "
-            f"got shape {pooled.shape}",
-            where=Place("pool"),
-            cure="reduce the first axis, as in lambda values: values.min(axis=0)",
+            f"as lambda values: values.min(axis=0) does, got shape {pooled.shape}"
         )
     return pooled.astype(np.float64)
 

@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from backtest.base import BacktestError, BoolArray, FloatArray, IntArray, warn_caller
+from backtest.base import BoolArray, FloatArray, IntArray, warn_caller
 from backtest.engine import Progress, Result
 from backtest.engine.run_warnings import OF_EACH_RUN
 from backtest.measures import certainty_equivalent, drawdown_dates
@@ -102,10 +102,7 @@ def stack_returns(sampled: Mapping[int, FloatArray], rows: Rows) -> FloatArray:
 
 
 def describe_error(error: Exception) -> str:
-    text = error.problem if isinstance(error, BacktestError) else str(error)
-    if isinstance(error, BacktestError) and error.where:
-        text += f" ({error.where})"
-    return " ".join(f"{type(error).__name__}: {text}".split())
+    return " ".join(f"{type(error).__name__}: {error}".split())
 
 
 def repeat_once(caught: list[warnings.WarningMessage]) -> None:

@@ -126,7 +126,7 @@ class Sweep(SavedResult):
         ParameterError
             If n is less than 1, a measure is unknown, or a constraint is no bound.
         """
-        Whole(1).check("n", n, where="Sweep.top")
+        Whole(1).check("n", n)
         return self.table.iloc[self.rank(objective, constraints)[:n]]
 
     @checked
@@ -267,9 +267,8 @@ class Sweep(SavedResult):
         unknown = labels[~is_known].tolist()
         if unknown or not len(labels):
             raise ParameterError(
-                f"rows must be labels of the table, got {unknown[0] if unknown else labels!r}",
-                where="Sweep, rows",
-                cure=f"choose from {self.table.index[0]} to {self.table.index[-1]}",
+                f"rows must be labels of the table, {self.table.index[0]} to "
+                f"{self.table.index[-1]}, got {unknown[0] if unknown else labels!r}"
             )
         found: pd.DataFrame = self.table.loc[labels]
         return found
@@ -283,9 +282,8 @@ class Sweep(SavedResult):
     def _find_evaluator(self) -> Evaluator:
         if self.evaluator is None:
             raise ParameterError(
-                "a row can be run again only with its market, a loaded sweep has none",
-                where="Sweep.load",
-                cure="sweep again, or backtest.run the policy with the parameters of the row",
+                "a row can be run again only with its market, and a loaded sweep has none; run the "
+                "policy with the parameters of the row"
             )
         return self.evaluator
 
@@ -317,9 +315,7 @@ def read_sets(stored: pd.DataFrame, mixed: object, folder: Path) -> pd.DataFrame
     table = stored.set_index(LABEL).rename_axis(None)
     if not isinstance(mixed, list) or not {*map(str, mixed)} <= {*table}:
         raise DataError(
-            f"mixed must be a list of columns of the table, got {mixed!r}",
-            where=str(folder / MANIFEST),
-            cure="run the sweep again, or restore the file",
+            f"{folder / MANIFEST}: mixed must be a list of columns of the table, got {mixed!r}"
         )
     for name in mixed:
         table[name] = pd.Series(map(_read_word, table[name]), index=table.index, dtype=object)

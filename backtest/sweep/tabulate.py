@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pandas as pd
 
-from backtest.base import IntArray, Place, PolicyError, warn_caller
+from backtest.base import IntArray, PolicyError, warn_caller
 from backtest.engine import Progress
 from backtest.measures import read_aversion, read_risk_name
 from backtest.measures.path_measures import DATES
@@ -56,11 +56,7 @@ def check_rows(evaluator: Evaluator, sets: Sets, rows: Rows) -> None:
     errors = np.array(rows.errors, dtype=object)
     if all(errors[rows.done]):
         evaluator.replay(take_sets(sets, first))
-        raise PolicyError(
-            f"every set failed, the first with: {errors[first]}",
-            where=Place((), of="bt.sweep"),
-            cure="run that set alone with bt.run to see more",
-        )
+        raise PolicyError(f"every set failed, the first with: {errors[first]}")
 
 
 def add_path(evaluator: Evaluator, sets: Sets, rows: Rows, progress: Progress | None) -> Rows:

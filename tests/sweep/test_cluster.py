@@ -304,9 +304,8 @@ def test_a_worker_that_cannot_import_is_an_error_that_says_so(cluster):
         working.job = working.job._replace(
             name="other", content=b"cnot_there\nMissing\n.", sources={}
         )
-        with pytest.raises(bt.PolicyError, match="No module named 'not_there'") as found:
+        with pytest.raises(bt.PolicyError, match="No module named 'not_there'"):
             working.evaluate({"multiplier": np.array([2.0])})
-    assert "install there" in found.value.cure
 
 
 class Untold(BaseException):
@@ -340,28 +339,28 @@ class Leaver(bt.Policy):
 def test_what_cannot_travel_or_would_end_a_worker_is_one_error(cluster, kind, said):
     own = prepare(Leaver, market=bt.Market.sample(bars=60))
     with on_cluster(own, cluster.address) as working:
-        with pytest.raises(BacktestError, match=f"one raised {said}") as found:
+        with pytest.raises(BacktestError, match=f"tcp://.* raised {said}"):
             working.evaluate({"kind": np.array([0, kind])})
-        assert "cluster, worker tcp://" in found.value.where
         assert working.evaluate({"kind": np.array([0])}).done.all()
     assert all(each.poll() is None for each in cluster.workers)
 
 
 def test_dask_that_is_not_installed_is_named_with_the_extra(monkeypatch):
     monkeypatch.setitem(sys.modules, "distributed", None)
-    with pytest.raises(bt.ParameterError) as found, on_cluster(prepare(Cppi), "local:2"):
+    with (
+        pytest.raises(bt.ParameterError, match=r"pip install 'leverage-backtest\[cluster\]'"),
+        on_cluster(prepare(Cppi), "local:2"),
+    ):
         pass
-    assert "leverage-backtest[cluster]" in found.value.cure
 
 
 def test_an_address_with_tls_and_no_certificates_is_told(monkeypatch):
     monkeypatch.setattr(connect, "WAIT", 0.5)
     with (
-        pytest.raises(BacktestError, match="TLS needs certificates, not set: DASK_DIST") as bad,
+        pytest.raises(BacktestError, match=r"certificates, not set: DASK_.*CLIENT__KEY"),
         on_cluster(prepare(Cppi), "tls://127.0.0.1:1"),
     ):
         pass
-    assert "DASK_DISTRIBUTED__COMM__TLS__CLIENT__KEY" in bad.value.cure
 
 
 def test_no_scheduler_and_no_worker_are_told(tmp_path, monkeypatch):
@@ -379,14 +378,13 @@ def test_no_scheduler_and_no_worker_are_told(tmp_path, monkeypatch):
     scheduler, address = start_scheduler(tmp_path)
     try:
         with (
-            pytest.raises(BacktestError, match="has no workers") as found,
+            pytest.raises(BacktestError, match=f"has no workers .* dask worker {address}"),
             on_cluster(prepare(Cppi), address),
         ):
             pass
     finally:
         scheduler.kill()
         scheduler.wait()
-    assert f"dask worker {address}" in found.value.cure
 
 
 # ---------------------------------------------------------------------------------- local workers

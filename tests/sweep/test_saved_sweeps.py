@@ -72,10 +72,7 @@ def test_the_manifest_tells_what_made_the_table(tmp_path):
     (lambda folder: (folder / "table.parquet").write_bytes(b"PAR1"), "changed or truncated"),
     (lambda folder: (folder / "table.parquet").unlink(), "is missing"),
     (lambda folder: (folder / "manifest.json").write_text("{"), "must be JSON"),
-    (
-        lambda folder: (folder / "manifest.json").write_text("{}"),
-        "format of the saved sweep must be 1",
-    ),
+    (lambda folder: (folder / "manifest.json").write_text("{}"), "format must be 1"),
     (lambda folder: (folder / "manifest.json").unlink(), "manifest.json is missing"),
 ])  # fmt: skip
 def test_a_damaged_folder_is_refused(tmp_path, damage, problem):
@@ -107,9 +104,9 @@ def test_a_manifest_whose_mixed_columns_were_changed_by_hand_is_refused(tmp_path
 
 def test_a_folder_of_another_kind_is_refused(tmp_path):
     sweep = run(Constant, {"leverage": [1.0]})
-    with pytest.raises(DataError, match="must hold a saved sweep, got that of a result"):
+    with pytest.raises(DataError, match="must be the folder of a saved sweep, got a result"):
         bt.Sweep.load(sweep.replay(0).save(tmp_path))
-    with pytest.raises(DataError, match="must hold a saved result, got that of a sweep"):
+    with pytest.raises(DataError, match="must be the folder of a saved result, got a sweep"):
         bt.Result.load(sweep.save(tmp_path))
 
 

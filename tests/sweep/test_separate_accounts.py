@@ -11,6 +11,7 @@ from backtest.measures.ranking import order_sets
 from backtest.sweep.pooled_evaluator import PooledEvaluator
 from backtest.sweep.set_evaluator import Evaluator
 from backtest.tune.luck import find_chance, find_sharpes
+from tests.refusals import check_refused
 
 VENUE = bt.Venue.preset("binance-usdm", "BTCUSDT")
 SETS = {"leverage": [0.5, 2.0, 60.0]}
@@ -179,15 +180,12 @@ def test_functions_that_pool_differ_by_their_code():
 
 
 @pytest.mark.parametrize(("more", "problem"), [
-    ({"accounts": "apart"}, "accounts must be 'shared' or 'separate', got 'apart'"),
+    ({"accounts": "apart"}, "accounts must be one of shared, separate, got 'apart'"),
     ({"pool": "best"}, "pool must be 'mean', 'median', 'worst' or a function, got 'best'"),
-    ({"signal": {"BTC": 1.0}}, "each market needs a value of its own, ETH has none"),
-    ({"overlay": bt.strategies.VolTarget()}, "an overlay scales a portfolio"),
-    ({"market": MARKETS["BTC"]}, "separate accounts need several markets"),
+    ({"signal": {"BTC": 1.0}}, "one for each; ETH has none"),
+    ({"overlay": bt.strategies.VolTarget()}, "overlay needs accounts='shared'"),
+    ({"market": MARKETS["BTC"]}, "accounts='separate' needs several markets"),
 ])  # fmt: skip
 def test_what_separate_accounts_do_not_take_is_one_error(more, problem):
     given = {"accounts": "separate", "market": MARKETS, **more}
-    with pytest.raises(bt.ParameterError) as caught:
-        sweep(given.pop("market"), **given)
-    assert problem in str(caught.value)
-    assert caught.value.cure
+    check_refused(lambda: sweep(given.pop("market"), **given), problem, bt.ParameterError)

@@ -376,7 +376,7 @@ def test_a_policy_that_does_not_compile_is_swept_with_one_warning():
 
 @pytest.mark.parametrize(("change", "problem"), [
     ({"sets": {"targt": [1.0]}}, "nothing named 'targt' to vary; did you mean 'target'"),
-    ({"sets": pd.DataFrame({"target": [1.0], "sharpe": [2.0]})}, "has the measure sharpe"),
+    ({"sets": pd.DataFrame({"target": [1.0], "sharpe": [2.0]})}, "got the measure sharpe"),
     ({"method": "best"}, "method must be one of sobol, lhs, uniform, got 'best'"),
     ({"metrics": "some"}, "metrics must be one of all, core"),
     ({"signal": 2.0}, "signal must be at least -1 and at most 1"),

@@ -10,7 +10,7 @@ import re
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
-from backtest.base import BacktestError, ParameterError, Place, repr_plain
+from backtest.base import BacktestError, ParameterError, repr_plain
 
 if TYPE_CHECKING:
     from backtest.sweep.set_evaluator import Evaluator
@@ -65,11 +65,8 @@ def read_cluster(cluster: str) -> int | None:
         return int(local[1])
     if local or not _ADDRESS.fullmatch(text):
         raise ParameterError(
-            "a cluster must be an address or a number of local processes, "
-            f"got {repr_plain(cluster)}",
-            where=Place("cluster"),
-            cure="give the address that dask scheduler prints, such as tcp://10.0.0.1:8786, or "
-            "local:2",
+            "cluster must be the address that dask scheduler prints, such as tcp://10.0.0.1:8786, "
+            f"or local:2, got {repr_plain(cluster)}"
         )
     return None
 
@@ -79,9 +76,8 @@ def import_distributed() -> Any:
         return importlib.import_module("distributed")
     except ImportError as error:
         raise ParameterError(
-            f"a cluster needs Dask, which is not installed: {error}",
-            where=Place("cluster"),
-            cure="pip install 'leverage-backtest[cluster]'",
+            f"cluster needs Dask, which is not installed: {error}; pip install "
+            "'leverage-backtest[cluster]'"
         ) from error
 
 
@@ -100,24 +96,17 @@ def connect(distributed: Any, cluster: str, n_local: int | None) -> Iterator[Any
             client = distributed.Client(address, timeout=WAIT, set_as_default=False)
             stack.enter_context(client)
         except (OSError, ValueError) as error:
-            raise BacktestError(
-                f"cannot reach the cluster: {error}",
-                where=f"cluster {cluster}",
-                cure="give the address that dask scheduler prints, and check that it is running",
-            ) from error
+            raise BacktestError(f"cannot reach the cluster {cluster}: {error}") from error
         except TypeError as error:  # raised by Dask for tls:// without certificates
             raise BacktestError(
-                f"a cluster with TLS needs certificates, not set: {list_missing_tls() or 'none'}",
-                where=f"cluster {cluster}",
-                cure=f"set {', '.join(TLS)} to their files",
+                f"the cluster {cluster} needs the files of certificates, not set: "
+                f"{list_missing_tls() or 'none'} of {', '.join(TLS)}"
             ) from error
         try:
             client.wait_for_workers(n_local or 1, timeout=WAIT if n_local is None else None)
         except TimeoutError as error:
             raise BacktestError(
-                f"the cluster has no workers after {WAIT:g} s",
-                where=f"cluster {cluster}",
-                cure=f"start one: dask worker {cluster}",
+                f"the cluster has no workers after {WAIT:g} s; start one: dask worker {cluster}"
             ) from error
         yield client
 
@@ -138,9 +127,8 @@ def start_local(distributed: Any, n: int) -> Iterator[Any]:
         )
     except (OSError, RuntimeError) as error:
         raise BacktestError(
-            f"cannot start {n} processes on this machine: {error}",
-            where=f"cluster local:{n}",
-            cure="use fewer; a script must do its work under if __name__ == '__main__':",
+            f"cannot start {n} processes on this machine: {error}; a script must do its work "
+            "under if __name__ == '__main__':"
         ) from error
     try:
         with cluster:

@@ -101,15 +101,12 @@ def hash_engine() -> str:
 def describe_failure(error: BaseException, worker: str) -> BacktestError:
     if not isinstance(error, BacktestError):
         return BacktestError(
-            "every worker must be able to run the policy; one raised "
-            f"{type(error).__name__}: {error}",
-            where=f"cluster, worker {worker}",
-            cure="install there what is installed here: leverage-backtest[cluster], and what the "
-            "policy imports",
+            "every worker must be able to run the policy and have what it imports, "
+            f"{worker} raised {type(error).__name__}: {error}"
         )
     classes = [each for each in type(error).__mro__ if issubclass(each, BacktestError)]
     kind = next(each for each in classes if each.__module__ == BacktestError.__module__)
-    return kind(error.problem, where=error.where, cure=error.cure)
+    return kind(str(error))
 
 
 def answer(function: Callable[..., Any], given: Sequence[Any], dask_worker: Any) -> Any:
@@ -128,10 +125,8 @@ def check_versions(versions: dict[str, str], market: str, dask_worker: Any) -> b
     ]
     if differences:
         raise ParameterError(
-            "the client and its workers must have the same versions; these differ: "
-            + ", ".join(differences),
-            where=f"cluster, worker {dask_worker.address}",
-            cure="install the same versions there, as constraints.txt says, and start it again",
+            f"the client and the worker {dask_worker.address} must have the same versions; these "
+            f"differ: {', '.join(differences)}"
         )
     return market in MARKETS
 
@@ -148,10 +143,8 @@ def prepare_job(job: ClusterJob, dask_worker: Any) -> bool:
         settings: EvaluatorSettings = unpickle_with_sources(job.content, job.sources)
     except Exception as error:
         raise PolicyError(
-            "every worker must be able to import the policy; one raised "
-            f"{type(error).__name__}: {error}",
-            where=f"cluster, worker {dask_worker.address}",
-            cure="install there what the policy imports; files it reads must be there too",
+            "every worker must be able to import the policy and have the files that it reads, "
+            f"{dask_worker.address} raised {type(error).__name__}: {error}"
         ) from error
     choices = settings._asdict()
     base = choices.pop("base")

@@ -112,9 +112,8 @@ class SentBlocks:
     def send(self, number: int) -> None:
         if self.sent[number] >= ATTEMPTS:
             raise BacktestError(
-                f"the result of a block of sets was lost {ATTEMPTS} times; giving up",
-                where=f"cluster {self.workers.name}",
-                cure="look at the logs of scheduler and workers",
+                f"the cluster {self.workers.name} lost the result of a block of sets {ATTEMPTS} "
+                "times; giving up"
             )
         self.sent[number] += 1
         key = f"{self.name}-{number}-{self.sent[number]}"
