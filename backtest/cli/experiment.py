@@ -33,7 +33,7 @@ from backtest.engine.indicator_rules import RULES
 from backtest.market import Market, Markets, as_markets, find_clock, read_weight_file
 from backtest.market.panel_data import MAX_AGE
 from backtest.options import Chain, Surfaces, find_underlying
-from backtest.venue import Option, OptionField, RateCurve, Venue, require_costs
+from backtest.venue import Option, RateCurve, Venue, require_costs
 from backtest.weights import equal, inverse_volatility
 
 RUN_TERMS = ("sampling", "calendar", "compile")
@@ -332,7 +332,12 @@ def fit_surfaces(chains: Mapping[str, Chain]) -> dict[str, Surfaces]:
 
 def read_contracts(given: Any) -> dict[str, Option]:
     listed = [given] if isinstance(given, str | Mapping) else given
-    found = [OptionField().check("contracts", each, where="contracts") for each in listed]
+    found = [
+        Option(each)
+        if isinstance(each, str)
+        else Option.from_dict(each, where=f"options.contracts.{k}")
+        for k, each in enumerate(listed)
+    ]
     return {str(each.name): each for each in found}
 
 

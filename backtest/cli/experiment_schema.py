@@ -73,10 +73,18 @@ def find_table_defects(
             yield from find_table_defects(f"{title}.{name}", value, TABLES["overlay"])
         elif name not in keys:
             yield f"{title}.{name}: no such key{suggest(name, keys)}"
-        elif not has_kind(value, keys[name].kind):
-            yield f"{title}.{name}: must be {describe_kind(keys[name].kind)}, got {value!r:.60}"
+        else:
+            yield from find_kind_defects(f"{title}.{name}", value, keys[name].kind)
     if is_policy and "name" not in table and not single:
         yield f"{title}.name: is needed"
+
+
+def find_kind_defects(title: str, value: object, kind: Any) -> Iterator[str]:
+    if get_origin(kind) is dict and isinstance(value, dict):
+        for name, each in value.items():
+            yield from find_kind_defects(f"{title}.{name}", each, get_args(kind)[1])
+    elif not has_kind(value, kind):
+        yield f"{title}: must be {describe_kind(kind)}, got {value!r:.60}"
 
 
 def find_single(table: Mapping[str, Any]) -> dict[str, Any]:

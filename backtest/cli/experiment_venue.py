@@ -117,7 +117,11 @@ def build_venues(draft: Draft, markets: Markets) -> Venue | dict[str, Venue]:
         return venue
     own = {name: base._replace(entries={**of_all, **single.get(name, {})}) for name in markets}
     in_file = draft.from_file.get("venue", {})
-    whole = {name for name in markets if "contract" in {**in_file, **in_file.get(name, {})}}
+    whole = {
+        name
+        for name in markets
+        if any(isinstance(x, Mapping) and "contract" in x for x in (in_file, in_file.get(name)))
+    }
     return {
         name: build_own_venue(own[name], None if name in whole else text, name, market)
         for name, market in markets.items()

@@ -21,7 +21,6 @@ from backtest.base import (
     repr_given,
 )
 from backtest.base.units import HOUR
-from backtest.cli.experiment_draft import naming
 from backtest.market import Market, Markets
 from backtest.policy import Parameter, Policy
 
@@ -83,8 +82,7 @@ def read_bounds(given: Any, *, name: str) -> Any:
     if len(parts) == 1:
         return read_list(given, name=name)
     low, high = read_numbers(parts, 2, given, name=name)
-    with naming(name):
-        between = read_range(low, high, is_log=is_log)
+    between = read_range(low, high, is_log=is_log, where=name)
     return between if is_log else (low, high)
 
 

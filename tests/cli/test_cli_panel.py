@@ -378,6 +378,7 @@ REFUSED = [
      "policy.setings: no such key; did you mean 'settings'"),
     (lambda: build(f"{DATA}venue.XRPUSDT = {{preset = 'bybit-linear:XRPUSDT'}}"),
      "venue.XRPUSDT must be of an instrument of the data, BTCUSDT, ETHUSDT"),
+    (lambda: build(f"{DATA}venue.BTCUSDT = 1.0"), "venue.BTCUSDT: "),
     (lambda: build(f"{DATA}run.allocate = 'equl'"), "run.allocate: must be 'equal' or 'inverse-"),
     (lambda: build(f"{DATA}run.allocate_settings.every = 12"), "got allocate_settings without"),
     (lambda: build(f"{DATA}run.allocate = 'equal'\nrun.weights = 'w.csv'"), "allocate and weights"),

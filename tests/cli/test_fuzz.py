@@ -1,43 +1,105 @@
 """Experiments and files that are damaged end in an answer or in one error, never in a traceback."""
 
+import datetime as dt
+import json
+import math
+import random
+import tomllib
+from pathlib import Path
+from typing import Any
+
 import pytest
+import typer
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 import backtest as bt
 from backtest.strategies import Constant
 from tests.commands import call
-from tests.fast_cases import first_only
 
-EXPERIMENT = """
-[data]
-path = "bars.csv"
-instrument = "BTCUSDT"
-[policy]
-name = "vol-target"
-settings = { target = 0.3 }
-[venue]
-preset = "binance-usdm:BTCUSDT"
-[account]
-capital = 10_000
-margin = "cross"
-max_leverage = 3
-band = 0.1
-[run]
-start = 2023-01-01T12:00:00Z
-compile = false
-[sweep]
-values = { target = [0.1, 0.2] }
-[tune]
-objective = "sharpe"
-trials = 4
-sampler = "random"
-space = { target = "0.1:1" }
-"""
-LINES = EXPERIMENT.strip().splitlines()
-VALUES = ("-1", "0", "nan", "inf", "1e308", "true", '""', '"a\\u0000b"', "[]", "{}",
-          "[1, 'x']", "2024-13-45", "2030-01-01", "0.1", "2", "9" * 400, "[" * 3_000)  # fmt: skip
-TYPED = st.text("[]{}=\"'#.\n 9aé\x1b", min_size=1, max_size=3)
+ROOT = Path(__file__).parents[2]
+EXAMPLES = sorted((ROOT / "examples").glob("*.toml"))
+VALUES = (
+    -1, 0, 1, 2.5, 1e308, 2**62, math.nan, math.inf, True, "", "x", "sample", "1h", "2030-01-01",
+    dt.date(2023, 1, 5), dt.datetime(2030, 1, 1, tzinfo=dt.UTC), [], {}, [1, "x"], [[]], {"a": 1},
+    {"time": ["2023-01-01T00:00:00Z"], "value": [2.0]}, "log:1:2", "Capped(VolTarget(), cap=2)",
+)  # fmt: skip
+TYPED = ("[", "]]", "{", "'", "#", ".", "\n", "9" * 400, "é", "\x1b", "\0", "[" * 3_000)
+
+
+def dump(value: Any) -> str:
+    match value:
+        case dict():
+            return f"{{{', '.join(f'{json.dumps(key)} = {dump(value[key])}' for key in value)}}}"
+        case list():
+            return f"[{', '.join(map(dump, value))}]"
+        case dt.date():
+            return value.isoformat()
+        case float() if not math.isfinite(value):
+            return str(value)
+    return json.dumps(value)
+
+
+def list_places(holder: Any) -> list[tuple[Any, Any]]:
+    """Return each dict or list with each of its keys or positions."""
+    if not isinstance(holder, dict | list):
+        return []
+    keys = list(holder) if isinstance(holder, dict) else list(range(len(holder)))
+    return [each for key in keys for each in [(holder, key), *list_places(holder[key])]]
+
+
+def mutate(tables: dict[str, Any], chance: random.Random) -> None:
+    holder, key = chance.choice(list_places(tables))
+    value = holder[key]
+    match chance.randrange(8):
+        case 0:
+            del holder[key]
+        case 1 if isinstance(holder, dict):
+            place = chance.randrange(len(key) + 1)
+            holder[key[:place] + key[place + 1 :] + "_" * (len(key) == 1)] = holder.pop(key)
+        case 2:
+            holder[key] = {key if isinstance(key, str) else "a": value}
+        case 3:
+            holder[key] = value[0] if isinstance(value, list) and value else [value]
+        case 4 if isinstance(holder, dict):  # under another table
+            other, place = chance.choice(list_places(tables))
+            if isinstance(other[place], dict):
+                other[place][key] = json.loads(json.dumps(value, default=str))
+        case 5 if isinstance(value, int | float):
+            holder[key] = str(value)
+        case _:
+            holder[key] = chance.choice(VALUES)
+
+
+def stop(*_: object, **__: object) -> None:
+    raise typer.Exit
+
+
+@pytest.mark.filterwarnings("ignore::UserWarning")
+@pytest.mark.parametrize("seed", range(200))
+def test_a_mutated_example_is_read_or_refused(capsys, folder, monkeypatch, seed):
+    """Experiments are read as their command does, up to the run."""
+    for name in ("run", "sweep", "tune", "compare"):
+        monkeypatch.setattr(bt, name, stop)
+    chance = random.Random(seed)
+    file = EXAMPLES[seed % len(EXAMPLES)]
+    tables = tomllib.loads(file.read_text(encoding="utf-8"))
+    words = ["liq", "--book"] if "balance" in tables else ["compare"] * ("compare" in tables)
+    for _ in range(chance.randint(1, 2)):
+        mutate(tables, chance)
+    for name in ("data", "examples"):
+        (folder / name).mkdir()
+    for name in ("data/sample-1h", "examples/data", "examples/policy-repo"):
+        (folder / name).symlink_to(ROOT / name)
+    text = "\n".join(f"{json.dumps(key)} = {dump(tables[key])}" for key in tables)
+    if seed % 10 == 0:  # the text itself is damaged
+        at = chance.randrange(len(text) + 1)
+        text = text[:at] + chance.choice(TYPED) + text[at:]
+    (folder / "examples" / file.name).write_text(text, encoding="utf-8")
+    words = words or [chance.choice(["run", "sweep", "tune"])]
+    check(capsys, *words, f"examples/{file.name}", codes=(0, 2))
+
+
 DAMAGE = ("cut", "flip", "double", "void", "zero")
 SHORT = settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
 
@@ -63,26 +125,6 @@ def check(capsys, *words, codes=(0, 1, 2)):
     assert code in codes, err
     assert "Traceback" not in err
     assert (code == 2) == ("error: " in err)
-
-
-@pytest.mark.filterwarnings("ignore::UserWarning")
-@pytest.mark.parametrize("command", first_only(["run", "sweep", "tune"]))
-def test_a_mutated_experiment_is_answered_or_refused(desk, capsys, command):
-    flags = ["--no-compile", *["--no-save"] * (command == "run")]
-    (desk / "x.toml").write_text(EXPERIMENT)
-    check(capsys, command, "x.toml", *flags, codes=(0,))
-
-    @settings(SHORT, max_examples=40)
-    @given(st.integers(0, len(LINES) - 1), st.sampled_from((*VALUES, None, "")), TYPED, st.data())
-    def mutate(place, value, typed, data):
-        line, at = LINES[place], data.draw(st.integers(0, len(LINES[place])))
-        name = line.partition("=")[0]
-        changed = {None: line[:at] + typed + line[at:], "": f"{line}\n{line}"}
-        mutated = [*LINES[:place], changed.get(value, f"{name}= {value}"), *LINES[place + 1 :]]
-        (desk / "x.toml").write_text("\n".join(mutated), encoding="utf-8")
-        check(capsys, command, "x.toml", *flags)
-
-    mutate()
 
 
 def damage(content, kind, place):
