@@ -59,76 +59,36 @@ def trading(orders):
     return Trading()
 
 
-MARKETS = {
-    "an expired option": (
-        lambda: make_markets(options={"P": PUT.override(expiry="2022-12-01")}),
-        "must expire after the first bar",
-    ),
-    "no surfaces": (lambda: make_markets(surfaces=None), "surfaces must have those of 'BTC'"),
-    "a chain in coins": (
-        lambda: make_markets(chains={"BTC": bt.Chain.sample()}),
-        "must settle as its options",
-    ),
-    "two instruments of one coin": (two_coins, "must have one instrument of 'BTC'"),
-}  # fmt: skip
+def make_wrong():
+    """Declare a policy whose method of option orders lacks an argument."""
 
-RUNS = {
-    "no costs": (lambda: run(venue=make_venue(option_costs=None)), "need the costs of their venue"),
-    "coin beside linear": (
-        lambda: run(make_markets(options={"P": COIN})),
-        "must be 'cash' beside the linear",
-    ),
-    "isolated": (
-        lambda: run(margin="isolated", venue_leverage=5),
-        "must be 'cross', got 'isolated'",
-    ),
-    "fills at the close": (lambda: run(fill="next_close"), "fill must be 'next_open'"),
-    "old surfaces": (
-        lambda: run(make_markets(bars=480, max_age="3d")),
-        "must be at most 3 days old",
-    ),
-    "an expiry inside a day": (lambda: run(daily()), "needs a settlement_price"),
-    "a short under brackets": (
-        lambda: run(quantities=schedule(-1.0)),
-        "must be at least 0 with brackets",
-    ),
-    "an unknown column": (
-        lambda: run(quantities=schedule(columns=["PTU"])),
-        "listed options, PUT, got 'PTU'",
-    ),
-    "times between opens": (
-        lambda: run(quantities=schedule().shift(freq="7min")),
-        "rows by the opens",
-    ),
-    "an infinite quantity": (lambda: run(quantities=schedule(np.inf)), "must be finite, or NaN"),
-    "an infinite order": (
-        lambda: run(policy=trading({"leg": ("PUT", np.inf)})),
-        "must be a finite number",
-    ),
-    "an unlisted contract": (
-        lambda: run(policy=trading({"leg": ("CALL", 1.0)})),
-        "must be one of those listed",
-    ),
-}
+    class Wrong(bt.Policy):
+        def leverage(self, bar, account):
+            return 0.0
+
+        def option_orders(self, bar, account):
+            return {}
 
 
-@pytest.mark.parametrize("name", MARKETS)
-def test_bad_listings_are_refused(name):
-    check_refused(*MARKETS[name])
-
-
-@pytest.mark.parametrize("name", RUNS)
-def test_bad_runs_are_refused(name):
-    check_refused(*RUNS[name])
-
-
-def test_a_method_of_other_arguments_is_refused():
-    def make():
-        class Wrong(bt.Policy):
-            def leverage(self, bar, account):
-                return 0.0
-
-            def option_orders(self, bar, account):
-                return {}
-
-    check_refused(make, "option_orders must be a plain method")
+@pytest.mark.parametrize(("call", "words"), [
+    (lambda: make_markets(options={"P": PUT.override(expiry="2022-12-01")}),
+     "must expire after the first bar"),
+    (lambda: make_markets(surfaces=None), "surfaces must have those of 'BTC'"),
+    (lambda: make_markets(chains={"BTC": bt.Chain.sample()}), "must settle as its options"),
+    (two_coins, "must have one instrument of 'BTC'"),
+    (lambda: run(venue=make_venue(option_costs=None)), "need the costs of their venue"),
+    (lambda: run(make_markets(options={"P": COIN})), "must be 'cash' beside the linear"),
+    (lambda: run(margin="isolated", venue_leverage=5), "must be 'cross', got 'isolated'"),
+    (lambda: run(fill="next_close"), "fill must be 'next_open'"),
+    (lambda: run(make_markets(bars=480, max_age="3d")), "must be at most 3 days old"),
+    (lambda: run(daily()), "needs a settlement_price"),
+    (lambda: run(quantities=schedule(-1.0)), "must be at least 0 with brackets"),
+    (lambda: run(quantities=schedule(columns=["PTU"])), "listed options, PUT, got 'PTU'"),
+    (lambda: run(quantities=schedule().shift(freq="7min")), "rows by the opens"),
+    (lambda: run(quantities=schedule(np.inf)), "must be finite, or NaN"),
+    (lambda: run(policy=trading({"leg": ("PUT", np.inf)})), "must be a finite number"),
+    (lambda: run(policy=trading({"leg": ("CALL", 1.0)})), "must be one of those listed"),
+    (make_wrong, "option_orders must be a plain method"),
+])  # fmt: skip
+def test_bad_input_is_refused(call, words):
+    check_refused(call, words)

@@ -250,7 +250,7 @@ def test_whatever_goes_wrong_is_a_verdict_that_never_passes():
     verdict = report_failure("x", ZeroDivisionError("division by zero"))
     assert verdict.exit_code == 2
     assert "ZeroDivisionError: division by zero" in verdict.reason
-    assert combine_exit_codes([report_failure("y", DataError("p", where="w", cure="c"))]) == 2
+    assert combine_exit_codes([report_failure("y", DataError("p"))]) == 2
 
 
 def test_curves_that_are_not_finite_are_drawn():
