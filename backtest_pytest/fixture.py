@@ -138,7 +138,7 @@ class Regression:
             was = load_baseline(path)
         except BacktestError as error:
             return report_failure(path.stem, error)
-        bands = choose_bands(was.metrics, tolerance or {}, was.bands, where="tolerance")
+        bands = choose_bands(was.metrics, tolerance or {}, was.bands)
         held = replace(was, bands=bands)
         verdict = compare_baselines(held, now, mode=mode, allow_better=allow_better)
         if self.reason is None or not now.is_other_than(was):

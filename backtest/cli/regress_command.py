@@ -138,7 +138,7 @@ def record(
     """Run experiments and write a baseline for each; none is written if one cannot run."""
     checked_mode = check_mode(mode or EXACT)
     bands = dict(split_pair("--tolerance", text, "sharpe=0.05") for text in tolerance or ())
-    choose_bands((*METRICS, *BETTER_IF) if walk else METRICS, bands, {}, where="tolerance")
+    choose_bands((*METRICS, *BETTER_IF) if walk else METRICS, bands, {})
     names = [name_baseline(f"{file.stem}-walk" if walk else file.stem) for file in experiments]
     check_new(experiments, names, out)
     taken = [

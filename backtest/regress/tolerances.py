@@ -90,27 +90,23 @@ def _read_width(value: object, given: object, name: str) -> float:
 
 
 def choose_bands(
-    metrics: Iterable[str],
-    wanted: Mapping[str, object],
-    under: Mapping[str, Band],
-    *,
-    where: str = "tolerance",
+    metrics: Iterable[str], wanted: Mapping[str, object], under: Mapping[str, Band]
 ) -> dict[str, Band]:
     names = list(metrics)
     bands = {name: under.get(name, TIGHT) for name in names}
     for pattern, given in wanted.items():
-        band = read_band(given, f"{where}.{pattern}")
-        for name in match_names(pattern, names, where):
+        band = read_band(given, f"tolerance.{pattern}")
+        for name in match_names(pattern, names, "tolerance"):
             bands[name] = band
     return bands
 
 
-def match_names(pattern: str, names: Iterable[str], where: str) -> list[str]:
+def match_names(pattern: str, names: Iterable[str], argument: str) -> list[str]:
     known = list(names)
     found = fnmatch.filter(known, pattern)
     if not found:
         raise ParameterError(
-            f"{where} must name measures (docs/metrics.md) or a pattern such as es_*, got "
+            f"{argument} must name measures (docs/metrics.md) or a pattern such as es_*, got "
             f"{pattern!r}{did_you_mean(pattern, known)}"
         )
     return found

@@ -76,7 +76,7 @@ def make_wrong():
     (lambda: make_markets(surfaces=None), "surfaces must have those of 'BTC'"),
     (lambda: make_markets(chains={"BTC": bt.Chain.sample()}), "must settle as its options"),
     (two_coins, "must have one instrument of 'BTC'"),
-    (lambda: run(venue=make_venue(option_costs=None)), "need the costs of their venue"),
+    (lambda: run(venue=make_venue(option_costs=None)), "need venue.option_costs"),
     (lambda: run(make_markets(options={"P": COIN})), "must be 'cash' beside the linear"),
     (lambda: run(margin="isolated", venue_leverage=5), "must be 'cross', got 'isolated'"),
     (lambda: run(fill="next_close"), "fill must be 'next_open'"),
