@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TypeAlias
 
-from backtest.base import ParameterError, checked_only
+from backtest.base import ParameterError, checked
 from backtest.market.market import Between, Market
 from backtest.market.read.files import SUFFIXES, suffix_of
 from backtest.market.read.folder import load_data
@@ -15,9 +15,7 @@ from backtest.market.tables.read_options import read_options
 Paths: TypeAlias = Sequence[str | Path]
 
 
-@checked_only(
-    "paths", "mark", "funding", "dividends", "columns", "instrument", "sessions", "repair"
-)
+@checked
 def import_market(  # noqa: PLR0913 - one for each choice of the reader
     *paths: str | Path,
     mark: Paths = (),

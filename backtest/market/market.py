@@ -22,7 +22,6 @@ from backtest.base import (
     check_shape,
     checked,
     checked_fields,
-    checked_only,
     format_duration,
     freeze,
     parse_duration,
@@ -34,7 +33,7 @@ from backtest.market.reshape import resample_data, slice_fields
 from backtest.market.synthetic import generate_sample
 from backtest.market.tables.market_data import MarketData, read_attached
 from backtest.market.tables.market_from_frames import MarketFrames, align_frames
-from backtest.market.tables.read_options import check_frame, read_options, time_text
+from backtest.market.tables.read_options import read_options, time_text
 
 MarkGaps = Literal["last"] | None
 FundingGaps = Literal["zero"] | None
@@ -107,7 +106,7 @@ class Market(MarketData):
         object.__setattr__(self, "signal", np.broadcast_to(signal, self.time.shape))
 
     @classmethod
-    @checked_only("sessions", "instrument")
+    @checked
     def from_frames(
         cls,
         bars: pd.DataFrame,
@@ -171,14 +170,6 @@ class Market(MarketData):
             between=between,
         )
         rates = funding.to_frame("rate") if isinstance(funding, pd.Series) else funding
-        for name, frame in (
-            ("bars", bars),
-            ("mark", mark),
-            ("funding", rates),
-            ("dividends", dividends),
-        ):
-            if frame is not None or name == "bars":
-                check_frame(name, frame)
         data = align_frames(
             MarketFrames.of(bars, mark, rates, dividends), options, where="the frames given"
         )
@@ -187,7 +178,7 @@ class Market(MarketData):
         return cls(**data.fields(), source=f"<Market.from_frames: {label}>")
 
     @classmethod
-    @checked_only("paths", "sessions", "columns", "instrument")
+    @checked
     def load(
         cls,
         *paths: str | Path,

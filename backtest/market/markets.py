@@ -14,7 +14,6 @@ from backtest.base import (
     Range,
     TimeLike,
     checked,
-    checked_only,
     repr_plain,
     to_nanoseconds,
 )
@@ -88,7 +87,7 @@ class Markets(PanelData):
     """
 
     @classmethod
-    @checked_only("paths", "sessions", "currency")
+    @checked
     def load(
         cls,
         *paths: str | Path,
@@ -146,7 +145,7 @@ class Markets(PanelData):
         return markets
 
     @classmethod
-    @checked_only("sessions", "currency")
+    @checked
     def from_frames(
         cls,
         bars: Mapping[str, pd.DataFrame],
@@ -184,7 +183,7 @@ class Markets(PanelData):
                 frame,
                 funding=(funding or {}).get(name),
                 mark=(mark or {}).get(name),
-                instrument=name if isinstance(name, str) else "",  # refused by the constructor
+                instrument=name,
                 interval=interval,
                 timezone=timezone,
                 mark_gaps=mark_gaps,

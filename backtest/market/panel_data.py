@@ -55,17 +55,13 @@ def _check_entry(name: object, market: object) -> None:
         raise ParameterError(f"{name!r} must be a Market, got {type(market).__name__}")
 
 
-def check_frames(bars: object, **more: object) -> None:
-    for key, frames in (("bars", bars), *more.items()):
-        if not isinstance(frames, Mapping) and (key == "bars" or frames is not None):
-            raise ParameterError(
-                f"{key} must be a mapping of names to frames, got {type(frames).__name__}"
-            )
-        unknown = [name for name in frames or () if name not in bars]  # type: ignore[operator]
+def check_frames(bars: Mapping[str, Any], **more: Mapping[str, Any] | None) -> None:
+    for key, frames in more.items():
+        unknown = [name for name in frames or () if name not in bars]
         if unknown:
             raise ParameterError(
                 f"{key} must be of instruments with bars, got one of {unknown[0]!r}"
-                + did_you_mean(unknown[0], bars)  # type: ignore[arg-type]
+                + did_you_mean(unknown[0], bars)
             )
 
 

@@ -16,11 +16,9 @@ from backtest.base import (
     FloatArray,
     IntArray,
     ParameterError,
-    checked_only,
+    checked,
     format_duration,
     format_time,
-    is_path,
-    repr_plain,
     utc_index,
 )
 from backtest.base.units import DAY
@@ -209,7 +207,7 @@ def quality(
 def quality(data: Markets) -> PanelQuality: ...
 
 
-@checked_only("columns", "instrument", "sessions")
+@checked
 def quality(
     data: Market | Markets | str | Path | Sequence[str | Path],
     *,
@@ -256,9 +254,9 @@ def quality(
         return inspect_market(data)
     if isinstance(data, Markets):
         return inspect_markets(data)
-    paths = [data] if isinstance(data, (str, Path)) or not isinstance(data, Sequence) else data
-    if not len(paths) or not all(map(is_path, paths)):
-        raise ParameterError(f"quality needs a path, got {repr_plain(data)}")
+    paths = [data] if isinstance(data, (str, Path)) else data
+    if not len(paths):
+        raise ParameterError("quality needs a path, got none")
     options = read_options(
         instrument=instrument,
         interval=interval,

@@ -140,9 +140,6 @@ def _choose(name: str, found: Sequence[MarketSource]) -> MarketSource:
 
 
 def _check_names(instruments: Sequence[str]) -> Sequence[str]:
-    is_list = isinstance(instruments, list | tuple)
-    if not is_list or not instruments or not all(isinstance(n, str) for n in instruments):
-        raise ParameterError(f"instruments must be a list of names, got {instruments!r}")
     if len({*instruments}) < len(instruments):
         raise ParameterError(f"instruments must be given once each, got {', '.join(instruments)}")
     return instruments

@@ -9,7 +9,6 @@ from typing import NamedTuple
 import pandas as pd
 
 from backtest.base import (
-    DataError,
     ParameterError,
     TimeLike,
     did_you_mean,
@@ -23,8 +22,6 @@ from backtest.base.units import SECOND
 from backtest.market.tables.repairs import Repair, parse_repairs
 from backtest.market.tables.timed_table import DIVIDENDS, FUNDING, MARK
 from backtest.market.tables.times import check_timezone
-
-_GAPS = {"mark_gaps": "last", "funding_gaps": "zero"}
 
 
 class ReadOptions(NamedTuple):
@@ -99,8 +96,8 @@ def read_options(
         instrument=instrument or "",
         interval=_read_duration(interval, "interval"),
         timezone=timezone,
-        mark_gaps=_read_gaps("mark_gaps", mark_gaps, ways.get("mark-gaps")),
-        funding_gaps=_read_gaps("funding_gaps", funding_gaps, ways.get("funding-gaps")),
+        mark_gaps=mark_gaps or ways.get("mark-gaps"),
+        funding_gaps=funding_gaps or ways.get("funding-gaps"),
         sessions=sessions,
         between=_read_between(between),
         columns=_read_names(columns),
@@ -111,22 +108,8 @@ def read_options(
     )
 
 
-def check_frame(name: str, frame: object) -> None:
-    if not isinstance(frame, pd.DataFrame):
-        raise DataError(f"{name} must be a pandas DataFrame, got {type(frame).__name__}")
-
-
 def _read_duration(text: str | None, name: str) -> int | None:
     return None if text is None else parse_duration(text, name)
-
-
-def _read_gaps(name: str, given: str | None, repaired: str | None) -> str | None:
-    way, value = _GAPS[name], repaired if given is None else given
-    if value is not None and (not isinstance(value, str) or value != way):
-        raise ParameterError(
-            f"{name} must be {way!r} or None, got {repr_plain(value)}{did_you_mean(value, [way])}"
-        )
-    return value
 
 
 def _read_names(columns: Mapping[str, str | int] | None) -> dict[str, str]:
@@ -147,11 +130,6 @@ def _read_between(
 ) -> tuple[int | None, int | None]:
     if between is None:
         return None, None
-    if not isinstance(between, (tuple, list)) or len(between) != 2:
-        raise ParameterError(
-            "between must be a pair of times, such as ('2021-01-01', None), "
-            f"got {repr_plain(between)}"
-        )
     start, end = between
     return (
         None if start is None else to_nanoseconds(start, "between, start"),
