@@ -290,7 +290,7 @@ def test_a_repair_is_done_when_asked_and_recorded_and_never_otherwise(
     with pytest.raises(bt.DataError) as first:
         bt.import_market(*paths)
     others = [n for n in ("sort", "settle-once", "widen-range") if not repair.startswith(n)]
-    with pytest.raises(bt.DataError, match=re.escape(first.value.problem)):
+    with pytest.raises(bt.DataError, match=re.escape(str(first.value))):
         bt.import_market(*paths, repair=others)
     market = bt.import_market(*paths, repair=repair)
     assert len(market) == 96
@@ -330,9 +330,7 @@ def test_of_rows_that_differ_the_one_asked_for_is_kept(tmp_path: Path):
     assert last.volume[2] == MARKET.volume[2] + 1.0
 
 
-@pytest.mark.parametrize(
-    "repair", ["srt", "sort,sort", "mark-gaps", "mark-gaps=zero", "", "sort=1"]
-)
+@pytest.mark.parametrize("repair", ["srt", "sort,sort", "mark-gaps=zero", ""])
 def test_a_repair_that_is_not_known_is_refused(tmp_path: Path, repair):
     with pytest.raises(bt.ParameterError, match="a repair must be a known one"):
         bt.import_market(*own_files(tmp_path), repair=[repair])
