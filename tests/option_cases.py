@@ -17,7 +17,7 @@ import pandas as pd
 from backtest.account.option_feed import make_option_feed
 from backtest.engine import portfolio_inputs
 from backtest.options.option_listing import OptionListing
-from backtest.venue.option_costs import OptionCosts
+from backtest.venue.option_contract import OptionCosts
 from tests import black_76
 from tests.cases import PortfolioCase, Tape
 from tests.draws import DAY, START

@@ -11,7 +11,7 @@ import backtest as bt
 from backtest.base import FrozenTable, ParameterError
 from backtest.base.values import Value, name_place
 from backtest.paths import GBM, Filtered, Garch, Merton, Stationary
-from backtest.venue.dated_tables import Earlier, InForce
+from backtest.venue.brackets import Earlier, InForce
 from backtest.venue.own_requirement import OwnMargin
 
 
@@ -255,7 +255,7 @@ BAD: list[Row] = [
     (bt.Liquidation, {"slippage": ...}, "slippage: is needed"),
     (bt.Liquidation, {"mode": "partly"}, "mode: must be one of close, takeover, partial, got"),
     (bt.Liquidation, {"step": 0}, "step: must be at least 0.001 and at most 1, got 0"),
-    (bt.Liquidation, {"step": "brackets"}, "step: must be a fraction, or 'bracket', got"),
+    (bt.Liquidation, {"step": "brackets"}, "step: must be a share from 0.001 to 1, or 'bracket'"),
     (bt.Liquidation, {"full_below": 100},
      "full_below: must be 0 unless mode is 'partial', the mode is 'close', got 100"),
     (bt.Liquidation, {"full_below_health": 0.95, "mode": "takeover"},

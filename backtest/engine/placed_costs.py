@@ -11,7 +11,7 @@ from backtest.engine.feed_arrays import as_of
 from backtest.market import Market
 from backtest.venue import Venue, list_dated, pick_cost
 from backtest.venue.dated_costs import DATED
-from backtest.venue.fee_tiers import MAKER
+from backtest.venue.trading_terms import MAKER
 
 FEE, TAKER, SLIPPAGE, LIQUIDATION_FEE, LIQUIDATION_SLIPPAGE, MAKER_FEE = range(6)
 

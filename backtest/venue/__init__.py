@@ -12,25 +12,25 @@ if TYPE_CHECKING:
     from backtest.venue.contract_value import compute_payment, compute_price, compute_value
     from backtest.venue.dated_costs import check_no_column, find_newest, has_spread, list_dated
     from backtest.venue.dated_costs import list_numbers, pick_cost, read_newest, scale_cost
-    from backtest.venue.dated_tables import Earlier, InForce, InUse
-    from backtest.venue.fee_tiers import FeeTier
+    from backtest.venue.brackets import Earlier, InForce, InUse
+    from backtest.venue.trading_terms import FeeTier
     from backtest.venue.funding import FundingTerms, terms
     from backtest.venue.imported_tiers import plain_symbol, read_settlement, read_tiers, write_venue
-    from backtest.venue.interest import find_charged
+    from backtest.venue.venue_rules import find_charged
     from backtest.venue.lending import RateCurve
     from backtest.venue.liquidation_price import compute_liquidation_value
     from backtest.venue.margin_presets import MarginPreset, PresetMargin, list_presets
     from backtest.venue.margin_presets import margin_preset
-    from backtest.venue.multipliers import OpenInterestMargin, choose_multipliers, is_one
+    from backtest.venue.venue_rules import OpenInterestMargin, choose_multipliers, is_one
     from backtest.venue.option_account import OptionAccount, list_given
     from backtest.venue.option_bounds import bound_asset_slope, bound_linear_slope
     from backtest.venue.option_bounds import bound_option_slope, bound_relief_slope
     from backtest.venue.option_contract import Option, OptionField, OptionPosition
-    from backtest.venue.option_costs import OptionCosts, require_costs
+    from backtest.venue.option_contract import OptionCosts, require_costs
     from backtest.venue.option_records import OptionPositions, OptionRules
     from backtest.venue.option_requirement import compute_option_requirement, fill_option
     from backtest.venue.option_rules import Standard, Strategy
-    from backtest.venue.option_shocks import OptionShocks
+    from backtest.venue.scenario_margin import OptionShocks
     from backtest.venue.option_tables import check_moves, index_names, number_each
     from backtest.venue.option_tables import pack_option_rules
     from backtest.venue.option_values import compute_counted_rate, compute_counted_value

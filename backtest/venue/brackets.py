@@ -1,16 +1,34 @@
-"""Margin brackets: a venue's table of leverage and maintenance margin by notional."""
+"""Margin brackets: tables of leverage and maintenance margin by notional, and their days."""
 
 from __future__ import annotations
 
+import datetime as dt
+import itertools
 from collections.abc import Sequence
 from dataclasses import replace
 from fractions import Fraction
 from itertools import pairwise
-from typing import Annotated, NamedTuple
+from typing import Annotated, Any, ClassVar, NamedTuple
 
-from backtest.base import Faults, FloatArray, Number, Value, declared
+import numpy as np
+
+from backtest.base import (
+    AS_TUPLE,
+    Declaration,
+    Faults,
+    IntArray,
+    Number,
+    Text,
+    Time,
+    Value,
+    declared,
+    format_time,
+    read_time,
+    to_nanoseconds,
+)
 from backtest.base.fields import COST, NOT_NEGATIVE, POSITIVE
 from backtest.base.units import TOLERANCE
+from backtest.venue import preset_files
 
 AMOUNT_SLACK = 0.02
 AMOUNT_SLACK_RELATIVE = 1e-6
@@ -59,16 +77,6 @@ class Bracket(Value):
             rate = "(maintenance_rate + closing fee)" if close_fee else "maintenance_rate"
             rule = f"must be at most 1 / {rate}, or an order is liquidated at once"
             yield "max_leverage", f"{rule}: their product is {demand:g}"
-
-
-class BracketArrays(NamedTuple):
-    """A margin table as float64 arrays of shape (n_brackets,)."""
-
-    floors: FloatArray
-    caps: FloatArray
-    rates: FloatArray
-    amounts: FloatArray
-    leverages: FloatArray
 
 
 def derive_amounts(brackets: Sequence[Bracket]) -> list[float]:
@@ -122,3 +130,100 @@ def complete_table(table: Sequence[Bracket]) -> tuple[Bracket, ...]:
         row if row.amount == amount else replace(row, amount=amount)
         for row, amount in zip(table, derive_amounts(table), strict=True)
     )
+
+
+class Day(Declaration):
+    kind: ClassVar[type] = str
+
+    def read(self, value: Any) -> str:
+        read_time(str(value) if type(value) is dt.date else value)
+        return preset_files.read_day(value)
+
+
+@declared(kw_only=True)
+class InForce(Value):
+    """The preset and the days that the brackets of a venue come from.
+
+    Parameters
+    ----------
+    preset : str
+        The venue and the symbol, ``"binance-usdm:BTCUSDT"``.
+    since : str
+        The day on which the oldest table came into force or, if no source says that, was read.
+    until : str or None
+        The day of the preset's next table; None if the newest is included.
+    """
+
+    preset: Annotated[str, Text()]
+    since: Annotated[str, Day()]
+    until: Annotated[str | None, Day()] = None
+
+    def describe_misfit(self, start: int, end: int) -> str:
+        """Describe the part of a span, in ns, outside of these days; empty if there is none.
+
+        Examples
+        --------
+        >>> InForce(preset="x:Y", since="1970-01-03").describe_misfit(0, 10**15)
+        'the margin table of x:Y is of 1970-01-03, but the run uses it from 1970-01-01 on'
+        """
+        parts = []
+        if start < to_nanoseconds(self.since):
+            parts.append(f"but the run uses it from {format_time(start)[:10]} on")
+        if self.until is not None and end > to_nanoseconds(self.until):
+            parts.append(f"it was replaced on {self.until}, before the run ends")
+        table = f"the margin table of {self.preset} is of {self.since}, "
+        return table + " and ".join(parts) if parts else ""
+
+
+@declared(kw_only=True)
+class Earlier(Value):
+    """A margin table that was replaced by a later one.
+
+    Parameters
+    ----------
+    until : str
+        The day, or time, in UTC from which the next table applies: to bars that open then or later.
+    brackets : sequence of Bracket
+        The margin table.
+    """
+
+    until: Annotated[str, Time()]
+    brackets: Annotated[Sequence[Bracket], AS_TUPLE]
+
+    def faults(self) -> Faults:
+        """Yield what keeps the brackets from forming a table."""
+        yield from find_table_faults(self.brackets, "brackets")
+
+    def _settle(self) -> None:
+        self._set_fields(brackets=complete_table(self.brackets))
+
+    @property
+    def end(self) -> int:
+        """``until`` in ns."""
+        return to_nanoseconds(self.until)
+
+
+class InUse(NamedTuple):
+    since: str | None
+    brackets: Sequence[Bracket]
+    first: int
+    stop: int
+
+
+def list_in_use(
+    tables: Sequence[Sequence[Bracket]],
+    days: Sequence[str | None],
+    ends: Sequence[int],
+    time: IntArray,
+) -> list[InUse]:
+    """Return the tables that apply to at least one of the bars that open at ``time``.
+
+    ``tables`` and ``days``, from which each applies, are in order from the oldest; ``ends`` are the
+    times (ns) at which all but the last end.
+    """
+    bars = [0, *np.searchsorted(time, np.array(ends, dtype=np.int64)).tolist(), len(time)]
+    found = (
+        InUse(day, table, first, stop)
+        for day, table, (first, stop) in zip(days, tables, itertools.pairwise(bars), strict=True)
+    )
+    return [each for each in found if each.first < each.stop]

@@ -6,6 +6,8 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Annotated, Any, TypeAlias
 
+import numpy as np
+
 from backtest.base import (
     Declaration,
     Fault,
@@ -22,7 +24,8 @@ from backtest.base import (
 from backtest.base.fields import COST, SHARE
 from backtest.venue.collateral_value import compute_value_at_rate
 from backtest.venue.lending import PriceHistory
-from backtest.venue.portfolio_tables import pack_collateral
+from backtest.venue.portfolio_rules import CollateralTables
+from backtest.venue.portfolio_tables import pack_rows
 
 OWN_EQUITY = ("equity", "account", "portfolio")
 
@@ -155,6 +158,25 @@ class Collateral(Value):
             )
             data["prices"] = stored.to_dict()
         return data
+
+
+def pack_collateral(
+    collateral: Sequence[Collateral], groups: Sequence[str] = ()
+) -> CollateralTables:
+    tiers = [each.list_tiers() for each in collateral]
+    counts, floors = pack_rows([[row[0] for row in rows] for rows in tiers])
+    cancelled = [each.cancels_risk or "" for each in collateral]
+    return CollateralTables(
+        counts=counts,
+        floors=floors,
+        caps=pack_rows([[row[1] for row in rows] for rows in tiers])[1],
+        rates=pack_rows([[row[2] for row in rows] for rows in tiers])[1],
+        groups=np.array(
+            [list(groups).index(name) if name in groups else -1 for name in cancelled],
+            dtype=np.int64,
+        ),
+        slippages=np.array([each.slippage for each in collateral], dtype=np.float64),
+    )
 
 
 def check_collateral(

@@ -67,12 +67,6 @@ def find_fee_faults(venue: Any) -> Faults:
         yield "fees.taker", "must be a number where includes_close_fee is True"
 
 
-def describe_cost(cost: Cost) -> str:
-    if isinstance(cost, pd.Series):
-        return f"a series of {len(cost)} values"
-    return f"the column {cost!r}" if isinstance(cost, str) else f"{cost:g}"
-
-
 def list_numbers(cost: Cost) -> Any:
     """Return the numbers of a cost, an array of shape (n,); empty for a column."""
     return np.empty(0) if isinstance(cost, str) else np.atleast_1d(np.asarray(cost, dtype=float))

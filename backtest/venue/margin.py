@@ -17,10 +17,14 @@ import numpy as np
 from backtest.base import FloatArray, ParameterError, check_range, repr_plain
 from backtest.base.units import TOLERANCE
 from backtest.venue.contract_value import compute_price, compute_value
-from backtest.venue.cross_margin import collateral_value, initial, requirement
+from backtest.venue.cross_margin import (
+    collateral_value,
+    initial,
+    option_value,
+    requirement,
+    strategy_deposit,
+)
 from backtest.venue.liquidation_price import compute_liquidation_value
-from backtest.venue.option_functions import option_value, strategy_deposit
-from backtest.venue.option_shocks import scenario_grid
 from backtest.venue.requirement import (
     MarginRules,
     compute_maintenance,
@@ -28,6 +32,7 @@ from backtest.venue.requirement import (
     compute_setting,
     read_rules,
 )
+from backtest.venue.scenario_margin import scenario_grid
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -22,11 +22,11 @@ from backtest.base import (
     repr_plain,
 )
 from backtest.venue import option_rules, scenario_margin  # noqa: F401 - read by from_dict
-from backtest.venue.asset_names import find_asset
-from backtest.venue.dated_tables import Day
+from backtest.venue.brackets import Day
+from backtest.venue.option_account import find_asset
 from backtest.venue.preset_files import Group, Tables, choose_table, read_choice, read_file
 from backtest.venue.requirement_rule import MarginRule
-from backtest.venue.scenario_fields import EVERY
+from backtest.venue.scenario_margin import EVERY
 
 if TYPE_CHECKING:
     from backtest.venue.collateral import Collateral

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeVar
@@ -9,7 +10,6 @@ from typing import Any, TypeVar
 import numpy as np
 
 from backtest.base import FloatArray, ParameterError, repr_plain
-from backtest.venue.asset_names import find_asset
 from backtest.venue.option_contract import OptionPosition
 from backtest.venue.option_records import OptionPositions, OptionRules
 from backtest.venue.option_requirement import compute_option_requirement, fill_option_table
@@ -23,6 +23,16 @@ from backtest.venue.option_values import compute_counted_value, compute_options_
 from backtest.venue.portfolio_rules import Holdings, PortfolioRules
 from backtest.venue.requirement import MarginRules
 from backtest.venue.requirement_rule import MarginRule
+
+QUOTES = re.compile(r"[-_/]?(USDT|USDC|BUSD|FDUSD|USD|PERP|SWAP).*")
+ALIASES = {"XBT": "BTC", "PF_XBT": "BTC", "PF_ETH": "ETH"}
+
+
+def find_asset(instrument: str) -> str:
+    whole = instrument.upper()
+    asset = QUOTES.sub("", whole) or whole
+    return ALIASES.get(asset, asset)
+
 
 T = TypeVar("T")
 

@@ -24,10 +24,9 @@ from backtest.venue.option_records import (
     ShockTables,
 )
 from backtest.venue.option_rules import Standard, Strategy
-from backtest.venue.option_shocks import OptionShocks
 from backtest.venue.portfolio_tables import pack_rows
 from backtest.venue.requirement_rule import MarginRule
-from backtest.venue.scenario_margin import ScenarioMargin
+from backtest.venue.scenario_margin import OptionShocks, ScenarioMargin
 
 YEAR_DAYS = 365.0
 

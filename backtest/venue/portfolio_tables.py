@@ -4,70 +4,17 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from typing import Protocol
 
 import numpy as np
 
 from backtest.base import BoolArray, FloatArray, IntArray
 from backtest.venue.portfolio_rules import (
     BracketTables,
-    CollateralTables,
     Holdings,
     ScenarioTables,
     SpotTables,
 )
 from backtest.venue.requirement import MarginRules
-
-
-class PortfolioTerms(Protocol):
-    @property
-    def across(self) -> str:
-        """How groups add up."""
-
-    @property
-    def offset(self) -> float:
-        """The share of gains that counts."""
-
-    @property
-    def factor(self) -> float:
-        """What multiplies the worst loss."""
-
-    @property
-    def minimum(self) -> float:
-        """The least requirement per unit of gross notional."""
-
-    @property
-    def contingency(self) -> float:
-        """The charge per unit of gross notional."""
-
-    @property
-    def pair_contingency(self) -> float:
-        """The charge per unit of notional that offsets."""
-
-    def list_groups(self, names: Sequence[str]) -> dict[str, tuple[str, ...]]:
-        """Return the instruments of each group."""
-
-    def linear_rows_of(self, group: str) -> Sequence[tuple[float, float]]:
-        """Return the scenarios of a group."""
-
-    def number_products(self, groups: Sequence[str]) -> list[int]:
-        """Return the number of each group's product."""
-
-    def initial_terms(self) -> tuple[float, float]:
-        """Return the factor and the contingency of initial margin."""
-
-
-class Asset(Protocol):
-    @property
-    def slippage(self) -> float:
-        """How much under the price it is sold."""
-
-    @property
-    def cancels_risk(self) -> str | None:
-        """The group whose losses it offsets."""
-
-    def list_tiers(self) -> Sequence[tuple[float, float, float]]:
-        """Return the tiers as (floor, cap, rate)."""
 
 
 def pack_rows(rows: Sequence[Sequence[float]], width: int = 1) -> tuple[IntArray, FloatArray]:
@@ -116,36 +63,6 @@ def pack_groups(groups: Mapping[str, Sequence[str]], names: Sequence[str]) -> tu
     return flat, np.concatenate([[0], np.cumsum(lengths, dtype=np.int64)]).astype(np.int64)
 
 
-def pack_scenarios(
-    rule: PortfolioTerms, names: Sequence[str], underlyings: Sequence[str] = ()
-) -> ScenarioTables:
-    groups = rule.list_groups(names)
-    groups |= {each: () for each in underlyings if each not in groups}
-    rows = [rule.linear_rows_of(group) for group in groups]
-    counts, moves = pack_rows([[move for move, _ in row] for row in rows])
-    members, starts = pack_groups(groups, names)
-    products = rule.number_products(list(groups))
-    factor, contingency = rule.initial_terms()
-    return ScenarioTables(
-        counts=counts,
-        moves=moves,
-        weights=pack_rows([[weight for _, weight in row] for row in rows])[1],
-        members=members,
-        starts=starts,
-        products=np.array(products, dtype=np.int64),
-        n_products=max(products, default=-1) + 1,
-        is_same_row=rule.across == "same row",
-        offset=rule.offset,
-        factor=rule.factor,
-        minimum=rule.minimum,
-        contingency=rule.contingency,
-        pair_contingency=rule.pair_contingency,
-        initial_factor=factor,
-        initial_contingency=contingency,
-        nets=np.zeros((len(groups), 2)),
-    )
-
-
 def pack_no_scenarios() -> ScenarioTables:
     empty = np.zeros(0, dtype=np.int64)
     return ScenarioTables(
@@ -173,23 +90,6 @@ def pack_spot(haircuts: Sequence[float | None] = ()) -> SpotTables:
     if not are_spot.any():
         return SpotTables(False, np.zeros(1, dtype=np.bool_), np.zeros(1))
     return SpotTables(True, are_spot, np.array([each or 0.0 for each in haircuts]))
-
-
-def pack_collateral(collateral: Sequence[Asset], groups: Sequence[str] = ()) -> CollateralTables:
-    tiers = [each.list_tiers() for each in collateral]
-    counts, floors = pack_rows([[row[0] for row in rows] for rows in tiers])
-    cancelled = [each.cancels_risk or "" for each in collateral]
-    return CollateralTables(
-        counts=counts,
-        floors=floors,
-        caps=pack_rows([[row[1] for row in rows] for rows in tiers])[1],
-        rates=pack_rows([[row[2] for row in rows] for rows in tiers])[1],
-        groups=np.array(
-            [list(groups).index(name) if name in groups else -1 for name in cancelled],
-            dtype=np.int64,
-        ),
-        slippages=np.array([each.slippage for each in collateral], dtype=np.float64),
-    )
 
 
 def pack_holdings(

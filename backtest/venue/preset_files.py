@@ -175,7 +175,9 @@ def parse_name(text: str) -> PresetName:
     venue, colon, symbol = pair.rpartition(":")
     if venue and colon and symbol and (date or not at_sign):
         return PresetName(venue, symbol, read_at(date) if date else None)
-    near = did_you_mean(text, [each.name for each in available()])
+    known = [each.name for each in available()]
+    own = [each for each in known if text and each.startswith(text)]
+    near = f"; did you mean {own[0]!r}?" if own else did_you_mean(text, known)
     raise VenueError(
         f"a preset is a venue, a colon and a symbol, got {text!r}{near}; 'backtest venues' lists "
         f"them, @2021-05-19 after one takes the tables of that day, @{LATEST} the newest"

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from typing import (
-    TYPE_CHECKING,
     Annotated,
     Any,
     ClassVar,
@@ -16,6 +15,7 @@ from typing import (
 
 from backtest.base import ParameterError, Value, declared
 from backtest.base.fields import POSITIVE
+from backtest.venue.collateral import Collateral, pack_collateral
 from backtest.venue.contract_value import compute_value
 from backtest.venue.portfolio_requirement import (
     compute_portfolio_initial,
@@ -24,15 +24,11 @@ from backtest.venue.portfolio_requirement import (
 from backtest.venue.portfolio_rules import Holdings, PortfolioRules, ScenarioTables
 from backtest.venue.portfolio_tables import (
     pack_brackets,
-    pack_collateral,
     pack_holdings,
     pack_no_scenarios,
     pack_spot,
 )
 from backtest.venue.requirement import MarginRules
-
-if TYPE_CHECKING:
-    from backtest.venue.collateral import Collateral
 
 
 @runtime_checkable

@@ -2,20 +2,207 @@
 
 from __future__ import annotations
 
+import itertools
+import math
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import replace
-from typing import TYPE_CHECKING, Annotated, Any
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, TypeAlias
 
-from backtest.base import Choice, Faults, ParameterError, declared, did_you_mean
-from backtest.base.fields import NOT_NEGATIVE, SHARE
-from backtest.venue.option_shocks import OptionShocks
+import numpy as np
+
+from backtest.base import (
+    Choice,
+    Declaration,
+    Fault,
+    Faults,
+    FrozenTable,
+    Number,
+    ParameterError,
+    Value,
+    declared,
+    did_you_mean,
+    read_number,
+    repr_plain,
+)
+from backtest.base.fields import NOT_NEGATIVE, POSITIVE, SHARE
 from backtest.venue.portfolio_rules import ScenarioTables
-from backtest.venue.portfolio_tables import pack_scenarios
+from backtest.venue.portfolio_tables import pack_groups, pack_rows
 from backtest.venue.requirement_rule import MarginRule
-from backtest.venue.scenario_fields import EVERY, InitialTerms, Moves, NameGroups, Row
 
 if TYPE_CHECKING:
     from backtest.venue.collateral import Collateral
+
+EVERY = "*"
+EXAMPLE = "[(-0.15, 1), (0.15, 1)]"
+MOST_NUMBERS = 4
+Row: TypeAlias = tuple[float, ...]
+
+
+def is_list(value: object) -> bool:
+    return isinstance(value, Sequence) and not isinstance(value, str)
+
+
+class Moves(Declaration):
+    is_table: ClassVar[bool] = True
+
+    def read(self, value: Any) -> FrozenTable:
+        table = value if isinstance(value, Mapping) else {EVERY: value}
+        if not table:
+            raise Fault(f"must have scenarios for at least one group, {{'BTC': {EXAMPLE}}}")
+        return FrozenTable({str(group): read_rows(rows) for group, rows in table.items()})
+
+
+def read_rows(rows: Any) -> tuple[Row, ...]:
+    if not is_list(rows) or not rows:
+        raise Fault(f"must be lists of at least one (move, weight), {EXAMPLE}", repr_plain(rows))
+    return tuple(map(read_row, rows))
+
+
+def read_row(row: Any) -> Row:
+    """Return move, weight, and for options move of volatility and relief, without zeros at its end.
+
+    A move alone has the weight 1.
+    """
+    given = tuple(row) if is_list(row) else (row, 1.0)
+    if not 2 <= len(given) <= MOST_NUMBERS:
+        rule = "must be rows of (move, weight), and for options a move of volatility and a relief"
+        raise Fault(rule, repr_plain(row))
+    try:
+        found = [float(read_number(each)) for each in given]
+    except Fault as fault:
+        raise Fault(str(fault), repr_plain(row)) from None
+    move, weight, volatility, relief = (*found, 0.0, 0.0)[:4]
+    is_low = move < -1.0 or volatility < -1.0 or weight < 0.0 or relief < 0.0
+    if is_low or not math.isfinite(sum(found)):
+        rule = "must be moves of at least -1, weights and reliefs of at least 0, all finite"
+        raise Fault(rule, repr_plain(row))
+    return (*found[:2], *((volatility, relief) if relief else (volatility,) if volatility else ()))
+
+
+@dataclass(frozen=True)
+class NameGroups(Declaration):
+    member: str
+    is_table: ClassVar[bool] = True
+
+    def read(self, value: Any) -> FrozenTable:
+        if not isinstance(value, Mapping) or not value:
+            raise Fault(f"must be a table of lists of names, {{'first': ['{self.member} 1']}}")
+        table = {str(group): self._read_names(names) for group, names in value.items()}
+        flat = [each for names in table.values() for each in names]
+        twice = sorted({each for each in flat if flat.count(each) > 1})
+        if twice:
+            raise Fault(f"must name each {self.member} once", f"{', '.join(twice)} twice")
+        return FrozenTable(table)
+
+    def _read_names(self, names: Any) -> tuple[str, ...]:
+        if not is_list(names) or not names or not all(isinstance(each, str) for each in names):
+            rule = f"must list the names of at least one {self.member} each"
+            raise Fault(rule, repr_plain(names))
+        return tuple(names)
+
+
+class InitialTerms(Declaration):
+    def read(self, value: Any) -> tuple[float, float]:
+        if not is_list(value) or len(value) != 2:
+            raise Fault("must be (factor, contingency), (1.2, 0.02) for example")
+        factor, contingency = map(NOT_NEGATIVE.read, value)
+        return factor, contingency
+
+
+@dataclass(frozen=True)
+class Figures(Declaration):
+    count: int
+    number: Number = NOT_NEGATIVE
+
+    def read(self, value: Any) -> tuple[float, ...]:
+        if not is_list(value) or len(value) != self.count:
+            raise Fault(f"must be {self.count} numbers")
+        return tuple(float(self.number.read(each)) for each in value)
+
+
+@declared(kw_only=True)
+class OptionShocks(Value):
+    """What :class:`ScenarioMargin` adds for options; all of it is off by default.
+
+    Parameters
+    ----------
+    power : (float, float)
+        A move of volatility is multiplied by ``(days / max(T, least_days)) ** power`` for T days to
+        expiry: the first power up to ``days``, the second beyond.
+    days, least_days : float
+        As above.
+    least_volatility : float
+        The lowest volatility of a row in which volatility rises.
+    short_charge : (float, float)
+        Maintenance and initial charge per unit of notional that is net short by strike and expiry.
+    delta_charge : (float, float)
+        What is added to the worst loss per unit of the absolute delta of the options of each
+        expiry: the least, and that per year to expiry; the larger counts.
+    futures_range : float
+        The largest move of futures; rows beyond it move options only.
+    discounts : six numbers, optional
+        Base, multiple of the rate and addition for an expiry worth over 0 in a scenario, which is
+        multiplied by ``base exp(-T (multiple rate + addition))``; then those for one worth less,
+        multiplied by ``base exp(T (multiple rate + addition))``, at most by ``exp(rate T)``.
+    skew : eight numbers, optional
+        Two rows that turn the smile: cap and its slope by root of T of the linear and of the
+        absolute row; least width, scale of the width, volatility level and its slope. The result
+        of each expiry counts as a loss.
+    expiry_charge : three numbers, optional
+        A move of the forward of each expiry, and the share of its loss that is charged: a constant
+        and one per year. The sum over expiries counts if it is larger than the worst loss.
+    """
+
+    power: Annotated[Sequence[float], Figures(2)] = (0.0, 0.0)
+    days: Annotated[float, POSITIVE] = 30.0
+    least_days: Annotated[float, NOT_NEGATIVE] = 1.0
+    least_volatility: Annotated[float, NOT_NEGATIVE] = 0.0
+    short_charge: Annotated[Sequence[float], Figures(2)] = (0.0, 0.0)
+    delta_charge: Annotated[Sequence[float], Figures(2)] = (0.0, 0.0)
+    futures_range: Annotated[float, Number(0, open_low=True, may_be_infinite=True)] = math.inf
+    discounts: Annotated[Sequence[float] | None, Figures(6)] = None
+    skew: Annotated[Sequence[float] | None, Figures(8, Number())] = None
+    expiry_charge: Annotated[Sequence[float] | None, Figures(3)] = None
+
+    def faults(self) -> Faults:
+        """Yield charges that fall, and a move that is none."""
+        if self.short_charge[1] < self.short_charge[0]:
+            yield "short_charge", "must have an initial charge of at least that of maintenance"
+        if self.expiry_charge is not None and not 0.0 < self.expiry_charge[0] < 1.0:
+            yield "expiry_charge", "must have a move between 0 and 1, (0.045, 0.5, 2.0) for example"
+
+
+def scenario_grid(
+    moves: Sequence[float],
+    volatilities: Sequence[float] = (0.0,),
+    tails: Sequence[Sequence[float]] = (),
+) -> list[Row]:
+    """Return the scenarios of each move of the price with each move of volatility.
+
+    Parameters
+    ----------
+    moves : sequence of float
+        Relative moves of the price.
+    volatilities : sequence of float
+        Relative moves of volatility.
+    tails : sequence of rows
+        Further rows of (move, weight, move of volatility, relief), the relief in quote currency.
+
+    Examples
+    --------
+    >>> scenario_grid([-0.15, 0.15], [0.5, 0.0], [(1.0, 0.16, 0.5)])
+    [(-0.15, 1.0, 0.5), (-0.15, 1.0), (0.15, 1.0, 0.5), (0.15, 1.0), (1.0, 0.16, 0.5)]
+    """
+    for name, given in (("moves", moves), ("volatilities", volatilities), ("tails", tails)):
+        if not is_list(given):
+            raise ParameterError(f"{name} must be a list, got {repr_plain(given)}")
+    rows = itertools.product(moves, volatilities)
+    table = [(move, 1.0, volatility) for move, volatility in rows] + [*tails]
+    try:
+        return [*map(read_row, table)]
+    except Fault as fault:
+        raise ParameterError(f"tails: {fault}, got {fault.found}") from None
+
 
 NO_SHOCKS = OptionShocks()
 
@@ -168,7 +355,31 @@ class ScenarioMargin(MarginRule):
         self, names: Sequence[str], underlyings: Sequence[str] = ()
     ) -> ScenarioTables:
         """Return the scenarios of these instruments, and of underlyings of options, as arrays."""
-        return pack_scenarios(self, names, underlyings)
+        groups = self.list_groups(names)
+        groups |= {each: () for each in underlyings if each not in groups}
+        rows = [self.linear_rows_of(group) for group in groups]
+        counts, moves = pack_rows([[move for move, _ in row] for row in rows])
+        members, starts = pack_groups(groups, names)
+        products = self.number_products(list(groups))
+        factor, contingency = self.initial_terms()
+        return ScenarioTables(
+            counts=counts,
+            moves=moves,
+            weights=pack_rows([[weight for _, weight in row] for row in rows])[1],
+            members=members,
+            starts=starts,
+            products=np.array(products, dtype=np.int64),
+            n_products=max(products, default=-1) + 1,
+            is_same_row=self.across == "same row",
+            offset=self.offset,
+            factor=self.factor,
+            minimum=self.minimum,
+            contingency=self.contingency,
+            pair_contingency=self.pair_contingency,
+            initial_factor=factor,
+            initial_contingency=contingency,
+            nets=np.zeros((len(groups), 2)),
+        )
 
     def check_names(
         self,

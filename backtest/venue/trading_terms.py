@@ -7,7 +7,8 @@ column of the market means its value at the close before the bar.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass
 from itertools import pairwise
 from typing import Annotated, Any
 
@@ -32,31 +33,48 @@ from backtest.base import (
     repr_given,
 )
 from backtest.base.fields import COST, NOT_NEGATIVE, POSITIVE, SHARE
-from backtest.venue.fee_tiers import MAKER, FeeTier
+
+MAKER = Number(-1, 1, open_low=True, open_high=True)
+
+
+@declared
+class FeeTier(Value):
+    """The fees from a traded volume on.
+
+    Parameters
+    ----------
+    volume : float
+        Notional that the account has traded in the last 30 UTC days without the current one, in the
+        settlement currency, from which the tier holds.
+    taker, maker : float
+        Its fee rates, per unit of notional; a negative maker rate is a rebate.
+    """
+
+    volume: Annotated[float, POSITIVE]
+    taker: Annotated[float, COST]
+    maker: Annotated[float, MAKER]
+
 
 LEAST_STEP = 0.001
 """The smallest step of a partial liquidation: smaller ones would need thousands in one bar."""
 
 
-class Step(Declaration):
-    """A fraction from 0.001 to 1, or ``"bracket"``."""
-
-    def read(self, value: Any) -> float | str:
-        """Return the fraction or the word."""
-        if isinstance(value, str) and value != "bracket":
-            found = repr_given(value) + did_you_mean(value, ["bracket"])
-            raise Fault("must be a fraction, or 'bracket'", found)
-        return value if isinstance(value, str) else Number(LEAST_STEP, 1).read(value)
-
-
-class ProfitShare(Declaration):
-    def read(self, value: Any) -> float | str:
-        if isinstance(value, str) and value not in WHOLE_SHARES:
-            raise Fault(f"must be a share from 0 to 1, or {' or '.join(map(repr, WHOLE_SHARES))}")
-        return value if isinstance(value, str) else SHARE.read(value)
-
-
 WHOLE_SHARES = {"all": 1.0, "losses": 0.0}
+
+
+@dataclass(frozen=True)
+class ShareOrWord(Declaration):
+    least: float
+    words: Collection[str]
+
+    def read(self, value: Any) -> float | str:
+        if isinstance(value, str) and value not in self.words:
+            listed = " or ".join(map(repr, self.words))
+            found = repr_given(value) + did_you_mean(value, self.words)
+            raise Fault(f"must be a share from {self.least:g} to 1, or {listed}", found)
+        return value if isinstance(value, str) else Number(self.least, 1).read(value)
+
+
 ORDERS = (
     "most_relief", "largest_loss", "largest_requirement", "largest_notional",
     "futures_then_options",
@@ -248,7 +266,7 @@ class Liquidation(Value):
     mode: Annotated[str, Choice("close", "takeover", "partial")] = "close"
     fee: Annotated[Cost, DatedCost(COST)]
     slippage: Annotated[Cost, DatedCost(COST)]
-    step: Annotated[float | str, Step()] = 0.2
+    step: Annotated[float | str, ShareOrWord(LEAST_STEP, ("bracket",))] = 0.2
     full_below: Annotated[float, NOT_NEGATIVE] = 0.0
     impact: Annotated[float, NOT_NEGATIVE] = 0.0
     order: Annotated[str | Sequence[str] | None, ReductionOrder()] = None

@@ -35,24 +35,33 @@ from backtest.base.fields import POSITIVE
 from backtest.venue import preset_files
 from backtest.venue.brackets import (
     Bracket,
-    BracketArrays,
+    Earlier,
+    InForce,
+    InUse,
     complete_table,
     find_table_faults,
+    list_in_use,
 )
-from backtest.venue.dated_costs import describe_cost, find_fee_faults, find_newest
-from backtest.venue.dated_tables import Earlier, InForce, InUse, list_in_use
-from backtest.venue.fee_tiers import FeeTier
-from backtest.venue.interest import RATES, find_interest_faults
-from backtest.venue.multipliers import OpenInterestMargin, find_multiplier_faults
-from backtest.venue.option_costs import OptionCosts
-from backtest.venue.spot_rules import find_spot_faults, force_spot, list_spot_parts
+from backtest.venue.dated_costs import find_fee_faults, find_newest
+from backtest.venue.option_contract import OptionCosts
 from backtest.venue.trading_terms import (
     WHOLE_SHARES,
     Contract,
     Fees,
+    FeeTier,
     Liquidation,
-    ProfitShare,
+    ShareOrWord,
     Slippage,
+)
+from backtest.venue.venue_rules import (
+    RATES,
+    OpenInterestMargin,
+    find_charged,
+    find_interest_faults,
+    find_multiplier_faults,
+    find_spot_faults,
+    force_spot,
+    list_spot_parts,
 )
 
 __all__ = [
@@ -142,7 +151,7 @@ class Venue(Value, Viewable):
     initial_multiplier: Annotated[Rate | None, Timed(POSITIVE)] = None
     maintenance_multiplier: Annotated[Rate | None, Timed(POSITIVE)] = None
     open_interest_margin: OpenInterestMargin | None = None
-    profit_counts: Annotated[float | str, ProfitShare()] = "all"
+    profit_counts: Annotated[float | str, ShareOrWord(0, WHOLE_SHARES)] = "all"
     option_costs: OptionCosts | None = None
 
     def faults(self) -> Faults:
@@ -178,25 +187,11 @@ class Venue(Value, Viewable):
         return {name: getattr(self, name) for name in RATES}
 
     def __repr__(self) -> str:
-        contract, fees, liquidation = self.contract, self.fees, self.liquidation
-        rates = [each.maintenance_rate for each in self.brackets]
-        most = max(each.max_leverage for each in self.brackets)
-        needed = (
-            f"maintenance {rates[0]:.4g} to {rates[-1]:.4g} in {count_nouns(len(rates), 'bracket')}"
-        )
-        if contract.is_spot:
-            needed = f"haircut {contract.haircut:g}, no maintenance"
         name = self.in_force.preset if self.in_force else "no preset"
-        interest = [each for each in RATES if np.any(np.asarray(getattr(self, each)) != 0.0)]
-        return (
-            f"<Venue of {name}: {contract.kind} contract, lot {contract.lot:g}, tick "
-            f"{contract.tick:g}, least notional {contract.min_notional:g}\n"
-            f" up to {most:g}x, {needed}, liquidation {liquidation.mode!r}, "
-            f"its fee {describe_cost(liquidation.fee)}\n"
-            f" taker {describe_cost(fees.taker)}, maker {describe_cost(fees.maker)}, "
-            f"slippage {describe_cost(self.slippage.rate)}, impact "
-            f"{self.slippage.impact:g}, {' and '.join(interest) or 'no interest'}>"
-        )
+        table = f"{count_nouns(len(self.brackets), 'bracket')}, {self.brackets[0].max_leverage:g}x"
+        interest = ", ".join(find_charged(self.rates())) or "no interest"
+        parts = (self.contract, self.fees, self.slippage, self.liquidation)
+        return "\n ".join([f"<Venue of {name}: {table}, {interest}", *map(repr, parts)]) + ">"
 
     @checked
     def override(self, changes: Mapping[str, object] | None = None, /, **groups: object) -> Self:
@@ -428,10 +423,3 @@ class Venue(Value, Viewable):
     def describe_changes(self, start: int, end: int) -> str:
         """List the days within a span, in ns, on which a margin table came into force."""
         return ", ".join(each.until for each in self.earlier if start < each.end < end)
-
-    def bracket_arrays(self) -> BracketArrays:
-        """Return the margin table as float64 arrays of shape (n_brackets,)."""
-        columns = ("floor", "cap", "maintenance_rate", "amount", "max_leverage")
-        return BracketArrays(
-            *(np.array([getattr(row, name) for row in self.brackets]) for name in columns)
-        )

@@ -142,7 +142,7 @@ def test_a_number_is_a_constant_none_is_none_and_terms_cap(market):
     bare = bt.Market.from_frames(market.bars())
     paid = bt.simulate_paths(bare, GBM, **given, funding=3e-4)[0].funding()
     assert set(pd.DatetimeIndex(paid.index).hour) == {0, 8, 16}
-    terms = bt.funding.terms("binance-usdm", "BTCUSDT")._replace(cap=1.05e-4)
+    terms = bt.funding.terms("binance-usdm", "BTCUSDT").override(cap=1.05e-4)
     capped = bt.simulate_paths(market, GBM, **given, funding=terms).draw(0, 3).rates
     free = bt.simulate_paths(market, GBM, **given).draw(0, 3).rates
     assert np.abs(capped).max() == 1.05e-4 < np.abs(free).max()

@@ -9,7 +9,7 @@ import backtest as bt
 from backtest.base.errors import VenueDateWarning
 from backtest.report.basis.assumptions import tabulate_tables
 from backtest.venue import preset_files
-from backtest.venue.dated_tables import InForce
+from backtest.venue.brackets import InForce
 from backtest.venue.venue import Venue
 
 BTC = ("binance-usdm", "BTCUSDT")

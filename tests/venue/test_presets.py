@@ -11,7 +11,7 @@ import pytest
 import backtest as bt
 from backtest.base.errors import BacktestError, VenueError
 from backtest.venue import preset_files
-from backtest.venue.dated_tables import InForce
+from backtest.venue.brackets import InForce
 from backtest.venue.imported_tiers import read_tiers, write_venue
 from backtest.venue.venue import Venue
 from tests.fast_cases import every_nth
