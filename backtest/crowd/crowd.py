@@ -173,7 +173,7 @@ class Crowd:
         ParameterError
             If an argument is out of its range, or no price is known.
         """
-        check_range("open_interest", open_interest, low=0.0, high=1e300, open_low=True)  # fmt: skip
+        check_range("open_interest", open_interest, low=0.0, high=1e300, open_low=True)
         check_range("long_share", long_share, low=0.0, high=1.0)
         n = int(Range(1, MOST_ACCOUNTS).check("accounts", accounts, whole=True))
         start = Range(0, 2**63 - 1).check("seed", seed, whole=True)
