@@ -30,6 +30,7 @@ from backtest.risk.paths.instrument_paths import InstrumentPaths
 from backtest.risk.paths.path_calendar import PathCalendar, find_grid, find_period
 from backtest.risk.paths.path_model import PathModel, WordArray
 from backtest.risk.paths.path_writer import PathBars
+from backtest.venue import FundingTerms
 
 ALONE = (0.0, 1.0)
 """The loads of an instrument whose draws are joined with no others."""
@@ -320,7 +321,7 @@ def make_keys(seed: int, numbers: IntArray) -> WordArray:
 
 
 def describe_choice(funding: FundingChoice) -> Any:
-    return list(funding) if isinstance(funding, tuple) else funding
+    return funding.to_dict() if isinstance(funding, FundingTerms) else funding
 
 
 def describe_model(model: PathModel) -> dict[str, Any]:
