@@ -131,7 +131,7 @@ def as_of(rate: float | pd.Series, time: IntArray, key: str) -> FloatArray:
 
 
 def place_funding(market: Market, venue: Venue, first: int) -> dict[str, Any]:
-    jitter = parse_duration(venue.funding_jitter, where="Venue.funding_jitter")
+    jitter = parse_duration(venue.funding_jitter)
     settled = read_settlements(market)
     bar, is_open = place_on_bars(settled.time, market.time, market.interval, jitter)
     kept = (bar >= first) & (bar < market.n_bars)
@@ -179,7 +179,7 @@ def measure_impact(market: Market, venue: Venue) -> tuple[FloatArray, FloatArray
         rows = np.where(clock.rows >= 0, clock.rows, -clock.rows - 1)
         rows = np.minimum(rows, clock.seen.n_bars - 1)
         return longer[0][rows], longer[1][rows]
-    window = parse_duration(venue.slippage.impact_window, where="Slippage.impact_window")
+    window = parse_duration(venue.slippage.impact_window)
     n = window // market.interval
     if n < 2:
         raise ParameterError(

@@ -15,7 +15,6 @@ from backtest.base import (
     Choice,
     FloatArray,
     ParameterError,
-    Place,
     PolicyError,
     WorkMeter,
     measure_work,
@@ -99,8 +98,8 @@ def describe_weights(signal: Weights, weights: FloatArray) -> str:
 
 def _carry(markets: Markets, frame: pd.DataFrame) -> pd.DataFrame:
     frame = name_as_panel(frame, markets)
-    check_columns_of_frame(frame, markets, Place("signal"))
-    order = np.argsort(stamps := read_stamps(frame.index, Place("signal")), kind="stable")
+    check_columns_of_frame(frame, markets, "signal")
+    order = np.argsort(stamps := read_stamps(frame.index, "signal"), kind="stable")
     last = np.searchsorted(stamps[order], markets.time + markets.interval, side="left") - 1
     found = frame.iloc[order[np.maximum(last, 0)]].set_axis(markets.times)
     return found.where(pd.Series(last >= 0, index=markets.times), np.nan)

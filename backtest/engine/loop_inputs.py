@@ -284,7 +284,7 @@ def measure_log_returns(price: FloatArray, *, is_inverse: bool) -> FloatArray:
 
 
 def mark_samples(market: Market, sampling: str) -> FloatArray:
-    return mark_ends(market, max(parse_duration(sampling, where="sampling"), 1))
+    return mark_ends(market, max(parse_duration(sampling, "sampling"), 1))
 
 
 def mark_ends(market: Market, period: int) -> FloatArray:

@@ -209,13 +209,9 @@ def list_tables(venue: Venue, time: IntArray) -> list[dict[str, object]]:
 
 def read_tables_in_use(manifest: Mapping[str, Any], venue: Venue) -> list[InUse]:
     if "margin_tables" in manifest:
-        stamps = [
-            to_nanoseconds(each["from"], where="manifest") for each in manifest["margin_tables"]
-        ]
+        stamps = [to_nanoseconds(each["from"]) for each in manifest["margin_tables"]]
     else:
-        start, end = (
-            to_nanoseconds(manifest["data"][k], where="manifest") for k in ("start", "end")
-        )
+        start, end = (to_nanoseconds(manifest["data"][k]) for k in ("start", "end"))
         stamps = [start, *(each.end for each in venue.earlier if start < each.end < end)]
     return venue.in_use(np.array(stamps, dtype=np.int64))
 

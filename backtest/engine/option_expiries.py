@@ -23,7 +23,7 @@ class Expiry(NamedTuple):
 
 def find_settlement(markets: Markets, venue: Venue, option: Option, owner: str) -> Expiry:
     expiry, time = find_expiry(option), markets.time
-    jitter = parse_duration(venue.funding_jitter, where="Venue.funding_jitter")
+    jitter = parse_duration(venue.funding_jitter)
     listed, gone = markets.spans[markets.names.index(owner)].tolist()
     bar = int(np.searchsorted(time, expiry - jitter))
     is_at_open = bar < len(time) and int(time[bar]) <= expiry + jitter
@@ -57,7 +57,7 @@ def find_price(markets: Markets, venue: Venue, option: Option, owner: str, bar: 
     market, expiry = markets[owner], find_expiry(option)
     window = None if venue.option_costs is None else venue.option_costs.delivery_window
     if window is not None:
-        length = parse_duration(window, where="OptionCosts.delivery_window")
+        length = parse_duration(window)
         closes = market.time + market.interval
         known: FloatArray = market.mark_close[(closes > expiry - length) & (closes <= expiry)]
         if market.interval < length and len(known):

@@ -112,7 +112,7 @@ def check_portfolio(markets: Markets, venues: Mapping[str, Venue], account: Acco
 
 def check_expiry(market: Market, venue: Venue) -> None:
     text = venue.contract.expires
-    if text is not None and int(market.time[-1]) >= to_nanoseconds(text, where="Contract.expires"):
+    if text is not None and int(market.time[-1]) >= to_nanoseconds(text):
         last = format_time(int(market.time[-1]))
         raise ParameterError(
             f"the last bar of {market.instrument or 'the market'} must open before its contract "
@@ -260,7 +260,7 @@ def check_periods(market: Market | Markets, sampling: str, calendar: str) -> Non
         raise ParameterError(f"calendar must be '365' or '252', got {repr_plain(calendar)}")
     if market.sessions and calendar != "252":
         raise ParameterError("calendar must be '252' for a market with sessions, got '365'")
-    period = parse_duration(sampling, where="sampling")
+    period = parse_duration(sampling, "sampling")
     if calendar == "252" and period != DAY:
         raise ParameterError(
             f"sampling must be '1d' with calendar='252', which counts sessions, got {sampling!r}"
@@ -273,7 +273,7 @@ def count_periods(calendar: str, sampling: str, market: Market | Markets, first:
     Bars longer than a day are sampled per bar. In a market with sessions they count by calendar
     time, not in sessions: by the mean distance of those from ``first`` on.
     """
-    period = max(parse_duration(sampling, where="sampling"), market.interval)
+    period = max(parse_duration(sampling, "sampling"), market.interval)
     if market.sessions and market.interval > DAY:
         return float(count_by_calendar(market.time[first:], market.interval)[-1])
     days = YEAR_DAYS if period > DAY else float(calendar)

@@ -191,8 +191,7 @@ def read_terms(
 def read_max_holding(account: Account, names: Sequence[str]) -> FloatArray:
     """Return the longest time of a position in each instrument, in ns; 0 for none."""
     given = [pick_value(account.max_holding, name) for name in names]
-    where = "Account.max_holding"
-    found = [0 if each is None else parse_duration(each, where=where) for each in given]
+    found = [0 if each is None else parse_duration(each) for each in given]
     return np.array(found, dtype=np.float64)
 
 
@@ -235,7 +234,7 @@ def read_feed(
 ) -> MarketFeed:
     """Return the markets as the loop takes them; ``signal`` is (n_bars, n)."""
     venue = venues[markets.names[0]]
-    panel = markets.panel(parse_duration(venue.funding_jitter, where="Venue.funding_jitter"))
+    panel = markets.panel(parse_duration(venue.funding_jitter))
     is_paid = np.array([venues[name].contract.is_spot for name in markets.names])
     kept = (panel.funding_bar >= first) & ~is_paid[panel.funding_instrument]  # coins pay no funding
     ends = (markets.spans[:, 1] < markets.n_bars) | ~markets.tradable()[:, -1]

@@ -162,20 +162,6 @@ def set_up(
     )
 
 
-def observe_unchecked(
-    markets: Markets,
-    policy: Policy | Mapping[str, Policy],
-    overlay: Policy | None,
-    signal: Any,
-    start: TimeLike | None,
-) -> list[ObservedPolicy]:
-    policies, above = assign_policies(policy, markets, overlay)
-    clock = find_clock(markets)
-    first = clock.at(find_start_bar(markets, start))
-    weights = read_weights(signal, clock.seen, first=first)
-    return observe_policies(policies, above, clock.seen, weights, is_checked=False)
-
-
 def set_up_like(
     other: Setup,
     venue: Venue | Mapping[str, Venue],
@@ -279,5 +265,5 @@ def end_expired(market: Any, venue: Any) -> Any:
         given = venue.get(name) if isinstance(venue, Mapping) else venue
         expires = given.contract.expires if isinstance(given, Venue) else None
         if expires is not None:
-            found[name] = to_nanoseconds(expires, where="Contract.expires")
+            found[name] = to_nanoseconds(expires)
     return market.end_at(found) if found else market

@@ -34,7 +34,7 @@ if TYPE_CHECKING:
 def find_start_bar(market: Market | Markets, start: TimeLike | None) -> int:
     first = 0
     if start is not None:
-        first = int(np.searchsorted(market.time, to_nanoseconds(start, where="start")))
+        first = int(np.searchsorted(market.time, to_nanoseconds(start, "start")))
         if first == market.n_bars:
             last = format_time(int(market.time[-1]))
             raise ParameterError(f"start must lie before the last bar, {last} UTC, got {start}")

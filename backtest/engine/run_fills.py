@@ -164,7 +164,7 @@ def find_settlements(result: RunData) -> dict[tuple[str, int], Settled]:
 
 
 def place_stamps(market: Any, venue: Any) -> list[int]:
-    jitter = parse_duration(venue.funding_jitter, where="Venue.funding_jitter")
+    jitter = parse_duration(venue.funding_jitter)
     time = read_settlements(market).time
     bar, _ = place_on_bars(time, market.time, market.interval, jitter)
     stamps: list[int] = time[(bar >= 0) & (bar < market.n_bars)].tolist()

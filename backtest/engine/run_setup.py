@@ -221,7 +221,6 @@ def take_markets(market: Any, policy: object, venue: Any, account: Any, resume: 
         ended: Markets = end_expired(market, venue)
         return ended
     check_kinds(market, policy, venue, account, resume)
-    check_account(account, venue)
     return as_markets(market)
 
 

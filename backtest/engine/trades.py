@@ -204,7 +204,7 @@ def find_endings(
     names = np.array([ENDINGS[each] for each in kind.tolist()], dtype=object)
     if expires is not None:
         end = run.span.closes[read.bar[rows.exit]] + run.interval
-        is_over = end >= to_nanoseconds(expires, where="Contract.expires")
+        is_over = end >= to_nanoseconds(expires)
         names[(kind == DELISTED) & is_over] = "expiry"
     return names
 
