@@ -58,7 +58,7 @@ def compute_frame(
             return frame
         raw = _name_columns(answer, markets, markets.names)
         subject = functools.partial(compute_part, function, name, markets.names)
-        checker = CausalityChecker(title, title, subject, markets, raw, plan, meter)
+        checker = CausalityChecker(title, subject, markets, raw, plan, meter)
         cuts = checker.check().cuts
     return mark_checked(frame, cuts, compare_fresh(checker, subject, None, is_forced=False))
 

@@ -214,7 +214,7 @@ def check_past(
 ) -> Causality:
     title, subject = f"the signal {name}", functools.partial(compute_part, function, name)
     with measure_work(WorkMeter()) as meter:
-        checker = CausalityChecker(title, title, subject, market, {"": signal}, plan, meter)
+        checker = CausalityChecker(title, subject, market, {"": signal}, plan, meter)
         found = checker.check()
     return found._replace(fresh=compare_fresh(checker, subject, None, is_forced=False))
 

@@ -70,7 +70,7 @@ def check_group(columns: Columns, sets: Sets, group: Sequence[ObservedSet]) -> C
         observe, meter = join_calls(calls, distinct), WorkMeter()
         for each in group:
             meter.include(each.meter)
-        checker = CausalityChecker("", "", observe, market, distinct, SWEPT, meter, len(group))
+        checker = CausalityChecker("", observe, market, distinct, SWEPT, meter, len(group))
         checker.is_ours = is_ours(columns.build(take_sets(sets, 0)))
         try:
             found = checker.check()

@@ -117,7 +117,7 @@ def test_an_error_says_which_bar_both_values_and_the_cut():
         check(next_up)
     text = str(caught.value)
     assert "column 'x' is 1.0 when all 3000 bars are seen, 0.0 when the first" in text
-    assert "Observing.observe, bar " in text
+    assert "Observing looks ahead" in text
     assert "shift(-1)" in text
 
 

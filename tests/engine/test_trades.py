@@ -223,11 +223,9 @@ def test_a_run_that_never_trades_has_no_trades():
 
 @pytest.mark.parametrize(("do", "message"), [
     (lambda trades: trades.lots("lifo"), "by must be one of trip, fifo"),
-    (lambda trades: trades.lots(3), "by must be"),
-    (lambda trades: trades.measures_by("hour"), "by must be one of"),
-    (lambda trades: trades.measures_by(None), "by must be"),
+    (lambda trades: trades.measures_by(None), "by must be one of"),
 ])  # fmt: skip
-def test_bad_words_are_refused(do, message):
+def test_bad_input_is_refused(do, message):
     with pytest.raises(bt.ParameterError, match=message):
         do(run_by_hand().trades)
 

@@ -68,7 +68,7 @@ def check_causality(
 ) -> Causality:
     name = type(policy).__name__
     subject = partial(observe_part, renew(policy))
-    checker = CausalityChecker(name, f"{name}.observe", subject, market, columns, plan, meter)
+    checker = CausalityChecker(name, subject, market, columns, plan, meter)
     found = checker.check()
     return found._replace(fresh=compare_fresh(checker, subject, renew(policy), plan is FULL))
 

@@ -94,7 +94,6 @@ class CausalityChecker:
     def __init__(
         self,
         name: str,
-        where: str,
         observe: Observe,
         market: Market | Markets,
         columns: Columns,
@@ -102,7 +101,7 @@ class CausalityChecker:
         meter: WorkMeter | None = None,
         lanes: int = 1,
     ) -> None:
-        self.errors = PeekErrors(name, where, market)
+        self.errors = PeekErrors(name, market)
         self._observe_part = observe
         self.market = market
         self.columns = columns

@@ -145,7 +145,7 @@ def refuse(checker: CausalityChecker, bar: int, ours: str, theirs: str) -> Polic
     errors = checker.errors
     return PolicyError(
         f"{errors.name} keeps something between calls: {ours} in this process, {theirs} in a fresh "
-        f"one that is given the same bars, at {errors.where}, bar {bar}, "
+        f"one that is given the same bars, at bar {bar}, "
         f"{format_time(int(errors.market.time[bar]))} UTC; {CURE}"
     )
 

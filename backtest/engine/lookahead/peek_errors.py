@@ -51,9 +51,8 @@ class Difference(NamedTuple):
 
 
 class PeekErrors:
-    def __init__(self, name: str, where: str, market: Market | Markets) -> None:
+    def __init__(self, name: str, market: Market | Markets) -> None:
         self.name = name
-        self.where = where
         self.market = market
 
     def describe(self, found: Difference, observe: ObserveColumn, part: Market | Markets) -> Any:
@@ -95,7 +94,7 @@ class PeekErrors:
     def _refuse(self, found: Difference, problem: str, cure: str) -> PolicyError:
         bar = found.part.first + int(found.rows[0])
         time = format_time(int(self.market.time[bar]))
-        return PolicyError(f"{self.name} {problem}, at {self.where}, bar {bar}, {time} UTC; {cure}")
+        return PolicyError(f"{self.name} {problem}, at bar {bar}, {time} UTC; {cure}")
 
     def _name_bars(self, part: MarketPart) -> str:
         if part.is_continued:
