@@ -77,7 +77,7 @@ def compute_part(
 def read_frame(
     markets: Markets, frame: pd.DataFrame, sides: Sides = "both", *, carry: bool = False
 ) -> pd.DataFrame:
-    require_panel(markets, where="bt.signals.from_frame")
+    require_panel(markets)
     if not isinstance(frame, pd.DataFrame):
         raise ParameterError(
             f"weights must be a frame by time and instrument, were a {type(frame).__name__}; give "
