@@ -172,8 +172,3 @@ def test_target_cuts_add_up_in_every_mode(mode):
     assert missing == pytest.approx(share, abs=1e-9)
     assert {"max_leverage", "lot", "band"} <= set(parts.index)
     assert "margin_call" not in parts.index
-
-
-def test_the_summary_calls_same_close_optimistic():
-    assert "optimistic" in str(run(1.0).summary())
-    assert "fills at" not in str(run(1.0, account=bt.Account()).summary())

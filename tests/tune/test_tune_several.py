@@ -102,7 +102,7 @@ def test_a_field_of_the_venue_varies_in_all_venues():
 
 
 def test_rules_between_values_hold_for_each_instrument():
-    with pytest.raises(ParameterError, match=r"venue_leverage must be at most 20, .* got 25"):
+    with pytest.raises(ParameterError, match=r"venue_leverage must be at most 20 .* got 25"):
         bt.sweep(MARKETS, Hold, {"level": [1.0], "account.venue_leverage": [5.0, 25.0]}, **TERMS)
     mixed = {**TERMS, "account": ACCOUNT.override({"max_leverage": {"AAA": 2.0, "BBB": 1.0}})}
     with pytest.raises(
