@@ -4,16 +4,8 @@
 returns what it lived through: fees, funding, interest, margin calls, liquidations, bad debt.
 """
 
-import gc
 from types import ModuleType
 from typing import TYPE_CHECKING
-
-# isort: off
-from backtest.base import early_interrupt as early_interrupt  # before all that takes time
-# isort: on
-
-if early_interrupt.is_command():
-    gc.disable()  # collecting what imports keep takes a tenth of a short command
 
 from backtest import measures
 from backtest.account import Account, Multiple

@@ -5,7 +5,6 @@ from typing import TYPE_CHECKING
 from backtest.base.later_import import open_door
 
 if TYPE_CHECKING:
-    from backtest.base.argument_types import name_types, outline_argument, rebuild_argument
     from backtest.base.atomic_files import LockHeldError, held_folder, hold_lock_file, is_lock_held
     from backtest.base.atomic_files import lock_handle, move_file, replace_file, replace_folder
     from backtest.base.atomic_files import temporary_folder, write_file
@@ -18,9 +17,9 @@ if TYPE_CHECKING:
     from backtest.base.code_identity import CodeText, describe_bytecode, describe_function
     from backtest.base.code_identity import describe_value, find_references, hash_texts, join_texts
     from backtest.base.code_identity import name_callable
-    from backtest.base.compile_choice import KernelOrder, compiling_first, count_as_compiling
-    from backtest.base.compile_choice import is_plain_sooner, pop_kernels, read_mode, set_hurry
-    from backtest.base.compile_choice import write_marks
+    from backtest.base.compile_choice import compiling_first, count_as_compiling
+    from backtest.base.compile_choice import is_plain_sooner, name_types, read_mode, set_single
+    from backtest.base.compile_choice import tell_of_compiling, write_mark
     from backtest.base.compiled_files import cfunc, jit
     from backtest.base.compiled_twins import bind_functions, count_all_brackets, describe_target
     from backtest.base.compiled_twins import find_own_functions, make_array_twins, make_twin

@@ -1,38 +1,38 @@
-"""The choice between compiled code and plain Python, and the kernels that wait to be compiled."""
+"""The choice between compiled code and plain Python, and the seconds spent on compiling."""
 
 from __future__ import annotations
 
 import contextlib
-import gc
 import os
+import sys
 import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
+import numpy as np
+
+from backtest.base.atomic_files import write_file
+from backtest.base.cache_folder import find_lasting_folder, read_bytes
+from backtest.base.code_identity import hash_texts
 from backtest.base.errors import ParameterError, did_you_mean
 
 MODE = "BACKTEST_COMPILE"
 MODES = ("auto", "no", "now")
-
-
-class KernelOrder(NamedTuple):
-    module: str
-    name: str
-    arguments: tuple[Any, ...]
+MOST_PLAIN = 10.0
+"""Seconds of plain Python on this machine after which a run compiles first."""
+SPENT = "plain-seconds"
 
 
 class ThreadRequests(threading.local):
     def __init__(self) -> None:
-        self.is_hurried = False
+        self.is_single = False
         self.must_compile = False
-        self.kernels: dict[str, KernelOrder] = {}
 
 
 REQUESTS = ThreadRequests()
-_spent: dict[str, float] = {}
 
 
 def read_mode() -> str:
@@ -45,8 +45,9 @@ def read_mode() -> str:
     return mode
 
 
-def set_hurry(is_hurried: bool) -> None:
-    REQUESTS.is_hurried = is_hurried and read_mode() != "now"
+def set_single(is_single: bool) -> None:
+    """Say whether one account is evaluated: what evaluates several compiles first."""
+    REQUESTS.is_single = is_single and read_mode() != "now"
 
 
 @contextlib.contextmanager
@@ -58,28 +59,63 @@ def compiling_first() -> Iterator[None]:
         REQUESTS.must_compile = before
 
 
-def is_plain_sooner(key: str, plain: float, compiling: float) -> bool:
-    if not REQUESTS.is_hurried or REQUESTS.must_compile:
+def is_plain_sooner(mark: Path, seconds: float) -> bool:
+    """Return whether code that is not compiled yet should run in plain Python.
+
+    It should while that takes less than ``MOST_PLAIN`` seconds, with what earlier runs of this
+    machine took. The mode ``no`` counts no earlier runs.
+    """
+    if not REQUESTS.is_single or REQUESTS.must_compile or mark.exists():
         return False
-    spent = _spent.get(key, 0.0) + plain
-    if spent >= compiling:
-        return False
-    _spent[key] = spent
-    return True
-
-
-def pop_kernels() -> tuple[KernelOrder, ...]:
-    orders = tuple(REQUESTS.kernels.values())
-    REQUESTS.kernels.clear()
-    return orders
-
-
-def write_marks(marks: tuple[Path, ...]) -> None:
-    for path in marks:
+    folder = find_lasting_folder() if read_mode() == "auto" else None
+    spent = seconds + (read_spent(folder) if folder else 0.0)
+    if folder and spent < MOST_PLAIN:
         with contextlib.suppress(OSError):
-            if not path.exists():
-                path.parent.mkdir(parents=True, exist_ok=True)
-                path.touch()
+            write_file(folder / SPENT, f"{spent:.3f}".encode())
+    return spent < MOST_PLAIN
+
+
+def read_spent(folder: Path) -> float:
+    try:
+        return float(read_bytes(folder / SPENT) or 0.0)
+    except ValueError:
+        return 0.0
+
+
+def write_mark(mark: Path) -> None:
+    with contextlib.suppress(OSError):
+        if not mark.exists():
+            mark.parent.mkdir(parents=True, exist_ok=True)
+            mark.touch()
+
+
+def tell_of_compiling(seconds: int) -> None:
+    """Say on stderr that a run waits for the compiler."""
+    text = (
+        f"compiling the engine once on this machine, about {seconds} s; later runs take 1 s "
+        "(backtest compile does it beforehand)"
+    )
+    with contextlib.suppress(OSError, ValueError, AttributeError):  # there may be no stderr
+        print(text, file=sys.stderr, flush=True)  # noqa: T201 - the one line there is
+
+
+def name_types(*values: Any) -> str:
+    """Return a hash of the types that numba compiles arguments for."""
+    return hash_texts(*map(describe_type, values))
+
+
+def describe_type(value: Any) -> str:
+    if isinstance(value, np.ndarray):
+        flags = value.flags
+        layout = "C" if flags.c_contiguous else "F" if flags.f_contiguous else "A"
+        return f"{value.dtype.str}{value.ndim}{layout}{flags.writeable}"
+    if isinstance(value, tuple):
+        inner = ", ".join(map(describe_type, value))
+        return f"{type(value).__name__}({inner})"
+    return NAMES.get(type(value)) or type(value).__name__
+
+
+NAMES: dict[type, str] = {np.bool_: "bool", np.int64: "int", np.float64: "float"}
 
 
 class Stopwatch:
@@ -88,7 +124,6 @@ class Stopwatch:
         self._depth = 0
         self._began = 0.0
         self._seconds = 0.0
-        self._collects = False
 
     @property
     def is_running(self) -> bool:
@@ -104,8 +139,6 @@ class Stopwatch:
         with self._lock:
             if self._depth == 0:
                 self._began = time.perf_counter()
-                self._collects = gc.isenabled()
-                gc.disable()
             self._depth += 1
 
     def end(self) -> None:
@@ -113,8 +146,6 @@ class Stopwatch:
             self._depth -= 1
             if self._depth == 0:
                 self._seconds += time.perf_counter() - self._began
-                if self._collects:
-                    gc.enable()
 
 
 COMPILING = Stopwatch()

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import gc
 import sys
 import warnings
 from collections.abc import Callable, Sequence
@@ -17,7 +16,6 @@ from backtest.base import (
     AccountingError,
     BacktestError,
     did_you_mean,
-    early_interrupt,
     find_version,
     recording_command,
 )
@@ -31,7 +29,6 @@ from backtest.cli.printing import (
     print_message,
     reserve_stdout,
 )
-from backtest.engine import background_compiler
 
 TYPED_NUMBERS = {
     "Input should be a valid number": "a number",
@@ -114,26 +111,13 @@ def call_command(given: list[str]) -> int:
 
 
 def run_process(arguments: Sequence[str]) -> int:
-    gc.disable()
-    notes: list[str] = []
-    background_compiler.BACKGROUND.notify = notes.append
     try:
-        early_interrupt.disarm()
-        code = printing.flush_output(main(arguments))
+        return printing.flush_output(main(arguments))
     except SystemExit:  # typer's, where the reader of the output has left
         printing.flush_output(FAILED)
         raise
     except KeyboardInterrupt:  # between two of these lines
-        code = INTERRUPTED
-    finally:
-        early_interrupt.arm()  # only the exit is left
-        gc.freeze()
-    if code == INTERRUPTED:
-        background_compiler.kill_child()
-    else:
-        for note in notes:
-            typer.secho(f"note: {note}", err=True, dim=True)
-    return code
+        return INTERRUPTED
 
 
 def report_usage_error(error: typer.TyperException, given: Sequence[str]) -> int:

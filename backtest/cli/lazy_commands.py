@@ -19,7 +19,7 @@ from backtest.base import ParameterError
 from backtest.cli.printing import add_command
 
 PANELS = {
-    **dict.fromkeys(("run", "compare", "decide", "replay", "cascade"), "Run"),
+    **dict.fromkeys(("run", "compare", "decide", "replay", "cascade", "compile"), "Run"),
     **dict.fromkeys(("sweep", "tune", "validate"), "Search and validate"),
     **dict.fromkeys(("risk", "stress", "bounds", "sensitivity", "capacity", "paths"), "Risk"),
     **dict.fromkeys(("report", "results", "regress"), "Results"),

@@ -13,15 +13,12 @@ if TYPE_CHECKING:
     from backtest.engine.bar_loop import record_bar, show_account, with_decision
     from backtest.engine.benchmark import explain_measures
     from backtest.engine.collateral_prices import read_assets
-    from backtest.engine.compile import background_compiler
     from backtest.engine.compile.absent_parts import pack_terms
     from backtest.engine.compile.general_compiler import bind_compiled, build_call
     from backtest.engine.compile.general_compiler import compile_general_rules, find_general_folder
     from backtest.engine.compile.general_compiler import find_general_loop
     from backtest.engine.compile.loop_compiler import compile_at_address, compile_core, jit_modules
     from backtest.engine.compile.loop_compiler import load_policy_loop, mark_sources
-    from backtest.engine.compile.plain_or_compiled import LoopOrder, estimate_plain_general
-    from backtest.engine.compile.plain_or_compiled import is_loop_plain, mark_ready, order_loop
     from backtest.engine.compile.recipe import Place, Recipe, count_slots, make_recipe, may_refer_to
     from backtest.engine.compile.recipe import pack_brackets, pack_columns, read_parameter
     from backtest.engine.compile.recipe import write_decide, write_recipe

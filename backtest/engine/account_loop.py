@@ -3,18 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from contextlib import suppress
 from functools import partial
 from typing import Any, NamedTuple
 
 from backtest.account import Account, AccountState
 from backtest.account.portfolio_records import EQUITY, UNIT
-from backtest.engine.compile.background_compiler import CompileFirst, answer_first
+from backtest.base import write_mark
 from backtest.engine.compile.plain_or_compiled import (
     estimate_plain_general,
-    is_loop_plain,
-    mark_ready,
-    order_loop,
+    find_mark,
+    try_plain,
 )
 from backtest.engine.deciders import Deciders
 from backtest.engine.loop_driver import (
@@ -105,16 +103,15 @@ def live(
 ) -> Outcome:
     if not is_compiled or isinstance(setup.account.requirement, OwnMargin):
         return take(setup, is_compiled=False, progress=progress, switches=switches)
-    order = order_loop(None, list_kernel_arguments(*begin(setup)))
-    policies = list_policies(setup.observed)
+    mark = find_mark(None, list_kernel_arguments(*begin(setup)))
     n_bars = len(setup.inputs.feed.time) - setup.first
-    if is_loop_plain(order, policies, estimate_plain_general(len(policies), n_bars)):
-        plain = partial(take, setup, is_compiled=False, progress=progress, switches=switches)
-        with suppress(CompileFirst):
-            return answer_first(plain, order)._replace(plain_because="")
+    seconds = estimate_plain_general(len(setup.observed), n_bars)
+    plain = partial(take, setup, is_compiled=False, progress=progress, switches=switches)
+    if (found := try_plain(plain, mark, seconds)) is not None:
+        return found._replace(plain_because="")
     outcome = take(setup, is_compiled=True, progress=progress, switches=switches)
     if not outcome.plain_because:
-        mark_ready(order)
+        write_mark(mark)
     return outcome
 
 

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import types
 from collections.abc import Callable, Mapping
-from contextlib import nullcontext, suppress
+from contextlib import nullcontext
 from functools import partial
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -19,17 +20,11 @@ from backtest.base import (
     format_time,
     hold_signals,
     warn_caller,
+    write_mark,
 )
 from backtest.engine import bar_loop as loop
 from backtest.engine.bar_loop import Formula, Tape
-from backtest.engine.compile.background_compiler import CompileFirst, answer_first
-from backtest.engine.compile.plain_or_compiled import (
-    LoopOrder,
-    estimate_plain,
-    is_loop_plain,
-    mark_ready,
-    order_loop,
-)
+from backtest.engine.compile.plain_or_compiled import estimate_plain, find_mark, try_plain
 from backtest.engine.compile.recipe import (
     ROOT_NAMES,
     Recipe,
@@ -164,18 +159,17 @@ def run_loop(
     because = "compile=False"
     if is_compiled:
         recipe = write_recipe(policy, tuple(columns))
-        order = order_compiled(recipe, policy, inputs, columns, begin)
-        plain_seconds = estimate_plain(inputs.rules, stop - begin.first)
-        if is_loop_plain(order, [(policy, tuple(columns))], plain_seconds):
-            plain = build_plain(policy, inputs, columns)
-            with suppress(CompileFirst):
-                return answer_first(
-                    partial(run_chunks, plain, begin, stop, progress, "", PLAIN_CHUNK), order
-                )
+        mark = find_loop_mark(recipe, policy, inputs, columns, begin)
+        seconds = estimate_plain(inputs.rules, stop - begin.first)
+        plain = build_plain(policy, inputs, columns)
+        run = partial(run_chunks, plain, begin, stop, progress, "", PLAIN_CHUNK)
+        if recipe.is_complete and (found := try_plain(run, mark, seconds)) is not None:
+            return found
         runner = build_compiled(policy, inputs, columns, recipe)
         because = try_compiled(runner, begin)
         if not because:
-            mark_ready(order)
+            if recipe.is_complete:
+                write_mark(mark)
             return run_chunks(runner, begin, stop, progress, "")
         warn_caller(
             f"{type(policy).__name__} runs in plain Python, some hundred times slower: {because}"
@@ -184,18 +178,18 @@ def run_loop(
     return run_chunks(plain, begin, stop, progress, because, PLAIN_CHUNK)
 
 
-def order_compiled(
+def find_loop_mark(
     recipe: Recipe,
     policy: Policy,
     inputs: Inputs,
     columns: Mapping[str, FloatArray],
     begin: LoopStart,
-) -> LoopOrder:
+) -> Path:
     state, memory, first = begin.state, begin.memory, begin.first
     packed, formula = pack_inputs(recipe, policy, inputs, columns)
     given = (packed.rules, packed.plan, packed.feed, packed.clock, packed.seen, formula)
     rest = (state, begin.start_tally(), memory, new_tape(1, 1, first), first, first)
-    return order_loop(recipe, (*given, *rest))
+    return find_mark(recipe, (*given, *rest))
 
 
 def try_compiled(runner: LoopRunner, begin: LoopStart) -> str:

@@ -177,6 +177,8 @@ def drive(
             with np.errstate(all="ignore"):
                 simulate(*given, ledger, tally, tape, t, reached)  # once more, to the bar before
             if why == NEGATIVE:
+                if deciders.methods == 0:  # of a sweep, which runs such a set again by itself
+                    raise report_bad_decision(inputs, reached)
                 plain = (terms, *given[1:4], deciders, *given[5:], ledger, tally, tape)
                 raise find_bad_decision(plain, inputs, reached, is_compiled=pack is not None)
             change = float(after - state.wallet[EQUITY])

@@ -13,7 +13,7 @@ from backtest.base import (
     TimeLike,
     checked_only,
     record_making,
-    set_hurry,
+    set_single,
 )
 from backtest.engine.account_loop import run_account
 from backtest.engine.benchmark import BenchmarkLike
@@ -160,7 +160,7 @@ def run(  # noqa: PLR0913 - the terms of a run, by name
     """
     market = with_clock(market, decide, detail, call="bt.run")
     market = schedule_options(market, option_quantities)
-    set_hurry(True)
+    set_single(True)
     setup = set_up_run(
         market,
         policy,

@@ -15,7 +15,7 @@ from backtest.base import (
     TimeLike,
     checked_only,
     format_time,
-    set_hurry,
+    set_single,
     to_nanoseconds,
 )
 from backtest.engine import Result, check_rules, read_resume, run, set_up_run
@@ -115,7 +115,7 @@ def decide(  # noqa: PLR0913 - the terms of a decision, by name
         If the policy raises, looks ahead, or returns a negative number or the wrong type.
     """
     market = with_clock(market, decide, None, call="bt.decide")
-    set_hurry(True)
+    set_single(True)
     setup = set_up_run(market, policy, venue=venue, account=account, signal=signal, overlay=overlay)
     refuse_options(market, "the next order of an account")
     started = state.started if isinstance(state, Result) else find_start(state, assume)

@@ -27,8 +27,7 @@ SHARED = (
 
 NOT_OF_THE_ENGINE = frozenset(
     {
-        *("engine/compile/background_compiler.py", "engine/compile/background_jobs.py"),
-        *("engine/compile/plain_or_compiled.py", "engine/compile/rule_pickles.py"),
+        "engine/compile/plain_or_compiled.py",
         *("engine/contract_runs.py", "engine/policy_contract.py", "engine/result_files.py"),
         *("engine/account_text.py", "engine/result_tables.py", "engine/result_text.py"),
         *("engine/setting_text.py", "features/liquidation_calculator.py"),

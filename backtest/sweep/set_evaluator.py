@@ -12,7 +12,7 @@ import pandas as pd
 
 from backtest.account import Account, without_flows_before
 from backtest.account.account import GENERAL
-from backtest.base import BoolArray, Flag, FloatArray, Whole, parse_size, set_hurry, warn_caller
+from backtest.base import BoolArray, Flag, FloatArray, Whole, parse_size, set_single, warn_caller
 from backtest.engine import (
     Directions,
     Progress,
@@ -143,7 +143,7 @@ class Evaluator:
         return rows if has_returns else rows._replace(returns=None)
 
     def _evaluate(self, sets: Sets, wanted: EvaluatedBars, progress: Progress | None) -> Rows:
-        set_hurry(False)  # many runs: compiled code is faster
+        set_single(False)  # many runs: compiled code is faster
         if self._is_apart(sets):
             return self._evaluate_plainly(sets, wanted, progress)
         if not self.plain_because:
@@ -169,7 +169,7 @@ class Evaluator:
             return [self.evaluate(sets, first=a, stop=b, returns=returns) for a, b in spans]
         from backtest.sweep.lanes.lane_block import NotCompiled  # noqa: PLC0415 - numba loads with it
 
-        set_hurry(False)
+        set_single(False)
         try:
             return self._evaluate_span_lanes(sets, spans, returns=returns)
         except NotCompiled:  # evaluate says why

@@ -1,6 +1,5 @@
 """The files that keep compiled code: whole or not there, and mended where they are damaged."""
 
-import gc
 import importlib.util
 import os
 import subprocess
@@ -17,7 +16,6 @@ from numba.core.targetconfig import TargetConfig
 from backtest.base import cache_folder, compiled_files
 from backtest.base.atomic_files import write_file
 from backtest.base.cache_folder import find_lasting_folder, write_once
-from backtest.base.compile_choice import count_as_compiling
 from backtest.base.compiled_files import (
     CheckedFiles,
     LinkedLibrary,
@@ -229,13 +227,6 @@ def test_what_an_account_lacks_is_not_compiled():
     assert jit(compute, cache=False)(Terms(None, 2.0), 3.0) == 6.0
     with pytest.raises(NumbaError, match="no_such_function"):
         jit(compute, cache=False)(Terms(1.0, 2.0), 3.0)
-
-
-def test_nothing_is_collected_while_something_compiles():
-    assert gc.isenabled()
-    with count_as_compiling(), count_as_compiling():
-        assert not gc.isenabled()
-    assert gc.isenabled()
 
 
 def test_a_numba_with_other_parts_compiles_all_code_to_be_run(monkeypatch):

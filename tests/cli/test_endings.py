@@ -1,14 +1,12 @@
 """How commands end: full and closed outputs, Ctrl-C at any moment, arguments that are no text."""
 
 import os
-import signal
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 
-from backtest.base import early_interrupt
 from backtest.cli import printing
 from tests.commands import call
 
@@ -50,50 +48,6 @@ def test_a_command_without_an_output_ends_well():
         "import sys; sys.stdout = None; import backtest.cli as c; sys.exit(c.main(['--version']))"
     )
     assert subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=False).returncode == 0
-
-
-WHILE_IT_LOADS = """
-import builtins, os, signal, sys
-found = builtins.__import__
-def load(name, *rest, **named):
-    if name == {module!r}:
-        builtins.__import__ = found
-        os.kill(os.getpid(), signal.SIGINT)
-    return found(name, *rest, **named)
-builtins.__import__ = load
-sys.argv, sys.orig_argv = ["bin/backtest", "venues"], ["python", "bin/backtest", "venues"]
-from backtest.cli import main
-sys.exit(main())
-"""
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("module", ["numpy", "typer.core"])
-def test_ctrl_c_while_modules_load_ends_without_a_traceback(module):
-    """Before: a traceback of KeyboardInterrupt from the depths of an import."""
-    code = WHILE_IT_LOADS.format(module=module)
-    done = subprocess.run(
-        [sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=False
-    )
-    assert (done.returncode, done.stdout, done.stderr) == (130, "", "interrupted\n")
-
-
-def test_a_program_that_imports_the_library_keeps_its_ctrl_c():
-    assert signal.getsignal(signal.SIGINT) is not early_interrupt.exit_at_once
-
-
-@pytest.mark.parametrize(("argv", "all_words", "is_ours"), [
-    (["/usr/bin/backtest", "run"], ["python", "/usr/bin/backtest", "run"], True),
-    (["-m", "run"], ["python", "-m", "backtest", "run"], True),
-    (["-m", "run"], ["python", "-m", "pytest", "backtest"], False),
-    (["mine.py"], ["python", "mine.py"], False),
-    (["/usr/bin/backtest"], ["python", "-c", "spawn_main()", "--multiprocessing-fork"], False),
-    ([], ["python"], False),
-])  # fmt: skip
-def test_only_the_command_itself_answers_ctrl_c_early(monkeypatch, argv, all_words, is_ours):
-    monkeypatch.setattr(sys, "argv", argv)
-    monkeypatch.setattr(sys, "orig_argv", all_words)
-    assert early_interrupt.is_command() is is_ours
 
 
 def test_a_ctrl_c_outside_of_any_command_is_told(monkeypatch, capsys):

@@ -10,8 +10,6 @@ import numpy as np
 import pytest
 
 import backtest as bt
-from backtest.engine.compile.same_bits import gives_same_bits
-from backtest.policy import formula_for
 from backtest.policy.formula_rewriter import rewrite_formula
 from tests.policy.policies import MARKET, VENUE, live
 
@@ -74,10 +72,6 @@ def test_lines_globals_and_the_identity_of_a_function_stay():
     assert found.__code__.co_filename == rule.__code__.co_filename
     lines = [{line for _, _, line in each.__code__.co_lines() if line} for each in (found, rule)]
     assert lines[0] == lines[1]
-
-
-def test_a_rewritten_formula_is_known_to_give_the_same_bits():
-    assert gives_same_bits(formula_for(Curved(), ()), Curved())
 
 
 def make_rules() -> list[Any]:
@@ -179,16 +173,3 @@ def middle(value: float) -> float:
 def highest(value: float) -> float:
     """Call a function that calls another."""
     return middle(value)
-
-
-def test_comparisons_that_are_added_are_not_the_same_bits():
-    class Votes(bt.Policy):
-        def leverage(self, bar: bt.Bar, account: bt.AccountView) -> float:
-            return 1.0 * ((bar.close > bar.open) + (bar.high > bar.open))
-
-    class Choice(bt.Policy):
-        def leverage(self, bar: bt.Bar, account: bt.AccountView) -> float:
-            return 1.0 if bar.close > bar.open and not bar.high > bar.open else 0.5
-
-    assert not gives_same_bits(formula_for(Votes(), ()), Votes())
-    assert gives_same_bits(formula_for(Choice(), ()), Choice())

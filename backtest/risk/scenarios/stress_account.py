@@ -25,14 +25,10 @@ from backtest.engine import (
     copy_state,
     drive,
     end_expired,
-    estimate_plain_general,
-    is_loop_plain,
-    list_kernel_arguments,
     new_quotes,
     new_scratch,
     new_tape,
     observe_policies,
-    order_loop,
     read_assets,
     read_memory,
     read_portfolio_inputs,
@@ -208,12 +204,7 @@ class StressAccount:
 
     @functools.cached_property
     def is_compiled(self) -> bool:
-        if self.result.manifest["compiled"] != "yes":
-            return False
-        order = order_loop(None, list_kernel_arguments(*begin(self.base)))
-        policies = [(each.policy, tuple(each.columns)) for each in self.base.observed]
-        plain = estimate_plain_general(len(policies), USUAL_BARS)
-        return not is_loop_plain(order, policies, plain)
+        return bool(self.result.manifest["compiled"] == "yes")
 
     @functools.cached_property
     def measure(self) -> Callable[..., float]:

@@ -14,22 +14,13 @@ from backtest.base import (
     IntArray,
     count_cores,
     parse_size,
-    pop_kernels,
     run_in_threads,
-    set_hurry,
 )
 from backtest.engine import (
     Causality,
     Deciders,
-    LoopOrder,
     Setup,
-    background_compiler,
-    estimate_plain_general,
     explain_refusal,
-    is_loop_plain,
-    list_kernel_arguments,
-    mark_ready,
-    order_loop,
     summarize_portfolio,
 )
 from backtest.engine.compile.general_compiler import LOCK
@@ -68,7 +59,6 @@ class PortfolioTask(NamedTuple):
     sets: Sets
     panel: PortfolioPanel
     has_returns: bool
-    is_compiled: bool
     setup: Setup | None = None
 
 
@@ -78,8 +68,6 @@ class PortfolioRunner:
         self.metrics: tuple[str, ...] = evaluator.metrics
         self.threads: int = evaluator.threads or count_cores()
         self.memory = parse_size(evaluator.memory) / 2 / PANELS
-        self.is_compiled: bool | None = None
-        self._order: LoopOrder | None = None
         self._panels: dict[tuple[int, int | None], PortfolioPanel] = {}
         self._lock = threading.Lock()
         self._checkers = [EndsChecker() for _ in evaluator.market]
@@ -91,19 +79,15 @@ class PortfolioRunner:
             return
         self.check_causal(sets, first, stop)
         panel = self._find_panel(first, stop)
-        is_compiled = self._choose(sets, panel) if self.is_compiled is None else self.is_compiled
-        tasks = self._split(sets, panel, returns, is_compiled)
-        threads = max(1, min(self.threads if is_compiled else 1, count_sets(sets)))
+        tasks = self._split(sets, panel, returns)
+        threads = max(1, min(self.threads, count_sets(sets)))
         for _, found in run_in_threads(partial(score_task, self.metrics), tasks, threads):
             if isinstance(found, BaseException):
                 raise found
-            if self._order is not None:  # the loop is compiled now
-                mark_ready(self._order)
-                self._order = None
             yield from found
 
     def _split(
-        self, sets: Sets, panel: PortfolioPanel, has_returns: bool, is_compiled: bool
+        self, sets: Sets, panel: PortfolioPanel, has_returns: bool
     ) -> Iterator[PortfolioTask]:
         reads = panel.list_reads()
         texts = [name for name in sets if sets[name].dtype == object]
@@ -111,7 +95,7 @@ class PortfolioRunner:
         apart = list(dict.fromkeys([*texts, *terms]))
         keys = [find_codes(sets[name]) for name in (*reversed(reads), *apart) if name in sets]
         order = np.lexsort(keys) if keys else np.arange(count_sets(sets))
-        fits = is_compiled and not panel.base.has_own(sets)  # lanes share policies and overlay
+        fits = not panel.base.has_own(sets)  # lanes share policies and overlay
         for rows in split_where(order, [sets[name] for name in apart]):
             setup = None
             if fits and len(rows) >= LEAST_LANES:
@@ -122,7 +106,7 @@ class PortfolioRunner:
                 is_block = setup is not None and len(part) >= LEAST_LANES
                 for some in [part] if is_block else part[:, None]:
                     yield PortfolioTask(
-                        some, take_sets(sets, some), panel, has_returns, is_compiled,
+                        some, take_sets(sets, some), panel, has_returns,
                         setup if is_block else None,
                     )  # fmt: skip
 
@@ -153,27 +137,6 @@ class PortfolioRunner:
                 while len(self._panels) > PANELS:
                     self._panels.pop(next(iter(self._panels)))
             return self._panels[first, stop]
-
-    def _choose(self, sets: Sets, panel: PortfolioPanel) -> bool:
-        try:
-            setup = panel.set_up(take_sets(sets, 0))
-            state, deciders, tally = panel.begin(setup, is_compiled=False)
-        except BacktestError:  # the run of this set gives the reason
-            return True
-        order = order_loop(None, list_kernel_arguments(setup.inputs, state, deciders, tally))
-        policies = [(each.policy, tuple(each.columns)) for each in setup.observed]
-        n_bars = (len(setup.inputs.feed.time) - setup.first) * count_sets(sets)
-        plain = estimate_plain_general(len(policies), n_bars)
-        set_hurry(True)
-        try:
-            is_plain = is_loop_plain(order, policies, plain)
-        finally:
-            set_hurry(False)
-        if is_plain:
-            background_compiler.start_compiling(pop_kernels(), order)
-            return False
-        self.is_compiled, self._order = True, order
-        return True
 
 
 def split_where(rows: IntArray, columns: list[np.ndarray]) -> list[IntArray]:
@@ -207,7 +170,7 @@ def find_setup(panel: PortfolioPanel, values: Mapping[str, Any]) -> Setup | None
     except BacktestError:  # the run of this set gives the reason
         return None
     compile_or_explain(setup, panel)
-    _, deciders, _ = panel.begin(setup, is_compiled=True)
+    _, deciders, _ = panel.begin(setup)
     return setup if fits_lanes(setup, deciders) else None
 
 
@@ -219,7 +182,7 @@ def count_distinct(setup: Setup, memory: float) -> int:
 
 def compile_or_explain(setup: Setup, panel: PortfolioPanel) -> None:
     try:
-        panel.begin(setup, is_compiled=True)
+        panel.begin(setup)
     except BacktestError:
         raise
     except Exception as refusal:  # numba may raise anything; the policy does not run here
@@ -266,7 +229,7 @@ def score_lanes(
         ]
 
     def find_deciders(setup: Setup) -> Deciders:
-        return panel.begin(setup, is_compiled=True)[1]
+        return panel.begin(setup)[1]
 
     deciders = find_deciders(setups[0])
     block = PortfolioBlock(
@@ -295,12 +258,11 @@ def measure_set(
 ) -> Scored:
     panel = task.panel
     setup = panel.set_up(task.sets)
-    if task.is_compiled:
-        compile_or_explain(setup, panel)
-    state, deciders, tally = panel.begin(setup, is_compiled=task.is_compiled)
+    compile_or_explain(setup, panel)
+    state, deciders, tally = panel.begin(setup)
     done = summarize_portfolio(
         setup.inputs, state, deciders, tally, panel.first,
-        has_units=task.has_returns, is_compiled=task.is_compiled, progress=progress,
+        has_units=task.has_returns, is_compiled=True, progress=progress,
     )  # fmt: skip
     metrics = measure_wallets(names, panel.span, [done.tally], done.state.wallet[None])
     returns = np.zeros(0)

@@ -26,7 +26,6 @@ class RulePortfolios:
         self.evaluator = evaluator
         self.base = evaluator.base
         self.rule: SignalRule = evaluator.base.signal
-        self.is_compiled: bool | None = None
         self._threads: int = evaluator.threads or count_cores()
         self._lock = threading.Lock()
         self._rules = RuleChecker(evaluator.base, evaluator.market)
@@ -49,7 +48,7 @@ class RulePortfolios:
         yield from self._score_part(parts[0], sets, self._threads, wanted)  # may compile
         if len(parts) == 1:
             return
-        n_threads = min(self._threads, len(parts) - 1) if self.is_compiled else 1
+        n_threads = min(self._threads, len(parts) - 1)
         inner = self._threads // n_threads
 
         def score_part(places: IntArray, _: Callable[[], bool]) -> list[BlockOutcome]:
@@ -69,8 +68,7 @@ class RulePortfolios:
         except (ParameterError, PolicyError):  # the runs of these sets give the reason
             return [BlockOutcome(places, BlockFault())]
         runner.threads = threads
-        found = [*runner.score(some, **wanted)]
-        self.is_compiled = runner.is_compiled
+        found = runner.score(some, **wanted)
         return [each._replace(places=places[each.places]) for each in found]
 
     def check_causal(self, sets: Sets, first: int = 0, stop: int | None = None) -> None:
@@ -86,7 +84,7 @@ class RulePortfolios:
         with self._lock:
             if rule not in self._runners:
                 runner = self._make_runner(rule)
-                runner.is_compiled, runner._checkers = self.is_compiled, self._first._checkers
+                runner._checkers = self._first._checkers
                 self._runners[rule] = runner
             self._runners.move_to_end(rule)
             while len(self._runners) > max(KEPT, self._threads):
