@@ -90,7 +90,9 @@ def write_mark(mark: Path) -> None:
 
 
 def tell_of_compiling(seconds: int) -> None:
-    """Say on stderr that a run waits for the compiler."""
+    """Say on stderr that a run waits for the compiler, unless compiling is what was asked for."""
+    if REQUESTS.must_compile:
+        return
     text = (
         f"compiling the engine once on this machine, about {seconds} s; later runs take 1 s "
         "(backtest compile does it beforehand)"
