@@ -287,7 +287,7 @@ def test_a_later_block_has_the_accounts_of_its_own_sets(monkeypatch):
     monkeypatch.setattr(portfolio_runner, "score_block", lambda _, block, __: block)
     rows = np.array([1, 2, 3])
     like = panel.set_up(take_sets(sets, 0))
-    task = PortfolioTask(rows, take_sets(sets, rows), panel, False, True, like)
+    task = PortfolioTask(rows, take_sets(sets, rows), panel, False, like)
 
     block = score_lanes((), task, like, lambda: False)
 

@@ -98,13 +98,17 @@ class PortfolioPanel:
                 return self._pattern
         return set_up_like(self._pattern, venue, account, observed)
 
-    def begin(self, setup: Setup) -> tuple[AccountState, Deciders, Tally]:
+    def begin(
+        self, setup: Setup, *, is_compiled: bool = True
+    ) -> tuple[AccountState, Deciders, Tally]:
         state = start_account_state(
             setup.inputs, setup.account, self.first, has_overlay=self.overlay is not None
         )
         tally = start_tally(float(state.wallet[UNIT]), float(state.wallet[EQUITY]), self.first)
         width = setup.inputs.terms.rules.brackets.floors.shape[1]
         given = {"started": setup.inputs.started, "width": width}
+        if not is_compiled:
+            return state, make_deciders(setup.observed, self.markets, **given), tally
         n = len(self.markets)
         is_same = len({id(each.policy) for each in setup.observed[:n]}) == 1
         shown = setup.observed[:1] + setup.observed[n:] if is_same else setup.observed
