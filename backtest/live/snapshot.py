@@ -3,55 +3,103 @@
 from __future__ import annotations
 
 import json
-import math
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, fields
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NoReturn
+from typing import TYPE_CHECKING, Annotated, Any
 
 import pandas as pd
 
 from backtest.base import (
+    Choice,
+    Declaration,
+    Fault,
+    Flag,
+    FrozenTable,
     Number,
     ParameterError,
-    check_number,
+    Value,
     checked,
+    declared,
     describe_fault,
-    did_you_mean,
-    from_plain,
-    repr_plain,
-    to_nanoseconds,
-    to_plain,
+    read_time,
 )
 
 if TYPE_CHECKING:
+    from backtest.base import Faults
     from backtest.engine import Result
 
+SIGNED, NOT_NEGATIVE = Number(), Number(0.0)
+BARS = Number(0.0, may_be_infinite=True)
 MONEY = ("cash", "wallet", "equity")
-SIGNED = ("cash", "wallet", "equity", "quantity", "entry_value", "best_value", "margin", "overlay")
-ENDLESS = ("bars_since_liquidation", "bars_since_stop")
-TIMES = ("time", "started", "opened")
 
 
-@dataclass(frozen=True, kw_only=True)
-class HeldPosition:
-    quantity: float
-    entry: float | None = None
-    margin: float = 0.0
-    mode: str | None = None
-    best_price: float | None = None
-    opened: Any = None
-    bars_since_liquidation: float | None = None
-    bars_since_stop: float | None = None
-    overlay: float | None = None
-    halted: bool = False
-    venue_leverage: float | None = None
-    entry_value: float | None = None
-    best_value: float | None = None
+class Moment(Declaration):
+    kind = pd.Timestamp
+
+    def read(self, value: Any) -> pd.Timestamp | None:
+        return None if value is None else pd.Timestamp(read_time(value), tz="UTC")
 
 
-@dataclass(frozen=True, kw_only=True)
-class AccountSnapshot:
+@dataclass(frozen=True)
+class ByName(Declaration):
+    read_one: Callable[[str, Any], Any]
+
+    def read(self, value: Any) -> FrozenTable:
+        if not isinstance(value, Mapping):
+            raise Fault("must be a table by name")
+        return FrozenTable({str(name): self.read_one(str(name), x) for name, x in value.items()})
+
+
+class Snapshot(Value):
+    """A value with times, which are written as text."""
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return what is known as data."""
+        return {
+            name: each.isoformat() if isinstance(each, pd.Timestamp) else each
+            for name, each in super().to_dict().items()
+        }
+
+
+@declared(kw_only=True)
+class HeldPosition(Snapshot):
+    quantity: Annotated[float, SIGNED]
+    entry: Annotated[float | None, NOT_NEGATIVE] = None
+    margin: Annotated[float, SIGNED] = 0.0
+    mode: Annotated[str | None, Choice("cross", "isolated")] = None
+    best_price: Annotated[float | None, NOT_NEGATIVE] = None
+    opened: Annotated[Any, Moment()] = None
+    bars_since_liquidation: Annotated[float | None, BARS] = None
+    bars_since_stop: Annotated[float | None, BARS] = None
+    overlay: Annotated[float | None, SIGNED] = None
+    halted: Annotated[bool, Flag()] = False
+    venue_leverage: Annotated[float | None, NOT_NEGATIVE] = None
+    entry_value: Annotated[float | None, SIGNED] = None
+    best_value: Annotated[float | None, SIGNED] = None
+
+    def faults(self) -> Faults:
+        """Yield what an open position lacks."""
+        if self.entry_value is not None:
+            return
+        if self.quantity != 0.0 and self.entry is None:
+            yield "entry", "must be the average entry price of an open position"
+        if self.entry is not None and not self.entry > 0.0:
+            yield "entry", "must be over 0"
+
+
+def read_position(name: str, given: Any) -> HeldPosition:
+    if isinstance(given, HeldPosition):
+        return given
+    return HeldPosition.from_dict(given, where=f"positions.{name}")
+
+
+def read_amount(name: str, given: Any) -> float:
+    return float(SIGNED.check(f"collateral.{name}", given))
+
+
+@declared(kw_only=True)
+class AccountSnapshot(Snapshot):
     """What an account owns at one moment: the state that :func:`backtest.decide` starts from.
 
     Exactly one of ``cash``, ``wallet`` and ``equity`` is given. All money is in the settlement
@@ -106,52 +154,39 @@ class AccountSnapshot:
     0.5
     """
 
-    cash: float | None = None
-    wallet: float | None = None
-    equity: float | None = None
-    positions: Mapping[str, HeldPosition] = field(default_factory=dict)
-    time: Any = None
-    reserve: float | None = None
-    peak_equity: float | None = None
-    unit: float | None = None
-    unit_peak: float | None = None
-    highest_equity: float | None = None
-    paid_in: float | None = None
-    bars_since_liquidation: float | None = None
-    bars_since_stop: float | None = None
-    started: Any = None
-    overlay: float | None = None
-    collateral: Mapping[str, float] | None = None
-    halted: bool = False
-    traded_30d: float | None = None
+    cash: Annotated[float | None, SIGNED] = None
+    wallet: Annotated[float | None, SIGNED] = None
+    equity: Annotated[float | None, SIGNED] = None
+    positions: Annotated[Mapping[str, HeldPosition], ByName(read_position)] = FrozenTable({})
+    time: Annotated[Any, Moment()] = None
+    reserve: Annotated[float | None, NOT_NEGATIVE] = None
+    peak_equity: Annotated[float | None, NOT_NEGATIVE] = None
+    unit: Annotated[float | None, NOT_NEGATIVE] = None
+    unit_peak: Annotated[float | None, NOT_NEGATIVE] = None
+    highest_equity: Annotated[float | None, NOT_NEGATIVE] = None
+    paid_in: Annotated[float | None, NOT_NEGATIVE] = None
+    bars_since_liquidation: Annotated[float | None, BARS] = None
+    bars_since_stop: Annotated[float | None, BARS] = None
+    started: Annotated[Any, Moment()] = None
+    overlay: Annotated[float | None, SIGNED] = None
+    collateral: Annotated[Mapping[str, float] | None, ByName(read_amount)] = None
+    halted: Annotated[bool, Flag()] = False
+    traded_30d: Annotated[float | None, NOT_NEGATIVE] = None
 
-    def __post_init__(self) -> None:
-        read_times(self)
-        check_fields(self)
-        if not isinstance(self.positions, Mapping):
-            raise_kind("positions", "a mapping by instrument", self.positions)
-        held = {str(name): read_position(name, each) for name, each in self.positions.items()}
-        object.__setattr__(self, "positions", held)
-        if self.collateral is not None:
-            object.__setattr__(self, "collateral", read_amounts(self.collateral))
-        check_money(self)
-
-    # --------------------------------------------------------------------------- files
-
-    def to_dict(self) -> dict[str, Any]:
-        """Return the snapshot as data; fields that are not known are left out."""
-        found = {each.name: getattr(self, each.name) for each in fields(self)}
-        found |= {name: stamp.isoformat() for name in ("time", "started") if (stamp := found[name])}
-        found["positions"] = {name: drop_none(write_held(x)) for name, x in self.positions.items()}
-        plain: dict[str, Any] = to_plain(drop_none(found))
-        return plain
-
-    @classmethod
-    @checked
-    def from_dict(cls, data: Mapping[str, Any]) -> AccountSnapshot:
-        """Return the snapshot that :meth:`to_dict` wrote."""
-        check_names(data, [each.name for each in fields(cls)])
-        return cls(**from_plain(dict(data)))
+    def faults(self) -> Faults:
+        """Yield what contradicts itself: the money, or the unit and its peak."""
+        given = [name for name in MONEY if getattr(self, name) is not None]
+        if not given:
+            yield (
+                "equity",
+                "must be given (with unrealized profit), or wallet (without it) or cash",
+            )
+        if given[1:]:
+            yield given[1], f"must be left out beside {given[0]}"
+        if (self.unit is None) != (self.unit_peak is None):
+            yield "unit", "must be given together with unit_peak"
+        elif self.unit is not None and self.unit > (self.unit_peak or 0.0):
+            yield "unit", f"must be at most unit_peak, {self.unit_peak:g}"
 
     @classmethod
     @checked
@@ -164,7 +199,7 @@ class AccountSnapshot:
             raise ParameterError(
                 f"a snapshot must be a readable JSON file, got {describe_fault(error)} ({file})"
             ) from error
-        return cls.from_dict(data)
+        return cls.from_dict(data, where=file.name)
 
     # --------------------------------------------------------------------------- sources
 
@@ -210,88 +245,3 @@ class AccountSnapshot:
         from backtest.live.snapshot_of_run import read_ccxt  # noqa: PLC0415 - only there
 
         return cls(**(read_ccxt(balance, positions, currency, total, names or {}) | known))
-
-
-def drop_none(values: Mapping[str, Any]) -> dict[str, Any]:
-    return {name: value for name, value in values.items() if value is not None}
-
-
-def write_held(held: HeldPosition) -> dict[str, Any]:
-    opened = None if held.opened is None else held.opened.isoformat()
-    return {**vars(held), "opened": opened}
-
-
-def read_position(name: object, given: Any) -> HeldPosition:
-    place = f"positions.{name}."
-    if isinstance(given, Mapping):
-        check_names(given, [each.name for each in fields(HeldPosition)], place)
-        if given.get("quantity") is None:
-            raise_kind(f"{place}quantity", "the signed contracts", None)
-        given = HeldPosition(**given)
-    if not isinstance(given, HeldPosition):
-        raise_kind(place[:-1], "a mapping with quantity and entry", given)
-    if given.mode not in (None, "cross", "isolated"):
-        raise_kind(f"{place}mode", "'cross' or 'isolated'", given.mode)
-    read_times(given)
-    check_fields(given, place)
-    if given.quantity != 0.0 and given.entry is None and given.entry_value is None:
-        raise_kind(f"{place}entry", "the average entry price of an open position", None)
-    if given.entry is not None and given.entry_value is None and not given.entry > 0.0:
-        raise_kind(f"{place}entry", "over 0", given.entry)
-    return given
-
-
-def read_amounts(given: Any) -> dict[str, float]:
-    if not isinstance(given, Mapping):
-        raise_kind("collateral", "a mapping of amounts by name", given)
-    return {str(n): float(check_number(f"collateral.{n}", x)) for n, x in given.items()}
-
-
-def read_times(record: Any) -> None:
-    for name in TIMES:
-        if getattr(record, name, None) is not None:
-            stamp = to_nanoseconds(getattr(record, name))
-            object.__setattr__(record, name, pd.Timestamp(stamp, tz="UTC"))
-
-
-def check_fields(record: Any, place: str = "") -> None:
-    for each in fields(record):
-        value = getattr(record, each.name)
-        if each.name == "halted":
-            if not isinstance(value, bool):
-                raise_kind(f"{place}halted", "true or false", value)
-            continue
-        if value is None or each.name in ("positions", "collateral", "mode", *TIMES):
-            continue
-        if isinstance(value, str) and value in ("inf", "nan"):
-            value = float(value)
-        least = -math.inf if each.name in SIGNED else 0.0
-        kind = Number(least, may_be_infinite=each.name in ENDLESS)
-        checked = kind.check(f"{place}{each.name}", value)
-        object.__setattr__(record, each.name, float(checked))
-
-
-def check_names(given: Mapping[str, Any], known: Sequence[str], place: str = "") -> None:
-    for name in given:
-        if name not in known:
-            raise ParameterError(
-                f"{place}{name} is not a field of a snapshot{did_you_mean(name, known)}"
-            )
-
-
-def check_money(snapshot: AccountSnapshot) -> None:
-    given = [name for name in MONEY if getattr(snapshot, name) is not None]
-    if len(given) != 1:
-        raise ParameterError(
-            "a snapshot has exactly one of cash, wallet (without unrealized profit) and equity "
-            f"(with it), got {' and '.join(given) or 'none'}"
-        )
-    if (snapshot.unit is None) != (snapshot.unit_peak is None):
-        raise_kind("unit", "given together with unit_peak", snapshot.unit)
-    highest = snapshot.unit_peak or 0.0
-    if snapshot.unit is not None and not 0.0 <= snapshot.unit <= highest:
-        raise_kind("unit", f"over 0 and at most unit_peak, {snapshot.unit_peak:g}", snapshot.unit)
-
-
-def raise_kind(name: str, rule: str, value: object) -> NoReturn:
-    raise ParameterError(f"{name} must be {rule}, got {repr_plain(value)}")
