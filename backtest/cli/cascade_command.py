@@ -103,10 +103,7 @@ def cascade(  # noqa: PLR0913 - one per flag
 
 def build_single_experiment(draft: Draft) -> Experiment:
     experiment = build_experiment(draft)
-    unwrap_market(
-        experiment.market,
-        problem="a cascade takes one market",
-    )
+    unwrap_market(experiment.market, "a cascade takes one market")
     if "overlay" in experiment.terms:
         raise ParameterError("a cascade is about one position, got an overlay")
     return experiment

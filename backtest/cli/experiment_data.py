@@ -81,7 +81,6 @@ def load_data(draft: Draft, span: DataSpan | None = None) -> Market | Markets:
         market,
         run.entries.get("decide"),
         None if detail is None else run.folder / detail,
-        call="[run]",
     )
     return found
 

@@ -139,7 +139,7 @@ def compare(  # noqa: PLR0913 - keywords, each with a default that is said
     -inf and ranks below all that were not ruined, without a test: returns after the ruin carry no
     information, and resampling one history cannot estimate how likely ruin was.
     """
-    market = with_clock(market, decide, detail, call="bt.compare")
+    market = with_clock(market, decide, detail)
     is_separate, market = read_accounts(accounts, market, venue)
     named = name_entries(policies)
     if is_separate:

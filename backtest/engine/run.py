@@ -158,7 +158,7 @@ def run(  # noqa: PLR0913 - the terms of a run, by name
     AccountingError
         If the books do not balance at some bar.
     """
-    market = with_clock(market, decide, detail, call="bt.run")
+    market = with_clock(market, decide, detail)
     market = schedule_options(market, option_quantities)
     set_single(True)
     setup = set_up_run(

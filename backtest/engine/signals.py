@@ -81,8 +81,8 @@ def from_series(
     """
     market = unwrap_market(
         market,
-        problem="a signal of this kind is of one market",
-        cure="call it for each, markets[name], or use from_frame or from_function",
+        "a signal of this kind is of one market (call it for each, markets[name], or use "
+        "from_frame or from_function)",
     )
     stamps, values = checks.read_stamps(series), checks.read_numbers(series)
     if carry:

@@ -114,7 +114,7 @@ def decide(  # noqa: PLR0913 - the terms of a decision, by name
     PolicyError
         If the policy raises, looks ahead, or returns a negative number or the wrong type.
     """
-    market = with_clock(market, decide, None, call="bt.decide")
+    market = with_clock(market, decide, None)
     set_single(True)
     setup = set_up_run(market, policy, venue=venue, account=account, signal=signal, overlay=overlay)
     refuse_options(market, "the next order of an account")

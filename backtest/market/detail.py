@@ -34,7 +34,7 @@ SAME, MOST = 1e-6, 0.01
 SPANS_TOLD = 5
 
 
-def with_clock(market: Any, decide: str | None, detail: Any, *, call: str = "") -> Any:  # noqa: ARG001
+def with_clock(market: Any, decide: str | None, detail: Any) -> Any:
     if decide is None and detail is None:
         return market
     market = as_given(as_markets(market), market)

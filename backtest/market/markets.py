@@ -354,7 +354,7 @@ class Markets(PanelData):
         return rebuild(kept, self.currency, self.source + step, self._lasts, self.listing)
 
 
-def as_markets(market: Market | Mapping[str, Market], *, where: str = "") -> Markets:  # noqa: ARG001
+def as_markets(market: Market | Mapping[str, Market]) -> Markets:
     if isinstance(market, Mapping):
         return market if isinstance(market, Markets) else Markets(market)
     if not isinstance(market, Market):
@@ -364,14 +364,11 @@ def as_markets(market: Market | Mapping[str, Market], *, where: str = "") -> Mar
 
 def unwrap_market(
     market: Market | Markets,
-    *,
-    where: str = "",  # noqa: ARG001
-    problem: str = "one market is needed",
-    cure: str = "choose one: markets['NAME']",
+    problem: str = "one market is needed, markets['NAME']",
 ) -> Market:
     markets = as_markets(market)
     if len(markets) > 1:
-        raise ParameterError(f"{problem}, got {', '.join(markets.names)}; {cure}")
+        raise ParameterError(f"{problem}, got {', '.join(markets.names)}")
     return next(iter(markets.values()))
 
 

@@ -168,7 +168,7 @@ def _list_both(values: Mapping[str, str]) -> str:
     return " and ".join(f"{value} for {name!r}" for name, value in (first, other))
 
 
-def require_panel(markets: object, *, where: str = "") -> None:  # noqa: ARG001
+def require_panel(markets: object) -> None:
     if not isinstance(markets, PanelData):
         raise ParameterError(
             f"markets must be a Markets, got {type(markets).__name__}; "

@@ -37,7 +37,6 @@ def read_weights(
     signal: Weights,
     markets: PanelData,
     *,
-    where: str = "",  # noqa: ARG001
     first: int = 0,
     argument: str = "signal",
 ) -> FloatArray:

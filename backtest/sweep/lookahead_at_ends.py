@@ -101,7 +101,7 @@ def check_markets(
 ) -> None:
     build = partial(build_policy, base, settings)
     markets = find_clock(markets).seen
-    weights = read_weights(signal, markets, where="bt.sweep", first=0)
+    weights = read_weights(signal, markets, first=0)
     for k, name in enumerate(markets.names):
         first, stop = (int(each) for each in markets.spans[k])
         market = markets[name].with_signal(np.clip(weights[k, first:stop], -1.0, 1.0))

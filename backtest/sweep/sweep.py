@@ -157,7 +157,7 @@ def sweep(  # noqa: PLR0913 - keywords, each with a default that is said
     BacktestError
         If every set fails, with the reason of the first.
     """
-    market = with_clock(market, decide, detail, call="bt.sweep")
+    market = with_clock(market, decide, detail)
     is_separate, market = read_accounts(accounts, market, venue)
     Choice("all", "core").check("metrics", metrics)
     terms = (sampling, calendar)

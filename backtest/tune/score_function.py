@@ -74,7 +74,7 @@ def objective(  # noqa: PLR0913 - keywords, each with a default that is said
     PolicyError
         From the function, if the columns of the first set look ahead.
     """
-    market = with_clock(market, decide, detail, call="bt.objective")
+    market = with_clock(market, decide, detail)
     is_separate, market = read_accounts(accounts, market, venue)
     if not is_separate:
         market, signal = widen_market(

@@ -225,7 +225,7 @@ def tune(  # noqa: PLR0913 - keywords, each with a default that is said
     PolicyError
         If every set of a batch fails.
     """
-    market = with_clock(market, decide, detail, call="bt.tune")
+    market = with_clock(market, decide, detail)
     is_separate, market = read_accounts(accounts, market, venue)
     left_out = read_left_out(markets_left_out)
     if not is_separate:

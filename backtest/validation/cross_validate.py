@@ -170,7 +170,7 @@ def cross_validate(  # noqa: PLR0913 - keywords, each with a default that is sai
     here, so that nothing is purged: accounts end at their mark. Source: Lopez de Prado (2018),
     Advances in Financial Machine Learning, chapter 12.
     """
-    market = with_clock(market, decide, detail, call="bt.cross_validate")
+    market = with_clock(market, decide, detail)
     procedure = read_procedure("bt.cross_validate", locals())
     require_mean(procedure)
     check_spans(procedure)

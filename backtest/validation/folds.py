@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from backtest.base import Place, call_later, checked
+from backtest.base import call_later, checked
 from backtest.market import Market, Markets, as_markets
 from backtest.validation.fold_spans import (
     plan_spans,
@@ -85,7 +85,7 @@ def folds(
     >>> len(bt.folds(market, groups=6, test_groups=2))
     90
     """
-    as_markets(market, where=Place("market", of="bt.folds"))
+    as_markets(market)
     if groups is None:
         plan = read_plan(train, test, anchored=anchored, gap=gap)
         return Folds(tabulate_spans(market, plan_spans(market, plan)))

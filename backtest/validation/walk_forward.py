@@ -141,7 +141,7 @@ def walk_forward(  # noqa: PLR0913 - keywords, each with a default that is said
     before. The account's parameters change at the first close of each test span; until then the
     last decision of the earlier ones holds.
     """
-    market = with_clock(market, decide, detail, call="bt.walk_forward")
+    market = with_clock(market, decide, detail)
     procedure = read_procedure("bt.walk_forward", locals())
     market = procedure.terms.market
     if folds is None:

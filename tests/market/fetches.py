@@ -11,7 +11,7 @@ QUICK = RetryPolicy(attempts=4, first=0.001, longest=0.01, deadline=60.0, silenc
 
 
 def at(text: str) -> int:
-    return to_nanoseconds(text, where="test")
+    return to_nanoseconds(text)
 
 
 NOW = at("2024-03-20T15:00")

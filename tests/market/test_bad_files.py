@@ -47,6 +47,30 @@ def test_a_bad_folder_is_refused(tmp_path, make, words):
     check_refused(lambda: Market.load(tmp_path), words, DataError)
 
 
+CSV = good()["bars"].to_csv(index_label="time")
+
+
+def spoil(line: int, column: int, text: str) -> str:
+    """Return the bars with another cell; lines count from 1."""
+    lines = CSV.splitlines()
+    cells = lines[line - 1].split(",")
+    cells[column] = text
+    return "\n".join([*lines[: line - 1], ",".join(cells), *lines[line:], ""])
+
+
+@pytest.mark.parametrize(("text", "place"), [
+    (spoil(9, 0, "noon"), "(bars.csv, line 9)"),
+    ("# a comment\n" + spoil(4, 4, "abc"), "(bars.csv, line 5)"),
+    (spoil(4, 4, "abc").replace("\n", "\r\n"), "(bars.csv, line 4)"),
+    (spoil(4, 4, "abc") + "\n\n", "(bars.csv, line 4)"),
+    (spoil(6, 4, "30,5"), "bars.csv, line 6)"),
+    (spoil(4, 4, "abc").replace("\n", "\n\n", 1), "(bars.csv, row 2)"),
+])  # fmt: skip
+def test_the_line_of_the_file_is_named_where_it_is_known(tmp_path, text, place):
+    (tmp_path / "bars.csv").write_bytes(text.encode())
+    check_refused(lambda: Market.load(tmp_path), place, DataError)
+
+
 def test_a_pickle_is_never_opened(tmp_path):
     (tmp_path / "bars.pkl").write_bytes(pickle.dumps(good()["bars"]))
     check_refused(lambda: Market.load(tmp_path / "bars.pkl"), "got .pkl", DataError)

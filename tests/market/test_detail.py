@@ -85,7 +85,7 @@ def test_impact_reads_the_longer_bars_where_both_are_mixed(quarters):
 def test_columns_of_the_longer_bars_are_known_at_their_closes(quarters):
     """A column of an hour stands at its last quarter, and policies see it then."""
     hours = quarters.resample("1h").with_columns(iv=np.arange(240.0))
-    found = with_clock(hours, None, quarters, call="bt.run")
+    found = with_clock(hours, None, quarters)
     assert np.isnan(found.columns["iv"][:3]).all()
     assert found.columns["iv"][3:11].tolist() == [0, 0, 0, 0, 1, 1, 1, 1]
 
@@ -106,7 +106,7 @@ def test_the_detail_counts_where_it_differs_and_says_so(quarters):
     close[7] *= 1.0 + 2e-3 * (1 if hours.high[7] > close[7] * 1.003 else -1)
     near = bt.Market(**{**hours.fields(), "close": close}, source="near")
     with pytest.warns(UserWarning, match=r"1 of 240 bars differ.* 0\.002 at 2023-01-01 07:00"):
-        found = with_clock(near, None, quarters, call="bt.run")
+        found = with_clock(near, None, quarters)
     assert found.close[31] == quarters.close[31]
     far = bt.Market(**{**hours.fields(), "close": close * 1.02}, source="far")
     check_refused(lambda: run(far, detail=quarters), "differs by")

@@ -51,7 +51,7 @@ class PortfolioPanel:
         clock = find_clock(markets)
         seen, begun = clock.seen, clock.at(first)
         self.seen = seen
-        self.weights = read_weights(self.signal, seen, where="bt.run", first=begun)
+        self.weights = read_weights(self.signal, seen, first=begun)
         build = partial(build_policy, self.base, self.settings)
         self.columns = []
         for row, name, span in zip(self.weights, seen.names, seen.spans, strict=True):
