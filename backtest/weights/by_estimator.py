@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import copy
 import hashlib
-import math
 from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
-from backtest.base import FloatArray, ParameterError, PolicyError, Range, count_work
+from backtest.base import FloatArray, ParameterError, PolicyError, Whole, count_work
 from backtest.engine import compute_frame
 from backtest.engine.lookahead.causality_checker import USUAL
 from backtest.market import Markets, require_panel
@@ -75,21 +74,17 @@ def fitted(
     """
     require_panel(markets)
     if isinstance(estimator, type) or not callable(getattr(estimator, "fit", None)):
-        given = (
-            f"the class {estimator.__name__}" if isinstance(estimator, type) else repr(estimator)
-        )
         raise ParameterError(
-            f"estimator must be an object with fit, got {given:.80}; "
+            f"estimator must be an object with fit, got {estimator!r:.80}; "
             "skfolio.optimization.MeanRisk(), for example"
         )
-    Range(2, math.inf, "bars").check("window", window, whole=True)
-    Range(1, math.inf, "bars").check("every", every, whole=True)
+    window, every = Whole(2).check("window", window), Whole(1).check("every", every)
 
     reports = [progress]  # the parts of the check are not reported
 
     def fit_and_report(seen: Markets) -> FloatArray:
         report = reports.pop() if reports else None
-        return _fit_all(seen, estimator, int(window), int(every), report)
+        return _fit_all(seen, estimator, window, every, report)
 
     fit_and_report.__name__ = type(estimator).__name__
     return compute_frame(markets, fit_and_report, plan=PLAN)

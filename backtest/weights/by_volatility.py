@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import pandas as pd
 
-from backtest.base import FloatArray, ParameterError, Range, format_time
+from backtest.base import FloatArray, ParameterError, Range, Whole, format_time
 from backtest.engine import compute_frame
 from backtest.engine.lookahead.causality_checker import USUAL
 from backtest.market import Markets, read_weights, require_panel, weights_to_frame
@@ -106,14 +106,13 @@ def inverse_volatility(
 
 
 def read_memory(half_life: Any, window: Any, every: Any) -> Memory:
-    Range(1, math.inf, "bars").check("every", every, whole=True)
+    Whole(1).check("every", every)
     if half_life is not None and window is not None:
         raise ParameterError(
             f"half_life and window exclude each other, got {half_life!r} and {window!r}"
         )
     if window is not None:
-        Range(2, math.inf, "bars").check("window", window, whole=True)
-        return Memory(None, int(window))
+        return Memory(None, Whole(2).check("window", window))
     half_life = HALF_LIFE if half_life is None else half_life
     Range(0.5, 1e9, "bars").check("half_life", half_life)
     return Memory(float(half_life), None)

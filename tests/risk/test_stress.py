@@ -201,12 +201,6 @@ def test_a_default_of_the_venue_takes_its_share_of_the_equity_there():
     assert not table["liquidated"].any()
 
 
-@pytest.mark.parametrize("share", [-0.1, 1.1, math.nan])
-def test_the_share_that_a_default_takes_is_a_fraction(share):
-    with pytest.raises(bt.ParameterError, match="venue_default"):
-        bt.Scenario("default", venue_default=share)
-
-
 def test_a_bridge_without_volatility_is_a_line_and_a_seed_repeats():
     result = held(5.0)
     line = bt.Scenario("line", price=-0.1, over="6h")

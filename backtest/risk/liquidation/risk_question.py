@@ -12,6 +12,7 @@ from backtest.base import (
     IntArray,
     Number,
     ParameterError,
+    Whole,
     format_duration,
     parse_duration,
     repr_plain,
@@ -45,8 +46,7 @@ def read_question(
     chosen = METHODS.check("method", method)
     level = Number(0.0, 1.0, open_low=True, open_high=True)
     sure = level.check("confidence", confidence)
-    if isinstance(threads, bool) or not isinstance(threads, int) or threads < 1:
-        raise ParameterError(f"threads must be a whole number of at least 1, got {threads!r}")
+    threads = Whole(1).check("threads", threads)
     names = read_horizons(paths, horizons)
     bars = np.array([count_bars(paths, name) for name in names], dtype=np.int64)
     return Question(names, bars - 1, sure, chosen, threads, progress)
