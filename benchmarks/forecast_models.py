@@ -62,7 +62,7 @@ def load_coins(folders: list[str], between: tuple[str, str]) -> list[bt.Market]:
         try:
             whole = bt.Market.load(folder, instrument=coin, **gaps)
         except bt.BacktestError as error:  # a folder may hold some of them only
-            errors.append(f"{folder}, {coin}: {error.problem}")
+            errors.append(f"{folder}, {coin}: {error}")
             continue
         first = pd.Timestamp(between[0], tz="UTC") - pd.Timedelta(days=366)
         last = min(pd.Timestamp(between[1], tz="UTC") + pd.Timedelta(days=31), whole.times[-1])

@@ -126,7 +126,7 @@ def tune(terms: Terms, policy: bt.Policy) -> list[dict[str, Any]]:
             train=terms.train, test=terms.test, trials=terms.trials, robust=False,
         )  # fmt: skip
     except bt.ParameterError as error:
-        if "none of" not in error.problem:
+        if "none of" not in str(error):
             raise
         return []
     found: list[dict[str, Any]] = done.folds[list(space)].to_dict("records")
@@ -182,7 +182,7 @@ def list_rows(
             try:
                 walked = walk(terms, Times(policy, turns=risk))
             except bt.DataError as error:
-                sys.stderr.write(f"{name} is left out: {error.problem}\n")
+                sys.stderr.write(f"{name} is left out: {error}\n")
                 continue
             if name == BASELINE:
                 volatility = walked.result.metrics["volatility"]
