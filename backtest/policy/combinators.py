@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
+import copy
 import dataclasses
 import functools
 import itertools
 import math
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from types import FunctionType
 from typing import Annotated, Any, ClassVar
 
-from backtest.base import Choice, ParameterError, PolicyError, Range, checked
+from backtest.base import ParameterError, PolicyError, checked
 from backtest.policy.combined_parts import (
     CombinedPart,
     find_flat_names,
@@ -65,7 +66,9 @@ class Combinator(Policy):
         def __init__(self: Combinator, *given: object, **settings: object) -> None:  # noqa: N807 - it is the method
             policies, rest = split_policies(given)
             named = dict(name_settings(type(self), policies, rest))
-            check_doubles(type(self), named, settings)
+            for name in named.keys() & settings.keys():
+                both = f"{named[name]!r} and {settings[name]!r}"
+                raise ParameterError(f"{type(self).__name__}: {name} was given twice, {both}")
             build(self, **named, **settings)
 
         __init__.__wrapped__ = build  # type: ignore[attr-defined]
@@ -239,15 +242,6 @@ def name_settings(
     yield from zip(own, rest, strict=False)
 
 
-def check_doubles(
-    cls: type[Combinator], named: Mapping[str, object], settings: Mapping[str, object]
-) -> None:
-    for name in settings:
-        if name in named:
-            both = f"{named[name]!r} and {settings[name]!r}"
-            raise ParameterError(f"{cls.__name__}: {name} was given twice, {both}")
-
-
 @functools.cache
 def make_combined_class(
     cls: type[Combinator], policies: tuple[type[Policy], ...]
@@ -303,9 +297,6 @@ def annotate(parameter: Parameter, name: str) -> Any:
     if space is None:
         return parameter.kind
     if space.when is not None:
-        when = (f"{name}_{space.when[0]}", space.when[1])
-        if isinstance(space, Choice):
-            space = Choice(*space.options, unit=space.unit, when=when)
-        else:
-            space = Range(space.low, space.high, space.unit, log=space.log, when=when)
+        space = copy.copy(space)
+        object.__setattr__(space, "when", (f"{name}_{space.when[0]}", space.when[1]))
     return Annotated[parameter.kind, space]

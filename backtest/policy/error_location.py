@@ -153,17 +153,18 @@ def find_codes(function: Callable[..., Any]) -> Iterator[CodeType]:
         yield inspect.unwrap(function).__code__
 
 
+# --------------------------------------------------------------------------- messages of numba
+
+
 def locate_numba_error(text: str, cls: type[Policy]) -> str:
-    codes = [(each.__qualname__, each.__code__) for each in written_formulas(cls)]
-    for place, number in re.findall(r'File "([^"]+)", line (\d+)', text):
-        file, line = Path(place).name, int(number)
-        near = [(name, code) for name, code in codes if Path(code.co_filename).name == file]
-        if near:
-            own = [name for name, code in near if contains_line(code, line)]
-            return ", ".join([*own[:1], file, f"line {line}"])
+    for path, line in re.findall(r'File "([^"]+)", line (\d+)', text):
+        for rule in written_formulas(cls):
+            lines = {each for *_, each in rule.__code__.co_lines()}
+            if int(line) in lines and Path(path).name == Path(rule.__code__.co_filename).name:
+                return f"{rule.__qualname__}, {Path(path).name}, line {line}"
     return ""
 
 
-def contains_line(code: CodeType, line: int) -> bool:
-    lines = [each for _, _, each in code.co_lines() if each is not None]
-    return min(lines) <= line <= max(lines)
+def explain_numba(line: str) -> str:
+    named = re.sub(r"<(?:built-in )?(?:function|method) ([\w.]+)[^>]*>", r"\1", line)
+    return re.sub(r"<[^>]*>", "", named).strip(" :")

@@ -4,15 +4,13 @@ from __future__ import annotations
 
 import dis
 from collections.abc import Sequence
-from types import CodeType, FunctionType
+from types import FunctionType
 from typing import Any
 
-from backtest.base import describe_function
 from backtest.policy.combinators import Combinator, combinator_of
 from backtest.policy.combined_parts import find_flat_names
 from backtest.policy.policy import Policy, formula_of, sets_margin
 
-BY_NAME = frozenset({"getattr", "vars", "settings"})
 ACCOUNT = 2
 """Place of the account among the arguments of a formula."""
 
@@ -32,30 +30,16 @@ def find_unread(policy: Policy) -> frozenset[str]:
 
 
 def find_read(rule: Any, policy: Policy) -> frozenset[str]:
-    code = describe_function(rule, {})
-    if not code.is_complete or code.names & BY_NAME or hands_on(rule.__code__, 0):
-        return frozenset(policy.settings())
-    return code.names
+    known, fields = frozenset(policy.settings()), find_fields(rule, 0)
+    return known if fields & {"*", "settings"} else fields & known
 
 
 def may_read_of_account(rule: Any, names: frozenset[str]) -> bool:
-    code = describe_function(rule, {})
-    is_known = code.is_complete and not code.names & {*BY_NAME, *names}
-    return not is_known or "*" in find_fields(rule, ACCOUNT)
-
-
-def hands_on(code: CodeType, place: int) -> bool:
-    me = code.co_varnames[place]
-    steps = list(dis.get_instructions(code))
-    for step, after in zip(steps, [*steps[1:], steps[-1]], strict=True):
-        names = step.argval if isinstance(step.argval, tuple) else (step.argval,)
-        is_alone = step.opname.startswith("LOAD_FAST") and step.argval == me
-        if me in names and not (is_alone and after.opname in ("LOAD_ATTR", "LOAD_METHOD")):
-            return True
-    return False
+    return bool(find_fields(rule, ACCOUNT) & {"*", *names})
 
 
 def find_fields(rule: Any, place: int) -> frozenset[str]:
+    """Return the fields that a formula reads of an argument, with ``*`` if it may read others."""
     code = rule.__code__
     name = code.co_varnames[place]
     steps = list(dis.get_instructions(code))

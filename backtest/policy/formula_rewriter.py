@@ -8,7 +8,7 @@ import inspect
 import textwrap
 import types
 from collections.abc import Iterator, Mapping
-from typing import Any, NamedTuple, cast
+from typing import Any, TypeAlias
 from weakref import WeakKeyDictionary
 
 import numpy as np
@@ -19,12 +19,10 @@ from backtest.base.formula_functions import REPLACEMENTS
 PREFIX = "_backtest_"
 
 
-class Rewritten(NamedTuple):
-    function: Any
-    references: tuple[tuple[str, int], ...]
+Identity: TypeAlias = "tuple[tuple[str, int], ...]"
 
-
-_known: WeakKeyDictionary[Any, Rewritten] = WeakKeyDictionary()
+_known: WeakKeyDictionary[Any, tuple[Any, Identity]] = WeakKeyDictionary()
+"""What functions became, None for themselves, and the identity of what they refer to."""
 
 
 def rewrite_formula(
@@ -34,8 +32,8 @@ def rewrite_formula(
         return function
     references, identity = find_references(function), identify(function, set())
     known = _known.get(function)
-    if known is not None and known.references == identity:
-        return function if known.function is None else cast("types.FunctionType", known.function)
+    if known is not None and known[1] == identity:
+        return known[0] or function
     helpers = {
         name: rewrite_formula(value, above | {function})
         for name, value in references.items()
@@ -44,11 +42,11 @@ def rewrite_formula(
     helpers = {name: each for name, each in helpers.items() if each is not references[name]}
     found = replace_code(function, helpers)
     if not above:
-        _known[function] = Rewritten(None if found is function else found, identity)
+        _known[function] = None if found is function else found, identity
     return found
 
 
-def identify(function: types.FunctionType, seen: set[int]) -> tuple[tuple[str, int], ...]:
+def identify(function: types.FunctionType, seen: set[int]) -> Identity:
     if id(function) in seen:
         return ()
     seen.add(id(function))
@@ -97,25 +95,19 @@ def parse_function(function: types.FunctionType) -> ast.FunctionDef | None:
     except (OSError, TypeError, SyntaxError):
         return None
     node = tree.body[0] if len(tree.body) == 1 else None
-    if not isinstance(node, ast.FunctionDef) or node.decorator_list or has_type_parameters(node):
+    if not isinstance(node, ast.FunctionDef) or node.decorator_list:
+        return None
+    if getattr(node, "type_params", ()):
         return None
     if any(isinstance(each, ast.Try | ast.TryStar) for each in ast.walk(node)):
         return None  # the functions of math raise, ours do not
     ast.increment_lineno(node, first - 1)
     node.returns, node.args.defaults = None, [ast.Constant(0) for _ in node.args.defaults]
     node.args.kw_defaults = [each and ast.Constant(0) for each in node.args.kw_defaults]
-    for each in list_arguments(node.args):
-        each.annotation = None
+    for each in ast.walk(node.args):
+        if isinstance(each, ast.arg):
+            each.annotation = None
     return node
-
-
-def has_type_parameters(node: ast.FunctionDef) -> bool:
-    return bool(getattr(node, "type_params", ()))
-
-
-def list_arguments(arguments: ast.arguments) -> Iterator[ast.arg]:
-    yield from (*arguments.posonlyargs, *arguments.args, *arguments.kwonlyargs)
-    yield from filter(None, (arguments.vararg, arguments.kwarg))
 
 
 def compile_inner(
@@ -130,11 +122,8 @@ def compile_inner(
     flags = function.__code__.co_flags & FUTURE_FLAGS
     code = compile(tree, function.__code__.co_filename, "exec", flags, dont_inherit=True)
     outer = next(each for each in code.co_consts if isinstance(each, types.CodeType))
-    return next(
-        each
-        for each in outer.co_consts
-        if isinstance(each, types.CodeType) and each.co_name == node.name
-    )
+    inner = (each for each in outer.co_consts if isinstance(each, types.CodeType))
+    return next(each for each in inner if each.co_name == node.name)
 
 
 FUTURE_FLAGS = 0x1FF0000

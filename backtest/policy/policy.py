@@ -38,7 +38,6 @@ from backtest.base import (
     did_you_mean,
     repr_plain,
 )
-from backtest.policy.common_mistakes import check_class
 from backtest.policy.formula_rewriter import rewrite_formula
 
 Columns: TypeAlias = Mapping[str, FloatArray]
@@ -50,6 +49,12 @@ TAKEN = frozenset((
     "parameters", "parts", "policies", "settings", "start", "summary", "takes", "title",
     "venue_leverage", "written",
 ))  # fmt: skip
+
+
+ARGUMENTS = {
+    "venue_leverage": ("self", "bar", "account"),
+    "option_orders": ("self", "bar", "account", "chain"),
+}
 
 
 class Bar:
@@ -163,6 +168,25 @@ class Policy(Viewable):
             f"a policy must define leverage, {type(self).__name__} does not; add "
             "def leverage(self, bar, account): return 1.0"
         )
+
+
+def check_class(cls: type) -> None:
+    if isinstance(vars(cls).get("__init__"), FunctionType):
+        raise PolicyError(
+            f"a policy must not define __init__, {cls.__name__} does; its parameters are fields of "
+            "the class: window: Annotated[int, bt.Range(1, 1000, 'bars')] = 24"
+        )
+    for name, known in ARGUMENTS.items():
+        rule = vars(cls).get(name)
+        if rule is None:
+            continue
+        given = tuple(inspect.signature(rule).parameters) if isinstance(rule, FunctionType) else ()
+        if len(given) != len(known):
+            found = f"({', '.join(given)})" if given else repr(rule)
+            raise PolicyError(
+                f"{cls.__name__}.{name} must be a plain method that takes ({', '.join(known)}), "
+                f"got {found}"
+            )
 
 
 def format_title(class_name: str) -> str:
