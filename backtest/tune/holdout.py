@@ -13,11 +13,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from backtest.base import (
-    Argument,
     DataError,
     ParameterError,
-    Phrase,
-    Place,
     parse_duration,
     to_plain,
     warn_caller,
@@ -46,16 +43,12 @@ def find_split(market: Market | Markets, holdout: str | float | None) -> int:
         split = n - round(n * share) if 0.0 <= share < 1.0 else -1
     elif isinstance(holdout, str):
         with contextlib.suppress(ParameterError):
-            begin = market.end - parse_duration(holdout, where=Place("holdout", of="bt.tune"))
+            begin = market.end - parse_duration(holdout)
             split = int(np.searchsorted(market.time, begin))
     if split != n and not LEAST_BARS <= split <= n - LEAST_BARS:
         raise ParameterError(
-            "a holdout must be a share or a duration that leaves bars to search on, "
-            f"got {holdout!r} of {n} bars",
-            where=Place("holdout", of="bt.tune"),
-            cure=Phrase(
-                "write {}, a duration such as 90d, or 0 for none", Argument("holdout", "25%")
-            ),
+            "holdout must be a share such as '25%', a duration such as '90d' or 0 for none, that "
+            f"leaves bars to search on, got {holdout!r} of {n} bars"
         )
     return split
 

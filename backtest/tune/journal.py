@@ -13,11 +13,9 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 
 from backtest.base import (
-    Argument,
     DataError,
     FloatArray,
     LockHeldError,
-    Phrase,
     from_plain,
     hash_file,
     hold_lock_file,
@@ -86,7 +84,7 @@ def name_batch(folder: Path, number: int) -> Path:
     return folder / f"{number:06d}.parquet"
 
 
-RESUME = Argument("resume", True)
+AGAIN = "then continue with resume=True: those trials are evaluated again"
 
 
 def count_batches(folder: Path) -> int:
@@ -94,13 +92,8 @@ def count_batches(folder: Path) -> int:
     for number, name in enumerate(names):
         if name != name_batch(folder, number).name:
             raise DataError(
-                f"batch {number:06d} of a study is missing, but {name} is there",
-                where=str(folder),
-                cure=Phrase(
-                    "restore it; or delete the files after it and continue with {}: "
-                    "those trials are evaluated again",
-                    RESUME,
-                ),
+                f"{folder}: batch {number:06d} of a study is missing, but {name} is there; restore "
+                f"it or delete the files after it, {AGAIN}"
             )
     return len(names)
 
@@ -129,14 +122,8 @@ def read_batch(path: Path, study: str, number: int) -> Batch:
     table, head = load_table(path)
     if (head.get("study"), head.get("number")) != (study, number):
         raise DataError(
-            f"a batch must be number {number} of study {study}, got number {head.get('number')} "
-            f"of study {head.get('study')}",
-            where=str(path),
-            cure=Phrase(
-                "restore the right file; or delete it and those after it and continue with "
-                "{}: those trials are evaluated again",
-                RESUME,
-            ),
+            f"{path}: must be batch {number} of study {study}, got {head.get('number')} of study "
+            f"{head.get('study')}; restore it or delete it and the files after it, {AGAIN}"
         )
     columns = {name: table.column(name).to_numpy() for name in table.column_names}
     scores = [columns[name] for name in columns if name.startswith("score:")]
@@ -161,13 +148,8 @@ def load_table(path: Path) -> tuple[pa.Table, dict[str, Any]]:
     except (pa.ArrowException, OSError, ValueError) as error:
         reason, _, _ = str(error).partition("\n")
         raise DataError(
-            f"a batch of trials is not a readable Parquet file: {reason}",
-            where=str(path),
-            cure=Phrase(
-                "restore it; or delete it and the files after it and continue with {}: "
-                "those trials are evaluated again, the ones before are kept",
-                RESUME,
-            ),
+            f"{path}: is not a readable Parquet file: {reason}; restore it or delete it and the "
+            f"files after it, {AGAIN}"
         ) from error
 
 
@@ -228,17 +210,9 @@ def write_study_file(path: Path, content: bytes) -> None:
 
 
 def cannot_write(path: Path, error: OSError) -> DataError:
-    cure = (
-        "free some space or make the folder writable, then use resume=True; the trials in "
-        "the folder are kept. Or choose another store"
-    )
-    if isinstance(error, FileExistsError | NotADirectoryError):
-        cure = "a file is in the way: move it, or choose another store"
-    return DataError(
-        f"cannot write the study: {error.strerror or error}",
-        where=str(path),
-        cure=cure,
-    )
+    is_blocked = isinstance(error, FileExistsError | NotADirectoryError)
+    cure = "a file is in the way" if is_blocked else "resume=True continues with the trials so far"
+    return DataError(f"{path}: cannot write the study: {error.strerror or error}; {cure}")
 
 
 def write_json(path: Path, data: Mapping[str, Any]) -> None:
@@ -247,22 +221,15 @@ def write_json(path: Path, data: Mapping[str, Any]) -> None:
 
 
 def read_json(path: Path) -> dict[str, Any]:
-    cure = "give the folder of a study (Study.folder), or restore the file"
     try:
         data = parse_json(read_small(path), path)
     except OSError as error:
         raise DataError(
-            f"cannot read {path.name} of the study: {error.strerror or error}",
-            where=str(path),
-            cure=cure,
+            f"{path}: cannot read the study, {error.strerror or error}; give Study.folder"
         ) from error
     found = data.get("format") if isinstance(data, dict) else type(data).__name__
     if found != FORMAT:
-        raise DataError(
-            f"the format of a study must be {FORMAT}, got {found!r}",
-            where=str(path),
-            cure="use the version that wrote it, or choose another store",
-        )
+        raise DataError(f"{path}: the format of a study must be {FORMAT}, got {found!r}")
     plain: dict[str, Any] = from_plain(data)
     return plain
 
@@ -303,9 +270,8 @@ def hold_lock(folder: Path) -> Iterator[None]:
             stack.enter_context(hold_lock_file(folder / LOCK))
         except LockHeldError as error:
             raise DataError(
-                f"another process ({error.holder}) is already running this study",
-                where=str(folder),
-                cure="wait for it to end, or end it; another seed is another study",
+                f"{folder}: another process ({error.holder}) is already running this study; "
+                "another seed is another study"
             ) from error
         except OSError as error:
             raise cannot_write(folder / LOCK, error) from error

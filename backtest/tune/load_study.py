@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from backtest.account import Account
-from backtest.base import Argument, DataError, ParameterError, Phrase
+from backtest.base import DataError, ParameterError
 from backtest.engine import end_expired, hash_source, read_named
 from backtest.sweep import BaseTerms, choose_evaluator, names_signal, resolve_signals
 from backtest.sweep.pooling import POOLS
@@ -49,13 +49,8 @@ def load_outcome(folder: Path) -> StudyOutcome | None:
     outcome = read_json(folder / OUTCOME)
     for name, what in find_broken(folder, outcome):
         raise DataError(
-            f"a finished study must keep its files, got {name} {what}",
-            where=str(folder / name),
-            cure=Phrase(
-                "restore it; or delete {} and continue with {}: complete trials are kept",
-                f"{OUTCOME}",
-                Argument("resume", True),
-            ),
+            f"{folder / name}: a finished study must keep its files, this one is {what}; restore "
+            f"it, or delete {OUTCOME} and continue with resume=True: complete trials are kept"
         )
     return StudyOutcome.from_dict(outcome)
 
@@ -87,10 +82,8 @@ def rebuild_bench(
     differing = [name for name, (now, before) in pairs.items() if now != before]
     if differing:
         raise ParameterError(
-            "a study must be loaded with what it was made with, got another "
-            + ", another ".join(differing),
-            where="Study.load",
-            cure="give those it was made with, or none of them for its tables only",
+            "a study must be loaded with what it was made with or for its tables only, got another "
+            + ", another ".join(differing)
         )
     lasting = named if has_rule(facts) else whole.keep_signals()
     whole = make(market, base.policy, signal=lasting, **terms)
@@ -101,9 +94,8 @@ def read_stored_pool(facts: Mapping[str, Any]) -> str:
     pool = str(facts.get("pool", POOLS[0]))
     if pool not in POOLS:
         raise ParameterError(
-            f"sets of a stored study can be run again if its pool has a name, got {pool}",
-            where="Study.load",
-            cure="load it without market and policy, for its tables",
+            f"sets of a stored study can be run again if its pool has a name, got {pool}; load it "
+            "without market and policy, for its tables"
         )
     return pool
 
@@ -138,8 +130,5 @@ def check_prices(facts: Mapping[str, Any]) -> None:
     if held:
         raise ParameterError(
             f"sets of a stored study need the prices of the collateral {', '.join(held)}, which it "
-            "does not hold",
-            where="Study.load",
-            cure="load it without market and policy for its tables, and run its best set with "
-            "bt.run",
+            "does not hold; load it without market and policy, for its tables"
         )

@@ -193,7 +193,7 @@ def is_natural(setting: Setting, dimension: Dimension, bound: float) -> bool:
     step = 1.0 if dimension.kind == "int" else 1e-9 * max(1.0, abs(bound))
     beyond = bound - step if bound == dimension.low else bound + step
     try:
-        setting.check(setting.name, beyond, where=setting.name)
+        setting.check(setting.name, beyond)
     except BacktestError:
         return True
     return False

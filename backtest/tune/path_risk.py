@@ -19,7 +19,6 @@ if TYPE_CHECKING:
     from backtest.risk import Paths
     from backtest.sweep import Evaluator, Sets
 
-WHERE = "bt.tune"
 Found = dict[str, float] | str
 
 

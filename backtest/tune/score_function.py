@@ -6,7 +6,7 @@ import warnings
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
-from backtest.base import ParameterError, Place, VenueDateWarning, repr_plain
+from backtest.base import ParameterError, VenueDateWarning, repr_plain
 from backtest.engine import (
     SignalRule,
     check_terms,
@@ -86,9 +86,8 @@ def objective(  # noqa: PLR0913 - keywords, each with a default that is said
     goal = Goal(read_objectives(objective), read_constraints(constraints))
     if len(goal.objectives) != 1:
         raise ParameterError(
-            f"a function has one objective, got {len(goal.objectives)}",
-            where=Place("objective", of="bt.objective"),
-            cure="combine them with weights: {'sharpe': 1.0, 'turnover': -0.01}",
+            f"objective must be one, {{'sharpe': 1.0, 'turnover': -0.01}} for example, "
+            f"got {len(goal.objectives)}"
         )
     split = find_split(market, holdout)
     warn_of_unseen(market, split)
@@ -115,9 +114,7 @@ def objective(  # noqa: PLR0913 - keywords, each with a default that is said
         nonlocal is_checked
         if not isinstance(values, Mapping):
             raise ParameterError(
-                f"values must be a mapping of parameters, got {repr_plain(values):.60}",
-                where=Place("values", of="bt.objective"),
-                cure="write {'target': 0.4}, for example",
+                f"values must be a mapping of parameters, got {repr_plain(values):.60}"
             )
         columns = {name: [value] for name, value in {**(fix or {}), **values}.items()}
         sets = check_columns(evaluator.base, columns)

@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING, Any
 
 from backtest.base import (
     ParameterError,
-    Place,
     VenueDateWarning,
     checked_only,
     continue_making,
@@ -235,9 +234,7 @@ def tune(  # noqa: PLR0913 - keywords, each with a default that is said
         check_terms(end_expired(market, venue), policy, venue, account, sampling, calendar)
     if is_separate and paths is not None:
         raise ParameterError(
-            "paths are of one account, and separate accounts have one in each market",
-            where=Place(("accounts", "paths"), of="bt.tune"),
-            cure="leave paths out, or tune one market at a time",
+            "paths are of one account, and accounts='separate' has one in each market"
         )
     market = end_expired(market, venue)
     warn_of_market(market, venue)

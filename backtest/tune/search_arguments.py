@@ -6,12 +6,9 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, TypeAlias, get_args
 
 from backtest.base import (
-    Argument,
     Choice,
     Number,
     ParameterError,
-    Phrase,
-    Place,
     Whole,
     list_values,
 )
@@ -20,7 +17,7 @@ from backtest.measures import ObjectiveLike, RiskMeasure, read_aversion, read_ri
 from backtest.measures.measure_names import LARGEST
 from backtest.measures.path_measures import PATH
 from backtest.measures.run_measures import CORE
-from backtest.tune.path_risk import WHERE, PathRisk
+from backtest.tune.path_risk import PathRisk
 from backtest.tune.plateau import PLAIN, Robustness
 
 if TYPE_CHECKING:
@@ -43,18 +40,15 @@ def read_budget(trials: int | None, seconds: float | None) -> tuple[int | None, 
         return TRIALS, None
     number = None
     if trials is not None:
-        number = Whole(LEAST_TRIALS).check("trials", trials, where=Place("trials", of="bt.tune"))
+        number = Whole(LEAST_TRIALS).check("trials", trials)
     limit = None
     if seconds is not None:
-        limit = Number(0.0, open_low=True).check(
-            "seconds", seconds, where=Place("seconds", of="bt.tune")
-        )
+        limit = Number(0.0, open_low=True).check("seconds", seconds)
     return number, limit
 
 
 def read_left_out(markets: object) -> dict[str, int]:
-    where = Place("markets_left_out", of="bt.tune")
-    number = Whole(0).check("markets_left_out", markets, where=where)
+    number = Whole(0).check("markets_left_out", markets)
     return {"markets_left_out": number} if number else {}
 
 
@@ -62,19 +56,15 @@ def read_robustness(robust: object) -> Robustness:
     if isinstance(robust, Robustness):
         return robust
     if not isinstance(robust, bool):
-        raise ParameterError(
-            f"robust must be True, False or a Robustness, got {robust!r}",
-            where=Place("robust", of="bt.tune"),
-            cure="write robust=bt.Robustness(quantile=0.1), for example",
-        )
+        raise ParameterError(f"robust must be True, False or a bt.Robustness, got {robust!r}")
     return Robustness() if robust else PLAIN
 
 
 def check_choices(sampler: str, seed: int) -> None:
     from backtest.tune.samplers import SamplerName  # noqa: PLC0415 - they load SciPy and more
 
-    Choice(*get_args(SamplerName)).check("sampler", sampler, where=Place("sampler", of="bt.tune"))
-    Whole(0).check("seed", seed, where=Place("seed", of="bt.tune"))
+    Choice(*get_args(SamplerName)).check("sampler", sampler)
+    Whole(0).check("seed", seed)
 
 
 def list_objectives(objective: ObjectivesLike) -> list[Any]:
@@ -103,9 +93,8 @@ def choose_metrics(objective: ObjectivesLike, goal: Goal) -> Metrics:
     slow = sorted(names & set(PATH))
     if slow:
         raise ParameterError(
-            f"a search can use measures that need no path of an account, not {', '.join(slow)}",
-            where=Place(("objective", "constraints"), of="bt.tune"),
-            cure="use others, such as max_drawdown; study.replay().metrics has all of them",
+            "objective and constraints must be measures that need no path of an account, got "
+            f"{', '.join(slow)}; study.replay().metrics has all"
         )
     if by_aversion:
         return by_aversion
@@ -133,9 +122,8 @@ def read_path_risk(
     measures = tuple(each for each in map(read_risk_name, names) if each is not None)
     if not measures:
         raise ParameterError(
-            "with paths, an objective or a constraint must be measured on them, none is",
-            where=Place("paths", of=WHERE),
-            cure="write constraints={'p_liquidation_30d': '<= 0.01'}, or leave out the paths",
+            "with paths, an objective or a constraint must be measured on them, none is; "
+            "constraints={'p_liquidation_30d': '<= 0.01'} for example"
         )
     for each in measures:
         check_measure(paths, each)
@@ -157,18 +145,14 @@ def check_history(paths: Paths, market: Market | Markets) -> None:
     if found != wanted:
         raise ParameterError(
             f"paths must be of the market of the search, {', '.join(wanted)!r}, got paths of "
-            f"{', '.join(found)!r}",
-            where=Place("paths", of=WHERE),
-            cure="simulate paths of the market, or the markets, of the search",
+            f"{', '.join(found)!r}"
         )
 
 
 def check_use(validate: str | None) -> None:
     if validate is not None:
         raise ParameterError(
-            "a search with paths cannot be validated: the paths begin after the folds",
-            where=Place(("paths", "validate"), of=WHERE),
-            cure=Phrase("leave out {}", Argument("validate")),
+            "validate must be None for a search with paths, which begin after the folds"
         )
 
 
@@ -181,9 +165,7 @@ def check_measure(paths: Paths, measure: RiskMeasure) -> None:
     elif not measure.probability * paths.count >= LEAST_HITS or measure.probability >= 1.0:
         raise ParameterError(
             f"{measure.name} needs a probability under 1, and paths times it to be at least "
-            f"{LEAST_HITS}, got {measure.probability * paths.count:g}",
-            where=Place("paths", of=WHERE),
-            cure="simulate more paths",
+            f"{LEAST_HITS}, got {measure.probability * paths.count:g}; simulate more paths"
         )
 
 
@@ -192,9 +174,7 @@ def read_constant(signal: Any) -> Any:
         is_number = isinstance(each, int | float) and not isinstance(each, bool)
         if not is_number and signal is not None:
             raise ParameterError(
-                "with paths, the signal must be a number, or a table of one for each instrument: "
-                f"columns, frames and rules end with the data, got {each!r:.60}",
-                where=Place("signal", of=WHERE),
-                cure="give a number from -1 to 1, or {'BTCUSDT': 0.5, 'ETHUSDT': 0.5}",
+                "with paths, the signal must be a number or a table of one for each instrument, as "
+                f"columns, frames and rules end with the data, got {each!r:.60}"
             )
     return signal

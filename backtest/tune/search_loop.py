@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
-from backtest.base import FloatArray, Place, PolicyError
+from backtest.base import FloatArray, PolicyError
 from backtest.measures import pareto
 from backtest.sweep import count_sets, draw_cube
 from backtest.tune.journal import Batch
@@ -90,11 +90,7 @@ def run_sampler(
 
 def check_failures(batch: Batch) -> None:
     if len(batch.errors) >= FAILURES and all(batch.errors):
-        raise PolicyError(
-            f"every set failed, the first with: {batch.errors[0]}",
-            where=Place((), f"{len(batch.errors)} sets", of="bt.tune"),
-            cure="run one set alone with bt.run to see more; the failed ones are in the store",
-        )
+        raise PolicyError(f"all {len(batch.errors)} sets failed, the first with: {batch.errors[0]}")
 
 
 def search_directions(

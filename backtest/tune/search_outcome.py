@@ -189,7 +189,7 @@ def evaluate_holdout(
     try:
         metrics = measure_holdout(task.bench, values)
     except BacktestError as error:
-        return {}, [f"the best set cannot be run on the holdout: {error.problem}"]
+        return {}, [f"the best set cannot be run on the holdout: {error}"]
     columns = {name: np.array([value]) for name, value in metrics.items()}
     broken = [str(each) for each in task.goal.constraints if each.violation(columns)[0] > 0.0]
     return metrics, [f"on the holdout the best set breaks {text}" for text in broken]

@@ -55,9 +55,5 @@ def measure_holdout(bench: Bench, values: Mapping[str, Any]) -> dict[str, float]
     if not rows.done.all():
         raise KeyboardInterrupt
     if rows.errors[0]:
-        raise PolicyError(
-            f"a set failed on the holdout: {rows.errors[0]}",
-            where=f"holdout, {dict(values)}",
-            cure="run that set on the holdout to see more: bt.run(..., start=...)",
-        )
+        raise PolicyError(f"a set failed on the holdout, {dict(values)}: {rows.errors[0]}")
     return {name: float(column[0]) for name, column in rows.metrics.items()}

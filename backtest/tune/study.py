@@ -128,9 +128,8 @@ class Study(StudyRecord, Reportable):
     def _find_bench(self, what: str) -> Bench:
         if self.bench is None:
             raise ParameterError(
-                f"a study needs its market and policy for {what}, got a study loaded without them",
-                where="Study.load",
-                cure="load it with Study.load(folder, market=..., policy=...)",
+                f"{what} needs Study.load(folder, market=..., policy=...), the study was loaded "
+                "without them"
             )
         return self.bench
 
@@ -158,11 +157,7 @@ class Study(StudyRecord, Reportable):
         """
         bench = self._find_bench("a look at the holdout")
         if not bench.has_holdout:
-            raise ParameterError(
-                "a look needs a holdout, this study has none",
-                where="Study.look",
-                cure="tune with holdout='25%'",
-            )
+            raise ParameterError("a look needs a holdout, and this study has none")
         here = complete_set(bench, values)
         if self.folder is not None:
             record_look(self.folder.parent, self.facts, here)

@@ -10,12 +10,8 @@ from pathlib import Path
 from typing import Any
 
 from backtest.base import (
-    Argument,
     BacktestError,
-    Either,
     ParameterError,
-    Phrase,
-    Place,
     find_version,
     from_plain,
     name_callable,
@@ -32,8 +28,6 @@ ASIDE = ("id", "format", "source", "policy_module", "versions")
 
 LISTED = 8
 """Most differences that an error names."""
-
-NEW_STUDY = Either("pass resume=False", Phrase("leave out {}", Argument("resume")))
 
 
 def describe_study(
@@ -98,14 +92,7 @@ def name_folder(store: Path, facts: Mapping[str, Any]) -> Path:
 def check_resume(store: Path | None, facts: Mapping[str, Any], *, resume: bool) -> None:
     if store is None:
         if resume:
-            raise ParameterError(
-                "a study must have a store to be resumed, got store=None",
-                where=Place("resume", of="bt.tune"),
-                cure=Phrase(
-                    "pass the store that it was started in, {} for example",
-                    Argument("store", "results"),
-                ),
-            )
+            raise ParameterError("resume needs the store that the study was started in, got None")
         return
     folder = name_folder(store, facts)
     if (folder / STUDY).is_file():
@@ -114,14 +101,8 @@ def check_resume(store: Path | None, facts: Mapping[str, Any], *, resume: bool) 
             check_same(begun, facts, folder)
         else:
             raise ParameterError(
-                "this study was already started",
-                where=str(folder),
-                cure=Phrase(
-                    "pass {} to continue it, or load it: bt.Study.load({}); "
-                    "another seed is another study",
-                    Argument("resume", True),
-                    repr(str(folder)),
-                ),
+                f"{folder}: this study was already started; resume=True continues it, "
+                "bt.Study.load loads it, another seed is another study"
             )
     elif resume:
         raise describe_missing(store, facts)
@@ -143,11 +124,8 @@ def check_same(begun: Mapping[str, Any], facts: Mapping[str, Any], folder: Path)
 def describe_missing(store: Path, facts: Mapping[str, Any]) -> ParameterError:
     others = dict(find_studies(store, facts["policy"]["title"]))
     if not others:
-        return ParameterError(
-            f"there is no study of {facts['policy']['name']} to resume",
-            where=str(store),
-            cure=Phrase("{}, or give the store that it was started in", NEW_STUDY),
-        )
+        name = facts["policy"]["name"]
+        return ParameterError(f"{store}: there is no study of {name} to resume")
     gaps = {folder: list(find_differences(other, facts)) for folder, other in others.items()}
     nearest = min(gaps, key=lambda folder: len(gaps[folder]))
     return describe_differences(gaps[nearest], nearest)
@@ -156,10 +134,8 @@ def describe_missing(store: Path, facts: Mapping[str, Any]) -> ParameterError:
 def describe_differences(names: list[str], folder: Path) -> ParameterError:
     more = f"; and {len(names) - LISTED} more" if len(names) > LISTED else ""
     return ParameterError(
-        "a study must be resumed with the same data, policy source and settings; these differ: "
-        f"{'; '.join(names[:LISTED])}{more}",
-        where=str(folder),
-        cure=Phrase("give what it was started with, or {} for a new study", NEW_STUDY),
+        f"{folder}: a study must be resumed with the same data, policy source and settings; these "
+        f"differ: {'; '.join(names[:LISTED])}{more}; resume=False starts a new study"
     )
 
 

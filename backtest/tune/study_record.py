@@ -148,9 +148,8 @@ class StudyRecord:
         """
         if self.best_trial < 0:
             raise ParameterError(
-                f"a best set must keep the constraints, none of {self.trials:,} does",
-                where="Study.best_values",
-                cure="loosen the constraints, or search elsewhere: study.table says how far off",
+                f"a best set must keep the constraints, none of {self.trials:,} does; study.table "
+                "says how far off"
             )
         chosen: dict[str, Any] = take_sets(self._rows.sets, self.best_trial)
         plain = {name: v.item() if isinstance(v, np.generic) else v for name, v in chosen.items()}

@@ -7,7 +7,6 @@ from collections.abc import Callable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
 from backtest.base import (
-    Argument,
     format_number,
     format_paragraph,
     format_percent,
@@ -44,7 +43,7 @@ EVEN = 0.5
 NOT_RANKED = "the plain optimum: too few candidates to rank by neighbors"
 
 
-def write_summary(study: StudyRecord, resume: str = str(Argument("resume", True))) -> str:
+def write_summary(study: StudyRecord, resume: str = "resume=True") -> str:
     lead = [*format_paragraph("Verdict", write_verdict(study)), *describe_search(study, resume)]
     parts = [lead, list(describe_best(study))]
     if study.verdict is not None and study.best is not None:

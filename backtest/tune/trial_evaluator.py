@@ -143,10 +143,8 @@ class Examiner:
         batch = self.stored
         if batch is None or batch.stage != stage or not starts_with(sets, batch.sets):
             raise DataError(
-                "the stored sets are not those that the sampler proposes now: a library or the "
-                "sampler has changed since",
-                where=f"{self.journal.folder}, batch {self.journal.position - 1:06d}",
-                cure="resume with the versions in study.json, or start a new study",
+                f"{self.journal.folder}: batch {self.journal.position - 1:06d} does not hold the "
+                "sets that the sampler proposes now; resume with the versions in study.json"
             )
         self.stored = self.journal.read_next()
         self._add(batch)

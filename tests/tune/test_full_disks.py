@@ -3,6 +3,7 @@
 import contextlib
 import errno
 import os
+import re
 import tempfile
 from pathlib import Path
 
@@ -37,9 +38,8 @@ def test_a_full_disk_loses_no_finished_trial(tmp_path, monkeypatch, code, n):
     whole = seek(store=tmp_path / "whole")
     with monkeypatch.context() as patch:
         fail_after(patch, n, code)
-        with pytest.raises(DataError, match=os.strerror(code)) as caught:
+        with pytest.raises(DataError, match=f"{re.escape(os.strerror(code))}; resume=True"):
             seek(store=tmp_path / "full")
-    assert "resume=True" in caught.value.cure
     folder = find_folder(tmp_path / "full")
     assert not list((tmp_path / "full").rglob(f"{DRAFT_FILE}*"))
     assert is_same(whole, seek(store=tmp_path / "full", resume=folder is not None))
@@ -48,9 +48,8 @@ def test_a_full_disk_loses_no_finished_trial(tmp_path, monkeypatch, code, n):
 def test_a_store_that_cannot_be_a_folder_is_refused(tmp_path):
     (tmp_path / "file").write_text("", encoding="utf-8")
     for store in (tmp_path / "file", tmp_path / "file" / "store"):
-        with pytest.raises(DataError, match="cannot write the study") as caught:
+        with pytest.raises(DataError, match=r"cannot write the study: .*; a file is in the way"):
             seek(store=store)
-        assert caught.value.cure.startswith("a file is in the way")
 
 
 @contextlib.contextmanager
@@ -77,11 +76,9 @@ def test_a_read_only_folder_is_refused_and_can_be_loaded():
         whole, folder = damaged(Path(name))
         with without_rights(folder):
             assert Study.load(folder).trials == whole.trials
-            with pytest.raises(DataError, match="cannot write the study") as caught:
-                seek(store=Path(name), resume=True)
-            with pytest.raises(DataError, match="cannot write the study"):
-                seek(store=Path(name), seed=1)
-        assert "make the folder writable" in caught.value.cure
+            for more in ({"resume": True}, {"seed": 1}):
+                with pytest.raises(DataError, match="cannot write the study: Permission denied"):
+                    seek(store=Path(name), **more)
         assert is_same(whole, seek(store=Path(name), resume=True))
 
 

@@ -165,7 +165,7 @@ def test_less_risk_and_more_leverage_are_better():
     ({"paths": None}, "measured on simulated paths"),
     ({"constraints": {"p_liquidation_5h": "<= 0.01"}}, "horizons must lie"),
     ({"objective": "max_leverage_at_1pct"}, "at least 20"),
-    ({"validate": "walk-forward"}, "cannot be validated"),
+    ({"validate": "walk-forward"}, "validate must be None"),
 ])  # fmt: skip
 def test_what_cannot_be_measured_is_refused(settings, words):
     given = {"paths": fall(), "constraints": {"p_liquidation_4h": "<= 0.01"}, **settings}

@@ -388,9 +388,8 @@ def test_what_cannot_be_is_refused(change, message):
 
 def test_a_missing_package_names_the_extra(monkeypatch):
     monkeypatch.setitem(sys.modules, "cmaes", None)
-    with pytest.raises(ParameterError, match="cmaes") as caught:
+    with pytest.raises(ParameterError, match=r"pip install leverage-backtest\[cmaes\]"):
         make_sampler("cmaes", SQUARE, seed=0)
-    assert "pip install leverage-backtest[cmaes]" in caught.value.cure
 
 
 def test_a_process_is_asked_where_trials_are_few_too():

@@ -19,6 +19,7 @@ from backtest.base.json_values import to_plain
 from backtest.tune import Study, journal, search_loop
 from backtest.tune.journal import count_batches, name_batch
 from tests.fast_cases import every_nth
+from tests.refusals import check_refused
 from tests.tuning import MARKET, Hills, Mixed, seek, seek_slowly, stand_in
 
 pytestmark = pytest.mark.usefixtures("made_up")
@@ -202,10 +203,8 @@ def test_time_spent_before_counts(tmp_path, clock):
 
 def test_what_has_begun_is_not_begun_again(tmp_path):
     study = seek(store=tmp_path)
-    with pytest.raises(ParameterError, match="was already started") as caught:
-        seek(store=tmp_path)
-    assert "resume=True" in caught.value.cure
-    assert str(study.folder) in caught.value.where
+    words = f"{study.folder}: this study was already started; resume=True"
+    check_refused(lambda: seek(store=tmp_path), words, ParameterError)
 
 
 def make_other_hills() -> type[bt.Policy]:
@@ -239,16 +238,13 @@ def make_other_hills() -> type[bt.Policy]:
 def test_going_on_with_anything_else_says_what_differs(tmp_path, changes, named):
     seek(store=tmp_path)
     wanted = dict(changes)
-    with pytest.raises(ParameterError, match="these differ") as caught:
-        seek(wanted.pop("policy", Hills), store=tmp_path, resume=True, **wanted)
-    assert named in caught.value.problem
+    policy = wanted.pop("policy", Hills)
+    check_refused(lambda: seek(policy, store=tmp_path, resume=True, **wanted), named)
 
 
 def test_going_on_with_nothing_says_so(tmp_path):
-    with pytest.raises(ParameterError, match="there is no study of Hills to resume"):
-        seek(store=tmp_path, resume=True)
-    with pytest.raises(ParameterError, match="must have a store"):
-        seek(resume=True)
+    check_refused(lambda: seek(store=tmp_path, resume=True), "no study of Hills to resume")
+    check_refused(lambda: seek(resume=True), "resume needs the store")
     assert not list(tmp_path.iterdir())
 
 
@@ -285,56 +281,24 @@ def test_a_truncated_batch_is_named_and_costs_only_itself(tmp_path, keep):
     path.write_bytes(content[: int(keep * len(content)) if keep == 0.5 else keep])
     before = {k: name_batch(folder / "trials", k).read_bytes() for k in range(7)}
     for act in (lambda: Study.load(folder), lambda: seek(store=tmp_path, resume=True)):
-        with pytest.raises(DataError, match="not a readable Parquet file") as caught:
-            act()
-        assert caught.value.where == str(path)
-        assert "delete it and the files after it" in caught.value.cure
+        check_refused(act, f"{path}: is not a readable Parquet file", DataError)
+        check_refused(act, "delete it and the files after it", DataError)
     for later in sorted((folder / "trials").glob("*.parquet"))[7:]:
         later.unlink()
     assert is_same(whole, seek(store=tmp_path, resume=True))
     assert before == {k: name_batch(folder / "trials", k).read_bytes() for k in range(7)}
 
 
-def test_a_flipped_bit_is_found(tmp_path):
-    _, folder = damaged(tmp_path)
+def flip_a_bit(folder: Path) -> None:
     path = name_batch(folder / "trials", 3)
     content = bytearray(path.read_bytes())
     content[200] ^= 4
     path.write_bytes(content)
-    with pytest.raises(DataError, match="not a readable Parquet file"):
-        seek(store=tmp_path, resume=True)
 
 
-def test_a_missing_batch_is_named(tmp_path):
-    _, folder = damaged(tmp_path)
-    name_batch(folder / "trials", 2).unlink()
-    with pytest.raises(DataError, match="batch 000002 of a study is missing"):
-        seek(store=tmp_path, resume=True)
-
-
-@pytest.mark.slow
-def test_a_batch_of_another_study_is_refused(tmp_path):
-    _, folder = damaged(tmp_path)
-    other = seek(store=tmp_path, seed=1)
+def copy_of_another(folder: Path) -> None:
+    other = seek(store=folder.parent, seed=1)
     shutil.copy(name_batch(other.folder / "trials", 4), name_batch(folder / "trials", 4))
-    with pytest.raises(DataError, match="number 4 of study"):
-        seek(store=tmp_path, resume=True)
-
-
-def test_a_foreign_folder_is_refused(tmp_path):
-    with pytest.raises(DataError, match=r"cannot read study\.json"):
-        Study.load(tmp_path)
-    (tmp_path / journal.STUDY).write_text("[1, 2]", encoding="utf-8")
-    with pytest.raises(DataError, match="format of a study must be 1"):
-        Study.load(tmp_path)
-
-
-def test_a_stale_folder_is_refused(tmp_path):
-    study = seek(store=tmp_path)
-    change_facts(study.folder, format=0)
-    for resume in (False, True):
-        with pytest.raises(DataError, match="format of a study must be 1, got 0"):
-            seek(store=tmp_path, resume=resume)
 
 
 def change_facts(folder: Path, **changes) -> None:
@@ -343,11 +307,22 @@ def change_facts(folder: Path, **changes) -> None:
     path.write_text(json.dumps({**content, **changes}), encoding="utf-8")
 
 
-def test_a_description_that_was_changed_is_refused(tmp_path):
+@pytest.mark.parametrize(("damage", "words"), [
+    (flip_a_bit, "not a readable Parquet file"),
+    (lambda folder: name_batch(folder / "trials", 2).unlink(), "batch 000002 of a study is miss"),
+    (copy_of_another, "must be batch 4 of study"),
+    (lambda folder: change_facts(folder, format=0), "format of a study must be 1, got 0"),
+    (lambda folder: (folder / journal.STUDY).write_text("[1, 2]"), "format of a study must be 1"),
+    (lambda folder: change_facts(folder, sampler="random"), "sampler (random, now auto)"),
+])  # fmt: skip
+def test_a_damaged_study_is_refused(tmp_path, damage, words):
     _, folder = damaged(tmp_path)
-    change_facts(folder, sampler="random")
-    with pytest.raises(ParameterError, match=r"these differ: sampler \(random, now auto\)"):
-        seek(store=tmp_path, resume=True)
+    damage(folder)
+    check_refused(lambda: seek(store=tmp_path, resume=True), words)
+
+
+def test_a_foreign_folder_is_refused(tmp_path):
+    check_refused(lambda: Study.load(tmp_path), "cannot read the study", DataError)
 
 
 def test_other_versions_are_told(tmp_path):
@@ -360,7 +335,7 @@ def test_other_versions_are_told(tmp_path):
 def test_a_sampler_that_has_changed_is_noticed(tmp_path, monkeypatch):
     damaged(tmp_path)
     monkeypatch.setattr("tests.tuning.Drawn.batch", 30)
-    with pytest.raises(DataError, match="the stored sets are not those"):
+    with pytest.raises(DataError, match="does not hold the sets that the sampler proposes"):
         seek(store=tmp_path, resume=True)
 
 

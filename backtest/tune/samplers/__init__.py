@@ -36,12 +36,11 @@ def make_sampler(
     trials: int | None = None,
     batch: int | None = None,
 ) -> Sampler:
-    where = "the sampler of a search"
-    Choice(*get_args(SamplerName)).check("sampler", name, where=where)
-    Whole(0).check("seed", seed, where=where)
+    Choice(*get_args(SamplerName)).check("sampler", name)
+    Whole(0).check("seed", seed)
     for what, count in (("trials", trials), ("batch", batch)):
         if count is not None:
-            Whole(1).check(what, count, where=where)
+            Whole(1).check(what, count)
     terms = SamplerTerms(space, seed, trials, batch)
     sampler = SAMPLERS[name](terms)
     return sampler if trials is None else Capped(sampler, trials, terms.n_dimensions)

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from backtest.base import Argument, FloatArray, ParameterError, Phrase
+from backtest.base import FloatArray, ParameterError
 from backtest.tune.samplers.protocol import Grades, SamplerTerms, grade
 from backtest.tune.samplers.sobol_random import split_seed
 
@@ -59,11 +59,8 @@ def load_package() -> Any:
         return import_module("cmaes")
     except ImportError as error:
         raise ParameterError(
-            f"sampler 'cmaes' needs the package cmaes, which cannot be imported: {error}",
-            where="the sampler of a search",
-            cure=Phrase(
-                "pip install leverage-backtest[cmaes], or choose {}", Argument("sampler", "auto")
-            ),
+            f"sampler 'cmaes' needs the package cmaes, which cannot be imported: {error}; "
+            "pip install leverage-backtest[cmaes]"
         ) from error
 
 
