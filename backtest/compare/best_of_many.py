@@ -43,10 +43,9 @@ class ConfidenceSet(NamedTuple):
 def run_superiority_test(
     comparison: ComparisonRecord, measure: str, baseline: str | None
 ) -> SuperiorityTest:
-    where = "Comparison.spa"
     base = comparison.baseline
-    base = base if baseline is None else check_baseline(baseline, comparison.names, where=where)
-    gains = read_gains(comparison, measure, where)
+    base = base if baseline is None else check_baseline(baseline, comparison.names)
+    gains = read_gains(comparison, measure)
     ruined = comparison.ruined
     if base in ruined:
         best = max(gains, key=lambda name: float(np.mean(gains[name])), default=None)
@@ -54,9 +53,8 @@ def run_superiority_test(
         return SuperiorityTest(measure, base, *p_values, best, best is not None, 0, ruined)
     if base not in gains:
         raise ParameterError(
-            f"the baseline must have a {measure}, {base!r} has none: its returns do not vary",
-            where=where,
-            cure="choose another baseline, or measure='log_growth'",
+            f"baseline must have a {measure}, {base!r} has none, as its returns do not vary; it "
+            "has a log_growth"
         )
     others = [name for name in gains if name != base]
     if not others:
@@ -70,7 +68,7 @@ def run_superiority_test(
 
 
 def build_confidence_set(comparison: ComparisonRecord, measure: str) -> ConfidenceSet:
-    gains = read_gains(comparison, measure, "Comparison.confidence_set")
+    gains = read_gains(comparison, measure)
     p_values, block = dict.fromkeys(gains, 1.0), 0
     if len(gains) > 1:
         rows = np.array(list(gains.values()))
@@ -82,16 +80,14 @@ def build_confidence_set(comparison: ComparisonRecord, measure: str) -> Confiden
     return ConfidenceSet(measure, comparison.confidence, members, known, block, comparison.ruined)
 
 
-def read_gains(comparison: ComparisonRecord, measure: str, where: str) -> dict[str, FloatArray]:
-    GAINS.check("measure", measure, where=f"{where}, measure")
+def read_gains(comparison: ComparisonRecord, measure: str) -> dict[str, FloatArray]:
+    GAINS.check("measure", measure)
     names = [name for name in comparison.names if name not in comparison.ruined]
     sampled = comparison.sample(names)
     n = sampled.returns.shape[1]
     if n < LEAST_SAMPLES:
         raise ParameterError(
-            f"a test needs {LEAST_SAMPLES} returns or more, got {n}",
-            where=where,
-            cure="compare on a longer market, or with a shorter sampling",
+            f"a test needs {LEAST_SAMPLES} returns or more, got {n}; a shorter sampling has more"
         )
     return estimate_gains(sampled, names, measure) if names else {}
 

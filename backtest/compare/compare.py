@@ -12,8 +12,6 @@ from backtest.account import Account
 from backtest.base import (
     BacktestError,
     ParameterError,
-    Phrase,
-    Place,
     Range,
     TimeLike,
     check_range,
@@ -222,19 +220,14 @@ def compare_results(
 
 
 def check_rules(confidence: float, draws: int, seed: int) -> BootstrapRules:
-    where = {name: Place(name, of="bt.compare") for name in ("confidence", "draws", "seed")}
-    level = check_range(
-        "confidence", confidence, where=where["confidence"], low=0.5, high=1.0, open_high=True
-    )
-    n = int(Range(99, MOST_DRAWS).check("draws", draws, where=where["draws"], whole=True))
+    level = check_range("confidence", confidence, low=0.5, high=1.0, open_high=True)
+    n = int(Range(99, MOST_DRAWS).check("draws", draws, whole=True))
     if (n + 1) * (1.0 - level) < 1.0 - 1e-9:
         raise ParameterError(
             f"draws must be {1.0 / (1.0 - level) - 1.0:,.0f} or more for a confidence of {level:g},"
-            f" got {n}",
-            where=where["draws"],
-            cure="give more draws, or a lower confidence",
+            f" got {n}"
         )
-    start = Range(0, 2**63 - 1).check("seed", seed, where=where["seed"], whole=True)
+    start = Range(0, 2**63 - 1).check("seed", seed, whole=True)
     return BootstrapRules(level, n, int(start))
 
 
@@ -267,9 +260,7 @@ def run_entry(
         else:
             result = entry if isinstance(entry, Result) else setting.run(entry)
     except BacktestError as error:
-        form = "policy {}: {}" if error.where else "policy {}{}"
-        place = Phrase(form, repr(name), error.where)
-        raise type(error)(error.problem, where=place, cure=error.cure) from error
+        raise type(error)(f"policies[{name!r}]: {error}") from error
     on_done()
     return result
 

@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import pandas as pd
 
-from backtest.base import Argument, Either, FloatArray, ParameterError, Phrase, Place
+from backtest.base import FloatArray, ParameterError
 from backtest.base.units import DAY, YEAR_DAYS
 from backtest.compare.shared_terms import SharedTerms
 from backtest.engine import (
@@ -116,8 +116,6 @@ NEAR = 0.01
 ELASTICITY = (0.25, 4.0)
 """Bounds on the elasticity of volatility to scale, for the next step of the search."""
 
-AS_THEY_ARE = Either("equal_risk=False", Phrase("leave out {}", Argument("equal_risk")))
-
 
 class ScaledAccount(NamedTuple):
     result: Result
@@ -143,11 +141,7 @@ def equalize_risk(
     known = {name: result.metrics["volatility"] for name, result in results.items()}
     moving = [each for each in known.values() if each > LEAST_DEVIATION]
     if not moving:
-        raise ParameterError(
-            "equal risk needs an account that moves, all have a volatility of 0",
-            where=Place("equal_risk", of="bt.compare"),
-            cure=Phrase("give policies that trade on this market, or {}", AS_THEY_ARE),
-        )
+        raise ParameterError("equal_risk needs an account that moves, all have a volatility of 0")
     found = {}
     for name, result in results.items():
         found[name] = ScaledAccount(result, 1.0, known[name], min(moving))
@@ -190,10 +184,9 @@ def run_scaled(name: str, result: Any, scale: float, setting: SharedTerms) -> Re
     if is_retuned or not policies:
         what = f"result {name!r} changed its parameters on the way"
         raise ParameterError(
-            "equal risk runs every policy again, the "
-            + (what if is_retuned else f"loaded result {name!r} has no policy"),
-            where=f"bt.compare, policies[{name!r}]",
-            cure=Phrase("pass the policy in place of the result, or {}", AS_THEY_ARE),
+            "equal_risk runs every policy again, the "
+            + (what if is_retuned else f"loaded result {name!r} has no policy")
+            + "; give its policy"
         )
     scaled = result.setup.scale(scale)
     with warnings.catch_warnings():

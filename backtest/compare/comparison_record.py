@@ -111,7 +111,7 @@ class ComparisonRecord:
         ParameterError
             If no policy has this name.
         """
-        name = check_baseline(baseline, self.names, where="Comparison.against")
+        name = check_baseline(baseline, self.names)
         return correct_p_values(orient_pairs(self.pairs, name), self.confidence)
 
     def sample(self, names: list[str]) -> Sampled:

@@ -121,7 +121,7 @@ def describe_policies(comparison: ComparisonRecord) -> Iterator[str]:
     yield from format_paragraph("Policies", *named)
     name = data["instrument"] or "unnamed instrument"
     notes = ["SYNTHETIC: these prices are made up"] if data["synthetic"] else []
-    start, end = (to_nanoseconds(data[each], where="manifest") for each in ("start", "end"))
+    start, end = (to_nanoseconds(data[each]) for each in ("start", "end"))
     if (days := (end - start) / DAY) < SHORT:
         notes.append(f"yearly figures are extrapolated from {days:,.1f} days")
     yield from format_paragraph("Data", f"{name}, {format_span(data)}", *notes)

@@ -10,15 +10,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import pandas as pd
 
-from backtest.base import (
-    Argument,
-    FloatArray,
-    IntArray,
-    ParameterError,
-    Phrase,
-    Place,
-    parse_duration,
-)
+from backtest.base import FloatArray, IntArray, ParameterError, parse_duration
 from backtest.compare.compared_accounts import measure_account, sample_free
 from backtest.compare.comparison_record import OF_EACH
 from backtest.compare.shared_terms import SharedTerms
@@ -87,18 +79,16 @@ def pool_mean(name: str, values: Sequence[float]) -> float:
 
 
 def number_periods(result: Result) -> IntArray:
-    every = parse_duration(str(result.manifest["sampling"]), where=Place("sampling"))
+    every = parse_duration(
+        str(result.manifest["sampling"]),
+    )
     ends = result.time[result.ends_sample != 0.0]
     return np.asarray(ends // max(every, result.interval))
 
 
 def run_separate(setting: SharedTerms, entry: object) -> SeparateAccounts:
     if not isinstance(entry, Policy):
-        raise ParameterError(
-            "separate accounts are run by the comparison, got a result",
-            where=Place("policies", of="bt.compare"),
-            cure="give its policy",
-        )
+        raise ParameterError("accounts='separate' runs policies, got a result; give its policy")
     names = setting.market.names
     return SeparateAccounts({name: setting.take_market(name).run(entry) for name in names})
 
@@ -114,7 +104,5 @@ def refuse_options(**given: Any) -> None:
     for name, value in given.items():
         if value:
             raise ParameterError(
-                f"separate accounts are compared as they are, got {name}",
-                where=Place((name, "accounts"), of="bt.compare"),
-                cure=Phrase("leave it out, or pass {}", Argument("accounts", "shared")),
+                f"{name} needs accounts='shared': separate accounts are compared as they are"
             )

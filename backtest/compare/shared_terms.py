@@ -14,7 +14,6 @@ from backtest.account import Account
 from backtest.base import (
     LastPriceWarning,
     ParameterError,
-    Place,
     TimeLike,
     did_you_mean,
     format_time,
@@ -48,7 +47,7 @@ class SharedTerms(NamedTuple):
     def first(self) -> int:
         if self.start is None:
             return 0
-        since = to_nanoseconds(self.start, where=Place("start", of="bt.compare"))
+        since = to_nanoseconds(self.start, "start")
         return int(np.searchsorted(self.market.time, since))
 
     def read_directions(self) -> Directions:
@@ -137,9 +136,7 @@ def check_result(name: str, result: Result, setting: SharedTerms) -> None:
     if differing:
         raise ParameterError(
             "results must share market, signal, venue and account, "
-            f"{name!r} has another {', '.join(differing)}",
-            where=f"bt.compare, policies[{name!r}]",
-            cure="run it again under the same terms: pass its policy in place of the result",
+            f"{name!r} has another {', '.join(differing)}; give its policy to run it again"
         )
 
 
@@ -147,17 +144,16 @@ def check_result(name: str, result: Result, setting: SharedTerms) -> None:
 
 
 def name_entries(policies: ComparedPolicies) -> dict[str, Compared]:
-    where = "bt.compare, policies"
     if isinstance(policies, Mapping):
         named = dict(policies)
     elif isinstance(policies, Sequence) and not isinstance(policies, str):
-        named = name_uniquely([check_entry(each, where) for each in policies])
+        named = name_uniquely([check_entry(each) for each in policies])
     else:
         raise entries_error(f"got {policies!r:.60}")
     for name, entry in named.items():
         if not isinstance(name, str) or not name.strip():
             raise entries_error(f"got the name {name!r}")
-        check_entry(entry, f"{where}[{name!r}]")
+        check_entry(entry, f"[{name!r}]")
     if len(named) < 2:
         raise entries_error(f"got {len(named)}")
     return named
@@ -195,37 +191,28 @@ def find_settings(entry: Compared) -> Mapping[str, Any]:
     return entry.settings()
 
 
-def check_entry(entry: object, where: str) -> Compared:
+def check_entry(entry: object, place: str = "") -> Compared:
     if isinstance(entry, Policy | Result):
         return entry
-    cure = "pass VolTarget(...), or what bt.run gave"
-    if isinstance(entry, type):
-        cure = "pass an instance: add ()"
+    cure = "; add ()" * isinstance(entry, type)
     raise ParameterError(
-        f"a policy or a result must be compared, got {repr_plain(entry)}",
-        where=where,
-        cure=cure,
+        f"policies{place} must be a policy or a result, got {repr_plain(entry)}{cure}"
     )
 
 
 def entries_error(found: str) -> ParameterError:
     return ParameterError(
-        f"a comparison needs two policies or more, each with a name of its own, {found}",
-        where=Place("policies", of="bt.compare"),
-        cure="pass {'calm': VolTarget(target=0.2), 'bold': VolTarget(target=0.8)}, for example",
+        "policies must be two or more, each with a name of its own, "
+        f"{{'calm': VolTarget(target=0.2), 'bold': VolTarget(target=0.8)}} for example, {found}"
     )
 
 
-def check_baseline(
-    baseline: str | None, names: Sequence[str], *, where: str = Place("baseline", of="bt.compare")
-) -> str:
+def check_baseline(baseline: str | None, names: Sequence[str]) -> str:
     if baseline is None:
         return names[0]
     if baseline not in names:
         raise ParameterError(
-            f"the baseline must be one of the policies, got {baseline!r}"
-            + did_you_mean(str(baseline), names),
-            where=where,
-            cure=f"choose one of {', '.join(names)}",
+            f"baseline must be one of {', '.join(names)}, got {baseline!r}"
+            f"{did_you_mean(baseline, names)}"
         )
     return baseline

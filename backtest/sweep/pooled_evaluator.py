@@ -187,7 +187,7 @@ class PooledEvaluator(Evaluator):
 
     def _list_periods(self, name: str, span: tuple[int, int]) -> IntArray:
         part = self.members[name].market.slice(*span)
-        period = max(parse_duration(self.sampling), part.interval)
+        period = max(parse_duration(self.sampling, "sampling"), part.interval)
         return np.asarray(part.time[mark_samples(part, self.sampling) != 0.0] // period)
 
 

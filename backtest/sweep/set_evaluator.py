@@ -218,7 +218,7 @@ class Evaluator:
             self.settings,
             sets,
             signal=resolve_signal(self.signal, self.market),
-            memory=parse_size(self.memory),
+            memory=parse_size(self.memory, "memory"),
         )
 
     def check_set(self, values: Mapping[str, Any]) -> None:

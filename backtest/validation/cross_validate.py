@@ -14,7 +14,6 @@ from backtest.base import (
     FloatArray,
     IntArray,
     ParameterError,
-    Place,
     PolicyError,
     checked_only,
     format_time,
@@ -171,7 +170,7 @@ def cross_validate(  # noqa: PLR0913 - keywords, each with a default that is sai
     Advances in Financial Machine Learning, chapter 12.
     """
     market = with_clock(market, decide, detail)
-    procedure = read_procedure("bt.cross_validate", locals())
+    procedure = read_procedure(locals())
     require_mean(procedure)
     check_spans(procedure)
     plan = plan_splits(procedure, groups, test_groups, embargo)
@@ -205,7 +204,7 @@ def plan_splits(
     cut = split_groups(market, n, sampling)
     usual = math.ceil(USUAL_EMBARGO * market.n_bars)
     bars = usual if embargo is None else check_embargo(embargo, cut, market)
-    period = max(parse_duration(sampling, where=Place("sampling")), market.interval)
+    period = max(parse_duration(sampling, "sampling"), market.interval)
     skipped = -(-bars * market.interval // period)
     skipped = min(skipped, int(np.diff(cut.samples).min()) - 2)
     return SplitPlan(cut, k, bars, skipped)
@@ -219,19 +218,14 @@ def check_spans(procedure: Procedure) -> None:
         if tuple(span) != (0, market.n_bars):
             raise ParameterError(
                 f"separate accounts need markets of one span, got {name} from "
-                f"{format_time(int(market[name].time[0]))} to {format_time(market[name].end)}",
-                where=Place("market", of="bt.cross_validate"),
-                cure="cut the markets to the time that all have: Markets.between",
+                f"{format_time(int(market[name].time[0]))} to {format_time(market[name].end)}; "
+                "Markets.between cuts them"
             )
 
 
 def check_runs(runs: Sequence[GroupRuns]) -> None:
     if any(each.failed.all() for each in runs):
-        raise PolicyError(
-            "every set failed in a group",
-            where=Place((), of="bt.cross_validate"),
-            cure="run one set alone with bt.run to see more",
-        )
+        raise PolicyError("every set failed in a group; run one alone with bt.run to see more")
 
 
 def judge_splits(
@@ -276,7 +270,7 @@ def judge_splits(
 
 
 def find_ends(procedure: Procedure) -> IntArray:
-    period = parse_duration(procedure.terms.sampling, where=Place("sampling"))
+    period = parse_duration(procedure.terms.sampling, "sampling")
     return np.flatnonzero(mark_ends(procedure.terms.market, period))
 
 

@@ -11,11 +11,8 @@ import numpy as np
 import pandas as pd
 
 from backtest.base import (
-    Argument,
     IntArray,
     ParameterError,
-    Phrase,
-    Place,
     format_duration,
     format_time,
     parse_duration,
@@ -53,25 +50,17 @@ class WalkPlan(NamedTuple):
 
 def read_plan(train: str, test: str, *, anchored: bool, gap: str) -> WalkPlan:
     if not isinstance(anchored, bool | np.bool_):
-        raise ParameterError(
-            f"anchored must be True or False, got {anchored!r}",
-            where=Place("anchored", of="bt.walk_forward"),
-            cure="pass True to let every train span begin with the data",
-        )
-    long = parse_duration(train, where=Place("train", of="bt.walk_forward"))
-    short = parse_duration(test, where=Place("test", of="bt.walk_forward"))
+        raise ParameterError(f"anchored must be True or False, got {anchored!r}")
+    long = parse_duration(train, "train")
+    short = parse_duration(test, "test")
     is_none = isinstance(gap, str) and _NOTHING.fullmatch(gap.strip()) is not None
-    pause = 0 if is_none else parse_duration(gap, where=Place("gap", of="bt.walk_forward"))
+    pause = 0 if is_none else parse_duration(gap, "gap")
     return WalkPlan(long, short, pause, bool(anchored))
 
 
 def plan_spans(market: Market | Markets, plan: WalkPlan) -> list[FoldSpan]:
     if plan.gap >= min(plan.train, plan.test) > 0:
-        raise ParameterError(
-            "a gap must be shorter than the train span and the test span",
-            where=Place("gap", of="bt.walk_forward"),
-            cure=Phrase("give a shorter gap, {} for none", Argument("gap", "0d")),
-        )
+        raise ParameterError("gap must be shorter than train and test, '0d' for none")
     opens = list_opens(market, plan)
     edges = [*np.searchsorted(market.time, opens).tolist(), market.n_bars]
     if len(edges) > 2 and edges[-1] - edges[-2] < LEAST_TEST:
@@ -92,10 +81,8 @@ def list_opens(market: Market | Markets, plan: WalkPlan) -> list[int]:
         half = (market.end - market.start) // 2
         shorter = f"{half // DAY}d" if half >= DAY else format_duration(half)
         raise ParameterError(
-            "a train span must leave bars to test on, the data end "
-            f"{format_time(market.end)} and the first test span would open {format_time(first)}",
-            where=Place("train", of="bt.walk_forward"),
-            cure=Phrase("give a shorter train span, {}, or more data", Argument("train", shorter)),
+            f"train must leave bars to test on, {shorter!r} for example: the data end "
+            f"{format_time(market.end)}, the first test would open {format_time(first)}"
         )
     return list(range(first, market.end, plan.test))
 
@@ -109,18 +96,14 @@ def check_spans(spans: Sequence[FoldSpan], market: Market | Markets) -> None:
             if n < least:
                 begin = span.train if name == "train" else span.test
                 raise ParameterError(
-                    f"a {name} span must have {least} bars or more, fold {k} has {max(n, 0)}",
-                    where=Place(name, describe_bar(market, begin), of="bt.walk_forward"),
-                    cure=f"give a longer {name} span, or shorter bars",
+                    f"a {name} span must have {least} bars or more, that of fold {k} from "
+                    f"{describe_bar(market, begin)} has {max(n, 0)}"
                 )
         before = spans[k - 1].stop if k else 0
         if span.train_stop > span.test or (k and span.test < before):
             raise ParameterError(
                 f"spans must be in order and must not overlap, fold {k} uses bars of its own or an "
-                "earlier test span",
-                where=Place("folds", describe_bar(market, span.test), of="bt.walk_forward"),
-                cure="let each train span end before its test span, and each test span before the "
-                "next",
+                f"earlier test span, at {describe_bar(market, span.test)}"
             )
 
 
@@ -129,23 +112,18 @@ def describe_bar(market: Market | Markets, bar: int) -> str:
 
 
 def read_spans(folds: pd.DataFrame, market: Market | Markets) -> list[FoldSpan]:
-    where = Place("folds", of="bt.walk_forward")
     missing = [name for name in TIMES if name not in folds]
     if missing or not len(folds):
         raise ParameterError(
-            f"a table of folds must have rows and {', '.join(TIMES)}, lacks "
-            f"{', '.join(missing) or 'rows'}",
-            where=where,
-            cure="begin with the table of bt.folds(market, ...)",
+            f"folds must have rows and {', '.join(TIMES)}, as bt.folds(market, ...) has, lacks "
+            f"{', '.join(missing) or 'rows'}"
         )
-    rows = [[to_nanoseconds(value, where=where) for value in folds[name]] for name in TIMES]
+    rows = [[to_nanoseconds(value, name) for value in folds[name]] for name in TIMES]
     flat = [time for row in rows for time in row]
     if min(flat) < market.start or max(flat) > market.end:
         raise ParameterError(
             f"folds must lie inside the data, {format_time(market.start)} to "
-            f"{format_time(market.end)}, got {format_time(min(flat))} to {format_time(max(flat))}",
-            where=where,
-            cure="cut the table, or give more data",
+            f"{format_time(market.end)}, got {format_time(min(flat))} to {format_time(max(flat))}"
         )
     places = [np.searchsorted(market.time, row).tolist() for row in rows]
     spans = [FoldSpan(*bars) for bars in zip(*places, strict=True)]

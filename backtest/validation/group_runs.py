@@ -17,7 +17,6 @@ from backtest.base import (
     FloatArray,
     IntArray,
     ParameterError,
-    Place,
     Range,
     parse_duration,
 )
@@ -26,7 +25,7 @@ from backtest.compare import sample_free
 from backtest.engine import mark_ends
 from backtest.sweep import count_sets, take_sets
 from backtest.tune import write_study_file
-from backtest.validation.fold_spans import LEAST_TEST, LEAST_TRAIN, describe_bar
+from backtest.validation.fold_spans import LEAST_TEST, LEAST_TRAIN
 from backtest.validation.group_scores import KNOWN, GroupPart, combine_parts, sum_moments
 from backtest.validation.interval_estimates import order_scores
 
@@ -260,7 +259,6 @@ def average_spans(
     return mean
 
 
-CALL = "bt.cross_validate"
 MOST_GROUPS = 50
 MOST_SPLITS = 20_000
 USUAL_EMBARGO = 0.01
@@ -286,23 +284,18 @@ class Groups(NamedTuple):
 
 
 def check_counts(groups: int, test_groups: int) -> tuple[int, int]:
-    n = int(
-        Range(2, MOST_GROUPS).check("groups", groups, where=Place("groups", of=CALL), whole=True)
-    )
-    where = Place("test_groups", of=CALL)
-    k = int(Range(1, n - 1).check("test_groups", test_groups, where=where, whole=True))
+    n = int(Range(2, MOST_GROUPS).check("groups", groups, whole=True))
+    k = int(Range(1, n - 1).check("test_groups", test_groups, whole=True))
     if math.comb(n, k) > MOST_SPLITS:
         raise ParameterError(
-            f"{n} groups, {k} of them for tests, have {math.comb(n, k):,} splits, more than "
-            f"{MOST_SPLITS:,}",
-            where=where,
-            cure="give fewer groups, or fewer test groups: 10 and 2 have 45 splits",
+            f"groups and test_groups must make at most {MOST_SPLITS:,} splits, {n} and {k} make "
+            f"{math.comb(n, k):,}"
         )
     return n, k
 
 
 def split_groups(market: Market | Markets, n: int, sampling: str) -> Groups:
-    period = parse_duration(sampling, where=Place("sampling", of=CALL))
+    period = parse_duration(sampling, "sampling")
     closes = np.flatnonzero(mark_ends(market, period)) + 1  # type: ignore[arg-type] # its clock
     parts = np.array_split(np.arange(len(closes)), n)
     samples = np.array([0, *(int(part[-1]) + 1 if len(part) else 0 for part in parts)])
@@ -310,10 +303,8 @@ def split_groups(market: Market | Markets, n: int, sampling: str) -> Groups:
     least = int(np.diff(edges).min())
     if least < max(LEAST_TRAIN, LEAST_TEST) or int(np.diff(samples).min()) < 2:
         raise ParameterError(
-            f"each group must have {LEAST_TRAIN} bars and two sampling periods or more, the "
-            f"shortest of {n} has {least} bars",
-            where=Place("groups", describe_bar(market, 0), of=CALL),
-            cure="give fewer groups, or more data",
+            f"groups must each have {LEAST_TRAIN} bars and two sampling periods or more, the "
+            f"shortest of {n} has {least} bars"
         )
     return Groups(edges.astype(np.int64), samples.astype(np.int64))
 
@@ -343,17 +334,13 @@ def find_embargoed(n: int, tested: Sequence[int]) -> BoolArray:
 
 
 def check_embargo(embargo: int | str, groups: Groups, market: Market | Markets) -> int:
-    where = Place("embargo", of=CALL)
     if isinstance(embargo, str):
-        bars = -(-parse_duration(embargo, where=where) // market.interval)
+        bars = -(-parse_duration(embargo, "embargo") // market.interval)
     else:
-        bars = int(Range(0, math.inf, "bars").check("embargo", embargo, where=where, whole=True))
+        bars = int(Range(0, math.inf, "bars").check("embargo", embargo, whole=True))
     shortest = int(np.diff(groups.edges).min())
     if shortest - bars < LEAST_TRAIN:
         raise ParameterError(
-            f"an embargo must leave {LEAST_TRAIN} bars of each group, got {bars:,} of "
-            f"{shortest:,} bars",
-            where=where,
-            cure="give a shorter embargo, or fewer groups",
+            f"embargo must leave {LEAST_TRAIN} bars of each group, got {bars:,} of {shortest:,}"
         )
     return bars

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from backtest.base import Choice, Place
+from backtest.base import Choice
 from backtest.base.units import DAY
 from backtest.validation.cross_validate import cross_validate
 from backtest.validation.fold_spans import plan_spans, read_plan
@@ -21,7 +21,7 @@ GROUPS = 10
 
 
 def plan_validation(method: str, market: Market | Markets, sampling: str) -> dict[str, Any]:
-    Choice(WALK, CROSS).check("validate", method, where=Place("validate", of="bt.tune"))
+    Choice(WALK, CROSS).check("validate", method)
     if method == CROSS:
         split_groups(market, GROUPS, sampling)
         return {"groups": GROUPS}

@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from backtest.base import (
     ParameterError,
-    Place,
     VenueDateWarning,
     compute_id,
     find_versions,
@@ -187,7 +186,7 @@ class Procedure(NamedTuple):
         return [each.name for each in self.space.dimensions]
 
 
-def read_procedure(call: str, arguments: Mapping[str, Any]) -> Procedure:
+def read_procedure(arguments: Mapping[str, Any]) -> Procedure:
     given = SimpleNamespace(**{"sampler": "sobol", "robust": False, **arguments})
     venue, account, overlay = given.venue, given.account, given.overlay
     is_separate, market = read_accounts(given.accounts, given.market, given.venue)
@@ -209,7 +208,7 @@ def read_procedure(call: str, arguments: Mapping[str, Any]) -> Procedure:
         given.policy, given.space, fix=given.fix, account=account, venue=venue, signal=rule,
         names=() if is_separate else list_names(market), overlay=check_overlay(overlay),
     )  # fmt: skip
-    single = check_search(call, space, given.objective)
+    single = check_search(space, given.objective)
     goal = Goal(read_objectives(single), read_constraints(given.constraints))
     return Procedure(
         terms=SharedTerms(
@@ -238,28 +237,24 @@ def require_mean(procedure: Procedure) -> None:
     pool = procedure.pool
     if pool is not None and not pool.is_mean:
         raise ParameterError(
-            f"only the mean of separate accounts has returns to join, got {pool.name!r}",
-            where=Place("pool", of="bt.cross_validate"),
-            cure="leave pool out, or walk forward instead, which trades each account by itself",
+            f"pool must be 'mean', which has returns to join, got {pool.name!r}; a walk forward "
+            "takes others"
         )
 
 
-def check_search(call: str, space: Space, objective: Any) -> Any:
+def check_search(space: Space, objective: Any) -> Any:
     names = [each.name for each in space.dimensions]
     dotted = [name for name in names if name.startswith(("account.", "venue."))]
     if dotted:
         raise ParameterError(
-            "a validation varies parameters of policies, overlay and signal, got "
-            f"{', '.join(dotted)}",
-            where=Place("space", dotted[0], of=call),
-            cure="fix fields of the account and the venue, one value each",
+            "space of a validation must hold parameters of policies, overlay and signal, got "
+            f"{', '.join(dotted)}; fix takes one value each"
         )
     if not isinstance(objective, list | tuple):
         return objective
     if len(objective) != 1:
         raise ParameterError(
-            f"a validation needs one objective, got {len(objective)}",
-            where=Place("objective", of=call),
-            cure="combine them with weights: {'sharpe': 1.0, 'turnover': -0.01}",
+            f"objective must be one, {{'sharpe': 1.0, 'turnover': -0.01}} for example, "
+            f"got {len(objective)}"
         )
     return objective[0]

@@ -13,12 +13,8 @@ import numpy as np
 import pandas as pd
 
 from backtest.base import (
-    Argument,
     DataError,
-    Either,
     ParameterError,
-    Phrase,
-    Place,
     PolicyError,
     SavedResult,
     ShownChart,
@@ -185,11 +181,7 @@ def select_metrics(row: Mapping[Any, Any]) -> dict[str, float]:
 def load_account(folder: Path, seal: str) -> Any:
     path = folder / MANIFEST
     if not path.is_file() or hash_file(path) != seal:
-        raise DataError(
-            f"{MANIFEST} was changed or truncated after saving, or is missing",
-            where=str(path),
-            cure="run the validation again, or restore the file",
-        )
+        raise DataError(f"{path}: was changed or truncated after saving, or is missing")
     return Result.load(folder)
 
 
@@ -265,7 +257,6 @@ class CrossRecord(Validation):
 
 UNFINISHED = ".unfinished-"
 FORMAT = 1
-ANEW = Either("pass resume=False", Phrase("leave out {}", Argument("resume")))
 
 
 def name_result(manifest: Mapping[str, Any]) -> str:
@@ -274,11 +265,7 @@ def name_result(manifest: Mapping[str, Any]) -> str:
 
 def read_store(store: object) -> Path:
     if not isinstance(store, str | Path):
-        raise ParameterError(
-            f"store must be a folder, got {repr_plain(store):.60}",
-            where=Place("store"),
-            cure="give the folder of saved results, or leave it out",
-        )
+        raise ParameterError(f"store must be a folder, got {repr_plain(store):.60}")
     return Path(store)
 
 
@@ -296,15 +283,10 @@ def find_finished(
 def open_progress(
     store: str | Path | None, manifest: Mapping[str, Any], *, resume: bool | None
 ) -> Iterator[Path | None]:
-    where = Place("resume", of=f"bt.{str(manifest['kind']).replace('-', '_')}")
     if store is None:
         if resume:
             raise ParameterError(
-                "a validation must have a store to be resumed, got store=None",
-                where=where,
-                cure=Phrase(
-                    "pass the store that it was started in, {}", Argument("store", "results")
-                ),
+                "resume needs the store that the validation was started in, got None"
             )
         yield None
         return
@@ -329,13 +311,10 @@ def write_begun(path: Path, manifest: Mapping[str, Any]) -> None:
 def check_begun(folder: Path, *, resume: bool | None) -> None:
     if resume and not folder.is_dir():
         raise ParameterError(
-            "there is no validation of these data, policy source and settings to resume",
-            where=str(folder.parent),
-            cure=Phrase("{}, or give the store and the arguments that it was started with", ANEW),
+            f"{folder.parent}: there is no validation of these data, policy source and settings "
+            "to resume"
         )
     if folder.is_dir() and resume is False:
         raise ParameterError(
-            "this validation was already started",
-            where=str(folder),
-            cure=Phrase("pass {} to continue it, or delete that folder", Argument("resume", True)),
+            f"{folder}: this validation was already started; resume=True continues it"
         )

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
-from backtest.base import ParameterError, Place, checked_only, record_making, warn_caller
+from backtest.base import ParameterError, checked_only, record_making, warn_caller
 from backtest.compare import SeparateAccounts
 from backtest.engine import Segment, merge_segments, run, run_switched
 from backtest.market import Markets, with_clock
@@ -142,7 +142,7 @@ def walk_forward(  # noqa: PLR0913 - keywords, each with a default that is said
     last decision of the earlier ones holds.
     """
     market = with_clock(market, decide, detail)
-    procedure = read_procedure("bt.walk_forward", locals())
+    procedure = read_procedure(locals())
     market = procedure.terms.market
     if folds is None:
         spans = plan_spans(market, read_plan(train, test, anchored=anchored, gap=gap))
@@ -167,11 +167,7 @@ def walk_forward(  # noqa: PLR0913 - keywords, each with a default that is said
 
 def check_carry(carry: object) -> bool:
     if not isinstance(carry, bool):
-        raise ParameterError(
-            f"carry must be True or False, got {carry!r}",
-            where=Place("carry", of="bt.walk_forward"),
-            cure="pass False for a fresh account in every fold",
-        )
+        raise ParameterError(f"carry must be True or False, got {carry!r}")
     return carry
 
 
@@ -206,13 +202,7 @@ def search_folds(
         if fold.winner < 0 and not found:
             raise ParameterError(
                 "the first train span must have a set that keeps all constraints, none of "
-                f"{len(fold.inside):,} does",
-                where=Place(
-                    "constraints",
-                    f"train span from {describe_bar(evaluator.market, span.train)}",
-                    of="bt.walk_forward",
-                ),
-                cure="loosen the constraints, or evaluate more trials",
+                f"{len(fold.inside):,} does from {describe_bar(evaluator.market, span.train)}"
             )
         if fold.winner < 0:
             fold = fold._replace(values=found[-1].values)

@@ -7,6 +7,7 @@ import pytest
 
 import backtest as bt
 from backtest.strategies import Constant, VolTarget
+from tests.refusals import check_refused
 
 VENUE = bt.Venue.preset("binance-usdm", "BTCUSDT")
 MARKET = bt.Market.sample(bars=1_500, seed=1)
@@ -55,15 +56,12 @@ def test_ruins_are_counted():
 
 
 @pytest.mark.parametrize(("more", "problem"), [
-    ({"market": MARKET}, "separate accounts need several markets"),
-    ({"accounts": "apart"}, "accounts must be 'shared' or 'separate', got 'apart'"),
-    ({"equal_risk": True}, "separate accounts are compared as they are, got equal_risk"),
-    ({"overlay": VolTarget()}, "separate accounts are compared as they are, got overlay"),
-    ({"signal": {"A": 1.0}}, "each market needs a value of its own, B has none"),
+    ({"market": MARKET}, "accounts='separate' needs several markets"),
+    ({"accounts": "apart"}, "accounts must be one of shared, separate, got 'apart'"),
+    ({"equal_risk": True}, "equal_risk needs accounts='shared'"),
+    ({"overlay": VolTarget()}, "overlay needs accounts='shared'"),
+    ({"signal": {"A": 1.0}}, "one for each; B has none"),
 ])  # fmt: skip
 def test_what_separate_accounts_do_not_take_is_one_error(more, problem):
     given = {"accounts": "separate", "market": {"A": MARKET, "B": LATER}, **more}
-    with pytest.raises(bt.ParameterError) as caught:
-        compare(given.pop("market"), **given)
-    assert problem in str(caught.value)
-    assert caught.value.cure
+    check_refused(lambda: compare(given.pop("market"), **given), problem, bt.ParameterError)

@@ -283,8 +283,8 @@ def test_a_cross_validation_killed_at_any_piece_ends_at_the_same_bytes(tmp_path,
 
 @pytest.mark.parametrize(("given", "match"), [
     ({"groups": 30}, "200 bars"),
-    ({"embargo": 100}, "an embargo must leave"),
-    ({"objective": ["sharpe", "cagr"]}, "one objective"),
+    ({"embargo": 100}, "embargo must leave"),
+    ({"objective": ["sharpe", "cagr"]}, "objective must be one"),
 ])  # fmt: skip
 def test_arguments_that_cannot_be_are_refused(given, match):
     with pytest.raises(bt.ParameterError, match=match):

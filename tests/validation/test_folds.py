@@ -131,11 +131,11 @@ def test_a_table_of_folds_is_read_back_to_the_same_spans():
 
 
 @pytest.mark.parametrize(("given", "match"), [
-    ({"train": "200d"}, "must leave bars to test on(?s:.*)shorter train span, train='[0-9]+d'"),
+    ({"train": "200d"}, "train must leave bars to test on, '[0-9]+d' for example"),
     ({"train": "5d", "test": "5d"}, "train span must have 200 bars"),
-    ({"train": "30d", "test": "10d", "gap": "10d"}, "a gap must be shorter"),
+    ({"train": "30d", "test": "10d", "gap": "10d"}, "gap must be shorter"),
     ({"groups": 6, "test_groups": 6}, "test_groups"),
-    ({"groups": 6, "embargo": 300}, "an embargo must leave"),
+    ({"groups": 6, "embargo": 300}, "embargo must leave"),
 ])  # fmt: skip
 def test_spans_that_cannot_be_are_refused(given, match):
     with pytest.raises(bt.ParameterError, match=match):

@@ -73,9 +73,8 @@ def test_an_unfinished_walk_is_listed_and_pruned_only_when_asked(begun, capsys):
     _, text, _ = call(capsys, "results", "list", "--results", begun)
     assert "walk  Lever (in fold 1 of 2, unfinished)" in text
     assert not verify_folder(begun / entry.name).faults
-    with pytest.raises(bt.DataError, match="must be finished") as caught:
+    with pytest.raises(bt.DataError, match=r"must be finished .* resume=True"):
         load_saved(begun / entry.name)
-    assert "--resume" in caught.value.cure
     assert not choose_deletions(begun, Filter()).to_delete
     (begun / "notes").mkdir()
     (begun / "notes" / "mine.txt").touch()

@@ -125,7 +125,7 @@ def test_folds_are_printed(place, capsys):
 
 @pytest.mark.parametrize(("words", "text"), [
     (["walk-forward", "--train", "6d"], "200 bars"),
-    (["walk-forward", "--train", "x"], "--train"),
+    (["walk-forward", "--train", "x"], "train must be a duration"),
     (["walk-forward", "--train", "60d", "--resume"], "no validation of these"),
     (["cross-validate", "--groups", "1"], "groups"),
     (["cross-validate", "--groups", "2", "--test-groups", "1", "--embargo", "nan"], "embargo"),

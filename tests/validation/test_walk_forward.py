@@ -199,7 +199,7 @@ def test_a_saved_walk_is_loaded_whole_and_counts_its_looks(tmp_path, walk):
 
 
 @pytest.mark.parametrize(("given", "match"), [
-    ({"resume": True}, "must have a store"),
+    ({"resume": True}, "resume needs the store"),
     ({"space": {"account.band": (0.0, 0.5)}}, "parameters of policies"),
     ({"trials": 2}, "trials"),
     ({"train": "20d"}, "200 bars"),

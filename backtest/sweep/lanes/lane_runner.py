@@ -66,7 +66,7 @@ class LaneRunner:
         self.calendar = evaluator.calendar
         self.is_full = evaluator.metrics != CORE
         self.threads = evaluator.threads or count_cores()
-        self.memory = parse_size(evaluator.memory)
+        self.memory = parse_size(evaluator.memory, "memory")
         self._columns: dict[int, Columns] = {}
         self.loops: Loops = {}
         self._lock = threading.Lock()

@@ -67,7 +67,7 @@ class PortfolioRunner:
         self.evaluator = evaluator
         self.metrics: tuple[str, ...] = evaluator.metrics
         self.threads: int = evaluator.threads or count_cores()
-        self.memory = parse_size(evaluator.memory) / 2 / PANELS
+        self.memory = parse_size(evaluator.memory, "memory") / 2 / PANELS
         self._panels: dict[tuple[int, int | None], PortfolioPanel] = {}
         self._lock = threading.Lock()
         self._checkers = [EndsChecker() for _ in evaluator.market]
