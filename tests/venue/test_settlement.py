@@ -1,5 +1,7 @@
 """Positions of one balance settle in one currency: coins are not added to tethers."""
 
+from typing import Annotated
+
 import pytest
 
 import backtest as bt
@@ -40,6 +42,31 @@ def test_names_that_say_nothing_do_not_hide_two_currencies(venues, words):
         bt.calculate_book(*packed, balance=1e3)
     with pytest.raises(bt.ParameterError, match=words):
         bt.margin.requirement(*packed)
+
+
+class Early(bt.Policy):
+    """A policy that must not be asked."""
+
+    share: Annotated[float, bt.Range(0.1, 1.0)] = 0.5
+
+    def observe(self, market):
+        raise AssertionError
+
+    def leverage(self, bar, account):
+        raise AssertionError
+
+
+@pytest.mark.parametrize("call", [
+    lambda *given, **terms: bt.run(*given, Early(), **terms),
+    lambda *given, **terms: bt.sweep(*given, Early, {"share": [0.2, 0.4]}, **terms),
+    lambda *given, **terms: bt.tune(*given, Early, trials=2, **terms),
+    lambda *given, **terms: bt.walk_forward(*given, Early, train="10h", test="10h", **terms),
+    lambda *given, **terms: bt.compare(*given, {"a": Early(), "b": Early(share=0.2)}, **terms),
+], ids=["run", "sweep", "tune", "walk_forward", "compare"])  # fmt: skip
+def test_two_currencies_are_refused_before_a_policy_is_asked(call):
+    venues = {"A": COIN, "B": TETHER}
+    with pytest.raises(bt.ParameterError, match=TWO):
+        call(panel("A", "B"), venue=venues, account=bt.Account())
 
 
 @pytest.mark.parametrize(("venues", "names", "currency"), [
