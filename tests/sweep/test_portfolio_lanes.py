@@ -267,7 +267,6 @@ def test_a_block_of_random_accounts_has_the_rows_of_its_sets(monkeypatch, seed):
     evaluator, sets = make_case(seed, 45, 3)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        evaluator._runner().is_compiled = False
         rows = evaluator.evaluate(sets, returns=True)
         scored = score_plainly(monkeypatch, evaluator, sets)
     for name, column in rows.metrics.items():
