@@ -5,7 +5,6 @@ from __future__ import annotations
 import types
 from collections.abc import Callable, Mapping
 from contextlib import nullcontext
-from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -161,9 +160,12 @@ def run_loop(
         recipe = write_recipe(policy, tuple(columns))
         mark = find_loop_mark(recipe, policy, inputs, columns, begin)
         seconds = estimate_plain(inputs.rules, stop - begin.first)
-        plain = build_plain(policy, inputs, columns)
-        run = partial(run_chunks, plain, begin, stop, progress, "", PLAIN_CHUNK)
-        if recipe.is_complete and (found := try_plain(run, mark, seconds)) is not None:
+
+        def run_plainly() -> Outcome:
+            plain = build_plain(policy, inputs, columns)
+            return run_chunks(plain, begin, stop, progress, "", PLAIN_CHUNK)
+
+        if recipe.is_complete and (found := try_plain(run_plainly, mark, seconds)) is not None:
             return found
         runner = build_compiled(policy, inputs, columns, recipe)
         because = try_compiled(runner, begin)
