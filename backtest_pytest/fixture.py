@@ -112,9 +112,8 @@ class Regression:
         path = find_baseline_file(self.folder, name)
         if path in self.seen:
             raise ParameterError(
-                f"a baseline belongs to one result, {name!r} is used again",
-                where=f"{self.test}, after {self.seen[path]}",
-                cure="give each a name of its own: backtest_regression(result, name='...')",
+                f"a baseline belongs to one result, {name!r} of {self.seen[path]} is used again in "
+                f"{self.test}; name another: backtest_regression(result, name='...')"
             )
         self.seen[path] = self.test
         return path
@@ -151,10 +150,10 @@ class Regression:
         if self.reason is not None:
             save_baseline(now, self.folder)
             return None
+        path = find_baseline_file(self.folder, now.name)
         missing = ParameterError(
-            "a result must have a baseline to compare with, there is none",
-            where=str(find_baseline_file(self.folder, now.name)),
-            cure="pytest --backtest-update --backtest-reason 'first record'",
+            f"a result must have a baseline, there is no {path}; "
+            "pytest --backtest-update --backtest-reason 'first record'"
         )
         return report_failure(now.name, missing)
 

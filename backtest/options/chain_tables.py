@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
 
-from backtest.base import did_you_mean
+from backtest.base import DataError, did_you_mean
 from backtest.market import Defect, refuse, to_floats, to_utc
 
 NUMBERS = ("bid", "ask", "mark", "iv", "forward", "index")
@@ -52,25 +52,19 @@ def read_table(frame: pd.DataFrame, *, where: str) -> tuple[pd.DataFrame, str]:
     known = {old: new for old, new in layout.columns.items() if old in frame.columns}
     renamed = frame[list(known)].rename(columns=known).reset_index(drop=True)
     missing = [name for name in REQUIRED if name not in renamed]
-    refuse([describe_missing(name, frame.columns, where) for name in missing], where=where)
-    refuse([*check_rows(renamed, where)], where=where)
+    if missing:
+        found = [str(each) for each in frame.columns]
+        raise DataError(
+            f"a chain needs the columns {', '.join(missing)}, got {', '.join(found[:8])}"
+            f"{did_you_mean(missing[0], found)} ({where})"
+        )
+    if not len(frame):
+        raise DataError(f"a chain needs at least one row, got none ({where})")
     columns, defects = read_columns(renamed, where)
     refuse(defects, where=where)
     table = pd.DataFrame(columns)
     refuse(find_impossible(table, where), where=where)
     return complete(table), layout.settlement
-
-
-def describe_missing(name: str, columns: pd.Index, where: str) -> Defect:
-    others = [str(each) for each in columns]
-    return Defect(
-        f"a chain needs a column {name!r}, got {', '.join(others[:8])}{did_you_mean(name, others)} "
-        f"({where})"
-    )
-
-
-def check_rows(frame: pd.DataFrame, where: str) -> Sequence[Defect]:
-    return [] if len(frame) else [Defect(f"a chain needs at least one row, got none ({where})")]
 
 
 def read_columns(frame: pd.DataFrame, where: str) -> tuple[dict[str, object], list[Defect]]:

@@ -100,7 +100,7 @@ def test_a_folder_is_one_chain_of_all_snapshots(tmp_path: Path):
 
 
 BAD_CHAINS = [
-    (ROWS.drop(columns="strike"), "coin", "needs a column 'strike'"),
+    (ROWS.drop(columns="strike"), "coin", "needs the columns strike"),
     (ROWS.iloc[:0], "coin", "at least one row"),
     (ROWS, None, "settlement must be"),
     (ROWS.assign(strike=-1.0), "coin", "strike must be positive"),

@@ -141,7 +141,7 @@ def test_two_uses_of_one_name_are_refused(project):
     twice = HOLDS.replace("MORE", ", 'x'") + "    backtest_regression(run(), 'x')\n"
     found = project(*FIRST, test=twice)
     found.assert_outcomes(failed=1)
-    found.stdout.fnmatch_lines(["*'x' is used again*"])
+    found.stdout.fnmatch_lines(["*'x' of * is used again*"])
 
 
 def test_a_truncated_baseline_fails(project, pytester):
