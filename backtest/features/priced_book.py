@@ -154,7 +154,6 @@ def read_arguments(
     entered = found.prices
     if entries is not None:
         entered = cross_margin.read_numbers("entries", entries, names)
-    cross_margin.check_prices("entries", entered)
     assets = list_given("collateral", collateral, Collateral)
     linked = link_collateral(assets, names)
     if collateral_prices is None:
@@ -166,7 +165,6 @@ def read_arguments(
         priced = cross_margin.read_numbers(
             "collateral_prices", collateral_prices, [each.name for each in assets]
         )
-    cross_margin.check_prices("collateral_prices", priced)
     checked = cross_margin.read_rule(rule)
     account = cross_margin.read_options(checked, found, options)
     if isinstance(checked, OwnMargin):

@@ -189,24 +189,18 @@ def collateral_value(collateral: Assets, prices: Numbers | None = None) -> float
 def read_positions(venues: Venues, quantities: Numbers, prices: Numbers) -> PricedPositions:
     names = name_instruments(venues, quantities, prices)
     chosen = match_venues(venues, names)
-    held = read_numbers("quantities", quantities, names, missing=0.0)
+    held = read_numbers("quantities", quantities, names, Number(), missing=0.0)
     priced = read_numbers("prices", prices, names)
-    check_prices("prices", priced)
     rules = {name: read_rules(venue) for name, venue in chosen.items()}
     agree_settlement({name: venue.contract for name, venue in chosen.items()})
-    return PricedPositions(
-        rules,
-        dict(zip(names, held.values(), strict=True)),
-        priced,
-        tuple(venue.contract.haircut for venue in chosen.values()),
-    )
+    haircuts = tuple(venue.contract.haircut for venue in chosen.values())
+    return PricedPositions(rules, held, priced, haircuts)
 
 
 def set_leverage(priced: PricedPositions, leverage: Numbers) -> PricedPositions:
     given = leverage if isinstance(leverage, Mapping) or is_row(leverage) else None
     each = dict.fromkeys(priced.rules, leverage) if given is None else given
     found = read_numbers("venue_leverage", each, priced.rules)
-    check_prices("venue_leverage", found)
     rules = {name: rule._replace(setting=found[name]) for name, rule in priced.rules.items()}
     return priced._replace(rules=rules)
 
@@ -242,7 +236,11 @@ def match_venues(venues: Any, names: tuple[str, ...]) -> dict[str, Any]:
 
 
 def read_numbers(
-    noun: str, given: Any, names: Iterable[str], missing: float | None = None
+    noun: str,
+    given: Any,
+    names: Iterable[str],
+    number: Number = PRICE,
+    missing: float | None = None,
 ) -> dict[str, float]:
     order = list(names)
     if isinstance(given, Mapping):
@@ -258,29 +256,13 @@ def read_numbers(
             f"{noun} must have one number for each of {', '.join(order)}, "
             f"got {repr_plain(given)}{hint}"
         )
-    return {
-        name: float(Number().check(f"{noun}.{name}", found[name]))
-        if name in found
-        else float(missing or 0.0)
-        for name in order
-    }
-
-
-def check_prices(noun: str, given: Mapping[str, float]) -> None:
-    for name, price in given.items():
-        PRICE.check(f"{noun}.{name}", price)
+    return {name: float(number.check(f"{noun}.{name}", found.get(name, missing))) for name in order}
 
 
 def price_assets(assets: Sequence[Collateral], prices: Numbers | None) -> tuple[float, ...]:
     if prices is None:
-        found = [each.last_price() for each in assets]
-    else:
-        names = [each.name for each in assets]
-        found = list(read_numbers("prices", prices, names).values())
-    return tuple(
-        float(PRICE.check(f"prices.{each.name}", price))
-        for each, price in zip(assets, found, strict=True)
-    )
+        return tuple(each.last_price() for each in assets)
+    return tuple(read_numbers("prices", prices, [each.name for each in assets]).values())
 
 
 def bind(
@@ -292,7 +274,6 @@ def bind(
 ) -> BoundRule:
     assets = list_given("collateral", collateral, Collateral)
     entered = {} if entries is None else read_numbers("entries", entries, priced.rules)
-    check_prices("entries", entered)
     bound = rule.bind(priced.rules, assets, price_assets(assets, collateral_prices), entered)
     return bound._replace(haircuts=priced.haircuts)
 
@@ -338,7 +319,6 @@ def read_options(
 
 def read_index(priced: PricedPositions, index: Numbers) -> list[float]:
     found = read_numbers("index", index, priced.rules)
-    check_prices("index", found)
     return [
         compute_value(priced.rules[name].size, priced.rules[name].is_inverse, price)
         for name, price in found.items()

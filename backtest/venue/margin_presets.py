@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 from backtest.base import (
     AS_TUPLE,
@@ -34,6 +33,7 @@ if TYPE_CHECKING:
 
 FILE = Path(__file__).with_suffix(".toml")
 STATUSES = ("read", "memory", "left out")
+SHARED = ("title", "exact", "leaves_out", "figures", "conversion", "call_grace_days")
 
 
 @declared(kw_only=True)
@@ -58,8 +58,8 @@ class MarginTables(Value):
         return choose_table(self.tables, read_choice(at))[0]
 
 
-@dataclass(frozen=True)
-class MarginPreset:
+@declared(kw_only=True)
+class MarginPreset(Value):
     """The margin rules of an account at a venue, from a day on.
 
     Parameters
@@ -103,15 +103,6 @@ class MarginPreset:
     conversion: str | None
     call_grace_days: int | None
 
-    def to_dict(self) -> dict[str, Any]:
-        """Return the preset as plain data."""
-        data = {name: getattr(self, name) for name in self.__dataclass_fields__}
-        return data | {
-            "figures": [each.to_dict() for each in self.figures],
-            "requirement": self.requirement.to_dict(),
-            "rates": dict(self.rates),
-        }
-
 
 @checked_only("name", "at")
 def margin_preset(
@@ -149,22 +140,17 @@ def margin_preset(
     table, day = content.choose(at), read_choice(at)
     is_any = isinstance(instruments, Sequence | Mapping) and not instruments
     return MarginPreset(
+        **{each: getattr(content, each) for each in SHARED},
         name=name,
-        title=content.title,
         date=table["date"],
         source=table["source"],
         dates=tuple(each["date"] for each in content.tables),
-        exact=content.exact,
-        leaves_out=content.leaves_out,
-        figures=tuple(content.figures),
         requirement=PresetMargin(preset=name, at=day)
         if is_any
         else make_rule(name, table, group_by_asset(instruments)),
         rates=table.get("rates", {}),
         slippage=table.get("slippage", 0.0),
         negative_limit=table.get("negative_limit"),
-        conversion=content.conversion,
-        call_grace_days=content.call_grace_days,
     )
 
 
@@ -183,7 +169,7 @@ def list_presets() -> list[MarginPreset]:
 
 
 def load_presets() -> dict[str, MarginTables]:
-    return read_file(FILE, 0, MarginTables)  # type: ignore[arg-type] # classes do hash
+    return read_file(FILE, 0, MarginTables)
 
 
 def make_rule(

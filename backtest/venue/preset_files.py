@@ -238,7 +238,7 @@ def read_preset(venue: str, symbol: str, at: TimeLike | None = None) -> dict[str
     """
     tables = find_preset(venue, symbol)
     chosen = tables.choose(read_choice(at))
-    data = {
+    data: dict[str, Any] = {
         group: {name: table[name] for name in table if name not in ("date", "source")}
         for group, (table, _) in chosen.items()
         if group != "funding"
@@ -313,7 +313,7 @@ def read_tables(venue: str) -> dict[str, VenueTables]:
                 f"venue must be a known preset, got {venue!r}{near}; known are {', '.join(files)}"
             )
         path = files[venue]
-    return read_file(path, path.stat().st_mtime_ns, VenueTables)  # type: ignore[arg-type] # hashed
+    return read_file(path, path.stat().st_mtime_ns, VenueTables)
 
 
 @lru_cache(maxsize=64)

@@ -104,26 +104,7 @@ class MarginRule(Value):
         width: int = 1,
         underlyings: Sequence[str] = (),
     ) -> PortfolioRules:
-        """Return the margin rules of an account as arrays.
-
-        Parameters
-        ----------
-        rules : Mapping
-            The margin rules of each instrument by name, from
-            :func:`backtest.venue.requirement.read_rules`, in order.
-        collateral : sequence of Collateral
-            The collateral of the account, in order.
-        width : int
-            Room for brackets, for runs whose tables change.
-        underlyings : sequence of str
-            Groups of options; those that no group of instruments has are added.
-
-        Raises
-        ------
-        ParameterError
-            If a group names no instrument, a collateral no group, or a scenario takes an inverse
-            contract to a price of 0.
-        """
+        """Return the margin rules of an account as arrays, with room for ``width`` brackets."""
         names = list(rules)
         self.check_names(names, collateral, underlyings)
         scenarios = self.pack_scenarios(names, underlyings)
@@ -145,12 +126,7 @@ class MarginRule(Value):
         collateral_prices: Sequence[float] = (),
         entries: Mapping[str, float] | None = None,
     ) -> BoundRule:
-        """Return the rule for some venues and collateral, with the methods of the protocol.
-
-        Parameters and errors are those of :meth:`pack`; ``collateral_prices`` has one price for
-        each collateral, and ``entries`` the average entry price by instrument (default: the price
-        at which it is valued).
-        """
+        """Return the rule for some venues and collateral, with the methods of the protocol."""
         return BoundRule(
             self, dict(rules), tuple(collateral), tuple(collateral_prices), dict(entries or {})
         )
