@@ -31,7 +31,7 @@ ACCOUNTS = ("cross", "isolated", "inverse")
 
 
 class BrokenContractError(Exception):
-    """A policy breaks its contract; the message has the place and the cure."""
+    """A policy breaks its contract."""
 
 
 class Situation(NamedTuple):

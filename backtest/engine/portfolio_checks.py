@@ -20,6 +20,7 @@ from backtest.base import (
     format_time,
     name_values,
     parse_duration,
+    repr_given,
     repr_plain,
     to_nanoseconds,
     warn_caller,
@@ -139,9 +140,9 @@ def check_agreement(names: Sequence[str], venues: Mapping[str, Venue]) -> None:
             mine, theirs = read_field(venues[first], field), read_field(venues[name], field)
             if not is_equal(mine, theirs):
                 raise ParameterError(
-                    f"{field} must be the same for all venues of an account, got {describe(mine)} "
-                    f"for {first} and {describe(theirs)} for {name}; give both the same: "
-                    f"venue.override({{{field!r}: ...}})"
+                    f"{field} must be the same for all venues of an account, got "
+                    f"{repr_given(mine)} for {first} and {repr_given(theirs)} for {name}; give "
+                    f"both the same: venue.override({{{field!r}: ...}})"
                 )
 
 
@@ -168,10 +169,6 @@ def is_equal(mine: object, theirs: object) -> bool:
         return mine.equals(theirs)
     is_mixed = isinstance(mine, pd.Series) or isinstance(theirs, pd.Series)
     return not is_mixed and mine == theirs
-
-
-def describe(value: object) -> str:
-    return "a series" if isinstance(value, pd.Series) else repr(value)
 
 
 def check_modes(own: Mapping[str, Account], venues: Mapping[str, Venue]) -> None:

@@ -239,7 +239,7 @@ def test_a_compiled_answer_that_is_no_setting_is_refused_with_what_it_saw(monkey
     monkeypatch.setenv("BACKTEST_COMPILE", "now")
     market = make_market(settings=(math.nan, 5.0, -3.0, math.nan, math.nan, math.nan))
     terms = {"venue": make_venue(), "account": bt.Account(margin="isolated", venue_leverage=10.0)}
-    with pytest.raises(bt.PolicyError, match="Steps got -3") as error:
+    with pytest.raises(bt.PolicyError, match="Steps returned -3") as error:
         bt.run(market, Steps(), **terms)
     assert "bar 2" in str(error.value)
     assert "close=101" in str(error.value)

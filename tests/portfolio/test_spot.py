@@ -358,8 +358,8 @@ BAD: dict[str, tuple[Any, str]] = {
         lambda: bt.cascade(
             bt.Crowd.from_positions(pd.DataFrame(
                 [{"side": "long", "quantity": 1.0, "entry": 100.0, "collateral": 10.0}])),
-            SPOT, shock=-0.1, impact=None),
-        "must be margined"),
+            SPOT, shock=-0.1, impact=bt.Linear(0.0)),
+        "must have margined positions"),
 }  # fmt: skip
 
 
