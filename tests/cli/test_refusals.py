@@ -112,7 +112,7 @@ REFUSED = [
     ("compare --policy kelly --policy cppi --set leverage=2", "must name its policy"),
     ("compare --policy kelly --policy cppi --set x.leverage=2", "compare.policies.x must have"),
     ("compare --policy kelly --policy cppi --baseline x", "baseline"),
-    ("compare --policy kelly --policy cppi --accounts apart", "'shared' or 'separate'"),
+    ("compare --policy kelly --policy cppi --accounts apart", "accounts must be"),
     # sets
     ("sweep --vary target", "--vary takes NAME=VALUE"),
     ("sweep --vary target=0.1:1", "sweep.values.target must be LOW:HIGH:COUNT"),
@@ -132,7 +132,7 @@ REFUSED = [
     ("sweep --memory much", "'much'"),
     ("sweep range.toml", "sweep.values.target must be LOW:HIGH:COUNT"),
     ("tune --trials 3", "trials must be"),
-    ("tune --holdout abc", "a share or a duration"),
+    ("tune --holdout abc", "holdout must be"),
     ("tune --space target=1:0.1", "low <= high"),
     ("tune --space targt=0.1:1", "did you mean 'target'"),
     ("tune --objective sharp", "did you mean 'sharpe'"),
@@ -140,8 +140,8 @@ REFUSED = [
     ("tune --resume", "there is no study of VolTarget"),
     ("validate walk-forward --objective sharpe --objective cagr", "validate.objective must be one"),
     # risk and live accounts
-    ("capacity --set venue.slippage.impact=1 --capitals 1e6,1e4", "1e+06, 10000|1,000,000"),
-    ("sensitivity --factors signal", "the parameters of a signal rule"),
+    ("capacity --set venue.slippage.impact=1 --capitals 1e6,1e4", "capitals must be"),
+    ("sensitivity --factors signal", "signal"),
     ("paths --model gbmm", "did you mean 'gbm'"),
     ("paths --model gbm --paths 5 --horizon 2h --drift up", "drift"),
     ("paths --model gbm --paths 5 --horizon 2h --path-funding fited", "did you mean 'fitted'"),
@@ -160,7 +160,7 @@ REFUSED = [
     ("liq --book book.toml --side long", "--side must be left out with --book"),
     ("liq --map BTCUSDT,ETHUSDT", "--map must come with --book"),
     ("liq --book book.toml --map BTCUSDT", "--map takes two instruments"),
-    ("liq --book book.toml --map BTCUSDT,SOL", "must be an instrument of the book"),
+    ("liq --book book.toml --map BTCUSDT,SOL", "got 'SOL'"),
     ("liq --book book.toml --picture x.png", "must end in .svg"),
     ("liq --book gone.toml", "a book must be a TOML file"),
     ("liq --book no-balance.toml", "no-balance.toml: a book needs balance"),
@@ -222,5 +222,5 @@ def test_a_mistake_is_refused_in_one_sentence(capsys, folder, typed, words):
     assert (code, out) == (2, "")
     assert err.startswith("error: ")
     assert "Traceback" not in err
-    assert any(part in err for part in words.split("|")), err
+    assert words in err
     assert [each for each in sorted(folder.rglob("*")) if each.suffix != ".pyc"] == before
