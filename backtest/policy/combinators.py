@@ -42,13 +42,7 @@ class Combinator(Policy):
     are on the bar under their names, those of its policies under ``policy__column``.
 
     A combinator keeps the ``venue_leverage`` of its policies: the lowest where several answer.
-
-    Raises
-    ------
-    ParameterError
-        If it is given too few policies or too many, or a parameter that is not allowed.
-    PolicyError
-        If it does not define ``combine``, or takes no policy.
+    ParameterError is raised if it is given too few policies or too many.
     """
 
     takes: ClassVar[tuple[int, float]] = (1, 1)
@@ -107,13 +101,7 @@ class Combinator(Policy):
     @classmethod
     @checked
     def over(cls, *policies: type[Policy]) -> type[Combinator]:
-        """Return the class over some policy classes, which a sweep or a search accepts.
-
-        Raises
-        ------
-        ParameterError
-            If it takes fewer or more policies.
-        """
+        """Return the class over some policy classes, which a sweep or a search accepts."""
         if cls.parts and policies in ((), tuple(part.policy for part in cls.parts)):
             return cls
         if cls is Combinator or cls.parts:
@@ -140,10 +128,7 @@ class Combinator(Policy):
         return write_formula(self, own, columns)
 
     def make_margin_formula(self, columns: tuple[str, ...]) -> Callable[..., Any] | None:
-        """Return the formula of the setting of its position: its own, or the lowest of its parts.
-
-        None if nothing decides it.
-        """
+        """Return the formula of the setting of its position, None if nothing decides it."""
         own: Callable[..., Any] | None = getattr(combinator_of(type(self)), "venue_leverage", None)
         return write_margin_formula(self, columns) if own is None else own
 
@@ -159,17 +144,8 @@ class Combinator(Policy):
 def held_leverage(account: Any, signal: float) -> float:
     """Return the leverage that a policy would ask for to leave the position as it is.
 
-    Parameters
-    ----------
-    account : AccountView
-        The account at the close.
-    signal : float
-        The direction decided at this close, which what is asked is multiplied by.
-
-    Returns
-    -------
-    float
-        At least 0; 0 where nothing is held on the side of the signal.
+    It is multiplied by the signal, the direction decided at this close; at least 0, and 0 where
+    nothing is held on the side of the signal.
     """
     if signal == 0.0:
         return 0.0
@@ -296,7 +272,8 @@ def annotate(parameter: Parameter, name: str) -> Any:
     space = parameter.space
     if space is None:
         return parameter.kind
-    if space.when is not None:
+    when = space.when
+    if when is not None:
         space = copy.copy(space)
-        object.__setattr__(space, "when", (f"{name}_{space.when[0]}", space.when[1]))
+        object.__setattr__(space, "when", (f"{name}_{when[0]}", when[1]))
     return Annotated[parameter.kind, space]

@@ -25,9 +25,7 @@ _known: WeakKeyDictionary[Any, tuple[Any, Identity]] = WeakKeyDictionary()
 """What functions became, None for themselves, and the identity of what they refer to."""
 
 
-def rewrite_formula(
-    function: types.FunctionType, above: frozenset[types.FunctionType] = frozenset()
-) -> types.FunctionType:
+def rewrite_formula(function: Any, above: frozenset[types.FunctionType] = frozenset()) -> Any:
     if not is_of_user(function):
         return function
     references, identity = find_references(function), identify(function, set())

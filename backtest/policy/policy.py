@@ -51,10 +51,7 @@ TAKEN = frozenset((
 ))  # fmt: skip
 
 
-ARGUMENTS = {
-    "venue_leverage": ("self", "bar", "account"),
-    "option_orders": ("self", "bar", "account", "chain"),
-}
+ARGUMENTS = {"venue_leverage": "self, bar, account", "option_orders": "self, bar, account, chain"}
 
 
 class Bar:
@@ -104,7 +101,19 @@ class Policy(Viewable):
     """In one sentence, the market in which the rule does badly; optional."""
 
     def __init_subclass__(cls) -> None:
-        check_class(cls)
+        if isinstance(vars(cls).get("__init__"), FunctionType):
+            raise PolicyError(
+                f"a policy must not define __init__, {cls.__name__} does; its parameters are "
+                "fields of the class: window: Annotated[int, bt.Range(1, 1000, 'bars')] = 24"
+            )
+        for name, taken in ARGUMENTS.items():
+            rule = vars(cls).get(name)
+            given = ", ".join(inspect.signature(rule).parameters) if callable(rule) else repr(rule)
+            if rule is not None and given.count(",") != taken.count(","):
+                raise PolicyError(
+                    f"{cls.__name__}.{name} must be a plain method that takes ({taken}), got "
+                    f"({given})"
+                )
         if "leverage" in vars(cls).get("__annotations__", {}) and "leverage" not in vars(cls):
             bare: Any = dataclasses.field()  # or it would inherit the formula as its default
             setattr(cls, "leverage", bare)  # noqa: B010 - a method for the type checker
@@ -170,25 +179,6 @@ class Policy(Viewable):
         )
 
 
-def check_class(cls: type) -> None:
-    if isinstance(vars(cls).get("__init__"), FunctionType):
-        raise PolicyError(
-            f"a policy must not define __init__, {cls.__name__} does; its parameters are fields of "
-            "the class: window: Annotated[int, bt.Range(1, 1000, 'bars')] = 24"
-        )
-    for name, known in ARGUMENTS.items():
-        rule = vars(cls).get(name)
-        if rule is None:
-            continue
-        given = tuple(inspect.signature(rule).parameters) if isinstance(rule, FunctionType) else ()
-        if len(given) != len(known):
-            found = f"({', '.join(given)})" if given else repr(rule)
-            raise PolicyError(
-                f"{cls.__name__}.{name} must be a plain method that takes ({', '.join(known)}), "
-                f"got {found}"
-            )
-
-
 def format_title(class_name: str) -> str:
     return re.sub(r"(?<=[a-z0-9])(?=[A-Z])", "-", class_name).lower()
 
@@ -211,14 +201,13 @@ def formula_of(cls: type[Policy]) -> Callable[..., Any]:
 
 def formula_for(policy: Policy, columns: tuple[str, ...]) -> Callable[..., Any]:
     made = getattr(policy, "make_formula", None)
-    rule: Any = formula_of(type(policy)) if made is None else made(columns)
-    return rewrite_formula(rule) if isinstance(rule, FunctionType) else rule
+    return rewrite_formula(formula_of(type(policy)) if made is None else made(columns))
 
 
 def margin_formula_for(policy: Policy, columns: tuple[str, ...]) -> Callable[..., Any] | None:
     made = getattr(policy, "make_margin_formula", None)
-    rule = getattr(type(policy), "venue_leverage", None) if made is None else made(columns)
-    return rewrite_formula(rule) if isinstance(rule, FunctionType) else rule
+    own = getattr(type(policy), "venue_leverage", None)
+    return rewrite_formula(own if made is None else made(columns))
 
 
 def sets_margin(given: object) -> bool:

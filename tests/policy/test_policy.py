@@ -121,7 +121,6 @@ def misspell(self: Any, bar: Any, account: Any) -> float:
     (lambda: live(1.0), "policy must be a Policy"),
     (lambda: live(make()()), "a policy must define leverage, Made does not"),
     (lambda: make(__init__=lambda self, window: None), "must not define __init__"),
-    (lambda: make(venue_leverage=lambda self, bar: 1.0), "takes (self, bar, account), got"),
     (lambda: live(make(leverage=keep)()), "keep state in its memory"),
     (lambda: live(observing(lambda m: {"sigma": m.close}, misspell)), "did you mean 'sigma'?"),
     (lambda: live(observing(lambda m: {"a": m.close[1:]})), "must be 300 numbers, one per bar"),
