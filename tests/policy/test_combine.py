@@ -332,6 +332,7 @@ class Untyped(bt.Combinator):
         return asked[0] * len([object])
 
 
+@pytest.mark.compiled
 @pytest.mark.parametrize(("policy", "formula"), [
     (lambda: Capped(Named(), 3.0), Named.leverage),
     (lambda: Lowest(VolTarget(), Capped(Named())), Named.leverage),

@@ -147,6 +147,7 @@ class NotSupported(bt.Policy):
         return float(len(sorted(vars(bt).keys()))) * 0.0
 
 
+@pytest.mark.compiled
 def test_the_warning_of_a_policy_that_does_not_compile_is_one_short_line():
     with pytest.warns(UserWarning, match="plain Python") as caught:
         bt.run(MARKET, NotSupported(), venue=VENUE, account=bt.Account())
