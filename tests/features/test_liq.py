@@ -204,7 +204,7 @@ MISTAKES = [
     ([*LONG[:3], "nan", *LONG[4:]], ["entry must be a number", "nan"]),
     ([*LONG[:5], "151"], ["leverage must be at most 150", "151"]),
     ([*LONG, "--capital", "1e9"], ["capital must give a notional of at most 1,800,000,000"]),
-    ([*LONG, "--venue", "binance"], ["a venue, a colon and a symbol", "binance-usdm:"]),
+    ([*LONG, "--venue", "binance"], ["a venue, a colon and a symbol", "did you mean 'binance-"]),
 ]
 
 
