@@ -9,13 +9,14 @@ import pandas as pd
 import pytest
 
 import backtest as bt
-from backtest.base.errors import BacktestError, VenueError
+from backtest.base.errors import BacktestError
 from backtest.venue import preset_files
 from backtest.venue.brackets import InForce
 from backtest.venue.imported_tiers import read_tiers, write_venue
 from backtest.venue.venue import Venue
 from tests.fast_cases import every_nth
 from tests.markets import market_of
+from tests.refusals import check_refused
 from tests.venue import test_vectors as vectors
 
 BTC = ("binance-usdm", "BTCUSDT")
@@ -104,18 +105,6 @@ def test_a_symbol_may_end_with_its_day():
     }  # fmt: skip
 
 
-@pytest.mark.parametrize(("symbol", "at", "words"), [
-    ("BTCUSDT@2021-05-19", "2022-01-01", "the day of a preset must be given once"),
-    ("BTCUSDT@", None, "the day of a preset must be given once"),
-    ("BTCUSDT@soon", None, "must be a time such as"),
-    (["BTCUSDT", "BTCUSDT@latest"], None, "a list of different names"),
-    (["BTCUSDT", 3], None, "a list of different names"),
-])  # fmt: skip
-def test_a_day_is_given_once_and_readable(symbol, at, words):
-    with pytest.raises(BacktestError, match=words):
-        Venue.preset("binance-usdm", symbol, at)
-
-
 def test_groups_have_dates_of_their_own():
     found = {each.group: each for each in preset_files.origins(*BTC, "2021-05-19")}
     assert found["brackets"].until == "2022-12-29"
@@ -158,19 +147,6 @@ def test_an_override_takes_parts_tables_and_series():
     assert changed.fees == bt.Fees(taker=1e-3, maker=0.0)
     assert changed.brackets == (bt.Bracket(0.0, math.inf, 20.0, 0.01, 0.0),)
     assert changed.borrow_rate.tolist() == [0.05]
-
-
-@pytest.mark.parametrize(("changes", "groups", "words"), [
-    ({"fees.takr": 1e-4}, {}, ["venue.fees.takr: Fees has no such field; did you mean 'taker'?"]),
-    ({"fees.taker": 2.0}, {}, ["venue.fees.taker: must be at least 0 and below 1, got 2"]),
-    ({"fees.taker": 1e-4}, {"fees": {"taker": 2e-4}}, ["must be changed once, was given twice"]),
-    ({"borrow_rate": 0.05}, {}, ["venue.interest_on: must be 'loan'", "borrow_rate"]),
-])  # fmt: skip
-def test_a_bad_override_says_rule_value_and_place(changes, groups, words):
-    with pytest.raises(BacktestError) as caught:
-        Venue.preset(*BTC).override(changes, **groups)
-    for word in words:
-        assert word in str(caught.value)
 
 
 GOOD = """
@@ -236,12 +212,35 @@ def test_a_bad_file_is_refused_with_its_name_and_the_rule(tmp_path, name):
     assert "mine" in str(caught.value)
 
 
-@pytest.mark.parametrize("text", ["binance", "binance-usdm:", ":BTCUSDT", "binance-usdm:BTCUSDT@"])
-def test_a_name_that_is_no_pair_is_refused(text):
-    with pytest.raises(VenueError, match="a venue, a colon and a symbol"):
-        preset_files.parse_name(text)
-    with pytest.raises(VenueError, match="does not exist"):
-        Venue.preset("nowhere/mine.toml", "BTCUSDT")
+def change(changes=None, **groups):
+    return Venue.preset(*BTC).override(changes, **groups)
+
+
+PAIR, TWICE = "a preset is a venue, a colon and a symbol", "must be changed once, was given twice"
+REFUSED = {
+    "no date": (lambda: Venue.preset("binance-usdm", "BTCUSDT@"), "must be given once"),
+    "two days": (lambda: Venue.preset("binance-usdm", "BTCUSDT@2021-05-19", "2022-01-01"),
+        "must be given once"),
+    "a day that is none": (lambda: Venue.preset("binance-usdm", "BTCUSDT@soon"), "must be a time"),
+    "a number as a name": (lambda: Venue.preset("binance-usdm", ["BTCUSDT", 3]),
+        "a list of different names"),
+    "no file": (lambda: Venue.preset("nowhere/mine.toml", "BTCUSDT"), "does not exist"),
+    "a venue alone": (lambda: preset_files.parse_name("binance"), PAIR),
+    "no symbol": (lambda: preset_files.parse_name("binance-usdm:"), PAIR),
+    "no day": (lambda: preset_files.parse_name("binance-usdm:BTCUSDT@"), PAIR),
+    "an unknown field": (lambda: change({"fees.takr": 1e-4}),
+        "venue.fees.takr: Fees has no such field; did you mean 'taker'?"),
+    "a fee of 2": (lambda: change({"fees.taker": 2.0}),
+        "venue.fees.taker: must be at least 0 and below 1, got 2"),
+    "a change given twice": (lambda: change({"fees.taker": 1e-4}, fees={"taker": 2e-4}), TWICE),
+    "interest on nothing": (lambda: change({"borrow_rate": 0.05}),
+        "venue.interest_on: must be 'loan'"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", REFUSED)
+def test_bad_input_is_refused(name):
+    check_refused(*REFUSED[name])
 
 
 def test_a_file_may_tell_of_a_change_of_the_funding_interval(tmp_path):
