@@ -348,7 +348,7 @@ def test_the_command_replays_an_export_and_names_the_first_difference(capsys, tm
     assert len([*(tmp_path / "results").iterdir()]) == 1
     assert "first difference in the bar of 2023-01-01 04:00 UTC: fees" in out
     for more, words in ((["--fills", "none.csv"], "readable CSV"), (["--begin", "x.json"], "JSON"),
-                        (["--ledger", "none.csv"], "readable CSV"),
+                        (["--ledger", "none.csv"], "a ledger must be a CSV file"),
                         (["--range-tolerance", "2"], "range_tolerance")):  # fmt: skip
         code, _, err = call(capsys, *override([*map(str, given)], *more), "--no-save")
         assert code == 2
