@@ -201,13 +201,16 @@ def formula_of(cls: type[Policy]) -> Callable[..., Any]:
 
 def formula_for(policy: Policy, columns: tuple[str, ...]) -> Callable[..., Any]:
     made = getattr(policy, "make_formula", None)
-    return rewrite_formula(formula_of(type(policy)) if made is None else made(columns))
+    rule = formula_of(type(policy)) if made is None else made(columns)
+    rewritten: Callable[..., Any] = rewrite_formula(rule)
+    return rewritten
 
 
 def margin_formula_for(policy: Policy, columns: tuple[str, ...]) -> Callable[..., Any] | None:
     made = getattr(policy, "make_margin_formula", None)
     own = getattr(type(policy), "venue_leverage", None)
-    return rewrite_formula(own if made is None else made(columns))
+    rule: Callable[..., Any] | None = rewrite_formula(own if made is None else made(columns))
+    return rule
 
 
 def sets_margin(given: object) -> bool:
