@@ -138,6 +138,5 @@ def test_implied_vol_target_leaves_the_position_alone_where_nothing_is_implied()
 
 
 def test_implied_vol_target_names_the_column_it_lacks_and_how_to_attach_it():
-    with pytest.raises(bt.DataError, match="a column 'implied_volatility' is needed") as caught:
+    with pytest.raises(bt.DataError, match=r"(?s)'implied_volatility'.*with_columns\("):
         live(bt.Market.sample(bars=60), ImpliedVolTarget(), compile=False)
-    assert "market.with_columns(implied_volatility=" in caught.value.cure
