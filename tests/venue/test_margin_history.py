@@ -171,7 +171,7 @@ def test_the_leverage_set_at_the_venue_must_be_allowed_by_every_table():
     account = bt.Account(venue_leverage=40.0)
     with pytest.raises(bt.ParameterError, match="venue_leverage must be at most 25") as caught:
         live(Constant(1.0), account, BOTH)
-    assert "a preset with @DATE" in caught.value.cure
+    assert "a preset with @DATE" in str(caught.value)
     with pytest.raises(bt.ParameterError) as caught:
         live(Constant(1.0), account, AFTER)
-    assert "a preset with @DATE" not in caught.value.cure
+    assert "a preset with @DATE" not in str(caught.value)
