@@ -23,17 +23,11 @@ if TYPE_CHECKING:
     from backtest.base.compiled_files import cfunc, jit
     from backtest.base.compiled_twins import bind_functions, count_all_brackets, describe_target
     from backtest.base.compiled_twins import find_own_functions, make_array_twins, make_twin
-    from backtest.base.errors import AccountingError, Argument, BacktestError, BandWarning
-    from backtest.base.errors import (
-        DataError,
-        Either,
-        Fault,
-        InfiniteLeverageWarning,
-        LastPriceWarning,
-    )
-    from backtest.base.errors import NoFillWarning, ParameterError, Phrase, Piece, Place
+    from backtest.base.errors import AccountingError, BacktestError, BandWarning, DataError, Fault
+    from backtest.base.errors import InfiniteLeverageWarning, LastPriceWarning
+    from backtest.base.errors import NoFillWarning, ParameterError
     from backtest.base.errors import PolicyError, VenueDateWarning, VenueError, WeightWarning
-    from backtest.base.errors import describe_fault, did_you_mean, join_phrases, warn_caller
+    from backtest.base.errors import describe_fault, did_you_mean, warn_caller
     from backtest.base.fields import (
         Cost,
         Currency,

@@ -119,7 +119,7 @@ def resolve(annotation: Any, names: Names) -> Any:
         return Any
 
 
-def check_shape(name: str, values: Any, shape: tuple[int, ...], *, where: str = "") -> None:
+def check_shape(name: str, values: Any, shape: tuple[int, ...]) -> None:
     """Check the shape of an array; -1 in ``shape`` stands for any length but 0."""
     found = np.shape(values)
     is_fit = len(found) == len(shape) and all(
@@ -127,25 +127,23 @@ def check_shape(name: str, values: Any, shape: tuple[int, ...], *, where: str = 
     )
     if not is_fit:
         asked = ", ".join("n" if each < 0 else f"{each:,}" for each in shape)
-        place = f"{where}: " if where else ""
-        raise ParameterError(f"{place}{name} must be an array of shape ({asked}), got {found}")
+        raise ParameterError(f"{name} must be an array of shape ({asked}), got {found}")
 
 
-def check_lengths(*, where: str = "", **arrays: Any) -> None:
+def check_lengths(**arrays: Any) -> None:
     first = next(iter(arrays.values()))
     for name, values in arrays.items():
-        check_shape(name, values, (len(first),) if np.ndim(first) else (-1,), where=where)
+        check_shape(name, values, (len(first),) if np.ndim(first) else (-1,))
 
 
-def check_broadcast(*, where: str = "", **arrays: Any) -> None:
+def check_broadcast(**arrays: Any) -> None:
     """Check that the shapes of arrays fit each other."""
     shapes = {name: np.shape(values) for name, values in arrays.items()}
     try:
         np.broadcast_shapes(*shapes.values())
     except ValueError as error:
         found = ", ".join(f"{name} of {shape}" for name, shape in shapes.items())
-        place = f"{where}: " if where else ""
-        raise ParameterError(f"{place}arrays must be of shapes that fit, got {found}") from error
+        raise ParameterError(f"arrays must be of shapes that fit, got {found}") from error
 
 
 # ------------------------------------------------------------------------------------------ kinds

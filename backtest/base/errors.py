@@ -1,4 +1,4 @@
-"""Errors and warnings for users: each error has the rule, the value found, where, and the cure."""
+"""Errors and warnings for users: each error has the rule, the value found, and where."""
 
 from __future__ import annotations
 
@@ -6,39 +6,15 @@ import difflib
 import os
 import sys
 import warnings
-from collections.abc import Callable, Iterable
-from functools import partial
+from collections.abc import Iterable
 from pathlib import Path
-from typing import Any, NamedTuple, TypeAlias
 
 
 class BacktestError(Exception):
-    """Base of all errors that a user can fix.
+    """Base of all errors that a user can fix: one sentence with rule, value and place.
 
-    Parameters
-    ----------
-    problem : str
-        The rule and the value that broke it, in one sentence.
-    where : str
-        The file, parameter, bar or command-line flag where it was found.
-    cure : str
-        How to fix it. A text that names arguments of a function is a
-        :class:`~backtest.base.errors.Phrase`, from which the command line names flags.
+    An error that lists several faults has a line each.
     """
-
-    def __init__(self, problem: str, *, where: str = "", cure: str = "") -> None:
-        super().__init__(problem)
-        self.problem = problem
-        self.where = where
-        self.cure = cure
-
-    def __str__(self) -> str:
-        where = f"\n  where: {self.where}" if self.where else ""
-        cure = f"\n  cure:  {self.cure}" if self.cure else ""
-        return f"{self.problem}{where}{cure}"
-
-    def __reduce__(self) -> tuple[object, ...]:
-        return partial(type(self), self.problem, where=self.where, cure=self.cure), ()
 
 
 class Fault(ValueError):  # noqa: N818 - a finding; users see a ParameterError
@@ -128,71 +104,3 @@ def warn_caller(text: str, category: type[Warning] = UserWarning) -> None:
     while frame.f_code.co_filename.startswith(PACKAGE) and frame.f_back is not None:
         level, frame = level + 1, frame.f_back
     warnings.warn(text, category, stacklevel=level)
-
-
-class Argument(NamedTuple):
-    name: str
-    value: object = ...
-
-    def __str__(self) -> str:
-        return self.name if self.value is ... else f"{self.name}={self.value!r}"
-
-
-class Either(NamedTuple):
-    """A text for Python, with its replacement at the command line."""
-
-    python: str
-    typed: str | Argument
-
-    def __str__(self) -> str:
-        return self.python
-
-
-Piece: TypeAlias = str | Argument | Either
-
-
-class Phrase(str):
-    """A text with ``{}`` slots, which are filled with its pieces in order.
-
-    A phrase may be a piece of another.
-
-    Examples
-    --------
-    >>> Phrase("give {} there", Argument("mark_gaps", "last"))
-    "give mark_gaps='last' there"
-    """
-
-    text: str
-    pieces: tuple[Piece, ...]
-
-    def __new__(cls, text: str, *pieces: Piece) -> Phrase:
-        phrase = super().__new__(cls, text.format(*pieces))
-        phrase.text, phrase.pieces = text, pieces
-        return phrase
-
-    def __getnewargs__(self) -> tuple[Any, ...]:
-        return self.text, *self.pieces
-
-    def fill(self, write: Callable[[Piece], str]) -> str:
-        """Return the text with each piece written by a given function."""
-        return self.text.format(*map(write, self.pieces))
-
-
-class Place(str):
-    arguments: tuple[str, ...]
-    details: tuple[str, ...]
-    of: str
-
-    def __new__(cls, arguments: str | tuple[str, ...], *details: str, of: str = "") -> Place:
-        names = (arguments,) if isinstance(arguments, str) else arguments
-        place = super().__new__(cls, ", ".join(filter(None, [of, " and ".join(names), *details])))
-        place.arguments, place.details, place.of = names, details, of
-        return place
-
-    def __getnewargs_ex__(self) -> tuple[tuple[object, ...], dict[str, str]]:
-        return (self.arguments, *self.details), {"of": self.of}
-
-
-def join_phrases(separator: str, texts: Iterable[str]) -> Phrase:
-    different = list(dict.fromkeys(filter(None, texts)))
-    return Phrase(separator.join(["{}"] * len(different)), *different)

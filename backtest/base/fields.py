@@ -38,18 +38,16 @@ def check_names(
     needed: Sequence[str] = (),
     *,
     noun: str = "field",
-    where: str = "",
 ) -> None:
     names = [str(name) for name in given]
     unknown = [f"{name!r}{did_you_mean(name, known)}" for name in names if name not in known]
     if unknown:
         raise ParameterError(
-            f"{where or owner} has no {noun} {', '.join(unknown)}; "
-            f"use {', '.join(known) or f'no {noun}s'}"
+            f"{owner} has no {noun} {', '.join(unknown)}; use {', '.join(known) or f'no {noun}s'}"
         )
     missing = ", ".join(name for name in needed if name not in names)
     if missing:
-        raise ParameterError(f"{where or owner} needs {missing}, which has no default")
+        raise ParameterError(f"{owner} needs {missing}, which has no default")
 
 
 POSITIVE = Number(0, open_low=True)

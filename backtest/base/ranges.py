@@ -20,9 +20,8 @@ from backtest.base.units import BoolArray, FloatArray
 Condition: TypeAlias = "tuple[str, object] | None"
 
 
-def explain_fault(name: str, fault: Fault, value: object, where: str) -> ParameterError:
-    place = f"{where}: " if where else ""
-    return ParameterError(f"{place}{name} {fault}, got {fault.found or repr_given(value)}")
+def explain_fault(name: str, fault: Fault, value: object) -> ParameterError:
+    return ParameterError(f"{name} {fault}, got {fault.found or repr_given(value)}")
 
 
 class Declaration(ABC):
@@ -34,12 +33,12 @@ class Declaration(ABC):
     def read(self, value: Any) -> Any:
         """Return a value as it is held, or raise a Fault."""
 
-    def check(self, name: str, value: object, *, where: str = "") -> Any:
+    def check(self, name: str, value: object) -> Any:
         """Return the value as it is held, or raise a ParameterError."""
         try:
             return self.read(value)
         except Fault as fault:
-            raise explain_fault(name, fault, value, where) from None
+            raise explain_fault(name, fault, value) from None
 
     def __get_pydantic_core_schema__(self, source: Any, _: Any) -> core_schema.CoreSchema:
         schema = core_schema.no_info_plain_validator_function(self._read_field)
@@ -52,8 +51,7 @@ class Declaration(ABC):
         except Fault as fault:
             rule, found = str(fault), fault.found
         except BacktestError as error:  # of a value inside: it has all of its own faults
-            text = "; ".join(filter(None, [error.problem, error.cure]))
-            raise PydanticCustomError("inner", "{text}", {"text": text}) from None
+            raise PydanticCustomError("inner", "{text}", {"text": str(error)}) from None
         raise PydanticCustomError("rule", "{rule}", {"rule": rule, "found": found})
 
 
@@ -104,9 +102,7 @@ class Range(Declaration):
             raise Fault(f"must be {self}")
         return number
 
-    def check(
-        self, name: str, value: object, *, where: str = "", whole: bool = False
-    ) -> float | int:
+    def check(self, name: str, value: object, *, whole: bool = False) -> float | int:
         """Return the value as a number inside the range.
 
         Raises
@@ -117,7 +113,7 @@ class Range(Declaration):
         try:
             return self.read(value, whole=whole)
         except Fault as fault:
-            raise explain_fault(name, fault, value, where) from None
+            raise explain_fault(name, fault, value) from None
 
     @checked
     def admits(self, values: FloatArray) -> BoolArray:
@@ -164,7 +160,7 @@ class Choice(Declaration):
             raise Fault(f"must be {'one of ' * (len(self.options) > 1)}{self}", found)
         return str(value)
 
-    def check(self, name: str, value: object, *, where: str = "", whole: bool = False) -> str:  # noqa: ARG002 - one signature with Range
+    def check(self, name: str, value: object, *, whole: bool = False) -> str:  # noqa: ARG002 - one signature with Range
         """Return the option.
 
         Raises
@@ -172,18 +168,18 @@ class Choice(Declaration):
         ParameterError
             If it is not one of the options.
         """
-        return str(super().check(name, value, where=where))
+        return str(super().check(name, value))
 
     def invalid(self, *, whole: bool = False) -> Iterator[object]:  # noqa: ARG002 - as check
         """Yield values that :meth:`check` rejects."""
         yield from ("no such option", None, 1.5)
 
 
-def read_range(low: float, high: float, *, is_log: bool, where: str = "") -> Range:
+def read_range(name: str, low: float, high: float, *, is_log: bool) -> Range:
     try:
         return Range(low, high, log=is_log)
     except ParameterError as error:
-        raise ParameterError(f"{where}: {error}") from error
+        raise ParameterError(f"{name}: {error}") from error
 
 
 def read_number(value: object, *, whole: bool = False) -> float | int:
@@ -194,11 +190,11 @@ def read_number(value: object, *, whole: bool = False) -> float | int:
     return int(number) if whole else number
 
 
-def check_number(name: str, value: object, *, where: str = "", whole: bool = False) -> float | int:
+def check_number(name: str, value: object, *, whole: bool = False) -> float | int:
     try:
         return read_number(value, whole=whole)
     except Fault as fault:
-        raise explain_fault(name, fault, value, where) from None
+        raise explain_fault(name, fault, value) from None
 
 
 def to_float(value: object) -> float:
@@ -243,7 +239,6 @@ def check_range(
     name: str,
     value: object,
     *,
-    where: str = "",
     low: float = -math.inf,
     high: float = math.inf,
     open_low: bool = False,
@@ -253,4 +248,4 @@ def check_range(
     if type(value) is float and low < value < high:  # the usual case, at once
         return value
     allowed = Number(low, high, open_low, open_high, may_be_infinite=True)
-    return float(allowed.check(name, value, where=where))
+    return float(allowed.check(name, value))

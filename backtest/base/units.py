@@ -42,7 +42,7 @@ _SUFFIXES = {"s": SECOND, "m": MINUTE, "min": MINUTE, "h": HOUR, "d": DAY, "w": 
 _DURATION = re.compile(r"(\d+)\s*(s|m|min|h|d|w|H|D|W)")
 
 
-def parse_duration(text: str, name: str = "a duration", *, where: str = "") -> int:
+def parse_duration(text: str, name: str = "a duration") -> int:
     """Return a duration such as ``"1h"`` or ``"8h"`` in nanoseconds.
 
     Examples
@@ -53,7 +53,7 @@ def parse_duration(text: str, name: str = "a duration", *, where: str = "") -> i
     match = _DURATION.fullmatch(text.strip()) if isinstance(text, str) else None
     if match is None or int(match[1]) == 0:
         raise ParameterError(
-            f"{where or name} must be a duration such as '60s', '5m', '1h', '1d' or '1w', "
+            f"{name} must be a duration such as '60s', '5m', '1h', '1d' or '1w', "
             f"got {repr_plain(text)}"
         )
     return int(match[1]) * _SUFFIXES[match[2].lower()]
@@ -70,12 +70,12 @@ def format_duration(nanoseconds: int) -> str:
 SIZES = {"B": 1, "KiB": 1 << 10, "MiB": 1 << 20, "GiB": 1 << 30, "TiB": 1 << 40}
 
 
-def parse_size(text: str, name: str = "a size", *, where: str = "") -> int:
+def parse_size(text: str, name: str = "a size") -> int:
     match = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*([KMGT]?i?B)\s*", str(text))
     size = int(float(match[1]) * SIZES.get(match[2], 0)) if match else 0
     if size <= 0:
         raise ParameterError(
-            f"{where or name} must be a size such as '1GiB' ({', '.join(SIZES)}), got {text!r}"
+            f"{name} must be a size such as '1GiB' ({', '.join(SIZES)}), got {text!r}"
         )
     return size
 
@@ -83,7 +83,7 @@ def parse_size(text: str, name: str = "a size", *, where: str = "") -> int:
 DATE = re.compile(r"\d{4}(?:$|-\d{2}(?:$|-\d{2}(?:$|[T ])))")
 
 
-def to_nanoseconds(time: TimeLike, name: str = "a time", *, where: str = "") -> int:
+def to_nanoseconds(time: TimeLike, name: str = "a time") -> int:
     """Return a time as UTC nanoseconds; a time without a zone is read as UTC.
 
     Examples
@@ -91,7 +91,7 @@ def to_nanoseconds(time: TimeLike, name: str = "a time", *, where: str = "") -> 
     >>> to_nanoseconds("1970-01-02") == DAY
     True
     """
-    rule = f"{where or name} must be a time such as 2021-05-19 or 2021-05-19T12:00 (UTC)"
+    rule = f"{name} must be a time such as 2021-05-19 or 2021-05-19T12:00 (UTC)"
     if isinstance(time, str) and not DATE.match(time.strip()):
         raise ParameterError(f"{rule}, year first, got {time!r}")
     try:
@@ -105,7 +105,7 @@ def to_nanoseconds(time: TimeLike, name: str = "a time", *, where: str = "") -> 
         return int(utc.as_unit("ns").value)
     except pd.errors.OutOfBoundsDatetime as error:
         raise ParameterError(
-            f"{where or name} must lie between the years 1678 and 2261, got {time!r}"
+            f"{name} must lie between the years 1678 and 2261, got {time!r}"
         ) from error
 
 

@@ -455,7 +455,7 @@ def read_field(place: str, entry: Any) -> Any:
     try:
         return read_plain(entry)
     except ParameterError as error:
-        raise ParameterError(f"{place}: {error.problem}") from error
+        raise ParameterError(f"{place}: {error}") from error
 
 
 def read_series(entry: Mapping[str, Any]) -> FloatSeries:

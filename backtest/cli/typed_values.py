@@ -82,7 +82,7 @@ def read_bounds(given: Any, *, name: str) -> Any:
     if len(parts) == 1:
         return read_list(given, name=name)
     low, high = read_numbers(parts, 2, given, name=name)
-    between = read_range(low, high, is_log=is_log, where=name)
+    between = read_range(name, low, high, is_log=is_log)
     return between if is_log else (low, high)
 
 

@@ -25,7 +25,7 @@ HOSTILE = [
 
 @pytest.mark.parametrize("name", HOSTILE, ids=range(len(HOSTILE)))
 def test_hostile_names_are_text(name):
-    verdicts = [report_failure(name, DataError(f"{name} ]]> &amp; \n# x", where=name, cure=name))]
+    verdicts = [report_failure(name, DataError(f"{name} ]]> &amp; \n# x"))]
     root = ET.fromstring(write_junit(verdicts))
     assert len(root.findall(".//testcase")) == 1
     text = write_markdown(verdicts)
