@@ -50,8 +50,10 @@ class RunTape(NamedTuple):
 def record_portfolio(bar: AccountBar, tape: RunTape, close: CloseFacts, t: int) -> None:
     state, ledger = bar.state, bar.ledger
     account, wallet = tape.record.account, state.wallet
-    account.equity[t], account.cash[t] = wallet[EQUITY], wallet[CASH]
-    account.reserve[t], account.unit[t] = wallet[RESERVE], wallet[UNIT]
+    account.equity[t] = wallet[EQUITY]
+    write(account.cash, wallet[CASH], t)
+    write(account.reserve, wallet[RESERVE], t)
+    account.unit[t] = wallet[UNIT]
     account.overlay[t] = wallet[OVERLAY]
     write_total(account.price_pnl, ledger, PRICE_PNL, t)
     write_total(account.fees, ledger, FEES, t)
@@ -60,7 +62,7 @@ def record_portfolio(bar: AccountBar, tape: RunTape, close: CloseFacts, t: int) 
     write_total(account.funding, ledger, FUNDING, t)
     write_total(account.interest, ledger, INTEREST, t)
     write_total(account.liquidation_loss, ledger, LOSS, t)
-    account.flows[t] = total(ledger, FLOWS) + total(ledger, TOP_UP)
+    write(account.flows, total(ledger, FLOWS) + total(ledger, TOP_UP), t)
     write_total(account.top_up, ledger, TOP_UP, t)
     write_total(account.bad_debt, ledger, BAD_DEBT, t)
     write_total(account.collateral_pnl, ledger, COLLATERAL_PNL, t)
@@ -73,19 +75,33 @@ def record_portfolio(bar: AccountBar, tape: RunTape, close: CloseFacts, t: int) 
 
 
 def write_total(column: FloatArray, ledger: FloatArray, term: int, t: int) -> None:
-    value = total(ledger, term)
+    write(column, total(ledger, term), t)
+
+
+def write(column: FloatArray, value: float, t: int) -> None:
+    """Write what is not 0: new memory that stays untouched costs nothing."""
     if value != 0.0:
         column[t] = value
 
 
+def write_of(column: FloatArray, value: float, t: int, i: int) -> None:
+    if value != 0.0:
+        column[t, i] = value
+
+
 def record_position(tape: RunTape, state: AccountState, ledger: FloatArray, i: int, t: int) -> None:
     held = tape.record.positions
-    held.quantity[t, i], held.entry[t, i] = state.held.quantities[i], state.held.entries[i]
-    held.margin[t, i], held.target[t, i] = state.margin[i], state.leverage[i]
-    held.price_pnl[t, i], held.fees[t, i] = ledger[PRICE_PNL, i], ledger[FEES, i]
-    held.slippage[t, i], held.impact[t, i] = ledger[SLIPPAGE, i], ledger[IMPACT, i]
-    held.funding[t, i], held.liquidation_loss[t, i] = ledger[FUNDING, i], ledger[LOSS, i]
-    held.bad_debt[t, i] = ledger[BAD_DEBT, i]
+    write_of(held.quantity, state.held.quantities[i], t, i)
+    write_of(held.entry, state.held.entries[i], t, i)
+    write_of(held.margin, state.margin[i], t, i)
+    write_of(held.target, state.leverage[i], t, i)
+    write_of(held.price_pnl, ledger[PRICE_PNL, i], t, i)
+    write_of(held.fees, ledger[FEES, i], t, i)
+    write_of(held.slippage, ledger[SLIPPAGE, i], t, i)
+    write_of(held.impact, ledger[IMPACT, i], t, i)
+    write_of(held.funding, ledger[FUNDING, i], t, i)
+    write_of(held.liquidation_loss, ledger[LOSS, i], t, i)
+    write_of(held.bad_debt, ledger[BAD_DEBT, i], t, i)
 
 
 def record_option(tape: RunTape, state: AccountState, k: int, t: int) -> None:
@@ -99,12 +115,14 @@ def record_close(
     tape: RunTape, terms: Terms, state: AccountState, scratch: Scratch, close: CloseFacts, t: int
 ) -> None:
     closes = tape.record.closes
-    closes.requirement[t] = close.needed
-    closes.balance[t] = compute_balance(terms, state)
-    closes.backing[t] = compute_pool(terms, state)
-    closes.collateral[t] = compute_full_value(state.held)
-    closes.collateral_at_rate[t] = compute_collateral_value(terms.rules.collateral, state.held)
-    closes.initial[t] = compute_all_initial(terms, state)
+    write(closes.requirement, close.needed, t)
+    write(closes.balance, compute_balance(terms, state), t)
+    write(closes.backing, compute_pool(terms, state), t)
+    write(closes.collateral, compute_full_value(state.held), t)
+    write(
+        closes.collateral_at_rate, compute_collateral_value(terms.rules.collateral, state.held), t
+    )
+    write(closes.initial, compute_all_initial(terms, state), t)
     for i in range(len(state.margin)):
         closes.share[t, i], closes.failure[t, i] = state.shares[i], scratch.failure[i]
 
