@@ -120,6 +120,8 @@ def describe_account(result: RunRecord) -> Iterator[str]:
     own |= dict(list_changed(account))
     yield ", ".join(f"{name} {text}" for name, text in own.items())
     yield from list_backing(account, result.names)
+    if account.fill == "same_close":
+        yield "fills at the close of the decision are optimistic: at a price known before"
     if sets_margin(result.policies):
         yield "a policy decides the venue leverage of its position, and moves margin with it"
 

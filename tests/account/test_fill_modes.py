@@ -71,6 +71,11 @@ def test_same_close_of_an_inverse_contract(side):
     np.testing.assert_allclose(found.bars["unit"].to_numpy()[1:], np.cumprod(factors), rtol=1e-9)
 
 
+def test_same_close_is_said_to_be_optimistic():
+    assert "are optimistic" in " ".join(run(1.0).summary().split())
+    assert "are optimistic" not in run(1.0, account=bt.Account()).summary()
+
+
 def test_same_close_has_nothing_to_attribute_to_fills():
     """The leverage held over each bar is the target, and its return that of the bar."""
     found = run(2.0)
