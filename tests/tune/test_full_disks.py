@@ -9,9 +9,9 @@ from pathlib import Path
 
 import pytest
 
-from backtest.base.atomic_files import DRAFT_FILE, LOCK
+from backtest.base.atomic_files import DRAFT_FILE
 from backtest.base.errors import DataError
-from backtest.tune import Study, journal
+from backtest.tune import Study
 from tests.tune.test_study_storage import damaged, find_folder, is_same
 from tests.tuning import seek
 
@@ -80,17 +80,3 @@ def test_a_read_only_folder_is_refused_and_can_be_loaded():
                 with pytest.raises(DataError, match="cannot write the study: Permission denied"):
                     seek(store=Path(name), **more)
         assert is_same(whole, seek(store=Path(name), resume=True))
-
-
-def test_a_disk_too_full_for_the_number_of_the_process_is_told(tmp_path, monkeypatch):
-    def refuse(handle, content):
-        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-
-    with monkeypatch.context() as patch:
-        patch.setattr(os, "write", refuse)
-        with pytest.raises(DataError, match="No space left"), journal.hold_lock(tmp_path):
-            pass
-    (tmp_path / LOCK).unlink()
-    (tmp_path / LOCK).symlink_to("/dev/full")
-    with pytest.raises(DataError, match="cannot write the study"), journal.hold_lock(tmp_path):
-        pass

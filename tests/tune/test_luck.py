@@ -1,8 +1,6 @@
 """How much of a study is luck, and what its summary says about it."""
 
-import json
 import math
-import re
 from typing import Annotated
 
 import numpy as np
@@ -10,7 +8,6 @@ import pandas as pd
 import pytest
 
 import backtest as bt
-from backtest.report.write import build_page
 from backtest.sweep.sets.sets import BaseTerms, read_settings
 from backtest.tune import Study
 from backtest.tune.luck import is_spike, warn_of_edges
@@ -67,16 +64,6 @@ def test_sets_on_other_bars_do_not_count(tmp_path):
     assert later.verdict.other_trials == 0
 
 
-def test_the_first_words_of_a_study_are_its_verdict(on):
-    on(lambda sets: {"sharpe": 0.001 * np.sin(sets["x"] * 50.0)})
-    study = seek(robust=False)
-    assert study.verdict.deflated_sharpe < 0.95
-    words = "no evidence that the winner is more than luck"
-    assert study.summary().startswith(f"Verdict       {words}")
-    page = build_page(study)
-    assert page.summary.startswith(words.capitalize())
-
-
 def test_noise_is_called_noise_and_skill_is_not(on):
     def noise(sets: Columns) -> Columns:
         word = (1e6 * sets["x"]).astype(np.int64)
@@ -119,29 +106,6 @@ def test_a_spike_is_what_its_neighbours_are_not():
     assert is_spike(math.nan, 1.0, scores) is False
 
 
-def test_the_summary_says_everything_in_eighty_columns(tmp_path):
-    study = seek(
-        store=tmp_path,
-        constraints={"max_drawdown": "<= 0.4"},
-        objective={"sharpe": 1, "turnover": -1},
-    )
-    text = study.summary()
-    assert max(len(line) for line in text.splitlines()) <= 80
-    for words in (
-        "Study", "SYNTHETIC", "max_drawdown <= 0.4", "Best", "holdout", "Plateau",
-        "median of its neighbors", "independent", "deflated Sharpe ratio",
-        "probability of backtest overfitting", "looked at once",
-    ):  # fmt: skip
-        assert words in text.replace("\n              ", " "), words
-
-
-def test_the_summary_of_a_tiny_budget_claims_no_ranking():
-    text = " ".join(seek(trials=6).summary().split())
-    assert "there was one candidate only: nothing was ranked" in text
-    assert "1 candidates" not in text
-    assert "1 independent ones" not in text
-
-
 def test_the_highest_of_the_candidates_is_no_lower_than_the_winner():
     for seed in range(4):
         study = seek(objective=["sharpe", "max_drawdown"], trials=200, seed=seed)
@@ -181,11 +145,6 @@ def test_parameters_with_the_names_of_columns_are_kept(on):
     assert study.best["stage"] in ("search", "neighbour")
 
 
-def test_the_summary_of_several_objectives_says_whose_number_it_shows():
-    text = " ".join(seek(objective=["sharpe", "max_drawdown"]).summary().split())
-    assert re.search(r"the knee of all objectives, by sharpe -?[\d.]+: the 10 % quantile", text)
-
-
 class Tabled(bt.Policy):
     """Hold what a table says, which does not compile."""
 
@@ -206,11 +165,3 @@ def test_what_does_not_compile_is_told_once(monkeypatch):
         )  # fmt: skip
     assert study.outcome.holdout
     assert len(caught) == 1
-
-
-def test_everything_is_json(tmp_path):
-    study = seek(Mixed, store=tmp_path)
-    data = json.loads(json.dumps(study.to_dict(), allow_nan=False))
-    assert data["outcome"]["verdict"]["trials"] == study.trials
-    assert data["best"]["values"]["mode"] in ("a", "b")
-    assert data["complete"] is True

@@ -6,7 +6,6 @@ from typing import Any
 import numpy as np
 import pytest
 
-from backtest.base.errors import ParameterError
 from backtest.tune import Robustness, search_outcome
 from backtest.tune.plateau import (
     choose_candidates,
@@ -179,11 +178,3 @@ def test_of_few_trials_fewer_candidates_are_judged():
     assert (rule.fit(math.inf).candidates, rule.fit(math.inf).neighbours) == (32, 16)
     assert (rule.fit(100).candidates, rule.fit(100).neighbours) == (6, 16)
     assert (rule.fit(5).candidates, rule.fit(5).neighbours) == (1, 5)
-
-
-@pytest.mark.parametrize(
-    "wrong", [{"quantile": 1.5}, {"width": 0.0}, {"neighbours": 0}, {"parts": math.nan}]
-)
-def test_a_robustness_is_checked(wrong):
-    with pytest.raises(ParameterError, match=next(iter(wrong))):
-        Robustness(**wrong)

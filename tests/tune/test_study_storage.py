@@ -325,13 +325,6 @@ def test_a_foreign_folder_is_refused(tmp_path):
     check_refused(lambda: Study.load(tmp_path), "cannot read the study", DataError)
 
 
-def test_other_versions_are_told(tmp_path):
-    whole, folder = damaged(tmp_path)
-    change_facts(folder, versions={**whole.facts["versions"], "numpy": "1.0"})
-    with pytest.warns(UserWarning, match=r"started with: numpy \(1.0, now 2"):
-        seek(store=tmp_path, resume=True)
-
-
 def test_a_sampler_that_has_changed_is_noticed(tmp_path, monkeypatch):
     damaged(tmp_path)
     monkeypatch.setattr("tests.tuning.Drawn.batch", 30)

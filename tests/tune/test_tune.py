@@ -13,7 +13,6 @@ import backtest as bt
 from backtest.base.errors import ParameterError, PolicyError
 from backtest.base.json_values import to_plain
 from backtest.measures.ranking import pareto
-from backtest.report.sets.study_page import build_study
 from backtest.tune import Progress, trial_evaluator
 from backtest.tune.search_loop import find_knee, spread_weights
 from tests.refusals import check_refused
@@ -198,16 +197,6 @@ def test_a_ruined_set_never_wins(on):
         assert np.isinf(study.table.loc[study.table["ruined"] == 1.0, "violation"]).all()
 
 
-def test_a_winner_that_lost_money_is_marked(on):
-    lost = {"cagr": np.array(-0.5), "max_drawdown": np.array(0.99)}
-    on(lambda sets: dome(sets) | {k: np.full(len(sets["x"]), v) for k, v in lost.items()})
-    study = seek(trials=60)
-    marks = "negative growth, drawdown over 80 %"
-    assert study.to_dict()["best"]["note"] == marks
-    assert f"the best set has {marks} in the search" in " ".join(study.summary().split())
-    assert f"The chosen set has {marks} in the search." in build_study(study).notices
-
-
 def test_where_no_set_keeps_the_constraints_there_is_no_best(on):
     on(lambda sets: {"sharpe": sets["x"].copy(), "max_drawdown": np.full(len(sets["x"]), 0.9)})
     study = seek(constraints={"max_drawdown": "<= 0.4"})
@@ -273,18 +262,6 @@ def test_an_infinite_score_never_wins(on, objective):
 
     on(half)
     assert seek(trials=200, objective=objective).best["x"] <= 5.0
-
-
-def test_failed_sets_are_not_said_to_break_constraints(on):
-    def half(sets: Columns) -> Columns:
-        fails = sets["x"] > 5.0
-        return {"sharpe": np.where(fails, np.nan, 1.0), "error": np.where(fails, "it raised", "")}
-
-    on(half)
-    study = seek(trials=100, constraints={"sharpe": ">= 9", "max_drawdown": "<= 0.9"})
-    told = re.search(r"of (\d+) sets (\d+) break sharpe >= 9, (\d+) failed$", study.warnings[0])
-    assert told, study.warnings[0]
-    assert int(told[2]) + int(told[3]) == int(told[1])
 
 
 def trade_off(sets: Columns) -> Columns:

@@ -3,12 +3,11 @@
 import numpy as np
 import pytest
 
-from backtest.tune import Study
 from backtest.tune.plateau import CandidateScores
 from backtest.tune.search_outcome import choose_winner
 from backtest.tune.study_record import StudyOutcome
 from backtest.tune.trials import gather, is_feasible
-from tests.tuning import Hills, Mixed, seek, stand_in
+from tests.tuning import seek, stand_in
 
 
 @pytest.fixture(autouse=True)
@@ -70,25 +69,6 @@ def test_an_outcome_of_an_earlier_version_is_read():
 
 
 @pytest.mark.slow
-def test_fewer_sets_than_trials_are_explained(tmp_path):
-    study = seek(Mixed, trials=4000, store=tmp_path)
-    assert study.trials < 4000
-    assert study.spending.startswith(f"{study.trials:,} of 4,000 trials: 3,000 in the search and ")
-    assert "reserved for neighbors were left" in study.spending
-    assert study.to_dict()["spending"] == study.spending
-    assert " ".join(study.spending.split()) in " ".join(study.summary().split())
-    assert Study.load(study.folder).spending == study.spending
-
-
-@pytest.mark.slow
-def test_sets_that_were_evaluated_twice_count_once():
-    """The turnover of all sets is 0 here."""
-    study = seek(Mixed, trials=4000)
-    assert study.trials < len(study.table)
-    assert f"{study.trials:,} of {study.trials:,} sets filled no order" in study.summary()
-
-
-@pytest.mark.slow
 def test_every_trial_that_was_not_a_new_set_is_accounted_for():
     for trials in (100, 300, 1000, 4000):
         for robust in (True, False):
@@ -102,18 +82,3 @@ def test_every_trial_that_was_not_a_new_set_is_accounted_for():
             assert trials - study.trials == sum(said)
             assert study.trials <= trials
             assert bool(study.spending) == (study.trials < trials)
-
-
-def test_trials_that_were_all_spent_need_no_word(monkeypatch):
-    stand_in(put=monkeypatch.setattr)
-    study = seek(Hills, trials=500, robust=False)
-    assert study.trials == 500
-    assert study.spending == ""
-
-
-def test_what_neighbors_left_is_the_only_reason_if_no_set_came_twice(monkeypatch):
-    stand_in(put=monkeypatch.setattr)
-    assert seek(trials=100).spending == (
-        "91 of 100 trials: 75 in the search and 16 as neighbors of candidates; "
-        "9 reserved for neighbors were left, too few for one more candidate in every round"
-    )
