@@ -317,34 +317,6 @@ def test_a_comparison_is_saved_and_loaded_whole(plain, tmp_path):
         bt.Comparison.load(folder)
 
 
-def test_what_is_no_comparison_is_not_loaded(plain, tmp_path):
-    with pytest.raises(bt.DataError, match="is missing"):
-        bt.Comparison.load(tmp_path)
-
-
-@pytest.mark.slow
-def test_the_summary_fits_a_terminal_of_100_columns(plain):
-    for text in (str(plain), str(compare(equal_risk=True, signal=-1.0))):
-        assert max(map(len, text.splitlines())) <= 100
-    text = " ".join(str(plain).split())
-    for words in (
-        "Policies",
-        "SYNTHETIC",
-        "Difference from target",
-        "Hansen's SPA",
-        "may be the best",
-    ):
-        assert words in text
-    assert repr(plain).startswith("<Comparison of target, cppi, one on ")
-
-
-def test_long_names_are_cut_in_tables_only():
-    name = "a policy with a name that is as long as this one"
-    text = str(compare({name: Constant(), "cppi": Cppi()}, baseline="cppi"))
-    assert "  a policy with a name t.." in text
-    assert f"{name}: Constant" in " ".join(text.split())
-
-
 @pytest.mark.slow
 def test_compiled_and_plain_accounts_are_the_same():
     compiled = compare({"one": Constant(), "two": Constant(leverage=2.0)}, compile=True)

@@ -166,21 +166,6 @@ def test_an_update_needs_a_reason_and_a_reason_an_update(options, project):
     found.stderr.fnmatch_lines(["*--backtest-*"])
 
 
-def test_a_bound_that_fails_is_readable(project):
-    test = "\n\ndef test_it():\n    assert assert_policy(run()).sharpe >= 99.0\n"
-    found = project(test=test)
-    found.assert_outcomes(failed=1)
-    found.stdout.fnmatch_lines(
-        [
-            ">*assert assert_policy(run()).sharpe >= 99.0",
-            "E*AssertionError: sharpe must be at least 99.0, got *",
-            "E*meaning: mean return over the risk-free rate*",
-            "E*Constant(leverage=2.0)",
-        ]
-    )
-    assert "expect.py" not in found.stdout.str()
-
-
 @pytest.mark.slow
 def test_the_tests_of_the_docs_run(project, pytester):
     text = (ROOT / "docs" / "regress.md").read_text(encoding="utf-8")

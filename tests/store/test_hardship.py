@@ -4,8 +4,6 @@ import multiprocessing
 import os
 import random
 import shutil
-import subprocess
-import sys
 import time
 from pathlib import Path
 
@@ -21,7 +19,6 @@ from backtest.strategies import Constant
 from tests.commands import call
 from tests.kills import die_at
 
-ROOT = Path(__file__).parents[2]
 SAID = ("--instrument", "BTCUSDT")
 VENUE = bt.Venue.preset("binance-usdm", "BTCUSDT")
 
@@ -138,34 +135,6 @@ def test_a_home_that_cannot_be_written_moves_the_cache_elsewhere(tmp_path, monke
     folder = find_cache_folder()
     assert os.access(folder, os.W_OK)
     assert not folder.is_relative_to(tmp_path)
-
-
-@pytest.mark.slow
-@pytest.mark.skipif(
-    os.name != "posix"
-    or not hasattr(os, "geteuid")
-    or os.geteuid() != 0
-    or not (shutil.which("setpriv")),
-    reason="only root can become another user",
-)
-def test_a_user_who_may_write_nowhere_is_told_and_still_gets_the_numbers(tmp_path):
-    """As nobody, with root's folders for home and results: one error, no traceback."""
-    results = tmp_path / "results"
-    results.mkdir(mode=0o755)
-    for each in (tmp_path, *tmp_path.parents):
-        if each.owner() == "root" and each != Path("/") and not each.stat().st_mode & 0o005:
-            each.chmod(0o755)
-    words = ["run", "--no-compile", "--policy", "constant", "--results", str(results)]
-    as_nobody = ["setpriv", "--reuid=65534", "--regid=65534", "--clear-groups"]
-    done = subprocess.run(
-        [*as_nobody, sys.executable, "-m", "backtest", *words],
-        cwd=ROOT, env={**os.environ, "HOME": "/root"}, capture_output=True, text=True, check=False,
-    )  # fmt: skip
-    if "No module named" in done.stderr or "Permission denied" in done.stderr.partition("error")[0]:
-        pytest.skip("nobody may not read this interpreter")
-    assert done.returncode == 2
-    assert "Traceback" not in done.stderr
-    assert "cannot write the result: Permission denied" in done.stderr
 
 
 @pytest.mark.parametrize("years", [-60, -10, 10, 200])

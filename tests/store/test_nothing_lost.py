@@ -9,7 +9,6 @@ import pytest
 
 import backtest as bt
 from backtest.base import atomic_files, json_values
-from backtest.base.errors import DataError
 from backtest.market.fetch import target_folder as target
 from backtest.store import choose_deletions, delete_chosen, list_results
 from backtest.store.listing import Filter
@@ -253,13 +252,6 @@ def test_what_is_no_plain_file_is_not_waited_for(store, run, capsys):
             else:
                 (copy / file).symlink_to(file if what == "itself" else "/dev/zero")
     check_all(store, capsys, run.name)
-
-
-def test_a_small_file_says_how_large_it_may_be(tmp_path):
-    with (tmp_path / "manifest.json").open("wb") as huge:
-        huge.truncate(json_values.LARGEST + 1)
-    with pytest.raises(DataError, match=r"manifest.json: must be at most 32 MiB, got 32 MiB"):
-        json_values.read_small(tmp_path / "manifest.json")
 
 
 def test_a_finished_fetch_removes_its_own_files_only(tmp_path):

@@ -7,7 +7,6 @@ import pytest
 
 import backtest as bt
 from backtest.base.saved_result import SavedResult
-from backtest.report.declared_page import build_declared
 from backtest.strategies import Constant
 from tests.commands import call
 from tests.crowd.crowds import make_cascade
@@ -113,18 +112,6 @@ def test_the_report_of_a_loaded_one_is_that_of_the_made_one(made, ending, tmp_pa
     assert "<b>" in made._repr_html_()
 
 
-def test_its_page_leads_with_the_verdict_and_has_data_and_assumptions(made):
-    page = build_declared(made)
-    assert page.summary.startswith(made.verdict)
-    keys = [section.key for section in page.sections]
-    assert keys[-2:] == ["data", "assumptions"]
-    tables = [each for section in page.sections for each in section.blocks if hasattr(each, "rows")]
-    heads = {column.title for table in tables for column in table.columns}
-    assert not any("_" in head or head.startswith("p ") for head in heads)
-    data = json.loads(json.dumps(made.to_dict(), allow_nan=False))
-    assert {each.name for each in made.list_numbers()} == {*data["numbers"]}
-
-
 def test_damage_is_found(made, tmp_path, capsys):
     folder = made.save(tmp_path)
     code, out, _ = call(capsys, "results", "verify", "--results", tmp_path)
@@ -140,22 +127,6 @@ def test_damage_is_found(made, tmp_path, capsys):
     text = (folder / "manifest.json").read_text()
     (folder / "manifest.json").write_text(text.replace('"data"', '"dAta"'))
     assert call(capsys, "results", "verify", "--results", tmp_path)[0] == 1
-
-
-def test_it_is_shown_exported_and_reported_by_its_id(made, tmp_path, capsys):
-    made.save(tmp_path)
-    store, identity = ("--results", tmp_path), made.manifest["id"]
-    code, out, err = call(capsys, "results", "show", identity[:8], *store)
-    assert code == 0, err
-    assert identity in out
-    archive = ("--out", tmp_path / "one.zip", "--csv")
-    code, _, err = call(capsys, "results", "export", identity, *archive, *store)
-    assert code == 0, err
-    assert (tmp_path / "one.zip").is_file()
-    page = tmp_path / "page.html"
-    code, _, err = call(capsys, "report", identity, "--out", page, *store)
-    assert code == 0, err
-    assert identity in page.read_text(encoding="utf-8")
 
 
 def test_the_store_lists_every_kind(tmp_path, capsys):

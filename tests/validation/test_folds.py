@@ -7,7 +7,7 @@ import pandas as pd
 import pytest
 
 import backtest as bt
-from backtest.base.units import DAY, HOUR
+from backtest.base.units import DAY
 from backtest.validation.fold_spans import FoldSpan, WalkPlan, plan_spans, read_spans, warn_of_short
 from backtest.validation.folds import folds
 from backtest.validation.group_runs import find_embargoed, list_paths, list_splits, split_groups
@@ -150,9 +150,3 @@ def test_unordered_or_overlapping_tables_are_refused():
             read_spans(bad, MARKET)
     with pytest.raises(bt.ParameterError, match="inside the data"):
         read_spans(table, MARKET.prefix(24 * 60))
-
-
-def test_a_market_is_needed():
-    with pytest.raises(bt.ParameterError, match="must be a Market"):
-        folds([1, 2], train="30d")
-    assert HOUR * 24 == DAY

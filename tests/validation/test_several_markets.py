@@ -1,7 +1,5 @@
 """Validations of one account with several positions hold the truths of those with one."""
 
-import json
-
 import numpy as np
 import pandas as pd
 import pytest
@@ -9,7 +7,6 @@ import pytest
 import backtest as bt
 from backtest.store import choose_deletions, delete_chosen, read_entry, verify_folder
 from backtest.store.listing import Filter
-from tests.commands import call
 from tests.portfolio.portfolio_helpers import make_venue, simulate_pair
 from tests.validation.worlds import Lever
 
@@ -85,24 +82,3 @@ def test_a_search_of_several_ends_with_a_walk():
     assert study.validation.manifest["overlay"] == repr(overlay)
     assert study.validation.result.overlay == overlay
     assert f"under {overlay!r}: " in " ".join(study.validation.summary().split())
-
-
-@pytest.mark.slow
-def test_several_folders_are_walked_at_the_command_line(tmp_path, capsys):
-    for name, coin in (("AAA", "BTCUSDT"), ("BBB", "ETHUSDT")):
-        bars, funding = MARKETS[name].bars(), MARKETS[name].funding()
-        bt.Market.from_frames(bars, funding=funding, instrument=coin).save(tmp_path / coin)
-    data = ("--data", tmp_path / "BTCUSDT", "--data", tmp_path / "ETHUSDT")
-    code, text, _ = call(capsys, "validate", "folds", *data, "--train", "10d", "--test", "5d")
-    assert (code, text.count("2024-01-16 00:00")) == (0, 3)
-    code, text, error = call(
-        capsys, "validate", "walk-forward", *data, "--policy", "constant", "--space",
-        "leverage=0.1:1", "--train", "10d", "--test", "5d", "--trials", "4", "--no-robust",
-        "--sampler", "sobol", "--sampling", "6h", "--no-compile", "--no-save", "--overlay",
-        "Constant(leverage=0.5)", "--json",
-    )  # fmt: skip
-    assert code == 0, error
-    found = json.loads(text)
-    assert found["walk"]["data"]["instrument"] == "BTCUSDT, ETHUSDT"
-    assert found["walk"]["overlay"] == "Constant(leverage=0.5)"
-    assert found["chance"]["better_than_median"]["n"] == 2

@@ -5,10 +5,9 @@ from pathlib import Path
 
 import pytest
 
-import backtest as bt
 from backtest.cli import main
 from backtest.store import export_result, list_results, load_saved, read_entry, verify_folder
-from tests.validation.worlds import PLAIN, Lever, make_market
+from tests.validation.worlds import make_market
 
 pytestmark = pytest.mark.filterwarnings("ignore::UserWarning")
 
@@ -71,14 +70,6 @@ def test_a_validation_is_run_listed_verified_shown_exported_and_reported(place, 
 
 
 @pytest.mark.slow
-def test_json_has_the_verdict_and_the_path(place, capsys):
-    assert call(place, "walk-forward", "--json") == 0
-    found = json.loads(capsys.readouterr().out)
-    assert {"path", "verdict", "figures", "folds", "stability"} <= set(found)
-    assert Path(found["path"]).is_dir()
-
-
-@pytest.mark.slow
 def test_damage_inside_an_account_of_a_walk_is_found(place):
     assert call(place, "walk-forward") == 0
     entry = next(each for each in list_results(place / "results") if each.kind == "walk-forward")
@@ -115,39 +106,13 @@ trials = 6
     assert json.loads(capsys.readouterr().out)["walk"]["id"] == by_flags
 
 
-def test_folds_are_printed(place, capsys):
-    words = ["validate", "folds", "--data", str(place / "data"), "--train", "60d"]
-    assert main([*words, "--test", "30d"]) == 0
-    assert "2024-03-01" in capsys.readouterr().out
-    assert main([*words, "--groups", "2", "--test-groups", "1", "--json"]) == 0
-    assert len(json.loads(capsys.readouterr().out)) == 4
-
-
 @pytest.mark.parametrize(("words", "text"), [
     (["walk-forward", "--train", "6d"], "200 bars"),
-    (["walk-forward", "--train", "x"], "train must be a duration"),
     (["walk-forward", "--train", "60d", "--resume"], "no validation of these"),
-    (["cross-validate", "--groups", "1"], "groups"),
     (["cross-validate", "--groups", "2", "--test-groups", "1", "--embargo", "nan"], "embargo"),
-    (["walk-forward", "--train", ""], "duration"),
 ])  # fmt: skip
 def test_bad_input_is_refused_with_code_2_and_leaves_nothing(place, tmp_path, words, text, capsys):
     base = ["--data", str(place / "data"), "--policy", f"{place / 'held.py'}:Held", *SEARCH]
     assert main(["validate", *words, *base, "--results", str(tmp_path / "r")]) == 2
     assert text in capsys.readouterr().err
     assert not (tmp_path / "r").exists() or not list((tmp_path / "r").iterdir())
-
-
-def test_spans_are_drawn():
-    figure = bt.folds(make_market(130), train="60d", test="30d").draw()
-    assert len(figure.data) == 6
-    groups = bt.folds(make_market(130), groups=2, test_groups=1).draw()
-    assert {trace.name for trace in groups.data} == {"train", "test"}
-
-
-@pytest.mark.slow
-def test_a_notebook_shows_the_verdict():
-    walk = bt.walk_forward(make_market(130), Lever, **PLAIN, train="60d", test="30d", trials=4,
-                           sampler="sobol", robust=False)  # fmt: skip
-    assert "report" in walk._repr_html_()
-    assert repr(walk).startswith("<WalkForward of Lever: 3 folds")
