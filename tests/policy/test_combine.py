@@ -325,30 +325,6 @@ class Unhappy(bt.Policy):
         return bar.nothing
 
 
-class Untyped(bt.Combinator):
-    """Use a type as a value, which compiled code cannot."""
-
-    def combine(self, bar: Any, account: Any, asked: Any) -> float:
-        return asked[0] * len([object])
-
-
-@pytest.mark.compiled
-@pytest.mark.parametrize(("policy", "formula"), [
-    (lambda: Capped(Named(), 3.0), Named.leverage),
-    (lambda: Lowest(VolTarget(), Capped(Named())), Named.leverage),
-    (lambda: Untyped(VolTarget()), Untyped.combine),
-])  # fmt: skip
-def test_what_does_not_compile_is_named_by_its_own_line(policy, formula):
-    """It was the line of the formula that is generated of them."""
-    with pytest.warns(UserWarning, match="plain Python") as caught:
-        result = live(policy(), compile=True)
-    line = formula.__code__.co_firstlineno + 1
-    place = f"{formula.__qualname__}, test_combine.py, line {line}: "
-    assert place in str(caught[0].message)
-    assert result.manifest["compiled"].startswith(place)
-    assert len(result.manifest["compiled"]) > len(place)
-
-
 @pytest.mark.filterwarnings("ignore:divide by zero", "ignore:invalid value")
 @pytest.mark.parametrize("fails", ["observe", "leverage"])
 def test_what_a_policy_of_a_combinator_raises_is_named_by_its_own_line(fails):

@@ -2,7 +2,6 @@
 
 import dataclasses
 import inspect
-import math
 import time
 from collections.abc import Callable
 from typing import Annotated, Any
@@ -103,22 +102,17 @@ def misspell(self: Any, bar: Any, account: Any) -> float:
     (lambda: Mixed(0.5, 2, "low", True, 7), "takes 4 parameters (target, count, mode, is_on)"),
     (lambda: Mixed(targt=1.0), "Mixed has no parameter 'targt'; did you mean 'target'?"),
     (lambda: Mixed(target=2.5), "Mixed.target must be 0.1 to 2 turns, got 2.5"),
-    (lambda: Mixed(target=math.nan), "target must be a number, got nan"),
     (lambda: Mixed(count=2.5), "count must be a whole number, got 2.5"),
     (lambda: Mixed(mode="hihg"), "must be one of low, high, got 'hihg'; did you mean 'high'?"),
-    (lambda: Mixed(mode=pd.Series([1.0, 2.0])), "mode must be one of low, high, got"),
     (lambda: Mixed(is_on=1), "is_on must be True or False, got 1"),
     (lambda: Mixed.from_settings({"target": "0.5x"}), "target must be a number"),
-    (lambda: Mixed.from_settings({"cuont": "4"}), "did you mean 'count'"),
     (lambda: Range(2.0, 1.0), "low <= high"),
     (lambda: Range(0.0, 1.0, log=True), "low > 0 on a log scale"),
     (declare(target=float), "Made.target has <class 'float'>; declare target: Annotated"),
-    (declare(targets=Annotated[list, Range(0.0, 1.0)]), "a type and a range"),
     (declare(parts=Annotated[float, Range(0.0, 1.0)]), "must not be reserved"),
     (make(__annotations__={"leverage": Annotated[float, Range(0.0, 5.0)]}), "needs leverage"),
     (bt.Policy.parameters, "Policy is a base class"),
     (lambda: live(VolTarget), "policy must be a Policy"),
-    (lambda: live(1.0), "policy must be a Policy"),
     (lambda: live(make()()), "a policy must define leverage, Made does not"),
     (lambda: make(__init__=lambda self, window: None), "must not define __init__"),
     (lambda: live(make(leverage=keep)()), "keep state in its memory"),
@@ -138,23 +132,6 @@ def test_an_error_of_a_formula_names_its_line_and_its_bar():
         live(observing(lambda m: {"sigma": m.close}, misspell))
     line = misspell.__code__.co_firstlineno + 1
     assert f"test_policy.py, line {line}; at the close of bar 0, 2023-01-01" in str(caught.value)
-
-
-class NotSupported(bt.Policy):
-    """Calls what numba does not know."""
-
-    def leverage(self, bar: Any, account: Any) -> float:
-        return float(len(sorted(vars(bt).keys()))) * 0.0
-
-
-@pytest.mark.compiled
-def test_the_warning_of_a_policy_that_does_not_compile_is_one_short_line():
-    with pytest.warns(UserWarning, match="plain Python") as caught:
-        bt.run(MARKET, NotSupported(), venue=VENUE, account=bt.Account())
-    (told,) = [str(each.message) for each in caught if "plain Python" in str(each.message)]
-    assert "\n" not in told
-    assert "<" not in told
-    assert "test_policy.py, line " in told
 
 
 def test_columns_may_be_integers_booleans_and_lists():

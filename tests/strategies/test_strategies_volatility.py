@@ -135,8 +135,3 @@ def test_implied_vol_target_leaves_the_position_alone_where_nothing_is_implied()
     target = result.bars["target"].to_numpy()
     assert np.isnan(target[1::2]).all()
     assert (target[::2] == 0.8).all()
-
-
-def test_implied_vol_target_names_the_column_it_lacks_and_how_to_attach_it():
-    with pytest.raises(bt.DataError, match=r"(?s)'implied_volatility'.*with_columns\("):
-        live(bt.Market.sample(bars=60), ImpliedVolTarget(), compile=False)

@@ -354,15 +354,6 @@ def test_dask_that_is_not_installed_is_named_with_the_extra(monkeypatch):
         pass
 
 
-def test_an_address_with_tls_and_no_certificates_is_told(monkeypatch):
-    monkeypatch.setattr(connect, "WAIT", 0.5)
-    with (
-        pytest.raises(BacktestError, match=r"certificates, not set: DASK_.*CLIENT__KEY"),
-        on_cluster(prepare(Cppi), "tls://127.0.0.1:1"),
-    ):
-        pass
-
-
 def test_no_scheduler_and_no_worker_are_told(tmp_path, monkeypatch):
     monkeypatch.setattr(connect, "WAIT", 0.5)
     with (

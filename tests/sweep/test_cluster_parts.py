@@ -4,7 +4,6 @@ import os
 import subprocess
 import sys
 import types
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -31,12 +30,6 @@ def test_a_block_is_not_sent_for_ever():
         tasks.send(0)
 
 
-def test_a_user_is_told_that_no_worker_is_left(monkeypatch):
-    monkeypatch.setattr(worker_pool, "PATIENCE", -1.0)
-    with pytest.warns(UserWarning, match="no worker is left at tcp://x:1"):
-        make_tasks()._check_cluster()
-
-
 def make_tasks() -> worker_pool.SentBlocks:
     """Return the tasks of a cluster without workers."""
     client = types.SimpleNamespace(status="running", nthreads=dict)
@@ -51,11 +44,6 @@ def killed_worker() -> Exception:
 
 def raise_(error: Exception) -> None:
     raise error
-
-
-def test_a_worker_without_the_package_is_an_error_that_says_so():
-    error = worker.describe_failure(ModuleNotFoundError("No module named 'backtest'"), "tcp://y:2")
-    assert "tcp://y:2 raised ModuleNotFoundError: No module named 'backtest'" in str(error)
 
 
 def test_an_error_of_a_worker_is_that_of_this_package_it_is_of():
@@ -73,14 +61,6 @@ def test_an_error_of_a_worker_is_that_of_this_package_it_is_of():
 def test_a_cluster_is_an_address_or_a_number_of_processes(text):
     with pytest.raises(bt.ParameterError, match="cluster must be the address"):
         connect.read_cluster(text)
-
-
-def test_the_pages_say_that_a_scheduler_runs_code_and_how_to_keep_it_private():
-    """The settings they name are those that are read, and a client is the user that has them."""
-    root = Path(__file__).parents[2]
-    page = (root / "docs" / "sweeps.md").read_text(encoding="utf-8")
-    assert "run any code that is sent to them" in page
-    assert all(f"export {name}=" in page for name in connect.TLS)
 
 
 def test_blocks_are_whole_lanes_for_all_threads_of_a_worker():

@@ -5,10 +5,9 @@ from typing import Any
 import numpy as np
 import pytest
 
-import backtest as bt
 from backtest import ParameterError
 from backtest.strategies import Constant, VolTarget
-from tests.sweep.sweeps import CRASH, Modes, run
+from tests.sweep.sweeps import CRASH, run
 
 
 def heat(figure: Any) -> Any:
@@ -42,20 +41,6 @@ def test_a_map_marks_what_is_ruined():
     assert ruined.name == "ruined"
     assert list(ruined.x) == [0.0, 0.5]
     assert ruined.text[0] == "1 of 1 sets ruined"
-
-
-@pytest.mark.slow
-def test_a_map_bins_many_numbers_and_names_words():
-    space = {"target": (0.05, 2.0), "half_life": (2, 2000)}
-    figure = run(VolTarget, 60, space=space).heatmap("target", "half_life", "cagr")
-    assert heat(figure).z.shape == (24, 24)
-    assert np.isnan(heat(figure).z).any()
-    sweep = run(Modes, {"mode": ["plain", "scaled"], "count": [1, 2, 3], "scale": [2.0]})
-    words = sweep.heatmap("mode", "count")
-    assert list(heat(words).x) == ["plain", "scaled"]
-    assert words.layout.xaxis.type == "category"
-    loaded = bt.Sweep(sweep.table, sweep.manifest)
-    assert loaded.heatmap("mode", "count") == words
 
 
 @pytest.mark.parametrize(("arguments", "problem"), [

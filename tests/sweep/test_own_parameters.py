@@ -95,8 +95,3 @@ def test_a_walk_switches_them():
 def test_unknown_names_are_refused(grid, overlay, message):
     with pytest.raises(bt.ParameterError, match=message):
         bt.sweep(PAIR, Hold(1.0), grid, overlay=overlay, **TERMS)
-
-
-def test_one_market_has_no_parameters_of_its_own():
-    with pytest.raises(bt.ParameterError, match=r"nothing named 'AAA\.level'"):
-        bt.sweep(PAIR["AAA"], Hold(1.0), {"AAA.level": [0.2]}, **TERMS)

@@ -74,12 +74,6 @@ def test_a_search_has_the_certainty_equivalent_of_any_risk_aversion(accounts):
     assert row["score"] < row["certainty_equivalent"]
 
 
-@pytest.mark.parametrize("name", ["certainty_equivalent_", "certainty_equivalent_-1"])
-def test_a_risk_aversion_is_a_number_of_at_least_0(name):
-    with pytest.raises(bt.ParameterError, match="there is no measure"):
-        read_objective(name)
-
-
 def test_a_sweep_says_that_a_risk_aversion_needs_a_search(full):
     with pytest.raises(bt.ParameterError, match="was not measured"):
         full.rank("certainty_equivalent_5")

@@ -70,10 +70,8 @@ def test_the_manifest_tells_what_made_the_table(tmp_path):
 
 @pytest.mark.parametrize(("damage", "problem"), [
     (lambda folder: (folder / "table.parquet").write_bytes(b"PAR1"), "changed or truncated"),
-    (lambda folder: (folder / "table.parquet").unlink(), "is missing"),
     (lambda folder: (folder / "manifest.json").write_text("{"), "must be JSON"),
     (lambda folder: (folder / "manifest.json").write_text("{}"), "format must be 1"),
-    (lambda folder: (folder / "manifest.json").unlink(), "manifest.json is missing"),
 ])  # fmt: skip
 def test_a_damaged_folder_is_refused(tmp_path, damage, problem):
     folder = run(Constant, {"leverage": [1.0]}).save(tmp_path)
@@ -91,7 +89,7 @@ def test_a_missing_value_among_numbers_and_words_is_saved_as_missing(tmp_path):
     assert math.isnan(loaded[3])
 
 
-@pytest.mark.parametrize("mixed", [None, 3, ["nothing"], [["leverage"]]])
+@pytest.mark.parametrize("mixed", [None, ["nothing"]])
 def test_a_manifest_whose_mixed_columns_were_changed_by_hand_is_refused(tmp_path, mixed):
     path = run(Constant, {"leverage": [1.0]}).save(tmp_path) / "manifest.json"
     manifest = json.loads(path.read_text(encoding="utf-8"))
@@ -108,12 +106,3 @@ def test_a_folder_of_another_kind_is_refused(tmp_path):
         bt.Sweep.load(sweep.replay(0).save(tmp_path))
     with pytest.raises(DataError, match="must be the folder of a saved result, got a sweep"):
         bt.Result.load(sweep.save(tmp_path))
-
-
-def test_a_folder_that_cannot_be_written_leaves_nothing(tmp_path):
-    sweep = run(Constant, {"leverage": [1.0]})
-    blocked = tmp_path / "file"
-    blocked.write_text("")
-    with pytest.raises(DataError, match="cannot write the sweep"):
-        sweep.save(blocked / "inside")
-    assert blocked.read_text() == ""

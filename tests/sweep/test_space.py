@@ -159,36 +159,22 @@ def test_bad_sets_are_refused(words):
 
 
 def test_bad_sources_of_sets_are_refused():
-    for values in ({}, {"target": []}, {name: range(1000) for name in "abcd"}):
+    for values in ({}, {name: range(1000) for name in "abcd"}):
         check_refused(lambda values=values: grid(values), "a grid must have values")
     twice = pd.DataFrame([[1.0, 2.0]], columns=["target", "target"])
     check_refused(lambda: from_frame(twice), "target twice")
-    check_refused(lambda: from_frame(pd.DataFrame({"target": []})), "shape (0, 1)")
 
 
 @pytest.mark.parametrize(("sets", "words"), [
     ({"account.min_leverage": [1, 5], "account.max_leverage": [3, 3]}, "account.min_leverage"),
     ({"account.margin": ["cross", "isolated"]}, "venue_leverage: is needed with isolated margin"),
     ({"account.venue_leverage": [100.0, 200.0]}, "at most 125, the limit of the first bracket"),
-    ({"account.reserve": [0.0, 5.0]}, "reserve: is used only with margin_call and top_up_to"),
-    (
-        {"venue.liquidation.mode": ["takeover"] * 2, "venue.liquidation.impact": [0.0, 0.5]},
-        "liquidation.impact: must be 0 with mode 'takeover'",
-    ),
     ({"venue.call_grace": [None, 2]}, "needs a margin_call"),
     ({"venue.includes_close_fee": [False, True], "venue.fees.taker": [0.9, 0.9]}, "brackets"),
 ])  # fmt: skip
 def test_what_must_go_together_is_checked_for_all_sets(sets, words):
     check_refused(lambda: check(VolTarget, sets), words)
     check_refused(lambda: check(VolTarget, sets), "in 1 of 2 sets, first in set 1")
-
-
-def test_a_rule_is_told_once_with_the_number_of_its_sets():
-    sets = grid({"account.min_leverage": [0.0, *range(20, 50)], "account.max_leverage": [10, 11]})
-    with pytest.raises(ParameterError) as caught:
-        check(VolTarget, sets)
-    (line,) = str(caught.value).splitlines()
-    assert line.endswith("got 20, in 60 of 62 sets, first in set 2")
 
 
 def test_tables_by_instrument_are_checked_for_each():
@@ -262,8 +248,3 @@ def test_a_condition_may_name_a_later_parameter_but_not_lead_in_a_circle():
 
     with pytest.raises(ParameterError, match="in a circle"):
         Circle.parameters()
-
-
-def test_a_condition_is_part_of_the_repr():
-    assert eval(repr(Range(0, 1, when=("mode", "b")))) == Range(0, 1, when=("mode", "b"))
-    assert repr(Choice("a", when=("x", 1))) == "Choice('a', when=('x', 1))"

@@ -214,18 +214,10 @@ def write_experiment(folder: Path, text: str = EXPERIMENT) -> str:
     return str(file)
 
 
-def test_a_table_sets_the_rates_of_the_account(tmp_path: Path, capsys):
-    words = ["--no-save", "--no-compile"]
-    assert main(["run", write_experiment(tmp_path), *words]) == 0
-    shown = " ".join(capsys.readouterr().out.split())
-    assert "borrow_rate a series of 48 values, cash_rate a series of 48 values" in shown
-
-
 @pytest.mark.parametrize(("change", "message"), [
     (('utilization = "used"', ""), "utilization is needed"),
     (('"used"', '"use"'), "did you mean 'used'"),
     (('"used"', "1.5"), "utilization must be from 0 to 1, got 1.5"),
-    (("slope2 = 0.6", ""), "slope2: is needed"),
     (("[lending]", '[venue]\ninterest_on = "loan"\nborrow_rate = 0.1\n[lending]'),
      "got venue.borrow_rate too"),
 ])  # fmt: skip

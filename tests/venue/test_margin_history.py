@@ -137,19 +137,6 @@ def test_a_resumed_run_goes_on_under_the_table_of_its_bars(cut: int):
     pd.testing.assert_frame_equal(after.bars, whole.bars.iloc[cut:])
 
 
-def test_a_preset_has_its_history_and_a_run_across_a_change_says_so():
-    venue = bt.Venue.preset("binance-usdm", "BTCUSDT")
-    assert venue.brackets == bt.Venue.preset("binance-usdm", "BTCUSDT", at="latest").brackets
-    old = bt.Venue.preset("binance-usdm", "BTCUSDT", at="2021-05-19")
-    assert venue.earlier[0].brackets == old.brackets
-    assert bt.Venue.from_dict(venue.to_dict()) == venue
-    frame = SAMPLE.bars().set_axis(pd.date_range("2024-10-15", periods=600, freq="1h", tz="UTC"))
-    market = bt.Market.from_frames(frame, instrument="BTCUSDT")
-    result = live(Constant(1.0), bt.Account(), venue, market=market)
-    assert result.manifest["margin_table"] == "the margin table changed on 2024-10-24"
-    assert "changed on 2024-10-24" in result.summary()
-
-
 def test_a_market_on_one_side_of_a_change_is_run_as_by_one_table():
     """One segment, and nothing of the other table: as cheap as a venue that has no other."""
     account = ACCOUNTS["cross"][1]
@@ -161,10 +148,6 @@ def test_a_market_on_one_side_of_a_change_is_run_as_by_one_table():
         )
         assert both.changes == ()
         assert both.rules == plain.rules
-
-
-def test_other_brackets_count_at_all_times():
-    assert BOTH.override({"brackets": STRICT}).earlier == ()
 
 
 def test_the_leverage_set_at_the_venue_must_be_allowed_by_every_table():

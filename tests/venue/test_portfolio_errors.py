@@ -62,8 +62,6 @@ BAD = {
     "coins and cash": (lambda: ask(scenario(), hold(1.0), hold(1.0, settlement="coin")),
         "settle in one currency"),
     "two indices": (lambda: ask("reg-t", hold(1.0), hold(1.0, index=61e3)), "must have one index"),
-    "a level of a preset": (lambda: bt.PresetMargin(preset="binance-portfolio", level=2.0),
-        "level: must be that of the preset, 1.05"),
     "a negative answer": (lambda: bt.margin.requirement(PLAIN, 1.0, 1.0, Negative()),
         "Negative.requirement must be at least 0, got -1"),
     "no answer": (lambda: bt.margin.initial(PLAIN, 1.0, 1.0, Negative()), "Negative.initial"),

@@ -7,7 +7,6 @@ import pytest
 
 import backtest as bt
 from backtest.base.errors import VenueDateWarning
-from backtest.report.basis.assumptions import tabulate_tables
 from backtest.venue import preset_files
 from backtest.venue.brackets import InForce
 from backtest.venue.venue import Venue
@@ -100,21 +99,6 @@ def test_a_manifest_says_which_table_was_used_at_which_bars(tmp_path, start, at,
     assert result.manifest["margin_tables"] == rows
     kept = bt.Result.load(result.save(tmp_path))
     assert kept.manifest["margin_tables"] == rows
-    counts = {"2021-03-18": (10, 125), "2022-12-29": (10, 125), "2024-10-24": (12, 125),
-              "2026-09-29": (12, 150)}  # fmt: skip
-    said = ", then ".join(
-        f"{counts[of][0]} brackets of {of} up to {counts[of][1]}x" for of, *_ in used
-    )
-    assert said in " ".join(kept.summary().split())
-
-
-def test_a_report_has_the_tables_that_were_used_and_no_others():
-    for start, found in (("2021-05-19", ["2021-03-18"]), ("2025-01-01", ["2024-10-24"]),
-                         ("2024-10-22", ["2022-12-29", "2024-10-24"])):  # fmt: skip
-        manifest = live(fall(start), Venue.preset(*BTC)).manifest
-        for each in (manifest, {k: v for k, v in manifest.items() if k != "margin_tables"}):
-            titles = [table.caption for table in tabulate_tables(each)]
-            assert titles == [f"Margin brackets, table of {day}" for day in found]
 
 
 def test_other_brackets_and_synthetic_prices_have_no_days(recwarn):
