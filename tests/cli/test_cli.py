@@ -15,14 +15,8 @@ from backtest.cli.experiment_draft import GivenFlag
 from backtest.engine.policy_contract import Finding
 from backtest.strategies import VolTarget
 from tests.commands import call, run_python
-from tests.fast_cases import every_nth
 
 ROOT = Path(__file__).parents[2]
-COMMANDS = [
-    "run", "policies", "venues", "check", "compare", "sweep", "tune", "results-list",
-    "results-show", "results-compare", "results-verify", "results-prune", "results-export",
-    "data-import", "data-inspect", "data-fetch", "regress-record", "regress-check",
-]  # fmt: skip
 SHORT = ("--to", "2023-01-15", "--no-compile")
 """Two weeks in plain Python: nothing is compiled."""
 
@@ -54,16 +48,6 @@ def test_what_a_policy_prints_is_no_part_of_the_json(capsys, folder):
     assert json.loads(out)["policy"] == "Mine()"
     assert err.startswith("imported\nat ")
     assert "imported" in call(capsys, "run", "--no-compile", *words[:2], *words[3:])[1]
-
-
-def test_a_run_prints_the_summary_and_says_where_the_full_result_is(capsys):
-    code, out, err = call(capsys, "run", *SHORT)
-    assert (code, err) == (0, "")
-    assert "VolTarget(target=0.4" in out
-    assert "SYNTHETIC" in out
-    path = Path(out.rsplit("full result: ", 1)[1].strip())
-    assert path.parent == Path("results")
-    assert "buy and hold" in bt.Result.load(path).summary()
 
 
 def test_json_is_one_object_with_null_for_nan_and_nothing_else(capsys):
@@ -184,17 +168,6 @@ def build(folder, *flags):
     return build_experiment(draft_experiment(folder / "e.toml", list(flags)))
 
 
-def test_policies_lists_names_parameters_and_units(capsys):
-    code, out, _ = call(capsys, "policies")
-    assert code == 0
-    assert "vol-target" in out
-    assert "per sqrt(year)" in out
-    code, out, _ = call(capsys, "policies", "--json")
-    found = {each["name"]: each for each in json.loads(out)}
-    target = found["vol-target"]["parameters"][0]
-    assert (target["name"], target["low"], target["high"]) == ("target", 0.05, 2.0)
-
-
 def test_check_exits_with_1_where_a_check_fails(capsys, folder, monkeypatch):
     (folder / "mine.py").write_text(MY_POLICY)
     seen = []
@@ -216,13 +189,6 @@ def test_check_exits_with_1_where_a_check_fails(capsys, folder, monkeypatch):
     assert json.loads(out)["Other"][0]["passed"] is False
 
 
-@pytest.mark.parametrize("words", every_nth(COMMANDS, 4))
-def test_help_shows_examples_for_every_command(capsys, words):
-    code, out, _ = call(capsys, *words.split("-"), "--help")
-    assert code == 0
-    assert f"backtest {words.replace('-', ' ')}" in out.split("Examples", 1)[1]
-
-
 def test_a_shell_can_complete_words(capsys, monkeypatch):
     for given, position, expected in (
         ("backtest va", 1, "validate"),
@@ -234,12 +200,6 @@ def test_a_shell_can_complete_words(capsys, monkeypatch):
         with pytest.raises(SystemExit):
             main([])
         assert capsys.readouterr().out.split() == [expected]
-
-
-def test_the_version_is_printed(capsys):
-    code, out, _ = call(capsys, "--version")
-    assert code == 0
-    assert out.startswith("backtest ")
 
 
 def test_books_that_do_not_balance_are_no_user_error(capsys, monkeypatch):

@@ -37,22 +37,6 @@ def write(folder, name, policy="constant", **tables):
 
 
 @pytest.mark.slow
-def test_a_comparison_prints_its_tables_and_saves_all_of_it(capsys):
-    code, out, err = call(capsys, "compare", *TWO, *SHORT)
-    assert (code, err) == (0, "")
-    for words in (
-        "SYNTHETIC",
-        "Difference from vol-target, with its 95 % interval",
-        "Beyond noise",
-    ):
-        assert words in out
-    assert max(map(len, out.splitlines())) <= 100
-    path = Path(out.rsplit("full result: ", 1)[1].strip())
-    assert path.parent == Path("results")
-    assert str(bt.Comparison.load(path)) in out
-
-
-@pytest.mark.slow
 def test_the_command_line_and_python_agree(capsys):
     found = ask(
         capsys, *TWO, "--set", "constant.leverage=2", "--baseline", "constant", "--seed", "3"

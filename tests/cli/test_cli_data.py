@@ -82,33 +82,9 @@ def test_data_that_do_not_load_are_inspected_all_the_same(capsys, folder: Path):
     assert "bars must have each time once" in out
 
 
-DAYS = bt.Market.sample(bars=72).bars().to_csv(index_label="time")
-
-
-def cell(line: int, column: int, text: str) -> str:
-    """Return a table with another cell; lines count from 1."""
-    lines = DAYS.splitlines()
-    cells = lines[line - 1].split(",")
-    cells[column] = text
-    return "\n".join([*lines[: line - 1], ",".join(cells), *lines[line:], ""])
-
-
-@pytest.mark.parametrize(("text", "place"), [
-    (cell(4, 4, "abc"), "bars.csv, line 4"),
-    (cell(9, 0, "noon"), "bars.csv, line 9"),
-    ("# a comment\n" + cell(4, 4, "abc"), "bars.csv, line 5"),
-    (cell(4, 4, "abc").replace("\n", "\r\n"), "bars.csv, line 4"),
-    (cell(6, 4, "30,5"), "bars.csv, line 6"),
-    (cell(4, 4, "abc").replace("\n", "\n\n", 1), "bars.csv, row 2"),
-])  # fmt: skip
-def test_the_line_of_the_file_is_named_where_it_is_known(folder: Path, text, place):
-    (folder / "bars.csv").write_bytes(text.encode())
-    with pytest.raises(bt.DataError, match=place):
-        bt.Market.load("bars.csv")
-
-
 def test_decimal_commas_are_recognized_and_read_when_that_is_said(capsys, folder: Path):
-    (folder / "eu.csv").write_text(DAYS.replace(",", ";").replace(".", ","))
+    days = bt.Market.sample(bars=72).bars().to_csv(index_label="time")
+    (folder / "eu.csv").write_text(days.replace(",", ";").replace(".", ","))
     code, _, err = call(capsys, "data", "import", "eu.csv", "--out", "x")
     assert code == 2
     assert "got '30000,0' in 72 of 72 cells" in err
@@ -117,24 +93,6 @@ def test_decimal_commas_are_recognized_and_read_when_that_is_said(capsys, folder
     assert (code, err) == (0, "")
     assert bt.Market.load("x").bars().equals(bt.Market.sample(bars=72).bars())
     assert bt.quality("eu.csv", decimal=",").fit_for("loading") == "yes"
-
-
-def test_what_is_refused_is_listed_on_screen_and_as_json(capsys, folder: Path):
-    (folder / "bars.csv").write_text(DAYS.replace("+00:00", ""))
-    assert "stamps must have a time zone" in call(capsys, "data", "inspect", "bars.csv")[1]
-    found = json.loads(call(capsys, "data", "inspect", "bars.csv", "--json")[1])
-    assert "timezone='UTC'" in found["defects"][0]
-
-
-def test_the_report_as_json_is_one_object(capsys, folder: Path):
-    own_files(folder, ("bars",))
-    code, out, _ = call(capsys, "data", "inspect", "bars.csv", "--json")
-    found = json.loads(out)
-    assert code == 0
-    assert found["bars"]["rows"] == 96
-    assert found["mark"] is None
-    assert found["bars"]["outliers"]["rule"].startswith("a close over 20 typical moves")
-    assert found["verdicts"][2] == {"use": "funding", "fit": "no", "reasons": ["no funding"]}
 
 
 @pytest.mark.parametrize("layout", ["freqtrade_json", "ccxt", "yahoo_csv", "vectorbt"])

@@ -1,12 +1,10 @@
 """What is allowed and yet hardly meant is said once, and done all the same."""
 
-from typing import Annotated
-
 import pytest
 
 import backtest as bt
 from backtest.cli.typed_values import describe_bars
-from backtest.strategies import Capped, Constant, Ladder, LiquidationProbability, VolTarget
+from backtest.strategies import Capped, Ladder, LiquidationProbability, VolTarget
 from tests.commands import call
 
 pytestmark = pytest.mark.filterwarnings("always::UserWarning")  # they are what is looked at
@@ -46,15 +44,6 @@ def test_named_prices_are_compared_and_own_rules_are_nobodys(capsys, folder):
     assert "the prices are those of ETHUSDT" in err
 
 
-class Own(bt.Policy):
-    """Count bars of its own."""
-
-    window: Annotated[int, bt.Range(1, 100, "bars")] = 24
-
-    def leverage(self, bar, account):
-        return 1.0
-
-
 HOURS = bt.Market.sample(bars=24 * 30)
 
 
@@ -71,10 +60,3 @@ def test_defaults_for_hours_are_told_on_other_bars(policy, said):
     assert said in note
     assert describe_bars(policy, HOURS) is None
     assert describe_bars(policy, HOURS.resample("2h")) is None
-
-
-@pytest.mark.parametrize("policy", [
-    VolTarget(half_life=3.0), Ladder(by="drawdown"), Constant(), Own(),
-])  # fmt: skip
-def test_what_was_chosen_not_used_or_not_ours_is_left_alone(policy):
-    assert describe_bars(policy, HOURS.resample("1d")) is None

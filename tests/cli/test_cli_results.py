@@ -109,14 +109,6 @@ def test_the_command_of_a_sweep_makes_it_again(capsys, results):
     assert sweep.is_dir()
 
 
-def test_show_refuses_what_is_damaged_or_not_there(capsys, results):
-    run = folder_of(results, "constant")
-    (run / "events.parquet").unlink()
-    code, out, err = call(capsys, "results", "show", run.name)
-    assert (code, out) == (2, "")
-    assert "events.parquet" in err
-
-
 @pytest.mark.slow
 def test_compare_gives_what_backtest_compare_gives(capsys, results):
     one, other = folder_of(results, "voltarget"), folder_of(results, "constant")
@@ -135,7 +127,6 @@ def test_compare_gives_what_backtest_compare_gives(capsys, results):
 
 
 @pytest.mark.parametrize(("names", "told"), [
-    (("voltarget",), "two runs or more"),
     (("voltarget", "voltarget"), "named twice"),
     (("voltarget", "sweep"), "is a sweep"),
     (("a=voltarget", "a=constant"), "must be different"),

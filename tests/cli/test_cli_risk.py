@@ -10,7 +10,6 @@ from backtest.cli import main
 
 POLICY = ["--policy", "constant", "--set", "leverage=8", "--no-compile"]
 CONSTANT = [*POLICY, "--to", "2023-01-20"]
-SHORT = [*POLICY, "--to", "2023-01-05"]
 
 
 def test_paths_are_shown_and_written(capsys, tmp_path):
@@ -22,17 +21,16 @@ def test_paths_are_shown_and_written(capsys, tmp_path):
     assert json.loads(capsys.readouterr().out)["paths"]["model"]["name"] == "GBM"
 
 
-def test_the_drift_of_paths_is_a_flag_or_an_entry_of_a_file(capsys, tmp_path):
-    given = ["paths", "--paths", "5", "--horizon", "2h", "--model", "gbm"]
-    for words, told in (
-        ([], "no drift"), (["--drift", "0.5"], "a drift of +50.00 % per year"),
-        (["--drift", "history"], "a drift of history, "),
-    ):  # fmt: skip
-        assert main([*given, *words]) == 0
-        assert told in capsys.readouterr().out
+def test_drift_and_funding_of_paths_are_flags_or_entries_of_a_file(capsys, tmp_path):
+    given = ["paths", "--paths", "5", "--horizon", "2h", "--model", "gbm", "--json"]
     (tmp_path / "e.toml").write_text('[paths]\ndrift = "history"\n')
-    assert main(["paths", "e.toml", *given[1:], "--json"]) == 0
-    assert json.loads(capsys.readouterr().out)["paths"]["drift_of_history"] is True
+    found = []
+    for words in ([], ["--drift", "0.5"], ["e.toml"], ["--path-funding", "none"]):
+        assert main([*given, *words]) == 0
+        found.append(json.loads(capsys.readouterr().out)["paths"])
+    plain, drifting, of_history, free = found
+    assert (drifting["drift"], of_history["drift_of_history"]) == (0.5, True)
+    assert plain["funding_fit"] != free["funding_fit"]
 
 
 def test_a_risk_is_estimated_and_repeats(capsys, tmp_path):
@@ -45,20 +43,6 @@ def test_a_risk_is_estimated_and_repeats(capsys, tmp_path):
     assert "liquidation" in capsys.readouterr().out
     assert (tmp_path / "risk.html").exists()
     assert main([*given, "--model", "gbm", "--from-run"]) == 0
-
-
-def test_funding_of_paths_is_a_flag(capsys):
-    given = ["paths", "--paths", "5", "--horizon", "1d", "--model", "gbm"]
-    for words, text in (
-        ([], "funding: heterogeneous autoregression of 1,095 settlements every 8h"),
-        (["--path-funding", "0.0003"], "funding: constant at 3 bp"),
-        (["--path-funding", "none"], "funding: none (none was asked for)"),
-    ):
-        assert main([*given, *words]) == 0
-        assert text in capsys.readouterr().out
-    assert main([*given, "--venue", "hyperliquid:BTC@latest", "--json"]) == 0
-    (fit,) = json.loads(capsys.readouterr().out)["paths"]["funding_fit"].values()
-    assert fit["cap"] == 0.04
 
 
 def test_the_most_leverage_is_found(capsys):

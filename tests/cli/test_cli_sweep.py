@@ -42,21 +42,6 @@ def ask(capsys, *arguments):
 
 
 @pytest.mark.slow
-def test_a_sweep_prints_the_best_first_and_saves_all_of_it(capsys):
-    code, out, err = call(capsys, "sweep", *SHORT, "--vary", "target=0.2:1:5", "--top", "3")
-    assert (code, err) == (0, "")
-    assert "VolTarget: 5 sets of target" in out
-    assert "SYNTHETIC" in out
-    assert "the best of 5 sets is in part the luckiest" in out
-    path = Path(out.rsplit("full result: ", 1)[1].strip())
-    assert path.parent == Path("results")
-    loaded = bt.Sweep.load(path)
-    assert len(loaded.table) == 5
-    rows = re.findall(r"^ *(\d+) +0\.\d", out, re.MULTILINE)
-    assert [int(row) for row in rows] == loaded.top(3).index.tolist()
-
-
-@pytest.mark.slow
 def test_the_best_row_is_the_run_that_the_printed_command_makes(capsys):
     found = ask(
         capsys, "--vary", "target=0.3:0.9:4", "--vary", "account.band=0,0.1", "--set", "target=2",

@@ -12,10 +12,8 @@ import pytest
 import backtest as bt
 from backtest.venue import preset_files
 from tests.commands import call
-from tests.fast_cases import every_nth
 
 BTC = "binance-usdm:BTCUSDT"
-DAYS = ["2021-03-18", "2022-12-29", "2024-10-24", "2026-09-29"]
 
 
 def manifest(out: str) -> dict[str, Any]:
@@ -25,15 +23,6 @@ def manifest(out: str) -> dict[str, Any]:
 
 def squeeze(text: str) -> str:
     return " ".join(text.split())
-
-
-def test_the_list_names_every_preset_with_its_days(capsys):
-    code, out, _ = call(capsys, "venues")
-    assert code == 0
-    assert all(each.name in out for each in preset_files.available())
-    assert "others of 2021-03-18, 2022-12-29, 2024-10-24" in squeeze(out)
-    found = {each["name"]: each for each in json.loads(call(capsys, "venues", "--json")[1])}
-    assert found[BTC]["dates"] == DAYS
 
 
 @pytest.mark.parametrize("words", [(BTC + "@2021-05-19",), ("show", BTC, "--at", "2021-05-19")])
@@ -65,13 +54,6 @@ def test_a_preset_as_json_is_the_venue_the_funding_and_the_sources(capsys):
     assert found["funding"]["interval"] == "8h"
     assert found["sources"]["brackets"]["until"] == "2022-12-29"
     assert [each["leverage"] for each in found["liquidation_prices"]] == [5, 10, 20]
-
-
-@pytest.mark.parametrize("name", every_nth([p.name for p in preset_files.available()], 5))
-def test_every_preset_can_be_shown(capsys, name):
-    code, out, err = call(capsys, "venues", name)
-    assert (code, err) == (0, "")
-    assert "Sources" in out
 
 
 def tier(floor, cap, leverage, rate, **more):

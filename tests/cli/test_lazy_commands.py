@@ -66,13 +66,6 @@ def test_only_the_typed_command_is_built_and_once(capsys, built):
     assert built == ["show"]
 
 
-def test_a_misspelt_command_is_named_without_building_any(capsys, built):
-    code, _, err = call(capsys, "reprot")
-    assert code == 2
-    assert "No such command 'reprot'. Did you mean 'report'?" in err
-    assert built == []
-
-
 def test_options_that_are_not_given_have_no_validator(capsys, monkeypatch):
     """The first validator imports pydantic."""
     monkeypatch.setattr(typer.core, "build_runtime_param", None)

@@ -5,7 +5,6 @@ import shlex
 import xml.etree.ElementTree as ET
 
 import pytest
-import yaml
 
 from backtest.base.errors import DataError
 from backtest.regress import report_failure
@@ -47,11 +46,3 @@ def test_a_command_of_the_docs_exists_with_all_its_flags(line, capsys):
     assert call(capsys, *words[1:3], "--help")[0] == 0
     text = call(capsys, *words[1:3], "--help")[1]
     assert all(word in text for word in words if word.startswith("--"))
-
-
-def test_the_workflow_of_the_docs_is_yaml_that_checks_and_tests():
-    (block,) = re.findall(r"```yaml\n(.+?)```", DOCS, re.DOTALL)
-    job = yaml.safe_load(block)["jobs"]["policies"]
-    commands = [step["run"] for step in job["steps"] if "run" in step]
-    assert any(command.startswith("backtest regress check") for command in commands)
-    assert any(command.startswith("pytest") for command in commands)

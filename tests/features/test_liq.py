@@ -157,15 +157,6 @@ def test_a_multiplier_brings_the_price_nearer_and_the_leverage_down():
         bt.calculate_liquidation(BINANCE, side="long", entry=30_000, leverage=100, multiplier=2)
 
 
-def test_the_command_prints_margins_prices_and_odds(capsys):
-    code, out, _ = call(capsys, "--venue", "binance-usdm:BTCUSDT", *LONG, "--volatility", "0.6")
-    assert code == 0
-    for words in ("margin table of 2026-09-29", "linear, settled in USDT\n",
-                  "long 1 contract at 30000", "3,000 at 10x", "27,108.4", "27,000.0", "-9.639 %",
-                  "3.23 daily sigma", "in 1 d", "in 30 d"):  # fmt: skip
-        assert words in out
-
-
 def test_the_command_takes_a_day_and_prints_json(capsys):
     words = ("--venue", "binance-usdm:BTCUSDT@2021-05-19", *LONG, "--capital", "60000", "--json")
     code, out, _ = call(capsys, *words)
@@ -191,26 +182,3 @@ def test_without_a_day_it_is_the_newest_table_and_before_the_first_it_says_so(
     assert out.splitlines()[0] == f"{name}, margin table of {since}{says}"
     needed = {"2026-09-29": 600_000 * 0.005 - 300, "2021-03-18": 600_000 * 0.01 - 1_300}[since]
     assert f"maintenance margin  {needed:,.8g}" in out
-
-
-def test_without_a_volatility_there_are_no_odds(capsys):
-    _, out, _ = call(capsys, *LONG)
-    assert "sigma" not in out
-    assert "liquidated" not in out
-
-
-MISTAKES = [
-    (["--side", "lng", *LONG[2:]], ["'lng'; did you mean 'long'?"]),
-    ([*LONG[:3], "nan", *LONG[4:]], ["entry must be a number", "nan"]),
-    ([*LONG[:5], "151"], ["leverage must be at most 150", "151"]),
-    ([*LONG, "--capital", "1e9"], ["capital must give a notional of at most 1,800,000,000"]),
-    ([*LONG, "--venue", "binance"], ["a venue, a colon and a symbol", "did you mean 'binance-"]),
-]
-
-
-@pytest.mark.parametrize(("words", "parts"), MISTAKES)
-def test_a_mistake_is_answered_with_its_rule(capsys, words, parts):
-    code, out, err = call(capsys, *words)
-    assert (code, out) == (2, "")
-    for part in parts:
-        assert part in err

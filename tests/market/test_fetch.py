@@ -9,7 +9,6 @@ import pytest
 import backtest as bt
 from backtest.base.units import HOUR
 from backtest.cli import main
-from backtest.cli.progress import Meter
 from backtest.market.fetch.download import read_wait
 from backtest.market.fetch.target_folder import merge_rows
 from backtest.market.tables.timed_table import TimedTable
@@ -204,14 +203,6 @@ def test_progress_counts_days_of_every_kind(tmp_path, server):
     assert seen[0] == (0, 180)
     assert seen[-1] == (180, 180)
     assert [done for done, _ in seen] == sorted(done for done, _ in seen)
-
-
-def test_the_meter_waits_for_the_venue_not_for_a_compiler():
-    assert Meter("fetching", "days", "asking the venue").describe() == "fetching (asking the venue)"
-
-
-def test_only_so_many_months_at_once(tmp_path, server):
-    check_refused(lambda: fetch(tmp_path / "btc", server, parallel=0), "parallel must be")
 
 
 def test_joining_keeps_the_rows_of_any_split(tmp_path):

@@ -9,10 +9,10 @@ import numpy as np
 import pytest
 
 import backtest as bt
-from backtest.base.errors import DataError, ParameterError
+from backtest.base.errors import DataError
 from backtest.base.units import HOUR
 from backtest.market.fetch import RetryPolicy, fetch_market, read_request
-from backtest.market.fetch.ccxt_exchange import Connection, connect_exchange, redirect
+from backtest.market.fetch.ccxt_exchange import Connection, redirect
 from backtest.market.fetch.request import ARCHIVE, OFFERS
 from backtest.market.fetch.target_folder import list_stored
 from tests.market.fetches import at, content
@@ -158,19 +158,6 @@ def test_what_stays_wrong_is_told_and_finished_days_are_kept(tmp_path):
     assert content(tmp_path / "btc") == content(tmp_path / "calm")
 
 
-def test_an_exchange_that_is_away_is_told_from_one_that_is_slow(tmp_path):
-    fake = Fake()
-    away = Passes("cannot connect")
-    away.__cause__ = ConnectionRefusedError(111, "Connection refused")
-
-    def refuse() -> None:
-        raise away
-
-    fake.load_markets = refuse  # type: ignore[method-assign, assignment]
-    with pytest.raises(DataError, match=r"cannot reach the server.*Connection refused"):
-        fetch(tmp_path / "btc", fake)
-
-
 @pytest.mark.parametrize("stop", range(1, 13, 2))
 def test_stopped_at_any_page_and_resumed_equals_never_stopped(tmp_path, stop):
     fetch(tmp_path / "calm", Fake())
@@ -237,16 +224,6 @@ def test_an_exchange_that_asks_for_a_long_wait_is_left_alone(tmp_path):
     fake.last_response_headers = {"retry-after": "900"}
     fake.faults = [Passes("429")]
     check_refused(lambda: fetch(tmp_path / "btc", fake), "a wait of 900 s, more than 600 s")
-
-
-def test_ccxt_that_is_not_installed_is_said_so(monkeypatch: pytest.MonkeyPatch):
-    def absent(name: str) -> None:
-        raise ModuleNotFoundError(name)
-
-    monkeypatch.setattr("importlib.import_module", absent)
-    request = read_request("BTCUSDT", start=START, source="bybit")
-    with pytest.raises(ParameterError, match="ccxt, which is not installed"):
-        connect_exchange(request, None, 1.0)
 
 
 # through ccxt
@@ -338,10 +315,3 @@ def test_archive_and_exchange_have_their_own_folders(tmp_path):
     request = read_request("BTCUSDT", start=START, end=END, source=ARCHIVE, interval="1h")
     with pytest.raises(DataError, match="this one holds source bybit"):
         fetch_market(tmp_path / "btc", request, now=NOW)
-
-
-def test_an_exchange_reports_its_days(tmp_path):
-    seen: list[tuple[int, int]] = []
-    fetch(tmp_path / "btc", Fake(), report=lambda done, total: seen.append((done, total)))
-    assert seen[0] == (0, 60)
-    assert seen[-1] == (60, 60)

@@ -8,7 +8,6 @@ from dataclasses import replace
 import pytest
 
 from backtest.base.errors import DataError
-from backtest.cli.progress import Meter
 from backtest.market.fetch import RetryPolicy
 from backtest.market.fetch.download import Canceled, Retrier, TransientFailure, find_unreachable
 from tests.fast_cases import every_nth
@@ -166,16 +165,6 @@ def test_what_never_reached_a_server_is_told_from_what_broke_on_the_way(error, a
     assert (find_unreachable(wrapped) is not None) is away
 
 
-def test_each_wait_is_told_with_what_failed_and_how_long_it_is(tmp_path, server):
-    server.faults[server.path("bars", "2024-01")] = ["503", "429:0"]
-    told: list[str] = []
-    fetch(tmp_path / "btc", server, notice=told.append, parallel=1)
-    assert len(told) == 2
-    assert "the HTTP status was 503; asking again in 0.0 s, attempt 2 of 4" in told[0]
-    assert "the HTTP status was 429; asking again in 0.0 s, attempt 3 of 4" in told[1]
-    assert all(server.path("bars", "2024-01") in text for text in told)
-
-
 def test_the_command_tells_what_it_waits_for_and_gives_up_with_code_two(tmp_path, capsys):
     code, out, err = call(
         capsys, "BTCUSDT", "--from", "2024-01-01", "--to", "2024-02-01", "--interval", "1h",
@@ -184,16 +173,6 @@ def test_the_command_tells_what_it_waits_for_and_gives_up_with_code_two(tmp_path
     assert (code, out) == (2, "")
     assert err.count("asking again in") == 1
     assert err.count("error: cannot reach the server") == 1
-
-
-def test_the_meter_shows_trouble_until_there_is_progress():
-    meter = Meter("fetching", "days", "asking the venue")
-    meter.set_note("the HTTP status was 503")
-    assert meter.note == "the HTTP status was 503"
-    meter.report(0, 31)
-    assert meter.note == "the HTTP status was 503"
-    meter.report(3, 31)
-    assert meter.note == ""
 
 
 def test_a_body_or_a_wait_without_end_is_cut_off(tmp_path, server, monkeypatch):

@@ -201,15 +201,6 @@ def test_a_single_print_far_from_its_neighbours_is_an_outlier(name, factor, neig
     assert found.count <= 1 + neighbours
 
 
-@pytest.mark.parametrize(("name", "factor"), [("close", 0.7), ("close", 1.3), ("low", 0.7)])
-def test_the_distance_of_an_outlier_is_a_fraction_of_its_neighbours(name, factor):
-    table = walk()
-    table.columns[name][1000] *= factor
-    furthest = find_outliers(table).furthest[0]
-    assert (furthest.price, furthest.time) == (name, "1970-02-11 16:00")
-    assert furthest.distance == pytest.approx(0.3, abs=0.01)
-
-
 def test_prices_times_a_thousand_have_the_same_outliers():
     table = walk()
     table.columns["high"][1000] *= 1.05
@@ -243,13 +234,6 @@ def test_coverage_of_the_mark_is_the_share_of_bars_that_have_one(tmp_path: Path)
     assert report.beside.coverage == 0.75
     assert report.fit_for("liquidation") == "with care"
     assert report.fit_for("loading") == "no"
-
-
-def test_without_a_mark_liquidations_are_said_to_be_tested_on_last_prices():
-    report = bt.quality(bt.Market.from_frames(MARKET.bars(), funding=MARKET.funding()))
-    assert report.mark is None
-    assert report.verdicts[1].reasons[0] == "no mark: liquidations tested on last prices"
-    assert "paid on last prices" in report.verdicts[2].reasons[0]
 
 
 def test_what_was_filled_by_choice_stays_a_doubt():

@@ -70,17 +70,3 @@ def test_a_second_time_writes_the_same(store, tmp_path):
         found.append({path: path.read_bytes() for path in (tmp_path / "site").rglob("*.html")})
     assert found[0] == found[1]
     assert len(found[0]) == 3
-
-
-@pytest.mark.parametrize(("words", "problem"), [
-    (("--all", "constant"), "takes no names"),
-    (("--all", "--format", "md"), "no other format"),
-    (("--all", "--results", "nowhere"), "must hold a result"),
-    ((), "or give --all"),
-])  # fmt: skip
-def test_what_cannot_be_written_is_refused(tmp_path, monkeypatch, capsys, words, problem):
-    monkeypatch.chdir(tmp_path)
-    code, _, err = call(capsys, "report", *words)
-    assert code == 2
-    assert problem in " ".join(err.split())
-    assert not list(tmp_path.iterdir())

@@ -1,6 +1,5 @@
 """The report of several positions: what it shows of a liquidation that takes a winner along."""
 
-import dataclasses
 import json
 import math
 
@@ -12,12 +11,10 @@ from backtest.report.basis.assumptions import describe_settings, split_manifest
 from backtest.report.run.costs_section import list_money, tabulate_attribution
 from backtest.report.run.exposure_charts import (
     correlate_days,
-    draw_account,
     draw_exposure,
-    draw_risk,
 )
 from backtest.report.run.risk_section import count_victims, tabulate_contagion
-from backtest.report.run.run_page import build_run, list_data_notices
+from backtest.report.run.run_page import build_run
 from tests.agreement import run_engine
 from tests.portfolio.portfolio_helpers import Hold, make_market, make_venue, simulate_pair
 from tests.portfolio_scenes import flat, scene, tape
@@ -43,23 +40,6 @@ def test_the_page_says_who_pulled_whom_down(result):
     assert "1 position in profit closed too" in build_run(result).summary
 
 
-def test_only_what_was_filled_in_is_called_filled(result):
-    """A funding file that was chosen among two filled nothing; it used to head the page."""
-    for notes, filled in (
-        ({"funding_file": "by the share of the bars covered: a.csv"}, ""),
-        ({"mark_gaps": "last: 2 of 9 bars"}, "Missing values were filled in: A."),
-    ):
-        data = result.manifest["data"]
-        told = {**data["instruments"], "A": {**data["instruments"]["A"], "filled": notes}}
-        manifest = {**result.manifest, "data": {**data, "instruments": told}}
-        noted = dataclasses.replace(result, manifest=manifest)
-        said = [text for text in list_data_notices(noted) if "filled in" in text]
-        assert said == ([f"{filled} See the data below."] if filled else [])
-        summary = " ".join(noted.summary().split())
-        assert ("Filled nothing; the data had no gaps" in summary) is not bool(filled)
-        assert ("Data choices A, funding_file: by the share" in summary) is not bool(filled)
-
-
 def test_exposure_stacks_longs_above_and_shorts_below(result):
     """4 turns of A above 0, 6 turns of B below."""
     traces = draw_exposure(result).figure["data"]
@@ -67,11 +47,6 @@ def test_exposure_stacks_longs_above_and_shorts_below(result):
     assert highest == pytest.approx(
         {("A", "long"): 4.0, ("A", "short"): 0.0, ("B", "long"): 0.0, ("B", "short"): 6.0}
     )
-
-
-def test_ticks_tell_small_margin_ratios_apart(result):
-    """Before: "0 % 0 % 0 %" for ratios up to 0.04 %."""
-    assert draw_account(result).figure["layout"]["yaxis4"]["tickformat"] == ",.3~%"
 
 
 def test_the_report_is_written_in_every_format(result, tmp_path):
@@ -87,16 +62,6 @@ def test_the_report_is_written_in_every_format(result, tmp_path):
     found = json.loads(result.report(tmp_path / "page.json").read_text(encoding="utf-8"))
     assert found["attribution"]["A"]["price_pnl"] == pytest.approx(160 * 500 / 1423)
     assert {row["cause"] for row in found["contagion"]} >= {"A", "B"}
-
-
-def test_the_quality_of_each_market_stands_in_the_report(tmp_path):
-    pair = bt.Markets({name: bt.Market.sample(bars=60, seed=k) for k, name in enumerate("AB")})
-    run = bt.run(pair, Hold(1.0), venue=make_venue(), account=bt.Account(), compile=False)
-    found = json.loads(run.report(tmp_path / "page.json").read_text(encoding="utf-8"))["quality"]
-    assert {name: each["bars"]["rows"] for name, each in found.items()} == {"A": 60, "B": 60}
-    text = run.report(tmp_path / "page.md").read_text(encoding="utf-8")
-    assert "Quality of the data of B" in text
-    assert "What the data of A are fit for" in text
 
 
 def test_collateral_is_part_of_what_the_account_began_with():
@@ -121,11 +86,6 @@ def test_collateral_is_part_of_what_the_account_began_with():
     assert "capital 1,000, margin cross, collateral (name C, amount 100" in " ".join(
         result.summary().split()
     )
-
-
-def test_risk_has_a_line_for_each_instrument(result):
-    names = [each["name"] for each in draw_risk(result).figure["data"]]
-    assert names == ["A", "B", "diversification ratio"]
 
 
 def test_correlations_are_of_daily_returns():

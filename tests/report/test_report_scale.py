@@ -1,11 +1,11 @@
-"""Charts of money are drawn on the scale that they ask for, and survive zero and ruin."""
+"""Charts of money survive zero and ruin."""
 
 import numpy as np
 import pandas as pd
 
 import backtest as bt
 from backtest.report.page.figures import drop_dust, encode_figure
-from backtest.report.run.story_section import TRACE_HELD, draw_story
+from backtest.report.run.story_section import draw_story
 from backtest.strategies import Constant
 
 VENUE = bt.Venue.preset("binance-usdm", "BTCUSDT")
@@ -31,19 +31,6 @@ def story(step, leverage, venue=VENUE):
     account = bt.Account()
     result = bt.run(grow(step), Constant(leverage), venue=venue, account=account, compile=False)
     return result, draw_story(result).figure
-
-
-def test_an_account_under_a_much_larger_price_is_on_a_log_scale_of_both_or_its_own():
-    """The price rises 7 times, the account at half of it 2.7 times: together they are wide."""
-    _, figure = story(0.01, 0.5)
-    meta = figure["layout"]["meta"]
-    assert figure["layout"]["yaxis"]["type"] == "log"
-    assert meta["is_log"]
-    assert meta["held"] == [TRACE_HELD]
-    assert figure["data"][TRACE_HELD]["name"] == "buy and hold 1x"
-    assert max(meta["axes"]["own"]["tickvals"]) < max(meta["axes"]["all"]["tickvals"])
-    assert "buy and hold" in meta["titles"][0]
-    assert "buy and hold" not in meta["titles"][1]
 
 
 def test_a_ruined_account_is_drawn_on_both_scales():

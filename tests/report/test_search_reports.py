@@ -7,7 +7,6 @@ import pandas as pd
 import pytest
 
 import backtest as bt
-from backtest.base.errors import ParameterError
 from backtest.report.page.formats import write_html, write_text
 from backtest.report.page.page import Chart
 from backtest.report.sets.explored import (
@@ -72,24 +71,6 @@ def test_sets_in_which_a_parameter_has_no_part_are_left_out_of_its_charts(sweep)
     assert kept.table.iloc[kept.best].equals(best)
     assert np.array_equal(kept.table["sharpe"].to_numpy()[kept.order][:5],
                           explored.table["sharpe"].to_numpy()[explored.order][:5])  # fmt: skip
-
-
-@pytest.mark.slow
-def test_a_sweep_is_told_with_maps_importance_plateau_and_its_best(sweep):
-    page = build_page(sweep, "calmar")
-    keys = [section.key for section in page.sections]
-    assert keys == ["best", "map", "parameters", "plateau", "sets", "data", "assumptions"]
-    kinds = {chart.key.partition("-")[0] for chart in page.charts}
-    assert kinds >= {"map", "importance", "profile", "parallel"}
-    best = sweep.best("calmar")
-    assert f"{best['target']:.4g}" in page.summary
-    assert "--objective calmar" in write_html(page)
-    assert write_html(page) == write_html(build_page(sweep, "calmar"))
-    cell = sweep._repr_html_()
-    for words in ("64 sets", "Best Sharpe", "sweep.report"):
-        assert words in cell
-    with pytest.raises(ParameterError, match="did you mean 'sharpe'"):
-        build_page(sweep, "sharp")
 
 
 @pytest.mark.slow

@@ -77,11 +77,6 @@ def test_each_pixel_keeps_its_first_last_lowest_and_highest():
         assert np.nanmax(values[kept]) == np.nanmax(values[mine])
 
 
-def test_short_series_are_not_thinned():
-    time = np.arange(4000, dtype=np.int64)
-    assert np.array_equal(thin_rows(time, np.zeros(4000)), time)
-
-
 def test_a_ledger_keeps_rare_events_and_says_how_many_it_leaves_out(result):
     events = pd.concat([result.events] * 4, ignore_index=True)
     rows = choose_rows(events, most=300)

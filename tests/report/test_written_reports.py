@@ -3,7 +3,6 @@
 import errno
 import json
 import os
-import re
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -28,15 +27,6 @@ def test_json_holds_the_numbers_and_null_for_those_that_are_none(page, result):
     assert len(found["curves"]["equity"]) == len(found["curves"]["close"])
 
 
-def test_markdown_holds_the_tables_and_names_the_charts(page):
-    text = write_text(page, "md")
-    assert text.startswith("# Constant(leverage=8.0)")
-    assert "| liquidations | 0 |" not in text
-    assert "*Chart in the HTML report: The account over time.*" in text
-    tables = re.findall(r"(?m)^\|(?:---:?\|)+$", text)
-    assert len(tables) >= 10
-
-
 def test_the_format_is_that_of_the_name_unless_it_is_said(page, tmp_path):
     assert write_page(page, tmp_path / "a.json").read_text().startswith("{")
     assert write_page(page, tmp_path / "a.txt", "md").read_text().startswith("# ")
@@ -49,16 +39,10 @@ def test_the_format_is_that_of_the_name_unless_it_is_said(page, tmp_path):
         check_refused(lambda: write_page(page, tmp_path / name, format_), words)  # noqa: B023
 
 
-def test_plot_is_a_figure_of_the_account(result):
-    figure = result.plot()
-    assert isinstance(figure, go.Figure)
-    names = {trace.name for trace in figure.data}
-    assert {"equity", "drawdown", "leverage", "mark price", "liquidation price"} <= names
-
-
-def test_every_figure_is_one_that_plotly_knows(page, sweep):
+def test_every_figure_is_one_that_plotly_knows(page, sweep, result):
     for chart in (*page.charts, *build_page(sweep).charts):
         assert go.Figure(chart.figure).data
+    assert {"equity", "leverage", "mark price"} <= {trace.name for trace in result.plot().data}
 
 
 def test_a_full_disk_leaves_the_older_report_and_nothing_else(result, tmp_path, monkeypatch):
@@ -128,17 +112,6 @@ def test_the_command_writes_one_file_and_says_which(saved, tmp_path, capsys):
     assert (tmp_path / "there" / f"{saved.name}.md").is_file()
     assert main(["report", "constant", "--out", "r.json"]) == 0
     assert json.loads((tmp_path / "r.json").read_text())["kind"] == "run"
-
-
-@pytest.mark.parametrize("arguments", [
-    ("nothing",),
-    ("constant", "--format", "pdf"),
-    ("constant", "constant", "--out", "one.html"),
-    (),
-])  # fmt: skip
-def test_the_command_refuses_what_it_cannot_do(saved, capsys, arguments):
-    assert main(["report", *arguments]) == 2
-    assert "error:" in capsys.readouterr().err
 
 
 def test_colors_are_swapped_whole():
