@@ -56,10 +56,7 @@ def test_ruins_are_counted():
 
 
 @pytest.mark.parametrize(("more", "problem"), [
-    ({"market": MARKET}, "accounts='separate' needs several markets"),
-    ({"accounts": "apart"}, "accounts must be one of shared, separate, got 'apart'"),
     ({"equal_risk": True}, "equal_risk needs accounts='shared'"),
-    ({"overlay": VolTarget()}, "overlay needs accounts='shared'"),
     ({"signal": {"A": 1.0}}, "one for each; B has none"),
 ])  # fmt: skip
 def test_what_separate_accounts_do_not_take_is_one_error(more, problem):

@@ -114,16 +114,12 @@ def test_an_account_that_holds_nothing_cannot_be_scaled():
     assert found.spa("sharpe", baseline="one").measure == "sharpe"
 
 
-def test_a_loaded_result_cannot_be_scaled(tmp_path):
-    loaded = bt.Result.load(run(Constant(leverage=3.0)).save(tmp_path))
-    with pytest.raises(bt.ParameterError, match="result 'three' has no policy"):
-        compare({"one": Constant(), "three": loaded}, equal_risk=True)
-
-
-def test_a_walk_cannot_be_scaled():
-    """It was run again with the parameters of its last span alone, without a word."""
+def test_neither_a_loaded_result_nor_a_walk_can_be_scaled(tmp_path):
+    """A walk was run again with the parameters of its last span alone, without a word."""
     result = run(Constant(leverage=3.0))
-    manifest = {**result.manifest, "policy": {**result.manifest["policy"], "switches": []}}
-    walked = dataclasses.replace(result, manifest=manifest)
-    with pytest.raises(bt.ParameterError, match="'three' changed its parameters on the way"):
-        compare({"one": Constant(), "three": walked}, equal_risk=True)
+    policy = {**result.manifest["policy"], "switches": []}
+    walked = dataclasses.replace(result, manifest={**result.manifest, "policy": policy})
+    loaded = bt.Result.load(result.save(tmp_path))
+    for given, words in ((loaded, "has no policy"), (walked, "changed its parameters")):
+        with pytest.raises(bt.ParameterError, match=f"'three' {words}"):
+            compare({"one": Constant(), "three": given}, equal_risk=True)

@@ -138,19 +138,6 @@ def test_a_bound_on_the_risk_of_several_excludes_what_dies_on_their_paths():
         assert list_searched(study)["p_liquidation_4h"].tolist() == dies
 
 
-def test_paths_of_other_instruments_and_weights_that_change_are_refused():
-    paths = bt.simulate_paths(BOTH, FALL, paths=10, horizon="4h", seed=1)
-    bound = {"constraints": {"p_liquidation_4h": "<= 0.01"}, **TERMS}
-    frame = pd.DataFrame(0.5, index=BOTH.times, columns=["AAA", "BBB"])
-    for market, given, words in (
-        (MARKET, {"paths": paths}, "got paths of 'AAA"),
-        (BOTH, {"paths": fall()}, "of the market of the search, 'AAA, BBB', got paths of 'SYN"),
-        (BOTH, {"paths": paths, "signal": frame}, "the signal must be a number"),
-    ):
-        with pytest.raises(bt.ParameterError, match=words):
-            bt.tune(market, Hold, **bound, **given)
-
-
 def test_less_risk_and_more_leverage_are_better():
     names = ("p_liquidation_30d", "max_leverage_at_1pct")
     chance = read_objective(names[0], on_paths=names)
@@ -161,21 +148,18 @@ def test_less_risk_and_more_leverage_are_better():
     assert str(bound) == "p_liquidation_30d <= 0.01"
 
 
+OF_BOTH = bt.simulate_paths(BOTH, FALL, paths=10, horizon="4h", seed=1)
+
+
 @pytest.mark.parametrize(("settings", "words"), [
     ({"paths": None}, "measured on simulated paths"),
     ({"constraints": {"p_liquidation_5h": "<= 0.01"}}, "horizons must lie"),
     ({"objective": "max_leverage_at_1pct"}, "at least 20"),
     ({"validate": "walk-forward"}, "validate must be None"),
+    ({"paths": OF_BOTH}, "got paths of 'AAA"),
+    ({"signal": pd.Series(1.0, index=MARKET.times)}, "signal must be a number"),
 ])  # fmt: skip
 def test_what_cannot_be_measured_is_refused(settings, words):
     given = {"paths": fall(), "constraints": {"p_liquidation_4h": "<= 0.01"}, **settings}
     with pytest.raises(bt.ParameterError, match=words):
         search(given.pop("paths"), **given)
-
-
-def test_a_signal_that_changes_and_another_market_are_refused():
-    bound = {"p_liquidation_4h": "<= 0.01"}
-    with pytest.raises(bt.ParameterError, match="signal must be a number"):
-        search(fall(), constraints=bound, signal=pd.Series(1.0, index=MARKET.times))
-    with pytest.raises(bt.ParameterError, match="only a search takes paths"):
-        bt.walk_forward(MARKET, Hold, **TERMS, train="10d", test="5d", objective="p_liquidation_4h")
