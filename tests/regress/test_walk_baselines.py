@@ -13,7 +13,7 @@ from backtest.regress.verdict_text import write_markdown, write_text
 from backtest.validation import walk_figures
 from backtest.validation.walk_forward import walk_forward
 from tests.commands import call
-from tests.validation.worlds import PLAIN, Lever, make_market
+from tests.validation.worlds import PLAIN, POLICY, Lever, make_market
 
 pytestmark = pytest.mark.filterwarnings("ignore::UserWarning")
 SMALL = {"trials": 4, "robust": False, "sampler": "sobol", "train": "50d", "test": "20d"}
@@ -34,16 +34,6 @@ test = "20d"
 trials = 4
 sampler = "sobol"
 robust = false
-"""
-POLICY = """
-from typing import Annotated
-import backtest as bt
-
-class Held(bt.Policy):
-    \"\"\"Hold a leverage.\"\"\"
-    size: Annotated[float, bt.Range(0.1, 4.0)] = 1.0
-    def leverage(self, bar, account):
-        return self.size
 """
 
 

@@ -7,20 +7,10 @@ import pytest
 
 from backtest.cli import main
 from backtest.store import export_result, list_results, load_saved, read_entry, verify_folder
-from tests.validation.worlds import make_market
+from tests.validation.worlds import POLICY, make_market
 
 pytestmark = pytest.mark.filterwarnings("ignore::UserWarning")
 
-POLICY = """
-from typing import Annotated
-import backtest as bt
-
-class Held(bt.Policy):
-    \"\"\"Hold a leverage.\"\"\"
-    size: Annotated[float, bt.Range(0.1, 4.0)] = 1.0
-    def leverage(self, bar, account):
-        return self.size
-"""
 SEARCH = ["--trials", "6", "--no-compile"]
 COMMANDS = {
     "walk-forward": ["--train", "60d", "--test", "30d", "--sampler", "sobol", "--no-robust"],

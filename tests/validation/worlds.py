@@ -17,6 +17,17 @@ VENUE = bt.Venue(
 )
 ACCOUNT = bt.Account(capital=10_000.0)
 PLAIN: dict[str, Any] = {"venue": VENUE, "account": ACCOUNT, "compile": False}
+POLICY = """
+from typing import Annotated
+import backtest as bt
+
+class Held(bt.Policy):
+    \"\"\"Hold a leverage.\"\"\"
+    size: Annotated[float, bt.Range(0.1, 4.0)] = 1.0
+    def leverage(self, bar, account):
+        return self.size
+"""
+"""The file of a policy."""
 
 
 class Lever(bt.Policy):
