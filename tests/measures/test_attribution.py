@@ -254,12 +254,6 @@ def test_rows_by_month_add_up_across_and_down(tmp_path):
     assert len(result.attribution(by="week")) == 11
 
 
-def test_an_unknown_period_is_refused():
-    result = play(100.0, 100.0)
-    with pytest.raises(bt.ParameterError, match="did you mean 'month'"):
-        result.attribution(by="months")
-
-
 @pytest.mark.parametrize("seed", [1, 5, 11, 23])
 def test_a_loaded_result_is_split_as_it_was(seed, tmp_path):
     case = make_case(seed)

@@ -11,7 +11,6 @@ from backtest.store import (
     list_results,
     prune,
     sort_entries,
-    verify_folder,
 )
 from tests.store.stores import folder_of
 
@@ -77,17 +76,6 @@ def test_a_killed_prune_leaves_no_half_result_and_the_next_one_clears_it(store):
     delete_chosen(store, choose_deletions(store, Filter(before=0), with_damaged=True).to_delete)
     assert not grave.exists()
     assert len(list_results(store)) == 4
-
-
-def test_a_folder_that_somebody_put_there_is_named_and_never_deleted(store):
-    (store / "reports").mkdir()
-    (store / "reports" / "thesis.txt").write_text("precious")
-    assert "no manifest" in next(e for e in list_results(store) if e.name == "reports").trouble
-    check = verify_folder(store / "reports")
-    assert not check.faults
-    assert "not a result" in check.remarks[0][1]
-    delete_chosen(store, choose_deletions(store, Filter(), with_damaged=True).to_delete)
-    assert [each.name for each in list_results(store)] == ["reports"]
 
 
 def test_a_link_is_deleted_and_not_what_it_leads_to(store, tmp_path):

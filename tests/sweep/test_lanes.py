@@ -187,25 +187,6 @@ def test_a_set_that_fails_is_a_row_with_its_cause_and_the_others_go_on():
     assert np.isfinite(rows.metrics["sharpe"][[0, 2]]).all()
 
 
-class Wordy(bt.Policy):
-    """Do what numba cannot: look into a dict of lists."""
-
-    scale: Annotated[float, bt.Range(0.0, 5.0)] = 1.0
-
-    def leverage(self, bar, account):
-        return {"a": [self.scale, None]}["a"][0]
-
-
-def test_what_numba_cannot_compile_is_swept_all_the_same_with_one_warning():
-    evaluator = Evaluator(bt.Market.sample(bars=60), Wordy, venue=VENUE, account=bt.Account())
-    sets = {"scale": np.array([0.5, 1.0])}
-    with pytest.warns(UserWarning, match="Wordy") as caught:
-        rows = evaluator.evaluate(sets)
-    assert len([each for each in caught if "plain Python" in str(each.message)]) <= 2
-    assert rows.done.all()
-    assert not any(rows.errors)
-
-
 @pytest.mark.slow
 def test_a_ruined_set_is_a_row_with_its_time():
     venue = bt.Venue.simple(

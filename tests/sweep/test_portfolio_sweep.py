@@ -8,7 +8,6 @@ import pandas as pd
 import pytest
 
 import backtest as bt
-from backtest.base.errors import PolicyError
 from backtest.strategies import VolTarget
 from backtest.sweep.set_evaluator import Evaluator
 from tests.agreement import Scripted, Swinging, trust_data
@@ -38,20 +37,6 @@ class Fragile(bt.Policy):
     def leverage(self, bar, account):
         """Return the size."""
         return self.size
-
-
-class Peeking(bt.Policy):
-    """Look at the next close."""
-
-    ahead: Annotated[int, bt.Range(0, 3)] = 1
-
-    def observe(self, market):
-        """Return the close some bars later."""
-        return {"later": np.append(market.close[self.ahead :], np.zeros(self.ahead))}
-
-    def leverage(self, bar, account):
-        """Return 1 before a rise."""
-        return 1.0 if bar.later > bar.close else 0.0
 
 
 def sweep_plainly(sets: dict[str, Any], evaluator: Evaluator, **wanted: Any) -> Any:
@@ -119,14 +104,6 @@ def test_a_set_that_fails_is_a_row_with_its_cause():
     assert "a leverage must be at least 0" in rows.errors[1]
     assert np.isnan(rows.metrics["final_equity"][1])
     assert rows.done.all()
-
-
-@pytest.mark.parametrize("market", [MARKETS, MARKETS["AAA"]])
-def test_a_policy_that_looks_ahead_is_refused_at_once(market):
-    """An evaluator asks on its own, whoever gives it sets."""
-    evaluator = Evaluator(market, Peeking, venue=make_venue(), account=bt.Account())
-    with pytest.raises(PolicyError, match="looks ahead"):
-        evaluator.evaluate({"ahead": np.array([1, 2])})
 
 
 @pytest.mark.slow

@@ -78,15 +78,6 @@ def test_noise_is_called_noise_and_skill_is_not(on):
     assert unlucky.deflated_sharpe < skilled.deflated_sharpe
 
 
-def test_an_edge_is_told_unless_it_is_natural(on):
-    on(lambda sets: {"sharpe": sets["x"].copy()})
-    assert any(
-        "x = 10 lies on the upper edge" in text for text in seek(robust=False, trials=2000).warnings
-    )
-    on(lambda sets: {"sharpe": -sets["x"]})
-    assert not any("edge" in text for text in seek(robust=False, trials=2000).warnings)
-
-
 def test_edges_of_every_kind():
     space = space_of(Mixed)
     settings = read_settings(BaseTerms(Mixed, venue_of(), bt.Account()))
@@ -143,25 +134,3 @@ def test_parameters_with_the_names_of_columns_are_kept(on):
         assert study.best[f"policy.{name}"] == value
     assert study.best["score"] == study.best["sharpe"]
     assert study.best["stage"] in ("search", "neighbour")
-
-
-class Tabled(bt.Policy):
-    """Hold what a table says, which does not compile."""
-
-    x: Annotated[float, bt.Range(0.0, 1.0)] = 0.5
-
-    def leverage(self, bar, account):
-        return {"x": self.x, "word": "x"}["x"]
-
-
-@pytest.mark.slow
-def test_what_does_not_compile_is_told_once(monkeypatch):
-    """Two evaluators work on a study, one of all bars and one of those before the holdout."""
-    monkeypatch.undo()
-    with pytest.warns(UserWarning, match="Tabled is swept in plain Python") as caught:
-        study = bt.tune(
-            MARKET.prefix(96), Tabled, venue=venue_of(), account=bt.Account(), trials=4,
-            sampler="random",
-        )  # fmt: skip
-    assert study.outcome.holdout
-    assert len(caught) == 1

@@ -1,6 +1,5 @@
 """Searches on several markets: every number of a study is that of a run."""
 
-import numpy as np
 import pandas as pd
 import pytest
 
@@ -125,8 +124,6 @@ def test_other_studies_of_an_instrument_count():
 @pytest.mark.parametrize(("settings", "message"), [
     ({"policy": {"AAA": Hold(), "BBB": Hold()}}, "one policy for all instruments"),
     ({"venue": {"AAA": make_venue()}}, "none for BBB"),
-    ({"account": "rich"}, "account must be an Account"),
-    ({"signal": np.zeros(3)}, "must have a value for each of them"),
 ])  # fmt: skip
 def test_what_a_search_of_several_cannot_do_is_refused(settings, message):
     with pytest.raises(ParameterError, match=message):

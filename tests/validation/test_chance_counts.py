@@ -56,8 +56,3 @@ def test_a_verdict_says_what_chance_would_give(deflated, pbo, words):
     walk = replace(walk, figures={**walk.figures, "pbo": {"value": pbo, "low": 0.1, "high": 0.8}})
     assert words in walk.verdict
     assert walk.chance["searches_with_evidence"][:3] == (1, 5, pytest.approx(0.25))
-
-
-def test_a_single_set_leaves_nothing_to_choose():
-    walk = make_walk([np.nan] * 3, [np.nan] * 3, pbo=dict.fromkeys(("value", "low", "high")))
-    assert "a single set leaves nothing to choose" in walk.verdict

@@ -34,17 +34,6 @@ def run_group(row, group, **changes):
     return bt.run(MARKET.prefix(stop), policy, **{**PLAIN, **changes}, start=MARKET.times[first])
 
 
-def test_it_has_the_tables_of_the_page(found):
-    assert len(found.splits) == 15
-    assert len(found.paths) == 5
-    assert found.matrix.shape == (6, 6)
-    names = ["groups", "in_sample", "out_of_sample", "rank", "size", "window"]
-    assert list(found.splits.columns) == names
-    assert found.splits["groups"].tolist() == list_splits(6, 2)
-    assert {"sharpe", "cagr", "max_drawdown", "ruined"} <= set(found.paths.columns)
-    assert set(found.paths.columns) <= set(run_group(found.sets.iloc[0], 0).metrics)
-
-
 def test_the_matrix_has_the_objective_of_a_fresh_account_in_each_group(found):
     for group in (0, 3, 5):
         for row in (0, 4):

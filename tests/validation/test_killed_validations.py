@@ -13,7 +13,6 @@ from backtest.store import choose_deletions, delete_chosen, list_results, load_s
 from backtest.store.listing import Filter
 from backtest.validation.validation_files import UNFINISHED
 from backtest.validation.walk_forward import walk_forward
-from tests.commands import call
 from tests.kills import NEVER, clear_leftovers, die_at
 from tests.validation.worlds import PLAIN, Lever, Stop, make_market, read_all
 
@@ -66,21 +65,18 @@ def test_a_kill_while_a_finished_walk_is_cleared_away_leaves_no_half_journal(beg
     assert len(ends) > 3
 
 
-def test_an_unfinished_walk_is_listed_and_pruned_only_when_asked(begun, capsys):
+def test_an_unfinished_walk_is_listed_and_pruned_only_when_asked(begun):
     entry = next(each for each in list_results(begun) if each.kind == "walk-forward")
     assert (entry.name[:12], entry.policy, entry.instrument) == (UNFINISHED, "Lever", "RANDOM")
     assert (entry.note, entry.is_finished, entry.trouble) == ("in fold 1 of 2", False, "")
-    _, text, _ = call(capsys, "results", "list", "--results", begun)
-    assert "walk  Lever (in fold 1 of 2, unfinished)" in text
     assert not verify_folder(begun / entry.name).faults
     with pytest.raises(bt.DataError, match=r"must be finished .* resume=True"):
         load_saved(begun / entry.name)
     assert not choose_deletions(begun, Filter()).to_delete
     (begun / "notes").mkdir()
     (begun / "notes" / "mine.txt").touch()
-    _, text, _ = call(capsys, "results", "prune", "--unfinished", "--yes", "--results", begun)
-    assert "to delete: 1 walk-forward" in text
-    assert "deleted 1" in text
+    chosen = choose_deletions(begun, None, with_unfinished=True)
+    assert delete_chosen(begun, chosen.to_delete) == ([entry.name], [])
     assert {each.name for each in begun.iterdir() if each.is_dir()} == {"notes"}
 
 

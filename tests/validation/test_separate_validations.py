@@ -120,9 +120,6 @@ def test_other_validations_of_copies_are_those_of_one_market():
 
 
 @pytest.mark.parametrize(("call", "more", "problem"), [
-    ("walk_forward", {"accounts": "apart"}, "accounts must be one of shared, separate"),
-    ("walk_forward", {"market": ONE}, "accounts='separate' needs several markets"),
-    ("walk_forward", {"overlay": bt.strategies.Constant()}, "overlay needs accounts='shared'"),
     ("walk_forward", {"account": bt.Account(max_gross_leverage=2.0)}, "max_gross_leverage needs"),
     ("cross_validate", {}, "markets of one span, got BBB from"),
 ])  # fmt: skip

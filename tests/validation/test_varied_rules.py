@@ -101,8 +101,3 @@ def test_groups_vary_a_rule():
         ONE.prefix(240), Sized(row["size"]), **TERMS, signal=f"breakout:{row['signal.window']:.0f}"
     )
     assert cv.matrix.iloc[2, 0] == early.metrics["sharpe"]
-
-
-def test_fields_of_the_account_are_still_refused():
-    with pytest.raises(bt.ParameterError, match=r"got account.band"):
-        bt.walk_forward(ONE, Sized, **TERMS, **SMALL, space={"account.band": (0.0, 0.2)})

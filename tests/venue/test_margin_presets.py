@@ -10,19 +10,11 @@ from backtest.venue.margin_presets import STATUSES, list_presets
 from backtest.venue.requirement_rule import MarginRule
 from tests.refusals import check_refused
 
-NAMED = {
-    "occ-tims", "okx-portfolio", "deribit-portfolio", "derive", "binance-portfolio",
-    "bybit-unified", "hyperliquid", "binance-multi-assets",
-}  # fmt: skip
 COINS = ["BTCUSDT", "ETHUSDT"]
 PRICES = {"BTCUSDT": 50_000.0, "ETHUSDT": 2_500.0}
 PLAIN = bt.Venue.simple(
     taker=0.0, slippage=0.0, maintenance_rate=0.01, max_leverage=50, liquidation_fee=0.0
 )
-
-
-def test_the_presets_are_there():
-    assert {each.name for each in list_presets()} >= NAMED
 
 
 @pytest.mark.parametrize("preset", list_presets(), ids=lambda each: each.name)

@@ -16,17 +16,6 @@ from backtest.venue import preset_files
 VENUE = "binance-usdm"
 LISTED = preset_files.read_tables(VENUE)
 COLUMNS = ("floor", "cap", "max_leverage", "maintenance_rate", "amount")
-ASKED = [
-    "BTC", "ETH", "SOL", "XRP", "BNB", "DOGE", "ADA", "AVAX", "LINK", "DOT", "LTC", "BCH", "TRX",
-    "SUI", "NEAR", "APT", "ARB", "OP", "ATOM", "FIL", "UNI", "ETC", "INJ", "AAVE", "1000PEPE",
-    "1000SHIB", "WIF", "TIA", "SEI", "ICP", "HBAR", "XLM",
-]  # fmt: skip
-
-
-def test_the_most_traded_perpetuals_have_a_table_of_2026():
-    found = {each.symbol: each.date for each in preset_files.in_file(VENUE)}
-    assert {found[f"{coin}USDT"] for coin in ASKED} == {"2026-09-29"}
-    assert len(found) == 77
 
 
 @pytest.mark.parametrize(("symbol", "day", "rows"), [
