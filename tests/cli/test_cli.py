@@ -164,6 +164,20 @@ def test_a_venue_may_be_given_whole(folder):
     assert build(folder).terms["venue"] == venue
 
 
+def test_an_experiment_may_hold_a_multiple(folder):
+    (folder / "e.toml").write_text(
+        '[account]\nstop_loss = {multiple = 2, column = "atr"}\ntake_profit = "3*atr"\n'
+        'trailing_stop = 0.1\nfill = "next_close"\n'
+    )
+    account = build(folder).terms["account"]
+    assert account == bt.Account(
+        stop_loss=bt.Multiple(2.0, "atr"),
+        take_profit=bt.Multiple(3.0, "atr"),
+        trailing_stop=0.1,
+        fill="next_close",
+    )
+
+
 def build(folder, *flags):
     return build_experiment(draft_experiment(folder / "e.toml", list(flags)))
 

@@ -15,10 +15,8 @@ LIQ = ("liq", "--side", "long", "--entry", "30000", "--leverage", "10")
 
 @pytest.mark.parametrize(("words", "said"), [
     (("run", *WEEK, "--taker-bps", "0.0005"), "the fraction 0.0005 is --taker-bps 5"),
-    (("run", *WEEK, "--slippage-bps", "0.0001"), "the fraction 0.0001 is --slippage-bps 1"),
     (("sweep", *WEEK, "--vary", "target=0.3,0.6", "--taker-bps", "0.0004"), "is --taker-bps 4"),
     (("run", *WEEK, "--set", "venue.fees.taker=0.05"), "0.05 is 5 % of the notional for each"),
-    (("run", *WEEK, "--set", "venue.slippage.rate=0.02"), "0.02 % is 0.0002"),
     ((*LIQ, "--volatility", "60"), "--volatility 60 is 6,000 % a year; 60 % is --volatility 0.6"),
 ])  # fmt: skip
 def test_a_number_in_another_unit_is_done_and_doubted(capsys, words, said):

@@ -1,18 +1,9 @@
-"""Limits of leverage, multipliers, ticks and fee tiers at the command line and in TOML."""
+"""Limits of leverage, multipliers, ticks and fee tiers in TOML."""
 
 import json
 
 import backtest as bt
-from backtest.cli import main
-
-SHORT = ("--to", "2023-01-05", "--no-compile", "--no-save")
-
-
-def call(capsys, *words: str) -> tuple[int, str, str]:
-    """Run a command; return its exit code and what it printed."""
-    code = main(list(words))
-    out, err = capsys.readouterr()
-    return code, " ".join(out.split()), " ".join(err.split())
+from tests.commands import call
 
 
 def test_a_file_gives_dates_multipliers_ticks_and_tiers(capsys, folder):
@@ -43,11 +34,3 @@ def test_a_file_gives_dates_multipliers_ticks_and_tiers(capsys, folder):
     tick = result.venue.contract.tick
     fills = result.events[result.events["kind"] == "fill"]
     assert (abs(fills["price"] / tick - (fills["price"] / tick).round()) < 1e-6).all()
-
-
-def test_open_interest_margin_is_given_in_a_file_or_by_set(capsys):
-    words = ("--set", "venue.open_interest_margin.lower=2e7", "--set",
-             "venue.open_interest_margin.upper=5e7", "--venue", "dydx:BTC-USD")  # fmt: skip
-    code, _, err = call(capsys, "run", *words, *SHORT)
-    assert code != 0
-    assert "open_interest" in err  # the sample has no such column

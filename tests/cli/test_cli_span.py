@@ -44,15 +44,6 @@ def test_a_run_from_a_start_is_that_of_python_with_the_bars_before_it_as_history
     assert cold["metrics"]["sharpe"] != found["metrics"]["sharpe"]
 
 
-def test_the_span_is_half_open_as_all_spans_are(capsys):
-    found = ask(capsys, "run", "--start", "2023-02-01T05:00", "--end", "2023-02-02T05:00", *PLAIN)
-    assert found["data"]["bars"] == 24
-    assert (found["data"]["start"], found["data"]["end"]) == (
-        "2023-02-01 05:00",
-        "2023-02-02 05:00",
-    )
-
-
 @pytest.mark.slow
 def test_an_experiment_says_it_under_run_and_flags_go_over_it(capsys, folder):
     file = write(folder, '[run]\nstart = 2023-02-01\nend = "2023-02-08"\n')
@@ -67,15 +58,6 @@ def test_less_history_may_be_asked_for(capsys):
     some = ask(capsys, "run", "--from", "2023-01-31", *SPAN, *PLAIN)
     assert some["data"]["bars"] == whole["data"]["bars"]
     assert some["metrics"]["sharpe"] != whole["metrics"]["sharpe"]
-
-
-@pytest.mark.slow
-def test_a_comparison_begins_there_with_warm_columns_too(capsys):
-    words = ("--policy", "vol-target", "--policy", "constant", *SPAN, "--no-compile")
-    found = ask(capsys, "compare", *words, "--json", "--no-save")
-    alone = ask(capsys, "run", *SPAN, *PLAIN)
-    rows = {row["policy"]: row for row in found["table"]}
-    assert rows["vol-target"]["sharpe"] == alone["metrics"]["sharpe"]
 
 
 @pytest.mark.slow

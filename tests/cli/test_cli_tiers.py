@@ -7,7 +7,7 @@ from types import SimpleNamespace
 import pytest
 
 import backtest as bt
-from backtest.cli import main
+from tests.commands import call
 
 LINEAR = {"contract": True, "linear": True, "quote": "USDT", "settle": "USDT"}
 BYBIT_ROWS = [
@@ -52,12 +52,6 @@ OKX = unify(OKX_ROWS, "minSz", "maxSz", "mmr", "maxLever")
 BINANCE = unify(BINANCE_ROWS, "notionalFloor", "notionalCap", "maintMarginRatio", "initialLeverage")
 
 
-def call(capsys, *words: str) -> tuple[int, str, str]:
-    code = main(["venues", "import", *words])
-    out, err = capsys.readouterr()
-    return code, out, err
-
-
 def list_rows(symbol: str) -> list[tuple[float, ...]]:
     found = bt.Venue.preset("venues/mine.json", symbol).brackets
     return [(r.floor, r.cap, r.max_leverage, r.maintenance_rate, r.amount) for r in found]
@@ -73,7 +67,7 @@ def list_rows(symbol: str) -> list[tuple[float, ...]]:
 def test_the_tiers_that_ccxt_returns_become_a_venue(capsys, folder, tiers, like, more, rows):
     (folder / "tiers.json").write_text(json.dumps({"OP/USDT:USDT": tiers}))
     words = ("tiers.json", "--venue", "mine", "--symbol", "OP/USDT:USDT", "--like", like, *more)
-    code, out, _ = call(capsys, *words)
+    code, out, _ = call(capsys, "venues", "import", *words)
     assert code == 0
     assert list_rows("OPUSDT") == rows
     assert bt.Venue.preset("venues/mine.json", "OPUSDT").contract.settles == "USDT"
@@ -88,7 +82,7 @@ def test_rates_of_bybit_in_percent_are_read_as_such(capsys, folder):
     tiers = unify(rows, None, "riskLimitValue", "maintenanceMargin", "maxLeverage")
     (folder / "tiers.json").write_text(json.dumps({"BTC/USD:BTC": tiers}))
     words = ("tiers.json", "--venue", "mine", "--symbol", "BTC/USD:BTC")
-    assert call(capsys, *words, "--like", "bybit-inverse:BTCUSD")[0] == 0
+    assert call(capsys, "venues", "import", *words, "--like", "bybit-inverse:BTCUSD")[0] == 0
     assert list_rows("BTCUSD") == [(0, 150, 100, 0.005, 0)]
     assert bt.Venue.preset("venues/mine.json", "BTCUSD").contract.settles == "BTC"
 
@@ -119,7 +113,7 @@ FETCH = ("--exchange", "bybit", "--venue", "mine", "--symbol", "OP/USDT:USDT", "
 def test_an_exchange_is_asked_and_its_answer_kept(capsys, folder, monkeypatch, of_one):
     answer = BYBIT if of_one else {"OP/USDT:USDT": BYBIT}
     monkeypatch.setitem(sys.modules, "ccxt", make_ccxt(answer, of_one=of_one))
-    code, out, _ = call(capsys, *FETCH, "--json")
+    code, out, _ = call(capsys, "venues", "import", *FETCH, "--json")
     assert code == 0
     assert json.loads(out)["name"] == "venues/mine.json:OPUSDT"
     assert json.loads((folder / "venues/bybit-OPUSDT-tiers.json").read_text()) == answer
@@ -136,7 +130,7 @@ def test_an_exchange_that_does_not_answer_is_one_error(
     capsys, folder, monkeypatch, answer, words, parts
 ):
     monkeypatch.setitem(sys.modules, "ccxt", make_ccxt(answer, of_one=True))
-    code, out, err = call(capsys, *words)
+    code, out, err = call(capsys, "venues", "import", *words)
     assert (code, out) == (2, "")
     assert all(part in err for part in parts)
     assert not (folder / "venues").exists()

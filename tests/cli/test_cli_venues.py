@@ -149,9 +149,7 @@ def test_a_last_tier_without_end_is_open(capsys, folder):
 BAD = {
     "no json": ("{", "must be JSON"),
     "other symbols": ({"ETH/USD:ETH": TIERS}, "did you mean 'ETH/USD:ETH'?"),
-    "a rate that is none": ({"ETH/USDT:USDT": [tier(0, 1, 10, None)]}, "maintenanceMarginRate"),
     "a rate in percent": ({"ETH/USDT:USDT": [tier(0, 1, 10, 0.5)]}, "must be at most 1"),
-    "a gap": ({"ETH/USDT:USDT": [tier(0, 1, 10, 0.01), tier(2, 3, 5, 0.1)]}, "the cap before it"),
     "a wrong amount": ({"ETH/USDT:USDT": [tier(0, 1, 10, 0.01, maintAmt=7)]}, "amount: must be"),
 }
 

@@ -64,10 +64,3 @@ def test_only_the_typed_command_is_built_and_once(capsys, built):
     assert call(capsys, "venues", "show", "nobody")[0] == 2
     assert call(capsys, "venues", "show", "nothing")[0] == 2
     assert built == ["show"]
-
-
-def test_options_that_are_not_given_have_no_validator(capsys, monkeypatch):
-    """The first validator imports pydantic."""
-    monkeypatch.setattr(typer.core, "build_runtime_param", None)
-    lazy_commands.build_tree.cache_clear()
-    assert call(capsys, "policies")[0] == 0

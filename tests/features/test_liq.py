@@ -8,17 +8,10 @@ import pytest
 
 import backtest as bt
 from backtest import features
-from backtest.cli import main
+from tests.commands import call
 from tests.venue import test_vectors as vectors
 
 BINANCE = bt.Venue.preset("binance-usdm", "BTCUSDT", at="2024-10-24")
-
-
-def call(capsys, *words: str) -> tuple[int, str, str]:
-    """Run a command; return its exit code and what it printed."""
-    code = main(["liq", *words])
-    out, err = capsys.readouterr()
-    return code, out, err
 
 
 LONG = ("--side", "long", "--entry", "30000", "--leverage", "10")
@@ -159,7 +152,7 @@ def test_a_multiplier_brings_the_price_nearer_and_the_leverage_down():
 
 def test_the_command_takes_a_day_and_prints_json(capsys):
     words = ("--venue", "binance-usdm:BTCUSDT@2021-05-19", *LONG, "--capital", "60000", "--json")
-    code, out, _ = call(capsys, *words)
+    code, out, _ = call(capsys, "liq", *words)
     found = json.loads(out)
     assert code == 0
     assert found["table"]["since"] == "2021-03-18"
@@ -178,7 +171,7 @@ def test_without_a_day_it_is_the_newest_table_and_before_the_first_it_says_so(
     capsys, at, since, says
 ):
     name = f"binance-usdm:BTCUSDT{at}"
-    _, out, _ = call(capsys, "--venue", name, *LONG, "--capital", "60000")
+    _, out, _ = call(capsys, "liq", "--venue", name, *LONG, "--capital", "60000")
     assert out.splitlines()[0] == f"{name}, margin table of {since}{says}"
     needed = {"2026-09-29": 600_000 * 0.005 - 300, "2021-03-18": 600_000 * 0.01 - 1_300}[since]
     assert f"maintenance margin  {needed:,.8g}" in out

@@ -132,16 +132,13 @@ LOAD = bt.Markets.load
 FRAMES = bt.Markets.from_frames
 BARS = {"A": make_bars()}
 BAD = {
-    "missing": (lambda at: LOAD(at["own"] / "C"), "a path must exist"),
     "unknown": (lambda at: LOAD(at["own"], instruments=["A", "b"]), "be among the data, got 'b'"),
     "two places": (lambda at: LOAD(at["own"], at["apart"], instruments=["A", "B"]),
         "'A' is in 2 places"),
     "no overlap": (lambda at: LOAD(at["apart"]), "spans of the instruments must overlap"),
-    "another interval": (lambda at: LOAD(at["own"], interval="2h"), "2h"),
     "one frame": (lambda at: FRAMES(make_bars()), "bars must be a mapping"),
     "funding of another": (lambda at: FRAMES(BARS, funding={"B": pd.Series(0.0, index=HOURS[::8])}),
         "funding must be of instruments with bars, got one of 'B'"),
-    "local times": (lambda at: FRAMES({"A": make_bars().tz_localize(None)}), "time"),
 }  # fmt: skip
 
 

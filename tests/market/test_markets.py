@@ -170,7 +170,6 @@ def shifted() -> bt.Market:
 
 BAD = {
     "one market": (lambda: bt.Markets(make_market()), "mapping of names"),
-    "nan name": (lambda: bt.Markets({float("nan"): make_market()}), "name of a market"),
     "intervals": (lambda: bt.Markets({"A": make_market(), "B": make_market().resample("2h")}),
         "one interval, got 1h for 'A' and 2h for 'B'"),
     "calendars": (lambda: bt.Markets({"A": make_market(), "B": make_market(sessions=True)}),
@@ -179,8 +178,6 @@ BAD = {
         "'B' begins at 2023-01-01 03:00 UTC, after the last bar of 'A' at 2023-01-01 02:00 UTC"),
     "hole": (lambda: bt.Markets({"A": without_hole(), "B": with_hole()}), "'B' lacks 1 of 6, the"),
     "off the grid": (lambda: bt.Markets({"A": make_market(), "B": shifted()}), "'A' lacks 5 of 11"),
-    "twice": (lambda: WHOLE.select("A", "A"), "selected once"),
-    "early": (lambda: WHOLE.between("2022-12-31"), "inside the panel"),
 }  # fmt: skip
 
 

@@ -206,14 +206,11 @@ BAD = {
     "unknown": (frame(C=1.0), "got one of 'C'"),
     "two columns": (frame()[["A", "A"]], "'A' has several"),
     "no zone": (frame().tz_localize(None), "in UTC, have no time zone"),
-    "repeated": (frame().iloc[[0, 0, 1]], "one row per time"),
     "between bars": (frame().set_axis(HOURS + pd.Timedelta("30min")), "the open of a bar, 4"),
     "infinite": (
         frame(A=[0.0, np.inf, 0.0, 0.0]),
         "1 of 8 are not, first that of 'A' at 2023-01-01 01:00",
     ),
-    "words": (frame(A="long"), "weights must be numbers"),
-    "transposed": (np.ones((2, 4)), "(4, 2), got (2, 4)"),
 }
 
 

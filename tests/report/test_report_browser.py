@@ -110,19 +110,6 @@ def test_every_chart_draws_in_silence_and_without_a_request(visit, files, name, 
         assert page.inner_text("h1").startswith("</script><script>document.title")
 
 
-def test_buttons_cover_nothing_on_a_narrow_screen(visit):
-    """Before: they lay over the first bar of the waterfall and its label."""
-    page = visit("run", 390)
-    gaps = page.evaluate(
-        "[...document.querySelectorAll('[data-chart]')].map(box => {"
-        " const bar = box.querySelector('.modebar-group').getBoundingClientRect();"
-        " const plots = [...box.querySelectorAll('.nsewdrag')];"
-        " const tops = plots.map(each => each.getBoundingClientRect().top);"
-        " return Math.min(...tops) - bar.bottom; })"
-    )
-    assert min(gaps) >= 0
-
-
 def test_dark_and_light_follow_the_system_and_the_button(visit):
     page = visit("run", color_scheme="dark")
     paper = "getComputedStyle(document.body).backgroundColor"

@@ -1,40 +1,16 @@
 """Charts of money survive zero and ruin."""
 
 import numpy as np
-import pandas as pd
 
-import backtest as bt
 from backtest.report.page.figures import drop_dust, encode_figure
 from backtest.report.run.story_section import draw_story
 from backtest.strategies import Constant
-
-VENUE = bt.Venue.preset("binance-usdm", "BTCUSDT")
-FREE = bt.Venue.simple(
-    taker=0.0, slippage=0.0, maintenance_rate=0.01, max_leverage=20, liquidation_fee=0.0,
-    mode="takeover",
-)  # fmt: skip
-
-
-def grow(step, n=200):
-    """Return a market whose price moves by a fraction each hour."""
-    close = 100.0 * (1.0 + step) ** np.arange(1, n + 1)
-    opens = np.concatenate([[100.0], close[:-1]])
-    bars = pd.DataFrame(
-        {"open": opens, "high": np.maximum(opens, close), "low": np.minimum(opens, close),
-         "close": close, "volume": 1e6},
-        index=pd.date_range("2023-01-01", periods=n, freq="1h", tz="UTC"),
-    )  # fmt: skip
-    return bt.Market.from_frames(bars)
-
-
-def story(step, leverage, venue=VENUE):
-    account = bt.Account()
-    result = bt.run(grow(step), Constant(leverage), venue=venue, account=account, compile=False)
-    return result, draw_story(result).figure
+from tests.report.reported import live
 
 
 def test_a_ruined_account_is_drawn_on_both_scales():
-    result, figure = story(-0.2, 6.0, FREE)
+    result = live(Constant(leverage=60.0), days=20)
+    figure = draw_story(result).figure
     assert result.metrics["ruined"] == 1.0
     equity = next(each for each in figure["data"] if each["name"] == "equity")["y"]
     assert equity[-1] == 0.0
