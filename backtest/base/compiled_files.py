@@ -19,7 +19,6 @@ from numba.core import event
 from numba.core.caching import FunctionCache
 from numba.core.ccallback import CFunc
 from numba.core.codegen import JITCodeLibrary
-from numba.core.compiler import Flags
 from numba.core.compiler_lock import global_compiler_lock
 from numba.core.registry import cpu_target
 from numba.core.serialize import dumps
@@ -46,13 +45,7 @@ def import_without_blas() -> None:
             del sys.modules[BLAS]
 
 
-def compare_flags_fast() -> None:
-    defaults = {name: option.default for name, option in Flags.options.items()}
-    Flags.values = lambda self: {**defaults, **self._values}  # type: ignore[method-assign] # numba's
-
-
 import_without_blas()
-compare_flags_fast()
 MAGIC = b"backtest compiled code 1\n"
 DIGEST_SIZE = hashlib.sha256().digest_size
 

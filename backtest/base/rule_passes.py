@@ -11,13 +11,6 @@ from numba.core.compiler_machinery import FunctionPass, register_pass
 from numba.core.ir_utils import get_definition, guard
 from numba.core.untyped_passes import RewriteSemanticConstants
 
-NEEDLESS = frozenset(
-    {
-        "WithLifting", "InlineClosureLikes", "RewriteDynamicRaises", "MakeFunctionToJitFunction",
-        "InlineInlinables", "FindLiterallyCalls", "LiteralUnroll",
-        "LiteralPropagationSubPipelinePass", "InlineOverloads", "NopythonRewrites",
-    }
-)  # fmt: skip
 COMPARED = {operator.is_: True, operator.is_not: False}
 
 
@@ -77,8 +70,6 @@ def replace_value(func_ir: Any, line: Any, outcome: bool) -> None:
 class RuleCompiler(CompilerBase):
     def define_pipelines(self) -> list[Any]:
         passes = DefaultPassBuilder.define_nopython_pipeline(self.state)  # type: ignore[no-untyped-call]
-        if self.state.flags.no_cpython_wrapper:
-            passes.passes = [each for each in passes.passes if each[0].__name__ not in NEEDLESS]
         passes.add_pass_after(CompareTypes, RewriteSemanticConstants)
         passes.finalize()
         return [passes]

@@ -9,9 +9,7 @@ from typing import Any, NamedTuple
 
 import pytest
 from numba import int64, njit
-from numba.core.compiler import Flags
 from numba.core.errors import NumbaError
-from numba.core.targetconfig import TargetConfig
 
 from backtest.base import cache_folder, compiled_files
 from backtest.base.atomic_files import write_file
@@ -235,13 +233,6 @@ def test_a_numba_with_other_parts_compiles_all_code_to_be_run(monkeypatch):
     with compiled_files.compiling(is_linked=True):
         assert compiled_files.CODEGEN._library_class is before
         assert njit(lambda x: x + 1.0)(1.0) == 2.0
-
-
-def test_flags_that_are_read_at_once_are_those_of_numba():
-    flags = Flags()
-    flags.nrt, flags.error_model = True, "numpy"
-    assert flags.values() == TargetConfig.values(flags)
-    assert flags == flags.copy() != Flags()
 
 
 def test_code_of_a_release_with_other_modules_is_compiled_again(tmp_path):
