@@ -10,7 +10,6 @@ import numpy as np
 import pandas as pd
 import pytest
 
-import backtest as bt
 from backtest.measures import (
     certainty_equivalent,
     fit_market,
@@ -125,8 +124,3 @@ def test_two_returns_have_a_spread_if_they_differ():
     assert has_spread(np.array([0.0, 0.1]))
     assert not has_spread(np.array([0.1, 0.1]))
     assert not has_spread(np.array([0.1]))
-
-
-def test_the_measures_are_public():
-    assert bt.measures.omega is omega
-    assert set(bt.measures.__all__) <= set(dir(bt.measures))

@@ -138,4 +138,4 @@ def test_a_walk_is_recorded_and_checked_at_the_command_line(tmp_path, monkeypatc
     assert "walk_growth" in (tmp_path / "out.md").read_text().replace("\\", "")
     code, _, error = call(capsys, "regress", "record", "calm.toml", "--tolerance", "walk_pbo=any")
     assert code == 2
-    assert "measure must be known" in error
+    assert "walk_pbo" in error

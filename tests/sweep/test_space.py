@@ -18,7 +18,6 @@ from backtest.sweep.sets.sets import (
     from_frame,
     grid,
     read_settings,
-    take_sets,
 )
 from backtest.sweep.sets.space import draw_sets, read_space
 from tests.refusals import check_refused
@@ -68,11 +67,6 @@ def test_a_grid_is_the_product_with_the_last_name_fastest():
     assert sets["target"].tolist() == [0.1, 0.1, 0.2, 0.2]
     assert sets["account.margin"].tolist() == ["cross", "isolated"] * 2
     assert sets["n"].tolist() == [3] * 4
-
-
-def test_a_table_gives_its_rows():
-    sets = from_frame(pd.DataFrame({"target": [0.1, 0.2], "mode": ["a", "b"]}))
-    assert [take_sets(sets, row)["mode"] for row in range(2)] == ["a", "b"]
 
 
 # ----- what may vary -----

@@ -311,21 +311,6 @@ def test_an_interrupted_sweep_returns_what_is_done():
     assert "2 of 5 sets" in repr(sweep)
 
 
-def test_an_interrupt_before_the_paths_ends_a_full_sweep():
-    with pytest.warns(UserWarning, match="interrupted") as caught:
-        sweep = run(
-            Constant, {"leverage": [1.0, 2.0, 3.0, 4.0]}, full=True, progress=interrupt_after(2)
-        )
-    assert {str(each.message) for each in caught} == {
-        "interrupted before the measures of the path: they are NaN",
-        "interrupted: 2 of 4 sets were not done",
-    }
-    assert len(sweep.table) == 2
-    assert sweep.table["sharpe"].notna().all()
-    assert sweep.table["es_95"].isna().all()
-    assert sweep.table["drawdown_peak"].isna().all()
-
-
 def test_interrupted_details_are_those_that_were_done(monkeypatch):
     sweep = run(Constant, {"leverage": [1.0, 2.0, 3.0, 4.0]})
     replay, done = Evaluator.replay, []
