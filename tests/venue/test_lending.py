@@ -214,6 +214,11 @@ def write_experiment(folder: Path, text: str = EXPERIMENT) -> str:
     return str(file)
 
 
+def test_a_table_sets_the_rates_of_the_account(tmp_path: Path, capsys):
+    assert main(["run", write_experiment(tmp_path), "--no-save", "--no-compile"]) == 0
+    assert "borrow_rate a series of 48 values" in " ".join(capsys.readouterr().out.split())
+
+
 @pytest.mark.parametrize(("change", "message"), [
     (('utilization = "used"', ""), "utilization is needed"),
     (('"used"', '"use"'), "did you mean 'used'"),
