@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 import backtest as bt
-from backtest.cli import main
+from tests.commands import call
 
 EXAMPLE = Path(__file__).parents[2] / "examples" / "book.toml"
 BOOK = """
@@ -22,19 +22,10 @@ price = 3_000
 """
 
 
-@pytest.fixture
-def folder(tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setenv("COLUMNS", "100")
-    shutil.copy(EXAMPLE, tmp_path / "book.toml")
-    return tmp_path
-
-
-def call(capsys, *words: str) -> tuple[int, str, str]:
-    """Run a command; return its exit code and what it printed."""
-    code = main(["liq", *words])
-    out, err = capsys.readouterr()
-    return code, " ".join(out.split()), " ".join(err.split())
+@pytest.fixture(autouse=True)
+def example(folder):
+    """Put the example of a book into the folder."""
+    shutil.copy(EXAMPLE, folder)
 
 
 def test_the_example_is_calculated(capsys, folder):
@@ -42,8 +33,9 @@ def test_the_example_is_calculated(capsys, folder):
 
     The coin cancels its part: .12 * (48,000 + 6,000) + .12 * 30,000 = 10,080.
     """
-    code, out, _ = call(capsys, "--book", "book.toml")
+    code, out, _ = call(capsys, "liq", "--book", "book.toml")
     assert code == 0
+    out = " ".join(out.split())
     assert "requirement 10,080" in out
     assert "backed by 12,900, of which collateral 5,700" in out
     assert "First to liquidate, the others frozen: BTCUSDT at -5.97 %" in out
@@ -53,8 +45,9 @@ def test_the_example_is_calculated(capsys, folder):
 def test_options_are_in_the_book(capsys, folder):
     """Per option: 2 * .075 and the marks of .0116 and .0106; no option value backs it."""
     shutil.copy(EXAMPLE.with_name("strangle.toml"), folder)
-    code, out, _ = call(capsys, "--book", "strangle.toml")
+    code, out, _ = call(capsys, "liq", "--book", "strangle.toml")
     assert code == 0
+    out = " ".join(out.split())
     assert "backed by 0.3222, of which collateral 0, options 0 requirement 0.1721994" in out
     assert "BTC-26JUN26-50000-P -1 60,000 30 0.011629 -0.011629 0.1259" in out
     assert "index BTC: liquidated at -27.58 % or +43.34 %" in out
@@ -66,13 +59,13 @@ def test_options_are_in_the_book(capsys, folder):
                   settlement = "coin", underlying = "BTC"}""".replace("\n", " "),
     )
     (folder / "own.toml").write_text(text)
-    found = json.loads(call(capsys, "--book", "own.toml", "--json")[1])
+    found = json.loads(call(capsys, "liq", "--book", "own.toml", "--json")[1])
     assert found["backing"] == found["equity"] == pytest.approx(0.3222 + found["option_value"])
     assert found["options"][0]["option"] == "BTC-26JUN26-50000-P"
 
 
 def test_json_has_all_figures(capsys, folder):
-    code, out, _ = call(capsys, "--book", "book.toml", "--json", "--map", "ETHUSDT,BTCUSDT")
+    code, out, _ = call(capsys, "liq", "--book", "book.toml", "--json", "--map", "ETHUSDT,BTCUSDT")
     found = json.loads(out)
     assert code == 0
     assert found["requirement"] == pytest.approx(10_080)
@@ -83,7 +76,7 @@ def test_json_has_all_figures(capsys, folder):
 
 def test_the_map_and_the_picture(capsys, folder):
     code, out, _ = call(
-        capsys, "--book", "book.toml", "--map", "BTCUSDT,ETHUSDT", "--picture", "failure.svg"
+        capsys, "liq", "--book", "book.toml", "--map", "BTCUSDT,ETHUSDT", "--picture", "failure.svg"
     )
     assert code == 0
     assert "picture: failure.svg" in out
@@ -95,11 +88,11 @@ def test_the_map_and_the_picture(capsys, folder):
 
 def test_brackets_are_the_default_and_a_table_gives_a_rule(capsys, folder):
     (folder / "own.toml").write_text(BOOK)
-    needed = json.loads(call(capsys, "--book", "own.toml", "--json")[1])
+    needed = json.loads(call(capsys, "liq", "--book", "own.toml", "--json")[1])
     venues = bt.Venue.preset("binance-usdm", ["BTCUSDT", "ETHUSDT"])
     held, prices = {"BTCUSDT": 0.1, "ETHUSDT": -1.0}, {"BTCUSDT": 60e3, "ETHUSDT": 3e3}
     assert needed["requirement"] == bt.margin.requirement(venues, held, prices)
     more = BOOK + '[requirement]\nmoves = {"*" = [[-0.1, 1], [0.1, 1]]}\n'
     (folder / "own.toml").write_text(more)
-    found = json.loads(call(capsys, "--book", "own.toml", "--json")[1])
+    found = json.loads(call(capsys, "liq", "--book", "own.toml", "--json")[1])
     assert found["requirement"] == pytest.approx(900)

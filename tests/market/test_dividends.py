@@ -184,17 +184,9 @@ def test_a_dividend_of_the_whole_price_and_one_of_a_coin_contract_are_refused():
         follow(market, 1.0)
     market = bt.Market.from_frames(bars_of(100, 100, 98, 98), dividends=paid(2, 2.0))
     coin = venue_of(contract={"kind": "inverse", "settles": "USD"})
-    with pytest.raises(bt.ParameterError, match="dividends are paid on linear contracts"):
-        bt.run(
-            market, bt.strategies.Constant(leverage=1.0), venue=coin, account=account_of(),
-            compile=False,
-        )  # fmt: skip
-    both = bt.Markets({"AAA": market, "BBB": market}, currency="USD")
-    with pytest.raises(bt.ParameterError, match="dividends are paid on linear contracts"):
-        bt.run(
-            both, bt.strategies.Constant(leverage=1.0), venue=coin, account=bt.Account(),
-            compile=False,
-        )  # fmt: skip
+    for held in (market, bt.Markets({"AAA": market, "BBB": market}, currency="USD")):
+        with pytest.raises(bt.ParameterError, match="dividends are paid on linear contracts"):
+            bt.run(held, bt.strategies.Constant(), venue=coin, account=account_of(), compile=False)
 
 
 def test_longer_bars_pay_who_holds_on_the_ex_date():

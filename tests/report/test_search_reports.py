@@ -81,16 +81,11 @@ def test_a_study_is_told_with_its_verdict_and_its_search(monkeypatch, tmp_path):
     text = write_text(page, "md")
     for words in ("Deflated Sharpe ratio", "Probability of backtest overfitting", "holdout"):
         assert words in text
-    assert "search" in {chart.key for chart in page.charts}
     assert write_html(build_page(load_saved(study.folder))) == write_html(page)
-    assert "Sets, the chosen one first, then by their own score" in text
-    cell = study._repr_html_()
-    for words in ("sets searched for", "Deflated Sharpe", "Overfitting", "On the holdout"):
-        assert words in cell
+    assert "Deflated Sharpe" in study._repr_html_()
     unfinished = dataclasses.replace(study, outcome=None)
     assert any("Unfinished" in notice for notice in build_page(unfinished).notices)
     assert write_html(build_page(unfinished))
-    assert "Unfinished" in unfinished._repr_html_()
 
 
 @pytest.mark.slow
@@ -105,7 +100,6 @@ def test_a_comparison_is_told_with_accounts_over_each_other(tmp_path):
     assert [trace["name"] for trace in accounts[::2]] == ["calm", "&lt;b&gt;bold&lt;/b&gt;"]
     total = np.prod(1.0 + compared.returns["calm"])
     assert accounts[0]["y"][-1] == pytest.approx(total)
-    assert any(chart.key == "difference-log_growth" for chart in page.charts)
     assert "<b>bold" not in write_html(page)
     assert "&lt;b&gt;bold" in compared._repr_html_()
     assert "<b>bold" not in compared._repr_html_()
