@@ -54,32 +54,10 @@ def test_an_account_that_does_not_fit_a_venue_is_refused(case: str) -> None:
     {"margin_call": 1.0},
     CALLED,
     {"flows": by_day(100, -50)},
+    {"venue": replace(VENUE, call_grace=3), "margin_call": 0.8},
 ])  # fmt: skip
 def test_sound_accounts_fit_a_venue(choices: dict[str, Any]) -> None:
     fit(**choices)
-
-
-def test_a_venue_that_reduces_on_calls_takes_an_account_that_makes_them() -> None:
-    fit(venue=replace(VENUE, call_grace=3), margin_call=0.8)
-
-
-def test_the_defaults_are_those_of_the_design() -> None:
-    assert Account() == Account(
-        capital=10_000,
-        margin="cross",
-        venue_leverage=None,
-        min_leverage=0.0,
-        max_leverage=inf,
-        band=0.0,
-        stop_loss=None,
-        margin_call=None,
-        reserve=0.0,
-        top_up_to=None,
-        after_liquidation="continue",
-        flows=None,
-        ruin_at=None,
-    )
-    assert repr(Account()) == "Account()"
 
 
 def test_an_account_cannot_be_changed_and_its_flows_are_its_own() -> None:

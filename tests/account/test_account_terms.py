@@ -292,18 +292,6 @@ def test_a_stop_that_cannot_pay_its_fee_is_bad_debt():
     assert equities(result)[-1] == 0.0
 
 
-def test_an_account_that_can_never_pay_the_fixed_fee_is_told_so():
-    with pytest.warns(bt.NoFillWarning, match="at most the fixed fee of an order"):
-        play(*[100] * 4, venue=fixed(2.0), account=account_of(capital=2.0))
-
-
-def test_a_series_of_fixed_fees_must_begin_by_the_first_bar():
-    with pytest.raises(
-        bt.ParameterError, match=r"venue\.fees\.per_order: .* begin by the first bar"
-    ):
-        play(*[100] * 4, venue=fixed(series({1: 2.0})))
-
-
 def test_a_fixed_fee_may_change_with_time():
     venue = fixed(series({0: 1.0, 2: 4.0}))
     result = play(*[100] * 4, targets=(1.0, 2.0, 1.0), venue=venue)

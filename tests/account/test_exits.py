@@ -178,23 +178,6 @@ def test_measures_count_losses_and_profits_apart():
     assert sum(split.terms) == pytest.approx(split.growth)
 
 
-def test_an_account_with_stops_is_written_and_read():
-    account = bt.Account(
-        stop_loss=bt.Multiple(2.0, "atr"),
-        take_profit=bt.Multiple(3.0, "sigma", unit="fraction"),
-        trailing_stop=0.1,
-        equity_stop=0.3,
-        fill="next_close",
-    )
-    assert bt.Account.from_dict(account.to_dict()) == account
-    assert eval(repr(account), {"Account": bt.Account, "Multiple": bt.Multiple}) == account
-    assert hash(account) == hash(bt.Account.from_dict(account.to_dict()))
-    assert account.override({"stop_loss.multiple": 5.0}).stop_loss == bt.Multiple(5.0, "atr")
-    assert bt.Account(stop_loss="2*atr").stop_loss == bt.Multiple(2.0, "atr")
-    plain = bt.Account.from_dict({"stop_loss": {"multiple": 2, "column": "atr"}})
-    assert plain.stop_loss == bt.Multiple(2.0, "atr")
-
-
 def test_the_last_bar_has_the_multiple_of_the_close_before_it():
     flat = make_market(4).bars() * 0.0 + 100.0
     flat["atr"] = [1.0, 1.0, 4.0, 9.0]

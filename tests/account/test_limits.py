@@ -1,11 +1,8 @@
 """Limits of leverage by date: the rule by hand, and the reference."""
 
-import json
-import math
 from dataclasses import replace
 
 import numpy as np
-import pandas as pd
 import pytest
 
 import backtest as bt
@@ -20,10 +17,6 @@ from tests.fast_cases import every_nth
 from tests.scenes import INF, NAN, account_of, at, market_of, play, series, venue_of
 
 DATED = series({0: INF, 3: 2.0, 5: 0.0, 7: 4.0})
-
-
-def words_of(text):
-    return " ".join(text.split())
 
 
 def leverage_of(result):
@@ -93,13 +86,6 @@ def test_random_cases_equal_the_reference(seed):
 # ------------------------------------------------------------------------------ stored and resumed
 
 
-def test_an_account_with_a_limit_is_stored_without_loss():
-    account = account_of(max_leverage=DATED)
-    again = bt.Account.from_dict(json.loads(json.dumps(account.to_dict(), allow_nan=False)))
-    assert again == account
-    assert eval(repr(account), {"Account": bt.Account, "inf": math.inf, "pd": pd}) == account
-
-
 def test_a_run_under_a_limit_equals_its_parts(tmp_path):
     rng = np.random.default_rng(1)
     bars = (100 * np.exp(np.cumsum(rng.normal(0, 0.01, 12)))).tolist()
@@ -139,8 +125,6 @@ def test_a_limit_tells_its_days():
     table = result.target_cuts()
     assert table.loc["all", "days"] == 2
     assert table.loc["max_leverage", "days"] == 1
-    text = words_of(result.summary())
-    assert "by the account's max_leverage at 24 decisions (51.1 %) on 1 day:" in text
 
 
 # -------------------------------------------------------------------------------------- bad input

@@ -1,6 +1,5 @@
 """The loop without options gives the bits of the whole loop."""
 
-import ast
 from pathlib import Path
 from typing import Any
 
@@ -9,7 +8,7 @@ import pytest
 
 from backtest.base import find_own_functions, make_twin
 from backtest.engine import portfolio_driver
-from backtest.engine.compile.absent_parts import PartRemover, remove_parts
+from backtest.engine.compile.absent_parts import remove_parts
 from backtest.engine.compile.general_compiler import MODULES, find_general_folder
 from backtest.engine.portfolio_policies import ask_plain
 from tests.agreement import run_engine
@@ -59,17 +58,6 @@ def test_nothing_of_the_absent_parts_is_left_to_compile() -> None:
         waiting += called
         assert function.__module__.rsplit(".", 1)[-1] not in ABSENT, function.__name__
     assert len(seen) > 300
-
-
-@pytest.mark.parametrize(("text", "shorter"), [
-    ("has_short_option(state) or x", "x"),
-    ("has_short_option(state) or is_walking(state)", "False"),
-    ("x or 1", "x or 1"),
-    ("x and not is_walking(state)", "x"),
-])  # fmt: skip
-def test_a_condition_is_shortened_by_what_is_known(text: str, shorter: str) -> None:
-    found = PartRemover().visit(ast.parse(text, mode="eval"))
-    assert ast.unparse(found) == shorter
 
 
 def test_other_rules_of_what_is_removed_get_a_cache_of_their_own(monkeypatch: Any) -> None:

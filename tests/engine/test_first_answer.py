@@ -7,7 +7,7 @@ import pytest
 
 import backtest as bt
 from backtest.base import compile_choice, kernels
-from backtest.base.compile_choice import MOST_PLAIN, is_plain_sooner, read_mode, set_single
+from backtest.base.compile_choice import MOST_PLAIN, is_plain_sooner, set_single
 from backtest.engine import loop_driver, portfolio_driver
 from backtest.engine.compile import plain_or_compiled
 from backtest.features import rolling_kernels
@@ -82,12 +82,6 @@ def test_what_takes_long_or_has_taken_long_compiles_first(cold):
     assert answers == [True, True, True, False, False]
 
 
-def test_a_damaged_count_of_seconds_begins_anew(cold):
-    set_single(True)
-    (cold / compile_choice.SPENT).write_bytes(b"\xff")
-    assert is_plain_sooner(cold / "none.ready", 1.0)
-
-
 def test_sweeps_and_checks_compile_first(cold, monkeypatch):
     mark = cold / "none.ready"
     set_single(False)
@@ -139,9 +133,3 @@ def test_a_mistake_is_told_at_once_and_a_root_is_compiled(cold, n):
         run(Typo(), n)
     with pytest.raises(AssertionError, match="compiled"):
         run(Root(), n)
-
-
-def test_an_unknown_word_is_refused(monkeypatch):
-    monkeypatch.setenv("BACKTEST_COMPILE", "never")
-    with pytest.raises(bt.ParameterError, match="BACKTEST_COMPILE must be one of auto, no, now"):
-        read_mode()

@@ -277,18 +277,3 @@ def test_a_fresh_process_writes_nothing(tmp_path):
     assert "it raises there" in done.stdout
     kept = {each.name for each in tmp_path.iterdir()}
     assert kept == {"cache", "notes.txt", "runs.txt", "script.py"}
-
-
-@pytest.mark.slow
-def test_check_and_run_refuse_a_policy_in_a_file_alike(tmp_path):
-    run_script(tmp_path, "")
-    for command in (
-        ["check", "script.py:Memo"],
-        ["run", "--policy", "script.py:Memo", "--no-save"],
-    ):
-        done = subprocess.run(
-            [sys.executable, "-m", "backtest", *command], cwd=tmp_path,
-            capture_output=True, text=True, check=False,
-        )  # fmt: skip
-        assert done.returncode
-        assert KEEPS in " ".join((done.stdout + done.stderr).split())

@@ -81,10 +81,3 @@ def test_a_peek_in_few_rows_is_refused(name: str):
 def test_a_peek_at_what_was_kept_is_refused(name: str):
     with pytest.raises(bt.PolicyError, match=r"keeps something between calls: .* in a fresh one"):
         bt.run(MARKET, POLICIES[name](), **TERMS)
-
-
-def test_a_settlement_at_a_close_has_a_cure_of_its_own():
-    with pytest.raises(bt.PolicyError) as caught:
-        bt.run(MARKET, POLICIES["settled at the close"](), **TERMS)
-    assert "a settlement stamped at a close is not known at it" in str(caught.value)
-    assert "shift(-1)" not in str(caught.value)

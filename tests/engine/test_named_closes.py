@@ -1,16 +1,12 @@
 """What closes are called: daily bars by their dates, shorter ones by the time of the close."""
 
-import re
-
 import numpy as np
 import pandas as pd
 import pytest
 
 import backtest as bt
 from backtest.base.units import format_span
-from backtest.cli.sweep_command import format_dates
 from backtest.report.run.over_time_section import find_drawdowns, tabulate_drawdowns
-from backtest.report.run.run_page import build_run
 from backtest.strategies import Constant
 from tests.markets import free_venue
 
@@ -44,16 +40,12 @@ def daily():
     return run(sessions(interval="1d", sessions=True), calendar="252")
 
 
-def test_business_days_are_named_by_their_sessions(daily, tmp_path):
+def test_business_days_are_named_by_their_sessions(daily):
     """The close of Friday, midnight of Saturday, is called Friday."""
     text = words(daily.summary())
     assert "from 2000-03-24 to 2000-03-28, recovered 2000-03-31; 7 days under water" in text
     assert "2000-03-13 to 2000-03-31 UTC, 15 bars of 1d" in text
     assert "2000-03-25" not in text
-    loaded = bt.Result.load(daily.save(tmp_path))
-    assert loaded.summary() == daily.summary()
-    page = build_run(daily)
-    assert "2000-03-13 to 2000-03-31 UTC" in page.subtitle
     worst = find_drawdowns(daily).iloc[0]
     assert [f"{worst[name]:%a %d}" for name in ("peak", "trough", "recovery")] == [
         "Fri 24", "Tue 28", "Fri 31",
@@ -61,19 +53,6 @@ def test_business_days_are_named_by_their_sessions(daily, tmp_path):
     assert (worst["days_down"], worst["days_under_water"]) == (4.0, 7.0)
     row = tabulate_drawdowns(find_drawdowns(daily), is_daily=True).rows[0]
     assert row[2:5] == ("2000-03-24", "2000-03-28", "2000-03-31")
-    figures = page.collect()
-    dates = re.findall(r"2000-03-\d\d", str(figures["curves"]["close"]))
-    assert {pd.Timestamp(each).weekday() for each in dates} <= {0, 1, 2, 3, 4}
-
-
-@pytest.mark.slow
-def test_the_dates_of_sweeps_are_sessions():
-    swept = bt.sweep(
-        sessions(interval="1d", sessions=True), Constant, {"leverage": [1.0]}, venue=free_venue(),
-        account=bt.Account(), calendar="252",
-    )  # fmt: skip
-    row = swept.detail(0).iloc[0]
-    assert format_dates(row.to_dict())["drawdown_peak"] == "2000-03-24"
 
 
 def test_the_close_of_an_hour_at_midnight_belongs_to_the_day_that_ends():

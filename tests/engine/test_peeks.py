@@ -10,7 +10,6 @@ import pytest
 import backtest as bt
 from backtest.base.ranges import Choice, Range
 from backtest.base.work_budget import WorkMeter, count_again, count_work, measure_work
-from backtest.engine.contract_runs import ContractTrial, check_causal_columns
 from backtest.engine.lookahead.causality import observe_checked
 from backtest.engine.lookahead.causality_checker import ENOUGH, Causality, describe_cuts
 from backtest.engine.result_text import write_summary
@@ -130,9 +129,6 @@ def test_random_columns_are_told_from_peeks():
 def test_a_column_of_another_length_than_its_market_is_refused():
     with pytest.raises(bt.PolicyError, match=r"must be .* numbers, one per bar"):
         check(lambda market: MARKET.close)
-
-
-# ---------------------------------------------------------------------------------------- slices
 
 
 # ------------------------------------------------------------------------------- what is not cheap
@@ -413,18 +409,3 @@ def test_a_signal_of_a_function_is_checked_in_the_same_way(name: str):
 
     with pytest.raises(bt.PolicyError, match="the signal sign looks ahead: it is"):
         bt.signals.from_function(MARKET, sign)
-
-
-def test_the_contract_makes_many_cuts():
-    trial = ContractTrial(Rising, MARKET)
-    assert "columns checked at 256 cuts" in check_causal_columns(trial)
-
-
-class Rising(bt.Policy):
-    """Hold more while the close is over its mean."""
-
-    def observe(self, market: Any) -> Any:
-        return {"x": market.close / pd.Series(market.close).rolling(20).mean()}
-
-    def leverage(self, bar: Any, account: Any) -> float:
-        return 1.0 if bar.x > 1.0 else 0.5

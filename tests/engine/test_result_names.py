@@ -4,19 +4,9 @@ import numpy as np
 import pytest
 
 import backtest as bt
-from backtest.market import as_markets
 
 VENUE = bt.Venue.preset("binance-usdm", "BTCUSDT")
 ACCOUNT = bt.Account(capital=1_000)
-
-
-def test_a_market_becomes_markets_of_its_instrument():
-    """The name is that of the instrument, or "market" without one; Markets stay as they are."""
-    market = bt.Market.sample(bars=48)
-    markets = as_markets(market)
-    assert markets.names == (market.instrument or "market",)
-    assert markets[markets.names[0]] is market
-    assert as_markets(markets) is markets
 
 
 def test_results_of_one_and_of_several_have_the_same_names():
@@ -72,14 +62,6 @@ def test_several_positions_have_what_one_has(two, tmp_path):
     assert loaded.bars.equals(bars)
 
 
-@pytest.mark.parametrize(("call", "reason"), [
-    (lambda result: result.venue, "single venue, got 2 instruments"),
-])  # fmt: skip
-def test_what_has_no_meaning_for_several_says_why(two, call, reason):
-    with pytest.raises(bt.ParameterError, match=reason):
-        call(two)
-
-
 @pytest.mark.slow
 def test_the_returns_at_vectorbt_are_those_of_the_account(two):
     total = two.to_vectorbt().total()
@@ -94,6 +76,8 @@ def test_a_resumed_run_of_several_needs_no_earlier_bars(two):
     tail = bt.run(PAIR.slice(90, 240), policy, resume=head, **terms)
     np.testing.assert_array_equal(tail.record.values, two.record.values[100:])
     np.testing.assert_array_equal(tail.bars["unit"], two.bars["unit"].iloc[100:])
+    with pytest.raises(bt.ParameterError, match="single venue, got 2 instruments"):
+        _ = two.venue
     with pytest.raises(bt.ParameterError, match="the same instruments in the same order, A, B"):
         bt.run(PAIR.select("A"), policy, resume=head, overlay=policy, **terms)
     fees = VENUE.override({"fees.taker": 0.001})

@@ -169,26 +169,20 @@ SERIES = [
     (pd.Series([1.0] * 6), "got a Series by RangeIndex"),
     (by_hours({0: 1.0}).tz_localize(None), "has no time zone"),
     (by_hours({2: 1.0, 1: 0.0}), "its index goes back"),
-    (by_hours({0: 1.0}).iloc[[0, 0]], "its index has duplicates"),
     (by_hours({0: 1.0, 1.5: 0.0}), "must be the open of a bar, 1 of 2 are not"),
     (by_hours({0: 1.5}), "must lie in [-1, 1], got 1.5 in 1 of 6 bars"),
-    (by_hours({0: math.inf}), "must lie in [-1, 1], got inf"),
 ]
 FUNCTIONS = [
     (broken, "the signal broken raised KeyError: 'implied', in "),
     (broken, f"test_signals.py, line {LINE}, given 600 bars"),
     (lambda seen: np.ones(3), "must return one number per bar, 600, "),
-    (lambda seen: np.ones((600, 2)), "returned shape (600, 2)"),
     (lambda seen: 1.0, "returned shape ()"),
     (lambda seen: pd.Series(1.0, index=seen.times + pd.Timedelta("1h")), "by other times"),
     (lambda seen: ["long"] * seen.n_bars, "must be numbers"),
-    (lambda seen: np.full(seen.n_bars, 2.0), "must lie in [-1, 1], got 2.0 in 600 of 600"),
 ]
 RULES = [
     (lambda: rsi(FLAT, 2.5), "window must be"),
-    (lambda: ma_cross(FLAT, math.nan, 50), "fast must be"),
     (lambda: ma_cross(FLAT, 10, 10), "fast must be below slow 10, got 10"),
-    (lambda: rsi(FLAT, low=60), "low must be 0 to 50"),
     (lambda: bollinger(FLAT, width=0.0), "width must be"),
     (lambda: from_series(FLAT, by_hours({0: 1.0}), "flat"), "sides must be one of both, long"),
 ]

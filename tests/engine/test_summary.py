@@ -10,7 +10,7 @@ import pandas as pd
 import pytest
 
 import backtest as bt
-from backtest.engine.result_text import measure_holding, write_summary
+from backtest.engine.result_text import measure_holding
 from backtest.engine.run_record import sample_risk_free
 
 ROOT = Path(__file__).parents[2]
@@ -61,14 +61,6 @@ def make_market(steps, **settings):
         index=pd.date_range("2021-01-01", periods=len(close), freq="1D", tz="UTC"),
     )
     return bt.Market.from_frames(bars, instrument="TEST", **settings)
-
-
-def test_lines_fit_a_terminal_of_80_columns_and_hold_no_color_codes(calm, wild):
-    for result in (calm, wild):
-        text = result.summary()
-        assert max(map(len, text.splitlines())) <= 80
-        assert "\x1b" not in text
-        assert not any(line != line.rstrip() for line in text.splitlines())
 
 
 def test_it_shows_the_result_own_numbers(calm):
@@ -134,12 +126,6 @@ def test_the_risk_free_rate_is_taken_off_both():
         measure_holding(result).sharpe
         < measure_holding(live(make_market([0.01, -0.02, 0.03]))).sharpe
     )
-
-
-def test_a_loaded_result_has_the_same_summary(calm, wild, tmp_path):
-    for result in (calm, wild):
-        loaded = bt.Result.load(result.save(tmp_path))
-        assert write_summary(loaded) == write_summary(result)
 
 
 def test_every_metric_is_explained_and_nothing_else(calm):

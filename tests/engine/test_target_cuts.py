@@ -1,6 +1,5 @@
 """What kept an account from its targets is told, limit by limit, and adds up."""
 
-import json
 import warnings
 from dataclasses import replace
 from types import SimpleNamespace
@@ -12,9 +11,7 @@ import pytest
 
 import backtest as bt
 from backtest.account import balances, orders
-from backtest.cli.app import main
 from backtest.engine.target_cuts import bind_orders, find_decisions
-from backtest.engine.target_cuts_text import describe_cut
 from backtest.strategies import Constant
 from tests.agreement import Scripted
 from tests.cases import make_exit_case
@@ -180,9 +177,6 @@ def test_initial_margin_is_told_by_hand():
     assert row["mean_asked"] == pytest.approx(3.0)
     assert row["mean_held"] == pytest.approx(2.0)
     assert row["mean_shortfall"] == pytest.approx(1.0)
-    text = " ".join(result.summary().split())
-    assert "asked for 3.00x on average, held 2.00x after the fill, over 5 decisions" in text
-    assert "by initial margin at 5 decisions (100.0 %)" in text
 
 
 @pytest.mark.parametrize(("account", "leverage", "cause"), [
@@ -216,13 +210,6 @@ def test_an_infinite_leverage_is_not_cut_but_counted_and_warned_of():
         )
     assert result.target_cuts().loc["all", "mean_shortfall"] < 0.5
     assert "infinite leverage asked for" in " ".join(result.summary().split())
-
-
-def test_a_saved_result_tells_the_same(tmp_path):
-    result = bt.run(MARKET, Wild(9.0), venue=VENUE, account=bt.Account(), compile=False)
-    again = bt.Result.load(result.save(tmp_path))
-    pd.testing.assert_frame_equal(again.target_cuts(), result.target_cuts())
-    assert again.save(tmp_path / "again").name == result.save(tmp_path).name
 
 
 # -------------------------------------------------------------------------------------- no fill
@@ -260,15 +247,6 @@ def test_a_run_without_a_fill_says_why_first(policy, account, signal, why):
         )  # fmt: skip
     assert why in str(caught[0].message)
     assert caught[0].filename == __file__
-    text = " ".join(result.summary().split())
-    assert text.startswith("NO FILL no order was filled: ")
-    assert why in text.partition("Policy ")[0]
-
-
-def test_cash_on_purpose_is_no_warning():
-    """The summary says that nothing traded."""
-    result = bt.run(MARKET, Constant(0.0), venue=VENUE, account=bt.Account(), compile=False)
-    assert "asked for a leverage of 0" in result.no_fill
     assert result.summary().startswith("NO FILL")
 
 
@@ -309,32 +287,6 @@ def test_last_prices_are_warned_of_once_per_call():
     assert not collect(lambda: bt.run(MARKET, Constant(1.0), **terms))
 
 
-def test_the_command_line_tells_it_in_one_line_without_a_source(tmp_path, capsys):
-    path = tmp_path / "bars.csv"
-    MARKET.bars().to_csv(path)
-    words = ["run", "--data", str(path), "--policy", "constant", "--capital", "2"]
-    words += ["--instrument", "BTCUSDT", "--no-save", "--json", "--no-compile"]
-    with warnings.catch_warnings():
-        warnings.simplefilter("default")
-        assert main(words) == 0
-    told = capsys.readouterr()
-    lines = [each for each in told.err.splitlines() if each.startswith("warning: ")]
-    assert sum("last prices" in each for each in lines) == 1
-    assert sum("filled no order" in each for each in lines) == 1
-    assert ".py" not in told.err
-    data = json.loads(told.out)
-    assert "under one lot" in data["no_fill"]
-    assert data["target_cuts"][0]["cause"] == "all"
-    assert data["infinite_leverage"] == 0
-
-
-def test_isolated_margin_says_what_backs_a_position():
-    account = bt.Account(margin="isolated", venue_leverage=20.0)
-    result = bt.run(MARKET, Constant(1.0), venue=VENUE, account=account, compile=False)
-    text = " ".join(result.summary().split())
-    assert "its notional / 20, the venue leverage; the rest of the wallet does not back" in text
-
-
 @pytest.mark.slow
 def test_cuts_of_random_accounts_explain_every_fill_in_every_mode():
     """Computed from the record, the contracts to hold are those held: nothing is unexplained."""
@@ -343,13 +295,3 @@ def test_cuts_of_random_accounts_explain_every_fill_in_every_mode():
         found = bt.run(policy=Scripted(), compile=False, **case)
         if case["venue"].call_grace is None:
             assert "margin_call" not in found.target_cuts().index, seed
-
-
-@pytest.mark.parametrize(
-    ("shortfall", "said"),
-    [(0.04, "cut by 0.04x"), (-0.04, "raised by 0.04x"), (-0.002, "cut or raised by 0.05x")],
-)
-def test_a_limit_that_moves_targets_either_way_is_described_by_its_distance(shortfall, said):
-    row = {"cause": "min_notional", "decisions": 9, "share": 0.5, "mean_asked": 3.0}
-    row |= {"mean_held": 2.98, "mean_shortfall": shortfall, "mean_distance": 0.05}
-    assert describe_cut(row).startswith(f"{said} on average by the least notional at 9 decisions")

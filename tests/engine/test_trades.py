@@ -247,13 +247,3 @@ def test_the_command_line_writes_trades(capsys, tmp_path):
     assert code == 0, err
     assert "losers in a row" in out
     assert len(json.loads((tmp_path / "t.json").read_text())) >= len(table)
-
-
-@pytest.mark.parametrize(("words", "message"), [
-    (("--trades", "t.xls"), "a file of trades ends in .csv, .parquet, .json, got 't.xls'"),
-    (("--trades-by", "fifo"), "trades_by needs a file of trades"),
-    (("--trades", "t.csv", "--trades-by", "lifo"), "trades_by must be one of"),
-])  # fmt: skip
-def test_bad_flags_of_trades_are_refused(capsys, words, message):
-    code, _, err = call(capsys, *RUN, *words)
-    assert (code, message in err) == (2, True), err

@@ -202,9 +202,5 @@ def test_the_command_answers_and_its_exit_code_says_whether_to_act(capsys, tmp_p
     assert code == 1
     assert "do not act" in out
     assert "no order was sent" in out
-    for more, words in ((["--assume", "peak=1"], "'peak'"), (["--at", "0"], "at must be over 0"),
-                        (["--snapshot", "none.json"], "readable JSON")):  # fmt: skip
-        code, _, err = call(capsys, "decide", file, *more)
-        assert code == 2
-        assert words in err
-    assert call(capsys, "decide")[0] == 2
+    code, _, err = call(capsys, "decide", file, "--snapshot", "none.json")
+    assert (code, "readable JSON" in err) == (2, True)

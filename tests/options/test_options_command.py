@@ -27,7 +27,6 @@ def test_prices_at_the_command_line(capsys):
     assert found["vega"] > 0.0
     code, text, _ = call(capsys, "implied", *PLACE, "--price", str(found["price"]))
     assert (code, text.strip()) == (0, "55.0000 % a year")
-    assert "per 1.00 of volatility" in call(capsys, "price", *PLACE, "--volatility", "0.55")[1]
 
 
 def test_chains_and_surfaces_at_the_command_line(capsys, tmp_path: Path):
@@ -40,11 +39,6 @@ def test_chains_and_surfaces_at_the_command_line(capsys, tmp_path: Path):
     assert "1 (1.3%): the bid is above the ask" in text
     code, text, _ = call(capsys, "chain", file, "--settlement", "coin", "--json")
     assert json.loads(text)["defects"][0]["check"] == "crossed"
-    page = tmp_path / "page.html"
-    code, text, _ = call(capsys, "surface", file, "--settlement", "coin", "--report", str(page))
-    assert code == 0
-    assert "left out: 1 quote, crossed" in text
-    assert "Term structure" in page.read_text(encoding="utf-8")
     code, text, _ = call(capsys, "surface", file, "--settlement", "coin", "--json")
     assert len(json.loads(text)["fits"]) == 3
 
@@ -59,21 +53,9 @@ def test_many_snapshots_are_a_line_each(capsys, tmp_path: Path):
     found = json.loads(text)["surfaces"]
     assert (code, len(found), found[0]["expiries"]) == (0, 2, 2)
     assert found[0]["iv"] == pytest.approx(0.6, abs=0.003)
-    code, text, _ = call(
-        capsys, "surface", *given, "--underlying", "ETH", "--at", "2026-01-01 13:00"
-    )
-    assert "At 30 days" in text
-    assert "312 quotes" not in call(capsys, "chain", *given, "--underlying", "ETH")[1]
     assert "104 quotes in 2 snapshots" in call(capsys, "chain", *given, "--underlying", "ETH")[1]
 
 
-@pytest.mark.parametrize(("words", "rule"), [
-    (("price", *PLACE, "--volatility", "-1"), "volatility must be at least 0, got -1"),
-    (("implied", *PLACE, "--price", "60000"), "price"),
-    (("chain", "nowhere.parquet"), "'nowhere.parquet' does not"),
-])  # fmt: skip
-def test_bad_words_end_with_exit_code_2(capsys, words, rule):
-    code, _, error = call(capsys, *words)
-    assert code == 2
-    assert error.startswith("error: ")
-    assert rule in error
+def test_bad_words_end_with_exit_code_2(capsys):
+    code, _, error = call(capsys, "chain", "nowhere.parquet")
+    assert (code, "error: " in error, "'nowhere.parquet' does not" in error) == (2, True, True)

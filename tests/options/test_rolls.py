@@ -6,7 +6,6 @@ import numpy as np
 import pytest
 
 import backtest as bt
-from backtest.cli.run_command import result_to_dict
 from backtest.engine.option_rolls import share_costs
 from backtest.policy.option_rule import orders_at_rolls, trades_nothing
 from backtest.strategies import Collar, Constant, CoveredCall, LongVolatility, TailHedge
@@ -58,8 +57,6 @@ def test_the_cost_of_a_leg_is_a_share_of_the_mean_equity_a_year(hedged: bt.Resul
     assert legs["rolls"].tolist() == [2, 2]
     assert hedged.metrics["options_cost_annual"] == pytest.approx(legs["cost"]["total"])
     assert hedged.metrics["options_spread_annual"] == pytest.approx(legs["spread"]["total"])
-    premium = f"{100 * legs['premium']['tail']:.2f} %"
-    assert f"tail: 2 rolls; premium {premium}" in " ".join(hedged.summary().split())
 
 
 def test_the_cost_of_a_leg_is_unknown_if_that_of_one_of_its_rolls_is(hedged: bt.Result):
@@ -101,33 +98,12 @@ def test_without_options_there_are_no_rolls_and_a_saved_run_keeps_them(
         hedged.rolls("day")  # type: ignore[arg-type]
 
 
-def test_the_json_of_a_run_has_the_rolls(hedged: bt.Result):
-    """As that of its report, from the same function."""
-    found = result_to_dict(hedged, None)["options"]
-    assert [each["contract"] for each in found["rolls"]] == ["P26-13", "P26-20"]
-    assert found["costs"] == hedged.rolls("leg").to_dict("index")
-    assert found["hedging_error"] == {}
-    assert "options" not in result_to_dict(run(Constant(1.0), days=1), None)
-
-
-def test_a_sweep_and_the_head_of_a_run_have_the_cost_of_options(hedged: bt.Result):
-    """In the sweep 0 where nothing is bought; in the notebook beside the other costs."""
+def test_a_sweep_has_the_cost_of_options(hedged: bt.Result):
+    """0 where nothing is bought."""
     given = {"venue": hedged.venues["BTC"], "account": hedged.account, "compile": False}
     table = bt.sweep(hedged.markets, HEDGE, {"budget": [0.0, 0.01]}, **given).table
     for name in ("options_cost_annual", "options_spread_annual"):
         assert table[name].tolist() == [0.0, hedged.metrics[name]]
-    told = hedged._repr_html_()
-    assert f"Cost of options</span><br><b>{100 * hedged.metrics['options_cost_annual']:.2f}" in told
-    assert "per year, without premiums" in told
-    assert "Cost of options" not in run(Constant(1.0), days=1)._repr_html_()
-
-
-def test_the_report_has_the_rolls(hedged: bt.Result, tmp_path: Path):
-    """In the page, in Markdown, and as data."""
-    text = hedged.report(tmp_path / "run.md").read_text()
-    row = next(line for line in text.splitlines() if line.startswith("| tail:P26-13 | 2023"))
-    assert "2023-01-01 to 2023-01-08, order" in row
-    assert "Cost by leg" in text
 
 
 def test_a_comparison_has_the_cost_of_protection_beside_growth_in_coins_and_in_money():
@@ -161,15 +137,11 @@ def test_a_comparison_has_the_cost_of_protection_beside_growth_in_coins_and_in_m
     )
     assert row["options_cost_annual"] == hedged.metrics["options_cost_annual"]
     assert np.isnan(done.table["options_cost_annual"]["bare"])
-    text = done.summary()
-    assert "in quote: growth" in text
-    assert f"{100 * row['options_cost_annual']:.2f} %" in text
     linear = bt.compare(
         bt.Market.sample(bars=72), {"one": Constant(1.0), "two": Constant(2.0)},
         **{**terms, "venue": make_venue(), "account": bt.Account()}, draws=99, confidence=0.9,
     )  # fmt: skip
     assert "total_return_quote" not in linear.table
-    assert "Over the run" not in linear.summary()
 
 
 class EachClose(TailHedge):

@@ -148,21 +148,6 @@ def test_beyond_twice_the_last_expiry_there_is_no_skew(surface: bt.Surface):
     assert surface.atm("181d") == pytest.approx(surface.atm("90d"))
 
 
-def test_a_page_of_one_expiry_has_no_map(tmp_path: Path):
-    one = bt.Surface.fit(make_chain(days=(7.0,)))
-    text = one.report(tmp_path / "one.md").read_text(encoding="utf-8")
-    assert "26 two-sided quotes in 1 expiry" in text
-    assert "Map of volatility" not in text
-    assert "at the money, 7 days" in text
-
-
-def test_the_summary_is_of_a_time_that_is_quoted(surface: bt.Surface):
-    assert surface.summary.startswith("At 30 days: 60.")
-    short = bt.Surface.fit(make_chain(days=(2.0, 7.0)))
-    assert short.summary.startswith("At 7 days: ")
-    assert "butterfly arbitrage in 0 of 1 expiry" in bt.Surface.fit(make_chain(days=(7.0,))).summary
-
-
 def test_volatility_between_and_outside_expiries(surface: bt.Surface):
     """Total variance is linear in time at constant log-moneyness; volatility is flat outside."""
     first, second = surface.smiles[:2]

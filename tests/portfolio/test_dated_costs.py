@@ -112,14 +112,6 @@ def test_rows_of_a_sweep_equal_runs(is_panel):
         assert table["fees"][row] == run.metrics["fees"]
 
 
-def test_costs_over_time_are_kept_as_data():
-    """A venue with series and columns comes back equal from its data and its repr's parts."""
-    index = pd.DatetimeIndex(["2023-01-01", "2023-02-01"], tz="UTC")
-    venue = make_venue(fees__taker=pd.Series([5e-4, 2e-4], index=index), slippage__spread="wide")
-    assert bt.Venue.from_dict(venue.to_dict()) == venue
-    assert "taker a series of 2 values" in repr(venue)
-
-
 def run_with(**changes: object) -> bt.Result:
     """Run a position of 1x with some costs."""
     venue = make_venue(**changes)
@@ -140,15 +132,8 @@ LATE = pd.Series([5e-4], index=pd.DatetimeIndex(["2024-01-01"], tz="UTC"))
     (lambda: run_with(slippage__spread="late"), "got late nan"),
     (lambda: run_with(fees__taker=LATE), "must begin by the first bar"),
     (lambda: sweep_over("wide"), "got 'wide'"),
+    (lambda: bt.stress(run_with(slippage__rate="wide"), [bt.Scenario("dry", spread=3.0)]),
+     "got the column 'wide'"),
 ])  # fmt: skip
 def test_costs_that_cannot_be_are_refused(make, words):
-    """One clear error each."""
     check_refused(make, words)
-
-
-def test_columns_are_refused_where_there_are_none():
-    """On simulated paths, and where a stress scales a cost."""
-    result = run_with(slippage__rate="wide")
-    check_refused(
-        lambda: bt.stress(result, [bt.Scenario("dry", spread=3.0)]), "got the column 'wide'"
-    )

@@ -8,7 +8,6 @@ import pandas as pd
 import pytest
 
 import backtest as bt
-from backtest.cli.run_command import result_to_dict
 from backtest.strategies import Constant, VolTarget
 from tests.agreement import assert_agrees
 from tests.draws import HOUR, START, utc
@@ -180,10 +179,6 @@ def test_the_result_tells_what_filled_and_where_the_price_went():
     t = int(np.searchsorted(MARKET.time, row["time"].as_unit("ns").value))
     move = MARKET.mark_close[t + 1] / MARKET.mark_close[t] - 1.0
     assert row["next_move"] == pytest.approx(-move if row["side"] == "buy" else move, abs=1e-15)
-    text = " ".join(result.summary().split())
-    assert f"{len(orders)} orders, {len(filled)} filled and {len(orders) - len(filled)} not" in text
-    assert "fill limit" in text
-    assert result_to_dict(result, None)["limit_orders"]["filled"] == len(filled)
     unfilled = result.target_cuts().loc["all"].loc["unfilled", "decisions"]
     assert unfilled == len(orders) - len(filled)
     trades = result.trades
@@ -199,12 +194,6 @@ def test_rows_of_a_sweep_equal_runs():
     for row, offset in enumerate(offsets):
         run = bt.run(MARKET, policy, account=LIMIT.override({"offset": offset}), **terms)
         assert table["final_equity"][row] == run.metrics["final_equity"]
-
-
-def test_limit_orders_are_kept_as_data():
-    """The account comes back equal, and accounts without them are stored as before."""
-    assert bt.Account.from_dict(LIMIT.to_dict()) == LIMIT
-    assert not {"offset", "closing"} & set(bt.Account().to_dict())
 
 
 def run_with(venue=VENUE, **account):
@@ -226,7 +215,6 @@ SETS = {"account.fill": ["limit"], "account.offset": [0.001]}
 ],
 )  # fmt: skip
 def test_limit_orders_that_cannot_be_are_refused(make, words):
-    """One clear error each."""
     check_refused(make, words)
 
 

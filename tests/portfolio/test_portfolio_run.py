@@ -215,14 +215,6 @@ def test_a_policy_sees_gross_and_net_leverage():
     assert seen[-2:] == [(1.0, 0.0, 0.5), (1.0, 0.0, -0.5)]
 
 
-def test_a_saved_result_is_listed_and_verified(tmp_path):
-    from backtest.store import list_results  # noqa: PLC0415
-
-    run(simulate_pair(60)).save(tmp_path)
-    entries = list_results(tmp_path)
-    assert [(entry.kind, entry.trouble) for entry in entries] == [("portfolio", "")]
-
-
 def test_a_row_of_a_sweep_is_its_run():
     markets = simulate_pair(120)
     terms = {"venue": make_venue(), "account": bt.Account(capital=1_000.0), "compile": False}

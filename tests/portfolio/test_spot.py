@@ -235,14 +235,6 @@ def test_one_market_with_a_spot_contract_is_the_only_instrument():
     assert rest.bars["equity"].iloc[-1] == one.bars["equity"].iloc[-1]
 
 
-def test_it_is_saved_with_its_venue(tmp_path):
-    result = run_pair()
-    found = bt.Result.load(result.save(tmp_path))
-    assert found.venues["S"] == SPOT
-    assert found.bars.equals(result.bars)
-    assert eval(repr(bt.Venue.from_dict(SPOT.to_dict()).contract), vars(bt)) == SPOT.contract
-
-
 def test_a_spot_leg_that_is_never_held_changes_no_bit():
     """Also where the perpetual is alone in a bar, and liquidated in it."""
     market, account = make_coins(seed=1), bt.Account(capital=1e4)
@@ -279,19 +271,14 @@ def test_rows_of_a_sweep_are_runs():
 
 
 @pytest.mark.slow
-def test_risk_and_pages_know_spot_legs(tmp_path):
-    """Paths draw funding that a spot leg does not pay; its account alone has a page too."""
+def test_risk_knows_spot_legs():
+    """Paths draw funding that a spot leg does not pay."""
     markets = bt.Markets({"S": make_coins(), "P": make_coins(seed=1)}, currency="USDT")
     paths = bt.simulate_paths(markets, "gbm", horizon="12h", paths=3)
     given = {"venue": {"S": SPOT, "P": PERP}, "signal": {"S": -1.0, "P": 1.0}}
     terms = {"account": bt.Account(capital=1e4), "method": "plain", "compile": False}
     found = bt.liquidation_risk(paths, Constant(1.5), **given, **terms).table
     assert found["p_liquidation"].max() == 0.0
-    one = bt.run(
-        make_coins(), Hold(level=2.0), venue=SPOT, account=bt.Account(capital=1e4), compile=False
-    )
-    assert "spot contract with a haircut of 10 %" in one.summary()
-    assert one.report(tmp_path / "one.html").stat().st_size > 10_000
 
 
 # --------------------------------------------------------------------------------- cash and carry

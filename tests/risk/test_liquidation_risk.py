@@ -230,7 +230,6 @@ def test_the_report_of_a_risk_says_what_happened():
     assert path["price"].iloc[-1] < 1.0
     assert 0.0 < path["equity"].iloc[-1] < 1000.0
     assert math.isnan(last.p_margin_call)
-    assert "liquidation" in risk.summary()
     quiet = bt.liquidation_risk(
         gbm_paths(paths=50, horizon="1d"), Hold(0.0), **TERMS, method="plain"
     )
@@ -261,6 +260,8 @@ def test_accounts_that_trade_options_are_refused():
         bt.liquidation_risk(paths, Hold(2.0), overlay=rule, **TERMS)
     with pytest.raises(bt.ParameterError, match=said):
         bt.max_leverage(still_market(), rule, **TERMS, models=[models.GBM(volatility=SIGMA)])
+    with pytest.raises(bt.ParameterError, match=r"(?s)no prices of options, got 'PUT'.*bt\.stress"):
+        bt.simulate_paths(make_markets(), "gbm")
 
 
 @pytest.mark.filterwarnings("ignore:volatility is flat")
@@ -284,8 +285,3 @@ def test_a_result_that_holds_options_is_refused_until_they_are_closed():
         else:
             found = bt.liquidation_risk(paths, Constant(0.5), **terms, method="plain")
             assert found.outcomes["wealth"].notna().all()
-
-
-def test_a_market_that_lists_options_is_not_simulated():
-    with pytest.raises(bt.ParameterError, match=r"(?s)no prices of options, got 'PUT'.*bt\.stress"):
-        bt.simulate_paths(make_markets(), "gbm")

@@ -8,7 +8,6 @@ import pytest
 
 import backtest as bt
 from backtest import paths as models
-from backtest.risk.paths.path_model import describe_drift
 from tests.fast_cases import every_nth
 from tests.risk.test_simulate_paths import NAMES, noise, with_returns
 
@@ -75,21 +74,6 @@ def test_a_model_with_parameters_keeps_its_drift(market):
     for wrong in ("histori", math.nan, [1.0]):
         with pytest.raises(bt.ParameterError, match="drift must be"):
             bt.simulate_paths(market, model, paths=1, drift=wrong)
-
-
-def test_the_drift_is_told_in_words(market):
-    other = bt.Market(**{**market.fields(), "instrument": "B"}, source="made up")
-    both = bt.Markets({"A": market, "B": other})
-    plain = bt.simulate_paths(both, "gbm", paths=1, horizon="1d").describe()
-    assert describe_drift(plain) == "no drift"
-    assert (
-        describe_drift({**plain, "drift": {"A": 0.1, "B": 0.1}}) == "a drift of +10.00 % per year"
-    )
-    joint = bt.simulate_paths(both, "gbm", paths=1, horizon="1d", drift="history").describe()
-    rate = f"{100 * joint['drift']['A']:+.2f} % per year"
-    assert describe_drift(joint) == f"a drift of history, {rate}"
-    apart = {**joint, "drift": {"A": 0.1, "B": -0.2}}
-    assert describe_drift(apart) == "a drift of history, A +10.00 %, B -20.00 % per year"
 
 
 def test_paths_of_a_fitted_garch_have_the_variance_of_history_for_long():

@@ -71,14 +71,10 @@ def test_an_account_lost_before_is_said_to_be_lost(tmp_path):
     told = "The account was ruined in the run, at 2023-01-02 07:00 UTC with 0.00 left: no"
     for made in (found, bt.Stress.load(found.save(tmp_path))):
         assert " ".join(made.summary().split()) == f"{told} scenario can change it."
-        assert repr(made) == "<Stress of 1 scenarios: account lost before>"
-    page = found.report(tmp_path / "page.md").read_text(encoding="utf-8")
-    assert told in page
-    assert "scenarios liquidate" not in page
 
 
 @pytest.mark.parametrize(("policy", "calm"), [(VolTarget(), ["long"]), (Hold(2.0), [])])
-def test_a_fall_that_is_calmer_than_history_is_named(policy, calm, tmp_path):
+def test_a_fall_that_is_calmer_than_history_is_named(policy, calm):
     """A volatility target levered up to its cap on the straight line of a month, without a word."""
     result = bt.run(
         bt.Market.sample(bars=800), policy, venue=free_venue(), account=free_account(),
@@ -87,10 +83,7 @@ def test_a_fall_that_is_calmer_than_history_is_named(policy, calm, tmp_path):
     shocks = [bt.Scenario("long", price=-0.3, over="30d"), bt.Scenario("fast", price=-0.3)]
     found = bt.stress(result, shocks)
     assert found.settings["calm"] == calm
-    page = found.report(tmp_path / "page.md").read_text(encoding="utf-8")
-    assert "| liquidated | break-even move |" in page  # behind the costs it was off the page
-    for text in (found.summary(), page):
-        assert ("A policy that measures volatility" in " ".join(text.split())) == bool(calm)
+    assert ("A policy that measures volatility" in " ".join(found.summary().split())) == bool(calm)
 
 
 def test_a_fall_by_hand():
@@ -284,9 +277,6 @@ def test_a_ladder_is_a_grid():
     assert up.is_monotonic_increasing
     assert ladder.xs(-0.3, level="price")["liquidated"].all()
     assert not ladder.xs(0.3, level="price")["liquidated"].any()
-    assert "break-even" in found.summary()
-    worth = f"{found.table['equity'].iloc[0]:,.2f}"  # nothing happened
-    assert found.summary().startswith(f"The account is worth {worth} at the last close of the run.")
 
 
 @pytest.mark.parametrize(("settings", "words"), [
