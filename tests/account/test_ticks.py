@@ -8,8 +8,6 @@ import backtest as bt
 from tests.account.account_scenes import is_
 from tests.scenes import INF, NAN, account_of, happened, isolated, play, total, venue_of
 
-TICKS = {"tick": 0.5, "round_to_tick": True}
-
 
 def price_of(result, kind="fill"):
     return happened(result, kind)["price"].tolist()
@@ -115,12 +113,6 @@ def test_a_tick_beyond_the_prices_is_refused():
         play(100, 100, venue=rounded(101.0))
 
     play(100, 100, venue=venue_of(contract={"tick": 101.0}))
-
-
-def test_a_contract_that_rounds_is_stored_without_loss():
-    venue = rounded()
-    assert bt.Venue.from_dict(venue.to_dict()) == venue
-    assert venue.contract.round_to_tick
 
 
 def test_the_cuts_of_targets_know_the_rounding():

@@ -183,23 +183,6 @@ class Word(Policy):
         return 1.0, memory
 
 
-class Dictionary(Word):
-    """Remember in a dict."""
-
-    def start(self) -> Any:
-        return {"word": 1.0}
-
-
-class Grown(Word):
-    """Return a longer memory than it was given."""
-
-    def start(self) -> Memory:
-        return Memory(1.0)
-
-    def leverage(self, bar: Any, account: Any, memory: Memory) -> Any:
-        return 1.0, (*memory, 2.0)
-
-
 class NoMemoryTaken(Policy):
     """Start a memory but not take it."""
 
@@ -276,8 +259,6 @@ BROKEN = [
     (Random, "repeats to the bit", "the leverage at bar 0"),
     (RandomColumn, "columns are numbers", "differs between two calls: use no random"),
     (Word, "memory is floats", "its word is 'none'"),
-    (Dictionary, "memory is floats", "returned {'word': 1.0}: declare class Memory(NamedTuple)"),
-    (Grown, "runs", "Grown.leverage raised TypeError"),
     (NoMemoryTaken, "is a policy", "must take (self, bar, account, memory)"),
     (WrongArguments, "is a policy", "must take (self, bar, account), takes (self, bar: Any)"),
     (NoLeverage, "is a policy", "defines no leverage"),

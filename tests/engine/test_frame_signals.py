@@ -105,12 +105,6 @@ def test_functions_that_look_ahead_are_found(peek):
     assert peek.__name__ in str(caught.value)
 
 
-def test_a_function_with_random_numbers_is_not_repeatable():
-    rng = np.random.default_rng(0)
-    with pytest.raises(PolicyError, match="not repeatable"):
-        bt.signals.from_function(MARKETS, lambda seen: rng.normal(size=(seen.n_bars, len(seen))))
-
-
 def test_rows_that_are_carried_hold_until_the_next():
     days = FEW.times[::24]
     daily = pd.DataFrame({"A": [0.1, 0.2, 0.3, np.nan], "B": 0.5}, index=days)

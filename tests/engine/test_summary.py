@@ -6,15 +6,18 @@ from pathlib import Path
 from typing import Annotated
 
 import numpy as np
-import pandas as pd
 import pytest
 
 import backtest as bt
 from backtest.engine.result_text import measure_holding
 from backtest.engine.run_record import sample_risk_free
+from tests.markets import bars_market
 
 ROOT = Path(__file__).parents[2]
 VENUE = bt.Venue.preset("binance-usdm", "BTCUSDT")
+FREE = bt.Venue.simple(
+    taker=0.0, slippage=0.0, maintenance_rate=0.001, max_leverage=100, liquidation_fee=0.0
+)
 
 
 class Hold(bt.Policy):
@@ -46,21 +49,10 @@ def wild():
     return live(make_market([-0.06] * 20), 2.0, margin="isolated", venue_leverage=20.0)
 
 
-def make_market(steps, **settings):
+def make_market(steps):
     """Return daily bars whose closes move by these fractions."""
     close = 100.0 * np.cumprod(1.0 + np.asarray(steps))
-    opened = np.concatenate(([100.0], close[:-1]))
-    bars = pd.DataFrame(
-        {
-            "open": opened,
-            "high": np.maximum(opened, close),
-            "low": np.minimum(opened, close),
-            "close": close,
-            "volume": 1.0,
-        },
-        index=pd.date_range("2021-01-01", periods=len(close), freq="1D", tz="UTC"),
-    )
-    return bt.Market.from_frames(bars, instrument="TEST", **settings)
+    return bars_market(np.concatenate(([100.0], close[:-1])), close, "1D", volume=1.0)
 
 
 def test_it_shows_the_result_own_numbers(calm):
@@ -98,12 +90,8 @@ def test_buy_and_hold_is_the_mark_price_itself():
 
 def test_buy_and_hold_at_1x_without_costs_is_what_an_account_would_have(market):
     """No fee, no funding, bought at the second open, which is the first close."""
-    venue = bt.Venue.simple(
-        taker=0.0, slippage=0.0, maintenance_rate=0.001, max_leverage=100, liquidation_fee=0.0
-    )
-    bars = market.bars()
-    held = bt.Market.from_frames(bars)
-    result = live(held, venue=venue, band=1e9)
+    held = bt.Market.from_frames(market.bars())
+    result = live(held, venue=FREE, band=1e9)
     bought = held.open[1] / held.close[0]
     ours = 1.0 + measure_holding(result).total_return
     if (result.bars["position"].iloc[1:] > 0).all():
@@ -111,15 +99,7 @@ def test_buy_and_hold_at_1x_without_costs_is_what_an_account_would_have(market):
 
 
 def test_the_risk_free_rate_is_taken_off_both():
-    venue = bt.Venue.simple(
-        taker=0.0,
-        slippage=0.0,
-        maintenance_rate=0.001,
-        max_leverage=100,
-        liquidation_fee=0.0,
-        interest_on="balance",
-        cash_rate=0.0365,
-    )
+    venue = FREE.override(interest_on="balance", cash_rate=0.0365)
     result = live(make_market([0.01, -0.02, 0.03]), venue=venue)
     assert sample_risk_free(result) == pytest.approx([1e-4] * 3)
     assert (

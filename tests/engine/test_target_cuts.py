@@ -36,13 +36,6 @@ class Wild(bt.Policy):
         return float("nan") if bar.u < 0.05 else self.top * bar.u
 
 
-class Divides(bt.Policy):
-    """Divide by zero at every third bar."""
-
-    def leverage(self, bar, account):
-        return 1.0 / (account.position * 0.0)
-
-
 def make_venue(rng, *, is_inverse, grace):
     """Return a venue with everything that can cut an order, or some of it."""
     floors = np.array([0.0, 2e4, 1e5, 1e9]) * (1e-4 if is_inverse else 1.0)

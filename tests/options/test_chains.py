@@ -106,7 +106,6 @@ BAD_CHAINS = [
     (ROWS.assign(strike=-1.0), "coin", "strike must be positive"),
     (ROWS.assign(expiry=pd.NaT), "coin", "expiry"),
     (ROWS.assign(ask=np.inf), "coin", "must be finite"),
-    (ROWS.assign(forward=0.0), "coin", "forward must be positive"),
 ]
 
 

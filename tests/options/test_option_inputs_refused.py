@@ -5,7 +5,7 @@ import pandas as pd
 import pytest
 
 import backtest as bt
-from tests.options.listed_markets import PUT, make_markets, make_surfaces, make_venue
+from tests.options.listed_markets import PUT, make_markets, make_venue
 from tests.portfolio.portfolio_helpers import Hold
 from tests.refusals import check_refused
 
@@ -24,24 +24,10 @@ def run(markets=None, *, policy=None, venue=None, quantities=None, **account):
     )
 
 
-def schedule(value=1.0, rows=slice(20, 22), columns=("PUT",)):
-    """Return a frame of quantities at some opens."""
-    index = pd.date_range("2023-01-01", periods=240, freq="1h", tz="UTC")[rows]
+def schedule(value=1.0, columns=("PUT",)):
+    """Return a frame of quantities at two opens."""
+    index = pd.date_range("2023-01-01 20:00", periods=2, freq="1h", tz="UTC")
     return pd.DataFrame(value, index=index, columns=[*columns])
-
-
-def two_coins(**more):
-    """Return markets of two instruments of one coin."""
-    market = bt.Market.sample(bars=48)
-    given = {"BTCUSDT": market, "BTCUSDC": market, "PUT": PUT}
-    return bt.Markets(given, currency="USD", surfaces={"BTCUSDT": make_surfaces(["2023-01-01"])})
-
-
-def daily(option=PUT):
-    """Return daily bars with an option that expires at noon."""
-    market = bt.Market.sample(bars=480).resample("1d")
-    surfaces = {"BTC": make_surfaces(["2022-12-31"])}
-    return bt.Markets({"BTC": market, "PUT": option}, surfaces=surfaces)
 
 
 def trading(orders):
@@ -54,20 +40,9 @@ def trading(orders):
             return 0.0
 
         def option_orders(self, bar, account, chain):
-            return orders(chain) if callable(orders) else orders
+            return orders
 
     return Trading()
-
-
-def make_wrong():
-    """Declare a policy whose method of option orders lacks an argument."""
-
-    class Wrong(bt.Policy):
-        def leverage(self, bar, account):
-            return 0.0
-
-        def option_orders(self, bar, account):
-            return {}
 
 
 @pytest.mark.parametrize(("call", "words"), [
@@ -75,20 +50,16 @@ def make_wrong():
      "must expire after the first bar"),
     (lambda: make_markets(surfaces=None), "surfaces must have those of 'BTC'"),
     (lambda: make_markets(chains={"BTC": bt.Chain.sample()}), "must settle as its options"),
-    (two_coins, "must have one instrument of 'BTC'"),
     (lambda: run(venue=make_venue(option_costs=None)), "need venue.option_costs"),
     (lambda: run(make_markets(options={"P": COIN})), "must be 'cash' beside the linear"),
     (lambda: run(margin="isolated", venue_leverage=5), "must be 'cross', got 'isolated'"),
     (lambda: run(fill="next_close"), "fill must be 'next_open'"),
     (lambda: run(make_markets(bars=480, max_age="3d")), "must be at most 3 days old"),
-    (lambda: run(daily()), "needs a settlement_price"),
     (lambda: run(quantities=schedule(-1.0)), "must be at least 0 with brackets"),
     (lambda: run(quantities=schedule(columns=["PTU"])), "listed options, PUT, got 'PTU'"),
     (lambda: run(quantities=schedule().shift(freq="7min")), "rows by the opens"),
-    (lambda: run(quantities=schedule(np.inf)), "must be finite, or NaN"),
     (lambda: run(policy=trading({"leg": ("PUT", np.inf)})), "must be a finite number"),
     (lambda: run(policy=trading({"leg": ("CALL", 1.0)})), "must be one of those listed"),
-    (make_wrong, "option_orders must be a plain method"),
 ])  # fmt: skip
 def test_bad_input_is_refused(call, words):
     check_refused(call, words)

@@ -56,14 +56,6 @@ def test_options_that_are_never_held_change_no_byte(name):
     np.testing.assert_equal(shared, dict(without.metrics))
 
 
-def test_surfaces_without_options_leave_the_fast_loop():
-    market = bt.Market.sample(bars=120)
-    surfaces = {"BTC": make_surfaces(["2023-01-01 06:30"])}
-    one = run(bt.Markets({"BTC": market}, surfaces=surfaces), Hold(level=1.0))
-    assert one.is_of_fast_loop
-    assert one.bars.equals(run(bt.Markets({"BTC": market}), Hold(level=1.0)).bars)
-
-
 @pytest.mark.filterwarnings("ignore:volatility is flat before the first fitted expiry")
 @pytest.mark.parametrize("changed", range(len(STAMPS)))
 def test_a_later_snapshot_changes_no_earlier_bar(changed):

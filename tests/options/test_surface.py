@@ -129,17 +129,6 @@ def test_far_wings_do_not_bend_a_fit_near_the_money():
     assert fitted.atm("30d") == pytest.approx(0.6, abs=0.003)
 
 
-def test_scalars_give_floats_and_arrays_arrays(surface: bt.Surface):
-    for found in (
-        surface.forward(0.1),
-        surface.volatility(90.0, 0.1),
-        surface.total_variance(0, 1),
-    ):
-        assert type(found) is float
-    assert surface.forward([0.1, 0.2]).shape == (2,)
-    assert surface.volatility([[90.0], [100.0]], [0.1, 0.2]).shape == (2, 2)
-
-
 def test_beyond_twice_the_last_expiry_there_is_no_skew(surface: bt.Surface):
     assert surface.longest_tenor == pytest.approx(180.0 / 365.0)
     assert math.isfinite(surface.skew("179d") + surface.vix("179d"))
@@ -217,13 +206,6 @@ def test_columns_come_from_the_last_surface_before_the_close(surfaces: bt.Surfac
     assert (market.columns["implied_volatility"][12:] == market.columns["vix_7d"][12:]).all()
     assert surfaces.at("2026-01-02 12:00") is surfaces.surfaces[1]
     assert surfaces.at("2026-01-02 11:59") is surfaces.surfaces[0]
-
-
-def test_a_column_is_measured_once_by_surface(surfaces: bt.Surfaces, monkeypatch):
-    found = surfaces.attach(hours(72), tenors=("60d",)).columns
-    monkeypatch.setattr(bt.Surface, "vix", lambda self, tenor: math.nan)
-    again = surfaces.attach(hours(72), tenors=("60d",)).columns
-    assert found["vix_60d"].tobytes() == again["vix_60d"].tobytes()
 
 
 def test_a_tenor_that_no_surface_reaches_warns(surfaces: bt.Surfaces):

@@ -119,20 +119,3 @@ def test_wrong_dates_are_refused(act, message):
     with pytest.raises(ParameterError) as error:
         act()
     assert re.search(message, str(error.value))
-
-
-def test_a_search_ends_contracts_as_a_run_does():
-    venue = expire("2024-01-01T04:00")
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        study = bt.tune(
-            make_pair(),
-            Hold,
-            venue=venue,
-            space={"level": (0.1, 1.0)},
-            trials=4,
-            holdout=0,
-            **TERMS,
-        )
-        single = bt.run(make_pair(), Hold(study.table["level"].iloc[0]), venue=venue, **TERMS)
-    assert study.table["final_equity"].iloc[0] == single.metrics["final_equity"]

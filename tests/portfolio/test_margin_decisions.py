@@ -245,14 +245,6 @@ def test_a_compiled_answer_that_is_no_setting_is_refused_with_what_it_saw(monkey
     assert "close=101" in str(error.value)
 
 
-def takes_memory(self, bar, account, memory):
-    return 5.0
-
-
-def misspells(self, bar, account):
-    return bar.settings
-
-
 def assigns(self, bar, account):
     self.seen = bar.close
     return 5.0
@@ -262,11 +254,6 @@ def derive(method):
     return type("Odd", (Steps,), {"venue_leverage": method, "__doc__": "Odd."})
 
 
-def declare():
-    declared = {"venue_leverage": Annotated[float, bt.Range(1.0, 9.0)]}
-    return type("Taken", (bt.Policy,), {"__annotations__": declared}).parameters()
-
-
 def scale():
     account = bt.Account(capital=1000.0, margin="isolated", venue_leverage=10.0)
     markets = bt.Markets({"A": make_market()})
@@ -274,11 +261,8 @@ def scale():
 
 
 @pytest.mark.parametrize(("make", "words"), [
-    (lambda: derive(takes_memory), "takes (self, bar, account), got (self, bar, account, memory"),
     (lambda: derive(5.0), "must be a plain method"),
     (lambda: live(make_market(), derive(assigns)()), "Odd.venue_leverage raised"),
-    (lambda: live(make_market(), derive(misspells)()), "Odd.venue_leverage raised"),
-    (declare, "got Taken.venue_leverage"),
     (lambda: live(make_market(), margin="cross"), "got 'cross'"),
     (lambda: live(make_market(), margin={"market": "cross"}), "margin of market must be"),
     (scale, "overlay must not define venue_leverage"),

@@ -32,15 +32,12 @@ REFUSED = [
     ({"account": bt.Account(max_holding={"C": "1d"})}, "max_holding must be one value for all"),
     ({"overlay": Careful()}, "Careful, which reads account.liquidation_price"),
     ({"start": "2030-01-01"}, "start must lie before the last bar"),
+    ({"markets": {"AAA": bt.Market.sample(bars=24)}}, "; pass bt.Markets(market)"),
 ]
 
 
 @pytest.mark.parametrize(("terms", "words"), REFUSED, ids=[words for _, words in REFUSED])
 def test_bad_input_is_refused(terms, words):
     given = {"policy": Hold(), **terms}
-    check_refused(lambda: run(simulate_pair(20), **given), words, bt.ParameterError)
-
-
-def test_markets_in_a_plain_mapping_are_sent_to_bt_markets():
-    markets = {"AAA": bt.Market.sample(bars=24)}
-    check_refused(lambda: run(markets, Hold()), "; pass bt.Markets(market)", bt.ParameterError)
+    markets = given.pop("markets", None) or simulate_pair(20)
+    check_refused(lambda: run(markets, **given), words, bt.ParameterError)

@@ -6,56 +6,22 @@ import pytest
 
 import backtest as bt
 from backtest.strategies import Constant, LiquidationDistance
-
-START, HOUR = pd.Timestamp("2024-01-01", tz="UTC"), pd.Timedelta("1h")
-
-
-def make_market(closes, *, every=HOUR, start=START):
-    """Bars of these closes, each opening at the close before."""
-    close = np.array(closes, dtype=float)
-    opens = np.concatenate([close[:1], close[:-1]])
-    high, low = np.maximum(opens, close), np.minimum(opens, close)
-    bars = {"open": opens, "high": high, "low": low, "close": close, "volume": 1.0}
-    frame = pd.DataFrame(bars, index=start + every * np.arange(len(close)))
-    return bt.Market.from_frames(frame, mark=frame[["open", "high", "low", "close"]])
+from tests.scenes import START, Follow, happened, market_of, venue_of
 
 
-def make_venue(fee=0.0):
-    return bt.Venue(
-        contract=bt.Contract(kind="linear", size=1.0),
-        brackets=[bt.Bracket(0.0, 1e9, 20.0, 0.01)],
-        fees=bt.Fees(taker=fee, maker=fee),
-        slippage=bt.Slippage(rate=0.0),
-        liquidation=bt.Liquidation(mode="close", fee=0.0, slippage=0.0),
-    )
-
-
-class Asks(bt.Policy):
-    """Ask what a column says."""
-
-    def observe(self, market):
-        return {"asked": market.columns["asked"]}
-
-    def leverage(self, bar, account):
-        return bar.asked
-
-
-def live(market, policy=None, *, fee=0.0, signal=None, **terms):
+def live(market, *, fee=0.0, signal=None, **terms):
+    venue = venue_of(contract={"min_notional": 5.0}, fees={"taker": fee, "maker": fee})
     account = bt.Account(**{"capital": 1000.0, **terms})
-    chosen = policy or Constant(leverage=1.0)
-    return bt.run(
-        market, chosen, venue=make_venue(fee), account=account, signal=signal, compile=False
-    )
+    return bt.run(market, Follow(), venue=venue, account=account, signal=signal, compile=False)
 
 
 def hours_of(result, kind):
-    events = result.events[result.events["kind"] == kind]
-    return [int(each) for each in (events["time"] - START) // HOUR]
+    return [int(each) for each in (happened(result, kind)["time"] - START) // pd.Timedelta("1h")]
 
 
 def test_a_position_is_closed_at_the_first_open_after_its_time():
     """Opened at the open of bar 1, closed at that of bar 4 after 3 hours, opened again in 5."""
-    result = live(make_market([100.0] * 10), max_holding="3h", fee=0.001)
+    result = live(market_of(*[100.0] * 10), max_holding="3h", fee=0.001)
     assert hours_of(result, "time_stop") == [4, 8]
     assert hours_of(result, "fill") == [1, 5, 9]
     assert list(result.trades["ended"]) == ["time_stop", "time_stop", "open"]
@@ -71,33 +37,31 @@ def test_a_position_is_closed_at_the_first_open_after_its_time():
     ([1, 0, 1, 1, 1, 1, 1], None, [6]),  # and closing does
 ])  # fmt: skip
 def test_the_time_runs_from_flat_to_flat(asked, signal, stops):
-    market = make_market([100.0] * len(asked)).with_columns(asked=np.array(asked, dtype=float))
+    market = market_of(*[100.0] * len(asked), targets=asked)
     given = None if signal is None else np.array(signal, dtype=float)
-    result = live(market, Asks(), signal=given, max_holding="3h")
+    result = live(market, signal=given, max_holding="3h")
     assert hours_of(result, "time_stop") == stops
 
 
 @pytest.mark.parametrize(("fill", "stops"), [("next_close", [5, 10]), ("same_close", [4, 8])])
 def test_the_time_begins_with_the_fill(fill, stops):
     """At the close of bar 1, which is the open of bar 2; or at that of bar 0, the open of bar 1."""
-    result = live(make_market([100.0] * 11), max_holding="3h", fill=fill)
+    result = live(market_of(*[100.0] * 11), max_holding="3h", fill=fill)
     assert hours_of(result, "time_stop") == stops
 
 
 def test_each_instrument_has_its_own_time():
-    markets = bt.Markets({"A": make_market([100.0] * 6), "B": make_market([50.0] * 6)})
+    markets = bt.Markets({"A": market_of(*[100.0] * 6), "B": market_of(*[50.0] * 6)})
     result = live(markets, max_holding={"A": "2h", "B": None})
     events = result.events[result.events["kind"] == "time_stop"]
     assert set(events["instrument"]) == {"A"}
 
 
 def test_a_resumed_run_keeps_the_time_of_a_position(tmp_path):
-    market = make_market(100.0 * 1.001 ** np.arange(80))
+    market = market_of(*(100.0 * 1.001 ** np.arange(80)).tolist())
     whole, half = (live(each, max_holding="30h") for each in (market, market.prefix(35)))
-    half.save(tmp_path)
-    (folder,) = tmp_path.iterdir() if not (tmp_path / "manifest.json").exists() else (tmp_path,)
     again = bt.run(
-        market, Constant(leverage=1.0), venue=make_venue(), resume=bt.Result.load(folder),
+        market, Follow(), venue=half.venue, resume=bt.Result.load(half.save(tmp_path)),
         account=half.account, compile=False,
     )  # fmt: skip
     assert list(again.bars["equity"]) == list(whole.bars["equity"].iloc[35:])

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 import backtest as bt
-from backtest.risk.capacity import find_half, read_capitals
+from backtest.risk.capacity import find_half
 from backtest.strategies import Constant
 from tests.markets import free_venue, market_of
 
@@ -94,12 +94,6 @@ def test_several_instruments_share_the_capital():
 def test_a_wrong_argument_is_one_clear_error(change, message):
     with pytest.raises(bt.ParameterError, match=message):
         bt.capacity(RISING, Constant(2.0), **{"venue": costly(), **TERMS, **change})
-
-
-def test_the_usual_capitals_are_seven_decades_from_the_account():
-    grid = read_capitals(None, bt.Account(capital=1000.0))
-    assert (grid[0], grid[2], len(grid)) == (1000.0, pytest.approx(1e4), 15)
-    assert grid[-1] == pytest.approx(1e10)
 
 
 def test_a_ruined_account_has_no_half_of_its_sharpe_ratio():

@@ -83,7 +83,8 @@ def test_ruin_is_that_of_paths():
 @pytest.mark.parametrize(
     ("factors", "words"),
     [(["feees"], "did you mean 'fees'"), ([], "list of names"), ("fees", "list of names"),
-     (["rates"], "factors with an effect .* got 'rates'")],
+     (["rates"], "factors with an effect .* got 'rates'"),
+     (["correlation"], "got 'correlation'")],
 )  # fmt: skip
 def test_bad_factors_are_refused(factors, words):
     with pytest.raises(bt.ParameterError, match=words):

@@ -92,8 +92,3 @@ def test_ruin_is_that_of_paths_of_the_changed_markets():
     assert list(table.index) == [-0.5, 0.5]
     assert table["p_ruin"].notna().all()
     assert found.settings["paths"]["model"]["name"] == "Stationary"
-
-
-def test_a_correlation_of_one_instrument_is_refused():
-    with pytest.raises(bt.ParameterError, match="got 'correlation'"):
-        bt.sensitivity(days(), Hold(1.0), venue=free_venue(), **TERMS, factors=["correlation"])

@@ -144,15 +144,6 @@ def test_scenarios_are_the_same_compiled_and_plain(monkeypatch):
     assert tables[0].equals(tables[1])
 
 
-def test_in_an_outage_neither_stops_nor_decisions_act():
-    market = bt.Markets({"A": steady(), "B": wild()})
-    result = held(market, 10.0, TWINS, stop_loss=0.02)
-    fall = bt.Scenario("fall", price=-0.05, over="2h")
-    table = bt.stress(result, [fall, fall.override(name="out", outage="2h")]).table
-    assert table.loc["fall", "loss"] < 0.8 * table.loc["out", "loss"]
-    assert not table.loc["out", "liquidated"]
-
-
 def test_prices_name_instruments_of_the_account_also_of_one():
     result = held(bt.Markets({"A": steady()}), 2.0)
     named = bt.Scenario("x", prices={"A": -0.1}, shape="bar")
