@@ -313,7 +313,7 @@ def test_a_comparison_is_saved_and_loaded_whole(plain, tmp_path):
         if file.name != "provenance.json":  # the commit, and the seconds it took
             assert file.read_bytes() == (again / file.name).read_bytes()
     (folder / "pairs.parquet").write_bytes(b"")
-    with pytest.raises(bt.DataError, match=r"pairs\.parquet was changed or truncated"):
+    with pytest.raises(bt.DataError, match=r"pairs\.parquet: was changed or truncated"):
         bt.Comparison.load(folder)
 
 
