@@ -31,9 +31,14 @@ class SignalGate:
         else:
             handler(number, frame)
 
+    def open(self) -> None:
+        self.is_closed = False
+        while self.kept:
+            self.kept.pop(0)()
+
 
 @contextmanager
-def hold_signals() -> Iterator[None]:
+def hold_signals() -> Iterator[SignalGate]:
     before: list[tuple[int, Handler]] = []
     if threading.current_thread() is threading.main_thread():
         handlers = ((number, signal.getsignal(number)) for number in SIGNALS)
@@ -42,7 +47,7 @@ def hold_signals() -> Iterator[None]:
     try:
         for number, handler in before:
             signal.signal(number, partial(gate.handle, handler))
-        yield
+        yield gate
     finally:
         gate.is_closed = False
         restore_handlers(before, gate.kept)

@@ -110,8 +110,7 @@ def live(
     if (found := try_plain(plain, mark, seconds)) is not None:
         return found._replace(plain_because="")
     outcome = take(setup, is_compiled=True, progress=progress, switches=switches)
-    if not outcome.plain_because:
-        write_mark(mark)
+    write_mark(mark)
     return outcome
 
 

@@ -38,7 +38,7 @@ from backtest.engine.portfolio_buffers import (
     new_scratch,
 )
 from backtest.engine.portfolio_inputs import PortfolioInputs, write_table
-from backtest.engine.portfolio_policies import ask_plain
+from backtest.engine.portfolio_policies import Callbacks, ask_plain
 from backtest.engine.portfolio_recording import RunTape
 from backtest.engine.record import Outcome, new_record
 from backtest.measures import Tally
@@ -253,36 +253,27 @@ def bind_loop(
     own: OwnMargin | None = None,
     names: Sequence[str] = (),
 ) -> BoundLoop:
-    bound, pack = [deciders for deciders, _ in asked], None
+    bound = [deciders for deciders, _ in asked]
     because = "the requirement is a Python object" if own is not None else ""
     because = because or ("" if is_compiled else "compile=False")
     if not because:
-        from backtest.engine.compile import general_compiler  # noqa: PLC0415 - numba
+        from backtest.engine.compile.general_compiler import bind_compiled  # noqa: PLC0415 - numba
 
-        try:
-            bound = [general_compiler.bind_compiled(*each) for each in asked]
-            pack = pack_terms
-        except Exception as refusal:  # numba raises what it likes; no policy runs here
-            policy = find_refused(asked)
-            if policy is None:
-                raise
-            because = explain_refusal(refusal, policy)
-            name = type(policy).__name__
-            warn_caller(f"{name} runs in plain Python, some hundred times slower: {because}")
-    simulate = find_simulate(is_compiled=not because, own=own, names=names)
-    return BoundLoop(simulate, pack, bound, because)
+        callbacks, reasons = Callbacks(), {}
 
+        def call_back(refusal: Exception, deciders: Deciders, policy: Policy, *given: Any) -> int:
+            reasons[type(policy).__name__] = explain_refusal(refusal, policy)
+            return callbacks.add(deciders, policy, *given)
 
-def find_refused(asked: Sequence[tuple[Deciders, Formulas]]) -> Policy | None:
-    from backtest.engine.compile.general_compiler import compile_formula  # noqa: PLC0415 - numba
-
-    for deciders, policies in asked:
-        for policy, columns in policies:
-            try:
-                compile_formula(policy, columns, deciders.width)
-            except Exception:  # as in bind_loop
-                return policy
-    return None
+        bound, pack = [bind_compiled(*each, call_back) for each in asked], pack_terms
+        simulate = find_simulate(is_compiled=True)
+        if reasons:
+            simulate = callbacks.guard(simulate)
+            told = [f"{name} runs in plain Python: {reason}" for name, reason in reasons.items()]
+            warn_caller("; ".join(told))
+        return BoundLoop(simulate, pack, bound, "; ".join(reasons.values()))
+    simulate = find_simulate(is_compiled=False, own=own, names=names)
+    return BoundLoop(simulate, None, bound, because)
 
 
 def keep_overlay(before: Deciders, deciders: Deciders) -> None:

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import ctypes
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
 import numpy as np
 
 from backtest.account import pick_instrument
-from backtest.base import FloatArray, IntArray, ParameterError, repr_plain
+from backtest.base import FloatArray, IntArray, ParameterError, hold_signals, repr_plain
 from backtest.engine.deciders import Deciders
 from backtest.engine.lookahead.causality import observe, observe_checked
 from backtest.engine.portfolio_checks import give_each
@@ -17,14 +18,20 @@ from backtest.market import Market, Markets, PolicyClock, find_clock
 from backtest.policy import (
     AccountView,
     Policy,
-    bind_plain,
+    bind_formula,
+    find_fields,
     formula_for,
     margin_formula_for,
+    may_read_of_account,
     sets_margin,
     start_memory,
 )
+from backtest.venue import MarginRules, pick_rules
 
 SEEN_PRICES = ("open", "high", "low", "close", "mark_close", "volume")
+CALLED = ctypes.CFUNCTYPE(
+    ctypes.c_double, *[ctypes.c_void_p] * 7, *[ctypes.c_int64] * 4
+)  # as a compiled formula
 BAR_NUMBERS = ("open", "high", "low", "close", "mark", "volume", "funding")
 
 
@@ -235,19 +242,28 @@ def read_index(observed: list[ObservedPolicy], n: int, n_bars: int) -> FloatArra
 
 
 def bind(policy: ObservedPolicy, n_memory: int) -> Callable[..., float]:
-    decide = bind_plain(policy.policy, tuple(policy.columns))
-    columns = tuple(policy.columns.values())
+    names, columns = tuple(policy.columns), tuple(policy.columns.values())
+    bar_type, decide = bind_formula(policy.policy, names)
+    rules = list_rules(policy.policy, names)
+    is_kept = any("*" in find_fields(rule, place) for rule in rules for place in (1, 2))
+    bar, view = make_bar(policy.columns), make_account()
 
     def answer(deciders: Deciders, venue: Any, i: int, time: int, local: int) -> float:
-        at = deciders.memory_at[i]
-        kept = tuple(deciders.memory[at : at + n_memory])
-        view = AccountView._make((*deciders.shown[:N_SHOWN].tolist(), venue))
-        seen = Glimpse(time, local, deciders.bar)
-        value, after = decide(
-            deciders.shown, columns, kept, seen, view, float(deciders.bar[6]), local
-        )
-        deciders.memory[at : at + n_memory] = after
-        return float(value)
+        kept, seen, shown = (), deciders.bar, deciders.shown
+        if n_memory:
+            at = deciders.memory_at[i]
+            kept = deciders.memory[at : at + n_memory]
+        if is_kept:
+            account = AccountView._make((*shown[:N_SHOWN], venue))
+            row = bar_type._make((np.int64(time), *seen, *(each[local] for each in columns)))
+            value, after = decide(shown, row, account, kept, local)
+        else:
+            bar.opened, bar.seen, bar.local = time, seen, local
+            view.shown, view.venue = shown, venue
+            value, after = decide(shown, bar, view, kept, local)
+        if n_memory:
+            kept[:] = after
+        return value
 
     return answer
 
@@ -259,6 +275,33 @@ class Glimpse:
             setattr(self, name, {local: np.float64(value)})
 
 
+def list_rules(policy: Policy, columns: tuple[str, ...]) -> list[Callable[..., Any]]:
+    found = (formula_for(policy, columns), margin_formula_for(policy, columns))
+    return [each for each in found if each is not None]
+
+
+def make_bar(columns: Mapping[str, FloatArray]) -> Any:
+    """Return a bar that reads a number when it is asked for it, for rules that keep no bar."""
+    fields: dict[str, Callable[[Any], Any]] = {"time": lambda own: np.int64(own.opened)}
+    for k, name in enumerate(BAR_NUMBERS):
+        fields[name] = lambda own, k=k: own.seen[k]
+    for name, values in columns.items():
+        fields[name] = lambda own, values=values: values[own.local]
+    return make_view("Bar", fields)
+
+
+def make_account() -> Any:
+    fields: dict[str, Callable[[Any], Any]] = {}
+    for k, name in enumerate(AccountView._fields[:N_SHOWN]):
+        fields[name] = lambda own, k=k: own.shown[k]
+    return make_view("AccountView", fields)
+
+
+def make_view(name: str, fields: Mapping[str, Callable[[Any], Any]]) -> Any:
+    properties = {each: property(read) for each, read in fields.items()}
+    return type(name, (), {"_fields": (*fields,), **properties})()
+
+
 def ask_plain(deciders: Deciders, terms: Any, quotes: Any, i: int, time: int, local: int) -> float:
     rules = pick_instrument(terms, min(i, len(terms.instruments) - 1)).margin
     if i < len(terms.instruments):
@@ -266,3 +309,49 @@ def ask_plain(deciders: Deciders, terms: Any, quotes: Any, i: int, time: int, lo
             multiplier=float(quotes.multiplier[i]), initial_multiplier=float(quotes.initial[i])
         )
     return float(deciders.methods[i](deciders, rules, i, time, local))
+
+
+class Callbacks:
+    """Policies in plain Python which the compiled loop calls; what one raises ends the run."""
+
+    def __init__(self) -> None:
+        self.kept: list[Any] = []
+        self.brackets: Any = None
+        self.gate: Any = None
+        self.error: BaseException | None = None
+
+    def add(self, deciders: Deciders, policy: Policy, columns: tuple[str, ...], i: int) -> int:
+        """Return the address of policy i."""
+        venue = frozenset({"venue"})
+        has_venue = any(may_read_of_account(x, venue) for x in list_rules(policy, columns))
+        method = deciders.methods[i]
+
+        def call(*given: int) -> float:
+            try:
+                self.gate.open()
+                venue = self.read_venue(i) if has_venue else None
+                return method(deciders, venue, i, given[8], given[9])
+            except BaseException as error:
+                self.error = error
+                return -1.0  # which stops the loop
+            finally:
+                self.gate.is_closed = True  # ctypes drops what is raised outside of the try
+
+        self.kept.append(CALLED(call))
+        return int(ctypes.cast(self.kept[-1], ctypes.c_void_p).value or 0)
+
+    def read_venue(self, i: int) -> MarginRules:
+        found = [np.asarray(each).tolist() for each in pick_rules(self.brackets, i)]
+        return MarginRules._make(tuple(x) if isinstance(x, list) else x for x in found)
+
+    def guard(self, simulate: Callable[..., Any]) -> Callable[..., Any]:
+        def simulate_guarded(terms: Any, *given: Any) -> Any:
+            self.brackets = terms.rules.brackets
+            with hold_signals() as self.gate:
+                found = simulate(terms, *given)
+            error, self.error = self.error, None
+            if error is not None:
+                raise error
+            return found
+
+        return simulate_guarded

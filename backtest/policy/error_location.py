@@ -32,15 +32,7 @@ if TYPE_CHECKING:
 
 
 def bind_plain(policy: Policy, columns: tuple[str, ...]) -> Callable[..., Any]:
-    own = renew(policy)
-    for name, value in policy.settings().items():
-        if isinstance(value, (int, float)) and not isinstance(value, bool):
-            number = np.float64(value) if isinstance(value, float) else np.int64(value)
-            object.__setattr__(own, name, number)
-    bar_type = name_tuple("Bar", (*BAR_FIELDS, *columns))
-    formula, margin_formula = formula_for(policy, columns), margin_formula_for(policy, columns)
-    start = start_memory(policy)
-    memory_type = None if start is None else type(start)
+    bar_type, answer = bind_formula(policy, columns)
 
     def decide(
         also: Any, values: Any, memory: Any, seen: Any, account: Any, funding: float, t: int
@@ -52,6 +44,23 @@ def bind_plain(policy: Policy, columns: tuple[str, ...]) -> Callable[..., Any]:
             *(column[t] for column in values),
         )
         view = type(account)(*map(np.float64, account[:-1]), account.venue)
+        found: tuple[float, tuple[float, ...]] = answer(also, bar, view, memory, t)
+        return found
+
+    return decide
+
+
+def bind_formula(policy: Policy, columns: tuple[str, ...]) -> tuple[Any, Callable[..., Any]]:
+    own = renew(policy)
+    for name, value in policy.settings().items():
+        if isinstance(value, (int, float)) and not isinstance(value, bool):
+            number = np.float64(value) if isinstance(value, float) else np.int64(value)
+            object.__setattr__(own, name, number)
+    formula, margin_formula = formula_for(policy, columns), margin_formula_for(policy, columns)
+    start = start_memory(policy)
+    memory_type = None if start is None else type(start)
+
+    def decide(also: Any, bar: Any, view: AccountView, memory: Any, t: int) -> tuple[float, Any]:
         answer = "leverage"
         try:
             if memory_type is None:
@@ -70,7 +79,7 @@ def bind_plain(policy: Policy, columns: tuple[str, ...]) -> Callable[..., Any]:
             raise make_policy_error(policy, bar, view, t, setting, answer)
         return value, after
 
-    return decide
+    return name_tuple("Bar", (*BAR_FIELDS, *columns)), decide
 
 
 def write_setting(rule: Any, own: Policy, bar: Any, view: AccountView, also: Any) -> float:

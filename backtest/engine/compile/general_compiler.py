@@ -374,10 +374,20 @@ def write_formula_part(
     return write_decide(memory, place)
 
 
-def bind_compiled(deciders: Deciders, policies: list[tuple[Policy, tuple[str, ...]]]) -> Deciders:
+def bind_compiled(
+    deciders: Deciders,
+    policies: list[tuple[Policy, tuple[str, ...]]],
+    call_back: Callable[[Exception, Deciders, Policy, tuple[str, ...], int], int] | None = None,
+) -> Deciders:
     addresses, wants = deciders.addresses.copy(), np.zeros((3, len(deciders.addresses)), np.int64)
     for i, (policy, columns) in enumerate(policies):
-        formula = compile_formula(policy, columns, deciders.width)
+        try:
+            formula = compile_formula(policy, columns, deciders.width)
+        except Exception as refusal:  # numba raises what it likes; no policy runs here
+            if call_back is None:
+                raise
+            address = call_back(refusal, deciders, policy, columns, i)
+            formula = Formula(address, has_table=False, has_account=True, has_bar=True)
         addresses[i] = formula.address
         wants[:, i] = formula.has_table, formula.has_account, formula.has_bar
     return deciders._replace(
