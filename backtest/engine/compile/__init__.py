@@ -1,1 +1,1 @@
-"""Compile the bar loop: the compiler, the choice of plain Python, and the background process."""
+"""Compile the bar loop: the compiler, and the choice between it and plain Python."""

@@ -51,8 +51,6 @@ NO_STOPS: dict[str, Any] = {
     "equity_stop": None,
     "max_holding": None,
 }
-USUAL_BARS = 2000
-"""Bars of a scenario and of the search for its break-even, roughly."""
 SEARCHED = 16
 """Bars that a search takes before it looks for a liquidation."""
 FOREVER = 2**62
