@@ -192,7 +192,7 @@ def list_contradictions(base: BaseTerms, settings: Mapping[str, Setting], sets: 
             _, places = found.setdefault(line.split()[0], (line, []))  # one for each field
             places.append(rows)
     n = count_sets(sets)
-    return [line + name_sets(np.sort(np.concatenate(rows)), n) for line, rows in found.values()]
+    return [line + name_sets(np.unique(np.concatenate(rows)), n) for line, rows in found.values()]
 
 
 def find_contradictions(
