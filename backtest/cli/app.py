@@ -133,7 +133,7 @@ def report_usage_error(error: typer.TyperException, given: Sequence[str]) -> int
         if getattr(error, "message", "").startswith(start):
             flag = error.param.opts[0]  # type: ignore[attr-defined] # a bad parameter has one
             message = f"{flag} must be {kind}, got {find_typed(flag, given)!r:.60}"
-    print_message(f"error: {message}; see {path} --help")
+    print_message(f"error: {message.rstrip('.')}; see {path} --help")
     return REFUSED
 
 

@@ -238,7 +238,8 @@ def check_kinds(
         if not isinstance(value, kind) and not (name == "resume" and value is None):
             cure = "; pass bt.Markets(market)" * isinstance(value, Mapping) * (name == "market")
             cure += "; add () to make one of the class" * isinstance(value, type)
-            raise ParameterError(f"{name} must be a {kind.__name__}, got {repr_plain(value)}{cure}")
+            noun = f"{'an' if kind is Account else 'a'} {kind.__name__}"
+            raise ParameterError(f"{name} must be {noun}, got {repr_plain(value)}{cure}")
 
 
 def check_settings(

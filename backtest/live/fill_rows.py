@@ -16,6 +16,7 @@ from backtest.base import (
     ParameterError,
     did_you_mean,
     format_time,
+    repr_plain,
 )
 from backtest.venue import compute_value
 
@@ -133,7 +134,7 @@ def read_numbers(table: pd.DataFrame) -> tuple[list[float], ...]:
         if not is_good.all():
             k = int(np.argmin(is_good))
             rule = f"{name} must be {texts.get(name, 'over 0')}"
-            raise_row(rule, repr(table[name].iloc[k]), k)
+            raise_row(rule, repr_plain(table[name].iloc[k]), k)
     return tuple(each.tolist() for each in columns.values())
 
 

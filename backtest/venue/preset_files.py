@@ -39,6 +39,7 @@ from backtest.base import (
 FOLDER = Path(__file__).with_name("presets")
 SUFFIXES = (".toml", ".json")
 COMMON = "common"
+MOST_NAMED = 12
 HISTORY, LATEST = "history", "latest"
 """Choices other than a day: the margin tables of all days, or only the newest of each group."""
 GROUPS = ("contract", "fees", "slippage", "liquidation", "brackets", "rules", "funding")
@@ -205,7 +206,7 @@ def split_day(symbol: str, at: TimeLike | None) -> tuple[str, TimeLike | None]:
 def read_day(at: TimeLike | dt.date) -> str:
     """Return the day of a time in UTC, as ``2021-05-19``."""
     time = str(at) if isinstance(at, dt.date) and not isinstance(at, dt.datetime) else at
-    return format_time(to_nanoseconds(time))[:10]
+    return format_time(to_nanoseconds(time, "the day of a preset"))[:10]
 
 
 def is_day(text: object) -> bool:
@@ -285,9 +286,11 @@ def find_preset(venue: str, symbol: str) -> VenueTables:
     symbols = read_tables(venue)
     if symbol not in symbols:
         near = did_you_mean(str(symbol).upper(), symbols)
+        is_short = len(symbols) <= MOST_NAMED
+        known = f"it has {', '.join(symbols)}" if is_short else "'backtest venues' lists them"
         raise VenueError(
             f"symbol must be one that {venue} has a table for, got {symbol!r}{near}; "
-            "'backtest venues' lists them, 'backtest venues import' takes others from ccxt"
+            f"{known}, 'backtest venues import' takes others from ccxt"
         )
     return symbols[symbol]
 
@@ -326,8 +329,10 @@ def read_file(path: Path, changed: int, kind: type[Value]) -> dict[str, Any]:  #
         raise VenueError(f"{path} must be {path.suffix[1:].upper()}: {error}") from error
     tables = dict(content) if isinstance(content, Mapping) else {}
     common = tables.pop(COMMON, {})
-    if not tables:
-        raise VenueError(f"{path} must have a table for at least one symbol")
+    if not tables or not isinstance(common, Mapping):
+        raise VenueError(
+            f"{path} must have a table for at least one symbol, and {COMMON!r} must be a table"
+        )
     return {
         name: kind.from_dict(
             {**common, **table} if isinstance(table, Mapping) else table,
