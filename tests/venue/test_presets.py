@@ -182,6 +182,7 @@ BAD = {
                                  "brackets.0.maintenance_rate: is needed"),
     "no TOML": ("[BTCUSDT", "mine.toml must be TOML"),
     "no symbol": ("", "at least one symbol"),
+    "a common entry that is no table": ("common = 5\n" + GOOD, "'common' must be a table"),
 }  # fmt: skip
 
 
