@@ -16,7 +16,7 @@ import pytest
 
 import backtest as bt
 from backtest.base.errors import ParameterError
-from backtest.engine import Result, account_loop, count_periods
+from backtest.engine import Result, count_periods
 from backtest.engine.account_loop import live
 from backtest.engine.portfolio_setup import set_up
 from backtest.engine.run_result import finish
@@ -179,7 +179,6 @@ def test_a_health_factor_needs_a_requirement_of_each_position():
 @pytest.mark.compiled
 def test_compiled_runs_have_the_bits_of_plain_python(monkeypatch):
     trust_data(monkeypatch)
-    monkeypatch.setattr(account_loop, "is_loop_plain", lambda *_: False)
     for seed in range(40):
         case = make_mode_case(seed)
         if len(case.tapes) > 1:
