@@ -32,9 +32,10 @@ def count_in(run: RunRecord, market: Market) -> CountedResult:
         run.span.closes,
     )
     settled = {each.contract.settles for each in run.list_venues() if is_inverse(each)}
-    if not settled or (coin and settled - {coin, None}):
-        said = ", ".join(sorted(filter(None, settled))) or "none that is known"
-        raise ParameterError(f"market must price the coin of the account, {said}, got {coin!r}")
+    if not settled:
+        raise ParameterError("counted_in needs an account in coins, got no inverse contract")
+    if coin and (others := ", ".join(map(str, sorted(settled - {coin, None}, key=str)))):
+        raise ParameterError(f"market must price the coin of the account, {others}, got {coin!r}")
     rows = np.searchsorted(ends, closes, side="right") - 1
     missing = closes[(rows < 0) | (ends[rows] != closes)]
     if len(missing):

@@ -68,7 +68,7 @@ def test_a_resumed_run_counts_from_the_mark_before_it():
 
 @pytest.mark.parametrize(("make", "words"), [
     (lambda: live(1.0, venue_of()).counted_in(market_of(*PRICES)),
-     "the coin of the account, none that is"),
+     "needs an account in coins"),
     (lambda: live(1.0).counted_in(dataclasses.replace(market_of(*PRICES), instrument="ETHUSDT")),
      "coin of the account, BTC, got 'ETH'"),
     (lambda: live(1.0).counted_in(market_of(*PRICES[:3])), "none at 2024-01-01 04"),
