@@ -249,7 +249,9 @@ def bind(policy: ObservedPolicy, n_memory: int) -> Callable[..., float]:
     bar, view = make_bar(policy.columns), make_account()
 
     def answer(deciders: Deciders, venue: Any, i: int, time: int, local: int) -> float:
-        kept, seen, shown = (), deciders.bar, deciders.shown
+        value: float
+        kept: Any = ()
+        seen, shown = deciders.bar, deciders.shown
         if n_memory:
             at = deciders.memory_at[i]
             kept = deciders.memory[at : at + n_memory]
@@ -284,17 +286,29 @@ def make_bar(columns: Mapping[str, FloatArray]) -> Any:
     """Return a bar that reads a number when it is asked for it, for rules that keep no bar."""
     fields: dict[str, Callable[[Any], Any]] = {"time": lambda own: np.int64(own.opened)}
     for k, name in enumerate(BAR_NUMBERS):
-        fields[name] = lambda own, k=k: own.seen[k]
+        fields[name] = read_quote(k)
     for name, values in columns.items():
-        fields[name] = lambda own, values=values: values[own.local]
+        fields[name] = read_column(values)
     return make_view("Bar", fields)
 
 
 def make_account() -> Any:
     fields: dict[str, Callable[[Any], Any]] = {}
     for k, name in enumerate(AccountView._fields[:N_SHOWN]):
-        fields[name] = lambda own, k=k: own.shown[k]
+        fields[name] = read_shown(k)
     return make_view("AccountView", fields)
+
+
+def read_quote(k: int) -> Callable[[Any], Any]:
+    return lambda own: own.seen[k]
+
+
+def read_shown(k: int) -> Callable[[Any], Any]:
+    return lambda own: own.shown[k]
+
+
+def read_column(values: FloatArray) -> Callable[[Any], Any]:
+    return lambda own: values[own.local]
 
 
 def make_view(name: str, fields: Mapping[str, Callable[[Any], Any]]) -> Any:
@@ -330,10 +344,12 @@ class Callbacks:
             try:
                 self.gate.open()
                 venue = self.read_venue(i) if has_venue else None
-                return method(deciders, venue, i, given[8], given[9])
+                found: float = method(deciders, venue, i, given[8], given[9])
             except BaseException as error:
                 self.error = error
                 return -1.0  # which stops the loop
+            else:
+                return found
             finally:
                 self.gate.is_closed = True  # ctypes drops what is raised outside of the try
 
