@@ -107,7 +107,8 @@ def live(
     n_bars = len(setup.inputs.feed.time) - setup.first
     seconds = estimate_plain_general(len(setup.observed), n_bars)
     plain = partial(take, setup, is_compiled=False, progress=progress, switches=switches)
-    if (found := try_plain(plain, mark, seconds)) is not None:
+    policies = list_policies(setup.observed)
+    if (found := try_plain(plain, mark, seconds, policies)) is not None:
         return found._replace(plain_because="")
     outcome = take(setup, is_compiled=True, progress=progress, switches=switches)
     write_mark(mark)

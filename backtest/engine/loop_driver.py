@@ -165,7 +165,10 @@ def run_loop(
             plain = build_plain(policy, inputs, columns)
             return run_chunks(plain, begin, stop, progress, "", PLAIN_CHUNK)
 
-        if recipe.is_complete and (found := try_plain(run_plainly, mark, seconds)) is not None:
+        found = None
+        if recipe.is_complete:
+            found = try_plain(run_plainly, mark, seconds, [(policy, tuple(columns))])
+        if found is not None:
             return found
         runner = build_compiled(policy, inputs, columns, recipe)
         because = try_compiled(runner, begin)

@@ -133,3 +133,27 @@ def test_a_mistake_is_told_at_once_and_a_root_is_compiled(cold, n):
         run(Typo(), n)
     with pytest.raises(AssertionError, match="compiled"):
         run(Root(), n)
+
+
+def is_over(one: float, other: float) -> bool:
+    return one > other
+
+
+class Votes(bt.Policy):
+    """Adds comparisons: 2 compiled, 1 with the scalars of NumPy."""
+
+    def leverage(self, bar, account):
+        return 1.0 * (is_over(bar.close, 0.0) + is_over(bar.high, 0.0))
+
+
+class Branch(bt.Policy):
+    def leverage(self, bar, account):
+        return 1.0 if bar.close > bar.open and not bar.high > bar.open else 0.5
+
+
+@pytest.mark.parametrize("n", [1, 2])
+def test_a_policy_that_adds_comparisons_is_compiled(cold, n):
+    """The first run would take 1, and later ones 2."""
+    run(Branch(), n)
+    with pytest.raises(AssertionError, match="compiled"):
+        run(Votes(), n)

@@ -2,14 +2,25 @@
 
 from __future__ import annotations
 
+import dis
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from itertools import pairwise
 from pathlib import Path
+from types import FunctionType
 from typing import Any, TypeVar
 
 from backtest.account import Rules
-from backtest.base import PolicyError, hash_texts, is_plain_sooner, name_types, tell_of_compiling
+from backtest.base import (
+    PolicyError,
+    find_references,
+    hash_texts,
+    is_plain_sooner,
+    name_types,
+    tell_of_compiling,
+)
 from backtest.engine.compile.recipe import Recipe, find_rules_folder
+from backtest.policy import Policy, formula_for, margin_formula_for
 
 Outcome = TypeVar("Outcome")
 
@@ -46,12 +57,17 @@ def estimate_plain_general(n_policies: int, n_bars: int) -> float:
     return n_bars * (PER_GENERAL_BAR + PER_INSTRUMENT * n_policies)
 
 
-def try_plain(run: Callable[[], Outcome], mark: Path, seconds: float) -> Outcome | None:
-    """Run in plain Python if that is sooner; None says to compile.
+def try_plain(
+    run: Callable[[], Outcome],
+    mark: Path,
+    seconds: float,
+    policies: Sequence[tuple[Policy, tuple[str, ...]]],
+) -> Outcome | None:
+    """Run in plain Python if that is sooner and gives the same numbers; None says to compile.
 
     Plain Python raises where compiled code may go on, as at the root of a negative number.
     """
-    if not is_plain_sooner(mark, seconds):
+    if any(counts_comparisons(*each) for each in policies) or not is_plain_sooner(mark, seconds):
         if not mark.exists() and mark.name.startswith("general."):
             tell_of_compiling(GENERAL_LOOP)
         return None
@@ -61,3 +77,24 @@ def try_plain(run: Callable[[], Outcome], mark: Path, seconds: float) -> Outcome
         if error.__cause__ is None or isinstance(error.__cause__, (AttributeError, NameError)):
             raise
         return None
+
+
+def counts_comparisons(policy: Policy, columns: tuple[str, ...]) -> bool:
+    """Return whether a rule uses comparisons as numbers, which NumPy's scalars add up to 1."""
+    rules = (formula_for(policy, columns), margin_formula_for(policy, columns))
+    return any(keeps_comparison(rule, set()) for rule in rules if rule is not None)
+
+
+def keeps_comparison(function: Any, seen: set[Any]) -> bool:
+    seen.add(function)
+    names = [each.opname for each in dis.get_instructions(function)]
+    steps = pairwise(each for each in names if each != "EXTENDED_ARG")
+    if any(name == "COMPARE_OP" and "JUMP" not in after for name, after in steps):
+        return True
+    called = [each for each in find_references(function).values() if type(each) is FunctionType]
+    own = [each for each in called if each not in seen and is_users(each)]
+    return any(keeps_comparison(each, seen) for each in own)
+
+
+def is_users(function: FunctionType) -> bool:
+    return not function.__module__.startswith("backtest.base")
