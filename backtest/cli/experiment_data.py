@@ -33,6 +33,10 @@ def read_span(draft: Draft, *, warms: bool) -> DataSpan:
     """Return the span of the data to read and the start of the account, after checking them."""
     data, run = draft.tables.get("data", {}), draft.tables.get("run", {})
     low, high, start, end = data.get("from"), data.get("to"), run.get("start"), run.get("end")
+    given = {"data.from": low, "data.to": high, "run.start": start, "run.end": end}
+    for name, time in given.items():
+        if time is not None:
+            to_nanoseconds(time, name)
     if is_before(start, low) or is_before(high, end):
         raise ParameterError(
             f"start and end must lie inside the data, got {start or 'none'} to {end or 'none'} of "

@@ -72,7 +72,8 @@ def find_table_defects(
         if name in single:
             yield from find_table_defects(f"{title}.{name}", value, TABLES["overlay"])
         elif name not in keys:
-            yield f"{title}.{name}: no such key{suggest(name, keys)}"
+            own = f"; parameters stand in {title}.settings" if is_policy else ""
+            yield f"{title}.{name}: no such key{suggest(name, keys)}{own}"
         else:
             yield from find_kind_defects(f"{title}.{name}", value, keys[name].kind)
     if is_policy and "name" not in table and not single:

@@ -116,8 +116,9 @@ def describe_brackets(table: InUse) -> str:
 
 def describe_account(result: RunRecord) -> Iterator[str]:
     account = result.account
-    own = {"capital": format_setting(account.capital), "margin": format_setting(account.margin)}
-    own |= dict(list_changed(account))
+    own = {"capital": "", "margin": format_setting(account.margin), **dict(list_changed(account))}
+    currency = next(iter(result.venues.values())).contract.settles or ""
+    own["capital"] = f"{format_setting(account.capital)} {currency}".strip()
     yield ", ".join(f"{name} {text}" for name, text in own.items())
     yield from list_backing(account, result.names)
     if account.fill == "same_close":

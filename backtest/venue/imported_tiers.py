@@ -10,7 +10,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from backtest.base import VenueError, did_you_mean, is_currency, write_file
+from backtest.base import ParameterError, VenueError, did_you_mean, is_currency, write_file
 from backtest.base.units import TOLERANCE
 from backtest.venue.brackets import Bracket
 from backtest.venue.preset_files import GROUPS, PresetName, find_preset, read_tables
@@ -85,13 +85,12 @@ def _read_tier(tier: Mapping[str, Any], scale: float, where: str) -> Bracket:
     if initial not in (None, "") and _read_number(initial, "initialMargin", where) * leverage > 10:
         rate /= 100
     amount = next((info[name] for name in AMOUNTS if info.get(name) not in (None, "")), None)
-    return Bracket(
-        floor * scale,
-        math.inf if math.isnan(cap) else cap * scale,
-        leverage,
-        rate,
-        None if amount is None else _read_number(amount, "amount", where) * scale,
-    )
+    deduction = None if amount is None else _read_number(amount, "amount", where) * scale
+    end = math.inf if math.isnan(cap) else cap * scale
+    try:
+        return Bracket(floor * scale, end, leverage, rate, deduction)
+    except ParameterError as error:
+        raise VenueError(f"{where}: {error}") from error
 
 
 def _read_number(value: Any, name: str, where: str) -> float:

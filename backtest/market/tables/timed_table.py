@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 from typing import Literal, NamedTuple
 
 import numpy as np
@@ -146,11 +147,11 @@ def to_floats(values: pd.Series, *, column: str, name: str) -> FloatArray | Defe
 
 def _missing(column: str, others: list[str], name: str) -> Defect:
     names = [str(other) for other in others]
-    near = did_you_mean(column, names) or "".join(
-        f"; did you mean {name!r}?" for name in names if column in name.lower()
-    )
+    near = [other for other in names if column in other.lower()]
+    near = near or difflib.get_close_matches(column, names, n=1, cutoff=0.5)
+    guess = f"; is it {near[0]!r}?" if near else ""
     found = ", ".join(names) or "no other"
-    return Defect(f"a column {column!r} is needed, found {found}{near} ({name})")
+    return Defect(f"a column {column!r} is needed, found {found}{guess} ({name})")
 
 
 def _unknown(column: str, known: tuple[str, ...], name: str) -> Defect:
