@@ -203,7 +203,7 @@ def test_measures_of_the_path_come_by_replay():
     pd.testing.assert_frame_equal(sweep.detail([3, 0]), full.table.loc[[3, 0]])
     pd.testing.assert_frame_equal(sweep.detail(sweep.top(2)), full.table.loc[sweep.top(2).index])
     assert sweep.detail(1).index.tolist() == [1]
-    with pytest.raises(ParameterError, match="rows must be labels of the table, got 9"):
+    with pytest.raises(ParameterError, match="rows must be labels of the table, 0 to 3, got 9"):
         sweep.detail([1, 9])
 
 
