@@ -48,7 +48,7 @@ ENDINGS = {kind: name for kind, name in KINDS.items() if kind in ledger.STOP_KIN
     ledger.FILL: "order", ledger.LIQUIDATED: "liquidation", ledger.RUINED: "ruin",
     DELISTED: "delisting", EXPIRED: "expiry", OPEN: "open",
 }  # fmt: skip
-UNALLOCATED = tuple(x.name for x in MONEY_TERMS[:-1] if not x.in_trades and x.name != "flows")
+UNALLOCATED = tuple(x.name for x in MONEY_TERMS if not x.in_trades and x.name != "flows")
 
 
 class Trades(pd.DataFrame):
