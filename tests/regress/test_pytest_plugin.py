@@ -149,7 +149,7 @@ def test_a_truncated_baseline_fails(project, pytester):
     (pytester.path / "baselines" / "test_calm.json").write_text("{")
     found = project()
     found.assert_outcomes(failed=1)
-    found.stdout.fnmatch_lines(["test_calm: not measured:*", "*test_calm.json: must be*"])
+    found.stdout.fnmatch_lines(["test_calm: not measured:*", "*test_calm.json:*"])
 
 
 def test_the_folder_of_baselines_can_be_said(project, pytester):
