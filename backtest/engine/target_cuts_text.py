@@ -38,6 +38,9 @@ EITHER_WAY = 0.5
 
 
 def describe_targets(rows: Sequence[Mapping[str, Any]], noun: str = "") -> Iterator[str]:
+    if not rows:
+        yield "not measured: the result was saved without them"
+        return
     total = rows[0]
     if not total["decisions"]:
         yield "none reached an open"

@@ -180,6 +180,8 @@ def build_targets(result: Result) -> Section:
 
 
 def tabulate_targets(cuts: Sequence[Mapping[str, Any]]) -> Block:
+    if not cuts:
+        return Paragraph("The result was saved without how far its targets were cut.", "note")
     means = ("asked", "held", "shortfall", "distance")
     of = ["instrument"] if "instrument" in cuts[0] else []
     columns = name_columns(
