@@ -52,8 +52,8 @@ def agree_settlement(
     unknown = next((name for name in contracts if name not in known), None)
     if len(contracts) > 1 and inverse is not None and unknown is not None:
         raise ParameterError(
-            "venue: several positions of which one is inverse must all have a known settlement "
-            f"currency, got none for {unknown!r} beside the inverse {inverse!r}; "
+            "venue: positions beside an inverse contract must have a known settlement currency, "
+            f"got none for {unknown!r} beside {inverse!r}; "
             "venue.override({'contract.settles': 'BTC'}) gives it"
         )
     if given and known and given != known[first]:

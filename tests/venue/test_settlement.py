@@ -13,7 +13,7 @@ TETHER = bt.Venue.preset("binance-usdm", "BTCUSDT@latest")
 BYBIT = bt.Venue.preset("bybit-inverse", "BTCUSD")
 OWN_COIN = venue_of(contract={"kind": "inverse"})
 OWN = venue_of()
-TWO, ASKS = "must settle in one currency", "must all have a known settlement currency"
+TWO, ASKS = "must settle in one currency", "must have a known settlement currency"
 
 
 def panel(*names: str, currency: str | None = None) -> bt.Markets:
@@ -30,7 +30,7 @@ def run(markets: bt.Markets, *venues: bt.Venue) -> None:
 @pytest.mark.parametrize(("venues", "words"), [
     ((COIN, TETHER), f"{TWO}, got BTC for 'A' and USDT for 'B'"),
     ((OWN_COIN, TETHER), f"{ASKS}, got none for 'A'"),
-    ((OWN, COIN), f"{ASKS}, got none for 'A' beside the inverse 'B'"),
+    ((OWN, COIN), f"{ASKS}, got none for 'A' beside 'B'"),
     ((OWN_COIN, OWN_COIN), f"{ASKS}, got none for 'A'"),
     ((OWN.override({"contract.settles": "USDC"}), TETHER), f"{TWO}, got USDC for 'A'"),
 ])  # fmt: skip

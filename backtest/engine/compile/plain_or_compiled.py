@@ -67,8 +67,10 @@ def try_plain(
 
     Plain Python raises where compiled code may go on, as at the root of a negative number.
     """
+    if mark.exists():
+        return None
     if any(counts_comparisons(*each) for each in policies) or not is_plain_sooner(mark, seconds):
-        if not mark.exists() and mark.name.startswith("general."):
+        if mark.name.startswith("general."):
             tell_of_compiling(GENERAL_LOOP)
         return None
     try:
