@@ -198,4 +198,4 @@ def test_a_mistake_is_refused_in_one_sentence(capsys, folder, typed, words):
     assert err.startswith("error: ")
     assert "Traceback" not in err
     assert words in err
-    assert [each for each in sorted(folder.rglob("*")) if each.suffix != ".pyc"] == before
+    assert [each for each in sorted(folder.rglob("*")) if "__pycache__" not in each.parts] == before
