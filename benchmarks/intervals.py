@@ -20,7 +20,7 @@ import numpy as np
 
 from backtest.base import FloatArray
 from backtest.measures import Sampled, compare_pairs
-from backtest.measures.influence_functions import STATISTICS
+from backtest.measures.differences import STATISTICS
 
 KINDS = {
     "normal": "independent, normal",

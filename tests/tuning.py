@@ -13,7 +13,7 @@ from typing import Annotated, Any
 import numpy as np
 
 import backtest as bt
-from backtest.measures.run_measures import CORE
+from backtest.measures.measure_table import CORE
 from backtest.sweep.set_evaluator import Evaluator
 from backtest.sweep.set_rows import Rows
 from backtest.sweep.sets.sets import BaseTerms, count_sets, read_settings

@@ -30,7 +30,7 @@ from backtest.cli.run_command import run_with_progress
 from backtest.cli.typed_values import split_pair
 from backtest.cli.validate_command import walk_experiment
 from backtest.engine import Result
-from backtest.measures.run_measures import METRICS
+from backtest.measures.measure_table import METRICS
 from backtest.regress import (
     Baseline,
     RegressVerdict,

@@ -36,7 +36,7 @@ from backtest.engine import (
     collect_options,
     count_boundless,
 )
-from backtest.measures.trade_rows import VIEWS
+from backtest.measures.trades import VIEWS
 
 if TYPE_CHECKING:
     import pandas as pd

@@ -40,10 +40,9 @@ from backtest.measures import (
     read_objective,
     total_violation,
 )
-from backtest.measures.path_measures import DATES, PATH
-from backtest.measures.run_measures import CORE
+from backtest.measures.measure_table import CORE, PATH, STREAMED
+from backtest.measures.run_facts import DATES
 from backtest.sweep import ERROR, Sweep, name_parameter, to_plain_value
-from backtest.sweep.set_evaluator import STREAMED
 
 DRAWS = 1_024
 """Default number of sets to draw."""

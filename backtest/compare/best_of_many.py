@@ -11,7 +11,7 @@ from backtest.base import Choice, FloatArray, ParameterError
 from backtest.compare.pairs import LEAST_SAMPLES
 from backtest.compare.shared_terms import check_baseline
 from backtest.measures import Sampled, find_confidence_set, find_superiority
-from backtest.measures.influence_functions import STATISTICS
+from backtest.measures.differences import STATISTICS
 
 if TYPE_CHECKING:
     from backtest.compare.comparison_record import ComparisonRecord

@@ -133,7 +133,7 @@ def compare(  # noqa: PLR0913 - keywords, each with a default that is said
     -----
     Differences of log growth, Sharpe ratio, volatility and expected shortfall of sampled returns
     are tested by the stationary bootstrap: see
-    :func:`backtest.measures.paired_bootstrap.compare_pairs`. A ruined account has a log growth of
+    :func:`backtest.measures.differences.compare_pairs`. A ruined account has a log growth of
     -inf and ranks below all that were not ruined, without a test: returns after the ruin carry no
     information, and resampling one history cannot estimate how likely ruin was.
     """

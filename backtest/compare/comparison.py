@@ -99,7 +99,7 @@ class Comparison(ComparisonRecord, SavedResult):
 
         Notes
         -----
-        Hansen (2005); see :func:`backtest.measures.superiority.find_superiority`.
+        Hansen (2005); see :func:`backtest.measures.differences.find_superiority`.
         """
         return run_superiority_test(self, measure, baseline)
 
@@ -119,7 +119,7 @@ class Comparison(ComparisonRecord, SavedResult):
         Notes
         -----
         Hansen, Lunde and Nason (2011); see
-        :func:`backtest.measures.superiority.find_confidence_set`.
+        :func:`backtest.measures.differences.find_confidence_set`.
         """
         return build_confidence_set(self, measure)
 

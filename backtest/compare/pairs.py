@@ -12,7 +12,7 @@ import pandas as pd
 from backtest.base import BoolArray, FloatArray, Head, IntArray, Shown, ShownChart, ShownTable
 from backtest.base.result_parts import NOTHING
 from backtest.measures import Sampled, compare_pairs, holm, pair_differences
-from backtest.measures.influence_functions import STATISTICS
+from backtest.measures.differences import STATISTICS
 
 LEAST_SAMPLES = 30
 """The least number of returns for an interval."""

@@ -19,8 +19,8 @@ from backtest.base import (
 )
 from backtest.engine.option_results import explain_options
 from backtest.engine.option_rolls import tabulate_rolls
+from backtest.measures.measure_table import COSTS, find_cost_rates
 from backtest.measures.option_profit import EXPLAINED
-from backtest.measures.run_measures import COSTS, find_cost_rates
 from backtest.venue import find_charged
 
 if TYPE_CHECKING:

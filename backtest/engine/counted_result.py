@@ -14,7 +14,7 @@ from backtest.engine.result_tables import is_inverse
 from backtest.engine.run_record import RunRecord
 from backtest.market import Market
 from backtest.measures import Samples, compound_growth, ratio, sampled_returns
-from backtest.measures.path_measures import measure_returns
+from backtest.measures.measure_table import measure_returns
 
 
 class CountedResult(NamedTuple):
@@ -67,7 +67,6 @@ def count_at(run: RunRecord, marks: FloatArray, first_mark: float) -> CountedRes
         "sortino": ratio(mean, downside, periods),
         "max_drawdown": deepest,
         "calmar": rate / deepest if deepest > 0.0 else math.nan,
-        "ulcer_index": math.sqrt(np.square(fall).mean()),
         **measure_returns(Samples(returns, np.zeros(n), held), periods),
         "final_equity": float(equity[-1]),
     }

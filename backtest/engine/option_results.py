@@ -13,8 +13,8 @@ from backtest.base.units import DAY, YEAR_DAYS
 from backtest.engine.position_tables import OWN
 from backtest.measures import Period, find_periods
 from backtest.measures.attribution import CALENDAR_PERIODS
+from backtest.measures.measure_table import OPTION_COSTS
 from backtest.measures.option_profit import EXPLAINED
-from backtest.measures.run_measures import OPTION_COSTS
 
 if TYPE_CHECKING:
     from backtest.engine.run_closes import RunCloses

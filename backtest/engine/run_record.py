@@ -36,14 +36,14 @@ from backtest.engine.result_tables import events_table, value_of
 from backtest.engine.run_closes import RunCloses
 from backtest.engine.run_fills import tabulate_fills
 from backtest.measures import (
-    PathSums,
+    MarginUse,
     Samples,
     average_covariances,
     diversification_ratio,
     measure_run,
     risk_shares,
     sampled_returns,
-    sum_path,
+    sum_use,
 )
 
 DIVERSITY = ("mean_net_leverage", "diversification_ratio")
@@ -63,7 +63,7 @@ class RunRecord(RunCloses):
         """The measures by name."""
         unit, equity = self.of_account("unit"), self.of_account("equity")
         measured = measure_run(
-            self.tally, self.span, float(unit[-1]), float(equity[-1]), self.samples, self._sums
+            self.tally, self.span, float(unit[-1]), float(equity[-1]), self.samples, self._use
         )
         if self.is_of_fast_loop:
             return MappingProxyType(measured)
@@ -102,10 +102,10 @@ class RunRecord(RunCloses):
         return Samples(self._sampled, sample_risk_free(self), market)
 
     @property
-    def _sums(self) -> PathSums:
+    def _use(self) -> MarginUse:
         n = self.record.n_bars
         pieces = (self.read_path(slice(t, t + PIECE)) for t in range(0, n, PIECE))
-        return sum_path(pieces, self.first_peak)
+        return sum_use(pieces)
 
     @cached_property
     def _sampled(self) -> FloatArray:

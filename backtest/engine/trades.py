@@ -33,7 +33,7 @@ from backtest.measures import (
     reduce_spans,
 )
 from backtest.measures.attribution import CALENDAR_PERIODS
-from backtest.measures.trade_rows import VIEWS
+from backtest.measures.trades import VIEWS
 
 if TYPE_CHECKING:
     from backtest.base import BoolArray, FloatArray, IntArray

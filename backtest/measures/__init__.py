@@ -13,47 +13,41 @@ if TYPE_CHECKING:
     from backtest.measures.calibration import Calibration, calibration
     from backtest.measures.cautions import count_cautions, describe_left_out, find_cautions, is_lost
     from backtest.measures.cautions import name_sharpe
-    from backtest.measures.deflated_sharpe import SharpeMoments, deflated_sharpe
-    from backtest.measures.deflated_sharpe import deflated_sharpe_of_returns, estimate_moments
-    from backtest.measures.deflated_sharpe import expected_max_sharpe, min_track_record_length
-    from backtest.measures.deflated_sharpe import probabilistic_sharpe
-    from backtest.measures.history import monthly_returns, rolling_measures, worst_drawdowns
-    from backtest.measures.influence_functions import STATISTICS, Sampled
-    from backtest.measures.lots import reduce_spans, split_trades
-    from backtest.measures.market_fit import MarketFit, fit_market
-    from backtest.measures.measure_names import RiskMeasure, name_measure, read_aversion
-    from backtest.measures.measure_names import read_risk_name
+    from backtest.measures.differences import STATISTICS, Differences, Sampled, Superiority
+    from backtest.measures.differences import choose_block, compare_pairs, draw_histories
+    from backtest.measures.differences import find_confidence_set, find_superiority, holm
+    from backtest.measures.differences import pair_differences
+    from backtest.measures.history import average_covariances, diversification_ratio
+    from backtest.measures.history import monthly_returns, risk_shares, rolling_measures
+    from backtest.measures.history import worst_drawdowns
+    from backtest.measures.luck import Overfitting, SharpeMoments, deflated_sharpe
+    from backtest.measures.luck import deflated_sharpe_of_returns, effective_trials
+    from backtest.measures.luck import estimate_moments, expected_max_sharpe
+    from backtest.measures.luck import min_track_record_length, probabilistic_sharpe
+    from backtest.measures.luck import probability_of_backtest_overfitting, sharpe_error
+    from backtest.measures.luck import simulate_luck
+    from backtest.measures.measure_table import RiskMeasure, annualize_ratios, find_cost_rates
+    from backtest.measures.measure_table import measure_accounts, measure_run, name_measure
+    from backtest.measures.measure_table import read_aversion, read_risk_name
     from backtest.measures.option_profit import OptionQuotes, OptionTerms, compute_payoffs
     from backtest.measures.option_profit import compute_prices, compute_volatilities, explain_profit
     from backtest.measures.option_profit import measure_greeks, multiply, weigh_gamma
-    from backtest.measures.overfitting import Overfitting, probability_of_backtest_overfitting
-    from backtest.measures.paired_bootstrap import Differences, choose_block, compare_pairs
-    from backtest.measures.paired_bootstrap import draw_histories, holm, pair_differences
-    from backtest.measures.path_measures import AccountPath, PathSums, Samples, drawdown_dates
-    from backtest.measures.path_measures import sum_path
-    from backtest.measures.performance import compound_growth, expected_shortfall, max_drawdown
-    from backtest.measures.performance import ratio, sample_moves, sampled_returns, value_at_risk
-    from backtest.measures.portfolio_risk import average_covariances, diversification_ratio
-    from backtest.measures.portfolio_risk import risk_shares
+    from backtest.measures.performance import MarketFit, certainty_equivalent, compound_growth
+    from backtest.measures.performance import expected_shortfall, fit_market, max_drawdown, ratio
+    from backtest.measures.performance import sample_moves, sampled_returns, value_at_risk
     from backtest.measures.ranking import Constraint, Objective, ObjectiveLike, check_metric
     from backtest.measures.ranking import find_direction, order_sets, pareto, rank_by_objective
     from backtest.measures.ranking import read_constraints, read_objective, read_objectives
     from backtest.measures.ranking import total_violation
-    from backtest.measures.return_shape import certainty_equivalent, kurtosis, omega, sharpe_error
-    from backtest.measures.return_shape import skewness, tail_ratio, ulcer_index
-    from backtest.measures.run_measures import annualize_ratios, find_cost_rates
-    from backtest.measures.run_measures import measure_accounts, measure_run
-    from backtest.measures.run_span import RunSpan
-    from backtest.measures.stored_tally import flatten_tally, read_tally
-    from backtest.measures.superiority import Superiority, find_confidence_set, find_superiority
+    from backtest.measures.run_facts import AccountPath, MarginUse, RunSpan, Samples, drawdown_dates
+    from backtest.measures.run_facts import flatten_tally, read_tally, sum_use
     from backtest.measures.tally import Clock, Decay, Drawdown, Exposure, Sample, Tally, add_carry
     from backtest.measures.tally import add_decay, add_free, count_bar, find_near, finish_sample
     from backtest.measures.tally import fold_product, grow_free, invert, is_deeper, is_near
     from backtest.measures.tally import mark_drawdown, needs_folding, raise_ratio, start_tally
     from backtest.measures.tally import update_drawdown, update_peaks
-    from backtest.measures.trade_measures import measure_trades
-    from backtest.measures.trade_rows import Fills, TradeRows, TradeView, list_trades
-    from backtest.measures.trial_luck import effective_trials, simulate_luck
+    from backtest.measures.trades import Fills, TradeRows, TradeView, list_trades, measure_trades
+    from backtest.measures.trades import reduce_spans, split_trades
 
 open_door(__name__)
 
@@ -84,18 +78,13 @@ __all__ = [
     "find_superiority",
     "fit_market",
     "holm",
-    "kurtosis",
     "max_drawdown",
     "min_track_record_length",
     "monthly_returns",
-    "omega",
     "probabilistic_sharpe",
     "probability_of_backtest_overfitting",
     "rolling_measures",
     "sharpe_error",
-    "skewness",
-    "tail_ratio",
-    "ulcer_index",
     "value_at_risk",
     "worst_drawdowns",
 ]

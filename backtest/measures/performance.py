@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import math
+from typing import NamedTuple
 
 import numpy as np
 
-from backtest.base import FloatArray, Range, checked
+from backtest.base import FloatArray, Range, check_lengths, checked
 
 LEAST_DEVIATION = 1e-12
 """A standard deviation below this counts as 0: the ratio is NaN, never infinite."""
+RISK_AVERSION = 3.0
+"""Relative risk aversion of the measure ``certainty_equivalent``."""
 
 
 @checked
@@ -40,15 +43,8 @@ def ratio(mean: float, deviation: float, periods: float) -> float:
 def max_drawdown(equity: FloatArray) -> float:
     """Return the deepest fall from a running peak, as a fraction of the peak.
 
-    Parameters
-    ----------
-    equity : array of shape (n_bars,)
-        Account value at each bar close, positive.
-
-    Notes
-    -----
-    max over t of 1 - E_t / max_{s <= t} E_s. Measured at bar closes: falls inside a bar are
-    missed. NaN without a close.
+    ``equity`` (n_bars,) are positive account values at bar closes; falls inside a bar are missed.
+    NaN without a close. max over t of 1 - E_t / max_{s <= t} E_s.
 
     Examples
     --------
@@ -65,16 +61,8 @@ def max_drawdown(equity: FloatArray) -> float:
 def value_at_risk(returns: FloatArray, level: float) -> float:
     """Return the historical value at risk: the loss at a quantile, positive = loss.
 
-    Parameters
-    ----------
-    returns : array of shape (n,)
-        Simple returns. Without returns the result is NaN.
-    level : float
-        Confidence, for example 0.95.
-
-    Notes
-    -----
-    ``quantile(losses, level, method="higher")``.
+    ``returns`` (n,) are simple returns, ``level`` is the confidence, for example 0.95. NaN without
+    returns. ``quantile(losses, level, method="higher")``.
 
     Examples
     --------
@@ -102,6 +90,39 @@ def expected_shortfall(returns: FloatArray, level: float) -> float:
     return float(np.mean(losses[losses >= value_at_risk(returns, level)]))
 
 
+@checked
+def certainty_equivalent(
+    returns: FloatArray, periods: float, risk_aversion: float = RISK_AVERSION
+) -> float:
+    """Return the sure growth per year that an investor would take in exchange for the returns.
+
+    ``returns`` (n,) are simple returns per sampling period, ``periods`` of them a year;
+    ``risk_aversion`` is relative: 0 counts the mean, 1 the growth of the logarithm. -1 if a return
+    loses everything and the risk aversion is 1 or more; NaN without returns.
+
+    Notes
+    -----
+    (mean (1 + r)^(1 - g))^(periods / (1 - g)) - 1 for a risk aversion g, exp(periods · mean
+    ln(1 + r)) - 1 for g = 1: constant relative risk aversion, returns reinvested.
+
+    Examples
+    --------
+    >>> round(certainty_equivalent(np.array([0.01] * 12), 1.0), 12)
+    0.01
+    >>> round(certainty_equivalent(np.array([0.5, -0.4]), 1.0, 1.0), 12)
+    -0.051316701949
+    """
+    if len(returns) == 0:
+        return math.nan
+    growth = np.maximum(1.0 + returns, 0.0)
+    power = 1.0 - risk_aversion
+    with np.errstate(divide="ignore"):
+        if power == 0.0:
+            return compound_growth(float(np.exp(np.mean(np.log(growth)))), 1.0 / periods)
+        utility = float(np.mean(growth**power))
+    return compound_growth(utility ** (1.0 / power), 1.0 / periods) if utility > 0.0 else -1.0
+
+
 def sample_moves(moves: FloatArray, ends_sample: FloatArray) -> FloatArray:
     """Return the simple returns per sampling period of those of bars, of shape (n_samples,).
 
@@ -120,3 +141,60 @@ def sampled_returns(unit: FloatArray, ends_sample: FloatArray, first_unit: float
     ends = np.concatenate(([first_unit], unit[ends_sample != 0.0]))
     before, after = ends[:-1], ends[1:]
     return np.divide(after, before, out=np.ones_like(after), where=before > 0.0) - 1.0
+
+
+# ----- against a market -----
+
+
+class MarketFit(NamedTuple):
+    """Alpha per year and beta of returns against a market, with their standard errors."""
+
+    alpha: float
+    beta: float
+    alpha_error: float
+    beta_error: float
+
+
+@checked
+def fit_market(excess: FloatArray, market: FloatArray, periods: float) -> MarketFit:
+    """Return alpha and beta of an account against its market at 1x, with HAC standard errors.
+
+    ``excess`` and ``market`` (n,) are simple returns over the same sampling periods, in excess of
+    the risk-free rate; alpha is per year of ``periods``. NaN for fewer than 3 returns, or if the
+    standard deviation of the market is below 1e-12.
+
+    Notes
+    -----
+    Least squares. The errors allow for heteroscedastic and autocorrelated residuals: Newey and West
+    (1987), A Simple, Positive Semi-Definite, Heteroskedasticity and Autocorrelation Consistent
+    Covariance Matrix, Econometrica 55(3), with the weights of Bartlett, no correction for small
+    samples, and floor(4 (n / 100)^(2/9)) lags, the rule of thumb of Newey and West (1994),
+    Automatic Lag Selection in Covariance Matrix Estimation, Review of Economic Studies 61(4).
+
+    Examples
+    --------
+    >>> market = np.array([0.01, -0.02, 0.03, 0.0])
+    >>> round(fit_market(2.0 * market + 0.001, market, 365.0).beta, 12)
+    2.0
+    """
+    check_lengths(excess=excess, market=market)
+    excess, market = np.asarray(excess), np.asarray(market)
+    n = len(market)
+    if n < 3 or not np.std(market, ddof=1) >= LEAST_DEVIATION:
+        return MarketFit(math.nan, math.nan, math.nan, math.nan)
+    table = np.column_stack([np.ones(n), market])
+    inverse = np.linalg.inv(table.T @ table)
+    found = inverse @ (table.T @ excess)
+    lags = min(int(4.0 * (n / 100.0) ** (2.0 / 9.0)), n - 1)
+    scores = table * (excess - table @ found)[:, None]
+    total: FloatArray = scores.T @ scores
+    for k in range(1, lags + 1):
+        shifted = scores[k:].T @ scores[:-k]
+        total = total + (1.0 - k / (lags + 1.0)) * (shifted + shifted.T)
+    errors = np.sqrt(np.maximum(np.diag(inverse @ total @ inverse), 0.0))
+    return MarketFit(
+        alpha=float(found[0] * periods),
+        beta=float(found[1]),
+        alpha_error=float(errors[0] * periods),
+        beta_error=float(errors[1]),
+    )

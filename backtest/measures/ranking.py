@@ -19,9 +19,14 @@ from backtest.base import (
     did_you_mean,
     repr_plain,
 )
-from backtest.measures.measure_names import ABOUT, LARGEST, read_aversion, read_risk_name
-from backtest.measures.path_measures import PATH
-from backtest.measures.run_measures import METRICS
+from backtest.measures.measure_table import (
+    ABOUT,
+    LARGEST,
+    METRICS,
+    PATH,
+    read_aversion,
+    read_risk_name,
+)
 
 MetricArrays: TypeAlias = Mapping[str, FloatArray]
 ObjectiveLike: TypeAlias = "str | Mapping[str, float] | Callable[[Mapping[str, float]], float]"

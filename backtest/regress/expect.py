@@ -7,8 +7,8 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from backtest.base import ParameterError, did_you_mean, format_span
-from backtest.measures.measure_names import ABOUT
-from backtest.measures.trade_measures import TRADE_MEASURES
+from backtest.measures.measure_table import ABOUT
+from backtest.measures.trades import TRADE_MEASURES
 
 if TYPE_CHECKING:
     from backtest.engine import Result

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from backtest.base import ParameterError, did_you_mean
 from backtest.base.units import TOLERANCE
 from backtest.engine import Result
-from backtest.measures.measure_names import ABOUT
+from backtest.measures.measure_table import ABOUT
 from backtest.regress.run_identity import gather_facts, hash_data, hash_wings, shorten_lists
 from backtest.validation import read_figures
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
 
 from backtest.base import BacktestError, to_plain
-from backtest.measures.run_measures import METRICS
+from backtest.measures.measure_table import METRICS
 from backtest.regress import noise as noises
 from backtest.regress.baseline import (
     EXACT,

@@ -27,7 +27,7 @@ from backtest.base import (
 )
 from backtest.base.table_text import HEADS, NONE, STYLES
 from backtest.measures import name_measure
-from backtest.measures.measure_names import ABOUT
+from backtest.measures.measure_table import ABOUT
 from backtest.report.basis.data_quality import NOTHING, Background
 from backtest.report.basis.declared_terms import build_basis
 from backtest.report.page.figures import (

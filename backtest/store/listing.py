@@ -24,7 +24,7 @@ from backtest.base import (
     write_file,
 )
 from backtest.base.saved_result import KINDS
-from backtest.measures.measure_names import ABOUT
+from backtest.measures.measure_table import ABOUT
 from backtest.store import entry as reading
 from backtest.store.entry import Stamp, StoreEntry, read_entry, take_stamp
 from backtest.store.find import find_folder, list_folders

@@ -11,8 +11,7 @@ import pandas as pd
 
 from backtest.base import BoolArray, Choice, FloatArray, IntArray, ParameterError
 from backtest.measures import order_sets
-from backtest.measures.measure_names import ABOUT
-from backtest.measures.run_measures import METRICS
+from backtest.measures.measure_table import ABOUT, METRICS
 
 Reduce = Literal["median", "best"]
 

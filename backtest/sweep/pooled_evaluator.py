@@ -28,7 +28,7 @@ from backtest.engine import (
     resolve_signal,
 )
 from backtest.market import Market, Markets, as_given, as_markets
-from backtest.measures.path_measures import DATES
+from backtest.measures.run_facts import DATES
 from backtest.policy import Policy
 from backtest.sweep.pooling import Pool, Pooling, pool_measure, read_pool, refuse_pool
 from backtest.sweep.set_evaluator import Evaluator

@@ -31,8 +31,8 @@ from backtest.engine import (
 )
 from backtest.engine.signal_checks import NOT_CHECKED
 from backtest.market import Markets
-from backtest.measures.path_measures import DATES, PATH
-from backtest.measures.run_measures import CORE, METRICS, OPTION_COSTS
+from backtest.measures.measure_table import CORE, OPTION_COSTS, PATH, STREAMED
+from backtest.measures.run_facts import DATES
 from backtest.policy import Policy
 from backtest.sweep.lanes.lane_runner import LaneRunner
 from backtest.sweep.pooling import Pooling
@@ -64,7 +64,6 @@ from backtest.venue import OwnMargin
 Signal: TypeAlias = "pd.Series | FloatArray | float | SignalRule | None"
 Metrics = Literal["all", "core"] | tuple[str, ...]
 
-STREAMED = tuple(name for name in METRICS if name not in PATH)
 OF_PATH = (*PATH, *DATES)
 """Measures that need the path of an account; dates are UTC nanoseconds."""
 

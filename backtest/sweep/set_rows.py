@@ -12,7 +12,7 @@ from backtest.base import BoolArray, FloatArray, IntArray, warn_caller
 from backtest.engine import Progress, Result
 from backtest.engine.run_warnings import OF_EACH_RUN
 from backtest.measures import certainty_equivalent, drawdown_dates
-from backtest.measures.run_measures import OPTION_COSTS
+from backtest.measures.measure_table import OPTION_COSTS
 from backtest.sweep.sets.sets import Sets, count_sets, take_sets
 
 NO_OPTIONS = dict.fromkeys(OPTION_COSTS, 0.0)

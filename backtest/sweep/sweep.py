@@ -38,7 +38,7 @@ from backtest.engine import (
 )
 from backtest.market import Market, Markets, as_markets, with_clock
 from backtest.measures import rank_by_objective
-from backtest.measures.run_measures import METRICS
+from backtest.measures.measure_table import METRICS
 from backtest.policy import Policy
 from backtest.sweep.cluster import on_cluster
 from backtest.sweep.pooled_evaluator import (

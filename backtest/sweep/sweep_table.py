@@ -29,7 +29,7 @@ from backtest.base import (
 )
 from backtest.base.result_folders import MANIFEST
 from backtest.measures import ObjectiveLike, rank_by_objective, read_constraints
-from backtest.measures.run_measures import METRICS
+from backtest.measures.measure_table import METRICS
 from backtest.sweep.heatmap import Reduce, draw_map
 from backtest.sweep.sets.sets import Sets, from_frame, take_sets
 from backtest.sweep.tabulate import ERROR, convert_dates, name_parameter, order_columns

@@ -8,8 +8,8 @@ import pandas as pd
 from backtest.base import IntArray, PolicyError, warn_caller
 from backtest.engine import Progress
 from backtest.measures import read_aversion, read_risk_name
-from backtest.measures.path_measures import DATES
-from backtest.measures.run_measures import METRICS, OPTION_COSTS
+from backtest.measures.measure_table import METRICS, OPTION_COSTS
+from backtest.measures.run_facts import DATES
 from backtest.sweep.set_evaluator import OF_PATH, Evaluator
 from backtest.sweep.set_rows import Rows
 from backtest.sweep.sets.sets import Sets, take_sets

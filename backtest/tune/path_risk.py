@@ -11,7 +11,7 @@ import numpy as np
 
 from backtest.base import BacktestError, format_duration
 from backtest.measures import RiskMeasure
-from backtest.measures.measure_names import LARGEST
+from backtest.measures.measure_table import LARGEST
 from backtest.sweep import Rows, build_overlay, build_trio, describe_error, take_sets
 
 if TYPE_CHECKING:

@@ -14,9 +14,7 @@ from backtest.base import (
 )
 from backtest.market import Markets, as_markets
 from backtest.measures import ObjectiveLike, RiskMeasure, read_aversion, read_risk_name
-from backtest.measures.measure_names import LARGEST
-from backtest.measures.path_measures import PATH
-from backtest.measures.run_measures import CORE
+from backtest.measures.measure_table import CORE, LARGEST, PATH
 from backtest.tune.path_risk import PathRisk
 from backtest.tune.plateau import PLAIN, Robustness
 

@@ -10,13 +10,13 @@ import numpy as np
 
 from backtest.base import FloatArray
 from backtest.measures import annualize_ratios
-from backtest.measures.run_measures import COSTS
+from backtest.measures.measure_table import COSTS
 
 SUMS = (
     "price_pnl", *COSTS, "liquidations", "liquidation_loss", "bad_debt", "stops", "take_profits",
     "margin_calls", "calls_met", "calls_failed", "liquidated_after_call", "flows", "top_ups",
 )  # fmt: skip
-MAXIMA = ("max_drawdown", "ruined", "peak_leverage", "peak_gross_leverage", "peak_margin_ratio")
+MAXIMA = ("max_drawdown", "ruined", "peak_leverage", "peak_margin_ratio")
 MEANS = ("turnover", "mean_leverage", "near_liquidation_share", "gross_over_cap")
 OF_RETURNS = ("total_return", "cagr", "volatility", "sharpe", "sortino")
 KNOWN = frozenset({*SUMS, *MAXIMA, *MEANS, *OF_RETURNS, "calmar"})

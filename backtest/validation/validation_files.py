@@ -30,7 +30,7 @@ from backtest.base import (
 from backtest.base.result_folders import MANIFEST
 from backtest.engine import Result
 from backtest.measures import name_measure
-from backtest.measures.run_measures import METRICS
+from backtest.measures.measure_table import METRICS
 from backtest.tune import clear_drafts, hold_lock, write_json
 from backtest.validation.interval_estimates import (
     ChanceCount,

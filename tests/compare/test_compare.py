@@ -10,7 +10,7 @@ import pandas as pd
 import pytest
 
 import backtest as bt
-from backtest.measures.influence_functions import STATISTICS
+from backtest.measures.differences import STATISTICS
 from backtest.report.write import build_kind
 from backtest.strategies import Constant, Cppi, VolTarget
 from tests.markets import bars_market, free_venue

@@ -9,11 +9,8 @@ import pytest
 
 import backtest as bt
 from backtest.engine import run_record
-from backtest.measures import (
-    ulcer_index,
-)
-from backtest.measures.path_measures import PATH
-from backtest.measures.stored_tally import flatten_tally, read_tally
+from backtest.measures.measure_table import PATH
+from backtest.measures.run_facts import flatten_tally, read_tally
 from backtest.strategies import Constant
 from tests.account.account_scenes import is_
 from tests.scenes import (
@@ -146,7 +143,6 @@ def test_carry_is_what_funding_interest_and_fees_cost():
     years = 10 / HOURS
     metrics = result.metrics
     assert metrics["carry_decay"] == is_((2 / 1000 + 4 / 998) / years)
-    assert metrics["carry_per_turn"] == is_(metrics["carry_decay"] / metrics["mean_leverage"])
     assert metrics["volatility_drag"] == is_(0.0)
     assert metrics["leverage_decay"] == is_(metrics["carry_decay"])
 
@@ -212,7 +208,6 @@ def test_a_path_summed_in_pieces_is_the_public_functions_of_its_bars(name, monke
     for each in PATH:
         expected = pytest.approx(metrics[each], rel=1e-10, nan_ok=True)
         assert replace(whole).metrics[each] == expected, each
-    assert metrics["ulcer_index"] == is_(ulcer_index(bars["unit"].to_numpy(), 1.0), 1e-10)
     assert metrics["mean_margin_used"] == is_(bars["margin_used"].mean(), 1e-10)
     assert metrics["peak_margin_used"] == bars["margin_used"].max()
 

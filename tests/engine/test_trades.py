@@ -11,7 +11,7 @@ import pytest
 
 import backtest as bt
 from backtest.engine.result_tables import TRADES
-from backtest.measures.lots import match_first_in, reduce_spans, split_trades
+from backtest.measures.trades import match_first_in, reduce_spans, split_trades
 from backtest.regress import assert_policy
 from backtest.strategies import Constant
 from tests.agreement import run_engine, trust_data

@@ -12,16 +12,17 @@ import numpy as np
 import pytest
 
 from backtest import ParameterError
-from backtest.measures.deflated_sharpe import (
+from backtest.measures.luck import (
     deflated_sharpe,
     deflated_sharpe_of_returns,
+    effective_trials,
     estimate_moments,
     expected_max_sharpe,
     min_track_record_length,
     probabilistic_sharpe,
+    probability_of_backtest_overfitting,
+    simulate_luck,
 )
-from backtest.measures.overfitting import probability_of_backtest_overfitting
-from backtest.measures.trial_luck import effective_trials, simulate_luck
 
 
 def noise(seed: int, samples: int = 1000, trials: int = 100) -> np.ndarray:

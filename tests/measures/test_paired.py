@@ -5,17 +5,19 @@ import math
 import numpy as np
 import pytest
 
-from backtest.measures.influence_functions import STATISTICS, Sampled
-from backtest.measures.paired_bootstrap import (
+from backtest.measures.differences import (
+    STATISTICS,
+    Sampled,
     choose_block,
     compare_pairs,
     draw_histories,
     estimate_errors,
+    find_confidence_set,
+    find_superiority,
     holm,
     make_spectra,
     resampling_error,
 )
-from backtest.measures.superiority import find_confidence_set, find_superiority
 
 ONE = np.array([[0, 1]])
 

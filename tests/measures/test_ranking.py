@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from backtest import ParameterError
-from backtest.measures.measure_names import ABOUT, read_risk_name
+from backtest.measures.measure_table import ABOUT, METRICS, read_risk_name
 from backtest.measures.ranking import (
     Constraint,
     order_sets,
@@ -18,7 +18,6 @@ from backtest.measures.ranking import (
     read_objectives,
     total_violation,
 )
-from backtest.measures.run_measures import METRICS
 from tests.refusals import check_refused
 
 NAN = math.nan

@@ -53,7 +53,6 @@ def measure(result: bt.Result, periods: float = YEAR) -> dict[str, float]:
             "turnover": traded["amount"].sum() / bars["equity"].mean() / years,
             "mean_leverage": bars["leverage"].abs().mean(),
             "peak_leverage": bars["leverage"].abs().max(),
-            "peak_gross_leverage": bars["leverage"].abs().max(),
             "gross_over_cap": 0.0,  # of several positions: tests/portfolio/test_gross_cap.py
             "peak_margin_ratio": bars["margin_ratio"].max(),
             "near_liquidation_share": near.mean(),

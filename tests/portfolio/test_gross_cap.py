@@ -104,7 +104,7 @@ def test_gross_leverage_after_fills_is_at_most_the_cap(policy, cap, overlay, ter
     metrics = result.metrics
     assert metrics["gross_over_cap"] == pytest.approx((closes > cap).mean(), abs=1e-12)
     assert 0.0 < metrics["gross_over_cap"] < 1.0
-    assert metrics["peak_gross_leverage"] == pytest.approx(closes.max(), rel=1e-12)
+    assert metrics["peak_leverage"] == pytest.approx(closes.max(), rel=1e-12)
     text = " ".join(result.summary().split())
     assert f"above the cap of {cap:.2f}x at" in text
     cuts = result.target_cuts().loc["all"]

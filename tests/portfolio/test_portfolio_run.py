@@ -9,7 +9,7 @@ import pytest
 import backtest as bt
 from backtest.base.errors import DataError, ParameterError, PolicyError
 from backtest.engine import Result
-from backtest.measures.portfolio_risk import diversification_ratio, risk_shares
+from backtest.measures.history import diversification_ratio, risk_shares
 from backtest.strategies import VolTarget
 from tests.portfolio.portfolio_helpers import (
     Hold,

@@ -6,7 +6,7 @@ from dataclasses import replace
 import pytest
 
 from backtest.base.errors import ParameterError
-from backtest.measures.run_measures import METRICS
+from backtest.measures.measure_table import METRICS
 from backtest.regress import compare_baselines
 from backtest.regress.tolerances import (
     BETTER,

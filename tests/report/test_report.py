@@ -14,7 +14,7 @@ from backtest.base.number_text import format_percent
 from backtest.base.units import DAY
 from backtest.cli import main
 from backtest.measures.history import monthly_returns, rolling_measures, worst_drawdowns
-from backtest.measures.run_measures import METRICS
+from backtest.measures.measure_table import METRICS
 from backtest.report.page.formats import write_html, write_text
 from backtest.report.page.page import Paragraph, Table
 from backtest.report.run.costs_section import draw_waterfall

@@ -7,7 +7,7 @@ import pandas as pd
 import pytest
 
 from backtest.base.units import DAY, MINUTE
-from backtest.measures.run_span import RunSpan
+from backtest.measures.run_facts import RunSpan
 from backtest.report.page.figures import thin_rows
 from backtest.report.page.formats import write_html
 from backtest.report.run.ledger_table import add_costs, build_ledger, choose_rows

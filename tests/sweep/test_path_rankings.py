@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 import backtest as bt
-from backtest.measures.path_measures import PATH
+from backtest.measures.measure_table import PATH
 from backtest.measures.ranking import read_constraints, read_objective
 from backtest.strategies import Constant
 from backtest.tune.search_arguments import choose_metrics

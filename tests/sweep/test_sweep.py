@@ -10,8 +10,8 @@ import pytest
 
 import backtest as bt
 from backtest import ParameterError, PolicyError, Range
-from backtest.measures.path_measures import DATES, PATH
-from backtest.measures.run_measures import CORE, METRICS
+from backtest.measures.measure_table import CORE, METRICS, PATH
+from backtest.measures.run_facts import DATES
 from backtest.strategies import Constant, Cppi, VolTarget
 from backtest.sweep.set_evaluator import Evaluator
 from backtest.sweep.sets.sets import BaseTerms, build_trio, read_settings

@@ -7,7 +7,7 @@ import pytest
 
 import backtest as bt
 from backtest import paths as models
-from backtest.measures.measure_names import read_risk_name
+from backtest.measures.measure_table import read_risk_name
 from backtest.measures.ranking import read_constraints, read_objective
 from backtest.strategies import Constant
 from backtest.tune.path_risk import PathRisk

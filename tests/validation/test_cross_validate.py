@@ -7,7 +7,7 @@ import pandas as pd
 import pytest
 
 import backtest as bt
-from backtest.measures.deflated_sharpe import expected_max_sharpe
+from backtest.measures.luck import expected_max_sharpe
 from backtest.tune.holdout import LOOKS
 from backtest.tune.other_trials import TRIED
 from backtest.validation import group_runs

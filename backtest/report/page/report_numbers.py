@@ -8,7 +8,7 @@ import pandas as pd
 
 from backtest.base import format_money, format_number, format_percent
 from backtest.measures import read_risk_name
-from backtest.measures.measure_names import ABOUT, LARGEST
+from backtest.measures.measure_table import ABOUT, LARGEST
 
 IN_PERCENT = ("fraction", "fraction per year")
 PERIODS = {

@@ -21,8 +21,7 @@ from backtest.engine import (
 )
 from backtest.measures import name_sharpe
 from backtest.measures.cautions import AFTER_RUIN
-from backtest.measures.measure_names import ABOUT
-from backtest.measures.run_measures import COSTS, find_cost_rates
+from backtest.measures.measure_table import ABOUT, COSTS, find_cost_rates
 from backtest.report.basis.assumptions import build_assumptions, tabulate_measures
 from backtest.report.basis.data_quality import NOTHING, Background, describe_filled
 from backtest.report.page.figures import thin_rows

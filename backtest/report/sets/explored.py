@@ -10,7 +10,7 @@ import pandas as pd
 
 from backtest.base import BoolArray, FloatArray, IntArray
 from backtest.measures import check_metric, order_sets
-from backtest.measures.measure_names import ABOUT
+from backtest.measures.measure_table import ABOUT
 from backtest.sweep import ERROR, Axis, read_axis
 from backtest.sweep.heatmap import MOST_VALUES
 

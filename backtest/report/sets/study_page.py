@@ -19,7 +19,7 @@ from backtest.base import (
     format_value,
 )
 from backtest.measures import find_cautions, name_measure, read_risk_name
-from backtest.measures.measure_names import ABOUT
+from backtest.measures.measure_table import ABOUT
 from backtest.report.basis.assumptions import build_assumptions
 from backtest.report.basis.data_quality import NOTHING, Background
 from backtest.report.page.figures import build_chart, build_layout, draw_line, draw_points

@@ -12,7 +12,7 @@ import numpy as np
 from backtest.base import capitalize, clip, format_number, format_percent, format_value, name_folder
 from backtest.engine import count_unfilled
 from backtest.measures import count_cautions, find_cautions, name_measure
-from backtest.measures.measure_names import ABOUT
+from backtest.measures.measure_table import ABOUT
 from backtest.report.basis.assumptions import build_assumptions
 from backtest.report.basis.data_quality import NOTHING, Background
 from backtest.report.page.page import (

@@ -11,13 +11,14 @@ import numpy as np
 from backtest.base import FloatArray, IntArray, warn_caller
 from backtest.engine import Progress
 from backtest.market import Market, Markets, as_markets
+from backtest.measures.measure_table import STREAMED
 from backtest.sweep.cluster.shipped_code import collect_sources, pickle_by_value
 from backtest.sweep.cluster.worker import BlockResult, ClusterJob, EvaluatorSettings, WorkBlock
 from backtest.sweep.cluster.worker_pool import ClusterLost, Workers
 from backtest.sweep.lane_groups import sort_into_groups
 from backtest.sweep.lanes.lane_rows import LANES
 from backtest.sweep.policy_columns import find_reads
-from backtest.sweep.set_evaluator import OF_PATH, STREAMED, Evaluator
+from backtest.sweep.set_evaluator import OF_PATH, Evaluator
 from backtest.sweep.set_rows import Rows, put_rows, stack_returns, start_rows
 from backtest.sweep.sets.sets import Sets, build_policy, count_sets, find_codes, take_sets
 

@@ -20,7 +20,7 @@ from backtest.base import (
 )
 from backtest.engine import Causality, read_signal
 from backtest.market import find_clock
-from backtest.measures.run_measures import CORE
+from backtest.measures.measure_table import CORE
 from backtest.sweep.lane_groups import sort_into_groups
 from backtest.sweep.lanes.lane_rows import LANES
 from backtest.sweep.lookahead_at_ends import EndsChecker

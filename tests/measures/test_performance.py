@@ -1,26 +1,16 @@
 """Measures of the shape of returns: against other packages, closed forms, and at their edges.
 
-The expected numbers of ``RETURNS`` come from empyrical-reloaded 0.7.1, quantstats 0.0.86 and
-statsmodels 0.15.0, on the same two series.
+The expected numbers of ``RETURNS`` come from quantstats 0.0.86 and statsmodels 0.15.0, on the same
+two series.
 """
 
 import math
 
 import numpy as np
-import pandas as pd
 import pytest
 
-from backtest.measures import (
-    certainty_equivalent,
-    fit_market,
-    kurtosis,
-    omega,
-    sharpe_error,
-    skewness,
-    tail_ratio,
-    ulcer_index,
-)
-from backtest.measures.return_shape import has_spread, probability_of_skill
+from backtest.measures import certainty_equivalent, fit_market, sharpe_error
+from backtest.measures.luck import has_spread, probability_of_skill
 
 K = np.arange(60)
 MARKET = np.round(0.02 * np.sin(1.7 * K) + 0.013 * np.cos(0.9 * K * K) + 0.001, 6)
@@ -30,30 +20,6 @@ NOTHING, FLAT = np.empty(0), np.full(10, 0.01)
 
 def is_(value, rel=1e-9):
     return pytest.approx(value, rel=rel)
-
-
-def test_moments_are_those_of_quantstats_and_pandas():
-    assert skewness(RETURNS) == is_(0.017335990617189725)  # quantstats.stats.skew
-    assert kurtosis(RETURNS) == is_(3.0 - 0.8291489726241269)  # quantstats.stats.kurtosis
-    assert skewness(RETURNS) == is_(pd.Series(RETURNS).skew())
-    assert kurtosis(RETURNS) == is_(pd.Series(RETURNS).kurt() + 3.0)
-
-
-def test_the_moments_of_a_normal_sample_are_about_0_and_3():
-    returns = np.random.default_rng(0).standard_normal(400_000)
-    assert skewness(returns) == pytest.approx(0.0, abs=4 * math.sqrt(6 / 400_000))
-    assert kurtosis(returns) == pytest.approx(3.0, abs=4 * math.sqrt(24 / 400_000))
-
-
-def test_omega_and_tail_ratio_are_those_of_empyrical():
-    assert omega(RETURNS) == is_(0.9393316138367274)  # empyrical.omega_ratio
-    assert tail_ratio(RETURNS) == is_(0.9781956169523323)  # empyrical.tail_ratio
-
-
-def test_the_ulcer_index_is_that_of_quantstats_but_for_its_divisor():
-    unit = np.cumprod(1.0 + RETURNS)
-    # quantstats divides the sum of squares by n - 1, Martin and McCann by n
-    assert ulcer_index(unit, 1.0) == is_(0.10018649430381807 * math.sqrt(59 / 60))
 
 
 def test_alpha_beta_and_their_errors_are_those_of_statsmodels():
@@ -104,15 +70,8 @@ def test_a_sure_return_is_its_own_certainty_equivalent():
 
 
 def test_what_is_undefined_is_nan():
-    for measure in (skewness, kurtosis, omega, tail_ratio, probability_of_skill):
-        assert math.isnan(measure(NOTHING))
-        assert math.isnan(measure(np.zeros(10)))
-    for measure in (skewness, kurtosis, probability_of_skill):
-        assert math.isnan(measure(FLAT))
-    assert math.isnan(skewness(RETURNS[:2]))
-    assert math.isnan(kurtosis(RETURNS[:3]))
-    assert math.isnan(omega(FLAT))
-    assert math.isnan(ulcer_index(NOTHING, 1.0))
+    assert math.isnan(probability_of_skill(NOTHING))
+    assert math.isnan(probability_of_skill(FLAT))
     assert math.isnan(sharpe_error(RETURNS[:1], 365.0))
     assert math.isnan(sharpe_error(FLAT, 365.0))
     assert math.isnan(certainty_equivalent(NOTHING, 365.0))

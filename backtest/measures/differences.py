@@ -1,4 +1,4 @@
-"""Paired bootstrap: differences of measures between accounts, with intervals and p-values."""
+"""Differences between accounts: paired bootstrap, the best of many, corrections for many tests."""
 
 from __future__ import annotations
 
@@ -8,8 +8,116 @@ from typing import NamedTuple
 
 import numpy as np
 
-from backtest.base import FloatArray, IntArray, check_lengths, checked, find_block_length
-from backtest.measures.influence_functions import STATISTICS, Sampled, measure_activity
+from backtest.base import (
+    FloatArray,
+    IntArray,
+    Range,
+    check_lengths,
+    check_shape,
+    checked,
+    find_block_length,
+)
+from backtest.measures.performance import LEAST_DEVIATION
+
+TAIL = 0.95
+"""The level of the expected shortfall."""
+
+
+class Sampled(NamedTuple):
+    """Returns of k accounts over the same n sampling periods."""
+
+    returns: FloatArray
+    """Simple returns of shape (k, n), above -1."""
+    free: FloatArray
+    """The simple risk-free return of each period, of shape (n,)."""
+    per_year: float
+    """Samples per year of the span, which annualizes a mean."""
+    periods: float
+    """Samples per calendar year, whose root annualizes a deviation."""
+
+
+class StatisticInfluence(NamedTuple):
+    value: FloatArray
+    """Of shape (k,)."""
+    influence: FloatArray
+    """Of shape (k, n), with mean 0."""
+
+
+class Statistic(NamedTuple):
+    """Measure as a statistic of a series, with the factor that annualizes it."""
+
+    read: Callable[[Sampled], FloatArray]
+    estimate: Callable[[FloatArray], StatisticInfluence]
+    scale: Callable[[Sampled], float]
+    is_risk: bool = False
+
+
+def estimate_mean(x: FloatArray) -> StatisticInfluence:
+    """Return the means of series of shape (k, n)."""
+    value = np.mean(x, axis=1)
+    return StatisticInfluence(value, x - value[:, None])
+
+
+def estimate_sharpe(x: FloatArray) -> StatisticInfluence:
+    deviation = np.std(x, axis=1, ddof=1)
+    known = np.where(deviation >= LEAST_DEVIATION, deviation, np.nan)
+    ratio = np.mean(x, axis=1) / known
+    z = standardise(x, known)
+    return StatisticInfluence(ratio, z - 0.5 * ratio[:, None] * (z * z - 1.0))
+
+
+def estimate_deviation(x: FloatArray) -> StatisticInfluence:
+    deviation = np.std(x, axis=1, ddof=1)
+    z = standardise(x, np.maximum(deviation, LEAST_DEVIATION))
+    return StatisticInfluence(deviation, 0.5 * deviation[:, None] * (z * z - 1.0))
+
+
+def estimate_shortfall(x: FloatArray) -> StatisticInfluence:
+    """Return the mean of the losses at or beyond their quantile, positive = loss."""
+    losses, n = -x, x.shape[1]
+    place = math.ceil(TAIL * (n - 1))
+    quantile = np.partition(losses, place, axis=1)[:, place, None]
+    beyond = losses >= quantile
+    m = np.sum(beyond, axis=1)
+    value = np.sum(np.where(beyond, losses, 0.0), axis=1) / m
+    over = np.maximum(losses - quantile, 0.0) * (n / m)[:, None]
+    return StatisticInfluence(value, quantile + over - value[:, None])
+
+
+def standardise(x: FloatArray, deviation: FloatArray) -> FloatArray:
+    n = x.shape[1]
+    whole = deviation * math.sqrt((n - 1) / n)
+    return np.asarray((x - np.mean(x, axis=1)[:, None]) / whole[:, None])
+
+
+def measure_activity(x: FloatArray) -> FloatArray:
+    """Return the absolute standardized values of series of shape (k, n); 0 without deviation."""
+    deviation = np.std(x, axis=1, ddof=1)
+    return np.abs(standardise(x, np.maximum(deviation, LEAST_DEVIATION)))
+
+
+STATISTICS = {
+    "log_growth": Statistic(
+        lambda sampled: np.log1p(sampled.returns), estimate_mean, lambda sampled: sampled.per_year
+    ),
+    "sharpe": Statistic(
+        lambda sampled: sampled.returns - sampled.free,
+        estimate_sharpe,
+        lambda sampled: math.sqrt(sampled.periods),
+    ),
+    "volatility": Statistic(
+        lambda sampled: sampled.returns,
+        estimate_deviation,
+        lambda sampled: math.sqrt(sampled.periods),
+        is_risk=True,
+    ),
+    "es_95": Statistic(
+        lambda sampled: sampled.returns, estimate_shortfall, lambda _: 1.0, is_risk=True
+    ),
+}
+
+
+# ----- differences of pairs -----
 
 ROUNDING = 1e-12
 """Largest error of a history that is rounding, as a share of the largest influence."""
@@ -76,7 +184,7 @@ def compare_pairs(
     the error of the mean influence under this bootstrap (:func:`resampling_error`), s* that of the
     sums over the blocks of a history. Volatility persists for longer than a block. So for measures
     of risk s has several values, each with a weight
-    (:func:`backtest.measures.paired_bootstrap.estimate_errors`), p is the weighted mean of their
+    (:func:`backtest.measures.differences.estimate_errors`), p is the weighted mean of their
     p-values, and the interval contains every difference from d whose p exceeds 1 - confidence.
     """
     statistic, scale = STATISTICS[measure], STATISTICS[measure].scale(sampled)
@@ -328,3 +436,108 @@ def decay_weights(likelihood: FloatArray) -> FloatArray:
 def normalize_weights(log_weights: FloatArray) -> FloatArray:
     weights = np.exp(log_weights - np.max(log_weights, axis=1)[:, None])
     return np.asarray(weights / np.sum(weights, axis=1)[:, None])
+
+
+# ----- the best of many -----
+
+
+class Superiority(NamedTuple):
+    """Result of Hansen's test for superior predictive ability.
+
+    Small p-values are evidence against the hypothesis that no account beats the baseline.
+    """
+
+    p_value: float
+    """Consistent p-value: accounts that are worse by more than chance do not count."""
+    p_lower: float
+    """Lower bound: accounts that look worse are assumed to be worse by that much."""
+    p_upper: float
+    """Upper bound: accounts that look worse are assumed to be as good as the baseline."""
+    best: int
+    """Row with the largest difference in standard errors; -1 if none differs."""
+    block: int
+    """Mean length of blocks, in samples."""
+
+
+@checked
+def find_superiority(
+    gains: FloatArray, baseline: FloatArray, *, draws: int, seed: int
+) -> Superiority:
+    """Test whether the best of some accounts has a higher mean gain than the baseline.
+
+    Parameters
+    ----------
+    gains : FloatArray of shape (k, n)
+        Gains of the accounts.
+    baseline : FloatArray of shape (n,)
+        Gains of the account they are compared with.
+    draws, seed : int
+        Resampled histories, and the seed of them.
+
+    Notes
+    -----
+    T = max over k of sqrt(n) d_k / s_k, d_k the mean difference and s_k its deviation under the
+    stationary bootstrap. Source: Hansen (2005), A Test for Superior Predictive Ability, J. Business
+    & Economic Statistics 23(4). ``arch.bootstrap.SPA`` leaves its statistic in the units of the
+    differences (of 8.0, whatever ``studentize`` says), so they are divided by s_k before. Accounts
+    that are the same as the baseline are left out.
+    """
+    check_shape("gains", gains, (-1, -1))
+    gains = np.asarray(gains)
+    check_shape("baseline", baseline, (len(gains[0]),))
+    from arch.bootstrap import SPA  # noqa: PLC0415 - it takes a second to import
+
+    difference = gains - baseline
+    moves = np.ptp(difference, axis=1) > 0.0
+    block = choose_block(difference)
+    if not moves.any():
+        return Superiority(1.0, 1.0, 1.0, -1, block)
+    error = resampling_error(difference[moves], block) * math.sqrt(difference.shape[1])
+    scaled = difference[moves] / error[:, None]
+    still = np.zeros(difference.shape[1])
+    test = SPA(still, -scaled.T, block_size=block, reps=draws, nested=True, seed=seed)
+    test.compute()
+    best = np.flatnonzero(moves)[np.argmax(np.mean(scaled, axis=1))]
+    found = {name: float(value) for name, value in test.pvalues.items()}
+    return Superiority(found["consistent"], found["lower"], found["upper"], int(best), block)
+
+
+@checked
+def find_confidence_set(gains: FloatArray, *, draws: int, seed: int) -> tuple[FloatArray, int]:
+    """Return the p-value of each account being the best, and the mean length of blocks.
+
+    Parameters
+    ----------
+    gains : FloatArray of shape (k, n)
+        Gains of at least two accounts.
+    draws, seed : int
+        Resampled histories, and the seed of them.
+
+    Returns
+    -------
+    FloatArray of shape (k,)
+        The model confidence set at confidence c contains accounts with a p-value over 1 - c.
+    int
+
+    Notes
+    -----
+    T_R = max over i, j of |t_ij|, with elimination of the worst in its largest t. Source: Hansen,
+    Lunde and Nason (2011), The Model Confidence Set, Econometrica 79(2). Accounts that are the same
+    count once, and share their p-value.
+    """
+    check_shape("gains", gains, (-1, -1))
+    gains = np.array(gains, dtype=np.float64)
+    Range(2, math.inf).check("samples", gains.shape[1])
+    from arch.bootstrap import MCS  # noqa: PLC0415 - it takes a second to import
+
+    distinct, place = np.unique(gains, axis=0, return_inverse=True)
+    pairs = np.array(np.triu_indices(len(distinct), 1)).T
+    block = choose_block(distinct[pairs[:, 0]] - distinct[pairs[:, 1]])
+    if len(distinct) == 1:
+        return np.ones(len(gains)), block
+    test = MCS(-distinct.T, size=0.05, reps=draws, block_size=block, seed=seed)
+    test.compute()
+    values = np.empty(len(distinct))
+    for models, value in test.pvalues["Pvalue"].items():
+        values[np.array(models)] = value  # several, if they left together
+    return values[place.ravel()], block

@@ -1,0 +1,624 @@
+"""How much of a Sharpe ratio, or of the best of several trials, may be luck.
+
+Every Sharpe ratio here but that of :func:`sharpe_error` is per observation, not annualized: the
+annual one divided by the square root of the observations per year. Returns whose deviation is below
+1e-12 have a Sharpe ratio of 0, with the skewness and kurtosis of a normal distribution.
+"""
+
+from __future__ import annotations
+
+import itertools
+import math
+from collections.abc import Iterator
+from statistics import NormalDist
+from typing import Literal, NamedTuple, get_args
+
+import numpy as np
+import numpy.typing as npt
+
+from backtest.base import (
+    Choice,
+    FloatArray,
+    ParameterError,
+    Whole,
+    check_number,
+    check_range,
+    checked,
+)
+from backtest.base.units import TOLERANCE
+from backtest.measures.performance import LEAST_DEVIATION
+
+EULER_MASCHERONI = 0.5772156649015329
+
+
+class SharpeMoments(NamedTuple):
+    """Sharpe ratio of a series of returns, and the moments that its standard error needs."""
+
+    sharpe: float
+    """Mean over standard deviation (ddof 1), per observation."""
+    n: int
+    """Observations."""
+    skew: float
+    """Third standardized moment."""
+    kurtosis: float
+    """Fourth standardized moment: 3 for a normal distribution, not 0."""
+
+
+@checked
+def estimate_moments(returns: FloatArray) -> SharpeMoments:
+    """Return the Sharpe ratio of a series and the moments its standard error needs.
+
+    Parameters
+    ----------
+    returns : array of shape (n,)
+        Simple excess returns per observation, at least 2, finite.
+
+    Raises
+    ------
+    ParameterError
+        If there are fewer than 2, or one is not finite.
+
+    Examples
+    --------
+    >>> round(estimate_moments(np.array([0.01, 0.03, 0.01, 0.03])).kurtosis, 12)
+    1.0
+    """
+    table = check_returns(np.asarray(returns)[..., None], samples=2)
+    column = table[:, 0]
+    n = len(column)
+    centered = column - np.mean(column)
+    variance = float(np.mean(centered**2))
+    deviation = math.sqrt(variance * n / (n - 1))
+    if deviation < LEAST_DEVIATION:
+        return SharpeMoments(0.0, n, 0.0, 3.0)
+    scaled = centered / math.sqrt(variance)
+    skew, kurtosis = float(np.mean(scaled**3)), float(np.mean(scaled**4))
+    return SharpeMoments(float(np.mean(column)) / deviation, n, skew, kurtosis)
+
+
+@checked
+def probabilistic_sharpe(
+    sharpe: float,
+    n: int,
+    *,
+    skew: float = 0.0,
+    kurtosis: float = 3.0,
+    benchmark: float = 0.0,
+) -> float:
+    """Return the probability that the true Sharpe ratio is above a benchmark.
+
+    Parameters
+    ----------
+    sharpe, benchmark : float
+        The estimate and the value to compare it with, per observation (not annualized).
+    n : int
+        Observations, at least 2.
+    skew, kurtosis : float
+        Third and fourth standardized moments of the returns; 0 and 3 for a normal distribution.
+
+    Returns
+    -------
+    float
+        In [0, 1]. If the estimate has no error (returns of two values only), 0, 1/2 or 1.
+
+    Raises
+    ------
+    ParameterError
+        If a number is not finite, ``n`` is below 2, or no distribution has such moments.
+
+    Notes
+    -----
+    Phi((S - S*) sqrt(n - 1) / sqrt(1 - g3 S + (g4 - 1) / 4 S^2)). Source: Bailey and Lopez de
+    Prado (2012), The Sharpe Ratio Efficient Frontier, Journal of Risk 15(2), eq. 9.
+
+    Examples
+    --------
+    >>> round(probabilistic_sharpe(0.036 / 0.079, 24, skew=-2.448, kurtosis=10.164), 3)
+    0.913
+    """
+    Whole(2).check("n", n)
+    excess = check_finite("sharpe", sharpe) - check_finite("benchmark", benchmark)
+    error = math.sqrt(estimation_variance(sharpe, skew, kurtosis) / (n - 1))
+    if error == 0.0:
+        return 0.5 + 0.5 * float(np.sign(excess))
+    return 0.5 * math.erfc(-excess / error / math.sqrt(2.0))
+
+
+@checked
+def expected_max_sharpe(n_trials: float, std: float) -> float:
+    """Return the expected Sharpe ratio of the best of several trials without skill.
+
+    Parameters
+    ----------
+    n_trials : float
+        Independent trials, at least 1; see :func:`backtest.measures.effective_trials`.
+    std : float
+        Standard deviation of the trials' Sharpe ratios, per observation, at least 0.
+
+    Returns
+    -------
+    float
+        Per observation, at least 0; 0 for one trial.
+
+    Raises
+    ------
+    ParameterError
+        If a number is out of its range or not finite.
+
+    Notes
+    -----
+    SR0 = std ((1 - g) Z(1 - 1/N) + g Z(1 - 1/(N e))), g the Euler-Mascheroni constant, Z the
+    normal quantile. Between 1 and 1.3 trials the formula is below 0; the result is then 0. Source:
+    Bailey and Lopez de Prado (2014), The Deflated Sharpe Ratio, J. Portfolio Management 40(5).
+
+    Examples
+    --------
+    >>> round(expected_max_sharpe(100, (0.5 / 250) ** 0.5), 4)
+    0.1132
+    """
+    check_range("n_trials", n_trials, low=1.0, high=1e300)
+    check_range("std", std, low=0.0, open_high=True)
+    if n_trials == 1.0:
+        return 0.0
+    quantile = NormalDist().inv_cdf
+    # Z(1 - p) = -Z(p): exact also where 1 - p is rounded to 1
+    upper, outer = -quantile(1.0 / n_trials), -quantile(1.0 / (n_trials * math.e))
+    return max(0.0, std * ((1.0 - EULER_MASCHERONI) * upper + EULER_MASCHERONI * outer))
+
+
+@checked
+def deflated_sharpe(
+    sharpe: float,
+    n: int,
+    *,
+    skew: float = 0.0,
+    kurtosis: float = 3.0,
+    n_trials: float,
+    std: float,
+) -> float:
+    """Return the probability that the best of several trials has skill, not only luck.
+
+    The probabilistic Sharpe ratio against :func:`expected_max_sharpe`, with their parameters and
+    errors; all Sharpe ratios per observation (not annualized). One trial is compared with 0.
+
+    Notes
+    -----
+    Source: Bailey and Lopez de Prado (2014), The Deflated Sharpe Ratio, J. Portfolio Management
+    40(5).
+
+    Examples
+    --------
+    >>> year = 250
+    >>> moments = {"skew": -3.0, "kurtosis": 10.0}
+    >>> std = (0.5 / year) ** 0.5
+    >>> round(deflated_sharpe(2.5 / year**0.5, 5 * year, **moments, n_trials=100, std=std), 4)
+    0.9004
+    """
+    benchmark = expected_max_sharpe(n_trials, std)
+    return probabilistic_sharpe(sharpe, n, skew=skew, kurtosis=kurtosis, benchmark=benchmark)
+
+
+@checked
+def deflated_sharpe_of_returns(returns: FloatArray, *, n_trials: float, std: float) -> float:
+    """Return :func:`deflated_sharpe` of a series of returns of shape (n,).
+
+    ``std`` is per observation of the same length as these. Constant returns give 1/2 for one trial,
+    and less for more.
+    """
+    return deflated_sharpe(**estimate_moments(returns)._asdict(), n_trials=n_trials, std=std)
+
+
+@checked
+def min_track_record_length(
+    sharpe: float,
+    *,
+    skew: float = 0.0,
+    kurtosis: float = 3.0,
+    benchmark: float = 0.0,
+    confidence: float = 0.95,
+) -> float:
+    """Return the number of observations needed to show that a Sharpe ratio exceeds a benchmark.
+
+    Parameters
+    ----------
+    sharpe, benchmark : float
+        Per observation (not annualized).
+    skew, kurtosis : float
+        As :func:`probabilistic_sharpe` takes them.
+    confidence : float
+        The probability to reach, at least 0.5 and below 1.
+
+    Returns
+    -------
+    float
+        Observations, not rounded; infinite where ``sharpe`` is not above ``benchmark``.
+
+    Raises
+    ------
+    ParameterError
+        If a number is out of its range or not finite.
+
+    Notes
+    -----
+    1 + (1 - g3 S + (g4 - 1) / 4 S^2) (Z(confidence) / (S - S*))^2. Source: Bailey and Lopez de
+    Prado (2012), The Sharpe Ratio Efficient Frontier, Journal of Risk 15(2), eq. 11.
+
+    Examples
+    --------
+    >>> year = 252
+    >>> n = min_track_record_length(2.0 / year**0.5, benchmark=1.0 / year**0.5)
+    >>> round(n / year, 2)
+    2.73
+    """
+    check_range("confidence", confidence, low=0.5, high=1.0, open_high=True)
+    excess = check_finite("sharpe", sharpe) - check_finite("benchmark", benchmark)
+    variance = estimation_variance(sharpe, skew, kurtosis)
+    if excess <= 0.0:
+        return math.inf
+    return 1.0 + variance * (NormalDist().inv_cdf(confidence) / excess) ** 2
+
+
+def estimation_variance(sharpe: float, skew: float, kurtosis: float) -> float:
+    least = 1.0 + check_finite("skew", skew) ** 2
+    if check_finite("kurtosis", kurtosis) < least * (1.0 - 1e-9):
+        raise ParameterError(
+            f"kurtosis must be at least 1 + skew^2 = {least:g}, got {kurtosis!r}; "
+            "add 3 to an excess kurtosis"
+        )
+    return max(0.0, 1.0 - skew * sharpe + 0.25 * (kurtosis - 1.0) * sharpe**2)
+
+
+def check_finite(name: str, value: float) -> float:
+    return check_range(name, value, open_low=True, open_high=True)
+
+
+def check_returns(returns: npt.ArrayLike, *, samples: int, trials: int = 1) -> FloatArray:
+    """Return a table of shape (n_samples, n_trials), checked to be large enough and finite."""
+    table = np.asarray(returns, dtype=np.float64)
+    if table.ndim != 2 or table.shape[0] < samples or table.shape[1] < trials:
+        raise ParameterError(
+            f"returns must be of shape (n_samples, n_trials) with at least {samples} samples and "
+            f"{trials} trials, got shape {table.shape}"
+        )
+    bad = np.flatnonzero(~np.isfinite(table).all(axis=0))
+    if len(bad):
+        raise ParameterError(
+            f"returns must be finite, are not in {len(bad)} of {table.shape[1]} trials, first in "
+            f"column {bad[0]}; leave failed trials out"
+        )
+    return table
+
+
+@checked
+def sharpe_error(excess: FloatArray, periods: float) -> float:
+    """Return the standard error of the annual Sharpe ratio.
+
+    ``excess`` (n,) are simple returns per sampling period in excess of the risk-free rate,
+    ``periods`` sampling periods per year. NaN if there is no Sharpe ratio: fewer than 2 returns, or
+    a deviation below 1e-12.
+
+    Notes
+    -----
+    sqrt((1 - g3 S + (g4 - 1) / 4 · S²) / (n - 1)) · sqrt(periods), with S the Sharpe ratio per
+    sampling period, g3 the skewness m3 / m2^1.5 and g4 the kurtosis m4 / m2² (3 for a normal
+    distribution). Returns are taken as independent. Sources: Mertens (2002), Comments on Variance
+    of the IID estimator in Lo (2002); Lo (2002), The Statistics of Sharpe Ratios, Financial
+    Analysts Journal 58(4), for normal returns.
+
+    Examples
+    --------
+    >>> round(sharpe_error(np.array([0.01, -0.01] * 50), 365.0), 12)
+    1.920122049993
+    """
+    check_range("periods", periods, low=0.0)
+    if not has_spread(excess):
+        return math.nan
+    found = estimate_moments(excess)
+    variance = estimation_variance(found.sharpe, found.skew, found.kurtosis)
+    return math.sqrt(variance / (found.n - 1) * periods)
+
+
+def probability_of_skill(excess: FloatArray) -> float:
+    """Return the probability that the true Sharpe ratio of excess returns (n,) is above 0."""
+    if not has_spread(excess):
+        return math.nan
+    return probabilistic_sharpe(**estimate_moments(excess)._asdict())
+
+
+def has_spread(returns: FloatArray) -> bool:
+    return len(returns) > 1 and bool(np.std(returns, ddof=1) >= LEAST_DEVIATION)
+
+
+# ----- how many independent trials several are worth -----
+
+DRAWS = 10_000
+"""Simulated Sharpe ratios of each trial."""
+MOST_TRIALS = 512
+"""Trials that are simulated; of more, a random sample."""
+LEAST_SPREAD = 1e-6
+"""A standard deviation over trials below which they are copies of one another."""
+FIGURES = 4
+"""Significant digits of what was simulated, fewer than rounding errors of a machine can reach."""
+
+
+class TrialLuck(NamedTuple):
+    """What the best of several trials without skill is expected to show.
+
+    Attributes
+    ----------
+    n : float
+        Number of independent trials equivalent to all trials.
+    deviation : float
+        Standard deviation of their Sharpe ratios without skill, in standard errors of one ratio.
+        ``expected_max_sharpe(n, deviation)`` is the expected highest ratio, in the same unit.
+    """
+
+    n: float
+    deviation: float
+
+    def find_deviation(self, n_returns: int, periods: float = 1.0) -> float:
+        return self.deviation * math.sqrt(periods / (n_returns - 1))
+
+
+@checked
+def effective_trials(returns: FloatArray, *, n_trials: int | None = None) -> float:
+    """Return the number of independent trials equivalent to several correlated trials.
+
+    Parameters
+    ----------
+    returns : array of shape (n_samples, k)
+        Simple returns of k trials over the same samples; at least 2 samples, all finite.
+    n_trials : int, optional
+        How many trials there were, of which these k are a sample; k by default.
+
+    Returns
+    -------
+    float
+        From 1 (identical columns) to ``n_trials`` (uncorrelated ones), to four digits.
+
+    Raises
+    ------
+    ParameterError
+        If the returns have another shape or are not finite, or ``n_trials`` is below k.
+
+    Notes
+    -----
+    Without skill, estimated Sharpe ratios are normal with the correlations of the returns (Jobson
+    and Korkie 1981, J. Finance 36(4)). 10,000 draws of them give the mean of the highest ratio and
+    of the standard deviation over trials. The result is the number of independent normals whose
+    expected highest is as many standard deviations. So :func:`expected_max_sharpe` of this number
+    is what the best of these trials shows by luck.
+
+    Halves of the trials show how the number n grows with their count: n ~ k^b, b from 0 (more
+    trials are copies) to 1 (each is new). Trials beyond the k given count by this power. Constant
+    trials count as identical, and as uncorrelated with others.
+
+    Examples
+    --------
+    >>> effective_trials(np.array([[0.1, 0.1, 0.1], [0.2, 0.2, 0.2]]))
+    1.0
+    """
+    return simulate_luck(returns, n_trials=n_trials).n
+
+
+def simulate_luck(returns: FloatArray, *, n_trials: int | None = None) -> TrialLuck:
+    table = check_returns(returns, samples=2)
+    k = table.shape[1]
+    total = k if n_trials is None else n_trials
+    check_range("n_trials", total, low=k, open_high=True)
+    rng = np.random.default_rng(0)
+    order = rng.permutation(k)[:MOST_TRIALS]
+    draws = rng.standard_normal((DRAWS, len(order))) @ find_root(table[:, order])
+    n, highest = match_draws(draws)
+    half = len(order) // 2
+    expected = expected_max_sharpe(n, 1.0)  # 0 up to 1.26 trials
+    if not half or expected == 0.0:
+        return TrialLuck(n, 0.0)
+    fewer = 0.5 * (match_draws(draws[:, :half])[0] + match_draws(draws[:, half : 2 * half])[0])
+    power = min(1.0, max(0.0, math.log(n / fewer) / math.log(len(order) / half)))
+    grown = min(float(total), n * (total / len(order)) ** power)
+    return TrialLuck(round_figures(grown), round_figures(highest / expected))
+
+
+def find_root(table: FloatArray) -> FloatArray:
+    centered = table - np.mean(table, axis=0)
+    moves = np.std(table, axis=0) >= LEAST_DEVIATION
+    norms = np.sqrt(np.sum(centered**2, axis=0))
+    units = np.where(moves, centered / np.where(moves, norms, 1.0), 0.0)
+    values, vectors = np.linalg.eigh(units.T @ units + np.outer(~moves, ~moves))
+    root: FloatArray = (vectors * np.sqrt(np.maximum(values, 0.0))) @ vectors.T
+    return root
+
+
+def match_draws(draws: FloatArray) -> tuple[float, float]:
+    k = draws.shape[1]
+    spread = float(np.mean(np.std(draws, axis=1, ddof=1))) if k > 1 else 0.0
+    if spread < LEAST_SPREAD:
+        return 1.0, 0.0
+    highest = float(np.mean(np.max(draws, axis=1)))
+    return count_normals(highest / spread, k), highest
+
+
+def count_normals(height: float, most: int) -> float:
+    from scipy.special import ndtr  # noqa: PLC0415 - loads where it is used
+
+    x, step = np.linspace(0.0, 9.0, 1_801, retstep=True)
+    above, below = ndtr(x), ndtr(-x)
+
+    def expect(n: float) -> float:
+        values = 1.0 - above**n - below**n
+        return float(step * (np.sum(values) - 0.5 * values[0]))
+
+    if height >= expect(most):
+        return float(most)
+    low, high = 0.0, math.log(most)
+    for _ in range(50):
+        middle = 0.5 * (low + high)
+        low, high = (middle, high) if expect(math.exp(middle)) < height else (low, middle)
+    return math.exp(low)
+
+
+def round_figures(value: float) -> float:
+    return float(f"{value:.{FIGURES}g}")
+
+
+# ----- the probability of backtest overfitting -----
+
+MOST_SPLITS = 20
+"""20 blocks have 184,756 halves. 22 would have 705,432, without a better estimate."""
+LEAST_VARIANCE = 1e-13
+"""A variance below this share of the mean square is a rounding error of a constant."""
+CHUNK = 1 << 14
+"""Values per array while halves are compared, to fit in a processor's cache."""
+
+Figure = Literal["sharpe", "mean"]
+
+
+class Overfitting(NamedTuple):
+    """Result of combinatorially symmetric cross-validation."""
+
+    pbo: float
+    """Share of halves whose best trial is no better than the median in the other half."""
+    logits: FloatArray
+    """Of shape (C(n_splits, n_splits / 2),): ln(w / (1 - w)), w the relative rank of the best
+    trial of a half in the other half."""
+    degradation: float
+    """Slope of the best trial's figure out of sample on that in sample; 0 if all are equal."""
+    loss: float
+    """Share of halves whose best trial has a figure below 0 in the other half."""
+
+
+@checked
+def probability_of_backtest_overfitting(
+    returns: FloatArray, *, n_splits: int = 16, metric: Figure = "sharpe"
+) -> Overfitting:
+    """Return how often the best trial of one half of the samples is no good in the other half.
+
+    Parameters
+    ----------
+    returns : array of shape (n_samples, n_trials)
+        Simple returns of every trial over the same samples; at least 2 trials, at least
+        ``n_splits`` samples (and 4), all finite.
+    n_splits : int
+        Blocks of consecutive samples, S: even, from 2 to 20. If the samples do not divide evenly,
+        the first blocks have one more.
+    metric : {"sharpe", "mean"}
+        The figure that ranks trials, in both halves.
+
+    Returns
+    -------
+    Overfitting
+        A logit of 0 (the median) counts as overfit; equal figures share their mean rank. So
+        identical trials are overfit with certainty: choosing among them has no value.
+
+    Raises
+    ------
+    ParameterError
+        If the returns or the number of blocks are not as described.
+
+    Notes
+    -----
+    Combinatorially symmetric cross-validation: each choice of S/2 of the S blocks is in sample
+    once, and the rest out of sample; w = rank / (n_trials + 1). Source: Bailey, Borwein, Lopez de
+    Prado and Zhu (2017), The Probability of Backtest Overfitting, J. Computational Finance 20(4).
+
+    Examples
+    --------
+    >>> skilled = np.array([[0.3, 0.1], [0.4, 0.2], [0.3, 0.2], [0.4, 0.1]])
+    >>> probability_of_backtest_overfitting(skilled, n_splits=4, metric="mean").pbo
+    0.0
+    """
+    splits = check_splits(n_splits)
+    Choice(*get_args(Figure)).check("metric", metric)
+    table = check_returns(returns, samples=max(4, splits), trials=2)
+    inside, outside, rank = np.hstack(list(compare_halves(table, splits, metric)))
+    share = rank / (table.shape[1] + 1)
+    logits = np.log(share / (1.0 - share))
+    pbo, loss = np.mean(logits <= 0.0), np.mean(outside < 0.0)
+    return Overfitting(float(pbo), logits, fit_slope(inside, outside), float(loss))
+
+
+def compare_halves(table: FloatArray, splits: int, metric: Figure) -> Iterator[FloatArray]:
+    blocks = sum_blocks(table, splits)
+    for mask in choose_halves(splits, max(1, CHUNK // table.shape[1])):
+        chosen, left = (
+            compute_figures(mask, blocks, metric),
+            compute_figures(1.0 - mask, blocks, metric),
+        )
+        yield follow_best(chosen, left)
+        yield follow_best(left, chosen)
+
+
+def follow_best(inside: FloatArray, outside: FloatArray) -> FloatArray:
+    """Return, of shape (3, m), the best trial's figure in and out of sample, and its rank there.
+
+    Figures have shape (m, n_trials). Rank 1 is the worst; trials that differ by less than 1e-12 of
+    the figure share a rank. Of equals in sample the first is the best.
+    """
+    best = np.argmax(inside, axis=1)[:, None]
+    figure = np.take_along_axis(outside, best, axis=1)
+    margin = TOLERANCE * np.abs(figure)
+    worse = np.count_nonzero(outside < figure - margin, axis=1)
+    better = np.count_nonzero(outside > figure + margin, axis=1)
+    rank = 0.5 * (outside.shape[1] + 1 + worse - better)
+    return np.stack([np.take_along_axis(inside, best, axis=1)[:, 0], figure[:, 0], rank])
+
+
+class Blocks(NamedTuple):
+    """Sums of returns by block of samples, of shape (n_splits, n_trials) unless stated."""
+
+    n: FloatArray
+    """Samples, of shape (n_splits,)."""
+    level: FloatArray
+    """The mean of all returns of a trial, of shape (n_trials,)."""
+    sums: FloatArray
+    squares: FloatArray
+
+
+def sum_blocks(table: FloatArray, splits: int) -> Blocks:
+    starts = [block[0] for block in np.array_split(np.arange(len(table)), splits)]
+    level = np.mean(table, axis=0)
+    centered = table - level
+    return Blocks(
+        np.diff(starts, append=len(table)).astype(np.float64),
+        level,
+        np.add.reduceat(centered, starts),
+        np.add.reduceat(centered**2, starts),
+    )
+
+
+def choose_halves(splits: int, rows: int) -> Iterator[FloatArray]:
+    """Yield masks of shape (up to ``rows``, splits): 1 in half the blocks, the first among them."""
+    halves = itertools.combinations(range(1, splits), splits // 2 - 1)
+    while part := list(itertools.islice(halves, rows)):
+        mask = np.zeros((len(part), splits))
+        mask[:, 0] = 1.0
+        np.put_along_axis(mask, np.array(part, dtype=np.int64), 1.0, axis=1)
+        yield mask
+
+
+def compute_figures(mask: FloatArray, blocks: Blocks, metric: Figure) -> FloatArray:
+    """Compute figures of trials over the blocks of a mask (m, n_splits), of shape (m, n_trials)."""
+    n = (mask @ blocks.n)[:, None]
+    sums, squares = mask @ blocks.sums, mask @ blocks.squares
+    mean = sums / n
+    if metric == "mean":
+        return np.asarray(mean + blocks.level)
+    spread = squares - mean * sums
+    known = spread > np.maximum(LEAST_VARIANCE * squares, LEAST_DEVIATION**2 * (n - 1.0))
+    deviation = np.sqrt(np.where(known, spread, 1.0) / (n - 1.0))
+    return np.where(known, (mean + blocks.level) / deviation, 0.0)
+
+
+def fit_slope(x: FloatArray, y: FloatArray) -> float:
+    """Return the least-squares slope of y on x, arrays of shape (n,); 0 if x is constant."""
+    centered = x - np.mean(x)
+    square = float(centered @ centered)
+    return float(centered @ (y - np.mean(y))) / square if square >= LEAST_DEVIATION**2 else 0.0
+
+
+def check_splits(n_splits: int) -> int:
+    splits = int(check_number("n_splits", n_splits, whole=True))
+    if splits % 2 or not 2 <= splits <= MOST_SPLITS:
+        raise ParameterError(f"n_splits must be even and from 2 to {MOST_SPLITS}, got {n_splits!r}")
+    return splits

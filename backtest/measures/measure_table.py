@@ -1,0 +1,445 @@
+"""The measures of an account: name, unit, direction, meaning and function (docs/metrics.md)."""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Callable, Mapping
+from functools import cached_property
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import numpy as np
+
+from backtest.base import FloatArray
+from backtest.base.units import DAY
+from backtest.measures.luck import probability_of_skill, sharpe_error
+from backtest.measures.performance import (
+    LEAST_DEVIATION,
+    MarketFit,
+    expected_shortfall,
+    find_growth_rate,
+    fit_market,
+    value_at_risk,
+)
+from backtest.measures.run_facts import flatten_tally
+
+if TYPE_CHECKING:
+    from backtest.measures.run_facts import MarginUse, RunSpan, Samples
+    from backtest.measures.tally import Drawdown, Tally
+
+COSTS = ("fees", "slippage", "impact", "funding", "interest")
+OPTION_COSTS = ("options_cost_annual", "options_spread_annual")
+
+
+class Accounts:
+    """The tally of n accounts: arrays of shape (n,) by name, and their values at the end."""
+
+    def __init__(
+        self, tally: Mapping[str, Any], span: RunSpan, unit: FloatArray, equity: FloatArray
+    ) -> None:
+        self.tally, self.span, self.years = tally, span, span.years
+        self.unit, self.equity = unit, equity
+        self.is_ruined = tally["ruin"] >= 0
+
+    def read(self, name: str) -> FloatArray:
+        return np.array(self.tally[name], dtype=np.float64)
+
+    def find_days(self, name: str) -> FloatArray:
+        """Return the days from the start to the close of a bar; NaN for a bar below 0."""
+        bar = self.tally[name]
+        row = np.maximum(bar - self.span.first, 0).astype(np.int64)
+        return np.where(bar >= 0, (self.span.closes[row] - self.span.start) / DAY, np.nan)
+
+    @cached_property
+    def growth(self) -> FloatArray:
+        return np.asarray(self.unit / self.tally["first_unit"])
+
+    @cached_property
+    def cagr(self) -> FloatArray:
+        rates = np.array([find_growth_rate(each, self.years) for each in self.growth.tolist()])
+        return np.where(self.is_ruined, -1.0, rates)
+
+    @cached_property
+    def drawdown(self) -> FloatArray:
+        return np.asarray(1.0 - self.tally["low"] / self.tally["low_peak"])
+
+    @cached_property
+    def leverage(self) -> FloatArray:
+        return np.asarray(self.tally["leverage"] / self.tally["bars"])
+
+    @cached_property
+    def drag(self) -> FloatArray:
+        logs = np.array([math.log(each) for each in self.tally["decay_product"].tolist()])
+        lost = (self.tally["decay_held"] - (self.tally["decay_log"] + logs)) / self.years
+        return np.where(self.is_ruined, np.nan, lost)
+
+    @cached_property
+    def carry(self) -> FloatArray:
+        return np.where(self.is_ruined, np.nan, self.tally["carry"] / self.years)
+
+    def find_deviation(self, name: str) -> FloatArray:
+        n = self.tally["samples"]
+        return np.asarray(np.sqrt(self.tally[name] / np.where(n > 1, n - 1.0, np.nan)))
+
+    def annualize(self, deviation: FloatArray) -> FloatArray:
+        return annualize_ratios(self.tally["excess_mean"], deviation, self.span.periods)
+
+    def find_turnover(self) -> FloatArray:
+        mean = self.tally["equity"] / self.tally["bars"]
+        traded = self.tally["traded"] / np.where(mean > 0.0, mean, np.nan)
+        return np.asarray(traded / self.years)
+
+    def find_sortino(self) -> FloatArray:
+        n = self.tally["samples"]
+        return self.annualize(np.sqrt(self.tally["downside"] / np.where(n > 0, n, np.nan)))
+
+    def find_peak_ratio(self) -> FloatArray:
+        backing = self.tally["peak_backing"]
+        return np.where(backing > 0.0, self.tally["peak_needed"] / backing, np.inf)
+
+    def find_equivalents(self) -> FloatArray:
+        """Return the certainty equivalents per year of mean (1 + r)^-2; NaN without returns."""
+        mean = self.tally["disutility"] / self.tally["samples"]
+        growth = [math.sqrt(1.0 / each) if each != 0.0 else math.inf for each in mean.tolist()]
+        rates = [find_growth_rate(each, 1.0 / self.span.periods) for each in growth]
+        return np.where(np.isnan(mean), np.nan, rates)
+
+
+class Path:
+    """Sampled returns of one account, its deepest drawdown, and its use of margin."""
+
+    def __init__(
+        self, samples: Samples, periods: float, fall: Drawdown, span: RunSpan, use: MarginUse
+    ) -> None:
+        self.samples, self.periods = samples, periods
+        self.fall, self.span, self.use = fall, span, use
+
+    @property
+    def excess(self) -> FloatArray:
+        return self.samples.returns - self.samples.risk_free
+
+    @cached_property
+    def fit(self) -> MarketFit:
+        return fit_market(self.excess, self.samples.market - self.samples.risk_free, self.periods)
+
+    def find_drawdown_days(self) -> float:
+        if self.fall.low == self.fall.low_peak:
+            return 0.0
+        is_over, closes = self.fall.recovered >= 0, self.span.closes
+        end = self.span.time_of(self.fall.recovered) if is_over else int(closes[-1])
+        return (end - self.span.time_of(self.fall.drawdown_peak)) / DAY
+
+    def is_recovered(self) -> bool:
+        return self.fall.low == self.fall.low_peak or self.fall.recovered >= 0
+
+
+class Measure(NamedTuple):
+    """``better`` is 1 if larger is better, -1 if smaller is, 0 for neither.
+
+    ``part`` says what ``of`` takes: ``"core"`` and ``"all"`` the tally of :class:`Accounts`,
+    ``"returns"`` and ``"path"`` a :class:`Path`.
+    """
+
+    unit: str
+    better: int
+    meaning: str
+    part: str
+    of: Callable[[Any], Any]
+
+
+class MeasureTable(dict[str, Measure]):
+    def __missing__(self, name: str) -> Measure:
+        if read_aversion(name) is None:
+            raise KeyError(name)
+        return self["certainty_equivalent"]
+
+
+def read_aversion(name: str) -> float | None:
+    found = re.fullmatch(r"certainty_equivalent_(\d+(?:\.\d+)?)", name)
+    return None if found is None else float(found[1])
+
+
+FRACTION, ROOT, MONEY, COUNT, DAYS = "fraction", "per sqrt(year)", "money", "count", "days"
+A_YEAR, TURNS, LOSS, FLAG = "fraction per year", "turns of equity", "log growth per year", "0 or 1"
+
+ABOUT = MeasureTable({
+    "total_return": Measure(
+        FRACTION, 1, "growth from start to end, free of deposits", "core",
+        lambda a: a.growth - 1.0,
+    ),
+    "cagr": Measure(
+        A_YEAR, 1, "growth of the account per year, compounded", "core", lambda a: a.cagr,
+    ),
+    "volatility": Measure(
+        ROOT, -1, "standard deviation of returns, annualized", "core",
+        lambda a: a.find_deviation("squares") * math.sqrt(a.span.periods),
+    ),
+    "sharpe": Measure(
+        ROOT, 1, "mean return over the risk-free rate per unit of deviation", "core",
+        lambda a: a.annualize(a.find_deviation("excess_squares")),
+    ),
+    "sortino": Measure(
+        ROOT, 1, "return over the risk-free rate per unit of downside", "all",
+        Accounts.find_sortino,
+    ),
+    "max_drawdown": Measure(
+        FRACTION, -1, "deepest fall from a running peak, at bar closes", "core",
+        lambda a: a.drawdown,
+    ),
+    "drawdown_days": Measure(
+        DAYS, -1, "from the peak of the deepest fall to recovery, or the end", "path",
+        Path.find_drawdown_days,
+    ),
+    "recovered": Measure(
+        FLAG, 1, "whether the peak before the deepest fall was reached again", "path",
+        Path.is_recovered,
+    ),
+    "calmar": Measure(
+        "per year", 1, "growth per year for each unit of the deepest fall", "core",
+        lambda a: np.where(a.drawdown > 0.0, a.cagr / a.drawdown, np.nan),
+    ),
+    "var_95": Measure(
+        FRACTION, -1, "loss of a sampling period that one in twenty exceeds", "returns",
+        lambda p: value_at_risk(p.samples.returns, 0.95),
+    ),
+    "es_95": Measure(
+        FRACTION, -1, "mean loss of the worst twentieth of sampling periods", "returns",
+        lambda p: expected_shortfall(p.samples.returns, 0.95),
+    ),
+    "var_99": Measure(
+        FRACTION, -1, "loss of a sampling period that one in a hundred exceeds", "returns",
+        lambda p: value_at_risk(p.samples.returns, 0.99),
+    ),
+    "es_99": Measure(
+        FRACTION, -1, "mean loss of the worst hundredth of sampling periods", "returns",
+        lambda p: expected_shortfall(p.samples.returns, 0.99),
+    ),
+    "sharpe_error": Measure(
+        ROOT, -1, "standard error of the Sharpe ratio", "returns",
+        lambda p: sharpe_error(p.excess, p.periods),
+    ),
+    "probabilistic_sharpe": Measure(
+        FRACTION, 1, "probability that the true Sharpe is above 0", "returns",
+        lambda p: probability_of_skill(p.excess),
+    ),
+    "alpha": Measure(
+        A_YEAR, 1, "return that beta times the market does not explain", "returns",
+        lambda p: p.fit.alpha,
+    ),
+    "alpha_error": Measure(
+        A_YEAR, -1, "HAC standard error of alpha", "returns", lambda p: p.fit.alpha_error,
+    ),
+    "beta": Measure(
+        "number", 0, "slope of the returns on those of the market at 1x", "returns",
+        lambda p: p.fit.beta,
+    ),
+    "beta_error": Measure(
+        "number", -1, "HAC standard error of beta", "returns", lambda p: p.fit.beta_error,
+    ),
+    "certainty_equivalent": Measure(
+        A_YEAR, 1, "sure growth worth as much at a relative risk aversion of 3", "all",
+        Accounts.find_equivalents,
+    ),
+    "turnover": Measure(
+        "per year", -1, "traded notional over mean equity", "core", Accounts.find_turnover,
+    ),
+    "price_pnl": Measure(
+        MONEY, 1, "profit of price moves, before any cost", "all", lambda a: a.read("price_pnl"),
+    ),
+    "fees": Measure(MONEY, -1, "trading fees paid", "core", lambda a: a.read("fees")),
+    "slippage": Measure(
+        MONEY, -1, "paid by fills worse than the open", "core", lambda a: a.read("slippage"),
+    ),
+    "impact": Measure(
+        MONEY, -1, "paid by fills worsened through their own size", "core",
+        lambda a: a.read("impact"),
+    ),
+    "funding": Measure(
+        MONEY, -1, "funding paid less received", "core", lambda a: a.read("funding"),
+    ),
+    "interest": Measure(
+        MONEY, -1, "interest paid less earned", "core", lambda a: a.read("interest"),
+    ),
+    "liquidations": Measure(
+        COUNT, -1, "times that a price triggered a liquidation", "core",
+        lambda a: a.read("liquidations"),
+    ),
+    "liquidation_loss": Measure(
+        MONEY, -1, "what liquidations cost beyond the price move", "all",
+        lambda a: a.read("liquidation_loss"),
+    ),
+    "bad_debt": Measure(
+        MONEY, -1, "losses beyond what backed the position, borne by the venue", "all",
+        lambda a: a.read("bad_debt"),
+    ),
+    "ruined": Measure(
+        FLAG, -1, "whether a loss ruined the account", "core",
+        lambda a: np.array(a.is_ruined, dtype=np.float64),
+    ),
+    "ruin_time": Measure(
+        DAYS, 1, "from the start to ruin; NaN where there was none", "core",
+        lambda a: a.find_days("ruin"),
+    ),
+    "time_to_first_liquidation": Measure(
+        DAYS, 1, "from the start; NaN where there was none", "all",
+        lambda a: a.find_days("first_liquidation"),
+    ),
+    "near_liquidation_share": Measure(
+        FRACTION, -1, "closes within 10 % of the liquidation price", "all",
+        lambda a: a.tally["near"] / a.tally["bars"],
+    ),
+    "stops": Measure(
+        COUNT, -1, "stops of any kind that closed the position at a loss limit", "all",
+        lambda a: a.read("stops"),
+    ),
+    "take_profits": Measure(
+        COUNT, 0, "take-profits that closed the position", "all", lambda a: a.read("take_profits"),
+    ),
+    "margin_calls": Measure(
+        COUNT, -1, "closes at which the margin ratio rose over the call", "all",
+        lambda a: a.read("calls"),
+    ),
+    "calls_met": Measure(
+        COUNT, 0, "margin calls that ended with the ratio under the call again", "all",
+        lambda a: a.read("calls_met"),
+    ),
+    "calls_failed": Measure(
+        COUNT, -1, "margin calls that ended otherwise", "all", lambda a: a.read("calls_failed"),
+    ),
+    "liquidated_after_call": Measure(
+        COUNT, -1, "calls that a liquidation followed", "all",
+        lambda a: a.read("liquidated_calls"),
+    ),
+    "time_to_liquidation_after_call": Measure(
+        DAYS, 1, "mean from a call to that liquidation", "all",
+        lambda a: a.read("call_days") / a.read("liquidated_calls"),
+    ),
+    "mean_leverage": Measure(
+        TURNS, 0, "mean of notional over equity at closes", "all", lambda a: a.leverage,
+    ),
+    "peak_leverage": Measure(
+        TURNS, -1, "highest notional over equity at a close", "all",
+        lambda a: a.read("peak_leverage"),
+    ),
+    "gross_over_cap": Measure(
+        FRACTION, -1, "closes above the cap of gross leverage", "all",
+        lambda a: a.tally["over_cap"] / a.tally["bars"],
+    ),
+    "peak_margin_ratio": Measure(
+        FRACTION, -1, "highest maintenance over what backs the position", "all",
+        Accounts.find_peak_ratio,
+    ),
+    "mean_margin_used": Measure(
+        FRACTION, 0, "mean of initial margin over equity at closes", "path",
+        lambda p: p.use.total / p.use.n,
+    ),
+    "peak_margin_used": Measure(
+        FRACTION, -1, "highest initial margin over equity at a close", "path",
+        lambda p: p.use.most,
+    ),
+    "leverage_decay": Measure(
+        LOSS, -1, "growth lost to volatility and carry", "all", lambda a: a.drag + a.carry,
+    ),
+    "volatility_drag": Measure(
+        LOSS, -1, "growth lost to volatility, before costs", "all", lambda a: a.drag,
+    ),
+    "carry_decay": Measure(
+        LOSS, -1, "growth lost to funding, interest and fees", "all", lambda a: a.carry,
+    ),
+    "flows": Measure(
+        MONEY, 0, "deposits less withdrawals, and top-ups", "all",
+        lambda a: a.tally["flows"] + a.tally["top_up"],
+    ),
+    "top_ups": Measure(
+        MONEY, 0, "moved from the reserve to the account after margin calls", "all",
+        lambda a: a.read("top_up"),
+    ),
+    "final_equity": Measure(
+        MONEY, 1, "equity at the last close, without the reserve", "core",
+        lambda a: np.array(a.equity, dtype=np.float64),
+    ),
+})  # fmt: skip
+
+
+def list_parts(*parts: str) -> tuple[str, ...]:
+    return tuple(name for name, each in ABOUT.items() if each.part in parts)
+
+
+METRICS = tuple(ABOUT)
+CORE, PATH, OF_RETURNS = list_parts("core"), list_parts("returns", "path"), list_parts("returns")
+STREAMED = list_parts("core", "all")
+
+
+def measure_run(
+    tally: Tally, span: RunSpan, unit: float, equity: float, samples: Samples, use: MarginUse
+) -> dict[str, float]:
+    """Return all measures of one account by name.
+
+    ``unit`` and ``equity`` are values at the end. Money is in the settlement currency, times in
+    days, the rest fractions (0.25 is 25 %).
+    """
+    many = {name: np.array([value]) for name, value in flatten_tally(tally).items()}
+    measured = measure_accounts(many, span, np.array([unit]), np.array([equity]))
+    path = Path(samples, span.periods, tally.drawdown, span, use)
+    return {
+        name: float(ABOUT[name].of(path) if name in PATH else measured[name][0]) for name in METRICS
+    }
+
+
+def measure_accounts(
+    tally: Mapping[str, Any], span: RunSpan, unit: FloatArray, equity: FloatArray
+) -> dict[str, FloatArray]:
+    """Return the measures of many accounts, each array of shape (n_accounts,)."""
+    accounts = Accounts(tally, span, unit, equity)
+    with np.errstate(all="ignore"):
+        return {name: ABOUT[name].of(accounts) for name in (STREAMED if "near" in tally else CORE)}
+
+
+def measure_returns(samples: Samples, periods: float) -> dict[str, float]:
+    path: Any = Path(samples, periods, *[None] * 3)  # type: ignore[arg-type] # not asked for
+    return {name: ABOUT[name].of(path) for name in OF_RETURNS}
+
+
+def find_cost_rates(tally: Tally, span: RunSpan) -> dict[str, float]:
+    """Return costs per year as fractions of mean equity, by name; NaN if there never was any."""
+    mean = tally.equity / tally.bars
+    scale = mean if mean > 0.0 else math.nan
+    names = (*COSTS, "liquidation_loss")
+    return {name: getattr(tally.money, name) / scale / span.years for name in names}
+
+
+def annualize_ratios(mean: FloatArray, deviation: FloatArray, periods: float) -> FloatArray:
+    """Return mean over deviation, annualized; NaN if the deviation is below 1e-12."""
+    known = np.where(deviation >= LEAST_DEVIATION, deviation, np.nan)
+    return np.asarray(mean / known * math.sqrt(periods))
+
+
+def name_measure(name: str) -> str:
+    short, _, level = name.partition("_")
+    if short in ("var", "es"):
+        return f"{'VaR' if short == 'var' else 'ES'} {level} %"
+    known = {"price_1x": "price at 1x", "cagr": "CAGR", "price_pnl": "price profit and loss"}
+    known |= {each: each.capitalize() for each in ("sharpe", "sortino", "calmar")}
+    return known.get(name, name.replace("_", " "))
+
+
+# ----- measures on simulated paths -----
+
+_CHANCE = re.compile(r"p_(liquidation|ruin)_(\d+(?:\.\d+)?[a-z]+)")
+_LARGEST = re.compile(r"max_leverage_at_(\d+(?:\.\d+)?)pct")
+LARGEST = "max_leverage"
+
+
+class RiskMeasure(NamedTuple):
+    name: str
+    kind: str
+    horizon: str = ""
+    probability: float = math.nan
+
+
+def read_risk_name(name: str) -> RiskMeasure | None:
+    if chance := _CHANCE.fullmatch(name):
+        return RiskMeasure(name, chance[1], horizon=chance[2])
+    if largest := _LARGEST.fullmatch(name):
+        return RiskMeasure(name, LARGEST, probability=float(largest[1]) / 100.0)
+    return None
