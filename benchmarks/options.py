@@ -24,7 +24,7 @@ import pandas as pd
 import backtest as bt
 from backtest.account import portfolio_balance
 from backtest.base import black_kernels, compile_module
-from backtest.base.kernel_compiler import compile_kernels
+from backtest.base.kernels import compile_kernels
 from backtest.engine import portfolio_loop
 from backtest.options import implied_kernels
 from backtest.options.quotes import WIDTH

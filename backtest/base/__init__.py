@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from backtest.base.compile_choice import compiling_first, count_as_compiling
     from backtest.base.compile_choice import is_plain_sooner, name_types, read_mode, set_single
     from backtest.base.compile_choice import tell_of_compiling, write_mark
-    from backtest.base.compiled_files import cfunc, jit
+    from backtest.base.compiler import cfunc, jit
     from backtest.base.compiled_twins import bind_functions, count_all_brackets, describe_target
     from backtest.base.compiled_twins import find_own_functions, make_array_twins, make_twin
     from backtest.base.errors import AccountingError, BacktestError, BandWarning, DataError, Fault
@@ -47,7 +47,7 @@ if TYPE_CHECKING:
     from backtest.base.interrupts import hold_signals
     from backtest.base.json_values import from_plain, open_plain, parse_json, read_small, repr_given
     from backtest.base.json_values import repr_plain, to_json, to_plain
-    from backtest.base.kernel_compiler import compile_helpers, list_sources
+    from backtest.base.kernels import compile_helpers, list_sources
     from backtest.base.kernels import compile_module
     from backtest.base.later_import import call_later
     from backtest.base.normal import mills_ratio, normal_cdf, normal_density
@@ -75,7 +75,7 @@ if TYPE_CHECKING:
     from backtest.base.saved_result import describe_origin, list_records, select_numbers
     from backtest.base.settings_result import SettingsResult, compute_id, find_version
     from backtest.base.settings_result import find_versions
-    from backtest.base.shared_records import share_record
+    from backtest.base.compiler import share_record
     from backtest.base.table_text import Head, capitalize, clip, escape_directions, find_head
     from backtest.base.table_text import format_cell, format_paragraph, format_round_money
     from backtest.base.table_text import format_table, keep_units

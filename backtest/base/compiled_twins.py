@@ -166,9 +166,7 @@ def describe_target() -> tuple[str, ...]:
     chosen = [os.environ.get(f"NUMBA_CPU_{word}", "") for word in ("NAME", "FEATURES")]
     features = binding.get_host_cpu_features().flatten()
     host = (binding.get_process_triple(), binding.get_host_cpu_name(), features)
-    here = Path(__file__)
-    own = [
-        here.with_name(f"{name}.py").read_text("utf-8")
-        for name in ("rule_passes", "compiled_files")
-    ]
-    return (*versions, *chosen, *map(str, host), *own)
+    here, switch = Path(__file__), os.environ.get("BACKTEST_FAST_LINK", "")
+    names = ("rule_passes", "compiler", "fast_link")
+    own = [here.with_name(f"{name}.py").read_text("utf-8") for name in names]
+    return (*versions, *chosen, *map(str, host), switch, *own)

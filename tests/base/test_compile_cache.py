@@ -1,4 +1,4 @@
-"""The files that keep compiled code: whole or not there, and mended where they are damaged."""
+"""The files that keep compiled code: written by one process at a time, mended if damaged."""
 
 import importlib.util
 import os
@@ -11,18 +11,11 @@ import pytest
 from numba import int64, njit
 from numba.core.errors import NumbaError
 
-from backtest.base import cache_folder, compiled_files
+from backtest.base import cache_folder, compiler, fast_link
 from backtest.base.atomic_files import write_file
 from backtest.base.cache_folder import find_lasting_folder, write_once
-from backtest.base.compiled_files import (
-    CheckedFiles,
-    LinkedLibrary,
-    WholeLibrary,
-    cfunc,
-    jit,
-    seal,
-    unseal,
-)
+from backtest.base.compiler import cfunc, jit
+from backtest.base.fast_link import LinkedLibrary, WholeLibrary
 
 TEXT = "def double(x):\n    return x + x\n"
 
@@ -30,7 +23,6 @@ DAMAGES = {
     "empty": lambda content: b"",
     "cut midway": lambda content: content[: len(content) // 2],
     "garbage": lambda content: b"\x80\x04garbage" * 50,
-    "one bit": lambda content: content[:-40] + bytes([content[-40] ^ 1]) + content[-39:],
 }
 
 
@@ -64,17 +56,16 @@ def test_a_second_one_loads_what_the_first_compiled(function, tmp_path):
 
 
 @pytest.mark.parametrize("way", DAMAGES)
-def test_damaged_code_is_compiled_again_with_one_warning(function, tmp_path, way):
+@pytest.mark.parametrize("end", ["nbc", "nbi"])
+def test_damaged_code_is_compiled_again_with_one_warning(function, tmp_path, way, end):
     jit(function, cache=True)(2.0)
-    (path,) = find_code(tmp_path)
-    whole = path.read_bytes()
-    path.write_bytes(DAMAGES[way](whole))
+    (path,) = tmp_path.rglob(f"*.{end}")
+    path.write_bytes(DAMAGES[way](path.read_bytes()))
     again = jit(function, cache=True)
     with pytest.warns(UserWarning, match="the compile cache is damaged") as told:
         assert again(2.0) == 4.0
     assert len(told) == 1
     assert sum(again.stats.cache_misses.values()) == 1
-    unseal(path.read_bytes())
     healed = jit(function, cache=True)
     assert healed(2.0) == 4.0
     assert not healed.stats.cache_misses
@@ -98,27 +89,12 @@ def test_a_pointer_is_kept_as_well(function, tmp_path):
         assert cfunc("float64(float64)", function, cache=True).ctypes(2.0) == 4.0
 
 
-def test_two_writers_lose_nothing(tmp_path):
-    """Each key has a file of its own: numba's index forgets one of two and mixes up their code."""
-    files, others = CheckedFiles(tmp_path, "f"), CheckedFiles(tmp_path, "f")
-    files.save("int", 1)
-    others.save("float", 2)
-    files.save("bool", 3)
-    assert [files.load(key) for key in ("int", "float", "bool", "str")] == [1, 2, 3, None]
-
-
-def test_a_file_of_something_else_is_not_taken(tmp_path):
-    files = CheckedFiles(tmp_path, "f")
-    files.save("int", 1)
-    files.path_of("int").rename(files.path_of("float"))
-    assert files.load("float") is None
-
-
 def test_what_cannot_be_written_is_compiled_and_not_kept(function, tmp_path, monkeypatch):
     def refuse(*_):
         raise PermissionError("read-only")
 
-    monkeypatch.setattr("backtest.base.compiled_files.write_file", refuse)
+    monkeypatch.setattr(compiler.FunctionCache, "save_overload", refuse)
+    monkeypatch.setattr(compiler.FileLock, "acquire", refuse)
     assert jit(function, cache=True)(2.0) == 4.0
     assert find_code(tmp_path) == []
 
@@ -131,12 +107,6 @@ def test_a_write_that_fails_leaves_nothing(tmp_path, monkeypatch):
     with pytest.raises(KeyboardInterrupt):
         write_file(tmp_path / "a", b"text")
     assert list(tmp_path.iterdir()) == []
-
-
-def test_a_seal_holds_the_content():
-    assert unseal(seal(b"content")) == b"content"
-    with pytest.raises(ValueError, match="damaged"):
-        unseal(seal(b"content")[:-1])
 
 
 def test_a_folder_that_cannot_be_made_is_none(tmp_path, monkeypatch):
@@ -227,15 +197,38 @@ def test_what_an_account_lacks_is_not_compiled():
         jit(compute, cache=False)(Terms(1.0, 2.0), 3.0)
 
 
-def test_a_numba_with_other_parts_compiles_all_code_to_be_run(monkeypatch):
-    monkeypatch.setattr(compiled_files, "CAN_LINK", False)
-    before = compiled_files.CODEGEN._library_class
-    with compiled_files.compiling(is_linked=True):
-        assert compiled_files.CODEGEN._library_class is before
-        assert njit(lambda x: x + 1.0)(1.0) == 2.0
+def test_without_fast_links_numba_compiles_by_itself(monkeypatch):
+    monkeypatch.setattr(fast_link, "CAN_LINK", False)
+    add = jit(lambda x, k: x + k, cache=False, no_cpython_wrapper=True)
+    both = jit(lambda x: add(x, 1) * add(x, 2), cache=False)
+    before = fast_link.CODEGEN._library_class
+    assert both(3.0) == 20.0
+    assert fast_link.CODEGEN._library_class is before
+    assert type(next(iter(both.overloads.values())).library) is before
+    assert njit(lambda x: x + 1.0)(1.0) == 2.0
 
 
-def test_code_of_a_release_with_other_modules_is_compiled_again(tmp_path):
-    files = CheckedFiles(tmp_path, "f")
-    files.path_of("key").write_bytes(seal(b"cbacktest.a_former_module\nf\n."))
-    assert files.load("key") is None  # without a warning of damage
+TWO = """
+import sys, time
+from pathlib import Path
+from backtest.base import compiler
+sys.path.insert(0, sys.argv[1])
+import small
+compile_one = compiler.FunctionCache.save_overload
+def save(*given):
+    time.sleep(0.5)
+    compile_one(*given)
+compiler.FunctionCache.save_overload = save
+double = compiler.jit(small.double, cache=True)
+print(double(2.0), double(3), *double.stats.cache_misses.values())
+"""
+
+
+def test_one_of_two_processes_compiles_and_the_other_waits(function, tmp_path):
+    """numba's index forgets one of two writers, and mixes up their code."""
+    command = [sys.executable, "-c", TWO, str(tmp_path)]
+    folder = Path(__file__).parents[2]
+    two = [subprocess.Popen(command, cwd=folder, stdout=subprocess.PIPE, text=True) for _ in "ab"]
+    said = [each.communicate()[0].split() for each in two]
+    assert [each[:2] for each in said] == [["4.0", "6"]] * 2
+    assert sum(len(each) - 2 for each in said) == 2

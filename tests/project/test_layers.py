@@ -162,7 +162,7 @@ def test_wings_above_the_engine_wait_for_their_first_use_and_hide_no_function():
 def test_numba_loads_linear_algebra_only_for_code_that_uses_it():
     code = (
         "import sys, numba, numpy as np\n"
-        "from backtest.base import compiled_files\n"
+        "from backtest.base import compiler\n"
         "print('scipy.linalg' in sys.modules)\n"
         "@numba.njit\n"
         "def solve(a):\n"

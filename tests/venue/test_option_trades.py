@@ -9,7 +9,7 @@ import pytest
 
 import backtest as bt
 from backtest.base.errors import BacktestError
-from backtest.base.kernel_compiler import compile_kernels
+from backtest.base.kernels import compile_kernels
 from backtest.venue import option_requirement
 from backtest.venue.margin_presets import list_presets
 from backtest.venue.option_account import make_option_account

@@ -1,0 +1,165 @@
+"""Compile functions with numba, kept on disk; and records that compiled functions share."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from backtest.base import fast_link  # before numba, which it imports with less
+
+# isort: split
+import numba
+from filelock import FileLock
+from llvmlite import ir
+from numba.core import cgutils, event, types
+from numba.core.caching import FunctionCache
+from numba.core.ccallback import CFunc
+from numba.core.compiler_lock import global_compiler_lock
+from numba.core.datamodel import models
+from numba.core.imputils import impl_ret_borrowed, lower_getattr_generic
+from numba.core.sigutils import normalize_signature
+from numba.core.types import unliteral
+from numba.core.typing.templates import AttributeTemplate
+from numba.extending import infer_getattr, intrinsic, register_model
+
+from backtest.base.cache_folder import warn_of_damage
+from backtest.base.compile_choice import COMPILING, count_as_compiling
+from backtest.base.rule_passes import RuleCompiler
+
+
+class KeptCode(FunctionCache):
+    """numba's files of a function: damaged ones are compiled again, by one process at a time."""
+
+    def __init__(self, function: Callable[..., Any]) -> None:
+        super().__init__(function)  # type: ignore[no-untyped-call] # numba's
+        self.place = Path(self._cache_path) / self._impl.filename_base
+
+    def load_overload(self, sig: Any, target_context: Any) -> Any:
+        try:
+            return super().load_overload(sig, target_context)  # type: ignore[no-untyped-call]
+        except Exception:  # damaged bytes may raise any error
+            warn_of_damage(self.place)
+            for path in self.place.parent.glob(f"{self.place.name}.*nb?"):
+                path.unlink(missing_ok=True)
+            return None
+
+    def save_overload(self, sig: Any, data: Any) -> None:
+        with contextlib.suppress(OSError):
+            super().save_overload(sig, data)  # type: ignore[no-untyped-call]
+
+    @contextmanager
+    def held(self) -> Iterator[None]:
+        """Let no other process look for this function, or compile it, at the same time."""
+        lock = FileLock(f"{self.place}.lock")
+        with global_compiler_lock, contextlib.ExitStack() as stack:
+            with contextlib.suppress(OSError, NotImplementedError):  # it cannot be written there
+                stack.enter_context(lock)
+            yield
+
+
+def widen(kind: Any) -> Any:
+    return unliteral(kind)  # type: ignore[no-untyped-call] # numba's
+
+
+def jit(function: Callable[..., Any], *, cache: bool, **options: Any) -> Any:
+    compiled: Any = numba.njit(pipeline_class=RuleCompiler, **options)(function)
+    kept = KeptCode(function) if cache else None
+    if kept is not None:
+        compiled._cache = kept
+    find, compile_for = compiled.get_call_template, compiled.compile
+    compiled.get_call_template = lambda args, kws: find(  # no version for each constant
+        [widen(each) for each in args], {name: widen(each) for name, each in kws.items()}
+    )
+    is_linked = bool(options.get("no_cpython_wrapper"))
+
+    def compile_one(kinds: Any) -> Any:
+        held = kept.held() if kept else contextlib.nullcontext()
+        with held, fast_link.compiling(is_linked=is_linked):
+            return compile_for(kinds)
+
+    compiled.compile = compile_one
+    return compiled
+
+
+def cfunc(signature: Any, function: Callable[..., Any], *, cache: bool, **options: Any) -> Any:
+    kinds = normalize_signature(signature)  # type: ignore[no-untyped-call] # numba's
+    passes: Any = RuleCompiler
+    compiled: Any = CFunc(function, kinds, locals={}, options=options, pipeline_class=passes)
+    kept = KeptCode(function) if cache else None
+    if kept is not None:
+        compiled._cache = kept
+    with count_as_compiling(), kept.held() if kept else contextlib.nullcontext():
+        compiled.compile()
+    return compiled
+
+
+class CountingListener(event.Listener):
+    def on_start(self, event: Any) -> None:  # noqa: ARG002 - numba's signature
+        COMPILING.begin()
+
+    def on_end(self, event: Any) -> None:  # noqa: ARG002
+        COMPILING.end()
+
+
+event.register("numba:compile", CountingListener())  # type: ignore[no-untyped-call] # numba's
+
+
+# ---------------------------------------------------------------------------- shared records
+
+
+class Shared(types.Type):
+    """A record that functions pass by reference."""
+
+    def __init__(self, inner: Any) -> None:
+        self.inner = inner
+        super().__init__(name=f"Shared({inner})")
+
+
+@register_model(Shared)
+class SharedModel(models.PrimitiveModel):
+    def __init__(self, manager: Any, kind: Shared) -> None:
+        super().__init__(manager, kind, manager.lookup(kind.inner).get_value_type().as_pointer())  # type: ignore[no-untyped-call]
+
+
+def find_field(kind: Shared, name: str) -> tuple[int, Any]:
+    fields = kind.inner.fields
+    if name not in fields:
+        return -1, None
+    at = fields.index(name)
+    return at, tuple(kind.inner.types)[at]
+
+
+@infer_getattr
+class SharedFields(AttributeTemplate):
+    key = Shared
+
+    def generic_resolve(self, kind: Any, name: str) -> Any:  # type: ignore[override]
+        at, found = find_field(kind, name)
+        if at < 0:
+            return None
+        return Shared(found) if isinstance(found, types.BaseNamedTuple) else found
+
+
+@lower_getattr_generic(Shared)  # type: ignore[no-untyped-call, untyped-decorator]
+def read_field(context: Any, builder: Any, kind: Shared, pointer: Any, name: str) -> Any:
+    at, found = find_field(kind, name)
+    zero, position = ir.Constant(ir.IntType(32), 0), ir.Constant(ir.IntType(32), at)
+    place = builder.gep(pointer, [zero, position], inbounds=True)
+    if isinstance(found, types.BaseNamedTuple):
+        return place
+    value = builder.load(place)
+    return impl_ret_borrowed(context, builder, found, value)  # type: ignore[no-untyped-call]
+
+
+@intrinsic
+def share_record(_context: Any, record: Any) -> Any:
+    def build(_context: Any, builder: Any, _signature: Any, arguments: Any) -> Any:
+        kind = arguments[0].type
+        place = cgutils.alloca_once(builder, kind)  # type: ignore[no-untyped-call]
+        builder.store(arguments[0], place)
+        return place
+
+    return Shared(record)(record), build
