@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from backtest.account.balances import compute_root, is_failing, make_balances, mark_to_market
     from backtest.account.bar import as_index, live_bar, quote_bar
     from backtest.account.by_instrument import ByInstrument
+    from backtest.account.contagion import measure_shares
     from backtest.account.exits import follow_equity, follow_prices, follow_trade, is_exiting
     from backtest.account.fast_path import may_use_fast_path, take_fast_path
     from backtest.account.fills import fill, move_margin, split_margin
@@ -26,7 +27,7 @@ if TYPE_CHECKING:
     from backtest.account.multiple import is_price_distance, read_scale
     from backtest.account.option_feed import OptionFeed, make_option_feed
     from backtest.account.option_holdings import is_walking
-    from backtest.account.option_marks import open_options, price_options
+    from backtest.account.option_marks import close_options, open_options, price_options
     from backtest.account.option_state import OptionState, OptionTerms
     from backtest.account.option_walk import find_value_with_options, is_far_with_options
     from backtest.account.option_walk import is_moved_by

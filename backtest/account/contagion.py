@@ -55,10 +55,7 @@ def measure_falls(bar: AccountBar, falls: FloatArray) -> float:
     """
     terms, state, scratch, ledger = bar.terms, bar.state, bar.scratch, bar.ledger
     n = len(state.margin)
-    fill_shares(terms.rules, state.held, scratch.shares)
-    needed = compute_needed(terms, state)
-    if holds_options(state):
-        add_option_shares(terms, state, scratch, needed)
+    needed = measure_shares(terms, state, scratch)
     level, explained = terms.rules.level, 0.0
     for i in range(n):
         falls[i] = 0.0
@@ -84,6 +81,15 @@ def measure_falls(bar: AccountBar, falls: FloatArray) -> float:
     explained += falls[n + OF_COLLATERAL] + flows
     falls[n + OF_RULES] = state.wallet[DISTANCE] - now - explained
     return now
+
+
+def measure_shares(terms: Terms, state: AccountState, scratch: Scratch) -> float:
+    """Write the Euler shares of the requirement R into ``scratch.shares``. Returns R."""
+    fill_shares(terms.rules, state.held, scratch.shares)
+    needed = compute_needed(terms, state)
+    if holds_options(state):
+        add_option_shares(terms, state, scratch, needed)
+    return needed
 
 
 def add_option_shares(terms: Terms, state: AccountState, scratch: Scratch, needed: float) -> None:

@@ -148,7 +148,7 @@ def ask_trader(
         trader.waits.update({each.i: Wait(len(feed.time), ()) for each in trader.trades})
     if k < 0 or is_done or t + 1 >= len(feed.time):
         return
-    close = recall_close(state, quotes, tape, t)
+    close = recall_close(state, quotes, tape)
     time = open_of(deciders, feed, k)
     days = (time + deciders.interval - deciders.start) / DAY_NS
     show_account_totals(terms, deciders, state, quotes, close, days)
@@ -197,11 +197,10 @@ def order(
     wait_for_roll(trader, trade, chain, t, has_ordered=bool(orders))
 
 
-def recall_close(state: AccountState, quotes: MarketBar, tape: RunTape, t: int) -> CloseFacts:
-    closes, row, gross = tape.record.closes, t - tape.cursor[1], 0.0
+def recall_close(state: AccountState, quotes: MarketBar, tape: RunTape) -> CloseFacts:
+    gross, (needed, backing) = 0.0, tape.pool.tolist()
     for i in np.flatnonzero(state.held.quantities):
         gross += abs(state.held.quantities[i]) * abs(quotes.mark_close[i])
-    needed, backing = float(closes.requirement[row]), float(closes.backing[row])
     return CloseFacts(
         gross=float(gross),
         backing=backing,

@@ -1,8 +1,13 @@
-"""What a close looks like: gross notional, backing, requirement, and where each position fails."""
+"""What a close looks like: gross notional, backing, requirement, and where each position fails.
+
+The loop looks at each close for its policies and its tally. What else follows from the account at
+its closes is computed from its record afterwards, when it is asked for.
+"""
 
 from __future__ import annotations
 
 import math
+from typing import TYPE_CHECKING
 
 from backtest.account import (
     AccountBar,
@@ -11,6 +16,9 @@ from backtest.account import (
     MarketBar,
     Scratch,
     Terms,
+    close_options,
+    compute_balance,
+    compute_initial_needed,
     compute_pool,
     compute_pool_backing,
     compute_pool_needed,
@@ -23,6 +31,7 @@ from backtest.account import (
     is_moved_by,
     is_spot,
     is_walking,
+    measure_shares,
     pick_instrument,
     pick_margin,
     pick_position,
@@ -35,12 +44,18 @@ from backtest.measures import raise_ratio
 from backtest.measures.tally import FARTHEST, NEAR
 from backtest.venue import (
     Waypoint,
+    compute_collateral_value,
+    compute_full_value,
     compute_liquidation_value,
     compute_own_maintenance,
     compute_price,
+    compute_value,
     find_failure_ratio,
     find_own_maintenance,
 )
+
+if TYPE_CHECKING:
+    from backtest.engine.record import Closes, HeldAtCloses
 
 
 def look_at_close(bar: AccountBar, has_prices: bool) -> CloseFacts:
@@ -161,3 +176,75 @@ def find_nearer_value(
     of_down = price - compute_price(size, is_inverse, down)
     of_up = compute_price(size, is_inverse, up) - price
     return down if math.isnan(up) or of_down < of_up else up
+
+
+# ------------------------------------------------------------------------- closes of the record
+
+
+def fill_closes(
+    bar: AccountBar, held: HeldAtCloses, closes: Closes, first: int, is_whole: bool
+) -> None:
+    """Write what follows from what an account holds at closes, that of bar ``first`` and later.
+
+    Only backing and initial margin unless ``is_whole``.
+    """
+    bar = share(
+        AccountBar(
+            terms=share(bar.terms), feed=share(bar.feed), state=share(bar.state),
+            quotes=share(bar.quotes), scratch=share(bar.scratch), ledger=bar.ledger,
+            log=share(bar.log),
+        )
+    )  # fmt: skip
+    terms, state = bar.terms, bar.state
+    for row in range(len(held.cash)):
+        set_close(bar, held, row, first + row)
+        closes.backing[row] = compute_pool(terms, state)
+        closes.initial[row] = compute_all_initial(terms, state)
+        if is_whole:
+            fill_close(bar, closes, row)
+
+
+def fill_close(bar: AccountBar, closes: Closes, row: int) -> None:
+    terms, state, scratch = bar.terms, bar.state, bar.scratch
+    closes.balance[row] = compute_balance(terms, state)
+    closes.collateral[row] = compute_full_value(state.held)
+    at_rate = compute_collateral_value(terms.rules.collateral, state.held)
+    closes.collateral_at_rate[row] = at_rate
+    measure_shares(terms, state, scratch)
+    for i in range(len(state.margin)):
+        closes.share[row, i] = scratch.shares[i]
+    closes.requirement[row] = look_at_close(bar, True).needed
+    for i in range(len(state.margin)):
+        closes.failure[row, i] = scratch.failure[i]
+
+
+def set_close(bar: AccountBar, held: HeldAtCloses, row: int, t: int) -> None:
+    terms, feed, state, quotes = bar.terms, bar.feed, bar.state, bar.quotes
+    brackets = terms.rules.brackets
+    state.wallet[CASH] = held.cash[row]
+    for i in range(len(state.margin)):
+        if feed.span[i, 0] <= t < feed.span[i, 1]:
+            size, is_inverse = brackets.sizes[i], brackets.are_inverse[i]
+            quotes.mark_close[i] = compute_value(size, is_inverse, feed.mark_close[t, i])
+            quotes.multiplier[i] = feed.multiplier[min(t, len(feed.multiplier) - 1), i]
+            brackets.multipliers[i] = quotes.multiplier[i]
+            initial = feed.initial[min(t, len(feed.initial) - 1), i]
+            brackets.initial_multipliers[i] = initial
+        state.held.values[i] = quotes.mark_close[i]
+        state.held.quantities[i] = held.quantity[row, i]
+        state.held.entries[i] = held.entry[row, i]
+        state.margin[i] = held.margin[row, i]
+    for c in range(len(state.held.amounts)):
+        state.held.amounts[c] = held.amounts[row, c]
+        state.held.prices[c] = feed.asset_mark_close[c, t]
+    for k in range(len(state.options.targets)):
+        state.options.positions.quantities[k] = held.options[row, k]
+    close_options(bar, t)
+
+
+def compute_all_initial(terms: Terms, state: AccountState) -> float:
+    found = compute_initial_needed(terms, state)
+    for i in range(len(state.margin)):
+        if is_isolated(terms, i):
+            found += state.margin[i]
+    return found

@@ -17,7 +17,7 @@ from backtest.base import (
     format_time,
     warn_caller,
 )
-from backtest.engine import portfolio_loop
+from backtest.engine import portfolio_close, portfolio_loop
 from backtest.engine.bar_loop import BROKEN, DONE, FULL, NEGATIVE
 from backtest.engine.compile.absent_parts import pack_terms
 from backtest.engine.deciders import Deciders
@@ -72,6 +72,22 @@ def find_simulate(
     return found
 
 
+def find_fill(
+    *, is_compiled: bool, own: OwnMargin | None = None, names: Sequence[str] = ()
+) -> Callable[..., Any]:
+    """Return :func:`backtest.engine.portfolio_close.fill_closes` as an account needs it."""
+    found: Callable[..., Any] = portfolio_close.fill_closes
+    if own is not None:
+        from backtest.engine.compile.general_compiler import MODULES  # noqa: PLC0415 - numba
+
+        found = make_own_twins(MODULES, own.rule, names).fill_closes
+    elif is_compiled:
+        from backtest.engine.compile.general_compiler import fill_compiled  # noqa: PLC0415 - numba
+
+        found = fill_compiled
+    return found
+
+
 def run_portfolio_loop(
     inputs: PortfolioInputs,
     state: AccountState,
@@ -111,6 +127,7 @@ def run_portfolio_loop(
         entries=np.concatenate(kept),
         memory=deciders.memory,
         plain_because=loop.plain_because,
+        is_compiled=loop.pack is not None,
         legs={k: leg for part in parts if part.trader for k, leg in part.trader.name_legs()},
         hedged=frozenset().union(*(x.trader.listed.legs.hedged for x in parts if x.trader)),
     )
@@ -308,11 +325,12 @@ def list_kernel_arguments(
 def new_tape(n: int, n_bars: int, first: int, capacity: int, n_options: int = 0) -> RunTape:
     return RunTape(
         log=new_event_log(capacity),
-        record=new_record(n_bars, n, has_closes=True, n_options=n_options),
+        record=new_record(n_bars, n, n_options),
         cursor=np.array([first, first], np.int64),
         before=np.zeros(n),
         is_on=np.ones(1, np.int64),
         units=np.zeros(0),
+        pool=np.zeros(2),
     )
 
 

@@ -91,7 +91,7 @@ def simulate_portfolio(  # noqa: PLR0913, PLR0917 - the arguments and the steps 
     bar = share(bar)
     has_fast_path = begin_bars(terms, feed, deciders, state)
     is_recorded, was_fast = tape.is_on[0] == 1, False
-    has_prices = is_recorded or is_any_set(deciders.wants_price)
+    has_prices = is_any_set(deciders.wants_price)
     for t in range(start, stop):
         tape.cursor[0] = t
         equity = state.wallet[EQUITY]
@@ -104,6 +104,7 @@ def simulate_portfolio(  # noqa: PLR0913, PLR0917 - the arguments and the steps 
         if is_recorded and tape.log.written[0] > len(tape.log.entries):
             return tally, t, FULL
         close = look_at_close(bar, has_prices)
+        tape.pool[0], tape.pool[1] = close.needed, close.backing
         found = sum_fast_ledger(ledger) if is_fast else sum_ledger(ledger)
         change = found.price_pnl if is_fast else sum_ledger_terms(ledger)
         turnover = max(found.traded, abs(found.price_pnl))  # that of collateral may be all there is
@@ -119,7 +120,7 @@ def simulate_portfolio(  # noqa: PLR0913, PLR0917 - the arguments and the steps 
         if len(tape.units) > 0:
             tape.units[t - tape.cursor[1]] = state.wallet[UNIT]
         if is_recorded:
-            record_portfolio(bar, tape, close, t - tape.cursor[1])
+            record_portfolio(bar, tape, t - tape.cursor[1])
     return tally, stop, DONE
 
 

@@ -4,18 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from backtest.account import (
-    AccountBar,
-    AccountState,
-    EventLog,
-    Scratch,
-    Terms,
-    compute_balance,
-    compute_initial_needed,
-    compute_pool,
-    is_isolated,
-    total,
-)
+from backtest.account import AccountBar, AccountState, EventLog, total
 from backtest.account.portfolio_ledger import (
     BAD_DEBT,
     COLLATERAL_PNL,
@@ -31,23 +20,24 @@ from backtest.account.portfolio_ledger import (
     TOP_UP,
 )
 from backtest.account.portfolio_records import CASH, EQUITY, OVERLAY, RESERVE, UNIT
-from backtest.venue import compute_collateral_value, compute_full_value
 
 if TYPE_CHECKING:
     from backtest.base import FloatArray, IntArray
-    from backtest.engine.portfolio_tally import CloseFacts
 
 
 class RunTape(NamedTuple):
+    """What a run writes; ``pool`` are requirement and backing of the pool at the last close."""
+
     log: EventLog
     record: Any
     cursor: IntArray
     before: FloatArray
     is_on: IntArray
     units: FloatArray
+    pool: FloatArray
 
 
-def record_portfolio(bar: AccountBar, tape: RunTape, close: CloseFacts, t: int) -> None:
+def record_portfolio(bar: AccountBar, tape: RunTape, t: int) -> None:
     state, ledger = bar.state, bar.ledger
     account, wallet = tape.record.account, state.wallet
     account.equity[t] = wallet[EQUITY]
@@ -71,7 +61,6 @@ def record_portfolio(bar: AccountBar, tape: RunTape, close: CloseFacts, t: int) 
         record_position(tape, state, ledger, i, t)
     for k in range(len(state.options.targets)):
         record_option(tape, state, k, t)
-    record_close(tape, bar.terms, state, bar.scratch, close, t)
 
 
 def write_total(column: FloatArray, ledger: FloatArray, term: int, t: int) -> None:
@@ -95,13 +84,15 @@ def record_position(tape: RunTape, state: AccountState, ledger: FloatArray, i: i
     write_of(held.entry, state.held.entries[i], t, i)
     write_of(held.margin, state.margin[i], t, i)
     write_of(held.target, state.leverage[i], t, i)
+    write_of(held.bad_debt, ledger[BAD_DEBT, i], t, i)
+    if len(state.margin) == 1 and len(state.options.targets) == 0:
+        return  # its money is the account's: see new_record
     write_of(held.price_pnl, ledger[PRICE_PNL, i], t, i)
     write_of(held.fees, ledger[FEES, i], t, i)
     write_of(held.slippage, ledger[SLIPPAGE, i], t, i)
     write_of(held.impact, ledger[IMPACT, i], t, i)
     write_of(held.funding, ledger[FUNDING, i], t, i)
     write_of(held.liquidation_loss, ledger[LOSS, i], t, i)
-    write_of(held.bad_debt, ledger[BAD_DEBT, i], t, i)
 
 
 def record_option(tape: RunTape, state: AccountState, k: int, t: int) -> None:
@@ -109,27 +100,3 @@ def record_option(tape: RunTape, state: AccountState, k: int, t: int) -> None:
     options.quantity[t, k], options.value[t, k] = own.positions.quantities[k], own.priced[k]
     options.price_pnl[t, k], options.fees[t, k] = own.profits[k], own.fees[k]
     options.slippage[t, k], options.liquidation_loss[t, k] = own.slippage[k], own.losses[k]
-
-
-def record_close(
-    tape: RunTape, terms: Terms, state: AccountState, scratch: Scratch, close: CloseFacts, t: int
-) -> None:
-    closes = tape.record.closes
-    write(closes.requirement, close.needed, t)
-    write(closes.balance, compute_balance(terms, state), t)
-    write(closes.backing, compute_pool(terms, state), t)
-    write(closes.collateral, compute_full_value(state.held), t)
-    write(
-        closes.collateral_at_rate, compute_collateral_value(terms.rules.collateral, state.held), t
-    )
-    write(closes.initial, compute_all_initial(terms, state), t)
-    for i in range(len(state.margin)):
-        closes.share[t, i], closes.failure[t, i] = state.shares[i], scratch.failure[i]
-
-
-def compute_all_initial(terms: Terms, state: AccountState) -> float:
-    found = compute_initial_needed(terms, state)
-    for i in range(len(state.margin)):
-        if is_isolated(terms, i):
-            found += state.margin[i]
-    return found

@@ -55,6 +55,7 @@ class Setup(NamedTuple):
     benchmark: Benchmark | None = None
     given: Any = None
     started: int = 0
+    is_compiled: bool = False
 
     @property
     def is_of_fast_loop(self) -> bool:
@@ -67,8 +68,9 @@ class Setup(NamedTuple):
     def describe_signal(self) -> str:
         return describe_weights(self.given, find_clock(self.markets).pick(self.signal))
 
-    def charge(self, outcome: Outcome) -> Self:  # noqa: ARG002 - for the loop of one position
-        return self
+    def charge(self, outcome: Outcome) -> Self:
+        """Return the setup with what is known of its run when it is over."""
+        return self._replace(is_compiled=outcome.is_compiled)
 
     def measure_cuts(self, run: Any) -> Sequence[Mapping[str, Any]]:
         return measure_portfolio_cuts(self, run)

@@ -52,6 +52,21 @@ class PositionFields(NamedTuple):
     bad_debt: FloatArray
 
 
+class HeldAtCloses(NamedTuple):
+    """What an account holds at some closes: money of shape (n_bars,), and its contracts.
+
+    Of shape (n_bars, n): quantities, entries and margins of positions; (n_bars, C): amounts of
+    collateral; (n_bars, K): quantities of options.
+    """
+
+    cash: FloatArray
+    quantity: FloatArray
+    entry: FloatArray
+    margin: FloatArray
+    amounts: FloatArray
+    options: FloatArray
+
+
 class Closes(NamedTuple):
     """What follows from the account and the market at each close.
 
@@ -116,15 +131,21 @@ def take_rows(fields: Any, rows: slice) -> Any:
     return None if fields is None else type(fields)._make(each[rows] for each in fields)
 
 
-def new_record(n_bars: int, n: int, *, has_closes: bool, n_options: int = 0) -> Record:
+def new_record(n_bars: int, n: int, n_options: int = 0) -> Record:
+    """Return a record of zeros; the money of the only position is the account's, but bad debt."""
     account = AccountFields(*np.zeros((len(AccountFields._fields), n_bars)))
     positions = PositionFields(*np.zeros((len(PositionFields._fields), n_bars, n)))
-    if not has_closes:
-        return Record(account, positions)
-    of_account = np.zeros((len(Closes._fields) - 2, n_bars))
-    closes = Closes(*of_account, *np.zeros((2, n_bars, n)))
+    if n == 1 and n_options == 0:
+        own = account._asdict()
+        both = {name: own[name][:, None] for name in PositionFields._fields if name in own}
+        positions = positions._replace(**{**both, "bad_debt": positions.bad_debt})
     options = OptionFields(*np.zeros((len(OptionFields._fields), n_bars, n_options)))
-    return Record(account, positions, closes, options)
+    return Record(account, positions, options=options)
+
+
+def new_closes(n_bars: int, n: int, *, is_whole: bool) -> Closes:
+    own = np.zeros((len(Closes._fields) - 2, n_bars))
+    return Closes(*own, *np.zeros((2, n_bars if is_whole else 0, n)))
 
 
 def new_record_of_one(n_bars: int) -> Record:
@@ -152,8 +173,9 @@ class Outcome(NamedTuple):
     """Where a loop ended, what it recorded, and what it has accumulated.
 
     ``memory`` is that of the policies. ``charged`` has the fee rate of ordinary trades from some
-    bars on, of one position. ``legs`` are those of policies that trade options, by the number
-    of the contract; ``hedged`` are the instruments that these policies ordered in contracts.
+    bars on, of one position. ``is_compiled`` says whether the loop was. ``legs`` are those of
+    policies that trade options, by the number of the contract; ``hedged`` are the instruments that
+    these policies ordered in contracts.
     """
 
     state: Any
@@ -164,6 +186,7 @@ class Outcome(NamedTuple):
     plain_because: str
     traded: TradedDays | None
     charged: tuple[tuple[int, float], ...] = ()
+    is_compiled: bool = False
     legs: Mapping[int, str] = MappingProxyType({})
     hedged: frozenset[int] = frozenset()
 

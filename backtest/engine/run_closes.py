@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 from functools import cached_property
+from itertools import pairwise
+from typing import Any
 
 import numpy as np
 
+from backtest.account import AccountBar
 from backtest.base import FloatArray
 from backtest.engine.capital_use import divide_by_equity, find_margin_used
 from backtest.engine.closes import (
@@ -15,11 +18,25 @@ from backtest.engine.closes import (
     compute_pool,
     list_tables,
 )
-from backtest.engine.position_tables import compute_notionals, measure_profits, sum_positions
-from backtest.engine.record import Closes
+from backtest.engine.portfolio_buffers import (
+    new_event_log,
+    new_ledger_array,
+    new_quotes,
+    new_scratch,
+)
+from backtest.engine.portfolio_driver import find_fill, read_tables
+from backtest.engine.portfolio_inputs import start_account_state
+from backtest.engine.position_tables import (
+    compute_notionals,
+    count_assets,
+    measure_profits,
+    sum_positions,
+)
+from backtest.engine.record import Closes, HeldAtCloses, new_closes
 from backtest.engine.result_tables import price_of, value_of
 from backtest.engine.run_data import RunData
 from backtest.measures import AccountPath
+from backtest.venue import OwnMargin
 
 
 class RunCloses(RunData):
@@ -32,12 +49,15 @@ class RunCloses(RunData):
 
     def read_pool(self, rows: slice) -> tuple[FloatArray, FloatArray]:
         """Return the backing of the cross positions, and the initial margin of all, at closes."""
-        record = self.record.take(rows)
-        if record.closes is not None:
-            return record.closes.backing, record.closes.initial
-        x, first = self._read_bars("initial_multiplier")[rows], rows.indices(self.record.n_bars)[0]
-        given = (self.venue, self.account, record, self.mark[rows], x, self._tables)
-        return compute_pool(*given, first)
+        if self.is_of_fast_loop:
+            record = self.record.take(rows)
+            x, first = self._read_bars("initial_multiplier")[rows], rows.indices(record.n_bars)[0]
+            given = (self.venue, self.account, record, self.mark[rows], x, self._tables)
+            return compute_pool(*given, first)
+        if self.record.closes is None and "closes" not in vars(self):
+            found = measure_closes(self.setup, self, rows, is_whole=False)
+            return found.backing, found.initial
+        return self.closes.backing[rows], self.closes.initial[rows]
 
     @property
     def market_returns(self) -> FloatArray:
@@ -62,6 +82,8 @@ class RunCloses(RunData):
         """What follows from account and market at each close."""
         if self.record.closes is not None:
             return self.record.closes
+        if not self.is_of_fast_loop:
+            return measure_closes(self.setup, self, slice(None), is_whole=True)
         x, pool = self._read_bars("multiplier"), self.read_pool(slice(None))
         given = (self.venue, self.account, self.record, self.mark, x, self._tables)
         return compute_closes(*given, pool)
@@ -120,3 +142,34 @@ class RunCloses(RunData):
     @cached_property
     def _tables(self) -> list[TableSpan]:
         return list_tables(self.venue, self.account, self.time)
+
+
+def measure_closes(setup: Any, run: Any, rows: slice, *, is_whole: bool) -> Closes:
+    """Compute closes from the record of a run or outcome; of one not ``is_whole`` only the pool."""
+    record, names, inputs = run.record, setup.markets.names, setup.inputs
+    n, first, (begin, stop, _) = len(names), setup.first, rows.indices(record.n_bars)
+    rule = setup.account.requirement
+    own = rule if isinstance(rule, OwnMargin) else None
+    fill = find_fill(is_compiled=setup.is_compiled, own=own, names=names)
+    state = start_account_state(inputs, setup.account, first, has_overlay=False)
+    assets = len(state.priced)
+    room = (new_quotes(n, assets), new_scratch(n, assets), new_ledger_array(n))
+    held = HeldAtCloses(
+        cash=record.account.cash,
+        quantity=record.positions.quantity,
+        entry=record.positions.entry,
+        margin=record.positions.margin,
+        amounts=count_assets(run.state.held.amounts, run.entries, n, first, record.n_bars),
+        options=record.options.quantity,
+    )
+    closes = new_closes(stop - begin, n, is_whole=is_whole)
+    changed = (bar - first for bar, *_ in inputs.changes)
+    edges = sorted({begin, stop, *(row for row in changed if begin < row < stop)})
+    for row, end in pairwise(edges):
+        terms = read_tables(inputs, first + row + 1)
+        bar = AccountBar(terms, inputs.feed, state, *room, new_event_log(1))
+        part = HeldAtCloses(*(each[row:end] for each in held))
+        found = Closes(*(each[row - begin : end - begin] for each in closes))
+        with np.errstate(all="ignore"):
+            fill(bar, part, found, first + row, is_whole)
+    return closes

@@ -9,6 +9,7 @@ import backtest as bt
 from backtest.account.option_feed import OptionFeed, make_option_feed
 from backtest.engine import account_loop, portfolio_inputs
 from backtest.engine.portfolio_setup import set_up
+from backtest.engine.run_closes import measure_closes
 from tests.portfolio.portfolio_helpers import Once, make_venue
 
 HOUR_YEARS = 1.0 / (365.0 * 24.0)
@@ -89,7 +90,9 @@ def run_options(
             periods=365.0,
             start=None,
         )
-        return account_loop.live(setup, is_compiled=compiled, progress=None)
+        out = account_loop.live(setup, is_compiled=compiled, progress=None)
+        closes = measure_closes(setup, out, slice(None), is_whole=True)
+        return out._replace(record=out.record._replace(closes=closes))
     finally:
         portfolio_inputs.read_option_feed = kept
 

@@ -150,6 +150,8 @@ def test_compiled_and_plain_give_the_same_bits():
             compiled = run(simulate_pair(300), policy, **terms, compile=True)
             assert np.array_equal(plain.record.values, compiled.record.values, equal_nan=True)
             assert np.array_equal(plain.entries, compiled.entries, equal_nan=True)
+            for one, other in zip(plain.closes, compiled.closes, strict=True):
+                assert np.array_equal(one, other, equal_nan=True)
 
 
 def test_one_instrument_is_the_single_run():

@@ -15,6 +15,7 @@ from numba import carray  # type: ignore[attr-defined]
 from numba.extending import intrinsic
 
 from backtest.account import (
+    AccountBar,
     InstrumentRules,
     Terms,
     contagion,
@@ -66,7 +67,7 @@ from backtest.engine import (
     portfolio_recording,
     portfolio_tally,
 )
-from backtest.engine.compile.absent_parts import remove_parts
+from backtest.engine.compile.absent_parts import pack_terms, remove_parts
 from backtest.engine.compile.loop_compiler import (
     INNER,
     OPTIONS,
@@ -133,6 +134,8 @@ INLINED = frozenset(
     }
 )  # fmt: skip
 
+ENTRIES = ("simulate_portfolio", "fill_closes")
+
 POINTER = numba.types.CPointer(numba.float64)  # type: ignore[no-untyped-call]
 TABLE = frozenset({"venue"})
 MARGIN_NUMBERS = (
@@ -165,7 +168,7 @@ def compile_general_rules(*, has_parts: bool) -> dict[str, Any]:
         shorter = {} if has_parts else remove_parts(module, text, path)
         for name, own in find_own_functions(module, PUBLIC_NAMES):
             options = {**INNER, "cache": False, "forceinline": name in INLINED}
-            if name == "simulate_portfolio":
+            if name in ENTRIES:
                 options = {**OPTIONS, "nogil": True}
             plain = shorter.get(name, own)
             twins[id(own)] = jit(make_twin(plain, spaces[module.__name__], path), **options)
@@ -199,6 +202,13 @@ def find_general_loop(terms: Terms) -> Any:
 
 def simulate_compiled(terms: Terms, *given: Any) -> Any:
     return find_general_loop(terms)(terms, *given)
+
+
+def fill_compiled(bar: AccountBar, *given: Any) -> Any:
+    bar = bar._replace(terms=pack_terms(bar.terms))
+    with LOCK:
+        rules = compile_general_rules(has_parts=bar.terms.instruments is not None)
+    return rules["fill_closes"](bar, *given)
 
 
 def write_pick(names: Mapping[str, Any]) -> Callable[..., Any]:
