@@ -17,7 +17,7 @@ and power on hourly bars of ETHUSDT from 2020 to 2023, from the files in a folde
 * ``evaluations``: the median number of sets it took;
 * ``ask_microseconds``: what our samplers take to think, per set, evaluation apart.
 
-Ours: auto, sobol and random in bulk, cmaes, gp, and random_one, a set at a time.
+Ours: auto, sobol and random in bulk, and gp, a set at a time.
 Theirs, one set after another: gp_minimize and forest_minimize of scikit-optimize, and Optuna's TPE
 and CMA-ES, which minimise, and to which a ruined set is a loss of 1.
 """
@@ -161,11 +161,11 @@ class Recorder:
 Search = Callable[[Recorder, int], None]
 
 
-def search_with(name: Any, *, batch: int | None = None) -> Search:
+def search_with(name: Any) -> Search:
     """Return a search by one of our samplers."""
 
     def search(recorder: Recorder, seed: int) -> None:
-        sampler = make_sampler(name, recorder.problem.space, seed=seed, batch=batch)
+        sampler = make_sampler(name, recorder.problem.space, seed=seed)
         while len(cube := sampler.ask()):
             sampler.tell(cube, *recorder.judge(cube))
 
@@ -210,11 +210,9 @@ def make_searches(only: list[str] | None) -> dict[str, Search]:
     """Return the searches by name."""
     searches = {
         "auto": lambda: search_with("auto"),
-        "cmaes": lambda: search_with("cmaes"),
         "gp": lambda: search_with("gp"),
         "sobol": lambda: search_with("sobol"),
         "random": lambda: search_with("random"),
-        "random_one": lambda: search_with("random", batch=1),
         "gp_minimize": lambda: search_with_skopt("gp_minimize"),
         "forest_minimize": lambda: search_with_skopt("forest_minimize"),
         "optuna_tpe": lambda: search_with_optuna("TPESampler"),

@@ -249,7 +249,7 @@ KEYS = (
     Key("tune", "trials", int, "--trials", SEARCH, "Largest number of sets to evaluate (20000)."),
     Key("tune", "seconds", float, "--seconds", SEARCH, "Longest time to search."),
     Key("tune", "sampler", str, "--sampler", SEARCH,
-        "auto (default), cmaes, gp, sobol, random or grid."),
+        "auto (default), gp, sobol, random or grid."),
     Key("tune", "space", dict[str, Any], "--space", SEARCH,
         "Range to search, NAME=0.1:1 or NAME=log:10:500 or NAME=a,b; repeat for more."),
     Key("tune", "fix", dict[str, Any], "--fix", SEARCH,

@@ -170,8 +170,9 @@ def tune(  # noqa: PLR0913 - keywords, each with a default that is said
         spent before a resume counts. With ``trials``, whichever ends first. With ``robust``, a
         quarter of either is reserved for the neighbors of candidates.
     sampler : str
-        ``"auto"`` (Sobol in bulk, then a population), ``"cmaes"``, ``"gp"``, ``"sobol"``,
-        ``"random"`` or ``"grid"``; :func:`backtest.objective` serves any other optimizer.
+        ``"auto"`` (Sobol points, then CMA-ES with restarts), ``"gp"`` (a Gaussian process: a second
+        of thinking for each set), ``"sobol"``, ``"random"`` or ``"grid"``;
+        :func:`backtest.objective` serves any other optimizer.
     space : mapping, optional
         What varies, as in :func:`backtest.sweep.sets.space.read_space`: ``{"target": (0.1, 1.0)}``.
         Default all parameters of the policy over their declared ranges. Where ``signal`` is a rule,

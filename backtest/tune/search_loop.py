@@ -50,7 +50,7 @@ def search(
 def start_sampler(sampler: SamplerName, space: Space, trials: int | None, seed: int) -> Sampler:
     from backtest.tune.samplers import make_sampler  # noqa: PLC0415 - they load SciPy and more
 
-    return make_sampler(sampler, space, seed=seed, trials=trials, batch=None)
+    return make_sampler(sampler, space, seed=seed, trials=trials)
 
 
 class Ideal(NamedTuple):

@@ -1,7 +1,6 @@
 """Samplers: they find what there is to find, keep constraints, and are the same for one seed."""
 
 import math
-import sys
 
 import numpy as np
 import pytest
@@ -9,15 +8,11 @@ import pytest
 from backtest.base.errors import ParameterError
 from backtest.sweep.sets.dimension import Dimension
 from backtest.sweep.sets.space import Space
-from backtest.tune.samplers import SAMPLERS, make_sampler
-from backtest.tune.samplers.auto import is_gain
-from backtest.tune.samplers.gaussian_process import choose_spread, expand, to_normal
-from backtest.tune.samplers.grid import build_grid
-from backtest.tune.samplers.protocol import grade, join
+from backtest.tune.samplers import build_grid, grade, is_gain, make_sampler
 from tests.fast_cases import every_nth, first_only
 
-LEARNING = ("auto", "cmaes", "gp")
-EVERY = tuple(SAMPLERS)
+EVERY = ("auto", "gp", "sobol", "random", "grid")
+FAST = ("auto", "sobol", "random", "grid")
 
 
 def number(name, kind="float", low=0.0, high=1.0, *, log=False, when=None):
@@ -42,9 +37,9 @@ MIXED = space(
 )
 
 
-def search(name, where, judge, *, trials=None, seed=0, batch=None, most=10**6):
+def search(name, where, judge, *, trials=None, seed=0, most=10**6):
     """Return all points asked for, their scores and violations."""
-    sampler = make_sampler(name, where, seed=seed, trials=trials, batch=batch)
+    sampler = make_sampler(name, where, seed=seed, trials=trials)
     asked, scores, violations = [np.empty((0, len(where.dimensions)))], [], []
     while len(cube := sampler.ask()) and sum(map(len, asked)) < most:
         assert cube.ndim == 2
@@ -98,8 +93,7 @@ def mixed(cube):
 
 @pytest.mark.parametrize(("name", "trials", "short"), [
     ("auto", 2000, 1e-6),
-    ("cmaes", 4000, 1e-5),
-    ("gp", 1024, 1e-3),
+    ("gp", 30, 2e-3),
     ("sobol", 4096, 1e-3),
     ("random", 4096, 2e-3),
     ("grid", 4096, 1e-3),
@@ -110,27 +104,17 @@ def test_each_finds_the_bottom_of_a_bowl(name, trials, short):
     assert scores.max() > -short
 
 
-@pytest.mark.parametrize(
-    ("name", "trials", "short"),
-    [("auto", 10_000, 1e-6), ("cmaes", 10_000, 1e-4), ("gp", 2048, 2e-3)],
-)
-def test_populations_and_the_process_follow_a_bent_valley(name, trials, short):
-    where = space(*map(number, "xyzw"))
-    _, scores, _ = search(name, where, valley, trials=trials)
-    assert scores.max() > -short
+def test_strategies_follow_a_bent_valley():
+    _, scores, _ = search("auto", space(*map(number, "xyzw")), valley, trials=10_000)
+    assert scores.max() > -1e-6
 
 
-@pytest.mark.parametrize(
-    ("name", "trials", "short"),
-    [("auto", 3000, 1e-4), ("cmaes", 5000, 1e-3), ("gp", 1024, 5e-3)],
-)
-def test_an_optimum_on_the_edge_of_a_constraint_is_approached_from_inside(name, trials, short):
-    _, scores, violations = search(name, SQUARE, wall, trials=trials)
-    assert 1.0 - short < scores[violations == 0.0].max() <= 1.0
+def test_an_optimum_on_the_edge_of_a_constraint_is_approached_from_inside():
+    _, scores, violations = search("auto", SQUARE, wall, trials=3000)
+    assert 1.0 - 1e-4 < scores[violations == 0.0].max() <= 1.0
 
 
-@pytest.mark.parametrize("name", LEARNING)
-def test_the_size_of_a_violation_is_never_weighed_against_the_score(name):
+def test_the_size_of_a_violation_is_never_weighed_against_the_score():
     """The score grows beyond all bounds where the constraint is broken by a hair."""
 
     def judge(cube):
@@ -138,34 +122,64 @@ def test_the_size_of_a_violation_is_never_weighed_against_the_score(name):
         return np.where(violation > 0.0, 1e9, score), 1e-9 * violation
 
     trials = 2000
-    _, scores, violations = search(name, SQUARE, judge, trials=trials)
+    _, scores, violations = search("auto", SQUARE, judge, trials=trials)
     assert scores[violations == 0.0].max() > 0.95
     kept = np.mean(violations[trials // 2 :] == 0.0)
     assert kept > 0.3
 
 
-@pytest.mark.parametrize("name", LEARNING)
-def test_the_way_back_from_ruin_is_found_by_less_violation(name):
+def test_the_way_back_from_ruin_is_found_by_less_violation():
     """Only one part in a thousand keeps the constraint; the rest says how far away it is."""
 
     def judge(cube):
         distance = np.abs(cube - [0.77, 0.21]).max(axis=1)
         return -distance, np.maximum(distance - 0.016, 0.0)
 
-    _, _, violations = search(name, SQUARE, judge, trials=3000)
+    _, _, violations = search("auto", SQUARE, judge, trials=3000)
     assert np.any(violations == 0.0)
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize(("name", "trials", "short"), [
-    ("auto", 6000, 1e-3),
-    ("cmaes", 8000, 0.02),
-    ("gp", 1536, 5e-3),
-    ("sobol", 8192, 0.05),
-])  # fmt: skip
+@pytest.mark.parametrize(("name", "trials", "short"), [("auto", 6000, 1e-3), ("sobol", 8192, 0.05)])
 def test_whole_numbers_options_and_conditions(name, trials, short):
     _, scores, _ = search(name, MIXED, mixed, trials=trials)
     assert scores.max() > -short
+
+
+@pytest.mark.slow
+def test_a_process_takes_whole_numbers_options_and_conditions():
+    _, scores, _ = search("gp", MIXED, mixed, trials=40)
+    assert scores.max() > -0.02
+
+
+def two_hills(cube):
+    """Return a broad hill of height 1 and a narrow one of height 1.05; z does not matter."""
+    broad, narrow = (np.abs(cube[:, :2] - hill).max(axis=1) for hill in ([0.3, 0.6], [0.85, 0.2]))
+    return free(np.maximum(1.0 - 0.5 * broad, 1.05 - 5.0 * narrow))
+
+
+@pytest.mark.slow
+def test_the_higher_of_two_hills_is_found_by_nearly_every_seed():
+    """Without restarts every other seed stays on the broad hill, 4.8 % short."""
+    where = space(*map(number, "xyz"))
+    found = [search("auto", where, two_hills, trials=40_000, seed=seed)[1] for seed in range(6)]
+    assert sum(each.max() > 1.05 * 0.995 for each in found) >= 5
+
+
+def spiked_ridge(cube):
+    """Return a ridge along y = 0.2 + 0.6 x with 1,000 spikes; z does not matter.
+
+    At (0.4295, 0.4577), half a spike from the top of the ridge, it is highest: 1 - 0.1 * 0.0005.
+    """
+    x, y = cube[:, 0], cube[:, 1]
+    away = 0.1 * np.abs(x - 0.43) + 4.0 * np.abs(y - 0.2 - 0.6 * x)
+    return free(1.0 - away - 0.01 * np.abs((1000.0 * x) % 1.0 - 0.5))
+
+
+@pytest.mark.slow
+def test_the_spikes_of_a_ridge_across_the_axes_are_compared():
+    where = space(*map(number, "xyz"))
+    found = [search("auto", where, spiked_ridge, trials=30_000, seed=seed)[1] for seed in range(4)]
+    assert all(1.0 - each.max() < 0.6e-4 for each in found)
 
 
 def test_auto_is_ahead_of_even_points_on_a_rugged_surface():
@@ -177,7 +191,7 @@ def test_auto_is_ahead_of_even_points_on_a_rugged_surface():
     assert best["auto"] > best["random"]
 
 
-@pytest.mark.parametrize("name", EVERY)
+@pytest.mark.parametrize("name", FAST)
 @pytest.mark.parametrize("trials", first_only([1, 63, 200]))
 def test_the_number_of_trials_is_met_exactly(name, trials):
     asked, _, _ = search(name, SQUARE, rugged, trials=trials)
@@ -188,19 +202,11 @@ def test_the_number_of_trials_is_met_exactly(name, trials):
     assert sampler.ask().shape == (0, 2)
 
 
-@pytest.mark.parametrize("name", ["auto", "sobol", "random", "cmaes"])
+@pytest.mark.parametrize("name", ["auto", "sobol", "random"])
 def test_batches_fill_the_lanes(name):
     cube = make_sampler(name, SQUARE, seed=0).ask()
     assert len(cube) >= 128
     assert len(cube) % 64 == 0
-
-
-@pytest.mark.parametrize("name", EVERY)
-@pytest.mark.parametrize("batch", first_only([1, 7, 100]))
-def test_a_batch_may_be_chosen(name, batch):
-    asked = make_sampler(name, SQUARE, seed=0, batch=batch).ask()
-    assert len(asked) == max(batch, {"auto": 16, "cmaes": 4}.get(name, 1))
-    search(name, SQUARE, bowl, trials=40, batch=batch)
 
 
 def test_auto_ends_when_nothing_is_gained():
@@ -231,25 +237,24 @@ def test_auto_asks_for_every_set_of_a_small_space_once():
 
 
 def test_a_process_asks_for_no_set_twice_and_ends_when_there_are_no_more():
-    where = space(number("n", "int", 1, 50), choice("mode", "a", "b", "c"))
-    asked, _, _ = search("gp", where, lambda cube: free(cube[:, 0]), batch=16)
-    assert len(np.unique(asked, axis=0)) == len(asked)
-    assert 100 < len(asked) <= 150
+    where = space(number("n", "int", 1, 6), choice("mode", "a", "b", "c"))
+    asked, _, _ = search("gp", where, lambda cube: free(cube[:, 0]))
+    assert len(np.unique(asked, axis=0)) == len(asked) == 18
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", EVERY)
+@pytest.mark.parametrize("name", FAST)
 @pytest.mark.parametrize("value", every_nth([math.nan, -math.inf, math.inf, 0.0, 1e300], 3))
 @pytest.mark.parametrize("violation", every_nth([0.0, 1.0, math.inf, math.nan], 3))
 def test_scores_that_say_nothing_are_borne(name, value, violation):
     def judge(cube):
         return np.full(len(cube), value), np.full(len(cube), violation)
 
-    asked, _, _ = search(name, SQUARE, judge, trials=150, batch=16)
+    asked, _, _ = search(name, SQUARE, judge, trials=150)
     assert len(asked) == 150 or name == "grid"
 
 
-@pytest.mark.parametrize("name", EVERY)
+@pytest.mark.parametrize("name", FAST)
 def test_some_scores_may_be_missing(name):
     def judge(cube):
         score, violation = wall(cube)
@@ -261,7 +266,7 @@ def test_some_scores_may_be_missing(name):
     assert np.nanmax(scores[violations == 0.0]) > 0.9
 
 
-@pytest.mark.parametrize("name", EVERY)
+@pytest.mark.parametrize("name", FAST)
 @pytest.mark.parametrize("n", first_only([1, 12]))
 def test_one_dimension_or_many(name, n):
     where = space(*(number(f"x{k}") for k in range(n)))
@@ -272,12 +277,12 @@ def test_one_dimension_or_many(name, n):
 @pytest.mark.parametrize("name", EVERY)
 def test_a_dimension_of_one_value_is_borne(name):
     where = space(number("x"), number("n", "int", 5, 5), number("y", low=2.0, high=2.0))
-    asked, _, _ = search(name, where, lambda cube: free(cube[:, 0]), trials=150, batch=16)
+    asked, _, _ = search(name, where, lambda cube: free(cube[:, 0]), trials=20)
     assert len(asked) > 0
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", EVERY)
+@pytest.mark.parametrize("name", FAST)
 def test_the_same_seed_and_answers_give_the_same_questions(name):
     trials = 800
     for where, judge in ((MIXED, mixed), (SQUARE, rugged)):
@@ -287,9 +292,13 @@ def test_the_same_seed_and_answers_give_the_same_questions(name):
     assert not np.array_equal(first, other)
 
 
-@pytest.mark.parametrize("name", LEARNING)
-def test_other_answers_give_other_questions(name):
-    trials = 800
+def test_a_process_is_the_same_for_one_seed_and_answers():
+    first, again = (search("gp", MIXED, mixed, trials=20, seed=3)[0] for _ in range(2))
+    assert np.array_equal(first, again)
+
+
+@pytest.mark.parametrize(("name", "trials"), [("auto", 800), ("gp", 20)])
+def test_other_answers_give_other_questions(name, trials):
     first, other = (search(name, SQUARE, judge, trials=trials)[0] for judge in (bowl, rugged))
     assert not np.array_equal(first, other)
 
@@ -298,7 +307,7 @@ def test_other_answers_give_other_questions(name):
 @pytest.mark.parametrize("seed", [0, 2**32 + 5, 2**64])
 @pytest.mark.parametrize("name", EVERY)
 def test_any_whole_number_is_a_seed(name, seed):
-    search(name, SQUARE, bowl, trials=300, seed=seed)
+    search(name, SQUARE, bowl, trials=18, seed=seed)
 
 
 def test_grades_follow_debs_rules():
@@ -307,20 +316,7 @@ def test_grades_follow_debs_rules():
     violation = np.array([0.0, 0.0, 0.0, 2.0, 1.0, np.inf, np.nan])
     grades = grade(score, violation)
     assert grades.sort().tolist() == [1, 0, 2, 4, 3, 5, 6]
-    assert grades.rank().tolist() == [5.0, 6.0, 4.0, 2.0, 3.0, 0.5, 0.5]
-    assert grades.take([0, 4, 5]).matches(grades.take([1, 3, 6])).tolist() == [False, True, True]
-
-
-def test_targets_of_models_keep_the_order_and_nothing_else():
-    grades = grade(np.array([5.0, 1e9, 6.0, -1e9]), np.array([0.0, 1e-300, 0.0, 9.0]))
-    far = grade(np.array([0.1, 0.0, 0.2, 0.0]), np.array([0.0, 1.0, 0.0, np.inf]))
-    assert np.array_equal(to_normal(grades), to_normal(far))
-    assert np.argsort(to_normal(grades)).tolist() == [3, 1, 0, 2]
-
-
-def test_ranks_of_joined_grades():
-    both = join(grade(np.array([1.0]), np.zeros(1)), grade(np.array([2.0]), np.zeros(1)))
-    assert both.rank().tolist() == [0.0, 1.0]
+    assert grades.rank().tolist() == [6.0, 7.0, 5.0, 3.0, 4.0, 1.5, 1.5]
 
 
 @pytest.mark.parametrize(("old", "new", "expected"), [
@@ -337,8 +333,7 @@ def test_ranks_of_joined_grades():
 ])  # fmt: skip
 def test_what_counts_as_a_gain(old, new, expected):
     """The median point scores 0, so a gain is a thousandth of the new score."""
-    before, after = (grade(np.array([score]), np.array([broken])) for broken, score in (old, new))
-    assert is_gain(before, after, 0.0) is expected
+    assert is_gain(old, new, 0.0) is expected
 
 
 def test_a_grid_has_all_options_and_both_bounds():
@@ -362,36 +357,12 @@ def test_a_grid_covers_whole_numbers_on_a_logarithmic_scale():
     assert where.decode(build_grid(where, 100))["n"].tolist() == [1, 2, 3, 4, 5, 6]
 
 
-def test_options_are_columns_of_their_own_for_a_model():
-    where = space(number("x"), choice("mode", "a", "b", "c"))
-    found = expand(where, np.array([[0.25, 0.5], [0.5, 1.0]]))
-    assert found.tolist() == [[0.25, 0.0, 1.0, 0.0], [0.5, 0.0, 0.0, 1.0]]
-
-
-def test_a_batch_has_no_candidate_twice():
-    rng = np.random.default_rng(0)
-    places = choose_spread(rng.random(50), rng.random(50), 40, rng)
-    assert len(set(places.tolist())) == 40
-
-
 @pytest.mark.parametrize(("change", "message"), [
     ({"name": "sobl"}, "did you mean 'sobol'"),
     ({"trials": 0}, "trials"),
-    ({"batch": 0}, "batch"),
     ({"seed": -1}, "seed"),
 ])  # fmt: skip
 def test_what_cannot_be_is_refused(change, message):
     arguments = {"name": "auto", "space": SQUARE, "seed": 0, **change}
     with pytest.raises(ParameterError, match=message):
         make_sampler(**arguments)
-
-
-def test_a_missing_package_names_the_extra(monkeypatch):
-    monkeypatch.setitem(sys.modules, "cmaes", None)
-    with pytest.raises(ParameterError, match=r"pip install leverage-backtest\[cmaes\]"):
-        make_sampler("cmaes", SQUARE, seed=0)
-
-
-def test_a_process_is_asked_where_trials_are_few_too():
-    asked = [len(make_sampler("gp", SQUARE, seed=0, trials=n).ask()) for n in (20, 200, 4_000)]
-    assert asked == [8, 25, 256]

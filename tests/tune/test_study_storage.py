@@ -161,21 +161,14 @@ def test_ctrl_c_gives_what_is_done_and_the_study_goes_on(tmp_path):
     assert is_same(whole, seek(store=tmp_path / "cut", resume=True))
 
 
-SAMPLERS = {
-    "auto": (), "sobol": (), "random": (), "grid": (), "gp": ("skopt",), "cmaes": ("cmaes",),
-}  # fmt: skip
-
-
-@pytest.mark.parametrize("sampler", every_nth(SAMPLERS, 3))
+@pytest.mark.parametrize("sampler", every_nth(["auto", "sobol", "random", "grid", "gp"], 3))
 def test_every_sampler_goes_on_as_if_nothing_had_been(tmp_path, monkeypatch, sampler):
-    for package in SAMPLERS[sampler]:
-        pytest.importorskip(package)
     monkeypatch.setattr(search_loop, "start_sampler", START)
-    few = {"trials": 80, "sampler": sampler}
+    few = {"trials": 24 if sampler == "gp" else 80, "sampler": sampler, "robust": False}
     whole = seek(store=tmp_path / "whole", **few)
 
     def interrupt(progress):
-        if progress.trials >= 40:
+        if progress.trials >= few["trials"] // 2:
             raise KeyboardInterrupt
 
     with pytest.warns(UserWarning, match="unfinished"):

@@ -1,0 +1,450 @@
+"""Samplers choose the points of the unit cube to evaluate next.
+
+A point that keeps the constraints is better than one that does not. Of two that keep them, the one
+with the higher score is better; of two that break them, the one that breaks them less. Only the
+order counts, so constraints need no weights.
+Source: Deb (2000), An efficient constraint handling method for genetic algorithms, Computer
+Methods in Applied Mechanics and Engineering 186(2-4).
+"""
+
+from __future__ import annotations
+
+import math
+import warnings
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple, Protocol, get_args
+
+import cmaes
+import numpy as np
+from scipy.special import ndtri
+from scipy.stats import qmc, rankdata
+
+from backtest.base import Choice, FloatArray, IntArray, Whole
+
+if TYPE_CHECKING:
+    from backtest.sweep import Dimension, Space
+
+SamplerName = Literal["auto", "gp", "sobol", "random", "grid"]
+
+BULK = 1024
+"""Points of a batch where scores are ignored; a power of two keeps Sobol points balanced."""
+
+
+class Sampler(Protocol):
+    def ask(self) -> FloatArray:
+        """Return the next points, of shape (n, n_dimensions) in [0, 1]; n = 0 ends the search."""
+
+    def tell(self, cube: FloatArray, score: FloatArray, violation: FloatArray) -> None:
+        """Take the scores of the points that :meth:`ask` returned.
+
+        ``score`` of shape (n,) is larger for better points; NaN is worst. ``violation`` of shape
+        (n,) is by how much constraints are broken: 0 for none, inf for ruin or failure.
+        """
+
+
+class SamplerTerms(NamedTuple):
+    space: Space
+    seed: int
+    trials: int | None = None
+
+    @property
+    def n_dimensions(self) -> int:
+        return len(self.space.dimensions)
+
+
+def make_sampler(
+    name: SamplerName, space: Space, *, seed: int, trials: int | None = None
+) -> Sampler:
+    Choice(*get_args(SamplerName)).check("sampler", name)
+    Whole(0).check("seed", seed)
+    if trials is not None:
+        Whole(1).check("trials", trials)
+    terms = SamplerTerms(space, seed, trials)
+    sampler = SAMPLERS[name](terms)
+    return sampler if trials is None else Capped(sampler, trials, terms.n_dimensions)
+
+
+class Capped:
+    def __init__(self, sampler: Sampler, trials: int, n_dimensions: int) -> None:
+        self._sampler = sampler
+        self._left = trials
+        self._n_dimensions = n_dimensions
+
+    def ask(self) -> FloatArray:
+        if self._left == 0:
+            return np.empty((0, self._n_dimensions))
+        return self._sampler.ask()[: self._left]
+
+    def tell(self, cube: FloatArray, score: FloatArray, violation: FloatArray) -> None:
+        self._left -= len(cube)
+        if self._left > 0:
+            self._sampler.tell(cube, score, violation)
+
+
+class Grades(NamedTuple):
+    """Violations and scores of points, of shape (n,) each."""
+
+    violation: FloatArray
+    score: FloatArray
+
+    def take(self, places: Any) -> Grades:
+        return Grades(self.violation[places], self.score[places])
+
+    def sort(self) -> IntArray:
+        """Return the places of the points, of shape (n,), the best first."""
+        return np.lexsort((-self.score, self.violation))
+
+    def rank(self) -> FloatArray:
+        """Return ranks of shape (n,), 1 for the worst; ties share their mean rank."""
+        by_score = rankdata(self.score, "dense")
+        ranks: FloatArray = rankdata(by_score - len(by_score) * rankdata(self.violation, "dense"))
+        return ranks
+
+
+def grade(score: FloatArray, violation: FloatArray) -> Grades:
+    broken = np.where(np.isnan(violation), np.inf, np.maximum(violation, 0.0))
+    known = np.where(np.isnan(score), -np.inf, score)
+    return Grades(broken, np.where(broken > 0.0, 0.0, known))
+
+
+class Known(NamedTuple):
+    """Points of shape (n, n_dimensions) that were evaluated, and their grades."""
+
+    cube: FloatArray
+    grades: Grades
+
+    @classmethod
+    def nothing(cls, n_dimensions: int) -> Known:
+        return cls(np.empty((0, n_dimensions)), Grades(np.empty(0), np.empty(0)))
+
+    def add(self, cube: FloatArray, grades: Grades) -> Known:
+        pairs = zip(self.grades, grades, strict=True)
+        return Known(np.concatenate([self.cube, cube]), Grades(*map(np.concatenate, pairs)))
+
+    def take(self, places: Any) -> Known:
+        return Known(self.cube[places], self.grades.take(places))
+
+
+# -------------------------------------------------------------------- samplers that do not learn
+
+
+class SobolStream:
+    """Scrambled Sobol sequence, taken in pieces of any length.
+
+    Source: Owen (1998), Scrambling Sobol' and Niederreiter-Xing points, J. Complexity 14(4); as in
+    ``scipy.stats.qmc``.
+    """
+
+    def __init__(self, n_dimensions: int, rng: np.random.Generator) -> None:
+        self._engine = qmc.Sobol(n_dimensions, rng=rng)
+        self._kept = np.empty((0, n_dimensions))
+
+    def take(self, n: int) -> FloatArray:
+        """Return the next points, of shape (n, n_dimensions)."""
+        missing = n - len(self._kept)
+        drawn = [self._engine.random(BULK) for _ in range(-(-missing // BULK))]
+        points = np.concatenate([self._kept, *drawn])
+        self._kept = points[n:]
+        return points[:n]
+
+
+class Sobol:
+    def __init__(self, terms: SamplerTerms) -> None:
+        self._stream = SobolStream(terms.n_dimensions, np.random.default_rng(terms.seed))
+
+    def ask(self) -> FloatArray:
+        return self._stream.take(BULK)
+
+    def tell(self, cube: FloatArray, score: FloatArray, violation: FloatArray) -> None:
+        """Ignore the scores."""
+
+
+class Random:
+    def __init__(self, terms: SamplerTerms) -> None:
+        self._rng = np.random.default_rng(terms.seed)
+        self._shape = (BULK, terms.n_dimensions)
+
+    def ask(self) -> FloatArray:
+        return self._rng.random(self._shape)
+
+    def tell(self, cube: FloatArray, score: FloatArray, violation: FloatArray) -> None:
+        """Ignore the scores."""
+
+
+MOST_POINTS = 4096
+"""Points of a grid if the number of trials is not given."""
+
+
+class Grid:
+    def __init__(self, terms: SamplerTerms) -> None:
+        points = build_grid(terms.space, terms.trials or MOST_POINTS)
+        self._points = np.random.default_rng(terms.seed).permutation(points)
+        self._done = 0
+
+    def ask(self) -> FloatArray:
+        return self._points[self._done : self._done + BULK]
+
+    def tell(self, cube: FloatArray, score: FloatArray, violation: FloatArray) -> None:  # noqa: ARG002 - does not learn
+        self._done += len(cube)
+
+
+def build_grid(space: Space, most: int) -> FloatArray:
+    """Return the finest grid of at most ``most`` points, of shape (n, n_dimensions)."""
+    axes = [
+        spread_levels(dimension, count)
+        for dimension, count in zip(space.dimensions, count_levels(space, most), strict=True)
+    ]
+    points = np.stack(np.meshgrid(*axes, indexing="ij"), axis=-1).reshape(-1, len(axes))
+    if all(dimension.when is None for dimension in space.dimensions):
+        return points
+    _, first = np.unique(canonicalize(space, points), axis=0, return_index=True)
+    return points[np.sort(first)]
+
+
+def count_levels(space: Space, most: int) -> list[int]:
+    limits = [count_values(dimension) for dimension in space.dimensions]
+    growing = [k for k, each in enumerate(space.dimensions) if not each.options]
+    combinations = math.prod(len(each.options) or 1 for each in space.dimensions)
+    share = max(int((most / combinations) ** (1.0 / max(len(growing), 1))), 1)
+    levels = [
+        len(each.options) or int(min(share, limit))
+        for each, limit in zip(space.dimensions, limits, strict=True)
+    ]
+    while growing:
+        for k in list(growing):
+            product = math.prod(levels) // levels[k] * (levels[k] + 1)
+            if levels[k] >= limits[k] or product > most:
+                growing.remove(k)
+            else:
+                levels[k] += 1
+    return levels
+
+
+def count_values(dimension: Dimension) -> float:
+    if dimension.options:
+        return len(dimension.options)
+    if dimension.low == dimension.high:
+        return 1
+    return dimension.high - dimension.low + 1 if dimension.kind == "int" else math.inf
+
+
+def spread_levels(dimension: Dimension, count: int) -> FloatArray:
+    if dimension.options:
+        return (np.arange(count) + 0.5) / count
+    if count == 1:
+        return np.full(1, 0.5)
+    if count == count_values(dimension):
+        return dimension.encode(dimension.low + np.arange(count))
+    return np.unique(dimension.encode(dimension.decode(np.linspace(0.0, 1.0, count))))
+
+
+def canonicalize(space: Space, cube: FloatArray) -> FloatArray:
+    """Return points of shape (n, n_dimensions) that are equal where their sets are."""
+    return np.nan_to_num(space.encode(space.decode(cube)), nan=0.5)
+
+
+# ------------------------------------------------------------------------------ samplers that learn
+
+
+STRATEGIES = 4
+EXPLORED = 1024
+"""Sobol points before anything else; an eighth of the trials at most."""
+MEMBERS, FEW_MEMBERS = 32, 16
+"""Points of one strategy and generation; several strategies share a batch."""
+FEW_TRIALS = 1024
+"""With at most so many trials, strategies have few members, so that there are more generations."""
+BEST = 4096
+"""Best points that are remembered, to begin strategies at: one of each generation."""
+HILLS, NEAR, FAR = 6, 0.05, 0.3
+"""Hills that strategies begin at, and the least distance of two, log-uniform in a share of axes."""
+SHORT, LONG, FIRST_STEP = 0.02, 0.2, 0.25
+"""First steps of strategies around a hill, log-uniform, and of those elsewhere."""
+AROUND = 0.75
+"""Share of the strategies that begin at a hill."""
+CONVERGED, FLAT = 1e-7, 1e-9
+"""A strategy ends when its members stand so close, as a share of every axis, or gain so little."""
+PATIENCE = 32
+"""The search ends when it is so many times as long as it was at its last gain."""
+LEAST_GAIN = 1e-3
+"""Least gain of the best score, as a share of its distance from the median score."""
+
+
+def start_auto(terms: SamplerTerms) -> Sampler:
+    number = math.prod(count_values(each) for each in terms.space.dimensions)
+    is_small = number <= min(MOST_POINTS, terms.trials or MOST_POINTS)
+    return Grid(terms) if is_small else Auto(terms)
+
+
+class Auto:
+    """Sobol points, then CMA-ES: several strategies at once, each restarted when it has converged.
+
+    A strategy ends on one hill, which on a rugged surface is often not the highest. So most begin
+    at one of the best hills seen so far, with steps of all sizes, and the others anywhere.
+    Source: Hansen (2009), Benchmarking a BI-population CMA-ES on the BBOB-2009 function testbed,
+    GECCO (restarts of two kinds); as in ``cmaes.CMA``.
+    """
+
+    def __init__(self, terms: SamplerTerms) -> None:
+        stream, rng = np.random.SeedSequence(terms.seed).spawn(2)
+        self._stream = SobolStream(terms.n_dimensions, np.random.default_rng(stream))
+        self._rng = np.random.default_rng(rng)
+        trials = math.inf if terms.trials is None else terms.trials
+        self._members = FEW_MEMBERS if trials <= FEW_TRIALS else MEMBERS
+        self._explored = min(EXPLORED, trials / 8)
+        self._strategies: list[cmaes.CMA | None] = []
+        self._d = terms.n_dimensions
+        self._known = Known.nothing(self._d)
+        self._asked = np.empty((0, self._d))
+        self._done, self._gained = 0, 0
+        self._median, self._best = math.nan, (math.inf, -math.inf)
+
+    def ask(self) -> FloatArray:
+        if self._done > PATIENCE * max(self._gained, EXPLORED):
+            return self._known.cube[:0]
+        if self._done < self._explored:
+            return self._stream.take(STRATEGIES * self._members)
+        while len(self._strategies) < STRATEGIES:
+            self._strategies.append(self._begin())
+        asked = [each.ask() for each in self._strategies for _ in range(self._members)]
+        self._asked = np.array(asked)
+        return self._asked[:, : self._d]
+
+    def tell(self, cube: FloatArray, score: FloatArray, violation: FloatArray) -> None:
+        grades = grade(score, violation)
+        self._done += len(cube)
+        kept = np.arange(len(cube))
+        if self._strategies:
+            kept = np.array([self._teach(k, cube, grades) for k in range(len(self._strategies))])
+            self._strategies = [each for each in self._strategies if each is not None]
+        else:
+            ok = grades.score[(grades.violation == 0.0) & np.isfinite(grades.score)]
+            self._median = float(np.median(ok)) if len(ok) else math.nan
+        known = self._known.add(cube[kept], grades.take(kept))
+        self._known = known.take(known.grades.sort()[:BEST])
+        self._note_gain()
+
+    def _teach(self, k: int, cube: FloatArray, grades: Grades) -> int:
+        """Tell a strategy its grades, drop it if it has converged, return its best point."""
+        strategy, first = self._strategies[k], k * self._members
+        mine = slice(first, first + self._members)
+        losses = -grades.take(mine).rank()
+        strategy.tell(list(zip(self._asked[mine], losses.tolist(), strict=True)))
+        is_flat = grades.violation[mine].max() == 0.0 and self._is_flat(grades.score[mine])
+        if strategy.should_stop() or is_flat or np.ptp(cube[mine], axis=0).max() < CONVERGED:
+            self._strategies[k] = None
+        return first + int(np.argmin(losses))
+
+    def _is_flat(self, scores: FloatArray) -> bool:
+        best, worst = float(scores.max()), float(scores.min())
+        return best - worst <= FLAT * abs(best - np.nan_to_num(self._median))
+
+    def _note_gain(self) -> None:
+        (violation, *_), (score, *_) = (part.tolist() for part in self._known.grades)
+        if is_gain(self._best, (violation, score), self._median):
+            self._gained, self._best = self._done, (violation, score)
+
+    def _begin(self) -> cmaes.CMA:
+        (middle,), step = self._stream.take(1), FIRST_STEP
+        if self._rng.random() < AROUND:
+            hills = self._find_hills()
+            middle = hills[min(int(self._rng.exponential()), len(hills) - 1)]
+            step = self._draw(SHORT, LONG)
+        middle = np.resize(middle, max(self._d, 2))  # the package takes no single dimension
+        return cmaes.CMA(
+            mean=middle,
+            sigma=step,
+            bounds=np.array([[0.0, 1.0]] * len(middle)),
+            population_size=self._members,
+            seed=int(self._rng.integers(2**32)),
+        )
+
+    def _find_hills(self) -> FloatArray:
+        cube, tops, reach = self._known.cube, [], self._draw(NEAR, FAR)  # the best first
+        while len(cube) and len(tops) < HILLS:
+            tops.append(cube[0])
+            cube = cube[(np.abs(cube - cube[0]) > reach).any(axis=1)]
+        return np.array(tops)
+
+    def _draw(self, low: float, high: float) -> float:
+        return math.exp(self._rng.uniform(math.log(low), math.log(high)))
+
+
+def is_gain(before: tuple[float, float], after: tuple[float, float], median: float) -> bool:
+    """Return whether a violation and a score are better by enough to go on for."""
+    (old_violation, old_score), (violation, score) = before, after
+    if violation > 0.0:
+        return bool(violation < (1.0 - LEAST_GAIN) * old_violation)
+    if old_violation > 0.0:
+        return True
+    spread = score - median if math.isfinite(median) else abs(score)
+    return bool(score - old_score > LEAST_GAIN * spread)
+
+
+FIRST_POINTS = 16
+"""Sobol points before a process is fitted."""
+LATEST = 96
+"""The process is fitted to so many of the best points and of the latest; its time is cubic."""
+DRAWS = 256
+"""Sobol points that may stand in for a set that was asked for before."""
+
+
+class GaussianProcess:
+    """Asks for the point at which a Gaussian process hopes for most, one at a time.
+
+    It takes about a second of thinking for each set, so it is for sets that take longer to run.
+    Source: ``skopt.Optimizer`` with the lower confidence bound.
+    """
+
+    def __init__(self, terms: SamplerTerms) -> None:
+        self._space, self._seed = terms.space, terms.seed % 2**32
+        self._stream = SobolStream(terms.n_dimensions, np.random.default_rng(terms.seed))
+        self._known = Known.nothing(terms.n_dimensions)
+        self._asked: set[bytes] = set()
+
+    def ask(self) -> FloatArray:
+        n = len(self._known.cube)
+        points = [] if n < FIRST_POINTS else [self._propose()]
+        for point in canonicalize(self._space, np.array([*points, *self._stream.take(DRAWS)])):
+            if point.tobytes() not in self._asked:
+                return point[None]
+        return self._known.cube[:0]
+
+    def tell(self, cube: FloatArray, score: FloatArray, violation: FloatArray) -> None:
+        self._known = self._known.add(cube, grade(score, violation))
+        self._asked.update(point.tobytes() for point in cube)
+
+    def _propose(self) -> FloatArray:
+        from skopt import Optimizer, space  # noqa: PLC0415 - takes a second to import
+        from threadpoolctl import threadpool_limits  # noqa: PLC0415 - as above
+
+        n = len(self._known.cube)
+        best, latest = self._known.grades.sort()[:LATEST], np.arange(max(n - LATEST, 0), n)
+        some = self._known.take(np.union1d(best, latest))
+        losses = -ndtri((some.grades.rank() - 0.5) / len(some.cube))
+        axes = [
+            space.Categorical(spread_levels(each, len(each.options)).tolist())
+            if each.options
+            else space.Real(0.0, 1.0)
+            for each in self._space.dimensions
+        ]
+        optimizer = Optimizer(
+            axes,
+            "GP",
+            n_initial_points=1,
+            acq_func="LCB",
+            acq_optimizer="sampling",
+            random_state=(self._seed + n) % 2**32,
+        )
+        with threadpool_limits(1), warnings.catch_warnings():  # one thread: the same bits anywhere
+            warnings.simplefilter("ignore")
+            optimizer.tell(some.cube.tolist(), losses.tolist())
+            return np.array(optimizer.ask())
+
+
+SAMPLERS: dict[SamplerName, Callable[[SamplerTerms], Sampler]] = {
+    "auto": start_auto,
+    "gp": GaussianProcess,
+    "sobol": Sobol,
+    "random": Random,
+    "grid": Grid,
+}
