@@ -20,7 +20,6 @@ from collections.abc import Callable
 
 import backtest as bt
 from backtest import strategies
-from backtest.base import WorkMeter, measure_work
 from backtest.engine import check_causality, observe
 from backtest.policy import find_policies
 from backtest.sweep import Evaluator, draw_sets, read_space
@@ -49,22 +48,20 @@ def take_time(call: Callable[[], object]) -> float:
     return 1e3 * (time.process_time() - begin)
 
 
-def measure_sweep(market: bt.Market, policy: type[bt.Policy], n: int) -> tuple[float, float, int]:
-    """Return the milliseconds of the check and of the sweep, and how many sets it checks alone."""
+def measure_sweep(market: bt.Market, policy: type[bt.Policy], n: int) -> tuple[float, float]:
+    """Return the milliseconds of the check and of the sweep."""
     space = read_space(policy, account=TERMS["account"], venue=TERMS["venue"])
     sets = draw_sets(space, n, seed=0)
     evaluator = Evaluator(market, policy, **TERMS, metrics="core", threads=1)
     check = take_time(lambda: evaluator.check_causal(sets))
     sweep = take_time(lambda: evaluator.evaluate(sets))
-    columns = evaluator._runner()._columns_up_to(market.n_bars)
-    return check, sweep, len(columns._checked)
+    return check, sweep
 
 
 def measure_run(market: bt.Market, policy: bt.Policy) -> tuple[float, float]:
     """Return the milliseconds of the check of a run, and of the run without it."""
-    with measure_work(WorkMeter()) as meter:
-        columns = observe(policy, market)
-        check = take_time(lambda: check_causality(policy, market, columns, meter=meter))
+    observe(policy, market)  # keeps its fits
+    check = take_time(lambda: check_causality(policy, market))
     return check, take_time(lambda: bt.run(market, policy, **TERMS)) - check
 
 
@@ -88,7 +85,7 @@ def main() -> int:
     found = {}
     for name in asked.only:
         policy = known[name]
-        sweeps, runs = [(math.inf, math.inf, 0)], [(math.inf, math.inf)]
+        sweeps, runs = [(math.inf, math.inf)], [(math.inf, math.inf)]
         for k in range(asked.repeat + 1):
             one, other = measure_sweep(market, policy, asked.sets), measure_run(market, policy())
             if k or not asked.repeat:
@@ -96,7 +93,6 @@ def main() -> int:
                 runs.append(other)
         found[name] = {
             "sweep": judge(min(each[0] for each in sweeps), min(each[1] for each in sweeps)),
-            "checked_alone": sweeps[-1][2],
             "run": judge(min(each[0] for each in runs), min(each[1] for each in runs)),
         }
     sys.stdout.write(json.dumps({"bars": asked.bars, "sets": asked.sets, **found}, indent=1) + "\n")

@@ -16,8 +16,7 @@ import pandas as pd
 
 import backtest as bt
 from backtest.account.terms import TERMS
-from backtest.engine.lookahead import causality
-from backtest.engine.lookahead.causality_checker import Causality
+from backtest.engine import lookahead
 from backtest.market.tables import scale_checks
 from tests.cases import PortfolioCase, Swing
 from tests.oracle import Outcome, simulate
@@ -77,8 +76,12 @@ def trust_data(monkeypatch: Any) -> None:
 
     Rates of funding are larger here than anywhere.
     """
-    sound = Causality(cuts=1_000_000, has_columns=True)
-    monkeypatch.setattr(causality, "check_causality", lambda *_, **__: sound)
+    sound = lookahead.Causality(cuts=1_000_000, has_columns=True)
+    monkeypatch.setattr(
+        lookahead,
+        "check_causality",
+        lambda policy, market, **_: (lookahead.observe(policy, market), sound),
+    )
     monkeypatch.setattr(scale_checks, "HIGHEST_RATE", 1.0)
 
 

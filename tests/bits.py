@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 
 from backtest import Market
-from backtest.engine.lookahead.market_ends import rewrite_after
+from backtest.engine.lookahead import rewrite_after
 
 Estimate = Callable[[Market, Any], np.ndarray]
 

@@ -28,15 +28,3 @@ def _compile_where_it_is_tested(request, monkeypatch):
     """Compile before running in slow tests, and in others that are marked ``compiled``."""
     if any(map(request.node.get_closest_marker, ("slow", "compiled"))):
         monkeypatch.setenv("BACKTEST_COMPILE", "now")
-
-
-@pytest.fixture(autouse=True)
-def _start_fresh_processes_where_they_are_tested(request, monkeypatch, tmp_path_factory):
-    """Compare code with a fresh process only in tests marked ``fresh``, which remember nothing."""
-    check = "backtest.engine.lookahead.fresh_check"
-    if request.node.get_closest_marker("fresh"):
-        folder = tmp_path_factory.mktemp("notes")
-        monkeypatch.setattr(f"{check}.find_lasting_folder", lambda: folder)
-        monkeypatch.setattr(f"{check}._NOTES", {})
-    else:
-        monkeypatch.setattr(f"{check}.IS_FRESH", True)

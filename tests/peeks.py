@@ -24,10 +24,12 @@ MARKET = bt.Market.sample(bars=3000, seed=5).with_columns(
 MARKET = MARKET.with_signal(np.where(np.sin(np.arange(3000) / 11.0) > 0, 1.0, -1.0))
 
 
-def observing(function: Callable[[Any], Any]) -> bt.Policy:
+def observing(function: Callable[[Any], Any], exact: float = 1e-9) -> bt.Policy:
     """Return a policy that observes what a function makes of the market."""
 
     class Observing(bt.Policy):
+        tolerance = exact
+
         def observe(self, market: Any) -> Any:
             return {"x": function(market)}
 

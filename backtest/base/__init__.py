@@ -93,6 +93,5 @@ if TYPE_CHECKING:
         list_changed,
     )
     from backtest.base.values import name_place
-    from backtest.base.work_budget import WorkMeter, count_again, count_work, measure_work
 
 open_door(__name__)

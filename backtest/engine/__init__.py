@@ -31,11 +31,14 @@ if TYPE_CHECKING:
     from backtest.engine.frame_signals import compute_frame
     from backtest.engine.indicator_rules import change_rule, read_named, read_rule, resolve_signal
     from backtest.engine.limit_orders import collect_limit_orders, describe_limit_orders
-    from backtest.engine.lookahead.causality import check_causality, observe, observe_checked
-    from backtest.engine.lookahead.causality_checker import Causality, CausalityChecker, CutPlan
-    from backtest.engine.lookahead.causality_checker import find_first
-    from backtest.engine.lookahead.code_origin import is_ours
-    from backtest.engine.lookahead.fresh_check import is_known
+    from backtest.engine.lookahead import (
+        Causality,
+        LookAheadCheck,
+        check_causality,
+        is_ours,
+        observe,
+    )
+    from backtest.engine.lookahead import observe_checked, start_check
     from backtest.engine.loop_driver import Progress
     from backtest.engine.loop_driver import explain_refusal, run_loop
     from backtest.engine.loop_inputs import Inputs, mark_ends, mark_samples, read_inputs

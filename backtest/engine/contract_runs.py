@@ -11,11 +11,9 @@ import numpy as np
 import numpy.typing as npt
 
 from backtest.account import Account
-from backtest.base import FloatArray, compiling_first, format_time, repr_plain
+from backtest.base import FloatArray, PolicyError, compiling_first, format_time, repr_plain
 from backtest.engine.contract_options import hold_options, list_options
-from backtest.engine.lookahead.causality import check_causality, observe
-from backtest.engine.lookahead.causality_checker import FULL
-from backtest.engine.lookahead.market_ends import make_futures
+from backtest.engine.lookahead import Causality, make_futures, observe, observe_checked
 from backtest.engine.result import Result
 from backtest.engine.run import run
 from backtest.market import Market
@@ -23,6 +21,8 @@ from backtest.measures import flatten_tally
 from backtest.policy import Policy, sets_margin, trades_options
 from backtest.venue import Bracket, Contract, Fees, Liquidation, Slippage, Venue
 
+EFFORT = 8
+"""Cuts of the check for look-ahead, as a multiple of those of a run."""
 STEADY = "use no random numbers, no clock, and no state but the memory"
 SAMPLES = (600, 2400, 8760)
 """Bars of the sample market: the first of these on which the policy is warm half of the time."""
@@ -54,8 +54,16 @@ class ContractTrial:
         return self.cls()
 
     @cached_property
+    def looked(self) -> tuple[dict[str, FloatArray], Causality | PolicyError]:
+        """The columns, and how they were checked or why they are refused."""
+        try:
+            return observe_checked(self.policy, self.market, effort=EFFORT)
+        except PolicyError as error:
+            return observe(self.policy, self.market), error
+
+    @property
     def columns(self) -> dict[str, FloatArray]:
-        return observe(self.policy, self.market)
+        return self.looked[0]
 
     @cached_property
     def is_warm(self) -> npt.NDArray[np.bool_]:
@@ -160,7 +168,9 @@ def check_columns(trial: ContractTrial) -> str:
 
 
 def check_causal_columns(trial: ContractTrial) -> str:
-    causality = check_causality(trial.policy, trial.market, trial.columns, plan=FULL)
+    found = trial.looked[1]
+    if isinstance(found, PolicyError):
+        raise found
     rng = np.random.default_rng(0)
     for t in choose_ends(trial):
         for what, market in make_futures(trial.market, t, rng):
@@ -180,7 +190,7 @@ def check_causal_columns(trial: ContractTrial) -> str:
                     )
     if not trial.columns:
         return "observes nothing"
-    return f"the same columns, whatever comes after; {causality}"
+    return f"the same columns, whatever comes after; {found}"
 
 
 def choose_ends(trial: ContractTrial) -> list[int]:

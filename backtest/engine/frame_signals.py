@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 import hashlib
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, TypeAlias
@@ -16,13 +15,16 @@ from backtest.base import (
     FloatArray,
     ParameterError,
     PolicyError,
-    WorkMeter,
-    measure_work,
 )
-from backtest.engine.lookahead.causality_checker import CausalityChecker, CutPlan
-from backtest.engine.lookahead.fresh_check import compare_fresh
+from backtest.engine.lookahead import LookAheadCheck
 from backtest.engine.run_warnings import warn_of_weights
-from backtest.engine.signal_checks import PLAN, Sides, find_name, locate_in, mark_checked
+from backtest.engine.signal_checks import (
+    Sides,
+    find_name,
+    find_tolerance,
+    locate_in,
+    mark_checked,
+)
 from backtest.market import (
     Markets,
     Weights,
@@ -46,32 +48,31 @@ def compute_frame(
     sides: Sides = "both",
     *,
     name: str = "",
-    plan: CutPlan | None = PLAN,
+    is_checked: bool = True,
 ) -> pd.DataFrame:
     name = name or getattr(function, "__name__", type(function).__name__)
-    with measure_work(WorkMeter()) as meter:
+    answers: list[Any] = []
+
+    def observe_part(part: Markets) -> dict[str, FloatArray] | None:
+        try:
+            answer = function(part)
+        except Exception:  # of too few bars; the whole raises it again
+            return None
+        _read_answer(answer, part, name)
+        return _name_columns(answer, part, markets.names)
+
+    def observe_whole() -> dict[str, FloatArray]:
         answer = _call(function, markets, name)
-        weights = _read_answer(answer, markets, name)
-        title = f"the signal {name}"
-        frame = weights_to_frame(_keep_sides(weights, sides), markets)
-        if plan is None:
-            return frame
-        raw = _name_columns(answer, markets, markets.names)
-        subject = functools.partial(compute_part, function, name, markets.names)
-        checker = CausalityChecker(title, subject, markets, raw, plan, meter)
-        cuts = checker.check().cuts
-    return mark_checked(frame, cuts, compare_fresh(checker, subject, None, is_forced=False))
+        answers.append(_read_answer(answer, markets, name))
+        return _name_columns(answer, markets, markets.names)
 
-
-def compute_part(
-    function: Function, name: str, names: Sequence[str], part: Markets
-) -> dict[str, FloatArray] | None:
-    try:
-        again = function(part)
-    except Exception:
-        return None
-    _read_answer(again, part, name)
-    return _name_columns(again, part, names)
+    if not is_checked:
+        observe_whole()
+        return weights_to_frame(_keep_sides(answers[0], sides), markets)
+    check = LookAheadCheck(f"the signal {name}", observe_part, markets, find_tolerance(function))
+    check.run(observe_whole)
+    frame = weights_to_frame(_keep_sides(answers[0], sides), markets)
+    return mark_checked(frame, check.causality.cuts)
 
 
 def read_frame(

@@ -11,7 +11,7 @@ import numpy as np
 from backtest.account import pick_instrument
 from backtest.base import FloatArray, IntArray, ParameterError, hold_signals, repr_plain
 from backtest.engine.deciders import Deciders
-from backtest.engine.lookahead.causality import observe, observe_checked
+from backtest.engine.lookahead import observe, observe_checked
 from backtest.engine.portfolio_checks import give_each
 from backtest.engine.portfolio_loop import N_SHOWN, SETTING
 from backtest.market import Market, Markets, PolicyClock, find_clock

@@ -13,7 +13,7 @@ from backtest.account.account import GENERAL, WHOLE
 from backtest.base import FloatArray, ParameterError, TimeLike, list_values, repr_plain
 from backtest.engine.benchmark import Benchmark, BenchmarkLike, read_own_benchmark
 from backtest.engine.indicator_rules import read_named, resolve_signal
-from backtest.engine.lookahead.causality import observe_checked
+from backtest.engine.lookahead import observe_checked
 from backtest.engine.loop_inputs import read_inputs
 from backtest.engine.option_checks import warn_of_options
 from backtest.engine.portfolio_checks import (

@@ -17,19 +17,11 @@ from backtest.base import (
     IntArray,
     ParameterError,
     PolicyError,
-    WorkMeter,
     check_range,
     format_time,
-    measure_work,
     repr_plain,
 )
-from backtest.engine.lookahead.causality_checker import (
-    Causality,
-    CausalityChecker,
-    CutPlan,
-    describe_cuts,
-)
-from backtest.engine.lookahead.fresh_check import compare_fresh
+from backtest.engine.lookahead import TOLERANCE, LookAheadCheck, describe_cuts
 from backtest.market import Market, lend
 from backtest.policy import format_location
 
@@ -45,9 +37,8 @@ TEXT = "backtest.signal"
 NOT_CHECKED = "signal not checked: it was given as data"
 
 
-def mark_checked(signal: SignalT, cuts: int, fresh: str) -> SignalT:
-    digest = hash_values(signal.to_numpy())
-    signal.attrs[KEY] = {"cuts": cuts, "fresh": fresh, "sha256": digest}
+def mark_checked(signal: SignalT, cuts: int) -> SignalT:
+    signal.attrs[KEY] = {"cuts": cuts, "sha256": hash_values(signal.to_numpy())}
     return signal
 
 
@@ -77,8 +68,7 @@ def describe_signal_check(signal: object) -> str:
     values = signal.to_numpy(dtype=np.float64)
     if note.get("sha256") not in (hash_values(values), hash_values(-values)):
         return NOT_CHECKED
-    cuts = describe_cuts("signal", int(note["cuts"]))
-    return "; ".join(filter(None, (cuts, str(note.get("fresh", "")))))
+    return describe_cuts("signal", int(note["cuts"]))
 
 
 def keep_note(signal: object, copy: SignalT) -> SignalT:
@@ -96,8 +86,6 @@ def hash_values(values: FloatArray) -> str:
 
 
 Sides: TypeAlias = Literal["both", "long", "short"]
-
-PLAN = CutPlan(chains=16, links=3, prefixes=8, wanted=56, budget=2.0)
 
 
 def read_stamps(series: object) -> IntArray:
@@ -173,12 +161,29 @@ def compute_signal(
     sides: Sides = "both",
     *,
     name: str,
-    plan: CutPlan | None = PLAN,
+    is_checked: bool = True,
 ) -> pd.Series:
-    raw = call_function(function, market, name)
-    found = None if plan is None else check_past(function, market, raw, name, plan)
-    signal = make_signal(market, raw, sides, f"the signal {name}")
-    return signal if found is None else mark_checked(signal, found.cuts, found.fresh)
+    title = f"the signal {name}"
+    if not is_checked:
+        return make_signal(market, call_function(function, market, name), sides, title)
+
+    def observe_part(part: Market) -> dict[str, FloatArray] | None:
+        try:
+            answer = function(part)
+        except Exception:  # of too few bars; the whole raises it again
+            return None
+        return {"": read_answer(answer, part, name)}
+
+    check = LookAheadCheck(title, observe_part, market, find_tolerance(function))
+    raw = check.run(lambda: {"": call_function(function, market, name)})[""]
+    signal = make_signal(market, raw, sides, title)
+    return mark_checked(signal, check.causality.cuts)
+
+
+def find_tolerance(function: Callable[..., Any]) -> float:
+    """Return the tolerance that a function, or the rule that it is a method of, declares."""
+    owner = getattr(function, "__self__", function)
+    return float(getattr(owner, "tolerance", TOLERANCE))
 
 
 def call_function(function: Callable[[Market], Any], market: Market, name: str) -> FloatArray:
@@ -207,26 +212,6 @@ def read_answer(answer: Any, market: Market, name: str) -> FloatArray:
             f"Series by market.times, returned {found}"
         )
     return values
-
-
-def check_past(
-    function: Callable[[Market], Any], market: Market, signal: FloatArray, name: str, plan: CutPlan
-) -> Causality:
-    title, subject = f"the signal {name}", functools.partial(compute_part, function, name)
-    with measure_work(WorkMeter()) as meter:
-        checker = CausalityChecker(title, subject, market, {"": signal}, plan, meter)
-        found = checker.check()
-    return found._replace(fresh=compare_fresh(checker, subject, None, is_forced=False))
-
-
-def compute_part(
-    function: Callable[[Market], Any], name: str, part: Market
-) -> dict[str, FloatArray] | None:
-    try:
-        answer = function(part)
-    except Exception:
-        return None
-    return {"": read_answer(answer, part, name)}
 
 
 def locate_in(function: Callable[..., Any], error: BaseException) -> str:

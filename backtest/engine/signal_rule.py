@@ -12,7 +12,7 @@ import pandas as pd
 
 from backtest.base import FloatArray, ParameterError, checked
 from backtest.engine.frame_signals import compute_frame
-from backtest.engine.signal_checks import PLAN, compute_signal, name_signal
+from backtest.engine.signal_checks import compute_signal, name_signal
 from backtest.market import Market, Markets
 from backtest.policy import (
     Parameter,
@@ -114,7 +114,7 @@ class SignalRule:
     @checked
     def compute(self, market: Market) -> FloatArray:
         """Return the signal of shape (n_bars,), 0 where unknown, without a check for lookahead."""
-        signal = compute_signal(market, self.direction, name=self.text(), plan=None)
+        signal = compute_signal(market, self.direction, name=self.text(), is_checked=False)
         return signal.to_numpy(copy=True)
 
     @checked
@@ -136,8 +136,9 @@ class SignalRule:
         The weight of an instrument is its direction times 1/n, n of them that can be traded.
         Without ``is_checked`` there is no check for lookahead. Raises as :meth:`apply` does.
         """
-        name, plan = self.text(), PLAN if is_checked else None
-        return name_signal(compute_frame(markets, self._find_weights, name=name, plan=plan), name)
+        name = self.text()
+        frame = compute_frame(markets, self._find_weights, name=name, is_checked=is_checked)
+        return name_signal(frame, name)
 
     def _find_weights(self, markets: Markets) -> Any:
         count = np.maximum(markets.tradable().sum(axis=0), 1)

@@ -172,7 +172,7 @@ def from_function(
     The market is cut at some 56 bars, and the values up to a cut must be the same whether the
     market ends there or goes on. Cuts are spread over the market, before large moves, where the
     signal changes, and at ends of days. They are a sample, not a proof: a function that looks ahead
-    rarely, and elsewhere, is not found. See :mod:`backtest.engine.lookahead.causality_checker`.
+    rarely, and elsewhere, is not found. See :mod:`backtest.engine.lookahead`.
 
     Examples
     --------

@@ -11,7 +11,7 @@ import numpy as np
 from backtest.base import FloatArray, IntArray, TimeLike, format_time, pick_value, utc_index
 from backtest.engine.account_loop import Switch, run_account
 from backtest.engine.indicator_rules import resolve_signal
-from backtest.engine.lookahead.causality import observe_checked
+from backtest.engine.lookahead import observe_checked
 from backtest.engine.manifest import change_policy
 from backtest.engine.portfolio_policies import ObservedPolicy, observe_overlay
 from backtest.engine.portfolio_setup import end_expired

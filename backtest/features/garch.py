@@ -11,7 +11,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from backtest.base import FloatArray, Whole, check_range, checked, compile_module, count_work
+from backtest.base import FloatArray, Whole, check_range, checked, compile_module
 from backtest.features import garch_kernels
 from backtest.features.returns import bars_per_year, log_returns
 from backtest.market import Market
@@ -28,8 +28,6 @@ BACKCAST = 75
 """Returns whose weighted mean square stands in for the past before the first return."""
 MOST_KEPT = 10_000
 """Fits kept in memory; each is four numbers."""
-FIT_COST = 40.0
-"""Work of a fit per return, relative to an ordinary estimator."""
 
 
 class GarchFit(NamedTuple):
@@ -143,7 +141,6 @@ _lock = threading.Lock()
 
 
 def fit_once(key: bytes, returns: FloatArray, is_asymmetric: bool) -> GarchFit | None:
-    count_work(key, FIT_COST * len(returns))
     with _lock:
         if key not in _kept:
             _kept[key] = fit_garch(returns, is_asymmetric=is_asymmetric)

@@ -47,7 +47,7 @@ BAR_FIELDS = ("time", "open", "high", "low", "close", "mark", "volume", "funding
 TAKEN = frozenset((
     "combine", "fails_when", "from_settings", "make_formula", "observe", "option_orders", "over",
     "parameters", "parts", "policies", "settings", "start", "summary", "takes", "title",
-    "venue_leverage", "written",
+    "tolerance", "venue_leverage", "written",
 ))  # fmt: skip
 
 
@@ -99,6 +99,10 @@ class Policy(Viewable):
 
     fails_when: ClassVar[str] = ""
     """In one sentence, the market in which the rule does badly; optional."""
+    tolerance: ClassVar[float] = 1e-9
+    """Share of a column's value by which later bars may change it, as rounding does.
+
+    Columns computed by FFT or in single precision declare 1e-4, for example."""
 
     def __init_subclass__(cls) -> None:
         if isinstance(vars(cls).get("__init__"), FunctionType):

@@ -1,93 +1,112 @@
-"""Refuse a policy that looks ahead before its sets are evaluated, at the ends of its numbers."""
+"""Refuse policies and signals that look ahead, at both ends of numbers, before a sweep."""
 
 from __future__ import annotations
 
-import contextlib
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from functools import partial
 from typing import Any
 
 import numpy as np
 
-from backtest.base import BacktestError
-from backtest.engine import Causality, is_known, observe_overlay
-from backtest.engine.lookahead.causality_checker import SWEPT
-from backtest.market import Markets, find_clock, read_weights
+from backtest.base import IntArray, ParameterError
+from backtest.engine import Causality, SignalRule, observe_overlay, resolve_signal
+from backtest.market import Market, Markets, find_clock, read_weights
 from backtest.policy import Policy
-from backtest.sweep.lookahead_of_sets import check_jointly
 from backtest.sweep.policy_columns import Columns
-from backtest.sweep.sets.representative_sets import Extremes, list_corners
 from backtest.sweep.sets.sets import (
     OVERLAY,
+    SIGNAL,
     BaseTerms,
     Sets,
     Setting,
     build_overlay,
     build_policy,
+    build_signal,
     count_sets,
     find_own,
     find_values,
+    group_rows,
+    names_signal,
+    number_rows,
+    take_own,
     take_sets,
 )
 
+MOST_SETS = 32
+"""Most sets that are checked, as a search may reach new ends again and again."""
+
+NEW = 1000
+"""Votes of a new end; among sets with as many, the one with the most highest numbers is checked."""
+
 
 class EndsChecker:
+    """Checks sets until both ends of each number were checked, under all words that occur."""
+
     def __init__(self) -> None:
         self.causality: Causality | None = None
-        self._extremes = Extremes()
+        self._seen: dict[tuple[object, ...], dict[str, tuple[float, float]]] = {}
+        self._count = 0
 
     def check(self, columns: Columns, sets: Sets) -> None:
-        if count_sets(sets) == 0:
-            return
-        self._check_code(columns, sets)
-        for some in (list_corners(sets, list(sets)), sets):
-            if not columns.reads:
-                with contextlib.suppress(BacktestError):
-                    columns.of_one(take_sets(some, 0))  # finds what is read
-        known = None
-        while known != columns.reads:
-            known = columns.reads
-            corners = list_corners(sets, known)
-            self._check_corners(columns, corners)
-            if known == columns.reads:
-                self._check_extremes(columns, corners)
-        self._check_extremes(columns, sets)
-
-    def _check_code(self, columns: Columns, sets: Sets) -> None:
-        for row in range(min(count_sets(sets), 2)):
-            values = take_sets(sets, row)
-            with contextlib.suppress(BacktestError):
-                if is_known(columns.build(values)):
-                    return
-            columns.check_causal(values)
+        self.cover(sets, lambda: columns.reads, partial(self.check_set, columns))
 
     def check_set(self, columns: Columns, values: Mapping[str, Any]) -> bool:
-        return self._note(columns.check_causal(values))
-
-    def _note(self, found: Causality | None) -> bool:
+        found = columns.check_causal(values)
         if found is not None and (self.causality is None or found.cuts < self.causality.cuts):
             self.causality = found
         return found is not None
 
-    def _check_corners(self, columns: Columns, corners: Sets) -> None:
-        names, none = columns.reads, np.zeros(2, dtype=np.bool_)
-        pairs = np.arange(count_sets(corners)).reshape(-1, 2)
-        is_new = [
-            self._extremes.choose(take_sets(corners, pair), names, none) is not None
-            for pair in pairs
-        ]
-        some = take_sets(corners, pairs[is_new].reshape(-1))
-        for row, found in enumerate(check_jointly(columns, some)):
-            if self._note(found):
-                self._extremes.accept(take_sets(some, slice(row, row + 1)), names, 0)
+    def cover(
+        self,
+        sets: Sets,
+        list_reads: Callable[[], tuple[str, ...]],
+        check: Callable[[Mapping[str, Any]], bool],
+    ) -> None:
+        """Check sets whose values are ends of those that are read, the most such values first."""
+        left_out = np.zeros(count_sets(sets), dtype=np.bool_)
+        while self._count < MOST_SETS and not left_out.all():
+            votes = np.where(left_out, -1, self._count_new(sets, list_reads()))
+            row = int(votes.argmax())
+            if self._seen and votes[row] < NEW:
+                return
+            self._count += 1
+            if not check(take_sets(sets, row)):
+                left_out[row] = True
+                continue
+            self._note(take_sets(sets, slice(row, row + 1)), list_reads())
 
-    def _check_extremes(self, columns: Columns, sets: Sets) -> None:
-        failed = np.zeros(count_sets(sets), dtype=np.bool_)
-        while (row := self._extremes.choose(sets, columns.reads, failed)) is not None:
-            if self._note(columns.check_causal(take_sets(sets, row), SWEPT)):
-                self._extremes.accept(sets, columns.reads, row)
-            else:
-                failed[row] = True
+    def _note(self, chosen: Sets, names: tuple[str, ...]) -> None:
+        words, numbers = split_names(chosen, names)
+        spans = self._seen.setdefault(tuple(chosen[name][0] for name in words), {})
+        for name in numbers:
+            value = float(chosen[name][0])
+            low, high = spans.get(name, (value, value))
+            spans[name] = min(low, value), max(high, value)
+
+    def _count_new(self, sets: Sets, names: tuple[str, ...]) -> IntArray:
+        """Return by set ``NEW`` for each new end of a number, and 1 for each highest number."""
+        votes = np.zeros(count_sets(sets), dtype=np.int64)
+        words, numbers = split_names(sets, names)
+        keys = list(zip(*(sets[name].tolist() for name in words), strict=True)) or [()] * len(votes)
+        places = {key: k for k, key in enumerate(dict.fromkeys(keys))}
+        codes = np.array([places[key] for key in keys])
+        for key, code in places.items():
+            rows, spans = np.flatnonzero(codes == code), self._seen.get(key)
+            votes[rows] += NEW * (spans is None)
+            for name in numbers:
+                values = sets[name][rows].astype(np.float64)
+                low, high = (spans or {}).get(name, (np.inf, -np.inf))
+                is_end = (values == values.min()) | (values == values.max())
+                votes[rows] += NEW * (is_end & ((values < low) | (values > high)))
+                votes[rows] += values == values.max()
+        return votes
+
+
+def split_names(sets: Sets, names: tuple[str, ...]) -> tuple[list[str], list[str]]:
+    """Return the names of words, and those of numbers."""
+    here = [name for name in names if name in sets and "." not in name]
+    words = [name for name in here if sets[name].dtype.kind in "Ob"]
+    return words, [name for name in here if name not in words]
 
 
 def check_markets(
@@ -116,7 +135,49 @@ def list_overlays(
     own = find_own(sets, OVERLAY)
     if not own:
         return [base.overlay]
-    corners = list_corners(own, list(own))
-    rows = (take_sets(corners, row) for row in range(count_sets(corners)))
-    named = ({f"{OVERLAY}.{name}": value for name, value in row.items()} for row in rows)
-    return [build_overlay(base, settings, values) for values in named]
+    found: list[Policy | None] = []
+
+    def keep(values: Mapping[str, Any]) -> bool:
+        named = {f"{OVERLAY}.{name}": value for name, value in values.items()}
+        found.append(build_overlay(base, settings, named))
+        return True
+
+    EndsChecker().cover(own, lambda: tuple(own), keep)
+    return found
+
+
+class RuleChecker:
+    """Checks the signal rules of sets at both ends of their numbers."""
+
+    def __init__(self, base: BaseTerms, market: Market | Markets) -> None:
+        self.base = base
+        self.market = market
+        self._ends = EndsChecker()
+        self._checked: set[SignalRule] = set()
+
+    def check(self, sets: Sets) -> None:
+        if self.base.signal is None or count_sets(sets) == 0:
+            return
+        if not names_signal(sets):
+            self.check_set(take_sets(sets, 0))
+            return
+        own = take_own(sets)
+        self._ends.cover(own, lambda: tuple(own), self._check_own)
+
+    def check_set(self, values: Mapping[str, Any]) -> bool:
+        try:
+            rule = build_signal(self.base, values)
+            if rule is not None and rule not in self._checked:
+                resolve_signal(rule, self.market)
+                self._checked.add(rule)
+        except ParameterError:  # the run of the set gives the reason
+            return False
+        return True
+
+    def _check_own(self, own: Mapping[str, Any]) -> bool:
+        return self.check_set({f"{SIGNAL}{name}": value for name, value in own.items()})
+
+
+def split_by_signal(sets: Sets) -> list[IntArray]:
+    codes = number_rows(take_own(sets).values(), count_sets(sets))
+    return sorted(group_rows(codes), key=lambda rows: int(rows[0]))

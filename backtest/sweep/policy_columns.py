@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import inspect
 import threading
 from collections import OrderedDict
@@ -16,17 +15,12 @@ from backtest.base import (
     FloatArray,
     IntArray,
     PolicyError,
-    WorkMeter,
-    count_again,
-    measure_work,
 )
-from backtest.engine import Causality, CutPlan, check_causality, observe
-from backtest.engine.lookahead.causality_checker import USUAL
+from backtest.engine import Causality, observe, start_check
 from backtest.market import Market, find_clock, lend, show_signal
 from backtest.policy import Policy
 from backtest.sweep.lanes.lane_rows import LANES, RUN
-from backtest.sweep.sets.representative_sets import varies
-from backtest.sweep.sets.sets import take_sets
+from backtest.sweep.sets.sets import take_sets, varies
 
 CHECKED = 8
 """Sets of the first block whose columns are also computed alone, to verify those of the block."""
@@ -108,9 +102,7 @@ class Columns:
         self.reads: tuple[str, ...] = ()
         self.is_together: bool | None = None
         self._kept: OrderedDict[tuple[object, ...], dict[str, FloatArray]] = OrderedDict()
-        self._work: dict[tuple[object, ...], WorkMeter] = {}
         self._lock = threading.Lock()
-        self._checked: dict[bytes, Causality] = {}
 
     def count(self, values: Mapping[str, Any]) -> int:
         try:
@@ -136,18 +128,17 @@ class Columns:
             key = tuple((name, values.get(name)) for name in self.reads)
             if key in self._kept:
                 self._kept.move_to_end(key)
-                count_again(self._work[key])
                 return self._kept[key]
-        with measure_work(WorkMeter()) as meter:
-            seen = self._observe_alone(values)
-        count_again(meter)
+        seen = self._observe_alone(values)
+        self._keep(values, seen)
+        return seen
+
+    def _keep(self, values: Mapping[str, Any], seen: dict[str, FloatArray]) -> None:
         size = sum(column.nbytes for column in seen.values())
         with self._lock:
-            key = tuple((name, values.get(name)) for name in self.reads)
-            self._kept[key], self._work[key] = seen, meter
+            self._kept[tuple((name, values.get(name)) for name in self.reads)] = seen
             while len(self._kept) > 1 and size * len(self._kept) > self.memory:
-                del self._work[self._kept.popitem(last=False)[0]]
-        return seen
+                self._kept.popitem(last=False)
 
     def of_many(self, values: Mapping[str, np.ndarray]) -> dict[str, FloatArray]:
         """Return the columns of k sets of values, of shape (n_bars,) or (n_bars, k)."""
@@ -165,23 +156,27 @@ class Columns:
             )
         return {name: np.column_stack([each[name] for each in seen]) for name in seen[0]}
 
-    def check_causal(self, values: Mapping[str, Any], plan: CutPlan = USUAL) -> Causality | None:
-        meter = WorkMeter()
+    def check_causal(self, values: Mapping[str, Any]) -> Causality | None:
+        """Check the columns of one set for look-ahead; return None if they cannot be observed."""
+        failed: list[BacktestError] = []
+
+        def observe_whole() -> dict[str, FloatArray]:
+            try:
+                return self._observe_alone(values)
+            except BacktestError as error:  # the run of the set gives the reason
+                failed.append(error)
+                return {}
+
         try:
             policy = self.build(values)
-            with measure_work(meter):
-                columns = self.of_one(values)
         except BacktestError:
             return None
-        digest = hashlib.sha256()
-        for name, column in columns.items():
-            digest.update(name.encode() + column.tobytes())
-        key = digest.digest()
-        if key not in self._checked:
-            self._checked[key] = check_causality(
-                policy, self.market, columns, plan=plan, meter=meter
-            )
-        return self._checked[key]
+        check = start_check(policy, self.market)
+        seen = check.run(observe_whole)
+        if failed:
+            return None
+        self._keep(values, dict(seen))
+        return check.causality
 
     def _note(self, reads: tuple[str, ...]) -> None:
         with self._lock:
@@ -189,7 +184,6 @@ class Columns:
             if missing:
                 self.reads = (*self.reads, *missing)
                 self._kept.clear()
-                self._work.clear()
 
     def _observe_alone(self, values: Mapping[str, Any]) -> dict[str, FloatArray]:
         policy = self.build(values)

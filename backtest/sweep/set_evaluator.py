@@ -35,8 +35,8 @@ from backtest.measures.measure_table import CORE, OPTION_COSTS, PATH, STREAMED
 from backtest.measures.run_facts import DATES
 from backtest.policy import Policy
 from backtest.sweep.lanes.lane_runner import LaneRunner
+from backtest.sweep.lookahead_at_ends import RuleChecker
 from backtest.sweep.pooling import Pooling
-from backtest.sweep.rule_checker import RuleChecker
 from backtest.sweep.set_rows import (
     Rows,
     add_equivalents,

@@ -3,22 +3,16 @@
 from __future__ import annotations
 
 import copy
-import hashlib
 from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
-from backtest.base import FloatArray, ParameterError, PolicyError, Whole, count_work
+from backtest.base import FloatArray, ParameterError, PolicyError, Whole
 from backtest.engine import compute_frame
-from backtest.engine.lookahead.causality_checker import USUAL
 from backtest.market import Markets, require_panel
 from backtest.weights.refits import Segment, hold_weights, list_segments
-
-WORK = 500.0
-"""Work of one fit in the check for lookahead, in bars of an ordinary estimator."""
-PLAN = USUAL._replace(budget=4.0)
 
 
 def fitted(
@@ -80,14 +74,12 @@ def fitted(
         )
     window, every = Whole(2).check("window", window), Whole(1).check("every", every)
 
-    reports = [progress]  # the parts of the check are not reported
-
     def fit_and_report(seen: Markets) -> FloatArray:
-        report = reports.pop() if reports else None
+        report = progress if seen.n_bars == markets.n_bars else None  # not the parts of the check
         return _fit_all(seen, estimator, window, every, report)
 
     fit_and_report.__name__ = type(estimator).__name__
-    return compute_frame(markets, fit_and_report, plan=PLAN)
+    return compute_frame(markets, fit_and_report)
 
 
 def _fit_all(
@@ -100,8 +92,6 @@ def _fit_all(
     returns = find_simple_returns(markets)
     segments = list(list_segments(markets, window, every))
     total, done = sum(len(segment.bars) for segment in segments), 0
-    key = hashlib.sha256(f"{markets.content_hash} {window} {every}".encode()).digest()
-    count_work(key, WORK * total)
 
     def solve(segment: Segment) -> FloatArray:
         nonlocal done

@@ -13,7 +13,7 @@ import pytest
 from backtest import Choice, Market, Policy, Range, strategies
 from backtest.engine import policy_contract
 from backtest.engine.contract_runs import ACCOUNTS, find_difference
-from backtest.engine.lookahead.market_ends import rewrite_after
+from backtest.engine.lookahead import rewrite_after
 from backtest.engine.policy_contract import CHECKS, Finding, check_policy
 from backtest.policy.policy import find_policies
 

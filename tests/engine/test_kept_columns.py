@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 import backtest as bt
-from backtest.engine.lookahead import causality
+from backtest.engine import lookahead
 from backtest.strategies import VolTarget
 
 
@@ -15,18 +15,18 @@ class Own(VolTarget):
 @pytest.fixture
 def looked(monkeypatch):
     """Return the policies that were checked."""
-    found, check = [], causality.check_causality
+    found, check = [], lookahead.check_causality
 
     def note(policy, *given, **more):
         found.append(policy)
         return check(policy, *given, **more)
 
-    monkeypatch.setattr(causality, "check_causality", note)
+    monkeypatch.setattr(lookahead, "check_causality", note)
     return found
 
 
 def look(policy, market):
-    columns, found = causality.observe_checked(policy, market)
+    columns, found = lookahead.observe_checked(policy, market)
     return columns["sigma"], found
 
 
@@ -60,7 +60,7 @@ class Turning(dict):
 
     def get(self, name, default=None):
         found = super().get(name, default)
-        if name == causality.OBSERVED:
+        if name == lookahead.OBSERVED:
             self[name] = ("another policy",), {"sigma": None}, None
         return found
 

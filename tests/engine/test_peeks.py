@@ -1,5 +1,6 @@
 """Looking ahead: a zoo of peeks, all caught, and of honest columns, none accused."""
 
+import re
 from collections.abc import Callable
 from typing import Annotated, Any
 
@@ -9,41 +10,45 @@ import pytest
 
 import backtest as bt
 from backtest.base.ranges import Choice, Range
-from backtest.base.work_budget import WorkMeter, count_again, count_work, measure_work
-from backtest.engine.lookahead.causality import observe_checked
-from backtest.engine.lookahead.causality_checker import ENOUGH, Causality, describe_cuts
+from backtest.engine.lookahead import (
+    ENOUGH,
+    Causality,
+    describe_cuts,
+    observe_checked,
+)
 from backtest.engine.result_text import write_summary
 from backtest.engine.signal_checks import NOT_CHECKED, describe_signal_check
-from backtest.features.garch import garch_volatility
 from backtest.strategies import Kelly, LiquidationProbability, Regime, TailRisk, TrendVol, VolTarget
-from backtest.sweep.policy_columns import Columns
+from backtest.sweep.lookahead_at_ends import EndsChecker
 from backtest.sweep.set_evaluator import Evaluator
-from backtest.sweep.sets.representative_sets import Extremes
 from backtest.sweep.sets.space import read_space
 from tests.fast_cases import every_nth
-from tests.honest_columns import HONEST
+from tests.honest_columns import HONEST, find_tolerance
 from tests.markets import free_venue
 from tests.peeks import MARKET, PEEKS, observing
 
-ALL_NAN = ("unknown",)
-DEAR = ("garch",)
-"""What is fitted takes so much work that a short market is cut less often."""
+LATE = ("unknown", "late", "wants bars", "closed ME", "garch")
+"""Known in so few rows of a short market that it is cut less often."""
 
 
-def check(function: Callable[[Any], Any], market: bt.Market = MARKET) -> Causality:
-    return observe_checked(observing(function), market)[1]
+def check(
+    function: Callable[[Any], Any], market: bt.Market = MARKET, tolerance: float = 1e-9
+) -> Causality:
+    return observe_checked(observing(function, tolerance), market)[1]
 
 
 @pytest.mark.parametrize("name", every_nth(PEEKS, 6))
 def test_a_peek_is_caught(name: str):
-    with pytest.raises(bt.PolicyError, match=r"Observing looks ahead: column 'x' is .* when"):
+    with pytest.raises(
+        bt.PolicyError, match=r"Observing looks ahead: column 'x' (is|uses) .* when"
+    ):
         check(PEEKS[name])
 
 
 @pytest.mark.parametrize("name", every_nth(HONEST, 6))
 def test_an_honest_column_is_not_accused(name: str):
-    found = check(HONEST[name])
-    assert found.cuts >= ENOUGH or name in ALL_NAN + DEAR, str(found)
+    found = check(HONEST[name], tolerance=find_tolerance(name))
+    assert found.cuts >= ENOUGH or name.startswith(LATE), str(found)
 
 
 @pytest.mark.parametrize(
@@ -93,7 +98,8 @@ def test_short_markets_are_cut_too(n_bars: int):
 def test_rounding_is_no_peek_in_a_short_market(n_bars: int, name: str):
     """A part of one or two bars has too few values to call any difference of them clear."""
     kind = HONEST[name]
-    assert check(lambda seen: np.nan_to_num(kind(seen)), MARKET.prefix(n_bars)).cuts > 5
+    market, tolerance = MARKET.prefix(n_bars), find_tolerance(name)
+    assert check(lambda seen: np.nan_to_num(kind(seen)), market, tolerance).cuts > 5
 
 
 @pytest.mark.parametrize("n_bars", [1, 2, 3])
@@ -115,8 +121,11 @@ def test_an_error_says_which_bar_both_values_and_the_cut():
     with pytest.raises(bt.PolicyError) as caught:
         check(next_up)
     text = str(caught.value)
-    assert "column 'x' is 1.0 when all 3000 bars are seen, 0.0 when the first" in text
-    assert "Observing looks ahead" in text
+    assert re.search(
+        r"Observing looks ahead: column 'x' is 1.0 when bars \d+ to \d+ are seen, 0.0 when bars "
+        r"\d+ to \d+ are, at bar \d+, \d{4}-\d\d-\d\d \d\d:00 UTC; use only values up to",
+        text,
+    )
     assert "shift(-1)" in text
 
 
@@ -131,69 +140,58 @@ def test_a_column_of_another_length_than_its_market_is_refused():
         check(lambda market: MARKET.close)
 
 
-# ------------------------------------------------------------------------------- what is not cheap
+# ------------------------------------------------------------- the order of calls, and their work
 
 
-def dear(market: Any) -> Any:
-    """Return columns whose fit costs as much as 100,000 bars of an ordinary estimator."""
-    count_work(market.close.tobytes(), 100_000.0)
-    return pd.Series(market.close).rolling(20).mean()
+def test_parts_are_observed_in_the_order_of_their_ends_then_the_whole_then_a_part_again():
+    seen: list[Any] = []
+
+    def note(market: Any) -> Any:
+        seen.append(market.times)
+        return market.close
+
+    check(note)
+    *parts, whole, again = seen
+    ends = [times[-1] for times in parts]
+    assert ends == sorted(ends)
+    assert len(whole) == MARKET.n_bars
+    assert again.equals(parts[0])
 
 
-def test_dear_columns_are_cut_less_often_and_say_so():
-    """Work is counted, not timed, so that the same is said on every machine."""
-    found = [check(dear) for _ in range(2)]
-    assert found[0] == found[1]
-    assert found[0].is_weak
-    assert str(found[0]).startswith(f"columns checked at {found[0].cuts} cut")
+@pytest.mark.parametrize("warm", [1, 100, 2000, 9000])
+def test_the_parts_have_twice_the_bars_of_a_long_market_at_most(warm: int):
+    market, bars = bt.Market.sample(bars=35_064), []
+
+    def note(seen: Any) -> Any:
+        bars.append(seen.n_bars)
+        return pd.Series(seen.close).rolling(warm).mean()
+
+    assert check(note, market).cuts > 3
+    assert sum(bars) <= 3.5 * market.n_bars
+    assert sorted(bars)[-2] <= 2 * warm + 8_192
 
 
-def test_rounding_is_tried_no_longer_than_it_takes():
-    """The sign of a sum by FFT is checked by a few looks more than there are cuts."""
-    looked = []
-
-    def sign(seen: Any) -> Any:
-        looked.append(seen.n_bars)
-        return HONEST["fft 13, sign"](seen)
-
-    assert check(sign).cuts >= ENOUGH
-    assert len(looked) < 60
+def test_a_part_too_short_for_observe_is_replaced_by_a_longer_one():
+    assert check(HONEST["wants bars"]).cuts > 10
+    with pytest.raises(bt.PolicyError, match=r"Observing\.observe raised ValueError: at least 700"):
+        check(HONEST["wants bars"], MARKET.prefix(600))
 
 
-def test_work_under_a_key_is_counted_once():
-    meter = WorkMeter()
-    with measure_work(meter):
-        garch_volatility(MARKET.prefix(1100))
-        once = meter.bars
-        garch_volatility(MARKET.prefix(1100))
-    assert meter.bars == once > 10_000
+def test_a_declared_tolerance_forgives_rounding_and_no_more():
+    def drift(market: Any) -> Any:
+        return market.close * (1.0 + 1e-6 * market.n_bars / 3000.0)
+
+    with pytest.raises(bt.PolicyError, match="declare tolerance"):
+        check(drift)
+    assert check(drift, tolerance=1e-5).cuts >= ENOUGH
+    with pytest.raises(bt.PolicyError, match="looks ahead"):
+        check(next_up, tolerance=1e-2)
 
 
-def test_work_of_a_kept_result_is_counted_again_but_once_per_key():
-    with measure_work(WorkMeter()) as first:
-        count_work(b"fit", 7.0)
-    with measure_work(WorkMeter()) as second:
-        count_again(first)
-        count_again(first)
-        count_work(b"fit", 7.0)
-        count_work(b"other", 1.0)
-    assert second.bars == 8.0
-
-
-def test_columns_that_were_kept_leave_the_same_budget_for_cuts():
-    """The fits of the whole market allow those of its parts, also where they were made before."""
-
-    class Fitted(bt.Policy):
-        def observe(self, market: Any) -> Any:
-            count_work(str(market.n_bars).encode(), 1e3 * market.n_bars)
-            return {"x": market.close}
-
-        def leverage(self, bar: Any, account: Any) -> float:
-            return 1.0
-
-    columns = Columns(SHORT, lambda _: Fitted(), 1e9)
-    columns.of_one({})
-    assert columns.check_causal({}) == Columns(SHORT, lambda _: Fitted(), 1e9).check_causal({})
+@pytest.mark.parametrize("share", [1e-4, 1e-6])
+def test_a_small_share_of_a_mean_of_all_bars_is_caught(share: float):
+    with pytest.raises(bt.PolicyError, match="looks ahead"):
+        check(lambda market: market.close + share * market.close.mean())
 
 
 def test_a_slow_warm_up_leaves_fewer_cuts_and_a_chance_that_is_told():
@@ -263,7 +261,7 @@ def test_an_evaluator_says_how_columns_were_checked_and_keeps_no_part_of_them():
     evaluator = Evaluator(SHORT, Worded, **TERMS)
     sets = {"word": np.array(["past", "now"] * 3, dtype=object), "bars": np.arange(1.0, 7.0)}
     evaluator.check_causal(sets)
-    assert evaluator.causality == describe_cuts("columns", 21)
+    assert evaluator.causality.startswith("columns checked at ")
     assert evaluator.doubts == []
     lengths = {
         len(column)
@@ -276,72 +274,23 @@ def test_an_evaluator_says_how_columns_were_checked_and_keeps_no_part_of_them():
         evaluator.check_set({"word": "next", "bars": 3.0})
 
 
-class Windowed(bt.Policy):
-    """Takes numbers or arrays, and looks ahead for wide ones if told to."""
+def test_few_sets_have_both_ends_of_each_number_and_each_word():
+    word, x, y, unread = np.meshgrid(["a", "b"], [1.0, 2.0, 3.0], [5.0, 7.0], [0.0, 1.0])
+    sets = {"word": word.ravel().astype(object), "x": x.ravel(), "y": y.ravel()}
+    sets |= {"unread": unread.ravel(), "account.band": unread.ravel()}
+    chosen: list[Any] = []
 
-    bars: Annotated[float, Range(1.0, 100.0, "bars")] = 10.0
-    shift: Annotated[float, Range(0.0, 1.0)] = 0.0
+    def note(values: Any) -> bool:
+        chosen.append((values["word"], values["x"], values["y"]))
+        return values["word"] != "a" or values["x"] != 1.0  # as if this set could not be built
 
-    def observe(self, market: Any) -> Any:
-        bars = np.atleast_1d(self.bars)
-        column = market.close[:, None] * bars
-        ahead = next_up(market)[:, None] * (bars > 50.0) * self.shift
-        return {"x": np.squeeze(column + ahead), "y": market.close}
-
-    def leverage(self, bar: Any, account: Any) -> float:
-        return 1.0
-
-
-def test_a_peek_at_one_end_is_found_among_columns_of_both():
-    evaluator = Evaluator(SHORT, Windowed, **TERMS)
-    with pytest.raises(bt.PolicyError, match="Windowed looks ahead: column 'x' is"):
-        evaluator.check_causal({"bars": np.linspace(1.0, 100.0, 9), "shift": np.ones(9)})
-
-
-class Lagged(bt.Policy):
-    """Takes words as arrays if told to; one word is known late, and one looks ahead if told to."""
-
-    lag: Annotated[str, Choice("none", "some", "long")] = "none"
-    is_ahead: bool = False
-
-    def observe(self, market: Any) -> Any:
-        columns = []
-        for lag in np.atleast_1d(np.asarray(self.lag, dtype=object)):
-            warm = {"none": 0, "some": 20, "long": 700}[lag]
-            some = next_up(market) if lag == "some" and np.any(self.is_ahead) else market.close
-            columns.append(np.where(np.arange(market.n_bars) < warm, np.nan, some + warm))
-        return {"x": np.column_stack(columns) if np.ndim(self.lag) else columns[0]}
-
-    def leverage(self, bar: Any, account: Any) -> float:
-        return 1.0
-
-
-def test_a_peek_under_one_of_several_words_names_the_policy():
-    lags = {"lag": np.array(["none", "some", "long"], dtype=object)}
-    evaluator = Evaluator(MARKET, Lagged(), **TERMS)
-    evaluator.check_causal(lags)
-    assert evaluator.causality == describe_cuts("columns", 21)
-    with pytest.raises(bt.PolicyError, match="Lagged looks ahead: column 'x' is"):
-        Evaluator(MARKET, Lagged(is_ahead=True), **TERMS).check_causal(lags)
-
-
-def test_ends_are_chosen_once_and_for_each_word():
-    rng = np.random.default_rng(0)
-    sets = {
-        "word": np.array(rng.choice(["a", "b"], 500), dtype=object),
-        "x": rng.normal(size=500),
-        "unread": rng.normal(size=500),
-        "account.band": rng.normal(size=500),
-    }
-    ends, none, chosen = Extremes(), np.zeros(500, dtype=bool), []
-    while (row := ends.choose(sets, ["word", "x"], none)) is not None:
-        ends.accept(sets, ["word", "x"], row)
-        chosen.append(row)
-    expected = []
-    for word in "ab":
-        here = np.flatnonzero(sets["word"] == word)
-        expected += [here[sets["x"][here].argmin()], here[sets["x"][here].argmax()]]
-    assert sorted(chosen) == sorted(expected)
+    ends = EndsChecker()
+    for _ in range(2):
+        ends.cover(sets, lambda: ("word", "x", "y"), note)
+    checked = [each for each in chosen if each[:2] != ("a", 1.0)]
+    assert {each[1] for each in checked if each[0] == "b"} == {1.0, 3.0}
+    assert {each[2] for each in checked if each[0] == "a"} == {5.0, 7.0}
+    assert len(checked) <= 5
 
 
 def test_a_space_lists_its_ends_for_every_option():
@@ -354,8 +303,9 @@ def test_a_space_lists_its_ends_for_every_option():
 def test_the_manifest_and_the_summary_say_how_columns_and_signal_were_checked():
     given = np.sign(np.sin(np.arange(600.0)))
     result = bt.run(SHORT, Worded(), **TERMS, signal=given, compile=False)
-    said = f"{describe_cuts('columns', 28)}; {NOT_CHECKED}"
-    assert result.manifest["causality"] == said
+    said = result.manifest["causality"]
+    assert said.startswith("columns checked at ")
+    assert said.endswith(f"; {NOT_CHECKED}")
     assert "given as data" in " ".join(write_summary(result).split())
     made = bt.signals.from_function(SHORT, lambda seen: np.sign(seen.close - seen.open))
     result = bt.run(SHORT, Worded(), **TERMS, signal=made, compile=False)

@@ -9,7 +9,7 @@ import pytest
 
 from backtest import Market
 from backtest.base.units import parse_duration
-from backtest.engine.lookahead.market_ends import rewrite_after
+from backtest.engine.lookahead import rewrite_after
 from backtest.features import (
     bars_per_year,
     close_to_close_volatility,

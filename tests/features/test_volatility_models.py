@@ -10,7 +10,7 @@ from arch import arch_model
 
 from backtest import Market
 from backtest.base.kernels import compile_module
-from backtest.engine.lookahead.market_ends import rewrite_after
+from backtest.engine.lookahead import rewrite_after
 from backtest.features import (
     ewma_volatility,
     garch,

@@ -5,7 +5,7 @@ import pytest
 
 import backtest as bt
 from backtest import features, strategies
-from backtest.engine.lookahead.causality import observe
+from backtest.engine.lookahead import observe
 from backtest.policy.policy import find_policies
 from backtest.risk.liquidation import path_columns
 from backtest.risk.liquidation.path_columns import join_path, observe_paths

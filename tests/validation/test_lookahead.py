@@ -3,13 +3,11 @@
 from typing import Annotated, Any
 
 import numpy as np
-import pandas as pd
 import pytest
 
 import backtest as bt
 from backtest.strategies import Constant
 from backtest.sweep.set_evaluator import Evaluator
-from backtest.sweep.sets.representative_sets import list_corners
 from tests.validation.worlds import ACCOUNT, VENUE, make_market
 
 pytestmark = pytest.mark.filterwarnings("ignore::UserWarning")  # short spans
@@ -49,18 +47,6 @@ class PeekingFar(Peeking):
 
     def looks(self):
         return self.window > 40 and self.depth > 40
-
-
-class Ordered(PeekingFar):
-    """Takes no depth below its window, and peeks where the depth is large."""
-
-    def observe(self, market):
-        if self.depth < self.window:
-            raise ValueError
-        return super().observe(market)
-
-    def looks(self):
-        return self.depth > 40
 
 
 def risk(policy: type[bt.Policy], **given: Any) -> Any:
@@ -127,32 +113,3 @@ def test_a_search_is_refused_before_it_begins(name, policy, compiled):
 def test_a_single_policy_is_refused(name):
     with pytest.raises(bt.PolicyError, match=r"looks ahead: column '(peek.*__)?up' is"):
         SINGLES[name](Peeking, compile=False)
-
-
-@pytest.mark.parametrize("compiled", [False, True])
-def test_a_sweep_checks_all_highest_numbers_together(compiled):
-    """No set of the table has two large numbers."""
-    table = pd.DataFrame({"window": [1, 48, 12], "depth": [12, 1, 48]})
-    with pytest.raises(bt.PolicyError, match="PeekingFar looks ahead"):
-        bt.sweep(MARKET, PeekingFar, table, **TERMS, compile=compiled)
-
-
-def test_sets_with_extremes_are_checked_where_their_corner_cannot_be_observed():
-    table = pd.DataFrame({"window": [30, 47, 48], "depth": [31, 47, 42]})
-    with pytest.raises(bt.PolicyError, match="Ordered looks ahead"):
-        bt.sweep(MARKET, Ordered, table, **TERMS, compile=False)
-
-
-def test_corners_are_all_lowest_and_all_highest_for_each_word():
-    sets = {
-        "word": np.array(["a", "b", "a", "b"], dtype=object),
-        "x": np.array([3, 1, 2, 5]),
-        "y": np.array([0.1, 0.4, 0.3, 0.2]),
-        "unread": np.array([7.0, 8.0, 9.0, 10.0]),
-    }
-    corners = list_corners(sets, ["word", "x", "y"])
-    assert corners["word"].tolist() == ["a", "a", "b", "b"]
-    assert corners["x"].tolist() == [1, 5, 1, 5]
-    assert corners["y"].tolist() == [0.1, 0.4, 0.1, 0.4]
-    assert corners["unread"].tolist() == [7.0, 7.0, 8.0, 8.0]
-    assert corners["x"].dtype == sets["x"].dtype

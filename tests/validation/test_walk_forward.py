@@ -7,7 +7,7 @@ import pandas as pd
 import pytest
 
 import backtest as bt
-from backtest.engine.lookahead.market_ends import rewrite_after
+from backtest.engine.lookahead import rewrite_after
 from backtest.strategies import VolTarget
 from backtest.tune.holdout import LOOKS
 from backtest.tune.other_trials import TRIED

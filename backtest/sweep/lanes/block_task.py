@@ -17,7 +17,7 @@ from backtest.sweep.lane_groups import FEES, OWN, LaneGroup
 from backtest.sweep.lanes.lane_compiler import LanePolicy, Shape, pad_brackets, reads_table
 from backtest.sweep.lanes.lane_rows import ROWS, Kind
 from backtest.sweep.policy_columns import Columns
-from backtest.sweep.sets.representative_sets import varies
+from backtest.sweep.sets.sets import varies
 from backtest.venue import LEVELS, MarginRules, Venue, is_bounded_by_rate
 
 ROW = {name: k for k, name in enumerate(ROWS)}

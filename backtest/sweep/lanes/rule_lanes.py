@@ -13,7 +13,7 @@ from backtest.market import find_clock
 from backtest.sweep.lanes.lane_block import BlockFault
 from backtest.sweep.lanes.lane_rows import LANES
 from backtest.sweep.lanes.lane_runner import BlockOutcome, LaneBlock, LaneRunner, score_or_fail
-from backtest.sweep.rule_checker import RuleChecker, split_by_signal
+from backtest.sweep.lookahead_at_ends import RuleChecker, split_by_signal
 from backtest.sweep.sets.sets import Sets, build_signal, count_sets, take_sets
 
 KEPT = 16

@@ -13,8 +13,8 @@ from backtest.engine import SignalRule
 from backtest.market import find_clock
 from backtest.sweep.lanes.lane_block import BlockFault
 from backtest.sweep.lanes.lane_runner import BlockOutcome
+from backtest.sweep.lookahead_at_ends import RuleChecker, split_by_signal
 from backtest.sweep.portfolios.portfolio_runner import PortfolioRunner
-from backtest.sweep.rule_checker import RuleChecker, split_by_signal
 from backtest.sweep.sets.sets import Sets, build_signal, count_sets, take_sets
 
 KEPT = 4

@@ -363,3 +363,7 @@ def _from_list(values: list[object]) -> np.ndarray:
     column = np.empty(len(values), dtype=object)
     column[:] = values
     return column
+
+
+def varies(values: np.ndarray) -> bool:
+    return bool((values != values[0]).any())

@@ -23,7 +23,6 @@ from backtest.base import (
 from backtest.engine import SignalRule
 from backtest.policy import Policy
 from backtest.sweep.sets.dimension import Dimension, read_dimension
-from backtest.sweep.sets.representative_sets import MOST_COMBINED
 from backtest.sweep.sets.set_checks import (
     check_sets,
     convert_value,
@@ -48,6 +47,9 @@ __all__ = ["Dimension", "Space", "check_sets", "draw_sets", "from_frame", "grid"
 
 Method = Literal["sobol", "lhs", "uniform"]
 Given = Mapping[str, Any]
+
+MOST_COMBINED = 32
+"""Up to this many combinations of words are all listed; of more, each word once."""
 
 
 @dataclass(frozen=True)
