@@ -28,7 +28,6 @@ from backtest.base import (
 )
 from backtest.base import public_math as math
 from backtest.engine import Result, run, signals
-from backtest.features import margin_rules
 from backtest.market import Market, Markets, PanelQuality, Quality, decide_every, quality
 from backtest.policy import AccountView, Bar, Columns, Combinator, OptionRule, Policy, held_leverage
 from backtest.venue import (
@@ -58,6 +57,7 @@ from backtest.venue import (
     funding,
     margin,
     margin_preset,
+    margin_rules,
 )
 
 if TYPE_CHECKING:
@@ -69,12 +69,6 @@ if TYPE_CHECKING:
         Linear,
         SquareRoot,
         cascade,
-    )
-    from backtest.features import (
-        BookCalculation,
-        Calculation,
-        calculate_book,
-        calculate_liquidation,
     )
     from backtest.live import AccountSnapshot, decide, read_fills, replay
     from backtest.market import import_market
@@ -107,6 +101,7 @@ if TYPE_CHECKING:
         folds,
         walk_forward,
     )
+    from backtest.venue import BookCalculation, Calculation, calculate_book, calculate_liquidation
 
     strategies: ModuleType
 

@@ -16,9 +16,8 @@ class TailRisk(Policy):
     model's tail is a gain, the leverage is the cap. Over more than a few days the budget is not a
     limit of the loss, because the leverage changes in between.
 
-    ``normal`` uses only the current volatility; ``cornish-fisher`` adds skewness and kurtosis of
-    the window; ``historical`` uses the losses of the window; ``filtered-historical`` scales each of
-    them to the current volatility.
+    ``normal`` uses only the current volatility; ``historical`` uses the losses of the window;
+    ``filtered-historical`` scales each of them to the current volatility.
     Source: Basak and Shapiro (2001), Value-at-Risk-Based Risk Management, Review of Financial
     Studies 14(2); Rockafellar and Uryasev (2002), Conditional Value-at-Risk for General Loss
     Distributions, J. Banking and Finance 26(7); for the models those of
@@ -39,7 +38,7 @@ class TailRisk(Policy):
             20_000,
             "bars",
             log=True,
-            when=("model", ("cornish-fisher", "historical", "filtered-historical")),
+            when=("model", ("historical", "filtered-historical")),
         ),
     ] = 2160
     half_life: Annotated[

@@ -9,8 +9,7 @@ import pandas as pd
 from scipy import signal as filters
 
 import backtest as bt
-from backtest.features import ewma_volatility
-from backtest.features.garch import garch_volatility
+from backtest.features import ewma_volatility, garch_volatility
 from tests.peeks import (
     HORIZONS,
     READINGS,

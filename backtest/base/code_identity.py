@@ -27,11 +27,6 @@ OWN_VERSION = frozenset(
 REWORDED = {
     "backtest.policy.policy": ", was given ",
     "backtest.base.ranges": ", was ",
-    "backtest.features.attached_volatility": ", was ",
-    "backtest.features.estimators": ", was ",
-    "backtest.features.first_passage": ", was ",
-    "backtest.features.tail_models": ", was ",
-    "backtest.features.tails": ", was ",
 }
 
 

@@ -14,14 +14,17 @@ from backtest.cli.experiment_draft import naming
 from backtest.cli.experiment_schema import read_toml
 from backtest.cli.experiment_venue import split_preset
 from backtest.cli.printing import print_paragraph, print_table
-from backtest.features import BookCalculation, FailureMap, calculate_book, choose_nearest
 from backtest.venue import (
+    BookCalculation,
     Brackets,
     Collateral,
+    FailureMap,
     MarginRule,
     OptionPosition,
     PresetMargin,
     Venue,
+    calculate_book,
+    choose_nearest,
     preset_files,
 )
 

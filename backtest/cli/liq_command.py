@@ -14,8 +14,14 @@ from backtest.cli.experiment_venue import DEFAULT_VENUE, split_preset
 from backtest.cli.flags import AsJson, flag
 from backtest.cli.printing import print_json, print_paragraph
 from backtest.cli.typed_values import warn_of_percentage
-from backtest.features import BookCalculation, Calculation, FailureMap, calculate_liquidation
-from backtest.venue import Venue, preset_files
+from backtest.venue import (
+    BookCalculation,
+    Calculation,
+    FailureMap,
+    Venue,
+    calculate_liquidation,
+    preset_files,
+)
 
 EXAMPLES = """
 backtest liq --side long --entry 30000 --leverage 10

@@ -22,8 +22,7 @@ from backtest.cli.printing import (
 )
 from backtest.cli.venues_import_command import EXAMPLES as IMPORT_EXAMPLES
 from backtest.cli.venues_import_command import import_tiers, print_brackets
-from backtest.features import calculate_liquidation
-from backtest.venue import Venue, list_presets, preset_files
+from backtest.venue import Venue, calculate_liquidation, list_presets, preset_files
 from backtest.venue import terms as funding_terms
 
 EXAMPLES = """

@@ -19,10 +19,9 @@ from backtest.base import (
     parse_duration,
 )
 from backtest.base.units import DAY
-from backtest.features import effective_initial, read_open_interest
 from backtest.market import find_clock, has_gaps, place_on_bars, read_settlements
 from backtest.market.tables.settlements import DIVIDEND
-from backtest.venue import choose_multipliers
+from backtest.venue import choose_multipliers, effective_initial, read_open_interest
 
 if TYPE_CHECKING:
     from backtest.account import Account

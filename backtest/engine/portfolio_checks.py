@@ -27,8 +27,7 @@ from backtest.base import (
 )
 from backtest.base.units import DAY, YEAR_DAYS
 from backtest.engine.option_checks import check_options
-from backtest.features import count_by_calendar
-from backtest.market import Market, Markets
+from backtest.market import Market, Markets, count_by_calendar
 from backtest.venue import (
     Brackets,
     Collateral,

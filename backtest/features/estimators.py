@@ -1,31 +1,43 @@
-"""Volatility estimators by name, so that a policy can have one as a parameter."""
+"""Volatility, annualized, from closed bars only.
+
+Variances add up over time. So the annual volatility is that of one bar times the root of the number
+of bars per year (:func:`backtest.features.bars_per_year`).
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from typing import TypeAlias
+import functools
+import hashlib
+import math
+from collections.abc import Callable, Iterator, Sequence
+from itertools import pairwise
+from typing import NamedTuple, TypeAlias
 
 import numpy as np
+import pandas as pd
 
-from backtest.base import FloatArray, ParameterError, checked, did_you_mean
-from backtest.features.attached_volatility import REALISED, implied_volatility, read_volatility
-from backtest.features.close_volatility import ewma_volatility, find_decay, read_half_lives
-from backtest.features.garch import garch_volatility, gjr_volatility
-from backtest.features.har import har_volatility
-from backtest.features.lane_parameters import shape_as
-from backtest.features.range_lanes import weighted_root, weighted_yang_zhang
-from backtest.features.range_volatility import (
-    garman_klass_variance,
-    parkinson_variance,
-    rogers_satchell_variance,
-    yang_zhang_parts,
+from backtest.base import (
+    DataError,
+    FloatArray,
+    IntArray,
+    ParameterError,
+    Whole,
+    check_range,
+    checked,
+    compile_module,
+    did_you_mean,
+    format_duration,
+    format_time,
 )
-from backtest.features.returns import OneOrMany, bars_per_year
-from backtest.market import Market
+from backtest.base.units import DAY, YEAR_DAYS
+from backtest.features import garch_kernels, kernels
+from backtest.features.continued_columns import add_continuation
+from backtest.features.lanes import OneOrMany, find_decay, list_lanes, read_windows, shape_as
+from backtest.features.returns import log_returns
+from backtest.market import SESSIONS, Market, bars_per_year
 
-WEIGHTED_ESTIMATORS = ("ewma", "parkinson", "garman-klass", "rogers-satchell", "yang-zhang")
-
-VOLATILITY_ESTIMATORS = (*WEIGHTED_ESTIMATORS, "garch", "gjr", "har")
+WEIGHTED_ESTIMATORS = ("ewma", "parkinson", "garman-klass")
+VOLATILITY_ESTIMATORS = (*WEIGHTED_ESTIMATORS, "garch", "har")
 
 Estimator: TypeAlias = Callable[[Market, FloatArray], FloatArray]
 
@@ -41,9 +53,8 @@ def volatility(
     market : Market
         Its bars.
     estimator : str, or k of them
-        ``"ewma"``, ``"parkinson"``, ``"garman-klass"``, ``"rogers-satchell"``, ``"yang-zhang"``;
-        ``"garch"``, ``"gjr"`` and ``"har"``, which ignore the half-life; ``"realised"`` and
-        ``"implied"``, which need a column of the market; the second ignores the half-life.
+        ``"ewma"``, ``"parkinson"``, ``"garman-klass"``; ``"garch"`` and ``"har"``, which ignore the
+        half-life.
     half_life : float, or FloatArray of shape (k,)
         Bars after which a bar weighs half as much, over 0.
 
@@ -52,34 +63,23 @@ def volatility(
     FloatArray of shape (n_bars,), or (n_bars, k)
         Per sqrt(year); NaN until two bars are known, or a model is fitted.
 
-    Raises
-    ------
-    ParameterError
-        If there is no such estimator, or a half-life is not over 0.
-    DataError
-        If the market lacks the column, or its bars are too long (``"har"``).
-
     Notes
     -----
     sigma_t^2 = A sum_i w^i v_{t-i} / sum_i w^i with w = 2^(-1/half_life), A the bars per year and
     v the variance of one bar: the squared close-to-close log return (``"ewma"``), or that of
-    Parkinson (1980), of Garman and Klass (1980), of Rogers and Satchell (1991); see the functions
-    with a window. ``"realised"`` averages the known squares of the column ``realised_volatility``.
-    Yang and Zhang (2000) is used with weighted variances in place of sample variances,
-    sum_i w^i (x_i - mean)^2 / (W - W_2 / W) with W = sum_i w^i and W_2 = sum_i w^2i, and with
-    n = W^2 / W_2, the equivalent number of equal weights.
-
-    See :func:`garch_volatility`, :func:`gjr_volatility`, :func:`har_volatility` and
-    :func:`implied_volatility` for the others.
+    :func:`parkinson_volatility` or :func:`garman_klass_volatility`. See :func:`garch_volatility`
+    and :func:`har_volatility` for the others.
     """
     names = np.atleast_1d(np.asarray(estimator, dtype=object))
-    half_lives = np.array(read_half_lives(half_life))
+    half_lives = np.array(list_lanes("half_life", half_life), dtype=np.float64)
     names, half_lives = np.broadcast_arrays(names, half_lives)
-    if len(set(names.tolist())) == 1:
-        columns = _find_estimator(names[0])(market, np.array(half_lives))
+    find_decay(half_lives)  # also those of models that ignore it are checked
+    distinct = list(dict.fromkeys(names.tolist()))
+    if len(distinct) == 1:
+        columns = _find_estimator(distinct[0])(market, np.array(half_lives))
         return shape_as(columns, estimator, half_life)
     columns = np.empty((market.n_bars, len(names)))
-    for name in dict.fromkeys(names.tolist()):
+    for name in distinct:
         lanes = np.flatnonzero(names == name)
         columns[:, lanes] = _find_estimator(name)(market, half_lives[lanes])
     return shape_as(columns, estimator, half_life)
@@ -94,22 +94,427 @@ def _find_estimator(name: object) -> Estimator:
     return ESTIMATES[str(name)]
 
 
-def _average_variances(variance: Callable[[Market], FloatArray]) -> Estimator:
-    return lambda market, half_lives: weighted_root(
-        variance(market), find_decay(half_lives), bars_per_year(market)
-    )
+# ----- closes -----
 
 
-def _average_yang_zhang(market: Market, half_lives: FloatArray) -> FloatArray:
-    parts = yang_zhang_parts(market)
-    return weighted_yang_zhang(parts, find_decay(half_lives), bars_per_year(market))
+@checked
+def ewma_volatility(market: Market, half_life: OneOrMany) -> FloatArray:
+    """Return the exponentially weighted volatility of close-to-close log returns.
+
+    Parameters
+    ----------
+    market : Market
+        Only its closes count.
+    half_life : float, or FloatArray of shape (k,)
+        Bars after which a return weighs half as much, over 0.
+
+    Returns
+    -------
+    FloatArray of shape (n_bars,), or (n_bars, k)
+        Per sqrt(year); NaN until two returns are known.
+
+    Notes
+    -----
+    sigma_t^2 = A sum_i w^i r_{t-i}^2 / sum_i w^i with w = 2^(-1/half_life), r the log returns up
+    to bar t, A the bars per year. The mean is taken as 0. Source: J.P. Morgan/Reuters (1996),
+    RiskMetrics Technical Document, section 5.2; the weights are divided by their sum, so that the
+    first returns do not count for more.
+    """
+    decay, returns, scale = find_decay(half_life), log_returns(market), bars_per_year(market)
+    columns = ewma_deviation(returns, decay, scale)
+    if len(decay) == 1:
+        add_continuation(market, columns, functools.partial(ewma_on_paths, returns, decay, scale))
+    return shape_as(columns, half_life)
 
 
-def _average_realised(market: Market, half_lives: FloatArray) -> FloatArray:
-    return weighted_root(read_volatility(market, REALISED) ** 2, find_decay(half_lives), 1.0)
+def ewma_deviation(returns: FloatArray, decay: FloatArray, scale: float | FloatArray) -> FloatArray:
+    """Return roots of weighted means of squares, (n_bars, k); the first return does not count."""
+    scales = np.array(np.broadcast_to(scale, len(returns)))
+    out = np.full((len(returns), len(decay)), np.nan)
+    out[1:] = weighted_root(returns[1:] ** 2, decay, scales[1:])
+    return out
 
 
-def _repeat_for_lanes(forecast: Callable[[Market], FloatArray]) -> Estimator:
+def weighted_root(
+    squares: FloatArray, decay: FloatArray, scale: FloatArray, state: FloatArray | None = None
+) -> FloatArray:
+    """Return roots of weighted means times ``scale`` (n_bars,), of shape (n_bars, k)."""
+    out = np.empty((len(squares), len(decay)))
+    state = np.zeros((3, len(decay))) if state is None else state
+    compile_module(kernels).ewma_lanes(squares, decay, scale, state, out)
+    return out
+
+
+def ewma_on_paths(
+    returns: FloatArray, decay: FloatArray, scale: float | FloatArray, closes: FloatArray
+) -> FloatArray:
+    """Return what :func:`ewma_deviation` returns at the ends of n series, of shape (n, width).
+
+    They have the ``returns`` (n_bars,) up to the first of their ``closes`` (n, width), which are at
+    the last bars. ``decay`` is one, (1,).
+    """
+    first = len(returns) - closes.shape[1]
+    scales, lane = np.array(np.broadcast_to(scale, len(returns))), np.zeros((3, 1))
+    found = np.full(closes.shape, np.nan)
+    if first > 0:
+        squares = returns[1 : first + 1] ** 2
+        found[:, 0] = weighted_root(squares, decay, scales[1 : first + 1], lane)[-1]
+    logs, state = np.log(closes), np.empty(1 + closes.shape[1])
+    state[:2] = lane[:2, 0]
+    squares = (logs[:, 1:] - logs[:, :-1]) ** 2
+    compile_module(kernels).ewma_paths(squares, float(decay[0]), scales[first:], state, found)
+    found[:, : max(2 - first, 0)] = np.nan
+    return found
+
+
+@checked
+def close_to_close_volatility(market: Market, window: OneOrMany) -> FloatArray:
+    """Return the sample standard deviation of the last ``window`` log returns.
+
+    Parameters
+    ----------
+    market : Market
+        Only its closes count.
+    window : int, or array of shape (k,)
+        Returns, at least 2.
+
+    Returns
+    -------
+    FloatArray of shape (n_bars,), or (n_bars, k)
+        Per sqrt(year); NaN until ``window`` returns are known.
+
+    Notes
+    -----
+    sigma_t^2 = A sum_i (r_{t-i} - mean)^2 / (window - 1), A the bars per year. Source: Hull,
+    Options, Futures, and Other Derivatives, "Estimating volatility from historical data".
+    """
+    _, deviation = roll_moments(log_returns(market), read_windows(window))
+    root = np.sqrt(np.reshape(bars_per_year(market), (-1, 1)))
+    return shape_as(np.asarray(deviation * root), window)
+
+
+def roll_moments(values: FloatArray, windows: IntArray) -> tuple[FloatArray, FloatArray]:
+    """Return means and deviations (ddof 1) of the last values, of shape (n_bars, k) each."""
+    mean, deviation = np.empty((2, len(values), len(windows)))
+    series = pd.Series(values)
+    for j, window in enumerate(windows.tolist()):
+        rolling = series.rolling(window)
+        mean[:, j], deviation[:, j] = rolling.mean(), rolling.std()
+    return mean, deviation
+
+
+@checked
+def implied_volatility(market: Market) -> FloatArray:
+    """Return the column ``implied_volatility`` of a market.
+
+    Returns
+    -------
+    FloatArray of shape (n_bars,)
+        Per sqrt(year), as a fraction; NaN where it is unknown.
+
+    Raises
+    ------
+    DataError
+        If there is no such column, or a value is negative or over 10 (in percent).
+    """
+    name, most = "implied_volatility", 10.0
+    if name not in market.columns:
+        raise DataError(
+            f"market must have a column {name!r}, has {', '.join(market.columns) or 'none'}; "
+            f"market.with_columns({name}=dvol.reindex(market.times, method='ffill') / 100) adds it"
+        )
+    column = market.columns[name]
+    wrong = np.flatnonzero((column < 0.0) | (column > most))
+    if wrong.size:
+        raise DataError(
+            f"{name} must be a fraction per sqrt(year), from 0 to {most:g}, got "
+            f"{column[wrong[0]]:g} at {format_time(int(market.time[wrong[0]]))} UTC, {wrong.size} "
+            f"of {market.n_bars} bars; divide per cent by 100"
+        )
+    return column
+
+
+# ----- ranges -----
+
+
+@checked
+def parkinson_volatility(market: Market, window: OneOrMany) -> FloatArray:
+    """Return the volatility of the last ``window`` bars, from their highs and lows.
+
+    Parameters
+    ----------
+    market : Market
+        Its highs and lows.
+    window : int, or array of shape (k,)
+        Bars, at least 2.
+
+    Returns
+    -------
+    FloatArray of shape (n_bars,), or (n_bars, k)
+        Per sqrt(year); NaN until ``window`` bars are known.
+
+    Notes
+    -----
+    sigma_t^2 = A / (4 n ln 2) sum_i ln(H_i / L_i)^2, n = window, A the bars per year. Without drift
+    its variance is 1/4.9 of that of squared returns. Moves from one bar's close to the next open
+    are not seen. Source: Parkinson (1980), The Extreme Value Method for Estimating the Variance of
+    the Rate of Return, Journal of Business 53(1).
+    """
+    return _roll_variance(market, parkinson_variance(market), window)
+
+
+@checked
+def garman_klass_volatility(market: Market, window: OneOrMany) -> FloatArray:
+    """Return the volatility of the last ``window`` bars, from open, high, low and close.
+
+    Parameters and returns are those of :func:`parkinson_volatility`.
+
+    Notes
+    -----
+    sigma_t^2 = A / n sum_i (1/2 ln(H_i / L_i)^2 - (2 ln 2 - 1) ln(C_i / O_i)^2), n = window, A the
+    bars per year. Without drift its variance is 1/7.4 of that of squared returns. Moves from one
+    bar's close to the next open are not seen. Source: Garman and Klass (1980), On the Estimation of
+    Security Price Volatilities from Historical Data, Journal of Business 53(1), the practical form
+    of their best analytic estimator.
+    """
+    return _roll_variance(market, garman_klass_variance(market), window)
+
+
+def parkinson_variance(market: Market) -> FloatArray:
+    return np.asarray(np.log(market.high / market.low) ** 2 / (4.0 * math.log(2.0)))
+
+
+def garman_klass_variance(market: Market) -> FloatArray:
+    width, move = np.log(market.high / market.low), np.log(market.close / market.open)
+    return np.asarray(0.5 * width**2 - (2.0 * math.log(2.0) - 1.0) * move**2)
+
+
+def _roll_variance(market: Market, variance: FloatArray, window: OneOrMany) -> FloatArray:
+    mean, _ = roll_moments(variance, read_windows(window))
+    per_year = np.reshape(bars_per_year(market), (-1, 1))
+    return shape_as(np.sqrt(np.maximum(mean, 0.0) * per_year), window)
+
+
+# ----- GARCH -----
+
+FIRST_RETURNS = 1000
+"""Returns of the first fit: fewer do not determine the persistence."""
+LEAST_RETURNS = 100
+SCALE = 10.0
+"""Standard deviation to which returns are scaled for a fit; the optimizer works best there."""
+BACKCAST = 75
+"""Returns whose weighted mean square stands in for the past before the first return."""
+MOST_KEPT = 10_000
+"""Fits kept in memory; each is three numbers."""
+
+
+class GarchFit(NamedTuple):
+    """Parameters of h_{t+1} = omega + alpha e_t^2 + beta h_t; ``omega`` is a variance per bar."""
+
+    omega: float
+    alpha: float
+    beta: float
+
+
+@checked
+def garch_volatility(
+    market: Market, *, first: int = FIRST_RETURNS, growth: float = 0.1
+) -> FloatArray:
+    """Return the volatility that a GARCH(1,1) forecasts for the next bar.
+
+    Parameters
+    ----------
+    market : Market
+        Only its closes count.
+    first : int
+        Returns in the first fit, at least 100.
+    growth : float
+        Growth of the number of returns from one fit to the next, over 0 and up to 10: with 0.1,
+        fits are at bars 1000, 1100, 1210 and so on, counted from the start of the market.
+
+    Returns
+    -------
+    FloatArray of shape (n_bars,)
+        Per sqrt(year); NaN until the first fit.
+
+    Notes
+    -----
+    sigma_t^2 = A h_{t+1}, h_{t+1} = omega + alpha r_t^2 + beta h_t, r the log returns with mean 0,
+    A the bars per year. Parameters by maximum likelihood with normal innovations (``arch``) on all
+    returns up to the bar of the fit. If the optimizer does not converge, the last ones stay in
+    force. Source: Bollerslev (1986), Generalized Autoregressive Conditional Heteroskedasticity,
+    J. Econometrics 31(3).
+    """
+    first = Whole(LEAST_RETURNS).check("first", first)
+    check_range("growth", growth, low=0.0, high=10.0, open_low=True)
+    returns = log_returns(market)
+    squares, variance = returns**2, np.full(market.n_bars, np.nan)
+    bars, backcast = [], find_backcast(squares[1:])
+    while first < market.n_bars:
+        bars.append(first)
+        first += max(1, int(growth * first))
+    spans = pairwise([*bars, market.n_bars])
+    for fit, (bar, stop) in zip(_fit_all(returns, bars), spans, strict=True):
+        if fit is not None:
+            weights = np.array([fit.omega, fit.alpha, 0.0, fit.beta])
+            compile_module(garch_kernels).filter_variance(
+                squares[:stop], np.zeros(stop), weights, backcast, bar, variance[:stop]
+            )
+    return np.sqrt(variance * bars_per_year(market))
+
+
+def find_backcast(squares: FloatArray) -> float:
+    weights = 0.94 ** np.arange(min(BACKCAST, len(squares)))
+    return float(np.sum(squares[: len(weights)] * (weights / sum(weights))))
+
+
+_kept: dict[bytes, GarchFit | None] = {}
+
+
+def _fit_all(returns: FloatArray, bars: list[int]) -> Iterator[GarchFit | None]:
+    digest, seen, last = hashlib.blake2b(), 1, None
+    for bar in bars:
+        digest.update(returns[seen : bar + 1].tobytes())
+        seen = bar + 1
+        key = digest.copy().digest()
+        if key not in _kept:
+            if len(_kept) >= MOST_KEPT:
+                _kept.clear()
+            _kept[key] = fit_garch(returns[1:seen])
+        last = _kept.get(key) or last
+        yield last
+
+
+def fit_garch(returns: FloatArray) -> GarchFit | None:
+    """Fit a GARCH(1,1) to returns of shape (n,) with mean 0; None if it does not converge."""
+    from arch import arch_model  # noqa: PLC0415 - takes a second to import
+
+    deviation = float(np.std(returns))
+    if not deviation > 0.0:
+        return None
+    scale = SCALE / deviation
+    model = arch_model(returns * scale, mean="Zero", vol="GARCH", rescale=False)
+    with np.errstate(all="ignore"):  # the optimizer may try parameters without a likelihood
+        found = model.fit(disp="off", show_warning=False)
+    omega, alpha, beta = (float(each) for each in found.params)
+    fit = GarchFit(omega / scale**2, alpha, beta)
+    is_good = found.convergence_flag == 0 and bool(np.isfinite(fit).all())
+    return fit if is_good else None
+
+
+# ----- the heterogeneous autoregression -----
+
+WITHOUT_PAUSE, WITH_SESSIONS = (1, 7, 30), (1, 5, 22)
+"""Days in a day, a week, and a month of a market that never closes, and of one with sessions."""
+
+
+@checked
+def har_volatility(market: Market, *, first: int = 100) -> FloatArray:
+    """Return the volatility that the heterogeneous autoregression forecasts for the next day.
+
+    Parameters
+    ----------
+    market : Market
+        Its closes; bars shorter than a day.
+    first : int
+        Days in the first fit, at least 10.
+
+    Returns
+    -------
+    FloatArray of shape (n_bars,)
+        Per sqrt(year), from the end of a day until the end of the next; NaN until the first fit.
+
+    Raises
+    ------
+    DataError
+        If the bars are not shorter than a day.
+
+    Notes
+    -----
+    sigma^2 = D (b_0 + b_d RV_d + b_w RV_w + b_m RV_m): RV_d the sum of the squared log returns of a
+    UTC day, RV_w and RV_m its means over the last 7 and 30 days (5 and 22 in a market with
+    sessions), D the days in a year (365, or 252); b by least squares, every day anew, on all days
+    that were followed by another. The move from the previous close counts toward the day. The first
+    day does not count, since it may have begun before the market. Least squares may give negative
+    forecasts, so a forecast is clipped to the range of past realised variances. Source: Corsi
+    (2009), A Simple Approximate Long-Memory Model of Realized Volatility, J. Financial Econometrics
+    7(2).
+    """
+    first = Whole(10).check("first", first)
+    if market.interval >= DAY:
+        raise DataError(
+            "har_volatility needs bars shorter than a day, got bars of "
+            f"{format_duration(market.interval)}"
+        )
+    variance, known = find_daily_variance(market)
+    lengths = WITH_SESSIONS if market.sessions else WITHOUT_PAUSE
+    found = np.append(np.nan, _forecast_once(variance.tobytes(), lengths, first))[known]
+    return np.sqrt(found * (SESSIONS if market.sessions else YEAR_DAYS))
+
+
+def find_daily_variance(market: Market) -> tuple[FloatArray, IntArray]:
+    """Return realised variances of whole days, and how many are over at each bar's close."""
+    day = market.time // DAY
+    number = np.cumsum(np.diff(day, prepend=day[0]) != 0)
+    is_over = (market.time + market.interval) // DAY > day
+    squares = log_returns(market) ** 2
+    squares[0] = 0.0
+    sums = np.bincount(number, weights=squares).astype(np.float64, copy=False)
+    n_days = int(number[-1] + is_over[-1])
+    return sums[1:n_days], np.maximum(number - 1 + is_over, 0)
+
+
+@functools.lru_cache(maxsize=64)
+def _forecast_once(days: bytes, lengths: tuple[int, ...], first: int) -> FloatArray:
+    return forecast_har(np.frombuffer(days), lengths, first)
+
+
+def forecast_har(variance: FloatArray, lengths: tuple[int, ...], first: int) -> FloatArray:
+    """Return the forecast at the end of each day for the next, of shape (n_days,)."""
+    forecasts, month = np.full(len(variance), np.nan), max(lengths)
+    start = month - 1 + first
+    if len(variance) <= start:
+        return forecasts
+    whole = len(variance) - month + 1
+    windows = [  # each is summed anew: a running sum would carry the errors of all days before
+        sum(variance[month - 1 - back :][:whole] for back in range(length)) / length
+        for length in lengths
+    ]
+    inputs = np.column_stack([np.ones(whole), *windows])
+    fits = fit_expanding(inputs[:-1], variance[month:], first)
+    found = np.zeros(len(fits))
+    for each in range(inputs.shape[1]):
+        found += fits[:, each] * inputs[first:, each]
+    low, high = np.minimum.accumulate(variance), np.maximum.accumulate(variance)
+    forecasts[start:] = np.minimum(np.maximum(found, low[start:]), high[start:])
+    return forecasts
+
+
+def fit_expanding(inputs: FloatArray, outputs: FloatArray, first: int) -> FloatArray:
+    """Return the least squares coefficients of the ``first`` rows, of one row more, ... of all.
+
+    Of shape (n - first + 1, k) for ``inputs`` (n, k) and ``outputs`` (n,).
+    """
+    scale = np.append(1.0, np.full(inputs.shape[1] - 1, inputs[0, 1] or 1.0))
+    scaled = inputs / scale
+    squares = np.cumsum(scaled[:, :, np.newaxis] * scaled[:, np.newaxis, :], axis=0)[first - 1 :]
+    products = np.cumsum(scaled * outputs[:, np.newaxis], axis=0)[first - 1 :]
+    inverses = np.linalg.pinv(squares, rcond=1e-12, hermitian=True)
+    fits = np.zeros_like(products)
+    for each in range(scaled.shape[1]):
+        fits += inverses[:, :, each] * products[:, each, np.newaxis]
+    return np.asarray(fits / scale)
+
+
+def _average(variance: Callable[[Market], FloatArray]) -> Estimator:
+    def estimate(market: Market, half_lives: FloatArray) -> FloatArray:
+        scale = np.array(np.broadcast_to(bars_per_year(market), market.n_bars))
+        return weighted_root(variance(market), find_decay(half_lives), scale)
+
+    return estimate
+
+
+def _repeat(forecast: Callable[[Market], FloatArray]) -> Estimator:
     return lambda market, half_lives: np.repeat(
         forecast(market)[:, np.newaxis], len(half_lives), axis=1
     )
@@ -117,13 +522,8 @@ def _repeat_for_lanes(forecast: Callable[[Market], FloatArray]) -> Estimator:
 
 ESTIMATES: dict[str, Estimator] = {
     "ewma": ewma_volatility,
-    "parkinson": _average_variances(parkinson_variance),
-    "garman-klass": _average_variances(garman_klass_variance),
-    "rogers-satchell": _average_variances(rogers_satchell_variance),
-    "yang-zhang": _average_yang_zhang,
-    "garch": _repeat_for_lanes(garch_volatility),
-    "gjr": _repeat_for_lanes(gjr_volatility),
-    "har": _repeat_for_lanes(har_volatility),
-    "realised": _average_realised,
-    "implied": _repeat_for_lanes(implied_volatility),
+    "parkinson": _average(parkinson_variance),
+    "garman-klass": _average(garman_klass_variance),
+    "garch": _repeat(garch_volatility),
+    "har": _repeat(har_volatility),
 }

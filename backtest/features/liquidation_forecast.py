@@ -13,8 +13,8 @@ from backtest.base import (
     parse_duration,
 )
 from backtest.base.units import DAY, YEAR_DAYS
-from backtest.features.first_passage import touch_probability
-from backtest.features.returns import SESSIONS
+from backtest.market import SESSIONS
+from backtest.venue import touch_probability
 
 HALF_LIFE = "3d"
 DEGREES = 4.0

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from backtest.market.inspect.quality_report import BarsQuality, FundingQuality, MarkQuality
     from backtest.market.inspect.quality_report import Quality
     from backtest.market.lent_market import detach, lend
+    from backtest.market.bar_count import SESSIONS, bars_per_year, count_by_calendar
     from backtest.market.market import Market
     from backtest.market.markets import Markets, as_given, as_markets, label_names, remake
     from backtest.market.markets import unwrap_market

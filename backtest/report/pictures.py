@@ -9,8 +9,8 @@ import numpy as np
 import pandas as pd
 
 from backtest.base import IntArray, escape_directions, format_percent
-from backtest.features import FailureMap
 from backtest.report.page.figures import LIGHT, TEMPLATE, build_layout, draw_line
+from backtest.venue import FailureMap
 
 SIZE, EDGE, TOP = 440, 64, 40
 """Width and height of the map, and the room left and below, and above, in pixels."""

@@ -6,6 +6,8 @@ from backtest.base import open_door
 
 if TYPE_CHECKING:
     from backtest.venue.brackets import Bracket
+    from backtest.venue.book_calculator import BookCalculation, FailureMap, calculate_book
+    from backtest.venue.book_calculator import choose_nearest
     from backtest.venue.collateral import Collateral, Prices, StoredMarket, check_collateral
     from backtest.venue.collateral_value import compute_collateral_value, compute_full_value
     from backtest.venue.collateral_value import compute_value_at_rate
@@ -18,10 +20,14 @@ if TYPE_CHECKING:
     from backtest.venue.imported_tiers import plain_symbol, read_settlement, read_tiers, write_venue
     from backtest.venue.venue_rules import find_charged
     from backtest.venue.lending import RateCurve
+    from backtest.venue.liquidation_calculator import Calculation, calculate_liquidation
+    from backtest.venue.liquidation_calculator import find_touch_factor, touch_distance
+    from backtest.venue.liquidation_calculator import touch_probability
     from backtest.venue.liquidation_price import compute_liquidation_value
     from backtest.venue.margin_presets import MarginPreset, PresetMargin, list_presets
     from backtest.venue.margin_presets import margin_preset
     from backtest.venue.venue_rules import OpenInterestMargin, choose_multipliers, is_one
+    from backtest.venue.margin_rules import effective_initial, read_column, read_open_interest
     from backtest.venue.option_account import OptionAccount, list_given
     from backtest.venue.option_bounds import bound_asset_slope, bound_linear_slope
     from backtest.venue.option_bounds import bound_option_slope, bound_relief_slope

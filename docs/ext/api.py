@@ -16,7 +16,7 @@ MODULES = {
     "bt.features": "backtest.features",
     "bt.funding": "backtest.venue.funding",
     "bt.margin": "backtest.venue.margin",
-    "bt.margin_rules": "backtest.features.margin_rules",
+    "bt.margin_rules": "backtest.venue.margin_rules",
     "bt.math": "backtest.base.public_math",
     "bt.measures": "backtest.measures",
     "bt.options": "backtest.options",
@@ -31,7 +31,7 @@ WINGS = {
     "policy": "Policies", "engine": "Runs and results", "compare": "Comparisons",
     "sweep": "Sweeps", "tune": "Tuning", "validation": "Validation",
     "risk": "Paths, risk, stress, bounds, capacity",
-    "crowd": "Crowds and cascades", "options": "Options", "features": "Calculators",
+    "crowd": "Crowds and cascades", "options": "Options",
     "base": "Parameters, errors and warnings",
 }  # fmt: skip
 """The title of the names of ``bt`` that a folder of the package defines."""

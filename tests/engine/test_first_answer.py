@@ -10,7 +10,7 @@ from backtest.base import compile_choice, kernels
 from backtest.base.compile_choice import MOST_PLAIN, is_plain_sooner, set_single
 from backtest.engine import loop_driver, portfolio_driver
 from backtest.engine.compile import plain_or_compiled
-from backtest.features import rolling_kernels
+from backtest.features import kernels as feature_kernels
 from backtest.strategies.constant import Constant
 from backtest.strategies.vol_target import VolTarget
 
@@ -107,8 +107,8 @@ def test_a_kernel_that_raises_in_plain_python_is_undone_and_compiled(cold, monke
         out[:] = 1.0
         raise ValueError("math domain error")
 
-    monkeypatch.setattr(rolling_kernels, "add_up", spoil)
-    kernel = kernels.Kernel(rolling_kernels, "add_up")
+    monkeypatch.setattr(feature_kernels, "peak_lanes", spoil)
+    kernel = kernels.Kernel(feature_kernels, "peak_lanes")
     values, out = np.zeros(3), np.full((5, 3), 7.0)
     set_single(True)
     with pytest.raises(AssertionError, match="compiled"):

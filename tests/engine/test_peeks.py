@@ -55,9 +55,9 @@ def test_an_honest_column_is_not_accused(name: str):
     "policy",
     every_nth(
         [
-            *(VolTarget(estimator=name) for name in ("ewma", "yang-zhang", "gjr", "har")),
+            *(VolTarget(estimator=name) for name in ("ewma", "garman-klass", "garch", "har")),
             *(VolTarget(half_life=bars) for bars in (2.0, 2000.0)),
-            *(TailRisk(model=name) for name in ("historical", "normal", "cornish-fisher")),
+            *(TailRisk(model=name) for name in ("historical", "normal")),
             Kelly(),
             Kelly(window=100),
             LiquidationProbability(),

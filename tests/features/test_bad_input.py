@@ -29,11 +29,9 @@ BAD = [
     (lambda: features.trend_sign(FEW, math.inf), "lookback must be a whole number"),
     (lambda: features.trend_strength(FEW, 2, 10.0, np.array([1.0, 0.0])), "full must be over 0"),
     (lambda: features.learned_regimes(FEW, 10, 1.0, 20), "calm_bars must be over 1"),
-    (lambda: features.regime_probabilities(FEW, 0.4, -1.0, 200, 20), "stress_volatility must be"),
     (lambda: features.volatility(FEW, "parkinsen"), "got 'parkinsen'; did you mean 'parkinson'"),
     (lambda: features.implied_volatility(FEW), "market.with_columns(implied_volatility="),
     (lambda: features.implied_volatility(PER_CENT), "10 of 10 bars; divide per cent by 100"),
-    (lambda: features.volatility(FEW, "realised"), "must have a column 'realised_volatility'"),
     (lambda: features.garch_volatility(FEW, first=100.5), "first must be a whole number"),
     (lambda: features.har_volatility(Market.sample(bars=10, interval="24h")), "got bars of 1d"),
     (tail(level=0.5), "level must be over 0.5"),
@@ -44,8 +42,7 @@ BAD = [
     (lambda: features.touch_probability(0.1, -0.5, DAY), "sigma must be at least 0 and finite"),
     (lambda: features.touch_probability(0.1, 0.5, DAY, -math.inf), "drift must be finite"),
     (lambda: features.touch_distance(1.5, 0.5, DAY), "probability must be at least 0 and at most"),
-    (lambda: features.liquidation_probability(2.0, 0.5, DAY, 1.0), "maintenance must be"),
-    (lambda: features.liquidation_probability(2.0, 0.5, DAY, 0.01, amount=-0.5), "amount must be"),
+    (lambda: features.touch_probability(0.1, 0.5, DAY, 0.1, degrees_of_freedom=4), "drift must"),
 ]  # fmt: skip
 
 

@@ -9,19 +9,15 @@ import pytest
 
 from backtest import Market
 from backtest.features import (
+    TAIL_MODELS,
     close_to_close_volatility,
-    cornish_fisher_tail,
     drawdown_state,
     ewma_volatility,
     excess_momentum,
-    filtered_historical_tail,
     forecast_reach,
     funding_forecast,
-    historical_tail,
     learned_regimes,
     learned_volatility,
-    normal_tail,
-    regime_probabilities,
     rolling_sharpe,
     tail_losses,
     trend_sign,
@@ -42,19 +38,12 @@ class Family(NamedTuple):
 
 
 FLIPS = np.array([1.0, 0.5, -1.0, 0.0, -0.3])
-TAILS = np.array(["historical", "normal", "cornish-fisher", "filtered-historical", "normal"])
+TAILS = np.array(["historical", "normal", "historical", "filtered-historical", "normal"])
 TAIL = {
     "level": np.array([0.9, 0.95, 0.975, 0.99, 0.995]),
     "horizon": np.array([1, 2, 24, 7, 1]),
     "window": np.array([25, 100, 101, 300, 640]),
     "half_life": np.array([2.0, 10.0, 72.0, 0.5, 300.0]),
-}
-MODELS: dict[str, tuple[Any, tuple[str, ...]]] = {
-    "normal": (normal_tail, ("half_life",)),
-    "cornish-fisher": (cornish_fisher_tail, ("window",)),
-    "historical": (historical_tail, ("window",)),
-    "filtered": (filtered_historical_tail, ("window", "half_life")),
-    "by name": (lambda m, **rest: tail_losses(m, rest.pop("names"), **rest), (*TAIL, "names")),
 }
 REACH = {
     "probability": np.geomspace(1e-6, 0.5, 9),
@@ -66,11 +55,14 @@ REACH = {
 ONE = {"probability": 0.01, "horizon": 24.0}
 
 
-def tail_of(name: str, part: int) -> Estimate:
-    """Return value at risk (0) or expected shortfall (1) of a model."""
-    model, own = MODELS[name]
-    given = {each: {**TAIL, "names": TAILS}[each] for each in {"level", "horizon", *own}}
-    return lambda m, at: model(m, **{each: values[at] for each, values in given.items()})[part]
+def tail_of(model: str, part: int) -> Estimate:
+    """Return value at risk (0) or expected shortfall (1) of a model, or of several by name."""
+
+    def estimate(market: Market, at: Any) -> np.ndarray:
+        given = {name: values[at] for name, values in TAIL.items()}
+        return tail_losses(market, TAILS[at] if model == "by name" else model, **given)[part]
+
+    return estimate
 
 
 def reach_of(*names: str) -> Estimate:
@@ -99,7 +91,8 @@ FAMILIES = {
        for name, (estimate, values) in RANGES.items()},
     "tail": Family(
         np.arange(5), (1, 2, 24, 25, 26, 63, 64, 65, 128, 700),
-        {f"{name}, {part}": tail_of(name, part) for name in MODELS for part in (0, 1)}, flipping,
+        {f"{name}, {part}": tail_of(name, part)
+         for name in (*TAIL_MODELS, "by name") for part in (0, 1)}, flipping,
     ),
     "reach": Family(
         np.arange(9), (1, 2, 3, 63, 64, 65),
@@ -123,10 +116,7 @@ FAMILIES = {
     ),
     "regimes": Family(
         np.array([200.0, 30.0, 1.5, 2000.0, 77.0]), (1, 2, 19, 20, 21, 22, 99, 100, 101, 102, 300),
-        {"filtered": lambda m, bars: regime_probabilities(m, 0.4, 1.2, bars, 24).filtered,
-         "predicted": lambda m, bars: (
-             regime_probabilities(m, 0.4, 1.2, 300, bars, 0.5, -2.0).predicted),
-         "learned, filtered": lambda m, bars: learned_regimes(m, 200, bars, 30).filtered,
+        {"learned, filtered": lambda m, bars: learned_regimes(m, 200, bars, 30).filtered,
          "learned, predicted": lambda m, bars: learned_regimes(m, bars, 200, bars).predicted,
          "learned, calm": lambda m, bars: learned_volatility(m, bars, 200, 30).calm,
          "learned, stress": lambda m, bars: learned_volatility(m, bars, 200, 30).stress},

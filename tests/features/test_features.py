@@ -18,7 +18,6 @@ from backtest.features import (
     long_returns,
     rolling_sharpe,
     settled_funding,
-    sharpe_error,
     traded_returns,
 )
 from backtest.market.tables.settlements import JITTER
@@ -285,20 +284,6 @@ def test_ewma_forgets_half_in_a_half_life():
     variance = ewma_volatility(market_of(np.exp(np.cumsum(steps))), 24.0) ** 2
     assert variance[2999 + 24] / variance[2999] == pytest.approx(0.5, rel=1e-9)
     assert variance[2999 + 48] / variance[2999] == pytest.approx(0.25, rel=1e-9)
-
-
-def test_the_standard_error_of_the_sharpe_ratio_is_its_spread():
-    """4000 windows of 200 independent returns: the spread has a relative error of 1.1 %."""
-    rng = np.random.default_rng(1)
-    returns = rng.normal(0.3, 1.0, (4000, 200))
-    ratios = returns.mean(axis=1) / returns.std(axis=1, ddof=1)
-    assert ratios.std() == pytest.approx(float(sharpe_error(0.3, 200)), rel=0.04)
-
-
-def test_the_standard_error_is_that_of_lo():
-    """Lo (2002), Table 1: standard errors for a monthly ratio of 0.5, 1, 1.5, 3 and 60 months."""
-    found = sharpe_error(np.array([0.5, 1.0, 1.5, 3.0]), 60)
-    np.testing.assert_allclose(found, [0.137, 0.158, 0.188, 0.303], atol=5e-4)
 
 
 def test_the_sharpe_ratio_is_of_the_side_that_is_traded():

@@ -7,15 +7,16 @@ import pytest
 from statsmodels.tsa.regime_switching.markov_regression import MarkovRegression
 
 from backtest import Market
-from backtest.base.kernels import compile_module
-from backtest.features import (
-    learned_regimes,
-    learned_volatility,
-    log_returns,
-    regime_kernels,
-    regime_probabilities,
-)
+from backtest.features import kernels, learned_regimes, learned_volatility, log_returns
 from tests.markets import YEAR, market_of
+
+
+def filter_known(market: Market, volatility, bars) -> np.ndarray:
+    """Return the probabilities of stress by statsmodels, at the parameters of a simulation."""
+    returns = log_returns(market)[1:]
+    model = MarkovRegression(returns, k_regimes=2, trend="n", switching_variance=True)
+    found = model.filter([1 - 1 / bars[0], 1 / bars[1], *(np.square(volatility) / YEAR)])
+    return np.append(np.nan, found.filtered_marginal_probabilities[:, 1])
 
 
 def simulate(
@@ -31,58 +32,6 @@ def simulate(
     return market_of(100.0 * np.exp(np.cumsum(steps))), state
 
 
-def test_compiled_kernels_have_the_bits_of_plain_python():
-    market = Market.sample(bars=300)
-    returns, leave = log_returns(market), np.array([[0.01, 0.5], [0.05, 0.9]])
-    found = []
-    for each in (regime_kernels, compile_module(regime_kernels)):
-        out, state = np.zeros((4, 300, 2)), np.zeros((regime_kernels.SLOTS, 2))
-        states = np.array([[0.1, 0.0], [0.2, 0.1]]), np.array([[-1.0, 0.0], [1.0, 3.0]])
-        each.filter_lanes(returns, np.full(300, 1 / YEAR), *states, leave, leave[0].copy(), out[0])
-        each.learn_lanes(returns**2, np.array([0.001, 0.1]), leave, state, *out[1:])
-        found.append(out.tobytes())
-    assert found[0] == found[1]
-
-
-def test_the_filter_is_that_of_statsmodels():
-    """MarkovRegression with switching mean and variance, at the parameters of the simulation."""
-    market, _ = simulate(2000, (0.4, 1.2), (200.0, 40.0), seed=1)
-    model = MarkovRegression(log_returns(market)[1:], k_regimes=2, switching_variance=True)
-    drift, variance = np.array([0.8, -1.5]) / YEAR, np.array([0.4, 1.2]) ** 2 / YEAR
-    theirs = model.filter([1 - 1 / 200, 1 / 40, *drift, *variance])
-    ours = regime_probabilities(market, 0.4, 1.2, 200, 40, 0.8, -1.5)
-    filtered = theirs.filtered_marginal_probabilities[:, 1]
-    predicted = theirs.predicted_marginal_probabilities[1:, 1]
-    np.testing.assert_allclose(ours.filtered[1:], filtered, rtol=1e-9)
-    np.testing.assert_allclose(ours.predicted[1:-1], predicted[: len(filtered) - 1], rtol=1e-9)
-
-
-def test_one_step_by_hand():
-    """From 1/3: a return of 2 deviations in calm, 1 in stress; odds 1/2 * 1/2 e^(2 - 1/2)."""
-    market = market_of(np.exp([0.0, 0.02]))
-    sigma = 0.01 * math.sqrt(YEAR)
-    found = regime_probabilities(market, sigma, 2.0 * sigma, 4.0, 2.0)
-    odds = 0.25 * math.exp(1.5)
-    assert found.filtered[1] == pytest.approx(odds / (1.0 + odds), rel=1e-9)
-    share = odds / (1.0 + odds)
-    assert found.predicted[1] == pytest.approx(share / 2 + (1 - share) / 4, rel=1e-9)
-    assert np.isnan(found.filtered[0])
-
-
-def test_probabilities_are_calibrated():
-    """Of the bars said to be stress with p, p are: within 3 standard errors, sqrt(p (1-p) / n_eff).
-
-    Stays of 40 bars make neighbors depend on each other: n_eff = n / 40.
-    """
-    market, state = simulate(40_000, (0.4, 1.0), (200.0, 40.0), seed=2)
-    found = regime_probabilities(market, 0.4, 1.0, 200, 40).filtered
-    for low in (0.0, 0.2, 0.4, 0.6, 0.8):
-        chosen = (found >= low) & (found < low + 0.2)
-        said, seen = found[chosen].mean(), state[chosen].mean()
-        error = math.sqrt(said * (1.0 - said) / (chosen.sum() / 40.0))
-        assert seen == pytest.approx(said, abs=3 * error)
-
-
 @pytest.mark.parametrize(
     ("volatility", "bars"), [((0.4, 1.2), (200.0, 50.0)), ((0.4, 0.8), (200.0, 100.0))]
 )
@@ -94,7 +43,7 @@ def test_learning_recovers_the_states_nearly_as_well_as_knowing(volatility, bars
     error of sqrt(2 / n), n = 2 half_life / ln 2 times the share of time: volatilities half of it.
     """
     market, state = simulate(30_000, volatility, bars, seed=3)
-    best = regime_probabilities(market, *volatility, *bars).filtered
+    best = filter_known(market, volatility, bars)
     found, volatilities = (
         learned_regimes(market, 2000, *bars),
         learned_volatility(market, 2000, *bars),
@@ -148,7 +97,7 @@ def test_a_market_of_one_regime_is_called_calm_and_can_still_part_in_two():
     found = learned_regimes(market, 500, 200, 50)
     learned = learned_volatility(market, 500, 200, 50)
     ratio = learned.stress[100:] / learned.calm[100:]
-    assert ratio.min() >= math.sqrt(regime_kernels.LEAST_RATIO) * (1 - 1e-12)
+    assert ratio.min() >= math.sqrt(kernels.LEAST_RATIO) * (1 - 1e-12)
     assert np.mean(found.filtered[2000:8000]) < 0.2
     assert ((found.filtered[12_000:] > 0.5) == state[4000:]).mean() > 0.95
 

@@ -1,31 +1,19 @@
 """Value at risk and expected shortfall: closed forms, numpy's quantiles, and coverage."""
 
 import math
-from statistics import NormalDist
 
 import numpy as np
 import pandas as pd
 import pytest
 from scipy import stats
-from scipy.integrate import quad
 
 from backtest import Market
-from backtest.base.kernels import compile_module
-from backtest.features import (
-    TAIL_MODELS,
-    Tail,
-    cornish_fisher_tail,
-    filtered_historical_tail,
-    historical_tail,
-    long_returns,
-    normal_tail,
-    tail_kernels,
-    tail_losses,
-)
-from backtest.features.rolling_kernels import BLOCK, add_up
-from backtest.features.tail_models import held_returns
+from backtest.features import TAIL_MODELS, Tail, long_returns, tail_losses
+from backtest.features.tails import held_returns
 from backtest.measures import calibration
 from tests.markets import YEAR, market_of
+
+FILTERED = "filtered-historical"
 
 
 @pytest.fixture(scope="module")
@@ -35,127 +23,16 @@ def market() -> Market:
     return Market.sample(bars=1200).with_signal(flips[np.arange(1200) // 89 % 5])
 
 
-def test_compiled_kernels_have_the_bits_of_plain_python(market: Market):
-    n, windows = 200, np.array([2, 30, 64])
-    returns = long_returns(market)[:n]
-    found = []
-    for each in (tail_kernels, compile_module(tail_kernels)):
-        tail, powers = np.zeros((2, n)), np.zeros((4, n))
-        places = np.arange(40), np.arange(40)
-        each.tail_lane(-returns, 2.05, 2.0, *places, np.full(40, -np.inf), tail[0], tail[1])
-        sums, tiles = np.zeros((5, n)), np.zeros((2, 3, BLOCK))
-        add_up(returns, sums)
-        each.add_up_powers(returns, powers)
-        out = np.zeros((2, n, 3))
-        lanes = np.array([1.0, 5.0, 24.0]), np.array([1.6, 2.3, 3.1]), np.array([2.0, 2.6, 3.4])
-        sides = np.where(np.arange(n) % 3, 1.0, -1.0)
-        each.cornish_fisher_lanes(sums, powers, windows, *lanes, sides, tiles, out[0], out[1])
-        found.append([array.tobytes() for array in (tail, powers, out)])
-    assert found[0] == found[1]
-
-
 @pytest.mark.parametrize("level", [0.95, 0.99, 0.999])
 @pytest.mark.parametrize("horizon", [1, 24])
 def test_the_normal_model_is_its_closed_form(market: Market, level: float, horizon: int):
     squares = pd.Series(long_returns(market) ** 2)
     sigma = np.sqrt(squares.ewm(halflife=24.0, min_periods=2).mean().to_numpy() * horizon)
     z = stats.norm.ppf(level)
-    found = normal_tail(market, 24.0, level, horizon)
+    found = tail_losses(market, "normal", half_life=24.0, level=level, horizon=horizon)
     np.testing.assert_allclose(found.value_at_risk, z * sigma, rtol=1e-12)
     shortfall = stats.norm.pdf(z) / (1.0 - level) * sigma
     np.testing.assert_allclose(found.expected_shortfall, shortfall, rtol=1e-12)
-
-
-def test_the_expansion_gives_a_published_quantile():
-    """Mean 10, deviation 5, skewness 5, excess kurtosis 2: the 95 % quantile is 22.781.
-
-    Wikipedia, Cornish-Fisher expansion, example.
-    """
-    assert 10.0 + 5.0 * tail_kernels.expand_quantile(1.644854, 5.0, 2.0) == pytest.approx(
-        22.781, abs=5e-4
-    )
-
-
-def test_kurtosis_begins_to_count_at_the_published_level():
-    """Cavenaile and Lejeune (2012): below 95.84 % more kurtosis means less value at risk."""
-    level = NormalDist().cdf(math.sqrt(3.0))
-    assert level == pytest.approx(0.9584, abs=5e-5)
-    for z, rises in ((1.70, False), (1.75, True)):
-        more, less = (
-            tail_kernels.expand_quantile(z, 0.0, 2.0),
-            tail_kernels.expand_quantile(z, 0.0, 1.0),
-        )
-        assert (more > less) is rises
-
-
-@pytest.mark.parametrize(("skew", "kurtosis"), [(0.0, 3.0), (1.2, 5.0), (-2.0, 9.0), (0.4, 8.0)])
-@pytest.mark.parametrize("level", [0.95, 0.99, 0.999])
-def test_modified_shortfall_is_the_mean_of_the_expansion_beyond_its_quantile(
-    skew: float, kurtosis: float, level: float
-):
-    z = NormalDist().inv_cdf(level)
-    assert tail_kernels.clip_moments(skew, kurtosis) == (skew, kurtosis)
-    mean, _ = quad(
-        lambda x: tail_kernels.expand_quantile(x, skew, kurtosis) * stats.norm.pdf(x),
-        z,
-        30.0,
-        epsabs=1e-13,
-    )
-    closed = stats.norm.pdf(z) * tail_kernels.expand_shortfall(z, skew, kurtosis)
-    assert closed == pytest.approx(mean, rel=1e-9)
-
-
-def test_the_domain_is_where_quantiles_rise():
-    """Maillard (2018): |S| up to 6 (sqrt(2) - 1), and K from 0 to 8 where S is 0.
-
-    The slope 3 a z^2 + 2 b z + c is nowhere negative where b^2 <= 3 a c.
-    """
-    rng = np.random.default_rng(0)
-    assert pytest.approx(2.4853, abs=5e-5) == tail_kernels.LARGEST_SKEW
-    assert tail_kernels.clip_moments(0.0, -1.0) == (0.0, 0.0)
-    assert tail_kernels.clip_moments(0.0, 50.0) == (0.0, 8.0)
-    for skew, kurtosis in zip(rng.normal(0, 2, 3000), rng.normal(4, 6, 3000), strict=True):
-        s, k = tail_kernels.clip_moments(skew, kurtosis)
-        a, b, c = k / 24 - s * s / 18, s / 6, 1 - k / 8 + 5 * s * s / 36
-        assert a > -1e-12
-        assert b * b <= 3 * a * c + 1e-9
-        a, b, c = (kurtosis / 24 - skew**2 / 18, skew / 6, 1 - kurtosis / 8 + 5 * skew**2 / 36)
-        was_admitted = a >= 0 and b * b <= 3 * a * c
-        assert was_admitted == ((s, k) == (skew, kurtosis))
-
-
-@pytest.mark.parametrize("window", [60, 300])
-@pytest.mark.parametrize("horizon", [1, 24])
-def test_cornish_fisher_has_the_moments_of_its_window(market: Market, window: int, horizon: int):
-    level, found = 0.99, cornish_fisher_tail(market, window, 0.99, horizon)
-    returns = long_returns(market)
-    z = NormalDist().inv_cdf(level)
-    for t in range(window, market.n_bars, 97):
-        part = returns[t - window + 1 : t + 1]
-        side = -1.0 if market.signal[t] < 0 else 1.0
-        skew = -side * stats.skew(part) / math.sqrt(horizon)
-        s, k = tail_kernels.clip_moments(skew, stats.kurtosis(part) / horizon)
-        scale = part.std() * math.sqrt(horizon)
-        value = scale * tail_kernels.expand_quantile(z, s, k)
-        assert found.value_at_risk[t] == pytest.approx(value, rel=1e-11)
-        beyond = scale * NormalDist().pdf(z) / (1 - level) * tail_kernels.expand_shortfall(z, s, k)
-        assert found.expected_shortfall[t] == pytest.approx(beyond, rel=1e-11)
-    assert np.isnan(found.value_at_risk[:window]).all()
-
-
-def test_after_a_crash_the_plain_formula_would_find_a_gain_and_ours_does_not():
-    """One fall by 40 % among 720 hours: skewness -23 and kurtosis 580 are no expansion's."""
-    steps = 0.005 * np.random.default_rng(3).standard_normal(1000)
-    steps[500] = math.log(0.6)
-    market = market_of(100.0 * np.exp(np.cumsum(steps)))
-    part = long_returns(market)[900 - 719 : 901]
-    z = NormalDist().inv_cdf(0.99)
-    assert tail_kernels.expand_quantile(z, -stats.skew(part), stats.kurtosis(part)) < -40.0
-    levels = np.array([0.9, 0.95, 0.99, 0.999])
-    found = cornish_fisher_tail(market, 720, levels)
-    assert (np.diff(found.value_at_risk[720:], axis=1) > 0.0).all()
-    assert (found.value_at_risk[720:] > 0.0).all()
-    assert found.value_at_risk[900, 3] < 20.0 * part.std()
 
 
 def sorted_tail(losses: np.ndarray, level: float) -> tuple[float, float]:
@@ -172,7 +49,7 @@ def sorted_tail(losses: np.ndarray, level: float) -> tuple[float, float]:
 def test_the_historical_model_is_the_quantile_of_its_window(
     market: Market, window: int, level: float, horizon: int
 ):
-    found = historical_tail(market, window, level, horizon)
+    found = tail_losses(market, "historical", window=window, level=level, horizon=horizon)
     earned = held_returns(market, horizon)
     for t in range(window + horizon - 1, market.n_bars):
         side = -1.0 if market.signal[t] < 0 else 1.0
@@ -198,7 +75,7 @@ def test_equal_losses_among_others_are_each_counted():
     """Returns of four sizes only: heaps full of ties."""
     rng = np.random.default_rng(4)
     market = market_of(100.0 * np.cumprod(1.0 + rng.choice([-0.01, 0.0, 0.0, 0.01], 600)))
-    found = historical_tail(market, 50, 0.95)
+    found = tail_losses(market, "historical", window=50, level=0.95)
     earned = held_returns(market, 1)
     for t in range(50, 600):
         value, shortfall = sorted_tail(-earned[t - 49 : t + 1], 0.95)
@@ -211,7 +88,7 @@ def test_a_crash_leaves_no_trace_in_the_shortfall_once_it_has_left_the_window():
     steps = 1e-6 * np.random.default_rng(5).standard_normal(400)
     steps[10] = math.log(1e-3)
     market = market_of(1e5 * np.exp(np.cumsum(steps)))
-    found = historical_tail(market, 100, 0.95)
+    found = tail_losses(market, "historical", window=100, level=0.95)
     _, shortfall = sorted_tail(-held_returns(market, 1)[300:400], 0.95)
     assert found.expected_shortfall[399] == pytest.approx(shortfall, rel=1e-14)
 
@@ -223,7 +100,7 @@ def test_filtered_losses_are_scaled_from_the_forecast_they_met_to_that_of_now(
     squares = pd.Series(long_returns(market) ** 2)
     sigma = np.sqrt(squares.ewm(halflife=24.0, min_periods=2).mean().to_numpy() * horizon)
     earned = held_returns(market, horizon)
-    found = filtered_historical_tail(market, 100, 24.0, 0.95, horizon)
+    found = tail_losses(market, FILTERED, window=100, half_life=24.0, level=0.95, horizon=horizon)
     known = 2 + horizon
     for t in range(known + 99, market.n_bars, 7):
         side = -1.0 if market.signal[t] < 0 else 1.0
@@ -259,14 +136,13 @@ def test_shortfall_is_beyond_value_at_risk_and_both_rise_with_the_level(market: 
 
 def test_a_price_that_stands_still_has_no_tail():
     market = market_of(np.full(300, 7.0))
-    for tail in (
-        normal_tail(market, 10.0, 0.99),
-        cornish_fisher_tail(market, 50, 0.99),
-        historical_tail(market, 100, 0.99),
-    ):
+    for model in ("normal", "historical"):
+        tail = tail_losses(market, model, window=100, half_life=10.0, level=0.99)
         assert (tail.value_at_risk[101:] == 0.0).all()
         assert (tail.expected_shortfall[101:] == 0.0).all()
-    assert np.isnan(filtered_historical_tail(market, 100, 10.0, 0.99).value_at_risk).all()
+    assert np.isnan(
+        tail_losses(market, FILTERED, window=100, half_life=10.0, level=0.99).value_at_risk
+    ).all()
 
 
 def walk_of(noise: np.ndarray) -> Market:
@@ -328,36 +204,17 @@ def test_the_normal_model_fails_where_tails_are_fat_and_the_historical_ones_do_n
             assert p_value > ALPHA
 
 
-def test_cornish_fisher_covers_what_is_nearly_normal_where_normal_does_not():
-    """Gamma returns of skewness -1 and excess kurtosis 1.5: well inside the domain."""
-    noise = -(np.random.default_rng(13).gamma(4.0, 1.0, 20_000) - 4.0) / 2.0
-    market = walk_of(noise)
-    settings = {"level": 0.99, "horizon": 1, "window": 2000, "half_life": 500.0}
-    assert judge(market, tail_losses(market, "normal", **settings), 0.99)[0] < 1e-6
-    for p_value in judge(market, tail_losses(market, "cornish-fisher", **settings), 0.99):
-        assert p_value > ALPHA
-
-
-def test_cornish_fisher_is_too_careful_where_tails_are_very_fat():
-    """As its notes say: of Student's t with 4 degrees some 0.6 % beyond 99 %, 5 % beyond 95 %."""
-    market = walk_of(fat(20_000, seed=12, degrees=4))
-    tails = cornish_fisher_tail(market, 1000, np.array([0.95, 0.99]))
-    shares = [violations(market, Tail(*(part[:, k] for part in tails))).mean() for k in (0, 1)]
-    assert shares[0] == pytest.approx(0.05, abs=0.01)
-    assert shares[1] == pytest.approx(0.006, abs=0.002)
-
-
 @pytest.mark.parametrize("seed", [1, 2])
 def test_filtering_takes_out_the_clusters_that_plain_history_has(seed: int):
     """GARCH returns at 95 %: the count is right for both; the plain model's violations follow one
     another, the filtered one's do not."""
     market = walk_of(clustered(20_000, seed))
-    plain = historical_tail(market, 1000, 0.95)
+    plain = tail_losses(market, "historical", window=1000, level=0.95)
     count, apart, both = judge(market, plain, 0.95)
     assert count > ALPHA
     assert apart < 1e-10
     assert both < 1e-10
-    filtered = filtered_historical_tail(market, 1000, 12.0, 0.95)
+    filtered = tail_losses(market, FILTERED, window=1000, half_life=12.0, level=0.95)
     for p_value in judge(market, filtered, 0.95):
         assert p_value > ALPHA
 
@@ -373,11 +230,6 @@ def test_a_day_ahead_is_covered_too(model: str):
 
 def test_windows_and_horizons_up_to_the_limit_longer_than_the_market_know_nothing(market: Market):
     few, most = market.prefix(300), 2**26
-    for tail in (
-        cornish_fisher_tail(few, most, 0.99),
-        historical_tail(few, most, 0.99),
-        filtered_historical_tail(few, most, 10.0, 0.99),
-        historical_tail(few, 100, 0.99, most),
-        filtered_historical_tail(few, 100, 10.0, 0.99, 300),
-    ):
-        assert np.isnan(tail).all()
+    for model in ("historical", FILTERED):
+        for terms in ({"window": most}, {"window": 100, "horizon": 300}):
+            assert np.isnan(tail_losses(few, model, level=0.99, half_life=10.0, **terms)).all()

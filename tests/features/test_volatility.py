@@ -5,35 +5,23 @@ GARCH and HAR have a file of their own, ``test_volatility_models.py``.
 
 import math
 from collections.abc import Callable
-from fractions import Fraction
-from operator import mul
 
 import numpy as np
 import pandas as pd
 import pytest
 
 from backtest import Market
-from backtest.base.kernels import compile_module
 from backtest.features import (
     VOLATILITY_ESTIMATORS,
     WEIGHTED_ESTIMATORS,
     bars_per_year,
-    close_to_close_volatility,
     ewma_volatility,
     garman_klass_volatility,
     implied_volatility,
     parkinson_volatility,
-    range_kernels,
-    rogers_satchell_volatility,
     volatility,
-    yang_zhang_volatility,
 )
-from backtest.features.range_volatility import (
-    garman_klass_variance,
-    parkinson_variance,
-    rogers_satchell_variance,
-    yang_zhang_parts,
-)
+from backtest.features.estimators import garman_klass_variance, parkinson_variance
 from tests.features.test_features import sessions_market
 
 YEAR = 8760.0
@@ -43,14 +31,12 @@ HALF_LIVES = np.array([0.5, 2.0, 24.0, 72.0, 300.0, 1e9])
 ROLLING: dict[str, Callable[..., np.ndarray]] = {
     "parkinson": parkinson_volatility,
     "garman-klass": garman_klass_volatility,
-    "rogers-satchell": rogers_satchell_volatility,
-    "yang-zhang": yang_zhang_volatility,
 }
 MANY = {f"rolling {name}": (estimate, WINDOWS) for name, estimate in ROLLING.items()} | {
     f"weighted {name}": (lambda market, h, name=name: volatility(market, name, h), HALF_LIVES)
     for name in WEIGHTED_ESTIMATORS
 }
-NAMES = np.array(["yang-zhang", "ewma", "parkinson", "ewma", "garman-klass", "rogers-satchell"])
+NAMES = np.array(["ewma", "garman-klass", "parkinson", "ewma", "garman-klass", "parkinson"])
 MANY["by name"] = (lambda market, at: volatility(market, NAMES[at], HALF_LIVES[at]), np.arange(6))
 
 
@@ -64,44 +50,20 @@ def test_nothing_is_known_before_two_bars_and_a_full_window(market: Market, name
     estimate, values = MANY[name]
     found = estimate(market, values)
     first = np.isfinite(found).argmax(axis=0)
-    needs_close = "yang" in name or name in ("weighted ewma", "by name")
+    needs_close = name in ("weighted ewma", "by name")
     expected = np.where("rolling" in name, values - 1, 1) + needs_close
     assert (first == expected).all() or name == "by name"
     assert np.isfinite(found[252:]).all()
     assert np.isnan(found[0]).all()
 
 
-def test_compiled_kernels_have_the_bits_of_plain_python(market: Market):
-    """Fused or reordered arithmetic would show."""
-    n, windows, decay = 150, np.array([2, 3, 64]), 0.5 ** (1.0 / np.array([1e-4, 10.0, 1e9]))
-    scale, parts = np.linspace(1.0, 2.0, n), yang_zhang_parts(market)[:, :n]
-    values = np.where(np.arange(n) % 7 == 3, np.nan, parkinson_variance(market)[:n])
-    found = []
-    for each in (range_kernels, compile_module(range_kernels)):
-        outs = [np.zeros((n, 3)) for _ in range(3)]
-        sums = np.zeros((2, n + 1))
-        each.add_up_all(parts[2], sums)
-        each.mean_lanes(sums, windows, scale, outs[0])
-        each.skipping_ewma_lanes(values, decay, scale, np.zeros((2, 3)), outs[1])
-        each.yang_zhang_lanes(parts, decay, scale, np.zeros((8, 3)), outs[2])
-        found.append([array.tobytes() for array in (sums, *outs)])
-    assert found[0] == found[1]
-
-
 def plain(name: str, bars: pd.DataFrame, n: int) -> pd.Series:
     """Return the variance per bar as R's TTR has it: volatility(calc=name, n=n, N=1)^2."""
     o, h, low, c = (np.log(bars[each]) for each in ("open", "high", "low", "close"))
-    inside = (h - c) * (h - o) + (low - c) * (low - o)
     if name == "parkinson":
         return ((h - low) ** 2).rolling(n).sum() / (4 * n * math.log(2))
-    if name == "garman-klass":
-        each = 0.5 * (h - low) ** 2 - (2 * math.log(2) - 1) * (c - o) ** 2
-        return each.rolling(n).mean()
-    if name == "rogers-satchell":
-        return inside.rolling(n).mean()
-    k = 0.34 / (1.34 + (n + 1) / (n - 1))
-    jumps = (o - c.shift()).rolling(n).var()
-    return jumps + k * (c - o).rolling(n).var() + (1 - k) * inside.rolling(n).mean()
+    each = 0.5 * (h - low) ** 2 - (2 * math.log(2) - 1) * (c - o) ** 2
+    return each.rolling(n).mean()
 
 
 @pytest.mark.parametrize("name", ROLLING)
@@ -117,7 +79,6 @@ def test_a_window_is_that_of_ttr(market: Market, name: str, sessions: bool):
 @pytest.mark.parametrize(("name", "variance"), [
     ("parkinson", parkinson_variance),
     ("garman-klass", garman_klass_variance),
-    ("rogers-satchell", rogers_satchell_variance),
 ])  # fmt: skip
 def test_weighted_means_are_those_of_pandas(market: Market, name: str, variance: Callable):
     each = pd.Series(variance(market))
@@ -126,62 +87,14 @@ def test_weighted_means_are_those_of_pandas(market: Market, name: str, variance:
     np.testing.assert_allclose(found, np.sqrt(np.transpose(expected) * YEAR), rtol=1e-12)
 
 
-def test_weighted_yang_zhang_is_made_of_weighted_variances(market: Market):
-    """pandas' ewm().var() divides by the same; n is the number of equal weights."""
-    jumps, moves, inside = (pd.Series(each[1:]) for each in yang_zhang_parts(market))
-    found = volatility(market, "yang-zhang", HALF_LIVES)
-    for k, half_life in enumerate(HALF_LIVES):
-        w = 0.5 ** (np.arange(399) / half_life)
-        n = np.cumsum(w) ** 2 / np.cumsum(w**2)
-        with np.errstate(divide="ignore"):
-            share = 0.34 / (1.34 + (n + 1) / (n - 1))
-        parts = [each.ewm(halflife=half_life) for each in (jumps, moves, inside)]
-        variance = parts[0].var() + share * parts[1].var() + (1 - share) * parts[2].mean()
-        np.testing.assert_allclose(found[2:, k], np.sqrt(variance[1:] * YEAR), rtol=1e-7)
-
-
-@pytest.mark.parametrize("half_life", [1e-300, 1e-4, 0.002, 0.01])
-def test_a_very_short_half_life_leaves_yang_and_zhang_the_last_two_bars(
-    market: Market, half_life: float
-):
-    """The variance of two opening jumps is half their squared difference, and k goes to 0.
-
-    Older bars weigh 2^(-1 / 0.01) = 1e-30 at most.
-    """
-    jumps, _, inside = (each[1:] for each in yang_zhang_parts(market))
-    expected = np.sqrt((0.5 * np.diff(jumps) ** 2 + inside[1:]) * YEAR)
-    found = volatility(market, "yang-zhang", half_life)
-    np.testing.assert_allclose(found[2:], expected, rtol=1e-12)
-
-
-def test_short_half_lives_of_yang_and_zhang_lose_no_digits(market: Market):
-    """0.02 and 0.05 bars, where 1 + w^2 is 1 + 1e-12 or less: against fractions."""
-    jumps, moves, inside = (each[1:7] for each in yang_zhang_parts(market))
-    for half_life in (0.02, 0.05):
-        w = [Fraction(0.5 ** (1.0 / half_life)) ** i for i in range(6)][::-1]
-        total, squares = sum(w), sum(each * each for each in w)
-        pairs = total**2 - squares
-        k = Fraction(34, 100) * pairs / (Fraction(134, 100) * pairs + total**2 + squares)
-        means = [sum(map(mul, w, map(Fraction, each))) / total for each in (jumps, moves, inside)]
-        spread = [
-            sum(a * (Fraction(x) - mean) ** 2 for a, x in zip(w, each, strict=True))
-            for each, mean in ((jumps, means[0]), (moves, means[1]))
-        ]
-        open_, close = (each / (pairs / total) for each in spread)
-        expected = math.sqrt(float(open_ + k * close + (1 - k) * means[2]) * YEAR)
-        found = volatility(market, "yang-zhang", half_life)[6]
-        assert found == pytest.approx(expected, rel=1e-13)
-
-
 @pytest.mark.parametrize("name", ROLLING)
 def test_with_equal_weights_the_weighted_estimator_is_the_window_of_all_bars(
     market: Market, name: str
 ):
     """A half-life of 1e9 bars weighs 250 of them equally, to 2e-7."""
     n = 250
-    last = n if name == "yang-zhang" else n - 1
-    weighted = volatility(market, name, 1e9)[last]
-    assert weighted == pytest.approx(ROLLING[name](market, n)[last], rel=1e-6)
+    weighted = volatility(market, name, 1e9)[n - 1]
+    assert weighted == pytest.approx(ROLLING[name](market, n)[n - 1], rel=1e-6)
 
 
 def test_a_single_bar_by_hand():
@@ -195,7 +108,6 @@ def test_a_single_bar_by_hand():
     expected = {
         "parkinson": 0.09 / (4 * math.log(2)),
         "garman-klass": 0.045 - (2 * math.log(2) - 1) * 0.01,
-        "rogers-satchell": 0.1 * 0.2 + 0.2 * 0.1,
     }
     for name, variance in expected.items():
         found = ROLLING[name](market, 2)
@@ -250,7 +162,6 @@ VARIANCES = {
     "close": lambda market: np.log(market.close / market.open) ** 2,
     "parkinson": parkinson_variance,
     "garman-klass": garman_klass_variance,
-    "rogers-satchell": rogers_satchell_variance,
 }
 
 
@@ -258,17 +169,15 @@ VARIANCES = {
 def test_the_volatility_of_a_random_walk_is_found(gbm, name: str):
     """Variances of 40,000 bars: within three standard errors of the mean, which are their own."""
     market, variance = gbm
-    each = VARIANCES.get(name, rogers_satchell_variance)(market)
+    each = VARIANCES[name](market)
     error = each.std() / math.sqrt(N) / variance  # of a variance; half of it of a volatility
     found = ROLLING[name](market, N - 1)[-1] / math.sqrt(YEAR * variance)
     assert found == pytest.approx(1.0, abs=3 * error / 2 + 5e-4)
 
 
-@pytest.mark.parametrize(
-    ("name", "published"), [("parkinson", 4.91), ("garman-klass", 7.41), ("rogers-satchell", 6.04)]
-)
+@pytest.mark.parametrize(("name", "published"), [("parkinson", 4.91), ("garman-klass", 7.41)])
 def test_efficiency_is_the_published_one(gbm, name: str, published: float):
-    """Variance of squared returns over that of the estimate; Garman and Klass (1980), and 2/0.331.
+    """Variance of squared returns over that of the estimate; Garman and Klass (1980).
 
     A sample variance has a relative standard error of sqrt((kurtosis - 1) / n): 1.9 % for squared
     normals, less for ranges, together at most 2.4 %.
@@ -276,39 +185,6 @@ def test_efficiency_is_the_published_one(gbm, name: str, published: float):
     market, _ = gbm
     ratio = VARIANCES["close"](market).var() / VARIANCES[name](market).var()
     assert ratio == pytest.approx(published, rel=3 * 0.024)
-
-
-def test_rogers_and_satchell_do_not_mind_a_drift_and_the_others_do():
-    """A drift of one deviation a bar: E[ln(C/O)^2] doubles."""
-    market, variance = simulate(mu=1.0, n=20_000, seed=1)
-    inside = rogers_satchell_variance(market)
-    error = inside.std() / math.sqrt(len(inside))
-    assert inside.mean() == pytest.approx(variance, abs=3 * error + 1e-3 * variance)
-    assert parkinson_variance(market).mean() > 1.3 * variance
-    assert garman_klass_variance(market).mean() > 1.1 * variance
-    whole = yang_zhang_volatility(market, 19_999)[-1]
-    assert whole == pytest.approx(math.sqrt(YEAR * variance), rel=1.5 * error / variance + 1e-3)
-
-
-def test_yang_and_zhang_see_opening_jumps_and_need_fewer_bars_than_closes():
-    """Jumps of half a deviation: a variance of 1.25. 2000 windows of 20 bars, without overlap.
-
-    The variances of both have a relative standard error of sqrt((kurtosis - 1) / 2000), 3.5 % and a
-    little more: together 5 %.
-    """
-    market, variance = simulate(jump=0.5, seed=2)
-    n = 20
-    found = yang_zhang_volatility(market, n)[n::n] ** 2 / YEAR
-    closes = close_to_close_volatility(market, n)[n::n] ** 2 / YEAR
-    error = found.std() / math.sqrt(len(found))
-    assert found.mean() == pytest.approx(1.25 * variance, abs=3 * error + 1e-3 * variance)
-    blind = parkinson_volatility(market, N - 1)[-1] ** 2 / YEAR
-    assert blind == pytest.approx(variance, rel=0.02)
-    # the parts are not correlated; jumps are 0.2 of the variance, a bar of V_rs varies by 0.331
-    k = 0.34 / (1.34 + (n + 1) / (n - 1))
-    expected = 2 * 0.04 / (n - 1) + 0.64 * (k**2 * 2 / (n - 1) + (1 - k) ** 2 * 0.331 / n)
-    ratio = closes.var() / found.var()
-    assert ratio == pytest.approx(2 / (n - 1) / expected, rel=0.15)
 
 
 def test_the_default_is_the_weighted_one_of_closes_to_the_bit(market: Market):
@@ -337,6 +213,5 @@ def test_an_implied_volatility_is_the_column_of_that_name(market: Market):
     values = np.linspace(0.4, 0.9, 400)
     attached = market.with_columns(implied_volatility=values)
     assert (implied_volatility(attached) == values).all()
-    assert (volatility(attached, "implied", np.array([1.0, 2.0])) == values[:, np.newaxis]).all()
     most = market.with_columns(implied_volatility=np.full(400, 10.0))
     assert implied_volatility(most).tolist() == [10.0] * 400

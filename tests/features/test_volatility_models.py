@@ -12,23 +12,20 @@ from backtest import Market
 from backtest.base.kernels import compile_module
 from backtest.engine.lookahead import rewrite_after
 from backtest.features import (
+    estimators,
     ewma_volatility,
-    garch,
     garch_kernels,
     garch_volatility,
-    gjr_volatility,
-    har,
     har_volatility,
     log_returns,
     volatility,
 )
-from backtest.features.garch import GarchFit, find_fit_bars, fit_garch
+from backtest.features.estimators import GarchFit, fit_expanding, fit_garch, forecast_har
 from tests.bits import check_knows_the_past_only, check_lanes_are_each_alone
 from tests.features.test_features import sessions_market
 from tests.markets import market_of
 
 HOURS = 8760.0
-MODELS = {"garch": garch_volatility, "gjr": gjr_volatility}
 
 
 @pytest.fixture(scope="module")
@@ -40,132 +37,109 @@ def market() -> Market:
 def calls(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     """The numbers of returns that models are fitted to, where none has been kept."""
     found: list[int] = []
-    monkeypatch.setattr(garch, "_kept", type(garch._kept)())
+    monkeypatch.setattr(estimators, "_kept", {})
 
-    def fit(returns: np.ndarray, **settings: Any) -> GarchFit | None:
+    def fit(returns: np.ndarray) -> GarchFit | None:
         found.append(len(returns))
-        return fit_garch(returns, **settings)
+        return fit_garch(returns)
 
-    monkeypatch.setattr(garch, "fit_garch", fit)
+    monkeypatch.setattr(estimators, "fit_garch", fit)
     return found
 
 
-def model_of(returns: np.ndarray, *, is_asymmetric: bool) -> Any:
+def model_of(returns: np.ndarray) -> Any:
     """Return the model of ``arch``."""
-    order = int(is_asymmetric)
-    return arch_model(returns, mean="Zero", vol="GARCH", p=1, o=order, q=1, rescale=False)
-
-
-def known_model(returns: np.ndarray, fit: GarchFit, *, is_asymmetric: bool) -> Any:
-    """Return the model of ``arch`` with the parameters of a fit."""
-    parameters = [each for each in fit if is_asymmetric or each is not fit.gamma]
-    return model_of(returns, is_asymmetric=is_asymmetric).fix(parameters)
+    return arch_model(returns, mean="Zero", vol="GARCH", p=1, q=1, rescale=False)
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", MODELS)
-def test_a_model_knows_the_past_only_and_no_half_life(market: Market, name: str):
+def test_a_model_knows_the_past_only_and_no_half_life(market: Market):
     def estimate(market: Market, half_life: Any) -> np.ndarray:
-        return volatility(market, name, half_life)
+        return volatility(market, "garch", half_life)
 
     half_lives = np.array([2.0, 24.0, 300.0])
     check_lanes_are_each_alone(estimate, market, half_lives)
     check_knows_the_past_only(estimate, market, half_lives, (1, 999, 1000, 1001, 1101, 1250, 1399))
-    found = MODELS[name](market)
-    assert volatility(market, name, 5.0).tobytes() == found.tobytes()
+    found = garch_volatility(market)
+    assert volatility(market, "garch", 5.0).tobytes() == found.tobytes()
     assert np.isnan(found[:1000]).all()
     assert np.isfinite(found[1000:]).all()
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", MODELS)
-def test_fits_that_were_kept_are_those_that_are_made_anew(market: Market, calls: list, name: str):
+def test_fits_that_were_kept_are_those_that_are_made_anew(market: Market, calls: list):
     """Prefixes and other futures, without the memory of the process."""
-    whole = MODELS[name](market, first=300)
+    whole = garch_volatility(market, first=300)
     for n in (400, 1000):
-        garch._kept.clear()
-        assert MODELS[name](market.prefix(n), first=300).tobytes() == whole[:n].tobytes()
-        garch._kept.clear()
-        other = MODELS[name](rewrite_after(market, n, np.random.default_rng(n)), first=300)
+        estimators._kept.clear()
+        assert garch_volatility(market.prefix(n), first=300).tobytes() == whole[:n].tobytes()
+        estimators._kept.clear()
+        other = garch_volatility(rewrite_after(market, n, np.random.default_rng(n)), first=300)
         assert other[: n + 1].tobytes() == whole[: n + 1].tobytes()
         assert (other[n + 2 :] != whole[n + 2 :]).all()
     assert len(calls) > 30
 
 
 def test_a_model_is_fitted_on_a_schedule_of_bars_and_once(market: Market, calls: list[int]):
-    assert find_fit_bars(5000, 1000, 0.5) == [1000, 1500, 2250, 3375]
-    assert find_fit_bars(104, 100, 0.001) == [100, 101, 102, 103]
-    assert find_fit_bars(1000, 1000, 0.1) == []
     garch_volatility(market)
     assert calls == [1000, 1100, 1210, 1331]
     garch_volatility(market.prefix(1300))
     volatility(market, ["garch", "ewma", "garch"], np.array([1.0, 2.0, 3.0]))
     assert calls == [1000, 1100, 1210, 1331]
-    gjr_volatility(market)
-    assert calls == [1000, 1100, 1210, 1331] * 2
     garch_volatility(market_of(market.close * 3.0))
-    assert len(calls) == 12  # other rounding, other returns
+    assert len(calls) == 8  # other rounding, other returns
 
 
-@pytest.mark.parametrize("is_asymmetric", [False, True])
-def test_a_forecast_is_that_of_arch_with_the_same_parameters(market: Market, is_asymmetric: bool):
+def test_a_forecast_is_that_of_arch_with_the_same_parameters(market: Market):
     """Its conditional volatility of the next bar, and after the last bar its forecast."""
-    estimate = gjr_volatility if is_asymmetric else garch_volatility
-    found = estimate(market) / math.sqrt(HOURS)
+    found = garch_volatility(market) / math.sqrt(HOURS)
     returns = log_returns(market)[1:]
     for start, stop in ((1000, 1100), (1210, 1331), (1331, 1400)):
-        fit = fit_garch(returns[:start], is_asymmetric=is_asymmetric)
+        fit = fit_garch(returns[:start])
         assert fit is not None
-        theirs = known_model(returns[: stop - 1], fit, is_asymmetric=is_asymmetric)
+        theirs = model_of(returns[: stop - 1]).fix(fit)
         expected = theirs.conditional_volatility[start:]  # of the bars after start
         np.testing.assert_allclose(found[start : stop - 1], expected, rtol=1e-12)
         last = theirs.forecast(horizon=1).variance.to_numpy()[-1, 0]
         assert found[stop - 1] == pytest.approx(math.sqrt(last), rel=1e-12)
 
 
-@pytest.mark.parametrize("is_asymmetric", [False, True])
-def test_a_fit_is_at_least_as_likely_as_that_of_arch(market: Market, is_asymmetric: bool):
+def test_a_fit_is_at_least_as_likely_as_that_of_arch(market: Market):
     """In the unit that suits it: the two differ by the size that returns are brought to."""
     returns = log_returns(market)[1:] * 1000.0
-    fit = fit_garch(returns, is_asymmetric=is_asymmetric)
+    fit = fit_garch(returns)
     assert fit is not None
-    theirs = model_of(returns, is_asymmetric=is_asymmetric).fit(disp="off")
-    ours = known_model(returns, fit, is_asymmetric=is_asymmetric)
+    theirs = model_of(returns).fit(disp="off")
+    ours = model_of(returns).fix(fit)
     assert ours.loglikelihood == pytest.approx(theirs.loglikelihood, abs=0.01)
-    assert (fit.gamma != 0.0) == is_asymmetric
 
 
 def simulate(fit: GarchFit, n: int, seed: int) -> np.ndarray:
     """Return returns of a model whose innovations are normal."""
     noise = np.random.default_rng(seed).standard_normal(n)
-    variance = fit.omega / (1.0 - fit.alpha - 0.5 * fit.gamma - fit.beta)
+    variance = fit.omega / (1.0 - fit.alpha - fit.beta)
     returns = np.empty(n)
     for t, each in enumerate(noise):
         returns[t] = math.sqrt(variance) * each
-        slope = fit.alpha + fit.gamma * (each < 0.0)
-        variance = fit.omega + slope * returns[t] ** 2 + fit.beta * variance
+        variance = fit.omega + fit.alpha * returns[t] ** 2 + fit.beta * variance
     return returns
 
 
-@pytest.mark.parametrize(
-    "truth", [GarchFit(1e-6, 0.08, 0.0, 0.9), GarchFit(1e-6, 0.03, 0.1, 0.9)], ids=["garch", "gjr"]
-)
-def test_parameters_of_a_simulated_model_are_found(truth: GarchFit):
+def test_parameters_of_a_simulated_model_are_found():
     """Each within three standard errors, those that ``arch`` states for the same returns."""
-    is_asymmetric = truth.gamma > 0.0
+    truth = GarchFit(1e-6, 0.08, 0.9)
     returns = simulate(truth, 20_000, seed=3)
-    fit = fit_garch(returns, is_asymmetric=is_asymmetric)
+    fit = fit_garch(returns)
     assert fit is not None
-    theirs = model_of(returns * 1000.0, is_asymmetric=is_asymmetric).fit(disp="off")
-    errors = theirs.std_err.to_numpy() / ([1e6] + [1.0] * (len(theirs.std_err) - 1))
-    wanted = [each for each in zip(fit, truth, strict=True) if is_asymmetric or each[1] > 0.0]
-    for (found, true), error in zip(wanted, errors, strict=True):
+    theirs = model_of(returns * 1000.0).fit(disp="off")
+    errors = theirs.std_err.to_numpy() / [1e6, 1.0, 1.0]
+    for found, true, error in zip(fit, truth, errors, strict=True):
         assert abs(found - true) < 3 * error
 
 
 def test_a_model_forecasts_a_simulated_variance_better_than_a_weighted_mean():
     """Against the true variance, which the model knows but for its parameters."""
-    truth = GarchFit(1e-6, 0.1, 0.0, 0.85)
+    truth = GarchFit(1e-6, 0.1, 0.85)
     returns = simulate(truth, 6000, seed=4)
     market = market_of(np.exp(np.cumsum(returns)))
     variance = np.empty(6001)
@@ -193,12 +167,12 @@ def test_the_compiled_recursion_has_the_bits_of_plain_python(market: Market):
 
 def test_where_a_fit_fails_the_one_before_stays(market: Market, monkeypatch: pytest.MonkeyPatch):
     """At 1000 none converges, so nothing is known; at 1210 the fit of 1100 stays."""
-    monkeypatch.setattr(garch, "_kept", type(garch._kept)())
+    monkeypatch.setattr(estimators, "_kept", {})
     whole = garch_volatility(market)
-    garch._kept.clear()
+    estimators._kept.clear()
     broken = {1000, 1210}
     monkeypatch.setattr(
-        garch, "fit_garch", lambda r, **_: None if len(r) in broken else fit_garch(r, **_)
+        estimators, "fit_garch", lambda r: None if len(r) in broken else fit_garch(r)
     )
     found = garch_volatility(market)
     assert np.isnan(found[:1100]).all()
@@ -230,7 +204,7 @@ def days() -> Market:
     return Market.sample(bars=150 * 6, interval="4h")
 
 
-def slow_har(market: Market, t: int, first: int, refit: int) -> float:
+def slow_har(market: Market, t: int, first: int) -> float:
     """Return the forecast at bar t, by pandas and numpy's least squares."""
     seen = market.prefix(t + 1)
     squares = pd.Series(log_returns(seen) ** 2, index=seen.times)
@@ -248,20 +222,19 @@ def slow_har(market: Market, t: int, first: int, refit: int) -> float:
     pairs = len(x) - month
     if pairs < first:
         return math.nan
-    used = first + (pairs - first) // refit * refit
-    rows = slice(month - 1, month - 1 + used)
-    b = np.linalg.lstsq(x[rows], daily[month : month + used], rcond=None)[0]
+    rows = slice(month - 1, month - 1 + pairs)
+    b = np.linalg.lstsq(x[rows], daily[month : month + pairs], rcond=None)[0]
     return math.sqrt(n * np.clip(x[-1] @ b, daily.min(), daily.max()))
 
 
-@pytest.mark.parametrize(("first", "refit"), [(100, 1), (40, 7)])
-def test_a_forecast_is_that_of_least_squares(days: Market, first: int, refit: int):
-    found = har_volatility(days, first=first, refit=refit)
+@pytest.mark.parametrize("first", [100, 40])
+def test_a_forecast_is_that_of_least_squares(days: Market, first: int):
+    found = har_volatility(days, first=first)
     start = 6 * (1 + 30 + first) - 1
     assert np.isnan(found[:start]).all()
     assert np.isfinite(found[start:]).all()
     for t in (start - 1, start, start + 1, start + 5, start + 6, start + 40, 899):
-        assert found[t] == pytest.approx(slow_har(days, t, first, refit), rel=1e-9, nan_ok=True)
+        assert found[t] == pytest.approx(slow_har(days, t, first), rel=1e-9, nan_ok=True)
 
 
 def test_a_forecast_holds_until_the_day_is_over(days: Market):
@@ -291,7 +264,7 @@ def test_a_session_is_over_with_the_first_bar_of_the_next():
     assert np.isnan(found[:start]).all()
     assert np.isfinite(found[start:]).all()
     for t in (start, start + 6, start + 7, 419):
-        assert found[t] == pytest.approx(slow_har(sessions, t, 10, 1), rel=1e-9)
+        assert found[t] == pytest.approx(slow_har(sessions, t, 10), rel=1e-9)
 
 
 def test_coefficients_of_a_simulated_autoregression_are_found():
@@ -303,8 +276,9 @@ def test_coefficients_of_a_simulated_autoregression_are_found():
         past = variance[t - 30 : t]
         mean = b @ [1.0, past[-1], past[-7:].mean(), past.mean()]
         variance[t] = mean * (1.0 + 0.2 * rng.uniform(-1.0, 1.0))
-    inputs = har.find_components(variance, har.WITHOUT_PAUSE)[:-1]
-    fit = har.fit_expanding(inputs, variance[30:], 1)[-1]
+    means = [pd.Series(variance).rolling(n).mean().to_numpy()[29:-1] for n in (1, 7, 30)]
+    inputs = np.column_stack([np.ones(4000), *means])
+    fit = fit_expanding(inputs, variance[30:], 1)[-1]
     residuals = variance[30:] - inputs @ fit
     inverse = np.linalg.inv(inputs.T @ inputs)
     robust = inverse @ (inputs.T * residuals**2) @ inputs @ inverse
@@ -315,18 +289,18 @@ def test_a_forecast_stays_within_what_has_been_seen(days: Market):
     """Where the last day was the wildest of all the fit would go beyond it, or below zero."""
     variance = np.tile([1.0, 2.0, 3.0, 2.5], 30)
     variance[-1] = 50.0
-    forecasts = har.forecast_har(variance, (1, 7, 30), 60, 1)
+    forecasts = forecast_har(variance, (1, 7, 30), 60)
     known = np.isfinite(forecasts)
     assert known.sum() == 120 - 29 - 60
     assert forecasts[known].min() >= 1.0
     assert forecasts[known].max() <= 50.0
     falling = np.append(np.geomspace(100.0, 1.0, 119), 1e-3)
-    assert har.forecast_har(falling, (1, 7, 30), 60, 1)[-1] >= 1e-3
+    assert forecast_har(falling, (1, 7, 30), 60)[-1] >= 1e-3
 
 
 def test_days_that_are_all_alike_are_forecast_as_they_are():
     """Nothing to tell the components apart: any of them will do."""
-    forecasts = har.forecast_har(np.full(150, 0.25), (1, 7, 30), 60, 1)
+    forecasts = forecast_har(np.full(150, 0.25), (1, 7, 30), 60)
     np.testing.assert_allclose(forecasts[89:], 0.25, rtol=1e-9)
     still = har_volatility(market_of(np.full(150 * 6, 7.0), "4h"), first=60)
     assert (still[6 * 91 :] == 0.0).all()

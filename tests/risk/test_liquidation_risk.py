@@ -10,7 +10,7 @@ from scipy.stats import beta, norm
 
 import backtest as bt
 from backtest import paths as models
-from backtest.features.first_passage import touch_probability
+from backtest.features import touch_probability
 from backtest.risk.liquidation.risk_intervals import (
     estimate_pairs,
     exact_interval,

@@ -15,7 +15,7 @@ FIELDS = (*PRICES, *MARKS, "volume", "funding_time", "funding_rate", "funding_ma
 ESTIMATORS = [
     lambda m: features.volatility(m, np.array(features.WEIGHTED_ESTIMATORS, object), 24.0),
     lambda m: features.har_volatility(m, first=10),
-    lambda m: features.yang_zhang_volatility(m, 48),
+    lambda m: features.garman_klass_volatility(m, 48),
     lambda m: features.rolling_sharpe(m, 48).ratio,
     lambda m: features.rolling_drift(m, 48).error,
     lambda m: features.drawdown_state(m, 48).bars,

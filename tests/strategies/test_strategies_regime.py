@@ -11,13 +11,12 @@ import backtest as bt
 from backtest.features import (
     ewma_volatility,
     learned_regimes,
-    regime_probabilities,
     trend_sign,
     trend_strength,
 )
 from backtest.strategies import Constant, Regime, TrendVol
 from backtest.sweep.policy_columns import Columns
-from tests.features.test_regimes import simulate
+from tests.features.test_regimes import filter_known, simulate
 from tests.markets import YEAR, live, market_of, walk
 
 
@@ -59,8 +58,8 @@ def test_regime_holds_each_leverage_in_its_regime():
     target = live(market, policy, compile=False).bars["target"].to_numpy()[2000:]
     moves = (1.0, 1.0), (1.0 + 1 / math.sqrt(3200), 1.0), (1.0, 1.0 + 1 / math.sqrt(800))
     known = [
-        3.0 - 2.0 * regime_probabilities(market, 0.4 * a, 1.2 * b, 200, 50).predicted[2000:]
-        for a, b in moves
+        3.0 - 2.0 * (p * (1.0 - 1 / 200 - 1 / 50) + 1 / 200)[2000:]
+        for p in (filter_known(market, (0.4 * a, 1.2 * b), (200, 50)) for a, b in moves)
     ]
     for each in (0, 1):
         chosen = state[2000:] == each

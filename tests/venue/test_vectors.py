@@ -323,17 +323,14 @@ def hold_short(
 
 
 def volatility_estimators(case: dict[str, Any]) -> dict[str, float]:
-    """One window over all bars; per bar, where ours are annual. The last needs a close before."""
+    """One window over all bars; per bar, where ours are annual."""
     index = pd.date_range("2024-01-01", periods=len(case["close"]), freq="D", tz="UTC")
     market = bt.Market.from_frames(pd.DataFrame(case, index=index))
     n, per_bar = market.n_bars, 1.0 / math.sqrt(features.bars_per_year(market))
-    names = ("parkinson", "garman_klass", "rogers_satchell", "yang_zhang")
-    found = {}
-    for name in names:
-        window = n - 1 if name == "yang_zhang" else n
-        found[name] = getattr(features, f"{name}_volatility")(market, window)[-1] * per_bar
-    alpha = features.range_kernels.ALPHA
-    return found | {"yz_k": (alpha - 1.0) / (alpha + n / (n - 2))}
+    return {
+        name: getattr(features, f"{name}_volatility")(market, n)[-1] * per_bar
+        for name in ("parkinson", "garman_klass")
+    }
 
 
 COMPUTE: dict[str, Callable[[dict[str, Any]], dict[str, Any]]] = {

@@ -21,8 +21,8 @@ from backtest.base import (
     declared,
     format_percent,
 )
-from backtest.features import bars_per_year, log_returns
-from backtest.market import Market
+from backtest.features import log_returns
+from backtest.market import Market, bars_per_year
 
 WordArray = npt.NDArray[np.uint64]
 

@@ -19,8 +19,7 @@ from backtest.base import (
 )
 from backtest.base.units import YEAR_DAYS
 from backtest.features import find_backcast, garch_kernels, log_returns
-from backtest.features.returns import SESSIONS
-from backtest.market import Market
+from backtest.market import SESSIONS, Market
 from backtest.risk.paths.path_model import PathModel, count_per_year, read_returns
 
 HALF_LIFE, REVERSION = 3.0, 20.0

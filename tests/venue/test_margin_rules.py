@@ -26,7 +26,7 @@ def test_margin_is_a_multiple_of_the_volatility_of_the_bar_before():
     assert found.index.equals(MARKET.times)
     assert found.iloc[0] == 1.0
     wanted = np.clip(np.where(np.isnan(sigma), 1.0, sigma / 0.3), 1.0, 4.0)
-    assert np.array_equal(found.to_numpy()[1:], wanted[:-1])
+    np.testing.assert_allclose(found.to_numpy()[1:], wanted[:-1], rtol=1e-12)
     assert found.max() > 2.0  # twice as wild as the calm that was said
 
 

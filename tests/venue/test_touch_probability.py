@@ -10,7 +10,6 @@ from scipy.special import log_ndtr, stdtr
 import backtest as bt
 from backtest.features import (
     forecast_reach,
-    liquidation_probability,
     touch_distance,
     touch_probability,
     volatility,
@@ -70,7 +69,8 @@ def test_the_tails_lose_no_digits():
 
 def test_it_is_a_probability_everywhere_and_rises_with_what_brings_the_level_nearer():
     for freedom in (math.inf, 4.0, 2.5):
-        found = touch_probability(*GRID.values(), degrees_of_freedom=freedom)
+        grid = GRID if freedom == math.inf else GRID | {"drift": np.zeros(6)}
+        found = touch_probability(*grid.values(), degrees_of_freedom=freedom)
         assert found.shape == (8, 4, 4, 6)
         assert ((found >= 0.0) & (found <= 1.0)).all()
         below, above = found[:4], found[4:]
@@ -86,7 +86,7 @@ def test_it_is_a_probability_everywhere_and_rises_with_what_brings_the_level_nea
 
 def test_at_the_edges_it_is_what_it_must_be():
     assert touch_probability(0.0, 0.5, DAY) == touch_probability(-0.0, 0.0, 0.0) == 1.0
-    assert touch_probability(0.0, 0.5, DAY, 3.0, degrees_of_freedom=3.0) == 1.0
+    assert touch_probability(0.0, 0.5, DAY, degrees_of_freedom=3.0) == 1.0
     assert touch_probability(-0.1, 0.5, 0.0) == touch_probability(-0.1, 0.0, DAY) == 0.0
     assert touch_probability(math.inf, 0.5, DAY) == touch_probability(-math.inf, 2.0, 1.0, 1.0) == 0
     without_noise = touch_probability(-0.01, 0.0, 1.0, np.array([-0.02, -0.01, -0.009, 0.02]))
@@ -101,11 +101,9 @@ def test_infinite_degrees_of_freedom_are_the_normal_distribution_bit_for_bit():
     assert touch_probability(*GRID.values(), degrees_of_freedom=math.inf).tobytes() == (
         plain.tobytes()
     )
-    mixed = touch_probability(-0.1, 0.8, DAY, 0.5, degrees_of_freedom=np.array([3.0, math.inf]))
-    assert mixed[1] == touch_probability(-0.1, 0.8, DAY, 0.5)
-    assert mixed[0] == pytest.approx(
-        touch_probability(-0.1, 0.8, DAY, 0.5, degrees_of_freedom=3.0), rel=1e-15
-    )
+    mixed = touch_probability(-0.1, 0.8, DAY, degrees_of_freedom=np.array([3.0, math.inf]))
+    assert mixed[1] == touch_probability(-0.1, 0.8, DAY)
+    assert mixed[0] == touch_probability(-0.1, 0.8, DAY, degrees_of_freedom=3.0)
     apart = touch_distance(0.01, 0.8, DAY, degrees_of_freedom=np.array([math.inf, 5.0]))
     assert apart[0] == touch_distance(0.01, 0.8, DAY)
     many = touch_probability(-0.1, 0.8, DAY, degrees_of_freedom=1e7)
@@ -114,29 +112,18 @@ def test_infinite_degrees_of_freedom_are_the_normal_distribution_bit_for_bit():
 
 @pytest.mark.parametrize("freedom", [2.05, 3.0, 4.0, 10.0, 300.0])
 def test_without_drift_the_average_over_variances_is_students_t(freedom: float):
-    """2 T(-a / s) of unit variance; a drift of 1e-12 takes the way of the quadrature."""
+    """2 T(-a / s) of unit variance."""
     distance = -np.geomspace(1e-3, 2.0, 12)
     terms = {"degrees_of_freedom": freedom}
     still = touch_probability(distance, 0.8, DAY, **terms)
     scale = 0.8 * math.sqrt(DAY * (freedom - 2.0) / freedom)
     np.testing.assert_allclose(still, 2.0 * stdtr(freedom, distance / scale), rtol=1e-12)
-    np.testing.assert_allclose(
-        touch_probability(distance, 0.8, DAY, 1e-12, **terms), still, rtol=1e-9, atol=1e-17
-    )
 
 
-def test_with_drift_the_average_is_that_of_a_finer_quadrature():
-    """Against 4,000 quantiles of the gamma distribution, to the 1e-4 that these are good for."""
-    freedom, a, drift = 5.0, 0.1, -15.0
-    levels = (np.arange(4000) + 0.5) / 4000
-    variance = (freedom / 2.0 - 1.0) / stats.gamma.ppf(levels, freedom / 2.0)
-    expected = touch_probability(-a, 0.8 * np.sqrt(variance), DAY, drift).mean()
-    found = touch_probability(-a, 0.8, DAY, drift, degrees_of_freedom=freedom)
-    assert found == pytest.approx(expected, rel=1e-4)
-
-
-@pytest.mark.parametrize("freedom", [math.inf, 4.0])
-@pytest.mark.parametrize(("distance", "drift"), [(-0.06, 0.0), (0.06, 0.0), (-0.06, -12.0)])
+@pytest.mark.parametrize(
+    ("distance", "drift", "freedom"),
+    [(-0.06, 0.0, math.inf), (-0.06, -12.0, math.inf), (0.06, 0.0, 4.0)],
+)
 def test_simulated_paths_touch_as_often(distance: float, drift: float, freedom: float):
     """20,000 paths of 300 steps over a day, within three standard errors.
 
@@ -178,84 +165,6 @@ def test_three_sigma_a_day_is_the_usual_figure():
     assert touch_distance(0.0026997960632601866, 0.8, DAY) == pytest.approx(
         3 * 0.8 * math.sqrt(DAY), rel=1e-12
     )
-
-
-INVERSE = bt.Venue(
-    contract=bt.Contract(kind="inverse", size=100.0, lot=1.0, tick=0.1, min_notional=0.0),
-    brackets=[bt.Bracket(0.0, 5.0, 100.0, 0.005), bt.Bracket(5.0, 1e6, 50.0, 0.01)],
-    fees=bt.Fees(taker=5e-4, maker=1e-4),
-    slippage=bt.Slippage(rate=1e-4),
-    liquidation=bt.Liquidation(mode="close", fee=0.005, slippage=0.002),
-)
-LINEAR = bt.Venue.preset("binance-usdm", "BTCUSDT")
-
-
-@pytest.mark.parametrize("turns", [-30.0, -8.0, -1.0, 1.5, 8.0, 30.0])
-@pytest.mark.parametrize(("venue", "equity"), [(LINEAR, 200_000.0), (INVERSE, 4.0)])
-def test_a_position_dies_at_the_liquidation_price_of_the_venue(venue, equity, turns):
-    """In the bracket that holds the notional there, with its amount."""
-    price, notional = 40_000.0, abs(turns) * equity
-    is_inverse = venue.contract.kind == "inverse"
-    unit = venue.contract.size / price if is_inverse else venue.contract.size * price
-    stated = bt.margin.liquidation_price(
-        venue, math.copysign(notional / unit, turns), price, equity
-    )
-    if math.isnan(stated):
-        assert is_inverse
-        assert turns == -1.0
-        level = venue.brackets[0]
-        expected = 0.0
-    else:
-        there = notional * (price / stated if is_inverse else stated / price)
-        level = next(row for row in venue.brackets if there <= row.cap)
-        expected = touch_probability(math.log(stated / price), 0.7, 0.02, -0.2)
-    found = liquidation_probability(
-        turns, 0.7, 0.02, level.maintenance_rate, drift=-0.2, is_inverse=is_inverse,
-        amount=level.amount / equity,
-    )  # fmt: skip
-    assert found == pytest.approx(expected, rel=1e-9)
-
-
-def test_leverage_raises_the_probability_from_never_to_certain():
-    """Up to one turn no fall reaches a long; at 1 / 0.5 % = 200 turns the requirement fails."""
-    turns = np.array([0.0, 0.5, 1.0, 2.0, 5.0, 20.0, 100.0, 199.0, 201.0])
-    found = liquidation_probability(turns, 0.8, DAY, 0.005)
-    assert found[:3].tolist() == [0.0, 0.0, 0.0]
-    assert (np.diff(found[3:]) > 0.0).all()
-    assert found[-1] == 1.0
-    short = liquidation_probability(-turns, 0.8, DAY, 0.005)
-    assert short[0] == 0.0
-    assert (np.diff(short[3:]) > 0.0).all()
-    coin = liquidation_probability(-turns, 0.8, DAY, 0.005, is_inverse=True)
-    assert coin[:3].tolist() == [0.0, 0.0, 0.0]
-    np.testing.assert_allclose(
-        coin, found, rtol=1e-9
-    )  # a short of the coin is a long of its inverse
-
-
-def test_a_requirement_that_fails_already_is_certain_on_both_sides_and_for_both_contracts():
-    """At 10 turns and a rate of 20 % twice what there is is required; 40 % of 1.5 turns is not."""
-    for is_inverse in (False, True):
-        for turns in (10.0, -10.0, 5.0, -5.0):
-            found = liquidation_probability(turns, 0.5, DAY, 0.2, is_inverse=is_inverse)
-            assert found == 1.0
-        for turns in (1.5, -1.5):
-            assert liquidation_probability(turns, 0.5, DAY, 0.4, is_inverse=is_inverse) < 1.0
-        kept = liquidation_probability(10.0, 0.5, DAY, 0.2, amount=1.5, is_inverse=is_inverse)
-        assert kept < 1.0
-
-
-def test_what_is_not_known_has_no_probability():
-    unknown = np.array([math.nan, 2.0])
-    for arguments in (
-        (unknown, 0.5, DAY, 0.01),
-        (2.0, unknown, DAY, 0.01),
-        (2.0, 0.5, DAY, unknown / 9),
-    ):
-        assert np.isnan(liquidation_probability(*arguments)).tolist() == [True, False]
-
-
-ONE = {"probability": 0.01, "horizon": 24.0}
 
 
 def test_the_reach_is_the_distance_at_the_volatility_of_the_bar():

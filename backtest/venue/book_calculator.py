@@ -1,30 +1,315 @@
-"""Liquidation calculator for a book of positions on one collateral."""
+"""Liquidation calculator for a book of cross positions on one collateral.
+
+A book at its prices, which can be moved to other ones; what it needs and where it fails.
+"""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from types import MappingProxyType
 from typing import Any, NamedTuple
 
 import numpy as np
 
-from backtest.base import checked
-from backtest.features.failure_map import FailureMap, map_failure
-from backtest.features.priced_book import CheckedBook, read_arguments
-from backtest.venue import (
-    Brackets,
-    MarginRule,
-    RequirementRule,
-    compute_option_delta,
-    cross_margin,
+from backtest.base import FloatArray, Number, ParameterError, checked, did_you_mean
+from backtest.base.units import TOLERANCE
+from backtest.venue import cross_margin
+from backtest.venue.collateral import Collateral
+from backtest.venue.collateral_value import compute_collateral_value
+from backtest.venue.contract_value import compute_value
+from backtest.venue.option_account import OptionAccount, list_given
+from backtest.venue.option_values import compute_option_delta
+from backtest.venue.own_requirement import OwnMargin, ask_rule
+from backtest.venue.portfolio_requirement import (
+    compute_haircuts,
+    compute_portfolio_initial,
+    compute_portfolio_requirement,
     fill_shares,
 )
+from backtest.venue.portfolio_rules import Holdings, PortfolioRules, is_spot_leg
+from backtest.venue.portfolio_tables import pack_holdings, pack_spot
+from backtest.venue.requirement import MarginRules
+from backtest.venue.requirement_rule import Brackets, MarginRule, RequirementRule
 
 DEFAULT = Brackets()
 LOWEST, HIGHEST = 1e-9, 1e9
 """The prices that are searched, as ratios to those now."""
 FARTHEST, SCAN = 0.9, 32
 """The largest move that is searched with options, and the prices that are tested up to it."""
+BEYOND = 6
+"""Places beyond the span at which the ends of a range are searched, on either side."""
+LEAST = -0.999
+"""The lowest move of a price."""
+SPAN = Number(0, 1, open_low=True, open_high=True)
+
+
+class CheckedBook(NamedTuple):
+    rules: Mapping[str, MarginRules]
+    packed: PortfolioRules
+    quantities: Mapping[str, float]
+    prices: Mapping[str, float]
+    entries: Mapping[str, float]
+    balance: float
+    rule: RequirementRule | MarginRule
+    collateral: tuple[Collateral, ...]
+    collateral_prices: tuple[float, ...]
+    linked: Mapping[str, str]
+    options: OptionAccount | None = None
+    ratios: Mapping[str, float] = MappingProxyType({})
+
+    @property
+    def level(self) -> float:
+        return float(getattr(self.rule, "level", 1.0))
+
+    def value_of(self, name: str, price: float) -> float:
+        return compute_value(self.rules[name].size, self.rules[name].is_inverse, price)
+
+    def move(self, ratios: Mapping[str, float]) -> CheckedBook:
+        prices = {name: price * ratios.get(name, 1.0) for name, price in self.prices.items()}
+        collateral = tuple(
+            price * ratios.get(self.linked.get(each.name, ""), 1.0)
+            for each, price in zip(self.collateral, self.collateral_prices, strict=True)
+        )
+        return self._replace(
+            prices=prices, collateral_prices=collateral, ratios=self.find_ratios(ratios)
+        )
+
+    def find_ratios(self, ratios: Mapping[str, float]) -> dict[str, float]:
+        if self.options is None:
+            return {}
+        found = {}
+        for group in self.options.groups:
+            linked = (group, *self.options.list_linked(group, list(self.rules)))
+            found[group] = next((ratios[each] for each in linked if each in ratios), 1.0)
+        return found
+
+    def value_options(self) -> OptionAccount | None:
+        if self.options is not None:
+            self.options.move(self.ratios)
+        return self.options
+
+    def hold(self) -> Holdings:
+        return pack_holdings(
+            quantities=list(self.quantities.values()),
+            values=[self.value_of(name, price) for name, price in self.prices.items()],
+            entries=[self.value_of(name, price) for name, price in self.entries.items()],
+            amounts=[each.amount for each in self.collateral],
+            prices=self.collateral_prices,
+        )
+
+    def held(self) -> dict[str, float]:
+        return {name: quantity for name, quantity in self.quantities.items() if quantity != 0.0}
+
+    def profit_of(self, name: str) -> float:
+        gained = self.value_of(name, self.prices[name]) - self.value_of(name, self.entries[name])
+        return self.quantities[name] * gained
+
+    def backing(self) -> float:
+        profit = sum(self.profit_of(name) for name in self.quantities)
+        paid = sum(
+            self.quantities[name] * self.value_of(name, self.entries[name])
+            for i, name in enumerate(self.rules)
+            if is_spot_leg(self.packed, i)
+        )
+        options = self.value_options()
+        counted = 0.0 if options is None else options.counted_value()
+        return self.balance + profit + paid + self.collateral_value() - self.haircuts() + counted
+
+    def haircuts(self) -> float:
+        return float(compute_haircuts(self.packed, self.hold()))
+
+    def collateral_value(self) -> float:
+        return float(compute_collateral_value(self.packed.collateral, self.hold()))
+
+    def requirement(self) -> float:
+        options = self.value_options()
+        if options is not None:
+            return options.requirement(self.packed, self.hold())
+        if isinstance(self.rule, MarginRule):
+            return float(compute_portfolio_requirement(self.packed, self.hold()))
+        return ask_rule(self.rule, "requirement", self.held(), self.prices)
+
+    def initial(self) -> float:
+        options = self.value_options()
+        if options is not None:
+            return options.requirement(self.packed, self.hold(), is_initial=True)
+        if isinstance(self.rule, MarginRule):
+            return float(compute_portfolio_initial(self.packed, self.hold()))
+        return ask_rule(self.rule, "initial", self.held(), self.prices)
+
+    def distance(self) -> float:
+        return self.backing() - self.level * self.requirement()
+
+    def is_failing(self) -> bool:
+        needed = self.level * self.requirement()
+        return not self.is_flat() and self.backing() <= needed * (1.0 + TOLERANCE)
+
+    def is_flat(self) -> bool:
+        options = () if self.options is None else self.options.given
+        return not self.held() and all(each.quantity == 0.0 for each in options)
+
+
+def read_arguments(
+    venues: cross_margin.Venues,
+    quantities: cross_margin.Numbers,
+    prices: cross_margin.Numbers,
+    balance: float,
+    entries: cross_margin.Numbers | None,
+    rule: RequirementRule | MarginRule,
+    collateral: cross_margin.Assets,
+    collateral_prices: cross_margin.Numbers | None,
+    options: cross_margin.Options = (),
+) -> CheckedBook:
+    found = cross_margin.read_positions(venues, quantities, prices)
+    names = list(found.rules)
+    entered = found.prices
+    if entries is not None:
+        entered = cross_margin.read_numbers("entries", entries, names)
+    assets = list_given("collateral", collateral, Collateral)
+    linked = link_collateral(assets, names)
+    if collateral_prices is None:
+        priced = {
+            each.name: found.prices[linked[each.name]] if each.name in linked else each.last_price()
+            for each in assets
+        }
+    else:
+        priced = cross_margin.read_numbers(
+            "collateral_prices", collateral_prices, [each.name for each in assets]
+        )
+    checked = cross_margin.read_rule(rule)
+    account = cross_margin.read_options(checked, found, options)
+    if isinstance(checked, OwnMargin):
+        cross_margin.call_own_rule(checked, "requirement", found, ())
+    known, groups = (checked, ()) if account is None else (account.rule, account.names)
+    compiled = Brackets() if isinstance(known, OwnMargin) else known
+    packed = compiled.pack(found.rules, assets, underlyings=groups)
+    return CheckedBook(
+        rules=found.rules,
+        packed=packed._replace(spot=pack_spot(found.haircuts)),
+        quantities=found.quantities,
+        prices=found.prices,
+        entries=entered,
+        balance=Number().check("balance", balance),
+        rule=checked.rule if isinstance(checked, OwnMargin) else known,
+        collateral=assets,
+        collateral_prices=tuple(priced[each.name] for each in assets),
+        linked=linked,
+        options=account,
+    )
+
+
+def link_collateral(assets: Sequence[Collateral], names: Sequence[str]) -> dict[str, str]:
+    linked = {each.name: each.prices for each in assets if isinstance(each.prices, str)}
+    unknown = [name for name, instrument in linked.items() if instrument not in names]
+    if unknown:
+        raise ParameterError(
+            f"prices of collateral {unknown[0]!r} must be a number or an instrument of the book, "
+            f"{', '.join(names)}, got {linked[unknown[0]]!r}"
+        )
+    return linked
+
+
+# ----- the failure line in the moves of two prices -----
+
+
+class FailureMap(NamedTuple):
+    """Where a book fails, by the moves of the prices of two instruments, all others frozen.
+
+    ``x`` and ``y`` are the instruments. For each move of x in ``moves``, a fraction within ``span``
+    on either side of 0, the book holds at moves of y from ``low`` to ``high``. These are searched
+    within twice the span, and are its ends where it holds up to there, and NaN where it holds
+    nowhere. ``distance`` has shape (n, n): what is left over the requirement at the moves of x
+    (columns) and y (rows), negative where it fails.
+    """
+
+    x: str
+    y: str
+    span: float
+    moves: FloatArray
+    low: FloatArray
+    high: FloatArray
+    distance: FloatArray
+
+    def to_dict(self) -> dict[str, Any]:
+        return self._asdict()
+
+
+def map_failure(
+    book: CheckedBook, x: str, y: str, *, span: float = 0.5, points: int = 41
+) -> FailureMap:
+    """Return where a book fails in the moves of two prices.
+
+    Parameters
+    ----------
+    book : Book
+        From :func:`read_arguments`.
+    x, y : str
+        Two of its instruments.
+    span : float
+        The largest move on either side, a fraction below 1.
+    points : int
+        Moves of x, odd so that 0 is one of them.
+    """
+    if len(book.quantities) < 2:
+        raise ParameterError(
+            f"a map of failures needs two instruments, the book has {', '.join(book.quantities)}"
+        )
+    for axis, name in (("x", x), ("y", y)):
+        check_axis(book, axis, name)
+    if x == y:
+        raise ParameterError(f"x and y must be two instruments, got {x!r} twice")
+    wide = float(SPAN.check("span", span))
+    moves = np.linspace(-wide, wide, points)
+    distance = np.array([[left(book, x, y, a, b) for a in moves] for b in moves])
+    beyond = np.linspace(wide, 2.0 * wide, BEYOND)[1:]
+    below = np.maximum(-beyond[::-1], LEAST)
+    pairs = []
+    for k, a in enumerate(moves.tolist()):
+        outside = [np.array([left(book, x, y, a, b) for b in each]) for each in (below, beyond)]
+        column = np.concatenate([outside[0], distance[:, k], outside[1]])
+        pairs.append(find_range(book, x, y, a, np.concatenate([below, moves, beyond]), column))
+    low, high = np.array(pairs).T
+    return FailureMap(x, y, wide, moves, low, high, distance)
+
+
+def check_axis(book: CheckedBook, axis: str, name: str) -> None:
+    if name not in book.quantities:
+        raise ParameterError(
+            f"{axis} must be one of {', '.join(book.quantities)}, got {name!r}"
+            + did_you_mean(name, book.quantities)
+        )
+
+
+def left(book: CheckedBook, x: str, y: str, a: float, b: float) -> float:
+    return book.move({x: 1.0 + a, y: 1.0 + b}).distance()
+
+
+def find_range(
+    book: CheckedBook, x: str, y: str, a: float, moves: FloatArray, column: FloatArray
+) -> tuple[float, float]:
+    sound = np.flatnonzero(column > 0.0)
+    if not book.held():
+        return float(moves[0]), float(moves[-1])
+    if not sound.size:
+        return math.nan, math.nan
+    first, last = int(sound[0]), int(sound[-1])
+
+    def at(b: float) -> float:
+        return left(book, x, y, a, b)
+
+    low = moves[0] if first == 0 else find_zero(at, moves[first - 1], moves[first])
+    high = moves[-1] if last == len(moves) - 1 else find_zero(at, moves[last], moves[last + 1])
+    return float(low), float(high)
+
+
+def find_zero(function: Callable[[float], float], start: float, end: float) -> float:
+    from scipy.optimize import brentq  # noqa: PLC0415 - slow to import, and only needed here
+
+    return float(brentq(function, start, end, xtol=1e-12))
+
+
+# ----- the calculation -----
 
 
 class BookPosition(NamedTuple):

@@ -1,4 +1,4 @@
-"""Funding rates: their mean per year, and the next rate by the venue's formula."""
+"""Funding rates: their mean per year, and the next rate, published or by the venue's formula."""
 
 from __future__ import annotations
 
@@ -6,28 +6,17 @@ import math
 from typing import Literal, TypeAlias
 
 import numpy as np
+import pandas as pd
 
-from backtest.base import (
-    Choice,
-    DataError,
-    FloatArray,
-    check_range,
-    checked,
-    compile_module,
-    did_you_mean,
-)
+from backtest.base import Choice, FloatArray, check_range, checked, compile_module
 from backtest.base.units import DAY, YEAR_DAYS
-from backtest.features import carry_kernels
-from backtest.features.close_volatility import find_decay, read_half_lives
-from backtest.features.lane_parameters import shape_as
-from backtest.features.returns import OneOrMany, find_known_bars
+from backtest.features import kernels
+from backtest.features.lanes import OneOrMany, find_decay, shape_as
+from backtest.features.returns import find_known_bars
 from backtest.market import Market
-from backtest.venue import funding
+from backtest.venue import funding, read_column
 
 Weights: TypeAlias = Literal["linear", "equal"]
-
-YEAR = YEAR_DAYS * DAY
-"""A year in ns; funding is paid around the clock."""
 
 
 @checked
@@ -55,13 +44,12 @@ def funding_forecast(market: Market, half_life: OneOrMany) -> FloatArray:
     length, and the first settlement only starts the clock. This is the estimator of the rate of a
     renewal-reward process, reward per time, with exponential weights.
     """
-    decay = find_decay(read_half_lives(half_life))
-    known = find_known_bars(market)
-    years = np.diff(market.funding_time) / YEAR
+    decay, known = find_decay(half_life), find_known_bars(market)
+    years = np.diff(market.funding_time) / (YEAR_DAYS * DAY)
     state = np.zeros((3, len(decay)))
     state[2] = math.nan
     out = np.empty((market.n_bars, len(decay)))
-    compile_module(carry_kernels).forecast_lanes(
+    compile_module(kernels).forecast_lanes(
         market.funding_rate[1:], years, known[1:].astype(np.int64), decay, state, out
     )
     return shape_as(out, half_life)
@@ -97,13 +85,6 @@ def predicted_funding(
         Fraction of the notional for the period, positive: longs pay. NaN if a premium of the period
         is NaN, and before the first settlement.
 
-    Raises
-    ------
-    DataError
-        If the market has no such column.
-    ParameterError
-        If the weights are neither of the two, or a number is out of range.
-
     Notes
     -----
     :func:`backtest.funding.rate` of ``P_t = sum_i i p_i / sum_i i`` over the closes since the last
@@ -114,23 +95,51 @@ def predicted_funding(
     Choice("linear", "equal").check("weights", weights)
     for name, value in (("interest", interest), ("clamp", clamp), ("cap", cap)):
         check_range(name, value, low=-1.0 if name == "interest" else 0.0)
-    premium = read_column(market, column)
+    premium = pd.Series(read_column(market, column))
     closes = market.time + market.interval
     period = np.searchsorted(market.funding_time, closes - market.interval // 4, side="left")
-    average = np.empty(market.n_bars)
-    compile_module(carry_kernels).average_lanes(
-        premium, period.astype(np.int64), weights == "linear", average
-    )
-    average[period == 0] = math.nan
-    rate: FloatArray = funding.rate(average, interest, clamp, cap)
+    weight = pd.Series(1.0, index=premium.index)
+    if weights == "linear":
+        weight = weight.groupby(period).cumsum()
+    average = (weight * premium).groupby(period).cumsum() / weight.groupby(period).cumsum()
+    is_lost = premium.isna().groupby(period).cummax() | (period == 0)
+    mean = np.asarray(average.mask(is_lost), dtype=np.float64)
+    rate: FloatArray = funding.rate(mean, interest, clamp, cap)
     return rate
 
 
-def read_column(market: Market, column: str) -> FloatArray:
-    """Return a column of the market, which must have one of that name."""
-    if column not in market.columns:
-        raise DataError(
-            f"market must have a column {column!r}, has {', '.join(market.columns) or 'none'}"
-            + did_you_mean(column, market.columns)
-        )
-    return market.columns[column]
+@checked
+def published_funding(market: Market) -> FloatArray:
+    """Return the rate of the next settlement as the venue published it, at each close.
+
+    Parameters
+    ----------
+    market : Market
+        With a column ``predicted`` in its funding.
+
+    Returns
+    -------
+    FloatArray of shape (n_bars,)
+        Fraction of the notional for the next settlement, positive: longs pay. NaN before the
+        first settlement is known, and where it was not published.
+
+    Notes
+    -----
+    The ``predicted`` value of the last settlement stamped before the close; ``bar.funding`` is the
+    ``rate`` of the same settlement. A row of funding is known from its stamp on: the prediction for
+    the settlement at 16:00 is in the row of 08:00. A prediction that changes between settlements
+    belongs in a column of the bars; :func:`predicted_funding` computes one from a premium.
+
+    Examples
+    --------
+    >>> import pandas as pd
+    >>> sample = Market.sample(bars=24)
+    >>> funding = sample.funding().assign(predicted=[1e-4, 2e-4, 3e-4])
+    >>> market = Market.from_frames(sample.bars(), funding=funding)
+    >>> published_funding(market)[[0, 7, 8, 23]].tolist()
+    [0.0001, 0.0001, 0.0002, 0.0003]
+    """
+    closes = market.time + market.interval
+    last = np.searchsorted(market.funding_time, closes, side="left") - 1
+    said = np.concatenate([[np.nan], market.funding_predicted])
+    return np.asarray(said[last + 1])

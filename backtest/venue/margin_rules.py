@@ -23,16 +23,14 @@ from backtest.base import (
     TimeLike,
     check_range,
     checked,
+    did_you_mean,
     format_time,
     to_nanoseconds,
 )
 from backtest.base.units import HOUR
-from backtest.features.carry import read_column
-from backtest.features.close_volatility import ewma_volatility
+from backtest.market import Market, bars_per_year
 
 if TYPE_CHECKING:
-    from backtest.market import Market
-
     Multiplier: TypeAlias = pd.Series[float]
 else:
     Multiplier = pd.Series
@@ -75,7 +73,10 @@ def by_volatility(
     check_range("calm", calm, low=0.0, open_low=True)
     low = _check_multiplier("least", least)
     check_range("most", most, low=low, high=MOST)
-    ratio = ewma_volatility(market, half_life) / calm
+    check_range("half_life", half_life, low=0.0, open_low=True)
+    moves = pd.Series(np.diff(np.log(market.close), prepend=np.nan))
+    mean = (moves**2).ewm(halflife=half_life, min_periods=2).mean().to_numpy()
+    ratio = np.sqrt(mean * bars_per_year(market)) / calm
     return _from_closes(
         market, np.clip(np.where(np.isnan(ratio), least, ratio), least, most), least
     )
@@ -261,3 +262,13 @@ def _from_closes(market: Market, known: FloatArray, first: float) -> Multiplier:
 
 def _check_multiplier(name: str, value: float) -> float:
     return check_range(f"the multiplier of {name}", value, low=0.0, open_low=True, high=MOST)
+
+
+def read_column(market: Market, column: str) -> FloatArray:
+    """Return a column of the market, which must have one of that name."""
+    if column not in market.columns:
+        raise DataError(
+            f"market must have a column {column!r}, has {', '.join(market.columns) or 'none'}"
+            + did_you_mean(column, market.columns)
+        )
+    return market.columns[column]

@@ -1,0 +1,313 @@
+"""Kernels of recursions over the bars, for many parameter values at once.
+
+Compiled by :mod:`backtest.base.kernels`. Rows of ``out`` are bars, columns values of a parameter.
+"""
+
+from __future__ import annotations
+
+import math
+
+from backtest.base import FloatArray, IntArray
+
+KERNELS = ("ewma_lanes", "ewma_paths", "forecast_lanes", "learn_lanes", "peak_lanes", "tail_lane")
+PLAIN_SECONDS = {"ewma_lanes": 3e-6, "ewma_paths": 1e-6}
+FEW, AT_ONCE = 16, 8
+"""With fewer columns than ``FEW``, roots are taken of ``AT_ONCE`` bars at a time."""
+
+START = 20
+"""Returns whose mean square starts the learning of regimes."""
+WARM = 100
+"""Returns before the first output of learned regimes."""
+LEAST_RATIO = 2.0
+"""Least variance of stress, relative to that of calm."""
+LEAST_VARIANCE = 1e-20
+"""Least variance of one bar's return: below it the price does not move."""
+LARGEST_EXPONENT = 700.0
+SLOTS = 10
+"""Numbers that a lane remembers while it learns."""
+
+
+# ----- weighted means -----
+
+
+def ewma_lanes(
+    squares: FloatArray, decay: FloatArray, scale: FloatArray, state: FloatArray, out: FloatArray
+) -> None:
+    """Write the roots of exponentially weighted means to ``out`` (n_bars, k).
+
+    ``out[t]`` is sqrt(mean * scale[t]), NaN at the first. ``squares`` (n_bars,) is averaged.
+    ``decay`` (k,) is the weight of a bar relative to the next one. ``state`` (3, k) is scratch
+    space and must be zero.
+    """
+    weighted, weight, inverse = state[0], state[1], state[2]
+    n, k = out.shape
+    flat = out.reshape(n * k)
+    moved, rooted = 1, 0
+    for t in range(n):
+        if moved > 0:
+            moved = advance_weights(decay, weight, inverse)
+        if k >= FEW:
+            for j in range(k):
+                weighted[j] = decay[j] * weighted[j] + squares[t]
+                out[t, j] = math.sqrt(weighted[j] * inverse[j] * scale[t])
+            continue
+        for j in range(k):
+            weighted[j] = decay[j] * weighted[j] + squares[t]
+            out[t, j] = weighted[j] * inverse[j] * scale[t]
+        if t % AT_ONCE == 0 or t == n - 1:
+            root_in_place(flat[rooted : (t + 1) * k])
+            rooted = (t + 1) * k
+    out[:1] = math.nan
+
+
+def advance_weights(decay: FloatArray, weight: FloatArray, inverse: FloatArray) -> int:
+    moved = 0
+    for j in range(len(decay)):
+        after = decay[j] * weight[j] + 1.0
+        moved += after != weight[j]
+        weight[j] = after
+        inverse[j] = 1.0 / after
+    return moved
+
+
+def ewma_paths(
+    squares: FloatArray, decay: float, scale: FloatArray, state: FloatArray, out: FloatArray
+) -> None:
+    """Write what :func:`ewma_lanes` writes along n paths to ``out`` (n, n_bars), but to its start.
+
+    All paths have the same first bar. ``squares`` (n, n_bars - 1) are those of the others.
+    ``state`` (1 + n_bars,) begins with the mean of squares and the sum of weights at that bar, and
+    is scratch space for the rest.
+    """
+    weight, inverse = state[1], state[1:]
+    for t in range(1, len(scale)):
+        weight = decay * weight + 1.0
+        inverse[t] = 1.0 / weight
+    for k in range(len(out)):
+        weighted = state[0]
+        for t in range(1, len(scale)):
+            weighted = decay * weighted + squares[k, t - 1]
+            out[k, t] = weighted * inverse[t] * scale[t]
+        root_in_place(out[k, 1:])
+
+
+def root_in_place(numbers: FloatArray) -> None:
+    for i in range(len(numbers)):
+        numbers[i] = math.sqrt(numbers[i])
+
+
+def forecast_lanes(
+    rates: FloatArray,
+    years: FloatArray,
+    bars: IntArray,
+    decay: FloatArray,
+    state: FloatArray,
+    out: FloatArray,
+) -> None:
+    """Write weighted sums of funding rates over weighted sums of their periods to ``out``.
+
+    ``rates`` and ``years`` (n_events,) hold the rate of each settlement and the time since the one
+    before. ``bars`` (n_events,) is the bar at whose close each is known, in order. ``decay`` (k,)
+    is the weight of a bar relative to the next one. ``state`` (3, k) is scratch space: zeros,
+    zeros, and NaN. ``out`` (n_bars, k) is NaN until a settlement counts.
+    """
+    paid, time, known = state[0], state[1], state[2]
+    n, k = out.shape
+    event = 0
+    for t in range(n):
+        for j in range(k):
+            paid[j] *= decay[j]
+            time[j] *= decay[j]
+        while event < len(bars) and bars[event] == t:
+            for j in range(k):
+                paid[j] += rates[event]
+                time[j] += years[event]
+                known[j] = paid[j] / time[j]
+            event += 1
+        for j in range(k):
+            out[t, j] = known[j]
+
+
+# ----- windows -----
+
+
+def peak_lanes(
+    values: FloatArray, windows: IntArray, queue: IntArray, depth: FloatArray, age: FloatArray
+) -> None:
+    """Write the fraction below the highest of the last values, and the bars since it.
+
+    ``depth`` and ``age`` (n_bars, k) are NaN until a window is full. ``values`` (n_bars,) are
+    positive. ``windows`` (k,) is in bars, at least 1; 0 means all bars. ``queue`` (n_bars,) is
+    scratch space: the bars of a window that are higher than all after them, in order.
+
+    Source: Lemire (2006), Streaming Maximum-Minimum Filter Using No More than Three Comparisons
+    per Element, Nordic J. Computing 13(4).
+    """
+    n, k = depth.shape
+    for j in range(k):
+        head, tail = 0, 0
+        for t in range(n):
+            while tail > head and values[queue[tail - 1]] <= values[t]:
+                tail -= 1
+            queue[tail] = t
+            tail += 1
+            if windows[j] > 0 and queue[head] <= t - windows[j]:
+                head += 1
+            is_full = t >= windows[j] - 1
+            depth[t, j] = 1.0 - values[t] / values[queue[head]] if is_full else math.nan
+            age[t, j] = t - queue[head] if is_full else math.nan
+
+
+def tail_lane(
+    losses: FloatArray,
+    top: float,
+    size: float,
+    recent: FloatArray,
+    held: FloatArray,
+    tail: FloatArray,
+) -> None:
+    """Write quantiles and means of the largest of the last known losses to ``tail`` (2, n_bars).
+
+    ``losses`` (n_bars,) that are NaN do not count. ``top`` is the rank of the quantile from the
+    largest loss, at least 1; a fraction interpolates between two losses. ``size`` is the number of
+    losses in the mean; the last one counts by a fraction. ``recent`` and ``held`` (window,) are
+    scratch space: the losses by time, and in falling order. NaN until the window is full.
+    """
+    window, m, known = len(held), int(top), 0
+    for t in range(len(losses)):
+        if losses[t] == losses[t]:
+            slot = known % window
+            last = known if known < window else find_place(held, recent[slot])
+            move_in(held, last, losses[t])
+            recent[slot] = losses[t]
+            known += 1
+        tail[0, t], tail[1, t] = math.nan, math.nan
+        if known >= window:
+            total = 0.0
+            for i in range(m):
+                total += held[i]
+            least, following = held[m - 1], held[m]
+            more = (size - m) * (following if size > m else least)
+            tail[0, t] = least + (top - m) * (following - least)
+            tail[1, t] = (total + more) / size
+
+
+def find_place(held: FloatArray, value: float) -> int:
+    low, high = 0, len(held) - 1
+    while low < high:
+        middle = (low + high) // 2
+        if held[middle] > value:
+            low = middle + 1
+        else:
+            high = middle
+    return low
+
+
+def move_in(held: FloatArray, place: int, value: float) -> None:
+    """Put a value into falling numbers, in place of one."""
+    while place > 0 and held[place - 1] < value:
+        held[place] = held[place - 1]
+        place -= 1
+    while place + 1 < len(held) and held[place + 1] > value:
+        held[place] = held[place + 1]
+        place += 1
+    held[place] = value
+
+
+# ----- regimes -----
+
+
+def learn_lanes(
+    squares: FloatArray,
+    forget: FloatArray,
+    leave: FloatArray,
+    state: FloatArray,
+    filtered: FloatArray,
+    calm: FloatArray,
+    stress: FloatArray,
+) -> None:
+    """Write filtered probabilities of stress, with variances learned bar by bar.
+
+    ``squares`` (n_bars,) are squared returns; the first does not count. ``forget`` (k,) is the
+    weight of a new bar, once there are many. ``leave`` (2, k) is the probability of leaving calm,
+    and stress, after a bar. ``filtered`` (n_bars, k) is NaN until ``WARM`` returns count. ``calm``
+    and ``stress``, of shape (n_bars, k), or (0, k) if they are not wanted, receive both variances.
+    """
+    n, k = filtered.shape
+    if n > START:
+        start_learning(squares, leave, state)
+    for t in range(START + 1, n):
+        square, early = squares[t], min(2.0 / t, 1.0 / START)
+        for j in range(k):
+            step = max(early, forget[j])
+            now, ahead, low, high = state[0, j], state[1, j], state[2, j], state[3, j]
+            from_0 = now * leave[1, j] / (1.0 - ahead)  # stress before, if this bar is calm
+            from_1 = now * (1.0 - leave[1, j]) / ahead  # or, if it is stress
+            inverse = 1.0 / high
+            now = update_stress(
+                ahead, math.sqrt(low * inverse), 0.5 * square * (1.0 / low - inverse)
+            )
+            time_0, time_1 = propagate(state[4, j], state[5, j], from_0, from_1, 1.0 - step)
+            low_0, low_1 = propagate(state[6, j], state[7, j], from_0, from_1, 1.0 - step)
+            high_0, high_1 = propagate(state[8, j], state[9, j], from_0, from_1, 1.0 - step)
+            time_1, low_0, high_1 = time_1 + step, low_0 + step * square, high_1 + step * square
+            share = average_states(time_0, time_1, now)
+            low, high = split_variances(
+                average_states(low_0, low_1, now), average_states(high_0, high_1, now), share
+            )
+            state[0, j], state[1, j] = now, predict_stress(now, leave[0, j], leave[1, j])
+            state[2, j], state[3, j] = low, high
+            state[4, j], state[5, j] = time_0, time_1
+            state[6, j], state[7, j] = low_0, low_1
+            state[8, j], state[9, j] = high_0, high_1
+            filtered[t, j] = now
+        if len(calm) > 0:
+            for j in range(k):
+                calm[t, j], stress[t, j] = state[2, j], state[3, j]
+    first = min(WARM, n)
+    filtered[:first], calm[:first], stress[:first] = math.nan, math.nan, math.nan
+
+
+def start_learning(squares: FloatArray, leave: FloatArray, state: FloatArray) -> None:
+    total = 0.0
+    for t in range(1, START + 1):
+        total += squares[t]
+    low, high = split_variances(0.25 * total / START, 2.0 * total / START, 0.5)
+    for j in range(state.shape[1]):
+        share = leave[0, j] / (leave[0, j] + leave[1, j])
+        state[0, j], state[1, j], state[2, j], state[3, j] = share, share, low, high
+        state[4, j], state[5, j] = 0.0, 1.0
+        state[6, j], state[7, j] = low, 0.0
+        state[8, j], state[9, j] = 0.0, high
+
+
+def propagate(
+    calm: float, stress: float, from_0: float, from_1: float, keep: float
+) -> tuple[float, float]:
+    return keep * average_states(calm, stress, from_0), keep * average_states(calm, stress, from_1)
+
+
+def split_variances(low: float, high: float, share: float) -> tuple[float, float]:
+    calm = max(low / (1.0 - share), LEAST_VARIANCE)
+    stress = high / share
+    if stress < LEAST_RATIO * calm:
+        calm = max((low + high) / (1.0 + (LEAST_RATIO - 1.0) * share), LEAST_VARIANCE)
+        stress = LEAST_RATIO * calm
+    return calm, stress
+
+
+def update_stress(ahead: float, root: float, exponent: float) -> float:
+    """Return the probability of stress after a return, by Bayes' rule.
+
+    The likelihood of stress over that of calm is ``root exp(exponent)``.
+    """
+    odds = ahead * root * math.exp(min(exponent, LARGEST_EXPONENT))
+    return odds / (odds + (1.0 - ahead))
+
+
+def predict_stress(now: float, leave_calm: float, leave_stress: float) -> float:
+    return now * (1.0 - leave_stress) + (1.0 - now) * leave_calm
+
+
+def average_states(calm: float, stress: float, probability: float) -> float:
+    return (1.0 - probability) * calm + probability * stress

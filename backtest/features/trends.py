@@ -1,0 +1,244 @@
+"""Trend, drawdown, drift and Sharpe ratio of a market over the last bars."""
+
+from __future__ import annotations
+
+import math
+from typing import NamedTuple
+
+import numpy as np
+
+from backtest.base import FloatArray, IntArray, checked, compile_module
+from backtest.features import kernels
+from backtest.features.estimators import ewma_volatility, roll_moments
+from backtest.features.lanes import (
+    OneOrMany,
+    broadcast,
+    check_bars,
+    check_lanes,
+    read_windows,
+    shape_as,
+)
+from backtest.features.returns import settled_funding, traded_returns
+from backtest.market import Market, bars_per_year
+
+LEAST_DEVIATION = 1e-12
+"""Standard deviation per bar below which the Sharpe ratio is NaN."""
+
+
+@checked
+def excess_momentum(market: Market, lookback: OneOrMany) -> FloatArray:
+    """Return the log return of a long position over the last bars, net of funding.
+
+    Parameters
+    ----------
+    market : Market
+        Its closes and funding.
+    lookback : int, or array of shape (k,)
+        Bars, at least 1.
+
+    Returns
+    -------
+    FloatArray of shape (n_bars,), or (n_bars, k)
+        NaN until ``lookback`` returns are known.
+
+    Notes
+    -----
+    ln(C_t / C_{t-n}) - sum f, n = lookback and f the funding rates settled after the close of bar
+    t-n and before that of bar t. Source: Moskowitz, Ooi and Pedersen (2012), Time Series Momentum,
+    J. Financial Economics 104(2): the excess return over the lookback.
+    """
+    return shape_as(find_moves(market, read_lookbacks(lookback)), lookback)
+
+
+def find_moves(market: Market, lookbacks: IntArray) -> FloatArray:
+    path = np.log(market.close) - np.cumsum(settled_funding(market))
+    moves = np.full((len(path), len(lookbacks)), np.nan)
+    for j, bars in enumerate(lookbacks.tolist()):
+        moves[bars:, j] = path[bars:] - path[:-bars]
+    return moves
+
+
+def read_lookbacks(lookback: OneOrMany) -> IntArray:
+    check_bars("lookback", lookback)
+    return np.atleast_1d(lookback).astype(np.int64)
+
+
+@checked
+def trend_sign(market: Market, lookback: OneOrMany) -> FloatArray:
+    """Return the direction of the last bars: 1 up, -1 down, 0 if the return is 0.
+
+    Parameters, shape, and NaN are those of :func:`excess_momentum`.
+
+    Notes
+    -----
+    sign of the excess return over the lookback. Where log prices have drift m per year and
+    volatility sigma, it is that of the drift with probability Phi(|m| sqrt(T) / sigma), T the
+    lookback in years. Source: Moskowitz, Ooi and Pedersen (2012), Time Series Momentum.
+    """
+    signs: FloatArray = np.sign(excess_momentum(market, lookback))
+    return signs
+
+
+@checked
+def trend_strength(
+    market: Market, lookback: OneOrMany, half_life: OneOrMany, full: OneOrMany = 1.0
+) -> FloatArray:
+    """Return the move of the last bars in standard deviations, as a strength from -1 to 1.
+
+    Parameters
+    ----------
+    market : Market
+        Its closes and funding.
+    lookback : int, or array of shape (k,)
+        Bars, at least 1.
+    half_life : float, or FloatArray of shape (k,)
+        Half-life of the volatility in bars, over 0.
+    full : float, or FloatArray of shape (k,)
+        Standard deviations at which the strength is 1, over 0.
+
+    Returns
+    -------
+    FloatArray of shape (n_bars,), or (n_bars, k)
+        NaN until ``lookback`` returns, and two, are known.
+
+    Notes
+    -----
+    clip(z / full, -1, 1) with z = R / (sigma sqrt(n / A)): R the excess return over n = lookback
+    bars, sigma the exponentially weighted volatility per sqrt(year), A the bars per year. A random
+    walk without drift has z of mean 0 and deviation 1 for every lookback. A constant price has
+    strength 0. Source: Baltas and Kosowski (2020), Demystifying Time-Series Momentum
+    Strategies, in Market Momentum: Theory and Practice, Wiley, whose trend signal is a t-statistic
+    clipped at 1 in place of the sign.
+    """
+    check_lanes("full", full, low=0.0, open_low=True)
+    check_bars("lookback", lookback)
+    bars, half_lives, fulls = broadcast(lookback, half_life, full)
+    moves = find_moves(market, bars.astype(np.int64))
+    root = np.sqrt(1.0 / np.reshape(bars_per_year(market), (-1, 1)))
+    width = ewma_volatility(market, half_lives) * root * (np.sqrt(bars) * fulls)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        parts = np.where(moves != 0.0, moves / width, 0.0 * width)
+    return shape_as(np.clip(parts, -1.0, 1.0), lookback, half_life, full)
+
+
+class Drawdown(NamedTuple):
+    """Drawdown of a market by bar, from closing prices.
+
+    Arrays of shape (n_bars,), or (n_bars, k) for k windows; NaN until the window is full. ``depth``
+    is the fraction below the peak, in [0, 1); ``bars`` is the number of bars since the peak.
+    """
+
+    depth: FloatArray
+    bars: FloatArray
+
+
+@checked
+def drawdown_state(market: Market, window: OneOrMany = math.inf) -> Drawdown:
+    """Return how far each close is below the highest of the last closes, and the bars since that.
+
+    Parameters
+    ----------
+    market : Market
+        Only its closes count.
+    window : int or infinity, or array of shape (k,)
+        Number of closes, at least 1, the current one included; infinite: all so far.
+
+    Returns
+    -------
+    Drawdown
+        NaN until ``window`` closes are known; never NaN with an infinite window.
+
+    Notes
+    -----
+    depth_t = 1 - C_t / max_{t-n < s <= t} C_s, bars_t = t - s of the latest such maximum. Falls
+    inside a bar are missed. Source: Grossman and Zhou (1993), Optimal Investment Strategies for
+    Controlling Drawdowns, Mathematical Finance 3(3), for the running maximum.
+    """
+    check_bars("window", window, or_infinite=True)
+    (windows,) = broadcast(window)
+    sizes = np.where(np.isinf(windows), 0.0, windows).astype(np.int64)
+    depth, bars = np.empty((2, market.n_bars, len(sizes)))
+    queue = np.empty(market.n_bars, dtype=np.int64)
+    compile_module(kernels).peak_lanes(market.close, sizes, queue, depth, bars)
+    return Drawdown(shape_as(depth, window), shape_as(bars, window))
+
+
+class Drift(NamedTuple):
+    """Mean return by bar and its standard error, both per year.
+
+    Arrays of shape (n_bars,), or (n_bars, k) for k windows; NaN until the window is full.
+    """
+
+    mean: FloatArray
+    error: FloatArray
+
+
+@checked
+def rolling_drift(market: Market, window: OneOrMany) -> Drift:
+    """Return the mean return of the traded position, at 1x and net of funding, with its error.
+
+    Parameters
+    ----------
+    market : Market
+        Its closes, funding and signal.
+    window : int, or array of shape (k,)
+        Returns, at least 2.
+
+    Returns
+    -------
+    Drift
+        Annualized. NaN until ``window`` returns are known.
+
+    Notes
+    -----
+    With T = window, A the bars per year, and mean and std (ddof 1) of the last T simple returns of
+    :func:`traded_returns`: mean ``A mean``, error ``A std / sqrt(T)``, for independent returns.
+    Only a longer window in years reduces the error, not more bars within it. Source: Merton (1980),
+    On Estimating the Expected Return on the Market, J. Financial Economics 8(4).
+    """
+    windows = read_windows(window)
+    mean, deviation = roll_moments(traded_returns(market), windows)
+    years = np.reshape(bars_per_year(market), (-1, 1))
+    error = years * deviation / np.sqrt(windows)
+    return Drift(shape_as(years * mean, window), shape_as(error, window))
+
+
+class Sharpe(NamedTuple):
+    """Sharpe ratio by bar and its standard error, both per sqrt(year).
+
+    Arrays of shape (n_bars,), or (n_bars, k) for k windows; NaN until the window is full.
+    """
+
+    ratio: FloatArray
+    error: FloatArray
+
+
+@checked
+def rolling_sharpe(market: Market, window: OneOrMany) -> Sharpe:
+    """Return the Sharpe ratio of the traded position, at 1x, over the last bars, with its error.
+
+    Parameters
+    ----------
+    market : Market
+        Its closes, funding and signal: returns are those of the side held, net of funding.
+    window : int, or array of shape (k,)
+        Returns, at least 2.
+
+    Returns
+    -------
+    Sharpe
+        Annualized. NaN until ``window`` returns are known, and while the price is constant.
+
+    Notes
+    -----
+    With T = window, A the bars per year and S = mean / std (ddof 1) of the last T returns: ratio
+    ``sqrt(A) S``, error ``sqrt(A (1 + S^2 / 2) / T)``, for returns that are independent and
+    identically distributed. Source: Lo (2002), The Statistics of Sharpe Ratios, Financial Analysts
+    Journal 58(4), eq. 9.
+    """
+    windows = read_windows(window)
+    mean, deviation = roll_moments(traded_returns(market), windows)
+    ratio = mean / np.where(deviation >= LEAST_DEVIATION, deviation, np.nan)
+    root = np.sqrt(np.reshape(bars_per_year(market), (-1, 1)))
+    error = root * np.sqrt((1.0 + 0.5 * ratio * ratio) / windows)
+    return Sharpe(shape_as(root * ratio, window), shape_as(error, window))
