@@ -19,19 +19,15 @@ from backtest.base import (
     ShownChart,
     ShownTable,
     checked,
-    compute_id,
-    find_versions,
     format_percent,
     from_plain,
     list_records,
     to_plain,
 )
-from backtest.engine import describe_history
 
 if TYPE_CHECKING:
     from backtest.base import FloatArray
     from backtest.crowd.crowd import Crowd
-    from backtest.venue import Venue
 
 MOST_ROWS = 60
 """The rounds that a page shows."""
@@ -241,7 +237,8 @@ class Cascade(SavedResult):
                 ShownChart("ladder", "Notional liquidated by price", ends,
                            self.ladder[["long", "short"]], "bars", {"long": "loss",
                            "short": "accent"}, "price", "notional",
-                           marks=(self.price, self.final_price), has_legend=True, height=320),
+                           marks=(self.price, self.final_price), has_legend=True,
+                           height=320),
             )),
             Part("rounds", "The rounds", "The price, and what each round liquidated.", (
                 ShownChart("rounds", "Price after each round", "Round 0 is the shock alone.",
@@ -304,54 +301,16 @@ class Cascade(SavedResult):
 
     def summary(self) -> str:
         """Return the outcome as text."""
-        rounds, outcome = self.rounds, self.outcome
-        forced = float(rounds["long"].sum() + rounds["short"].sum())
+        forced = float(self.rounds["long"].sum() + self.rounds["short"].sum())
+        adl = float(self.rounds["adl"].sum())
         lines = [
-            f"Shock {format_percent(self.shock)} from {self.price:,.10g}, "
-            f"{len(rounds) - 1} rounds, final price {self.final_price:,.10g} "
-            f"({format_percent(self.final_price / self.price - 1.0)}).",
+            self.verdict,
             f"  multiplier       {self.multiplier:.3f}",
             f"  reproduction     {self.reproduction:.3f}",
-            f"  liquidated       {outcome['liquidated']:,} of {len(self.accounts):,} accounts, "
-            f"notional {forced:,.0f}",
-            f"  deleveraged      notional {float(rounds['adl'].sum()):,.0f}",
+            f"  liquidated       {self.outcome['liquidated']:,} of {len(self.accounts):,}, "
+            f"notional {forced:,.0f}; deleveraged {adl:,.0f}",
             f"  deficit          {self.deficit:,.0f}",
         ]
         paid = self.payers()
         lines += [f"    {PAYERS[name]:<28}{paid[name]:,.0f}" for name in PAYERS if paid[name]]
-        if self.is_ambiguous:
-            others = ", ".join(f"{each:,.6g}" for each in self.clearing_prices[1:4])
-            lines.append(f"  The market also clears at {others}. The nearest price was used.")
-        return "\n".join([*lines, *self._describe_me()])
-
-    def _describe_me(self) -> list[str]:
-        me = self.me
-        if me is None:
-            return []
-        fate = f"liquidated in round {me['round']}" if me["liquidated"] else "not liquidated"
-        return [
-            f"  own account      {fate}; equity {me['equity_before']:,.2f} -> {me['equity']:,.2f}"
-        ]
-
-
-def build_cascade_manifest(
-    crowd: Crowd, venue: Venue, outcome: Mapping[str, Any], arguments: Mapping[str, Any]
-) -> dict[str, Any]:
-    market, content = crowd.market, crowd.content_hash
-    data = {
-        **describe_history(market),
-        "source": repr(crowd if market is None else market),
-        "content_hash": content if market is None else market.content_hash,
-    }
-    manifest = to_plain(
-        {
-            "kind": "cascade",
-            "data": data,
-            "crowd": {**crowd.origin, "content_hash": content},
-            "venue": venue.to_dict(),
-            "arguments": dict(arguments),
-            "outcome": dict(outcome),
-            "versions": find_versions(),
-        }
-    )
-    return {"id": compute_id(manifest), **manifest}
+        return "\n".join([*lines, *filter(None, [self.details])])

@@ -1,4 +1,8 @@
-"""Crowd: the leveraged accounts of one market, as arrays."""
+"""Crowd: the leveraged accounts of one market, as arrays; their liquidation prices and ladder.
+
+The formulas of margin are those of :mod:`backtest.venue`, on arrays. An account's money is kept as
+``base``, its equity without the position: ``equity(P) = base + q u(P)``.
+"""
 
 from __future__ import annotations
 
@@ -11,25 +15,59 @@ import numpy as np
 import pandas as pd
 
 from backtest.base import (
+    BoolArray,
     FloatArray,
     ParameterError,
     Range,
     check_range,
     checked,
     checked_fields,
+    make_array_twins,
+    parse_duration,
+    repr_plain,
 )
-from backtest.crowd.account_margin import (
-    find_bankruptcy_prices,
-    find_liquidation_prices,
-    to_value,
-)
-from backtest.crowd.leverage_draws import Distribution, draw_entries, read_leverage
-from backtest.crowd.liquidation_ladder import tabulate_ladder
+from backtest.base.units import TOLERANCE
 from backtest.market import Market, Markets, unwrap_market
-from backtest.venue import Contract, MarginRules, Venue, read_rules
+from backtest.venue import (
+    Contract,
+    MarginRules,
+    Venue,
+    contract_value,
+    liquidation_price,
+    read_rules,
+    requirement,
+)
 
 MOST_ACCOUNTS = 10_000_000
 COLUMNS = ("side", "quantity", "entry", "collateral")
+ARRAYS_OF_CROWD = ("quantity", "entry", "collateral", "equity")
+ROUNDS = 64
+"""How often an entry is drawn again if the account would not have survived since."""
+ARRAYS = make_array_twins(contract_value, requirement, liquidation_price)
+
+
+def to_value(rules: MarginRules, price: Any) -> Any:
+    return ARRAYS.compute_value(rules.size, rules.is_inverse, price)
+
+
+def to_price(rules: MarginRules, value: Any) -> Any:
+    return ARRAYS.compute_price(rules.size, rules.is_inverse, value)
+
+
+def find_liquidation_prices(
+    rules: MarginRules,
+    quantity: FloatArray,
+    entry: FloatArray,
+    base: FloatArray,
+    multiplier: float = 1.0,
+) -> FloatArray:
+    """Return the prices that liquidate positions entered at values ``entry``; NaN where none."""
+    root = ARRAYS.compute_liquidation_value(rules, quantity, entry, base, multiplier)
+    price = np.where(np.isnan(root), np.nan, to_price(rules, root))
+    needed = ARRAYS.compute_maintenance(rules, np.abs(quantity * entry), multiplier)
+    is_failing = base + quantity * entry <= needed * (1.0 + TOLERANCE)
+    price = np.where(np.isnan(price) & is_failing, to_price(rules, entry), price)
+    return np.asarray(np.where(quantity == 0.0, np.nan, price))
 
 
 @checked_fields
@@ -73,7 +111,7 @@ class Crowd:
     origin: Mapping[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        for name in ("quantity", "entry", "collateral", "equity"):
+        for name in ARRAYS_OF_CROWD:
             values = np.array(getattr(self, name), dtype=np.float64)
             values.setflags(write=False)
             object.__setattr__(self, name, values)
@@ -104,8 +142,10 @@ class Crowd:
         ParameterError
             If a column is missing, or a value is not a positive finite number.
         """
-        check_frame(frame)
-        side = read_sides(frame["side"])
+        if missing := [name for name in COLUMNS if name not in frame]:
+            raise ParameterError(
+                f"frame must have the columns {', '.join(COLUMNS)}, it has no {', '.join(missing)}"
+            )
         values = {name: read_column(frame, name) for name in COLUMNS[1:]}
         equity = read_column(frame, "equity") if "equity" in frame else values["collateral"]
         if np.any(equity < values["collateral"] * (1.0 - 1e-12)):
@@ -116,7 +156,7 @@ class Crowd:
         if price is not None:
             check_range("price", price, low=0.0, open_low=True)
         return cls(
-            quantity=side * values["quantity"],
+            quantity=read_sides(frame["side"]) * values["quantity"],
             entry=values["entry"],
             collateral=values["collateral"],
             equity=equity,
@@ -152,8 +192,7 @@ class Crowd:
             ``"uniform:LOW:HIGH"``, ``"constant:X"``, or numbers.
         entries : Market (or Markets of one), float or array of shape (accounts,)
             Where the entry prices come from. A market: its closes within ``lookback`` of its end,
-            in proportion to volume, for accounts that survived since; see
-            :func:`backtest.crowd.leverage_draws.draw_entries`. None: the price now.
+            in proportion to volume, for accounts that survived since. None: the price now.
         long_share : float
             The share of the open interest that is long, from 0 to 1.
         accounts, seed : int
@@ -176,20 +215,27 @@ class Crowd:
         check_range("open_interest", open_interest, low=0.0, high=1e300, open_low=True)
         check_range("long_share", long_share, low=0.0, high=1.0)
         n = int(Range(1, MOST_ACCOUNTS).check("accounts", accounts, whole=True))
-        start = Range(0, 2**63 - 1).check("seed", seed, whole=True)
-        rng = np.random.default_rng(int(start))
+        start = int(Range(0, 2**63 - 1).check("seed", seed, whole=True))
+        rng = np.random.default_rng(start)
         ratio = draw_leverage(leverage, n, rng)
         is_long = np.arange(n) < round(long_share * n)
         rng.shuffle(is_long)
-        is_market = isinstance(entries, Market | Markets)
-        market = unwrap_market(entries) if is_market else None
+        market = unwrap_market(entries) if isinstance(entries, Market | Markets) else None
         now = find_price(price, market, entries)
         own = Contract() if venue is None else venue.contract
         terms = own if contract is None else contract
         rules = read_contract(terms)
         margin = 0.0 if venue is None else read_rules(venue).rates[0]
-        entry = find_entries(market, entries, ratio, is_long, lookback, now, rng, margin)
-        size = spread_open_interest(open_interest, is_long, long_share) / abs(to_value(rules, now))
+        if market is None:
+            given = np.asarray(now if entries is None else entries)
+            entry = read_column(pd.DataFrame({"entry": np.broadcast_to(given, n)}), "entry")
+        else:
+            entry = draw_entries(market, ratio, is_long, lookback, rng, margin)
+        longs = int(np.sum(is_long))
+        notional = open_interest * np.where(
+            is_long, long_share / max(longs, 1), (1.0 - long_share) / max(n - longs, 1)
+        )
+        size = notional / abs(to_value(rules, now))
         collateral = size * np.abs(to_value(rules, entry)) / ratio
         origin = {
             "made_from": "leverage",
@@ -197,7 +243,7 @@ class Crowd:
             "leverage": leverage if isinstance(leverage, str | int | float) else "array",
             "long_share": float(long_share),
             "accounts": n,
-            "seed": int(start),
+            "seed": start,
             "lookback": lookback,
             "maintenance_rate": margin,
         }
@@ -216,7 +262,7 @@ class Crowd:
     def content_hash(self) -> str:
         """A hash of all accounts."""
         digest = hashlib.sha256()
-        for name in ("quantity", "entry", "collateral", "equity"):
+        for name in ARRAYS_OF_CROWD:
             digest.update(getattr(self, name).tobytes())
         return digest.hexdigest()[:16]
 
@@ -243,7 +289,9 @@ class Crowd:
 
         As :func:`backtest.margin.liquidation_price` gives them.
         """
-        rules = read_rules(venue)
+        return self._find_prices(read_rules(venue), multiplier)
+
+    def _find_prices(self, rules: MarginRules, multiplier: float = 1.0) -> FloatArray:
         value = np.asarray(to_value(rules, self.entry))
         base = self.collateral - self.quantity * value
         return find_liquidation_prices(rules, self.quantity, value, base, multiplier)
@@ -275,15 +323,19 @@ class Crowd:
         n = int(Range(2, 100_000).check("bins", bins, whole=True))
         check_range("span", span, low=0.0, high=10.0, open_low=True)
         known = self.venue if venue is None else venue
-        if known is not None:
-            prices = self.liquidation_prices(known)
-        else:
-            rules = read_contract(self.contract)
-            value = np.asarray(to_value(rules, self.entry))
-            prices = find_bankruptcy_prices(
-                rules, self.quantity, self.collateral - self.quantity * value
-            )
-        return tabulate_ladder(prices, self.notional(now), now, n, span)
+        rules = read_contract(self.contract) if known is None else read_rules(known)
+        prices, notional = self._find_prices(rules), self.notional(now)
+        edges = now * np.linspace(max(1.0 - span, 0.0), 1.0 + span, n + 1)
+        found = {}
+        for name, side in (("long", 1.0), ("short", -1.0)):
+            rows = ~np.isnan(prices) & (side * notional > 0.0)
+            weights = np.abs(notional[rows])
+            found[name] = np.histogram(prices[rows], edges, weights=weights)[0]
+        middle = 0.5 * (edges[:-1] + edges[1:])
+        falling = np.cumsum(np.where(middle < now, found["long"], 0.0)[::-1])[::-1]
+        rising = np.cumsum(np.where(middle < now, 0.0, found["short"]))
+        cumulative = np.where(middle < now, falling, rising)
+        return pd.DataFrame({**found, "cumulative": cumulative}, pd.Index(middle, name="price"))
 
     @checked
     def at_venue(self, venue: Venue) -> Crowd:
@@ -305,15 +357,7 @@ class Crowd:
         return replace(self, venue=venue)
 
 
-# ------------------------------------------------------------------------------------- arguments
-
-
-def check_frame(frame: object) -> None:
-    missing = [name for name in COLUMNS if not isinstance(frame, pd.DataFrame) or name not in frame]
-    if missing:
-        raise ParameterError(
-            f"frame must be a DataFrame with {', '.join(COLUMNS)}, it has no {', '.join(missing)}"
-        )
+# ----- what a crowd is made of -----
 
 
 def read_sides(sides: pd.Series[Any]) -> FloatArray:
@@ -353,37 +397,69 @@ def find_price(price: float | None, market: Market | None, entries: object) -> f
     return check_range("price", known, low=0.0, high=1e300, open_low=True)
 
 
-def draw_leverage(leverage: object, n: int, rng: np.random.Generator) -> FloatArray:
-    known = read_leverage(leverage)
-    if isinstance(known, Distribution):
-        return known.draw(n, rng)
-    if known.shape != (n,):
+def draw_leverage(leverage: Any, n: int, rng: np.random.Generator) -> FloatArray:
+    if not isinstance(leverage, str) and np.ndim(leverage):
+        values = read_column(pd.DataFrame({"leverage": np.asarray(leverage)}), "leverage")
+        if values.shape != (n,):
+            raise ParameterError(
+                f"leverage must have one value for each of {n} accounts, got shape {values.shape}"
+            )
+        return values
+    name, *parts = (leverage if isinstance(leverage, str) else f"constant:{leverage}").split(":")
+    try:
+        low, high = (float(each) for each in (parts * 2 if len(parts) == 1 else parts))
+    except ValueError:
+        low = high = 0.0
+    is_known = (name, len(parts)) in (("constant", 1), ("uniform", 2), ("loguniform", 2))
+    if not is_known or not 0.0 < low <= high < np.inf:
         raise ParameterError(
-            f"leverage must have one value for each of {n} accounts, got shape {known.shape}"
+            "leverage must be 'loguniform:LOW:HIGH', 'uniform:LOW:HIGH', 'constant:X', a positive "
+            f"number or an array of them, got {repr_plain(leverage)}"
         )
-    return known
+    share = rng.random(n)
+    if name == "loguniform":
+        return np.asarray(low * (high / low) ** share)
+    return low + (high - low) * share
 
 
-def find_entries(
-    market: Market | None, entries: object, leverage: FloatArray, is_long: Any, lookback: str,
-    now: float, rng: np.random.Generator, margin: float,
-) -> FloatArray:  # fmt: skip
-    if market is not None:
-        return draw_entries(market, leverage, is_long, lookback, rng, margin)
-    frame = pd.DataFrame({"entry": np.broadcast_to(np.asarray(now if entries is None else entries),
-                                                   leverage.shape)})  # fmt: skip
-    return read_column(frame, "entry")
-
-
-def spread_open_interest(open_interest: float, is_long: Any, long_share: float) -> FloatArray:
-    longs = int(np.sum(is_long))
-    shorts = len(is_long) - longs
-    long_each = open_interest * long_share / max(longs, 1)
-    short_each = open_interest * (1.0 - long_share) / max(shorts, 1)
-    return np.where(is_long, long_each, short_each)
+def draw_entries(
+    market: Market,
+    leverage: FloatArray,
+    is_long: BoolArray,
+    lookback: str,
+    rng: np.random.Generator,
+    margin: float,
+) -> FloatArray:
+    """Draw closes in proportion to volume; again where an account would not have survived since."""
+    length = parse_duration(lookback, "lookback")
+    rows = slice(max(0, market.n_bars - max(1, length // market.interval)), None)
+    close, weight = market.close[rows], market.volume[rows].astype(np.float64)
+    weight = weight if weight.sum() > 0.0 else np.ones(len(close))
+    edges = np.cumsum(weight) / np.sum(weight)
+    later_low = np.append(market.low[rows][1:], np.inf)[::-1]
+    later_high = np.append(market.high[rows][1:], -np.inf)[::-1]
+    worst_low = np.minimum.accumulate(later_low)[::-1]
+    worst_high = np.maximum.accumulate(later_high)[::-1]
+    row = np.full(len(leverage), len(close) - 1)
+    left = np.arange(len(leverage))
+    for _ in range(ROUNDS):
+        drawn = np.searchsorted(edges, rng.random(len(left)), side="right")
+        drawn = np.minimum(drawn, len(close) - 1)
+        share = 1.0 / leverage[left]
+        survives = np.where(
+            is_long[left],
+            worst_low[drawn] > close[drawn] * (1.0 - share) / (1.0 - margin),
+            worst_high[drawn] < close[drawn] * (1.0 + share) / (1.0 + margin),
+        )
+        row[left[survives]] = drawn[survives]
+        left = left[~survives]
+        if not len(left):
+            break
+    return np.asarray(close[row])
 
 
 def read_contract(contract: Contract) -> MarginRules:
+    """Return rules without a requirement."""
     return MarginRules(
         floors=(0.0,),
         caps=(np.inf,),

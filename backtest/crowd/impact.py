@@ -44,16 +44,16 @@ class ImpactCurve(NamedTuple):
         share = (abs(fall) / self.factor) ** (1.0 / self.exponent)
         return math.copysign(share * self.volume, fall)
 
-    def mean_falls(self, starts: FloatArray, flows: FloatArray) -> FloatArray:
-        area = self._areas(starts + flows) - self._areas(starts)
-        is_flow = np.abs(flows) > 1e-9 * np.abs(starts)  # else the difference is rounding
-        size = np.where(is_flow, flows, 1.0)
-        return np.asarray(np.where(is_flow, area / size, self.fall(starts + 0.5 * flows)))
-
-    def _areas(self, flows: FloatArray) -> FloatArray:
+    def mean_fall(self, start: float, flow: float) -> float:
+        """Return the mean fall while a flow is added to one that was there."""
+        if abs(flow) <= 1e-9 * abs(start):  # else the difference is rounding
+            return self.fall_of(start + 0.5 * flow)
         power = self.exponent + 1.0
-        share = (np.abs(flows) / self.volume) ** power
-        return np.asarray(self.factor * share * self.volume / power)
+        before, after = (
+            (abs(each) / self.volume) ** power * self.volume / power
+            for each in (start, start + flow)
+        )
+        return self.factor * (after - before) / flow if flow else self.fall_of(start)
 
 
 @declared
@@ -96,9 +96,8 @@ class SquareRoot(Value):
         volatility = self.volatility
         if volatility is None:
             volatility = 1.0 if market is None else measure_volatility(market)
-        return ImpactCurve(
-            self.coefficient * volatility, 0.5, find_volume(volume, market, contract)
-        )
+        factor = self.coefficient * volatility
+        return ImpactCurve(factor, 0.5, find_volume(volume, market, contract))
 
 
 @declared
@@ -134,9 +133,8 @@ class Linear(Value):
 Impact = SquareRoot | Linear
 
 
-def find_volume(
-    volume: float | None, market: Market | None, contract: Contract | None = None
-) -> float:
+def find_volume(volume: float | None, market: Market | None, contract: Contract | None) -> float:
+    """Return the volume per day, by default of a market's last 30 days, in money."""
     if volume is not None:
         return check_range("volume", volume, low=0.0, open_low=True)
     if market is None or not np.any(market.volume > 0.0):
@@ -144,31 +142,22 @@ def find_volume(
             "a square-root impact needs a daily volume, the market has none; volume= is the money "
             "traded per day"
         )
-    return measure_volume(market, contract)
-
-
-def measure_volume(market: Market, contract: Contract | None = None) -> float:
-    """Return the mean volume per day of a market's last 30 days, in the settlement currency."""
-    first = find_window(market)
-    close = market.close[first:]
-    terms = Contract() if contract is None else contract
-    value = compute_value(terms.size, terms.kind == "inverse", close)  # type: ignore[arg-type] # arrays too
-    money = market.volume[first:] * np.abs(value)
-    days = len(money) * market.interval / DAY
-    return float(np.sum(money)) / days
+    rows, terms = find_window(market), Contract() if contract is None else contract
+    value = compute_value(terms.size, terms.kind == "inverse", market.close[rows])  # type: ignore[arg-type] # arrays too
+    money = market.volume[rows] * np.abs(value)
+    return float(np.sum(money)) / (len(money) * market.interval / DAY)
 
 
 def measure_volatility(market: Market) -> float:
-    closes = market.close[find_window(market) :]
-    steps = np.diff(np.log(closes))
+    steps = np.diff(np.log(market.close[find_window(market)]))
     if len(steps) < 2:
         raise ParameterError(
-            f"a volatility needs 3 bars or more, got {len(closes)} in {market!r}; "
+            f"a volatility needs 3 bars or more, got {len(steps) + 1} in {market!r}; "
             "bt.SquareRoot(1.0, volatility=0.03) has its own"
         )
     return float(np.std(steps, ddof=1)) * math.sqrt(DAY / market.interval)
 
 
-def find_window(market: Market) -> int:
+def find_window(market: Market) -> slice:
     bars = max(int(WINDOW_DAYS * DAY / market.interval), int(WINDOW_DAYS))
-    return max(0, market.n_bars - bars)
+    return slice(max(0, market.n_bars - bars), None)

@@ -8,7 +8,7 @@ import pandas as pd
 import pytest
 
 import backtest as bt
-from backtest.crowd.cascade_state import check_conservation, open_state, sum_money
+from backtest.crowd.rounds import check_books, open_books
 from backtest.venue.requirement import read_rules
 from tests.crowd.crowds import bracket_venue, longs_failing_at, plain_venue, random_crowd
 from tests.refusals import check_refused
@@ -57,11 +57,11 @@ def test_the_books_balance_in_every_round_of_random_crowds(crowds):
 
 def test_books_that_do_not_balance_are_an_error():
     rules = read_rules(plain_venue())
-    state = open_state(longs_failing_at(np.array([99.0])), rules, 0.0, 1.0, 100.0)
-    before = sum_money(state, 100.0)
-    state.base[0] += 1.0
+    books = open_books(longs_failing_at(np.array([99.0])), rules, 0.0, 1.0, 100.0)
+    before = books.sum_money(100.0)
+    books.base[0] += 1.0
     with pytest.raises(bt.AccountingError, match="must balance"):
-        check_conservation(state, 100.0, before, 1)
+        check_books(books, 100.0, before, 1)
 
 
 def two_sides(short_collateral: tuple[float, float] = (50.0, 10.0)) -> bt.Crowd:

@@ -7,8 +7,8 @@ import pandas as pd
 import pytest
 
 import backtest as bt
+from backtest.crowd.cascade import find_clearing_moves
 from backtest.crowd.impact import ImpactCurve
-from backtest.crowd.liquidation_ladder import Ladder, build_ladder, sweep_ladder
 from tests.crowd.crowds import longs_failing_at, plain_venue, random_crowd, uniform_ladder
 
 N = 20_000
@@ -125,12 +125,11 @@ def test_rounds_end_where_the_sweep_of_the_ladder_does():
         )
         if (crowd.liquidation_prices(venue)[crowd.quantity < 0.0] <= 100.0).any():
             continue  # shorts that fail at once buy, which a one-sided ladder does not know
-        ladder = build_ladder(
-            crowd.liquidation_prices(venue), crowd.notional(), 100.0, is_long=True
-        )
-        found = sweep_ladder(ladder, shock, curve)
-        assert hit.final_price == pytest.approx(100.0 * max(1.0 - found.move, 1e-6), rel=1e-12)
-        assert hit.outcome["liquidated"] == found.accounts
+        distance = 1.0 - crowd.liquidation_prices(venue) / 100.0
+        move = find_clearing_moves(distance, crowd.notional(), shock, curve)[0]
+        assert hit.final_price == pytest.approx(100.0 * max(1.0 - move, 1e-6), rel=1e-12)
+        reached = (crowd.notional() > 0.0) & (distance <= move * (1.0 + 1e-12))
+        assert hit.outcome["liquidated"] == reached.sum()
 
 
 def follow_by_hand(crowd: bt.Crowd, venue: bt.Venue, shock: float, k: float) -> tuple:
@@ -185,9 +184,11 @@ def test_a_cascade_of_longs_is_the_plain_reading_of_its_rules():
     assert max(deficits) > 0.0
 
 
-def test_sweep_of_an_empty_ladder_is_the_shock():
-    found = sweep_ladder(Ladder(np.zeros(0), np.zeros(0)), 0.03, ImpactCurve(1.0, 0.5, 1.0))
-    assert (found.move, found.forced, found.accounts) == (0.03, 0.0, 0)
+def test_an_empty_ladder_clears_at_the_shock():
+    nothing = np.zeros(0)
+    assert find_clearing_moves(nothing, nothing, 0.03, ImpactCurve(1.0, 0.5, 1.0)).tolist() == [
+        0.03
+    ]
 
 
 def multiplier_at(cap: float, shock: float, volume: float) -> bt.Cascade:
