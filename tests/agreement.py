@@ -17,7 +17,7 @@ import pandas as pd
 import backtest as bt
 from backtest.account.terms import TERMS
 from backtest.engine import lookahead
-from backtest.market.tables import scale_checks
+from backtest.market import rules
 from tests.cases import PortfolioCase, Swing
 from tests.oracle import Outcome, simulate
 
@@ -82,7 +82,7 @@ def trust_data(monkeypatch: Any) -> None:
         "check_causality",
         lambda policy, market, **_: (lookahead.observe(policy, market), sound),
     )
-    monkeypatch.setattr(scale_checks, "HIGHEST_RATE", 1.0)
+    monkeypatch.setattr(rules, "HIGHEST_RATE", 1.0)
 
 
 def run_engine(case: PortfolioCase, *, is_compiled: bool = False) -> Any:

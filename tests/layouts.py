@@ -1,7 +1,6 @@
 """A market written as other tools write theirs: files, and the arguments to import them with."""
 
 import gzip
-import json
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
@@ -85,34 +84,6 @@ def rows_of(frame: pd.DataFrame) -> list[list[float]]:
     return [[ms, *row] for ms, row in zip(stamps, frame.to_numpy().tolist(), strict=True)]
 
 
-def write_freqtrade_json(folder: Path) -> Written:
-    for name, frame in freqtrade_frames().items():
-        content = gzip.compress(json.dumps(rows_of(frame)).encode())
-        (folder / f"{name}.json.gz").write_bytes(content)
-    return [folder], {}
-
-
-def write_ccxt(folder: Path) -> Written:
-    settled = [
-        {
-            "info": {"symbol": "BTCUSDT", "fundingRate": str(rate)},
-            "symbol": "BTC/USDT:USDT",
-            "fundingRate": rate,
-            "timestamp": ms,
-            "datetime": pd.Timestamp(ms, unit="ms", tz="UTC").isoformat(),
-        }
-        for ms, rate in rows_of(MARKET.funding()[["rate"]])
-    ]
-    tables = {
-        "ohlcv": rows_of(MARKET.bars()),
-        "ohlcv-mark": rows_of(MARKET.mark().assign(volume=None)),
-        "funding-history": settled,
-    }
-    for name, rows in tables.items():
-        (folder / f"{name}.json").write_text(json.dumps(rows))
-    return [folder / f"{name}.json" for name in tables], {"instrument": "BTCUSDT"}
-
-
 def kline_text(frame: pd.DataFrame, *, unit: int, has_header: bool) -> str:
     """Return bars as Binance's archive has them, ``unit`` of time in ns."""
     stamps = frame.index.as_unit("ns").asi8
@@ -166,79 +137,6 @@ def write_binance_csv(folder: Path) -> Written:
     return [path], beside(folder)
 
 
-def write_binance_api(folder: Path) -> Written:
-    """Write klines as the venue's API answers: prices as text."""
-    rows = [
-        [ms, *map(str, row), ms + 3_599_999, "1.5", 7, "0.5", "0.25", "0"]
-        for ms, *row in rows_of(MARKET.bars())
-    ]
-    (folder / "klines.json").write_text(json.dumps(rows))
-    settled = [
-        {"symbol": "BTCUSDT", "fundingTime": ms, "fundingRate": repr(rate), "markPrice": ""}
-        for ms, rate in rows_of(MARKET.funding()[["rate"]])
-    ]
-    (folder / "rates.json").write_text(json.dumps(settled))
-    terms = beside(folder) | {"funding": [folder / "rates.json"]}
-    return [folder / "klines.json"], terms
-
-
-def write_cryptodatadownload(folder: Path) -> Written:
-    bars = MARKET.bars().iloc[::-1]
-    table = pd.DataFrame(
-        {
-            "Unix": bars.index.as_unit("ns").asi8 // 1_000_000,
-            "Date": bars.index.strftime("%Y-%m-%d %H:%M:%S"),
-            "Symbol": "BTCUSDT",
-            **{name.title(): bars[name].to_numpy() for name in ("open", "high", "low", "close")},
-            "Volume BTC": bars["volume"].to_numpy(),
-            "Volume USDT": 1e6,
-            "tradecount": 5,
-            "my own": 1.0,
-        }
-    )
-    path = folder / "Binance_BTCUSDT_1h.csv"
-    path.write_text("https://www.CryptoDataDownload.com\n" + table.to_csv(index=False))
-    return [path], beside(folder)
-
-
-def write_old_cryptodatadownload(folder: Path) -> Written:
-    bars = MARKET.bars().iloc[::-1]
-    table = pd.DataFrame(
-        {
-            "Date": bars.index.strftime("%Y-%m-%d %I-%p"),
-            "Symbol": "BTCUSD",
-            **{name.title(): bars[name].to_numpy() for name in ("open", "high", "low", "close")},
-            "Volume BTC": bars["volume"].to_numpy(),
-            "Volume USD": 1e6,
-        }
-    )
-    path = folder / "Coinbase_BTCUSD_1h.csv"
-    path.write_text("https://www.CryptoDataDownload.com\n" + table.to_csv(index=False))
-    # mark and funding say their zone themselves
-    return [path], beside(folder) | {"timezone": "UTC"}
-
-
-def yahoo_frame(symbols: tuple[str, ...]) -> pd.DataFrame:
-    """Return a frame with two levels of names, as yfinance has it."""
-    bars = MARKET.bars()
-    single = bars.rename(columns=str.title)
-    single["Adj Close"] = single["Close"]
-    frames = {name: single * (number + 1.0) for number, name in enumerate(symbols)}
-    wide = pd.concat(frames, axis=1).swaplevel(axis=1).sort_index(axis=1)
-    return wide.rename_axis(columns=["Price", "Ticker"]).rename_axis(index="Datetime")
-
-
-def write_yahoo_csv(folder: Path) -> Written:
-    frame = yahoo_frame(("BTCUSDT",))
-    frame.to_csv(folder / "prices.csv")
-    return [folder / "prices.csv"], beside(folder)
-
-
-def write_yahoo_parquet(folder: Path) -> Written:
-    yahoo_frame(("BTCUSDT", "ETHUSDT")).to_parquet(folder / "prices.parquet")
-    return [folder / "prices.parquet"], beside(folder)
-
-
 def write_vectorbt(folder: Path) -> Written:
     """Write a frame with capitalised names, its times in the index, and columns of no use."""
     frame = MARKET.bars().rename(columns=str.title).rename_axis(index="Open time")
@@ -260,6 +158,3 @@ LAYOUTS: dict[str, Callable[[Path], Written]] = {
     name.removeprefix("write_"): write for name, write in globals().items() if "write_" in name
 }
 """Every layout by name."""
-
-RIDING = {"yahoo_csv": "adj_close", "yahoo_parquet": "adj_close", "cryptodatadownload": "my_own"}
-"""The column that rides along where there is one."""

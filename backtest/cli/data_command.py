@@ -2,10 +2,480 @@
 
 from __future__ import annotations
 
+import re
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import numpy as np
 import typer
 
-from backtest.cli import data_fetch_command, data_import_command, data_inspect_command
-from backtest.cli.printing import add_command, format_help
+from backtest.base import DataError, ParameterError, format_duration, format_percent, format_time
+from backtest.cli.flags import AsJson, flag
+from backtest.cli.printing import (
+    add_command,
+    format_help,
+    print_json,
+    print_paragraph,
+    print_table,
+)
+from backtest.cli.progress import show_activity, show_download
+from backtest.cli.typed_values import split_pair
+from backtest.market import (
+    InstrumentSpan,
+    Market,
+    PanelQuality,
+    Quality,
+    Repair,
+    find_in_folders,
+    import_market,
+    inspect_panel,
+    is_panel,
+    list_names,
+    quality,
+)
+from backtest.market.quality import LEAST_RETURNS, Finding
+from backtest.market.repairs import KINDS
+
+if TYPE_CHECKING:
+    from backtest.market import Fetched
+
+BASE_URL = "BACKTEST_FETCH_URL"
+
+# ------------------------------------------------------------------------------------------ fetch
+
+FETCH_EXAMPLES = """
+backtest data fetch BTCUSDT --from 2023-01-01 --to 2024-01-01 --out btc
+backtest data fetch BTCUSDT --from 2023-01-01 --out btc   [dim]# later: only new data[/dim]
+backtest data fetch BTCUSDT ETHUSDT --from 2023-01-01 --out data   [dim]# data/BTCUSDT, ...[/dim]
+backtest data fetch BTCUSD_PERP --market cm --interval 1h --from 2022-01-01 --out coin
+backtest data fetch BTCUSDT --source bybit --interval 1h --from 2026-01-01 --out bybit
+backtest data fetch BTC/USDC:USDC --source hyperliquid --without mark --from 2026-11-18 --out hl
+"""
+
+
+def fetch(
+    symbols: Annotated[
+        list[str],
+        typer.Argument(
+            help="Symbols as the venue or ccxt writes them; each of several gets its own folder.",
+            metavar="SYMBOL...",
+            show_default=False,
+        ),
+    ],
+    *,
+    start: Annotated[str, flag("The first day, UTC.", "--from")],
+    out: Annotated[Path, flag("The folder to write: new, or of an earlier fetch to continue.")],
+    end: Annotated[
+        str | None, flag("The day after the last one (default: as far as there are data).", "--to")
+    ] = None,
+    source: Annotated[
+        str,
+        typer.Option(
+            help="binance-archive; or through ccxt: binance, binance-coinm, bybit, okx, "
+            "hyperliquid, bitmex, deribit."
+        ),
+    ] = "binance-archive",
+    interval: Annotated[str, typer.Option(help="Length of a bar.")] = "1m",
+    without: Annotated[list[str] | None, flag("What to leave out: mark, funding.")] = None,
+    market: Annotated[
+        str,
+        typer.Option(
+            help="Market of the archive: um (settled in a stablecoin) or cm (settled in the coin)."
+        ),
+    ] = "um",
+    base_url: Annotated[str | None, flag("Address of a mirror.", envvar=BASE_URL)] = None,
+    accept_gaps: Annotated[
+        bool, flag("Store the data although rows are missing; nothing is filled.", "--accept-gaps")
+    ] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Fetch bars, mark prices and funding of one or several instruments, for whole days of UTC.
+
+    If stopped, the same command continues. Gaps at the venue are reported, never filled.
+    """
+    from backtest.market import fetch_market, read_request  # noqa: PLC0415 - help needs neither
+
+    requests = {
+        folder: read_request(
+            symbol,
+            start=start,
+            end=end,
+            source=source,
+            interval=interval,
+            without=without or (),
+            market=market,
+        )
+        for symbol, folder in zip(symbols, choose_folders(symbols, out), strict=True)
+    }
+    now = time.time_ns()
+    done = []
+    for symbol, (folder, request) in zip(symbols, requests.items(), strict=True):
+        with show_download(f"fetching {symbol}") as (report, notice):
+            fetched = fetch_market(
+                folder,
+                request,
+                now=now,
+                base_url=base_url,
+                accept_gaps=accept_gaps,
+                report=report,
+                notice=notice,
+            )
+        done.append(fetched)
+        if not as_json:
+            print_fetched(fetched)
+    if as_json:
+        facts = [fetched_to_dict(each) for each in done]
+        print_json(facts[0] if len(facts) == 1 else {"folder": str(out), "markets": facts})
+    else:
+        folders = " ".join(f"--data {each.folder}" for each in done)
+        typer.echo(f"\nbacktest run {folders}")
+
+
+def choose_folders(symbols: Sequence[str], out: Path) -> list[Path]:
+    if len(symbols) == 1:
+        return [out]
+    names = [re.sub(r"[^\w-]", "_", symbol) for symbol in symbols]
+    if len({*names}) < len(names):
+        raise ParameterError(f"each symbol is fetched once, got {', '.join(symbols)}")
+    if any(out.glob("bars.*")):
+        raise DataError(
+            f"several symbols need a folder for each of them, {str(out)!r} holds one market"
+        )
+    return [out / name for name in names]
+
+
+def fetched_to_dict(fetched: Fetched) -> dict[str, Any]:
+    facts = {key: value for key, value in fetched.facts.items() if key not in ("format", "done")}
+    return {
+        "folder": str(fetched.folder),
+        "is_new": fetched.is_new,
+        **facts,
+    }
+
+
+def print_fetched(fetched: Fetched) -> None:
+    facts = fetched.facts
+    typer.secho(f"{facts['instrument']} {facts['interval']}, {facts['source']}", bold=True)
+    span = f"{facts['from']} to {facts['to']} UTC"
+    print_paragraph(span if fetched.is_new else f"{span}: all of it was there already")
+    print_paragraph(", ".join(f"{count:,} {kind}" for kind, count in facts["rows"].items()))
+    if facts["gaps"]:
+        typer.secho("  gaps, accepted and not filled:", fg="yellow")
+        for gap in facts["gaps"]:
+            print_paragraph(gap, indent="    ")
+
+
+# ----------------------------------------------------------------------------------------- import
+
+IMPORT_EXAMPLES = """
+backtest data import user_data/data/binance/futures --instrument BTCUSDT --interval 1h --out btc
+backtest data import klines/BTCUSDT/1h --mark markPriceKlines/BTCUSDT/1h --funding rates --out btc
+backtest data import prices.csv --columns time=ts,open=o,high=h,low=l,close=c --timezone UTC --out x
+backtest data import SPY.csv --dividends SPY-paid.csv --sessions --timezone UTC --out spy
+backtest data import trades.csv.gz --resample 1m --out ticks
+backtest data import btc.csv --repair sort,drop-duplicates,funding-gaps=zero --out btc
+"""
+
+REPAIR_HELP = "; ".join(
+    f"{'|'.join(str(Repair(name, way)) for way in kind.ways)}: {kind.text}"
+    for name, kind in KINDS.items()
+)
+
+Columns = Annotated[
+    str | None, flag("Columns of the file, by name or position: time=ts,open=o,...")
+]
+Instrument = Annotated[str | None, flag("Name of the instrument; selects one of several.")]
+Interval = Annotated[str | None, flag("Selects the bars among several files.")]
+FundingInterval = Annotated[str | None, flag("Selects the funding among several files.")]
+Timezone = Annotated[str | None, flag("Time zone of stamps that have none, such as UTC.")]
+Sessions = Annotated[bool, flag("The market closes: bars may be missing.", "--sessions")]
+Decimal = Annotated[str, flag("Decimal mark of a CSV: '.' or ','.")]
+
+
+def import_files(  # noqa: PLR0913 - one for each flag
+    files: Annotated[
+        list[Path],
+        typer.Argument(help="A folder, or files; several form one table.", metavar="FILE..."),
+    ],
+    *,
+    out: Annotated[Path, flag("The new folder.")],
+    mark: Annotated[
+        list[Path] | None, flag("Mark bars: a file or folder; repeat for more.")
+    ] = None,
+    funding: Annotated[
+        list[Path] | None, flag("Funding: a file or folder; repeat for more.")
+    ] = None,
+    dividends: Annotated[
+        list[Path] | None, flag("Dividends per share by ex-date (time, amount): a file.")
+    ] = None,
+    columns: Columns = None,
+    resample: Annotated[
+        str | None, flag("Combine bars or trades into bars of this length: 1h.")
+    ] = None,
+    repair: Annotated[list[str] | None, flag(f"Repairs to make. {REPAIR_HELP}.")] = None,
+    instrument: Instrument = None,
+    interval: Interval = None,
+    funding_interval: FundingInterval = None,
+    timezone: Timezone = None,
+    sessions: Sessions = False,
+    start: Annotated[str | None, flag("First bar to read, UTC.", "--from")] = None,
+    end: Annotated[str | None, flag("End of the last bar, UTC.", "--to")] = None,
+    decimal: Decimal = ".",
+    as_json: AsJson = False,
+) -> None:
+    """Convert files of other tools to the project's layout; nothing is written if a check fails.
+
+    Reads what freqtrade and Binance's archive write, plain CSV with --columns, and single trades
+    with --resample. Every defect is an error, unless a
+    --repair for it is given; what the repair did is recorded with the data.
+    """
+    with show_activity("importing"):
+        market = import_market(
+            *files,
+            mark=mark or (),
+            funding=funding or (),
+            dividends=dividends or (),
+            columns=read_columns(columns),
+            resample=resample,
+            repair=repair or (),
+            instrument=instrument,
+            interval=interval,
+            funding_interval=funding_interval,
+            timezone=timezone,
+            sessions=sessions,
+            between=(start, end) if start or end else None,
+            decimal=decimal,
+        )
+        market.save(out)
+        report = quality(market)
+    if as_json:
+        print_json(import_to_dict(market, out, report))
+    else:
+        print_market(market, out, report)
+
+
+def read_columns(text: str | None) -> dict[str, str | int]:
+    if text is None:
+        return {}
+    return dict(split_pair("--columns", part, "time=ts,open=o") for part in text.split(","))
+
+
+def import_to_dict(market: Market, out: Path, report: Quality) -> dict[str, object]:
+    return {
+        "path": str(out),
+        "instrument": market.instrument,
+        "interval": format_duration(market.interval),
+        "bars": len(market),
+        "start": format_time(market.start),
+        "end": format_time(market.end),
+        "has_mark": market.has_mark,
+        "funding_events": int(market.funding_time.size),
+        "columns": list(market.columns),
+        "filled": dict(market.filled),
+        "content_hash": market.content_hash,
+        "verdicts": report.to_dict()["verdicts"],
+    }
+
+
+def print_market(market: Market, out: Path, report: Quality) -> None:
+    typer.secho(f"{market.instrument or 'market'} {format_duration(market.interval)}", bold=True)
+    marked = "with mark prices" if market.has_mark else "no mark prices"
+    settled = f"{market.funding_time.size} settlements"
+    span = f"{format_time(market.start)} to {format_time(market.end)} UTC"
+    print_paragraph(f"{len(market)} bars, {span}; {marked}; {settled}")
+    for name, note in market.filled.items():
+        print_paragraph(f"{name}: {note}")
+    for each in report.verdicts:
+        print_paragraph(f"fit for {each.use}: {each.fit}{format_reasons(each.reasons)}")
+    print_paragraph(f"saved: {out}", indent="")
+
+
+def format_reasons(texts: Sequence[str]) -> str:
+    return f" ({'; '.join(texts)})" if texts else ""
+
+
+# ---------------------------------------------------------------------------------------- inspect
+
+INSPECT_EXAMPLES = """
+backtest data inspect btc
+backtest data inspect user_data/data/binance/futures --instrument BTCUSDT --interval 1h
+backtest data inspect bars.csv funding.csv --json
+backtest data inspect btc eth     [dim]# each market, and how they fit together[/dim]
+"""
+
+Instruments = Annotated[
+    list[str] | None, flag("Name of the instrument; repeat for more.", "--instrument")
+]
+
+
+def inspect(
+    paths: Annotated[
+        list[Path],
+        typer.Argument(
+            help="A folder, or files; several folders for several markets.",
+            metavar="PATH...",
+            show_default=False,
+        ),
+    ],
+    *,
+    columns: Columns = None,
+    instrument: Instruments = None,
+    interval: Interval = None,
+    funding_interval: FundingInterval = None,
+    timezone: Timezone = None,
+    sessions: Sessions = False,
+    decimal: Decimal = ".",
+    as_json: AsJson = False,
+) -> None:
+    """Report every defect of data, even if they do not load.
+
+    Nothing is repaired. The last table shows what the data are fit for: loading without repairs,
+    liquidations inside the bar, funding, studies of minutes. Of several markets, each is reported,
+    and then their common span, the holes in one where others trade, and their correlations.
+    """
+    names = instrument or []
+    is_whole = not names and len(paths) == 1 and len(list_names(paths)) > 1
+    if columns is None and (is_whole or is_panel(paths, names)):
+        more = {"interval": interval, "funding_interval": funding_interval, "timezone": timezone}
+        with show_activity("inspecting"):
+            panel = inspect_panel(paths, instrument, sessions=sessions, **more)
+        report_panel(panel, as_json)
+        return
+    named = names[0] if names else None
+    chosen = find_in_folders(paths, named)
+    if chosen is not None:
+        paths, named = [chosen.path], chosen.instrument
+    with show_activity("inspecting"):
+        report = quality(
+            paths,
+            columns=read_columns(columns),
+            instrument=named,
+            interval=interval,
+            funding_interval=funding_interval,
+            timezone=timezone,
+            sessions=sessions,
+            decimal=decimal,
+        )
+    if as_json:
+        print_json(report.to_dict())
+    else:
+        print_quality(report)
+
+
+def report_panel(panel: PanelQuality, as_json: bool) -> None:
+    if as_json:
+        print_json(panel.to_dict())
+        return
+    for report in panel.reports.values():
+        print_quality(report)
+        typer.echo("")
+    print_panel(panel)
+
+
+def print_quality(report: Quality) -> None:
+    typer.secho(report.instrument or report.source, bold=True)
+    for note in report.notes:
+        print_paragraph(note)
+    for name, text in report.filled.items():
+        print_paragraph(f"{name}: {text}")
+    typer.echo("")
+    print_table(("table", "", ""), list_facts(report.facts))
+    if report.findings:
+        typer.echo("")
+        columns = ("table", "rows that are", "count", "share", "longest run", "first", "last")
+        print_table(columns, map(list_finding, report.findings), right=columns[2:5])
+    places = [
+        (f"{finding.table}: {finding.rule}", place)
+        for finding in report.findings
+        for place in finding.places
+    ]
+    if places:
+        typer.echo("")
+        print_table(("where", ""), places)
+    if report.defects:
+        typer.echo("")
+        typer.secho("What the loader refuses", bold=True)
+        for each in report.defects:
+            print_paragraph(each)
+    typer.echo("")
+    rows = [(each.use, each.fit, "; ".join(each.reasons)) for each in report.verdicts]
+    print_table(("fit for", "", "because"), rows)
+
+
+def list_facts(facts: Mapping[str, Mapping[str, Any]]) -> Iterator[Sequence[str]]:
+    """Yield the facts of each table as text."""
+    for table, values in facts.items():
+        for row, (name, value) in enumerate(values.items()):
+            text = ", ".join(value) if isinstance(value, list) else value
+            if isinstance(value, float):
+                text = f"{value:.4g}"
+            if name == "coverage" or name.startswith("with "):
+                text = format_percent(float(value))
+            yield "" if row else table, name, "unknown" if text is None else f"{text}"
+
+
+def list_finding(finding: Finding) -> Sequence[str]:
+    share = format_percent(finding.share)
+    run = f"{finding.longest:,}"
+    last = finding.last if finding.last != finding.first else ""
+    return (
+        finding.table, finding.rule, f"{finding.count:,}", share, run, finding.first, last,
+    )  # fmt: skip
+
+
+MOST_COLUMNS = 8
+"""Instruments with a column of their own in the table of correlations."""
+
+
+def print_panel(panel: PanelQuality) -> None:
+    typer.secho(f"{len(panel.instruments)} instruments together", bold=True)
+    print_paragraph(f"{panel.bars:,} bars, {panel.start} to {panel.end} UTC")
+    print_paragraph(
+        f"all instruments have {panel.common_bars:,} of them, {panel.common_start} to "
+        f"{panel.common_end} UTC"
+        if panel.common_bars
+        else "no bar is common to all instruments"
+    )
+    typer.echo("")
+    columns = ("instrument", "from", "to", "bars", "missing")
+    print_table(columns, map(_list_span, panel.instruments), right=("bars",))
+    if len(panel.instruments) > 1:
+        _print_correlations(panel)
+    typer.echo("")
+    if panel.refused:
+        typer.secho("What does not load", fg="yellow", bold=True)
+        print_paragraph(panel.refused)
+    else:
+        print_paragraph("they load as a panel")
+
+
+def _list_span(each: InstrumentSpan) -> Sequence[str]:
+    where = f", first {each.first_missing}, where {each.beside} has one" if each.missing else ""
+    return each.name, each.start, each.end, f"{each.bars:,}", f"{each.missing:,}{where}"
+
+
+def _print_correlations(panel: PanelQuality) -> None:
+    names = [each.name for each in panel.instruments]
+    shown = names[:MOST_COLUMNS]
+    typer.echo("")
+    typer.secho(f"Correlations of {panel.period} log returns", bold=True)
+    rows = ((name, *_format_row(panel, name, shown)) for name in names)
+    print_table(("", *shown), rows, right=shown)
+    if any(np.isnan(panel.correlations[a][b]) for a in names for b in shown):
+        print_paragraph(f"no number: fewer than {LEAST_RETURNS} common returns")
+    if len(names) > len(shown):
+        print_paragraph(f"columns of {len(names) - len(shown)} more: --json has all of them")
+
+
+def _format_row(panel: PanelQuality, name: str, shown: Sequence[str]) -> Iterator[str]:
+    for other in shown:
+        value = panel.correlations[name][other]
+        yield "" if np.isnan(value) else f"{value:.2f}"
+
+
+# ------------------------------------------------------------------------------------ the commands
 
 EXAMPLES = """
 backtest data fetch BTCUSDT --from 2023-01-01 --to 2024-01-01 --out btc
@@ -23,7 +493,7 @@ def data() -> None:
 
 
 app.callback(help=format_help(data, EXAMPLES))(data)
-add_command(app, "fetch", data_fetch_command.fetch, data_fetch_command.EXAMPLES)
-add_command(app, "import", data_import_command.import_files, data_import_command.EXAMPLES)
-add_command(app, "inspect", data_inspect_command.inspect, data_inspect_command.EXAMPLES)
+add_command(app, "fetch", fetch, FETCH_EXAMPLES)
+add_command(app, "import", import_files, IMPORT_EXAMPLES)
+add_command(app, "inspect", inspect, INSPECT_EXAMPLES)
 COMMAND = app

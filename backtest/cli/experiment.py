@@ -31,7 +31,7 @@ from backtest.cli.typed_values import format_typed
 from backtest.engine import check_columns, read_named, read_rule, schedule_options, signals
 from backtest.engine.indicator_rules import RULES
 from backtest.market import Market, Markets, as_markets, find_clock, read_weight_file
-from backtest.market.panel_data import MAX_AGE
+from backtest.market.markets import MAX_AGE
 from backtest.options import Chain, Surfaces, find_underlying
 from backtest.venue import Option, RateCurve, Venue, require_costs
 from backtest.weights import equal, inverse_volatility

@@ -20,7 +20,7 @@ from backtest.base import (
 )
 from backtest.base.units import DAY
 from backtest.market import find_clock, has_gaps, place_on_bars, read_settlements
-from backtest.market.tables.settlements import DIVIDEND
+from backtest.market.settlements import DIVIDEND
 from backtest.venue import choose_multipliers, effective_initial, read_open_interest
 
 if TYPE_CHECKING:

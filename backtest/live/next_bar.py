@@ -19,7 +19,7 @@ from backtest.base import (
 )
 from backtest.engine import append_last_bar
 from backtest.market import Market, Markets, remake
-from backtest.market.tables.settlements import JITTER
+from backtest.market.settlements import JITTER
 
 if TYPE_CHECKING:
     from backtest.account import Account

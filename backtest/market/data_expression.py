@@ -6,7 +6,7 @@ import ast
 from collections.abc import Iterator
 from typing import Any
 
-from backtest.base import DataError
+from backtest.base import DataError, ParameterError
 from backtest.market.market import Market
 
 MAKERS = ("load", "sample")
@@ -50,7 +50,7 @@ def load_again(source: str, content_hash: str) -> Market:
         market: Market = getattr(Market, maker)(*given, **named)
         for step, values, keywords in steps:
             market = getattr(market, step)(*values, **keywords)
-    except (TypeError, AttributeError, ValueError, OverflowError, MemoryError) as error:
+    except (ParameterError, TypeError, AttributeError, ValueError, MemoryError) as error:
         raise DataError(
             f"the data were loaded in another way, {source[:200]}; {_BY_HAND}"
         ) from error

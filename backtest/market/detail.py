@@ -21,14 +21,14 @@ from backtest.base import (
     repr_plain,
     warn_caller,
 )
+from backtest.market.folders import is_panel
 from backtest.market.market import Market
 from backtest.market.markets import Markets, as_given, as_markets, rebuild
 from backtest.market.policy_clock import ENOUGH, with_decide
-from backtest.market.read.instrument_folders import is_panel
-from backtest.market.tables.settlements import DIVIDEND
-from backtest.market.tables.timed_table import PRICES
+from backtest.market.reshape import MARK_PRICES as MARKS
+from backtest.market.settlements import DIVIDEND
+from backtest.market.tables import PRICES
 
-MARKS = tuple(f"mark_{name}" for name in PRICES)
 SAME, MOST = 1e-6, 0.01
 """Relative differences of prices that are noise, and that are refused."""
 SPANS_TOLD = 5

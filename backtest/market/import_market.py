@@ -7,10 +7,10 @@ from pathlib import Path
 from typing import TypeAlias
 
 from backtest.base import ParameterError, checked
+from backtest.market.folders import load_fields
+from backtest.market.loading import read_options
 from backtest.market.market import Between, Market
-from backtest.market.read.files import SUFFIXES, suffix_of
-from backtest.market.read.folder import load_data
-from backtest.market.tables.read_options import read_options
+from backtest.market.read import SUFFIXES, suffix_of
 
 Paths: TypeAlias = Sequence[str | Path]
 
@@ -34,9 +34,8 @@ def import_market(  # noqa: PLR0913 - one for each choice of the reader
 ) -> Market:
     """Return the market in files of other tools, with any names; ``save`` keeps it.
 
-    It reads files of freqtrade (feather, json.gz, parquet), ccxt (JSON), Binance's archive (CSV and
-    zip) and CryptoDataDownload, frames of yfinance and vectorbt, plain CSV, and single trades. The
-    checks are those of :meth:`Market.load`.
+    It reads files of freqtrade (feather, parquet), Binance's archive (CSV and zip), plain CSV, and
+    single trades. The checks are those of :meth:`Market.load`.
 
     Parameters
     ----------
@@ -55,7 +54,7 @@ def import_market(  # noqa: PLR0913 - one for each choice of the reader
         Length of the resulting bars, a multiple of the given one; required for trades.
     repair : str or sequence of str, optional
         Names of repairs, such as ``"drop-duplicates,mark-gaps=last"``; see
-        :data:`backtest.market.tables.repairs.KINDS`. ``market.filled`` notes what each did.
+        the table of repairs in the documentation. ``market.filled`` notes what each did.
     instrument, interval, funding_interval, timezone, sessions, between
         As in :meth:`Market.load`.
     decimal : str
@@ -82,7 +81,7 @@ def import_market(  # noqa: PLR0913 - one for each choice of the reader
         decimal=decimal,
         funding_interval=funding_interval,
     )
-    data = load_data(
+    fields = load_fields(
         [Path(path) for path in paths],
         options,
         mark=_list_files(mark),
@@ -91,7 +90,7 @@ def import_market(  # noqa: PLR0913 - one for each choice of the reader
         joins=True,
     )
     given = ", ".join(repr(str(path)) for path in paths)
-    market = Market(**data.fields(), source=f"bt.import_market({given})")
+    market = Market(**fields, source=f"bt.import_market({given})")
     if resample is None or market.interval == options.bar_length:
         return market
     return market.resample(resample)

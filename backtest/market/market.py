@@ -4,48 +4,91 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+import hashlib
+import json
 import math
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
 
 import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
 from backtest.base import (
+    DataError,
     FloatArray,
+    IntArray,
     ParameterError,
     Range,
     TimeLike,
+    Viewable,
     check_shape,
     checked,
     checked_fields,
     format_duration,
+    format_time,
     freeze,
     parse_duration,
     to_nanoseconds,
+    utc_index,
 )
-from backtest.market.read.files import write_folder
-from backtest.market.read.folder import load_data
-from backtest.market.reshape import resample_data, slice_fields
-from backtest.market.synthetic import generate_sample
-from backtest.market.tables.market_data import MarketData, read_attached
-from backtest.market.tables.market_from_frames import MarketFrames, align_frames
-from backtest.market.tables.read_options import read_options, time_text
+from backtest.market.folders import load_fields
+from backtest.market.loading import load_frames, read_options, time_text
+from backtest.market.read import write_folder
+from backtest.market.reshape import resample_fields, slice_fields
+from backtest.market.synthetic import START, generate_sample
+from backtest.market.tables import SCHEMAS, TIME_NAMES, SourceFrame, require, to_floats
 
 MarkGaps = Literal["last"] | None
 FundingGaps = Literal["zero"] | None
 Between = tuple[TimeLike | None, TimeLike | None] | None
+T = TypeVar("T")
 
 _SAMPLE = Path(__file__).parents[2] / "data" / "sample-1h"
 _SAMPLE_DEFAULTS = {"bars": 8760, "seed": 0, "interval": "1h"}
 
 
+class BarClock(Viewable):
+    """Base of one market and of several: bars by their opens."""
+
+    time: IntArray
+    interval: int
+
+    @property
+    def n_bars(self) -> int:
+        """The number of bars."""
+        return int(self.time.size)
+
+    @property
+    def start(self) -> int:
+        """The first open, UTC ns."""
+        return int(self.time[0])
+
+    @property
+    def end(self) -> int:
+        """The last close (last open + interval), UTC ns."""
+        return int(self.time[-1]) + self.interval
+
+    @property
+    def times(self) -> pd.DatetimeIndex:
+        """The opens as a UTC index."""
+        return utc_index(self.time)
+
+
+def compute_once(data: BarClock, name: str, compute: Callable[[], T]) -> T:
+    """Return a fact about data, computed the first time it is asked for."""
+    facts: dict[str, T] = vars(data)["facts"]
+    if name not in facts:
+        facts[name] = compute()
+    return facts[name]
+
+
 @checked_fields
 @dataclass(frozen=True, eq=False, repr=False)
-class Market(MarketData):
+class Market(BarClock):
     """Aligned history of one instrument; arrays are C-contiguous and cannot be written to.
 
     Parameters
@@ -96,11 +139,41 @@ class Market(MarketData):
     trusts their content; data are checked when they are loaded.
     """
 
+    instrument: str
+    interval: int
+    time: IntArray
+    open: FloatArray
+    high: FloatArray
+    low: FloatArray
+    close: FloatArray
+    volume: FloatArray
+    mark_open: FloatArray
+    mark_high: FloatArray
+    mark_low: FloatArray
+    mark_close: FloatArray
+    has_mark: bool
+    funding_time: IntArray
+    funding_rate: FloatArray
+    funding_mark: FloatArray
+    funding_predicted: FloatArray
+    columns: Mapping[str, FloatArray]
+    synthetic: bool
+    sessions: bool
+    filled: Mapping[str, str]
     source: str
     signal: FloatArray = field(default_factory=lambda: np.ones(1))
+    decide: int = field(default=0, kw_only=True)
 
     def __post_init__(self) -> None:
-        super().__post_init__()
+        frozen: dict[int, Any] = {}  # without mark prices, two fields share one array
+        for name, array in self._arrays().items():
+            if id(array) not in frozen:
+                frozen[id(array)] = freeze(array)
+            object.__setattr__(self, name, frozen[id(array)])
+        columns = {name: freeze(values) for name, values in self.columns.items()}
+        object.__setattr__(self, "columns", MappingProxyType(columns))
+        object.__setattr__(self, "filled", MappingProxyType(dict(self.filled)))
+        object.__setattr__(self, "facts", {})  # copies with the same content share them
         signal = np.asarray(self.signal)
         signal = freeze(signal[:1] if signal.strides == (0,) else signal)  # a constant stays one
         object.__setattr__(self, "signal", np.broadcast_to(signal, self.time.shape))
@@ -170,12 +243,12 @@ class Market(MarketData):
             between=between,
         )
         rates = funding.to_frame("rate") if isinstance(funding, pd.Series) else funding
-        data = align_frames(
-            MarketFrames.of(bars, mark, rates, dividends), options, where="the frames given"
-        )
-        length = format_duration(data.interval)
-        label = f"{instrument or 'bars'} {length}, {data.n_bars} from {time_text(data.start)}"
-        return cls(**data.fields(), source=f"<Market.from_frames: {label}>")
+        given = {"bars": bars, "mark": mark, "funding": rates, "dividends": dividends}
+        frames = {n: (SourceFrame(n, each),) for n, each in given.items() if each is not None}
+        fields = load_frames(frames, options, where="the frames given")
+        length, time = format_duration(fields["interval"]), fields["time"]
+        label = f"{instrument or 'bars'} {length}, {time.size} from {time_text(int(time[0]))}"
+        return cls(**fields, source=f"<Market.from_frames: {label}>")
 
     @classmethod
     @checked
@@ -191,7 +264,7 @@ class Market(MarketData):
         sessions: bool = False,
         between: Between = None,
     ) -> Market:
-        """Return the market in one folder, or in several files: CSV, Parquet, Feather, JSON, zip.
+        """Return the market in one folder, or in several files: CSV, Parquet, Feather, zip.
 
         A folder holds ``bars.*`` and optionally ``mark.*``, ``funding.*``, ``dividends.*`` and
         ``market.json`` (as :meth:`save` writes them, dividends as a column of the bars), or files
@@ -234,8 +307,8 @@ class Market(MarketData):
             between=between,
             funding_interval=funding_interval,
         )
-        data = load_data([Path(path) for path in paths], options)
-        return cls(**data.fields(), source=options.expression(paths))
+        fields = load_fields([Path(path) for path in paths], options)
+        return cls(**fields, source=options.expression(paths))
 
     @classmethod
     @checked
@@ -264,14 +337,86 @@ class Market(MarketData):
         >>> len(market), market.synthetic, market.instrument
         (48, True, 'SYNTHETIC-PERP')
         """
+        length = parse_duration(interval, "interval")
         Range(1, math.inf, "bars").check("bars", bars, whole=True)
+        most = (np.iinfo(np.int64).max - START) // length - 1
+        if bars > most:
+            raise ParameterError(
+                f"bars must end before the year 2262, at most {most:,} of {interval}, got {bars:,}"
+            )
         Range(0, math.inf).check("seed", seed, whole=True)
         wanted: dict[str, Any] = {"bars": bars, "seed": seed, "interval": interval}
         given = {key: value for key, value in wanted.items() if value != _SAMPLE_DEFAULTS[key]}
         source = f"Market.sample({', '.join(f'{key}={given[key]!r}' for key in given)})"
         if not given and _SAMPLE.is_dir():
             return dataclasses.replace(cls.load(_SAMPLE), source=source)
-        return cls(**generate_sample(**wanted).fields(), source=source)
+        market = cls(**generate_sample(bars=bars, seed=seed, length=length), source=source)
+        if market.interval == length:
+            return market
+        return cls(**resample_fields(market, length), source=source)
+
+    def __len__(self) -> int:
+        return self.n_bars
+
+    def __eq__(self, other: object) -> bool:
+        if not isinstance(other, type(self)):
+            return NotImplemented
+        return self is other or self.content_hash == other.content_hash
+
+    def __hash__(self) -> int:
+        return hash(self.content_hash)
+
+    def fields(self) -> dict[str, Any]:
+        """Return the fields of the content by name, as the constructor takes them."""
+        return {name: getattr(self, name) for name in _CONTENT}
+
+    def _arrays(self) -> dict[str, Any]:
+        return {name: each for name, each in self.fields().items() if isinstance(each, np.ndarray)}
+
+    @property
+    def content_hash(self) -> str:
+        """SHA-256, hex, of all arrays, names, the interval and the flags; not of ``source``."""
+        return compute_once(self, "content", self._hash_content)
+
+    @property
+    def close_hash(self) -> str:
+        """SHA-256, hex, of the closes."""
+        return compute_once(self, "close", lambda: hashlib.sha256(self.close.data).hexdigest())
+
+    def _hash_content(self) -> str:
+        flags = [self.instrument, self.interval, self.has_mark, self.synthetic, self.sessions]
+        flags += [self.decide] if self.decide else []
+        digest = hashlib.sha256(json.dumps([*flags, sorted(self.columns)]).encode())
+        columns = [self.columns[name] for name in sorted(self.columns)]
+        arrays = self._arrays()
+        predicted = arrays.pop("funding_predicted")
+        if not np.isnan(predicted).all():
+            columns.append(predicted)
+        for array in (*arrays.values(), *columns):
+            digest.update(f"{array.size}:".encode())
+            digest.update(array.astype(array.dtype.newbyteorder("<"), copy=False).data)
+        return digest.hexdigest()
+
+    def bars(self) -> pd.DataFrame:
+        """Return open, high, low, close, volume and further columns, indexed by open time."""
+        own = {name: getattr(self, name) for name in ("open", "high", "low", "close", "volume")}
+        return pd.DataFrame(own | dict(self.columns), index=self.times)
+
+    def mark(self) -> pd.DataFrame | None:
+        """Return open, high, low, close of the mark price by open time; None if there is none."""
+        if not self.has_mark:
+            return None
+        names = ("open", "high", "low", "close")
+        return pd.DataFrame({n: getattr(self, f"mark_{n}") for n in names}, index=self.times)
+
+    def funding(self) -> pd.DataFrame | None:
+        """Return rate, mark and, if known, predicted by stamp; None if there is no settlement."""
+        if not self.funding_time.size:
+            return None
+        columns = {"rate": self.funding_rate, "mark": self.funding_mark}
+        if not np.isnan(self.funding_predicted).all():
+            columns["predicted"] = self.funding_predicted
+        return pd.DataFrame(columns, index=utc_index(self.funding_time))
 
     def __repr__(self) -> str:
         return self.source
@@ -407,8 +552,8 @@ class Market(MarketData):
             If it is not a multiple, no group is complete, bars are off the UTC grid, or, with
             sessions, reach from one stretch into the next.
         """
-        data = resample_data(self, parse_duration(interval, "interval"))
-        return Market(**data.fields(), source=f"{self.source}.resample({interval!r})")
+        fields = resample_fields(self, parse_duration(interval, "interval"))
+        return Market(**fields, source=f"{self.source}.resample({interval!r})")
 
     @checked
     def save(self, folder: str | Path) -> Path:
@@ -428,3 +573,69 @@ class Market(MarketData):
         }
         tables = {"bars": self.bars(), "mark": self.mark(), "funding": self.funding()}
         return write_folder(folder, {k: v for k, v in tables.items() if v is not None}, facts)
+
+
+_CONTENT = tuple(
+    each.name for each in dataclasses.fields(Market) if each.name not in ("source", "signal")
+)
+
+
+def read_attached(given: Mapping[str, object], time: IntArray) -> dict[str, FloatArray]:
+    """Return columns as copied float64 arrays, one value per bar; ``time`` holds the opens.
+
+    Raises DataError if a name is reserved, or values are not one finite number, or NaN, per bar.
+    """
+    return {name: _read_column(name, values, time) for name, values in given.items()}
+
+
+def _read_column(name: str, values: object, time: IntArray) -> FloatArray:
+    if name in SCHEMAS["bars"].known:
+        raise DataError(f"{name}: is the name of a price or the volume")
+    if name in TIME_NAMES:
+        raise DataError(f"{name}: is a name of the time column")
+    if isinstance(values, pd.Series):
+        _check_times(name, values, time)
+        values = values.reset_index(drop=True)
+    found = np.asarray(values)
+    if found.shape != time.shape:
+        raise DataError(
+            f"{name}: must have {time.size} values, one per bar, got shape {found.shape}"
+        )
+    numbers = pd.Series(found.tolist() if found.dtype == object else found)  # None becomes NaN
+    column = require(to_floats(numbers, column=name, name="with_columns"))
+    infinite = np.flatnonzero(np.isinf(column))
+    if infinite.size:
+        first = format_time(int(time[infinite[0]]))
+        raise DataError(
+            f"{name}: must be finite, or NaN if unknown, got {column[infinite[0]]:g} in "
+            f"{infinite.size} of {time.size} bars, first at {first}"
+        )
+    return column
+
+
+def _check_times(name: str, values: pd.Series, time: IntArray) -> None:
+    index = values.index
+    if not isinstance(index, pd.DatetimeIndex):
+        return
+    wanted = utc_index(time)
+    if index.tz is None:
+        raise DataError(
+            f"{name}: must be indexed by time in a zone, has none; series.tz_localize('UTC')"
+        )
+    index = index.tz_convert("UTC")
+    if index.equals(wanted):
+        return
+    missing = wanted.difference(index)
+    found = (
+        f"lacks {missing.size} of {time.size}, first {format_time(int(_nanoseconds(missing)[0]))}"
+        if missing.size
+        else f"has {len(index)} times for {time.size} bars"
+    )
+    raise DataError(
+        f"{name}: must be indexed by the opens of the bars, {found}; the last value known at each "
+        f"open is {name}.reindex(market.times, method='ffill'), never one stamped later"
+    )
+
+
+def _nanoseconds(index: pd.DatetimeIndex) -> IntArray:
+    return np.asarray(index.as_unit("ns").asi8)

@@ -2,36 +2,277 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+import hashlib
+import json
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from functools import cached_property
 from pathlib import Path
-from typing import Any
+from types import MappingProxyType
+from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
 
 from backtest.base import (
+    BoolArray,
+    DataError,
+    FloatArray,
+    IntArray,
     ParameterError,
     Range,
     TimeLike,
+    call_later,
     checked,
+    copy_frozen,
+    count_nouns,
+    did_you_mean,
+    find_currency,
+    format_duration,
+    format_time,
+    freeze,
     repr_plain,
     to_nanoseconds,
 )
-from backtest.market.market import Between, FundingGaps, Market, MarkGaps
-from backtest.market.panel_data import (
-    PanelData,
-    agree_currency,
-    check_frames,
-    check_known,
-    check_markets,
-    check_replacement,
-)
-from backtest.market.read.instrument_folders import check_between, load_markets
-from backtest.market.tables.read_options import read_options, time_text
+from backtest.base.units import DAY
+from backtest.market.folders import find_sources, load_fields
+from backtest.market.loading import ReadOptions, read_options, time_text
+from backtest.market.market import BarClock, Between, FundingGaps, Market, MarkGaps
+from backtest.market.settlements import JITTER, place_on_bars, read_settlements
 from backtest.market.weight_frame import Weights, make_index, read_weights
 
+MAX_AGE = "14d"
+LONGEST_CLOSURE = 14 * DAY
+"""How far from the first or last session a span may begin or end and still be inside."""
 
-class Markets(PanelData):
+read_listing = call_later("backtest.options.option_listing", "read_listing")
+
+
+class Panel(NamedTuple):
+    """Prices of shape (n_instruments, n_bars), NaN outside the spans, and funding by settlement.
+
+    The arrays of funding have shape (n_events,). They are in the order of the stamps, equal stamps
+    in the order of the instruments. ``funding_is_open`` is 1 for a settlement paid at the open of
+    its bar, 0 for one inside it; ``funding_price`` is the price that the venue settled on, NaN if
+    unknown; ``funding_time`` is the stamp in ns.
+    """
+
+    open: FloatArray
+    high: FloatArray
+    low: FloatArray
+    close: FloatArray
+    mark_open: FloatArray
+    mark_high: FloatArray
+    mark_low: FloatArray
+    mark_close: FloatArray
+    volume: FloatArray
+    funding_time: IntArray
+    funding_bar: IntArray
+    funding_is_open: IntArray
+    funding_instrument: IntArray
+    funding_price: FloatArray
+    funding_rate: FloatArray
+
+
+PRICES = Panel._fields[:9]
+"""The fields of shape (n_instruments, n_bars)."""
+
+
+def make_panel(
+    markets: Sequence[Market], spans: IntArray, n_bars: int, jitter: int = JITTER
+) -> Panel:
+    """Return the arrays of the markets on a clock of ``n_bars``.
+
+    ``spans``, of shape (n_instruments, 2), holds the first and one past the last bar of each on
+    the clock. ``jitter`` (ns) is how far from an open a settlement still belongs to it. Without
+    mark prices, the marks are the arrays of the last prices.
+    """
+    prices: dict[str, Any] = {}
+    has_mark = any(market.has_mark for market in markets)
+    for name in PRICES:
+        last = name.removeprefix("mark_")
+        is_shared = last != name and not has_mark
+        prices[name] = prices[last] if is_shared else _align(markets, spans, n_bars, name)
+    return Panel(**prices, **_place_funding(markets, spans, jitter))
+
+
+def _align(markets: Sequence[Market], spans: IntArray, n_bars: int, name: str) -> FloatArray:
+    # by bar in memory, as the loop over bars reads them
+    values = np.full((n_bars, len(markets)), np.nan).T
+    for row, (first, stop), market in zip(values, spans, markets, strict=True):
+        row[first:stop] = getattr(market, name)
+    return values
+
+
+def _place_funding(markets: Sequence[Market], spans: IntArray, jitter: int) -> dict[str, Any]:
+    parts = [
+        _place_events(market, instrument, int(first), jitter)
+        for instrument, (market, (first, _)) in enumerate(zip(markets, spans, strict=True))
+    ]
+    joined = {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
+    order = np.argsort(joined["funding_time"], kind="stable")
+    return {name: values[order] for name, values in joined.items()}
+
+
+def _place_events(market: Market, instrument: int, first: int, jitter: int) -> dict[str, Any]:
+    settled = read_settlements(market)
+    bar, is_open = place_on_bars(settled.time, market.time, market.interval, jitter)
+    kept = (bar >= 0) & (bar < market.n_bars)
+    return {
+        "funding_time": settled.time[kept],
+        "funding_bar": bar[kept].astype(np.int64) + first,
+        "funding_is_open": is_open[kept].astype(np.int64),
+        "funding_instrument": np.full(int(kept.sum()), instrument, dtype=np.int64),
+        "funding_price": settled.price[kept],
+        "funding_rate": settled.rate[kept],
+    }
+
+
+def check_markets(markets: object) -> None:
+    if not isinstance(markets, Mapping):
+        raise ParameterError(
+            f"markets must be a mapping of names to markets, got {type(markets).__name__}"
+        )
+    if not markets:
+        raise ParameterError("markets must be at least one, got none")
+    for name, market in markets.items():
+        _check_entry(name, market)
+
+
+def _check_entry(name: object, market: object) -> None:
+    if not isinstance(name, str) or not name.strip() or name != name.strip():
+        raise ParameterError(
+            f"the name of a market must be text without spaces around it, got {name!r}"
+        )
+    if not isinstance(market, Market):
+        raise ParameterError(f"{name!r} must be a Market, got {type(market).__name__}")
+
+
+def check_frames(bars: Mapping[str, Any], **more: Mapping[str, Any] | None) -> None:
+    for key, frames in more.items():
+        unknown = [name for name in frames or () if name not in bars]
+        if unknown:
+            raise ParameterError(
+                f"{key} must be of instruments with bars, got one of {unknown[0]!r}"
+                + did_you_mean(unknown[0], bars)
+            )
+
+
+def check_known(name: str, names: Collection[str]) -> None:
+    if not isinstance(name, str) or name not in names:
+        raise ParameterError(
+            f"an instrument must be one of the panel, {', '.join(names)}, got {repr_plain(name)}"
+            f"{did_you_mean(name, names)}"
+        )
+
+
+def check_replacement(name: str, market: Market, markets: Mapping[str, Market]) -> None:
+    check_known(name, markets)
+    _check_entry(name, market)
+    if not np.array_equal(market.time, markets[name].time):
+        raise DataError(
+            f"a market must have the bars of the one that it replaces, {name!r} has other times"
+        )
+
+
+def check_same_terms(markets: Mapping[str, Market]) -> None:
+    lengths = {name: format_duration(market.interval) for name, market in markets.items()}
+    if len({*lengths.values()}) > 1:
+        raise DataError(
+            f"markets must have one interval, got {_list_both(lengths)}; market.resample makes "
+            "longer bars"
+        )
+    clocks = {n: format_duration(m.decide or m.interval) for n, m in markets.items()}
+    if len({*clocks.values()}) > 1:
+        raise DataError(
+            f"policies must decide on one clock, got {_list_both(clocks)}; give the markets as "
+            "they are, and decide= to the run"
+        )
+    calendars = {n: "sessions" if m.sessions else "no sessions" for n, m in markets.items()}
+    if len({*calendars.values()}) > 1:
+        raise DataError(
+            f"markets must have one calendar, got {_list_both(calendars)}; load all with "
+            "sessions=True, or run those that close in an account of their own"
+        )
+
+
+def read_currency(given: object) -> str:
+    """Return the settlement currency that a caller gives."""
+    if not isinstance(given, str) or not given.strip():
+        raise ParameterError(f"currency must be text, got {given!r}")
+    return given
+
+
+def agree_currency(markets: Mapping[str, Market], said: Mapping[str, str]) -> str:
+    """Return the settlement currency of markets, empty if unknown or if there are several."""
+    found = {
+        name: said.get(name) or find_currency(market.instrument) or find_currency(name)
+        for name, market in markets.items()
+    }
+    known = {name: currency for name, currency in found.items() if currency}
+    return next(iter(known.values()), "") if len({*known.values()}) == 1 else ""
+
+
+def make_clock(markets: Mapping[str, Market]) -> tuple[IntArray, IntArray]:
+    """Return the union of the opens, of shape (n_bars,), and the spans, of shape (n, 2)."""
+    times = [market.time for market in markets.values()]
+    is_shared = all(np.array_equal(each, times[0]) for each in times[1:])
+    time = times[0] if is_shared else np.unique(np.concatenate(times))
+    starts = np.searchsorted(time, [market.start for market in markets.values()])
+    stops = np.searchsorted(time, [int(m.time[-1]) for m in markets.values()]) + 1
+    spans = np.stack([starts, stops], axis=1).astype(np.int64)
+    for (name, market), (first, stop) in zip(markets.items(), spans, strict=True):
+        _check_whole(name, market, time[first:stop], markets)
+    _check_overlap([*markets], spans, time)
+    return freeze(time), freeze(spans)
+
+
+def _check_whole(name: str, market: Market, clock: IntArray, markets: Mapping[str, Market]) -> None:
+    if clock.size == market.time.size:
+        return
+    missing = np.setdiff1d(clock, market.time, assume_unique=True)
+    other = next(n for n, each in markets.items() if np.isin(missing[0], each.time))
+    raise DataError(
+        "an instrument must have all bars of the others between its first and its last one, "
+        f"{name!r} lacks {missing.size} of {clock.size}, the first at "
+        f"{format_time(int(missing[0]))} UTC, where {other!r} has one; fill the hole, or cut the "
+        "panel with between="
+    )
+
+
+def _check_overlap(names: list[str], spans: IntArray, time: IntArray) -> None:
+    order = np.argsort(spans[:, 0], kind="stable")
+    reach, latest = -1, ""
+    for row in order:
+        first, stop = (int(bar) for bar in spans[row])
+        if latest and first >= reach:
+            raise DataError(
+                f"the spans of the instruments must overlap, {names[row]!r} begins at "
+                f"{format_time(int(time[first]))} UTC, after the last bar of {latest!r} at "
+                f"{format_time(int(time[reach - 1]))} UTC"
+            )
+        if stop > reach:
+            reach, latest = stop, names[row]
+
+
+def _list_both(values: Mapping[str, str]) -> str:
+    first = next(iter(values.items()))
+    other = next(item for item in values.items() if item[1] != first[1])
+    return " and ".join(f"{value} for {name!r}" for name, value in (first, other))
+
+
+def require_panel(markets: object) -> None:
+    if not isinstance(markets, Markets):
+        raise ParameterError(
+            f"markets must be a Markets, got {type(markets).__name__}; "
+            'bt.Markets({"BTCUSDT": market, "ETHUSDT": other})'
+        )
+
+
+def has_others(markets: Mapping[str, Any]) -> bool:
+    return any(not isinstance(each, Market) for each in markets.values())
+
+
+class Markets(Mapping[str, Market], BarClock):
     """Aligned histories of several instruments, by name; immutable.
 
     Parameters
@@ -86,6 +327,150 @@ class Markets(PanelData):
     (('A', 'B'), 2, 48, [[0, 48], [0, 24]])
     """
 
+    names: tuple[str, ...]
+    sessions: bool
+    decide: int
+    currency: str
+    spans: IntArray
+    listing: Any
+
+    def __init__(
+        self,
+        markets: Mapping[str, Any],
+        *,
+        currency: str | None = None,
+        surfaces: Mapping[str, Any] | None = None,
+        chains: Mapping[str, Any] | None = None,
+        quote_age: str | None = None,
+        max_age: str = MAX_AGE,
+    ) -> None:
+        listing, given = None, markets
+        more = (surfaces, chains, quote_age, None if max_age is MAX_AGE else max_age)
+        has_more = any(each is not None for each in more)
+        if isinstance(given, Mapping) and (has_more or has_others(given)):
+            markets, listing = read_listing(given, *more[:3], max_age)
+        check_markets(markets)
+        source = f"Markets({', '.join(map(repr, given))})"
+        lasts = {name: int(market.time[-1]) for name, market in markets.items()}
+        self._fill(dict(markets), currency, source, lasts, listing)
+
+    def _fill(
+        self,
+        markets: dict[str, Market],
+        currency: str | None,
+        source: str,
+        lasts: Mapping[str, int],
+        listing: Any,
+    ) -> None:
+        check_same_terms(markets)
+        self.listing = None if listing is None else listing.keep(markets)
+        self._lasts = dict(lasts)
+        self._markets = markets
+        self.names = tuple(markets)
+        is_given = currency is not None
+        self.currency = read_currency(currency) if is_given else agree_currency(markets, {})
+        self.time, self.spans = make_clock(markets)
+        first = next(iter(markets.values()))
+        self.interval, self.sessions = first.interval, first.sessions
+        self.decide = first.decide
+        self.source = source
+        self.facts: dict[str, Any] = {}  # of compute_once
+        self._panels: dict[int, Panel] = {}
+
+    def __getitem__(self, name: str) -> Market:
+        if name not in self._markets:
+            raise KeyError(f"{name!r} is not among {', '.join(self.names)}")
+        return self._markets[name]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self.names)
+
+    def __len__(self) -> int:
+        return len(self.names)
+
+    def __eq__(self, other: object) -> bool:
+        if not isinstance(other, Markets):
+            return NotImplemented
+        return self is other or self.content_hash == other.content_hash
+
+    def __hash__(self) -> int:
+        return hash(self.content_hash)
+
+    def __repr__(self) -> str:
+        names = ", ".join(self.names[:6]) + (", ..." if len(self) > 6 else "")
+        names += f" and {count_nouns(len(self.options), 'option')}" if self.options else ""
+        length, start = format_duration(self.interval), time_text(self.start)
+        return f"<Markets: {names}; {length}, {self.n_bars} bars from {start}>"
+
+    @property
+    def options(self) -> dict[str, Any]:
+        """The listed option contracts by name; they are not among :attr:`names`."""
+        return {} if self.listing is None else dict(self.listing.options)
+
+    @property
+    def instrument(self) -> str:
+        """The names as one text."""
+        return ", ".join(self.names)
+
+    @property
+    def synthetic(self) -> bool:
+        """Whether the prices of one of them are generated."""
+        return any(market.synthetic for market in self.values())
+
+    @property
+    def has_mark(self) -> bool:
+        """Whether mark prices were given for all instruments."""
+        return all(market.has_mark for market in self.values())
+
+    @cached_property
+    def content_hash(self) -> str:
+        """SHA-256, hex, of the names in order, the content of each market, currency and options."""
+        content: list[Any] = [[name, market.content_hash] for name, market in self.items()]
+        listed = [] if self.listing is None else [self.listing.describe()]
+        return hashlib.sha256(json.dumps([self.currency, content, *listed]).encode()).hexdigest()
+
+    @property
+    def last_opens(self) -> dict[str, int]:
+        """The last open, UTC ns, of each instrument of the panel that this one was cut from."""
+        return dict(self._lasts)
+
+    @property
+    def names_of_whole(self) -> tuple[str, ...]:
+        """The names of the panel that this one was cut from, or its own."""
+        return tuple(self._lasts)
+
+    @checked
+    def panel(self, jitter: int = JITTER) -> Panel:
+        """Return the prices on the clock, NaN outside the spans, and all settlements in time order.
+
+        Parameters
+        ----------
+        jitter : int
+            How far from an open, in ns, a settlement still belongs to it.
+
+        Notes
+        -----
+        The arrays of the last call are kept, and may be shared: do not write to them.
+        """
+        if jitter not in self._panels:
+            found = make_panel([*self.values()], self.spans, self.n_bars, jitter)
+            self._panels = {jitter: found}
+        return self._panels[jitter]
+
+    def tradable(self) -> BoolArray:
+        """Return where a decision at a close can be filled, of shape (n_instruments, n_bars).
+
+        An instrument must have this bar, and not be in the last one before it is delisted. An
+        instrument is delisted if its span ends while the clock goes on. Both are read from the
+        spans of the panel that this one was cut from, so a part of it has the same values.
+        """
+        found = np.zeros((len(self), self.n_bars), dtype=np.bool_)
+        end = max(self._lasts.values())
+        for row, name, (first, stop) in zip(found, self.names, self.spans, strict=True):
+            last = self._lasts[name]
+            row[first:stop] = (last == end) | (self.time[first:stop] < last)
+        return found
+
     @classmethod
     @checked
     def load(
@@ -137,11 +522,15 @@ class Markets(PanelData):
             sessions=sessions,
             between=between,
         )
-        found, said = load_markets([Path(path) for path in paths], instruments, options)
+        if not paths:
+            raise ParameterError("load needs a path, got none")
+        sources = find_sources([Path(path) for path in paths], instruments)
+        found = {name: _load_one(name, source, options) for name, source in sources.items()}
+        said = {name: source.currency for name, source in sources.items()}
         markets = cls(found, currency=currency or agree_currency(found, said) or None)
         more = {"instruments": None if instruments is None else [*instruments]}
         markets.source = options.expression(paths, loader="Markets.load", **more, currency=currency)
-        check_between(markets, options.between)
+        _check_between(markets, options.between)
         return markets
 
     @classmethod
@@ -398,3 +787,55 @@ def rebuild(
     part = Markets.__new__(Markets)
     part._fill(markets, currency or None, source, lasts, listing)
     return part
+
+
+def _load_one(name: str, source: Any, options: ReadOptions) -> Market:
+    options = options._replace(instrument=source.instrument or "", clips=True)
+    try:
+        fields = load_fields([source.path], options)
+    except ParameterError as error:  # an argument that does not fit this market
+        raise ParameterError(f"{name}: {error}") from error
+    return Market(**fields, source=options.expression([source.path]))
+
+
+def _check_between(markets: Markets, between: tuple[int | None, int | None]) -> None:
+    slack = LONGEST_CLOSURE if markets.sessions else markets.interval - 1
+    low, high = between
+    is_early = low is not None and markets.start - low > slack
+    is_late = high is not None and high - markets.end > slack
+    if is_early or is_late:
+        wrong = low if is_early else high
+        raise ParameterError(
+            f"between must lie inside the panel, {format_time(markets.start)} to "
+            f"{format_time(markets.end)}, got one that {'begins' if is_early else 'ends'} at "
+            f"{time_text(int(wrong or 0))}"
+        )
+
+
+def lend(market: Market | Markets) -> Any:
+    """Return a copy for code of the user: its dictionaries are its own."""
+    return _copy_each(market, lambda array: array)
+
+
+def detach(market: Market | Markets) -> Any:
+    """Return a copy for code of the user: its dictionaries and arrays are its own."""
+    return _copy_each(market, copy_frozen)
+
+
+def _copy_each(market: Market | Markets, copy: Callable[[Any], Any]) -> Any:
+    if isinstance(market, Markets):
+        return market.with_markets({name: _copy_each(each, copy) for name, each in market.items()})
+    copies: dict[int, Any] = {}  # without mark prices, two fields share one array
+
+    def copy_once(value: Any) -> Any:
+        if not isinstance(value, np.ndarray):
+            return value
+        if id(value) not in copies:
+            copies[id(value)] = copy(value)
+        return copies[id(value)]
+
+    lent = object.__new__(type(market))
+    fields = {name: copy_once(value) for name, value in vars(market).items()}
+    columns = {name: copy_once(values) for name, values in market.columns.items()}
+    vars(lent).update({**fields, "columns": MappingProxyType(columns)})
+    return lent

@@ -15,11 +15,9 @@ from backtest.base import (
     format_time,
     parse_duration,
 )
-from backtest.market.market import Market
+from backtest.market.market import Market, compute_once
 from backtest.market.markets import Markets, as_given, as_markets, rebuild
-from backtest.market.reshape import group_known, resample_data
-from backtest.market.tables.bar_checks import grid_origin
-from backtest.market.tables.market_data import compute_once
+from backtest.market.reshape import grid_origin, group_bars, group_stretches, resample_fields
 
 if TYPE_CHECKING:
     from backtest.base import BoolArray
@@ -178,10 +176,13 @@ def show_signal(market: Market, clock: PolicyClock) -> Market:
 
 def combine(market: Market) -> Market:
     def compute() -> Market:
-        groups = group_known(market.time, market.interval, market.decide)
-        data = resample_data(market, market.decide, groups)
+        time, terms = market.time, (market.interval, market.decide)
+        if len(time) < 2 or int(np.diff(time).max()) == market.interval:
+            groups = group_bars(time, *terms)
+        else:
+            groups = group_stretches(time, *terms, sessions=False)
         source = f"{market.source}.resample({format_duration(market.decide)!r})"
-        return Market(**data.fields(), source=source)
+        return Market(**resample_fields(market, market.decide, groups), source=source)
 
     return compute_once(market, "clock", compute)
 

@@ -4,14 +4,12 @@ from __future__ import annotations
 
 import math
 from itertools import accumulate
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
-from backtest.base import FloatArray, IntArray, ParameterError, parse_duration
+from backtest.base import FloatArray, IntArray, ParameterError, format_duration
 from backtest.base.units import DAY, HOUR, YEAR_DAYS
-from backtest.market.reshape import resample_data
-from backtest.market.tables.market_data import MarketData
 
 INSTRUMENT = "SYNTHETIC-PERP"
 START = 19_358 * DAY  # 2023-01-01
@@ -42,20 +40,20 @@ class _Path(NamedTuple):
     crash: FloatArray
 
 
-def generate_sample(*, bars: int, seed: int, interval: str) -> MarketData:
-    length = parse_duration(interval, "interval")
+def generate_sample(*, bars: int, seed: int, length: int) -> dict[str, Any]:
+    """Return the fields of bars of ``length`` ns, or of the hours that make them."""
     if _FUNDING_EVERY % length == 0:
         return generate(bars=bars, seed=seed, interval=length)
     if DAY % length or length % HOUR:
         raise ParameterError(
             "interval must be a whole part of 8 hours or of a day in hours ('5m', '4h', '1d'), "
-            f"got {interval!r}"
+            f"got {format_duration(length)!r}"
         )
-    return resample_data(generate(bars=bars * (length // HOUR), seed=seed, interval=HOUR), length)
+    return generate(bars=bars * (length // HOUR), seed=seed, interval=HOUR)
 
 
-def generate(*, bars: int, seed: int, interval: int) -> MarketData:
-    """Return the data of a synthetic market; ``interval`` (ns) is a whole part of 8 hours."""
+def generate(*, bars: int, seed: int, interval: int) -> dict[str, Any]:
+    """Return the fields of a synthetic market; ``interval`` (ns) is a whole part of 8 hours."""
     names = ("path", "regime", "volatility", "jump", "crash", "range", "mark", "premium", "volume")
     seeds = np.random.SeedSequence(seed).spawn(len(names))
     streams = {
@@ -67,29 +65,29 @@ def generate(*, bars: int, seed: int, interval: int) -> MarketData:
     premium = _premium(streams["premium"], path, days)
     mark = _mark(streams["mark"], (opens, highs, lows, closes), premium)
     funding_time, funding_rate = _funding(premium, interval)
-    return MarketData(
-        instrument=INSTRUMENT,
-        interval=interval,
-        time=START + interval * np.arange(bars, dtype=np.int64),
-        open=opens,
-        high=highs,
-        low=lows,
-        close=closes,
-        volume=_volume(streams["volume"], path, days),
-        mark_open=mark[0],
-        mark_high=mark[1],
-        mark_low=mark[2],
-        mark_close=mark[3],
-        has_mark=True,
-        funding_time=funding_time,
-        funding_rate=funding_rate,
-        funding_mark=np.full(funding_time.size, np.nan),
-        funding_predicted=np.full(funding_time.size, np.nan),
-        columns={},
-        synthetic=True,
-        sessions=False,
-        filled={},
-    )
+    return {
+        "instrument": INSTRUMENT,
+        "interval": interval,
+        "time": START + interval * np.arange(bars, dtype=np.int64),
+        "open": opens,
+        "high": highs,
+        "low": lows,
+        "close": closes,
+        "volume": _volume(streams["volume"], path, days),
+        "mark_open": mark[0],
+        "mark_high": mark[1],
+        "mark_low": mark[2],
+        "mark_close": mark[3],
+        "has_mark": True,
+        "funding_time": funding_time,
+        "funding_rate": funding_rate,
+        "funding_mark": np.full(funding_time.size, np.nan),
+        "funding_predicted": np.full(funding_time.size, np.nan),
+        "columns": {},
+        "synthetic": True,
+        "sessions": False,
+        "filled": {},
+    }
 
 
 def _walk(streams: dict[str, np.random.Generator], bars: int, days: float) -> _Path:

@@ -21,13 +21,9 @@ from backtest.base import (
     utc_index,
 )
 from backtest.market.market import Market
-from backtest.market.panel import Panel
-from backtest.market.panel_data import PanelData
-from backtest.market.read.files import read_file
-from backtest.market.tables.defects import require
-from backtest.market.tables.settlements import nearest_minute
-from backtest.market.tables.timed_table import to_floats
-from backtest.market.tables.times import find_stamps, to_utc
+from backtest.market.read import read_file
+from backtest.market.settlements import nearest_minute
+from backtest.market.tables import find_stamps, require, to_floats, to_utc
 
 Weights: TypeAlias = "pd.DataFrame | FloatArray | Mapping[str, float] | None"
 CARRY = "bt.signals.from_frame(markets, frame, carry=True)"
@@ -35,7 +31,7 @@ CARRY = "bt.signals.from_frame(markets, frame, carry=True)"
 
 def read_weights(
     signal: Weights,
-    markets: PanelData,
+    markets: Any,
     *,
     first: int = 0,
     argument: str = "signal",
@@ -49,7 +45,7 @@ def read_weights(
         frame has UTC times and names of the panel or of its instruments; one that it lacks is flat,
         and so is a bar that it lacks. A mapping holds constants. None is 1/n in each of the n
         tradable instruments.
-    markets : PanelData
+    markets : Markets
         The panel. Where an instrument is not tradable, its weight is ignored.
     argument : str
         The name of the argument, for errors.
@@ -77,12 +73,12 @@ def read_weights(
     return np.where(tradable & ~np.isnan(values), values, 0.0)
 
 
-def name_as_panel(frame: pd.DataFrame, markets: PanelData) -> pd.DataFrame:
+def name_as_panel(frame: pd.DataFrame, markets: Any) -> pd.DataFrame:
     aliases = find_aliases(frame.columns, markets)
     return frame.rename(columns=aliases) if aliases else frame
 
 
-def find_aliases(given: Iterable[object], markets: PanelData) -> dict[object, str]:
+def find_aliases(given: Iterable[object], markets: Any) -> dict[object, str]:
     found: dict[object, list[str]] = {}
     for name, market in markets.items():
         found.setdefault(market.instrument, []).append(name)
@@ -94,12 +90,12 @@ def find_aliases(given: Iterable[object], markets: PanelData) -> dict[object, st
     }
 
 
-def weights_to_frame(weights: FloatArray, markets: PanelData) -> pd.DataFrame:
+def weights_to_frame(weights: FloatArray, markets: Any) -> pd.DataFrame:
     """Return weights of shape (n_instruments, n_bars) by time and instrument."""
     return pd.DataFrame(weights.T, index=markets.times, columns=[*markets.names])
 
 
-def _read_frame(frame: pd.DataFrame, markets: PanelData, argument: str) -> FloatArray:
+def _read_frame(frame: pd.DataFrame, markets: Any, argument: str) -> FloatArray:
     check_columns_of_frame(frame, markets, argument)
     stamps = read_stamps(frame.index, argument)
     kept = _find_bars(stamps, markets, argument)
@@ -111,14 +107,14 @@ def _read_frame(frame: pd.DataFrame, markets: PanelData, argument: str) -> Float
     return values
 
 
-def check_columns_of_frame(frame: pd.DataFrame, markets: PanelData, argument: str) -> None:
+def check_columns_of_frame(frame: pd.DataFrame, markets: Any, argument: str) -> None:
     check_names(frame.columns, markets, argument)
     if frame.columns.has_duplicates:
         twice = frame.columns[frame.columns.duplicated()][0]
         raise ParameterError(f"{argument}: each instrument has one column, {twice!r} has several")
 
 
-def check_names(names: Any, markets: PanelData, argument: str) -> None:
+def check_names(names: Any, markets: Any, argument: str) -> None:
     known = markets.names_of_whole
     for name in names:
         if name not in known:
@@ -148,7 +144,7 @@ def read_stamps(index: pd.Index, argument: str) -> IntArray:
     return np.asarray(index.as_unit("ns").asi8)
 
 
-def _find_bars(stamps: Any, markets: PanelData, argument: str) -> Any:
+def _find_bars(stamps: Any, markets: Any, argument: str) -> Any:
     inside = (stamps >= markets.start) & (stamps < markets.end)
     if not inside.any():
         raise ParameterError(
@@ -177,7 +173,7 @@ def _check_density(bars: Any, argument: str) -> None:
         )
 
 
-def _read_constants(given: Mapping[str, float], markets: PanelData, argument: str) -> FloatArray:
+def _read_constants(given: Mapping[str, float], markets: Any, argument: str) -> FloatArray:
     check_names(given, markets, argument)
     values = np.full((len(markets), markets.n_bars), np.nan)
     for name, value in given.items():
@@ -187,7 +183,7 @@ def _read_constants(given: Mapping[str, float], markets: PanelData, argument: st
     return values
 
 
-def _read_array(given: Any, markets: PanelData, argument: str, first: int) -> FloatArray:
+def _read_array(given: Any, markets: Any, argument: str, first: int) -> FloatArray:
     wanted = (markets.n_bars, len(markets))
     is_array = isinstance(given, np.ndarray | list | tuple)
     values = _read_numbers(given, argument) if is_array else np.empty(0)
@@ -216,7 +212,7 @@ def _read_numbers(values: Any, argument: str) -> FloatArray:
         raise ParameterError(f"{argument}: weights must be numbers: {error}") from error
 
 
-def _check_finite(values: FloatArray, markets: PanelData, argument: str) -> None:
+def _check_finite(values: FloatArray, markets: Any, argument: str) -> None:
     bad = np.argwhere(np.isinf(values.T))
     if len(bad):
         bar, row = (int(each) for each in bad[0])
@@ -252,7 +248,7 @@ def read_weight_file(path: Path, timezone: str | None = None) -> pd.DataFrame:
 NAME = "portfolio"
 
 
-def make_index(markets: PanelData, weights: FloatArray) -> Market:
+def make_index(markets: Any, weights: FloatArray) -> Market:
     """Return the index of weights decided at each close, of shape (n_instruments, n_bars).
 
     Notes
@@ -308,7 +304,7 @@ def _add(held: FloatArray, price: FloatArray, base: FloatArray) -> FloatArray:
     return total
 
 
-def _follow(panel: Panel, held: FloatArray) -> dict[str, FloatArray]:
+def _follow(panel: Any, held: FloatArray) -> dict[str, FloatArray]:
     found: dict[str, FloatArray] = {}
     is_low_first = panel.close >= panel.open
     for lead in ("", "mark_"):
@@ -323,7 +319,7 @@ def _follow(panel: Panel, held: FloatArray) -> dict[str, FloatArray]:
     return found
 
 
-def _chain(panel: Panel, held: FloatArray) -> FloatArray:
+def _chain(panel: Any, held: FloatArray) -> FloatArray:
     following = np.roll(panel.open, -1, axis=1)
     following[:, -1] = np.nan
     following = np.where(np.isnan(following), panel.close, following)
@@ -331,7 +327,7 @@ def _chain(panel: Panel, held: FloatArray) -> FloatArray:
     return np.concatenate([[1.0], np.cumprod(growth[:-1])])
 
 
-def _sum_settlements(panel: Panel, held: FloatArray) -> tuple[IntArray, FloatArray]:
+def _sum_settlements(panel: Any, held: FloatArray) -> tuple[IntArray, FloatArray]:
     bar = panel.funding_bar - panel.funding_is_open
     weight = np.where(bar >= 0, held[panel.funding_instrument, np.maximum(bar, 0)], 0.0)
     moments = np.stack(
@@ -344,7 +340,7 @@ def _sum_settlements(panel: Panel, held: FloatArray) -> tuple[IntArray, FloatArr
     return panel.funding_time[is_new], rates
 
 
-def _check_positive(prices: dict[str, Any], markets: PanelData, weights: FloatArray) -> None:
+def _check_positive(prices: dict[str, Any], markets: Any, weights: FloatArray) -> None:
     lowest = np.minimum(prices["low"], prices["mark_low"])
     bad = np.flatnonzero(~(lowest > 0.0))
     if not bad.size:

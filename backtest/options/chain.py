@@ -25,7 +25,7 @@ from backtest.base import (
 )
 from backtest.base.units import YEAR_DAYS
 from backtest.market import read_file, require, suffix_of
-from backtest.market.read.files import SUFFIXES
+from backtest.market.read import SUFFIXES
 from backtest.options.chain_inspection import Inspection, inspect_quotes
 from backtest.options.chain_tables import read_table
 from backtest.options.forwards import fill_forwards

@@ -76,9 +76,8 @@ def test_data_that_do_not_load_are_inspected_all_the_same(capsys, folder: Path):
     code, out, _ = call(capsys, "data", "inspect", folder)
     assert code == 0
     assert "What the loader refuses" in out
-    assert "2 in 1 gap, longest 2" in out
-    assert "2023-01-01 10:00 to 2023-01-01 12:00" in out
-    assert "1 settlement missing" in out
+    assert "2023-01-01 10:00 to 2023-01-01 12:00: 2" in out
+    assert "funding: 1 missing" in out
     assert "bars must have each time once" in out
 
 
@@ -95,10 +94,10 @@ def test_decimal_commas_are_recognized_and_read_when_that_is_said(capsys, folder
     assert bt.quality("eu.csv", decimal=",").fit_for("loading") == "yes"
 
 
-@pytest.mark.parametrize("layout", ["freqtrade_json", "ccxt", "yahoo_csv", "vectorbt"])
+@pytest.mark.parametrize("layout", ["freqtrade_feather", "vectorbt"])
 def test_every_kind_of_file_is_inspected(capsys, folder: Path, layout: str):
     (folder / "in").mkdir()
     paths, _ = LAYOUTS[layout](folder / "in")
     code, out, err = call(capsys, "data", "inspect", *paths, "--json")
     assert code == 0, err
-    assert json.loads(out)["bars"]["rows"] == 96
+    assert json.loads(out)["facts"]["bars"]["rows"] == 96

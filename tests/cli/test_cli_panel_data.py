@@ -8,7 +8,7 @@ import pandas as pd
 import pytest
 
 import backtest as bt
-from backtest.market.panel_quality import inspect_panel
+from backtest.market.quality import inspect_panel
 from tests.commands import call
 from tests.replay import Replay
 

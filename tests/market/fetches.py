@@ -4,10 +4,8 @@ from pathlib import Path
 
 from backtest.base.units import to_nanoseconds
 from backtest.cli import main
-from backtest.market.fetch import RetryPolicy, fetch_market, read_request
+from backtest.market.fetch import fetch_market, read_request
 from tests.replay import Replay
-
-QUICK = RetryPolicy(attempts=4, first=0.001, longest=0.01, deadline=60.0, silence=30.0)
 
 
 def at(text: str) -> int:
@@ -25,7 +23,7 @@ def fetch(folder: Path, server: Replay, start="2024-01-01", end="2024-03-01", **
     }
     symbol = options.pop("symbol", "BTCUSDT")
     request = read_request(symbol, start=start, end=end, **{"interval": "1h", **options})
-    settings = {"now": NOW, "base_url": server.url, "policy": QUICK, **how}
+    settings = {"now": NOW, "base_url": server.url, "first_wait": 0.001, **how}
     return fetch_market(folder, request, **settings)
 
 

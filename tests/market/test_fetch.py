@@ -1,21 +1,33 @@
-"""Fetching from the public archive: what arrives, what the command says, and small rules."""
+"""Fetching from the public archive: what arrives, what is kept, refused and said."""
 
 import hashlib
+import io
 import json
+import math
+import os
+import signal
+import subprocess
+import sys
+import time
+import zipfile
+from pathlib import Path
 
 import numpy as np
 import pytest
 
 import backtest as bt
+from backtest.base import hold_lock_file
+from backtest.base.errors import DataError
 from backtest.base.units import HOUR
 from backtest.cli import main
-from backtest.market.fetch.download import read_wait
-from backtest.market.fetch.target_folder import merge_rows
-from backtest.market.tables.timed_table import TimedTable
+from backtest.market import fetch as module
+from backtest.market.fetch import clear, read_archive_rows, read_wait
 from tests.commands import override
+from tests.fast_cases import every_nth
+from tests.kills import count_steps, die_at
 from tests.market.fetches import NOW, at, call, content, fetch
 from tests.refusals import check_refused
-from tests.replay import HEADER, epoch, kline_text, klines, settlements
+from tests.replay import HEADER, Replay, epoch, kline_text, klines, settlements
 
 pytest.importorskip("httpx", reason="downloads need httpx: pip install 'leverage-backtest[fetch]'")
 
@@ -54,8 +66,8 @@ def test_a_fetch_writes_what_saving_its_market_writes(tmp_path, server):
 def test_the_notes_name_every_file_with_the_hash_that_was_checked(tmp_path, server):
     facts = fetch(tmp_path / "btc", server).facts
     assert len(facts["files"]) == 6
-    for file in facts["files"]:
-        assert file["sha256"] == hashlib.sha256(server.files[file["path"]]).hexdigest()
+    for path, digest in facts["files"].items():
+        assert digest == hashlib.sha256(server.files[path]).hexdigest()
 
 
 def test_nothing_but_what_was_asked_for_is_stored(tmp_path, server):
@@ -91,7 +103,7 @@ def test_days_that_a_month_lacks_come_from_their_own_files(tmp_path, server, cal
         server.put("bars", day, server.text("bars", day))
     fetched = fetch(tmp_path / "mended", server)
     assert content(tmp_path / "mended")["bars.parquet"] == calm["bars.parquet"]
-    assert sum("/daily/" in file["path"] for file in fetched.facts["files"]) == 2
+    assert sum("/daily/" in path for path in fetched.facts["files"]) == 2
 
 
 def test_stamps_may_go_from_milliseconds_to_microseconds_between_months(tmp_path, server, calm):
@@ -118,8 +130,8 @@ def test_a_file_that_cannot_be_read_is_refused(tmp_path, server):
     lines = whole.decode().splitlines()
     lines[5] = lines[5].replace(",", "000,", 1)
     for text, words in (
-        (b"", "696 bars from 2024-02-01 to 2024-03-01"),
-        (HEADER.encode() + b"\n", "696 bars from 2024-02-01 to 2024-03-01"),
+        (b"", "bars run from 2024-01-01 to 2024-02-01, not from 2024-01-01 to 2024-03-01"),
+        (HEADER.encode() + b"\n", "bars run from 2024-01-01 to 2024-02-01"),
         (whole.replace(b",close,", b",last,", 1), "a column 'close' is needed"),
         ("\n".join(lines).encode(), "epochs must all be in one unit"),
     ):
@@ -158,11 +170,11 @@ def test_the_command_takes_the_address_from_the_environment(
     )  # fmt: skip
     code, _, err = call(capsys, *flags)
     assert code == 2
-    assert "24 mark bars from 2024-02-02 to 2024-02-03" in err
-    assert "2024-01-06" in err
+    assert "24 of 1437 bars have none" in " ".join(err.split())
+    assert "2024-01-05 03:00" in err
     code, out, _ = call(capsys, *flags, "--accept-gaps")
     assert code == 0
-    assert "3 gaps, accepted and not filled" in out
+    assert "gaps, accepted and not filled" in out
 
 
 NO_SYMBOLS = ("../../etc", "btcusdt", "BTC/USDT", "BTC%2e", "", "A" * 99)
@@ -188,12 +200,6 @@ def test_the_command_refuses_what_cannot_be(tmp_path, capsys, change, said):
 # small rules
 
 
-def test_several_months_are_fetched_at_once_but_not_more_than_asked(tmp_path, server):
-    server.delay = 0.02
-    fetch(tmp_path / "btc", server, parallel=3)
-    assert 2 <= server.most_at_once <= 3
-
-
 def test_progress_counts_days_of_every_kind(tmp_path, server):
     seen: list[tuple[int, int]] = []
     fetch(tmp_path / "btc", server, report=lambda done, total: seen.append((done, total)))
@@ -202,19 +208,348 @@ def test_progress_counts_days_of_every_kind(tmp_path, server):
     assert [done for done, _ in seen] == sorted(done for done, _ in seen)
 
 
-def test_joining_keeps_the_rows_of_any_split(tmp_path):
-    time_ = np.arange(100) * HOUR
-    columns = {name: np.arange(100.0) for name in ("open", "high", "low", "close", "volume")}
-    whole = TimedTable("x", time_, columns)
-    pieces = [whole.rows(slice(60, 100)), whole.rows(slice(0, 40)), whole.rows(slice(30, 70))]
-    joined = merge_rows(pieces, "bars")
-    np.testing.assert_array_equal(joined.time, time_)
-    np.testing.assert_array_equal(joined.columns["close"], columns["close"])
-
-
 def test_retry_after_may_be_seconds_a_date_or_nonsense():
-    assert read_wait("3", 0.0) == 3.0
-    assert read_wait("Wed, 20 Mar 2024 15:00:05 GMT", NOW / 1e9) == 5.0
-    assert read_wait("Wed, 20 Mar 2024 14:00:00 GMT", NOW / 1e9) == 0.0
-    assert read_wait("soon", 0.0) is None
-    assert read_wait(None, 0.0) is None
+    assert read_wait("3", 0.0, 9.0) == 3.0
+    assert read_wait("Wed, 20 Mar 2024 15:00:05 GMT", NOW / 1e9, 9.0) == 5.0
+    assert read_wait("Wed, 20 Mar 2024 14:00:00 GMT", NOW / 1e9, 9.0) == 0.0
+    assert read_wait("soon", 0.0, 9.0) == read_wait(None, 0.0, 9.0) == 9.0
+
+
+# gaps
+
+
+def test_gaps_are_named_all_at_once_and_nothing_is_stored(tmp_path, torn):
+    with pytest.raises(DataError) as caught:
+        fetch(tmp_path / "btc", torn)
+    text = str(caught.value)
+    assert "3 missing in 1 gap (bars, first gap from 2024-01-05 03:00 to 2024-01-05 06:00" in text
+    assert "every bar must have a mark bar, 24 of 1437 bars have none" in text
+    assert "2 missing in 1 gap (funding, first gap from 2024-02-03 16:00" in text
+    assert {path.name for path in (tmp_path / "btc").iterdir()} == {".partial"}
+
+
+def test_accepted_gaps_are_stored_as_they_are_and_noted(tmp_path, torn):
+    facts = fetch(tmp_path / "btc", torn, accept_gaps=True).facts
+    assert "3 missing in 1 gap" in " ".join(facts["gaps"])
+    assert facts["rows"] == {"bars": 1437, "mark": 1416, "funding": 178}
+    with pytest.raises(DataError, match="3 missing in 1 gap"):
+        bt.Market.load(tmp_path / "btc")
+    span = ("2024-01-06", "2024-03-01")
+    market = bt.Market.load(tmp_path / "btc", between=span, mark_gaps="last", funding_gaps="zero")
+    assert market.n_bars == 55 * 24
+
+
+def test_accepted_gaps_do_not_let_wrong_prices_in(tmp_path, torn):
+    rows = klines(epoch("2024-02-01"), epoch("2024-03-01"), torn.length)
+    rows[7, 2] = 1.0
+    torn.put("bars", "2024-02", kline_text(rows, torn.length))
+    with pytest.raises(DataError, match="high must be at least"):
+        fetch(tmp_path / "btc", torn, accept_gaps=True)
+
+
+def test_a_month_before_the_listing_costs_one_answer_not_thirty(tmp_path, server):
+    with pytest.raises(DataError, match="bars run from 2024-01-01 to 2024-03-01, not from 2023-10"):
+        fetch(tmp_path / "btc", server, "2023-10-01", "2024-03-01")
+    assert not any("/daily/klines/" in path for path in server.asked)
+
+
+@pytest.mark.slow
+def test_what_no_venue_has_is_said_so(tmp_path, server):
+    with pytest.raises(DataError, match="has no bars and no mark and no funding there"):
+        fetch(tmp_path / "btc", server, symbol="NOPE")
+    assert not (tmp_path / "btc").exists()
+    with pytest.raises(DataError, match="has no funding"):
+        fetch(tmp_path / "btc", server, "2024-03-01", "2024-03-05")
+
+
+# a folder that has data
+
+
+@pytest.mark.slow
+def test_a_longer_fetch_asks_for_what_is_new_only_and_equals_a_fresh_one(tmp_path, server):
+    fetch(tmp_path / "btc", server, "2024-01-10", "2024-02-01")
+    server.asked.clear()
+    fetch(tmp_path / "btc", server, "2024-01-10", "2024-03-01")
+    assert not any("-2024-01" in path for path in server.asked)
+    fetch(tmp_path / "fresh", server, "2024-01-10", "2024-03-01")
+    assert content(tmp_path / "btc") == content(tmp_path / "fresh")
+    fetch(tmp_path / "btc", server, "2024-01-01", "2024-03-01")
+    fetch(tmp_path / "early", server, "2024-01-01", "2024-03-01")
+    assert content(tmp_path / "btc") == content(tmp_path / "early")
+
+
+def test_what_is_there_is_not_asked_for_again(tmp_path, server):
+    fetch(tmp_path / "btc", server)
+    before = content(tmp_path / "btc")
+    server.asked.clear()
+    again = fetch(tmp_path / "btc", server, "2024-01-05", "2024-02-05")
+    assert not again.is_new
+    assert again.facts["from"] == "2024-01-01"
+    assert not server.asked
+    assert content(tmp_path / "btc") == before
+
+
+def test_a_damaged_part_is_fetched_again(tmp_path, server, calm):
+    server.faults[server.path("funding", "2024-02")] = ["403"]
+    with pytest.raises(DataError, match="403"):
+        fetch(tmp_path / "btc", server)
+    part = tmp_path / "btc" / ".partial" / "bars.parquet"
+    part.write_bytes(part.read_bytes()[:999])
+    fetch(tmp_path / "btc", server)
+    assert content(tmp_path / "btc") == calm
+
+
+def test_a_folder_of_something_else_is_left_alone(tmp_path, server):
+    bt.Market.sample(bars=48).save(tmp_path / "mine")
+    before = content(tmp_path / "mine")
+    with pytest.raises(DataError, match="needs a folder of its own, this one holds"):
+        fetch(tmp_path / "mine", server)
+    assert content(tmp_path / "mine") == before
+    fetch(tmp_path / "btc", server)
+    for how, words in (
+        ({"symbol": "ETHUSDT"}, "this one holds symbol BTCUSDT, not symbol ETHUSDT"),
+        ({"interval": "8h"}, "this one holds interval 1h, not interval 8h"),
+    ):
+        check_refused(lambda how=how: fetch(tmp_path / "btc", server, **how), words)
+    assert not (tmp_path / "btc" / ".partial").exists()
+
+
+def test_files_that_somebody_changed_are_not_replaced(tmp_path, server):
+    fetch(tmp_path / "btc", server, "2024-01-01", "2024-02-01")
+    (tmp_path / "btc" / "bars.parquet").write_bytes(b"mine")
+    with pytest.raises(DataError, match="files of the fetch were changed"):
+        fetch(tmp_path / "btc", server)
+    assert (tmp_path / "btc" / "bars.parquet").read_bytes() == b"mine"
+    (tmp_path / "btc" / "fetch.json").write_text('{"format": 2}')
+    check_refused(lambda: fetch(tmp_path / "btc", server), "format of fetch.json must be 1")
+
+
+def test_a_second_process_is_told_which_one_is_at_work(tmp_path, server):
+    with (
+        hold_lock_file(tmp_path / "btc" / ".partial" / "lock"),
+        pytest.raises(DataError, match=rf"another process \({os.getpid()}\)"),
+    ):
+        fetch(tmp_path / "btc", server)
+    fetch(tmp_path / "btc", server)
+
+
+def test_a_folder_that_cannot_be_written_is_said_so(tmp_path, server):
+    (tmp_path / "file").write_text("")
+    check_refused(lambda: fetch(tmp_path / "file" / "btc", server), "cannot write to the folder")
+
+
+def test_only_the_files_of_a_fetch_are_removed(tmp_path):
+    partial = tmp_path / ".partial"
+    partial.mkdir()
+    for name in ("lock", "fetch.json", "bars.parquet", "thesis.pdf", "my.draft"):
+        (partial / name).write_text("")
+    clear(partial)
+    assert sorted(path.name for path in partial.iterdir()) == ["my.draft", "thesis.pdf"]
+
+
+# kills
+
+
+@pytest.mark.slow
+def test_killed_at_any_step_on_the_disk_it_leaves_the_market_of_before_or_after(
+    tmp_path, server, monkeypatch
+):
+    """The step of each file that is written, moved or removed is the last one once."""
+    monkeypatch.setattr(module, "STORE_EVERY", 0.0)
+    span = ("2024-01-10", "2024-03-01")
+    for name, end in (("before", "2024-02-01"), ("after", "2024-03-01")):
+        fetch(tmp_path / name, server, "2024-01-10", end)
+    known = {bt.Market.load(tmp_path / name).content_hash for name in ("before", "after")}
+    start = (tmp_path / "before").rename(tmp_path / "kept")
+
+    def begin(name: str) -> Path:
+        for path in [start, *start.rglob("*")]:
+            place = tmp_path / name / path.relative_to(start)
+            place.mkdir(parents=True) if path.is_dir() else place.write_bytes(path.read_bytes())
+        return tmp_path / name
+
+    steps = count_steps(lambda: fetch(begin("whole"), server, *span))
+    assert steps > 20
+    for step in range(0, steps, 2):
+        folder = begin(f"at-{step}")
+        assert die_at(step, lambda folder=folder: fetch(folder, server, *span)) == -signal.SIGKILL
+        assert bt.Market.load(folder).content_hash in known
+        fetch(folder, server, *span)
+        assert content(folder) == content(tmp_path / "after")
+
+
+CHILDREN = """
+import os, sys
+from pathlib import Path
+import httpx
+from backtest.market import fetch as module
+module.STORE_EVERY = 0.0
+request = module.read_request("BTCUSDT", start="2024-01-01", end="2024-03-20", interval="1h",
+                              without=["funding"])
+folder, url, now = Path(sys.argv[1]), sys.argv[2], int(sys.argv[3])
+for _ in sys.stdin:
+    child = os.fork()
+    if not child:
+        module.fetch_market(folder, request, now=now, base_url=url)
+        os._exit(0)
+    print(child, flush=True)
+    print(os.waitpid(child, 0)[1], flush=True)
+"""
+"""A process that makes one of its own for every line it reads: a fresh one takes a second."""
+
+
+@pytest.mark.slow
+def test_killed_and_resumed_ten_times_equals_never_killed_byte_for_byte(tmp_path, server):
+    fetch(tmp_path / "calm", server, end="2024-03-20", without=("funding",))
+    server.asked.clear()
+    folder = tmp_path / "killed"
+
+    def count() -> int:
+        return sum(number for path, number in server.asked.items() if path.endswith(".zip"))
+
+    with subprocess.Popen(
+        [sys.executable, "-c", CHILDREN, str(folder), server.url, str(NOW)],
+        env={**os.environ, "PYTHONPATH": str(Path(__file__).parents[2]), "NO_PROXY": "127.0.0.1"},
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+        bufsize=1,
+    ) as mother:
+        for turn in range(11):
+            enough = count() + 3
+            server.most_archives = enough if turn < 10 else math.inf  # it ends by the kill alone
+            mother.stdin.write("\n")
+            child = int(mother.stdout.readline())
+            if turn < 10:
+                while count() < enough:
+                    time.sleep(0.001)
+                os.kill(child, signal.SIGKILL)
+                assert int(mother.stdout.readline()) == signal.SIGKILL
+                assert not list(folder.glob("*.parquet"))
+            else:
+                assert int(mother.stdout.readline()) == 0
+        mother.stdin.close()
+    assert content(folder) == content(tmp_path / "calm")
+
+
+# failures
+
+
+@pytest.mark.parametrize(
+    "fault", every_nth(["429:0", "429", "500", "503", "truncated", "checksum", "garbage"], 3)
+)
+def test_a_failure_that_passes_changes_nothing(tmp_path, server, calm, fault):
+    beside = ".CHECKSUM" if fault == "checksum" else ""
+    for kind in ("bars", "funding"):
+        server.faults[server.path(kind, "2024-02") + beside] = [fault, fault]
+    fetch(tmp_path / "rough", server)
+    assert content(tmp_path / "rough") == calm
+
+
+@pytest.mark.parametrize(("fault", "said"), [
+    ("500", "the HTTP status was 500"),
+    ("truncated", "RemoteProtocolError"),
+    ("checksum", "its checksum says"),
+    ("garbage", "its checksum says"),
+])  # fmt: skip
+def test_a_failure_that_stays_is_told_and_what_has_arrived_is_kept(
+    tmp_path, server, calm, fault, said
+):
+    path = server.path("bars", "2024-02") + (".CHECKSUM" if fault == "checksum" else "")
+    server.faults[path] = [fault] * 99
+    with pytest.raises(DataError, match=said) as caught:
+        fetch(tmp_path / "btc", server)
+    assert "2024-02" in str(caught.value)
+    assert {path.name for path in (tmp_path / "btc").iterdir()} == {".partial"}
+    server.faults.clear()
+    server.asked.clear()
+    fetch(tmp_path / "btc", server)
+    assert not any("klines/BTCUSDT/1h/BTCUSDT-1h-2024-01.zip" in path for path in server.asked)
+    assert content(tmp_path / "btc") == calm
+
+
+@pytest.mark.parametrize(("fault", "said"), [
+    ("403", "got 403"), ("429:3600", "a wait of 3600 s"), ("huge:20000000", "at most 16,777,216"),
+])  # fmt: skip
+def test_a_refusal_or_a_wait_without_end_is_not_asked_again(tmp_path, server, fault, said):
+    server.faults[server.path("bars", "2024-01")] = [fault] * 9
+    check_refused(lambda: fetch(tmp_path / "btc", server), said)
+    assert server.asked[server.path("bars", "2024-01")] == 1
+
+
+def test_a_server_that_is_not_there_is_said_so_at_once(tmp_path):
+    away = Replay()
+    away.url = "http://127.0.0.1:9"
+    with pytest.raises(DataError, match=r"cannot reach the server: ConnectError: .*111"):
+        fetch(tmp_path / "btc", away)
+    assert not (tmp_path / "btc").exists()
+
+
+# files that are not what they should be
+
+
+@pytest.mark.parametrize(("checksum", "said"), [
+    (None, "the archive has no checksum"),
+    (b"not a hash  x.zip\n", "must be a SHA-256"),
+    (b"0" * 64 + b"  other.zip\n", "must be a SHA-256"),
+    (b"0" * 64 + b"  BTCUSDT-1h-2024-01.zip\n", "its checksum says"),
+])  # fmt: skip
+def test_a_file_without_its_own_checksum_is_refused(tmp_path, server, checksum, said):
+    path = server.path("bars", "2024-01") + ".CHECKSUM"
+    if checksum is None:
+        del server.files[path]
+    else:
+        server.files[path] = checksum
+    check_refused(lambda: fetch(tmp_path / "btc", server), said, DataError)
+
+
+def zip_of(text: str) -> bytes:
+    stream = io.BytesIO()
+    with zipfile.ZipFile(stream, "w", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr("a.csv", text)
+    return stream.getvalue()
+
+
+@pytest.mark.parametrize(("line", "said"), [
+    ("1704067200000,1,2,0.5", "Expected 12 columns, got 4"),
+    ("1704067200000,1,2,0.5,=1+1,3,0,0,0,0,0,0", "close must be numbers, got '=1\\+1'"),
+    ("17,1,2,0.5,1,3,0,0,0,0,0,0", "epochs"),
+    ("1704067200000,1,2,0.5,1," + "9" * 20_000_000 + "x,0,0,0,0,0,0", "at most 200 times"),
+])  # fmt: skip
+def test_a_row_that_cannot_be_read_is_refused(line, said):
+    with pytest.raises(DataError, match=said):
+        read_archive_rows(zip_of(f"{HEADER}\n{line}\n"), "bars", "test")
+
+
+def test_a_bomb_in_the_archive_writes_nothing(tmp_path, server):
+    server.put_zip(server.path("bars", "2024-01"), zip_of("0" * (70 << 20)))
+    with pytest.raises(DataError, match=r"at most 67,108,864|unpack to at most"):
+        fetch(tmp_path / "btc", server)
+    assert not (tmp_path / "btc" / "bars.parquet").exists()
+
+
+FEBRUARY = klines(epoch("2024-02-01"), epoch("2024-03-01"), 3_600_000)
+LOW = FEBRUARY.copy()
+LOW[7, 2] = 1.0
+
+
+@pytest.mark.parametrize(("rows", "said"), [
+    (klines(epoch("2024-01-31"), epoch("2024-02-03"), 3_600_000), "not from 2024-01-01 to 2024-03"),
+    (np.add(FEBRUARY, [60_000, 0, 0, 0, 0, 0]), "open at other times"),
+    (LOW, "high must be at least open and close"),
+])  # fmt: skip
+def test_rows_that_cannot_be_are_refused_and_nothing_is_stored(tmp_path, server, rows, said):
+    server.put("bars", "2024-02", kline_text(rows, server.length))
+    check_refused(lambda: fetch(tmp_path / "btc", server), said, DataError)
+    assert {path.name for path in (tmp_path / "btc").iterdir()} == {".partial"}
+
+
+def test_rows_that_are_there_twice_count_once_and_may_not_differ(tmp_path, server, calm):
+    twice = np.concatenate([FEBRUARY[:50], FEBRUARY[20:], FEBRUARY[-9:]])
+    server.put("bars", "2024-02", kline_text(twice, server.length))
+    fetch(tmp_path / "twice", server)
+    assert content(tmp_path / "twice")["bars.parquet"] == calm["bars.parquet"]
+    twice[60, 4] += 1.0
+    server.put("bars", "2024-02", kline_text(twice, server.length))
+    with pytest.raises(DataError, match="bars must have each time once, 1 of"):
+        fetch(tmp_path / "torn", server)

@@ -15,8 +15,8 @@ import pytest
 from backtest.base.errors import DataError
 from backtest.base.units import HOUR
 from backtest.market import market as module
-from backtest.market.lent_market import lend
 from backtest.market.market import Market
+from backtest.market.markets import lend
 from tests.market.small_markets import ARRAYS, SAMPLE, WITH_COLUMN, four_bars
 
 

@@ -54,7 +54,7 @@ def test_missing_mark_bars_take_last_prices_when_asked_and_the_market_says_how_m
 
 
 def test_a_mark_that_matches_no_bar_is_not_filled():
-    with pytest.raises(DataError, match=r"4 of 4 bars lie outside them.*leave mark out"):
+    with pytest.raises(DataError, match=r"4 of 4 bars lie outside them.*leave one out"):
         Market.from_frames(four_bars(), mark=four_bars().shift(9, freq="D"), mark_gaps="last")
 
 

@@ -11,8 +11,9 @@ import pytest
 
 import backtest as bt
 from backtest.base.units import HOUR, MINUTE
-from backtest.market.inspect.findings import MOST_MOVES, find_outliers, list_cadences
-from backtest.market.tables.timed_table import TimedTable
+from backtest.market.quality import list_cadences
+from backtest.market.rules import MOST_MOVES, measure_outliers
+from backtest.market.tables import TimedTable
 from tests.layouts import MARKET, own_files
 from tests.market.good_frames import without
 
@@ -56,12 +57,11 @@ def test_several_markets_are_reported_one_by_one_and_together():
 
 def test_sound_data_are_fit_for_what_their_length_allows():
     report = bt.quality(SAMPLE)
-    assert report.bars.rows == 720
-    assert (report.bars.start, report.bars.end) == ("2023-01-01", "2023-01-31")
-    assert report.bars.interval == "1h"
-    assert report.bars.gaps.count == report.bars.duplicates == report.bars.off_boundary.count == 0
-    assert report.beside.coverage == report.funding.coverage == 1.0
-    assert [(each.every, each.settlements) for each in report.funding.cadences] == [("8h", 89)]
+    bars = {"rows": 720, "from": "2023-01-01", "to": "2023-01-31", "every": "1h"}
+    assert report.facts["bars"] == bars
+    assert report.findings == ()
+    assert report.facts["mark"]["coverage"] == report.facts["funding"]["coverage"] == 1.0
+    assert report.facts["funding"]["every"] == ["8h from 2023-01-01"]
     assert {each.use: each.fit for each in report.verdicts} == {
         "loading": "yes", "liquidation": "yes", "funding": "yes", "minutes": "no",
     }  # fmt: skip
@@ -83,26 +83,27 @@ def test_the_report_is_frozen_and_plain_data_can_be_made_of_it():
     with pytest.raises(dataclasses.FrozenInstanceError, match="cannot assign"):
         report.instrument = "X"  # type: ignore[misc]
     plain = report.to_dict()
-    assert json.loads(json.dumps(plain))["funding"]["cadences"][0]["every"] == "8h"
+    assert json.loads(json.dumps(plain))["facts"]["funding"]["every"] == ["8h from 2023-01-01"]
     assert plain["verdicts"][1] == {"use": "liquidation", "fit": "yes", "reasons": ()}
+    assert list(report.to_frame().columns)[:3] == ["level", "count", "share"]
     with pytest.raises(KeyError, match="dinner"):
         report.fit_for("dinner")
 
 
 def test_gaps_are_counted_and_placed_and_the_longest_known(tmp_path: Path):
     report = spoilt(tmp_path, "bars", without(10, 11, 40))
-    assert (report.bars.gaps.count, report.bars.gaps.missing, report.bars.gaps.longest) == (2, 3, 2)
-    first = report.bars.gaps.first[0]
-    assert (first.start, first.end, first.missing) == ("2023-01-01 10:00", "2023-01-01 12:00", 2)
+    gaps = report.find("bars", "missing")
+    assert (len(gaps.places), gaps.count, gaps.longest) == (2, 3, 2)
+    assert gaps.places[0] == "2023-01-01 10:00 to 2023-01-01 12:00: 2"
     assert report.fit_for("liquidation") == "no"
-    assert "3 bars missing" in report.verdicts[1].reasons
+    assert "bars: 3 missing, up to 2 in a row" in report.verdicts[1].reasons
 
 
 def test_closed_markets_have_no_gaps(tmp_path: Path):
     own_files(tmp_path, ("bars",))
     MARKET.bars().drop(MARKET.times[5:9]).to_csv(tmp_path / "bars.csv", index_label="time")
-    assert bt.quality(tmp_path).bars.gaps.missing == 4
-    assert bt.quality(tmp_path, sessions=True).bars.gaps.missing == 0
+    assert bt.quality(tmp_path).find("bars", "missing").count == 4
+    assert bt.quality(tmp_path, sessions=True).find("bars", "missing").count == 0
 
 
 def test_duplicates_that_differ_are_told_from_those_that_do_not(tmp_path: Path):
@@ -112,15 +113,15 @@ def test_duplicates_that_differ_are_told_from_those_that_do_not(tmp_path: Path):
         return twice
 
     report = spoilt(tmp_path, "bars", change)
-    assert (report.bars.duplicates, report.bars.conflicting) == (2, 1)
-    assert report.bars.rows == 98
+    assert report.find("bars", "repeated times").places == ("1 of 2 with other values",)
+    assert report.facts["bars"]["rows"] == 98
     assert report.fit_for("liquidation") == "no"
 
 
 def test_disorder_is_counted(tmp_path: Path):
     report = spoilt(tmp_path, "bars", lambda f: f.iloc[[0, 2, 1, *range(3, 96)]])
-    assert report.bars.disordered == 1
-    assert report.bars.gaps.missing == 0
+    assert report.find("bars", "out of order").count == 1
+    assert report.find("bars", "missing").count == 0
 
 
 def test_bars_off_the_boundary_are_counted(tmp_path: Path):
@@ -130,23 +131,22 @@ def test_bars_off_the_boundary_are_counted(tmp_path: Path):
         return frame.set_axis(pd.DatetimeIndex(times))
 
     report = spoilt(tmp_path, "bars", change)
-    assert report.bars.off_boundary.count == 1
-    assert report.bars.off_boundary.first == "2023-01-01 07:07"
-    assert report.bars.off_boundary.last == "2023-01-01 07:07"
+    off = report.find("bars", "off the grid")
+    assert (off.count, off.first, off.last) == (1, "2023-01-01 07:07", "2023-01-01 07:07")
 
 
 @pytest.mark.parametrize("value", [np.nan, 0.0, -3.0, np.inf])
 def test_prices_that_are_none_are_counted(tmp_path: Path, value: float):
     report = spoilt(tmp_path, "bars", with_cells("close", [3, 4, 9], value))
-    assert report.bars.bad_prices.count == 3
-    assert report.bars.bad_prices.longest == 2
-    assert report.bars.bad_ranges.count == 0
+    found = report.find("bars", "impossible prices")
+    assert (found.count, found.longest) == (3, 2)
+    assert report.find("bars", "impossible ranges").count == 0
     assert report.fit_for("loading") == report.fit_for("liquidation") == "no"
 
 
 def test_ranges_that_exclude_their_own_prices_are_counted(tmp_path: Path):
     report = spoilt(tmp_path, "bars", with_cells("low", [3], 1e6))
-    assert report.bars.bad_ranges.count == 1
+    assert report.find("bars", "impossible ranges").count == 1
 
 
 def test_bars_without_volume_and_flat_bars_are_counted(tmp_path: Path):
@@ -157,15 +157,16 @@ def test_bars_without_volume_and_flat_bars_are_counted(tmp_path: Path):
         return quiet
 
     report = spoilt(tmp_path, "bars", change)
-    assert report.bars.zero_volume.count == report.bars.zero_volume.longest == 10
-    assert report.bars.flat.count == 10
-    assert report.bars.zero_volume.share == pytest.approx(10 / 96)
+    quiet = report.find("bars", "without volume")
+    assert quiet.count == quiet.longest == 10
+    assert report.find("bars", "flat").count == 10
+    assert quiet.share == pytest.approx(10 / 96)
     assert any("without volume" in reason for reason in report.verdicts[3].reasons)
 
 
 def test_bars_without_a_column_of_volume_are_not_called_quiet(tmp_path: Path):
     report = spoilt(tmp_path, "bars", lambda f: f.drop(columns="volume"))
-    assert report.bars.zero_volume is None
+    assert report.find("bars", "without volume").count == 0
 
 
 def walk(n: int = 2000, seed: int = 3) -> TimedTable:
@@ -178,43 +179,38 @@ def walk(n: int = 2000, seed: int = 3) -> TimedTable:
 
 def test_a_walk_has_no_outliers_and_a_crash_that_stays_is_none():
     table = walk()
-    assert find_outliers(table).count == 0
+    assert not measure_outliers(table)
     for name in ("close", "high", "low"):
         table.columns[name][1000:] *= 0.7
     table.columns["open"][1001:] *= 0.7
     table.columns["high"][1000] = table.columns["open"][1000]
-    assert find_outliers(table).count == 0
+    assert not measure_outliers(table)
 
 
-@pytest.mark.parametrize(
-    ("name", "factor", "neighbours"), [("close", 1.05, 0), ("high", 1.05, 0), ("low", 0.95, 0)]
-)
-def test_a_single_print_far_from_its_neighbours_is_an_outlier(name, factor, neighbours):
+@pytest.mark.parametrize(("name", "factor"), [("close", 1.05), ("high", 1.05), ("low", 0.95)])
+def test_a_single_print_far_from_its_neighbors_is_an_outlier(name, factor):
     table = walk()
     table.columns[name][1000] *= factor
-    found = find_outliers(table)
-    furthest = found.furthest[0]
-    assert furthest.price == name
-    assert furthest.time == "1970-02-11 16:00"
-    assert furthest.distance == pytest.approx(0.05, abs=0.01)
-    assert furthest.moves > MOST_MOVES
-    assert found.count <= 1 + neighbours
+    (found,) = measure_outliers(table)
+    assert (found.price, found.time) == (name, 1000 * HOUR)
+    assert found.distance == pytest.approx(0.05, abs=0.01)
+    assert found.moves > MOST_MOVES
 
 
 def test_prices_times_a_thousand_have_the_same_outliers():
     table = walk()
     table.columns["high"][1000] *= 1.05
-    larger = table._replace(columns={n: v * 1000.0 for n, v in table.columns.items()})
-    assert find_outliers(larger).count == find_outliers(table).count == 1
+    larger = table.with_columns(**{n: v * 1000.0 for n, v in table.columns.items()})
+    assert len(measure_outliers(larger)) == len(measure_outliers(table)) == 1
 
 
 def test_wicks_of_the_last_price_beyond_the_mark_are_counted(tmp_path: Path):
     low = float(MARKET.mark_low[50])
     report = spoilt(tmp_path, "bars", with_cells("low", [50, 60], low * 0.9))
-    wicks = report.beside.wicks
+    wicks = report.find("mark", "wicks")
     assert (wicks.count, wicks.first, wicks.last) == (2, "2023-01-03 02:00", "2023-01-03 12:00")
     beyond = 1.0 - 0.9 * low / max(low, MARKET.mark_low[60])
-    assert report.beside.longest_wick == pytest.approx(beyond, rel=1e-6)
+    assert report.facts["mark"]["longest wick"] == pytest.approx(beyond, rel=1e-6)
 
 
 def test_a_stale_mark_is_found_with_the_length_of_its_run(tmp_path: Path):
@@ -224,14 +220,15 @@ def test_a_stale_mark_is_found_with_the_length_of_its_run(tmp_path: Path):
         return stale
 
     report = spoilt(tmp_path, "mark", change)
-    assert report.beside.stale.count == report.beside.stale.longest == 5
+    stale = report.find("mark", "stale")
+    assert stale.count == stale.longest == 5
     assert report.fit_for("liquidation") == "with care"
-    assert "mark stale for up to 5 bars" in report.verdicts[1].reasons
+    assert "mark: 5 stale, up to 5 in a row" in report.verdicts[1].reasons
 
 
 def test_coverage_of_the_mark_is_the_share_of_bars_that_have_one(tmp_path: Path):
     report = spoilt(tmp_path, "mark", lambda f: f[24:])
-    assert report.beside.coverage == 0.75
+    assert report.facts["mark"]["coverage"] == 0.75
     assert report.fit_for("liquidation") == "with care"
     assert report.fit_for("loading") == "no"
 
@@ -249,23 +246,22 @@ def test_changes_of_cadence_are_listed_and_are_no_gaps():
     """8 h, then 4 h, then 1 h."""
     hours = np.cumsum([0, *[8] * 6, *[4] * 6, *[1] * 24])
     found = list_cadences(hours * HOUR + 7_000_000)
-    assert [(each.every, each.settlements) for each in found] == [("8h", 6), ("4h", 6), ("1h", 24)]
-    assert [each.start for each in found] == ["1970-01-01", "1970-01-03", "1970-01-04"]
-    assert found[-1].end == "1970-01-05"
+    assert found == ["8h from 1970-01-01", "4h from 1970-01-03", "1h from 1970-01-04"]
 
 
 def test_missing_settlements_are_counted_by_the_cadence_around_them(tmp_path: Path):
     """Two of 8 hours; among hours, three of one hour, although 8 h is the usual distance."""
     report = spoilt(tmp_path, "funding", without(4, 5))
-    assert (report.funding.missing.count, report.funding.missing.missing) == (1, 2)
+    gaps = report.find("funding", "missing")
+    assert (len(gaps.places), gaps.count) == (1, 2)
     assert report.fit_for("funding") == "no"
     hours = [*range(0, 400, 8), *range(400, 410), *range(413, 430)]
     stamps = pd.DatetimeIndex(pd.to_datetime(np.array(hours) * HOUR, utc=True))
     funding = pd.DataFrame({"rate": 1e-4}, index=stamps)
     funding.to_csv(tmp_path / "funding.csv", index_label="time")
     alone = bt.quality(tmp_path / "funding.csv")
-    assert alone.funding.missing.missing == 3
-    assert alone.bars is None
+    assert alone.find("funding", "missing").count == 3
+    assert "bars" not in alone.facts
     assert alone.fit_for("loading") == "no"
 
 
@@ -274,32 +270,32 @@ def test_stamps_off_the_boundary_and_settled_twice_are_found(tmp_path: Path):
         return pd.concat([frame, frame.iloc[2:3].shift(1, freq="7ms")]).sort_index()
 
     report = spoilt(tmp_path, "funding", change)
-    assert report.funding.duplicates == 1
-    assert report.funding.furthest_stamp == pytest.approx(0.007)
+    assert report.find("funding", "settled twice").count == 1
+    assert report.facts["funding"]["furthest stamp"] == pytest.approx(0.007)
     late = spoilt(tmp_path, "funding", lambda f: f.shift(1, freq="5min"))
-    assert late.funding.off_boundary.count == 12
+    assert late.find("funding", "off the hour").count == 12
 
 
 def test_rates_that_no_venue_takes_and_rates_at_a_cap_are_counted(tmp_path: Path):
     report = spoilt(tmp_path, "funding", with_cells("rate", [1, 2], 0.3))
-    assert report.funding.unbelievable.count == 2
+    assert report.find("funding", "not believable").count == 2
     assert report.fit_for("funding") == "no"
     capped = spoilt(tmp_path, "funding", with_cells("rate", [1, 2, 7], -0.0075))
-    assert capped.funding.at_largest == 3
-    assert capped.funding.lowest == -0.0075
+    assert capped.facts["funding"]["at the largest size"] == 3
+    assert capped.facts["funding"]["lowest"] == -0.0075
 
 
 def test_hourly_funding_of_daily_bars_says_how_many_fall_into_one():
     days = bt.Market.sample(bars=5, interval="1d")
     hours = pd.date_range(days.times[0], periods=5 * 24, freq="h")
     market = bt.Market.from_frames(days.bars(), funding=pd.Series(1e-5, index=hours))
-    assert bt.quality(market).funding.most_in_a_bar == 24
+    assert bt.quality(market).facts["funding"]["most in a bar"] == 24
 
 
 def test_naive_stamps_are_read_as_utc_for_the_report_and_it_says_so(tmp_path: Path):
     MARKET.bars().tz_localize(None).to_csv(tmp_path / "bars.csv", index_label="time")
     report = bt.quality(tmp_path)
-    assert report.bars.rows == 96
+    assert report.facts["bars"]["rows"] == 96
     assert "read as UTC for this report" in report.notes[0]
     assert report.fit_for("loading") == "no"
     assert bt.quality(tmp_path, timezone="UTC").notes == ()
@@ -309,7 +305,7 @@ def test_files_that_cannot_be_read_at_all_still_give_a_report(tmp_path: Path):
     (tmp_path / "bars.csv").write_bytes(b"\xff\xfe\x00")
     (tmp_path / "funding.csv").write_text("time,rate\n2023-01-01T00:00Z,x\n")
     report = bt.quality(tmp_path)
-    assert report.bars is None
+    assert report.facts == {}
     assert len(report.defects) == 2
     assert {each.fit for each in report.verdicts} == {"no"}
 
@@ -317,13 +313,13 @@ def test_files_that_cannot_be_read_at_all_still_give_a_report(tmp_path: Path):
 @pytest.mark.parametrize("columns", [["open"], ["open", "close"], ["volume"], ["high", "low"]])
 def test_bars_that_lack_columns_are_measured_by_what_they_have(tmp_path: Path, columns):
     report = spoilt(tmp_path, "bars", lambda f: f[columns])
-    assert report.bars.rows == 96
+    assert report.facts["bars"]["rows"] == 96
     assert report.fit_for("loading") == "no"
 
 
 def test_files_with_other_names_are_measured_when_the_names_are_said(tmp_path: Path):
     MARKET.bars().rename(columns={"open": "o"}).to_csv(tmp_path / "x.csv", index_label="at")
-    assert bt.quality(tmp_path / "x.csv").bars is None
+    assert "bars" not in bt.quality(tmp_path / "x.csv").facts
     columns = {"time": "at", "open": "o", "high": "high", "low": "low", "close": 4}
     assert bt.quality(tmp_path / "x.csv", columns=columns).fit_for("loading") == "yes"
 
@@ -332,8 +328,8 @@ def test_one_bar_and_one_settlement_are_measured(tmp_path: Path):
     MARKET.bars()[:1].to_csv(tmp_path / "bars.csv", index_label="time")
     MARKET.funding()[:1].to_csv(tmp_path / "funding.csv", index_label="time")
     report = bt.quality(tmp_path)
-    assert report.bars.interval is None
-    assert report.funding.cadences == ()
+    assert report.facts["bars"]["every"] is None
+    assert report.facts["funding"]["every"] == []
 
 
 def test_what_is_not_there_is_refused(tmp_path: Path):
@@ -346,18 +342,18 @@ def test_what_is_not_there_is_refused(tmp_path: Path):
 def test_real_hours_show_their_famous_wick_and_what_they_lack(real: Path):
     """26 July 2021, 01:00: the last price reached 48,168 while the mark stayed near 39,500."""
     report = bt.quality(real / "btc-usdm-1h")
-    furthest = report.bars.outliers.furthest[0]
-    assert (furthest.time, furthest.price) == ("2021-07-26 01:00", "high")
-    assert report.bars.outliers.count < 20
-    assert report.beside.coverage == pytest.approx(35_269 / 37_807)
-    assert report.beside.longest_wick > 0.2
-    assert report.funding.cadences[0].every == "8h"
+    outliers = report.find("bars", "outliers")
+    assert outliers.places[0].startswith("2021-07-26 01:00: high")
+    assert outliers.count < 20
+    assert report.facts["mark"]["coverage"] == pytest.approx(35_269 / 37_807)
+    assert report.facts["mark"]["longest wick"] > 0.2
+    assert report.facts["funding"]["every"][0].startswith("8h")
     assert report.fit_for("liquidation") == "with care"
 
 
 def test_real_stamps_of_funding_alone_are_milliseconds_late(real: Path):
     report = bt.quality(real / "btc-usdm-funding-rawms")
-    assert report.funding.furthest_stamp == pytest.approx(0.029)
-    assert report.funding.off_boundary.count == 0
-    assert report.bars is None
+    assert report.facts["funding"]["furthest stamp"] == pytest.approx(0.029)
+    assert report.find("funding", "off the hour").count == 0
+    assert "bars" not in report.facts
     assert MINUTE == 60_000_000_000

@@ -16,7 +16,7 @@ from tests.market.small_markets import ARRAYS
 
 def test_the_embedded_year_equals_the_generator_bit_for_bit():
     assert module._SAMPLE.is_dir(), "data/sample-1h is missing: run data/make_sample.py"
-    generated = Market(**generate(bars=8760, seed=0, interval=HOUR).fields(), source="generated")
+    generated = Market(**generate(bars=8760, seed=0, interval=HOUR), source="generated")
     sample = Market.sample()
     assert repr(sample) == "Market.sample()"
     for name in ARRAYS:

@@ -9,7 +9,7 @@ import pytest
 import backtest as bt
 from backtest import DataError, Market
 from backtest.base.units import HOUR
-from backtest.market.tables.scale_checks import (
+from backtest.market.rules import (
     FURTHEST_MARK,
     HIGHEST_RATE,
     compare_prices,
@@ -102,8 +102,8 @@ def write(folder: Path, *, mark: float, rate: float) -> Path:
 def test_the_report_names_both_and_judges_by_them(tmp_path):
     folder = write(tmp_path / "bad", mark=2.0, rate=100.0)
     report = bt.quality(folder)
-    assert report.beside.ratio == pytest.approx(2.0, rel=1e-3)
-    assert report.funding.typical >= HIGHEST_RATE
+    assert report.facts["mark"]["ratio"] == pytest.approx(2.0, rel=1e-3)
+    assert report.facts["funding"]["median size"] >= HIGHEST_RATE
     assert [report.fit_for(use) for use in ("loading", "liquidation", "funding")] == ["no"] * 3
     marks, rates = report.defects
     assert marks.startswith(MARKS)
@@ -113,7 +113,7 @@ def test_the_report_names_both_and_judges_by_them(tmp_path):
 def test_a_short_file_and_a_small_distance_are_doubts(tmp_path):
     report = bt.quality(build(1.03))
     assert report.fit_for("liquidation") == "with care"
-    assert "marks are 1.03 times the last price at the median" in report.verdicts[1].reasons
+    assert "1.03 times the last price at the median" in report.verdicts[1].reasons[0]
     week = Market.sample(bars=168)
     report = bt.quality(build(rate=0.01, market=week))
     assert report.fit_for("funding") == "with care"

@@ -15,8 +15,8 @@ import backtest as bt
 from backtest.base.errors import DataError
 from backtest.base.units import HOUR, MINUTE
 from backtest.market.market import Market
-from backtest.market.tables.settlements import cadence, coverage, missing_settlements
-from backtest.market.tables.times import to_utc
+from backtest.market.settlements import cadence, coverage, missing_settlements
+from backtest.market.tables import to_utc
 
 SAMPLE = Market.sample(bars=24 * 10)
 

@@ -1,7 +1,6 @@
 """Hostile and broken files are refused, and leave nothing."""
 
 import gzip
-import json
 import os
 import pickle
 import stat
@@ -9,15 +8,15 @@ import zipfile
 from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 import backtest as bt
-from backtest.market.read import packed_files
+from backtest.market import read
 from tests.layouts import MARKET, kline_text
 
 GOOD = kline_text(MARKET.bars(), unit=1_000_000, has_header=True)
 PLAIN = MARKET.bars().to_csv(index_label="time")
-OHLCV = [[1_672_531_200_000 + i * 3_600_000, 1.0, 1.0, 1.0, 1.0, 1.0] for i in range(24)]
 
 
 def text(content: str | bytes, name: str = "x.csv") -> Callable[[Path], Path]:
@@ -57,10 +56,6 @@ def locked(folder: Path) -> Path:
     return path
 
 
-def packed_json(value: object, name: str = "x.json") -> Callable[[Path], Path]:
-    return text(json.dumps(value), name)
-
-
 def changed(cell: str, column: int = 4, row: int = 3) -> str:
     lines = PLAIN.splitlines()
     cells = lines[row].split(",")
@@ -84,22 +79,17 @@ HOSTILE: list[tuple[str, Callable[[Path], Path], str]] = [
     ("zip-slip beside a good file", archive(("x.csv", GOOD), ("../e.csv", "")), "leads out of"),
     ("zip with a link", archive(("x.csv", "/etc/passwd"),
      external_attr=(stat.S_IFLNK | 0o777) << 16), "is a link"),
-    ("zip in a zip", archive(("x.zip", "PK")), "is an archive itself"),
+    ("zip in a zip", archive(("x.zip", "PK")), "must hold a .csv file"),
     ("zip with a password", locked, "needs a password"),
-    ("zip of a thousand", archive(*((f"{n}.csv", "") for n in range(1001))), "got 1001 entries"),
+    ("zip of a thousand", archive(*((f"{n}.csv", "") for n in range(1001))), "found 1001"),
     ("zip bomb", archive(("x.csv", "0" * (20 << 20))), "at most 200 times its size"),
     ("gzip bomb", text(gzip.compress(b"0" * (20 << 20)), "x.csv.gz"), "at most 200 times"),
     ("parquet bomb", huge_parquet, "a cell of text must be short"),
     ("pickle in a gzip", text(gzip.compress(pickle.dumps([1, 2])), "x.csv.gz"), "must be whole"),
     ("pickle", text(pickle.dumps([1, 2]), "x.pkl"), "a file must end in"),
-    ("formula in a price", text(changed("=1+2")), "must not be a formula"),
-    ("formula in JSON", packed_json([[*OHLCV[0][:5], "=1+1"], *OHLCV[1:]]), "not be a formula"),
-    ("huge field", text(changed("9" * 70_000)), "a line must be at most 65536 characters"),
-    ("thousands of columns", text(",".join(f"c{n}" for n in range(600)) + "\n1"), "at most 500"),
+    ("formula in a price", text(changed("=1+2")), "must be numbers, got '=1"),
+    ("huge field", text(changed("9" * 5_000_000)), "got inf"),
     ("zero bytes", text(PLAIN[:200].encode() + b"\0" * 5000), "neither table nor text"),
-    ("deep JSON", text("[" * 100_000 + "]" * 100_000, "x.json"), "nested too deeply"),
-    ("JSON of a huge number", text(json.dumps(OHLCV).replace("1.0", "9" * 5000, 1), "x.json"),
-     "a file must be JSON"),
 ]  # fmt: skip
 
 
@@ -116,7 +106,7 @@ def test_a_hostile_file_is_refused_and_leaves_nothing(tmp_path: Path, name, writ
 
 
 def test_a_file_larger_than_the_limit_is_refused_packed_or_not(tmp_path: Path, monkeypatch):
-    monkeypatch.setattr(packed_files, "LARGEST", 5_000)
+    monkeypatch.setattr(read, "LARGEST", 5_000)
     for write in (
         text(GOOD),
         archive(("x.csv", GOOD)),
@@ -140,3 +130,28 @@ def test_a_size_that_the_archive_lies_about_does_not_help(tmp_path: Path):
     path.write_bytes(data)
     with pytest.raises(bt.DataError, match=r"must be whole|times its size"):
         bt.import_market(path)
+
+
+@pytest.mark.parametrize("kind", ["csv", "parquet", "feather", "zip", "csv.gz"])
+def test_files_damaged_at_random_load_or_are_refused_in_words(tmp_path: Path, kind: str):
+    """Twenty of each kind: bytes changed, or the end cut off."""
+    path = tmp_path / f"bars.{kind}"
+    frame = MARKET.bars().reset_index(names="time")
+    if kind in ("parquet", "feather"):
+        getattr(frame, f"to_{kind}")(path)
+    else:
+        path = {"zip": archive(("x.csv", PLAIN))}.get(kind, text(PLAIN, path.name))(tmp_path)
+        if kind == "csv.gz":
+            path.write_bytes(gzip.compress(PLAIN.encode()))
+    whole = path.read_bytes()
+    for seed in range(20):
+        rng = np.random.default_rng(seed)
+        data = bytearray(whole[: int(rng.integers(1, len(whole)))] if seed % 2 else whole)
+        for place in rng.integers(0, len(data), 1 + seed):
+            data[place] = int(rng.integers(256))
+        path.write_bytes(data)
+        try:
+            assert bt.Market.load(path).n_bars > 0
+        except (bt.DataError, bt.ParameterError):
+            pass
+        assert bt.quality(path).fit_for("loading") in ("yes", "no")

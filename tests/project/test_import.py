@@ -11,10 +11,10 @@ import pytest
 
 import backtest as bt
 from backtest.base.units import MINUTE
-from backtest.market.tables.repairs import KINDS
+from backtest.market.repairs import KINDS
 from backtest.strategies import Constant
 from tests.fast_cases import every_nth
-from tests.layouts import LAYOUTS, MARKET, RIDING, kline_text, own_files, zip_text
+from tests.layouts import LAYOUTS, MARKET, kline_text, own_files, zip_text
 from tests.market.good_frames import doubled
 
 VENUE = bt.Venue.preset("binance-usdm", "BTCUSDT")
@@ -41,16 +41,15 @@ def bytes_of(result: bt.Result) -> tuple[bytes, bytes, dict[str, bytes]]:
 def test_a_run_on_what_a_layout_holds_has_the_same_bytes(tmp_path: Path, layout: str, expected):
     paths, terms = LAYOUTS[layout](tmp_path)
     market = bt.import_market(*paths, **terms)
-    assert list(market.columns) == ([RIDING[layout]] if layout in RIDING else [])
+    assert list(market.columns) == []
     again = bt.Market.load(market.save(tmp_path / "imported"))
     assert again.content_hash == market.content_hash
-    if layout not in RIDING:
-        assert market.content_hash == MARKET.content_hash
+    assert market.content_hash == MARKET.content_hash
     assert dict(again.filled) == {}
     assert bytes_of(run(again)) == bytes_of(expected)
 
 
-@pytest.mark.parametrize("layout", ["own", "freqtrade_json", "freqtrade_parquet", "binance_zip"])
+@pytest.mark.parametrize("layout", ["own", "freqtrade_parquet", "binance_zip"])
 def test_layouts_that_say_what_is_what_are_loaded_by_market_load_too(tmp_path: Path, layout: str):
     paths, _ = LAYOUTS[layout](tmp_path)
     assert bt.Market.load(*paths) == MARKET

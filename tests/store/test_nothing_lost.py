@@ -9,7 +9,6 @@ import pytest
 
 import backtest as bt
 from backtest.base import atomic_files, json_values
-from backtest.market.fetch import target_folder as target
 from backtest.store import choose_deletions, delete_chosen, list_results
 from backtest.store.listing import Filter
 from backtest.strategies import Constant
@@ -252,21 +251,6 @@ def test_what_is_no_plain_file_is_not_waited_for(store, run, capsys):
             else:
                 (copy / file).symlink_to(file if what == "itself" else "/dev/zero")
     check_all(store, capsys, run.name)
-
-
-def test_a_finished_fetch_removes_its_own_files_only(tmp_path):
-    """Before: every file in ``.partial`` was deleted, whoever had put it there."""
-    partial = fill(
-        tmp_path / ".partial",
-        {
-            **dict.fromkeys(("lock", "request.json", "gaps.json", "request.draft"), "ours"),
-            **dict.fromkeys(("bars-20240101-20240201.parquet", "final/bars.parquet"), "ours"),
-            **dict.fromkeys(("thesis.pdf", "bars.csv", "my.draft", "final/notes.txt"), "mine"),
-        },
-    )
-    target.remove(partial)
-    assert {*content_of(partial).values()} == {b"mine"}
-    assert len(content_of(partial)) == 4
 
 
 def test_a_market_that_cannot_be_saved_deletes_no_draft_of_another(tmp_path, monkeypatch):

@@ -12,16 +12,7 @@ from backtest.base import (
     format_percent,
     to_plain,
 )
-from backtest.market import (
-    BarsQuality,
-    Count,
-    FundingQuality,
-    MarkQuality,
-    Quality,
-    load_again,
-    quality,
-    split_notes,
-)
+from backtest.market import Finding, Quality, load_again, quality, split_notes
 from backtest.report.page.page import Block, Paragraph, Table, name_columns
 
 USES = {
@@ -30,7 +21,7 @@ USES = {
     "funding": "funding",
     "minutes": "studies of minutes",
 }
-MOST_OUTLIERS = 3
+MOST_PLACES = 3
 
 
 class Examined(NamedTuple):
@@ -83,70 +74,33 @@ def write_quality(examined: Examined) -> Iterator[Block]:
 
 
 def tabulate_quality(found: Quality, suffix: str) -> Iterator[Block]:
-    yield tabulate_bars(found, suffix)
-    pairs = [*list_mark(found.beside), *list_funding(found.funding)]
-    if pairs:
-        columns = name_columns("finding", "value", text=["value"])
-        yield Table(f"Quality of mark prices and funding{suffix}", columns, tuple(pairs))
+    columns = name_columns("table", "fact", "value", text=["fact", "value"])
+    yield Table(f"The data{suffix}", columns, tuple(list_facts(found)))
+    if found.findings:
+        columns = name_columns("table", "rows that are", "count", "share", "first", "where",
+                               text=["rows that are", "first", "where"])  # fmt: skip
+        rows = tuple(map(list_finding, found.findings))
+        yield Table(f"Quality of the data{suffix}", columns, rows)
     yield tabulate_fitness(found, suffix)
 
 
-def tabulate_bars(found: Quality, suffix: str) -> Table:
-    sides = [each for each in (found.bars, found.mark) if each is not None]
-    names = ("bars", "mark bars") if found.mark is not None else ("bars",)
-    rows = zip(*(list_bars(each) for each in sides), strict=True)
-    texts = tuple((pairs[0][0], *(text for _, text in pairs)) for pairs in rows)
-    columns, note = name_columns("finding", *names), describe_outliers(found.bars)
-    return Table(f"Quality of the data{suffix}", columns, texts, note)
+def list_facts(found: Quality) -> Iterator[tuple[str, str, str]]:
+    for table, facts in found.facts.items():
+        for name, value in facts.items():
+            text = ", ".join(value[:MOST_PLACES]) if isinstance(value, list) else f"{value}"
+            if isinstance(value, float):
+                is_share = name == "coverage" or name.startswith("with ")
+                text = format_percent(value) if is_share else f"{value:.4g}"
+            elif isinstance(value, int):
+                text = f"{value:,}"
+            yield table, name, "" if value is None else text
 
 
-def list_bars(bars: BarsQuality) -> Iterator[tuple[str, str]]:
-    yield "rows", f"{bars.rows:,}"
-    yield "missing", f"{bars.gaps.missing:,}"
-    yield "longest gap, bars", f"{bars.gaps.longest:,}"
-    yield "repeated or out of order", f"{bars.duplicates + bars.disordered:,}"
-    yield "impossible prices", f"{bars.bad_prices.count + bars.bad_ranges.count:,}"
-    yield "one price only", format_count(bars.flat)
-    yield "without volume", "" if bars.zero_volume is None else format_count(bars.zero_volume)
-    yield "outliers", f"{bars.outliers.count:,}"
-
-
-def format_count(count: Count) -> str:
-    share = format_percent(count.share, 3) if count.share < 0.001 else format_percent(count.share)
-    return f"{count.count:,} ({share})" if count.count else "0"
-
-
-def describe_outliers(bars: BarsQuality | None) -> str:
-    if bars is None or not bars.outliers.count:
-        return ""
-    furthest = [
-        f"{each.price} of {each.time}, {format_percent(each.distance)} out"
-        for each in bars.outliers.furthest[:MOST_OUTLIERS]
-    ]
-    return f"Furthest out: {'; '.join(furthest)}. An outlier is {bars.outliers.rule}."
-
-
-def list_mark(beside: MarkQuality | None) -> Iterator[tuple[str, str]]:
-    if beside is None:
-        return
-    yield "bars that have a mark", format_percent(beside.coverage)
-    wicks = f"{format_count(beside.wicks)}, the longest {format_percent(beside.longest_wick)}"
-    yield "wicks of the last price", f"{wicks}: {beside.wick_rule}"
-    yield "stale marks", f"{format_count(beside.stale)}: {beside.stale_rule}"
-
-
-def list_funding(funding: FundingQuality | None) -> Iterator[tuple[str, str]]:
-    if funding is None:
-        return
-    cadence = ", ".join(f"every {each.every} from {each.start}" for each in funding.cadences[:3])
-    left = len(funding.cadences) - 3
-    more = f", and {left} more" if left > 0 else ""
-    yield "settlements", f"{funding.settlements:,}, {cadence}{more}"
-    yield "settlements missing", f"{funding.missing.missing:,}"
-    if funding.coverage is not None:
-        yield "bars within their time", format_percent(funding.coverage)
-    span = f"{format_percent(funding.lowest, 3)} to {format_percent(funding.highest, 3)}"
-    yield "rates", f"{span}, {funding.at_largest:,} of the largest size"
+def list_finding(finding: Finding) -> tuple[str, ...]:
+    small = finding.share < 0.001
+    share = format_percent(finding.share, 3) if small else format_percent(finding.share)
+    places = "; ".join(finding.places[:MOST_PLACES])
+    return finding.table, finding.rule, f"{finding.count:,}", share, finding.first, places
 
 
 def tabulate_fitness(found: Quality, suffix: str) -> Table:

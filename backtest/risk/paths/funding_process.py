@@ -22,7 +22,7 @@ from backtest.base import (
 )
 from backtest.base.units import DAY, HOUR
 from backtest.market import Market, nearest_minute
-from backtest.market.tables.settlements import LARGEST_RATE
+from backtest.market.settlements import LARGEST_RATE
 from backtest.risk.paths.path_calendar import FundingGrid, find_grid, find_last_bars
 from backtest.venue import FundingTerms
 

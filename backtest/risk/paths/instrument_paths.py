@@ -10,7 +10,7 @@ import numpy as np
 
 from backtest.base import FloatArray, IntArray, check_shape
 from backtest.market import Market
-from backtest.market.tables.settlements import DIVIDEND
+from backtest.market.settlements import DIVIDEND
 from backtest.risk.paths.funding_process import (
     FundingChoice,
     FundingProcess,

@@ -1,9 +1,8 @@
-"""Cadence of funding settlements: which are missing; and dividends."""
+"""Settlements: their cadence, which are missing, on which bar each is paid; and dividends."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from typing import NamedTuple, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
 
@@ -12,14 +11,10 @@ from backtest.base import (
     DataError,
     FloatArray,
     IntArray,
-    format_duration,
     format_time,
 )
 from backtest.base.units import HOUR, MINUTE, SECOND
-from backtest.market.tables.bar_checks import is_price, order_defects, spacing
-from backtest.market.tables.defects import Defect, locate_rows
-from backtest.market.tables.market_data import MarketData
-from backtest.market.tables.timed_table import TimedTable, distinct
+from backtest.market.tables import TimedTable, spacing
 
 JITTER = MINUTE
 """How far a stamp may be from the boundary that it belongs to, ns."""
@@ -27,8 +22,28 @@ JITTER = MINUTE
 LARGEST_RATE = 0.10
 """The largest rate of one settlement that is accepted, as a fraction; venues cap well below."""
 
-_USUAL = 8 * HOUR
+USUAL = 8 * HOUR
+DIVIDEND = "dividend_per_share"
 _Time = TypeVar("_Time", int, IntArray)
+
+
+class Span(NamedTuple):
+    """Time from ``start`` up to but not including ``end``, ns."""
+
+    start: int
+    end: int
+
+    def within(self, other: Span | None) -> Span:
+        if other is None:
+            return self
+        return Span(max(self.start, other.start), min(self.end, other.end))
+
+    def on_bars(self, time: IntArray, interval: int) -> Span | None:
+        inside = time[(time >= self.start) & (time + interval <= self.end)]
+        return Span(int(inside[0]), int(inside[-1]) + interval) if inside.size else None
+
+    def __str__(self) -> str:
+        return f"{format_time(self.start)} to {format_time(self.end)} UTC"
 
 
 class SettlementGap(NamedTuple):
@@ -41,20 +56,6 @@ class SettlementGap(NamedTuple):
     end: int
     missing: int
     every: int
-
-
-def stamp_defects(table: TimedTable) -> Iterator[Defect]:
-    time = distinct(table.time)
-    near = np.flatnonzero(np.diff(time) < JITTER)
-    if near.size:
-        first, second = time[near[0]], time[near[0] + 1]
-        pairs = "1 pair is" if near.size == 1 else f"{near.size} pairs are"
-        yield Defect(
-            f"each settlement must occur once, {pairs} under {format_duration(JITTER)} apart, the "
-            f"first by {(second - first) / 1e6:g} ms ({locate_rows(table.name, time[near])}), like "
-            "two sources of one event; keep one stamp of each pair, or bt.import_market(..., "
-            "repair='settle-once')"
-        )
 
 
 def settled_once(time: IntArray) -> IntArray:
@@ -80,7 +81,7 @@ def place_on_bars(
 
 def cadence(time: IntArray) -> int:
     """Return the most common time between settlements in ns, without jitter; 8 h if unknown."""
-    return spacing(np.cumsum(np.concatenate([[0], _gaps(time)]))) or _USUAL
+    return spacing(np.cumsum(np.concatenate([[0], _gaps(time)]))) or USUAL
 
 
 def coverage(time: IntArray, start: int, end: int) -> tuple[int, int]:
@@ -90,8 +91,8 @@ def coverage(time: IntArray, start: int, end: int) -> tuple[int, int]:
     before = int(np.searchsorted(time, end)) - 1
     if after == time.size or before < 0:
         return int(time[0]) - cadence(time), int(time[-1]) + cadence(time)
-    lead = int(gaps[max(after - 1, 0) : after + 1].max(initial=0)) or _USUAL
-    trail = int(gaps[max(before - 1, 0) : before + 1].max(initial=0)) or _USUAL
+    lead = int(gaps[max(after - 1, 0) : after + 1].max(initial=0)) or USUAL
+    trail = int(gaps[max(before - 1, 0) : before + 1].max(initial=0)) or USUAL
     first, last = int(time[after]), int(time[before])
     return first - lead - SECOND, last + trail + SECOND  # stamps lie some ms off the boundary
 
@@ -121,7 +122,7 @@ def missing_settlements(time: IntArray, start: int, end: int) -> list[Settlement
 
 
 def _limit(time: IntArray) -> int:
-    return max(_USUAL, cadence(time)) + HOUR // 2
+    return max(USUAL, cadence(time)) + HOUR // 2
 
 
 def _gaps(time: IntArray) -> IntArray:
@@ -131,9 +132,6 @@ def _gaps(time: IntArray) -> IntArray:
 def nearest_minute(time: _Time) -> _Time:
     """Round times in ns to whole minutes, to remove the jitter of stamps."""
     return (time + MINUTE // 2) // MINUTE * MINUTE
-
-
-DIVIDEND = "dividend_per_share"
 
 
 class Settled(NamedTuple):
@@ -146,19 +144,6 @@ class Settled(NamedTuple):
     time: IntArray
     rate: FloatArray
     price: FloatArray
-
-
-def dividend_defects(table: TimedTable, *, has_funding: bool) -> Iterator[Defect]:
-    yield from order_defects(table, "dividends")
-    amount = table.columns.get("amount")
-    if amount is not None and not is_price(amount).all():
-        bad = np.flatnonzero(~is_price(amount))
-        yield Defect(
-            f"a dividend per share must be positive and finite, got {amount[bad[0]]:g} in "
-            f"{bad.size} of {amount.size} dividends ({locate_rows(table.name, table.time[bad])})"
-        )
-    if has_funding:
-        yield Defect(f"a market has funding or dividends, has both ({table.name})")
 
 
 def place_dividends(
@@ -174,7 +159,8 @@ def place_dividends(
     return np.where(totals > 0.0, totals, np.nan)
 
 
-def read_settlements(data: MarketData) -> Settled:
+def read_settlements(data: Any) -> Settled:
+    """Return the payments of a market: its funding, or its dividends as rates."""
     column = data.columns.get(DIVIDEND)
     if column is None or not np.any(np.nan_to_num(column)):
         return Settled(data.funding_time, data.funding_rate, data.funding_mark)

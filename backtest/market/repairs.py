@@ -9,7 +9,7 @@ import numpy as np
 
 from backtest.base import IntArray, ParameterError, did_you_mean, format_time
 from backtest.base.units import MINUTE
-from backtest.market.tables.timed_table import PRICES, TimedTable, equal_or_nan, is_increasing
+from backtest.market.tables import PRICES, TimedTable, equal_or_nan, is_increasing
 
 
 class Repair(NamedTuple):
@@ -135,14 +135,14 @@ def _settle_once(table: TimedTable, _way: str, _interval: int | None) -> Repaire
 
 
 def _widen_range(table: TimedTable, _way: str, _interval: int | None) -> Repaired:
-    if not {*PRICES} <= {*table.columns}:
+    if not table.has_prices:
         return table, 0, table.time
     opens, highs, lows, closes = (table.columns[name] for name in PRICES)
     high, low = np.maximum(highs, np.maximum(opens, closes)), np.minimum(lows, opens)
     low = np.minimum(low, closes)
     changed = (high > highs) | (low < lows)  # NaN is not a change: it stays a defect
     high, low = np.where(changed, high, highs), np.where(changed, low, lows)
-    mended = table._replace(columns={**table.columns, "high": high, "low": low})
+    mended = table.with_columns(high=high, low=low)
     return mended, int(changed.sum()), table.time[changed]
 
 
@@ -152,7 +152,7 @@ def _fill_opens(table: TimedTable, _way: str, _interval: int | None) -> Repaired
     opens, before = table.columns["open"], np.roll(table.columns["close"], 1)
     empty = opens == 0.0
     empty[:1] = False
-    mended = table._replace(columns={**table.columns, "open": np.where(empty, before, opens)})
+    mended = table.with_columns(open=np.where(empty, before, opens))
     return mended, int(empty.sum()), table.time[empty]
 
 
@@ -161,7 +161,7 @@ def _fill_volume(table: TimedTable, _way: str, _interval: int | None) -> Repaire
     if volume is None:
         return table, 0, table.time
     empty = np.isnan(volume)
-    mended = table._replace(columns={**table.columns, "volume": np.where(empty, 0.0, volume)})
+    mended = table.with_columns(volume=np.where(empty, 0.0, volume))
     return mended, int(empty.sum()), table.time[empty]
 
 

@@ -1,0 +1,598 @@
+"""Which file holds what: our own folders, freqtrade's, Binance's archive, or single files."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from itertools import pairwise
+from pathlib import Path
+from types import MappingProxyType
+from typing import Any, NamedTuple, NoReturn
+
+import numpy as np
+import pandas as pd
+
+from backtest.base import (
+    DataError,
+    ParameterError,
+    did_you_mean,
+    format_duration,
+    format_time,
+    parse_duration,
+    parse_json,
+    read_small,
+)
+from backtest.base.units import HOUR, MINUTE
+from backtest.market.loading import ROLES, Frames, ReadOptions, load_frames
+from backtest.market.read import FIRST_LINE, SUFFIXES, read_file, rename_columns, stem_of, suffix_of
+from backtest.market.rules import Subject
+from backtest.market.tables import SCHEMAS, Defect, SourceFrame, TimedTable, read_table, spacing
+
+TRADES = "trades"
+
+_FREQTRADE = re.compile(
+    r"(?P<pair>[^-]+)-(?P<timeframe>\d+[smhdw])-(?P<kind>futures|mark|funding_rate)"
+)
+_KINDS = {"futures": "bars", "mark": "mark", "funding_rate": "funding"}
+_BINANCE = re.compile(
+    r"(?P<pair>[A-Z0-9]+(_[A-Z0-9]+)?)-(?P<what>\d+(?:mo|[smhdw])|fundingRate|aggTrades|trades)"
+    r"-(?P<date>\d{4}-\d\d(-\d\d)?)"
+)
+_OTHER_KLINES = ("indexPriceKlines", "premiumIndexKlines")
+_FACTS: Mapping[str, type] = {
+    "instrument": str,
+    "interval": str,
+    "synthetic": bool,
+    "sessions": bool,
+    "filled": dict,
+}
+_CURE = (
+    "name the files bars.*, mark.* and funding.* (parquet, feather or csv), keep freqtrade's "
+    "names (BTC_USDT_USDT-1h-futures.feather) or Binance's (BTCUSDT-1h-2021-01.zip), or give the "
+    "path of one file of bars"
+)
+
+
+class Layout(NamedTuple):
+    bars: tuple[Path, ...] = ()
+    mark: tuple[Path, ...] = ()
+    funding: tuple[Path, ...] = ()
+    dividends: tuple[Path, ...] = ()
+    rate_column: str = "rate"
+    instrument: str = ""
+    interval: str | None = None
+    synthetic: bool = False
+    sessions: bool = False
+    filled: Mapping[str, str] = {}
+    has_same_funding: bool = False
+
+
+class NamedFile(NamedTuple):
+    path: Path
+    pair: str
+    timeframe: str
+    role: str
+    period: str = ""
+
+    @property
+    def instrument(self) -> str:
+        return self.pair if self.period else "".join(self.pair.split("_")[:2])
+
+    def is_called(self, name: str) -> bool:
+        """Whether a name means this pair: BTCUSDT, BTC_USDT_USDT or BTC/USDT:USDT."""
+        return name == self.instrument or re.sub(r"[/:]", "_", name) == self.pair
+
+    def lasts(self, length: int, where: str) -> bool:
+        """Whether the timeframe is ``length`` ns."""
+        return parse_duration(self.timeframe, where) == length
+
+
+def find_layout(
+    paths: Sequence[Path], options: ReadOptions, *, joins: bool = False, needs_bars: bool = True
+) -> Layout:
+    for path in paths:
+        _check_exists(path)
+    folders = [path for path in paths if path.is_dir()]
+    if folders and len(paths) > 1:
+        raise DataError(
+            f"one folder or several files are loaded, got {len(paths)} paths "
+            f"({', '.join(map(str, paths))})"
+        )
+    if folders:
+        return _in_folder(folders[0], options, needs_bars=needs_bars)
+    paths = _select_funding(paths, options.funding_interval)
+    named = [file for file in map(parse_name, paths) if file]
+    where = ", ".join(map(str, paths))
+    if len(named) < len(paths):
+        return _by_role(paths, where, options.instrument, joins=joins, needs_bars=needs_bars)
+    layout = _by_name(named, where, options, needs_bars=needs_bars)
+    used = {*layout.bars, *layout.mark, *layout.funding}
+    unused = [path.name for path in paths if path not in used]
+    if unused:
+        raise DataError(
+            f"files given one by one must belong together, {', '.join(unused)} does not ({where}); "
+            "give mark and funding of the same pair, mark of the same bars"
+        )
+    return layout
+
+
+def _select_funding(paths: Sequence[Path], length: int | None) -> Sequence[Path]:
+    if length is None:
+        return paths
+    funding = {p: f for p in paths if (f := parse_name(p)) and f.role == "funding" and f.timeframe}
+    kept = [path for path, file in funding.items() if file.lasts(length, str(path))]
+    if not kept:
+        found = _shorten(sorted({file.timeframe for file in funding.values()})) or "none"
+        raise DataError(
+            f"funding_interval must be that of a file of funding, got {format_duration(length)!r}, "
+            f"found {found} ({', '.join(map(str, paths[:1]))}); it is read from names such as "
+            "BTC_USDT_USDT-8h-funding_rate.feather"
+        )
+    return [path for path in paths if path not in funding or path in kept]
+
+
+def _in_folder(folder: Path, options: ReadOptions, *, needs_bars: bool) -> Layout:
+    inside = sorted(path for path in folder.iterdir() if suffix_of(path) in SUFFIXES)
+    files = _select_funding(inside, options.funding_interval)
+    own = [path for path in files if stem_of(path) in ROLES]
+    named = [file for file in map(parse_name, files) if file]
+    facts = read_facts(folder / "market.json")
+    if any(stem_of(path) == "bars" for path in own) or (own and not needs_bars):
+        _check_instrument(options.instrument, facts.get("instrument"), folder)
+        layout = _by_role(own, str(folder), options.instrument, needs_bars=needs_bars)
+        return layout._replace(**facts) if facts else layout
+    if named:
+        return _by_name(named, str(folder), options, needs_bars=needs_bars)
+    found = ", ".join(path.name for path in sorted(folder.iterdir())[:8]) or "nothing"
+    raise DataError(f"a folder must hold bars, found {found} ({folder}); {_CURE}")
+
+
+def _by_role(
+    paths: Sequence[Path],
+    where: str,
+    instrument: str,
+    *,
+    joins: bool = False,
+    needs_bars: bool = True,
+) -> Layout:
+    chosen: dict[str, list[Path]] = {role: [] for role in ROLES}
+    for path in paths:
+        chosen[_find_role(path) or "bars"].append(path)
+    for role, files in chosen.items():
+        if len(files) > 1 and not joins:
+            raise DataError(
+                f"one file of {role} is needed, found {files[0].name} and {files[1].name} "
+                f"({where}); name them bars, mark and funding if one is not {role}"
+            )
+    if not chosen["bars"] and needs_bars:
+        raise _no_bars(where, paths)
+    return Layout(
+        bars=tuple(chosen["bars"]),
+        mark=tuple(chosen["mark"]),
+        funding=tuple(chosen["funding"]),
+        dividends=tuple(chosen["dividends"]),
+        rate_column=find_rate_column(chosen["funding"]),
+        instrument=instrument,
+    )
+
+
+def find_rate_column(paths: Sequence[Path]) -> str:
+    files = [parse_name(path) for path in paths]
+    return "open" if any(file and not file.period for file in files) else "rate"
+
+
+def _by_name(
+    files: Sequence[NamedFile], where: str, options: ReadOptions, *, needs_bars: bool
+) -> Layout:
+    bars = [file for file in files if file.role == "bars"]
+    if not bars:
+        paths = [file.path for file in files]
+        if needs_bars:
+            raise _no_bars(where, paths)
+        return _by_role(paths, where, options.instrument, needs_bars=False)
+    name, length = options.instrument, options.interval
+    if name:
+        known = {file.instrument for file in bars}
+        bars = [f for f in bars if f.is_called(name)] or _refuse("instrument", name, known, where)
+    _check_one("instrument", {f.pair for f in bars}, {f.instrument for f in bars}, where)
+    timeframes = {file.timeframe for file in bars}
+    if length is not None and timeframes != {TRADES}:
+        text = format_duration(length)
+        bars = [f for f in bars if f.lasts(length, where)] or _refuse(
+            "interval", text, timeframes, where
+        )
+        timeframes = {file.timeframe for file in bars}
+    _check_one("interval", timeframes, timeframes, where)
+    return _add_companions(bars, files, where)
+
+
+def _add_companions(bars: Sequence[NamedFile], files: Iterable[NamedFile], where: str) -> Layout:
+    pair = [file for file in files if file.pair == bars[0].pair]
+    marks = [file for file in pair if file.role == "mark"]
+    funding = [file for file in pair if file.role == "funding"]
+    timed = [file for file in funding if file.timeframe]
+    timed.sort(key=lambda file: parse_duration(file.timeframe, where))
+    funding = timed or funding
+    is_same = len({file.timeframe for file in funding}) == len(funding) > 1
+    timeframe = bars[0].timeframe
+    same = [file for file in marks if timeframe in (file.timeframe, TRADES)]
+    others = " and ".join(sorted({file.timeframe for file in marks}))
+    unused = f"not used: mark bars are {others}, bars {timeframe}"
+    return Layout(
+        bars=_by_period(bars, "bars", where),
+        mark=_by_period(same, "mark", where),
+        funding=tuple(file.path for file in funding)
+        if is_same
+        else _by_period(funding, "funding", where),
+        rate_column="rate" if bars[0].period else "open",
+        instrument=bars[0].instrument,
+        interval=None if timeframe == TRADES else timeframe,
+        filled={"mark": unused} if marks and not same else {},
+        has_same_funding=is_same,
+    )
+
+
+def _by_period(files: Sequence[NamedFile], role: str, where: str) -> tuple[Path, ...]:
+    ordered = sorted(files, key=lambda file: (file.period, file.path.name))
+    for first, second in pairwise(ordered):
+        if first.period == second.period:
+            names = {first.path.name, second.path.name}
+            _check_one(role, {first.path, second.path}, names, where)
+    return tuple(file.path for file in ordered)
+
+
+def _check_one(what: str, found: Iterable[object], names: Iterable[str], where: str) -> None:
+    if len({*found}) <= 1:
+        return
+    choices = sorted(names)
+    more = "" if what in ROLES else f"; {what}={choices[0]!r}, or the paths of its files"
+    raise DataError(f"one {what} is loaded at a time, found {_shorten(choices)} ({where}){more}")
+
+
+def _refuse(what: str, wanted: str, names: Iterable[str], where: str) -> NoReturn:
+    raise DataError(
+        f"{what} must be among the files, got {wanted!r}{did_you_mean(wanted, names)}; there are "
+        f"{_shorten(sorted(names))} ({where})"
+    )
+
+
+def _shorten(names: Sequence[str]) -> str:
+    rest = f" and {len(names) - 10} more" if len(names) > 10 else ""
+    return ", ".join(names[:10]) + rest
+
+
+def _no_bars(where: str, paths: Sequence[Path]) -> DataError:
+    names = ", ".join(path.name for path in paths)
+    return DataError(f"there are no bars, found {names} ({where}); {_CURE}")
+
+
+def parse_name(path: Path) -> NamedFile | None:
+    if suffix_of(path) not in SUFFIXES:
+        return None
+    match = _FREQTRADE.fullmatch(stem_of(path))
+    if match:
+        return NamedFile(path, match["pair"], match["timeframe"], _KINDS[match["kind"]])
+    match = _BINANCE.fullmatch(stem_of(path))
+    if match is None or any(name in path.parts for name in _OTHER_KLINES):
+        return None
+    what = match["what"]
+    if what == "fundingRate":
+        return NamedFile(path, match["pair"], "", "funding", match["date"])
+    role = "mark" if "markPriceKlines" in path.parts else "bars"
+    timeframe = TRADES if what.lower().endswith("trades") else what
+    return NamedFile(path, match["pair"], timeframe, role, match["date"])
+
+
+def _find_role(path: Path) -> str | None:
+    file = parse_name(path)
+    if file:
+        return file.role
+    words = re.split(r"[^a-z]+", stem_of(path).lower())
+    return next((role for role in ROLES if role in words), None)
+
+
+def _check_exists(path: Path) -> None:
+    if path.exists():
+        return
+    parent = path.parent
+    near = did_you_mean(path.name, (p.name for p in parent.iterdir())) if parent.is_dir() else ""
+    raise DataError(f"a path must exist, {str(path)!r} does not{near}; searched from {Path.cwd()}")
+
+
+def _check_instrument(wanted: str, found: str | None, folder: Path) -> None:
+    if wanted and found and wanted != found:
+        raise DataError(
+            f"instrument must be the folder's, got {wanted!r} against {found!r} "
+            f"({folder / 'market.json'})"
+        )
+
+
+def read_facts(path: Path) -> dict[str, Any]:
+    if not path.is_file():
+        return {}
+    facts = parse_json(read_small(path), path)
+    if not isinstance(facts, dict):
+        raise DataError(f"market.json must be an object ({path})")
+    for key, value in facts.items():
+        if key not in _FACTS or not isinstance(value, _FACTS[key]):
+            wanted = f"a {_FACTS[key].__name__}" if key in _FACTS else f"one of {', '.join(_FACTS)}"
+            raise DataError(
+                f"{key!r} in market.json must be {wanted}, got "
+                f"{value!r}{did_you_mean(key, _FACTS)} ({path})"
+            )
+    return facts
+
+
+# ------------------------------------------------------------------------------ files to frames
+
+
+class SourceFiles(NamedTuple):
+    layout: Layout
+    frames: Frames
+    options: ReadOptions
+
+
+def load_fields(
+    paths: Sequence[Path], options: ReadOptions, *, joins: bool = False, **more: Sequence[Path]
+) -> dict[str, Any]:
+    """Return the fields of the market in files, but for its source.
+
+    ``more`` are the paths of mark, funding and dividends that names do not say; ``joins`` allows
+    several files of one table.
+    """
+    files = open_files(paths, options, joins=joins, more=more)
+    fields = load_frames(files.frames, files.options, where=", ".join(map(str, paths)))
+    return {**fields, "filled": {**fields["filled"], **files.layout.filled}}
+
+
+def open_files(
+    paths: Sequence[Path],
+    options: ReadOptions,
+    *,
+    joins: bool = False,
+    needs_bars: bool = True,
+    more: Mapping[str, Sequence[Path]] = MappingProxyType({}),
+) -> SourceFiles:
+    layout = find_layout(paths, options, joins=joins, needs_bars=needs_bars)
+    given: dict[str, Any] = {role: tuple(files) for role, files in more.items() if files}
+    layout = layout._replace(**given)
+    if "funding" in given:
+        rate = find_rate_column(given["funding"])
+        layout = layout._replace(rate_column=rate, has_same_funding=False)
+    options = _complete_options(options, layout)
+    frames = {
+        role: [_read_part(path, role, layout, options) for path in getattr(layout, role)]
+        for role in ROLES
+    }
+    return SourceFiles(*choose_funding(layout, frames, options), options)
+
+
+def _complete_options(options: ReadOptions, layout: Layout) -> ReadOptions:
+    interval = parse_duration(layout.interval, "interval") if layout.interval else None
+    known_gaps = "zero" if "funding_gaps" in layout.filled else None  # accepted when it was saved
+    return options._replace(
+        instrument=layout.instrument or options.instrument,
+        interval=options.interval or interval,
+        funding_gaps=options.funding_gaps or known_gaps,
+        sessions=options.sessions or layout.sessions,
+        synthetic=layout.synthetic,
+    )
+
+
+def _read_part(path: Path, role: str, layout: Layout, options: ReadOptions) -> SourceFrame:
+    lead = "" if role == "bars" else f"{role}."
+    chosen = {
+        name.removeprefix(lead): theirs
+        for name, theirs in options.columns.items()
+        if (name.startswith(lead) if lead else "." not in name)
+    }
+    frame = read_file(path, [chosen["time"]] if "time" in chosen else (), options.decimal)
+    if isinstance(frame, Defect):
+        return SourceFrame(path.name, frame, is_file=True)
+    line = frame.attrs.get(FIRST_LINE)
+    renamed = rename_columns(frame, role, chosen, str(path)) if len(frame) else frame
+    if not isinstance(renamed, Defect) and role == "funding":
+        renamed = _name_rate(renamed, layout.rate_column)
+    return SourceFrame(path.name, renamed, is_file=True, first_line=line)
+
+
+def _name_rate(frame: pd.DataFrame, rate_column: str) -> pd.DataFrame:
+    if rate_column == "rate" or rate_column not in frame:
+        return frame
+    zeros = [name for name in ("high", "low", "close", "volume") if name in frame]
+    return frame.drop(columns=zeros).rename(columns={rate_column: "rate"})
+
+
+ALIKE = 1e-9
+"""Rates of two files are equal if they differ by less."""
+
+
+def choose_funding(
+    layout: Layout, frames: dict[str, list[SourceFrame]], options: ReadOptions
+) -> tuple[Layout, Frames]:
+    """Choose among files with the settlements of one pair the one that covers most of the bars."""
+    if not layout.has_same_funding:
+        return layout, frames
+    tables = [
+        read_table((part,), SCHEMAS["funding"], options.timezone)[0] for part in frames["funding"]
+    ]
+    _check_agreement([table for table in tables if table and "rate" in table.columns])
+    bars = read_table(frames["bars"], SCHEMAS["bars"], options.timezone)[0]
+    shares = [_cover(bars, table, options) for table in tables]
+    best = max(range(len(shares)), key=lambda row: (*shares[row], -row))
+    names = [
+        f"{path.name} ({share:.1%})"
+        for path, (share, _) in zip(layout.funding, shares, strict=True)
+    ]
+    others = ", ".join(name for row, name in enumerate(names) if row != best)
+    note = f"by the share of the bars covered: {names[best]}, not {others}"
+    chosen = layout._replace(
+        funding=(layout.funding[best],), filled={**layout.filled, "funding_file": note}
+    )
+    return chosen, {**frames, "funding": [frames["funding"][best]]}
+
+
+def _cover(
+    bars: TimedTable | None, funding: TimedTable | None, options: ReadOptions
+) -> tuple[float, int]:
+    """Return the share of the bars' time that a file covers, and its settlements in it."""
+    if bars is None or funding is None:
+        return 0.0, 0
+    low, high = options.between
+    time = bars.time
+    interval = options.interval or spacing(bars.ordered.time) or HOUR
+    wanted = bars.between(int(time.min()) if low is None else low, high or int(time.max()) + 1)
+    if not wanted.time.size:
+        return 0.0, 0
+    subject = Subject("funding", funding, interval=interval, bars=wanted)
+    start, end = subject.span
+    covered = subject.covered or (0, 0)
+    share = max(covered[1] - covered[0], 0) / (end - start)
+    return share, int(((subject.time >= start) & (subject.time < end)).sum())
+
+
+def _check_agreement(tables: list[TimedTable]) -> None:
+    for first, second in pairwise(tables):
+        one, other = first.ordered, second.ordered
+        minutes = [(each.time + MINUTE // 2) // MINUTE for each in (one, other)]
+        shared, mine, theirs = np.intersect1d(minutes[0], minutes[1], return_indices=True)
+        rates = one.columns["rate"][mine], other.columns["rate"][theirs]
+        differ = np.flatnonzero(~np.isclose(*rates, rtol=0.0, atol=ALIKE, equal_nan=True))
+        if differ.size:
+            raise DataError(
+                f"files of funding must agree, {differ.size} of {shared.size} settlements differ, "
+                f"first at {format_time(int(shared[differ[0]]) * MINUTE)} UTC ({first.name} and "
+                f"{second.name}); choose one, funding_interval='8h' for example"
+            )
+
+
+# ----------------------------------------------------------------------- folders of several markets
+
+
+class MarketSource(NamedTuple):
+    """Where one market is: a path, and the instrument to choose if the path holds several.
+
+    ``name`` is the one that the market gets by default. ``also`` are other names for it, and
+    ``currency`` is the settlement currency, as the files say them.
+    """
+
+    name: str
+    path: Path
+    instrument: str | None = None
+    also: tuple[str, ...] = ()
+    currency: str = ""
+
+    def is_called(self, name: str) -> bool:
+        return name in (self.name, *self.also)
+
+
+def find_sources(
+    paths: Sequence[Path], instruments: Sequence[str] | None
+) -> dict[str, MarketSource]:
+    found = [source for path in paths for source in _list_sources(path, is_only=len(paths) == 1)]
+    if instruments is not None:
+        return {name: _choose(name, found) for name in _check_names(instruments)}
+    named: dict[str, MarketSource] = {}
+    for source in found:
+        if source.name in named:
+            first = named[source.name].path
+            raise DataError(
+                f"each market must have a name of its own, {source.name!r} occurs twice ({first}, "
+                f"{source.path}); bt.Markets({{name: Market.load(...), ...}}) names them"
+            )
+        named[source.name] = source
+    return named
+
+
+def is_panel(paths: Sequence[Path], instruments: Sequence[str] = ()) -> bool:
+    if len(instruments) > 1 or (len(paths) > 1 and any(path.is_dir() for path in paths)):
+        return True
+    if len(paths) != 1 or not paths[0].is_dir() or instruments:
+        return False
+    return not _list_in_folder(paths[0]) and bool(_list_in_folders(paths[0]))
+
+
+def find_in_folders(paths: Sequence[Path], instrument: object) -> MarketSource | None:
+    if not isinstance(instrument, str) or not is_panel(paths) or len(paths) != 1:
+        return None
+    return _choose(instrument, _list_in_folders(paths[0]))
+
+
+def list_names(paths: Sequence[Path]) -> list[str]:
+    return [each.name for path in paths for each in _list_sources(path, is_only=len(paths) == 1)]
+
+
+def _list_in_folders(path: Path) -> list[MarketSource]:
+    return [
+        source
+        for folder in sorted(path.iterdir())
+        if folder.is_dir() and not folder.name.startswith(".")
+        for source in _name_after_folder(_list_in_folder(folder), folder)
+    ]
+
+
+def _list_sources(path: Path, *, is_only: bool) -> list[MarketSource]:
+    if not path.is_dir():  # a file, or a path that is missing: the loader says so
+        file = parse_name(path)
+        return [MarketSource(file.instrument if file else stem_of(path), path)]
+    found = _list_in_folder(path) or _list_in_folders(path)
+    if not found:
+        inside = ", ".join(sorted(each.name for each in path.iterdir())[:8]) or "nothing"
+        raise DataError(
+            f"a folder must hold markets, found {inside} ({path}); give a folder with a folder for "
+            "each market (bars.*, mark.*, funding.*), or files named as freqtrade or Binance's "
+            "archive does"
+        )
+    return found if is_only else _name_after_folder(found, path)
+
+
+def _name_after_folder(found: list[MarketSource], folder: Path) -> list[MarketSource]:
+    if len(found) != 1 or found[0].path != folder:
+        return found
+    (only,) = found
+    return [only._replace(name=folder.resolve().name, also=(only.name, *only.also))]
+
+
+def _list_in_folder(folder: Path) -> list[MarketSource]:
+    files = [path for path in sorted(folder.iterdir()) if suffix_of(path) in SUFFIXES]
+    if any(stem_of(path) == "bars" for path in files):
+        facts = read_facts(folder / "market.json")
+        name = folder.resolve().name
+        return [MarketSource(facts.get("instrument") or name, folder, also=(name,))]
+    return list(_list_pairs(folder, [file for file in map(parse_name, files) if file]))
+
+
+def _list_pairs(folder: Path, files: Sequence[NamedFile]) -> Iterator[MarketSource]:
+    pairs = {file.pair: file for file in files if file.role == "bars"}
+    for pair, file in pairs.items():
+        parts = pair.split("_")
+        is_perpetual = not file.period and len(parts) == 3
+        yield MarketSource(
+            file.instrument,
+            folder,
+            file.instrument if len(pairs) > 1 else None,
+            also=(pair, f"{parts[0]}/{parts[1]}:{parts[2]}") if is_perpetual else (pair,),
+            currency=parts[2].partition("-")[0] if is_perpetual else "",
+        )
+
+
+def _choose(name: str, found: Sequence[MarketSource]) -> MarketSource:
+    fits = [source for source in found if source.is_called(name)]
+    if not fits:
+        names = [each for source in found for each in (source.name, *source.also)]
+        raise ParameterError(
+            f"instruments must be among the data, got {name!r}{did_you_mean(name, names)}; there "
+            f"are {', '.join(source.name for source in found)}"
+        )
+    if len(fits) > 1:
+        places = ", ".join(str(source.path) for source in fits)
+        raise ParameterError(
+            f"instruments must be found once, {name!r} is in {len(fits)} places ({places})"
+        )
+    return fits[0]
+
+
+def _check_names(instruments: Sequence[str]) -> Sequence[str]:
+    if len({*instruments}) < len(instruments):
+        raise ParameterError(f"instruments must be given once each, got {', '.join(instruments)}")
+    return instruments

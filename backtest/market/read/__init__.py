@@ -1,1 +1,0 @@
-"""Readers of files: formats, vendors' column names, and folders of several files."""

@@ -1,0 +1,725 @@
+"""The rules of market data in one table: what is an error, what a doubt, and what repairs it.
+
+Loading raises all errors at once; :func:`backtest.quality` counts all of them. Nothing here changes
+or refuses data.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator, Sequence
+from functools import cached_property
+from typing import NamedTuple
+
+import numpy as np
+import pandas as pd
+
+from backtest.base import BoolArray, FloatArray, IntArray, format_duration, format_time
+from backtest.base.units import DAY, HOUR
+from backtest.market.settlements import (
+    JITTER,
+    LARGEST_RATE,
+    USUAL,
+    Span,
+    cadence,
+    coverage,
+    missing_settlements,
+    settled_once,
+)
+from backtest.market.tables import (
+    PRICES,
+    Defect,
+    TimedTable,
+    equal_or_nan,
+    is_increasing,
+    is_price,
+    locate_rows,
+    spacing,
+)
+
+FURTHEST_MARK = 0.20
+"""How far marks may be from last prices at the median of a stretch, as a fraction. On hourly BTC,
+ETH and LTC perpetuals of 2019 to 2023 the largest median of 48 bars is 0.2 %."""
+
+STRETCH = 1000
+"""Bars in a stretch."""
+
+FEWEST = 24
+"""The fewest bars with marks that are checked: fewer may all lie in one crash."""
+
+HIGHEST_RATE = 0.005
+"""The largest median size of funding rates per 8 hours over 20 days, as a fraction: 548 % a year.
+On the same perpetuals the largest is 0.16 %, in the spring of 2021."""
+
+PERIOD = 20 * DAY
+"""The time over which the median of rates is taken: a squeeze ends sooner."""
+
+ONE_SIDED = 0.75
+"""The share of a stretch's rates with the same sign from which the stretch is checked. Markets lean
+to one side for weeks; rates generated as noise around 0 do not, whatever their size."""
+
+DOUBTFUL_MARK, DOUBTFUL_RATE = 0.01, 0.0025
+"""The same measures of marks and of rates from which they are a doubt."""
+
+MOST_MOVES, WINDOW, SMALLEST_MOVE = 20.0, 201, 1e-4
+"""An outlier is this many typical moves away: the median of this many bars, at least 1 bp."""
+
+WICK = 0.01
+"""The distance beyond the mark's range from which a wick is counted, as a fraction."""
+
+LISTED = 10
+"""How many places of a rule are listed."""
+
+NOUNS = {"bars": "bars", "mark": "mark bars", "funding": "funding stamps",
+         "dividends": "dividends", "trades": "trades"}  # fmt: skip
+
+
+class Subject:
+    """A table of a role, and what the rules read beside it.
+
+    ``interval`` is the length of a bar in ns, None if unknown; ``bars`` are those that mark prices
+    and funding belong to; ``whole`` is all of the file, if ``table`` is the part inside the bars.
+    """
+
+    def __init__(
+        self,
+        role: str,
+        table: TimedTable,
+        *,
+        interval: int | None = None,
+        sessions: bool = False,
+        bars: TimedTable | None = None,
+        whole: TimedTable | None = None,
+    ) -> None:
+        self.role, self.table = role, table
+        self.interval, self.sessions = interval, sessions
+        self.bars = bars.ordered if bars is not None else None
+        self.whole = (table if whole is None else whole).ordered
+
+    @property
+    def time(self) -> IntArray:
+        return self.table.ordered.time
+
+    @property
+    def span(self) -> Span:
+        """The time of the bars, or that of the table if there are none."""
+        time = self.whole.time if self.bars is None else self.bars.time
+        return Span(int(time[0]), int(time[-1]) + (self.interval or 1))
+
+    @cached_property
+    def once(self) -> IntArray:
+        """The stamps of the settlements, of each that is there twice the first."""
+        return settled_once(self.whole.time)
+
+    @cached_property
+    def is_marked(self) -> BoolArray:
+        """Which bars have a mark bar, of shape (n_bars,)."""
+        time = np.empty(0, np.int64) if self.bars is None else self.bars.time
+        return np.isin(time, self.time)
+
+    @cached_property
+    def marked(self) -> tuple[TimedTable, TimedTable]:
+        """The bars that have a mark bar, and those mark bars."""
+        bars = self.table.rows(slice(0)) if self.bars is None else self.bars.rows(self.is_marked)
+        mark = self.table.ordered
+        return bars, mark.rows(np.searchsorted(mark.time, bars.time))
+
+    @cached_property
+    def odd(self) -> IntArray:
+        """The stamps of mark bars that cannot be aligned with the bars."""
+        none = np.empty(0, np.int64)
+        if self.bars is None or not self.interval or not self.time.size:
+            return none
+        time = self.time
+        is_off = (time - self.bars.time[0]) % self.interval != 0
+        if self.sessions:
+            is_off = ~np.isin(time, self.bars.time)
+        if is_off.any():
+            return np.asarray(time[is_off])
+        found, usual = spacing(time), spacing(self.bars.time) or self.interval
+        is_longer = found is not None and found > usual and time.size > 3
+        return time[:1] if is_longer else none
+
+    @cached_property
+    def covered(self) -> Span | None:
+        """The time that mark prices or funding cover, None if they cannot be aligned."""
+        if self.role == "funding":
+            return self.span.within(Span(*coverage(self.once, *self.span)))
+        if self.odd.size or not self.interval:
+            return None
+        time = self.whole.time
+        if self.is_marked.any() and self.bars is not None:
+            time = self.bars.time[self.is_marked]
+        return Span(int(time[0]), int(time[-1]) + self.interval)
+
+
+class Hit(NamedTuple):
+    """Rows that break a rule: their stamps (ns), and what is wrong in words.
+
+    ``missing`` is the number of rows that lack at each stamp, if rows are missing. ``place`` and
+    ``cure`` stand in for those that the rule has, ``places`` names some of the rows.
+    """
+
+    time: IntArray
+    text: str = ""
+    missing: IntArray | None = None
+    place: str = ""
+    cure: str = ""
+    places: tuple[str, ...] = ()
+
+
+class Rule(NamedTuple):
+    """A rule of data: ``find`` yields what breaks it in the tables of its roles.
+
+    ``spoils`` are the uses that need data without it, ``doubts`` those that need care. A cure may
+    hold ``{span}``: the part of the bars that has all of mark and funding. A rule that a repair
+    of the loader answers (``repair``) is not an error once that is asked for.
+    """
+
+    name: str
+    roles: tuple[str, ...]
+    level: str
+    find: Callable[[Subject], Iterator[Hit]]
+    cure: str = ""
+    repair: str = ""
+    spoils: tuple[str, ...] = ()
+    doubts: tuple[str, ...] = ()
+    least_share: float = 0.0
+    least_run: int = 0
+
+    def defects(self, subject: Subject, span: str) -> Iterator[Defect]:
+        for hit in self.find(subject):
+            place = hit.place or locate_rows(subject.table.name, hit.time)
+            cure = (hit.cure or self.cure).format(span=span)
+            yield Defect(f"{hit.text} ({place})" + (f"; {cure}" if cure else ""))
+
+
+# ------------------------------------------------------------------------------------ any table
+
+
+def find_disorder(subject: Subject) -> Iterator[Hit]:
+    time = subject.table.time
+    back = np.flatnonzero(np.diff(time) < 0) + 1
+    if back.size:
+        text = f"{NOUNS[subject.role]} must be in order of time, {back.size} of {time.size} came"
+        yield Hit(time[back], f"{text} before the one above")
+
+
+def find_repeats(subject: Subject) -> Iterator[Hit]:
+    table = subject.table
+    if is_increasing(table.time):
+        return
+    order = np.argsort(table.time, kind="stable")
+    again = np.flatnonzero(np.diff(table.time[order]) == 0) + 1
+    if not again.size:
+        return
+    differs = np.zeros(again.size, dtype=np.bool_)
+    for values in table.columns.values():
+        differs |= ~equal_or_nan(values[order[again]], values[order[again - 1]])
+    text = f"{NOUNS[subject.role]} must have each time once, {again.size} of {table.time.size}"
+    yield Hit(
+        table.time[order[again]],
+        f"{text} are duplicates",
+        places=(f"{differs.sum()} of {again.size} with other values",),
+    )
+
+
+def find_values(
+    table: TimedTable, values: FloatArray, is_bad: BoolArray, rule: str, noun: str = "bars"
+) -> Iterator[Hit]:
+    rows = np.flatnonzero(is_bad)
+    if rows.size:
+        text = f"{rule}, got {values[rows[0]]} in {rows.size} of {values.size} {noun}"
+        yield Hit(table.time[rows], text)
+
+
+# -------------------------------------------------------------------------------- bars and marks
+
+
+def is_off_grid(time: IntArray, interval: int, *, sessions: bool) -> BoolArray:
+    if sessions:
+        return np.asarray(np.diff(time, prepend=time[:1] - interval) < interval)
+    if (np.diff(time) == interval).all():
+        return np.zeros(time.size, dtype=np.bool_)
+    phases, counts = np.unique(time % interval, return_counts=True)
+    return np.asarray(time % interval != phases[counts.argmax()])
+
+
+def find_off_grid(subject: Subject) -> Iterator[Hit]:
+    time, interval = subject.time, subject.interval
+    if not interval:
+        return
+    is_odd = is_off_grid(time, interval, sessions=subject.sessions)
+    if is_odd.any():
+        least = "at least " * subject.sessions
+        text = f"bars must open {least}{format_duration(interval)} apart, {is_odd.sum()} of"
+        yield Hit(time[is_odd], f"{text} {time.size} open at other times")
+
+
+def find_bar_gaps(subject: Subject) -> Iterator[Hit]:
+    time, interval = subject.time, subject.interval
+    if not interval or subject.sessions:
+        return
+    time = time[~is_off_grid(time, interval, sessions=False)]
+    holes = np.flatnonzero(np.diff(time) > interval)
+    if not holes.size:
+        return
+    missing = np.diff(time)[holes] // interval - 1
+    starts, ends = time[holes] + interval, time[holes + 1]
+    whole = max(np.split(time, holes + 1), key=len)
+    span = name_span(int(whole[0]), int(whole[-1]) + interval)
+    text = f"bars must follow each other every {format_duration(interval)}, {missing.sum()} missing"
+    yield Hit(
+        starts,
+        f"{text} in {holes.size} gap{'s' * (holes.size > 1)}",
+        missing,
+        f"{subject.table.name}, {name_first_gap(starts, ends)} UTC",
+        f"download them, or take the longest whole stretch, {span}, or give sessions=True if the "
+        "market was closed then",
+        list_gaps(starts, ends, missing),
+    )
+
+
+def name_span(start: int, end: int) -> str:
+    return f"between={(format_time(start), format_time(end))}"
+
+
+def name_first_gap(starts: Sequence[int] | IntArray, ends: Sequence[int] | IntArray) -> str:
+    text = f"first gap from {format_time(int(starts[0]))} to {format_time(int(ends[0]))}"
+    if len(starts) == 1:
+        return text
+    return f"{text}, last from {format_time(int(starts[-1]))} to {format_time(int(ends[-1]))}"
+
+
+def list_gaps(starts: IntArray, ends: IntArray, missing: IntArray) -> tuple[str, ...]:
+    return tuple(
+        f"{format_time(start)} to {format_time(end)}: {count:,}"
+        for start, end, count in zip(
+            starts[:LISTED].tolist(), ends[:LISTED].tolist(), missing.tolist(), strict=False
+        )
+    )
+
+
+def find_bad_prices(subject: Subject) -> Iterator[Hit]:
+    table, noun = subject.table, "mark " * (subject.role == "mark")
+    for name in PRICES:
+        if name in table.columns:
+            values = table.columns[name]
+            rule = f"{noun}{name} must be positive and finite"
+            yield from find_values(table, values, ~is_price(values), rule)
+
+
+def find_bad_ranges(subject: Subject) -> Iterator[Hit]:
+    table, noun = subject.table, "mark " * (subject.role == "mark")
+    if not table.has_prices:
+        return
+    prices = [table.columns[name] for name in PRICES]
+    is_sound = np.logical_and.reduce([is_price(values) for values in prices])
+    opens, highs, lows, closes = prices
+    top, bottom = np.maximum(opens, closes), np.minimum(opens, closes)
+    for name, least, values, bound, is_out, side in (
+        ("high", "least", highs, top, highs < top, "under"),
+        ("low", "most", lows, bottom, lows > bottom, "over"),
+    ):
+        rows = np.flatnonzero(is_sound & is_out)
+        if rows.size:
+            text = f"{noun}{name} must be at {least} open and close, got {values[rows[0]]} {side}"
+            found = f"{bound[rows[0]]} in {rows.size} of {values.size} bars"
+            yield Hit(table.time[rows], f"{text} {found}")
+
+
+def find_bad_volume(subject: Subject) -> Iterator[Hit]:
+    volume = subject.table.columns.get("volume")
+    if volume is not None:
+        is_bad = ~((volume >= 0) & (volume < np.inf))
+        yield from find_values(subject.table, volume, is_bad, "volume must not be negative or NaN")
+
+
+def find_quiet(subject: Subject) -> Iterator[Hit]:
+    volume = subject.table.ordered.columns.get("volume")
+    if volume is not None and not (volume > 0.0).all():
+        yield Hit(subject.time[~(volume > 0.0)])
+
+
+def find_flat(subject: Subject) -> Iterator[Hit]:
+    columns = subject.table.ordered.columns
+    high, low = columns.get("high"), columns.get("low")
+    if high is not None and low is not None and (high == low).any():
+        yield Hit(subject.time[high == low])
+
+
+class Outlier(NamedTuple):
+    """A price far from its neighbors; the distance as a fraction, and in typical moves."""
+
+    moves: float
+    price: str
+    time: int
+    distance: float
+
+    def __str__(self) -> str:
+        place = f"{format_time(self.time)}: {self.price}"
+        return f"{place} {self.distance:.1%} away, {self.moves:.0f} typical moves"
+
+
+def measure_outliers(table: TimedTable) -> list[Outlier]:
+    """Return the outliers, the furthest first.
+
+    A close is one if it is over 20 typical moves from the median of the three closes before and
+    from that of the three after; a high or low if it is as far beyond its own open and close and
+    its neighbors. Typical is the median absolute log return of the 201 bars around.
+    """
+    if not table.has_prices or table.time.size < 7:
+        return []
+    opens, highs, lows, closes = (_log_of(table.columns[name]) for name in PRICES)
+    moves = pd.Series(np.abs(np.diff(closes, prepend=np.nan)))
+    rolled = moves.rolling(WINDOW, center=True, min_periods=1).median()
+    typical = np.maximum(rolled.to_numpy(dtype=np.float64), SMALLEST_MOVE)
+    top, bottom = np.maximum(opens, closes), np.minimum(opens, closes)
+    offsets = {
+        "close": _from_neighbors(closes),
+        "high": np.fmax(highs - np.maximum(top, _neighbor(highs, np.maximum)), 0.0),
+        "low": np.fmin(lows - np.minimum(bottom, _neighbor(lows, np.minimum)), 0.0),
+    }
+    found = [
+        Outlier(abs(offset[row]) / typical[row], name, int(table.time[row]),
+                abs(math.expm1(offset[row])))
+        for name, offset in offsets.items()
+        for row in np.flatnonzero(np.abs(offset) > MOST_MOVES * typical)
+    ]  # fmt: skip
+    return sorted(found, reverse=True)
+
+
+def _log_of(prices: FloatArray) -> FloatArray:
+    return np.asarray(np.log(np.where(is_price(prices), prices, np.nan)))
+
+
+def _from_neighbors(x: FloatArray) -> FloatArray:
+    sides = np.lib.stride_tricks.sliding_window_view(x, 3)
+    middles = np.sort(sides, axis=1)[:, 1]
+    middles = np.where(np.isnan(sides).any(axis=1), np.nan, middles)
+    since, until = x[3:-3] - middles[:-4], x[3:-3] - middles[4:]
+    is_nearer = (np.abs(since) <= np.abs(until)) | np.isnan(since)  # NaN where either is
+    far = np.full(x.size, np.nan)
+    far[3:-3] = np.where(is_nearer, since, until)
+    return far
+
+
+def _neighbor(x: FloatArray, choose: np.ufunc) -> FloatArray:
+    sides = np.full(x.size, np.nan)
+    sides[1:-1] = choose(x[:-2], x[2:])
+    return sides
+
+
+def find_outliers(subject: Subject) -> Iterator[Hit]:
+    found = measure_outliers(subject.table.ordered)
+    if found:
+        time = np.unique([each.time for each in found])
+        yield Hit(time, places=tuple(map(str, found[:LISTED])))
+
+
+# ------------------------------------------------------------------- marks beside last prices
+
+
+def find_other_length(subject: Subject) -> Iterator[Hit]:
+    if not subject.odd.size or subject.bars is None:
+        return
+    found, usual = spacing(subject.time), spacing(subject.bars.time) or subject.interval or 0
+    length = format_duration(found) if found else "unknown"
+    text = f"mark bars must open with the bars and be as long, mark bars are {length} apart, bars"
+    yield Hit(subject.odd, f"{text} {format_duration(usual)}")
+
+
+def find_unmarked(subject: Subject) -> Iterator[Hit]:
+    if subject.odd.size or subject.bars is None or subject.is_marked.all():
+        return
+    time, size = subject.bars.time, subject.bars.time.size
+    rows, absent = np.flatnonzero(subject.is_marked), np.flatnonzero(~subject.is_marked)
+    is_edge = (absent < rows[0]) | (absent > rows[-1]) if rows.size else absent >= 0
+    if is_edge.any():
+        text = f"mark bars must cover the bars, {is_edge.sum()} of {size} bars lie outside them"
+        whole = Span(
+            int(subject.whole.time[0]), int(subject.whole.time[-1]) + (subject.interval or 0)
+        )
+        place = f"{subject.table.name}, {whole}; bars {subject.span}"
+        yield Hit(time[absent[is_edge]], text, place=place)
+    if not is_edge.all():
+        inside = absent[~is_edge]
+        text = f"every bar must have a mark bar, {inside.size} of {size} bars have none"
+        yield Hit(time[inside], text, cure="mark_gaps='last' takes last prices")
+
+
+class Scale(NamedTuple):
+    """The median of a stretch furthest from the usual, from which row, over how many rows."""
+
+    value: float
+    first: int
+    rows: int
+    is_long: bool
+
+
+def compare_prices(last: FloatArray, other: FloatArray) -> Scale | None:
+    rows = np.flatnonzero(is_price(last) & is_price(other))
+    if not rows.size:
+        return None
+    ratio = np.log(other[rows]) - np.log(last[rows])
+    found = _furthest(ratio, np.arange(rows.size) // STRETCH, max(rows.size // STRETCH, 1))
+    is_long = rows.size >= FEWEST
+    return Scale(math.exp(found.value), int(rows[found.first]), found.rows, is_long)
+
+
+def measure_rates(time: IntArray, rate: FloatArray) -> Scale | None:
+    """Return the size of the median rate per 8 hours, in the 20 days in which it is largest.
+
+    ``time`` holds increasing stamps (UTC ns), ``rate`` fractions per settlement; rates that are not
+    finite are left out. None if there is no rate; not long enough if the rates span less than 20
+    days. Stretches in which fewer than ``ONE_SIDED`` of the rates have the same sign count as 0.
+    """
+    rows = np.flatnonzero(np.isfinite(rate))
+    if not rows.size:
+        return None
+    every = cadence(time)
+    since = time[rows] - time[rows[0]]
+    periods = int((since[-1] + every) // PERIOD)
+    scaled = rate[rows] * (USUAL / every)
+    found = _furthest(scaled, since // PERIOD, max(periods, 1), one_sided=ONE_SIDED)
+    return found._replace(value=abs(found.value), first=int(rows[found.first]), is_long=periods > 0)
+
+
+def _furthest(
+    values: FloatArray, group: IntArray, n_groups: int, *, one_sided: float = 0.0
+) -> Scale:
+    group = np.minimum(group, n_groups - 1)
+    edges = np.searchsorted(group, np.arange(n_groups + 1))
+    best = Scale(0.0, 0, len(values), is_long=True)
+    for low, high in zip(edges[:-1].tolist(), edges[1:].tolist(), strict=True):
+        median = float(np.median(values[low:high])) if high > low else 0.0
+        share = float(np.mean(values[low:high] * median > 0.0)) if median else 0.0
+        if abs(median) > abs(best.value) and share >= one_sided:
+            best = Scale(median, low, high - low, is_long=True)
+    return best
+
+
+def measure_mark(subject: Subject) -> Scale | None:
+    bars, mark = subject.marked
+    if subject.odd.size or not ("close" in bars.columns and "close" in mark.columns):
+        return None
+    return compare_prices(bars.columns["close"], mark.columns["close"])
+
+
+def find_other_scale(subject: Subject, *, doubts: bool = False) -> Iterator[Hit]:
+    found = measure_mark(subject)
+    if found is None:
+        return
+    distance = max(found.value, 1.0 / found.value) - 1.0
+    is_error = found.is_long and distance > FURTHEST_MARK
+    if is_error if not doubts else not is_error and distance > DOUBTFUL_MARK:
+        _, mark = subject.marked
+        text = f"{found.value:.4g} times the last price at the median of {found.rows} bars"
+        yield Hit(
+            mark.time[found.first : found.first + found.rows],
+            f"mark prices must stay within {FURTHEST_MARK:.0%} of last prices, were {text}",
+            place=f"{mark.name}, from {format_time(int(mark.time[found.first]))} UTC",
+            places=(text,),
+        )
+
+
+def measure_wicks(subject: Subject) -> FloatArray:
+    """Return how far each bar's range exceeds its mark bar's, as a fraction, at least 0."""
+    bars, mark = subject.marked
+    if not (bars.has_prices and mark.has_prices):
+        return np.zeros(mark.time.size)
+    above = _log_of(bars.columns["high"]) - _log_of(mark.columns["high"])
+    below = _log_of(mark.columns["low"]) - _log_of(bars.columns["low"])
+    return np.fmax(np.fmax(np.expm1(above), -np.expm1(-below)), 0.0)
+
+
+def find_wicks(subject: Subject) -> Iterator[Hit]:
+    wicks = measure_wicks(subject)
+    if (wicks > WICK).any():
+        longest = f"the longest {wicks.max():.2%} beyond the mark"
+        yield Hit(subject.marked[1].time[wicks > WICK], places=(longest,))
+
+
+def find_stale(subject: Subject) -> Iterator[Hit]:
+    bars, mark = subject.marked
+    if not (mark.has_prices and "close" in bars.columns and mark.time.size):
+        return
+    before = np.concatenate([[np.nan], mark.columns["close"][:-1]])
+    is_same = np.logical_and.reduce([mark.columns[name] == before for name in PRICES])
+    closes = bars.columns["close"]
+    is_stale = is_same & (closes != np.concatenate([closes[:1], closes[:-1]]))
+    if is_stale.any():
+        yield Hit(mark.time[is_stale])
+
+
+# -------------------------------------------------------------------------- funding, dividends
+
+
+def find_settled_twice(subject: Subject) -> Iterator[Hit]:
+    time = subject.time
+    near = np.flatnonzero(np.diff(time) < JITTER)
+    if near.size:
+        pairs = "1 pair is" if near.size == 1 else f"{near.size} pairs are"
+        text = f"each settlement must occur once, {pairs} under {format_duration(JITTER)} apart"
+        first = (time[near[0] + 1] - time[near[0]]) / 1e6
+        yield Hit(time[near], f"{text}, the first by {first:g} ms")
+
+
+def find_bad_rates(subject: Subject) -> Iterator[Hit]:
+    within = f"must lie within {LARGEST_RATE:+.0%} and {-LARGEST_RATE:+.0%}"
+    rules = {
+        "rate": f"funding rates {within} per settlement (0.0001 is 0.01 %)",
+        "predicted": f"predicted rates {within} (0.0001 is 0.01 %), or be NaN",
+        "mark": "the mark of a settlement must be positive, or NaN if unknown",
+    }
+    for name, rule in rules.items():
+        values = subject.table.columns.get(name)
+        if values is not None:
+            is_valid = is_price(values) if name == "mark" else np.abs(values) <= LARGEST_RATE
+            is_bad = ~(is_valid | (np.isnan(values) & (name != "rate")))
+            yield from find_values(subject.table, values, is_bad, rule, "settlements")
+
+
+def find_high_rates(subject: Subject, *, doubts: bool = False) -> Iterator[Hit]:
+    rate, time = subject.whole.columns.get("rate"), subject.whole.time
+    found = None if rate is None else measure_rates(time, rate)
+    if found is None:
+        return
+    is_error = found.is_long and found.value >= HIGHEST_RATE
+    if is_error if not doubts else not is_error and found.value >= DOUBTFUL_RATE:
+        size = f"{found.value:.3g} in size per 8 hours"
+        yield Hit(
+            time[found.first : found.first + found.rows],
+            "funding rates must be fractions per settlement, 0.0001 is 0.01 %: their median was "
+            f"{size} in {found.rows} settlements, {found.value * 365 * DAY / USUAL:.0%} a year",
+            place=f"{subject.table.name}, from {format_time(int(time[found.first]))} UTC",
+            places=(f"{size}: in per cent?",),
+        )
+
+
+def find_settlement_gaps(subject: Subject) -> Iterator[Hit]:
+    holes = missing_settlements(subject.once, *subject.span)
+    if not holes:
+        return
+    starts, ends, missing, every = np.array(holes).T
+    text = f"settlements must follow each other every {format_duration(int(every[0]))}"
+    yield Hit(
+        starts,
+        f"{text}, {missing.sum()} missing in {len(holes)} gap{'s' * (len(holes) > 1)}",
+        missing,
+        f"{subject.table.name}, {name_first_gap(starts, ends)} UTC",
+        places=list_gaps(starts, ends, missing),
+    )
+
+
+def count_uncovered(span: Span, covered: Span, step: int) -> IntArray:
+    """Return how many settlements lack before and after what is covered."""
+    lacks = np.array([covered.start - span.start, span.end - covered.end])
+    return np.where(lacks > 0, np.minimum(lacks, span.end - span.start) // step + 1, 0)
+
+
+def find_uncovered(subject: Subject) -> Iterator[Hit]:
+    span, covered, time = subject.span, subject.covered, subject.once
+    if subject.bars is None or covered is None or covered == span:
+        return
+    step = cadence(time)
+    missing = count_uncovered(span, covered, step)
+    text = f"funding must cover the bars, one settlement each {format_duration(step)}, settlements"
+    yield Hit(
+        np.array([span.start, covered.end])[missing > 0],
+        f"{text} run from {Span(int(time[0]), int(time[-1]))}",
+        missing[missing > 0],
+        f"{subject.table.name}; bars {span}",
+    )
+
+
+def find_off_hour(subject: Subject) -> Iterator[Hit]:
+    time = subject.time
+    step = min(cadence(time), HOUR)
+    is_off = np.abs((time + step // 2) % step - step // 2) > JITTER
+    if is_off.any():
+        yield Hit(time[is_off])
+
+
+def find_bad_dividends(subject: Subject) -> Iterator[Hit]:
+    amount = subject.table.columns.get("amount")
+    if amount is not None:
+        rule = "a dividend per share must be positive and finite"
+        yield from find_values(subject.table, amount, ~is_price(amount), rule, "dividends")
+
+
+def find_bad_trades(subject: Subject) -> Iterator[Hit]:
+    table = subject.table
+    price, size = table.columns["price"], table.columns.get("size", np.zeros(table.time.size))
+    for name, values, is_valid, rule in (
+        ("price", price, price > 0.0, "positive"),
+        ("size", size, size >= 0.0, "zero or more"),
+    ):
+        is_bad = ~(is_valid & (values < np.inf))
+        yield from find_values(table, values, is_bad, f"{name} must be {rule} and finite", "trades")
+
+
+ERROR, DOUBT = "error", "doubt"
+_BARS, _MARK, _FUNDING = ("bars",), ("mark",), ("funding",)
+_AGAIN = "download those bars again"
+_OF_BARS = ("liquidation", "minutes")
+
+RULES = (
+    Rule("out of order", ("bars", "mark", "funding", "dividends", "trades"), ERROR, find_disorder,
+         "frame.sort_index(), or repair='sort'", "sort", (*_OF_BARS, "funding")),
+    Rule("repeated times", ("bars", "mark", "funding", "dividends"), ERROR, find_repeats,
+         "frame[~frame.index.duplicated()], or repair='drop-duplicates' (=first or =last where "
+         "they differ)", "drop-duplicates", (*_OF_BARS, "funding")),
+    Rule("off the grid", _BARS, ERROR, find_off_grid,
+         "give interval= if they are of another length", spoils=_OF_BARS),
+    Rule("missing", _BARS, ERROR, find_bar_gaps, repair="bar-gaps=flat", spoils=_OF_BARS),
+    Rule("impossible prices", ("bars", "mark"), ERROR, find_bad_prices,
+         f"{_AGAIN}, or cut them off with between=, or (of marks) drop them and give "
+         "mark_gaps='last'", "zero-opens=previous-close", _OF_BARS),
+    Rule("impossible ranges", ("bars", "mark"), ERROR, find_bad_ranges,
+         f"{_AGAIN}: a range that excludes its own prices hides liquidations", "widen-range",
+         _OF_BARS),
+    Rule("impossible volume", _BARS, ERROR, find_bad_volume,
+         f"{_AGAIN}, or drop the column, or repair='volume-gaps=zero' if it is missing",
+         "volume-gaps=zero", ("minutes",)),
+    Rule("of another length", _MARK, ERROR, find_other_length, spoils=("liquidation",)),
+    Rule("bars without a mark", _MARK, ERROR, find_unmarked,
+         "{span}; or mark_gaps='last' to test liquidations on last prices there",
+         "mark-gaps=last", doubts=("liquidation",)),
+    Rule("on another scale", _MARK, ERROR, find_other_scale,
+         "of another instrument, currency or scale?", spoils=("liquidation",)),
+    Rule("settled twice", _FUNDING, ERROR, find_settled_twice,
+         "like two sources of one event; keep one stamp of each pair, or bt.import_market(..., "
+         "repair='settle-once')", "settle-once", ("funding",)),
+    Rule("not believable", _FUNDING, ERROR, find_bad_rates, spoils=("funding",)),
+    Rule("on another scale", _FUNDING, ERROR, find_high_rates,
+         "divide by 100 if they are in per cent, by the settlements of a year if they are annual",
+         spoils=("funding",)),
+    Rule("beyond the settlements", _FUNDING, ERROR, find_uncovered,
+         "{span}; or funding_gaps='zero' to charge none there", "funding-gaps=zero",
+         spoils=("funding",)),
+    Rule("missing", _FUNDING, ERROR, find_settlement_gaps,
+         "funding_gaps='zero' charges none there", "funding-gaps=zero", ("funding",)),
+    Rule("impossible amounts", ("dividends",), ERROR, find_bad_dividends),
+    Rule("impossible trades", ("trades",), ERROR, find_bad_trades),
+    Rule("away from last prices", _MARK, DOUBT, lambda s: find_other_scale(s, doubts=True),
+         doubts=("liquidation",)),
+    Rule("stale", _MARK, DOUBT, find_stale, doubts=("liquidation",), least_run=3),
+    Rule("outliers", ("bars", "mark"), DOUBT, find_outliers, doubts=("liquidation",)),
+    Rule("wicks", _MARK, DOUBT, find_wicks),
+    Rule("flat", ("bars", "mark"), DOUBT, find_flat),
+    Rule("without volume", _BARS, DOUBT, find_quiet, doubts=("minutes",), least_share=0.05),
+    Rule("high", _FUNDING, DOUBT, lambda s: find_high_rates(s, doubts=True), doubts=("funding",)),
+    Rule("off the hour", _FUNDING, DOUBT, find_off_hour, doubts=("funding",)),
+)  # fmt: skip
+"""Every rule. Errors are those that the loader raises."""
+
+
+def list_defects(subject: Subject, span: str = "", repairs: Sequence[str] = ()) -> list[Defect]:
+    """Return the errors in a table, but for those that a repair answers."""
+    return [
+        defect
+        for rule in RULES
+        if subject.role in rule.roles and rule.level == ERROR and rule.repair not in repairs
+        for defect in rule.defects(subject, span)
+    ]

@@ -1,0 +1,429 @@
+"""Tables by UTC time as they were read: stamps and numbers, not yet sorted, aligned or checked."""
+
+from __future__ import annotations
+
+import difflib
+import re
+from collections.abc import Sequence
+from functools import cached_property
+from typing import Literal, NamedTuple, TypeAlias, TypeVar
+
+import numpy as np
+import pandas as pd
+
+from backtest.base import (
+    BoolArray,
+    DataError,
+    FloatArray,
+    IntArray,
+    ParameterError,
+    did_you_mean,
+    format_time,
+    repr_plain,
+)
+
+PRICES = ("open", "high", "low", "close")
+TIME_NAMES = ("time", "date", "timestamp", "open_time", "datetime")
+NAIVE = "stamps must have a time zone"
+DECIMAL_COMMA = "for decimal commas bt.import_market(..., decimal=',')"
+
+Stamps: TypeAlias = "pd.Index | pd.Series"
+
+_DECIMAL_COMMA = r"\s*[+-]?\d+,\d+\s*"
+_ZONE = re.compile(r"(Z|[+-]\d\d:?\d\d)$")
+_SMALLEST_EPOCH = 100_000_000  # 1973 in seconds; smaller integers are row numbers or yyyymmdd
+_EPOCHS = ((10**11, 10**9), (10**14, 10**6), (10**17, 10**3), (2**63 - 1, 1))
+_T = TypeVar("_T")
+
+# ------------------------------------------------------------------------------------- defects
+
+
+class Defect(str):
+    """What is wrong with data, where, and how to mend it: ``rule, value (place); cure``."""
+
+
+def locate_rows(name: str, times: IntArray) -> str:
+    last = f", last at {format_time(int(times[-1]))}" if len(times) > 1 else ""
+    return f"{name}, first at {format_time(int(times[0]))}{last} UTC"
+
+
+def unreadable(reason: object, where: str) -> Defect:
+    short = str(reason).strip().split("\n")[0][:160] or type(reason).__name__
+    return Defect(f"a file must be whole and readable, got one that is not: {short} ({where})")
+
+
+def require(found: _T | Defect) -> _T:
+    if isinstance(found, Defect):
+        raise DataError(str(found))
+    return found
+
+
+def refuse(defects: Sequence[Defect], *, where: str) -> None:
+    if len(defects) == 1:
+        raise DataError(str(defects[0]))
+    if defects:
+        listed = "".join(f"\n{n:>3}. {each}" for n, each in enumerate(defects, start=1))
+        raise DataError(f"market data has {len(defects)} defects ({where}){listed}")
+
+
+# -------------------------------------------------------------------------------------- tables
+
+
+class TimedTable:
+    """Columns by time, as read.
+
+    Parameters
+    ----------
+    name : str
+        The file or frame that they came from, for messages.
+    time : IntArray of shape (n,)
+        UTC nanoseconds.
+    columns : dict of FloatArray of shape (n,)
+        The columns that could be read; the others are among the defects.
+    """
+
+    def __init__(self, name: str, time: IntArray, columns: dict[str, FloatArray]) -> None:
+        self.name = name
+        self.time = time
+        self.columns = columns
+
+    def rows(self, kept: slice | IntArray | BoolArray) -> TimedTable:
+        columns = {key: values[kept] for key, values in self.columns.items()}
+        return TimedTable(self.name, self.time[kept], columns)
+
+    def with_columns(self, **columns: FloatArray) -> TimedTable:
+        return TimedTable(self.name, self.time, {**self.columns, **columns})
+
+    def between(self, start: int, end: int) -> TimedTable:
+        return self.rows((self.time >= start) & (self.time < end))
+
+    @property
+    def has_prices(self) -> bool:
+        return {*PRICES} <= {*self.columns}
+
+    @cached_property
+    def ordered(self) -> TimedTable:
+        """The rows in order of time, the first of those of one time."""
+        if is_increasing(self.time):
+            return self
+        return self.rows(np.unique(self.time, return_index=True)[1])
+
+
+def equal_or_nan(one: FloatArray, other: FloatArray) -> BoolArray:
+    return np.asarray((one == other) | (np.isnan(one) & np.isnan(other)))
+
+
+def is_increasing(time: IntArray) -> bool:
+    return bool((time[1:] > time[:-1]).all())
+
+
+def is_price(values: FloatArray) -> BoolArray:
+    return np.asarray((values > 0) & (values < np.inf))
+
+
+def spacing(time: IntArray) -> int | None:
+    """Return the most common positive gap between sorted times in ns, the smallest of equals."""
+    gaps = np.diff(time)
+    if gaps.size and gaps[0] > 0 and (gaps == gaps[0]).all():  # without sorting them
+        return int(gaps[0])
+    gaps, counts = np.unique(gaps[gaps > 0], return_counts=True)
+    return int(gaps[counts.argmax()]) if gaps.size else None
+
+
+class Schema(NamedTuple):
+    required: tuple[str, ...]
+    optional: tuple[str, ...] = ()
+    others: Literal["keep", "ignore", "refuse"] = "refuse"
+
+    @property
+    def known(self) -> tuple[str, ...]:
+        return self.required + self.optional
+
+
+SCHEMAS = {
+    "bars": Schema(PRICES, ("volume",), "keep"),
+    "mark": Schema(PRICES, (), "ignore"),
+    "funding": Schema(("rate",), ("mark", "predicted"), "refuse"),
+    "dividends": Schema(("amount",), (), "refuse"),
+    "trades": Schema(("price",), ("size",), "ignore"),
+}
+
+
+def read_frame(
+    frame: pd.DataFrame, schema: Schema, *, name: str, timezone: str | None
+) -> tuple[TimedTable | None, list[Defect]]:
+    if not len(frame):
+        return None, [Defect(f"data must have rows, found none ({name})")]
+    if not frame.columns.is_unique:
+        twice = frame.columns[frame.columns.duplicated()][0]
+        return None, [Defect(f"column names must be unique, {twice!r} is twice ({name})")]
+    found = find_stamps(frame, name=name)
+    if isinstance(found, Defect):
+        return None, [found]
+    stamps, time_column = found
+    columns, defects = _read_columns(frame, schema, name=name, skip=time_column)
+    time = to_utc(stamps, name=name, timezone=timezone)
+    if isinstance(time, Defect):
+        return None, [time, *defects]
+    return TimedTable(name, time, columns), defects
+
+
+def _read_columns(
+    frame: pd.DataFrame, schema: Schema, *, name: str, skip: str | None
+) -> tuple[dict[str, FloatArray], list[Defect]]:
+    known = schema.known
+    others = [column for column in frame.columns if column not in known and column != skip]
+    defects = [_missing(c, others, name) for c in schema.required if c not in frame.columns]
+    wanted = [column for column in known if column in frame.columns]
+    if schema.others == "keep":
+        wanted += [column for column in others if isinstance(column, str)]
+        defects += [
+            Defect(f"column names must be text, found {column!r} ({name})")
+            for column in others
+            if not isinstance(column, str)
+        ]
+    if schema.others == "refuse" and not defects:
+        defects += [_unknown(column, known, name) for column in others]
+    columns = {}
+    for column in wanted:
+        values = to_floats(frame[column], column=column, name=name)
+        if isinstance(values, Defect):
+            defects.append(values)
+        else:
+            columns[column] = values
+    return columns, defects
+
+
+def to_floats(values: pd.Series, *, column: str, name: str) -> FloatArray | Defect:
+    """Return a column as a new float64 array of shape (n,), or its first non-numeric cell."""
+    if values.dtype.kind in "iufb" or values.isna().all():
+        given = values.to_numpy(dtype=np.float64, na_value=np.nan)
+        floats = np.ascontiguousarray(given + 0.0)  # a copy; -0.0 becomes 0.0: one hash per value
+        floats[np.isnan(floats)] = np.nan  # one bit pattern for every NaN, likewise
+        return floats
+    rule = f"{column} must be numbers"
+    if values.dtype.kind in "Mm":
+        return Defect(f"{rule}, found {values.dtype} ({name}, row 0); drop the column")
+    texts = values.astype(str)
+    bad = np.flatnonzero(pd.to_numeric(texts, errors="coerce").isna() & values.notna())
+    if not bad.size:
+        return Defect(
+            f"{rule}, got {texts.iloc[0]!r}, numbers written as text ({name}, row 0); "
+            f"frame[{column!r}].astype(float)"
+        )
+    is_comma = texts.iloc[bad].str.fullmatch(_DECIMAL_COMMA).all()
+    return Defect(
+        f"{rule}, got {texts.iloc[bad[0]]!r} in {bad.size} of {len(values)} cells "
+        f"({name}, row {bad[0]}); "
+        + (DECIMAL_COMMA if is_comma else "correct the cell, or drop the column")
+    )
+
+
+def _missing(column: str, others: list[str], name: str) -> Defect:
+    names = [str(other) for other in others]
+    near = [other for other in names if column in other.lower()]
+    near = near or difflib.get_close_matches(column, names, n=1, cutoff=0.5)
+    guess = f"; is it {near[0]!r}?" if near else ""
+    found = ", ".join(names) or "no other"
+    return Defect(f"a column {column!r} is needed, found {found}{guess} ({name})")
+
+
+def _unknown(column: str, known: tuple[str, ...], name: str) -> Defect:
+    near = did_you_mean(str(column), known)
+    return Defect(f"columns must be {' and '.join(known)}, found {column!r}{near} ({name})")
+
+
+# --------------------------------------------------------------------------------------- times
+
+
+def find_stamps(frame: pd.DataFrame, *, name: str) -> tuple[Stamps, str | None] | Defect:
+    index = frame.index
+    if isinstance(index, pd.DatetimeIndex) or index.name in TIME_NAMES:
+        return index, None
+    found = [column for column in TIME_NAMES if column in frame.columns]
+    if len(found) == 1:
+        return frame[found[0]], found[0]
+    if found:
+        return Defect(f"one column of times is needed, found {' and '.join(found)} ({name})")
+    columns = ", ".join(map(str, frame.columns)) or "none"
+    return Defect(
+        f"one column of times is needed, found none among the columns {columns} ({name}); index "
+        f"the frame by time, name a column one of {', '.join(TIME_NAMES)} (to_csv writes an index "
+        "without a name: give it index_label='time'), or give columns={'time': 'NAME', 'open': "
+        "...}"
+    )
+
+
+def to_utc(stamps: Stamps, *, name: str, timezone: str | None) -> IntArray | Defect:
+    """Return stamps as int64 UTC nanoseconds of shape (n,).
+
+    Stamps are times of any resolution, ISO 8601 texts, or whole epochs in s, ms, us or ns.
+    ``timezone`` is the zone of stamps without one; epochs are always UTC.
+    """
+    kind = stamps.dtype.kind
+    if kind in "iuf" and stamps.isna().any():
+        rows = np.flatnonzero(stamps.isna())
+        return _unreadable("empty", rows.size, int(rows[0]), name)
+    if kind in "iu":
+        return _from_epochs(stamps.to_numpy(dtype=np.int64), name=name)
+    if kind == "f":
+        return _from_floats(stamps.to_numpy(dtype=np.float64, na_value=np.nan), name=name)
+    if kind == "M":
+        return _from_times(pd.DatetimeIndex(stamps), name=name, timezone=timezone)
+    return _from_texts(pd.Series(stamps.astype(str).to_numpy()), name=name, timezone=timezone)
+
+
+def check_timezone(timezone: str | None) -> None:
+    try:
+        pd.Timestamp(0, tz=timezone)
+    except (LookupError, ValueError, TypeError, OSError, OverflowError) as error:
+        raise ParameterError(
+            f"timezone must be the name of a zone ('Europe/Berlin'), got {repr_plain(timezone)}"
+        ) from error
+
+
+def _from_times(index: pd.DatetimeIndex, *, name: str, timezone: str | None) -> IntArray | Defect:
+    if index.hasnans:
+        rows = np.flatnonzero(index.isna())
+        return _unreadable("NaT", rows.size, int(rows[0]), name)
+    if index.tz is None and timezone is None:
+        return _naive(str(index[0]) if len(index) else "none", name)
+    try:
+        aware = index.tz_localize(timezone) if index.tz is None else index
+        return np.asarray(aware.as_unit("ns").asi8, dtype=np.int64).copy()
+    except (ValueError, OverflowError) as error:  # a clock change, or outside 1678 to 2261
+        return Defect(
+            f"stamps must be moments that UTC nanoseconds can hold, got "
+            f"{' '.join(str(error).split())[:120]} ({name}); write the stamps in UTC"
+        )
+
+
+def _from_epochs(epochs: IntArray, *, name: str) -> IntArray | Defect:
+    if not epochs.size:
+        return epochs
+    low = int(epochs.min())
+    if low < _SMALLEST_EPOCH:
+        return Defect(
+            f"whole numbers as stamps must be epochs in s, ms, us or ns, got {low} "
+            f"({name}, row {int(epochs.argmin())}); write times as 2021-05-19T12:00Z"
+        )
+    factors = _find_factors(epochs)
+    if (factors != factors[0]).any():
+        row = int(np.argmax(factors != factors[0]))
+        return Defect(
+            f"epochs must all be in one unit, were {int(epochs[0])} and {int(epochs[row])} "
+            f"({name}, row {row}); some venues went from ms to us within a file"
+        )
+    return epochs * int(factors[0])
+
+
+def _from_floats(values: FloatArray, *, name: str) -> IntArray | Defect:
+    whole = np.isfinite(values) & (values == np.trunc(values)) & (np.abs(values) < 2**53)
+    if whole.all():
+        return _from_epochs(values.astype(np.int64), name=name)
+    row = int(np.flatnonzero(~whole)[0])
+    return _unreadable(f"{values[row]}", int((~whole).sum()), row, name)
+
+
+def _from_texts(texts: pd.Series, *, name: str, timezone: str | None) -> IntArray | Defect:
+    if len(texts) and texts.notna().all() and texts.str.fullmatch(r"\d{1,19}").all():
+        return _from_epochs(texts.to_numpy(dtype=np.int64), name=name)
+    parsed = pd.to_datetime(texts, format="ISO8601", utc=True, errors="coerce")
+    if parsed.isna().any():
+        row = int(np.flatnonzero(parsed.isna())[0])
+        return _unreadable(repr(texts.iloc[row]), int(parsed.isna().sum()), row, name)
+    zones = texts.str[-6:].str.extract(_ZONE, expand=False).fillna("no zone")
+    if zones.nunique() > 1:
+        row = int(np.flatnonzero(zones != zones.iloc[0])[0])
+        return Defect(
+            f"stamps must all be in one zone, were {texts.iloc[0]!r} and {texts.iloc[row]!r} "
+            f"({name}, row {row}); write them all in UTC, ending in Z"
+        )
+    if len(zones) and zones.iloc[0] == "no zone":
+        naive = pd.DatetimeIndex(parsed).tz_localize(None)
+        return _from_times(naive, name=name, timezone=timezone)
+    return _from_times(pd.DatetimeIndex(parsed), name=name, timezone=timezone)
+
+
+def _find_factors(epochs: IntArray) -> IntArray:
+    bounds, factors = np.array(_EPOCHS).T
+    return np.asarray(factors[np.searchsorted(bounds, epochs)])
+
+
+def _unreadable(value: str, count: int, row: int, name: str) -> Defect:
+    rows = f"{count} row{'s' if count > 1 else ''}"
+    return Defect(
+        f"every row needs a readable time, got {value} in {rows} ({name}, row {row}); "
+        "write it as 2021-05-19T12:00Z, or drop the row"
+    )
+
+
+def _naive(value: str, name: str) -> Defect:
+    return Defect(
+        f"{NAIVE}, got {value} ({name}, row 0); timezone='UTC', or the zone they were written in"
+    )
+
+
+# --------------------------------------------------------------------------- parts of one table
+
+_ROW = re.compile(r", row (\d+)(?=\))")
+
+
+class SourceFrame(NamedTuple):
+    name: str
+    content: pd.DataFrame | Defect
+    is_file: bool = False
+    first_line: int | None = None
+
+    def with_line(self, defect: Defect) -> Defect:
+        if self.first_line is None:
+            return defect
+        first = self.first_line
+        return Defect(_ROW.sub(lambda row: f", line {int(row[1]) + first}", defect, count=1))
+
+
+def read_table(
+    parts: Sequence[SourceFrame], schema: Schema, timezone: str | None
+) -> tuple[TimedTable | None, list[Defect]]:
+    tables, defects = [], []
+    for part in parts:
+        table, found = _read_part(part, schema, timezone)
+        defects += found
+        if table is not None:
+            tables.append(table)
+    if len(tables) < len(parts) or not tables:
+        return None, defects
+    first = tables[0]
+    odd = next((t for t in tables if {*t.columns} != {*first.columns}), None)
+    if odd is not None and not defects:
+        differ = ", ".join(sorted({*first.columns} ^ {*odd.columns}))
+        wrong = f"files of one table must have the same columns, {first.name} and {odd.name} differ"
+        return None, [Defect(f"{wrong} in {differ}")]
+    return _join(tables), defects
+
+
+def _read_part(
+    part: SourceFrame, schema: Schema, timezone: str | None
+) -> tuple[TimedTable | None, list[Defect]]:
+    if isinstance(part.content, Defect):
+        return None, [part.content]
+    is_trades = "price" in part.content and "open" not in part.content and "open" in schema.required
+    wanted = SCHEMAS["trades"] if is_trades else schema
+    table, found = read_frame(part.content, wanted, name=part.name, timezone=timezone)
+    defects = [part.with_line(defect) for defect in found]
+    if part.is_file and table is not None and is_increasing(-table.time):  # newest first
+        table = table.rows(slice(None, None, -1))
+    return table, defects
+
+
+def _join(tables: Sequence[TimedTable]) -> TimedTable:
+    if len(tables) == 1:
+        return tables[0]
+    ordered = sorted(tables, key=lambda table: int(table.time[0]))
+    shared = [name for name in ordered[0].columns if all(name in t.columns for t in ordered)]
+    more = len(ordered) - 1
+    return TimedTable(
+        f"{ordered[0].name} and {more} more",
+        np.concatenate([table.time for table in ordered]),
+        {name: np.concatenate([table.columns[name] for table in ordered]) for name in shared},
+    )

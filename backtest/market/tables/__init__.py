@@ -1,1 +1,0 @@
-"""Tables of bars, mark prices, and funding as aligned, checked arrays; all defects at once."""
