@@ -139,7 +139,7 @@ def slice_fields(
         end = int(market.time[rows][-1]) + market.interval
     low, high = np.searchsorted(market.funding_time, [funding_from, end])
     settled = slice(int(low), int(high))
-    fields = market.fields()
+    fields: dict[str, Any] = market.fields()
     for name, value in fields.items():
         if isinstance(value, np.ndarray):
             fields[name] = value[settled if name.startswith("funding_") else rows]

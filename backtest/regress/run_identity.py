@@ -21,7 +21,7 @@ WINGS = ("account", "engine", "features", "measures", "policy", "venue")
 
 SHARED = (
     *("base/fields.py", "base/ranges.py", "base/units.py", "base/values.py"),
-    *("market/market.py", "market/markets.py", "market/panel.py", "market/panel_data.py"),
+    *("market/market.py", "market/markets.py", "market/settlements.py", "market/reshape.py"),
     "market/weight_frame.py",
 )
 

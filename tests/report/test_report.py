@@ -72,7 +72,7 @@ def test_the_quality_of_the_data_stands_in_the_report_while_they_are_there(resul
         ("funding", "yes"),
     ]
     found = json.loads(write_text(build_page(result), "json"))
-    assert found["quality"]["bars"]["rows"] == 1920
+    assert found["quality"]["facts"]["bars"]["rows"] == 1920
     frame = bt.Market.from_frames(bt.Market.sample(bars=48).bars())
     made = bt.run(frame, Constant(), venue=VENUE, account=bt.Account(), compile=False)
     folder = bt.Market.sample(bars=48).save(tmp_path / "btc")
