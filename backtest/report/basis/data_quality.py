@@ -75,12 +75,12 @@ def write_quality(examined: Examined) -> Iterator[Block]:
 
 def tabulate_quality(found: Quality, suffix: str) -> Iterator[Block]:
     columns = name_columns("table", "fact", "value", text=["fact", "value"])
-    yield Table(f"The data{suffix}", columns, tuple(list_facts(found)))
+    yield Table(f"Quality of the data{suffix}", columns, tuple(list_facts(found)))
     if found.findings:
         columns = name_columns("table", "rows that are", "count", "share", "first", "where",
                                text=["rows that are", "first", "where"])  # fmt: skip
         rows = tuple(map(list_finding, found.findings))
-        yield Table(f"Quality of the data{suffix}", columns, rows)
+        yield Table(f"Rows{suffix} that break a rule", columns, rows)
     yield tabulate_fitness(found, suffix)
 
 
