@@ -351,9 +351,8 @@ def describe_origin(manifest: Mapping[str, Any], making: Making | None) -> Origi
 
 
 def describe_call(manifest: Mapping[str, Any]) -> str:
-    is_study = "objectives" in manifest
     kind = KINDS.get(str(manifest.get("kind")))
-    call = "bt.tune" if is_study else "bt.run" if kind is None else kind.call
+    call = "bt.run" if kind is None else kind.call
     one = {"": manifest["policy"]} if "policy" in manifest else {}
     policies = manifest.get("policies") or one
     names = ", ".join(str(each.get("text") or each["name"]) for each in policies.values())

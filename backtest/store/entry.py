@@ -21,7 +21,6 @@ from backtest.base import (
     open_plain,
     read_provenance,
     read_small,
-    select_numbers,
 )
 from backtest.base.atomic_files import LOCK
 from backtest.base.provenance import FORMAT, PACKAGE, PROVENANCE
@@ -32,14 +31,11 @@ from backtest.engine.run_kinds import RUN
 from backtest.store.find import can_be_resumed, describe_progress, is_begun, open_begun
 from backtest.store.kinds import (
     LEFTOVER,
-    STUDY_KIND,
     UNKNOWN,
     find_manifest_faults,
     name_fault,
     open_folder,
 )
-from backtest.tune import STUDY, TRIALS, Study
-from backtest.tune import read_json as read_study_json
 from backtest.validation import describe_search
 from backtest.validation.validation_files import ACCOUNTS
 
@@ -117,7 +113,7 @@ class StoreEntry:
 
 def take_stamp(folder: Path) -> Stamp:
     is_whole = folder.name.startswith(LEFTOVERS) or is_begun(folder)
-    inner = None if is_whole else (f"{TRIALS}/", f"{ACCOUNTS}/")
+    inner = None if is_whole else (f"{ACCOUNTS}/",)
     return tuple(sorted(_scan_files(os.fspath(folder), "", inner)))
 
 
@@ -185,7 +181,7 @@ def read_entry(folder: Path, stamp: Stamp = ()) -> StoreEntry:
 
 def _find_time_and_size(stamp: Stamp) -> dict[str, Any]:
     times = {name: time for name, _, time, _, _ in stamp}
-    saved = times.get(STUDY, times.get(MANIFEST, max(times.values(), default=0)))
+    saved = times.get(MANIFEST, max(times.values(), default=0))
     return {"saved": saved, "size": sum(each[1] for each in stamp)}
 
 
@@ -202,8 +198,6 @@ def read_leftover(folder: Path) -> StoreEntry:
 
 
 def read_fields(folder: Path, kind: str, manifest: Mapping[str, Any]) -> dict[str, Any]:
-    if kind == STUDY_KIND:
-        return read_study(folder)
     check_manifest(folder, kind, manifest)
     return {**describe_manifest(manifest), **KINDS[kind].read_line(folder, manifest)}
 
@@ -239,27 +233,6 @@ def summarize_data(data: Mapping[str, Any]) -> dict[str, Any]:
     names = ("instrument", "interval", "start", "end")
     texts = {name: str(data[name] or "") for name in names}
     return {**texts, "is_synthetic": bool(data.get("synthetic"))}
-
-
-def read_study(folder: Path) -> dict[str, Any]:
-    facts = read_study_json(folder / STUDY)
-    busy = is_lock_held(folder / LOCK)
-    study = Study.load(folder)
-    best = study.best
-    state = "" if study.complete else (", being searched" if busy else ", unfinished")
-    measured = {name for batch in study.batches[:1] for name in batch.metrics}
-    chosen: Any = {} if best is None else best[[name for name in best.index if name in measured]]
-    return {
-        "id": facts["id"],
-        **describe_search(facts),
-        "source": str(facts["source"]),
-        **summarize_data(facts["data"]),
-        "is_busy": busy,
-        "note": f"{study.trials:,} sets{state}",
-        "metrics": select_numbers(dict(chosen)),
-        "is_finished": study.complete,
-        "seconds": study.batches[-1].seconds if study.batches else None,
-    }
 
 
 MAGIC, LEAST_PARQUET = b"PAR1", 12

@@ -14,9 +14,8 @@ import pandas as pd
 from backtest.base import DataError, ParameterError, reading_folder, save_folder, write_file
 from backtest.base.provenance import PROVENANCE
 from backtest.base.saved_result import KINDS
-from backtest.store.kinds import STUDY_KIND, open_folder
+from backtest.store.kinds import open_folder
 from backtest.store.verify import verify_folder
-from backtest.tune import OUTCOME, STUDY, TRIALS
 
 SUFFIX = ".zip"
 EPOCH = (1980, 1, 1, 0, 0, 0)
@@ -26,7 +25,7 @@ LONGEST = 100
 
 def export_result(folder: Path, out: Path, *, with_csv: bool = False) -> Path:
     check = verify_folder(folder)
-    if check.faults or check.kind not in (*KINDS, STUDY_KIND):
+    if check.faults or check.kind not in KINDS:
         name, what = (*check.faults, *check.remarks, (".", "is not a result"))[0]
         raise DataError(f"{folder}: must be undamaged to be exported, {name} {what}")
     title = make_file_name(folder.resolve().name)
@@ -45,15 +44,9 @@ def list_files(folder: Path) -> Iterator[str]:
     kind, _ = open_folder(folder)
     if (folder / PROVENANCE).is_file():
         yield PROVENANCE
-    if kind != STUDY_KIND:
-        yield from ("manifest.json", *KINDS[kind].files)
-        inner = sorted(each for name in KINDS[kind].inner for each in (folder / name).rglob("*"))
-        yield from (each.relative_to(folder).as_posix() for each in inner if each.is_file())
-        return
-    yield STUDY
-    if (folder / OUTCOME).is_file():
-        yield OUTCOME
-    yield from sorted(f"{TRIALS}/{path.name}" for path in (folder / TRIALS).glob("[0-9]*.parquet"))
+    yield from ("manifest.json", *KINDS[kind].files)
+    inner = sorted(each for name in KINDS[kind].inner for each in (folder / name).rglob("*"))
+    yield from (each.relative_to(folder).as_posix() for each in inner if each.is_file())
 
 
 def read_contents(folder: Path, title: str, *, with_csv: bool) -> Iterator[tuple[str, bytes]]:

@@ -13,29 +13,22 @@ from backtest.base.atomic_files import DRAFT_FILE, LOCK
 from backtest.base.result_folders import LEFTOVERS, MANIFEST
 from backtest.base.saved_result import KINDS
 from backtest.engine import Result
-from backtest.store.kinds import STUDY_KIND, name_fault, open_folder
-from backtest.tune import STUDY, Study
-from backtest.tune.holdout import LOOKS
-from backtest.tune.other_trials import TRIED
+from backtest.store.kinds import name_fault, open_folder
+from backtest.tune import UNFINISHED
 from backtest.validation import name_result
-from backtest.validation.validation_files import UNFINISHED
 
 SHORTEST = 4
 """The least number of letters that may abbreviate an id."""
 MOST_NAMED = 5
 LISTED = (*LEFTOVERS, UNFINISHED)
 
-Saved: TypeAlias = Result | Study | SavedResult
+Saved: TypeAlias = Result | SavedResult
 
 
 def load_saved(folder: Path) -> Saved:
     if is_begun(folder):
-        raise DataError(
-            f"{folder}: a validation must be finished to be loaded; run it again with resume=True"
-        )
+        raise DataError(f"{folder}: must be finished to be loaded; run it again with resume=True")
     kind, _ = open_folder(folder)
-    if kind == STUDY_KIND:
-        return Study.load(folder)
     found: Saved = KINDS[kind].load(folder)
     return found
 
@@ -43,7 +36,7 @@ def load_saved(folder: Path) -> Saved:
 def list_folders(store: Path) -> list[str]:
     try:
         with os.scandir(store) as found:
-            names = {each.name for each in found if each.is_dir()} - {LOOKS, TRIED}
+            names = {each.name for each in found if each.is_dir()}
     except FileNotFoundError:
         return []
     except OSError as error:
@@ -76,7 +69,7 @@ def find_folder(name: str, store: Path) -> Path:
 
 
 def is_result(folder: Path) -> bool:
-    is_there = (folder / MANIFEST).is_file() or (folder / STUDY).is_file()
+    is_there = (folder / MANIFEST).is_file()
     return is_there and not folder.name.startswith(".")
 
 
@@ -85,7 +78,7 @@ def has_prefix(folder: str, name: str) -> bool:
     return is_id or (len(name) > 0 and folder.startswith(name))
 
 
-FOLD = re.compile(r"fold-\d{5}/(test/)?(trials/)?")
+FOLD = re.compile(r"(fold-\d{5}/(test/)?)?(trials/)?")
 DRAFT = re.compile(rf"{re.escape(DRAFT_FILE)}[0-9a-f]{{32}}")
 BATCH = re.compile(r"\d{6,}\.parquet")
 CHUNK = re.compile(r"sets-\d{5}\.parquet")
@@ -103,7 +96,7 @@ def open_begun(folder: Path) -> tuple[str, dict[str, Any]]:
     kind, manifest = open_folder(folder)
     if not can_be_resumed(kind) or folder.resolve().name != name_begun(manifest):
         raise DataError(
-            f"{folder}: {MANIFEST} must describe the validation that the folder is named after"
+            f"{folder}: {MANIFEST} must describe the result that the folder is named after"
         )
     return kind, manifest
 

@@ -14,9 +14,8 @@ from backtest.base.provenance import PROVENANCE
 from backtest.base.result_folders import LEFTOVERS, MANIFEST
 from backtest.base.saved_result import KINDS
 from backtest.engine.run_kinds import RUN
-from backtest.tune import OUTCOME, STUDY, TRIALS
 
-WINGS = ("sweep", "compare", "risk", "crowd", "validation")
+WINGS = ("sweep", "tune", "compare", "risk", "crowd", "validation")
 
 
 def import_kinds() -> Iterator[type[SavedResult]]:
@@ -27,12 +26,11 @@ def import_kinds() -> Iterator[type[SavedResult]]:
 
 SAVED = tuple(import_kinds())
 
-STUDY_KIND = "study"
 LEFTOVER, UNKNOWN = "leftover", "unknown"
 
 
 def list_kinds() -> tuple[str, ...]:
-    return tuple(dict.fromkeys((RUN, STUDY_KIND, *(each.kind for each in SAVED), *KINDS)))
+    return tuple(dict.fromkeys((RUN, *(each.kind for each in SAVED), *KINDS)))
 
 
 def is_run(kind: str) -> bool:
@@ -42,22 +40,21 @@ def is_run(kind: str) -> bool:
 def name_kind(kind: str, n: int) -> str:
     if n == 1:
         return kind
-    known = {STUDY_KIND: "studies", LEFTOVER: f"{LEFTOVER}s"}
-    return KINDS[kind].plural if kind in KINDS else known.get(kind, kind)
+    if kind in KINDS:
+        return KINDS[kind].plural
+    return f"{LEFTOVER}s" if kind == LEFTOVER else kind
 
 
 def is_foreign_folder(folder: Path) -> bool:
-    names = {MANIFEST, PROVENANCE, STUDY, OUTCOME, TRIALS, LOCK}
+    names = {MANIFEST, PROVENANCE, LOCK}
     names |= {name for kind in KINDS.values() for name in kind.files}
     is_left = folder.name.startswith(LEFTOVERS)
     return not is_left and not any((folder / name).exists() for name in names)
 
 
 def open_folder(folder: Path) -> tuple[str, dict[str, Any]]:
-    if (folder / STUDY).exists():
-        return STUDY_KIND, read_json_object(folder / STUDY)
     if not (folder / MANIFEST).exists():
-        raise DataError(f"{folder}: holds no {MANIFEST} and no {STUDY}")
+        raise DataError(f"{folder}: holds no {MANIFEST}")
     manifest = read_json_object(folder / MANIFEST)
     kind = manifest.get("kind", RUN)
     if not isinstance(kind, str) or kind not in KINDS:

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from backtest.base import DataError, held_folder
-from backtest.base.atomic_files import DRAFT_FILE, LOCK, REPLACED
+from backtest.base.atomic_files import LOCK, REPLACED
 from backtest.base.provenance import PROVENANCE
 from backtest.base.result_folders import DRAFT, LEFTOVERS, MANIFEST, OLDER, PRUNED
 from backtest.base.saved_result import KINDS
@@ -23,10 +23,7 @@ from backtest.store.entry import Stamp, StoreEntry
 from backtest.store.find import examine_begun, is_begun
 from backtest.store.kinds import hash_manifest, name_fault, name_kind, read_json_object
 from backtest.store.listing import QUIET, Filter, list_results, sort_entries, try_stamp
-from backtest.tune import OUTCOME, STUDY, TRIALS
 from backtest.validation.validation_files import ACCOUNTS, TITLE
-
-KNOWN_BY = (MANIFEST, STUDY)
 
 
 class Deletion(NamedTuple):
@@ -129,7 +126,7 @@ def put_back(moved: Path, target: Path) -> None:
 
 
 def delete_files(folder: Path, stamp: Stamp) -> None:
-    names = sorted((name for name, *_ in stamp), key=lambda name: (name in KNOWN_BY, name))
+    names = sorted((name for name, *_ in stamp), key=lambda name: (name == MANIFEST, name))
     for name in (each for each in names if not each.endswith("/")):
         (folder / name).unlink(missing_ok=True)
     (folder / LOCK).unlink(missing_ok=True)
@@ -148,8 +145,6 @@ def count_kinds(entries: Sequence[StoreEntry]) -> str:
 ID = re.compile(r"[0-9a-f]{16}")
 HASH = re.compile(r"[0-9a-f]{64}")
 FILE = re.compile(r"[a-z_]+\.(parquet|json)")
-BATCH = re.compile(rf"{TRIALS}/[0-9]{{6,}}\.parquet")
-OF_A_STUDY = (STUDY, OUTCOME, LOCK, PROVENANCE, f"{TRIALS}/")
 PARTS = (REPLACED, ACCOUNTS)
 LISTED = 3
 
@@ -201,10 +196,8 @@ def examine_unfinished(folder: Path) -> str:
 
 
 def examine_result(folder: Path) -> str:
-    if (folder / STUDY).is_file():
-        return examine_study(folder)
     if not (folder / MANIFEST).is_file():
-        return f"it holds no {MANIFEST} and no {STUDY} with an id"
+        return f"it holds no {MANIFEST} with an id"
     facts = read_json_object(folder / MANIFEST)
     kind = facts.get("kind", RUN)
     if not isinstance(kind, str) or kind not in KINDS or not is_sealed(facts):
@@ -231,16 +224,6 @@ def list_inner_files(folder: Path, inner: Iterable[str]) -> Iterator[str]:
             continue
         yield f"{place}/{title}/"
         yield from (f"{place}/{title}/{name}" for name in (MANIFEST, PROVENANCE, *files))
-
-
-def examine_study(folder: Path) -> str:
-    facts = read_json_object(folder / STUDY)
-    is_study = has_id(facts) and all(
-        isinstance(facts.get(name), Mapping) for name in ("data", "policy", "space")
-    )
-    if not is_study or not has_id_in_name(folder, facts["id"]):
-        return f"its {STUDY} does not describe a study"
-    return name_foreign_files(folder, {*OF_A_STUDY})
 
 
 def has_id(facts: Mapping[str, Any]) -> bool:
@@ -286,13 +269,8 @@ def find_foreign_files(folder: Path, prefix: str, known: set[str], device: int) 
                 yield from find_foreign_files(Path(each.path), f"{name}/", known, device)
             elif not stat.S_ISREG(facts.st_mode):
                 yield f"{name}/" if stat.S_ISDIR(facts.st_mode) else f"{name} (not a plain file)"
-            elif not (name in known or is_batch(name, known)):
+            elif name not in known:
                 yield name
-
-
-def is_batch(name: str, known: set[str]) -> bool:
-    is_draft = name.removeprefix(f"{TRIALS}/").startswith(DRAFT_FILE)
-    return f"{TRIALS}/" in known and (is_draft or BATCH.fullmatch(name) is not None)
 
 
 def describe_removal(folder: Path) -> str:

@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 import os
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from backtest.base import BacktestError, find_changed_files, hash_file, to_plain
+from backtest.base import BacktestError, find_changed_files, hash_file
 from backtest.base.atomic_files import LOCK
 from backtest.base.provenance import PROVENANCE
 from backtest.base.result_folders import LEFTOVERS, MANIFEST
@@ -19,7 +17,6 @@ from backtest.store.entry import StoreEntry, read_entry, read_leftover
 from backtest.store.find import is_begun, load_saved
 from backtest.store.kinds import (
     LEFTOVER,
-    STUDY_KIND,
     UNKNOWN,
     find_manifest_faults,
     is_foreign_folder,
@@ -27,18 +24,7 @@ from backtest.store.kinds import (
     open_folder,
 )
 from backtest.store.listing import MOST_READS
-from backtest.tune import (
-    OUTCOME,
-    STUDY,
-    TRIALS,
-    find_broken,
-    find_damaged_looks,
-    find_damaged_tries,
-)
-from backtest.tune import read_json as read_study_json
-from backtest.tune.holdout import LOOKS
-from backtest.tune.other_trials import TRIED
-from backtest.tune.study_identity import ASIDE
+from backtest.tune import find_damaged_lines
 
 RECORDS = "records"
 
@@ -78,11 +64,8 @@ def try_check(folder: Path) -> FolderCheck:
 
 
 def verify_records(store: Path) -> list[FolderCheck]:
-    finders = {LOOKS: find_damaged_looks, TRIED: find_damaged_tries}
     return [
-        FolderCheck(name, RECORDS, sum(1 for _ in (store / name).iterdir()), (*find(store),))
-        for name, find in finders.items()
-        if (store / name).is_dir()
+        FolderCheck(name, RECORDS, 1, ((name, what),)) for name, what in find_damaged_lines(store)
     ]
 
 
@@ -104,11 +87,10 @@ def check_folder(folder: Path) -> FolderCheck:
     except BacktestError as error:
         return FolderCheck(name, UNKNOWN, 0, (locate_fault(error, folder),))
     files = [each for each in sorted(folder.rglob("*")) if each.is_file() and each.name != LOCK]
-    is_study = kind == STUDY_KIND
     try:
-        found = find_study_faults(folder) if is_study else find_faults(folder, kind, manifest)
+        found = find_faults(folder, kind, manifest)
         faults = list(dict.fromkeys(found)) or list(find_load_faults(folder))
-        remarks = list(find_remarks(folder, kind))
+        remarks = list(find_remarks(folder))
     except BacktestError as error:
         faults, remarks = [locate_fault(error, folder)], []
     except Exception as error:  # a damaged file may raise anything
@@ -156,25 +138,6 @@ def compare_hashes(folder: Path, hashes: Mapping[str, str]) -> Iterator[tuple[st
             yield name, "was changed or truncated: its hash is not the manifest's"
 
 
-def find_study_faults(folder: Path) -> Iterator[tuple[str, str]]:
-    facts = read_study_json(folder / STUDY)
-    if facts.get("id") != hash_study(facts):
-        yield STUDY, "was changed: its id does not match its content"
-    if (folder / OUTCOME).is_file():
-        yield from find_broken(folder, read_study_json(folder / OUTCOME))
-    yield from find_provenance_faults(folder, str(facts.get("id")))
-    known = (STUDY, OUTCOME, TRIALS, LOCK, PROVENANCE)
-    for each in sorted(folder.iterdir()):
-        if each.name not in known and not each.name.startswith("."):
-            yield each.name, "is not part of the study"
-
-
-def hash_study(facts: Mapping[str, Any]) -> str:
-    plain = to_plain({name: value for name, value in facts.items() if name not in ASIDE})
-    text = json.dumps(plain, sort_keys=True, allow_nan=False)
-    return hashlib.sha256(text.encode()).hexdigest()[:16]
-
-
 def find_load_faults(folder: Path) -> Iterator[tuple[str, str]]:
     try:
         load_saved(folder)
@@ -184,12 +147,6 @@ def find_load_faults(folder: Path) -> Iterator[tuple[str, str]]:
         yield ".", f"cannot be loaded: {type(error).__name__}: {error}"
 
 
-def find_remarks(folder: Path, kind: str) -> Iterator[tuple[str, str]]:
+def find_remarks(folder: Path) -> Iterator[tuple[str, str]]:
     if not (folder / PROVENANCE).is_file():
         yield PROVENANCE, "is missing: the code that made the result is not known"
-    if kind != STUDY_KIND:
-        return
-    if not (folder / OUTCOME).is_file():
-        yield OUTCOME, "is missing: the study is unfinished, and its trials have no seal yet"
-    elif "seal" not in read_study_json(folder / OUTCOME):
-        yield OUTCOME, "has no seal, and cannot be checked"

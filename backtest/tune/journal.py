@@ -1,39 +1,39 @@
-"""The files of a study, and its journal: the batches in order, one Parquet file each."""
+"""The batches of a search, and the folder that keeps them until the search is finished."""
 
 from __future__ import annotations
 
-import hashlib
+import contextlib
 import json
-import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
+import pandas as pd
 
 from backtest.base import (
     DataError,
     FloatArray,
     LockHeldError,
+    ParameterError,
+    PolicyError,
+    discard_folder,
     from_plain,
-    hash_file,
     hold_lock_file,
-    parse_json,
-    read_small,
     to_plain,
     write_file,
 )
 from backtest.base.atomic_files import DRAFT_FILE, LOCK
+from backtest.base.result_folders import MANIFEST
+from backtest.sweep import Sets
 
-if TYPE_CHECKING:
-    import pandas as pd
-    import pyarrow as pa
-
-    from backtest.sweep import Sets
-
-
-SET = "set:"
+PART = "part"
+"""The stage of sets that are evaluated on a part of the time."""
+UNFINISHED = ".unfinished-"
+TRIALS = "trials"
+SET, METRIC, SCORE = "set:", "metric:", "score:"
+FORMAT = 1
 
 
 class Batch(NamedTuple):
@@ -55,36 +55,90 @@ class Batch(NamedTuple):
     errors: list[str]
 
 
+def tabulate_batches(batches: Sequence[Batch]) -> pd.DataFrame:
+    """Return a table of all sets of some batches, to be written to a file."""
+    return pd.concat(
+        [lay_out_batch(batch, k) for k, batch in enumerate(batches)] or [pd.DataFrame()],
+        ignore_index=True,
+    )
+
+
+def lay_out_batch(batch: Batch, number: int) -> pd.DataFrame:
+    columns: dict[str, Any] = {
+        f"{SET}{name}": encode_objects(values) for name, values in batch.sets.items()
+    }
+    columns |= {f"{METRIC}{name}": values for name, values in batch.metrics.items()}
+    columns |= {f"{SCORE}{k}": scores for k, scores in enumerate(batch.scores.T)}
+    table = pd.DataFrame(columns)
+    table["violation"] = batch.violation
+    table["error"] = np.array(batch.errors, dtype=object)
+    return table.assign(batch=number, stage=batch.stage, seconds=batch.seconds)
+
+
+def read_batches(table: pd.DataFrame) -> list[Batch]:
+    """Return the batches of a table that :func:`tabulate_batches` made."""
+    return [] if table.empty else [read_batch(each) for _, each in table.groupby("batch")]
+
+
+def read_batch(table: pd.DataFrame) -> Batch:
+    columns = {str(name): table[name].to_numpy() for name in table}
+    return Batch(
+        stage=str(columns["stage"][0]),
+        seconds=float(columns["seconds"][0]),
+        sets={k: decode_objects(v) for k, v in strip(columns, SET).items()},
+        metrics=strip(columns, METRIC),
+        scores=np.stack([*strip(columns, SCORE).values()], axis=1),
+        violation=columns["violation"],
+        errors=columns["error"].tolist(),
+    )
+
+
+def strip(columns: Mapping[str, np.ndarray], prefix: str) -> dict[str, Any]:
+    return {k.removeprefix(prefix): v for k, v in columns.items() if k.startswith(prefix)}
+
+
+def encode_objects(values: np.ndarray) -> np.ndarray:
+    if values.dtype != object:
+        return values
+    return np.array([json.dumps(to_plain(value)) for value in values], dtype=object)
+
+
+def decode_objects(values: np.ndarray) -> np.ndarray:
+    if values.dtype.kind in "iufb":
+        return values
+    objects = np.empty(len(values), dtype=object)
+    objects[:] = [from_plain(json.loads(text)) for text in values]
+    return objects
+
+
+# ----------------------------------------------------------------------------- unfinished searches
+
+
 class Journal:
-    def __init__(self, folder: Path | None, study: str) -> None:
+    """The batches of an unfinished search in their order, one Parquet file each."""
+
+    def __init__(self, folder: Path | None) -> None:
         self.folder = None if folder is None else folder / TRIALS
-        self.study = study
         self.stored = 0 if self.folder is None else count_batches(self.folder)
         self.position = 0
-
-    def read_all(self) -> Iterator[Batch]:
-        while (batch := self.read_next()) is not None:
-            yield batch
 
     def read_next(self) -> Batch | None:
         if self.folder is None or self.position >= self.stored:
             return None
-        batch = read_batch(name_batch(self.folder, self.position), self.study, self.position)
         self.position += 1
-        return batch
+        return read_batch(load_batch(name_batch(self.folder, self.position - 1)))
 
     def append(self, batch: Batch) -> None:
         if self.folder is not None:
-            content = pack_batch(batch, self.study, self.position)
-            write_study_file(name_batch(self.folder, self.position), content)
+            write_batch(batch, name_batch(self.folder, self.position), self.position)
         self.position += 1
+
+
+AGAIN = "then continue with resume=True: those trials are evaluated again"
 
 
 def name_batch(folder: Path, number: int) -> Path:
     return folder / f"{number:06d}.parquet"
-
-
-AGAIN = "then continue with resume=True: those trials are evaluated again"
 
 
 def count_batches(folder: Path) -> int:
@@ -98,169 +152,50 @@ def count_batches(folder: Path) -> int:
     return len(names)
 
 
-def pack_batch(batch: Batch, study: str, number: int) -> bytes:
+def write_batch(batch: Batch, path: Path, number: int) -> None:
     import pyarrow as pa  # noqa: PLC0415 - loads where it is used
     from pyarrow import parquet  # noqa: PLC0415 - as above
 
-    columns: dict[str, pa.Array] = {
-        f"{SET}{name}": pa.array(encode_objects(values)) for name, values in batch.sets.items()
-    }
-    columns |= {f"metric:{name}": pa.array(values) for name, values in batch.metrics.items()}
-    columns |= {f"score:{k}": pa.array(scores) for k, scores in enumerate(batch.scores.T)}
-    columns["violation"] = pa.array(batch.violation)
-    columns["error"] = pa.array(batch.errors, type=pa.string())
-    head = {"format": FORMAT, "study": study, "number": number, "stage": batch.stage}
-    note = json.dumps(head | {"seconds": batch.seconds})
-    table = pa.table(columns).replace_schema_metadata({"backtest": note})
+    table = pa.Table.from_pandas(lay_out_batch(batch, number), preserve_index=False)
     sink = pa.BufferOutputStream()
     parquet.write_table(table, sink, compression="zstd", write_page_checksum=True)
-    packed: bytes = sink.getvalue().to_pybytes()
-    return packed
+    write_study_file(path, sink.getvalue().to_pybytes())
 
 
-def read_batch(path: Path, study: str, number: int) -> Batch:
-    table, head = load_table(path)
-    if (head.get("study"), head.get("number")) != (study, number):
-        raise DataError(
-            f"{path}: must be batch {number} of study {study}, got {head.get('number')} of study "
-            f"{head.get('study')}; restore it or delete it and the files after it, {AGAIN}"
-        )
-    columns = {name: table.column(name).to_numpy() for name in table.column_names}
-    scores = [columns[name] for name in columns if name.startswith("score:")]
-    return Batch(
-        stage=head["stage"],
-        seconds=head["seconds"],
-        sets={k[len(SET) :]: decode_objects(v) for k, v in columns.items() if k.startswith(SET)},
-        metrics={k[7:]: v for k, v in columns.items() if k.startswith("metric:")},
-        scores=np.stack(scores, axis=1),
-        violation=columns["violation"],
-        errors=columns["error"].tolist(),
-    )
-
-
-def load_table(path: Path) -> tuple[pa.Table, dict[str, Any]]:
+def load_batch(path: Path) -> pd.DataFrame:
     import pyarrow as pa  # noqa: PLC0415 - loads where it is used
     from pyarrow import parquet  # noqa: PLC0415 - as above
 
     try:
         table = parquet.read_table(path, page_checksum_verification=True, partitioning=None)
-        return table, json.loads((table.schema.metadata or {}).get(b"backtest", b"{}"))
     except (pa.ArrowException, OSError, ValueError) as error:
         reason, _, _ = str(error).partition("\n")
         raise DataError(
             f"{path}: is not a readable Parquet file: {reason}; restore it or delete it and the "
             f"files after it, {AGAIN}"
         ) from error
-
-
-def encode_objects(values: np.ndarray) -> np.ndarray:
-    if values.dtype != object:
-        return values
-    return np.array([json.dumps(to_plain(value)) for value in values], dtype=object)
-
-
-def decode_objects(values: np.ndarray) -> np.ndarray:
-    if values.dtype != object:
-        return values
-    objects = np.empty(len(values), dtype=object)
-    objects[:] = [from_plain(json.loads(text)) for text in values]
-    return objects
-
-
-def read_stored_sets(folder: Path) -> pd.DataFrame:
-    import pandas as pd  # noqa: PLC0415 - loads where it is used
-
-    tables = [table for path in sorted((folder / TRIALS).glob("[0-9]*.parquet"))
-              if (table := read_batch_sets(path)) is not None]  # fmt: skip
-    whole = pd.concat(tables, ignore_index=True) if tables else pd.DataFrame()
-    names = [name for name in whole.columns if str(name).startswith(SET)]
-    whole = whole.drop_duplicates(subset=names) if names else whole
-    blank = {"metric:sharpe": math.nan, "violation": math.nan}
-    whole = whole.assign(**{name: value for name, value in blank.items() if name not in whole})
-    kept = whole["violation"].to_numpy() == 0.0
-    return whole[names].assign(sharpe=whole["metric:sharpe"].to_numpy(), is_kept=kept)
-
-
-def read_batch_sets(path: Path) -> pd.DataFrame | None:
-    import pyarrow as pa  # noqa: PLC0415 - loads where it is used
-    from pyarrow import parquet  # noqa: PLC0415 - as above
-
-    try:
-        schema = parquet.read_schema(path)
-        if json.loads((schema.metadata or {})[b"backtest"]).get("stage") == "part":
-            return None
-        names = [name for name in schema.names if name.startswith(SET)]
-        asked = [*names, *({"metric:sharpe", "violation"} & set(schema.names))]
-        found: pd.DataFrame = parquet.read_table(path, columns=asked, partitioning=None).to_pandas()
-    except (pa.ArrowException, OSError, ValueError, TypeError, KeyError, AttributeError):
-        return None
+    found: pd.DataFrame = table.to_pandas()
     return found
 
 
-FORMAT = 1
-STUDY, OUTCOME, TRIALS = "study.json", "outcome.json", "trials"
+def count_stored_sets(folder: Path) -> int:
+    """Return how many sets an unfinished search has evaluated on the whole of its time."""
+    tables = (load_batch(path) for path in sorted((folder / TRIALS).glob("[0-9]*.parquet")))
+    return sum(len(table) for table in tables if len(table) and table["stage"][0] != PART)
 
 
-def write_study_file(path: Path, content: bytes) -> None:
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        write_file(path, content)
-    except OSError as error:
-        raise cannot_write(path, error) from error
-
-
-def cannot_write(path: Path, error: OSError) -> DataError:
-    is_blocked = isinstance(error, FileExistsError | NotADirectoryError)
-    cure = "a file is in the way" if is_blocked else "resume=True continues with the trials so far"
-    return DataError(f"{path}: cannot write the study: {error.strerror or error}; {cure}")
-
-
-def write_json(path: Path, data: Mapping[str, Any]) -> None:
-    text = json.dumps(to_plain(data), indent=1, allow_nan=False, ensure_ascii=False)
-    write_study_file(path, f"{text}\n".encode())
-
-
-def read_json(path: Path) -> dict[str, Any]:
-    try:
-        data = parse_json(read_small(path), path)
-    except OSError as error:
-        raise DataError(
-            f"{path}: cannot read the study, {error.strerror or error}; give Study.folder"
-        ) from error
-    found = data.get("format") if isinstance(data, dict) else type(data).__name__
-    if found != FORMAT:
-        raise DataError(f"{path}: the format of a study must be {FORMAT}, got {found!r}")
-    plain: dict[str, Any] = from_plain(data)
-    return plain
-
-
-def seal_outcome(folder: Path, outcome: Mapping[str, Any]) -> dict[str, Any]:
-    paths = [folder / STUDY, *sorted((folder / TRIALS).glob("[0-9]*.parquet"))]
-    hashes = {path.relative_to(folder).as_posix(): hash_file(path) for path in paths}
-    sealed = {**outcome, "files": hashes}
-    return {**sealed, "seal": hash_outcome(sealed)}
-
-
-def hash_outcome(outcome: Mapping[str, Any]) -> str:
-    plain = to_plain({name: value for name, value in outcome.items() if name != "seal"})
-    text = json.dumps(plain, sort_keys=True, allow_nan=False)
-    return hashlib.sha256(text.encode()).hexdigest()
-
-
-def find_broken(folder: Path, outcome: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
-    if "seal" not in outcome:
-        return
-    if outcome["seal"] != hash_outcome(outcome):
-        yield OUTCOME, "changed"
-        return
-    stored = {f"{TRIALS}/{path.name}" for path in (folder / TRIALS).glob("[0-9]*.parquet")}
-    for name in sorted({*outcome["files"], *stored}):
-        if not (folder / name).is_file():
-            yield name, "missing"
-        elif name not in outcome["files"]:
-            yield name, "added after the study was finished"
-        elif hash_file(folder / name) != outcome["files"][name]:
-            yield name, "changed or truncated"
+@contextmanager
+def open_folder(folder: Path, manifest: Mapping[str, Any]) -> Iterator[None]:
+    """Hold the folder of an unfinished search, which a mistake of the user's discards."""
+    with hold_lock(folder):
+        clear_drafts(folder)
+        if not (folder / MANIFEST).is_file():
+            write_json(folder / MANIFEST, {"format": FORMAT, **manifest})
+        try:
+            yield
+        except (ParameterError, PolicyError):  # a resume would end the same way
+            discard_folder(folder)
+            raise
 
 
 @contextmanager
@@ -281,3 +216,53 @@ def hold_lock(folder: Path) -> Iterator[None]:
 def clear_drafts(folder: Path) -> None:
     for path in (*folder.glob(f"{DRAFT_FILE}*"), *(folder / TRIALS).glob(f"{DRAFT_FILE}*")):
         path.unlink(missing_ok=True)
+
+
+def write_json(path: Path, data: Mapping[str, Any]) -> None:
+    text = json.dumps(to_plain(data), indent=1, allow_nan=False, ensure_ascii=False)
+    write_study_file(path, f"{text}\n".encode())
+
+
+def write_study_file(path: Path, content: bytes) -> None:
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        write_file(path, content)
+    except OSError as error:
+        raise cannot_write(path, error) from error
+
+
+def cannot_write(path: Path, error: OSError) -> DataError:
+    is_blocked = isinstance(error, FileExistsError | NotADirectoryError)
+    cure = "a file is in the way" if is_blocked else "resume=True continues with the trials so far"
+    return DataError(f"{path}: cannot write the study: {error.strerror or error}; {cure}")
+
+
+# ------------------------------------------------------------------------------ lines of the store
+
+
+def append_line(path: Path, data: Mapping[str, Any]) -> None:
+    """Append one line of JSON to a file of the store, unless it is there already."""
+    text = json.dumps(to_plain(data), sort_keys=True, allow_nan=False)
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        if path.is_file() and text.encode() in path.read_bytes().splitlines():
+            return
+        with path.open("ab", buffering=0) as file:  # in one write, so that processes do not mix
+            file.write(f"{text}\n".encode())
+    except OSError as error:
+        raise cannot_write(path, error) from error
+
+
+def read_lines(path: Path) -> list[dict[str, Any] | None]:
+    """Return the different lines of a file in their order, None for one that is damaged."""
+    try:
+        lines = path.read_bytes().splitlines()
+    except FileNotFoundError:
+        return []
+    found: list[dict[str, Any] | None] = []
+    for line in dict.fromkeys(filter(None, lines)):
+        data = None
+        with contextlib.suppress(ValueError):
+            data = json.loads(line)
+        found.append(data if isinstance(data, dict) else None)
+    return found

@@ -23,7 +23,7 @@ from backtest.measures import (
 from backtest.measures.performance import LEAST_DEVIATION
 from backtest.sweep import take_sets
 from backtest.tune.journal import Batch
-from backtest.tune.other_trials import OtherTrials, count_independent, pool_deviation
+from backtest.tune.looks import OtherTrials, count_independent, pool_deviation
 from backtest.tune.trials import find_distinct, is_feasible, spread_sample
 
 if TYPE_CHECKING:
@@ -104,7 +104,7 @@ def measure_luck(
         if n_sets + others.n_sets == 1:  # nothing was chosen, so only the data can be lucky
             alone, lucky = deflate_alone(rows.returns[:, -1], left_out)
             return Luck(1.0 + left_out, lucky * scale, alone, math.nan, own_sharpe)
-        if len(sample) == 1 and not len(others.sharpes):
+        if len(sample) == 1 and not others.n_known:
             return unknown
         found = simulate_luck(rows.returns, n_trials=n_sets)
         own = found.find_deviation(len(rows.returns), periods)

@@ -9,13 +9,16 @@ import numpy as np
 
 from backtest.base import FloatArray, IntArray, Number, Value, Whole, declared
 from backtest.sweep import draw_cube, take_sets
+from backtest.tune.journal import PART
 from backtest.tune.trial_evaluator import join_columns
 
 if TYPE_CHECKING:
     from backtest.sweep import Dimension, Sets, Space
     from backtest.tune.trial_evaluator import Examiner
 
-NEIGHBOUR, PART = "neighbour", "part"
+NEIGHBOUR = "neighbour"
+BY_ROBUST, BY_KEPT, BY_SCORE = "robust_score", "kept", "score"
+"""By what a winner is chosen."""
 BUDGET_SHARE = 0.25
 """Share of the budget that may be spent on the neighbors of candidates."""
 CELLS = 2

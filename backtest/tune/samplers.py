@@ -291,7 +291,7 @@ class Auto:
         trials = math.inf if terms.trials is None else terms.trials
         self._members = FEW_MEMBERS if trials <= FEW_TRIALS else MEMBERS
         self._explored = min(EXPLORED, trials / 8)
-        self._strategies: list[cmaes.CMA | None] = []
+        self._strategies: list[cmaes.CMA] = []
         self._d = terms.n_dimensions
         self._known = Known.nothing(self._d)
         self._asked = np.empty((0, self._d))
@@ -314,8 +314,9 @@ class Auto:
         self._done += len(cube)
         kept = np.arange(len(cube))
         if self._strategies:
-            kept = np.array([self._teach(k, cube, grades) for k in range(len(self._strategies))])
-            self._strategies = [each for each in self._strategies if each is not None]
+            parts = np.split(kept, len(self._strategies))
+            pairs = list(zip(self._strategies, parts, strict=True))
+            kept = np.array([self._teach(one, mine, cube, grades) for one, mine in pairs])
         else:
             ok = grades.score[(grades.violation == 0.0) & np.isfinite(grades.score)]
             self._median = float(np.median(ok)) if len(ok) else math.nan
@@ -323,20 +324,18 @@ class Auto:
         self._known = known.take(known.grades.sort()[:BEST])
         self._note_gain()
 
-    def _teach(self, k: int, cube: FloatArray, grades: Grades) -> int:
+    def _teach(self, strategy: cmaes.CMA, mine: IntArray, cube: FloatArray, grades: Grades) -> int:
         """Tell a strategy its grades, drop it if it has converged, return its best point."""
-        strategy, first = self._strategies[k], k * self._members
-        mine = slice(first, first + self._members)
         losses = -grades.take(mine).rank()
         strategy.tell(list(zip(self._asked[mine], losses.tolist(), strict=True)))
         is_flat = grades.violation[mine].max() == 0.0 and self._is_flat(grades.score[mine])
         if strategy.should_stop() or is_flat or np.ptp(cube[mine], axis=0).max() < CONVERGED:
-            self._strategies[k] = None
-        return first + int(np.argmin(losses))
+            self._strategies.remove(strategy)
+        return int(mine[np.argmin(losses)])
 
     def _is_flat(self, scores: FloatArray) -> bool:
         best, worst = float(scores.max()), float(scores.min())
-        return best - worst <= FLAT * abs(best - np.nan_to_num(self._median))
+        return best - worst <= FLAT * abs(best - float(np.nan_to_num(self._median)))
 
     def _note_gain(self) -> None:
         (violation, *_), (score, *_) = (part.tolist() for part in self._known.grades)
@@ -359,7 +358,8 @@ class Auto:
         )
 
     def _find_hills(self) -> FloatArray:
-        cube, tops, reach = self._known.cube, [], self._draw(NEAR, FAR)  # the best first
+        cube, reach = self._known.cube, self._draw(NEAR, FAR)  # the best first
+        tops: list[FloatArray] = []
         while len(cube) and len(tops) < HILLS:
             tops.append(cube[0])
             cube = cube[(np.abs(cube - cube[0]) > reach).any(axis=1)]
@@ -438,7 +438,8 @@ class GaussianProcess:
         with threadpool_limits(1), warnings.catch_warnings():  # one thread: the same bits anywhere
             warnings.simplefilter("ignore")
             optimizer.tell(some.cube.tolist(), losses.tolist())
-            return np.array(optimizer.ask())
+            point: FloatArray = np.array(optimizer.ask())
+        return point
 
 
 SAMPLERS: dict[SamplerName, Callable[[SamplerTerms], Sampler]] = {

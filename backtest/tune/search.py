@@ -3,37 +3,58 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import math
 import warnings
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias, get_args
 
 from backtest.base import (
+    Choice,
+    Making,
+    Number,
     ParameterError,
     VenueDateWarning,
+    Whole,
     checked_only,
-    continue_making,
-    encode_provenance,
-    find_code,
+    compute_id,
+    discard_folder,
+    find_versions,
     format_time,
-    try_read_provenance,
+    list_values,
+    name_callable,
+    name_folder,
+    repr_plain,
+    to_plain,
     warn_caller,
 )
-from backtest.base.provenance import PROVENANCE
+from backtest.base.provenance import COMMAND, attach_making
+from backtest.base.result_folders import MANIFEST
 from backtest.engine import (
     SignalRule,
     check_overlay,
     check_terms,
+    describe_bars,
+    describe_venue,
     end_expired,
+    hash_source,
     read_named,
     warn_of_market,
     warn_of_weights,
     widen_market,
 )
 from backtest.market import Markets, as_markets, with_clock
-from backtest.measures import read_constraints, read_objectives
+from backtest.measures import (
+    ObjectiveLike,
+    RiskMeasure,
+    read_aversion,
+    read_constraints,
+    read_objectives,
+    read_risk_name,
+)
+from backtest.measures.measure_table import CORE, LARGEST, PATH
 from backtest.sweep import (
     Accounts,
     BaseTerms,
@@ -46,51 +67,38 @@ from backtest.sweep import (
     read_space,
     resolve_signals,
 )
-from backtest.tune.holdout import find_split, warn_of_unseen
-from backtest.tune.journal import (
-    FORMAT,
-    OUTCOME,
-    STUDY,
-    Journal,
-    clear_drafts,
-    hold_lock,
-    seal_outcome,
-    write_json,
-    write_study_file,
+from backtest.tune.journal import UNFINISHED, Journal, open_folder
+from backtest.tune.looks import (
+    SpanTries,
+    find_other_trials,
+    find_split,
+    record_tries,
+    warn_of_unseen,
 )
-from backtest.tune.load_study import load_outcome
-from backtest.tune.other_trials import find_other_trials
-from backtest.tune.plateau import BUDGET_SHARE, Robustness
-from backtest.tune.search_arguments import (
-    ObjectivesLike,
-    check_choices,
-    choose_metrics,
-    list_objectives,
-    read_budget,
-    read_left_out,
-    read_path_risk,
-    read_robustness,
-)
+from backtest.tune.path_risk import PathRisk
+from backtest.tune.plateau import BUDGET_SHARE, PLAIN, Robustness
 from backtest.tune.search_loop import Budget, search
-from backtest.tune.search_outcome import StudyTask, build_outcome, reserve_trials
-from backtest.tune.single_sets import Bench
+from backtest.tune.search_outcome import StudyOutcome, StudyTask, build_outcome, reserve_trials
+from backtest.tune.single_sets import Bench, check_columns
 from backtest.tune.study import Study
-from backtest.tune.study_identity import (
-    check_resume,
-    describe_objective,
-    describe_study,
-    name_folder,
-)
-from backtest.tune.study_record import StudyOutcome
 from backtest.tune.trial_evaluator import Examiner, Goal, Progress
+from backtest.tune.trials import gather, is_feasible
 
 if TYPE_CHECKING:
     from backtest.account import Account
     from backtest.market import Market
     from backtest.policy import Policy
     from backtest.risk import Paths
+    from backtest.sweep import Metrics
     from backtest.tune.samplers import SamplerName
     from backtest.venue import Venue
+
+
+ObjectivesLike: TypeAlias = "ObjectiveLike | Sequence[ObjectiveLike]"
+
+TRIALS = 20_000
+"""Trials if neither trials nor seconds are given."""
+LEAST_TRIALS = 4
 
 
 @checked_only("resume", "store", "progress")
@@ -225,58 +233,40 @@ def tune(  # noqa: PLR0913 - keywords, each with a default that is said
     PolicyError
         If every set of a batch fails.
     """
-    market = with_clock(market, decide, detail)
-    is_separate, market = read_accounts(accounts, market, venue)
-    left_out = read_left_out(markets_left_out)
-    if not is_separate:
-        market, signal = widen_market(
-            market, signal, policy=policy, venue=venue, account=account, overlay=overlay
-        )
-        check_terms(end_expired(market, venue), policy, venue, account, sampling, calendar)
-    if is_separate and paths is not None:
+    problem = read_problem(
+        market, policy, venue=venue, account=account, accounts=accounts, pool=pool, signal=signal,
+        overlay=overlay, sampling=sampling, calendar=calendar, holdout=holdout, decide=decide,
+        detail=detail,
+    )  # fmt: skip
+    market, named, split = problem.market, problem.named, problem.split
+    if accounts == "separate" and paths is not None:
         raise ParameterError(
             "paths are of one account, and accounts='separate' has one in each market"
         )
-    market = end_expired(market, venue)
-    warn_of_market(market, venue)
     plan = None if validate is None else Study._plan_validation(validate, market, sampling)
     number, limit = read_budget(trials, seconds)
     rule = read_robustness(robust)
+    left_out = read_left_out(markets_left_out)
     check_choices(sampler, seed)
-    named = read_named(signal, market)
     own = named if isinstance(named, SignalRule) else None
     found = read_space(
         policy, space, fix=fix, account=account, venue=venue, signal=own,
-        names=() if is_separate else list_names(market), overlay=check_overlay(overlay),
+        names=() if accounts == "separate" else list_names(market), overlay=check_overlay(overlay),
     )  # fmt: skip
-    varied = own if found.varies_signal else None
     risk = read_path_risk(
-        paths,
-        objective,
-        constraints,
-        market,
-        signal=signal,
-        overlay=overlay,
-        threads=threads,
-        compile=compile,
-        validate=validate,
-    )
+        paths, objective, constraints, market, signal=signal, overlay=overlay, threads=threads,
+        compile=compile, validate=validate,
+    )  # fmt: skip
     on_paths = () if risk is None else [each.name for each in risk.measures]
     goal = Goal(
         read_objectives(objective, on_paths=on_paths),
         read_constraints(constraints, on_paths=on_paths),
     )
     metrics = choose_metrics(objective, goal)
-    split = find_split(market, holdout)
-    warn_of_unseen(market, split)
-    make = choose_evaluator(pool, is_separate=is_separate)
-    signal = resolve_signals(named, market, is_separate=is_separate)
-    terms = {"venue": venue, "account": account, "overlay": overlay}
-    whole = make(market, policy, signal=signal, **terms)
-    lasting = whole.keep_signals()
-    if not is_separate:
-        warn_of_weights(signal, as_markets(market))
-    facts = describe_study(
+    whole = problem.make(market, signal=problem.resolved)
+    if accounts != "separate":
+        warn_of_weights(problem.resolved, as_markets(market))
+    manifest = describe_study(
         BaseTerms(policy, venue, account),
         market,
         whole.describe_signals(),
@@ -298,29 +288,22 @@ def tune(  # noqa: PLR0913 - keywords, each with a default that is said
         **whole.describe_pool(),
         **left_out,
     )
-
-    def prepare(part: Market | Markets) -> Evaluator:
-        return make(
-            part,
-            policy,
-            venue=venue,
-            account=account,
-            signal=lasting if varied is None else varied,
-            overlay=overlay,
-            sampling=sampling,
-            calendar=calendar,
-            metrics=metrics,
-            threads=threads,
-            memory=memory,
-            compile=compile,
-        )
-
-    folder = None if store is None else name_folder(Path(store), facts)
-    check_resume(None if store is None else Path(store), facts, resume=resume)
+    prepare = partial(
+        problem.make,
+        signal=own if found.varies_signal else whole.keep_signals(),
+        sampling=sampling,
+        calendar=calendar,
+        metrics=metrics,
+        threads=threads,
+        memory=memory,
+        compile=compile,
+    )
+    place = None if store is None else Path(store)
+    finished = find_finished(place, manifest, resume=resume)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", VenueDateWarning)  # given above for the whole market
         task = StudyTask(
-            facts=facts,
+            facts=manifest,
             space=found,
             goal=goal,
             rule=rule,
@@ -330,104 +313,302 @@ def tune(  # noqa: PLR0913 - keywords, each with a default that is said
             seed=seed,
             seen=prepare(market.prefix(split)),
             bench=Bench(prepare(market), split, risk),
-            store=None if store is None else Path(store),
-            count_others=partial(find_other_trials, None if store is None else Path(store), facts),
+            store=place,
+            count_others=partial(find_other_trials, place, manifest),
         )
-        with on_cluster(task.seen, cluster) as working:
-            task = task._replace(seen=working)
-            study = run_study(task, folder, resume=resume, progress=progress)
-    if validate is not None and study.complete:
-        study.validation = Study._validate_search(
-            validate,
-            market,
-            policy,
-            plan,
-            venue=venue,
-            account=account,
-            accounts=accounts,
-            pool=pool,
-            markets_left_out=markets_left_out,
-            objective=objective,
-            constraints=constraints,
-            trials=trials,
-            sampler=sampler,
-            space=space,
-            fix=fix,
-            robust=robust,
-            seed=seed,
-            store=store,
-            signal=named,
-            overlay=overlay,
+        if finished is not None:
+            study = dataclasses.replace(Study.load(finished), bench=task.bench)
+        else:
+            with on_cluster(task.seen, cluster) as working:
+                study = run_study(task._replace(seen=working), progress)
+    if validate is None or not study.complete:
+        return study
+    validation = Study._validate_search(
+        validate,
+        market,
+        policy,
+        plan,
+        venue=venue,
+        account=account,
+        accounts=accounts,
+        pool=pool,
+        markets_left_out=markets_left_out,
+        objective=objective,
+        constraints=constraints,
+        trials=trials,
+        sampler=sampler,
+        space=space,
+        fix=fix,
+        robust=robust,
+        seed=seed,
+        store=store,
+        signal=named,
+        overlay=overlay,
+        sampling=sampling,
+        calendar=calendar,
+        threads=threads,
+        memory=memory,
+        cluster=cluster,
+        compile=compile,
+    )
+    return dataclasses.replace(study, validation=validation)
+
+
+class Problem(NamedTuple):
+    """Market, signal and holdout of a search, and how its evaluators are made."""
+
+    market: Any
+    named: Any
+    resolved: Any
+    split: int
+    make: Callable[..., Evaluator]
+
+
+def read_problem(  # noqa: PLR0913 - keywords of tune and objective
+    market: Market | Markets,
+    policy: type[Policy] | Policy,
+    *,
+    venue: Any,
+    account: Account,
+    accounts: Accounts,
+    pool: Pool,
+    signal: Any,
+    overlay: Policy | None,
+    sampling: str,
+    calendar: str,
+    holdout: str | float | None,
+    decide: str | None,
+    detail: Any,
+) -> Problem:
+    market = with_clock(market, decide, detail)
+    is_separate, market = read_accounts(accounts, market, venue)
+    if not is_separate:
+        market, signal = widen_market(
+            market, signal, policy=policy, venue=venue, account=account, overlay=overlay
+        )
+        check_terms(end_expired(market, venue), policy, venue, account, sampling, calendar)
+    market = end_expired(market, venue)
+    warn_of_market(market, venue)
+    split = find_split(market, holdout)
+    warn_of_unseen(market, split)
+    named = read_named(signal, market)
+    make = partial(
+        choose_evaluator(pool, is_separate=is_separate),
+        policy=policy,
+        venue=venue,
+        account=account,
+        overlay=overlay,
+    )
+    return Problem(
+        market, named, resolve_signals(named, market, is_separate=is_separate), split, make
+    )
+
+
+def objective(  # noqa: PLR0913 - keywords, each with a default that is said
+    market: Market | Markets,
+    policy: type[Policy] | Policy,
+    *,
+    venue: Venue | Mapping[str, Venue],
+    account: Account,
+    accounts: Accounts = "shared",
+    pool: Pool = "mean",
+    objective: ObjectiveLike = "sharpe",
+    constraints: Mapping[str, str] | None = None,
+    fix: Mapping[str, Any] | None = None,
+    holdout: str | float | None = "25%",
+    signal: Any = None,
+    overlay: Policy | None = None,
+    sampling: str = "1d",
+    calendar: str = "365",
+    compile: bool = True,  # noqa: A002 - the word users know
+    decide: str | None = None,
+    detail: Any = None,
+) -> Callable[[Mapping[str, Any]], float]:
+    """Return a function from values of parameters to the score that a search would maximize.
+
+    Parameters
+    ----------
+    market, policy, venue, account, accounts, pool, objective, constraints, fix, holdout
+        As in :func:`backtest.tune`, with one objective. The score is of the bars before the
+        holdout.
+    signal, overlay, sampling, calendar, compile, decide, detail
+        As in :func:`backtest.tune`.
+
+    Returns
+    -------
+    callable
+        Takes a mapping such as ``{"target": 0.4}``, with the names that a ``space`` has, and
+        returns a float: minus infinity if the account was ruined or breaks a constraint, NaN if
+        the run of the set fails or the objective is not defined for it.
+
+    Raises
+    ------
+    ParameterError
+        If an argument is not allowed; from the function, if a value is out of its range.
+    PolicyError
+        From the function, if the columns of the first set look ahead.
+    """
+    problem = read_problem(
+        market, policy, venue=venue, account=account, accounts=accounts, pool=pool, signal=signal,
+        overlay=overlay, sampling=sampling, calendar=calendar, holdout=holdout, decide=decide,
+        detail=detail,
+    )  # fmt: skip
+    goal = Goal(read_objectives(objective), read_constraints(constraints))
+    if len(goal.objectives) != 1:
+        raise ParameterError(
+            f"objective must be one, {{'sharpe': 1.0, 'turnover': -0.01}} for example, "
+            f"got {len(goal.objectives)}"
+        )
+    named = problem.named
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", VenueDateWarning)  # given above
+        lasting = problem.make(problem.market, signal=problem.resolved).keep_signals()
+        evaluator = problem.make(
+            problem.market.prefix(problem.split),
+            signal=named if isinstance(named, SignalRule) else lasting,
             sampling=sampling,
             calendar=calendar,
-            threads=threads,
-            memory=memory,
-            cluster=cluster,
+            metrics=choose_metrics(objective, goal),
             compile=compile,
         )
+    is_checked = False
+
+    def score(values: Mapping[str, Any]) -> float:
+        nonlocal is_checked
+        if not isinstance(values, Mapping):
+            raise ParameterError(
+                f"values must be a mapping of parameters, got {repr_plain(values):.60}"
+            )
+        columns = {name: [value] for name, value in {**(fix or {}), **values}.items()}
+        sets = check_columns(evaluator.base, columns)
+        if not is_checked:
+            evaluator.check_causal(sets)
+            is_checked = True
+        rows = evaluator.evaluate(sets)
+        if not rows.done[0]:
+            raise KeyboardInterrupt
+        if rows.errors[0]:
+            return float("nan")
+        scores, violation = goal.score(rows.metrics, ~rows.done)
+        return float(scores[0, 0]) if violation[0] == 0.0 else float("-inf")
+
+    return score
+
+
+# ---------------------------------------------------------------------------------------- the study
+
+
+def describe_study(
+    base: BaseTerms, market: Market | Markets, signal: str, **settings: Any
+) -> dict[str, Any]:
+    manifest: dict[str, Any] = to_plain(
+        {
+            "kind": Study.kind,
+            "data": {**describe_market(market), "source": repr(market)},
+            "policy": describe_policy(base),
+            "venue": describe_venue(base.venue),
+            "account": base.account.to_dict(),
+            "signal": signal,
+            **settings,
+        }
+    )
+    beside = {"policy_module": base.policy_class.__module__, "versions": find_versions()}
+    return {"id": compute_id(manifest), **manifest, **beside}
+
+
+def describe_market(market: Market | Markets) -> dict[str, Any]:
+    found = describe_bars(market, market.start, market.time + market.interval)
+    del found["source"]
+    if isinstance(market, Markets):
+        found["instruments"] = {name: each.content_hash for name, each in market.items()}
+    return found
+
+
+def describe_policy(base: BaseTerms) -> dict[str, Any]:
+    cls = base.policy_class
+    held = {} if isinstance(base.policy, type) else base.policy.settings()
+    defaults = {
+        name: each.default for name, each in cls.parameters().items() if each.default is not None
+    }
+    return {
+        "name": cls.__name__,
+        "source_hash": hash_source(cls),
+        "settings": defaults | held,
+    }
+
+
+def describe_objective(objective: Any) -> Any:
+    if isinstance(objective, Mapping):
+        return {name: float(weight) for name, weight in objective.items()}
+    return name_callable(objective) if callable(objective) else str(objective)
+
+
+def find_finished(store: Path | None, manifest: Mapping[str, Any], *, resume: bool) -> Path | None:
+    """Return the folder of a finished study, if this one is to be resumed and is finished."""
+    if store is None:
+        if resume:
+            raise ParameterError("resume needs the store that the study was started in, got None")
+        return None
+    name = name_study(manifest)
+    finished, begun = store / name, store / f"{UNFINISHED}{name}"
+    is_finished = (finished / MANIFEST).is_file()
+    if not resume and (is_finished or (begun / MANIFEST).is_file()):
+        raise ParameterError(
+            f"{finished if is_finished else begun}: this study was already started; resume=True "
+            "continues it, bt.Study.load loads it if it is finished, another seed is another study"
+        )
+    if resume and not (is_finished or begun.is_dir()):
+        raise ParameterError(
+            f"{store}: there is no study of {manifest['policy']['name']} of these data, policy "
+            "source and settings to resume"
+        )
+    return finished if is_finished else None
+
+
+def name_study(manifest: Mapping[str, Any]) -> str:
+    return name_folder(f"{manifest['policy']['name']} {Study.kind}", manifest["id"])
+
+
+def run_study(task: StudyTask, progress: Callable[[Progress], object] | None) -> Study:
+    if task.store is None:
+        return search_journal(task, None, progress)
+    folder = task.store / f"{UNFINISHED}{name_study(task.facts)}"
+    with open_folder(folder, task.facts):
+        study = search_journal(task, folder, progress)
+        if study.complete:
+            record_trials(task, study)
+            study.save(task.store)
+            discard_folder(folder)
     return study
 
 
-def run_study(
-    task: StudyTask,
-    folder: Path | None,
-    *,
-    resume: bool,
-    progress: Callable[[Progress], object] | None,
+def search_journal(
+    task: StudyTask, folder: Path | None, progress: Callable[[Progress], object] | None
 ) -> Study:
-    with open_folder(task, folder, resume=resume):
-        journal = Journal(folder, task.facts["id"])
-        outcome = None if folder is None else load_outcome(folder)
-        if outcome is not None:
-            return Study(task.facts, tuple(journal.read_all()), outcome, folder, task.bench)
-        examiner = Examiner(
-            task.seen,
-            task.goal,
-            journal,
-            risk=task.bench.risk,
-            total=task.trials,
-            progress=progress,
-        )
-        with contextlib.suppress(KeyboardInterrupt):
-            outcome = search_and_choose(task, examiner, folder)
-        study = Study(task.facts, tuple(examiner.batches), outcome, folder, task.bench)
+    examiner = Examiner(
+        task.seen,
+        task.goal,
+        Journal(folder),
+        risk=task.bench.risk,
+        total=task.trials,
+        progress=progress,
+    )
+    outcome = None
+    with contextlib.suppress(KeyboardInterrupt):
+        outcome = search_and_choose(task, examiner)
+    study = Study(task.facts, tuple(examiner.batches), outcome, task.store, task.bench)
+    attach_making(study, Making(round(examiner.elapsed, 6), {}, argv=COMMAND.get()))
     if not study.complete:
         text = f"interrupted: the study is unfinished, {study.trials:,} sets were evaluated"
         warn_caller(text)
     return study
 
 
-def search_and_choose(task: StudyTask, examiner: Examiner, folder: Path | None) -> StudyOutcome:
+def search_and_choose(task: StudyTask, examiner: Examiner) -> StudyOutcome:
     task.seen.check_causal(task.space.list_ends())
     examiner.start_clock()  # a budget in seconds is for the search
     search(examiner, task.space, task.facts["sampler"], find_budget(task), task.seed)
-    outcome = build_outcome(task, examiner)
-    if folder is not None:
-        note_making(task, folder, round(examiner.elapsed, 6))
-        write_json(folder / OUTCOME, seal_outcome(folder, {"format": FORMAT, **outcome.to_dict()}))
-    return outcome
-
-
-@contextlib.contextmanager
-def open_folder(task: StudyTask, folder: Path | None, *, resume: bool) -> Iterator[None]:
-    if folder is None:
-        yield
-        return
-    with hold_lock(folder):
-        clear_drafts(folder)
-        if not resume:
-            check_resume(folder.parent, task.facts, resume=False)  # another may have begun it since
-            write_json(folder / STUDY, task.facts)
-        if not (folder / OUTCOME).is_file():
-            note_making(task, folder)
-        yield
-
-
-def note_making(task: StudyTask, folder: Path, seconds: float | None = None) -> None:
-    identity = task.facts["id"]
-    code = find_code([task.bench.whole.base.policy_class])
-    making = continue_making(try_read_provenance(folder, identity), code)._replace(seconds=seconds)
-    write_study_file(folder / PROVENANCE, encode_provenance(identity, making))
+    return build_outcome(task, examiner)
 
 
 def find_budget(task: StudyTask) -> Budget:
@@ -436,3 +617,160 @@ def find_budget(task: StudyTask) -> Budget:
         trials -= reserve_trials(task.rule, trials, is_robust=task.is_robust)
     share = 1.0 - BUDGET_SHARE if task.is_robust else 1.0
     return Budget(trials, math.inf if task.seconds is None else share * task.seconds)
+
+
+def record_trials(task: StudyTask, study: Study) -> None:
+    trials = gather(study.batches)
+    if task.store is not None and trials.sets:
+        facts = task.facts
+        span = facts["data"]["start"], facts["searched"]
+        known = SpanTries(*span, trials.sets, trials.metrics["sharpe"], is_feasible(trials))
+        record_tries(task.store, facts, [known])
+
+
+# ---------------------------------------------------------------------------------- the arguments
+
+
+def read_budget(trials: int | None, seconds: float | None) -> tuple[int | None, float | None]:
+    if trials is None and seconds is None:
+        return TRIALS, None
+    number = None
+    if trials is not None:
+        number = Whole(LEAST_TRIALS).check("trials", trials)
+    limit = None
+    if seconds is not None:
+        limit = Number(0.0, open_low=True).check("seconds", seconds)
+    return number, limit
+
+
+def read_left_out(markets: object) -> dict[str, int]:
+    number = Whole(0).check("markets_left_out", markets)
+    return {"markets_left_out": number} if number else {}
+
+
+def read_robustness(robust: object) -> Robustness:
+    if isinstance(robust, Robustness):
+        return robust
+    if not isinstance(robust, bool):
+        raise ParameterError(f"robust must be True, False or a bt.Robustness, got {robust!r}")
+    return Robustness() if robust else PLAIN
+
+
+def check_choices(sampler: str, seed: int) -> None:
+    from backtest.tune.samplers import SamplerName  # noqa: PLC0415 - they load SciPy and more
+
+    Choice(*get_args(SamplerName)).check("sampler", sampler)
+    Whole(0).check("seed", seed)
+
+
+def list_objectives(objective: ObjectivesLike) -> list[Any]:
+    if isinstance(objective, Sequence) and not isinstance(objective, str):
+        return list(objective)
+    return [objective]
+
+
+def find_names(objective: ObjectivesLike) -> set[str]:
+    names: set[str] = set()
+    for each in list_objectives(objective):
+        if isinstance(each, str):
+            names.add(each.strip().removeprefix("-").strip())
+        elif isinstance(each, Mapping):
+            names |= {str(name) for name in each}
+    return names
+
+
+def choose_metrics(objective: ObjectivesLike, goal: Goal) -> Metrics:
+    if any(callable(each) for each in list_objectives(objective)):
+        return "all"
+    names = find_names(objective) | {each.name for each in goal.constraints}
+    names = {name for name in names if read_risk_name(name) is None}
+    by_aversion = tuple(sorted(name for name in names if read_aversion(name) is not None))
+    names -= {*by_aversion}
+    slow = sorted(names & set(PATH))
+    if slow:
+        raise ParameterError(
+            "objective and constraints must be measures that need no path of an account, got "
+            f"{', '.join(slow)}; study.replay().metrics has all"
+        )
+    if by_aversion:
+        return by_aversion
+    return "core" if names <= set(CORE) else "all"
+
+
+def read_path_risk(
+    paths: Paths | None,
+    objective: ObjectivesLike,
+    constraints: Mapping[str, str] | None,
+    market: Market | Markets,
+    *,
+    signal: object,
+    overlay: Policy | None,
+    threads: int | None,
+    compile: bool,  # noqa: A002 - the word of bt.tune
+    validate: str | None,
+) -> PathRisk | None:
+    if paths is None:
+        return None
+    check_history(paths, market)
+    check_use(validate)
+    bounded = constraints if isinstance(constraints, Mapping) else {}
+    names = sorted(find_names(objective) | {str(name) for name in bounded})
+    measures = tuple(each for each in map(read_risk_name, names) if each is not None)
+    if not measures:
+        raise ParameterError(
+            "with paths, an objective or a constraint must be measured on them, none is; "
+            "constraints={'p_liquidation_30d': '<= 0.01'} for example"
+        )
+    for each in measures:
+        check_measure(paths, each)
+    return PathRisk(
+        paths,
+        measures,
+        signal=read_constant(signal),
+        overlay=overlay,
+        threads=threads,
+        compile=compile,
+    )
+
+
+def check_history(paths: Paths, market: Market | Markets) -> None:
+    from backtest.risk import check_paths  # noqa: PLC0415 - only with paths
+
+    found = check_paths(paths).names
+    wanted = as_markets(market).names
+    if found != wanted:
+        raise ParameterError(
+            f"paths must be of the market of the search, {', '.join(wanted)!r}, got paths of "
+            f"{', '.join(found)!r}"
+        )
+
+
+def check_use(validate: str | None) -> None:
+    if validate is not None:
+        raise ParameterError(
+            "validate must be None for a search with paths, which begin after the folds"
+        )
+
+
+def check_measure(paths: Paths, measure: RiskMeasure) -> None:
+    from backtest.risk import count_bars  # noqa: PLC0415 - only with paths
+    from backtest.risk.liquidation.max_leverage import LEAST_HITS  # noqa: PLC0415
+
+    if measure.kind != LARGEST:
+        count_bars(paths, measure.horizon)
+    elif not measure.probability * paths.count >= LEAST_HITS or measure.probability >= 1.0:
+        raise ParameterError(
+            f"{measure.name} needs a probability under 1, and paths times it to be at least "
+            f"{LEAST_HITS}, got {measure.probability * paths.count:g}; simulate more paths"
+        )
+
+
+def read_constant(signal: Any) -> Any:
+    for each in list_values(signal):
+        is_number = isinstance(each, int | float) and not isinstance(each, bool)
+        if not is_number and signal is not None:
+            raise ParameterError(
+                "with paths, the signal must be a number or a table of one for each instrument, as "
+                f"columns, frames and rules end with the data, got {each!r:.60}"
+            )
+    return signal

@@ -10,15 +10,17 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
-from backtest.base import BacktestError, BandWarning, FloatArray, IntArray
+from backtest.base import BacktestError, BandWarning, FloatArray, IntArray, to_plain
 from backtest.measures import pareto
 from backtest.sweep import build_trio, count_sets, take_sets
-from backtest.tune.holdout import count_looks, record_look
 from backtest.tune.journal import Batch
+from backtest.tune.looks import OtherTrials, count_looks, record_look
 from backtest.tune.luck import Verdict, is_spike, measure_luck, warn_of_edges
-from backtest.tune.other_trials import OtherTrials
 from backtest.tune.plateau import (
     BUDGET_SHARE,
+    BY_KEPT,
+    BY_ROBUST,
+    BY_SCORE,
     CandidateScores,
     Robustness,
     choose_candidates,
@@ -28,12 +30,34 @@ from backtest.tune.plateau import (
 )
 from backtest.tune.search_loop import find_knee
 from backtest.tune.single_sets import Bench, complete_set, measure_holdout
-from backtest.tune.study_record import StudyOutcome
 from backtest.tune.trials import find_distinct, gather, is_feasible, worst_where_broken
 
 if TYPE_CHECKING:
     from backtest.sweep import Evaluator, Space
     from backtest.tune.trial_evaluator import Examiner, Goal
+
+
+class StudyOutcome(NamedTuple):
+    """Conclusion of a search; ``best`` is a row of the table, -1 if none keeps the constraints."""
+
+    best: int
+    candidates: list[int]
+    robust: list[list[float]]
+    plateau: list[list[float]]
+    verdict: Verdict
+    warnings: list[str]
+    holdout: dict[str, float]
+    chosen_by: str = ""
+
+    def to_dict(self) -> dict[str, Any]:
+        data: dict[str, Any] = to_plain({**self._asdict(), "verdict": self.verdict._asdict()})
+        return data
+
+    @classmethod
+    def from_dict(cls, data: Mapping[str, Any]) -> StudyOutcome:
+        found = dict(data["verdict"])
+        verdict = Verdict(**{**found, "other_policies": tuple(found["other_policies"])})
+        return cls(**{**data, "verdict": verdict})
 
 
 class StudyTask(NamedTuple):
@@ -260,7 +284,6 @@ REFINEMENTS = 2
 ENOUGH = 16
 """With at least so many candidates, a winner below the median or without a robust score is
 accepted."""
-BY_ROBUST, BY_KEPT, BY_SCORE = "robust_score", "kept", "score"
 
 
 class CandidatePlan(NamedTuple):

@@ -3,58 +3,99 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Self
+
+import numpy as np
+import pandas as pd
 
 from backtest.base import (
-    Making,
     ParameterError,
-    Reportable,
+    SavedResult,
     call_later,
-    checked,
-    reading_folder,
+    from_plain,
+    name_folder,
+    read_json_file,
     to_plain,
-    try_read_provenance,
+    write_json_file,
 )
-from backtest.measures import find_cautions
-from backtest.sweep import Trio, build_overlay, build_signal, build_trio
-from backtest.tune.holdout import record_look
-from backtest.tune.load_study import load_study
+from backtest.engine import count_unfilled
+from backtest.measures import find_cautions, pareto
+from backtest.sweep import (
+    Trio,
+    build_overlay,
+    build_signal,
+    build_trio,
+    take_sets,
+    to_plain_value,
+)
+from backtest.sweep.tabulate import PLATEAU, ROBUST, STAGE
+from backtest.tune.journal import (
+    UNFINISHED,
+    Batch,
+    count_stored_sets,
+    read_batches,
+    tabulate_batches,
+)
+from backtest.tune.looks import count_looks, record_look
+from backtest.tune.luck import Verdict
+from backtest.tune.plateau import NEIGHBOUR
+from backtest.tune.search_loop import find_knee
+from backtest.tune.search_outcome import StudyOutcome
 from backtest.tune.single_sets import Bench, complete_set, measure_holdout
-from backtest.tune.study_record import StudyRecord
-from backtest.tune.study_text import explain_spending, write_summary
-from backtest.tune.trials import name_scores
+from backtest.tune.study_text import explain_spending, write_summary, write_verdict
+from backtest.tune.trials import find_distinct, gather, is_feasible, name_scores, tabulate_trials
 
 if TYPE_CHECKING:
     from backtest.account import Account
     from backtest.engine import Result, SignalRule
-    from backtest.market import Market, Markets
     from backtest.policy import Policy
     from backtest.venue import Venue
 
+OUTCOME = "outcome.json"
 
-class Study(StudyRecord, Reportable):
+
+@dataclass(frozen=True, eq=False, repr=False)
+class Study(SavedResult):
     """Result of a search.
 
     Attributes
     ----------
-    facts : mapping
+    manifest : mapping
         Description: data, policy, venue, account, space, objective, budget, seed, versions.
     batches : tuple of Batch
         Everything that was evaluated, in order.
     outcome : Outcome or None
         Conclusion; None in a study that was interrupted.
-    folder : Path or None
-        Folder in which it is stored.
+    store : Path or None
+        Folder in which its folder and the looks at its holdout are kept.
     bench : Bench or None
-        Runs its sets; None in a study that was loaded without market and policy.
+        Runs its sets; None in a study that was loaded.
     seen : list of mapping
-        Sets that were looked at on the holdout since, if there is no folder to record them.
+        Sets that were looked at on the holdout since, if there is no store to record them.
+    validation : WalkForward, CrossValidation or None
+        The validation that ended the search; None unless ``validate`` asked for one.
     """
 
+    manifest: Mapping[str, Any]
+    batches: tuple[Batch, ...]
+    outcome: StudyOutcome | None
+    store: Path | None = None
+    bench: Bench | None = None
+    seen: list[Mapping[str, Any]] = field(default_factory=list)
+    validation: Any = None
+
     kind = "study"
+    plural = "studies"
+    call = "bt.tune"
+    table_names = ("trials",)
+    more_files = (OUTCOME,)
+    can_be_resumed = True
+    aside = ("policy_module", "versions")
+
     _plan_validation = staticmethod(
         call_later("backtest.validation.search_validation", "plan_validation")
     )
@@ -62,29 +103,135 @@ class Study(StudyRecord, Reportable):
         call_later("backtest.validation.search_validation", "validate_search")
     )
 
-    @cached_property
-    def manifest(self) -> Mapping[str, Any]:
-        """The facts, with the source of the data among the data, as in other results."""
-        facts = to_plain(dict(self.facts))
-        return {**facts, "data": {**facts["data"], "source": facts["source"]}}
+    @property
+    def complete(self) -> bool:
+        """Whether the study is finished; False after Ctrl-C."""
+        return self.outcome is not None
+
+    @property
+    def objectives(self) -> tuple[str, ...]:
+        """The names of the objectives."""
+        return tuple(self.manifest["objectives"])
+
+    @property
+    def folder(self) -> Path | None:
+        """The folder in which it is stored; None if there is no store."""
+        if self.store is None:
+            return None
+        name = name_folder(self.folder_title, str(self.manifest["id"]))
+        return self.store / (name if self.complete else f"{UNFINISHED}{name}")
 
     @property
     def _is_empty(self) -> bool:
         return not self.batches
 
-    def _find_making(self) -> Making | None:
-        if self.folder is None:
-            return None
-        return try_read_provenance(self.folder, str(self.facts["id"]))
+    # ---------------------------------------------------------------------------------- the trials
+
+    @cached_property
+    def _rows(self) -> Batch:
+        return gather(self.batches)
+
+    @cached_property
+    def trials(self) -> int:
+        """Number of different sets that were evaluated, neighbors included."""
+        return len(find_distinct(self._rows.sets))
+
+    def count_unfilled(self) -> int:
+        """Return the number of different sets that filled no order."""
+        rows = self.table.iloc[find_distinct(self._rows.sets)]
+        return count_unfilled({"turnover": rows["turnover"].to_numpy()})
+
+    @cached_property
+    def table(self) -> pd.DataFrame:
+        """One row per set: parameters, measures, error, score, violation, stage.
+
+        Measures are those of the bars of the search. ``score`` is the objective, larger is better
+        (``score: name`` for each of several); ``violation`` is by how much the constraints are
+        broken, infinite for a ruined or failed set; ``error`` is why a set failed. The candidates
+        also have ``robust_score``, by which they were ranked, and ``plateau``, the median of their
+        neighbors. The column of a parameter with the name of a measure, or of one of these
+        columns, is ``policy.name``.
+        """
+        table = tabulate_trials(self.batches, name_scores(self.objectives))
+        if self.outcome is not None:
+            for prefix, values in ((ROBUST, self.outcome.robust), (PLATEAU, self.outcome.plateau)):
+                for k, name in enumerate(name_scores(self.objectives, prefix)):
+                    table[name] = np.nan
+                    column = [row[k] for row in values]
+                    table.loc[self.outcome.candidates, name] = column
+        return table
 
     @property
-    def validation(self) -> Any:
-        """The validation that ended the search; None unless ``validate`` asked for one."""
-        return vars(self).get("_validation")
+    def front(self) -> pd.DataFrame:
+        """The rows of the table on the Pareto front: no other is better in every objective.
 
-    @validation.setter
-    def validation(self, found: Any) -> None:
-        vars(self)["_validation"] = found
+        They keep all constraints. Sets that were evaluated only as neighbors are left out.
+        """
+        is_found = (self.table[STAGE] != NEIGHBOUR).to_numpy(copy=True)
+        if self.outcome is not None:
+            is_found[self.outcome.candidates] = True
+        return self.table.iloc[pareto(self._rows.scores, is_feasible(self._rows) & is_found)]
+
+    @cached_property
+    def best_trial(self) -> int:
+        """The row of the table that won; -1 if none keeps the constraints.
+
+        With several objectives, this is the knee of the front: the set nearest to the best of
+        every objective, with the front scaled to 0 .. 1 in each. With ``robust``, it is the knee of
+        the candidates' robust scores, which may lie off that front. In an unfinished study, it is
+        the best by its own score.
+        """
+        if self.outcome is not None:
+            return self.outcome.best
+        return find_knee(self._rows.scores, is_feasible(self._rows))
+
+    @property
+    def best(self) -> pd.Series | None:
+        """The row that won, parameters and measures; None if none keeps the constraints."""
+        return None if self.best_trial < 0 else self.table.iloc[self.best_trial]
+
+    @property
+    def best_values(self) -> dict[str, Any]:
+        """The parameters of the set that won, by name.
+
+        Raises
+        ------
+        ParameterError
+            If no set keeps the constraints.
+        """
+        if self.best_trial < 0:
+            raise ParameterError(
+                f"a best set must keep the constraints, none of {self.trials:,} does; study.table "
+                "says how far off"
+            )
+        chosen: dict[str, Any] = take_sets(self._rows.sets, self.best_trial)
+        plain = {name: v.item() if isinstance(v, np.generic) else v for name, v in chosen.items()}
+        if self.bench is None:
+            return plain
+        settings = self.bench.whole.settings
+        return {name: to_plain_value(settings[name], value) for name, value in plain.items()}
+
+    @property
+    def warnings(self) -> list[str]:
+        """Warnings about the result, one sentence each."""
+        return [] if self.outcome is None else list(self.outcome.warnings)
+
+    @property
+    def facts(self) -> Mapping[str, Any]:
+        """The manifest."""
+        return self.manifest
+
+    @property
+    def verdict(self) -> Verdict | None:  # type: ignore[override] # a sentence in other results
+        """How much of the best is luck, in numbers; None of an unfinished study."""
+        return None if self.outcome is None else self.outcome.verdict
+
+    @property
+    def spending(self) -> str:
+        """Why fewer different sets than ``trials`` were evaluated; empty if they were not."""
+        return explain_spending(self)
+
+    # ----------------------------------------------------------------------------- running its sets
 
     @property
     def best_policy(self) -> Any:
@@ -128,15 +275,19 @@ class Study(StudyRecord, Reportable):
     def _find_bench(self, what: str) -> Bench:
         if self.bench is None:
             raise ParameterError(
-                f"{what} needs Study.load(folder, market=..., policy=...), the study was loaded "
-                "without them"
+                f"{what} needs the market, and a loaded study has none; bt.tune of the same "
+                "arguments with resume=True returns the study with it"
             )
         return self.bench
 
+    # ---------------------------------------------------------------------------------- the holdout
+
     @property
-    def spending(self) -> str:
-        """Why fewer different sets than ``trials`` were evaluated; empty if they were not."""
-        return explain_spending(self)
+    def looks(self) -> int:
+        """How often any study in the store has looked at the holdout so far."""
+        if self.store is not None:
+            return count_looks(self.store, self.manifest)
+        return len(self.seen) + (0 if self.outcome is None else self.outcome.verdict.looks)
 
     def look(self, values: Mapping[str, Any]) -> dict[str, float]:
         """Return the measures of a set on the holdout. Each set that is looked at is recorded.
@@ -152,15 +303,15 @@ class Study(StudyRecord, Reportable):
         Raises
         ------
         ParameterError
-            If the study has no holdout or was loaded without its market and policy, or if the set
-            is invalid; this does not count as a look.
+            If the study has no holdout or was loaded, or if the set is invalid; this does not
+            count as a look.
         """
         bench = self._find_bench("a look at the holdout")
         if not bench.has_holdout:
             raise ParameterError("a look needs a holdout, and this study has none")
         here = complete_set(bench, values)
-        if self.folder is not None:
-            record_look(self.folder.parent, self.facts, here)
+        if self.store is not None:
+            record_look(self.store, self.manifest, here)
         elif here not in [*self.seen, *self._seen_first]:
             self.seen.append(here)
         return measure_holdout(bench, here)
@@ -170,6 +321,40 @@ class Study(StudyRecord, Reportable):
         is_there = self.outcome is not None and self.best_trial >= 0
         return [complete_set(self._find_bench("a look"), self.best_values)] if is_there else []
 
+    # --------------------------------------------------------------------------------- what it says
+
+    @property
+    def policy_name(self) -> str:
+        """The policy whose parameters are searched."""
+        return str(self.manifest["policy"]["name"])
+
+    @property
+    def folder_title(self) -> str:
+        """What the name of the folder begins with."""
+        return f"{self.policy_name} study"
+
+    @property
+    def title(self) -> str:
+        """The policy, and the parameters that were searched."""
+        names = (str(each["name"]) for each in self.manifest["space"]["dimensions"])
+        return f"{self.policy_name} over {', '.join(names)}"
+
+    @property
+    def note(self) -> str:
+        """The number of sets."""
+        return f"{self.trials:,} sets{'' if self.complete else ', unfinished'}"
+
+    @property
+    def verdict_text(self) -> str:
+        """Whether the winner is more than luck, in a sentence."""
+        return write_verdict(self)
+
+    def list_measures(self) -> Mapping[str, float]:
+        """Return the measures of the set that won."""
+        measured = self._rows.metrics
+        best = self.best
+        return {} if best is None else {name: float(best[name]) for name in measured}
+
     def summary(self) -> str:
         """Return the result and how much of it is luck, as text for a terminal."""
         return write_summary(self)
@@ -177,66 +362,52 @@ class Study(StudyRecord, Reportable):
     def to_dict(self) -> dict[str, Any]:
         """Return the description and the result of the study for JSON, without the table."""
         best = self.best
-        outcome = None if self.outcome is None else self.outcome.to_dict()
+        found = None if best is None else {"values": self.best_values, **best.to_dict()}
         data: dict[str, Any] = to_plain(
             {
-                "study": self.facts,
-                "folder": None if self.folder is None else str(self.folder),
+                "study": self.manifest,
                 "complete": self.complete,
+                "folder": None if self.folder is None else str(self.folder),
                 "trials": self.trials,
                 "spending": self.spending,
                 "looks": self.looks,
-                "best": None
-                if best is None
-                else {
-                    "values": self.best_values,
-                    **best.to_dict(),
-                    "note": find_cautions(best),
-                },
-                "outcome": outcome,
+                "best": None if found is None else {**found, "note": find_cautions(found)},
+                "outcome": None if self.outcome is None else self.outcome.to_dict(),
             }
         )
         return data
 
     def __repr__(self) -> str:
-        name = self.facts["policy"]["name"]
         best = self.best
         score = math.nan if best is None else best[name_scores(self.objectives)[0]]
         state = "" if self.complete else ", unfinished"
         return (
-            f"<Study of {name}: {self.trials:,} sets, best {self.objectives[0]} {score:.4g}{state}>"
+            f"<Study of {self.policy_name}: {self.trials:,} sets, best {self.objectives[0]} "
+            f"{score:.4g}{state}>"
         )
 
+    # ----------------------------------------------------------------------------------- its files
+
+    def list_policies(self) -> Iterable[type]:
+        """Return the class of the policy; nothing of a loaded study."""
+        return [self.bench.whole.base.policy_class] if self.bench else []
+
+    def _lay_out(self) -> dict[str, pd.DataFrame]:
+        return {"trials": tabulate_batches(self.batches)}
+
+    def _write_more(self, folder: Path) -> Mapping[str, Any]:
+        outcome = None if self.outcome is None else self.outcome.to_dict()
+        write_json_file({"outcome": outcome}, folder / OUTCOME)
+        return {}
+
     @classmethod
-    @checked
-    def load(
-        cls,
-        folder: str | Path,
-        *,
-        market: Market | Markets | None = None,
-        policy: type[Policy] | Policy | None = None,
-        signal: Any = None,
-        overlay: Policy | None = None,
-    ) -> Study:
-        """Return a stored study, finished or not; nothing in the folder is executed.
+    def _read_back(
+        cls, manifest: dict[str, Any], tables: Mapping[str, pd.DataFrame], folder: Path
+    ) -> Self:
+        stored = from_plain(read_json_file(folder / OUTCOME))["outcome"]
+        outcome = None if stored is None else StudyOutcome.from_dict(stored)
+        return cls(manifest, tuple(read_batches(tables["trials"])), outcome, folder.parent)
 
-        Parameters
-        ----------
-        folder : str or Path
-            The study's own folder.
-        market, policy, signal, overlay : optional
-            Those it was made with, to replay its sets.
-
-        Raises
-        ------
-        DataError
-            If the folder is not a study, or a file is missing or damaged.
-        ParameterError
-            If market, policy, signal or overlay are not those it was made with, or prices of
-            collateral are missing.
-        """
-        path = Path(folder)
-        with reading_folder(path):
-            return load_study(
-                cls, path, market=market, policy=policy, signal=signal, overlay=overlay
-            )
+    @staticmethod
+    def _read_progress(folder: Path, manifest: Mapping[str, Any]) -> str:  # noqa: ARG004
+        return f"{count_stored_sets(folder):,} sets"

@@ -16,13 +16,13 @@ from backtest.base import (
 )
 from backtest.measures import describe_left_out, find_cautions
 from backtest.sweep import count_sets
-from backtest.tune.plateau import NEIGHBOUR, PLAIN, Robustness
+from backtest.tune.plateau import BY_SCORE, NEIGHBOUR, PLAIN, Robustness
 from backtest.tune.search_loop import NOT_ADAPTIVE, SEARCH
-from backtest.tune.search_outcome import BY_SCORE, plan_candidates, reserve_trials
+from backtest.tune.search_outcome import plan_candidates, reserve_trials
 
 if TYPE_CHECKING:
     from backtest.tune.luck import Verdict
-    from backtest.tune.study_record import StudyRecord
+    from backtest.tune.study import Study
 
 SHOWN: Mapping[str, Callable[[float], str]] = {
     "total_return": format_percent,
@@ -43,7 +43,7 @@ EVEN = 0.5
 NOT_RANKED = "the plain optimum: too few candidates to rank by neighbors"
 
 
-def write_summary(study: StudyRecord, resume: str = "resume=True") -> str:
+def write_summary(study: Study, resume: str = "resume=True") -> str:
     lead = [*format_paragraph("Verdict", write_verdict(study)), *describe_search(study, resume)]
     parts = [lead, list(describe_best(study))]
     if study.verdict is not None and study.best is not None:
@@ -54,7 +54,7 @@ def write_summary(study: StudyRecord, resume: str = "resume=True") -> str:
     return "\n\n".join("\n".join(part) for part in parts if part)
 
 
-def describe_search(study: StudyRecord, resume: str) -> Iterator[str]:
+def describe_search(study: Study, resume: str) -> Iterator[str]:
     facts, data = study.facts, study.facts["data"]
     names = ", ".join(each["name"] for each in facts["space"]["dimensions"])
     yield from format_paragraph(
@@ -98,7 +98,7 @@ def describe_budget(facts: Mapping[str, Any]) -> str:
     return f"{facts['sampler']} for {' or '.join(limits)} at most, seed {facts['seed']}; {how}"
 
 
-def describe_best(study: StudyRecord) -> Iterator[str]:
+def describe_best(study: Study) -> Iterator[str]:
     best = study.best
     if best is None:
         yield from format_paragraph("Best", "none")
@@ -118,12 +118,12 @@ def describe_best(study: StudyRecord) -> Iterator[str]:
             yield f"  {name:26}{write(best[name]):>14}{there:>14}".rstrip()
 
 
-def find_measures(study: StudyRecord) -> list[str]:
+def find_measures(study: Study) -> list[str]:
     words = [*study.objectives, *study.facts["constraints"]]
     return [word.removeprefix("-").partition(" ")[0] for word in words]
 
 
-def describe_plateau(study: StudyRecord, verdict: Verdict) -> Iterator[str]:
+def describe_plateau(study: Study, verdict: Verdict) -> Iterator[str]:
     name = study.objectives[0]
     own, around = format_number(verdict.score), format_number(verdict.plateau)
     lines = [f"{name} {own}, median of its neighbors {around}"]
@@ -147,7 +147,7 @@ def describe_plateau(study: StudyRecord, verdict: Verdict) -> Iterator[str]:
         yield from format_paragraph("Front", f"{front} that no other beats in all objectives")
 
 
-def describe_ranking(study: StudyRecord, verdict: Verdict) -> Iterator[str]:
+def describe_ranking(study: Study, verdict: Verdict) -> Iterator[str]:
     rule, names = study.facts["robust"], study.objectives
     quantile, width = 100 * rule["quantile"], 100 * rule["width"]
     place = "ranked first by" if len(names) == 1 else f"the knee of all objectives, by {names[0]}"
@@ -160,7 +160,7 @@ def describe_ranking(study: StudyRecord, verdict: Verdict) -> Iterator[str]:
     )
 
 
-def describe_luck(study: StudyRecord, verdict: Verdict) -> Iterator[str]:
+def describe_luck(study: Study, verdict: Verdict) -> Iterator[str]:
     if math.isnan(verdict.effective_trials) and "pool" in study.facts:
         yield from format_paragraph(
             "Luck",
@@ -190,7 +190,7 @@ def describe_tried(verdict: Verdict) -> str:
     )
 
 
-def write_verdict(study: StudyRecord) -> str:
+def write_verdict(study: Study) -> str:
     verdict = study.verdict
     if not study.trials:
         return "no verdict: nothing was evaluated"
@@ -247,7 +247,7 @@ def describe_overfitting(probability: float) -> str:
     )
 
 
-def describe_holdout(study: StudyRecord, verdict: Verdict) -> Iterator[str]:
+def describe_holdout(study: Study, verdict: Verdict) -> Iterator[str]:
     if study.outcome is None or not study.outcome.holdout:
         return
     times = "once" if study.looks == 1 else f"{study.looks:,} times"
@@ -279,7 +279,7 @@ ENDED = {
 NO_MORE = "as no further candidate lies apart from the others"
 
 
-def explain_spending(study: StudyRecord) -> str:
+def explain_spending(study: Study) -> str:
     limit = study.facts["budget"]["trials"]
     if limit is None or not study.complete or study.trials >= limit:
         return ""
@@ -294,7 +294,7 @@ def explain_spending(study: StudyRecord) -> str:
     )
 
 
-def list_reasons(study: StudyRecord, limit: int, searched: int, judged: int) -> Iterator[str]:
+def list_reasons(study: Study, limit: int, searched: int, judged: int) -> Iterator[str]:
     given = study.facts["robust"]
     rule = Robustness(**given) if given else PLAIN
     allotted = limit - reserve_trials(rule, limit, is_robust=bool(given))
@@ -311,7 +311,7 @@ def list_reasons(study: StudyRecord, limit: int, searched: int, judged: int) -> 
         yield f"{repeated:,} went to sets that had been evaluated before"
 
 
-def explain_end(study: StudyRecord) -> str:
+def explain_end(study: Study) -> str:
     if study.facts["budget"]["seconds"] is not None:
         return "its time was up or its sampler had no more sets to propose"
     if len(study.objectives) > 1 and study.facts["sampler"] not in NOT_ADAPTIVE:

@@ -144,7 +144,7 @@ class Examiner:
         if batch is None or batch.stage != stage or not starts_with(sets, batch.sets):
             raise DataError(
                 f"{self.journal.folder}: batch {self.journal.position - 1:06d} does not hold the "
-                "sets that the sampler proposes now; resume with the versions in study.json"
+                "sets that the sampler proposes now; resume with the versions in its manifest"
             )
         self.stored = self.journal.read_next()
         self._add(batch)

@@ -19,8 +19,7 @@ from backtest.sweep import (
     take_sets,
 )
 from backtest.sweep.tabulate import SCORE, STAGE, VIOLATION
-from backtest.tune.journal import Batch
-from backtest.tune.plateau import PART
+from backtest.tune.journal import PART, Batch
 from backtest.tune.trial_evaluator import join_batches
 
 if TYPE_CHECKING:

@@ -14,6 +14,7 @@ from backtest.base import BoolArray, FloatArray, IntArray, format_time
 from backtest.base.units import DAY, YEAR_DAYS
 from backtest.sweep import Evaluator, clip_spans, find_different, take_sets, to_plain_value
 from backtest.tune import (
+    NO_TRIALS,
     Bench,
     CountTries,
     Examiner,
@@ -32,7 +33,6 @@ from backtest.tune import (
     record_tries,
     search_and_choose,
 )
-from backtest.tune.other_trials import NO_TRIALS
 from backtest.validation.interval_estimates import find_rank, order_scores
 
 if TYPE_CHECKING:
@@ -78,20 +78,19 @@ def search_fold(
     procedure: Procedure,
     whole: Evaluator,
     span: FoldSpan,
-    identity: str,
     folder: Path | None,
     count_tries: CountTries,
     progress: Callable[[Progress], object] | None = None,
 ) -> SearchedFold:
     task = describe_task(procedure, whole, span, count_tries)
-    journal = Journal(folder, identity)
+    journal = Journal(folder)
     examiner = Examiner(task.seen, task.goal, journal, total=procedure.trials, progress=progress)
-    outcome = search_and_choose(task, examiner, None)
+    outcome = search_and_choose(task, examiner)
     trials = gather(examiner.batches)
     rows = find_distinct(trials.sets)
     sets = take_sets(trials.sets, rows)
     tested = SpanEvaluator(whole, span.test, span.stop)
-    later = Journal(None if folder is None else folder / "test", f"{identity}-test")
+    later = Journal(None if folder is None else folder / "test")
     outside = Examiner(tested, task.goal, later).evaluate(sets, TEST)
     is_kept = is_feasible(trials)[rows]
     inside = np.where(is_kept, trials.scores[rows, 0], -np.inf)

@@ -31,7 +31,7 @@ from backtest.base.result_folders import MANIFEST
 from backtest.engine import Result
 from backtest.measures import name_measure
 from backtest.measures.measure_table import METRICS
-from backtest.tune import clear_drafts, hold_lock, write_json
+from backtest.tune import UNFINISHED, clear_drafts, hold_lock, write_json
 from backtest.validation.interval_estimates import (
     ChanceCount,
     Estimate,
@@ -255,7 +255,6 @@ class CrossRecord(Validation):
         return self.splits["rank"]
 
 
-UNFINISHED = ".unfinished-"
 FORMAT = 1
 
 

@@ -155,7 +155,7 @@ def walk_forward(  # noqa: PLR0913 - keywords, each with a default that is said
     with open_progress(store, manifest, resume=resume) as folder:
         with silence_runs(), on_cluster(evaluator, cluster) as working:
             count_tries = read_other_tries(store, procedure, manifest)
-            found = search_folds(procedure, working, spans, manifest, folder, progress, count_tries)
+            found = search_folds(procedure, working, spans, folder, progress, count_tries)
         record_looks(store, procedure, manifest, found)
         walk = build_walk(procedure, found, manifest, count_tries, carry=carry)
         if store is not None:
@@ -187,7 +187,6 @@ def search_folds(
     procedure: Procedure,
     evaluator: Evaluator,
     spans: list[FoldSpan],
-    manifest: Mapping[str, Any],
     folder: Path | None,
     progress: Progress | None,
     count_tries: CountTries,
@@ -196,9 +195,7 @@ def search_folds(
     for k, span in enumerate(spans):
         own = None if folder is None else folder / f"fold-{k:05d}"
         on_batch = count_sets_done(progress, k, len(spans), procedure.trials)
-        fold = search_fold(
-            procedure, evaluator, span, f"{manifest['id']}-{k}", own, count_tries, on_batch
-        )
+        fold = search_fold(procedure, evaluator, span, own, count_tries, on_batch)
         if fold.winner < 0 and not found:
             raise ParameterError(
                 "the first train span must have a set that keeps all constraints, none of "

@@ -6,9 +6,7 @@ from pathlib import Path
 import pytest
 
 import backtest as bt
-from backtest.base.errors import DataError
 from backtest.store import read_entry, verify_folder
-from backtest.tune import Study
 from tests.commands import call
 from tests.fast_cases import every_nth
 from tests.store.stores import folder_of, spoil
@@ -21,13 +19,13 @@ def test_every_damage_to_every_file_is_found_and_named_by_verify(store, kind, ch
     folder = folder_of(store, kind)
     files = [path for path in sorted(folder.rglob("*")) if path.is_file() and path.name != "lock"]
     for path in files[:6]:
-        is_sealed = path.name in ("outcome.json", "provenance.json")
+        is_sealed = path.name == "provenance.json"
         if change == "flipped" and path.suffix == ".json" and not is_sealed:
             continue  # a flipped bit may be in a space: see the test of edited JSON
         content = path.read_bytes()
         spoil(path, change)
         check = verify_folder(folder)
-        is_gone = path.name in ("manifest.json", "study.json") and change == "deleted"
+        is_gone = path.name == "manifest.json" and change == "deleted"
         if is_sealed and change == "deleted":  # unfinished, or saved by an earlier version
             assert path.name in {name for name, _ in check.remarks}
         else:
@@ -39,22 +37,13 @@ def test_every_damage_to_every_file_is_found_and_named_by_verify(store, kind, ch
 
 
 def test_a_fault_names_its_file_once_and_takes_one_line(store):
-    """A damaged study said three lines of Thrift, an emptied manifest its name twice."""
-    run, study = folder_of(store, "run"), folder_of(store, "study")
+    run = folder_of(store, "run")
     (run / "manifest.json").write_text("")
     assert [name for name, _ in verify_folder(run).faults] == ["manifest.json"]
     assert verify_folder(run).faults[0][1].startswith("must be JSON")
-    batch = next(iter(sorted((study / "trials").iterdir())))
-    content = bytearray(batch.read_bytes())
-    content[4:24] = b"\xff" * 20  # the head of the first page
-    batch.write_bytes(content)
-    (study / "outcome.json").unlink()
-    ((_, what),) = verify_folder(study).faults
-    assert "is not a readable Parquet file" in what
-    assert "\n" not in what
 
 
-@pytest.mark.parametrize("kind", ["run", "sweep", "comparison"])
+@pytest.mark.parametrize("kind", ["run", "sweep", "comparison", "study"])
 @pytest.mark.parametrize("change", ["cut", "emptied", "deleted"])
 def test_a_list_names_what_is_missing_or_cut(store, kind, change):
     folder = folder_of(store, kind)
@@ -71,7 +60,7 @@ def test_a_list_names_what_is_missing_or_cut(store, kind, change):
         path.write_bytes(content)
 
 
-@pytest.mark.parametrize("kind", ["run", "sweep", "comparison"])
+@pytest.mark.parametrize("kind", ["run", "sweep", "comparison", "study"])
 def test_a_manifest_edited_by_hand_is_not_believed(store, kind):
     folder = folder_of(store, kind)
     path = folder / "manifest.json"
@@ -93,31 +82,6 @@ def test_a_measure_edited_by_hand_is_not_listed(store):
         read_entry(folder).trouble
         == "metrics.json: was changed; run the experiment again, or restore the file"
     )
-
-
-def test_a_study_edited_by_hand_is_neither_loaded_nor_listed(store):
-    folder = folder_of(store, "study")
-    outcome = folder / "outcome.json"
-    text = outcome.read_text()
-    outcome.write_text(text.replace('"best": ', '"best": 1'))
-    with pytest.raises(DataError, match="its files, this one is changed"):
-        Study.load(folder)
-    assert "outcome.json" in read_entry(folder).trouble
-    outcome.write_text(text)
-    study = json.loads((folder / "study.json").read_text())
-    (folder / "study.json").write_text(json.dumps(study | {"seed": 5}))
-    assert dict(verify_folder(folder).faults)["study.json"]
-
-
-def test_a_study_of_before_there_were_seals_is_read_and_verify_says_so(store):
-    folder = folder_of(store, "study")
-    outcome = json.loads((folder / "outcome.json").read_text())
-    old = {name: outcome[name] for name in outcome if name not in ("seal", "files")}
-    (folder / "outcome.json").write_text(json.dumps(old))
-    assert read_entry(folder).is_finished
-    check = verify_folder(folder)
-    assert not check.faults
-    assert "no seal" in check.remarks[0][1]
 
 
 def test_a_file_that_does_not_belong_is_named(store):
@@ -142,9 +106,14 @@ def test_damage_to_what_a_store_keeps_beside_its_results_is_found(tmp_path, caps
     spans = {"train": "50d", "test": "20d", "sampler": "sobol", "robust": False}
     bt.walk_forward(make_market(90), Lever, **terms, **spans, store=tmp_path)
     assert call(capsys, "results", "verify", "--results", tmp_path)[0] == 0
-    paths = [next(tmp_path.glob(name)) for name in (
-        "holdout-looks/*.json", "tried-sets/*.parquet", "*/accounts/result/provenance.json",
-        "*/provenance.json")]  # fmt: skip
+    for name in ("looks.jsonl", "trials.jsonl"):
+        content = (tmp_path / name).read_bytes()
+        (tmp_path / name).write_bytes(content[:-9])
+        code, out, _ = call(capsys, "results", "verify", "--results", tmp_path)
+        assert (code, name in out) == (1, True)
+        (tmp_path / name).write_bytes(content)
+    names = ("*/accounts/result/provenance.json", "*/provenance.json")
+    paths = [next(tmp_path.glob(name)) for name in names]
     for path in paths:
         content = path.read_bytes()
         for damaged in (

@@ -34,7 +34,7 @@ def cross(store: Path) -> object:
 
 
 def search(store: Path) -> object:
-    is_begun = any(store.glob("*/study.json"))
+    is_begun = any(store.glob("*-study-*/manifest.json"))
     how = {"sampler": "sobol", "robust": False}
     return bt.tune(make_market(60), Lever, **SEARCH, **how, store=store, resume=is_begun)
 
@@ -53,11 +53,11 @@ def read_found(store: Path) -> dict[str, object]:
     """
     files = read_all(store).items()
     found: dict[str, object] = {name: data for name, data in files if DRAFT_FILE not in name}
-    for each in store.glob("*/study.json"):
+    for each in store.glob("*-study-*/manifest.json"):
         study = bt.Study.load(each.parent)
         outcome = study.outcome.to_dict()
         found = {name: data for name, data in found.items() if each.parent.name not in name}
-        found[each.parent.name] = (study.table.to_csv(), to_plain(outcome), study.facts)
+        found[each.parent.name] = (study.table.to_csv(), to_plain(outcome), study.manifest)
     return found
 
 

@@ -61,8 +61,6 @@ FOREIGN = {
     },
     "trials of a patient": {"trials/000000.parquet": b"PAR1"},
     "a lock": {"lock": "", "diary.txt": "dear"},
-    "a study of something": {"study.json": f'{{"id": "{ID}", "format": 1}}'},
-    "another study": {"study.json": "[]", "thesis.pdf": "x"},
     "a cut manifest": {"manifest.json": '{"kind": "run"', "bars.parquet": b"PAR1"},
     "an outcome": {"outcome.json": "{}", "metrics.json": "{}", "state.json": "{}"},
     ".saving-photos": {"photo.jpg": b"\xff\xd8"},
@@ -213,16 +211,15 @@ def check_all(store: Path, capsys, whole: str) -> None:
 
 def test_hostile_manifests_are_named_and_stop_nothing(store, run, capsys):
     """Before: RecursionError ended `results verify`."""
-    for file in ("manifest.json", "study.json"):
-        for k, content in enumerate(HOSTILE.values()):
-            fill(store / f"{file[0]}{k}-{ID}", {file: content})
+    for k, content in enumerate(HOSTILE.values()):
+        fill(store / f"m{k}-{ID}", {"manifest.json": content})
     check_all(store, capsys, run.name)
-    assert len(list(store.glob(f"*-{ID}"))) == 2 * len(HOSTILE)
+    assert len(list(store.glob(f"*-{ID}"))) == len(HOSTILE)
 
 
 def test_manifests_of_five_gib_are_not_read(store, run, capsys, monkeypatch):
     """Sparse files: before, they were read whole, again by each command."""
-    for file in ("manifest.json", "study.json", "provenance.json"):
+    for file in ("manifest.json", "provenance.json"):
         shutil.copytree(run, store / f"{file}-{ID}")
         with (store / f"{file}-{ID}" / file).open("wb") as huge:
             huge.truncate(5 * 2**30)

@@ -2,6 +2,8 @@
 
 import os
 
+import pytest
+
 from backtest.base import held_folder
 from backtest.base.units import DAY
 from backtest.store import (
@@ -13,11 +15,12 @@ from backtest.store import (
     sort_entries,
 )
 from tests.store.stores import folder_of
+from tests.tuning import seek, stand_in
 
 
 def test_prune_keeps_the_newest_and_what_it_cannot_read(store):
     for k, each in enumerate(sorted(store.iterdir())):
-        path = each / ("study.json" if (each / "study.json").exists() else "manifest.json")
+        path = each / "manifest.json"
         if path.exists():
             os.utime(path, ns=(k * DAY, k * DAY))
     run = folder_of(store, "run")
@@ -28,7 +31,7 @@ def test_prune_keeps_the_newest_and_what_it_cannot_read(store):
     deleted, left = delete_chosen(store, to_delete)
     assert (len(deleted), left) == (3, [])
     assert {each.name for each in list_results(store)} == {newest.name, run.name}
-    assert (store / "holdout-looks").is_dir()
+    assert (store / "looks.jsonl").is_file()
     assert [
         e.entry.name for e in choose_deletions(store, Filter(before=0), with_damaged=True).to_delete
     ] == [run.name]
@@ -59,12 +62,21 @@ def test_what_another_process_deletes_in_the_last_moment_is_left_to_it(
     assert not [each for each in store.iterdir() if each.name.startswith(".")]
 
 
-def test_prune_leaves_unfinished_studies_unless_told(store):
-    folder = folder_of(store, "study")
-    (folder / "outcome.json").unlink()
+def test_prune_leaves_unfinished_studies_unless_told(tmp_path, monkeypatch):
+    stand_in(put=monkeypatch.setattr)
+
+    def interrupt(progress):
+        raise KeyboardInterrupt
+
+    with pytest.warns(UserWarning, match="unfinished"):
+        folder = seek(store=tmp_path, progress=interrupt).folder
     wanted = Filter(kinds=("study",))
-    assert choose_deletions(store, wanted).to_delete == []
-    assert len(choose_deletions(store, wanted, with_unfinished=True).to_delete) == 1
+    (entry,) = list_results(tmp_path)
+    assert (entry.name, entry.kind, entry.is_finished) == (folder.name, "study", False)
+    assert entry.note == "16 sets"
+    assert choose_deletions(tmp_path, wanted).to_delete == []
+    chosen = choose_deletions(tmp_path, wanted, with_unfinished=True).to_delete
+    assert delete_chosen(tmp_path, chosen)[0] == [folder.name]
 
 
 def test_a_killed_prune_leaves_no_half_result_and_the_next_one_clears_it(store):

@@ -35,7 +35,7 @@ def test_a_list_has_every_result_of_all_four_kinds_and_the_record_of_looks_is_no
     entries = list_results(store)
     assert sorted(each.kind for each in entries) == ["comparison", "run", "run", "study", "sweep"]
     assert not any(each.trouble for each in entries)
-    assert (store / "holdout-looks").is_dir()
+    assert (store / "looks.jsonl").is_file()
     for each in entries:
         assert each.name.endswith(each.id)
         assert each.metrics["sharpe"] == each.metrics["sharpe"]

@@ -7,7 +7,7 @@ import backtest as bt
 from backtest.measures.measure_table import PATH
 from backtest.measures.ranking import read_constraints, read_objective
 from backtest.strategies import Constant
-from backtest.tune.search_arguments import choose_metrics
+from backtest.tune.search import choose_metrics
 from backtest.tune.trial_evaluator import Goal
 
 VENUE = bt.Venue.preset("binance-usdm", "BTCUSDT")

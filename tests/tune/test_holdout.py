@@ -1,18 +1,14 @@
 """The holdout is never searched, and every look at it is counted."""
 
-import json
-
 import numpy as np
 import pandas as pd
-import pyarrow as pa
 import pytest
-from pyarrow import parquet as pq
 
 import backtest as bt
 from backtest.base.errors import ParameterError
 from backtest.strategies import VolTarget
 from backtest.tune import Study, search, search_loop, tune
-from backtest.tune.holdout import find_split
+from backtest.tune.looks import LOOKS, TRIED, find_damaged_lines, find_split
 from tests.tuning import MARKET, MadeUp, seek, start_drawn
 
 pytestmark = pytest.mark.usefixtures("made_up")
@@ -120,26 +116,15 @@ def test_looks_and_trials_on_data_that_have_grown_since_count(tmp_path):
     assert early.verdict.other_trials == first.trials + grown.trials
 
 
-@pytest.mark.slow
-def test_damaged_studies_beside_it_do_not_end_a_search(tmp_path):
-    one, two, three = (seek(store=tmp_path, seed=seed) for seed in range(3))
-    facts = json.loads((one.folder / "study.json").read_text(encoding="utf-8"))
-    del facts["searched"]
-    (one.folder / "study.json").write_text(json.dumps(facts), encoding="utf-8")
-    batch = two.folder / "trials" / "000000.parquet"
-    table, head = pq.read_table(batch), pq.read_schema(batch).metadata
-    words = pa.array([str(each) for each in table.column("set:y").to_pylist()])
-    table = table.set_column(table.column_names.index("set:y"), "set:y", words)
-    pq.write_table(table.replace_schema_metadata(head), batch)
-    found = seek(store=tmp_path, seed=9).verdict.other_trials
-    assert three.trials < found <= three.trials + len(two.table)
-
-
-def test_a_damaged_look_still_counts(tmp_path):
-    study = seek(store=tmp_path)
-    (look,) = (tmp_path / "holdout-looks").iterdir()
-    look.write_text("{", encoding="utf-8")
-    assert study.looks == 1
+def test_damaged_lines_count_as_looks_and_as_no_trials(tmp_path):
+    first = seek(store=tmp_path)
+    for name in (LOOKS, TRIED):
+        with (tmp_path / name).open("a", encoding="utf-8") as file:
+            file.write('{"study": 3\n{"study": "a"}\n[]\n')
+    assert first.looks == 3
+    second = seek(store=tmp_path, seed=1)
+    assert second.verdict.other_trials == first.trials
+    assert {name for name, _ in find_damaged_lines(tmp_path)} == {LOOKS, TRIED}
 
 
 def test_a_holdout_that_breaks_a_constraint_is_told(monkeypatch):

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from backtest.base.errors import ParameterError
-from backtest.tune.study_identity import describe_objective
+from backtest.tune.search import describe_objective
 from tests.tuning import seek
 
 pytestmark = pytest.mark.usefixtures("made_up")

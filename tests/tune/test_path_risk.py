@@ -48,7 +48,7 @@ def test_a_bound_on_the_risk_excludes_what_dies_on_the_paths():
     assert table["p_liquidation_4h"].tolist() == [0.0, 0.0, 1.0, 1.0]
     assert table["violation"].tolist() == pytest.approx([0.0, 0.0, 99.0, 99.0])  # (1 - .01) / .01
     assert study.best_values == {"lever": 1.7}
-    assert study.facts["paths"]["model"]["name"] == "GBM"
+    assert study.manifest["paths"]["model"]["name"] == "GBM"
     assert "p_liquidation_4h" in study.summary()
 
 

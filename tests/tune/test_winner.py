@@ -5,7 +5,6 @@ import pytest
 
 from backtest.tune.plateau import CandidateScores
 from backtest.tune.search_outcome import choose_winner
-from backtest.tune.study_record import StudyOutcome
 from backtest.tune.trials import gather, is_feasible
 from tests.tuning import seek, stand_in
 
@@ -59,13 +58,6 @@ SCORES = np.array([[3.0], [1.0]])
 ])  # fmt: skip
 def test_by_what_a_winner_is_chosen(judged, median, is_enough, expected):
     assert choose_winner(judged, SCORES, median, is_enough=is_enough) == expected
-
-
-def test_an_outcome_of_an_earlier_version_is_read():
-    data = seek(trials=100).outcome.to_dict()
-    assert StudyOutcome.from_dict(data).chosen_by
-    del data["chosen_by"]
-    assert StudyOutcome.from_dict(data).chosen_by == ""
 
 
 @pytest.mark.slow

@@ -99,7 +99,7 @@ def test_all_files_of_a_walk_are_pruned(tmp_path):
     walk(tmp_path)
     chosen = choose_deletions(tmp_path, Filter(kinds=("walk-forward",)))
     assert delete_chosen(tmp_path, chosen.to_delete)[0]
-    assert {each.name for each in tmp_path.iterdir()} == {"holdout-looks", "tried-sets"}
+    assert {each.name for each in tmp_path.iterdir()} == {"looks.jsonl", "trials.jsonl"}
 
 
 @pytest.mark.slow

@@ -1,0 +1,234 @@
+"""The holdout, looks at it, and the sets that other searches tried: a line of JSON each."""
+
+from __future__ import annotations
+
+import contextlib
+import re
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
+
+import numpy as np
+
+from backtest.base import BoolArray, FloatArray, ParameterError, parse_duration, warn_caller
+from backtest.market import as_markets
+from backtest.sweep import find_different
+from backtest.tune.journal import append_line, read_lines
+
+if TYPE_CHECKING:
+    from backtest.market import Market, Markets
+    from backtest.sweep import Sets
+
+LOOKS, TRIED = "looks.jsonl", "trials.jsonl"
+LEAST_BARS = 2
+"""Least bars on either side of the split, as a run needs two."""
+ALIKE = 2.0
+"""Spans compare if neither is longer than the other by more than this factor: the Sharpe ratios of
+shorter ones scatter more, which says nothing about the luck of longer ones."""
+
+_SHARE = re.compile(r"\s*(\d+(?:\.\d*)?)\s*%\s*")
+Line: TypeAlias = Mapping[str, Any]
+
+
+def find_split(market: Market | Markets, holdout: str | float | None) -> int:
+    """Return the first bar of the holdout; the number of bars if there is none."""
+    n = market.n_bars
+    if holdout is None or (not isinstance(holdout, str) and holdout == 0):
+        return n
+    split = -1
+    match = _SHARE.fullmatch(holdout) if isinstance(holdout, str) else None
+    if match or isinstance(holdout, float):
+        share = float(match[1]) / 100.0 if match else float(holdout)
+        split = n - round(n * share) if 0.0 <= share < 1.0 else -1
+    elif isinstance(holdout, str):
+        with contextlib.suppress(ParameterError):
+            begin = market.end - parse_duration(holdout)
+            split = int(np.searchsorted(market.time, begin))
+    if split != n and not LEAST_BARS <= split <= n - LEAST_BARS:
+        raise ParameterError(
+            "holdout must be a share such as '25%', a duration such as '90d' or 0 for none, that "
+            f"leaves bars to search on, got {holdout!r} of {n} bars"
+        )
+    return split
+
+
+def warn_of_unseen(market: Market | Markets, split: int) -> None:
+    markets = as_markets(market)
+    unseen = [
+        name for name, (listed, _) in zip(markets, markets.spans, strict=True) if listed >= split
+    ]
+    if unseen:
+        warn_caller(
+            f"{', '.join(unseen)} is first listed in the holdout, so the search does not see it. "
+            "Use a shorter holdout or other markets to include it"
+        )
+
+
+# ---------------------------------------------------------------------------------------- bars
+
+
+def describe_bars_of(facts: Mapping[str, Any], start: str, stop: str) -> dict[str, Any]:
+    """Return the bars that a line is about: prices by instrument, and a span as text in UTC."""
+    data = facts["data"]
+    parts = data.get("instruments") or {str(data["instrument"]): str(data["content_hash"])}
+    return {"prices": parts, "synthetic": bool(data["synthetic"]), "start": start, "stop": stop}
+
+
+def shares_bars(one: Line, other: Line) -> bool:
+    """Return whether two lines are about some of the same bars.
+
+    An instrument is the same if its prices are, or its name: data grow, and made-up prices of one
+    name are not the same.
+    """
+    try:
+        mine, theirs = dict(one["prices"]), dict(other["prices"])
+        is_named = not (one["synthetic"] or other["synthetic"])
+        is_same = bool({*mine.values()} & {*theirs.values()})
+        is_same = is_same or (is_named and bool({*filter(None, mine)} & {*filter(None, theirs)}))
+        return is_same and max(one["start"], other["start"]) < min(one["stop"], other["stop"])
+    except (KeyError, TypeError, ValueError):
+        return False
+
+
+# --------------------------------------------------------------------------------------- looks
+
+
+def describe_holdout(facts: Mapping[str, Any]) -> dict[str, Any]:
+    return describe_bars_of(facts, facts["searched"], facts["data"]["end"])
+
+
+def record_look(store: Path, facts: Mapping[str, Any], values: Mapping[str, Any]) -> None:
+    """Note that a set was looked at on the holdout; the same set again is the same look."""
+    about = {"study": facts["id"], "policy": facts["policy"]["name"], "values": values}
+    append_line(store / LOOKS, {**about, **describe_holdout(facts)})
+
+
+def count_looks(store: Path, facts: Mapping[str, Any]) -> int:
+    here = describe_holdout(facts)
+    return sum(line is None or shares_bars(here, line) for line in read_lines(store / LOOKS))
+
+
+# -------------------------------------------------------------------------- sets tried elsewhere
+
+
+class OtherTrials(NamedTuple):
+    """Sets that other searches tried on some of the same bars.
+
+    ``policies`` are those of these searches, in alphabetical order. ``n_alike`` of the ``n_sets``
+    sets were tried on spans that compare with the search's. ``n_known`` of those kept the
+    constraints of their search; ``mean`` and ``variance`` are of their Sharpe ratios per
+    sqrt(year).
+    """
+
+    n_sets: int = 0
+    policies: tuple[str, ...] = ()
+    n_alike: int = 0
+    n_known: int = 0
+    mean: float = 0.0
+    variance: float = 0.0
+
+    def describe(self) -> dict[str, Any]:
+        return {"other_trials": self.n_sets, "other_policies": list(self.policies)}
+
+
+CountTries: TypeAlias = Callable[[int, int], OtherTrials]
+NO_TRIALS = OtherTrials()
+
+
+class SpanTries(NamedTuple):
+    """Sets tried on one span of time, from ``start`` to ``stop`` as text in UTC.
+
+    ``sharpes`` of shape (n,) are per sqrt(year), NaN if unknown. ``is_kept`` of shape (n,) marks
+    the sets that keep the constraints.
+    """
+
+    start: str
+    stop: str
+    sets: Sets
+    sharpes: FloatArray
+    is_kept: BoolArray
+
+
+def record_tries(store: Path, facts: Mapping[str, Any], spans: Sequence[SpanTries]) -> None:
+    """Note how many different sets a search tried, and their Sharpe ratios."""
+    known = [each for each in spans if len(each.sharpes)]
+    if not known:
+        return
+    names = known[0].sets
+    sets = {name: np.concatenate([each.sets[name] for each in known]) for name in names}
+    sharpes = np.concatenate([np.where(each.is_kept, each.sharpes, np.nan) for each in known])
+    sharpes = sharpes[np.isfinite(sharpes)]
+    start, stop = min(each.start for each in known), max(each.stop for each in known)
+    line = {
+        "study": facts["id"],
+        "policy": facts["policy"]["name"],
+        "sets": len(find_different(sets)[0]),
+        "sharpe": [len(sharpes), *([sharpes.mean(), sharpes.var()] if len(sharpes) else [0, 0])],
+    }
+    append_line(store / TRIED, {**line, **describe_bars_of(facts, start, stop)})
+
+
+def read_tries(store: Path) -> list[Line]:
+    """Return one line for each search in a store; a damaged line is left out."""
+    wanted = {"study", "policy", "sets", "sharpe", "prices", "synthetic", "start", "stop"}
+    lines = [line for line in read_lines(store / TRIED) if line is not None and wanted <= {*line}]
+    return [*{line["study"]: line for line in lines}.values()]
+
+
+def find_other_trials(store: Path | None, facts: Mapping[str, Any]) -> OtherTrials:
+    return NO_TRIALS if store is None else count_other_trials(read_tries(store), facts)
+
+
+def count_other_trials(tries: Iterable[Line], facts: Mapping[str, Any]) -> OtherTrials:
+    here = describe_bars_of(facts, facts["data"]["start"], facts["searched"])
+    found = [each for each in tries if each["study"] != facts["id"] and shares_bars(here, each)]
+    alike = [each for each in found if is_alike(here, each)]
+    counts, means, variances = np.array([each["sharpe"] for each in alike]).reshape(-1, 3).T
+    n, mean, variance = float(counts.sum()), 0.0, 0.0
+    if n:
+        mean = float(counts @ means) / n
+        variance = float(counts @ (variances + (means - mean) ** 2)) / n
+    return OtherTrials(
+        n_sets=sum(each["sets"] for each in found),
+        policies=tuple(sorted({each["policy"] for each in found})),
+        n_alike=sum(each["sets"] for each in alike),
+        n_known=int(n),
+        mean=mean,
+        variance=variance,
+    )
+
+
+def is_alike(one: Line, other: Line) -> bool:
+    here, there = measure_span(one), measure_span(other)
+    return max(here, there) <= ALIKE * min(here, there)
+
+
+def measure_span(line: Line) -> float:
+    start, stop = np.array([line["start"], line["stop"]], dtype="datetime64[s]")
+    return float((stop - start).astype(np.float64))
+
+
+def count_independent(n: float, n_sets: int, others: OtherTrials) -> float:
+    return n * (1.0 + others.n_sets / n_sets)
+
+
+def pool_deviation(
+    deviation: float, sharpes: FloatArray, n_sets: int, others: OtherTrials
+) -> float:
+    if not others.n_known:
+        return deviation
+    share = n_sets / (n_sets + others.n_alike)
+    gap = float(np.mean(sharpes)) - others.mean
+    within = share * deviation**2 + (1.0 - share) * others.variance
+    return float(np.sqrt(within + share * (1.0 - share) * gap * gap))
+
+
+def find_damaged_lines(store: Path) -> Iterator[tuple[str, str]]:
+    """Return the files of looks and tried sets that have a line that cannot be read."""
+    for name in (LOOKS, TRIED):
+        n = sum(line is None for line in read_lines(store / name))
+        if n:
+            yield (
+                name,
+                f"has {n} damaged line{'s' if n > 1 else ''}: looks or trials are miscounted",
+            )
