@@ -9,6 +9,7 @@ if TYPE_CHECKING:
     from backtest.engine.account_loop import live, run_account, take
     from backtest.engine.account_text import count_boundless, describe_left, find_start
     from backtest.engine.account_text import list_statement
+    from backtest.engine.batch import BatchLoop, LaneFault, LaterBars, lay_alike, lay_each
     from backtest.engine.bar_loop import Formula, Seen, count_days, decide, find_seen, is_balanced
     from backtest.engine.bar_loop import record_bar, show_account, with_decision
     from backtest.engine.benchmark import explain_measures
@@ -77,7 +78,7 @@ if TYPE_CHECKING:
     from backtest.engine.result_files import name_result
     from backtest.engine.result_text import measure_holding
     from backtest.engine.resumed_run import History, append_last_bar, check_rules, join_market
-    from backtest.engine.resumed_run import is_same_account, read_resume
+    from backtest.engine.resumed_run import is_same_account, join_resumed, read_resume
     from backtest.engine.run import run
     from backtest.engine.run_kinds import read_metrics
     from backtest.engine.run_options import RunOptions

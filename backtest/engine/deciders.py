@@ -15,8 +15,9 @@ class Deciders(NamedTuple):
     and memory of policy i are flat arrays that begin at ``*_at[i]``; the columns of one policy are
     ``lengths[i]`` apart, and bar t is its bar ``t - firsts[i]``. ``asks`` is 1 if there is a
     policy, ``wants_price`` if it reads the liquidation price, ``wants_table`` if it reads the
-    brackets, ``sets_margin`` if it decides the venue leverage, ``wants_account`` and ``wants_bar``
-    if it reads anything of the account and of the bar but its columns. ``bars`` has the fields of a
+    brackets, ``sets_margin`` if it decides the venue leverage, ``wants_bar`` if
+    it reads anything of the bar but its columns, ``wants_account`` 0 if it reads nothing of the
+    account, 1 if nothing of its margin, else 2. ``bars`` has the fields of a
     bar by policy, of shape (n + 1, 8): the numbers that it sees. ``shown`` is the view of the
     account, ``margin`` and ``levels`` room for the margin rules it sees, ``width`` the most
     brackets. Where policies do not decide at each close, ``rows`` says where the longer bars close

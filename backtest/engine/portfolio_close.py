@@ -95,6 +95,16 @@ def look_at_close(bar: AccountBar, has_prices: bool) -> CloseFacts:
     )
 
 
+def measure_gross(bar: AccountBar) -> CloseFacts:
+    state, gross = bar.state, 0.0
+    for i in range(len(state.margin)):
+        if is_held(state, i):
+            gross += abs(state.held.quantities[i]) * abs(bar.quotes.mark_close[i])
+    return CloseFacts(
+        gross=gross, backing=1.0, needed=0.0, worst_backing=1.0, worst_needed=0.0, is_near=False
+    )
+
+
 def is_any_near(
     terms: Terms,
     state: AccountState,

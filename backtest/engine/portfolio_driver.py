@@ -39,7 +39,7 @@ from backtest.engine.portfolio_buffers import (
 )
 from backtest.engine.portfolio_inputs import PortfolioInputs, write_table
 from backtest.engine.portfolio_policies import Callbacks, ask_plain
-from backtest.engine.portfolio_recording import RunTape
+from backtest.engine.portfolio_recording import Lanes, RunTape
 from backtest.engine.record import Outcome, new_record
 from backtest.measures import Tally
 from backtest.policy import Policy
@@ -62,13 +62,13 @@ def find_simulate(
         from backtest.engine.compile.general_compiler import MODULES  # noqa: PLC0415 - numba
 
         twins = make_own_twins(MODULES, own.rule, names, {"ask": ask_plain})
-        simulate: Callable[..., Any] = twins.simulate_portfolio
+        simulate: Callable[..., Any] = twins.simulate_batch
         return simulate
     if is_compiled:
         from backtest.engine.compile.general_compiler import simulate_compiled  # noqa: PLC0415 - numba
 
         return simulate_compiled
-    found: Callable[..., Any] = bind_functions(portfolio_loop, ask=ask_plain)["simulate_portfolio"]
+    found: Callable[..., Any] = bind_functions(portfolio_loop, ask=ask_plain)["simulate_batch"]
     return found
 
 
@@ -331,6 +331,7 @@ def new_tape(n: int, n_bars: int, first: int, capacity: int, n_options: int = 0)
         is_on=np.ones(1, np.int64),
         units=np.zeros(0),
         pool=np.zeros(2),
+        lanes=Lanes(np.zeros((0, 5), np.int64), np.zeros((5, 0)), np.zeros(0)),
     )
 
 

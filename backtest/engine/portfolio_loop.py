@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from backtest.account import (
     AccountBar,
@@ -27,6 +27,8 @@ from backtest.account import (
 )
 from backtest.account.portfolio_records import (
     EQUITY,
+    FLOW_NEXT,
+    FUNDING_NEXT,
     IS_OVER,
     IS_RUINED,
     LATE,
@@ -38,8 +40,8 @@ from backtest.account.portfolio_records import (
 )
 from backtest.engine.bar_loop import BROKEN, DAY_NS, DONE, FULL, IDENTITY_TOLERANCE, NEGATIVE
 from backtest.engine.deciders import Deciders
-from backtest.engine.portfolio_close import look_at_close
-from backtest.engine.portfolio_recording import RunTape, record_portfolio
+from backtest.engine.portfolio_close import look_at_close, measure_gross
+from backtest.engine.portfolio_recording import Lanes, RunTape, record_portfolio
 from backtest.engine.portfolio_tally import CloseFacts, count_portfolio_bar
 from backtest.measures import Clock, Tally
 from backtest.venue import (
@@ -57,6 +59,12 @@ if TYPE_CHECKING:
     SHOWN_SINCE_STOP, SHOWN_DAYS, SHOWN_GROSS, SHOWN_NET, SHOWN_POOL_RATIO,
 ) = range(17)  # fmt: skip
 N_SHOWN = 16
+BEGIN, FIRST, STOP, SETTLED, FLOWED = range(5)
+"""Columns of ``Lanes.places``."""
+WEALTH, LIQUIDATED, LOST, CALLED, RUINED = range(5)
+"""Rows of ``Lanes.lives``."""
+PART, WHOLE = 1, 2
+"""What a policy reads of the account: nothing of its margin, or anything."""
 SETTING = 17
 """Entry of ``shown`` into which a policy writes the venue leverage that it decides."""
 
@@ -65,6 +73,89 @@ def ask(
     deciders: Deciders, terms: Terms, quotes: MarketBar, i: int, time: int, local: int
 ) -> float:
     raise NotImplementedError
+
+
+def simulate_batch(  # noqa: PLR0913, PLR0917 - the arguments of a kernel
+    terms: Terms,
+    feed: MarketFeed,
+    clock: Clock,
+    log_returns: FloatArray,
+    deciders: Deciders,
+    state: AccountState,
+    quotes: MarketBar,
+    scratch: Scratch,
+    ledger: FloatArray,
+    tally: Tally,
+    tape: RunTape,
+    start: int,
+    stop: int,
+) -> tuple[Tally, int, int]:
+    """Take the account through the bars from start to stop, or through each lane of the tape."""
+    lanes, reached, why = tape.lanes, start, DONE
+    for k in range(max(len(lanes.places), 1)):
+        first, end = start, stop
+        if len(lanes.places) > 0:
+            first, end = lanes.places[k, FIRST], lanes.places[k, STOP]
+            begin_lane(lanes, feed, deciders, state, k)
+        tally, reached, why = simulate_portfolio(
+            terms, feed, clock, log_returns, deciders, state, quotes, scratch, ledger, tally, tape,
+            first, end,
+        )  # fmt: skip
+        if why != DONE:
+            break
+    return tally, reached, why
+
+
+def begin_lane(
+    lanes: Lanes, feed: MarketFeed, deciders: Deciders, state: AccountState, k: int
+) -> None:
+    at = put_back(lanes.begun, state)
+    for j in range(len(deciders.memory)):
+        deciders.memory[j] = lanes.begun[at + j]
+    state.cursor[FUNDING_NEXT] = lanes.places[k, SETTLED]
+    state.cursor[FLOW_NEXT] = lanes.places[k, FLOWED]
+    for i in range(len(state.margin)):
+        feed.span[i, 0], feed.span[i, 1] = lanes.places[k, BEGIN], lanes.places[k, STOP]
+
+
+def put_back(begun: FloatArray, state: AccountState) -> int:
+    """Write the numbers of an account, all but its options, in the order of their fields."""
+    at = copy(begun, 0, state.held.quantities)
+    at = copy(begun, at, state.held.entries)
+    at = copy(begun, at, state.held.values)
+    at = copy(begun, at, state.held.amounts)
+    at = copy(begun, at, state.held.prices)
+    at = copy(begun, at, state.margin)
+    at = copy(begun, at, state.marked)
+    at = copy(begun, at, state.priced)
+    at = copy(begun, at, state.best)
+    at = copy(begun, at, state.leverage)
+    at = copy(begun, at, state.signal)
+    at = copy(begun, at, state.is_pending)
+    at = copy(begun, at, state.is_halted)
+    at = copy(begun, at, state.factor)
+    at = copy(begun, at, state.setting)
+    at = copy(begun, at, state.asked)
+    at = copy(begun, at, state.refused)
+    at = copy(begun, at, state.opened)
+    at = copy(begun, at, state.since)
+    at = copy(begun, at, state.since_stop)
+    at = copy(begun, at, state.last_funding)
+    at = copy(begun, at, state.ratio)
+    at = copy(begun, at, state.is_called)
+    at = copy(begun, at, state.unmet)
+    at = copy(begun, at, state.is_call_open)
+    at = copy(begun, at, state.called_at)
+    at = copy(begun, at, state.wallet)
+    at = copy(begun, at, state.cursor)
+    at = copy(begun, at, state.fallen)
+    return copy(begun, at, state.shares)
+
+
+def copy(numbers: FloatArray, at: int, target: Any) -> int:
+    for j in range(len(target)):
+        target[j] = numbers[at + j]
+    return at + len(target)
 
 
 def simulate_portfolio(  # noqa: PLR0913, PLR0917 - the arguments and the steps of a kernel
@@ -92,10 +183,13 @@ def simulate_portfolio(  # noqa: PLR0913, PLR0917 - the arguments and the steps 
     has_fast_path = begin_bars(terms, feed, deciders, state)
     is_recorded, was_fast = tape.is_on[0] == 1, False
     has_prices = is_any_set(deciders.wants_price)
+    lives, is_counted = tape.lanes.lives, len(tape.lanes.places) == 0
+    has_close = is_counted or wants_close(deciders)
     for t in range(start, stop):
         tape.cursor[0] = t
         equity = state.wallet[EQUITY]
-        remember_marks(tape, terms, feed, t)
+        if is_counted:
+            remember_marks(tape, terms, feed, t)
         may_be = has_fast_path and t > start  # the first bar writes the whole quotes
         is_fast = may_be and take_fast_path(bar, t, was_fast)
         was_fast = is_fast
@@ -103,18 +197,23 @@ def simulate_portfolio(  # noqa: PLR0913, PLR0917 - the arguments and the steps 
             simulate_portfolio_bar(bar, t)
         if is_recorded and tape.log.written[0] > len(tape.log.entries):
             return tally, t, FULL
-        close = look_at_close(bar, has_prices)
+        close = look_at_close(bar, has_prices) if has_close else measure_gross(bar)
         tape.pool[0], tape.pool[1] = close.needed, close.backing
         found = sum_fast_ledger(ledger) if is_fast else sum_ledger(ledger)
         change = found.price_pnl if is_fast else sum_ledger_terms(ledger)
         turnover = max(found.traded, abs(found.price_pnl))  # that of collateral may be all there is
         if not is_portfolio_balanced(equity, state, change, turnover, close.gross):
             return tally, t, BROKEN
-        held = scratch.carried if terms.fill == LATE else state.held.quantities
-        tally = count_portfolio_bar(
-            clock, tally, state, tape.before, equity, quotes, found, close, log_returns,
-            terms.max_gross_leverage, held, t,
-        )  # fmt: skip
+        if is_counted:
+            held = scratch.carried if terms.fill == LATE else state.held.quantities
+            tally = count_portfolio_bar(
+                clock, tally, state, tape.before, equity, quotes, found, close, log_returns,
+                terms.max_gross_leverage, held, t,
+            )  # fmt: skip
+        if lives.shape[1] > 0:
+            lives[WEALTH, t] = state.wallet[EQUITY] + state.wallet[RESERVE]
+            lives[LIQUIDATED, t], lives[LOST, t] = found.liquidations, found.bad_debt
+            lives[CALLED, t], lives[RUINED, t] = found.calls, state.wallet[IS_RUINED]
         if not decide_all(bar, deciders, close, t):
             return tally, t, NEGATIVE
         if len(tape.units) > 0:
@@ -132,6 +231,13 @@ def begin_bars(terms: Terms, feed: MarketFeed, deciders: Deciders, state: Accoun
     return may_use_fast_path(terms, feed, state)
 
 
+def wants_close(deciders: Deciders) -> bool:
+    found = deciders.asks[len(deciders.asks) - 1] == 1
+    for i in range(len(deciders.wants_account)):
+        found = found or deciders.wants_account[i] == WHOLE
+    return bool(found)
+
+
 def begin_peak(deciders: Deciders, state: AccountState) -> None:
     if len(deciders.rows) > 1 and deciders.memory[-1] == 0.0:
         deciders.memory[-1] = state.wallet[PEAK]
@@ -140,7 +246,7 @@ def begin_peak(deciders: Deciders, state: AccountState) -> None:
 def is_any_set(flags: IntArray) -> bool:
     found = False
     for i in range(len(flags)):
-        found = found or flags[i] == 1
+        found = found or flags[i] != 0
     return bool(found)
 
 
@@ -228,7 +334,7 @@ def decide(bar: AccountBar, deciders: Deciders, is_done: bool, i: int, t: int, k
     state.is_pending[i] = 1
     if is_done or state.is_halted[i] == 1:
         return
-    if deciders.wants_account[i] == 1:
+    if deciders.wants_account[i] != 0:
         show_position(terms, deciders, state, quotes, bar.scratch, i)
     if deciders.wants_bar[i] == 1:
         show_bar(deciders, feed, state, i, t, k)
@@ -289,7 +395,8 @@ def show_position(
         shown[SHOWN_LEVERAGE] = held * abs(quotes.mark_close[i]) / equity / factor
     shown[SHOWN_POSITION] = held
     shown[SHOWN_ENTRY] = compute_price(size, is_inverse, state.held.entries[i])
-    shown[SHOWN_MAINTENANCE] = find_own_maintenance(terms.rules, state.held, i) / factor
+    if deciders.wants_account[i] == WHOLE:
+        shown[SHOWN_MAINTENANCE] = find_own_maintenance(terms.rules, state.held, i) / factor
     if deciders.wants_price[i] == 1:
         shown[SHOWN_PRICE] = compute_price(size, is_inverse, scratch.failure[i])
 

@@ -13,7 +13,7 @@ from backtest.base import FloatArray, IntArray, ParameterError, hold_signals, re
 from backtest.engine.deciders import Deciders
 from backtest.engine.lookahead import observe, observe_checked
 from backtest.engine.portfolio_checks import give_each
-from backtest.engine.portfolio_loop import N_SHOWN, SETTING
+from backtest.engine.portfolio_loop import N_SHOWN, SETTING, WHOLE
 from backtest.market import Market, Markets, PolicyClock, find_clock
 from backtest.policy import (
     AccountView,
@@ -166,7 +166,7 @@ def make_deciders(
         asks=np.array([1] * len(observed) + [0] * (n + 1 - len(observed)), np.int64),
         wants_price=np.array([1 if wants_price(p.policy) else 0 for p in observed], np.int64),
         wants_table=np.ones(n + 1, np.int64),
-        wants_account=np.ones(n + 1, np.int64),
+        wants_account=np.full(n + 1, WHOLE),
         wants_bar=np.ones(n + 1, np.int64),
         index_bars=read_index(observed, n, clock.seen.n_bars),
         rows=clock.rows,

@@ -25,6 +25,20 @@ if TYPE_CHECKING:
     from backtest.base import FloatArray, IntArray
 
 
+class Lanes(NamedTuple):
+    """Lives of one account on bars that lie end to end; none in a run.
+
+    ``places`` of shape (lanes, 5) has the first bar of each lane, the first one lived, one past the
+    last, and the numbers of its first settlement and flow. ``lives`` of shape (5, bars) are wealth,
+    liquidations, bad debt, margin calls and whether the account is ruined. Each life begins with
+    ``begun``: the numbers of the account and of the memory of its policies.
+    """
+
+    places: IntArray
+    lives: FloatArray
+    begun: FloatArray
+
+
 class RunTape(NamedTuple):
     """What a run writes; ``pool`` are requirement and backing of the pool at the last close."""
 
@@ -35,6 +49,7 @@ class RunTape(NamedTuple):
     is_on: IntArray
     units: FloatArray
     pool: FloatArray
+    lanes: Lanes
 
 
 def record_portfolio(bar: AccountBar, tape: RunTape, t: int) -> None:

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from backtest.risk.liquidation.max_leverage import max_leverage
     from backtest.risk.liquidation.path_events import find_first
     from backtest.risk.liquidation.risk_question import count_bars
-    from backtest.risk.liquidation.runner_arguments import make_runner
+    from backtest.risk.liquidation.paths_runner import make_runner
     from backtest.risk.paths.funding_process import summarize_funding
     from backtest.risk.paths.path_model import PathModel, describe_drift
     from backtest.risk.paths.path_set import Paths, check_paths

@@ -49,7 +49,7 @@ from backtest.risk.liquidation.liquidation_risk import (
     liquidation_risk,
     name_policies,
 )
-from backtest.risk.liquidation.runner_arguments import AnyPolicy, AnyVenue
+from backtest.risk.liquidation.paths_runner import AnyPolicy, AnyVenue
 from backtest.risk.paths.path_set import Paths
 
 SCANNED = tuple(2.0 ** (k / 2) for k in range(1, 13))

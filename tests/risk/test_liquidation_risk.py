@@ -11,11 +11,11 @@ from scipy.stats import beta, norm
 import backtest as bt
 from backtest import paths as models
 from backtest.features import touch_probability
+from backtest.risk.liquidation.paths_runner import make_runner
 from backtest.risk.liquidation.risk_intervals import (
     estimate_pairs,
     exact_interval,
 )
-from backtest.risk.liquidation.runner_arguments import make_runner
 from backtest.strategies import Constant, TailHedge, VolTarget
 from tests.fast_cases import every_nth
 from tests.options.listed_markets import make_markets, make_venue

@@ -1,14 +1,11 @@
-"""The two loops over paths: side by side for one position, and that of several, agree."""
+"""Lives on paths: those of runs over them, of one position and of one beside another."""
 
 import numpy as np
 import pytest
 
 import backtest as bt
 from backtest import paths as models
-from backtest.risk.liquidation.fast_loop import FastLoop
-from backtest.risk.liquidation.general_loop import GeneralLoop
-from backtest.risk.liquidation.path_events import PathLives
-from backtest.risk.liquidation.runner_arguments import make_runner
+from backtest.risk.liquidation.paths_runner import make_runner
 from backtest.strategies import Constant
 from tests.risk.accounts import Hold, free_account, free_venue
 
@@ -29,33 +26,47 @@ def costly() -> bt.Venue:
     return free_venue().override({"fees.taker": 5e-4, "slippage.rate": 2e-4})
 
 
-def is_same(one: PathLives, other: PathLives) -> bool:
-    """Return whether wealth, liquidations, debts, calls and ruin are the same."""
-    return all(
-        np.allclose(mine, theirs, **SAME) for mine, theirs in zip(one[1:6], other[1:6], strict=True)
-    )
-
-
 @pytest.mark.parametrize(("policy", "account", "happens"), [
     (Hold(20.0), {}, "liquidations"),
     (Constant(leverage=15.0), {"margin": "isolated", "venue_leverage": 20.0}, "liquidations"),
     (Hold(8.0), {"margin_call": 0.05, "reserve": 200.0, "top_up_to": 0.03}, "calls"),
     (Hold(12.0), {"stop_loss": 0.02, "ruin_at": 0.5}, "is_ruined"),
 ])  # fmt: skip
-def test_one_position_has_the_same_fate_in_both_loops(policy, account, happens):
+def test_a_life_is_that_of_a_run_and_of_one_beside_an_instrument_that_is_not_held(
+    policy, account, happens
+):
     given = {"venue": costly(), "account": free_account(**account), "compile": False}
-    paths = draw(sample())
-    runner = make_runner(paths, policy, **given)
-    fast, general = (loop(runner).run_block(0, 4) for loop in (FastLoop, GeneralLoop))
-    assert isinstance(runner.loop, FastLoop)
-    assert getattr(fast, happens).any()
-    assert is_same(fast, general)
-    assert np.array_equal(fast.closes, general.closes)
-    # and beside another instrument that is not held
+    runner = make_runner(draw(sample()), policy, **given)
+    lives = runner.run_block(0, 4)
+    assert getattr(lives, happens).any()
+    for i in range(4):
+        whole = runner.run_path(i)
+        wealth = (whole.bars["equity"] + whole.bars["reserve"]).to_numpy()[1:]
+        assert np.allclose(lives.wealth[i], wealth, **SAME)
+        assert lives.liquidations[i].sum() == whole.metrics["liquidations"]
+        assert lives.calls[i].sum() == whole.metrics["margin_calls"]
+        assert lives.is_ruined[i].any() == bool(whole.metrics["ruined"])
+        assert lives.bad_debt[i].sum() == pytest.approx(whole.metrics["bad_debt"])
     both = draw(bt.Markets({"A": sample(), "B": sample(1)}))
-    two = make_runner(both, policy, signal={"A": 1.0, "B": 0.0}, **given)
-    assert isinstance(two.loop, GeneralLoop)
-    assert is_same(fast, two.run_block(0, 4))
+    two = make_runner(both, policy, signal={"A": 1.0, "B": 0.0}, **given).run_block(0, 4)
+    for mine, theirs in zip(lives[1:6], two[1:6], strict=True):
+        assert np.allclose(mine, theirs, **SAME)
+    assert np.array_equal(lives.closes[0], two.closes[0])
+
+
+class Short(bt.Policy):
+    """Ask for less than nothing at the last close of the first day."""
+
+    def leverage(self, bar, account):
+        return -1.0 if account.days > 0.4 else 1.0
+
+
+def test_a_negative_leverage_on_a_path_is_the_error_of_its_run():
+    runner = make_runner(
+        draw(sample()), Short(), venue=costly(), account=free_account(), compile=False
+    )
+    with pytest.raises(bt.PolicyError, match="a leverage must be at least 0"):
+        runner.run_block(0, 4)
 
 
 def test_a_path_of_markets_of_one_is_that_of_its_market_bit_for_bit():
@@ -100,7 +111,6 @@ def test_a_result_of_one_goes_on_at_fee_tiers_and_with_no_other_overlay():
     paths = draw(sample(), horizon="1d", paths=2)
     given |= {"account": before, "method": "plain"}
     risk = bt.liquidation_risk(paths, Flip(), **given)
-    assert isinstance(risk.runner.loop, GeneralLoop)
     lives = next(risk.runner.run_chunks())
     for i in range(2):
         assert np.allclose(lives.wealth[i], risk.run(i).bars["equity"].to_numpy(), **SAME)

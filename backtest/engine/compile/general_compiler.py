@@ -86,7 +86,7 @@ from backtest.engine.compile.recipe import (
     write_decide,
 )
 from backtest.engine.deciders import Deciders
-from backtest.engine.portfolio_loop import N_SHOWN, SETTING
+from backtest.engine.portfolio_loop import N_SHOWN, PART, SETTING, WHOLE
 from backtest.policy import AccountView, Policy, find_fields, sets_margin
 from backtest.policy.policy import BAR_FIELDS
 from backtest.venue import (
@@ -134,10 +134,12 @@ INLINED = frozenset(
     }
 )  # fmt: skip
 
-ENTRIES = ("simulate_portfolio", "fill_closes")
+ENTRIES = ("simulate_batch", "fill_closes")
 
 POINTER = numba.types.CPointer(numba.float64)  # type: ignore[no-untyped-call]
 TABLE = frozenset({"venue"})
+OF_MARGIN = frozenset({"*", "maintenance", "margin_ratio", "liquidation_price"})
+"""Fields of the account for which the requirement of a close is computed."""
 MARGIN_NUMBERS = (
     "close_fee", "taker", "size", "setting", "is_inverse", "is_isolated", "is_valued_at_entry",
     "multiplier", "initial_multiplier",
@@ -197,7 +199,7 @@ def compile_general_rules(*, has_parts: bool) -> dict[str, Any]:
 
 def find_general_loop(terms: Terms) -> Any:
     with LOCK:
-        return compile_general_rules(has_parts=terms.instruments is not None)["simulate_portfolio"]
+        return compile_general_rules(has_parts=terms.instruments is not None)["simulate_batch"]
 
 
 def simulate_compiled(terms: Terms, *given: Any) -> Any:
@@ -326,7 +328,7 @@ def write_ask(names: Mapping[str, Any]) -> Callable[..., Any]:
 class Formula(NamedTuple):
     address: int
     has_table: bool
-    has_account: bool
+    account: int
     has_bar: bool
 
 
@@ -349,9 +351,14 @@ def compile_formula(policy: Policy, columns: tuple[str, ...], width: int) -> For
     return Formula(
         int(function.address),
         has_table,
-        any(find_fields(each, 2) for each in rules),
+        max(map(find_wanted, rules)),
         not all(find_fields(each, 1) <= {*columns} for each in rules),
     )
+
+
+def find_wanted(rule: Callable[..., Any]) -> int:
+    read = find_fields(rule, 2)
+    return (WHOLE if read & OF_MARGIN else PART) if read else 0
 
 
 def write_formula_part(
@@ -397,9 +404,9 @@ def bind_compiled(
             if call_back is None:
                 raise
             address = call_back(refusal, deciders, policy, columns, i)
-            formula = Formula(address, has_table=False, has_account=True, has_bar=True)
+            formula = Formula(address, has_table=False, account=WHOLE, has_bar=True)
         addresses[i] = formula.address
-        wants[:, i] = formula.has_table, formula.has_account, formula.has_bar
+        wants[:, i] = formula.has_table, formula.account, formula.has_bar
     return deciders._replace(
         addresses=addresses,
         wants_table=wants[0],

@@ -26,7 +26,13 @@ from backtest.engine import Result, describe_history
 from backtest.policy import Policy
 from backtest.risk.liquidation.idle_paths import explain_idle, run_first_path, warn_of_idle
 from backtest.risk.liquidation.path_events import reduce_lives
-from backtest.risk.liquidation.paths_runner import PathsRunner
+from backtest.risk.liquidation.paths_runner import (
+    AnyAccount,
+    AnyPolicy,
+    AnyVenue,
+    PathsRunner,
+    make_runner,
+)
 from backtest.risk.liquidation.risk_parts import list_risk_parts
 from backtest.risk.liquidation.risk_question import PhaseProgress, Question, read_question
 from backtest.risk.liquidation.risk_rows import (
@@ -38,13 +44,9 @@ from backtest.risk.liquidation.risk_rows import (
     tabulate_hazard,
     tabulate_outcomes,
 )
-from backtest.risk.liquidation.runner_arguments import AnyAccount, AnyPolicy, AnyVenue, make_runner
 from backtest.risk.paths.funding_process import summarize_funding, tabulate_funding
 from backtest.risk.paths.path_model import describe_drift
 from backtest.risk.paths.path_set import Paths
-
-SLOW = 1e-3
-"""Seconds for the columns of a path from which on the phase says that they are slow."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -305,7 +307,7 @@ def liquidation_risk(
     question = read_question(paths, horizons, confidence, method, threads, progress)
     runner = refine_runner(runner, question.method)
     prepare(runner, progress)
-    report = name_phase(progress, name_paths(runner)) if progress else None
+    report = name_phase(progress, "paths") if progress else None
     lives = runner.run_chunks(threads=threads, progress=report)
     events = reduce_lives(lives, question.bars, runner.last)
     no_fill = explain_idle(runner, events.wealth, events.shown.T)
@@ -335,22 +337,12 @@ def prepare(runner: PathsRunner, progress: PhaseProgress | None) -> None:
         report(1, 1)
 
 
-def name_paths(runner: PathsRunner) -> str:
-    seconds = runner.loop.time_columns()
-    if seconds < SLOW:
-        return "paths"
-    return (
-        f"paths ({1e3 * seconds:.2g} ms for the columns of each; pandas and plain Python are slow, "
-        "estimators of backtest.features or numba take a tenth)"
-    )
-
-
 def refine_runner(runner: PathsRunner, method: str) -> PathsRunner:
     paths = runner.paths
     changes: dict[str, Any] = {}
     if method == "auto" and paths.is_symmetric and paths.count >= 2:
         changes["antithetic"] = True
-    if paths.bridge == 1 and not paths.is_resampled and runner.loop.has_columns:
+    if paths.bridge == 1 and not paths.is_resampled and runner.has_columns:
         changes["bridge"] = 4
     if not changes:
         return runner

@@ -11,19 +11,14 @@ from backtest.base import FloatArray, IntArray
 
 SHOWN = 2000
 """Paths whose equity is kept bar by bar, for the fan."""
-OWN_BLOCK = 16
-"""Paths drawn at once where each is prepared by itself."""
-WARMUP = 2000
-"""Bars of history in front of a path, for the columns of a policy."""
 
 
 class PathLives(NamedTuple):
     """Outcomes of an account on some paths, for the bars after history.
 
-    The fields of :data:`paths_loop.LIVED` have shape (n_paths, n_bars): wealth at
-    closes, counts of liquidations and margin calls, bad debt, and whether the account is ruined.
-    ``first`` is the number of the first path. ``closes`` (n, n_paths, n_bars) are last prices by
-    instrument.
+    All have shape (n_paths, n_bars): wealth at closes, counts of liquidations and margin calls, bad
+    debt, and whether the account is ruined. ``first`` is the number of the first path. ``closes``
+    (n, n_paths, n_bars) are last prices by instrument.
     """
 
     first: int

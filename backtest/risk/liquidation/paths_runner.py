@@ -1,41 +1,183 @@
-"""Take one account and its policies through many paths, a block at a time."""
+"""One account on simulated paths: its arguments, and its lives on them, a block at a time."""
 
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Iterator
+import warnings
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import dataclass, replace
+from typing import Any, NamedTuple, TypeAlias
 
-from backtest.engine import Progress, Result
-from backtest.risk.liquidation.fast_loop import FastLoop
-from backtest.risk.liquidation.general_loop import GeneralLoop
+import numpy as np
+
+from backtest.account import Account
+from backtest.base import (
+    DataError,
+    FloatArray,
+    Number,
+    ParameterError,
+    Range,
+    format_time,
+    name_values,
+    repr_plain,
+)
+from backtest.engine import (
+    BatchLoop,
+    LaneFault,
+    ObservedPolicy,
+    Progress,
+    Result,
+    Setup,
+    assign_policies,
+    check_portfolio,
+    describe_venue,
+    generalize,
+    is_same_account,
+    join_resumed,
+    lay_alike,
+    lay_each,
+    observe,
+    read_portfolio_inputs,
+    read_state,
+    read_venues,
+    run,
+    set_up,
+    set_up_again,
+)
+from backtest.market import Market, Markets, as_given, find_clock, read_weights, weights_to_frame
+from backtest.policy import Policy, trades_options
 from backtest.risk.liquidation.path_events import PathLives
-from backtest.risk.liquidation.paths_account import PathsAccount
-from backtest.risk.paths.path_set import find_path_number
+from backtest.risk.paths.instrument_paths import MARKS, PRICES
+from backtest.risk.paths.path_set import Paths, find_path_number
+from backtest.risk.paths.path_writer import PathBars
+from backtest.venue import Venue, check_no_column, list_dated, pick_cost
 
+AnyPolicy: TypeAlias = Policy | Mapping[str, Policy]
+AnyVenue: TypeAlias = Venue | Mapping[str, Venue]
+AnyAccount: TypeAlias = Account | Result
+
+CHUNK_BARS = 65_536
+"""Bars of the paths that are drawn at once: more would only take memory."""
+OWN_BLOCK = 16
+"""Paths drawn at once where each is prepared by itself."""
 SMALL = 16
 """Paths that are drawn as one block."""
+WARMUP = 2000
+"""Bars of history in front of a path, for the columns of a policy."""
+DEPENDENT = ("multiplier", "initial", "sigma", "adv", "stop_scale", "profit_scale", "trail_scale")
+"""Fields of a feed that have a row for each bar where they depend on its prices."""
+
+
+class Prepared(NamedTuple):
+    """The account at the start of each path.
+
+    ``seen`` are the markets that policies see on the first path, ``first`` its bar from which the
+    account lives. Where paths differ in more than prices, funding and columns, ``is_own``, each is
+    set up by itself, with history in front.
+    """
+
+    setup: Setup
+    seen: Markets
+    first: int
+    is_own: bool
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
-class PathsRunner(PathsAccount):
+class PathsRunner:
+    paths: Paths
+    policy: AnyPolicy
+    venue: AnyVenue
+    account: AnyAccount
+    signal: float | Mapping[str, float] | None = None
+    overlay: Policy | None = None
+    compile: bool = True
+
+    # --------------------------------------------------------------------------- what is given
+
+    @property
+    def resume(self) -> Result | None:
+        return None if isinstance(self.account, Account) else self.account
+
+    @property
+    def terms(self) -> Account:
+        return self.account if isinstance(self.account, Account) else self.account.account
+
     @functools.cached_property
-    def loop(self) -> FastLoop | GeneralLoop:
-        return FastLoop(self) if self.is_one_position else GeneralLoop(self)
+    def venues(self) -> dict[str, Venue]:
+        start = self.paths.calendar.time[:1]
+        found = read_venues(self.venue, self.paths.markets)
+        for venue in found.values():
+            for name in list_dated(venue):
+                check_no_column(pick_cost(venue, name), f"venue.{name}", "on simulated paths")
+        return {name: each.with_table(each.in_use(start)[0]) for name, each in found.items()}
+
+    @property
+    def last(self) -> FloatArray:
+        """The last closes of history, of shape (n,)."""
+        return np.array([each.close[-1] for each in self.paths.markets.values()])
+
+    def check(self) -> None:
+        markets = self.paths.markets
+        check_portfolio(markets, read_venues(self.venue, markets), self.terms)
+        if self.terms.collateral:
+            raise ParameterError(
+                "simulated paths have no prices of account.collateral; count it as capital"
+            )
+        if self.resume is not None and (self.overlay is None) != (self.resume.overlay is None):
+            raise ParameterError(
+                f"overlay must be that of the result, {self.resume.overlay!r}, got {self.overlay!r}"
+            )
+
+    def list_weights(self, markets: Markets) -> FloatArray:
+        """Return the signal on the bars of a path, of shape (n, n_bars)."""
+        names, chosen = self.paths.names, self.signal
+        if chosen is None and self.resume is not None:
+            last = read_state(self.resume).signal
+            chosen = dict(zip(names, map(float, last), strict=True))
+        elif isinstance(chosen, float):
+            chosen = dict.fromkeys(names, chosen)
+        return read_weights(chosen, markets, first=0)
+
+    # --------------------------------------------------------------------------- one path
 
     def run_path(self, i: int) -> Result:
-        number = find_path_number(i, self.paths.count)
-        bars = self.paths.draw_all(number, number + 1)
-        path = self.paths.markets_of(bars, 0, number)
-        return self.loop.run_path(path, is_compiled=self.compile)
+        paths = self.paths
+        number = find_path_number(i, paths.count)
+        path = paths.markets_of(paths.draw_all(number, number + 1), 0, number)
+        joined = paths.join_history(path, WARMUP)
+        start = np.datetime64(int(joined.time[joined.n_bars - paths.width]), "ns")
+        given: dict[str, Any] = {"policy": self.policy, "venue": self.venues, "signal": self.signal}
+        if isinstance(paths.history, Market):
+            (given["venue"],) = self.venues.values()
+        else:
+            seen = find_clock(joined).seen
+            given["signal"] = weights_to_frame(self.list_weights(seen), seen)
+        began: dict[str, Any] = {"start": start}
+        if self.resume is not None:
+            venues = dict(zip(self.resume.names, self.venues.values(), strict=True))
+            manifest = {**self.resume.manifest, "venue": describe_venue(venues)}
+            began = {"resume": replace(self.resume, venues=venues, manifest=manifest)}
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            found: Result = run(
+                as_given(joined, paths.history),
+                account=self.terms,
+                overlay=self.overlay,
+                calendar="252" if joined.sessions else "365",
+                compile=self.compile,
+                **given,
+                **began,
+            )
+        return found
+
+    # --------------------------------------------------------------------------- all paths
 
     def run_chunks(
         self, *, count: int | None = None, threads: int = 1, progress: Progress | None = None
     ) -> Iterator[PathLives]:
         self.prepare()  # compiled before threads start
-        edges = list_blocks(self.paths.count if count is None else count, self.loop.block)
+        edges = list_blocks(self.paths.count if count is None else count, self.block)
 
         def work(edge: tuple[int, int]) -> PathLives:
             return self.run_block(*edge)
@@ -43,10 +185,145 @@ class PathsRunner(PathsAccount):
         yield from run_blocks(work, edges, threads, progress)
 
     def prepare(self) -> None:
-        self.loop.prepare()
+        self.loop  # noqa: B018 - it is kept
+
+    @functools.cached_property
+    def loop(self) -> BatchLoop:
+        return BatchLoop(self.prepared.setup, is_compiled=self.compile)
+
+    @property
+    def block(self) -> int:
+        if self.prepared.is_own:
+            return OWN_BLOCK
+        return max(CHUNK_BARS // (self.paths.width * len(self.paths.names)), 1)
+
+    @property
+    def has_columns(self) -> bool:
+        return any(each.columns for each in self.prepared.setup.observed)
+
+    @functools.cached_property
+    def prepared(self) -> Prepared:
+        paths = self.paths
+        path = paths.markets_of(paths.draw_all(0, 1), 0, 0)
+        seen = self.join(path)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            setup = set_up(
+                seen,
+                self.policy,
+                venue=self.venues,
+                account=replace(self.terms, flows=None),
+                signal=self.list_weights(find_clock(seen).seen).T,
+                overlay=self.overlay,
+                sampling="1d",
+                periods=365.0,
+                start=None,
+            )
+        account = replace(setup.account, flows=self.terms.flows)
+        resume = None if self.resume is None else generalize(self.resume)
+        setup = setup._replace(account=account, resume=resume)
+        first = 0 if resume is None else 1
+        is_own = self.overlay is not None or seen.decide > 0
+        is_own |= any(getattr(setup.inputs.feed, name).shape[0] > 1 for name in DEPENDENT)
+        is_own |= any(each.open_interest_margin is not None for each in self.venues.values())
+        if not is_own:
+            begun = self.begin_on(path, setup, first)
+            if self.has_all_stamps(begun):
+                return Prepared(begun, seen, first, is_own=False)
+        return Prepared(self.set_up_on(seen, setup), seen, seen.n_bars - paths.width + first, True)
+
+    def join(self, path: Markets) -> Markets:
+        joined: Markets = self.paths.join_history(path, WARMUP)
+        return joined if self.resume is None else join_resumed(self.resume, joined)[0]
+
+    def begin_on(self, path: Markets, setup: Setup, first: int) -> Setup:
+        """Return the setup on a path alone, whose policies have seen history in front of it."""
+        weights, started = self.list_weights(path), int(path.time[0])
+        if setup.resume is not None:
+            started = setup.resume.span.start
+        inputs = read_portfolio_inputs(
+            path, setup.venues, setup.account, signal=weights, sampling="1d", first=first,
+            started=started,
+        )  # fmt: skip
+        pairs = zip(setup.observed, path.values(), strict=True)
+        observed = [own._replace(market=market) for own, market in pairs]
+        return setup._replace(
+            markets=path, signal=weights, observed=observed, inputs=inputs, first=first,
+            started=started,
+        )  # fmt: skip
+
+    def set_up_on(self, joined: Markets, setup: Setup) -> Setup:
+        """Return the setup on a path with history in front of it."""
+        first = joined.n_bars - self.paths.width
+        started, weights = int(joined.time[first]), self.list_weights(joined)
+        if setup.resume is not None:
+            first, started = first + 1, setup.resume.span.start
+        return set_up_again(setup, joined, weights, first=first, started=started)
+
+    def has_all_stamps(self, setup: Setup) -> bool:
+        feed = setup.inputs.feed
+        drawn = feed.funding_instrument[feed.funding_bar > 0]
+        return all(
+            int(np.sum(drawn == i)) == len(each.calendar.stamps)
+            for i, (name, each) in enumerate(self.paths.members.items())
+            if not setup.venues[name].contract.is_spot
+        )
 
     def run_block(self, first: int, stop: int) -> PathLives:
-        return self.loop.run_block(first, stop)
+        paths, prepared = self.paths, self.prepared
+        bars, n = paths.draw_all(first, stop), stop - first
+        if prepared.is_own:
+            markets = [paths.markets_of(bars, k, first + k) for k in range(n)]
+            laid = lay_each([self.set_up_on(self.join(each), prepared.setup) for each in markets])
+        else:
+            columns = [
+                self.observe(own, name, bars[name])
+                for name, own in zip(paths.names, prepared.setup.observed, strict=True)
+            ]
+            laid = lay_alike(
+                prepared.setup, self.loop.deciders, n, columns, **self.draw_fields(bars, n)
+            )
+        try:
+            lives = self.loop.live(laid, prepared.first)
+        except LaneFault as fault:
+            replace(self, compile=False).run_path(first + fault.lane)  # which says what is wrong
+            raise
+        closes = np.array([each.prices[3].reshape(n, -1)[:, 1:] for each in bars.values()])
+        return PathLives(first, *lives[:, :, -paths.n_bars :], closes=closes)  # type: ignore[misc] # its fields
+
+    def observe(self, own: ObservedPolicy, name: str, bars: PathBars) -> dict[str, FloatArray]:
+        """Return the columns of a policy along some paths, end to end."""
+        member, width = self.paths.members[name], self.paths.width
+        if not own.columns:
+            return {}
+        n = len(bars.volume) // width
+        found = {column: np.empty((n, width)) for column in own.columns}
+        signal = self.list_weights(self.prepared.seen)[self.paths.names.index(name)]
+        pattern = self.prepared.seen[name].with_signal(np.clip(signal, -1.0, 1.0))
+        for k in range(n):
+            columns = observe(own.policy, member.put_at_end(pattern, bars, k))
+            for column, rows in found.items():
+                rows[k] = columns[column][-width:]
+        return {column: rows.ravel() for column, rows in found.items()}
+
+    def draw_fields(self, bars: Mapping[str, PathBars], n: int) -> dict[str, FloatArray]:
+        """Return prices and volumes of some paths, (bars, n), and their rates of funding."""
+        each = [*bars.values()]
+        marks = [own.prices if own.marks is None else own.marks for own in each]
+        found = {name: join([own.prices[j] for own in each]) for j, name in enumerate(PRICES)}
+        found |= {name: join([own[j] for own in marks]) for j, name in enumerate(MARKS)}
+        found["volume"] = join([own.volume for own in each])
+        feed = self.prepared.setup.inputs.feed
+        rates = np.tile(feed.funding_rate, (n, 1))
+        for i, own in enumerate(each):
+            paid = np.flatnonzero(feed.funding_instrument == i)
+            if own.rates.shape[1] and len(paid):  # a spot leg pays none
+                rates[:, paid[-own.rates.shape[1] :]] = own.rates
+        return found | {"funding_rate": rates.ravel()}
+
+
+def join(columns: Sequence[FloatArray]) -> FloatArray:
+    return columns[0][:, None] if len(columns) == 1 else np.stack(columns, axis=1)
 
 
 def list_blocks(total: int, size: int) -> list[tuple[int, int]]:
@@ -80,3 +357,89 @@ def map_in_order(work: Callable[[Any], Any], items: list[Any], threads: int) -> 
             waiting[k] = None  # type: ignore[call-overload] # its memory is free again
             if k + 2 * threads < len(items):
                 waiting.append(pool.submit(work, items[k + 2 * threads]))
+
+
+def make_runner(
+    paths: Paths,
+    policy: AnyPolicy,
+    *,
+    venue: AnyVenue,
+    account: AnyAccount,
+    signal: Any = None,
+    overlay: Policy | None = None,
+    compile: bool = True,  # noqa: A002 - the word of bt.run
+) -> PathsRunner:
+    check_start(account, paths)
+    names = paths.names
+    refuse_options(policy, overlay, account)
+    assign_policies(policy, paths.markets, overlay)
+    read_venues(venue, paths.markets)
+    runner = PathsRunner(
+        paths=paths,
+        policy=unwrap_only(policy, names),
+        venue=unwrap_only(venue, names),
+        account=account,
+        signal=read_constant_signal(signal, paths),
+        overlay=overlay,
+        compile=compile,
+    )
+    runner.check()
+    return runner
+
+
+def refuse_options(policy: AnyPolicy, overlay: Policy | None, account: AnyAccount) -> None:
+    rules = [each for each in (policy, overlay) if trades_options(each)]
+    held = [] if isinstance(account, Account) else list_held(account)
+    if rules or held:
+        found = f"a result that holds {held[0]}" if held else f"{rules[0]!r}"
+        raise ParameterError(
+            "no risk is simulated of accounts that hold or trade options, got "
+            f"{found}; bt.stress answers for them"
+        )
+
+
+def list_held(result: Result) -> list[str]:
+    if result.options is None:
+        return []
+    last = result.options.record.quantity[-1].tolist()
+    return [name for name, q in zip(result.options.terms.names, last, strict=True) if q != 0.0]
+
+
+def unwrap_only(given: Any, names: tuple[str, ...]) -> Any:
+    is_only = isinstance(given, Mapping) and names == tuple(given) and len(names) == 1
+    return given[names[0]] if is_only else given
+
+
+def check_start(account: object, paths: Paths) -> None:
+    if isinstance(account, Account):
+        return
+    if not isinstance(account, Result):
+        raise ParameterError(f"account must be an Account or a Result, got {repr_plain(account)}")
+    if not is_same_account(account.names, paths.names):
+        raise ParameterError(
+            f"paths must be of the instruments of the result, {', '.join(account.names)}, "
+            f"got {', '.join(paths.names)}"
+        )
+    begins = int(paths.calendar.time[0])
+    if account.last_time != begins:
+        raise DataError(
+            f"paths must begin where the result ended, {format_time(account.last_time)}, "
+            f"got {format_time(begins)}; start='now' begins at the end of the market"
+        )
+
+
+def read_constant_signal(signal: Any, paths: Paths) -> float | dict[str, float] | None:
+    is_one = len(paths.names) == 1
+    if signal is None:
+        return 1.0 if is_one else None
+    given = name_values(signal, paths.names)
+    if set(given) != set(paths.names):
+        raise ParameterError(
+            f"signal must name each of {', '.join(paths.names)}, got {', '.join(map(str, given))}"
+        )
+    bound = Range(-1.0, 1.0) if is_one else Number()
+    found = {
+        name: float(bound.check("signal" if is_one else f"signal of {name}", given[name]))
+        for name in paths.names
+    }
+    return found[paths.names[0]] if is_one else found

@@ -135,3 +135,26 @@ class InstrumentPaths:
         }
         fields = path.fields() | joined
         return Market(**fields, source=f"{self.history.source} then {path.source}")
+
+    def put_at_end(self, joined: Market, bars: PathBars, k: int) -> Market:
+        """Return a path with history in front, with path k of some bars in the place of its own.
+
+        Only what is drawn differs. Nothing is checked again, since there are thousands of paths.
+        """
+        width = len(self.calendar.time)
+        part = slice(k * width, (k + 1) * width)
+        ends = {name: bars.prices[j, part] for j, name in enumerate(PRICES)}
+        ends |= {"volume": bars.volume[part], "funding_rate": bars.rates[k]}
+        if bars.marks is not None:
+            ends |= {name: bars.marks[j, part] for j, name in enumerate(MARKS)}
+        fields: dict[str, Any] = {**vars(joined), "facts": {}}
+        for name, values in ends.items():
+            whole = np.array(fields[name])
+            whole[len(whole) - len(values) :] = values
+            whole.flags.writeable = False
+            fields[name] = whole
+        if bars.marks is None:
+            fields |= {mark: fields[name] for mark, name in zip(MARKS, PRICES, strict=True)}
+        path = object.__new__(Market)
+        vars(path).update(fields)
+        return path

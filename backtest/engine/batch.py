@@ -1,0 +1,311 @@
+"""Take one account through many lives at once: markets that begin alike, laid end to end."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Mapping, Sequence
+from types import ModuleType
+from typing import Any, NamedTuple, TypeAlias
+
+import numpy as np
+
+from backtest.account import AccountState
+from backtest.base import BacktestError, FloatArray, IntArray
+from backtest.engine.account_loop import begin, copy_state, gather_deciders, list_policies
+from backtest.engine.bar_loop import DONE
+from backtest.engine.deciders import Deciders
+from backtest.engine.fee_days import TradedDays, start_day
+from backtest.engine.portfolio_buffers import new_ledger_array, new_quotes, new_scratch
+from backtest.engine.portfolio_driver import (
+    BoundLoop,
+    Counts,
+    bind_loop,
+    drive,
+    flatten,
+    new_tape,
+    read_tables,
+)
+from backtest.engine.portfolio_inputs import PortfolioInputs
+from backtest.engine.portfolio_loop import BEGIN, FIRST, STOP, begin_lane
+from backtest.engine.portfolio_policies import ObservedPolicy, bind, flatten_columns
+from backtest.engine.portfolio_recording import Lanes, RunTape
+from backtest.engine.portfolio_setup import Setup
+from backtest.measures import Tally
+from backtest.policy import start_memory
+from backtest.venue import OwnMargin, make_own_twins
+
+Given: TypeAlias = tuple[PortfolioInputs, AccountState, Deciders]
+BOUND = ("addresses", "wants_table", "wants_account", "wants_bar")
+FIELDS = ("wealth", "liquidations", "bad_debt", "calls", "is_ruined")
+ROOMS = ("memory", "shown", "bar", "margin", "levels")
+"""What the loop writes to."""
+FOREVER = 2**40
+"""A day that never comes."""
+
+
+class LaneFault(Exception):  # noqa: N818 - no error of the user's: a run of the lane gives it
+    def __init__(self, lane: int) -> None:
+        super().__init__(f"lane {lane}")
+        self.lane = lane
+
+
+class Laid(NamedTuple):
+    """The markets and the policies of some lanes, end to end.
+
+    Every lane has ``width`` bars, and settlements and flows at the same ones.
+    """
+
+    inputs: PortfolioInputs
+    deciders: Deciders
+    observed: list[ObservedPolicy]
+    width: int
+    lanes: int
+
+
+def lay_alike(
+    setup: Setup,
+    deciders: Deciders,
+    lanes: int,
+    columns: Sequence[Mapping[str, FloatArray]],
+    **drawn: FloatArray,
+) -> Laid:
+    """Return lanes that differ only in some fields of the feed and in columns, end to end.
+
+    Both are given of shape (lanes * width, ...).
+    """
+    pairs = zip(setup.observed, columns, strict=True)
+    observed = [policy._replace(columns={**own}, first=0) for policy, own in pairs]
+    return lay([setup], [deciders], observed, lanes, drawn)
+
+
+def lay_each(setups: Sequence[Setup]) -> Laid:
+    """Return lanes with a setup each, end to end."""
+    parts = [each.observed for each in setups]
+    observed = [
+        first._replace(
+            columns={
+                name: np.concatenate([part[i].columns[name] for part in parts])
+                for name in first.columns
+            },
+            first=0,
+        )
+        for i, first in enumerate(parts[0])
+    ]
+    deciders = [gather_deciders(each, each.observed) for each in setups]
+    return lay(setups, deciders, observed, len(setups), {})
+
+
+def lay(
+    setups: Sequence[Setup],
+    deciders: Sequence[Deciders],
+    observed: list[ObservedPolicy],
+    lanes: int,
+    drawn: Mapping[str, FloatArray],
+) -> Laid:
+    inputs, width = setups[0].inputs, len(setups[0].inputs.feed.time)
+    feed = join_feeds([each.inputs.feed for each in setups], lanes, drawn)
+    if setups[0].first == 0:  # at which no interest is due, also of lanes that begin later
+        years = np.broadcast_to(inputs.feed.years, (width,)).copy()
+        years[0] = 0.0
+        feed = feed._replace(years=np.tile(years, lanes))
+    laid = inputs._replace(feed=feed)
+    if inputs.fees is not None:  # which count what is traded, and so every bar
+        tally = [np.tile(each, lanes) for each in inputs.clock[1:]]
+        laid = laid._replace(
+            clock=type(inputs.clock)(inputs.clock.is_on, *tally),
+            log_returns=np.tile(inputs.log_returns, (lanes, 1)),
+        )
+    return Laid(laid, join_deciders(deciders, observed, lanes), observed, width, lanes)
+
+
+def join_feeds(feeds: Sequence[Any], lanes: int, drawn: Mapping[str, FloatArray]) -> Any:
+    width, fields = len(feeds[0].time), dict(drawn)
+    shifts = (np.arange(lanes) * width).tolist()
+    for name in feeds[0]._fields:
+        if name in drawn:
+            continue
+        parts = [getattr(each, name) for each in feeds]
+        parts *= lanes // len(parts)
+        if name == "options":
+            fields[name] = parts[0]
+        elif name.startswith("asset_"):
+            fields[name] = np.concatenate(parts, axis=1)
+        elif name in {"funding_bar", "flow_bar"}:
+            fields[name] = np.concatenate([x + by for x, by in zip(parts, shifts, strict=True)])
+        elif name.startswith(("funding_", "flow_")) or len(parts[0]) == width > 1:
+            fields[name] = np.concatenate(parts)
+        else:
+            fields[name] = parts[0].copy()  # of which the loop moves the span along
+    return type(feeds[0])(**fields)
+
+
+def join_deciders(
+    deciders: Sequence[Deciders], observed: list[ObservedPolicy], lanes: int
+) -> Deciders:
+    first, each = deciders[0], [*deciders] * (lanes // len(deciders))
+    columns, at = flatten_columns(observed)
+    changed: dict[str, Any] = {}
+    if len(first.rows) > 1:
+        bars = len(first.seen_time)
+        shifts = [np.where(own.rows >= 0, k * bars, -k * bars) for k, own in enumerate(each)]
+        rows = [own.rows + shift for own, shift in zip(each, shifts, strict=True)]
+        changed = {
+            "rows": np.concatenate(rows),
+            "seen_time": np.concatenate([own.seen_time for own in each]),
+            "seen_bars": np.concatenate([own.seen_bars for own in each], axis=1),
+        }
+    if first.index_bars.shape[1] > 1:
+        changed["index_bars"] = np.concatenate([own.index_bars for own in each], axis=1)
+    rooms = {name: getattr(first, name).copy() for name in ROOMS}
+    return first._replace(
+        columns=columns,
+        columns_at=at,
+        lengths=first.lengths * lanes,
+        firsts=np.zeros_like(first.firsts),
+        tradable=np.concatenate([own.tradable for own in each]),
+        **rooms,
+        **changed,
+    )
+
+
+def bind_policies(setup: Setup, deciders: Deciders, *, is_compiled: bool) -> BoundLoop:
+    rule = setup.account.requirement
+    own = rule if isinstance(rule, OwnMargin) else None
+    asked = [(deciders, list_policies(setup.observed))]
+    return bind_loop(asked, is_compiled=is_compiled, own=own, names=setup.markets.names)
+
+
+class BatchLoop:
+    """The loop of an account that lives many times, bound to its policies once."""
+
+    def __init__(self, setup: Setup, *, is_compiled: bool) -> None:
+        self.setup, self.is_compiled = setup, is_compiled
+        _, self.state, self.deciders, self.tally = begin(setup)
+        self.loop = bind_policies(setup, self.deciders, is_compiled=is_compiled)
+
+    def bind_to(self, laid: Laid) -> tuple[BoundLoop, Deciders]:
+        deciders = laid.deciders
+        if self.loop.pack is not None and not self.loop.plain_because:
+            (bound,) = self.loop.deciders
+            addresses = {name: getattr(bound, name) for name in BOUND}
+            return self.loop, deciders._replace(methods=0, **addresses)
+        memories = [len(start_memory(each.policy) or ()) for each in laid.observed]
+        pairs = zip(laid.observed, memories, strict=True)
+        deciders = deciders._replace(methods=tuple(bind(own, n) for own, n in pairs))
+        if self.loop.pack is None:
+            return self.loop, deciders
+        with warnings.catch_warnings():  # policies in plain Python are called back with their own
+            warnings.simplefilter("ignore")
+            loop = bind_policies(self.setup, deciders, is_compiled=True)
+        return loop, loop.deciders[0]
+
+    def live(self, laid: Laid, first: int) -> FloatArray:
+        """Return the rows of ``Lanes.lives`` of lanes from bar ``first`` on, (5, lanes, width).
+
+        Raises
+        ------
+        LaneFault
+            If a policy asked for a negative leverage, or the books did not balance.
+        """
+        loop, bound = self.bind_to(laid)
+        inputs, state, n = laid.inputs, copy_state(self.state), len(self.setup.markets)
+        begins = np.arange(laid.lanes) * laid.width
+        events = [
+            np.searchsorted(x, begins) for x in (inputs.feed.funding_bar, inputs.feed.flow_bar)
+        ]
+        places = np.stack([begins, begins + first, begins + laid.width, *events], axis=1)
+        numbers = [*flatten([x for x in state if x is not state.options]), laid.deciders.memory]
+        begun = np.concatenate([np.ravel(each).astype(np.float64) for each in numbers])
+        lives = np.zeros((len(FIELDS), laid.lanes * laid.width))
+        tape = new_tape(n, 0, 0, 0)
+        tape.is_on[0] = 0
+        given = (inputs, state, bound)
+        if inputs.fees is None and not inputs.changes:
+            self.live_all(loop, given, tape._replace(lanes=Lanes(places, lives, begun)))
+        else:
+            tape = tape._replace(lanes=Lanes(places[:0], lives, begun))
+            for k, place in enumerate(places):
+                self.live_one(loop, given, tape, place, k)
+        return lives.reshape(len(FIELDS), laid.lanes, laid.width)
+
+    def live_all(self, loop: BoundLoop, given: Given, tape: RunTape) -> None:
+        inputs, state, bound = given
+        n, assets = len(state.margin), len(state.priced)
+        records = (new_quotes(n, assets), new_scratch(n, assets), new_ledger_array(n))
+        terms = inputs.terms if loop.pack is None else loop.pack(inputs.terms)
+        market = (inputs.feed, inputs.clock, inputs.log_returns)
+        with np.errstate(all="ignore"):
+            _, reached, why = loop.simulate(
+                terms, *market, bound, state, *records, self.tally, tape, 0, 0
+            )
+        if why != DONE:
+            raise LaneFault(int(np.searchsorted(tape.lanes.places[:, STOP], reached, side="right")))
+
+    def live_one(
+        self, loop: BoundLoop, given: Given, tape: RunTape, place: IntArray, k: int
+    ) -> None:
+        """Live a lane whose terms change on the way: fees by what was traded."""
+        inputs, state, bound = given
+        if inputs.fees is not None:
+            begin, rest = int(place[BEGIN]), len(inputs.feed.time) - int(place[STOP])
+            day = np.pad(inputs.fees.day, (begin, rest), constant_values=(0, FOREVER))
+            inputs = inputs._replace(fees=inputs.fees._replace(day=day))
+        begin_lane(tape.lanes._replace(places=place[None]), inputs.feed, bound, state, 0)
+        traded = None if self.setup.resume is None else self.setup.resume.traded
+        first, stop = int(place[FIRST]), int(place[STOP])
+        counts = Counts(self.tally, traded)
+        try:
+            drive(
+                loop.simulate, loop.pack, inputs, state, bound, bound, counts, first, stop,
+                tape, stop - first, None,
+            )  # fmt: skip
+        except BacktestError as error:
+            raise LaneFault(k) from error
+
+
+class LaterBars:
+    """An account that goes on from a state, some bars at a time, without a record."""
+
+    def __init__(
+        self,
+        setup: Setup,
+        state: AccountState,
+        memory: FloatArray,
+        traded: TradedDays | None,
+        *,
+        is_compiled: bool,
+    ) -> None:
+        self.setup, self.state = setup, state
+        _, _, self.deciders, tally = begin(setup)
+        self.deciders.memory[:] = memory
+        self.counts = Counts(tally, traded)
+        self.loop = bind_policies(setup, self.deciders, is_compiled=is_compiled)
+        self.tape = new_tape(len(setup.markets), 0, setup.first, 0)
+        self.tape.is_on[0] = 0
+
+    @property
+    def tally(self) -> Tally:
+        """What happened since it went on."""
+        return self.counts.tally
+
+    def pass_bars(self, inputs: PortfolioInputs, first: int, stop: int) -> None:
+        (bound,) = self.loop.deciders
+        self.counts, _ = drive(
+            self.loop.simulate, self.loop.pack, inputs, self.state, self.deciders, bound,
+            self.counts, first, stop, self.tape, stop - first, None,
+        )  # fmt: skip
+
+    def measure(self, module: ModuleType, inputs: PortfolioInputs, t: int) -> float:
+        """Return what the function ``measure`` of a module finds before bar t, which stays so."""
+        rule, names = self.setup.account.requirement, self.setup.markets.names
+        measure = module.measure
+        if isinstance(rule, OwnMargin):
+            from backtest.engine.compile.general_compiler import MODULES  # noqa: PLC0415 - numba
+
+            measure = make_own_twins((*MODULES, module), rule.rule, names).measure
+        terms, n, assets = read_tables(inputs, t), len(names), len(self.state.priced)
+        if inputs.fees is not None:
+            terms = inputs.fees.write(terms, start_day(inputs.fees.day, self.counts.traded, t)[0])
+        room = new_quotes(n, assets), new_scratch(n, assets)
+        with np.errstate(all="ignore"):
+            return float(measure(terms, inputs.feed, copy_state(self.state), *room, t))
