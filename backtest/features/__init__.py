@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING
 from backtest.base import open_door
 
 if TYPE_CHECKING:
-    from backtest.features.continued_columns import find_continuation, keep_continuations
     from backtest.features.funding import funding_forecast, predicted_funding, published_funding
     from backtest.features.liquidation_forecast import VolatilityState, find_day
     from backtest.features.liquidation_forecast import forecast_liquidation, forecast_volatility

@@ -31,7 +31,6 @@ from backtest.base import (
 )
 from backtest.base.units import DAY, YEAR_DAYS
 from backtest.features import garch_kernels, kernels
-from backtest.features.continued_columns import add_continuation
 from backtest.features.lanes import OneOrMany, find_decay, list_lanes, read_windows, shape_as
 from backtest.features.returns import log_returns
 from backtest.market import SESSIONS, Market, bars_per_year
@@ -120,10 +119,7 @@ def ewma_volatility(market: Market, half_life: OneOrMany) -> FloatArray:
     RiskMetrics Technical Document, section 5.2; the weights are divided by their sum, so that the
     first returns do not count for more.
     """
-    decay, returns, scale = find_decay(half_life), log_returns(market), bars_per_year(market)
-    columns = ewma_deviation(returns, decay, scale)
-    if len(decay) == 1:
-        add_continuation(market, columns, functools.partial(ewma_on_paths, returns, decay, scale))
+    columns = ewma_deviation(log_returns(market), find_decay(half_life), bars_per_year(market))
     return shape_as(columns, half_life)
 
 
@@ -143,28 +139,6 @@ def weighted_root(
     state = np.zeros((3, len(decay))) if state is None else state
     compile_module(kernels).ewma_lanes(squares, decay, scale, state, out)
     return out
-
-
-def ewma_on_paths(
-    returns: FloatArray, decay: FloatArray, scale: float | FloatArray, closes: FloatArray
-) -> FloatArray:
-    """Return what :func:`ewma_deviation` returns at the ends of n series, of shape (n, width).
-
-    They have the ``returns`` (n_bars,) up to the first of their ``closes`` (n, width), which are at
-    the last bars. ``decay`` is one, (1,).
-    """
-    first = len(returns) - closes.shape[1]
-    scales, lane = np.array(np.broadcast_to(scale, len(returns))), np.zeros((3, 1))
-    found = np.full(closes.shape, np.nan)
-    if first > 0:
-        squares = returns[1 : first + 1] ** 2
-        found[:, 0] = weighted_root(squares, decay, scales[1 : first + 1], lane)[-1]
-    logs, state = np.log(closes), np.empty(1 + closes.shape[1])
-    state[:2] = lane[:2, 0]
-    squares = (logs[:, 1:] - logs[:, :-1]) ** 2
-    compile_module(kernels).ewma_paths(squares, float(decay[0]), scales[first:], state, found)
-    found[:, : max(2 - first, 0)] = np.nan
-    return found
 
 
 @checked

@@ -9,8 +9,8 @@ import math
 
 from backtest.base import FloatArray, IntArray
 
-KERNELS = ("ewma_lanes", "ewma_paths", "forecast_lanes", "learn_lanes", "peak_lanes", "tail_lane")
-PLAIN_SECONDS = {"ewma_lanes": 3e-6, "ewma_paths": 1e-6}
+KERNELS = ("ewma_lanes", "forecast_lanes", "learn_lanes", "peak_lanes", "tail_lane")
+PLAIN_SECONDS = {"ewma_lanes": 3e-6}
 FEW, AT_ONCE = 16, 8
 """With fewer columns than ``FEW``, roots are taken of ``AT_ONCE`` bars at a time."""
 
@@ -68,27 +68,6 @@ def advance_weights(decay: FloatArray, weight: FloatArray, inverse: FloatArray) 
         weight[j] = after
         inverse[j] = 1.0 / after
     return moved
-
-
-def ewma_paths(
-    squares: FloatArray, decay: float, scale: FloatArray, state: FloatArray, out: FloatArray
-) -> None:
-    """Write what :func:`ewma_lanes` writes along n paths to ``out`` (n, n_bars), but to its start.
-
-    All paths have the same first bar. ``squares`` (n, n_bars - 1) are those of the others.
-    ``state`` (1 + n_bars,) begins with the mean of squares and the sum of weights at that bar, and
-    is scratch space for the rest.
-    """
-    weight, inverse = state[1], state[1:]
-    for t in range(1, len(scale)):
-        weight = decay * weight + 1.0
-        inverse[t] = 1.0 / weight
-    for k in range(len(out)):
-        weighted = state[0]
-        for t in range(1, len(scale)):
-            weighted = decay * weighted + squares[k, t - 1]
-            out[k, t] = weighted * inverse[t] * scale[t]
-        root_in_place(out[k, 1:])
 
 
 def root_in_place(numbers: FloatArray) -> None:
