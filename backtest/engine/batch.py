@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from types import ModuleType
 from typing import Any, NamedTuple, TypeAlias
 
@@ -280,6 +280,7 @@ class LaterBars:
         self.deciders.memory[:] = memory
         self.counts = Counts(tally, traded)
         self.loop = bind_policies(setup, self.deciders, is_compiled=is_compiled)
+        self.measures: dict[ModuleType, Callable[..., float]] = {}
         self.tape = new_tape(len(setup.markets), 0, setup.first, 0)
         self.tape.is_on[0] = 0
 
@@ -297,15 +298,22 @@ class LaterBars:
 
     def measure(self, module: ModuleType, inputs: PortfolioInputs, t: int) -> float:
         """Return what the function ``measure`` of a module finds before bar t, which stays so."""
-        rule, names = self.setup.account.requirement, self.setup.markets.names
-        measure = module.measure
-        if isinstance(rule, OwnMargin):
-            from backtest.engine.compile.general_compiler import MODULES  # noqa: PLC0415 - numba
-
-            measure = make_own_twins((*MODULES, module), rule.rule, names).measure
-        terms, n, assets = read_tables(inputs, t), len(names), len(self.state.priced)
+        if module not in self.measures:
+            self.measures[module] = find_measure(self.setup, module)
+        terms = read_tables(inputs, t)
         if inputs.fees is not None:
             terms = inputs.fees.write(terms, start_day(inputs.fees.day, self.counts.traded, t)[0])
+        n, assets = len(self.setup.markets), len(self.state.priced)
         room = new_quotes(n, assets), new_scratch(n, assets)
         with np.errstate(all="ignore"):
-            return float(measure(terms, inputs.feed, copy_state(self.state), *room, t))
+            return self.measures[module](terms, inputs.feed, copy_state(self.state), *room, t)
+
+
+def find_measure(setup: Setup, module: ModuleType) -> Callable[..., float]:
+    rule, found = setup.account.requirement, module.measure
+    if isinstance(rule, OwnMargin):
+        from backtest.engine.compile.general_compiler import MODULES  # noqa: PLC0415 - numba
+
+        found = make_own_twins((*MODULES, module), rule.rule, setup.markets.names).measure
+    measure: Callable[..., float] = found
+    return measure

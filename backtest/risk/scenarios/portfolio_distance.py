@@ -25,7 +25,7 @@ from backtest.base import FloatArray
 from backtest.engine import find_failure_value
 
 
-def measure_portfolio_distance(
+def measure(
     terms: Terms, feed: MarketFeed, state: AccountState, quotes: MarketBar, scratch: Scratch, t: int
 ) -> float:
     """Return how near the marks of bar t come to the liquidation prices of what is carried in.

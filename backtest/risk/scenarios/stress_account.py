@@ -5,44 +5,35 @@ from __future__ import annotations
 import functools
 import math
 import warnings
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
 
 import numpy as np
 
 from backtest.account import Account, AccountState, OptionFeed
-from backtest.account.ledger import CALLED, LIQUIDATED
+from backtest.account.portfolio_records import CONVERTED_SO_FAR, EQUITY, RESERVE
 from backtest.base import FloatArray, to_nanoseconds
 from backtest.engine import (
-    Counts,
+    LaterBars,
     PortfolioInputs,
     Result,
     Setup,
-    ask_plain,
-    begin,
-    bind_loop,
     copy_state,
-    drive,
     end_expired,
-    new_quotes,
-    new_scratch,
-    new_tape,
     observe_policies,
     read_assets,
     read_memory,
     read_portfolio_inputs,
     read_state,
-    read_tables,
     set_up,
     set_up_again,
-    start_day,
 )
 from backtest.engine.collateral_prices import ASSET
 from backtest.market import Market, Markets, remake
 from backtest.policy import start_memory
 from backtest.risk.scenarios import portfolio_distance
-from backtest.venue import Contract, OwnMargin, Venue, compute_value, make_own_twins
+from backtest.venue import Contract, Venue, compute_value
 
 NO_STOPS: dict[str, Any] = {
     "stop_loss": None,
@@ -204,18 +195,6 @@ class StressAccount:
     def is_compiled(self) -> bool:
         return bool(self.result.manifest["compiled"] == "yes")
 
-    @functools.cached_property
-    def measure(self) -> Callable[..., float]:
-        own = self.base.account.requirement
-        if not isinstance(own, OwnMargin):
-            return portfolio_distance.measure_portfolio_distance
-        from backtest.engine.compile.general_compiler import MODULES  # noqa: PLC0415 - numba
-
-        names = self.history.names
-        twins = make_own_twins((*MODULES, portfolio_distance), own.rule, names, {"ask": ask_plain})
-        found: Callable[..., float] = twins.measure_portfolio_distance
-        return found
-
     def pass_bars(
         self,
         markets: Mapping[str, Market],
@@ -231,7 +210,69 @@ class StressAccount:
         account, first = self.reprice(markets), self.history.n_bars
         base = self.base._replace(venues={name: venues[name] for name in given}, account=account)
         setup = set_up_again(base, panel, weights, first=first, started=self.result.started)
-        return StressLoop(self, setup, implied).sum_bars(outage, is_search=is_search)
+        move_volatilities(setup.inputs.feed.options, first, implied)
+        steps = LaterBars(
+            setup,
+            select_state(self.state, self.kept),
+            select_memory(self.result, self.kept),
+            self.result.traded,
+            is_compiled=self.is_compiled,
+        )
+        quiet = self.read_quiet(setup, implied) if outage else setup.inputs
+        distance = self.go_through(steps, quiet, outage, is_search=is_search)
+        return self.sum_up(steps, distance)
+
+    def read_quiet(self, setup: Setup, implied: float) -> PortfolioInputs:
+        quiet = read_portfolio_inputs(
+            setup.markets,
+            setup.venues,
+            replace(setup.account, **NO_STOPS),
+            signal=setup.signal,
+            sampling="1d",
+            first=setup.first,
+            started=setup.inputs.started,
+        )
+        move_volatilities(quiet.feed.options, setup.first, implied)
+        return quiet
+
+    def go_through(
+        self, steps: LaterBars, quiet: PortfolioInputs, outage: int, *, is_search: bool
+    ) -> float:
+        """Take the account through its bars, or to a liquidation; return the least distance."""
+        setup, least = steps.setup, math.inf
+        first, total = setup.first, setup.markets.n_bars
+        if outage:
+            drop_decisions(steps.state)
+        stop = first
+        while stop < total:
+            t, is_out = stop, stop - first < outage
+            inputs = quiet if is_out else setup.inputs
+            stop = min(t + (SEARCHED if is_search and not is_out else 1), total)
+            if not is_search:
+                least = min(least, steps.measure(portfolio_distance, inputs, t))
+            steps.pass_bars(inputs, t, stop)
+            if is_search and steps.tally.money.liquidations > 0:
+                break
+            if t + 1 - first < outage:  # orders that would fill while the venue is out are lost
+                drop_decisions(steps.state)
+        return least
+
+    def sum_up(self, steps: LaterBars, distance: float) -> Shocked:
+        state, money = steps.state, steps.tally.money
+        held = state.held.quantities.tolist()
+        converted = state.wallet[CONVERTED_SO_FAR] - self.state.wallet[CONVERTED_SO_FAR]
+        return Shocked(
+            equity=float(state.wallet[EQUITY]),
+            reserve=float(state.wallet[RESERVE]),
+            quantities=dict(zip(steps.setup.markets.names, held, strict=True)),
+            liquidations=money.liquidations,
+            calls=money.calls,
+            fees=money.fees,
+            slippage=float(money.slippage - converted),
+            impact=money.impact,
+            funding=money.funding,
+            distance=distance if math.isfinite(distance) else math.nan,
+        )
 
     def reprice(self, markets: Mapping[str, Market]) -> Account:
         known = self.base.account
@@ -280,97 +321,5 @@ def make_asset(name: str, clock: Markets, assets: Mapping[str, FloatArray], c: i
     )
 
 
-class StressLoop:
-    def __init__(self, account: StressAccount, setup: Setup, implied: float) -> None:
-        self.setup, self.first = setup, setup.first
-        self.inputs, self.state, self.deciders, self.tally = begin(setup)
-        rule, names = setup.account.requirement, setup.markets.names
-        own = rule if isinstance(rule, OwnMargin) else None
-        self.n_bars = len(self.inputs.feed.time)
-        asked = [(self.deciders, [(p.policy, tuple(p.columns)) for p in setup.observed])]
-        loop = bind_loop(asked, is_compiled=account.is_compiled, own=own, names=names)
-        self.simulate, self.pack, (self.bound,), _ = loop
-        n, k, total = len(names), len(self.state.options.targets), self.n_bars - self.first
-        self.tape = new_tape(n, total, self.first, 8 * (n + k) + 1024, n_options=k)
-        self.implied = implied
-        move_volatilities(self.inputs.feed.options, setup.first, implied)
-        self.account, self.n = account, len(setup.markets)
-        self.deciders.memory[:] = select_memory(account.result, account.kept)
-        self.state = select_state(account.state, account.kept)
-        self.counts = Counts(self.tally, account.result.traded)
-        self.kinds: list[FloatArray] = [np.zeros(0)]
-
-    def read_quiet(self) -> PortfolioInputs:
-        setup = self.setup
-        quiet = read_portfolio_inputs(
-            setup.markets,
-            setup.venues,
-            replace(setup.account, **NO_STOPS),
-            signal=setup.signal,
-            sampling="1d",
-            first=setup.first,
-            started=self.inputs.started,
-        )
-        move_volatilities(quiet.feed.options, setup.first, self.implied)
-        return quiet
-
-    def sum_bars(self, outage: int, *, is_search: bool) -> Shocked:
-        first = self.first
-        quiet = self.read_quiet() if outage else self.inputs
-        least = math.inf
-        if outage:
-            self.drop_decisions()
-        stop = first
-        while stop < self.n_bars:
-            t, is_out = stop, stop - first < outage
-            inputs = quiet if is_out else self.inputs
-            stop = min(t + (SEARCHED if is_search and not is_out else 1), self.n_bars)
-            if not is_search:
-                least = min(least, self.measure_distance(inputs, t))
-            self.pass_bars(inputs, t, stop)
-            if is_search and np.any(self.kinds[-1] == LIQUIDATED):
-                break
-            if t + 1 - first < outage:  # orders that would fill while the venue is out are lost
-                self.drop_decisions()
-        return self.sum_up(least)
-
-    def drop_decisions(self) -> None:
-        self.state.leverage[:], self.state.is_pending[:] = np.nan, 0
-
-    def pass_bars(self, inputs: PortfolioInputs, t: int, stop: int) -> None:
-        self.counts, entries = drive(
-            self.simulate, self.pack, inputs, self.state, self.deciders, self.bound, self.counts,
-            t, stop, self.tape, stop - t, None,
-        )  # fmt: skip
-        self.kinds.append(entries[:, 1])
-
-    def measure_distance(self, inputs: PortfolioInputs, t: int) -> float:
-        state, assets = copy_state(self.state), len(self.state.priced)
-        room, terms = (
-            (new_quotes(self.n, assets), new_scratch(self.n, assets)),
-            read_tables(inputs, t),
-        )
-        if inputs.fees is not None:
-            terms = inputs.fees.write(terms, start_day(inputs.fees.day, self.counts.traded, t)[0])
-        with np.errstate(all="ignore"):
-            return float(self.account.measure(terms, inputs.feed, state, *room, t))
-
-    def sum_up(self, distance: float) -> Shocked:
-        record = self.tape.record.account._asdict()
-        kinds, last = np.concatenate(self.kinds), int(self.tape.cursor[0] - self.setup.first)
-        held = self.state.held.quantities.tolist()
-        fees, slippage, impact, funding = (
-            float(record[name].sum()) for name in ("fees", "slippage", "impact", "funding")
-        )
-        return Shocked(
-            equity=float(record["equity"][last]),
-            reserve=float(record["reserve"][last]),
-            quantities=dict(zip(self.setup.markets.names, held, strict=True)),
-            liquidations=int(np.sum(kinds == LIQUIDATED)),
-            calls=int(np.sum(kinds == CALLED)),
-            fees=fees,
-            slippage=slippage,
-            impact=impact,
-            funding=funding,
-            distance=distance if math.isfinite(distance) else math.nan,
-        )
+def drop_decisions(state: AccountState) -> None:
+    state.leverage[:], state.is_pending[:] = np.nan, 0
