@@ -406,7 +406,8 @@ class GaussianProcess:
         points = [] if n < FIRST_POINTS else [self._propose()]
         for point in canonicalize(self._space, np.array([*points, *self._stream.take(DRAWS)])):
             if point.tobytes() not in self._asked:
-                return point[None]
+                new: FloatArray = point[None]
+                return new
         return self._known.cube[:0]
 
     def tell(self, cube: FloatArray, score: FloatArray, violation: FloatArray) -> None:

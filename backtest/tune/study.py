@@ -46,7 +46,6 @@ from backtest.tune.plateau import NEIGHBOUR
 from backtest.tune.search_loop import find_knee
 from backtest.tune.search_outcome import StudyOutcome
 from backtest.tune.single_sets import Bench, complete_set, measure_holdout
-from backtest.tune.study_text import explain_spending, write_summary, write_verdict
 from backtest.tune.trials import find_distinct, gather, is_feasible, name_scores, tabulate_trials
 
 if TYPE_CHECKING:
@@ -56,6 +55,7 @@ if TYPE_CHECKING:
     from backtest.venue import Venue
 
 OUTCOME = "outcome.json"
+TEXT = "backtest.tune.study_text"
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -96,6 +96,9 @@ class Study(SavedResult):
     can_be_resumed = True
     aside = ("policy_module", "versions")
 
+    _explain_spending = call_later(TEXT, "explain_spending")
+    _write_summary = call_later(TEXT, "write_summary")
+    _write_verdict = call_later(TEXT, "write_verdict")
     _plan_validation = staticmethod(
         call_later("backtest.validation.search_validation", "plan_validation")
     )
@@ -229,7 +232,7 @@ class Study(SavedResult):
     @property
     def spending(self) -> str:
         """Why fewer different sets than ``trials`` were evaluated; empty if they were not."""
-        return explain_spending(self)
+        return str(self._explain_spending())
 
     # ----------------------------------------------------------------------------- running its sets
 
@@ -347,7 +350,7 @@ class Study(SavedResult):
     @property
     def verdict_text(self) -> str:
         """Whether the winner is more than luck, in a sentence."""
-        return write_verdict(self)
+        return str(self._write_verdict())
 
     def list_measures(self) -> Mapping[str, float]:
         """Return the measures of the set that won."""
@@ -357,7 +360,7 @@ class Study(SavedResult):
 
     def summary(self) -> str:
         """Return the result and how much of it is luck, as text for a terminal."""
-        return write_summary(self)
+        return str(self._write_summary())
 
     def to_dict(self) -> dict[str, Any]:
         """Return the description and the result of the study for JSON, without the table."""
