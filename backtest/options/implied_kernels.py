@@ -16,8 +16,11 @@ from backtest.base.normal import ROOT_TWO_PI
 
 KERNELS = ("fill_volatilities",)
 PLAIN_SECONDS = {"fill_volatilities": 6e-5}
-BELOW, AT_INTRINSIC, AT_BOUND, NO_TIME, FOUND = 1, 2, 3, 4, 0
+BELOW, AT_INTRINSIC, AT_BOUND, NO_TIME, ROUNDED, FOUND = 1, 2, 3, 4, 5, 0
 """Why a price has no implied volatility; see :data:`backtest.options.pricing.REASONS`."""
+EPSILON = 2.0**-52
+LEAST_CERTAIN = 1e-3
+"""Largest part of a volatility that four rounding errors of the price may move it by."""
 LAST_STEP = 5e-4
 """Size of a step, in units of s or 1, after which the error, of fourth order in it, is nothing."""
 LARGE = 2.0
@@ -35,7 +38,13 @@ def check_price(
 ) -> int:
     if not years > 0.0:
         return NO_TIME
-    return compare_price(sign, undiscount(price, forward, years, rate, is_coin), forward, strike)
+    undiscounted = undiscount(price, forward, years, rate, is_coin)
+    reason = compare_price(sign, undiscounted, forward, strike)
+    if reason == FOUND and math.isnan(
+        scalar_implied(sign, price, forward, strike, years, rate, is_coin)
+    ):
+        return ROUNDED
+    return reason
 
 
 def undiscount(price: float, forward: float, years: float, rate: float, is_coin: bool) -> float:
@@ -67,10 +76,15 @@ def scalar_implied(
         return math.nan
     value = undiscounted - max(0.0, sign * (forward - strike))
     x = -abs(log_ratio(forward, strike))
-    scaled = value / (math.sqrt(forward) * math.sqrt(strike))
+    unit = math.sqrt(forward) * math.sqrt(strike)
+    scaled = value / unit
     if not 0.0 < scaled < math.exp(0.5 * x):
         return math.nan
-    return solve_deviation(x, scaled) / math.sqrt(years)
+    s = solve_deviation(x, scaled)
+    slope = price_and_slope(x, s)[1]
+    if not 4.0 * EPSILON * undiscounted / unit <= LEAST_CERTAIN * s * slope:
+        return math.nan  # what the price was rounded by moves the volatility
+    return s / math.sqrt(years)
 
 
 def solve_deviation(x: float, price: float) -> float:

@@ -43,6 +43,7 @@ REASONS = (
     "at the intrinsic value: every small volatility gives it",
     "at or above the largest value: no volatility gives it",
     "no time to expiry",
+    "vega is too small: the rounding of the price moves the volatility by over a thousandth",
 )
 
 
@@ -209,8 +210,9 @@ def implied_volatility(
     -------
     float or array
         Per sqrt(year). NaN where no single volatility gives the price: below or at the intrinsic
-        value, at or above the largest value (the forward for a call, the strike for a put), or at
-        expiry. :func:`volatility_reason` says which.
+        value, at or above the largest value (the forward for a call, the strike for a put), at
+        expiry, or where vega is so small that four rounding errors of the price move the volatility
+        by over a thousandth of it. :func:`volatility_reason` says which.
 
     Raises
     ------

@@ -27,7 +27,15 @@ from backtest.options.chain import Chain
 from backtest.options.chain_inspection import Inspection
 from backtest.options.option_terms import broadcast, check_positive, read_numbers
 from backtest.options.pricing import price
-from backtest.options.quotes import FEWEST, Quotes, choose_rows, collect_quotes, describe_fit
+from backtest.options.quotes import (
+    FEWEST,
+    WIDENING,
+    WIDTH,
+    Quotes,
+    choose_rows,
+    collect_quotes,
+    describe_fit,
+)
 from backtest.options.svi import LEAST_SOUND, SVI
 
 Model = Literal["svi", "ssvi"]
@@ -147,7 +155,8 @@ class Surface(Reportable):
     def summary(self) -> str:
         """What the surface shows, in one or two sentences."""
         tenor = self.headline_tenor
-        butterflies = int(self.arbitrage()["butterfly"].sum())
+        arbitrage = self.arbitrage()
+        butterflies = int(arbitrage["butterfly"].sum())
         skew = self.skew(tenor)
         sides = ("puts", "calls") if skew >= 0.0 else ("calls", "puts")
         expiries = count_nouns(len(self.fits), "expiry", "expiries")
@@ -155,8 +164,10 @@ class Surface(Reportable):
         return (
             f"At {days}: {100 * self.atm(tenor):.1f} % a year at the money, 25-delta {sides[0]} "
             f"{100 * abs(skew):.1f} points above {sides[1]}. {100 * self.inside:.1f} % of "
-            f"{count_nouns(int(self.fits['quotes'].sum()), 'two-sided quote')} contain the fit; "
-            f"butterfly arbitrage in {butterflies} of {expiries}."
+            f"{count_nouns(int(self.fits['quotes'].sum()), 'two-sided quote')} within "
+            f"{WIDTH:g} standard deviations contain the fit between bid and ask, widened by "
+            f"{100 * WIDENING:g} points; butterfly arbitrage in {butterflies} of {expiries}; "
+            f"{describe_crossings(arbitrage)}."
         )
 
     @property
@@ -330,19 +341,53 @@ class Surface(Reportable):
             A row per expiry: ``least_density`` (the smallest g(k), negative where butterflies cost
             less than nothing), ``butterfly`` (whether it is under -1e-9, beyond rounding),
             ``crossings`` (share of 601 points with |k| <= 1.5 where total variance is under that of
-            the expiry before).
+            the expiry before), ``quoted_crossings`` (the same between the strikes that are quoted
+            in both expiries, NaN if there are none), ``deepest_crossing`` (there, the largest fall
+            in volatility of the expiry).
         """
         totals = np.stack([smile.total_variance(CROSSING_GRID) for smile in self.smiles])
         falls = np.diff(totals, axis=0) < -CROSSING_TOLERANCE
         least = [smile.least_density for smile in self.smiles]
+        crossed = [(math.nan, 0.0), *map(self._cross, range(1, len(self.smiles)))]
         return pd.DataFrame(
             {
                 "expiry": self.fits["expiry"],
                 "least_density": least,
                 "butterfly": [each < LEAST_SOUND for each in least],
                 "crossings": [0.0, *falls.mean(axis=1)],
+                "quoted_crossings": [share for share, _ in crossed],
+                "deepest_crossing": [depth for _, depth in crossed],
             }
         )
+
+    def _cross(self, place: int) -> tuple[float, float]:
+        """Return the share of points and the depth of crossings with the expiry before."""
+        ends = self.fits["expiry"]
+        quoted = [
+            self.quotes.loc[self.quotes["expiry"] == ends[row], "k"] for row in (place - 1, place)
+        ]
+        low, high = max(each.min() for each in quoted), min(each.max() for each in quoted)
+        if not low < high:
+            return math.nan, 0.0
+        k = np.linspace(low, high, CROSSING_GRID.size)
+        before, own = (self.smiles[row].total_variance(k) for row in (place - 1, place))
+        is_under = own < before - CROSSING_TOLERANCE
+        fall = np.sqrt(before / self.years[place]) - np.sqrt(own / self.years[place])
+        return float(is_under.mean()), float(np.max(fall, where=is_under, initial=0.0))
+
+
+def describe_crossings(arbitrage: pd.DataFrame) -> str:
+    """Say where total variance falls with time between strikes quoted in both expiries."""
+    judged = arbitrage[arbitrage["quoted_crossings"].notna()]
+    crossing = judged[judged["quoted_crossings"] > 0.0]
+    pairs = count_nouns(len(judged), "pair") + " of expiries"
+    if crossing.empty:
+        return f"no calendar arbitrage between the strikes quoted in both of {pairs}"
+    depth = 100 * float(crossing["deepest_crossing"].max())
+    return (
+        f"calendar arbitrage between the strikes quoted in both in {len(crossing)} of {pairs}, up "
+        f"to {depth:.2g} points ({', '.join(f'{each:%Y-%m-%d}' for each in crossing['expiry'])})"
+    )
 
 
 def fit_smiles(quotes: list[Quotes], model: str) -> tuple[SVI, ...]:

@@ -6,10 +6,11 @@ from typing import Any
 
 import numpy as np
 
-from backtest.base import count_nouns
+from backtest.base import capitalize, count_nouns
 from backtest.base.units import YEAR_DAYS
 from backtest.options import Surface, is_out_of_the_money
 from backtest.options.chain_inspection import CHECKS
+from backtest.options.surface import describe_crossings
 from backtest.report.basis.data_quality import NOTHING, Background
 from backtest.report.page.figures import LIGHT, TEMPLATE, build_chart, build_layout, draw_line
 from backtest.report.page.page import Chart, Fact, Page, Paragraph, Section, Table, name_columns
@@ -193,15 +194,9 @@ def write_fits(found: Surface) -> Table:
 
 def write_arbitrage(found: Surface) -> list[Paragraph]:
     table = found.arbitrage()
-    crossing = table[table["crossings"] > 0.0]
     butterflies = int(table["butterfly"].sum())
-    text = f"Butterfly arbitrage in {butterflies} of {len(table)} expiries."
-    if len(crossing):
-        days = ", ".join(f"{each:%Y-%m-%d}" for each in crossing["expiry"])
-        text += f" Total variance falls below that of the expiry before in part of: {days}."
-    else:
-        text += " No calendar arbitrage."
-    return [Paragraph(text)]
+    text = f"Butterfly arbitrage in {butterflies} of {len(table)} expiries. "
+    return [Paragraph(text + capitalize(describe_crossings(table)) + ".")]
 
 
 def write_defects(found: Surface) -> list[Table | Paragraph]:

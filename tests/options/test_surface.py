@@ -94,6 +94,7 @@ def test_a_fit_has_no_arbitrage_and_lies_inside_the_quotes(model: str):
     assert not arbitrage["butterfly"].any()
     if model == "ssvi":
         assert (arbitrage["crossings"] == 0.0).all()
+        assert (arbitrage["quoted_crossings"][1:] == 0.0).all()
     else:
         assert (fitted.fits["inside"] == 1.0).all()
         assert (fitted.fits["median_error"] < 0.003).all()
@@ -176,6 +177,22 @@ def test_the_published_vix_interpolates_total_variance(minutes, variances, expec
     times = np.array(minutes) / 525_600.0
     smiles = tuple(SVI(v * t, 0.0, 0.0, 0.0, 1.0) for v, t in zip(variances, times, strict=True))
     assert 100.0 * make_surface(smiles, times).atm("30d") == pytest.approx(expected, abs=error)
+
+
+def test_a_crossing_between_strikes_quoted_in_both_expiries_is_named_with_its_depth():
+    """At 30 days 60 %, at 60 days 40 %: w falls from .36 / 12 to .16 / 6, .6 sqrt(.5) - .4."""
+    near, far = make_rows(days=(30.0,), spread=0.02), make_rows(days=(60.0,), spread=0.02)
+    for rows, level in ((near, 0.6), (far, 0.4)):
+        years = 30.0 / 365.0 if level == 0.6 else 60.0 / 365.0
+        place = (rows["kind"].to_numpy(dtype=str), rows["forward"], rows["strike"], years)
+        for side, shift in (("bid", -0.005), ("ask", 0.005), ("mark", 0.0)):
+            rows[side] = options.price(*place, level + shift, 0.0, "coin")
+    fitted = bt.Surface.fit(bt.Chain.from_frame(pd.concat([near, far]), settlement="coin"))
+    crossing = fitted.arbitrage().iloc[1]
+    assert crossing["quoted_crossings"] == 1.0
+    assert crossing["deepest_crossing"] == pytest.approx(0.6 * math.sqrt(0.5) - 0.4, abs=1e-3)
+    assert "in both in 1 of 1 pair of expiries, up to 2.4 points" in fitted.summary
+    assert "within 2.5 standard deviations contain the fit between bid and ask" in fitted.summary
 
 
 def test_what_a_fit_leaves_out_is_listed():
