@@ -1,5 +1,6 @@
 # make run: run the default experiment on the sample.
-# make test: check format, lint and types, and run the tests except those marked slow.
+# make test: check format, lint and types, and run the tests except those marked slow; they use the engine compiled
+#   into build/compiled, once for each state of its sources.
 # make test-all: the same with the slow tests, which compile what they run.
 # make docs: build the site of docs/ into build/docs, and check its links; needs no network once .venv is there.
 # All create .venv first, with the versions of constraints.txt. For another interpreter: make PYTHON=...
@@ -10,6 +11,7 @@ export PIP_DISABLE_PIP_VERSION_CHECK := 1
 export PYTHONDONTWRITEBYTECODE :=
 bin := .venv/bin
 cases := not slow
+compile := BACKTEST_CACHE_DIR=$(CURDIR)/build/compiled $(bin)/backtest compile
 
 .PHONY: run test test-all docs clean
 
@@ -19,8 +21,8 @@ run: .venv/installed
 test: .venv/installed-dev
 	$(bin)/ruff format --check .
 	$(bin)/ruff check .
+	$(compile) & $(bin)/mypy; status=$$?; wait; exit $$status
 	$(bin)/pytest -n 2 --dist loadfile -m "$(cases)"
-	$(bin)/mypy
 
 test-all: cases := slow or not slow
 test-all: test

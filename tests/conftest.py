@@ -1,7 +1,10 @@
 """The suite prints and decides the same wherever it runs, on a build server as in a terminal."""
 
 import os
+import shutil
 import signal
+import time
+from pathlib import Path
 
 import pytest
 from hypothesis import settings
@@ -15,8 +18,21 @@ for name in (
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # as in a job that a shell started with &
     signal.signal(signal.SIGINT, signal.default_int_handler)
 
+COMPILED = Path(__file__).parents[1] / "build" / "compiled"
+os.environ.setdefault("BACKTEST_CACHE_DIR", str(COMPILED))
 os.environ.setdefault("BACKTEST_COMPILE", "no")
-"""Short runs are answered in plain Python, to the same bits; slow tests compile."""
+"""Runs use the engine that is compiled there (`make test` does it), and otherwise, if they are
+short, plain Python, to the same bits; slow tests compile. All workers share the folder."""
+KEPT = 7 * 24 * 3600.0
+"""Seconds after which compiled code of older sources is deleted."""
+
+
+def pytest_configure(config):
+    """Delete what nobody compiled lately, once for all workers."""
+    if not hasattr(config, "workerinput") and COMPILED.is_dir():
+        for each in COMPILED.iterdir():
+            if each.is_dir() and time.time() - each.stat().st_mtime > KEPT:
+                shutil.rmtree(each, ignore_errors=True)
 
 
 settings.load_profile("ci")
