@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 
-from backtest.account.contagion import record_falls
 from backtest.account.orders import is_outside
 from backtest.account.portfolio_balance import compute_account_equity, value_at
 from backtest.account.portfolio_gap import is_quiet
@@ -188,6 +187,4 @@ def close_fast_bar(bar: AccountBar, equity: float) -> None:
     wallet[EQUITY] = equity
     if has_wealth(wealth, 0.0) and wallet[IS_RUINED] == 0.0:
         wallet[UNIT] = wallet[SCALE] * (equity + wallet[RESERVE])
-    is_high = wallet[UNIT] >= wallet[PEAK]
     wallet[PEAK] = max(wallet[UNIT], wallet[PEAK])
-    record_falls(bar, is_high)

@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from backtest.account.account_records import Watch
-from backtest.account.contagion import record_falls
 from backtest.account.equity_stop import follow_highest, rescale_highest
 from backtest.account.exits import follow_prices
 from backtest.account.fills import trade
@@ -275,11 +274,9 @@ def close_portfolio_bar(bar: AccountBar, t: int, wealth: float) -> None:
     is_growing = has_wealth(wealth, total(ledger, FLOWS)) and state.wallet[IS_RUINED] == 0.0
     if is_growing:
         state.wallet[UNIT] = state.wallet[SCALE] * (equity + state.wallet[RESERVE])
-    is_high = state.wallet[UNIT] >= state.wallet[PEAK]
     state.wallet[PEAK] = max(state.wallet[UNIT], state.wallet[PEAK])
     if is_lost:
         state.wallet[IS_RUINED] = 1.0
-    record_falls(bar, is_high)
 
 
 def mark_closes(bar: AccountBar, t: int) -> None:

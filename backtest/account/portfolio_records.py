@@ -13,14 +13,13 @@ from backtest.venue import Holdings, PortfolioRules, is_spot_leg, pick_rules
 
 (
     CASH, RESERVE, EQUITY, UNIT, PEAK, SCALE, PAID_IN, IS_OVER, IS_RUINED, OVERLAY, SINCE_POOL,
-    IS_CONVERTING, POOL_FAILED, ASSETS_SO_FAR, CONVERTED_SO_FAR, DISTANCE, HIGHEST,
-) = range(17)  # fmt: skip
-N_WALLET = 17
+    IS_CONVERTING, POOL_FAILED, ASSETS_SO_FAR, CONVERTED_SO_FAR, HIGHEST,
+) = range(16)  # fmt: skip
+N_WALLET = 16
 """Entries of ``AccountState.wallet``; flags are 0 or 1. ``OVERLAY`` is the portfolio's leverage at
 the next open, ``SINCE_POOL`` the bars since the pool's last liquidation, ``POOL_FAILED`` whether it
 failed in this bar, ``ASSETS_SO_FAR`` the profit of the collateral, ``CONVERTED_SO_FAR`` the cost of
-selling it, ``DISTANCE`` M - level R at the last close, ``HIGHEST`` the highest equity since the
-start or the last equity stop."""
+selling it, ``HIGHEST`` the highest equity since the start or the last equity stop."""
 
 FUNDING_NEXT, FLOW_NEXT = range(2)
 
@@ -132,8 +131,6 @@ class AccountState(NamedTuple):
     called_at: FloatArray
     wallet: FloatArray
     cursor: IntArray
-    fallen: FloatArray
-    shares: FloatArray
     options: OptionState
 
 
@@ -244,12 +241,12 @@ class Scratch(NamedTuple):
     per unit (margin and fee of an isolated order, the fee of a cross order) and what the flip of an
     isolated order ``returned``. The walk: last and mark values now and at the next waypoint, and
     the prices of collateral. ``start`` are quantities at the start of a liquidation, ``shares`` of
-    shape (n + C,) Euler shares, ``falls`` of shape (n + 3,) what each cause took. ``hidden`` and
-    ``kept_assets`` are left out for a moment. ``failure`` is the u at which each position fails,
-    ``carried`` what was held before fills at the close. ``rate`` is the fee rate of an order. Limit
-    orders: the quantity ``wanted`` (NaN: none rests), the u of the ``limit`` and that ``through``
-    which the price must go, and whether this bar opened the position (``fresh``). ``ordered`` are
-    contracts to hold instead of a leverage (NaN: none).
+    shape (n + C,) Euler shares. ``hidden`` and ``kept_assets`` are left out for a moment.
+    ``failure`` is the u at which each position fails, ``carried`` what was held before fills at the
+    close. ``rate`` is the fee rate of an order. Limit orders: the quantity ``wanted`` (NaN: none
+    rests), the u of the ``limit`` and that ``through`` which the price must go, and whether this
+    bar opened the position (``fresh``). ``ordered`` are contracts to hold instead of a leverage
+    (NaN: none).
     """
 
     side: FloatArray
@@ -271,7 +268,6 @@ class Scratch(NamedTuple):
     price_end: FloatArray
     start: FloatArray
     shares: FloatArray
-    falls: FloatArray
     kept_assets: FloatArray
     hidden: FloatArray
     failure: FloatArray

@@ -109,6 +109,8 @@ def compute_closes(
         collateral=nothing,
         collateral_at_rate=nothing,
         initial=initial,
+        distance=backing - (nothing if is_isolated else share),
+        collateral_share=nothing,
         share=share[:, None],
         failure=np.where(is_held, root, np.nan)[:, None],
     )

@@ -26,7 +26,6 @@ def new_scratch(n: int, assets: int) -> Scratch:
         "price_end": assets,
         "kept_assets": assets,
         "shares": n + assets,
-        "falls": n + 3,
     }
     found: dict[str, Any] = {name: np.zeros(sizes.get(name, n)) for name in Scratch._fields}
     orders = {"kind": np.zeros(n, np.int64), "ordered": np.full(n, np.nan)}

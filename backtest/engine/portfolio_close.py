@@ -220,11 +220,15 @@ def fill_close(bar: AccountBar, closes: Closes, row: int) -> None:
     closes.collateral[row] = compute_full_value(state.held)
     at_rate = compute_collateral_value(terms.rules.collateral, state.held)
     closes.collateral_at_rate[row] = at_rate
-    measure_shares(terms, state, scratch)
-    for i in range(len(state.margin)):
+    needed = measure_shares(terms, state, scratch)
+    closes.distance[row] = closes.backing[row] - terms.rules.level * needed
+    n = len(state.margin)
+    for i in range(n):
         closes.share[row, i] = scratch.shares[i]
+    for c in range(len(state.held.amounts)):
+        closes.collateral_share[row] += scratch.shares[n + c]
     closes.requirement[row] = look_at_close(bar, True).needed
-    for i in range(len(state.margin)):
+    for i in range(n):
         closes.failure[row, i] = scratch.failure[i]
 
 

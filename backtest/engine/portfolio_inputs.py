@@ -20,7 +20,6 @@ from backtest.account.portfolio_records import (
     AT_OPEN,
     BY_NAME,
     CASH,
-    DISTANCE,
     EARLY,
     EQUITY,
     FLAGS,
@@ -72,7 +71,6 @@ from backtest.venue import (
     MarginRules,
     ScenarioMargin,
     Venue,
-    compute_collateral_value,
     find_newest,
     pack_brackets,
     pack_spot,
@@ -354,8 +352,6 @@ def start_account_state(
     wallet[[UNIT, PEAK, SCALE, PAID_IN]] = wealth, wealth, 1.0, wealth
     wallet[OVERLAY] = np.nan if has_overlay else 1.0
     wallet[SINCE_POOL] = np.inf
-    backing = compute_collateral_value(inputs.terms.rules.collateral, held)
-    wallet[DISTANCE] = account.capital + backing
     return AccountState(
         held=held,
         margin=np.zeros(n),
@@ -381,8 +377,6 @@ def start_account_state(
         called_at=np.full(n + 1, np.nan),
         wallet=wallet,
         cursor=np.zeros(2, np.int64),
-        fallen=np.zeros(n + 3),
-        shares=np.zeros(n + len(amounts)),
         options=start_options(inputs.terms.options, feed.options),
     )
 

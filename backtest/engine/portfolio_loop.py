@@ -147,9 +147,7 @@ def put_back(begun: FloatArray, state: AccountState) -> int:
     at = copy(begun, at, state.is_call_open)
     at = copy(begun, at, state.called_at)
     at = copy(begun, at, state.wallet)
-    at = copy(begun, at, state.cursor)
-    at = copy(begun, at, state.fallen)
-    return copy(begun, at, state.shares)
+    return copy(begun, at, state.cursor)
 
 
 def copy(numbers: FloatArray, at: int, target: Any) -> int:
@@ -189,7 +187,7 @@ def simulate_portfolio(  # noqa: PLR0913, PLR0917 - the arguments and the steps 
         tape.cursor[0] = t
         equity = state.wallet[EQUITY]
         if is_counted:
-            remember_marks(tape, terms, feed, t)
+            remember_marks(tape, terms, feed, quotes, t, t == start)
         may_be = has_fast_path and t > start  # the first bar writes the whole quotes
         is_fast = may_be and take_fast_path(bar, t, was_fast)
         was_fast = is_fast
@@ -219,7 +217,7 @@ def simulate_portfolio(  # noqa: PLR0913, PLR0917 - the arguments and the steps 
         if len(tape.units) > 0:
             tape.units[t - tape.cursor[1]] = state.wallet[UNIT]
         if is_recorded:
-            record_portfolio(bar, tape, t - tape.cursor[1])
+            record_portfolio(bar, tape, is_fast, t - tape.cursor[1])
     return tally, stop, DONE
 
 
@@ -250,11 +248,15 @@ def is_any_set(flags: IntArray) -> bool:
     return bool(found)
 
 
-def remember_marks(tape: RunTape, terms: Terms, feed: MarketFeed, t: int) -> None:
+def remember_marks(
+    tape: RunTape, terms: Terms, feed: MarketFeed, quotes: MarketBar, t: int, is_first: bool
+) -> None:
     brackets, last = terms.rules.brackets, max(t - 1, 0)
     for i in range(len(tape.before)):
-        size, is_inverse = brackets.sizes[i], brackets.are_inverse[i]
-        tape.before[i] = compute_value(size, is_inverse, feed.mark_close[last, i])
+        tape.before[i] = quotes.mark_close[i]
+        if is_first:
+            size, is_inverse = brackets.sizes[i], brackets.are_inverse[i]
+            tape.before[i] = compute_value(size, is_inverse, feed.mark_close[last, i])
 
 
 def is_portfolio_balanced(

@@ -23,6 +23,7 @@ from backtest.account.portfolio_records import CASH, EQUITY, OVERLAY, RESERVE, U
 
 if TYPE_CHECKING:
     from backtest.base import FloatArray, IntArray
+    from backtest.engine.record import AccountFields
 
 
 class Lanes(NamedTuple):
@@ -52,7 +53,8 @@ class RunTape(NamedTuple):
     lanes: Lanes
 
 
-def record_portfolio(bar: AccountBar, tape: RunTape, t: int) -> None:
+def record_portfolio(bar: AccountBar, tape: RunTape, is_fast: bool, t: int) -> None:
+    """Write one bar; in one that ``is_fast`` prices moved, and nothing else happened."""
     state, ledger = bar.state, bar.ledger
     account, wallet = tape.record.account, state.wallet
     account.equity[t] = wallet[EQUITY]
@@ -61,6 +63,15 @@ def record_portfolio(bar: AccountBar, tape: RunTape, t: int) -> None:
     account.unit[t] = wallet[UNIT]
     account.overlay[t] = wallet[OVERLAY]
     write_total(account.price_pnl, ledger, PRICE_PNL, t)
+    if not is_fast:
+        record_money(account, ledger, t)
+    for i in range(len(state.margin)):
+        record_position(tape, state, ledger, is_fast, i, t)
+    for k in range(len(state.options.targets)):
+        record_option(tape, state, k, t)
+
+
+def record_money(account: AccountFields, ledger: FloatArray, t: int) -> None:
     write_total(account.fees, ledger, FEES, t)
     write_total(account.slippage, ledger, SLIPPAGE, t)
     write_total(account.impact, ledger, IMPACT, t)
@@ -72,10 +83,6 @@ def record_portfolio(bar: AccountBar, tape: RunTape, t: int) -> None:
     write_total(account.bad_debt, ledger, BAD_DEBT, t)
     write_total(account.collateral_pnl, ledger, COLLATERAL_PNL, t)
     write_total(account.conversion, ledger, CONVERSION, t)
-    for i in range(len(state.margin)):
-        record_position(tape, state, ledger, i, t)
-    for k in range(len(state.options.targets)):
-        record_option(tape, state, k, t)
 
 
 def write_total(column: FloatArray, ledger: FloatArray, term: int, t: int) -> None:
@@ -93,16 +100,22 @@ def write_of(column: FloatArray, value: float, t: int, i: int) -> None:
         column[t, i] = value
 
 
-def record_position(tape: RunTape, state: AccountState, ledger: FloatArray, i: int, t: int) -> None:
+def record_position(
+    tape: RunTape, state: AccountState, ledger: FloatArray, is_fast: bool, i: int, t: int
+) -> None:
     held = tape.record.positions
     write_of(held.quantity, state.held.quantities[i], t, i)
     write_of(held.entry, state.held.entries[i], t, i)
     write_of(held.margin, state.margin[i], t, i)
     write_of(held.target, state.leverage[i], t, i)
+    is_alone = len(state.margin) == 1 and len(state.options.targets) == 0
+    if not is_alone:  # whose money is the account's, but bad debt: see new_record
+        write_of(held.price_pnl, ledger[PRICE_PNL, i], t, i)
+    if is_fast:
+        return
     write_of(held.bad_debt, ledger[BAD_DEBT, i], t, i)
-    if len(state.margin) == 1 and len(state.options.targets) == 0:
-        return  # its money is the account's: see new_record
-    write_of(held.price_pnl, ledger[PRICE_PNL, i], t, i)
+    if is_alone:
+        return
     write_of(held.fees, ledger[FEES, i], t, i)
     write_of(held.slippage, ledger[SLIPPAGE, i], t, i)
     write_of(held.impact, ledger[IMPACT, i], t, i)

@@ -1,4 +1,4 @@
-"""Tables by position: of each bar, of causes of liquidations, of money.
+"""Tables by position: of each bar, and of money.
 
 Fields of the positions come as arrays of shape (n_bars, n) by name.
 """
@@ -10,7 +10,6 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 import pandas as pd
 
-from backtest.account import ledger
 from backtest.account.contagion import CAUSED
 from backtest.account.terms import SIGNS, TERMS
 from backtest.base import FloatArray, IntArray, utc_index
@@ -107,36 +106,6 @@ def positions_table(
     known = list(dict.fromkeys([*names, *held_options]))
     table["instrument"] = pd.Categorical(table["instrument"], categories=known)
     return table.sort_values(["time", "instrument"], kind="stable", ignore_index=True)
-
-
-def contagion_table(
-    time: IntArray, names: Sequence[str], entries: FloatArray, first: int
-) -> pd.DataFrame:
-    labels = np.array([*names, "collateral", "flows", "rules"], dtype=object)
-    is_cause, numbers = entries[:, 1] == CAUSED, number_liquidations(entries)
-    pairs = numbers * len(labels) + entries[:, 8]
-    is_closed = np.isin(pairs, pairs[entries[:, 1] == ledger.LIQUIDATED])
-    gained = np.where(is_closed, np.maximum(entries[:, 4], 0.0), 0.0)
-    is_shown = is_cause & ((entries[:, 2] > 0.0) | (gained > 0.0))
-    chosen, hits = entries[is_shown], numbers[is_shown]
-    bar = chosen[:, 0].astype(np.int64) - first
-    return pd.DataFrame(
-        {
-            "liquidation": hits,
-            "time": utc_index(time[bar]),
-            "cause": labels[chosen[:, 8].astype(np.int64)],
-            "share": chosen[:, 2],
-            "quantity": chosen[:, 3],
-            "profit": gained[is_shown],
-        }
-    )
-
-
-def number_liquidations(entries: FloatArray) -> IntArray:
-    is_cause = entries[:, 1] == CAUSED
-    begins = is_cause & ~np.concatenate(([False], is_cause[:-1]))
-    falls = np.concatenate(([False], np.diff(entries[:, 8]) <= 0.0)) & is_cause
-    return np.cumsum(begins | falls)
 
 
 def count_assets(

@@ -71,9 +71,10 @@ class Closes(NamedTuple):
     """What follows from the account and the market at each close.
 
     Of shape (n_bars,): the settlement ``balance`` B, and of the cross positions the ``backing`` M
-    and the ``requirement`` (times the level); the ``collateral`` in full and at its rate; and the
-    ``initial`` margin of all positions. Of shape (n_bars, n): ``share``, the part of a position in
-    the requirement, and ``failure``, the u at which its margin fails, the others frozen.
+    and the ``requirement`` (times the level); the ``collateral`` in full and at its rate; the
+    ``initial`` margin of all positions; the ``distance`` D, and ``collateral_share``, the part of
+    the collateral in the requirement R. Of shape (n_bars, n): ``share``, that of a position, and
+    ``failure``, the u at which its margin fails, the others frozen.
     """
 
     balance: FloatArray
@@ -82,6 +83,8 @@ class Closes(NamedTuple):
     collateral: FloatArray
     collateral_at_rate: FloatArray
     initial: FloatArray
+    distance: FloatArray
+    collateral_share: FloatArray
     share: FloatArray
     failure: FloatArray
 

@@ -52,7 +52,7 @@ from backtest.venue import Holdings, Venue
 Loaded = TypeVar("Loaded", bound=RunRecord)
 
 RUN = "result"
-FORMATS = {RUN: 2, PORTFOLIO: 2}
+FORMATS = {RUN: 2, PORTFOLIO: 3}
 FILES = ("bars.parquet", "events.parquet", "state.json", "metrics.json")
 BARS, EVENTS, STATE, METRICS = FILES
 POSITIONS = "positions.parquet"
@@ -211,7 +211,7 @@ def _pack_state(result: RunRecord) -> dict[str, Any]:
         **shared,
         "names": list(result.names),
         "spans": result.spans.tolist(),
-        "before": {name: getattr(before, name).tolist() for name in Before._fields[:3]},
+        "before": {name: getattr(before, name).tolist() for name in Before._fields[:-1]},
         "trails": [each._asdict() for each in before.trails],
         **pack_options(result.options),
     }
@@ -289,6 +289,7 @@ def _read_one(
             mark=np.array([stored["first_mark"]]),
             signal=np.array([stored["first_signal"]]),
             unrealized=np.array([stored["first_unrealized"]], dtype=np.float64),
+            stands=np.zeros(4),
             trails=(VolatilityState(**stored["trail"]),),
         ),
         "benchmark": values.get("benchmark"),

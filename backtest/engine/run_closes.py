@@ -54,10 +54,14 @@ class RunCloses(RunData):
             x, first = self._read_bars("initial_multiplier")[rows], rows.indices(record.n_bars)[0]
             given = (self.venue, self.account, record, self.mark[rows], x, self._tables)
             return compute_pool(*given, first)
+        closes = self.read_closes(rows, is_whole=False)
+        return closes.backing, closes.initial
+
+    def read_closes(self, rows: slice, *, is_whole: bool = True) -> Closes:
+        """Return some closes; of those not ``is_whole`` backing and initial margin are known."""
         if self.record.closes is None and "closes" not in vars(self):
-            found = measure_closes(self.setup, self, rows, is_whole=False)
-            return found.backing, found.initial
-        return self.closes.backing[rows], self.closes.initial[rows]
+            return measure_closes(self.setup, self, rows, is_whole=is_whole)
+        return Closes(*(each[rows] for each in self.closes))
 
     @property
     def market_returns(self) -> FloatArray:

@@ -48,11 +48,16 @@ class Quotes(NamedTuple):
 
 
 class Before(NamedTuple):
-    """What a run knew at the close before its first bar, by instrument, of shape (n,)."""
+    """What a run knew at the close before its first bar, by instrument, of shape (n,).
+
+    ``stands`` of shape (n + 3,) are where the causes of a liquidation stood at the last high of the
+    unit value, with what each has gained since (:mod:`backtest.engine.contagion`).
+    """
 
     mark: FloatArray
     signal: FloatArray
     unrealized: FloatArray
+    stands: FloatArray
     trails: tuple[VolatilityState, ...]
 
 

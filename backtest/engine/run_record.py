@@ -16,6 +16,7 @@ from backtest.base import FloatArray, IntArray, Range, checked, utc_index
 from backtest.base.units import DAY
 from backtest.engine.bars_table import bars_table
 from backtest.engine.benchmark import find_benchmark, sample_benchmark
+from backtest.engine.contagion import contagion_table
 from backtest.engine.feed_arrays import as_of
 from backtest.engine.option_hedging import HEDGE_SPLITS, HedgeSplit, tabulate_hedging
 from backtest.engine.option_results import (
@@ -27,7 +28,6 @@ from backtest.engine.option_results import (
     tabulate_options,
 )
 from backtest.engine.position_tables import (
-    contagion_table,
     count_assets,
     mean_of,
     positions_table,

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import dataclasses
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from backtest.account.contagion import CAUSED
 from backtest.base import FloatArray, IntArray
 from backtest.engine.benchmark import Benchmark, begin_moves
 from backtest.engine.collateral_prices import read_assets
+from backtest.engine.contagion import find_stands, share_causes
 from backtest.engine.manifest import RunTerms, write_manifest
 from backtest.engine.no_fill import explain_no_fill, find_columns, is_cash, is_filled
+from backtest.engine.portfolio_inputs import start_account_state
 from backtest.engine.portfolio_setup import Setup
 from backtest.engine.record import Outcome
 from backtest.engine.result import Result
@@ -21,6 +25,7 @@ from backtest.engine.signal_checks import join_checks
 from backtest.features import forecast_volatility
 from backtest.features.liquidation_forecast import NO_BARS_SEEN
 from backtest.measures import RunSpan
+from backtest.venue import compute_collateral_value
 
 if TYPE_CHECKING:
     from backtest.base import FloatArray
@@ -45,7 +50,7 @@ def finish(setup: Setup, outcome: Any, *, calendar: str) -> Result:
     options = read_options(setup, outcome, outcome.legs, outcome.hedged)
     if options is None:
         warn_of_no_option([*setup.policies.values(), setup.overlay])
-    return Result(
+    result = Result(
         policies=setup.policies,
         overlay=setup.overlay,
         venues=setup.venues,
@@ -66,7 +71,7 @@ def finish(setup: Setup, outcome: Any, *, calendar: str) -> Result:
         quotes=read_quotes(setup),
         asset_marks=np.ascontiguousarray(assets["asset_mark_close"][:, first:].T),
         ends_sample=setup.inputs.clock.ends_sample[first:],
-        before=find_before(setup.resume, markets, first),
+        before=find_before(setup),
         benchmark=None
         if benchmark is None
         else begin_moves(benchmark.moves, first, is_resumed=is_resumed),
@@ -76,6 +81,9 @@ def finish(setup: Setup, outcome: Any, *, calendar: str) -> Result:
         traded=outcome.traded,
         options=options,
     )
+    if result.is_of_fast_loop or not np.any(outcome.entries[:, 1] == CAUSED):
+        return result
+    return dataclasses.replace(result, entries=share_causes(result))
 
 
 def describe_run(
@@ -145,17 +153,30 @@ def read_quotes(setup: Setup) -> Quotes:
     return Quotes(*(each if len(each) == 1 else each[setup.first :] for each in arrays))
 
 
-def find_before(resume: RunRecord | None, markets: Markets, first: int) -> Before:
-    n = len(markets)
+def find_before(setup: Setup) -> Before:
+    resume, markets, n = setup.resume, setup.markets, len(setup.markets)
     if resume is None:
-        trails = tuple(start_trail(markets, i, first) for i in range(n))
-        return Before(np.full(n, np.nan), np.zeros(n), np.zeros(n), trails)
+        trails = tuple(start_trail(markets, i, setup.first) for i in range(n))
+        return Before(np.full(n, np.nan), np.zeros(n), np.zeros(n), start_stands(setup), trails)
     return Before(
         mark=resume.marks[-1],
         signal=find_signals(resume),
         unrealized=resume.last_unrealized,
+        stands=np.zeros(n + 3)
+        if resume.has_one_position
+        else find_stands(resume, resume.record.n_bars),
         trails=resume.last_trails,
     )
+
+
+def start_stands(setup: Setup) -> FloatArray:
+    stands = np.zeros(len(setup.markets) + 3)
+    if not setup.is_of_fast_loop:
+        given = (setup.inputs, setup.account, setup.first)
+        held = start_account_state(*given, has_overlay=False).held
+        collateral = setup.inputs.terms.rules.collateral
+        stands[-1] = setup.account.capital + compute_collateral_value(collateral, held)
+    return stands
 
 
 def find_signals(result: RunRecord) -> FloatArray:

@@ -95,7 +95,5 @@ def convert_state(state: State, *, is_isolated: bool, setting: float) -> Account
         called_at=of_pool(state.called_at, np.nan),
         wallet=wallet,
         cursor=np.zeros(2, np.int64),
-        fallen=np.zeros(4),
-        shares=np.zeros(1),
         options=no_options(),
     )

@@ -162,8 +162,8 @@ def fill(setup: Setup, later: Setup, state: AccountState, traded: TradedDays | N
         functions.simulate_portfolio_bar(bar, t)
         views = show(functions, setup, bar, deciders, t)
         before = bar._replace(state=state, ledger=new_ledger_array(n))
-        functions.record_portfolio(before, tape[0], 0)
-        functions.record_portfolio(bar, tape[1], 0)
+        functions.record_portfolio(before, tape[0], False, 0)
+        functions.record_portfolio(bar, tape[1], False, 0)
     entries = log.entries[: log.written[0]]
     outcome = Outcome(
         state=after, tally=start_tally(1.0, 1.0, t), memory=None, entries=entries,

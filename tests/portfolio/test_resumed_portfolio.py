@@ -61,6 +61,34 @@ def test_parts_are_the_whole_bit_for_bit(tmp_path, is_stored):
     assert len(begun.time) == 20
 
 
+@pytest.mark.parametrize("is_stored", [False, True])
+def test_the_causes_of_a_liquidation_reach_back_into_earlier_parts(tmp_path, is_stored):
+    """The last high lies in the first part, the liquidation in the third."""
+    rows = [flat(100), flat(100), *((x + 2, x + 2, x, x) for x in (104, 102, 100, 98, 96, 60))]
+    rising = [flat(50), flat(50), *(flat(x) for x in (50, 51, 52, 53, 54, 60))]
+    both = {"A": make_market(rows), "B": make_market(rising)}
+    markets = bt.Markets(both, currency="USDT")
+    coins = [bt.Collateral("COIN", 2.0, prices=markets["A"], rate=0.9)]
+    account = bt.Account(capital=1_000.0, collateral=coins, negative_limit=1e6)
+    terms = {
+        "venue": make_venue(taker=0.001),
+        "account": account,
+        "signal": {"A": 1.0, "B": -0.6},
+        "compile": False,
+    }
+    whole = bt.run(markets, Once(3.0), **terms)
+    table, begun, found = whole.contagion(), None, []
+    for stop in (4, 6, 8):
+        begun = bt.run(markets.prefix(stop), Once(3.0), resume=begun, **terms)
+        found.append(begun.contagion())
+        if is_stored:
+            begun = Result.load(begun.save(tmp_path))
+    assert int(np.argmax(whole.bars["unit"])) == 2
+    assert [len(each) for each in found] == [0, 0, len(table)]
+    assert {"A", "B", "collateral"} <= {*table["cause"]}
+    pd.testing.assert_frame_equal(found[-1], table, rtol=1e-9)
+
+
 def test_an_instrument_without_a_further_bar_is_closed_in_the_first_one():
     # 5 of A at 100 and 10 of B at 50; B ends at 55, where it is sold at 1 % in the first new bar
     both = {"A": make_market([flat(100)] * 5), "B": make_market([flat(50), flat(50), flat(55)])}
