@@ -114,12 +114,12 @@ def compare(markets: bt.Markets, leverage: float, budget: float, drift: float) -
     rolls = describe_rolls(hedged)
     paid = rolls["per_cent_a_year"]["premium"] + rolls["per_cent_a_year"]["fees"]
     lower = max(leverage - paid / 100.0 / drift, 0.0)
-    arms: dict[str, bt.Policy | bt.Result] = {
-        "no_hedge": Constant(leverage),
+    arms = {
+        "no_hedge": bt.run(markets, Constant(leverage), **terms),
         "hedge": hedged,
-        "less_leverage": Constant(lower),
+        "less_leverage": bt.run(markets, Constant(lower), **terms),
     }
-    found = bt.compare(markets, arms, **terms, draws=99)
+    found = bt.compare(arms, draws=99)
     return {
         "leverage": leverage,
         "leverage_of_the_third": lower,

@@ -10,7 +10,7 @@ from typing import Any
 import typer
 
 import backtest
-from backtest.base import ParameterError, did_you_mean, from_plain
+from backtest.base import BacktestError, ParameterError, did_you_mean, from_plain
 from backtest.cli.experiment import Experiment, build_experiment
 from backtest.cli.experiment_command import take_experiment
 from backtest.cli.experiment_draft import Draft, DraftTable, GivenFlag, overlay
@@ -22,8 +22,7 @@ from backtest.cli.flags import POLICY, RESULTS, AsJson, Results, Save
 from backtest.cli.printing import save_and_print
 from backtest.cli.progress import show_progress
 from backtest.cli.typed_values import parse_typed, split_pair
-from backtest.compare import Comparison, SharedTerms, list_differences
-from backtest.engine import resolve_signal
+from backtest.compare import Comparison
 from backtest.policy import Policy, format_title
 
 EXAMPLES = """
@@ -141,13 +140,26 @@ def compare(
     for draft in drafts:
         refuse_single_policies(draft)
     experiments = [build_experiment(draft) for draft in drafts]
-    check_shared(drafts, experiments)
+    check_alike(drafts, experiments)
     market, _, terms = experiments[0]
     table = drafts[0].tables.get("compare", {})
     arguments = {name: entry for name, entry in table.items() if name != "policies"}
+    found = {}
+    with show_progress("running", "policies") as progress:
+        for done, (label, policy) in enumerate(policies.items()):
+            found[label] = run_policy(label, market, policy, terms)
+            if progress is not None:
+                progress(done + 1, len(policies))
     with show_progress("comparing", "steps") as progress:
-        done = backtest.compare(market, policies, **terms, **arguments, progress=progress)
-    print_comparison(done, results if save else None, as_json=as_json)
+        compared = backtest.compare(found, **arguments, progress=progress)
+    print_comparison(compared, results if save else None, as_json=as_json)
+
+
+def run_policy(label: str, market: Any, policy: Policy, terms: dict[str, Any]) -> Any:
+    try:
+        return backtest.run(market, policy, **terms)
+    except BacktestError as error:
+        raise type(error)(f"policy {label!r}: {error}") from error
 
 
 def refuse_single_policies(draft: Draft) -> None:
@@ -178,13 +190,13 @@ def build_policies(drafts: Sequence[Draft]) -> dict[str, Policy]:
     return {label: build_policy(each) for label, each in entries.items()}
 
 
-def check_shared(drafts: Sequence[Draft], experiments: Sequence[Experiment]) -> None:
-    """Check that experiments differ only in their policy."""
-    if len(experiments) == 1:
-        return
-    first, *others = [describe_terms(each) for each in experiments]
-    for draft, other in zip(drafts[1:], others, strict=True):
-        differing = list_differences(first, other)
+def check_alike(drafts: Sequence[Draft], experiments: Sequence[Experiment]) -> None:
+    """Check that experiments have the same market and terms, but for their policies."""
+    first = experiments[0]
+    for draft, other in zip(drafts[1:], experiments[1:], strict=True):
+        differing = [name for name in first.terms if not is_alike(first, other, name)]
+        if first.market.content_hash != other.market.content_hash:
+            differing.insert(0, "market")
         if differing:
             raise ParameterError(
                 f"experiments must share data, venue, account and signal, {draft.file} and "
@@ -192,11 +204,9 @@ def check_shared(drafts: Sequence[Draft], experiments: Sequence[Experiment]) -> 
             )
 
 
-def describe_terms(experiment: Experiment) -> dict[str, Any]:
-    """Return what the policies of an experiment share, as data."""
-    terms = SharedTerms(experiment.market, **experiment.terms)
-    signal = resolve_signal(terms.signal, terms.market)
-    return terms._replace(signal=signal).describe()
+def is_alike(first: Experiment, other: Experiment, name: str) -> bool:
+    mine, theirs = (repr(each.terms.get(name)) for each in (first, other))
+    return mine == theirs
 
 
 COMMAND = take_experiment(compare, FLAGS)

@@ -293,8 +293,6 @@ KEYS = (
 
     Key("compare", "policies", dict[str, Any],
         text="Policies by label, each as [policy]."),
-    Key("compare", "accounts", Choice("shared", "separate"), "--accounts", COMPARISON,
-        "Several markets: one 'shared' account, or 'separate' ones, averaged."),
     Key("compare", "baseline", str, "--baseline", COMPARISON,
         "The policy that the others are compared with (the first)."),
     Key("compare", "equal_risk", bool, "--equal-risk", COMPARISON,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -23,6 +24,7 @@ from backtest.cli.results_prune_command import (
 )
 
 ORDER = "Order"
+SHOWN_ID = 8
 EXAMPLES = """
 backtest results list --sort sharpe
 backtest results show 0a1b2c3d
@@ -173,16 +175,17 @@ def compare(
     results: Results = RESULTS,
 ) -> None:
     """Compare saved runs of the same market and terms, without running them again."""
-    from backtest.store import compare_saved  # noqa: PLC0415 - loads much
+    import backtest  # noqa: PLC0415 - loads much
 
     named = load_runs(names, results)
-    done = compare_saved(named, baseline=baseline, confidence=confidence, draws=draws, seed=seed)
+    terms: dict[str, Any] = {"confidence": confidence, "draws": draws, "seed": seed}
+    done = backtest.compare(named, baseline=baseline, **terms)
     warn_of_other_versions(named)
     print_comparison(done, results if save else None, as_json=as_json)
 
 
 def load_runs(names: list[str], results: Path) -> dict[str, Any]:
-    from backtest.store import load_saved, name_saved  # noqa: PLC0415 - loads much
+    from backtest.store import load_saved  # noqa: PLC0415 - loads much
 
     given = [split_label(each, results) for each in names]
     folders = [find_run(name, results) for _, name in given]
@@ -190,7 +193,7 @@ def load_runs(names: list[str], results: Path) -> dict[str, Any]:
     if twice:
         raise ParameterError(f"each run must be named once, {twice[0]} was named twice")
     loaded: list[Any] = [load_saved(folder) for folder in folders]
-    titles = name_saved(loaded)
+    titles = [name_run(each, loaded) for each in loaded]
     labels = [label or title for (label, _), title in zip(given, titles, strict=True)]
     if len(set(labels)) < len(labels):
         raise ParameterError(
@@ -198,6 +201,13 @@ def load_runs(names: list[str], results: Path) -> dict[str, Any]:
             "calm=0a1b2c3d bold=77aa8cc5"
         )
     return dict(zip(labels, loaded, strict=True))
+
+
+def name_run(result: Any, others: Sequence[Any]) -> str:
+    """Return the policy of a run, with the run's id where several have the same policy."""
+    names = [str(each.manifest["policy"]["name"]) for each in others]
+    name = str(result.manifest["policy"]["name"])
+    return name if names.count(name) == 1 else f"{name} {result.manifest['id'][:SHOWN_ID]}"
 
 
 def split_label(text: str, results: Path) -> tuple[str, str]:

@@ -1,122 +1,81 @@
-"""compare(): run several policies on one market, and test their differences."""
+"""compare(): test the differences between results that were made under the same terms."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from typing import TYPE_CHECKING, Any
+import math
+import warnings
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
 
-from backtest.account import Account
 from backtest.base import (
-    BacktestError,
+    FloatArray,
     ParameterError,
     Range,
-    TimeLike,
     check_range,
     checked_only,
     compute_id,
+    did_you_mean,
     find_version,
     find_versions,
     record_making,
+    repr_plain,
     to_plain,
     warn_caller,
 )
-from backtest.compare.compared_accounts import (
-    NEAR,
-    ScaledAccount,
-    equalize_risk,
-    remove_residual_risk,
-    sample_returns,
-    tabulate_accounts,
-)
+from backtest.base.units import DAY
 from backtest.compare.comparison import Comparison
 from backtest.compare.pairs import LEAST_SAMPLES, BootstrapRules, tabulate_pairs
-from backtest.compare.separate_accounts import (
-    SeparateAccounts,
-    describe_separate,
-    refuse_options,
-    run_separate,
-)
-from backtest.compare.shared_terms import (
-    Compared,
-    ComparedPolicies,
-    SharedTerms,
-    check_baseline,
-    check_result,
-    name_entries,
-)
-from backtest.engine import (
-    Progress,
-    Result,
-    check_terms,
-    describe_data,
-    end_expired,
-    warn_of_last_prices,
-    widen_market,
-)
-from backtest.market import Market, Markets, as_markets, with_clock
-from backtest.measures import is_lost
-from backtest.policy import Policy
-from backtest.sweep import read_accounts, resolve_signals
-from backtest.venue import Venue
-
-if TYPE_CHECKING:
-    from backtest.engine import Result
-    from backtest.measures import Sampled
+from backtest.engine import Progress, Result, as_of, count_at, earn_cash, finish, run_account
+from backtest.engine.run_warnings import OF_EACH_RUN
+from backtest.measures import Sampled, find_cost_rates, is_lost
+from backtest.measures.performance import LEAST_DEVIATION
 
 MOST_DRAWS = 1_000_000
+SHARED = ("venue", "account", "signal", "sampling", "calendar")
+LISTED = 8
+"""Differing terms that an error lists."""
+MOST_RUNS = 6
+"""The most runs of one account in the search for its scale."""
+EXACT = 1e-6
+"""The relative distance from the target volatility at which the search ends."""
+NEAR = 0.01
+"""The relative distance above which a comparison warns that risk is not equal."""
+ELASTICITY = (0.25, 4.0)
+"""Bounds on the elasticity of volatility to scale, for the next step of the search."""
 
 
 @record_making
 @checked_only("progress")
-def compare(  # noqa: PLR0913 - keywords, each with a default that is said
-    market: Market | Markets | Mapping[str, Market],
-    policies: ComparedPolicies,
+def compare(
+    results: Mapping[str, Result],
     *,
-    venue: Venue | Mapping[str, Venue],
-    account: Account,
-    accounts: str = "shared",
-    signal: Any = None,
-    overlay: Policy | None = None,
-    sampling: str = "1d",
-    calendar: str = "365",
-    start: TimeLike | None = None,
     baseline: str | None = None,
     equal_risk: bool = False,
     confidence: float = 0.95,
     draws: int = 1_999,
     seed: int = 0,
-    compile: bool = True,  # noqa: A002 - the word users know
     progress: Progress | None = None,
-    decide: str | None = None,
-    detail: Any = None,
 ) -> Comparison:
-    """Run several policies on one market, and test which differences are more than noise.
+    """Test which differences between results are more than noise.
 
     Parameters
     ----------
-    market, venue, account, signal, overlay, sampling, calendar, start, compile, decide, detail
-        As in :func:`backtest.run`, the same for all.
-    policies : mapping of str to Policy or Result, or a sequence of them
-        At least two. A result must have been made on this market under the same terms. In a
-        sequence the title of each policy is its name, with the settings that differ if titles
-        repeat.
-    accounts : str
-        ``"shared"``: of several markets, one account holds all. ``"separate"``: every policy is run
-        in each market, in an account of its own; see docs/compare.md.
+    results : mapping of str to Result
+        At least two, made on the same market with the same signal, overlay, venue and account.
     baseline : str, optional
-        The policy that the others are compared with; the first by default.
+        The result that the others are compared with; the first by default.
     equal_risk : bool
         Whether to scale positions down, and run all again, until all have the volatility of the
-        calmest one; see :mod:`backtest.compare.compared_accounts`.
+        calmest one. Needs results of this process, not loaded ones.
     confidence : float
         The confidence of intervals and decisions, from 0.5 to below 1.
     draws, seed : int
         The number of resampled histories, at least 99, and their seed.
     progress : callable, optional
-        Called with accounts run and accounts in total, then with histories drawn and in total.
+        Called with accounts scaled and accounts in total, then with histories drawn and in total.
 
     Returns
     -------
@@ -125,9 +84,7 @@ def compare(  # noqa: PLR0913 - keywords, each with a default that is said
     Raises
     ------
     ParameterError
-        If an argument is not allowed, or a result was made under other terms, naming them.
-    PolicyError
-        As :func:`backtest.run`, of any of the policies.
+        If an argument is not allowed, or results were made under different terms, naming them.
 
     Notes
     -----
@@ -137,86 +94,98 @@ def compare(  # noqa: PLR0913 - keywords, each with a default that is said
     -inf and ranks below all that were not ruined, without a test: returns after the ruin carry no
     information, and resampling one history cannot estimate how likely ruin was.
     """
-    market = with_clock(market, decide, detail)
-    is_separate, market = read_accounts(accounts, market, venue)
-    named = name_entries(policies)
-    if is_separate:
-        refuse_options(overlay=overlay, equal_risk=equal_risk)
-    else:
-        market, signal = widen_market(
-            market, signal, policy=None, venue=venue, account=account, overlay=overlay
-        )
-    signal = resolve_signals(signal, market, is_separate=is_separate)
-    setting = SharedTerms(
-        market, venue, account, signal, sampling, calendar, start, compile, overlay
-    )
-    base = check_baseline(baseline, tuple(named))
+    check_results(results)
+    base = check_baseline(baseline, results)
     rules = check_rules(confidence, draws, seed)
-    names = setting.market.names if is_separate else ()
-    for own in map(setting.take_market, names) if is_separate else (setting,):
-        check_setting(own, named)
-    warn_of_last_prices(as_markets(market))
-    on_done = count_accounts(progress, len(named) * (2 if equal_risk else 1))
-    results: dict[str, Any] = {
-        name: run_entry(name, entry, setting, on_done, is_separate=is_separate)
-        for name, entry in named.items()
-    }
-    scaled = None
-    if equal_risk:
-        scaled = equalize_risk(results, setting, on_done)
+    check_alike(results)
+    scaled = equalize_risk(results, progress) if equal_risk else None
+    if scaled is not None:
         results = {name: each.result for name, each in scaled.items()}
-    shared = describe_shared(results, setting, is_separate=is_separate)
-    done = compare_results(results, setting, base, rules, shared, scaled=scaled, progress=progress)
-    for caution in done.manifest["warnings"]:
-        warn_caller(caution)
-    return done
-
-
-def describe_shared(
-    results: Mapping[str, Any], setting: SharedTerms, *, is_separate: bool
-) -> dict[str, Any]:
-    if not is_separate:
-        span = next(iter(results.values())).span
-        data = describe_data(setting.market, setting.account, span.start, span.closes)
-        return {"data": data, **setting.describe()}
-    market, first = setting.market, setting.first
-    closes = market.time[first:] + market.interval
-    data = describe_data(market, setting.account, int(market.time[first]), closes)
-    return {"data": data, **describe_separate(setting)}
-
-
-def compare_results(
-    results: Mapping[str, Any],
-    setting: SharedTerms,
-    baseline: str,
-    rules: BootstrapRules,
-    shared: Mapping[str, Any],
-    *,
-    scaled: Mapping[str, ScaledAccount] | None = None,
-    progress: Progress | None = None,
-) -> Comparison:
-    sampled = sample_returns(results, setting)
+    sampled = sample_returns(results)
     table = tabulate_accounts(results, scaled)
-    fallen = table["ruined"].to_numpy() != 0.0
+    ruined = table["ruined"].to_numpy() != 0.0
     lost = np.array([is_lost(result.metrics) for result in results.values()])
-    pairs, blocks = tabulate_pairs(
-        remove_residual_risk(sampled, scaled), tuple(results), fallen, lost, rules, progress
-    )
+    tested = remove_residual_risk(sampled, scaled)
+    pairs, blocks = tabulate_pairs(tested, tuple(results), ruined, lost, rules, progress)
+    cautions = list(list_cautions(len(sampled.free), scaled))
     facts = {
-        "baseline": baseline,
-        "equal_risk": scaled is not None,
+        "baseline": base,
+        "equal_risk": equal_risk,
         **rules._asdict(),
         "blocks": blocks,
-        "warnings": find_cautions(len(sampled.free), scaled),
+        "warnings": cautions,
     }
-    manifest = build_manifest(shared, results, scaled, sampled, facts)
+    manifest = build_manifest(results, scaled, sampled, facts)
     index = next(iter(results.values())).returns.index
     returns = pd.DataFrame(dict(zip(results, sampled.returns, strict=True)), index=index)
     free = pd.Series(sampled.free, index=index, name="risk_free")
+    for caution in cautions:
+        warn_caller(caution)
     return Comparison(table, pairs, returns, free, manifest, results)
 
 
+def build_manifest(
+    results: Mapping[str, Result],
+    scaled: Mapping[str, ScaledAccount] | None,
+    sampled: Sampled,
+    facts: Mapping[str, Any],
+) -> dict[str, Any]:
+    first = next(iter(results.values())).manifest
+    overlay = find_overlay(first)
+    manifest: dict[str, Any] = to_plain(
+        {
+            "kind": "comparison",
+            "data": first["data"],
+            "policies": {
+                name: {
+                    "text": result.manifest["policy"]["text"],
+                    "source_hash": result.manifest["policy"]["source_hash"],
+                    "result": result.manifest["id"],
+                    "scale": 1.0 if scaled is None else scaled[name].scale,
+                    "rest": 1.0 if scaled is None else scaled[name].rest,
+                }
+                for name, result in results.items()
+            },
+            **{name: first[name] for name in SHARED},
+            **({"overlay": overlay} if overlay else {}),
+            "samples": {
+                "n": sampled.returns.shape[1],
+                "per_year": sampled.per_year,
+                "periods": sampled.periods,
+            },
+            **facts,
+            "versions": {**find_versions(), "arch": find_version("arch")},
+        }
+    )
+    return {"id": compute_id(manifest), **manifest}
+
+
 # ------------------------------------------------------------------------------------- arguments
+
+
+def check_results(results: Mapping[str, Result]) -> None:
+    for name, result in results.items() if isinstance(results, Mapping) else ():
+        if not isinstance(result, Result):
+            raise ParameterError(
+                f"results[{name!r}] must be a result, got {repr_plain(result)}; run its policy: "
+                "bt.run(market, policy, ...)"
+            )
+    if not isinstance(results, Mapping) or len(results) < 2:
+        raise ParameterError(
+            "results must be two or more, each with a name of its own, {'calm': bt.run(...), "
+            f"'bold': bt.run(...)}} for example, got {len(results)}"
+        )
+
+
+def check_baseline(baseline: str | None, names: Mapping[str, Any]) -> str:
+    if baseline is None:
+        return next(iter(names))
+    if baseline not in names:
+        raise ParameterError(
+            f"baseline must be one of {', '.join(names)}, got {baseline!r}"
+            f"{did_you_mean(baseline, [*names])}"
+        )
+    return baseline
 
 
 def check_rules(confidence: float, draws: int, seed: int) -> BootstrapRules:
@@ -231,47 +200,51 @@ def check_rules(confidence: float, draws: int, seed: int) -> BootstrapRules:
     return BootstrapRules(level, n, int(start))
 
 
-def check_setting(setting: SharedTerms, named: Mapping[str, Compared]) -> None:
-    market, venue, account = setting.market, setting.venue, setting.account
-    terms = (setting.sampling, setting.calendar)
-    check_terms(end_expired(market, venue), Policy(), venue, account, *terms)
-    for name, entry in named.items():
-        if isinstance(entry, Result):
-            check_result(name, entry, setting)
-
-
-def count_accounts(progress: Progress | None, total: int) -> Callable[[], None]:
-    done = iter(range(1, total + 1))
-    return lambda: None if progress is None else progress(next(done), total)
-
-
-def run_entry(
-    name: str,
-    entry: Compared,
-    setting: SharedTerms,
-    on_done: Callable[[], None],
-    *,
-    is_separate: bool,
-) -> Result | SeparateAccounts:
-    result: Result | SeparateAccounts
-    try:
-        if is_separate:
-            result = run_separate(setting, entry)
+def check_alike(results: Mapping[str, Result]) -> None:
+    name, first = next(iter(results.items()))
+    terms = to_plain(describe_terms(first))
+    for other, result in results.items():
+        found = list_differences(terms, to_plain(describe_terms(result)))
+        if result.manifest["resumed_from"] is not None:
+            what = "begins in the middle: it was resumed from another run"
+        elif found:
+            more = f" and {len(found) - LISTED} more" if len(found) > LISTED else ""
+            what = f"differs from {name} in {', '.join(found[:LISTED])}{more}"
         else:
-            result = entry if isinstance(entry, Result) else setting.run(entry)
-    except BacktestError as error:
-        raise type(error)(f"policies[{name!r}]: {error}") from error
-    on_done()
-    return result
+            continue
+        raise ParameterError(
+            "results must share market data, time, signal, venue and account to be compared, "
+            f"{other!r} {what}"
+        )
 
 
-SHARED = ("venue", "account", "signal", "sampling", "calendar")
+def describe_terms(result: Result) -> dict[str, Any]:
+    manifest = result.manifest
+    data = manifest["data"]
+    span = {"market data": data["content_hash"], "start": data["start"], "end": data["end"]}
+    return {**span, **{name: manifest[name] for name in SHARED}, "overlay": find_overlay(manifest)}
 
 
-def find_cautions(n: int, scaled: Mapping[str, ScaledAccount] | None) -> list[str]:
+def find_overlay(manifest: Mapping[str, Any]) -> str:
+    return str((manifest.get("overlay") or {}).get("text", ""))
+
+
+def list_differences(
+    mine: Mapping[str, Any], theirs: Mapping[str, Any], prefix: str = ""
+) -> list[str]:
     found = []
+    for name in {**mine, **theirs}:
+        one, other = mine.get(name), theirs.get(name)
+        if isinstance(one, Mapping) and isinstance(other, Mapping):
+            found += list_differences(one, other, f"{prefix}{name}.")
+        elif one != other:
+            found.append(f"{prefix}{name}")
+    return found
+
+
+def list_cautions(n: int, scaled: Mapping[str, ScaledAccount] | None) -> Iterator[str]:
     if n < LEAST_SAMPLES:
-        found.append(
+        yield (
             f"{n} returns are too few for intervals, which need {LEAST_SAMPLES}: give a longer "
             "market, or a shorter sampling"
         )
@@ -283,40 +256,152 @@ def find_cautions(n: int, scaled: Mapping[str, ScaledAccount] | None) -> list[st
                 if got
                 else "held nothing, and cannot be scaled"
             )
-            found.append(f"{name} {how} to {each.target:.4g}: its risk is not equal")
+            yield f"{name} {how} to {each.target:.4g}: its risk is not equal"
+
+
+# --------------------------------------------------------------------------------- the accounts
+
+
+def tabulate_accounts(
+    results: Mapping[str, Result], scaled: Mapping[str, ScaledAccount] | None
+) -> pd.DataFrame:
+    rows = {}
+    for name, result in results.items():
+        rows[name] = measure_account(result)
+        if scaled is not None:
+            each = scaled[name]
+            rows[name] |= {"scale": each.scale, "unscaled_volatility": each.volatility}
+    return pd.DataFrame.from_dict(rows, orient="index").rename_axis("policy")
+
+
+def measure_account(result: Result) -> dict[str, float]:
+    """Return log growth, all measures of a run, and its costs per year over mean equity.
+
+    Of an account in coins also its growth and deepest fall in the quote currency.
+    """
+    rates = find_cost_rates(result.tally, result.span)
+    return {
+        "log_growth": find_growth(result),
+        **result.metrics,
+        **{f"{name}_annual": rate for name, rate in rates.items()},
+        **measure_in_quote(result),
+    }
+
+
+def measure_in_quote(result: Result) -> dict[str, float]:
+    """Return growth and deepest fall at closes in the quote currency, of an account in one coin."""
+    venues = zip(result.list_venues(), result.marks.T, strict=True)
+    of_coins = [marks for venue, marks in venues if venue.contract.kind == "inverse"]
+    marks = next((each for each in of_coins if np.isfinite(each).all()), None)
+    if marks is None:
+        return {}
+    metrics = count_at(result, marks, float(marks[0])).metrics
+    return {f"{name}_quote": metrics[name] for name in ("total_return", "max_drawdown")}
+
+
+def find_growth(result: Result) -> float:
+    """Return the log growth of the unit value per year; -inf after ruin."""
+    if result.metrics["ruined"]:
+        return -math.inf
+    return float(np.sum(np.log1p(result.returns.to_numpy()))) / result.span.years
+
+
+def sample_returns(results: Mapping[str, Result]) -> Sampled:
+    """Return the sampled returns of all accounts, of shape (k, n)."""
+    first = next(iter(results.values()))
+    rows = np.array([result.returns.to_numpy() for result in results.values()])
+    per_year = rows.shape[1] / first.span.years
+    return Sampled(rows, sample_free(first), per_year, first.span.periods)
+
+
+def sample_free(result: Result) -> FloatArray:
+    """Return the simple risk-free return of each sampling period, of shape (n,)."""
+    venue, time = result.venues[result.names[0]], result.time
+    years = np.diff(time, prepend=time[:1]) / (venue.day_count * DAY)
+    free = earn_cash(as_of(venue.cash_rate, time, "Venue.cash_rate"), years, len(time))
+    ends = np.flatnonzero(result.ends_sample)
+    starts = np.concatenate(([0], ends[:-1] + 1))
+    return np.asarray(np.expm1(np.add.reduceat(np.log1p(free), starts)))
+
+
+def remove_residual_risk(sampled: Sampled, scaled: Mapping[str, ScaledAccount] | None) -> Sampled:
+    if scaled is None:
+        return sampled
+    rest = np.array([each.rest for each in scaled.values()])
+    return sampled._replace(returns=sampled.returns * rest[:, None])
+
+
+# ---------------------------------------------------------------------------------- equal risk
+
+
+class ScaledAccount(NamedTuple):
+    result: Result
+    scale: float
+    volatility: float
+    target: float
+
+    @property
+    def distance(self) -> float:
+        return abs(self.result.metrics["volatility"] / self.target - 1.0)
+
+    @property
+    def rest(self) -> float:
+        rest = self.target / self.result.metrics["volatility"] if self.distance <= NEAR else 1.0
+        return rest if rest * float(self.result.returns.min()) > -1.0 else 1.0
+
+
+def equalize_risk(
+    results: Mapping[str, Result], progress: Callable[[int, int], None] | None
+) -> dict[str, ScaledAccount]:
+    for name, result in results.items():
+        is_retuned = "switches" in result.manifest["policy"]
+        if is_retuned or not result.policies:
+            what = "changed its parameters on the way" if is_retuned else "was loaded"
+            raise ParameterError(f"equal_risk runs every policy again, {name!r} {what}")
+    known = {name: result.metrics["volatility"] for name, result in results.items()}
+    moving = [each for each in known.values() if each > LEAST_DEVIATION]
+    if not moving:
+        raise ParameterError("equal_risk needs an account that moves, all have a volatility of 0")
+    found = {}
+    for done, (name, result) in enumerate(results.items()):
+        found[name] = ScaledAccount(result, 1.0, known[name], min(moving))
+        if known[name] > LEAST_DEVIATION:
+            found[name] = search_scale(found[name])
+        if progress is not None:
+            progress(done + 1, len(results))
     return found
 
 
-def build_manifest(
-    shared: Mapping[str, Any],
-    results: Mapping[str, Result],
-    scaled: Mapping[str, ScaledAccount] | None,
-    sampled: Sampled,
-    facts: Mapping[str, Any],
-) -> dict[str, Any]:
-    manifest: dict[str, Any] = to_plain(
-        {
-            "kind": "comparison",
-            "data": shared["data"],
-            "policies": {
-                name: {
-                    "text": result.manifest["policy"]["text"],
-                    "source_hash": result.manifest["policy"]["source_hash"],
-                    "result": result.manifest["id"],
-                    "scale": 1.0 if scaled is None else scaled[name].scale,
-                    "rest": 1.0 if scaled is None else scaled[name].rest,
-                }
-                for name, result in results.items()
-            },
-            **{name: shared[name] for name in SHARED},
-            **{name: shared[name] for name in ("overlay", "accounts") if name in shared},
-            "samples": {
-                "n": sampled.returns.shape[1],
-                "per_year": sampled.per_year,
-                "periods": sampled.periods,
-            },
-            **facts,
-            "versions": {**find_versions(), "arch": find_version("arch")},
-        }
-    )
-    return {"id": compute_id(manifest), **manifest}
+def search_scale(given: ScaledAccount) -> ScaledAccount:
+    """Search for the scale that brings the volatility of an account nearest to its target.
+
+    Secant steps in logarithms: ln c <- ln c + ln(target / sigma) / e, with the elasticity e = 1 at
+    first, and then d ln sigma / d ln c of the last two runs.
+    """
+    best, target = given, given.target
+    scale, volatility, elasticity = 1.0, given.volatility, 1.0
+    for _ in range(MOST_RUNS):
+        if best.distance <= EXACT:
+            break
+        step = math.exp(math.log(target / volatility) / elasticity)
+        again = given._replace(scale=min(1.0, scale * step))
+        again = again._replace(result=run_scaled(given.result, again.scale))
+        if again.distance < best.distance:
+            best = again
+        after = again.result.metrics["volatility"]
+        if not after > LEAST_DEVIATION or again.scale == scale:
+            break
+        answer = math.log(after / volatility) / math.log(again.scale / scale)
+        elasticity = float(np.clip(answer, *ELASTICITY))
+        scale, volatility = again.scale, after
+    return best
+
+
+def run_scaled(result: Any, scale: float) -> Result:
+    scaled = result.setup.scale(scale)
+    with warnings.catch_warnings():
+        for category in OF_EACH_RUN:
+            warnings.simplefilter("ignore", category)
+        is_compiled = result.manifest["compiled"] == "yes"
+        outcome = run_account(scaled, is_compiled=is_compiled, progress=None)
+        return finish(scaled, outcome, calendar=result.manifest["calendar"])

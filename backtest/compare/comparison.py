@@ -2,47 +2,64 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
-from typing import Any, Self
+from typing import TYPE_CHECKING, Any, NamedTuple, Self
 
+import numpy as np
 import pandas as pd
 
 from backtest.base import (
+    Choice,
+    FloatArray,
     Head,
     Headline,
+    ParameterError,
     Part,
     SavedResult,
     Shown,
     ShownTable,
     capitalize,
     clip,
+    did_you_mean,
     format_number,
+    format_paragraph,
+    format_percent,
+    format_table,
     to_plain,
 )
-from backtest.compare.best_of_many import (
-    ConfidenceSet,
-    SuperiorityTest,
-    build_confidence_set,
-    run_superiority_test,
+from backtest.compare.pairs import (
+    FEW,
+    LEAST_SAMPLES,
+    LOST,
+    SAME,
+    TEST,
+    correct_p_values,
+    orient_pairs,
+    show_accounts,
+    show_gaps,
 )
-from backtest.compare.comparison_record import OF_EACH, ComparisonRecord
-from backtest.compare.comparison_text import (
-    MEASURES,
-    OF_SOME,
-    OPTION_COSTS,
-    SEPARATE,
-    describe_coverage,
-    list_notices,
-    write_summary,
-    write_verdict,
-)
-from backtest.compare.pairs import LEAST_SAMPLES, show_accounts, show_gaps
+from backtest.measures import Sampled, find_confidence_set, find_superiority, is_lost
+from backtest.measures.cautions import AFTER_RUIN
+from backtest.measures.differences import STATISTICS
 
+if TYPE_CHECKING:
+    from backtest.engine import Result
+
+GAINS = Choice("log_growth", "sharpe")
 MEASURED = (
-    "cagr", "volatility", "sharpe", "max_drawdown", "es_95", "mean_leverage", "liquidations",
-    "fees_annual", "funding_annual",
+    "log_growth", "cagr", "volatility", "sharpe", "max_drawdown", "es_95", "mean_leverage",
+    "liquidations", "fees_annual", "funding_annual",
 )  # fmt: skip
+STYLED = {
+    "cagr": "percent", "es_95": "percent", "sharpe": "decimals", "mean_leverage": "turns",
+    "fees_annual": "percent", "funding_annual": "percent", "total_return_quote": "percent",
+    "max_drawdown_quote": "percent", "options_cost_annual": "percent",
+    "options_spread_annual": "percent",
+}  # fmt: skip
 WHOLE_HEADS = {
     "total_return": Head("growth", style="percent"),
     "max_drawdown": Head("drawdown", style="percent"),
@@ -52,9 +69,50 @@ WHOLE_HEADS = {
     "options_spread_annual": Head("spread", "in it", "percent"),
     "ruined": Head("ruined", style="claim"),
 }
+OF_SOME = ("total_return_quote", "options_cost_annual")
+"""Measures that only accounts in coins, or with options, have."""
+OPTION_COSTS = (
+    "Options cost premium less proceeds, and fees, of the mean equity a year; that contains the "
+    "spread paid."
+)
+TITLES = {
+    "log_growth": "log growth per year",
+    "sharpe": "Sharpe",
+    "volatility": "volatility",
+    "es_95": "ES 95 %",
+}
+COVERAGE = (
+    "on simulated accounts of 500 and 2,000 days, 95 % intervals held the true difference of log "
+    "growth and Sharpe ratio in 93 to 97 % of cases, of volatility in 96 to 98 %, of ES in 94 to "
+    "99 % (docs/compare.md)"
+)
+LEAST_MEASURED = 500
+"""Periods of a comparison under which nobody measured the coverage."""
 
 
-class Comparison(ComparisonRecord, SavedResult):
+class SuperiorityTest(NamedTuple):
+    measure: str
+    baseline: str
+    p_value: float
+    p_lower: float
+    p_upper: float
+    best: str | None
+    is_beaten: bool
+    block: int
+    ruined: tuple[str, ...]
+
+
+class ConfidenceSet(NamedTuple):
+    measure: str
+    confidence: float
+    members: tuple[str, ...]
+    p_values: dict[str, float]
+    block: int
+    ruined: tuple[str, ...]
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class Comparison(SavedResult):
     """Several policies on the same market and terms.
 
     Attributes
@@ -75,12 +133,82 @@ class Comparison(ComparisonRecord, SavedResult):
     manifest : mapping
         Data, venue, account, policies, settings and versions.
     results : mapping of str to Result, or None
-        The results of the policies, scaled at equal risk; None in a loaded comparison.
+        The results, scaled at equal risk; None in a loaded comparison.
     """
+
+    table: pd.DataFrame
+    pairs: pd.DataFrame
+    returns: pd.DataFrame
+    risk_free: pd.Series[float]
+    manifest: Mapping[str, Any]
+    results: Mapping[str, Result] | None = None
 
     kind = "comparison"
     call = "bt.compare"
     table_names = ("table", "pairs", "returns")
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """The results, in the order given."""
+        return tuple(map(str, self.table.index))
+
+    @property
+    def baseline(self) -> str:
+        """The result that the others are compared with."""
+        return str(self.manifest["baseline"])
+
+    @property
+    def confidence(self) -> float:
+        """The confidence of intervals and decisions."""
+        return float(self.manifest["confidence"])
+
+    @property
+    def warnings(self) -> tuple[str, ...]:
+        """The warnings of the comparison, one sentence each."""
+        return tuple(self.manifest["warnings"])
+
+    @property
+    def ruined(self) -> tuple[str, ...]:
+        """The policies whose account was ruined, latest ruin first."""
+        fallen = self.table[self.table["ruined"] != 0.0]
+        rows = fallen.sort_values("ruin_time", ascending=False, kind="stable")
+        return tuple(map(str, rows.index))
+
+    @property
+    def lost(self) -> tuple[str, ...]:
+        """The policies whose account was lost: ruined, or 99 % of its unit value is gone."""
+        rows = self.table[["ruined", "total_return"]].to_dict("index")
+        return tuple(str(name) for name, row in rows.items() if is_lost(row))
+
+    @property
+    def order(self) -> tuple[str, ...]:
+        """The policies by log growth, highest first; ruined ones last, latest ruin first."""
+        growth = self.table["log_growth"].sort_values(ascending=False, kind="stable")
+        return (*(str(name) for name in growth.index if name not in self.ruined), *self.ruined)
+
+    @cached_property
+    def differences(self) -> pd.DataFrame:
+        """The rows of ``pairs`` with the baseline, as differences of the others from it.
+
+        Holm's correction covers only these comparisons of a measure.
+        """
+        return self.against(self.baseline)
+
+    def against(self, baseline: str) -> pd.DataFrame:
+        """Return :attr:`differences` from another baseline.
+
+        Raises
+        ------
+        ParameterError
+            If no result has this name.
+        """
+        if baseline not in self.names:
+            near = did_you_mean(baseline, self.names)
+            names = ", ".join(self.names)
+            raise ParameterError(f"baseline must be one of {names}, got {baseline!r}{near}")
+        return correct_p_values(orient_pairs(self.pairs, baseline), self.confidence)
+
+    # ------------------------------------------------------------------------------- joint tests
 
     def spa(self, measure: str = "log_growth", baseline: str | None = None) -> SuperiorityTest:
         """Test whether any policy is better than the baseline, given how many were tried.
@@ -101,7 +229,26 @@ class Comparison(ComparisonRecord, SavedResult):
         -----
         Hansen (2005); see :func:`backtest.measures.differences.find_superiority`.
         """
-        return run_superiority_test(self, measure, baseline)
+        base, ruined = baseline or self.baseline, self.ruined
+        self.against(base)
+        gains = self._estimate_gains(measure)
+        if base in ruined:
+            best = max(gains, key=lambda name: float(np.mean(gains[name])), default=None)
+            unknown = (math.nan, math.nan, math.nan)
+            return SuperiorityTest(measure, base, *unknown, best, best is not None, 0, ruined)
+        if base not in gains:
+            raise ParameterError(
+                f"baseline must have a {measure}, {base!r} has none, as its returns do not vary; "
+                "it has a log_growth"
+            )
+        others = [name for name in gains if name != base]
+        if not others:
+            return SuperiorityTest(measure, base, 1.0, 1.0, 1.0, None, False, 0, ruined)
+        rows = np.array([gains[name] for name in others])
+        found = find_superiority(rows, gains[base], **self._draws)
+        best = others[found.best] if found.best >= 0 else None
+        is_beaten = found.p_value <= 1.0 - self.confidence
+        return SuperiorityTest(measure, base, *found[:3], best, is_beaten, found.block, ruined)
 
     def confidence_set(self, measure: str = "log_growth") -> ConfidenceSet:
         """Return the policies that may be the best; all others are worse than one of them.
@@ -121,16 +268,137 @@ class Comparison(ComparisonRecord, SavedResult):
         Hansen, Lunde and Nason (2011); see
         :func:`backtest.measures.differences.find_confidence_set`.
         """
-        return build_confidence_set(self, measure)
+        gains = self._estimate_gains(measure)
+        p_values, block = dict.fromkeys(gains, 1.0), 0
+        if len(gains) > 1:
+            found, block = find_confidence_set(np.array(list(gains.values())), **self._draws)
+            p_values = dict(zip(gains, found.tolist(), strict=True))
+        known = {name: p_values.get(name, 0.0) for name in self.names}
+        members = tuple(name for name in self.order if known[name] > 1.0 - self.confidence)
+        return ConfidenceSet(measure, self.confidence, members, known, block, self.ruined)
+
+    @property
+    def _draws(self) -> dict[str, int]:
+        return {"draws": int(self.manifest["draws"]), "seed": int(self.manifest["seed"])}
+
+    def _estimate_gains(self, measure: str) -> dict[str, FloatArray]:
+        GAINS.check("measure", measure)
+        names = [name for name in self.names if name not in self.ruined]
+        n = len(self.returns)
+        if n < LEAST_SAMPLES:
+            raise ParameterError(
+                f"a test needs {LEAST_SAMPLES} returns or more, got {n}; a shorter sampling has "
+                "more"
+            )
+        if not names:
+            return {}
+        rest = np.array([self.manifest["policies"][name]["rest"] for name in names])
+        rows = np.ascontiguousarray(self.returns[names].to_numpy(dtype=np.float64).T)
+        samples, free = self.manifest["samples"], np.asarray(self.risk_free, dtype=np.float64)
+        per_year, periods = float(samples["per_year"]), float(samples["periods"])
+        sampled = Sampled(rows * rest[:, None], free, per_year, periods)
+        statistic = STATISTICS[measure]
+        found = statistic.estimate(statistic.read(sampled))
+        gains = statistic.scale(sampled) * (found.value[:, None] + found.influence)
+        known = ~np.isnan(found.value)
+        return {name: row for name, row, is_in in zip(names, gains, known, strict=True) if is_in}
+
+    # ---------------------------------------------------------------------------------- the text
 
     def summary(self) -> str:
-        """Return the tables and conclusions as text of 100 columns."""
-        return write_summary(self)
+        """Return the tables and conclusions as text for a terminal."""
+        table = self.table.loc[list(self.order)].rename_axis(None)
+        columns = [name for name in (*MEASURED, *OF_SOME, "scale") if name in table]
+        texts = self.manifest["policies"]
+        confidence = f"{100.0 * self.confidence:.6g} %"
+        parts = [
+            [f"{name}: {texts[name]['text']}" for name in self.names],
+            [format_table(table[columns], **STYLED)],
+            [
+                f"Difference from {self.baseline}, with {confidence} intervals (* more than noise)",
+                self._tabulate_gaps().to_string(),
+            ],
+            [*format_paragraph("", self.verdict)],
+            [line for each in self._list_conclusions() for line in format_paragraph("", each)],
+            [line for each in self.notices for line in format_paragraph("", each)],
+        ]  # fmt: skip
+        return "\n\n".join("\n".join(part) for part in parts if part)
+
+    def _tabulate_gaps(self) -> pd.DataFrame:
+        cells: dict[str, dict[str, str]] = {}
+        for row in self.differences.to_dict("records"):
+            cells.setdefault(str(row["policy"]), {})[TITLES[row["measure"]]] = write_gap(row)
+        others = [name for name in self.order if name != self.baseline]
+        return pd.DataFrame.from_dict(cells, orient="index").loc[others]
+
+    def _list_conclusions(self) -> Iterator[str]:
+        if (self.differences["basis"] == FEW).all():
+            return
+        yield f"{capitalize(self._describe_intervals())}."
+        if len(self.names) - len(self.lost) > 2:
+            if self.baseline not in self.ruined:
+                test = self.spa()
+                shown = f"{test.best} does" if test.is_beaten else "it is not shown that any does"
+                yield (
+                    f"p = {test.p_value:.3f} that no policy truly grows faster than "
+                    f"{self.baseline} (Hansen's SPA): {shown}."
+                )
+            yield (
+                f"May be the best in log growth, with {self.confidence:.0%} confidence (model "
+                f"confidence set): {', '.join(self.confidence_set().members)}."
+            )
+
+    def _describe_intervals(self) -> str:
+        blocks = ", ".join(f"{n} for {TITLES[name]}" for name, n in self.manifest["blocks"].items())
+        few = f"; here are {len(self.returns):,} periods, fewer than were measured"
+        return (
+            f"intervals by the stationary bootstrap: {self.manifest['draws']:,} histories, seed "
+            f"{self.manifest['seed']}, of all accounts together, in blocks of a mean length of "
+            f"{blocks or 'no'} periods; decisions allow for the number of comparisons of a "
+            f"measure (Holm). {capitalize(COVERAGE)}{few * (len(self.returns) < LEAST_MEASURED)}"
+        )
+
+    @property
+    def verdict(self) -> str:
+        """Which differences from the baseline are more than noise, in a sentence or two."""
+        clear = self.differences[self.differences["distinguishable"]]
+        parts = []
+        for measure, words in TITLES.items():
+            rows = clear[clear["measure"] == measure].to_dict("records")
+            sides = [f"{row['policy']} ({'higher' if row['difference'] > 0.0 else 'lower'})"
+                     for row in rows]  # fmt: skip
+            parts += [f"{words}: {', '.join(sides)}"] if sides else []
+        start = f"Against {self.baseline}, with {self.confidence:.0%} confidence,"
+        if not parts:
+            return f"{start} nothing differs by more than noise."
+        return f"{start} these differ by more than noise. {capitalize('; '.join(parts))}."
+
+    @property
+    def notices(self) -> tuple[str, ...]:
+        """Ruin, what is not compared, and how the accounts differ."""
+        days = self.table["ruin_time"]
+        found = [
+            f"{name} was RUINED after {float(days[name]):,.1f} days: no trade since; {AFTER_RUIN}."
+            for name in self.ruined
+        ]
+        for name in self.lost:
+            if name not in self.ruined:
+                left = 1.0 + float(self.table["total_return"][name])
+                found.append(f"{name} was LOST: {format_percent(left, 4)} of its money is left.")
+        if len(self.lost) > 1:
+            found.append(f"Nothing is compared between lost accounts: {', '.join(self.lost)}.")
+        if self.manifest["equal_risk"]:
+            found.append(
+                "At equal risk: positions were scaled by factors known only afterwards, to compare "
+                "and not to trade."
+            )
+        if any(name in self.table for name in OF_SOME[1:]):
+            found.append(OPTION_COSTS)
+        return (*found, *self.warnings)
 
     def __repr__(self) -> str:
-        data = self.manifest["data"]
-        risk = " at equal risk" if self.is_equal_risk else ""
-        return f"<Comparison of {', '.join(self.names)}{risk} on {data['source']}>"
+        risk = " at equal risk" if self.manifest["equal_risk"] else ""
+        return f"<Comparison of {', '.join(self.names)}{risk} on {self.manifest['data']['source']}>"
 
     def to_dict(self) -> dict[str, Any]:
         """Return the comparison as data for JSON, with the joint tests if there are 30 returns."""
@@ -148,7 +416,7 @@ class Comparison(ComparisonRecord, SavedResult):
         )
         return data
 
-    # ------------------------------------------------------------------------------------- files
+    # ---------------------------------------------------------------------------------- the page
 
     @property
     def folder_title(self) -> str:
@@ -176,16 +444,6 @@ class Comparison(ComparisonRecord, SavedResult):
         """The title of the page."""
         return clip(self.title, 200)
 
-    @property
-    def verdict(self) -> str:
-        """Which differences from the baseline are more than noise, in a sentence or two."""
-        return write_verdict(self)
-
-    @property
-    def notices(self) -> tuple[str, ...]:
-        """Ruin, what is not compared, and how the accounts differ."""
-        return tuple(list_notices(self))
-
     def list_numbers(self) -> list[Headline]:
         """Return the CAGR and the Sharpe ratio of each account, the highest growth first."""
         rows = self.table[["cagr", "sharpe"]].to_dict("index")
@@ -199,49 +457,32 @@ class Comparison(ComparisonRecord, SavedResult):
         """Return the accounts, and their differences from the baseline."""
         others = [name for name in self.names if name != self.baseline]
         units = (1.0 + self.returns[[self.baseline, *others]]).cumprod()
-        names = tuple(name for name in MEASURED if name in self.table)
+        ordered, label = self.table.loc[list(self.order)], Head("policy")
+        names = tuple(name for name in MEASURED[1:] if name in self.table)
+        accounts: list[Shown] = [
+            show_accounts(units),
+            ShownTable(ordered, "Measures", columns=names, labels=label,
+                       note="The highest log growth first, ruined accounts last."),
+        ]  # fmt: skip
+        if any(name in self.table for name in OF_SOME):
+            whole = tuple(name for name in WHOLE_HEADS if name in self.table)
+            accounts.append(ShownTable(ordered, "Over the run", OPTION_COSTS, labels=label,
+                                       heads=WHOLE_HEADS, columns=whole))  # fmt: skip
+        gaps: list[Shown] = []
+        for measure, title in TITLES.items():
+            rows = self.differences[self.differences["measure"] == measure].set_index("policy")
+            style = "signed" if measure == "sharpe" else "growth"
+            gaps += show_gaps(f"difference-{measure}", f"Difference of {title}", rows, style)
         lead = f"Each account less {self.baseline}; intervals hold {self.confidence:.0%}."
-        gaps = [each for name in MEASURES for each in self._show_gaps(name)]
         return [
-            Part("accounts", "The accounts", "One unit of money in each, over the same time.", (
-                show_accounts(units),
-                ShownTable(self.table.loc[list(self.order)], "Measures", columns=names,
-                           labels=Head("policy"),
-                           note="The highest log growth first, ruined accounts last."),
-                *self._show_whole(),
-            )),
-            *self._show_markets(),
+            Part("accounts", "The accounts", "One unit of money in each, over the same time.",
+                 tuple(accounts)),
             Part("differences", "What differs by more than noise", lead, tuple(gaps)),
         ]  # fmt: skip
 
-    def _show_whole(self) -> Iterator[ShownTable]:
-        """Yield growth and deepest fall in coins and in money, and the cost of options."""
-        if any(name in self.table for name in OF_SOME):
-            names = tuple(name for name in WHOLE_HEADS if name in self.table)
-            yield ShownTable(self.table.loc[list(self.order)], "Over the run", OPTION_COSTS,
-                             labels=Head("policy"), heads=WHOLE_HEADS, columns=names)  # fmt: skip
-
-    def _show_markets(self) -> Iterator[Part]:
-        if self.markets:
-            columns = tuple(f"{name} {of}" for name in OF_EACH for of in self.markets)
-            lead = f"{capitalize(SEPARATE.format(len(self.markets)))}."
-            table = ShownTable(self.table.loc[list(self.order)], "By market", columns=columns,
-                               labels=Head("policy"))  # fmt: skip
-            yield Part("markets", "In each market", lead, (table,))
-
-    def _show_gaps(self, measure: str) -> tuple[Shown, Shown]:
-        rows = self.differences[self.differences["measure"] == measure].set_index("policy")
-        style = "signed" if measure == "sharpe" else "growth"
-        title = f"Difference of {MEASURES[measure]}"
-        return show_gaps(f"difference-{measure}", title, rows, style)
-
     def list_assumptions(self) -> tuple[str, ...]:
         """Return how the intervals were computed."""
-        return (
-            f"Intervals: stationary bootstrap of {self.draws:,} histories, seed {self.seed}; all "
-            "accounts are drawn together. Decisions allow for the number of comparisons of a "
-            f"measure (Holm). {capitalize(describe_coverage(self))}.",
-        )
+        return (f"{capitalize(self._describe_intervals())}.",)
 
     def list_measures(self) -> Mapping[str, float]:
         """Return the measures of the policy with the highest log growth."""
@@ -274,3 +515,17 @@ class Comparison(ComparisonRecord, SavedResult):
         free = returns.pop("risk_free")
         named = returns.set_axis(table.index.rename(None), axis=1)
         return cls(table, tables["pairs"], named, free, manifest)
+
+
+def write_gap(row: Mapping[Any, Any]) -> str:
+    """Return a difference with the half width of its interval, or why it has none."""
+    mark = " *" if row["distinguishable"] else ""
+    gap, half, basis = row["difference"], row["high"] - row["difference"], row["basis"]
+    if basis in (SAME, LOST):
+        return str(basis)
+    if basis not in (TEST, FEW):
+        word = "below" if gap < 0.0 else "above"
+        return f"{word if math.isinf(gap) else 'n/a'}{mark}"
+    unit = 1.0 if row["measure"] == "sharpe" else 100.0
+    around = "" if basis == FEW else f" ± {unit * half:.2f}" if math.isfinite(half) else " ± ?"
+    return f"{unit * gap:.2f}{around}{'' if unit == 1.0 else ' %'}{mark}"

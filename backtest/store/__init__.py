@@ -5,7 +5,6 @@ from typing import TYPE_CHECKING
 from backtest.base import open_door
 
 if TYPE_CHECKING:
-    from backtest.store.compare_saved import compare_saved, name_saved
     from backtest.store.entry import StoreEntry, describe_note, read_entry
     from backtest.store.export import export_result
     from backtest.store.find import Saved, find_folder, list_folders, load_saved

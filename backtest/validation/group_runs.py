@@ -21,13 +21,13 @@ from backtest.base import (
     parse_duration,
 )
 from backtest.base.units import DAY, YEAR_DAYS
-from backtest.compare import sample_free
 from backtest.engine import mark_ends
 from backtest.sweep import count_sets, take_sets
 from backtest.tune import write_study_file
 from backtest.validation.fold_spans import LEAST_TEST, LEAST_TRAIN
 from backtest.validation.group_scores import KNOWN, GroupPart, combine_parts, sum_moments
 from backtest.validation.interval_estimates import order_scores
+from backtest.validation.terms import sample_free_between
 
 if TYPE_CHECKING:
     from backtest.engine import Progress
@@ -143,9 +143,8 @@ def build_parts(
     terms, parts = procedure.terms, []
     for group, each in enumerate(runs):
         first, stop = groups.span(group)
-        market = terms.market.prefix(stop)
-        setting = terms._replace(market=market, start=market.times[first])
-        free = sample_free(setting)[skipped:]
+        market = terms.market
+        free = sample_free_between(terms, first, stop)[skipped:]
         span = int(market.time[stop - 1]) + market.interval - int(market.time[first])
         years = span / (YEAR_DAYS * DAY) * len(free) / len(each.returns)
         metrics = {name: each.metrics[name] for name in each.metrics if name in KNOWN}

@@ -15,7 +15,6 @@ from backtest.base import (
     find_versions,
     to_plain,
 )
-from backtest.compare import SharedTerms
 from backtest.engine import (
     SignalRule,
     check_overlay,
@@ -54,6 +53,7 @@ from backtest.tune import (
     read_left_out,
     read_robustness,
 )
+from backtest.validation.terms import Terms
 
 if TYPE_CHECKING:
     from backtest.policy import Policy
@@ -72,7 +72,7 @@ def silence_runs() -> Iterator[None]:
 
 
 class Procedure(NamedTuple):
-    terms: SharedTerms
+    terms: Terms
     policy: type[Policy] | Policy
     space: Space
     goal: Goal
@@ -178,7 +178,7 @@ class Procedure(NamedTuple):
         }
 
     def describe_signals(self) -> str:
-        each = [member.terms.describe_signal() for member in self.list_members()]
+        each = [member.terms.read_directions().describe() for member in self.list_members()]
         return "; ".join(dict.fromkeys(each))
 
     @property
@@ -211,9 +211,9 @@ def read_procedure(arguments: Mapping[str, Any]) -> Procedure:
     single = check_search(space, given.objective)
     goal = Goal(read_objectives(single), read_constraints(given.constraints))
     return Procedure(
-        terms=SharedTerms(
+        terms=Terms(
             market, venue, account, resolve_signals(named, market, is_separate=is_separate),
-            given.sampling, given.calendar, None, given.compile, overlay,
+            given.sampling, given.calendar, given.compile, overlay,
         ),
         policy=given.policy,
         space=space,

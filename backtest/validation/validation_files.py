@@ -41,7 +41,7 @@ from backtest.validation.interval_estimates import (
 from backtest.validation.walk_figures import read_figures
 
 if TYPE_CHECKING:
-    from backtest.validation.walk_figures import Account
+    from backtest.validation.terms import AnyAccount
 
 
 FIGURES = "figures.json"
@@ -190,13 +190,13 @@ class WalkRecord(Validation):
     """Contents of a validation; :class:`WalkForward` describes the fields and adds methods."""
 
     folds: pd.DataFrame
-    result: Account | None
-    fixed: Account
+    result: AnyAccount | None
+    fixed: AnyAccount
     stability: pd.DataFrame
     trials: pd.DataFrame
     figures: Mapping[str, Any]
     manifest: Mapping[str, Any]
-    parts: tuple[Account, ...] = ()
+    parts: tuple[AnyAccount, ...] = ()
 
     @property
     def efficiency(self) -> float:

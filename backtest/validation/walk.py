@@ -24,11 +24,12 @@ from backtest.base import (
     to_plain,
     utc_index,
 )
-from backtest.compare import SeparateAccounts, show_accounts
+from backtest.compare import show_accounts
 from backtest.engine import Result
 from backtest.sweep import Dimension, name_column
 from backtest.tune import find_extent, name_short
 from backtest.validation.interval_estimates import correlate_ranks
+from backtest.validation.terms import SeparateAccounts
 from backtest.validation.validation_files import (
     ACCOUNTS,
     WalkRecord,

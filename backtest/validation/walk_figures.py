@@ -6,7 +6,7 @@ import math
 import re
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
-from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -14,12 +14,8 @@ import pandas as pd
 from backtest.base import FloatArray
 from backtest.compare import (
     BootstrapRules,
-    SeparateAccounts,
-    count_years,
     estimate_pairs,
     find_basis,
-    find_growth,
-    sample_returns,
 )
 from backtest.engine import Result
 from backtest.sweep import name_column
@@ -29,13 +25,19 @@ from backtest.validation.fold_spans import (
     warn_of_short,
 )
 from backtest.validation.interval_estimates import CONFIDENCE, estimate_share, share_overfit
+from backtest.validation.terms import (
+    AnyAccount,
+    count_years,
+    find_growth,
+    list_results,
+    sample_accounts,
+)
 
 if TYPE_CHECKING:
     from backtest.validation.fold_search import SearchedFold
     from backtest.validation.tuning_procedure import Procedure
 
 
-Account: TypeAlias = Result | SeparateAccounts
 LEAST_DRAWN = 4
 """Least returns that are resampled."""
 FEW_TRADES = 10
@@ -46,12 +48,12 @@ MOST_NOTES = 5
 
 
 class Walked(NamedTuple):
-    result: Account | None
-    fixed: Account
-    parts: tuple[Account, ...]
+    result: AnyAccount | None
+    fixed: AnyAccount
+    parts: tuple[AnyAccount, ...]
 
     @property
-    def accounts(self) -> tuple[Account, ...]:
+    def accounts(self) -> tuple[AnyAccount, ...]:
         return self.parts if self.result is None else (self.result,)
 
 
@@ -104,14 +106,14 @@ def judge_walk(
     return {
         "growth_in_sample": inside,
         "growth_out_of_sample": outside,
-        "growth_fixed": find_growth(walked.fixed, count_years(walked.fixed)),
+        "growth_fixed": find_growth(walked.fixed),
         "efficiency": outside / inside if inside > 0.0 else math.nan,
         "efficiency_difference": outside - inside,
         "mean_rank": float(np.nanmean(ranks)) if np.isfinite(ranks).any() else math.nan,
         "pbo": estimate_share(
             share_overfit(ranks), int(np.count_nonzero(~np.isnan(ranks)))
         ).to_dict(),
-        **judge_returns(procedure, found, walked),
+        **judge_returns(procedure, walked),
         "trades": trades,
         "warnings": list(list_warnings(found, trades)),
     }
@@ -120,19 +122,15 @@ def judge_walk(
 def measure_growth(walked: Walked) -> float:
     """Return the log growth per year over all test spans, minus infinity after ruin."""
     years = [count_years(each) for each in walked.accounts]
-    growth = [find_growth(each, year) for each, year in zip(walked.accounts, years, strict=True)]
+    growth = [find_growth(each) for each in walked.accounts]
     return float(np.dot(growth, years)) / sum(years)
 
 
-def judge_returns(
-    procedure: Procedure, found: Sequence[SearchedFold], walked: Walked
-) -> dict[str, Any]:
+def judge_returns(procedure: Procedure, walked: Walked) -> dict[str, Any]:
     if walked.result is None:
         return {"sharpe": math.nan, "deflated_sharpe": math.nan, "against_fixed": None}
-    fixed, market = walked.fixed, procedure.terms.market
-    first, stop = found[0].span.test, found[-1].span.stop
-    terms = procedure.terms._replace(market=market.prefix(stop), start=market.times[first])
-    sampled = sample_returns({"re-tuned": walked.result, "tuned once": fixed}, terms)
+    fixed = walked.fixed
+    sampled = sample_accounts([walked.result, fixed])
     ruined = np.array([each.metrics["ruined"] != 0.0 for each in (walked.result, fixed)])
     pair = np.array([[0, 1]])
     bases = np.array([find_basis(sampled.returns, pair[0], ruined)], dtype=object)
@@ -150,16 +148,12 @@ def judge_returns(
     }
 
 
-def judge_alone(procedure: Procedure, account: Account, excess: FloatArray) -> float:
+def judge_alone(procedure: Procedure, account: AnyAccount, excess: FloatArray) -> float:
     pool, left_out = procedure.pool, procedure.n_left_out
     if pool is None or pool.is_mean or isinstance(account, Result) or len(excess) < LEAST_DRAWN:
         return deflate_alone(excess, left_out)[0]
     returns = account.returns_by_market.to_numpy().T[:, :, None]
     return find_chance(returns, pool, procedure.seed, left_out)
-
-
-def list_results(account: Account) -> Iterator[Result]:
-    yield from [account] if isinstance(account, Result) else account.results.values()
 
 
 def count_trades(procedure: Procedure, walked: Walked, found: Sequence[SearchedFold]) -> list[int]:

@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, Any
 import pandas as pd
 
 from backtest.base import ParameterError, checked_only, record_making, warn_caller
-from backtest.compare import SeparateAccounts
 from backtest.engine import Segment, merge_segments, run, run_switched
 from backtest.market import Markets, with_clock
 from backtest.sweep import Accounts, Pool, clip_spans, on_cluster
@@ -30,6 +29,7 @@ from backtest.validation.fold_spans import (
     read_spans,
     tabulate_spans,
 )
+from backtest.validation.terms import SeparateAccounts
 from backtest.validation.tuning_procedure import Procedure, read_procedure, silence_runs
 from backtest.validation.validation_files import find_finished, open_progress
 from backtest.validation.walk import WalkForward, measure_stability

@@ -29,6 +29,7 @@ from backtest.base.provenance import (
 )
 from backtest.store import export_result, list_results, read_entry, sort_entries, verify_folder
 from backtest.strategies import Constant, VolTarget
+from tests.comparing import compare_policies
 from tests.tuning import seek, stand_in
 
 VENUE = bt.Venue.preset("binance-usdm", "BTCUSDT")
@@ -248,7 +249,9 @@ def test_what_was_loaded_and_saved_elsewhere_keeps_where_it_came_from(tmp_path, 
     made = {
         "run": run,
         "sweep": lambda: bt.sweep(MARKET, VolTarget, {"target": [0.2, 0.4]}, **TERMS),
-        "comparison": lambda: bt.compare(MONTHS, [VolTarget(), Constant()], draws=99, **TERMS),
+        "comparison": lambda: compare_policies(
+            MONTHS, {"vol-target": VolTarget(), "constant": Constant()}, draws=99, **TERMS
+        ),
     }[kind]()
     folder = made.save(tmp_path / "one")
     assert making_of(folder).seconds > 0.0
@@ -262,8 +265,9 @@ def test_what_was_loaded_and_saved_elsewhere_keeps_where_it_came_from(tmp_path, 
 
 
 def test_warnings_of_functions_that_are_clocked_name_the_line_that_called_them():
+    both = {f"{each}": bt.run(MARKET, Constant(each), **TERMS) for each in (0.5, 1.0)}
     with pytest.warns(UserWarning, match="too few") as caught:
-        bt.compare(MARKET, [VolTarget(), Constant()], draws=99, **TERMS)
+        bt.compare(both, draws=99)
     assert caught[0].filename == __file__
     with pytest.warns(UserWarning, match="1 of 2 sets failed") as lost:
         bt.sweep(MARKET, Fragile, {"x": [0.5, 2.0]}, **TERMS)

@@ -315,7 +315,7 @@ def test_policies_for_several_are_compared(capsys, folder: Path):
     assert again.manifest["overlay"] == "Constant(leverage=0.5)"
     code, out, _ = call(capsys, *words, "--equal-risk", "--no-save")
     assert code == 0
-    assert "Equal risk" in out
+    assert "At equal risk" in out
 
 
 def test_weights_by_a_rule():

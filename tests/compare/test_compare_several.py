@@ -5,8 +5,9 @@ import pytest
 
 import backtest as bt
 from backtest.base.errors import ParameterError
-from backtest.store import compare_saved, load_saved, name_saved
+from backtest.store import load_saved
 from backtest.strategies import Constant, VolTarget
+from tests.comparing import compare_policies
 
 MARKETS = bt.Markets({"A": bt.Market.sample(bars=480), "B": bt.Market.sample(bars=480, seed=1)})
 VENUE = bt.Venue.preset("binance-usdm", "BTCUSDT")
@@ -17,7 +18,7 @@ POLICIES = {"one": Constant(leverage=1), "two": Constant(leverage=2), "target": 
 @pytest.mark.slow
 def test_measures_and_returns_are_those_of_the_runs():
     weights = {"A": 0.75, "B": -0.25}
-    done = bt.compare(MARKETS, POLICIES, signal=weights, draws=99, confidence=0.9, **TERMS)
+    done = compare_policies(MARKETS, POLICIES, signal=weights, draws=99, confidence=0.9, **TERMS)
     for name, policy in POLICIES.items():
         run = bt.run(MARKETS, policy, signal=weights, **TERMS)
         np.testing.assert_array_equal(done.returns[name], run.returns)
@@ -32,12 +33,12 @@ def test_measures_and_returns_are_those_of_the_runs():
 @pytest.mark.slow
 def test_an_overlay_and_the_venues_of_each_are_part_of_the_terms():
     terms = {**TERMS, "venue": {"A": VENUE, "B": VENUE}}
-    whole = bt.compare(MARKETS, POLICIES, draws=99, confidence=0.9, **TERMS)
-    same = bt.compare(MARKETS, POLICIES, draws=99, confidence=0.9, **terms)
+    whole = compare_policies(MARKETS, POLICIES, draws=99, confidence=0.9, **TERMS)
+    same = compare_policies(MARKETS, POLICIES, draws=99, confidence=0.9, **terms)
     assert same.manifest["venue"] == whole.manifest["venue"]
     np.testing.assert_array_equal(same.returns, whole.returns)
     half = Constant(leverage=0.5)
-    scaled = bt.compare(MARKETS, POLICIES, overlay=half, draws=99, confidence=0.9, **TERMS)
+    scaled = compare_policies(MARKETS, POLICIES, overlay=half, draws=99, confidence=0.9, **TERMS)
     assert scaled.manifest["overlay"] == "Constant(leverage=0.5)"
     assert scaled.manifest["id"] != whole.manifest["id"]
     assert scaled.table.loc["one", "volatility"] < whole.table.loc["one", "volatility"]
@@ -47,8 +48,8 @@ def test_an_overlay_and_the_venues_of_each_are_part_of_the_terms():
 def test_the_risk_free_rate_is_that_of_the_venue():
     venue = VENUE.override(cash_rate=0.05, interest_on="balance")
     terms = {**TERMS, "venue": venue}
-    done = bt.compare(MARKETS, POLICIES, draws=99, confidence=0.9, **terms)
-    single = bt.compare(MARKETS["A"], POLICIES, draws=99, confidence=0.9, **terms)
+    done = compare_policies(MARKETS, POLICIES, draws=99, confidence=0.9, **terms)
+    single = compare_policies(MARKETS["A"], POLICIES, draws=99, confidence=0.9, **terms)
     np.testing.assert_allclose(done.risk_free, single.risk_free, rtol=1e-12)
 
 
@@ -73,15 +74,15 @@ def test_equal_risk_scales_the_positions_of_several():
         "draws": 99, "confidence": 0.9,
         "signal": {"A": 0.5, "B": 0.25},
     }  # fmt: skip
-    done = bt.compare(markets, policies, equal_risk=True, **given)
+    done = compare_policies(markets, policies, equal_risk=True, **given)
     volatility = done.table["volatility"]
     assert volatility["bold"] == pytest.approx(volatility["calm"], rel=1e-3)
     assert done.table.loc["calm", "scale"] == 1.0
     assert 0.2 < done.table.loc["bold", "scale"] < 0.9
     one = bt.Markets({"A": markets["A"]})
     alone = {**given, "signal": 0.5, "overlay": None}
-    single = bt.compare(markets["A"], policies, equal_risk=True, **alone)
-    many = bt.compare(one, policies, equal_risk=True, **{**alone, "signal": {"A": 0.5}})
+    single = compare_policies(markets["A"], policies, equal_risk=True, **alone)
+    many = compare_policies(one, policies, equal_risk=True, **{**alone, "signal": {"A": 0.5}})
     np.testing.assert_array_equal(single.table["scale"], many.table["scale"])
 
 
@@ -90,14 +91,11 @@ def test_a_result_of_several_is_compared_as_its_policy():
     given = {**TERMS, "sampling": "4h", "overlay": Constant(leverage=0.5)}
     two = bt.run(markets, POLICIES["two"], **given)
     more = {"draws": 99, "confidence": 0.9}
-    done = bt.compare(markets, {"one": POLICIES["one"], "two": two}, **given, **more)
-    whole = bt.compare(markets, {"one": POLICIES["one"], "two": POLICIES["two"]}, **given, **more)
+    done = compare_policies(markets, {"one": POLICIES["one"], "two": two}, **given, **more)
+    whole = compare_policies(
+        markets, {"one": POLICIES["one"], "two": POLICIES["two"]}, **given, **more
+    )
     assert done.table.equals(whole.table)
-    with pytest.raises(ParameterError, match="'two' has another overlay"):
-        bt.compare(markets, {"one": POLICIES["one"], "two": two}, **{**given, "overlay": None})
-    single = bt.run(markets["A"], Constant(leverage=1), **TERMS)
-    with pytest.raises(ParameterError, match="'b' has another market"):
-        bt.compare(markets, {"a": Constant(leverage=1), "b": single}, **TERMS)
 
 
 @pytest.mark.filterwarnings("ignore:8 returns are too few:UserWarning")
@@ -107,16 +105,15 @@ def test_saved_runs_are_compared_without_running_again(tmp_path):
     runs = [bt.run(markets, POLICIES[name], overlay=half, **TERMS) for name in ("one", "two")]
     loaded = [load_saved(each.save(tmp_path)) for each in runs]
     named = dict(zip(("one", "two"), loaded, strict=True))
-    done = compare_saved(named, draws=99, confidence=0.9)
+    done = bt.compare(named, draws=99, confidence=0.9)
     policies = {name: POLICIES[name] for name in named}
-    whole = bt.compare(markets, policies, overlay=half, draws=99, confidence=0.9, **TERMS)
+    whole = compare_policies(markets, policies, overlay=half, draws=99, confidence=0.9, **TERMS)
     assert done.manifest["id"] == whole.manifest["id"]
     assert done.table.equals(whole.table)
     assert done.pairs.equals(whole.pairs)
-    assert name_saved(loaded) == ["Constant leverage=1.0", "Constant leverage=2.0"]
     bare = bt.run(markets, POLICIES["two"], **TERMS)
     with pytest.raises(ParameterError, match="differs from one in overlay"):
-        compare_saved({"one": loaded[0], "bare": bare})
+        bt.compare({"one": loaded[0], "bare": bare})
     single = bt.run(markets["A"], POLICIES["two"], **TERMS)
     with pytest.raises(ParameterError, match="differs from one in market data"):
-        compare_saved({"one": loaded[0], "single": single})
+        bt.compare({"one": loaded[0], "single": single})

@@ -21,6 +21,7 @@ from backtest.regress.trace import name_field
 from backtest.strategies import VolTarget
 from backtest.sweep.cluster.remote_evaluator import ClusterEvaluator
 from backtest.sweep.set_evaluator import Evaluator
+from tests.comparing import compare_policies
 from tests.portfolio.portfolio_helpers import Hold, make_market, make_venue, simulate_pair
 from tests.sweep.sweeps import Here
 
@@ -73,7 +74,7 @@ def call_tune(market: Any) -> Any:
 
 
 def call_compare(market: Any) -> Any:
-    done = bt.compare(market, {"a": Hold(1.0), "b": Hold(2.0)}, **TERMS, draws=99)
+    done = compare_policies(market, {"a": Hold(1.0), "b": Hold(2.0)}, **TERMS, draws=99)
     return {**read_table(done.table), **read_table(done.pairs)}
 
 

@@ -267,11 +267,9 @@ def test_last_prices_are_warned_of_once_per_call():
     price = 100.0 + np.sin(np.arange(24 * 31) / 9.0)
     market = bars_market(price, price)
     terms = {"venue": VENUE, "account": bt.Account(), "compile": False}
-    two = {"one": Constant(0.5), "two": Constant(1.0)}
     acts = [
         lambda: bt.run(market, Constant(1.0), **terms),
         lambda: bt.sweep(market, Constant, {"leverage": [0.5, 1.0]}, full=True, **terms),
-        lambda: bt.compare(market, two, draws=99, **terms),
     ]
     for act in acts:
         told = collect(act)

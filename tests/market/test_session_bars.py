@@ -10,8 +10,7 @@ import backtest as bt
 from backtest import Market, ParameterError
 from backtest.base.units import DAY
 from backtest.cli import main
-from backtest.compare.compared_accounts import sample_returns
-from backtest.compare.shared_terms import SharedTerms
+from backtest.compare.compare import sample_returns
 from backtest.engine.run_record import sample_risk_free
 from backtest.strategies import Constant
 
@@ -184,8 +183,7 @@ def test_a_comparison_of_runs_that_start_late_counts_their_months():
     start = "1996-02-01"
     terms = {"sampling": "1d", "calendar": "252", "start": start, "compile": False}
     found = bt.run(market, Constant(1.0), venue=VENUE, account=bt.Account(), **terms)
-    setting = SharedTerms(market, VENUE, bt.Account(), None, "1d", "252", start, compile=False)
-    assert sample_returns({"a": found}, setting).periods == found.span.periods
+    assert sample_returns({"a": found}).periods == found.span.periods
 
 
 def test_the_rate_of_cash_is_earned_over_nights_and_weekends():

@@ -9,6 +9,7 @@ import backtest as bt
 from backtest.engine.option_rolls import share_costs
 from backtest.policy.option_rule import orders_at_rolls, trades_nothing
 from backtest.strategies import Collar, Constant, CoveredCall, LongVolatility, TailHedge
+from tests.comparing import compare_policies
 from tests.options.listed_markets import make_markets, make_surfaces, make_venue
 from tests.strategies.test_strategies_options import find_fills, run
 
@@ -126,7 +127,7 @@ def test_a_comparison_has_the_cost_of_protection_beside_growth_in_coins_and_in_m
     }  # fmt: skip
     hedged = bt.run(markets, TailHedge(Constant(1.0), tenor=18.0, budget=0.01), **terms)
     arms = {"bare": Constant(1.0), "hedged": hedged}
-    done = bt.compare(markets, arms, **terms, draws=99, confidence=0.9)
+    done = compare_policies(markets, arms, **terms, draws=99, confidence=0.9)
     coins = hedged.bars["equity"] / 10.0
     growth = coins.iloc[-1] * market.mark_close[-1] / market.mark_close[0] - 1.0
     row = done.table.loc["hedged"]
@@ -137,7 +138,7 @@ def test_a_comparison_has_the_cost_of_protection_beside_growth_in_coins_and_in_m
     )
     assert row["options_cost_annual"] == hedged.metrics["options_cost_annual"]
     assert np.isnan(done.table["options_cost_annual"]["bare"])
-    linear = bt.compare(
+    linear = compare_policies(
         bt.Market.sample(bars=72), {"one": Constant(1.0), "two": Constant(2.0)},
         **{**terms, "venue": make_venue(), "account": bt.Account()}, draws=99, confidence=0.9,
     )  # fmt: skip

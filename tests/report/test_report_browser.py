@@ -12,6 +12,7 @@ import backtest as bt
 from backtest.report.page.formats import write_page
 from backtest.report.write import build_page
 from backtest.strategies import Constant, VolTarget
+from tests.comparing import compare_policies
 from tests.tuning import seek, stand_in
 
 pytestmark = pytest.mark.slow
@@ -43,7 +44,7 @@ def files(result, tmp_path_factory):
         "hostile": build_page(dataclasses.replace(result, manifest=manifest)),
         "sweep": build_page(sweep),
         "study": build_page(study),
-        "comparison": build_page(bt.compare(long, policies, draws=99, **terms)),
+        "comparison": build_page(compare_policies(long, policies, draws=99, **terms)),
     }
     return {name: write_page(page, folder / f"{name}.html") for name, page in pages.items()}
 

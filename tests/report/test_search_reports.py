@@ -21,6 +21,7 @@ from backtest.report.write import build_page
 from backtest.store.find import load_saved
 from backtest.strategies import Constant
 from backtest.sweep.sweep_table import Sweep
+from tests.comparing import compare_policies
 from tests.report.reported import VENUE
 from tests.tuning import seek, stand_in
 
@@ -92,7 +93,7 @@ def test_a_study_is_told_with_its_verdict_and_its_search(monkeypatch, tmp_path):
 def test_a_comparison_is_told_with_accounts_over_each_other(tmp_path):
     market = bt.Market.sample(bars=24 * 50)
     policies = {"calm": Constant(leverage=1.0), "<b>bold</b>": Constant(leverage=3.0)}
-    compared = bt.compare(
+    compared = compare_policies(
         market, policies, venue=VENUE, account=bt.Account(), compile=False, draws=99
     )
     page = build_page(load_saved(compared.save(tmp_path)))

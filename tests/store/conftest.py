@@ -8,6 +8,7 @@ import pytest
 import backtest as bt
 from backtest.store.listing import INDEX
 from backtest.strategies import Constant, VolTarget
+from tests.comparing import compare_policies
 from tests.store.stores import DAYS, VENUE, live
 from tests.tuning import seek, stand_in
 
@@ -22,7 +23,8 @@ def made(tmp_path_factory):
     live(Constant(leverage=1.0)).save(store)
     bt.sweep(short, VolTarget, {"target": [0.2, 0.4]}, **terms).save(store)
     market = bt.Market.sample(bars=24 * DAYS)
-    bt.compare(market, [VolTarget(), Constant()], draws=99, **terms).save(store)
+    both = {"vol-target": VolTarget(), "constant": Constant()}
+    compare_policies(market, both, draws=99, **terms).save(store)
     with pytest.MonkeyPatch.context() as patch:
         stand_in(put=patch.setattr)
         seek(store=store, trials=40)

@@ -3,7 +3,6 @@
 import random
 import shlex
 
-import numpy as np
 import pandas as pd
 import pytest
 
@@ -13,7 +12,6 @@ from backtest.base.saved_result import describe_origin
 from backtest.base.units import DAY
 from backtest.store import (
     Filter,
-    compare_saved,
     find_folder,
     list_results,
     read_bound,
@@ -25,9 +23,8 @@ from backtest.store.entry import StoreEntry
 from backtest.store.listing import INDEX
 from backtest.strategies import Constant
 from backtest.tune import Study
-from tests.markets import free_venue
 from tests.refusals import check_refused
-from tests.store.stores import DAYS, YEARS, folder_of, live, settle, spoil
+from tests.store.stores import YEARS, folder_of, live, settle, spoil
 
 
 @pytest.mark.slow
@@ -181,28 +178,13 @@ def test_saved_runs_compare_as_their_policies_do_to_the_bit(store):
     runs = [each.name for each in list_results(store) if each.kind == "run"]
     loaded = {name.partition("-")[0]: bt.Result.load(store / name) for name in runs}
     named = {"vol-target": loaded["voltarget"], "constant": loaded["constant"]}
-    mine = compare_saved(named, draws=99)
+    mine = bt.compare(named, draws=99)
     theirs = bt.Comparison.load(folder_of(store, "comparison"))
     assert mine.manifest["id"] == theirs.manifest["id"]
     for name in ("table", "pairs", "returns"):
         pd.testing.assert_frame_equal(
             getattr(mine, name), getattr(theirs, name), check_names=False, check_freq=False
         )
-
-
-@pytest.mark.slow
-def test_saved_runs_with_a_risk_free_rate_compare_as_their_policies_do():
-    days = pd.to_datetime(["2022-12-31", "2023-01-20"], utc=True)
-    venue = free_venue(interest_on="balance", cash_rate=pd.Series([0.05, 0.02], index=days))
-    policies = {"calm": Constant(leverage=0.5), "bold": Constant(leverage=2.0)}
-    market = bt.Market.sample(bars=24 * DAYS)
-    terms = {"venue": venue, "account": bt.Account(), "compile": False, "sampling": "12h"}
-    whole = bt.compare(market, policies, draws=99, **terms)
-    runs = {name: bt.run(market, each, **terms) for name, each in policies.items()}
-    mine = compare_saved(runs, draws=99)
-    np.testing.assert_array_equal(mine.risk_free.to_numpy(), whole.risk_free.to_numpy())
-    assert mine.manifest["id"] == whole.manifest["id"]
-    pd.testing.assert_frame_equal(mine.pairs, whole.pairs)
 
 
 @pytest.mark.parametrize(("call", "words"), [
@@ -213,10 +195,10 @@ def test_saved_runs_with_a_risk_free_rate_compare_as_their_policies_do():
     (lambda _: read_time_or_age("soon", 0, where="since"), "since must be a time"),
     (lambda store: find_folder("nothing", store), "no saved result is called 'nothing'"),
     (lambda store: find_folder("../made", store), "made"),
-    (lambda _: compare_saved(
+    (lambda _: bt.compare(
         {"a": live(Constant(leverage=1.0)), "b": live(Constant(leverage=1.0), capital=500.0)}),
      "'b' differs from a in account.capital"),
-    (lambda _: compare_saved({"a": live(Constant(leverage=1.0))}), "two runs or more"),
+    (lambda _: bt.compare({"a": live(Constant(leverage=1.0))}), "results must be two or more"),
 ])  # fmt: skip
 def test_bad_input_is_refused(call, words, store):
     check_refused(lambda: call(store), words)

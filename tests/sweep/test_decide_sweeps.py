@@ -10,6 +10,7 @@ import pytest
 import backtest as bt
 from backtest.risk.liquidation.paths_runner import make_runner
 from backtest.strategies import VolTarget
+from tests.comparing import compare_policies
 
 pytestmark = [pytest.mark.slow, pytest.mark.filterwarnings("ignore::UserWarning")]
 VENUE = bt.Venue.preset("binance-usdm", "BTCUSDT")
@@ -85,7 +86,7 @@ def test_searches_and_validations_take_the_clock(market):
     assert set(walk.result.events.query("kind == 'fill'")["time"].dt.hour % 4) == {0}
     crossed = bt.cross_validate(market, VolTarget, groups=4, trials=8, space=space, **terms)
     assert crossed is not None
-    compared = bt.compare(market, {"a": VolTarget(0.5), "b": VolTarget(2.0)}, **terms)
+    compared = compare_policies(market, {"a": VolTarget(0.5), "b": VolTarget(2.0)}, **terms)
     assert compared.results["b"].manifest["data"]["decide"] == "4h"
 
 

@@ -6,7 +6,6 @@ import numpy as np
 import pytest
 
 import backtest as bt
-from backtest.strategies import Constant
 from backtest.sweep.set_evaluator import Evaluator
 from tests.validation.worlds import ACCOUNT, VENUE, make_market
 
@@ -81,9 +80,6 @@ SINGLES = {
     "sensitivity": lambda policy, **given: bt.sensitivity(MARKET, policy(), **TERMS, **given),
     "max_leverage": lambda policy, **given: bt.max_leverage(
         MARKET, policy(), **TERMS, models=("gbm",), paths=2000, horizon="2d", **given
-    ),
-    "comparison at equal risk": lambda policy, **given: bt.compare(
-        MARKET, {"a": policy(), "b": Constant()}, equal_risk=True, **TERMS, **given
     ),
     "run to be stressed": lambda policy, **given: bt.stress(
         bt.run(MARKET, policy(), **TERMS, **given)
