@@ -9,7 +9,6 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any, NamedTuple, NoReturn
 
-import numpy as np
 import pandas as pd
 
 from backtest.base import (
@@ -17,16 +16,13 @@ from backtest.base import (
     ParameterError,
     did_you_mean,
     format_duration,
-    format_time,
     parse_duration,
     parse_json,
     read_small,
 )
-from backtest.base.units import HOUR, MINUTE
 from backtest.market.loading import ROLES, Frames, ReadOptions, load_frames
 from backtest.market.read import FIRST_LINE, SUFFIXES, read_file, rename_columns, stem_of, suffix_of
-from backtest.market.rules import Subject
-from backtest.market.tables import SCHEMAS, Defect, SourceFrame, TimedTable, read_table, spacing
+from backtest.market.tables import Defect, SourceFrame
 
 TRADES = "trades"
 
@@ -64,7 +60,6 @@ class Layout(NamedTuple):
     synthetic: bool = False
     sessions: bool = False
     filled: Mapping[str, str] = {}
-    has_same_funding: bool = False
 
 
 class NamedFile(NamedTuple):
@@ -228,7 +223,6 @@ def _add_companions(bars: Sequence[NamedFile], files: Iterable[NamedFile], where
         instrument=bars[0].instrument,
         interval=None if timeframe == TRADES else timeframe,
         filled={"mark": unused} if marks and not same else {},
-        has_same_funding=is_same,
     )
 
 
@@ -358,13 +352,13 @@ def open_files(
     layout = layout._replace(**given)
     if "funding" in given:
         rate = find_rate_column(given["funding"])
-        layout = layout._replace(rate_column=rate, has_same_funding=False)
+        layout = layout._replace(rate_column=rate)
     options = _complete_options(options, layout)
     frames = {
         role: [_read_part(path, role, layout, options) for path in getattr(layout, role)]
         for role in ROLES
     }
-    return SourceFiles(*choose_funding(layout, frames, options), options)
+    return SourceFiles(layout, frames, options)
 
 
 def _complete_options(options: ReadOptions, layout: Layout) -> ReadOptions:
@@ -401,69 +395,6 @@ def _name_rate(frame: pd.DataFrame, rate_column: str) -> pd.DataFrame:
         return frame
     zeros = [name for name in ("high", "low", "close", "volume") if name in frame]
     return frame.drop(columns=zeros).rename(columns={rate_column: "rate"})
-
-
-ALIKE = 1e-9
-"""Rates of two files are equal if they differ by less."""
-
-
-def choose_funding(
-    layout: Layout, frames: dict[str, list[SourceFrame]], options: ReadOptions
-) -> tuple[Layout, Frames]:
-    """Choose among files with the settlements of one pair the one that covers most of the bars."""
-    if not layout.has_same_funding:
-        return layout, frames
-    tables = [
-        read_table((part,), SCHEMAS["funding"], options.timezone)[0] for part in frames["funding"]
-    ]
-    _check_agreement([table for table in tables if table and "rate" in table.columns])
-    bars = read_table(frames["bars"], SCHEMAS["bars"], options.timezone)[0]
-    shares = [_cover(bars, table, options) for table in tables]
-    best = max(range(len(shares)), key=lambda row: (*shares[row], -row))
-    names = [
-        f"{path.name} ({share:.1%})"
-        for path, (share, _) in zip(layout.funding, shares, strict=True)
-    ]
-    others = ", ".join(name for row, name in enumerate(names) if row != best)
-    note = f"by the share of the bars covered: {names[best]}, not {others}"
-    chosen = layout._replace(
-        funding=(layout.funding[best],), filled={**layout.filled, "funding_file": note}
-    )
-    return chosen, {**frames, "funding": [frames["funding"][best]]}
-
-
-def _cover(
-    bars: TimedTable | None, funding: TimedTable | None, options: ReadOptions
-) -> tuple[float, int]:
-    """Return the share of the bars' time that a file covers, and its settlements in it."""
-    if bars is None or funding is None:
-        return 0.0, 0
-    low, high = options.between
-    time = bars.time
-    interval = options.interval or spacing(bars.ordered.time) or HOUR
-    wanted = bars.between(int(time.min()) if low is None else low, high or int(time.max()) + 1)
-    if not wanted.time.size:
-        return 0.0, 0
-    subject = Subject("funding", funding, interval=interval, bars=wanted)
-    start, end = subject.span
-    covered = subject.covered or (0, 0)
-    share = max(covered[1] - covered[0], 0) / (end - start)
-    return share, int(((subject.time >= start) & (subject.time < end)).sum())
-
-
-def _check_agreement(tables: list[TimedTable]) -> None:
-    for first, second in pairwise(tables):
-        one, other = first.ordered, second.ordered
-        minutes = [(each.time + MINUTE // 2) // MINUTE for each in (one, other)]
-        shared, mine, theirs = np.intersect1d(minutes[0], minutes[1], return_indices=True)
-        rates = one.columns["rate"][mine], other.columns["rate"][theirs]
-        differ = np.flatnonzero(~np.isclose(*rates, rtol=0.0, atol=ALIKE, equal_nan=True))
-        if differ.size:
-            raise DataError(
-                f"files of funding must agree, {differ.size} of {shared.size} settlements differ, "
-                f"first at {format_time(int(shared[differ[0]]) * MINUTE)} UTC ({first.name} and "
-                f"{second.name}); choose one, funding_interval='8h' for example"
-            )
 
 
 # ----------------------------------------------------------------------- folders of several markets

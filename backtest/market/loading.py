@@ -20,7 +20,7 @@ from backtest.base import (
     to_nanoseconds,
 )
 from backtest.base.units import SECOND
-from backtest.market.repairs import Repair, apply_repairs, parse_repairs
+from backtest.market.repairs import Repair, apply_repairs, drop_duplicates, parse_repairs
 from backtest.market.reshape import BarGroups, grid_origin
 from backtest.market.rules import Subject, count_uncovered, list_defects, name_span
 from backtest.market.settlements import (
@@ -166,6 +166,10 @@ def read_frames(frames: Frames, options: ReadOptions) -> Read:
     for role in ROLES:
         table, found = read_table(frames.get(role, ()), SCHEMAS[role], options.timezone)
         defects += found
+        if role == "funding" and table is not None and len(frames[role]) > 1:
+            # two files may hold the same settlements
+            table = table.rows(np.argsort(table.time, kind="stable"))
+            table = drop_duplicates(table, "", None)[0]
         if role == "bars" and table is not None:
             if "price" in table.columns and "open" not in table.columns:
                 table, found = make_bars(table, options.bar_length, notes)

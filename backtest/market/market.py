@@ -282,9 +282,8 @@ class Market(BarClock):
         interval : str, optional
             Which bars to load from a folder with several (``"1h"``).
         funding_interval : str, optional
-            Which funding file to load from a freqtrade folder with several (``"8h"``). They hold
-            the same settlements: by default the one that covers most of the bars is used, and
-            ``filled["funding_file"]`` names it.
+            Which funding file to load from a freqtrade folder with several (``"8h"``). By default
+            all of them are one table; what several have must agree.
         timezone, mark_gaps, funding_gaps, sessions, between
             As in :meth:`from_frames`.
 

@@ -108,7 +108,7 @@ def _sort(table: TimedTable, _way: str, _interval: int | None) -> Repaired:
     return table.rows(np.argsort(table.time, kind="stable")), moved.size, table.time[moved + 1]
 
 
-def _drop_duplicates(table: TimedTable, way: str, _interval: int | None) -> Repaired:
+def drop_duplicates(table: TimedTable, way: str, _interval: int | None) -> Repaired:
     if is_increasing(table.time):
         return table, 0, table.time
     order = np.argsort(table.time, kind="stable")
@@ -186,7 +186,7 @@ def _fill_bars(table: TimedTable, _way: str, interval: int | None) -> Repaired:
 
 _REPAIRS: Mapping[tuple[str, str], Callable[[TimedTable, str, int | None], Repaired]] = {
     **{("sort", role): _sort for role in ("bars", "mark", "funding")},
-    **{("drop-duplicates", role): _drop_duplicates for role in ("bars", "mark", "funding")},
+    **{("drop-duplicates", role): drop_duplicates for role in ("bars", "mark", "funding")},
     ("settle-once", "funding"): _settle_once,
     ("zero-opens", "bars"): _fill_opens,
     ("widen-range", "bars"): _widen_range,
