@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from backtest.options.chain_inspection import Inspection
     from backtest.options.option_listing import find_expiry, find_underlying, refuse_options
     from backtest.options.pricing import greeks, implied_volatility, price, volatility_reason
-    from backtest.options.quotes import is_out_of_the_money
+    from backtest.options.fits import is_out_of_the_money
     from backtest.options.surface import Surface
     from backtest.options.surfaces import Surfaces
     from backtest.options.svi import SSVI, SVI

@@ -27,8 +27,7 @@ from backtest.base.units import YEAR_DAYS
 from backtest.market import read_file, require, suffix_of
 from backtest.market.read import SUFFIXES
 from backtest.options.chain_inspection import Inspection, inspect_quotes
-from backtest.options.chain_tables import read_table
-from backtest.options.forwards import fill_forwards
+from backtest.options.chain_tables import fill_forwards, read_table
 from backtest.options.option_terms import Settlement
 from backtest.options.pricing import implied_volatility, price, volatility_reason
 from backtest.venue import Option

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -17,17 +18,63 @@ AGREEMENT = 1e-4
 forward, and between forwards of one expiry, relative."""
 STALE = pd.Timedelta("5min")
 
-CHECKS: dict[str, str] = {
-    "crossed": "the bid is above the ask",
-    "outside_bounds": "a bid is at or above the largest value, or an ask at the intrinsic value",
-    "disagrees": "mark, forward and volatility do not agree to 1e-4",
-    "duplicated": "the same contract stands twice",
-    "no_future": "the expiry has no future: its forward is from put-call parity or the index",
-    "no_forward": "the expiry has no forward at all",
-    "forward_differs": "the forward differs from that of its expiry by over 1e-4",
-    "stale": "the row was quoted over five minutes before the snapshot",
-    "expired": "the expiry is not after the snapshot",
+
+class Check(NamedTuple):
+    """What is wrong with a row, where, and how it is shown; see :func:`add_bounds`."""
+
+    text: str
+    find: Callable[[pd.DataFrame], pd.Series]
+    pattern: str
+
+
+CHECKS = {
+    "crossed": Check(
+        "the bid is above the ask",
+        lambda r: r["bid"] > r["ask"],
+        "bid {bid:g}, ask {ask:g}",
+    ),
+    "outside_bounds": Check(
+        "a bid is at or above the largest value, or an ask at the intrinsic value",
+        lambda r: (r["bid"] >= r["most"]) | (r["ask"] <= r["least"]) & (r["least"] > 0.0),
+        "bid {bid:g}, ask {ask:g}, between {least:g} and {most:g}",
+    ),
+    "disagrees": Check(
+        "mark, forward and volatility do not agree to 1e-4",
+        lambda r: (r["mark"] - r["model"]).abs() * r["per_coin"] > AGREEMENT,
+        "mark {mark:g}, its volatility gives {model:g}",
+    ),
+    "duplicated": Check(
+        "the same contract stands twice",
+        lambda r: r.duplicated([*KEYS, "expiry", "strike", "kind"]),
+        "strike {strike:g}",
+    ),
+    "no_future": Check(
+        "the expiry has no future: its forward is from put-call parity or the index",
+        lambda r: r["forward_source"].isin(["parity", "index"]),
+        "forward {forward:g} by {forward_source}",
+    ),
+    "no_forward": Check(
+        "the expiry has no forward at all",
+        lambda r: r["forward"].isna(),
+        "expiry {expiry:%Y-%m-%d}",
+    ),
+    "forward_differs": Check(
+        "the forward differs from that of its expiry by over 1e-4",
+        lambda r: (r["forward"] / r["usual"] - 1.0).abs() > AGREEMENT,
+        "forward {forward:g}, of its expiry {usual:g}",
+    ),
+    "stale": Check(
+        "the row was quoted over five minutes before the snapshot",
+        lambda r: r["time"] - r["quoted"] > STALE,
+        "quoted {quoted:%Y-%m-%d %H:%M}",
+    ),
+    "expired": Check(
+        "the expiry is not after the snapshot",
+        lambda r: r["years"] <= 0.0,
+        "expiry {expiry:%Y-%m-%d %H:%M}",
+    ),
 }
+"""Every check of a quote."""
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -67,112 +114,45 @@ class Inspection:
             if count:
                 first = self.rows[self.rows["check"] == name].iloc[0]
                 share = count / counts["quotes"]
+                text = CHECKS[str(name)].text
                 lines.append(
-                    f"{count:>8,} ({share:.1%}): {CHECKS[str(name)]}; first {first['name']} at "
+                    f"{count:>8,} ({share:.1%}): {text}; first {first['name']} at "
                     f"{first['time']:%Y-%m-%d %H:%M}, {first['found']}"
                 )
         return "\n".join(lines if len(lines) > 1 else [*lines, "no defect found"])
 
 
 def inspect_quotes(rows: pd.DataFrame, settlement: str) -> Inspection:
-    found = {name: check(rows, settlement) for name, check in FINDERS.items()}
     counts = rows[KEYS].assign(quotes=1, two_sided=(rows["bid"].notna() & rows["ask"].notna()) * 1)
-    for name, (bad, _) in found.items():
+    shown, parts = add_bounds(rows, settlement), []
+    for name, check in CHECKS.items():
+        bad = check.find(shown)
         counts[name] = bad.astype(int)
+        found = [check.pattern.format_map(row) for row in shown[bad].to_dict("records")]
+        parts.append(rows.loc[bad, [*KEYS, "name"]].assign(check=name, found=found))
     table = counts.groupby(KEYS, sort=True).sum().reset_index()
-    parts = [
-        rows.loc[bad, [*KEYS, "name"]].assign(check=name, found=text[bad])
-        for name, (bad, text) in found.items()
-    ]
     return Inspection(table, pd.concat(parts, ignore_index=True))
 
 
-Found = tuple[pd.Series, pd.Series]
+def add_bounds(rows: pd.DataFrame, settlement: str) -> pd.DataFrame:
+    """Return quotes with what the checks compare: bounds, model price and usual forward.
 
-
-def is_crossed(rows: pd.DataFrame, settlement: str) -> Found:
-    del settlement
-    return rows["bid"] > rows["ask"], write(rows, "bid {bid:g}, ask {ask:g}")
-
-
-def is_outside(rows: pd.DataFrame, settlement: str) -> Found:
+    ``least`` and ``most`` are the bounds of a price, ``model`` is that of the quoted volatility,
+    ``usual`` the median forward of the expiry; ``per_coin`` makes parts of the forward of a price.
+    """
+    is_coin = settlement == "coin"
     sign = np.where(rows["kind"] == "call", 1.0, -1.0)
-    unit = rows["forward"] if settlement == "coin" else 1.0
-    least = np.maximum(sign * (rows["forward"] - rows["strike"]), 0.0) / unit
-    most = np.where(sign > 0.0, rows["forward"], rows["strike"]) / unit
-    bad = (rows["bid"] >= most) | (rows["ask"] <= least) & (least > 0.0)
-    shown = rows.assign(least=least, most=most)
-    return bad, write(shown, "bid {bid:g}, ask {ask:g}, between {least:g} and {most:g}")
-
-
-def disagrees(rows: pd.DataFrame, settlement: str) -> Found:
+    unit = rows["forward"] if is_coin else 1.0
     known = rows[["mark", "iv", "forward"]].notna().all(axis=1) & (rows["years"] > 0.0)
-    model = np.full(len(rows), np.nan)
-    given = rows[known]
+    model, given = np.full(len(rows), np.nan), rows[known]
     model[known] = price(
         given["kind"].to_numpy(dtype=str), given["forward"].to_numpy(), given["strike"].to_numpy(),
         given["years"].to_numpy(), given["iv"].to_numpy(), settlement=settlement,  # type: ignore[arg-type]
     )  # fmt: skip
-    unit = 1.0 if settlement == "coin" else rows["forward"]
-    bad = (rows["mark"] - model).abs() / unit > AGREEMENT
-    return bad, write(rows.assign(model=model), "mark {mark:g}, its volatility gives {model:g}")
-
-
-def is_duplicated(rows: pd.DataFrame, settlement: str) -> Found:
-    del settlement
-    keys = [*KEYS, "expiry", "strike", "kind"]
-    return rows.duplicated(keys), write(rows, "strike {strike:g}")
-
-
-def has_no_future(rows: pd.DataFrame, settlement: str) -> Found:
-    del settlement
-    bad = rows["forward_source"].isin(["parity", "index"])
-    return bad, write(rows, "forward {forward:g} by {forward_source}")
-
-
-def has_no_forward(rows: pd.DataFrame, settlement: str) -> Found:
-    del settlement
-    return rows["forward"].isna(), write(rows, "expiry {expiry:%Y-%m-%d}")
-
-
-def has_other_forward(rows: pd.DataFrame, settlement: str) -> Found:
-    del settlement
-    usual = rows.groupby([*KEYS, "expiry"])["forward"].transform("median")
-    bad = (rows["forward"] / usual - 1.0).abs() > AGREEMENT
-    return bad, write(rows.assign(usual=usual), "forward {forward:g}, of its expiry {usual:g}")
-
-
-def is_stale(rows: pd.DataFrame, settlement: str) -> Found:
-    del settlement
-    return rows["time"] - rows["quoted"] > STALE, write(rows, "quoted {quoted:%Y-%m-%d %H:%M}")
-
-
-def is_expired(rows: pd.DataFrame, settlement: str) -> Found:
-    del settlement
-    return pd.Series(rows["years"] <= 0.0), write(rows, "expiry {expiry:%Y-%m-%d %H:%M}")
-
-
-def write(rows: pd.DataFrame, pattern: str) -> pd.Series:
-    return LazyTexts(rows, pattern)  # type: ignore[return-value]
-
-
-class LazyTexts:
-    def __init__(self, rows: pd.DataFrame, pattern: str) -> None:
-        self.rows = rows
-        self.pattern = pattern
-
-    def __getitem__(self, bad: pd.Series) -> list[str]:
-        return [self.pattern.format_map(row) for row in self.rows[bad].to_dict("records")]
-
-
-FINDERS: dict[str, Callable[[pd.DataFrame, str], Found]] = {
-    "crossed": is_crossed,
-    "outside_bounds": is_outside,
-    "disagrees": disagrees,
-    "duplicated": is_duplicated,
-    "no_future": has_no_future,
-    "no_forward": has_no_forward,
-    "forward_differs": has_other_forward,
-    "stale": is_stale,
-    "expired": is_expired,
-}
+    return rows.assign(
+        least=np.maximum(sign * (rows["forward"] - rows["strike"]), 0.0) / unit,
+        most=np.where(sign > 0.0, rows["forward"], rows["strike"]) / unit,
+        model=model,
+        per_coin=1.0 if is_coin else 1.0 / rows["forward"],
+        usual=rows.groupby([*KEYS, "expiry"])["forward"].transform("median"),
+    )

@@ -25,9 +25,7 @@ from backtest.base import (
 from backtest.base.units import DAY, YEAR_DAYS
 from backtest.options.chain import Chain
 from backtest.options.chain_inspection import Inspection
-from backtest.options.option_terms import broadcast, check_positive, read_numbers
-from backtest.options.pricing import price
-from backtest.options.quotes import (
+from backtest.options.fits import (
     FEWEST,
     WIDENING,
     WIDTH,
@@ -35,7 +33,11 @@ from backtest.options.quotes import (
     choose_rows,
     collect_quotes,
     describe_fit,
+    fit_ssvi,
+    fit_svi,
 )
+from backtest.options.option_terms import broadcast, check_positive, read_numbers
+from backtest.options.pricing import price
 from backtest.options.svi import LEAST_SOUND, SVI
 
 Model = Literal["svi", "ssvi"]
@@ -391,11 +393,6 @@ def describe_crossings(arbitrage: pd.DataFrame) -> str:
 
 
 def fit_smiles(quotes: list[Quotes], model: str) -> tuple[SVI, ...]:
-    from backtest.options.fit_smiles import (  # noqa: PLC0415 - scipy.optimize takes 0.3 s
-        fit_ssvi,
-        fit_svi,
-    )
-
     if model == "svi":
         return tuple(fit_svi(each) for each in quotes)
     return tuple(each.raw for each in fit_ssvi(quotes))

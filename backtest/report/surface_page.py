@@ -201,7 +201,7 @@ def write_arbitrage(found: Surface) -> list[Paragraph]:
 
 def write_defects(found: Surface) -> list[Table | Paragraph]:
     totals = found.inspection.total
-    rows = tuple((CHECKS[name], f"{totals[name]:,}") for name in CHECKS)
+    rows = tuple((CHECKS[name].text, f"{totals[name]:,}") for name in CHECKS)
     heads = name_columns("check", "rows")
     reasons = found.left_out["reason"].value_counts()
     left = tuple((str(reason), f"{count:,}") for reason, count in reasons.items())
