@@ -55,8 +55,6 @@ def make_portfolio_case(seed: int, settles: str | None = None) -> PortfolioCase:
     requirement = make_requirement(scene, names, venues)
     collateral = make_collateral(scene, common, requirement)
     account = make_account(scene, names, venues, has_collateral=bool(collateral))
-    if len(names) == 1 and account["flows"] is not None:  # withdrawals: accounting.md, §2.1
-        account["flows"] = account["flows"].abs()
     order = make_order(scene, names, is_scenario=bool(requirement and "moves" in requirement))
     for venue in venues.values():
         venue["liquidation"]["order"] = order

@@ -14,19 +14,24 @@ from backtest.account.position import add_margin, compute_requirement
 from backtest.venue import compute_initial, compute_payment
 
 
+def compute_free_of_one(rules: InstrumentRules, balances: Balances, quote: Quote) -> float:
+    """Return what may leave an account of one position: RULES 2.1, without a limit on B."""
+    notional = abs(balances.positions[0].quantity) * abs(quote.mark_open)
+    free = compute_equity(rules, balances, quote.mark_open)
+    free -= compute_uncounted(rules, balances, quote.mark_open)
+    if notional > 0.0:
+        free -= compute_initial(rules.margin, notional, quote.initial)
+    if rules.is_isolated is not None:
+        free = min(free, balances.cash)
+    return max(free, 0.0)
+
+
 def apply_flow(
     rules: InstrumentRules, balances: Balances, quote: Quote, amount: float
 ) -> tuple[Balances, float]:
     moved = amount
     if amount < 0.0:
-        notional = abs(balances.positions[0].quantity) * abs(quote.mark_open)
-        free = compute_equity(rules, balances, quote.mark_open)
-        free -= compute_uncounted(rules, balances, quote.mark_open)
-        if notional > 0.0:
-            free -= compute_initial(rules.margin, notional, quote.initial)
-        if rules.is_isolated is not None:
-            free = min(free, balances.cash)
-        moved = -min(-amount, max(free, 0.0))
+        moved = -min(-amount, compute_free_of_one(rules, balances, quote))
     return make_balances(balances.cash + moved, balances.positions[0]), moved
 
 

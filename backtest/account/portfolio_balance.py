@@ -94,6 +94,15 @@ def has_only_position(terms: Terms, state: AccountState) -> bool:
     return count == 1 and not has_collateral(state) and not is_walking(terms, state)
 
 
+def has_one_position(terms: Terms, state: AccountState) -> bool:
+    """Whether one margined position and money are all that the account can hold."""
+    if len(state.margin) != 1 or len(state.held.amounts) != 0 or is_spot(terms, 0):
+        return False
+    if terms.rules.has_scenarios or terms.rules.level != 1.0:
+        return False
+    return len(state.options.targets) == 0
+
+
 def has_collateral(state: AccountState) -> bool:
     found = False
     for c in range(len(state.held.amounts)):

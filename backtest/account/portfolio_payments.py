@@ -16,7 +16,7 @@ from backtest.account.ledger import (
     INTEREST as CHARGED,
 )
 from backtest.account.option_marks import expire_options
-from backtest.account.payments import pay_funding
+from backtest.account.payments import compute_free_of_one, pay_funding
 from backtest.account.portfolio_balance import (
     compute_account_equity,
     compute_balance,
@@ -25,6 +25,7 @@ from backtest.account.portfolio_balance import (
     count_cross,
     enter_step,
     has_collateral,
+    has_one_position,
     pick_balances,
     put_balances,
     sell_collateral,
@@ -72,7 +73,7 @@ def take_portfolio_flows(bar: AccountBar, t: int) -> None:
         wealth = compute_account_equity(terms, state) + state.wallet[RESERVE]
         moved = amount
         if amount < 0.0:
-            moved = -min(-amount, compute_free(terms, state))
+            moved = -min(-amount, compute_withdrawable(bar))
         state.wallet[CASH] += moved
         state.wallet[PAID_IN] = pay_in(state.wallet[PAID_IN], wealth, moved)
         ledger[FLOWS, last] += moved
@@ -82,6 +83,14 @@ def take_portfolio_flows(bar: AccountBar, t: int) -> None:
             note(log, t, -1, REFUSED, 1.0, 0.0, moved - amount)
         flow += 1
     state.cursor[FLOW_NEXT] = flow
+
+
+def compute_withdrawable(bar: AccountBar) -> float:
+    terms, state = bar.terms, bar.state
+    if has_one_position(terms, state):
+        rules = share(pick_instrument(terms, 0))
+        return compute_free_of_one(rules, pick_balances(terms, state, 0), pick_quote(bar.quotes, 0))
+    return compute_free(terms, state)
 
 
 def compute_free(terms: Terms, state: AccountState) -> float:
@@ -227,6 +236,8 @@ def charge_coins(bar: AccountBar, t: int, years: float) -> None:
 def take_from_isolated(terms: Terms, state: AccountState) -> None:
     for i in range(len(state.margin)):
         if is_isolated(terms, i) and is_held(state, i) and state.wallet[CASH] < 0.0:
-            taken = min(max(state.margin[i], 0.0), -state.wallet[CASH])
+            taken = -state.wallet[CASH]
+            if not has_one_position(terms, state):
+                taken = min(max(state.margin[i], 0.0), taken)
             put_position(state, i, add_margin(pick_position(state, i), -taken))
             state.wallet[CASH] += taken

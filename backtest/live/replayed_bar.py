@@ -117,7 +117,7 @@ class Replayer:
             portfolio_payments,
             liquidate_isolated=lambda *_: False,
             is_portfolio_funding_due=self._is_next_due,
-            compute_free=lambda *_: math.inf,
+            compute_withdrawable=lambda *_: math.inf,
         )
         close = bind_functions(
             portfolio_bar,
