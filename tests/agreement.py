@@ -129,7 +129,8 @@ def differences(case: PortfolioCase, out: Outcome, result: Any) -> list[str]:
             (int(t), f"bar {t} {name}: {got[t]!r}, oracle {expected[t]!r}")
             for t in np.flatnonzero(off[:last])[:2]
         )
-    if result.is_of_fast_loop:
+    is_spot = any(each["contract"]["kind"] == "spot" for each in case.venues.values())
+    if result.has_one_position and case.requirement is None and not is_spot:
         found += compare_prices(case, out, result.bars, scale, last)
     wrong = [text for _, text in sorted(found)]
     if last == len(scale):
@@ -165,10 +166,8 @@ def compare_columns(
             rows = [sum(row) for row in rows] if isinstance(rows[0], tuple) else rows
             weight = off_edges(case, result) if name in AT_EDGES else 1.0
             yield name, bars[name].to_numpy(dtype=float), floats(rows), weight
-    if result.is_of_fast_loop == (len(out.names) == 1):
-        yield compare_ratio(out, bars["margin_ratio"].to_numpy(dtype=float))
+    yield compare_ratio(out, bars["margin_ratio"].to_numpy(dtype=float))
     if has_options:
-        yield compare_ratio(out, bars["margin_ratio"].to_numpy(dtype=float))
         yield from compare_options(case, out, result)
     held = read_positions(case, result)
     for i, name in enumerate(out.names):

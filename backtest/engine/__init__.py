@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING
 from backtest.base import open_door
 
 if TYPE_CHECKING:
-    from backtest.engine.account_loop import begin, copy_state, find_loop_start, gather_deciders
+    from backtest.engine.account_loop import begin, copy_state, gather_deciders
     from backtest.engine.account_loop import live, run_account, take
     from backtest.engine.account_text import count_boundless, describe_left, find_start
     from backtest.engine.account_text import list_statement
@@ -77,14 +77,13 @@ if TYPE_CHECKING:
     from backtest.engine.result import Result
     from backtest.engine.result_files import name_result
     from backtest.engine.result_text import measure_holding
-    from backtest.engine.resumed_run import History, append_last_bar, check_rules, join_market
+    from backtest.engine.resumed_run import append_last_bar, check_rules
     from backtest.engine.resumed_run import is_same_account, join_resumed, read_resume
     from backtest.engine.run import run
     from backtest.engine.run_kinds import read_metrics
     from backtest.engine.run_options import RunOptions
     from backtest.engine.run_record import sample_risk_free
     from backtest.engine.run_result import finish
-    from backtest.engine.run_setup import fits_one_position
     from backtest.engine.run_setup import needs_general_loop, set_up_run, take_markets, widen_market
     from backtest.engine.run_warnings import warn_of_last_prices, warn_of_market, warn_of_weights
     from backtest.engine.run_warnings import warn_once
@@ -92,9 +91,7 @@ if TYPE_CHECKING:
     from backtest.engine.signal_checks import describe_signal_check, join_checks
     from backtest.engine.signal_checks import read_signal
     from backtest.engine.signal_rule import SignalRule, write_word
-    from backtest.engine.state_of_one import generalize, read_memory, read_state
     from backtest.engine.switched_run import Segment, merge_segments, run_switched
-    from backtest.engine.target_cuts import find_decisions
     from backtest.engine.target_cuts_text import is_large
     from backtest.engine.term_checks import check_terms
     from backtest.engine.trades import Trades

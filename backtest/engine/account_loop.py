@@ -1,4 +1,4 @@
-"""Take an account through its markets, with the loop of one position or of several."""
+"""Take an account through its markets."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from functools import partial
 from typing import Any, NamedTuple
 
-from backtest.account import Account, AccountState
+from backtest.account import AccountState
 from backtest.account.portfolio_records import EQUITY, UNIT
 from backtest.base import write_mark
 from backtest.engine.compile.plain_or_compiled import (
@@ -15,13 +15,7 @@ from backtest.engine.compile.plain_or_compiled import (
     try_plain,
 )
 from backtest.engine.deciders import Deciders
-from backtest.engine.loop_driver import (
-    LoopStart,
-    Progress,
-    go_on,
-    run_loop,
-)
-from backtest.engine.loop_inputs import start_state
+from backtest.engine.loop_driver import Progress
 from backtest.engine.option_arrays import resume_options
 from backtest.engine.option_chain import Legs
 from backtest.engine.option_trader import OptionTrader, make_trader
@@ -33,10 +27,9 @@ from backtest.engine.portfolio_driver import (
 from backtest.engine.portfolio_inputs import PortfolioInputs, start_account_state
 from backtest.engine.portfolio_policies import ObservedPolicy, make_deciders
 from backtest.engine.portfolio_setup import Setup
-from backtest.engine.record import Outcome, join_outcomes
-from backtest.engine.run_record import RunRecord
+from backtest.engine.record import Outcome
 from backtest.measures import Tally, start_tally
-from backtest.policy import Policy, start_memory
+from backtest.policy import Policy
 from backtest.venue import Brackets, OwnMargin
 
 
@@ -46,55 +39,6 @@ class Switch(NamedTuple):
 
 
 def run_account(
-    setup: Setup,
-    *,
-    is_compiled: bool,
-    progress: Progress | None,
-    switches: Sequence[Switch] = (),
-) -> Outcome:
-    run = live_one if setup.is_of_fast_loop else live
-    return run(setup, is_compiled=is_compiled, progress=progress, switches=switches)
-
-
-def live_one(
-    setup: Setup, *, is_compiled: bool, progress: Progress | None, switches: Sequence[Switch]
-) -> Outcome:
-    stops = [*(each.bar for each in switches), setup.markets.n_bars]
-    outcomes: list[Outcome] = []
-    for part, stop in zip([Switch(setup.first, setup.observed), *switches], stops, strict=True):
-        ((policy, _, columns, *_),) = part.observed
-        if outcomes:
-            begin = go_on(outcomes[-1], start_numbers(policy), part.bar)
-        else:
-            begin = find_loop_start(setup.resume, setup.account, policy, setup.first)
-        outcomes.append(
-            run_loop(
-                policy,
-                setup.inputs.at(part.bar),
-                columns,
-                begin,
-                stop=stop,
-                is_compiled=is_compiled,
-                progress=progress,
-            )
-        )
-    return join_outcomes(outcomes)
-
-
-def start_numbers(policy: Policy) -> tuple[float, ...]:
-    return tuple(map(float, start_memory(policy) or ()))
-
-
-def find_loop_start(
-    resume: RunRecord | None, account: Account, policy: Policy, first: int
-) -> LoopStart:
-    if resume is None:
-        return LoopStart(start_state(account), start_numbers(policy), first)
-    state = resume.state._replace(funding_next=0, flow_next=0)
-    return LoopStart(state, resume.memory, first, resume.traded)
-
-
-def live(
     setup: Setup,
     *,
     is_compiled: bool,

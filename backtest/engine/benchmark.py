@@ -18,7 +18,7 @@ from backtest.base import (
     format_time,
 )
 from backtest.engine.result_tables import is_inverse, value_of
-from backtest.market import Market, Markets, read_stamps, read_weights
+from backtest.market import Markets, read_stamps, read_weights
 from backtest.measures import sample_moves
 from backtest.venue import Venue
 
@@ -34,7 +34,9 @@ class Benchmark(NamedTuple):
 
 def read_benchmark(
     given: BenchmarkLike, markets: Markets, venues: Mapping[str, Venue], first: int
-) -> Benchmark:
+) -> Benchmark | None:
+    if given is None or (isinstance(given, str) and markets.names == (given,)):
+        return None
     if isinstance(given, pd.Series):
         moves = read_prices(given, markets, first)
         return Benchmark(f"{given.name or 'series'} {hash_values(moves[first:])}", moves)
@@ -49,15 +51,6 @@ def read_benchmark(
     weights = read_weights(given, markets, argument="benchmark")
     text = f"index of given weights {hash_values(weights)}"
     return Benchmark(text, measure_moves(markets, venues, weights))
-
-
-def read_own_benchmark(
-    given: BenchmarkLike, market: Market, venue: Venue, name: str, first: int
-) -> Benchmark | None:
-    name = name or market.instrument or "market"
-    if given is None or (isinstance(given, str) and given == name):
-        return None
-    return read_benchmark(given, Markets({name: market}), {name: venue}, first)
 
 
 def index_traded(

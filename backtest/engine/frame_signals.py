@@ -91,9 +91,11 @@ def read_frame(
 
 
 def describe_weights(signal: Weights, weights: FloatArray) -> str:
+    if len(weights) == 1 and (signal is None or np.ndim(signal) == 0):
+        return f"constant {weights[0, -1]:g}"
     if signal is None:
         return "equal weights"
-    name = find_name(signal) or "frame"
+    name = find_name(signal) or ("series" if np.ndim(signal) == 1 else "frame")
     return f"{name} sha256:{hashlib.sha256(np.ascontiguousarray(weights).tobytes()).hexdigest()}"
 
 

@@ -40,7 +40,6 @@ NOT_IN_ID = (
 
 
 class RunTerms(NamedTuple):
-    is_panel: bool
     markets: Markets
     policies: Mapping[str, Policy]
     overlay: Policy | None
@@ -61,14 +60,14 @@ def write_manifest(
     benchmark: str | None,
     compared_with: str,
 ) -> dict[str, Any]:
-    is_panel, markets, venues, account = terms.is_panel, terms.markets, terms.venues, terms.account
+    markets, venues, account = terms.markets, terms.venues, terms.account
+    is_panel = len(markets) > 1
     market: Market | Markets = markets if is_panel else next(iter(markets.values()))
     above = None if terms.overlay is None else describe_policy(terms.overlay)
     facts = {
-        **({"kind": PORTFOLIO} if is_panel else {}),
         "data": describe_data(market, account, span.start, span.closes),
         "policy": describe_policies(terms.policies),
-        **({"overlay": above} if is_panel else {}),
+        **({} if above is None else {"overlay": above}),
         "venue": describe_venue(venues if is_panel else next(iter(venues.values()))),
         "account": account.to_dict(),
         "signal": terms.signal,
@@ -86,13 +85,13 @@ def write_manifest(
         for name, venue in venues.items()
     }
     checked = {"compiled": plain_because or "yes", "causality": causality}
+    module = {"policy_module": type(next(iter(terms.policies.values()))).__module__}
+    aside = {**module, "compared_with": compared_with, **checked}
     if is_panel:
-        aside: dict[str, Any] = {"compared_with": compared_with, **checked, "margin_table": tables}
-    else:
-        (name,) = venues
-        used = list_tables(venues[name], market.time[market.time >= span.start])
-        module = {"policy_module": type(terms.policies[name]).__module__}
-        aside = {**module, **checked, "margin_table": tables[name], "margin_tables": used}
+        return {"id": compute_id(manifest), **manifest, **aside, "margin_table": tables}
+    (name,) = venues
+    used = list_tables(venues[name], market.time[market.time >= span.start])
+    aside |= {"margin_table": tables[name], "margin_tables": used}
     return {"id": compute_id(manifest), **manifest, **aside}
 
 

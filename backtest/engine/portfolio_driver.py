@@ -45,6 +45,8 @@ from backtest.measures import Tally
 from backtest.policy import Policy
 from backtest.venue import OwnMargin, make_own_twins
 
+LOGGED = 1024
+"""Rows of the log beyond four a bar and instrument."""
 Formulas = list[tuple[Policy, tuple[str, ...]]]
 
 
@@ -106,7 +108,7 @@ def run_portfolio_loop(
     loop = bind_loop(asked, is_compiled=is_compiled, own=own, names=names)
     n, total = len(state.margin), len(inputs.feed.time)
     chunk = PLAIN_CHUNK if loop.plain_because else CHUNK
-    capacity = 4 * n * min(chunk, total) + 1024
+    capacity = 4 * n * min(chunk, total) + LOGGED
     k = len(state.options.targets)
     tape = new_tape(n, total - first, first, capacity + 4 * k, k)
     kept = []

@@ -7,6 +7,7 @@ from dataclasses import replace
 from typing import Any, NamedTuple, Self
 
 import numpy as np
+import pandas as pd
 
 from backtest.account import Account
 from backtest.account.account import BY_INSTRUMENT
@@ -24,6 +25,7 @@ from backtest.engine.indicator_rules import resolve_signal
 from backtest.engine.option_checks import check_traders
 from backtest.engine.portfolio_checks import (
     check_portfolio,
+    count_periods,
     read_venues,
     warn_of_band,
     warn_of_delisting,
@@ -34,7 +36,8 @@ from backtest.engine.portfolio_target_cuts import measure_portfolio_cuts
 from backtest.engine.record import Outcome
 from backtest.engine.resumed_run import find_start_bar, join_resumed
 from backtest.engine.run_record import RunRecord
-from backtest.market import Markets, find_clock, read_weights
+from backtest.engine.signal_checks import read_signal
+from backtest.market import Markets, PolicyClock, find_clock, read_weights
 from backtest.policy import Policy, sets_margin
 from backtest.venue import ScenarioMargin, Venue
 
@@ -57,20 +60,14 @@ class Setup(NamedTuple):
     started: int = 0
     is_compiled: bool = False
 
-    @property
-    def is_of_fast_loop(self) -> bool:
-        return False
-
     def find_benchmark(self) -> Benchmark | None:
-        traded = (self.markets, self.venues, self.signal, self.first)
-        return index_traded(*traded) if self.benchmark is None else self.benchmark
+        if self.benchmark is not None or len(self.markets) == 1:
+            return self.benchmark
+        return index_traded(self.markets, self.venues, self.signal, self.first)
 
     def describe_signal(self) -> str:
-        return describe_weights(self.given, find_clock(self.markets).pick(self.signal))
-
-    def charge(self, outcome: Outcome) -> Self:
-        """Return the setup with what is known of its run when it is over."""
-        return self._replace(is_compiled=outcome.is_compiled)
+        values = find_clock(self.markets).pick(self.signal)
+        return describe_weights(self.given, values)
 
     def measure_cuts(self, run: Any) -> Sequence[Mapping[str, Any]]:
         return measure_portfolio_cuts(self, run)
@@ -102,11 +99,12 @@ class Setup(NamedTuple):
     def warn(self, outcome: Outcome) -> None:
         level, weights = outcome.of_positions("target"), self.signal.T[self.first :]
         targets = np.multiply(level, weights, out=np.zeros_like(level), where=weights != 0.0)
-        warn_of_band(self.account, self.markets, targets)
+        if len(self.markets) > 1:
+            warn_of_band(self.account, self.markets, targets)
         warn_of_delisting(self.markets, outcome.entries, DELISTED)
 
 
-def set_up(
+def set_up(  # noqa: PLR0913 - the terms of a run, by name
     markets: Markets,
     policy: Policy | Mapping[str, Policy],
     *,
@@ -115,26 +113,28 @@ def set_up(
     signal: Any,
     overlay: Policy | None,
     sampling: str,
-    periods: float,
+    calendar: str = "365",
     start: TimeLike | None,
     observed: list[ObservedPolicy] | None = None,
     resume: RunRecord | None = None,
     benchmark: BenchmarkLike = None,
+    is_alone: bool = False,
 ) -> Setup:
     policies, above = assign_policies(policy, markets, overlay)
     venues, account = check_panel(markets, account, venue)
     check_margin_policies(policies, account)
     check_traders(policies, above, markets)
-    signal = resolve_signal(signal, markets)
+    signal = resolve_signal(signal, next(iter(markets.values())) if is_alone else markets)
     if resume is None:
         first = find_start_bar(markets, start)
     else:
         markets, first = join_resumed(resume, markets)
     clock = find_clock(markets)
     seen = clock.seen
-    weights = read_weights(signal, seen, first=clock.at(first))
-    compared = None if benchmark is None else read_benchmark(benchmark, markets, venues, first)
-    observed = observed or observe_policies(policies, above, seen, weights)
+    weights = read_signals(signal, seen, clock.at(first), is_alone=is_alone)
+    compared = read_benchmark(benchmark, markets, venues, first)
+    known = recall_signals(weights, clock, resume, markets, first)
+    observed = observed or observe_policies(policies, above, seen, known)
     weights = clock.hold(weights)
     inputs = read_portfolio_inputs(
         markets,
@@ -155,13 +155,35 @@ def set_up(
         observed=observed,
         inputs=inputs,
         first=first,
-        periods=periods,
+        periods=count_periods(calendar, sampling, markets, first),
         sampling=sampling,
         resume=resume,
         benchmark=compared,
         given=signal,
         started=inputs.started,
     )
+
+
+def read_signals(signal: Any, seen: Markets, first: int, *, is_alone: bool) -> FloatArray:
+    """Return the weights decided at each close, (n, n_bars); one market's signal is a number."""
+    if not is_alone or isinstance(signal, pd.DataFrame | Mapping) or np.ndim(signal) == 2:
+        return read_weights(signal, seen, first=first)
+    (market,) = seen.values()
+    values = np.broadcast_to(read_signal(signal, market, first), seen.n_bars)
+    return np.ascontiguousarray(values)[None, :]
+
+
+def recall_signals(
+    weights: FloatArray, clock: PolicyClock, resume: RunRecord | None, markets: Markets, first: int
+) -> FloatArray:
+    """Return the weights with those of the bars before ``first`` from an earlier run."""
+    if resume is None or resume.setup is None or resume.markets is None:
+        return weights
+    whole = np.array(clock.hold(weights))
+    known = int(np.searchsorted(markets.time, resume.markets.start))
+    places = np.searchsorted(resume.markets.time, markets.time[known:first])
+    whole[:, known:first] = resume.setup.signal[:, places]
+    return clock.pick(whole)
 
 
 def set_up_like(

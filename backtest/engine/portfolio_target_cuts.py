@@ -2,21 +2,22 @@
 
 from __future__ import annotations
 
+import functools
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 import numpy as np
 
-from backtest.account import compute_cap_factor, ledger
+from backtest.account import balances, compute_cap_factor, ledger, orders, position
 from backtest.account.portfolio_records import AT_OPEN, EARLY, NUMBERS, RESTING
-from backtest.base import BoolArray, FloatArray, IntArray
+from backtest.base import BoolArray, FloatArray, IntArray, make_array_twins
 from backtest.base.units import DAY
 from backtest.engine.limit_orders import find_unfilled
 from backtest.engine.position_tables import count_assets
 from backtest.engine.result_tables import value_of
 from backtest.engine.run_options import measure_gaps, read_options
-from backtest.engine.target_cuts import bind_orders, clip_leverage
 from backtest.engine.target_cuts_text import average_row
+from backtest.venue import contract_value, requirement
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -77,6 +78,8 @@ def measure_portfolio_cuts(setup: RunSetup, outcome: Outcome) -> list[dict[str, 
     found = find_portfolio_decisions(setup, outcome)
     day = setup.markets.time[found.bar] // DAY
     rows = list_rows("all", found, day, np.ones(len(found.bar), dtype=np.bool_))
+    if len(setup.markets) == 1:
+        return [{key: each for key, each in row.items() if key != "instrument"} for row in rows]
     for i, name in enumerate(setup.markets.names):
         rows += list_rows(name, found, day, found.instrument == i)
     return rows
@@ -249,3 +252,22 @@ def sum_by_instrument(
     amounts = np.ones(len(chosen)) if counts else chosen[:, 3]
     total = np.bincount(cell, weights=amounts, minlength=n_bars * n).astype(np.float64)
     return total.reshape(n_bars, n)
+
+
+@functools.cache
+def bind_orders() -> Any:
+    return make_array_twins(contract_value, requirement, position, balances, orders)
+
+
+def clip_leverage(
+    least: FloatArray | float, most: FloatArray, equity: FloatArray | float,
+    leverage: FloatArray, scale: FloatArray,
+) -> tuple[FloatArray, FloatArray, FloatArray]:  # fmt: skip
+    asked, over, within = (
+        bind_orders().compute_target(
+            SimpleNamespace(min_leverage=low, has_limits=True), SimpleNamespace(limit=high),
+            equity, leverage, scale,
+        )
+        for low, high in ((-np.inf, np.inf), (least, np.inf), (least, most))
+    )  # fmt: skip
+    return asked, over, within

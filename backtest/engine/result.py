@@ -9,6 +9,7 @@ from typing import Any, Literal, TypeAlias, overload
 import numpy as np
 import pandas as pd
 
+from backtest.account.ledger import FILL
 from backtest.base import (
     Choice,
     ParameterError,
@@ -28,8 +29,8 @@ from backtest.engine.position_tables import (
 )
 from backtest.engine.result_files import load_result, save_result
 from backtest.engine.result_tables import (
-    filled_changes,
     forced_changes,
+    sum_contracts,
     value_of,
 )
 from backtest.engine.result_text import write_summary
@@ -162,13 +163,13 @@ class Result(RunRecord, Reportable):
         first = value_of(self.venue, np.array([self.first_mark]))
         late = None
         if self.account.fill == "next_close":
-            late = filled_changes(self.entries, self.time, self.span.first)
+            late = sum_contracts(self.entries, (FILL,), self.span.first, len(self.time))
         own = self.record.of_one()
         return read_account_history(
             own,
             value_of(self.venue, self.mark),
             self.signal,
-            forced_changes(self.entries, self.time, self.span.first),
+            forced_changes(self.entries, self.span.first, len(self.time)),
             first_value=float(first[0]),
             first_signal=float(self.before.signal[0]),
             ruin=ruin,

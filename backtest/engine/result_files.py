@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -11,14 +11,7 @@ import numpy as np
 import pandas as pd
 import pyarrow.parquet as pq
 
-from backtest.account import (
-    Account,
-    AccountState,
-    Balances,
-    Position,
-    State,
-    Watch,
-)
+from backtest.account import Account, AccountState
 from backtest.account.portfolio_ledger import WIDTH
 from backtest.base import (
     FloatArray,
@@ -39,7 +32,6 @@ from backtest.base import (
 )
 from backtest.base.result_folders import MANIFEST
 from backtest.engine.fee_days import read_traded
-from backtest.engine.manifest import PORTFOLIO
 from backtest.engine.option_arrays import no_options
 from backtest.engine.option_files import list_option_columns, pack_options, read_options
 from backtest.engine.record import AccountFields, Closes, PositionFields, Record
@@ -52,51 +44,31 @@ from backtest.venue import Holdings, Venue
 Loaded = TypeVar("Loaded", bound=RunRecord)
 
 RUN = "result"
-FORMATS = {RUN: 2, PORTFOLIO: 3}
-FILES = ("bars.parquet", "events.parquet", "state.json", "metrics.json")
-BARS, EVENTS, STATE, METRICS = FILES
-POSITIONS = "positions.parquet"
-FILES_OF = {RUN: FILES, PORTFOLIO: (BARS, POSITIONS, EVENTS, STATE, METRICS)}
+FORMAT = 4
+FILES = ("bars.parquet", "positions.parquet", "events.parquet", "state.json", "metrics.json")
+BARS, POSITIONS, EVENTS, STATE, METRICS = FILES
 HASHED = (MANIFEST, METRICS, STATE)
-ARRAYS = (
-    "mark_low", "mark_high", "low", "high", "signal", "multiplier", "initial_multiplier",
-    "ends_sample",
-)  # fmt: skip
-HIDDEN = ("entry_value", "unit_value", *ARRAYS)
-REPEATED = (
-    "gross_leverage", "net_leverage", "backing", "requirement", "balance", "collateral",
-    "collateral_at_rate", "collateral_pnl", "conversion", "overlay",
-)  # fmt: skip
-OF_GENERAL = ("collateral_pnl", "conversion")
 KEPT = ("interval", "is_session", "first_peak", "started")
 WHOLE = ("is_pending", "is_halted", "is_called", "is_call_open", "cursor", "refused")
 
 
-def find_kind(manifest: object) -> str:
-    is_panel = isinstance(manifest, Mapping) and manifest.get("kind") == PORTFOLIO
-    return PORTFOLIO if is_panel else RUN
-
-
 def name_result(manifest: Mapping[str, Any]) -> str:
-    policy = str(manifest["policy"]["name"])
-    is_named = find_kind(manifest) == RUN or policy == PORTFOLIO
-    return name_folder(policy if is_named else f"{policy}-{PORTFOLIO}", manifest["id"])
+    return name_folder(str(manifest["policy"]["name"]), manifest["id"])
 
 
 def save_result(result: RunRecord, folder: Path) -> Path:
     manifest = result.manifest
-    name, kind = name_result(manifest), find_kind(manifest)
+    name = name_result(manifest)
     policies = [type(each) for each in (*result.policies.values(), result.overlay) if each]
     making = find_making(result, policies)
 
     def write(draft: Path) -> None:
         _write(result, draft)
         line = describe_line(draft, manifest, describe_metrics(result.metrics))
-        more = (line,) if kind == RUN else ()
-        write_provenance(draft, folder / name, manifest["id"], making, *more)
+        write_provenance(draft, folder / name, manifest["id"], making, line)
 
     other = explain_other_metrics(folder / name / METRICS, describe_metrics(result.metrics))
-    target = save_folder(folder, name, write, what=kind)
+    target = save_folder(folder, name, write, what=RUN)
     if other:
         warn_caller(other)
     return target
@@ -106,7 +78,7 @@ def describe_line(
     folder: Path, manifest: Mapping[str, Any], metrics: Mapping[str, float | None]
 ) -> dict[str, Any]:
     return {
-        "run_format": FORMATS[RUN],
+        "run_format": FORMAT,
         "shows": describe_run(manifest, metrics),
         "sizes": {name: (folder / name).stat().st_size for name in sorted((*FILES, MANIFEST))},
         "hashes": {name: hash_file(folder / name) for name in HASHED},
@@ -131,37 +103,21 @@ def describe_metrics(metrics: Mapping[str, float]) -> dict[str, float | None]:
 
 
 def _write(result: RunRecord, folder: Path) -> None:
-    kind = find_kind(result.manifest)
-    if kind == RUN:
-        write_parquet(_widen_bars(result), folder / BARS)
-        write_parquet(result.events, folder / EVENTS)
-    else:
-        write_parquet(_list_account(result), folder / BARS)
-        write_parquet(pd.DataFrame(_list_positions(result)), folder / POSITIONS)
-        columns = [f"column_{k}" for k in range(WIDTH)]
-        write_parquet(pd.DataFrame(result.entries, columns=columns), folder / EVENTS)
+    write_parquet(_list_account(result), folder / BARS)
+    write_parquet(pd.DataFrame(_list_positions(result)), folder / POSITIONS)
+    columns = [f"column_{k}" for k in range(WIDTH)]
+    write_parquet(pd.DataFrame(result.entries, columns=columns), folder / EVENTS)
     write_json_file(_pack_state(result), folder / STATE)
     write_json_file(describe_metrics(result.metrics), folder / METRICS)
-    write_folder_manifest(folder, result.manifest, FILES_OF[kind], FORMATS[kind])
-
-
-def _widen_bars(result: RunRecord) -> pd.DataFrame:
-    bars = result.bars.drop(columns=[*REPEATED]).reset_index()
-    arrays = {name: each[:, 0] for name, each in result.quotes._asdict().items()}
-    arrays["ends_sample"] = result.ends_sample
-    fields = result.record.of_one()
-    own = (fields["entry"], fields["unit"], *(arrays[x] for x in ARRAYS))
-    for name, values in zip(HIDDEN, own, strict=True):
-        bars[name] = np.broadcast_to(values, (len(bars),))
-    if result.benchmark is not None:
-        bars["benchmark"] = result.benchmark
-    return bars
+    write_folder_manifest(folder, result.manifest, FILES, FORMAT)
 
 
 def _list_account(result: RunRecord) -> pd.DataFrame:
     time = pd.DatetimeIndex(result.time, tz="UTC")
     bars = pd.DataFrame({"time": time, **result.record.account._asdict(), **list_closes(result, 1)})
-    bars = bars.assign(ends_sample=result.ends_sample, market_return=result.benchmark)
+    bars = bars.assign(ends_sample=result.ends_sample)
+    if result.benchmark is not None:
+        bars["market_return"] = result.benchmark
     for c, asset in enumerate(result.account.collateral):
         bars[f"price of {asset.name}"] = result.asset_marks[:, c]
     return bars
@@ -195,17 +151,6 @@ def _pack_state(result: RunRecord) -> dict[str, Any]:
         "no_fill": result.no_fill,
         "traded": None if traded is None else traded.to_dict(),
     }
-    if isinstance(result.state, State):
-        return {
-            "state": _pack_position(result.state),
-            **shared,
-            "names": list(result.names),
-            "trail": before.trails[0]._asdict(),
-            "first_mark": float(before.mark[0]),
-            "first_signal": float(before.signal[0]),
-            "last_mark": float(result.marks[-1, 0]),
-            "first_unrealized": float(before.unrealized[0]),
-        }
     return {
         "book": _pack_positions(result.state),
         **shared,
@@ -217,12 +162,6 @@ def _pack_state(result: RunRecord) -> dict[str, Any]:
     }
 
 
-def _pack_position(state: State) -> dict[str, Any]:
-    balances = state.balances
-    owned = {"cash": balances.cash} | balances.positions[0]._asdict()
-    return {**state._asdict(), "balances": owned, "watch": state.watch._asdict()}
-
-
 def _pack_positions(state: AccountState) -> dict[str, Any]:
     own = {**state._asdict(), "held": {k: v.tolist() for k, v in state.held._asdict().items()}}
     del own["options"]
@@ -230,16 +169,12 @@ def _pack_positions(state: AccountState) -> dict[str, Any]:
 
 
 def load_result(folder: Path, kind: type[Loaded]) -> Loaded:
-    path = folder / MANIFEST
-    found = find_kind(read_json_file(path)) if path.is_file() else RUN
-    manifest = read_manifest(folder, FILES_OF[found], FORMATS[found], what=found)
+    manifest = read_manifest(folder, FILES, FORMAT, what=RUN)
     account = Account.from_dict(manifest["account"], where=f"{folder / MANIFEST}, account")
     stored: Any = from_plain(read_json_file(folder / STATE))
     bars = pq.read_table(folder / BARS).to_pandas()
     time = bars.pop("time").astype("datetime64[ns, UTC]").astype("int64").to_numpy()
     ends = time + stored["interval"]
-    given = (folder, manifest, stored, bars)
-    read = _read_one(*given) if found == RUN else _read_several(*given, account)
     result = kind(
         policies={},
         overlay=None,
@@ -252,58 +187,13 @@ def load_result(folder: Path, kind: type[Loaded]) -> Loaded:
         stored_cuts=list(stored["target_cuts"]),
         no_fill=stored["no_fill"],
         traded=read_traded(stored["traded"]),
-        **read,
+        **_read_parts(folder, manifest, stored, bars, account),
     )
     attach_saved_making(result, folder, manifest["id"])
     return result
 
 
-def _read_one(
-    folder: Path,
-    manifest: Mapping[str, Any],
-    stored: Mapping[str, Any],
-    bars: pd.DataFrame,
-) -> dict[str, Any]:
-    venue = Venue.from_dict(manifest["venue"], where=f"{folder / MANIFEST}, venue")
-    events = pq.read_table(folder / EVENTS).to_pandas()
-    values = {name: bars[name].to_numpy(dtype=np.float64) for name in bars}
-    values |= {"entry": values["entry_value"], "unit": values["unit_value"]}
-    values["quantity"] = values["position"]
-    nothing = np.zeros(len(bars))
-    values = {"overlay": nothing + 1.0, **dict.fromkeys(OF_GENERAL, nothing)} | values
-    names = tuple(stored["names"])
-    return {
-        "venues": {names[0]: venue},
-        "names": names,
-        "spans": np.array([[0, len(bars)]]),
-        "state": _read_position(stored["state"]),
-        "memory": tuple(stored["memory"]),
-        "record": Record(
-            AccountFields(**{name: values[name] for name in AccountFields._fields}),
-            PositionFields(**{name: values[name][:, None] for name in PositionFields._fields}),
-        ),
-        "entries": events,
-        "quotes": Quotes(*(values[name][:, None] for name in Quotes._fields)),
-        "asset_marks": np.empty((len(bars), 0)),
-        "before": Before(
-            mark=np.array([stored["first_mark"]]),
-            signal=np.array([stored["first_signal"]]),
-            unrealized=np.array([stored["first_unrealized"]], dtype=np.float64),
-            stands=np.zeros(4),
-            trails=(VolatilityState(**stored["trail"]),),
-        ),
-        "benchmark": values.get("benchmark"),
-    }
-
-
-def _read_position(stored: Mapping[str, Any]) -> State:
-    state = dict(stored)
-    owned = dict(state.pop("balances"))
-    balances = Balances(owned.pop("cash"), (Position(**owned),))
-    return State(**{**state, "balances": balances, "watch": Watch(**state["watch"])})
-
-
-def _read_several(
+def _read_parts(
     folder: Path,
     manifest: Mapping[str, Any],
     stored: Mapping[str, Any],
@@ -321,7 +211,7 @@ def _read_several(
     return {
         "venues": {
             name: Venue.from_dict(each, where=f"{where}, venue of {name}")
-            for name, each in manifest["venue"].items()
+            for name, each in name_each(manifest["venue"], names).items()
         },
         "names": names,
         "spans": np.array(stored["spans"], dtype=np.int64),
@@ -342,9 +232,14 @@ def _read_several(
             **{name: np.array(each, dtype=np.float64) for name, each in stored["before"].items()},
             trails=tuple(VolatilityState(**each) for each in stored["trails"]),
         ),
-        "benchmark": bars["market_return"].to_numpy(),
+        "benchmark": bars["market_return"].to_numpy() if "market_return" in bars else None,
         "options": read_options(stored.get("options"), wide),
     }
+
+
+def name_each(venues: Mapping[str, Any], names: Sequence[str]) -> Mapping[str, Any]:
+    """Return the stored venues by instrument; that of one instrument stands alone."""
+    return venues if len(names) > 1 else {names[0]: venues}
 
 
 def _read_positions(stored: Mapping[str, Any]) -> AccountState:

@@ -63,16 +63,12 @@ ORDER = (
     "fill", "stop", "liquidation", "fee", "slippage", "impact", "liquidation_loss", "funding",
     "interest", "margin_call", "top_up", "bad_debt", "flow", "withdrawal_refused",
     "ruin", "call_met", "call_partly_met", "call_failed", "margin_added",
-    "trailing_stop", "equity_stop", "take_profit",
-)  # fmt: skip
-OF_SEVERAL = (
-    "delisted", "conversion", "margin_returned", "margin_refused", "time_stop",
-    "limit_order", "expiry", "unquoted",
+    "trailing_stop", "equity_stop", "take_profit", "delisted", "conversion", "margin_returned",
+    "margin_refused", "time_stop", "limit_order", "expiry", "unquoted",
 )  # fmt: skip
 OWNER = 8
 """The column of entries that says whose they are: an instrument, then collateral; -1 the account.
-
-Entries of an account with one position have none."""
+"""
 WITHOUT_PRICE = (
     ledger.INTEREST, ledger.FLOW, ledger.TOP_UP, ledger.REFUSED, ledger.CALLED, ledger.CALL_MET,
     ledger.CALL_PARTLY_MET, ledger.CALL_FAILED,
@@ -105,9 +101,8 @@ def events_table(
     paying: Sequence[str] = (),
     options: Mapping[int, str] | None = None,
 ) -> pd.DataFrame:
-    is_panel = entries.shape[1] > OWNER
     shown = entries[entries[:, 1] != CAUSED]
-    price = find_prices(shown, venues) if is_panel else price_of(venues[0], shown[:, 2])
+    price = find_prices(shown, venues)
     kinds = shown[:, 1].astype(np.int64)
     parts = [_rows(shown, price, np.arange(len(shown)), "")]
     parts[0]["kind"] = [KINDS[kind] for kind in kinds]
@@ -126,11 +121,9 @@ def events_table(
         labels[owner] = name
     is_paid = (table["kind"] == "funding") & np.isin(labels[who], list(paying))
     table.loc[is_paid, "kind"] = DIVIDEND  # paid as funding is, and a market has one of the two
-    ordered = (*ORDER, *OF_SEVERAL) if is_panel else ORDER
-    table["kind"] = pd.Categorical(table["kind"], categories=[*ordered, DIVIDEND])
-    if is_panel:
-        of: Any = pd.Categorical(labels[who], categories=[*dict.fromkeys(labels)])
-        table.insert(2, "instrument", of)
+    table["kind"] = pd.Categorical(table["kind"], categories=[*ORDER, DIVIDEND])
+    of: Any = pd.Categorical(labels[who], categories=[*dict.fromkeys(labels)])
+    table.insert(2, "instrument", of)
     return table
 
 
@@ -157,24 +150,9 @@ def find_prices(entries: FloatArray, venues: Sequence[Venue]) -> FloatArray:
     return price
 
 
-def forced_changes(entries: FloatArray | pd.DataFrame, time: IntArray, first: int) -> FloatArray:
-    return sum_changes(entries, FORCED, time, first)
-
-
-def filled_changes(entries: FloatArray | pd.DataFrame, time: IntArray, first: int) -> FloatArray:
-    return sum_changes(entries, ("fill",), time, first)
-
-
-def sum_changes(
-    entries: FloatArray | pd.DataFrame, names: tuple[str, ...], time: IntArray, first: int
-) -> FloatArray:
-    if not isinstance(entries, pd.DataFrame):
-        kinds = tuple(kind for kind, name in KINDS.items() if name in names)
-        return sum_contracts(entries, kinds, first, len(time))
-    chosen = entries[entries["kind"].isin(names)]
-    rows = np.searchsorted(time, pd.DatetimeIndex(chosen["time"]).as_unit("ns").asi8)
-    traded = chosen["quantity"].to_numpy()
-    return np.bincount(rows, weights=traded, minlength=len(time)).astype(np.float64)
+def forced_changes(entries: FloatArray, first: int, n_bars: int) -> FloatArray:
+    forced = tuple(kind for kind, name in KINDS.items() if name in FORCED)
+    return sum_contracts(entries, forced, first, n_bars)
 
 
 def sum_contracts(
@@ -195,7 +173,7 @@ def _rows(
     amount: int = 4,
     place: int = 0,
 ) -> pd.DataFrame:
-    who = entries[rows, OWNER] if entries.shape[1] > OWNER else np.zeros(len(rows))
+    who = entries[rows, OWNER]
     return pd.DataFrame(
         {
             "bar": entries[rows, 0],

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
@@ -44,19 +44,6 @@ def find_start_bar(market: Market | Markets, start: TimeLike | None) -> int:
             + (f"of {market!r}" if start is None else f"from start {start} on")
         )
     return first
-
-
-class History(NamedTuple):
-    """A market, the first bar of a run on it, and when its account began (ns)."""
-
-    market: Market
-    first: int
-    started: int
-
-
-def join_market(resume: RunRecord, market: Market) -> History:
-    markets, first = join_resumed(resume, Markets({resume.names[0]: market}))
-    return History(markets[resume.names[0]], first, resume.started)
 
 
 def join_resumed(resume: RunRecord, markets: Markets) -> tuple[Markets, int]:
@@ -189,16 +176,11 @@ def append_last_bar(
     )
 
 
-def read_resume(
-    resume: object, start: TimeLike | None, *, is_of_fast_loop: bool
-) -> RunRecord | None:
+def read_resume(resume: object, start: TimeLike | None) -> RunRecord | None:
     if resume is None:
         return None
-    if not isinstance(resume, RunRecord) or resume.is_of_fast_loop != is_of_fast_loop:
-        kind = "one position" if is_of_fast_loop else "several positions"
-        raise ParameterError(
-            f"resume must be a result of {kind} for a run of {kind}, got {resume!r:.60}"
-        )
+    if not isinstance(resume, RunRecord):
+        raise ParameterError(f"resume must be the result of a run, got {resume!r:.60}")
     if start is not None:
         raise ParameterError(
             f"start must be left out with resume, which goes on where it ended, got {start}"

@@ -12,10 +12,7 @@ from backtest.account import AccountBar
 from backtest.base import FloatArray
 from backtest.engine.capital_use import divide_by_equity, find_margin_used
 from backtest.engine.closes import (
-    TableSpan,
-    compute_closes,
     compute_needed,
-    compute_pool,
     list_tables,
 )
 from backtest.engine.portfolio_buffers import (
@@ -49,11 +46,6 @@ class RunCloses(RunData):
 
     def read_pool(self, rows: slice) -> tuple[FloatArray, FloatArray]:
         """Return the backing of the cross positions, and the initial margin of all, at closes."""
-        if self.is_of_fast_loop:
-            record = self.record.take(rows)
-            x, first = self._read_bars("initial_multiplier")[rows], rows.indices(record.n_bars)[0]
-            given = (self.venue, self.account, record, self.mark[rows], x, self._tables)
-            return compute_pool(*given, first)
         closes = self.read_closes(rows, is_whole=False)
         return closes.backing, closes.initial
 
@@ -86,11 +78,7 @@ class RunCloses(RunData):
         """What follows from account and market at each close."""
         if self.record.closes is not None:
             return self.record.closes
-        if not self.is_of_fast_loop:
-            return measure_closes(self.setup, self, slice(None), is_whole=True)
-        x, pool = self._read_bars("multiplier"), self.read_pool(slice(None))
-        given = (self.venue, self.account, self.record, self.mark, x, self._tables)
-        return compute_closes(*given, pool)
+        return measure_closes(self.setup, self, slice(None), is_whole=True)
 
     @cached_property
     def own_margins(self) -> tuple[tuple[FloatArray, FloatArray], ...]:
@@ -108,10 +96,6 @@ class RunCloses(RunData):
             backing = margin - quantity * entry + quantity * value_of(venue, mark)
             ratio = np.where(backing > 0.0, needed / backing, np.inf)
         return needed, np.where(quantity != 0.0, ratio, 0.0)
-
-    def _read_bars(self, name: str) -> FloatArray:
-        """Return a quote of the only instrument by bar, of shape (n_bars,)."""
-        return np.broadcast_to(self._column(name), (self.record.n_bars,))
 
     @cached_property
     def modes(self) -> tuple[str, ...]:
@@ -142,10 +126,6 @@ class RunCloses(RunData):
         if self.options is None:
             return found
         return np.column_stack((found, self.options.profits.sum(axis=1)))
-
-    @cached_property
-    def _tables(self) -> list[TableSpan]:
-        return list_tables(self.venue, self.account, self.time)
 
 
 def measure_closes(setup: Any, run: Any, rows: slice, *, is_whole: bool) -> Closes:

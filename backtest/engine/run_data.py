@@ -8,9 +8,7 @@ from functools import cached_property
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
 import numpy as np
-import pandas as pd
 
-from backtest.account import State
 from backtest.base import FloatArray, IntArray, ParameterError, repr_plain
 from backtest.features import (
     VolatilityState,
@@ -91,7 +89,7 @@ class RunData:
     started: int
     first_peak: float
     record: Record
-    entries: FloatArray | pd.DataFrame
+    entries: FloatArray
     quotes: Quotes
     asset_marks: FloatArray
     ends_sample: FloatArray
@@ -116,11 +114,6 @@ class RunData:
         """Whether one position and money are all that the account can hold."""
         is_plain = not self.account.collateral and self.options is None
         return self.has_one_instrument and is_plain
-
-    @property
-    def is_of_fast_loop(self) -> bool:
-        """Whether the loop of one position made it, which leaves a ``State`` to go on from."""
-        return isinstance(self.state, State)
 
     @property
     def time(self) -> IntArray:

@@ -1,4 +1,4 @@
-"""The kinds of saved runs: of one position, and of several."""
+"""The kind of saved runs."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import Any
 from backtest.base import Kind, damage_error, hash_file, read_json_file
 from backtest.base.saved_result import KINDS
 from backtest.engine import result_files
-from backtest.engine.manifest import NOT_IN_ID, PORTFOLIO
+from backtest.engine.manifest import NOT_IN_ID
 from backtest.engine.result import Result
 
 RUN = "run"
@@ -29,16 +29,15 @@ def read_metrics(metrics: Mapping[str, float | None]) -> dict[str, float]:
     return {k: math.nan if v is None else float(v) for k, v in metrics.items()}
 
 
-for kind, stored in ((RUN, result_files.RUN), (PORTFOLIO, PORTFOLIO)):
-    KINDS[kind] = Kind(
-        name=kind,
-        plural=f"{kind}s",
-        layout=result_files.FORMATS[stored],
-        files=result_files.FILES_OF[stored],
-        aside=NOT_IN_ID[1:],
-        source=str(result_files.__file__),
-        load=Result.load,
-        read_line=read_run,
-        call="bt.run",
-        is_run=True,
-    )
+KINDS[RUN] = Kind(
+    name=RUN,
+    plural="runs",
+    layout=result_files.FORMAT,
+    files=result_files.FILES,
+    aside=NOT_IN_ID[1:],
+    source=str(result_files.__file__),
+    load=Result.load,
+    read_line=read_run,
+    call="bt.run",
+    is_run=True,
+)

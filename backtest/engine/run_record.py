@@ -65,7 +65,7 @@ class RunRecord(RunCloses):
         measured = measure_run(
             self.tally, self.span, float(unit[-1]), float(equity[-1]), self.samples, self._use
         )
-        if self.is_of_fast_loop:
+        if self.has_one_position and self.manifest.get("overlay") is None:
             return MappingProxyType(measured)
         extra = self._measure_portfolio()
         # of the account's terms: the tally adds those of the collateral to price and slippage
@@ -134,7 +134,7 @@ class RunRecord(RunCloses):
     @property
     def _amounts(self) -> FloatArray:
         """Amounts of collateral at each close, of shape (n_bars, C)."""
-        if not self.account.collateral or isinstance(self.entries, pd.DataFrame):
+        if not self.account.collateral:
             return np.empty((self.record.n_bars, 0))
         final, n = self.state.held.amounts, len(self.names)
         return count_assets(final, self.entries, n, self.span.first, self.record.n_bars)
@@ -237,8 +237,6 @@ class RunRecord(RunCloses):
     @cached_property
     def events(self) -> pd.DataFrame:
         """One row per event."""
-        if isinstance(self.entries, pd.DataFrame):
-            return self.entries
         data = self.manifest["data"]
         described = data.get("instruments", dict.fromkeys(self.names, data))
         paying = [name for name in self.names if "dividends" in described[name]]

@@ -46,7 +46,7 @@ def finish(setup: Setup, outcome: Any, *, calendar: str) -> Result:
     span = RunSpan(int(markets.time[first]), closes, first, setup.periods)
     benchmark, assets = setup.find_benchmark(), read_assets(markets, setup.account)
     is_resumed = setup.resume is not None
-    kept = setup.charge(outcome)._replace(resume=None)
+    kept = setup._replace(resume=None, is_compiled=outcome.is_compiled)
     options = read_options(setup, outcome, outcome.legs, outcome.hedged)
     if options is None:
         warn_of_no_option([*setup.policies.values(), setup.overlay])
@@ -92,7 +92,6 @@ def describe_run(
     compared = "" if benchmark is None else benchmark.text
     checks = "; ".join(dict.fromkeys(each.causality for each in setup.observed))
     terms = RunTerms(
-        is_panel=not setup.is_of_fast_loop,
         markets=setup.markets,
         policies=setup.policies,
         overlay=setup.overlay,

@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 import hashlib
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any, Literal, TypeAlias, TypeVar
+from typing import Any, Literal, TypeAlias, TypeVar
 
 import numpy as np
 import pandas as pd
@@ -24,11 +24,6 @@ from backtest.base import (
 from backtest.engine.lookahead import TOLERANCE, LookAheadCheck, describe_cuts
 from backtest.market import Market, lend
 from backtest.policy import format_location
-
-if TYPE_CHECKING:
-    from backtest.engine.result import Result
-    from backtest.market import Market
-
 
 SignalT = TypeVar("SignalT", pd.Series, pd.DataFrame)
 
@@ -273,18 +268,6 @@ def read_signal(signal: object, market: Market, first: int) -> FloatArray:
 def align_signal(signal: pd.Series, market: Market) -> FloatArray:
     check_index(pd.DatetimeIndex(signal.index))
     return read_numbers(signal.reindex(market.times))
-
-
-def recall_signal(
-    directions: FloatArray, market: Market, resume: Result | None, first: int
-) -> FloatArray:
-    if resume is None or resume.market is None:
-        return directions
-    whole = np.array(np.broadcast_to(directions, market.n_bars))
-    known = int(np.searchsorted(market.time, resume.market.start))
-    places = np.searchsorted(resume.market.time, market.time[known:first])
-    whole[known:first] = resume.market.signal[places]
-    return whole
 
 
 def describe_signal(signal: object, values: FloatArray) -> str:

@@ -8,14 +8,10 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from backtest.base import BoolArray, FloatArray, IntArray, format_leverage, format_percent
-from backtest.base.units import DAY
-from backtest.engine.target_cuts import CAUSES, Decisions, find_decisions
+from backtest.base import FloatArray, IntArray, format_leverage, format_percent
 
 if TYPE_CHECKING:
     from backtest.account import Account
-    from backtest.engine.loop_inputs import Inputs
-    from backtest.engine.record import Record
 
 WORDS = {
     "min_leverage": "the account's min_leverage",
@@ -89,26 +85,6 @@ def describe_isolated(account: Account) -> str:
         rest = "the rest of the wallet is added to it before a liquidation"
     posted = f"its notional / {setting:g}, the venue leverage"
     return f"isolated: the margin of a position is {posted}; {rest}"
-
-
-def measure_cuts(
-    inputs: Inputs, record: Record, entries: FloatArray, first: int
-) -> list[dict[str, Any]]:
-    found = find_decisions(inputs, record, entries, first)
-    whole = found.asked - found.held
-    day = inputs.feed.time[found.bar] // DAY
-    rows = [average_cuts("all", whole, np.ones(len(whole), dtype=np.bool_), found, day)]
-    for cause in CAUSES:
-        cut = found.cuts[cause]
-        if cut.any():
-            rows.append(average_cuts(cause, cut, cut != 0.0, found, day))
-    return rows
-
-
-def average_cuts(
-    cause: str, cut: FloatArray, rows: BoolArray, of: Decisions, day: IntArray
-) -> dict[str, Any]:
-    return average_row(cause, cut[rows], of.asked[rows], of.held[rows], day[rows], len(rows))
 
 
 def average_row(

@@ -6,10 +6,9 @@ from collections.abc import Mapping
 from typing import Any
 
 from backtest.base import ParameterError
-from backtest.engine.portfolio_checks import check_account_kind, check_periods
+from backtest.engine.portfolio_checks import check_periods
 from backtest.engine.portfolio_setup import check_panel
-from backtest.engine.run_setup import check_kinds, check_settings
-from backtest.market import Markets
+from backtest.engine.run_setup import take_markets
 from backtest.policy import Policy
 
 
@@ -21,15 +20,10 @@ def check_terms(
     sampling: str,
     calendar: str,
 ) -> None:
-    if isinstance(market, Markets):
-        check_one_policy(policy)
-        check_account_kind(account)
-        check_panel(market, account, venue)
-        check_periods(market, sampling, calendar)
-        return
-    is_class = isinstance(policy, type) and issubclass(policy, Policy)
-    check_kinds(market, Policy() if is_class else policy, venue, account, None)
-    check_settings(market, account, venue, sampling, calendar)
+    check_one_policy(policy)
+    markets = take_markets(market, venue, account)
+    check_panel(markets, account, venue)
+    check_periods(markets, sampling, calendar)
 
 
 def check_one_policy(policy: object) -> None:

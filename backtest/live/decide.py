@@ -19,7 +19,7 @@ from backtest.base import (
     to_nanoseconds,
 )
 from backtest.engine import Result, check_rules, read_resume, run, set_up_run
-from backtest.live import one_position, several_positions
+from backtest.live import several_positions
 from backtest.live.act_or_not import (
     Filled,
     find_assumed,
@@ -160,19 +160,14 @@ def start(
     completed = complete(setup, snapshot, assume)
     remembered = recall(setup, file)
     traded = find_traded(setup, completed.snapshot)
-    loop = choose_loop(setup)
-    state = loop.start(setup, completed, traded)
-    state, kept = loop.ask(setup, state, remembered.numbers, traded)
+    state = several_positions.start(setup, completed, traded)
+    state, kept = several_positions.ask(setup, state, remembered.numbers, traded)
     if file is not None and any(remembered.numbers):
         keep_memory(setup, file, remembered.numbers, kept)
     cautions = [*find_other_account(setup, snapshot), *find_assumed(completed)]
     if remembered.text:
         cautions.append(Caution(remembered.text, stops=False))
     return Decided(state, traded, tuple(cautions))
-
-
-def choose_loop(setup: Setup) -> Any:
-    return one_position if setup.is_of_fast_loop else several_positions
 
 
 def go_on(
@@ -190,7 +185,7 @@ def go_on(
             market, policy, venue=venue, account=account, signal=signal, overlay=overlay,
             resume=result, compile=False,
         )  # fmt: skip
-    earlier: Any = read_resume(result, None, is_of_fast_loop=setup.is_of_fast_loop)
+    earlier: Any = read_resume(result, None)
     check_rules(earlier, setup.policies, setup.overlay, setup.venues, setup.account)
     return Decided(result.state, result.traded, ())
 
@@ -202,8 +197,7 @@ def answer(setup: Setup, decided: Decided, stated: Stated) -> Decision:
     names, state = setup.markets.names, decided.state
     filled = fill_at(setup, decided, stated)
     leverage, target = read_decision(setup, state)
-    loop = choose_loop(setup)
-    before = loop.view_close(setup, state, decided.traded)
+    before = several_positions.view_close(setup, state, decided.traded)
     ratio = find_ratio(before)
     cautions = (
         *decided.cautions,
@@ -213,7 +207,7 @@ def answer(setup: Setup, decided: Decided, stated: Stated) -> Decision:
     return Decision(
         time=pd.Timestamp(int(setup.markets.time[-1]) + setup.markets.interval, tz="UTC"),
         leverage=leverage,
-        venue_leverage=dict(zip(names, loop.read_settings(state), strict=True)),
+        venue_leverage=dict(zip(names, several_positions.read_settings(state), strict=True)),
         target=target,
         order={name: filled.sum_fills(i) for i, name in enumerate(names)},
         price={n: find_price(m, n, stated)[0] for n, m in setup.markets.items()},
@@ -231,7 +225,7 @@ def answer(setup: Setup, decided: Decided, stated: Stated) -> Decision:
 
 def fill_at(setup: Setup, decided: Decided, stated: Stated) -> Filled:
     later = look_ahead(setup, stated)
-    filled: Filled = choose_loop(setup).fill(setup, later, decided.state, decided.traded)
+    filled: Filled = several_positions.fill(setup, later, decided.state, decided.traded)
     return filled
 
 
@@ -240,9 +234,9 @@ def find_ratio(views: tuple[Any, ...]) -> float:
 
 
 def read_decision(setup: Setup, state: Any) -> tuple[dict[str, float], dict[str, float]]:
-    names, loop = setup.markets.names, choose_loop(setup)
+    names = setup.markets.names
     levels, signals = np.atleast_1d(state.leverage).tolist(), np.atleast_1d(state.signal).tolist()
-    overlay = loop.read_overlay(state)
+    overlay = several_positions.read_overlay(state)
     leverage = dict(zip(names, levels, strict=True))
     target = {
         name: 0.0 if signal == 0.0 else float(signal) * leverage[name] * overlay

@@ -28,7 +28,6 @@ from backtest.engine import (
     Result,
     Setup,
     check_periods,
-    count_periods,
     drive,
     finish,
     gather_deciders,
@@ -142,7 +141,7 @@ def replay(
 def set_up_replay(
     market: Any, venue: Any, account: Account, start: Any, sampling: str, calendar: str
 ) -> Setup:
-    markets = take_markets(market, Own(), venue, account, None)
+    markets = take_markets(market, venue, account)
     refuse_options(markets, "a replay of fills")
     check_periods(markets, sampling, calendar)
     begin = start.time if isinstance(start, AccountSnapshot) else start
@@ -150,7 +149,7 @@ def set_up_replay(
         begin = pd.Timestamp(int(markets.time[1]), tz="UTC")
     return set_up(
         markets, Own(), venue=venue, account=account, signal=None, overlay=None,
-        sampling=sampling, periods=count_periods(calendar, sampling, markets), start=begin,
+        sampling=sampling, calendar=calendar, start=begin,
     )  # fmt: skip
 
 

@@ -21,7 +21,6 @@ from backtest.account.portfolio_records import (
     UNIT,
 )
 from backtest.base import Choice, ParameterError, repr_plain
-from backtest.engine import read_state
 from backtest.venue import compute_price
 
 if TYPE_CHECKING:
@@ -30,7 +29,7 @@ if TYPE_CHECKING:
 
 
 def read_snapshot(result: Result) -> dict[str, Any]:
-    state = read_state(result)
+    state = result.state
     wallet = state.wallet
     overlay = float(wallet[OVERLAY])
     return {

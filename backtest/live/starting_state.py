@@ -11,13 +11,8 @@ import numpy as np
 
 from backtest.account import (
     AccountState,
-    Balances,
-    Position,
-    State,
     Terms,
-    Watch,
     compute_account_equity,
-    compute_equity,
     is_under_limit,
 )
 from backtest.account.portfolio_records import (
@@ -141,44 +136,6 @@ def find_traded(setup: Setup, snapshot: AccountSnapshot) -> TradedDays | None:
     past = np.zeros(WINDOW)
     past[-1] = snapshot.traded_30d or 0.0
     return TradedDays(int(setup.markets.time[-1]) // DAY, 0.0, past)
-
-
-def start_one(setup: Setup, completed: Completed) -> State:
-    snapshot, rules = completed.snapshot, setup.inputs.rules.instrument
-    funded = setup.inputs.feed.funding_rate
-    (held,) = list_held(setup, snapshot)
-    (entry,), (mark,) = list_entries(setup, [held]), list_marks(setup)
-    cash = find_cash(setup, snapshot, [entry], 0.0)
-    balances = Balances(cash, (Position(held.quantity, entry, held.margin, mark),))
-    equity = compute_equity(rules, balances, mark)
-    unit, peak = find_unit(completed, equity)
-    reserve = snapshot.reserve or 0.0
-    wealth = equity + reserve
-    best = value_price(setup, 0, held.best_price, held.best_value)
-    return State(
-        balances=balances,
-        equity=equity,
-        reserve=reserve,
-        leverage=math.nan,
-        signal=1.0,
-        ratio=0.0,
-        is_called=False,
-        unmet=-1.0,
-        since=find_since(snapshot, held, "bars_since_liquidation"),
-        since_stop=find_since(snapshot, held, "bars_since_stop"),
-        is_over=snapshot.halted,
-        is_ruined=not equity > 0.0,
-        funding_next=0,
-        flow_next=0,
-        last_funding=find_last_funding(setup, np.zeros(len(funded), np.int64))[0],
-        unit=unit,
-        peak=peak,
-        scale=unit / wealth if wealth > 0.0 else 1.0,
-        paid_in=wealth if snapshot.paid_in is None else snapshot.paid_in,
-        is_call_open=False,
-        called_at=math.nan,
-        watch=Watch(best if held.quantity != 0.0 else 0.0, find_highest(completed, equity)),
-    )
 
 
 def find_highest(completed: Completed, equity: float) -> float:

@@ -105,7 +105,7 @@ def describe_column(column: str) -> str:
 
 def take_trace(result: Result) -> Trace:
     n = len(result.time)
-    read = read_position if result.is_of_fast_loop else read_positions
+    read = read_position if result.has_one_position else read_positions
     columns, prints = read(result)
     inputs = None if prints is None else prints[-n:]
     arrays = {name: normalize_values(np.broadcast_to(x, (n,))) for name, x in columns.items()}

@@ -251,7 +251,7 @@ def read_unchanged_run(folder: Path, stamp: Stamp) -> dict[str, Any] | None:
         return None  # reading the whole folder reports it
     is_known = (data["format"], data.get("run_format")) == (
         FORMAT,
-        result_files.FORMATS[result_files.RUN],
+        result_files.FORMAT,
     )
     if not is_known or data["sizes"] != sizes:
         return None

@@ -11,6 +11,7 @@ import backtest as bt
 from backtest.account.account_records import Position, Watch
 from backtest.account.balances import compute_equity, make_balances
 from backtest.account.liquidation import liquidate
+from backtest.account.portfolio_records import PAID_IN
 from backtest.account.ruin import find_line, is_ruin
 from backtest.measures.ranking import order_sets
 from backtest.report.sets.explored import explore_study
@@ -155,7 +156,7 @@ def test_a_withdrawal_brings_ruin_no_nearer():
     account = account_of(ruin_at=0.9534, flows=flows)
     kept = play(*bars, last[0], targets=targets, account=account)
     # 300 / 110 contracts lose 300 x 40 / 110 = 109.09: 190.91 of 200 are 95.45 %
-    assert kept.state.paid_in == is_(200.0)
+    assert kept.state.wallet[PAID_IN] == is_(200.0)
     assert kept.bars["equity"].iloc[-1] == is_(300 - 300 * 40 / 110)
     assert kept.metrics["ruined"] == 0.0
     # 300 x 41 / 110 = 111.82: 188.18 are 94.09 %
@@ -166,7 +167,7 @@ def test_what_was_withdrawn_is_no_loss():
     flows = series({2: -900.0})
     result = play(*[100] * 5, targets=0.0, account=account_of(ruin_at=0.9, flows=flows))
     assert equities(result)[-1] == 100.0
-    assert result.state.paid_in == is_(100.0)
+    assert result.state.wallet[PAID_IN] == is_(100.0)
     assert result.metrics["ruined"] == 0.0
 
 

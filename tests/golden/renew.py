@@ -200,7 +200,7 @@ def describe(result: bt.Result) -> dict[str, Any]:
         "totals": {str(kind): [int(n), float(s)] for kind, (n, s) in totals.T.items()},
         "ledger": [
             [round((time - at(0)) / pd.Timedelta("1h")), str(kind), *map(keep, numbers)]
-            for time, kind, *numbers in events.itertuples(index=False)
+            for time, kind, _, *numbers in events.itertuples(index=False)
         ],
     }
 

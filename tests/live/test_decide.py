@@ -15,7 +15,6 @@ from backtest.engine.account_loop import run_account
 from backtest.engine.portfolio_target_cuts import find_portfolio_decisions
 from backtest.engine.run_result import finish
 from backtest.engine.run_setup import set_up_run
-from backtest.engine.target_cuts import find_decisions
 from tests.agreement import Swinging, trust_data
 from tests.cases import PRICES, Case, make_exit_case
 from tests.portfolio_cases import make_full_case
@@ -75,16 +74,13 @@ class Whole:
 
     def find_cuts(self) -> Any:
         """Return the cuts of every decision of the run."""
-        if not self.setup.is_of_fast_loop:
-            return find_portfolio_decisions(self.setup, self.outcome)
-        inputs = self.setup.charge(self.outcome).inputs
-        return find_decisions(inputs, self.outcome.record, self.outcome.entries, 0)
+        return find_portfolio_decisions(self.setup, self.outcome)
 
     def rows(self, t: int, i: int, kinds: tuple[int, ...]) -> np.ndarray:
         """Return the entries of some kinds of an instrument in bar t."""
         entries = self.outcome.entries
         rows = entries[(entries[:, 0] == t) & np.isin(entries[:, 1], kinds)]
-        return rows if rows.shape[1] == 8 else rows[rows[:, 8] == i]
+        return rows[rows[:, 8] == i]
 
     def order(self, t: int, i: int) -> float:
         """Return the contracts that the decision traded in bar t."""
@@ -217,7 +213,7 @@ class Count:
             self.by_facts += is_plain
             self.gaps += is_gap(whole, int(t), decision)
             self.trading += any(decision.order.values())
-            self.kinds.add((whole.setup.is_of_fast_loop, account.fill))
+            self.kinds.add((len(whole.names) == 1, account.fill))
             self.wrong += [f"seed {case.seed}, {text}" for text in compare(whole, int(t), decision)]
 
 

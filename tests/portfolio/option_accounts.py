@@ -87,10 +87,9 @@ def run_options(
             signal=None,
             overlay=None,
             sampling="1h",
-            periods=365.0,
             start=None,
         )
-        out = account_loop.live(setup, is_compiled=compiled, progress=None)
+        out = account_loop.run_account(setup, is_compiled=compiled, progress=None)
         closes = measure_closes(setup, out, slice(None), is_whole=True)
         return out._replace(record=out.record._replace(closes=closes))
     finally:

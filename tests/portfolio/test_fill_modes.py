@@ -5,8 +5,6 @@ engine of one position.
 """
 
 import math
-import warnings
-from dataclasses import replace
 from fractions import Fraction
 from typing import Any
 
@@ -16,13 +14,8 @@ import pytest
 
 import backtest as bt
 from backtest.base.errors import ParameterError
-from backtest.engine import Result, count_periods
-from backtest.engine.account_loop import live
-from backtest.engine.portfolio_setup import set_up
-from backtest.engine.run_result import finish
-from tests.agreement import Scripted, run_engine, trust_data
-from tests.cases import make_exit_case
-from tests.fast_cases import first_only
+from backtest.engine import Result
+from tests.agreement import run_engine, trust_data
 from tests.portfolio.portfolio_helpers import Hold, make_venue, simulate_pair
 from tests.portfolio.test_fast_path import is_same
 from tests.portfolio_cases import make_mode_case
@@ -197,47 +190,6 @@ def test_compiled_sweeps_run_such_sets_one_by_one(words):
         for compiled in (False, True)
     )
     assert one.equals(other)
-
-
-def run_both(seed: int) -> tuple[Any, Any]:
-    """Run a random account by the engine of one position, and by that of several.
-
-    Withdrawals differ by rule; the health factor is drawn here.
-    """
-    case, rng = make_exit_case(seed), np.random.default_rng([seed, 20])
-    flows = case.account["flows"]
-    account = case.account | {"flows": None if flows is None else flows.abs()}
-    liquidation = dict(case.liquidation)
-    if liquidation["mode"] == "partial" and rng.random() < 0.5:
-        liquidation["full_below_health"] = float(rng.uniform(0.8, 1.0))
-    given = replace(case, account=account, liquidation=liquidation).for_engine(bt)
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        one = bt.run(policy=Scripted(), compile=False, **given)
-        markets = bt.Markets({"A": given.pop("market")}, currency="TEST")
-        given["signal"] = given["signal"].to_frame("A")
-        periods = count_periods("365", "1d", markets)
-        setup = set_up(
-            markets, Scripted(), overlay=None, sampling="1d", periods=periods, start=None, **given
-        )
-        outcome = live(setup, is_compiled=False, progress=None)
-        many = finish(setup, outcome, calendar="365")
-    return one, many
-
-
-@pytest.mark.parametrize("block", first_only(range(60)))
-def test_with_one_instrument_it_is_the_engine_of_one_position(block, monkeypatch):
-    """Equity to 1e-12, events and all measures that both have."""
-    trust_data(monkeypatch)
-    for seed in range(block * 3, block * 3 + 3):
-        one, many = run_both(seed)
-        mine, theirs = (each.bars["equity"].to_numpy() for each in (one, many))
-        scale = np.maximum.accumulate(np.maximum(mine, one.account.capital))
-        assert np.max(np.abs(mine - theirs) / scale) < 1e-12, seed
-        assert one.events["kind"].tolist() == many.events["kind"].tolist(), seed
-        shared = [name for name in one.metrics if name in many.metrics]
-        for name in shared:
-            assert many.metrics[name] == pytest.approx(one.metrics[name], rel=1e-7, nan_ok=True)
 
 
 # ------------------------------------------------------------------ resume, sweeps and the text

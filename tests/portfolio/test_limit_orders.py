@@ -179,7 +179,7 @@ def test_the_result_tells_what_filled_and_where_the_price_went():
     t = int(np.searchsorted(MARKET.time, row["time"].as_unit("ns").value))
     move = MARKET.mark_close[t + 1] / MARKET.mark_close[t] - 1.0
     assert row["next_move"] == pytest.approx(-move if row["side"] == "buy" else move, abs=1e-15)
-    unfilled = result.target_cuts().loc["all"].loc["unfilled", "decisions"]
+    unfilled = result.target_cuts().loc["unfilled", "decisions"]
     assert unfilled == len(orders) - len(filled)
     trades = result.trades
     gain = result.metrics["final_equity"] - 10_000

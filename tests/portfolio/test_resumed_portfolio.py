@@ -129,7 +129,7 @@ REFUSED = [
     ({"market": MARKETS.prefix(40)}, "must hold the bar of"),
     ({"market": simulate_pair(90, seed=1)}, "the mark close of AAA"),
     ({"start": MARKETS.times[50]}, "start must be left out with resume"),
-    ({"resume": "earlier"}, "resume must be a result of several positions"),
+    ({"resume": "earlier"}, "resume must be the result of a run"),
 ]
 
 

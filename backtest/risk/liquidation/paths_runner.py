@@ -32,14 +32,12 @@ from backtest.engine import (
     assign_policies,
     check_portfolio,
     describe_venue,
-    generalize,
     is_same_account,
     join_resumed,
     lay_alike,
     lay_each,
     observe,
     read_portfolio_inputs,
-    read_state,
     read_venues,
     run,
     set_up,
@@ -133,7 +131,7 @@ class PathsRunner:
         """Return the signal on the bars of a path, of shape (n, n_bars)."""
         names, chosen = self.paths.names, self.signal
         if chosen is None and self.resume is not None:
-            last = read_state(self.resume).signal
+            last = self.resume.state.signal
             chosen = dict(zip(names, map(float, last), strict=True))
         elif isinstance(chosen, float):
             chosen = dict.fromkeys(names, chosen)
@@ -216,11 +214,10 @@ class PathsRunner:
                 signal=self.list_weights(find_clock(seen).seen).T,
                 overlay=self.overlay,
                 sampling="1d",
-                periods=365.0,
                 start=None,
             )
         account = replace(setup.account, flows=self.terms.flows)
-        resume = None if self.resume is None else generalize(self.resume)
+        resume = self.resume
         setup = setup._replace(account=account, resume=resume)
         first = 0 if resume is None else 1
         is_own = self.overlay is not None or seen.decide > 0

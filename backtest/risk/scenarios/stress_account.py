@@ -23,9 +23,7 @@ from backtest.engine import (
     end_expired,
     observe_policies,
     read_assets,
-    read_memory,
     read_portfolio_inputs,
-    read_state,
     set_up,
     set_up_again,
 )
@@ -83,7 +81,7 @@ def select_state(state: AccountState, kept: list[int]) -> AccountState:
 def select_memory(result: Result, kept: list[int]) -> FloatArray:
     policies = [*result.policies.values(), result.overlay]
     sizes = [0 if each is None else len(start_memory(each) or ()) + 1 for each in policies]
-    parts = np.split(read_memory(result), np.cumsum(sizes)[:-1])
+    parts = np.split(np.asarray(result.memory), np.cumsum(sizes)[:-1])
     return np.concatenate([parts[i] for i in (*kept, len(parts) - 1)])
 
 
@@ -99,7 +97,7 @@ class StressAccount:
 
     @functools.cached_property
     def state(self) -> AccountState:
-        return read_state(self.result)
+        return self.result.state  # type: ignore[no-any-return]
 
     @property
     def equity(self) -> float:
@@ -180,7 +178,6 @@ class StressAccount:
                 signal=signal,
                 overlay=result.overlay,
                 sampling="1d",
-                periods=365.0,
                 start=None,
                 observed=observe_policies(
                     kept, result.overlay, history, signal.T, is_checked=False
