@@ -81,7 +81,7 @@ def finish(setup: Setup, outcome: Any, *, calendar: str) -> Result:
         traded=outcome.traded,
         options=options,
     )
-    if result.is_of_fast_loop or not np.any(outcome.entries[:, 1] == CAUSED):
+    if result.has_one_position or not np.any(outcome.entries[:, 1] == CAUSED):
         return result
     return dataclasses.replace(result, entries=share_causes(result))
 
@@ -170,11 +170,10 @@ def find_before(setup: Setup) -> Before:
 
 def start_stands(setup: Setup) -> FloatArray:
     stands = np.zeros(len(setup.markets) + 3)
-    if not setup.is_of_fast_loop:
-        given = (setup.inputs, setup.account, setup.first)
-        held = start_account_state(*given, has_overlay=False).held
-        collateral = setup.inputs.terms.rules.collateral
-        stands[-1] = setup.account.capital + compute_collateral_value(collateral, held)
+    given = (setup.inputs, setup.account, setup.first)
+    held = start_account_state(*given, has_overlay=False).held
+    collateral = setup.inputs.terms.rules.collateral
+    stands[-1] = setup.account.capital + compute_collateral_value(collateral, held)
     return stands
 
 
