@@ -84,10 +84,10 @@ def describe_cuts(what: str, cuts: int) -> str:
 # ---------------------------------------------------------------------------- columns of a policy
 
 
-def observe(policy: Policy, market: Market) -> dict[str, FloatArray]:
-    """Return the policy's columns, each of one number per bar."""
+def observe(policy: Policy, market: Market, *, is_lent: bool = True) -> dict[str, FloatArray]:
+    """Return the policy's columns, each of one number per bar; a market made for it is not lent."""
     try:
-        columns = policy.observe(lend(market))
+        columns = policy.observe(lend(market) if is_lent else market)
     except BacktestError:
         raise
     except Exception as error:

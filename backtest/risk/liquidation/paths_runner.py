@@ -298,7 +298,8 @@ class PathsRunner:
         signal = self.list_weights(self.prepared.seen)[self.paths.names.index(name)]
         pattern = self.prepared.seen[name].with_signal(np.clip(signal, -1.0, 1.0))
         for k in range(n):
-            columns = observe(own.policy, member.put_at_end(pattern, bars, k))
+            path = member.put_at_end(pattern, bars, k)
+            columns = observe(own.policy, path, is_lent=False)
             for column, rows in found.items():
                 rows[k] = columns[column][-width:]
         return {column: rows.ravel() for column, rows in found.items()}
