@@ -12,8 +12,8 @@ if TYPE_CHECKING:
     from backtest.risk.liquidation.liquidation_risk import refine_runner
     from backtest.risk.liquidation.max_leverage import LeverageScan, MaxLeverage, choose_grid
     from backtest.risk.liquidation.max_leverage import max_leverage
-    from backtest.risk.liquidation.path_events import find_first
-    from backtest.risk.liquidation.risk_question import count_bars
+    from backtest.risk.liquidation.risk_rows import find_first
+    from backtest.risk.liquidation.risk_rows import count_bars
     from backtest.risk.liquidation.paths_runner import make_runner
     from backtest.risk.paths.funding_process import summarize_funding
     from backtest.risk.paths.path_model import PathModel, describe_drift

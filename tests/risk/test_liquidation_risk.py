@@ -12,7 +12,7 @@ import backtest as bt
 from backtest import paths as models
 from backtest.features import touch_probability
 from backtest.risk.liquidation.paths_runner import make_runner
-from backtest.risk.liquidation.risk_intervals import (
+from backtest.risk.liquidation.risk_rows import (
     estimate_pairs,
     exact_interval,
 )

@@ -31,18 +31,16 @@ from backtest.base import (
 from backtest.engine import Progress, read_venues
 from backtest.market import Market, Markets
 from backtest.policy import Policy
-from backtest.risk.liquidation.idle_paths import describe_shortfall
 from backtest.risk.liquidation.liquidation_risk import describe_each, name_policies
-from backtest.risk.liquidation.path_events import find_first
 from backtest.risk.liquidation.paths_runner import (
     AnyAccount,
     AnyPolicy,
     AnyVenue,
     PathsRunner,
+    describe_shortfall,
     make_runner,
 )
-from backtest.risk.liquidation.risk_intervals import RiskEstimate, estimate_plain
-from backtest.risk.liquidation.risk_question import count_bars
+from backtest.risk.liquidation.risk_rows import RiskEstimate, count_bars, estimate_plain, find_first
 from backtest.risk.liquidation.scaled_policies import HoldOnce, Scaled
 from backtest.risk.paths.funding_process import summarize_funding
 from backtest.risk.paths.path_model import Drift, PathModel, describe_drift

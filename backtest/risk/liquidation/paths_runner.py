@@ -15,12 +15,15 @@ from backtest.account import Account
 from backtest.base import (
     DataError,
     FloatArray,
+    NoFillWarning,
     Number,
     ParameterError,
     Range,
+    format_leverage,
     format_time,
     name_values,
     repr_plain,
+    warn_caller,
 )
 from backtest.engine import (
     BatchLoop,
@@ -32,6 +35,7 @@ from backtest.engine import (
     assign_policies,
     check_portfolio,
     describe_venue,
+    is_large,
     is_same_account,
     join_resumed,
     lay_alike,
@@ -43,9 +47,9 @@ from backtest.engine import (
     set_up,
     set_up_again,
 )
+from backtest.engine.target_cuts_text import WORDS
 from backtest.market import Market, Markets, as_given, find_clock, read_weights, weights_to_frame
 from backtest.policy import Policy, trades_options
-from backtest.risk.liquidation.path_events import PathLives
 from backtest.risk.paths.instrument_paths import MARKS, PRICES
 from backtest.risk.paths.path_set import Paths, find_path_number
 from backtest.risk.paths.path_writer import PathBars
@@ -65,6 +69,23 @@ WARMUP = 2000
 """Bars of history in front of a path, for the columns of a policy."""
 DEPENDENT = ("multiplier", "initial", "sigma", "adv", "stop_scale", "profit_scale", "trail_scale")
 """Fields of a feed that have a row for each bar where they depend on its prices."""
+
+
+class PathLives(NamedTuple):
+    """Outcomes of an account on some paths, for the bars after history.
+
+    All have shape (n_paths, n_bars): wealth at closes, counts of liquidations and margin calls, bad
+    debt, and whether the account is ruined. ``first`` is the number of the first path. ``closes``
+    (n, n_paths, n_bars) are last prices by instrument.
+    """
+
+    first: int
+    wealth: FloatArray
+    liquidations: FloatArray
+    bad_debt: FloatArray
+    calls: FloatArray
+    is_ruined: FloatArray
+    closes: FloatArray
 
 
 class Prepared(NamedTuple):
@@ -441,3 +462,43 @@ def read_constant_signal(signal: Any, paths: Paths) -> float | dict[str, float] 
         for name in paths.names
     }
     return found[paths.names[0]] if is_one else found
+
+
+def run_first_path(runner: PathsRunner) -> Result:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        return replace(runner, compile=False).run_path(0)
+
+
+def explain_idle(runner: PathsRunner, *wealth: FloatArray) -> str:
+    if any((each != each[:, :1]).any() for each in wealth):
+        return ""
+    return run_first_path(runner).no_fill
+
+
+def warn_of_idle(no_fill: str, count: int) -> None:
+    if no_fill:
+        warn_caller(
+            f"no order was filled on any of {count:,} paths, so nothing can be liquidated: "
+            f"{no_fill}",
+            NoFillWarning,
+        )
+
+
+def describe_shortfall(runner: PathsRunner) -> str:
+    result = run_first_path(runner)
+    if result.no_fill:
+        return f"no order was filled: {result.no_fill}"
+    rows = [row for row in result.target_cut_rows if row.get("instrument", "all") == "all"]
+    if not rows:
+        return ""
+    total = rows[0]
+    cuts = [row for row in rows[1:] if is_large(row, total) and row["mean_shortfall"] > 0.0]
+    cuts = [row for row in cuts if row["cause"] != "band"]
+    if not cuts or not np.isfinite(total["mean_held"]):
+        return ""
+    causes = ", ".join(WORDS[row["cause"]] for row in cuts)
+    return (
+        f"asked for {format_leverage(total['mean_asked'])} on average and held "
+        f"{format_leverage(total['mean_held'])}, cut by {causes}"
+    )
