@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING
 from backtest.base import open_door
 
 if TYPE_CHECKING:
-    from backtest.sweep.cluster.connect import on_cluster
+    from backtest.sweep.cluster import on_cluster
     from backtest.sweep.heatmap import Axis, name_scale, read_axis
     from backtest.sweep.pooled_evaluator import Accounts, choose_evaluator, clip_spans, pick
     from backtest.sweep.pooled_evaluator import read_accounts, resolve_signals

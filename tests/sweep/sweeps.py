@@ -1,11 +1,9 @@
 """Short sweeps, in plain Python."""
 
-import types
 from typing import Annotated, Any
 
 import backtest as bt
 from backtest import Choice, Range
-from backtest.sweep.cluster import worker
 
 VENUE = bt.Venue.preset("binance-usdm", "BTCUSDT")
 ACCOUNT = bt.Account()
@@ -39,27 +37,3 @@ def run(policy: Any, sets: Any, **settings: Any) -> bt.Sweep:
     """Sweep the sample in plain Python, unless told otherwise."""
     given = {"venue": VENUE, "account": ACCOUNT, "compile": False, **settings}
     return bt.sweep(given.pop("market", MARKET), policy, sets, **given)
-
-
-class Here:
-    """Workers of one process, which is this one; counts the panels that it was sent."""
-
-    name = "here"
-
-    def __init__(self) -> None:
-        self.address = "tcp://here:1"
-        self.state = types.SimpleNamespace(nthreads=1)
-        self.received = 0
-
-    def count_threads(self) -> list[int]:
-        return [1, 1]
-
-    def evaluate(self, job: Any, market: Any, blocks: Any) -> Any:
-        if not worker.check_versions(worker.read_versions(), job.market, self):
-            worker.store_market(job.market, market, self)
-            self.received += 1
-        assert worker.prepare_job(job._replace(sources={}), self)  # this process has the modules
-        evaluator = worker.EVALUATORS.use(job.name)
-        for number, block in enumerate(blocks):
-            rows = worker.compute_rows(evaluator, block)
-            yield worker.BlockResult(rows, (), self.address, number=number)

@@ -5,28 +5,27 @@ import signal
 import sys
 import time
 import warnings
-from contextlib import contextmanager
 from typing import Annotated, Any
 
 import numpy as np
+import pandas as pd
 import pytest
 
 import backtest as bt
+from backtest.base import settings_result
 from backtest.base.errors import BacktestError
 from backtest.cli.find_policy import load_policy
-from backtest.strategies import Cppi, VolTarget
-from backtest.sweep.cluster import connect, on_cluster, worker, worker_pool
-from backtest.sweep.cluster.remote_evaluator import ClusterEvaluator
-from backtest.sweep.cluster.worker import BlockResult, WorkBlock
+from backtest.strategies import Constant, Cppi, VolTarget
+from backtest.sweep import cluster as clustering
+from backtest.sweep.cluster import ClusterEvaluator, on_cluster
 from backtest.sweep.set_evaluator import Evaluator
 from backtest.sweep.set_rows import Rows
 from backtest.sweep.sets.sets import grid
+from tests.portfolio.portfolio_helpers import make_venue, simulate_pair
 from tests.sweep.clusters import (
     Cluster,
     distributed,
-    start_client,
     start_scheduler,
-    start_worker,
 )
 
 VENUE = bt.Venue.preset("binance-usdm", "BTCUSDT")
@@ -89,38 +88,15 @@ def cluster(tmp_path_factory):
     running.kill()
 
 
-@contextmanager
-def hear(calls: list[tuple[str, int]]):
-    """Note which functions the workers are called with, and how many workers."""
-    call = worker_pool.Workers._call
-
-    def listen(self: Any, workers: Any, function: Any, *given: Any) -> Any:
-        found = call(self, workers, function, *given)
-        calls.append((function.__name__, len(found)))
-        return found
-
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(worker_pool.Workers, "_call", listen)
-        yield
-
-
-# ----------------------------------------------------------------------------------------- bytes
-
-
 @pytest.mark.slow
-def test_rows_are_those_of_one_machine_bit_for_bit_and_the_market_travels_once(cluster):
+def test_rows_are_those_of_one_machine_bit_for_bit(cluster):
     own = prepare(VolTarget, compile=True, signal=np.linspace(-1.0, 1.0, 240))
     sets = grid({"target": np.linspace(0.1, 1.0, 20), "half_life": [24.0, 72.0], "power": [1, 2]})
-    calls: list[tuple[str, int]] = []
-    with hear(calls), on_cluster(own, cluster.address) as working:
+    with on_cluster(own, cluster.address) as working:
         check_same(working.evaluate(sets, returns=True), own.evaluate(sets, returns=True))
         check_same(
             working.evaluate(sets, first=48, stop=200), own.evaluate(sets, first=48, stop=200)
         )
-    assert calls.count(("store_market", 2)) == 1
-    with hear(calls), on_cluster(prepare(Cppi), cluster.address) as working:
-        working.evaluate({"multiplier": np.array([2.0, 3.0])})
-    assert calls.count(("store_market", 2)) == 1
 
 
 @pytest.mark.slow
@@ -234,26 +210,6 @@ def test_a_worker_killed_in_the_middle_loses_nothing(cluster):
     cluster.renew()
 
 
-@pytest.mark.slow
-def test_all_workers_may_die_where_others_come(cluster):
-    own = prepare(Slow, market=bt.Market.sample(bars=60))
-    sets = {"size": np.linspace(0.0, 3.0, 12), "pause": np.full(12, 0.1)}
-    killed = []
-
-    def kill_all(done: int, total: int) -> None:
-        if not killed:
-            killed.extend(cluster.workers)
-            for process in cluster.workers:
-                process.kill()
-                process.wait()
-            cluster.workers = [start_worker(cluster.folder, cluster.address) for _ in range(2)]
-
-    with on_cluster(own, cluster.address) as working:
-        found = working.evaluate(sets, progress=kill_all)
-    check_same(found, own.evaluate({**sets, "pause": np.zeros(12)}))
-    cluster.wait(2)
-
-
 def test_ctrl_c_returns_what_is_done_and_leaves_the_cluster_free(cluster):
     own = prepare(Slow, market=bt.Market.sample(bars=60))
     sets = {"size": np.linspace(0.0, 3.0, 40), "pause": np.full(40, 0.05)}
@@ -269,80 +225,39 @@ def test_ctrl_c_returns_what_is_done_and_leaves_the_cluster_free(cluster):
         assert working.evaluate({"size": np.array([1.0])}).done.all()
 
 
-@pytest.mark.slow
-def test_a_scheduler_that_goes_away_ends_it_with_what_is_done(tmp_path, monkeypatch):
-    monkeypatch.setattr(connect, "WAIT", 10.0)
-    other = Cluster(tmp_path, n_workers=1)
-    own = prepare(Slow, market=bt.Market.sample(bars=60))
-    sets = {"size": np.linspace(0.0, 3.0, 40), "pause": np.full(40, 0.05)}
-    try:
-        with (
-            on_cluster(own, other.address) as working,
-            pytest.warns(UserWarning, match="the scheduler at tcp://.* is gone"),
-        ):
-            found = working.evaluate(sets, progress=lambda done, total: other.scheduler.kill())
-    finally:
-        other.kill()
-    assert 1 <= found.done.sum() < 40
-
-
 # ------------------------------------------------------------------------------------ mistakes
 
 
 def test_other_versions_are_refused_and_named(cluster, monkeypatch):
-    versions = {**worker.read_versions(), "numba": "0.1"}
-    monkeypatch.setattr(worker_pool, "read_versions", lambda: versions)
+    versions = {**clustering.find_versions(), "numba": "0.1"}
+    monkeypatch.setattr(clustering, "find_versions", Told(versions))
     with (
-        on_cluster(prepare(Cppi), cluster.address) as working,
         pytest.raises(bt.ParameterError, match=r"these differ: numba \(0.1, the worker has"),
+        on_cluster(prepare(Cppi), cluster.address),
     ):
-        working.evaluate({"multiplier": np.array([2.0])})
+        pass
 
 
-def test_a_worker_that_cannot_import_is_an_error_that_says_so(cluster):
-    with on_cluster(prepare(Cppi), cluster.address) as working:
-        working.job = working.job._replace(
-            name="other", content=b"cnot_there\nMissing\n.", sources={}
-        )
-        with pytest.raises(bt.PolicyError, match="No module named 'not_there'"):
-            working.evaluate({"multiplier": np.array([2.0])})
+class Told:
+    """Answers here with other versions, and in a worker with its own."""
 
+    def __init__(self, versions: dict[str, str]) -> None:
+        self.versions = versions
 
-class Untold(BaseException):
-    """Cannot be unpickled where it was not raised."""
+    def __call__(self) -> dict[str, str]:
+        return self.versions
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return rebuild_in_process, (os.getpid(),)
+        return getattr, (settings_result, "find_versions")
 
 
-def rebuild_in_process(process: int) -> Untold:
-    if process != os.getpid():
-        raise RuntimeError("not here")
-    return Untold("of a worker")
-
-
-class Leaver(bt.Policy):
-    """Raises what is no error of a policy."""
-
-    kind: Annotated[int, bt.Range(0, 2)] = 0
-
-    def observe(self, market):
-        if self.kind:
-            raise Untold("of a worker") if self.kind == 1 else SystemExit(3)
-        return {}
-
-    def leverage(self, bar, account):
-        return 1.0
-
-
-@pytest.mark.parametrize(("kind", "said"), [(1, "Untold: of a worker"), (2, "SystemExit: 3")])
-def test_what_cannot_travel_or_would_end_a_worker_is_one_error(cluster, kind, said):
-    own = prepare(Leaver, market=bt.Market.sample(bars=60))
-    with on_cluster(own, cluster.address) as working:
-        with pytest.raises(BacktestError, match=f"tcp://.* raised {said}"):
-            working.evaluate({"kind": np.array([0, kind])})
-        assert working.evaluate({"kind": np.array([0])}).done.all()
-    assert all(each.poll() is None for each in cluster.workers)
+@pytest.mark.parametrize("text", ["local", "local:0", "local:x", "10.0.0.1:8786", "tcp://x", 3])
+def test_a_cluster_is_an_address_or_a_number_of_processes(text):
+    with (
+        pytest.raises(bt.ParameterError, match="cluster must be the address"),
+        on_cluster(prepare(Cppi), text),
+    ):
+        pass
 
 
 def test_dask_that_is_not_installed_is_named_with_the_extra(monkeypatch):
@@ -355,14 +270,14 @@ def test_dask_that_is_not_installed_is_named_with_the_extra(monkeypatch):
 
 
 def test_no_scheduler_and_no_worker_are_told(tmp_path, monkeypatch):
-    monkeypatch.setattr(connect, "WAIT", 0.5)
+    monkeypatch.setattr(clustering, "WAIT", 0.5)
     with (
         pytest.raises(BacktestError, match="cannot reach the cluster"),
         on_cluster(prepare(Cppi), "tcp://127.0.0.1:1"),
     ):
         pass
     wait = distributed.Client.wait_for_workers
-    monkeypatch.setattr(connect, "WAIT", 60.0)
+    monkeypatch.setattr(clustering, "WAIT", 60.0)
     monkeypatch.setattr(
         distributed.Client, "wait_for_workers", lambda self, n, timeout: wait(self, n, timeout=0.5)
     )
@@ -382,33 +297,45 @@ def test_no_scheduler_and_no_worker_are_told(tmp_path, monkeypatch):
 
 
 @pytest.mark.slow
-def test_local_workers_come_and_go_quietly_and_one_may_be_killed(capfd):
+def test_one_of_the_local_workers_may_be_killed():
     own = prepare(Slow, market=bt.Market.sample(bars=60))
     sets = {"size": np.linspace(0.0, 3.0, 16), "pause": np.full(16, 0.1)}
     killed = []
 
     def kill_one(done: int, total: int) -> None:
         if not killed:
-            killed.extend(working.workers.client.run(os.getpid).values())
+            killed.extend(working.client.run(os.getpid).values())
             os.kill(killed[0], signal.SIGKILL)
 
-    environment = dict(os.environ)
     with on_cluster(own, "local:2") as working:
         assert isinstance(working, ClusterEvaluator)
         found = working.evaluate(sets, progress=kill_one)
     assert len(killed) == 2
     check_same(found, own.evaluate({**sets, "pause": np.zeros(16)}))
-    assert capfd.readouterr() == ("", "")
-    assert dict(os.environ) == environment
 
 
-# ----------------------------------------------------------------------------------- small parts
+# ----------------------------------------------------------------------------- several markets
 
 
-def test_an_answer_without_rows_is_asked_for_again(cluster):
-    """A worker that has not been given the job says so."""
-    with start_client(cluster.address) as client:
-        future = client.submit(worker.evaluate_block, "unknown", WorkBlock({}), pure=False)
-        result: BlockResult = future.result()
-    assert result.rows is None
-    assert result.worker.startswith("tcp://")
+@pytest.mark.slow
+def test_several_markets_give_the_bytes_of_one_machine(cluster):
+    markets = simulate_pair(260)
+    terms = {
+        "venue": {"AAA": make_venue(), "BBB": make_venue(taker=0.001)},
+        "account": bt.Account(capital=1_000.0), "signal": {"AAA": 0.8, "BBB": -0.5},
+        "overlay": Constant(leverage=0.7), "sampling": "4h", "compile": False,
+    }  # fmt: skip
+    search = {"trials": 4, "robust": False, "sampler": "random", "space": {"leverage": (0.2, 1.5)}}
+    found = []
+    for where in (None, cluster.address):
+        sets = {"target": [0.3, 1.5, 0.8], "half_life": [4.0, 9.0]}
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            sweep = bt.sweep(markets, VolTarget, sets, full=True, cluster=where, **terms)
+            study = bt.tune(markets, Constant(leverage=1.0), cluster=where, **search, **terms)
+        found.append((sweep, study))
+    (sweep, study), (far_sweep, far_study) = found
+    pd.testing.assert_frame_equal(sweep.table, far_sweep.table, check_exact=True)
+    assert sweep.manifest["id"] == far_sweep.manifest["id"]
+    pd.testing.assert_frame_equal(study.table, far_study.table, check_exact=True)
+    assert study.verdict == far_study.verdict
