@@ -18,7 +18,7 @@ import numpy as np
 import pandas as pd
 
 import backtest as bt
-from backtest.report.page.formats import write_html
+from backtest.report.render import write_html
 from backtest.report.write import build_page
 from backtest.store import Saved
 from backtest.strategies import Constant, VolTarget

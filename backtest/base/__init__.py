@@ -69,7 +69,7 @@ if TYPE_CHECKING:
     from backtest.base.result_folders import hash_file, name_folder, read_json_file, read_manifest
     from backtest.base.result_folders import reading_folder, save_folder, write_folder_manifest
     from backtest.base.result_folders import write_json_file, write_parquet
-    from backtest.base.result_parts import Headline, Part, Shown, ShownChart, ShownTable
+    from backtest.base.result_parts import Headline, Panel, Part, Shown, ShownChart, ShownTable
     from backtest.base.result_parts import list_changes
     from backtest.base.saved_result import Kind, Origin, Reportable, SavedResult, Viewable
     from backtest.base.saved_result import describe_origin, list_records, select_numbers

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from types import MappingProxyType
 from typing import Any, NamedTuple, TypeAlias
 
@@ -43,6 +43,32 @@ class ShownTable(NamedTuple):
     empty: str = "There are none."
     has_measures: bool = False
     is_searched: bool = False
+    is_tinted: bool = False
+
+
+class Panel(NamedTuple):
+    """A part of a chart that has an axis of its own: columns of its table.
+
+    Attributes
+    ----------
+    title : str
+        The colors of its columns are named behind it if they are several.
+    columns : tuple of str
+        Columns of the table of the chart.
+    height : float
+        Relative to the other panels.
+    percent, from_zero : bool
+        Whether its axis is one of fractions, and begins at 0.
+    scale : str
+        ``"log"`` where values vary much, which a reader can switch off, or empty.
+    """
+
+    title: str
+    columns: tuple[str, ...]
+    height: float = 1.0
+    percent: bool = False
+    from_zero: bool = False
+    scale: str = ""
 
 
 class ShownChart(NamedTuple):
@@ -55,12 +81,21 @@ class ShownChart(NamedTuple):
     table : DataFrame or None
         The columns that are drawn, by the values of the x axis; None leaves it out.
     kind : str
-        ``"line"``, ``"points"`` (a line with its points), ``"steps"``, ``"bars"``, ``"heat"`` (a
-        map over two levels of the index), ``"tornado"`` (a bar per label of the first level,
-        from its lowest to its highest), ``"scatter"`` (points, and where both axes are equal),
-        ``"intervals"`` (values by label, from the second column to the third, in color where the
-        fourth holds), ``"accounts"`` (unit values over time above their drawdowns) or ``"fan"``
-        (such values in gray, and their median).
+        ``"line"``, ``"points"`` (a line with its points), ``"dots"`` (points alone), ``"steps"``,
+        ``"area"`` (bands stacked above and below 0), ``"bars"``, ``"band"`` (the area from the
+        first column to the third, and a line of the second), ``"heat"`` (a map over two levels of
+        the index), ``"matrix"`` (signed numbers from -1 to 1 by label), ``"tornado"`` (a bar per
+        label of the first level, from its lowest to its highest), ``"waterfall"`` (terms that add
+        up, by label), ``"scatter"`` (points, and where both axes are equal), ``"intervals"``
+        (values by label, from the second column to the third, in color where the fourth holds),
+        ``"quotes"`` (a line of the first column, and bars from the second to the third),
+        ``"accounts"`` (unit values over time above their drawdowns) or ``"fan"`` (such values in
+        gray, and their median).
+    panels : tuple of Panel
+        Panels below each other over time, instead of a kind.
+    events : DataFrame or None
+        What is marked in the first panel: ``y``, ``label``, ``color``, ``symbol`` and ``row``, the
+        number of its row in the ledger of the page, by the values of the x axis.
     colors : mapping of str to str
         Roles of colors by column; without one they take turns.
     x, y : str
@@ -74,7 +109,7 @@ class ShownChart(NamedTuple):
     has_legend : bool
         Whether the columns are named beside the chart.
     size : str
-        ``"full"``, ``"half"`` or ``"narrow"``, as in :class:`backtest.report.page.page.Chart`.
+        ``"full"``, ``"half"`` or ``"narrow"``, as in :class:`backtest.report.page.Chart`.
     height : int
         In pixels.
     """
@@ -93,16 +128,37 @@ class ShownChart(NamedTuple):
     has_legend: bool = False
     size: str = "full"
     height: int = 300
+    panels: tuple[Panel, ...] = ()
+    events: pd.DataFrame | None = None
 
 
 Shown: TypeAlias = ShownTable | ShownChart | str
 
 
 class Part(NamedTuple):
+    """A section of a result.
+
+    Attributes
+    ----------
+    key, title, lead : str
+        Its name on the page, its title, and what it shows.
+    blocks : sequence or callable
+        What it consists of, or a function that makes it when it is shown.
+    shows : str
+        ``"page"``, ``"summary"`` (the text for a terminal) or ``"both"``.
+    is_folded : bool
+        Whether the page shows it when the reader asks for it.
+    """
+
     key: str
     title: str
     lead: str
-    blocks: tuple[Shown, ...]
+    blocks: Sequence[Shown] | Callable[[], Iterable[Shown]]
+    shows: str = "page"
+    is_folded: bool = False
+
+    def list_blocks(self) -> list[Shown]:
+        return list(self.blocks() if callable(self.blocks) else self.blocks)
 
 
 def list_changes(before: Sequence[Headline], after: Sequence[Headline]) -> pd.DataFrame:

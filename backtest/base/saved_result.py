@@ -61,8 +61,73 @@ class Reportable:
     """
 
     kind: ClassVar[str]
+    called: ClassVar[str] = ""
+    manifest: Mapping[str, Any]
+    objective = "sharpe"
+    """The measure by which the page of a sweep ranks its sets."""
     _write_report = call_later("backtest.report", "write_report")
+    _write_summary = call_later("backtest.report", "write_summary")
     _write_cell = call_later("backtest.report", "write_cell")
+
+    @property
+    def title(self) -> str:
+        """What the result is about, for lists."""
+        raise NotImplementedError
+
+    @property
+    def heading(self) -> str:
+        """The title of the page."""
+        return capitalize(f"{self.called or self.kind}: {self.title}".removesuffix(": "))
+
+    @property
+    def verdict(self) -> str:
+        """What the numbers say, in a sentence."""
+        raise NotImplementedError
+
+    @property
+    def verdict_text(self) -> str:
+        """The verdict, of a result whose ``verdict`` is not a sentence."""
+        return self.verdict
+
+    @property
+    def details(self) -> str:
+        """What the reader must know beside the verdict, in sentences."""
+        return ""
+
+    @property
+    def notices(self) -> tuple[str, ...]:
+        """What must be read before any number."""
+        return ()
+
+    @property
+    def about(self) -> str:
+        """What the page is about, of a result that is not about a market."""
+        return ""
+
+    def list_numbers(self) -> list[Headline]:
+        """Return the headline numbers, the most important first."""
+        return []
+
+    def list_parts(self) -> list[Part]:
+        """Return the sections of the page, before those on data and assumptions."""
+        return []
+
+    def list_assumptions(self) -> tuple[str, ...]:
+        """Return what the numbers assume beside the rules of the account, in sentences."""
+        return ()
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the result as data for JSON."""
+        raise NotImplementedError
+
+    def summary(self) -> str:
+        """Return what came out as text for a terminal of 80 columns."""
+        return str(self._write_summary())
+
+    @property
+    def folder_title(self) -> str:
+        """What the name of the folder begins with."""
+        return self.kind
 
     @checked
     def report(self, path: str | Path, format: str | None = None) -> Path:  # noqa: A002
@@ -132,9 +197,7 @@ class SavedResult(Reportable):
         Everything that the numbers depend on, with an ``id``.
     """
 
-    kind: ClassVar[str]
     plural: ClassVar[str] = ""
-    called: ClassVar[str] = ""
     call: ClassVar[str] = ""
     layout: ClassVar[int] = 1
     table_names: ClassVar[tuple[str, ...]]
@@ -143,7 +206,6 @@ class SavedResult(Reportable):
     inner: ClassVar[tuple[str, ...]] = ()
     can_be_resumed: ClassVar[bool] = False
     aside: ClassVar[tuple[str, ...]] = ()
-    manifest: Mapping[str, Any]
 
     def __init_subclass__(cls) -> None:
         super().__init_subclass__()
@@ -162,54 +224,10 @@ class SavedResult(Reportable):
                 read_progress=cls._read_progress if cls.can_be_resumed else None,
             )
 
-    # --------------------------------------------------------------------------- what it declares
-
-    @property
-    def title(self) -> str:
-        """What the result is about, for lists."""
-        raise NotImplementedError
-
     @property
     def note(self) -> str:
         """What came out, in a few words for lists."""
         raise NotImplementedError
-
-    @property
-    def heading(self) -> str:
-        """The title of the page."""
-        return capitalize(f"{self.called or self.kind}: {self.title}".removesuffix(": "))
-
-    @property
-    def verdict(self) -> str:
-        """What the numbers say, in a sentence."""
-        raise NotImplementedError
-
-    @property
-    def details(self) -> str:
-        """What the reader must know beside the verdict, in sentences."""
-        return ""
-
-    @property
-    def notices(self) -> tuple[str, ...]:
-        """What must be read before any number."""
-        return ()
-
-    @property
-    def about(self) -> str:
-        """What the page is about, of a result that is not about a market."""
-        return ""
-
-    def list_numbers(self) -> list[Headline]:
-        """Return the headline numbers, the most important first."""
-        return []
-
-    def list_parts(self) -> list[Part]:
-        """Return the sections of the page, before those on data and assumptions."""
-        return []
-
-    def list_assumptions(self) -> tuple[str, ...]:
-        """Return what the numbers assume beside the rules of the account, in sentences."""
-        return ()
 
     def list_measures(self) -> Mapping[str, float]:
         """Return the measures that lists show, by the names of those of runs."""
@@ -241,23 +259,10 @@ class SavedResult(Reportable):
     def _read_progress(folder: Path, manifest: Mapping[str, Any]) -> str:
         raise NotImplementedError
 
-    def to_dict(self) -> dict[str, Any]:
-        """Return the result as data for JSON."""
-        raise NotImplementedError
-
-    def summary(self) -> str:
-        """Return the result as text for a terminal."""
-        return self.verdict
-
     def __str__(self) -> str:
         return self.summary()
 
     # ------------------------------------------------------------------------------------- files
-
-    @property
-    def folder_title(self) -> str:
-        """What the name of the folder begins with."""
-        return self.kind
 
     def list_policies(self) -> Iterable[type]:
         """Return the classes of policies whose code the provenance names."""

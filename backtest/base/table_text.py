@@ -18,6 +18,7 @@ from backtest.base.number_text import (
     format_money,
     format_number,
     format_percent,
+    format_price,
     format_probability,
 )
 from backtest.base.units import format_time
@@ -71,6 +72,9 @@ STYLES: Mapping[str, Callable[[float], str]] = {
     "chance": format_chance,
     "probability": format_probability,
     "money": format_money,
+    "price": format_price,
+    "points": lambda fraction: f"{100.0 * fraction + 0.0:,.1f}",
+    "whole": "{:.0f}".format,
     "signed money": "{:+,.2f}".format,
     "round money": format_round_money,
     "turns": "{:.2f}x".format,

@@ -20,7 +20,7 @@ from backtest.cli.printing import FAILED, INTERRUPTED, print_json
 from backtest.cli.progress import show_search
 from backtest.cli.typed_values import parse_typed, read_bounds
 from backtest.measures import read_risk_name
-from backtest.tune import Study, find_names, write_summary
+from backtest.tune import Study, find_names
 
 EXAMPLES = """
 backtest tune                  [dim]# 20,000 sets, the last quarter held out[/dim]
@@ -127,7 +127,7 @@ def name_objective(objective: Any) -> str:
 
 def print_study(study: Study, draft: Draft, best: str | None) -> None:
     """Print the summary, and the commands that run the best set and resume the search."""
-    typer.echo(write_summary(study, resume="--resume"))
+    typer.echo(study.summary())
     if study.validation is not None:
         typer.echo(f"\nValidation of the search\n{study.validation.summary()}")
     if best is not None:

@@ -7,12 +7,9 @@ from backtest.base import open_door
 if TYPE_CHECKING:
     from backtest.engine.account_loop import begin, copy_state, gather_deciders
     from backtest.engine.account_loop import live, run_account, take
-    from backtest.engine.account_text import count_boundless, describe_left, find_start
-    from backtest.engine.account_text import list_statement
     from backtest.engine.batch import BatchLoop, LaneFault, LaterBars, lay_alike, lay_each
     from backtest.engine.bar_loop import Formula, Seen, count_days, decide, find_seen, is_balanced
     from backtest.engine.bar_loop import record_bar, show_account, with_decision
-    from backtest.engine.benchmark import explain_measures
     from backtest.engine.collateral_prices import read_assets
     from backtest.engine.compile.absent_parts import pack_terms
     from backtest.engine.compile.general_compiler import bind_compiled, build_call
@@ -76,23 +73,22 @@ if TYPE_CHECKING:
     from backtest.engine.record import new_record_of_one
     from backtest.engine.result import Result
     from backtest.engine.result_files import name_result
-    from backtest.engine.result_text import measure_holding
     from backtest.engine.resumed_run import append_last_bar, check_rules
     from backtest.engine.resumed_run import is_same_account, join_resumed, read_resume
     from backtest.engine.run import run
     from backtest.engine.run_kinds import read_metrics
     from backtest.engine.run_options import RunOptions
+    from backtest.engine.run_record import SHORT, count_boundless, find_start, measure_holding
     from backtest.engine.run_record import sample_risk_free
     from backtest.engine.run_result import finish
     from backtest.engine.run_setup import needs_general_loop, set_up_run, take_markets, widen_market
     from backtest.engine.run_warnings import warn_of_last_prices, warn_of_market, warn_of_weights
     from backtest.engine.run_warnings import warn_once
-    from backtest.engine.setting_text import list_backing, list_other_days
     from backtest.engine.signal_checks import describe_signal_check, join_checks
     from backtest.engine.signal_checks import read_signal
     from backtest.engine.signal_rule import SignalRule, write_word
     from backtest.engine.switched_run import Segment, merge_segments, run_switched
-    from backtest.engine.target_cuts_text import is_large
+    from backtest.engine.target_cuts import is_large
     from backtest.engine.term_checks import check_terms
     from backtest.engine.trades import Trades
 

@@ -151,11 +151,6 @@ def describe_benchmark(manifest: Mapping[str, Any], metrics: Mapping[str, float]
     )
 
 
-def explain_measures(manifest: Mapping[str, Any]) -> str:
-    name = name_benchmark(manifest)
-    return f"Every number of result.metrics. Alpha, beta and the break-evens compare with: {name}."
-
-
 def name_benchmark(manifest: Mapping[str, Any]) -> str:
     return find_benchmark(manifest).partition(" sha256")[0]
 

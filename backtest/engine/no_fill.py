@@ -10,7 +10,7 @@ import numpy as np
 from backtest.account.ledger import FILL
 from backtest.base import FloatArray, NoFillWarning, warn_caller
 from backtest.engine.loop_inputs import has_order_fee
-from backtest.engine.target_cuts_text import WORDS
+from backtest.engine.target_cuts import WORDS
 from backtest.market import label_names
 
 if TYPE_CHECKING:

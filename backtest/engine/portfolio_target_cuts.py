@@ -16,7 +16,7 @@ from backtest.engine.limit_orders import find_unfilled
 from backtest.engine.position_tables import count_assets
 from backtest.engine.result_tables import value_of
 from backtest.engine.run_options import measure_gaps, read_options
-from backtest.engine.target_cuts_text import average_row
+from backtest.engine.target_cuts import average_row
 from backtest.venue import contract_value, requirement
 
 if TYPE_CHECKING:

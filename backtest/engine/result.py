@@ -27,13 +27,12 @@ from backtest.engine.position_tables import (
     attribute_money,
     attribution_table,
 )
-from backtest.engine.result_files import load_result, save_result
+from backtest.engine.result_files import load_result, name_result, save_result
 from backtest.engine.result_tables import (
     forced_changes,
     sum_contracts,
     value_of,
 )
-from backtest.engine.result_text import write_summary
 from backtest.engine.run_record import RunRecord
 from backtest.engine.trades import Trades, list_run_trades
 from backtest.engine.vectorbt_exchange import convert
@@ -48,6 +47,8 @@ from backtest.measures import (
     read_account_history,
 )
 
+DECLARED = "backtest.report.run_parts"
+"""Where the figures, tables and charts of a run are declared."""
 PERIODS = Choice("instrument", "day", "week", "month", "quarter", "year")
 Split: TypeAlias = Period | Literal["instrument"]
 
@@ -79,6 +80,28 @@ class Result(RunRecord, Reportable):
 
     kind = "run"
     _draw = call_later("backtest.report", "draw_run")
+    list_numbers = call_later(DECLARED, "list_numbers")
+    list_parts = call_later(DECLARED, "list_parts")
+    list_assumptions = call_later(DECLARED, "list_assumptions")
+    to_dict = call_later(DECLARED, "collect_run")
+    verdict = property(call_later(DECLARED, "write_verdict"))  # type: ignore[assignment]
+    details = property(call_later(DECLARED, "write_details"))  # type: ignore[assignment]
+    notices = property(call_later(DECLARED, "list_notices"))  # type: ignore[assignment]
+
+    @property
+    def title(self) -> str:
+        """The policy, or the policies by instrument."""
+        return str(self.manifest["policy"]["text"])
+
+    @property
+    def heading(self) -> str:
+        """The title of the page."""
+        return self.title
+
+    @property
+    def folder_title(self) -> str:
+        """What the name of the folder begins with."""
+        return name_result(self.manifest).removesuffix(f"-{self.manifest['id']}")
 
     def target_cuts(self) -> pd.DataFrame:
         """Return how often and how far each limit kept the account from its target leverage.
@@ -224,10 +247,6 @@ class Result(RunRecord, Reportable):
             f"equity {metrics['final_equity']:.2f}, sharpe {metrics['sharpe']:.2f}, "
             f"{metrics['liquidations']:.0f} liquidations>"
         )
-
-    def summary(self) -> str:
-        """Return a text summary of the run, for a terminal."""
-        return write_summary(self)
 
     def plot(self) -> Any:
         """Return the account over time as a Plotly figure: equity, leverage, price, costs.

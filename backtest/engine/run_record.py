@@ -6,16 +6,17 @@ import math
 from collections.abc import Mapping, Sequence
 from functools import cached_property
 from types import MappingProxyType
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
 
 from backtest.account.portfolio_ledger import WIDTH
+from backtest.account.terms import SIGNS
 from backtest.base import FloatArray, IntArray, Range, checked, utc_index
 from backtest.base.units import DAY
 from backtest.engine.bars_table import bars_table
-from backtest.engine.benchmark import find_benchmark, sample_benchmark
+from backtest.engine.benchmark import find_benchmark, name_benchmark, sample_benchmark
 from backtest.engine.contagion import contagion_table
 from backtest.engine.feed_arrays import as_of
 from backtest.engine.option_hedging import HEDGE_SPLITS, HedgeSplit, tabulate_hedging
@@ -40,13 +41,17 @@ from backtest.measures import (
     Samples,
     average_covariances,
     diversification_ratio,
+    max_drawdown,
     measure_run,
+    ratio,
     risk_shares,
     sampled_returns,
     sum_use,
 )
 
 DIVERSITY = ("mean_net_leverage", "diversification_ratio")
+SHORT = 330.0
+"""Days of a run under which its yearly figures are said to be extrapolated."""
 PIECE = 32_768
 """Bars whose measures are summed at once; their arrays fit into the L2 cache."""
 HALF_LIFE = 30 * DAY
@@ -371,3 +376,56 @@ def sample_market(result: RunRecord) -> FloatArray:
 
 def add_up(values: FloatArray) -> float:
     return float(np.add.accumulate(values)[-1])
+
+
+def find_start(result: RunRecord) -> float:
+    first = result.bars.iloc[0]
+    gains = sum(sign * first[name] for name, sign in SIGNS.items() if name in first)
+    return float(first["equity"] - gains)
+
+
+def count_boundless(result: RunRecord) -> int:
+    return int(np.isinf(result.of_positions("target")).any(axis=1).sum())
+
+
+class Held(NamedTuple):
+    name: str
+    text: str
+    total_return: float
+    volatility: float
+    sharpe: float
+    max_drawdown: float
+
+
+def measure_holding(result: RunRecord) -> Held:
+    """Return the measures of the market itself, from the first close to the last.
+
+    Of one instrument its mark price, of several the index that the measures compare with. Returns
+    are sampled and annualized as the account's are, over the same risk-free rate.
+    """
+    name, text, unit = follow_market(result)
+    returns = sampled_returns(unit, result.ends_sample, 1.0)
+    excess = returns - sample_risk_free(result)
+    periods = result.span.periods
+    has_spread = len(returns) > 1
+    volatility = float(np.std(returns, ddof=1)) if has_spread else math.nan
+    deviation = float(np.std(excess, ddof=1)) if has_spread else math.nan
+    return Held(
+        name=name,
+        text=text,
+        total_return=float(unit[-1]) - 1.0,
+        volatility=volatility * math.sqrt(periods),
+        sharpe=ratio(float(np.mean(excess)), deviation, periods) if has_spread else math.nan,
+        max_drawdown=max_drawdown(unit),
+    )
+
+
+def follow_market(result: RunRecord) -> tuple[str, str, FloatArray]:
+    if not result.has_one_position:
+        unit = np.cumprod(1.0 + result.market_returns)
+        text = f"the {name_benchmark(result.manifest)} at 1x; price only, no costs"
+        return "benchmark", text, unit / unit[0]
+    is_inverse = result.venue.contract.kind == "inverse"
+    priced = "in the quote currency, " if is_inverse else ""
+    text = f"buy and hold: the mark price from the first close on; {priced}price only, no costs"
+    return "1x", text, result.mark / result.mark[0]

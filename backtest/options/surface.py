@@ -40,6 +40,8 @@ from backtest.options.option_terms import broadcast, check_positive, read_number
 from backtest.options.pricing import price
 from backtest.options.svi import LEAST_SOUND, SVI
 
+DECLARED = "backtest.report.surface_parts"
+"""Where the figures, tables and charts are declared."""
 Model = Literal["svi", "ssvi"]
 Measure = Literal["atm", "skew", "vix"]
 Number = float | FloatArray
@@ -48,6 +50,16 @@ FARTHEST = 2.0
 """Times to the last expiry up to which a smile is extrapolated in time."""
 USUAL = 30.0 / YEAR_DAYS
 """Time to expiry of the headline figures, where it lies among the expiries."""
+ASSUMPTIONS = (
+    "Black-76 on the forward of the same expiry, without discounting; years have 365 days.",
+    "Each smile is fitted to the volatilities of bids and asks out of the money, by least squares "
+    "in units of half the spread plus half a volatility point. Quotes beyond 2.5 standard "
+    "deviations weigh by their vega.",
+    "Between expiries total variance is linear in time at constant log-moneyness; volatility is "
+    "flat before the first expiry and after the last. Strikes far from the quotes are "
+    "extrapolated.",
+    "The size of quotes is not in the data.",
+)
 CROSSING_GRID = np.linspace(-1.5, 1.5, 601)
 CROSSING_TOLERANCE = 1e-12
 
@@ -99,6 +111,10 @@ class Surface(Reportable):
 
     kind = "surface"
     _draw = call_later("backtest.report", "draw_surface")
+    list_numbers = call_later(DECLARED, "list_numbers")
+    list_parts = call_later(DECLARED, "list_parts")
+    to_dict = call_later(DECLARED, "collect")
+    about = property(call_later(DECLARED, "describe_quotes"))  # type: ignore[assignment]
 
     @classmethod
     @checked
@@ -154,7 +170,21 @@ class Surface(Reportable):
         return float(np.clip(USUAL, self.years[0], self.years[-1]))
 
     @property
-    def summary(self) -> str:
+    def title(self) -> str:
+        """The underlying."""
+        return self.underlying or "options"
+
+    @property
+    def heading(self) -> str:
+        """The title of the page."""
+        return f"Implied volatility of {self.title}"
+
+    def list_assumptions(self) -> tuple[str, ...]:
+        """Return how the smiles are fitted and joined."""
+        return ASSUMPTIONS
+
+    @property
+    def verdict(self) -> str:
         """What the surface shows, in one or two sentences."""
         tenor = self.headline_tenor
         arbitrage = self.arbitrage()

@@ -12,19 +12,24 @@ if TYPE_CHECKING:
     from backtest.engine import Result
     from backtest.options import Surface
     from backtest.report.index import write_all
-    from backtest.report.page.formats import choose_format, write_page
-    from backtest.report.page.report_numbers import format_measure, name_unit
     from backtest.report.pictures import draw_failure_svg
-    from backtest.report.write import build_page
+    from backtest.report.render import choose_format, write_page
+    from backtest.report.report_numbers import format_measure, name_unit
+    from backtest.report.write import build_page, find_background
 
 open_door(__name__)
 
 
 def write_report(source: Reportable, path: Path, format_: str | None = None) -> Path:
-    from backtest.report.page.formats import write_page  # noqa: PLC0415 - only when asked for
-    from backtest.report.write import build_page  # noqa: PLC0415 - as above
+    from backtest.report import write  # noqa: PLC0415 - only when asked for
 
-    return write_page(build_page(source), path, format_)
+    return write.write_report(source, path, format_)
+
+
+def write_summary(source: Reportable) -> str:
+    from backtest.report import write  # noqa: PLC0415 - only when asked for
+
+    return write.write_summary(source)
 
 
 def write_cell(source: Reportable) -> str:
@@ -46,16 +51,12 @@ def draw_spans(folds: Any) -> Any:
 
 
 def draw_run(result: Result) -> Any:
-    import plotly.graph_objects as go  # type: ignore[import-untyped] # noqa: PLC0415 - a second
+    from backtest.report import pictures, run_parts  # noqa: PLC0415 - only when drawn
 
-    from backtest.report.page.figures import TEMPLATE  # noqa: PLC0415 - only when drawn
-    from backtest.report.run import story_section  # noqa: PLC0415 - as above
-
-    figure = go.Figure(story_section.draw_run(result).figure)
-    return figure.update_layout(template={"layout": TEMPLATE})
+    return pictures.draw_chart(run_parts.draw_story(result))
 
 
 def draw_surface(surface: Surface) -> Any:
-    from backtest.report import surface_page  # noqa: PLC0415 - only when drawn
+    from backtest.report import pictures, surface_parts  # noqa: PLC0415 - only when drawn
 
-    return surface_page.draw_surface(surface)
+    return pictures.draw_chart(surface_parts.draw_map(surface))

@@ -8,8 +8,8 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from backtest.base import IntArray, escape_directions, format_percent
-from backtest.report.page.figures import LIGHT, TEMPLATE, build_layout, draw_line
+from backtest.base import IntArray, ShownChart, escape_directions, format_percent
+from backtest.report.charts import LIGHT, TEMPLATE, build_layout, draw_declared, draw_line
 from backtest.venue import FailureMap
 
 SIZE, EDGE, TOP = 440, 64, 40
@@ -147,3 +147,11 @@ def list_split_bars(folds: pd.DataFrame) -> list[Bar]:
         )
         for row in folds.to_dict("records")
     ]
+
+
+def draw_chart(shown: ShownChart) -> Any:
+    import plotly.graph_objects as go  # noqa: PLC0415 - a second
+
+    chart = draw_declared(shown)
+    figure = go.Figure({} if chart is None else dict(chart.figure))
+    return figure.update_layout(template={"layout": TEMPLATE})

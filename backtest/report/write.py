@@ -1,35 +1,94 @@
-"""Build the report of a result: from what it declares, or with drawings of its own."""
+"""Build the page of a result from what it declares, and write it in one of its forms."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from dataclasses import replace
-from typing import Any
+import shlex
+from collections.abc import Iterable, Iterator
+from pathlib import Path
 
-from backtest.base import Reportable
-from backtest.report.basis.data_quality import NOTHING, Background, find_background
-from backtest.report.declared_page import build_declared
-from backtest.report.page.page import Page
-from backtest.report.run.run_page import build_run
-from backtest.report.sets.study_page import build_study
-from backtest.report.sets.sweep_page import build_sweep
-from backtest.report.surface_page import build_surface
-
-DRAWN: Mapping[str, Callable[[Any, Background], Page]] = {
-    "run": build_run,
-    "study": build_study,
-    "sweep": build_sweep,
-    "surface": build_surface,
-}
-
-
-def build_page(source: Reportable, objective: str = "sharpe") -> Page:
-    background = find_background(source, objective)
-    page = build_kind(source, background)
-    collect = page.collect
-    return replace(page, collect=lambda: {**collect(), **background.to_dict()})
+from backtest.base import (
+    Headline,
+    Part,
+    Reportable,
+    Shown,
+    ShownChart,
+    capitalize,
+    clip,
+    name_folder,
+)
+from backtest.report.basis import NOTHING, Background, build_basis, find_background, list_terms
+from backtest.report.charts import draw_declared
+from backtest.report.page import SYNTHETIC, Block, Fact, Page, Paragraph, Section, write_table
+from backtest.report.render import LONGEST_TITLE, write_page, write_terminal
 
 
-def build_kind(source: Reportable, background: Background = NOTHING) -> Page:
-    build: Callable[[Any, Background], Page] = DRAWN.get(source.kind, build_declared)
-    return build(source, background)
+def build_page(found: Reportable, background: Background = NOTHING) -> Page:
+    manifest = dict(found.manifest)
+    data = dict(manifest.get("data", {}))
+    return Page(
+        kind=found.called or found.kind,
+        manifest={**manifest, "data": data},
+        title=clip(found.heading, LONGEST_TITLE),
+        notices=[*found.notices, *([SYNTHETIC] if data.get("synthetic") else [])],
+        summary=f"{write_sentence(found.verdict_text)} {found.details}".rstrip(),
+        facts=[write_fact(each) for each in found.list_numbers()],
+        write_sections=lambda: list_sections(found, background),
+        collect=lambda: {**found.to_dict(), **background.to_dict()},
+        about=found.about or ("" if data.get("bars") else "Without a market"),
+    )
+
+
+def list_sections(found: Reportable, background: Background) -> list[Section]:
+    shown = [each for each in found.list_parts() if each.shows != "summary"]
+    sections = [section for each in shown if (section := write_part(each)).blocks]
+    first = [each for each in sections if not each.is_folded]
+    command = ["backtest", "report", name_folder(found.folder_title, str(found.manifest["id"]))]
+    basis = build_basis(found, shlex.join(command), background)
+    return [*first, *basis, *(each for each in sections if each.is_folded)]
+
+
+def write_sentence(text: str) -> str:
+    return capitalize(text) if text.endswith((".", "?")) else f"{capitalize(text)}."
+
+
+def write_fact(number: Headline) -> Fact:
+    return Fact(number.title, str(number), number.note)
+
+
+def write_part(part: Part) -> Section:
+    blocks = list(write_blocks(part.list_blocks(), part.key))
+    return Section(part.key, part.title, part.lead, blocks, part.is_folded)
+
+
+def write_blocks(blocks: Iterable[Shown], key: str) -> Iterator[Block]:
+    for shown in blocks:
+        if isinstance(shown, str):
+            if shown:
+                yield Paragraph(shown, "note")
+        elif shown.table is None:
+            continue
+        elif isinstance(shown, ShownChart):
+            chart = draw_declared(shown)
+            if chart is not None:
+                yield chart._replace(key=chart.key or key)
+        elif len(shown.table):
+            yield write_table(shown, shown.table)
+        elif shown.empty:
+            yield Paragraph(shown.empty)
+
+
+def write_report(found: Reportable, path: Path, format_: str | None = None) -> Path:
+    return write_page(build_page(found, find_background(found)), path, format_)
+
+
+def write_summary(found: Reportable) -> str:
+    """Return the parts that a summary shows, without charts, and what the account assumes."""
+    page = build_page(found)
+    sections = []
+    for part in found.list_parts():
+        if part.shows != "page":
+            blocks = [each for each in part.list_blocks() if not isinstance(each, ShownChart)]
+            if written := list(write_blocks(blocks, part.key)):
+                sections.append(Section(part.key, part.title, part.lead, written))
+    terms = list_terms(found.manifest)
+    return write_terminal(page, [*sections, *([Section("terms", "", "", terms)] if terms else [])])

@@ -15,13 +15,12 @@ from backtest.base import (
     BoolArray,
     DataError,
     FloatArray,
-    Headline,
     IntArray,
     ParameterError,
     SavedResult,
     Whole,
+    call_later,
     checked,
-    find_head,
     format_value,
     list_records,
     to_plain,
@@ -39,6 +38,8 @@ if TYPE_CHECKING:
     from backtest.sweep.set_evaluator import Evaluator
 
 
+DECLARED = "backtest.report.set_parts"
+"""Where the figures, tables and charts are declared."""
 Labels: TypeAlias = "int | Iterable[int] | pd.DataFrame"
 
 
@@ -68,6 +69,11 @@ class Sweep(SavedResult):
     kind = "sweep"
     table_names = ("table",)
     aside = ("policy_module", "mixed", "causality")
+    list_numbers = call_later(DECLARED, "list_sweep_numbers")
+    list_parts = call_later(DECLARED, "list_sweep_parts")
+    list_assumptions = call_later(DECLARED, "list_sweep_assumptions")
+    verdict = property(call_later(DECLARED, "write_sweep_verdict"))  # type: ignore[assignment]
+    notices = property(call_later(DECLARED, "list_sweep_notices"))  # type: ignore[assignment]
 
     @property
     def parameters(self) -> tuple[str, ...]:
@@ -198,28 +204,6 @@ class Sweep(SavedResult):
         """The number of sets."""
         asked = f" of {self.manifest['sets']['asked']:,}"
         return f"{len(self.table):,}{'' if self.complete else asked} sets"
-
-    @property
-    def verdict(self) -> str:
-        """The best set by its Sharpe ratio."""
-        best = self.table.iloc[int(self.rank()[0])]
-        values = ", ".join(f"{name} = {format_value(best[name])}" for name in self.parameters)
-        pool = self.manifest.get("pool")
-        pooled = f" ({pool} of {len(self.manifest['data']['instruments'])} markets)" if pool else ""
-        return (
-            f"The best Sharpe ratio{pooled} of {self.note} is {best['sharpe']:.2f}, with {values}."
-        )
-
-    def list_numbers(self) -> list[Headline]:
-        """Return the measures of the best set by its Sharpe ratio."""
-        best = self.list_measures()
-        shown = (("sharpe", "decimals", "more"), ("total_return", "percent", "more"),
-                 ("max_drawdown", "percent", "less"))  # fmt: skip
-        return [
-            Headline(name, f"{find_head(name).title} of the best", best[name], style, better=way)
-            for name, style, way in shown
-            if name in best
-        ]
 
     def to_dict(self) -> dict[str, Any]:
         """Return the sweep as data for JSON; a table of more than 10,000 sets is left out."""

@@ -56,6 +56,8 @@ if TYPE_CHECKING:
 
 OUTCOME = "outcome.json"
 TEXT = "backtest.tune.study_text"
+DECLARED = "backtest.report.set_parts"
+"""Where the figures, tables and charts are declared."""
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -97,7 +99,12 @@ class Study(SavedResult):
     aside = ("policy_module", "versions")
 
     _explain_spending = call_later(TEXT, "explain_spending")
-    _write_summary = call_later(TEXT, "write_summary")
+    list_numbers = call_later(DECLARED, "list_study_numbers")
+    list_parts = call_later(DECLARED, "list_study_parts")
+    list_assumptions = call_later(DECLARED, "list_study_assumptions")
+    heading = property(call_later(DECLARED, "write_study_title"))
+    details = property(call_later(DECLARED, "write_study_details"))
+    notices = property(call_later(DECLARED, "list_study_notices"))
     _write_verdict = call_later(TEXT, "write_verdict")
     _plan_validation = staticmethod(
         call_later("backtest.validation.search_validation", "plan_validation")
@@ -357,10 +364,6 @@ class Study(SavedResult):
         measured = self._rows.metrics
         best = self.best
         return {} if best is None else {name: float(best[name]) for name in measured}
-
-    def summary(self) -> str:
-        """Return the result and how much of it is luck, as text for a terminal."""
-        return str(self._write_summary())
 
     def to_dict(self) -> dict[str, Any]:
         """Return the description and the result of the study for JSON, without the table."""

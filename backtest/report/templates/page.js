@@ -27,36 +27,29 @@
     displaylogo: false, responsive: false, showSendToCloud: false, showLink: false,
     modeBarButtons: [["toImage", "resetScale2d"]],
   };
-  // What a reader chooses of a chart: the scale of its first axis, and traces taken off.
+  // What a reader chooses of a chart: the scale of its first axis.
   const choices = new Map();
-  const choose = (figure, choice) => {
-    const meta = figure.layout.meta;
+  const choose = (figure, isLog) => {
     const axis = figure.layout.yaxis;
     ["type", "tickvals", "ticktext"].forEach((name) => delete axis[name]);
-    if (choice.log) Object.assign(axis, meta.axes[choice.held ? "all" : "own"]);
-    meta.held.forEach((place) => { figure.data[place].visible = choice.held; });
-    if (meta.titles.length) figure.layout.annotations[0].text = meta.titles[choice.held ? 0 : 1];
+    if (isLog) Object.assign(axis, figure.layout.meta.log);
   };
   const offer = (box) => {
     const meta = data.charts[box.dataset.chart].layout.meta;
-    if (!meta || !meta.axes) return;
-    const choice = { log: meta.is_log, held: true };
-    choices.set(box, choice);
+    if (!meta || !meta.log) return;
+    choices.set(box, meta.is_log);
     const bar = document.createElement("div");
     bar.className = "controls";
-    const add = (type, words, isOn, act) => {
+    [["log scale", true], ["linear scale", false]].forEach(([words, isLog]) => {
       const label = document.createElement("label");
       const input = document.createElement("input");
-      input.type = type;
-      input.name = `${box.dataset.chart}-${type === "radio" ? "scale" : words}`;
-      input.checked = isOn;
-      input.addEventListener("change", () => { act(input.checked); if (window.Plotly) draw(box); });
+      input.type = "radio";
+      input.name = `${box.dataset.chart}-scale`;
+      input.checked = isLog === meta.is_log;
+      input.addEventListener("change", () => { choices.set(box, isLog); if (window.Plotly) draw(box); });
       label.append(input, ` ${words}`);
       bar.append(label);
-    };
-    add("radio", "log scale", choice.log, () => { choice.log = true; });
-    add("radio", "linear scale", !choice.log, () => { choice.log = false; });
-    if (meta.held.length) add("checkbox", "buy and hold", true, (isOn) => { choice.held = isOn; });
+    });
     box.before(bar);
   };
   // The title of a panel that is wider than a narrow screen goes on in a second line.
@@ -78,6 +71,7 @@
     layout.margin = { ...layout.margin, t: layout.margin.t + 16 };
   };
   const draw = (box) => {
+    if (!printing && !box.clientWidth) return null; // folded: drawn when it is opened
     const plain = data.charts[box.dataset.chart];
     const figure = isDark() ? recolor(plain) : JSON.parse(JSON.stringify(plain));
     const template = isDark() ? recolor(data.template) : data.template;
@@ -109,7 +103,6 @@
     const words = rows.map((row) => row.join(" ").toLowerCase());
     const search = box.querySelector(".search");
     const input = box.querySelector(".words");
-    const kind = box.querySelector(".kind-of");
     const body = box.querySelector("tbody");
     const more = box.querySelector(".more");
     const count = box.querySelector(".count");
@@ -139,9 +132,7 @@
       const wanted = input.value.toLowerCase().split(/\s+/).filter(Boolean);
       const found = [];
       rows.forEach((row, place) => {
-        const fits = (!kind || !kind.value || row[1] === kind.value)
-          && wanted.every((word) => words[place].includes(word));
-        if (fits) found.push(place);
+        if (wanted.every((word) => words[place].includes(word))) found.push(place);
       });
       body.replaceChildren(...found.slice(0, limit).map((place) => line(rows[place], place)));
       more.hidden = found.length <= limit;
@@ -150,13 +141,14 @@
     };
     const restart = () => { limit = data.first; show(); };
     input.addEventListener("input", restart);
-    if (kind) kind.addEventListener("change", restart);
     search.addEventListener("submit", (event) => event.preventDefault());
     more.addEventListener("click", () => { limit += 200; show(); });
     search.hidden = false;
     show();
     return (place) => {
-      input.value = ""; if (kind) kind.value = ""; limit = Math.max(data.first, place + 20);
+      const fold = box.closest("details");
+      if (fold) fold.open = true;
+      input.value = ""; limit = Math.max(data.first, place + 20);
       show();
       const row = body.querySelector(`[data-row="${place}"]`);
       if (!row) return;
@@ -211,9 +203,12 @@
     if (window.Plotly) drawAll();
   });
 
+  document.querySelectorAll("details").forEach((fold) => fold.addEventListener("toggle", () => {
+    if (fold.open && window.Plotly) charts.filter((box) => fold.contains(box)).forEach(draw);
+  }));
   charts.forEach(offer);
   unpack().then(drawAll).then(() => {
-    charts.forEach(listen);
+    charts.filter((box) => box.on).forEach(listen);
     root.dataset.ready = "yes";
   }).catch((error) => {
     root.dataset.ready = "failed";

@@ -1,13 +1,15 @@
-"""Write a page to a file: as HTML, Markdown or JSON."""
+"""Write a page: as text for a terminal, HTML, Markdown or JSON."""
 
 from __future__ import annotations
 
 import base64
 import functools
 import hashlib
+import io
 import json
+import textwrap
 import zlib
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from importlib import resources
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -16,23 +18,15 @@ from backtest.base import (
     Choice,
     DataError,
     ParameterError,
+    clip,
     escape_directions,
     keep_units,
     replace_file,
     to_json,
 )
-from backtest.report.page.figures import DARK, LIGHT, TEMPLATE, encode_figure, write_script_data
-from backtest.report.page.page import (
-    Cell,
-    Chart,
-    Code,
-    Column,
-    Fact,
-    Page,
-    Paragraph,
-    SearchTable,
-    Table,
-)
+from backtest.base.table_text import HARD_SPACE
+from backtest.report.charts import DARK, LIGHT, TEMPLATE, encode_figure, write_script_data
+from backtest.report.page import Cell, Chart, Code, Column, Fact, Page, Paragraph, Section, Table
 
 if TYPE_CHECKING:
     from jinja2 import Environment
@@ -85,6 +79,83 @@ def write_text(page: Page, format_: str) -> str:
     return write_html(page)
 
 
+# --------------------------------------------------------------------------------------- terminal
+
+WIDTH = 80
+MOST_SHOWN = 12
+"""Rows of a table in a terminal, and rows above which a page folds a table."""
+
+
+def write_terminal(page: Page, sections: Sequence[Section]) -> str:
+    """Return a page as lines of 80 characters: verdict, figures, and the sections of a summary."""
+    from rich.console import Console, Group  # noqa: PLC0415 - loads when used
+
+    parts: list[Any] = [wrap(clip(page.title, LONGEST_TITLE)), wrap(page.subtitle)]
+    parts += [wrap(f"! {notice}") for notice in page.notices]
+    parts += ["", wrap(page.summary)]
+    if page.facts:
+        parts += [
+            "",
+            lay_out(Table("", FACTS, tuple(page.facts))),
+        ]
+    for section in sections:
+        parts.append("")
+        parts += [part for block in section.blocks for part in list_lines(section, block)]
+    stream = io.StringIO()
+    console = Console(file=stream, width=WIDTH, color_system=None, force_terminal=False,
+                      legacy_windows=False)  # fmt: skip
+    console.print(Group(*(escape_line(each) for each in parts)), markup=False, highlight=False)
+    lines = (line.rstrip() for line in stream.getvalue().splitlines())
+    return "\n".join(lines).strip("\n").replace(HARD_SPACE, " ")
+
+
+LONGEST_TITLE = 200
+FACTS = (Column("", is_number=False), Column(""), Column("", is_number=False))
+
+
+def escape_line(part: Any) -> Any:
+    from rich.text import Text  # noqa: PLC0415 - loads when used
+
+    return Text(escape_directions(part)) if isinstance(part, str) else part
+
+
+def wrap(text: str, indent: str = "") -> str:
+    return textwrap.fill(keep_units(text), WIDTH, break_on_hyphens=False, subsequent_indent=indent,
+                         break_long_words=False)  # fmt: skip
+
+
+def list_lines(section: Section, block: Any) -> Iterator[Any]:
+    if isinstance(block, Paragraph):
+        yield wrap(block.text)
+    elif isinstance(block, Table) and block.is_pairs:
+        yield wrap(
+            f"{block.caption}: {', '.join(f'{row[0]} {row[1]}' for row in block.rows)}", "  "
+        )
+    elif isinstance(block, Table):
+        yield block.caption or section.title
+        yield lay_out(block)
+        left = len(block.rows) - MOST_SHOWN
+        if left > 0:
+            yield f"and {left:,} more rows"
+
+
+def lay_out(table: Table) -> Any:
+    from rich import box  # noqa: PLC0415 - loads when used
+    from rich.table import Table as Grid  # noqa: PLC0415
+    from rich.text import Text  # noqa: PLC0415
+
+    heads = [" ".join(filter(None, (each.title, each.unit))) for each in table.columns]
+    grid = Grid(box=box.SIMPLE_HEAD, show_header=any(heads), show_edge=False, pad_edge=False,
+                padding=(0, 1))  # fmt: skip
+    for head, column in zip(heads, table.columns, strict=True):
+        side: Any = "right" if column.is_number else "left"
+        grid.add_column(Text(escape_directions(head)), justify=side, overflow="fold")
+    for row in table.rows[:MOST_SHOWN]:
+        texts = (each.text if isinstance(each, Cell) else each for each in row)
+        grid.add_row(*(Text(escape_directions(text)) for text in texts))
+    return grid
+
+
 # ------------------------------------------------------------------------------------------- JSON
 
 
@@ -96,6 +167,7 @@ def write_json(page: Page) -> str:
         "subtitle": page.subtitle,
         "notices": list(page.notices),
         "summary": page.summary,
+        "figures": [fact._asdict() for fact in page.facts],
         **page.collect(),
     }
     return json.dumps(to_json(content), indent=1, allow_nan=False, ensure_ascii=False) + "\n"
@@ -123,9 +195,7 @@ def write_block(block: Any) -> Iterator[str]:
     if isinstance(block, Paragraph):
         yield escape_markdown(block.text)
     elif isinstance(block, Table):
-        yield from write_table(block)
-    elif isinstance(block, SearchTable):
-        yield from write_table(block.table, LEDGER_ROWS)
+        yield from write_table(block, LEDGER_ROWS if block.is_searched else None)
     elif isinstance(block, Chart):
         yield f"*Chart in the HTML report: {escape_markdown(block.title)}.*"
     elif isinstance(block, Code) and not block.is_folded:
@@ -134,8 +204,7 @@ def write_block(block: Any) -> Iterator[str]:
 
 
 def write_facts(facts: Iterable[Fact]) -> Iterator[str]:
-    columns = (Column("", is_number=False), Column("value"), Column("", is_number=False))
-    yield from write_table(Table("", columns, tuple(facts)))
+    yield from write_table(Table("", FACTS, tuple(facts)))
 
 
 def write_table(table: Table, most: int | None = None) -> Iterator[str]:
@@ -182,6 +251,7 @@ def write_html(page: Page) -> str:
             page=page,
             name=lambda block: type(block).__name__.lower(),
             first=FIRST_ROWS,
+            most=MOST_SHOWN,
             policy=write_security_policy(script, library),
             style=read_template("page.css"),
             script=script,
@@ -243,7 +313,7 @@ def hash_text(text: str) -> str:
 
 def collect_script_data(page: Page) -> dict[str, Any]:
     blocks = [block for section in page.sections for block in section.blocks]
-    ledgers = [block.table for block in blocks if isinstance(block, SearchTable)]
+    ledgers = [block for block in blocks if isinstance(block, Table) and block.is_searched]
     return {
         "charts": {chart.key: encode_figure(chart.figure) for chart in page.charts},
         "ledgers": [encode_figure(table.rows) for table in ledgers],

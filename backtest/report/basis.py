@@ -1,0 +1,484 @@
+"""What a result rests on, from its manifest: data and their quality, rules, and the command."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any, NamedTuple
+
+from backtest.account import Account
+from backtest.base import (
+    BacktestError,
+    Reportable,
+    clip,
+    describe_fault,
+    describe_origin,
+    format_duration,
+    format_percent,
+    format_setting,
+    format_span,
+    list_changed,
+    to_plain,
+)
+from backtest.engine import read_tables_in_use
+from backtest.market import Quality, load_again, quality, split_notes
+from backtest.measures import describe_left_out
+from backtest.report.page import Block, Code, Column, Paragraph, Section, Table, build_pairs
+from backtest.risk import describe_drift, summarize_funding
+from backtest.venue import Bracket, Venue, preset_files
+
+NOT_SETTINGS = (
+    "id", "kind", "data", "outcome", "indices", "content", "title", "note", "versions", "venue",
+    "account", "policies", "paths", "margin_tables", "parameters", "settings",
+)  # fmt: skip
+APART = ("brackets", "earlier", "in_force")
+MOST_BRACKETS = 20
+NOT_MODELED = (
+    "Not modeled: the order book, queue position and partial fills at several prices; latency; "
+    "exchange outages, auto-deleveraging and insurance-fund rules; taxes; and what the account's "
+    "own trades would have done to later prices."
+)
+
+
+class Background(NamedTuple):
+    """The quality of the data where they are still there, and what made the result."""
+
+    found: Mapping[str, Quality] = {}
+    why_not: str = ""
+    command: str = ""
+    remarks: tuple[str, ...] = ()
+
+    def to_dict(self) -> dict[str, Any]:
+        found = {name: each.to_dict() for name, each in self.found.items()}
+        quality = found.get("", found) or None
+        made_by = self.command or None
+        return {"made_by": made_by, "not_said": list(self.remarks), "quality": quality}
+
+
+NOTHING = Background()
+
+
+def find_background(source: Reportable) -> Background:
+    manifest = to_plain(dict(source.manifest))
+    if not manifest.get("data", {}).get("bars"):
+        return NOTHING
+    origin = describe_origin(manifest, source._find_making())
+    found, why_not = examine(manifest["data"])
+    return Background(found, why_not, origin.command, origin.remarks)
+
+
+def examine(data: Mapping[str, Any]) -> tuple[dict[str, Quality], str]:
+    parts = data.get("instruments") or {"": data}
+    if not all(isinstance(each, Mapping) for each in parts.values()):
+        return {}, "of each market its origin is not kept: backtest data inspect reports on each"
+    try:
+        return {
+            name: quality(load_again(str(each.get("source", "")), str(each["content_hash"])))
+            for name, each in parts.items()
+        }, ""
+    except (BacktestError, OSError) as error:
+        return {}, describe_fault(error)
+
+
+def build_basis(found: Reportable, command: str, background: Background) -> list[Section]:
+    manifest = found.manifest
+    if "data" not in manifest:
+        blocks: list[Block] = [*map(Paragraph, found.list_assumptions())]
+        return [Section("assumptions", "Assumptions", "What the figures rest on.", blocks)]
+    data = manifest["data"]
+    has_account = "account" in find_settings(manifest)
+    rules: list[Block] = [
+        *([Paragraph(NOT_MODELED)] if has_account else []),
+        *(Paragraph(each) for each in found.list_assumptions()),
+        *list_terms(manifest),
+        *list_rules(manifest),
+        *list_paths(find_settings(manifest).get("paths") or {}),
+        build_pairs("Settings", describe_rest(manifest)),
+    ]
+    if background.command:
+        rules.append(Code("Command that reproduces the result", background.command))
+    rules += [Paragraph(f"The result: {each}.", "note") for each in background.remarks]
+    rules.append(Code("Command that writes this report from the saved result", command))
+    rules.append(Code("Manifest", format_manifest(manifest), is_folded=True))
+    return [
+        Section("assumptions", "Assumptions", "What was modeled, the rules and their sources, and "
+                "how to reproduce the result.", rules),
+        Section("data", "Data", "Source, filled values and quality.",
+                [*list_data(data, background)]),
+    ]  # fmt: skip
+
+
+def find_settings(manifest: Mapping[str, Any]) -> Mapping[str, Any]:
+    found: Mapping[str, Any] = manifest.get("settings") or manifest
+    return found
+
+
+def format_manifest(manifest: Mapping[str, Any]) -> str:
+    return json.dumps(shorten(manifest), indent=1, ensure_ascii=False, allow_nan=False)
+
+
+def shorten(value: Any) -> Any:
+    if isinstance(value, Mapping):
+        if set(value) == {"time", "value"} and len(value["time"]) > 20:
+            return f"{len(value['time']):,} values from {value['time'][0]} to {value['time'][-1]}"
+        return {name: shorten(item) for name, item in value.items()}
+    return [shorten(item) for item in value] if isinstance(value, list | tuple) else value
+
+
+# ------------------------------------------------------------------------------ accounts and venues
+
+
+def list_terms(manifest: Mapping[str, Any]) -> list[Table]:
+    """Return venues and account as the fields of their models that are not at their defaults."""
+    settings = find_settings(manifest)
+    terms = [build_pairs("Run", describe_run(manifest))] if "causality" in manifest else []
+    terms += [build_pairs(f"Venue{of}", describe_venue(manifest, rules))
+             for of, rules in list_venues(settings.get("venue") or {}).items()]  # fmt: skip
+    account = settings.get("account") or {}
+    if account and all(isinstance(each, Mapping) for each in account.values()):
+        terms += [build_pairs(f"Account of {name}", describe_account(each))
+                  for name, each in account.items()]  # fmt: skip
+    elif account:
+        terms.append(build_pairs("Account", describe_account(account)))
+    return terms
+
+
+def describe_run(manifest: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
+    data = manifest["data"]
+    signal = str(manifest.get("signal", "")).partition(" sha256")[0]
+    is_plain = signal in ("", "constant 1") or (
+        signal == "equal weights" and len(data.get("instruments") or {}) < 2
+    )
+    if not is_plain:
+        yield "weights" if "instruments" in data else "signal", signal
+    if manifest.get("overlay"):
+        yield "overlay", name_policy(manifest["overlay"])
+    if "decide" in data:
+        yield "decides", f"every {data['decide']}"
+    yield "returns", f"per {manifest['sampling']}, {manifest['calendar']} days a year"
+    yield "checked", f"the books balance at every bar; causality: {manifest['causality']}"
+    if manifest.get("compiled", "yes") != "yes":
+        yield "in plain Python", str(manifest["compiled"])
+
+
+def list_venues(found: Mapping[str, Any]) -> dict[str, Mapping[str, Any]]:
+    """Return different venues by the names of what has them."""
+    same: list[tuple[list[str], Mapping[str, Any]]] = []
+    for name, rules in walk_venues("", found):
+        owner = next((names for names, each in same if each == rules), None)
+        if owner is None:
+            same.append(([name], rules))
+        else:
+            owner.append(name)
+    return {
+        f" of {clip(', '.join(names), 120)}" if any(names) and len(same) > 1 else "": rules
+        for names, rules in same
+    }
+
+
+def walk_venues(owner: str, found: Mapping[str, Any]) -> Iterator[tuple[str, Mapping[str, Any]]]:
+    if "contract" in found:
+        yield owner, found
+        return
+    for name, value in found.items():
+        if isinstance(value, Mapping):
+            yield from walk_venues(owner if name == "venue" else f"{owner} {name}".strip(), value)
+
+
+def describe_venue(
+    manifest: Mapping[str, Any], rules: Mapping[str, Any]
+) -> Iterator[tuple[str, str]]:
+    venue = Venue.from_dict(rules)
+    yield "rules", "of your own" if venue.in_force is None else venue.in_force.preset
+    for table in find_tables(manifest, venue):
+        count = "1 bracket" if len(table.brackets) == 1 else f"{len(table.brackets)} brackets"
+        day = "" if table.since is None else f" of {table.since}"
+        yield "margin", f"{count}{day} up to {table.brackets[0].max_leverage:g}x"
+    yield from (each for each in list_changed(venue) if not each[0].startswith(APART))
+
+
+def find_tables(manifest: Mapping[str, Any], venue: Venue) -> list[Any]:
+    has_dates = "margin_tables" in manifest or manifest["data"].get("start")
+    return list(read_tables_in_use(manifest, venue)) if has_dates else []
+
+
+DEFAULTS = to_plain(Account().to_dict())
+ALWAYS = ("capital", "margin")
+
+
+def describe_account(account: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
+    for name, value in account.items():
+        if name in ALWAYS or value != DEFAULTS.get(name):
+            yield name, "no limit" if value == "inf" else format_setting(value)
+
+
+def list_rules(manifest: Mapping[str, Any]) -> Iterator[Block]:
+    for of, rules in list_venues(find_settings(manifest).get("venue") or {}).items():
+        tables = find_tables(manifest, Venue.from_dict(rules))
+        yield list_sources(rules, [each.since for each in tables if each.since is not None], of)
+        for table in tables:
+            day = "" if table.since is None else f", table of {table.since}"
+            yield write_brackets(f"Margin brackets{of}{day}", table.brackets)
+
+
+def write_brackets(title: str, brackets: Sequence[Bracket]) -> Table:
+    rows = tuple(
+        (
+            f"{format_bound(row.floor)} to {format_bound(row.cap)}",
+            f"{row.max_leverage:g}",
+            f"{100.0 * row.maintenance_rate:g}",
+            f"{row.amount or 0.0:,.10g}",
+        )
+        for row in brackets[:MOST_BRACKETS]
+    )
+    columns = (
+        Column("notional", "money", is_number=False), Column("most leverage", "turns"),
+        Column("maintenance", "%"), Column("deduction", "money"),
+    )  # fmt: skip
+    left = len(brackets) - len(rows)
+    return Table(title, columns, rows, f"And {left:,} more." if left else "")
+
+
+def format_bound(value: float) -> str:
+    return "any" if math.isinf(value) else f"{value:,.10g}"
+
+
+# ------------------------------------------------------------------------------- sources of presets
+
+GROUPS = {
+    "contract": "contract", "brackets": "margin table", "fees": "fees", "slippage": "slippage",
+    "liquidation": "liquidation", "rules": "other rules",
+}  # fmt: skip
+ASIDE = ("in_force", "earlier")
+
+
+def list_sources(venue: Mapping[str, Any], days: Sequence[str], of: str = "") -> Block:
+    preset = str((venue.get("in_force") or {}).get("preset", ""))
+    if not preset:
+        return Paragraph(
+            "The rules are not from a preset: they were given with the run, without dates and "
+            "sources."
+        )
+    if preset not in {each.name for each in preset_files.available()}:
+        return Paragraph(f"The rules are those of {preset}; its file has their dates and sources.")
+    name, changes = choose_table(preset, venue)
+    rows = tuple(list_group_sources(name, changes, days))
+    columns = tuple(Column(each, is_number=False) for each in ("rules", "as of", "source"))
+    note = "Figures without a source are assumptions, marked as such."
+    return Table(f"Sources of the rules{of}", columns, rows, note)
+
+
+def list_group_sources(
+    name: preset_files.PresetName, changes: Mapping[str, list[str]], days: Sequence[str]
+) -> Iterator[tuple[str, str, str]]:
+    venue, symbol, at = name
+    origins = {each.group: each for each in preset_files.origins(venue, symbol, at)}
+    for group, words in GROUPS.items():
+        changed = "; ".join(changes.get(group, ()))
+        found = [origins[group]] if group in origins else []
+        if group == "brackets" and days:
+            of_days = [preset_files.origins(venue, symbol, day) for day in days]
+            found = [each for several in of_days for each in several if each.group == group]
+        for each in found:
+            yield words, each.date, each.source
+        if changed or not found:
+            yield words, "this run", changed or "not in the preset: the default"
+
+
+def choose_table(
+    preset: str, venue: Mapping[str, Any]
+) -> tuple[preset_files.PresetName, dict[str, list[str]]]:
+    since = str(venue["in_force"].get("since", ""))
+    days = dict.fromkeys(("", f"@{preset_files.LATEST}", f"@{since}" if since else ""))
+    names = [preset_files.parse_name(preset + day) for day in days]
+    found = [(name, find_changes(name, venue)) for name in names]
+    return min(found, key=lambda each: sum(map(len, each[1].values())))
+
+
+def find_changes(name: preset_files.PresetName, venue: Mapping[str, Any]) -> dict[str, list[str]]:
+    before = to_plain(Venue.preset(*name).to_dict())
+    changes: dict[str, list[str]] = {}
+    for key in dict.fromkeys((*before, *venue)):
+        was, now = before.get(key), venue.get(key)
+        if key in ASIDE or was == now:
+            continue
+        if isinstance(was, Mapping) and isinstance(now, Mapping):
+            names = dict.fromkeys((*was, *now))
+            changes[key] = [
+                describe_change(each, was.get(each), now.get(each))
+                for each in names
+                if was.get(each) != now.get(each)
+            ]
+        elif key in GROUPS:
+            changes[key] = [f"{len(now or ())} rows of this run's own"]
+        else:
+            text = describe_change(key.replace("_", " "), was, now)
+            changes.setdefault("rules", []).append(text)
+    return changes
+
+
+def describe_change(name: str, was: Any, now: Any) -> str:
+    is_plain = isinstance(now, list) or (isinstance(now, Mapping) and "value" not in now)
+    text = f"{name} of this run's own" if is_plain else f"{name} {format_setting(now)}"
+    return text if was is None else f"{text} instead of {format_setting(was)}"
+
+
+# ----------------------------------------------------------------------------------------- settings
+
+
+def describe_rest(manifest: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
+    settings = find_settings(manifest)
+    yield "id", str(manifest["id"])
+    for name, policy in (settings.get("policies") or {}).items():
+        yield f"policy {name}", name_policy(policy)
+    yield from flatten({k: v for k, v in settings.items() if k not in NOT_SETTINGS})
+    if manifest.get("pool"):
+        yield "accounts", f"one in each market; measures are their {manifest['pool']}"
+    if manifest.get("pool") or manifest.get("markets_left_out"):
+        yield "markets left out", describe_left_out(manifest)
+    versions = manifest.get("versions", {})
+    yield "versions", ", ".join(f"{name} {value}" for name, value in versions.items())
+
+
+def name_policy(policy: Any) -> str:
+    return str(policy.get("text", policy.get("name"))) if isinstance(policy, Mapping) else policy
+
+
+def flatten(settings: Mapping[str, Any], of: str = "") -> Iterator[tuple[str, str]]:
+    for name, value in settings.items():
+        title = f"{of} {name}".strip().replace("_", " ")
+        if name in ("policy", "overlay") and isinstance(value, Mapping):
+            yield title, name_policy(value)
+            if "source_hash" in value:
+                yield f"{title} source hash", str(value["source_hash"])
+        elif isinstance(value, Mapping):
+            yield from flatten(value, "" if name == "arguments" else title)
+        elif isinstance(value, list):
+            if value and not isinstance(value[0], Mapping | list):
+                yield title, ", ".join(map(format_setting, value))
+        elif value not in (None, ""):
+            yield title, format_setting(value)
+
+
+def list_paths(drawn: Mapping[str, Any]) -> Iterator[Table]:
+    for name, paths in ({"": drawn} if "model" in drawn else drawn).items():
+        yield build_pairs(f"Paths{f' of {name}' if name else ''}", describe_paths(paths))
+
+
+def describe_paths(paths: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
+    model = paths["model"]
+    yield "model", str(model["name"])
+    for name, own in model.get("instruments", {"": model}).items():
+        words = (f"{key.replace('_', ' ')} {write_parameter(value)}"
+                 for key, value in own.items() if key not in ("name", "class"))  # fmt: skip
+        yield f"parameters{f' of {name}' if name else ''}", ", ".join(words)
+    yield "paths", f"{paths['paths']:,} of {format_duration(paths['horizon'])}"
+    if "drift" in paths:
+        yield "drift", describe_drift(paths)
+    yield "start", f"{paths['start']} UTC"
+    yield "seed", str(paths["seed"])
+    for line in summarize_funding(paths.get("funding_fit", {})):
+        name, _, text = line.partition(": ")
+        yield name, text
+    if paths.get("correlation"):
+        rows = "; ".join(", ".join(f"{x:.3f}" for x in row) for row in paths["correlation"])
+        yield "correlation of instruments", rows
+
+
+def write_parameter(value: object) -> str:
+    return f"{value:.4g}" if isinstance(value, float) else format_setting(value)
+
+
+# --------------------------------------------------------------------------------------------- data
+
+
+def list_data(data: Mapping[str, Any], background: Background) -> Iterator[Block]:
+    if not data["bars"]:
+        yield Paragraph("No market: the result is computed from what was given.", "note")
+        return
+    yield build_pairs("Data", describe_data(data))
+    instruments = data.get("instruments") or {}
+    if all(isinstance(each, Mapping) for each in instruments.values()):
+        for name, each in instruments.items():
+            yield build_pairs(f"Data of {name}", describe_data({"instrument": name, **each}))
+    else:
+        columns = Column("instrument", is_number=False), Column("content hash", is_number=False)
+        yield Table("Instruments", columns, tuple(instruments.items()))
+    if background.why_not:
+        reason = background.why_not
+        yield Paragraph(f"The quality of the data is not in this report: {reason}.", "note")
+    for name, found in background.found.items():
+        of = f" of {name}" if name else ""
+        yield build_pairs(f"Quality of the data{of}", describe_quality(found))
+        yield write_fitness(found, of)
+
+
+def describe_data(data: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
+    yield "instrument", str(data.get("instrument") or "unnamed")
+    made_up = ", SYNTHETIC: these prices are made up" if data.get("synthetic") else ""
+    yield "source", f"{data.get('source', 'not said')}{made_up}"
+    slow = f", policies decide every {data['decide']}" if "decide" in data else ""
+    interval = f" of {data['interval']}" if data.get("interval") else ""
+    yield "time", f"{format_span(data)}, {data['bars']:,} bars{interval}{slow}"
+    if "filled" in data:
+        filled, chosen = map(join_notes, split_notes(data["filled"]))
+        yield "filled in", filled or "nothing: the data had no gaps"
+        yield from [("data choices", chosen)] if chosen else []
+    if "liquidations_tested_on" in data:
+        yield "liquidations tested on", str(data["liquidations_tested_on"])
+    if "dividends" in data:
+        yield "dividends", f"{data['dividends']} payments, booked as funding"
+    elif "funding_events" in data:
+        count = data["funding_events"]
+        yield "funding", f"{count:,} settlements" if count else "no rates: none is charged"
+    if "content_hash" in data:
+        yield "content hash", str(data["content_hash"])
+
+
+def join_notes(notes: Mapping[str, str]) -> str:
+    return "; ".join(f"{name.replace('_', ' ')}, {how}" for name, how in notes.items())
+
+
+def describe_quality(found: Quality) -> Iterator[tuple[str, str]]:
+    for of, bars in (("", found.bars), ("mark ", found.mark)):
+        if bars is not None:
+            bad = bars.bad_prices.count + bars.bad_ranges.count
+            yield f"{of}bars", f"{bars.rows:,}"
+            yield (
+                f"{of}bars missing",
+                f"{bars.gaps.missing:,}, at most {bars.gaps.longest:,} in a row",
+            )
+            yield f"{of}bars repeated or out of order", f"{bars.duplicates + bars.disordered:,}"
+            yield f"impossible {of}prices", f"{bad:,}"
+            yield f"{of}outliers", f"{bars.outliers.count:,}: {bars.outliers.rule}"
+    if found.bars is not None:
+        yield "bars of one price", format_count(found.bars.flat)
+        if found.bars.zero_volume is not None:
+            yield "bars without volume", format_count(found.bars.zero_volume)
+    if (beside := found.beside) is not None:
+        yield "bars that have a mark", format_percent(beside.coverage)
+        wicks = f"{format_count(beside.wicks)}, the longest {format_percent(beside.longest_wick)}"
+        yield "wicks of the last price", f"{wicks}: {beside.wick_rule}"
+        yield "stale marks", f"{format_count(beside.stale)}: {beside.stale_rule}"
+    if (funding := found.funding) is not None:
+        cadence = ", ".join(f"every {each.every} from {each.start}" for each in funding.cadences)
+        yield "settlements", clip(f"{funding.settlements:,}, {cadence}", 200)
+        yield "settlements missing", f"{funding.missing.missing:,}"
+        span = f"{format_percent(funding.lowest, 3)} to {format_percent(funding.highest, 3)}"
+        yield "funding rates", span
+
+
+def format_count(count: Any) -> str:
+    digits = 3 if count.share < 0.001 else 2
+    return f"{count.count:,} ({format_percent(count.share, digits)})" if count.count else "0"
+
+
+def write_fitness(found: Quality, of: str) -> Table:
+    columns = tuple(Column(each, is_number=False) for each in ("use", "fit", "because"))
+    rows = tuple(
+        (each.use, each.fit, "; ".join(reason.replace("_", " ") for reason in each.reasons))
+        for each in found.verdicts
+    )
+    note = "This depends on the data, not on the policy. backtest data inspect shows more."
+    return Table(f"What the data{of} are fit for", columns, rows, note)

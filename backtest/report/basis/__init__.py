@@ -1,1 +1,0 @@
-"""The basis of a report: model, rules, data, and the command that reproduces it."""

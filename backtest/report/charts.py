@@ -1,0 +1,682 @@
+"""Charts: colors, layout, thinned series, and the drawing of each kind of declared chart."""
+
+from __future__ import annotations
+
+import base64
+import html
+import json
+import math
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any, TypeAlias
+
+import numpy as np
+import pandas as pd
+
+from backtest.base import (
+    BoolArray,
+    FloatArray,
+    IntArray,
+    Panel,
+    ShownChart,
+    clip,
+    escape_directions,
+    format_magnitude,
+)
+from backtest.report.page import Chart
+
+ROLES = {
+    "ink": ("#1c2127", "#e4e7eb"),
+    "muted": ("#5b6570", "#9aa5b1"),
+    "grid": ("#e4e8ec", "#2c333a"),
+    "paper": ("#ffffff", "#15191e"),
+    "accent": ("#1f5fae", "#74aaf5"),
+    "accent_soft": ("rgba(31,95,174,0.18)", "rgba(116,170,245,0.20)"),
+    "loss": ("#c0490d", "#f08c55"),
+    "loss_soft": ("rgba(192,73,13,0.15)", "rgba(240,140,85,0.19)"),
+    "neutral": ("#8b949e", "#7d8894"),
+    "neutral_soft": ("rgba(139,148,158,0.17)", "rgba(125,136,148,0.19)"),
+    "step_1": ("#c3c9cf", "#3d454d"),
+    "step_2": ("#9db3ca", "#45617f"),
+    "step_3": ("#7297c1", "#4d7cb0"),
+    "step_4": ("#467ab8", "#6ba2e4"),
+    "step_5": ("#12447f", "#c4dcff"),
+}
+LIGHT = {role: light for role, (light, _) in ROLES.items()}
+DARK = {role: dark for role, (_, dark) in ROLES.items()}
+MOST_TICKS = 7
+"""A log axis with more ticks than this keeps only the powers of ten."""
+PERCENTS = ",.3~%"
+MOST_LETTERS = 40
+"""Longest label in a chart, in characters."""
+FONT = "system-ui, -apple-system, 'Segoe UI', Roboto, 'Liberation Sans', sans-serif"
+TEXT = {"family": FONT, "color": LIGHT["ink"], "size": 12}
+AXIS = {
+    "showgrid": True,
+    "showline": True,
+    "zeroline": True,
+    "gridcolor": LIGHT["grid"],
+    "linecolor": LIGHT["grid"],
+    "zerolinecolor": LIGHT["grid"],
+    "tickfont": {"color": LIGHT["muted"], "size": 11},
+    "title": {"font": {"color": LIGHT["muted"], "size": 12}, "standoff": 8},
+    "automargin": True,
+}
+TEMPLATE: Mapping[str, Any] = {
+    "paper_bgcolor": LIGHT["paper"],
+    "plot_bgcolor": LIGHT["paper"],
+    "font": TEXT,
+    "hoverlabel": {"bgcolor": LIGHT["paper"], "bordercolor": LIGHT["grid"], "font": TEXT},
+    "legend": {
+        "orientation": "h", "x": 0, "xanchor": "left", "y": 1.02, "yanchor": "bottom",
+        "font": {"color": LIGHT["muted"], "size": 12}, "bgcolor": "rgba(0,0,0,0)",
+    },
+    "xaxis": AXIS,
+    "yaxis": AXIS,
+}  # fmt: skip
+
+
+def escape_label(text: object) -> str:
+    return html.escape(clip(str(text), MOST_LETTERS), quote=False)
+
+
+def build_layout(height: int, **more: Any) -> dict[str, Any]:
+    top = 30 if more.get("showlegend") or "annotations" in more else 10
+    return {
+        "height": height,
+        "margin": {"l": 8, "r": 8, "t": top, "b": 8, "pad": 2},
+        "showlegend": False,
+        "xaxis": {"showgrid": False},
+        "yaxis": {},
+        **more,
+    }
+
+
+def draw_line(x: Any, y: Any, name: str, color: str = "accent", **more: Any) -> dict[str, Any]:
+    style = {"color": LIGHT[color], "width": 1.4, **more.pop("line", {})}
+    drawn = {"type": "scatter", "mode": "lines", "x": x, "y": y, "name": name, "line": style}
+    return {**drawn, "showlegend": False, **more}
+
+
+def draw_series(
+    closes: IntArray, values: FloatArray, name: str, color: str = "accent", **more: Any
+) -> dict[str, Any]:
+    rows = thin_rows(closes, values)
+    return draw_line(to_datetimes(closes[rows]), values[rows], name, color, **more)
+
+
+def draw_points(
+    x: Any, y: Any, name: str, color: str = "accent", *, size: int = 8, symbol: str = "circle",
+    stroke: float = 0.0, **more: Any,
+) -> dict[str, Any]:  # fmt: skip
+    marker: dict[str, Any] = {"symbol": symbol, "size": size, "color": LIGHT[color]}
+    marker |= {"line": {"width": stroke, "color": LIGHT[color]}} if stroke else {}
+    drawn = {"type": "scatter", "mode": "markers", "x": x, "y": y, "name": name}
+    return {**drawn, "marker": marker, "showlegend": False, **more}
+
+
+def stack_panels(
+    titles: Sequence[str], weights: Sequence[float], gap: float, span: tuple[int, int] | None = None
+) -> dict[str, Any]:
+    """Return the layout of titled panels below each other that share their x axis.
+
+    ``weights`` are the relative heights; ``gap`` is the room for the title of a lower panel, as a
+    fraction of the figure. With ``span``, the first and last time of the x axis in ns, all panels
+    are read at once.
+    """
+    room = 1.0 - gap * (len(titles) - 1)
+    layout: dict[str, Any] = {}
+    top, notes = 1.0, []
+    for place, (title, weight) in enumerate(zip(titles, weights, strict=True), start=1):
+        low = max(top - room * weight / sum(weights), 0.0)
+        number = "" if place == 1 else str(place)
+        layout[f"yaxis{number}"] = {"domain": [round(low, 6), round(top, 6)], "nticks": 5}
+        notes.append(write_panel_title(title, round(top, 6)))
+        top = low - gap
+    last = "y" if len(titles) == 1 else f"y{len(titles)}"
+    bottom: dict[str, Any] = {"showgrid": False, "anchor": last, "type": "date"}
+    bottom["hoverformat"] = "%Y-%m-%d %H:%M"
+    if span is not None:
+        bottom["range"] = [str(np.datetime64(t, "ns").astype("datetime64[s]")) for t in span]
+        layout |= {"hovermode": "x unified", "hoversubplots": "axis"}
+    return {**layout, "xaxis": bottom, "annotations": notes}
+
+
+def write_panel_title(text: str, y: float) -> dict[str, Any]:
+    return {
+        "text": text, "align": "left", "showarrow": False,
+        "x": 0, "xref": "paper", "xanchor": "left",
+        "y": y, "yref": "paper", "yanchor": "bottom", "yshift": 3,
+        "font": {"size": 12, "color": LIGHT["muted"]},
+    }  # fmt: skip
+
+
+def color_key(text: str, color: str) -> str:
+    return f'<span style="color:{LIGHT[color]}">\N{EM DASH} {text}</span>'
+
+
+def to_datetimes(nanoseconds: IntArray) -> Any:
+    """Convert times in ns to the milliseconds that Plotly draws."""
+    return nanoseconds.view("datetime64[ns]").astype("datetime64[ms]")
+
+
+def scale_log(*series: FloatArray) -> dict[str, Any]:
+    known = np.concatenate([values[np.isfinite(values)] for values in series])
+    low, high = float(np.min(known)), float(np.max(known))
+    powers = range(math.floor(math.log10(low)), math.ceil(math.log10(high)) + 1)
+    ticks = [lead * 10.0**power for power in powers for lead in (1.0, 2.0, 5.0)]
+    ticks = [each for each in ticks if 0.7 * low <= each <= 1.4 * high]
+    if len(ticks) > MOST_TICKS:
+        ticks = [each for each in ticks if math.log10(each).is_integer()]
+    if len(ticks) < 2:
+        return {"type": "log"}
+    return {"type": "log", "tickvals": ticks, "ticktext": list(map(format_magnitude, ticks))}
+
+
+# ------------------------------------------------------------------------------------------ JSON
+
+
+def encode_figure(value: Any) -> Any:
+    if isinstance(value, Mapping):
+        return {str(name): encode_figure(item) for name, item in value.items()}
+    if isinstance(value, np.ndarray):
+        return encode_array(value)
+    if isinstance(value, list | tuple):
+        return [encode_figure(item) for item in value]
+    if isinstance(value, str):
+        return escape_directions(value)
+    if isinstance(value, np.generic):
+        value = value.item()
+    return None if isinstance(value, float) and not math.isfinite(value) else value
+
+
+def encode_array(values: np.ndarray) -> Any:
+    if values.dtype.kind == "M":
+        return encode_bytes(values.astype("datetime64[ms]").astype(np.int64).astype("<f8"), "f8")
+    if values.dtype.kind not in "fiu":
+        return [encode_figure(item) for item in values.tolist()]
+    shape = {} if values.ndim == 1 else {"shape": ", ".join(map(str, values.shape))}
+    with np.errstate(over="ignore"):
+        return {**encode_bytes(values.astype("<f4"), "f4"), **shape}
+
+
+def encode_bytes(values: np.ndarray, kind: str) -> dict[str, str]:
+    return {"dtype": kind, "bdata": base64.b64encode(values.tobytes()).decode("ascii")}
+
+
+def write_script_data(value: Any) -> str:
+    text = json.dumps(value, allow_nan=False, ensure_ascii=True, separators=(",", ":"))
+    return text.replace("<", "\\u003c").replace(">", "\\u003e").replace("&", "\\u0026")
+
+
+LOG_FROM = 4.0
+"""Ratio of the largest to the smallest value from which a log scale is used."""
+DUST = 1e-6
+"""An account that stays below this fraction of its maximum to the end is drawn as 0."""
+
+
+def choose_scale(layout: dict[str, Any], *series: FloatArray) -> None:
+    drawn = [each for each in map(keep_positive, series) if np.isfinite(each).any()]
+    if not drawn:
+        return
+    log, is_log = scale_log(*drawn), is_wide(np.concatenate(drawn))
+    layout["yaxis"] |= log if is_log else {}
+    layout["meta"] = {"log": log, "is_log": is_log}
+
+
+def keep_positive(values: FloatArray) -> FloatArray:
+    known = drop_dust(values)
+    return np.where(known > 0.0, known, np.nan)
+
+
+def drop_dust(values: FloatArray) -> FloatArray:
+    most = float(np.nanmax(values, initial=0.0))
+    large = np.flatnonzero(values >= DUST * most)
+    is_end = np.arange(len(values)) > (large[-1] if len(large) else -1)
+    return np.where(is_end & (values > 0.0), 0.0, values)
+
+
+def is_wide(values: FloatArray) -> bool:
+    positive = values[values > 0.0]
+    return len(positive) > 1 and float(np.max(positive) / np.min(positive)) >= LOG_FROM
+
+
+BUCKETS = 500
+"""Half the width of a chart in pixels: more than two points to a pixel cannot be seen."""
+
+
+def thin_rows(
+    time: IntArray, *series: FloatArray, keep: IntArray | None = None, buckets: int = BUCKETS
+) -> IntArray:
+    n = len(time)
+    if n <= 4 * buckets:
+        return np.arange(n, dtype=np.int64)
+    edges = np.linspace(float(time[0]), float(time[-1]), buckets + 1)[:-1]
+    starts = np.unique(np.searchsorted(time.astype(np.float64), edges))
+    ends = np.append(starts[1:], n) - 1
+    rows = [starts, ends]
+    for values in series:
+        rows += [*find_extremes(values, starts), find_gap_ends(values, buckets)]
+    if keep is not None:
+        rows.append(keep)
+    return np.unique(np.concatenate(rows)).astype(np.int64)
+
+
+def find_extremes(values: FloatArray, starts: IntArray) -> tuple[IntArray, IntArray]:
+    missing = np.isnan(values)
+    low = np.where(missing, np.inf, values)
+    high = np.where(missing, -np.inf, values)
+    return (
+        find_first_rows(
+            low == repeat_per_row(np.minimum.reduceat(low, starts), starts, len(low)), starts
+        ),
+        find_first_rows(
+            high == repeat_per_row(np.maximum.reduceat(high, starts), starts, len(high)), starts
+        ),
+    )
+
+
+def repeat_per_row(values: FloatArray, starts: IntArray, n: int) -> FloatArray:
+    return np.repeat(values, np.diff(np.append(starts, n)))
+
+
+def find_first_rows(is_wanted: BoolArray, starts: IntArray) -> IntArray:
+    rows = np.flatnonzero(is_wanted)
+    bucket = np.searchsorted(starts, rows, side="right")
+    return rows[np.unique(bucket, return_index=True)[1]]
+
+
+def find_gap_ends(values: FloatArray, buckets: int) -> IntArray:
+    steps = np.flatnonzero(np.diff(np.isnan(values)))
+    if len(steps) > buckets:
+        steps = steps[np.linspace(0, len(steps) - 1, buckets).astype(np.int64)]
+    return np.concatenate([steps, steps + 1])
+
+
+# ------------------------------------------------------------------------------------- declared
+
+COLORS = ("accent", "loss", "ink", "neutral", "step_5", "step_2", "step_3", "muted")
+DASHES = ("solid", "dash", "dot")
+MODES = {"points": "lines+markers", "dots": "markers"}
+FROM_LABELS = ("matrix", "waterfall", "intervals", "tornado")
+MOST_CELLS = 12
+"""Numbers of more labels than this are not written into the cells of a matrix."""
+MOST_POINTS = 3_000
+"""Most points of a column in a scatter but the last."""
+
+
+def draw_declared(shown: ShownChart) -> Chart | None:
+    """Return the chart, or None where all its values are 0 or unknown."""
+    table = pd.DataFrame(shown.table)
+    if shown.panels:
+        return draw_panels(shown, table)
+    if shown.kind not in FROM_LABELS and not has_values(table):
+        return None
+    layout = build_layout(shown.height, showlegend=shown.has_legend)
+    layout["xaxis"] |= {"title": {"text": shown.x}} if shown.x else {}
+    layout["yaxis"] |= {"title": {"text": shown.y}} if shown.y else {}
+    for axis in shown.percent:
+        layout[f"{axis}axis"] |= {"tickformat": PERCENTS}
+    traces = list(DRAWN[shown.kind](shown, table, layout))
+    for axis in shown.log:
+        layout[f"{axis}axis"] |= {"type": "log"}
+    return build_chart(shown, traces, layout)
+
+
+def has_values(table: pd.DataFrame) -> bool:
+    return any(np.nan_to_num(table[name].to_numpy(dtype=np.float64)).any() for name in table)
+
+
+def build_chart(shown: ShownChart, traces: list[Any], layout: dict[str, Any]) -> Chart:
+    figure = {"data": traces, "layout": layout}
+    return Chart(shown.key, shown.title, shown.caption, figure, layout["height"], shown.size)
+
+
+def choose_color(shown: ShownChart, name: object, place: int) -> str:
+    return shown.colors.get(str(name)) or COLORS[place % len(COLORS)]
+
+
+# ----- panels -----
+
+
+def draw_panels(shown: ShownChart, table: pd.DataFrame) -> Chart | None:
+    panels = [each for each in shown.panels if has_values(table[list(each.columns)])]
+    if not panels:
+        return None
+    closes = pd.DatetimeIndex(table.index).as_unit("ns").asi8
+    layout = build_layout(shown.height * len(panels) // len(shown.panels))
+    titles = [name_panel(shown, each) for each in panels]
+    span = (int(closes[0]), int(closes[-1]))
+    layout |= stack_panels(titles, [each.height for each in panels], 0.16 / len(panels), span)
+    traces: list[dict[str, Any]] = []
+    for place, panel in enumerate(panels, start=1):
+        number = "" if place == 1 else str(place)
+        axis = layout[f"yaxis{number}"]
+        axis |= {"rangemode": "tozero"} if panel.from_zero else {}
+        axis |= {"tickformat": PERCENTS} if panel.percent else {}
+        columns = {name: mask_infinite(table[name].to_numpy(dtype=np.float64))
+                   for name in panel.columns}  # fmt: skip
+        if panel.scale and place == 1:
+            choose_scale(layout, *columns.values())
+        elif panel.scale and is_wide(np.concatenate([*columns.values()])):
+            axis |= scale_log(*map(keep_positive, columns.values()))
+        hover = "%{y:.1%}" if panel.percent else "%{y:,.6~g}"
+        for column, values in columns.items():
+            color = choose_color(shown, column, panel.columns.index(column))
+            shape = {"shape": "hv"} if shown.kind == "steps" else {}
+            more: dict[str, Any] = {"line": {"width": 1.2, **shape}, "yaxis": f"y{number}"}
+            label = escape_label(column)
+            traces.append(draw_series(closes, values, label, color, hovertemplate=hover, **more))
+    traces += draw_events(shown)
+    if shown.events is not None and len(shown.events):
+        layout |= {"showlegend": True, "legend": {"y": 1.03, "traceorder": "normal"}}
+        layout["margin"] = {**layout["margin"], "t": 60}
+    else:
+        layout["margin"] = {**layout["margin"], "t": 30}
+    return build_chart(shown, traces, layout)
+
+
+def name_panel(shown: ShownChart, panel: Panel) -> str:
+    if len(panel.columns) == 1:
+        return panel.title
+    keys = (color_key(escape_label(name), choose_color(shown, name, place))
+            for place, name in enumerate(panel.columns))  # fmt: skip
+    return f"{panel.title} {'  '.join(keys)}"
+
+
+def draw_events(shown: ShownChart) -> Iterator[dict[str, Any]]:
+    if shown.events is None:
+        return
+    for label, rows in shown.events.groupby("label", sort=False):
+        first = rows.iloc[0]
+        times = pd.DatetimeIndex(rows.index).as_unit("ns").asi8
+        trace = draw_points(to_datetimes(times), rows["y"].to_numpy(), escape_label(label),
+                            first["color"], symbol=first["symbol"], stroke=1.2, showlegend=True,
+                            hovertemplate=f"{escape_label(label)}<extra></extra>")  # fmt: skip
+        yield {**trace, "customdata": rows["row"].tolist()}
+
+
+# ----- one axis -----
+
+
+def draw_lines(
+    shown: ShownChart, table: pd.DataFrame, layout: dict[str, Any]
+) -> Iterator[dict[str, Any]]:
+    is_time = isinstance(table.index, pd.DatetimeIndex)
+    layout["xaxis"] |= {"type": "date"} if is_time else {}
+    for place, (name, column) in enumerate(table.items()):
+        color, values = choose_color(shown, name, place), column.to_numpy(dtype=np.float64)
+        dash = DASHES[place // len(COLORS) % len(DASHES)]
+        line: dict[str, Any] = {"dash": dash} if not shown.colors else {}
+        line |= {"shape": "hv"} if shown.kind == "steps" else {}
+        more: dict[str, Any] = {"line": line, "showlegend": shown.has_legend}
+        more |= {"mode": MODES[shown.kind]} if shown.kind in MODES else {}
+        if isinstance(table.index, pd.DatetimeIndex):
+            closes = table.index.as_unit("ns").asi8
+            yield draw_series(closes, values, escape_label(name), color, **more)
+        else:
+            x = table.index.to_numpy()
+            yield draw_line(x, mask_infinite(values), escape_label(name), color, **more)
+    yield from draw_marks(shown, table)
+
+
+def mask_infinite(values: FloatArray) -> FloatArray:
+    return np.where(np.isfinite(values), values, np.nan)
+
+
+def draw_bars(
+    shown: ShownChart, table: pd.DataFrame, layout: dict[str, Any]
+) -> Iterator[dict[str, Any]]:
+    layout |= {"barmode": "overlay", "bargap": 0.05}
+    for place, (name, column) in enumerate(table.items()):
+        yield {
+            "type": "bar", "x": list(table.index), "y": column.to_numpy(dtype=np.float64),
+            "name": escape_label(name), "showlegend": shown.has_legend,
+            "marker": {"color": LIGHT[choose_color(shown, name, place)]},
+        }  # fmt: skip
+    yield from draw_marks(shown, table)
+
+
+def draw_heat(
+    shown: ShownChart, table: pd.DataFrame, layout: dict[str, Any]
+) -> Iterator[dict[str, Any]]:
+    grid = table.iloc[:, 0].groupby(level=[0, 1]).mean().unstack(1)
+    for axis, name in zip(("xaxis", "yaxis"), table.index.names, strict=False):
+        layout[axis] |= {"type": "category", "title": {"text": escape_label(name)}}
+    x, y = ([escape_label(each if isinstance(each, str) else f"{each:.3g}") for each in labels]
+            for labels in (grid.index, grid.columns))  # fmt: skip
+    color = shown.colors.get(str(table.columns[0]), "loss")
+    yield {
+        "type": "heatmap", "x": x, "y": y, "z": grid.to_numpy(dtype=np.float64).T,
+        "colorscale": [[0.0, LIGHT["paper"]], [1.0, LIGHT[color]]], "hoverongaps": False,
+        "hovertemplate": "%{x}, %{y}: %{z:.4g}<extra></extra>",
+        "colorbar": {"thickness": 10, "outlinewidth": 0, "tickfont": {"color": LIGHT["muted"]}},
+    }  # fmt: skip
+
+
+def draw_tornado(
+    shown: ShownChart,  # noqa: ARG001
+    table: pd.DataFrame,
+    layout: dict[str, Any],
+) -> Iterator[dict[str, Any]]:
+    change = table.iloc[:, 0].fillna(0.0)
+    order = change.abs().groupby(level=0).max().sort_values().index
+    layout |= {"height": 90 + 34 * len(order), "barmode": "overlay"}
+    for place, color in ((-1, "accent"), (0, "loss")):
+        yield {
+            "type": "bar", "orientation": "h", "y": [str(name) for name in order],
+            "x": [float(change.loc[name].iloc[place]) for name in order],
+            "marker": {"color": LIGHT[color]}, "showlegend": False,
+        }  # fmt: skip
+
+
+def draw_marks(shown: ShownChart, table: pd.DataFrame) -> list[dict[str, Any]]:
+    values = mask_infinite(table.to_numpy(dtype=np.float64)) if shown.marks else np.empty(0)
+    ends = [float(np.nanmin(values)), float(np.nanmax(values))] if len(values) else []
+    dot = {"color": LIGHT["neutral"], "width": 1.2, "dash": "dot"}
+    known = [each for each in shown.marks if math.isfinite(each)]
+    return [draw_line([at, at], ends, "mark", "neutral", line=dot) for at in known]
+
+
+def draw_scatter(
+    shown: ShownChart, table: pd.DataFrame, layout: dict[str, Any]
+) -> Iterator[dict[str, Any]]:
+    layout["xaxis"] |= {"showgrid": True}
+    last = table.shape[1] - 1
+    for place, (name, column) in enumerate(table.items()):
+        known = column[np.isfinite(column) & np.isfinite(table.index.to_numpy())]
+        points = known.iloc[:: 1 if place == last else math.ceil(len(known) / MOST_POINTS) or 1]
+        more = {"size": 9} if place == last else {"size": 4, "opacity": 0.35}
+        yield draw_points(points.index.to_numpy(), points.to_numpy(), escape_label(name),
+                          choose_color(shown, name, place), **more, showlegend=True,
+                          hovertemplate="%{x:.2f}, %{y:.2f}")  # fmt: skip
+    x, y = table.index.to_numpy(dtype=np.float64), table.to_numpy(dtype=np.float64)
+    if np.isfinite(x).any() and np.isfinite(y).any():
+        ends = np.array([np.nanmin(mask_infinite(x)), np.nanmax(mask_infinite(x))])
+        line = {"dash": "dot"}
+        yield draw_line(ends, ends, "equal", "loss", line=line, showlegend=True, hoverinfo="skip")
+
+
+def draw_intervals(
+    shown: ShownChart, table: pd.DataFrame, layout: dict[str, Any]
+) -> Iterator[dict[str, Any]]:
+    value, low, high = (table.iloc[:, k].to_numpy(dtype=np.float64) for k in range(3))
+    error = {"type": "data", "symmetric": False, "array": mask_infinite(high - value),
+             "arrayminus": mask_infinite(value - low), "thickness": 1.2, "width": 4,
+             "color": LIGHT["neutral"]}  # fmt: skip
+    labels = list(map(escape_label, table.index))
+    trace = draw_points(value, labels, shown.key, error_x=error,
+                        hovertemplate="%{y}: %{x:.4g}<extra></extra>")  # fmt: skip
+    trace["marker"]["color"] = [LIGHT["accent" if each else "neutral"] for each in table.iloc[:, 3]]
+    layout |= {"height": 110 + 34 * len(table)}
+    layout["yaxis"] |= {"autorange": "reversed", "type": "category", "showgrid": False}
+    layout["xaxis"] |= {"zeroline": True, "zerolinecolor": LIGHT["ink"], "nticks": 6,
+                        "rangemode": "tozero"}  # fmt: skip
+    yield trace
+
+
+def draw_accounts(
+    shown: ShownChart, table: pd.DataFrame, layout: dict[str, Any]
+) -> Iterator[dict[str, Any]]:
+    closes = pd.DatetimeIndex(table.index).as_unit("ns").asi8
+    span = (int(closes[0]), int(closes[-1]))
+    layout |= stack_panels(("One unit of money", "Drawdown"), (2, 1), 0.09, span)
+    layout["yaxis2"] |= {"tickformat": PERCENTS, "nticks": 4}
+    layout["margin"]["t"] = 60
+    layout["legend"] = {"y": 1.06, "traceorder": "normal"}
+    layout["shapes"] = [draw_edge(int(each)) for each in shown.marks]
+    units = table.to_numpy(dtype=np.float64).T
+    choose_scale(layout, *units)
+    for place, (name, unit) in enumerate(zip(table, units, strict=True)):
+        fall = unit / np.maximum.accumulate(np.maximum(unit, 1.0)) - 1.0
+        rows = thin_rows(closes, unit, fall)
+        dash = DASHES[place // len(COLORS) % len(DASHES)]
+        more: dict[str, Any] = {"line": {"dash": dash}, "legendgroup": str(place)}
+        x, color, label = (to_datetimes(closes[rows]), choose_color(shown, name, place),
+                           escape_label(name))  # fmt: skip
+        yield draw_line(x, drop_dust(unit)[rows], label, color, **more, showlegend=True,
+                        hovertemplate="%{y:.3f}")  # fmt: skip
+        yield draw_line(x, fall[rows], label, color, **more, yaxis="y2", hovertemplate="%{y:.1%}")
+
+
+def draw_edge(time: int) -> dict[str, Any]:
+    """Return a thin vertical line over all panels at a time in ns."""
+    at = str(np.datetime64(time, "ns").astype("datetime64[s]"))
+    line = {"color": LIGHT["neutral_soft"], "width": 1}
+    return {"type": "line", "x0": at, "x1": at, "xref": "x", "y0": 0, "y1": 1, "yref": "paper",
+            "line": line, "layer": "below"}  # fmt: skip
+
+
+def draw_fan(
+    shown: ShownChart,  # noqa: ARG001
+    table: pd.DataFrame,
+    layout: dict[str, Any],
+) -> Iterator[dict[str, Any]]:
+    closes = pd.DatetimeIndex(table.index).as_unit("ns").asi8
+    units = table.to_numpy(dtype=np.float64)
+    rows = thin_rows(closes, *units.T)
+    layout["xaxis"] |= {"type": "date"}
+    choose_scale(layout, *units.T)
+    gray: dict[str, Any] = {"color": "neutral", "opacity": 0.5, "line": {"width": 1.0}}
+    blue: dict[str, Any] = {"line": {"width": 2.2}, "showlegend": True}
+    drawn = [*((f"{table.columns.name} {name}", unit, gray)
+               for name, unit in zip(table, units.T, strict=True)),
+             ("median", np.median(units, axis=1), blue)]  # fmt: skip
+    for name, unit, more in drawn:
+        yield draw_line(to_datetimes(closes[rows]), drop_dust(unit)[rows], escape_label(name),
+                        hovertemplate="%{y:.3f}", **more)  # fmt: skip
+
+
+def draw_area(
+    shown: ShownChart, table: pd.DataFrame, layout: dict[str, Any]
+) -> Iterator[dict[str, Any]]:
+    closes = pd.DatetimeIndex(table.index).as_unit("ns").asi8
+    layout["xaxis"] |= {"type": "date"}
+    columns = [column.to_numpy(dtype=np.float64) for _, column in table.items()]
+    rows = thin_rows(closes, *columns)
+    x = to_datetimes(closes[rows])
+    for place, (name, values) in enumerate(zip(table, columns, strict=True)):
+        for side, part in (("long", np.maximum(values, 0.0)), ("short", np.minimum(values, 0.0))):
+            yield draw_line(x, part[rows], escape_label(name), choose_color(shown, name, place),
+                            stackgroup=side, legendgroup=str(name), showlegend=side == "long",
+                            line={"width": 0.5})  # fmt: skip
+
+
+def draw_band(
+    shown: ShownChart,  # noqa: ARG001
+    table: pd.DataFrame,
+    layout: dict[str, Any],  # noqa: ARG001
+) -> Iterator[dict[str, Any]]:
+    x = [escape_label(each) if isinstance(each, str) else each for each in table.index]
+    low, middle, high = (table.iloc[:, k].to_numpy(dtype=np.float64) for k in range(3))
+    yield draw_line(x, low, "low", "accent_soft", line={"width": 0}, hoverinfo="skip")
+    yield draw_line(x, high, "high", "accent_soft", line={"width": 0}, fill="tonexty",
+                    fillcolor=LIGHT["accent_soft"], hoverinfo="skip")  # fmt: skip
+    yield draw_line(x, middle, "median", mode="lines+markers", marker={"size": 4},
+                    hovertemplate="%{y:.4g}")  # fmt: skip
+    if table.shape[1] > 3:
+        yield draw_points(x, table.iloc[:, 3].to_numpy(), str(table.columns[3]), "loss", size=10,
+                          symbol="circle-open", stroke=2, hovertemplate="%{y:.4g}")  # fmt: skip
+
+
+def draw_quotes(
+    shown: ShownChart,  # noqa: ARG001
+    table: pd.DataFrame,
+    layout: dict[str, Any],  # noqa: ARG001
+) -> Iterator[dict[str, Any]]:
+    fitted, low, high = (table.iloc[:, k] for k in range(3))
+    middle = (0.5 * (low + high)).dropna()
+    error = {"type": "data", "array": (high - low).dropna().to_numpy() / 2.0,
+             "color": LIGHT["neutral"], "thickness": 1.2, "width": 2}  # fmt: skip
+    yield draw_points(middle.index.to_numpy(), middle.to_numpy(), "bid to ask", "neutral", size=3,
+                      error_y=error)  # fmt: skip
+    known = fitted.dropna()
+    yield draw_line(known.index.to_numpy(), known.to_numpy(), "fit")
+
+
+def draw_matrix(
+    shown: ShownChart,  # noqa: ARG001
+    table: pd.DataFrame,
+    layout: dict[str, Any],
+) -> Iterator[dict[str, Any]]:
+    labels = [escape_label(name) for name in table]
+    layout |= {"height": 120 + 34 * len(labels)}
+    layout["xaxis"] |= {"type": "category"}
+    layout["yaxis"] |= {"type": "category", "autorange": "reversed", "showgrid": False}
+    scale = [[0.0, LIGHT["loss"]], [0.5, LIGHT["paper"]], [1.0, LIGHT["accent"]]]
+    texts = {"texttemplate": "%{z:.2f}"} if len(labels) <= MOST_CELLS else {}
+    yield {
+        "type": "heatmap", "x": labels, "y": labels, "z": table.to_numpy(), "zmin": -1.0,
+        "zmax": 1.0, "colorscale": scale, "showscale": False, "name": "",
+        "hovertemplate": "%{y}, %{x}: %{z:.2f}", **texts,
+    }  # fmt: skip
+
+
+def draw_waterfall(
+    shown: ShownChart,  # noqa: ARG001
+    table: pd.DataFrame,
+    layout: dict[str, Any],
+) -> Iterator[dict[str, Any]]:
+    values = table.iloc[:, 0].to_numpy(dtype=np.float64)
+    steps = np.concatenate([[0.0], np.cumsum(values[:-1])])
+    room = 0.21 * max(float(np.ptp(steps)), 1e-6)
+    layout |= {"height": 90 + 30 * len(values)}
+    layout["yaxis"] = {"autorange": "reversed", "showgrid": False, "ticks": ""}
+    layout["xaxis"] |= {"zeroline": True, "nticks": 6, "showgrid": True,
+                        "range": [steps.min() - room, steps.max() + room]}  # fmt: skip
+    yield {
+        "type": "waterfall", "orientation": "h", "cliponaxis": False,
+        "y": list(map(escape_label, table.index)), "x": [*values],
+        "measure": ["relative"] * (len(values) - 1) + ["total"],
+        "text": [format_term(value) for value in values],
+        "textposition": "outside", "textfont": {"color": LIGHT["muted"], "size": 11},
+        "connector": {"line": {"color": LIGHT["grid"], "width": 1}},
+        "increasing": {"marker": {"color": LIGHT["accent"]}},
+        "decreasing": {"marker": {"color": LIGHT["loss"]}},
+        "totals": {"marker": {"color": LIGHT["neutral"]}},
+        "hovertemplate": "%{y}: %{text}<extra></extra>",
+    }  # fmt: skip
+
+
+def format_term(value: float) -> str:
+    return f"{value:+,.0f}" if abs(value) >= 100.0 else f"{value:+.3g}"
+
+
+Draw: TypeAlias = Callable[[ShownChart, pd.DataFrame, dict[str, Any]], Iterator[dict[str, Any]]]
+DRAWN: Mapping[str, Draw] = {
+    "line": draw_lines,
+    "points": draw_lines,
+    "dots": draw_lines,
+    "steps": draw_lines,
+    "bars": draw_bars,
+    "area": draw_area,
+    "band": draw_band,
+    "quotes": draw_quotes,
+    "matrix": draw_matrix,
+    "waterfall": draw_waterfall,
+    "heat": draw_heat,
+    "tornado": draw_tornado,
+    "scatter": draw_scatter,
+    "intervals": draw_intervals,
+    "accounts": draw_accounts,
+    "fan": draw_fan,
+}

@@ -1,0 +1,161 @@
+"""Options of a run: their Greeks, cost by roll, hedging error, explained profit and payoff."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pandas as pd
+
+from backtest.base import (
+    Head,
+    Panel,
+    Part,
+    Shown,
+    ShownChart,
+    ShownTable,
+    format_percent,
+    utc_index,
+)
+from backtest.engine.option_chain import SCHEDULED
+from backtest.engine.option_rolls import COSTS
+from backtest.measures import compute_payoffs
+from backtest.measures.option_profit import EXPLAINED
+
+if TYPE_CHECKING:
+    from backtest.engine import Result, RunOptions
+
+REACH = 0.5
+"""How far from the last price a payoff is drawn, as a fraction of it."""
+POINTS = 201
+MONEY = (
+    "options",
+    "hedge",
+    "profit",
+    "theory",
+    "error",
+    "deviation",
+    "expected_deviation",
+    "costs",
+)
+
+
+def list_option_parts(result: Result) -> list[Part]:
+    options = result.options
+    if options is None:
+        return []
+    lead = (
+        "What the options added to the account's leverage, what they cost, which part of their "
+        "profit each Greek explains, and what they pay at expiry."
+    )
+    return [
+        Part("costs of options", "Cost of options", "", lambda: list_tables(result), "both"),
+        Part("options", "Options over time", lead, lambda: list_charts(result, options)),
+    ]
+
+
+def list_tables(result: Result) -> list[Shown]:
+    legs = result.rolls("leg")
+    legs = legs.iloc[: -1 if len(legs) == 2 else None]
+    money = dict.fromkeys(COSTS, "percent")
+    heads = {name: Head(name, "a year", style) for name, style in money.items()}
+    shown: list[Shown] = [
+        ShownTable(legs, "Cost by leg, of the mean equity", "Cost is premium less proceeds, and "
+                   "fees; the spread is what fills were worse than marks.", Head("leg"),
+                   {"rolls": Head("rolls", "", "count"), **heads}),
+        ShownTable(result.explained()[["price_pnl", *EXPLAINED]], "Price profit of each option",
+                   "Before fees, slippage and the costs of liquidations. The rests are "
+                   f"{format_percent(result.metrics['unexplained_share'])} of what single options "
+                   "moved in single bars.", Head("option"),
+                   {name: Head("profit" if name == "price_pnl" else name, "money", "money")
+                    for name in ("price_pnl", *EXPLAINED)}),
+    ]  # fmt: skip
+    if result.options is not None and result.options.hedged:
+        columns = {name: Head(name.replace("_", " "), "", "money") for name in MONEY}
+        table = result.hedging_error().T
+        table = table.loc[[*MONEY, "volatility", "implied_volatility"]]
+        columns = {str(name): Head(str(name), "", "money") for name in table}
+        shown.append(ShownTable(
+            table.set_axis([str(name).replace("_", " ") for name in table.index]),
+            "Hedging error of each instrument", "The deviation is the standard deviation of the "
+            "error; that expected is of a hedge at each close under normal returns.",
+            Head("money"), columns,
+        ))  # fmt: skip
+    return shown
+
+
+def list_charts(result: Result, options: RunOptions) -> Iterator[Shown]:
+    index = utc_index(result.span.named)
+    table = result.greeks[["options_leverage", "net_delta", "gamma", "vega", "theta"]].set_axis(
+        index
+    )
+    table = table.rename(columns={"options_leverage": "options by delta", "net_delta": "net delta"})
+    table["instruments, gross"] = result.bars["gross_leverage"].to_numpy()
+    panels = (
+        Panel("Turns of equity:", ("options by delta", "instruments, gross", "net delta"), 1.6),
+        Panel("Gamma: change of delta in money, per 1 % of the price", ("gamma",)),
+        Panel("Vega: money per point of volatility", ("vega",)),
+        Panel("Theta: money per day", ("theta",)),
+    )
+    caption = (
+        "Greeks of all options at each close. Leverage by delta adds the absolute deltas of the "
+        "options of each underlying, in money, over the equity; net delta adds all instruments "
+        "with their signs."
+    )
+    colors = {"options by delta": "accent", "instruments, gross": "neutral", "net delta": "loss"}
+    yield ShownChart("greeks", "Greeks through time", caption, table, colors=colors, height=680,
+                     panels=panels)  # fmt: skip
+    yield tabulate_contracts(result)
+    parts = result.explained("bar").cumsum().set_axis(index)
+    parts = parts.rename(columns={"price_pnl": "price profit"})
+    yield ShownChart("explained", "Profit explained", "The parts add up to the price profit in "
+                     "each bar: each Greek at its start times the move of forward, volatility or "
+                     "time, and the rest.", parts[["price profit", *EXPLAINED]], y="money",
+                     has_legend=True, height=340)  # fmt: skip
+    if options.hedged:
+        errors = result.hedging_error("bar").cumsum().set_axis(index)
+        yield ShownChart("hedging", "Hedging error", "What options and hedge earned together, "
+                         "before costs; what gamma says, half of gamma times S² (s² - s_h²) dt; "
+                         "and the difference. Summed up since the start.",
+                         errors[["profit", "theory", "error"]], y="money",
+                         colors={"profit": "ink", "theory": "accent", "error": "loss"},
+                         has_legend=True)  # fmt: skip
+    for i in np.unique(options.terms.instruments).tolist():
+        yield draw_payoff(result, options, i)
+
+
+def tabulate_contracts(result: Result) -> ShownTable:
+    table = result.rolls()
+    names = [c if leg == SCHEDULED else f"{leg}:{c}"
+             for leg, c in zip(table["leg"], table["contract"], strict=True)]  # fmt: skip
+    shown = pd.DataFrame({
+        "held": [f"{row['opened']:%Y-%m-%d} to {row['closed']:%Y-%m-%d}, {row['ended']}"
+                 for row in table.to_dict("records")],
+        "contracts": table["quantity"].where(table["side"] == "long", -table["quantity"]),
+        **{name: table[name] for name in COSTS},
+    }).set_axis(names)  # fmt: skip
+    heads = {name: Head(name, "money", "money") for name in COSTS}
+    note = "Premium and proceeds of what was sold are negative; an open one counts at its mark."
+    return ShownTable(shown, "Cost by roll", note, Head("contract"), heads)
+
+
+def draw_payoff(result: Result, options: RunOptions, i: int) -> ShownChart:
+    own = options.terms.instruments == i
+    held = np.where(own, options.record.quantity, 0.0)
+    last = int(np.flatnonzero(held.any(axis=1))[-1]) if held.any() else 0
+    peak = int(np.abs(np.where(own, options.greeks["delta"], 0.0).sum(axis=1)).argmax())
+    closes = {"held last": last}
+    if (held[peak] != held[last]).any():
+        closes["at the peak of delta"] = peak
+    marks = [float(result.marks[t, i]) for t in closes.values()]
+    prices = np.linspace(min(marks) * (1.0 - REACH), max(marks) * (1.0 + REACH), POINTS)
+    table = pd.DataFrame({label: compute_payoffs(options.terms, held[t], prices)
+                          for label, t in closes.items()}, index=prices)  # fmt: skip
+    told = "; ".join(f"{label}, {result.span.describe_close(t)}" for label, t in closes.items())
+    name = result.names[i]
+    return ShownChart(f"payoff_{i}", f"Payoff at expiry, {name}", "What the options pay if all "
+                      f"expire at one price, without their premiums: {told}. Dotted: the mark "
+                      "then.", table, colors={"held last": "accent",
+                      "at the peak of delta": "neutral"}, x=f"price of {name} at expiry", y="money",
+                      marks=tuple(marks), has_legend=True)  # fmt: skip

@@ -1,0 +1,184 @@
+"""The content of a report before it is written: sections of blocks, made from what is declared."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any, NamedTuple, TypeAlias
+
+import numpy as np
+import pandas as pd
+from pandas.api.types import is_numeric_dtype
+
+from backtest.base import Head, ShownTable, find_head, format_cell, format_span, format_time
+from backtest.base.table_text import HEADS, NONE, STYLES
+from backtest.measures import name_measure
+from backtest.measures.measure_names import ABOUT
+from backtest.report.report_numbers import format_measure
+
+
+class Paragraph(NamedTuple):
+    text: str
+    tone: str = "plain"
+
+
+class Fact(NamedTuple):
+    label: str
+    value: str
+    note: str = ""
+
+
+class Column(NamedTuple):
+    title: str
+    unit: str = ""
+    is_number: bool = True
+
+
+class Cell(NamedTuple):
+    text: str
+    tint: int = 0
+
+
+class Table(NamedTuple):
+    caption: str
+    columns: tuple[Column, ...]
+    rows: tuple[tuple[str | Cell, ...], ...]
+    note: str = ""
+    is_searched: bool = False
+    is_pairs: bool = False
+
+
+class Chart(NamedTuple):
+    key: str
+    title: str
+    caption: str
+    figure: Mapping[str, Any]
+    height: int = 320
+    size: str = "full"
+
+
+class Code(NamedTuple):
+    label: str
+    text: str
+    is_folded: bool = False
+
+
+SYNTHETIC = "Synthetic data: these prices are made up."
+
+Block: TypeAlias = Paragraph | Table | Chart | Code
+
+
+class Section(NamedTuple):
+    key: str
+    title: str
+    lead: str
+    blocks: Sequence[Block]
+    is_folded: bool = False
+
+
+@dataclass(frozen=True)
+class Page:
+    kind: str
+    manifest: Mapping[str, Any]
+    title: str
+    notices: Sequence[str]
+    summary: str
+    facts: Sequence[Fact]
+    write_sections: Callable[[], Sequence[Section]]
+    collect: Callable[[], Mapping[str, Any]] = dict
+    about: str = ""
+
+    @property
+    def identity(self) -> str:
+        return str(self.manifest["id"])
+
+    @property
+    def subtitle(self) -> str:
+        if self.about:
+            return self.about
+        data = self.manifest["data"]
+        bars = f"{data['bars']:,} bars of {data['interval']}"
+        name = data["instrument"] or "unnamed instrument"
+        return f"{name}, {format_span(data)}, {bars}"
+
+    @cached_property
+    def sections(self) -> Sequence[Section]:
+        return self.write_sections()
+
+    @property
+    def charts(self) -> tuple[Chart, ...]:
+        blocks = (block for section in self.sections for block in section.blocks)
+        return tuple(block for block in blocks if isinstance(block, Chart))
+
+
+def build_pairs(caption: str, pairs: Iterator[tuple[str, str]]) -> Table:
+    columns = Column("item", is_number=False), Column("value", is_number=False)
+    return Table(caption, columns, tuple(pairs), is_pairs=True)
+
+
+# --------------------------------------------------------------------------------- declared tables
+
+MEASURE = "measure"
+TINTS = (0.0, 0.03, 0.10, 0.25)
+"""Sizes of a fraction above which the tint of its cell gets stronger."""
+
+
+def write_table(shown: ShownTable, whole: pd.DataFrame) -> Table:
+    frame = whole.head(shown.most)
+    if frame.index.nlevels > 1:
+        lower = [name for name in frame.index.names if name != frame.index.names[0]]
+        frame = frame.reset_index(level=lower)
+    heads = choose_heads(shown, frame)
+    labels = [write_label(each, shown) for each in frame.index]
+    rows = frame.to_dict("records")
+    cells = (write_row(shown, heads, label, row)
+             for label, row in zip(map(str, frame.index), rows, strict=True))  # fmt: skip
+    texts = tuple((label, *each) for label, each in zip(labels, cells, strict=True))
+    first = shown.labels.title or str(frame.index.name or "").replace("_", " ")
+    columns = (
+        Column(first, shown.labels.unit, is_number=False),
+        *(Column(head.title, head.unit, is_numeric_dtype(frame[name]) or head.style != "number")
+          for name, head in heads.items()),
+    )  # fmt: skip
+    left = len(whole) - len(frame)
+    note = f"{shown.note} {f'And {left:,} more rows.' if left else ''}".strip()
+    return Table(shown.caption, columns, texts, note, shown.is_searched)
+
+
+def choose_heads(shown: ShownTable, frame: pd.DataFrame) -> dict[str, Head]:
+    names = shown.columns or tuple(map(str, frame))
+    heads = {name: shown.heads.get(name) or find_column(name) for name in names}
+    ends = {head.until for head in heads.values()}
+    return {name: head for name, head in heads.items() if name not in ends}
+
+
+def find_column(name: str) -> Head:
+    is_measure = name in ABOUT and name not in HEADS
+    return Head(name_measure(name), "", MEASURE) if is_measure else find_head(name)
+
+
+def write_label(label: Any, shown: ShownTable) -> str:
+    if isinstance(label, pd.Timestamp):
+        return format_time(label.value)
+    if isinstance(label, str):
+        return name_measure(label) if shown.has_measures else label
+    return STYLES[shown.labels.style](float(label))
+
+
+def write_row(
+    shown: ShownTable, heads: Mapping[str, Head], label: str, row: Mapping[Any, Any]
+) -> Iterator[str | Cell]:
+    for name, head in heads.items():
+        if shown.has_measures or head.style == MEASURE:
+            yield format_measure(label if shown.has_measures else name, float(row[name]))
+            continue
+        ends: Sequence[Any] = [row[name], *([row[head.until]] if head.until else [])]
+        cells = [format_cell(each, STYLES[head.style]) for each in ends]
+        text = NONE if {*cells} == {NONE} else " to ".join(cells)
+        yield Cell(text, find_tint(float(row[name]))) if shown.is_tinted else text
+
+
+def find_tint(value: float) -> int:
+    strength = int(np.searchsorted(TINTS, abs(value), side="left"))
+    return 0 if np.isnan(value) else strength if value > 0.0 else -strength

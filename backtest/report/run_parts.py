@@ -1,0 +1,986 @@
+"""What a run declares: its figures, tables and charts."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Mapping
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import numpy as np
+import pandas as pd
+
+from backtest.account.terms import MONEY_TERMS
+from backtest.base import (
+    FloatArray,
+    Head,
+    Headline,
+    IntArray,
+    Panel,
+    Part,
+    Shown,
+    ShownChart,
+    ShownTable,
+    capitalize,
+    format_money,
+    format_number,
+    format_percent,
+    format_time,
+    utc_index,
+)
+from backtest.base.units import DAY
+from backtest.engine.benchmark import describe_benchmark
+from backtest.engine.limit_orders import (
+    collect_limit_orders,
+    describe_limit_orders,
+    list_limit_orders,
+)
+from backtest.engine.option_rolls import collect_options
+from backtest.engine.run_record import (
+    SHORT,
+    count_boundless,
+    find_start,
+    measure_holding,
+    sample_risk_free,
+)
+from backtest.engine.target_cuts import WORDS, is_large
+from backtest.market import split_notes
+from backtest.measures import (
+    monthly_returns,
+    name_measure,
+    name_sharpe,
+    rolling_measures,
+    worst_drawdowns,
+)
+from backtest.measures.cautions import AFTER_RUIN
+from backtest.measures.measure_names import ABOUT
+from backtest.measures.run_measures import COSTS, find_cost_rates
+from backtest.policy import sets_margin
+from backtest.report.charts import is_wide, thin_rows
+from backtest.report.option_parts import list_option_parts
+from backtest.report.report_numbers import format_close, format_measure, name_period, name_unit
+
+if TYPE_CHECKING:
+    from backtest.engine import Result, Trades
+
+WARM = 24
+"""Bars without a decision at the start that are not mentioned."""
+PREMIUMS = "options_cost_annual"
+
+# ----------------------------------------------------------------------------------------- figures
+
+
+def list_numbers(result: Result) -> list[Headline]:
+    metrics, held = result.metrics, measure_holding(result)
+    rates = find_cost_rates(result.tally, result.span)
+    year = (
+        "a year" if count_days(result) >= SHORT else f"a year, from {count_days(result):,.0f} days"
+    )
+    ruined = ", 0 after ruin" if metrics["ruined"] else ""
+    numbers = [
+        Headline("total_return", "Return", metrics["total_return"], "percent",
+                 f"{held.name} {format_percent(held.total_return)}", "more"),
+        Headline("cagr", "CAGR", metrics["cagr"], "percent", year, "more"),
+        Headline("sharpe", name_sharpe(metrics), metrics["sharpe"], "decimals",
+                 f"{held.name} {format_number(held.sharpe)}{ruined}", "more"),
+        Headline("volatility", "Volatility", metrics["volatility"], "percent",
+                 f"{held.name} {format_percent(held.volatility)}", "less"),
+        Headline("max_drawdown", "Worst drawdown", metrics["max_drawdown"], "percent",
+                 describe_drawdown(result), "less"),
+        Headline("calmar", "Calmar", metrics["calmar"], "decimals", "CAGR over the worst drawdown",
+                 "more"),
+        Headline("es_95", "Expected shortfall", metrics["es_95"], "percent",
+                 f"the worst twentieth of {result.manifest['sampling']} returns", "less"),
+        Headline("mean_leverage", "Leverage", metrics["mean_leverage"], "turns",
+                 describe_leverage(result)),
+        Headline("liquidations", "Liquidations", metrics["liquidations"], "count",
+                 describe_liquidations(result), "less"),
+        Headline("costs", "Costs", sum(rates[name] for name in COSTS), "percent",
+                 "of mean equity a year" + ", without premiums" * (PREMIUMS in metrics), "less"),
+        Headline("turnover", "Turnover", metrics["turnover"], "decimals",
+                 "times equity a year", "less"),
+        describe_trips(result),
+    ]  # fmt: skip
+    if PREMIUMS in metrics:
+        peak = format_number(metrics["peak_options_leverage"])
+        numbers += [
+            Headline("mean_options_leverage", "Options by delta", metrics["mean_options_leverage"],
+                     "turns", f"mean; peak {peak}x"),
+            Headline(PREMIUMS, "Cost of options", metrics[PREMIUMS], "percent",
+                     "of mean equity a year: premiums less proceeds, with fees", "less"),
+        ]  # fmt: skip
+    if diversity := result.diversity:
+        numbers.append(Headline("diversification_ratio", "Diversification",
+                                diversity["diversification_ratio"], "decimals",
+                                "volatilities over that of the portfolio"))  # fmt: skip
+    return numbers
+
+
+def count_days(result: Result) -> float:
+    return (int(result.span.closes[-1]) - result.span.start) / DAY
+
+
+def describe_drawdown(result: Result) -> str:
+    fall, span = result.tally.drawdown, result.span
+    if fall.low == fall.low_peak:
+        return "none"
+    end = f"recovered {span.day_of(fall.recovered)}" if fall.recovered >= 0 else "not recovered"
+    days = f"{result.metrics['drawdown_days']:,.0f} days under water"
+    return (
+        f"{span.day_of(fall.drawdown_peak)} to {span.day_of(fall.drawdown_trough)}, {end}; {days}"
+    )
+
+
+def describe_leverage(result: Result) -> str:
+    metrics, diversity = result.metrics, result.diversity
+    kind = f"gross, {diversity['mean_net_leverage']:.2f}x net" if diversity else "mean"
+    text = f"{kind}; peak {metrics['peak_leverage']:.2f}x"
+    ratio = metrics["peak_margin_ratio"]
+    return f"{text}, margin ratio {format_percent(ratio)}" if ratio > 0.0 else text
+
+
+def describe_liquidations(result: Result) -> str:
+    metrics = result.metrics
+    counts = {
+        "cost": format_money(metrics["liquidation_loss"]) if metrics["liquidation_loss"] else "",
+        "margin calls": count(metrics["margin_calls"]),
+        "failed": count(metrics["calls_failed"]),
+        "stops": count(metrics["stops"]),
+        "take-profits": count(metrics["take_profits"]),
+    }
+    return ", ".join(f"{name} {text}" for name, text in counts.items() if text)
+
+
+def count(number: float) -> str:
+    return f"{number:,.0f}" if number else ""
+
+
+def describe_trips(result: Result) -> Headline:
+    found = result.trades.measures
+    note = "round trips" + f", {found['open']:,.0f} open" * bool(found["open"])
+    if found["trades"]:
+        note += f", {format_percent(found['win_rate'])} won; profit factor "
+        note += f"{format_number(found['profit_factor'])}; in the market at "
+        note += f"{format_percent(found['time_in_market'])} of closes"
+    return Headline("trades", "Trades", found["trades"], "count", note)
+
+
+# ----------------------------------------------------------------------------------- in sentences
+
+
+def write_verdict(result: Result) -> str:
+    metrics, held = result.metrics, measure_holding(result)
+    market = "the instrument" if result.has_one_position else f"{len(result.names)} instruments"
+    hits = int(metrics["liquidations"])
+    words = {0: "was never liquidated", 1: "was liquidated once"}
+    flows = metrics["flows"] - metrics["top_ups"]
+    added = [f"{format_money(flows)} of net deposits"] if flows else []
+    added += [f"{format_money(metrics['top_ups'])} from the reserve"] if metrics["top_ups"] else []
+    victims = int((result.contagion()["profit"] > 0.0).sum())
+    pulled = f" with {victims:,} position{'s' * (victims > 1)} in profit closed too"
+    return (
+        f"{format_money(find_start(result))} became {format_money(metrics['final_equity'])} in "
+        f"{count_days(result):,.0f} days{', with ' * bool(added)}{' and '.join(added)}: a return "
+        f"of {format_percent(metrics['total_return'])}, against "
+        f"{format_percent(held.total_return)} of {market} at 1x. The account was at worst "
+        f"{format_percent(metrics['max_drawdown'])} below its peak, {words.get(hits, f'was liquidated {hits:,} times')}"
+        f"{pulled * bool(victims)}, and paid "
+        f"{format_money(sum(metrics[name] for name in COSTS))} in fees, slippage, funding and "
+        "interest."
+    )
+
+
+def list_notices(result: Result) -> tuple[str, ...]:
+    return tuple(f"{capitalize(text)}." for text in find_notices(result))
+
+
+def find_notices(result: Result) -> Iterator[str]:
+    metrics, data = result.metrics, result.manifest["data"]
+    if result.no_fill:
+        yield f"NO FILL: no order was filled: {result.no_fill}"
+    if metrics["ruined"]:
+        yield (
+            f"RUINED {result.span.describe_close(result.tally.ruin)}, after "
+            f"{metrics['ruin_time']:,.1f} days: {describe_left(result)}, no trade since. "
+            f"{capitalize(AFTER_RUIN)}"
+        )
+    instruments: Mapping[str, Any] = data.get("instruments") or {"": data}
+    spot = {name for name, venue in result.venues.items() if venue.contract.is_spot}
+    is_spot = "instruments" not in data and bool(spot)
+    perpetual = {} if is_spot else {n: each for n, each in instruments.items() if n not in spot}
+    unmarked = [name for name, each in perpetual.items()
+                if each.get("liquidations_tested_on") == "last prices"]  # fmt: skip
+    if unmarked:
+        yield f"no mark prices{name_those(unmarked)}: liquidations tested on last prices"
+    paying = [name for name, each in instruments.items() if "dividends" in each]
+    if paying:
+        total = f": {data['dividends']}" if "dividends" in data else ""
+        yield f"dividends{name_those(paying)}{total}, booked as funding"
+    unfunded = [name for name, each in perpetual.items()
+                if not each.get("funding_events") and name not in paying]  # fmt: skip
+    if unfunded:
+        yield f"no funding rates{name_those(unfunded)}: none is charged"
+    filled = [name for name, each in instruments.items() if split_notes(each.get("filled", {}))[0]]
+    if filled:
+        yield f"missing values were filled in{name_those(filled)}: see the data"
+    yield from find_other_days(result)
+    if boundless := count_boundless(result):
+        yield f"an infinite leverage asked for at {boundless:,} closes"
+    first = int(np.argmax(~np.isnan(result.of_positions("target")).all(axis=1)))
+    if first > WARM:
+        yield (
+            f"no decision before {format_time(int(result.time[first]))} UTC, bar {first:,}: its "
+            "columns were not known yet; earlier data, or bt.run(start=...), warm them up"
+        )
+    if later := data.get("flows_after_the_end"):
+        yield f"flows after the last bar, ignored: {later}"
+
+
+def find_other_days(result: Result) -> Iterator[str]:
+    tables = result.manifest.get("margin_table", "")
+    found = tables if isinstance(tables, Mapping) else {"": tables}
+    starts = ("the margin table", "the oldest")
+    texts = {text for text in found.values() if text.startswith(starts)}
+    for text in sorted(texts):
+        names = [name for name, each in found.items() if each == text and name]
+        yield f"{', '.join(names)}: {text}" if names else text
+
+
+def name_those(names: list[str], most: int = 120) -> str:
+    shown = list(names)
+    while len(shown) > 1 and len(", ".join(shown)) > most:
+        shown.pop()
+    left = f" and {len(names) - len(shown)} more" if len(shown) < len(names) else ""
+    return f" of {', '.join(shown)}{left}" if any(names) else ""
+
+
+def describe_left(result: Result) -> str:
+    left = result.metrics["final_equity"]
+    text = f"equity {left:,.2f}" if left >= 0.005 else "equity 0"
+    line = result.account.ruin_at
+    return text if line is None else f"{text}, its line {100.0 * line:g} % of the capital paid in"
+
+
+def write_details(result: Result) -> str:
+    texts = []
+    if count_days(result) < SHORT:
+        texts.append(f"Yearly figures are extrapolated from {count_days(result):,.1f} days.")
+    cap, metrics = result.account.max_gross_leverage, result.metrics
+    if math.isfinite(cap) and metrics["gross_over_cap"] > 0.0:
+        share = format_percent(metrics["gross_over_cap"])
+        texts.append(f"Gross leverage was above the cap of {cap:.2f}x at {share} of closes: the "
+                     "cap limits targets at fills, not what prices do between them.")  # fmt: skip
+    if result.account.fill == "limit":
+        texts.append(f"Limit orders: {describe_limit_orders(list_limit_orders(result))}.")
+    return " ".join(texts)
+
+
+def list_assumptions(result: Result) -> tuple[str, ...]:
+    return tuple(f"{capitalize(text)}." for text in find_assumptions(result))
+
+
+def find_assumptions(result: Result) -> Iterator[str]:
+    account = result.account
+    yield measure_holding(result).text
+    if result.benchmark is not None:
+        yield describe_benchmark(result.manifest, result.metrics)
+    if account.fill == "same_close":
+        yield "fills at the close of the decision are optimistic: at a price known before"
+    if account.intrabar == "worst":
+        yield "each position meets its adverse extreme at once: a bound, not an estimate"
+    if sets_margin(result.policies):
+        yield "a policy decides the venue leverage of its position, and moves margin with it"
+    isolated: dict[str, list[str]] = {}
+    for name in result.names:
+        own = account.for_instrument(name)
+        if own.margin == "isolated":
+            rest = "is added to it before a liquidation" if own.auto_margin else "does not back it"
+            text = (f"isolated: the margin of a position is its notional / "
+                    f"{own.venue_leverage or 1.0:g}, the venue leverage; the rest of the wallet "
+                    f"{rest}")  # fmt: skip
+            isolated.setdefault(text, []).append(name)
+    for text, names in isolated.items():
+        yield text if len(names) == len(result.names) else f"{', '.join(names)} {text}"
+    if result.options is not None:
+        yield "quotes fill orders of any size: their depth is not in the data"
+
+
+# ------------------------------------------------------------------------------------------- parts
+
+
+def list_parts(result: Result) -> list[Part]:
+    cuts = list_large_cuts(result)
+    return [
+        Part("story", "The account's story", "The account from the first bar to the last.",
+             lambda: [draw_story(result)]),
+        Part("costs", "Costs", "From price to profit; the terms add up.",
+             lambda: list_costs(result), "both"),
+        Part("drawdowns", "Drawdowns", "At bar closes, free of deposits.",
+             lambda: list_falls(result)),
+        Part("risk", "Risk", "How close the account came to liquidation, and what did happen.",
+             lambda: list_risk(result)),
+        Part("liquidations", "Liquidations", "What was closed by force, and why.",
+             lambda: list_liquidations(result), "both"),
+        *list_option_parts(result),
+        Part("trades", "Trades", "After all costs; a year is that of the exit.",
+             lambda: list_trades(result)),
+        Part("targets", "Targets", "How far each limit kept the account from the leverage that was "
+             "asked for.", lambda: [tabulate_targets(result)], "both" if cuts else "page",
+             is_folded=not cuts),
+        Part("happened", "Other events", "How often what else happened.",
+             lambda: [tabulate_events(result)], "summary"),
+        Part("exposure", "Exposure", "What was held, and which instruments carried the risk.",
+             lambda: list_exposure(result), is_folded=True),
+        Part("time", "Over time", "Monthly returns and rolling measures.",
+             lambda: list_over_time(result), is_folded=True),
+        Part("tails", "Tails", "How large single returns were.",
+             lambda: [draw_tails(result)], is_folded=True),
+        Part("events", "Event ledger", "All events in order. Search by any word.",
+             lambda: [tabulate_ledger(result)], is_folded=True),
+        Part("measures", "All measures", "Money is in the settlement currency. docs/metrics.md "
+             "defines each measure.", lambda: [tabulate_measures(result.metrics)], is_folded=True),
+    ]  # fmt: skip
+
+
+# ------------------------------------------------------------------------------------------- story
+
+
+class Mark(NamedTuple):
+    words: str
+    symbol: str
+    color: str
+
+
+MARKS = {
+    "liquidation": Mark("liquidation", "x", "loss"),
+    "stop": Mark("stop", "triangle-down", "loss"),
+    "trailing_stop": Mark("trailing stop", "triangle-down", "loss"),
+    "equity_stop": Mark("equity stop", "triangle-down", "loss"),
+    "time_stop": Mark("time stop", "triangle-down", "loss"),
+    "take_profit": Mark("take-profit", "star", "accent"),
+    "margin_call": Mark("margin call", "circle-open", "loss"),
+    "call_met": Mark("margin call met", "circle", "accent"),
+    "call_failed": Mark("margin call failed", "circle-x-open", "loss"),
+    "top_up": Mark("top-up", "triangle-up", "accent"),
+    "flow": Mark("deposit or withdrawal", "diamond-open", "accent"),
+    "withdrawal_refused": Mark("withdrawal refused", "diamond-x-open", "loss"),
+    "margin_added": Mark("margin from the wallet", "triangle-up-open", "accent"),
+    "margin_returned": Mark("margin to the wallet", "triangle-down-open", "accent"),
+    "margin_refused": Mark("margin that could not move", "circle-x-open", "loss"),
+    "bad_debt": Mark("bad debt", "square", "loss"),
+    "ruin": Mark("ruin", "cross", "loss"),
+}
+MOST_MARKS = 400
+"""Most marks of one kind; if there are more, the largest are drawn."""
+STORY = {
+    "account": "accent", "buy and hold 1x": "neutral", "drawdown": "loss", "leverage": "accent",
+    "gross": "accent", "net": "neutral", "mark price": "ink", "liquidation price": "loss",
+    "margin ratio": "accent", "funding": "accent", "fees, slippage, impact": "neutral",
+}  # fmt: skip
+
+
+def draw_story(result: Result) -> ShownChart:
+    bars = result.bars
+    table = pd.DataFrame({"account": bars["equity"].to_numpy(),
+                          "drawdown": -bars["drawdown"].to_numpy() + 0.0},
+                         index=utc_index(result.span.named))  # fmt: skip
+    caption = "The account at each close."
+    if result.has_one_position:
+        trading = bars[["fees", "slippage", "impact"]].sum(axis=1).to_numpy()
+        table["buy and hold 1x"] = table["account"].iloc[0] * result.mark / result.mark[0]
+        table["leverage"] = bars["leverage"].to_numpy()
+        table["mark price"] = result.mark
+        table["liquidation price"] = find_near(result)
+        table["funding"] = np.cumsum(bars["funding"].to_numpy())
+        table["fees, slippage, impact"] = np.cumsum(trading)
+        panels = (
+            Panel("Equity", ("account", "buy and hold 1x"), 2.6, scale="log"),
+            Panel("Drawdown", ("drawdown",), 1.0, percent=True, from_zero=True),
+            Panel("Leverage, turns of equity", ("leverage",), 1.3),
+            Panel("Price", ("mark price", "liquidation price"), 2.1, scale="log"),
+            Panel("Paid so far", ("funding", "fees, slippage, impact"), 1.1),
+        )
+        caption += (
+            " Equity beside the same money in the instrument at 1x (price only, no costs). The "
+            "liquidation price is that of the position held, where it lies within reach."
+        )
+    else:
+        table["gross"] = bars["gross_leverage"].to_numpy()
+        table["net"] = bars["net_leverage"].to_numpy()
+        table["margin ratio"] = np.minimum(bars["margin_ratio"].to_numpy(), 1.5)
+        panels = (
+            Panel("Equity", ("account",), 2.2, scale="log"),
+            Panel("Drawdown", ("drawdown",), 1.0, percent=True, from_zero=True),
+            Panel("Leverage, turns of equity", ("gross", "net"), 1.4),
+            Panel("Margin ratio of the cross positions: 100 % is liquidation", ("margin ratio",),
+                  1.2, percent=True, from_zero=True),
+        )  # fmt: skip
+        caption += " Gross leverage adds all notionals, net their signs too."
+    if len(bars) > 4000:
+        caption += " Each line keeps the extremes of every pixel."
+    return ShownChart("story", "The account over time", caption, table, colors=STORY, height=860,
+                      panels=panels, events=find_marks(result))  # fmt: skip
+
+
+def find_near(result: Result) -> FloatArray:
+    mark, price = result.mark, result.bars["liquidation_price"].to_numpy()
+    lowest, highest = float(np.min(mark)), float(np.max(mark))
+    low = 0.6 * lowest if is_wide(mark) or highest < 2.5 * lowest else 0.0
+    return np.where((price >= low) & (price <= 1.5 * highest), price, np.nan)
+
+
+def find_marks(result: Result) -> pd.DataFrame:
+    events = result.events
+    chosen = events[events["kind"].isin(tuple(MARKS))]
+    size = chosen["amount"].abs().groupby(chosen["kind"], observed=True)
+    shown = chosen[size.rank(method="first", ascending=False) <= MOST_MARKS]
+    kinds = shown["kind"].astype(str)
+    at = np.searchsorted(result.time, pd.DatetimeIndex(shown["time"]).as_unit("ns").asi8)
+    total, drawn = chosen["kind"].astype(str).value_counts(), kinds.value_counts()
+    labels = {
+        kind: f"{MARKS[kind].words} ({f'largest {drawn[kind]:,} of ' * (drawn[kind] < n)}{n:,})"
+        for kind, n in total.items()
+    }
+    found = pd.DataFrame(
+        {
+            "y": result.bars["equity"].to_numpy()[at],
+            "label": [labels[kind] for kind in kinds],
+            "symbol": [MARKS[kind].symbol for kind in kinds],
+            "color": [MARKS[kind].color for kind in kinds],
+            "row": pd.Index(choose_rows(events)).get_indexer(shown.index),
+            "place": [list(MARKS).index(kind) for kind in kinds],
+        },
+        index=utc_index(result.span.named[at]),
+    )
+    return found.sort_values("place", kind="stable")
+
+
+# ------------------------------------------------------------------------------------------- costs
+
+
+def list_costs(result: Result) -> list[Shown]:
+    rows = list(list_statement(result))
+    terms = pd.Series([amount for _, amount, _ in rows], [words for words, _, _ in rows])
+    terms["profit"] = terms.sum()
+    reserve = float(result.of_account("reserve")[-1])
+    lines = {
+        "equity at the start": (format_money(find_start(result)), ""),
+        **{words: (format_signed(amount), "" if rate is None else format_percent(rate))
+           for words, amount, rate in rows},
+        "equity at the end": (format_money(result.metrics["final_equity"]), ""),
+        **({"left in the reserve": (format_money(reserve), "")} if reserve > 0.0 else {}),
+    }  # fmt: skip
+    heads = {
+        "amount": Head("amount", "money", "money"),
+        "rate": Head("a year", "of equity", "percent"),
+    }
+    statement = pd.DataFrame.from_dict(lines, orient="index", columns=["amount", "rate"])
+    return [
+        ShownChart("growth", "From price to profit", "Blue adds, orange takes away, gray is "
+                   "what is left.", terms.to_frame(), "waterfall", x="money", size="narrow"),
+        ShownTable(statement, "Statement of the account", labels=Head("statement"), heads=heads),
+        tabulate_instruments(result),
+    ]  # fmt: skip
+
+
+def list_statement(result: Result) -> Iterator[tuple[str, float, float | None]]:
+    """Yield the change of equity term by term: words, amount, and rate per year of some costs."""
+    metrics, rates = result.metrics, find_cost_rates(result.tally, result.span)
+    for term in MONEY_TERMS:
+        amount = term.sign * metrics.get(term.name, 0.0)
+        if term.name == "price_pnl" or (amount != 0.0 and term.name != "flows"):
+            yield term.words, amount, -rates[term.name] if term.name in COSTS else None
+    moved = {"deposits and withdrawals": metrics["flows"] - metrics["top_ups"]}
+    moved["top-ups from the reserve"] = metrics["top_ups"]
+    yield from ((words, amount, None) for words, amount in moved.items() if amount != 0.0)
+
+
+def format_signed(amount: float) -> str:
+    return "0" if amount == 0.0 else f"{'+' if amount > 0.0 else ''}{format_money(amount)}"
+
+
+def tabulate_instruments(result: Result) -> ShownTable:
+    if result.has_one_position:
+        return ShownTable(None)
+    table = result.attribution("instrument")
+    dust = 1e-9 * float(np.max(np.abs(table.to_numpy()), initial=0.0))
+    shown = table.where(table.abs() > dust, 0.0)
+    shown = shown.loc[(shown != 0.0).any(axis=1), (shown != 0.0).any(axis=0)]
+    heads = {str(name): Head(str(name).replace("_", " "), "", "money") for name in shown}
+    note = "Costs are positive and subtracted. The row of the account belongs to no instrument."
+    return ShownTable(shown, "Money by instrument", note, Head("instrument"), heads,
+                      empty="No instrument made or cost anything.")  # fmt: skip
+
+
+# --------------------------------------------------------------------------------------- drawdowns
+
+DATED = ("peak", "trough", "recovery")
+WORST = 10
+
+
+def find_drawdowns(result: Result) -> pd.DataFrame:
+    unit, span, first_peak = result.of_account("unit"), result.span, result.first_peak
+    falls = worst_drawdowns(unit, span.closes, start=span.start, first_peak=first_peak, count=WORST)
+    shift = pd.Timedelta(int(span.closes[0] - span.named[0]), "ns")
+    for name in DATED:
+        stamps = falls[name]
+        falls[name] = stamps.where(stamps <= pd.Timestamp(span.start, tz="UTC"), stamps - shift)
+    return falls
+
+
+def list_falls(result: Result) -> list[Shown]:
+    falls = find_drawdowns(result)
+    is_daily = result.span.is_daily
+    shown = falls.assign(**{name: [format_close(each, is_daily=is_daily) for each in falls[name]]
+                            for name in DATED})  # fmt: skip
+    shown.index = pd.Index(range(1, len(shown) + 1), name="rank")
+    heads = {
+        "depth": Head("depth", "", "percent"), "peak": Head("peak", "UTC"),
+        "trough": Head("trough", "UTC"), "recovery": Head("recovered", "UTC"),
+        "days_down": Head("falling", "days", "days"),
+        "days_under_water": Head("under water", "days", "days"),
+    }  # fmt: skip
+    note = "One that has not recovered counts to the end."
+    empty = "The account never closed below an earlier peak: there is no drawdown."
+    return [ShownTable(shown[[*heads]], "Worst drawdowns", note, Head("rank", "", "count"), heads,
+                       empty=empty)]  # fmt: skip
+
+
+# --------------------------------------------------------------------------------------- over time
+
+WINDOWS = ((365, 90), (90, 30), (30, 10))
+"""Least number of samples, and the rolling window that it allows."""
+
+
+def list_over_time(result: Result) -> list[Shown]:
+    months = find_months(result)
+    heads = {str(name): Head(str(name), "%", "points") for name in months}
+    note = "Simple returns of the unit value by calendar month, UTC, in per cent."
+    table = ShownTable(months.rename(columns=str), "Monthly returns", note,
+                       Head("year", "", "whole"), heads, is_tinted=True)  # fmt: skip
+    samples = len(result.returns)
+    window = next((window for least, window in WINDOWS if samples >= least), 0)
+    return [table, draw_rolling(result, window)] if window else [table]
+
+
+def find_months(result: Result) -> pd.DataFrame:
+    return monthly_returns(result.time, result.of_account("unit"), result.tally.first_unit)
+
+
+def draw_rolling(result: Result, window: int) -> ShownChart:
+    ends = result.ends_sample != 0.0
+    table = rolling_measures(
+        result.returns.to_numpy(), sample_risk_free(result), result.span.periods, window
+    )[["sharpe", "volatility"]]
+    table.index = utc_index(result.span.named[ends])
+    table["leverage"] = pd.Series(average_leverage(result)).rolling(window).mean().to_numpy()
+    panels = (
+        Panel("Sharpe ratio", ("sharpe",)),
+        Panel("Volatility, annual", ("volatility",), percent=True, from_zero=True),
+        Panel("Leverage, mean without sign", ("leverage",), from_zero=True),
+    )
+    period = name_period(str(result.manifest["sampling"]))
+    caption = f"Each point measures the {window} {period}s up to it."
+    return ShownChart("rolling", "Rolling measures", caption, table, height=460, panels=panels,
+                      colors=dict.fromkeys(table, "accent"))  # fmt: skip
+
+
+def average_leverage(result: Result) -> FloatArray:
+    leverage = result.bars["gross_leverage"].to_numpy()
+    leverage = np.where(np.isfinite(leverage), leverage, 0.0)
+    ends = np.flatnonzero(result.ends_sample != 0.0)
+    starts = np.concatenate([[0], ends[:-1] + 1])
+    total = np.add.reduceat(leverage[: ends[-1] + 1], starts)
+    mean: FloatArray = total / (ends - starts + 1)
+    return mean
+
+
+# -------------------------------------------------------------------------------------------- risk
+
+LEAST_RETURNS = 20
+"""Fewer returns than this do not show a tail."""
+
+
+def list_risk(result: Result) -> list[Shown]:
+    bars = result.bars
+    if "liquidation_price" not in bars:
+        return []
+    distance = np.abs(bars["liquidation_price"].to_numpy() / bars["mark"].to_numpy() - 1.0)
+    table = pd.DataFrame(
+        {
+            "margin ratio": np.minimum(bars["margin_ratio"].to_numpy(), 1.5),
+            "distance": np.where(distance <= 1.0, distance, np.nan),
+            "forecast": bars["liquidation_probability"].to_numpy(),
+        },
+        index=utc_index(result.span.named),
+    )
+    panels = (
+        Panel("Margin ratio: 100 % is liquidation", ("margin ratio",), 1, True, True),
+        Panel("Distance to liquidation (no line: out of reach)", ("distance",), 1, True, True),
+        Panel("Forecast: liquidation price touched within a day", ("forecast",), 1, True, True),
+    )
+    caption = (
+        "The margin ratio is the maintenance requirement over what backs the position. The "
+        "distance is the move of the mark price that would liquidate at each close."
+    )
+    colors = {"margin ratio": "accent", "distance": "accent", "forecast": "loss"}
+    return [ShownChart("closeness", "Closeness to liquidation", caption, table, colors=colors,
+                       height=480, panels=panels)]  # fmt: skip
+
+
+def draw_tails(result: Result) -> ShownChart:
+    returns, sampling = result.returns.to_numpy(), str(result.manifest["sampling"])
+    n, far = len(returns), float(np.max(np.abs(returns), initial=0.0))
+    if n < LEAST_RETURNS or not far > 0.0:
+        return ShownChart("tails", "", "", None)
+    size = np.linspace(0.0, far, 160)[1:]
+    deviation = float(np.std(returns, ddof=1))
+    normal = np.array([0.5 * math.erfc(each / deviation / math.sqrt(2.0)) for each in size])
+    shares = {
+        "losses": (-returns[None, :] >= size[:, None]).mean(axis=1),
+        "gains": (returns[None, :] >= size[:, None]).mean(axis=1),
+        "normal, same volatility": np.where(normal >= 0.3 / n, normal, 0.0),
+    }
+    table = pd.DataFrame({name: np.where(share > 0.0, share, np.nan)
+                          for name, share in shares.items()}, index=size)  # fmt: skip
+    colors = {"losses": "loss", "gains": "accent", "normal, same volatility": "neutral"}
+    caption = (
+        "The share of periods with a gain or a loss beyond each size, on a log scale. A line above "
+        "the gray one is a tail fatter than a normal distribution has."
+    )
+    return ShownChart("tails", "Tails of returns", caption, table, colors=colors, log="y",
+                      x=f"size of a {sampling} return", y="share of periods beyond", percent="xy",
+                      has_legend=True, size="narrow", height=360)  # fmt: skip
+
+
+def list_liquidations(result: Result) -> list[Shown]:
+    events = result.events
+    is_hit = (events["kind"] == "liquidation").to_numpy()
+    if not is_hit.any():
+        return []
+    losses = events["amount"].shift(-1).where(events["kind"].shift(-1) == "liquidation_loss", 0.0)
+    shown = events.loc[is_hit, ["price", "amount"]].assign(
+        loss=losses[is_hit], equity=result.bars["equity"].loc[events["time"][is_hit]].to_numpy()
+    )
+    if "instrument" in events:
+        shown.insert(0, "instrument", events["instrument"][is_hit].astype(str))
+    shown.index = pd.DatetimeIndex(events["time"][is_hit])
+    heads = {
+        "price": Head("price", "", "price"), "amount": Head("notional", "", "money"),
+        "loss": Head("loss", "", "money"), "equity": Head("equity", "", "money"),
+    }  # fmt: skip
+    table = ShownTable(shown, "Liquidations", labels=Head("bar", "UTC"), heads=heads)
+    return [table, tabulate_contagion(result)]
+
+
+def tabulate_contagion(result: Result) -> ShownTable:
+    found = result.contagion()
+    if not len(found):
+        return ShownTable(None)
+    rows = {}
+    for _, group in found.groupby("liquidation"):
+        causes = group[group["share"] >= 0.005].sort_values("share", ascending=False)
+        winners = group[group["profit"] > 0.0]
+        pairs = zip(causes["cause"], causes["share"], strict=True)
+        won = zip(winners["cause"], winners["profit"], strict=True)
+        rows[group["time"].iloc[0]] = {
+            "causes": ", ".join(f"{cause} {format_percent(share)}" for cause, share in pairs),
+            "closed in profit": ", ".join(f"{cause} {format_money(x)}" for cause, x in won)
+            or "none",
+        }
+    note = (
+        "A cause is a share of the fall of what backs the positions over their requirement since "
+        "the last high of the account. Profit is since the entry, at the prices of the liquidation."
+    )
+    return ShownTable(pd.DataFrame.from_dict(rows, orient="index"), "Causes of the liquidations of "
+                      "cross positions", note, Head("time", "UTC"))  # fmt: skip
+
+
+# ------------------------------------------------------------------------------------------ trades
+
+FILLS_PER_TRIP = 20
+"""Fills per round trip from which the page shows lots: the policy keeps its position adjusted."""
+MOST_POINTS = 1_500
+"""The most trades in a chart: those with the largest profits and losses."""
+GROUPED = {
+    "trades": Head("closed", "", "count"), "open": Head("open", "", "count"),
+    "win_rate": Head("win rate", "", "percent"),
+    "profit_factor": Head("profit factor", "", "decimals"),
+    "expectancy": Head("expectancy", "money", "money"),
+    "mean_win": Head("mean win", "money", "money"),
+    "mean_loss": Head("mean loss", "money", "money"),
+    "best": Head("best", "money", "money"), "worst": Head("worst", "money", "money"),
+    "longest_losing_run": Head("losing run", "trades", "count"),
+    "mean_days": Head("held", "days, mean", "decimals"),
+}  # fmt: skip
+VIEWS = {
+    "trip": "A trade is a round trip, from flat to flat.",
+    "fifo": "The account adjusts its position all the time, so a trade here is a lot: contracts "
+    "that one fill opened and a later one closed, first in first out. result.trades has the round "
+    "trips.",
+}
+
+
+def choose_trades(result: Result) -> Trades:
+    trades = result.trades
+    fills = int((result.events["kind"] == "fill").sum())
+    is_adjusted = fills > FILLS_PER_TRIP * max(len(trades), 1)
+    return trades.lots("fifo") if is_adjusted else trades
+
+
+def list_trades(result: Result) -> list[Shown]:
+    trades = choose_trades(result)
+    closed = pd.DataFrame(trades)[(trades["ended"] != "open").to_numpy()]
+    if closed.empty:
+        return []
+    missing = trades.unallocated[trades.unallocated != 0.0]
+    left = "; ".join(f"{str(k).replace('_', ' ')} {format_money(x)}" for k, x in missing.items())
+    note = VIEWS[trades.view] + f" Money of no trade: {left}." * bool(left)
+    kind = "mark" if closed["mae_last"].isna().all() else "last"
+    held = (closed["exit_time"] - closed["entry_time"]).dt.total_seconds() / 86_400.0
+    whole = f" The {MOST_POINTS:,} largest of {len(closed):,}." if len(closed) > MOST_POINTS else ""
+    more: dict[str, Any] = {"kind": "dots", "colors": {"winners": "accent", "losers": "loss"},
+                            "has_legend": True, "size": "half"}  # fmt: skip
+    return [
+        note,
+        group_trades(trades),
+        ShownChart("excursions", "Excursions of trades", f"Each trade by the furthest move of the "
+                   f"{kind} price against it and for it, as returns on its entry price.{whole}",
+                   split_by_sign(closed, closed[f"mae_{kind}"], closed[f"mfe_{kind}"]),
+                   x="furthest against", y="furthest for", percent="xy", **more),
+        ShownChart("holding", "Profit by holding time", f"Profit after costs.{whole}",
+                   split_by_sign(closed, held, closed["profit"]), x="days held", y="profit, money",
+                   **more),
+    ]  # fmt: skip
+
+
+def group_trades(trades: Trades) -> ShownTable:
+    several = ["instrument"] if trades["instrument"].nunique() > 1 else []
+    rows = {"all": trades.measures.to_dict()}
+    for by in ("year", "side", *several, "ended"):
+        groups = {name: row for name, row in name_groups(trades, by).items() if name != "open"}
+        if len(groups) > 1:
+            rows |= {f"{by}: {k.replace('_', ' ')}": row for k, row in groups.items()}
+    table = pd.DataFrame.from_dict(rows, orient="index")[[*GROUPED]].astype(np.float64)
+    shown = table.loc[:, (table.fillna(0.0) != 0.0).any(axis=0)]
+    heads = {name: GROUPED[str(name)] for name in shown}
+    return ShownTable(shown, "Measures of trades", "Profit factor: what winners made over what "
+                      "losers lost.", Head("trades"), heads)  # fmt: skip
+
+
+def name_groups(trades: Trades, by: Any) -> dict[str, Any]:
+    table = trades.measures_by(by)
+    if isinstance(table.index, pd.DatetimeIndex):
+        table.index = pd.Index([f"{each:%Y}" for each in table.index])
+    return {str(name): row for name, row in table.to_dict("index").items()}
+
+
+def split_by_sign(closed: pd.DataFrame, x: pd.Series, y: pd.Series) -> pd.DataFrame:
+    order = closed["profit"].abs().sort_values(ascending=False, kind="stable")
+    rows = order.index[:MOST_POINTS]
+    is_win = (closed["profit"].loc[rows] > 0.0).to_numpy()
+    values = y.loc[rows].to_numpy(dtype=np.float64)
+    columns = {"winners": np.where(is_win, values, np.nan),
+               "losers": np.where(is_win, np.nan, values)}  # fmt: skip
+    return pd.DataFrame(columns, index=x.loc[rows].to_numpy())
+
+
+# --------------------------------------------------------------------------- targets and exposure
+
+
+def list_large_cuts(result: Result) -> list[Any]:
+    rows = result.target_cut_rows
+    total = next((row for row in rows if row.get("instrument", "all") == "all"), None)
+    if total is None or not total["decisions"]:
+        return []
+    return [row for row in rows[1:] if row["cause"] != "all" and is_large(row, total)]
+
+
+def tabulate_targets(result: Result) -> ShownTable:
+    rows = pd.DataFrame(list(result.target_cut_rows))
+    if not len(rows):
+        return ShownTable(rows, empty="The result was saved without how far its targets were cut.")
+    rows.index = pd.Index([WORDS.get(cause, "all decisions") for cause in rows["cause"]])
+    means = ("mean_asked", "mean_held", "mean_shortfall", "mean_distance")
+    turns = {name: Head(name.removeprefix("mean_"), "mean", "turns") for name in means}
+    heads = {
+        "instrument": Head("instrument"), "decisions": Head("decisions", "", "count"),
+        "share": Head("share", "", "percent"), **turns, "days": Head("days", "", "count"),
+    }  # fmt: skip
+    note = (
+        "Leverage at the price of the fill, before its costs. Shortfall is what the limit took "
+        "away, negative where it left more than was asked; distance is the same without sign."
+    )
+    shown = rows[[name for name in heads if name in rows]]
+    return ShownTable(shown, "Targets, and what was held", note, Head("limit"), heads)
+
+
+def list_exposure(result: Result) -> list[Shown]:
+    if result.has_one_position:
+        return []
+    index, names = utc_index(result.span.named), list(result.names)
+    risk = result.risk()[[*names, "diversification_ratio"]].set_axis(index)
+    ratio = risk.rename(columns={"diversification_ratio": "ratio"})
+    panels = (Panel("Share of the variance", tuple(names), 2.2, percent=True),
+              Panel("Diversification ratio", ("ratio",)))  # fmt: skip
+    return [
+        ShownChart("exposure", "Exposure by instrument", "Notional over equity at closes: longs "
+                   "are stacked above 0, shorts below.", result.exposures.set_axis(index), "area",
+                   y="turns of equity", has_legend=True, height=340),
+        ShownChart("risk_shares", "Where the risk came from", "From exponentially weighted "
+                   "covariances of mark returns with a half-life of 30 days. A share below 0 is a "
+                   "hedge.", ratio, height=460, panels=panels),
+        ShownChart("correlation", "Correlation", "Of daily log returns of mark prices over the "
+                   "whole run.", correlate_days(result.time, result.marks, names), "matrix",
+                   size="narrow"),
+    ]  # fmt: skip
+
+
+LEAST_DAYS = 20
+"""Fewer daily returns than this show no correlation."""
+
+
+def correlate_days(time: IntArray, marks: FloatArray, names: list[str]) -> pd.DataFrame | None:
+    """Return the correlations of daily log returns, pairwise where both are known.
+
+    Parameters
+    ----------
+    time : IntArray of shape (n_bars,)
+        Opens of the bars, UTC ns.
+    marks : FloatArray of shape (n_bars, n)
+        Mark closes, NaN where an instrument has no bar.
+    names : list of str
+        Instruments.
+    """
+    days = time // DAY
+    last = np.append(days[1:] != days[:-1], True)
+    returns = pd.DataFrame(np.diff(np.log(marks[last]), axis=0), columns=names)
+    return returns.corr(min_periods=LEAST_DAYS) if len(returns) >= LEAST_DAYS else None
+
+
+# ------------------------------------------------------------------------------- ledger, measures
+
+PARTS_OF_TRADES = ("fee", "slippage", "impact", "liquidation_loss")
+COMMON = ("fill", "funding", "interest")
+RATIOS = ("margin_call", "call_met", "call_partly_met", "call_failed")
+MOST_ROWS = 2000
+
+
+def choose_rows(events: pd.DataFrame, most: int = MOST_ROWS) -> IntArray:
+    kind = events["kind"].astype(str)
+    rows = events[~kind.isin(PARTS_OF_TRADES)]
+    if len(rows) <= most:
+        return rows.index.to_numpy(dtype=np.int64)
+    place = rows["amount"].abs().groupby(kind.loc[rows.index]).rank(method="first", ascending=False)
+    is_common = kind.loc[rows.index].isin(COMMON)
+    order = np.lexsort((place.to_numpy(), is_common.to_numpy()))
+    return np.sort(rows.index.to_numpy(dtype=np.int64)[order[:most]])
+
+
+def add_costs(events: pd.DataFrame) -> FloatArray:
+    is_cost = events["kind"].isin(PARTS_OF_TRADES).to_numpy()
+    owner = np.maximum.accumulate(np.where(is_cost, -1, np.arange(len(events))))
+    owner, n = np.maximum(owner, 0), len(events)
+    paid = np.bincount(owner, weights=np.where(is_cost, events["amount"], 0.0), minlength=n)
+    has_cost = np.bincount(owner, weights=is_cost, minlength=n) > 0.0
+    return np.where(has_cost, paid, np.nan)
+
+
+def tabulate_ledger(result: Result) -> ShownTable:
+    events = result.events
+    rows = choose_rows(events)
+    shown = events.loc[rows].assign(cost=add_costs(events)[rows])
+    total = int((~events["kind"].isin(PARTS_OF_TRADES)).sum())
+    is_ratio = shown["kind"].isin(RATIOS)
+    table = pd.DataFrame(
+        {
+            "event": shown["kind"].astype(str).str.replace("_", " "),
+            **({"instrument": shown["instrument"].astype(str)} if "instrument" in shown else {}),
+            "price": shown["price"],
+            "quantity": shown["quantity"].where(shown["quantity"] != 0.0),
+            "amount": shown["amount"].where(~is_ratio),
+            **({"ratio": shown["amount"].where(is_ratio)} if is_ratio.any() else {}),
+            "cost": shown["cost"],
+        }
+    ).set_axis([f"{each:%Y-%m-%d %H:%M}" for each in shown["time"]])
+    heads = {
+        "price": Head("price", "", "price"), "quantity": Head("quantity", "contracts"),
+        "amount": Head("amount", "money", "money"), "cost": Head("cost", "money", "money"),
+        "ratio": Head("margin ratio", "", "percent"),
+    }  # fmt: skip
+    note = (
+        "The time is the open of the bar in which it happened. The amount of a trade is its "
+        "notional; funding above 0 is paid. The cost of a trade is its fee, slippage and impact, "
+        "of a liquidation its loss beyond the price move."
+    )
+    if len(rows) < total:
+        note = (
+            f"{len(rows):,} of {total:,} events: every liquidation, stop, call and flow that "
+            f"fits, and the largest fills and payments. All are in result.events. {note}"
+        )
+    return ShownTable(table, "Events", note, Head("time", "UTC"), heads, most=MOST_ROWS,
+                      is_searched=True)  # fmt: skip
+
+
+def tabulate_events(result: Result) -> ShownTable:
+    counts = result.events["kind"].astype(str).value_counts(sort=False)
+    told = (*COMMON, *PARTS_OF_TRADES, "liquidation")
+    rare = counts[~counts.index.isin(told) & (counts > 0)]
+    rare.index = pd.Index([str(name).replace("_", " ") for name in rare.index])
+    return ShownTable(rare.to_frame("times"), labels=Head("other events"), empty="")
+
+
+def tabulate_measures(metrics: Mapping[str, float]) -> ShownTable:
+    rows = {
+        name_measure(name) if name in ABOUT else name.replace("_", " "): {
+            "value": format_measure(name, value) if name in ABOUT else format_number(value),
+            "unit": name_unit(name) if name in ABOUT else "",
+        }
+        for name, value in metrics.items()
+    }
+    heads = {"value": Head("value", "", "decimals"), "unit": Head("unit")}
+    return ShownTable(pd.DataFrame.from_dict(rows, orient="index"), "All measures", "",
+                      Head("measure"), heads)  # fmt: skip
+
+
+# -------------------------------------------------------------------------------------------- JSON
+
+CURVES = (
+    "equity", "drawdown", "leverage", "gross_leverage", "net_leverage", "options_leverage", "mark",
+    "liquidation_price", "margin_ratio",
+)  # fmt: skip
+
+
+def collect_run(result: Result) -> dict[str, Any]:
+    """Return measures, history, thinned curves, trades and manifest as data for JSON."""
+    trades, months, falls = choose_trades(result), find_months(result), find_drawdowns(result)
+    table = zip(months.index, months.to_numpy().tolist(), strict=True)
+    split: Any = result.attribution()
+    closes, bars = result.span.named, result.bars
+    columns = [name for name in CURVES if name in bars]
+    rows = thin_rows(closes, *(bars[name].to_numpy() for name in columns), buckets=250)
+    exposures, counts = result.exposures.iloc[rows], result.events["kind"].value_counts()
+    return {
+        "metrics": dict(result.metrics),
+        "attribution": {**split.terms.to_dict(), "growth": split.growth}
+        if result.has_one_position
+        else dict(split.to_dict("index")),
+        "months": {str(year): list(row) for year, row in table},
+        "drawdowns": falls.astype(dict.fromkeys(DATED, str)).to_dict("records"),
+        "curves": {"close": [format_time(int(each)) for each in closes[rows]],
+                   **{name: bars[name].to_numpy()[rows].tolist() for name in columns}},
+        "exposures": {str(name): exposures[name].tolist() for name in exposures},
+        "contagion": result.contagion().astype({"time": str}).to_dict("records"),
+        "trades": {
+            "view": trades.view,
+            "measures": trades.measures.to_dict(),
+            "unallocated": trades.unallocated.to_dict(),
+            **{f"by_{by}": name_groups(trades, by) for by in ("year", "ended")},
+        },
+        **collect_limit_orders(result),
+        "target_cuts": list(result.target_cut_rows),
+        "no_fill": result.no_fill,
+        "infinite_leverage": count_boundless(result),
+        **collect_options(result),
+        "events": {str(kind): int(n) for kind, n in counts.items() if n},
+        "manifest": result.manifest,
+    }  # fmt: skip

@@ -1,0 +1,489 @@
+"""What sweeps and studies declare: the best sets, where they lie, and how much of it is luck."""
+
+from __future__ import annotations
+
+import functools
+import math
+from collections.abc import Iterator
+from itertools import combinations
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pandas as pd
+
+from backtest.base import (
+    FloatArray,
+    Head,
+    Headline,
+    Part,
+    Shown,
+    ShownChart,
+    ShownTable,
+    capitalize,
+    format_number,
+    format_percent,
+    format_probability,
+    format_span,
+    format_value,
+)
+from backtest.engine import count_unfilled
+from backtest.measures import count_cautions, find_cautions, name_measure, read_risk_name
+from backtest.measures.measure_names import ABOUT
+from backtest.report.explored import (
+    EXPLAINS,
+    Explored,
+    Importance,
+    exclude_idle,
+    explore_study,
+    explore_sweep,
+    find_neighbors,
+    measure_importance,
+)
+from backtest.report.report_numbers import format_measure
+from backtest.sweep import Axis, name_scale
+from backtest.tune import describe_budget, find_measures, name_short
+
+if TYPE_CHECKING:
+    from backtest.sweep import Sweep
+    from backtest.tune import Study
+
+NO_HOLDOUT = (
+    "A sweep has no holdout: its best set is chosen and measured on the same prices. "
+    "backtest tune estimates how much of that is luck."
+)
+TOP, MAPS, PROFILES, LISTED = 10, 3, 8, 500
+MARKING = ("ruined", "ruin_time", "cagr", "max_drawdown")
+SHOWN = ("sharpe", "total_return", "max_drawdown", "turnover", "liquidations")
+
+# ------------------------------------------------------------------------------------------ sweeps
+
+
+def write_sweep_verdict(sweep: Sweep) -> str:
+    explored = explore_sweep(sweep, sweep.objective)
+    near = find_neighbors(explored)
+    values = ", ".join(f"{name} = {format_value(explored.table[name].iloc[explored.best])}"
+                       for name in explored.varied)  # fmt: skip
+    beside = "No other set is near it."
+    if np.isfinite(explored.values[near]).any():
+        beside = f"The {near.sum():,} near it have a median of {format_median(explored, near)}."
+    pool = sweep.manifest.get("pool")
+    of = f" ({pool} of {len(sweep.manifest['data']['instruments'])} markets)" if pool else ""
+    return (
+        f"The best {name_measure(explored.name)}{of} of {sweep.note} is "
+        f"{format_explored(explored, explored.values[explored.best])}, with {values}. {beside}"
+    )
+
+
+def list_sweep_numbers(sweep: Sweep) -> list[Headline]:
+    explored = explore_sweep(sweep, sweep.objective)
+    near, known = find_neighbors(explored), explored.values[np.isfinite(explored.values)]
+    best, what = float(explored.values[explored.best]), name_measure(explored.name)
+    better = "more" if explored.better > 0 else "less"
+    fates = f"{explored.is_ruined.sum():,} ruined, {(~explored.is_kept).sum():,} failed"
+    median = float(np.median(known)) if len(known) else math.nan
+    around = explored.values[near][np.isfinite(explored.values[near])]
+    beside = float(np.median(around)) if len(around) else math.nan
+    return [
+        Headline(explored.name, f"Best {what}", best, note="by its own score", better=better,
+                 text=format_explored(explored, best)),
+        Headline("near", "Near it", beside, note=f"median of {near.sum():,}", better=better,
+                 text=format_explored(explored, beside)),
+        Headline("all", "All sets", median, note=f"median of {len(explored.table):,}",
+                 better=better, text=format_explored(explored, median)),
+        Headline("ruined", "Ruined", float(explored.is_ruined.mean()), "percent", fates, "less"),
+    ]  # fmt: skip
+
+
+def list_sweep_notices(sweep: Sweep) -> tuple[str, ...]:
+    explored, notices = explore_sweep(sweep, sweep.objective), []
+    if not sweep.complete:
+        asked = sweep.manifest["sets"]["asked"]
+        notices.append(f"Interrupted: {len(sweep.table):,} of {asked:,} sets were run.")
+    if explored.is_ruined[explored.best]:
+        notices.append("Every set was ruined; the best is the one that lived longest.")
+    if unfilled := count_unfilled(sweep.metrics):
+        notices.append(f"{unfilled:,} of {len(sweep.table):,} sets filled no order.")
+    if caution := count_cautions(read_rows(explored, TOP)):
+        notices.append(f"{capitalize(caution)}: see their notes.")
+    return tuple(notices)
+
+
+def list_sweep_parts(sweep: Sweep) -> list[Part]:
+    explored = explore_sweep(sweep, sweep.objective)
+    lead = f"Ranked by {name_measure(explored.name)}; ruined sets stand last."
+    return [
+        Part("best", "The best sets", lead, lambda: [tabulate_sets(explored, TOP)], "both"),
+        *list_landscape(explored, "sweep.table"),
+    ]
+
+
+def list_sweep_assumptions(sweep: Sweep) -> tuple[str, ...]:
+    drawn, asked = sweep.manifest["drawn"], sweep.manifest["sets"]["asked"]
+    how = f"drawn by {drawn['method']}, seed {drawn['seed']}" if drawn else "given"
+    return f"{asked:,} sets were {how}; {len(sweep.table):,} were run.", NO_HOLDOUT
+
+
+# --------------------------------------------------------------------------------------- landscape
+
+
+def list_landscape(explored: Explored, whole: str) -> list[Part]:
+    measure = functools.cache(lambda: measure_importance(explored))
+    total = len(explored.table)
+    note = f"The best {LISTED} of {total:,}: all are in {whole}." if total > LISTED else ""
+    return [
+        Part("plateau", "The plateau around the best", "Whether the best set is one of many good "
+             "ones, or alone.", lambda: [tabulate_plateau(explored)], "both"),
+        Part("map", "Where the best lie", "By the parameters that matter most.",
+             lambda: list_maps(explored, measure())),
+        Part("parameters", "What matters", "Which parameters matter, and how the measure changes "
+             "along each.", lambda: list_profiles(explored, measure())),
+        Part("sets", "All sets", "Search by any word or number.",
+             lambda: [tabulate_sets(explored, LISTED)._replace(is_searched=True, note=note)],
+             is_folded=True),
+    ]  # fmt: skip
+
+
+def rank_parameters(explored: Explored, found: Importance | None) -> list[str]:
+    return explored.varied if found is None else list(map(str, found.table.index))
+
+
+def list_maps(explored: Explored, found: Importance | None) -> list[Shown]:
+    pairs = list(combinations(rank_parameters(explored, found)[:3], 2))[:MAPS]
+    return [draw_map(explored, x, y) for x, y in pairs]
+
+
+def list_profiles(explored: Explored, found: Importance | None) -> Iterator[Shown]:
+    if found is None:
+        yield "Too few sets, or one parameter only: importance is not measured."
+    elif found.explained < EXPLAINS:
+        yield "The forest explains almost nothing: the order means nothing."
+    else:
+        yield draw_importance(found)
+    names = rank_parameters(explored, found)[:PROFILES]
+    yield from (draw_profile(explored, name) for name in names)
+
+
+def draw_map(explored: Explored, x: str, y: str) -> ShownChart:
+    explored, left_out = exclude_idle(explored, x, y)
+    across, along = explored.read_axis(x), explored.read_axis(y)
+    place = along.cells * across.n_cells + across.cells
+    share = pd.Series(explored.is_ruined).groupby(place).mean()
+    median = pd.Series(explored.values).groupby(place).median().where(share < 0.5)
+    words = [(across.words[k % across.n_cells], along.words[k // across.n_cells])
+             for k in range(along.n_cells * across.n_cells)]  # fmt: skip
+    index = pd.MultiIndex.from_tuples(words, names=[x, y])
+    what = name_measure(explored.name)
+    table = pd.DataFrame({what: median.reindex(range(len(words))).to_numpy()}, index=index)
+    best = ", ".join(f"{name} = {format_value(explored.table[name].iloc[explored.best])}"
+                     for name in (x, y))  # fmt: skip
+    caption = (
+        f"Median {what} of the sets in each cell, over all other parameters; cells that are mostly "
+        f"ruined are blank. The best set has {best}. A wide area can be relied on more than a "
+        f"speck.{left_out}"
+    )
+    color = "accent" if explored.better > 0 else "loss"
+    return ShownChart(f"map-{x}-{y}", f"{what} by {x} and {y}", caption, table, "heat",
+                      colors={what: color}, size="narrow", height=400)  # fmt: skip
+
+
+def draw_profile(explored: Explored, name: str) -> ShownChart:
+    explored, left_out = exclude_idle(explored, name)
+    cells: Axis = explored.read_axis(name)
+    groups = pd.Series(explored.values).groupby(cells.cells)
+    table = groups.quantile([0.1, 0.5, 0.9]).unstack().set_axis(["low", "median", "high"], axis=1)
+    best = int(cells.cells[explored.best])
+    table["best"] = np.where(table.index == best, explored.values[explored.best], np.nan)
+    table.index = pd.Index(cells.centers[table.index.to_numpy(dtype=np.int64)])
+    unit = explored.parameters[name]["unit"]
+    caption = f"Line: median. Area: four fifths of the sets. Circle: the best set.{left_out}"
+    is_log = cells.edges is not None and name_scale(cells) == "log"
+    return ShownChart(f"profile-{name}", f"{name_measure(explored.name)} by {name}", caption, table,
+                      "band", x=f"{name}, {unit}" if unit else name, log="x" if is_log else "",
+                      size="half", height=230)  # fmt: skip
+
+
+def draw_importance(found: Importance) -> ShownChart:
+    value, error = found.table["importance"], 1.96 * found.table["error"]
+    table = pd.DataFrame({"importance": value, "low": value - error, "high": value + error,
+                          "is": value - error > 0.0})  # fmt: skip
+    caption = (
+        "Permutation importance: how much worse a random forest predicts the order of sets it has "
+        "not seen when one parameter is shuffled among them. The forest explains "
+        f"{max(found.explained, 0.0):.0%} of the order."
+    )
+    return ShownChart("importance", "Which parameters matter", caption, table, "intervals",
+                      x="loss of R² when shuffled", size="narrow")  # fmt: skip
+
+
+def tabulate_plateau(explored: Explored) -> ShownTable:
+    near = find_neighbors(explored)
+    empty = "No other set is near the best: whether it is a plateau or a spike cannot be told."
+    if not near.any():
+        return ShownTable(pd.DataFrame(), empty=empty)
+    groups = {"its neighbors": near, "all": np.ones(len(near), dtype=np.bool_)}
+    rows = {}
+    for name, chosen in groups.items():
+        values = explored.values[chosen]
+        known = values[np.isfinite(values)]
+        levels = np.quantile(known, (0.0, 0.1, 0.5, 0.9, 1.0)) if len(known) else [math.nan] * 5
+        words = ("lowest", "a tenth below", "median", "a tenth above", "highest")
+        rows[name] = {
+            "sets": f"{chosen.sum():,}",
+            **dict(zip(words, (format_explored(explored, x) for x in levels), strict=True)),
+            "ruined": format_percent(float(explored.is_ruined[chosen].mean())),
+        }
+    table = pd.DataFrame.from_dict(rows, orient="index")
+    note = (
+        "Neighbors differ from the best by at most a tenth of the range covered, or one step of "
+        "the grid, in every parameter. A best far above them sits on a spike: it may be chance."
+    )
+    heads = {str(name): Head(str(name), "", "decimals") for name in table}
+    return ShownTable(table, f"{name_measure(explored.name)} around the best", note, Head("sets"),
+                      heads)  # fmt: skip
+
+
+def tabulate_sets(explored: Explored, count: int) -> ShownTable:
+    chosen = explored.table.iloc[explored.order[:count]]
+    measures = [name for name in dict.fromkeys((explored.name, *SHOWN)) if name in chosen]
+    names = explored.varied or list(explored.parameters)
+    table = pd.DataFrame({
+        **{name: list(map(format_value, chosen[name].tolist())) for name in names},
+        **{name: [format_measure(name, float(x)) if name in ABOUT else format_number(float(x))
+                  for x in chosen[name].tolist()] for name in measures},
+    })  # fmt: skip
+    notes = [find_cautions(row) for row in read_rows(explored, count)]
+    if any(notes):
+        table["note"] = notes
+    table.index = pd.Index([f"{place:,}" for place in range(1, len(chosen) + 1)])
+    heads = {name: Head(name, str(explored.parameters[name]["unit"]),
+                        "decimals" if explored.table[name].dtype.kind in "fiu" else "number")
+             for name in names}  # fmt: skip
+    heads |= {name: Head(name_measure(name), "", "decimals") for name in measures}
+    return ShownTable(table, "Best sets", "", Head("rank"), heads, most=LISTED)
+
+
+def read_rows(explored: Explored, count: int) -> list[dict[Any, float]]:
+    names = [name for name in MARKING if name in explored.table]
+    return explored.table[names].iloc[explored.order[:count]].to_dict("records")
+
+
+def format_median(explored: Explored, chosen: Any) -> str:
+    known = explored.values[chosen][np.isfinite(explored.values[chosen])]
+    return format_explored(explored, float(np.median(known)) if len(known) else math.nan)
+
+
+def format_explored(explored: Explored, value: float) -> str:
+    is_known = explored.name in ABOUT
+    return format_measure(explored.name, float(value)) if is_known else format_number(float(value))
+
+
+# ----------------------------------------------------------------------------------------- studies
+
+MOST_POINTS = 3000
+COMPARED = (
+    "total_return", "cagr", "volatility", "sharpe", "max_drawdown", "calmar", "turnover",
+    "liquidations",
+)  # fmt: skip
+
+
+def write_study_title(study: Study) -> str:
+    objectives = " and ".join(study.objectives)
+    return (
+        f"{study.facts['policy']['name']}: {study.trials:,} sets searched for the best {objectives}"
+    )
+
+
+def write_study_details(study: Study) -> str:
+    if study.best_trial < 0:
+        return ""
+    explored, verdict = explore_study(study), study.verdict
+    values = ", ".join(f"{name} = {format_value(each)}" for name, each in study.best_values.items())
+    found = format_explored(explored, explored.values[study.best_trial])
+    text = (
+        f"Of {study.trials:,} sets the chosen one is {values}, with a "
+        f"{name_measure(explored.name)} of {found} in the search."
+    )
+    if verdict is not None and not math.isnan(verdict.holdout_score):
+        text += f" On the holdout, which the search never saw, it is {format_holdout(study)}."
+    return text
+
+
+def list_study_notices(study: Study) -> tuple[str, ...]:
+    notices = []
+    if not study.complete:
+        more = "; it can be resumed" if study.folder is not None else "; nothing of it is stored"
+        notices.append(f"Unfinished: the best so far, by its own score{more}.")
+    if study.trials and study.best_trial < 0:
+        notices.append("No set keeps the constraints.")
+    elif study.trials and (cautions := find_cautions(study.table.iloc[study.best_trial])):
+        notices.append(f"The chosen set has {cautions} in the search.")
+    if study.trials and (unfilled := study.count_unfilled()):
+        notices.append(f"{unfilled:,} of {study.trials:,} sets filled no order.")
+    names = tuple(f"{each['name']} =" for each in study.facts["space"]["dimensions"])
+    said = (text if text.startswith(names) else capitalize(text) for text in study.warnings)
+    return (*notices, *(f"{text}." for text in said))
+
+
+def list_study_assumptions(study: Study) -> tuple[str, ...]:
+    facts = study.facts
+    kept = f"the rest ({facts['holdout']}) is the holdout" if facts["holdout"] else "no holdout"
+    searched = format_span({**facts["data"], "end": facts["searched"]})
+    return (
+        f"Searched on {searched}; {kept}. Sets must keep: {', '.join(facts['constraints'])}.",
+        f"Sampler: {describe_budget(facts)}.",
+    )
+
+
+def list_study_numbers(study: Study) -> list[Headline]:
+    if not study.trials or study.best_trial < 0:
+        return [Headline("sets", "Sets", study.trials, "count", "none keeps the constraints")]
+    explored, verdict = explore_study(study), study.verdict
+    best = float(explored.values[study.best_trial])
+    found = [Headline("best", f"Best {name_measure(explored.name)}", best, note="search",
+                      better="more", text=format_explored(explored, best))]  # fmt: skip
+    if verdict is not None:
+        looks = {0: "never", 1: "once"}.get(verdict.looks, f"{verdict.looks:,} times")
+        found += [
+            Headline("holdout", "On the holdout", verdict.holdout_score, note=f"looked at {looks}",
+                     better="more", text=format_holdout(study)),
+            Headline("deflated_sharpe", name_short(study.facts), verdict.deflated_sharpe,
+                     "probability", "probability that it is more than luck", "more"),
+            Headline("overfitting", "Overfitting", verdict.overfitting, "decimals",
+                     "probability that the best is no better than the median", "less"),
+        ]  # fmt: skip
+    return found
+
+
+def format_holdout(study: Study) -> str:
+    name, outcome = study.objectives[0], study.outcome
+    if outcome is not None and name in outcome.holdout:
+        return format_measure(name, outcome.holdout[name])
+    return format_number(math.nan if study.verdict is None else study.verdict.holdout_score)
+
+
+def list_study_parts(study: Study) -> list[Part]:
+    if not study.trials:
+        return []
+    explored = explore_study(study)
+    luck = "What the winner is worth, given the number of trials."
+    return [
+        Part("winner", "The winner", "In the search, and where it was not searched.",
+             lambda: [tabulate_settings(study), tabulate_winner(study)], "both"),
+        Part("verdict", "How much of it is luck", luck, lambda: list_luck(study), "both"),
+        Part("search", "How the search went", "Every trial in its order.",
+             lambda: [draw_search(study, explored), f"{study.spending}." * bool(study.spending)]),
+        *list_landscape(explored, "study.table"),
+    ]  # fmt: skip
+
+
+def list_luck(study: Study) -> list[Shown]:
+    verdict = study.verdict
+    if verdict is None or study.best_trial < 0:
+        return ["The study is not finished, or no set keeps the constraints: there is no verdict."]
+    short = name_short(study.facts)
+    policies = ", ".join(verdict.other_policies)
+    candidates = 0 if study.outcome is None else len(study.outcome.candidates)
+    known = {
+        "sets tried": (verdict.trials, "", "in this study"),
+        "sets tried elsewhere": (verdict.other_trials, "", "in other searches of the store on some "
+                                 f"of the same bars{': ' * bool(policies)}{policies}"),
+        "independent sets": (verdict.effective_trials, ".0f", "by how their returns correlate"),
+        "Sharpe of the best": (verdict.sharpe, ".2f", "in the search"),
+        "Sharpe of luck": (verdict.lucky_sharpe, ".2f", "expected of the luckiest without skill"),
+        short[0].lower() + short[1:]: (verdict.deflated_sharpe, "p", "probability that the true "
+                                       "one is above that of luck; 0.95 or more is evidence"),
+        "probability of overfitting": (verdict.overfitting, ".2f", "how often the best of one half "
+                                       "of time was no better than the median in the other"),
+        "objective of the best": (verdict.score, ".2f", "its own"),
+        "median of its neighbors": (verdict.plateau, ".2f", "a plateau is near its own"),
+        "highest objective": (verdict.plain_score if candidates > 1 else math.nan, ".2f",
+                              f"of {candidates} candidates; the median of the neighbors there is "
+                              f"{format_number(verdict.plain_plateau)}"),
+        "neighbors that keep all constraints": (verdict.kept, "%", ""),
+        "objective on the holdout": (verdict.holdout_score, ".2f", "never searched"),
+    }  # fmt: skip
+    rows = {
+        name: {"value": write_known(value, style), "what it is": words}
+        for name, (value, style, words) in known.items()
+        if math.isfinite(value) and (value or name != "sets tried elsewhere")
+    }
+    heads = {"value": Head("value", "", "decimals")}
+    table = pd.DataFrame.from_dict(rows, orient="index")
+    return [ShownTable(table, "How much of it is luck", "", Head(""), heads)]
+
+
+def write_known(value: float, style: str) -> str:
+    if style == "p":
+        return format_probability(value)
+    return format_percent(value) if style == "%" else f"{value:,{style}}"
+
+
+def tabulate_winner(study: Study) -> ShownTable:
+    known: dict[str, Any] = {} if study.best is None else dict(study.best)
+    holdout = {} if study.outcome is None else study.outcome.holdout
+    every = dict.fromkeys((*COMPARED, *find_measures(study)))
+    names = [name for name in every if name in ABOUT or read_risk_name(name) is not None]
+    rows = {
+        name_measure(name): {
+            "search": format_measure(name, float(known[name])),
+            **({"holdout": format_measure(name, holdout[name])} if name in holdout else {}),
+        }
+        for name in names
+        if name in known
+    }
+    heads = {name: Head(name, "", "decimals") for name in ("search", "holdout")}
+    note = "The account begins with fresh capital at the first bar of the holdout."
+    table = pd.DataFrame.from_dict(rows, orient="index") if rows else None
+    return ShownTable(table, "The winner, searched and held out" if holdout else "The winner",
+                      note if holdout else "", Head("measure"), heads)  # fmt: skip
+
+
+def tabulate_settings(study: Study) -> ShownTable:
+    values, rows = study.best_values if study.best is not None else {}, {}
+    for each in study.facts["space"]["dimensions"]:
+        if each["kind"] in ("float", "int"):
+            span = f"{each['low']:g} to {each['high']:g}"
+        else:
+            span = ", ".join(map(str, each["options"]))
+        rows[each["name"]] = {"value": format_value(values.get(each["name"])),
+                              "searched": span + (", log" if each["log"] else "")}  # fmt: skip
+    for name, value in study.facts["space"].get("fixed", {}).items():
+        rows[name] = {"value": format_value(value), "searched": "fixed"}
+    heads = {"value": Head("value", "", "decimals")}
+    return ShownTable(pd.DataFrame.from_dict(rows, orient="index") if values else None,
+                      "Parameters of the winner", "", Head("parameter"), heads)  # fmt: skip
+
+
+def draw_search(study: Study, explored: Explored) -> ShownChart:
+    values, sign = explored.values, float(explored.better)
+    kept = explored.is_kept & np.isfinite(values)
+    running = np.fmax.accumulate(np.where(kept, sign * values, np.nan)) * sign
+    steps = np.diff(running, prepend=np.nan) != 0.0
+    rows = choose_points(values, kept, sign)
+    low = float(np.quantile(values[kept], 0.05)) if kept.any() else -np.inf
+    high = float(np.quantile(values[kept], 0.95)) if kept.any() else np.inf
+    is_shown = values >= low if sign > 0.0 else values <= high
+    table = pd.DataFrame({
+        "trial": np.where(kept & is_shown, values, np.nan),
+        "excluded": np.where(~kept & is_shown, values, np.nan),
+        "best so far": np.where(steps & np.isfinite(running), running, np.nan),
+        "chosen": np.where(np.arange(len(values)) == study.best_trial, values, np.nan),
+    }).iloc[np.union1d(rows, [max(study.best_trial, 0)])]  # fmt: skip
+    colors = {"trial": "step_3", "excluded": "neutral", "best so far": "accent", "chosen": "loss"}
+    caption = (
+        f"{len(rows):,} of {len(values):,} trials. The chosen set is the one whose neighbors do "
+        "best too, so it need not be the highest point. Gray trials break a constraint and are "
+        "excluded; very poor ones are left out."
+    )
+    return ShownChart("search", "Objective over the search", caption, table, "dots",
+                      colors, "trial", name_measure(explored.name), has_legend=True,
+                      height=340)  # fmt: skip
+
+
+def choose_points(values: FloatArray, kept: Any, sign: float) -> Any:
+    n = len(values)
+    if n <= MOST_POINTS:
+        return np.arange(n)
+    worth = np.where(kept, sign * values, -np.inf)
+    best = np.argsort(-worth, kind="stable")[: MOST_POINTS // 3]
+    return np.union1d(best, np.linspace(0, n - 1, MOST_POINTS - len(best)).astype(np.int64))

@@ -1,1 +1,0 @@
-"""The pages of sweeps and studies: many sets of parameters."""
