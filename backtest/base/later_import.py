@@ -58,4 +58,5 @@ def call_later(module: str, name: str) -> Callable[..., Any]:
     def call(*given: Any, **named: Any) -> Any:
         return getattr(importlib.import_module(module), name)(*given, **named)
 
+    call.__doc__ = f"Call ``{module}.{name}``, which is imported then."
     return call

@@ -62,8 +62,7 @@ class Reportable:
 
     kind: ClassVar[str]
     called: ClassVar[str] = ""
-    manifest: Mapping[str, Any]
-    objective = "sharpe"
+    ranked_by = "sharpe"
     """The measure by which the page of a sweep ranks its sets."""
     _write_report = call_later("backtest.report", "write_report")
     _write_summary = call_later("backtest.report", "write_summary")
@@ -206,6 +205,7 @@ class SavedResult(Reportable):
     inner: ClassVar[tuple[str, ...]] = ()
     can_be_resumed: ClassVar[bool] = False
     aside: ClassVar[tuple[str, ...]] = ()
+    manifest: Mapping[str, Any]
 
     def __init_subclass__(cls) -> None:
         super().__init_subclass__()

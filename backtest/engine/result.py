@@ -84,9 +84,9 @@ class Result(RunRecord, Reportable):
     list_parts = call_later(DECLARED, "list_parts")
     list_assumptions = call_later(DECLARED, "list_assumptions")
     to_dict = call_later(DECLARED, "collect_run")
-    verdict = property(call_later(DECLARED, "write_verdict"))  # type: ignore[assignment]
-    details = property(call_later(DECLARED, "write_details"))  # type: ignore[assignment]
-    notices = property(call_later(DECLARED, "list_notices"))  # type: ignore[assignment]
+    verdict = property(call_later(DECLARED, "write_verdict"))
+    details = property(call_later(DECLARED, "write_details"))
+    notices = property(call_later(DECLARED, "list_notices"))
 
     @property
     def title(self) -> str:

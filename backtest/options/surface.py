@@ -114,7 +114,7 @@ class Surface(Reportable):
     list_numbers = call_later(DECLARED, "list_numbers")
     list_parts = call_later(DECLARED, "list_parts")
     to_dict = call_later(DECLARED, "collect")
-    about = property(call_later(DECLARED, "describe_quotes"))  # type: ignore[assignment]
+    about = property(call_later(DECLARED, "describe_quotes"))
 
     @classmethod
     @checked

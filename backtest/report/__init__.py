@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from backtest.report.pictures import draw_failure_svg
     from backtest.report.render import choose_format, write_page
     from backtest.report.report_numbers import format_measure, name_unit
-    from backtest.report.write import build_page, find_background
+    from backtest.report.write import build_page
 
 open_door(__name__)
 

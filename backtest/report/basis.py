@@ -10,7 +10,6 @@ from typing import Any, NamedTuple
 from backtest.account import Account
 from backtest.base import (
     BacktestError,
-    Reportable,
     clip,
     describe_fault,
     describe_origin,
@@ -32,6 +31,7 @@ NOT_SETTINGS = (
     "id", "kind", "data", "outcome", "indices", "content", "title", "note", "versions", "venue",
     "account", "policies", "paths", "margin_tables", "parameters", "settings",
 )  # fmt: skip
+TOLD = ("causality", "compiled", "signal", "overlay", "sampling", "calendar")
 APART = ("brackets", "earlier", "in_force")
 MOST_BRACKETS = 20
 NOT_MODELED = (
@@ -59,7 +59,7 @@ class Background(NamedTuple):
 NOTHING = Background()
 
 
-def find_background(source: Reportable) -> Background:
+def find_background(source: Any) -> Background:
     manifest = to_plain(dict(source.manifest))
     if not manifest.get("data", {}).get("bars"):
         return NOTHING
@@ -81,7 +81,7 @@ def examine(data: Mapping[str, Any]) -> tuple[dict[str, Quality], str]:
         return {}, describe_fault(error)
 
 
-def build_basis(found: Reportable, command: str, background: Background) -> list[Section]:
+def build_basis(found: Any, command: str, background: Background) -> list[Section]:
     manifest = found.manifest
     if "data" not in manifest:
         blocks: list[Block] = [*map(Paragraph, found.list_assumptions())]
@@ -332,7 +332,8 @@ def describe_rest(manifest: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
     yield "id", str(manifest["id"])
     for name, policy in (settings.get("policies") or {}).items():
         yield f"policy {name}", name_policy(policy)
-    yield from flatten({k: v for k, v in settings.items() if k not in NOT_SETTINGS})
+    told = (*NOT_SETTINGS, *(TOLD if "causality" in manifest else ()))
+    yield from flatten({k: v for k, v in settings.items() if k not in told})
     if manifest.get("pool"):
         yield "accounts", f"one in each market; measures are their {manifest['pool']}"
     if manifest.get("pool") or manifest.get("markets_left_out"):
@@ -410,7 +411,8 @@ def list_data(data: Mapping[str, Any], background: Background) -> Iterator[Block
         yield Paragraph(f"The quality of the data is not in this report: {reason}.", "note")
     for name, found in background.found.items():
         of = f" of {name}" if name else ""
-        yield build_pairs(f"Quality of the data{of}", describe_quality(found))
+        known = (each for each in describe_quality(found) if each[1] not in ("0", "0: "))
+        yield build_pairs(f"Quality of the data{of}", known)
         yield write_fitness(found, of)
 
 
@@ -441,37 +443,20 @@ def join_notes(notes: Mapping[str, str]) -> str:
 
 
 def describe_quality(found: Quality) -> Iterator[tuple[str, str]]:
-    for of, bars in (("", found.bars), ("mark ", found.mark)):
-        if bars is not None:
-            bad = bars.bad_prices.count + bars.bad_ranges.count
-            yield f"{of}bars", f"{bars.rows:,}"
-            yield (
-                f"{of}bars missing",
-                f"{bars.gaps.missing:,}, at most {bars.gaps.longest:,} in a row",
-            )
-            yield f"{of}bars repeated or out of order", f"{bars.duplicates + bars.disordered:,}"
-            yield f"impossible {of}prices", f"{bad:,}"
-            yield f"{of}outliers", f"{bars.outliers.count:,}: {bars.outliers.rule}"
-    if found.bars is not None:
-        yield "bars of one price", format_count(found.bars.flat)
-        if found.bars.zero_volume is not None:
-            yield "bars without volume", format_count(found.bars.zero_volume)
-    if (beside := found.beside) is not None:
-        yield "bars that have a mark", format_percent(beside.coverage)
-        wicks = f"{format_count(beside.wicks)}, the longest {format_percent(beside.longest_wick)}"
-        yield "wicks of the last price", f"{wicks}: {beside.wick_rule}"
-        yield "stale marks", f"{format_count(beside.stale)}: {beside.stale_rule}"
-    if (funding := found.funding) is not None:
-        cadence = ", ".join(f"every {each.every} from {each.start}" for each in funding.cadences)
-        yield "settlements", clip(f"{funding.settlements:,}, {cadence}", 200)
-        yield "settlements missing", f"{funding.missing.missing:,}"
-        span = f"{format_percent(funding.lowest, 3)} to {format_percent(funding.highest, 3)}"
-        yield "funding rates", span
-
-
-def format_count(count: Any) -> str:
-    digits = 3 if count.share < 0.001 else 2
-    return f"{count.count:,} ({format_percent(count.share, digits)})" if count.count else "0"
+    for table, facts in found.facts.items():
+        for name, value in facts.items():
+            text = ", ".join(map(str, value[:3])) if isinstance(value, list) else str(value)
+            if isinstance(value, float):
+                is_share = name == "coverage" or name.startswith("with ")
+                text = format_percent(value) if is_share else f"{value:.4g}"
+            elif isinstance(value, int):
+                text = f"{value:,}"
+            if value not in (None, 0):
+                yield f"{table}: {name}", text
+    for each in found.findings:
+        share = format_percent(each.share, 3 if each.share < 0.001 else 2)
+        places = "; ".join(each.places[:3])
+        yield f"{each.table}: {each.rule}", f"{each.count:,} ({share}), {places}".rstrip(", ")
 
 
 def write_fitness(found: Quality, of: str) -> Table:

@@ -312,8 +312,8 @@ def draw_declared(shown: ShownChart) -> Chart | None:
     if shown.kind not in FROM_LABELS and not has_values(table):
         return None
     layout = build_layout(shown.height, showlegend=shown.has_legend)
-    layout["xaxis"] |= {"title": {"text": shown.x}} if shown.x else {}
-    layout["yaxis"] |= {"title": {"text": shown.y}} if shown.y else {}
+    layout["xaxis"] |= {"title": {"text": escape_label(shown.x)}} if shown.x else {}
+    layout["yaxis"] |= {"title": {"text": escape_label(shown.y)}} if shown.y else {}
     for axis in shown.percent:
         layout[f"{axis}axis"] |= {"tickformat": PERCENTS}
     traces = list(DRAWN[shown.kind](shown, table, layout))
@@ -439,7 +439,10 @@ def draw_bars(
 def draw_heat(
     shown: ShownChart, table: pd.DataFrame, layout: dict[str, Any]
 ) -> Iterator[dict[str, Any]]:
-    grid = table.iloc[:, 0].groupby(level=[0, 1]).mean().unstack(1)
+    labels = table.index.get_level_values(0)
+    is_sorted = not isinstance(labels[0], str)  # words stay in their own order
+    cells = table.iloc[:, 0].groupby(level=[0, 1], sort=is_sorted).mean()
+    grid = cells.unstack(1, sort=is_sorted)
     for axis, name in zip(("xaxis", "yaxis"), table.index.names, strict=False):
         layout[axis] |= {"type": "category", "title": {"text": escape_label(name)}}
     x, y = ([escape_label(each if isinstance(each, str) else f"{each:.3g}") for each in labels]

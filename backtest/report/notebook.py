@@ -22,7 +22,7 @@ from backtest.policy import Policy
 from backtest.report.charts import LIGHT, thin_rows
 from backtest.report.page import Fact
 from backtest.report.pictures import escape_text
-from backtest.report.write import build_page
+from backtest.report.write import build_head
 from backtest.risk import Paths
 from backtest.venue import Venue
 
@@ -37,7 +37,7 @@ LONGEST = 200
 def write_cell(source: Reportable) -> str:
     if source._is_empty:
         return f"<div><b>{escape_text(repr(source))}</b></div>"
-    page = build_page(source)
+    page = build_head(source)
     chart = draw_equity_svg(source) if source.kind in DRAWN else ""
     name = "result" if source.kind in DRAWN else page.kind.replace("-", "_").replace(" ", "_")
     more = f'{name}.report("report.html") writes the whole report.'

@@ -14,7 +14,7 @@ from pandas.api.types import is_numeric_dtype
 from backtest.base import Head, ShownTable, find_head, format_cell, format_span, format_time
 from backtest.base.table_text import HEADS, NONE, STYLES
 from backtest.measures import name_measure
-from backtest.measures.measure_names import ABOUT
+from backtest.measures.measure_table import ABOUT
 from backtest.report.report_numbers import format_measure
 
 

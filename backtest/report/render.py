@@ -99,7 +99,6 @@ def write_terminal(page: Page, sections: Sequence[Section]) -> str:
             lay_out(Table("", FACTS, tuple(page.facts))),
         ]
     for section in sections:
-        parts.append("")
         parts += [part for block in section.blocks for part in list_lines(section, block)]
     stream = io.StringIO()
     console = Console(file=stream, width=WIDTH, color_system=None, force_terminal=False,
@@ -128,32 +127,53 @@ def list_lines(section: Section, block: Any) -> Iterator[Any]:
     if isinstance(block, Paragraph):
         yield wrap(block.text)
     elif isinstance(block, Table) and block.is_pairs:
-        yield wrap(
-            f"{block.caption}: {', '.join(f'{row[0]} {row[1]}' for row in block.rows)}", "  "
-        )
+        pairs = ", ".join(f"{name} {value}" for name, value in block.rows)
+        yield wrap(f"{block.caption}: {pairs}", "  ")
     elif isinstance(block, Table):
-        yield block.caption or section.title
-        yield lay_out(block)
+        yield from ("", block.caption or section.title, lay_out(block))
         left = len(block.rows) - MOST_SHOWN
         if left > 0:
             yield f"and {left:,} more rows"
 
 
 def lay_out(table: Table) -> Any:
+    """Return a grid of the first rows; the last columns are left out where they do not fit."""
     from rich import box  # noqa: PLC0415 - loads when used
     from rich.table import Table as Grid  # noqa: PLC0415
     from rich.text import Text  # noqa: PLC0415
 
-    heads = [" ".join(filter(None, (each.title, each.unit))) for each in table.columns]
-    grid = Grid(box=box.SIMPLE_HEAD, show_header=any(heads), show_edge=False, pad_edge=False,
-                padding=(0, 1))  # fmt: skip
-    for head, column in zip(heads, table.columns, strict=True):
+    columns = []
+    for place, column in enumerate(table.columns):
+        rows = (row[place] for row in table.rows[:MOST_SHOWN])
+        cells = [escape_directions(x.text if isinstance(x, Cell) else x) for x in rows]
+        head = " ".join(filter(None, (column.title, column.unit)))
+        room = max(map(len, [*cells, *head.split()]), default=1)
+        heads = textwrap.wrap(escape_directions(head), room, break_on_hyphens=False)
+        columns.append((column, "\n".join(heads), cells, max(map(len, heads), default=0)))
+    shown: list[tuple[Column, str, list[str]]] = []
+    used = 0
+    for column, head, cells, least in columns:
+        width, most = max(map(len, cells), default=0), LEAST_WORDS if shown else MOST_NAME
+        used += 3 + max(least, width if column.is_number else min(width, most))
+        if used - 3 <= WIDTH or table.columns is FACTS:
+            shown.append((column, head, cells))
+    grid = Grid(box=box.SIMPLE_HEAD, show_header=any(head for _, head, _ in shown),
+                show_edge=False, pad_edge=False, padding=(0, 1))  # fmt: skip
+    for column, head, _ in shown:
         side: Any = "right" if column.is_number else "left"
-        grid.add_column(Text(escape_directions(head)), justify=side, overflow="fold")
-    for row in table.rows[:MOST_SHOWN]:
-        texts = (each.text if isinstance(each, Cell) else each for each in row)
-        grid.add_row(*(Text(escape_directions(text)) for text in texts))
+        grid.add_column(
+            Text(head),
+            justify=side,
+            no_wrap=column.is_number and used - 3 <= WIDTH,
+            overflow="fold",
+        )
+    for row in zip(*(cells for _, _, cells in shown), strict=True):
+        grid.add_row(*map(Text, row))
     return grid
+
+
+LEAST_WORDS, MOST_NAME = 24, 40
+"""Characters that a table keeps room for, of a column of words and of the first."""
 
 
 # ------------------------------------------------------------------------------------------- JSON

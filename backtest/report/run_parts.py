@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import calendar
 import math
 from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -52,8 +53,7 @@ from backtest.measures import (
     worst_drawdowns,
 )
 from backtest.measures.cautions import AFTER_RUIN
-from backtest.measures.measure_names import ABOUT
-from backtest.measures.run_measures import COSTS, find_cost_rates
+from backtest.measures.measure_table import ABOUT, COSTS, find_cost_rates
 from backtest.policy import sets_margin
 from backtest.report.charts import is_wide, thin_rows
 from backtest.report.option_parts import list_option_parts
@@ -182,7 +182,8 @@ def write_verdict(result: Result) -> str:
         f"{count_days(result):,.0f} days{', with ' * bool(added)}{' and '.join(added)}: a return "
         f"of {format_percent(metrics['total_return'])}, against "
         f"{format_percent(held.total_return)} of {market} at 1x. The account was at worst "
-        f"{format_percent(metrics['max_drawdown'])} below its peak, {words.get(hits, f'was liquidated {hits:,} times')}"
+        f"{format_percent(metrics['max_drawdown'])} below its peak, "
+        f"{words.get(hits, f'was liquidated {hits:,} times')}"
         f"{pulled * bool(victims)}, and paid "
         f"{format_money(sum(metrics[name] for name in COSTS))} in fees, slippage, funding and "
         "interest."
@@ -392,7 +393,7 @@ def draw_story(result: Result) -> ShownChart:
         table["liquidation price"] = find_near(result)
         table["funding"] = np.cumsum(bars["funding"].to_numpy())
         table["fees, slippage, impact"] = np.cumsum(trading)
-        panels = (
+        panels: tuple[Panel, ...] = (
             Panel("Equity", ("account", "buy and hold 1x"), 2.6, scale="log"),
             Panel("Drawdown", ("drawdown",), 1.0, percent=True, from_zero=True),
             Panel("Leverage, turns of equity", ("leverage",), 1.3),
@@ -437,8 +438,8 @@ def find_marks(result: Result) -> pd.DataFrame:
     at = np.searchsorted(result.time, pd.DatetimeIndex(shown["time"]).as_unit("ns").asi8)
     total, drawn = chosen["kind"].astype(str).value_counts(), kinds.value_counts()
     labels = {
-        kind: f"{MARKS[kind].words} ({f'largest {drawn[kind]:,} of ' * (drawn[kind] < n)}{n:,})"
-        for kind, n in total.items()
+        kind: f"{MARKS[kind].words} ({f'largest {drawn[kind]:,} of ' * bool(drawn[kind] < n)}{n:,})"
+        for kind, n in ((str(kind), n) for kind, n in total.items())
     }
     found = pd.DataFrame(
         {
@@ -460,7 +461,7 @@ def find_marks(result: Result) -> pd.DataFrame:
 def list_costs(result: Result) -> list[Shown]:
     rows = list(list_statement(result))
     terms = pd.Series([amount for _, amount, _ in rows], [words for words, _, _ in rows])
-    terms["profit"] = terms.sum()
+    terms["change of equity"] = terms.sum()
     reserve = float(result.of_account("reserve")[-1])
     lines = {
         "equity at the start": (format_money(find_start(result)), ""),
@@ -553,9 +554,10 @@ WINDOWS = ((365, 90), (90, 30), (30, 10))
 
 def list_over_time(result: Result) -> list[Shown]:
     months = find_months(result)
-    heads = {str(name): Head(str(name), "%", "points") for name in months}
+    names = [*calendar.month_abbr[1:], "year"]
+    heads = {name: Head(name, "%", "points") for name in names}
     note = "Simple returns of the unit value by calendar month, UTC, in per cent."
-    table = ShownTable(months.rename(columns=str), "Monthly returns", note,
+    table = ShownTable(months.set_axis(names, axis=1), "Monthly returns", note,
                        Head("year", "", "whole"), heads, is_tinted=True)  # fmt: skip
     samples = len(result.returns)
     window = next((window for least, window in WINDOWS if samples >= least), 0)
@@ -581,7 +583,7 @@ def draw_rolling(result: Result, window: int) -> ShownChart:
     period = name_period(str(result.manifest["sampling"]))
     caption = f"Each point measures the {window} {period}s up to it."
     return ShownChart("rolling", "Rolling measures", caption, table, height=460, panels=panels,
-                      colors=dict.fromkeys(table, "accent"))  # fmt: skip
+                      colors=dict.fromkeys(map(str, table), "accent"))  # fmt: skip
 
 
 def average_leverage(result: Result) -> FloatArray:
@@ -615,12 +617,13 @@ def list_risk(result: Result) -> list[Shown]:
     )
     panels = (
         Panel("Margin ratio: 100 % is liquidation", ("margin ratio",), 1, True, True),
-        Panel("Distance to liquidation (no line: out of reach)", ("distance",), 1, True, True),
-        Panel("Forecast: liquidation price touched within a day", ("forecast",), 1, True, True),
+        Panel("Distance to liquidation", ("distance",), 1, True, True),
+        Panel("Forecast: touched within a day", ("forecast",), 1, True, True),
     )
     caption = (
         "The margin ratio is the maintenance requirement over what backs the position. The "
-        "distance is the move of the mark price that would liquidate at each close."
+        "distance is the move of the mark price that would liquidate at each close; no line where "
+        "it is out of reach. The forecast is the probability that it is touched."
     )
     colors = {"margin ratio": "accent", "distance": "accent", "forecast": "loss"}
     return [ShownChart("closeness", "Closeness to liquidation", caption, table, colors=colors,
@@ -762,7 +765,7 @@ def group_trades(trades: Trades) -> ShownTable:
             rows |= {f"{by}: {k.replace('_', ' ')}": row for k, row in groups.items()}
     table = pd.DataFrame.from_dict(rows, orient="index")[[*GROUPED]].astype(np.float64)
     shown = table.loc[:, (table.fillna(0.0) != 0.0).any(axis=0)]
-    heads = {name: GROUPED[str(name)] for name in shown}
+    heads = {str(name): GROUPED[str(name)] for name in shown}
     return ShownTable(shown, "Measures of trades", "Profit factor: what winners made over what "
                       "losers lost.", Head("trades"), heads)  # fmt: skip
 

@@ -20,6 +20,7 @@ from backtest.base import (
     ShownChart,
     ShownTable,
     capitalize,
+    count_nouns,
     format_number,
     format_percent,
     format_probability,
@@ -28,7 +29,7 @@ from backtest.base import (
 )
 from backtest.engine import count_unfilled
 from backtest.measures import count_cautions, find_cautions, name_measure, read_risk_name
-from backtest.measures.measure_names import ABOUT
+from backtest.measures.measure_table import ABOUT
 from backtest.report.explored import (
     EXPLAINS,
     Explored,
@@ -59,7 +60,7 @@ SHOWN = ("sharpe", "total_return", "max_drawdown", "turnover", "liquidations")
 
 
 def write_sweep_verdict(sweep: Sweep) -> str:
-    explored = explore_sweep(sweep, sweep.objective)
+    explored = explore_sweep(sweep, sweep.ranked_by)
     near = find_neighbors(explored)
     values = ", ".join(f"{name} = {format_value(explored.table[name].iloc[explored.best])}"
                        for name in explored.varied)  # fmt: skip
@@ -75,7 +76,7 @@ def write_sweep_verdict(sweep: Sweep) -> str:
 
 
 def list_sweep_numbers(sweep: Sweep) -> list[Headline]:
-    explored = explore_sweep(sweep, sweep.objective)
+    explored = explore_sweep(sweep, sweep.ranked_by)
     near, known = find_neighbors(explored), explored.values[np.isfinite(explored.values)]
     best, what = float(explored.values[explored.best]), name_measure(explored.name)
     better = "more" if explored.better > 0 else "less"
@@ -95,7 +96,7 @@ def list_sweep_numbers(sweep: Sweep) -> list[Headline]:
 
 
 def list_sweep_notices(sweep: Sweep) -> tuple[str, ...]:
-    explored, notices = explore_sweep(sweep, sweep.objective), []
+    explored, notices = explore_sweep(sweep, sweep.ranked_by), []
     if not sweep.complete:
         asked = sweep.manifest["sets"]["asked"]
         notices.append(f"Interrupted: {len(sweep.table):,} of {asked:,} sets were run.")
@@ -109,7 +110,7 @@ def list_sweep_notices(sweep: Sweep) -> tuple[str, ...]:
 
 
 def list_sweep_parts(sweep: Sweep) -> list[Part]:
-    explored = explore_sweep(sweep, sweep.objective)
+    explored = explore_sweep(sweep, sweep.ranked_by)
     lead = f"Ranked by {name_measure(explored.name)}; ruined sets stand last."
     return [
         Part("best", "The best sets", lead, lambda: [tabulate_sets(explored, TOP)], "both"),
@@ -190,7 +191,11 @@ def draw_profile(explored: Explored, name: str) -> ShownChart:
     explored, left_out = exclude_idle(explored, name)
     cells: Axis = explored.read_axis(name)
     groups = pd.Series(explored.values).groupby(cells.cells)
-    table = groups.quantile([0.1, 0.5, 0.9]).unstack().set_axis(["low", "median", "high"], axis=1)
+    table = (
+        groups.quantile(np.array([0.1, 0.5, 0.9]))
+        .unstack()
+        .set_axis(["low", "median", "high"], axis=1)
+    )
     best = int(cells.cells[explored.best])
     table["best"] = np.where(table.index == best, explored.values[explored.best], np.nan)
     table.index = pd.Index(cells.centers[table.index.to_numpy(dtype=np.int64)])
@@ -226,7 +231,7 @@ def tabulate_plateau(explored: Explored) -> ShownTable:
         values = explored.values[chosen]
         known = values[np.isfinite(values)]
         levels = np.quantile(known, (0.0, 0.1, 0.5, 0.9, 1.0)) if len(known) else [math.nan] * 5
-        words = ("lowest", "a tenth below", "median", "a tenth above", "highest")
+        words = ("lowest", "10 %", "median", "90 %", "highest")
         rows[name] = {
             "sets": f"{chosen.sum():,}",
             **dict(zip(words, (format_explored(explored, x) for x in levels), strict=True)),
@@ -287,10 +292,8 @@ COMPARED = (
 
 
 def write_study_title(study: Study) -> str:
-    objectives = " and ".join(study.objectives)
-    return (
-        f"{study.facts['policy']['name']}: {study.trials:,} sets searched for the best {objectives}"
-    )
+    sets, objectives = count_nouns(study.trials, "set"), " and ".join(study.objectives)
+    return f"{study.title}: {sets} searched for the best {objectives}"
 
 
 def write_study_details(study: Study) -> str:
@@ -312,7 +315,7 @@ def list_study_notices(study: Study) -> tuple[str, ...]:
     notices = []
     if not study.complete:
         more = "; it can be resumed" if study.folder is not None else "; nothing of it is stored"
-        notices.append(f"Unfinished: the best so far, by its own score{more}.")
+        notices.append(f"UNFINISHED: the best so far, by its own score{more}.")
     if study.trials and study.best_trial < 0:
         notices.append("No set keeps the constraints.")
     elif study.trials and (cautions := find_cautions(study.table.iloc[study.best_trial])):
@@ -388,7 +391,6 @@ def list_luck(study: Study) -> list[Shown]:
         "sets tried elsewhere": (verdict.other_trials, "", "in other searches of the store on some "
                                  f"of the same bars{': ' * bool(policies)}{policies}"),
         "independent sets": (verdict.effective_trials, ".0f", "by how their returns correlate"),
-        "Sharpe of the best": (verdict.sharpe, ".2f", "in the search"),
         "Sharpe of luck": (verdict.lucky_sharpe, ".2f", "expected of the luckiest without skill"),
         short[0].lower() + short[1:]: (verdict.deflated_sharpe, "p", "probability that the true "
                                        "one is above that of luck; 0.95 or more is evidence"),
@@ -399,7 +401,9 @@ def list_luck(study: Study) -> list[Shown]:
         "highest objective": (verdict.plain_score if candidates > 1 else math.nan, ".2f",
                               f"of {candidates} candidates; the median of the neighbors there is "
                               f"{format_number(verdict.plain_plateau)}"),
-        "neighbors that keep all constraints": (verdict.kept, "%", ""),
+        "neighbors that keep bounds": (verdict.kept, "%", ""),
+        "sets on the front": (len(study.front) if len(study.objectives) > 1 else math.nan, "",
+                              "that no other beats in all objectives"),
         "objective on the holdout": (verdict.holdout_score, ".2f", "never searched"),
     }  # fmt: skip
     rows = {

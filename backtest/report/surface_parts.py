@@ -8,10 +8,20 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pandas as pd
 
-from backtest.base import Head, Headline, Part, Shown, ShownChart, ShownTable, count_nouns
+from backtest.base import (
+    Head,
+    Headline,
+    Part,
+    Shown,
+    ShownChart,
+    ShownTable,
+    capitalize,
+    count_nouns,
+)
 from backtest.base.units import YEAR_DAYS
 from backtest.options.chain_inspection import CHECKS
 from backtest.options.quotes import is_out_of_the_money
+from backtest.options.surface import describe_crossings
 
 if TYPE_CHECKING:
     from backtest.options import Surface
@@ -117,12 +127,8 @@ def tabulate_fits(found: Surface) -> ShownTable:
 
 def describe_arbitrage(found: Surface) -> str:
     table = found.arbitrage()
-    crossing = table[table["crossings"] > 0.0]
-    text = f"Butterfly arbitrage in {int(table['butterfly'].sum())} of {len(table)} expiries."
-    if not len(crossing):
-        return f"{text} No calendar arbitrage."
-    days = ", ".join(f"{each:%Y-%m-%d}" for each in crossing["expiry"])
-    return f"{text} Total variance falls below that of the expiry before in part of: {days}."
+    text = f"Butterfly arbitrage in {int(table['butterfly'].sum())} of {len(table)} expiries. "
+    return f"{text}{capitalize(describe_crossings(table))}."
 
 
 def tabulate_defects(found: Surface) -> Iterator[Shown]:

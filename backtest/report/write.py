@@ -5,11 +5,11 @@ from __future__ import annotations
 import shlex
 from collections.abc import Iterable, Iterator
 from pathlib import Path
+from typing import Any
 
 from backtest.base import (
     Headline,
     Part,
-    Reportable,
     Shown,
     ShownChart,
     capitalize,
@@ -22,7 +22,13 @@ from backtest.report.page import SYNTHETIC, Block, Fact, Page, Paragraph, Sectio
 from backtest.report.render import LONGEST_TITLE, write_page, write_terminal
 
 
-def build_page(found: Reportable, background: Background = NOTHING) -> Page:
+def build_page(found: Any, objective: str = "sharpe") -> Page:
+    """Return the whole page; ``objective`` ranks the sets of a sweep."""
+    vars(found)["ranked_by"] = objective
+    return build_head(found, find_background(found))
+
+
+def build_head(found: Any, background: Background = NOTHING) -> Page:
     manifest = dict(found.manifest)
     data = dict(manifest.get("data", {}))
     return Page(
@@ -38,7 +44,7 @@ def build_page(found: Reportable, background: Background = NOTHING) -> Page:
     )
 
 
-def list_sections(found: Reportable, background: Background) -> list[Section]:
+def list_sections(found: Any, background: Background) -> list[Section]:
     shown = [each for each in found.list_parts() if each.shows != "summary"]
     sections = [section for each in shown if (section := write_part(each)).blocks]
     first = [each for each in sections if not each.is_folded]
@@ -77,13 +83,13 @@ def write_blocks(blocks: Iterable[Shown], key: str) -> Iterator[Block]:
             yield Paragraph(shown.empty)
 
 
-def write_report(found: Reportable, path: Path, format_: str | None = None) -> Path:
-    return write_page(build_page(found, find_background(found)), path, format_)
+def write_report(found: Any, path: Path, format_: str | None = None) -> Path:
+    return write_page(build_page(found), path, format_)
 
 
-def write_summary(found: Reportable) -> str:
+def write_summary(found: Any) -> str:
     """Return the parts that a summary shows, without charts, and what the account assumes."""
-    page = build_page(found)
+    page = build_head(found)
     sections = []
     for part in found.list_parts():
         if part.shows != "page":
@@ -91,4 +97,6 @@ def write_summary(found: Reportable) -> str:
             if written := list(write_blocks(blocks, part.key)):
                 sections.append(Section(part.key, part.title, part.lead, written))
     terms = list_terms(found.manifest)
-    return write_terminal(page, [*sections, *([Section("terms", "", "", terms)] if terms else [])])
+    if terms:
+        sections.append(Section("terms", "", "", [Paragraph(""), *terms]))
+    return write_terminal(page, sections)

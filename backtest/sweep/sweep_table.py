@@ -72,8 +72,8 @@ class Sweep(SavedResult):
     list_numbers = call_later(DECLARED, "list_sweep_numbers")
     list_parts = call_later(DECLARED, "list_sweep_parts")
     list_assumptions = call_later(DECLARED, "list_sweep_assumptions")
-    verdict = property(call_later(DECLARED, "write_sweep_verdict"))  # type: ignore[assignment]
-    notices = property(call_later(DECLARED, "list_sweep_notices"))  # type: ignore[assignment]
+    verdict = property(call_later(DECLARED, "write_sweep_verdict"))
+    notices = property(call_later(DECLARED, "list_sweep_notices"))
 
     @property
     def parameters(self) -> tuple[str, ...]:

@@ -72,8 +72,8 @@ def test_same_close_of_an_inverse_contract(side):
 
 
 def test_same_close_is_said_to_be_optimistic():
-    assert "are optimistic" in " ".join(run(1.0).summary().split())
-    assert "are optimistic" not in run(1.0, account=bt.Account()).summary()
+    assert "are optimistic" in " ".join(run(1.0).list_assumptions())
+    assert "are optimistic" not in " ".join(run(1.0, account=bt.Account()).list_assumptions())
 
 
 def test_same_close_has_nothing_to_attribute_to_fills():

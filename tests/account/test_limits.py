@@ -7,7 +7,7 @@ import pytest
 
 import backtest as bt
 from backtest.base.json_values import to_plain
-from backtest.report.basis.rule_sources import find_changes
+from backtest.report.basis import find_changes
 from backtest.strategies import Constant
 from backtest.venue.preset_files import parse_name
 from tests.account.account_scenes import is_

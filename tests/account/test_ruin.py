@@ -14,7 +14,7 @@ from backtest.account.liquidation import liquidate
 from backtest.account.portfolio_records import PAID_IN
 from backtest.account.ruin import find_line, is_ruin
 from backtest.measures.ranking import order_sets
-from backtest.report.sets.explored import explore_study
+from backtest.report.explored import explore_study
 from backtest.store import sort_entries
 from backtest.strategies import Constant
 from backtest.sweep.heatmap import fill_grid, read_axis

@@ -6,7 +6,7 @@ import pytest
 
 import backtest as bt
 from backtest.base.units import format_span
-from backtest.report.run.over_time_section import find_drawdowns, tabulate_drawdowns
+from backtest.report.run_parts import find_drawdowns, list_falls
 from backtest.strategies import Constant
 from tests.markets import free_venue
 
@@ -43,7 +43,7 @@ def daily():
 def test_business_days_are_named_by_their_sessions(daily):
     """The close of Friday, midnight of Saturday, is called Friday."""
     text = words(daily.summary())
-    assert "from 2000-03-24 to 2000-03-28, recovered 2000-03-31; 7 days under water" in text
+    assert "2000-03-24 to 2000-03-28, recovered 2000-03-31; 7 days under water" in text
     assert "2000-03-13 to 2000-03-31 UTC, 15 bars of 1d" in text
     assert "2000-03-25" not in text
     worst = find_drawdowns(daily).iloc[0]
@@ -51,17 +51,19 @@ def test_business_days_are_named_by_their_sessions(daily):
         "Fri 24", "Tue 28", "Fri 31",
     ]  # fmt: skip
     assert (worst["days_down"], worst["days_under_water"]) == (4.0, 7.0)
-    row = tabulate_drawdowns(find_drawdowns(daily), is_daily=True).rows[0]
-    assert row[2:5] == ("2000-03-24", "2000-03-28", "2000-03-31")
+    row = list_falls(daily)[0].table.iloc[0]
+    assert row[["peak", "trough", "recovery"]].tolist() == [
+        "2000-03-24", "2000-03-28", "2000-03-31",
+    ]  # fmt: skip
 
 
 def test_the_close_of_an_hour_at_midnight_belongs_to_the_day_that_ends():
     """The peak is the close of 23:00 to 24:00 on Friday, the low that of 01:00 to 02:00."""
     hours = pd.date_range("2000-03-24 14:00", periods=15, freq="1h", tz="UTC")
     result = run(sessions(index=hours))
-    assert "from 2000-03-24 to 2000-03-25, recovered 2000-03-25" in words(result.summary())
-    row = tabulate_drawdowns(find_drawdowns(result), is_daily=False).rows[0]
-    assert row[2:4] == ("2000-03-25 00:00", "2000-03-25 02:00")
+    assert "2000-03-24 to 2000-03-25, recovered 2000-03-25" in words(result.summary())
+    row = list_falls(result)[0].table.iloc[0]
+    assert row[["peak", "trough"]].tolist() == ["2000-03-25 00:00", "2000-03-25 02:00"]
     days = {"start": "2000-03-13", "end": "2000-03-25", "interval": "1d"}
     assert format_span(days) == "2000-03-13 to 2000-03-24 UTC"
     assert format_span({**days, "interval": "1h"}) == "2000-03-13 to 2000-03-25 UTC"

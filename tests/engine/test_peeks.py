@@ -16,7 +16,6 @@ from backtest.engine.lookahead import (
     describe_cuts,
     observe_checked,
 )
-from backtest.engine.result_text import write_summary
 from backtest.engine.signal_checks import NOT_CHECKED, describe_signal_check
 from backtest.strategies import Kelly, LiquidationProbability, Regime, TailRisk, TrendVol, VolTarget
 from backtest.sweep.lookahead_at_ends import EndsChecker
@@ -306,7 +305,7 @@ def test_the_manifest_and_the_summary_say_how_columns_and_signal_were_checked():
     said = result.manifest["causality"]
     assert said.startswith("columns checked at ")
     assert said.endswith(f"; {NOT_CHECKED}")
-    assert "given as data" in " ".join(write_summary(result).split())
+    assert "given as data" in " ".join(result.summary().split())
     made = bt.signals.from_function(SHORT, lambda seen: np.sign(seen.close - seen.open))
     result = bt.run(SHORT, Worded(), **TERMS, signal=made, compile=False)
     assert "signal checked at " in result.manifest["causality"]

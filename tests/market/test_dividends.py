@@ -54,7 +54,7 @@ def test_who_holds_the_share_at_the_open_of_the_ex_date_is_paid_and_a_short_pays
     assert event["price"].item() == pytest.approx(100.0)
     assert result.metrics["funding"] == pytest.approx(-20.0 * side)
     assert result.attribution().funding == pytest.approx(0.02 * side)
-    assert "dividends: 1, booked as funding" in str(result.summary())
+    assert "Dividends: 1, booked as funding" in result.summary()
 
 
 def test_a_share_bought_at_the_open_of_the_ex_date_has_no_dividend():

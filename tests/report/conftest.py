@@ -11,7 +11,7 @@ import pandas as pd
 import pytest
 
 import backtest as bt
-from backtest.report.page.formats import write_html
+from backtest.report.render import write_html
 from backtest.report.write import build_page
 from backtest.strategies import Constant, VolTarget
 from tests.report.reported import VENUE, live

@@ -7,14 +7,16 @@ import numpy as np
 import pytest
 
 import backtest as bt
-from backtest.report.basis.assumptions import describe_settings, split_manifest
-from backtest.report.run.costs_section import list_money, tabulate_attribution
-from backtest.report.run.exposure_charts import (
+from backtest.report.basis import describe_account, list_venues
+from backtest.report.charts import draw_declared
+from backtest.report.run_parts import (
     correlate_days,
-    draw_exposure,
+    list_exposure,
+    list_statement,
+    tabulate_contagion,
+    tabulate_instruments,
 )
-from backtest.report.run.risk_section import count_victims, tabulate_contagion
-from backtest.report.run.run_page import build_run
+from backtest.report.write import build_page
 from tests.agreement import run_engine
 from tests.portfolio.portfolio_helpers import Hold, make_market, make_venue, simulate_pair
 from tests.portfolio_scenes import flat, scene, tape
@@ -35,14 +37,13 @@ def result():
 def test_the_page_says_who_pulled_whom_down(result):
     """B is the only cause; A closed with a profit of 160 x 500/1423 = 56.22."""
     table = tabulate_contagion(result)
-    assert [row[1:] for row in table.rows] == [("B 100.00 %", "A 56.22")]
-    assert count_victims(result) == 1
-    assert "1 position in profit closed too" in build_run(result).summary
+    assert table.table.iloc[0].tolist() == ["B 100.00 %", "A 56.22"]
+    assert "1 position in profit closed too" in build_page(result).summary
 
 
 def test_exposure_stacks_longs_above_and_shorts_below(result):
     """4 turns of A above 0, 6 turns of B below."""
-    traces = draw_exposure(result).figure["data"]
+    traces = draw_declared(list_exposure(result)[0]).figure["data"]
     highest = {(each["name"], each["stackgroup"]): np.abs(each["y"]).max() for each in traces}
     assert highest == pytest.approx(
         {("A", "long"): 4.0, ("A", "short"): 0.0, ("B", "long"): 0.0, ("B", "short"): 6.0}
@@ -52,7 +53,7 @@ def test_exposure_stacks_longs_above_and_shorts_below(result):
 def test_the_report_is_written_in_every_format(result, tmp_path):
     """The JSON has metrics, attribution and contagion; the HTML has the sections."""
     page = result.report(tmp_path / "page.html").read_text(encoding="utf-8")
-    assert "Contagion" in page
+    assert "Causes of the liquidations" in page
     text = result.report(tmp_path / "page.md").read_text(encoding="utf-8")
     assert "56.22" in text
     found = json.loads(result.report(tmp_path / "page.json").read_text(encoding="utf-8"))
@@ -70,14 +71,13 @@ def test_collateral_is_part_of_what_the_account_began_with():
     result = bt.run(
         bt.Markets(still), Hold(0.0), venue=make_venue(), account=account, compile=False
     )
-    page = build_run(result)
+    page = build_page(result)
     assert page.summary.startswith("2,000.00 became 2,200.00 in 0 days: a return of ")
-    table = tabulate_attribution(result)
-    assert [column.title for column in table.columns][-2:] == ["collateral pnl", "net"]
-    assert table.rows[-1][-2:] == ("200.00", "200.00")
-    lines = {name: amount for name, amount, _ in list_money(result)}
-    assert lines["profit of collateral"] == "+200.00"
-    account_table = dict(describe_settings(result.manifest["account"]))
+    table = tabulate_instruments(result).table
+    assert table.iloc[-1].to_dict() == {"collateral_pnl": 200.0, "net": 200.0}
+    lines = {name: amount for name, amount, _ in list_statement(result)}
+    assert lines["profit of collateral"] == 200.0
+    account_table = dict(describe_account(result.manifest["account"]))
     assert account_table["collateral"].startswith("(name C, amount 100, ")
     assert "capital 1,000, margin cross, collateral (name C, amount 100" in " ".join(
         result.summary().split()
@@ -90,25 +90,16 @@ def test_correlations_are_of_daily_returns():
     moves = rng.normal(0.0, 0.02, 40)
     marks = np.exp(np.cumsum(np.stack([moves, -moves], axis=1), axis=0))
     time = DAY * np.arange(40)
-    assert correlate_days(time, marks) == pytest.approx(np.array([[1.0, -1.0], [-1.0, 1.0]]))
-    assert correlate_days(time[:10], marks[:10]) is None
+    found = correlate_days(time, marks, ["A", "B"])
+    assert found.to_numpy() == pytest.approx(np.array([[1.0, -1.0], [-1.0, 1.0]]))
+    assert correlate_days(time[:10], marks[:10], ["A", "B"]) is None
 
 
 def test_rules_by_instrument_are_told_once_for_each_venue():
-    """Three instruments: A and C share a venue, B has a higher fee and a limit of its own."""
+    """Three instruments: A and C share a venue, B has a higher fee."""
     plain, dear = make_venue().to_dict(), make_venue(taker=0.002, liquidation_fee=0.01).to_dict()
-    limits = {"A": 5.0, "B": 2.0, "C": 5.0}
-    data = {"funding_events": 3, "liquidations_tested_on": "mark prices", "bars": 10}
-    data |= {"start": "2024-01-01", "end": "2024-01-02"}
-    manifest = {
-        "data": {"instruments": dict.fromkeys("ABC", data), "bars": 10},
-        "venue": {"A": plain, "B": dear, "C": plain},
-        "account": {**bt.Account().to_dict(), "max_leverage": limits},
-    }
-    parts = split_manifest(manifest)
-    assert [part.names for part in parts] == [["A", "C"], ["B"]]
-    one = split_manifest({**manifest, "venue": plain, "account": bt.Account().to_dict()})
-    assert [part.suffix for part in one] == [""]
+    assert [*list_venues({"A": plain, "B": dear, "C": plain})] == [" of A, C", " of B"]
+    assert [*list_venues(dict.fromkeys("ABC", plain))] == [*list_venues(plain)] == [""]
 
 
 @pytest.mark.filterwarnings("ignore::UserWarning")
@@ -122,6 +113,6 @@ def test_sweeps_and_studies_of_several_have_pages(tmp_path):
     )
     for source, name in ((sweep, "sweep"), (study, "study")):
         page = source.report(tmp_path / f"{name}.md").read_text(encoding="utf-8")
-        assert "Venue rules in force of BBB" in page
+        assert "Venue of BBB" in page
         assert "AAA, BBB" in page
     assert "| overlay | Hold(level=0.5) |" in (tmp_path / "sweep.md").read_text(encoding="utf-8")

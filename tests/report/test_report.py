@@ -15,11 +15,9 @@ from backtest.base.units import DAY
 from backtest.cli import main
 from backtest.measures.history import monthly_returns, rolling_measures, worst_drawdowns
 from backtest.measures.measure_table import METRICS
-from backtest.report.page.formats import write_html, write_text
-from backtest.report.page.page import Paragraph, Table
-from backtest.report.run.costs_section import draw_waterfall
-from backtest.report.run.run_page import build_run
-from backtest.report.run.story_section import MARKS
+from backtest.report.page import Paragraph, Table
+from backtest.report.render import write_html, write_text
+from backtest.report.run_parts import MARKS, list_costs
 from backtest.report.write import build_page
 from backtest.store.find import load_saved
 from backtest.strategies import Constant
@@ -52,7 +50,7 @@ def test_marks_of_events_lie_on_the_equity_and_lead_to_their_rows(page, result):
     assert {trace["name"].partition(" (")[0] for trace in marked} >= {"liquidation", "margin call"}
     for trace in marked:
         for time, value, row in zip(trace["x"], trace["y"], trace["customdata"], strict=True):
-            stamp, kind = ledger.table.rows[row][:2]
+            stamp, kind = ledger.rows[row][:2]
             assert trace["name"].startswith(MARKS[kind.replace(" ", "_")].words)
             opened = pd.Timestamp(stamp, tz="UTC")
             assert pd.Timestamp(time, tz="UTC") == opened + pd.Timedelta("1h")
@@ -107,16 +105,15 @@ def test_the_command_of_the_report_makes_the_same_result_again(result, tmp_path)
     assert any("made in Python: bt.run, " in text for text in texts)
 
 
-def test_the_waterfall_adds_up_to_the_growth(result):
-    trace = draw_waterfall(result.attribution()).figure["data"][0]
-    *steps, total = trace["x"]
-    assert np.isclose(sum(steps), result.attribution().growth, rtol=0, atol=1e-9)
+def test_the_waterfall_adds_up_to_the_change_of_equity(result):
+    *steps, total = list_costs(result)[0].table.iloc[:, 0]
+    assert 10_000.0 + total == pytest.approx(result.metrics["final_equity"])
     assert total == pytest.approx(sum(steps), abs=1e-12)
 
 
 def test_a_ruined_account_is_said_to_be_ruined():
-    page = build_run(live(Constant(leverage=60.0), days=20))
-    assert any(notice.startswith("Ruined at") for notice in page.notices)
+    page = build_page(live(Constant(leverage=60.0), days=20))
+    assert any(notice.startswith("RUINED at") for notice in page.notices)
 
 
 FREQUENCIES = {"weekly": "7D", "seven hours": "7h"}
@@ -130,9 +127,9 @@ def test_odd_runs_have_a_report_too(kind):
         market = market_of(np.array([100.0, 101.0, 100.5]))
     policy = Constant(leverage=0.0 if kind == "flat" else 2.0)
     result = bt.run(market, policy, venue=VENUE, account=bt.Account(), compile=False)
-    text = write_html(build_run(result))
+    text = write_html(build_page(result))
     assert not re.search(r"(?i)\bnan\b", re.sub(r"<script.*?</script>", "", text, flags=re.S))
-    assert write_text(build_run(result), "json")
+    assert write_text(build_page(result), "json")
 
 
 def test_months_and_years_compound_to_the_run(result):

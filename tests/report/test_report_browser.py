@@ -9,7 +9,7 @@ import pandas as pd
 import pytest
 
 import backtest as bt
-from backtest.report.page.formats import write_page
+from backtest.report.render import write_page
 from backtest.report.write import build_page
 from backtest.strategies import Constant, VolTarget
 from tests.comparing import compare_policies
@@ -59,6 +59,10 @@ def open_page(context, file):
     page.goto(file.as_uri())
     page.wait_for_selector("html[data-ready]", state="attached")
     assert page.evaluate("document.documentElement.dataset.ready") == "yes"
+    page.evaluate("document.querySelectorAll('details').forEach(each => { each.open = true; })")
+    page.wait_for_function(
+        "[...document.querySelectorAll('[data-chart]')].every(box => box.layout)"
+    )
     return page
 
 
@@ -85,9 +89,9 @@ def page(browser, files):
 
 
 @pytest.mark.parametrize(("name", "width", "charts"), [
-    ("run", 1440, 7),
-    ("run", 390, 7),
-    ("hostile", 390, 7),
+    ("run", 1440, 6),
+    ("run", 390, 6),
+    ("hostile", 390, 6),
     ("sweep", 390, 7),
     ("study", 390, 3),
     ("study", 1440, 3),
@@ -124,16 +128,13 @@ def test_dark_and_light_follow_the_system_and_the_button(visit):
     assert page.trouble == []
 
 
-def test_the_ledger_is_searched_by_words_and_by_kind(page, result):
+def test_the_ledger_is_searched_by_words(page, result):
     page.fill(".search .words", "liquidation")
     rows = page.locator(".ledger tbody tr")
     assert rows.count() == result.metrics["liquidations"]
     page.fill(".search .words", "2023-01-20 flow")
     assert rows.count() == 1
     page.fill(".search .words", "")
-    page.select_option(".search .kind-of", "margin call")
-    assert rows.count() == result.metrics["margin_calls"]
-    page.select_option(".search .kind-of", "")
     before = rows.count()
     page.click(".more")
     assert rows.count() > before
@@ -174,7 +175,7 @@ def test_the_keyboard_reaches_everything(visit):
         page.keyboard.press("Tab")
         seen.add(page.evaluate(f"{active}.tagName + '.' + {active}.className"))
         assert page.evaluate(f"getComputedStyle({active}).outlineStyle") != "none"
-    assert {"DIV.scroll", "INPUT.words", "SELECT.kind-of", "BUTTON.link"} <= seen
+    assert {"DIV.scroll", "INPUT.words", "SUMMARY."} <= seen
 
 
 def test_the_structure_can_be_read_aloud(page):
@@ -244,21 +245,19 @@ def test_without_scripts_the_tables_are_there(visit, browser, files):
     context.close()
 
 
-def test_the_scale_can_be_chosen_and_buy_and_hold_taken_off(browser, tmp_path):
-    """Without buy and hold the axis of equity fits the account alone, which moves far less."""
-    terms = {"venue": VENUE, "account": bt.Account(), "compile": False}
-    calm = bt.run(bt.Market.sample(bars=24 * 20), Constant(leverage=0.1), **terms)
-    file = write_page(build_page(calm), tmp_path / "scale.html")
-    context = browser.new_context(viewport={"width": 1280, "height": 900})
-    page = open_page(context, file)
+def test_the_scale_can_be_chosen(page):
     axis = "document.querySelector('[data-chart=story]')._fullLayout.yaxis"
-    held = "document.querySelector('[data-chart=story]')._fullData[2].visible"
     for name, kind in (("linear scale", "linear"), ("log scale", "log")):
         page.get_by_label(name).first.check()
         page.wait_for_function(f"{axis}.type === '{kind}'")
-    before = page.evaluate(f"{axis}.range")
-    page.get_by_label("buy and hold").uncheck()
-    page.wait_for_function(f"{held} === false")
-    assert page.evaluate(f"{axis}.range") != before
     assert page.trouble == []
-    context.close()
+
+
+def test_what_is_folded_draws_when_it_is_opened(browser, files):
+    page = browser.new_page()
+    page.goto(files["run"].as_uri())
+    page.wait_for_selector("html[data-ready]", state="attached")
+    assert not page.is_visible("[data-chart=rolling]")
+    page.click("#time summary")
+    page.wait_for_selector("[data-chart=rolling] .main-svg")
+    page.close()

@@ -2,20 +2,19 @@
 
 import numpy as np
 
-from backtest.report.page.figures import drop_dust, encode_figure
-from backtest.report.run.story_section import draw_story
+from backtest.report.charts import draw_declared, drop_dust, encode_figure
+from backtest.report.run_parts import draw_story
 from backtest.strategies import Constant
 from tests.report.reported import live
 
 
 def test_a_ruined_account_is_drawn_on_both_scales():
     result = live(Constant(leverage=60.0), days=20)
-    figure = draw_story(result).figure
+    figure = draw_declared(draw_story(result)).figure
     assert result.metrics["ruined"] == 1.0
-    equity = next(each for each in figure["data"] if each["name"] == "equity")["y"]
+    equity = next(each for each in figure["data"] if each["name"] == "account")["y"]
     assert equity[-1] == 0.0
-    for axis in figure["layout"]["meta"]["axes"].values():
-        assert all(value > 0.0 for value in axis.get("tickvals", ()))
+    assert all(value > 0.0 for value in figure["layout"]["meta"]["log"].get("tickvals", ()))
     encode_figure(figure)
 
 

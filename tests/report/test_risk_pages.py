@@ -6,7 +6,7 @@ import pandas as pd
 
 from backtest.base.result_parts import ShownTable
 from backtest.base.table_text import format_table
-from backtest.report.declared_page import write_table
+from backtest.report.page import write_table
 
 
 def test_columns_have_the_title_unit_and_style_of_their_name():

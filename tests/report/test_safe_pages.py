@@ -11,8 +11,8 @@ import zlib
 import pytest
 
 import backtest as bt
-from backtest.report.page.figures import encode_figure, write_script_data
-from backtest.report.page.formats import read_plotly, write_html, write_text
+from backtest.report.charts import encode_figure, write_script_data
+from backtest.report.render import read_plotly, write_html, write_text
 from backtest.report.write import build_page
 from backtest.sweep.sweep_table import Sweep
 from tests.fast_cases import first_only

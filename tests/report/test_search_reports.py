@@ -7,16 +7,17 @@ import pandas as pd
 import pytest
 
 import backtest as bt
-from backtest.report.page.formats import write_html, write_text
-from backtest.report.page.page import Chart
-from backtest.report.sets.explored import (
+from backtest.report.charts import draw_declared
+from backtest.report.explored import (
     exclude_idle,
     explore_sweep,
     find_idle,
     find_neighbors,
     measure_importance,
 )
-from backtest.report.sets.set_charts import draw_profile
+from backtest.report.page import Chart
+from backtest.report.render import write_html, write_text
+from backtest.report.set_parts import draw_profile
 from backtest.report.write import build_page
 from backtest.store.find import load_saved
 from backtest.strategies import Constant
@@ -63,7 +64,7 @@ def test_sets_in_which_a_parameter_has_no_part_are_left_out_of_its_charts(sweep)
     explored = explore_sweep(Sweep(table, {**sweep.manifest, "parameters": facts}), "sharpe")
     assert np.array_equal(find_idle(explored, "x"), idle)
     assert not find_idle(explored, "y").any()
-    chart = draw_profile(explored, "x")
+    chart = draw_declared(draw_profile(explored, "x"))
     assert "200 sets in which x has no part and is 0.5" in chart.caption
     median = next(each for each in chart.figure["data"] if each["name"] == "median")
     assert np.nanmin(median["y"]) > -1.0

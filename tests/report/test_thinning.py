@@ -8,10 +8,10 @@ import pytest
 
 from backtest.base.units import DAY, MINUTE
 from backtest.measures.run_facts import RunSpan
-from backtest.report.page.figures import thin_rows
-from backtest.report.page.formats import write_html
-from backtest.report.run.ledger_table import add_costs, build_ledger, choose_rows
-from backtest.report.run.run_page import build_run
+from backtest.report.charts import thin_rows
+from backtest.report.render import write_html
+from backtest.report.run_parts import add_costs, choose_rows, tabulate_ledger
+from backtest.report.write import build_page
 
 YEAR_OF_MINUTES = 525_600
 MOST_BYTES = 5_000_000
@@ -47,11 +47,11 @@ def stretch(result, n):
 def test_a_year_of_minutes_is_under_five_megabytes_and_keeps_its_extremes(result):
     long = stretch(result, YEAR_OF_MINUTES)
     assert len(long.events) > 20_000
-    page = build_run(long)
+    page = build_page(long)
     size = len(write_html(page).encode())
     assert size < MOST_BYTES
     story = {trace["name"]: trace for trace in page.charts[0].figure["data"]}
-    for name, values in (("equity", long.bars["equity"]), ("mark price", long.mark)):
+    for name, values in (("account", long.bars["equity"]), ("mark price", long.mark)):
         drawn = story[name]["y"]
         assert len(drawn) < 20_000
         assert (np.nanmin(drawn), np.nanmax(drawn)) == (np.min(values), np.max(values))
@@ -84,9 +84,10 @@ def test_a_ledger_keeps_rare_events_and_says_how_many_it_leaves_out(result):
     assert len(rows) == 300
     rare = np.flatnonzero(kinds.isin(["liquidation", "margin_call", "top_up", "flow"]))
     assert set(rare) <= set(rows.tolist())
-    long = dataclasses.replace(result, entries=events)
-    total = int((~kinds.isin(["fee", "slippage", "impact", "liquidation_loss"])).sum())
-    assert f"300 of {total:,} events" in build_ledger(long, rows).table.note
+    several = pd.concat([result.events] * 40, ignore_index=True)
+    long = dataclasses.replace(result, entries=several)
+    total = 10 * int((~kinds.isin(["fee", "slippage", "impact", "liquidation_loss"])).sum())
+    assert f"2,000 of {total:,} events" in tabulate_ledger(long).note
 
 
 def test_the_costs_of_the_ledger_add_up_to_those_of_the_run(result):

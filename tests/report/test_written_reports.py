@@ -12,8 +12,8 @@ import pytest
 from backtest.base.errors import DataError, ParameterError
 from backtest.base.result_folders import write_json_file
 from backtest.cli import main
-from backtest.report.page.figures import LIGHT
-from backtest.report.page.formats import write_page, write_text
+from backtest.report.charts import LIGHT
+from backtest.report.render import write_page, write_text
 from backtest.report.write import build_page
 from backtest.store.find import find_folder
 from tests.refusals import check_refused
@@ -42,7 +42,7 @@ def test_the_format_is_that_of_the_name_unless_it_is_said(page, tmp_path):
 def test_every_figure_is_one_that_plotly_knows(page, sweep, result):
     for chart in (*page.charts, *build_page(sweep).charts):
         assert go.Figure(chart.figure).data
-    assert {"equity", "leverage", "mark price"} <= {trace.name for trace in result.plot().data}
+    assert {"account", "leverage", "mark price"} <= {trace.name for trace in result.plot().data}
 
 
 def test_a_full_disk_leaves_the_older_report_and_nothing_else(result, tmp_path, monkeypatch):

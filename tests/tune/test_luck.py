@@ -34,7 +34,8 @@ def test_trials_of_other_studies_count(tmp_path):
     assert first.trials < len(first.table)  # one set was asked for twice
     assert second.verdict.effective_trials > first.verdict.effective_trials
     summary = " ".join(second.summary().split())
-    assert f"{first.trials:,} of other searches on some of the same bars (policy Hills)" in summary
+    assert f"sets tried elsewhere {first.trials:,} in other searches of the store" in summary
+    assert "same bars: Hills" in summary
 
 
 class Valleys(Hills):
@@ -49,7 +50,7 @@ def test_sets_of_other_policies_count_and_are_named(tmp_path):
     assert first.verdict.other_policies == ()
     assert other.verdict.other_policies == ("Hills",)
     assert other.verdict.other_trials == first.trials + again.trials
-    assert "policy Hills" in " ".join(other.summary().split())
+    assert "same bars: Hills" in " ".join(other.summary().split())
     alone = seek(Valleys).verdict
     assert other.verdict.deflated_sharpe <= alone.deflated_sharpe
     assert Study.load(other.folder).verdict == other.verdict
@@ -109,7 +110,7 @@ def test_one_set_alone_was_not_chosen(tmp_path):
     assert study.verdict.effective_trials == 1.0
     assert study.verdict.lucky_sharpe == 0.0
     assert 0.5 < study.verdict.deflated_sharpe < 1.0
-    assert "chosen from a single set" in " ".join(study.summary().split())
+    assert study.summary().startswith("Hills: 1 set searched")
 
 
 class Scored(bt.Policy):

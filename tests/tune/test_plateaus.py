@@ -1,6 +1,7 @@
 """A robust search prefers plateaus: candidates, neighbors, parts of the time, and low quantiles."""
 
 import math
+import re
 from typing import Any
 
 import numpy as np
@@ -40,7 +41,7 @@ def test_robust_takes_the_plateau_and_plain_the_spike(on):
     assert robust.verdict.plain_score == 3.0
     assert robust.verdict.plain_plateau == 0.0
     assert robust.verdict.plateau == pytest.approx(1.0, abs=0.01)
-    assert "candidates is 3.00" in robust.summary()
+    assert re.search(r"highest objective +3\.00 ", robust.summary())
 
 
 def test_candidates_are_the_best_and_no_two_boxes_overlap(monkeypatch):
@@ -147,7 +148,7 @@ def test_where_every_candidate_has_bad_neighbours_the_safest_wins(on):
     assert np.isneginf(study.table["robust_score"].dropna()).all()
     assert study.best["x"] == pytest.approx(5.5, abs=0.8)
     assert 0.0 < study.verdict.kept < 1.0
-    assert "break a constraint" in study.summary()
+    assert "neighbors that keep bounds" in study.summary()
 
 
 def test_sets_without_a_score_are_no_candidates():

@@ -284,7 +284,7 @@ def test_several_objectives_give_a_front_and_its_knee(on, sampler):
     is_found.iloc[study.outcome.candidates] = True
     assert list(pareto(scores, is_found.to_numpy())) == list(front.index)
     assert 0.5 < study.best["x"] < 7.0  # the knee of sqrt(x) against x lies at x = 2.5
-    assert "Front" in study.summary()
+    assert "sets on the front" in study.summary()
     plain = seek(objective=["sharpe", "turnover"], trials=600, robust=False)
     assert plain.best_trial in plain.front.index
 
