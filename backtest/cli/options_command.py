@@ -9,7 +9,7 @@ from typing import Annotated, Any
 import pandas as pd
 import typer
 
-from backtest.base import ParameterError, check_range, count_nouns, format_percent
+from backtest.base import ParameterError, check_range, format_percent
 from backtest.base.units import YEAR_DAYS
 from backtest.cli.flags import OUTPUT, AsJson, flag, option
 from backtest.cli.printing import add_command, format_help, print_json, print_paragraph, print_table
@@ -211,34 +211,12 @@ def show_surface(
         surface.report(report)
     fits = surface.fits.assign(crossings=surface.arbitrage()["crossings"])
     if as_json:
-        print_json({"summary": surface.summary, "fits": to_rows(fits),
+        print_json({"summary": surface.verdict, "fits": to_rows(fits),
                     "left_out": to_rows(surface.left_out)})  # fmt: skip
         return
-    print_paragraph(surface.summary, indent="")
-    print_fits(fits)
-    for reason, count in surface.left_out["reason"].value_counts().items():
-        print_paragraph(f"left out: {count_nouns(count, 'quote')}, {reason}")
+    typer.echo(surface.summary())
     if report is not None:
         typer.echo(f"\nreport: {report}")
-
-
-def print_fits(fits: pd.DataFrame) -> None:
-    heads = ("expiry", "days", "forward", "quotes", "inside", "median", "worst",
-             "crosses")  # fmt: skip
-    rows = [
-        (
-            f"{row['expiry']:%Y-%m-%d}", f"{YEAR_DAYS * row['years']:.1f}",
-            f"{row['forward']:,.6g}", f"{row['quotes']}",
-            show_percent(row["inside"]), show_points(row["median_error"]),
-            show_points(row["worst_error"]), show_percent(row["crossings"]),
-        )
-        for row in fits.to_dict("records")
-    ]  # fmt: skip
-    print_table(heads, rows, right=heads[1:], squeezes=True)
-    print_paragraph(
-        "inside: quotes, widened by half a point, that contain the fit; median and worst: distance "
-        "from the marks; crosses: share of strikes with less total variance than the expiry before."
-    )
 
 
 def show_surfaces(chain: Chain, model: str, *, as_json: bool) -> None:

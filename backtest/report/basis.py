@@ -411,8 +411,7 @@ def list_data(data: Mapping[str, Any], background: Background) -> Iterator[Block
         yield Paragraph(f"The quality of the data is not in this report: {reason}.", "note")
     for name, found in background.found.items():
         of = f" of {name}" if name else ""
-        known = (each for each in describe_quality(found) if each[1] not in ("0", "0: "))
-        yield build_pairs(f"Quality of the data{of}", known)
+        yield build_pairs(f"Quality of the data{of}", describe_quality(found))
         yield write_fitness(found, of)
 
 
