@@ -11,7 +11,7 @@ import pytest
 
 import backtest as bt
 from backtest.measures.differences import STATISTICS
-from backtest.report.write import build_kind
+from backtest.report.write import build_head
 from backtest.strategies import Constant, Cppi, VolTarget
 from tests.markets import bars_market, free_venue
 
@@ -250,7 +250,7 @@ def test_of_two_lost_accounts_nothing_is_compared():
     assert "Nothing is compared between lost accounts: a, b" in text
     assert re.search(r"^b +both lost +both lost +both lost +both lost$", text, re.MULTILINE)
     assert "b (" not in text
-    page = build_kind(found)
+    page = build_head(found)
     assert "Nothing is compared between lost accounts: a, b." in page.notices
 
 
