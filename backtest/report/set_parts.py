@@ -293,7 +293,7 @@ COMPARED = (
 
 def write_study_title(study: Study) -> str:
     sets, objectives = count_nouns(study.trials, "set"), " and ".join(study.objectives)
-    return f"{study.title}: {sets} searched for the best {objectives}"
+    return f"{study.policy_name}: {sets} searched for the best {objectives}"
 
 
 def write_study_details(study: Study) -> str:
