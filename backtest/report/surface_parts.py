@@ -19,8 +19,8 @@ from backtest.base import (
     count_nouns,
 )
 from backtest.base.units import YEAR_DAYS
+from backtest.options import is_out_of_the_money
 from backtest.options.chain_inspection import CHECKS
-from backtest.options.quotes import is_out_of_the_money
 from backtest.options.surface import describe_crossings
 
 if TYPE_CHECKING:
@@ -134,7 +134,7 @@ def describe_arbitrage(found: Surface) -> str:
 def tabulate_defects(found: Surface) -> Iterator[Shown]:
     totals = found.inspection.total
     rows = pd.DataFrame({"rows": [totals[name] for name in CHECKS]},
-                        index=[CHECKS[name] for name in CHECKS])  # fmt: skip
+                        index=[CHECKS[name].text for name in CHECKS])  # fmt: skip
     count = {"rows": Head("rows", "", "count"), "count": Head("quotes", "", "count")}
     yield ShownTable(rows[rows["rows"] > 0], "Inspection", "", Head("check"), count,
                      empty="The inspection found nothing.")  # fmt: skip
