@@ -6,8 +6,8 @@ Figures are the best of some repeats, ours and theirs in turn, in one process on
 
 * ``recorded``: a run fully recorded with all its metrics, against vectorbt's fastest engine that
   is installed, doing ``from_orders`` on the same targets and then Sharpe, drawdown and return;
-* ``loop``: the compiled bar loop alone, nothing recorded, nothing measured, under a policy whose
-  formula costs nothing (a constant), and under the volatility target;
+* ``loop``: the compiled bar loop alone, nothing recorded, under a policy whose formula costs
+  nothing (a constant), and under the volatility target;
 * ``process``: ``backtest run`` on the sample as a whole process, against importing its libraries;
 * ``memory``: the peak of what a run allocates, against the size of what it records;
 * ``compile``: seconds until a policy has run, with everything cold, with the rules compiled, and
@@ -33,17 +33,8 @@ import numpy as np
 import pandas as pd
 
 import backtest as bt
-from backtest.account import Log
-from backtest.engine import (
-    bar_loop,
-    loop_driver,
-    loop_inputs,
-    new_record_of_one,
-    observe,
-    write_recipe,
-)
-from backtest.engine.compile import loop_compiler
-from backtest.measures import start_tally
+from backtest.engine import begin, bind_loop, set_up_run, summarize_portfolio
+from backtest.engine.account_loop import list_policies
 from backtest.strategies import Constant, VolTarget
 
 os.environ["BACKTEST_COMPILE"] = "now"  # compiled code is timed
@@ -138,40 +129,25 @@ def has_rust() -> bool:
 
 def measure_loop(market: bt.Market, repeat: int) -> dict[str, float]:
     """Time the compiled loop alone."""
-    works = [
-        prepare_loop(market, policy, is_silent)
-        for policy, is_silent in ((Constant(), True), (POLICY, True), (POLICY, False))
-    ]
-    names = ("ns_per_bar", "ns_per_bar_vol_target", "ns_per_bar_with_all_measures")
+    works = [prepare_loop(market, policy) for policy in (Constant(), POLICY)]
     seconds = best_of(repeat, *works)
+    names = ("ns_per_bar", "ns_per_bar_vol_target")
     return {n: each / market.n_bars * 1e9 for n, each in zip(names, seconds, strict=True)}
 
 
-def prepare_loop(market: bt.Market, policy: bt.Policy, is_silent: bool) -> Callable[[], Any]:
-    """Return the loop around a policy, ready to be timed."""
-    columns = observe(policy, market)
-    inputs = loop_inputs.read_inputs(
-        market,
-        VENUE,
-        ACCOUNT,
-        signal=np.ones(1),
-        sampling="1d",
-        first=0,
-        started=market.start,
-    )
-    built = loop_driver.build_compiled(
-        policy, inputs, columns, write_recipe(policy, tuple(columns))
-    )
-    if is_silent:
-        clock = built.inputs.clock._replace(is_on=None)
-        built = built._replace(inputs=built.inputs._replace(clock=clock))
-    tape = bar_loop.Tape(
-        Log(None, np.empty((1, 8)), np.zeros(1, np.int64)),
-        new_record_of_one(1),
-        np.zeros(2, np.int64),
-    )
-    begun = (loop_inputs.start_state(ACCOUNT), start_tally(ACCOUNT.capital, ACCOUNT.capital, 0), ())
-    return lambda: loop_driver.run_bars(built, *begun, tape, 0, market.n_bars)
+def prepare_loop(market: bt.Market, policy: bt.Policy) -> Callable[[], Any]:
+    """Return the loop around a policy, with its measures and without a record, to be timed."""
+    setup = set_up_run(market, policy, venue=VENUE, account=ACCOUNT, signal=None, overlay=None)
+    policies = list_policies(setup.observed)
+
+    def work() -> None:
+        inputs, state, deciders, tally = begin(setup)
+        (bound,) = bind_loop([(deciders, policies)], is_compiled=True).deciders
+        summarize_portfolio(
+            inputs, state, bound, tally, 0, has_units=False, is_compiled=True, progress=None
+        )
+
+    return work
 
 
 def measure_process(repeat: int) -> dict[str, float]:
@@ -226,7 +202,6 @@ def main() -> None:
     parser.add_argument("--only", nargs="+", choices=PARTS, default=PARTS)
     wanted = parser.parse_args()
     market = bt.Market.sample(bars=wanted.bars, interval="1m")
-    loop_compiler.compile_core()
     parts: dict[str, Callable[[], Any]] = {
         "recorded": lambda: measure_recorded(market, wanted.repeat),
         "loop": lambda: measure_loop(market, wanted.repeat),

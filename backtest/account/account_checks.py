@@ -2,20 +2,10 @@
 
 from __future__ import annotations
 
-from backtest.account.account import Account, list_shared_settings
+from backtest.account.account import Account
 from backtest.base import ParameterError
 from backtest.base.units import TOLERANCE
 from backtest.venue import Venue
-
-
-def check_account(account: Account, venue: Venue) -> None:
-    given = list_shared_settings(account)
-    if given:
-        raise ParameterError(
-            f"only an account with several instruments takes {', '.join(given)}; "
-            "give bt.Markets({name: market, ...})"
-        )
-    check_setting(account, venue)
 
 
 def check_setting(account: Account, venue: Venue, name: str = "") -> None:

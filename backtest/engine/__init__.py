@@ -6,24 +6,22 @@ from backtest.base import open_door
 
 if TYPE_CHECKING:
     from backtest.engine.account_loop import begin, copy_state, gather_deciders
-    from backtest.engine.account_loop import live, run_account, take
+    from backtest.engine.account_loop import run_account, take
     from backtest.engine.batch import BatchLoop, LaneFault, LaterBars, lay_alike, lay_each
-    from backtest.engine.bar_loop import Formula, Seen, count_days, decide, find_seen, is_balanced
-    from backtest.engine.bar_loop import record_bar, show_account, with_decision
+    from backtest.engine.bar_loop import Seen, count_days, find_seen, is_balanced
     from backtest.engine.collateral_prices import read_assets
     from backtest.engine.compile.absent_parts import pack_terms
     from backtest.engine.compile.general_compiler import bind_compiled, build_call
     from backtest.engine.compile.general_compiler import compile_general_rules, find_general_folder
     from backtest.engine.compile.general_compiler import find_general_loop
     from backtest.engine.compile.loop_compiler import compile_at_address, compile_core, jit_modules
-    from backtest.engine.compile.loop_compiler import load_policy_loop, mark_sources
+    from backtest.engine.compile.loop_compiler import mark_sources
     from backtest.engine.compile.recipe import Place, Recipe, count_slots, make_recipe, may_refer_to
-    from backtest.engine.compile.recipe import pack_brackets, pack_columns, read_parameter
-    from backtest.engine.compile.recipe import write_decide, write_recipe
+    from backtest.engine.compile.recipe import read_parameter, write_decide
     from backtest.engine.counted_result import CountedResult, count_at
     from backtest.engine.deciders import Deciders
     from backtest.engine.directions import Directions, read_directions
-    from backtest.engine.fee_days import TradedDays, start_day, with_fees
+    from backtest.engine.fee_days import TradedDays, start_day
     from backtest.engine.feed_arrays import as_of, earn_cash, measure_years, place_flows
     from backtest.engine.feed_arrays import place_funding
     from backtest.engine.frame_signals import compute_frame
@@ -37,10 +35,8 @@ if TYPE_CHECKING:
         observe,
     )
     from backtest.engine.lookahead import observe_checked, start_check
-    from backtest.engine.loop_driver import Progress
-    from backtest.engine.loop_driver import explain_refusal, run_loop
+    from backtest.engine.portfolio_driver import Progress, explain_refusal
     from backtest.engine.loop_inputs import Inputs, mark_ends, mark_samples, read_inputs
-    from backtest.engine.loop_inputs import start_state
     from backtest.engine.manifest import describe_bars, describe_data, describe_history
     from backtest.engine.manifest import describe_venue
     from backtest.engine.manifest import hash_source, read_tables_in_use
@@ -70,7 +66,6 @@ if TYPE_CHECKING:
     from backtest.engine.portfolio_target_cuts import find_portfolio_decisions
     from backtest.engine.position_tables import compute_notionals, measure_profits
     from backtest.engine.record import AccountFields, Outcome, PositionFields, Record, join_records
-    from backtest.engine.record import new_record_of_one
     from backtest.engine.result import Result
     from backtest.engine.result_files import name_result
     from backtest.engine.resumed_run import append_last_bar, check_rules

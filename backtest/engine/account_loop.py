@@ -10,17 +10,17 @@ from backtest.account import AccountState
 from backtest.account.portfolio_records import EQUITY, UNIT
 from backtest.base import write_mark
 from backtest.engine.compile.plain_or_compiled import (
-    estimate_plain_general,
+    estimate_plain,
     find_mark,
     try_plain,
 )
 from backtest.engine.deciders import Deciders
-from backtest.engine.loop_driver import Progress
 from backtest.engine.option_arrays import resume_options
 from backtest.engine.option_chain import Legs
 from backtest.engine.option_trader import OptionTrader, make_trader
 from backtest.engine.portfolio_driver import (
     PolicySwitch,
+    Progress,
     list_kernel_arguments,
     run_portfolio_loop,
 )
@@ -47,9 +47,9 @@ def run_account(
 ) -> Outcome:
     if not is_compiled or isinstance(setup.account.requirement, OwnMargin):
         return take(setup, is_compiled=False, progress=progress, switches=switches)
-    mark = find_mark(None, list_kernel_arguments(*begin(setup)))
+    mark = find_mark(list_kernel_arguments(*begin(setup)))
     n_bars = len(setup.inputs.feed.time) - setup.first
-    seconds = estimate_plain_general(len(setup.observed), n_bars)
+    seconds = estimate_plain(len(setup.observed), n_bars)
     plain = partial(take, setup, is_compiled=False, progress=progress, switches=switches)
     policies = list_policies(setup.observed)
     if (found := try_plain(plain, mark, seconds, policies)) is not None:

@@ -14,7 +14,6 @@ from backtest.base.units import DAY
 from backtest.venue import find_newest, pack_brackets
 
 if TYPE_CHECKING:
-    from backtest.account import Rules
     from backtest.venue import FeeTier, Venue
 
 FEE, TAKER = NUMBERS.index("fee"), NUMBERS.index("taker")
@@ -90,28 +89,12 @@ class FeeSchedule(NamedTuple):
         return rates
 
 
-def list_fees(schedule: FeeSchedule | None, fee: float, bar: IntArray) -> FloatArray:
-    if schedule is None:
-        return np.full(len(bar), fee)
-    firsts, rates = (np.array(column) for column in zip(*schedule.charged, strict=True))
-    found: FloatArray = rates[np.searchsorted(firsts, bar, side="right") - 1]
-    return found
-
-
 def read_schedule(venue: Venue, time: IntArray) -> FeeSchedule | None:
     fees = venue.fees
     if not fees.tiers:
         return None
     first = Rates(find_newest(fees.taker), find_newest(fees.maker), fees.maker_share)
     return FeeSchedule(time // DAY, tuple(fees.tiers), first)
-
-
-def with_fees(rules: Rules, rates: Rates) -> Rules:
-    instrument = rules.instrument
-    margin = instrument.margin._replace(taker=rates.taker)
-    return rules._replace(
-        instrument=instrument._replace(fee=rates.blended, taker=rates.taker, margin=margin)
-    )
 
 
 # --------------------------------------------------------------------------- of several positions

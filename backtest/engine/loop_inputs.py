@@ -11,14 +11,10 @@ import pandas as pd
 
 from backtest.account import (
     AccountRules,
-    Balances,
     Feed,
     InstrumentRules,
     Plan,
-    Position,
     Rules,
-    State,
-    Watch,
     find_factor,
     is_price_distance,
 )
@@ -180,33 +176,6 @@ def read_plan(venue: Venue, account: Account) -> Plan:
         grace=-1.0 if venue.call_grace is None else float(venue.call_grace),
         grace_ratio=account.top_up_to or (account.margin_call or 0.0) * (1.0 - 1e-11),
         is_halting=account.after_liquidation == "halt",
-    )
-
-
-def start_state(account: Account) -> State:
-    return State(
-        balances=Balances(account.capital, (Position(0.0, 0.0, 0.0, 0.0),)),
-        equity=account.capital,
-        reserve=account.reserve,
-        leverage=math.nan,
-        signal=1.0,
-        ratio=0.0,
-        is_called=False,
-        unmet=-1.0,
-        since=math.inf,
-        since_stop=math.inf,
-        is_over=False,
-        is_ruined=False,
-        funding_next=0,
-        flow_next=0,
-        last_funding=math.nan,
-        unit=account.capital + account.reserve,
-        peak=account.capital + account.reserve,
-        scale=1.0,
-        paid_in=account.capital + account.reserve,
-        is_call_open=False,
-        called_at=math.nan,
-        watch=Watch(0.0, account.capital),
     )
 
 

@@ -22,13 +22,6 @@ from backtest.engine.bar_loop import BROKEN, DONE, FULL, NEGATIVE
 from backtest.engine.compile.absent_parts import pack_terms
 from backtest.engine.deciders import Deciders
 from backtest.engine.fee_days import TradedDays, start_day
-from backtest.engine.loop_driver import (
-    CHUNK,
-    PLAIN_CHUNK,
-    Progress,
-    add_traded,
-    explain_refusal,
-)
 from backtest.engine.option_trader import OptionTrader, ask_trader
 from backtest.engine.option_waits import find_lost, find_next_stop
 from backtest.engine.portfolio_buffers import (
@@ -42,11 +35,14 @@ from backtest.engine.portfolio_policies import Callbacks, ask_plain
 from backtest.engine.portfolio_recording import Lanes, RunTape
 from backtest.engine.record import Outcome, new_record
 from backtest.measures import Tally
-from backtest.policy import Policy
+from backtest.policy import Combinator, Policy, locate_numba_error
 from backtest.venue import OwnMargin, make_own_twins
 
+CHUNK, PLAIN_CHUNK = 65_536, 4_096
+"""Bars between two reports of progress, compiled and in plain Python."""
 LOGGED = 1024
 """Rows of the log beyond four a bar and instrument."""
+Progress = Callable[[int, int], None]
 Formulas = list[tuple[Policy, tuple[str, ...]]]
 
 
@@ -380,3 +376,17 @@ def report_bad_decision(inputs: PortfolioInputs, t: int) -> PolicyError:
         f"finite, at the close of bar {t}, {format_time(int(inputs.feed.time[t]))} UTC; return "
         "max(0.0, ...): the signal sets the direction"
     )
+
+
+def explain_refusal(refusal: Exception, policy: Policy) -> str:
+    from backtest.engine.compile.loop_compiler import explain_compile_error  # noqa: PLC0415 - loads numba
+
+    reason = explain_compile_error(refusal, policy)
+    place = locate_numba_error(str(refusal), type(policy)) if isinstance(policy, Combinator) else ""
+    return f"{place}: {reason.partition(': ')[2]}" if place else reason
+
+
+def add_traded(traded: TradedDays | None, before: Tally, after: Tally) -> TradedDays | None:
+    if traded is None:
+        return None
+    return traded.add(after.money.traded - before.money.traded)

@@ -151,17 +151,6 @@ def new_closes(n_bars: int, n: int, *, is_whole: bool) -> Closes:
     return Closes(*own, *np.zeros((2, n_bars if is_whole else 0, n)))
 
 
-def new_record_of_one(n_bars: int) -> Record:
-    own = [name for name in PositionFields._fields if name not in AccountFields._fields]
-    names = (*AccountFields._fields, *own)
-    columns = dict(zip(names, np.zeros((len(names), n_bars)), strict=True))
-    columns["overlay"][:] = 1.0
-    return Record(
-        AccountFields(**{name: columns[name] for name in AccountFields._fields}),
-        PositionFields(**{name: columns[name][:, None] for name in PositionFields._fields}),
-    )
-
-
 def join_records(parts: Sequence[Record]) -> Record:
     return Record(*map(join_fields, zip(*parts, strict=True)))
 
@@ -175,10 +164,9 @@ def join_fields(parts: Sequence[Any]) -> Any:
 class Outcome(NamedTuple):
     """Where a loop ended, what it recorded, and what it has accumulated.
 
-    ``memory`` is that of the policies. ``charged`` has the fee rate of ordinary trades from some
-    bars on, of one position. ``is_compiled`` says whether the loop was. ``legs`` are those of
-    policies that trade options, by the number of the contract; ``hedged`` are the instruments that
-    these policies ordered in contracts.
+    ``memory`` is that of the policies. ``is_compiled`` says whether the loop was. ``legs`` are
+    those of policies that trade options, by the number of the contract; ``hedged`` are the
+    instruments that these policies ordered in contracts.
     """
 
     state: Any
@@ -188,7 +176,6 @@ class Outcome(NamedTuple):
     entries: FloatArray
     plain_because: str
     traded: TradedDays | None
-    charged: tuple[tuple[int, float], ...] = ()
     is_compiled: bool = False
     legs: Mapping[int, str] = MappingProxyType({})
     hedged: frozenset[int] = frozenset()
@@ -200,14 +187,3 @@ class Outcome(NamedTuple):
     def of_positions(self, name: str) -> FloatArray:
         """Return a field of the positions at each close, of shape (n_bars, n)."""
         return np.asarray(getattr(self.record.positions, name))
-
-
-def join_outcomes(outcomes: Sequence[Outcome]) -> Outcome:
-    if len(outcomes) == 1:
-        return outcomes[0]
-    return outcomes[-1]._replace(
-        record=join_records([each.record for each in outcomes]),
-        entries=np.concatenate([each.entries for each in outcomes]),
-        charged=tuple(pair for each in outcomes for pair in each.charged),
-        plain_because=outcomes[0].plain_because,
-    )

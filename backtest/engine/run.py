@@ -17,8 +17,8 @@ from backtest.base import (
 )
 from backtest.engine.account_loop import run_account
 from backtest.engine.benchmark import BenchmarkLike
-from backtest.engine.loop_driver import Progress
 from backtest.engine.option_schedule import schedule_options
+from backtest.engine.portfolio_driver import Progress
 from backtest.engine.result import Result
 from backtest.engine.run_result import finish
 from backtest.engine.run_setup import set_up_run

@@ -8,7 +8,7 @@ import pytest
 import backtest as bt
 from backtest.base import compile_choice, kernels
 from backtest.base.compile_choice import MOST_PLAIN, is_plain_sooner, set_single
-from backtest.engine import loop_driver, portfolio_driver
+from backtest.engine import portfolio_driver
 from backtest.engine.compile import plain_or_compiled
 from backtest.features import kernels as feature_kernels
 from backtest.strategies.constant import Constant
@@ -41,7 +41,6 @@ def cold(monkeypatch, tmp_path):
     monkeypatch.setattr(kernels, "write_copy", lambda module: tmp_path / module.__name__)
     kernels.compile_module.cache_clear()  # kernels of other tests are compiled already
     monkeypatch.setattr(kernels.Kernel, "compiled", property(refuse))
-    monkeypatch.setattr(loop_driver, "build_compiled", refuse)
     monkeypatch.setattr(portfolio_driver, "find_simulate", refuse_general)
     yield tmp_path
     kernels.compile_module.cache_clear()
@@ -63,11 +62,10 @@ def test_a_first_run_compiles_nothing_and_does_not_tell(cold, monkeypatch, n):
 def test_what_is_compiled_is_used(cold, monkeypatch, n):
     marks = []
     find = plain_or_compiled.find_mark
-    for module in ("loop_driver", "account_loop"):
-        monkeypatch.setattr(
-            f"backtest.engine.{module}.find_mark",
-            lambda *given: marks.append(find(*given)) or marks[-1],
-        )
+    monkeypatch.setattr(
+        "backtest.engine.account_loop.find_mark",
+        lambda *given: marks.append(find(*given)) or marks[-1],
+    )
     run(VolTarget(), n)
     compile_choice.write_mark(marks[-1])
     with pytest.raises(AssertionError, match="compiled"):

@@ -11,7 +11,7 @@ import sys
 import types
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple, cast
+from typing import Any, NamedTuple
 
 import numba
 import numpy as np
@@ -33,7 +33,6 @@ from backtest.base import (
     normal,
 )
 from backtest.base.code_identity import OWN_VERSION
-from backtest.engine import bar_loop
 from backtest.engine.compile.recipe import CORE, Recipe, find_rules_folder
 from backtest.options import black_scholes, bs_kernels, pricing
 from backtest.options.option_terms import SIGNS
@@ -247,34 +246,7 @@ def read_literals(kind: Any, settlement: Any = "cash") -> tuple[float, bool]:
     return SIGNS[words[0]], words[1] == "coin"
 
 
-_loaded: dict[str, Callable[..., Any]] = {}
 _addressed: dict[str, Any] = {}
-
-
-def load_policy_loop(
-    recipe: Recipe,
-    loop: Callable[..., Any] = bar_loop.simulate,
-    inlined: Sequence[Callable[..., Any]] = (),
-    **options: Any,
-) -> Callable[..., Any]:
-    name, is_cached = recipe.name, recipe.is_complete
-    if is_cached and name in _loaded:
-        return _loaded[name]
-    core = compile_core()
-    module = import_part(recipe, core.folder, {})
-    path = Path(str(module.__file__))
-    scope = {**core.names, "__name__": name}
-    inner: dict[str, Any] = {**OPTIONS, "cache": False, "forceinline": True}
-    scope["decide"] = jit(module.decide, **inner)
-    for each in inlined:
-        plain = cast("types.FunctionType", each)
-        scope[plain.__name__] = jit(make_twin(plain, scope, path), **inner)
-    outer: dict[str, Any] = {**OPTIONS, "cache": is_cached, **options}
-    whole = cast("types.FunctionType", loop)
-    compiled: Callable[..., Any] = jit(make_twin(whole, scope, path), **outer)
-    if is_cached:
-        _loaded[name] = compiled
-    return compiled
 
 
 def compile_at_address(

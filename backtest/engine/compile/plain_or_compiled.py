@@ -10,7 +10,6 @@ from pathlib import Path
 from types import FunctionType
 from typing import Any, TypeVar
 
-from backtest.account import Rules
 from backtest.base import (
     PolicyError,
     find_references,
@@ -19,17 +18,15 @@ from backtest.base import (
     name_types,
     tell_of_compiling,
 )
-from backtest.engine.compile.recipe import Recipe, find_rules_folder
+from backtest.engine.compile.recipe import find_rules_folder
 from backtest.policy import Policy, formula_for, margin_formula_for
 
 Outcome = TypeVar("Outcome")
 
-PER_BAR, PER_PART = 100e-6, 25e-6
-"""Seconds of plain Python per bar of the fast loop, and for each optional rule in use."""
 PER_GENERAL_BAR, PER_INSTRUMENT = 200e-6, 150e-6
-"""Seconds of plain Python per bar of the general loop, and for each instrument."""
+"""Seconds of plain Python per bar, and for each instrument."""
 GENERAL_LOOP = 35
-"""Seconds to compile the general loop."""
+"""Seconds to compile the loop."""
 FOLDERS = ("account", "venue", "engine", "engine/compile", "base", "measures")
 
 
@@ -40,20 +37,13 @@ def hash_sources() -> str:
     return hash_texts(*(path.read_text(encoding="utf-8") for path in paths))
 
 
-def find_mark(recipe: Recipe | None, arguments: tuple[Any, ...]) -> Path:
-    """Return the file that says that a loop is compiled for such arguments."""
-    name = "general" if recipe is None else recipe.name
+def find_mark(arguments: tuple[Any, ...]) -> Path:
+    """Return the file that says that the loop is compiled for such arguments."""
     types = name_types(*arguments)
-    return find_rules_folder() / f"{name}.{hash_texts(hash_sources(), types)}.ready"
+    return find_rules_folder() / f"general.{hash_texts(hash_sources(), types)}.ready"
 
 
-def estimate_plain(rules: Rules, n_bars: int) -> float:
-    own = rules.instrument
-    parts = (own.is_isolated, own.has_stop, own.has_impact, rules.account.has_interest)
-    return n_bars * (PER_BAR + PER_PART * sum(part is not None for part in parts))
-
-
-def estimate_plain_general(n_policies: int, n_bars: int) -> float:
+def estimate_plain(n_policies: int, n_bars: int) -> float:
     return n_bars * (PER_GENERAL_BAR + PER_INSTRUMENT * n_policies)
 
 
@@ -70,8 +60,7 @@ def try_plain(
     if mark.exists():
         return None
     if any(counts_comparisons(*each) for each in policies) or not is_plain_sooner(mark, seconds):
-        if mark.name.startswith("general."):
-            tell_of_compiling(GENERAL_LOOP)
+        tell_of_compiling(GENERAL_LOOP)
         return None
     try:
         return run()

@@ -3,12 +3,9 @@
 from __future__ import annotations
 
 import functools
-import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
-
-import numpy as np
 
 from backtest.account import (
     account_records,
@@ -45,8 +42,6 @@ from backtest.options import bs_kernels
 from backtest.policy import Policy, formula_for, margin_formula_for, start_memory, view
 from backtest.policy.policy import BAR_FIELDS
 from backtest.venue import (
-    LEVELS,
-    MarginRules,
     contract_value,
     liquidation_price,
     margin,
@@ -69,16 +64,6 @@ class Recipe(NamedTuple):
     memory: type | None
     names: frozenset[str]
     is_complete: bool
-
-
-def write_recipe(policy: Policy, columns: tuple[str, ...]) -> Recipe:
-    fields = policy.settings()
-    kinds = ",".join(type(value).__name__ for value in fields.values())
-
-    def write(memory: type | None, _: CodeText) -> list[str]:
-        return write_decision(tuple(fields), columns, memory)
-
-    return make_recipe(policy, columns, write, "policy", kinds)
 
 
 def make_recipe(
@@ -133,22 +118,6 @@ def write_decide(memory: type | None, place: Place, *, keeps_memory: bool = True
     return [*place.head, *("    " * place.depth + line for line in body), *place.end]
 
 
-def write_decision(
-    fields: tuple[str, ...], columns: tuple[str, ...], memory: type | None
-) -> list[str]:
-    seen = [f"seen.{name}[t]" for name in BAR_FIELDS if name != "funding"]
-    kept = [f"1.0 * after[{i}]" for i in range(count_slots(memory))]
-    after = "memory" if memory is None else f"({', '.join(kept)},)"
-    place = Place(
-        head=["def decide(params, columns, memory, seen, account, funding, t):"],
-        settings=[f"params[{i}]" for i in range(len(fields))],
-        bar=[*seen, "funding", *(f"columns[{i}][t]" for i in range(len(columns)))],
-        account=[],
-        end=[f"    return leverage, {after}"],
-    )
-    return write_decide(memory, place, keeps_memory=False)
-
-
 def write_call(memory: type | None, slot: Callable[[int], str]) -> list[str]:
     if memory is None:
         return ["leverage = 1.0 * rule(settings, bar, account)"]
@@ -181,15 +150,3 @@ def find_rules_folder() -> Path:
     here = Path(__file__)
     texts += [path.read_text() for path in (here, here.with_name("loop_compiler.py"))]
     return cache_folder.find_cache_folder() / f"rules-{hash_texts(*texts, *describe_target())}"
-
-
-def pack_columns(columns: Mapping[str, Any]) -> tuple[Any, ...]:
-    return tuple(columns.values()) or (np.full(1, math.nan),)
-
-
-def pack_brackets(rules: MarginRules) -> MarginRules:
-    if len(rules.floors) == 1:
-        return rules
-    return MarginRules._make(
-        np.array(value) if name in LEVELS else value for name, value in rules._asdict().items()
-    )

@@ -38,7 +38,7 @@ from backtest.engine import (
     write_table,
 )
 from backtest.engine.bar_loop import DONE
-from backtest.engine.loop_driver import CHUNK
+from backtest.engine.portfolio_driver import CHUNK
 from backtest.engine.portfolio_loop import N_SHOWN
 from backtest.measures import (
     RunSpan,
