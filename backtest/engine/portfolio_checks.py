@@ -73,7 +73,8 @@ def read_venues(venue: object, markets: Markets) -> dict[str, Venue]:
     venues = give_each(venue, markets, one="venue")
     for name, each in venues.items():
         if not isinstance(each, Venue):
-            raise ParameterError(f"venue of {name} must be a Venue, got {repr_plain(each)}")
+            whose = f" of {name}" * (len(venues) > 1)
+            raise ParameterError(f"venue{whose} must be a Venue, got {repr_plain(each)}")
     return venues
 
 

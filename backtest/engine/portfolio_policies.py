@@ -48,7 +48,7 @@ def assign_policies(
 ) -> tuple[dict[str, Policy], Policy | None]:
     policies = give_each(policy, markets, one="policy")
     for name, each in policies.items():
-        check_policy(each, f"policy of {name}")
+        check_policy(each, f"policy of {name}" if len(policies) > 1 else "policy")
     return policies, check_overlay(overlay)
 
 
@@ -223,7 +223,8 @@ def as_number(value: object) -> float:
 
 
 def wants_price(policy: Policy) -> bool:
-    return "liquidation_price" in find_names(policy)
+    read = frozenset({"liquidation_price"})
+    return any(may_read_of_account(rule, read) for rule in list_rules(policy, ()))
 
 
 def read_index(observed: list[ObservedPolicy], n: int, n_bars: int) -> FloatArray:

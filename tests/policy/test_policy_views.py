@@ -71,8 +71,8 @@ def test_the_bar_a_policy_sees_is_the_one_that_closed():
 def test_a_memory_goes_on_where_a_run_is_resumed():
     first = live(Remembering(), market=MARKET.prefix(100))
     second = live(Remembering(), market=MARKET, resume=first)
-    assert first.memory == (100.0, MARKET.close[:100].max())
-    assert second.memory == (300.0, MARKET.close.max())
+    assert first.memory.tolist() == [100.0, MARKET.close[:100].max(), 0.0]
+    assert second.memory.tolist() == [300.0, MARKET.close.max(), 0.0]
 
 
 class Seeing(bt.Policy):
