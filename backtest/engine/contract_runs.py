@@ -24,8 +24,8 @@ from backtest.venue import Bracket, Contract, Fees, Liquidation, Slippage, Venue
 EFFORT = 8
 """Cuts of the check for look-ahead, as a multiple of those of a run."""
 STEADY = "use no random numbers, no clock, and no state but the memory"
-SAMPLES = (600, 2400, 8760)
-"""Bars of the sample market: the first of these on which the policy is warm half of the time."""
+SAMPLES = (1200, 2400, 4800, 9600)
+"""Bars of the sample market: the first of these in whose first half the policy decides."""
 
 ACCOUNTS = ("cross", "isolated", "inverse")
 
@@ -103,6 +103,11 @@ class ContractTrial:
             compile=is_compiled,
         )
 
+    def find_first_decision(self) -> int:
+        """Return the first bar with a leverage, after the last if there is none."""
+        is_decided = self.is_warm & ~np.isnan(self.plain.of_positions("target")[:, 0])
+        return int(is_decided.argmax()) if is_decided.any() else self.market.n_bars
+
     def name_bar(self, t: int) -> str:
         return f"bar {t}, {format_time(int(self.market.time[t]))}"
 
@@ -125,18 +130,24 @@ def make_situations(n_bars: int) -> tuple[Situation, ...]:
     )
 
 
-def choose_market(policy_class: type[Policy], market: Market | None) -> Market:
+def choose_trial(
+    policy_class: type[Policy], market: Market | None, accounts: tuple[str, ...]
+) -> ContractTrial:
+    """Return a trial on the market given, or on a sample longer than what the policy needs."""
     if market is not None:
-        return market.prefix(min(market.n_bars, SAMPLES[-1]))
+        most = market.prefix(min(market.n_bars, SAMPLES[-1]))
+        return ContractTrial(policy_class, most, accounts)
     for bars in SAMPLES:
-        trial = ContractTrial(policy_class, make_sample(bars))
+        trial = ContractTrial(policy_class, make_sample(bars), accounts)
         try:
-            is_enough = trial.is_warm.mean() >= 0.5
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")
+                is_long = trial.find_first_decision() <= bars // 2 or trades_options(policy_class)
         except (Exception, SystemExit):  # the checks report it
             break
-        if is_enough:
-            return trial.market
-    return make_sample(bars)
+        if is_long:
+            break
+    return trial
 
 
 def make_sample(bars: int) -> Market:
@@ -222,7 +233,10 @@ def check_finite(trial: ContractTrial) -> str:
         )
     known = asked & np.isfinite(target)
     if not known.any() and not trades_options(trial.cls):
-        raise BrokenContractError(f"NaN at all {asked.sum()} decisions: it never trades")
+        raise BrokenContractError(
+            f"it never decides: its leverage is NaN at all {asked.sum()} closes of "
+            f"{trial.market.n_bars} bars"
+        )
     if known.sum() < asked.sum():
         return f"finite at {known.sum()} of {asked.sum()} decisions, NaN (no change) at the others"
     return f"finite at all {asked.sum()} decisions"

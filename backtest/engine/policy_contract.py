@@ -76,8 +76,7 @@ def list_findings(
     if isinstance(policy_class, type) and issubclass(policy_class, Combinator):
         probes = [Probe] * policy_class.takes[0]
         policy_class = policy_class if policy_class.parts else policy_class.over(*probes)
-    chosen = contract_runs.choose_market(policy_class, market)
-    trial = ContractTrial(policy_class, chosen, tuple(accounts))
+    trial = contract_runs.choose_trial(policy_class, market, tuple(accounts))
     findings = []
     for check in CHECKS:
         finding = run_check(check, trial)

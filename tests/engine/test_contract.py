@@ -11,7 +11,7 @@ import pandas as pd
 import pytest
 
 from backtest import Choice, Market, Policy, Range, strategies
-from backtest.engine import policy_contract
+from backtest.engine import contract_runs, policy_contract
 from backtest.engine.contract_runs import ACCOUNTS, find_difference
 from backtest.engine.lookahead import rewrite_after
 from backtest.engine.policy_contract import CHECKS, Finding, check_policy
@@ -122,7 +122,7 @@ class Changing(Ahead):
     """Observe something else in a short market."""
 
     def observe(self, market: Any) -> Any:
-        return {"next": market.close} if market.n_bars == 600 else {"other": market.close}
+        return {"next": market.close} if market.n_bars == 1200 else {"other": market.close}
 
 
 class Negative(Policy):
@@ -266,8 +266,8 @@ BROKEN = [
     (Unchecked, "ranges refuse", "target=nan is accepted"),
     (Anonymous, "repr makes it again", "dict() makes {}"),
     (NoDefault, "constructs from its defaults", "target"),
-    (NeverWarm, "columns are numbers", "next never known in 8760 bars"),
-    (ShortColumn, "columns are numbers", "got an array of shape (599,)"),
+    (NeverWarm, "columns are numbers", "next never known in 9600 bars"),
+    (ShortColumn, "columns are numbers", "got an array of shape (1199,)"),
     (int, "is a policy", "must be a subclass of bt.Policy"),
 ]
 
@@ -340,7 +340,7 @@ class Silent(Waiting):
 @pytest.mark.parametrize(("cls", "passed", "text"), [
     (Waiting, True, "NaN (no change) at the others"),
     (Endless, False, "decisions, first at bar 0, 2023-01-01: return a finite leverage"),
-    (Silent, False, "it never trades"),
+    (Silent, False, "it never decides: its leverage is NaN at all"),
 ])  # fmt: skip
 def test_decisions_may_be_withheld_but_not_infinite_nor_all_of_them(cls, passed, text, monkeypatch):
     kept = tuple(check for check in CHECKS if not check.name.startswith("compiled"))
@@ -348,6 +348,33 @@ def test_decisions_may_be_withheld_but_not_infinite_nor_all_of_them(cls, passed,
     found = {each.name: each for each in check_policy(cls, Market.sample(bars=300))}
     assert found["decisions are finite"].passed is passed
     assert text in found["decisions are finite"].detail
+
+
+class Late(Waiting):
+    """Decide after fifty days. L = 1. Source: a long memory."""
+
+    def leverage(self, bar: Any, account: Any) -> float:
+        return 1.0 if account.days > 50.0 else math.nan
+
+
+class LateEndless(Waiting):
+    """Want all there is after 800 bars. L = inf. Source: greed that grows."""
+
+    def leverage(self, bar: Any, account: Any) -> float:
+        return math.inf if account.days > 800.0 / 24.0 else 1.0
+
+
+def test_a_policy_is_checked_on_more_bars_than_it_needs():
+    trial = contract_runs.choose_trial(Late, None, ("cross",))
+    assert trial.market.n_bars == 2400
+    assert trial.find_first_decision() in range(1200, 1204)
+    long = contract_runs.choose_trial(LateEndless, None, ("cross",))
+    with pytest.raises(contract_runs.BrokenContractError, match="return a finite leverage"):
+        contract_runs.check_finite(long)
+    never = contract_runs.choose_trial(Silent, None, ("cross",))
+    assert never.market.n_bars == contract_runs.SAMPLES[-1]
+    with pytest.raises(contract_runs.BrokenContractError, match="it never decides"):
+        contract_runs.check_finite(never)
 
 
 @pytest.mark.parametrize("policy", find_policies(strategies), ids=lambda cls: cls.__name__)

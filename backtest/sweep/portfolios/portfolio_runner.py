@@ -70,7 +70,7 @@ class PortfolioRunner:
         self.memory = parse_size(evaluator.memory, "memory") / 2 / PANELS
         self._panels: dict[tuple[int, int | None], PortfolioPanel] = {}
         self._lock = threading.Lock()
-        self._checkers = [EndsChecker() for _ in evaluator.market]
+        self._checkers = {name: EndsChecker() for name in evaluator.market}
 
     def score(
         self, sets: Sets, *, first: int, stop: int | None, returns: bool
@@ -115,20 +115,19 @@ class PortfolioRunner:
             return
         panel = self._find_panel(first, stop)
         panel.check_overlays(sets)
-        names = panel.markets.names
-        for name, checker, columns in zip(names, self._checkers, panel.columns, strict=True):
-            checker.check(columns, find_values(sets, name))
+        for name, columns in zip(panel.seen.names, panel.columns, strict=True):
+            self._checkers[name].check(columns, find_values(sets, name))
 
     def check_set(self, values: Mapping[str, Any]) -> None:
         panel = self._find_panel(0, None)
-        names = panel.markets.names
-        for name, checker, columns in zip(names, self._checkers, panel.columns, strict=True):
-            checker.check_set(columns, find_values(values, name))
+        for name, columns in zip(panel.seen.names, panel.columns, strict=True):
+            self._checkers[name].check_set(columns, find_values(values, name))
 
     @property
     def causality(self) -> Causality | None:
-        found = [each.causality for each in self._checkers if each.causality is not None]
-        return min(found, key=lambda each: each.cuts, default=None)
+        found = [each.causality for each in self._checkers.values()]
+        known = [each for each in found if each is not None]
+        return min(known, key=lambda each: each.cuts, default=None)
 
     def _find_panel(self, first: int, stop: int | None) -> PortfolioPanel:
         with self._lock:
