@@ -44,6 +44,7 @@ class PortfolioPanel:
         whole = evaluator.market
         markets = whole if stop is None else whole.prefix(stop)
         self.markets, self.first = markets, first
+        self.calendar = evaluator.calendar
         self.periods = count_periods(evaluator.calendar, evaluator.sampling, markets)
         closes = markets.time[first:] + markets.interval
         self.span = RunSpan(int(markets.time[first]), closes, first, self.periods)
@@ -91,7 +92,7 @@ class PortfolioPanel:
                 start = utc_index(self.markets.time)[self.first] if self.first > 0 else None
                 above = build_overlay(self.base, self.settings, values)
                 given: dict[str, Any] = {"signal": self.weights.T, "overlay": above, "start": start}
-                given |= {"sampling": self.sampling, "periods": self.periods}
+                given |= {"sampling": self.sampling, "calendar": self.calendar}
                 self._pattern = set_up(
                     self.markets, policy, venue=venue, account=account, observed=observed, **given
                 )
