@@ -31,6 +31,7 @@ from backtest.market.tables import (
     Defect,
     TimedTable,
     equal_or_nan,
+    is_among,
     is_increasing,
     is_price,
     locate_rows,
@@ -115,7 +116,7 @@ class Subject:
     def is_marked(self) -> BoolArray:
         """Which bars have a mark bar, of shape (n_bars,)."""
         time = np.empty(0, np.int64) if self.bars is None else self.bars.time
-        return np.isin(time, self.time)
+        return is_among(time, self.time)
 
     @cached_property
     def marked(self) -> tuple[TimedTable, TimedTable]:
@@ -133,7 +134,7 @@ class Subject:
         time = self.time
         is_off = (time - self.bars.time[0]) % self.interval != 0
         if self.sessions:
-            is_off = ~np.isin(time, self.bars.time)
+            is_off = ~is_among(time, self.bars.time)
         if is_off.any():
             return np.asarray(time[is_off])
         found, usual = spacing(time), spacing(self.bars.time) or self.interval
