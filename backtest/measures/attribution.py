@@ -201,25 +201,10 @@ def attribute(life: AccountHistory, years: float) -> Attribution:
 def attribute_by(life: AccountHistory, time: IntArray, by: Period) -> pd.DataFrame:
     """Return the terms and ``growth`` summed over periods of UTC time, a row each.
 
-    Parameters
-    ----------
-    life : Life
-        History of a whole run: mean leverage is that of the run.
-    time : array of shape (n_bars,)
-        Open times in ns; a bar belongs to the period in which it opens.
-    by : str
-        ``"day"``, ``"week"`` (from Monday), ``"month"``, ``"quarter"`` or ``"year"``.
-
-    Returns
-    -------
-    DataFrame
-        Indexed by the start of each period. Every row adds up to its ``growth``, every column to
-        the term of the whole.
-
-    Raises
-    ------
-    ParameterError
-        If the period is none of these.
+    ``time`` (n_bars,) holds open times in ns: a bar belongs to the period in which it opens; ``by``
+    is ``"day"``, ``"week"`` (from Monday), ``"month"``, ``"quarter"`` or ``"year"``. Mean leverage
+    is that of the whole run. Every row adds up to its ``growth``, every column to the term of the
+    whole.
     """
     Choice(*CALENDAR_PERIODS).check("by", by)
     return pd.DataFrame(split_growth(life), index=find_periods(time, by)).groupby(level=0).sum()

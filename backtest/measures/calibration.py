@@ -15,21 +15,11 @@ from backtest.base import FloatArray, IntArray, ParameterError, check_lengths, c
 class Calibration:
     """How probability forecasts compare with what happened.
 
-    Attributes
-    ----------
-    count : int
-        Pairs of a forecast and an outcome that are both known.
-    forecast, frequency : float
-        Mean forecast, and the share of outcomes that are 1.
-    brier, base_brier : float
-        Mean of (forecast - outcome)^2, and what it would be had every forecast been the frequency.
-        Forecasts with the larger score are worth less than that one number.
-    kupiec, kupiec_p : float
-        Likelihood ratio that the frequency is the mean forecast, and the probability of a larger
-        one if it is. A small probability is evidence against the forecasts.
-    christoffersen, christoffersen_p : float
-        The same for outcomes that do not depend on the one before. A small probability is evidence
-        of clusters, or of gaps.
+    ``count`` pairs are known; ``forecast`` and ``frequency`` are the mean forecast and the share of
+    outcomes that are 1. ``brier`` is the mean of (forecast - outcome)^2, ``base_brier`` what it
+    would be had every forecast been the frequency. ``kupiec`` is the likelihood ratio that the
+    frequency is the mean forecast, ``christoffersen`` that outcomes do not depend on the one
+    before; their p-values are the probabilities of larger ones.
     """
 
     count: int
@@ -47,40 +37,22 @@ class Calibration:
 def calibration(forecast: npt.ArrayLike, outcome: npt.ArrayLike) -> Calibration:
     """Compare probability forecasts with what happened.
 
-    Parameters
-    ----------
-    forecast : array of shape (n,)
-        Probabilities from 0 to 1, in order of time. For the violations of a value at risk at a
-        confidence of 0.95, all are 0.05.
-    outcome : array of shape (n,)
-        1 or True where it happened, else 0 or False. Pairs in which either is NaN do not count.
-
-    Returns
-    -------
-    Calibration
-
-    Raises
-    ------
-    ParameterError
-        If fewer than 2 pairs are known, the lengths differ, a forecast is no probability, or an
-        outcome is neither 0 nor 1.
+    ``forecast`` (n,) are probabilities in order of time: for the violations of a value at risk at a
+    confidence of 0.95, all are 0.05. ``outcome`` (n,) is 1 or True where it happened, else 0 or
+    False. Pairs in which either is NaN do not count; two must be known.
 
     Notes
     -----
     Kupiec: -2 ln[(1 - p)^(n - x) p^x] + 2 ln[(1 - q)^(n - x) q^x] with p the mean forecast, x
-    events in n pairs and q = x / n. It is exact in the limit if all forecasts are the same; if they
-    differ, the number of events varies less than it assumes, so it rejects too seldom. Source:
-    Kupiec (1995), Techniques for Verifying the Accuracy of Risk Measurement Models, J. Derivatives
-    3(2).
+    events in n pairs and q = x / n. If forecasts differ, the number of events varies less than it
+    assumes, so it rejects too seldom. Source: Kupiec (1995), Techniques for Verifying the Accuracy
+    of Risk Measurement Models, J. Derivatives 3(2).
 
     Christoffersen: -2 ln[(1 - q)^(n00 + n10) q^(n01 + n11)] + 2 ln[(1 - q0)^n00 q0^n01 (1 - q1)^n10
     q1^n11], n_ij how often outcome j followed i, q0 = n01 / (n00 + n01), q1 = n11 / (n10 + n11) and
-    q = (n01 + n11) / (n - 1). It is for forecasts that are all the same: where they vary with the
-    market, outcomes cluster with them. Forecasts whose horizons overlap cluster, too: take every
-    h-th. Source: Christoffersen (1998), Evaluating Interval Forecasts, International Economic
-    Review 39(4).
-
-    Both are chi-squared with one degree of freedom; their sum, with two, tests both at once.
+    q = (n01 + n11) / (n - 1). It is for forecasts that are all the same and horizons that do not
+    overlap. Source: Christoffersen (1998), Evaluating Interval Forecasts, International Economic
+    Review 39(4). Both are chi-squared with one degree of freedom, their sum with two.
 
     Examples
     --------

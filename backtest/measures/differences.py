@@ -150,42 +150,23 @@ def compare_pairs(
 ) -> Differences:
     """Return the differences of a measure between pairs of accounts, with intervals and p-values.
 
-    Parameters
-    ----------
-    sampled : Sampled
-        Returns of accounts that were not ruined.
-    pairs : IntArray of shape (p, 2)
-        Two accounts each; the difference is the first less the second.
-    measure : str
-        One of :data:`STATISTICS`.
-    confidence : float
-        Of the intervals, in (0, 1), at most 1 - 1 / (draws + 1).
-    draws : int
-        Resampled histories.
-    rng : Generator
-        Random number generator of the histories.
-    block : int, optional
-        Mean length of blocks in samples; :func:`choose_block` by default.
-    progress : callable, optional
-        Called with the number of histories drawn.
-
-    Returns
-    -------
-    Differences
-        NaN if the measure of one account does not exist. The interval is infinite if too few
-        histories have a difference.
+    ``sampled`` are returns of accounts that were not ruined, ``pairs`` (p, 2) two accounts each:
+    the difference is the first less the second. ``measure`` is one of :data:`STATISTICS`;
+    ``confidence`` is at most 1 - 1 / (draws + 1); ``draws`` are resampled histories; ``block`` is
+    their mean length of blocks in samples, :func:`choose_block` by default. NaN if the measure of
+    one account does not exist; the interval is infinite if too few histories have a difference.
 
     Notes
     -----
-    Stationary bootstrap (Politis and Romano 1994, J. American Statistical Association 89(428)),
-    all accounts resampled together. Symmetric studentized intervals, d ± c s, and p-values, as in
-    Ledoit and Wolf (2008, J. Empirical Finance 15(5)) for Sharpe ratios: c is the quantile of
-    |d* - d| / s*, and p the share of those at or over |d| / s, with d itself counted as one. s is
-    the error of the mean influence under this bootstrap (:func:`resampling_error`), s* that of the
-    sums over the blocks of a history. Volatility persists for longer than a block. So for measures
-    of risk s has several values, each with a weight
-    (:func:`backtest.measures.differences.estimate_errors`), p is the weighted mean of their
-    p-values, and the interval contains every difference from d whose p exceeds 1 - confidence.
+    Stationary bootstrap (Politis and Romano 1994, J. American Statistical Association 89(428)), all
+    accounts resampled together. Symmetric studentized intervals, d ± c s, and p-values, as in
+    Ledoit and Wolf (2008, J. Empirical Finance 15(5)) for Sharpe ratios: c is the quantile of |d* -
+    d| / s*, and p the share of those at or over |d| / s, with d itself counted as one. s is the
+    error of the mean influence under this bootstrap (:func:`resampling_error`), s* that of the sums
+    over the blocks of a history. Volatility persists for longer than a block. So for measures of
+    risk s has several values, each with a weight (:func:`estimate_errors`), p is the weighted mean
+    of their p-values, and the interval contains every difference from d whose p exceeds 1 -
+    confidence.
     """
     statistic, scale = STATISTICS[measure], STATISTICS[measure].scale(sampled)
     series = statistic.read(sampled)
@@ -465,14 +446,7 @@ def find_superiority(
 ) -> Superiority:
     """Test whether the best of some accounts has a higher mean gain than the baseline.
 
-    Parameters
-    ----------
-    gains : FloatArray of shape (k, n)
-        Gains of the accounts.
-    baseline : FloatArray of shape (n,)
-        Gains of the account they are compared with.
-    draws, seed : int
-        Resampled histories, and the seed of them.
+    ``gains`` (k, n) are those of the accounts, ``baseline`` (n,) those they are compared with.
 
     Notes
     -----
@@ -504,20 +478,10 @@ def find_superiority(
 
 @checked
 def find_confidence_set(gains: FloatArray, *, draws: int, seed: int) -> tuple[FloatArray, int]:
-    """Return the p-value of each account being the best, and the mean length of blocks.
+    """Return the p-value of each account being the best, (k,), and the mean length of blocks.
 
-    Parameters
-    ----------
-    gains : FloatArray of shape (k, n)
-        Gains of at least two accounts.
-    draws, seed : int
-        Resampled histories, and the seed of them.
-
-    Returns
-    -------
-    FloatArray of shape (k,)
-        The model confidence set at confidence c contains accounts with a p-value over 1 - c.
-    int
+    ``gains`` (k, n) are those of at least two accounts. The model confidence set at confidence c
+    contains accounts with a p-value over 1 - c.
 
     Notes
     -----

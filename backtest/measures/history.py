@@ -26,20 +26,10 @@ YEAR = "year"
 def monthly_returns(time: IntArray, unit: FloatArray, first_unit: float) -> pd.DataFrame:
     """Return the simple return of every calendar month (UTC) and year.
 
-    Parameters
-    ----------
-    time : array of shape (n_bars,)
-        Open times in ns; a bar belongs to the month in which it opens.
-    unit : array of shape (n_bars,)
-        Unit value at bar closes.
-    first_unit : float
-        Unit value before the first bar.
-
-    Returns
-    -------
-    DataFrame
-        Indexed by year, columns 1 to 12 and ``"year"``; NaN without bars, or if the unit value
-        before was 0. Months compound to their year, years to the run.
+    ``time`` (n_bars,) holds open times in ns; a bar belongs to the month in which it opens.
+    ``unit`` (n_bars,) is the unit value at closes, ``first_unit`` the one before. Indexed by year,
+    columns 1 to 12 and ``"year"``; NaN without bars, or if the unit value before was 0. Months
+    compound to their year.
     """
     check_shape("time", time, (-1,))
     check_lengths(time=time, unit=unit)
@@ -70,24 +60,12 @@ def change_of(values: FloatArray, first: float) -> FloatArray:
 def worst_drawdowns(
     unit: FloatArray, closes: IntArray, *, start: int, first_peak: float, count: int
 ) -> pd.DataFrame:
-    """Return the deepest drawdowns at bar closes, the deepest first.
+    """Return the deepest drawdowns at bar closes, the deepest first, at most ``count``.
 
-    Parameters
-    ----------
-    unit, closes : array of shape (n_bars,)
-        Unit value at each close, and the closes in ns.
-    start : int
-        Time of the start, in ns, used for a peak before the first bar.
-    first_peak : float
-        The highest unit value before the first bar.
-    count : int
-        Largest number of rows.
-
-    Returns
-    -------
-    DataFrame
-        ``depth``; ``peak``, ``trough`` and ``recovery`` (NaT without one); ``days_down``
-        from peak to trough; ``days_under_water`` from peak to recovery, or to the end.
+    ``unit`` and ``closes`` (n_bars,) are the unit value at each close, and the closes in ns;
+    ``start`` is the time of a peak before the first bar, ``first_peak`` the highest unit value
+    before it. Columns: ``depth``; ``peak``, ``trough`` and ``recovery`` (NaT without one);
+    ``days_down`` from peak to trough; ``days_under_water`` from peak to recovery, or to the end.
     """
     check_lengths(unit=unit, closes=closes)
     fall = 1.0 - unit / np.maximum.accumulate(np.maximum(unit, first_peak))
@@ -135,18 +113,7 @@ def rolling_measures(
 ) -> pd.DataFrame:
     """Return volatility and Sharpe ratio over the last ``window`` samples, NaN before.
 
-    Parameters
-    ----------
-    returns, risk_free : array of shape (n_samples,)
-        Simple returns per sampling period, and the risk-free rate over the same.
-    periods : float
-        Samples per year.
-    window : int
-        Samples, two or more.
-
-    Notes
-    -----
-    Each window as :func:`backtest.measures.measure_table.measure_run` measures a whole run.
+    ``returns`` and ``risk_free`` (n_samples,) are per sampling period, ``periods`` of them a year.
     """
     check_lengths(returns=returns, risk_free=risk_free)
     check_range("window", window, low=1)
@@ -174,14 +141,8 @@ def average_covariances(
 ) -> FloatArray:
     """Return exponentially weighted covariances of returns, of shape (n_rows, n, n).
 
-    Parameters
-    ----------
-    returns : FloatArray of shape (n_bars, n)
-        Simple or log returns per bar; NaN where an instrument has none, which counts as 0.
-    half_life : float
-        In bars.
-    rows : IntArray of shape (n_rows,) or slice
-        The bars whose covariances are wanted. Default: all.
+    ``returns`` (n_bars, n) are per bar, NaN counts as 0; ``half_life`` is in bars; ``rows`` are the
+    bars whose covariances are wanted.
     """
     known = np.ascontiguousarray(np.nan_to_num(returns, nan=0.0).T)
     n = len(known)

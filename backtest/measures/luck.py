@@ -46,17 +46,7 @@ class SharpeMoments(NamedTuple):
 
 @checked
 def estimate_moments(returns: FloatArray) -> SharpeMoments:
-    """Return the Sharpe ratio of a series and the moments its standard error needs.
-
-    Parameters
-    ----------
-    returns : array of shape (n,)
-        Simple excess returns per observation, at least 2, finite.
-
-    Raises
-    ------
-    ParameterError
-        If there are fewer than 2, or one is not finite.
+    """Return the Sharpe ratio of finite excess returns (n,), two or more, and their moments.
 
     Examples
     --------
@@ -87,29 +77,14 @@ def probabilistic_sharpe(
 ) -> float:
     """Return the probability that the true Sharpe ratio is above a benchmark.
 
-    Parameters
-    ----------
-    sharpe, benchmark : float
-        The estimate and the value to compare it with, per observation (not annualized).
-    n : int
-        Observations, at least 2.
-    skew, kurtosis : float
-        Third and fourth standardized moments of the returns; 0 and 3 for a normal distribution.
-
-    Returns
-    -------
-    float
-        In [0, 1]. If the estimate has no error (returns of two values only), 0, 1/2 or 1.
-
-    Raises
-    ------
-    ParameterError
-        If a number is not finite, ``n`` is below 2, or no distribution has such moments.
+    ``sharpe`` and ``benchmark`` are per observation, of ``n`` observations, at least 2; ``skew``
+    and ``kurtosis`` the third and fourth standardized moments, 0 and 3 for a normal distribution.
+    If the estimate has no error (returns of two values only), the result is 0, 1/2 or 1.
 
     Notes
     -----
-    Phi((S - S*) sqrt(n - 1) / sqrt(1 - g3 S + (g4 - 1) / 4 S^2)). Source: Bailey and Lopez de
-    Prado (2012), The Sharpe Ratio Efficient Frontier, Journal of Risk 15(2), eq. 9.
+    Phi((S - S*) sqrt(n - 1) / sqrt(1 - g3 S + (g4 - 1) / 4 S^2)). Source: Bailey and Lopez de Prado
+    (2012), The Sharpe Ratio Efficient Frontier, Journal of Risk 15(2), eq. 9.
 
     Examples
     --------
@@ -126,30 +101,16 @@ def probabilistic_sharpe(
 
 @checked
 def expected_max_sharpe(n_trials: float, std: float) -> float:
-    """Return the expected Sharpe ratio of the best of several trials without skill.
+    """Return the Sharpe ratio expected of the best of several trials without skill.
 
-    Parameters
-    ----------
-    n_trials : float
-        Independent trials, at least 1; see :func:`backtest.measures.effective_trials`.
-    std : float
-        Standard deviation of the trials' Sharpe ratios, per observation, at least 0.
-
-    Returns
-    -------
-    float
-        Per observation, at least 0; 0 for one trial.
-
-    Raises
-    ------
-    ParameterError
-        If a number is out of its range or not finite.
+    ``n_trials`` are independent (see :func:`effective_trials`), at least 1; ``std`` is the standard
+    deviation of their Sharpe ratios, per observation.
 
     Notes
     -----
-    SR0 = std ((1 - g) Z(1 - 1/N) + g Z(1 - 1/(N e))), g the Euler-Mascheroni constant, Z the
-    normal quantile. Between 1 and 1.3 trials the formula is below 0; the result is then 0. Source:
-    Bailey and Lopez de Prado (2014), The Deflated Sharpe Ratio, J. Portfolio Management 40(5).
+    SR0 = std ((1 - g) Z(1 - 1/N) + g Z(1 - 1/(N e))), g the Euler-Mascheroni constant, Z the normal
+    quantile; 0 where that is below 0, between 1 and 1.3 trials. Source: Bailey and Lopez de Prado
+    (2014), The Deflated Sharpe Ratio, J. Portfolio Management 40(5).
 
     Examples
     --------
@@ -178,11 +139,7 @@ def deflated_sharpe(
 ) -> float:
     """Return the probability that the best of several trials has skill, not only luck.
 
-    The probabilistic Sharpe ratio against :func:`expected_max_sharpe`, with their parameters and
-    errors; all Sharpe ratios per observation (not annualized). One trial is compared with 0.
-
-    Notes
-    -----
+    The probabilistic Sharpe ratio against :func:`expected_max_sharpe`, with their parameters.
     Source: Bailey and Lopez de Prado (2014), The Deflated Sharpe Ratio, J. Portfolio Management
     40(5).
 
@@ -219,24 +176,8 @@ def min_track_record_length(
 ) -> float:
     """Return the number of observations needed to show that a Sharpe ratio exceeds a benchmark.
 
-    Parameters
-    ----------
-    sharpe, benchmark : float
-        Per observation (not annualized).
-    skew, kurtosis : float
-        As :func:`probabilistic_sharpe` takes them.
-    confidence : float
-        The probability to reach, at least 0.5 and below 1.
-
-    Returns
-    -------
-    float
-        Observations, not rounded; infinite where ``sharpe`` is not above ``benchmark``.
-
-    Raises
-    ------
-    ParameterError
-        If a number is out of its range or not finite.
+    ``confidence`` is the probability to reach, from 0.5; the rest as :func:`probabilistic_sharpe`
+    takes it. Not rounded; infinite where ``sharpe`` is not above ``benchmark``.
 
     Notes
     -----
@@ -342,15 +283,10 @@ FIGURES = 4
 
 
 class TrialLuck(NamedTuple):
-    """What the best of several trials without skill is expected to show.
+    """How many independent trials some are worth, and what their best shows without skill.
 
-    Attributes
-    ----------
-    n : float
-        Number of independent trials equivalent to all trials.
-    deviation : float
-        Standard deviation of their Sharpe ratios without skill, in standard errors of one ratio.
-        ``expected_max_sharpe(n, deviation)`` is the expected highest ratio, in the same unit.
+    ``deviation`` is that of their Sharpe ratios without skill, in standard errors of one ratio:
+    ``expected_max_sharpe(n, deviation)`` is the expected highest, in the same unit.
     """
 
     n: float
@@ -364,34 +300,18 @@ class TrialLuck(NamedTuple):
 def effective_trials(returns: FloatArray, *, n_trials: int | None = None) -> float:
     """Return the number of independent trials equivalent to several correlated trials.
 
-    Parameters
-    ----------
-    returns : array of shape (n_samples, k)
-        Simple returns of k trials over the same samples; at least 2 samples, all finite.
-    n_trials : int, optional
-        How many trials there were, of which these k are a sample; k by default.
-
-    Returns
-    -------
-    float
-        From 1 (identical columns) to ``n_trials`` (uncorrelated ones), to four digits.
-
-    Raises
-    ------
-    ParameterError
-        If the returns have another shape or are not finite, or ``n_trials`` is below k.
+    ``returns`` (n_samples, k) are finite simple returns of k trials over the same samples;
+    ``n_trials`` is how many there were, of which these are a sample. The result is from 1
+    (identical columns) to ``n_trials`` (uncorrelated ones), to four digits.
 
     Notes
     -----
     Without skill, estimated Sharpe ratios are normal with the correlations of the returns (Jobson
     and Korkie 1981, J. Finance 36(4)). 10,000 draws of them give the mean of the highest ratio and
     of the standard deviation over trials. The result is the number of independent normals whose
-    expected highest is as many standard deviations. So :func:`expected_max_sharpe` of this number
-    is what the best of these trials shows by luck.
-
-    Halves of the trials show how the number n grows with their count: n ~ k^b, b from 0 (more
-    trials are copies) to 1 (each is new). Trials beyond the k given count by this power. Constant
-    trials count as identical, and as uncorrelated with others.
+    expected highest is as many standard deviations. Halves of the trials show how it grows with
+    their count: n ~ k^b, b from 0 (more trials are copies) to 1 (each is new); trials beyond the k
+    given count by this power. Constant trials count as identical, and as uncorrelated with others.
 
     Examples
     --------
@@ -494,27 +414,10 @@ def probability_of_backtest_overfitting(
 ) -> Overfitting:
     """Return how often the best trial of one half of the samples is no good in the other half.
 
-    Parameters
-    ----------
-    returns : array of shape (n_samples, n_trials)
-        Simple returns of every trial over the same samples; at least 2 trials, at least
-        ``n_splits`` samples (and 4), all finite.
-    n_splits : int
-        Blocks of consecutive samples, S: even, from 2 to 20. If the samples do not divide evenly,
-        the first blocks have one more.
-    metric : {"sharpe", "mean"}
-        The figure that ranks trials, in both halves.
-
-    Returns
-    -------
-    Overfitting
-        A logit of 0 (the median) counts as overfit; equal figures share their mean rank. So
-        identical trials are overfit with certainty: choosing among them has no value.
-
-    Raises
-    ------
-    ParameterError
-        If the returns or the number of blocks are not as described.
+    ``returns`` (n_samples, n_trials) are finite, of 2 trials or more; ``n_splits`` blocks of
+    consecutive samples, even, from 2 to 20; ``metric`` ranks the trials in both halves. A logit of
+    0 (the median) counts as overfit; equal figures share their mean rank, so identical trials are
+    overfit with certainty: choosing among them has no value.
 
     Notes
     -----

@@ -160,16 +160,9 @@ def explain_profit(
 ) -> dict[str, FloatArray]:
     """Return the parts of each option's profit in each bar, of shape (n_bars, K) by name.
 
-    Parameters
-    ----------
-    terms, quotes
-        The options and what they are valued at.
-    carried, opened, closed : FloatArray of shape (n_bars, K)
-        Signed contracts at the last close, after the fills at the open, and at the close.
-    profit : FloatArray of shape (n_bars, K)
-        The price profit of the bar.
-    settled : FloatArray of shape (n_bars, K)
-        The price at which a contract expires inside the bar, else NaN.
+    ``carried``, ``opened`` and ``closed`` (n_bars, K) are signed contracts at the last close, after
+    the fills at the open, and at the close; ``profit`` is the price profit of the bar, ``settled``
+    the price at which a contract expires inside the bar, else NaN.
     """
     before = np.concatenate((quotes.value_open[:1], quotes.value_close[:-1]))
     made = profit - multiply(carried, quotes.value_open - before)

@@ -270,12 +270,8 @@ def rank_by_objective(
 def pareto(scores: FloatArray, feasible: BoolArray) -> IntArray:
     """Return the rows of the sets that no other set beats in every objective.
 
-    Parameters
-    ----------
-    scores : array of shape (n_sets, n_objectives)
-        Larger is better; sets with a NaN are left out.
-    feasible : bool array of shape (n_sets,)
-        Sets that satisfy all constraints.
+    Of ``scores`` (n_sets, n_objectives) larger is better, and sets with a NaN are left out;
+    ``feasible`` sets satisfy all constraints.
     """
     left = np.flatnonzero(feasible & ~np.isnan(scores).any(axis=1))
     left = left[np.argsort(-_rank_sums(scores[left]), kind="stable")]

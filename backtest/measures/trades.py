@@ -200,12 +200,8 @@ TRADE_MEASURES = {
 def measure_trades(profit: FloatArray, days: FloatArray) -> dict[str, float]:
     """Return the measures of closed trades, in the order in which they ended.
 
-    Parameters
-    ----------
-    profit : FloatArray of shape (n_trades,)
-        Profits after costs, in the settlement currency.
-    days : FloatArray of shape (n_trades,)
-        How long each was held.
+    ``profit`` (n_trades,) is after costs, in the settlement currency, ``days`` how long each was
+    held.
     """
     wins, losses = profit[profit > 0.0], profit[profit < 0.0]
     lost = -float(losses.sum())
