@@ -47,25 +47,14 @@ def volatility(
 ) -> FloatArray:
     """Return the volatility that an estimator forecasts at each close.
 
-    Parameters
-    ----------
-    market : Market
-        Its bars.
-    estimator : str, or k of them
-        ``"ewma"``, ``"parkinson"``, ``"garman-klass"``; ``"garch"`` and ``"har"``, which ignore the
-        half-life.
-    half_life : float, or FloatArray of shape (k,)
-        Bars after which a bar weighs half as much, over 0.
-
-    Returns
-    -------
-    FloatArray of shape (n_bars,), or (n_bars, k)
-        Per sqrt(year); NaN until two bars are known, or a model is fitted.
+    ``estimator``: ``"ewma"``, ``"parkinson"``, ``"garman-klass"``; ``"garch"`` and ``"har"``, which
+    ignore the half-life. ``half_life``: bars after which a bar weighs half as much, over 0. Per
+    sqrt(year); NaN until two bars are known, or a model is fitted.
 
     Notes
     -----
-    sigma_t^2 = A sum_i w^i v_{t-i} / sum_i w^i with w = 2^(-1/half_life), A the bars per year and
-    v the variance of one bar: the squared close-to-close log return (``"ewma"``), or that of
+    sigma_t^2 = A sum_i w^i v_{t-i} / sum_i w^i with w = 2^(-1/half_life), A the bars per year and v
+    the variance of one bar: the squared close-to-close log return (``"ewma"``), or that of
     :func:`parkinson_volatility` or :func:`garman_klass_volatility`. See :func:`garch_volatility`
     and :func:`har_volatility` for the others.
     """
@@ -100,22 +89,13 @@ def _find_estimator(name: object) -> Estimator:
 def ewma_volatility(market: Market, half_life: OneOrMany) -> FloatArray:
     """Return the exponentially weighted volatility of close-to-close log returns.
 
-    Parameters
-    ----------
-    market : Market
-        Only its closes count.
-    half_life : float, or FloatArray of shape (k,)
-        Bars after which a return weighs half as much, over 0.
-
-    Returns
-    -------
-    FloatArray of shape (n_bars,), or (n_bars, k)
-        Per sqrt(year); NaN until two returns are known.
+    Only closes count. ``half_life``: bars after which a return weighs half as much, over 0. Per
+    sqrt(year); NaN until two returns are known.
 
     Notes
     -----
-    sigma_t^2 = A sum_i w^i r_{t-i}^2 / sum_i w^i with w = 2^(-1/half_life), r the log returns up
-    to bar t, A the bars per year. The mean is taken as 0. Source: J.P. Morgan/Reuters (1996),
+    sigma_t^2 = A sum_i w^i r_{t-i}^2 / sum_i w^i with w = 2^(-1/half_life), r the log returns up to
+    bar t, A the bars per year. The mean is taken as 0. Source: J.P. Morgan/Reuters (1996),
     RiskMetrics Technical Document, section 5.2; the weights are divided by their sum, so that the
     first returns do not count for more.
     """
@@ -145,17 +125,8 @@ def weighted_root(
 def close_to_close_volatility(market: Market, window: OneOrMany) -> FloatArray:
     """Return the sample standard deviation of the last ``window`` log returns.
 
-    Parameters
-    ----------
-    market : Market
-        Only its closes count.
-    window : int, or array of shape (k,)
-        Returns, at least 2.
-
-    Returns
-    -------
-    FloatArray of shape (n_bars,), or (n_bars, k)
-        Per sqrt(year); NaN until ``window`` returns are known.
+    Only closes count. ``window``: returns, at least 2. Per sqrt(year); NaN until
+    ``window`` returns are known.
 
     Notes
     -----
@@ -215,17 +186,7 @@ def implied_volatility(market: Market) -> FloatArray:
 def parkinson_volatility(market: Market, window: OneOrMany) -> FloatArray:
     """Return the volatility of the last ``window`` bars, from their highs and lows.
 
-    Parameters
-    ----------
-    market : Market
-        Its highs and lows.
-    window : int, or array of shape (k,)
-        Bars, at least 2.
-
-    Returns
-    -------
-    FloatArray of shape (n_bars,), or (n_bars, k)
-        Per sqrt(year); NaN until ``window`` bars are known.
+    ``window``: bars, at least 2. Per sqrt(year); NaN until ``window`` bars are known.
 
     Notes
     -----
@@ -296,20 +257,10 @@ def garch_volatility(
 ) -> FloatArray:
     """Return the volatility that a GARCH(1,1) forecasts for the next bar.
 
-    Parameters
-    ----------
-    market : Market
-        Only its closes count.
-    first : int
-        Returns in the first fit, at least 100.
-    growth : float
-        Growth of the number of returns from one fit to the next, over 0 and up to 10: with 0.1,
-        fits are at bars 1000, 1100, 1210 and so on, counted from the start of the market.
-
-    Returns
-    -------
-    FloatArray of shape (n_bars,)
-        Per sqrt(year); NaN until the first fit.
+    Only closes count. ``first``: returns in the first fit, at least 100. ``growth``: growth of the
+    number of returns from one fit to the next, over 0 and up to 10: with 0.1, fits are at bars
+    1000, 1100, 1210 and so on, counted from the start of the market. The result (n_bars,) is per
+    sqrt(year); NaN until the first fit.
 
     Notes
     -----
@@ -386,22 +337,9 @@ WITHOUT_PAUSE, WITH_SESSIONS = (1, 7, 30), (1, 5, 22)
 def har_volatility(market: Market, *, first: int = 100) -> FloatArray:
     """Return the volatility that the heterogeneous autoregression forecasts for the next day.
 
-    Parameters
-    ----------
-    market : Market
-        Its closes; bars shorter than a day.
-    first : int
-        Days in the first fit, at least 10.
-
-    Returns
-    -------
-    FloatArray of shape (n_bars,)
-        Per sqrt(year), from the end of a day until the end of the next; NaN until the first fit.
-
-    Raises
-    ------
-    DataError
-        If the bars are not shorter than a day.
+    Bars must be shorter than a day. ``first``: days in the first fit, at least 10.
+    Of shape (n_bars,), per sqrt(year), from the end of a day until the end of the next; NaN
+    until the first fit.
 
     Notes
     -----

@@ -39,19 +39,9 @@ def learned_regimes(
 ) -> Regimes:
     """Return the probabilities of two regimes whose volatilities are learned bar by bar.
 
-    Parameters
-    ----------
-    market : Market
-        Only its closes count.
-    half_life : float, or FloatArray of shape (k,)
-        Bars after which a return weighs half as much in what is learned, over 0.
-    calm_bars, stress_bars : float, or FloatArray of shape (k,)
-        Mean length of a stay in each state, bars, over 1.
-
-    Returns
-    -------
-    Regimes
-        NaN until 100 returns are known.
+    Only closes count. ``half_life``: bars after which a return weighs half as much in what is
+    learned, over 0. ``calm_bars`` and ``stress_bars``: mean length of a stay in each state, bars,
+    over 1. NaN until 100 returns are known.
 
     Notes
     -----

@@ -29,17 +29,7 @@ LEAST_DEVIATION = 1e-12
 def excess_momentum(market: Market, lookback: OneOrMany) -> FloatArray:
     """Return the log return of a long position over the last bars, net of funding.
 
-    Parameters
-    ----------
-    market : Market
-        Its closes and funding.
-    lookback : int, or array of shape (k,)
-        Bars, at least 1.
-
-    Returns
-    -------
-    FloatArray of shape (n_bars,), or (n_bars, k)
-        NaN until ``lookback`` returns are known.
+    ``lookback``: bars, at least 1. NaN until ``lookback`` returns are known.
 
     Notes
     -----
@@ -85,21 +75,9 @@ def trend_strength(
 ) -> FloatArray:
     """Return the move of the last bars in standard deviations, as a strength from -1 to 1.
 
-    Parameters
-    ----------
-    market : Market
-        Its closes and funding.
-    lookback : int, or array of shape (k,)
-        Bars, at least 1.
-    half_life : float, or FloatArray of shape (k,)
-        Half-life of the volatility in bars, over 0.
-    full : float, or FloatArray of shape (k,)
-        Standard deviations at which the strength is 1, over 0.
-
-    Returns
-    -------
-    FloatArray of shape (n_bars,), or (n_bars, k)
-        NaN until ``lookback`` returns, and two, are known.
+    ``lookback``: bars, at least 1. ``half_life``: half-life of the volatility in bars, over 0.
+    ``full``: standard deviations at which the strength is 1, over 0. NaN until
+    ``lookback`` returns, and two, are known.
 
     Notes
     -----
@@ -136,17 +114,9 @@ class Drawdown(NamedTuple):
 def drawdown_state(market: Market, window: OneOrMany = math.inf) -> Drawdown:
     """Return how far each close is below the highest of the last closes, and the bars since that.
 
-    Parameters
-    ----------
-    market : Market
-        Only its closes count.
-    window : int or infinity, or array of shape (k,)
-        Number of closes, at least 1, the current one included; infinite: all so far.
-
-    Returns
-    -------
-    Drawdown
-        NaN until ``window`` closes are known; never NaN with an infinite window.
+    Only closes count. ``window``: closes, at least 1, the current one included; infinite:
+    all so far. NaN until ``window`` closes are known; never NaN with an infinite
+    window.
 
     Notes
     -----
@@ -177,17 +147,7 @@ class Drift(NamedTuple):
 def rolling_drift(market: Market, window: OneOrMany) -> Drift:
     """Return the mean return of the traded position, at 1x and net of funding, with its error.
 
-    Parameters
-    ----------
-    market : Market
-        Its closes, funding and signal.
-    window : int, or array of shape (k,)
-        Returns, at least 2.
-
-    Returns
-    -------
-    Drift
-        Annualized. NaN until ``window`` returns are known.
+    ``window``: returns, at least 2. Annualized; NaN until ``window`` returns are known.
 
     Notes
     -----
@@ -217,17 +177,9 @@ class Sharpe(NamedTuple):
 def rolling_sharpe(market: Market, window: OneOrMany) -> Sharpe:
     """Return the Sharpe ratio of the traded position, at 1x, over the last bars, with its error.
 
-    Parameters
-    ----------
-    market : Market
-        Its closes, funding and signal: returns are those of the side held, net of funding.
-    window : int, or array of shape (k,)
-        Returns, at least 2.
-
-    Returns
-    -------
-    Sharpe
-        Annualized. NaN until ``window`` returns are known, and while the price is constant.
+    ``market``: its closes, funding and signal: returns are those of the side held, net of funding.
+    ``window``: returns, at least 2. Annualized; NaN until ``window`` returns are known,
+    and while the price is constant.
 
     Notes
     -----
