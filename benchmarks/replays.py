@@ -4,10 +4,10 @@
 
 FOLDER holds hourly bars, mark prices and funding of BTCUSDT. An account of 10,000 opens a long in
 the last hour before an episode and keeps it. Where the folder covers the days, its bars and funding
-are replayed, otherwise the recorded figures; episodes of stocks always by their figures. Margin by
-the table of Binance's BTCUSDT perpetual that was in force ("then", where one is known) and by the
-newest one ("today"). Prints a Markdown table: wealth that is left, in percent, and a cross where
-the position was liquidated.
+are replayed, otherwise the hours and days that are shipped. Margin by the table of Binance's
+BTCUSDT perpetual that was in force ("then", where one is known) and by the newest one ("today").
+Prints a Markdown table: wealth that is left, in percent, and a cross where the position was
+liquidated.
 """
 
 from __future__ import annotations

@@ -25,6 +25,7 @@ from backtest.base.units import DAY
 from backtest.engine import Progress, Result, is_same_account
 from backtest.market import Market, Markets, as_markets
 from backtest.risk.scenarios.break_even_move import find_break_even, find_break_even_of
+from backtest.risk.scenarios.crash_bars import replay_crash
 from backtest.risk.scenarios.scenario import Scenario
 from backtest.risk.scenarios.scenario_bars import Bars, is_calm, make_flat_bars, slice_replay
 from backtest.risk.scenarios.stress_result import Stress
@@ -85,8 +86,10 @@ def stress(
         of a scenario, or at the end of the run for one without a date.
     data : Market or Markets, optional
         Where it covers the days of a scenario, and is of the same kind of asset, its bars and
-        funding are replayed, relative to the close before them; otherwise bars are made from the
-        figures of the scenario.
+        funding are replayed, relative to the close before them. Otherwise crashes of history are
+        replayed from the hours of BTC, ETH, XRP, LTC, ADA, and the days of the S&P 500, that are
+        shipped; a coin without hours of its own takes the median of ADA, LTC and XRP. Bars of other
+        scenarios are made from their figures.
     ladder : mapping, optional
         Axes of a grid of one-bar shocks by field of a scenario: ``{"price": (-0.5, 0.5, 41),
         "depth": (0.1, 0.3, 1)}``. ``(low, high, n)`` with a whole n over 2 is a range, anything
@@ -189,7 +192,12 @@ def read_scenarios(scenarios: Sequence[Scenario] | Scenario | None) -> tuple[Sce
 
 
 def run_scenario(run: StressRun, scenario: Scenario, data: Any) -> tuple[dict[str, Any], str, bool]:
-    replayed = slice_replays(run, scenario, data)
+    replayed, source = slice_replays(run, scenario, data), "data"
+    if replayed is None:
+        bare = {*run.moving} - {*run.history}
+        known = {each.name: each for each in crashes()}
+        shipped = replay_crash(scenario, known, run.moving, run.account.resting, bare)
+        replayed, source = (None, "figures") if shipped is None else shipped
     bars = run.make(scenario) if replayed is None else replayed
     outcome = run.live(scenario, bars)
     if replayed is None:
@@ -200,7 +208,7 @@ def run_scenario(run: StressRun, scenario: Scenario, data: Any) -> tuple[dict[st
         **outcome._asdict(),
         "break_even": even.move,
         "bars": next(iter(bars.values())).last.shape[1],
-        "from": "figures" if replayed is None else "data",
+        "from": source,
     }
     is_misled = replayed is None and run.account.has_columns
     is_misled = is_misled and any(is_calm(bars[name], run.moving[name]) for name in bars)

@@ -36,8 +36,8 @@ class Stress(SettingsResult):
         (the smallest of the mark from the liquidation price, a fraction; 0 once liquidated),
         ``margin_calls``, ``fees``, ``slippage``, ``impact``, ``funding``, ``lost_to_adl``,
         ``lost_to_default``, ``break_even`` (the move of the price, all else as in the scenario, at
-        which the account is liquidated; NaN if none does), ``bars``, and ``from``: ``figures`` or
-        ``data``.
+        which the account is liquidated; NaN if none does), ``bars``, and ``from``: ``figures``,
+        ``data`` or ``history``.
     ladder : DataFrame or None
         ``equity``, ``loss`` and ``liquidated`` for every combination of the axes of the ladder.
     settings : dict
@@ -154,7 +154,8 @@ class Stress(SettingsResult):
         """Return how scenarios are made."""
         return (
             "Policies go on deciding at the closes of a scenario, with the last signal. Bars are "
-            "replayed from data where the row says so, and are made of the figures otherwise.",
+            "replayed from data or from history where the row says so, and are made of the figures "
+            "otherwise.",
         )
 
     def __repr__(self) -> str:
