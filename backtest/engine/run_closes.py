@@ -46,13 +46,19 @@ class RunCloses(RunData):
 
     def read_pool(self, rows: slice) -> tuple[FloatArray, FloatArray]:
         """Return the backing of the cross positions, and the initial margin of all, at closes."""
-        closes = self.read_closes(rows, is_whole=False)
+        backing, initial = self._pool
+        return backing[rows], initial[rows]
+
+    @cached_property
+    def _pool(self) -> tuple[FloatArray, FloatArray]:
+        closes = self.record.closes or vars(self).get("closes")
+        closes = closes or measure_closes(self.setup, self, slice(None), is_whole=False)
         return closes.backing, closes.initial
 
-    def read_closes(self, rows: slice, *, is_whole: bool = True) -> Closes:
-        """Return some closes; of those not ``is_whole`` backing and initial margin are known."""
+    def read_closes(self, rows: slice) -> Closes:
+        """Return what follows at some closes, of which no others are looked at."""
         if self.record.closes is None and "closes" not in vars(self):
-            return measure_closes(self.setup, self, rows, is_whole=is_whole)
+            return measure_closes(self.setup, self, rows, is_whole=True)
         return Closes(*(each[rows] for each in self.closes))
 
     @property
