@@ -85,8 +85,8 @@ def trust_data(monkeypatch: Any) -> None:
     monkeypatch.setattr(rules, "HIGHEST_RATE", 1.0)
 
 
-def run_engine(case: PortfolioCase, *, is_compiled: bool = False) -> Any:
-    """Run a case through the engine."""
+def run_engine(case: PortfolioCase, *, is_compiled: bool = True) -> Any:
+    """Run a case through the engine, compiled where it is in the cache, or in plain Python."""
     overlay = None
     if case.overlay is not None:
         overlay = Swinging(level=case.overlay.level, hours=case.overlay.every / 3_600_000_000_000)
@@ -99,7 +99,7 @@ def run_engine(case: PortfolioCase, *, is_compiled: bool = False) -> Any:
         return bt.run(policy=policies, overlay=overlay, compile=is_compiled, **case.for_engine(bt))
 
 
-def assert_agrees(case: PortfolioCase, label: str, *, is_compiled: bool = False) -> Outcome:
+def assert_agrees(case: PortfolioCase, label: str, *, is_compiled: bool = True) -> Outcome:
     """Run a case through both; the engine must equal the oracle to 1e-9."""
     out = simulate(*case.for_oracle())
     wrong = differences(case, out, run_engine(case, is_compiled=is_compiled))

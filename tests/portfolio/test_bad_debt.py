@@ -11,7 +11,7 @@ def test_a_gap_past_bankruptcy_leaves_nothing_and_books_what_is_missing():
     prices = {"A": [flat(100), flat(100), flat(60)], "B": [flat(50), flat(50), flat(40)]}
     markets = bt.Markets({k: make_market(rows) for k, rows in prices.items()}, currency="USDT")
     account = bt.Account(capital=1_000.0)
-    result = bt.run(markets, Once(5.0), venue=make_venue(), account=account, compile=False)
+    result = bt.run(markets, Once(5.0), venue=make_venue(), account=account)
     assert result.bars["bad_debt"].tolist() == [0.0, 0.0, pytest.approx(500.0)]
     assert result.bars["equity"].tolist() == [1_000.0, 1_000.0, 0.0]
 
@@ -22,7 +22,7 @@ def test_a_fee_of_delisting_that_cannot_be_paid_is_bad_debt():
     prices = {"A": [flat(100), flat(100), (100, 100, 95, 95)], "B": [flat(50)] * 4}
     markets = bt.Markets({k: make_market(rows) for k, rows in prices.items()}, currency="USDT")
     terms = {"venue": make_venue(taker=0.1), "account": bt.Account(capital=1_000.0)}
-    result = bt.run(markets, Once(5.0), signal={"A": 1.0, "B": 0.0}, **terms, compile=False)
+    result = bt.run(markets, Once(5.0), signal={"A": 1.0, "B": 0.0}, **terms)
     assert result.bars["bad_debt"].tolist() == [0.0, 0.0, pytest.approx(225.0), 0.0]
     assert result.bars["equity"].tolist() == [1_000.0, 500.0, 0.0, 0.0]
 
@@ -36,7 +36,7 @@ def test_the_margin_of_an_isolated_position_pays_no_debt_of_the_account():
     margin = {"A": "cross", "B": "isolated"}
     account = bt.Account(capital=1_000.0, margin=margin, venue_leverage={"A": 20.0, "B": 5.0})
     terms = {"venue": make_venue(taker=0.1), "account": account}
-    result = bt.run(markets, Once(5.0), signal={"A": 0.9, "B": 0.1}, **terms, compile=False)
+    result = bt.run(markets, Once(5.0), signal={"A": 0.9, "B": 0.1}, **terms)
     assert result.bars["bad_debt"].tolist() == [0.0, 0.0, pytest.approx(171.5), 0.0]
     assert result.bars["equity"].tolist() == [1_000.0, 500.0, 100.0, 100.0]
     assert result.quantities.iloc[-1].tolist() == [0.0, 10.0]

@@ -95,7 +95,6 @@ def test_gross_leverage_after_fills_is_at_most_the_cap(policy, cap, overlay, ter
     weights = dict.fromkeys(COINS, 1.0)
     result = bt.run(
         markets, policy, venue=venue, account=account, signal=weights, overlay=overlay,
-        compile=False,
     )  # fmt: skip
     gross = gross_after_fills(result)
     assert gross.max() <= cap * (1.1 if "band" in terms else 1.0) * (1.0 + 1e-9)

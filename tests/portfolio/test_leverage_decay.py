@@ -17,7 +17,7 @@ DECAYS = ("volatility_drag", "carry_decay", "leverage_decay")
 def run_twice(prices: np.ndarray, signal: np.ndarray) -> tuple[bt.Result, bt.Result]:
     """Run a market alone, and twice at half the size."""
     market = bars_market(prices, prices)
-    terms = {"venue": VENUE, "account": bt.Account(), "compile": False}
+    terms = {"venue": VENUE, "account": bt.Account()}
     both = bt.Markets({"A": market, "B": market}, currency="USDT")
     halves = pd.DataFrame({"A": signal / 2.0, "B": signal / 2.0}, index=both.times)
     alone = pd.Series(signal, index=both.times)

@@ -14,7 +14,7 @@ def run(a, b, policy=None, venue=None, signal=1.0, **account):
     weights = {"A": 0.5, "B": 0.5 * signal}
     account = bt.Account(capital=1_000.0, **account)
     terms = {"venue": venue or make_venue(), "account": account, "signal": weights}
-    return bt.run(markets, policy or Once(1.0), **terms, compile=False)
+    return bt.run(markets, policy or Once(1.0), **terms)
 
 
 def test_a_take_profit_closes_its_own_position_only():

@@ -24,7 +24,7 @@ pytestmark = pytest.mark.filterwarnings("ignore::UserWarning")
 
 
 def run(markets, policy=None, **terms):
-    given = {"venue": make_venue(), "account": bt.Account(capital=1_000.0), "compile": False}
+    given = {"venue": make_venue(), "account": bt.Account(capital=1_000.0)}
     return bt.run(markets, policy or Hold(1.0), **{**given, **terms})
 
 
@@ -156,7 +156,7 @@ def test_compiled_and_plain_give_the_same_bits():
 
 def test_one_instrument_is_the_single_run():
     market = bt.Market.sample(bars=300)
-    terms = {"venue": bt.Venue.preset("binance-usdm", "BTCUSDT"), "compile": False}
+    terms = {"venue": bt.Venue.preset("binance-usdm", "BTCUSDT")}
     account = bt.Account(capital=1_000.0)
     alone = bt.run(market, VolTarget(target=1.0), account=account, **terms)
     named = bt.run(
@@ -219,8 +219,9 @@ def test_a_policy_sees_gross_and_net_leverage():
 
 def test_a_row_of_a_sweep_is_its_run():
     markets = simulate_pair(120)
-    terms = {"venue": make_venue(), "account": bt.Account(capital=1_000.0), "compile": False}
-    sweep = bt.sweep(markets, Hold, {"level": [1.0, 2.0]}, overlay=Hold(0.5), **terms)
+    terms = {"venue": make_venue(), "account": bt.Account(capital=1_000.0)}
+    sets = {"level": [1.0, 2.0]}
+    sweep = bt.sweep(markets, Hold, sets, overlay=Hold(0.5), compile=False, **terms)
     for level, row in zip((1.0, 2.0), sweep.table.itertuples(), strict=True):
         alone = bt.run(markets, Hold(level), overlay=Hold(0.5), **terms)
         assert row.final_equity == alone.metrics["final_equity"]

@@ -38,7 +38,6 @@ TERMS = {
     "overlay": Hold(0.8),
     "signal": pd.DataFrame({"AAA": 0.8, "BBB": -0.5}, index=MARKETS.times),
     "sampling": "4h",
-    "compile": False,
 }
 POLICY = Probe(most=2.0)
 
@@ -95,9 +94,9 @@ def test_an_instrument_without_a_further_bar_is_closed_in_the_first_one():
     markets = bt.Markets(both, currency="USDT")
     short = bt.Markets({**both, "A": make_market([flat(100)] * 3)}, currency="USDT")
     terms = {"venue": make_venue(taker=0.01), "account": bt.Account(capital=1_000.0)}
-    begun = bt.run(short, Once(1.0), compile=False, **terms)
+    begun = bt.run(short, Once(1.0), **terms)
     assert begun.quantities.iloc[-1].tolist() == [5.0, 10.0]
-    rest = bt.run(markets, Once(1.0), resume=begun, compile=False, **terms)
+    rest = bt.run(markets, Once(1.0), resume=begun, **terms)
     gone = rest.events[rest.events["kind"] == "delisted"]
     assert (gone["instrument"].tolist(), gone["price"].tolist()) == (["B"], [55.0])
     assert rest.quantities.iloc[0].tolist() == [5.0, 0.0]
@@ -111,7 +110,7 @@ def test_a_dividend_of_the_last_bar_is_paid_once():
     ended = make_market([flat(50), flat(50), flat(45)], dividends=paid)
     short = bt.Markets({"A": make_market([flat(100)] * 3), "B": ended}, currency="USDT")
     longer = bt.Markets({"A": make_market([flat(100)] * 5), "B": ended}, currency="USDT")
-    terms = {"venue": make_venue(), "account": bt.Account(capital=1_000.0), "compile": False}
+    terms = {"venue": make_venue(), "account": bt.Account(capital=1_000.0)}
     begun = bt.run(short, Once(1.0), **terms)
     assert begun.bars["funding"].iloc[-1] == -50.0
     rest = bt.run(longer, Once(1.0), resume=begun, **terms)

@@ -201,7 +201,6 @@ def run_pair(policy: Any = None, **more: Any) -> bt.Result:
         "venue": {"S": SPOT, "P": PERP},
         "account": bt.Account(capital=1e4, band=0.2),
         "signal": {"S": -1.0, "P": 1.0},
-        "compile": False,
     }
     return bt.run(markets, policy or Constant(1.5), **{**given, **more})
 
@@ -225,7 +224,7 @@ def test_trades_of_spot_legs_add_up():
 def test_one_market_with_a_spot_contract_is_the_only_instrument():
     """Plain and as Markets, saved and loaded, run again, and in two parts."""
     market, account = make_coins(), bt.Account(capital=1e4)
-    run = {"venue": SPOT, "account": account, "compile": False}
+    run = {"venue": SPOT, "account": account}
     one = bt.run(market, Hold(level=2.0), **run)
     assert one.bars["requirement"].max() == 0.0
     several = bt.run(bt.Markets({"asset": market}), Hold(level=2.0), **run)
@@ -238,7 +237,7 @@ def test_one_market_with_a_spot_contract_is_the_only_instrument():
 def test_a_spot_leg_that_is_never_held_changes_no_bit():
     """Also where the perpetual is alone in a bar, and liquidated in it."""
     market, account = make_coins(seed=1), bt.Account(capital=1e4)
-    alone = bt.run(market, Once(level=18.0), venue=PERP, account=account, compile=False)
+    alone = bt.run(market, Once(level=18.0), venue=PERP, account=account)
     beside = run_pair(Once(level=18.0), account=account, signal={"S": 0.0, "P": 1.0})
     assert alone.metrics["liquidations"] == 1
     assert beside.bars["equity"].tolist() == alone.bars["equity"].tolist()
@@ -248,9 +247,7 @@ def test_the_liquidation_price_of_a_spot_leg_counts_its_haircut():
     """2x of 1,000 at 100: 0.9 x 20 P = 1,000."""
     market = make_market([flat(100)] * 3)
     venue = bt.Venue.spot(taker=0.0, slippage=0.0, haircut=0.1, borrow_rate=0.0)
-    result = bt.run(
-        market, Hold(level=2.0), venue=venue, account=bt.Account(capital=1e3), compile=False
-    )
+    result = bt.run(market, Hold(level=2.0), venue=venue, account=bt.Account(capital=1e3))
     assert result.bars["liquidation_price"].iloc[-1] == pytest.approx(1000 / 18)
     assert result.bars["requirement"].iloc[-1] == 0.0
 
@@ -296,7 +293,6 @@ def run_carry(rate: float, policy: Carry, n: int = 300) -> bt.Result:
         venue={"S": SPOT, "P": PERP},
         account=bt.Account(capital=1e4),
         signal={"S": 1.0, "P": -1.0},
-        compile=False,
     )
 
 

@@ -36,7 +36,7 @@ class Planned(bt.Policy):
 
 
 def switched(segments, **more):
-    return run_switched(MARKETS, segments, **{**TERMS, **more}, compile=False)
+    return run_switched(MARKETS, segments, **{**TERMS, **more})
 
 
 @pytest.mark.parametrize("overlay", [None, Lever(0.5, 2)])
@@ -44,7 +44,7 @@ def test_switching_equals_one_policy_that_knows_the_plan(overlay):
     turn = 110
     plan = [Segment(50, turn, Lever(1.0, 3)), Segment(turn, 200, Lever(2.0, 9))]
     found = switched(plan, overlay=overlay)
-    terms = {**TERMS, "overlay": overlay, "compile": False, "start": MARKETS.times[50]}
+    terms = {**TERMS, "overlay": overlay, "start": MARKETS.times[50]}
     whole = bt.run(MARKETS, Planned(int(MARKETS.time[turn])), **terms)
     assert np.array_equal(found.record.values, whole.record.values, equal_nan=True)
     assert dict(found.metrics) == pytest.approx(dict(whole.metrics), nan_ok=True, rel=0.0)
@@ -57,7 +57,7 @@ def test_a_margin_table_that_began_in_one_stretch_holds_in_the_next():
     dated = replace(VENUE, earlier=[bt.Earlier(until=str(MARKETS.times[change]), brackets=loose)])
     plan = [Segment(50, turn, Lever(1.0, 3)), Segment(turn, 200, Lever(2.0, 9))]
     found = switched(plan, venue=dated)
-    terms = {**TERMS, "venue": dated, "compile": False, "start": MARKETS.times[50]}
+    terms = {**TERMS, "venue": dated, "start": MARKETS.times[50]}
     whole = bt.run(MARKETS, Planned(int(MARKETS.time[turn])), **terms)
     assert np.array_equal(found.record.values, whole.record.values, equal_nan=True)
     always = bt.run(MARKETS, Planned(int(MARKETS.time[turn])), **{**terms, "venue": VENUE})
@@ -69,7 +69,7 @@ def test_a_margin_table_that_began_in_one_stretch_holds_in_the_next():
 def test_equal_stretches_are_one_run_bit_for_bit():
     plan = [Segment(50, 110, Lever()), Segment(110, 200, Lever())]
     found = switched(plan)
-    whole = bt.run(MARKETS, Lever(), **TERMS, compile=False, start=MARKETS.times[50])
+    whole = bt.run(MARKETS, Lever(), **TERMS, start=MARKETS.times[50])
     assert np.array_equal(found.record.values, whole.record.values, equal_nan=True)
     assert found.manifest["id"] == whole.manifest["id"]
     assert repr(dict(found.metrics)) == repr(dict(whole.metrics))

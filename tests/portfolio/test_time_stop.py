@@ -12,7 +12,7 @@ from tests.scenes import START, Follow, happened, market_of, venue_of
 def live(market, *, fee=0.0, signal=None, **terms):
     venue = venue_of(contract={"min_notional": 5.0}, fees={"taker": fee, "maker": fee})
     account = bt.Account(**{"capital": 1000.0, **terms})
-    return bt.run(market, Follow(), venue=venue, account=account, signal=signal, compile=False)
+    return bt.run(market, Follow(), venue=venue, account=account, signal=signal)
 
 
 def hours_of(result, kind):
@@ -62,7 +62,7 @@ def test_a_resumed_run_keeps_the_time_of_a_position(tmp_path):
     whole, half = (live(each, max_holding="30h") for each in (market, market.prefix(35)))
     again = bt.run(
         market, Follow(), venue=half.venue, resume=bt.Result.load(half.save(tmp_path)),
-        account=half.account, compile=False,
+        account=half.account,
     )  # fmt: skip
     assert list(again.bars["equity"]) == list(whole.bars["equity"].iloc[35:])
     assert (again.events["kind"] == "time_stop").any()

@@ -32,7 +32,7 @@ def run(policy, *, markets=None, venue=None, signal=None, overlay=None, **terms)
         warnings.simplefilter("ignore", bt.LastPriceWarning)
         return bt.run(
             bt.Markets(markets or STILL), policy, venue=venue or make_venue(), signal=signal,
-            overlay=overlay, account=bt.Account(**terms), compile=False,
+            overlay=overlay, account=bt.Account(**terms),
         )  # fmt: skip
 
 
@@ -64,7 +64,7 @@ def test_the_table_is_that_of_a_single_position_where_only_one_is_held():
     )
     terms = {"capital": 5_000.0, "max_leverage": 1.2, "band": 0.004}
     alone = bt.run(
-        market, Constant(leverage=1.5), venue=venue, account=bt.Account(**terms), compile=False
+        market, Constant(leverage=1.5), venue=venue, account=bt.Account(**terms)
     ).target_cuts()
     weights = pd.DataFrame({"A": 1.0, "B": 0.0}, index=market.times)
     pair = {"A": market, "B": bt.Market.sample(bars=400, seed=3)}
@@ -124,7 +124,7 @@ def test_collateral_that_was_sold_is_gone_from_leverage_and_targets(tmp_path):
     coins = make_market([flat(100)] * 3 + [flat(200)] * 2)
     signal = pd.DataFrame({"A": 1.0, "B": 0.0}, index=markets.times)
     terms = {
-        "venue": make_venue(), "compile": False,
+        "venue": make_venue(),
         "account": bt.Account(
             capital=1_000.0, negative_limit=0.0,
             collateral=[bt.Collateral("C", 10.0, prices=coins, rate=0.9)],

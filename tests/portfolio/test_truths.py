@@ -23,7 +23,7 @@ def quiet_run(*given: Any, **terms: Any) -> Any:
     """Run in plain Python without warnings."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        return bt.run(*given, compile=False, **terms)
+        return bt.run(*given, **terms)
 
 
 def volatile(bars: int = 120, seed: int = 0) -> bt.Market:
