@@ -39,10 +39,10 @@ SHORTER = make_shorter()
 @pytest.mark.parametrize("seed", [0, *(pytest.param(k, marks=pytest.mark.slow) for k in (1, 2, 3))])
 def test_random_accounts_keep_their_bits(monkeypatch: Any, make: Any, seed: int) -> None:
     case = make(seed)
-    whole = run_engine(case)
+    whole = run_engine(case, is_compiled=False)
     simulate = SHORTER["portfolio_loop"]["simulate_portfolio"]
     monkeypatch.setattr(portfolio_driver, "find_simulate", lambda **_: simulate)
-    shorter = run_engine(case)
+    shorter = run_engine(case, is_compiled=False)
     assert np.array_equal(whole.record.values, shorter.record.values, equal_nan=True)
     assert np.array_equal(whole.entries, shorter.entries, equal_nan=True)
 
