@@ -458,10 +458,21 @@ def describe_quality(found: Quality) -> Iterator[tuple[str, str]]:
         yield f"{each.table}: {each.rule}", f"{each.count:,} ({share}), {places}".rstrip(", ")
 
 
+USES = {
+    "loading": "loading as they are",
+    "liquidation": "liquidations inside the bar",
+    "minutes": "studies of minutes",
+}
+
+
 def write_fitness(found: Quality, of: str) -> Table:
     columns = tuple(Column(each, is_number=False) for each in ("use", "fit", "because"))
     rows = tuple(
-        (each.use, each.fit, "; ".join(reason.replace("_", " ") for reason in each.reasons))
+        (
+            USES.get(each.use, each.use),
+            each.fit,
+            "; ".join(reason.replace("_", " ") for reason in each.reasons),
+        )
         for each in found.verdicts
     )
     note = "This depends on the data, not on the policy. backtest data inspect shows more."

@@ -81,12 +81,12 @@ def test_a_study_is_told_with_its_verdict_and_its_search(monkeypatch, tmp_path):
     study = seek(store=tmp_path)
     page = build_page(study)
     text = write_text(page, "md")
-    for words in ("Deflated Sharpe ratio", "Probability of backtest overfitting", "holdout"):
+    for words in ("Deflated Sharpe", "probability of overfitting", "holdout"):
         assert words in text
     assert write_html(build_page(load_saved(study.folder))) == write_html(page)
     assert "Deflated Sharpe" in study._repr_html_()
     unfinished = dataclasses.replace(study, outcome=None)
-    assert any("Unfinished" in notice for notice in build_page(unfinished).notices)
+    assert any("UNFINISHED" in notice for notice in build_page(unfinished).notices)
     assert write_html(build_page(unfinished))
 
 
