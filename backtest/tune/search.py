@@ -562,6 +562,8 @@ def find_finished(store: Path | None, manifest: Mapping[str, Any], *, resume: bo
             f"{store}: there is no study of {manifest['policy']['name']} of these data, policy "
             "source and settings to resume"
         )
+    if is_finished and begun.is_dir():  # of a process that was killed after it saved the study
+        discard_folder(begun)
     return finished if is_finished else None
 
 

@@ -53,7 +53,7 @@ def read_found(store: Path) -> dict[str, object]:
     """
     files = read_all(store).items()
     found: dict[str, object] = {name: data for name, data in files if DRAFT_FILE not in name}
-    for each in store.glob("*-study-*/manifest.json"):
+    for each in store.glob("[!.]*-study-*/manifest.json"):
         study = bt.Study.load(each.parent)
         outcome = study.outcome.to_dict()
         found = {name: data for name, data in found.items() if each.parent.name not in name}
