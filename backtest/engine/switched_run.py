@@ -130,8 +130,7 @@ def join_rules(weights: Sequence[FloatArray], segments: Sequence[Segment], marke
     for each, segment in zip(weights[1:], segments[1:], strict=True):
         first = clock.count(segment.first)
         joined[:, first:] = each[:, first:]
-    signal: Any = weights_to_frame(joined, clock.seen).squeeze(axis="columns")  # a Series of one
-    return name_signal(signal, describe_rules(segments))
+    return name_signal(weights_to_frame(joined, clock.seen), describe_rules(segments))
 
 
 def describe_rules(segments: Sequence[Segment]) -> str:
