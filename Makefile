@@ -21,8 +21,9 @@ run: .venv/installed
 test: .venv/installed-dev
 	$(bin)/ruff format --check .
 	$(bin)/ruff check .
-	$(compile) & $(bin)/mypy; status=$$?; wait; exit $$status
+	$(compile)
 	$(bin)/pytest -n 2 --dist loadfile -m "$(cases)"
+	$(bin)/mypy
 
 test-all: cases := slow or not slow
 test-all: test

@@ -30,7 +30,6 @@ import backtest as bt
 from backtest.base import Choice
 from backtest.engine import Segment, run_switched
 from backtest.measures import deflated_sharpe_of_returns, expected_max_sharpe, simulate_luck
-from backtest.store import compare_saved
 
 RULES_OF = {"LTCUSDT": "ETHUSDT"}
 """Instruments without a table of their own, and the one whose venue rules they take."""
@@ -214,7 +213,7 @@ def judge_best(rows: list[dict[str, Any]], accounts: list[bt.Result]) -> dict[st
 
 def compare_with_constant(accounts: dict[str, bt.Result]) -> pd.DataFrame:
     """Return the differences of growth from constant leverage, at equal risk, with intervals."""
-    found = compare_saved(accounts, baseline=BASELINE, confidence=CONFIDENCE).differences
+    found = bt.compare(accounts, baseline=BASELINE, confidence=CONFIDENCE).differences
     return found[found["measure"] == "log_growth"]
 
 

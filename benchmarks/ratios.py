@@ -56,7 +56,6 @@ RATIOS = {
         0.5, 0.8, "the same run / vectorbt's from_orders, its faster engine",
         "0.58 to 0.61: a bar after another costs about 65 ns, a chain of divisions and comparisons",
     ),
-    "measures": Ratio(2.0, 2.0, "bar loop with all measures / without any"),
     "sweep_c": Ratio(
         1.2, 1.45, "sweep of 512 sets / the same by hand in C",
         "1.12 to 1.25: blocks that trade often cost 1.6 times one that seldom does",
@@ -123,10 +122,8 @@ def measure_runs(market: bt.Market, repeat: int) -> Iterator[tuple[str, float]]:
     def run() -> None:
         dict(bt.run(market, POLICY, venue=VENUE, account=ACCOUNT).metrics)
 
-    loops = (prepare_loop(market, POLICY, is_silent) for is_silent in (False, True))
-    recorded, measured, silent = best_of(repeat, *map(time_work, (run, *loops)))
-    yield "run", recorded / measured
-    yield "measures", measured / silent
+    recorded, bare = best_of(repeat, *map(time_work, (run, prepare_loop(market, POLICY))))
+    yield "run", recorded / bare
     if find_spec("vectorbt") is not None:
         yield "run_vectorbt", 1.0 / measure_recorded(market, repeat)["times_faster"]
 

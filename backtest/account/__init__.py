@@ -6,7 +6,7 @@ from backtest.base import open_door
 
 if TYPE_CHECKING:
     from backtest.account.account import Account, list_shared_settings, without_flows_before
-    from backtest.account.account_checks import check_account, check_setting
+    from backtest.account.account_checks import check_setting
     from backtest.account.account_records import AccountRules, Balances, Feed, InstrumentRules, Plan
     from backtest.account.account_records import Position, Quote, Rules, State, Trade, Watch
     from backtest.account.auto_margin import add_from_wallet, can_add

@@ -27,7 +27,6 @@ from backtest.engine.signal_checks import (
 )
 from backtest.market import (
     Markets,
-    Weights,
     check_columns_of_frame,
     lend,
     name_as_panel,
@@ -90,7 +89,7 @@ def read_frame(
     return weights_to_frame(_keep_sides(weights, sides), markets)
 
 
-def describe_weights(signal: Weights, weights: FloatArray) -> str:
+def describe_weights(signal: Any, weights: FloatArray) -> str:
     if len(weights) == 1 and (signal is None or np.ndim(signal) == 0):
         return f"constant {weights[0, -1]:g}"
     if signal is None:

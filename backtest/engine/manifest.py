@@ -86,7 +86,7 @@ def write_manifest(
     }
     checked = {"compiled": plain_because or "yes", "causality": causality}
     module = {"policy_module": type(next(iter(terms.policies.values()))).__module__}
-    aside = {**module, "compared_with": compared_with, **checked}
+    aside: dict[str, Any] = {**module, "compared_with": compared_with, **checked}
     if is_panel:
         return {"id": compute_id(manifest), **manifest, **aside, "margin_table": tables}
     (name,) = venues

@@ -124,6 +124,8 @@ def check_expiry(market: Market, venue: Venue) -> None:
 def check_settlement(markets: Markets, venues: Mapping[str, Venue]) -> str:
     """Require one settlement currency of all venues, and of the markets; return it."""
     contracts = {name: venues[name].contract for name in markets.names}
+    if len(contracts) == 1 and not markets.currency:  # nothing is added to its money
+        return contracts[markets.names[0]].settles or ""
     said = {name: (market.instrument,) for name, market in markets.items()}
     by_name = {find_currency(m.instrument) or find_currency(name) for name, m in markets.items()}
     is_given = markets.currency and by_name - {""} != {markets.currency}

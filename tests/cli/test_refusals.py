@@ -98,7 +98,6 @@ REFUSED = [
     ("compare --policy kelly --policy cppi --set leverage=2", "must name its policy"),
     ("compare --policy kelly --policy cppi --set x.leverage=2", "compare.policies.x must have"),
     ("compare --policy kelly --policy cppi --baseline x", "baseline"),
-    ("compare --policy kelly --policy cppi --accounts apart", "accounts must be"),
     # sets
     ("sweep --vary target", "--vary takes NAME=VALUE"),
     ("sweep --vary target=0.1:1", "sweep.values.target must be LOW:HIGH:COUNT"),

@@ -8,6 +8,7 @@ import pandas as pd
 import pytest
 
 import backtest as bt
+from backtest.account.portfolio_records import CASH
 from backtest.risk.scenarios.stress_account import NO_STOPS
 from backtest.strategies import VolTarget
 from tests.risk.accounts import Hold, free_account, free_venue
@@ -90,7 +91,7 @@ def test_a_fall_by_hand():
     # a long of q = 10 * 1000 / 100.0909 at the second open; -5 % from the last close in one bar
     result = held()
     state = result.state
-    quantity, last = state.balances.positions[0].quantity, result.market.close[-1]
+    quantity, last = state.held.quantities[0], result.market.close[-1]
     row = bt.stress(result, bt.Scenario("fall", price=-0.05, shape="bar")).table.iloc[0]
     assert row["loss"] == pytest.approx(0.05 * last * quantity, rel=1e-12)
     # the distance from the low, 0.95 last, to the liquidation price
@@ -100,7 +101,7 @@ def test_a_fall_by_hand():
 
 def test_funding_basis_and_margin_by_hand():
     result = held()
-    quantity, last = result.state.balances.positions[0].quantity, result.market.close[-1]
+    quantity, last = result.state.held.quantities[0], result.market.close[-1]
     given = [
         bt.Scenario("rate", funding=0.001),
         bt.Scenario("discount", basis=-0.02, shape="bar"),
@@ -110,7 +111,7 @@ def test_funding_basis_and_margin_by_hand():
     assert table.loc["rate", "funding"] == pytest.approx(0.001 * quantity * last)
     assert table.loc["discount", "loss"] == pytest.approx(0.02 * quantity * last)
     # with 1 % instead of 0.5 % maintenance: (w + q P) = 0.01 q P, w the cash
-    cash = result.state.balances.cash
+    cash = result.state.wallet[CASH]
     price = -cash / (quantity * 0.99)
     assert table.loc["double", "break_even"] == pytest.approx(price / last - 1.0, rel=1e-9)
 
@@ -170,7 +171,7 @@ def test_a_winner_is_closed_at_the_bankruptcy_price_of_its_counterparty():
     result = held(5.0, signal=-1.0)
     shock = bt.Scenario("fall", price=-0.1, shape="bar", adl=0.25, adl_leverage=20)
     row = bt.stress(result, shock).table.iloc[0]
-    quantity, last = result.state.balances.positions[0].quantity, result.market.close[-1]
+    quantity, last = result.state.held.quantities[0], result.market.close[-1]
     assert row["lost_to_adl"] == pytest.approx(0.25 * 0.05 * last * abs(quantity))
     small = shock.override(price=-0.04)
     assert bt.stress(result, small).table["lost_to_adl"].iloc[0] == 0.0

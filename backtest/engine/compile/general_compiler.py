@@ -81,13 +81,21 @@ from backtest.engine.compile.recipe import (
     CORE,
     Place,
     make_recipe,
+    may_raise,
     may_refer_to,
     read_parameter,
     write_decide,
 )
 from backtest.engine.deciders import Deciders
 from backtest.engine.portfolio_loop import N_SHOWN, PART, SETTING, WHOLE
-from backtest.policy import AccountView, Policy, find_fields, sets_margin
+from backtest.policy import (
+    AccountView,
+    Policy,
+    find_fields,
+    formula_for,
+    margin_formula_for,
+    sets_margin,
+)
 from backtest.policy.policy import BAR_FIELDS
 from backtest.venue import (
     LEVELS,
@@ -335,10 +343,7 @@ class Formula(NamedTuple):
 def compile_formula(policy: Policy, columns: tuple[str, ...], width: int) -> Formula:
     def write(memory: type | None, code: CodeText) -> list[str]:
         seen = width if may_refer_to(code, TABLE) else 0
-        lines = write_formula_part(policy.settings(), columns, memory, seen)
-        if sets_margin(policy):
-            lines.insert(-1, f"    shown[{SETTING}] = 1.0 * margin_rule(settings, bar, account)")
-        return lines
+        return write_formula_part(policy, columns, memory, seen)
 
     recipe = make_recipe(policy, columns, write, "portfolio_policy")
     has_table = may_refer_to(recipe, TABLE)
@@ -362,8 +367,9 @@ def find_wanted(rule: Callable[..., Any]) -> int:
 
 
 def write_formula_part(
-    settings: Mapping[str, Any], columns: tuple[str, ...], memory: type | None, width: int
+    policy: Policy, columns: tuple[str, ...], memory: type | None, width: int
 ) -> list[str]:
+    settings = policy.settings()
     bar = ["time", *(f"seen[{k}]" for k in range(len(BAR_FIELDS) - 1))]
     view = [f"shown[{k}]" for k in range(N_SHOWN)]
     table = [f"{name}=table[{k * width}:{k * width} + count]" for k, name in enumerate(LEVELS)]
@@ -386,9 +392,14 @@ def write_formula_part(
             f"venue = MarginRules({', '.join([*table, *numbers])})",
             f"account = AccountView({', '.join(view)}, venue)",
         ],
+        also=[f"shown[{SETTING}] = 1.0 * margin_rule(settings, bar, account)"]
+        if sets_margin(policy)
+        else [],
         end=["    return leverage"],
     )
-    return write_decide(memory, place)
+    rules = (formula_for(policy, columns), margin_formula_for(policy, columns))
+    raises = any(may_raise(rule, set()) for rule in rules if rule is not None)
+    return write_decide(memory, place, catches=raises)
 
 
 def bind_compiled(

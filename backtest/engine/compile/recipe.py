@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import dis
 import functools
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from types import FunctionType
 from typing import Any, NamedTuple
 
 from backtest.account import (
@@ -30,6 +32,7 @@ from backtest.base import (
     describe_function,
     describe_target,
     describe_value,
+    find_references,
     formula_functions,
     hash_texts,
     join_texts,
@@ -93,6 +96,15 @@ def may_refer_to(code: CodeText | Recipe, names: frozenset[str]) -> bool:
     return bool(code.names & names) or not code.is_complete
 
 
+def may_raise(function: Any, seen: set[Any]) -> bool:
+    """Return whether a rule has a raise or an assert in it, or in a function that it calls."""
+    seen.add(function)
+    if any(each.opname == "RAISE_VARARGS" for each in dis.get_instructions(function)):
+        return True
+    called = [each for each in find_references(function).values() if type(each) is FunctionType]
+    return any(may_raise(each, seen) for each in called if each not in seen)
+
+
 def count_slots(memory: type | None) -> int:
     return len(getattr(memory, "_fields", ()))
 
@@ -103,17 +115,27 @@ class Place(NamedTuple):
     bar: Sequence[str]
     account: Sequence[str]
     end: Sequence[str]
+    also: Sequence[str] = ()
     slot: Callable[[int], str] = "memory[{}]".format
     depth: int = 1
 
 
-def write_decide(memory: type | None, place: Place, *, keeps_memory: bool = True) -> list[str]:
+def write_decide(memory: type | None, place: Place, *, catches: bool = False) -> list[str]:
+    """Return the lines of a formula; one that ``catches`` answers -1 where its rule raises."""
+    call = [*write_call(memory, place.slot), *write_memory(memory, place.slot), *place.also]
+    if catches:
+        call = [
+            "leverage = -1.0",
+            "try:",
+            *(f"    {line}" for line in call),
+            "except Exception:",
+            "    leverage = -1.0",
+        ]
     body = [
         *place.account,
         f"bar = Bar({', '.join(place.bar)})",
         f"settings = Params({', '.join(place.settings or ['0.0'])})",
-        *write_call(memory, place.slot),
-        *(write_memory(memory, place.slot) if keeps_memory else []),
+        *call,
     ]
     return [*place.head, *("    " * place.depth + line for line in body), *place.end]
 
