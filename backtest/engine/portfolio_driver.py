@@ -63,9 +63,9 @@ def find_simulate(
         simulate: Callable[..., Any] = twins.simulate_batch
         return simulate
     if is_compiled:
-        from backtest.engine.compile.general_compiler import simulate_compiled  # noqa: PLC0415 - numba
+        from backtest.engine.compile.general_compiler import simulate_held  # noqa: PLC0415 - numba
 
-        return simulate_compiled
+        return simulate_held
     found: Callable[..., Any] = bind_functions(portfolio_loop, ask=ask_plain)["simulate_batch"]
     return found
 
@@ -272,7 +272,11 @@ def bind_loop(
     because = "the requirement is a Python object" if own is not None else ""
     because = because or ("" if is_compiled else "compile=False")
     if not because:
-        from backtest.engine.compile.general_compiler import bind_compiled  # noqa: PLC0415 - numba
+        # numba loads with these
+        from backtest.engine.compile.general_compiler import (  # noqa: PLC0415
+            bind_compiled,
+            simulate_compiled,
+        )
 
         callbacks, reasons = Callbacks(), {}
 
@@ -283,7 +287,7 @@ def bind_loop(
         bound, pack = [bind_compiled(*each, call_back) for each in asked], pack_terms
         simulate = find_simulate(is_compiled=True)
         if reasons:
-            simulate = callbacks.guard(simulate)
+            simulate = callbacks.guard(simulate_compiled)  # which lets signals in, bar by bar
             told = [f"{name} runs in plain Python: {reason}" for name, reason in reasons.items()]
             warn_caller("; ".join(told))
         return BoundLoop(simulate, pack, bound, "; ".join(reasons.values()))

@@ -56,6 +56,7 @@ from backtest.base import (
     elementary,
     find_own_functions,
     hash_texts,
+    hold_signals,
     jit,
     make_twin,
     normal,
@@ -214,11 +215,19 @@ def simulate_compiled(terms: Terms, *given: Any) -> Any:
     return find_general_loop(terms)(terms, *given)
 
 
+def simulate_held(terms: Terms, *given: Any) -> Any:
+    """Do what :func:`simulate_compiled` does; signals wait until it has returned."""
+    loop = find_general_loop(terms)
+    with hold_signals():
+        return loop(terms, *given)
+
+
 def fill_compiled(bar: AccountBar, *given: Any) -> Any:
     bar = bar._replace(terms=pack_terms(bar.terms))
     with LOCK:
         rules = compile_general_rules(has_parts=bar.terms.instruments is not None)
-    return rules["fill_closes"](bar, *given)
+    with hold_signals():
+        return rules["fill_closes"](bar, *given)
 
 
 def write_pick(names: Mapping[str, Any]) -> Callable[..., Any]:
