@@ -65,7 +65,10 @@ def write_manifest(
     market: Market | Markets = markets if is_panel else next(iter(markets.values()))
     above = None if terms.overlay is None else describe_policy(terms.overlay)
     facts = {
-        "data": describe_data(market, account, span.start, span.closes),
+        "data": {
+            **describe_data(market, account, span.start, span.closes),
+            **({} if is_panel or not markets.options else {"options": markets.listing.describe()}),
+        },
         "policy": describe_policies(terms.policies),
         **({} if above is None else {"overlay": above}),
         "venue": describe_venue(venues if is_panel else next(iter(venues.values()))),

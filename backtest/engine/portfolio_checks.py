@@ -124,13 +124,12 @@ def check_expiry(market: Market, venue: Venue) -> None:
 def check_settlement(markets: Markets, venues: Mapping[str, Venue]) -> str:
     """Require one settlement currency of all venues, and of the markets; return it."""
     contracts = {name: venues[name].contract for name in markets.names}
-    if len(contracts) == 1 and not markets.currency:  # nothing is added to its money
-        return contracts[markets.names[0]].settles or ""
     said = {name: (market.instrument,) for name, market in markets.items()}
     by_name = {find_currency(m.instrument) or find_currency(name) for name, m in markets.items()}
     is_given = markets.currency and by_name - {""} != {markets.currency}
     if not is_given:  # or given as the names say it
-        check_names_agree(contracts, said)
+        if len(contracts) > 1:  # the money of one is added to no other
+            check_names_agree(contracts, said)
         return agree_settlement(contracts, said=said)
     return agree_settlement(contracts, said=said, given=markets.currency)
 

@@ -575,8 +575,8 @@ def quality(
     Examples
     --------
     >>> report = quality(Market.sample(bars=240))
-    >>> report.fit_for("liquidation"), report.bars.gaps.missing
-    ('yes', 0)
+    >>> report.fit_for("liquidation")
+    'yes'
     """
     if isinstance(data, Market):
         return inspect_market(data)

@@ -308,6 +308,11 @@ def write_study_details(study: Study) -> str:
     )
     if verdict is not None and not math.isnan(verdict.holdout_score):
         text += f" On the holdout, which the search never saw, it is {format_holdout(study)}."
+    if kept := ", ".join(study.facts["constraints"]):
+        text += f" Sets had to keep {kept}."
+    if pool := study.manifest.get("pool"):
+        count = len(study.manifest["data"]["instruments"])
+        text += f" Accounts: one in each of {count} markets; measures are their {pool}."
     return text
 
 

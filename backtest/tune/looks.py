@@ -159,10 +159,12 @@ def record_tries(store: Path, facts: Mapping[str, Any], spans: Sequence[SpanTrie
     sharpes = np.concatenate([np.where(each.is_kept, each.sharpes, np.nan) for each in known])
     sharpes = sharpes[np.isfinite(sharpes)]
     start, stop = min(each.start for each in known), max(each.stop for each in known)
+    lengths = [measure_span(each.start, each.stop) for each in known]
     line = {
         "study": facts["id"],
         "policy": facts["policy"]["name"],
         "sets": len(find_different(sets)[0]),
+        "lengths": [min(lengths), max(lengths)],
         "sharpe": [len(sharpes), *([sharpes.mean(), sharpes.var()] if len(sharpes) else [0, 0])],
     }
     append_line(store / TRIED, {**line, **describe_bars_of(facts, start, stop)})
@@ -170,7 +172,8 @@ def record_tries(store: Path, facts: Mapping[str, Any], spans: Sequence[SpanTrie
 
 def read_tries(store: Path) -> list[Line]:
     """Return one line for each search in a store; a damaged line is left out."""
-    wanted = {"study", "policy", "sets", "sharpe", "prices", "synthetic", "start", "stop"}
+    wanted = {"study", "policy", "sets", "lengths", "sharpe"}
+    wanted |= {"prices", "synthetic", "start", "stop"}
     lines = [line for line in read_lines(store / TRIED) if line is not None and wanted <= {*line}]
     return [*{line["study"]: line for line in lines}.values()]
 
@@ -199,13 +202,16 @@ def count_other_trials(tries: Iterable[Line], facts: Mapping[str, Any]) -> Other
 
 
 def is_alike(one: Line, other: Line) -> bool:
-    here, there = measure_span(one), measure_span(other)
-    return max(here, there) <= ALIKE * min(here, there)
+    """Whether Sharpe ratios of all spans of another search scatter as those of this one."""
+    here = measure_span(one["start"], one["stop"])
+    shortest, longest = other["lengths"]
+    return max(here, longest) <= ALIKE * min(here, shortest)
 
 
-def measure_span(line: Line) -> float:
-    start, stop = np.array([line["start"], line["stop"]], dtype="datetime64[s]")
-    return float((stop - start).astype(np.float64))
+def measure_span(start: str, stop: str) -> float:
+    """Return the length of a span in seconds."""
+    ends = np.array([start, stop], dtype="datetime64[s]")
+    return float((ends[1] - ends[0]).astype(np.float64))
 
 
 def count_independent(n: float, n_sets: int, others: OtherTrials) -> float:

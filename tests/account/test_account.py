@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from backtest.account.account import Account
-from backtest.account.account_checks import check_account
+from backtest.account.account_checks import check_setting
 from backtest.base.errors import ParameterError
 from backtest.venue.venue import Venue
 
@@ -28,7 +28,7 @@ def by_day(*values: object, tz: str | None = "UTC") -> pd.Series:
 
 def fit(venue: Venue = VENUE, **choices: Any) -> None:
     """Check an account against a venue."""
-    check_account(Account(**choices), venue)
+    check_setting(Account(**choices), venue)
 
 
 BAD: dict[str, tuple[dict[str, Any], str]] = {

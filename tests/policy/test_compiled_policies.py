@@ -102,7 +102,7 @@ def test_choices_flags_and_whole_numbers_compile():
 @pytest.mark.compiled
 def test_a_memory_compiles_and_holds_every_bar():
     result = compiled(Remembering())
-    assert result.memory == (300.0, MARKET.close.max())
+    assert result.memory.tolist() == [300.0, MARKET.close.max(), 0.0]
     expected = MARKET.close / np.maximum.accumulate(MARKET.close)
     np.testing.assert_array_equal(result.bars["target"], expected)
 

@@ -2,6 +2,7 @@
 
 import os
 import signal
+from typing import Annotated
 
 import numpy as np
 import pandas as pd
@@ -105,3 +106,25 @@ class Interrupted(bt.Policy):
 def test_ctrl_c_ends_the_run_at_once():
     with pytest.raises(KeyboardInterrupt):
         live(Interrupted())
+
+
+class Loud(bt.Policy):
+    """Raise where a parameter says so."""
+
+    least: Annotated[float, bt.Range(-5.0, 5.0)] = 1.0
+
+    def leverage(self, bar, account):
+        if self.least > 4.0:
+            raise ValueError("too loud")
+        return self.least
+
+
+@pytest.mark.slow
+@pytest.mark.compiled
+@pytest.mark.parametrize("n", [1, 2])
+def test_what_a_compiled_rule_raises_ends_the_run(n):
+    market = bt.Market.sample(bars=60)
+    markets = bt.Markets(dict.fromkeys("AB"[:n], market))
+    venue = bt.Venue.preset("binance-usdm", "BTCUSDT")
+    with pytest.raises(bt.PolicyError, match="ValueError: too loud"):
+        bt.run(markets, Loud(4.5), venue=venue, account=bt.Account())

@@ -66,7 +66,7 @@ def test_the_quality_of_the_data_stands_in_the_report_while_they_are_there(resul
     """The same sample is found again; bars of a frame are not; a changed file is not used."""
     fit = tables_of(build_page(result))["What the data are fit for"]
     assert [row[:2] for row in fit.rows[1:3]] == [
-        ("liquidation", "yes"),
+        ("liquidations inside the bar", "yes"),
         ("funding", "yes"),
     ]
     found = json.loads(write_text(build_page(result), "json"))

@@ -58,9 +58,8 @@ def test_names_in_an_archive_are_safe_and_a_damaged_result_is_not_handed_on(stor
 def test_no_name_in_an_archive_leads_out_of_its_folder(store, tmp_path):
     """A hostile file of a study is refused; what is packed are plain files below one folder."""
     folder = folder_of(store, "study")
-    (folder / "outcome.json").unlink()
-    hostile = folder / "trials" / "0..\\..\\..\\evil.parquet"
-    shutil.copy(folder / "trials" / "000000.parquet", hostile)
+    hostile = folder / "0..\\..\\..\\evil.parquet"
+    shutil.copy(next(folder.glob("*.parquet")), hostile)
     with pytest.raises(DataError, match="evil"):
         export_result(folder, tmp_path / "x.zip")
     hostile.unlink()

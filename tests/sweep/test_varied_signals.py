@@ -101,7 +101,9 @@ def test_a_search_varies_the_rule_and_its_best_runs_again(tmp_path):
     part = MARKET.prefix(300)  # the rest is held out
     alone = bt.run(part, study.best_policy, signal=best.text(), compile=False, **TERMS)
     assert alone.metrics["sharpe"] == study.best["sharpe"]
-    again = bt.Study.load(study.folder, market=MARKET, policy=VolTarget, signal="breakout")
+    again = bt.tune(
+        MARKET, VolTarget, robust=False, store=tmp_path, resume=True, **arguments, **TERMS
+    )
     assert again.best_signal == best
     equity = again.replay().bars["equity"]
     assert equity.tolist() == study.replay().bars["equity"].tolist()

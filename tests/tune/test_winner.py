@@ -35,7 +35,7 @@ def test_with_few_trials_no_winner_comes_by_a_fallback_or_below_the_median():
         assert study.best["score"] == study.verdict.plain_score
         assert study.outcome.chosen_by == "score"
         assert any("too few candidates to rank" in text for text in study.warnings)
-        assert "too few candidates to rank" in study.summary()
+        assert "too few candidates to rank" in " ".join(study.summary().split()).lower()
 
 
 def test_with_many_trials_a_fallback_is_said():
