@@ -205,7 +205,7 @@ def is_alike(one: Line, other: Line) -> bool:
     """Whether Sharpe ratios of all spans of another search scatter as those of this one."""
     here = measure_span(one["start"], one["stop"])
     shortest, longest = other["lengths"]
-    return max(here, longest) <= ALIKE * min(here, shortest)
+    return bool(max(here, longest) <= ALIKE * min(here, shortest))
 
 
 def measure_span(start: str, stop: str) -> float:
