@@ -38,7 +38,7 @@ import backtest as bt
 from backtest.base import BoolArray, FloatArray
 from backtest.features import ewma_volatility, touch_probability
 from backtest.features.liquidation_forecast import DEGREES
-from backtest.risk.paths.resampled import REVERSION
+from backtest.risk.path_models import REVERSION
 
 COINS = ("BTCUSDT", "ETHUSDT", "LTCUSDT")
 LEVERS = tuple(side * lever for lever in (5.0, 10.0, 20.0) for side in (1.0, -1.0))

@@ -7,7 +7,8 @@ from backtest.base import open_door
 if TYPE_CHECKING:
     from backtest.engine.account_loop import begin, copy_state, gather_deciders
     from backtest.engine.account_loop import run_account, take
-    from backtest.engine.batch import BatchLoop, LaneFault, LaterBars, lay_alike, lay_each
+    from backtest.engine.batch import BatchLoop, Laid, LaneFault, LaterBars
+    from backtest.engine.batch import lay_alike, lay_each
     from backtest.engine.bar_loop import Seen, count_days, find_seen, is_balanced
     from backtest.engine.collateral_prices import read_assets
     from backtest.engine.compile.absent_parts import pack_terms

@@ -7,20 +7,20 @@ from backtest.base import open_door
 if TYPE_CHECKING:
     from backtest.risk.bounds import Bounds, bounds
     from backtest.risk.capacity import Capacity, capacity
-    from backtest.risk.liquidation.liquidation_risk import LiquidationRisk, describe_each
-    from backtest.risk.liquidation.liquidation_risk import liquidation_risk
-    from backtest.risk.liquidation.liquidation_risk import refine_runner
-    from backtest.risk.liquidation.max_leverage import LeverageScan, MaxLeverage, choose_grid
-    from backtest.risk.liquidation.max_leverage import max_leverage
-    from backtest.risk.liquidation.risk_rows import find_first
-    from backtest.risk.liquidation.risk_rows import count_bars
-    from backtest.risk.liquidation.paths_runner import make_runner
-    from backtest.risk.paths.funding_process import summarize_funding
-    from backtest.risk.paths.path_model import PathModel, describe_drift
-    from backtest.risk.paths.path_set import Paths, check_paths
-    from backtest.risk.paths.parametric_models import GBM, Garch, Merton
-    from backtest.risk.paths.resampled import Filtered, Stationary, block_length
-    from backtest.risk.paths.simulate_paths import simulate_paths
+    from backtest.risk.liquidation_risk import LiquidationRisk, describe_each
+    from backtest.risk.liquidation_risk import liquidation_risk
+    from backtest.risk.liquidation_risk import refine_runner
+    from backtest.risk.max_leverage import LeverageScan, MaxLeverage, choose_grid
+    from backtest.risk.max_leverage import max_leverage
+    from backtest.risk.risk_rows import find_first
+    from backtest.risk.risk_rows import count_bars
+    from backtest.risk.paths_runner import make_runner
+    from backtest.risk.path_funding import summarize_funding
+    from backtest.risk.path_models import PathModel, describe_drift
+    from backtest.risk.paths import Paths, check_paths
+    from backtest.risk.path_models import GBM, Garch, Merton
+    from backtest.risk.path_models import Filtered, Stationary, block_length
+    from backtest.risk.paths import simulate_paths
     from backtest.risk.scenarios.scenario import Scenario
     from backtest.risk.scenarios.stress import crashes, stress
     from backtest.risk.scenarios.stress_result import Stress

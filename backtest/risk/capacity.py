@@ -30,7 +30,7 @@ from backtest.base import (
 from backtest.engine import Progress, read_venues, run, warn_once
 from backtest.market import Market, Markets, as_markets
 from backtest.measures import find_cost_rates
-from backtest.risk.liquidation.liquidation_risk import describe_each, name_policies
+from backtest.risk.liquidation_risk import describe_each, name_policies
 from backtest.venue import Venue
 
 FACTORS = tuple(10.0 ** (k / 2) for k in range(15))

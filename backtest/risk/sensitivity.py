@@ -44,13 +44,13 @@ from backtest.risk.factors import (
     list_signal_factors,
     mix_correlation,
 )
-from backtest.risk.liquidation.liquidation_risk import (
+from backtest.risk.liquidation_risk import (
     describe_each,
     liquidation_risk,
     name_policies,
 )
-from backtest.risk.liquidation.paths_runner import AnyPolicy, AnyVenue
-from backtest.risk.paths.path_set import Paths
+from backtest.risk.paths import Paths
+from backtest.risk.paths_runner import AnyPolicy, AnyVenue
 
 SCANNED = tuple(2.0 ** (k / 2) for k in range(1, 13))
 STEPS = 20

@@ -756,7 +756,7 @@ def check_use(validate: str | None) -> None:
 
 def check_measure(paths: Paths, measure: RiskMeasure) -> None:
     from backtest.risk import count_bars  # noqa: PLC0415 - only with paths
-    from backtest.risk.liquidation.max_leverage import LEAST_HITS  # noqa: PLC0415
+    from backtest.risk.max_leverage import LEAST_HITS  # noqa: PLC0415
 
     if measure.kind != LARGEST:
         count_bars(paths, measure.horizon)

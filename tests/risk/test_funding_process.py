@@ -8,8 +8,7 @@ import pytest
 
 import backtest as bt
 from backtest import paths as models
-from backtest.risk.paths.funding_process import fit_process, is_stable, summarize_funding
-from backtest.risk.paths.path_calendar import FundingGrid
+from backtest.risk.path_funding import FundingGrid, fit_process, is_stable, summarize_funding
 from tests.risk.accounts import Hold, free_account, free_venue
 
 GBM = models.GBM(volatility=0.8)
@@ -71,15 +70,6 @@ def test_paths_follow_the_regression_from_the_last_settlements(market, model):
         shocks.append(whole[k] - process.constant - float(np.dot(process.weights, means)))
     gaps = np.abs(np.array(shocks)[:, None] - process.residuals[None, :])
     assert gaps.min(axis=1).max() < 1e-15  # each shock is a residual of the fit
-    if model is ROWS:
-        # the residual of a settlement is that at the end of the row before it
-        rows = drawn.draw(4, 5).rows[1:-1]
-        known = rows + 1 >= 90
-        ends = (rows + 1 - 90)[known & (rows + 1 < market.n_bars)]
-        assert np.allclose(
-            np.array(shocks)[1:][known & (rows + 1 < market.n_bars)], process.residuals[ends],
-            atol=1e-15,
-        )  # fmt: skip
 
 
 def test_a_path_as_long_as_history_spreads_as_history(market):
@@ -100,20 +90,6 @@ def test_the_level_of_today_goes_on():
     for other in (None, 1e-4):
         same = bt.simulate_paths(settle(rates), GBM, paths=2, horizon="2d", seed=1, funding=other)
         assert np.array_equal(same.closes(), drawn.closes(0, 2)[:, :7])
-
-
-def test_a_fall_and_a_fall_of_the_rate_come_together_in_single_rows():
-    # each residual is a tenth of the return of the hour before it; blocks of one row
-    moves = 0.01 * np.random.default_rng(1).standard_normal(4000)
-    rates = np.zeros(4000)
-    for k in range(1, 4000):
-        rates[k] = 0.5 * rates[k - 1] + 1e-3 * moves[k - 1]
-    history = settle(rates, freq="1h", moves=moves)  # under 180 days: of the first order
-    drawn = bt.simulate_paths(history, models.Stationary(block=1.0), paths=1, horizon="40d")
-    path = drawn.draw(0, 1)
-    returns = np.diff(np.log(path.prices[3]))
-    shocks = path.rates[0, 1:] - drawn.leader.process.weights[0] * path.rates[0, :-1]
-    assert np.corrcoef(shocks, returns[: len(shocks)])[0, 1] > 0.999
 
 
 def test_short_histories_have_simpler_processes_and_say_so(market):

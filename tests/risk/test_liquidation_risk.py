@@ -11,8 +11,8 @@ from scipy.stats import beta, norm
 import backtest as bt
 from backtest import paths as models
 from backtest.features import touch_probability
-from backtest.risk.liquidation.paths_runner import make_runner
-from backtest.risk.liquidation.risk_rows import (
+from backtest.risk.paths_runner import make_runner
+from backtest.risk.risk_rows import (
     estimate_pairs,
     exact_interval,
 )

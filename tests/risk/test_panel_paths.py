@@ -6,7 +6,7 @@ import pytest
 
 import backtest as bt
 from backtest import paths as models
-from backtest.risk.paths.correlations import factor_correlation
+from backtest.risk.paths import factor_correlation
 from tests.fast_cases import every_nth
 from tests.risk.accounts import still_market
 

@@ -5,7 +5,7 @@ import pytest
 
 import backtest as bt
 from backtest import paths as models
-from backtest.risk.liquidation.paths_runner import make_runner
+from backtest.risk.paths_runner import make_runner
 from backtest.strategies import VolTarget
 from tests.risk.accounts import Hold, free_account, free_venue
 

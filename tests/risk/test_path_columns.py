@@ -5,8 +5,8 @@ import pytest
 
 import backtest as bt
 from backtest import features, strategies
-from backtest.risk.liquidation.paths_runner import make_runner
-from backtest.risk.paths.instrument_paths import MARKS, PRICES
+from backtest.risk.path_draws import MARKS, PRICES
+from backtest.risk.paths_runner import make_runner
 from tests.risk.accounts import free_account, free_venue
 
 FIELDS = (*PRICES, *MARKS, "volume", "funding_time", "funding_rate", "funding_mark", "time")

@@ -9,8 +9,7 @@ import pytest
 import backtest as bt
 from backtest import paths as models
 from backtest.features import touch_probability
-from backtest.risk.paths.model_fits import fit_student_garch
-from backtest.risk.paths.path_model import PathModel
+from backtest.risk.path_models import PathModel, fit_student_garch
 from tests.fast_cases import every_nth
 
 HOURS = 8760.0

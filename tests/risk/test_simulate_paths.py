@@ -9,7 +9,7 @@ from arch.bootstrap import optimal_block_length
 
 import backtest as bt
 from backtest import paths as models
-from backtest.risk.paths.resampled import find_long_run, find_row_scale
+from backtest.risk.path_models import find_long_run, find_row_scale
 from tests.fast_cases import every_nth
 
 NAMES = ["filtered", "stationary", "gbm", "merton", "garch"]
@@ -26,21 +26,21 @@ def noise(n: int, seed: int) -> np.ndarray:
 
 @pytest.mark.parametrize("name", every_nth(NAMES, 3))
 def test_paths_are_markets_and_do_not_depend_on_blocks(market, name):
-    drawn = bt.simulate_paths(market, name, paths=40, horizon="3d", seed=7)
-    path = drawn[17]
+    drawn = bt.simulate_paths(market, name, paths=300, horizon="3d", seed=7)
+    path = drawn[280]
     again = bt.Market.from_frames(path.bars(), funding=path.funding(), mark=path.mark())
     assert again.n_bars == 73  # the last bar of history, and 72 hours
-    whole = drawn.draw(0, 40)
-    part = drawn.draw(17, 18)
-    lone = bt.simulate_paths(market, name, paths=18, horizon="3d", seed=7).draw(17, 18)
+    whole = drawn.draw(0, 300)
+    part = drawn.draw(280, 281)
+    lone = bt.simulate_paths(market, name, paths=281, horizon="3d", seed=7).draw(280, 281)
     for mine, theirs in zip(part, lone, strict=True):
         assert np.array_equal(mine, theirs)
-    assert np.array_equal(whole.prices[:, 17 * 73 : 18 * 73], part.prices)
-    assert np.array_equal(path.close, part.prices[3])
-    other = bt.simulate_paths(market, name, paths=40, horizon="3d", seed=8)
+    assert np.array_equal(whole.prices[:, 280:281], part.prices)
+    assert np.array_equal(path.close, part.prices[3, 0])
+    other = bt.simulate_paths(market, name, paths=300, horizon="3d", seed=8)
     assert not np.array_equal(other.closes(), drawn.closes())
     # a longer horizon begins with the same bars
-    longer = bt.simulate_paths(market, name, paths=40, horizon="5d", seed=7)
+    longer = bt.simulate_paths(market, name, paths=300, horizon="5d", seed=7)
     assert np.array_equal(longer.closes()[:, :73], drawn.closes())
 
 

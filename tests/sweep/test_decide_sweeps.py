@@ -8,7 +8,7 @@ import pandas as pd
 import pytest
 
 import backtest as bt
-from backtest.risk.liquidation.paths_runner import make_runner
+from backtest.risk.paths_runner import make_runner
 from backtest.strategies import VolTarget
 from tests.comparing import compare_policies
 

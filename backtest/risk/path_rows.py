@@ -1,11 +1,9 @@
-"""Kernel that lays whole rows of history end to end, as resampled paths."""
+"""Kernels that lay whole rows of history end to end, as resampled paths."""
 
 from __future__ import annotations
 
 import math
 from typing import TYPE_CHECKING
-
-from backtest.risk.paths.draw_kernels import draw_uniform, grow
 
 if TYPE_CHECKING:
     from backtest.base import FloatArray, IntArray
@@ -13,37 +11,48 @@ if TYPE_CHECKING:
 KERNELS = ("choose_rows", "expect_growth", "lay_rows")
 
 
+def grow(x: float) -> float:
+    """Return exp(x); by its series, to 1e-16, for the small moves of a bar, which is faster."""
+    if abs(x) > 0.0625:
+        return math.exp(x)
+    even = x * x
+    low = (1.0 + x) + even * (0.5 + x * (1.0 / 6.0))
+    middle = (1.0 / 24.0 + x * (1.0 / 120.0)) + even * (1.0 / 720.0 + x * (1.0 / 5040.0))
+    high = 1.0 / 40320.0 + x * (1.0 / 362880.0)
+    fourth = even * even
+    return low + fourth * (middle + fourth * high)
+
+
 def choose_rows(
-    rows: IntArray,
-    keys: IntArray,
-    width: int,
+    begins: FloatArray,
+    chosen: FloatArray,
     length: float,
     phases: IntArray,
     starts: IntArray,
     counts: IntArray,
     own: IntArray,
     first: IntArray,
+    rows: IntArray,
 ) -> None:
-    """Write which row of history each bar repeats, in blocks.
+    """Write which row of history each bar repeats, in blocks, to ``rows`` (n_paths, width).
 
+    ``begins`` and ``chosen`` (width - 1, n_paths) are uniform: whether a block begins, and where.
     ``length`` is the mean of that of a block, which is geometric, as in the stationary bootstrap.
     ``phases`` (width,) are those of the bars of a path. ``starts[f]`` lists the ``counts[f]`` rows
     of phase f, ``own`` (n_rows,) the phase of each row. A block that runs over the end of history
     goes on at ``first`` (n_phases,), the first row of its phase, so that all rows are equally
     likely.
     """
-    n_rows = len(own)
-    for p in range(len(keys)):
+    for p in range(rows.shape[0]):
         row = -1
-        for t in range(1, width):
-            key, phase = keys[p], phases[t]
+        for t in range(1, rows.shape[1]):
+            phase = phases[t]
             row += 1
-            if t == 1 or draw_uniform(key, t, 0) * length < 1.0:
-                chosen = int(draw_uniform(key, t, 1) * counts[phase])
-                row = starts[phase, min(chosen, counts[phase] - 1)]
-            elif row >= n_rows or own[row] != phase:
+            if t == 1 or begins[t - 1, p] * length < 1.0:
+                row = starts[phase, min(int(chosen[t - 1, p] * counts[phase]), counts[phase] - 1)]
+            elif row >= len(own) or own[row] != phase:
                 row = first[phase]
-            rows[p * width + t] = row
+            rows[p, t] = row
 
 
 def sum_cumulants(size: float, terms: FloatArray) -> float:
@@ -118,18 +127,17 @@ def expect_growth(
 
 
 def lay_rows(
-    prices: FloatArray,
-    marks: FloatArray,
-    volume: FloatArray,
     rows: IntArray,
-    width: int,
     moves: FloatArray,
     ratios: FloatArray,
     shares: FloatArray,
     growth: FloatArray,
     terms: FloatArray,
+    prices: FloatArray,
+    marks: FloatArray,
+    volume: FloatArray,
 ) -> None:
-    """Write the bars that repeat rows of history.
+    """Write the bars that repeat ``rows`` (n_paths, width) of history.
 
     ``moves`` (5, n_rows) are the logs of open, high, low and close over the last close, and the
     volatility of the row by which they are divided; ``ratios`` (4, n_rows) are mark over last, and
@@ -139,21 +147,20 @@ def lay_rows(
     and the first four cumulants of the log move of a row at a variance of 1.
     """
     is_scaled = terms[1] != 0.0
-    for p in range(len(prices[0]) // width):
-        last, variance = prices[3, p * width], terms[3]
-        for t in range(1, width):
-            i = p * width + t
-            row = rows[i]
+    for p in range(rows.shape[0]):
+        last, variance = prices[3, p, 0], terms[3]
+        for t in range(1, rows.shape[1]):
+            row = rows[p, t]
             size = math.sqrt(variance) if is_scaled else 1.0
             scale = size / moves[4, row]
             shift = terms[2] - growth[t] - sum_cumulants(size, terms)
             for k in range(4):
-                prices[k, i] = last * grow(moves[k, row] * scale + shift)
-                marks[k, i] = prices[k, i] * ratios[k, row]
-            marks[1, i] = max(marks[1, i], marks[0, i], marks[3, i])
-            marks[2, i] = min(marks[2, i], marks[0, i], marks[3, i])
-            volume[i] = terms[0] * shares[row]
-            last = prices[3, i]
+                prices[k, p, t] = last * grow(moves[k, row] * scale + shift)
+                marks[k, p, t] = prices[k, p, t] * ratios[k, row]
+            marks[1, p, t] = max(marks[1, p, t], marks[0, p, t], marks[3, p, t])
+            marks[2, p, t] = min(marks[2, p, t], marks[0, p, t], marks[3, p, t])
+            volume[p, t] = terms[0] * shares[row]
+            last = prices[3, p, t]
             surprise = moves[3, row] * scale
             weight = terms[5] + (terms[6] if surprise < 0.0 else 0.0)
             variance = terms[4] + weight * surprise * surprise + terms[7] * variance

@@ -1,4 +1,4 @@
-"""The funding of simulated paths: an autoregression of settlements on what they were."""
+"""When the bars and settlements of paths are, and the process that draws their funding."""
 
 from __future__ import annotations
 
@@ -6,13 +6,15 @@ import functools
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any, TypeAlias
+from typing import Any, NamedTuple, TypeAlias
 
 import numpy as np
 import pandas as pd
 
 from backtest.base import (
+    DataError,
     FloatArray,
+    IntArray,
     Number,
     ParameterError,
     did_you_mean,
@@ -20,12 +22,15 @@ from backtest.base import (
     format_duration,
     format_setting,
 )
-from backtest.base.units import DAY, HOUR
-from backtest.market import Market, nearest_minute
+from backtest.base.units import DAY, HOUR, MINUTE
+from backtest.market import Market, cadence, nearest_minute
 from backtest.market.settlements import LARGEST_RATE
-from backtest.risk.paths.path_calendar import FundingGrid, find_grid, find_last_bars
 from backtest.venue import FundingTerms
 
+WEEK = 7 * DAY
+RECENT_WEEKS = 8
+"""Weeks whose bars say when the sessions of a week are."""
+LAST_TIME = int(np.iinfo(np.int64).max) - 2 * WEEK
 FundingChoice: TypeAlias = str | float | FundingTerms | None
 FITTED, HISTORY = "fitted", "history"
 WINDOWS = (7 * DAY, 30 * DAY)
@@ -37,7 +42,153 @@ LEAST_DEVIATION = 1e-12
 LARGEST_PERSISTENCE = 0.9999
 LIVES, GROWN = 4, 100.0
 """Longest means over which a shock is followed, and the response at which it has grown."""
+
+
+class FundingGrid(NamedTuple):
+    """The settlements to come: every so many ns, at ``anchor`` plus multiples of it."""
+
+    every: int
+    anchor: int
+
+    def find(self, start: int, end: int) -> IntArray:
+        """Return the stamps from ``start`` up to but not including ``end``, ns."""
+        first = -((self.anchor - start) // self.every)
+        last = -((self.anchor - end) // self.every)
+        return self.anchor + self.every * np.arange(first, last, dtype=np.int64)
+
+
+class PathCalendar(NamedTuple):
+    """The bars of a path, from the last one of history on, and their settlements.
+
+    ``time`` (width,) are opens in ns. ``stamps`` (n_stamps,) are settlements, in ns, ``stamp_bar``
+    the bar of the path that each falls into and ``stamp_order`` its place among those of the bar.
+    ``phases`` (width,) are the phases of the bars, ``row_phases`` (n_rows,) those of the bars of
+    history, -1 for a row that no bar may repeat.
+    """
+
+    time: IntArray
+    stamps: IntArray
+    stamp_bar: IntArray
+    stamp_order: IntArray
+    phases: IntArray
+    row_phases: IntArray
+    grid: FundingGrid | None
+
+
 USUAL_GRID = FundingGrid(8 * HOUR, 0)
+
+
+def plan_calendar(
+    history: Market, horizon: int, grid: FundingGrid | None, every: int
+) -> PathCalendar:
+    """Return the calendar of paths that continue a market for a time in ns.
+
+    ``grid`` holds the settlements of paths, None without any. Phases repeat after ``every`` ns.
+    """
+    if history.end + horizon > LAST_TIME:
+        raise ParameterError(
+            f"horizon must end before the year 2262, got {format_duration(horizon)}"
+        )
+    time = plan_sessions(history, horizon) if history.sessions else plan_bars(history, horizon)
+    stamps = np.empty(0, np.int64)
+    if grid is not None and len(time) > 1:
+        stamps = grid.find(int(time[1]), int(time[-1]) + history.interval)
+    bar = np.searchsorted(time, stamps, side="right") - 1
+    order = np.arange(len(stamps)) - np.searchsorted(bar, bar)
+    phases, row_phases = find_phases(history, time, every)
+    row_phases[0] = -1  # its last close is not known
+    missing = set(np.unique(phases[1:]).tolist()) - set(np.unique(row_phases).tolist())
+    if missing:
+        raise DataError(
+            "history must have a bar for each phase of the funding interval or the week, "
+            f"{len(missing)} have none in {history!r}"
+        )
+    return PathCalendar(
+        time=time,
+        stamps=stamps,
+        stamp_bar=bar,
+        stamp_order=order,
+        phases=phases,
+        row_phases=row_phases,
+        grid=grid,
+    )
+
+
+def plan_bars(history: Market, horizon: int) -> IntArray:
+    n = horizon // history.interval
+    check_horizon(n, history, horizon)
+    return int(history.time[-1]) + history.interval * np.arange(n + 1, dtype=np.int64)
+
+
+def plan_sessions(history: Market, horizon: int) -> IntArray:
+    last = int(history.time[-1])
+    usual = find_week(history)
+    weeks = np.arange(last // WEEK, (last + horizon) // WEEK + 2, dtype=np.int64) * WEEK
+    opens = (weeks[:, None] + usual[None, :]).ravel()
+    end = last + history.interval + horizon
+    ahead = opens[(opens > last) & (opens + history.interval <= end)]
+    check_horizon(len(ahead), history, horizon)
+    return np.concatenate([[last], ahead]).astype(np.int64)
+
+
+def find_week(history: Market) -> IntArray:
+    """Return the times of the week at which bars open in at least half of the last weeks, ns."""
+    if history.interval > DAY:
+        return np.array([int(history.time[-1]) % WEEK], dtype=np.int64)
+    recent = history.time[history.time > history.time[-1] - RECENT_WEEKS * WEEK]
+    weeks = len(np.unique(recent // WEEK))
+    found, counts = np.unique(recent % WEEK, return_counts=True)
+    return np.asarray(found[counts >= 0.5 * weeks], dtype=np.int64)
+
+
+def check_horizon(n_bars: int, history: Market, horizon: int) -> None:
+    if n_bars < 1:
+        raise ParameterError(
+            f"horizon must be at least one bar of {format_duration(history.interval)}, "
+            f"got {format_duration(horizon)}"
+        )
+
+
+def find_grid(history: Market) -> FundingGrid | None:
+    if not history.funding_time.size:
+        return None
+    recent = history.funding_time[-100:]
+    last = int(history.funding_time[-1])
+    return FundingGrid(cadence(recent), (last + MINUTE // 2) // MINUTE * MINUTE)
+
+
+def find_period(history: Market, grid: FundingGrid | None) -> int:
+    """Return the time in ns between settlements that fall on the open of a bar."""
+    return math.lcm(history.interval if grid is None else grid.every, history.interval)
+
+
+def find_phases(history: Market, time: IntArray, every: int) -> tuple[IntArray, IntArray]:
+    if history.sessions and history.interval <= DAY:
+        usual = find_week(history)
+        known = {int(each): k for k, each in enumerate(usual)}
+        both = (
+            [known.get(int(each) % WEEK, -1) for each in times] for times in (time, history.time)
+        )
+        ahead, rows = (np.array(each, dtype=np.int64) for each in both)
+        return np.maximum(ahead, 0), rows
+    n = every // history.interval
+    anchor = int(time[0])
+    return (time - anchor) // history.interval % n, (history.time - anchor) // history.interval % n
+
+
+def sum_settled(history: Market, grid: FundingGrid, n_orders: int) -> FloatArray:
+    """Return the rates that each bar of history settles on a grid, of shape (n_orders, n_bars)."""
+    stamps = grid.find(int(history.time[0]), int(history.time[-1]) + history.interval)
+    bar = np.searchsorted(history.time, stamps, side="right") - 1
+    order = np.arange(len(stamps)) - np.searchsorted(bar, bar)
+    snapped = (history.funding_time + MINUTE // 2) // MINUTE * MINUTE
+    slot = np.searchsorted(stamps, snapped)
+    kept = slot < len(stamps)
+    sums = np.bincount(slot[kept], history.funding_rate[kept], minlength=len(stamps))
+    rates = np.zeros((max(n_orders, 1), history.n_bars))
+    used = order < len(rates)
+    rates[order[used], bar[used]] = sums[used]
+    return rates
 
 
 @dataclass(frozen=True, eq=False)
@@ -87,9 +238,28 @@ class FundingProcess:
     def ranked(self) -> FloatArray:
         return np.sort(self.residuals)
 
-    @property
-    def terms(self) -> FloatArray:
-        return np.array([self.constant, *self.weights, *self.windows, self.cap])
+    def walk(self, residuals: FloatArray, uniforms: FloatArray) -> FloatArray:
+        """Return the rates of paths by settlement, of the shape of ``uniforms``.
+
+        A uniform number chooses among ``residuals``: if they are ranked, the opposite one has the
+        opposite residual; in order of time, instruments have those of the same time.
+        """
+        count, lags = len(residuals), len(self.recent)
+        rates = np.empty((lags + len(uniforms), uniforms.shape[1]))
+        rates[:lags] = self.recent[:, None]
+        sums = [rates[lags - each : lags].sum(axis=0) for each in self.windows]
+        ranks = np.minimum((uniforms * count).astype(np.int64), count - 1)
+        shocks = residuals[ranks] if count else np.zeros_like(uniforms)
+        for k, shock in enumerate(shocks, lags):
+            rate = self.constant + shock
+            for weight, each, total in zip(self.weights, self.windows, sums, strict=True):
+                rate = rate + weight / each * total
+            rates[k] = np.clip(rate, -self.cap, self.cap)
+            sums = [
+                total + rates[k] - rates[k - each]
+                for each, total in zip(self.windows, sums, strict=True)
+            ]
+        return rates[lags:]
 
     def describe(self) -> dict[str, Any]:
         """Return the fit as plain data: rates are fractions per settlement."""
@@ -111,22 +281,6 @@ class FundingProcess:
             "residual": float(np.std(self.residuals)) if has_residuals else None,
             "cap": self.cap if is_drawn else None,
         }
-
-    def tabulate_residuals(self, history: Market) -> FloatArray:
-        """Return the residual of each settlement by the last bar of its interval.
-
-        The shape is (n_orders, n_bars), for several settlements in one bar; NaN where there is
-        none.
-        """
-        if self.grid is None or not self.residuals.size:
-            return np.full((1, history.n_bars), np.nan)
-        n, last = len(self.residuals), find_last_stamp(history, self.grid)
-        stamps = last - self.grid.every * np.arange(n - 1, -1, -1, dtype=np.int64)
-        bar, order = find_last_bars(history.time, stamps)
-        found = np.full((int(order.max()) + 1, history.n_bars), np.nan)
-        known = bar >= 0
-        found[order[known], bar[known]] = self.residuals[known]
-        return found
 
 
 def read_funding(funding: object, *, is_resampled: bool) -> FundingChoice:

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import functools
 import warnings
+from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, replace
+from itertools import starmap
 from typing import Any, NamedTuple, TypeAlias
 
 import numpy as np
@@ -27,6 +29,7 @@ from backtest.base import (
 )
 from backtest.engine import (
     BatchLoop,
+    Laid,
     LaneFault,
     ObservedPolicy,
     Progress,
@@ -50,21 +53,16 @@ from backtest.engine import (
 from backtest.engine.target_cuts import WORDS
 from backtest.market import Market, Markets, as_given, find_clock, read_weights, weights_to_frame
 from backtest.policy import Policy, trades_options
-from backtest.risk.paths.instrument_paths import MARKS, PRICES
-from backtest.risk.paths.path_set import Paths, find_path_number
-from backtest.risk.paths.path_writer import PathBars
+from backtest.risk.path_draws import MARKS, PRICES, PathBars
+from backtest.risk.paths import Paths, find_path_number
 from backtest.venue import Venue, check_no_column, list_dated, pick_cost
 
 AnyPolicy: TypeAlias = Policy | Mapping[str, Policy]
 AnyVenue: TypeAlias = Venue | Mapping[str, Venue]
 AnyAccount: TypeAlias = Account | Result
 
-CHUNK_BARS = 65_536
-"""Bars of the paths that are drawn at once: more would only take memory."""
 OWN_BLOCK = 16
-"""Paths drawn at once where each is prepared by itself."""
-SMALL = 16
-"""Paths that are drawn as one block."""
+"""Paths lived at once where each is prepared by itself."""
 WARMUP = 2000
 """Bars of history in front of a path, for the columns of a policy."""
 DEPENDENT = ("multiplier", "initial", "sigma", "adv", "stop_scale", "profit_scale", "trail_scale")
@@ -196,12 +194,12 @@ class PathsRunner:
         self, *, count: int | None = None, threads: int = 1, progress: Progress | None = None
     ) -> Iterator[PathLives]:
         self.prepare()  # compiled before threads start
-        edges = list_blocks(self.paths.count if count is None else count, self.block)
-
-        def work(edge: tuple[int, int]) -> PathLives:
-            return self.run_block(*edge)
-
-        yield from run_blocks(work, edges, threads, progress)
+        total, size = self.paths.count if count is None else count, self.paths.block
+        blocks = [(k, min(k + size, total)) for k in range(0, total, size)]
+        for lives in map_in_order(self.run_block, blocks, threads):
+            if progress is not None:
+                progress(lives.first + len(lives.wealth), total)
+            yield lives
 
     def prepare(self) -> None:
         self.loop  # noqa: B018 - it is kept
@@ -209,12 +207,6 @@ class PathsRunner:
     @functools.cached_property
     def loop(self) -> BatchLoop:
         return BatchLoop(self.prepared.setup, is_compiled=self.compile)
-
-    @property
-    def block(self) -> int:
-        if self.prepared.is_own:
-            return OWN_BLOCK
-        return max(CHUNK_BARS // (self.paths.width * len(self.paths.names)), 1)
 
     @property
     def has_columns(self) -> bool:
@@ -290,31 +282,36 @@ class PathsRunner:
     def run_block(self, first: int, stop: int) -> PathLives:
         paths, prepared = self.paths, self.prepared
         bars, n = paths.draw_all(first, stop), stop - first
+        size, parts = OWN_BLOCK if prepared.is_own else n, []
+        for k in range(0, n, size):
+            part = {name: own.select(slice(k, k + size)) for name, own in bars.items()}
+            laid = self.lay(part, min(size, n - k), first + k)
+            try:
+                parts.append(self.loop.live(laid, prepared.first)[:, :, -paths.n_bars :])
+            except LaneFault as fault:
+                replace(self, compile=False).run_path(first + k + fault.lane)  # it says what
+                raise
+        closes = np.array([each.prices[3, :, 1:] for each in bars.values()])
+        return PathLives(first, *np.concatenate(parts, axis=1), closes=closes)  # type: ignore[misc] # its fields
+
+    def lay(self, bars: Mapping[str, PathBars], n: int, first: int) -> Laid:
+        paths, prepared = self.paths, self.prepared
         if prepared.is_own:
             markets = [paths.markets_of(bars, k, first + k) for k in range(n)]
-            laid = lay_each([self.set_up_on(self.join(each), prepared.setup) for each in markets])
-        else:
-            columns = [
-                self.observe(own, name, bars[name])
-                for name, own in zip(paths.names, prepared.setup.observed, strict=True)
-            ]
-            laid = lay_alike(
-                prepared.setup, self.loop.deciders, n, columns, **self.draw_fields(bars, n)
-            )
-        try:
-            lives = self.loop.live(laid, prepared.first)
-        except LaneFault as fault:
-            replace(self, compile=False).run_path(first + fault.lane)  # which says what is wrong
-            raise
-        closes = np.array([each.prices[3].reshape(n, -1)[:, 1:] for each in bars.values()])
-        return PathLives(first, *lives[:, :, -paths.n_bars :], closes=closes)  # type: ignore[misc] # its fields
+            return lay_each([self.set_up_on(self.join(each), prepared.setup) for each in markets])
+        columns = [
+            self.observe(own, name, bars[name])
+            for name, own in zip(paths.names, prepared.setup.observed, strict=True)
+        ]
+        fields = self.draw_fields(bars, n)
+        return lay_alike(prepared.setup, self.loop.deciders, n, columns, **fields)
 
     def observe(self, own: ObservedPolicy, name: str, bars: PathBars) -> dict[str, FloatArray]:
         """Return the columns of a policy along some paths, end to end."""
         member, width = self.paths.members[name], self.paths.width
         if not own.columns:
             return {}
-        n = len(bars.volume) // width
+        n = len(bars.volume)
         found = {column: np.empty((n, width)) for column in own.columns}
         signal = self.list_weights(self.prepared.seen)[self.paths.names.index(name)]
         pattern = self.prepared.seen[name].with_signal(np.clip(signal, -1.0, 1.0))
@@ -329,9 +326,11 @@ class PathsRunner:
         """Return prices and volumes of some paths, (bars, n), and their rates of funding."""
         each = [*bars.values()]
         marks = [own.prices if own.marks is None else own.marks for own in each]
-        found = {name: join([own.prices[j] for own in each]) for j, name in enumerate(PRICES)}
-        found |= {name: join([own[j] for own in marks]) for j, name in enumerate(MARKS)}
-        found["volume"] = join([own.volume for own in each])
+        found = {
+            name: join([own.prices[j].ravel() for own in each]) for j, name in enumerate(PRICES)
+        }
+        found |= {name: join([own[j].ravel() for own in marks]) for j, name in enumerate(MARKS)}
+        found["volume"] = join([own.volume.ravel() for own in each])
         feed = self.prepared.setup.inputs.feed
         rates = np.tile(feed.funding_rate, (n, 1))
         for i, own in enumerate(each):
@@ -342,40 +341,23 @@ class PathsRunner:
 
 
 def join(columns: Sequence[FloatArray]) -> FloatArray:
-    return columns[0][:, None] if len(columns) == 1 else np.stack(columns, axis=1)
+    return np.stack([each.ravel() for each in columns], axis=1)
 
 
-def list_blocks(total: int, size: int) -> list[tuple[int, int]]:
-    size += size % 2
-    starts = [0] if total <= SMALL else [0, *range(2, total, size)]
-    return [(k, min(stop, total)) for k, stop in zip(starts, [*starts[1:], total], strict=True)]
-
-
-def run_blocks(
-    work: Callable[[tuple[int, int]], PathLives],
-    edges: list[tuple[int, int]],
-    threads: int,
-    progress: Progress | None,
+def map_in_order(
+    work: Callable[[int, int], PathLives], blocks: list[tuple[int, int]], threads: int
 ) -> Iterator[PathLives]:
-    done = 0
-    for lives in map_in_order(work, edges, threads):
-        done += len(lives.wealth)
-        if progress is not None:
-            progress(done, edges[-1][1])
-        yield lives
-
-
-def map_in_order(work: Callable[[Any], Any], items: list[Any], threads: int) -> Iterator[Any]:
-    if threads == 1 or len(items) < 2:
-        yield from map(work, items)
+    if threads == 1:
+        yield from starmap(work, blocks)
         return
     with ThreadPoolExecutor(threads, thread_name_prefix="paths") as pool:
-        waiting = [pool.submit(work, item) for item in items[: 2 * threads]]
-        for k in range(len(items)):
-            yield waiting[k].result()
-            waiting[k] = None  # type: ignore[call-overload] # its memory is free again
-            if k + 2 * threads < len(items):
-                waiting.append(pool.submit(work, items[k + 2 * threads]))
+        waiting: deque[Future[PathLives]] = deque()
+        for block in blocks:
+            waiting.append(pool.submit(work, *block))
+            if len(waiting) > threads:
+                yield waiting.popleft().result()
+        while waiting:
+            yield waiting.popleft().result()
 
 
 def make_runner(

@@ -27,7 +27,10 @@ from backtest.base import (
 )
 from backtest.engine import Result, describe_history
 from backtest.policy import Policy
-from backtest.risk.liquidation.paths_runner import (
+from backtest.risk.path_funding import summarize_funding, tabulate_funding
+from backtest.risk.path_models import describe_drift
+from backtest.risk.paths import Paths
+from backtest.risk.paths_runner import (
     AnyAccount,
     AnyPolicy,
     AnyVenue,
@@ -37,7 +40,7 @@ from backtest.risk.liquidation.paths_runner import (
     run_first_path,
     warn_of_idle,
 )
-from backtest.risk.liquidation.risk_rows import (
+from backtest.risk.risk_rows import (
     COLUMNS,
     PhaseProgress,
     Question,
@@ -50,9 +53,6 @@ from backtest.risk.liquidation.risk_rows import (
     tabulate_hazard,
     tabulate_outcomes,
 )
-from backtest.risk.paths.funding_process import summarize_funding, tabulate_funding
-from backtest.risk.paths.path_model import describe_drift
-from backtest.risk.paths.path_set import Paths
 
 
 @dataclass(frozen=True, eq=False)

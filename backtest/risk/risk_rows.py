@@ -23,8 +23,8 @@ from backtest.base import (
 )
 from backtest.base.units import DAY
 from backtest.engine import Progress
-from backtest.risk.liquidation.paths_runner import PathLives, PathsRunner
-from backtest.risk.paths.path_set import Paths
+from backtest.risk.paths import Paths
+from backtest.risk.paths_runner import PathLives, PathsRunner
 
 USUAL = ("1d", "7d", "30d")
 METHODS = Choice("auto", "plain")

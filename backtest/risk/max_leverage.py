@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Annotated, Any
 
 import numpy as np
 import pandas as pd
@@ -18,6 +18,7 @@ from backtest.base import (
     Number,
     ParameterError,
     Part,
+    Range,
     SettingsResult,
     ShownChart,
     ShownTable,
@@ -30,9 +31,12 @@ from backtest.base import (
 )
 from backtest.engine import Progress, read_venues
 from backtest.market import Market, Markets
-from backtest.policy import Policy
-from backtest.risk.liquidation.liquidation_risk import describe_each, name_policies
-from backtest.risk.liquidation.paths_runner import (
+from backtest.policy import Combinator, Policy
+from backtest.risk.liquidation_risk import describe_each, name_policies
+from backtest.risk.path_funding import summarize_funding
+from backtest.risk.path_models import Drift, PathModel, describe_drift
+from backtest.risk.paths import Paths, simulate_paths
+from backtest.risk.paths_runner import (
     AnyAccount,
     AnyPolicy,
     AnyVenue,
@@ -40,12 +44,7 @@ from backtest.risk.liquidation.paths_runner import (
     describe_shortfall,
     make_runner,
 )
-from backtest.risk.liquidation.risk_rows import RiskEstimate, count_bars, estimate_plain, find_first
-from backtest.risk.liquidation.scaled_policies import HoldOnce, Scaled
-from backtest.risk.paths.funding_process import summarize_funding
-from backtest.risk.paths.path_model import Drift, PathModel, describe_drift
-from backtest.risk.paths.path_set import Paths
-from backtest.risk.paths.simulate_paths import simulate_paths
+from backtest.risk.risk_rows import RiskEstimate, count_bars, estimate_plain, find_first
 from backtest.venue import Venue, find_newest
 
 USUAL_MODELS = ("filtered", "stationary", "garch", "gbm")
@@ -56,6 +55,22 @@ SCANNED = 2000
 STEPS = 10
 """Bisections after the scan."""
 LARGEST_FACTOR = 20.0
+
+
+class HoldOnce(Policy):
+    size: Annotated[float, Range(0.0, 1000.0, "turns of equity")] = 1.0
+
+    def leverage(self, bar: Any, account: Any) -> float:  # noqa: ARG002 - the signature of a formula
+        if account.position != 0.0 or account.bars_since_liquidation < 1e300:
+            return math.nan
+        return self.size
+
+
+class Scaled(Combinator):
+    factor: Annotated[float, Range(0.0, 1000.0, "times")] = 1.0
+
+    def combine(self, bar: Any, account: Any, asked: Any) -> Any:  # noqa: ARG002 - as above
+        return self.factor * asked[0]
 
 
 @dataclass(frozen=True, eq=False)

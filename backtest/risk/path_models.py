@@ -1,0 +1,684 @@
+"""Models of paths, and their fits: Brownian motion, jumps, GARCH, and rows of history."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping
+from typing import Annotated, Any, ClassVar, Self
+
+import numpy as np
+
+from backtest.base import (
+    DataError,
+    Faults,
+    FloatArray,
+    Number,
+    ParameterError,
+    TimeLike,
+    Value,
+    call_later,
+    check_lengths,
+    checked,
+    compile_module,
+    declared,
+    find_block_length,
+    format_percent,
+)
+from backtest.base.units import YEAR_DAYS
+from backtest.features import find_backcast, garch_kernels, log_returns
+from backtest.market import SESSIONS, Market, bars_per_year
+from backtest.risk.path_numbers import Draws, Moves
+
+MOST_RETURNS = 20_000
+"""Returns that a fit looks at, the latest ones."""
+LEAST_RETURNS = 100
+"""Returns that a fit needs."""
+MOST_PER_BAR, MOST_JUMPS = 2.0, 40
+"""The largest expected number of jumps in a bar, and the most that are drawn."""
+MOST_MOVE = 0.9
+"""The largest simple return of a bar in GARCH, in either direction."""
+HALF_LIFE, REVERSION = 3.0, 20.0
+"""Days in which half of a shock leaves the volatility of ``Filtered``, and in which the volatility
+comes half of the way back to that of history. Chosen on 2020 and 2021, see docs/risk.md."""
+LEAST_HALF_LIFE = 11.0
+"""Bars that this half-life has at least: fewer make a noisy variance (0.94 for daily returns)."""
+LEAST_SQUARES = 11
+"""Fewer returns have no estimate of a block length."""
+DOUBLINGS, NEGLIGIBLE = 64, 1e-12
+"""The most doublings of the rows in a sum, and the factor under which more rows add nothing."""
+MOST_AT_ONCE = 4
+"""Jumps in one bar that the likelihood of Merton's model counts."""
+FAR = 4.0
+"""Returns beyond this many robust deviations start the search as jumps."""
+LARGEST_PERSISTENCE = 0.9999
+LEAST_DEGREES = 2.05
+STEPS, CHAINS = 1500, 400
+"""Bars and number of the chains whose mean variance is made that of history."""
+MOST_RAISE = 64.0
+FIRST_GUESS = (4.0, -2.5, 0.5, 0.0)
+"""Where the search begins: a persistence of 0.98, 8 % of it from the last surprise, 3.7 degrees of
+freedom, and no asymmetry."""
+HISTORY = "history"
+Drift = float | str
+"""Growth of the expected price per year, or :data:`HISTORY`."""
+
+
+@declared
+class PathModel(Value):
+    """Base of the models of paths: frozen values whose fields are parameters with units.
+
+    ``fit`` estimates the parameters on a market. ``simulate`` draws paths that go on from the end
+    of a market.
+    """
+
+    is_resampled: ClassVar[bool] = False
+    """Whether bars repeat rows of history, with their mark prices, volumes and funding."""
+    is_symmetric: ClassVar[bool] = True
+    """Whether a path has a mirrored twin, drawn by the opposite normal numbers."""
+    _simulate = staticmethod(call_later("backtest.risk.paths", "simulate_paths"))
+
+    @classmethod
+    @checked
+    def fit(cls, market: Market) -> Self:
+        """Return the model with its parameters estimated on a market.
+
+        Raises
+        ------
+        DataError
+            If the market has too few bars, or its prices do not move.
+        """
+        raise NotImplementedError
+
+    def with_drift(self, drift: Drift, market: Market) -> Self:
+        """Return the model with a growth per year, or with that of a market."""
+        return self.override(drift=read_drift(drift, market))
+
+    @property
+    def drift(self) -> float:
+        """Growth of the expected price per year: after T years it is exp(drift T) times today's.
+
+        A field of every model, 0 by default: the mean return of a few years is mostly noise.
+        """
+        raise NotImplementedError
+
+    def walk(self, draws: Draws, per_year: float) -> Moves:
+        """Return log moves and extremes of the bars of a block; ``per_year`` counts bars."""
+        raise NotImplementedError
+
+    def simulate(
+        self,
+        market: Market,
+        *,
+        paths: int = 10_000,
+        horizon: str = "30d",
+        start: TimeLike = "now",
+        seed: int = 0,
+        **settings: Any,
+    ) -> Any:
+        """Return :class:`backtest.Paths` of this model that continue a market.
+
+        See :func:`backtest.simulate_paths`, whose arguments these are.
+        """
+        return self._simulate(
+            market, model=self, paths=paths, horizon=horizon, start=start, seed=seed, **settings
+        )
+
+
+def read_drift(drift: Drift, market: Market) -> float:
+    """Return a growth per year; that of history is that of the mean simple return of its bars."""
+    if drift == HISTORY:
+        growth = float(np.mean(np.exp(log_returns(market)[1:])))
+        return math.log(growth) * count_per_year(market)
+    if isinstance(drift, str):
+        raise ParameterError(f"drift must be a number per year or 'history', got {drift[:60]!r}")
+    return float(Number().check("drift", drift))
+
+
+def describe_drift(paths: Mapping[str, Any]) -> str:
+    rates = paths["drift"] if isinstance(paths["drift"], Mapping) else {"": paths["drift"]}
+    shown = {name: format_percent(rate, is_signed=True) for name, rate in rates.items()}
+    if not any(rates.values()):
+        return "no drift"
+    each = [f"{name} {rate}".strip() for name, rate in shown.items()]
+    text = shown[next(iter(shown))] if len(set(rates.values())) == 1 else ", ".join(each)
+    return f"a drift {'of history, ' if paths['drift_of_history'] else 'of '}{text} per year"
+
+
+def read_returns(market: Market, model: str) -> FloatArray:
+    returns = log_returns(market)[1:][-MOST_RETURNS:]
+    if len(returns) < LEAST_RETURNS or not float(np.std(returns)) > 0.0:
+        found = f"{len(returns)}" if len(returns) < LEAST_RETURNS else "prices that do not move"
+        raise DataError(
+            f"a fit of {model} needs at least {LEAST_RETURNS} returns that vary, got {found} in "
+            f"{market!r}; the model can be made from parameters"
+        )
+    return returns
+
+
+def count_per_year(market: Market) -> float:
+    """Return the bars per year of a market, the latest figure where it changes."""
+    found = np.atleast_1d(bars_per_year(market))
+    known = found[~np.isnan(found)]
+    return float(known[-1]) if known.size else math.nan
+
+
+@declared
+class GBM(PathModel):
+    """Geometric Brownian motion.
+
+    Parameters
+    ----------
+    volatility : float
+        Per sqrt(year), over 0.
+    drift : float
+        Growth of the expected price per year, so that the log return of a year has the mean
+        ``drift - volatility^2 / 2``.
+    """
+
+    volatility: Annotated[float, Number(0.0, 100.0, open_low=True)]
+    drift: Annotated[float, Number()] = 0.0
+
+    @classmethod
+    @checked
+    def fit(cls, market: Market) -> Self:
+        """Return the model with the volatility of the last 20,000 returns."""
+        returns, per_year = read_returns(market, cls.__name__), count_per_year(market)
+        return cls(volatility=float(np.std(returns)) * math.sqrt(per_year))
+
+    def walk(self, draws: Draws, per_year: float) -> Moves:
+        """Return a normal move per bar, and the extremes of its Brownian bridge."""
+        variance = self.volatility**2 / per_year
+        mean = self.drift / per_year - 0.5 * variance
+        moves = mean + math.sqrt(variance) * draws.joint_normals()
+        return moves, *draws.extremes(moves, variance)
+
+
+@declared
+class Merton(PathModel):
+    """Brownian motion with normal jumps of the log price.
+
+    Parameters
+    ----------
+    volatility : float
+        Of the continuous part, per sqrt(year), over 0.
+    jumps : float
+        Expected number per year.
+    jump_mean, jump_deviation : float
+        Of the log size of a jump.
+    drift : float
+        Growth of the expected price per year, jumps included.
+
+    Notes
+    -----
+    The log return of a year has variance ``s^2 + l (m^2 + d^2)`` and fourth cumulant ``l (m^4 + 6
+    m^2 d^2 + 3 d^4)``. Source: Merton (1976), Option Pricing When Underlying Stock Returns Are
+    Discontinuous, J. Financial Economics 3.
+    """
+
+    volatility: Annotated[float, Number(0.0, 100.0, open_low=True)]
+    jumps: Annotated[float, Number(0.0)]
+    jump_mean: Annotated[float, Number(-5.0, 5.0)]
+    jump_deviation: Annotated[float, Number(0.0, 5.0)]
+    drift: Annotated[float, Number()] = 0.0
+
+    @classmethod
+    @checked
+    def fit(cls, market: Market) -> Self:
+        """Return the most likely model of the last 20,000 returns."""
+        returns, per_year = read_returns(market, cls.__name__), count_per_year(market)
+        deviation, jumps, mean, spread = fit_merton(returns)
+        return cls(
+            volatility=deviation * math.sqrt(per_year),
+            jumps=jumps * per_year,
+            jump_mean=mean,
+            jump_deviation=spread,
+        )
+
+    def walk(self, draws: Draws, per_year: float) -> Moves:
+        """Return the moves of bars; in a bar with jumps, each part between them is a bridge."""
+        rate = self.jumps / per_year
+        if rate > MOST_PER_BAR:
+            raise ParameterError(
+                f"jumps must be at most {MOST_PER_BAR * per_year:g} a year with these bars, "
+                f"got {self.jumps:g}"
+            )
+        variance = self.volatility**2 / per_year
+        growth = math.exp(self.jump_mean + 0.5 * self.jump_deviation**2) - 1.0
+        mean = self.drift / per_year - 0.5 * variance - rate * growth
+        moves = mean + math.sqrt(variance) * draws.joint_normals()
+        high, low = draws.extremes(moves, variance)
+        counts = draws.jump_counts(rate, MOST_JUMPS)
+        rows = np.nonzero(counts)
+        if not len(rows[0]):
+            return moves, high, low
+        count, left = counts[rows], np.ones(len(rows[0]))
+        parts = []
+        for i in range(int(count.max()) + 1):
+            u, size = draws.jump(i)
+            waits = np.maximum(count - i, 1)
+            span = np.where(i < count, left * (1.0 - u[rows] ** (1.0 / waits)), left)
+            left = left - span
+            jump = self.jump_mean + self.jump_deviation * size[rows]
+            parts.append((span, draws.part_normals(i)[rows], np.where(i < count, jump, 0.0)))
+        # the parts of a Brownian motion whose sum is the move of the bar
+        free = sum(np.sqrt(span) * z for span, z, _ in parts)
+        total = moves[rows]
+        at, top, bottom = np.zeros(len(total)), np.zeros(len(total)), np.zeros(len(total))
+        for i, (span, z, jump) in enumerate(parts):
+            part = span * total + math.sqrt(variance) * (np.sqrt(span) * z - span * free)
+            up, down = draws.extremes(part, span * variance, rows=rows, part=i + 1)
+            top, bottom = np.maximum(top, at + up), np.minimum(bottom, at + down)
+            at = at + part + jump
+            top, bottom = np.maximum(top, at), np.minimum(bottom, at)
+        moves[rows], high[rows], low[rows] = at, top, bottom
+        return moves, high, low
+
+
+@declared
+class Garch(PathModel):
+    """GARCH(1,1), or GJR with ``gamma``, with Student's t or normal innovations; per bar.
+
+    Parameters
+    ----------
+    omega : float
+        Constant of the variance, per bar.
+    alpha, beta : float
+        Weights of the last squared surprise and of the last variance.
+    gamma : float
+        Further weight of the square of a negative surprise.
+    degrees_of_freedom : float
+        Of Student's t, over 2; infinite for the normal distribution.
+    variance_now : float
+        That of the next bar.
+    variance_most : float
+        The largest that the variance of a path may be. With heavy tails, the variance of a GARCH
+        grows so far on a few paths that they make its mean.
+    drift : float
+        Growth of the expected price per year.
+
+    Notes
+    -----
+    ``v' = omega + (alpha + gamma [e < 0]) e^2 + beta v``. Without ``variance_now`` the variance
+    starts at its mean, ``omega / (1 - alpha - gamma / 2 - beta)``. Source: Bollerslev (1986),
+    Generalized Autoregressive Conditional Heteroskedasticity, J. Econometrics 31(3); Glosten,
+    Jagannathan and Runkle (1993), J. Finance 48(5).
+    """
+
+    omega: Annotated[float, Number(0.0, open_low=True)]
+    alpha: Annotated[float, Number(0.0, 1.0)]
+    beta: Annotated[float, Number(0.0, 1.0, open_high=True)]
+    gamma: Annotated[float, Number(-1.0, 2.0)] = 0.0
+    degrees_of_freedom: Annotated[float, Number(2.0, open_low=True, may_be_infinite=True)] = (
+        math.inf
+    )
+    variance_now: Annotated[float | None, Number(0.0, open_low=True)] = None
+    variance_most: Annotated[float, Number(0.0, open_low=True, may_be_infinite=True)] = math.inf
+    drift: Annotated[float, Number()] = 0.0
+
+    def faults(self) -> Faults:
+        """Yield weights under which the variance has no mean, or may be negative."""
+        if not self.persistence < 1.0:
+            yield "beta", f"must leave alpha + gamma / 2 + beta under 1: it is {self.persistence:g}"
+        if self.alpha + self.gamma < 0.0:
+            yield "gamma", f"must be at least -alpha, {-self.alpha:g}"
+
+    def _settle(self) -> None:
+        if self.variance_now is None:
+            self._set_fields(variance_now=self.omega / (1.0 - self.persistence))
+
+    @property
+    def persistence(self) -> float:
+        """The share of a shock to the variance that is left after a bar."""
+        return self.alpha + 0.5 * self.gamma + self.beta
+
+    @classmethod
+    @checked
+    def fit(cls, market: Market, *, asymmetric: bool = False) -> Self:
+        """Return the most likely model with Student's t of the last 20,000 returns.
+
+        Its mean variance is that of these returns, ``variance_now`` that of today, and
+        ``variance_most`` the largest that it had at any of them.
+
+        Parameters
+        ----------
+        market : Market
+            Its closes.
+        asymmetric : bool
+            Whether falls may weigh more than rises (GJR).
+        """
+        returns = read_returns(market, cls.__name__)
+        return cls(**fit_student_garch(returns, is_asymmetric=asymmetric))
+
+    def walk(self, draws: Draws, per_year: float) -> Moves:
+        """Return moves whose simple returns are the innovations, cut at :data:`MOST_MOVE`.
+
+        The exponential of Student's t has no mean.
+        """
+        surprise = draws.joint_normals()
+        if math.isfinite(self.degrees_of_freedom):
+            surprise = surprise * draws.student_scale(self.degrees_of_freedom)
+        variance = np.empty_like(surprise)
+        now = np.full(surprise.shape[1], self.variance_now)
+        for t, z in enumerate(surprise):
+            variance[t] = now
+            square = now * z * z
+            weight = self.alpha + self.gamma * (z < 0.0)
+            now = np.minimum(self.omega + weight * square + self.beta * now, self.variance_most)
+        simple = np.clip(np.sqrt(variance) * surprise, -MOST_MOVE, MOST_MOVE)
+        moves = self.drift / per_year + np.log1p(simple)
+        return moves, *draws.extremes(moves, variance)
+
+
+@checked
+def block_length(returns: FloatArray) -> float:
+    """Return the mean length of blocks for a stationary bootstrap of squared returns, in bars.
+
+    Parameters
+    ----------
+    returns : FloatArray of shape (n,)
+        Their squares are what blocks must keep together.
+
+    Returns
+    -------
+    float
+        At least n^(1/3).
+
+    Notes
+    -----
+    Source: Politis and White (2004), Automatic Block-Length Selection for the Dependent Bootstrap,
+    Econometric Reviews 23(1), with the correction of Patton, Politis and White (2009).
+    """
+    check_lengths(returns=returns)
+    if len(returns) < LEAST_SQUARES:
+        raise ParameterError(
+            f"a block length needs at least {LEAST_SQUARES} returns, got {len(returns)}"
+        )
+    found = find_block_length(returns**2)
+    return max(float(len(returns) ** (1.0 / 3.0)), found)  # it is NaN if the squares do not vary
+
+
+def find_row_scale(model: Filtered, rows: FloatArray, weight: FloatArray, target: float) -> float:
+    """Return by what squared rows are multiplied, so that paths have the variance of history.
+
+    ``rows`` are squared returns over their variance, ``weight`` the same times ``alpha`` (and
+    ``gamma`` after a fall), of shape (n_rows,). ``target`` is the mean squared return.
+    """
+    from scipy.optimize import brentq  # noqa: PLC0415 - slow to load
+
+    def excess(log: float) -> float:
+        size = math.exp(log)
+        return min(find_long_run(model, size * rows, size * weight) / target, 1e9) - 1.0
+
+    if not rows.any():
+        return 1.0
+    if excess(-14.0) >= 0.0 or excess(14.0) <= 0.0:
+        return math.exp(-14.0 if excess(-14.0) >= 0.0 else 14.0)
+    return math.exp(brentq(excess, -14.0, 14.0, xtol=1e-10))
+
+
+def find_long_run(model: Filtered, rows: FloatArray, weight: FloatArray) -> float:
+    """Return the mean squared return of a long path; infinite if its variance grows forever.
+
+    Notes
+    -----
+    With q the probability that a block ends, u_t the mean variance before row t, and
+    a_t = weight_t + beta, ``u_{t+1} = (1 - q) (omega + a_t u_t) + q mean(omega + a u)``. So u is a
+    multiple of S, ``S_{t+1} = 1 + (1 - q) a_t S_t``, on a circle of rows.
+    """
+    stay, n = 1.0 - 1.0 / model.block, len(rows)
+    growth = weight + model.beta
+    factor, total = stay * np.roll(growth, 1), np.ones(n)
+    with np.errstate(over="ignore", invalid="ignore"):
+        for doubling in range(DOUBLINGS):  # of the rows behind each one that total counts
+            if not NEGLIGIBLE < np.max(factor) < math.inf:
+                break
+            total = total + factor * np.roll(total, 2**doubling % n)
+            factor = factor * np.roll(factor, 2**doubling % n)
+        left = 1.0 - (1.0 - stay) * float(np.mean(growth * total))
+    return model.omega / left * float(np.mean(rows * total)) if left > 0.0 else math.inf
+
+
+@declared
+class _Resampled(PathModel):
+    """Base of the models that repeat rows of history.
+
+    A row is the logs of open, high, low and close over the last close, mark over last prices,
+    volume over its mean, and the funding settled in it. A row stays in its phase of the funding
+    interval (and of the week, in markets with sessions). All prices of a row are shifted by the
+    same factor, so that its close rises by the drift in the mean over rows.
+    """
+
+    block: Annotated[float, Number(1.0)]
+
+    is_resampled: ClassVar[bool] = True
+    is_symmetric: ClassVar[bool] = False
+    is_scaled: ClassVar[bool] = False
+
+    @property
+    def weights(self) -> tuple[float, ...]:
+        """Variance now, omega, alpha, gamma and beta, per bar; zeros without a variance."""
+        return (0.0,) * 5
+
+    def volatilities(self, market: Market) -> FloatArray:
+        """Return the volatility per bar by which rows are divided: ones."""
+        return np.ones(market.n_bars)
+
+
+@declared
+class Stationary(_Resampled):
+    """Rows of history in blocks of geometric length.
+
+    Parameters
+    ----------
+    block : float
+        Mean length in bars, at least 1. The length of a week keeps stress together.
+    drift : float
+        Growth of the expected price per year.
+
+    Notes
+    -----
+    Source: Politis and Romano (1994), The Stationary Bootstrap, JASA 89(428).
+    """
+
+    drift: Annotated[float, Number()] = 0.0
+
+    @classmethod
+    @checked
+    def fit(cls, market: Market) -> Self:
+        """Return the model with the block length of :func:`block_length`."""
+        return cls(block=block_length(read_returns(market, cls.__name__)))
+
+
+@declared
+class Filtered(_Resampled):
+    """Rows of history divided by the volatility of their time, times the volatility of the path.
+
+    So paths start at today's volatility, which returns to that of history, and blocks keep what
+    the volatility leaves of dependence.
+
+    Parameters
+    ----------
+    block : float
+        Mean length of a block in bars, at least 1.
+    omega, alpha, gamma, beta : float
+        ``v' = omega + (alpha + gamma [e < 0]) e^2 + beta v`` per bar.
+    variance_now : float
+        That of the next bar.
+    drift : float
+        Growth of the expected price per year.
+
+    Notes
+    -----
+    The rows are scaled by one constant, so that the long-run variance of paths is that of history;
+    the first bar has ``variance_now``.
+    Source: Barone-Adesi, Giannopoulos and Vosper (1999), VaR without Correlations for Portfolios of
+    Derivative Securities, J. Futures Markets 19(5).
+    """
+
+    omega: Annotated[float, Number(0.0, open_low=True)]
+    alpha: Annotated[float, Number(0.0, 1.0)]
+    beta: Annotated[float, Number(0.0, 1.0, open_high=True)]
+    variance_now: Annotated[float, Number(0.0, open_low=True)]
+    gamma: Annotated[float, Number(-1.0, 2.0)] = 0.0
+    drift: Annotated[float, Number()] = 0.0
+
+    is_scaled: ClassVar[bool] = True
+
+    @classmethod
+    @checked
+    def fit(cls, market: Market) -> Self:
+        """Return the model with today's variance, and the block length of the divided returns.
+
+        The weights are not estimated: with those of the highest likelihood, single large returns
+        raise the variance so much that most paths are too calm, and forecasts of liquidations are
+        worse. Half of a shock is gone after :data:`HALF_LIFE` days, and the variance returns to the
+        mean square of history by half in :data:`REVERSION` days.
+        """
+        returns = read_returns(market, cls.__name__)
+        day = count_per_year(market) / (SESSIONS if market.sessions else YEAR_DAYS)
+        alpha = 1.0 - 0.5 ** (1.0 / max(HALF_LIFE * day, LEAST_HALF_LIFE))
+        back = 1.0 - 0.5 ** (1.0 / max(REVERSION * day, LEAST_HALF_LIFE))
+        square = float(np.mean(returns**2))
+        bare = cls(
+            block=1.0,
+            omega=back * square,
+            alpha=alpha,
+            beta=1.0 - alpha - back,
+            variance_now=square,
+        )
+        made = bare.override(variance_now=float(bare.filter(market)[-1]))
+        left = log_returns(market)[1:] / made.volatilities(market)[1:]
+        return made.override(block=block_length(left[-len(returns) :]))
+
+    @property
+    def weights(self) -> tuple[float, ...]:
+        """Variance now, omega, alpha, gamma and beta, per bar."""
+        return (self.variance_now, self.omega, self.alpha, self.gamma, self.beta)
+
+    def filter(self, market: Market) -> FloatArray:
+        """Return the variance that the model forecasts for the bar after each, of shape (n_bars,).
+
+        Before the first return, it is a weighted mean square of the first ones.
+        """
+        returns = log_returns(market)
+        squares = returns**2
+        ahead = np.full(market.n_bars, find_backcast(squares[1:]))
+        falls = (returns < 0.0).astype(np.float64)
+        compile_module(garch_kernels).filter_variance(
+            squares, falls, np.array(self.weights[1:]), float(ahead[0]), 1, ahead
+        )
+        return ahead
+
+    def volatilities(self, market: Market) -> FloatArray:
+        """Return the volatility per bar that the model had for each bar, at the close before.
+
+        All are multiplied by a constant; see the notes of the class.
+        """
+        returns = log_returns(market)
+        ahead = self.filter(market)
+        found = np.sqrt(np.concatenate([ahead[:1], ahead[:-1]]))
+        rows = (returns[1:] / found[1:]) ** 2
+        weight = (self.alpha + self.gamma * (returns[1:] < 0.0)) * rows
+        target = float(np.mean(returns[1:] ** 2))
+        return np.asarray(found / math.sqrt(find_row_scale(self, rows, weight, target)))
+
+
+def fit_merton(returns: FloatArray) -> tuple[float, float, float, float]:
+    """Return deviation per bar, jumps per bar, and mean and deviation of a jump: most likely."""
+    from scipy.special import expit, logit  # noqa: PLC0415 - slow to load
+    from scipy.stats import poisson  # noqa: PLC0415
+
+    deviation = float(np.median(np.abs(returns))) / 0.6745 or float(np.std(returns))
+    far = returns[np.abs(returns) > FAR * deviation]
+    share = min(max(len(far) / len(returns), 1.0 / len(returns)), 0.2)
+
+    def log_density(x: FloatArray) -> FloatArray:
+        s, jumps, mean, spread = math.exp(x[0]), expit(x[1]), x[2], math.exp(x[3])
+        total = np.zeros(len(returns))
+        for k in range(MOST_AT_ONCE):
+            width = math.sqrt(s * s + k * spread * spread)
+            z = (returns - k * mean) / width
+            total += poisson.pmf(k, jumps) * np.exp(-0.5 * z * z) / width
+        return np.asarray(np.log(np.maximum(total, 1e-300)))
+
+    spread = float(np.std(far)) if len(far) > 1 else FAR * deviation
+    first = [math.log(deviation), logit(share), 0.0, math.log(max(spread, deviation))]
+    found = maximize(log_density, first)
+    return math.exp(found[0]), float(expit(found[1])), float(found[2]), math.exp(found[3])
+
+
+def maximize(log_density: Callable[[FloatArray], FloatArray], first: list[float]) -> FloatArray:
+    from scipy.optimize import minimize  # noqa: PLC0415 - slow to load
+
+    def cost(x: FloatArray) -> float:
+        return -float(np.mean(log_density(np.clip(x, -30.0, 30.0))))
+
+    settings = {"maxiter": 4000, "xatol": 1e-4, "fatol": 1e-9}
+    found: Any = minimize(cost, first, method="Nelder-Mead", options=settings)  # type: ignore[call-overload] # its stubs know no limits of this method
+    return np.clip(np.asarray(found.x, dtype=np.float64), -30.0, 30.0)
+
+
+def fit_student_garch(returns: FloatArray, *, is_asymmetric: bool) -> dict[str, float]:
+    """Return the parameters of the most likely GARCH or GJR with Student's t, returns of mean 0.
+
+    Notes
+    -----
+    In the likelihood, omega is ``(1 - alpha - gamma / 2 - beta)`` times the mean square of the
+    returns. The likelihood alone puts the mean variance far above them, as the persistence of
+    hourly prices is close to 1. The variance is bounded by the largest one of the returns, and
+    omega then raised, so that paths have the mean square of the returns all the same.
+    Source: Engle and Mezrich (1996), GARCH for Groups, Risk 9(8).
+    """
+    from scipy.special import expit, gammaln  # noqa: PLC0415 - slow to load
+
+    squares = np.concatenate([[0.0], returns**2])
+    falls = np.concatenate([[0.0], (returns < 0.0).astype(np.float64)])
+    target, backcast = float(np.mean(squares[1:])), find_backcast(squares[1:])
+    filter_variance = compile_module(garch_kernels).filter_variance
+
+    def read(x: FloatArray) -> dict[str, float]:
+        persistence = LARGEST_PERSISTENCE * float(expit(x[0]))
+        shocks = persistence * float(expit(x[1]))
+        skew = 2.0 * float(expit(x[3])) - 1.0 if is_asymmetric else 0.0
+        weights = np.array([(1.0 - persistence) * target, shocks * (1.0 - skew),
+                            2.0 * shocks * skew, persistence - shocks])  # fmt: skip
+        ahead[0] = weights[0] + (shocks + weights[3]) * backcast
+        filter_variance(squares, falls, weights, backcast, 1, ahead)
+        omega, alpha, gamma, beta = map(float, weights)
+        return {
+            "omega": omega, "alpha": alpha, "beta": beta, "gamma": gamma,
+            "degrees_of_freedom": LEAST_DEGREES + float(np.exp(min(x[2], 6.0))),
+            "variance_now": float(ahead[-1]), "variance_most": float(ahead.max()),
+        }  # fmt: skip
+
+    def log_density(x: FloatArray) -> FloatArray:
+        nu = read(x)["degrees_of_freedom"]
+        constant = gammaln(0.5 * (nu + 1.0)) - gammaln(0.5 * nu) - 0.5 * np.log(np.pi * (nu - 2.0))
+        tail = np.log1p(squares[1:] / (ahead[:-1] * (nu - 2.0)))
+        return np.asarray(constant - 0.5 * np.log(ahead[:-1]) - 0.5 * (nu + 1.0) * tail)
+
+    ahead = np.empty(len(squares))
+    found = read(np.append(maximize(log_density, [*FIRST_GUESS[: 3 + is_asymmetric]]), 0.0))
+    return found | {"omega": found["omega"] * find_raise(found, target)}
+
+
+def find_raise(fit: Mapping[str, float], target: float) -> float:
+    from scipy.optimize import brentq  # noqa: PLC0415 - slow to load
+
+    nu = fit["degrees_of_freedom"]
+    shocks = np.random.default_rng(0).standard_t(nu, (STEPS, CHAINS)) * np.sqrt((nu - 2.0) / nu)
+    weights = (fit["alpha"] + fit["gamma"] * (shocks < 0.0)) * shocks**2 + fit["beta"]
+
+    def find_gap(factor: float) -> float:
+        variance, total = np.full(CHAINS, target), 0.0
+        for weight in weights:
+            variance = np.minimum(factor * fit["omega"] + weight * variance, fit["variance_most"])
+            total += float(np.mean(variance))
+        return total / STEPS - target
+
+    high = 2.0
+    while find_gap(high) < 0.0 and high < MOST_RAISE:
+        high *= 2.0
+    if find_gap(1.0) >= 0.0 or find_gap(high) < 0.0:
+        return 1.0 if find_gap(1.0) >= 0.0 else high
+    return float(brentq(find_gap, 1.0, high, xtol=0.004))

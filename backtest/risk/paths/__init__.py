@@ -1,1 +1,0 @@
-"""Models of price paths: what they draw, and their fit to history."""
