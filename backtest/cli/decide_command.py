@@ -19,8 +19,7 @@ from backtest.cli.printing import print_json
 EXAMPLES = """
 backtest decide --data btc/ --policy vol-target --snapshot account.json
 backtest decide --data btc/ --snapshot account.json --at 30250 --json
-backtest decide live.toml --state policy.json   [dim]# a policy with memory[/dim]
-backtest decide live.toml --assume peak_equity=equity,bars_since_stop=inf
+backtest decide live.toml --snapshot account.json
 backtest decide --data btc/ --data eth/ --snapshot account.json --at btc=30250,eth=1900
 """
 LEFT_OUT = ("compile", "sampling", "calendar", "start")
@@ -49,14 +48,13 @@ def ask(experiment: Experiment, draft: Draft) -> Any:
             "decide.snapshot is needed, a file with the fields of bt.AccountSnapshot"
         )
     terms = {name: x for name, x in experiment.terms.items() if name not in LEFT_OUT}
-    given = {name: table[name] for name in ("at", "mark", "funding", "assume") if name in table}
+    given = {name: table[name] for name in ("at", "mark", "funding") if name in table}
     return backtest.decide(
         experiment.policy,
         experiment.market,
         **terms,
         **given,
         state=backtest.AccountSnapshot.load(draft.find_path("decide", "snapshot")),
-        memory=draft.find_path("decide", "memory") if "memory" in table else None,
         now=table.get("now", pd.Timestamp.now(tz="UTC")),
     )
 

@@ -380,10 +380,6 @@ KEYS = (
         "Mark price then (the price, times the last ratio of mark to last).", read_values),
     Key("decide", "funding", float | dict[str, Any], "--due-funding", LIVE,
         "Rate of a settlement at the next open (none).", read_values),
-    Key("decide", "memory", str, "--state", LIVE,
-        "A file that keeps what the policy remembers between decisions."),
-    Key("decide", "assume", dict[str, Any], "--assume", LIVE,
-        "Facts that the snapshot lacks: peak_equity=equity,bars_since_stop=inf.", read_values),
     Key("decide", "now", Time, "--now", LIVE, "The present, UTC (the clock)."),
 
     Key("replay", "fills", str, "--fills", LIVE, "The fills: a CSV table, or the JSON of ccxt."),

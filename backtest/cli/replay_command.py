@@ -24,6 +24,8 @@ backtest replay --data btc/ --fills trades.csv
 backtest replay --data btc/ --fills trades.csv --begin account.json --capital 5000
 backtest replay live.toml --fills trades.csv --ledger income.csv --json --no-save
 """
+SHOWN = 10
+"""Differences that are printed."""
 KEPT = ("venue", "account", "sampling", "calendar")
 
 
@@ -32,8 +34,8 @@ def replay(
 ) -> None:
     """Take an account through fills that were really made, and summarize the result.
 
-    With --ledger, also show the first difference from what the venue says; the exit code is 1 if
-    there is one. The policy of the experiment plays no part.
+    With --ledger, also show the differences from what the venue says; the exit code is 1 if there
+    are any. The policy of the experiment plays no part.
     """
     table = draft.tables.get("replay", {})
     experiment = build_experiment(draft)
@@ -59,35 +61,26 @@ def replay(
         lambda: print_replay(found, compared),
         partial(list_replay, found, compared) if as_json else None,
     )
-    show_margins(found)
-    if compared is not None and compared.time is not None:
+    if compared is not None and len(compared):
         raise typer.Exit(1)
 
 
-def print_replay(found: Any, compared: Any) -> None:
+def print_replay(found: Any, compared: pd.DataFrame | None) -> None:
     typer.echo(found.summary())
-    if compared is not None:
-        typer.echo(f"\n{compared}")
+    if compared is None:
+        return
+    if compared.empty:
+        typer.echo("\nthe ledger does not differ")
+    else:
+        shown = compared.head(SHOWN).to_string()
+        typer.echo(f"\nthe ledger differs in {len(compared):,} amounts, first:\n{shown}")
 
 
-def list_replay(found: Any, compared: Any, path: str | None) -> dict[str, Any]:
-    failed = [] if found.would_liquidate.empty else list_records(found.would_liquidate)
-    data = {**result_to_dict(found, path), "would_liquidate": failed}
+def list_replay(found: Any, compared: pd.DataFrame | None, path: str | None) -> dict[str, Any]:
+    data = result_to_dict(found, path)
     if compared is not None:
-        first = None if compared.time is None else compared.time.isoformat()
-        data["ledger"] = {**compared._asdict(), "time": first}
+        data["differences"] = list_records(compared.reset_index()) if len(compared) else []
     return data
-
-
-def show_margins(found: Any) -> None:
-    failed = found.would_liquidate
-    if len(failed):
-        first = failed.iloc[0]
-        typer.echo(
-            f"a margin requirement failed {len(failed):,} times, first at "
-            f"{first['time']:%Y-%m-%d %H:%M} UTC by {first['shortfall']:,.2f}; the replay went on",
-            err=True,
-        )
 
 
 def read_ledger(path: Path) -> pd.DataFrame:

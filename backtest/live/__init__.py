@@ -5,10 +5,8 @@ from typing import TYPE_CHECKING
 from backtest.base import open_door
 
 if TYPE_CHECKING:
-    from backtest.live.decide import decide
-    from backtest.live.decision import Cut, Decision
-    from backtest.live.fill_readers import read_fills
-    from backtest.live.reconciliation import Reconciliation
+    from backtest.live.decide import Cut, Decision, decide
+    from backtest.live.fills import read_fills
     from backtest.live.replay import Replay, replay
     from backtest.live.snapshot import AccountSnapshot, HeldPosition
 

@@ -4,61 +4,155 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Mapping
-from pathlib import Path
+from dataclasses import dataclass, fields
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 import pandas as pd
 
+from backtest.account import AccountState
+from backtest.account.portfolio_records import OVERLAY
 from backtest.base import (
     ParameterError,
     TimeLike,
     checked_only,
+    format_duration,
+    format_hours,
+    format_leverage,
+    format_money,
+    format_percent,
+    format_price,
+    format_signed,
     format_time,
     set_single,
+    to_json,
     to_nanoseconds,
 )
 from backtest.engine import Result, check_rules, read_resume, run, set_up_run
-from backtest.live import several_positions
-from backtest.live.act_or_not import (
-    Filled,
-    find_assumed,
-    find_blocked,
-    find_cold_columns,
-    find_margin,
-    find_old_data,
-    find_other_account,
-    find_slips,
-    find_wait,
-)
-from backtest.live.decision import Caution, Cut, Decision, FundingDue
-from backtest.live.facts import complete
-from backtest.live.next_bar import Stated, find_price, look_ahead, read_stated
+from backtest.live import next_bar
+from backtest.live.next_bar import Filled, Stated, find_price, read_stated
 from backtest.live.snapshot import AccountSnapshot
-from backtest.live.starting_state import find_traded, keep_memory, recall
-from backtest.market import cadence, nearest_minute, with_clock
+from backtest.live.start import check_known, find_traded, rebuild_memories, start_account
+from backtest.market import find_clock, with_clock
 from backtest.options import refuse_options
-from backtest.venue import compute_price, compute_value
+from backtest.venue import compute_price
 
 if TYPE_CHECKING:
     from backtest.account import Account
     from backtest.engine import Setup, TradedDays
-    from backtest.live.act_or_not import Filled
     from backtest.market import Market, Markets
     from backtest.policy import Policy
 
-
-GAPS = (-0.01, 0.0, 0.01)
-
-
-class Decided(NamedTuple):
-    state: Any
-    traded: TradedDays | None
-    cautions: tuple[Caution, ...]
+BY_MARGIN = ("initial_margin", "venue_leverage", "wallet", "margin_call", "max_gross_leverage")
+FAR, TOO_FAR = 0.1, 0.5
+"""Moves from the last price that are named, and that look like a slip of the pen."""
+MOST_FUNDING = 0.05
+"""A larger rate of one settlement is likely a percentage: venues cap it below."""
 
 
-@checked_only("state", "assume")
-def decide(  # noqa: PLR0913 - the terms of a decision, by name
+class Cut(NamedTuple):
+    instrument: str
+    cause: str
+    turns: float
+    asked: float
+
+    def __str__(self) -> str:
+        took = "took away" if self.turns >= 0.0 else "added"
+        return (
+            f"{self.instrument}: {self.cause} {took} {format_leverage(abs(self.turns))} of "
+            f"{format_leverage(self.asked)}"
+        )
+
+
+class Caution(NamedTuple):
+    text: str
+    stops: bool
+
+    def __str__(self) -> str:
+        return self.text
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class Decision:
+    time: pd.Timestamp
+    leverage: Mapping[str, float]
+    venue_leverage: Mapping[str, float]
+    target: Mapping[str, float]
+    order: Mapping[str, float]
+    price: Mapping[str, float]
+    fill_price: Mapping[str, float]
+    costs: Mapping[str, Mapping[str, float]]
+    cuts: tuple[Cut, ...]
+    warnings: tuple[Caution, ...]
+    account: pd.DataFrame
+    equity: tuple[float, float]
+    margin_ratio: tuple[float, float]
+
+    @property
+    def may_act(self) -> bool:
+        return not any(each.stops for each in self.warnings)
+
+    def to_dict(self) -> dict[str, Any]:
+        found = {each.name: getattr(self, each.name) for each in fields(self)} | {
+            "time": self.time.isoformat(),
+            "may_act": self.may_act,
+            "cuts": [each._asdict() for each in self.cuts],
+            "warnings": [each._asdict() for each in self.warnings],
+            "account": self.account.to_dict(orient="index"),
+            "equity": dict(zip(("before", "after"), self.equity, strict=True)),
+            "margin_ratio": dict(zip(("before", "after"), self.margin_ratio, strict=True)),
+        }
+        plain: dict[str, Any] = to_json(found)
+        return plain
+
+    def __repr__(self) -> str:
+        return f"<Decision at {self.time:%Y-%m-%d %H:%M} UTC: {describe_orders(self)}>"
+
+    def __str__(self) -> str:
+        return "\n".join(write_decision(self))
+
+
+def describe_orders(decision: Decision) -> str:
+    words = [
+        f"{'buy' if size > 0.0 else 'sell'} {abs(size):.12g} {name}"
+        for name, size in decision.order.items()
+        if size != 0.0
+    ]
+    return ", ".join(words) or "no order"
+
+
+def write_decision(decision: Decision) -> Iterator[str]:
+    orders = describe_orders(decision)
+    yield f"Decision at the close of {decision.time:%Y-%m-%d %H:%M} UTC: {orders}"
+    rows: Any = decision.account.to_dict(orient="index")
+    for name, row in rows.items():
+        level, target = decision.leverage[name], decision.target[name]
+        asked = "leave the position" if math.isnan(level) else format_leverage(level)
+        share = "" if math.isnan(target) else f", target {format_signed(target)} x equity"
+        yield f"  {name}: {asked}{share}"
+        yield (
+            f"    position {row['position_before']:.12g} -> {row['position_after']:.12g} contracts "
+            f"at {format_price(decision.price[name])}, liquidation price "
+            f"{write_price(row['liquidation_before'])} -> {write_price(row['liquidation_after'])}"
+        )
+    before, after = decision.equity
+    low, high = decision.margin_ratio
+    yield f"  equity {format_money(before)} -> {format_money(after)}, margin ratio " + (
+        f"{format_percent(low)} -> {format_percent(high)}"
+    )
+    for title, texts in (("cut", decision.cuts), ("warning", decision.warnings)):
+        yield from (f"  {title}: {each}" for each in texts)
+    if not decision.may_act:
+        yield "  do not act on this order before the warnings are cleared"
+    yield "  no order was sent"
+
+
+def write_price(price: float) -> str:
+    return "none" if math.isnan(price) else format_price(price)
+
+
+@checked_only("state")
+def decide(
     policy: Policy | Mapping[str, Policy],
     market: Market | Markets,
     *,
@@ -70,8 +164,6 @@ def decide(  # noqa: PLR0913 - the terms of a decision, by name
     funding: float | pd.DataFrame | Mapping[str, Any] | None = None,
     signal: Any = None,
     overlay: Policy | None = None,
-    memory: str | Path | None = None,
-    assume: Mapping[str, Any] | None = None,
     now: TimeLike | None = None,
     decide: str | None = None,
 ) -> Decision:
@@ -86,7 +178,8 @@ def decide(  # noqa: PLR0913 - the terms of a decision, by name
     policy, market, venue, account, signal, overlay, decide
         As in :func:`backtest.run`. The market ends with the last closed bar.
     state : AccountSnapshot or Result
-        The account at the last close. A result that ends earlier is continued to the last close.
+        The account at the last close. A result that ends earlier is continued to the last close. A
+        policy that remembers what it saw of the account needs a result.
     at : float or mapping of str to float, optional
         Price of the order, by instrument; default: the last close. It is the next open, or with
         ``fill="next_close"`` the next close.
@@ -95,11 +188,6 @@ def decide(  # noqa: PLR0913 - the terms of a decision, by name
     funding : float, DataFrame, or mapping of str to them, optional
         Rate of a settlement at the next open, which the position carried in pays, or settlements of
         the next bar as for :meth:`Market.from_frames`. Default: none.
-    memory : str or Path, optional
-        A file that keeps what the policy remembers between decisions; it is replaced at once. A
-        policy that remembers nothing of the account is rebuilt from the market without one.
-    assume : mapping, optional
-        Facts that the snapshot lacks, such as ``{"peak_equity": "equity"}``.
     now : str or Timestamp, optional
         The present, in UTC, to refuse old data.
 
@@ -116,64 +204,41 @@ def decide(  # noqa: PLR0913 - the terms of a decision, by name
     """
     market = with_clock(market, decide, None)
     set_single(True)
-    setup = set_up_run(market, policy, venue=venue, account=account, signal=signal, overlay=overlay)
+    terms: Any = {"venue": venue, "account": account, "signal": signal, "overlay": overlay}
+    setup = set_up_run(market, policy, **terms)
     refuse_options(market, "the next order of an account")
-    started = state.started if isinstance(state, Result) else find_start(state, assume)
-    if started is not None:
-        setup = setup.begin_at(started)
+    if isinstance(state, Result):
+        setup = setup.begin_at(state.started)
+    elif state.started is not None:
+        setup = setup.begin_at(int(state.started.value))
     present = None if now is None else to_nanoseconds(now, "now")
     stated = read_stated(setup, at, mark, funding)
     if isinstance(state, Result):
-        refuse_with_result(memory=memory, assume=assume)
-        decided = go_on(setup, state, market, policy, venue, account, signal, overlay)
+        decided, traded = go_on(setup, state, market, policy, terms)
+        of_snapshot: tuple[Caution, ...] = ()
     else:
-        decided = start(setup, state, None if memory is None else Path(memory), assume)
-    cautions = (
+        decided, traded = start(setup, state)
+        of_snapshot = tuple(find_other_account(setup, state))
+    cautions = [
         *find_old_data(setup, present),
         *find_slips(setup, stated),
         *find_cold_columns(setup),
-        *find_wait(setup),
-        *decided.cautions,
-    )
-    return answer(setup, decided._replace(cautions=cautions), stated)
+        *of_snapshot,
+    ]
+    return answer(setup, decided, traded, stated, cautions)
 
 
-def find_start(snapshot: AccountSnapshot, assume: Any) -> int | None:
-    """Return when an account began, ns; None if nothing says so."""
-    if snapshot.started is not None:
-        return int(snapshot.started.value)
-    given = assume.get("started") if isinstance(assume, Mapping) else None
-    return None if given is None else to_nanoseconds(given, "assume.started")
-
-
-def refuse_with_result(**given: object) -> None:
-    names = [name for name, value in given.items() if value is not None]
-    if names:
-        raise ParameterError(
-            f"{' and '.join(names)} must be left out: a result knows its own state"
-        )
-
-
-def start(
-    setup: Setup, snapshot: AccountSnapshot, file: Path | None, assume: Mapping[str, Any] | None
-) -> Decided:
-    completed = complete(setup, snapshot, assume)
-    remembered = recall(setup, file)
-    traded = find_traded(setup, completed.snapshot)
-    state = several_positions.start(setup, completed, traded)
-    state, kept = several_positions.ask(setup, state, remembered.numbers, traded)
-    if file is not None and any(remembered.numbers):
-        keep_memory(setup, file, remembered.numbers, kept)
-    cautions = [*find_other_account(setup, snapshot), *find_assumed(completed)]
-    if remembered.text:
-        cautions.append(Caution(remembered.text, stops=False))
-    return Decided(state, traded, tuple(cautions))
+def start(setup: Setup, snapshot: AccountSnapshot) -> tuple[AccountState, TradedDays | None]:
+    check_known(setup, snapshot)
+    traded = find_traded(setup, snapshot)
+    terms = next_bar.read_terms(setup.inputs, traded, setup.markets.n_bars - 1)
+    state = start_account(setup, snapshot, terms)
+    return next_bar.ask(setup, state, rebuild_memories(setup), traded), traded
 
 
 def go_on(
-    setup: Setup, result: Result, market: Any, policy: Any, venue: Any, account: Account,
-    signal: Any, overlay: Policy | None,
-) -> Decided:  # fmt: skip
+    setup: Setup, result: Result, market: Any, policy: Any, terms: Any
+) -> tuple[AccountState, TradedDays | None]:
     last = int(setup.markets.time[-1])
     if result.last_time > last:
         raise ParameterError(
@@ -181,68 +246,52 @@ def go_on(
             f"ends with {format_time(result.last_time)}"
         )
     if result.last_time < last:
-        result = run(
-            market, policy, venue=venue, account=account, signal=signal, overlay=overlay,
-            resume=result, compile=False,
-        )  # fmt: skip
+        result = run(market, policy, **terms, resume=result, compile=False)
     earlier: Any = read_resume(result, None)
     check_rules(earlier, setup.policies, setup.overlay, setup.venues, setup.account)
-    return Decided(result.state, result.traded, ())
+    return result.state, result.traded
 
 
-# --------------------------------------------------------------------------------- the answer
-
-
-def answer(setup: Setup, decided: Decided, stated: Stated) -> Decision:
-    names, state = setup.markets.names, decided.state
-    filled = fill_at(setup, decided, stated)
-    leverage, target = read_decision(setup, state)
-    before = several_positions.view_close(setup, state, decided.traded)
-    ratio = find_ratio(before)
-    cautions = (
-        *decided.cautions,
-        *find_margin(setup, ratio),
-        *find_blocked(setup, filled, leverage),
-    )
+def answer(
+    setup: Setup, state: AccountState, traded: TradedDays | None, stated: Stated,
+    cautions: list[Caution],
+) -> Decision:  # fmt: skip
+    names = setup.markets.names
+    filled = next_bar.fill(setup, state, traded, stated)
+    before, after = next_bar.view_close(setup, state, traded), filled.views
+    ratios = [max(float(each.margin_ratio) for each in views) for views in (before, after)]
+    leverage = dict(zip(names, state.leverage.tolist(), strict=True))
+    overlay = float(state.wallet[OVERLAY])
+    target = {
+        name: 0.0 if signal == 0.0 else signal * leverage[name] * overlay
+        for name, signal in zip(names, state.signal.tolist(), strict=True)
+    }
+    rows = {
+        f"{name}_{when}": [float(getattr(each, field)) for each in views]
+        for name, field in (
+            ("position", "position"), ("leverage", "leverage"), ("liquidation", "liquidation_price")
+        )
+        for when, views in (("before", before), ("after", after))
+    }  # fmt: skip
     return Decision(
         time=pd.Timestamp(int(setup.markets.time[-1]) + setup.markets.interval, tz="UTC"),
         leverage=leverage,
-        venue_leverage=dict(zip(names, several_positions.read_settings(state), strict=True)),
+        venue_leverage=dict(zip(names, state.asked.tolist(), strict=True)),
         target=target,
         order={name: filled.sum_fills(i) for i, name in enumerate(names)},
         price={n: find_price(m, n, stated)[0] for n, m in setup.markets.items()},
         fill_price={name: price_fill(setup, filled, i) for i, name in enumerate(names)},
         costs={name: filled.sum_costs(i) for i, name in enumerate(names)},
-        cuts=list_cuts(names, filled),
-        warnings=cautions,
-        by_gap=vary_gap(setup, decided, stated, filled),
-        account=tabulate(names, before, filled),
+        cuts=tuple(Cut(names[i], cause, amount, asked) for i, cause, amount, asked in filled.cuts),
+        warnings=(
+            *cautions,
+            *find_margin(setup, ratios[0]),
+            *find_blocked(setup, filled, leverage),
+        ),
+        account=pd.DataFrame(rows, index=list(names)).rename_axis("instrument"),
         equity=(float(before[0].equity), filled.equity),
-        margin_ratio=(ratio, find_ratio(filled.views)),
-        funding_due=tuple(list_due(setup, before, filled)),
+        margin_ratio=(ratios[0], ratios[1]),
     )
-
-
-def fill_at(setup: Setup, decided: Decided, stated: Stated) -> Filled:
-    later = look_ahead(setup, stated)
-    filled: Filled = several_positions.fill(setup, later, decided.state, decided.traded)
-    return filled
-
-
-def find_ratio(views: tuple[Any, ...]) -> float:
-    return max(float(each.margin_ratio) for each in views)
-
-
-def read_decision(setup: Setup, state: Any) -> tuple[dict[str, float], dict[str, float]]:
-    names = setup.markets.names
-    levels, signals = np.atleast_1d(state.leverage).tolist(), np.atleast_1d(state.signal).tolist()
-    overlay = several_positions.read_overlay(state)
-    leverage = dict(zip(names, levels, strict=True))
-    target = {
-        name: 0.0 if signal == 0.0 else float(signal) * leverage[name] * overlay
-        for name, signal in zip(names, signals, strict=True)
-    }
-    return leverage, target
 
 
 def price_fill(setup: Setup, filled: Filled, i: int) -> float:
@@ -252,50 +301,89 @@ def price_fill(setup: Setup, filled: Filled, i: int) -> float:
     return float(compute_price(contract.size, contract.kind == "inverse", value))
 
 
-def list_cuts(names: tuple[str, ...], filled: Filled) -> tuple[Cut, ...]:
-    return tuple(
-        Cut(name, cause, amount, own.asked)
-        for name, own in zip(names, filled.cuts, strict=True)
-        if own is not None
-        for cause, amount in own.cuts.items()
-    )
+# ------------------------------------------------------------------ what speaks against acting
 
 
-def vary_gap(setup: Setup, decided: Decided, stated: Stated, filled: Filled) -> pd.DataFrame:
-    names, rows = setup.markets.names, {}
-    for gap in GAPS:
-        found = filled
-        if gap != 0.0 and setup.account.fill != "same_close":
-            at, mark = {}, {}
-            for name, market in setup.markets.items():
-                price, marked = find_price(market, name, stated)
-                at[name], mark[name] = price * (1.0 + gap), marked * (1.0 + gap)
-            found = fill_at(setup, decided, stated._replace(at=at, mark=mark))
-        rows[gap] = [found.sum_fills(i) for i in range(len(names))]
-    table = pd.DataFrame.from_dict(rows, orient="index", columns=list(names))
-    return table.rename_axis("gap")
+def find_old_data(setup: Setup, now: int | None) -> Iterator[Caution]:
+    markets = setup.markets
+    end, interval = int(markets.time[-1]) + markets.interval, markets.interval
+    if not find_clock(markets).is_at_close(markets.n_bars - 1):
+        every = format_duration(markets.decide)
+        yield Caution(f"policies decide every {every}, not at the last close", stops=False)
+    if now is not None and now - end > interval:
+        text = (
+            f"the data end at {format_time(end)}, {format_hours(now - end)} ago, "
+            f"more than a bar of {format_duration(interval)}"
+        )
+        yield Caution(text, stops=True)
+    if now is not None and now < end:
+        text = f"the last bar closes at {format_time(end)}, after now, {format_time(now)}"
+        yield Caution(text, stops=True)
 
 
-def tabulate(names: tuple[str, ...], before: tuple[Any, ...], filled: Filled) -> pd.DataFrame:
-    fields = {"position": "position", "leverage": "leverage", "liquidation": "liquidation_price"}
-    rows = {
-        f"{name}_{when}": [float(getattr(each, field)) for each in views]
-        for name, field in fields.items()
-        for when, views in (("before", before), ("after", filled.views))
-    }
-    return pd.DataFrame(rows, index=list(names)).rename_axis("instrument")
+def find_slips(setup: Setup, stated: Stated) -> Iterator[Caution]:
+    for name, market in setup.markets.items():
+        last = (float(market.close[-1]), float(market.mark_close[-1]))
+        stated_prices = find_price(market, name, stated)
+        for word, price, known in zip(("price", "mark"), stated_prices, last, strict=True):
+            move = price / known - 1.0
+            if abs(move) > FAR and (word == "price" or name in stated.mark):
+                text = (
+                    f"the {word} {format_price(price)} of {name} is {format_percent(abs(move))} "
+                    f"{'over' if move > 0.0 else 'under'} the last one, {format_price(known)}"
+                )
+                yield Caution(text, stops=abs(move) > TOO_FAR)
+    for name, frame in stated.funding.items():
+        largest = float(frame["rate"].abs().max()) if len(frame) else 0.0
+        if largest > MOST_FUNDING:
+            text = f"the funding of {name} is {format_percent(largest)} of the notional, as stated"
+            yield Caution(text, stops=True)
 
 
-def list_due(setup: Setup, before: tuple[Any, ...], filled: Filled) -> Iterator[FundingDue]:
-    for i, (name, market) in enumerate(setup.markets.items()):
-        if not market.funding_time.size:
+def find_cold_columns(setup: Setup) -> Iterator[Caution]:
+    for policy in setup.observed:
+        last = policy.market.n_bars - 1
+        cold = [name for name, values in policy.columns.items() if np.isnan(values[last])]
+        if cold:
+            text = (
+                f"{type(policy.policy).__name__} does not know {', '.join(cold)} after "
+                f"{last + 1:,} bars: the warm-up is too short, or the data have a gap"
+            )
+            yield Caution(text, stops=True)
+
+
+def find_other_account(setup: Setup, snapshot: AccountSnapshot) -> Iterator[Caution]:
+    names = setup.markets.names
+    for name, held in snapshot.positions.items():
+        if name not in names:
+            if held.quantity != 0.0:
+                text = f"the snapshot has positions in {name}, which is not in the market"
+                yield Caution(text, stops=True)
             continue
-        due = int(nearest_minute(market.funding_time[-1])) + cadence(market.funding_time)
-        predicted = float(market.funding_predicted[-1])
-        is_predicted = not math.isnan(predicted)
-        rate = predicted if is_predicted else float(market.funding_rate[-1])
-        contract = setup.venues[name].contract
-        is_inverse = contract.kind == "inverse"
-        unit = abs(compute_value(contract.size, is_inverse, float(market.mark_close[-1])))
-        held = (float(each[i].position) * unit * rate for each in (before, filled.views))
-        yield FundingDue(name, pd.Timestamp(due, tz="UTC"), rate, is_predicted, *held)
+        wanted = setup.account.for_instrument(name).margin
+        if held.mode not in (None, wanted):
+            text = f"{name} is held in {held.mode} margin, the account says {wanted}"
+            yield Caution(text, stops=True)
+    end = int(setup.markets.time[-1]) + setup.markets.interval
+    if snapshot.time is not None and snapshot.time.value < end - setup.markets.interval:
+        text = f"the snapshot is of {format_time(snapshot.time.value)}, before the last bar"
+        yield Caution(text, stops=True)
+
+
+def find_margin(setup: Setup, ratio: float) -> Iterator[Caution]:
+    call = setup.account.margin_call or 1.0
+    if ratio >= call:
+        text = (
+            f"the margin ratio {format_percent(ratio)} is over the call at {format_percent(call)}"
+        )
+        yield Caution(text, stops=True)
+
+
+def find_blocked(setup: Setup, filled: Filled, leverage: Any) -> Iterator[Caution]:
+    for i, name in enumerate(setup.markets.names):
+        if filled.is_forced(i):
+            text = f"{name} is stopped or liquidated at this price, which drops the decision"
+            yield Caution(text, stops=True)
+        causes = [cause for k, cause, *_ in filled.cuts if k == i and cause in BY_MARGIN]
+        if causes and filled.sum_fills(i) == 0.0 and not math.isnan(leverage[name]):
+            yield Caution(f"the order of {name} was cut to 0 by {', '.join(causes)}", stops=True)

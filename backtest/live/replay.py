@@ -2,24 +2,57 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass, fields, replace
+import math
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, fields
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
 
-from backtest.account import Account
-from backtest.account.portfolio_records import EQUITY, UNIT
+from backtest.account import (
+    Account,
+    AccountBar,
+    AccountState,
+    Position,
+    as_log,
+    charge,
+    charge_portfolio_interest,
+    clear_ledger,
+    compute_account_equity,
+    compute_entry,
+    is_held,
+    is_isolated,
+    make_balances,
+    mark_to_ledger,
+    move_margin,
+    note,
+    pick_balances,
+    pick_instrument,
+    pick_quote,
+    portfolio_bar,
+    portfolio_payments,
+    put_balances,
+    stamp,
+    value_at,
+    write_event,
+)
+from backtest.account import ledger as kinds
+from backtest.account import portfolio_ledger as rows
+from backtest.account import portfolio_records as r
 from backtest.base import (
+    DataError,
+    FloatArray,
     IntArray,
     Number,
     ParameterError,
-    Timed,
     TimeLike,
     bind_functions,
     checked_only,
+    did_you_mean,
+    format_time,
     parse_duration,
+    repr_plain,
     utc_index,
 )
 from backtest.engine import (
@@ -32,31 +65,35 @@ from backtest.engine import (
     finish,
     gather_deciders,
     new_tape,
-    place_flows,
     portfolio_loop,
     set_up,
     start_account_state,
     take_markets,
 )
-from backtest.live.facts import Completed
-from backtest.live.fill_rows import Fact, read_fills
-from backtest.live.replayed_bar import Replayer
+from backtest.live.fills import Fact, place_fills, read_stamps
 from backtest.live.snapshot import AccountSnapshot
-from backtest.live.starting_state import start_several
+from backtest.live.start import start_account
 from backtest.market import Market, Markets
 from backtest.measures import start_tally
 from backtest.options import refuse_options
 from backtest.policy import Policy
 
 if TYPE_CHECKING:
-    from backtest.account import AccountState
-    from backtest.live.reconciliation import Reconciliation
     from backtest.venue import Venue
 
 TOLERANCE = 0.005
 """How far a price may lie outside its bar, a fraction, where no reference is given."""
 CHUNK = 4_096
-TOLERANCE_OF_SUM = 1e-9
+TERMS = {"fees": -1.0, "funding": -1.0, "interest": -1.0, "flows": 1.0, "liquidation_loss": -1.0}
+LEVELS = ("equity", "balance")
+ENTRIES = {
+    "order": kinds.FILL, "stop": kinds.STOPPED, "liquidation": kinds.LIQUIDATED,
+    "takeover": kinds.LIQUIDATED, "expiry": rows.DELISTED, "delisting": rows.DELISTED,
+    "ruin": kinds.FILL, "conversion": rows.CONVERTED,
+}  # fmt: skip
+BY_VENUE = ("liquidation", "takeover")
+DUST = 1e-9
+"""A position is closed if less than this share of it or of the fill would be left."""
 
 
 class Own(Policy):
@@ -66,14 +103,100 @@ class Own(Policy):
 
 @dataclass(frozen=True, eq=False, repr=False)
 class Replay(Result):
-    would_liquidate: pd.DataFrame | None = None
-
     def reconcile(
         self, ledger: pd.DataFrame | pd.Series, *, tolerance: float = 1e-6
-    ) -> Reconciliation:
-        from backtest.live.reconciliation import reconcile_replay  # noqa: PLC0415 - only there
+    ) -> pd.DataFrame:
+        """Return where a venue's ledger differs, by bar.
 
-        return reconcile_replay(self, ledger, tolerance)
+        Parameters
+        ----------
+        ledger : DataFrame or Series
+            Columns ``time``, ``term`` (fees, funding, interest, flows, liquidation_loss, or other,
+            which is not compared) and ``amount`` (positive is received); or the ``equity`` or the
+            ``balance`` by ``time``, stamped with the close of a bar; or a Series of the equity.
+        tolerance : float
+            Differences up to this share of the equity are none.
+
+        Returns
+        -------
+        DataFrame
+            ``term``, ``ours``, ``theirs`` and ``difference`` (theirs less ours) by the open of the
+            bar, the first difference first; empty if nothing differs.
+        """
+        Number(0.0, 1.0).check("tolerance", tolerance)
+        table = read_ledger(ledger)
+        found = []
+        for term, bars, ours, theirs in compare(self, table):
+            scale = np.abs(self.of_account("equity"))[bars]
+            if term in LEVELS:
+                scale = np.maximum(np.abs(ours), np.abs(theirs))
+            off = np.abs(theirs - ours) > tolerance * (scale + 1e-300)
+            index = utc_index(self.time[bars[off]]).rename("time")
+            rows = {"term": term, "ours": ours[off], "theirs": theirs[off]}
+            found.append(pd.DataFrame(rows, index=index))
+        whole = pd.concat(found) if found else pd.DataFrame(columns=["term", "ours", "theirs"])
+        whole["difference"] = whole["theirs"] - whole["ours"]
+        return whole.sort_index(kind="stable")
+
+
+def read_ledger(given: Any) -> pd.DataFrame:
+    if isinstance(given, pd.Series):
+        given = given.rename("equity").rename_axis("time").to_frame()
+    if not isinstance(given, pd.DataFrame):
+        raise ParameterError(
+            f"a ledger must be a DataFrame, or a Series of the equity, got {repr_plain(given)}"
+        )
+    table = given.reset_index() if "time" not in given else given.reset_index(drop=True)
+    column = next((name for name in (*LEVELS, "amount") if name in table), "amount")
+    needed = ("time", column) if column in LEVELS else ("time", "term", "amount")
+    missing = [name for name in needed if name not in table]
+    if missing:
+        raise ParameterError(
+            "a ledger must have time, term and amount, or time and equity, got no "
+            f"{', '.join(missing)} in {', '.join(map(str, table.columns))}"
+        )
+    amounts = pd.to_numeric(table[column], errors="coerce").to_numpy(dtype=np.float64)
+    if not np.isfinite(amounts).all():
+        k = int(np.argmin(np.isfinite(amounts)))
+        found = repr_plain(table[column].iloc[k])
+        raise ParameterError(f"{column} must be a finite number, got {found} (row {k} of a ledger)")
+    terms = table["term"].astype(str) if column == "amount" else column
+    unknown = {*terms} - {*TERMS, "other"} if column == "amount" else set()
+    for name in sorted(unknown)[:1]:
+        raise ParameterError(
+            f"term must be one of {', '.join(TERMS)}, or other, which is not compared, got {name!r}"
+            f"{did_you_mean(name, TERMS)}"
+        )
+    try:
+        stamps = read_stamps(pd.to_datetime(table["time"], utc=True))
+    except (ValueError, TypeError) as error:
+        raise ParameterError(f"the times of a ledger must be dates, got {error}") from error
+    return pd.DataFrame({"stamp": stamps, "term": terms, "amount": amounts})
+
+
+def compare(
+    replay: Replay, table: pd.DataFrame
+) -> Iterator[tuple[str, IntArray, FloatArray, FloatArray]]:
+    """Yield a term, bars, our amounts in them, and those of the ledger."""
+    is_level = table["term"].isin(LEVELS).any()
+    edges = replay.span.closes if is_level else replay.time
+    bars: IntArray = np.searchsorted(edges, table["stamp"], side="right") - 1
+    inside = (bars >= 0) & (table["stamp"] < edges[-1] + replay.interval)
+    if not inside.any():
+        raise ParameterError(
+            f"a ledger must have rows within the replay, from {format_time(int(edges[0]))} to "
+            f"{format_time(int(edges[-1]) + replay.interval)}, got {len(table)} outside"
+        )
+    table, bars = table[inside], bars[inside]
+    for term in dict.fromkeys(table["term"]):
+        amounts = table["amount"].to_numpy()
+        if is_level:
+            ours = replay.of_account("equity") if term == "equity" else replay.closes.balance
+            yield term, bars, ours[bars], amounts
+        elif term in TERMS:
+            own, n = (table["term"] == term).to_numpy(), replay.record.n_bars
+            theirs: Any = np.bincount(bars[own], weights=amounts[own], minlength=n)
+            yield term, np.arange(n, dtype=np.int64), TERMS[term] * replay.of_account(term), theirs
 
 
 @checked_only("fills", "start")
@@ -87,13 +210,12 @@ def replay(
     sampling: str = "1d",
     calendar: str = "365",
     range_tolerance: float = TOLERANCE,
-    top_ups: pd.Series | None = None,
 ) -> Replay:
     """Take an account through a market by fills that were really made.
 
-    Funding, interest and margins are those of a run; fills and flows are facts. The replay never
-    acts by itself: it liquidates nothing, closes nothing that is delisted, makes no top-up and
-    refuses no withdrawal. Transfers of a run are in :attr:`Result.transfers`.
+    Funding and interest are those of a run; fills and flows are facts. The replay never acts by
+    itself: it liquidates nothing, closes nothing that is delisted, makes no top-up and refuses no
+    withdrawal. Transfers of a run, with its top-ups, are in :attr:`Result.transfers`.
 
     Parameters
     ----------
@@ -109,9 +231,6 @@ def replay(
         The account at its start, or the time. Default: ``account.capital``, flat, at the first bar.
     range_tolerance : float
         How far a price without a reference may lie outside the range of its bar, a fraction.
-    top_ups : Series, optional
-        Money that came from ``account.reserve``, by time, as :attr:`Result.top_ups` of a run.
-        Default: none.
 
     Returns
     -------
@@ -127,15 +246,10 @@ def replay(
     """
     Number(0.0, 1.0).check("range_tolerance", range_tolerance)
     setup = set_up_replay(market, venue, account, start, sampling, calendar)
-    facts = read_fills(setup, fills, range_tolerance)
-    drawn = read_top_ups(setup, top_ups)
+    facts = place_fills(setup, fills, range_tolerance)
     state = find_start(setup, start)
-    outcome, replayer = live_through(setup, state, facts, drawn)
-    result = finish(setup, outcome, calendar=calendar)
-    table = pd.DataFrame(replayer.would, columns=["time", "instrument", "price", "shortfall"])
-    table["time"] = utc_index(table["time"].to_numpy(dtype=np.int64))
-    known = {each.name: getattr(result, each.name) for each in fields(Result)}
-    return Replay(**known, would_liquidate=table)
+    result = finish(setup, live_through(setup, state, facts), calendar=calendar)
+    return Replay(**{each.name: getattr(result, each.name) for each in fields(Result)})
 
 
 def set_up_replay(
@@ -153,24 +267,6 @@ def set_up_replay(
     )  # fmt: skip
 
 
-def read_top_ups(setup: Setup, top_ups: pd.Series | None) -> dict[int, float]:
-    if top_ups is None or (isinstance(top_ups, pd.Series) and top_ups.empty):
-        return {}
-    given = Timed(Number(0.0), constant=False).check("top_ups", top_ups)
-    own = replace(Account(), flows=pd.Series(given))
-    clock: Any = setup.markets
-    bars, amounts = place_flows(clock, own, setup.first, int(clock.time[0]))
-    if amounts.sum() > setup.account.reserve * (1.0 + TOLERANCE_OF_SUM):
-        raise ParameterError(
-            f"top_ups come from the reserve, {setup.account.reserve:g}, got {amounts.sum():g}; "
-            "other money that came in is account.flows"
-        )
-    found: dict[int, float] = {}
-    for bar, amount in zip(bars.tolist(), amounts.tolist(), strict=True):
-        found[bar] = found.get(bar, 0.0) + amount
-    return found
-
-
 def find_start(setup: Setup, start: Any) -> AccountState:
     if not isinstance(start, AccountSnapshot):
         return start_account_state(setup.inputs, setup.account, setup.first, has_overlay=False)
@@ -183,18 +279,13 @@ def find_start(setup: Setup, start: Any) -> AccountState:
         before = setup
     else:
         before = setup._replace(markets=setup.markets.prefix(setup.first))
-    completed = Completed(start, frozenset(), (), is_read=False)
-    return start_several(before, completed, setup.inputs.terms)
+    return start_account(before, start, setup.inputs.terms)
 
 
-def live_through(
-    setup: Setup, state: AccountState, facts: dict[int, list[Fact]], drawn: dict[int, float]
-) -> tuple[Outcome, Replayer]:
+def live_through(setup: Setup, state: AccountState, facts: dict[int, list[Fact]]) -> Outcome:
     inputs, n, first = setup.inputs, len(setup.markets), setup.first
     names = (*setup.markets.names, *(each.name for each in setup.account.collateral))
-    replayer = Replayer(
-        names, n, facts, setup.markets.time, find_due(setup), setup.markets.interval, drawn
-    )
+    replayer = Replayer(names, n, facts, setup.markets.time, find_due(setup))
     bound = bind_functions(
         portfolio_loop,
         simulate_portfolio_bar=replayer.live,
@@ -204,15 +295,14 @@ def live_through(
     )
     deciders, total = gather_deciders(setup, setup.observed), setup.markets.n_bars
     tape = new_tape(n, total - first, first, 8 * (n * CHUNK + sum(map(len, facts.values()))))
-    tally = start_tally(float(state.wallet[UNIT]), float(state.wallet[EQUITY]), first)
+    tally = start_tally(float(state.wallet[r.UNIT]), float(state.wallet[r.EQUITY]), first)
     counts = Counts(tally, None)
     given = (inputs, state, deciders, deciders, counts, first, total, tape, CHUNK, None)
     counts, entries = drive(bound["simulate_portfolio"], None, *given)
-    outcome = Outcome(
+    return Outcome(
         state=state, tally=counts.tally, traded=counts.traded, record=tape.record,
         entries=entries, memory=deciders.memory, plain_because="",
     )  # fmt: skip
-    return outcome, replayer
 
 
 def find_due(setup: Setup) -> IntArray:
@@ -220,3 +310,169 @@ def find_due(setup: Setup) -> IntArray:
     venue = setup.venues[setup.markets.names[0]]
     panel = setup.markets.panel(parse_duration(venue.funding_jitter, "funding_jitter"))
     return np.asarray(panel.funding_time[panel.funding_bar >= setup.first])
+
+
+# ------------------------------------------------------------------ one bar
+
+
+class Replayer:
+    """The bars of a replay: flows, funding and interest as in a run, and fills that are facts.
+
+    Parameters
+    ----------
+    names : tuple of str
+        The instruments, then the collateral.
+    n : int
+        The number of instruments.
+    facts : mapping of int to list of Fact
+        The fills by bar, in order.
+    time, due : IntArray
+        Opens of the bars, and stamps of the settlements of the feed, ns.
+    """
+
+    def __init__(
+        self, names: tuple[str, ...], n: int, facts: dict[int, list[Fact]],
+        time: IntArray, due: IntArray,
+    ) -> None:  # fmt: skip
+        self.names, self.n, self.facts, self.time, self.due = names, n, facts, time, due
+        self._allowed, self._t = 0, 0
+        pay = bind_functions(
+            portfolio_payments,
+            liquidate_isolated=lambda *_: False,
+            is_portfolio_funding_due=self._is_next_due,
+            compute_withdrawable=lambda *_: math.inf,
+        )
+        close = bind_functions(
+            portfolio_bar,
+            settle_debt=self._check_debt,
+            delist=_do_nothing,
+            end_portfolio=_do_nothing,
+        )
+        self.pay, self.flow = pay["pay_portfolio_funding"], pay["take_portfolio_flows"]
+        self.close = close["close_portfolio_bar"]
+
+    def live(self, bar: AccountBar, t: int) -> None:
+        terms, state, quotes, ledger = bar.terms, bar.state, bar.quotes, bar.ledger
+        self._t, opened = t, int(self.time[t])
+        portfolio_bar.set_quotes(terms, bar.feed, quotes, t)
+        clear_ledger(ledger)
+        before = state.wallet[r.EQUITY]
+        wealth = before + state.wallet[r.RESERVE]
+        left = list(self.facts.get(t, ()))
+        if terms.fill == r.EARLY and t > 0:
+            for i in range(self.n):
+                if is_held(state, i):
+                    mark_to_ledger(state, i, quotes.fill[i], ledger)
+        left = self._apply(bar, left, lambda fact: fact.step == 0)
+        self.flow(bar, t)
+        left = self._apply(bar, left, lambda fact: fact.step == 1)
+        portfolio_bar.rescale_unit(state, ledger, before)
+        left = self._pay(bar, left, 1)
+        if terms.has_interest and t > 0:
+            charge_portfolio_interest(bar, t)
+        value_at(state, quotes.mark_open, quotes.asset_mark_open)
+        left = self._apply(bar, left, lambda fact: fact.time == opened)
+        left = self._pay(bar, left, 0)
+        self._apply(bar, left, lambda _: True)
+        portfolio_bar.follow_bests(bar)
+        self.close(bar, t, wealth)
+
+    def _is_next_due(self, *given: Any) -> bool:
+        self._allowed -= 1
+        return self._allowed >= 0 and portfolio_payments.is_portfolio_funding_due(*given)
+
+    def _pay(self, bar: AccountBar, left: list[Fact], is_open: int) -> list[Fact]:
+        feed, state, t = bar.feed, bar.state, self._t
+        while portfolio_payments.is_portfolio_funding_due(feed, state, t, is_open):
+            event = int(state.cursor[r.FUNDING_NEXT])
+            name, due = self.names[feed.funding_instrument[event]], int(self.due[event])
+            if not is_open:
+                left = self._apply(bar, left, lambda fact, due=due: fact.time < due)
+            self._allowed, step = 1, 2 if is_open else 6
+            self.pay(bar, t, is_open)
+            while left and left[0].is_by(name, step, due):
+                self._enter(bar, left.pop(0))
+        return left
+
+    def _apply(self, bar: AccountBar, left: list[Fact], chosen: Callable[..., bool]) -> list[Fact]:
+        kept = []
+        for fact in left:
+            if chosen(fact):
+                self._enter(bar, fact)
+            else:
+                kept.append(fact)
+        return kept
+
+    def _enter(self, bar: AccountBar, fact: Fact) -> None:
+        if fact.kind == "bad_debt":
+            bar.state.wallet[r.CASH] -= fact.fee
+            bar.ledger[rows.BAD_DEBT, self.n] -= fact.fee
+            note(bar.log, self._t, -1, kinds.BAD_DEBT, 1.0, 0.0, -fact.fee)
+        elif fact.place >= self.n:
+            sell_asset(bar, self._t, fact, self.n)
+        else:
+            enter_fill(bar, self._t, fact)
+
+    def _check_debt(self, bar: AccountBar, t: int) -> None:
+        state, equity = bar.state, compute_account_equity(bar.terms, bar.state)
+        scale = max(abs(state.wallet[r.CASH]), float(abs(state.wallet[r.EQUITY])), 1e-300)
+        if equity < -DUST * scale:
+            raise DataError(
+                f"the equity of a replay must not fall below 0, got {equity:.10g} in bar {t}, "
+                f"{format_time(int(self.time[t]))}; add a row of the kind bad_debt with the fee "
+                "-amount after the fill that left the debt"
+            )
+        if equity < 0.0:
+            state.wallet[r.CASH] -= equity
+
+
+def _do_nothing(*_: Any) -> None:
+    """Trade nothing: what is delisted or ruined is closed by its fill."""
+
+
+def sell_asset(bar: AccountBar, t: int, fact: Fact, n: int) -> None:
+    state, ledger, c = bar.state, bar.ledger, fact.place - n
+    sold = -fact.quantity
+    ledger[rows.COLLATERAL_PNL, n] += sold * (fact.reference - state.priced[c])
+    ledger[rows.CONVERSION, n] += sold * (fact.reference - fact.price)
+    ledger[rows.FEES, n] += fact.fee
+    left = state.held.amounts[c] - sold
+    state.held.amounts[c] = 0.0 if abs(left) <= DUST * abs(sold) else left
+    state.wallet[r.CASH] += sold * fact.price - fact.fee
+    note(bar.log, t, fact.place, rows.CONVERTED, fact.price, -sold, sold * fact.price)
+
+
+def enter_fill(bar: AccountBar, t: int, fact: Fact) -> None:
+    terms, state, ledger, i = bar.terms, bar.state, bar.ledger, fact.place
+    rules, before = pick_instrument(terms, i), pick_balances(terms, state, i)
+    (position,) = before.positions
+    quantity = position.quantity + fact.quantity
+    if abs(quantity) <= DUST * max(abs(position.quantity), abs(fact.quantity)):
+        quantity = 0.0
+    change = quantity - position.quantity
+    entry = compute_entry(rules, position, quantity, fact.filled)
+    initial = pick_quote(bar.quotes, i).initial
+    if is_isolated(terms, i):
+        cash, margin = move_margin(rules, before, quantity, fact.filled, initial)
+    else:
+        cash, margin = before.cash - change * fact.filled, 0.0
+    after = charge(
+        rules, make_balances(cash, Position(quantity, entry, margin, fact.value)), fact.fee
+    )
+    cost = change * (fact.filled - fact.value)
+    is_forced = fact.kind in BY_VENUE
+    ledger[rows.PRICE_PNL, i] += position.quantity * (fact.value - position.value)
+    ledger[rows.LOSS if is_forced else rows.FEES, i] += fact.fee
+    ledger[rows.LOSS if is_forced else rows.SLIPPAGE, i] += cost
+    ledger[rows.TRADED, i] += abs(change) * abs(fact.filled)
+    ledger[rows.LIQUIDATIONS, i] += 1.0 if is_forced else 0.0
+    ledger[rows.STOPS, i] += 1.0 if fact.kind == "stop" else 0.0
+    put_balances(terms, state, i, before, after)
+    row = bar.log.written[0]
+    costs = (fact.fee + cost, 0.0) if is_forced else (fact.fee, cost)
+    shown = fact.value if is_forced else fact.filled
+    write_event(
+        as_log(bar.log), t, ENTRIES[fact.kind], shown, change,
+        abs(change) * abs(shown), *costs,
+    )  # fmt: skip
+    stamp(bar.log, row, i)

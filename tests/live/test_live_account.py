@@ -8,8 +8,8 @@ import pandas as pd
 import pytest
 
 import backtest as bt
-from backtest.live.facts import find_account_reads
-from backtest.strategies import Capped, Cppi, DrawdownControl, VolTarget
+from backtest.live.start import find_account_reads
+from backtest.strategies import Capped, Cppi, VolTarget
 from tests.commands import call
 from tests.scenes import Follow, account_of, market_of, venue_of
 
@@ -53,22 +53,11 @@ class Running(NamedTuple):
     count: float
 
 
-class Fearing(Average):
-    """The same, less after losses."""
-
-    def leverage(self, bar, account, memory):
-        """Return the leverage, and the average with this bar."""
-        after = Running(memory.total + account.equity, memory.count + 1.0)
-        return account.equity / after.total * after.count, after
-
-
 def test_an_order_by_hand():
     """2x of 1,000 at 110 is 18.18 coins; the position of 1 gained 9 on the way from 101."""
     decision = decide(snapshot(), at=110.0)
     assert decision.leverage == {"market": 2.0}
     assert decision.order["market"] == pytest.approx(2.0 * (1_000.0 + 8.0) / 110.0 - 1.0)
-    up = 2.0 * (1_000.0 + 9.1) / 111.1 - 1.0
-    assert decision.order_per_percent["market"] == pytest.approx(up - decision.order["market"])
     assert decision.equity == (1_000.0, 1_008.0)
     assert decision.may_act
 
@@ -80,9 +69,6 @@ CAUTIONS: dict[str, tuple[dict[str, Any], str]] = {
     "another instrument": ({"state": snapshot(more={"ETHUSDT": OLD})}, "positions in ETHUSDT"),
     "another mode": ({"state": snapshot(held={"mode": "isolated"})}, "held in isolated margin"),
     "an old snapshot": ({"state": snapshot(time=END - pd.Timedelta("2h"))}, "before the last bar"),
-    "an assumption that is read": (
-        {"policy": DrawdownControl(), "assume": {"peak_equity": "equity"}},
-        "peak_equity is assumed"),
     "over the call": (
         {"state": snapshot(held={"quantity": 50.0}), "account": account_of(margin_call=0.2)},
         "over the call at 20.00 %"),
@@ -132,34 +118,12 @@ def test_what_was_held_for_its_longest_time_is_closed_by_the_next_order():
     assert decide(earlier, account=account).order["market"] > 0.0
     with pytest.raises(bt.ParameterError, match="no opened: max_holding counts from it"):
         decide(snapshot(), account=account)
-    assumed = decide(snapshot(), account=account, assume={"opened": END - pd.Timedelta("5h")})
-    assert assumed.order == {"market": -1.0}
 
 
 def test_memory_of_the_market_is_rebuilt_as_the_run_has_it():
     run = bt.run(MARKET, Average(), venue=venue_of(), account=account_of(), compile=False)
     decision = decide(bt.AccountSnapshot.from_result(run), policy=Average())
     assert decision.leverage["market"] == run.state.leverage
-    assert "memory rebuilt" in decision.warnings[0].text
-
-
-def test_memory_of_the_account_is_kept_in_a_file(tmp_path):
-    """Bar after bar, twice at each: the second answer is the first."""
-    file = tmp_path / "memory.json"
-    found = []
-    for n in range(2, 8):
-        part = MARKET.prefix(n)
-        state = bt.AccountSnapshot.from_result(
-            bt.run(part, Fearing(), venue=venue_of(), account=account_of(), compile=False)
-        )
-        twice = [
-            decide(state, part, policy=Fearing(), memory=file).leverage["market"] for _ in "ab"
-        ]
-        assert twice[0] == twice[1]
-        found.append(twice[0])
-    assert json.loads(file.read_text())["after"]["market"][1] == 6.0
-    assert found[0] == 1.0
-    assert len({*found}) > 1
 
 
 # ------------------------------------------------------------------------------------ sources
