@@ -147,12 +147,8 @@ def choose_folders(symbols: Sequence[str], out: Path) -> list[Path]:
 
 
 def fetched_to_dict(fetched: Fetched) -> dict[str, Any]:
-    facts = {key: value for key, value in fetched.facts.items() if key not in ("format", "done")}
-    return {
-        "folder": str(fetched.folder),
-        "is_new": fetched.is_new,
-        **facts,
-    }
+    facts = {key: value for key, value in fetched.facts.items() if key != "done"}
+    return {"folder": str(fetched.folder), "is_new": fetched.is_new, **facts}
 
 
 def print_fetched(fetched: Fetched) -> None:

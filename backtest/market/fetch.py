@@ -13,7 +13,6 @@ that the daily files have, so the days that a month lacks are downloaded one by 
 from __future__ import annotations
 
 import contextlib
-import email.utils
 import hashlib
 import importlib
 import io
@@ -39,7 +38,6 @@ from backtest.base import (
     did_you_mean,
     format_duration,
     format_time,
-    hash_file,
     hold_lock_file,
     move_file,
     parse_duration,
@@ -78,7 +76,7 @@ COLUMNS = {
     "mark": ("open", "high", "low", "close"),
     "funding": ("rate", "mark"),
 }
-FACTS, PARTIAL, FORMAT = "fetch.json", ".partial", 1
+FACTS, PARTIAL = "fetch.json", ".partial"
 
 PARALLEL = 4
 """Files of the archive that are downloaded at once."""
@@ -170,12 +168,19 @@ def read_request(
     Choice(*MARKETS).check("market", market)
     for kind in without:
         Choice(*KINDS[1:]).check("without", kind)
+    kinds = tuple(kind for kind in KINDS if kind not in without)
+    lacking = [k for k in kinds if source != ARCHIVE and k not in OFFERS[source].kinds]
+    length = parse_duration(interval, "interval")
+    first, last = (None if t is None else to_nanoseconds(t, n)
+                   for t, n in ((start, "start"), (end, "end")))  # fmt: skip
+    for name, stamp in (("start", first), ("end", last)):
+        if stamp is not None and stamp % DAY:
+            raise ParameterError(f"{name} must be a midnight of UTC, got {format_time(stamp)}")
     if source != ARCHIVE and market != MARKETS[0]:
         raise ParameterError(
-            f"market may only be chosen for {ARCHIVE}, got {market!r} for {source}: elsewhere the "
-            "symbol decides, and binance-coinm is a source of its own"
+            f"market may only be chosen for {ARCHIVE}, got {market!r} for {source}: "
+            "binance-coinm is a source of its own"
         )
-    length = parse_duration(interval, "interval")
     if DAY % length:
         raise ParameterError(
             f"interval must divide a day, got {format_duration(length)}; resample shorter bars"
@@ -185,79 +190,67 @@ def read_request(
             "symbol must have capital letters, digits and _ only (BTCUSDT, or BTCUSD_PERP with "
             f"market='cm'), got {symbol!r}"
         )
-    kinds = tuple(kind for kind in KINDS if kind not in without)
-    lacking = [k for k in kinds if source != ARCHIVE and k not in OFFERS[source].kinds]
     if lacking:
         raise ParameterError(
             f"{source} has no history of {' and '.join(lacking)}; without={lacking}, and "
             "liquidations are tested on last prices"
         )
-    first, last = _read_day(start, "start"), None if end is None else _read_day(end, "end")
-    if last is not None and last <= first:
-        raise ParameterError(
-            f"end must be after the start, got {format_time(first)} to {format_time(last)}"
-        )
-    return Request(source, symbol, length, first, last, kinds, market)
-
-
-def _read_day(stamp: TimeLike, name: str) -> int:
-    found = to_nanoseconds(stamp, name)
-    if found % DAY:
-        raise ParameterError(
-            f"{name} must be a midnight of UTC, got {format_time(found)}; cut the market later"
-        )
-    return found
+    if last is not None and last <= (first or 0):
+        raise ParameterError(f"end must be after the start, got {format_time(last)}")
+    return Request(source, symbol, length, first or 0, last, kinds, market)
 
 
 # ------------------------------------------------------------------------------ Binance's archive
 
 
-class Web:
+class Web(NamedTuple):
     """Files of one server, asked for again if a failure may pass."""
 
-    def __init__(
-        self, client: httpx.Client, base: str, *, first_wait: float, notice: Callable[[str], None]
-    ) -> None:
-        self.client, self.base = client, base
-        self.first_wait, self.notice = first_wait, notice
-        self.stop = threading.Event()
-        self.is_reached = False
+    client: httpx.Client
+    base: str
+    first_wait: float
+    notice: Callable[[str], None]
+    stop: threading.Event
 
-    def get(self, path: str, limit: int) -> bytes | None:
-        """Return a file of at most ``limit`` bytes, None if there is none."""
+    def get(self, path: str, limit: int, checks: Callable[[bytes], str] = lambda _: "") -> bytes:
+        """Return a file of at most ``limit`` bytes, empty if there is none.
+
+        ``checks`` says what is wrong with the content, for which it is asked for again.
+        """
         import httpx  # noqa: PLC0415 - only where something is fetched
 
         url = f"{self.base}/{path}"
-        for attempt in range(1, ATTEMPTS + 1):
-            wait = min(LONGEST_WAIT, self.first_wait * 2.0 ** (attempt - 1))
+        for attempt in range(ATTEMPTS):
+            wait = min(LONGEST_WAIT, self.first_wait * 2.0**attempt)
             try:
                 with self.client.stream("GET", url) as response:
-                    self.is_reached = True
                     status = response.status_code
                     if status in (404, 410):
-                        return None
+                        return b""
+                    reason = f"the HTTP status was {status}"
                     if status == 200:
-                        return _read_body(response, url, limit)
-                    if status not in (408, 418, 425, 429) and status < 500:
+                        content = _read_body(response, url, limit)
+                        reason = checks(content)
+                        if not reason:
+                            return content
+                    elif status not in (408, 418, 425, 429) and status < 500:
                         raise DataError(
                             f"the HTTP status must be 200, got {status} ({url}); some venues "
                             "refuse whole countries, and base_url takes the address of a mirror"
                         )
-                    reason = f"the HTTP status was {status}"
-                    wait = read_wait(response.headers.get("Retry-After"), time.time(), wait)
+                    asked = response.headers.get("Retry-After", "")
+                    wait = float(asked) if asked.isdigit() else wait
+            except httpx.ConnectError as error:
+                raise DataError(
+                    f"cannot reach the server: ConnectError: {error} ({url})"
+                ) from error
             except httpx.TransportError as error:
                 reason = f"{type(error).__name__}: {error}"
-                if isinstance(error, httpx.ConnectError) and not self.is_reached:
-                    raise DataError(
-                        f"cannot reach the server: {reason} ({url}); check the network, the proxy "
-                        "and base_url"
-                    ) from error
             if wait > LONGEST_ASKED:
                 raise DataError(f"the server asks for a wait of {wait:g} s ({url}); try later")
-            if attempt < ATTEMPTS:
-                self.notice(f"{url}: {reason}; asking again in {wait:.1f} s")
-                if self.stop.wait(wait):
-                    break
+            self.notice(f"{url}: {reason}; asking again in {wait:.1f} s")
+            if attempt + 1 == ATTEMPTS or self.stop.wait(wait):
+                break
         raise DataError(
             f"the download failed {ATTEMPTS} times: {reason} ({url}); fetch again later: what has "
             "arrived is kept"
@@ -269,22 +262,8 @@ def _read_body(response: httpx.Response, url: str, limit: int) -> bytes:
     for chunk in response.iter_raw():
         content += chunk
         if len(content) > limit:
-            raise DataError(
-                f"a file must have at most {limit:,} bytes, has more ({url}): not the archive's"
-            )
+            raise DataError(f"a file must have at most {limit:,} bytes, has more ({url})")
     return bytes(content)
-
-
-def read_wait(text: str | None, now: float, otherwise: float) -> float:
-    """Return the seconds that a server asks to wait: a number, or a date."""
-    if text is None:
-        return otherwise
-    if text.strip().isdigit():
-        return float(text)
-    try:
-        return max(0.0, email.utils.parsedate_to_datetime(text).timestamp() - now)
-    except ValueError:
-        return otherwise
 
 
 @contextlib.contextmanager
@@ -297,8 +276,9 @@ def open_web(base: str | None, first_wait: float, notice: Callable[[str], None])
         ) from error
     address = check_address(base or ARCHIVE_URL)
     headers = {"Accept-Encoding": "identity", "User-Agent": "leverage-backtest"}
-    with httpx.Client(timeout=20.0, headers=headers) as client:
-        yield Web(client, address, first_wait=first_wait, notice=notice)
+    transport = httpx.HTTPTransport(retries=2)  # of connections
+    with httpx.Client(timeout=20.0, headers=headers, transport=transport) as client:
+        yield Web(client, address, first_wait, notice, threading.Event())
 
 
 def check_address(base: str) -> str:
@@ -319,65 +299,65 @@ class Archive(NamedTuple):
     files: dict[str, str]
 
     def pages(self, kind: str, start: int, end: int) -> Iterator[Page]:
-        months = [
-            [int(each.start_time.as_unit("ns").value) for each in (month, month + 1)]
-            for month in pd.period_range(pd.Timestamp(start), pd.Timestamp(end - 1), freq="M")
+        months = pd.period_range(pd.Timestamp(start), pd.Timestamp(end - 1), freq="M")
+        edges = [
+            *months.start_time.as_unit("ns").asi8.tolist(),
+            int((months[-1] + 1).start_time.as_unit("ns").value),
         ]
         with ThreadPoolExecutor(PARALLEL, thread_name_prefix="fetch") as pool:
-            jobs = [pool.submit(self._get_month, kind, month, start, end) for month in months]
             try:
-                for job in jobs:
-                    for rows, reached in job.result():
+                for pages in pool.map(
+                    lambda first, last: self._get_month(kind, (first, last), (start, end)),
+                    edges,
+                    edges[1:],
+                ):
+                    for rows, reached in pages:
                         yield rows, min(reached, end)
             except BaseException:
                 self.web.stop.set()
-                pool.shutdown(cancel_futures=True)
                 raise
 
-    def _get_month(self, kind: str, edges: list[int], start: int, end: int) -> list[Page]:
-        first, last = edges
-        month = self._get(kind, first, last) if last <= self.now else None
-        is_old = month is None and last + RECENT < self.now
-        if kind == "funding" or is_old:
-            return [] if month is None else [(month, last)]
-        found = [] if month is None else [(month, last)]
-        held = np.empty(0, np.int64) if month is None else month["time"].to_numpy() // DAY * DAY
+    def _get_month(self, kind: str, month: tuple[int, int], span: tuple[int, int]) -> list[Page]:
+        first, last = month
+        whole = self._get(kind, first, last) if last <= self.now else None
+        found = [] if whole is None else [(whole, last)]
+        if kind == "funding" or (whole is None and last + RECENT < self.now):
+            return found
+        held = np.empty(0, np.int64) if whole is None else whole["time"].to_numpy() // DAY * DAY
         days, counts = np.unique(held, return_counts=True)
-        whole = {*days[counts >= DAY // self.request.interval].tolist()}
-        for day in range(max(first, start), min(last, end), DAY):
-            rows = self._get(kind, day, day + DAY) if day not in whole else None
+        there = {*days[counts >= DAY // self.request.interval].tolist()}
+        for day in range(max(first, span[0]), min(last, span[1]), DAY):
+            rows = self._get(kind, day, day + DAY) if day not in there else None
             if rows is not None and len(rows):
-                found.append((rows, last if month is not None else day + DAY))
+                found.append((rows, last if whole is not None else day + DAY))
         return found
 
     def _get(self, kind: str, start: int, end: int) -> pd.DataFrame | None:
         path = file_path(self.request, kind, start, end)
         where = f"{self.web.base}/{path}"
-        for _ in range(ATTEMPTS):
-            content = self.web.get(path, LARGEST_ZIP)
-            if content is None:
-                return None
-            digest = hashlib.sha256(content).hexdigest()
-            if digest == self._get_checksum(path):
-                break
-        else:
-            raise DataError(f"its SHA-256 is {digest}, its checksum says another ({where})")
+
+        def check(content: bytes) -> str:
+            noted = self.web.get(f"{path}.CHECKSUM", 4096).decode("ascii", errors="replace")
+            if not noted:
+                raise DataError(f"the archive has no checksum for this file ({where})")
+            match = _CHECKSUM.fullmatch(noted)
+            if match is None or match[2] != path.rpartition("/")[2]:
+                raise DataError(
+                    "a checksum must be a SHA-256 and the file's name, got "
+                    f"{noted[:100]!r} ({where})"
+                )
+            self.files[path] = hashlib.sha256(content).hexdigest()
+            is_same = self.files[path] == match[1].lower()
+            return (
+                "" if is_same else f"its SHA-256 is {self.files[path]}, its checksum says another"
+            )
+
+        content = self.web.get(path, LARGEST_ZIP, check)
+        if not content:
+            return None
         rows = read_archive_rows(content, kind, where)
-        self.files[path] = digest
         lead = HOUR if kind == "funding" else 0  # some settlements are stamped before the month
         return rows[(rows["time"] >= start - lead) & (rows["time"] < end)]
-
-    def _get_checksum(self, path: str) -> str:
-        noted = self.web.get(f"{path}.CHECKSUM", 4096)
-        where = f"{self.web.base}/{path}.CHECKSUM"
-        if noted is None:
-            raise DataError(f"the archive has no checksum for this file ({where}); try again later")
-        match = _CHECKSUM.fullmatch(noted.decode("ascii", errors="replace"))
-        if match is None or match[2] != path.rpartition("/")[2]:
-            raise DataError(
-                f"a checksum must be a SHA-256 and the file's name, got {noted[:100]!r} ({where})"
-            )
-        return match[1].lower()
 
 
 def file_path(request: Request, kind: str, start: int, end: int) -> str:
@@ -396,7 +376,7 @@ def read_archive_rows(content: bytes, kind: str, where: str) -> pd.DataFrame:
         text = require(unpack(io.BytesIO(content), ".zip", where, LARGEST_TEXT))
         if not re.search(rb"^\d", text, re.MULTILINE):  # empty, or a header alone
             return make_frame(kind, np.empty(0, np.int64), np.empty((0, len(COLUMNS[kind]))))
-        frame = rename_columns(require(parse_csv(text, (), where)), kind, {}, where)
+        frame = rename_columns(parse_csv(text, ()), kind, {}, where)
     except BROKEN as error:
         raise DataError(str(unreadable(error, where))) from error
     table, defects = read_table([SourceFrame(where, frame)], SCHEMAS[kind], None)
@@ -549,57 +529,53 @@ class Store:
     def __init__(self, folder: Path, request: Request) -> None:
         self.folder, self.partial, self.request = folder, folder / PARTIAL, request
         self.place = self.partial if (self.partial / FACTS).exists() else folder
-        self.facts = self._read_facts()
-        done = {kind: to_nanoseconds(text, FACTS) for kind, text in self.facts["done"].items()}
-        self.is_earlier = bool(done) and request.start < to_nanoseconds(self.facts["from"], FACTS)
-        self.done = {} if self.is_earlier else done
-        self.start = request.start if not self.done else to_nanoseconds(self.facts["from"], FACTS)
-        self.files: dict[str, str] = {} if self.is_earlier else dict(self.facts["files"])
+        try:
+            self.facts = self._read_facts()
+            self.done = {kind: to_nanoseconds(t, FACTS) for kind, t in self.facts["done"].items()}
+            self.files = dict(self.facts["files"])
+            begun = to_nanoseconds(self.facts["from"], FACTS) if self.done else request.start
+        except (LookupError, TypeError, AttributeError, ParameterError) as error:
+            raise DataError(
+                f"{FACTS} is not that of a fetch ({self.place / FACTS}); use a new folder"
+            ) from error
+        self.is_earlier = request.start < begun
+        self.start = min(request.start, begun)
+        if self.is_earlier:
+            self.done, self.files = {}, {}
         self.rows: dict[str, pd.DataFrame] = {}
-        self._stored = time.monotonic()
+        self.stored = time.monotonic()
 
     def _read_facts(self) -> dict[str, Any]:
         path, identity = self.place / FACTS, self.request.identity()
-        try:
-            facts = parse_json(read_small(path), path)
-        except FileNotFoundError:
-            data = [each for each in self.folder.glob("*") if suffix_of(each) in SUFFIXES]
+        if not path.exists():
+            data = [each.name for each in self.folder.glob("*") if suffix_of(each) in SUFFIXES]
             if data:
-                found = ", ".join(sorted(each.name for each in data)[:4])
                 raise DataError(
-                    f"a fetch needs a folder of its own, this one holds {found} ({self.folder})"
-                ) from None
+                    f"a fetch needs a folder of its own, this one holds "
+                    f"{', '.join(sorted(data)[:4])} ({self.folder})"
+                )
             return {**identity, "done": {}, "files": {}}
-        if not isinstance(facts, dict) or facts.get("format") != FORMAT:
-            raise DataError(f"the format of {FACTS} must be {FORMAT} ({path}); use a new folder")
-        other = {key: facts.get(key) for key in identity if facts.get(key) != identity[key]}
+        facts: dict[str, Any] = parse_json(read_small(path), path)
+        other = [key for key, value in identity.items() if facts.get(key) != value]
         if other:
-            found = ", ".join(f"{key} {value}" for key, value in other.items())
+            found = ", ".join(f"{key} {facts.get(key)}" for key in other)
             wanted = ", ".join(f"{key} {identity[key]}" for key in other)
             raise DataError(
                 f"a folder must hold one instrument: this one holds {found}, not {wanted} ({path})"
             )
-        for name, expected in facts.get("sha256", {}).items():
-            if not (self.folder / name).is_file() or hash_file(self.folder / name) != expected:
-                raise DataError(
-                    f"files of the fetch were changed or removed ({self.folder / name}); fetch to "
-                    f"a new folder, or remove {FACTS} and the data files"
-                )
         return facts
 
     def has_all(self, end: int | None) -> bool:
-        kinds = self.request.kinds
         is_finished = self.place == self.folder and "to" in self.facts and not self.is_earlier
-        if not is_finished or end is None or not {*kinds} <= {*self.facts["rows"]}:
+        if not is_finished or end is None or not {*self.request.kinds} <= {*self.facts["rows"]}:
             return False
         return end <= to_nanoseconds(self.facts["to"], FACTS)
 
     def open(self, kind: str) -> int:
         """Read the rows of a kind that are there, and return up to when they are whole."""
-        done, path = self.done.get(kind), self.place / f"{kind}.parquet"
-        none = make_frame(kind, [], np.empty((0, len(COLUMNS[kind]))))
-        self.rows[kind] = none
-        if done is None or not path.exists():
+        self.rows[kind] = make_frame(kind, [], np.empty((0, len(COLUMNS[kind]))))
+        path = self.place / f"{kind}.parquet"
+        if kind not in self.done or not path.exists():
             return self.start
         try:
             frame = pd.read_parquet(path)
@@ -607,26 +583,20 @@ class Store:
             rows = make_frame(kind, stamps, frame[[*COLUMNS[kind]]].to_numpy())
         except (OSError, ValueError, KeyError):  # damaged: fetched again
             return self.start
-        self.rows[kind] = rows[rows["time"] < done]
-        return done
+        self.rows[kind] = rows[rows["time"] < self.done[kind]]
+        return self.done[kind]
 
     def add(self, kind: str, parts: Sequence[pd.DataFrame], reached: int) -> None:
+        """Write a kind, and then up to when it is there: a kill between them loses a page."""
         whole = pd.concat([self.rows[kind], *parts], ignore_index=True)
         self.rows[kind] = whole.drop_duplicates().sort_values("time", kind="stable")
         self.done[kind] = reached
-
-    def is_due(self) -> bool:
-        return time.monotonic() - self._stored >= STORE_EVERY
-
-    def write(self, kind: str) -> None:
-        """Write a kind, and then up to when it is there: a kill between them loses a page."""
         with replace_file(self.partial / f"{kind}.parquet") as draft:
             write_table(self.to_frame(kind), draft)
         done = {name: format_time(stamp) for name, stamp in self.done.items()}
-        facts = {"format": FORMAT, **self.request.identity(), "from": format_time(self.start)}
-        text = _to_json({**facts, "done": done, "files": self.files}, 1)
-        write_file(self.partial / FACTS, text.encode())
-        self._stored = time.monotonic()
+        facts = {**self.request.identity(), "from": format_time(self.start), "done": done}
+        write_file(self.partial / FACTS, _to_json({**facts, "files": self.files}).encode())
+        self.stored = time.monotonic()
 
     def to_frame(self, kind: str, end: int | None = None) -> pd.DataFrame:
         rows = self.rows[kind]
@@ -635,19 +605,15 @@ class Store:
 
     def publish(self, instrument: str, end: int, gaps: Sequence[str]) -> dict[str, Any]:
         frames = {kind: self.to_frame(kind, end) for kind in self.request.kinds}
-        length = format_duration(self.request.interval)
-        facts = {"instrument": instrument, "interval": length, "synthetic": False}
-        facts |= {"sessions": False, "filled": {}}
-        if "funding" not in frames or frames["funding"].empty:
-            facts["filled"] = {"funding": "none given"}
-        for kind in ("funding", "mark"):
-            if kind in frames and len(frames[kind]):
-                self._put(f"{kind}.parquet", frames[kind])
-        self._put("bars.parquet", frames["bars"])
-        self._put("market.json", facts)
-        names = [f"{kind}.parquet" for kind, frame in frames.items() if len(frame)]
-        found = {
-            "format": FORMAT,
+        has_funding = "funding" in frames and not frames["funding"].empty
+        market = {
+            "instrument": instrument,
+            "interval": format_duration(self.request.interval),
+            "synthetic": False,
+            "sessions": False,
+            "filled": {} if has_funding else {"funding": "none given"},
+        }
+        facts = {
             **self.request.identity(),
             "instrument": instrument,
             "from": format_time(self.start),
@@ -656,23 +622,22 @@ class Store:
             "gaps": [*gaps],
             "done": {kind: format_time(min(self.done[kind], end)) for kind in frames},
             "files": dict(sorted(self.files.items())),
-            "sha256": {name: hash_file(self.folder / name) for name in (*names, "market.json")},
         }
-        self._put(FACTS, found)
+        for kind in ("funding", "mark", "bars"):
+            if kind in frames and len(frames[kind]):
+                draft = self.partial / f"{DRAFT_FILE}{kind}"
+                write_table(frames[kind], draft)
+                move_file(draft, self.folder / f"{kind}.parquet")
+        for name, content in (("market.json", market), (FACTS, facts)):
+            draft = self.partial / f"{DRAFT_FILE}{name}"
+            draft.write_text(_to_json(content), encoding="utf-8")
+            move_file(draft, self.folder / name)
         clear(self.partial)
-        return found
-
-    def _put(self, name: str, content: pd.DataFrame | Mapping[str, Any]) -> None:
-        draft = self.partial / f"{DRAFT_FILE}{name}"  # where a kill leaves no draft behind
-        if isinstance(content, pd.DataFrame):
-            write_table(content, draft)
-        else:
-            draft.write_text(_to_json(content, 2), encoding="utf-8")
-        move_file(draft, self.folder / name)
+        return facts
 
 
-def _to_json(facts: Mapping[str, Any], indent: int) -> str:
-    return json.dumps(facts, indent=indent, ensure_ascii=False) + "\n"
+def _to_json(facts: Mapping[str, Any]) -> str:
+    return json.dumps(facts, indent=2, ensure_ascii=False) + "\n"
 
 
 @contextlib.contextmanager
@@ -684,8 +649,7 @@ def hold(folder: Path) -> Iterator[None]:
             stack.enter_context(hold_lock_file(partial / LOCK))
         except LockHeldError as error:
             raise DataError(
-                f"another process ({error.holder}) is already fetching into {folder}; the next "
-                "fetch continues from there"
+                f"another process ({error.holder}) is already fetching into {folder}"
             ) from error
         except OSError as error:
             raise DataError(
@@ -711,83 +675,60 @@ def clear(partial: Path) -> None:
         partial.rmdir()
 
 
-class Progress:
-    """How many days are done, a day counted once for each kind."""
-
-    def __init__(
-        self, request: Request, until: int, report: Callable[[int, int], None] | None
-    ) -> None:
-        self.start, self.report = request.start, report
-        self.total = (until - request.start) // DAY * len(request.kinds)
-        self.done = dict.fromkeys(request.kinds, 0)
-
-    def reach(self, kind: str, time: int) -> None:
-        self.done[kind] = max((time - self.start) // DAY, 0)
-        if self.report is not None:
-            self.report(min(sum(self.done.values()), self.total), self.total)
-
-
 def fetch_kind(
-    store: Store, source: Archive | Exchange, kind: str, until: int, progress: Progress
-) -> None:
-    start = store.open(kind)
+    store: Store, pages: Callable[[str, int, int], Iterator[Page]], kind: str, until: int,
+    reach: Callable[[str, int], None],
+) -> None:  # fmt: skip
+    start = reached = store.open(kind)
     parts: list[pd.DataFrame] = []
-    reached = start
-    progress.reach(kind, start)
+    reach(kind, start)
     try:
-        for rows, end in source.pages(kind, start, until) if start < until else ():
+        for rows, end in pages(kind, start, until) if start < until else ():
             parts.append(rows)
             reached = end if len(rows) else reached
-            progress.reach(kind, end)
-            if store.is_due():
+            reach(kind, end)
+            if time.monotonic() - store.stored >= STORE_EVERY:
                 store.add(kind, parts, reached)
-                store.write(kind)
                 parts = []
     finally:  # also of what is stopped
         if parts and reached > start:
             store.add(kind, parts, reached)
-            store.write(kind)
 
 
 def check_rows(store: Store, end: int) -> list[str]:
     """Return what is missing, in words; raise DataError if what is there cannot be right."""
     request, start = store.request, store.start
-    frames = {kind: store.to_frame(kind, end) for kind in request.kinds}
-    lacking = [kind for kind, frame in frames.items() if frame.empty]
-    where = f"{request.source}, {request.symbol}"
+    every = {kind: store.to_frame(kind, end) for kind in request.kinds}
+    frames: dict[str, Any] = {kind: frame for kind, frame in every.items() if not frame.empty}
+    lacking = [kind for kind in every if kind not in frames]
     if "bars" in lacking or end <= start:
-        found = " and no ".join(lacking) or "whole day"
         raise DataError(
             f"{request.symbol} must have data from {format_time(start)} on, {request.source} has "
-            f"no {found} there"
+            f"no {' and no '.join(lacking) or 'whole day'} there"
         )
     gaps = [f"{request.source} has no {kind} there; without={lacking}" for kind in lacking]
     for kind in ("bars", "mark"):
-        time = store.rows[kind]["time"].to_numpy() if kind in frames else np.empty(0)
-        time = time[(time >= start) & (time < end)]
-        if time.size and (time[0] > start or time[-1] + request.interval < end):
-            found = (
-                f"{format_time(int(time[0]))} to {format_time(int(time[-1]) + request.interval)}"
+        times = frames[kind].index.as_unit("ns").asi8 if kind in frames else [start, end]
+        first, last = int(times[0]), int(times[-1]) + request.interval
+        if first > start or last < end:
+            gaps.append(
+                f"{kind} run from {format_time(first)} to {format_time(last)}, not from "
+                f"{format_time(start)} to {format_time(end)}"
             )
-            wanted = f"{format_time(start)} to {format_time(end)}"
-            gaps.append(f"{kind} run from {found}, not from {wanted}")
-    known: dict[str, Any] = {
-        kind: frames[kind] for kind in ("mark", "funding") if kind in frames.keys() - lacking
-    }
-    length = format_duration(request.interval)
+    bars, length = frames.pop("bars"), format_duration(request.interval)
     try:
-        Market.from_frames(frames["bars"], interval=length, **known)
+        Market.from_frames(bars, interval=length, **frames)
     except DataError as error:
         gaps.append(str(error))
-    if gaps:
+    if gaps:  # what is there must be right all the same
+        mark = frames.pop("mark", None)
+        options: dict[str, Any] = {"interval": length, "sessions": True}
         try:
-            funding = known.get("funding")
-            options: dict[str, Any] = {"interval": length, "sessions": True}
-            Market.from_frames(frames["bars"], funding=funding, funding_gaps="zero", **options)
-            if "mark" in known:
-                Market.from_frames(known["mark"], **options)
+            Market.from_frames(bars, funding_gaps="zero", **frames, **options)
+            if mark is not None:
+                Market.from_frames(mark, **options)
         except DataError as error:
-            raise DataError(f"{where}: {error}") from error
+            raise DataError(f"{request.source}, {request.symbol}: {error}") from error
     return gaps
 
 
@@ -800,7 +741,7 @@ def fetch_market(
     accept_gaps: bool = False,
     first_wait: float = 1.0,
     report: Callable[[int, int], None] | None = None,
-    notice: Callable[[str], None] | None = None,
+    notice: Callable[[str], None] = lambda _: None,
     client: Any = None,
 ) -> Fetched:
     """Download a market into a folder that ``Market.load`` reads.
@@ -810,8 +751,6 @@ def fetch_market(
     folder : Path
         A new folder, or that of an earlier fetch of the same instrument, which goes on from its
         last stamp.
-    request : Request
-        What to fetch.
     now : int
         UTC ns; days that are not over are not stored.
     base_url : str, optional
@@ -822,42 +761,44 @@ def fetch_market(
         Seconds before a file is asked for again; each further wait is twice as long.
     report : callable, optional
         Called with the number of days done and in all; a day counts once per kind of data.
-    notice : callable, optional
+    notice : callable
         Called with a text before each retry.
     client : optional
         Of an exchange, in place of one of ccxt.
     """
     today = now // DAY * DAY
-    for name, day in (("start", request.start + DAY), ("end", request.end or 0)):
-        if day > today:
-            raise ParameterError(
-                f"{name}: a day is stored when it is over, the last whole one ends at "
-                f"{format_time(today)} UTC"
-            )
+    if max(request.start + DAY, request.end or 0) > today:
+        raise ParameterError(
+            f"a day is stored when it is over, the last whole one ends at {format_time(today)} UTC"
+        )
     if base_url is not None:
         check_address(base_url)
-    with hold(folder):
+    until = request.end or today
+    reached = dict.fromkeys(request.kinds, 0)
+
+    def reach(kind: str, at: int) -> None:
+        reached[kind] = max((at - request.start) // DAY, 0)
+        total = (until - request.start) // DAY * len(reached)
+        if report is not None:
+            report(min(sum(reached.values()), total), total)
+
+    with hold(folder), contextlib.ExitStack() as stack:
         store = Store(folder, request)
         if store.has_all(request.end):
             return Fetched(folder, store.facts, is_new=False)
-        until = request.end or today
-        progress = Progress(request, until, report)
-        with contextlib.ExitStack() as stack:
-            if request.source == ARCHIVE:
-                web = open_web(base_url, first_wait, notice or (lambda _: None))
-                source: Archive | Exchange
-                source = Archive(stack.enter_context(web), request, now, store.files)
-                instrument = request.symbol
-            else:
-                client = client or connect_exchange(request, base_url)
-                symbol, instrument = find_symbol(client, request)
-                source = Exchange(client, request, symbol)
-            for kind in request.kinds:
-                fetch_kind(store, source, kind, until, progress)
+        if request.source == ARCHIVE:
+            web = stack.enter_context(open_web(base_url, first_wait, notice))
+            pages, instrument = Archive(web, request, now, store.files).pages, request.symbol
+        else:
+            client = client or connect_exchange(request, base_url)
+            symbol, instrument = find_symbol(client, request)
+            pages = Exchange(client, request, symbol).pages
+        for kind in request.kinds:
+            fetch_kind(store, pages, kind, until, reach)
         end = until
         if request.end is None:
-            reached = [store.done[kind] for kind in request.kinds if kind in store.done]
-            end = min(reached, default=store.start) // DAY * DAY
+            ends = [store.done[kind] for kind in request.kinds if kind in store.done]
+            end = min(ends, default=store.start) // DAY * DAY
         gaps = check_rows(store, end)
         if gaps and not accept_gaps:
             raise DataError(

@@ -21,7 +21,7 @@ from backtest.base import (
     read_small,
 )
 from backtest.market.loading import ROLES, Frames, ReadOptions, load_frames
-from backtest.market.read import FIRST_LINE, SUFFIXES, read_file, rename_columns, stem_of, suffix_of
+from backtest.market.read import SUFFIXES, read_file, rename_columns, stem_of, suffix_of
 from backtest.market.tables import Defect, SourceFrame
 
 TRADES = "trades"
@@ -383,11 +383,10 @@ def _read_part(path: Path, role: str, layout: Layout, options: ReadOptions) -> S
     frame = read_file(path, [chosen["time"]] if "time" in chosen else (), options.decimal)
     if isinstance(frame, Defect):
         return SourceFrame(path.name, frame, is_file=True)
-    line = frame.attrs.get(FIRST_LINE)
     renamed = rename_columns(frame, role, chosen, str(path)) if len(frame) else frame
     if not isinstance(renamed, Defect) and role == "funding":
         renamed = _name_rate(renamed, layout.rate_column)
-    return SourceFrame(path.name, renamed, is_file=True, first_line=line)
+    return SourceFrame(path.name, renamed, is_file=True)
 
 
 def _name_rate(frame: pd.DataFrame, rate_column: str) -> pd.DataFrame:

@@ -6,14 +6,12 @@ Files are untrusted: nothing in them is executed, and nothing is unpacked to dis
 from __future__ import annotations
 
 import gzip
-import io
 import json
 import re
-import stat
 import zipfile
 import zlib
 from collections.abc import Collection, Mapping
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import IO
 
 import pandas as pd
@@ -24,25 +22,13 @@ from backtest.market.tables import PRICES, TIME_NAMES, Defect, unreadable
 
 SUFFIXES = (".parquet", ".feather", ".csv", ".csv.gz", ".zip")
 TIME_ALIASES = ("calc_time", "transact_time", "fundingtime")
-FIRST_LINE = "first_line"
 
 LARGEST = 1 << 30
-"""Bytes that one file may unpack to, or hold if it is not packed."""
+"""Bytes of text that one file may hold or unpack to."""
 
-RATIO, SMALL = 200, 16 << 20
-"""How many times its packed size a file over SMALL bytes may unpack to; prices reach about 20."""
-
-MOST_CELLS = 400_000_000
-"""The largest number of rows times columns, 3 GiB of numbers; files may be compressed a lot."""
-
-LONGEST_TEXT = 1 << 16
-"""The largest text of a cell in bytes: it may be stored once and repeated in every row."""
-
-_MAGIC = {b"PAR1": ".parquet", b"ARROW1": ".feather", b"PK\x03\x04": ".zip",
-          b"\x1f\x8b": ".gz"}  # fmt: skip
 BROKEN = (pa.ArrowException, zipfile.BadZipFile, zlib.error, EOFError, OSError, ValueError,
-           MemoryError, LookupError, TypeError, AttributeError, NotImplementedError,
-           RuntimeError)  # fmt: skip
+          MemoryError, LookupError, TypeError, AttributeError, NotImplementedError,
+          RuntimeError)  # fmt: skip
 
 
 def suffix_of(path: Path) -> str:
@@ -56,106 +42,51 @@ def stem_of(path: Path) -> str:
 
 def read_file(path: Path, times: Collection[str] = (), decimal: str = ".") -> pd.DataFrame | Defect:
     """Return the table in a file; ``times`` are names of columns of stamps that we do not know."""
-    if suffix_of(path) not in SUFFIXES:
-        found = suffix_of(path) or "without a suffix"
+    from pyarrow import ipc, parquet  # noqa: PLC0415 - 20 ms, only when needed
+
+    kind = suffix_of(path)
+    if kind not in SUFFIXES:
+        found = kind or "without a suffix"
         return Defect(f"a file must end in {', '.join(SUFFIXES)}, got {found} ({path})")
     if not path.is_file():  # a pipe would never end
         return Defect(f"a table must be a plain file, got a folder, a pipe or a device ({path})")
-    kind = path.suffix.lower()
     try:
-        content = _sniff(path)
-        if content != kind:
-            cure = f"; rename it to {path.stem}{content}" if content in SUFFIXES else ""
-            wrong = f"a file named {kind} must be one, its content is {content} ({path})"
-            return Defect(wrong + cure)
-        if kind in (".parquet", ".feather"):
-            return _read_columns(path, kind)
         with path.open("rb") as file:
-            data = unpack(file, kind, str(path))
-        return data if isinstance(data, Defect) else parse_csv(data, times, str(path), decimal)
+            if kind not in (".parquet", ".feather"):
+                data = unpack(file, path.suffix.lower(), str(path))
+                return data if isinstance(data, Defect) else parse_csv(data, times, decimal)
+            is_parquet = kind == ".parquet"
+            table = (
+                parquet.ParquetFile(file).read() if is_parquet else ipc.open_file(file).read_all()
+            )
+        table.validate(full=True)  # texts that are no UTF-8 raise here, not where they are used
+        frame: pd.DataFrame = table.to_pandas()
     except BROKEN as error:
         return unreadable(error, str(path))
-
-
-def _sniff(path: Path) -> str:
-    with path.open("rb") as file:
-        head = file.read(4096)
-    for magic, suffix in _MAGIC.items():
-        if head.startswith(magic):
-            return suffix
-    return "empty" if not head else "neither table nor text" if b"\0" in head else ".csv"
-
-
-# ---------------------------------------------------------------------------------------- packed
+    return frame
 
 
 def unpack(file: IO[bytes], kind: str, where: str, largest: int | None = None) -> bytes | Defect:
-    """Return the text in a .csv, .gz or .zip file, under limits."""
+    """Return the text in a .csv, .gz or .zip file of one table, at most ``largest`` bytes."""
     most = LARGEST if largest is None else largest
-    packed = file.seek(0, io.SEEK_END)
-    file.seek(0)
-    if kind == ".gz":
-        return _read_limited(gzip.GzipFile(fileobj=file), packed, where, most)
-    if kind != ".zip":
-        return _read_limited(file, max(packed, SMALL), where, most)
-    with zipfile.ZipFile(file) as archive:
-        entry = find_entry(archive, where)
-        if isinstance(entry, Defect):
-            return entry
-        with archive.open(entry) as stream:
-            return _read_limited(stream, entry.compress_size, f"{where}: {entry.filename}", most)
+    if kind == ".zip":
+        with zipfile.ZipFile(file) as archive:
+            names = [entry.filename for entry in archive.infolist() if not entry.is_dir()]
+            if len(names) != 1 or not names[0].lower().endswith(".csv"):
+                found = ", ".join(name[:40] for name in names[:4]) or "nothing"
+                return Defect(
+                    f"an archive must hold one .csv, found {len(names)}: {found} ({where})"
+                )
+            with archive.open(names[0]) as stream:
+                data = stream.read(most + 1)
+    else:
+        data = (gzip.GzipFile(fileobj=file) if kind == ".gz" else file).read(most + 1)
+    if len(data) > most:
+        return Defect(f"a file must hold at most {most:,} bytes, got more ({where})")
+    return data
 
 
-def find_entry(archive: zipfile.ZipFile, where: str) -> zipfile.ZipInfo | Defect:
-    """Return the only file of an archive, a plain one with a name inside its folder."""
-    entries = archive.infolist()
-    for entry in entries:
-        wrong = _find_risk(entry)
-        if wrong:
-            name = entry.filename[:80]
-            return Defect(f"an archive must hold a plain file, {name!r} {wrong} ({where})")
-    files = [entry for entry in entries if not entry.is_dir()]
-    if len(files) != 1:
-        names = ", ".join(entry.filename[:40] for entry in files[:4]) or "nothing"
-        return Defect(f"an archive must hold one table, found {len(files)}: {names} ({where})")
-    if not files[0].filename.lower().endswith(".csv"):
-        name = files[0].filename[:80]
-        return Defect(f"an archive must hold a .csv file, found {name!r} ({where})")
-    return files[0]
-
-
-def _find_risk(entry: zipfile.ZipInfo) -> str:
-    folders = PurePosixPath(entry.filename.replace("\\", "/")).parts
-    if ".." in folders or entry.filename.startswith(("/", "\\")) or ":" in entry.filename:
-        return "leads out of its folder"
-    if stat.S_ISLNK(entry.external_attr >> 16):
-        return "is a link"
-    return "needs a password" if entry.flag_bits & 1 else ""
-
-
-def _read_limited(
-    stream: IO[bytes] | gzip.GzipFile, packed: int, where: str, largest: int
-) -> bytes | Defect:
-    content = bytearray()
-    while chunk := stream.read(1 << 20):
-        content += chunk
-        size = len(content)
-        if size > largest:
-            return Defect(f"a file must hold at most {largest:,} bytes, got more ({where})")
-        if size > SMALL and size > RATIO * packed:
-            return Defect(
-                f"a packed file must unpack to at most {RATIO} times its size, went over "
-                f"{size >> 20} MiB from {packed} bytes ({where}); do not trust it"
-            )
-    return bytes(content)
-
-
-# ------------------------------------------------------------------------------------------ text
-
-
-def parse_csv(
-    data: bytes, times: Collection[str], where: str, decimal: str = "."
-) -> pd.DataFrame | Defect:
+def parse_csv(data: bytes, times: Collection[str], decimal: str = ".") -> pd.DataFrame:
     """Return the table in a text, with a header or none: then columns are named by position."""
     from pyarrow import csv  # noqa: PLC0415 - 20 ms, only when needed
 
@@ -167,7 +98,7 @@ def parse_csv(
     if all(map(_is_number, names)):
         names, skip = [str(number) for number in range(len(names))], 0
     if not (rest if skip else data).strip():
-        return Defect(f"data must have rows, found none ({where})")
+        return pd.DataFrame(columns=names)
     known = {*TIME_NAMES, *TIME_ALIASES, *(name.lower() for name in times)}
     stamps = {name: pa.string() for name in names if _plain(name) in known or name.lower() in known}
     table = csv.read_csv(
@@ -178,10 +109,8 @@ def parse_csv(
     )
     odd = [field.name for field in table.schema if "binary" in str(field.type)]
     if odd:
-        return unreadable(f"column {odd[0]!r} is not UTF-8", where)
+        raise ValueError(f"column {odd[0]!r} is not UTF-8")
     frame: pd.DataFrame = table.to_pandas()
-    if data.rstrip().count(b"\n") + 1 - skip == len(frame):  # no empty lines, no breaks in cells
-        frame.attrs[FIRST_LINE] = skip + 1
     return frame
 
 
@@ -195,53 +124,6 @@ def _is_number(cell: str) -> bool:
 
 def _plain(name: object) -> str:
     return re.sub(r"\W+", "_", str(name).strip().lower())
-
-
-# ---------------------------------------------------------------------------- parquet and feather
-
-
-def _read_columns(path: Path, kind: str) -> pd.DataFrame | Defect:
-    from pyarrow import ipc, parquet  # noqa: PLC0415 - as above
-
-    if kind == ".parquet":
-        file = parquet.ParquetFile(path)
-        cells = file.metadata.num_rows * file.metadata.num_columns
-        texts = [field.name for field in file.schema_arrow if pa.types.is_string(field.type)]
-        if cells > MOST_CELLS:
-            return Defect(f"a table has at most {MOST_CELLS:,} cells, found {cells:,} ({path})")
-        # each text once, to look at before it is repeated
-        table = (parquet.ParquetFile(path, read_dictionary=texts) if texts else file).read()
-    else:
-        batches, cells = [], 0
-        with path.open("rb") as stream, ipc.open_file(stream) as reader:
-            for number in range(reader.num_record_batches):
-                batches.append(reader.get_batch(number))
-                cells += batches[-1].num_rows * batches[-1].num_columns
-                if cells > MOST_CELLS:
-                    return Defect(f"a table has at most {MOST_CELLS:,} cells ({path})")
-            table = pa.Table.from_batches(batches, reader.schema)
-    for place, field in enumerate(table.schema):
-        if pa.types.is_nested(field.type) or "binary" in str(field.type):
-            found = f"{str(field.type)[:60]} in {field.name!r}"
-            rule = "a column must hold numbers, times or text"
-            return Defect(f"{rule}, found {found} ({path}); drop the column")
-        if pa.types.is_dictionary(field.type):
-            longest = max((_longest(chunk.dictionary) for chunk in table[place].chunks), default=0)
-            if longest > LONGEST_TEXT:
-                rule = f"a cell of text must be short, got {longest} bytes"
-                return Defect(f"{rule} in {field.name!r} ({path})")
-    table.validate(full=True)  # texts that are no UTF-8 raise here, not where they are used
-    frame: pd.DataFrame = table.to_pandas()
-    for name in frame.columns[[kind == "category" for kind in frame.dtypes]]:
-        frame[name] = frame[name].astype(object)
-    return frame
-
-
-def _longest(texts: pa.Array) -> int:
-    from pyarrow import compute  # noqa: PLC0415 - as above
-
-    is_text = pa.types.is_string(texts.type) or pa.types.is_large_string(texts.type)
-    return int(compute.max(compute.binary_length(texts)).as_py() or 0) if is_text else 0
 
 
 # --------------------------------------------------------------------------- names of columns
@@ -315,10 +197,9 @@ def _choose(frame: pd.DataFrame, chosen: Mapping[str, str], where: str) -> pd.Da
     known = list(map(str, frame.columns))
     taken = {}
     for name, theirs in chosen.items():
-        if theirs in known:
-            taken[name] = frame.iloc[:, known.index(theirs)]
-        elif theirs.isdigit() and int(theirs) < len(known):
-            taken[name] = frame.iloc[:, int(theirs)]
+        if theirs in known or (theirs.isdigit() and int(theirs) < len(known)):
+            place = known.index(theirs) if theirs in known else int(theirs)
+            taken[name] = frame.iloc[:, place]
         elif frame.index.name == theirs:
             taken[name] = frame.index.to_series()
         else:

@@ -374,20 +374,11 @@ def _naive(value: str, name: str) -> Defect:
 
 # --------------------------------------------------------------------------- parts of one table
 
-_ROW = re.compile(r", row (\d+)(?=\))")
-
 
 class SourceFrame(NamedTuple):
     name: str
     content: pd.DataFrame | Defect
     is_file: bool = False
-    first_line: int | None = None
-
-    def with_line(self, defect: Defect) -> Defect:
-        if self.first_line is None:
-            return defect
-        first = self.first_line
-        return Defect(_ROW.sub(lambda row: f", line {int(row[1]) + first}", defect, count=1))
 
 
 def read_table(
@@ -401,13 +392,18 @@ def read_table(
             tables.append(table)
     if len(tables) < len(parts) or not tables:
         return None, defects
-    first = tables[0]
+    tables.sort(key=lambda table: int(table.time[0]))
+    first, more = tables[0], len(tables) - 1
     odd = next((t for t in tables if {*t.columns} != {*first.columns}), None)
-    if odd is not None and not defects:
+    if odd is not None:
         differ = ", ".join(sorted({*first.columns} ^ {*odd.columns}))
         wrong = f"files of one table must have the same columns, {first.name} and {odd.name} differ"
-        return None, [Defect(f"{wrong} in {differ}")]
-    return _join(tables), defects
+        return None, defects or [Defect(f"{wrong} in {differ}")]
+    if not more:
+        return first, defects
+    columns = {name: np.concatenate([t.columns[name] for t in tables]) for name in first.columns}
+    time = np.concatenate([table.time for table in tables])
+    return TimedTable(f"{first.name} and {more} more", time, columns), defects
 
 
 def _read_part(
@@ -417,21 +413,7 @@ def _read_part(
         return None, [part.content]
     is_trades = "price" in part.content and "open" not in part.content and "open" in schema.required
     wanted = SCHEMAS["trades"] if is_trades else schema
-    table, found = read_frame(part.content, wanted, name=part.name, timezone=timezone)
-    defects = [part.with_line(defect) for defect in found]
+    table, defects = read_frame(part.content, wanted, name=part.name, timezone=timezone)
     if part.is_file and table is not None and is_increasing(-table.time):  # newest first
         table = table.rows(slice(None, None, -1))
     return table, defects
-
-
-def _join(tables: Sequence[TimedTable]) -> TimedTable:
-    if len(tables) == 1:
-        return tables[0]
-    ordered = sorted(tables, key=lambda table: int(table.time[0]))
-    shared = [name for name in ordered[0].columns if all(name in t.columns for t in ordered)]
-    more = len(ordered) - 1
-    return TimedTable(
-        f"{ordered[0].name} and {more} more",
-        np.concatenate([table.time for table in ordered]),
-        {name: np.concatenate([table.columns[name] for table in ordered]) for name in shared},
-    )

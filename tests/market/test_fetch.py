@@ -21,7 +21,7 @@ from backtest.base.errors import DataError
 from backtest.base.units import HOUR
 from backtest.cli import main
 from backtest.market import fetch as module
-from backtest.market.fetch import clear, read_archive_rows, read_wait
+from backtest.market.fetch import clear, read_archive_rows
 from tests.commands import override
 from tests.fast_cases import every_nth
 from tests.kills import count_steps, die_at
@@ -56,11 +56,8 @@ def test_a_fetch_writes_what_saving_its_market_writes(tmp_path, server):
     fetch(tmp_path / "btc", server)
     bt.Market.load(tmp_path / "btc").save(tmp_path / "saved")
     mine = content(tmp_path / "btc")
-    notes = mine.pop("fetch.json")
+    mine.pop("fetch.json")
     assert mine == content(tmp_path / "saved")
-    assert json.loads(notes)["sha256"] == {
-        name: hashlib.sha256(data).hexdigest() for name, data in mine.items()
-    }
 
 
 def test_the_notes_name_every_file_with_the_hash_that_was_checked(tmp_path, server):
@@ -208,13 +205,6 @@ def test_progress_counts_days_of_every_kind(tmp_path, server):
     assert [done for done, _ in seen] == sorted(done for done, _ in seen)
 
 
-def test_retry_after_may_be_seconds_a_date_or_nonsense():
-    assert read_wait("3", 0.0, 9.0) == 3.0
-    assert read_wait("Wed, 20 Mar 2024 15:00:05 GMT", NOW / 1e9, 9.0) == 5.0
-    assert read_wait("Wed, 20 Mar 2024 14:00:00 GMT", NOW / 1e9, 9.0) == 0.0
-    assert read_wait("soon", 0.0, 9.0) == read_wait(None, 0.0, 9.0) == 9.0
-
-
 # gaps
 
 
@@ -314,14 +304,11 @@ def test_a_folder_of_something_else_is_left_alone(tmp_path, server):
     assert not (tmp_path / "btc" / ".partial").exists()
 
 
-def test_files_that_somebody_changed_are_not_replaced(tmp_path, server):
+def test_notes_that_are_not_those_of_a_fetch_are_refused(tmp_path, server):
     fetch(tmp_path / "btc", server, "2024-01-01", "2024-02-01")
-    (tmp_path / "btc" / "bars.parquet").write_bytes(b"mine")
-    with pytest.raises(DataError, match="files of the fetch were changed"):
-        fetch(tmp_path / "btc", server)
-    assert (tmp_path / "btc" / "bars.parquet").read_bytes() == b"mine"
-    (tmp_path / "btc" / "fetch.json").write_text('{"format": 2}')
-    check_refused(lambda: fetch(tmp_path / "btc", server), "format of fetch.json must be 1")
+    for text in ("{}", "[]", '{"source": 1}', "{"):
+        (tmp_path / "btc" / "fetch.json").write_text(text)
+        check_refused(lambda: fetch(tmp_path / "btc", server), "fetch.json", DataError)
 
 
 def test_a_second_process_is_told_which_one_is_at_work(tmp_path, server):
@@ -514,7 +501,6 @@ def zip_of(text: str) -> bytes:
     ("1704067200000,1,2,0.5", "Expected 12 columns, got 4"),
     ("1704067200000,1,2,0.5,=1+1,3,0,0,0,0,0,0", "close must be numbers, got '=1\\+1'"),
     ("17,1,2,0.5,1,3,0,0,0,0,0,0", "epochs"),
-    ("1704067200000,1,2,0.5,1," + "9" * 20_000_000 + "x,0,0,0,0,0,0", "at most 200 times"),
 ])  # fmt: skip
 def test_a_row_that_cannot_be_read_is_refused(line, said):
     with pytest.raises(DataError, match=said):
@@ -523,7 +509,7 @@ def test_a_row_that_cannot_be_read_is_refused(line, said):
 
 def test_a_bomb_in_the_archive_writes_nothing(tmp_path, server):
     server.put_zip(server.path("bars", "2024-01"), zip_of("0" * (70 << 20)))
-    with pytest.raises(DataError, match=r"at most 67,108,864|unpack to at most"):
+    with pytest.raises(DataError, match="at most 67,108,864"):
         fetch(tmp_path / "btc", server)
     assert not (tmp_path / "btc" / "bars.parquet").exists()
 
