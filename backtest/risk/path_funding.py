@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, NamedTuple, TypeAlias
 
 import numpy as np
@@ -40,6 +40,8 @@ LEAST_SETTLEMENTS = 10
 """Settlements below which the rate of paths is their mean."""
 LEAST_DEVIATION = 1e-12
 LARGEST_PERSISTENCE = 0.9999
+LEAST_BASE = 0.05
+"""The share of equal settlements from which a rate counts as the one that the venue clamps to."""
 LIVES, GROWN = 4, 100.0
 """Longest means over which a shock is followed, and the response at which it has grown."""
 
@@ -196,7 +198,7 @@ class FundingProcess:
     """Process that draws the funding rates of paths.
 
     ``r_k = c + b1 r_(k-1) + b2 (mean of 1 day) + b3 (of 7 days) + b4 (of 30 days) + e_k``, within
-    the cap.
+    the cap. What is paid is ``base`` where r_k is no farther than ``clamp`` from it.
 
     Parameters
     ----------
@@ -216,7 +218,9 @@ class FundingProcess:
     cap : float
         The largest rate of either sign.
     residuals : FloatArray of shape (up to n,)
-        e of the last settlements, in order of time; their mean is 0.
+        e of the settlements of the last 180 days, in order of time.
+    base, clamp : float
+        NaN and 0 where no rate is repeated.
     """
 
     kind: str
@@ -228,6 +232,8 @@ class FundingProcess:
     windows: tuple[int, ...] = (1, 1, 1, 1)
     cap: float = LARGEST_RATE
     residuals: FloatArray = field(default_factory=lambda: np.empty(0))
+    base: float = math.nan
+    clamp: float = 0.0
 
     @property
     def recent(self) -> FloatArray:
@@ -259,7 +265,8 @@ class FundingProcess:
                 total + rates[k] - rates[k - each]
                 for each, total in zip(self.windows, sums, strict=True)
             ]
-        return rates[lags:]
+        paid = rates[lags:]
+        return np.where(np.abs(paid - self.base) < self.clamp, self.base, paid)
 
     def describe(self) -> dict[str, Any]:
         """Return the fit as plain data: rates are fractions per settlement."""
@@ -279,6 +286,7 @@ class FundingProcess:
             "weight_7d": self.weights[2] if is_drawn else None,
             "weight_30d": self.weights[3] if is_drawn else None,
             "residual": float(np.std(self.residuals)) if has_residuals else None,
+            "base_rate": self.base if self.clamp else None,
             "cap": self.cap if is_drawn else None,
         }
 
@@ -362,17 +370,10 @@ def fit_process(rates: FloatArray, grid: FundingGrid, cap: float) -> FundingProc
     if not is_stable(weights, windows):
         reason = "the weights of the means of 1, 7 and 30 days are not stable"
         return fit_first_order(rates, grid, cap, reason)
-    return FundingProcess(
-        kind="heterogeneous autoregression",
-        reason="",
-        grid=grid,
-        rates=rates,
-        constant=constant,
-        weights=weights,
-        windows=windows,
-        cap=cap,
-        residuals=residuals,
+    found = FundingProcess(
+        "heterogeneous autoregression", "", grid, rates, constant, weights, windows, cap, residuals
     )
+    return keep_recent(found)
 
 
 def fit_first_order(
@@ -382,16 +383,29 @@ def fit_first_order(
     weight = min(max(found, -LARGEST_PERSISTENCE), LARGEST_PERSISTENCE)
     left = rates[1:] - weight * rates[:-1]
     constant = float(np.mean(left))
-    return FundingProcess(
-        kind="first-order autoregression",
-        reason=reason,
-        grid=grid,
-        rates=rates,
-        constant=constant,
-        weights=(weight, 0.0, 0.0, 0.0),
-        cap=cap,
-        residuals=left - constant,
+    weights, kind = (weight, 0.0, 0.0, 0.0), "first-order autoregression"
+    process = FundingProcess(
+        kind, reason, grid, rates, constant, weights, cap=cap, residuals=left - constant
     )
+    return keep_recent(process)
+
+
+def keep_recent(process: FundingProcess) -> FundingProcess:
+    """Return the process with the residuals of the last 180 days, and the rate it clamps to.
+
+    The clamp is as wide as makes the base rate as frequent as it was, if residuals come in any
+    order.
+    """
+    assert process.grid is not None  # noqa: S101 - of a fit
+    count = min(len(process.residuals), LONG_HISTORY // process.grid.every)
+    residuals, rates = process.residuals[-count:], process.rates[-count:]
+    values, counts = np.unique(np.round(rates, 12), return_counts=True)
+    base, share = float(values[counts.argmax()]), float(counts.max()) / count
+    if share < LEAST_BASE:
+        return replace(process, residuals=residuals)
+    mixed = rates - residuals + np.random.default_rng(0).permutation(residuals)
+    clamp = float(np.quantile(np.abs(mixed - base), share))
+    return replace(process, residuals=residuals, base=base, clamp=clamp)
 
 
 def regress(

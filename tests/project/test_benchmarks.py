@@ -22,7 +22,7 @@ SMALLEST = {
     "fetch.py": "--months 1 --interval 1h",
     "forecast.py": "FOLDER --from 2023-01-01 --to 2023-02-10",
     "forecast_models.py": "FOLDER --least 20 --paths 4 --models gbm --to 2023-03-17",
-    "funding_paths.py": "FOLDER --paths 2 --days 2",
+    "funding_paths.py": "FOLDER --paths 2 --least 20 --from 2023-01-01 --to 2023-07-01",
     "intervals.py": "--days 60 --pairs 1 --kinds normal",
     "leaderboard.py": "FOLDER --only VolTarget --risks 1 --train 30d --test 20d --trials 4 "
     "--from 2023-01-01 --to 2023-03-17",
