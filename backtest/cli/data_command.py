@@ -170,7 +170,6 @@ backtest data import user_data/data/binance/futures --instrument BTCUSDT --inter
 backtest data import klines/BTCUSDT/1h --mark markPriceKlines/BTCUSDT/1h --funding rates --out btc
 backtest data import prices.csv --columns time=ts,open=o,high=h,low=l,close=c --timezone UTC --out x
 backtest data import SPY.csv --dividends SPY-paid.csv --sessions --timezone UTC --out spy
-backtest data import trades.csv.gz --resample 1m --out ticks
 backtest data import btc.csv --repair sort,drop-duplicates,funding-gaps=zero --out btc
 """
 
@@ -208,7 +207,7 @@ def import_files(  # noqa: PLR0913 - one for each flag
     ] = None,
     columns: Columns = None,
     resample: Annotated[
-        str | None, flag("Combine bars or trades into bars of this length: 1h.")
+        str | None, flag("Combine bars into longer ones of this length: 1h.")
     ] = None,
     repair: Annotated[list[str] | None, flag(f"Repairs to make. {REPAIR_HELP}.")] = None,
     instrument: Instrument = None,
@@ -223,9 +222,8 @@ def import_files(  # noqa: PLR0913 - one for each flag
 ) -> None:
     """Convert files of other tools to the project's layout; nothing is written if a check fails.
 
-    Reads what freqtrade and Binance's archive write, plain CSV with --columns, and single trades
-    with --resample. Every defect is an error, unless a
-    --repair for it is given; what the repair did is recorded with the data.
+    Reads what freqtrade and Binance's archive write, and plain CSV with --columns. Every defect is
+    an error, unless a --repair for it is given; what the repair did is recorded with the data.
     """
     with show_activity("importing"):
         market = import_market(

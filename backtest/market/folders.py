@@ -24,14 +24,12 @@ from backtest.market.loading import ROLES, Frames, ReadOptions, load_frames
 from backtest.market.read import SUFFIXES, read_file, rename_columns, stem_of, suffix_of
 from backtest.market.tables import Defect, SourceFrame
 
-TRADES = "trades"
-
 _FREQTRADE = re.compile(
     r"(?P<pair>[^-]+)-(?P<timeframe>\d+[smhdw])-(?P<kind>futures|mark|funding_rate)"
 )
 _KINDS = {"futures": "bars", "mark": "mark", "funding_rate": "funding"}
 _BINANCE = re.compile(
-    r"(?P<pair>[A-Z0-9]+(_[A-Z0-9]+)?)-(?P<what>\d+(?:mo|[smhdw])|fundingRate|aggTrades|trades)"
+    r"(?P<pair>[A-Z0-9]+(_[A-Z0-9]+)?)-(?P<what>\d+(?:mo|[smhdw])|fundingRate)"
     r"-(?P<date>\d{4}-\d\d(-\d\d)?)"
 )
 _OTHER_KLINES = ("indexPriceKlines", "premiumIndexKlines")
@@ -191,7 +189,7 @@ def _by_name(
         bars = [f for f in bars if f.is_called(name)] or _refuse("instrument", name, known, where)
     _check_one("instrument", {f.pair for f in bars}, {f.instrument for f in bars}, where)
     timeframes = {file.timeframe for file in bars}
-    if length is not None and timeframes != {TRADES}:
+    if length is not None:
         text = format_duration(length)
         bars = [f for f in bars if f.lasts(length, where)] or _refuse(
             "interval", text, timeframes, where
@@ -210,7 +208,7 @@ def _add_companions(bars: Sequence[NamedFile], files: Iterable[NamedFile], where
     funding = timed or funding
     is_same = len({file.timeframe for file in funding}) == len(funding) > 1
     timeframe = bars[0].timeframe
-    same = [file for file in marks if timeframe in (file.timeframe, TRADES)]
+    same = [file for file in marks if file.timeframe == timeframe]
     others = " and ".join(sorted({file.timeframe for file in marks}))
     unused = f"not used: mark bars are {others}, bars {timeframe}"
     return Layout(
@@ -221,7 +219,7 @@ def _add_companions(bars: Sequence[NamedFile], files: Iterable[NamedFile], where
         else _by_period(funding, "funding", where),
         rate_column="rate" if bars[0].period else "open",
         instrument=bars[0].instrument,
-        interval=None if timeframe == TRADES else timeframe,
+        interval=timeframe,
         filled={"mark": unused} if marks and not same else {},
     )
 
@@ -273,8 +271,7 @@ def parse_name(path: Path) -> NamedFile | None:
     if what == "fundingRate":
         return NamedFile(path, match["pair"], "", "funding", match["date"])
     role = "mark" if "markPriceKlines" in path.parts else "bars"
-    timeframe = TRADES if what.lower().endswith("trades") else what
-    return NamedFile(path, match["pair"], timeframe, role, match["date"])
+    return NamedFile(path, match["pair"], what, role, match["date"])
 
 
 def _find_role(path: Path) -> str | None:

@@ -34,8 +34,8 @@ def import_market(  # noqa: PLR0913 - one for each choice of the reader
 ) -> Market:
     """Return the market in files of other tools, with any names; ``save`` keeps it.
 
-    It reads files of freqtrade (feather, parquet), Binance's archive (CSV and zip), plain CSV, and
-    single trades. The checks are those of :meth:`Market.load`.
+    It reads files of freqtrade (feather, parquet), Binance's archive (CSV and zip), and plain CSV.
+    The checks are those of :meth:`Market.load`.
 
     Parameters
     ----------
@@ -51,7 +51,7 @@ def import_market(  # noqa: PLR0913 - one for each choice of the reader
         ``{"time": "ts", "open": "o"}``; for the other files ``"mark.time"``,
         ``"funding.rate"`` and ``"dividends.amount"``. Columns that are not named are left out.
     resample : str, optional
-        Length of the resulting bars, a multiple of the given one; required for trades.
+        Length of the resulting bars, a multiple of the given one.
     repair : str or sequence of str, optional
         Names of repairs, such as ``"drop-duplicates,mark-gaps=last"``; see
         the table of repairs in the documentation. ``market.filled`` notes what each did.
@@ -71,7 +71,6 @@ def import_market(  # noqa: PLR0913 - one for each choice of the reader
         raise ParameterError("an import needs a file, got none")
     options = read_options(
         columns=columns,
-        resample=resample,
         repair=repair,
         instrument=instrument,
         interval=interval,
@@ -91,9 +90,7 @@ def import_market(  # noqa: PLR0913 - one for each choice of the reader
     )
     given = ", ".join(repr(str(path)) for path in paths)
     market = Market(**fields, source=f"bt.import_market({given})")
-    if resample is None or market.interval == options.bar_length:
-        return market
-    return market.resample(resample)
+    return market if resample is None else market.resample(resample)
 
 
 def _list_files(paths: Paths) -> list[Path]:

@@ -21,7 +21,6 @@ from backtest.base import (
 )
 from backtest.base.units import SECOND
 from backtest.market.repairs import Repair, apply_repairs, drop_duplicates, parse_repairs
-from backtest.market.reshape import BarGroups, grid_origin
 from backtest.market.rules import Subject, count_uncovered, list_defects, name_span
 from backtest.market.settlements import (
     DIVIDEND,
@@ -61,7 +60,6 @@ class ReadOptions(NamedTuple):
     synthetic: bool = False
     columns: Mapping[str, str] = MappingProxyType({})
     repairs: tuple[Repair, ...] = ()
-    bar_length: int | None = None
     decimal: str = "."
     funding_interval: int | None = None
     clips: bool = False
@@ -107,7 +105,7 @@ def read_options(
     decimal: str = ".",
     **lengths: str | None,
 ) -> ReadOptions:
-    """Return checked options; ``lengths`` are interval, funding_interval and resample."""
+    """Return checked options; ``lengths`` are interval and funding_interval."""
     repairs = parse_repairs([repair] if isinstance(repair, str) else repair)
     ways = {each.name: each.way for each in repairs}
     check_timezone(timezone)
@@ -137,7 +135,6 @@ def read_options(
         between=(start, end),
         columns={ours: str(theirs) for ours, theirs in (columns or {}).items()},
         repairs=repairs,
-        bar_length=found.get("resample"),
         decimal=decimal,
         funding_interval=found.get("funding_interval"),
     )
@@ -171,12 +168,8 @@ def read_frames(frames: Frames, options: ReadOptions) -> Read:
             table = table.rows(np.argsort(table.time, kind="stable"))
             table = drop_duplicates(table, "", None)[0]
         if role == "bars" and table is not None:
-            if "price" in table.columns and "open" not in table.columns:
-                table, found = make_bars(table, options.bar_length, notes)
-                interval, defects = options.bar_length, defects + found
-            else:
-                interval, found = find_interval(table, options)
-                defects += found
+            interval, found = find_interval(table, options)
+            defects += found
         if table is not None:
             tables[role] = apply_repairs(table, role, options.repairs, interval, notes)
     bars = tables.get("bars")
@@ -238,40 +231,6 @@ def make_subjects(read: Read, *, sessions: bool = False) -> dict[str, Subject]:
         part = table if role == "dividends" else table.between(start - lead, end)
         found[role] = Subject(role, part, bars=bars, whole=table, **known)
     return found
-
-
-WHOLE = 60
-"""A bar at either end is complete if its first (last) trade is within this part of its end."""
-
-
-def make_bars(
-    trades: TimedTable, length: int | None, notes: dict[str, str]
-) -> tuple[TimedTable | None, list[Defect]]:
-    """Return the bars of ``length`` ns that trades make, and the defects of the trades."""
-    if length is None:
-        wrong = f"trades must be made into bars, found {trades.time.size} trades ({trades.name})"
-        return None, [Defect(f"{wrong}; resample='1h'")]
-    defects = list_defects(Subject("trades", trades))
-    if defects:
-        return None, defects
-    price = trades.columns["price"]
-    bucket = (trades.time - grid_origin(length)) // length
-    first = np.flatnonzero(np.diff(bucket, prepend=bucket[0] - 1))
-    groups = BarGroups(bucket[first] * length + grid_origin(length), first)
-    columns = dict(zip(PRICES, groups.ohlc(price, price, price, price), strict=True))
-    columns["volume"] = groups.total(trades.columns.get("size", np.zeros(price.size)))
-    bars = TimedTable(trades.name, groups.time, columns)
-    late = int(trades.time[0] - bars.time[0]) > length // WHOLE
-    early = int(bars.time[-1] + length - trades.time[-1]) > length // WHOLE
-    kept = bars.rows(slice(int(late), bars.time.size - int(early)))
-    if late or early:
-        ends = f"{int(late)} bar at the start and {int(early)} at the end"
-        notes["trades"] = f"{ends} dropped: not filled by trades"
-    if kept.time.size:
-        return kept, []
-    span = f"{format_time(int(trades.time[0]))} to {format_time(int(trades.time[-1]))} UTC"
-    wrong = f"trades must fill at least one bar of {format_duration(length)}, found"
-    return None, [Defect(f"{wrong} {trades.time.size} trades from {span} ({trades.name})")]
 
 
 # ------------------------------------------------------------------------------------ alignment

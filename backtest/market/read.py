@@ -21,7 +21,7 @@ from backtest.base import DataError, did_you_mean, replace_folder, temporary_fol
 from backtest.market.tables import PRICES, TIME_NAMES, Defect, unreadable
 
 SUFFIXES = (".parquet", ".feather", ".csv", ".csv.gz", ".zip")
-TIME_ALIASES = ("calc_time", "transact_time", "fundingtime")
+TIME_ALIASES = ("calc_time", "fundingtime")
 
 LARGEST = 1 << 30
 """Bytes of text that one file may hold or unpack to."""
@@ -130,16 +130,12 @@ def _plain(name: object) -> str:
 
 _KLINES = ("open_time", *PRICES, "volume", "close_time", "quote_volume", "count",
            "taker_buy_volume", "taker_buy_quote_volume", "ignore")  # fmt: skip
-_TRADES = ("agg_trade_id", "price", "quantity", "first_trade_id", "last_trade_id", "transact_time",
-           "is_buyer_maker", "is_best_match")  # fmt: skip
 _HEADLESS = {
     ("bars", 12): _KLINES,
     ("mark", 12): _KLINES,
     ("bars", 6): ("time", *PRICES, "volume"),
     ("mark", 6): ("time", *PRICES, "volume"),
     ("mark", 5): ("time", *PRICES),
-    ("bars", 7): _TRADES[:7],
-    ("bars", 8): _TRADES,
     ("funding", 3): ("calc_time", "funding_interval_hours", "last_funding_rate"),
 }  # fmt: skip
 _NAMES = {
@@ -151,7 +147,6 @@ _NAMES = {
 }  # fmt: skip
 """Binance's names of columns and ours, by a column that only such a table has."""
 
-_OF_TRADES = {"transact_time": "time", "quantity": "size", "qty": "size", "amount": "size"}
 _UNUSED = re.compile("close_time|quote_.*|count|number_of_trades|taker_buy_.*|ignore")
 _EXTRAS = {"dividends", "stock_splits", "capital_gains"}
 
@@ -182,8 +177,6 @@ def rename_columns(
                 if (not _UNUSED.fullmatch(str(name)) if is_kline else name in venue_names)
             ]
             return plain[kept].rename(columns=venue_names)
-    if "price" in known and "open" not in known:
-        return plain.rename(columns=_OF_TRADES)
     if {"open", "close"} <= {*map(str, frame.columns)} or "open" not in known:
         return frame
     times = [name for name in TIME_NAMES if name in known]

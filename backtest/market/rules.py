@@ -72,7 +72,7 @@ LISTED = 10
 """How many places of a rule are listed."""
 
 NOUNS = {"bars": "bars", "mark": "mark bars", "funding": "funding stamps",
-         "dividends": "dividends", "trades": "trades"}  # fmt: skip
+         "dividends": "dividends"}  # fmt: skip
 
 
 class Subject:
@@ -649,24 +649,13 @@ def find_bad_dividends(subject: Subject) -> Iterator[Hit]:
         yield from find_values(subject.table, amount, ~is_price(amount), rule, "dividends")
 
 
-def find_bad_trades(subject: Subject) -> Iterator[Hit]:
-    table = subject.table
-    price, size = table.columns["price"], table.columns.get("size", np.zeros(table.time.size))
-    for name, values, is_valid, rule in (
-        ("price", price, price > 0.0, "positive"),
-        ("size", size, size >= 0.0, "zero or more"),
-    ):
-        is_bad = ~(is_valid & (values < np.inf))
-        yield from find_values(table, values, is_bad, f"{name} must be {rule} and finite", "trades")
-
-
 ERROR, DOUBT = "error", "doubt"
 _BARS, _MARK, _FUNDING = ("bars",), ("mark",), ("funding",)
 _AGAIN = "download those bars again"
 _OF_BARS = ("liquidation", "minutes")
 
 RULES = (
-    Rule("out of order", ("bars", "mark", "funding", "dividends", "trades"), ERROR, find_disorder,
+    Rule("out of order", ("bars", "mark", "funding", "dividends"), ERROR, find_disorder,
          "frame.sort_index(), or repair='sort'", "sort", (*_OF_BARS, "funding")),
     Rule("repeated times", ("bars", "mark", "funding", "dividends"), ERROR, find_repeats,
          "frame[~frame.index.duplicated()], or repair='drop-duplicates' (=first or =last where "
@@ -702,7 +691,6 @@ RULES = (
     Rule("missing", _FUNDING, ERROR, find_settlement_gaps,
          "funding_gaps='zero' charges none there", "funding-gaps=zero", ("funding",)),
     Rule("impossible amounts", ("dividends",), ERROR, find_bad_dividends),
-    Rule("impossible trades", ("trades",), ERROR, find_bad_trades),
     Rule("away from last prices", _MARK, DOUBT, lambda s: find_other_scale(s, doubts=True),
          doubts=("liquidation",)),
     Rule("stale", _MARK, DOUBT, find_stale, doubts=("liquidation",), least_run=3),

@@ -153,7 +153,6 @@ SCHEMAS = {
     "mark": Schema(PRICES, (), "ignore"),
     "funding": Schema(("rate",), ("mark", "predicted"), "refuse"),
     "dividends": Schema(("amount",), (), "refuse"),
-    "trades": Schema(("price",), ("size",), "ignore"),
 }
 
 
@@ -411,9 +410,7 @@ def _read_part(
 ) -> tuple[TimedTable | None, list[Defect]]:
     if isinstance(part.content, Defect):
         return None, [part.content]
-    is_trades = "price" in part.content and "open" not in part.content and "open" in schema.required
-    wanted = SCHEMAS["trades"] if is_trades else schema
-    table, defects = read_frame(part.content, wanted, name=part.name, timezone=timezone)
+    table, defects = read_frame(part.content, schema, name=part.name, timezone=timezone)
     if part.is_file and table is not None and is_increasing(-table.time):  # newest first
         table = table.rows(slice(None, None, -1))
     return table, defects

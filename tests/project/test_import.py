@@ -1,6 +1,5 @@
 """Files of other tools give the same market; hostile and broken ones are refused."""
 
-import gzip
 import re
 from collections.abc import Callable
 from pathlib import Path
@@ -10,7 +9,6 @@ import pandas as pd
 import pytest
 
 import backtest as bt
-from backtest.base.units import MINUTE
 from backtest.market.repairs import KINDS
 from backtest.strategies import Constant
 from tests.fast_cases import every_nth
@@ -164,80 +162,6 @@ def test_minutes_become_hours_with_mark_and_funding(tmp_path: Path):
     market = bt.import_market(folder, resample="1h")
     assert market == minutes.resample("1h")
     assert market.has_mark
-
-
-def make_trades(n: int = 5000, seed: int = 1) -> pd.DataFrame:
-    """Return trades over three hours, sorted, some in the same millisecond."""
-    rng = np.random.default_rng(seed)
-    start = pd.Timestamp("2024-03-01", tz="UTC").value // 1_000_000
-    ms = np.sort(rng.integers(0, 3 * 3_600_000, n))
-    price = 100.0 + np.round(np.cumsum(rng.normal(0, 0.01, n)), 2)
-    return pd.DataFrame({"time": start + ms, "price": price, "size": rng.integers(1, 9, n) / 10})
-
-
-@pytest.mark.parametrize("names", [
-    {"time": "time", "price": "price", "size": "size"},
-    {"time": "transact_time", "price": "price", "size": "quantity"},
-    {"time": "time", "price": "price", "size": "qty"},
-])  # fmt: skip
-def test_trades_become_the_bars_that_pandas_makes_of_them(tmp_path: Path, names):
-    trades = make_trades()
-    path = tmp_path / "ticks.csv.gz"
-    path.write_bytes(gzip.compress(trades.rename(columns=names).to_csv(index=False).encode()))
-    market = bt.import_market(path, resample="5m")
-    times = pd.to_datetime(trades["time"], unit="ms", utc=True)
-    groups = trades.set_index(times).resample("5min")
-    ohlc = groups["price"].ohlc()
-    assert market.interval == 5 * MINUTE
-    for name in ("open", "high", "low", "close"):
-        assert getattr(market, name).tolist() == ohlc[name].tolist()
-    np.testing.assert_allclose(market.volume, groups["size"].sum(), rtol=1e-12)
-    assert "trades" not in market.filled
-
-
-def test_bars_at_the_ends_that_trades_do_not_fill_are_dropped_and_noted(tmp_path: Path):
-    make_trades().iloc[900:4200].to_csv(tmp_path / "ticks.csv", index=False)
-    market = bt.import_market(tmp_path / "ticks.csv", resample="1h")
-    assert len(market) == 1
-    assert market.filled["trades"].startswith("1 bar at the start and 1 at the end dropped")
-    assert market.start == pd.Timestamp("2024-03-01 01:00").value
-
-
-def test_days_of_trades_are_one_table_and_an_hour_without_a_trade_is_a_gap(tmp_path: Path):
-    trades = make_trades()
-    header = "agg_trade_id,price,quantity,first_trade_id,last_trade_id,transact_time,is_buyer_maker"
-    for name, part in (("2024-03-02", trades[2500:]), ("2024-03-01", trades[:2500])):
-        rows = [f"1,{r.price},{r.size_},1,1,{int(r.time)},true" for r in
-                part.rename(columns={"size": "size_"}).itertuples()]  # fmt: skip
-        top = [header] if name.endswith("2") else []
-        text = "\n".join([*top, *rows]) + "\n"
-        zip_text(tmp_path / f"BTCUSDT-aggTrades-{name}.zip", f"BTCUSDT-aggTrades-{name}.csv", text)
-    market = bt.import_market(tmp_path, resample="1h")
-    assert len(market) == 3
-    assert market.instrument == "BTCUSDT"
-    start = trades["time"].iloc[0] // 3_600_000 * 3_600_000
-    hole = trades[(trades["time"] < start + 3_600_000) | (trades["time"] >= start + 7_200_000)]
-    hole.to_csv(tmp_path / "hole.csv", index=False)
-    with pytest.raises(bt.DataError, match="1 missing in 1 gap"):
-        bt.import_market(tmp_path / "hole.csv", resample="1h")
-    filled = bt.import_market(tmp_path / "hole.csv", resample="1h", repair="bar-gaps=flat")
-    assert filled.open[1] == filled.low[1] == filled.close[0]
-    assert filled.volume[1] == 0.0
-    assert filled.filled["bar_gaps"] == "flat: 1 of 2 in bars, first at 2024-03-01 01:00 UTC"
-
-
-@pytest.mark.parametrize(("change", "terms", "rule"), [
-    (lambda t: t, {}, "trades must be made into bars"),
-    (lambda t: t[::-1].iloc[[0, 2, 1, 3]], {}, "trades must be made into bars"),
-    (lambda t: t.iloc[[1, 0, *range(2, 99)]], {"resample": "1m"}, "trades must be in order"),
-    (lambda t: t.assign(price=-1.0), {"resample": "1m"}, "price must be positive and finite"),
-    (lambda t: t.assign(size=np.nan), {"resample": "1m"}, "size must be zero or more"),
-    (lambda t: t[:1], {"resample": "1d"}, "trades must fill at least one bar of 1d"),
-])  # fmt: skip
-def test_trades_that_make_no_bars_are_refused(tmp_path: Path, change, terms, rule):
-    change(make_trades()).to_csv(tmp_path / "ticks.csv", index=False)
-    with pytest.raises(bt.DataError, match=rule):
-        bt.import_market(tmp_path / "ticks.csv", **terms)
 
 
 def spoil(folder: Path, kind: str, change: Callable[[pd.DataFrame], pd.DataFrame]) -> list[Path]:
