@@ -55,7 +55,7 @@ class Explored(NamedTuple):
         )
 
     def read_axis(self, name: str) -> Axis:
-        return read_axis(self.table[name], self.parameters[name])
+        return read_axis(self.table[name], self.parameters[name]["log"])
 
 
 def explore_sweep(sweep: Sweep, objective: str) -> Explored:

@@ -41,7 +41,7 @@ from backtest.report.explored import (
     measure_importance,
 )
 from backtest.report.report_numbers import format_measure
-from backtest.sweep import Axis, name_scale
+from backtest.sweep import Axis
 from backtest.tune import describe_budget, find_measures, name_short
 
 if TYPE_CHECKING:
@@ -167,11 +167,11 @@ def list_profiles(explored: Explored, found: Importance | None) -> Iterator[Show
 def draw_map(explored: Explored, x: str, y: str) -> ShownChart:
     explored, left_out = exclude_idle(explored, x, y)
     across, along = explored.read_axis(x), explored.read_axis(y)
-    place = along.cells * across.n_cells + across.cells
+    width = len(across.words)
+    place = along.cells * width + across.cells
     share = pd.Series(explored.is_ruined).groupby(place).mean()
     median = pd.Series(explored.values).groupby(place).median().where(share < 0.5)
-    words = [(across.words[k % across.n_cells], along.words[k // across.n_cells])
-             for k in range(along.n_cells * across.n_cells)]  # fmt: skip
+    words = [(one, other) for other in along.words for one in across.words]
     index = pd.MultiIndex.from_tuples(words, names=[x, y])
     what = name_measure(explored.name)
     table = pd.DataFrame({what: median.reindex(range(len(words))).to_numpy()}, index=index)
@@ -201,7 +201,7 @@ def draw_profile(explored: Explored, name: str) -> ShownChart:
     table.index = pd.Index(cells.centers[table.index.to_numpy(dtype=np.int64)])
     unit = explored.parameters[name]["unit"]
     caption = f"Line: median. Area: four fifths of the sets. Circle: the best set.{left_out}"
-    is_log = cells.edges is not None and name_scale(cells) == "log"
+    is_log = cells.scale == "log"
     return ShownChart(f"profile-{name}", f"{name_measure(explored.name)} by {name}", caption, table,
                       "band", x=f"{name}, {unit}" if unit else name, log="x" if is_log else "",
                       size="half", height=230)  # fmt: skip

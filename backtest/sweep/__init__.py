@@ -6,7 +6,7 @@ from backtest.base import open_door
 
 if TYPE_CHECKING:
     from backtest.sweep.cluster import on_cluster
-    from backtest.sweep.heatmap import Axis, name_scale, read_axis
+    from backtest.sweep.heatmap import Axis, read_axis
     from backtest.sweep.pooled_evaluator import Accounts, choose_evaluator, clip_spans, pick
     from backtest.sweep.pooled_evaluator import read_accounts, resolve_signals
     from backtest.sweep.pooling import Pool, Pooling, pool_measure, read_pool, refuse_pool

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-import importlib.abc
-import importlib.util
+import importlib
 import io
 import linecache
 import logging
@@ -22,16 +21,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from backtest.base import (
-    BacktestError,
-    FloatArray,
-    ParameterError,
-    find_versions,
-    repr_plain,
-    warn_caller,
-)
+from backtest.base import BacktestError, FloatArray, ParameterError, repr_plain, warn_caller
 from backtest.engine import Progress
-from backtest.market import Market, Markets
 from backtest.measures.measure_table import STREAMED
 from backtest.policy import Combinator, combinator_of, rebuild_class
 from backtest.sweep.lanes.lane_rows import LANES
@@ -44,20 +35,7 @@ WAIT = 15.0
 SHARE = 32
 """Blocks per worker, if there are sets enough: small blocks end at about the same time."""
 RETRIES = 3
-LOCAL, ADDRESS = re.compile(r"local(?::(\d{1,4}))?"), re.compile(r"\w+://[^/\s]+:\d+")
-Warned = tuple[tuple[str, type[Warning]], ...]
-
-
-class Job(NamedTuple):
-    """What a worker makes an evaluator of: its settings, and the user's modules.
-
-    ``sources`` are path and text by the name of a module: pickled functions alone would be in no
-    module, from which another worker could load them compiled.
-    """
-
-    name: str
-    content: bytes
-    sources: dict[str, tuple[str, str]]
+LOCAL, ADDRESS = re.compile(r"local:([1-9]\d{0,3})"), re.compile(r"\w+://[^/\s]+:\d+")
 
 
 @contextlib.contextmanager
@@ -67,7 +45,6 @@ def on_cluster(evaluator: Evaluator, cluster: str | None) -> Iterator[Evaluator]
         yield evaluator
         return
     with connect(cluster) as client:
-        check_versions(client)
         yield evaluator.map_members(lambda each: ClusterEvaluator(each, client))
 
 
@@ -75,7 +52,7 @@ def on_cluster(evaluator: Evaluator, cluster: str | None) -> Iterator[Evaluator]
 def connect(cluster: str) -> Iterator[Any]:
     text = cluster if isinstance(cluster, str) else ""
     local = LOCAL.fullmatch(text)
-    if not ADDRESS.fullmatch(text) and not (local and int(local[1] or 0) > 0):
+    if not (ADDRESS.fullmatch(text) or local):
         raise ParameterError(
             "cluster must be the address that dask scheduler prints, such as tcp://10.0.0.1:8786, "
             f"or local:2, got {repr_plain(cluster)}"
@@ -84,52 +61,30 @@ def connect(cluster: str) -> Iterator[Any]:
         distributed: Any = importlib.import_module("distributed")
     except ImportError as error:
         raise ParameterError(
-            f"cluster needs Dask, which is not installed: {error}; pip install "
-            "'leverage-backtest[cluster]'"
+            f"cluster needs Dask: {error}; pip install 'leverage-backtest[cluster]'"
         ) from error
+    options = {"threads_per_worker": 1, "host": "127.0.0.1", "memory_limit": None}
+    options |= {"dashboard_address": None, "silence_logs": logging.CRITICAL}
     with contextlib.ExitStack() as stack:
         try:
             place: Any = text
             if local:
-                place = stack.enter_context(
-                    distributed.LocalCluster(
-                        n_workers=int(local[1]), threads_per_worker=1, host="127.0.0.1",
-                        dashboard_address="127.0.0.1:0", memory_limit=None,
-                        scheduler_kwargs={"dashboard": False}, silence_logs=logging.CRITICAL,
-                    )
-                )  # fmt: skip
+                workers = distributed.LocalCluster(n_workers=int(local[1]), **options)
+                place = stack.enter_context(workers)
             client = distributed.Client(place, timeout=WAIT, set_as_default=False)
-            stack.enter_context(client)
+            stack.enter_context(client).wait_for_workers(1, timeout=WAIT)
+            client.get_versions(check=True)
         except (OSError, ValueError, TypeError, RuntimeError) as error:
-            raise BacktestError(f"cannot reach the cluster {cluster}: {error}") from error
-        try:
-            client.wait_for_workers(1, timeout=WAIT)
-        except TimeoutError as error:
-            raise BacktestError(
-                f"the cluster has no workers after {WAIT:g} s; start one: dask worker {cluster}"
-            ) from error
+            raise BacktestError(f"cannot use the cluster {cluster}: {error}") from error
         yield client
-
-
-def check_versions(client: Any) -> None:
-    own = find_versions()
-    for address, found in client.run(find_versions).items():
-        differing = [
-            f"{k} ({v}, the worker has {found[k]})" for k, v in own.items() if v != found[k]
-        ]
-        if differing:
-            raise ParameterError(
-                f"the client and the worker {address} must have the same versions; these differ: "
-                f"{', '.join(differing)}"
-            )
 
 
 class ClusterEvaluator(Evaluator):
     def __init__(self, local: Evaluator, client: Any) -> None:
         vars(self).update(vars(local))  # everything else is that of the local evaluator
         self.client = client
-        job = describe_job(local)
-        self.sent = client.scatter([job, local.market], broadcast=True, hash=False)
+        sent = [describe_job(local), local.market]
+        self.sent = client.scatter(sent, broadcast=True, hash=False)
 
     def evaluate(
         self,
@@ -155,30 +110,26 @@ class ClusterEvaluator(Evaluator):
         rows = start_rows(sets, OF_PATH if wanted is None else self.measured)
         n, n_workers = count_sets(sets), max(len(self.client.nthreads()), 1)
         size = unit * -(-n // (SHARE * n_workers * unit))
-        parts = [np.arange(k, min(k + size, n)) for k in range(0, n, size)]
         futures = {}
-        for part in parts:
-            block = take_sets(sets, part)
-            one = self.client.submit(
-                compute_block, *self.sent, block, wanted, pure=False, retries=RETRIES
-            )
-            futures[one] = part
+        for part in (np.arange(k, min(k + size, n)) for k in range(0, n, size)):
+            given = (*self.sent, take_sets(sets, part), wanted)
+            futures[self.client.submit(compute_block, *given, pure=False, retries=RETRIES)] = part
         sampled: dict[int, FloatArray] = {}
-        warned: dict[tuple[str, type[Warning]], None] = {}
+        told: dict[tuple[str, type[Warning]], None] = {}
         try:
             for future in distributed.as_completed(list(futures), loop=self.client.loop):
-                found, told = future.result()
+                found, warned = future.result()
                 put_rows(rows, futures[future], found, sampled)
-                warned.update(dict.fromkeys(told))
+                told.update(dict.fromkeys(warned))
                 if progress is not None:
                     progress(int(rows.done.sum()), n)
         except KeyboardInterrupt:
             self.client.cancel(list(futures), force=True)
         except (distributed.client.FutureCancelledError, OSError) as error:
-            warned[f"the cluster is gone: {error}", UserWarning] = None
+            told[f"the cluster is gone: {error}", UserWarning] = None
         except distributed.scheduler.KilledWorker as error:
             raise BacktestError(f"workers of the cluster died at the same sets: {error}") from error
-        for text, kind in warned:
+        for text, kind in told:
             warn_caller(text, kind)
         has_returns = wanted is not None and wanted["returns"]
         return rows._replace(returns=stack_returns(sampled, rows)) if has_returns else rows
@@ -186,102 +137,42 @@ class ClusterEvaluator(Evaluator):
 
 # ------------------------------------------------------------------------------------- the workers
 
+
+class Job(NamedTuple):
+    """Pickled settings of an evaluator, and the user's sources by path: the compiler reads them."""
+
+    name: str
+    content: bytes
+    sources: dict[str, str]
+
+
 EVALUATORS: dict[str, Evaluator] = {}
-KEPT = 4
 LOCK = threading.Lock()
 
 
 def compute_block(
-    job: Job, market: Market | Markets, sets: Sets, wanted: dict[str, Any] | None
-) -> tuple[Rows, Warned]:
-    """Evaluate sets in a worker, which keeps the evaluators of its last jobs."""
+    job: Job, market: Any, sets: Sets, wanted: dict[str, Any] | None
+) -> tuple[Rows, tuple[tuple[str, type[Warning]], ...]]:
+    """Evaluate sets in a worker, which keeps the evaluator of its last job."""
     with LOCK, warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
-        evaluator = EVALUATORS.get(job.name) or prepare_evaluator(job, market)
-        found = (
-            evaluator.evaluate_path(sets) if wanted is None else evaluator.evaluate(sets, **wanted)
-        )
+        if job.name not in EVALUATORS:
+            for path, text in job.sources.items():
+                linecache.cache[path] = (len(text), None, text.splitlines(keepends=True), path)
+            EVALUATORS.clear()
+            EVALUATORS[job.name] = Evaluator(market, threads=1, **pickle.loads(job.content))
+        made = EVALUATORS[job.name]
+        found = made.evaluate_path(sets) if wanted is None else made.evaluate(sets, **wanted)
     return found, tuple(dict.fromkeys((str(each.message), each.category) for each in caught))
 
 
-def prepare_evaluator(job: Job, market: Market | Markets) -> Evaluator:
-    SENT_MODULES.add(job.sources)
-    evaluator = Evaluator(market, threads=1, **pickle.loads(job.content))
-    EVALUATORS[job.name] = evaluator
-    while len(EVALUATORS) > KEPT:
-        del EVALUATORS[next(iter(EVALUATORS))]
-    return evaluator
-
-
-# ------------------------------------------------------------------------------- the user's code
-
-
 def describe_job(evaluator: Evaluator) -> Job:
-    base = evaluator.base
-    settings = {
-        "policy": base.policy,
-        "venue": base.venue,
-        "account": base.account,
-        "signal": evaluator.signal,
-        "overlay": evaluator.overlay,
-        "sampling": evaluator.sampling,
-        "calendar": evaluator.calendar,
-        "metrics": "all" if evaluator.metrics == STREAMED else "core",
-        "memory": evaluator.memory,
-        "compile": evaluator.compile,
-    }
-    return Job(uuid.uuid4().hex, pickle_settings(settings), read_own_modules())
-
-
-def read_own_modules() -> dict[str, tuple[str, str]]:
-    """Return paths and texts of the user's modules by name: those that are not installed."""
-    names = ("stdlib", "platstdlib", "purelib", "platlib")
-    installed = [Path(sysconfig.get_path(name)).resolve() for name in names]
-    installed.append(Path(__file__).resolve().parents[1])
-    found = {}
-    for name, module in list(sys.modules.items()):
-        path = getattr(module, "__file__", None) or ""
-        is_own = path.endswith(".py") and Path(path).is_file() and name != "__main__"
-        if is_own and not any(Path(path).resolve().is_relative_to(each) for each in installed):
-            found[name] = path, Path(path).read_text(encoding="utf-8")
-    return found
-
-
-class SentModules(importlib.abc.MetaPathFinder, importlib.abc.Loader):
-    """Lets a worker import modules whose files it does not have."""
-
-    def __init__(self) -> None:
-        self.sources: dict[str, tuple[str, str]] = {}
-
-    def add(self, sources: dict[str, tuple[str, str]]) -> None:
-        if self not in sys.meta_path:
-            sys.meta_path.insert(0, self)
-        if any(self.sources.get(name) != source for name, source in sources.items()):
-            for name in {*self.sources, *sources}:
-                sys.modules.pop(name, None)
-        self.sources.update(sources)
-        for path, text in sources.values():  # tracebacks and the compiler read lines
-            linecache.cache[path] = (len(text), None, text.splitlines(keepends=True), path)
-
-    def find_spec(self, fullname: str, *_: object) -> Any:
-        is_package = any(name.startswith(f"{fullname}.") for name in self.sources)
-        if fullname not in self.sources and not is_package:
-            return None
-        return importlib.util.spec_from_loader(fullname, self, is_package=is_package)
-
-    def exec_module(self, module: Any) -> None:
-        path, text = self.sources.get(module.__name__, ("", ""))
-        if path:
-            module.__file__ = path
-            exec(compile(text, path, "exec"), module.__dict__)
-
-
-SENT_MODULES = SentModules()
-
-
-def pickle_settings(value: object) -> bytes:
-    """Pickle settings; what is defined in a script itself travels by value."""
+    """Pickle the settings of an evaluator; the user's own modules travel by value."""
     cloudpickle: Any = importlib.import_module("cloudpickle")
+    base, same = evaluator.base, ("signal", "overlay", "sampling", "calendar", "memory", "compile")
+    settings = {"policy": base.policy, "venue": base.venue, "account": base.account}
+    settings |= {name: getattr(evaluator, name) for name in same}
+    settings["metrics"] = "all" if evaluator.metrics == STREAMED else "core"
 
     class Packer(cloudpickle.Pickler):  # type: ignore[misc] # known where Dask is
         def reducer_override(self, each: Any) -> Any:
@@ -292,6 +183,26 @@ def pickle_settings(value: object) -> bytes:
                 return rebuild_class, (combinator_of(each), policies)
             return super().reducer_override(each)
 
-    file = io.BytesIO()
-    Packer(file).dump(value)
-    return file.getvalue()
+    sources, file = {}, io.BytesIO()
+    with contextlib.ExitStack() as stack:
+        for module in list_own_modules():
+            sources[str(module.__file__)] = Path(module.__file__).read_text(encoding="utf-8")
+            if module.__name__ not in cloudpickle.list_registry_pickle_by_value():
+                cloudpickle.register_pickle_by_value(module)
+                stack.callback(cloudpickle.unregister_pickle_by_value, module)
+        Packer(file).dump(settings)
+    return Job(uuid.uuid4().hex, file.getvalue(), sources)
+
+
+def list_own_modules() -> list[Any]:
+    """Return the user's modules: those that are not installed."""
+    names = ("stdlib", "platstdlib", "purelib", "platlib")
+    installed = [Path(sysconfig.get_path(name)).resolve() for name in names]
+    installed.append(Path(__file__).resolve().parents[1])
+    found = []
+    for name, module in list(sys.modules.items()):
+        path = Path(getattr(module, "__file__", None) or "")
+        is_own = path.suffix == ".py" and path.is_file() and name != "__main__"
+        if is_own and not any(path.resolve().is_relative_to(each) for each in installed):
+            found.append(module)
+    return found

@@ -40,7 +40,7 @@ def test_a_map_marks_what_is_ruined():
     ruined = figure.data[1]
     assert ruined.name == "ruined"
     assert list(ruined.x) == [0.0, 0.5]
-    assert ruined.text[0] == "1 of 1 sets ruined"
+    assert ruined.text[0] == "1 sets, 1 ruined"
 
 
 @pytest.mark.parametrize(("arguments", "problem"), [
