@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-import importlib
+import importlib.abc
+import importlib.util
 import io
 import linecache
 import logging
@@ -64,7 +65,8 @@ def connect(cluster: str) -> Iterator[Any]:
             f"cluster needs Dask: {error}; pip install 'leverage-backtest[cluster]'"
         ) from error
     options = {"threads_per_worker": 1, "host": "127.0.0.1", "memory_limit": None}
-    options |= {"dashboard_address": None, "silence_logs": logging.CRITICAL}
+    options |= {"dashboard_address": "127.0.0.1:0", "scheduler_kwargs": {"dashboard": False}}
+    options |= {"silence_logs": logging.CRITICAL}
     with contextlib.ExitStack() as stack:
         try:
             place: Any = text
@@ -139,13 +141,47 @@ class ClusterEvaluator(Evaluator):
 
 
 class Job(NamedTuple):
-    """Pickled settings of an evaluator, and the user's sources by path: the compiler reads them."""
+    """Settings of an evaluator, pickled, and the user's modules: path and text by name.
+
+    Functions that are pickled by value are in no module, from which another worker could load them
+    compiled; so the modules travel too.
+    """
 
     name: str
     content: bytes
-    sources: dict[str, str]
+    sources: dict[str, tuple[str, str]]
 
 
+class SentModules(importlib.abc.MetaPathFinder, importlib.abc.Loader):
+    """Lets a worker import modules whose files it does not have."""
+
+    def __init__(self) -> None:
+        self.sources: dict[str, tuple[str, str]] = {}
+
+    def take(self, sources: dict[str, tuple[str, str]]) -> None:
+        if self not in sys.meta_path:
+            sys.meta_path.insert(0, self)
+        if self.sources != sources:
+            for name in {*self.sources, *sources}:
+                sys.modules.pop(name, None)
+        self.sources = sources
+        for path, text in sources.values():  # tracebacks and the compiler read lines
+            linecache.cache[path] = (len(text), None, text.splitlines(keepends=True), path)
+
+    def find_spec(self, fullname: str, *_: object) -> Any:
+        is_package = any(name.startswith(f"{fullname}.") for name in self.sources)
+        if fullname not in self.sources and not is_package:
+            return None
+        return importlib.util.spec_from_loader(fullname, self, is_package=is_package)
+
+    def exec_module(self, module: Any) -> None:
+        path, text = self.sources.get(module.__name__, ("", ""))
+        if path:
+            module.__file__ = path
+            exec(compile(text, path, "exec"), module.__dict__)
+
+
+SENT_MODULES = SentModules()
 EVALUATORS: dict[str, Evaluator] = {}
 LOCK = threading.Lock()
 
@@ -157,8 +193,7 @@ def compute_block(
     with LOCK, warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
         if job.name not in EVALUATORS:
-            for path, text in job.sources.items():
-                linecache.cache[path] = (len(text), None, text.splitlines(keepends=True), path)
+            SENT_MODULES.take(job.sources)
             EVALUATORS.clear()
             EVALUATORS[job.name] = Evaluator(market, threads=1, **pickle.loads(job.content))
         made = EVALUATORS[job.name]
@@ -167,7 +202,7 @@ def compute_block(
 
 
 def describe_job(evaluator: Evaluator) -> Job:
-    """Pickle the settings of an evaluator; the user's own modules travel by value."""
+    """Pickle the settings of an evaluator; what is defined in a script itself travels by value."""
     cloudpickle: Any = importlib.import_module("cloudpickle")
     base, same = evaluator.base, ("signal", "overlay", "sampling", "calendar", "memory", "compile")
     settings = {"policy": base.policy, "venue": base.venue, "account": base.account}
@@ -183,26 +218,20 @@ def describe_job(evaluator: Evaluator) -> Job:
                 return rebuild_class, (combinator_of(each), policies)
             return super().reducer_override(each)
 
-    sources, file = {}, io.BytesIO()
-    with contextlib.ExitStack() as stack:
-        for module in list_own_modules():
-            sources[str(module.__file__)] = Path(module.__file__).read_text(encoding="utf-8")
-            if module.__name__ not in cloudpickle.list_registry_pickle_by_value():
-                cloudpickle.register_pickle_by_value(module)
-                stack.callback(cloudpickle.unregister_pickle_by_value, module)
-        Packer(file).dump(settings)
-    return Job(uuid.uuid4().hex, file.getvalue(), sources)
+    file = io.BytesIO()
+    Packer(file).dump(settings)
+    return Job(uuid.uuid4().hex, file.getvalue(), read_own_modules())
 
 
-def list_own_modules() -> list[Any]:
-    """Return the user's modules: those that are not installed."""
+def read_own_modules() -> dict[str, tuple[str, str]]:
+    """Return paths and texts of the user's modules by name: those that are not installed."""
     names = ("stdlib", "platstdlib", "purelib", "platlib")
     installed = [Path(sysconfig.get_path(name)).resolve() for name in names]
     installed.append(Path(__file__).resolve().parents[1])
-    found = []
+    found = {}
     for name, module in list(sys.modules.items()):
         path = Path(getattr(module, "__file__", None) or "")
         is_own = path.suffix == ".py" and path.is_file() and name != "__main__"
         if is_own and not any(path.resolve().is_relative_to(each) for each in installed):
-            found.append(module)
+            found[name] = str(path), path.read_text(encoding="utf-8")
     return found
