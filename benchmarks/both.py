@@ -1,4 +1,4 @@
-"""The times of docs/performance.md in two trees, in turn, on one machine. Prints JSON.
+"""The times of docs/found.md in two trees, in turn, on one machine. Prints JSON.
 
     python benchmarks/both.py [--before FOLDER] [--repeat 5] [--only LINE ...]
 

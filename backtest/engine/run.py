@@ -136,7 +136,7 @@ def run(  # noqa: PLR0913 - the terms of a run, by name
     decide : str, optional
         The length of the bars at whose closes policies decide, such as ``"1h"``: a multiple of the
         market's interval. Policies, columns and signal see these bars alone, and the account lives
-        the bars of the market; see docs/decide.md. Default: policies decide at each close.
+        the bars of the market; see docs/accounting.md. Default: policies decide at each close.
     detail : Market, Markets, mapping of str to Market, str or Path, optional
         Shorter bars of the same instruments, or their folder. The account lives them where they
         are known, and the bars of ``market`` elsewhere; policies see those of ``market``, or of

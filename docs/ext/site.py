@@ -10,7 +10,6 @@ from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 from docutils import nodes
-from sphinx import addnodes
 from sphinx.util.display import progress_message
 
 from docs.ext import blocks
@@ -27,7 +26,6 @@ def setup(app: Sphinx) -> dict[str, bool]:
     app.connect("config-inited", generate_pages)
     app.connect("source-read", link_repository)
     app.connect("doctree-read", run_page)
-    app.connect("doctree-read", link_terms)
     app.connect("autodoc-process-docstring", escape_bars)
     app.connect("autodoc-skip-member", skip_foreign)
     app.connect("html-page-context", add_plotly)
@@ -85,36 +83,6 @@ def run_page(app: Sphinx, doctree: nodes.document) -> None:
             block = blocks.Block(node["language"], node.astext(), node.line or 0)
             output = blocks.run_block(block, folder, page, shared)
             show_output(node, output)
-
-
-def link_terms(app: Sphinx, doctree: nodes.document) -> None:
-    """Link the first use of each term on a page to the glossary."""
-    page = app.env.docname
-    if page == "glossary" or page.startswith("generated/api"):
-        return
-    terms = find_terms(Path(app.srcdir) / "glossary.md")
-    for text in list(doctree.findall(nodes.Text)):
-        if isinstance(text.parent, nodes.paragraph) and terms:
-            found = re.search(rf"\b({'|'.join(map(re.escape, terms))})\b", text)
-            if found:
-                terms.remove(found[0])
-                text.parent.replace(text, split_term(text, found, page))
-
-
-def find_terms(path: Path) -> list[str]:
-    """Return the terms of the glossary, longest first."""
-    found = re.findall(r"^(\w.*)\n  \w", path.read_text(encoding="utf-8"), re.MULTILINE)
-    return sorted(found, key=len, reverse=True)
-
-
-def split_term(text: nodes.Text, found: re.Match[str], page: str) -> list[nodes.Node]:
-    """Return a text in three parts: before the term, the term as a link, and after it."""
-    link = addnodes.pending_xref(
-        "", nodes.inline("", found[0]), refdomain="std", reftype="term", reftarget=found[0],
-        refdoc=page, refexplicit=True, refwarn=True,
-    )  # fmt: skip
-    before, after = text[: found.start()], text[found.end() :]
-    return [nodes.Text(before), link, nodes.Text(after)]
 
 
 def is_run(node: nodes.literal_block, is_page_run: bool) -> bool:

@@ -1,4 +1,4 @@
-"""Margin of options: per option, by strategies, in scenarios (docs/options-margin.md).
+"""Margin of options: per option, by strategies, in scenarios (docs/options.md).
 
 The cheapest pairing is the optimum of a linear program, whose first basis has every short naked.
 Values of options come from the case: a function of the price

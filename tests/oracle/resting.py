@@ -1,4 +1,4 @@
-"""Limit orders: placed at the open, filled inside the bar (docs/limit-orders.md)."""
+"""Limit orders: placed at the open, filled inside the bar (docs/accounting.md)."""
 
 from collections.abc import Sequence
 from decimal import Decimal

@@ -130,9 +130,10 @@ def test_bad_input_is_one_clear_error(name):
 
 
 def test_the_code_of_the_page_gives_the_margin_by_hand():
-    page = (Path(__file__).parents[2] / "docs" / "portfolio-margin.md").read_text("utf-8")
+    page = (Path(__file__).parents[2] / "docs" / "portfolio.md").read_text("utf-8")
     names = {"bt": bt}
-    for block in re.findall(r"```python\n(.*?)```", page, re.DOTALL):
+    _, _, part = page.partition("## Margin of a book of positions")
+    for block in re.findall(r"```python\n(.*?)```", part, re.DOTALL):
         exec(block, names)  # our own page
     held, prices = {"BTCUSDT": 1.0, "ETHUSDT": -10.0}, PRICES
     assert bt.margin.requirement(PLAIN, held, prices, names["FifthOfGross"]()) == 15_000.0
