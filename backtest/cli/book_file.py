@@ -18,7 +18,6 @@ from backtest.venue import (
     BookCalculation,
     Brackets,
     Collateral,
-    FailureMap,
     MarginRule,
     OptionPosition,
     PresetMargin,
@@ -107,8 +106,6 @@ def check_tables(given: object, name: str, keys: str) -> list[Any]:
 
 OF_OPTIONS = ("option", "quantity", "index", "days", "mark", "value", "delta")
 COLUMNS = ("instrument", "quantity", "price", "notional", "profit", "share", "fails at", "move")
-HOLDS, FAILS, NOW = "·", "#", "+"
-STEP = 2
 """Every second move of y is a line of the map: characters are twice as high as wide."""
 
 
@@ -200,22 +197,3 @@ def describe_first(found: BookCalculation) -> str:
 def describe_moves(down: float, up: float) -> str:
     known = [format_move(move) for move in (down, up) if not math.isnan(move)]
     return f"liquidated at {' or '.join(known)}" if known else "no move liquidates"
-
-
-def print_map(found: FailureMap) -> None:
-    print_paragraph(
-        f"Moves of {found.x} to the right and {found.y} upwards, to {format_move(found.span)}: "
-        f"{FAILS} liquidated, {NOW} now"
-    )
-    for k in range(len(found.moves) - 1, -1, -STEP):
-        line = "".join(pick_mark(found, k, column) for column in range(len(found.moves)))
-        typer.echo(f"  {format_move(float(found.moves[k])):>9} {line}")
-    ends = [format_move(float(found.moves[k])) for k in (0, -1)]
-    typer.echo(f"  {'':9} {ends[0]}{ends[1]:>{len(found.moves) - len(ends[0])}}")
-
-
-def pick_mark(found: FailureMap, row: int, column: int) -> str:
-    middle = len(found.moves) // 2
-    if row == column == middle:
-        return NOW
-    return HOLDS if found.distance[row, column] > 0.0 else FAILS

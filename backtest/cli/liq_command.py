@@ -8,16 +8,14 @@ from typing import Annotated, NoReturn
 
 import typer
 
-from backtest.base import ParameterError, format_percent, format_price_at_tick, write_file
-from backtest.cli.book_file import print_book, print_map, read_book_file
+from backtest.base import ParameterError, format_percent, format_price_at_tick
+from backtest.cli.book_file import print_book, read_book_file
 from backtest.cli.experiment_venue import DEFAULT_VENUE, split_preset
 from backtest.cli.flags import AsJson, flag
 from backtest.cli.printing import print_json, print_paragraph
 from backtest.cli.typed_values import warn_of_percentage
 from backtest.venue import (
-    BookCalculation,
     Calculation,
-    FailureMap,
     Venue,
     calculate_liquidation,
     preset_files,
@@ -29,13 +27,10 @@ backtest liq --venue binance-usdm:BTCUSDT@2021-05-19 --side short --entry 40000 
 backtest liq --side long --entry 30000 --leverage 5 --margin cross --capital 100000 --quantity 2
 backtest liq --side long --entry 30000 --leverage 10 --volatility 0.6 --json
 backtest liq --book book.toml
-backtest liq --book book.toml --map BTCUSDT,ETHUSDT --picture failure.svg
 """
-SPAN = 0.5
-"""The largest move of a map."""
 
 
-def liq(  # noqa: PLR0913 - one for each flag
+def liq(
     *,
     side: Annotated[str | None, flag("'long' or 'short'.")] = None,
     entry: Annotated[float | None, flag("The price at which the position is opened.")] = None,
@@ -63,16 +58,6 @@ def liq(  # noqa: PLR0913 - one for each flag
         Path | None,
         flag("A TOML file of several positions on one collateral, instead of a single one."),
     ] = None,
-    axes: Annotated[
-        str | None,
-        flag("With --book: two instruments, X,Y, for a map of where the book fails.", "--map"),
-    ] = None,
-    span: Annotated[
-        float, typer.Option(help="The largest move of the map, a fraction (0.5 is 50 %).")
-    ] = SPAN,
-    picture: Annotated[
-        Path | None, flag("With --book: write the map to this SVG file.", "--picture")
-    ] = None,
     as_json: AsJson = False,
 ) -> None:
     """Calculate the margins, liquidation price and bankruptcy price of a position.
@@ -84,9 +69,8 @@ def liq(  # noqa: PLR0913 - one for each flag
     if book is not None:
         refuse_with_book(side=side, entry=entry, leverage=leverage, capital=capital,
                          quantity=quantity, volatility=volatility)  # fmt: skip
-        calculate_file(book, axes, span, picture, as_json=as_json)
+        calculate_file(book, as_json=as_json)
         return
-    refuse_without_book(axes, picture)
     if side is None or entry is None or leverage is None:
         raise_missing(side=side, entry=entry, leverage=leverage)
     warn_of_percentage("--volatility", volatility)
@@ -157,42 +141,13 @@ def describe_distance(found: Calculation) -> str:
 # ----------------------------------------------------------------------------- several positions
 
 
-def calculate_file(
-    file: Path, axes: str | None, span: float, picture: Path | None, *, as_json: bool
-) -> None:
+def calculate_file(file: Path, *, as_json: bool) -> None:
     found = read_book_file(file)
-    drawn = None if axes is None and picture is None else draw_map(found, axes, span)
-    if picture is not None and drawn is not None:
-        write_picture(drawn, picture)
     if as_json:
-        mapped = None if drawn is None else drawn.to_dict()
-        print_json({"book": str(file), **found.to_dict(), "map": mapped})
+        print_json({"book": str(file), **found.to_dict()})
         return
     typer.secho(str(file), bold=True)
     print_book(found)
-    if drawn is not None:
-        typer.echo()
-        print_map(drawn)
-    if picture is not None:
-        typer.echo(f"\npicture: {picture}")
-
-
-def draw_map(found: BookCalculation, axes: str | None, span: float) -> FailureMap:
-    names = [] if axes is None else [name.strip() for name in axes.split(",")]
-    if len(names) not in (0, 2):
-        raise ParameterError(
-            f"--map takes two instruments, BTCUSDT,ETHUSDT for example, got {axes!r}"
-        )
-    x, y = names or (None, None)
-    return found.map_failure(x, y, span=span)
-
-
-def write_picture(drawn: FailureMap, picture: Path) -> None:
-    from backtest.report import draw_failure_svg  # noqa: PLC0415 - loads plotly
-
-    if picture.suffix.lower() != ".svg":
-        raise ParameterError(f"--picture must end in .svg, got {str(picture)!r}")
-    write_file(picture, draw_failure_svg(drawn).encode("utf-8"))
 
 
 def refuse_with_book(**given: object) -> None:
@@ -201,12 +156,6 @@ def refuse_with_book(**given: object) -> None:
         raise ParameterError(
             f"{', '.join(flags)} must be left out with --book, whose file has the positions"
         )
-
-
-def refuse_without_book(axes: str | None, picture: Path | None) -> None:
-    flags = [f for f, value in (("--map", axes), ("--picture", picture)) if value is not None]
-    if flags:
-        raise ParameterError(f"{', '.join(flags)} must come with --book")
 
 
 def raise_missing(**given: object) -> NoReturn:

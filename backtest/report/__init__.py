@@ -12,7 +12,6 @@ if TYPE_CHECKING:
     from backtest.engine import Result
     from backtest.options import Surface
     from backtest.report.index import write_all
-    from backtest.report.pictures import draw_failure_svg
     from backtest.report.render import choose_format, write_page
     from backtest.report.report_numbers import format_measure, name_unit
     from backtest.report.write import build_page

@@ -6,7 +6,7 @@ from backtest.base import open_door
 
 if TYPE_CHECKING:
     from backtest.venue.brackets import Bracket
-    from backtest.venue.book_calculator import BookCalculation, FailureMap, calculate_book
+    from backtest.venue.book_calculator import BookCalculation, calculate_book
     from backtest.venue.book_calculator import choose_nearest
     from backtest.venue.collateral import Collateral, Prices, StoredMarket, check_collateral
     from backtest.venue.collateral_value import compute_collateral_value, compute_full_value

@@ -65,25 +65,11 @@ def test_options_are_in_the_book(capsys, folder):
 
 
 def test_json_has_all_figures(capsys, folder):
-    code, out, _ = call(capsys, "liq", "--book", "book.toml", "--json", "--map", "ETHUSDT,BTCUSDT")
+    code, out, _ = call(capsys, "liq", "--book", "book.toml", "--json")
     found = json.loads(out)
     assert code == 0
     assert found["requirement"] == pytest.approx(10_080)
     assert [row["instrument"] for row in found["positions"]] == ["BTCUSDT", "ETHUSDT"]
-    assert found["map"]["x"] == "ETHUSDT"
-    assert len(found["map"]["low"]) == len(found["map"]["moves"])
-
-
-def test_the_map_and_the_picture(capsys, folder):
-    code, out, _ = call(
-        capsys, "liq", "--book", "book.toml", "--map", "BTCUSDT,ETHUSDT", "--picture", "failure.svg"
-    )
-    assert code == 0
-    assert "picture: failure.svg" in out
-    assert out.count("#") > 300
-    picture = (folder / "failure.svg").read_text()
-    assert picture.startswith("<svg")
-    assert all(word in picture for word in ("polygon", "BTCUSDT", "ETHUSDT", "liquidated"))
 
 
 def test_brackets_are_the_default_and_a_table_gives_a_rule(capsys, folder):

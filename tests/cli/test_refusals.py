@@ -135,10 +135,6 @@ REFUSED = [
     # calculators
     ("liq --side long", "a position needs --entry, --leverage"),
     ("liq --book book.toml --side long", "--side must be left out with --book"),
-    ("liq --map BTCUSDT,ETHUSDT", "--map must come with --book"),
-    ("liq --book book.toml --map BTCUSDT", "--map takes two instruments"),
-    ("liq --book book.toml --map BTCUSDT,SOL", "got 'SOL'"),
-    ("liq --book book.toml --picture x.png", "must end in .svg"),
     ("liq --book no-balance.toml", "no-balance.toml: a book needs balance"),
     ("liq --book no-price.toml", "no-price.toml: positions.BTCUSDT needs price"),
     ("liq --book no-venue.toml", "no-venue.toml: positions.BTCUSDT.venue must be"),

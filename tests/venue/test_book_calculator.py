@@ -1,8 +1,7 @@
-"""The calculator of a book of positions: figures, moves that fail it, and the failure line."""
+"""The calculator of a book of positions: figures, and moves that fail it."""
 
 import math
 
-import numpy as np
 import pytest
 
 import backtest as bt
@@ -109,24 +108,6 @@ def test_a_failing_and_a_flat_book():
     assert (flat.gross_leverage, flat.moves) == (0.0, ())
 
 
-def test_the_failure_line_by_hand():
-    """10 A and -20 B at 100 and 50 with 300: 300 + 1,000 (a - b) = 50 (2 + a + b).
-
-    b = (200 + 950 a) / 1,050, and the book holds under it.
-    """
-    found = bt.calculate_book(PLAIN, {"A": 10, "B": -20}, TWO, balance=300)
-    line = found.map_failure("A", "B", span=0.3, points=13)
-    assert line.moves == pytest.approx(np.linspace(-0.3, 0.3, 13))
-    expected = (200 + 950 * line.moves) / 1_050
-    assert line.high == pytest.approx(expected, abs=1e-10)
-    assert line.low == pytest.approx(np.full(13, -0.6))
-    room = expected - line.moves[:, None]
-    assert np.all((line.distance > 0) == (room > 0), where=abs(room) > 1e-9)
-    swapped = found.map_failure("B", "A", span=0.3, points=13)
-    assert swapped.distance == pytest.approx(line.distance.T)
-    assert found.map_failure().x == "A"
-
-
 def test_collateral_that_cancels_risk_has_its_share_of_the_requirement():
     """A moves by 10 %: 10 A and 5 more as collateral, both at 100, need 100 and 50."""
     found = bt.calculate_book(
@@ -148,7 +129,6 @@ BAD = {
         ),
         "got USDT for 'BTCUSDT' and BTC for 'BTCUSD_PERP'",
     ),
-    "no such axis": (lambda: book().map_failure("A", "AB"), "got 'AB'; did you mean"),
 }  # fmt: skip
 
 
