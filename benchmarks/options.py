@@ -29,7 +29,7 @@ from backtest.engine import portfolio_loop
 from backtest.options import implied_kernels
 from backtest.options.fits import WIDTH
 from backtest.options.svi import SVI
-from backtest.venue import option_requirement, pack_holdings
+from backtest.venue import option_kernels, pack_holdings
 from backtest.venue.option_account import make_option_account
 
 os.environ["BACKTEST_COMPILE"] = "now"  # compiled code is timed
@@ -97,7 +97,7 @@ def time_margin(n: int) -> dict[str, float]:
     ]  # fmt: skip
     account = make_option_account(held, rule, {})
     book, none = rule.pack({}, underlyings=account.names), pack_holdings([], [])
-    kernels = compile_kernels(option_requirement)
+    kernels = compile_kernels(option_kernels)
     room, margins = np.zeros(1), np.zeros(3)
 
     def reuse() -> None:

@@ -10,24 +10,18 @@ import numpy as np
 import backtest as bt
 from backtest.base.compiled_twins import count_all_brackets, find_own_functions
 from backtest.venue import (
-    collateral_value,
     contract_value,
     liquidation_price,
-    portfolio_failure,
-    portfolio_price,
-    portfolio_requirement,
-    portfolio_rules,
+    portfolio_kernels,
     requirement,
-    scenario_loss,
 )
-from backtest.venue.portfolio_rules import Holdings, PortfolioRules
-from backtest.venue.portfolio_tables import pack_holdings
+from backtest.venue.portfolio_kernels import Holdings, PortfolioRules
 from backtest.venue.requirement import read_rules
+from backtest.venue.requirement_rule import pack_holdings
 from tests.scenes import venue_of
 
 MODULES = (
-    contract_value, requirement, liquidation_price, portfolio_rules, collateral_value,
-    scenario_loss, portfolio_requirement, portfolio_failure, portfolio_price,
+    contract_value, requirement, liquidation_price, portfolio_kernels,
 )  # fmt: skip
 """In this order, as the kernel of a portfolio compiles them."""
 OPTIONS = {"error_model": "numpy", "_nrt": False}

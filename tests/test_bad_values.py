@@ -11,8 +11,8 @@ import backtest as bt
 from backtest.base import FrozenTable, ParameterError
 from backtest.base.values import Value, name_place
 from backtest.paths import GBM, Filtered, Garch, Merton, Stationary
-from backtest.venue.brackets import Earlier, InForce
 from backtest.venue.own_requirement import OwnMargin
+from backtest.venue.venue_parts import Earlier, InForce
 
 
 def days(*values: Any, tz: str | None = "UTC") -> "pd.Series[float]":

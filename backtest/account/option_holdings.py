@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from backtest.account.portfolio_records import AccountState, Terms
-from backtest.venue.option_records import NONE
+from backtest.venue.option_kernels import NONE
 
 
 def holds_options(state: AccountState) -> bool:

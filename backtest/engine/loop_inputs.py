@@ -45,7 +45,7 @@ from backtest.venue import (
     pick_cost,
     read_rules,
 )
-from backtest.venue.dated_costs import DATED
+from backtest.venue.venue_parts import DATED
 
 if TYPE_CHECKING:
     from backtest.account import Account

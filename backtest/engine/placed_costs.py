@@ -10,8 +10,7 @@ from backtest.base import Cost, DataError, FloatArray, format_time
 from backtest.engine.feed_arrays import as_of
 from backtest.market import Market
 from backtest.venue import Venue, list_dated, pick_cost
-from backtest.venue.dated_costs import DATED
-from backtest.venue.trading_terms import MAKER
+from backtest.venue.venue_parts import DATED, MAKER
 
 FEE, TAKER, SLIPPAGE, LIQUIDATION_FEE, LIQUIDATION_SLIPPAGE, MAKER_FEE = range(6)
 

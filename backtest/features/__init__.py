@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from backtest.features.estimators import garman_klass_volatility, har_volatility
     from backtest.features.estimators import implied_volatility, parkinson_volatility, volatility
     from backtest.market.bar_count import bars_per_year
-    from backtest.venue.liquidation_calculator import touch_distance, touch_probability
+    from backtest.venue.calculators import touch_distance, touch_probability
 
 open_door(__name__)
 

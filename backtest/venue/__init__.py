@@ -5,64 +5,64 @@ from typing import TYPE_CHECKING
 from backtest.base import open_door
 
 if TYPE_CHECKING:
-    from backtest.venue.brackets import Bracket
-    from backtest.venue.book_calculator import BookCalculation, calculate_book
-    from backtest.venue.book_calculator import choose_nearest
+    from backtest.venue.venue_parts import Bracket
+    from backtest.venue.calculators import BookCalculation, calculate_book
+    from backtest.venue.calculators import choose_nearest
     from backtest.venue.collateral import Collateral, Prices, StoredMarket, check_collateral
-    from backtest.venue.collateral_value import compute_collateral_value, compute_full_value
-    from backtest.venue.collateral_value import compute_value_at_rate
+    from backtest.venue.portfolio_kernels import compute_collateral_value, compute_full_value
+    from backtest.venue.portfolio_kernels import compute_value_at_rate
     from backtest.venue.contract_value import compute_payment, compute_price, compute_value
-    from backtest.venue.dated_costs import check_no_column, find_newest, has_spread, list_dated
-    from backtest.venue.dated_costs import list_numbers, pick_cost, read_newest, scale_cost
-    from backtest.venue.brackets import Earlier, InForce, InUse
-    from backtest.venue.trading_terms import FeeTier
+    from backtest.venue.venue_parts import check_no_column, find_newest, has_spread, list_dated
+    from backtest.venue.venue_parts import list_numbers, pick_cost, read_newest, scale_cost
+    from backtest.venue.venue_parts import Earlier, InForce, InUse
+    from backtest.venue.venue_parts import FeeTier
     from backtest.venue.funding import FundingTerms, terms
     from backtest.venue.imported_tiers import plain_symbol, read_settlement, read_tiers, write_venue
-    from backtest.venue.venue_rules import find_charged
+    from backtest.venue.venue_parts import find_charged
     from backtest.venue.lending import RateCurve
-    from backtest.venue.liquidation_calculator import Calculation, calculate_liquidation
-    from backtest.venue.liquidation_calculator import find_touch_factor, touch_distance
-    from backtest.venue.liquidation_calculator import touch_probability
+    from backtest.venue.calculators import Calculation, calculate_liquidation
+    from backtest.venue.calculators import find_touch_factor, touch_distance
+    from backtest.venue.calculators import touch_probability
     from backtest.venue.liquidation_price import compute_liquidation_value
     from backtest.venue.margin_presets import MarginPreset, PresetMargin, list_presets
     from backtest.venue.margin_presets import margin_preset
-    from backtest.venue.venue_rules import OpenInterestMargin, choose_multipliers, is_one
+    from backtest.venue.venue_parts import OpenInterestMargin, choose_multipliers, is_one
     from backtest.venue.margin_rules import effective_initial, read_column, read_open_interest
     from backtest.venue.option_account import OptionAccount, list_given
-    from backtest.venue.option_bounds import bound_asset_slope, bound_linear_slope
-    from backtest.venue.option_bounds import bound_option_slope, bound_relief_slope
+    from backtest.venue.option_kernels import bound_asset_slope, bound_linear_slope
+    from backtest.venue.option_kernels import bound_option_slope, bound_relief_slope
     from backtest.venue.option_contract import Option, OptionField, OptionPosition
     from backtest.venue.option_contract import OptionCosts, require_costs
-    from backtest.venue.option_records import OptionPositions, OptionRules
-    from backtest.venue.option_requirement import compute_option_requirement, fill_option
-    from backtest.venue.option_rules import Standard, Strategy
-    from backtest.venue.scenario_margin import OptionShocks
-    from backtest.venue.option_tables import check_moves, index_names, number_each
-    from backtest.venue.option_tables import pack_option_rules
-    from backtest.venue.option_values import compute_counted_rate, compute_counted_value
-    from backtest.venue.option_values import compute_option_delta, compute_option_value
-    from backtest.venue.option_values import compute_options_value, is_vega_small
+    from backtest.venue.option_kernels import OptionPositions, OptionRules
+    from backtest.venue.option_kernels import compute_option_requirement, fill_option
+    from backtest.venue.requirement_rule import Standard, Strategy
+    from backtest.venue.requirement_rule import OptionShocks
+    from backtest.venue.option_account import check_moves, index_names, number_each
+    from backtest.venue.option_account import pack_option_rules
+    from backtest.venue.option_kernels import compute_counted_rate, compute_counted_value
+    from backtest.venue.option_kernels import compute_option_delta, compute_option_value
+    from backtest.venue.option_kernels import compute_options_value, is_vega_small
     from backtest.venue.own_requirement import OwnMargin, Requirement, ask_rule, make_own_twins
-    from backtest.venue.portfolio_failure import Waypoint, find_failure, move_holdings
-    from backtest.venue.portfolio_price import aim, find_failure_ratio
-    from backtest.venue.portfolio_requirement import compute_full_backing, compute_haircut
-    from backtest.venue.portfolio_requirement import compute_haircuts, compute_own_maintenance
-    from backtest.venue.portfolio_requirement import compute_portfolio_backing
-    from backtest.venue.portfolio_requirement import compute_portfolio_initial
-    from backtest.venue.portfolio_requirement import compute_portfolio_requirement, fill_shares
-    from backtest.venue.portfolio_requirement import find_maintenance, find_own_maintenance
-    from backtest.venue.portfolio_requirement import is_pool_failing, scale_rate
-    from backtest.venue.portfolio_rules import Holdings, PortfolioRules, is_spot_leg, pick_rules
-    from backtest.venue.portfolio_tables import pack_brackets, pack_holdings, pack_spot
+    from backtest.venue.portfolio_kernels import Waypoint, find_failure, move_holdings
+    from backtest.venue.portfolio_kernels import aim, find_failure_ratio
+    from backtest.venue.portfolio_kernels import compute_full_backing, compute_haircut
+    from backtest.venue.portfolio_kernels import compute_haircuts, compute_own_maintenance
+    from backtest.venue.portfolio_kernels import compute_portfolio_backing
+    from backtest.venue.portfolio_kernels import compute_portfolio_initial
+    from backtest.venue.portfolio_kernels import compute_portfolio_requirement, fill_shares
+    from backtest.venue.portfolio_kernels import find_maintenance, find_own_maintenance
+    from backtest.venue.portfolio_kernels import is_pool_failing, scale_rate
+    from backtest.venue.portfolio_kernels import Holdings, PortfolioRules, is_spot_leg, pick_rules
+    from backtest.venue.requirement_rule import pack_brackets, pack_holdings, pack_spot
     from backtest.venue.requirement import LEVELS, MarginRules, compute_affordable
     from backtest.venue.requirement import compute_best_leverage, compute_highest_rate
     from backtest.venue.requirement import compute_initial, compute_largest_notional
     from backtest.venue.requirement import compute_maintenance, compute_setting, compute_step_floor
     from backtest.venue.requirement import has_one_rate, is_bounded_by_rate, read_rules
     from backtest.venue.requirement_rule import Brackets, MarginRule, RequirementRule
-    from backtest.venue.scenario_margin import ScenarioMargin
-    from backtest.venue.settlement import agree_settlement, check_names_agree
-    from backtest.venue.trading_terms import Contract, Fees, Liquidation, Slippage, has_other_unit
+    from backtest.venue.requirement_rule import ScenarioMargin
+    from backtest.venue.venue_parts import agree_settlement, check_names_agree
+    from backtest.venue.venue_parts import Contract, Fees, Liquidation, Slippage, has_other_unit
     from backtest.venue.venue import Venue
 
 open_door(__name__)

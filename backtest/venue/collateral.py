@@ -12,6 +12,8 @@ from backtest.base import (
     Declaration,
     Fault,
     Faults,
+    FloatArray,
+    IntArray,
     Number,
     ParameterError,
     Text,
@@ -22,10 +24,8 @@ from backtest.base import (
     repr_plain,
 )
 from backtest.base.fields import COST, SHARE
-from backtest.venue.collateral_value import compute_value_at_rate
 from backtest.venue.lending import PriceHistory
-from backtest.venue.portfolio_rules import CollateralTables
-from backtest.venue.portfolio_tables import pack_rows
+from backtest.venue.portfolio_kernels import CollateralTables, compute_value_at_rate
 
 OWN_EQUITY = ("equity", "account", "portfolio")
 
@@ -160,25 +160,6 @@ class Collateral(Value):
         return data
 
 
-def pack_collateral(
-    collateral: Sequence[Collateral], groups: Sequence[str] = ()
-) -> CollateralTables:
-    tiers = [each.list_tiers() for each in collateral]
-    counts, floors = pack_rows([[row[0] for row in rows] for rows in tiers])
-    cancelled = [each.cancels_risk or "" for each in collateral]
-    return CollateralTables(
-        counts=counts,
-        floors=floors,
-        caps=pack_rows([[row[1] for row in rows] for rows in tiers])[1],
-        rates=pack_rows([[row[2] for row in rows] for rows in tiers])[1],
-        groups=np.array(
-            [list(groups).index(name) if name in groups else -1 for name in cancelled],
-            dtype=np.int64,
-        ),
-        slippages=np.array([each.slippage for each in collateral], dtype=np.float64),
-    )
-
-
 def check_collateral(
     collateral: Sequence[Collateral], instruments: Sequence[str], currency: str
 ) -> None:
@@ -197,3 +178,29 @@ def check_collateral(
                 f"prices of collateral {each.name!r} must be a Market or name an instrument of the "
                 f"run, got {each.prices!r}{did_you_mean(each.prices, instruments)}"
             )
+
+
+def pack_rows(rows: Sequence[Sequence[float]], width: int = 1) -> tuple[IntArray, FloatArray]:
+    counts = np.array([len(row) for row in rows], dtype=np.int64)
+    most = max([width, *(len(row) for row in rows)])
+    padded = [[*row, *[row[-1] if row else math.nan] * (most - len(row))] for row in rows]
+    return counts, np.array(padded, dtype=np.float64).reshape(len(rows), most)
+
+
+def pack_collateral(
+    collateral: Sequence[Collateral], groups: Sequence[str] = ()
+) -> CollateralTables:
+    tiers = [each.list_tiers() for each in collateral]
+    counts, floors = pack_rows([[row[0] for row in rows] for rows in tiers])
+    cancelled = [each.cancels_risk or "" for each in collateral]
+    return CollateralTables(
+        counts=counts,
+        floors=floors,
+        caps=pack_rows([[row[1] for row in rows] for rows in tiers])[1],
+        rates=pack_rows([[row[2] for row in rows] for rows in tiers])[1],
+        groups=np.array(
+            [list(groups).index(name) if name in groups else -1 for name in cancelled],
+            dtype=np.int64,
+        ),
+        slippages=np.array([each.slippage for each in collateral], dtype=np.float64),
+    )

@@ -16,20 +16,31 @@ from backtest.venue.option_account import (
     make_option_account,
 )
 from backtest.venue.option_contract import OptionPosition
-from backtest.venue.option_rules import Strategy
-from backtest.venue.option_scenarios import compute_option_loss, compute_short_charge
-from backtest.venue.option_strategies import compute_premiums
+from backtest.venue.option_kernels import (
+    compute_option_loss,
+    compute_premiums,
+    compute_short_charge,
+)
 from backtest.venue.own_requirement import OwnMargin, Requirement, ask_rule
-from backtest.venue.portfolio_requirement import (
+from backtest.venue.portfolio_kernels import (
+    Holdings,
+    PortfolioRules,
     combine_scenarios,
+    compute_gross,
+    compute_offset,
     compute_portfolio_initial,
     compute_portfolio_requirement,
+    compute_scenario_loss,
 )
-from backtest.venue.portfolio_rules import Holdings, PortfolioRules
 from backtest.venue.requirement import MarginRules, read_rules
-from backtest.venue.requirement_rule import BoundRule, Brackets, MarginRule, RequirementRule
-from backtest.venue.scenario_loss import compute_gross, compute_offset, compute_scenario_loss
-from backtest.venue.settlement import agree_settlement
+from backtest.venue.requirement_rule import (
+    BoundRule,
+    Brackets,
+    MarginRule,
+    RequirementRule,
+    Strategy,
+)
+from backtest.venue.venue_parts import agree_settlement
 
 if TYPE_CHECKING:
     from collections.abc import Iterable

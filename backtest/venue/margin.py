@@ -32,7 +32,7 @@ from backtest.venue.requirement import (
     compute_setting,
     read_rules,
 )
-from backtest.venue.scenario_margin import scenario_grid
+from backtest.venue.requirement_rule import scenario_grid
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -20,16 +20,14 @@ from backtest.base import (
     did_you_mean,
     repr_plain,
 )
-from backtest.venue import option_rules, scenario_margin  # noqa: F401 - read by from_dict
-from backtest.venue.brackets import Day
 from backtest.venue.option_account import find_asset
 from backtest.venue.preset_files import Group, Tables, choose_table, read_choice, read_file
-from backtest.venue.requirement_rule import MarginRule
-from backtest.venue.scenario_margin import EVERY
+from backtest.venue.requirement_rule import EVERY, MarginRule
+from backtest.venue.venue_parts import Day
 
 if TYPE_CHECKING:
     from backtest.venue.collateral import Collateral
-    from backtest.venue.portfolio_rules import ScenarioTables
+    from backtest.venue.portfolio_kernels import ScenarioTables
 
 FILE = Path(__file__).with_suffix(".toml")
 STATUSES = ("read", "memory", "left out")

@@ -31,12 +31,17 @@ from backtest.base import (
     make_twin,
 )
 from backtest.base.fields import POSITIVE
-from backtest.venue import portfolio_failure, portfolio_requirement
+from backtest.venue import portfolio_kernels
 from backtest.venue.contract_value import compute_price
-from backtest.venue.portfolio_failure import Waypoint, move_holdings
-from backtest.venue.portfolio_rules import Holdings, PortfolioRules, ScenarioTables, is_in_pool
-from backtest.venue.portfolio_tables import pack_no_scenarios
-from backtest.venue.requirement_rule import MarginRule, RequirementRule
+from backtest.venue.portfolio_kernels import (
+    Holdings,
+    PortfolioRules,
+    ScenarioTables,
+    Waypoint,
+    is_in_pool,
+    move_holdings,
+)
+from backtest.venue.requirement_rule import MarginRule, RequirementRule, pack_no_scenarios
 
 PARTS = 16
 """Places at which a segment of a bar is tested."""
@@ -159,7 +164,7 @@ def make_own_twins(
     for module, scope in zip(modules, scopes, strict=True):
         for _, function in find_own_functions(module):
             twins[id(function)] = make_twin(function, scope, Path(function.__code__.co_filename))
-    own = OwnFunctions(rule, names, twins[id(portfolio_requirement.is_pool_failing)])
+    own = OwnFunctions(rule, names, twins[id(portfolio_kernels.is_pool_failing)])
     twins |= {id(replaced): function for replaced, function in own.replacements()}
     found: dict[str, Any] = {}
     for scope in scopes:
@@ -179,10 +184,10 @@ class OwnFunctions:
 
     def replacements(self) -> list[tuple[Callable[..., Any], Callable[..., Any]]]:
         return [
-            (portfolio_requirement.compute_portfolio_requirement, self.compute_requirement),
-            (portfolio_requirement.compute_portfolio_initial, self.compute_initial),
-            (portfolio_requirement.fill_shares, self.fill_shares),
-            (portfolio_failure.find_failure, self.find_failure),
+            (portfolio_kernels.compute_portfolio_requirement, self.compute_requirement),
+            (portfolio_kernels.compute_portfolio_initial, self.compute_initial),
+            (portfolio_kernels.fill_shares, self.fill_shares),
+            (portfolio_kernels.find_failure, self.find_failure),
         ]
 
     def compute_requirement(self, rules: PortfolioRules, held: Holdings) -> float:

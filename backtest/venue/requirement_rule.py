@@ -1,34 +1,146 @@
-"""Margin requirement of an account with several positions: the protocol and the bracket rule."""
+"""What a portfolio on one collateral requires: by brackets, scenarios, per option or by strategies.
+
+Portfolio margin is the worst loss of the whole portfolio in scenarios of the price.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import itertools
+import math
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import (
+    TYPE_CHECKING,
     Annotated,
     Any,
     ClassVar,
     NamedTuple,
     Protocol,
     Self,
+    TypeAlias,
     runtime_checkable,
 )
 
-from backtest.base import ParameterError, Value, declared
-from backtest.base.fields import POSITIVE
-from backtest.venue.collateral import Collateral, pack_collateral
+import numpy as np
+
+from backtest.base import (
+    BoolArray,
+    Choice,
+    Declaration,
+    Fault,
+    Faults,
+    Flag,
+    FloatArray,
+    FrozenTable,
+    IntArray,
+    Number,
+    ParameterError,
+    Value,
+    declared,
+    did_you_mean,
+    read_number,
+    repr_plain,
+)
+from backtest.base.fields import NOT_NEGATIVE, POSITIVE, SHARE
+from backtest.venue.collateral import Collateral, pack_collateral, pack_rows
 from backtest.venue.contract_value import compute_value
-from backtest.venue.portfolio_requirement import (
+from backtest.venue.portfolio_kernels import (
+    BracketTables,
+    Holdings,
+    PortfolioRules,
+    ScenarioTables,
+    SpotTables,
     compute_portfolio_initial,
     compute_portfolio_requirement,
 )
-from backtest.venue.portfolio_rules import Holdings, PortfolioRules, ScenarioTables
-from backtest.venue.portfolio_tables import (
-    pack_brackets,
-    pack_holdings,
-    pack_no_scenarios,
-    pack_spot,
-)
 from backtest.venue.requirement import MarginRules
+
+if TYPE_CHECKING:
+    from backtest.venue.collateral import Collateral
+
+
+def pack_brackets(rules: Sequence[MarginRules], width: int = 1) -> BracketTables:
+    counts, floors = pack_rows([each.floors for each in rules], width)
+
+    def pack(name: str) -> FloatArray:
+        return pack_rows([getattr(each, name) for each in rules], width)[1]
+
+    def read(name: str) -> FloatArray:
+        return np.array([getattr(each, name) for each in rules], dtype=np.float64)
+
+    def test(name: str) -> BoolArray:
+        return np.array([getattr(each, name) for each in rules], dtype=np.bool_)
+
+    return BracketTables(
+        counts=counts,
+        floors=floors,
+        caps=pack("caps"),
+        rates=pack("rates"),
+        amounts=pack("amounts"),
+        leverages=pack("leverages"),
+        close_fees=read("close_fee"),
+        takers=read("taker"),
+        sizes=read("size"),
+        settings=read("setting"),
+        are_inverse=test("is_inverse"),
+        are_isolated=test("is_isolated"),
+        are_valued_at_entry=test("is_valued_at_entry"),
+        multipliers=read("multiplier"),
+        initial_multipliers=read("initial_multiplier"),
+    )
+
+
+def pack_groups(groups: Mapping[str, Sequence[str]], names: Sequence[str]) -> tuple[IntArray, ...]:
+    places = {name: i for i, name in enumerate(names)}
+    members = [[places[name] for name in group] for group in groups.values()]
+    lengths = [len(group) for group in members]
+    flat = np.array([i for group in members for i in group], dtype=np.int64)
+    return flat, np.concatenate([[0], np.cumsum(lengths, dtype=np.int64)]).astype(np.int64)
+
+
+def pack_no_scenarios() -> ScenarioTables:
+    empty = np.zeros(0, dtype=np.int64)
+    return ScenarioTables(
+        counts=empty,
+        moves=np.zeros((0, 1)),
+        weights=np.zeros((0, 1)),
+        members=empty,
+        starts=np.zeros(1, dtype=np.int64),
+        products=empty,
+        n_products=0,
+        is_same_row=False,
+        offset=0.0,
+        factor=1.0,
+        minimum=0.0,
+        contingency=0.0,
+        pair_contingency=0.0,
+        initial_factor=1.0,
+        initial_contingency=0.0,
+        nets=np.zeros((0, 2)),
+    )
+
+
+def pack_spot(haircuts: Sequence[float | None] = ()) -> SpotTables:
+    are_spot = np.array([each is not None for each in haircuts], dtype=np.bool_)
+    if not are_spot.any():
+        return SpotTables(False, np.zeros(1, dtype=np.bool_), np.zeros(1))
+    return SpotTables(True, are_spot, np.array([each or 0.0 for each in haircuts]))
+
+
+def pack_holdings(
+    quantities: Sequence[float],
+    values: Sequence[float],
+    entries: Sequence[float] | None = None,
+    amounts: Sequence[float] = (),
+    prices: Sequence[float] = (),
+) -> Holdings:
+    return Holdings(
+        quantities=np.array(quantities, dtype=np.float64),
+        entries=np.array(values if entries is None else entries, dtype=np.float64),
+        values=np.array(values, dtype=np.float64),
+        amounts=np.array(amounts, dtype=np.float64),
+        prices=np.array(prices, dtype=np.float64),
+    )
 
 
 @runtime_checkable
@@ -201,3 +313,472 @@ def check_inverse(packed: PortfolioRules, names: Sequence[str]) -> None:
                     f"moves of a group with an inverse contract must be over -1, got {lowest:g} "
                     f"for {names[i]}"
                 )
+
+
+EVERY = "*"
+EXAMPLE = "[(-0.15, 1), (0.15, 1)]"
+MOST_NUMBERS = 4
+Row: TypeAlias = tuple[float, ...]
+
+
+def is_list(value: object) -> bool:
+    return isinstance(value, Sequence) and not isinstance(value, str)
+
+
+class Moves(Declaration):
+    is_table: ClassVar[bool] = True
+
+    def read(self, value: Any) -> FrozenTable:
+        table = value if isinstance(value, Mapping) else {EVERY: value}
+        if not table:
+            raise Fault(f"must have scenarios for at least one group, {{'BTC': {EXAMPLE}}}")
+        return FrozenTable({str(group): read_rows(rows) for group, rows in table.items()})
+
+
+def read_rows(rows: Any) -> tuple[Row, ...]:
+    if not is_list(rows) or not rows:
+        raise Fault(f"must be lists of at least one (move, weight), {EXAMPLE}", repr_plain(rows))
+    return tuple(map(read_row, rows))
+
+
+def read_row(row: Any) -> Row:
+    """Return move, weight, and for options move of volatility and relief, without zeros at its end.
+
+    A move alone has the weight 1.
+    """
+    given = tuple(row) if is_list(row) else (row, 1.0)
+    if not 2 <= len(given) <= MOST_NUMBERS:
+        rule = "must be rows of (move, weight), and for options a move of volatility and a relief"
+        raise Fault(rule, repr_plain(row))
+    try:
+        found = [float(read_number(each)) for each in given]
+    except Fault as fault:
+        raise Fault(str(fault), repr_plain(row)) from None
+    move, weight, volatility, relief = (*found, 0.0, 0.0)[:4]
+    is_low = move < -1.0 or volatility < -1.0 or weight < 0.0 or relief < 0.0
+    if is_low or not math.isfinite(sum(found)):
+        rule = "must be moves of at least -1, weights and reliefs of at least 0, all finite"
+        raise Fault(rule, repr_plain(row))
+    return (*found[:2], *((volatility, relief) if relief else (volatility,) if volatility else ()))
+
+
+@dataclass(frozen=True)
+class NameGroups(Declaration):
+    member: str
+    is_table: ClassVar[bool] = True
+
+    def read(self, value: Any) -> FrozenTable:
+        if not isinstance(value, Mapping) or not value:
+            raise Fault(f"must be a table of lists of names, {{'first': ['{self.member} 1']}}")
+        table = {str(group): self._read_names(names) for group, names in value.items()}
+        flat = [each for names in table.values() for each in names]
+        twice = sorted({each for each in flat if flat.count(each) > 1})
+        if twice:
+            raise Fault(f"must name each {self.member} once", f"{', '.join(twice)} twice")
+        return FrozenTable(table)
+
+    def _read_names(self, names: Any) -> tuple[str, ...]:
+        if not is_list(names) or not names or not all(isinstance(each, str) for each in names):
+            rule = f"must list the names of at least one {self.member} each"
+            raise Fault(rule, repr_plain(names))
+        return tuple(names)
+
+
+class InitialTerms(Declaration):
+    def read(self, value: Any) -> tuple[float, float]:
+        if not is_list(value) or len(value) != 2:
+            raise Fault("must be (factor, contingency), (1.2, 0.02) for example")
+        factor, contingency = map(NOT_NEGATIVE.read, value)
+        return factor, contingency
+
+
+@dataclass(frozen=True)
+class Figures(Declaration):
+    count: int
+    number: Number = NOT_NEGATIVE
+
+    def read(self, value: Any) -> tuple[float, ...]:
+        if not is_list(value) or len(value) != self.count:
+            raise Fault(f"must be {self.count} numbers")
+        return tuple(float(self.number.read(each)) for each in value)
+
+
+@declared(kw_only=True)
+class OptionShocks(Value):
+    """What :class:`ScenarioMargin` adds for options; all of it is off by default.
+
+    Parameters
+    ----------
+    power : (float, float)
+        A move of volatility is multiplied by ``(days / max(T, least_days)) ** power`` for T days to
+        expiry: the first power up to ``days``, the second beyond.
+    days, least_days : float
+        As above.
+    least_volatility : float
+        The lowest volatility of a row in which volatility rises.
+    short_charge : (float, float)
+        Maintenance and initial charge per unit of notional that is net short by strike and expiry.
+    delta_charge : (float, float)
+        What is added to the worst loss per unit of the absolute delta of the options of each
+        expiry: the least, and that per year to expiry; the larger counts.
+    futures_range : float
+        The largest move of futures; rows beyond it move options only.
+    discounts : six numbers, optional
+        Base, multiple of the rate and addition for an expiry worth over 0 in a scenario, which is
+        multiplied by ``base exp(-T (multiple rate + addition))``; then those for one worth less,
+        multiplied by ``base exp(T (multiple rate + addition))``, at most by ``exp(rate T)``.
+    skew : eight numbers, optional
+        Two rows that turn the smile: cap and its slope by root of T of the linear and of the
+        absolute row; least width, scale of the width, volatility level and its slope. The result
+        of each expiry counts as a loss.
+    expiry_charge : three numbers, optional
+        A move of the forward of each expiry, and the share of its loss that is charged: a constant
+        and one per year. The sum over expiries counts if it is larger than the worst loss.
+    """
+
+    power: Annotated[Sequence[float], Figures(2)] = (0.0, 0.0)
+    days: Annotated[float, POSITIVE] = 30.0
+    least_days: Annotated[float, NOT_NEGATIVE] = 1.0
+    least_volatility: Annotated[float, NOT_NEGATIVE] = 0.0
+    short_charge: Annotated[Sequence[float], Figures(2)] = (0.0, 0.0)
+    delta_charge: Annotated[Sequence[float], Figures(2)] = (0.0, 0.0)
+    futures_range: Annotated[float, Number(0, open_low=True, may_be_infinite=True)] = math.inf
+    discounts: Annotated[Sequence[float] | None, Figures(6)] = None
+    skew: Annotated[Sequence[float] | None, Figures(8, Number())] = None
+    expiry_charge: Annotated[Sequence[float] | None, Figures(3)] = None
+
+    def faults(self) -> Faults:
+        """Yield charges that fall, and a move that is none."""
+        if self.short_charge[1] < self.short_charge[0]:
+            yield "short_charge", "must have an initial charge of at least that of maintenance"
+        if self.expiry_charge is not None and not 0.0 < self.expiry_charge[0] < 1.0:
+            yield "expiry_charge", "must have a move between 0 and 1, (0.045, 0.5, 2.0) for example"
+
+
+def scenario_grid(
+    moves: Sequence[float],
+    volatilities: Sequence[float] = (0.0,),
+    tails: Sequence[Sequence[float]] = (),
+) -> list[Row]:
+    """Return the scenarios of each move of the price with each move of volatility.
+
+    Parameters
+    ----------
+    moves : sequence of float
+        Relative moves of the price.
+    volatilities : sequence of float
+        Relative moves of volatility.
+    tails : sequence of rows
+        Further rows of (move, weight, move of volatility, relief), the relief in quote currency.
+
+    Examples
+    --------
+    >>> scenario_grid([-0.15, 0.15], [0.5, 0.0], [(1.0, 0.16, 0.5)])
+    [(-0.15, 1.0, 0.5), (-0.15, 1.0), (0.15, 1.0, 0.5), (0.15, 1.0), (1.0, 0.16, 0.5)]
+    """
+    for name, given in (("moves", moves), ("volatilities", volatilities), ("tails", tails)):
+        if not is_list(given):
+            raise ParameterError(f"{name} must be a list, got {repr_plain(given)}")
+    rows = itertools.product(moves, volatilities)
+    table = [(move, 1.0, volatility) for move, volatility in rows] + [*tails]
+    try:
+        return [*map(read_row, table)]
+    except Fault as fault:
+        raise ParameterError(f"tails: {fault}, got {fault.found}") from None
+
+
+NO_SHOCKS = OptionShocks()
+
+
+@declared(kw_only=True)
+class ScenarioMargin(MarginRule):
+    """Portfolio margin: the worst loss of the whole portfolio in scenarios of the price.
+
+    With S the worst loss, G the gross notional and O the notional that offsets within groups (the
+    smaller side of each), the requirement is
+    ``max(factor S, minimum G) + contingency G + pair_contingency O``.
+
+    Parameters
+    ----------
+    moves : Mapping or list
+        Scenarios by group: lists of ``(move, weight)``, the move a fraction of the price and the
+        weight the share of its loss that counts. A list, or the group ``"*"``, holds for all groups
+        that are not named. For options a row goes on with a relative move of their volatility, and
+        with an amount that is taken off its loss.
+    groups : Mapping, optional
+        Names of instruments by group; the instruments of a group move together. Those in no group
+        are one each, by their own name.
+    products : Mapping, optional
+        Names of groups by product, with ``across="same row"``. Default: one product of all.
+    across : str
+        ``"independent"``: each group has its own worst row, and gains count nothing. ``"same row"``
+        : each product has one worst row, in which losses count in full and gains by ``offset``.
+    offset : float
+        The share of a group's gain that offsets losses of its product, from 0 to 1.
+    factor, minimum, contingency, pair_contingency : float
+        As above, at least 0.
+    initial : (float, float), optional
+        The factor and the contingency of initial margin. Default: those of maintenance.
+    options : OptionShocks
+        What is added for options.
+    level : float
+        The cross positions fail where what backs them is at most ``level`` times the requirement.
+    """
+
+    moves: Annotated[Mapping[str, Sequence[Row]] | Sequence[Any], Moves()]
+    groups: Annotated[Mapping[str, Sequence[str]] | None, NameGroups("instrument")] = None
+    products: Annotated[Mapping[str, Sequence[str]] | None, NameGroups("group")] = None
+    across: Annotated[str, Choice("independent", "same row")] = "independent"
+    offset: Annotated[float, SHARE] = 0.0
+    factor: Annotated[float, NOT_NEGATIVE] = 1.0
+    minimum: Annotated[float, NOT_NEGATIVE] = 0.0
+    contingency: Annotated[float, NOT_NEGATIVE] = 0.0
+    pair_contingency: Annotated[float, NOT_NEGATIVE] = 0.0
+    initial: Annotated[Sequence[float] | None, InitialTerms()] = None
+    options: OptionShocks = NO_SHOCKS
+
+    _omitted = frozenset({"options"})
+
+    def faults(self) -> Faults:
+        """Yield what does nothing, what liquidates an order at once, and rows that do not match."""
+        if self.across == "independent":
+            rule = "must be left out with across='independent', in which gains count nothing"
+            if self.products is not None:
+                yield "products", rule
+            if self.offset > 0.0:
+                yield "offset", rule
+        factor, contingency = self.initial_terms()
+        is_enough = factor >= self.factor and contingency >= self.contingency
+        if not is_enough or (self.initial is None and self.level > 1.0):
+            least = max(1.0, self.level)
+            terms = f"({least * self.factor:g}, {least * self.contingency:g})"
+            yield "initial", f"must be at least {terms}, or an order is liquidated at once"
+        if not (self.factor > 0.0 or self.minimum > 0.0 or self.contingency > 0.0):
+            yield "factor", "must be over 0, or minimum or contingency, or nothing is required"
+        if self.across == "same row":
+            yield from self._find_product_faults()
+
+    def _find_product_faults(self) -> Faults:
+        moves: Any = self.moves
+        table = {"all": tuple(moves)} if self.products is None else self.products
+        for groups in table.values():
+            found = {group: moves.get(group, moves.get(EVERY)) for group in groups}
+            rows = {group: len(each) for group, each in found.items() if each is not None}
+            if len(set(rows.values())) > 1:
+                listed = ", ".join(f"{group!r} {count}" for group, count in rows.items())
+                rule = "must have as many scenarios for each group of a product with across='same "
+                yield "moves", f"{rule}row': {listed}"
+
+    # ------------------------------------------------------------------- groups of an account
+
+    def list_groups(self, names: Sequence[str]) -> dict[str, tuple[str, ...]]:
+        """Return the instruments of each group: the given ones, then the rest one by one."""
+        given = {group: tuple(members) for group, members in (self.groups or {}).items()}
+        grouped = {each for members in given.values() for each in members}
+        return given | {name: (name,) for name in names if name not in grouped}
+
+    def name_groups(self, names: Sequence[str]) -> tuple[str, ...]:
+        """Return the names of the groups, in order."""
+        return tuple(self.list_groups(names))
+
+    def rows_of(self, group: str) -> tuple[Row, ...]:
+        """Return the scenarios of a group."""
+        moves: Any = self.moves
+        rows: tuple[Row, ...] = moves[group if group in moves else EVERY]
+        return rows
+
+    def linear_rows_of(self, group: str) -> list[tuple[float, float]]:
+        """Return the scenarios of a group without options: each move once, with its weight.
+
+        With the same row for all groups of a product every row stays, or they would not match.
+        """
+        limit = self.options.futures_range
+        rows = [(min(limit, max(-limit, row[0])), row[1]) for row in self.rows_of(group)]
+        if self.across == "same row":
+            return rows
+        largest: dict[float, float] = {}
+        for move, weight in rows:
+            largest[move] = max(weight, largest.get(move, 0.0))
+        return list(largest.items())
+
+    def number_products(self, groups: Sequence[str]) -> list[int]:
+        """Return the number of each group's product; groups in none are one each."""
+        if self.products is None:
+            return [0] * len(groups) if self.across == "same row" else list(range(len(groups)))
+        table = {each: p for p, each_of in enumerate(self.products.values()) for each in each_of}
+        free = [group for group in groups if group not in table]
+        table |= {group: len(self.products) + k for k, group in enumerate(free)}
+        return [table[group] for group in groups]
+
+    def initial_terms(self) -> tuple[float, float]:
+        """Return the factor and the contingency of initial margin."""
+        if self.initial is None:
+            return self.factor, self.contingency
+        return self.initial[0], self.initial[1]
+
+    def without(self, gone: Collection[str]) -> ScenarioMargin:
+        """Return the rule without some instruments, and without groups that have no others."""
+        whole = self.groups or {}
+        left = {
+            group: tuple(each for each in members if each not in gone)
+            for group, members in whole.items()
+        }
+        groups = {group: members for group, members in left.items() if members}
+        lost = {*gone, *whole} - {*groups}
+        whole_moves: Any = self.moves
+        moves = {group: rows for group, rows in whole_moves.items() if group not in lost}
+        products = {
+            product: tuple(each for each in members if each not in lost)
+            for product, members in (self.products or {}).items()
+        }
+        kept = {product: members for product, members in products.items() if members}
+        return replace(self, moves=moves, groups=groups or None, products=kept or None)
+
+    def pack_scenarios(
+        self, names: Sequence[str], underlyings: Sequence[str] = ()
+    ) -> ScenarioTables:
+        """Return the scenarios of these instruments, and of underlyings of options, as arrays."""
+        groups = self.list_groups(names)
+        groups |= {each: () for each in underlyings if each not in groups}
+        rows = [self.linear_rows_of(group) for group in groups]
+        counts, moves = pack_rows([[move for move, _ in row] for row in rows])
+        members, starts = pack_groups(groups, names)
+        products = self.number_products(list(groups))
+        factor, contingency = self.initial_terms()
+        return ScenarioTables(
+            counts=counts,
+            moves=moves,
+            weights=pack_rows([[weight for _, weight in row] for row in rows])[1],
+            members=members,
+            starts=starts,
+            products=np.array(products, dtype=np.int64),
+            n_products=max(products, default=-1) + 1,
+            is_same_row=self.across == "same row",
+            offset=self.offset,
+            factor=self.factor,
+            minimum=self.minimum,
+            contingency=self.contingency,
+            pair_contingency=self.pair_contingency,
+            initial_factor=factor,
+            initial_contingency=contingency,
+            nets=np.zeros((len(groups), 2)),
+        )
+
+    def check_names(
+        self,
+        names: Sequence[str],
+        collateral: Sequence[Collateral],
+        underlyings: Sequence[str] = (),
+    ) -> None:
+        """Check that the groups of moves, groups, products and collateral are there."""
+        groups = [*self.list_groups(names), *underlyings]
+        known = list(names)
+        for group, members in (self.groups or {}).items():
+            _check_known(f"groups.{group}", members, known, noun="instrument")
+        _check_known("moves", [each for each in self.moves if each != EVERY], groups)
+        for product, members in (self.products or {}).items():
+            _check_known(f"products.{product}", members, groups)
+        for each in collateral:
+            if each.cancels_risk is not None:
+                _check_known(
+                    f"cancels_risk of collateral {each.name!r}", [each.cancels_risk], groups
+                )
+        self.check_rows(groups)
+
+    def check_rows(self, groups: Sequence[str]) -> None:
+        """Check that each group has scenarios, as many as the others of its product."""
+        missing = [each for each in groups if each not in self.moves and EVERY not in self.moves]
+        if missing:
+            raise ParameterError(
+                f"moves must have scenarios for every group, or for all others under {EVERY!r}, "
+                f"got none for {', '.join(missing)}"
+            )
+
+
+def _check_known(
+    owner: str, given: Sequence[str], known: Sequence[str], noun: str = "group"
+) -> None:
+    unknown = [f"{each!r}{did_you_mean(each, known)}" for each in given if each not in known]
+    if unknown:
+        raise ParameterError(
+            f"{owner} must name {noun}s of the account, {', '.join(known)}, "
+            f"got {', '.join(unknown)}"
+        )
+
+
+MarginRule.kinds["moves"] = ScenarioMargin
+
+
+@declared(kw_only=True)
+class Standard(MarginRule):
+    """Margin of each option by itself, as Deribit's and OKX's standard accounts.
+
+    A short needs ``size (max(maintenance unit, of_mark mark) factor + mark)``, the part of the mark
+    only of puts, and initially at least ``size (max(least, initial - otm / forward) factor unit +
+    mark)``. The unit is 1 coin, or the index for options settled in cash. Longs need nothing. All
+    other positions need what their brackets say.
+
+    Parameters
+    ----------
+    initial, least, maintenance, of_mark, factor : float
+        As above.
+    option_value : str
+        ``"none"``: no option value backs the account. ``"long"``: that of longs does.
+    level : float
+        The cross positions fail where what backs them is at most ``level`` times the requirement.
+    """
+
+    initial: Annotated[float, NOT_NEGATIVE]
+    least: Annotated[float, NOT_NEGATIVE]
+    maintenance: Annotated[float, NOT_NEGATIVE]
+    of_mark: Annotated[float, NOT_NEGATIVE] = 0.0
+    factor: Annotated[float, POSITIVE] = 1.0
+    option_value: Annotated[str, Choice("none", "long")] = "none"
+
+    def faults(self) -> Faults:
+        """Yield an initial margin under that of maintenance."""
+        if self.least < self.maintenance * min(1.0, self.level):
+            rule = f"must be at least maintenance {self.maintenance:g}, or an order is liquidated "
+            yield "least", f"{rule}at once"
+
+
+@declared(kw_only=True)
+class Strategy(MarginRule):
+    """Margin of options by strategies: spreads, covered and naked options, as Regulation T.
+
+    Shorts are paired with longs of the same kind that expire no earlier; pairs whose shorts expire
+    together need the greatest loss of their common payoff over 0 and the strikes, without premiums.
+    Others need ``mark + max(naked S - otm, least_call S)``, puts ``least_put K`` in its place. Of a
+    naked call and a naked put, the larger counts, and the other's mark. A short that shares cover
+    needs nothing besides what the shares need. The cheapest pairing counts.
+
+    Parameters
+    ----------
+    naked, least_call, least_put : float
+        As above: 0.2, 0.1, 0.1 for stocks, naked 0.15 for broad indices.
+    covered_itm : bool
+        Whether a short that shares cover needs the amount by which it is in the money: the shares
+        then count no more than the strike.
+    conversion : float
+        What shares need for maintenance, as a fraction of the strike, where a short and a long
+        option of one strike and expiry lock their price; 0: what their brackets say.
+    loan_value : float
+        The share of the mark of a long that backs the account if it expires after ``loan_days``,
+        and no option of its kind is sold.
+    loan_days : float
+        As above.
+    level : float
+        The cross positions fail where what backs them is at most ``level`` times the requirement.
+    """
+
+    naked: Annotated[float, NOT_NEGATIVE] = 0.2
+    least_call: Annotated[float, NOT_NEGATIVE] = 0.1
+    least_put: Annotated[float, NOT_NEGATIVE] = 0.1
+    covered_itm: Annotated[bool, Flag()] = True
+    conversion: Annotated[float, NOT_NEGATIVE] = 0.1
+    loan_value: Annotated[float, SHARE] = 0.25
+    loan_days: Annotated[float, NOT_NEGATIVE] = 273.0
+
+
+MarginRule.kinds["maintenance"] = Standard
+MarginRule.kinds["naked"] = Strategy

@@ -33,34 +33,31 @@ from backtest.base import (
 )
 from backtest.base.fields import POSITIVE
 from backtest.venue import preset_files
-from backtest.venue.brackets import (
-    Bracket,
-    Earlier,
-    InForce,
-    InUse,
-    complete_table,
-    find_table_faults,
-    list_in_use,
-)
-from backtest.venue.dated_costs import find_fee_faults, find_newest
 from backtest.venue.option_contract import OptionCosts
-from backtest.venue.trading_terms import (
+from backtest.venue.venue_parts import (
+    RATES,
     WHOLE_SHARES,
+    Bracket,
     Contract,
+    Earlier,
     Fees,
     FeeTier,
+    InForce,
+    InUse,
     Liquidation,
+    OpenInterestMargin,
     ShareOrWord,
     Slippage,
-)
-from backtest.venue.venue_rules import (
-    RATES,
-    OpenInterestMargin,
+    complete_table,
     find_charged,
+    find_fee_faults,
     find_interest_faults,
     find_multiplier_faults,
+    find_newest,
     find_spot_faults,
+    find_table_faults,
     force_spot,
+    list_in_use,
     list_spot_parts,
 )
 

@@ -6,11 +6,11 @@ import numpy as np
 import pytest
 
 import backtest as bt
-from backtest.venue import portfolio_failure, portfolio_price, portfolio_requirement
+from backtest.venue import portfolio_kernels
 from backtest.venue.liquidation_price import compute_liquidation_value
-from backtest.venue.portfolio_rules import pick_rules
-from backtest.venue.portfolio_tables import pack_holdings
+from backtest.venue.portfolio_kernels import pick_rules
 from backtest.venue.requirement import compute_initial, compute_maintenance, read_rules
+from backtest.venue.requirement_rule import pack_holdings
 from tests.portfolios import make_portfolios
 from tests.scenes import bracket, venue_of
 
@@ -54,13 +54,13 @@ def test_one_position_has_the_bits_of_the_functions_of_one_position():
             notional, cash = abs(quantity) * abs(value), rng.uniform(-1, 1) * 1e6
             packed = bt.Brackets().pack({"A": rules, "never held": rules})
             held = pack_holdings([quantity, 0.0], [value, math.nan])
-            assert portfolio_requirement.compute_portfolio_requirement(
+            assert portfolio_kernels.compute_portfolio_requirement(
                 packed, held
             ) == compute_maintenance(rules, notional, x)
-            assert portfolio_requirement.compute_portfolio_initial(packed, held) == compute_initial(
+            assert portfolio_kernels.compute_portfolio_initial(packed, held) == compute_initial(
                 rules, notional, y
             )
-            backing = portfolio_requirement.compute_portfolio_backing(packed, held, cash)
+            backing = portfolio_kernels.compute_portfolio_backing(packed, held, cash)
             assert backing == cash + quantity * value
 
 
@@ -157,8 +157,8 @@ def test_span_worked_by_hand():
 def test_shares_add_up_under_scenarios():
     for packed, held, _, _ in make_portfolios():
         shares = np.zeros(len(held.quantities) + len(held.amounts))
-        portfolio_requirement.fill_shares(packed, held, shares)
-        found = portfolio_requirement.compute_portfolio_requirement(packed, held)
+        portfolio_kernels.fill_shares(packed, held, shares)
+        found = portfolio_kernels.compute_portfolio_requirement(packed, held)
         if packed.has_scenarios:
             assert shares.sum() == pytest.approx(found, abs=1e-9 * max(found, 1.0))
         else:
@@ -169,13 +169,13 @@ def test_a_share_is_the_derivative_in_the_quantity():
     """Against a central difference; kinks are met with probability 0."""
     for packed, held, _, _ in make_portfolios():
         shares = np.zeros(len(held.quantities) + len(held.amounts))
-        portfolio_requirement.fill_shares(packed, held, shares)
+        portfolio_kernels.fill_shares(packed, held, shares)
         for i, quantity in enumerate(held.quantities.tolist()):
             step = 1e-6 * quantity
             ends = []
             for side in (1.0, -1.0):
                 held.quantities[i] = quantity + side * step
-                ends.append(portfolio_requirement.compute_portfolio_requirement(packed, held))
+                ends.append(portfolio_kernels.compute_portfolio_requirement(packed, held))
             held.quantities[i] = quantity
             if quantity != 0.0:
                 slope = (ends[0] - ends[1]) / (2.0 * step)
@@ -186,8 +186,8 @@ def bisect_place(packed, held, cash, start, end):
     """Return the first failing place by trying 4,096 places and halving the first failing one."""
 
     def fails(place):
-        portfolio_failure.move_holdings(held, start, end, place)
-        return portfolio_requirement.is_pool_failing(packed, held, cash)
+        portfolio_kernels.move_holdings(held, start, end, place)
+        return portfolio_kernels.is_pool_failing(packed, held, cash)
 
     places = np.linspace(0.0, 1.0, 257)
     k = next((k for k, place in enumerate(places.tolist()) if fails(place)), None)
@@ -205,11 +205,11 @@ def test_the_place_of_failure_is_the_first_one():
     for k, (packed, held, cash, rng) in enumerate(make_portfolios()):
         if k % 3:
             continue
-        start = portfolio_failure.Waypoint(held.values.copy(), held.prices.copy())
+        start = portfolio_kernels.Waypoint(held.values.copy(), held.prices.copy())
         ends = held.values * np.exp(0.25 * rng.normal(size=3))
-        end = portfolio_failure.Waypoint(ends, held.prices * math.exp(0.2 * rng.normal()))
+        end = portfolio_kernels.Waypoint(ends, held.prices * math.exp(0.2 * rng.normal()))
         shares = np.zeros(len(held.quantities) + len(held.amounts))
-        found = portfolio_failure.find_failure(packed, held, cash, start, end, shares)
+        found = portfolio_kernels.find_failure(packed, held, cash, start, end, shares)
         expected = bisect_place(packed, held, cash, start, end)
         assert found == pytest.approx(expected, abs=1e-11, nan_ok=True)
         failures += 0.0 < expected < 1.0
@@ -222,14 +222,14 @@ def test_the_price_of_failure_with_the_others_frozen():
     for packed, held, cash, _ in make_portfolios():
         if packed.has_scenarios or packed.level != 1.0 or held.quantities[0] == 0.0:
             continue
-        start = portfolio_failure.Waypoint(held.values.copy(), held.prices.copy())
-        end = portfolio_failure.Waypoint(held.values.copy(), held.prices.copy())
+        start = portfolio_kernels.Waypoint(held.values.copy(), held.prices.copy())
+        end = portfolio_kernels.Waypoint(held.values.copy(), held.prices.copy())
         shares = np.zeros(3)
-        ratio = portfolio_price.find_failure_ratio(packed, held, cash, 0, start, end, shares)
+        ratio = portfolio_kernels.find_failure_ratio(packed, held, cash, 0, start, end, shares)
         rules = pick_rules(packed.brackets, 0)
-        others = portfolio_requirement.compute_portfolio_requirement(packed, held)
-        others -= portfolio_requirement.compute_own_maintenance(packed, held, 0)
-        base = portfolio_requirement.compute_portfolio_backing(packed, held, cash) - others
+        others = portfolio_kernels.compute_portfolio_requirement(packed, held)
+        others -= portfolio_kernels.compute_own_maintenance(packed, held, 0)
+        base = portfolio_kernels.compute_portfolio_backing(packed, held, cash) - others
         base -= held.quantities[0] * held.values[0]
         given = (held.quantities[0], held.entries[0], base, rules.multiplier)
         value = compute_liquidation_value(rules, *given)
@@ -250,12 +250,12 @@ def test_a_group_moves_along_to_its_price_of_failure():
     rule = bt.ScenarioMargin(moves=[-0.1, 0.1], groups={"coins": [BTC, ETH]})
     packed = rule.pack({name: read_rules(venue) for name, venue in BINANCE.items()})
     held = pack_holdings([1.0, -10.0], [60_000.0, 3_000.0])
-    start = portfolio_failure.Waypoint(held.values.copy(), held.prices.copy())
-    end = portfolio_failure.Waypoint(held.values.copy(), held.prices.copy())
+    start = portfolio_kernels.Waypoint(held.values.copy(), held.prices.copy())
+    end = portfolio_kernels.Waypoint(held.values.copy(), held.prices.copy())
     room = np.zeros(2)
     cash = 6_000.0 - 60_000.0 + 30_000.0
     for i in (0, 1):
-        ratio = portfolio_price.find_failure_ratio(packed, held, cash, i, start, end, room)
+        ratio = portfolio_kernels.find_failure_ratio(packed, held, cash, i, start, end, room)
         assert ratio == pytest.approx(1.0 - 3_000.0 / 27_000.0, rel=1e-12)
     assert held.values.tolist() == [60_000.0, 3_000.0]
 
@@ -267,14 +267,14 @@ def test_a_mixed_group_is_bisected():
     gold = bt.Collateral("GOLD", 1.0, prices=0.1, rate=1.0, cancels_risk="coin")
     packed = rule.pack({"A": read_rules(venue)}, [gold])
     held = pack_holdings([-1e3], [-100.0 / 50_000.0], None, [1.0], [0.1])
-    start = portfolio_failure.Waypoint(held.values.copy(), held.prices.copy())
-    end = portfolio_failure.Waypoint(held.values.copy(), held.prices.copy())
-    ratio = portfolio_price.find_failure_ratio(packed, held, -1.7, 0, start, end, np.zeros(2))
+    start = portfolio_kernels.Waypoint(held.values.copy(), held.prices.copy())
+    end = portfolio_kernels.Waypoint(held.values.copy(), held.prices.copy())
+    ratio = portfolio_kernels.find_failure_ratio(packed, held, -1.7, 0, start, end, np.zeros(2))
     assert 1.1 < ratio < 1.2
-    portfolio_failure.move_holdings(held, start, end, 0.0)
-    portfolio_price.aim(packed, start, 0, ratio, end)
-    portfolio_failure.move_holdings(held, start, end, 1.0)
-    assert abs(portfolio_failure.compute_distance_left(packed, held, -1.7)) < 1e-12
+    portfolio_kernels.move_holdings(held, start, end, 0.0)
+    portfolio_kernels.aim(packed, start, 0, ratio, end)
+    portfolio_kernels.move_holdings(held, start, end, 1.0)
+    assert abs(portfolio_kernels.compute_distance_left(packed, held, -1.7)) < 1e-12
 
 
 class Flat:

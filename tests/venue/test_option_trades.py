@@ -10,11 +10,10 @@ import pytest
 import backtest as bt
 from backtest.base.errors import BacktestError
 from backtest.base.kernels import compile_kernels
-from backtest.venue import option_requirement
+from backtest.venue import option_kernels
 from backtest.venue.margin_presets import list_presets
 from backtest.venue.option_account import make_option_account
-from backtest.venue.portfolio_tables import pack_holdings
-from backtest.venue.requirement_rule import MarginRule
+from backtest.venue.requirement_rule import MarginRule, pack_holdings
 from tests.option_books import FREE, SHARES, hold, stock_option
 
 
@@ -209,7 +208,7 @@ def test_compiled_margins_have_the_bits_of_plain_python():
         bt.Standard(initial=0.15, least=0.1, maintenance=0.075, of_mark=0.075),
         bt.Strategy(),
     ]
-    kernels = compile_kernels(option_requirement)
+    kernels = compile_kernels(option_kernels)
     for rule in rules * 4:
         held = [
             hold(
@@ -224,7 +223,7 @@ def test_compiled_margins_have_the_bits_of_plain_python():
         packed = rule.pack({}, underlyings=account.names)
         plain, compiled = np.zeros(3), np.zeros(3)
         rest = (packed, pack_holdings([], []), account.options, account.rules, 5_000.0)
-        option_requirement.fill_option_margins(*rest, plain)
+        option_kernels.fill_option_margins(*rest, plain)
         before = account.rules.scratch.table.copy()
         kernels.fill_option_table(account.options, account.rules, False, np.zeros(1))
         kernels.fill_option_margins(*rest, compiled)

@@ -6,11 +6,10 @@ import numpy as np
 import pytest
 
 import backtest as bt
-from backtest.venue import portfolio_failure, portfolio_price, portfolio_requirement
+from backtest.venue import portfolio_kernels
 from backtest.venue.own_requirement import OwnMargin, Requirement, make_own_twins
-from backtest.venue.portfolio_tables import pack_holdings
 from backtest.venue.requirement import read_rules
-from backtest.venue.requirement_rule import MarginRule
+from backtest.venue.requirement_rule import MarginRule, pack_holdings
 from tests.portfolios import MODULES, make_portfolios
 from tests.scenes import venue_of
 
@@ -41,12 +40,12 @@ class Mirror:
         return pack_holdings(quantities, [prices[name] for name in NAMES])
 
     def requirement(self, positions, prices):
-        return portfolio_requirement.compute_portfolio_requirement(
+        return portfolio_kernels.compute_portfolio_requirement(
             self.packed, self.hold(positions, prices)
         )
 
     def initial(self, positions, prices):
-        return portfolio_requirement.compute_portfolio_initial(
+        return portfolio_kernels.compute_portfolio_initial(
             self.packed, self.hold(positions, prices)
         )
 
@@ -89,23 +88,23 @@ def test_twins_ask_the_rule():
         twins = make_own_twins(MODULES, Mirror(packed), NAMES)
         own = OwnMargin(rule=Mirror(packed)).pack({name: read_rules(venue_of()) for name in NAMES})
         assert twins.compute_portfolio_requirement(own, held) == pytest.approx(
-            portfolio_requirement.compute_portfolio_requirement(packed, held), rel=1e-14
+            portfolio_kernels.compute_portfolio_requirement(packed, held), rel=1e-14
         )
         shares = np.zeros((2, 3))
         twins.fill_shares(own, held, shares[0])
-        portfolio_requirement.fill_shares(packed, held, shares[1])
+        portfolio_kernels.fill_shares(packed, held, shares[1])
         assert shares[0] == pytest.approx(shares[1], rel=1e-6, abs=1e-6)
-        start = portfolio_failure.Waypoint(held.values.copy(), held.prices.copy())
-        end = portfolio_failure.Waypoint(
+        start = portfolio_kernels.Waypoint(held.values.copy(), held.prices.copy())
+        end = portfolio_kernels.Waypoint(
             held.values * np.exp(0.25 * rng.normal(size=3)), held.prices
         )
         path = (held, cash, start, end, shares[0])
-        expected = portfolio_failure.find_failure(packed, *path)
+        expected = portfolio_kernels.find_failure(packed, *path)
         assert twins.find_failure(own, *path) == pytest.approx(expected, abs=1e-12, nan_ok=True)
         failures += 0.0 < expected < 1.0
         room = (held, cash, 0, start, end, shares[0])
         assert twins.find_failure_ratio(own, *room) == pytest.approx(
-            portfolio_price.find_failure_ratio(packed, *room), rel=1e-11, nan_ok=True
+            portfolio_kernels.find_failure_ratio(packed, *room), rel=1e-11, nan_ok=True
         )
     assert failures
 

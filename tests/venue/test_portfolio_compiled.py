@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from backtest.venue import portfolio_failure, portfolio_price, portfolio_requirement
+from backtest.venue import portfolio_kernels
 from tests.portfolios import compile_rules, make_portfolios
 
 
@@ -15,20 +15,22 @@ def test_compiled_rules_have_the_same_bits():
         pairs = [
             (each(packed, held), getattr(compiled, each.__name__)(packed, held))
             for each in (
-                portfolio_requirement.compute_portfolio_requirement,
-                portfolio_requirement.compute_portfolio_initial,
+                portfolio_kernels.compute_portfolio_requirement,
+                portfolio_kernels.compute_portfolio_initial,
             )
         ]
         rooms = np.zeros((2, len(held.quantities) + len(held.amounts)))
-        portfolio_requirement.fill_shares(packed, held, rooms[0])
+        portfolio_kernels.fill_shares(packed, held, rooms[0])
         compiled.fill_shares(packed, held, rooms[1])
         pairs += zip(*rooms, strict=True)
-        start = portfolio_failure.Waypoint(held.values.copy(), held.prices.copy())
+        start = portfolio_kernels.Waypoint(held.values.copy(), held.prices.copy())
         ends = held.values * np.exp(0.25 * rng.normal(size=3))
-        end = portfolio_failure.Waypoint(ends, held.prices.copy())
+        end = portfolio_kernels.Waypoint(ends, held.prices.copy())
         path = (packed, held, cash, start, end, rooms[0])
-        pairs += [(portfolio_failure.find_failure(*path), compiled.find_failure(*path))]
+        pairs += [(portfolio_kernels.find_failure(*path), compiled.find_failure(*path))]
         price = (packed, held, cash, 0, start, end, rooms[0])
-        pairs += [(portfolio_price.find_failure_ratio(*price), compiled.find_failure_ratio(*price))]
+        pairs += [
+            (portfolio_kernels.find_failure_ratio(*price), compiled.find_failure_ratio(*price))
+        ]
         for plain, fast in pairs:
             assert np.float64(plain).tobytes() == np.float64(fast).tobytes()

@@ -101,29 +101,18 @@ from backtest.policy.policy import BAR_FIELDS
 from backtest.venue import (
     LEVELS,
     MarginRules,
-    collateral_value,
-    option_bounds,
-    option_requirement,
-    option_scenarios,
-    option_strategies,
-    option_values,
-    portfolio_failure,
-    portfolio_price,
-    portfolio_requirement,
-    portfolio_rules,
+    option_kernels,
+    portfolio_kernels,
     requirement,
-    scenario_loss,
 )
 
 MODULES = (
-    portfolio_rules, collateral_value, scenario_loss, portfolio_requirement, portfolio_failure,
-    portfolio_price, elementary, normal, black_kernels, option_values, option_scenarios,
-    option_strategies, option_requirement, option_bounds, portfolio_records, portfolio_ledger,
-    option_holdings, portfolio_balance, option_marks, option_orders, option_liquidation,
-    option_walk, contagion, order_scaling, gross_cap, portfolio_orders, portfolio_payments,
-    pool_steps, portfolio_liquidation, resting_orders, equity_stop, portfolio_gap, walk_by_rule,
-    price_walk, portfolio_calls, portfolio_margin, time_stop, portfolio_ruin,
-    portfolio_bar, fast_path, portfolio_tally, portfolio_close, portfolio_recording,
+    portfolio_kernels, elementary, normal, black_kernels, option_kernels, portfolio_records,
+    portfolio_ledger, option_holdings, portfolio_balance, option_marks, option_orders,
+    option_liquidation, option_walk, contagion, order_scaling, gross_cap, portfolio_orders,
+    portfolio_payments, pool_steps, portfolio_liquidation, resting_orders, equity_stop,
+    portfolio_gap, walk_by_rule, price_walk, portfolio_calls, portfolio_margin, time_stop,
+    portfolio_ruin, portfolio_bar, fast_path, portfolio_tally, portfolio_close, portfolio_recording,
     portfolio_loop,
 )  # fmt: skip
 

@@ -1,36 +1,412 @@
-"""Liquidation calculator for a book of cross positions on one collateral.
+"""Calculators of liquidation: of one position with its probability, and of a whole book.
 
-A book at its prices, which can be moved to other ones; what it needs and where it fails.
+The logarithm of the price is modeled as a Brownian motion, ``ln P_t = ln P_0 + drift t + sigma
+W_t``, observed continuously. Distances are logarithms of price ratios, sigma and drift are annual,
+horizons are in years. Numbers and arrays broadcast as in numpy.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from statistics import NormalDist
 from types import MappingProxyType
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeAlias
 
 import numpy as np
 
-from backtest.base import Number, ParameterError, checked
-from backtest.base.units import TOLERANCE
+from backtest.base import Choice, FloatArray, Number, ParameterError, checked, float_if_single
+from backtest.base.fields import POSITIVE
+from backtest.base.units import TOLERANCE, YEAR_DAYS
 from backtest.venue import cross_margin
+from backtest.venue import margin as margin_functions
 from backtest.venue.collateral import Collateral
-from backtest.venue.collateral_value import compute_collateral_value
 from backtest.venue.contract_value import compute_value
 from backtest.venue.option_account import OptionAccount, list_given
-from backtest.venue.option_values import compute_option_delta
+from backtest.venue.option_kernels import compute_option_delta
 from backtest.venue.own_requirement import OwnMargin, ask_rule
-from backtest.venue.portfolio_requirement import (
+from backtest.venue.portfolio_kernels import (
+    Holdings,
+    PortfolioRules,
+    compute_collateral_value,
     compute_haircuts,
     compute_portfolio_initial,
     compute_portfolio_requirement,
     fill_shares,
+    is_spot_leg,
 )
-from backtest.venue.portfolio_rules import Holdings, PortfolioRules, is_spot_leg
-from backtest.venue.portfolio_tables import pack_holdings, pack_spot
 from backtest.venue.requirement import MarginRules
-from backtest.venue.requirement_rule import Brackets, MarginRule, RequirementRule
+from backtest.venue.requirement_rule import (
+    Brackets,
+    MarginRule,
+    RequirementRule,
+    pack_holdings,
+    pack_spot,
+)
+from backtest.venue.venue import Venue
+
+OneOrMany: TypeAlias = float | FloatArray
+
+
+@checked
+def touch_probability(
+    distance: OneOrMany,
+    sigma: OneOrMany,
+    horizon: OneOrMany,
+    drift: OneOrMany = 0.0,
+    *,
+    degrees_of_freedom: OneOrMany = math.inf,
+) -> Any:
+    """Return the probability that a price touches a level within a horizon.
+
+    Parameters
+    ----------
+    distance : float or array
+        ln(level / price): negative for a level below, as the liquidation price of a long is.
+    sigma : float or array
+        Volatility, per sqrt(year).
+    horizon : float or array
+        In years.
+    drift : float or array
+        Of the logarithm of the price, per year: ``mu - sigma^2 / 2`` for a price that grows by mu.
+    degrees_of_freedom : float or array
+        Of Student's t, over 2; infinite for the normal distribution, which a drift needs. They
+        depend on the horizon: hourly prices of BTC, ETH and LTC in 2020 and 2021 are fit by 4 for a
+        day, 8 for 7 days and 12 for 30. With 4, forecasts of 7 days are too low.
+
+    Returns
+    -------
+    float or array
+        In [0, 1]; 1 at distance 0, NaN if an argument is NaN.
+
+    Raises
+    ------
+    ParameterError
+        If an argument is out of range, or fat tails have a drift.
+
+    Notes
+    -----
+    With a = abs(distance), s = sigma sqrt(horizon) and v the drift over the horizon away from the
+    level: ``Phi((-a - v) / s) + exp(-2 v a / s^2) Phi((-a + v) / s)``. Without drift that is ``2
+    Phi(-a / s)``, with Student's t in place of Phi for fat tails. Source: Harrison (1985), Brownian
+    Motion and Stochastic Flow Systems, section 1.8. A price that is observed only m times touches
+    less often, as if the level were farther away by ``0.5826 sigma sqrt(horizon / m)``. Source:
+    Broadie, Glasserman and Kou (1997), A continuity correction for discrete barrier options,
+    Mathematical Finance 7(4).
+    """
+    _check_each("distance", distance, lambda _: False, "a number")
+    _check_each("drift", drift, np.isinf, "finite")
+    spread, freedom = _find_spread(sigma, horizon), _check_degrees(degrees_of_freedom)
+    with np.errstate(all="ignore"):
+        moved = np.asarray(drift) * np.asarray(horizon)
+        far, away, s, freedom = np.broadcast_arrays(distance, moved, spread, freedom)
+        if np.any((away != 0.0) & np.isfinite(freedom)):
+            raise ParameterError("drift must be 0 with finite degrees_of_freedom")
+        away, a = np.where(far < 0.0, away, -away), np.abs(far)
+        found = _touch_normal(a, away, s)
+        if np.isfinite(freedom).any():
+            found = np.where(np.isinf(freedom), found, _touch_student(freedom, a, s))
+        found = np.where(np.isnan(far) | np.isnan(away) | np.isnan(s), np.nan, found)
+    return float_if_single(np.minimum(found, 1.0))
+
+
+def _touch_normal(a: FloatArray, away: FloatArray, s: FloatArray) -> FloatArray:
+    """Return Phi((-a - v) / s) + exp(-2 v a / s^2) Phi((-a + v) / s).
+
+    Computed as ``(erfc(z1) + exp(-z1^2) erfcx(z2)) / 2``, which is accurate in the tails, where z2
+    is positive. The product with erfc would multiply a huge number by a tiny one there.
+    """
+    if not np.any(away != 0.0):
+        z = a / (s * math.sqrt(2.0))
+        likely = np.array([math.erfc(each) for each in z.ravel().tolist()]).reshape(z.shape)
+        return np.where(a == 0.0, 1.0, likely)
+    from scipy.special import erfc, erfcx  # noqa: PLC0415 - slow to load, seldom needed
+
+    first, second = (a + away) / (s * math.sqrt(2.0)), (a - away) / (s * math.sqrt(2.0))
+    near = np.exp(-first * first) * erfcx(np.maximum(second, 0.0))
+    beyond = np.exp(-2.0 * away * a / (s * s)) * erfc(np.minimum(second, 0.0))
+    found = 0.5 * (erfc(first) + np.where(second >= 0.0, near, beyond))
+    certain = (a == 0.0) | ((s == 0.0) & (a + away <= 0.0))
+    return np.where(certain, 1.0, np.where(s == 0.0, 0.0, found))
+
+
+def _touch_student(freedom: FloatArray, a: FloatArray, s: FloatArray) -> FloatArray:
+    """Return 2 T(-a / s), T of unit variance: the probability without drift.
+
+    For four degrees of freedom this is ``(1 - c)^2 (1 + c / 2)``, c = z / sqrt(2 + z^2), z = a / s.
+    """
+    if np.all(freedom == 4.0):
+        z = a / s
+        root = np.sqrt(2.0 + z * z)
+        found = np.square(2.0 / (root * (root + z))) * (1.0 + 0.5 * z / root)
+        return np.where(a == 0.0, 1.0, np.where(np.isinf(z), 0.0, found))
+    from scipy.special import stdtr  # noqa: PLC0415 - slow to load, seldom needed
+
+    finite = np.where(np.isinf(freedom), 1e6, freedom)
+    return np.where(a == 0.0, 1.0, 2.0 * stdtr(finite, -a / s * np.sqrt(finite / (finite - 2.0))))
+
+
+@checked
+def touch_distance(
+    probability: OneOrMany,
+    sigma: OneOrMany,
+    horizon: OneOrMany,
+    *,
+    degrees_of_freedom: OneOrMany = math.inf,
+) -> Any:
+    """Return the distance of a level that is touched with a given probability, without drift.
+
+    It is abs(ln(level / price)), the same above and below; ``probability`` is in [0, 1], the rest
+    as in :func:`touch_probability`.
+
+    Notes
+    -----
+    -s Phi^-1(probability / 2) with s = sigma sqrt(horizon), the inverse of ``2 Phi(-a / s)``.
+
+    Examples
+    --------
+    >>> distance = touch_distance(0.01, 0.8, 1 / 365)
+    >>> round(distance, 4), round(touch_probability(-distance, 0.8, 1 / 365), 12)
+    (0.1079, 0.01)
+    """
+    factor = find_touch_factor(probability, degrees_of_freedom)
+    spread = _find_spread(sigma, horizon)
+    with np.errstate(invalid="ignore"):
+        return float_if_single(np.asarray(spread * factor))
+
+
+def find_touch_factor(probability: OneOrMany, degrees: OneOrMany) -> FloatArray:
+    """Return the distances that are touched with some probabilities, over sigma sqrt(horizon)."""
+    rule = "at least 0 and at most 1"
+    _check_each("probability", probability, lambda chance: ~((chance >= 0) & (chance <= 1)), rule)
+    chances, freedom = np.broadcast_arrays(np.asarray(probability), _check_degrees(degrees))
+    rows = zip(chances.ravel().tolist(), freedom.ravel().tolist(), strict=True)
+    return np.array([_find_quantile(*row) for row in rows]).reshape(chances.shape)
+
+
+def _find_quantile(probability: float, freedom: float) -> float:
+    if probability in (0.0, 1.0):
+        return 0.0 if probability == 1.0 else math.inf
+    if math.isinf(freedom):
+        return -NormalDist().inv_cdf(0.5 * probability)
+    from scipy.special import stdtrit  # noqa: PLC0415 - slow to load, seldom needed
+
+    return -float(stdtrit(freedom, 0.5 * probability)) * math.sqrt((freedom - 2.0) / freedom)
+
+
+def _find_spread(sigma: OneOrMany, horizon: OneOrMany) -> FloatArray:
+    for name, value in (("sigma", sigma), ("horizon", horizon)):
+        _check_each(
+            name, value, lambda each: (each < 0.0) | np.isinf(each), "at least 0 and finite"
+        )
+    return np.asarray(np.asarray(sigma) * np.sqrt(horizon))
+
+
+def _check_degrees(degrees: OneOrMany) -> FloatArray:
+    _check_each("degrees_of_freedom", degrees, lambda each: ~(each > 2.0), "over 2")
+    return np.asarray(degrees, dtype=np.float64)
+
+
+def _check_each(
+    name: str, value: OneOrMany, is_bad: Callable[[FloatArray], Any], rule: str
+) -> None:
+    given = np.asarray(value)
+    if given.dtype.kind not in "iuf":
+        raise ParameterError(f"{name} must be numbers, got {value!r}")
+    numbers = np.atleast_1d(given.astype(np.float64))
+    bad = numbers[np.broadcast_to(is_bad(numbers), numbers.shape)]
+    if bad.size:
+        raise ParameterError(f"{name} must be {rule}, got {float(bad[0])!r}")
+
+
+# ----- the calculator -----
+
+DAYS = (1.0, 7.0, 30.0)
+
+
+class Calculation(NamedTuple):
+    """Margins of a position and its distance to liquidation; money in the settlement currency.
+
+    ``quantity`` is in contracts, negative for a short. ``collateral`` backs the position.
+    ``distance`` is the move of the price from the entry to the liquidation price, a fraction,
+    negative for a long. ``daily_sigmas`` is the logarithm of that move in standard deviations of a
+    day. ``probabilities`` maps days to the probability of a liquidation within them. Prices and
+    distances are NaN if no price liquidates. Fields that need a volatility are NaN without one.
+    """
+
+    side: str
+    margin: str
+    entry: float
+    leverage: float
+    quantity: float
+    notional: float
+    collateral: float
+    initial_margin: float
+    maintenance_margin: float
+    liquidation_price: float
+    bankruptcy_price: float
+    distance: float
+    volatility: float
+    daily_sigmas: float
+    probabilities: dict[float, float]
+
+
+@checked
+def calculate_liquidation(
+    venue: Venue,
+    *,
+    side: str,
+    entry: float,
+    leverage: float,
+    margin: str = "isolated",
+    capital: float | None = None,
+    quantity: float | None = None,
+    volatility: float | None = None,
+    multiplier: float = 1.0,
+    days: Sequence[float] = DAYS,
+) -> Calculation:
+    """Return margins, liquidation price, and bankruptcy price of a position, with probabilities.
+
+    Parameters
+    ----------
+    venue : Venue
+        The venue, for its margin rules.
+    side : str
+        ``"long"`` or ``"short"``.
+    entry : float
+        The price at which the position is opened.
+    leverage : float
+        The leverage set at the venue: the initial margin is the notional over it.
+    margin : str
+        ``"isolated"``: the initial margin backs the position; ``"cross"``: the capital does.
+    capital : float, optional
+        The account, in the settlement currency. Default: the initial margin.
+    quantity : float, optional
+        Contracts, positive. Default: the quantity that ``capital`` opens at the leverage, or one
+        coin without it.
+    volatility : float, optional
+        Volatility of the price, per sqrt(year).
+    multiplier : float
+        Multiplier of dynamic margin: scales maintenance rates and divides the allowed leverages.
+    days : sequence of float
+        The horizons of the probabilities.
+
+    Returns
+    -------
+    Calculation
+
+    Raises
+    ------
+    ParameterError
+        If an argument is out of its range, the venue does not allow the leverage for the notional,
+        or the capital does not cover the initial margin.
+
+    Notes
+    -----
+    Fees for opening are not deducted. The price is modeled as a geometric Brownian motion without
+    drift, observed continuously. The probability that it touches the liquidation price within T is
+    ``2 Phi(-abs(ln(P / entry)) / (sigma sqrt(T)))``. Quantities are not rounded to lots.
+
+    Examples
+    --------
+    >>> venue = Venue.preset("binance-usdm", "BTCUSDT")
+    >>> found = calculate_liquidation(venue, side="long", entry=30_000, leverage=10)
+    >>> found.initial_margin, found.maintenance_margin, round(found.liquidation_price, 2)
+    (3000.0, 120.0, 27108.43)
+    """
+    Choice("long", "short").check("side", side)
+    sign = 1.0 if side == "long" else -1.0
+    Choice("isolated", "cross").check("margin", margin)
+    for name, value in (("entry", entry), ("leverage", leverage), ("capital", capital),
+                        ("quantity", quantity), ("volatility", volatility),
+                        ("multiplier", multiplier)):  # fmt: skip
+        if value is not None:
+            POSITIVE.check(name, value)
+    unit = _find_unit(venue, entry)
+    size = _find_size(unit, leverage, capital, quantity, venue, entry)
+    notional = size * unit
+    is_of_capital = quantity is None and capital is not None
+    _check_notional(venue, notional, "capital" if is_of_capital else "quantity")
+    _check_leverage(venue, notional, leverage, multiplier)
+    initial = notional / leverage
+    collateral = initial if margin == "isolated" or capital is None else float(capital)
+    _check_capital(initial, capital)
+    price = margin_functions.liquidation_price(venue, sign * size, entry, collateral, multiplier)
+    distance = math.log(price / entry) if price > 0.0 else math.nan
+    sigma = math.nan if volatility is None else float(volatility)
+    return Calculation(
+        side=side,
+        margin=margin,
+        entry=float(entry),
+        leverage=float(leverage),
+        quantity=sign * size,
+        notional=notional,
+        collateral=collateral,
+        initial_margin=initial,
+        maintenance_margin=margin_functions.maintenance(venue, notional, multiplier),
+        liquidation_price=price,
+        bankruptcy_price=margin_functions.bankruptcy_price(venue, sign * size, entry, collateral),
+        distance=price / entry - 1.0,
+        volatility=sigma,
+        daily_sigmas=abs(distance) / (sigma / math.sqrt(YEAR_DAYS)),
+        probabilities={float(n): _find_odds(distance, sigma, n) for n in days},
+    )
+
+
+def _find_unit(venue: Venue, entry: float) -> float:
+    """Return the value of one contract at the entry, in the settlement currency."""
+    contract = venue.contract
+    return contract.size / entry if contract.kind == "inverse" else contract.size * entry
+
+
+def _find_size(
+    unit: float,
+    leverage: float,
+    capital: float | None,
+    quantity: float | None,
+    venue: Venue,
+    entry: float,
+) -> float:
+    if quantity is not None:
+        return float(quantity)
+    if capital is not None:
+        return capital * leverage / unit
+    coin = 1.0 if venue.contract.kind == "inverse" else float(entry)
+    return coin / unit
+
+
+def _check_notional(venue: Venue, notional: float, name: str) -> None:
+    if notional * (1.0 - TOLERANCE) > venue.brackets[-1].cap:
+        raise ParameterError(
+            f"{name} must give a notional of at most {venue.brackets[-1].cap:,.12g}, where the "
+            f"venue's table ends, got {notional:,.12g}"
+        )
+
+
+def _check_leverage(venue: Venue, notional: float, leverage: float, multiplier: float) -> None:
+    room = notional * (1.0 - TOLERANCE)
+    allowed = [row.max_leverage / multiplier for row in venue.brackets if row.cap >= room]
+    if leverage * (1.0 - TOLERANCE) > allowed[0]:
+        raise ParameterError(
+            f"leverage must be at most {allowed[0]:g} for a notional of {notional:,.12g}, "
+            f"got {leverage:g}"
+        )
+
+
+def _check_capital(initial: float, capital: float | None) -> None:
+    if capital is not None and capital * (1.0 + TOLERANCE) < initial:
+        raise ParameterError(
+            f"capital must cover the initial margin, {initial:,.12g}, got {capital:,.12g}"
+        )
+
+
+def _find_odds(distance: float, sigma: float, days: float) -> float:
+    if math.isnan(sigma):
+        return math.nan
+    if math.isnan(distance):
+        return 0.0
+    return float(touch_probability(distance, sigma, days / YEAR_DAYS))
+
 
 DEFAULT = Brackets()
 LOWEST, HIGHEST = 1e-9, 1e9

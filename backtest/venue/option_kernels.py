@@ -1,0 +1,981 @@
+"""Values and margins of the options of an account, in functions that also compile.
+
+The index moves at a constant basis: the forward moves with it. Time stands still. An option that
+settles in coins is worth its cash value over the moved forward.
+
+Row k of scenarios moves the index of a group by ``m_k`` and the volatility of each option by the
+row's shock of its tenor. The loss of the group is that of its futures and risk-cancelling
+collateral and ``-sum_e (d_e sum_i Q_i U_i(k) - sum_i Q_i U_i)`` over its expiries e, times the
+weight of the row, less its relief. ``d_e`` is 1 unless expiries are discounted. Marks are not in
+it: they back the account.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import NamedTuple
+
+from backtest.base import (
+    BoolArray,
+    FloatArray,
+    IntArray,
+    log_ratio,
+    normal_cdf,
+    normal_density,
+    normalized_price,
+    scalar_price,
+)
+from backtest.venue.portfolio_kernels import (
+    BracketTables,
+    Holdings,
+    PortfolioRules,
+    combine_scenarios,
+    compute_gain_rate,
+    compute_gross,
+    compute_move_loss,
+    compute_offset,
+    compute_own_maintenance,
+    compute_portfolio_backing,
+    compute_portfolio_initial,
+    compute_portfolio_requirement,
+    count_gain,
+    fill_nets,
+    is_in_pool,
+)
+
+NONE, LONG, NET = 0, 1, 2
+"""Which option values back the account: none, those of longs, all with their sign."""
+BY_BRACKETS, BY_SCENARIOS, PER_OPTION, BY_STRATEGIES = 0, 1, 2, 3
+"""How options are margined; brackets have no rule for a short."""
+
+
+class OptionPositions(NamedTuple):
+    """n options held: what they are, and what their values depend on; arrays of shape (n,).
+
+    ``signs`` is 1 for a call and -1 for a put, ``sizes`` the units of the underlying per contract.
+    ``bases`` is the forward of the expiry over the index, constant while the index moves.
+    ``quantities`` (signed contracts) and ``indices`` are written before an evaluation; ``values``
+    (of one contract by the model) and ``marks`` (its mark price) are in the settlement currency.
+    """
+
+    signs: FloatArray
+    strikes: FloatArray
+    sizes: FloatArray
+    are_coin: BoolArray
+    groups: IntArray
+    expiries: IntArray
+    pairs: IntArray
+    years: FloatArray
+    rates: FloatArray
+    volatilities: FloatArray
+    bases: FloatArray
+    indices: FloatArray
+    quantities: FloatArray
+    values: FloatArray
+    marks: FloatArray
+
+
+class ShockTables(NamedTuple):
+    """Scenarios of price and volatility of G groups with up to K rows each.
+
+    ``moves`` (of the index), ``volatilities`` (relative, at ``days``) and ``weights`` have shape
+    (G, K), of which row g uses the first ``counts[g]``. ``reliefs`` is what is taken off the loss
+    of a row, and ``logs`` and ``roots`` have ln(1 + move) and the root of 1 + move.
+    ``linear_moves`` is what futures are moved by. ``discounts`` has base, multiple of the rate and
+    addition for long expiries, then for short ones. ``skew`` has cap and slope by root of time for
+    the linear and the absolute row, least width, scale, level and slope of the volatility.
+    ``expiry_charge`` has the move, the share of its loss, and the share per year.
+    """
+
+    counts: IntArray
+    moves: FloatArray
+    logs: FloatArray
+    roots: FloatArray
+    linear_moves: FloatArray
+    volatilities: FloatArray
+    weights: FloatArray
+    reliefs: FloatArray
+    short_power: float
+    long_power: float
+    days: float
+    least_days: float
+    least_volatility: float
+    short_charge: float
+    initial_short_charge: float
+    delta_charge: float
+    yearly_delta_charge: float
+    has_discounts: bool
+    discounts: FloatArray
+    has_skew: bool
+    skew: FloatArray
+    has_expiry_charge: bool
+    expiry_charge: FloatArray
+
+
+class OptionRates(NamedTuple):
+    initial: float
+    least: float
+    maintenance: float
+    of_mark: float
+    factor: float
+    naked: float
+    least_call: float
+    least_put: float
+    has_covered_itm: bool
+    conversion: float
+    loan_rate: float
+    loan_years: float
+
+
+class OptionScratch(NamedTuple):
+    """Room for one evaluation of n options, E expiries, P pairs and K + 4 rows.
+
+    ``table`` (n, K + 4) has the value of each option in each row, then in the two rows of the skew
+    and the two of the charge by expiry. It stays right until an index, a volatility or the time
+    changes. ``sums`` has shape (E, K + 4), ``losses`` (G, K), ``totals`` (E,), ``nets`` (P,),
+    ``matches`` (n, n + 1), ``rows`` (6, n + 1) and ``paths`` (2, n + 1).
+    """
+
+    table: FloatArray
+    sums: FloatArray
+    losses: FloatArray
+    totals: FloatArray
+    nets: FloatArray
+    matches: FloatArray
+    rows: FloatArray
+    paths: IntArray
+
+
+class OptionRules(NamedTuple):
+    kind: int
+    counted: int
+    underlyings: IntArray
+    shocks: ShockTables
+    rates: OptionRates
+    scratch: OptionScratch
+
+
+DAYS_PER_YEAR = 365.0
+SMALL_VEGA = 1e-4
+"""A vega under this share of the forward says nothing of a spread in volatility."""
+
+
+def compute_option_value(
+    options: OptionPositions, i: int, ratio: float, volatility: float
+) -> float:
+    forward = options.indices[i] * options.bases[i] * ratio
+    price = scalar_price(
+        options.signs[i],
+        forward,
+        options.strikes[i],
+        options.years[i],
+        volatility,
+        options.rates[i],
+        options.are_coin[i],
+    )
+    return float(options.sizes[i] * price)
+
+
+def compute_option_delta(options: OptionPositions, i: int) -> float:
+    sign, forward = options.signs[i], options.indices[i] * options.bases[i]
+    s = options.volatilities[i] * math.sqrt(options.years[i])
+    if not s > 0.0:
+        above = sign * (forward - options.strikes[i])
+        step = 0.5 if above == 0.0 else (1.0 if above > 0.0 else 0.0)
+        return float(options.sizes[i] * sign * step)
+    d1 = log_ratio(forward, options.strikes[i]) / s + 0.5 * s
+    return float(options.sizes[i] * sign * normal_cdf(sign * d1))
+
+
+def is_vega_small(options: OptionPositions, i: int) -> bool:
+    root = math.sqrt(options.years[i])
+    s = options.volatilities[i] * root
+    if not s > 0.0:
+        return True
+    d1 = log_ratio(options.indices[i] * options.bases[i], options.strikes[i]) / s + 0.5 * s
+    discount = math.exp(-options.rates[i] * options.years[i])
+    return bool(discount * normal_density(d1) * root < SMALL_VEGA)
+
+
+def compute_shock_scale(shocks: ShockTables, years: float) -> float:
+    """Return ``(days / max(T, least_days)) ** power``, which scales a move of volatility."""
+    days = DAYS_PER_YEAR * years
+    power = shocks.short_power if days <= shocks.days else shocks.long_power
+    if power == 0.0:
+        return 1.0
+    return float((shocks.days / max(days, shocks.least_days)) ** power)
+
+
+def compute_shocked_volatility(
+    shocks: ShockTables, volatility: float, shock: float, scale: float
+) -> float:
+    if shock == 0.0:
+        return volatility
+    moved = volatility * max(0.0, 1.0 + shock * scale)
+    return max(moved, shocks.least_volatility) if shock > 0.0 else moved
+
+
+def compute_skewed_volatility(
+    options: OptionPositions, i: int, shocks: ShockTables, is_absolute: bool
+) -> float:
+    root = math.sqrt(options.years[i])
+    first = 2 if is_absolute else 0
+    cap = shocks.skew[first] + shocks.skew[first + 1] * root
+    level = shocks.skew[6] + shocks.skew[7] * root
+    width = max(shocks.skew[4], root * shocks.skew[5] * level)
+    k = -log_ratio(options.indices[i] * options.bases[i], options.strikes[i])
+    k = abs(k) if is_absolute else k
+    turn = k * cap / width if width > 0.0 else 0.0
+    turn = min(cap, turn) if k >= 0.0 else max(-cap, turn)
+    return float(options.volatilities[i] * max(0.0, 1.0 + turn))
+
+
+def fill_row_values(options: OptionPositions, rules: OptionRules, i: int) -> None:
+    shocks, table, g = rules.shocks, rules.scratch.table, options.groups[i]
+    forward, strike = options.indices[i] * options.bases[i], options.strikes[i]
+    time, distance = math.sqrt(options.years[i]), log_ratio(forward, strike)
+    discount = options.sizes[i] * math.exp(-options.rates[i] * options.years[i])
+    middle = math.sqrt(forward) * math.sqrt(strike)
+    scale = compute_shock_scale(shocks, options.years[i])
+    for k in range(shocks.counts[g]):
+        volatility = compute_shocked_volatility(
+            shocks, options.volatilities[i], shocks.volatilities[g, k], scale
+        )
+        moved = forward * (1.0 + shocks.moves[g, k])
+        value = max(0.0, options.signs[i] * (moved - strike))
+        s = volatility * time
+        if s > 0.0:
+            x = -abs(distance + shocks.logs[g, k])
+            value += middle * shocks.roots[g, k] * normalized_price(x, s)
+        table[i, k] = discount * value / moved if options.are_coin[i] else discount * value
+
+
+def fill_scenario_values(options: OptionPositions, rules: OptionRules, i: int) -> None:
+    shocks, table = rules.shocks, rules.scratch.table
+    after = shocks.moves.shape[1]
+    volatility = options.volatilities[i]
+    fill_row_values(options, rules, i)
+    if shocks.has_skew:
+        for row in range(2):
+            turned = compute_skewed_volatility(options, i, shocks, row == 1)
+            table[i, after + row] = compute_option_value(options, i, 1.0, turned)
+    if shocks.has_expiry_charge:
+        move = shocks.expiry_charge[0]
+        table[i, after + 2] = compute_option_value(options, i, 1.0 + move, volatility)
+        table[i, after + 3] = compute_option_value(options, i, 1.0 - move, volatility)
+
+
+def compute_counted_rate(rules: OptionRules, options: OptionPositions, i: int) -> float:
+    if rules.counted == NET:
+        return 1.0
+    if options.quantities[i] <= 0.0:
+        return 0.0
+    if rules.counted == LONG:
+        return 1.0
+    has_loan = rules.rates.loan_rate > 0.0 and options.years[i] > rules.rates.loan_years
+    return rules.rates.loan_rate if has_loan and not has_short(options, i) else 0.0
+
+
+def has_short(options: OptionPositions, i: int) -> bool:
+    count = 0
+    for j in range(len(options.signs)):
+        is_alike = options.groups[j] == options.groups[i] and options.signs[j] == options.signs[i]
+        count += is_alike and options.quantities[j] < 0.0
+    return count > 0
+
+
+def compute_counted_value(rules: OptionRules, options: OptionPositions) -> float:
+    total = 0.0
+    for i in range(len(options.signs)):
+        if options.quantities[i] != 0.0:
+            rate = compute_counted_rate(rules, options, i)
+            total += rate * (options.quantities[i] * options.marks[i])
+    return total
+
+
+def compute_options_value(options: OptionPositions) -> float:
+    total = 0.0
+    for i in range(len(options.signs)):
+        if options.quantities[i] != 0.0:
+            total += options.quantities[i] * options.marks[i]
+    return total
+
+
+def compute_discount(shocks: ShockTables, value: float, years: float, rate: float) -> float:
+    if not shocks.has_discounts:
+        return 1.0
+    d = shocks.discounts
+    if value >= 0.0:
+        return float(d[0] * math.exp(-years * (max(rate, 0.0) * d[1] + d[2])))
+    return float(
+        min(math.exp(rate * years), d[3] * math.exp(years * (max(rate, 0.0) * d[4] + d[5])))
+    )
+
+
+def fill_sums(options: OptionPositions, rules: OptionRules) -> None:
+    scratch, shocks = rules.scratch, rules.shocks
+    scratch.sums[:] = 0.0
+    scratch.totals[:] = 0.0
+    last = scratch.table.shape[1]
+    after = last - 4
+    for i in range(len(options.signs)):
+        quantity, e = options.quantities[i], options.expiries[i]
+        if quantity != 0.0:
+            scratch.totals[e] += quantity * options.values[i]
+            for k in range(shocks.counts[options.groups[i]]):
+                scratch.sums[e, k] += quantity * scratch.table[i, k]
+            for k in range(after, last):
+                scratch.sums[e, k] += quantity * scratch.table[i, k]
+
+
+def fill_losses(
+    packed: PortfolioRules, held: Holdings, options: OptionPositions, rules: OptionRules
+) -> None:
+    scratch, shocks, tables = rules.scratch, rules.shocks, packed.scenarios
+    fill_nets(packed, held)
+    for g in range(len(tables.products)):
+        for k in range(shocks.counts[g]):
+            scratch.losses[g, k] = compute_move_loss(
+                tables.nets[g, 0], tables.nets[g, 1], shocks.linear_moves[g, k], 1.0
+            )
+    for first in range(len(options.signs)):
+        if is_first(options, first):
+            add_expiry(options, rules, first)
+    for g in range(len(tables.products)):
+        for k in range(shocks.counts[g]):
+            loss = shocks.weights[g, k] * scratch.losses[g, k]
+            relief = shocks.reliefs[g, k] / find_unit(options, g)
+            scratch.losses[g, k] = max(0.0, loss - relief) if loss > 0.0 else loss
+
+
+def find_unit(options: OptionPositions, g: int) -> float:
+    """Return what one unit of the settlement currency of a group's options is worth in quotes."""
+    for i in range(len(options.signs)):
+        if options.groups[i] == g and options.are_coin[i]:
+            return float(options.indices[i])
+    return 1.0
+
+
+def is_first(options: OptionPositions, i: int) -> bool:
+    count = 0
+    for j in range(i):
+        count += options.expiries[j] == options.expiries[i]
+    return count == 0
+
+
+def add_expiry(options: OptionPositions, rules: OptionRules, i: int) -> None:
+    scratch, shocks, g, e = rules.scratch, rules.shocks, options.groups[i], options.expiries[i]
+    for k in range(shocks.counts[g]):
+        value = scratch.sums[e, k]
+        discount = compute_discount(shocks, value, options.years[i], options.rates[i])
+        scratch.losses[g, k] -= value * discount - scratch.totals[e]
+
+
+def compute_charges_by_expiry(options: OptionPositions, rules: OptionRules, g: int) -> float:
+    scratch, shocks, after = rules.scratch, rules.shocks, rules.scratch.table.shape[1] - 4
+    linear, absolute, forward = 0.0, 0.0, 0.0
+    for i in range(len(options.signs)):
+        if options.groups[i] == g and is_first(options, i):
+            e, years, rate = options.expiries[i], options.years[i], options.rates[i]
+            now = scratch.totals[e]
+            if shocks.has_skew:
+                one, two = scratch.sums[e, after], scratch.sums[e, after + 1]
+                linear += abs(one * compute_discount(shocks, one, years, rate) - now)
+                absolute += abs(two * compute_discount(shocks, two, years, rate) - now)
+            if shocks.has_expiry_charge:
+                least = min(scratch.sums[e, after + 2], scratch.sums[e, after + 3]) - now
+                share = shocks.expiry_charge[1] + shocks.expiry_charge[2] * years
+                forward += share * max(0.0, -least)
+    return max(linear, absolute, forward)
+
+
+def compute_worst_loss(
+    packed: PortfolioRules, options: OptionPositions, rules: OptionRules
+) -> float:
+    tables, total = packed.scenarios, 0.0
+    for product in range(tables.n_products):
+        worst, charged = 0.0, 0.0
+        for k in range(rules.shocks.moves.shape[1]):
+            loss = 0.0
+            for g in range(len(tables.products)):
+                if tables.products[g] == product and k < rules.shocks.counts[g]:
+                    of_group = rules.scratch.losses[g, k]
+                    loss += count_gain(tables.offset, of_group) * of_group
+            worst = max(worst, loss)
+        for g in range(len(tables.products)):
+            if tables.products[g] == product:
+                charged += compute_charges_by_expiry(options, rules, g)
+        total += max(worst, charged)
+    return total
+
+
+def compute_short_notional(options: OptionPositions, rules: OptionRules) -> float:
+    """Return the notional of what is net short by strike and expiry, in the settlement currency."""
+    nets, total = rules.scratch.nets, 0.0
+    nets[:] = 0.0
+    for i in range(len(options.signs)):
+        price = 1.0 if options.are_coin[i] else options.indices[i]
+        nets[options.pairs[i]] += options.quantities[i] * options.sizes[i] * price
+    for pair in range(len(nets)):
+        total += max(0.0, -nets[pair])
+    return total
+
+
+def compute_delta_charge(options: OptionPositions, rules: OptionRules) -> float:
+    """Return the charge on the delta of each expiry, in the settlement currency."""
+    shocks, scratch, total = rules.shocks, rules.scratch, 0.0
+    scratch.totals[:] = 0.0
+    for i in range(len(options.signs)):
+        price = 1.0 if options.are_coin[i] else options.indices[i]
+        delta = options.quantities[i] * compute_option_delta(options, i)
+        scratch.totals[options.expiries[i]] += delta * price
+    for i in range(len(options.signs)):
+        if is_first(options, i):
+            rate = max(shocks.delta_charge, shocks.yearly_delta_charge * options.years[i])
+            total += rate * abs(scratch.totals[options.expiries[i]])
+    return total
+
+
+def compute_option_loss(
+    packed: PortfolioRules, held: Holdings, options: OptionPositions, rules: OptionRules
+) -> float:
+    fill_sums(options, rules)
+    fill_losses(packed, held, options, rules)
+    loss = compute_worst_loss(packed, options, rules)
+    if rules.shocks.delta_charge > 0.0 or rules.shocks.yearly_delta_charge > 0.0:
+        loss += compute_delta_charge(options, rules)
+    return loss
+
+
+def compute_short_charge(options: OptionPositions, rules: OptionRules, is_initial: bool) -> float:
+    shocks = rules.shocks
+    rate = shocks.initial_short_charge if is_initial else shocks.short_charge
+    return rate * compute_short_notional(options, rules) if rate > 0.0 else 0.0
+
+
+def compute_option_scenario_margin(
+    packed: PortfolioRules,
+    held: Holdings,
+    options: OptionPositions,
+    rules: OptionRules,
+    is_initial: bool,
+) -> float:
+    loss, gross = compute_option_loss(packed, held, options, rules), compute_gross(packed, held)
+    offset = compute_offset(packed, held) if packed.scenarios.pair_contingency > 0.0 else 0.0
+    margin = combine_scenarios(packed, loss, gross, offset, is_initial)
+    return margin + compute_short_charge(options, rules, is_initial)
+
+
+LEFT, SPARE, OF_SHORT, OF_LONG, NAKED = 0, 1, 2, 3, 4
+"""Rows of the room: what a short has uncovered, a long to spare, distances, naked amounts."""
+FAR = 1e4
+"""The saving, in prices of the underlying, by which a short is covered wherever it can be."""
+
+
+def compute_otm(options: OptionPositions, i: int, price: float) -> float:
+    return float(max(0.0, options.signs[i] * (options.strikes[i] - price)))
+
+
+def compute_payoff(options: OptionPositions, i: int, price: float) -> float:
+    return float(max(0.0, options.signs[i] * (price - options.strikes[i])))
+
+
+# ------------------------------------------------------------------------------ per option
+
+
+def compute_standard_margin(
+    options: OptionPositions, rates: OptionRates, i: int, is_initial: bool
+) -> float:
+    """Return the margin of one contract sold, its mark included, in the settlement currency."""
+    unit = 1.0 if options.are_coin[i] else options.indices[i]
+    forward = options.indices[i] * options.bases[i]
+    mark = options.marks[i] / options.sizes[i]
+    of_mark = rates.of_mark * mark if options.signs[i] < 0.0 else 0.0
+    needed = max(rates.maintenance * unit, of_mark) * rates.factor
+    if is_initial:
+        out = compute_otm(options, i, forward) / forward
+        needed = max(needed, max(rates.least, rates.initial - out) * rates.factor * unit)
+    return float(options.sizes[i] * (needed + mark))
+
+
+def compute_standard(options: OptionPositions, rules: OptionRules, is_initial: bool) -> float:
+    total = 0.0
+    for i in range(len(options.signs)):
+        if options.quantities[i] < 0.0:
+            needed = compute_standard_margin(options, rules.rates, i, is_initial)
+            total -= options.quantities[i] * needed
+    return total
+
+
+# ------------------------------------------------------------------------------- the pairing
+
+
+def compute_naked(options: OptionPositions, rates: OptionRates, i: int) -> float:
+    price = options.indices[i]
+    of_strike = rates.least_put * options.strikes[i]
+    least = rates.least_call * price if options.signs[i] > 0.0 else of_strike
+    mark = options.marks[i] / options.sizes[i]
+    return float(mark + max(rates.naked * price - compute_otm(options, i, price), least))
+
+
+def compute_cover(options: OptionPositions, rates: OptionRates, i: int, j: int) -> float:
+    price = options.indices[i]
+    if j == len(options.signs):
+        return compute_payoff(options, i, price) if rates.has_covered_itm else 0.0
+    return float(max(0.0, options.signs[i] * (options.strikes[j] - options.strikes[i])))
+
+
+def is_cover(options: OptionPositions, i: int, j: int) -> bool:
+    if j == len(options.signs):
+        return True
+    is_alike = options.groups[j] == options.groups[i] and options.signs[j] == options.signs[i]
+    return bool(is_alike and options.quantities[j] > 0.0 and options.years[j] >= options.years[i])
+
+
+def is_sold(options: OptionPositions, i: int, g: int, sign: float) -> bool:
+    is_alike = options.groups[i] == g and options.signs[i] == sign
+    return bool(is_alike and options.quantities[i] < 0.0)
+
+
+def find_shares(packed: PortfolioRules, held: Holdings, rules: OptionRules, g: int) -> float:
+    s = rules.underlyings[g]
+    if s < 0 or packed.brackets.are_inverse[s] or not is_in_pool(packed, held, s):
+        return 0.0
+    return float(held.quantities[s] * packed.brackets.sizes[s])
+
+
+def reset(options: OptionPositions, rules: OptionRules, g: int, shares: float, sign: float) -> None:
+    rows, n = rules.scratch.rows, len(options.signs)
+    rows[SPARE, n] = max(0.0, sign * shares)
+    for i in range(n):
+        if options.groups[i] == g and options.signs[i] == sign:
+            units = options.quantities[i] * options.sizes[i]
+            rows[LEFT, i], rows[SPARE, i] = max(0.0, -units), max(0.0, units)
+            rows[NAKED, i] = compute_naked(options, rules.rates, i)
+            rules.scratch.matches[i, :] = 0.0
+
+
+def find_distances(
+    options: OptionPositions, rules: OptionRules, g: int, sign: float, bonus: float
+) -> None:
+    rows, paths, n = rules.scratch.rows, rules.scratch.paths, len(options.signs)
+    rows[OF_SHORT, :] = math.inf
+    rows[OF_LONG, :] = math.inf
+    for i in range(n):
+        if is_sold(options, i, g, sign) and rows[LEFT, i] > 0.0:
+            rows[OF_SHORT, i] = -(rows[NAKED, i] + bonus)
+            paths[0, i] = -1
+    is_changed, rounds = True, 0
+    while is_changed and rounds <= 2 * n:
+        is_changed, rounds = False, rounds + 1
+        for i in range(n):
+            if is_sold(options, i, g, sign):
+                is_changed = improve_ways(options, rules, i) or is_changed
+
+
+def improve_ways(options: OptionPositions, rules: OptionRules, i: int) -> bool:
+    rows, paths, matches = rules.scratch.rows, rules.scratch.paths, rules.scratch.matches
+    count, slack = 0, 1e-12 * options.indices[i]
+    for j in range(len(options.signs) + 1):
+        if matches[i, j] > 0.0:
+            back = rows[OF_LONG, j] - compute_cover(options, rules.rates, i, j)
+            if back < rows[OF_SHORT, i] - slack:
+                rows[OF_SHORT, i], paths[0, i] = back, j
+                count += 1
+    for j in range(len(options.signs) + 1):
+        if is_cover(options, i, j):
+            there = rows[OF_SHORT, i] + compute_cover(options, rules.rates, i, j)
+            if there < rows[OF_LONG, j] - slack:
+                rows[OF_LONG, j], paths[1, j] = there, i
+                count += 1
+    return count > 0
+
+
+def find_last(rules: OptionRules) -> int:
+    rows, found, best = rules.scratch.rows, -1, 0.0
+    for j in range(rows.shape[1]):
+        if rows[SPARE, j] > 0.0 and rows[OF_LONG, j] < best:
+            found, best = j, rows[OF_LONG, j]
+    return found
+
+
+def pair_along(rules: OptionRules, last: int) -> None:
+    scratch, paths = rules.scratch, rules.scratch.paths
+    units, j = scratch.rows[SPARE, last], last
+    while j >= 0:
+        i = paths[1, j]
+        j = paths[0, i]
+        units = min(units, scratch.rows[LEFT, i] if j < 0 else scratch.matches[i, j])
+    scratch.rows[SPARE, last] -= units
+    j = last
+    while j >= 0:
+        i = paths[1, j]
+        scratch.matches[i, j] += units
+        j = paths[0, i]
+        if j < 0:
+            scratch.rows[LEFT, i] -= units
+        else:
+            scratch.matches[i, j] -= units
+
+
+def pair_shorts(
+    options: OptionPositions, rules: OptionRules, g: int, sign: float, bonus: float
+) -> None:
+    n = len(options.signs)
+    for _ in range(4 * n * (n + 1)):
+        find_distances(options, rules, g, sign, bonus)
+        last = find_last(rules)
+        if last < 0:
+            break
+        pair_along(rules, last)
+
+
+# ----------------------------------------------------------------------------- what it needs
+
+
+def find_loss(options: OptionPositions, rules: OptionRules, e: int, price: float) -> float:
+    matches, n, loss = rules.scratch.matches, len(options.signs), 0.0
+    for i in range(n):
+        if options.expiries[i] == e and options.quantities[i] < 0.0:
+            owed = compute_payoff(options, i, price)
+            for j in range(n):
+                if matches[i, j] > 0.0:
+                    loss += matches[i, j] * (owed - compute_payoff(options, j, price))
+    return loss
+
+
+def sum_pairs(options: OptionPositions, rules: OptionRules, g: int) -> float:
+    n, total = len(options.signs), 0.0
+    for first in range(n):
+        before = 0
+        for i in range(first):
+            before += options.expiries[i] == options.expiries[first]
+        if options.groups[first] == g and before == 0:
+            e = options.expiries[first]
+            worst = max(0.0, find_loss(options, rules, e, 0.0))
+            for i in range(n):
+                if options.groups[i] == g:
+                    worst = max(worst, find_loss(options, rules, e, options.strikes[i]))
+            total += worst
+    return total
+
+
+def find_dearest(options: OptionPositions, rules: OptionRules, g: int, sign: float) -> int:
+    rows, found = rules.scratch.rows, -1
+    for i in range(len(options.signs)):
+        is_open = is_sold(options, i, g, sign) and rows[LEFT, i] > 0.0
+        if is_open and (found < 0 or rows[NAKED, i] > rows[NAKED, found]):
+            found = i
+    return found
+
+
+def sum_naked(options: OptionPositions, rules: OptionRules, g: int) -> float:
+    rows, total = rules.scratch.rows, 0.0
+    for _ in range(2 * len(options.signs)):
+        call = find_dearest(options, rules, g, 1.0)
+        put = find_dearest(options, rules, g, -1.0)
+        if call < 0 and put < 0:
+            break
+        if call < 0 or put < 0:
+            one = max(call, put)
+            total += rows[LEFT, one] * rows[NAKED, one]
+            rows[LEFT, one] = 0.0
+        else:
+            one, other = (call, put) if rows[NAKED, call] >= rows[NAKED, put] else (put, call)
+            units = min(rows[LEFT, call], rows[LEFT, put])
+            mark = options.marks[other] / options.sizes[other]
+            total += units * (rows[NAKED, one] + mark)
+            rows[LEFT, call] -= units
+            rows[LEFT, put] -= units
+    return total
+
+
+def sum_covered(
+    packed: PortfolioRules,
+    held: Holdings,
+    options: OptionPositions,
+    rules: OptionRules,
+    g: int,
+    is_initial: bool,
+) -> float:
+    scratch, n, total = rules.scratch, len(options.signs), 0.0
+    for i in range(n):
+        units = scratch.matches[i, n] if options.groups[i] == g else 0.0
+        if units > 0.0 and options.quantities[i] < 0.0:
+            total += units * compute_cover(options, rules.rates, i, n)
+            if not is_initial and rules.rates.conversion > 0.0:
+                shares = find_shares(packed, held, rules, g)
+                of_shares = compute_own_maintenance(packed, held, rules.underlyings[g]) / abs(
+                    shares
+                )
+                spared = of_shares - rules.rates.conversion * options.strikes[i]
+                total -= max(0.0, spared) * min(units, find_other_side(options, rules, i))
+    return total
+
+
+def find_other_side(options: OptionPositions, rules: OptionRules, i: int) -> float:
+    units = 0.0
+    for j in range(len(options.signs)):
+        if options.pairs[j] == options.pairs[i] and options.signs[j] != options.signs[i]:
+            units += rules.scratch.rows[SPARE, j]
+    return units
+
+
+def pair_group(
+    packed: PortfolioRules,
+    held: Holdings,
+    options: OptionPositions,
+    rules: OptionRules,
+    g: int,
+    way: int,
+) -> None:
+    shares = find_shares(packed, held, rules, g)
+    bonus = FAR * find_index(options, g) if way == 2 else 0.0
+    for sign in (1.0, -1.0):
+        reset(options, rules, g, shares, sign)
+        if way > 0:
+            pair_shorts(options, rules, g, sign, bonus)
+
+
+def find_way(
+    packed: PortfolioRules,
+    held: Holdings,
+    options: OptionPositions,
+    rules: OptionRules,
+    g: int,
+    is_initial: bool,
+) -> tuple[int, float]:
+    found, least = 0, math.inf
+    for way in (1, 2, 0):
+        pair_group(packed, held, options, rules, g, way)
+        needed = sum_pairs(options, rules, g)
+        needed += sum_covered(packed, held, options, rules, g, is_initial)
+        needed += sum_naked(options, rules, g)
+        if needed < least:
+            found, least = way, needed
+    return found, least
+
+
+def find_index(options: OptionPositions, g: int) -> float:
+    for i in range(len(options.signs)):
+        if options.groups[i] == g:
+            return float(options.indices[i])
+    return 0.0
+
+
+def compute_strategies(
+    packed: PortfolioRules,
+    held: Holdings,
+    options: OptionPositions,
+    rules: OptionRules,
+    is_initial: bool,
+) -> float:
+    total = 0.0
+    for g in range(len(rules.underlyings)):
+        total += find_way(packed, held, options, rules, g, is_initial)[1]
+    return total
+
+
+def compute_premiums(
+    packed: PortfolioRules, held: Holdings, options: OptionPositions, rules: OptionRules
+) -> float:
+    matches, n, total = rules.scratch.matches, len(options.signs), 0.0
+    for g in range(len(rules.underlyings)):
+        way = find_way(packed, held, options, rules, g, True)[0]
+        pair_group(packed, held, options, rules, g, way)
+        for i in range(n):
+            if options.groups[i] == g:
+                total += max(0.0, options.quantities[i]) * options.marks[i]
+                if options.quantities[i] < 0.0:
+                    for j in range(n):
+                        total -= matches[i, j] * (options.marks[i] / options.sizes[i])
+    return total
+
+
+KERNELS = ("fill_option_table", "fill_option_margins")
+
+
+def fill_option_table(
+    options: OptionPositions, rules: OptionRules, has_quotes: bool, room: FloatArray
+) -> None:
+    for i in range(len(options.signs)):
+        fill_option(options, rules, i)
+        if not has_quotes:
+            options.marks[i] = options.values[i]
+    room[0] = 1.0
+
+
+def fill_option(options: OptionPositions, rules: OptionRules, i: int) -> None:
+    options.values[i] = compute_option_value(options, i, 1.0, options.volatilities[i])
+    if rules.kind == BY_SCENARIOS:
+        fill_scenario_values(options, rules, i)
+
+
+def compute_option_requirement(
+    packed: PortfolioRules,
+    held: Holdings,
+    options: OptionPositions,
+    rules: OptionRules,
+    is_initial: bool,
+) -> float:
+    if rules.kind == BY_SCENARIOS:
+        return compute_option_scenario_margin(packed, held, options, rules, is_initial)
+    total = (
+        compute_portfolio_initial(packed, held)
+        if is_initial
+        else compute_portfolio_requirement(packed, held)
+    )
+    if rules.kind == BY_STRATEGIES:
+        return total + compute_strategies(packed, held, options, rules, is_initial)
+    return total + compute_standard(options, rules, is_initial)
+
+
+def compute_option_backing(
+    packed: PortfolioRules,
+    held: Holdings,
+    options: OptionPositions,
+    rules: OptionRules,
+    cash: float,
+) -> float:
+    return compute_portfolio_backing(packed, held, cash) + compute_counted_value(rules, options)
+
+
+def fill_option_margins(
+    packed: PortfolioRules,
+    held: Holdings,
+    options: OptionPositions,
+    rules: OptionRules,
+    cash: float,
+    margins: FloatArray,
+) -> None:
+    for k in range(2):  # one place of the call: it is inlined
+        margins[k] = compute_option_requirement(packed, held, options, rules, k == 1)
+    margins[2] = compute_option_backing(packed, held, options, rules, cash)
+
+
+DENSITY = 0.39894228040143276
+"""The largest value of the normal density."""
+
+
+def bound_value_slope(options: OptionPositions, i: int, low: float, move: float) -> float:
+    size, years, rate = options.sizes[i], options.years[i], options.rates[i]
+    discount = math.exp(abs(rate) * years)
+    forward = low * options.bases[i] * move
+    if options.are_coin[i]:
+        return float(size * discount / low * max(1.0, options.strikes[i] / forward))
+    return float(size * discount * options.bases[i] * move)
+
+
+def bound_turn(options: OptionPositions, rules: OptionRules, i: int, low: float) -> float:
+    shocks, root = rules.shocks, math.sqrt(options.years[i])
+    most = 0.0
+    for row in range(2):
+        cap = shocks.skew[2 * row] + shocks.skew[2 * row + 1] * root
+        level = shocks.skew[6] + shocks.skew[7] * root
+        width = max(shocks.skew[4], root * shocks.skew[5] * level)
+        if width > 0.0:
+            most = max(most, abs(cap) / width)
+    vega = DENSITY * root * options.sizes[i] * math.exp(abs(options.rates[i]) * options.years[i])
+    slope = vega * options.volatilities[i] * most
+    if options.are_coin[i]:
+        return float(slope / low)
+    return float(slope * options.bases[i])
+
+
+def bound_scenario_slope(
+    packed: PortfolioRules, options: OptionPositions, rules: OptionRules, i: int, low: float
+) -> float:
+    shocks, g, most = rules.shocks, options.groups[i], 0.0
+    years, rate = options.years[i], options.rates[i]
+    here = bound_value_slope(options, i, low, 1.0)
+    discount = max(
+        1.0,
+        compute_discount(shocks, 1.0, years, rate),
+        compute_discount(shocks, -1.0, years, rate),
+    )
+    for k in range(shocks.counts[g]):
+        moved = bound_value_slope(options, i, low, 1.0 + shocks.moves[g, k])
+        most = max(most, shocks.weights[g, k] * (moved * discount + here))
+    if shocks.has_skew:
+        turned = here + 2.0 * bound_turn(options, rules, i, low)
+        most += 2.0 * (turned * discount + here)
+    if shocks.has_expiry_charge:
+        move = shocks.expiry_charge[0]
+        share = shocks.expiry_charge[1] + shocks.expiry_charge[2] * years
+        widest = max(
+            bound_value_slope(options, i, low, 1.0 + move),
+            bound_value_slope(options, i, low, 1.0 - move),
+        )
+        most += share * (widest + here)
+    most += max(shocks.delta_charge, shocks.yearly_delta_charge * years) * bound_delta_slope(
+        options, i, low
+    )
+    charge = 0.0 if options.are_coin[i] else shocks.short_charge * options.sizes[i]
+    return float(packed.scenarios.factor * most + charge)
+
+
+def bound_relief_slope(
+    packed: PortfolioRules, options: OptionPositions, rules: OptionRules, i: int, low: float
+) -> float:
+    """Return the most that what is taken off the losses of a group changes, in coins."""
+    shocks, g, most = rules.shocks, options.groups[i], 0.0
+    if rules.kind == BY_SCENARIOS and options.are_coin[i]:
+        for k in range(shocks.counts[g]):
+            most = max(most, shocks.reliefs[g, k])
+    return float(packed.level * packed.scenarios.factor * most / (low * low))
+
+
+def bound_delta_slope(options: OptionPositions, i: int, low: float) -> float:
+    s = options.volatilities[i] * math.sqrt(options.years[i])
+    bend = DENSITY / s if s > 0.0 else math.inf
+    if options.are_coin[i]:
+        return float(options.sizes[i] * bend / low)
+    return float(options.sizes[i] * (1.0 + bend))
+
+
+def bound_option_slope(
+    packed: PortfolioRules,
+    options: OptionPositions,
+    rules: OptionRules,
+    i: int,
+    low: float,
+    gains: bool,
+) -> float:
+    here, rates, size = bound_value_slope(options, i, low, 1.0), rules.rates, options.sizes[i]
+    if rules.kind == BY_SCENARIOS:
+        needed = bound_scenario_slope(packed, options, rules, i, low)
+    elif rules.kind == BY_STRATEGIES:
+        needed = here + size * (2.0 + rates.naked + rates.least_call)
+    else:
+        unit = 0.0 if options.are_coin[i] else size
+        needed = here + rates.factor * (rates.maintenance * unit + rates.of_mark * here)
+    lost = 0.0 if gains else here
+    return float(abs(options.quantities[i]) * (lost + packed.level * needed))
+
+
+def bound_linear_slope(packed: PortfolioRules, held: Holdings, i: int) -> float:
+    if packed.has_scenarios:
+        rate = bound_scenario_rate(packed, packed.brackets.are_inverse[i])
+    else:
+        rate = find_highest_rate(packed.brackets, i)
+    return float(abs(held.quantities[i]) * (1.0 + packed.level * rate))
+
+
+def find_highest_rate(tables: BracketTables, i: int) -> float:
+    last = tables.counts[i] - 1
+    return float(min(1.0, tables.multipliers[i] * tables.rates[i, last] + tables.close_fees[i]))
+
+
+def bound_scenario_rate(packed: PortfolioRules, is_inverse: bool) -> float:
+    tables, most = packed.scenarios, 0.0
+    for g in range(len(tables.products)):
+        for k in range(tables.counts[g]):
+            rate = compute_gain_rate(is_inverse, tables.moves[g, k])
+            most = max(most, tables.weights[g, k] * abs(rate))
+    found = tables.factor * most + tables.minimum + tables.contingency
+    return float(found + tables.pair_contingency)
+
+
+def bound_asset_slope(packed: PortfolioRules, held: Holdings, c: int) -> float:
+    rate = bound_scenario_rate(packed, False) if packed.has_scenarios else 0.0
+    return float(abs(held.amounts[c]) * (1.0 + packed.level * rate))

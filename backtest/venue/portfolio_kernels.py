@@ -1,0 +1,772 @@
+"""Margin of the cross positions of a portfolio, in functions that also compile.
+
+Arrays have one row per instrument, group or collateral, in the order in which they were given, and
+are padded on the right. Values ``u`` are those of one contract in the settlement currency
+(:mod:`backtest.venue.contract_value`). :mod:`backtest.venue.requirement_rule` builds the records.
+
+All instruments of a group move together. In row k the group loses
+``l_gk = -w_k sum_i q_i (u_i(P_i (1 + m_k)) - u_i(P_i))``, which is the notional times m for a
+linear contract and times m / (1 + m) for an inverse one, so that a group is its two net notionals.
+Collateral that cancels risk in the group is a linear part of it. With its own worst row for each
+group the loss is ``sum_g max(0, max_k l_gk)``; with the same row for all groups of a product
+``max(0, max_k sum_g (l_gk if l_gk > 0 else offset l_gk))``, products summed.
+
+Between two waypoints every u and every collateral price moves on a straight line. The distance to
+failure ``D = M - level R`` is then concave and piecewise linear between the places where the
+smaller side of a group changes (which matters with a pair contingency only). A tangent of a concave
+function lies above it, so Newton's method from a failing place goes down to the one root and
+reaches it after finitely many pieces.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Any, NamedTuple
+
+from backtest.base import BoolArray, FloatArray, IntArray
+from backtest.base.units import TOLERANCE
+from backtest.venue.requirement import MarginRules
+
+
+class BracketTables(NamedTuple):
+    """The bracket rules of n instruments: :class:`MarginRules` with one row for each.
+
+    ``floors``, ``caps``, ``rates``, ``amounts`` and ``leverages`` have shape (n, K), of which row i
+    uses the first ``counts[i]``; all others have shape (n,). A run writes the multipliers of its
+    bar into ``multipliers`` and ``initial_multipliers``.
+    """
+
+    counts: IntArray
+    floors: FloatArray
+    caps: FloatArray
+    rates: FloatArray
+    amounts: FloatArray
+    leverages: FloatArray
+    close_fees: FloatArray
+    takers: FloatArray
+    sizes: FloatArray
+    settings: FloatArray
+    are_inverse: BoolArray
+    are_isolated: BoolArray
+    are_valued_at_entry: BoolArray
+    multipliers: FloatArray
+    initial_multipliers: FloatArray
+
+
+class ScenarioTables(NamedTuple):
+    """The scenarios of G groups of instruments, and what is added to their worst loss.
+
+    ``moves`` and ``weights`` have shape (G, K), of which row g uses the first ``counts[g]``.
+    ``members`` has the instruments sorted by group, those of group g from ``starts[g]`` up to
+    ``starts[g + 1]``. ``products`` is the product of each group, of ``n_products``; the groups of
+    one product have as many rows each. If ``is_same_row``, a product's loss is that of its worst
+    row; otherwise each group has its own worst row. ``initial_factor`` and
+    ``initial_contingency`` take the place of ``factor`` and ``contingency`` in initial margin.
+    ``nets``, of shape (G, 2), is room in which the net notionals are written: like the multipliers,
+    it belongs to one run.
+    """
+
+    counts: IntArray
+    moves: FloatArray
+    weights: FloatArray
+    members: IntArray
+    starts: IntArray
+    products: IntArray
+    n_products: int
+    is_same_row: bool
+    offset: float
+    factor: float
+    minimum: float
+    contingency: float
+    pair_contingency: float
+    initial_factor: float
+    initial_contingency: float
+    nets: FloatArray
+
+
+class CollateralTables(NamedTuple):
+    """The rates of C collateral assets, in marginal tiers of their value.
+
+    ``floors``, ``caps`` and ``rates`` have shape (C, T), of which row c uses the first
+    ``counts[c]``. ``groups`` is the group whose risk the asset cancels, -1 for none. ``slippages``
+    is how much under the open a conversion sells, as a fraction of the price.
+    """
+
+    counts: IntArray
+    floors: FloatArray
+    caps: FloatArray
+    rates: FloatArray
+    groups: IntArray
+    slippages: FloatArray
+
+
+class SpotTables(NamedTuple):
+    """Which of n instruments are spot legs, and the haircut of each; of shape (1,) without any."""
+
+    has_any: bool
+    are_spot: BoolArray
+    haircuts: FloatArray
+
+
+class PortfolioRules(NamedTuple):
+    brackets: BracketTables
+    scenarios: ScenarioTables
+    collateral: CollateralTables
+    has_scenarios: bool
+    level: float
+    spot: SpotTables
+
+
+class Holdings(NamedTuple):
+    """What an account holds, and the prices at which it is valued.
+
+    ``quantities`` (signed contracts), ``entries`` and ``values`` (u at the entry and now) have
+    shape (n,); ``amounts`` (a debt is negative) and ``prices`` of collateral have shape (C,). The
+    value of an instrument that is not held is not read, so that it may be NaN.
+    """
+
+    quantities: FloatArray
+    entries: FloatArray
+    values: FloatArray
+    amounts: FloatArray
+    prices: FloatArray
+
+
+def pick_rules(tables: BracketTables, i: int) -> MarginRules:
+    count = tables.counts[i]
+    floors: Any = tables.floors[i, :count]
+    caps: Any = tables.caps[i, :count]
+    rates: Any = tables.rates[i, :count]
+    amounts: Any = tables.amounts[i, :count]
+    leverages: Any = tables.leverages[i, :count]
+    return MarginRules(
+        floors=floors,
+        caps=caps,
+        rates=rates,
+        amounts=amounts,
+        leverages=leverages,
+        close_fee=tables.close_fees[i],
+        taker=tables.takers[i],
+        size=tables.sizes[i],
+        setting=tables.settings[i],
+        is_inverse=tables.are_inverse[i],
+        is_isolated=tables.are_isolated[i],
+        is_valued_at_entry=tables.are_valued_at_entry[i],
+        multiplier=tables.multipliers[i],
+        initial_multiplier=tables.initial_multipliers[i],
+    )
+
+
+def is_spot_leg(rules: PortfolioRules, i: int) -> bool:
+    return bool(rules.spot.has_any and rules.spot.are_spot[i])
+
+
+def is_cross(quantity: float, is_isolated: bool) -> bool:
+    return quantity != 0.0 and not is_isolated
+
+
+def is_in_pool(rules: PortfolioRules, held: Holdings, i: int) -> bool:
+    return is_cross(held.quantities[i], rules.brackets.are_isolated[i])
+
+
+def compute_value_at_rate(tables: CollateralTables, c: int, value: float) -> float:
+    if value < 0.0:
+        return value
+    counted = 0.0
+    for k in range(tables.counts[c]):
+        if value > tables.floors[c, k]:
+            counted += tables.rates[c, k] * (min(value, tables.caps[c, k]) - tables.floors[c, k])
+    return counted
+
+
+def compute_marginal_rate(tables: CollateralTables, c: int, value: float) -> float:
+    if value < 0.0:
+        return 1.0
+    rate = float(tables.rates[c, 0])
+    for k in range(tables.counts[c]):
+        if value > tables.floors[c, k]:
+            rate = float(tables.rates[c, k]) if value <= tables.caps[c, k] else 0.0
+    return rate
+
+
+def compute_collateral_value(tables: CollateralTables, held: Holdings) -> float:
+    """Return the value of all collateral at its rates, in the settlement currency."""
+    total = 0.0
+    for c in range(len(held.amounts)):
+        if held.amounts[c] != 0.0:
+            total += compute_value_at_rate(tables, c, held.amounts[c] * held.prices[c])
+    return total
+
+
+def compute_full_value(held: Holdings) -> float:
+    total = 0.0
+    for c in range(len(held.amounts)):
+        if held.amounts[c] != 0.0:
+            total += held.amounts[c] * held.prices[c]
+    return total
+
+
+def compute_gain_rate(is_inverse: bool, move: float) -> float:
+    return move / (1.0 + move) if is_inverse else move
+
+
+def compute_move_loss(linear: float, inverse: float, move: float, weight: float) -> float:
+    gain = linear * move
+    if inverse != 0.0:
+        gain += inverse * (move / (1.0 + move))
+    return -weight * gain
+
+
+def compute_exposure(held: Holdings, i: int) -> float:
+    exposure: float = held.quantities[i] * abs(held.values[i])
+    return exposure
+
+
+def fill_nets(rules: PortfolioRules, held: Holdings) -> None:
+    tables, brackets = rules.scenarios, rules.brackets
+    for g in range(len(tables.products)):
+        linear, inverse = 0.0, 0.0
+        for place in range(tables.starts[g], tables.starts[g + 1]):
+            i = tables.members[place]
+            if is_cross(held.quantities[i], brackets.are_isolated[i]):
+                exposure = held.quantities[i] * abs(held.values[i])
+                if brackets.are_inverse[i]:
+                    inverse += exposure
+                else:
+                    linear += exposure
+        tables.nets[g, 0], tables.nets[g, 1] = linear, inverse
+    for c in range(len(held.amounts)):
+        if rules.collateral.groups[c] >= 0 and held.amounts[c] != 0.0:
+            tables.nets[rules.collateral.groups[c], 0] += held.amounts[c] * held.prices[c]
+
+
+def compute_group_loss(tables: ScenarioTables, g: int, k: int) -> float:
+    return compute_move_loss(
+        tables.nets[g, 0], tables.nets[g, 1], tables.moves[g, k], tables.weights[g, k]
+    )
+
+
+def find_group_row(tables: ScenarioTables, g: int) -> int:
+    linear, inverse = tables.nets[g, 0], tables.nets[g, 1]
+    worst, found = 0.0, -1
+    for k in range(tables.counts[g]):
+        loss = compute_move_loss(linear, inverse, tables.moves[g, k], tables.weights[g, k])
+        if loss > worst:
+            worst, found = loss, k
+    return found
+
+
+def count_gain(offset: float, loss: float) -> float:
+    return 1.0 if loss > 0.0 else offset
+
+
+def compute_product_loss(tables: ScenarioTables, product: int, k: int) -> float:
+    total = 0.0
+    for g in range(len(tables.products)):
+        if tables.products[g] == product:
+            linear, inverse = tables.nets[g, 0], tables.nets[g, 1]
+            loss = compute_move_loss(linear, inverse, tables.moves[g, k], tables.weights[g, k])
+            total += count_gain(tables.offset, loss) * loss
+    return total
+
+
+def count_rows(tables: ScenarioTables, product: int) -> int:
+    rows = 0
+    for g in range(len(tables.products)):
+        if tables.products[g] == product:
+            rows = tables.counts[g]
+    return rows
+
+
+def find_product_row(tables: ScenarioTables, product: int) -> int:
+    worst, found = 0.0, -1
+    for k in range(count_rows(tables, product)):
+        loss = compute_product_loss(tables, product, k)
+        if loss > worst:
+            worst, found = loss, k
+    return found
+
+
+def compute_scenario_loss(rules: PortfolioRules, held: Holdings) -> float:
+    fill_nets(rules, held)
+    tables, total = rules.scenarios, 0.0
+    if tables.is_same_row:
+        for product in range(tables.n_products):
+            worst = 0.0
+            for k in range(count_rows(tables, product)):
+                worst = max(worst, compute_product_loss(tables, product, k))
+            total += worst
+        return total
+    for g in range(len(tables.products)):
+        linear, inverse, worst = tables.nets[g, 0], tables.nets[g, 1], 0.0
+        for k in range(tables.counts[g]):
+            loss = compute_move_loss(linear, inverse, tables.moves[g, k], tables.weights[g, k])
+            worst = max(worst, loss)
+        total += worst
+    return total
+
+
+def compute_gross(rules: PortfolioRules, held: Holdings) -> float:
+    total = 0.0
+    for i in range(len(held.quantities)):
+        if is_cross(held.quantities[i], rules.brackets.are_isolated[i]):
+            total += abs(held.quantities[i] * held.values[i])
+    return total
+
+
+def compute_side(rules: PortfolioRules, held: Holdings, g: int, side: float) -> float:
+    total = 0.0
+    for place in range(rules.scenarios.starts[g], rules.scenarios.starts[g + 1]):
+        i = rules.scenarios.members[place]
+        if is_cross(held.quantities[i], rules.brackets.are_isolated[i]):
+            total += max(0.0, side * (held.quantities[i] * abs(held.values[i])))
+    return total
+
+
+def compute_offset(rules: PortfolioRules, held: Holdings) -> float:
+    total = 0.0
+    for g in range(len(rules.scenarios.products)):
+        longs = compute_side(rules, held, g, 1.0)
+        total += min(longs, compute_side(rules, held, g, -1.0))
+    return total
+
+
+def compute_tested_notional(rules: PortfolioRules, held: Holdings, i: int) -> float:
+    value = held.entries[i] if rules.brackets.are_valued_at_entry[i] else held.values[i]
+    notional: float = abs(held.quantities[i]) * abs(value)
+    return notional
+
+
+def find_bracket(tables: BracketTables, i: int, notional: float) -> int:
+    k = 0
+    while k + 1 < tables.counts[i] and notional > tables.floors[i, k + 1]:
+        k += 1
+    return k
+
+
+def scale_rate(rate: float, multiplier: float, close_fee: float) -> float:
+    return min(1.0, multiplier * rate + close_fee)
+
+
+def find_maintenance(tables: BracketTables, i: int, notional: float) -> float:
+    x, fee = tables.multipliers[i], tables.close_fees[i]
+    rate, amount, k = scale_rate(tables.rates[i, 0], x, fee), 0.0, 1
+    while k < tables.counts[i] and notional > tables.floors[i, k]:
+        after = scale_rate(tables.rates[i, k], x, fee)
+        amount += tables.floors[i, k] * (after - rate)
+        rate = after
+        k += 1
+    return rate * notional - amount
+
+
+def sum_maintenance(rules: PortfolioRules, held: Holdings, first: int, stop: int) -> float:
+    tables, total = rules.brackets, 0.0
+    for i in range(first, stop):
+        if is_cross(held.quantities[i], tables.are_isolated[i]):
+            value = held.entries[i] if tables.are_valued_at_entry[i] else held.values[i]
+            notional = abs(held.quantities[i]) * abs(value)
+            total += find_maintenance(tables, i, notional)
+    return total
+
+
+def compute_own_maintenance(rules: PortfolioRules, held: Holdings, i: int) -> float:
+    return sum_maintenance(rules, held, i, i + 1)
+
+
+def find_own_maintenance(rules: PortfolioRules, held: Holdings, i: int) -> float:
+    return find_maintenance(rules.brackets, i, compute_tested_notional(rules, held, i))
+
+
+def sum_initial(rules: PortfolioRules, held: Holdings) -> float:
+    tables, total = rules.brackets, 0.0
+    for i in range(len(held.quantities)):
+        if is_cross(held.quantities[i], tables.are_isolated[i]):
+            notional = abs(held.quantities[i] * abs(held.values[i]))
+            x, k = tables.initial_multipliers[i], 0
+            if tables.settings[i] > 0.0:
+                total += notional / min(tables.settings[i], tables.leverages[i, 0] / x)
+            else:
+                while k + 1 < tables.counts[i] and notional > tables.caps[i, k]:
+                    k += 1
+                total += notional * x / tables.leverages[i, k]
+    return total
+
+
+def combine_scenarios(
+    rules: PortfolioRules, loss: float, gross: float, offset: float, is_initial: bool
+) -> float:
+    tables = rules.scenarios
+    factor = tables.initial_factor if is_initial else tables.factor
+    contingency = tables.initial_contingency if is_initial else tables.contingency
+    least = max(factor * loss, tables.minimum * gross)
+    return least + contingency * gross + tables.pair_contingency * offset
+
+
+def compute_scenario_margin(rules: PortfolioRules, held: Holdings, is_initial: bool) -> float:
+    loss, gross = compute_scenario_loss(rules, held), compute_gross(rules, held)
+    offset = compute_offset(rules, held) if rules.scenarios.pair_contingency > 0.0 else 0.0
+    return combine_scenarios(rules, loss, gross, offset, is_initial)
+
+
+def compute_portfolio_requirement(rules: PortfolioRules, held: Holdings) -> float:
+    """Return R, the maintenance requirement of all cross positions, in the settlement currency."""
+    if rules.has_scenarios:
+        return compute_scenario_margin(rules, held, False)
+    return sum_maintenance(rules, held, 0, len(held.quantities))
+
+
+def compute_portfolio_initial(rules: PortfolioRules, held: Holdings) -> float:
+    """Return the initial margin of all cross positions, in the settlement currency."""
+    if rules.has_scenarios:
+        return compute_scenario_margin(rules, held, True)
+    total = sum_initial(rules, held)
+    return total - compute_haircuts(rules, held) if rules.spot.has_any else total
+
+
+def compute_haircut(rules: PortfolioRules, held: Holdings, i: int) -> float:
+    if not is_spot_leg(rules, i) or not held.quantities[i] > 0.0:
+        return 0.0
+    return float(rules.spot.haircuts[i] * (held.quantities[i] * held.values[i]))
+
+
+def compute_haircuts(rules: PortfolioRules, held: Holdings) -> float:
+    total = 0.0
+    if rules.spot.has_any:
+        for i in range(len(held.quantities)):
+            total += compute_haircut(rules, held, i)
+    return total
+
+
+def compute_portfolio_backing(rules: PortfolioRules, held: Holdings, cash: float) -> float:
+    total = compute_full_backing(rules, held, cash)
+    return total - compute_haircuts(rules, held) if rules.spot.has_any else total
+
+
+def compute_full_backing(rules: PortfolioRules, held: Holdings, cash: float) -> float:
+    total = cash
+    for i in range(len(held.quantities)):
+        if is_cross(held.quantities[i], rules.brackets.are_isolated[i]):
+            total += held.quantities[i] * held.values[i]
+    return total + compute_collateral_value(rules.collateral, held)
+
+
+def has_pool(rules: PortfolioRules, held: Holdings) -> bool:
+    count = 0
+    for i in range(len(held.quantities)):
+        count += is_cross(held.quantities[i], rules.brackets.are_isolated[i])
+    return count > 0
+
+
+def is_pool_failing(rules: PortfolioRules, held: Holdings, cash: float) -> bool:
+    if not has_pool(rules, held):
+        return False
+    needed = rules.level * compute_portfolio_requirement(rules, held)
+    return compute_portfolio_backing(rules, held, cash) <= needed * (1.0 + TOLERANCE)
+
+
+# ------------------------------------------------------------------------------- Euler shares
+
+
+def fill_shares(rules: PortfolioRules, held: Holdings, shares: FloatArray) -> None:
+    """Write each position's Euler share of R, ``q_i dR/dq_i``, and each collateral's.
+
+    ``shares`` has shape (n + C,). At a kink the derivative is that of the active row, the first of
+    equal ones, and of the lower bracket. Under scenarios the shares add up to R. Under brackets
+    they exceed it by the cumulative amounts. A spot leg has its haircut / level besides: what M is
+    without counts as if it were required.
+    """
+    shares[:] = 0.0
+    if rules.has_scenarios:
+        fill_scenario_shares(rules, held, shares)
+    else:
+        for i in range(len(held.quantities)):
+            if is_in_pool(rules, held, i):
+                notional = compute_tested_notional(rules, held, i)
+                k = find_bracket(rules.brackets, i, notional)
+                x, fee = rules.brackets.multipliers[i], rules.brackets.close_fees[i]
+                shares[i] = scale_rate(rules.brackets.rates[i, k], x, fee) * notional
+    if rules.spot.has_any:
+        for i in range(len(held.quantities)):
+            shares[i] += compute_haircut(rules, held, i) / rules.level
+
+
+def fill_scenario_shares(rules: PortfolioRules, held: Holdings, shares: FloatArray) -> None:
+    tables = rules.scenarios
+    loss, gross = compute_scenario_loss(rules, held), compute_gross(rules, held)
+    is_least = tables.minimum * gross > tables.factor * loss
+    if not is_least:
+        add_loss_shares(rules, held, shares)
+    rate = tables.contingency + (tables.minimum if is_least else 0.0)
+    for i in range(len(held.quantities)):
+        if is_in_pool(rules, held, i):
+            shares[i] += rate * abs(compute_exposure(held, i))
+    if tables.pair_contingency > 0.0:
+        for g in range(len(tables.products)):
+            add_offset_shares(rules, held, g, shares)
+
+
+def add_loss_shares(rules: PortfolioRules, held: Holdings, shares: FloatArray) -> None:
+    tables = rules.scenarios
+    for g in range(len(tables.products)):
+        counted = 1.0
+        if tables.is_same_row:
+            k = find_product_row(tables, tables.products[g])
+            if k >= 0:
+                counted = count_gain(tables.offset, compute_group_loss(tables, g, k))
+        else:
+            k = find_group_row(tables, g)
+        if k >= 0:
+            add_row_shares(
+                rules, held, g, k, -tables.factor * counted * tables.weights[g, k], shares
+            )
+
+
+def add_row_shares(
+    rules: PortfolioRules, held: Holdings, g: int, k: int, scale: float, shares: FloatArray
+) -> None:
+    tables = rules.scenarios
+    move = tables.moves[g, k]
+    for place in range(tables.starts[g], tables.starts[g + 1]):
+        i = tables.members[place]
+        if is_in_pool(rules, held, i):
+            rate = compute_gain_rate(rules.brackets.are_inverse[i], move)
+            shares[i] += scale * (compute_exposure(held, i) * rate)
+    for c in range(len(held.amounts)):
+        if rules.collateral.groups[c] == g and held.amounts[c] != 0.0:
+            shares[len(held.quantities) + c] += scale * (held.amounts[c] * held.prices[c] * move)
+
+
+def add_offset_shares(rules: PortfolioRules, held: Holdings, g: int, shares: FloatArray) -> None:
+    longs, shorts = compute_side(rules, held, g, 1.0), compute_side(rules, held, g, -1.0)
+    of_longs = 1.0 if longs < shorts else 0.0 if longs > shorts else 0.5
+    rate = rules.scenarios.pair_contingency
+    for place in range(rules.scenarios.starts[g], rules.scenarios.starts[g + 1]):
+        i = rules.scenarios.members[place]
+        if is_in_pool(rules, held, i):
+            exposure = compute_exposure(held, i)
+            part = of_longs if exposure > 0.0 else 1.0 - of_longs
+            shares[i] += rate * part * abs(exposure)
+
+
+MOST_STEPS = 100
+"""Steps of Newton's method; each ends on another piece, and a portfolio has few."""
+
+
+class Waypoint(NamedTuple):
+    """A value u of each instrument, shape (n,), and a price of each collateral, shape (C,)."""
+
+    values: FloatArray
+    prices: FloatArray
+
+
+def move_holdings(held: Holdings, start: Waypoint, end: Waypoint, place: float) -> None:
+    for i in range(len(held.values)):
+        step = end.values[i] - start.values[i]
+        held.values[i] = end.values[i] if place == 1.0 else start.values[i] + place * step
+    for c in range(len(held.prices)):
+        step = end.prices[c] - start.prices[c]
+        held.prices[c] = end.prices[c] if place == 1.0 else start.prices[c] + place * step
+
+
+def compute_distance_left(rules: PortfolioRules, held: Holdings, cash: float) -> float:
+    """Return D = M - level R, negative where the cross positions fail."""
+    backing = compute_portfolio_backing(rules, held, cash)
+    return backing - rules.level * compute_portfolio_requirement(rules, held)
+
+
+def compute_slope(
+    rules: PortfolioRules, held: Holdings, start: Waypoint, end: Waypoint, shares: FloatArray
+) -> float:
+    fill_shares(rules, held, shares)
+    slope, n = 0.0, len(held.values)
+    for i in range(n):
+        if is_in_pool(rules, held, i):
+            step = end.values[i] - start.values[i]
+            slope += held.quantities[i] * step
+            if rules.has_scenarios or not rules.brackets.are_valued_at_entry[i]:
+                slope -= rules.level * (shares[i] / held.values[i] * step)
+    for c in range(len(held.prices)):
+        if held.amounts[c] != 0.0:
+            step = end.prices[c] - start.prices[c]
+            value = held.amounts[c] * held.prices[c]
+            rate = compute_marginal_rate(rules.collateral, c, value)
+            slope += rate * held.amounts[c] * step
+            slope -= rules.level * (shares[n + c] / held.prices[c] * step)
+    return slope
+
+
+def find_next_break(
+    rules: PortfolioRules, held: Holdings, start: Waypoint, end: Waypoint, place: float
+) -> float:
+    nearest = 1.0
+    if not rules.has_scenarios or rules.scenarios.pair_contingency <= 0.0:
+        return nearest
+    for g in range(len(rules.scenarios.products)):
+        at_start, at_end = 0.0, 0.0
+        for order in range(rules.scenarios.starts[g], rules.scenarios.starts[g + 1]):
+            i = rules.scenarios.members[order]
+            if is_in_pool(rules, held, i):
+                at_start += held.quantities[i] * abs(start.values[i])
+                at_end += held.quantities[i] * abs(end.values[i])
+        if at_start * at_end < 0.0:
+            found = at_start / (at_start - at_end)
+            if place * (1.0 + TOLERANCE) < found < nearest:
+                nearest = found
+    return nearest
+
+
+def find_failure(
+    rules: PortfolioRules,
+    held: Holdings,
+    cash: float,
+    start: Waypoint,
+    end: Waypoint,
+    shares: FloatArray,
+) -> float:
+    move_holdings(held, start, end, 0.0)
+    if is_pool_failing(rules, held, cash):
+        return 0.0
+    place = 0.0
+    while place < 1.0:
+        after = find_next_break(rules, held, start, end, place)
+        move_holdings(held, start, end, after)
+        if is_pool_failing(rules, held, cash):
+            return descend(rules, held, cash, start, end, place, after, shares)
+        place = after
+    return math.nan
+
+
+def descend(
+    rules: PortfolioRules,
+    held: Holdings,
+    cash: float,
+    start: Waypoint,
+    end: Waypoint,
+    low: float,
+    place: float,
+    shares: FloatArray,
+) -> float:
+    high = place
+    for _ in range(MOST_STEPS):
+        left = compute_distance_left(rules, held, cash)
+        slope = compute_slope(rules, held, start, end, shares)
+        if not slope < 0.0:
+            break
+        better = min(high, max(low, place - left / slope))
+        if abs(better - place) <= 1e-15 * place:
+            break
+        place = better
+        move_holdings(held, start, end, place)
+    return place
+
+
+NEAR_ZERO = 1e-12
+"""The lowest price that is searched, as a fraction of the price now."""
+FAR_AWAY = 1e12
+"""The highest price that is searched, as a multiple of the price now."""
+HALVINGS = 60
+"""Steps of bisection: beyond the last digit."""
+
+
+def find_group(packed: PortfolioRules, i: int) -> int:
+    if packed.has_scenarios:
+        for g in range(len(packed.scenarios.products)):
+            for place in range(packed.scenarios.starts[g], packed.scenarios.starts[g + 1]):
+                if packed.scenarios.members[place] == i:
+                    return g
+    return -2
+
+
+def is_moving(packed: PortfolioRules, i: int, j: int) -> bool:
+    return j == i or (packed.has_scenarios and find_group(packed, i) == find_group(packed, j))
+
+
+def aim(packed: PortfolioRules, start: Waypoint, i: int, ratio: float, end: Waypoint) -> None:
+    for j in range(len(start.values)):
+        factor = 1.0
+        if is_moving(packed, i, j):
+            factor = 1.0 / ratio if packed.brackets.are_inverse[j] else ratio
+        end.values[j] = start.values[j] * factor
+    group = find_group(packed, i)
+    for c in range(len(start.prices)):
+        factor = ratio if packed.collateral.groups[c] == group else 1.0
+        end.prices[c] = start.prices[c] * factor
+
+
+def has_one_kind(packed: PortfolioRules, held: Holdings, i: int) -> bool:
+    is_inverse = packed.brackets.are_inverse[i]
+    for j in range(len(held.quantities)):
+        is_other = packed.brackets.are_inverse[j] != is_inverse
+        if is_other and is_in_pool(packed, held, j) and is_moving(packed, i, j):
+            return False
+    group = find_group(packed, i)
+    for c in range(len(held.amounts)):
+        if is_inverse and held.amounts[c] != 0.0 and packed.collateral.groups[c] == group:
+            return False
+    return True
+
+
+def bisect_ratio(
+    packed: PortfolioRules,
+    held: Holdings,
+    cash: float,
+    i: int,
+    ratio: float,
+    start: Waypoint,
+    end: Waypoint,
+) -> float:
+    sound, failing = 1.0, ratio
+    for _ in range(HALVINGS):
+        middle = 0.5 * (sound + failing)
+        aim(packed, start, i, middle, end)
+        move_holdings(held, start, end, 1.0)
+        if is_pool_failing(packed, held, cash):
+            failing = middle
+        else:
+            sound = middle
+    return failing
+
+
+def search_ratio(
+    packed: PortfolioRules,
+    held: Holdings,
+    cash: float,
+    i: int,
+    first: float,
+    start: Waypoint,
+    end: Waypoint,
+    shares: FloatArray,
+) -> float:
+    ratio = first
+    while NEAR_ZERO <= ratio <= FAR_AWAY:
+        aim(packed, start, i, ratio, end)
+        place = find_failure(packed, held, cash, start, end, shares)
+        if not math.isnan(place):
+            if not has_one_kind(packed, held, i):
+                return bisect_ratio(packed, held, cash, i, ratio, start, end)
+            if packed.brackets.are_inverse[i]:
+                return 1.0 / (1.0 + place * (1.0 / ratio - 1.0))
+            return 1.0 + place * (ratio - 1.0)
+        ratio *= ratio
+    return math.nan
+
+
+def find_failure_ratio(
+    packed: PortfolioRules,
+    held: Holdings,
+    cash: float,
+    i: int,
+    start: Waypoint,
+    end: Waypoint,
+    shares: FloatArray,
+) -> float:
+    aim(packed, start, i, 1.0, end)
+    move_holdings(held, start, end, 0.0)
+    if is_pool_failing(packed, held, cash):
+        return 1.0
+    down = search_ratio(packed, held, cash, i, 0.5, start, end, shares)
+    up = search_ratio(packed, held, cash, i, 2.0, start, end, shares)
+    move_holdings(held, start, end, 0.0)
+    if math.isnan(up) or 1.0 - down < up - 1.0:
+        return down
+    return up
