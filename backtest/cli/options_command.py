@@ -25,8 +25,8 @@ from backtest.options import (
     price,
     volatility_reason,
 )
-from backtest.options.chain_inspection import CHECKS
-from backtest.options.surface import MODELS
+from backtest.options.chain import CHECKS
+from backtest.options.surfaces import MODELS
 
 EXAMPLES = """
 backtest options price --kind put --forward 60000 --strike 50000 --days 30 --volatility 0.55

@@ -6,13 +6,13 @@ from backtest.base import open_door
 
 if TYPE_CHECKING:
     from backtest.base import Greeks
-    from backtest.options.black_scholes import bs, bs_greeks, bs_implied_volatility
+    from backtest.options.pricing import bs, bs_greeks, bs_implied_volatility
     from backtest.options.chain import Chain, name_underlying
-    from backtest.options.chain_inspection import Inspection
+    from backtest.options.chain import Inspection
     from backtest.options.option_listing import find_expiry, find_underlying, refuse_options
     from backtest.options.pricing import greeks, implied_volatility, price, volatility_reason
-    from backtest.options.fits import is_out_of_the_money
-    from backtest.options.surface import Surface
+    from backtest.options.svi import is_out_of_the_money
+    from backtest.options.surfaces import Surface
     from backtest.options.surfaces import Surfaces
     from backtest.options.svi import SSVI, SVI
 

@@ -8,31 +8,149 @@ currency, coin settlement in coins of the underlying (the cash value over the fo
 from __future__ import annotations
 
 import math
-from typing import Any
+from collections.abc import Callable, Mapping
+from types import ModuleType
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
+import numpy.typing as npt
 
 from backtest.base import (
+    FloatArray,
     Greeks,
     ParameterError,
     black_kernels,
+    compile_module,
+    did_you_mean,
     repr_given,
     scalar_greeks,
     scalar_price,
 )
-from backtest.options import implied_kernels
+from backtest.base.black_kernels import MOST_CARRY
+from backtest.options import bs_kernels, implied_kernels
+from backtest.options.bs_kernels import scalar_bs, scalar_bs_greeks, scalar_bs_implied
 from backtest.options.implied_kernels import check_price, scalar_implied
-from backtest.options.option_terms import (
-    Formula,
-    Kind,
-    Number,
-    Settlement,
-    broadcast,
-    check_positive,
-    evaluate,
-    read_numbers,
-    read_terms,
-)
+
+Number = float | FloatArray
+Kind = str | npt.NDArray[np.str_]
+Settlement = Literal["cash", "coin"]
+
+SIGNS = {"call": 1.0, "put": -1.0}
+POSITIVE = ("forward", "spot", "strike")
+RATES = ("rate", "dividend")
+
+
+class Formula(NamedTuple):
+    scalar: Callable[..., Any]
+    module: ModuleType
+    kernel: str
+    width: int = 0
+
+
+class Terms(NamedTuple):
+    """Arguments of a formula: sign and numbers, all floats or all of one shape, and flags."""
+
+    numbers: tuple[Any, ...]
+    flags: tuple[bool, ...] = ()
+
+
+def read_terms(kind: Kind, numbers: Mapping[str, Number], settlement: object = None) -> Terms:
+    arrays = {name: read_numbers(name, value) for name, value in numbers.items()}
+    for name, array in arrays.items():
+        if name not in RATES:
+            check_positive(name, array, is_zero_allowed=name not in POSITIVE)
+    found = broadcast(read_signs(kind), *arrays.values())
+    named = dict(zip(arrays, found[1:], strict=True))
+    for name in RATES:
+        if name in named:
+            check_carry(name, named[name], named["years"])
+    flags = () if settlement is None else (is_coin(settlement),)
+    return Terms(found if found[0].shape else tuple(float(each) for each in found), flags)
+
+
+def evaluate(formula: Formula, terms: Terms) -> Any:
+    """Return the values of a formula: floats, or arrays of the shape of its arguments."""
+    first, width = terms.numbers[0], formula.width
+    if not np.ndim(first):
+        if any(math.isnan(number) for number in terms.numbers):
+            return (math.nan,) * width if width else math.nan
+        return formula.scalar(*terms.numbers, *terms.flags)
+    rows = np.stack([np.ravel(each) for each in terms.numbers])
+    is_known = ~np.isnan(rows.sum(axis=0))
+    out = np.full((rows.shape[1], width) if width else rows.shape[1], math.nan)
+    if is_known.any():
+        chosen = np.ascontiguousarray(rows[:, is_known])
+        found = np.empty((chosen.shape[1], *out.shape[1:]))
+        getattr(compile_module(formula.module), formula.kernel)(chosen, *terms.flags, found)
+        out[is_known] = found
+    if not width:
+        return out.reshape(first.shape)
+    return tuple(out[:, k].reshape(first.shape) for k in range(width))
+
+
+def broadcast(*arrays: FloatArray) -> tuple[FloatArray, ...]:
+    """Return arrays of one shape; raise a ParameterError if theirs do not fit."""
+    try:
+        return tuple(np.broadcast_arrays(*arrays))
+    except ValueError as error:
+        shapes = ", ".join(str(each.shape) for each in arrays if each.shape)
+        raise ParameterError(f"arguments must have shapes that broadcast, got {shapes}") from error
+
+
+def read_signs(kind: Kind) -> FloatArray:
+    kinds = np.asarray(kind)
+    names = sorted(map(str, set(kinds.ravel().tolist())))
+    wrong = [each for each in names if each not in SIGNS]
+    if wrong:
+        raise ParameterError(
+            f"kind must be 'call' or 'put', got {repr_given(wrong[0])}"
+            f"{did_you_mean(wrong[0], SIGNS)}"
+        )
+    return np.where(kinds == "call", 1.0, -1.0)
+
+
+def read_numbers(name: str, value: object) -> FloatArray:
+    try:
+        given = np.asarray(value)
+        array = None if given.dtype.kind in "USc" or value is None else given.astype(np.float64)
+    except (TypeError, ValueError, OverflowError):
+        array = None
+    if array is None:
+        raise ParameterError(f"{name} must be numbers, got {repr_given(value)}")
+    if np.isinf(array).any():
+        raise ParameterError(f"{name} must be finite, got {float(array[np.isinf(array)].flat[0])}")
+    return array
+
+
+def check_positive(name: str, array: FloatArray, *, is_zero_allowed: bool = False) -> None:
+    with np.errstate(invalid="ignore"):
+        bad = array < 0.0 if is_zero_allowed else array <= 0.0
+    if bad.any():
+        rule = "at least 0" if is_zero_allowed else "positive"
+        count = f" in {int(bad.sum())} of {array.size} places" if array.size > 1 else ""
+        raise ParameterError(f"{name} must be {rule}, got {float(array[bad].flat[0]):g}{count}")
+
+
+def check_carry(name: str, rate: FloatArray, years: FloatArray) -> None:
+    with np.errstate(over="ignore"):
+        bad = np.abs(rate * years) > MOST_CARRY
+    if bad.any():
+        raise ParameterError(
+            f"{name} times years must be at most {MOST_CARRY:g} in size, got a {name} of "
+            f"{float(rate[bad].flat[0]):g} over {float(years[bad].flat[0]):g} years; "
+            "rates are fractions per year: 0.05 is 5 %"
+        )
+
+
+def is_coin(settlement: object) -> bool:
+    """Return whether values are in coins rather than in the quote currency."""
+    if settlement not in ("cash", "coin"):
+        raise ParameterError(
+            f"settlement must be 'cash' or 'coin', got {repr_given(settlement)}"
+            f"{did_you_mean(settlement, ('cash', 'coin'))}"
+        )
+    return settlement == "coin"
+
 
 PRICE = Formula(scalar_price, black_kernels, "fill_prices")
 GREEKS = Formula(scalar_greeks, black_kernels, "fill_greeks", width=len(Greeks._fields))
@@ -263,3 +381,65 @@ def explain_row(*row: Any) -> str:
     if any(math.isnan(number) for number in row):
         return "a number is missing"
     return REASONS[check_price(*row)]
+
+
+BS = Formula(scalar_bs, bs_kernels, "fill_bs")
+BS_GREEKS = Formula(scalar_bs_greeks, bs_kernels, "fill_bs_greeks", width=len(Greeks._fields))
+BS_IMPLIED = Formula(scalar_bs_implied, bs_kernels, "fill_bs_volatilities")
+
+
+def bs(
+    kind: Kind,
+    spot: Number,
+    strike: Number,
+    years: Number,
+    volatility: Number,
+    rate: Number = 0.0,
+    dividend: Number = 0.0,
+) -> Any:
+    """Return the Black-Scholes price of a European option with a dividend yield.
+
+    Parameters and errors are those of :func:`price`, with the spot price in place of the forward
+    and ``dividend``, a continuous yield per year. Source: Merton (1973).
+
+    Examples
+    --------
+    >>> round(bs("put", 110.0, 100.0, 0.1, 0.15, rate=0.1, dividend=0.1), 4)
+    0.0408
+    """
+    numbers = {"spot": spot, "strike": strike, "years": years, "volatility": volatility}
+    numbers |= {"rate": rate, "dividend": dividend}
+    return evaluate(BS, read_terms(kind, numbers))
+
+
+def bs_greeks(
+    kind: Kind,
+    spot: Number,
+    strike: Number,
+    years: Number,
+    volatility: Number,
+    rate: Number = 0.0,
+    dividend: Number = 0.0,
+) -> Greeks:
+    """Return the Greeks of :func:`bs`: derivatives by the spot price, and rho at a fixed spot.
+
+    Units are those of :func:`greeks` per unit of the underlying; parameters those of :func:`bs`.
+    """
+    numbers = {"spot": spot, "strike": strike, "years": years, "volatility": volatility}
+    numbers |= {"rate": rate, "dividend": dividend}
+    return Greeks(*evaluate(BS_GREEKS, read_terms(kind, numbers)))
+
+
+def bs_implied_volatility(
+    kind: Kind,
+    price: Number,
+    spot: Number,
+    strike: Number,
+    years: Number,
+    rate: Number = 0.0,
+    dividend: Number = 0.0,
+) -> Any:
+    """Return the volatility at which :func:`bs` gives a price; see :func:`implied_volatility`."""
+    numbers = {"price": price, "spot": spot, "strike": strike, "years": years}
+    numbers |= {"rate": rate, "dividend": dividend}
+    return evaluate(BS_IMPLIED, read_terms(kind, numbers))

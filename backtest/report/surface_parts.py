@@ -20,8 +20,8 @@ from backtest.base import (
 )
 from backtest.base.units import YEAR_DAYS
 from backtest.options import is_out_of_the_money
-from backtest.options.chain_inspection import CHECKS
-from backtest.options.surface import describe_crossings
+from backtest.options.chain import CHECKS
+from backtest.options.surfaces import describe_crossings
 
 if TYPE_CHECKING:
     from backtest.options import Surface

@@ -232,29 +232,6 @@ def impact_premium(bid: Numbers, ask: Numbers, index: Numbers) -> Any:
 
 
 @checked
-def interest_rate(quote: Numbers, base: Numbers, per_day: Numbers = 3.0) -> Any:
-    """Return the interest of a period: (quote - base) / per_day, of daily rates of two currencies.
-
-    Source: Bybit, What is Funding Rate and Predicted Rate; BitMEX, Perpetual Contracts Guide.
-
-    Raises
-    ------
-    ParameterError
-        If there are no periods in a day.
-
-    Examples
-    --------
-    >>> round(interest_rate(0.0006, 0.0003), 6)
-    0.0001
-    """
-    check_broadcast(quote=quote, base=base, per_day=per_day)
-    count = np.asarray(per_day, dtype=np.float64)
-    _check_positive("per_day", count)
-    found = (np.asarray(quote, dtype=np.float64) - np.asarray(base, dtype=np.float64)) / count
-    return _plain(found)
-
-
-@checked
 def average_premium(premium: FloatArray, weights: str = "linear") -> Any:
     """Return the average of the premiums measured during each period.
 

@@ -83,51 +83,6 @@ def by_volatility(
 
 
 @checked
-def by_open_interest(
-    market: Market,
-    column: str = "open_interest",
-    *,
-    lower: float,
-    upper: float,
-    initial: float,
-) -> Multiplier:
-    """Return the multiplier that rises as open interest goes from a lower to an upper cap.
-
-    Parameters
-    ----------
-    market : Market
-        With a column of the open notional at each close, in the settlement currency.
-    column : str
-        The name of that column.
-    lower, upper : float
-        The caps, in the same money.
-    initial : float
-        The initial margin fraction under the lower cap, 1 over the largest leverage.
-
-    Returns
-    -------
-    Series by UTC time
-
-    Raises
-    ------
-    DataError
-        If the market has no such column, or it is negative or NaN somewhere.
-    ParameterError
-        If a number is out of its range.
-
-    Notes
-    -----
-    x_t = :func:`effective_initial` of the bar before, over ``initial``. dYdX raises the initial
-    fraction only: give the series as ``Venue(initial_multiplier=...)``, or let the venue read the
-    column itself, ``Venue(open_interest_margin=bt.OpenInterestMargin(...))``. As
-    ``margin_multiplier`` it also raises the maintenance rates.
-    """
-    interest = read_open_interest(market, column)
-    fraction = effective_initial(initial, interest, lower, upper)
-    return _from_closes(market, fraction / initial, 1.0)
-
-
-@checked
 def read_open_interest(market: Market, column: str) -> FloatArray:
     """Return a column of open notionals, of shape (n_bars,); none may be negative or NaN."""
     interest = read_column(market, column)

@@ -46,11 +46,6 @@ def test_the_published_repairs_have_none(c: float, v_tilde: float):
     assert repaired.total_variance(0.0) == pytest.approx(WINGS["v"], rel=1e-9)
 
 
-def test_jump_wings_are_another_way_to_write_a_smile():
-    back = SVI.from_jump_wings(**VOGT.to_jump_wings(0.5), years=0.5)
-    np.testing.assert_allclose(back.total_variance(K), VOGT.total_variance(K), rtol=1e-10)
-
-
 @pytest.mark.skipif(not VECTORS.is_file(), reason="needs ../shared/vectors")
 def test_vectors_of_smiles():
     """Truth 1: Vogt's smile, jump wings and both repairs."""

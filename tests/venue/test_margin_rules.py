@@ -47,12 +47,6 @@ def test_no_rule_sees_what_comes_later(n):
         assert np.array_equal(make(MARKET).to_numpy()[: n + 1], make(later).to_numpy()[: n + 1])
 
 
-def test_margin_rises_with_open_interest_between_the_caps():
-    found = margin_rules.by_open_interest(INTEREST, lower=20e6, upper=50e6, initial=0.05)
-    # fractions 0.05, 0.05, 0.525 (dydx_oi_imf), 1, known at closes, over 0.05
-    assert found.to_numpy() == pytest.approx([1.0, 1.0, 1.0, 10.5, 20.0], rel=1e-12)
-
-
 def test_the_published_fraction():
     """dydx_oi_imf, and its two ends."""
     fraction = margin_rules.effective_initial(0.05, np.array([35e6, 1.0, 1e9]), 20e6, 50e6)
@@ -106,10 +100,10 @@ def test_a_raised_margin_liquidates_in_its_own_bar_and_lowers_what_may_be_held()
 @pytest.mark.parametrize(("call", "words"), [
     (lambda: margin_rules.by_volatility(MARKET, calm=0.0), "calm must be over 0"),
     (lambda: margin_rules.by_volatility(MARKET, calm=0.5, least=3.0, most=2.0), "most must be at"),
-    (lambda: margin_rules.by_open_interest(INTEREST, lower=2, upper=1, initial=0.1), "upper must"),
-    (lambda: margin_rules.by_open_interest(
+    (lambda: margin_rules.effective_initial(0.1, 1.0, 2, 1), "upper must"),
+    (lambda: margin_rules.read_open_interest(
         market_of(np.full(3, 1.0), open_interest=np.array([1.0, -2.0, 1.0])),
-        lower=1, upper=2, initial=0.1), "open_interest must be at least 0, got -2.0 at .*1 of 3"),
+        "open_interest"), "open_interest must be at least 0, got -2.0 at .*1 of 3"),
     (lambda: margin_rules.by_calendar(MARKET, hours={1: 0.0}), "multiplier of hours must be over"),
 ])  # fmt: skip
 def test_a_rule_that_makes_no_sense_is_refused(call, words):

@@ -3,6 +3,7 @@
 import math
 
 import numpy as np
+import pandas as pd
 import pytest
 
 import backtest as bt
@@ -110,7 +111,8 @@ def test_open_interest_equals_the_series_made_by_hand():
     interest = rng.uniform(0.0, 7e7, 40)
     market = market_with(*interest)
     brackets = [bt.Bracket(0.0, INF, 20.0, 0.03)]
-    x = bt.margin_rules.by_open_interest(market, lower=20e6, upper=50e6, initial=0.05)
+    fraction = bt.margin_rules.effective_initial(0.05, interest, 20e6, 50e6)
+    x = pd.Series(np.concatenate([[1.0], fraction[:-1] / 0.05]), index=market.times)
     runs = [
         bt.run(market, Most(), account=account_of(), compile=False, signal=signal, venue=venue)
         for signal in [np.where(np.arange(40) % 3, 1.0, 0.0)]

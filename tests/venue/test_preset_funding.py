@@ -70,8 +70,7 @@ def test_kraken_pays_a_24th_of_the_premium_each_hour_up_to_a_quarter_percent():
     assert bt.funding.payment(coin, 1.0, 7_000, 0.0005) == pytest.approx(7.142e-8, rel=1e-3)
 
 
-def test_interest_of_a_period_and_the_costs_of_a_day():
-    assert bt.funding.interest_rate(0.0006, 0.0003, 3) == pytest.approx(1e-4, abs=1e-15)
+def test_the_costs_of_a_day():
     contract = Venue.preset(*BTC).contract
     paid = bt.funding.payment(contract, 1.0, 20_000.0, np.full(3, 1e-4))
     assert paid.sum() == pytest.approx(6.0, abs=1e-9)  # bin_funding_day_cost
@@ -86,7 +85,6 @@ def test_venues_without_known_terms_have_none():
 
 @pytest.mark.parametrize(("call", "words"), [
     (lambda: bt.funding.impact_premium(1.0, 2.0, 0.0), "index must be over 0"),
-    (lambda: bt.funding.interest_rate(0.1, 0.1, 0), "per_day must be over 0"),
     (lambda: bt.funding.terms("binance", "BTCUSDT"), "known preset"),
 ])  # fmt: skip
 def test_formulas_refuse_what_has_no_meaning(call, words):

@@ -34,8 +34,8 @@ from backtest.base import (
 )
 from backtest.base.code_identity import OWN_VERSION
 from backtest.engine.compile.recipe import CORE, Recipe, find_rules_folder
-from backtest.options import black_scholes, bs_kernels, pricing
-from backtest.options.option_terms import SIGNS
+from backtest.options import bs_kernels, pricing
+from backtest.options.pricing import SIGNS
 from backtest.policy import Policy, explain_numba, formula_for
 from backtest.venue import margin
 
@@ -50,9 +50,9 @@ OPTION_FUNCTIONS: tuple[tuple[Any, str], ...] = (
     (pricing.price, "scalar_price"),
     (pricing.greeks, "scalar_greeks"),
     (pricing.implied_volatility, "scalar_implied"),
-    (black_scholes.bs, "scalar_bs"),
-    (black_scholes.bs_greeks, "scalar_bs_greeks"),
-    (black_scholes.bs_implied_volatility, "scalar_bs_implied"),
+    (pricing.bs, "scalar_bs"),
+    (pricing.bs_greeks, "scalar_bs_greeks"),
+    (pricing.bs_implied_volatility, "scalar_bs_implied"),
 )
 MATH: tuple[Any, ...] = (
     elementary.exp,
