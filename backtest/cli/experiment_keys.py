@@ -354,8 +354,8 @@ KEYS = (
 
     Key("stress", "scenarios", list[str], "--scenario", RISK,
         "Historical episodes, such as 2020-03-12,2021-05-19 (all).", read_list),
-    Key("stress", "rules", Choice("today", "then"), "--rules", RISK,
-        "Margin tables: 'today' (default) or 'then'."),
+    Key("stress", "rules", Choice("run", "today", "then"), "--rules", RISK,
+        "Margin tables: of the 'run' (default), of 'today' or 'then'."),
     Key("stress", "shocks", dict[str, Any], "--shock", RISK,
         "A shock by field: price=-0.3, over=2h, funding=-0.001, spread=20; repeat for more."),
     Key("stress", "ladder", dict[str, Any], "--ladder", RISK,

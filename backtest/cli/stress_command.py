@@ -35,7 +35,7 @@ def stress(draft: Draft, *, output: Output) -> None:
     result = run_with_progress(experiment)
     with show_progress("scenarios", "scenarios") as progress:
         found = backtest.stress(
-            result, chosen, rules=table.get("rules", "today"), ladder=ladder,
+            result, chosen, rules=table.get("rules", "run"), ladder=ladder,
             data=experiment.market, progress=progress,
         )  # fmt: skip
     output.give_out(found)

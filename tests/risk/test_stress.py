@@ -197,14 +197,17 @@ def test_a_default_of_the_venue_takes_its_share_of_the_equity_there():
 
 def test_a_bridge_without_volatility_is_a_line_and_a_seed_repeats():
     result = held(5.0)
-    line = bt.Scenario("line", price=-0.1, over="6h")
+    line = bt.Scenario("line", price=-0.1, over="6h", shape="line")
     still = line.override(name="still", shape="bridge", volatility=0.0)
     wild = line.override(name="wild", shape="bridge", volatility=30.0, seed=3)
     again = wild.override(name="again")
     table = bt.stress(result, [line, still, wild, again]).table
-    assert table.loc["line"].drop("from").equals(table.loc["still"].drop("from"))
+    assert table.loc["line"].equals(table.loc["still"])
     assert table.loc["wild", "distance"] < table.loc["line", "distance"]
     assert table.loc["wild", "equity"] == table.loc["again", "equity"]
+    # a bridge of the volatility of the month before, unless said otherwise
+    usual = bt.Scenario("usual", price=-0.1, over="6h")
+    assert (usual.shape, usual.volatility) == ("bridge", 1.0)
 
 
 @pytest.mark.parametrize("policy", [Hold(6.0), VolTarget(target=1.0)])

@@ -36,8 +36,9 @@ class Scenario(Value):
         The time the move takes, for example ``"2h"``, in whole bars of the market; by default one
         bar.
     shape : str
-        ``"line"``: at the same rate in each bar. ``"bridge"``: a random walk that ends at the move,
-        with the volatility below. ``"bar"``: all in one bar, whose extreme is its close.
+        ``"bridge"``: a random walk over several bars that ends at the move, with the volatility
+        below; one bar has the move alone. ``"line"``: at the same rate in each bar. ``"bar"``: all
+        in one bar, whose extreme is its close.
     volatility : float
         Times the volatility of the last 30 days, for ``"bridge"``; 0 makes it a line.
     funding : float, optional
@@ -87,7 +88,7 @@ class Scenario(Value):
     name: Annotated[str, Text()]
     price: Annotated[float, Number(-1.0, open_low=True)] = 0.0
     over: Annotated[str | None, Duration()] = None
-    shape: Annotated[str, Choice("line", "bridge", "bar")] = "line"
+    shape: Annotated[str, Choice("bridge", "line", "bar")] = "bridge"
     volatility: Annotated[float, SCALE] = 1.0
     funding: Annotated[float | None, Number(-1.0, 1.0)] = None
     spread: Annotated[float, SCALE] = 1.0
@@ -127,7 +128,7 @@ class Scenario(Value):
             self.price == 0.0
             and self.prices is None
             and self.over is None
-            and self.shape == "line"
+            and self.shape != "bar"
             and self.funding is None
             and self.basis == 0.0
             and self.implied_volatility == 0.0

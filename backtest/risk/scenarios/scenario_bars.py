@@ -127,7 +127,7 @@ def count_scenario_bars(scenario: Scenario, interval: int) -> int:
 def make_bars(scenario: Scenario, market: Market, n: int, noise: FloatArray) -> ShockBars:
     steps = np.arange(1, n + 1) / max(n, 1)
     end = math.log1p(scenario.price)
-    if scenario.shape == "bridge" and scenario.volatility > 0.0:
+    if scenario.shape == "bridge" and scenario.volatility > 0.0 and n > 1:
         last = walk_bridge(scenario, market, n, end, noise)
     else:
         close = np.exp(end * steps)

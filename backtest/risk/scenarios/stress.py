@@ -55,7 +55,7 @@ def crashes() -> tuple[Scenario, ...]:
     return tuple(Scenario.from_dict(each, where=FILE.name) for each in found)
 
 
-RULES = Choice("today", "then")
+RULES = Choice("run", "today", "then")
 AXES = (
     "price", "implied_volatility", "volatility", "funding", "spread", "depth", "margin", "adl",
     "basis",
@@ -67,7 +67,7 @@ def stress(
     result: Result,
     scenarios: Sequence[Scenario] | Scenario | None = None,
     *,
-    rules: str = "today",
+    rules: str = "run",
     data: Market | Markets | None = None,
     ladder: Mapping[str, Sequence[float]] | None = None,
     progress: Progress | None = None,
@@ -82,8 +82,9 @@ def stress(
     scenarios : sequence of Scenario, optional
         By default :func:`backtest.crashes`.
     rules : str
-        ``"today"``: the newest margin table of the venue; ``"then"``: the one in force at the date
-        of a scenario, or at the end of the run for one without a date.
+        ``"run"``: the margin table in force at the end of the run; ``"today"``: the newest one of
+        the venue; ``"then"``: the one in force at the date of a scenario, or at the end of the run
+        for one without a date. The column ``rules`` says which.
     data : Market or Markets, optional
         Where it covers the days of a scenario, and is of the same kind of asset, its bars and
         funding are replayed, relative to the close before them. Otherwise crashes of history are
@@ -136,7 +137,8 @@ def stress(
     rows, leads, total, runs = {}, {}, len(chosen) + len(grid), Runs(result, how)
     calm: list[str] = []
     for done, each in enumerate(chosen, 1):
-        rows[each.name], leads[each.name], is_misled = run_scenario(runs.under(each), each, data)
+        row, leads[each.name], is_misled = run_scenario(runs.under(each), each, data)
+        rows[each.name] = row | {"rules": "run" if how == "then" and each.date is None else how}
         calm += [each.name] if is_misled else []
         if progress is not None:
             progress(done, total)

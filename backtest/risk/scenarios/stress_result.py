@@ -36,8 +36,8 @@ class Stress(SettingsResult):
         (the smallest of the mark from the liquidation price, a fraction; 0 once liquidated),
         ``margin_calls``, ``fees``, ``slippage``, ``impact``, ``funding``, ``lost_to_adl``,
         ``lost_to_default``, ``break_even`` (the move of the price, all else as in the scenario, at
-        which the account is liquidated; NaN if none does), ``bars``, and ``from``: ``figures``,
-        ``data`` or ``history``.
+        which the account is liquidated; NaN if none does), ``bars``, ``from``: ``figures``,
+        ``data`` or ``history``, and ``rules``: whose margin table.
     ladder : DataFrame or None
         ``equity``, ``loss`` and ``liquidated`` for every combination of the axes of the ladder.
     settings : dict
@@ -135,6 +135,7 @@ class Stress(SettingsResult):
             "margin_calls": Head("margin calls", "", "count"),
             "break_even": Head("break-even move", "", "percent"),
             "bars": Head("bars", "", "count"), "from": Head("bars from"),
+            "rules": Head("margin table of"),
         }  # fmt: skip
         front = ["equity", "loss", "liquidated", "break_even", "distance"]
         shown = self.table[[*front, *self.table.columns.difference(front, sort=False)]]
