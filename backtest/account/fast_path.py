@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 
+from backtest.account.order_cuts import count_decisions
 from backtest.account.orders import is_outside
 from backtest.account.portfolio_balance import compute_account_equity, value_at
 from backtest.account.portfolio_gap import is_quiet
@@ -23,6 +24,8 @@ from backtest.account.portfolio_records import (
     FUNDING_NEXT,
     INCREASE,
     IS_RUINED,
+    KEPT,
+    LEFT,
     PAID_IN,
     PEAK,
     POOL_FAILED,
@@ -33,7 +36,6 @@ from backtest.account.portfolio_records import (
     UNIT,
     AccountBar,
     AccountState,
-    MarketBar,
     MarketFeed,
     Scratch,
     Terms,
@@ -65,7 +67,9 @@ def take_fast_path(bar: AccountBar, t: int, is_clear: bool) -> bool:
     if is_event_due(bar.feed, state, t):
         return False
     set_opens(bar, t)
-    if is_any_trading(bar):
+    value_at(state, quotes.open, quotes.asset_open)
+    opened = compute_account_equity(terms, state)
+    if is_any_trading(bar, opened):
         return False
     if not set_rest(bar, t) or not is_quiet(terms, state, quotes):
         return False
@@ -76,6 +80,8 @@ def take_fast_path(bar: AccountBar, t: int, is_clear: bool) -> bool:
     if not is_clear:
         clear_ledger(bar.ledger)
     close_fast_bar(bar, equity)
+    if len(bar.scratch.cuts) > 0:
+        count_decisions(bar, t, opened)
     return True
 
 
@@ -124,16 +130,14 @@ def set_rest(bar: AccountBar, t: int) -> bool:
     return True
 
 
-def is_any_trading(bar: AccountBar) -> bool:
-    terms, state, quotes = bar.terms, bar.state, bar.quotes
-    value_at(state, quotes.open, quotes.asset_open)
-    equity = compute_account_equity(terms, state)
+def is_any_trading(bar: AccountBar, equity: float) -> bool:
+    terms, state = bar.terms, bar.state
     if terms.max_gross_leverage < math.inf:
         choose_orders(bar, equity)
         return has_order(bar.scratch)
     found = False
     for i in range(len(state.margin)):
-        found = found or is_trading(terms, state, quotes, equity, i)
+        found = found or is_trading(bar, equity, i)
     return bool(found)
 
 
@@ -144,7 +148,9 @@ def has_order(scratch: Scratch) -> bool:
     return bool(found)
 
 
-def is_trading(terms: Terms, state: AccountState, quotes: MarketBar, equity: float, i: int) -> bool:
+def is_trading(bar: AccountBar, equity: float, i: int) -> bool:
+    terms, state, quotes, scratch = bar.terms, bar.state, bar.quotes, bar.scratch
+    scratch.kind[i] = LEFT
     if not is_deciding(state, quotes, i):
         return False
     if is_ending(state, i):
@@ -152,6 +158,7 @@ def is_trading(terms: Terms, state: AccountState, quotes: MarketBar, equity: flo
     is_asking, _, held, reach = measure_target(terms, state, quotes, equity, i)
     if not is_asking:
         return False
+    scratch.kind[i], scratch.before[i], scratch.reach[i] = KEPT, held, reach
     return reach == math.inf or is_outside(pick_instrument(terms, i), equity, reach, held)
 
 

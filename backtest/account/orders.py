@@ -174,6 +174,23 @@ def round_quantity(rules: InstrumentRules, held: float, quote: Quote, wanted: fl
     return held if is_same | ((wanted != 0.0) & (is_dust | is_small)) else wanted
 
 
+def tell_rounding(
+    rules: InstrumentRules, volume: float, unit: float, held: float, wanted: float, done: float
+) -> tuple[float, int]:
+    """Return the contracts that volume took of an order, and whether a least notional the rest."""
+    slow, limited = 0.0, wanted
+    if abs(wanted - held) > rules.participation * volume:
+        part = rules.participation * volume
+        limited = held + (part if wanted > held else -part)
+        slow = wanted - limited
+    whole = math.copysign(truncate(rules, abs(limited)), limited)
+    least, dust = rules.min_notional, max(1e-6 * rules.lot, TOLERANCE * abs(held))
+    is_small = abs(limited - held) * unit < least
+    is_small |= (abs(whole - held) > dust) & (abs(whole - held) * unit < least)
+    is_skipped = abs(done - held) <= dust
+    return slow, 1 if is_small and is_skipped else 0
+
+
 def truncate(rules: InstrumentRules, size: float) -> float:
     return floor(size * (1.0 / rules.lot) + 1e-6) * rules.lot if rules.lot > 0.0 else size
 

@@ -15,6 +15,7 @@ from backtest.account.option_marks import (
     expire_options,
     open_options,
 )
+from backtest.account.order_cuts import count_decisions
 from backtest.account.portfolio_balance import (
     compute_account_equity,
     enter_fill,
@@ -116,6 +117,8 @@ def simulate_portfolio_bar(bar: AccountBar, t: int) -> None:
     walk(bar, t)  # 7
     if terms.fill == RESTING:
         stamp_openings(terms, state, 1.0 * feed.time[t])
+        if len(bar.scratch.cuts) > 0 and t > 0 and state.wallet[IS_RUINED] == 0.0:
+            count_decisions(bar, t, before)
     follow_bests(bar)
     if terms.fill == LATE:
         fill_late(bar, t)

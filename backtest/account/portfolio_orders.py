@@ -15,6 +15,7 @@ from backtest.account.option_orders import (
     is_adding_options,
     sum_premiums,
 )
+from backtest.account.order_cuts import LIMITED, count_decisions, plan_order
 from backtest.account.order_scaling import compute_all_uncounted, compute_rate_of_one, fit_increases
 from backtest.account.orders import (
     LARGEST_WORSENING,
@@ -73,6 +74,7 @@ def fill_decisions(bar: AccountBar, t: int, equity: float) -> None:
         if scratch.kind[i] == REDUCE:
             wanted = scratch.side[i] * scratch.reach[i] * (1.0 / abs(quotes.fill[i]))
             trade_to(bar, t, i, wanted + 0.0, False)
+    factor = 1.0
     begin_options(bar, t, equity)
     if has_increase(scratch) or is_adding_options(state):
         cut_increases(bar, equity)
@@ -82,6 +84,10 @@ def fill_decisions(bar: AccountBar, t: int, equity: float) -> None:
         add_options(bar, t, factor)
     for i in range(len(state.margin)):
         state.is_pending[i] = 0
+    if len(scratch.cuts) > 0:
+        for i in range(len(state.margin)):
+            plan_order(bar, factor, i)
+        count_decisions(bar, t, equity)
 
 
 def has_increase(scratch: Scratch) -> bool:
@@ -198,6 +204,7 @@ def cut_increases(bar: AccountBar, equity: float) -> None:
             limit = find_own_limit(bar, equity, i)
             scratch.kept[i] = kept
             scratch.added[i] = max(min(scratch.reach[i], limit) - kept, 0.0)
+            scratch.steps[i, LIMITED] = find_margin_limit(bar, equity, i, limit)
             if scratch.added[i] == 0.0 and scratch.before[i] >= 0.0:
                 scratch.fee[i] = 0.0  # nothing is left of it, and nothing needs room for its fee
 
@@ -225,6 +232,18 @@ def find_own_limit(bar: AccountBar, equity: float, i: int) -> float:
     balances = pick_balances(terms, bar.state, i)
     wanted = size_order(rules, balances, quote, equity, side, scratch.reach[i])
     return float(side * wanted * abs(quote.fill))
+
+
+def find_margin_limit(bar: AccountBar, equity: float, i: int, limit: float) -> float:
+    """Return the notional that margin alone leaves of an increase, whatever the wallet holds."""
+    terms, scratch = bar.terms, bar.scratch
+    if is_isolated(terms, i) and limit < scratch.reach[i]:
+        rules, quote = share(pick_instrument(terms, i)), pick_quote(bar.quotes, i)
+        before, cost = scratch.before[i], scratch.cost[i]
+        balances = pick_balances(terms, bar.state, i)
+        free = compute_counted(rules, balances, quote, equity, before) - scratch.fee[i]
+        limit = compute_largest_notional(rules.margin, free, before, cost, quote.initial)
+    return float(max(min(scratch.reach[i], limit), scratch.kept[i]))
 
 
 def price_balance(bar: AccountBar, i: int) -> None:

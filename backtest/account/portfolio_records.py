@@ -23,7 +23,7 @@ selling it, ``HIGHEST`` the highest equity since the start or the last equity st
 
 FUNDING_NEXT, FLOW_NEXT = range(2)
 
-LEFT, REDUCE, INCREASE, KEPT = range(4)
+LEFT, REDUCE, INCREASE, KEPT, UNPLACED = range(5)
 
 AT_OPEN, LATE, EARLY, RESTING = range(4)
 
@@ -246,7 +246,8 @@ class Scratch(NamedTuple):
     close. ``rate`` is the fee rate of an order. Limit orders: the quantity ``wanted`` (NaN: none
     rests), the u of the ``limit`` and that ``through`` which the price must go, and whether this
     bar opened the position (``fresh``). ``ordered`` are contracts to hold instead of a leverage
-    (NaN: none).
+    (NaN: none). ``steps`` of shape (n, 6) are those of an order to its fill, ``cuts`` of shape
+    (n + 1, causes, 7) what limits took (empty: not counted), see :mod:`.order_cuts`.
     """
 
     side: FloatArray
@@ -278,6 +279,8 @@ class Scratch(NamedTuple):
     through: FloatArray
     fresh: FloatArray
     ordered: FloatArray
+    steps: FloatArray
+    cuts: FloatArray
 
 
 class EventLog(NamedTuple):

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from backtest.account.balances import compute_backing
 from backtest.account.fills import move_margin, trade
 from backtest.account.ledger import FILL
+from backtest.account.order_cuts import LIMITED, REACHED, plan_order
 from backtest.account.order_scaling import fit_increases
 from backtest.account.orders import (
     compute_counted,
@@ -20,6 +21,7 @@ from backtest.account.portfolio_ledger import RESTED, note
 from backtest.account.portfolio_orders import (
     choose_orders,
     cut_to_balance,
+    find_margin_limit,
     follow_best,
     has_increase,
     is_ending,
@@ -31,9 +33,9 @@ from backtest.account.portfolio_orders import (
 from backtest.account.portfolio_records import (
     INCREASE,
     IS_RUINED,
-    LEFT,
     OVERLAY,
     REDUCE,
+    UNPLACED,
     AccountBar,
     AccountState,
     MarketBar,
@@ -75,6 +77,7 @@ def place_orders(bar: AccountBar, t: int, equity: float) -> None:
     for i in range(n):
         if scratch.kind[i] == INCREASE:
             aim_increase(bar, equity, i)
+    factor = 1.0
     if has_increase(scratch):
         cut_to_balance(bar)
         factor = fit_increases(bar)
@@ -82,6 +85,7 @@ def place_orders(bar: AccountBar, t: int, equity: float) -> None:
     for i in range(n):
         if scratch.kind[i] == REDUCE and is_held(state, i) and not goes_to_market(terms, state, i):
             rest_reduction(bar, t, i)
+        plan_order(bar, factor, i)
         quotes.fill[i] = quotes.open[i]
         state.is_pending[i] = 0 if math.isnan(scratch.wanted[i]) else 1
 
@@ -123,17 +127,22 @@ def aim_increase(bar: AccountBar, equity: float, i: int) -> None:
     set_limit(terms, quotes, scratch, i, side)
     scratch.before[i] = bar.state.held.quantities[i] * (side * abs(quotes.fill[i]))
     kept = max(scratch.before[i], 0.0)
+    scratch.steps[i, LIMITED] = scratch.reach[i]
     is_left = scratch.before[i] < 0.0 and not terms.rests_closing
     if is_left or math.isnan(scratch.through[i]) or not scratch.reach[i] > kept:
-        scratch.kind[i] = LEFT
+        scratch.kind[i] = UNPLACED
         quotes.fill[i] = quotes.open[i]
         return
     price_resting(terms, quotes, scratch, i)
     most = find_resting_limit(bar, equity, i)
     scratch.kept[i] = kept
     scratch.added[i] = max(min(scratch.reach[i], most) - kept, 0.0)
+    scratch.steps[i, LIMITED] = find_margin_limit(bar, equity, i, most)
     if scratch.added[i] == 0.0 and scratch.before[i] >= 0.0:
-        scratch.kind[i], scratch.fee[i] = LEFT, 0.0  # held, and valued at the open as the others
+        scratch.kind[i], scratch.fee[i] = (
+            UNPLACED,
+            0.0,
+        )  # held, and valued at the open as the others
         quotes.fill[i] = quotes.open[i]
 
 
@@ -235,6 +244,7 @@ def fill_resting(bar: AccountBar, t: int, i: int) -> None:
         if wallet - done.fee < -ROUNDING * abs(wanted * limit):
             return
     enter_fill(bar, t, i, FILL, before, done, 0)
+    scratch.steps[i, REACHED] = scratch.side[i] * wanted
     if scratch.kind[i] == INCREASE and is_isolated(terms, i):
         post_in_full(terms, state, quotes, before, done, i)
     state.factor[i] = state.wallet[OVERLAY]

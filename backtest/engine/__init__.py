@@ -46,7 +46,7 @@ if TYPE_CHECKING:
     from backtest.engine.option_schedule import check_columns, schedule_options
     from backtest.engine.policy_contract import Finding, check_policy
     from backtest.engine.portfolio_buffers import new_event_log, new_ledger_array, new_quotes
-    from backtest.engine.portfolio_buffers import new_scratch
+    from backtest.engine.portfolio_buffers import new_cuts, new_scratch
     from backtest.engine.portfolio_checks import check_periods, check_portfolio
     from backtest.engine.portfolio_checks import count_periods, read_venues
     from backtest.engine.portfolio_close import find_failure_value, is_near_failure, look_at_close
@@ -64,7 +64,6 @@ if TYPE_CHECKING:
     from backtest.engine.portfolio_setup import Setup, end_expired, set_up, set_up_again
     from backtest.engine.portfolio_setup import set_up_like
     from backtest.engine.portfolio_tally import is_over_cap
-    from backtest.engine.portfolio_target_cuts import find_portfolio_decisions
     from backtest.engine.position_tables import compute_notionals, measure_profits
     from backtest.engine.record import AccountFields, Outcome, PositionFields, Record, join_records
     from backtest.engine.result import Result

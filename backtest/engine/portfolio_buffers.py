@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 
 from backtest.account import EventLog, MarketBar, Scratch
+from backtest.account.order_cuts import CAUSES, N_STEPS, N_SUMS
 from backtest.account.portfolio_ledger import N_TERMS, WIDTH
 from backtest.account.portfolio_records import MARKET_BAR
 from backtest.base import FloatArray
@@ -20,7 +21,11 @@ def new_quotes(n: int, assets: int) -> MarketBar:
     return MarketBar(**own, **flags, **prices)
 
 
-def new_scratch(n: int, assets: int) -> Scratch:
+NO_CUTS = np.zeros((0, len(CAUSES), N_SUMS))
+"""In a loop that does not count what limits take."""
+
+
+def new_scratch(n: int, assets: int, cuts: FloatArray = NO_CUTS) -> Scratch:
     sizes = {
         "price": assets,
         "price_end": assets,
@@ -28,8 +33,17 @@ def new_scratch(n: int, assets: int) -> Scratch:
         "shares": n + assets,
     }
     found: dict[str, Any] = {name: np.zeros(sizes.get(name, n)) for name in Scratch._fields}
-    orders = {"kind": np.zeros(n, np.int64), "ordered": np.full(n, np.nan)}
+    orders: dict[str, Any] = {
+        "kind": np.zeros(n, np.int64),
+        "ordered": np.full(n, np.nan),
+        "steps": np.full((n, N_STEPS), np.nan),
+        "cuts": cuts,
+    }
     return Scratch(**{**found, **orders})
+
+
+def new_cuts(n: int) -> FloatArray:
+    return np.zeros((n + 1, len(CAUSES), N_SUMS))
 
 
 def new_ledger_array(n: int) -> FloatArray:

@@ -25,6 +25,8 @@ from backtest.engine.fee_days import TradedDays, start_day
 from backtest.engine.option_trader import OptionTrader, ask_trader
 from backtest.engine.option_waits import find_lost, find_next_stop
 from backtest.engine.portfolio_buffers import (
+    NO_CUTS,
+    new_cuts,
     new_event_log,
     new_ledger_array,
     new_quotes,
@@ -108,7 +110,7 @@ def run_portfolio_loop(
     k = len(state.options.targets)
     tape = new_tape(n, total - first, first, capacity + 4 * k, k)
     kept = []
-    counts = Counts(tally, traded)
+    counts = Counts(tally, traded, new_cuts(n))
     stops = [*(each.bar for each in parts[1:]), total]
     for part, bound, stop in zip(parts, loop.deciders, stops, strict=True):
         keep_overlay(deciders, part.deciders)
@@ -125,6 +127,7 @@ def run_portfolio_loop(
         entries=np.concatenate(kept),
         memory=deciders.memory,
         plain_because=loop.plain_because,
+        cuts=counts.cuts,
         is_compiled=loop.pack is not None,
         legs={k: leg for part in parts if part.trader for k, leg in part.trader.name_legs()},
         hedged=frozenset().union(*(x.trader.listed.legs.hedged for x in parts if x.trader)),
@@ -134,6 +137,7 @@ def run_portfolio_loop(
 class Counts(NamedTuple):
     tally: Tally
     traded: TradedDays | None
+    cuts: FloatArray = NO_CUTS
 
 
 def drive(
@@ -151,12 +155,12 @@ def drive(
     progress: Progress | None,
 ) -> tuple[Counts, FloatArray]:
     n, assets = len(state.margin), len(state.priced)
-    scratch = new_scratch(n, assets)
+    tally, traded, cuts = counts
+    scratch = new_scratch(n, assets, cuts)
     ledger, quotes = new_ledger_array(n), new_quotes(n, assets)
     kept: list[FloatArray] = []
-    arrays = [*list_arrays(state, deciders), scratch.ordered]
+    arrays = [*list_arrays(state, deciders), scratch.ordered, scratch.cuts]
     terms, t, limit = read_tables(inputs, first), first, total
-    tally, traded = counts
     while t < total:
         for bar, i, margin in inputs.changes:
             terms = write_table(terms, i, margin) if bar == t else terms
@@ -206,7 +210,7 @@ def drive(
         ask_trader(inputs.trader, *known, t - 1)
         if progress is not None:
             progress(t - first, total - first)
-    return Counts(tally, traded), np.concatenate(kept)
+    return Counts(tally, traded, cuts), np.concatenate(kept)
 
 
 def widen_log(tape: RunTape) -> RunTape:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any, NamedTuple, Self
 
@@ -32,7 +32,6 @@ from backtest.engine.portfolio_checks import (
 )
 from backtest.engine.portfolio_inputs import read_portfolio_inputs
 from backtest.engine.portfolio_policies import ObservedPolicy, assign_policies, observe_policies
-from backtest.engine.portfolio_target_cuts import measure_portfolio_cuts
 from backtest.engine.record import Outcome
 from backtest.engine.resumed_run import find_start_bar, join_resumed
 from backtest.engine.run_record import RunRecord
@@ -68,9 +67,6 @@ class Setup(NamedTuple):
     def describe_signal(self) -> str:
         values = find_clock(self.markets).pick(self.signal)
         return describe_weights(self.given, values)
-
-    def measure_cuts(self, run: Any) -> Sequence[Mapping[str, Any]]:
-        return measure_portfolio_cuts(self, run)
 
     def quote(self, name: str) -> FloatArray:
         """Return a field of the market data, of shape (n_bars, n) or (1, n)."""

@@ -164,9 +164,9 @@ def join_fields(parts: Sequence[Any]) -> Any:
 class Outcome(NamedTuple):
     """Where a loop ended, what it recorded, and what it has accumulated.
 
-    ``memory`` is that of the policies. ``is_compiled`` says whether the loop was. ``legs`` are
-    those of policies that trade options, by the number of the contract; ``hedged`` are the
-    instruments that these policies ordered in contracts.
+    ``memory`` is that of the policies, ``cuts`` what limits took of their targets. ``is_compiled``
+    says whether the loop was. ``legs`` are those of policies that trade options, by the number of
+    the contract; ``hedged`` are the instruments that these policies ordered in contracts.
     """
 
     state: Any
@@ -175,6 +175,7 @@ class Outcome(NamedTuple):
     record: Record
     entries: FloatArray
     plain_because: str
+    cuts: FloatArray
     traded: TradedDays | None
     is_compiled: bool = False
     legs: Mapping[int, str] = MappingProxyType({})

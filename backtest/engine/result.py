@@ -120,17 +120,16 @@ class Result(RunRecord, Reportable):
         Raises
         ------
         ParameterError
-            If the result was saved by a version that did not store the table.
+            If there is no table.
 
         Notes
         -----
         See docs/accounting.md, section 4, for the causes. A leverage of NaN is no decision.
 
-        With several positions, leverages are in turns of the account's equity at the open,
-        ``signal * leverage * overlay`` as asked and the position after the fill. A shortfall
-        within the account's leverage is named after the first limit that explains it; ``wallet`` is
-        any limit of an isolated order, ``initial_margin`` includes notional caps. Infinite targets
-        are left out, and a limit counts if it moved a target by more than 0.01 %.
+        Asked is ``signal * leverage * overlay``, held the position after the fill, both at the
+        price of the fill. The loop counts what each limit takes where it makes the order.
+        ``initial_margin`` includes notional caps; it is ``venue_leverage`` where the account sets
+        one. Infinite targets are left out.
         """
         if not self.target_cut_rows:
             raise ParameterError(

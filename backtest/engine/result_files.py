@@ -184,7 +184,7 @@ def load_result(folder: Path, kind: type[Loaded]) -> Loaded:
         tally=read_tally(stored["tally"]),
         **{name: stored[name] for name in KEPT},
         ends_sample=bars["ends_sample"].to_numpy(dtype=np.float64),
-        stored_cuts=list(stored["target_cuts"]),
+        target_cut_rows=list(stored["target_cuts"]),
         no_fill=stored["no_fill"],
         traded=read_traded(stored["traded"]),
         **_read_parts(folder, manifest, stored, bars, account),

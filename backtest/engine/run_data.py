@@ -68,8 +68,8 @@ class RunData:
     (n_bars, C).
     ``spans`` are the bars of each instrument. ``benchmark`` has the returns by bar of the one that
     was given, or of what is traded; None if it is the market. ``markets`` are None in a result that
-    was loaded, and ``policies`` empty. ``setup`` is what the loop began with; ``stored_cuts`` are
-    the rows of ``target_cuts`` of a loaded result, which has none. ``options`` are those that were
+    was loaded, and ``policies`` empty. ``setup`` is what the loop began with; ``target_cut_rows``
+    are the rows of the table ``target_cuts``. ``options`` are those that were
     held, None without any.
     """
 
@@ -97,7 +97,7 @@ class RunData:
     benchmark: FloatArray | None = None
     markets: Markets | None = None
     setup: Any = None
-    stored_cuts: Sequence[Mapping[str, Any]] = ()
+    target_cut_rows: Sequence[Mapping[str, Any]] = ()
     no_fill: str = ""
     traded: TradedDays | None = None
     options: RunOptions | None = None

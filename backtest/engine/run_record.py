@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from functools import cached_property
 from types import MappingProxyType
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -275,12 +275,6 @@ class RunRecord(RunCloses):
     def _list_moved(self, moved: FloatArray) -> pd.Series:
         rows = np.flatnonzero(moved)
         return pd.Series(moved[rows], index=utc_index(self.time[rows]), name="amount")
-
-    @cached_property
-    def target_cut_rows(self) -> Sequence[Mapping[str, Any]]:
-        """The rows of :meth:`target_cuts`; empty if the result was saved without them."""
-        rows: Sequence[Mapping[str, Any]] = self.stored_cuts
-        return rows if self.setup is None else self.setup.measure_cuts(self)
 
     # ------------------------------------------------------------------- positions together
 

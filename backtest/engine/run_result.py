@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -22,6 +23,7 @@ from backtest.engine.run_data import Before, Quotes
 from backtest.engine.run_options import read_options
 from backtest.engine.run_warnings import warn_of_no_option, warn_of_outcome
 from backtest.engine.signal_checks import join_checks
+from backtest.engine.target_cuts import list_cut_rows
 from backtest.features import forecast_volatility
 from backtest.features.liquidation_forecast import NO_BARS_SEEN
 from backtest.measures import RunSpan
@@ -50,6 +52,7 @@ def finish(setup: Setup, outcome: Any, *, calendar: str) -> Result:
     options = read_options(setup, outcome, outcome.legs, outcome.hedged)
     if options is None:
         warn_of_no_option([*setup.policies.values(), setup.overlay])
+    rows = list_cut_rows(markets.names, outcome.cuts)
     result = Result(
         policies=setup.policies,
         overlay=setup.overlay,
@@ -77,7 +80,8 @@ def finish(setup: Setup, outcome: Any, *, calendar: str) -> Result:
         else begin_moves(benchmark.moves, first, is_resumed=is_resumed),
         markets=markets,
         setup=kept,
-        no_fill=explain(kept, outcome, closes),
+        target_cut_rows=rows,
+        no_fill=explain(kept, outcome, closes, rows),
         traded=outcome.traded,
         options=options,
     )
@@ -112,11 +116,13 @@ def describe_run(
     )
 
 
-def explain(setup: Setup, outcome: Outcome, closes: IntArray) -> str:
+def explain(
+    setup: Setup, outcome: Outcome, closes: IntArray, rows: Sequence[Mapping[str, Any]]
+) -> str:
     level, no_fill = outcome.of_positions("target"), ""
     setup.warn(outcome)
     if not is_filled(outcome):
-        no_fill = explain_no_fill(setup, outcome, setup.measure_cuts(outcome))
+        no_fill = explain_no_fill(setup, outcome, rows)
     infinite = np.isinf(level)
     highest = np.where(infinite.any(axis=1), np.inf, 0.0) if infinite.any() else np.zeros(1)
     said = "" if is_cash(find_columns(setup), level) else no_fill

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
-from backtest.base import FloatArray, IntArray
+from backtest.account.order_cuts import ALL, ASKED, CAUSES, COUNT, CUT, DAYS, DISTANCE, HELD
+from backtest.base import FloatArray
 
 WORDS = {
     "min_leverage": "the account's min_leverage",
@@ -22,7 +23,6 @@ WORDS = {
     "lot": "lots",
     "min_notional": "the least notional",
     "max_gross_leverage": "the account's max_gross_leverage",
-    "margin_call": "an unmet margin call",
 }
 LEAST_SHARE = 0.05
 """Limits are mentioned if they moved the decisions that they touched by this share on average."""
@@ -33,20 +33,35 @@ def is_large(row: Mapping[str, Any], total: Mapping[str, Any]) -> bool:
     return bool(row["mean_distance"] >= LEAST_SHARE * asked)
 
 
-def average_row(
-    cause: str, cut: FloatArray, asked: FloatArray, held: FloatArray, day: IntArray, total: int
-) -> dict[str, Any]:
-    columns = {
-        "mean_asked": asked,
-        "mean_held": held,
-        "mean_shortfall": cut,
-        "mean_distance": np.abs(cut),
-    }
-    n = len(cut)
-    return {
-        "cause": cause,
-        "decisions": n,
-        "share": n / total if total else math.nan,
-        **{name: float(np.mean(x)) if n else math.nan for name, x in columns.items()},
-        "days": len(np.unique(day)),
-    }
+def list_cut_rows(names: Sequence[str], cuts: FloatArray) -> list[dict[str, Any]]:
+    """Return the rows of the table of cuts from the sums of a run, those of all instruments first.
+
+    ``cuts`` of shape (n + 1, causes, sums) have an instrument a row, and all of them in the last.
+    """
+    if len(names) == 1:
+        return average_rows(cuts[0])
+    rows = [{"instrument": "all", **row} for row in average_rows(cuts[-1])]
+    for name, own in zip(names, cuts[:-1], strict=True):
+        rows += [{"instrument": name, **row} for row in average_rows(own)]
+    return rows
+
+
+def average_rows(sums: FloatArray) -> list[dict[str, Any]]:
+    total = sums[ALL, COUNT]
+    found = []
+    for cause, own in zip(CAUSES, sums, strict=True):
+        n = int(own[COUNT])
+        if not n and cause != "all":
+            continue
+        means = own[[ASKED, HELD, CUT, DISTANCE]] / n if n else np.full(4, math.nan)
+        names = ("mean_asked", "mean_held", "mean_shortfall", "mean_distance")
+        found.append(
+            {
+                "cause": cause,
+                "decisions": n,
+                "share": n / total if n else math.nan,
+                **dict(zip(names, means.tolist(), strict=True)),
+                "days": int(own[DAYS]),
+            }
+        )
+    return found

@@ -43,7 +43,7 @@ if TYPE_CHECKING:
     from backtest.market import Market, Markets
     from backtest.policy import Policy
 
-BY_MARGIN = ("initial_margin", "venue_leverage", "wallet", "margin_call", "max_gross_leverage")
+BY_MARGIN = ("initial_margin", "venue_leverage", "wallet", "max_gross_leverage")
 FAR, TOO_FAR = 0.1, 0.5
 """Moves from the last price that are named, and that look like a slip of the pen."""
 MOST_FUNDING = 0.05

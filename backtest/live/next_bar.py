@@ -20,6 +20,7 @@ from backtest.account import (
     value_at,
     write_settings,
 )
+from backtest.account.order_cuts import ALL, ASKED, CAUSES, COUNT, CUT
 from backtest.account.portfolio_ledger import RESTED
 from backtest.account.portfolio_records import EQUITY
 from backtest.base import (
@@ -33,21 +34,18 @@ from backtest.base import (
 )
 from backtest.engine import (
     Deciders,
-    Outcome,
     PortfolioInputs,
     TradedDays,
     append_last_bar,
     ask_plain,
     copy_state,
-    find_portfolio_decisions,
     gather_deciders,
-    join_records,
     look_at_close,
+    new_cuts,
     new_event_log,
     new_ledger_array,
     new_quotes,
     new_scratch,
-    new_tape,
     portfolio_loop,
     read_tables,
     report_bad_decision,
@@ -57,7 +55,6 @@ from backtest.engine.bar_loop import DAY_NS
 from backtest.engine.portfolio_loop import N_SHOWN
 from backtest.market import Market, Markets, remake
 from backtest.market.settlements import JITTER
-from backtest.measures import start_tally
 from backtest.policy import AccountView, sets_margin
 from backtest.venue import OwnMargin, make_own_twins
 
@@ -300,7 +297,8 @@ def new_bar(
         write_settings(terms, state)
     return AccountBar(
         terms=terms, feed=inputs.feed, state=copy_state(state), quotes=new_quotes(n, assets),
-        scratch=new_scratch(n, assets), ledger=new_ledger_array(n), log=new_event_log(CAPACITY),
+        scratch=new_scratch(n, assets, new_cuts(n)), ledger=new_ledger_array(n),
+        log=new_event_log(CAPACITY),
     )  # fmt: skip
 
 
@@ -356,25 +354,15 @@ def fill(setup: Setup, state: AccountState, traded: TradedDays | None, stated: S
     later = look_ahead(setup, stated)
     t, functions, n = setup.markets.n_bars, find_functions(setup), len(state.margin)
     bar = new_bar(setup, later.inputs, state, traded, t)
-    after, log = bar.state, bar.log
     deciders = gather_deciders(setup, setup.observed)
-    tape = [new_tape(n, 1, first, 1) for first in (t - 1, t)]
     with np.errstate(all="ignore"):
         functions.simulate_portfolio_bar(bar, t)
         views = show(functions, setup, bar, deciders, t)
-        before = bar._replace(state=state, ledger=new_ledger_array(n))
-        functions.record_portfolio(before, tape[0], False, 0)
-        functions.record_portfolio(bar, tape[1], False, 0)
-    entries = log.entries[: log.written[0]]
-    outcome = Outcome(
-        state=after, tally=start_tally(1.0, 1.0, t), memory=None, entries=entries,
-        record=join_records([each.record for each in tape]), plain_because="", traded=None,
-    )  # fmt: skip
-    found = find_portfolio_decisions(later, outcome)
+    entries = bar.log.entries[: bar.log.written[0]]
+    sums = bar.scratch.cuts
     cuts = [
-        (int(found.instrument[row]), name, float(cut[row]), float(found.asked[row]))
-        for row in np.flatnonzero(found.bar == t)
-        for name, cut in found.cuts.items()
-        if cut[row] != 0.0
+        (i, CAUSES[k], float(sums[i, k, CUT]), float(sums[i, ALL, ASKED]))
+        for i in range(n)
+        for k in np.flatnonzero(sums[i, ALL + 1 :, COUNT]) + ALL + 1
     ]
-    return Filled(entries, views, float(after.wallet[EQUITY]), cuts)
+    return Filled(entries, views, float(bar.state.wallet[EQUITY]), cuts)

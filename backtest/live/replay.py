@@ -64,6 +64,7 @@ from backtest.engine import (
     drive,
     finish,
     gather_deciders,
+    new_cuts,
     new_tape,
     portfolio_loop,
     set_up,
@@ -296,12 +297,12 @@ def live_through(setup: Setup, state: AccountState, facts: dict[int, list[Fact]]
     deciders, total = gather_deciders(setup, setup.observed), setup.markets.n_bars
     tape = new_tape(n, total - first, first, 8 * (n * CHUNK + sum(map(len, facts.values()))))
     tally = start_tally(float(state.wallet[r.UNIT]), float(state.wallet[r.EQUITY]), first)
-    counts = Counts(tally, None)
+    counts = Counts(tally, None, new_cuts(n))
     given = (inputs, state, deciders, deciders, counts, first, total, tape, CHUNK, None)
     counts, entries = drive(bound["simulate_portfolio"], None, *given)
     return Outcome(
         state=state, tally=counts.tally, traded=counts.traded, record=tape.record,
-        entries=entries, memory=deciders.memory, plain_because="",
+        entries=entries, memory=deciders.memory, plain_because="", cuts=counts.cuts,
     )  # fmt: skip
 
 

@@ -174,6 +174,6 @@ def test_target_cuts_add_up_in_every_mode(mode):
     parts = cuts.drop(index="all")
     missing = total["mean_asked"] - total["mean_held"]
     share = (parts["mean_shortfall"] * parts["share"]).sum()
-    assert missing == pytest.approx(share, abs=1e-3)
+    assert missing == pytest.approx(share, abs=1e-9)
     assert {"max_leverage", "lot", "band"} <= set(parts.index)
     assert "margin_call" not in parts.index

@@ -10,9 +10,9 @@ import pandas as pd
 import pytest
 
 import backtest as bt
-from backtest.account import ledger
+from backtest.account import fast_path, ledger, portfolio_bar, portfolio_orders
+from backtest.account.order_cuts import CAUSES, COUNT, CUT, count_decisions
 from backtest.engine.account_loop import run_account
-from backtest.engine.portfolio_target_cuts import find_portfolio_decisions
 from backtest.engine.run_result import finish
 from backtest.engine.run_setup import set_up_run
 from tests.agreement import Swinging, trust_data
@@ -68,13 +68,18 @@ class Whole:
         self.setup = set_up_run(
             self.market, Reading(), signal=self.signal, **{"overlay": None, **given}
         )
-        self.outcome = run_account(self.setup, is_compiled=False, progress=None)
+        self.cuts: dict[int, np.ndarray] = {}
+        with pytest.MonkeyPatch.context() as patch:
+            for module in (fast_path, portfolio_bar, portfolio_orders):
+                patch.setattr(module, "count_decisions", self.count)
+            self.outcome = run_account(self.setup, is_compiled=False, progress=None)
         self.names = self.setup.markets.names
-        self.cuts = self.find_cuts()
 
-    def find_cuts(self) -> Any:
-        """Return the cuts of every decision of the run."""
-        return find_portfolio_decisions(self.setup, self.outcome)
+    def count(self, bar: Any, t: int, equity: float) -> None:
+        """Count the decisions of a bar alone."""
+        bar.scratch.cuts[:] = 0.0
+        count_decisions(bar, t, equity)
+        self.cuts[t] = bar.scratch.cuts.copy()
 
     def rows(self, t: int, i: int, kinds: tuple[int, ...]) -> np.ndarray:
         """Return the entries of some kinds of an instrument in bar t."""
@@ -133,15 +138,11 @@ class Whole:
         return {"market": market, "signal": signal}
 
 
-def describe(cuts: Any, whole: Whole, t: int, i: int) -> dict[str, Any]:
+def describe(whole: Whole, t: int, i: int) -> dict[str, Any]:
     """Return the cuts of the decision of an instrument that filled in bar t."""
-    rows = cuts.bar == t
-    if hasattr(cuts, "instrument"):
-        rows &= cuts.instrument == i
-    return {
-        name: float(each[rows][0]) for name, each in cuts.cuts.items()
-        if rows.any() and each[rows][0] != 0.0
-    }  # fmt: skip
+    sums = whole.cuts[t][i] if t in whole.cuts else np.zeros((len(CAUSES), CUT + 1))
+    rows = zip(CAUSES[1:], sums[1:], strict=True)
+    return {cause: float(each[CUT]) for cause, each in rows if each[COUNT]}
 
 
 def same(one: float, other: float) -> bool:
@@ -160,7 +161,7 @@ def compare(whole: Whole, t: int, decision: Any) -> list[str]:
         if not same(decision.order[name], order):
             wrong.append(f"bar {t} order of {name}: {decision.order[name]!r}, run {order!r}")
         cuts = {each.cause: each.turns for each in decision.cuts if each.instrument == name}
-        expected = describe(whole.cuts, whole, t + 1, i)
+        expected = describe(whole, t + 1, i)
         if cuts != expected:
             wrong.append(f"bar {t} cuts of {name}: {cuts}, run {expected}")
     return wrong

@@ -27,6 +27,7 @@ from backtest.account import (
     option_marks,
     option_orders,
     option_walk,
+    order_cuts,
     order_scaling,
     orders,
     pool_steps,
@@ -109,11 +110,11 @@ from backtest.venue import (
 MODULES = (
     portfolio_kernels, elementary, normal, black_kernels, option_kernels, portfolio_records,
     portfolio_ledger, option_holdings, portfolio_balance, option_marks, option_orders,
-    option_liquidation, option_walk, contagion, order_scaling, gross_cap, portfolio_orders,
-    portfolio_payments, pool_steps, portfolio_liquidation, resting_orders, equity_stop,
-    portfolio_gap, walk_by_rule, price_walk, portfolio_calls, portfolio_margin, time_stop,
-    portfolio_ruin, portfolio_bar, fast_path, portfolio_tally, portfolio_close, portfolio_recording,
-    portfolio_loop,
+    option_liquidation, option_walk, contagion, order_scaling, gross_cap, order_cuts,
+    portfolio_orders, portfolio_payments, pool_steps, portfolio_liquidation, resting_orders,
+    equity_stop, portfolio_gap, walk_by_rule, price_walk, portfolio_calls, portfolio_margin,
+    time_stop, portfolio_ruin, portfolio_bar, fast_path, portfolio_tally, portfolio_close,
+    portfolio_recording, portfolio_loop,
 )  # fmt: skip
 
 INLINED = frozenset(
@@ -124,10 +125,11 @@ INLINED = frozenset(
         "compute_exposure", "as_index", "move", "total", "find_maintenance", "scale_rate",
         "is_cross", "find_least", "is_isolated_near", "is_stopped", "compute_stop", "worsen",
         "find_side", "find_adverse", "measure_target", "compute_target", "find_limit", "is_outside",
-        "can_order", "compute_order_fee", "is_deciding", "is_ending", "is_trading", "value_at",
+        "can_order", "compute_order_fee", "is_deciding", "is_ending", "value_at",
         "compute_cost", "decide", "count_portfolio_bar", "add_free", "grow_free", "mark_drawdown",
         "update_drawdown", "is_deeper", "add_ledgers", "expose", "is_over_cap", "decay_portfolio",
-        "fold_product", "needs_folding", "add_carry", "invert", "sum_fast_ledger", "is_far",
+        "fold_product", "needs_folding", "add_carry", "is_trading",
+        "add_cut", "add_to", "invert", "sum_fast_ledger", "is_far",
         "is_portfolio_balanced", "holds_options", "count_options",
     }
 )  # fmt: skip
