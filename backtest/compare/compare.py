@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import math
 import warnings
 from collections.abc import Callable, Iterator, Mapping
@@ -364,36 +365,38 @@ def equalize_risk(
         raise ParameterError("equal_risk needs an account that moves, all have a volatility of 0")
     found = {}
     for done, (name, result) in enumerate(results.items()):
-        found[name] = ScaledAccount(result, 1.0, known[name], min(moving))
-        if known[name] > LEAST_DEVIATION:
-            found[name] = search_scale(found[name])
+        rerun = functools.partial(run_scaled, result)
+        found[name] = search_scale(result, rerun, min(moving))
         if progress is not None:
             progress(done + 1, len(results))
     return found
 
 
-def search_scale(given: ScaledAccount) -> ScaledAccount:
-    """Search for the scale that brings the volatility of an account nearest to its target.
+def search_scale(
+    result: Result, rerun: Callable[[float], Result], target: float, most: float = 1.0
+) -> ScaledAccount:
+    """Search for the scale that brings the volatility of an account nearest to a target.
 
     Secant steps in logarithms: ln c <- ln c + ln(target / sigma) / e, with the elasticity e = 1 at
-    first, and then d ln sigma / d ln c of the last two runs.
+    first, and then d ln sigma / d ln c of the last two runs. ``result`` is the run at scale 1.
     """
-    best, target = given, given.target
-    scale, volatility, elasticity = 1.0, given.volatility, 1.0
+    volatility = result.metrics["volatility"]
+    best = ScaledAccount(result, 1.0, volatility, target)
+    scale, elasticity = 1.0, 1.0
     for _ in range(MOST_RUNS):
-        if best.distance <= EXACT:
+        if best.distance <= EXACT or not volatility > LEAST_DEVIATION:
             break
         step = math.exp(math.log(target / volatility) / elasticity)
-        again = given._replace(scale=min(1.0, scale * step))
-        again = again._replace(result=run_scaled(given.result, again.scale))
+        last, scale = scale, min(most, scale * step)
+        again = best._replace(result=rerun(scale), scale=scale)
         if again.distance < best.distance:
             best = again
         after = again.result.metrics["volatility"]
-        if not after > LEAST_DEVIATION or again.scale == scale:
+        if not after > LEAST_DEVIATION or scale == last:
             break
-        answer = math.log(after / volatility) / math.log(again.scale / scale)
+        answer = math.log(after / volatility) / math.log(scale / last)
         elasticity = float(np.clip(answer, *ELASTICITY))
-        scale, volatility = again.scale, after
+        volatility = after
     return best
 
 

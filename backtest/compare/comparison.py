@@ -26,9 +26,7 @@ from backtest.base import (
     clip,
     did_you_mean,
     format_number,
-    format_paragraph,
     format_percent,
-    format_table,
     to_plain,
 )
 from backtest.compare.pairs import (
@@ -40,7 +38,7 @@ from backtest.compare.pairs import (
     correct_p_values,
     orient_pairs,
     show_accounts,
-    show_gaps,
+    show_gap,
 )
 from backtest.measures import Sampled, find_confidence_set, find_superiority, is_lost
 from backtest.measures.cautions import AFTER_RUIN
@@ -54,12 +52,6 @@ MEASURED = (
     "log_growth", "cagr", "volatility", "sharpe", "max_drawdown", "es_95", "mean_leverage",
     "liquidations", "fees_annual", "funding_annual",
 )  # fmt: skip
-STYLED = {
-    "cagr": "percent", "es_95": "percent", "sharpe": "decimals", "mean_leverage": "turns",
-    "fees_annual": "percent", "funding_annual": "percent", "total_return_quote": "percent",
-    "max_drawdown_quote": "percent", "options_cost_annual": "percent",
-    "options_spread_annual": "percent",
-}  # fmt: skip
 WHOLE_HEADS = {
     "total_return": Head("growth", style="percent"),
     "max_drawdown": Head("drawdown", style="percent"),
@@ -303,38 +295,20 @@ class Comparison(SavedResult):
         known = ~np.isnan(found.value)
         return {name: row for name, row, is_in in zip(names, gains, known, strict=True) if is_in}
 
-    # ---------------------------------------------------------------------------------- the text
-
-    def summary(self) -> str:
-        """Return the tables and conclusions as text for a terminal."""
-        table = self.table.loc[list(self.order)].rename_axis(None)
-        columns = [name for name in (*MEASURED, *OF_SOME, "scale") if name in table]
-        texts = self.manifest["policies"]
-        confidence = f"{100.0 * self.confidence:.6g} %"
-        parts = [
-            [f"{name}: {texts[name]['text']}" for name in self.names],
-            [format_table(table[columns], **STYLED)],
-            [
-                f"Difference from {self.baseline}, with {confidence} intervals (* more than noise)",
-                self._tabulate_gaps().to_string(),
-            ],
-            [*format_paragraph("", self.verdict)],
-            [line for each in self._list_conclusions() for line in format_paragraph("", each)],
-            [line for each in self.notices for line in format_paragraph("", each)],
-        ]  # fmt: skip
-        return "\n\n".join("\n".join(part) for part in parts if part)
-
-    def _tabulate_gaps(self) -> pd.DataFrame:
+    def _tabulate_gaps(self) -> ShownTable:
         cells: dict[str, dict[str, str]] = {}
         for row in self.differences.to_dict("records"):
             cells.setdefault(str(row["policy"]), {})[TITLES[row["measure"]]] = write_gap(row)
         others = [name for name in self.order if name != self.baseline]
-        return pd.DataFrame.from_dict(cells, orient="index").loc[others]
+        table = pd.DataFrame.from_dict(cells, orient="index").loc[others]
+        heads = {title: Head(title, "", "decimals") for title in TITLES.values()}
+        note = f"Intervals of {100.0 * self.confidence:.6g} %; * is more than noise."
+        caption = f"Difference from {self.baseline}"
+        return ShownTable(table, caption, note, Head("policy"), heads)
 
     def _list_conclusions(self) -> Iterator[str]:
         if (self.differences["basis"] == FEW).all():
             return
-        yield f"{capitalize(self._describe_intervals())}."
         if len(self.names) - len(self.lost) > 2:
             if self.baseline not in self.ruined:
                 test = self.spa()
@@ -471,13 +445,13 @@ class Comparison(SavedResult):
         gaps: list[Shown] = []
         for measure, title in TITLES.items():
             rows = self.differences[self.differences["measure"] == measure].set_index("policy")
-            style = "signed" if measure == "sharpe" else "growth"
-            gaps += show_gaps(f"difference-{measure}", f"Difference of {title}", rows, style)
+            gaps.append(show_gap(f"difference-{measure}", f"Difference of {title}", rows))
+        gaps += [self._tabulate_gaps(), *self._list_conclusions()]
         lead = f"Each account less {self.baseline}; intervals hold {self.confidence:.0%}."
         return [
             Part("accounts", "The accounts", "One unit of money in each, over the same time.",
-                 tuple(accounts)),
-            Part("differences", "What differs by more than noise", lead, tuple(gaps)),
+                 tuple(accounts), "both"),
+            Part("differences", "What differs by more than noise", lead, tuple(gaps), "both"),
         ]  # fmt: skip
 
     def list_assumptions(self) -> tuple[str, ...]:

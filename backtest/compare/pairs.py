@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from itertools import combinations
 from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
 
-from backtest.base import BoolArray, FloatArray, Head, IntArray, Shown, ShownChart, ShownTable
+from backtest.base import BoolArray, FloatArray, IntArray, ShownChart
 from backtest.base.result_parts import NOTHING
 from backtest.measures import Sampled, compare_pairs, holm, pair_differences
 from backtest.measures.differences import STATISTICS
@@ -38,7 +38,6 @@ COLUMNS = (
 
 
 ACCOUNTS = "The unit value of each account, free of deposits, and its fall from its own peak."
-NO_GAP = "No difference could be measured: see the table for why."
 
 
 class BootstrapRules(NamedTuple):
@@ -161,22 +160,13 @@ def orient_pairs(pairs: pd.DataFrame, baseline: str) -> pd.DataFrame:
     return rows.reset_index(drop=True)
 
 
-def show_gaps(key: str, title: str, rows: pd.DataFrame, style: str) -> tuple[Shown, Shown]:
+def show_gap(key: str, title: str, rows: pd.DataFrame) -> ShownChart:
     known = rows[np.isfinite(rows["difference"])]
-    chart = ShownChart(
+    return ShownChart(
         key, title, "Blue where it is more than noise, gray where it is not.",
-        known[["difference", "low", "high", "distinguishable"]], "intervals", x="difference",
-        percent="x" if style == "growth" else "", size="narrow",
+        known[["difference", "low", "high", "distinguishable"]] if len(known) else None,
+        "intervals", x="difference", percent="" if key.endswith("sharpe") else "x", size="narrow",
     )  # fmt: skip
-    table = rows.assign(clear=[describe_decision(row) for row in rows.to_dict("records")])
-    heads = {
-        "difference": Head("difference", "", style),
-        "low": Head("interval", "", style, "high"),
-        "clear": Head("more than noise"),
-    }
-    columns = ("difference", "low", "p_holm", "clear")
-    shown = ShownTable(table, title, labels=Head("policy"), heads=heads, columns=columns)
-    return chart if len(known) else NO_GAP, shown
 
 
 def show_accounts(
@@ -189,8 +179,3 @@ def show_accounts(
         "accounts", "The accounts over time", f"{ACCOUNTS} {more}".rstrip(), units, "accounts",
         colors, marks=marks, has_legend=True, height=560,
     )  # fmt: skip
-
-
-def describe_decision(row: Mapping[Hashable, Any]) -> str:
-    word = "yes" if row["distinguishable"] else "no"
-    return word if row["basis"] == TEST else f"{word}, {row['basis']}"

@@ -36,8 +36,7 @@ from backtest.store.kinds import (
     name_fault,
     open_folder,
 )
-from backtest.validation import describe_search
-from backtest.validation.validation_files import ACCOUNTS
+from backtest.validation import ACCOUNTS, describe_search
 
 
 @dataclass(frozen=True)

@@ -23,7 +23,7 @@ from backtest.store.entry import Stamp, StoreEntry
 from backtest.store.find import examine_begun, is_begun
 from backtest.store.kinds import hash_manifest, name_fault, name_kind, read_json_object
 from backtest.store.listing import QUIET, Filter, list_results, sort_entries, try_stamp
-from backtest.validation.validation_files import ACCOUNTS, TITLE
+from backtest.validation import ACCOUNTS, TITLE
 
 
 class Deletion(NamedTuple):

@@ -5,11 +5,11 @@ from typing import TYPE_CHECKING
 from backtest.base import open_door
 
 if TYPE_CHECKING:
-    from backtest.tune.journal import TRIALS, UNFINISHED, Batch, Journal, clear_drafts
-    from backtest.tune.journal import hold_lock, write_json, write_study_file
-    from backtest.tune.looks import LOOKS, NO_TRIALS, TRIED, CountTries, OtherTrials, SpanTries
-    from backtest.tune.looks import count_independent, count_other_trials, find_damaged_lines
-    from backtest.tune.looks import pool_deviation, read_tries, record_look, record_tries
+    from backtest.tune.journal import TRIALS, UNFINISHED, Batch, Journal, open_folder
+    from backtest.tune.journal import write_study_file
+    from backtest.tune.looks import LOOKS, TRIED, OtherTrials, SpanTries
+    from backtest.tune.looks import count_independent, find_damaged_lines, find_other_trials
+    from backtest.tune.looks import pool_deviation, record_look, record_tries
     from backtest.tune.luck import Verdict, deflate_alone, find_chance
     from backtest.tune.plateau import Robustness, find_extent
     from backtest.tune.search import check_choices, choose_metrics, describe_market

@@ -102,7 +102,7 @@ def measure_luck(
     n_sets = max(len(places), len(sample))
     try:
         if n_sets + others.n_sets == 1:  # nothing was chosen, so only the data can be lucky
-            alone, lucky = deflate_alone(rows.returns[:, -1], left_out)
+            alone, lucky = deflate_alone(rows.returns[:, -1], 1.0 + left_out)
             return Luck(1.0 + left_out, lucky * scale, alone, math.nan, own_sharpe)
         if len(sample) == 1 and not others.n_known:
             return unknown
@@ -118,12 +118,16 @@ def measure_luck(
         return unknown
 
 
-def deflate_alone(returns: FloatArray, left_out: int) -> tuple[float, float]:
+def deflate_alone(returns: FloatArray, trials: float) -> tuple[float, float]:
+    """Return the deflated Sharpe ratio of one account after some trials, and the Sharpe of luck.
+
+    Without the other trials' returns, their Sharpe ratios scatter as those of noise.
+    """
     if len(returns) < 2:
         return 0.5, 0.0
-    n, std = 1.0 + left_out, math.sqrt(1.0 / (len(returns) - 1))
-    alone = deflated_sharpe_of_returns(returns, n_trials=n, std=std if left_out else 0.0)
-    return alone, expected_max_sharpe(n, std)
+    std = math.sqrt(1.0 / (len(returns) - 1))
+    alone = deflated_sharpe_of_returns(returns, n_trials=trials, std=std if trials > 1.0 else 0.0)
+    return alone, expected_max_sharpe(trials, std)
 
 
 def measure_drawn_luck(
@@ -133,7 +137,7 @@ def measure_drawn_luck(
     if returns.shape[1] < 4:
         return unknown
     pbo = find_overfitting(returns.mean(axis=0))
-    chance = find_chance(returns, pool, seed, left_out)
+    chance = find_chance(returns, pool, seed, 1.0 + left_out)
     return unknown._replace(deflated_sharpe=chance, overfitting=pbo)
 
 
@@ -209,7 +213,7 @@ def find_sharpes(returns: FloatArray) -> FloatArray:
     return np.where(moves, mean / np.where(moves, deviation, 1.0), 0.0)
 
 
-def find_chance(returns: FloatArray, pooling: Pooling, seed: int, left_out: int = 0) -> float:
+def find_chance(returns: FloatArray, pooling: Pooling, seed: int, pools: float = 1.0) -> float:
     """Return the probability that the best of some sets is truly better than luck.
 
     Parameters
@@ -220,9 +224,8 @@ def find_chance(returns: FloatArray, pooling: Pooling, seed: int, left_out: int 
         How Sharpe ratios of several markets become one.
     seed : int
         Seed of the draws.
-    left_out : int
-        Markets left out after their results were seen, each a pool of its own that luck might have
-        favored.
+    pools : float
+        Independent pools of returns that luck might have favored, this one included.
 
     Notes
     -----
@@ -237,4 +240,5 @@ def find_chance(returns: FloatArray, pooling: Pooling, seed: int, left_out: int 
     block = choose_block(returns.mean(axis=0).T)
     draws = draw_histories(n, block, HISTORIES, np.random.default_rng([seed, 3]))
     best = [pooling.join("sharpe", find_sharpes(still[:, days])).max() for days, _ in draws]
-    return float(np.mean(np.array(best) < found)) ** (1 + left_out)
+    share: float = np.mean(np.array(best) < found).item() ** pools
+    return share

@@ -106,12 +106,8 @@ class Study(SavedResult):
     details = property(call_later(DECLARED, "write_study_details"))
     notices = property(call_later(DECLARED, "list_study_notices"))
     _write_verdict = call_later(TEXT, "write_verdict")
-    _plan_validation = staticmethod(
-        call_later("backtest.validation.search_validation", "plan_validation")
-    )
-    _validate_search = staticmethod(
-        call_later("backtest.validation.search_validation", "validate_search")
-    )
+    _plan_validation = staticmethod(call_later("backtest.validation.procedure", "plan_validation"))
+    _validate_search = staticmethod(call_later("backtest.validation.procedure", "validate_search"))
 
     @property
     def complete(self) -> bool:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import functools
+import io
 import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -11,6 +13,7 @@ import numpy as np
 import pandas as pd
 
 from backtest.base import (
+    BoolArray,
     FloatArray,
     IntArray,
     ParameterError,
@@ -21,69 +24,89 @@ from backtest.base import (
     record_making,
     warn_caller,
 )
-from backtest.engine import count_periods, mark_ends
+from backtest.base.units import DAY, YEAR_DAYS
+from backtest.engine import as_of, count_periods, earn_cash, mark_ends, mark_samples, measure_years
+from backtest.engine.run_warnings import warn_once
 from backtest.market import Markets, with_clock
+from backtest.measures import (
+    annualize_ratios,
+    deflated_sharpe_of_returns,
+    expected_max_sharpe,
+    simulate_luck,
+)
+from backtest.measures.measure_table import COSTS
 from backtest.sweep import (
     Accounts,
     Pool,
+    count_sets,
     draw_sets,
     name_column,
     on_cluster,
     take_sets,
     to_plain_value,
 )
-from backtest.tune import describe_market, find_distinct, record_look
+from backtest.tune import (
+    OtherTrials,
+    SpanTries,
+    count_independent,
+    find_distinct,
+    pool_deviation,
+    write_study_file,
+)
 from backtest.validation.cross_validation import CrossValidation
-from backtest.validation.fold_search import read_other_tries, record_drawn
-from backtest.validation.group_runs import (
-    USUAL_EMBARGO,
-    GroupRuns,
+from backtest.validation.procedure import Procedure, Records, read_procedure
+from backtest.validation.spans import (
     Groups,
-    SplitScores,
-    build_parts,
     check_counts,
     check_embargo,
-    is_decided,
+    find_embargoed,
+    list_paths,
     list_splits,
-    run_groups,
-    score_groups,
-    score_segments,
-    score_splits,
     split_groups,
 )
-from backtest.validation.split_scores import (
-    SplitWinners,
-    choose_winners,
-    estimate_overfitting,
-    judge_best,
-    measure_sharpes,
-    stitch_paths,
+from backtest.validation.validation import (
+    Estimate,
+    estimate_share,
+    find_finished,
+    find_rank,
+    finite_or_nan,
+    open_progress,
+    order_scores,
+    share_overfit,
 )
-from backtest.validation.tuning_procedure import (
-    Procedure,
-    read_procedure,
-    require_mean,
-    silence_runs,
-)
-from backtest.validation.validation_files import find_finished, open_progress
-from backtest.validation.walk_figures import finite_or_nan
+from backtest.venue import Venue
 
 if TYPE_CHECKING:
     from backtest.account import Account
     from backtest.engine import Progress
     from backtest.market import Market
     from backtest.policy import Policy
-    from backtest.sweep import Evaluator, Sets
-    from backtest.venue import Venue
+    from backtest.sweep import Evaluator, Rows, Sets
 
 KIND = "cross-validation"
+CHUNK = 256
+"""Sets that are run and stored at a time, which is what a kill can lose."""
+SAMPLE = 128
+"""Sets whose returns are correlated, spread evenly over the draws."""
+SHOWN = 12
+"""Splits of which the objectives of all sets are kept."""
+PANELS, PANEL_SETS = 200, 50
+"""Panels of noise by which the interval of an overfitting probability is calibrated."""
+MOST_COMPARED = 500
+"""Splits of a panel, spread evenly."""
+LEAST_SHARE = 1e-13
+"""A variance below this share of the mean square is a rounding error of a constant."""
 
-
-class SplitPlan(NamedTuple):
-    groups: Groups
-    k: int
-    embargo: int
-    skipped: int
+SUMS = (
+    "price_pnl", *COSTS, "liquidations", "liquidation_loss", "bad_debt", "stops", "take_profits",
+    "margin_calls", "calls_met", "calls_failed", "liquidated_after_call", "flows", "top_ups",
+)  # fmt: skip
+MAXIMA = ("max_drawdown", "ruined", "peak_leverage", "peak_margin_ratio")
+MEANS = ("turnover", "mean_leverage", "near_liquidation_share", "gross_over_cap")
+OF_RETURNS = ("total_return", "cagr", "volatility", "sharpe", "sortino")
+KNOWN = frozenset({*SUMS, *MAXIMA, *MEANS, *OF_RETURNS, "calmar"})
+"""Measures of consecutive fresh accounts that follow from those of each."""
+FIRST = ("sharpe", "cagr", "total_return", "volatility", "max_drawdown", "ruined")
 
 
 @record_making
@@ -171,8 +194,7 @@ def cross_validate(  # noqa: PLR0913 - keywords, each with a default that is sai
     """
     market = with_clock(market, decide, detail)
     procedure = read_procedure(locals())
-    require_mean(procedure)
-    check_spans(procedure)
+    check_procedure(procedure)
     plan = plan_splits(procedure, groups, test_groups, embargo)
     manifest = procedure.describe(
         KIND, groups=plan.groups.n, test_groups=plan.k, embargo=plan.embargo
@@ -182,38 +204,67 @@ def cross_validate(  # noqa: PLR0913 - keywords, each with a default that is sai
     if (finished := find_finished(store, manifest, resume=resume)) is not None:
         return CrossValidation.load(finished)
     evaluator = procedure.build_evaluator()
+    records = Records(None if store is None else Path(store), procedure, manifest)
     with open_progress(store, manifest, resume=resume) as folder:
-        with silence_runs(), on_cluster(evaluator, cluster) as working:
+        with warn_once(is_first=False), on_cluster(evaluator, cluster) as working:
             working.check_causal(procedure.space.list_ends())
             runs = run_groups(working, sets, plan.groups, folder, progress)
-            check_runs(runs)
-            found = judge_splits(procedure, working, sets, plan, runs, manifest, store, progress)
+            if any(each.failed.all() for each in runs):
+                raise PolicyError(
+                    "every set failed in a group; run one alone with bt.run to see more"
+                )
+            found = judge_splits(procedure, working, sets, plan, runs, records, progress)
+        record_splits(records, plan, found)
         if store is not None:
-            record_splits(Path(store), procedure, plan, manifest, found)
             found.save(store)
     for text in found.warnings:
         warn_caller(text)
     return found
 
 
+class SplitPlan(NamedTuple):
+    groups: Groups
+    k: int
+    embargo: int
+    skipped: int
+    """Sampled returns within the embargo."""
+
+
+class SplitWinners(NamedTuple):
+    row: IntArray
+    inside: FloatArray
+    outside: FloatArray
+    rank: FloatArray
+
+
+class SplitScores(NamedTuple):
+    """Objectives of all sets, an array of shape (n_sets,) per split."""
+
+    inside: list[FloatArray]
+    outside: list[FloatArray]
+
+
 def plan_splits(
     procedure: Procedure, groups: int, test_groups: int, embargo: int | str | None
 ) -> SplitPlan:
-    market, sampling = procedure.terms.market, procedure.terms.sampling
+    market, sampling = procedure.market, procedure.sampling
     n, k = check_counts(groups, test_groups)
     cut = split_groups(market, n, sampling)
-    usual = math.ceil(USUAL_EMBARGO * market.n_bars)
-    bars = usual if embargo is None else check_embargo(embargo, cut, market)
+    bars = check_embargo(embargo, cut, market)
     period = max(parse_duration(sampling, "sampling"), market.interval)
-    skipped = -(-bars * market.interval // period)
-    skipped = min(skipped, int(np.diff(cut.samples).min()) - 2)
+    skipped = min(-(-bars * market.interval // period), int(np.diff(cut.samples).min()) - 2)
     return SplitPlan(cut, k, bars, skipped)
 
 
-def check_spans(procedure: Procedure) -> None:
-    market = procedure.terms.market
-    if procedure.pool is None:
+def check_procedure(procedure: Procedure) -> None:
+    market, pool = procedure.market, procedure.pool
+    if pool is None:
         return
+    if not pool.is_mean:
+        raise ParameterError(
+            f"pool must be 'mean', which has returns to join, got {pool.name!r}; a walk forward "
+            "takes others"
+        )
     for name, span in zip(market.names, market.spans.tolist(), strict=True):
         if tuple(span) != (0, market.n_bars):
             raise ParameterError(
@@ -223,55 +274,69 @@ def check_spans(procedure: Procedure) -> None:
             )
 
 
-def check_runs(runs: Sequence[GroupRuns]) -> None:
-    if any(each.failed.all() for each in runs):
-        raise PolicyError("every set failed in a group; run one alone with bt.run to see more")
-
-
 def judge_splits(
     procedure: Procedure,
     evaluator: Evaluator,
     sets: Sets,
     plan: SplitPlan,
     runs: Sequence[GroupRuns],
-    manifest: dict[str, Any],
-    store: str | Path | None,
+    records: Records,
     progress: Progress | None,
 ) -> CrossValidation:
-    terms = procedure.terms
-    periods = count_periods(terms.calendar, terms.sampling, terms.market)
+    market = procedure.market
+    periods = count_periods(procedure.calendar, procedure.sampling, market)
     plain = build_parts(procedure, plan.groups, runs, 0)
     late = build_parts(procedure, plan.groups, runs, plan.skipped)
     by_groups = procedure.pool is None and is_decided(procedure)
     if by_groups:
         scores = score_splits(procedure, plain, late, runs, plan.k, periods)
     else:
-        scores = score_segments(
-            procedure, evaluator, sets, plan.groups, plan.k, plan.embargo, progress
-        )
+        scores = score_segments(procedure, evaluator, sets, plan, progress)
     winners = choose_winners(scores.inside, scores.outside)
     paths, curves = stitch_paths(plan, winners, plain, runs, periods)
-    times = terms.market.time[find_ends(procedure)]
-    sharpes = measure_sharpes(procedure, plain, runs)
-    if store is not None:
-        record_drawn(Path(store), procedure, manifest, sets, sharpes)
-    others = read_other_tries(store, procedure, manifest)(0, terms.market.n_bars)
-    luck = judge_best(procedure, sharpes, runs, others) | others.describe()
+    ends = np.flatnonzero(mark_ends(market, parse_duration(procedure.sampling, "sampling")))
+    sharpes = measure_sharpes(plain, runs, periods)
+    span = procedure.find_times(0, market.n_bars)
+    records.add_tries([SpanTries(*span, sets, sharpes, np.isfinite(sharpes))])
+    others = records.count_tries(0, market.n_bars)
+    luck = judge_best(sharpes, runs, others, 1 + procedure.n_left_out, periods)
+    objective = procedure.goal.objectives[0]
+    matrix = np.stack([objective.score(each.metrics) for each in runs], axis=1)
     return CrossValidation(
         splits=tabulate_splits(procedure, evaluator, sets, plan, winners),
         paths=paths,
-        matrix=pd.DataFrame(score_groups(procedure, runs)).rename_axis("set"),
+        matrix=pd.DataFrame(matrix).rename_axis("set"),
         sets=pd.DataFrame({name_column(name): sets[name] for name in procedure.names}),
-        curves=pd.DataFrame(curves.T, index=pd.DatetimeIndex(times, tz="UTC", name="time")),
+        curves=pd.DataFrame(
+            curves.T, index=pd.DatetimeIndex(market.time[ends], tz="UTC", name="time")
+        ),
         trials=tabulate_points(scores, winners),
-        figures=describe_figures(plan, runs, winners, luck, by_groups=by_groups),
-        manifest=manifest,
+        figures={
+            "scored_by": "groups" if by_groups else "stretches",
+            "embargo_bars": plan.embargo,
+            "embargo_samples": plan.skipped,
+            "sets": count_sets(sets),
+            "pbo": estimate_overfitting(winners.rank, plan.groups.n, plan.k).to_dict(),
+            "mean_rank": find_known(np.mean, winners.rank),
+            "median_in_sample": find_known(np.median, winners.inside),
+            "median_out_of_sample": find_known(np.median, winners.outside),
+            **luck,
+            **others.describe(),
+            "warnings": warn_of_empty(winners),
+        },
+        manifest=records.manifest,
     )
 
 
-def find_ends(procedure: Procedure) -> IntArray:
-    period = parse_duration(procedure.terms.sampling, "sampling")
-    return np.flatnonzero(mark_ends(procedure.terms.market, period))
+def find_known(measure: Any, values: FloatArray) -> float:
+    known = values[np.isfinite(values)]
+    return float(measure(known)) if len(known) else math.nan
+
+
+def warn_of_empty(winners: SplitWinners) -> list[str]:
+    empty = int(np.sum(winners.row < 0))
+    text = f"{empty} of {len(winners.row)} splits have no set that keeps all constraints"
+    return [text] if empty else []
 
 
 def tabulate_splits(
@@ -288,7 +353,7 @@ def tabulate_splits(
 
 
 def tabulate_points(scores: SplitScores, winners: SplitWinners) -> pd.DataFrame:
-    chosen = np.unique(np.linspace(0, len(scores.inside) - 1, 12).astype(np.int64))
+    chosen = np.unique(np.linspace(0, len(scores.inside) - 1, SHOWN).astype(np.int64))
     tables = [
         pd.DataFrame(
             {
@@ -303,60 +368,416 @@ def tabulate_points(scores: SplitScores, winners: SplitWinners) -> pd.DataFrame:
     return pd.concat(tables, ignore_index=True)
 
 
-def describe_figures(
-    plan: SplitPlan,
-    runs: Sequence[GroupRuns],
-    winners: SplitWinners,
-    luck: Mapping[str, Any],
-    *,
-    by_groups: bool,
-) -> dict[str, Any]:
-    known = winners.rank[~np.isnan(winners.rank)]
-    notes = []
-    empty = int(np.sum(winners.row < 0))
-    if empty:
-        notes.append(f"{empty} of {len(winners.row)} splits have no set that keeps all constraints")
-    return {
-        "scored_by": "groups" if by_groups else "stretches",
-        "embargo_bars": plan.embargo,
-        "embargo_samples": plan.skipped,
-        "sets": int(runs[0].returns.shape[1]),
-        "pbo": estimate_overfitting(winners.rank, plan.groups.n, plan.k).to_dict(),
-        "mean_rank": float(np.mean(known)) if len(known) else math.nan,
-        "median_in_sample": median_of(winners.inside),
-        "median_out_of_sample": median_of(winners.outside),
-        **luck,
-        "warnings": notes,
-    }
-
-
-def median_of(values: FloatArray) -> float:
-    known = values[np.isfinite(values)]
-    return float(np.median(known)) if len(known) else math.nan
-
-
-def record_splits(
-    store: Path,
-    procedure: Procedure,
-    plan: SplitPlan,
-    manifest: dict[str, Any],
-    found: CrossValidation,
-) -> None:
-    market, names = procedure.terms.market, [name_column(name) for name in procedure.names]
-    data = describe_market(market)
-    ends = [
-        market.start,
-        *(int(market.time[e - 1]) + market.interval for e in plan.groups.edges[1:]),
-    ]
+def record_splits(records: Records, plan: SplitPlan, found: CrossValidation) -> None:
+    """Note each winner as a look at the groups that it was tested on."""
+    names = [name_column(name) for name in records.procedure.names]
     for row in found.splits.reset_index().to_dict("records"):
-        if math.isnan(row["rank"]):
-            continue
-        for group in row["groups"]:
-            facts = {
-                "id": f"{manifest['id']}-{row['split']}-{group}",
-                "data": {**data, "end": format_time(ends[group + 1])},
-                "holdout": KIND,
-                "searched": format_time(ends[group]),
-                "policy": manifest["policy"],
-            }
-            record_look(store, facts, {name: row[name] for name in names})
+        for group in row["groups"] if not math.isnan(row["rank"]) else ():
+            times = records.procedure.find_times(*plan.groups.span(group))
+            values = {name: row[name] for name in names}
+            records.add_look(f"{row['split']}-{group}", *times, values)
+
+
+# ------------------------------------------------------------------------- all sets in each group
+
+
+class GroupRuns(NamedTuple):
+    """All sets in one group: measures of shape (n_sets,) and returns (n_samples, n_sets)."""
+
+    metrics: dict[str, FloatArray]
+    returns: FloatArray
+    failed: BoolArray
+
+
+def run_groups(
+    evaluator: Evaluator,
+    sets: Sets,
+    groups: Groups,
+    folder: Path | None,
+    progress: Progress | None,
+) -> list[GroupRuns]:
+    spans = [groups.span(group) for group in range(groups.n)]
+    n, chunks = count_sets(sets), []
+    for k, first in enumerate(range(0, n, CHUNK)):
+        path = None if folder is None else folder / f"sets-{k:05d}.npz"
+        if path is not None and path.is_file():
+            chunks.append(read_runs(path, groups.n))
+        else:
+            some = take_sets(sets, slice(first, first + CHUNK))
+            rows = evaluator.evaluate_spans(some, spans, returns=True)
+            chunks.append([keep_runs(each) for each in rows])
+            if path is not None:
+                write_study_file(path, pack_runs(chunks[-1]))
+        if progress is not None:
+            progress(min(first + CHUNK, n), n)
+    return [join_runs(parts) for parts in zip(*chunks, strict=True)]
+
+
+def keep_runs(rows: Rows) -> GroupRuns:
+    if not rows.done.all() or rows.returns is None:
+        raise KeyboardInterrupt
+    failed = np.array([error != "" for error in rows.errors], dtype=np.bool_)
+    return GroupRuns(rows.metrics, np.where(failed, 0.0, rows.returns), failed)
+
+
+def join_runs(parts: Sequence[GroupRuns]) -> GroupRuns:
+    length = max(len(part.returns) for part in parts)
+    returns = [np.zeros((length, len(part.failed))) for part in parts]
+    for whole, part in zip(returns, parts, strict=True):
+        whole[: len(part.returns)] = part.returns
+    return GroupRuns(
+        {k: np.concatenate([part.metrics[k] for part in parts]) for k in parts[0].metrics},
+        np.concatenate(returns, axis=1),
+        np.concatenate([part.failed for part in parts]),
+    )
+
+
+def pack_runs(runs: Sequence[GroupRuns]) -> bytes:
+    arrays: dict[str, Any] = {}
+    for group, each in enumerate(runs):
+        arrays |= {f"{group}/returns": each.returns, f"{group}/failed": each.failed}
+        arrays |= {f"{group}/metric {name}": values for name, values in each.metrics.items()}
+    sink = io.BytesIO()
+    np.savez_compressed(sink, **arrays)
+    return sink.getvalue()
+
+
+def read_runs(path: Path, n_groups: int) -> list[GroupRuns]:
+    runs = []
+    with np.load(path, allow_pickle=False) as arrays:
+        for group in range(n_groups):
+            start = f"{group}/metric "
+            metrics = {k.removeprefix(start): arrays[k] for k in arrays if k.startswith(start)}
+            runs.append(
+                GroupRuns(metrics, *(arrays[f"{group}/{k}"] for k in GroupRuns._fields[1:]))
+            )
+    return runs
+
+
+# ------------------------------------------------------------ several fresh accounts, one by one
+
+
+class Moments(NamedTuple):
+    """Sums over sampled returns r and excess returns e, arrays of shape (n,), and their time."""
+
+    n: FloatArray
+    years: FloatArray
+    growth: FloatArray
+    total: FloatArray
+    squares: FloatArray
+    excess: FloatArray
+    excess_squares: FloatArray
+    downside: FloatArray
+
+
+def sum_moments(returns: FloatArray, free: FloatArray, years: float) -> Moments:
+    """Compute the moments of returns of shape (n_samples, n) and risk-free ones (n_samples,)."""
+    excess = returns - free[:, None]
+    with np.errstate(divide="ignore"):
+        growth = np.sum(np.log1p(returns), axis=0)
+    n = returns.shape[1]
+    return Moments(
+        n=np.full(n, float(len(returns))),
+        years=np.full(n, years),
+        growth=growth,
+        total=np.sum(returns, axis=0),
+        squares=np.sum(returns**2, axis=0),
+        excess=np.sum(excess, axis=0),
+        excess_squares=np.sum(excess**2, axis=0),
+        downside=np.sum(np.minimum(excess, 0.0) ** 2, axis=0),
+    )
+
+
+class GroupPart(NamedTuple):
+    """What sets did in one group: moments of their returns, and their measures, of shape (n,)."""
+
+    moments: Moments
+    metrics: Mapping[str, FloatArray]
+
+    def take(self, rows: IntArray, is_alive: BoolArray) -> GroupPart:
+        """Return chosen sets, of which those that are not alive earn and cost nothing."""
+        moments = Moments(*(np.where(is_alive, each[rows], 0.0) for each in self.moments))
+        metrics = {k: np.where(is_alive, each[rows], 0.0) for k, each in self.metrics.items()}
+        time = {"n": self.moments.n[rows], "years": self.moments.years[rows]}
+        return GroupPart(moments._replace(**time), metrics)
+
+
+def build_parts(
+    procedure: Procedure, groups: Groups, runs: Sequence[GroupRuns], skipped: int
+) -> list[GroupPart]:
+    market, parts = procedure.market, []
+    for group, each in enumerate(runs):
+        first, stop = groups.span(group)
+        free = sample_free(procedure, first, stop)[skipped:]
+        span = int(market.time[stop - 1]) + market.interval - int(market.time[first])
+        years = span / (YEAR_DAYS * DAY) * len(free) / len(each.returns)
+        metrics = {name: each.metrics[name] for name in each.metrics if name in KNOWN}
+        parts.append(GroupPart(sum_moments(each.returns[skipped:], free, years), metrics))
+    return parts
+
+
+def sample_free(procedure: Procedure, first: int, stop: int) -> FloatArray:
+    """Return the simple risk-free return of each sampling period of a span, of shape (n,)."""
+    market, venue = procedure.market.prefix(stop), procedure.venue
+    if not isinstance(venue, Venue):
+        venue = next(iter(venue.values()))
+    rates = as_of(venue.cash_rate, market.time, "Venue.cash_rate")
+    years = measure_years(market, venue, first, int(market.time[first]))
+    free = earn_cash(rates, years, market.n_bars)[first:]
+    ends = np.flatnonzero(mark_samples(market, procedure.sampling)[first:])
+    starts = np.concatenate(([0], ends[:-1] + 1))
+    return np.asarray(np.expm1(np.add.reduceat(np.log1p(free), starts)))
+
+
+def combine_parts(parts: Sequence[GroupPart], periods: float) -> dict[str, FloatArray]:
+    """Return the measures of sets over several groups, by name, of shape (n,).
+
+    ``periods`` is the number of samples per year. A set ruined in any group is ruined.
+    """
+    moments = (np.sum(each, axis=0) for each in zip(*(p.moments for p in parts), strict=True))
+    whole = Moments(*moments)
+    years = np.stack([part.moments.years for part in parts])
+    metrics: dict[str, FloatArray] = {}
+    with np.errstate(all="ignore"):
+        for name in parts[0].metrics:
+            rows = np.stack([part.metrics[name] for part in parts])
+            if name in SUMS:
+                metrics[name] = np.sum(rows, axis=0)
+            elif name in MAXIMA:
+                metrics[name] = np.max(rows, axis=0)
+            elif name in MEANS:
+                metrics[name] = np.sum(rows * years, axis=0) / np.sum(years, axis=0)
+        ruined, drawdown = metrics["ruined"] != 0.0, metrics["max_drawdown"]
+        rate = np.expm1(np.minimum(whole.growth / whole.years, 700.0))
+        cagr = np.where(ruined | ~(whole.growth > -np.inf), -1.0, rate)
+        mean = whole.excess / whole.n
+        deviation = find_deviation(whole.squares, whole.total, whole.n)
+        of_excess = find_deviation(whole.excess_squares, whole.excess, whole.n)
+        return {
+            **metrics,
+            "total_return": np.expm1(whole.growth),
+            "cagr": cagr,
+            "volatility": deviation * math.sqrt(periods),
+            "sharpe": annualize_ratios(mean, of_excess, periods),
+            "sortino": annualize_ratios(mean, np.sqrt(whole.downside / whole.n), periods),
+            "calmar": np.where(drawdown > 0.0, cagr / drawdown, np.nan),
+        }
+
+
+def find_deviation(squares: FloatArray, total: FloatArray, n: FloatArray) -> FloatArray:
+    spread = squares - total * total / np.maximum(n, 1.0)
+    spread = np.where(spread > LEAST_SHARE * squares, spread, 0.0)
+    deviation: FloatArray = np.sqrt(spread / np.where(n > 1.0, n - 1.0, np.nan))
+    return deviation
+
+
+# ------------------------------------------------------------------------------ scores of splits
+
+
+def is_decided(procedure: Procedure) -> bool:
+    """Return whether objective and constraints follow from the accounts of groups."""
+    objective = procedure.objective
+    if callable(objective):
+        return False
+    is_name = isinstance(objective, str)
+    names = {objective.strip().removeprefix("-").strip()} if is_name else {*objective}
+    return names | {each.name for each in procedure.goal.constraints} <= KNOWN
+
+
+def score_splits(
+    procedure: Procedure,
+    plain: Sequence[GroupPart],
+    late: Sequence[GroupPart],
+    runs: Sequence[GroupRuns],
+    k: int,
+    periods: float,
+) -> SplitScores:
+    failed = np.any([each.failed for each in runs], axis=0)
+    found = SplitScores([], [])
+    n = len(plain)
+    for tested in list_splits(n, k):
+        embargoed = find_embargoed(n, tested)
+        train = [late[g] if embargoed[g] else plain[g] for g in range(n) if g not in tested]
+        inside, violation = score_parts(procedure, train, failed, periods)
+        found.inside.append(np.where(violation == 0.0, inside, -np.inf))
+        outside, _ = score_parts(procedure, [plain[g] for g in tested], failed, periods)
+        found.outside.append(outside)
+    return found
+
+
+def score_parts(
+    procedure: Procedure, parts: Sequence[GroupPart], failed: BoolArray, periods: float
+) -> tuple[FloatArray, FloatArray]:
+    metrics = combine_parts(parts, periods)
+    scores, violation = procedure.goal.score(metrics, failed)
+    return order_scores(scores[:, 0], metrics["ruined"]), violation
+
+
+def score_segments(
+    procedure: Procedure,
+    evaluator: Evaluator,
+    sets: Sets,
+    plan: SplitPlan,
+    progress: Progress | None,
+) -> SplitScores:
+    """Score splits by runs of their segments of consecutive groups, weighted by their bars."""
+    wanted = []
+    for tested in list_splits(plan.groups.n, plan.k):
+        rest = [g for g in range(plan.groups.n) if g not in tested]
+        embargoed = plan.embargo * find_embargoed(plan.groups.n, tested)
+        nothing = np.zeros_like(embargoed)
+        wanted.append([list_segments(plan.groups, *each)
+                       for each in ((rest, embargoed), (tested, nothing))])  # fmt: skip
+    spans = sorted({span for pair in wanted for part in pair for span in part})
+    scores: dict[tuple[int, int], tuple[FloatArray, FloatArray]] = {}
+    for done, (first, stop) in enumerate(spans):
+        rows = evaluator.evaluate(sets, first=first, stop=stop)
+        if not rows.done.all():
+            raise KeyboardInterrupt
+        failed = np.array([error != "" for error in rows.errors], dtype=np.bool_)
+        found, violation = procedure.goal.score(rows.metrics, failed)
+        scores[first, stop] = order_scores(found[:, 0], rows.metrics["ruined"]), violation
+        if progress is not None:
+            progress(done + 1, len(spans))
+    return SplitScores(
+        [average_spans(scores, inside, is_bound=True) for inside, _ in wanted],
+        [average_spans(scores, outside, is_bound=False) for _, outside in wanted],
+    )
+
+
+def list_segments(
+    groups: Groups, chosen: Sequence[int], skipped: IntArray
+) -> list[tuple[int, int]]:
+    spans: list[tuple[int, int]] = []
+    for group in chosen:
+        first, stop = groups.span(group)
+        first += int(skipped[group])
+        if spans and spans[-1][1] == first:
+            first = spans.pop()[0]
+        spans.append((first, stop))
+    return spans
+
+
+def average_spans(
+    scores: Mapping[tuple[int, int], tuple[FloatArray, FloatArray]],
+    spans: Sequence[tuple[int, int]],
+    *,
+    is_bound: bool,
+) -> FloatArray:
+    weights = np.array([stop - first for first, stop in spans], dtype=np.float64)
+    rows = np.stack([scores[span][0] for span in spans])
+    known = np.isfinite(rows).all(axis=0)
+    if is_bound:
+        known &= np.stack([scores[span][1] for span in spans]).max(axis=0) == 0.0
+    mean = np.full(rows.shape[1], -np.inf)
+    mean[known] = weights @ rows[:, known] / weights.sum()
+    return mean
+
+
+# ------------------------------------------------------------------- winners, paths and their luck
+
+
+def choose_winners(inside: Sequence[FloatArray], outside: Sequence[FloatArray]) -> SplitWinners:
+    """Return the best set of each split in training, of the first of equals.
+
+    Objectives of shape (n_sets,) per split; minus infinity for sets that must not win, -1 is the
+    row of a split in which all are.
+    """
+    rows = []
+    for one, other in zip(inside, outside, strict=True):
+        best = int(np.argmax(one))
+        is_any = bool(np.isfinite(one[best]))
+        found = (best, float(one[best]), float(other[best]), find_rank(other, best))
+        rows.append(found if is_any else (-1, math.nan, math.nan, math.nan))
+    row, *scores = (np.array(column) for column in zip(*rows, strict=True))
+    return SplitWinners(row, *scores)
+
+
+def estimate_overfitting(ranks: FloatArray, n: int, k: int) -> Estimate:
+    return estimate_share(share_overfit(ranks), count_independent_splits(n, k))
+
+
+@functools.cache
+def count_independent_splits(n: int, k: int) -> float:
+    """Return how many independent splits have an overfitting that scatters as much on noise."""
+    splits = list_splits(n, k)
+    chosen = np.unique(np.linspace(0, len(splits) - 1, MOST_COMPARED).astype(np.int64))
+    tested = np.zeros((len(chosen), n))
+    for row, place in enumerate(chosen.tolist()):
+        tested[row, list(splits[place])] = 1.0
+    rng = np.random.default_rng(0)
+    shares = [measure_panel(tested, rng.standard_normal((n, PANEL_SETS))) for _ in range(PANELS)]
+    return 0.25 / float(np.var(shares, ddof=1))
+
+
+def measure_panel(tested: FloatArray, panel: FloatArray) -> float:
+    """Return the share of overfit splits on a panel of group means of shape (n, n_sets)."""
+    outside = tested @ panel
+    best = np.argmax((1.0 - tested) @ panel, axis=1)[:, None]
+    rank = np.mean(outside < np.take_along_axis(outside, best, axis=1), axis=1)
+    return float(np.mean(rank * PANEL_SETS / (PANEL_SETS - 1) <= 0.5))
+
+
+def stitch_paths(
+    plan: SplitPlan,
+    winners: SplitWinners,
+    parts: Sequence[GroupPart],
+    runs: Sequence[GroupRuns],
+    periods: float,
+) -> tuple[pd.DataFrame, FloatArray]:
+    """Return the measures of each path, and the unit values of shape (n_paths, n_samples)."""
+    rows = winners.row[np.array(list_paths(plan.groups.n, plan.k))]
+    alive = np.ones(len(rows), dtype=np.bool_)
+    taken, returns = [], []
+    for group in range(plan.groups.n):
+        chosen = np.maximum(rows[:, group], 0)
+        lives = alive & (rows[:, group] >= 0)
+        taken.append(parts[group].take(chosen, lives))
+        returns.append(runs[group].returns[:, chosen] * lives)
+        alive = alive & (taken[-1].metrics["ruined"] == 0.0)
+    curves: FloatArray = np.cumprod(1.0 + np.concatenate(returns), axis=0).T.astype(np.float64)
+    measured = combine_parts(taken, periods)
+    peaks = np.maximum.accumulate(np.maximum(curves, 1.0), axis=1)
+    drawdown = np.maximum(measured["max_drawdown"], np.max(1.0 - curves / peaks, axis=1))
+    measured["max_drawdown"] = drawdown
+    with np.errstate(all="ignore"):
+        measured["calmar"] = np.where(drawdown > 0.0, measured["cagr"] / drawdown, np.nan)
+    names = [*(name for name in FIRST if name in measured), *measured]
+    table = pd.DataFrame({name: measured[name] for name in dict.fromkeys(names)})
+    return table.rename_axis("path"), curves
+
+
+def measure_sharpes(
+    parts: Sequence[GroupPart], runs: Sequence[GroupRuns], periods: float
+) -> FloatArray:
+    """Return the Sharpe ratio of each set over all groups, per sqrt(year), of shape (n_sets,)."""
+    measured = combine_parts(parts, periods)
+    failed = np.any([each.failed for each in runs], axis=0)
+    return np.where(failed | (measured["ruined"] != 0.0), np.nan, measured["sharpe"])
+
+
+def judge_best(
+    sharpe: FloatArray,
+    runs: Sequence[GroupRuns],
+    others: OtherTrials,
+    pools: int,
+    periods: float,
+) -> dict[str, Any]:
+    if not np.isfinite(sharpe).any():
+        return {"best_sharpe": math.nan, "lucky_sharpe": math.nan, "deflated_sharpe": math.nan}
+    best, kept = int(np.nanargmax(sharpe)), np.flatnonzero(np.isfinite(sharpe))
+    returns = np.concatenate([each.returns for each in runs])
+    chosen = kept[np.unique(np.linspace(0, len(kept) - 1, SAMPLE).astype(np.int64))]
+    found = simulate_luck(returns[:, chosen], n_trials=len(kept))
+    n = count_independent(found.n, len(kept), others) * pools
+    own = found.find_deviation(len(returns), periods)
+    deviation = pool_deviation(own, sharpe[kept], len(kept), others)
+    return {
+        "best_sharpe": float(sharpe[best]),
+        "best_set": best,
+        "effective_trials": n,
+        "lucky_sharpe": expected_max_sharpe(n, deviation),
+        "deflated_sharpe": deflated_sharpe_of_returns(
+            returns[:, best], n_trials=n, std=deviation / math.sqrt(periods)
+        ),
+    }

@@ -1,9 +1,10 @@
-"""CrossValidation: the result of :func:`backtest.cross_validate`, and its text."""
+"""CrossValidation: the result of :func:`backtest.cross_validate`."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -18,24 +19,27 @@ from backtest.base import (
     ShownTable,
     capitalize,
     format_number,
-    format_paragraph,
-    format_percent,
     format_probability,
-    format_span,
     list_records,
     to_plain,
 )
-from backtest.validation.interval_estimates import EVIDENCE
-from backtest.validation.validation_files import CrossRecord, select_metrics, show_choice
-from backtest.validation.walk_figures import read_figures
-from backtest.validation.walk_text import EVEN, describe_others, describe_pool, name_procedure
+from backtest.validation.validation import (
+    EVEN,
+    EVIDENCE,
+    Validation,
+    read_figures,
+    select_metrics,
+    show_choice,
+)
 
 MEASURES = ("sharpe", "cagr", "total_return", "volatility", "max_drawdown", "fees", "ruined")
 BINS = 10
 BARS = {"no better than the median set": "loss", "better": "accent"}
+SPREAD = "the spread of the paths is not an interval"
 
 
-class CrossValidation(CrossRecord):
+@dataclass(frozen=True, eq=False, repr=False)
+class CrossValidation(Validation):
     """Result of a combinatorial cross-validation of choosing the best of many sets.
 
     Attributes
@@ -60,9 +64,23 @@ class CrossValidation(CrossRecord):
         Everything that decides the numbers.
     """
 
+    splits: pd.DataFrame
+    paths: pd.DataFrame
+    matrix: pd.DataFrame
+    sets: pd.DataFrame
+    curves: pd.DataFrame
+    trials: pd.DataFrame
+    figures: Mapping[str, Any]
+    manifest: Mapping[str, Any]
+
     kind = "cross-validation"
     call = "bt.cross_validate"
     table_names = ("splits", "paths", "matrix", "sets", "curves", "trials")
+
+    @property
+    def ranks(self) -> pd.Series:
+        """The winner's rank out of sample in each split."""
+        return self.splits["rank"]
 
     @property
     def verdict(self) -> str:
@@ -82,8 +100,15 @@ class CrossValidation(CrossRecord):
 
     @property
     def details(self) -> str:
-        """What winners were worth, and what luck alone would show, in sentences."""
-        return summarize_luck(self)
+        """What was searched, and what luck alone would show, in sentences."""
+        best, lucky = (read_figures(self.figures, f"{k}_sharpe") for k in ("best", "lucky"))
+        rank = read_figures(self.figures, "mean_rank")
+        return (
+            f"{self.describe_search()} The mean rank of winners out of sample is "
+            f"{format_number(rank)} (1 best, 0.5 the median). The best Sharpe ratio over all "
+            f"groups is {format_number(best)}; the luckiest of as many sets without skill would "
+            f"show about {format_number(lucky)}."
+        )
 
     def list_parts(self) -> list[Part]:
         """Return the paths out of sample, and what choosing was worth."""
@@ -107,6 +132,9 @@ class CrossValidation(CrossRecord):
                                 self.curves.rename_axis(columns="path"), "fan", has_legend=True,
                                 height=420),
                      ShownTable(self.paths, "Paths", note, columns=measures))),
+            Part("spread", "Paths", "", (ShownTable(summarize_paths(self.paths, measures), "Paths",
+                 f"{capitalize(SPREAD)}: all are made of one history.", Head("of paths")),),
+                 "summary"),
             Part("choice", "What choosing was worth", "Winners of the train groups, in the test "
                  "groups.", (
                      show_choice(self.trials, self.objective),
@@ -151,10 +179,6 @@ class CrossValidation(CrossRecord):
                      "of the same winners", "more"),
         ]  # fmt: skip
 
-    def summary(self) -> str:
-        """Return the verdict and the figures as text for a terminal."""
-        return write_summary(self)
-
     def __repr__(self) -> str:
         name = self.manifest["policy"]["name"]
         return f"<CrossValidation of {name}: {len(self.splits)} splits, PBO {self.pbo:.2f}>"
@@ -185,14 +209,15 @@ class CrossValidation(CrossRecord):
 
     @staticmethod
     def _read_progress(folder: Path, manifest: Mapping[str, Any]) -> str:  # noqa: ARG004
-        n = len(list(folder.glob("sets-*.parquet")))
+        n = len(list(folder.glob("sets-*.npz")))
         return f"{n:,} batch{'es' if n != 1 else ''} of sets"
 
     @classmethod
     def _read_tables(cls, tables: Mapping[str, pd.DataFrame]) -> dict[str, Any]:
         splits = tables["splits"].set_index("split")
+        groups: Any = [tuple(map(int, each)) for each in splits["groups"]]
         return {
-            "splits": splits.assign(groups=splits["groups"].map(read_groups)),
+            "splits": splits.assign(groups=groups),
             "paths": tables["paths"].set_index("path"),
             "matrix": tables["matrix"].rename(columns=int).rename_axis("set"),
             "sets": tables["sets"],
@@ -211,15 +236,12 @@ def count_ranks(ranks: pd.Series) -> pd.DataFrame:
     return pd.DataFrame(table, index=middle)
 
 
-def read_groups(stored: Iterable[int]) -> tuple[int, ...]:
-    return tuple(map(int, stored))
+def summarize_paths(paths: pd.DataFrame, measures: tuple[str, ...]) -> pd.DataFrame:
+    rows = {"lowest": paths.min(), "median": paths.median(), "highest": paths.max()}
+    return pd.DataFrame(rows).T[list(measures)]
 
 
-PATHS = ("sharpe", "cagr", "max_drawdown")
-SPREAD = "the spread of the paths is not an interval"
-
-
-def write_verdict(found: CrossRecord) -> str:
+def write_verdict(found: CrossValidation) -> str:
     pbo, deflated = found.pbo, found.deflated_sharpe
     if math.isnan(pbo):
         return "no verdict: there is nothing to choose among"
@@ -240,71 +262,3 @@ def write_verdict(found: CrossRecord) -> str:
             f"{number}, and {lost}"
         )
     return f"evidence that the choice lasts: {number}, and only {lost}"
-
-
-def write_summary(found: CrossRecord) -> str:
-    parts = [
-        [*format_paragraph("Verdict", write_verdict(found)), *describe_splits(found)],
-        list(describe_paths(found)),
-        list(describe_luck(found)),
-        [line for text in found.warnings for line in format_paragraph("Warning", text)],
-    ]
-    return "\n\n".join("\n".join(part) for part in parts if part)
-
-
-def describe_splits(found: CrossRecord) -> Iterator[str]:
-    facts, figures = found.manifest, found.figures
-    n, k = facts["groups"], facts["test_groups"]
-    yield from format_paragraph(
-        "Splits",
-        f"{name_procedure(facts)}: {figures['sets']:,} sets, {len(found.splits)} splits of {n} "
-        f"groups, {k} for the test; {len(found.paths)} paths",
-    )
-    data = facts["data"]
-    notes = ["SYNTHETIC: these prices are made up"] if data["synthetic"] else []
-    name = data["instrument"] or "unnamed instrument"
-    yield from format_paragraph("Data", f"{name}, {format_span(data)}", *notes)
-    yield from describe_pool(facts)
-    how = "the accounts of groups" if figures["scored_by"] == "groups" else "runs of each segment"
-    yield from format_paragraph(
-        "Scores",
-        f"{facts['objective']}, from {how}; embargo {figures['embargo_bars']:,} bars",
-    )
-
-
-def describe_paths(found: CrossRecord) -> Iterator[str]:
-    yield f"  {'paths':26}{'lowest':>14}{'median':>14}{'highest':>14}"
-    for name in PATHS:
-        write = format_number if name == "sharpe" else format_percent
-        column = found.paths[name]
-        cells = (column.min(), column.median(), column.max())
-        yield f"  {name:26}" + "".join(f"{write(float(each)):>14}" for each in cells)
-    yield f"  {SPREAD}: all are made of one history"
-    ruined = int((found.paths["ruined"] != 0.0).sum())
-    if ruined:
-        yield f"  {ruined} of {len(found.paths)} paths end in ruin"
-
-
-def describe_luck(found: CrossRecord) -> Iterator[str]:
-    figures, pbo = found.figures, found.pbo
-    yield from format_paragraph(
-        "Winners",
-        f"median objective {format_number(read_figures(figures, 'median_in_sample'))} in sample, "
-        f"{format_number(read_figures(figures, 'median_out_of_sample'))} out of sample; mean rank "
-        f"{read_figures(figures, 'mean_rank'):.2f} (1 best, 0.5 the median)",
-        f"probability of overfitting {pbo:.2f}, 95 % interval {pbo.low:.2f} to {pbo.high:.2f}",
-    )
-    yield from format_paragraph(
-        "Luck",
-        f"the best Sharpe ratio over all groups is "
-        f"{format_number(read_figures(figures, 'best_sharpe'))}; the luckiest of as many sets "
-        f"without skill would show about {format_number(read_figures(figures, 'lucky_sharpe'))}"
-        f"{describe_others(figures)}",
-    )
-
-
-def summarize_luck(found: CrossRecord) -> str:
-    lines = " ".join(" ".join(line.split()) for line in describe_luck(found))
-    text = lines.replace("Winners ", "", 1).replace(" probability of", "; probability of", 1)
-    first, _, second = text.partition(" Luck ")
-    return f"{capitalize(first)}. {capitalize(second)}."

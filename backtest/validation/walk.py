@@ -1,13 +1,13 @@
-"""WalkForward: the result of :func:`backtest.walk_forward`, and how much its winners move."""
+"""WalkForward: the result of :func:`backtest.walk_forward`."""
 
 from __future__ import annotations
 
-import itertools
 import math
 from collections import defaultdict
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -19,7 +19,9 @@ from backtest.base import (
     Shown,
     ShownChart,
     ShownTable,
-    capitalize,
+    format_number,
+    format_percent,
+    format_probability,
     list_records,
     to_plain,
     utc_index,
@@ -27,24 +29,21 @@ from backtest.base import (
 from backtest.compare import show_accounts
 from backtest.engine import Result
 from backtest.sweep import Dimension, name_column
-from backtest.tune import find_extent, name_short
-from backtest.validation.interval_estimates import correlate_ranks
-from backtest.validation.terms import SeparateAccounts
-from backtest.validation.validation_files import (
+from backtest.tune import name_evidence, name_short
+from backtest.validation.procedure import AnyAccount, SeparateAccounts
+from backtest.validation.validation import (
     ACCOUNTS,
-    WalkRecord,
+    EVEN,
+    EVIDENCE,
+    ChanceCount,
+    Validation,
+    count_by_chance,
+    read_figures,
     select_metrics,
     show_choice,
 )
-from backtest.validation.walk_text import OF_FOLDS, summarize_choice, write_summary, write_verdict
 
-if TYPE_CHECKING:
-    from backtest.base import FloatArray
-    from backtest.validation.fold_search import SearchedFold
-    from backtest.validation.tuning_procedure import Procedure
-
-
-MEASURES = ("total_return", "cagr", "volatility", "sharpe", "max_drawdown", "turnover", "fees",
+MEASURES = ("cagr", "volatility", "sharpe", "max_drawdown", "total_return", "turnover", "fees",
             "funding", "liquidations")  # fmt: skip
 OF_SPANS = {"train_start": Head("trained from", "UTC"), "test_start": Head("tested from", "UTC")}
 OF_STABILITY = {
@@ -52,6 +51,7 @@ OF_STABILITY = {
     "plateau_held": Head("plateau held", "", "decimals"),
     "rank_correlation": Head("rank correlation of all sets", "", "decimals"),
 }
+OF_ACCOUNTS = {"re-tuned": "accent", "tuned once": "neutral"}
 RANK = "Rank: 1 is the best set of the test span, 0.5 the median, 0 the worst."
 STABILITY = (
     "Range: as a share of the declared range, on its scale. Plateau held: share of folds whose "
@@ -59,17 +59,19 @@ STABILITY = (
     "consecutive folds; train spans that overlap share bars."
 )
 EDGES = "Thin lines are the boundaries, where parameters may change."
-OF_ACCOUNTS = {"re-tuned": "accent", "tuned once": "neutral"}
+BESIDE = (
+    "Constant leverage pays the same costs, and has the volatility of the re-tuned account; the "
+    "market is held at 1x without costs."
+)
+PLATEAU_WIDTH = 0.1
+PARAMETER = (
+    "Blue: the winner of each fold. Gray: the box of its neighbors, 10 % of the range on either "
+    "side. A winner that leaves the last box every time was chosen by noise."
+)
 
 
-def follow_unit(account: Any) -> pd.Series:
-    if isinstance(account, SeparateAccounts):
-        return (1.0 + account.returns).cumprod()
-    index = utc_index(account.span.named)
-    return pd.Series(account.of_account("unit") / account.tally.first_unit, index)
-
-
-class WalkForward(WalkRecord):
+@dataclass(frozen=True, eq=False, repr=False)
+class WalkForward(Validation):
     """Result of a walk-forward: tuned on each train span, tested on the span after it.
 
     Attributes
@@ -85,22 +87,60 @@ class WalkForward(WalkRecord):
     fixed : Result
         The account with the winner of the first train span, left alone.
     stability : DataFrame
-        See :func:`backtest.validation.walk.measure_stability`.
+        Per parameter: ``interquartile_range`` of the winners as a share of the declared range,
+        ``plateau_held`` (share of folds whose winner lies near the last one), and the
+        ``rank_correlation`` of all sets between consecutive folds.
     trials : DataFrame
         One row per fold and set tried: ``fold, in_sample, out_of_sample, is_winner``, and its
         parameters.
     figures : mapping
-        Headline figures as data; the properties below name the most important.
+        Headline figures as data; the properties below name the most important. ``broken`` are the
+        constraints of the search that the re-tuned account broke, ``beside`` the measures of the
+        market and of a constant leverage at equal risk.
     manifest : mapping
         Everything that decides the numbers.
     parts : tuple of Result
         The accounts of the folds with ``carry=False``.
     """
 
+    folds: pd.DataFrame
+    result: AnyAccount | None
+    fixed: AnyAccount
+    stability: pd.DataFrame
+    trials: pd.DataFrame
+    figures: Mapping[str, Any]
+    manifest: Mapping[str, Any]
+    parts: tuple[AnyAccount, ...] = ()
+
     kind = "walk-forward"
     plural = "walk-forward validations"
     inner = (ACCOUNTS,)
     table_names = ("folds", "stability", "trials")
+
+    @property
+    def efficiency(self) -> float:
+        """Log growth per year out of sample over that in sample; NaN if that is not positive."""
+        return read_figures(self.figures, "efficiency")
+
+    @property
+    def efficiency_difference(self) -> float:
+        """Log growth per year out of sample less that in sample."""
+        return read_figures(self.figures, "efficiency_difference")
+
+    @property
+    def chance(self) -> dict[str, ChanceCount]:
+        """Counts of folds beside what chance alone gives.
+
+        ``better_than_median``: winners that were better than the median set out of sample.
+        ``searches_with_evidence``: searches whose own deflated Sharpe ratio is 0.95 or more.
+        """
+        names = ("rank", "deflated_sharpe")
+        ranks, deflated = (self.folds[name].to_numpy(dtype=np.float64) for name in names)
+        ranks, deflated = ranks[~np.isnan(ranks)], deflated[~np.isnan(deflated)]
+        return {
+            "better_than_median": count_by_chance(ranks > EVEN, 0.5),
+            "searches_with_evidence": count_by_chance(deflated >= EVIDENCE, 1.0 - EVIDENCE),
+        }
 
     @property
     def verdict(self) -> str:
@@ -119,27 +159,21 @@ class WalkForward(WalkRecord):
 
     @property
     def details(self) -> str:
-        """Efficiency, ranks and the gain of re-tuning, in sentences."""
-        return summarize_choice(self)
-
-    @property
-    def notices(self) -> tuple[str, ...]:
-        """The warnings but those that the searches repeat."""
-        return tuple(f"{capitalize(text)}." for text in self.warnings if not OF_FOLDS.match(text))
+        """What was searched, and what re-tuning gained, in sentences."""
+        return f"{self.describe_search()} {' '.join(describe_choice(self))}"
 
     def list_parts(self) -> list[Part]:
         """Return the accounts, what choosing was worth, and the parameters through time."""
-        lasting = (f"{capitalize(text)}." for text in self.warnings if OF_FOLDS.match(text))
         folds = self.folds.drop(columns=["train_end", "test_end", "shrinkage"])
         return [
             Part("account", "The account over time", "One account through all test spans: it "
-                 "trades from what it holds when parameters change.", self._show_accounts()),
+                 "trades from what it holds when parameters change.",
+                 self._show_accounts(), "both"),
             Part("choice", "What choosing was worth", "Winners of the train spans, in their test "
                  "spans.", (
                      show_choice(self.trials, self.objective),
                      self._show_winners(),
-                     ShownTable(folds, "Folds", RANK, heads=OF_SPANS),
-                     *lasting)),
+                     ShownTable(folds, "Folds", RANK, heads=OF_SPANS))),
             Part("parameters", "Parameters through time", "The winner of each fold, with the "
                  "plateau around it.", (
                      *show_parameters(self.folds, self.manifest),
@@ -150,12 +184,15 @@ class WalkForward(WalkRecord):
         kept: dict[str, Any] = {"tuned once": self.fixed}
         kept = kept if self.result is None else {"re-tuned": self.result, **kept}
         units = {name: follow_unit(each) for name, each in kept.items()}
-        table = {name: {of: each.metrics[of] for of in MEASURES} for name, each in kept.items()}
+        rows = {name: dict(each.metrics) for name, each in kept.items()}
+        beside = self.figures["beside"]
+        rows |= {name: {k: read_figures(row, k) for k in row} for name, row in beside.items()}
+        table = pd.DataFrame.from_dict(rows, orient="index").reindex(columns=list(MEASURES))
         edges = pd.DatetimeIndex(self.folds["test_start"]).as_unit("ns").asi8
         return (
             show_accounts(pd.DataFrame(units), OF_ACCOUNTS, tuple(map(float, edges)), EDGES),
-            ShownTable(pd.DataFrame(table), "Measures over all test spans",
-                       labels=Head("measure"), has_measures=True),
+            ShownTable(table, "Measures over all test spans", BESIDE if beside else "",
+                       labels=Head("account"), columns=MEASURES),
         )  # fmt: skip
 
     def _show_winners(self) -> ShownChart:
@@ -176,9 +213,8 @@ class WalkForward(WalkRecord):
         facts = self.manifest
         return (
             f"Each fold was searched with {facts['trials']:,} trials at most, seed "
-            f"{facts['seed']}, sampler {facts['sampler']}; sets must keep: "
-            f"{', '.join(facts['constraints'])}. The deflated Sharpe ratio of the walk counts one "
-            "trial, as the account was not chosen among others.",
+            f"{facts['seed']}, sampler {facts['sampler']}. The deflated Sharpe ratio of the "
+            "account counts the independent sets of all folds.",
         )
 
     def list_measures(self) -> Mapping[str, float]:
@@ -187,29 +223,26 @@ class WalkForward(WalkRecord):
 
     def list_numbers(self) -> list[Headline]:
         """Return the Sharpe ratios of both accounts, and what says whether the choice lasts."""
-        once = self.fixed.metrics["sharpe"]
-        tuned = None if self.result is None else self.result.metrics["sharpe"]
-        pbo, below = self.pbo, "share of winners no better than the median, 0.5 by chance"
+        pbo, figures = self.pbo, self.figures
+        tried, known = int(self.folds["trials"].sum()), read_figures(figures, "effective_trials")
+        of_sets = f"that it is more than the luck of {tried:,} sets ({known:,.0f} independent)"
         numbers = [
             Headline("deflated_sharpe", name_short(self.manifest), self.deflated_sharpe,
-                     "probability", "that the Sharpe ratio out of sample is above 0", "more"),
+                     "probability", of_sets, "more"),
             Headline("efficiency", "Efficiency", self.efficiency, "decimals",
                      "growth out of sample over in sample", "more"),
-            Headline("pbo", "Overfitting", float(pbo), "decimals",
-                     f"{below}; {pbo.low:.2f} to {pbo.high:.2f}", "less"),
+            Headline("pbo", "Overfitting", float(pbo), "decimals", "share of winners no better "
+                     f"than the median, 0.5 by chance; {pbo.low:.2f} to {pbo.high:.2f}", "less"),
         ]  # fmt: skip
-        if tuned is None:
+        if self.result is None:
             return numbers
         return [
-            Headline("sharpe", "Sharpe, re-tuned", tuned, "decimals", "out of sample", "more"),
+            Headline("sharpe", "Sharpe, re-tuned", self.result.metrics["sharpe"], "decimals",
+                     "out of sample", "more"),
             *numbers,
-            Headline("sharpe_fixed", "Sharpe, tuned once", once, "decimals", "over the same bars",
-                     "more"),
+            Headline("sharpe_fixed", "Sharpe, tuned once", self.fixed.metrics["sharpe"],
+                     "decimals", "over the same bars", "more"),
         ]  # fmt: skip
-
-    def summary(self) -> str:
-        """Return the verdict and the figures as text for a terminal."""
-        return write_summary(self)
 
     def __repr__(self) -> str:
         name = self.manifest["policy"]["name"]
@@ -280,62 +313,89 @@ class WalkForward(WalkRecord):
         }
 
 
-PLATEAU_WIDTH = 0.1
-PARAMETER = (
-    "Blue: the winner of each fold. Gray: the box of its neighbors, 10 % of the range on either "
-    "side. A winner that leaves the last box every time was chosen by noise."
-)
+def follow_unit(account: Any) -> pd.Series:
+    if isinstance(account, SeparateAccounts):
+        return (1.0 + account.returns).cumprod()
+    index = utc_index(account.span.named)
+    return pd.Series(account.of_account("unit") / account.tally.first_unit, index)
 
 
-def measure_stability(procedure: Procedure, found: Sequence[SearchedFold]) -> pd.DataFrame:
-    correlation = correlate_folds(found)
-    rows = {
-        each.name: {
-            "interquartile_range": measure_spread(each, found),
-            "plateau_held": measure_held(each, found, procedure.rule.width),
-            "rank_correlation": correlation,
-        }
-        for each in procedure.space.dimensions
-    }
-    return pd.DataFrame.from_dict(rows, orient="index").rename_axis("parameter")
+def write_verdict(walk: WalkForward) -> str:
+    if walk.result is None:
+        return "no verdict: accounts that begin anew in every fold pay nothing for switching"
+    if walk.result.metrics["ruined"]:
+        n, where = walk.result.metrics["ruined"], ""
+        if "pool" in walk.manifest:
+            where = f" in {n:.0f} of {len(walk.manifest['data']['instruments'])} markets"
+        return f"do not trust it: the re-tuned account was ruined out of sample{where}"
+    clauses = [judge_account(walk)]
+    broken = walk.figures["broken"]
+    if broken:
+        told = ", ".join(f"{rule} (it came to {value:.4g})" for rule, value in broken.items())
+        clauses.append(f"out of sample the account broke a constraint of the search: {told}")
+    if walk.pbo > EVEN:
+        clauses.append(
+            f"the choice is no better than chance: the overfitting probability is {walk.pbo:.2f}"
+        )
+    return "; ".join(clauses)
 
 
-def read_values(dimension: Dimension, found: Sequence[SearchedFold]) -> np.ndarray:
-    values = [fold.values[dimension.name] for fold in found]
-    return np.array(values, dtype=object if dimension.options else np.float64)
+def judge_account(walk: WalkForward) -> str:
+    deflated, pbo = walk.deflated_sharpe, walk.pbo
+    sets = int(walk.folds["trials"].sum())
+    number = f"{name_evidence(walk.manifest)} {format_probability(deflated)} out of sample"
+    number += f" after {sets:,} sets in {len(walk.folds)} folds" if sets > len(walk.folds) else ""
+    count = walk.chance["better_than_median"]
+    n, by_chance = count.n, f", where chance alone gives {count.expected:g}"
+    lost = f"{n - count.found} of {n} winners were no better than the median set{by_chance}"
+    won = f"{count.found} of {n} winners were better than the median set{by_chance}"
+    if deflated < EVIDENCE:
+        return (
+            f"no evidence that re-tuning finds what lasts: {number}, and {EVIDENCE} or more would "
+            f"be evidence; {lost if n else 'a single set leaves nothing to choose'}"
+        )
+    if math.isnan(pbo):
+        return f"evidence of a gain out of sample, {number}; a single set leaves nothing to choose"
+    if pbo > EVEN:
+        return (
+            f"the policy gains out of sample, but choosing its parameters adds nothing: {number}, "
+            f"yet {lost}"
+        )
+    if pbo.high >= EVEN:
+        return (
+            f"the policy gains out of sample, and it is not clear that choosing its parameters "
+            f"adds anything: {number}; {won}, and as many or more with probability "
+            f"{format_probability(count.p_value)}"
+        )
+    return f"evidence that it lasts: {number}, and {won}"
 
 
-def measure_spread(dimension: Dimension, found: Sequence[SearchedFold]) -> float:
-    if dimension.options:
-        return math.nan
-    low, high = np.quantile(dimension.encode(read_values(dimension, found)), [0.25, 0.75])
-    return float(high - low)
-
-
-def measure_held(dimension: Dimension, found: Sequence[SearchedFold], width: float) -> float:
-    values = read_values(dimension, found)
-    if len(values) < 2:
-        return math.nan
-    if dimension.options:
-        return float(np.mean(values[1:] == values[:-1]))
-    place = dimension.encode(values)
-    down, up = find_extent(dimension, values[:-1], width)
-    move: FloatArray = np.diff(place)
-    return float(np.mean((move >= -down - 1e-12) & (move <= up + 1e-12)))
-
-
-def correlate_folds(found: Sequence[SearchedFold]) -> float:
-    values = [correlate_pair(one, other) for one, other in itertools.pairwise(found)]
-    known = [value for value in values if not math.isnan(value)]
-    return float(np.mean(known)) if known else math.nan
-
-
-def correlate_pair(one: SearchedFold, other: SearchedFold) -> float:
-    names = list(one.sets)
-    tables = [pd.DataFrame(dict(fold.sets)).assign(score=fold.inside) for fold in (one, other)]
-    shared = tables[0].merge(tables[1], on=names, suffixes=("_one", "_other"))
-    scores = [shared[name].to_numpy(dtype=np.float64) for name in ("score_one", "score_other")]
-    return correlate_ranks(scores[0], scores[1])
+def describe_choice(walk: WalkForward) -> Iterator[str]:
+    figures = walk.figures
+    inside, outside = (read_figures(figures, f"growth_{k}_sample") for k in ("in", "out_of"))
+    ratio = "" if math.isnan(walk.efficiency) else f", efficiency {walk.efficiency:.2f}"
+    yield (
+        f"Log growth per year was {format_percent(inside)} in sample and {format_percent(outside)} "
+        f"out of sample{ratio}."
+    )
+    if not math.isnan(walk.pbo):
+        rank = format_number(read_figures(figures, "mean_rank"))
+        yield f"The mean rank of winners out of sample is {rank} (1 best, 0.5 the median)."
+    searches = walk.chance["searches_with_evidence"]
+    if searches.n:
+        yield (
+            f"{searches.found} of {searches.n} train spans had a winner with a deflated Sharpe "
+            f"ratio of {EVIDENCE} or more; chance alone gives {searches.expected:.2g}."
+        )
+    gap = figures["against_fixed"]
+    if gap and math.isfinite(read_figures(gap, "low")):
+        words = "more than noise" if read_figures(gap, "p_value") <= 1.0 - EVIDENCE else "noise"
+        low, gain, high = (format_percent(read_figures(gap, k))
+                           for k in ("low", "difference", "high"))  # fmt: skip
+        yield (
+            f"Re-tuning changed log growth per year by {gain} against tuning once, 95 % interval "
+            f"{low} to {high}: {words}."
+        )
 
 
 def show_parameters(folds: pd.DataFrame, manifest: Mapping[str, Any]) -> Iterator[ShownChart]:

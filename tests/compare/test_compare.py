@@ -2,7 +2,6 @@
 
 import json
 import math
-import re
 from typing import Annotated
 
 import numpy as np
@@ -248,7 +247,7 @@ def test_of_two_lost_accounts_nothing_is_compared():
     assert pick(found.differences, "calm")["basis"] == "test"
     text = found.summary()
     assert "Nothing is compared between lost accounts: a, b" in text
-    assert re.search(r"^b +both lost +both lost +both lost +both lost$", text, re.MULTILINE)
+    assert text.count("both lost") == 4
     assert "b (" not in text
     page = build_head(found)
     assert "Nothing is compared between lost accounts: a, b." in page.notices

@@ -1,5 +1,6 @@
 """Baselines of walks: the account, the figures and the winners of every fold are held."""
 
+import importlib
 import json
 import math
 from dataclasses import replace
@@ -10,7 +11,6 @@ import backtest as bt
 from backtest.regress import compare_baselines, load_baseline, save_baseline, take_baseline
 from backtest.regress.tolerances import BETTER, NEITHER, WORSE, find_direction
 from backtest.regress.verdict_text import write_markdown, write_text
-from backtest.validation import walk_figures
 from backtest.validation.walk_forward import walk_forward
 from tests.commands import call
 from tests.validation.worlds import PLAIN, POLICY, Lever, make_market
@@ -41,7 +41,7 @@ robust = false
 def _few_draws():
     """Bootstrap draws decide no number that is looked at here."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(walk_figures, "DRAWS", 99)
+        patch.setattr(importlib.import_module("backtest.validation.walk_forward"), "DRAWS", 99)
         yield
 
 

@@ -1,12 +1,12 @@
 """Fewer bootstrap draws, which decide no number that these tests look at."""
 
-import pytest
+import importlib
 
-from backtest.validation import walk_figures
+import pytest
 
 
 @pytest.fixture(scope="module", autouse=True)
 def _few_draws():
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(walk_figures, "DRAWS", 199)
+        patch.setattr(importlib.import_module("backtest.validation.walk_forward"), "DRAWS", 199)
         yield

@@ -8,7 +8,7 @@ from backtest.store.find import list_folders
 from backtest.tune.looks import TRIED, OtherTrials, find_other_trials, pool_deviation
 from backtest.tune.search import describe_market
 from backtest.validation.cross_validation import CrossValidation
-from backtest.validation.validation_files import name_result
+from backtest.validation.validation import name_result
 from backtest.validation.walk import WalkForward
 from tests.validation.worlds import PLAIN, Lever, make_market
 

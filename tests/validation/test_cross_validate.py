@@ -1,5 +1,6 @@
 """Cross-validation: each split is what fresh accounts in its groups say."""
 
+import importlib
 import math
 
 import numpy as np
@@ -8,12 +9,16 @@ import pytest
 
 import backtest as bt
 from backtest.measures.luck import expected_max_sharpe
-from backtest.validation import group_runs
-from backtest.validation.cross_validate import cross_validate
+from backtest.validation.cross_validate import (
+    GroupPart,
+    choose_winners,
+    combine_parts,
+    cross_validate,
+    estimate_overfitting,
+    sum_moments,
+)
 from backtest.validation.cross_validation import CrossValidation
-from backtest.validation.group_runs import list_paths, list_splits, split_groups
-from backtest.validation.group_scores import GroupPart, combine_parts, sum_moments
-from backtest.validation.split_scores import choose_winners, estimate_overfitting
+from backtest.validation.spans import list_paths, list_splits, split_groups
 from tests.validation.worlds import PLAIN, Lever, Stop, make_market, read_all
 
 MARKET = make_market(320)
@@ -233,7 +238,7 @@ def test_a_ruined_set_never_wins_and_ruin_ends_a_path():
         sum_moments(returns, np.zeros(20), 20 / 365),
         {"ruined": np.array([0.0, 1.0]), "max_drawdown": np.array([0.0, 1.0])},
     )
-    after = alive.leave_out_ruined(np.array([1.0, 0.0]))
+    after = alive.take(np.arange(2), np.array([True, False]))
     found = combine_parts([alive, after], 365.0)
     assert found["ruined"].tolist() == [0.0, 1.0]
     assert found["cagr"][1] == -1.0
@@ -242,7 +247,7 @@ def test_a_ruined_set_never_wins_and_ruin_ends_a_path():
 
 
 def test_a_cross_validation_killed_at_any_piece_ends_at_the_same_bytes(tmp_path, monkeypatch):
-    monkeypatch.setattr(group_runs, "CHUNK", 2)
+    monkeypatch.setattr(importlib.import_module(cross_validate.__module__), "CHUNK", 2)
     market, some = make_market(105), {"groups": 2, "test_groups": 1, "trials": 6, "embargo": 0}
     cross_validate(market, Lever, **PLAIN, **some, store=tmp_path / "whole")
     for kill in range(4):

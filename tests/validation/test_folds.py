@@ -8,9 +8,17 @@ import pytest
 
 import backtest as bt
 from backtest.base.units import DAY
-from backtest.validation.fold_spans import FoldSpan, WalkPlan, plan_spans, read_spans, warn_of_short
-from backtest.validation.folds import folds
-from backtest.validation.group_runs import find_embargoed, list_paths, list_splits, split_groups
+from backtest.validation.spans import (
+    FoldSpan,
+    find_embargoed,
+    folds,
+    list_paths,
+    list_splits,
+    plan_spans,
+    read_spans,
+    split_groups,
+    warn_of_short,
+)
 
 MARKET = bt.Market.sample(bars=24 * 100)
 
@@ -85,7 +93,7 @@ def test_only_the_group_right_after_a_test_group_is_embargoed():
 @pytest.mark.parametrize("start", [0, 7])
 def test_walk_spans_equal_those_found_bar_by_bar(anchored, gap, start):
     market = MARKET.slice(start, MARKET.n_bars)
-    spans = plan_spans(market, WalkPlan(30 * DAY, 9 * DAY, gap * DAY, anchored))
+    spans = plan_spans(market, "30d", "9d", anchored, f"{gap}d")
     since = market.time - market.start
     for k, span in enumerate(spans):
         opened = (30 + gap + 9 * k) * DAY
@@ -101,9 +109,9 @@ def test_walk_spans_equal_those_found_bar_by_bar(anchored, gap, start):
 def test_a_rest_under_twenty_bars_belongs_to_the_last_test_span():
     # 30 + 2 x 10 days, and 10 hours
     market = MARKET.prefix(24 * 50 + 10)
-    spans = plan_spans(market, WalkPlan(30 * DAY, 10 * DAY))
+    spans = plan_spans(market, "30d", "10d")
     assert [span.stop - span.test for span in spans] == [240, 250]
-    longer = plan_spans(MARKET.prefix(24 * 50 + 20), WalkPlan(30 * DAY, 10 * DAY))
+    longer = plan_spans(MARKET.prefix(24 * 50 + 20), "30d", "10d")
     assert [span.stop - span.test for span in longer] == [240, 240, 20]
 
 
@@ -126,7 +134,7 @@ def test_a_short_last_test_span_is_not_spoken_of_as_all(bars, wanted):
 
 def test_a_table_of_folds_is_read_back_to_the_same_spans():
     table = folds(MARKET, train="30d", test="10d")
-    assert read_spans(table, MARKET) == plan_spans(MARKET, WalkPlan(30 * DAY, 10 * DAY))
+    assert read_spans(table, MARKET) == plan_spans(MARKET, "30d", "10d")
     assert isinstance(table, pd.DataFrame)
 
 

@@ -11,7 +11,7 @@ import backtest as bt
 from backtest.base.result_folders import MANIFEST, discard_folder
 from backtest.store import choose_deletions, delete_chosen, list_results, load_saved, verify_folder
 from backtest.store.listing import Filter
-from backtest.validation.validation_files import UNFINISHED
+from backtest.tune import UNFINISHED
 from backtest.validation.walk_forward import walk_forward
 from tests.kills import NEVER, clear_leftovers, die_at
 from tests.validation.worlds import PLAIN, Lever, Stop, make_market, read_all

@@ -10,7 +10,7 @@ import backtest as bt
 from backtest.engine.lookahead import rewrite_after
 from backtest.strategies import VolTarget
 from backtest.tune import LOOKS
-from backtest.validation.interval_estimates import estimate_share, find_rank, share_overfit
+from backtest.validation.validation import estimate_share, find_rank, share_overfit
 from backtest.validation.walk_forward import walk_forward
 from tests.validation.worlds import ACCOUNT, PLAIN, VENUE, Lever, Stop, make_market
 
@@ -142,7 +142,7 @@ def test_without_carry_each_fold_is_a_fresh_account(walk):
     assert fresh.result is None
     assert len(fresh.parts) == len(walk.folds)
     assert [part.metrics["sharpe"] for part in fresh.parts] == walk.folds["out_of_sample"].tolist()
-    assert "no verdict" in fresh.summary()
+    assert "no verdict" in fresh.verdict
 
 
 @pytest.mark.slow

@@ -1,0 +1,329 @@
+"""The base of validations: figures in JSON, accounts as saved results, shares with intervals."""
+
+from __future__ import annotations
+
+import contextlib
+import math
+import re
+from collections.abc import Iterable, Iterator, Mapping
+from pathlib import Path
+from statistics import NormalDist
+from typing import Any, NamedTuple, Self
+
+import numpy as np
+import pandas as pd
+
+from backtest.base import (
+    DataError,
+    FloatArray,
+    ParameterError,
+    SavedResult,
+    ShownChart,
+    capitalize,
+    discard_folder,
+    from_plain,
+    hash_file,
+    name_folder,
+    read_json_file,
+    repr_plain,
+    write_json_file,
+)
+from backtest.base.result_folders import MANIFEST
+from backtest.engine import Result
+from backtest.measures import describe_left_out, name_measure
+from backtest.measures.measure_table import METRICS
+from backtest.tune import UNFINISHED, open_folder
+
+FIGURES, ACCOUNTS = "figures.json", "accounts"
+TITLE = re.compile(r"(result|fixed)(-\d+)?")
+EVIDENCE, EVEN = 0.95, 0.5
+"""Least deflated Sharpe ratio that is evidence (without skill it has 1 in 20 chances), and the
+probability of overfitting above which a choice is no better than chance."""
+CONFIDENCE = 0.95
+SCATTER = (
+    "Each gray point is a set, each blue one a winner. Winners under the dotted line lost against "
+    "what they showed in sample; a cloud without slope means that the past does not separate the "
+    "sets."
+)
+
+
+class Validation(SavedResult):
+    """Base of validations.
+
+    Attributes
+    ----------
+    figures : mapping
+        Headline figures as data.
+    """
+
+    more_files = (FIGURES,)
+    can_be_resumed = True
+    aside = ("policy_module",)
+    figures: Mapping[str, Any]
+
+    @property
+    def folder_title(self) -> str:
+        """What the name of the folder begins with."""
+        return f"{self.policy_name} {self.manifest['kind']}"
+
+    @property
+    def policy_name(self) -> str:
+        """The policy whose parameters are chosen."""
+        return str(self.manifest["policy"]["name"])
+
+    @property
+    def title(self) -> str:
+        """The policy, and the parameters that are chosen."""
+        return describe_search(self.manifest)["title"]
+
+    @property
+    def deflated_sharpe(self) -> float:
+        """The probability that the true Sharpe ratio is above what luck gives so many sets."""
+        return read_figures(self.figures, "deflated_sharpe")
+
+    @property
+    def pbo(self) -> Estimate:
+        """Share of winners that were no better than the median set out of sample."""
+        return Estimate(*(read_figures(self.figures["pbo"], k) for k in ("value", "low", "high")))
+
+    @property
+    def warnings(self) -> list[str]:
+        """Warnings, one sentence each."""
+        return list(self.figures["warnings"])
+
+    @property
+    def notices(self) -> tuple[str, ...]:
+        """The warnings."""
+        return tuple(f"{capitalize(text)}." for text in self.warnings)
+
+    @property
+    def accounts(self) -> Mapping[str, Result]:
+        """The accounts that are saved with it, by name."""
+        return {}
+
+    @property
+    def objective(self) -> str:
+        """The objective in words."""
+        given = self.manifest["objective"]
+        if isinstance(given, Mapping):
+            return " + ".join(f"{weight:g} {name_measure(name)}" for name, weight in given.items())
+        return name_measure(str(given).partition(" sha256:")[0].removeprefix("-"))
+
+    def list_policies(self) -> Iterable[type]:
+        """Return the classes of the policies of the accounts; none of loaded ones."""
+        for each in self.accounts.values():
+            policies = [*each.policies.values(), *([each.overlay] if each.overlay else [])]
+            yield from map(type, policies)
+
+    def describe_search(self) -> str:
+        """Return what was searched, by what, and what else counts as tried, in sentences."""
+        facts, figures = self.manifest, self.figures
+        above = f" under {facts['overlay']}" if "overlay" in facts else ""
+        rules = ", ".join(facts["constraints"])
+        text = f"Sets of {facts['policy']['text']}{above} were chosen by {self.objective}"
+        text += f", where {rules}." if rules else "."
+        if "pool" in facts:
+            text += (
+                f" Accounts: one in each of {len(facts['data']['instruments'])} markets; measures "
+                f"are searched by their {facts['pool']}, the others are means."
+            )
+        if "pool" in facts or facts.get("markets_left_out"):
+            text += f" {capitalize(describe_left_out(facts))}."
+        if figures.get("other_trials"):
+            others = figures["other_policies"]
+            named = f"{'policies' if len(others) > 1 else 'policy'} {', '.join(others)}"
+            text += (
+                f" {figures['other_trials']:,} sets that other searches tried on some of the same "
+                f"bars ({named}) count as trials too."
+            )
+        return text
+
+    def _write_more(self, folder: Path) -> Mapping[str, Any]:
+        place, seals = folder / ACCOUNTS, {}
+        for title, account in self.accounts.items():
+            account.save(place / title).rename(place / f".{title}")
+            (place / title).rmdir()
+            (place / f".{title}").rename(place / title)
+            seals[title] = hash_file(place / title / MANIFEST)
+        write_json_file({"figures": self.figures, "accounts": seals}, folder / FIGURES)
+        return {}
+
+    @classmethod
+    def _read_back(
+        cls, manifest: dict[str, Any], tables: Mapping[str, pd.DataFrame], folder: Path
+    ) -> Self:
+        stored = from_plain(read_json_file(folder / FIGURES))
+        accounts = {
+            title: load_account(folder / ACCOUNTS / title, seal)
+            for title, seal in stored["accounts"].items()
+        }
+        fields: dict[str, Any] = {
+            **cls._read_tables(tables),
+            **cls._read_accounts(accounts, manifest),
+        }
+        fields |= {"figures": stored["figures"], "manifest": manifest}
+        return cls(**fields)
+
+    @classmethod
+    def _read_accounts(
+        cls, accounts: Mapping[str, Result], manifest: Mapping[str, Any]
+    ) -> dict[str, Any]:
+        del manifest
+        return dict(accounts)
+
+    @classmethod
+    def _read_tables(cls, tables: Mapping[str, pd.DataFrame]) -> dict[str, Any]:
+        raise NotImplementedError
+
+
+def load_account(folder: Path, seal: str) -> Result:
+    path = folder / MANIFEST
+    if not path.is_file() or hash_file(path) != seal:
+        raise DataError(f"{path}: was changed or truncated after saving, or is missing")
+    return Result.load(folder)
+
+
+def describe_search(manifest: Mapping[str, Any]) -> dict[str, str]:
+    name = str(manifest["policy"]["name"])
+    varied = ", ".join(str(each["name"]) for each in manifest["space"]["dimensions"])
+    return {"policy": name, "title": f"{name} over {varied}"}
+
+
+def read_figures(figures: Mapping[str, Any], name: str) -> float:
+    value = figures.get(name)
+    return math.nan if value is None else float(value)
+
+
+def select_metrics(row: Mapping[Any, Any]) -> dict[str, float]:
+    return {str(name): value for name, value in row.items() if name in METRICS}
+
+
+def show_choice(trials: pd.DataFrame, what: str) -> ShownChart:
+    points = trials.set_index("in_sample")
+    drawn = {
+        "all sets": points["out_of_sample"].where(~points["is_winner"]),
+        "winners": points["out_of_sample"].where(points["is_winner"]),
+    }
+    return ShownChart(
+        "scatter", f"{what} in and out of sample", SCATTER, pd.DataFrame(drawn), "scatter",
+        {"all sets": "neutral", "winners": "accent"}, f"{what} in sample",
+        f"{what} out of sample", has_legend=True, height=400,
+    )  # fmt: skip
+
+
+# ------------------------------------------------------------------------- killed and resumed
+
+
+def name_result(manifest: Mapping[str, Any]) -> str:
+    return name_folder(f"{manifest['policy']['name']} {manifest['kind']}", manifest["id"])
+
+
+def find_finished(
+    store: str | Path | None, manifest: Mapping[str, Any], *, resume: bool | None
+) -> Path | None:
+    if not resume or store is None:
+        return None
+    finished, begun = (read_store(store) / f"{k}{name_result(manifest)}" for k in ("", UNFINISHED))
+    return finished if (finished / MANIFEST).is_file() and not begun.is_dir() else None
+
+
+def read_store(store: object) -> Path:
+    if not isinstance(store, str | Path):
+        raise ParameterError(f"store must be a folder, got {repr_plain(store):.60}")
+    return Path(store)
+
+
+@contextlib.contextmanager
+def open_progress(
+    store: str | Path | None, manifest: Mapping[str, Any], *, resume: bool | None
+) -> Iterator[Path | None]:
+    """Hold the folder of an unfinished validation, which is discarded when it is finished."""
+    if store is None:
+        if resume:
+            raise ParameterError(
+                "resume needs the store that the validation was started in, got None"
+            )
+        yield None
+        return
+    folder = read_store(store) / f"{UNFINISHED}{name_result(manifest)}"
+    if resume and not folder.is_dir():
+        raise ParameterError(
+            f"{folder.parent}: there is no validation of these data, policy source and settings "
+            "to resume"
+        )
+    if folder.is_dir() and resume is False:
+        raise ParameterError(
+            f"{folder}: this validation was already started; resume=True continues it"
+        )
+    with open_folder(folder, manifest):
+        yield folder
+        discard_folder(folder)
+
+
+# ------------------------------------------------------------------ shares, ranks and chance alone
+
+
+class Estimate(float):
+    low: float
+    high: float
+
+    def __new__(cls, value: float, low: float, high: float) -> Estimate:
+        found = super().__new__(cls, value)
+        found.low, found.high = float(low), float(high)
+        return found
+
+    def __reduce__(self) -> tuple[object, ...]:
+        return type(self), (float(self), self.low, self.high)
+
+    def to_dict(self) -> dict[str, float]:
+        return {"value": float(self), "low": self.low, "high": self.high}
+
+
+def estimate_share(share: float, n: float) -> Estimate:
+    """Return a share of n independent cases with its interval; n need not be whole.
+
+    Source: Wilson (1927), J. American Statistical Association 22(158): the interval has the shares
+    p with ``|share - p| <= z sqrt(p (1 - p) / n)``.
+    """
+    if math.isnan(share) or n <= 0.0:
+        return Estimate(math.nan, math.nan, math.nan)
+    z = NormalDist().inv_cdf(0.5 + 0.5 * CONFIDENCE)
+    weight = 1.0 + z * z / n
+    middle = (share + 0.5 * z * z / n) / weight
+    half = z / weight * math.sqrt(share * (1.0 - share) / n + 0.25 * z * z / (n * n))
+    return Estimate(share, max(0.0, middle - half), min(1.0, middle + half))
+
+
+def order_scores(scores: FloatArray, ruined: FloatArray) -> FloatArray:
+    return np.where(np.isfinite(scores) & (ruined == 0.0), scores, -np.inf)
+
+
+def finite_or_nan(values: FloatArray) -> FloatArray:
+    return np.where(np.isfinite(values), values, np.nan)
+
+
+def find_rank(scores: FloatArray, row: int) -> float:
+    n = len(scores)
+    if n < 2:
+        return math.nan
+    worse = np.count_nonzero(scores < scores[row])
+    equal = np.count_nonzero(scores == scores[row]) - 1
+    return float((worse + 0.5 * equal) / (n - 1))
+
+
+def share_overfit(ranks: FloatArray) -> float:
+    known = ranks[~np.isnan(ranks)]
+    return float(np.mean(known <= 0.5)) if len(known) else math.nan
+
+
+class ChanceCount(NamedTuple):
+    found: int
+    n: int
+    expected: float
+    p_value: float
+
+
+def count_by_chance(is_good: np.ndarray, share: float) -> ChanceCount:
+    n, found = len(is_good), int(np.count_nonzero(is_good))
+    tail = sum(math.comb(n, k) * share**k * (1.0 - share) ** (n - k) for k in range(found, n + 1))
+    return ChanceCount(found, n, share * n, min(1.0, tail))
