@@ -259,8 +259,6 @@ KEYS = (
     Key("tune", "holdout", str | float, "--holdout", SEARCH,
         "Last part of the data, unseen by the search: 25% (default), 90d or none."),
     Key("tune", "seed", int, "--seed", SEARCH, "Seed of all random numbers (0)."),
-    Key("tune", "validate", str, "--validate", SEARCH,
-        "Validate the search at its end: walk-forward or cross-validate."),
 
     Key("validate", "train", str, "--train", FOLDS, "Train spans (365d)."),
     Key("validate", "test", str, "--test", FOLDS, "Test spans (30d)."),

@@ -74,8 +74,7 @@ def tune(
         )
     best = None if study.best is None else build_run_command(draft, study.best_values)
     if as_json:
-        validation = None if study.validation is None else study.validation.to_dict()
-        print_json({**study.to_dict(), "command": best, "validation": validation})
+        print_json({**study.to_dict(), "command": best})
     else:
         print_study(study, draft, best)
     if not study.complete:
@@ -128,8 +127,6 @@ def name_objective(objective: Any) -> str:
 def print_study(study: Study, draft: Draft, best: str | None) -> None:
     """Print the summary, and the commands that run the best set and resume the search."""
     typer.echo(study.summary())
-    if study.validation is not None:
-        typer.echo(f"\nValidation of the search\n{study.validation.summary()}")
     if best is not None:
         typer.echo(f"\nrun the best again{name_where(draft)}, on all of the data:\n{best}")
     if study.folder is not None:

@@ -81,7 +81,7 @@ def has_prefix(folder: str, name: str) -> bool:
 FOLD = re.compile(r"(fold-\d{5}/(test/)?)?(trials/)?")
 DRAFT = re.compile(rf"{re.escape(DRAFT_FILE)}[0-9a-f]{{32}}")
 BATCH = re.compile(r"\d{6,}\.parquet")
-CHUNK = re.compile(r"sets-\d{5}\.parquet")
+CHUNK = re.compile(r"sets-\d{5}\.npz")
 
 
 def is_begun(folder: Path) -> bool:

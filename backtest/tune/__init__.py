@@ -18,8 +18,7 @@ if TYPE_CHECKING:
     from backtest.tune.search import search_and_choose, tune
     from backtest.tune.search_outcome import StudyTask
     from backtest.tune.single_sets import Bench
-    from backtest.tune.study import Study
-    from backtest.tune.study_text import describe_budget, find_measures, name_evidence, name_short
+    from backtest.tune.study import Study, describe_budget, find_measures, name_evidence, name_short
     from backtest.tune.trial_evaluator import Examiner, Goal, Progress
     from backtest.tune.trials import find_distinct, gather, is_feasible
 

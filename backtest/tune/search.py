@@ -132,7 +132,6 @@ def tune(  # noqa: PLR0913 - keywords, each with a default that is said
     memory: str = "1GiB",
     cluster: str | None = None,
     compile: bool = True,  # noqa: A002 - the word users know
-    validate: str | None = None,
     progress: Callable[[Progress], object] | None = None,
     decide: str | None = None,
     detail: Any = None,
@@ -211,11 +210,6 @@ def tune(  # noqa: PLR0913 - keywords, each with a default that is said
     cluster : str, optional
         ``"tcp://host:port"`` or ``"local:N"``: the cluster to use, see
         :mod:`backtest.sweep.cluster`. The numbers do not depend on it.
-    validate : str, optional
-        ``"walk-forward"`` or ``"cross-validate"``: judge the search at its end by
-        :func:`backtest.walk_forward` or :func:`backtest.cross_validate` on the whole market, with
-        as many trials, at most 2,000. ``study.validation`` holds it. Its test spans include the
-        holdout, which is counted as looked at.
     progress : callable, optional
         Called with a :class:`~backtest.tune.trial_evaluator.Progress` after every piece of work.
 
@@ -243,7 +237,6 @@ def tune(  # noqa: PLR0913 - keywords, each with a default that is said
         raise ParameterError(
             "paths are of one account, and accounts='separate' has one in each market"
         )
-    plan = None if validate is None else Study._plan_validation(validate, market, sampling)
     number, limit = read_budget(trials, seconds)
     rule = read_robustness(robust)
     left_out = read_left_out(markets_left_out)
@@ -255,7 +248,7 @@ def tune(  # noqa: PLR0913 - keywords, each with a default that is said
     )  # fmt: skip
     risk = read_path_risk(
         paths, objective, constraints, market, signal=signal, overlay=overlay, threads=threads,
-        compile=compile, validate=validate,
+        compile=compile,
     )  # fmt: skip
     on_paths = () if risk is None else [each.name for each in risk.measures]
     goal = Goal(
@@ -321,37 +314,7 @@ def tune(  # noqa: PLR0913 - keywords, each with a default that is said
         else:
             with on_cluster(task.seen, cluster) as working:
                 study = run_study(task._replace(seen=working), progress)
-    if validate is None or not study.complete:
-        return study
-    validation = Study._validate_search(
-        validate,
-        market,
-        policy,
-        plan,
-        venue=venue,
-        account=account,
-        accounts=accounts,
-        pool=pool,
-        markets_left_out=markets_left_out,
-        objective=objective,
-        constraints=constraints,
-        trials=trials,
-        sampler=sampler,
-        space=space,
-        fix=fix,
-        robust=robust,
-        seed=seed,
-        store=store,
-        signal=named,
-        overlay=overlay,
-        sampling=sampling,
-        calendar=calendar,
-        threads=threads,
-        memory=memory,
-        cluster=cluster,
-        compile=compile,
-    )
-    return dataclasses.replace(study, validation=validation)
+    return study
 
 
 class Problem(NamedTuple):
@@ -709,12 +672,10 @@ def read_path_risk(
     overlay: Policy | None,
     threads: int | None,
     compile: bool,  # noqa: A002 - the word of bt.tune
-    validate: str | None,
 ) -> PathRisk | None:
     if paths is None:
         return None
     check_history(paths, market)
-    check_use(validate)
     bounded = constraints if isinstance(constraints, Mapping) else {}
     names = sorted(find_names(objective) | {str(name) for name in bounded})
     measures = tuple(each for each in map(read_risk_name, names) if each is not None)
@@ -744,13 +705,6 @@ def check_history(paths: Paths, market: Market | Markets) -> None:
         raise ParameterError(
             f"paths must be of the market of the search, {', '.join(wanted)!r}, got paths of "
             f"{', '.join(found)!r}"
-        )
-
-
-def check_use(validate: str | None) -> None:
-    if validate is not None:
-        raise ParameterError(
-            "validate must be None for a search with paths, which begin after the folds"
         )
 
 

@@ -16,6 +16,7 @@ from backtest.base import (
     ParameterError,
     SavedResult,
     call_later,
+    format_probability,
     from_plain,
     name_folder,
     read_json_file,
@@ -29,6 +30,7 @@ from backtest.sweep import (
     build_overlay,
     build_signal,
     build_trio,
+    count_sets,
     take_sets,
     to_plain_value,
 )
@@ -43,7 +45,7 @@ from backtest.tune.journal import (
 from backtest.tune.looks import count_looks, record_look
 from backtest.tune.luck import Verdict
 from backtest.tune.plateau import NEIGHBOUR
-from backtest.tune.search_loop import find_knee
+from backtest.tune.search_loop import SEARCH, find_knee
 from backtest.tune.search_outcome import StudyOutcome
 from backtest.tune.single_sets import Bench, complete_set, measure_holdout
 from backtest.tune.trials import find_distinct, gather, is_feasible, name_scores, tabulate_trials
@@ -55,9 +57,12 @@ if TYPE_CHECKING:
     from backtest.venue import Venue
 
 OUTCOME = "outcome.json"
-TEXT = "backtest.tune.study_text"
 DECLARED = "backtest.report.set_parts"
 """Where the figures, tables and charts are declared."""
+LIKELY = 0.95
+"""Least deflated Sharpe ratio that counts as evidence."""
+EVEN = 0.5
+"""Probability of overfitting above which the verdict mentions it."""
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -78,8 +83,6 @@ class Study(SavedResult):
         Runs its sets; None in a study that was loaded.
     seen : list of mapping
         Sets that were looked at on the holdout since, if there is no store to record them.
-    validation : WalkForward, CrossValidation or None
-        The validation that ended the search; None unless ``validate`` asked for one.
     """
 
     manifest: Mapping[str, Any]
@@ -88,7 +91,6 @@ class Study(SavedResult):
     store: Path | None = None
     bench: Bench | None = None
     seen: list[Mapping[str, Any]] = field(default_factory=list)
-    validation: Any = None
 
     kind = "study"
     plural = "studies"
@@ -98,16 +100,12 @@ class Study(SavedResult):
     can_be_resumed = True
     aside = ("policy_module", "versions")
 
-    _explain_spending = call_later(TEXT, "explain_spending")
     list_numbers = call_later(DECLARED, "list_study_numbers")
     list_parts = call_later(DECLARED, "list_study_parts")
     list_assumptions = call_later(DECLARED, "list_study_assumptions")
     heading = property(call_later(DECLARED, "write_study_title"))
     details = property(call_later(DECLARED, "write_study_details"))
     notices = property(call_later(DECLARED, "list_study_notices"))
-    _write_verdict = call_later(TEXT, "write_verdict")
-    _plan_validation = staticmethod(call_later("backtest.validation.procedure", "plan_validation"))
-    _validate_search = staticmethod(call_later("backtest.validation.procedure", "validate_search"))
 
     @property
     def complete(self) -> bool:
@@ -235,7 +233,18 @@ class Study(SavedResult):
     @property
     def spending(self) -> str:
         """Why fewer different sets than ``trials`` were evaluated; empty if they were not."""
-        return str(self._explain_spending())
+        limit = self.manifest["budget"]["trials"]
+        if limit is None or not self.complete or self.trials >= limit:
+            return ""
+        searched, judged = (
+            sum(count_sets(each.sets) for each in self.batches if each.stage == stage)
+            for stage in (SEARCH, NEIGHBOUR)
+        )
+        return (
+            f"{self.trials:,} of {limit:,} trials: {searched:,} in the search and {judged:,} as "
+            f"neighbors of candidates, {searched + judged - self.trials:,} of them repeated; no "
+            "more sets were to be tried"
+        )
 
     # ----------------------------------------------------------------------------- running its sets
 
@@ -353,7 +362,7 @@ class Study(SavedResult):
     @property
     def verdict_text(self) -> str:
         """Whether the winner is more than luck, in a sentence."""
-        return str(self._write_verdict())
+        return write_verdict(self)
 
     def list_measures(self) -> Mapping[str, float]:
         """Return the measures of the set that won."""
@@ -413,3 +422,57 @@ class Study(SavedResult):
     @staticmethod
     def _read_progress(folder: Path, manifest: Mapping[str, Any]) -> str:  # noqa: ARG004
         return f"{count_stored_sets(folder):,} sets"
+
+
+def describe_budget(facts: Mapping[str, Any]) -> str:
+    trials, seconds = facts["budget"]["trials"], facts["budget"]["seconds"]
+    limits = [f"{trials:,} trials"] if trials is not None else []
+    limits += [f"{seconds:g} s"] if seconds is not None else []
+    how = "plateaus before spikes" if facts["robust"] else "the plain optimum"
+    return f"{facts['sampler']} for {' or '.join(limits)} at most, seed {facts['seed']}; {how}"
+
+
+def find_measures(study: Study) -> list[str]:
+    words = [*study.objectives, *study.facts["constraints"]]
+    return [word.removeprefix("-").partition(" ")[0] for word in words]
+
+
+def write_verdict(study: Study) -> str:
+    verdict = study.verdict
+    if not study.trials:
+        return "no verdict: nothing was evaluated"
+    if verdict is None:
+        return "no verdict yet: the study is not finished"
+    if study.best is None:
+        return f"no winner: none of {format_sets(verdict.trials)} keeps all constraints"
+    tried = format_sets(verdict.trials + verdict.other_trials)
+    deflated = verdict.deflated_sharpe
+    if math.isnan(deflated):
+        return "it cannot be told whether the winner is more than luck: too few returns or sets"
+    number = f"its {name_evidence(study.facts)} is {format_probability(deflated)}"
+    if deflated < LIKELY:
+        return (
+            f"no evidence that the winner is more than luck: {number}, and {LIKELY} or more would "
+            f"be evidence, after {tried}"
+        )
+    doubt = ""
+    if verdict.overfitting > EVEN:
+        doubt = (
+            f"; but the best set of one half of the time was no better than the median in the "
+            f"other half in {100.0 * verdict.overfitting:.0f} % of the splits"
+        )
+    return f"the winner is more than the luck of {tried} explains: {number}{doubt}"
+
+
+def name_evidence(facts: Mapping[str, Any]) -> str:
+    if facts.get("pool", "mean") == "mean":
+        return "deflated Sharpe ratio"
+    return f"bootstrap probability of the {facts['pool']} Sharpe ratio"
+
+
+def name_short(facts: Mapping[str, Any]) -> str:
+    return "Deflated Sharpe" if facts.get("pool", "mean") == "mean" else "Bootstrap"
+
+
+def format_sets(n: int) -> str:
+    return "a single set" if n == 1 else f"{n:,} sets"

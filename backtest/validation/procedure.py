@@ -14,7 +14,6 @@ import pandas as pd
 
 from backtest.account import Account
 from backtest.base import (
-    Choice,
     IntArray,
     ParameterError,
     compute_id,
@@ -23,7 +22,6 @@ from backtest.base import (
     parse_duration,
     to_plain,
 )
-from backtest.base.units import DAY
 from backtest.compare import measure_account
 from backtest.engine import (
     Directions,
@@ -77,10 +75,8 @@ from backtest.tune import (
     record_look,
     record_tries,
 )
-from backtest.validation.spans import plan_spans, split_groups
 
 if TYPE_CHECKING:
-    from backtest.market import Market, Markets
     from backtest.sweep import Evaluator, Metrics, Pooling, Space
     from backtest.tune import Robustness
 
@@ -378,34 +374,3 @@ class Records(NamedTuple):
     def add_look(self, key: str, start: str, end: str, values: Mapping[str, Any]) -> None:
         if self.store is not None:
             record_look(self.store, self._describe(f"-{key}", searched=start, end=end), values)
-
-
-# ------------------------------------------------------------------- the validation after a search
-
-WALK, CROSS = "walk-forward", "cross-validate"
-GROUPS = 10
-
-
-def plan_validation(method: str, market: Market | Markets, sampling: str) -> dict[str, Any]:
-    Choice(WALK, CROSS).check("validate", method)
-    if method == CROSS:
-        split_groups(market, GROUPS, sampling)
-        return {"groups": GROUPS}
-    days = int((market.end - market.start) // DAY)
-    train, test = (365, 30) if days >= 730 else (max(1, days // 2), max(1, days // 12))
-    plan_spans(market, f"{train}d", f"{test}d")
-    return {"train": f"{train}d", "test": f"{test}d"}
-
-
-def validate_search(
-    method: str, market: Market | Markets, policy: Any, plan: dict[str, Any], **arguments: Any
-) -> Any:
-    from backtest.validation.cross_validate import cross_validate  # noqa: PLC0415 - imports this
-    from backtest.validation.walk_forward import walk_forward  # noqa: PLC0415 - as above
-
-    trials = arguments.pop("trials")
-    given = {**arguments, **plan, "trials": TRIALS if trials is None else min(trials, TRIALS)}
-    if method == WALK:
-        return walk_forward(market, policy, **given, resume=None)
-    shared = {name: value for name, value in given.items() if name not in ("sampler", "robust")}
-    return cross_validate(market, policy, **shared, resume=None)

@@ -155,7 +155,6 @@ OF_BOTH = bt.simulate_paths(BOTH, FALL, paths=10, horizon="4h", seed=1)
     ({"paths": None}, "measured on simulated paths"),
     ({"constraints": {"p_liquidation_5h": "<= 0.01"}}, "horizons must lie"),
     ({"objective": "max_leverage_at_1pct"}, "at least 20"),
-    ({"validate": "walk-forward"}, "validate must be None"),
     ({"paths": OF_BOTH}, "got paths of 'AAA"),
     ({"signal": pd.Series(1.0, index=MARKET.times)}, "signal must be a number"),
 ])  # fmt: skip

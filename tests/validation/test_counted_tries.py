@@ -133,3 +133,13 @@ def test_the_record_is_no_result_survives_the_result_and_may_be_damaged(tmp_path
     assert count(tmp_path).n_sets == 4
     record.write_bytes(record.read_bytes()[:100])
     assert count(tmp_path).n_sets == 0
+
+
+@pytest.mark.slow
+def test_a_walk_counts_as_looks_at_the_holdout_of_a_later_search(tmp_path):
+    """Folds of 30 days from day 60: those over days 97.5 to 130 are two of three."""
+    market, small = make_market(130), {"trials": 4, "sampler": "sobol", "robust": False}
+    walk = bt.walk_forward(market, Lever, **PLAIN, **small, train="60d", test="30d", store=tmp_path)
+    assert len(walk.folds) == 3
+    study = bt.tune(market, Lever, **PLAIN, **small, store=tmp_path)
+    assert study.looks == 1 + 2

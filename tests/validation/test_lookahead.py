@@ -63,9 +63,6 @@ WINGS = {
     "sweep": lambda policy, **given: bt.sweep(MARKET, policy, SPACE, **TERMS, **given),
     "sweep of several": lambda policy, **given: bt.sweep(PANEL, policy, SPACE, **TERMS, **given),
     "tune": lambda policy, **given: bt.tune(MARKET, policy, **TERMS, **LEAN, **given),
-    "tune and walk": lambda policy, **given: bt.tune(
-        MARKET, policy, **TERMS, **LEAN, validate="walk-forward", **given
-    ),
     "tune on paths": tune_on_paths,
     "walk": lambda policy, **given: bt.walk_forward(
         MARKET, policy, **TERMS, **LEAN, **SPANS, **given

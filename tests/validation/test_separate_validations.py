@@ -72,7 +72,7 @@ def test_a_saved_walk_comes_back_with_all_its_accounts(walk, tmp_path):
     loaded = bt.WalkForward.load(folder)
     assert loaded.summary() == walk.summary()
     np.testing.assert_equal(loaded.result.metrics, walk.result.metrics)
-    assert "one in each of 2 markets" in loaded.summary()
+    assert "one in each of 2 markets" in " ".join(loaded.summary().split())
     page = loaded.report(tmp_path / "walk.html").read_text()
     assert "4 markets were left out after being seen" in page
     delete_chosen(tmp_path, choose_deletions(tmp_path, Filter()).to_delete)
@@ -84,11 +84,11 @@ def test_markets_left_out_are_trials(walk):
     alone = bt.walk_forward(MARKETS, Lever, **TERMS, **SMALL)
     assert walk.deflated_sharpe < alone.deflated_sharpe
     assert (walk.folds["deflated_sharpe"] < alone.folds["deflated_sharpe"]).any()
-    assert "no market was left out" in alone.summary()
+    assert "no market was left out" in " ".join(alone.summary().lower().split())
     returns = np.array([0.01, -0.01, 0.02, 0.01])
-    chances = [deflate_alone(returns, n)[0] for n in (0, 1, 9, 99)]
+    chances = [deflate_alone(returns, n)[0] for n in (1, 2, 10, 100)]
     assert chances == sorted(chances, reverse=True)
-    assert deflate_alone(returns, 0)[1] == 0.0
+    assert deflate_alone(returns, 1)[1] == 0.0
 
 
 @pytest.mark.slow

@@ -75,21 +75,13 @@ def test_scores_of_groups_are_those_of_fresh_accounts():
 
 
 @pytest.mark.slow
-def test_a_search_of_several_ends_with_a_walk():
-    overlay = Lever(0.5, 2)
-    study = bt.tune(MARKETS, Lever, **TERMS, trials=4, robust=False, validate="walk-forward",
-                    overlay=overlay, holdout="5d")  # fmt: skip
-    assert study.validation.manifest["overlay"] == repr(overlay)
-    assert study.validation.result.overlay == overlay
-    assert f"under {overlay!r}: " in " ".join(study.validation.summary().split())
-
-
-@pytest.mark.slow
 def test_a_walk_begins_before_an_instrument_is_listed():
     """The check of columns took those of all instruments for those listed in a part of a span."""
     late = bt.Markets({"AAA": MARKETS["AAA"], "BBB": MARKETS["AAA"].slice(200, 480)})
     terms = {**TERMS, "compile": True, "venue": make_venue()}
     search = {**SMALL, "robust": True, "overlay": Lever(0.5, 2)}
     walk = bt.walk_forward(late, Lever, **terms, **search)
+    assert walk.manifest["overlay"] == repr(Lever(0.5, 2))
+    assert f"under {Lever(0.5, 2)!r} " in " ".join(walk.summary().split())
     assert walk.result.overlay == Lever(0.5, 2)
     assert len(walk.folds) > 1

@@ -42,7 +42,7 @@ def call(place: Path, command: str, *more: str) -> int:
 )
 def test_a_validation_is_run_listed_verified_shown_exported_and_reported(place, command, capsys):
     assert call(place, command) == 0
-    assert capsys.readouterr().out.startswith("Verdict")
+    assert capsys.readouterr().out.startswith("Held")
     entry = next(each for each in list_results(place / "results") if each.kind == KINDS[command])
     assert not entry.trouble
     assert entry.title == "Held over size"
