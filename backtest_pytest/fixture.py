@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from backtest.base import BacktestError, ParameterError
-from backtest.cli.regress_command import run_experiment
+from backtest.cli.regress import run_experiment
 from backtest.engine import Result
 from backtest.regress import (
     Baseline,

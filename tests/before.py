@@ -25,7 +25,7 @@ import pandas as pd
 
 import backtest as bt
 from backtest.cli import main as run_command
-from backtest.cli.regress_command import run_experiment
+from backtest.cli.regress import run_experiment
 from backtest.strategies import VolTarget
 from tests.options.listed_markets import make_surfaces
 

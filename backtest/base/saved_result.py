@@ -28,7 +28,7 @@ from backtest.base.result_folders import (
     write_folder_manifest,
     write_parquet,
 )
-from backtest.base.result_parts import Headline, Part
+from backtest.base.result_parts import NOTHING, Headline, Part
 from backtest.base.table_text import capitalize
 
 MOST_ROWS = 10_000
@@ -62,8 +62,10 @@ class Reportable:
 
     kind: ClassVar[str]
     called: ClassVar[str] = ""
-    ranked_by = "sharpe"
-    """The measure by which the page of a sweep ranks its sets."""
+    ranked_by: str | Mapping[str, float] = "sharpe"
+    """The objective by which the page of a sweep ranks its sets."""
+    ranked_where: Mapping[str, str] = NOTHING
+    """The constraints that it ranks them under."""
     _write_report = call_later("backtest.report", "write_report")
     _write_summary = call_later("backtest.report", "write_summary")
     _write_cell = call_later("backtest.report", "write_cell")

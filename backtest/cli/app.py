@@ -6,7 +6,7 @@ import sys
 import warnings
 from collections.abc import Callable, Sequence
 from contextlib import nullcontext
-from itertools import pairwise
+from importlib import import_module
 from typing import Annotated, Any
 
 import typer
@@ -15,34 +15,115 @@ import typer.core
 from backtest.base import (
     AccountingError,
     BacktestError,
+    ParameterError,
     did_you_mean,
     find_version,
     recording_command,
 )
 from backtest.cli import printing
-from backtest.cli.lazy_commands import DirectOptions, build_tree
 from backtest.cli.printing import (
     FAILED,
     INTERRUPTED,
     REFUSED,
+    add_command,
     format_help,
     print_message,
+    print_table,
     reserve_stdout,
 )
 
-TYPED_NUMBERS = {
-    "Input should be a valid number": "a number",
-    "Input should be a valid integer": "a whole number",
+MORE = "More"
+MODULES = {
+    "run": "runs",
+    "compare": "runs",
+    "tune": "searches",
+    "sweep": "searches",
+    "validate": "searches",
+    "risk": "risks",
+    "stress": "risks",
+    "bounds": "risks",
+    "check": "policies",
+    "data": "data",
+    "venues": "venues",
+    "liq": "liq",
+    "options": "options",
+    "decide": "runs",
+    "report": "results",
+    "results": "results",
+    "regress": "regress",
+    "capacity": "risks",
+    "sensitivity": "risks",
+    "cascade": "risks",
+    "paths": "risks",
+    "replay": "runs",
+    "policies": "policies",
+    "compile": "policies",
+    "help": "app",
 }
+"""The module of each command, in the order of the first screen."""
+RARE = ("capacity", "sensitivity", "cascade", "paths", "replay", "policies", "compile", "help")
 
 
-class CommandGroup(DirectOptions, typer.core.TyperGroup):
+class CommandGroup(typer.core.TyperGroup):
+    """Imports the module of a command when the command is first used."""
+
+    def list_commands(self, ctx: Any) -> list[str]:  # noqa: ARG002 - of the base class
+        return list(MODULES)
+
+    def get_command(self, ctx: Any, name: str) -> Any:  # noqa: ARG002
+        if name in MODULES and name not in self.commands:
+            self.commands[name] = build_command(name)
+        return self.commands.get(name)
+
+    def resolve_command(self, ctx: Any, args: list[str]) -> Any:
+        if args and args[0] not in MODULES and not args[0].startswith("-"):
+            ctx.fail(f"No such command {args[0]!r}" + did_you_mean(args[0], MODULES))
+        return super().resolve_command(ctx, args)
+
     def invoke(self, ctx: Any) -> Any:
         try:
             return super().invoke(ctx)
         except KeyboardInterrupt as error:  # Typer would print nothing
             print_message("interrupted")
             raise typer.Exit(INTERRUPTED) from error
+
+
+def build_command(name: str) -> Any:
+    found = import_module(f"backtest.cli.{MODULES[name]}").COMMANDS[name]
+    panel = MORE if name in RARE else None
+    alone = typer.Typer(add_completion=False, rich_markup_mode="rich")
+    if isinstance(found, typer.Typer):
+        alone.add_typer(found, name=name, rich_help_panel=panel)
+        group: Any = typer.main.get_command(alone)
+        return group.commands[name]
+    function, examples = found
+    add_command(alone, name, function, examples, panel)
+    command: Any = typer.main.get_command(alone)
+    return command
+
+
+def show_keys(
+    table: Annotated[
+        str | None, typer.Argument(help="A table of an experiment, such as account or venue.")
+    ] = None,
+) -> None:
+    """List the tables of an experiment, or every key of one: what --set TABLE.KEY=VALUE takes."""
+    from backtest.cli.experiment import describe_keys  # noqa: PLC0415 - loads the package
+    from backtest.cli.experiment_keys import OPEN_TABLES, TABLES  # noqa: PLC0415
+
+    known = (*TABLES, *OPEN_TABLES)
+    if table is None:
+        typer.echo("\n".join(known))
+    elif table not in known:
+        raise ParameterError(
+            f"an experiment has no table {table!r}{did_you_mean(table, known)}; it has "
+            f"{', '.join(known)}"
+        )
+    else:
+        print_table(("key", "default or type", "meaning"), describe_keys(table))
+
+
+COMMANDS = {"help": (show_keys, "backtest help account")}
 
 
 app = typer.Typer(
@@ -53,13 +134,8 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 EXAMPLES = """
-backtest run                                       [dim]# the default policy on the sample[/dim]
 backtest run --policy cppi --set multiplier=4 --data btc/
-backtest tune --objective sharpe --constraint 'max_drawdown<=0.4'
-backtest validate walk-forward --train 180d        [dim]# how does re-tuning do out of sample?[/dim]
-backtest risk --policy constant --set leverage=5   [dim]# will it be liquidated?[/dim]
-backtest check my_policy.py                        [dim]# does it look ahead?[/dim]
-backtest report voltarget                          [dim]# a page to read about a saved result[/dim]
+backtest tune examples/btc-vol-target.toml --constraint 'max_drawdown<=0.4'
 """
 
 
@@ -93,7 +169,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             print_message(f"error: {error}")
             return FAILED if isinstance(error, AccountingError) else REFUSED
         except typer.TyperException as error:
-            return report_usage_error(error, given)
+            return report_usage_error(error)
         except OSError as error:
             return printing.report_system_error(error)
         except (typer.Abort, KeyboardInterrupt):
@@ -105,7 +181,7 @@ def call_command(given: list[str]) -> int:
     printing.check_arguments(given)
     output = reserve_stdout() if "--json" in given else nullcontext()
     with recording_command(["backtest", *given]), output:
-        tree = build_tree(app)
+        tree: Any = typer.main.get_command(app)
         code = tree(args=given, prog_name="backtest", standalone_mode=False, obj=given)
     return code if isinstance(code, int) else printing.DONE
 
@@ -120,7 +196,7 @@ def run_process(arguments: Sequence[str]) -> int:
         return INTERRUPTED
 
 
-def report_usage_error(error: typer.TyperException, given: Sequence[str]) -> int:
+def report_usage_error(error: typer.TyperException) -> int:
     """Print what is wrong with the arguments, and which help to read; return the exit code."""
     context = getattr(error, "ctx", None)
     message = error.format_message()
@@ -129,18 +205,8 @@ def report_usage_error(error: typer.TyperException, given: Sequence[str]) -> int
         known = [flag for each in context.command.params for flag in each.opts]
         message = f"No such option: {name}" + did_you_mean(str(name), known)
     path = context.command_path if context is not None else "backtest"
-    for start, kind in TYPED_NUMBERS.items():
-        if getattr(error, "message", "").startswith(start):
-            flag = error.param.opts[0]  # type: ignore[attr-defined] # a bad parameter has one
-            message = f"{flag} must be {kind}, got {find_typed(flag, given)!r:.60}"
     print_message(f"error: {message.rstrip('.')}; see {path} --help")
     return REFUSED
-
-
-def find_typed(flag: str, given: Sequence[str]) -> str:
-    values = [after for word, after in pairwise(given) if word == flag]
-    values += [word.removeprefix(f"{flag}=") for word in given if word.startswith(f"{flag}=")]
-    return values[-1] if values else ""
 
 
 def make_warning_printer() -> Callable[..., None]:

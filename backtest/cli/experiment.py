@@ -1,51 +1,75 @@
-"""Build an experiment: market, policy, signal, venue and account, from its file and flags."""
+"""An experiment: the tables of its file, with the entries that flags set."""
 
 from __future__ import annotations
 
+import datetime as dt
 import shlex
-import warnings
-from collections.abc import Mapping, Sequence
-from contextlib import suppress
+import tomllib
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from types import UnionType
+from typing import Any, NamedTuple, Union, get_args, get_origin
 
-import pandas as pd
-
-from backtest.account import Account
-from backtest.base import ParameterError, TimeLike, did_you_mean, pick_value, utc_index
-from backtest.cli.experiment_data import SAMPLE, check_start, load_data, read_span
-from backtest.cli.experiment_draft import (
-    Draft,
-    DraftTable,
-    GivenFlag,
-    Tables,
-    flatten,
-    nest,
-    overlay,
+from backtest.base import Choice, ParameterError, did_you_mean, read_small
+from backtest.cli.experiment_keys import (
+    OPEN_TABLES,
+    RULE_TABLES,
+    TABLES,
+    Entries,
+    Key,
+    list_model_keys,
+    read_keys,
 )
-from backtest.cli.experiment_keys import RULE_TABLES
-from backtest.cli.experiment_schema import read_experiment
-from backtest.cli.experiment_venue import build_overlay, build_policies, build_venues
-from backtest.cli.progress import show_progress
-from backtest.cli.typed_values import format_typed
-from backtest.engine import check_columns, read_named, read_rule, schedule_options, signals
-from backtest.engine.indicator_rules import RULES
-from backtest.market import Market, Markets, as_markets, find_clock, read_weight_file
-from backtest.market.markets import MAX_AGE
-from backtest.options import Chain, Surfaces, find_underlying
-from backtest.venue import Option, RateCurve, Venue, require_costs
-from backtest.weights import equal, inverse_volatility
+from backtest.cli.typed_values import (
+    format_typed,
+    parse_typed,
+    read_constraints,
+    read_objective,
+    split_pair,
+)
 
-RUN_TERMS = ("sampling", "calendar", "compile")
+Tables = dict[str, dict[str, Any]]
 
 
-class Experiment(NamedTuple):
-    market: Any
-    policy: Any
-    terms: dict[str, Any]
+class GivenFlag(NamedTuple):
+    table: str
+    key: str
+    value: object
 
-    def list_given_terms(self) -> dict[str, Any]:
-        return {name: each for name, each in self.terms.items() if each is not None}
+    @property
+    def group(self) -> str:
+        return self.key.partition(".")[0]
+
+
+class DraftTable(NamedTuple):
+    entries: Mapping[str, Any]
+    folder: Path
+
+
+class Draft(NamedTuple):
+    tables: Tables
+    file: Path | None
+    from_file: Tables
+    flags: Sequence[GivenFlag]
+    arguments: tuple[str, ...] = ()
+    line: tuple[str, ...] = ()
+
+    def table(self, name: str) -> dict[str, Any]:
+        return self.tables.get(name, {})
+
+    def section(self, table: str, *, path: str = "") -> DraftTable:
+        return DraftTable(self.table(table), self.find_base(table, path))
+
+    def read_entries(self, table: str, key: str, read: Callable[..., Any]) -> dict[str, Any]:
+        entries = flatten(self.table(table).get(key, {}))
+        return {name: read(entry, name=f"{table}.{key}.{name}") for name, entry in entries.items()}
+
+    def find_base(self, table: str, key: str) -> Path:
+        is_flag = any(flag.table == table and flag.key == key for flag in self.flags)
+        return Path() if is_flag or self.file is None else self.file.parent
+
+    def find_path(self, table: str, key: str) -> Path:
+        return self.find_base(table, key) / Path(self.tables[table][key])
 
 
 def draft_experiment(
@@ -62,45 +86,51 @@ def draft_experiment(
     from_file = {} if file is None else read_experiment(file)
     tables: Tables = {name: dict(content) for name, content in from_file.items()}
     for flag in flags:
-        if replaces_table(flag, tables):
+        is_policy = (flag.table, flag.key) == ("policy", "name")
+        is_other = is_policy and tables.get("policy", {}).get("name") != flag.value
+        if is_other or (flag.table, flag.key) == ("venue", "preset"):
             tables[flag.table] = {}
         if flag.table == "run" and flag.key in RULE_TABLES:
             tables.get("run", {}).pop(f"{flag.key}_settings", None)
     for flag in flags:
         tables = overlay(tables, nest(flag))
+    refuse_defects(tables)
     return Draft(tables, file, from_file, flags, tuple(arguments), tuple(line))
 
 
-def replaces_table(flag: GivenFlag, tables: Tables) -> bool:
-    """Return whether a flag names another policy than the file, or a venue."""
-    if (flag.table, flag.key) == ("policy", "name"):
-        return bool(tables.get("policy", {}).get("name") != flag.value)
-    return (flag.table, flag.key) == ("venue", "preset")
+def flatten(table: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    flat: dict[str, Any] = {}
+    for key, value in table.items():
+        if isinstance(value, Mapping):
+            flat |= flatten(value, f"{prefix}{key}.")
+        else:
+            flat[f"{prefix}{key}"] = value
+    return flat
 
 
-def build_experiment(draft: Draft, *, warms: bool = True) -> Experiment:
-    """Build the objects that a draft describes.
+def nest(flag: GivenFlag) -> Tables:
+    """Return a flag as nested tables, one level for each dot in its key.
 
-    ``warms`` keeps the bars before the account's start, to warm the policy's columns. The accounts
-    of a sweep or a search begin with their market, so their market is cut at the start instead.
+    Examples
+    --------
+    >>> nest(GivenFlag("venue", "fees.taker", 0.0005))
+    {'venue': {'fees': {'taker': 0.0005}}}
     """
-    run, span = draft.section("run"), read_span(draft, warms=warms)
-    account = Account.from_dict(draft.tables.get("account", {}))
-    loaded = load_data(draft, span)
-    markets = as_markets(loaded)
-    policy = build_policies(draft.section("policy", path="name"), markets.names)
-    venue = apply_lending(draft, build_venues(draft, markets), markets)
-    market = list_options(draft, loaded, venue)
-    terms = {name: run.entries[name] for name in RUN_TERMS if name in run.entries}
-    terms |= {"venue": venue, "account": account, "signal": read_signal(draft, market)}
-    if draft.tables.get("overlay"):
-        terms["overlay"] = build_overlay(draft.section("overlay", path="name"))
-    if warms:
-        check_start(span, market)
-        terms["start"] = span.start
-    elif span.start is not None:
-        warn_of_cold_start(span.start)
-    return Experiment(market, policy, terms)
+    value: Any = flag.value
+    for key in reversed(flag.key.split(".")):
+        value = {key: value}
+    return {flag.table: value}
+
+
+def overlay(under: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
+    merged = dict(under)
+    for key, value in over.items():
+        below = merged.get(key)
+        if isinstance(value, Mapping) and isinstance(below, Mapping):
+            merged[key] = overlay(below, value)
+        else:
+            merged[key] = value
+    return merged
 
 
 def build_run_command(draft: Draft, values: Mapping[str, object]) -> str:
@@ -121,7 +151,7 @@ def build_run_command(draft: Draft, values: Mapping[str, object]) -> str:
         is_replaced = word == "--set" and given[1].partition("=")[0].strip() in values
         if not is_replaced and not (word in words and word == "--data" and is_separate(draft)):
             words += given
-    start = draft.tables.get("run", {}).get("start")
+    start = draft.table("run").get("start")
     words += [] if start is None else ["--from", str(start)]
     for name, value in values.items():
         words += ["--set", f"{name}={format_typed(value)}"]
@@ -130,7 +160,7 @@ def build_run_command(draft: Draft, values: Mapping[str, object]) -> str:
 
 def is_separate(draft: Draft) -> bool:
     """Return whether a sweep, a search or a comparison has an account of its own in each market."""
-    tables = (draft.tables.get(name, {}) for name in ("sweep", "tune", "validate", "compare"))
+    tables = (draft.table(name) for name in ("sweep", "tune", "validate", "compare"))
     return any(table.get("accounts") == "separate" for table in tables)
 
 
@@ -139,223 +169,256 @@ def name_where(draft: Draft) -> str:
     return ", in the first market" if is_separate(draft) else ""
 
 
-def warn_of_cold_start(start: TimeLike) -> None:
-    warnings.warn(
-        f"the data are cut at the start, {start}: here the bars before it do not warm the "
-        "columns of policies, which trade as soon as those are known; `backtest run` and "
-        "`backtest compare` keep them",
-        stacklevel=2,
-    )
+# ----------------------------------------------------------------------------- what a flag says
 
 
-RATES = ("borrow_rate", "cash_rate")
+def read_flag(key: Key, given: Any) -> Iterator[GivenFlag]:
+    """Yield the entries that a flag sets, from its text or texts."""
+    if given is None or given == []:
+        return
+    texts = given if isinstance(given, list) else [given]
+    if (key.table, key.name) == ("policy", "settings"):
+        for text in texts:
+            yield from read_setting(*split_pair(key.flag, text, "target=0.4"))
+    elif key.name == "constraints":
+        for measure, bound in read_constraints(texts):
+            yield GivenFlag(key.table, f"{key.name}.{measure}", bound)
+    elif key.name == "objective":
+        wanted = [read_objective(text) for text in texts]
+        yield GivenFlag(key.table, key.name, wanted[0] if len(wanted) == 1 else wanted)
+    elif key.is_table:
+        yield from read_pairs(key, texts)
+    elif key.table in OPEN_TABLES or isinstance(given, bool | int | float):
+        yield GivenFlag(key.table, key.name, parse_typed(str(given)))
+    elif str in get_args(key.kind) and list[str] in get_args(key.kind):
+        yield GivenFlag(key.table, key.name, texts[0] if len(texts) == 1 else texts)
+    else:
+        yield from read_text(key.table, key.name, str(given), key.kind)
 
 
-def apply_lending(draft: Draft, venue: Any, markets: Markets) -> Any:
-    """Return a venue, or venues by instrument, with the rates of the draft's curve, if any.
-
-    Raises ParameterError if the venue has rates of its own, or the curve or utilization is wrong.
-    """
-    terms = dict(draft.tables.get("lending", {}))
-    if not terms:
-        return venue
-    utilization = terms.pop("utilization", None)
-    curve = RateCurve.from_dict(terms, where="lending")
-    check_utilization(utilization, markets)
-    rates = curve.rates(next(iter(markets.values())), utilization)
-    if not isinstance(venue, Mapping):
-        return replace_rates(venue, rates)
-    return {name: replace_rates(each, rates) for name, each in venue.items()}
-
-
-def check_utilization(utilization: object, markets: Markets) -> None:
-    if utilization is None:
-        raise ParameterError(
-            "lending.utilization is needed, 0.8 for example, or the name of a column of the bars"
-        )
-    if len(markets) > 1 and isinstance(utilization, str):
-        raise ParameterError(
-            "lending.utilization must be a number for several markets, as interest belongs to the "
-            f"account, got {utilization!r}"
-        )
-
-
-def replace_rates(venue: Venue, rates: Mapping[str, object]) -> Venue:
-    own = [name for name in RATES if not is_zero(getattr(venue, name))]
-    if own or venue.interest_on == "balance":
-        found = own[0] if own else "interest_on"
-        raise ParameterError(
-            f"rates must come from [lending] or from the venue, got venue.{found} too"
-        )
-    return venue.override({"interest_on": "loan", **rates})
-
-
-def is_zero(rate: object) -> bool:
-    return isinstance(rate, (int, float)) and rate == 0.0
-
-
-def read_signal(draft: Draft, market: Market | Markets) -> Any:
-    """Return what ``[run]`` describes: weights, or a constant, a column of the bars, or a rule.
-
-    They are of the bars that policies see.
-    """
-    market = find_clock(market).seen
-    run = draft.section("run")
-    settings = flatten(run.entries.get("signal_settings", {}))
-    if run.entries.get("signal") is None and not settings:
-        return read_weights(draft, as_markets(market))
-    check_direction(run, market)
-    signal, (first, *_) = run.entries.get("signal"), as_markets(market).values()
-    if isinstance(signal, str):
-        with suppress(ValueError):
-            signal = float(signal)
-    if not settings:
-        return read_named(signal, market)
-    if not isinstance(signal, str) or signal in first.columns:
-        raise ParameterError(
-            f"run.signal_settings are of a rule, such as rsi, got {next(iter(settings))} for the "
-            f"signal {signal!r}"
-        )
-    return read_rule(signal, settings, columns=first.columns)
-
-
-def check_direction(run: DraftTable, market: Market | Markets) -> None:
-    """Refuse a signal beside weights, and for several instruments one that is not a rule."""
-    signal = run.entries.get("signal")
-    others = [name for name in ("weights", "allocate") if name in run.entries]
-    is_rule = isinstance(signal, str) and signal.partition(":")[0] in RULES
-    if others or not (is_rule or len(as_markets(market)) == 1):
-        found = f" beside {others[0]}" if others else ""
-        raise ParameterError(
-            "run.signal of several instruments must be a rule, ma-cross:20:50 for example, or "
-            f"weights or allocate in its place, got {signal!r}{found}"
-        )
-
-
-def read_weights(draft: Draft, markets: Markets) -> pd.DataFrame | None:
-    """Return the weights of a file or a rule by the bars of the markets; None for 1/n."""
-    run = draft.section("run", path="weights")
-    if "allocate" in run.entries or "allocate_settings" in run.entries:
-        return allocate(run, markets)
-    carries = bool(run.entries.get("carry_weights", False))
-    if "weights" not in run.entries:
-        if carries:
-            raise ParameterError("run.carry_weights is for weights of a file, got none")
-        return None
-    zone = draft.tables.get("data", {}).get("timezone")
-    frame = read_weight_file(run.folder / run.entries["weights"], zone)
-    return signals.from_frame(markets, frame, carry=carries)
-
-
-def allocate(run: DraftTable, markets: Markets) -> pd.DataFrame:
-    """Return the weights that a rule computes from the returns that policies see."""
-    others = [name for name in ("weights", "carry_weights") if name in run.entries]
-    if others or "allocate" not in run.entries:
-        found = f"allocate and {others[0]}" if others else "allocate_settings without allocate"
-        raise ParameterError(f"weights must come from a rule or a file, got {found}")
-    settings = flatten(run.entries.get("allocate_settings", {}))
-    seen, rule = as_markets(find_clock(markets).seen), run.entries["allocate"]
-    known = () if rule == "equal" else ("half_life", "window", "every")
-    for name in settings:
-        if name not in known:
+def read_pairs(key: Key, texts: Sequence[str]) -> Iterator[GivenFlag]:
+    seen = set()
+    for text in texts:
+        example = {"shocks": "price=-0.3", "ladder": "price=-0.5:0.5:41"}
+        name, value = split_pair(key.flag, text, example.get(key.name, "target=0.1:1"))
+        if name in seen:
             raise ParameterError(
-                f"run.allocate_settings.{name}: {rule} has no such setting"
-                + did_you_mean(name, known)
+                f"{key.table}.{key.name} must have each entry once, {name!r} was given twice"
             )
-    return equal(seen) if rule == "equal" else inverse_volatility(seen, **settings)
+        seen.add(name)
+        yield GivenFlag(key.table, f"{key.name}.{name}", read_entry(key.name, value))
 
 
-def list_options(
-    draft: Draft, market: Market | Markets, venue: Venue | Mapping[str, Venue]
-) -> Market | Markets:
-    """Return the markets of a draft with its options, with surfaces fitted to its quotes.
-
-    What takes no time is checked before the fit, which does.
-    """
-    entries = draft.section("options").entries
-    if not entries:
-        return market
-    contracts = read_contracts(entries.get("contracts", []))
-    if not contracts or "chains" not in entries:
-        raise ParameterError(
-            "options need contracts, and chains: a folder of quotes or 'sample'; "
-            + ("got no contracts" if not contracts else "got no chains")
-        )
-    markets = as_markets(market)
-    owners = find_owners(contracts, markets)
-    for name in dict.fromkeys(owners.values()):
-        costs = pick_value(venue, name).option_costs
-        require_costs(costs, name)
-    quantities = read_quantities(draft, contracts)
-    is_sample = entries["chains"] == SAMPLE
-    chains = (
-        dict.fromkeys(owners.values(), Chain.sample())
-        if is_sample
-        else read_chains(draft, owners, contracts, markets)
-    )
-    found: Market | Markets = Markets(
-        {**markets, **contracts},
-        currency=markets.currency or None,
-        surfaces=fit_surfaces(chains),
-        chains=None if is_sample else chains,
-        quote_age=entries.get("quote_age"),
-        max_age=entries.get("max_age", MAX_AGE),
-    )
-    return found if quantities is None else schedule_options(found, quantities)
+def read_entry(name: str, text: str) -> Any:
+    """Return an entry of a table as a file has it: ranges stay texts."""
+    return text if name in ("space", "values", "ladder", "constraints") else parse_typed(text)
 
 
-def find_owners(contracts: Mapping[str, Option], markets: Markets) -> dict[str, str]:
-    """Return the instrument of each contract."""
+def read_text(table: str, name: str, text: str, kind: Any) -> Iterator[GivenFlag]:
+    """Yield the entry of a key of some type whose text is given."""
+    several = get_args(kind) if get_origin(kind) in (UnionType, Union) else (kind,)
+    if kind in (list[str], list[float]):
+        words = [each.strip() for each in text.split(",")]
+        yield GivenFlag(table, name, words if kind == list[str] else [*map(parse_typed, words)])
+    elif "=" in text and any(get_origin(each) is dict for each in several):
+        for pair in text.split(","):
+            entry, number = split_pair(f"{table}.{name}", pair, "BTCUSDT=30000")
+            yield GivenFlag(table, f"{name}.{entry}", parse_typed(number))
+    else:
+        is_text = str in several and float not in several and int not in several
+        value: Any = None if is_text else parse_typed(text)
+        is_word = value is None and str in several  # such as none, the word of the argument
+        yield GivenFlag(table, name, text if is_text or is_word else value)
+
+
+def read_setting(name: str, text: str) -> Iterator[GivenFlag]:
+    """Yield the entry of one ``--set``: of a table, or else a parameter of the policy."""
+    table, dot, field = name.partition(".")
+    if dot and table in RULE_TABLES:
+        yield GivenFlag("run", f"{table}_settings.{field}", parse_typed(text))
+    elif dot and table in OPEN_TABLES:
+        yield GivenFlag(table, field, parse_typed(text))
+    elif dot and table in ("policy", "overlay") and field.partition(".")[0] not in read_keys(table):
+        yield GivenFlag(table, f"settings.{field}", text)
+    elif dot and table in ("policy", "overlay"):
+        yield GivenFlag(table, field, text)
+    elif dot and table in TABLES:
+        key = read_keys(table).get(field.partition(".")[0])
+        if "." in field or key is None:
+            yield GivenFlag(table, field, read_entry(field.partition(".")[0], text))
+        elif field == "objective":
+            yield GivenFlag(table, field, read_objective(text))
+        else:
+            yield from read_text(table, field, text, key.kind)
+    else:
+        yield GivenFlag("policy", f"settings.{name}", text)
+
+
+# ------------------------------------------------------------------------------- what a file says
+
+KIND_TEXTS = {
+    str: "text",
+    int: "a whole number",
+    float: "a number",
+    bool: "true or false",
+    list: "a list",
+    dict: "a table",
+    dt.date: "a time",
+}
+
+
+def read_experiment(file: Path) -> Tables:
+    if file.suffix == ".py":
+        raise ParameterError(f"an experiment must be TOML, got {file}; a policy goes to --policy")
+    tables = read_toml(file, noun="an experiment")
+    if "balance" in tables:
+        raise ParameterError(f"{file} is no experiment but a book: backtest liq --book {file}")
+    refuse_defects(tables)
+    for name in ("policy", "overlay"):
+        table = tables.get(name, {"name": ""})
+        if "name" not in table and not find_single(table):
+            raise ParameterError(f"{name}.name: is needed")
+    return tables
+
+
+def refuse_defects(tables: Mapping[str, Any]) -> None:
+    defects = dict.fromkeys(find_defects(tables))
+    if defects:
+        raise ParameterError("\n".join(defects))
+
+
+def find_defects(tables: Mapping[str, Any]) -> Iterator[str]:
+    known = [*TABLES, *OPEN_TABLES]
+    for name, table in tables.items():
+        if name not in known:
+            yield f"{name}: an experiment has no such table{suggest(name, known)}"
+        elif not isinstance(table, dict):
+            yield f"{name}: must be a table, got {table!r:.60}"
+        elif name in TABLES:
+            yield from find_table_defects(name, table, read_keys(name))
+            if name == "compare":
+                yield from find_policy_defects(table.get("policies"))
+        elif not isinstance(table.get("preset", ""), str):
+            yield f"{name}.preset: must be text, got {table['preset']!r:.60}"
+
+
+def suggest(name: str, known: Collection[str]) -> str:
+    return did_you_mean(name, known) or f"; known are {', '.join(known)}"
+
+
+def find_policy_defects(policies: object) -> Iterator[str]:
+    for label, policy in policies.items() if isinstance(policies, dict) else ():
+        if isinstance(policy, dict):
+            yield from find_table_defects(f"compare.policies.{label}", policy, read_keys("policy"))
+        else:
+            yield f"compare.policies.{label}: must be a table, got {policy!r:.60}"
+
+
+def find_table_defects(
+    title: str, table: Mapping[str, Any], keys: Mapping[str, Key]
+) -> Iterator[str]:
+    is_policy = "settings" in keys and "name" in keys
+    single = find_single(table) if title == "policy" else {}
+    for name, value in table.items():
+        if name in single:
+            yield from find_table_defects(f"{title}.{name}", value, keys)
+        elif name not in keys:
+            own = f"; parameters stand in {title}.settings" if is_policy else ""
+            yield f"{title}.{name}: no such key{suggest(name, keys)}{own}"
+        else:
+            yield from find_kind_defects(f"{title}.{name}", value, keys[name].kind)
+
+
+def find_kind_defects(title: str, value: object, kind: Any) -> Iterator[str]:
+    if get_origin(kind) is dict and isinstance(value, dict):
+        for name, each in value.items():
+            inner = kind if kind == Entries and isinstance(each, dict) else get_args(kind)[1]
+            yield from find_kind_defects(f"{title}.{name}", each, inner)
+    elif not has_kind(value, kind):
+        yield f"{title}: must be {describe_kind(kind)}, got {value!r:.60}"
+
+
+def find_single(table: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the tables of single instruments in that of the policy."""
     return {
-        name: find_underlying(str(each.underlying), markets, f"option {name!r}")
-        for name, each in contracts.items()
+        name: value
+        for name, value in table.items()
+        if name not in ("name", "settings") and isinstance(value, dict) and "name" in value
     }
 
 
-def read_quantities(draft: Draft, contracts: Mapping[str, Option]) -> pd.DataFrame | None:
-    """Return the signed contracts to hold by time and contract, if a file gives them."""
-    if "quantities" not in draft.section("options").entries:
-        return None
-    file = draft.find_path("options", "quantities")
-    frame = read_weight_file(file, draft.tables.get("data", {}).get("timezone"))
-    check_columns(frame, [*contracts])
-    return frame
+def has_kind(value: object, kind: Any) -> bool:
+    if isinstance(kind, Choice):
+        return value in kind.options
+    if get_origin(kind) in (UnionType, Union):
+        return any(has_kind(value, each) for each in get_args(kind))
+    if get_origin(kind) is list:
+        return isinstance(value, list) and all(has_kind(each, get_args(kind)[0]) for each in value)
+    if get_origin(kind) is dict:
+        inner = get_args(kind)[1]
+        return isinstance(value, dict) and all(has_kind(each, inner) for each in value.values())
+    if kind is Any or isinstance(value, bool):
+        return kind in (Any, bool)
+    return isinstance(value, int | float if kind is float else kind)
 
 
-def fit_surfaces(chains: Mapping[str, Chain]) -> dict[str, Surfaces]:
-    found = {}
-    for name, chain in chains.items():
-        with show_progress(f"surfaces of {name}", "snapshots") as progress:
-            found[name] = Surfaces.fit(chain, progress=progress)
-    return found
+def describe_kind(kind: Any) -> str:
+    if isinstance(kind, Choice):
+        return " or ".join(map(repr, kind.options))
+    if get_origin(kind) in (UnionType, Union):
+        kinds = [each for each in get_args(kind) if each is not dt.datetime]
+        return " or ".join(dict.fromkeys(map(describe_kind, kinds)))
+    return KIND_TEXTS.get(get_origin(kind) or kind, "a value")
 
 
-def read_contracts(given: Any) -> dict[str, Option]:
-    listed = [given] if isinstance(given, str | Mapping) else given
-    found = [
-        Option(each)
-        if isinstance(each, str)
-        else Option.from_dict(each, where=f"options.contracts.{k}")
-        for k, each in enumerate(listed)
-    ]
-    return {str(each.name): each for each in found}
+def read_toml(file: Path, *, noun: str) -> dict[str, Any]:
+    if file.is_dir():
+        raise ParameterError(
+            f"{noun} must be a TOML file, {str(file)!r} is a folder; data go to --data"
+        )
+    if not file.is_file():
+        near = did_you_mean(file.stem, (each.stem for each in file.parent.glob("*.toml")))
+        raise ParameterError(f"{noun} must be a TOML file, {str(file)!r} does not exist{near}")
+    try:
+        tables = tomllib.loads(read_small(file).decode("utf-8"))
+    except (ValueError, RecursionError) as error:
+        raise ParameterError(f"{file} must be TOML: {describe_toml(error):.200}") from error
+    check_values(tables)
+    return tables
 
 
-def read_chains(
-    draft: Draft, owners: Mapping[str, str], contracts: Mapping[str, Option], markets: Markets
-) -> dict[str, Chain]:
-    """Return the quotes by instrument, of the days of the markets and those before."""
-    settlement = draft.section("options").entries.get("settlement")
-    chain = Chain.load(draft.find_path("options", "chains"), settlement=settlement)
-    end = utc_index(markets.time[-1:] + markets.interval)[0]
-    known = Chain(
-        chain.table[chain.table["time"] < end].reset_index(drop=True),
-        chain.settlement,
-        chain.source,
-    )
-    found: dict[str, Chain] = {}
-    for name, owner in owners.items():
-        if owner not in found:
-            several = len(known.underlyings) > 1
-            found[owner] = known.select(contracts[name].underlying) if several else known
-    return found
+def describe_toml(error: Exception) -> str:
+    if isinstance(error, RecursionError):
+        return "it is nested too deeply"
+    if isinstance(error, tomllib.TOMLDecodeError | UnicodeDecodeError):
+        return str(error)
+    return "a number has too many digits"
+
+
+def check_values(raw: Mapping[str, Any]) -> None:
+    for key, value in walk_values(raw):
+        is_huge = type(value) is int and not -(2**63) <= value < 2**63
+        if is_huge or (isinstance(value, str) and "\0" in value):
+            rule = "a whole number must fit into 64 bits" if is_huge else "a text must hold no NUL"
+            shown = f"one of {value.bit_length():,} bits" if is_huge else f"{value!r:.60}"
+            raise ParameterError(f"{key:.60}: {rule}, got {shown}")
+
+
+def walk_values(value: Any, key: str = "") -> Iterator[tuple[str, Any]]:
+    if isinstance(value, Mapping):
+        for name, each in value.items():
+            yield key, name
+            yield from walk_values(each, f"{key}.{name}" if key else name)
+    elif isinstance(value, list):
+        for each in value:
+            yield from walk_values(each, key)
+    else:
+        yield key, value
+
+
+def describe_keys(table: str) -> Iterator[tuple[str, str, str]]:
+    """Yield the name, type or default, and text of every key of a table."""
+    keys = list_model_keys(table) if table in OPEN_TABLES else read_keys(table).values()
+    for key in keys:
+        kind = "" if key.kind is Any else describe_kind(key.kind)
+        yield key.name, kind if key.default is None else str(key.default), key.text

@@ -27,7 +27,10 @@ JSON_OUTPUT: ContextVar[TextIO | None] = ContextVar("json_output", default=None)
 
 
 def format_help(function: Callable[..., None], examples: str) -> str:
-    return f"{inspect.getdoc(function)}\n\n\b\n[bold]Examples[/bold]\n{examples.strip()}"
+    text = "\n\n".join(
+        " ".join(each.split()) for each in str(inspect.getdoc(function)).split("\n\n")
+    )
+    return f"{text}\n\n\b\n[bold]Examples[/bold]\n{examples.strip()}"
 
 
 def add_command(

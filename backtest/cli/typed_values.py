@@ -16,7 +16,6 @@ from backtest.base import (
     Range,
     format_duration,
     format_hours,
-    format_percent,
     read_range,
     repr_given,
 )
@@ -141,29 +140,13 @@ def read_constraints(texts: Sequence[str]) -> Iterator[tuple[str, str]]:
         yield match[1], match[2].strip()
 
 
-LEAST_BPS = 0.01
-"""A smaller cost is likely a fraction: no venue charges a hundredth of a basis point."""
-
 COSTS = ("fees.taker", "fees.maker", "slippage.rate")
 """Costs of a venue that are fractions of the notional."""
 MOST_COST = 0.01
 """A larger cost is likely a percentage: 1 % of the notional for each fill."""
 
-MOST_VOLATILITY = 5.0
-"""Per sqrt(year). A larger volatility is likely a percentage."""
-
 FAR = 4
 """If bars are this many times longer or shorter than an hour, a note explains the defaults."""
-
-
-def warn_of_fraction(flag: str, bps: float) -> None:
-    """Warn if a cost in basis points looks like a fraction; a rebate is negative."""
-    if 0.0 < abs(bps) < LEAST_BPS:
-        warnings.warn(
-            f"{flag} {bps:g} is {bps:g} basis points, {bps / 100:g} %; the fraction {bps:g} is "
-            f"{flag} {bps * 1e4:g}",
-            stacklevel=2,
-        )
 
 
 def warn_of_large_costs(given: Mapping[str, object]) -> None:
@@ -175,16 +158,6 @@ def warn_of_large_costs(given: Mapping[str, object]) -> None:
                 f"{cost:g} % is {cost / 100:g}",
                 stacklevel=2,
             )
-
-
-def warn_of_percentage(flag: str, volatility: float | None) -> None:
-    """Warn if a volatility, a fraction per sqrt(year), looks like a percentage."""
-    if volatility is not None and MOST_VOLATILITY < volatility < float("inf"):
-        warnings.warn(
-            f"{flag} {volatility:g} is {format_percent(volatility, 0)} a year; {volatility:g} % is "
-            f"{flag} {volatility / 100:g}",
-            stacklevel=2,
-        )
 
 
 def describe_bars(policy: Policy, market: Market | Markets) -> str | None:

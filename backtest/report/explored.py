@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 
 from backtest.base import BoolArray, FloatArray, IntArray
-from backtest.measures import check_metric, order_sets
+from backtest.measures import check_metric, order_sets, read_objective
 from backtest.measures.measure_table import ABOUT
 from backtest.sweep import ERROR, Axis, read_axis
 from backtest.sweep.heatmap import MOST_VALUES
@@ -58,19 +58,24 @@ class Explored(NamedTuple):
         return read_axis(self.table[name], self.parameters[name]["log"])
 
 
-def explore_sweep(sweep: Sweep, objective: str) -> Explored:
-    check_metric(objective)
-    order = sweep.rank(objective)
-    metrics = sweep.metrics
+def explore_sweep(sweep: Sweep) -> Explored:
+    objective, metrics = sweep.ranked_by, sweep.metrics
+    order = sweep.rank(objective, sweep.ranked_where)
+    if isinstance(objective, str):
+        check_metric(objective)
+        name, values, better = objective, metrics[objective], ABOUT[objective].better or 1
+    else:
+        score = read_objective(objective)
+        name, values, better = score.name, score.score(metrics), 1
     ruined = np.nan_to_num(metrics["ruined"], nan=0.0) > 0.0
     errors = sweep.table.get(ERROR, pd.Series("", index=sweep.table.index))
     failed = (errors != "").to_numpy(dtype=np.bool_)
     return Explored(
         table=sweep.table,
         parameters=sweep.manifest["parameters"],
-        name=objective,
-        values=np.where(ruined | failed, np.nan, metrics[objective]),
-        better=ABOUT[objective].better or 1,
+        name=name,
+        values=np.where(ruined | failed, np.nan, values),
+        better=better,
         order=order,
         is_ruined=ruined,
         is_kept=~failed,

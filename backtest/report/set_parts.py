@@ -60,7 +60,7 @@ SHOWN = ("sharpe", "total_return", "max_drawdown", "turnover", "liquidations")
 
 
 def write_sweep_verdict(sweep: Sweep) -> str:
-    explored = explore_sweep(sweep, sweep.ranked_by)
+    explored = explore_sweep(sweep)
     near = find_neighbors(explored)
     values = ", ".join(f"{name} = {format_value(explored.table[name].iloc[explored.best])}"
                        for name in explored.varied)  # fmt: skip
@@ -76,7 +76,7 @@ def write_sweep_verdict(sweep: Sweep) -> str:
 
 
 def list_sweep_numbers(sweep: Sweep) -> list[Headline]:
-    explored = explore_sweep(sweep, sweep.ranked_by)
+    explored = explore_sweep(sweep)
     near, known = find_neighbors(explored), explored.values[np.isfinite(explored.values)]
     best, what = float(explored.values[explored.best]), name_measure(explored.name)
     better = "more" if explored.better > 0 else "less"
@@ -96,7 +96,7 @@ def list_sweep_numbers(sweep: Sweep) -> list[Headline]:
 
 
 def list_sweep_notices(sweep: Sweep) -> tuple[str, ...]:
-    explored, notices = explore_sweep(sweep, sweep.ranked_by), []
+    explored, notices = explore_sweep(sweep), []
     if not sweep.complete:
         asked = sweep.manifest["sets"]["asked"]
         notices.append(f"Interrupted: {len(sweep.table):,} of {asked:,} sets were run.")
@@ -110,7 +110,7 @@ def list_sweep_notices(sweep: Sweep) -> tuple[str, ...]:
 
 
 def list_sweep_parts(sweep: Sweep) -> list[Part]:
-    explored = explore_sweep(sweep, sweep.ranked_by)
+    explored = explore_sweep(sweep)
     lead = f"Ranked by {name_measure(explored.name)}; ruined sets stand last."
     return [
         Part("best", "The best sets", lead, lambda: [tabulate_sets(explored, TOP)], "both"),

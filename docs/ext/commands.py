@@ -14,11 +14,16 @@ EXAMPLES = "[bold]Examples[/bold]"
 
 def list_pages() -> dict[str, str]:
     """Return a page for each group of commands, and the page that lists the groups."""
-    from backtest.cli.app import app, build_tree
+    import typer
 
-    top = list(build_tree(app).commands.values())
-    order = list(dict.fromkeys(command.rich_help_panel for command in top))
-    groups = {panel: [c for c in top if c.rich_help_panel == panel] for panel in order}
+    from backtest.cli.app import MODULES, RARE, app
+
+    tree: Any = typer.main.get_command(app)
+    top = [tree.get_command(None, name) for name in MODULES]
+    groups = {
+        "Main": [command for command in top if command.name not in RARE],
+        "More": [command for command in top if command.name in RARE],
+    }
     pages = {f"commands/{name_page(p)}": write_group(p, found) for p, found in groups.items()}
     rows = [
         [

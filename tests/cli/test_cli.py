@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 
 import backtest as bt
-from backtest.cli import check_command, main, run_command
-from backtest.cli.experiment import build_experiment, draft_experiment
-from backtest.cli.experiment_draft import GivenFlag
+from backtest.cli import main, policies, runs
+from backtest.cli.build import build_experiment
+from backtest.cli.experiment import GivenFlag, draft_experiment
 from backtest.engine.policy_contract import Finding
 from backtest.strategies import VolTarget
 from tests.commands import call, run_python
@@ -68,14 +68,15 @@ def test_no_save_leaves_nothing(capsys, folder):
 
 
 def test_flags_reach_policy_venue_account_and_run(capsys):
-    flags = [
-        "--set", "target=0.6", "--set", "half_life=24", "--taker-bps", "3", "--slippage-bps", "2",
-        "--capital", "500", "--margin", "isolated", "--venue-leverage", "7", "--band", "0.1",
-        "--max-leverage", "4", "--stop-loss", "0.2", "--ruin-at", "0.3", "--signal", "-0.5",
-        "--sampling", "12h", "--auto-margin", "--set", "venue.fees.per_order=2",
-        "--set", "venue.profit_counts=losses", "--set", "venue.liquidation.impact=0.1",
-        "--set", "venue.liquidation.mode=close",
+    settings = [
+        "target=0.6", "half_life=24", "venue.fees.taker=0.0003", "venue.slippage.rate=0.0002",
+        "account.venue_leverage=7", "account.band=0.1", "account.stop_loss=0.2",
+        "account.ruin_at=0.3", "run.sampling=12h", "account.auto_margin=true",
+        "venue.fees.per_order=2", "venue.profit_counts=losses", "venue.liquidation.impact=0.1",
+        "venue.liquidation.mode=close",
     ]  # fmt: skip
+    flags = [word for each in settings for word in ("--set", each)]
+    flags += ["--capital", "500", "--margin", "isolated", "--max-leverage", "4", "--signal", "-0.5"]
     code, _, err = call(capsys, "run", *SHORT, *flags, "--results", "r")
     assert code == 0, err
     result = bt.Result.load(next(Path("r").iterdir()))
@@ -105,7 +106,15 @@ def test_data_from_a_folder_are_cut_and_resampled_and_a_column_can_be_the_signal
     bars = sample.bars().assign(trend=np.where(np.arange(720) < 360, 1.0, -1.0))
     frames = {"funding": sample.funding(), "mark": sample.mark()}
     bt.Market.from_frames(bars, **frames, instrument="BTCUSDT").save("data")
-    arguments = ("--data", "data", "--resample", "4h", "--from", "2023-01-10", "--no-compile")
+    arguments = (
+        "--data",
+        "data",
+        "--set",
+        "data.resample=4h",
+        "--from",
+        "2023-01-10",
+        "--no-compile",
+    )
     code, _, err = call(capsys, "run", *arguments, "--signal", "trend", "--results", "r")
     assert code == 0, err
     result = bt.Result.load(next(Path("r").iterdir()))
@@ -191,7 +200,7 @@ def test_check_exits_with_1_where_a_check_fails(capsys, folder, monkeypatch):
         passed = policy.__name__ == "Mine"
         return [Finding("sees no future", passed, "" if passed else "column x looks ahead")]
 
-    monkeypatch.setattr(check_command, "check_policy", find)
+    monkeypatch.setattr(policies, "check_policy", find)
     code, out, _ = call(capsys, "check", "mine.py")
     assert code == 1
     assert "Mine: keeps the contract" in out
@@ -206,7 +215,7 @@ def test_check_exits_with_1_where_a_check_fails(capsys, folder, monkeypatch):
 def test_a_shell_can_complete_words(capsys, monkeypatch):
     for given, position, expected in (
         ("backtest va", 1, "validate"),
-        ("backtest run --ban", 2, "--band"),
+        ("backtest run --cap", 2, "--capital"),
     ):
         monkeypatch.setenv("_BACKTEST_COMPLETE", "complete_bash")
         monkeypatch.setenv("COMP_WORDS", given)
@@ -220,7 +229,7 @@ def test_books_that_do_not_balance_are_no_user_error(capsys, monkeypatch):
     def fail(*args, **settings):
         raise bt.AccountingError("no balance at bar 3")
 
-    monkeypatch.setattr(run_command.backtest, "run", fail)
+    monkeypatch.setattr(runs.backtest, "run", fail)
     code, _, err = call(capsys, "run")
     assert code == 1
     assert "bar 3" in err

@@ -1,4 +1,4 @@
-"""``backtest liq --book``: figures, map, picture, and the errors of a book's file."""
+"""``backtest liq --book``: figures, and the errors of a book's file."""
 
 import json
 import shutil

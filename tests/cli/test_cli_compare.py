@@ -12,7 +12,7 @@ from tests.commands import call
 
 ROOT = Path(__file__).parents[2]
 EXAMPLE = str(ROOT / "examples" / "btc-vol-target.toml")
-SHORT = ("--to", "2023-02-05", "--resample", "4h", "--no-compile", "--draws", "99")
+SHORT = ("--to", "2023-02-05", "--set", "data.resample=4h", "--no-compile", "--draws", "99")
 """Five weeks in plain Python: nothing is compiled."""
 TWO = ("--policy", "vol-target", "--policy", "constant")
 
@@ -107,7 +107,7 @@ def test_a_table_says_it_all_and_flags_go_over_it(capsys, folder):
         **{"compare.policies.calm": 'name = "constant"',
            "compare.policies.bold": 'name = "constant"\nsettings = {leverage = 2}'},
     )  # fmt: skip
-    flags = ("--to", "2023-02-05", "--resample", "4h", "--json", "--no-save")
+    flags = ("--to", "2023-02-05", "--set", "data.resample=4h", "--json", "--no-save")
     code, out, err = call(capsys, "compare", "c.toml", *flags, "--set", "calm.leverage=0.5")
     assert code == 0, err
     facts = json.loads(out)["comparison"]
@@ -131,5 +131,14 @@ def test_files_that_differ_in_more_than_their_policy_are_refused(capsys, folder)
     for name in ("market", "account", "venue", "signal"):
         assert name in err
     assert "b.toml and a.toml differ in" in err
-    shared = ("--capital", "700", "--band", "0", "--signal", "1", "--venue", "binance-usdm:BTCUSDT")
+    shared = (
+        "--capital",
+        "700",
+        "--set",
+        "account.band=0",
+        "--signal",
+        "1",
+        "--venue",
+        "binance-usdm:BTCUSDT",
+    )
     assert texts(ask(capsys, "a.toml", "b.toml", *shared))["b"].startswith("Cppi(")

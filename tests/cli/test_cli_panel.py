@@ -8,9 +8,9 @@ import pandas as pd
 import pytest
 
 import backtest as bt
-from backtest.cli.experiment import Experiment, build_experiment, draft_experiment
-from backtest.cli.experiment_keys import EXPERIMENT_KEYS
-from backtest.cli.experiment_venue import complete_preset
+from backtest.cli.build import Experiment, build_experiment, complete_preset
+from backtest.cli.experiment import draft_experiment, read_flag
+from backtest.cli.experiment_keys import MODEL_FLAGS, read_keys
 from backtest.strategies import Constant, VolTarget
 from tests.commands import call
 from tests.refusals import check_refused
@@ -39,8 +39,11 @@ def folder(stored: Path, tmp_path, monkeypatch):
 
 def list_flags(**given: object) -> list[object]:
     """Return flags as the commands read them: by the names of their arguments."""
-    keys = {key.flag.strip("-").replace("-", "_"): key for key in EXPERIMENT_KEYS}
-    return [flag for name, value in given.items() for flag in keys[name].list_entries(value)]
+    tables = ("policy", "overlay", "data", "run")
+    known = [*MODEL_FLAGS, *(key for table in tables[::-1] for key in read_keys(table).values())]
+    keys = {key.flag.strip("-").replace("-", "_"): key for key in known}
+    keys |= {"set": read_keys("policy")["settings"], "overlay": read_keys("overlay")["name"]}
+    return [flag for name, value in given.items() for flag in read_flag(keys[name], value)]
 
 
 def build(text: str = "", **flags: object) -> Experiment:
@@ -155,7 +158,9 @@ def test_an_overlay_is_a_policy_of_its_own():
 
 
 def test_a_venue_is_completed_by_the_symbol_of_each():
-    venue = build(data=FOLDERS, venue="binance-usdm@latest", taker_bps=4.0).terms["venue"]
+    venue = build(data=FOLDERS, venue="binance-usdm@latest", set=["venue.fees.taker=0.0004"]).terms[
+        "venue"
+    ]
     assert venue["ETHUSDT"].fees.taker == 4e-4
     assert (
         venue["ETHUSDT"].brackets
@@ -195,9 +200,11 @@ def test_fields_of_the_account_may_be_by_instrument():
     account = build(text).terms["account"]
     assert account.margin["ETHUSDT"] == "isolated"
     assert account.band == 0.1
-    typed = build(data=FOLDERS, set=["account.venue_leverage.BTCUSDT=5"], venue_leverage=None)
+    typed = build(data=FOLDERS, set=["account.venue_leverage.BTCUSDT=5"])
     assert typed.terms["account"].venue_leverage["BTCUSDT"] == 5
-    assert build(data=FOLDERS, venue_leverage=7.0).terms["account"].venue_leverage == 7.0
+    assert (
+        build(data=FOLDERS, set=["account.venue_leverage=7"]).terms["account"].venue_leverage == 7.0
+    )
 
 
 def write_weights(path: str, every: int = 1) -> pd.DataFrame:
@@ -241,10 +248,12 @@ RUN = ("run", "--data", "data", "--no-compile", "--policy", "constant", "--set",
 
 def test_a_run_of_several_prints_and_saves_its_account(capsys, folder: Path):
     write_weights("w.csv")
-    code, out, err = call(capsys, *RUN, "--weights", "w.csv", "--overlay", "Constant(leverage=1)")
+    code, out, err = call(
+        capsys, *RUN, "--set", "run.weights=w.csv", "--set", "overlay.name=Constant(leverage=1)"
+    )
     assert (code, err) == (0, "")
     (saved,) = Path("results").iterdir()
-    code, out, _ = call(capsys, *RUN, "--weights", "w.csv", "--json", "--no-save")
+    code, out, _ = call(capsys, *RUN, "--set", "run.weights=w.csv", "--json", "--no-save")
     found = json.loads(out)
     assert code == 0
     assert set(found["attribution"]) >= {"BTCUSDT", "ETHUSDT", "total"}
@@ -285,7 +294,7 @@ def test_a_sweep_of_several_ranks_their_accounts(capsys):
 
 @pytest.mark.slow
 def test_a_search_on_several_prints_its_best_run(capsys, folder: Path):
-    more = ("--space", "leverage=0.5:1", "--trials", "4", "--sampling", "1h")
+    more = ("--space", "leverage=0.5:1", "--trials", "4", "--set", "run.sampling=1h")
     code, out, err = call(capsys, "tune", *RUN[1:-2], "--to", "2023-01-08", *more, "--json")
     assert code == 0, err
     found = json.loads(out)
@@ -299,9 +308,9 @@ def test_a_search_on_several_prints_its_best_run(capsys, folder: Path):
 
 @pytest.mark.slow
 def test_policies_for_several_are_compared(capsys, folder: Path):
-    words = ("compare", *RUN[1:4], "--sampling", "12h", "--policy", "constant")
+    words = ("compare", *RUN[1:4], "--set", "run.sampling=12h", "--policy", "constant")
     words += ("--policy", "vol-target")
-    code, out, err = call(capsys, *words, "--overlay", "Constant(leverage=0.5)", "--json")
+    code, out, err = call(capsys, *words, "--set", "overlay.name=Constant(leverage=0.5)", "--json")
     assert (code, err.replace("\n", "")) == (0, "")
     assert Path(json.loads(out)["path"]).is_dir()
     markets = bt.Markets.load("data")

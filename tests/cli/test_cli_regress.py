@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 import backtest as bt
-from backtest.cli.regress_command import run_experiment
+from backtest.cli.regress import run_experiment
 from backtest.regress import report_skipped, save_baseline, take_baseline
 from backtest.regress.verdict_words import combine_exit_codes
 from tests.commands import call

@@ -12,7 +12,7 @@ import backtest as bt
 from backtest.cli import main
 from tests.commands import call, override
 
-SHORT = ("--to", "2023-02-05", "--resample", "4h", "--no-compile")
+SHORT = ("--to", "2023-02-05", "--set", "data.resample=4h", "--no-compile")
 
 
 @pytest.fixture(scope="module")

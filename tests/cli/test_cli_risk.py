@@ -25,7 +25,7 @@ def test_drift_and_funding_of_paths_are_flags_or_entries_of_a_file(capsys, tmp_p
     given = ["paths", "--paths", "5", "--horizon", "2h", "--model", "gbm", "--json"]
     (tmp_path / "e.toml").write_text('[paths]\ndrift = "history"\n')
     found = []
-    for words in ([], ["--drift", "0.5"], ["e.toml"], ["--path-funding", "none"]):
+    for words in ([], ["--drift", "0.5"], ["e.toml"], ["--funding", "none"]):
         assert main([*given, *words]) == 0
         found.append(json.loads(capsys.readouterr().out)["paths"])
     plain, drifting, of_history, free = found
@@ -136,10 +136,10 @@ def test_sensitivity_of_several_instruments_is_printed(capsys, tmp_path):
 def test_results_are_saved_unless_told_otherwise(words, kind, capsys, tmp_path):
     given = [words[0], *POLICY, *words[1:], "--to", "2023-01-10", "--json"]
     assert main([*given, "--no-save"]) == 0
-    assert json.loads(capsys.readouterr().out)["folder"] is None
+    assert json.loads(capsys.readouterr().out)["path"] is None
     assert not (tmp_path / "results").exists()
     assert main([*given, "--results", "kept"]) == 0
-    folder = json.loads(capsys.readouterr().out)["folder"]
+    folder = json.loads(capsys.readouterr().out)["path"]
     assert folder.startswith(f"kept/{kind}-")
     assert main(["results", "show", folder]) == 0
     assert f"backtest {words[0]}" in capsys.readouterr().out
@@ -150,7 +150,8 @@ def test_a_search_is_bounded_by_the_risk_on_paths(capsys, tmp_path):
     bound = ["--constraint", "p_liquidation_4h<=0.5"]
     given = ["tune", *CONSTANT, "--space", "leverage=1:100", "--trials", "8", "--no-robust",
              "--sampler", "random", "--holdout", "none", "--no-save", "--json"]  # fmt: skip
-    drawn = ["--paths", "8", "--horizon", "4h", "--model", "gbm"]
+    drawn = [word for each in ("paths=8", "horizon=4h", "model=gbm")
+             for word in ("--set", f"paths.{each}")]  # fmt: skip
     assert main([*given, *bound, *drawn]) == 0
     first = json.loads(capsys.readouterr().out)
     assert first["study"]["paths"]["paths"] == 8

@@ -33,6 +33,6 @@ def test_flags_and_files_give_the_run_of_python(tmp_path, capsys):
 
 def test_comparisons_take_a_rule(capsys):
     words = ("--policy", "constant", "--policy", "vol-target", "--draws", "99")
-    words += ("--confidence", "0.9", "--sampling", "8h", "--signal", "breakout:24")
+    words += ("--confidence", "0.9", "--set", "run.sampling=8h", "--signal", "breakout:24")
     found = run_json(capsys, "compare", *words)
     assert found["comparison"]["signal"].startswith("breakout:24 sha256:")

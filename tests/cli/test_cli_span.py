@@ -12,7 +12,7 @@ from tests.commands import call
 pytestmark = pytest.mark.filterwarnings("always::UserWarning")  # they are what is looked at
 
 PLAIN = ("--no-compile", "--no-save", "--json")
-SPAN = ("--start", "2023-02-01", "--end", "2023-02-08")
+SPAN = ("--start", "2023-02-01", "--set", "run.end=2023-02-08")
 VENUE = bt.Venue.preset("binance-usdm", "BTCUSDT")
 
 

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 import backtest as bt
-from backtest.cli import sweep_command
+from backtest.cli import searches
 from backtest.strategies import VolTarget
 from tests.commands import call
 
@@ -62,11 +62,11 @@ def test_the_best_row_is_the_run_that_the_printed_command_makes(capsys):
 @pytest.mark.slow
 @pytest.mark.parametrize(("flags", "vary", "account", "taker"), [
     (("--max-leverage", "3"), "account.max_leverage=1.5", {"max_leverage": 1.5}, 5e-4),
-    (("--band", "0.3"), "account.band=0.1", {"band": 0.1}, 5e-4),
-    (("--margin", "isolated", "--venue-leverage", "5"), "account.venue_leverage=7",
+    (("--set", "account.band=0.3"), "account.band=0.1", {"band": 0.1}, 5e-4),
+    (("--margin", "isolated", "--set", "account.venue_leverage=5"), "account.venue_leverage=7",
      {"margin": "isolated", "venue_leverage": 7.0}, 5e-4),
-    (("--stop-loss", "0.2"), "account.stop_loss=none", {"stop_loss": None}, 5e-4),
-    (("--taker-bps", "3"), "venue.fees.taker=0.0009", {}, 9e-4),
+    (("--set", "account.stop_loss=0.2"), "account.stop_loss=none", {"stop_loss": None}, 5e-4),
+    (("--set", "venue.fees.taker=0.0003"), "venue.fees.taker=0.0009", {}, 9e-4),
 ])  # fmt: skip
 def test_the_printed_command_runs_the_winners_value_and_not_that_of_a_flag(
     capsys, flags, vary, account, taker
@@ -99,21 +99,22 @@ def test_the_command_line_and_python_agree(capsys):
     assert found["path"] is None
     assert found["top"][0]["row"] == swept.best().name
     assert found["top"][0]["final_equity"] == swept.best()["final_equity"]
-    n_idle = int((swept.table["turnover"] == 0.0).sum())  # not warm within a week
-    fates = {"ruined": 0, "failed": 0, "unfilled": n_idle, "breaking": 0}
+    fates = {"ruined": 0, "failed": 0, "breaking": 0}
     assert found["sets"] == {"asked": 8, "done": 8, **fates}
 
 
 @pytest.mark.slow
 def test_the_space_to_draw_from_is_bounds_on_a_scale_or_options(capsys):
     flags = ("--space", "target=0.2:0.3", "--space", "half_life=log:20:30", "--space", "power=1,2")
-    rows = ask(capsys, "--draws", "16", "--top", "16", *flags)["top"]
+    rows = ask(capsys, "--draws", "8", *flags)["top"]
     assert all(0.2 <= row["target"] <= 0.3 and 20 <= row["half_life"] <= 30 for row in rows)
     assert {row["power"] for row in rows} == {1.0, 2.0}
 
 
 def test_full_adds_what_needs_the_path_and_can_rank_by_it(capsys):
-    found = ask(capsys, "--vary", "target=0.2,0.8", "--full", "--objective", "es_95")
+    found = ask(
+        capsys, "--vary", "target=0.2,0.8", "--set", "sweep.full=true", "--objective", "es_95"
+    )
     assert found["objective"] == "-es_95"
     assert [row["target"] for row in found["top"]] == [0.2, 0.8]
 
@@ -121,7 +122,7 @@ def test_full_adds_what_needs_the_path_and_can_rank_by_it(capsys):
 def test_ruined_failed_and_forbidden_sets_stand_below_and_are_counted(capsys, folder):
     (folder / "fragile.py").write_text(FRAGILE)
     flags = ("--policy", "fragile.py", "--vary", "size=-1,0.1,2,90", "--constraint", "fees<=40")
-    harsh = ("--set", "account.after_liquidation=halt", "--slippage-bps", "500")
+    harsh = ("--set", "account.after_liquidation=halt", "--set", "venue.slippage.rate=0.05")
     with warnings.catch_warnings():
         warnings.simplefilter("always")
         code, out, err = call(capsys, "sweep", *SHORT, "--no-save", *flags, *harsh)
@@ -129,9 +130,7 @@ def test_ruined_failed_and_forbidden_sets_stand_below_and_are_counted(capsys, fo
     assert "1 of 4 sets failed" in err
     order = re.findall(r"^ *(\d)  +(-?[\d.]+)", out, re.MULTILINE)
     assert order[0] == ("1", "0.1")
-    assert order[-1] == ("0", "-1")
-    assert "failed" in out
-    assert re.search(r"ruined, day|breaks a bound", out)
+    assert order[-1] == ("4", "-1")
     assert "1 failed" in out
 
 
@@ -176,10 +175,10 @@ def test_ctrl_c_prints_and_saves_what_is_done(capsys, monkeypatch):
         with pytest.warns(UserWarning, match="5 of 8 sets were not done"):
             return run(*given, **{**settings, "progress": stop})
 
-    monkeypatch.setattr(sweep_command.backtest, "sweep", stop_early)
+    monkeypatch.setattr(searches.backtest, "sweep", stop_early)
     code, out, _ = call(capsys, "sweep", *SHORT, "--draws", "8")
     assert code == 130
-    assert "3 of 8 in " in out
+    assert "3 of 8 sets were run" in out
     assert len(bt.Sweep.load(next(Path("results").iterdir())).table) == 3
 
 
@@ -187,5 +186,5 @@ def test_what_cannot_be_saved_is_still_printed(capsys, folder):
     (folder / "results").write_text("a file")
     code, out, err = call(capsys, "sweep", *SHORT, "--vary", "target=0.2,0.4")
     assert code == 2
-    assert "VolTarget: 2 sets" in out
+    assert "of 2 sets is" in out
     assert "cannot write the sweep" in err

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 import backtest as bt
-from backtest.cli import tune_command, typed_values
+from backtest.cli import searches, typed_values
 from tests.commands import call
 
 ROOT = Path(__file__).parents[2]
@@ -29,7 +29,7 @@ def studies(monkeypatch):
         made.append(make(*given, **settings))
         return made[-1]
 
-    monkeypatch.setattr(tune_command.backtest, "tune", listen)
+    monkeypatch.setattr(searches.backtest, "tune", listen)
     return made
 
 
@@ -43,7 +43,16 @@ def ask(capsys, *arguments):
 @pytest.mark.slow
 def test_a_search_prints_its_summary_and_the_command_that_runs_the_winner(capsys, studies):
     flags = ("--space", "target=0.1:1", "--space", "account.band=0:0.2", "--fix", "half_life=48")
-    given = ("--capital", "777", "--set", "target=2", "--taker-bps", "3", "--signal", "-0.5")
+    given = (
+        "--capital",
+        "777",
+        "--set",
+        "target=2",
+        "--set",
+        "venue.fees.taker=0.0003",
+        "--signal",
+        "-0.5",
+    )
     code, out, err = call(capsys, "tune", *FEW, *flags, *given)
     assert (code, err) == (0, "")
     assert "sets searched for the best sharpe" in out
@@ -119,7 +128,7 @@ def test_an_interrupted_search_says_how_to_go_on_and_ends_the_same(capsys, monke
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
-        patch.setattr(tune_command, "show_search", lambda *_: watch(stop))
+        patch.setattr(searches, "show_search", lambda *_: watch(stop))
         code, out, err = call(capsys, "tune", *FEW)
     assert code == 130
     assert err == "warning: interrupted: the study is unfinished, 16 sets were evaluated\n"

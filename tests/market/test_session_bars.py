@@ -130,7 +130,15 @@ def test_resampling_sessions_refuses_what_cannot_be_whole(frame, interval, rule)
 
 def test_the_command_line_resamples_sessions(tmp_path, capsys):
     Market.from_frames(days(300), sessions=True).save(tmp_path / "spx")
-    words = ["--data", str(tmp_path / "spx"), "--resample", "1w", "--calendar", "252", "--json"]
+    words = [
+        "--data",
+        str(tmp_path / "spx"),
+        "--set",
+        "data.resample=1w",
+        "--set",
+        "run.calendar=252",
+        "--json",
+    ]
     words += ["--policy", "Constant", "--venue", "reg-t:STOCK", "--instrument", "STOCK"]
     assert main(["run", *words, "--no-compile", "--no-save"]) == 0
     assert '"volatility"' in capsys.readouterr().out

@@ -1,4 +1,4 @@
-"""Prices, chains and surfaces at the command line."""
+"""Chains and surfaces at the command line."""
 
 import json
 from pathlib import Path
@@ -6,7 +6,6 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from backtest import options
 from backtest.cli import main
 from tests.options.quotes import NOW, make_rows
 
@@ -14,19 +13,6 @@ from tests.options.quotes import NOW, make_rows
 def call(capsys: pytest.CaptureFixture[str], *words: str) -> tuple[int, str, str]:
     code = main(["options", *words])
     return code, *capsys.readouterr()
-
-
-PLACE = ("--kind", "put", "--forward", "60000", "--strike", "50000", "--days", "30")
-
-
-def test_prices_at_the_command_line(capsys):
-    code, text, _ = call(capsys, "price", *PLACE, "--volatility", "0.55", "--json")
-    found = json.loads(text)
-    assert code == 0
-    assert found["price"] == options.price("put", 60_000.0, 50_000.0, 30.0 / 365.0, 0.55)
-    assert found["vega"] > 0.0
-    code, text, _ = call(capsys, "implied", *PLACE, "--price", str(found["price"]))
-    assert (code, text.strip()) == (0, "55.0000 % a year")
 
 
 def test_chains_and_surfaces_at_the_command_line(capsys, tmp_path: Path):

@@ -63,7 +63,7 @@ def test_every_command_of_the_page_runs(desk, capsys, is_cut):
 
 def test_the_page_has_every_command_of_the_program(capsys):
     _, out, _ = call(capsys, "--help")
-    names = re.findall(r"^│ (\w+)  ", out.partition("─ Run ─")[2], re.MULTILINE)
+    names = re.findall(r"^│ (\w+)  ", out.partition("─ Commands ─")[2], re.MULTILINE)
     assert len(names) > 10
     assert {words[0] for words in find_commands(PAGE)} == set(names)
 

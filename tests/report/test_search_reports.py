@@ -40,7 +40,7 @@ def made_up(n=400):
 def test_the_parameter_that_decides_is_the_important_one(sweep):
     facts = {"x": {"unit": "", "log": False}, "y": {"unit": "bars", "log": True}}
     manifest = {**sweep.manifest, "parameters": facts}
-    explored = explore_sweep(Sweep(made_up(), manifest), "sharpe")
+    explored = explore_sweep(Sweep(made_up(), manifest))
     found = measure_importance(explored)
     assert list(found.table.index) == ["x", "y"]
     assert found.explained > 0.8
@@ -61,7 +61,7 @@ def test_sets_in_which_a_parameter_has_no_part_are_left_out_of_its_charts(sweep)
     idle = np.arange(600) % 3 == 0
     table.loc[idle, "x"] = 0.5
     table.loc[idle, "sharpe"] = -9.0
-    explored = explore_sweep(Sweep(table, {**sweep.manifest, "parameters": facts}), "sharpe")
+    explored = explore_sweep(Sweep(table, {**sweep.manifest, "parameters": facts}))
     assert np.array_equal(find_idle(explored, "x"), idle)
     assert not find_idle(explored, "y").any()
     chart = draw_declared(draw_profile(explored, "x"))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any
@@ -9,21 +10,18 @@ from typing import Annotated, Any
 import typer
 
 from backtest.base import ParameterError
-from backtest.cli import results_prune_command
-from backtest.cli.compare_command import print_comparison
-from backtest.cli.flags import OUTPUT, RESULTS, AsJson, Results, option
+from backtest.cli.command import RESULTS, AsJson, Output, Results, option
 from backtest.cli.printing import add_command, format_help, print_json, print_table
-from backtest.cli.results_prune_command import (
-    FILTER,
-    WHAT,
-    Kind,
-    PolicyPart,
-    Text,
-    Where,
-    build_filter,
-)
+from backtest.cli.progress import show_progress
 
-ORDER = "Order"
+Text = Annotated[
+    str, typer.Argument(help="Part of name, policy, data or note.", show_default=False)
+]
+Kind = Annotated[
+    list[str] | None, option("run, sweep, study, cascade, ...; repeat for more.", "--kind")
+]
+PolicyPart = Annotated[str, option("Part of the policy's name or settings.", "--policy")]
+Where = Annotated[list[str] | None, option("A bound on a measure: 'sharpe>1'; repeat for more.")]
 SHOWN_ID = 8
 EXAMPLES = """
 backtest results list --sort sharpe
@@ -86,24 +84,24 @@ def list_(
     where: Where = None,
     since: Annotated[
         str | None,
-        option(FILTER, "Saved since a date (UTC), or 7d, 12h ago.", "--since"),
+        option("Saved since a date (UTC), or 7d, 12h ago.", "--since"),
     ] = None,
     sort: Annotated[
-        str, option(ORDER, "A measure, best first; or saved, name, kind, policy, size, seconds.")
+        str,
+        option("A measure, best first; or saved, name, kind, policy, size, seconds."),
     ] = "saved",
-    is_reversed: Annotated[bool, option(ORDER, "Reverse the order.", "--reverse")] = False,
-    top: Annotated[int | None, option(ORDER, "Show only this many.", "--top")] = None,
+    is_reversed: Annotated[bool, option("Reverse the order.", "--reverse")] = False,
+    top: Annotated[int | None, option("Show only this many.", "--top")] = None,
     columns: Annotated[
         str | None,
         option(
-            OUTPUT,
             "What to show: measures; id, name, kind, policy, data, start, end, source, saved, "
             "size, seconds, commit, backtest_commit, dirty.",
             "--columns",
         ),
     ] = None,
     fresh: Annotated[
-        bool, option(OUTPUT, "Read every folder, without the index of an earlier list.", "--fresh")
+        bool, option("Read every folder, without the index of an earlier list.", "--fresh")
     ] = False,
     as_json: AsJson = False,
     results: Results = RESULTS,
@@ -163,14 +161,14 @@ def compare(
     *,
     baseline: Annotated[
         str | None,
-        option(WHAT, "The run that the others are compared with (the first).", "--baseline"),
+        option("The run that the others are compared with (the first).", "--baseline"),
     ] = None,
     confidence: Annotated[
-        float, option(WHAT, "Confidence of intervals and decisions (0.95).", "--confidence")
+        float, option("Confidence of intervals and decisions (0.95).", "--confidence")
     ] = 0.95,
-    draws: Annotated[int, option(WHAT, "Number of resampled histories (1999).", "--draws")] = 1_999,
-    seed: Annotated[int, option(WHAT, "Seed of the histories (0).", "--seed")] = 0,
-    save: Annotated[bool, option(OUTPUT, "Save the comparison.", "--save/--no-save")] = False,
+    draws: Annotated[int, option("Number of resampled histories (1999).", "--draws")] = 1_999,
+    seed: Annotated[int, option("Seed of the histories (0).", "--seed")] = 0,
+    save: Annotated[bool, option("Save the comparison.", "--save/--no-save")] = False,
     as_json: AsJson = False,
     results: Results = RESULTS,
 ) -> None:
@@ -181,7 +179,7 @@ def compare(
     terms: dict[str, Any] = {"confidence": confidence, "draws": draws, "seed": seed}
     done = backtest.compare(named, baseline=baseline, **terms)
     warn_of_other_versions(named)
-    print_comparison(done, results if save else None, as_json=as_json)
+    Output(as_json=as_json, save=save, results=results).give_out(done)
 
 
 def load_runs(names: list[str], results: Path) -> dict[str, Any]:
@@ -306,8 +304,8 @@ def verify(
 def export(
     name: Name,
     *,
-    out: Annotated[Path, option(OUTPUT, "FILE.zip, or a folder to put it in.", "--out")],
-    csv: Annotated[bool, option(OUTPUT, "Also write its tables as CSV.", "--csv")] = False,
+    out: Annotated[Path, option("FILE.zip, or a folder to put it in.", "--out")],
+    csv: Annotated[bool, option("Also write its tables as CSV.", "--csv")] = False,
     results: Results = RESULTS,
 ) -> None:
     """Verify a result, and export it as an archive, the same bytes every time, or as a folder."""
@@ -316,11 +314,215 @@ def export(
     typer.echo(str(export_result(find_folder(name, results), out, with_csv=csv)))
 
 
+# ------------------------------------------------------------------------------------------ prune
+
+PRUNE_EXAMPLES = """
+backtest results prune --keep 100              [dim]# lists them, then asks[/dim]
+backtest results prune --older-than 30d --kind run --where 'sharpe<0.5' --dry-run
+backtest results prune --damaged --yes         [dim]# only unreadable ones[/dim]
+backtest results prune --unfinished            [dim]# only those that could be resumed[/dim]
+"""
+
+
+def prune(
+    text: Text = "",
+    *,
+    keep: Annotated[int | None, option("Keep this many of the newest.", "--keep")] = None,
+    older_than: Annotated[
+        str | None, option("Saved before a date (UTC), or 30d ago.", "--older-than")
+    ] = None,
+    unfinished: Annotated[
+        bool,
+        option("Also studies and validations that could be resumed.", "--unfinished"),
+    ] = False,
+    damaged: Annotated[
+        bool,
+        option("Also damaged results, and those that were being replaced.", "--damaged"),
+    ] = False,
+    kind: Kind = None,
+    policy: PolicyPart = "",
+    where: Where = None,
+    dry_run: Annotated[bool, option("Only list what would be deleted.", "--dry-run")] = False,
+    yes: Annotated[bool, option("Do not ask.", "--yes", "-y")] = False,
+    as_json: AsJson = False,
+    results: Results = RESULTS,
+) -> None:
+    """Delete saved results: lists them and asks first. Unreadable ones stay without --damaged.
+
+    What a killed process left half written or half deleted always goes.
+
+    Only folders with a readable manifest or study and its id are deleted; others are listed.
+    """
+    from backtest.cli.results_text import format_deletions, format_kept  # noqa: PLC0415 - loads much
+    from backtest.store import Filter, choose_deletions, delete_chosen  # noqa: PLC0415 - loads much
+
+    wanted = build_filter(text, kind, policy, where, before=older_than)
+    is_only_marked = keep is None and wanted == Filter()
+    check_keep(keep, is_all=is_only_marked and not (damaged or unfinished))
+    if as_json and not (yes or dry_run):
+        raise ParameterError("--json cannot ask: give --yes or --dry-run too")
+    to_delete, kept = choose_deletions(
+        results,
+        None if is_only_marked else wanted,
+        keep=keep or 0,
+        with_unfinished=unfinished,
+        with_damaged=damaged,
+    )
+    if not as_json:
+        typer.echo(format_deletions([each.entry for each in to_delete]))
+        typer.echo("".join(map(format_kept, kept)), nl=False)
+    is_agreed = bool(to_delete) and not dry_run and (yes or confirm_deletion(len(to_delete)))
+    if to_delete and not dry_run and not is_agreed:
+        typer.echo("nothing was deleted")
+        return
+    deleted, left = delete_chosen(results, to_delete) if is_agreed else ([], [])
+    if as_json:
+        print_json(
+            {
+                "chosen": [each.entry.name for each in to_delete],
+                "deleted": deleted,
+                "changed_meanwhile": left,
+                "not_ours": [each._asdict() for each in kept],
+            }
+        )
+        return
+    for name in left:
+        typer.echo(f"left, it changed meanwhile: {name!r}")
+    if is_agreed:
+        typer.echo(f"deleted {len(deleted):,}")
+
+
+def check_keep(keep: int | None, *, is_all: bool) -> None:
+    if keep is not None and keep < 0:
+        raise ParameterError(f"keep must be 0 or more, got {keep}")
+    if keep is None and is_all:
+        raise ParameterError(
+            "prune needs a flag that chooses what to delete, got none: a filter, --keep, "
+            "--older-than, --unfinished or --damaged; --keep 0 deletes all"
+        )
+
+
+def confirm_deletion(n: int) -> bool:
+    try:
+        return typer.confirm(f"delete {n:,} for good?", default=False)
+    except typer.Abort as error:
+        typer.echo()
+        raise ParameterError(
+            "prune asks before it deletes, and got no answer: nothing was deleted; "
+            "--yes does not ask"
+        ) from error
+
+
+def build_filter(
+    text: str,
+    kind: list[str] | None,
+    policy: str,
+    where: list[str] | None,
+    *,
+    since: str | None = None,
+    before: str | None = None,
+) -> Any:
+    from backtest.store import Filter, read_bound, read_kinds, read_time_or_age  # noqa: PLC0415
+
+    now = time.time_ns()
+    wanted = Filter(read_kinds(kind or ()), policy, text, tuple(map(read_bound, where or ())))
+    if since is not None:
+        wanted = wanted._replace(since=read_time_or_age(since, now, where="since"))
+    if before is not None:
+        wanted = wanted._replace(before=read_time_or_age(before, now, where="older_than"))
+    return wanted
+
+
+# ----------------------------------------------------------------------------------------- report
+
+REPORT_EXAMPLES = """
+backtest report voltarget-0a1b2c3d      [dim]# writes voltarget-0a1b2c3d.html[/dim]
+backtest report 0a1b2c3d --format md    [dim]# by its id, or how that begins[/dim]
+backtest report results/voltarget-0a1b2c3d --out report.html
+backtest report sweep-voltarget --objective calmar
+backtest report --all --out pages       [dim]# every result, and pages/index.html[/dim]
+"""
+REPORTS = Path("reports")
+"""Folder of the pages of all results."""
+
+
+def report(
+    names: Annotated[
+        list[str] | None,
+        typer.Argument(
+            metavar="RUN",
+            help="Folders of saved results, or the beginning of their names or ids in --results.",
+            show_default=False,
+        ),
+    ] = None,
+    *,
+    everything: Annotated[
+        bool, option("All results in --results, with an index.html in --out.", "--all")
+    ] = False,
+    out: Annotated[
+        Path | None,
+        option(
+            "The file to write (NAME.html here); a folder for several (reports with --all).",
+            "--out",
+        ),
+    ] = None,
+    format_: Annotated[str | None, option("html (default), md or json.", "--format")] = None,
+    objective: Annotated[
+        str, option("The measure that the report of a sweep ranks its sets by (sharpe).")
+    ] = "sharpe",
+    results: Results = RESULTS,
+) -> None:
+    """Write a report: one file that works offline, with charts, tables and assumptions."""
+    from backtest.report import build_page, choose_format, write_page  # noqa: PLC0415 - loads much
+    from backtest.store import find_folder, load_saved  # noqa: PLC0415
+
+    if everything:
+        write_everything(names, results, REPORTS if out is None else out, format_, objective)
+        return
+    if not names:
+        raise ParameterError(
+            "name a saved result, which `backtest results list` shows, or give --all"
+        )
+    folders = [find_folder(name, results) for name in names]
+    chosen = choose_format(Path() if out is None else out, format_)
+    targets = name_files(folders, out, chosen)
+    for folder, target in zip(folders, targets, strict=True):
+        page = build_page(load_saved(folder), objective)
+        typer.echo(str(write_page(page, target, chosen)))
+
+
+def write_everything(
+    names: list[str] | None, results: Path, out: Path, format_: str | None, objective: str
+) -> None:
+    from backtest.report import write_all  # noqa: PLC0415 - loads much
+
+    if names or format_ not in (None, "html"):
+        raise ParameterError(
+            "--all writes HTML of every result, and takes no names and no other format"
+        )
+    with show_progress("pages", "results", wait="reading") as progress:
+        rows = write_all(results, out, objective, progress)
+    for row in (each for each in rows if each.trouble):
+        typer.echo(f"warning: {row.name} has no page: {row.trouble}", err=True)
+    typer.echo(str(out / "index.html"))
+
+
+def name_files(folders: list[Path], out: Path | None, format_: str) -> list[Path]:
+    names = [f"{folder.resolve().name}.{format_}" for folder in folders]
+    if out is None:
+        return [Path(name) for name in names]
+    if out.is_dir() or (len(folders) > 1 and not out.suffix):
+        return [out / name for name in names]
+    if len(folders) > 1:
+        raise ParameterError(f"{len(folders)} reports need a folder, got {str(out)!r}")
+    return [out]
+
+
 add_command(app, "list", list_, LIST_EXAMPLES)
 add_command(app, "show", show, SHOW_EXAMPLES)
 add_command(app, "compare", compare, COMPARE_EXAMPLES)
 add_command(app, "diff", diff, DIFF_EXAMPLES)
 add_command(app, "verify", verify, VERIFY_EXAMPLES)
-add_command(app, "prune", results_prune_command.prune, results_prune_command.EXAMPLES)
+add_command(app, "prune", prune, PRUNE_EXAMPLES)
 add_command(app, "export", export, EXPORT_EXAMPLES)
-COMMAND = app
+COMMANDS = {"results": app, "report": (report, REPORT_EXAMPLES)}

@@ -12,7 +12,7 @@ import numpy as np
 import typer
 
 from backtest.base import DataError, ParameterError, format_duration, format_percent, format_time
-from backtest.cli.flags import AsJson, flag
+from backtest.cli.command import AsJson, flag
 from backtest.cli.printing import (
     add_command,
     format_help,
@@ -490,4 +490,4 @@ app.callback(help=format_help(data, EXAMPLES))(data)
 add_command(app, "fetch", fetch, FETCH_EXAMPLES)
 add_command(app, "import", import_files, IMPORT_EXAMPLES)
 add_command(app, "inspect", inspect, INSPECT_EXAMPLES)
-COMMAND = app
+COMMANDS = {"data": app}

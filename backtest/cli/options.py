@@ -1,4 +1,4 @@
-"""``backtest options``: prices, implied volatilities, chains of quotes and fitted surfaces."""
+"""``backtest options``: chains of quotes, and surfaces fitted to them."""
 
 from __future__ import annotations
 
@@ -9,40 +9,22 @@ from typing import Annotated, Any
 import pandas as pd
 import typer
 
-from backtest.base import ParameterError, check_range, format_percent
-from backtest.base.units import YEAR_DAYS
-from backtest.cli.flags import OUTPUT, AsJson, flag, option
+from backtest.base import ParameterError, format_percent
+from backtest.cli.command import AsJson, flag, option
 from backtest.cli.printing import add_command, format_help, print_json, print_paragraph, print_table
 from backtest.cli.progress import show_activity, show_progress
-from backtest.cli.typed_values import warn_of_percentage
 from backtest.options import (
     Chain,
     Surface,
     Surfaces,
-    greeks,
-    implied_volatility,
     name_underlying,
-    price,
-    volatility_reason,
 )
 from backtest.options.chain import CHECKS
 from backtest.options.surfaces import MODELS
 
 EXAMPLES = """
-backtest options price --kind put --forward 60000 --strike 50000 --days 30 --volatility 0.55
-backtest options implied --kind put --forward 60000 --strike 50000 --days 30 --price 560
 backtest options chain deribit.parquet          [dim]# which quotes are defective[/dim]
 backtest options surface deribit.parquet --underlying BTC --report surface.html
-"""
-PRICE_EXAMPLES = """
-backtest options price --kind call --forward 60000 --strike 66000 --days 30 --volatility 0.55
-backtest options price --kind put --forward 60000 --strike 50000 --days 30 --volatility 0.55 \
---settlement coin --json
-"""
-IMPLIED_EXAMPLES = """
-backtest options implied --kind call --forward 60000 --strike 66000 --days 30 --price 1700
-backtest options implied --kind put --forward 60000 --strike 50000 --days 30 --price 0.0093 \
---settlement coin
 """
 CHAIN_EXAMPLES = """
 backtest options chain                          [dim]# the sample[/dim]
@@ -55,14 +37,6 @@ backtest options surface chains --underlying BTC   [dim]# a folder: a line per s
 """
 
 
-Kind = Annotated[str, flag("'call' or 'put'.", "--kind")]
-Forward = Annotated[float, flag("Price of the forward with the same expiry.")]
-Strike = Annotated[float, flag("The strike.")]
-Days = Annotated[float, flag("Days to expiry.")]
-Rate = Annotated[float, typer.Option(help="Continuous discount rate per year.")]
-Settlement = Annotated[
-    str, typer.Option(help="'cash', or 'coin' for prices in coins of the underlying.")
-]
 File = Annotated[
     Path | None,
     typer.Argument(
@@ -76,72 +50,13 @@ FileSettlement = Annotated[
     str | None, flag("'cash' or 'coin'; needed unless the file is Deribit's.", "--settlement")
 ]
 Underlying = Annotated[str | None, flag("Name of the underlying, if there are several.")]
-UNITS = {
-    "delta": "per unit of the forward",
-    "gamma": "per unit squared",
-    "vega": "per 1.00 of volatility",
-    "theta": "per year",
-    "rho": "per 1.00 of the rate",
-    "vanna": "per unit of the forward and 1.00 of volatility",
-    "volga": "per 1.00 of volatility, squared",
-}
 HEADLINE = "30d"
 
 app = typer.Typer(rich_markup_mode="rich")
 
 
 def options() -> None:
-    """Price options, invert prices, inspect chains of quotes and fit surfaces to them."""
-
-
-def show_price(
-    *,
-    kind: Kind,
-    forward: Forward,
-    strike: Strike,
-    days: Days,
-    volatility: Annotated[float, flag("Volatility per year (0.6 is 60 %).")],
-    rate: Rate = 0.0,
-    settlement: Settlement = "cash",
-    as_json: AsJson = False,
-) -> None:
-    """Price a European option by Black-76, with its Greeks per unit of the underlying."""
-    warn_of_percentage("--volatility", volatility)
-    check_typed(forward=forward, strike=strike, volatility=volatility, rate=rate)
-    given = (kind, forward, strike, read_days(days), volatility, rate, settlement)
-    value, found = price(*given), greeks(*given)  # type: ignore[arg-type] # checked by both
-    shown = {name: number + 0.0 for name, number in found._asdict().items()}  # no -0
-    if as_json:
-        print_json({"price": value, **shown})
-        return
-    currency = "coins" if settlement == "coin" else "the quote currency"
-    print_paragraph(f"{value:,.8g} in {currency}, per unit of the underlying", indent="")
-    rows = [(name, f"{number:,.6g}", UNITS[name]) for name, number in shown.items()]
-    print_table(("greek", "value", "unit"), rows, right=("value",))
-
-
-def show_implied(
-    *,
-    kind: Kind,
-    price: Annotated[float, flag("Price per unit of the underlying.")],
-    forward: Forward,
-    strike: Strike,
-    days: Days,
-    rate: Rate = 0.0,
-    settlement: Settlement = "cash",
-    as_json: AsJson = False,
-) -> None:
-    """Find the volatility at which Black-76 gives a price."""
-    check_typed(price=price, forward=forward, strike=strike, rate=rate)
-    given = (kind, price, forward, strike, read_days(days), rate, settlement)
-    found = implied_volatility(*given)  # type: ignore[arg-type] # checked there
-    reason = volatility_reason(*given)  # type: ignore[arg-type]
-    if as_json:
-        print_json({"implied_volatility": found, "reason": reason})
-    elif reason:
-        raise ParameterError(f"price must have an implied volatility, got {price:g}: {reason}")
-    else:
-        print_paragraph(f"{100.0 * found:.4f} % a year", indent="")
+    """Inspect chains of quotes of options, and fit surfaces to them."""
 
 
 def show_chain(
@@ -184,7 +99,7 @@ def show_surface(
     ] = None,
     model: Annotated[str, typer.Option(help=f"One of {', '.join(MODELS)}.")] = "svi",
     report: Annotated[
-        Path | None, option(OUTPUT, "Write a report: .html, .md or .json.", "--report")
+        Path | None, option("Write a report: .html, .md or .json.", "--report")
     ] = None,
     as_json: AsJson = False,
 ) -> None:
@@ -273,15 +188,6 @@ def show_points(volatility: float) -> str:
     return "-" if math.isnan(volatility) else f"{100.0 * volatility:.2f} pt"
 
 
-def read_days(days: float) -> float:
-    return check_range("days", days, low=0.0) / YEAR_DAYS
-
-
-def check_typed(**numbers: float) -> None:
-    for name, value in numbers.items():
-        check_range(name, value)
-
-
 def read_chain(file: Path | None, settlement: str | None) -> Chain:
     return Chain.sample() if file is None else Chain.load(file, settlement=settlement)
 
@@ -293,8 +199,6 @@ def to_rows(frame: pd.DataFrame) -> list[Any]:
 
 
 app.callback(help=format_help(options, EXAMPLES))(options)
-add_command(app, "price", show_price, PRICE_EXAMPLES)
-add_command(app, "implied", show_implied, IMPLIED_EXAMPLES)
 add_command(app, "chain", show_chain, CHAIN_EXAMPLES)
 add_command(app, "surface", show_surface, SURFACE_EXAMPLES)
-COMMAND = app
+COMMANDS = {"options": app}

@@ -23,12 +23,13 @@ from backtest.base import (
     check_range,
     write_file,
 )
-from backtest.cli.experiment import build_experiment, draft_experiment
-from backtest.cli.flags import AsJson, flag
+from backtest.cli.build import build_experiment
+from backtest.cli.command import AsJson, flag
+from backtest.cli.experiment import draft_experiment
 from backtest.cli.printing import add_command, format_help, print_json
-from backtest.cli.run_command import run_with_progress
+from backtest.cli.runs import run_with_progress
+from backtest.cli.searches import walk_experiment
 from backtest.cli.typed_values import split_pair
-from backtest.cli.validate_command import walk_experiment
 from backtest.engine import Result
 from backtest.measures.measure_table import METRICS
 from backtest.regress import (
@@ -338,4 +339,4 @@ def write_output(path: Path, text: str, *, is_added: bool = False) -> None:
 
 add_command(app, "record", record, RECORD_EXAMPLES)
 add_command(app, "check", check, CHECK_EXAMPLES)
-COMMAND = app
+COMMANDS = {"regress": app}

@@ -1,0 +1,223 @@
+"""``backtest policies``, ``check`` and ``compile``: what can be run, and whether it may."""
+
+from __future__ import annotations
+
+import dataclasses
+import inspect
+import textwrap
+import time
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+import backtest
+from backtest.base import ParameterError, compiling_first, pick_value
+from backtest.cli.build import build_experiment, load_data
+from backtest.cli.command import AsJson
+from backtest.cli.experiment import GivenFlag, draft_experiment
+from backtest.cli.find_policy import built_in_policies, load_policies
+from backtest.cli.printing import print_json, print_table
+from backtest.cli.progress import show_activity
+from backtest.engine import Finding, check_policy, resolve_signal
+from backtest.market import Market, Markets, as_markets, label_names
+from backtest.policy import Parameter, Policy
+
+POLICIES_EXAMPLES = """
+backtest policies vol-target           [dim]# its formula and its source[/dim]
+backtest policies my_policy.py --json
+"""
+
+
+def policies(
+    policy: Annotated[
+        str | None, typer.Argument(help="Show one policy, or those of a file, in full.")
+    ] = None,
+    *,
+    as_json: AsJson = False,
+) -> None:
+    """List the policies: name, one line, and parameters with default, range and unit."""
+    found = load_policies(policy) if policy else built_in_policies()
+    if as_json:
+        print_json([policy_to_dict(each) for each in found])
+        return
+    for index, each in enumerate(found):
+        if index:
+            typer.echo("")
+        print_policy(each, is_whole=policy is not None)
+
+
+def print_policy(policy: type[Policy], *, is_whole: bool) -> None:
+    typer.secho(policy.title(), bold=True)
+    text = inspect.getdoc(policy) if is_whole else policy.summary()
+    for line in (text or "").splitlines():
+        typer.echo(f"  {line}".rstrip())
+    parameters = list(policy.parameters().values())
+    if parameters:
+        if is_whole:
+            typer.echo("")
+        rows = [("  " + each.name, *format_parameter(each)) for each in parameters]
+        print_table(("  parameter", "default", "range", "unit"), rows, right=("default",))
+
+
+def format_parameter(parameter: Parameter) -> tuple[str, str, str]:
+    space = parameter.space
+    default = "" if parameter.default is None else f"{parameter.default}"
+    if space is None:
+        return default, "True, False", ""
+    return default, str(space).removesuffix(f" {space.unit}"), space.unit
+
+
+def policy_to_dict(policy: type[Policy]) -> dict[str, Any]:
+    return {
+        "name": policy.title(),
+        "class": policy.__name__,
+        "summary": policy.summary(),
+        "parameters": [parameter_to_dict(each) for each in policy.parameters().values()],
+    }
+
+
+def parameter_to_dict(parameter: Parameter) -> dict[str, Any]:
+    space = {} if parameter.space is None else dataclasses.asdict(parameter.space)
+    return {
+        "name": parameter.name,
+        "type": parameter.kind.__name__,
+        "default": parameter.default,
+        **space,
+    }
+
+
+# ------------------------------------------------------------------------------------------ check
+
+WIDTH = 80
+CHECK_EXAMPLES = """
+backtest check my_policy.py:MyPolicy --data btc/
+backtest check examples/btc-vol-target.toml
+"""
+
+
+def check(
+    policy: Annotated[
+        str,
+        typer.Argument(
+            help="A built-in policy, FILE.py (all its policies), FILE.py:Class, or FILE.toml (the "
+            "policies of an experiment, on its data)."
+        ),
+    ],
+    *,
+    data: Annotated[
+        list[str] | None, typer.Option(help="A folder or file; repeat for several markets.")
+    ] = None,
+    instrument: Annotated[
+        list[str] | None, typer.Option(help="Instrument of a folder of several.")
+    ] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Check that a policy keeps the contract: above all, that it does not look ahead.
+
+    Without data it is checked on a synthetic market. The exit code is 1 if a check fails.
+    """
+    given = {"path": data, "instrument": instrument}
+    flags = [GivenFlag("data", name, texts) for name, texts in given.items() if texts]
+    if policy.endswith(".toml"):
+        trials = list_of_experiment(Path(policy), flags)
+    else:
+        markets = load_checked(flags)
+        classes = load_policies(policy)
+        trials = [(each, name, market) for each in classes for name, market in markets.items()]
+    found = {}
+    for each, name, market in trials:
+        title = f"{each.__name__} on {name}" if name else each.__name__
+        with show_activity(f"checking {title}"):
+            found[title] = check_policy(each, market)
+    if as_json:
+        print_json({name: [each._asdict() for each in found[name]] for name in found})
+    else:
+        for name, findings in found.items():
+            print_findings(name, findings)
+    if not all(each.passed for findings in found.values() for each in findings):
+        raise typer.Exit(1)
+
+
+def list_of_experiment(
+    file: Path, flags: list[GivenFlag]
+) -> list[tuple[type[Policy], str, Market | None]]:
+    """Return the policies of an experiment with the market of each, by name if there are several.
+
+    The market of an overlay is the portfolio index.
+    """
+    if flags:
+        given = ", ".join(f"{each.table}.{each.key}" for each in flags)
+        raise ParameterError(
+            f"the policies of an experiment are checked on its own data, got {given}"
+        )
+    market, policy, terms = build_experiment(draft_experiment(file, []))
+    found: list[tuple[type[Policy], str, Market | None]] = [
+        (type(pick_value(policy, name)), name, each) for name, each in label_markets(market).items()
+    ]
+    overlay = terms.get("overlay")
+    if overlay is not None:
+        found.append(
+            (
+                type(overlay),
+                "the portfolio index",
+                market.index(resolve_signal(terms["signal"], market)),
+            )
+        )
+    return found
+
+
+def load_checked(flags: list[GivenFlag]) -> dict[str, Market | None]:
+    """Return the markets to check on by name: one without a name, or each of several."""
+    if not flags:
+        return {"": None}
+    found = load_data(draft_experiment(None, flags))
+    return {**label_markets(found)}
+
+
+def label_markets(market: Market | Markets) -> dict[str, Market]:
+    markets = as_markets(market)
+    return {label: markets[name] for name, label in label_names(markets).items()}
+
+
+def print_findings(name: str, findings: list[Finding]) -> None:
+    typer.secho(name, bold=True)
+    width = max(len(each.name) for each in findings)
+    for each in findings:
+        lead = f"  {'ok   ' if each.passed else 'FAILS'}  {each.name:{width}}  "
+        lines = each.detail.splitlines() or [""]
+        shown = textwrap.wrap(
+            lines[0], WIDTH, initial_indent=lead, subsequent_indent=" " * len(lead)
+        ) or [lead.rstrip()]
+        shown += [" " * len(lead) + line for line in lines[1:]]
+        typer.secho("\n".join(shown), fg=None if each.passed else "red")
+    failed = sum(not each.passed for each in findings)
+    verdict = f"{failed} of {len(findings)} checks failed" if failed else "keeps the contract"
+    typer.secho(f"{name}: {verdict}", bold=True)
+
+
+# ---------------------------------------------------------------------------------------- compile
+
+COMPILE_EXAMPLES = """
+backtest compile                       [dim]# once on a machine, or in a build[/dim]
+"""
+
+
+def compile_engine() -> None:
+    """Compile the engine for this machine, so that no run waits for it."""
+    from backtest.strategies import VolTarget  # noqa: PLC0415 - loads much
+
+    began = time.perf_counter()
+    market = Market.sample(bars=100)
+    venue = backtest.Venue.preset("binance-usdm", "BTCUSDT")
+    for each in (market, Markets({"ONE": market, "TWO": market})):
+        with compiling_first():
+            backtest.run(each, VolTarget(), venue=venue, account=backtest.Account())
+    typer.echo(f"The engine is compiled, after {time.perf_counter() - began:.0f} s.")
+
+
+COMMANDS = {
+    "policies": (policies, POLICIES_EXAMPLES),
+    "check": (check, CHECK_EXAMPLES),
+    "compile": (compile_engine, COMPILE_EXAMPLES),
+}

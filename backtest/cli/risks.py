@@ -1,0 +1,453 @@
+"""Commands about risk: of liquidation, shocks, orders inside a bar, assumptions, size, a crowd."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Annotated, Any
+
+import numpy as np
+import pandas as pd
+import typer
+
+import backtest
+from backtest.base import ParameterError, did_you_mean
+from backtest.cli.build import Experiment, build_experiment
+from backtest.cli.command import AsJson, Output, option, take_experiment
+from backtest.cli.experiment import Draft
+from backtest.cli.printing import print_json
+from backtest.cli.progress import EARLY, show_activity, show_phases, show_progress
+from backtest.cli.runs import run_with_progress
+from backtest.cli.typed_values import parse_entries
+from backtest.crowd import Linear, SquareRoot
+from backtest.market import Market, Markets, as_given, as_markets, label_names, unwrap_market
+from backtest.risk import MaxLeverage, Paths, Scenario, describe_drift, summarize_funding
+from backtest.venue import FundingTerms, Venue
+
+RISK_EXAMPLES = """
+backtest risk --policy constant --set leverage=5 --model gbm
+backtest risk examples/btc-vol-target.toml --from-run --report risk.html
+"""
+FromRun = Annotated[
+    bool, option("Run the experiment, and continue from its last close.", "--from-run")
+]
+
+
+def risk(draft: Draft, *, from_run: FromRun = False, output: Output) -> None:
+    """Estimate the probability that the account is liquidated after the end of the data."""
+    with show_activity(describe_start(draft), EARLY):
+        experiment = build_experiment(draft)
+    if "find_leverage" in draft.table("risk"):
+        refuse_with_search(draft, from_run=from_run)
+        searched = find_leverage(draft, experiment)
+        output.give_out(searched)
+        return
+    fitting = f"fitting the model of the paths to {experiment.market.n_bars:,} bars"
+    with show_activity(fitting, EARLY):
+        drawn = draw_paths(draft, experiment.market, experiment.terms["venue"])
+    terms = list_path_terms(experiment, from_run=from_run)
+    settings = dict(draft.table("risk"))
+    with show_phases(describe_plan(drawn)) as progress:
+        found = backtest.liquidation_risk(
+            drawn,
+            experiment.policy,
+            **terms,
+            progress=progress,
+            **settings,
+        )
+    output.give_out(found)
+
+
+def describe_start(draft: Draft) -> str:
+    """Return what the command does and how long it may take, before the data are read."""
+    count = draft.table("paths").get("paths", 10_000)
+    return (
+        f"risk of liquidation on {count:,} paths: reading the data; this takes seconds, or minutes "
+        "if the policy has columns or does not compile"
+    )
+
+
+def describe_plan(drawn: Paths) -> str:
+    return (
+        f"risk of liquidation on {len(drawn):,} paths of {drawn.n_bars:,} bars: the policy is "
+        "checked, then taken through all paths"
+    )
+
+
+SEARCHED = ("find_leverage", "threads", "model", "paths", "horizon", "seed", "drift")
+
+
+def refuse_with_search(draft: Draft, *, from_run: bool) -> None:
+    """Refuse flags that a search for the leverage does not read; entries of a file may stay."""
+    given = [
+        f"{flag.table}.{flag.key}"
+        for flag in draft.flags
+        if flag.table in ("risk", "paths") and flag.group not in SEARCHED
+    ]
+    given += ["from_run"] if from_run else []
+    if given:
+        raise ParameterError(
+            f"a search for the leverage uses plain paths of a new account, got {given[0]}"
+        )
+
+
+def find_leverage(draft: Draft, experiment: Experiment) -> MaxLeverage:
+    """Return the most leverage, or the largest factor on the policy if the draft names one."""
+    terms = list_path_terms(experiment, from_run=False)
+    table = draft.table("paths")
+    settings: dict[str, Any] = {name: table[name] for name in SEARCHED[2:] if name in table}
+    if "model" in settings:
+        settings["models"] = [settings.pop("model")]
+    has_policy = bool(draft.table("policy"))
+    with show_progress("models", "models") as progress:
+        return backtest.max_leverage(
+            experiment.market,
+            experiment.policy if has_policy else None,
+            **terms,
+            probability=draft.tables["risk"]["find_leverage"],
+            threads=draft.table("risk").get("threads", 1),
+            progress=progress,
+            **settings,
+        )
+
+
+def list_path_terms(experiment: Experiment, *, from_run: bool) -> dict[str, Any]:
+    """Return the terms of an experiment on simulated paths.
+
+    With ``from_run``, the experiment is run over the data and its account goes on at their end.
+    """
+    terms = experiment.terms
+    return {
+        "venue": terms["venue"],
+        "account": run_with_progress(experiment) if from_run else terms["account"],
+        "signal": read_direction(terms.get("signal")),
+        "overlay": terms.get("overlay"),
+        "compile": terms.get("compile", True),
+    }
+
+
+def read_direction(signal: Any) -> float | dict[str, float] | None:
+    if signal is None:
+        return None
+    if isinstance(signal, pd.DataFrame):
+        return {str(name): float(x) for name, x in signal.iloc[-1].fillna(0.0).items()}
+    if isinstance(signal, (int, float)):
+        return float(signal)
+    raise ParameterError(
+        "run.signal must be a number on simulated paths: columns and rules end with the data"
+    )
+
+
+# ----------------------------------------------------------------------------------------- stress
+
+STRESS_EXAMPLES = """
+backtest stress --shock price=-0.3 --shock over=2h --shock outage=1h
+backtest stress --scenario 2020-03-12 --ladder price=-0.5:0.5:41 --report stress.html
+"""
+
+
+def stress(draft: Draft, *, output: Output) -> None:
+    """Run an experiment, and show what shocks after the last close would do to its account."""
+    experiment = build_experiment(draft)
+    table = draft.table("stress")
+    chosen = list_scenarios(table)
+    ladder = read_ladder(table.get("ladder"))
+    result = run_with_progress(experiment)
+    with show_progress("scenarios", "scenarios") as progress:
+        found = backtest.stress(
+            result, chosen, rules=table.get("rules", "run"), ladder=ladder,
+            data=experiment.market, progress=progress,
+        )  # fmt: skip
+    output.give_out(found)
+
+
+def list_scenarios(table: Mapping[str, Any]) -> list[Scenario]:
+    known = {each.name: each for each in backtest.crashes()}
+    shocks = table.get("shocks")
+    names = table.get("scenarios", [] if shocks else list(known))
+    for name in names:
+        if name not in known:
+            raise ParameterError(
+                f"stress.scenarios must be of {', '.join(known)}, got {name!r}"
+                + did_you_mean(name, known)
+            )
+    chosen = [known[name] for name in names]
+    if shocks:
+        typed = {"name": "shock", **parse_entries(shocks)}
+        chosen.append(Scenario.from_dict(typed, where="stress.shocks"))
+    return chosen
+
+
+def read_ladder(axes: Mapping[str, Any] | None) -> dict[str, Any] | None:
+    if axes is None:
+        return None
+    return {name: read_axis(name, axis) for name, axis in axes.items()}
+
+
+def read_axis(name: str, axis: Any) -> Any:
+    if not isinstance(axis, str):
+        return axis if isinstance(axis, list) else [axis]
+    try:
+        if ":" in axis:
+            low, high, n = axis.split(":")
+            return (float(low), float(high), int(n))
+        return [float(each) for each in axis.split(",")]
+    except ValueError as error:
+        raise ParameterError(
+            f"stress.ladder.{name} must be LOW:HIGH:COUNT or values between commas, got {axis!r}"
+        ) from error
+
+
+# --------------------------------------------------- bounds, capacity and sensitivity of a run
+
+BOUNDS_EXAMPLES = """
+backtest bounds --data btc/ --data eth/ --policy constant --set leverage=5
+backtest bounds --set account.stop_loss=0.05 --report bounds.html
+"""
+CAPACITY_EXAMPLES = """
+backtest capacity --set venue.slippage.impact=1.0 --capitals 1e4,1e6,1e8
+backtest capacity --set venue.slippage.max_participation=0.05 --report capacity.html
+"""
+SENSITIVITY_EXAMPLES = """
+backtest sensitivity --factors fees,funding --report tornado.html
+backtest sensitivity --data btc/ --data eth/ --factors correlation,volatility
+"""
+
+
+def bounds(draft: Draft, *, output: Output) -> None:
+    """Run an account under both ways of prices inside a bar, and show where they part."""
+    result = run_with_progress(build_experiment(draft))
+    with show_progress("bars", "bars") as progress:
+        found = backtest.bounds(result, progress=progress)
+    output.give_out(found)
+
+
+def capacity(draft: Draft, *, output: Output) -> None:
+    """Show growth and Sharpe ratio by capital, and the capital at which each is halved."""
+    output.give_out(run_variations(draft, backtest.capacity, "capitals"))
+
+
+def sensitivity(draft: Draft, *, output: Output) -> None:
+    """Show how growth changes with one assumption at a time, and where it falls to 0."""
+    output.give_out(run_variations(draft, backtest.sensitivity, "factors"))
+
+
+def run_variations(draft: Draft, vary: Callable[..., Any], unit: str) -> Any:
+    """Run an experiment in variations, with the arguments of the table of the function's name."""
+    experiment = build_experiment(draft)
+    name = vary.__name__
+    with show_progress(unit, unit) as progress:
+        return vary(
+            experiment.market,
+            experiment.policy,
+            **experiment.list_given_terms(),
+            **draft.table(name),
+            progress=progress,
+        )
+
+
+# ------------------------------------------------------------------------------------------ paths
+
+PATHS_EXAMPLES = """
+backtest paths --model gbm --horizon 7d --paths 1000
+backtest paths --data btc/ --write paths/ --number 3      [dim]# three paths as data[/dim]
+"""
+QUANTILES = (0.01, 0.05, 0.25, 0.5, 0.75, 0.95, 0.99)
+
+
+def draw_paths(draft: Draft, market: Market | Markets, venue: Any) -> Paths:
+    """Return the paths that the table or the flags describe.
+
+    Fitted funding stays within the cap of the venue, a Venue or one for each instrument.
+    """
+    settings = dict(draft.table("paths"))
+    settings["funding"] = read_path_funding(settings.get("funding", "fitted"), venue)
+    return backtest.simulate_paths(market, settings.pop("model", "filtered"), **settings)
+
+
+def read_path_funding(given: float | str, venue: Any) -> Any:
+    if given == "none":
+        return None
+    if given == "fitted" and isinstance(venue, Mapping):
+        return {name: find_capped_funding(each) for name, each in venue.items()}
+    if given == "fitted":
+        return find_capped_funding(venue)
+    try:
+        return float(given)
+    except ValueError:
+        return given  # simulate_paths names what is allowed
+
+
+def find_capped_funding(venue: Any) -> FundingTerms | str:
+    if not isinstance(venue, Venue) or venue.in_force is None:
+        return "fitted"
+    name, _, symbol = venue.in_force.preset.rpartition(":")
+    terms = backtest.funding.terms(name, symbol)
+    return "fitted" if terms is None or math.isinf(terms.cap) else terms
+
+
+def paths(
+    draft: Draft,
+    *,
+    write: Annotated[
+        Path | None, option("Write paths as data into this new folder.", "--write")
+    ] = None,
+    number: Annotated[int, option("How many to write (1).", "--number")] = 1,
+    as_json: AsJson = False,
+) -> None:
+    """Simulate possible continuations of the data, and show how far they spread."""
+    experiment = build_experiment(draft)
+    drawn = draw_paths(draft, experiment.market, experiment.terms["venue"])
+    if not 1 <= number <= len(drawn):
+        raise ParameterError(
+            f"number must be from 1 to {len(drawn)}, the number of paths, got {number}"
+        )
+    tables = {name: tabulate_spread(drawn, name) for name in drawn.names}
+    for i in range(number if write is not None else 0):
+        write_path(drawn[i], Path(str(write)) / f"path-{i}")
+    if as_json:
+        rows = {name: each.reset_index().to_dict("records") for name, each in tables.items()}
+        print_json({"paths": drawn.describe(), "spread": as_given(rows, drawn.history)})
+        return
+    told = drawn.describe()
+    typer.echo(f"{describe_drawn(drawn)}, {describe_drift(told)}")
+    for line in summarize_funding(told["funding_fit"]):
+        typer.echo(line)
+    typer.echo()
+    typer.echo(
+        "Returns from the last close, by day: quantiles, and the mean lowest price on the way"
+    )
+    for name, label in label_names(tables).items():
+        if label:
+            typer.echo(f"\n{label}")
+        typer.echo(tables[name].map(lambda x: f"{100 * x:.2f} %").to_string())
+    if write is not None:
+        typer.echo(f"\nwritten: {write}")
+
+
+def describe_drawn(drawn: Paths) -> str:
+    told = drawn.describe()
+    model = dict(told["model"])
+    name = model.pop("name")
+    fitted = ", ".join(
+        f"{key} {value:.4g}"
+        for key, value in model.items()
+        if isinstance(value, float) and value and key != "drift"
+    )
+    return (
+        f"{drawn.count:,} paths of {drawn.n_bars:,} bars from {told['start']}, {name}"
+        + (f" ({fitted})" if fitted else "")
+        + (f" of {', '.join(drawn.names)}" if len(drawn.names) > 1 else "")
+        + f", seed {drawn.seed}"
+    )
+
+
+def write_path(path: Market | Markets, folder: Path) -> None:
+    parts = as_markets(path)
+    for name, label in label_names(parts).items():
+        parts[name].save(folder / label)
+
+
+def tabulate_spread(drawn: Paths, name: str) -> pd.DataFrame:
+    days = np.asarray(drawn.calendar.time[1:] - drawn.calendar.time[0]) / 86_400e9
+    marks = [k for k in (1.0, 7.0, 30.0) if k < days[-1]]
+    rows = {f"{day:g}": int(np.searchsorted(days, day)) for day in [*marks, float(days[-1])]}
+    ends, lows, size = [], [], max(65_536 // drawn.width, 1)
+    for first in range(0, len(drawn), size):
+        bars = drawn.draw(first, min(first + size, len(drawn)), name)
+        shaped = bars.prices.reshape(4, -1, drawn.width)
+        base = shaped[3, :, :1]
+        low = np.minimum.accumulate(shaped[2, :, 1:], axis=1) / base - 1.0
+        ends.append((shaped[3, :, 1:] / base - 1.0)[:, list(rows.values())])
+        lows.append(low[:, list(rows.values())])
+    end, low = np.concatenate(ends), np.concatenate(lows)
+    table = pd.DataFrame(np.quantile(end, QUANTILES, axis=0).T, index=pd.Index(rows, name="days"))
+    table.columns = pd.Index([f"{100 * q:g} %" for q in QUANTILES])
+    return table.assign(lowest=low.mean(axis=0))
+
+
+# ---------------------------------------------------------------------------------------- cascade
+
+CASCADE_EXAMPLES = """
+backtest cascade --shock -0.05 --open-interest 5e9 --leverage loguniform:1:100
+backtest cascade --shock 0.1 --open-interest 3e9 --impact linear:0.2 --recovery 2h --json
+"""
+CROWD = ("open_interest", "leverage", "long_share", "accounts", "seed", "lookback")
+
+
+def cascade(draft: Draft, *, output: Output) -> None:
+    """Shock a crowd of leveraged accounts at the end of a market, and follow the liquidations.
+
+    The policy's account runs through the market first, and stands in the crowd with what it holds
+    at the end.
+    """
+    table = dict(draft.table("cascade"))
+    for name in ("shock", "open_interest"):
+        if name not in table:
+            raise ParameterError(f"cascade.{name} is needed, got none")
+    crowd = {name: table.pop(name) for name in CROWD if name in table}
+    table["impact"] = read_impact(table.get("impact", "sqrt:1"))
+    if table.get("adl") == "none":
+        table["adl"] = None
+    experiment = build_experiment(draft)
+    unwrap_market(experiment.market, "a cascade takes one market")
+    if "overlay" in experiment.terms:
+        raise ParameterError("a cascade is about one position, got an overlay")
+    venue = experiment.terms["venue"]
+    accounts = backtest.Crowd.from_leverage(**crowd, entries=experiment.market, venue=venue)
+    mine = run_with_progress(experiment)
+    if mine.record.positions.quantity[-1, 0] == 0.0:
+        typer.echo("note: the policy's account holds nothing at the end of the data", err=True)
+        mine = None
+    output.give_out(backtest.cascade(accounts, venue, **table, me=mine))
+
+
+LAWS: dict[str, tuple[Callable[..., SquareRoot | Linear], int]] = {
+    "sqrt": (SquareRoot, 2),
+    "linear": (Linear, 1),
+}
+
+
+def read_impact(text: str) -> SquareRoot | Linear:
+    name, *parts = text.split(":")
+    law, most = LAWS.get(name, (None, 0))
+    try:
+        numbers = [float(each) for each in parts]
+    except ValueError:
+        numbers = []
+    if law is None or not 0 < len(numbers) <= most:
+        raise ParameterError(
+            f"impact must be sqrt:COEFFICIENT[:VOLATILITY] or linear:COEFFICIENT, got {text!r}"
+        )
+    return law(*numbers)
+
+
+PATHS = (
+    "paths.model paths.paths paths.horizon paths.seed paths.drift paths.funding paths.correlation"
+)
+COMMANDS = {
+    "risk": (
+        take_experiment(risk, f"{PATHS} risk.horizons risk.method risk.find_leverage risk.threads"),
+        RISK_EXAMPLES,
+    ),
+    "stress": (
+        take_experiment(stress, "stress.scenarios stress.shocks stress.ladder stress.rules"),
+        STRESS_EXAMPLES,
+    ),
+    "bounds": (take_experiment(bounds), BOUNDS_EXAMPLES),
+    "capacity": (
+        take_experiment(capacity, "capacity.capitals capacity.tolerance"),
+        CAPACITY_EXAMPLES,
+    ),
+    "sensitivity": (take_experiment(sensitivity, "sensitivity.factors"), SENSITIVITY_EXAMPLES),
+    "paths": (take_experiment(paths, PATHS), PATHS_EXAMPLES),
+    "cascade": (
+        take_experiment(
+            cascade,
+            "cascade.shock cascade.open_interest cascade.leverage cascade.impact "
+            "cascade.insurance cascade.adl cascade.recovery cascade.jump",
+        ),
+        CASCADE_EXAMPLES,
+    ),
+}
