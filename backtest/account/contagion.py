@@ -4,7 +4,7 @@
 the requirement grows; by the collateral; by flows and interest. What is left over is due to rules.
 The falls are summed since the last high of the unit value, and a cause has ``max(fall, 0) / sum``
 of a liquidation of the pool. The bar of the liquidation is logged here; what came before follows
-from the record (:mod:`backtest.engine.contagion`).
+from the record (:mod:`backtest.engine.run_closes`).
 """
 
 from __future__ import annotations

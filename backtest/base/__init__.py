@@ -58,7 +58,7 @@ if TYPE_CHECKING:
     from backtest.base.number_text import format_price_at_tick, format_probability, format_rate
     from backtest.base.number_text import format_setting, format_signed, format_value
     from backtest.base.provenance import Checkout, Code, Making, attach_saved_making
-    from backtest.base.provenance import continue_making, decode_provenance, encode_provenance
+    from backtest.base.provenance import decode_provenance, encode_provenance
     from backtest.base.provenance import find_changed_files, find_code, find_making
     from backtest.base.provenance import making_from_json, making_to_json, read_provenance
     from backtest.base.provenance import record_making, recording_command, try_read_provenance

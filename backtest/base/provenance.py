@@ -184,14 +184,6 @@ def choose_making(earlier: Making | None, now: Making) -> Making:
     return kept._replace(argv=kept.argv or other.argv)
 
 
-def continue_making(earlier: Making | None, code: Code) -> Making:
-    argv = (earlier.argv if earlier else ()) or COMMAND.get()
-    if earlier is None or not earlier.code:
-        return Making(None, code, argv=argv)
-    others = [each for each in (*earlier.earlier, earlier.code) if each != code]
-    return Making(earlier.seconds, code, tuple(others), argv)
-
-
 def encode_provenance(
     identity: str, making: Making, line: Mapping[str, Any] | None = None
 ) -> bytes:

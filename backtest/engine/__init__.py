@@ -10,7 +10,7 @@ if TYPE_CHECKING:
     from backtest.engine.batch import BatchLoop, Laid, LaneFault, LaterBars
     from backtest.engine.batch import lay_alike, lay_each
     from backtest.engine.bar_loop import Seen, count_days, find_seen, is_balanced
-    from backtest.engine.collateral_prices import read_assets
+    from backtest.engine.feed_arrays import read_assets
     from backtest.engine.compile.absent_parts import pack_terms
     from backtest.engine.compile.general_compiler import bind_compiled, build_call
     from backtest.engine.compile.general_compiler import compile_general_rules, find_general_folder
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from backtest.engine.compile.loop_compiler import mark_sources
     from backtest.engine.compile.recipe import Place, Recipe, count_slots, make_recipe, may_refer_to
     from backtest.engine.compile.recipe import read_parameter, write_decide
-    from backtest.engine.counted_result import CountedResult, count_at
+    from backtest.engine.result import CountedResult, count_at
     from backtest.engine.deciders import Deciders
     from backtest.engine.directions import Directions, read_directions
     from backtest.engine.fee_days import TradedDays, start_day
@@ -41,12 +41,12 @@ if TYPE_CHECKING:
     from backtest.engine.manifest import describe_bars, describe_data, describe_history
     from backtest.engine.manifest import describe_venue
     from backtest.engine.manifest import hash_source, read_tables_in_use
-    from backtest.engine.no_fill import count_unfilled, warn_of_unfilled
+    from backtest.engine.target_cuts import count_unfilled, warn_of_unfilled
     from backtest.engine.option_rolls import collect_options
     from backtest.engine.option_schedule import check_columns, schedule_options
     from backtest.engine.policy_contract import Finding, check_policy
-    from backtest.engine.portfolio_buffers import new_event_log, new_ledger_array, new_quotes
-    from backtest.engine.portfolio_buffers import new_cuts, new_scratch
+    from backtest.engine.portfolio_driver import new_event_log, new_ledger_array, new_quotes
+    from backtest.engine.portfolio_driver import new_cuts, new_scratch
     from backtest.engine.portfolio_checks import check_periods, check_portfolio
     from backtest.engine.portfolio_checks import count_periods, read_venues
     from backtest.engine.portfolio_close import find_failure_value, is_near_failure, look_at_close
@@ -61,11 +61,11 @@ if TYPE_CHECKING:
     from backtest.engine.portfolio_policies import flatten_settings, make_deciders, observe_overlay
     from backtest.engine.portfolio_policies import observe_policies, read_index, replace_policies
     from backtest.engine.portfolio_recording import RunTape
-    from backtest.engine.portfolio_setup import Setup, end_expired, set_up, set_up_again
-    from backtest.engine.portfolio_setup import set_up_like
+    from backtest.engine.run_setup import Setup, end_expired, set_up, set_up_again
+    from backtest.engine.run_setup import set_up_like
     from backtest.engine.portfolio_tally import is_over_cap
     from backtest.engine.position_tables import compute_notionals, measure_profits
-    from backtest.engine.record import AccountFields, Outcome, PositionFields, Record, join_records
+    from backtest.engine.record import AccountFields, Outcome, PositionFields, Record
     from backtest.engine.result import Result
     from backtest.engine.result_files import name_result
     from backtest.engine.resumed_run import append_last_bar, check_rules
@@ -84,7 +84,7 @@ if TYPE_CHECKING:
     from backtest.engine.signal_rule import SignalRule, write_word
     from backtest.engine.switched_run import Segment, merge_segments, run_switched
     from backtest.engine.target_cuts import is_large
-    from backtest.engine.term_checks import check_terms
+    from backtest.engine.run_setup import check_terms
     from backtest.engine.trades import Trades
 
 open_door(__name__)

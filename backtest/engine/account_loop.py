@@ -26,8 +26,8 @@ from backtest.engine.portfolio_driver import (
 )
 from backtest.engine.portfolio_inputs import PortfolioInputs, start_account_state
 from backtest.engine.portfolio_policies import ObservedPolicy, make_deciders
-from backtest.engine.portfolio_setup import Setup
 from backtest.engine.record import Outcome
+from backtest.engine.run_setup import Setup
 from backtest.measures import Tally, start_tally
 from backtest.policy import Policy
 from backtest.venue import Brackets, OwnMargin

@@ -9,14 +9,14 @@ import pandas as pd
 
 from backtest.account.terms import TERMS
 from backtest.base import FloatArray, utc_index
-from backtest.engine.capital_use import (
+from backtest.engine.option_results import pick_columns
+from backtest.engine.result_tables import price_of, value_of
+from backtest.engine.run_closes import (
     compute_loan_columns,
     find_available,
     find_margin_used,
     find_realized,
 )
-from backtest.engine.option_results import pick_columns
-from backtest.engine.result_tables import price_of, value_of
 from backtest.engine.run_data import forecast_touches
 
 if TYPE_CHECKING:

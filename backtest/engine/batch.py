@@ -15,13 +15,15 @@ from backtest.engine.account_loop import begin, copy_state, gather_deciders, lis
 from backtest.engine.bar_loop import DONE
 from backtest.engine.deciders import Deciders
 from backtest.engine.fee_days import TradedDays, start_day
-from backtest.engine.portfolio_buffers import new_ledger_array, new_quotes, new_scratch
 from backtest.engine.portfolio_driver import (
     BoundLoop,
     Counts,
     bind_loop,
     drive,
     flatten,
+    new_ledger_array,
+    new_quotes,
+    new_scratch,
     new_tape,
     read_tables,
 )
@@ -29,7 +31,7 @@ from backtest.engine.portfolio_inputs import PortfolioInputs
 from backtest.engine.portfolio_loop import BEGIN, FIRST, STOP, begin_lane
 from backtest.engine.portfolio_policies import ObservedPolicy, bind, flatten_columns
 from backtest.engine.portfolio_recording import Lanes, RunTape
-from backtest.engine.portfolio_setup import Setup
+from backtest.engine.run_setup import Setup
 from backtest.measures import Tally
 from backtest.policy import start_memory
 from backtest.venue import OwnMargin, make_own_twins

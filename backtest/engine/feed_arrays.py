@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pandas as pd
 
-from backtest.account import read_scale
+from backtest.account import Account, find_column, read_scale
 from backtest.base import (
+    Cost,
     DataError,
     FloatArray,
     IntArray,
@@ -19,9 +20,18 @@ from backtest.base import (
     parse_duration,
 )
 from backtest.base.units import DAY
-from backtest.market import find_clock, has_gaps, place_on_bars, read_settlements
+from backtest.market import Market, Markets, find_clock, has_gaps, place_on_bars, read_settlements
 from backtest.market.settlements import DIVIDEND
-from backtest.venue import choose_multipliers, effective_initial, read_open_interest
+from backtest.venue import (
+    Collateral,
+    Venue,
+    choose_multipliers,
+    effective_initial,
+    list_dated,
+    pick_cost,
+    read_open_interest,
+)
+from backtest.venue.venue_parts import DATED, MAKER
 
 if TYPE_CHECKING:
     from backtest.account import Account
@@ -197,3 +207,85 @@ def measure_impact(market: Market, venue: Venue) -> tuple[FloatArray, FloatArray
     adv = pd.Series(market.volume * unit).rolling(n).mean().shift(1) * per_day
     # copies, because pandas gives read-only arrays, for which numba would compile another loop
     return sigma.to_numpy(dtype=np.float64, copy=True), adv.to_numpy(dtype=np.float64, copy=True)
+
+
+FEE, TAKER, SLIPPAGE, LIQUIDATION_FEE, LIQUIDATION_SLIPPAGE, MAKER_FEE = range(6)
+
+
+def place_costs(market: Market, venue: Venue) -> dict[int, FloatArray]:
+    """Return the costs that change over time by row, each of shape (n_bars,) or (1,)."""
+    dated = set(list_dated(venue))
+    if not dated:
+        return {}
+    taker, maker, rate, spread, fee, worse = (
+        read_cost(pick_cost(venue, name), market, f"venue.{name}") for name in DATED
+    )
+    share = venue.fees.maker_share
+    found = {
+        FEE: taker * (1.0 - share) + maker * share,
+        TAKER: taker,
+        SLIPPAGE: rate + 0.5 * spread,
+        LIQUIDATION_FEE: fee,
+        LIQUIDATION_SLIPPAGE: worse,
+        MAKER_FEE: maker,
+    }
+    return {row: values for row, values in found.items() if len(values) > 1}
+
+
+def read_cost(cost: Cost, market: Market, key: str) -> FloatArray:
+    """Return a cost by bar, of shape (n_bars,), or (1,) for a constant."""
+    if not isinstance(cost, str):
+        return as_of(cost, market.time, key)
+    values = pd.Series(find_column(market, cost, key)).ffill().to_numpy()
+    low = MAKER.low if key.endswith("maker") else 0.0
+    wrong = np.flatnonzero(~((values >= low) & (values < 1.0)))
+    if len(wrong):
+        at = format_time(int(market.time[wrong[0]]))
+        raise DataError(
+            f"{key} must be a fraction of the price from {low:g} up to 1 (1 bp is 0.0001), known "
+            f"from the first bar on, got {cost} {values[wrong[0]]:g} in {len(wrong):,} of "
+            f"{market.n_bars:,} bars, first at {at} UTC"
+        )
+    return np.concatenate([values[:1], values[:-1]])
+
+
+ASSET = (
+    "open", "high", "low", "close", "mark_open", "mark_high", "mark_low", "mark_close",
+)  # fmt: skip
+
+
+def read_assets(markets: Markets, account: Account) -> dict[str, Any]:
+    """Return the prices of the collateral on the clock, each of shape (C, n_bars)."""
+    found = {f"asset_{name}": np.empty((len(account.collateral), markets.n_bars)) for name in ASSET}
+    for c, asset in enumerate(account.collateral):
+        prices: Any = find_prices(asset, markets)
+        is_market = isinstance(prices, Market)
+        rows = find_rows(prices, markets, f"collateral {asset.name!r}") if is_market else None
+        for name in ASSET:
+            found[f"asset_{name}"][c] = prices if rows is None else getattr(prices, name)[rows]
+    return found
+
+
+def find_prices(asset: Collateral, markets: Markets) -> Market | float:
+    prices = asset.prices
+    if isinstance(prices, str) and prices in markets:
+        return markets[prices]
+    if isinstance(prices, Market | float):
+        return prices
+    raise DataError(
+        f"prices of collateral {asset.name!r} must be a Market, a number or one of "
+        f"{', '.join(markets)}, got {prices!r:.60}"
+    )
+
+
+def find_rows(prices: Market, markets: Markets, what: str) -> IntArray:
+    rows = np.searchsorted(prices.time, markets.time)
+    inside = np.minimum(rows, prices.n_bars - 1)
+    missing = np.flatnonzero(prices.time[inside] != markets.time)
+    if len(missing):
+        at = format_time(int(markets.time[missing[0]]))
+        raise DataError(
+            f"{what} must have a price in every bar of the markets, got none in {len(missing):,} "
+            f"of {markets.n_bars:,}, first at {at} UTC"
+        )
+    return rows.astype(np.int64)

@@ -8,10 +8,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 import pandas as pd
 
-from backtest.account.ledger import FILL
-from backtest.account.portfolio_ledger import RESTED
 from backtest.base import count_nouns, format_percent
-from backtest.engine.result_tables import OWNER
 
 if TYPE_CHECKING:
     from backtest.base import BoolArray, FloatArray, IntArray
@@ -60,16 +57,6 @@ def match_fills(keys: IntArray, placed: IntArray, fills: IntArray) -> BoolArray:
     last = dict(zip(keys[fills].tolist(), fills.tolist(), strict=True))
     rows = zip(keys[placed].tolist(), placed.tolist(), strict=True)
     return np.array([last.get(key, -1) > row for key, row in rows], dtype=np.bool_)
-
-
-def find_unfilled(entries: FloatArray, first: int, n: int, n_bars: int) -> BoolArray:
-    """Return where a limit order rested and did not fill, of shape (n_bars, n)."""
-    bar, who = entries[:, 0].astype(np.int64) - first, entries[:, OWNER].astype(np.int64)
-    placed = np.flatnonzero(entries[:, 1] == RESTED)
-    found = np.zeros((n_bars, n), dtype=np.bool_)
-    left = placed[~match_fills(bar * n + who, placed, np.flatnonzero(entries[:, 1] == FILL))]
-    found[bar[left], who[left]] = True
-    return found
 
 
 def find_next_moves(

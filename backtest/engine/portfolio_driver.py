@@ -7,8 +7,10 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from backtest.account import AccountState, Terms, sum_ledger_terms
-from backtest.account.portfolio_records import EQUITY
+from backtest.account import AccountState, EventLog, MarketBar, Scratch, Terms, sum_ledger_terms
+from backtest.account.order_cuts import CAUSES, N_STEPS, N_SUMS
+from backtest.account.portfolio_ledger import N_TERMS, WIDTH
+from backtest.account.portfolio_records import EQUITY, MARKET_BAR
 from backtest.base import (
     AccountingError,
     FloatArray,
@@ -22,16 +24,9 @@ from backtest.engine.bar_loop import BROKEN, DONE, FULL, NEGATIVE
 from backtest.engine.compile.absent_parts import pack_terms
 from backtest.engine.deciders import Deciders
 from backtest.engine.fee_days import TradedDays, start_day
+from backtest.engine.feed_arrays import ASSET
 from backtest.engine.option_trader import OptionTrader, ask_trader
 from backtest.engine.option_waits import find_lost, find_next_stop
-from backtest.engine.portfolio_buffers import (
-    NO_CUTS,
-    new_cuts,
-    new_event_log,
-    new_ledger_array,
-    new_quotes,
-    new_scratch,
-)
 from backtest.engine.portfolio_inputs import PortfolioInputs, write_table
 from backtest.engine.portfolio_policies import Callbacks, ask_plain
 from backtest.engine.portfolio_recording import Lanes, RunTape
@@ -39,6 +34,47 @@ from backtest.engine.record import Outcome, new_record
 from backtest.measures import Tally
 from backtest.policy import Combinator, Policy, locate_numba_error
 from backtest.venue import OwnMargin, make_own_twins
+
+
+def new_quotes(n: int, assets: int) -> MarketBar:
+    flags: dict[str, Any] = {"is_listed": np.zeros(n, np.int64), "is_last": np.zeros(n, np.int64)}
+    own: dict[str, Any] = {name: np.full(n, np.nan) for name in MARKET_BAR}
+    prices: dict[str, Any] = {f"asset_{name}": np.zeros(assets) for name in (*ASSET, "fill")}
+    return MarketBar(**own, **flags, **prices)
+
+
+NO_CUTS = np.zeros((0, len(CAUSES), N_SUMS))
+"""In a loop that does not count what limits take."""
+
+
+def new_scratch(n: int, assets: int, cuts: FloatArray = NO_CUTS) -> Scratch:
+    sizes = {
+        "price": assets,
+        "price_end": assets,
+        "kept_assets": assets,
+        "shares": n + assets,
+    }
+    found: dict[str, Any] = {name: np.zeros(sizes.get(name, n)) for name in Scratch._fields}
+    orders: dict[str, Any] = {
+        "kind": np.zeros(n, np.int64),
+        "ordered": np.full(n, np.nan),
+        "steps": np.full((n, N_STEPS), np.nan),
+        "cuts": cuts,
+    }
+    return Scratch(**{**found, **orders})
+
+
+def new_cuts(n: int) -> FloatArray:
+    return np.zeros((n + 1, len(CAUSES), N_SUMS))
+
+
+def new_ledger_array(n: int) -> FloatArray:
+    return np.zeros((N_TERMS, n + 1))
+
+
+def new_event_log(capacity: int) -> EventLog:
+    return EventLog(True, np.empty((capacity, WIDTH)), np.zeros(1, np.int64))
+
 
 CHUNK, PLAIN_CHUNK = 65_536, 4_096
 """Bars between two reports of progress, compiled and in plain Python."""

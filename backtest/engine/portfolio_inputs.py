@@ -45,11 +45,13 @@ from backtest.account.portfolio_records import (
     WORST,
 )
 from backtest.base import FloatArray, IntArray, parse_duration, pick_value
-from backtest.engine.collateral_prices import find_prices, read_assets
 from backtest.engine.fee_days import PortfolioFees, read_portfolio_fees
 from backtest.engine.feed_arrays import (
     as_of,
     earn_cash,
+    find_prices,
+    place_costs,
+    read_assets,
     read_cash,
     read_instrument,
 )
@@ -63,7 +65,6 @@ from backtest.engine.loop_inputs import (
 )
 from backtest.engine.option_arrays import pack_option_terms, start_options
 from backtest.engine.option_inputs import read_option_feed
-from backtest.engine.placed_costs import place_costs
 from backtest.market import Markets, find_clock
 from backtest.measures import Clock
 from backtest.venue import (

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -149,16 +149,6 @@ def new_record(n_bars: int, n: int, n_options: int = 0) -> Record:
 def new_closes(n_bars: int, n: int, *, is_whole: bool) -> Closes:
     own = np.zeros((len(Closes._fields) - 2, n_bars))
     return Closes(*own, *np.zeros((2, n_bars if is_whole else 0, n)))
-
-
-def join_records(parts: Sequence[Record]) -> Record:
-    return Record(*map(join_fields, zip(*parts, strict=True)))
-
-
-def join_fields(parts: Sequence[Any]) -> Any:
-    if parts[0] is None:
-        return None
-    return type(parts[0])._make(map(np.concatenate, zip(*parts, strict=True)))
 
 
 class Outcome(NamedTuple):

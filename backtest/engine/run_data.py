@@ -49,7 +49,7 @@ class Before(NamedTuple):
     """What a run knew at the close before its first bar, by instrument, of shape (n,).
 
     ``stands`` of shape (n + 3,) are where the causes of a liquidation stood at the last high of the
-    unit value, with what each has gained since (:mod:`backtest.engine.contagion`).
+    unit value, with what each has gained since (:mod:`backtest.engine.run_closes`).
     """
 
     mark: FloatArray

@@ -90,15 +90,6 @@ class RunOptions:
         return found
 
 
-def measure_gaps(options: RunOptions | None, n_bars: int) -> FloatArray:
-    """Return what the options made from the last close to the open of each bar, (n_bars,)."""
-    if options is None:
-        return np.zeros(n_bars)
-    quotes = options.quotes
-    before = np.concatenate((quotes.value_open[:1], quotes.value_close[:-1]))
-    return np.asarray(multiply(options.carried, quotes.value_open - before).sum(axis=1))
-
-
 def read_options(
     setup: Any,
     outcome: Any,

@@ -17,7 +17,6 @@ from backtest.base import FloatArray, IntArray, Range, checked, utc_index
 from backtest.base.units import DAY
 from backtest.engine.bars_table import bars_table
 from backtest.engine.benchmark import find_benchmark, name_benchmark, sample_benchmark
-from backtest.engine.contagion import contagion_table
 from backtest.engine.feed_arrays import as_of
 from backtest.engine.option_hedging import HEDGE_SPLITS, HedgeSplit, tabulate_hedging
 from backtest.engine.option_results import (
@@ -34,7 +33,7 @@ from backtest.engine.position_tables import (
     positions_table,
 )
 from backtest.engine.result_tables import events_table, value_of
-from backtest.engine.run_closes import RunCloses
+from backtest.engine.run_closes import RunCloses, contagion_table
 from backtest.engine.run_fills import tabulate_fills
 from backtest.measures import (
     MarginUse,

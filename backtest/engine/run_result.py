@@ -11,19 +11,24 @@ import numpy as np
 from backtest.account.contagion import CAUSED
 from backtest.base import FloatArray, IntArray
 from backtest.engine.benchmark import Benchmark, begin_moves
-from backtest.engine.collateral_prices import read_assets
-from backtest.engine.contagion import find_stands, share_causes
+from backtest.engine.feed_arrays import read_assets
 from backtest.engine.manifest import RunTerms, write_manifest
-from backtest.engine.no_fill import explain_no_fill, find_columns, is_cash, is_filled
 from backtest.engine.portfolio_inputs import start_account_state
-from backtest.engine.portfolio_setup import Setup
 from backtest.engine.record import Outcome
 from backtest.engine.result import Result
+from backtest.engine.run_closes import find_stands, share_causes
 from backtest.engine.run_data import Before, Quotes
 from backtest.engine.run_options import read_options
+from backtest.engine.run_setup import Setup
 from backtest.engine.run_warnings import warn_of_no_option, warn_of_outcome
 from backtest.engine.signal_checks import join_checks
-from backtest.engine.target_cuts import list_cut_rows
+from backtest.engine.target_cuts import (
+    explain_no_fill,
+    find_columns,
+    is_cash,
+    is_filled,
+    list_cut_rows,
+)
 from backtest.features import forecast_volatility
 from backtest.features.liquidation_forecast import NO_BARS_SEEN
 from backtest.measures import RunSpan

@@ -3,25 +3,48 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from dataclasses import replace
+from typing import Any, NamedTuple, Self
 
 import numpy as np
 import pandas as pd
 
 from backtest.account import Account, list_shared_settings
-from backtest.account.account import GENERAL
-from backtest.base import ParameterError, TimeLike, list_values, repr_plain
-from backtest.engine.benchmark import BenchmarkLike
-from backtest.engine.indicator_rules import read_named
-from backtest.engine.option_checks import warn_of_options
-from backtest.engine.portfolio_checks import check_account_kind, check_periods
-from backtest.engine.portfolio_setup import Setup, end_expired, set_up
-from backtest.engine.resumed_run import check_rules, read_resume
+from backtest.account.account import BY_INSTRUMENT, GENERAL
+from backtest.account.portfolio_ledger import DELISTED
+from backtest.base import (
+    FloatArray,
+    FrozenTable,
+    ParameterError,
+    TimeLike,
+    list_values,
+    repr_plain,
+    to_nanoseconds,
+)
+from backtest.engine.benchmark import Benchmark, BenchmarkLike, index_traded, read_benchmark
+from backtest.engine.frame_signals import describe_weights
+from backtest.engine.indicator_rules import read_named, resolve_signal
+from backtest.engine.option_checks import check_traders, warn_of_options
+from backtest.engine.portfolio_checks import (
+    check_account_kind,
+    check_periods,
+    check_portfolio,
+    count_periods,
+    read_venues,
+    warn_of_band,
+    warn_of_delisting,
+)
+from backtest.engine.portfolio_inputs import read_portfolio_inputs
+from backtest.engine.portfolio_policies import ObservedPolicy, assign_policies, observe_policies
+from backtest.engine.record import Outcome
+from backtest.engine.resumed_run import check_rules, find_start_bar, join_resumed, read_resume
+from backtest.engine.run_record import RunRecord
 from backtest.engine.run_warnings import warn_of_market, warn_of_weights
+from backtest.engine.signal_checks import read_signal
 from backtest.engine.signal_rule import SignalRule
-from backtest.market import Market, Markets, as_markets
+from backtest.market import Market, Markets, PolicyClock, as_markets, find_clock, read_weights
 from backtest.policy import Policy, sets_margin, trades_options
-from backtest.venue import Venue, list_dated
+from backtest.venue import ScenarioMargin, Venue, list_dated
 
 
 def set_up_run(
@@ -116,3 +139,276 @@ def widen_signal(signal: Any, markets: Markets) -> Any:
     if isinstance(signal, pd.Series):
         return signal.to_frame(name)
     return signal if isinstance(signal, np.ndarray | list | tuple) else {name: signal}
+
+
+class Setup(NamedTuple):
+    markets: Markets
+    policies: dict[str, Policy]
+    overlay: Policy | None
+    venues: dict[str, Venue]
+    account: Account
+    signal: FloatArray
+    observed: list[ObservedPolicy]
+    inputs: Any
+    first: int
+    periods: float
+    sampling: str
+    resume: RunRecord | None = None
+    benchmark: Benchmark | None = None
+    given: Any = None
+    started: int = 0
+    is_compiled: bool = False
+
+    def find_benchmark(self) -> Benchmark | None:
+        if self.benchmark is not None or len(self.markets) == 1:
+            return self.benchmark
+        return index_traded(self.markets, self.venues, self.signal, self.first)
+
+    def describe_signal(self) -> str:
+        values = find_clock(self.markets).pick(self.signal)
+        return describe_weights(self.given, values)
+
+    def quote(self, name: str) -> FloatArray:
+        """Return a field of the market data, of shape (n_bars, n) or (1, n)."""
+        if name == "signal" and self.markets.decide:  # the loop has none between decisions
+            return self.signal.T
+        values: FloatArray = getattr(self.inputs.feed, name)
+        return values
+
+    def extend(self, markets: Markets, account: Account, signal: FloatArray, first: int) -> Self:
+        given: dict[str, Any] = {"signal": signal, "first": first, "started": self.started}
+        inputs = read_portfolio_inputs(
+            markets, self.venues, account, sampling=self.sampling, **given
+        )
+        return self._replace(markets=markets, account=account, inputs=inputs, first=first)
+
+    def scale(self, scale: float) -> Self:
+        signal = self.signal * scale
+        scaled = self.extend(self.markets, self.account, signal, self.first)
+        given = float(signal[0]) if signal.size == 1 else signal
+        return scaled._replace(signal=signal, given=given)
+
+    def begin_at(self, started: int) -> Self:
+        """Return the setup of an account that began at another time, ns."""
+        return self._replace(inputs=self.inputs._replace(started=started), started=started)
+
+    def warn(self, outcome: Outcome) -> None:
+        level, weights = outcome.of_positions("target"), self.signal.T[self.first :]
+        targets = np.multiply(level, weights, out=np.zeros_like(level), where=weights != 0.0)
+        if len(self.markets) > 1:
+            warn_of_band(self.account, self.markets, targets)
+        warn_of_delisting(self.markets, outcome.entries, DELISTED)
+
+
+def set_up(  # noqa: PLR0913 - the terms of a run, by name
+    markets: Markets,
+    policy: Policy | Mapping[str, Policy],
+    *,
+    venue: Venue | Mapping[str, Venue],
+    account: Account,
+    signal: Any,
+    overlay: Policy | None,
+    sampling: str,
+    calendar: str = "365",
+    start: TimeLike | None,
+    observed: list[ObservedPolicy] | None = None,
+    resume: RunRecord | None = None,
+    benchmark: BenchmarkLike = None,
+    is_alone: bool = False,
+) -> Setup:
+    policies, above = assign_policies(policy, markets, overlay)
+    venues, account = check_panel(markets, account, venue)
+    check_margin_policies(policies, account)
+    check_traders(policies, above, markets)
+    signal = resolve_signal(signal, next(iter(markets.values())) if is_alone else markets)
+    if resume is None:
+        first = find_start_bar(markets, start)
+    else:
+        markets, first = join_resumed(resume, markets)
+    clock = find_clock(markets)
+    seen = clock.seen
+    weights = read_signals(signal, seen, clock.at(first), is_alone=is_alone)
+    compared = read_benchmark(benchmark, markets, venues, first)
+    known = recall_signals(weights, clock, resume, markets, first)
+    observed = observed or observe_policies(policies, above, seen, known)
+    weights = clock.hold(weights)
+    inputs = read_portfolio_inputs(
+        markets,
+        venues,
+        account,
+        signal=weights,
+        sampling=sampling,
+        first=first,
+        started=int(markets.time[first]) if resume is None else resume.started,
+    )
+    return Setup(
+        markets=markets,
+        policies=policies,
+        overlay=above,
+        venues=venues,
+        account=account,
+        signal=weights,
+        observed=observed,
+        inputs=inputs,
+        first=first,
+        periods=count_periods(calendar, sampling, markets, first),
+        sampling=sampling,
+        resume=resume,
+        benchmark=compared,
+        given=signal,
+        started=inputs.started,
+    )
+
+
+def read_signals(signal: Any, seen: Markets, first: int, *, is_alone: bool) -> FloatArray:
+    """Return the weights decided at each close, (n, n_bars); one market's signal is a number."""
+    if not is_alone or isinstance(signal, pd.DataFrame | Mapping) or np.ndim(signal) == 2:
+        return read_weights(signal, seen, first=first)
+    (market,) = seen.values()
+    values = np.broadcast_to(read_signal(signal, market, first), seen.n_bars)
+    return np.ascontiguousarray(values)[None, :]
+
+
+def recall_signals(
+    weights: FloatArray, clock: PolicyClock, resume: RunRecord | None, markets: Markets, first: int
+) -> FloatArray:
+    """Return the weights with those of the bars before ``first`` from an earlier run."""
+    if resume is None or resume.setup is None or resume.markets is None:
+        return weights
+    whole = np.array(clock.hold(weights))
+    known = int(np.searchsorted(markets.time, resume.markets.start))
+    places = np.searchsorted(resume.markets.time, markets.time[known:first])
+    whole[:, known:first] = resume.setup.signal[:, places]
+    return clock.pick(whole)
+
+
+def set_up_like(
+    other: Setup,
+    venue: Venue | Mapping[str, Venue],
+    account: Account,
+    observed: list[ObservedPolicy],
+) -> Setup:
+    venues, account = check_panel(other.markets, account, venue)
+    check_margin_policies(other.policies, account)
+    inputs = read_portfolio_inputs(
+        other.markets,
+        venues,
+        account,
+        signal=other.signal,
+        sampling=other.sampling,
+        first=other.first,
+        started=int(other.markets.time[other.first]),
+        like=other.inputs,
+    )
+    names = other.markets.names
+    policies = {name: each.policy for name, each in zip(names, observed, strict=False)}
+    return other._replace(
+        policies=policies, venues=venues, account=account, observed=observed, inputs=inputs
+    )
+
+
+def check_panel(
+    markets: Markets, account: Account, venue: Venue | Mapping[str, Venue]
+) -> tuple[dict[str, Venue], Account]:
+    venues = read_venues(venue, markets)
+    account = drop_other_instruments(account, markets)
+    account = replace(account, requirement=account.requirement.resolve(markets.names))
+    check_portfolio(markets, venues, account)
+    return venues, account
+
+
+def check_margin_policies(policies: Mapping[str, Policy], account: Account) -> None:
+    for name, policy in policies.items():
+        if sets_margin(policy) and account.for_instrument(name).margin != "isolated":
+            raise ParameterError(
+                f"margin of {name} must be 'isolated' under {type(policy).__name__}, which defines "
+                "venue_leverage: in cross margin all money backs the position already, got 'cross'"
+            )
+
+
+def set_up_again(
+    setup: Setup, markets: Markets, weights: FloatArray, *, first: int, started: int
+) -> Setup:
+    """Return the setup of the same account on other markets, from another bar.
+
+    ``weights`` (n, n_bars) are the signal. Columns are not checked for looking ahead again.
+    """
+    inputs = read_portfolio_inputs(
+        markets,
+        setup.venues,
+        setup.account,
+        signal=weights,
+        sampling="1d",
+        first=first,
+        started=started,
+    )
+    clock = find_clock(markets)
+    seen = clock.pick(weights)
+    observed = observe_policies(setup.policies, setup.overlay, clock.seen, seen, is_checked=False)
+    return setup._replace(
+        markets=markets,
+        signal=weights,
+        observed=observed,
+        inputs=inputs,
+        first=first,
+        benchmark=None,
+    )
+
+
+def drop_other_instruments(account: Account, markets: Markets) -> Account:
+    gone = {name for name in markets.names_of_whole if name not in markets}
+    if not gone:
+        return account
+    changes: dict[str, Any] = {}
+    for field in BY_INSTRUMENT:
+        value = getattr(account, field)
+        if isinstance(value, FrozenTable):
+            changes[field] = {name: each for name, each in value.items() if name not in gone}
+    rule = account.requirement
+    if isinstance(rule, ScenarioMargin):
+        groups = {*rule.name_groups(markets.names_of_whole)}
+        rule = rule.without(gone)
+        lost = groups - {*rule.name_groups([n for n in markets.names_of_whole if n not in gone])}
+        changes["requirement"] = rule
+        changes["collateral"] = [
+            replace(each, cancels_risk=None) if each.cancels_risk in lost else each
+            for each in account.collateral
+        ]
+    return replace(account, **changes)
+
+
+def end_expired(market: Any, venue: Any) -> Any:
+    if not isinstance(market, Markets):
+        return market
+    found = {}
+    for name in market:
+        given = venue.get(name) if isinstance(venue, Mapping) else venue
+        expires = given.contract.expires if isinstance(given, Venue) else None
+        if expires is not None:
+            found[name] = to_nanoseconds(expires)
+    return market.end_at(found) if found else market
+
+
+def check_terms(
+    market: Any,
+    policy: object,
+    venue: Any,
+    account: Any,
+    sampling: str,
+    calendar: str,
+) -> None:
+    check_one_policy(policy)
+    markets = take_markets(market, venue, account)
+    check_panel(markets, account, venue)
+    check_periods(markets, sampling, calendar)
+
+
+def check_one_policy(policy: object) -> None:
+    if not isinstance(policy, Policy) and not (
+        isinstance(policy, type) and issubclass(policy, Policy)
+    ):
+        found = "a table of policies" if isinstance(policy, Mapping) else f"{policy!r:.60}"
+        raise ParameterError(
+            "policy must be one policy for all instruments, or its class, whose parameters the "
+            f"sets vary, got {found}"
+        )

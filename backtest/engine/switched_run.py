@@ -14,15 +14,14 @@ from backtest.engine.indicator_rules import resolve_signal
 from backtest.engine.lookahead import observe_checked
 from backtest.engine.manifest import change_policy
 from backtest.engine.portfolio_policies import ObservedPolicy, observe_overlay
-from backtest.engine.portfolio_setup import end_expired
 from backtest.engine.run_result import finish
-from backtest.engine.run_setup import set_up_run
+from backtest.engine.run_setup import end_expired, set_up_run
 from backtest.engine.signal_checks import name_signal
 from backtest.market import Markets, as_markets, find_clock, read_weights, weights_to_frame
 
 if TYPE_CHECKING:
-    from backtest.engine.portfolio_setup import Setup
     from backtest.engine.result import Result
+    from backtest.engine.run_setup import Setup
     from backtest.engine.signal_rule import SignalRule
     from backtest.market import Market
     from backtest.policy import Policy

@@ -4,12 +4,19 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from backtest.account.ledger import FILL
 from backtest.account.order_cuts import ALL, ASKED, CAUSES, COUNT, CUT, DAYS, DISTANCE, HELD
-from backtest.base import FloatArray
+from backtest.base import FloatArray, NoFillWarning, warn_caller
+from backtest.engine.loop_inputs import has_order_fee
+from backtest.market import label_names
+
+if TYPE_CHECKING:
+    from backtest.engine.record import Outcome
+    from backtest.engine.run_setup import Setup
 
 WORDS = {
     "min_leverage": "the account's min_leverage",
@@ -65,3 +72,98 @@ def average_rows(sums: FloatArray) -> list[dict[str, Any]]:
             }
         )
     return found
+
+
+def is_filled(outcome: Outcome) -> bool:
+    has_fill = outcome.tally.money.traded > 0.0 or (outcome.entries[:, 1] == FILL).any()
+    return bool(has_fill or (outcome.of_positions("quantity") != 0.0).any())
+
+
+def is_cash(columns: Mapping[str, FloatArray], target: FloatArray) -> bool:
+    return not columns and not target.any()
+
+
+def find_columns(setup: Setup) -> dict[str, FloatArray]:
+    labels = label_names(setup.markets).values()
+    return {
+        f"{column} of {label}" if label else column: values
+        for label, each in zip(labels, setup.observed, strict=False)
+        for column, values in each.columns.items()
+    }
+
+
+def explain_no_fill(setup: Setup, outcome: Outcome, rows: Sequence[Mapping[str, Any]]) -> str:
+    level, total = outcome.of_positions("target"), rows[0]
+    asked, n = level[:-1], int(total["decisions"])
+    if np.isnan(asked).all():
+        return explain_nan(len(level), find_columns(setup))
+    signal = setup.inputs.feed.signal
+    if not signal[min(setup.first, len(signal) - 1) :].any():
+        return f"the signal was 0 or NaN at all {len(level):,} closes, which asks for no position"
+    if np.isinf(asked[~np.isnan(asked)]).all():
+        return "its infinite leverage met limits that left no room for an order"
+    if n == 0 and any(map(has_order_fee, setup.venues.values())):
+        return "the equity was at most the fixed fee of an order, fees.per_order, at any decision"
+    if n == 0:
+        return "no decision met an open at which the account had equity"
+    if total["mean_asked"] == 0.0:
+        who = "policy or the overlay" if setup.overlay else "policy"
+        return f"the {who} asked for a leverage of 0, or the signal was 0, at all {n:,} decisions"
+    limits = [row for row in rows if row.get("instrument", "all") == "all" and row is not total]
+    return explain_limit(setup, total, limits)
+
+
+def explain_nan(n: int, columns: Mapping[str, FloatArray]) -> str:
+    unknown = [name for name, column in columns.items() if not np.isfinite(column[:-1]).any()]
+    if unknown:
+        names = ", ".join(unknown)
+        verb = "was" if len(unknown) == 1 else "were"
+        return (
+            f"{names} {verb} not known at any of {n:,} closes: the policy needs more bars to warm "
+            "up, or shorter windows"
+        )
+    return (
+        f"the policy returned NaN, which leaves the position as it is, at all {n:,} closes: look "
+        "for NaN in its formula"
+    )
+
+
+def explain_limit(
+    setup: Setup, total: Mapping[str, Any], limits: Sequence[Mapping[str, Any]]
+) -> str:
+    if not limits:
+        return "no limit explains it: look at result.positions"
+    worst = max(limits, key=lambda row: float(row["decisions"] * row["mean_distance"]))
+    each = " per instrument" * any(label_names(setup.markets).values())
+    of = f"{worst['decisions']:,} of {total['decisions']:,} decisions"
+    asked = f"{of} ({total['mean_asked']:.3g}x{each} on average)"
+    contracts = [each.contract for each in setup.venues.values()]
+    bands = [setup.account.for_instrument(name).band for name in setup.markets.names]
+    small = f"the capital of {setup.account.capital:g} is too small for them"
+    reasons = {
+        "band": f"the targets of {asked} lay within the band of {list_values(bands)} turns of "
+        "equity around no position: narrow the band",
+        "min_notional": f"the orders of {asked} were under the least notional of the venue, "
+        f"{list_values([each.min_notional or 0.0 for each in contracts])}: {small}",
+        "lot": f"the orders of {asked} were under one lot, "
+        f"{list_values([each.lot for each in contracts])} contracts: {small}",
+        "participation": f"max_participation left no volume for the orders of {of}: the bars have "
+        "too little volume",
+    }
+    return reasons.get(worst["cause"], f"{WORDS[worst['cause']]} left no room for {of}")
+
+
+def list_values(values: Sequence[float]) -> str:
+    return " or ".join(f"{each:g}" for each in dict.fromkeys(values))
+
+
+def count_unfilled(metrics: Mapping[str, FloatArray]) -> int:
+    return int((np.asarray(metrics["turnover"]) == 0.0).sum())
+
+
+def warn_of_unfilled(metrics: Mapping[str, FloatArray]) -> None:
+    n, total = count_unfilled(metrics), len(metrics["turnover"])
+    if n:
+        warn_caller(
+            f"{n:,} of {total:,} sets filled no order; a run of one of them says why", NoFillWarning
+        )

@@ -22,7 +22,6 @@ from backtest.base.provenance import (
     Checkout,
     Making,
     choose_making,
-    continue_making,
     encode_provenance,
     find_checkout,
     read_provenance,
@@ -297,12 +296,6 @@ def test_the_time_of_a_study_is_that_of_all_its_parts(tmp_path, monkeypatch):
     seconds = making_of(whole.folder).seconds
     assert whole.batches[-1].seconds <= seconds <= part.batches[-1].seconds + second
     assert read_entry(whole.folder).seconds == seconds
-
-
-def test_code_that_comes_back_is_not_named_twice():
-    one, other = {"backtest": CLEAN}, {"backtest": DIRTY}
-    making = continue_making(continue_making(continue_making(None, one), other), one)
-    assert (making.code, making.earlier) == (one, (other,))
 
 
 @pytest.fixture

@@ -8,8 +8,8 @@ import pandas as pd
 import backtest as bt
 from backtest.account.option_feed import OptionFeed, make_option_feed
 from backtest.engine import account_loop, portfolio_inputs
-from backtest.engine.portfolio_setup import set_up
 from backtest.engine.run_closes import measure_closes
+from backtest.engine.run_setup import set_up
 from tests.portfolio.portfolio_helpers import Once, make_venue
 
 HOUR_YEARS = 1.0 / (365.0 * 24.0)

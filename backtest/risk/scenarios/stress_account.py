@@ -27,7 +27,7 @@ from backtest.engine import (
     set_up,
     set_up_again,
 )
-from backtest.engine.collateral_prices import ASSET
+from backtest.engine.feed_arrays import ASSET
 from backtest.market import Market, Markets, remake
 from backtest.policy import start_memory
 from backtest.risk.scenarios import portfolio_distance
