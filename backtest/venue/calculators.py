@@ -10,40 +10,22 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from statistics import NormalDist
-from types import MappingProxyType
-from typing import Any, NamedTuple, TypeAlias
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
 
 import numpy as np
 
-from backtest.base import Choice, FloatArray, Number, ParameterError, checked, float_if_single
+from backtest.base import Choice, FloatArray, ParameterError, checked, float_if_single
 from backtest.base.fields import POSITIVE
 from backtest.base.units import TOLERANCE, YEAR_DAYS
-from backtest.venue import cross_margin
 from backtest.venue import margin as margin_functions
-from backtest.venue.collateral import Collateral
-from backtest.venue.contract_value import compute_value
-from backtest.venue.option_account import OptionAccount, list_given
+from backtest.venue.cross_margin import DEFAULT, Book, read_book
 from backtest.venue.option_kernels import compute_option_delta
-from backtest.venue.own_requirement import OwnMargin, ask_rule
-from backtest.venue.portfolio_kernels import (
-    Holdings,
-    PortfolioRules,
-    compute_collateral_value,
-    compute_haircuts,
-    compute_portfolio_initial,
-    compute_portfolio_requirement,
-    fill_shares,
-    is_spot_leg,
-)
-from backtest.venue.requirement import MarginRules
-from backtest.venue.requirement_rule import (
-    Brackets,
-    MarginRule,
-    RequirementRule,
-    pack_holdings,
-    pack_spot,
-)
+from backtest.venue.portfolio_kernels import fill_shares
+from backtest.venue.requirement_rule import MarginRule, RequirementRule
 from backtest.venue.venue import Venue
+
+if TYPE_CHECKING:
+    from backtest.venue.cross_margin import Assets, Numbers, Options, Venues
 
 OneOrMany: TypeAlias = float | FloatArray
 
@@ -408,177 +390,10 @@ def _find_odds(distance: float, sigma: float, days: float) -> float:
     return float(touch_probability(distance, sigma, days / YEAR_DAYS))
 
 
-DEFAULT = Brackets()
 LOWEST, HIGHEST = 1e-9, 1e9
 """The prices that are searched, as ratios to those now."""
 FARTHEST, SCAN = 0.9, 32
 """The largest move that is searched with options, and the prices that are tested up to it."""
-
-
-class CheckedBook(NamedTuple):
-    rules: Mapping[str, MarginRules]
-    packed: PortfolioRules
-    quantities: Mapping[str, float]
-    prices: Mapping[str, float]
-    entries: Mapping[str, float]
-    balance: float
-    rule: RequirementRule | MarginRule
-    collateral: tuple[Collateral, ...]
-    collateral_prices: tuple[float, ...]
-    linked: Mapping[str, str]
-    options: OptionAccount | None = None
-    ratios: Mapping[str, float] = MappingProxyType({})
-
-    @property
-    def level(self) -> float:
-        return float(getattr(self.rule, "level", 1.0))
-
-    def value_of(self, name: str, price: float) -> float:
-        return compute_value(self.rules[name].size, self.rules[name].is_inverse, price)
-
-    def move(self, ratios: Mapping[str, float]) -> CheckedBook:
-        prices = {name: price * ratios.get(name, 1.0) for name, price in self.prices.items()}
-        collateral = tuple(
-            price * ratios.get(self.linked.get(each.name, ""), 1.0)
-            for each, price in zip(self.collateral, self.collateral_prices, strict=True)
-        )
-        return self._replace(
-            prices=prices, collateral_prices=collateral, ratios=self.find_ratios(ratios)
-        )
-
-    def find_ratios(self, ratios: Mapping[str, float]) -> dict[str, float]:
-        if self.options is None:
-            return {}
-        found = {}
-        for group in self.options.groups:
-            linked = (group, *self.options.list_linked(group, list(self.rules)))
-            found[group] = next((ratios[each] for each in linked if each in ratios), 1.0)
-        return found
-
-    def value_options(self) -> OptionAccount | None:
-        if self.options is not None:
-            self.options.move(self.ratios)
-        return self.options
-
-    def hold(self) -> Holdings:
-        return pack_holdings(
-            quantities=list(self.quantities.values()),
-            values=[self.value_of(name, price) for name, price in self.prices.items()],
-            entries=[self.value_of(name, price) for name, price in self.entries.items()],
-            amounts=[each.amount for each in self.collateral],
-            prices=self.collateral_prices,
-        )
-
-    def held(self) -> dict[str, float]:
-        return {name: quantity for name, quantity in self.quantities.items() if quantity != 0.0}
-
-    def profit_of(self, name: str) -> float:
-        gained = self.value_of(name, self.prices[name]) - self.value_of(name, self.entries[name])
-        return self.quantities[name] * gained
-
-    def backing(self) -> float:
-        profit = sum(self.profit_of(name) for name in self.quantities)
-        paid = sum(
-            self.quantities[name] * self.value_of(name, self.entries[name])
-            for i, name in enumerate(self.rules)
-            if is_spot_leg(self.packed, i)
-        )
-        options = self.value_options()
-        counted = 0.0 if options is None else options.counted_value()
-        return self.balance + profit + paid + self.collateral_value() - self.haircuts() + counted
-
-    def haircuts(self) -> float:
-        return float(compute_haircuts(self.packed, self.hold()))
-
-    def collateral_value(self) -> float:
-        return float(compute_collateral_value(self.packed.collateral, self.hold()))
-
-    def requirement(self) -> float:
-        options = self.value_options()
-        if options is not None:
-            return options.requirement(self.packed, self.hold())
-        if isinstance(self.rule, MarginRule):
-            return float(compute_portfolio_requirement(self.packed, self.hold()))
-        return ask_rule(self.rule, "requirement", self.held(), self.prices)
-
-    def initial(self) -> float:
-        options = self.value_options()
-        if options is not None:
-            return options.requirement(self.packed, self.hold(), is_initial=True)
-        if isinstance(self.rule, MarginRule):
-            return float(compute_portfolio_initial(self.packed, self.hold()))
-        return ask_rule(self.rule, "initial", self.held(), self.prices)
-
-    def distance(self) -> float:
-        return self.backing() - self.level * self.requirement()
-
-    def is_failing(self) -> bool:
-        needed = self.level * self.requirement()
-        return not self.is_flat() and self.backing() <= needed * (1.0 + TOLERANCE)
-
-    def is_flat(self) -> bool:
-        options = () if self.options is None else self.options.given
-        return not self.held() and all(each.quantity == 0.0 for each in options)
-
-
-def read_arguments(
-    venues: cross_margin.Venues,
-    quantities: cross_margin.Numbers,
-    prices: cross_margin.Numbers,
-    balance: float,
-    entries: cross_margin.Numbers | None,
-    rule: RequirementRule | MarginRule,
-    collateral: cross_margin.Assets,
-    collateral_prices: cross_margin.Numbers | None,
-    options: cross_margin.Options = (),
-) -> CheckedBook:
-    found = cross_margin.read_positions(venues, quantities, prices)
-    names = list(found.rules)
-    entered = found.prices
-    if entries is not None:
-        entered = cross_margin.read_numbers("entries", entries, names)
-    assets = list_given("collateral", collateral, Collateral)
-    linked = link_collateral(assets, names)
-    if collateral_prices is None:
-        priced = {
-            each.name: found.prices[linked[each.name]] if each.name in linked else each.last_price()
-            for each in assets
-        }
-    else:
-        priced = cross_margin.read_numbers(
-            "collateral_prices", collateral_prices, [each.name for each in assets]
-        )
-    checked = cross_margin.read_rule(rule)
-    account = cross_margin.read_options(checked, found, options)
-    if isinstance(checked, OwnMargin):
-        cross_margin.call_own_rule(checked, "requirement", found, ())
-    known, groups = (checked, ()) if account is None else (account.rule, account.names)
-    compiled = Brackets() if isinstance(known, OwnMargin) else known
-    packed = compiled.pack(found.rules, assets, underlyings=groups)
-    return CheckedBook(
-        rules=found.rules,
-        packed=packed._replace(spot=pack_spot(found.haircuts)),
-        quantities=found.quantities,
-        prices=found.prices,
-        entries=entered,
-        balance=Number().check("balance", balance),
-        rule=checked.rule if isinstance(checked, OwnMargin) else known,
-        collateral=assets,
-        collateral_prices=tuple(priced[each.name] for each in assets),
-        linked=linked,
-        options=account,
-    )
-
-
-def link_collateral(assets: Sequence[Collateral], names: Sequence[str]) -> dict[str, str]:
-    linked = {each.name: each.prices for each in assets if isinstance(each.prices, str)}
-    unknown = [name for name, instrument in linked.items() if instrument not in names]
-    if unknown:
-        raise ParameterError(
-            f"prices of collateral {unknown[0]!r} must be a number or an instrument of the book, "
-            f"{', '.join(names)}, got {linked[unknown[0]]!r}"
-        )
-    return linked
 
 
 # ----- the calculation -----
@@ -628,7 +443,7 @@ class BookOption(NamedTuple):
     exposure: float
 
 
-def describe_options(book: CheckedBook) -> tuple[BookOption, ...]:
+def describe_options(book: Book) -> tuple[BookOption, ...]:
     account = book.value_options()
     if account is None:
         return ()
@@ -651,12 +466,12 @@ def describe_options(book: CheckedBook) -> tuple[BookOption, ...]:
     return tuple(rows)
 
 
-def count_value(book: CheckedBook) -> float:
+def count_value(book: Book) -> float:
     account = book.value_options()
     return 0.0 if account is None else account.counted_value()
 
 
-def count_withheld(book: CheckedBook) -> float:
+def count_withheld(book: Book) -> float:
     account = book.value_options()
     return 0.0 if account is None else account.full_value() - account.counted_value()
 
@@ -699,7 +514,7 @@ class BookCalculation(NamedTuple):
     options: tuple[BookOption, ...]
     option_value: float
     options_leverage: float
-    book: CheckedBook
+    book: Book
 
     def to_dict(self) -> dict[str, Any]:
         """Return the calculation as plain data."""
@@ -711,18 +526,17 @@ class BookCalculation(NamedTuple):
         return {name: value for name, value in (self._asdict() | rows).items() if name != "book"}
 
 
-@checked
 def calculate_book(
-    venues: cross_margin.Venues,
-    quantities: cross_margin.Numbers,
-    prices: cross_margin.Numbers,
+    venues: Venues,
+    quantities: Numbers,
+    prices: Numbers,
     *,
     balance: float,
-    entries: cross_margin.Numbers | None = None,
+    entries: Numbers | None = None,
     rule: RequirementRule | MarginRule = DEFAULT,
-    collateral: cross_margin.Assets = (),
-    collateral_prices: cross_margin.Numbers | None = None,
-    options: cross_margin.Options = (),
+    collateral: Assets = (),
+    collateral_prices: Numbers | None = None,
+    options: Options = (),
 ) -> BookCalculation:
     """Return requirement, margin ratio and distance to failure of a book of cross positions.
 
@@ -757,9 +571,10 @@ def calculate_book(
     >>> book.requirement, round(book.margin_ratio, 4), book.first
     (360.0, 0.04, 'BTCUSDT')
     """
-    book = read_arguments(
-        venues, quantities, prices, balance, entries, rule, collateral, collateral_prices, options
-    )
+    book = read_book(
+        venues, quantities, prices, rule, balance=balance, entries=entries, collateral=collateral,
+        collateral_prices=collateral_prices, options=options,
+    )  # fmt: skip
     backing, needed = book.backing(), book.requirement()
     threshold = book.level * needed
     shares, of_assets = find_shares(book)
@@ -775,7 +590,7 @@ def calculate_book(
         collateral=book.collateral_value(),
         requirement=needed,
         collateral_share=of_assets,
-        initial=book.initial(),
+        initial=book.requirement(is_initial=True),
         level=book.level,
         margin_ratio=find_ratio(book, threshold, backing),
         distance=backing - threshold,
@@ -795,7 +610,7 @@ def calculate_book(
 # ---------------------------------------------------------------------------------- what fails it
 
 
-def find_ratio(book: CheckedBook, threshold: float, backing: float) -> float:
+def find_ratio(book: Book, threshold: float, backing: float) -> float:
     if book.is_flat():
         return 0.0
     return threshold / backing if backing > 0.0 else math.inf
@@ -807,7 +622,7 @@ def divide(amount: float, equity: float) -> float:
     return amount / equity if equity > 0.0 else math.inf
 
 
-def describe_positions(book: CheckedBook, shares: Mapping[str, float]) -> Iterator[BookPosition]:
+def describe_positions(book: Book, shares: Mapping[str, float]) -> Iterator[BookPosition]:
     for name, quantity in book.quantities.items():
         down, up = find_moves(book, (name,))
         nearest = choose_nearest(down, up)
@@ -826,7 +641,7 @@ def describe_positions(book: CheckedBook, shares: Mapping[str, float]) -> Iterat
         )
 
 
-def find_shares(book: CheckedBook) -> tuple[dict[str, float], float]:
+def find_shares(book: Book) -> tuple[dict[str, float], float]:
     if not isinstance(book.rule, MarginRule) or book.options is not None:
         return dict.fromkeys(book.quantities, math.nan), 0.0
     held = book.hold()
@@ -836,7 +651,7 @@ def find_shares(book: CheckedBook) -> tuple[dict[str, float], float]:
     return own, float(shares[len(own) :].sum())
 
 
-def describe_moves(book: CheckedBook) -> Iterator[BookMove]:
+def describe_moves(book: Book) -> Iterator[BookMove]:
     names = tuple(book.quantities)
     rule = book.rule.resolve(names) if isinstance(book.rule, MarginRule) else None
     groups: dict[str, tuple[str, ...]] = getattr(rule, "list_groups", lambda _: {})(names)
@@ -851,7 +666,7 @@ def describe_moves(book: CheckedBook) -> Iterator[BookMove]:
         yield BookMove("all", names, *find_moves(book, (*names, *moved)))
 
 
-def find_moves(book: CheckedBook, moving: Sequence[str]) -> tuple[float, float]:
+def find_moves(book: Book, moving: Sequence[str]) -> tuple[float, float]:
     if book.is_flat():
         return math.nan, math.nan
     if book.is_failing():

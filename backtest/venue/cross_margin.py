@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
 from backtest.base import Number, ParameterError, did_you_mean, repr_plain
+from backtest.base.units import TOLERANCE
 from backtest.venue.collateral import Collateral
 from backtest.venue.contract_value import compute_value
 from backtest.venue.option_account import (
@@ -26,19 +28,23 @@ from backtest.venue.portfolio_kernels import (
     Holdings,
     PortfolioRules,
     combine_scenarios,
+    compute_collateral_value,
     compute_gross,
+    compute_haircuts,
     compute_offset,
     compute_portfolio_initial,
     compute_portfolio_requirement,
     compute_scenario_loss,
+    is_spot_leg,
 )
 from backtest.venue.requirement import MarginRules, read_rules
 from backtest.venue.requirement_rule import (
-    BoundRule,
     Brackets,
     MarginRule,
     RequirementRule,
     Strategy,
+    pack_holdings,
+    pack_spot,
 )
 from backtest.venue.venue_parts import agree_settlement
 
@@ -56,11 +62,120 @@ PRICE = Number(0, open_low=True)
 DEFAULT = Brackets()
 
 
-class PricedPositions(NamedTuple):
-    rules: dict[str, MarginRules]
-    quantities: dict[str, float]
-    prices: dict[str, float]
-    haircuts: tuple[float | None, ...]
+class Book(NamedTuple):
+    rules: Mapping[str, MarginRules]
+    packed: PortfolioRules
+    quantities: Mapping[str, float]
+    prices: Mapping[str, float]
+    entries: Mapping[str, float]
+    balance: float
+    rule: RequirementRule | MarginRule
+    collateral: tuple[Collateral, ...]
+    collateral_prices: tuple[float, ...]
+    linked: Mapping[str, str]
+    options: OptionAccount | None = None
+    ratios: Mapping[str, float] = MappingProxyType({})
+
+    @property
+    def level(self) -> float:
+        return float(getattr(self.rule, "level", 1.0))
+
+    def value_of(self, name: str, price: float) -> float:
+        return compute_value(self.rules[name].size, self.rules[name].is_inverse, price)
+
+    def move(self, ratios: Mapping[str, float]) -> Book:
+        prices = {name: price * ratios.get(name, 1.0) for name, price in self.prices.items()}
+        collateral = tuple(
+            price * ratios.get(self.linked.get(each.name, ""), 1.0)
+            for each, price in zip(self.collateral, self.collateral_prices, strict=True)
+        )
+        return self._replace(
+            prices=prices, collateral_prices=collateral, ratios=self.find_ratios(ratios)
+        )
+
+    def find_ratios(self, ratios: Mapping[str, float]) -> dict[str, float]:
+        if self.options is None:
+            return {}
+        found = {}
+        for group in self.options.groups:
+            linked = (group, *self.options.list_linked(group, list(self.rules)))
+            found[group] = next((ratios[each] for each in linked if each in ratios), 1.0)
+        return found
+
+    def value_options(self) -> OptionAccount | None:
+        if self.options is not None:
+            self.options.move(self.ratios)
+        return self.options
+
+    def hold(self) -> Holdings:
+        return pack_holdings(
+            quantities=list(self.quantities.values()),
+            values=[self.value_of(name, price) for name, price in self.prices.items()],
+            entries=[self.value_of(name, price) for name, price in self.entries.items()],
+            amounts=[each.amount for each in self.collateral],
+            prices=self.collateral_prices,
+        )
+
+    def held(self) -> dict[str, float]:
+        return {name: quantity for name, quantity in self.quantities.items() if quantity != 0.0}
+
+    def profit_of(self, name: str) -> float:
+        gained = self.value_of(name, self.prices[name]) - self.value_of(name, self.entries[name])
+        return self.quantities[name] * gained
+
+    def backing(self) -> float:
+        profit = sum(self.profit_of(name) for name in self.quantities)
+        paid = sum(
+            self.quantities[name] * self.value_of(name, self.entries[name])
+            for i, name in enumerate(self.rules)
+            if is_spot_leg(self.packed, i)
+        )
+        options = self.value_options()
+        counted = 0.0 if options is None else options.counted_value()
+        return self.balance + profit + paid + self.collateral_value() - self.haircuts() + counted
+
+    def haircuts(self) -> float:
+        return float(compute_haircuts(self.packed, self.hold()))
+
+    def collateral_value(self) -> float:
+        return float(compute_collateral_value(self.packed.collateral, self.hold()))
+
+    def requirement(self, *, is_initial: bool = False) -> float:
+        options = self.value_options()
+        if options is not None:
+            return options.requirement(self.packed, self.hold(), is_initial=is_initial)
+        if isinstance(self.rule, MarginRule):
+            compute = compute_portfolio_initial if is_initial else compute_portfolio_requirement
+            return float(compute(self.packed, self.hold()))
+        method = "initial" if is_initial else "requirement"
+        return ask_rule(self.rule, method, self.held(), self.prices)
+
+    def requirement_at(self, index: Numbers | None, *, is_initial: bool) -> float:
+        """Return the requirement with the gross notional valued at an index."""
+        if index is None or not self.packed.has_scenarios:
+            return self.requirement(is_initial=is_initial)
+        prices = read_numbers("index", index, self.rules)
+        held, account, charges = self.hold(), self.value_options(), 0.0
+        values = [self.value_of(name, price) for name, price in prices.items()]
+        at_index = held._replace(values=np.array(values, dtype=np.float64))
+        if account is None:
+            loss = compute_scenario_loss(self.packed, held)
+        else:
+            loss = compute_option_loss(self.packed, held, account.options, account.rules)
+            charges = compute_short_charge(account.options, account.rules, is_initial)
+        gross, offset = compute_gross(self.packed, at_index), compute_offset(self.packed, at_index)
+        return float(combine_scenarios(self.packed, loss, gross, offset, is_initial) + charges)
+
+    def distance(self) -> float:
+        return self.backing() - self.level * self.requirement()
+
+    def is_failing(self) -> bool:
+        needed = self.level * self.requirement()
+        return not self.is_flat() and self.backing() <= needed * (1.0 + TOLERANCE)
+
+    def is_flat(self) -> bool:
+        options = () if self.options is None else self.options.given
+        return not self.held() and all(each.quantity == 0.0 for each in options)
 
 
 def requirement(
@@ -124,12 +239,11 @@ def requirement(
     >>> bt.margin.requirement(venues, held, prices, hedged)
     600.0
     """
-    priced = read_positions(venues, quantities, prices)
-    rule = read_rule(rule)
-    if isinstance(rule, OwnMargin):
-        return call_own_rule(rule, "requirement", priced, options)
-    bound = bind(rule, priced, collateral, collateral_prices, entries)
-    return compute_bound(bound, priced, index, options, is_initial=False)
+    book = read_book(
+        venues, quantities, prices, rule, entries=entries, collateral=collateral,
+        collateral_prices=collateral_prices, options=options,
+    )  # fmt: skip
+    return book.requirement_at(index, is_initial=False)
 
 
 def initial(
@@ -151,14 +265,11 @@ def initial(
     leverage set at the venue, which scenarios do not use. That of a long spot leg is without its
     haircut, which what backs the positions does not contain.
     """
-    priced = read_positions(venues, quantities, prices)
-    if venue_leverage is not None:
-        priced = set_leverage(priced, venue_leverage)
-    rule = read_rule(rule)
-    if isinstance(rule, OwnMargin):
-        return call_own_rule(rule, "initial", priced, options)
-    bound = bind(rule, priced, collateral, collateral_prices, None)
-    return compute_bound(bound, priced, index, options, is_initial=True)
+    book = read_book(
+        venues, quantities, prices, rule, collateral=collateral,
+        collateral_prices=collateral_prices, options=options, venue_leverage=venue_leverage,
+    )  # fmt: skip
+    return book.requirement_at(index, is_initial=True)
 
 
 def collateral_value(collateral: Assets, prices: Numbers | None = None) -> float:
@@ -190,30 +301,80 @@ def collateral_value(collateral: Assets, prices: Numbers | None = None) -> float
     109750000.0
     """
     assets = list_given("collateral", collateral, Collateral)
-    found = price_assets(assets, prices)
+    if prices is None:
+        found = [each.last_price() for each in assets]
+    else:
+        found = [*read_numbers("prices", prices, [each.name for each in assets]).values()]
     return float(sum(each.value_at(price) for each, price in zip(assets, found, strict=True)))
 
 
 # ------------------------------------------------------------------------------ the arguments
 
 
-def read_positions(venues: Venues, quantities: Numbers, prices: Numbers) -> PricedPositions:
+def read_book(
+    venues: Venues,
+    quantities: Numbers,
+    prices: Numbers,
+    rule: RequirementRule | MarginRule | str,
+    *,
+    balance: float = 0.0,
+    entries: Numbers | None = None,
+    collateral: Assets = (),
+    collateral_prices: Numbers | None = None,
+    options: Options = (),
+    venue_leverage: Numbers | None = None,
+) -> Book:
     names = name_instruments(venues, quantities, prices)
     chosen = match_venues(venues, names)
     held = read_numbers("quantities", quantities, names, Number(), missing=0.0)
     priced = read_numbers("prices", prices, names)
     rules = {name: read_rules(venue) for name, venue in chosen.items()}
     agree_settlement({name: venue.contract for name, venue in chosen.items()})
-    haircuts = tuple(venue.contract.haircut for venue in chosen.values())
-    return PricedPositions(rules, held, priced, haircuts)
+    if venue_leverage is not None:
+        is_each = isinstance(venue_leverage, Mapping) or is_row(venue_leverage)
+        given = venue_leverage if is_each else dict.fromkeys(names, venue_leverage)
+        settings = read_numbers("venue_leverage", given, names)
+        rules = {name: rule._replace(setting=settings[name]) for name, rule in rules.items()}
+    assets = list_given("collateral", collateral, Collateral)
+    linked = link_collateral(assets, names)
+    if collateral_prices is None:
+        worth = {
+            each.name: priced[linked[each.name]] if each.name in linked else each.last_price()
+            for each in assets
+        }
+    else:
+        worth = read_numbers("prices", collateral_prices, [each.name for each in assets])
+    checked = read_rule(rule)
+    listed = list_given("options", options, OptionPosition)
+    account = make_option_account(listed, checked, rules) if listed else None
+    known, groups = (checked, ()) if account is None else (account.rule, account.names)
+    compiled = DEFAULT if isinstance(known, OwnMargin) else known
+    packed = compiled.pack(rules, assets, underlyings=groups)
+    haircuts = [venue.contract.haircut for venue in chosen.values()]
+    return Book(
+        rules=rules,
+        packed=packed._replace(spot=pack_spot(haircuts)),
+        quantities=held,
+        prices=priced,
+        entries=priced if entries is None else read_numbers("entries", entries, names),
+        balance=Number().check("balance", balance),
+        rule=known.rule if isinstance(known, OwnMargin) else known,
+        collateral=assets,
+        collateral_prices=tuple(worth[each.name] for each in assets),
+        linked=linked,
+        options=account,
+    )
 
 
-def set_leverage(priced: PricedPositions, leverage: Numbers) -> PricedPositions:
-    given = leverage if isinstance(leverage, Mapping) or is_row(leverage) else None
-    each = dict.fromkeys(priced.rules, leverage) if given is None else given
-    found = read_numbers("venue_leverage", each, priced.rules)
-    rules = {name: rule._replace(setting=found[name]) for name, rule in priced.rules.items()}
-    return priced._replace(rules=rules)
+def link_collateral(assets: Sequence[Collateral], names: Sequence[str]) -> dict[str, str]:
+    linked = {each.name: each.prices for each in assets if isinstance(each.prices, str)}
+    unknown = [name for name, instrument in linked.items() if instrument not in names]
+    if unknown:
+        raise ParameterError(
+            f"prices of collateral {unknown[0]!r} must be a number or an instrument of the book, "
+            f"{', '.join(names)}, got {linked[unknown[0]]!r}"
+        )
+    return linked
 
 
 def name_instruments(venues: Any, quantities: Any, prices: Any) -> tuple[str, ...]:
@@ -270,89 +431,9 @@ def read_numbers(
     return {name: float(number.check(f"{noun}.{name}", found.get(name, missing))) for name in order}
 
 
-def price_assets(assets: Sequence[Collateral], prices: Numbers | None) -> tuple[float, ...]:
-    if prices is None:
-        return tuple(each.last_price() for each in assets)
-    return tuple(read_numbers("prices", prices, [each.name for each in assets]).values())
-
-
-def bind(
-    rule: MarginRule,
-    priced: PricedPositions,
-    collateral: Assets,
-    collateral_prices: Numbers | None,
-    entries: Numbers | None,
-) -> BoundRule:
-    assets = list_given("collateral", collateral, Collateral)
-    entered = {} if entries is None else read_numbers("entries", entries, priced.rules)
-    bound = rule.bind(priced.rules, assets, price_assets(assets, collateral_prices), entered)
-    return bound._replace(haircuts=priced.haircuts)
-
-
 def read_rule(rule: Any) -> MarginRule:
     found: MarginRule = Requirement().check("rule", rule)
     return found
-
-
-def call_own_rule(rule: OwnMargin, method: str, priced: PricedPositions, options: Options) -> float:
-    read_options(rule, priced, options)  # refuses options
-    held = {name: quantity for name, quantity in priced.quantities.items() if quantity != 0.0}
-    return ask_rule(rule.rule, method, held, priced.prices)
-
-
-def compute_bound(
-    bound: BoundRule,
-    priced: PricedPositions,
-    index: Numbers | None,
-    options: Options,
-    *,
-    is_initial: bool,
-) -> float:
-    account = read_options(bound.rule, priced, options)
-    if account is not None:
-        bound = bound._replace(rule=account.rule, underlyings=account.names)
-    packed, held = bound.value(priced.quantities, priced.prices)
-    if index is not None and packed.has_scenarios:
-        values = read_index(priced, index)
-        return compute_at_index(packed, held, values, account, is_initial=is_initial)
-    if account is not None:
-        return account.requirement(packed, held, is_initial=is_initial)
-    compute = compute_portfolio_initial if is_initial else compute_portfolio_requirement
-    return float(compute(packed, held))
-
-
-def read_options(
-    rule: MarginRule, priced: PricedPositions, options: Options
-) -> OptionAccount | None:
-    listed = list_given("options", options, OptionPosition)
-    return make_option_account(listed, rule, priced.rules) if listed else None
-
-
-def read_index(priced: PricedPositions, index: Numbers) -> list[float]:
-    found = read_numbers("index", index, priced.rules)
-    return [
-        compute_value(priced.rules[name].size, priced.rules[name].is_inverse, price)
-        for name, price in found.items()
-    ]
-
-
-def compute_at_index(
-    priced: PortfolioRules,
-    held: Holdings,
-    values: list[float],
-    account: OptionAccount | None,
-    *,
-    is_initial: bool,
-) -> float:
-    at_index = held._replace(values=np.array(values, dtype=np.float64))
-    charges = 0.0
-    if account is None:
-        loss = compute_scenario_loss(priced, held)
-    else:
-        loss = compute_option_loss(priced, held, account.options, account.rules)
-        charges = compute_short_charge(account.options, account.rules, is_initial)
-    gross, offset = compute_gross(priced, at_index), compute_offset(priced, at_index)
-    return float(combine_scenarios(priced, loss, gross, offset, is_initial) + charges)
 
 
 REG_T = Strategy()
@@ -404,18 +485,15 @@ def strategy_deposit(
     >>> bt.margin.strategy_deposit({}, {}, {}, options=butterfly, proceeds=False)
     1000.0
     """
-    found = read_rule(rule)
-    priced = read_positions(venues, quantities, prices)
-    account = read_options(found, priced, options)
+    book = read_book(venues, quantities, prices, rule, options=options)
+    account = book.options
     if account is None or not isinstance(account.rule, Strategy):
-        got = "no options" if account is None else type(found).__name__
+        got = "no options" if account is None else type(book.rule).__name__
         raise ParameterError(f"a deposit is of options under a bt.Strategy, got {got}")
-    bound = bind(found, priced, (), None, None)
-    packed, held = bound.value(priced.quantities, priced.prices)
-    needed = account.requirement(packed, held, is_initial=True)
+    needed = book.requirement(is_initial=True)
     if not proceeds:
         return needed
-    premiums = compute_premiums(packed, held, account.options, account.rules)
+    premiums = compute_premiums(book.packed, book.hold(), account.options, account.rules)
     return float(needed + premiums - account.counted_value())
 
 

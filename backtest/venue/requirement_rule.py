@@ -14,7 +14,6 @@ from typing import (
     Annotated,
     Any,
     ClassVar,
-    NamedTuple,
     Protocol,
     Self,
     TypeAlias,
@@ -43,15 +42,12 @@ from backtest.base import (
 )
 from backtest.base.fields import NOT_NEGATIVE, POSITIVE, SHARE
 from backtest.venue.collateral import Collateral, pack_collateral, pack_rows
-from backtest.venue.contract_value import compute_value
 from backtest.venue.portfolio_kernels import (
     BracketTables,
     Holdings,
     PortfolioRules,
     ScenarioTables,
     SpotTables,
-    compute_portfolio_initial,
-    compute_portfolio_requirement,
 )
 from backtest.venue.requirement import MarginRules
 
@@ -230,51 +226,6 @@ class MarginRule(Value):
         )
         check_inverse(packed, names)
         return packed
-
-    def bind(
-        self,
-        rules: Mapping[str, MarginRules],
-        collateral: Sequence[Collateral] = (),
-        collateral_prices: Sequence[float] = (),
-        entries: Mapping[str, float] | None = None,
-    ) -> BoundRule:
-        """Return the rule for some venues and collateral, with the methods of the protocol."""
-        return BoundRule(
-            self, dict(rules), tuple(collateral), tuple(collateral_prices), dict(entries or {})
-        )
-
-
-class BoundRule(NamedTuple):
-    rule: MarginRule
-    rules: dict[str, MarginRules]
-    collateral: tuple[Collateral, ...]
-    collateral_prices: tuple[float, ...]
-    entries: dict[str, float]
-    haircuts: tuple[float | None, ...] = ()
-    underlyings: tuple[str, ...] = ()
-
-    def requirement(self, positions: Mapping[str, float], prices: Mapping[str, float]) -> float:
-        return float(compute_portfolio_requirement(*self.value(positions, prices)))
-
-    def initial(self, positions: Mapping[str, float], prices: Mapping[str, float]) -> float:
-        return float(compute_portfolio_initial(*self.value(positions, prices)))
-
-    def value(
-        self, positions: Mapping[str, float], prices: Mapping[str, float]
-    ) -> tuple[PortfolioRules, Holdings]:
-        names = list(self.rules)
-        held = pack_holdings(
-            quantities=[positions.get(name, 0.0) for name in names],
-            values=[self._value_one(name, prices[name]) for name in names],
-            entries=[self._value_one(name, self.entries.get(name, prices[name])) for name in names],
-            amounts=[each.amount for each in self.collateral],
-            prices=self.collateral_prices,
-        )
-        packed = self.rule.pack(self.rules, self.collateral, underlyings=self.underlyings)
-        return packed._replace(spot=pack_spot(self.haircuts)), held
-
-    def _value_one(self, name: str, price: float) -> float:
-        return compute_value(self.rules[name].size, self.rules[name].is_inverse, price)
 
 
 @declared(kw_only=True)

@@ -293,12 +293,6 @@ def test_a_rule_of_ones_own():
     assert needed({BTC: -1.0, ETH: 0.0}, PRICES, Flat(), BINANCE) == 12_000.0
     assert bt.margin.initial(BINANCE, {BTC: -1.0}, PRICES, Flat()) == 15_000.0
     assert isinstance(Flat(), bt.RequirementRule)
-    bound = bt.Brackets().bind({name: read_rules(venue) for name, venue in BINANCE.items()})
-    assert isinstance(bound, bt.RequirementRule)
-    assert bound.requirement({BTC: 1.0, ETH: -20.0}, PRICES) == 500.0
-    assert bound.initial({BTC: 1.0, ETH: -20.0}, PRICES) == bt.margin.initial(
-        BINANCE, {BTC: 1.0, ETH: -20.0}, PRICES
-    )
 
 
 def test_books_may_be_given_in_order():

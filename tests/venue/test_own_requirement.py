@@ -73,10 +73,9 @@ def test_a_field_takes_rules_presets_and_objects():
 
 
 def test_an_instrument_that_is_not_held_needs_nothing():
-    bound = bt.Brackets().bind({name: read_rules(venue_of()) for name in ("A", "B")})
-    prices = {"A": 100.0, "B": 1000.0}
-    assert bound.requirement({"A": 2.0}, prices) == pytest.approx(10.0)  # 5 % of 200
-    assert bound.initial({"A": 2.0}, prices) == pytest.approx(12.5)  # a 16th
+    given = ({"A": venue_of(), "B": venue_of()}, {"A": 2.0}, {"A": 100.0, "B": 1000.0})
+    assert bt.margin.requirement(*given) == pytest.approx(10.0)  # 5 % of 200
+    assert bt.margin.initial(*given) == pytest.approx(12.5)  # a 16th
 
 
 def test_twins_ask_the_rule():
