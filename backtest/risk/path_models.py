@@ -40,6 +40,11 @@ MOST_MOVE = 0.9
 HALF_LIFE, REVERSION = 3.0, 20.0
 """Days in which half of a shock leaves the volatility of ``Filtered``, and in which the volatility
 comes half of the way back to that of history. Chosen on 2020 and 2021, see docs/risk.md."""
+STATE = 0.8
+"""The part of the log distance of today's variance from that of history which paths start with. On
+forecasts of 7 days at 8x to 15x, BTC, ETH and LTC of 2021 to 2023, the slope of outcomes on their
+log odds was 0.89 with 1, 0.97 with 0.8 and 1.02 with 0.65; the Brier score 0.1990, 0.1991, 0.1997.
+"""
 LEAST_HALF_LIFE = 11.0
 """Bars that this half-life has at least: fewer make a noisy variance (0.94 for daily returns)."""
 LEAST_SQUARES = 11
@@ -529,6 +534,8 @@ class Filtered(_Resampled):
     def fit(cls, market: Market) -> Self:
         """Return the model with today's variance, and the block length of the divided returns.
 
+        Today's variance is shrunk towards that of history: its log distance times :data:`STATE`.
+
         The weights are not estimated: with those of the highest likelihood, single large returns
         raise the variance so much that most paths are too calm, and forecasts of liquidations are
         worse. Half of a shock is gone after :data:`HALF_LIFE` days, and the variance returns to the
@@ -546,7 +553,8 @@ class Filtered(_Resampled):
             beta=1.0 - alpha - back,
             variance_now=square,
         )
-        made = bare.override(variance_now=float(bare.filter(market)[-1]))
+        now = float(bare.filter(market)[-1])
+        made = bare.override(variance_now=square * (now / square) ** STATE)
         left = log_returns(market)[1:] / made.volatilities(market)[1:]
         return made.override(block=block_length(left[-len(returns) :]))
 

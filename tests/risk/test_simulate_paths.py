@@ -145,7 +145,10 @@ def test_filtered_paths_start_at_todays_volatility():
     returns = np.concatenate([0.002 * noise(3000, 1), 0.02 * noise(48, 2)])
     loud = with_returns(returns)
     drawn = bt.simulate_paths(loud, "filtered", paths=500, horizon="1d", seed=1)
-    assert drawn.model.variance_now > (0.01) ** 2
+    mean = np.mean(np.diff(np.log(loud.close)) ** 2)
+    today = drawn.model.filter(loud)[-1]
+    assert today > 0.01**2
+    assert drawn.model.variance_now == pytest.approx(mean * (today / mean) ** 0.8, rel=1e-9)
     moves = np.diff(np.log(drawn.closes()), axis=1)[:, 0]
     assert moves.std() == pytest.approx(math.sqrt(drawn.model.variance_now), rel=0.35)
     calm = bt.simulate_paths(loud, models.Stationary(block=20), paths=500, horizon="1d", seed=1)
