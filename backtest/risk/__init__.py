@@ -12,8 +12,8 @@ if TYPE_CHECKING:
     from backtest.risk.liquidation_risk import refine_runner
     from backtest.risk.max_leverage import LeverageScan, MaxLeverage, choose_grid
     from backtest.risk.max_leverage import max_leverage
-    from backtest.risk.risk_rows import find_first
-    from backtest.risk.risk_rows import count_bars
+    from backtest.risk.liquidation_risk import find_first
+    from backtest.risk.liquidation_risk import count_bars
     from backtest.risk.paths_runner import make_runner
     from backtest.risk.path_funding import summarize_funding
     from backtest.risk.path_models import PathModel, describe_drift
@@ -21,9 +21,9 @@ if TYPE_CHECKING:
     from backtest.risk.path_models import GBM, Garch, Merton
     from backtest.risk.path_models import Filtered, Stationary, block_length
     from backtest.risk.paths import simulate_paths
-    from backtest.risk.scenarios.scenario import Scenario
-    from backtest.risk.scenarios.stress import crashes, stress
-    from backtest.risk.scenarios.stress_result import Stress
+    from backtest.risk.scenario import Scenario
+    from backtest.risk.stress import crashes, stress
+    from backtest.risk.stress import Stress
     from backtest.risk.sensitivity import Sensitivity, sensitivity
 
 RESULTS = ("LiquidationRisk", "MaxLeverage", "Bounds", "Capacity", "Sensitivity", "Stress")

@@ -277,27 +277,18 @@ def find_half(
     measure: Callable[[float], Mapping[str, float]],
     tolerance: float,
 ) -> float:
-    def value(capital: float) -> float:
-        row = measure(capital)
-        return -math.inf if row.get("ruined") else row[name]
+    from scipy.optimize import brentq  # noqa: PLC0415 - slow to load
 
-    half = 0.5 * value(grid[0])
-    if not half > 0.0:
+    first = measure(grid[0])
+    half = 0.5 * first[name]
+    if first.get("ruined") or not half > 0.0:
         return math.nan
+
+    def gap(log: float) -> float:
+        row = measure(math.exp(log))
+        return -half if row.get("ruined") else row[name] - half
+
     for low, high in pairwise(grid):
-        if not value(high) > half:
-            return bisect_half(half, (low, high), value, tolerance)
+        if not gap(math.log(high)) > 0.0:
+            return math.exp(brentq(gap, math.log(low), math.log(high), xtol=0.5 * tolerance))
     return math.nan
-
-
-def bisect_half(
-    half: float, ends: tuple[float, float], value: Callable[[float], float], tolerance: float
-) -> float:
-    low, high = map(math.log, ends)
-    while high - low > tolerance:
-        middle = 0.5 * (low + high)
-        if value(math.exp(middle)) > half:
-            low = middle
-        else:
-            high = middle
-    return math.exp(0.5 * (low + high))

@@ -32,7 +32,14 @@ from backtest.base import (
 from backtest.engine import Progress, read_venues
 from backtest.market import Market, Markets
 from backtest.policy import Combinator, Policy
-from backtest.risk.liquidation_risk import describe_each, name_policies
+from backtest.risk.liquidation_risk import (
+    RiskEstimate,
+    count_bars,
+    describe_each,
+    estimate_plain,
+    find_first,
+    name_policies,
+)
 from backtest.risk.path_funding import summarize_funding
 from backtest.risk.path_models import Drift, PathModel, describe_drift
 from backtest.risk.paths import Paths, simulate_paths
@@ -44,7 +51,6 @@ from backtest.risk.paths_runner import (
     describe_shortfall,
     make_runner,
 )
-from backtest.risk.risk_rows import RiskEstimate, count_bars, estimate_plain, find_first
 from backtest.venue import Venue, find_newest
 
 USUAL_MODELS = ("filtered", "stationary", "garch", "gbm")

@@ -6,7 +6,7 @@ import pytest
 
 import backtest as bt
 from backtest.base.units import DAY, HOUR
-from backtest.risk.scenarios.crash_bars import FIELDS, list_days, read_hours, replay_crash
+from backtest.risk.scenario import FIELDS, list_days, read_hours, replay_crash
 from backtest.strategies import Constant, VolTarget
 from tests.risk.accounts import free_account, free_venue
 

@@ -11,11 +11,11 @@ from scipy.stats import beta, norm
 import backtest as bt
 from backtest import paths as models
 from backtest.features import touch_probability
-from backtest.risk.paths_runner import make_runner
-from backtest.risk.risk_rows import (
+from backtest.risk.liquidation_risk import (
     estimate_pairs,
     exact_interval,
 )
+from backtest.risk.paths_runner import make_runner
 from backtest.strategies import Constant, TailHedge, VolTarget
 from tests.fast_cases import every_nth
 from tests.options.listed_markets import make_markets, make_venue

@@ -6,7 +6,7 @@ import pytest
 
 import backtest as bt
 from backtest import paths as models
-from backtest.risk.factors import VariedTerms, scale_volatility
+from backtest.risk.sensitivity import VariedTerms, scale_volatility
 from backtest.strategies import Constant
 from tests.risk.accounts import Hold, free_account, free_venue
 

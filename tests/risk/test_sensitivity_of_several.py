@@ -6,7 +6,7 @@ import pytest
 
 import backtest as bt
 from backtest import paths as models
-from backtest.risk.factors import VariedTerms, change_correlation
+from backtest.risk.sensitivity import VariedTerms, change_correlation
 from tests.risk.accounts import Hold, free_account, free_venue
 from tests.risk.test_panel_paths import two_markets
 

@@ -7,7 +7,7 @@ import pandas as pd
 import pytest
 
 import backtest as bt
-from backtest.risk.scenarios import stress_run
+from backtest.risk import stress_account
 from backtest.strategies import VolTarget
 from tests.risk.accounts import Hold, free_account, free_venue
 from tests.risk.test_stress import steady
@@ -172,7 +172,7 @@ def test_an_instrument_that_ended_has_no_bars():
 
 
 def test_instruments_that_ended_long_ago_are_left_out(monkeypatch):
-    monkeypatch.setattr(stress_run, "WARMUP", 20)
+    monkeypatch.setattr(stress_account, "WARMUP", 20)
     market = bt.Market.sample(bars=100)
     given = {"A": market, "B": market.prefix(60), "C": market}
     with pytest.warns(UserWarning, match="ends before"):

@@ -1,0 +1,529 @@
+"""Scenarios, and their bars: made from figures, replayed from data or from the crashes shipped.
+
+``crash_hours.csv`` and ``crash_days.csv`` are facts of the markets; prices are over the first open
+(hours, of the coin's last price) or over the close before (days).
+"""
+
+from __future__ import annotations
+
+import functools
+import math
+from collections.abc import Iterator, Mapping, Set
+from pathlib import Path
+from typing import Annotated, Any, NamedTuple
+
+import numpy as np
+import pandas as pd
+
+from backtest.account import ByInstrument
+from backtest.base import (
+    Choice,
+    DataError,
+    Duration,
+    Faults,
+    FloatArray,
+    Number,
+    ParameterError,
+    Text,
+    Time,
+    Value,
+    Whole,
+    declared,
+    did_you_mean,
+    find_coin,
+    format_duration,
+    format_time,
+    parse_duration,
+    read_time,
+    to_nanoseconds,
+)
+from backtest.base.units import DAY, HOUR
+from backtest.market import SESSIONS, Market, bars_per_year
+
+SCALE = Number(0.0)
+
+
+@declared
+class Scenario(Value):
+    """A shock. The defaults change nothing.
+
+    Parameters
+    ----------
+    name : str
+        Its name.
+    price : float
+        The move of the price from the last close, a fraction over -1: -0.3 is a fall of 30 %.
+    over : str, optional
+        The time the move takes, for example ``"2h"``, in whole bars of the market; by default one
+        bar.
+    shape : str
+        ``"bridge"``: a random walk over several bars that ends at the move, with the volatility
+        below; one bar has the move alone. ``"line"``: at the same rate in each bar. ``"bar"``: all
+        in one bar, whose extreme is its close.
+    volatility : float
+        Times the volatility of the last 30 days, for ``"bridge"``; 0 makes it a line.
+    funding : float, optional
+        The rate of one settlement, at the open of the last bar; positive: longs pay.
+    spread : float
+        Times the slippage of orders and of liquidations.
+    depth : float
+        The share of the market's volume that is left; impact is as if the daily volume were so.
+    margin : float
+        Times the maintenance and initial margin.
+    outage : str, optional
+        The time from the start in which neither decisions nor stops act; in whole bars, rounded up.
+        Liquidations and funding go on.
+    adl : float
+        The share of a winning position that the venue closes (auto-deleveraging) at the bankruptcy
+        price of a counterparty that entered at the start, if the price goes beyond it.
+    adl_leverage : float
+        The leverage of that counterparty.
+    venue_default : float
+        The share that is lost of what the account has at the venue, which defaults after the last
+        bar: its equity there, positions at their marks. The account's ``reserve`` is elsewhere.
+    basis : float
+        Mark over last at the end, less 1; it grows evenly over the bars.
+    implied_volatility : float
+        The move of the implied volatility of options, a fraction over -1: 0.5 is half as much
+        again. It grows evenly over the bars, and in each bar before the price moves.
+    prices : mapping of str to float, optional
+        Moves of single instruments of an account with several, and of its collateral by name; the
+        others move by ``price``, except collateral with a constant price.
+    correlation : float, optional
+        Instruments without a move of their own move with those of ``prices``, or else with the
+        first, which moves by ``price``: by this, times their volatility over that of the others.
+        Where only one market moves, it is refused.
+    date : str, optional
+        When it happened, in UTC: the first bar of an episode of history.
+    until : str, optional
+        When it ended, in UTC, not included.
+    asset : str
+        Whose figures these are: ``"crypto"``, ``"stocks"``, or ``"any"``. Data of another kind are
+        not replayed: stocks are data with sessions.
+    source : str
+        Where its figures are from.
+    seed : int
+        Of the random walk of ``"bridge"``.
+    """
+
+    name: Annotated[str, Text()]
+    price: Annotated[float, Number(-1.0, open_low=True)] = 0.0
+    over: Annotated[str | None, Duration()] = None
+    shape: Annotated[str, Choice("bridge", "line", "bar")] = "bridge"
+    volatility: Annotated[float, SCALE] = 1.0
+    funding: Annotated[float | None, Number(-1.0, 1.0)] = None
+    spread: Annotated[float, SCALE] = 1.0
+    depth: Annotated[float, Number(0.0, 1e6, open_low=True)] = 1.0
+    margin: Annotated[float, Number(0.0, open_low=True)] = 1.0
+    outage: Annotated[str | None, Duration()] = None
+    adl: Annotated[float, Number(0.0, 1.0)] = 0.0
+    adl_leverage: Annotated[float, Number(1.0)] = 20.0
+    venue_default: Annotated[float, Number(0.0, 1.0)] = 0.0
+    basis: Annotated[float, Number(-1.0, open_low=True)] = 0.0
+    implied_volatility: Annotated[float, Number(-1.0, open_low=True)] = 0.0
+    prices: Annotated[Mapping[str, float] | None, ByInstrument(Number(-1.0, open_low=True))] = None
+    correlation: Annotated[float | None, Number(-1.0, 1.0)] = None
+    date: Annotated[str | None, Time()] = None
+    until: Annotated[str | None, Time()] = None
+    asset: Annotated[str, Choice("any", "crypto", "stocks")] = "any"
+    source: str = ""
+    seed: Annotated[int, Whole(0)] = 0
+
+    def faults(self) -> Faults:
+        """Yield what contradicts itself."""
+        if self.shape == "bar" and self.over is not None:
+            yield "over", "must be left out with shape 'bar', which takes one bar"
+        if self.prices is not None and not isinstance(self.prices, Mapping):
+            yield "prices", "must name instruments, {'ETHUSDT': -0.4}; price is the move of all"
+        if self.prices is not None and self.correlation is not None and self.price != 0.0:
+            yield "price", "must be left out: prices with a correlation move all instruments"
+        if (self.date is None) != (self.until is None):
+            yield "until", "must be given with date, and only with it"
+        elif self.date is not None and read_time(self.until) <= read_time(self.date):
+            yield "until", f"must be after date {self.date}"
+
+    @property
+    def is_empty(self) -> bool:
+        """Whether it takes no bar: no move, no time, no rate, no basis, no replay."""
+        return (
+            self.price == 0.0
+            and self.prices is None
+            and self.over is None
+            and self.shape != "bar"
+            and self.funding is None
+            and self.basis == 0.0
+            and self.implied_volatility == 0.0
+            and self.margin == 1.0
+            and self.outage is None
+        )
+
+
+MONTH = 30 * DAY
+"""The time before the end whose volatility a bridge scales."""
+
+
+class ShockBars(NamedTuple):
+    """Bars relative to the last close before them.
+
+    ``last`` and ``mark`` (4, n) are open, high, low, close over that close; ``volume`` (n,) in
+    contracts; ``stamps`` (ns after the open of the first bar) and ``rates`` are settlements.
+    """
+
+    last: FloatArray
+    mark: FloatArray
+    volume: FloatArray
+    stamps: FloatArray
+    rates: FloatArray
+
+
+def make_flat_bars(n: int) -> ShockBars:
+    still = np.ones((4, n))
+    return ShockBars(still, still, np.zeros(n), np.zeros(0), np.zeros(0))
+
+
+Bars = Mapping[str, ShockBars]
+
+
+def find_moves(
+    scenario: Scenario, markets: Mapping[str, Market], resting: Set[str] = frozenset()
+) -> dict[str, float]:
+    """Return the move of each market in a scenario, a fraction of its last close."""
+    own = {} if scenario.prices is None else dict(scenario.prices)
+    for name in own:
+        if name not in markets:
+            raise ParameterError(
+                f"prices of scenario {scenario.name!r} must be of {', '.join(markets)}, "
+                f"got {name!r}{did_you_mean(name, list(markets))}"
+            )
+    free = {name: market for name, market in markets.items() if name not in resting}
+    rest = {name: own.get(name, 0.0) for name in markets if name in resting}
+    if scenario.correlation is None:
+        return {name: own.get(name, scenario.price) for name in free} | rest
+    if len(free) < 2:
+        raise ParameterError(
+            f"correlation of scenario {scenario.name!r} needs several instruments that move, "
+            f"got {', '.join(free)}"
+        )
+    leads = {name: move for name, move in own.items() if name in free}
+    leads = leads or {next(iter(free)): scenario.price}
+    sigma = {name: measure_recent(market) for name, market in free.items()}
+    if not all(each > 0.0 for each in sigma.values()):
+        sigma = dict.fromkeys(free, 1.0)
+    z = float(np.mean([math.log1p(move) / sigma[name] for name, move in leads.items()]))
+    return {
+        name: leads[name] if name in leads else shrink(scenario.correlation * sigma[name] * z)
+        for name in free
+    } | rest
+
+
+def shrink(log_move: float) -> float:
+    """Return a log move as a fraction, over -1."""
+    return max(math.expm1(log_move), math.nextafter(-1.0, 0.0))
+
+
+def shift_scenario(
+    scenario: Scenario, moves: Mapping[str, float], lead: str, move: float
+) -> Scenario:
+    before = moves[lead]
+    if all(each == before for each in moves.values()):
+        return scenario.override(
+            price=max(move, math.nextafter(-1.0, 0.0)), prices=None, correlation=None
+        )
+    scale = math.log1p(move) / math.log1p(before)
+    shifted = {name: shrink(scale * math.log1p(each)) for name, each in moves.items()}
+    shifted[lead] = max(move, math.nextafter(-1.0, 0.0))
+    return scenario.override(price=0.0, prices=shifted, correlation=None)
+
+
+def make_all_bars(
+    scenario: Scenario, markets: Mapping[str, Market], moves: Mapping[str, float], bare: Set[str]
+) -> Bars:
+    n = count_scenario_bars(scenario, next(iter(markets.values())).interval)
+    rho = 1.0 if scenario.correlation is None else scenario.correlation
+    rng = np.random.Generator(np.random.Philox(scenario.seed))
+    first, found = rng.standard_normal(16 * n), {}
+    for k, (name, market) in enumerate(markets.items()):
+        own = first if k == 0 else rng.standard_normal(16 * n)
+        noise = first if k == 0 else rho * first + math.sqrt(1.0 - rho * rho) * own
+        alone = scenario.override(price=moves[name], prices=None, correlation=None)
+        if name in bare:
+            alone = alone.override(funding=None, basis=0.0)
+        found[name] = make_bars(alone, market, n, noise)
+    return found
+
+
+def count_scenario_bars(scenario: Scenario, interval: int) -> int:
+    if scenario.is_empty:
+        return 0
+    if scenario.over is None:
+        return 1
+    return max(-(-parse_duration(scenario.over) // interval), 1)
+
+
+def make_bars(scenario: Scenario, market: Market, n: int, noise: FloatArray) -> ShockBars:
+    steps = np.arange(1, n + 1) / max(n, 1)
+    end = math.log1p(scenario.price)
+    if scenario.shape == "bridge" and scenario.volatility > 0.0 and n > 1:
+        last = walk_bridge(scenario, market, n, end, noise)
+    else:
+        close = np.exp(end * steps)
+        start = np.concatenate([[1.0], close[:-1]])[:n]
+        if n:
+            close[-1] = 1.0 + scenario.price
+        last = np.array([start, np.maximum(start, close), np.minimum(start, close), close])
+    before = np.log(market.mark_close[-1] / market.close[-1])
+    after = math.log1p(scenario.basis) if scenario.basis != 0.0 else before
+    at = np.exp(before + (after - before) * steps)
+    mark = last * at if n else last
+    if n:
+        first = np.exp(before + (after - before) * (steps - 1.0 / n))
+        mark[0] = last[0] * first
+        mark[1] = np.maximum(mark[1], np.maximum(mark[0], mark[3]))
+        mark[2] = np.minimum(mark[2], np.minimum(mark[0], mark[3]))
+    recent = market.volume[market.time > market.time[-1] - MONTH]
+    paid = scenario.funding is not None and n > 0
+    return ShockBars(
+        last=last,
+        mark=mark,
+        volume=np.full(n, float(np.mean(recent))),
+        stamps=np.array([(n - 1) * market.interval] if paid else [], dtype=np.int64),
+        rates=np.array([scenario.funding] if paid else [], dtype=np.float64),
+    )
+
+
+def measure_recent(market: Market) -> float:
+    """Return the standard deviation of the log returns of the last 30 days, per bar."""
+    recent = market.close[market.time > market.time[-1] - MONTH]
+    return float(np.std(np.diff(np.log(recent)))) if len(recent) > 2 else 0.0
+
+
+def is_calm(bars: ShockBars, market: Market) -> bool:
+    moves = np.diff(np.log(np.concatenate([[1.0], bars.last[3]])))
+    size = float(np.sqrt(np.mean(moves**2))) if len(moves) > 1 else 0.0
+    return 0.0 < size < measure_recent(market)
+
+
+def walk_bridge(
+    scenario: Scenario, market: Market, n: int, end: float, noise: FloatArray
+) -> FloatArray:
+    sigma, steps = measure_recent(market), 16 * n
+    walk = np.cumsum(noise) * scenario.volatility * sigma / 4.0
+    share = np.arange(1, steps + 1) / steps
+    path = np.concatenate([[0.0], walk + share * (end - walk[-1])]).clip(-50.0, 50.0)
+    parts = np.array([path[16 * k : 16 * k + 17] for k in range(n)])
+    logs = np.array([parts[:, 0], parts.max(axis=1), parts.min(axis=1), parts[:, -1]])
+    found = np.exp(logs)
+    found[3, -1] = 1.0 + scenario.price
+    found[1], found[2] = np.maximum(found[1], found[3]), np.minimum(found[2], found[3])
+    return np.asarray(found)
+
+
+def slice_replay(scenario: Scenario, data: Market | None, interval: int) -> ShockBars | None:
+    if data is None or scenario.date is None or scenario.until is None:
+        return None
+    if scenario.asset != "any" and (scenario.asset == "stocks") != data.sessions:
+        return None
+    start = to_nanoseconds(scenario.date)
+    stop = to_nanoseconds(scenario.until)
+    first = int(np.searchsorted(data.time, start))
+    last = int(np.searchsorted(data.time, stop))
+    if first < 1 or stop > data.end or first >= last:
+        return None
+    if data.interval != interval:
+        raise DataError(
+            f"data must have the bars of the run for a replay of {scenario.name!r}, "
+            f"{format_duration(interval)}, got {format_duration(data.interval)}"
+        )
+    return relate(data, first, last)
+
+
+def relate(data: Market, first: int, last: int) -> ShockBars:
+    names = ("open", "high", "low", "close")
+    base = data.close[first - 1]
+    part = slice(first, last)
+    lead = data.time[first] - data.interval // 4
+    events = (data.funding_time >= lead) & (data.funding_time < data.time[last - 1] + data.interval)
+    return ShockBars(
+        last=np.array([getattr(data, name)[part] / base for name in names]),
+        mark=np.array([getattr(data, f"mark_{name}")[part] / base for name in names]),
+        volume=data.volume[part],
+        stamps=data.funding_time[events] - data.time[first],
+        rates=data.funding_rate[events],
+    )
+
+
+def append_bars(market: Market, bars: ShockBars, base: float | None = None) -> Market:
+    n = bars.last.shape[1]
+    close = float(market.close[-1]) if base is None else base
+    start = int(market.time[-1]) + market.interval
+    time = start + market.interval * np.arange(n, dtype=np.int64)
+    names = ("open", "high", "low", "close")
+    fields = {name: np.concatenate([getattr(market, name), close * bars.last[j]])
+              for j, name in enumerate(names)}  # fmt: skip
+    fields |= {
+        f"mark_{name}": np.concatenate([getattr(market, f"mark_{name}"), close * bars.mark[j]])
+        for j, name in enumerate(names)
+    }
+    unknown = np.full(len(bars.stamps), np.nan)
+    whole = market.fields() | fields
+    whole |= {
+        "time": np.concatenate([market.time, time]),
+        "volume": np.concatenate([market.volume, bars.volume]),
+        "funding_time": np.concatenate([market.funding_time, start + bars.stamps]).astype(np.int64),
+        "funding_rate": np.concatenate([market.funding_rate, bars.rates]),
+        "funding_mark": np.concatenate([market.funding_mark, unknown]),
+        "funding_predicted": np.concatenate([market.funding_predicted, unknown]),
+        "columns": {
+            name: np.concatenate([each, np.full(n, each[-1])])
+            for name, each in market.columns.items()
+        },
+        "synthetic": True,
+        "has_mark": market.has_mark or not np.array_equal(bars.mark, bars.last),
+    }
+    return Market(**whole, source=f"{market.source} and {n} bars after {format_time(start)}")
+
+
+OTHERS = ("ADA", "LTC", "XRP")
+"""The coins whose median is the path of a coin that is not among the hours."""
+FIELDS = ("open", "high", "low", "close")
+MARKS = tuple(f"mark_{name}" for name in FIELDS)
+MOVES = ("price", "prices", "correlation", "over", "shape", "basis", "date", "until")
+"""Fields of a scenario that say how prices move."""
+
+
+@functools.cache
+def read_table(name: str) -> pd.DataFrame:
+    return pd.read_csv(Path(__file__).with_name(name))
+
+
+def replay_crash(
+    scenario: Scenario,
+    known: Mapping[str, Scenario],
+    markets: Mapping[str, Market],
+    resting: Set[str],
+    bare: Set[str],
+) -> tuple[Bars, str] | None:
+    """Return the shipped bars of a crash for each market, and what a row says of them.
+
+    None if the scenario moves prices otherwise than the crash of its name, or bars do not fit into
+    those of the run.
+    """
+    same = known.get(scenario.name)
+    if same is None or any(getattr(scenario, name) != getattr(same, name) for name in MOVES):
+        return None
+    market = next(iter(markets.values()))
+    coins = {name: find_coin(each.instrument) or name for name, each in markets.items()}
+    paths = read_days(scenario) if scenario.asset == "stocks" else read_hours(scenario)
+    step = DAY if scenario.asset == "stocks" else HOUR
+    parts = count_parts(market, step)
+    if not paths or not (parts > 1 or market.interval % step == 0 or market.sessions):
+        return None
+    taken, found = [], {}
+    for name, each in markets.items():
+        path = paths.get(coins[name], paths[""])
+        taken += [] if coins[name] in paths or scenario.asset == "stocks" else [name]
+        if scenario.asset == "stocks" and not market.sessions:
+            path = fill_weekends(path, scenario)
+        bars = fit_bars(path, parts, max(market.interval // step, 1))
+        if name in resting:
+            found[name] = make_flat_bars(bars.shape[2])
+        else:
+            found[name] = shape_bars(scenario, each, bars, has_funding=name not in bare)
+    names = ", ".join(name for name in taken if name not in resting)
+    return found, f"history; {names}: median of {', '.join(OTHERS)}" if names else "history"
+
+
+def read_hours(scenario: Scenario) -> dict[str, FloatArray]:
+    """Return bars of last prices and of marks, (2, 4, n), by coin; "" is the median of some."""
+    rows = read_table("crash_hours.csv")
+    rows = rows[rows["episode"] == scenario.name]
+    found = {
+        str(coin): np.stack([part[list(names)].to_numpy().T for names in (FIELDS, MARKS)])
+        for coin, part in rows.groupby("coin")
+    }
+    if found:
+        found[""] = np.median([found[coin] for coin in OTHERS], axis=0)
+    return found
+
+
+def read_days(scenario: Scenario) -> dict[str, FloatArray]:
+    """Return daily bars, (2, 4, n); marks are last prices."""
+    rows = list_days(scenario)
+    days = rows[list(FIELDS)].to_numpy().T
+    return {"": np.stack([days, days])} if len(rows) else {}
+
+
+def list_days(scenario: Scenario) -> pd.DataFrame:
+    rows = read_table("crash_days.csv")
+    inside = (rows["date"] >= str(scenario.date)) & (rows["date"] < str(scenario.until))
+    return rows[inside & (rows["episode"] == scenario.name)]
+
+
+def fill_weekends(path: FloatArray, scenario: Scenario) -> FloatArray:
+    """Return days of a market that never closes: flat where stocks did not trade."""
+    times = [to_nanoseconds(date) // DAY for date in list_days(scenario)["date"]]
+    day = np.arange(times[0], times[-1] + 1)
+    last = np.searchsorted(times, day, side="right") - 1
+    bars = path[:, :, last].copy()
+    closed = ~np.isin(day, times)
+    bars[:, :, closed] = bars[:, 3:, closed]
+    return bars
+
+
+def count_parts(market: Market, step: int) -> int:
+    """Return how many bars of a market a step of the history takes, 1 if not several."""
+    if market.interval >= step:
+        return 1
+    if market.sessions and step == DAY:
+        return max(round(float(np.nanmax(np.atleast_1d(bars_per_year(market))[-1]) / SESSIONS)), 1)
+    return step // market.interval if step % market.interval == 0 else 1
+
+
+def fit_bars(path: FloatArray, parts: int, together: int) -> FloatArray:
+    """Return bars (2, 4, n) of another length: each in several parts, or several together."""
+    if parts > 1:
+        return np.stack([np.hstack([*map(np.array, split_all(each, parts))]) for each in path])
+    starts = np.arange(0, path.shape[2], together)
+    return np.stack([
+        np.stack([
+            each[0, starts],
+            np.maximum.reduceat(each[1], starts),
+            np.minimum.reduceat(each[2], starts),
+            each[3, np.append(starts[1:], path.shape[2]) - 1],
+        ])
+        for each in path
+    ])  # fmt: skip
+
+
+def split_all(path: FloatArray, parts: int) -> Iterator[list[FloatArray]]:
+    """Yield each bar as shorter ones along open, the nearer extreme, the other, and close.
+
+    The logarithm of the price moves at one speed; rising bars go by their low, falling ones by
+    their high first.
+    """
+    for first, high, low, close in path.T.tolist():
+        turns = [low, high] if close >= first else [high, low]
+        logs = np.log([first, *turns, close])
+        way = np.concatenate(([0.0], np.cumsum(np.abs(np.diff(logs)))))
+        edges = np.linspace(0.0, way[-1], parts + 1)
+        at = np.interp(edges, way, logs)
+        inside = np.clip(np.searchsorted(edges, way[1:3], side="right") - 1, 0, parts - 1)
+        tops, bottoms = np.maximum(at[:-1], at[1:]), np.minimum(at[:-1], at[1:])
+        np.maximum.at(tops, inside, logs[1:3])
+        np.minimum.at(bottoms, inside, logs[1:3])
+        yield [np.exp(each) for each in (at[:-1], tops, bottoms, at[1:])]
+
+
+def shape_bars(
+    scenario: Scenario, market: Market, bars: FloatArray, *, has_funding: bool
+) -> ShockBars:
+    n = bars.shape[2]
+    is_paid = scenario.funding is not None and has_funding
+    recent: Any = market.volume[market.time > market.time[-1] - MONTH]
+    return ShockBars(
+        last=bars[0],
+        mark=bars[1],
+        volume=np.full(n, float(np.mean(recent))),
+        stamps=np.array([(n - 1) * market.interval] if is_paid else [], dtype=np.int64),
+        rates=np.array([scenario.funding] if is_paid else [], dtype=np.float64),
+    )

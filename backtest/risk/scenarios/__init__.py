@@ -1,1 +1,0 @@
-"""Shocks to an account, historical crashes, and the move that it survives."""

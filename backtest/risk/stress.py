@@ -1,0 +1,611 @@
+"""stress(): what scenarios do to an account from where a run ended."""
+
+from __future__ import annotations
+
+import functools
+import itertools
+import math
+import textwrap
+import tomllib
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import pandas as pd
+
+from backtest.base import (
+    Choice,
+    FloatArray,
+    Head,
+    Headline,
+    ParameterError,
+    Part,
+    SettingsResult,
+    ShownChart,
+    ShownTable,
+    capitalize,
+    checked_only,
+    choose_decimals,
+    did_you_mean,
+    format_time,
+    repr_plain,
+)
+from backtest.base.units import DAY
+from backtest.engine import Progress, Result, is_same_account
+from backtest.market import Market, Markets, as_markets
+from backtest.risk.scenario import (
+    Bars,
+    Scenario,
+    ShockBars,
+    is_calm,
+    make_flat_bars,
+    replay_crash,
+    shift_scenario,
+    shrink,
+    slice_replay,
+)
+from backtest.risk.stress_account import (
+    StressOutcome,
+    StressRun,
+    find_table_time,
+    fix_margin_tables,
+)
+
+MOST_SHOCKS = 60
+"""A ladder of more shocks is not shown as text."""
+
+
+@dataclass(frozen=True, eq=False)
+class Stress(SettingsResult):
+    """Outcome of scenarios.
+
+    Attributes
+    ----------
+    table : DataFrame
+        A row per scenario: ``equity`` (wealth after it), ``loss``, ``liquidated``, ``distance``
+        (the smallest of the mark from the liquidation price, a fraction; 0 once liquidated),
+        ``margin_calls``, ``fees``, ``slippage``, ``impact``, ``funding``, ``lost_to_adl``,
+        ``lost_to_default``, ``break_even`` (the move of the price, all else as in the scenario, at
+        which the account is liquidated; NaN if none does), ``bars``, ``from``: ``figures``,
+        ``data`` or ``history``, and ``rules``: whose margin table.
+    ladder : DataFrame or None
+        ``equity``, ``loss`` and ``liquidated`` for every combination of the axes of the ladder.
+    settings : dict
+        What the numbers come from.
+    market : Market, Markets or None
+        The market, or the markets, of the run; None if loaded.
+    """
+
+    table: pd.DataFrame
+    ladder: pd.DataFrame | None
+    settings: dict[str, Any]
+    market: Market | Markets | None = None
+
+    kind = "stress"
+    plural = "stress tests"
+    called = "stress test"
+    table_names = ("table", "ladder")
+
+    @property
+    def lost(self) -> str:
+        """When the account was ruined in the run, as words; empty if it was not."""
+        return str(self.settings.get("lost", ""))
+
+    @property
+    def leads(self) -> str:
+        """Whose moves the break-evens are, as words; empty with one market."""
+        leads: dict[str, str] = self.settings.get("leads", {})
+        names = [*dict.fromkeys(leads.values())]
+        if not names:
+            return ""
+        told = names[0] if len(names) == 1 else ", ".join(f"{v} in {k}" for k, v in leads.items())
+        return f"break-even: the move of {told}; the others move as the scenario says"
+
+    @property
+    def calm(self) -> str:
+        """Scenarios too calm for the policies' estimates of volatility, as a sentence, or empty."""
+        names = self.settings.get("calm", [])
+        if not names:
+            return ""
+        return (
+            f"{', '.join(names)}: made of figures, the bars move less than those of the last 30 "
+            "days. A policy that measures volatility takes more leverage there than in the event."
+        )
+
+    @property
+    def note(self) -> str:
+        """How many scenarios liquidate, or that the account was lost before them."""
+        if self.lost:
+            return "account lost before"
+        return f"{int(self.table['liquidated'].sum())} of {len(self.table)} liquidate"
+
+    @property
+    def verdict(self) -> str:
+        """How many scenarios liquidate, and the worst of them; of a lost account, that it is."""
+        if self.lost:
+            return f"{capitalize(describe_lost(self.lost))}."
+        worst: Any = self.table["loss"].idxmax()
+        dead, total = int(self.table["liquidated"].sum()), len(self.table)
+        return (
+            f"{dead} of {total} scenarios liquidate the account. The worst, {worst}, loses "
+            f"{self.table['loss'].loc[worst]:,.2f}."
+        )
+
+    def list_numbers(self) -> list[Headline]:
+        """Return how many scenarios liquidate, and the largest loss."""
+        if self.lost:
+            return []
+        dead, total = int(self.table["liquidated"].sum()), len(self.table)
+        return [
+            Headline(
+                "liquidating",
+                "scenarios that liquidate",
+                dead,
+                better="less",
+                text=f"{dead} of {total}",
+            ),
+            Headline(
+                "worst_loss",
+                "largest loss",
+                float(self.table["loss"].max()),
+                "money",
+                str(self.table["loss"].idxmax()),
+                "less",
+            ),
+        ]
+
+    def list_parts(self) -> list[Part]:
+        """Return the scenarios, the ladder, and the sources."""
+        heads = {
+            **{name: Head(name, "money", "money")
+               for name in ("loss", "fees", "slippage", "impact", "funding")},
+            "distance": Head("distance of the liquidation", "", "percent"),
+            "lost_to_adl": Head("lost to deleveraging", "money", "money"),
+            "lost_to_default": Head("lost to default", "money", "money"),
+            "margin_calls": Head("margin calls", "", "count"),
+            "break_even": Head("break-even move", "", "percent"),
+            "bars": Head("bars", "", "count"), "from": Head("bars from"),
+            "rules": Head("margin table of"),
+        }  # fmt: skip
+        front = ["equity", "loss", "liquidated", "break_even", "distance"]
+        shown = self.table[[*front, *self.table.columns.difference(front, sort=False)]]
+        leads = f"{capitalize(self.leads)}." if self.leads else ""
+        sources = (f"{each['name']}: {each['source']}." for each in self.settings["scenarios"]
+                   if each.get("source"))  # fmt: skip
+        return [
+            Part("scenarios", "Scenarios", "From the last close of the run on.", (
+                ShownTable(shown, "Scenarios", labels=Head("scenario"), heads=heads), leads,
+                self.calm, draw_ladder(self.ladder),
+            )),
+            Part("sources", "Sources", "Where the figures of scenarios come from.",
+                 tuple(sources) or ("The scenarios are the user's.",)),
+        ]  # fmt: skip
+
+    def list_assumptions(self) -> tuple[str, ...]:
+        """Return how scenarios are made."""
+        return (
+            "Policies go on deciding at the closes of a scenario, with the last signal. Bars are "
+            "replayed from data or from history where the row says so, and are made of the figures "
+            "otherwise.",
+        )
+
+    def __repr__(self) -> str:
+        return f"<Stress of {len(self.table)} scenarios: {self.note}>"
+
+    def summary(self) -> str:
+        """Return the table as text for a terminal; of a lost account, that it is lost."""
+        if self.lost:
+            return textwrap.fill(f"{capitalize(describe_lost(self.lost))}.", 80)
+        before = float(self.table["equity"].iloc[0] + self.table["loss"].iloc[0])
+        places = choose_decimals(before)
+        lines = [
+            f"The account is worth {before:,.{places}f} at the last close of the run.",
+            f"{'scenario':<22}{'equity':>14}{'loss':>14}  {'liquidated':<11}break-even",
+        ]
+        for name, row in self.table.iterrows():
+            even = "none" if math.isnan(row["break_even"]) else f"{100 * row['break_even']:.2f} %"
+            dead = "yes" if row["liquidated"] else "no"
+            lines.append(
+                f"{str(name)[:21]:<22}{row['equity']:>14,.{places}f}{row['loss']:>14,.{places}f}"
+                f"  {dead:<11}{even}"
+            )
+        notes = [self.leads, textwrap.fill(self.calm, 80)]
+        return "\n".join([*lines, *filter(None, notes), *list_losses(self.ladder, places)])
+
+
+def list_losses(ladder: pd.DataFrame | None, places: int) -> list[str]:
+    if ladder is None:
+        return []
+    if len(ladder) > MOST_SHOCKS or ladder.index.nlevels > 2:
+        return ["", f"ladder of {len(ladder):,} shocks: in the report, and in .ladder"]
+    loss = ladder["loss"]
+    table = loss.to_frame() if ladder.index.nlevels == 1 else loss.unstack()
+    text = table.to_string(float_format=lambda x: f"{x:,.{places}f}")
+    return ["", "loss by the ladder", *text.splitlines()]
+
+
+def draw_ladder(ladder: pd.DataFrame | None) -> ShownChart:
+    names = [] if ladder is None else [str(name) for name in ladder.index.names[:2]]
+    caption = f"Loss of one-bar shocks, by {' and '.join(names)}."
+    loss, kind = None if ladder is None else ladder["loss"], "heat" if len(names) > 1 else "line"
+    return ShownChart("ladder", "Ladder", caption, loss, kind, {"loss": "loss"}, x="".join(names),
+                      y="money" * (kind == "line"), height=340)  # fmt: skip
+
+
+def describe_lost(lost: str) -> str:
+    return f"the account was ruined in the run, at {lost}: no scenario can change it"
+
+
+STEPS = 60
+LARGEST_RISE = 64.0
+"""The largest rise of the price, as a multiple, that a search for the break-even tries."""
+SMALLEST_STEP = 1.0 / 64.0
+"""The first of the log moves that a search for the break-even of a hedge doubles."""
+LARGEST_STEP = 32.0
+"""The largest of them."""
+
+
+class Direction(NamedTuple):
+    lead: str
+    side: float
+    is_hedged: bool
+
+
+class BreakEven(NamedTuple):
+    lead: str
+    move: float
+
+
+def find_break_even(run: StressRun, scenario: Scenario) -> BreakEven:
+    moves = run.find_moves(scenario)
+    lead = next((name for name, move in moves.items() if move != 0.0), next(iter(moves)))
+    way = find_direction(run, lead, scale_moves(moves, lead))
+
+    def is_dead(move: float) -> bool:
+        moved = shift_scenario(scenario, moves, lead, move)
+        return not moved.is_empty and run.is_liquidated(moved, run.make(moved))
+
+    if way.is_hedged:
+        move = search(is_dead, lambda step: shrink(way.side * step), LARGEST_RISE)
+    else:
+        end = math.nextafter(-1.0, 0.0) if way.side < 0.0 else LARGEST_RISE
+        move = bisect(is_dead, 0.0, end)
+    return BreakEven(lead, move)
+
+
+def scale_moves(moves: Mapping[str, float], lead: str) -> dict[str, float]:
+    if moves[lead] == 0.0:
+        return dict.fromkeys(moves, 1.0)
+    return {name: math.log1p(move) / math.log1p(moves[lead]) for name, move in moves.items()}
+
+
+def find_direction(run: StressRun, lead: str, ratios: Mapping[str, float]) -> Direction:
+    exposures = run.account.measure_exposures()
+    gains = [exposures[name] * ratio for name, ratio in ratios.items()]
+    side = 1.0 if sum(gains) < 0.0 else -1.0
+    return Direction(lead, side, any(side * each > 0.0 for each in gains))
+
+
+def find_break_even_of(run: StressRun, scenario: Scenario, bars: Bars) -> BreakEven:
+    exposures = run.account.measure_exposures()
+    worst = {
+        name: float(each.last[1].max() if exposures[name] < 0.0 else each.last[2].min())
+        for name, each in bars.items()
+    }
+    lead = next((name for name, price in worst.items() if price != 1.0), None)
+    if lead is None:
+        return BreakEven(next(iter(bars)), math.nan)
+    log_move = math.log(worst[lead])
+
+    def is_dead(scale: float) -> bool:
+        scaled = {
+            name: each._replace(last=each.last**scale, mark=each.mark**scale)
+            for name, each in bars.items()
+        }
+        return run.is_liquidated(scenario, scaled)
+
+    limit = math.log(LARGEST_RISE) / abs(log_move)
+    gains = [exposures[name] * find_farthest(each) for name, each in bars.items()]
+    if min(gains) < 0.0 < max(gains):
+        scale = search(is_dead, lambda step: step / abs(log_move), limit)
+    else:
+        scale = bisect(is_dead, 0.0, limit)
+    return BreakEven(lead, float(worst[lead] ** scale - 1.0))
+
+
+def find_farthest(bars: ShockBars) -> float:
+    low, high = math.log(bars.last[2].min()), math.log(bars.last[1].max())
+    return low if -low >= high else high
+
+
+def bisect(is_dead: Callable[[float], bool], alive: float, dead: float) -> float:
+    if is_dead(alive):
+        return alive
+    if not is_dead(dead):
+        return math.nan
+    return halve(is_dead, alive, dead)
+
+
+def search(
+    is_dead: Callable[[float], bool], to_value: Callable[[float], float], largest: float
+) -> float:
+    alive, step = to_value(0.0), SMALLEST_STEP
+    if is_dead(alive):
+        return alive
+    while step <= LARGEST_STEP and abs(to_value(step)) <= largest:
+        dead = to_value(step)
+        if is_dead(dead):
+            return halve(is_dead, alive, dead)
+        alive, step = dead, 2.0 * step
+    return math.nan
+
+
+def halve(is_dead: Callable[[float], bool], alive: float, dead: float) -> float:
+    from scipy.optimize import bisect as bisect_sign  # noqa: PLC0415 - slow to load
+
+    known = {alive: False, dead: True}
+
+    def is_over(move: float) -> float:
+        if move not in known:
+            known[move] = is_dead(move)
+        return 1.0 if known[move] else -1.0
+
+    bisect_sign(is_over, alive, dead, xtol=1e-15, maxiter=STEPS, disp=False)
+    return min((x for x, found in known.items() if found), key=lambda x: abs(x - alive))
+
+
+FILE = Path(__file__).with_name("crashes.toml")
+
+
+@functools.cache
+def crashes() -> tuple[Scenario, ...]:
+    """Return historical crashes of bitcoin and of stocks, with their dates and sources.
+
+    Figures that no source gives are at their defaults: they change nothing.
+
+    Examples
+    --------
+    >>> [each.name for each in crashes()][2:4]
+    ['2020-03-12', '2021-05-19']
+    """
+    with FILE.open("rb") as file:
+        found = tomllib.load(file)["episode"]
+    return tuple(Scenario.from_dict(each, where=FILE.name) for each in found)
+
+
+RULES = Choice("run", "today", "then")
+AXES = (
+    "price", "implied_volatility", "volatility", "funding", "spread", "depth", "margin", "adl",
+    "basis",
+)  # fmt: skip
+
+
+@checked_only("result", "progress", "data")
+def stress(
+    result: Result,
+    scenarios: Sequence[Scenario] | Scenario | None = None,
+    *,
+    rules: str = "run",
+    data: Market | Markets | None = None,
+    ladder: Mapping[str, Sequence[float]] | None = None,
+    progress: Progress | None = None,
+) -> Stress:
+    """Return what scenarios after the last close of a run would do to its account.
+
+    Parameters
+    ----------
+    result : Result
+        Of :func:`backtest.run`, in this process. Its policies go on deciding at the closes of the
+        scenario, with the last direction and weights of the signal.
+    scenarios : sequence of Scenario, optional
+        By default :func:`backtest.crashes`.
+    rules : str
+        ``"run"``: the margin table in force at the end of the run; ``"today"``: the newest one of
+        the venue; ``"then"``: the one in force at the date of a scenario, or at the end of the run
+        for one without a date. The column ``rules`` says which.
+    data : Market or Markets, optional
+        Where it covers the days of a scenario, and is of the same kind of asset, its bars and
+        funding are replayed, relative to the close before them. Otherwise crashes of history are
+        replayed from the hours of BTC, ETH, XRP, LTC, ADA, and the days of the S&P 500, that are
+        shipped; a coin without hours of its own takes the median of ADA, LTC and XRP. Bars of other
+        scenarios are made from their figures.
+    ladder : mapping, optional
+        Axes of a grid of one-bar shocks by field of a scenario: ``{"price": (-0.5, 0.5, 41),
+        "depth": (0.1, 0.3, 1)}``. ``(low, high, n)`` with a whole n over 2 is a range, anything
+        else a list of values.
+    progress : callable, optional
+        Called with scenarios done and scenarios in all.
+
+    Returns
+    -------
+    Stress
+
+    Raises
+    ------
+    ParameterError
+        If an argument is not allowed.
+    DataError
+        If the data have another interval than the run.
+
+    Notes
+    -----
+    Bars are those of the market of the run: a scenario takes whole ones, rounded up, and policies
+    decide at their closes. ``distance`` is measured at the marks inside the bars: of several
+    positions, at each waypoint of a bar for each position, with all marks at the waypoint.
+
+    ``break_even`` is found by bisection on the move of the price in the direction that hurts the
+    account, with bars made anew for each move. Of several instruments it is the move of the first
+    that moves in the scenario (of a scenario that moves none, the move of all alike). The others
+    move with it as the scenario says: where all move alike, by the same; otherwise all log moves
+    of the scenario are multiplied by one factor. Funding, basis, noise of a bridge and everything
+    else stay as they are. In a replay, all log moves of all bars and marks are multiplied by one
+    factor, and it is the move of the first that moves against its position, at its worst point.
+
+    Options are valued by the last surface, moved by ``implied_volatility``, without quotes of
+    their own; the crashes of history move prices alone.
+
+    Instruments that ended in the run have no bars; one whose contract expires during a scenario is
+    closed at its mark price then. Collateral moves as the instrument whose prices it has; with
+    prices of its own it moves as an instrument without a move of its own, under its name, and with
+    a constant price only where ``prices`` name it. Collateral pays no funding and has no basis.
+    """
+    chosen = read_scenarios(scenarios)
+    how = RULES.check("rules", rules)
+    grid = list_shocks(ladder)
+    rows, leads, total, runs = {}, {}, len(chosen) + len(grid), Runs(result, how)
+    calm: list[str] = []
+    for done, each in enumerate(chosen, 1):
+        row, leads[each.name], is_misled = run_scenario(runs.under(each), each, data)
+        rows[each.name] = row | {"rules": "run" if how == "then" and each.date is None else how}
+        calm += [each.name] if is_misled else []
+        if progress is not None:
+            progress(done, total)
+    table = pd.DataFrame(rows.values(), index=pd.Index(rows, name="scenario"))
+    climbed = run_ladder(runs, grid, progress, len(chosen), total) if grid else None
+    settings = {
+        "lost": find_loss(result),
+        "policy": result.manifest["policy"]["text"],
+        "data": result.manifest["data"]["source"],
+        "run": result.manifest["id"],
+        "rules": how,
+        "scenarios": [each.to_dict() for each in chosen],
+        "ladder": None if ladder is None else {name: list(axis) for name, axis in ladder.items()},
+        "calm": calm,
+        "leads": leads if len(runs.under(chosen[0]).moving) > 1 else {},
+    }
+    return Stress(table, climbed, settings, result.markets)
+
+
+def find_loss(result: Result) -> str:
+    if not result.metrics["ruined"]:
+        return ""
+    time = format_time(result.span.start + round(result.metrics["ruin_time"] * DAY))
+    return f"{time} UTC with {result.metrics['final_equity']:,.2f} left"
+
+
+class Runs:
+    def __init__(self, result: Result, rules: str) -> None:
+        self.result, self.rules = result, rules
+        self.by_time: dict[int, StressRun] = {}
+
+    def under(self, scenario: Scenario) -> StressRun:
+        time = find_table_time(self.result, self.rules, scenario)
+        if time not in self.by_time:
+            self.by_time[time] = StressRun(self.result, fix_margin_tables(self.result, time))
+        return self.by_time[time]
+
+
+def read_scenarios(scenarios: Sequence[Scenario] | Scenario | None) -> tuple[Scenario, ...]:
+    given = crashes() if scenarios is None else scenarios
+    chosen = tuple(given) if isinstance(given, Sequence) else (given,)
+    if not chosen or not all(isinstance(each, Scenario) for each in chosen):
+        raise ParameterError(
+            f"scenarios must be a list of bt.Scenario, got {repr_plain(given):.60}"
+        )
+    names = [each.name for each in chosen]
+    doubled = {name for name in names if names.count(name) > 1}
+    if doubled:
+        raise ParameterError(
+            f"scenarios must have different names, {sorted(doubled)} occur more than once"
+        )
+    return chosen
+
+
+def run_scenario(run: StressRun, scenario: Scenario, data: Any) -> tuple[dict[str, Any], str, bool]:
+    replayed, source = slice_replays(run, scenario, data), "data"
+    if replayed is None:
+        bare = {*run.moving} - {*run.history}
+        known = {each.name: each for each in crashes()}
+        shipped = replay_crash(scenario, known, run.moving, run.account.resting, bare)
+        replayed, source = (None, "figures") if shipped is None else shipped
+    bars = run.make(scenario) if replayed is None else replayed
+    outcome = run.live(scenario, bars)
+    if replayed is None:
+        even = find_break_even(run, scenario)
+    else:
+        even = find_break_even_of(run, scenario, replayed)
+    row = {
+        **outcome._asdict(),
+        "break_even": even.move,
+        "bars": next(iter(bars.values())).last.shape[1],
+        "from": source,
+    }
+    is_misled = replayed is None and run.account.has_columns
+    is_misled = is_misled and any(is_calm(bars[name], run.moving[name]) for name in bars)
+    return row, even.lead, is_misled
+
+
+def slice_replays(run: StressRun, scenario: Scenario, data: Any) -> Bars | None:
+    markets = read_data(data, run)
+    found = {
+        name: slice_replay(scenario, markets.get(name), run.history.interval) for name in run.moving
+    }
+    cut = {name: bars for name, bars in found.items() if bars is not None}
+    still = {name for name in found if name in run.account.resting and name not in markets}
+    if not cut or {*cut, *still} != {*found}:
+        return None
+    flat = make_flat_bars(next(iter(cut.values())).last.shape[1])
+    return {name: cut.get(name, flat) for name in found}
+
+
+def read_data(data: Any, run: StressRun) -> Mapping[str, Market]:
+    if data is None:
+        return {}
+    markets: Markets = as_markets(data)
+    names = run.history.names
+    if data is markets:
+        return {**markets}
+    if not is_same_account(markets.names, names):
+        raise ParameterError(f"data must be Markets of {', '.join(names)}, got {repr_plain(data)}")
+    return dict(zip(names, markets.values(), strict=True))
+
+
+def list_shocks(ladder: Mapping[str, Sequence[float]] | None) -> list[dict[str, float]]:
+    if ladder is None:
+        return []
+    if not isinstance(ladder, Mapping) or not ladder:
+        raise ParameterError(
+            "ladder must map axes to values, as {'price': (-0.5, 0.5, 41)}, "
+            f"got {repr_plain(ladder)}"
+        )
+    for name in ladder:
+        if name not in AXES:
+            raise ParameterError(
+                f"an axis of ladder must be one of {', '.join(AXES)}, got {name!r}"
+                + did_you_mean(name, AXES)
+            )
+    values = [find_values(axis, name) for name, axis in ladder.items()]
+    return [
+        dict(zip(ladder, map(float, point), strict=True)) for point in itertools.product(*values)
+    ]
+
+
+def run_ladder(
+    runs: Runs, grid: list[dict[str, float]], progress: Progress | None, done: int, total: int
+) -> pd.DataFrame:
+    rows: list[StressOutcome] = []
+    for k, point in enumerate(grid, 1):
+        shock = Scenario("ladder", shape="bar", **point)  # type: ignore[arg-type] # fields by name
+        run = runs.under(shock)
+        rows.append(run.live(shock, run.make(shock)))
+        if progress is not None:
+            progress(done + k, total)
+    index = pd.MultiIndex.from_frame(pd.DataFrame(grid))
+    found = pd.DataFrame(rows, index=index)[["equity", "loss", "liquidated"]]
+    return found.astype({"liquidated": np.bool_})
+
+
+def find_values(axis: Any, name: str) -> FloatArray:
+    try:
+        given = [float(x) for x in axis]
+        is_range = len(given) == 3 and isinstance(axis[2], int) and axis[2] > 2
+    except (TypeError, ValueError):
+        given, is_range = [], False
+    values = np.linspace(given[0], given[1], int(given[2])) if is_range else np.array(given)
+    if not len(values) or not np.isfinite(values).all():
+        raise ParameterError(
+            f"ladder: {name} must be (low, high, n) or finite values, got {repr_plain(axis)}"
+        )
+    return values
