@@ -5,13 +5,12 @@ from typing import TYPE_CHECKING
 from backtest.base import open_door
 
 if TYPE_CHECKING:
-    from backtest.market.data_expression import load_again
     from backtest.market.detail import with_clock
     from backtest.market.fetch import Fetched, fetch_market, read_request
     from backtest.market.folders import find_in_folders, is_panel, list_names
     from backtest.market.import_market import import_market
     from backtest.market.bar_count import SESSIONS, bars_per_year, count_by_calendar
-    from backtest.market.market import Market, compute_once
+    from backtest.market.market import Market, compute_once, load_again
     from backtest.market.markets import Markets, Panel, as_given, as_markets, detach, label_names
     from backtest.market.markets import lend, remake, require_panel, unwrap_market
     from backtest.market.policy_clock import PolicyClock, decide_every, describe_clock, find_clock

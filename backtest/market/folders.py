@@ -9,8 +9,6 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any, NamedTuple, NoReturn
 
-import pandas as pd
-
 from backtest.base import (
     DataError,
     ParameterError,
@@ -85,17 +83,13 @@ def find_layout(
 ) -> Layout:
     for path in paths:
         _check_exists(path)
-    folders = [path for path in paths if path.is_dir()]
-    if folders and len(paths) > 1:
-        raise DataError(
-            f"one folder or several files are loaded, got {len(paths)} paths "
-            f"({', '.join(map(str, paths))})"
-        )
-    if folders:
-        return _in_folder(folders[0], options, needs_bars=needs_bars)
+    where, folder = ", ".join(map(str, paths)), paths[0]
+    if any(path.is_dir() for path in paths):
+        if len(paths) > 1:
+            raise DataError(f"one folder or several files are loaded, got {len(paths)} ({where})")
+        return _in_folder(folder, options, needs_bars=needs_bars)
     paths = _select_funding(paths, options.funding_interval)
     named = [file for file in map(parse_name, paths) if file]
-    where = ", ".join(map(str, paths))
     if len(named) < len(paths):
         return _by_role(paths, where, options.instrument, joins=joins, needs_bars=needs_bars)
     layout = _by_name(named, where, options, needs_bars=needs_bars)
@@ -348,26 +342,21 @@ def open_files(
     given: dict[str, Any] = {role: tuple(files) for role, files in more.items() if files}
     layout = layout._replace(**given)
     if "funding" in given:
-        rate = find_rate_column(given["funding"])
-        layout = layout._replace(rate_column=rate)
-    options = _complete_options(options, layout)
-    frames = {
-        role: [_read_part(path, role, layout, options) for path in getattr(layout, role)]
-        for role in ROLES
-    }
-    return SourceFiles(layout, frames, options)
-
-
-def _complete_options(options: ReadOptions, layout: Layout) -> ReadOptions:
+        layout = layout._replace(rate_column=find_rate_column(given["funding"]))
     interval = parse_duration(layout.interval, "interval") if layout.interval else None
     known_gaps = "zero" if "funding_gaps" in layout.filled else None  # accepted when it was saved
-    return options._replace(
+    options = options._replace(
         instrument=layout.instrument or options.instrument,
         interval=options.interval or interval,
         funding_gaps=options.funding_gaps or known_gaps,
         sessions=options.sessions or layout.sessions,
         synthetic=layout.synthetic,
     )
+    frames = {
+        role: [_read_part(path, role, layout, options) for path in getattr(layout, role)]
+        for role in ROLES
+    }
+    return SourceFiles(layout, frames, options)
 
 
 def _read_part(path: Path, role: str, layout: Layout, options: ReadOptions) -> SourceFrame:
@@ -378,19 +367,13 @@ def _read_part(path: Path, role: str, layout: Layout, options: ReadOptions) -> S
         if (name.startswith(lead) if lead else "." not in name)
     }
     frame = read_file(path, [chosen["time"]] if "time" in chosen else (), options.decimal)
-    if isinstance(frame, Defect):
-        return SourceFrame(path.name, frame, is_file=True)
-    renamed = rename_columns(frame, role, chosen, str(path)) if len(frame) else frame
-    if not isinstance(renamed, Defect) and role == "funding":
-        renamed = _name_rate(renamed, layout.rate_column)
-    return SourceFrame(path.name, renamed, is_file=True)
-
-
-def _name_rate(frame: pd.DataFrame, rate_column: str) -> pd.DataFrame:
-    if rate_column == "rate" or rate_column not in frame:
-        return frame
-    zeros = [name for name in ("high", "low", "close", "volume") if name in frame]
-    return frame.drop(columns=zeros).rename(columns={rate_column: "rate"})
+    if not isinstance(frame, Defect) and len(frame):
+        frame = rename_columns(frame, role, chosen, str(path))
+    rate, zeros = layout.rate_column, ("high", "low", "close", "volume")
+    if not isinstance(frame, Defect) and role == "funding" and rate != "rate" and rate in frame:
+        frame = frame.drop(columns=[name for name in zeros if name in frame])
+        frame = frame.rename(columns={rate: "rate"})
+    return SourceFrame(path.name, frame, is_file=True)
 
 
 # ----------------------------------------------------------------------- folders of several markets

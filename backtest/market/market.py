@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import dataclasses
 import functools
 import hashlib
@@ -577,6 +578,37 @@ class Market(BarClock):
 _CONTENT = tuple(
     each.name for each in dataclasses.fields(Market) if each.name not in ("source", "signal")
 )
+
+
+def load_again(source: str, content_hash: str) -> Market:
+    """Return the market that an expression such as ``Market.load('btc').between(...)`` makes.
+
+    The text is parsed, not evaluated, and nothing but loading and cutting is run.
+    """
+    by_hand = "load them and call bt.quality(market)"
+    try:
+        market = _follow_calls(ast.parse(source, mode="eval").body)
+    except (SyntaxError, RecursionError, MemoryError, ValueError, TypeError, AttributeError,
+            ParameterError) as error:  # fmt: skip
+        raise DataError(
+            f"the data were not loaded from files, {source[:200]}; {by_hand}"
+        ) from error
+    if market.content_hash != content_hash:
+        raise DataError(f"the data have changed since, {source[:200]}; {by_hand}")
+    return market
+
+
+def _follow_calls(node: ast.expr) -> Market:
+    if not (isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute)):
+        raise ValueError(ast.dump(node)[:200])  # noqa: TRY004 - the error of every such text
+    name, inner = node.func.attr, node.func.value
+    is_first = isinstance(inner, ast.Name) and inner.id == "Market"
+    if name not in (("load", "sample") if is_first else ("between", "prefix", "resample")):
+        raise ValueError(name)
+    given = [ast.literal_eval(each) for each in node.args]
+    named = {str(each.arg): ast.literal_eval(each.value) for each in node.keywords}
+    found: Market = getattr(Market if is_first else _follow_calls(inner), name)(*given, **named)
+    return found
 
 
 def read_attached(given: Mapping[str, object], time: IntArray) -> dict[str, FloatArray]:

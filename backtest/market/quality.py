@@ -6,7 +6,7 @@ import dataclasses
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal, NamedTuple, TypeAlias, overload
+from typing import Any, Literal, NamedTuple, TypeAlias
 
 import numpy as np
 import pandas as pd
@@ -517,24 +517,6 @@ def _take_last(table: TimedTable, period: int) -> pd.Series:
     return pd.Series(close[last], index=utc_index(stretch[last] * period))
 
 
-@overload
-def quality(
-    data: Market | str | Path | Sequence[str | Path],
-    *,
-    columns: Mapping[str, str | int] | None = ...,
-    instrument: str | None = ...,
-    interval: str | None = ...,
-    funding_interval: str | None = ...,
-    timezone: str | None = ...,
-    sessions: bool = ...,
-    decimal: str = ...,
-) -> Quality: ...
-
-
-@overload
-def quality(data: Markets) -> PanelQuality: ...
-
-
 @checked
 def quality(
     data: Market | Markets | str | Path | Sequence[str | Path],
@@ -546,7 +528,7 @@ def quality(
     timezone: str | None = None,
     sessions: bool = False,
     decimal: str = ".",
-) -> Quality | PanelQuality:
+) -> Any:
     """Return a report on the quality of data and their fitness for use; nothing is changed.
 
     Parameters
