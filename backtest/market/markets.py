@@ -147,16 +147,6 @@ def _check_entry(name: object, market: object) -> None:
         raise ParameterError(f"{name!r} must be a Market, got {type(market).__name__}")
 
 
-def check_frames(bars: Mapping[str, Any], **more: Mapping[str, Any] | None) -> None:
-    for key, frames in more.items():
-        unknown = [name for name in frames or () if name not in bars]
-        if unknown:
-            raise ParameterError(
-                f"{key} must be of instruments with bars, got one of {unknown[0]!r}"
-                + did_you_mean(unknown[0], bars)
-            )
-
-
 def check_known(name: str, names: Collection[str]) -> None:
     if not isinstance(name, str) or name not in names:
         raise ParameterError(
@@ -175,31 +165,23 @@ def check_replacement(name: str, market: Market, markets: Mapping[str, Market]) 
 
 
 def check_same_terms(markets: Mapping[str, Market]) -> None:
-    lengths = {name: format_duration(market.interval) for name, market in markets.items()}
-    if len({*lengths.values()}) > 1:
-        raise DataError(
-            f"markets must have one interval, got {_list_both(lengths)}; market.resample makes "
-            "longer bars"
-        )
-    clocks = {n: format_duration(m.decide or m.interval) for n, m in markets.items()}
-    if len({*clocks.values()}) > 1:
-        raise DataError(
-            f"policies must decide on one clock, got {_list_both(clocks)}; give the markets as "
-            "they are, and decide= to the run"
-        )
-    calendars = {n: "sessions" if m.sessions else "no sessions" for n, m in markets.items()}
-    if len({*calendars.values()}) > 1:
-        raise DataError(
-            f"markets must have one calendar, got {_list_both(calendars)}; load all with "
-            "sessions=True, or run those that close in an account of their own"
-        )
-
-
-def read_currency(given: object) -> str:
-    """Return the settlement currency that a caller gives."""
-    if not isinstance(given, str) or not given.strip():
-        raise ParameterError(f"currency must be text, got {given!r}")
-    return given
+    facts: tuple[tuple[str, str, Callable[[Market], str]], ...] = (
+        ("interval", "market.resample makes longer bars",
+         lambda m: format_duration(m.interval)),
+        ("clock of policies", "give the markets as they are, and decide= to the run",
+         lambda m: format_duration(m.decide or m.interval)),
+        ("calendar", "load all with sessions=True, or run those that close in an account of "
+         "their own", lambda m: "sessions" if m.sessions else "no sessions"),
+    )  # fmt: skip
+    for what, cure, read in facts:
+        found = {name: read(market) for name, market in markets.items()}
+        first, one = next(iter(found.items()))
+        for name, other in found.items():
+            if other != one:
+                raise DataError(
+                    f"markets must have one {what}, got {one} for {first!r} "
+                    f"and {other} for {name!r}; {cure}"
+                )
 
 
 def agree_currency(markets: Mapping[str, Market], said: Mapping[str, str]) -> str:
@@ -254,10 +236,8 @@ def _check_overlap(names: list[str], spans: IntArray, time: IntArray) -> None:
             reach, latest = stop, names[row]
 
 
-def _list_both(values: Mapping[str, str]) -> str:
-    first = next(iter(values.items()))
-    other = next(item for item in values.items() if item[1] != first[1])
-    return " and ".join(f"{value} for {name!r}" for name, value in (first, other))
+def _are_markets(markets: Mapping[str, object]) -> bool:
+    return all(isinstance(each, Market) for each in markets.values())
 
 
 def require_panel(markets: object) -> None:
@@ -266,10 +246,6 @@ def require_panel(markets: object) -> None:
             f"markets must be a Markets, got {type(markets).__name__}; "
             'bt.Markets({"BTCUSDT": market, "ETHUSDT": other})'
         )
-
-
-def has_others(markets: Mapping[str, Any]) -> bool:
-    return any(not isinstance(each, Market) for each in markets.values())
 
 
 class Markets(Mapping[str, Market], BarClock):
@@ -347,7 +323,7 @@ class Markets(Mapping[str, Market], BarClock):
         listing, given = None, markets
         more = (surfaces, chains, quote_age, None if max_age is MAX_AGE else max_age)
         has_more = any(each is not None for each in more)
-        if isinstance(given, Mapping) and (has_more or has_others(given)):
+        if isinstance(given, Mapping) and (has_more or not _are_markets(given)):
             markets, listing = read_listing(given, *more[:3], max_age)
         check_markets(markets)
         source = f"Markets({', '.join(map(repr, given))})"
@@ -367,8 +343,9 @@ class Markets(Mapping[str, Market], BarClock):
         self._lasts = dict(lasts)
         self._markets = markets
         self.names = tuple(markets)
-        is_given = currency is not None
-        self.currency = read_currency(currency) if is_given else agree_currency(markets, {})
+        if currency is not None and not (isinstance(currency, str) and currency.strip()):
+            raise ParameterError(f"currency must be text, got {currency!r}")
+        self.currency = agree_currency(markets, {}) if currency is None else currency
         self.time, self.spans = make_clock(markets)
         first = next(iter(markets.values()))
         self.interval, self.sessions = first.interval, first.sessions
@@ -566,7 +543,13 @@ class Markets(Mapping[str, Market], BarClock):
         ParameterError
             If an argument is unknown or unreadable, or a name is not among the bars.
         """
-        check_frames(bars, funding=funding, mark=mark)
+        for key, frames in (("funding", funding), ("mark", mark)):
+            for name in frames or ():
+                if name not in bars:
+                    near = did_you_mean(name, bars)
+                    raise ParameterError(
+                        f"{key} must be of instruments with bars, got one of {name!r}{near}"
+                    )
         found = {
             name: Market.from_frames(
                 frame,

@@ -323,8 +323,7 @@ class Evaluator:
 
     def _is_portfolio_swept(self) -> bool:
         is_own = isinstance(self.base.account.requirement, OwnMargin)
-        is_alone = len(self.market) == 1 and self.overlay is None
-        return not (is_own or is_alone or self.plain_because or self.market.options)
+        return not (is_own or self.plain_because or self.market.options)
 
     def _evaluate_plainly(
         self, sets: Sets, wanted: EvaluatedBars, progress: Progress | None

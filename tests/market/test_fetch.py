@@ -3,12 +3,8 @@
 import hashlib
 import io
 import json
-import math
 import os
 import signal
-import subprocess
-import sys
-import time
 import zipfile
 from pathlib import Path
 
@@ -25,7 +21,7 @@ from backtest.market.fetch import clear, read_archive_rows
 from tests.commands import override
 from tests.fast_cases import every_nth
 from tests.kills import count_steps, die_at
-from tests.market.fetches import NOW, at, call, content, fetch
+from tests.market.fetches import at, call, content, fetch
 from tests.refusals import check_refused
 from tests.replay import HEADER, Replay, epoch, kline_text, klines, settlements
 
@@ -363,60 +359,6 @@ def test_killed_at_any_step_on_the_disk_it_leaves_the_market_of_before_or_after(
         assert bt.Market.load(folder).content_hash in known
         fetch(folder, server, *span)
         assert content(folder) == content(tmp_path / "after")
-
-
-CHILDREN = """
-import os, sys
-from pathlib import Path
-import httpx
-from backtest.market import fetch as module
-module.STORE_EVERY = 0.0
-request = module.read_request("BTCUSDT", start="2024-01-01", end="2024-03-20", interval="1h",
-                              without=["funding"])
-folder, url, now = Path(sys.argv[1]), sys.argv[2], int(sys.argv[3])
-for _ in sys.stdin:
-    child = os.fork()
-    if not child:
-        module.fetch_market(folder, request, now=now, base_url=url)
-        os._exit(0)
-    print(child, flush=True)
-    print(os.waitpid(child, 0)[1], flush=True)
-"""
-"""A process that makes one of its own for every line it reads: a fresh one takes a second."""
-
-
-@pytest.mark.slow
-def test_killed_and_resumed_ten_times_equals_never_killed_byte_for_byte(tmp_path, server):
-    fetch(tmp_path / "calm", server, end="2024-03-20", without=("funding",))
-    server.asked.clear()
-    folder = tmp_path / "killed"
-
-    def count() -> int:
-        return sum(number for path, number in server.asked.items() if path.endswith(".zip"))
-
-    with subprocess.Popen(
-        [sys.executable, "-c", CHILDREN, str(folder), server.url, str(NOW)],
-        env={**os.environ, "PYTHONPATH": str(Path(__file__).parents[2]), "NO_PROXY": "127.0.0.1"},
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        text=True,
-        bufsize=1,
-    ) as mother:
-        for turn in range(11):
-            enough = count() + 3
-            server.most_archives = enough if turn < 10 else math.inf  # it ends by the kill alone
-            mother.stdin.write("\n")
-            child = int(mother.stdout.readline())
-            if turn < 10:
-                while count() < enough:
-                    time.sleep(0.001)
-                os.kill(child, signal.SIGKILL)
-                assert int(mother.stdout.readline()) == signal.SIGKILL
-                assert not list(folder.glob("*.parquet"))
-            else:
-                assert int(mother.stdout.readline()) == 0
-        mother.stdin.close()
-    assert content(folder) == content(tmp_path / "calm")
 
 
 # failures

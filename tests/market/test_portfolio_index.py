@@ -49,21 +49,6 @@ def test_without_marks_a_panel_shares_its_arrays():
     assert bt.Markets({"A": bt.Market.sample(bars=9)}).panel().mark_low[0, 0] != 0.0
 
 
-def test_the_sign_of_a_weight_turns_the_waypoints_over():
-    index = PAIR.index({"A": 1.0, "B": -1.0})
-    # Bar 1: A 0, -.1, +.2, +.1; short B 0, -.1, +.2, +.1 -> 1, .8, 1.4, 1.2.
-    # Bar 2: A 0, +.1, -.1, -.1; short B 0, 0, -.2, -.2 -> 1, 1.1, .7, .7 of 1.2.
-    np.testing.assert_allclose(index.low[1:3], [0.8, 0.84], rtol=1e-15)
-    np.testing.assert_allclose(index.high[1:3], [1.4, 1.32], rtol=1e-15)
-    np.testing.assert_allclose(index.close, [1.0, 1.2, 0.84, 0.84], rtol=1e-15)
-
-
-def test_a_bar_holds_the_signal_of_the_bar_before():
-    weights = pd.DataFrame({"A": [np.nan, 1.0, 0.0, 0.0]}, index=PAIR.times)
-    index = PAIR.index(weights)
-    np.testing.assert_allclose(index.close, [1.0, 1.0, 0.9, 0.9], rtol=1e-15)  # 99 / 110
-
-
 def test_one_instrument_held_whole_is_its_own_price():
     market = bt.Market.sample(bars=500)
     index = bt.Markets({"X": market}).index({"X": 1.0})
@@ -84,13 +69,6 @@ def test_one_instrument_held_whole_is_its_own_price():
     np.testing.assert_array_equal(index.funding_time, market.funding_time)
     held = np.where(market.funding_time > market.time[1] + 1e9, market.funding_rate, 0.0)
     np.testing.assert_array_equal(index.funding_rate[later], held[later])
-
-
-def test_a_gap_between_bars_belongs_to_the_weights_before_it():
-    rows = [(100, 100, 100, 100), (100, 100, 100, 100), (120, 120, 120, 120), (120,) * 4]
-    index = bt.Markets({"A": make_market(rows)}).index({"A": 0.5})
-    np.testing.assert_allclose(index.close, [1.0, 1.0, 1.1, 1.1], rtol=1e-15)
-    np.testing.assert_allclose(index.open, [1.0, 1.0, 1.1, 1.1], rtol=1e-15)
 
 
 def test_an_instrument_counts_from_the_bar_after_its_first_to_its_last():
@@ -131,25 +109,6 @@ def test_funding_is_the_sum_of_weight_times_rate():
     np.testing.assert_allclose(index.funding_rate, [0.0, 7.5e-4, 4.5e-3], rtol=1e-12)
     np.testing.assert_array_equal(index.funding_time, one.funding_time)
     assert np.isnan(index.funding_mark).all()
-
-
-def test_funding_inside_a_bar_is_paid_by_the_weights_of_that_bar():
-    stamps = START + pd.to_timedelta([1.5, 2.5], unit="h")
-    market = make_market(A, funding=pd.Series([1e-3, 2e-3], index=stamps), funding_gaps="zero")
-    markets = bt.Markets({"A": market})
-    index = markets.index(pd.DataFrame({"A": [0.5, 0.25, 0, 0]}, index=markets.times))
-    np.testing.assert_allclose(index.funding_rate, [5e-4, 5e-4], rtol=1e-12)
-
-
-def test_marks_are_those_of_the_holdings():
-    mark = pd.DataFrame(A, index=PAIR.times, columns=["open", "high", "low", "close"]) * 1.01
-    market = make_market(A, mark=mark)
-    index = bt.Markets({"A": market, "B": make_market(B)}).index({"A": 0.5})
-    assert index.has_mark
-    # Bar 1 buys at 100 a half in A, whose mark is 101 to 111.1: 1 + (1.01 - 1) / 2.
-    np.testing.assert_allclose(index.mark_open[1], 1.005, rtol=1e-15)
-    np.testing.assert_allclose(index.mark_close[1], 1.0 + 0.5 * 0.111, rtol=1e-15)
-    np.testing.assert_allclose(index.mark_open[0], 1.0)
 
 
 def test_an_index_that_reaches_zero_is_an_error():
