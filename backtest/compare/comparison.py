@@ -76,7 +76,7 @@ TITLES = {
 COVERAGE = (
     "on simulated accounts of 500 and 2,000 days, 95 % intervals held the true difference of log "
     "growth and Sharpe ratio in 93 to 97 % of cases, of volatility in 96 to 98 %, of ES in 94 to "
-    "99 % (docs/compare.md)"
+    "99 % (docs/sweeps.md)"
 )
 LEAST_MEASURED = 500
 """Periods of a comparison under which nobody measured the coverage."""

@@ -34,7 +34,7 @@ def test_hostile_names_are_text(name):
     assert all(line.replace("\\|", "").count("|") == 4 for line in rows)
 
 
-DOCS = (ROOT / "docs" / "regress.md").read_text(encoding="utf-8")
+DOCS = (ROOT / "docs" / "live.md").read_text(encoding="utf-8")
 
 
 COMMANDS = re.findall(r"^(?: *- run: |)(backtest regress .+)$", DOCS, re.MULTILINE)

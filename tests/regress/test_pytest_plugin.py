@@ -168,8 +168,9 @@ def test_an_update_needs_a_reason_and_a_reason_an_update(options, project):
 
 @pytest.mark.slow
 def test_the_tests_of_the_docs_run(project, pytester):
-    text = (ROOT / "docs" / "regress.md").read_text(encoding="utf-8")
-    (block,) = re.findall(r"```python\n(.+?)```", text, re.DOTALL)
+    text = (ROOT / "docs" / "live.md").read_text(encoding="utf-8")
+    found = re.findall(r"```python\n(.+?)```", text, re.DOTALL)
+    (block,) = (each for each in found if "backtest_regression" in each)
     (pytester.path / "experiments").mkdir()
     pytester.path.joinpath("experiments", "btc.toml").write_text(
         '[data]\nto = 2023-02-01\n[policy]\nname = "vol-target"\n[run]\ncompile = false\n'
