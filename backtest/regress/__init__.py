@@ -17,9 +17,13 @@ if TYPE_CHECKING:
     from backtest.regress.tolerances import choose_bands
     from backtest.regress.verdict import RegressVerdict, compare_baselines, list_allowed
     from backtest.regress.verdict import report_failure, report_skipped
-    from backtest.regress.verdict_text import print_verdicts, write_junit, write_markdown
+    from backtest.regress.verdict_text import (
+        combine_exit_codes,
+        print_verdicts,
+        write_junit,
+        write_markdown,
+    )
     from backtest.regress.verdict_text import write_text
-    from backtest.regress.verdict_words import combine_exit_codes
 
 open_door(__name__)
 

@@ -17,7 +17,6 @@ from backtest.regress.baseline import (
     Baseline,
     check_mode,
     list_host_changes,
-    sample_equity,
 )
 from backtest.regress.moved_bars import BarMoves, compare_traces
 from backtest.regress.noise import Noise, compare_returns
@@ -79,8 +78,6 @@ class RegressVerdict:
         The inputs that differ.
     host : tuple of str
         The differences of the platforms.
-    curves : pair of dict of str to float
-        Equity of baseline and run at some closes, by time.
     """
 
     name: str
@@ -94,7 +91,6 @@ class RegressVerdict:
     noise: Noise | None = None
     changes: tuple[FactChange, ...] = ()
     host: tuple[str, ...] = ()
-    curves: tuple[dict[str, float], dict[str, float]] = ({}, {})
 
     @property
     def word(self) -> str:
@@ -233,7 +229,6 @@ def compare_baselines(
         ),
         changes=changes,
         host=host,
-        curves=(sample_equity(was.trace), sample_equity(now.trace)),
     )
     return add_decision(found, allowed)
 

@@ -4,22 +4,27 @@ from __future__ import annotations
 
 import html
 import io
+import math
 import re
 import xml.etree.ElementTree as ET
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
+from backtest.base import format_change, format_pair
 from backtest.regress.baseline import STATISTICAL
-from backtest.regress.verdict import MOVED, REWRITTEN, SAME, SKIPPED, UNMEASURED, RegressVerdict
-from backtest.regress.verdict_words import (
-    BAR_HEADS,
-    METRIC_HEADS,
-    count_statuses,
-    list_bar_rows,
-    list_metric_rows,
-    list_remarks,
-    write_headline,
+from backtest.regress.noise import BETTER, INDISTINGUISHABLE, WORSE
+from backtest.regress.run_identity import FactChange
+from backtest.regress.tolerances import WINNERS
+from backtest.regress.verdict import (
+    MOVED,
+    REWRITTEN,
+    SAME,
+    SKIPPED,
+    UNMEASURED,
+    MetricMove,
+    RegressVerdict,
+    describe_noise,
 )
 
 if TYPE_CHECKING:
@@ -50,16 +55,16 @@ def print_verdicts(verdicts: Sequence[RegressVerdict], console: Console) -> None
 
 
 def list_parts(verdict: RegressVerdict) -> Iterator[Any]:
-    if verdict.status != SAME or verdict.accepted:
-        if verdict.moved:
-            yield build_table(METRIC_HEADS, list_metric_rows(verdict))
-        if verdict.bars is not None and not verdict.bars.is_same:
-            yield build_table((*BAR_HEADS, "bars that differ"), list_bar_rows(verdict))
     is_unmoved = verdict.noise is not None and verdict.noise.is_same
     is_in_headline = verdict.mode == STATISTICAL or (verdict.status == SAME and is_unmoved)
     remarks = [each for each in list_remarks(verdict) if each[0] != "returns" or not is_in_headline]
     if remarks:
         yield build_remarks(remarks)
+    if verdict.status != SAME or verdict.accepted:
+        if verdict.moved:
+            yield build_table(METRIC_HEADS, list_metric_rows(verdict))
+        if verdict.bars is not None and not verdict.bars.is_same:
+            yield build_table((*BAR_HEADS, "bars that differ"), list_bar_rows(verdict))
 
 
 def build_table(columns: Sequence[str], rows: Iterable[Sequence[str]]) -> Any:
@@ -133,7 +138,6 @@ def replace_forbidden(text: str) -> str:
     return _FORBIDDEN.sub("\N{REPLACEMENT CHARACTER}", text)
 
 
-DRAWN = ("baseline", "now", "now / was - 1")
 _SPECIAL = re.compile(r"([\\`*_{}\[\]()#+!|~])")
 
 
@@ -154,23 +158,15 @@ def write_markdown(verdicts: Sequence[RegressVerdict]) -> str:
 
 def write_section(verdict: RegressVerdict) -> Iterator[str]:
     yield f"### {escape_markdown(verdict.name)}"
+    yield ""
+    for subject, text in list_remarks(verdict):
+        yield f"- **{escape_markdown(subject)}**: {escape_markdown(text)}"
     if verdict.moved:
         rows = ([escape_markdown(cell) for cell in row] for row in list_metric_rows(verdict))
         yield from ("", *format_table(METRIC_HEADS, rows))
     if verdict.bars is not None and not verdict.bars.is_same:
         rows = ([escape_markdown(cell) for cell in row[:-1]] for row in list_bar_rows(verdict))
         yield from ("", *format_table(BAR_HEADS, rows))
-    sentences = list(list_remarks(verdict))
-    yield ""
-    for subject, text in sentences:
-        if subject not in DRAWN:
-            yield f"- **{escape_markdown(subject)}**: {escape_markdown(text)}"
-    drawn = [(subject, text) for subject, text in sentences if subject in DRAWN]
-    if drawn:
-        width = max(len(subject) for subject, _ in drawn)
-        yield from ("", "```text")
-        yield from (f"{subject:{width}}  {text}" for subject, text in drawn)
-        yield "```"
 
 
 def format_table(columns: Sequence[str], rows: Iterable[Sequence[str]]) -> list[str]:
@@ -181,3 +177,115 @@ def format_table(columns: Sequence[str], rows: Iterable[Sequence[str]]) -> list[
 def escape_markdown(text: str) -> str:
     one_line = " ".join(text.split())
     return _SPECIAL.sub(r"\\\1", html.escape(one_line, quote=False))
+
+
+# ------------------------------------------------------------------------------------------ words
+
+METRIC_HEADS = ("measure", "baseline", "now", "change", "tolerance", "")
+BAR_HEADS = ("first differing bar", "baseline", "now", "change")
+MOST_LATER = 6
+MOST_MEASURES = 12
+"""Measures that are listed: those that moved most."""
+MOST_WINNERS = 8
+"""Most parameters of winners of folds that are named."""
+WORDS = (SAME, INDISTINGUISHABLE, REWRITTEN, MOVED, WORSE, BETTER, UNMEASURED, SKIPPED)
+
+
+def write_headline(verdict: RegressVerdict) -> str:
+    return f"{verdict.name}: {verdict.word}: {verdict.reason}"
+
+
+def list_metric_rows(verdict: RegressVerdict) -> Iterator[tuple[str, ...]]:
+    """Yield the measures that moved most, relative to what they were."""
+    ranked = sorted(verdict.moved, key=measure_move, reverse=True)
+    for each in ranked[:MOST_MEASURES]:
+        word = "allowed" if each.name in verdict.accepted else each.direction.partition(" ")[0]
+        change = format_change(each.was, each.now)
+        yield each.name, *format_pair(each.was, each.now), change, str(each.band), word
+    if len(ranked) > MOST_MEASURES:
+        yield f"{len(ranked) - MOST_MEASURES} more moved less", *[""] * (len(METRIC_HEADS) - 1)
+
+
+def measure_move(move: MetricMove) -> float:
+    gap = abs(move.now - move.was)
+    if math.isnan(gap):
+        return math.inf
+    return gap / abs(move.was) if move.was else math.copysign(math.inf, gap) if gap else 0.0
+
+
+def list_bar_rows(verdict: RegressVerdict) -> Iterator[tuple[str, ...]]:
+    for each in verdict.bars.at_first if verdict.bars is not None else ():
+        change = format_change(each.was, each.now)
+        yield each.step, *format_pair(each.was, each.now), change, f"{each.count:,}"
+
+
+def count_statuses(verdicts: Sequence[RegressVerdict]) -> str:
+    counts = [(word, sum(each.word == word for each in verdicts)) for word in WORDS]
+    noun = "baseline" if len(verdicts) == 1 else "baselines"
+    return f"{len(verdicts)} {noun}: " + ", ".join(f"{n} {status}" for status, n in counts if n)
+
+
+def combine_exit_codes(verdicts: Sequence[RegressVerdict]) -> int:
+    codes = [each.exit_code for each in verdicts if each.status != SKIPPED]
+    return max(codes, default=2)
+
+
+def list_remarks(verdict: RegressVerdict) -> Iterator[tuple[str, str]]:
+    """Yield what matters most first: where it began, what was changed, what it cost, and noise."""
+    bars = verdict.bars if verdict.bars is not None and not verdict.bars.is_same else None
+    if bars is not None:
+        step = bars.at_first[0].step
+        yield "first", f"bar {bars.first:,} of {bars.n_bars:,}, {bars.first_time} UTC: {step}"
+    yield from describe_causes(verdict)
+    if bars is not None and bars.terms:
+        total = sum(bars.terms.values())
+        terms = sorted(bars.terms.items(), key=lambda item: -abs(item[1]))
+        parts = ", ".join(f"{name} {value:+,.6g}" for name, value in terms)
+        yield "equity", f"the final equity moved by {total:+,.6g}: {parts}"
+    if verdict.noise is not None:
+        yield "returns", f"{verdict.noise.verdict}: {describe_noise(verdict.noise)}"
+    if verdict.accepted:
+        yield "allowed", f"better in {', '.join(verdict.accepted)}"
+    later = (
+        [f"{x.column} from bar {x.bar:,}" for x in bars.moves if x.bar > bars.first] if bars else []
+    )
+    if later:
+        rest = len(later) - MOST_LATER
+        yield "later", ", ".join(later[:MOST_LATER]) + (f" and {rest} more" if rest > 0 else "")
+    if verdict.basis:
+        yield "compared", f"{verdict.basis}; what decides: {verdict.mode}"
+
+
+def describe_causes(verdict: RegressVerdict) -> Iterator[tuple[str, str]]:
+    by_kind: dict[str, list[str]] = {}
+    for change in verdict.changes:
+        by_kind.setdefault(change.kind, []).append(
+            f"{change}{caution_python(change, verdict.host)}"
+        )
+    for kind, changes in by_kind.items():
+        rest = len(changes) - MOST_WINNERS if kind == WINNERS else 0
+        more = f"; and {rest} more" if rest > 0 else ""
+        shown = changes[:MOST_WINNERS] if more else changes
+        yield f"{kind} changed", "; ".join(shown) + more
+    bars = verdict.bars
+    if bars is not None and bars.data is not None:
+        one, other = format_pair(bars.data.was, bars.data.now)
+        close = f", close {one} -> {other}" if one != other else ""
+        yield (
+            "data differ",
+            f"in {bars.data.count:,} of {bars.n_bars:,} bars, first in bar {bars.data.bar:,}, "
+            f"{bars.data_time} UTC{close}",
+        )
+    if verdict.status == MOVED and all(each.kind == WINNERS for each in verdict.changes):
+        yield (
+            "changed",
+            "no recorded fact of data, policy, venue, account or engine; a policy may depend on "
+            "what its hash does not cover: an object, a file, the clock, random numbers",
+        )
+
+
+def caution_python(change: FactChange, host: Sequence[str]) -> str:
+    is_python = any(each.startswith("python ") for each in host)
+    if change.name == "policy.source_hash" and is_python:
+        return " (of another Python's bytecode: the source may be the same)"
+    return ""

@@ -16,7 +16,7 @@ from backtest.regress import (
 from backtest.regress.baseline_files import find_baselines, name_baseline
 from backtest.regress.run_identity import shorten_lists
 from backtest.regress.tolerances import Band
-from backtest.regress.verdict_words import combine_exit_codes
+from backtest.regress.verdict_text import combine_exit_codes
 from tests.regress.baselines import run, take
 
 

@@ -15,8 +15,7 @@ from backtest.regress import compare_baselines, report_failure
 from backtest.regress.moved_bars import compare_traces
 from backtest.regress.run_identity import NOT_OF_THE_ENGINE, list_engine
 from backtest.regress.tolerances import NEITHER, WORSE
-from backtest.regress.verdict_text import write_text
-from backtest.regress.verdict_words import combine_exit_codes
+from backtest.regress.verdict_text import combine_exit_codes, write_text
 from tests.regress.baselines import DAYS, VENUE, disturb, market, run, take
 
 
