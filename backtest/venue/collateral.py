@@ -24,7 +24,7 @@ from backtest.base import (
     repr_plain,
 )
 from backtest.base.fields import COST, SHARE
-from backtest.venue.lending import PriceHistory
+from backtest.market import Market
 from backtest.venue.portfolio_kernels import CollateralTables, compute_value_at_rate
 
 OWN_EQUITY = ("equity", "account", "portfolio")
@@ -58,13 +58,13 @@ class StoredMarket(Value):
 
 
 class Prices(Declaration):
-    def read(self, value: Any) -> PriceHistory | StoredMarket | str | float:
+    def read(self, value: Any) -> Market | StoredMarket | str | float:
         if isinstance(value, Mapping):
             return StoredMarket.from_dict(value)
-        is_index = isinstance(value, PriceHistory) and value.source.endswith(".index(...)")
+        is_index = isinstance(value, Market) and value.source.endswith(".index(...)")
         if is_index or (isinstance(value, str) and value.lower() in OWN_EQUITY):
             raise Fault("must not be those of the account's own equity, which holds the collateral")
-        if isinstance(value, PriceHistory | StoredMarket):
+        if isinstance(value, Market | StoredMarket):
             return value
         if isinstance(value, str):
             return Text().read(value)
@@ -107,7 +107,7 @@ class Collateral(Value):
 
     name: Annotated[str, Text()]
     amount: Annotated[float, Number()]
-    prices: Annotated[StoredMarket | PriceHistory | str | float, Prices()]
+    prices: Annotated[StoredMarket | Market | str | float, Prices()]
     rate: Annotated[float | None, SHARE] = None
     tiers: Annotated[Sequence[Sequence[float]] | None, Tiers()] = None
     slippage: Annotated[float, COST] = 0.0
@@ -141,7 +141,7 @@ class Collateral(Value):
 
         Raises ParameterError if ``prices`` only names them.
         """
-        if isinstance(self.prices, PriceHistory):
+        if isinstance(self.prices, Market):
             return float(self.prices.mark_close[-1])
         if isinstance(self.prices, float):
             return self.prices
@@ -152,7 +152,7 @@ class Collateral(Value):
     def to_dict(self) -> dict[str, Any]:
         """Return all fields as plain data; a market by its name and content hash."""
         data = super().to_dict()
-        if isinstance(self.prices, PriceHistory):
+        if isinstance(self.prices, Market):
             stored = StoredMarket(
                 instrument=self.prices.instrument, content=self.prices.content_hash
             )

@@ -17,6 +17,7 @@ from backtest.base import (
     check_range,
     checked,
     declared,
+    float_if_single,
     make_array_twins,
     parse_duration,
 )
@@ -74,7 +75,7 @@ def payment(
     _check_positive("price", p)
     value = ARRAYS.compute_value(contract.size, contract.kind == "inverse", p)
     paid = ARRAYS.compute_payment(q, value, r)
-    return _plain(paid)
+    return float_if_single(paid)
 
 
 @checked
@@ -114,7 +115,7 @@ def rate(
     p = np.asarray(premium, dtype=np.float64)
     pull = np.clip(np.asarray(interest, dtype=np.float64) - p, np.negative(clamp), clamp)
     found = np.clip(p + pull, np.negative(cap), cap)
-    return _plain(found)
+    return float_if_single(found)
 
 
 @declared(kw_only=True)
@@ -195,7 +196,7 @@ def rate_of(terms: FundingTerms, premium: Numbers) -> Any:
     """
     share = parse_duration(terms.interval) / parse_duration(str(terms.period))
     found = np.clip(rate(premium, terms.interest, terms.clamp) * share, -terms.cap, terms.cap)
-    return _plain(found)
+    return float_if_single(found)
 
 
 @checked
@@ -228,7 +229,7 @@ def impact_premium(bid: Numbers, ask: Numbers, index: Numbers) -> Any:
     low, high, center = (np.asarray(each, dtype=np.float64) for each in (bid, ask, index))
     _check_positive("index", center)
     found = (np.maximum(low - center, 0.0) - np.maximum(center - high, 0.0)) / center
-    return _plain(found)
+    return float_if_single(found)
 
 
 @checked
@@ -269,11 +270,7 @@ def average_premium(premium: FloatArray, weights: str = "linear") -> Any:
     check_range("premiums of a period", p.shape[-1], low=1)
     weight = np.arange(1.0, p.shape[-1] + 1.0) if weights == "linear" else np.ones(p.shape[-1])
     found = p @ weight / weight.sum()
-    return _plain(found)
-
-
-def _plain(values: Any) -> Any:
-    return float(values) if np.ndim(values) == 0 else values
+    return float_if_single(found)
 
 
 def _check_positive(name: str, values: np.ndarray) -> None:

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Annotated, Any, Protocol, runtime_checkable
+from typing import Annotated, Any
 
 import numpy as np
 import pandas as pd
@@ -11,7 +10,6 @@ import pandas as pd
 from backtest.base import (
     FloatArray,
     FloatSeries,
-    IntArray,
     Number,
     ParameterError,
     Value,
@@ -19,6 +17,7 @@ from backtest.base import (
     did_you_mean,
     utc_index,
 )
+from backtest.market import Market
 
 SLOPE = Number(0, 100)
 
@@ -79,9 +78,7 @@ class RateCurve(Value):
         kept = 1.0 - self.reserve_factor
         return shape_like(utilization, self.borrow(used) * used * kept)
 
-    def rates(
-        self, market: PriceHistory, utilization: float | str
-    ) -> dict[str, FloatSeries | float]:
+    def rates(self, market: Market, utilization: float | str) -> dict[str, FloatSeries | float]:
         """Return ``borrow_rate`` and ``cash_rate`` of a venue, by a utilization through time.
 
         Parameters
@@ -131,30 +128,3 @@ def shape_like(given: Any, values: FloatArray) -> Any:
     if isinstance(given, pd.Series):
         return pd.Series(values, given.index)
     return values if values.ndim else float(values)
-
-
-@runtime_checkable
-class PriceHistory(Protocol):
-    @property
-    def instrument(self) -> str:
-        """Return the name of the asset."""
-
-    @property
-    def source(self) -> str:
-        """Return the expression that made the prices."""
-
-    @property
-    def time(self) -> IntArray:
-        """Return the opens of the bars, UTC ns, of shape (n_bars,)."""
-
-    @property
-    def mark_close(self) -> FloatArray:
-        """Return the mark price at each close, of shape (n_bars,)."""
-
-    @property
-    def columns(self) -> Mapping[str, FloatArray]:
-        """Return further columns of shape (n_bars,), by name."""
-
-    @property
-    def content_hash(self) -> str:
-        """Return the hash of the whole content."""
