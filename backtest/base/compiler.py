@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import hashlib
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -115,7 +116,8 @@ class Shared(types.Type):
 
     def __init__(self, inner: Any) -> None:
         self.inner = inner
-        super().__init__(name=f"Shared({inner})")
+        mark = hashlib.sha256(str(inner).encode()).hexdigest()[:16]
+        super().__init__(name=f"Shared({mark})")  # it stands in the name of each compiled function
 
 
 @register_model(Shared)

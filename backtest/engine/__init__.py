@@ -11,7 +11,6 @@ if TYPE_CHECKING:
     from backtest.engine.batch import lay_alike, lay_each
     from backtest.engine.bar_loop import Seen, count_days, find_seen, is_balanced
     from backtest.engine.feed_arrays import read_assets
-    from backtest.engine.compile.absent_parts import pack_terms
     from backtest.engine.compile.general_compiler import bind_compiled, build_call
     from backtest.engine.compile.general_compiler import compile_general_rules, find_general_folder
     from backtest.engine.compile.general_compiler import find_general_loop
@@ -55,7 +54,7 @@ if TYPE_CHECKING:
     from backtest.engine.portfolio_driver import read_tables, report_bad_decision
     from backtest.engine.portfolio_driver import summarize_portfolio
     from backtest.engine.portfolio_inputs import PortfolioInputs, read_portfolio_inputs
-    from backtest.engine.portfolio_inputs import start_account_state, write_table
+    from backtest.engine.portfolio_inputs import pack_terms, start_account_state, write_table
     from backtest.engine.portfolio_policies import Glimpse, ObservedPolicy, ask_plain
     from backtest.engine.portfolio_policies import assign_policies, check_overlay, flatten_columns
     from backtest.engine.portfolio_policies import flatten_settings, make_deciders, observe_overlay

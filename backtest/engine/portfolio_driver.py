@@ -21,13 +21,12 @@ from backtest.base import (
 )
 from backtest.engine import portfolio_close, portfolio_loop
 from backtest.engine.bar_loop import BROKEN, DONE, FULL, NEGATIVE
-from backtest.engine.compile.absent_parts import pack_terms
 from backtest.engine.deciders import Deciders
 from backtest.engine.fee_days import TradedDays, start_day
 from backtest.engine.feed_arrays import ASSET
 from backtest.engine.option_trader import OptionTrader, ask_trader
 from backtest.engine.option_waits import find_lost, find_next_stop
-from backtest.engine.portfolio_inputs import PortfolioInputs, write_table
+from backtest.engine.portfolio_inputs import PortfolioInputs, pack_terms, write_table
 from backtest.engine.portfolio_policies import Callbacks, ask_plain
 from backtest.engine.portfolio_recording import Lanes, RunTape
 from backtest.engine.record import Outcome, new_record

@@ -382,6 +382,12 @@ def start_account_state(
     )
 
 
+def pack_terms(terms: Terms) -> Terms:
+    """Return terms for compiled code, which knows by their type whether there are options."""
+    has_options = len(terms.options.instruments) > 0
+    return terms._replace(instruments=0 if has_options else None)
+
+
 def write_table(terms: Terms, i: int, margin: MarginRules) -> Terms:
     own = list(terms.instruments)
     own[i] = own[i]._replace(margin=margin)

@@ -8,25 +8,25 @@ import pytest
 
 from backtest.base import find_own_functions, make_twin
 from backtest.engine import portfolio_driver
-from backtest.engine.compile.absent_parts import remove_parts
-from backtest.engine.compile.general_compiler import MODULES, find_general_folder
+from backtest.engine.compile.general_compiler import MODULES, WITHOUT_OPTIONS, return_always
 from backtest.engine.portfolio_policies import ask_plain
 from tests.agreement import run_engine
 from tests.portfolio_cases import make_full_case, make_margin_case, make_spot_case
 
-ABSENT = {"option_strategies", "option_scenarios", "option_requirement", "black_kernels"}
-"""Modules that the loop without the absent parts never calls."""
+ABSENT = {"fill_option", "compute_option_value", "compute_option_requirement", "settle"}
+"""Functions that the loop without options never calls."""
 
 
 def make_shorter() -> dict[str, Any]:
-    """Return the functions of the loop in plain Python, without the absent parts, by module."""
+    """Return the functions of the loop in plain Python, as compiled without options, by module."""
     spaces = {module: {**vars(module), "ask": ask_plain} for module in MODULES}
     twins: dict[int, Any] = {}
     for module, space in spaces.items():
         path = Path(str(module.__file__))
-        shorter = remove_parts(module, path.read_text(), path)
         for name, own in find_own_functions(module, {"ask"}):
-            twins[id(own)] = make_twin(shorter.get(name, own), space, path)
+            is_absent = name in WITHOUT_OPTIONS
+            value = WITHOUT_OPTIONS.get(name)
+            twins[id(own)] = return_always(value) if is_absent else make_twin(own, space, path)
     for space in spaces.values():
         space |= {name: twins[id(value)] for name, value in space.items() if id(value) in twins}
     return {module.__name__.rsplit(".", 1)[-1]: space for module, space in spaces.items()}
@@ -56,15 +56,5 @@ def test_nothing_of_the_absent_parts_is_left_to_compile() -> None:
         called = [each for each in found if hasattr(each, "__code__") and id(each) not in seen]
         seen |= {id(each) for each in called}
         waiting += called
-        assert function.__module__.rsplit(".", 1)[-1] not in ABSENT, function.__name__
+        assert function.__name__ not in ABSENT
     assert len(seen) > 300
-
-
-def test_other_rules_of_what_is_removed_get_a_cache_of_their_own(monkeypatch: Any) -> None:
-    read, before = Path.read_text, find_general_folder.__wrapped__()
-
-    def change(path: Path, *given: Any, **named: Any) -> str:
-        return read(path, *given, **named) + "\n" * (path.name == "absent_parts.py")
-
-    monkeypatch.setattr(Path, "read_text", change)
-    assert find_general_folder.__wrapped__() != before

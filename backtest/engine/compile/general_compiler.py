@@ -69,7 +69,6 @@ from backtest.engine import (
     portfolio_recording,
     portfolio_tally,
 )
-from backtest.engine.compile.absent_parts import pack_terms, remove_parts
 from backtest.engine.compile.loop_compiler import (
     INNER,
     OPTIONS,
@@ -89,6 +88,7 @@ from backtest.engine.compile.recipe import (
     write_decide,
 )
 from backtest.engine.deciders import Deciders
+from backtest.engine.portfolio_inputs import pack_terms
 from backtest.engine.portfolio_loop import N_SHOWN, PART, SETTING, WHOLE
 from backtest.policy import (
     AccountView,
@@ -145,16 +145,44 @@ MARGIN_NUMBERS = (
     "multiplier", "initial_multiplier",
 )  # fmt: skip
 
+WITHOUT_OPTIONS: dict[str, Any] = {
+    **dict.fromkeys(
+        ("has_short_option", "holds_options", "is_adding_options", "is_far_with_options",
+         "is_moved_by", "is_walking"),
+        False,
+    ),
+    **dict.fromkeys(
+        ("add_option_shares", "add_options", "begin_forced", "begin_options", "book_options",
+         "book_profits", "close_options", "cut_premiums", "end_close", "end_forfeit", "end_trial",
+         "expire_options", "open_options", "price_options", "record_option", "stop_options",
+         "take_option_step", "trade_option"),
+        None,
+    ),
+    **dict.fromkeys(
+        ("bound_option_slope", "bound_relief_slope", "compute_counted_value",
+         "compute_options_value", "compute_with_options", "find_index", "find_place_with_options",
+         "find_stop_with_options", "find_value_with_options", "sum_option_gains",
+         "sum_options_on", "try_options"),
+        0.0,
+    ),
+    **dict.fromkeys(("close_options_of_pool", "forfeit_options", "sum_premiums"), (0.0, 0.0)),
+    **dict.fromkeys(("choose_option_step", "name_option"), -1),
+    "count_options": 0,
+}  # fmt: skip
+"""What functions return for an account without options, for which nothing else of them compiles."""
+
 LOCK = threading.RLock()
 
 
 @functools.cache
 def find_general_folder() -> Path:
     texts = [Path(str(each.__file__)).read_text() for each in (*MODULES, terms)]
-    here = Path(__file__)
-    texts += [path.read_text() for path in (here, here.with_name("absent_parts.py"))]
-    mark = hash_texts(*texts)
+    mark = hash_texts(*texts, Path(__file__).read_text())
     return compile_core(is_inlined=False).folder / f"general-{mark}"
+
+
+def return_always(value: Any) -> Callable[..., Any]:
+    return lambda *_: value
 
 
 @functools.cache
@@ -167,13 +195,14 @@ def compile_general_rules(*, has_parts: bool) -> dict[str, Any]:
         spaces[module.__name__] = dict(vars(module))
         text = Path(str(module.__file__)).read_text()
         path = cache_folder.write_once(folder / f"{module.__name__}.py", text)
-        shorter = {} if has_parts else remove_parts(module, text, path)
         for name, own in find_own_functions(module, PUBLIC_NAMES):
             options = {**INNER, "cache": False, "forceinline": name in INLINED}
             if name in ENTRIES:
                 options = {**OPTIONS, "nogil": True}
-            plain = shorter.get(name, own)
-            twins[id(own)] = jit(make_twin(plain, spaces[module.__name__], path), **options)
+            twin: Any = make_twin(own, spaces[module.__name__], path)
+            if not has_parts and name in WITHOUT_OPTIONS:
+                twin, options["forceinline"] = return_always(WITHOUT_OPTIONS[name]), True
+            twins[id(own)] = jit(twin, **options)
     names = {
         name: twins[id(own)]
         for module in modules
