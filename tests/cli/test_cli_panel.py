@@ -301,7 +301,7 @@ def test_a_search_on_several_prints_its_best_run(capsys, folder: Path):
     assert found["study"]["data"]["instrument"] == "BTCUSDT, ETHUSDT"
     assert [*found["study"]["venue"]] == ["BTCUSDT", "ETHUSDT"]
     assert f"--set leverage={found['best']['values']['leverage']!r}" in found["command"]
-    code, _, err = call(capsys, "tune", *RUN[1:-2], "--paths", "100")
+    code, _, err = call(capsys, "tune", *RUN[1:-2], "--set", "paths.paths=100")
     assert code == 2
     assert "with paths, an objective or a constraint must be measured on them" in err
 
