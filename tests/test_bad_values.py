@@ -465,7 +465,7 @@ BAD: list[Row] = [
     (bt.Multiple, {"unit": "percent"}, "unit: must be one of price, fraction, got 'percent'; did"),
     (bt.Scenario, {"name": ""}, "name: must be text, got ''"),
     (bt.Scenario, {"price": -1}, "price: must be over -1, got -1"),
-    (bt.Scenario, {"shape": "bars"}, "shape: must be one of line, bridge, bar, got 'bars'; did"),
+    (bt.Scenario, {"shape": "bars"}, "shape: must be one of bridge, line, bar, got 'bars'; did"),
     (bt.Scenario, {"shape": "bar", "over": "1d"},
      "over: must be left out with shape 'bar', which takes one bar, got '1d'"),
     (bt.Scenario, {"over": "a day"}, "over: must be a duration such as '60s' or '7d', got 'a day'"),
