@@ -7,22 +7,20 @@ from backtest.base import open_door
 if TYPE_CHECKING:
     from backtest.account.account import Account, list_shared_settings, without_flows_before
     from backtest.account.account_checks import check_setting
-    from backtest.account.account_records import AccountRules, Balances, Feed, InstrumentRules, Plan
-    from backtest.account.account_records import Position, Quote, Rules, State, Trade, Watch
+    from backtest.account.account_records import AccountRules, Balances, InstrumentRules
+    from backtest.account.account_records import Position, Quote, Rules, Trade, Watch
     from backtest.account.auto_margin import add_from_wallet, can_add
-    from backtest.account.balances import charge, compute_backing, compute_equity, compute_ratio
-    from backtest.account.balances import compute_root, is_failing, make_balances, mark_to_market
-    from backtest.account.bar import as_index, live_bar, quote_bar
+    from backtest.account.balances import charge, compute_backing, compute_equity
+    from backtest.account.balances import compute_root, is_failing, make_balances
     from backtest.account.by_instrument import ByInstrument
     from backtest.account.contagion import measure_shares
-    from backtest.account.exits import follow_equity, follow_prices, follow_trade, is_exiting
+    from backtest.account.exits import follow_prices, follow_trade, is_exiting
     from backtest.account.fast_path import may_use_fast_path, take_fast_path
     from backtest.account.fills import fill, move_margin, split_margin
     from backtest.account.gross_cap import compute_cap_factor
     from backtest.account.ledger import Ledger, Log, add_ledgers, new_ledger, write_event
     from backtest.account.leverage_limits import LimitDeclaration
     from backtest.account.leverage_limits import find_least
-    from backtest.account.liquidation import is_triggered
     from backtest.account.multiple import Multiple, StopDistance, find_column, find_factor
     from backtest.account.multiple import is_price_distance, read_scale
     from backtest.account.option_feed import OptionFeed, make_option_feed
@@ -32,8 +30,8 @@ if TYPE_CHECKING:
     from backtest.account.option_walk import find_value_with_options, is_far_with_options
     from backtest.account.option_walk import is_moved_by
     from backtest.account.orders import can_order, compute_square_root_impact, compute_target
-    from backtest.account.orders import is_asking, is_outside, size_order
-    from backtest.account.payments import charge_interest, pay_funding
+    from backtest.account.orders import is_outside, size_order
+    from backtest.account.payments import pay_funding
     from backtest.account.portfolio_balance import compute_account_equity, compute_balance
     from backtest.account.portfolio_balance import compute_excess, compute_initial_needed
     from backtest.account.portfolio_balance import compute_pool, count_cross, is_pool_short
@@ -51,9 +49,9 @@ if TYPE_CHECKING:
     from backtest.account.portfolio_records import is_held, is_isolated, is_spot, pick_instrument
     from backtest.account.portfolio_records import pick_margin, pick_position, pick_quote, share
     from backtest.account.position import compute_entry, compute_requirement, find_adverse
-    from backtest.account.position import find_side, has_rate_bound, is_stopped, worsen
+    from backtest.account.position import find_side, is_stopped, worsen
     from backtest.account.price_walk import aim_at_leg, aim_at_worst
-    from backtest.account.ruin import find_line, is_poor
-    from backtest.account.steps import find_funding_value, has_wealth, is_flow_due, is_funding_due
+    from backtest.account.ruin import find_line
+    from backtest.account.steps import has_wealth
 
 open_door(__name__)

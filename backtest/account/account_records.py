@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, NamedTuple
 from backtest.venue import MarginRules
 
 if TYPE_CHECKING:
-    from backtest.base import FloatArray, IntArray
+    pass
 
 CLOSE, TAKEOVER, PARTIAL = 0, 1, 2
 """The modes of liquidation."""
@@ -158,48 +158,6 @@ class Quote(NamedTuple):
     trail_scale: float
 
 
-class Feed(NamedTuple):
-    """The market as arrays of shape (n_bars,), with the funding events and the flows.
-
-    ``multiplier``, ``initial``, ``limit``, ``signal``, ``years``, ``borrow_rate``, ``cash_rate``,
-    ``short_rate``, ``sigma``, ``adv``, ``order_fee`` and the scales may have a single entry, which
-    then applies to all bars. ``time`` are open times in ns. Rates are those in force at the
-    previous open, and ``years`` is the day-counted time since it. Funding events and flows are
-    lists in time order, with the bar of each; ``funding_is_open`` is 1 for events at the open.
-    """
-
-    open: FloatArray
-    high: FloatArray
-    low: FloatArray
-    mark_open: FloatArray
-    mark_high: FloatArray
-    mark_low: FloatArray
-    mark_close: FloatArray
-    volume: FloatArray
-    multiplier: FloatArray
-    sigma: FloatArray
-    adv: FloatArray
-    signal: FloatArray
-    years: FloatArray
-    borrow_rate: FloatArray
-    cash_rate: FloatArray
-    short_rate: FloatArray
-    funding_bar: IntArray
-    funding_is_open: IntArray
-    funding_price: FloatArray
-    funding_rate: FloatArray
-    flow_bar: IntArray
-    flow_amount: FloatArray
-    initial: FloatArray
-    limit: FloatArray
-    order_fee: FloatArray
-    time: IntArray
-    close: FloatArray
-    stop_scale: FloatArray
-    profit_scale: FloatArray
-    trail_scale: FloatArray
-
-
 class Trade(NamedTuple):
     balances: Balances
     price_pnl: float
@@ -217,49 +175,3 @@ class Liquidation(NamedTuple):
     bad_debt: float
     quantity: float
     traded: float
-
-
-class Plan(NamedTuple):
-    margin_call: float | None
-    has_top_up: bool
-    grace: float
-    grace_ratio: float
-    is_halting: bool
-
-
-class State(NamedTuple):
-    """The account at a bar's close, with the decision that is filled at the next open.
-
-    ``funding_next`` and ``flow_next`` index the next event of the feed. ``ratio`` is the margin
-    ratio. ``is_called`` is whether a margin call waits for the reserve, and ``unmet`` counts the
-    bars that a call has been unmet (-1: none). ``since`` and ``since_stop`` count the bars since
-    the last liquidation and the last stop (infinite: never). ``unit`` is wealth without the effect
-    of flows: ``scale`` times wealth, where the scale is 1 at the start and changes only with flows.
-    ``peak`` is its maximum. ``paid_in`` is the capital paid in, including the reserve.
-    ``is_call_open``: a margin call is neither met nor failed yet. ``called_at`` is the open time of
-    the bar, in ns, of the last call that neither a liquidation nor a recovery has followed (NaN:
-    none). ``watch`` is what the stops compare with.
-    """
-
-    balances: Balances
-    equity: float
-    reserve: float
-    leverage: float
-    signal: float
-    ratio: float
-    is_called: bool
-    unmet: float
-    since: float
-    since_stop: float
-    is_over: bool
-    is_ruined: bool
-    funding_next: int
-    flow_next: int
-    last_funding: float
-    unit: float
-    peak: float
-    scale: float
-    paid_in: float
-    is_call_open: bool
-    called_at: float
-    watch: Watch

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import math
-
 from backtest.account.account_records import Balances, InstrumentRules, Position
-from backtest.account.position import compute_profit, compute_requirement, mark_position
+from backtest.account.position import compute_profit, compute_requirement
 from backtest.base.units import TOLERANCE
 from backtest.venue import compute_liquidation_value
 
@@ -43,17 +41,6 @@ def is_failing(rules: InstrumentRules, balances: Balances, value: float, multipl
     needed = compute_requirement(rules, position, value, multiplier)
     is_short = compute_backing(rules, balances, value) <= needed * (1.0 + TOLERANCE)
     return is_short & (position.quantity != 0.0)
-
-
-def compute_ratio(
-    rules: InstrumentRules, balances: Balances, value: float, multiplier: float
-) -> float:
-    position = balances.positions[0]
-    if position.quantity == 0.0:
-        return 0.0
-    backing = compute_backing(rules, balances, value)
-    needed = compute_requirement(rules, position, value, multiplier)
-    return needed / backing if backing > 0.0 else math.inf
 
 
 def compute_root(rules: InstrumentRules, balances: Balances, multiplier: float) -> float:
@@ -96,18 +83,3 @@ def record_shortfall(rules: InstrumentRules, balances: Balances) -> tuple[Balanc
         bad_debt -= cash
         cash = 0.0
     return make_flat_balances(cash, 0.0, position.value), bad_debt
-
-
-def mark_to_market(balances: Balances, value: float) -> tuple[Balances, float]:
-    marked, pnl = mark_position(balances.positions[0], value)
-    return make_balances(balances.cash, marked), pnl
-
-
-def close_bar(
-    rules: InstrumentRules, balances: Balances, value: float
-) -> tuple[Balances, float, float]:
-    marked, pnl = mark_to_market(balances, value)
-    if marked.positions[0].quantity != 0.0:
-        return marked, pnl, 0.0
-    settled, bad_debt = record_shortfall(rules, marked)
-    return settled, pnl, bad_debt

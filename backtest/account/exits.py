@@ -142,13 +142,6 @@ def follow_prices(watch: Watch, position: Position, quote: Quote) -> Watch:
     return Watch(best=best if position.quantity != 0.0 else 0.0, highest=watch.highest)
 
 
-def follow_equity(rules: InstrumentRules, watch: Watch, held: float, equity: float) -> Watch:
-    level = find_level(rules, watch) * (1.0 + USED_UP)
-    is_anew = (held == 0.0) & (equity <= level)
-    highest = max(watch.highest, equity)
-    return Watch(best=watch.best, highest=equity if is_anew else highest)
-
-
 def place_stop(side: float, start: float, end: float, stop: float) -> tuple[float, float]:
     if is_through(side, start, stop):
         return 0.0, start

@@ -195,30 +195,6 @@ def enter_trade(ledger: Ledger, done: Trade, stops: int, take_profits: int = 0) 
     )
 
 
-def enter_close(ledger: Ledger, pnl: float, bad_debt: float, calls: int) -> Ledger:
-    return Ledger(
-        price_pnl=ledger.price_pnl + pnl,
-        fees=ledger.fees,
-        slippage=ledger.slippage,
-        impact=ledger.impact,
-        funding=ledger.funding,
-        interest=ledger.interest,
-        liquidation_loss=ledger.liquidation_loss,
-        flows=ledger.flows,
-        bad_debt=ledger.bad_debt + bad_debt,
-        top_up=ledger.top_up,
-        traded=ledger.traded,
-        liquidations=ledger.liquidations,
-        stops=ledger.stops,
-        calls=ledger.calls + calls,
-        calls_met=ledger.calls_met,
-        calls_failed=ledger.calls_failed,
-        liquidated_calls=ledger.liquidated_calls,
-        call_days=ledger.call_days,
-        take_profits=ledger.take_profits,
-    )
-
-
 def enter_liquidation(ledger: Ledger, done: Liquidation) -> Ledger:
     return add_entry(
         ledger,
@@ -228,11 +204,6 @@ def enter_liquidation(ledger: Ledger, done: Liquidation) -> Ledger:
         traded=done.traded,
         liquidations=1,
     )
-
-
-def compute_earned(ledger: Ledger) -> float:
-    costs = ledger.fees + ledger.slippage + ledger.impact + ledger.funding + ledger.interest
-    return ledger.price_pnl + ledger.bad_debt - costs - ledger.liquidation_loss
 
 
 def log_trade(log: Log, t: int, kind: int, done: Trade) -> None:

@@ -22,7 +22,7 @@ from backtest.account.balances import (
     make_flat_balances,
     record_shortfall,
 )
-from backtest.account.exits import LIQUIDATION, NOTHING, PROFIT, STOP, find_exit, is_exiting
+from backtest.account.exits import LIQUIDATION, NOTHING, PROFIT, STOP, find_exit
 from backtest.account.orders import LARGEST_WORSENING, compute_square_root_impact
 from backtest.account.position import (
     compute_distance,
@@ -37,27 +37,6 @@ from backtest.base.units import TOLERANCE
 from backtest.venue import compute_step_floor
 
 # --------------------------------------------------------------------------------------- triggers
-
-
-def find_gap(rules: InstrumentRules, balances: Balances, quote: Quote, watch: Watch) -> int:
-    if is_failing(rules, balances, quote.mark_open, quote.multiplier):
-        return LIQUIDATION
-    if rules.has_exits is not None:
-        return find_exit(rules, balances, quote, watch, quote.open, quote.open)[0]
-    if rules.has_stop is not None and is_stopped(rules, balances.positions[0], quote.open):
-        return STOP
-    return NOTHING
-
-
-def is_triggered(rules: InstrumentRules, balances: Balances, quote: Quote, watch: Watch) -> bool:
-    position = balances.positions[0]
-    extreme = find_adverse(position, quote.mark_low, quote.mark_high)
-    is_caught = is_failing(rules, balances, extreme, quote.multiplier)
-    if rules.has_exits is not None:
-        return is_caught | is_exiting(rules, balances, quote, watch, quote.low, quote.high)
-    if rules.has_stop is not None:
-        is_caught |= is_stopped(rules, position, find_adverse(position, quote.low, quote.high))
-    return is_caught
 
 
 def find_trigger(

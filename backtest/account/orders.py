@@ -5,31 +5,13 @@ from __future__ import annotations
 import math
 
 from backtest.account.account_records import Balances, InstrumentRules, Quote
-from backtest.account.balances import compute_backing, compute_equity, compute_uncounted
+from backtest.account.balances import compute_backing, compute_uncounted
 from backtest.account.position import compute_distance, compute_value_of, worsen
 from backtest.base.units import TOLERANCE
 from backtest.venue import compute_largest_notional, compute_setting
 
 LARGEST_WORSENING = 0.99
 """The largest share of the price that slippage and impact may take."""
-
-
-def choose_quantity(
-    rules: InstrumentRules, balances: Balances, quote: Quote, leverage: float, signal: float
-) -> float:
-    position = balances.positions[0]
-    equity = compute_equity(rules, balances, quote.fill)
-    if not can_order(rules, quote, equity) or (math.isnan(leverage) and signal != 0.0):
-        return position.quantity
-    side = 1.0 if signal > 0.0 else -1.0
-    held = position.quantity * (side * abs(quote.fill))
-    reach = compute_target(rules, quote, equity, leverage, signal)
-    if reach == math.inf:
-        free = compute_counted(rules, balances, quote, equity, held)
-        reach = compute_most(rules, quote, free, abs(signal), held)
-    if not is_outside(rules, equity, reach, held):
-        return position.quantity
-    return size_order(rules, balances, quote, equity, side, reach)
 
 
 def compute_order_fee(rules: InstrumentRules, quote: Quote) -> float:
@@ -49,16 +31,6 @@ def compute_counted(
         return equity
     uncounted = compute_uncounted(rules, balances, quote.fill)
     return equity - (uncounted if held > 0.0 else 0.0)
-
-
-def is_asking(
-    rules: InstrumentRules, balances: Balances, quote: Quote, leverage: float, signal: float
-) -> bool:
-    equity = compute_equity(rules, balances, quote.fill)
-    side = 1.0 if signal > 0.0 else -1.0
-    held = balances.positions[0].quantity * (side * abs(quote.fill))
-    reach = compute_target(rules, quote, equity, leverage, signal)
-    return is_outside(rules, equity, reach, held)
 
 
 def is_outside(rules: InstrumentRules, equity: float, reach: float, held: float) -> bool:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from backtest.account.account_records import InstrumentRules, Position
 from backtest.base.units import TOLERANCE
-from backtest.venue import compute_maintenance, is_bounded_by_rate
+from backtest.venue import compute_maintenance
 
 
 def compute_value_of(rules: InstrumentRules, price: float) -> float:
@@ -47,10 +47,6 @@ def add_margin(position: Position, amount: float) -> Position:
 
 def is_valued_at_entry(rules: InstrumentRules) -> bool:
     return rules.marks_entry is not None and rules.margin.is_valued_at_entry
-
-
-def has_rate_bound(rules: InstrumentRules) -> bool:
-    return rules.marks_entry is None or is_bounded_by_rate(rules.margin)
 
 
 def compute_requirement(

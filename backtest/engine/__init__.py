@@ -9,7 +9,7 @@ if TYPE_CHECKING:
     from backtest.engine.account_loop import run_account, take
     from backtest.engine.batch import BatchLoop, Laid, LaneFault, LaterBars
     from backtest.engine.batch import lay_alike, lay_each
-    from backtest.engine.bar_loop import Seen, count_days, find_seen, is_balanced
+    from backtest.engine.bar_loop import Seen, count_days
     from backtest.engine.feed_arrays import read_assets
     from backtest.engine.compile.general_compiler import bind_compiled, build_call
     from backtest.engine.compile.general_compiler import compile_general_rules, find_general_folder
@@ -36,7 +36,7 @@ if TYPE_CHECKING:
     )
     from backtest.engine.lookahead import observe_checked, start_check
     from backtest.engine.portfolio_driver import Progress, explain_refusal
-    from backtest.engine.loop_inputs import Inputs, mark_ends, mark_samples, read_inputs
+    from backtest.engine.loop_inputs import mark_ends, mark_samples
     from backtest.engine.manifest import describe_bars, describe_data, describe_history
     from backtest.engine.manifest import describe_venue
     from backtest.engine.manifest import hash_source, read_tables_in_use
@@ -61,7 +61,7 @@ if TYPE_CHECKING:
     from backtest.engine.portfolio_policies import observe_policies, read_index, replace_policies
     from backtest.engine.portfolio_recording import RunTape
     from backtest.engine.run_setup import Setup, end_expired, set_up, set_up_again
-    from backtest.engine.run_setup import set_up_like
+    from backtest.engine.run_setup import read_signals, set_up_like
     from backtest.engine.portfolio_tally import is_over_cap
     from backtest.engine.position_tables import compute_notionals, measure_profits
     from backtest.engine.record import AccountFields, Outcome, PositionFields, Record

@@ -3,17 +3,14 @@
 from __future__ import annotations
 
 import math
-from functools import partial
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
 
 from backtest.account import (
     AccountRules,
-    Feed,
     InstrumentRules,
-    Plan,
     Rules,
     find_factor,
     is_price_distance,
@@ -26,16 +23,7 @@ from backtest.base import (
     Rate,
     parse_duration,
 )
-from backtest.engine.bar_loop import Seen
-from backtest.engine.fee_days import FeeSchedule, read_schedule
-from backtest.engine.feed_arrays import (
-    earn_cash,
-    place_funding,
-    read_cash,
-    read_instrument,
-)
-from backtest.market import PolicyClock, compute_once, find_clock, has_gaps
-from backtest.measures import Clock
+from backtest.market import has_gaps
 from backtest.venue import (
     MarginRules,
     find_charged,
@@ -53,27 +41,7 @@ if TYPE_CHECKING:
     from backtest.venue import Venue
 
 
-MARKET_FIELDS = (
-    "open", "high", "low", "mark_open", "mark_high", "mark_low", "mark_close", "volume",
-    "close",
-)  # fmt: skip
 MODES = {"close": CLOSE, "takeover": TAKEOVER, "partial": PARTIAL}
-
-
-class Inputs(NamedTuple):
-    rules: Rules
-    plan: Plan
-    feed: Feed
-    clock: Clock
-    seen: Seen
-    changes: tuple[tuple[int, MarginRules], ...]
-    fees: FeeSchedule | None
-
-    def at(self, t: int) -> Inputs:
-        rules = self.rules
-        for bar, margin in self.changes:
-            rules = rules.with_margin(margin) if bar < t else rules
-        return self._replace(rules=rules)
 
 
 def check_known(venue: Venue, account: Account) -> None:
@@ -169,60 +137,15 @@ def find_constant(limit: Rate) -> float:
     return math.inf if isinstance(limit, pd.Series) else limit
 
 
-def read_plan(venue: Venue, account: Account) -> Plan:
-    return Plan(
-        margin_call=account.margin_call,
-        has_top_up=account.top_up_to is not None,
-        grace=-1.0 if venue.call_grace is None else float(venue.call_grace),
-        grace_ratio=account.top_up_to or (account.margin_call or 0.0) * (1.0 - 1e-11),
-        is_halting=account.after_liquidation == "halt",
-    )
-
-
-def read_inputs(
-    market: Market,
-    venue: Venue,
-    account: Account,
-    *,
-    signal: FloatArray,
-    sampling: str,
-    first: int,
-    started: int,
-) -> Inputs:
-    """Return the records and arrays for a run from bar ``first``.
-
-    ``signal`` is that of each bar. ``started`` is when the account began, in ns. Funding and flows
-    before bar ``first`` are left out: an earlier run has paid them.
-    """
-    check_known(venue, account)
-    clock = find_clock(market)
-    bars = {name: getattr(market, name) for name in MARKET_FIELDS}
-    bars["volume"] = clock.place(clock.seen.volume, market.volume)
-    feed = Feed(
-        **bars,
-        **read_instrument(market, venue, account),
-        **place_funding(market, venue, first),
-        **read_cash(market, venue, account, first, started),
-        signal=clock.ignore_between(signal),
-        time=market.time,
-    )
-    (_, margin), *later = read_margin_tables(venue, account, market.time, first)
-    return Inputs(
-        rules=read_account_rules(venue, account, margin),
-        plan=read_plan(venue, account),
-        feed=feed,
-        clock=read_clock(market, feed, sampling, is_inverse=venue.contract.kind == "inverse"),
-        seen=show_market(clock, started),
-        changes=tuple(later),
-        fees=read_schedule(venue, market.time),
-    )
-
-
-def show_market(clock: PolicyClock, started: int) -> Seen:
-    market = clock.seen
-    names = [name for name in Seen._fields if name not in {"mark", "start", "rows"}]
-    shown = {name: getattr(market, name) for name in names}
-    return Seen(**shown, mark=market.mark_close, start=started, rows=clock.rows)
+def read_plan(venue: Venue, account: Account) -> dict[str, Any]:
+    call = account.margin_call or 0.0
+    return {
+        "margin_call": call,
+        "has_top_up": account.top_up_to is not None,
+        "grace": -1.0 if venue.call_grace is None else float(venue.call_grace),
+        "grace_ratio": account.top_up_to or call * (1.0 - 1e-11),
+        "is_halting": account.after_liquidation == "halt",
+    }
 
 
 def read_margin_tables(
@@ -233,14 +156,6 @@ def read_margin_tables(
         (first + table.first, read_rules(venue.with_table(table), setting, is_isolated))
         for table in venue.in_use(time[first:])
     ]
-
-
-def read_clock(market: Market, feed: Feed, sampling: str, *, is_inverse: bool) -> Clock:
-    """Return where samples end, the log mark returns, and the risk-free rate per bar."""
-    measure = partial(measure_log_returns, market.mark_close, is_inverse=is_inverse)
-    returns = compute_once(market, f"log_returns inverse={is_inverse}", measure)
-    free = earn_cash(feed.cash_rate, feed.years, market.n_bars)
-    return Clock(True, mark_samples(market, sampling), returns, free)
 
 
 def measure_log_returns(price: FloatArray, *, is_inverse: bool) -> FloatArray:

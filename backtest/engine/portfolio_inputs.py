@@ -171,7 +171,7 @@ def read_terms(
         is_loan=whole.is_loan,
         top_up_to=whole.top_up_to,
         ruin_at=whole.ruin_at,
-        **{**read_plan(venue, account)._asdict(), "margin_call": account.margin_call or 0.0},
+        **read_plan(venue, account),
         negative_limit=account.negative_limit or 0.0,
         conversion_is_pro_rata=account.conversion == "pro_rata",
         max_gross_leverage=account.max_gross_leverage,

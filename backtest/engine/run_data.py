@@ -63,7 +63,7 @@ class Before(NamedTuple):
 class RunData:
     """The data of a run; ``RunRecord`` adds measures and tables, ``Result`` the analyses.
 
-    ``state`` is a :class:`backtest.account.State`, of several positions an ``AccountState``.
+    ``state`` is a :class:`backtest.account.AccountState`.
     ``record`` is what the loop wrote. ``asset_marks`` are mark closes of the collateral, of shape
     (n_bars, C).
     ``spans`` are the bars of each instrument. ``benchmark`` has the returns by bar of the one that

@@ -42,10 +42,10 @@ if TYPE_CHECKING:
     from backtest.measures.run_facts import AccountPath, MarginUse, RunSpan, Samples, drawdown_dates
     from backtest.measures.run_facts import flatten_tally, read_tally, sum_use
     from backtest.measures.tally import Clock, Decay, Drawdown, Exposure, Sample, Tally, add_carry
-    from backtest.measures.tally import add_decay, add_free, count_bar, find_near, finish_sample
+    from backtest.measures.tally import add_free, find_near, finish_sample
     from backtest.measures.tally import fold_product, grow_free, invert, is_deeper, is_near
     from backtest.measures.tally import mark_drawdown, needs_folding, raise_ratio, start_tally
-    from backtest.measures.tally import update_drawdown, update_peaks
+    from backtest.measures.tally import update_drawdown
     from backtest.measures.trades import Fills, TradeRows, TradeView, list_trades, measure_trades
     from backtest.measures.trades import reduce_spans, split_trades
 

@@ -10,11 +10,6 @@ from backtest.account import (
     InstrumentRules,
     Ledger,
     Quote,
-    State,
-    add_ledgers,
-    as_index,
-    compute_backing,
-    compute_requirement,
     find_adverse,
     is_failing,
     new_ledger,
@@ -29,6 +24,10 @@ NEAR = 0.1
 
 FARTHEST = 1.01 / (1.0 - NEAR)
 """Factor of the close beyond which a failing requirement cannot make the close near."""
+
+
+def as_index(t: int) -> int:
+    return t
 
 
 class Clock(NamedTuple):
@@ -128,45 +127,6 @@ def start_tally(unit: float, equity: float, t: int) -> Tally:
     )
 
 
-def count_bar(
-    rules: InstrumentRules,
-    clock: Clock,
-    tally: Tally,
-    before: State,
-    after: State,
-    ledger: Ledger,
-    quote: Quote,
-    t: int,
-) -> Tally:
-    sample = add_free(clock, tally.sample, t)
-    if clock.ends_sample[as_index(t)] != 0.0:
-        sample, _ = finish_sample(sample, after.unit)
-    inverse = invert(after.equity)
-    moved = ledger.flows + ledger.top_up
-    base = tally.inverse if moved == 0.0 else invert(before.equity + moved)
-    held = after.balances.positions[0].quantity
-    if rules.fills_late is not None:
-        held = before.balances.positions[0].quantity
-    first, ruin = tally.first_liquidation, tally.ruin
-    if first < 0 and ledger.liquidations > 0:
-        first = t
-    if ruin < 0 and after.is_ruined:
-        ruin = t
-    return Tally(
-        first_unit=tally.first_unit,
-        drawdown=mark_drawdown(tally.drawdown, after.unit, t),
-        sample=sample,
-        money=add_ledgers(tally.money, ledger),
-        exposure=add_exposure(rules, tally.exposure, after.balances, inverse, quote),
-        decay=grow_decay(clock, tally.decay, before, held, ledger, base, quote, t),
-        bars=tally.bars + 1,
-        equity=tally.equity + after.equity,
-        first_liquidation=first,
-        ruin=ruin,
-        inverse=inverse,
-    )
-
-
 def mark_drawdown(drawdown: Drawdown, unit: float, t: int) -> Drawdown:
     if unit < drawdown.peak and not is_deeper(drawdown.peak, drawdown.low, drawdown.low_peak, unit):
         return drawdown
@@ -256,47 +216,10 @@ def find_disutility(growth: float) -> float:
     return 1.0 / square if square > 0.0 else math.inf
 
 
-def grow_decay(
-    clock: Clock,
-    decay: Decay,
-    before: State,
-    quantity: float,
-    ledger: Ledger,
-    inverse: float,
-    quote: Quote,
-    t: int,
-) -> Decay:
-    held, log, product = decay.decay_held, decay.decay_log, decay.decay_product
-    if ledger.liquidations + ledger.stops + ledger.take_profits == 0:
-        move, value = clock.log_return[as_index(t)], before.balances.positions[0].value
-        held, product = add_decay(held, product, quantity, inverse, value, quote, move)
-        log, product = fold_product(log, product)
-    carry = add_carry(decay.carry, ledger, inverse)
-    return Decay(decay_held=held, decay_log=log, decay_product=product, carry=carry)
-
-
 def add_carry(carry: float, ledger: Ledger, inverse: float) -> float:
     carry = carry + ledger.funding * inverse
     carry = carry + ledger.interest * inverse
     return carry + ledger.fees * inverse
-
-
-def add_decay(
-    held: float,
-    product: float,
-    quantity: float,
-    inverse: float,
-    value: float,
-    quote: Quote,
-    move: float,
-) -> tuple[float, float]:
-    is_known = not math.isnan(move)
-    rise = quote.mark_close - value if is_known else 0.0
-    drift = abs(value) * move if is_known else 0.0
-    scale = quantity * inverse
-    grown = 1.0 + scale * rise
-    gain = scale * drift if grown > 0.0 else 0.0
-    return held + gain, product * (grown if grown > 0.0 else 1.0)
 
 
 def needs_folding(product: float) -> bool:
@@ -307,35 +230,6 @@ def fold_product(log: float, product: float) -> tuple[float, float]:
     if needs_folding(product):
         return log + math.log(product), 1.0
     return log, product
-
-
-def add_exposure(
-    rules: InstrumentRules, exposure: Exposure, balances: Balances, inverse: float, quote: Quote
-) -> Exposure:
-    leverage, needed, backing = update_peaks(rules, exposure, balances, inverse, quote)
-    notional = abs(balances.positions[0].quantity) * abs(quote.mark_close)
-    return Exposure(
-        near=exposure.near + (1 if is_near(rules, balances, quote) else 0),
-        over_cap=exposure.over_cap,
-        leverage=exposure.leverage + notional * inverse,
-        peak_leverage=leverage,
-        peak_needed=needed,
-        peak_backing=backing,
-    )
-
-
-def update_peaks(
-    rules: InstrumentRules, exposure: Exposure, balances: Balances, inverse: float, quote: Quote
-) -> tuple[float, float, float]:
-    position = balances.positions[0]
-    leverage = abs(position.quantity) * abs(quote.mark_close) * inverse
-    backing = compute_backing(rules, balances, quote.mark_close)
-    needed = compute_requirement(rules, position, quote.mark_close, quote.multiplier)
-    is_held = position.quantity != 0.0
-    peak_needed, peak_backing = raise_ratio(
-        exposure.peak_needed, exposure.peak_backing, needed, backing, is_held
-    )
-    return max(exposure.peak_leverage, leverage), peak_needed, peak_backing
 
 
 def raise_ratio(

@@ -9,7 +9,13 @@ from typing import Any
 import numpy as np
 
 from backtest.base import IntArray, ParameterError
-from backtest.engine import Causality, SignalRule, observe_overlay, resolve_signal
+from backtest.engine import (
+    Causality,
+    SignalRule,
+    observe_overlay,
+    read_signals,
+    resolve_signal,
+)
 from backtest.market import Market, Markets, find_clock, read_weights
 from backtest.policy import Policy
 from backtest.sweep.policy_columns import Columns
@@ -117,10 +123,14 @@ def check_markets(
     *,
     signal: Any,
     memory: float,
+    is_alone: bool = False,
 ) -> None:
     build = partial(build_policy, base, settings)
     markets = find_clock(markets).seen
-    weights = read_weights(signal, markets, first=0)
+    if is_alone:
+        weights = read_signals(signal, markets, 0, is_alone=True)
+    else:
+        weights = read_weights(signal, markets, first=0)
     for k, name in enumerate(markets.names):
         first, stop = (int(each) for each in markets.spans[k])
         market = markets[name].with_signal(np.clip(weights[k, first:stop], -1.0, 1.0))

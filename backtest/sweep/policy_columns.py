@@ -5,22 +5,19 @@ from __future__ import annotations
 import inspect
 import threading
 from collections import OrderedDict
-from collections.abc import Callable, Mapping, Sequence
-from typing import Any, NamedTuple
+from collections.abc import Callable, Mapping
+from typing import Any
 
 import numpy as np
 
 from backtest.base import (
     BacktestError,
     FloatArray,
-    IntArray,
-    PolicyError,
 )
 from backtest.engine import Causality, observe, start_check
 from backtest.market import Market, find_clock, lend, show_signal
 from backtest.policy import Policy
-from backtest.sweep.lanes.lane_rows import LANES, RUN
-from backtest.sweep.sets.sets import take_sets, varies
+from backtest.sweep.sets.sets import find_codes, take_sets, varies
 
 CHECKED = 8
 """Sets of the first block whose columns are also computed alone, to verify those of the block."""
@@ -75,22 +72,6 @@ def find_reads(policy: Policy, method: str, *arguments: object) -> tuple[str, ..
     return watched.reads()
 
 
-class BlockColumns(NamedTuple):
-    """The columns of a block: those that all lanes share, and those in which lanes differ.
-
-    ``names`` has for each column whether lanes differ in it. ``shared`` has shape (n_shared,
-    n_bars), ``distinct`` of shape (n_bars, n) holds the different columns of lanes. ``places`` of
-    shape (n_places, 2) assigns them: each row has a first lane, numbered on from one column to the
-    next, and the position in ``distinct`` for this lane and the ``RUN - 1`` after it, up to the
-    next row. It is empty if every lane has its own column in order.
-    """
-
-    names: tuple[tuple[str, bool], ...]
-    shared: FloatArray
-    distinct: FloatArray
-    places: IntArray
-
-
 class Columns:
     def __init__(
         self, market: Market, build: Callable[[Mapping[str, Any]], Policy], memory: float
@@ -110,18 +91,6 @@ class Columns:
         except BacktestError:
             return 1
 
-    def of_block(self, values: Mapping[str, np.ndarray]) -> BlockColumns:
-        """Return the columns of a block; ``values`` are arrays of shape (n_lanes,) by name."""
-        n_lanes = len(next(iter(values.values()))) if values else LANES
-        while True:
-            reads = self.reads
-            varying = [np.asarray(values[name]) for name in reads if name in values]
-            distinct, places = find_distinct(varying, n_lanes)
-            some = take_sets(values, distinct)
-            parts = self.of_one(take_sets(some, 0)) if len(distinct) == 1 else self.of_many(some)
-            if reads == self.reads:
-                return join_columns(parts, places, self.market.n_bars)
-
     def of_one(self, values: Mapping[str, Any]) -> dict[str, FloatArray]:
         """Return the columns of one set of values, each of shape (n_bars,)."""
         with self._lock:
@@ -140,21 +109,27 @@ class Columns:
             while len(self._kept) > 1 and size * len(self._kept) > self.memory:
                 self._kept.popitem(last=False)
 
-    def of_many(self, values: Mapping[str, np.ndarray]) -> dict[str, FloatArray]:
-        """Return the columns of k sets of values, of shape (n_bars,) or (n_bars, k)."""
-        if self.is_together is not False:
-            parts = self._observe_block(values)
-            if parts is not None:
-                return parts
-            self.is_together = False
-        k = len(next(iter(values.values())))
-        seen = [self._observe_alone(take_sets(values, j)) for j in range(k)]
-        if any(list(each) != list(seen[0]) for each in seen):
-            raise PolicyError(
-                "observe must return the same columns whatever the parameters, "
-                f"returned {list(seen[0])} and others"
-            )
-        return {name: np.column_stack([each[name] for each in seen]) for name in seen[0]}
+    def prepare(self, values: Mapping[str, np.ndarray]) -> None:
+        """Compute the columns of the sets of a block together, where they are not known yet."""
+        names = [name for name in self.reads if name in values]
+        _, first = np.unique([find_codes(values[name]) for name in names] or [[0]], axis=1,
+                             return_index=True)  # fmt: skip
+        some = take_sets(values, first) if names else {}
+        missing = [k for k in range(len(first)) if not self._is_known(take_sets(some, k))]
+        if len(missing) < 2 or self.is_together is False:
+            return
+        parts = self._observe_block(take_sets(some, np.array(missing)))
+        self.is_together = parts is not None
+        for j, k in enumerate(missing if parts is not None else ()):
+            seen = {
+                name: each if each.ndim == 1 else np.ascontiguousarray(each[:, j])
+                for name, each in parts.items()
+            }
+            self._keep(take_sets(some, k), seen)
+
+    def _is_known(self, values: Mapping[str, Any]) -> bool:
+        with self._lock:
+            return tuple((name, values.get(name)) for name in self.reads) in self._kept
 
     def check_causal(self, values: Mapping[str, Any]) -> Causality | None:
         """Check the columns of one set for look-ahead; return None if they cannot be observed."""
@@ -230,42 +205,3 @@ def is_same(parts: Mapping[str, FloatArray], alone: Mapping[str, FloatArray], j:
         np.array_equal(part if part.ndim == 1 else part[:, j], alone[name], equal_nan=True)
         for name, part in parts.items()
     )
-
-
-def find_distinct(columns: Sequence[np.ndarray], n: int) -> tuple[IntArray, IntArray]:
-    keys = list(zip(*(column.tolist() for column in columns), strict=True)) or [()] * n
-    first: dict[object, int] = {}
-    places = np.array([first.setdefault(key, len(first)) for key in keys])
-    distinct = np.array([int(np.argmax(places == k)) for k in range(len(first))])
-    return distinct, places
-
-
-def join_columns(parts: Mapping[str, FloatArray], places: IntArray, n_bars: int) -> BlockColumns:
-    """Return a block's columns from arrays of shape (n_bars,) or (n_bars, k).
-
-    ``places`` of shape (n_lanes,) has the column, one of the k, of each lane.
-    """
-    names = tuple((name, part.ndim == 2) for name, part in parts.items())
-    lines = [part for part in parts.values() if part.ndim == 1]
-    matrices = [part for part in parts.values() if part.ndim == 2]
-    shared = np.zeros((0, n_bars))
-    if lines:
-        whole = lines[0][None] if len(lines) == 1 else np.stack(lines)  # one needs no copy
-        shared = np.require(whole, None, ["C", "W"])
-    if not matrices:
-        return BlockColumns(names, shared, np.zeros((n_bars, 0)), np.zeros((0, 2), dtype=np.int64))
-    k = matrices[0].shape[1]
-    distinct = matrices[0] if len(matrices) == 1 else np.concatenate(matrices, axis=1)
-    everywhere = np.concatenate([places + j * k for j in range(len(matrices))])
-    if np.array_equal(everywhere, np.arange(distinct.shape[1])):
-        everywhere = everywhere[:0]
-    runs = find_runs(everywhere)
-    return BlockColumns(names, shared, np.require(distinct, None, ["C", "W"]), runs)
-
-
-def find_runs(places: IntArray) -> IntArray:
-    begins = np.flatnonzero(np.diff(places, prepend=-1))
-    lanes = np.arange(len(places))
-    first = begins[np.searchsorted(begins, lanes, side="right") - 1]
-    chosen = np.flatnonzero((lanes - first) % RUN == 0)
-    return np.stack([chosen, places[chosen]], axis=1)

@@ -80,7 +80,7 @@ class PooledEvaluator(Evaluator):
         }
         first = next(iter(self.members.values()))
         vars(self).update(vars(first))
-        self.is_portfolio, self.market, self.signal = True, market, signal
+        self.is_alone, self.market, self.markets, self.signal = False, market, market, signal
         self.base = BaseTerms(policy, venue, account, first.base.signal)
         self.settings = read_settings(self.base)
 

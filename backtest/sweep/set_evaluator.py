@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import Any, Literal, NamedTuple, TypeAlias
@@ -11,7 +10,6 @@ import numpy as np
 import pandas as pd
 
 from backtest.account import Account, without_flows_before
-from backtest.account.account import GENERAL
 from backtest.base import BoolArray, Flag, FloatArray, Whole, parse_size, set_single, warn_caller
 from backtest.engine import (
     Directions,
@@ -24,24 +22,21 @@ from backtest.engine import (
     describe_signal_check,
     end_expired,
     join_checks,
-    needs_general_loop,
     read_directions,
     resolve_signal,
     run,
 )
 from backtest.engine.signal_checks import NOT_CHECKED
-from backtest.market import Markets
+from backtest.market import Market, as_markets
 from backtest.measures.measure_table import CORE, OPTION_COSTS, PATH, STREAMED
 from backtest.measures.run_facts import DATES
 from backtest.policy import Policy
-from backtest.sweep.lanes.lane_runner import LaneRunner
 from backtest.sweep.lookahead_at_ends import RuleChecker
 from backtest.sweep.pooling import Pooling
 from backtest.sweep.set_rows import (
     Rows,
     add_equivalents,
     put_rows,
-    put_spans,
     run_one_by_one,
     stack_returns,
     start_rows,
@@ -95,8 +90,9 @@ class Evaluator:
         are_checked: bool = False,
     ) -> None:
         """Make an evaluator; ``are_checked`` says that no set breaks a rule of account or venue."""
-        self.is_portfolio = isinstance(market, Markets)
+        self.is_alone = isinstance(market, Market)
         self.market = market = end_expired(market, venue)
+        self.markets = as_markets(market)
         rule = signal if isinstance(signal, SignalRule) else None
         self.base = BaseTerms(
             policy, venue, account, rule, list_names(market), check_overlay(overlay)
@@ -118,8 +114,7 @@ class Evaluator:
 
     @property
     def measured(self) -> tuple[str, ...]:
-        has_options = self.is_portfolio and bool(self.market.options)
-        return (*self.metrics, *(OPTION_COSTS if has_options else ()))
+        return (*self.metrics, *(OPTION_COSTS if self.markets.options else ()))
 
     def evaluate(
         self,
@@ -143,10 +138,10 @@ class Evaluator:
 
     def _evaluate(self, sets: Sets, wanted: EvaluatedBars, progress: Progress | None) -> Rows:
         set_single(False)  # many runs: compiled code is faster
-        if self._is_apart(sets):
+        if not self._is_swept():
             return self._evaluate_plainly(sets, wanted, progress)
         if not self.plain_because:
-            from backtest.sweep.lanes.lane_block import NotCompiled  # noqa: PLC0415 - numba loads with it
+            from backtest.sweep.lanes.outcomes import NotCompiled  # noqa: PLC0415 - numba loads with it
 
             try:
                 return self._evaluate_lanes(sets, wanted, progress)
@@ -162,66 +157,27 @@ class Evaluator:
     def evaluate_spans(
         self, sets: Sets, spans: Sequence[tuple[int, int]], *, returns: bool = False
     ) -> list[Rows]:
-        is_apart = self.base.signal is not None or self.is_portfolio or self._is_apart(sets)
-        is_apart = is_apart or bool(self.equivalents or self.plain_because)
-        if type(self).evaluate is not Evaluator.evaluate or is_apart:
-            return [self.evaluate(sets, first=a, stop=b, returns=returns) for a, b in spans]
-        from backtest.sweep.lanes.lane_block import NotCompiled  # noqa: PLC0415 - numba loads with it
-
-        set_single(False)
-        try:
-            return self._evaluate_span_lanes(sets, spans, returns=returns)
-        except NotCompiled:  # evaluate says why
-            return [self.evaluate(sets, first=a, stop=b, returns=returns) for a, b in spans]
-
-    def _evaluate_span_lanes(
-        self, sets: Sets, spans: Sequence[tuple[int, int]], *, returns: bool
-    ) -> list[Rows]:
-        from backtest.sweep.lanes.span_runner import score_spans  # noqa: PLC0415 - numba loads with it
-
-        tables = [start_rows(sets, self.metrics) for _ in spans]
-        sampled: list[dict[int, FloatArray]] = [{} for _ in spans]
-        broken = self._find_broken(sets)
-        kept, faulty = np.flatnonzero(~broken), [np.flatnonzero(broken)]
-        with contextlib.suppress(KeyboardInterrupt):
-            scored = score_spans(self._runner(), take_sets(sets, kept), spans, returns=returns)
-            for part, found in scored:
-                places = kept[part]
-                if isinstance(found, list):
-                    whole = start_rows({"": places}, ())
-                    rows = [whole._replace(**one._asdict(), done=~whole.done) for one in found]
-                    put_spans(tables, places, rows, sampled)
-                elif found is not None:
-                    faulty.append(places)
-            for places in filter(len, faulty):
-                some = take_sets(sets, places)
-                rows = [
-                    self._evaluate_plainly(some, EvaluatedBars(a, b, returns), None)
-                    for a, b in spans
-                ]
-                put_spans(tables, places, rows, sampled)
-        pairs = zip(tables, sampled, strict=True)
-        return [one._replace(returns=stack_returns(own, one) if returns else None)
-                for one, own in pairs]  # fmt: skip
+        return [self.evaluate(sets, first=a, stop=b, returns=returns) for a, b in spans]
 
     def check_causal(self, sets: Sets) -> None:
-        if not self.is_portfolio or self._is_portfolio_swept():
+        if self._is_swept():
             self._runner().check_causal(sets)
             return
         from backtest.sweep.lookahead_at_ends import check_markets  # noqa: PLC0415 - numba loads with it
 
         RuleChecker(self.base, self.market).check(sets)
         check_markets(
-            self.market,
+            self.markets,
             self.base,
             self.settings,
             sets,
             signal=resolve_signal(self.signal, self.market),
             memory=parse_size(self.memory, "memory"),
+            is_alone=self.is_alone,
         )
 
     def check_set(self, values: Mapping[str, Any]) -> None:
-        if not self.plain_because and (not self.is_portfolio or self._is_portfolio_swept()):
+        if self._is_swept():
             self._runner().check_set(values)
 
     @property
@@ -291,39 +247,24 @@ class Evaluator:
 
     def _find_broken(self, sets: Sets) -> BoolArray:
         broken = np.zeros(count_sets(sets), dtype=np.bool_)
-        if not (self.is_portfolio or self.are_checked):
+        if self.is_alone and not self.are_checked:
             for rows, _ in find_contradictions(self.base, self.settings, sets):
                 broken[rows] = True
         return broken
 
-    def _runner(self) -> LaneRunner:
-        if self._lanes is None and self.is_portfolio:
+    def _runner(self) -> Any:
+        if self._lanes is None:
             # numba loads with these
-            from backtest.sweep.portfolios.portfolio_runner import PortfolioRunner  # noqa: PLC0415
-            from backtest.sweep.portfolios.rule_portfolios import RulePortfolios  # noqa: PLC0415
+            from backtest.sweep.lanes.rule_lanes import RuleLanes  # noqa: PLC0415
+            from backtest.sweep.lanes.runner import LaneRunner  # noqa: PLC0415
 
-            self._lanes = (
-                PortfolioRunner(self) if self.base.signal is None else RulePortfolios(self)
-            )
-        elif self._lanes is None and self.base.signal is not None:
-            from backtest.sweep.lanes.rule_lanes import RuleLanes  # noqa: PLC0415 - numba loads with it
+            own = LaneRunner if self.base.signal is None else RuleLanes
+            self._lanes = own(self)
+        return self._lanes
 
-            self._lanes = RuleLanes(self)
-        elif self._lanes is None:
-            self._lanes = LaneRunner(self)
-        runner: LaneRunner = self._lanes  # the others score and check in the same way
-        return runner
-
-    def _is_apart(self, sets: Sets) -> bool:
-        if self.is_portfolio:
-            return not self._is_portfolio_swept()
-        base = self.base
-        varied = any(name.removeprefix("account.") in GENERAL for name in sets)
-        return varied or needs_general_loop(base.policy, base.venue, base.account)
-
-    def _is_portfolio_swept(self) -> bool:
+    def _is_swept(self) -> bool:
         is_own = isinstance(self.base.account.requirement, OwnMargin)
-        return not (is_own or self.plain_because or self.market.options)
+        return not (is_own or self.plain_because or self.markets.options)
 
     def _evaluate_plainly(
         self, sets: Sets, wanted: EvaluatedBars, progress: Progress | None

@@ -49,16 +49,6 @@ def put_rows(rows: Rows, places: IntArray, part: Rows, sampled: dict[int, FloatA
     rows.done[places] = part.done
 
 
-def put_spans(
-    tables: Sequence[Rows],
-    places: IntArray,
-    parts: Sequence[Rows],
-    sampled: Sequence[dict[int, FloatArray]],
-) -> None:
-    for rows, part, own in zip(tables, parts, sampled, strict=True):
-        put_rows(rows, places, part, own)
-
-
 def run_one_by_one(
     replay: Callable[[Mapping[str, object]], Result],
     sets: Sets,

@@ -55,10 +55,10 @@ if TYPE_CHECKING:
     from backtest.venue.portfolio_kernels import Holdings, PortfolioRules, is_spot_leg, pick_rules
     from backtest.venue.requirement_rule import pack_brackets, pack_holdings, pack_spot
     from backtest.venue.requirement import LEVELS, MarginRules, compute_affordable
-    from backtest.venue.requirement import compute_best_leverage, compute_highest_rate
+    from backtest.venue.requirement import compute_best_leverage
     from backtest.venue.requirement import compute_initial, compute_largest_notional
     from backtest.venue.requirement import compute_maintenance, compute_setting, compute_step_floor
-    from backtest.venue.requirement import has_one_rate, is_bounded_by_rate, read_rules
+    from backtest.venue.requirement import read_rules
     from backtest.venue.requirement_rule import Brackets, MarginRule, RequirementRule
     from backtest.venue.requirement_rule import ScenarioMargin
     from backtest.venue.venue_parts import agree_settlement, check_names_agree

@@ -172,21 +172,3 @@ def compute_affordable(
 
 
 # ------------------------------------------------------------- properties for the quick checks
-
-
-def is_bounded_by_rate(rules: MarginRules) -> bool:
-    return not rules.is_valued_at_entry
-
-
-def has_one_rate(rules: MarginRules) -> bool:
-    return len(rules.floors) == 1
-
-
-def compute_highest_rate(rules: MarginRules, notional: float, multiplier: float) -> float:
-    highest = compute_rate(rules, 0, multiplier)
-    found = highest
-    for k in range(1, len(rules.floors)):
-        highest = max(highest, compute_rate(rules, k, multiplier))
-        if notional > rules.floors[k]:
-            found = highest
-    return found

@@ -3,7 +3,6 @@
 import pytest
 
 import backtest as bt
-from backtest.account.position import has_rate_bound
 from tests.account.account_scenes import LP, ONCE, TEN, dies, is_, slip
 from tests.scenes import (
     INF,
@@ -15,7 +14,6 @@ from tests.scenes import (
     happened,
     isolated,
     play,
-    rules_of,
     series,
     total,
     venue_of,
@@ -310,13 +308,6 @@ def test_the_requirement_may_be_valued_at_the_entry():
     result = play(100, (100, 100, 94, 94), targets=TEN, venue=venue)
     # 1,000 + 100 (P - 100) = 500
     assert happened(result, "liquidation")["price"].item() == is_(95.0)
-
-
-def test_a_requirement_at_the_entry_is_not_bounded_by_the_price():
-    at_mark = rules_of(venue_of(), account_of()).instrument
-    at_entry = rules_of(venue_of(maintenance_at="entry"), account_of()).instrument
-    assert has_rate_bound(at_mark)
-    assert not has_rate_bound(at_entry)
 
 
 def test_the_fee_of_closing_may_be_part_of_the_requirement():

@@ -8,17 +8,14 @@ import pandas as pd
 import pytest
 
 import backtest as bt
-from backtest.account.account_records import Position, Watch
-from backtest.account.balances import compute_equity, make_balances
+from backtest.account.account_records import Position
+from backtest.account.balances import make_balances
 from backtest.account.liquidation import liquidate
 from backtest.account.portfolio_records import PAID_IN
-from backtest.account.ruin import find_line, is_ruin
 from backtest.measures.ranking import order_sets
 from backtest.report.explored import explore_study
 from backtest.store import sort_entries
 from backtest.strategies import Constant
-from backtest.sweep.heatmap import fill_grid, read_axis
-from backtest.sweep.lanes import quick_looks
 from backtest.sweep.set_evaluator import Evaluator
 from tests.scenes import (
     NAN,
@@ -263,43 +260,6 @@ def test_rows_with_a_line_of_ruin_are_their_runs(swept):
     assert_rows_are_runs(evaluator, some, found)
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("margin", ["cross", "isolated"])
-def test_a_close_that_may_ruin_is_never_overlooked(margin):
-    """The quick looks at every lane, against the rule: equities within 1e-12 to 1 % of the line."""
-    isolated_ = {"margin": margin, "venue_leverage": 10.0}
-    rng = np.random.default_rng(4)
-    ruined, spared = 0, 0
-    for _ in range(3_000):
-        account = account_of(ruin_at=rng.choice([1e-12, 0.1, 0.5, 0.9]), **isolated_)
-        rules = rules_of(venue_of(brackets=[bracket(leverage=20.0, rate=0.001)]), account)
-        low, close, high = np.sort(rng.uniform(50.0, 110.0, 3))
-        start = rng.choice([low, high, rng.uniform(low, high)])
-        quote = quote_of(start, low, high, close)
-        paid_in, reserve = rng.uniform(100.0, 1e6), rng.choice([0.0, 30.0])
-        edge = max(rules.account.ruin_at * paid_in - reserve, 1e-9 * paid_in)
-        equity = edge * (1.0 + rng.choice([0.0, 1e-13, -1e-13, 1e-9, 0.01, -0.01, 9.0]))
-        quantity = rng.choice([-1.0, 1.0]) * equity / close * rng.uniform(0.01, 9.0)
-        balances = make_balances(equity - quantity * close, Position(quantity, 0.0, 0.0, start))
-        if margin == "isolated":
-            wallet = rng.uniform(0.0, 0.9) * equity
-            posted = equity - wallet - quantity * (close - start)
-            balances = make_balances(wallet, Position(quantity, start, posted, start))
-        left = compute_equity(rules.instrument, balances, close)
-        line = find_line(rules.account.ruin_at, reserve, paid_in)
-        reach = quick_looks.find_reach(1e-300, start, low, high)
-        is_found = quick_looks.is_endangered(
-            rules.instrument, balances, quote, Watch(0.0, 0.0), reach, line
-        )
-        if is_ruin(rules, balances, quote, left, reserve, paid_in):
-            ruined += 1
-            assert is_found
-            assert left <= line
-        spared += not is_found
-    assert ruined > 500
-    assert spared > 100
-
-
 # ---------------------------------------------------------------------------------- every ranking
 
 
@@ -319,10 +279,6 @@ def test_a_ruined_set_never_leads_a_sweep_though_its_ratio_is_the_highest(swept)
         lived = table["ruin_time"].to_numpy()[places[(~ruined).sum() :]]
         assert (np.diff(lived) <= 0.0).all()
         assert sweep.best(objective)["ruined"] == 0.0
-    axis = read_axis(table["leverage"], sweep.manifest["parameters"]["leverage"])
-    line = read_axis(pd.Series(np.zeros(len(table))), {"log": False})
-    grid = fill_grid(sweep.table, axis, line, "sharpe", "best")
-    assert np.isnan(grid.values[0][ruined]).all()
 
 
 def test_the_page_of_a_study_ranks_the_ruined_below_those_that_break_a_bound():

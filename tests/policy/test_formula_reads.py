@@ -16,7 +16,6 @@ from backtest.strategies.average import Average
 from backtest.strategies.capped import Capped
 from backtest.strategies.constant import Constant
 from backtest.strategies.vol_target import VolTarget
-from backtest.sweep.lanes.block_task import find_constants
 from backtest.sweep.set_evaluator import Evaluator
 from backtest.sweep.set_rows import Rows
 from backtest.tune.trial_evaluator import Examiner
@@ -95,18 +94,6 @@ def test_a_formula_that_may_ask_for_the_liquidation_price_is_told(rule):
 def test_the_liquidation_price_is_left_out_where_it_cannot_be_read():
     assert not may_read_of_account(ask_equity, ROOT_NAMES)
     assert not may_read_of_account(formula_for(VolTarget(), ("sigma",)), ROOT_NAMES)
-
-
-def test_only_words_that_are_read_are_written_into_the_code():
-    rows = np.arange(1)
-    told = [
-        find_constants(
-            VolTarget(estimator=word), {"estimator": np.array([word], dtype=object)}, rows
-        )
-        for word in WORDS
-    ]
-    assert told[0] == told[1] == (("power", 1.0),)
-    assert find_constants(Switch(how="b"), {}, rows) == (("how", "b"),)
 
 
 @pytest.mark.slow

@@ -125,7 +125,11 @@ def test_the_engine_is_all_that_computes_a_run_and_nothing_that_shows_it():
     files = list_engine(root)
     computing = ("account/steps.py", "venue/venue.py", "policy/combinators.py", "measures/tally.py")
     assert {*computing, "features/kernels.py", "market/market.py"} <= {*files}
-    assert not {"engine/result_tables.py", "sweep/lanes/lane_loop.py", "cli/app.py"} & {*files}
+    assert not {
+        "engine/result_tables.py",
+        "sweep/lanes/loop.py",
+        "cli/app.py",
+    } & {*files}
     assert all((root / name).is_file() for name in NOT_OF_THE_ENGINE)
 
 

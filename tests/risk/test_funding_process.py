@@ -110,7 +110,7 @@ def test_short_histories_have_simpler_processes_and_say_so(market):
     assert np.allclose(few.draw(0, 2).rates, market.funding_rate[:6].mean(), atol=1e-18)
     assert "6 settlements, fewer than 10" in summarize_funding(few.describe()["funding_fit"])[0]
     bare = bt.Market.from_frames(market.bars())
-    none = bt.simulate_paths(bare, GBM, paths=2, horizon="5d", antithetic=True)
+    none = bt.simulate_paths(bare, GBM, paths=2, horizon="5d")
     assert not none[0].funding_time.size
     terms = {"venue": free_venue(), "account": free_account(), "compile": False, "method": "plain"}
     risk = bt.liquidation_risk(none, Hold(5.0), **terms)

@@ -1,4 +1,4 @@
-"""Fill modes and stops in a sweep: a row is its run, bit for bit."""
+"""Fill modes and stops in a sweep: a row is its run."""
 
 import numpy as np
 import pandas as pd

@@ -9,9 +9,7 @@ import pytest
 
 import backtest as bt
 from backtest.strategies import Constant, VolTarget
-from backtest.sweep.lanes import compile_in_process
-from backtest.sweep.lanes import lane_block as blocks
-from backtest.sweep.lanes.lane_runner import LaneRunner
+from backtest.sweep.lanes.runner import LaneRunner
 from backtest.sweep.set_evaluator import Evaluator
 from backtest.sweep.set_rows import Rows
 from tests.cases import make_case
@@ -211,12 +209,12 @@ def test_ctrl_c_returns_what_is_done(lean, monkeypatch):
     evaluator, sets = lean
 
     def interrupted(self, *args, **kwargs):
-        blocks = LaneRunner_score(self, *args, **kwargs)
+        blocks = runner_score(self, *args, **kwargs)
         yield next(blocks)
         blocks.close()
         raise KeyboardInterrupt
 
-    LaneRunner_score = LaneRunner.score  # noqa: N806 - the method it stands in for
+    runner_score = LaneRunner.score
     monkeypatch.setattr(LaneRunner, "score", interrupted)
     rows = evaluator.evaluate(sets)
     assert 0 < rows.done.sum() < 150
@@ -276,7 +274,8 @@ def test_powers_of_many_parameters_are_those_of_one():
     market = bt.Market.sample(bars=100)
     evaluator = Evaluator(market, Branching, venue=LEAN, account=bt.Account())
     rows = evaluator.evaluate(sets)
-    assert evaluator._runner()._columns[100].is_together
+    (columns,) = evaluator._runner()._find_panel(0, None).columns
+    assert columns.is_together
     assert_rows_are_runs(evaluator, sets, rows)
 
 
@@ -373,23 +372,3 @@ def test_a_withdrawal_of_more_than_the_last_equity_is_counted_as_in_a_run():
     rows = evaluator.evaluate(sets, returns=True)
     assert (rows.metrics["flows"] == -15_000.0).all()
     assert_rows_are_runs(evaluator, sets, rows)
-
-
-def test_a_compiler_beside_this_one_that_fails_changes_nothing(monkeypatch):
-    """What it should have left in the cache is compiled, or loaded, here."""
-    market, venue = bt.Market.sample(bars=100), bt.Venue.preset("binance-usdm", "BTCUSDT")
-    sets = {"leverage": [0.5, 2.0]}
-    before = bt.sweep(market, Constant, sets, venue=venue, account=bt.Account()).table
-    begun = []
-
-    def begin(types):
-        begun.append(types)
-        return beside_begin(types)
-
-    beside_begin = blocks.start_compiling
-    monkeypatch.setattr(compile_in_process, "CHILD", "raise SystemExit(3)")
-    monkeypatch.setattr(blocks, "start_compiling", begin)
-    monkeypatch.setattr(blocks, "is_cold", lambda: True)
-    after = bt.sweep(market, Constant, sets, venue=venue, account=bt.Account()).table
-    assert begun
-    assert after.equals(before)

@@ -9,7 +9,6 @@ import pytest
 import backtest as bt
 from backtest.measures.ranking import order_sets
 from backtest.sweep.pooled_evaluator import PooledEvaluator
-from backtest.sweep.set_evaluator import Evaluator
 from backtest.tune.luck import find_chance, find_sharpes
 from tests.refusals import check_refused
 
@@ -68,29 +67,6 @@ def test_a_set_ruined_in_more_markets_ranks_lower():
     ruined, none = np.array([2.0, 1.0, 0.0]), np.zeros(3, dtype=bool)
     late = np.array([90.0, 10.0, math.nan])
     assert order_sets(scores, zeros, ruined, late, none).tolist() == [2, 1, 0]
-
-
-@pytest.mark.parametrize("account", [
-    bt.Account(fill="limit", offset=0.002), bt.Account(max_holding="1d"), bt.Account(),
-])  # fmt: skip
-def test_terms_that_lanes_do_not_know_are_run_set_by_set(account, monkeypatch):
-    class ReachedLanes(Exception):  # noqa: N818 - no error
-        pass
-
-    def reach(*_):
-        raise ReachedLanes
-
-    monkeypatch.setattr(Evaluator, "_evaluate_lanes", reach)
-    monkeypatch.setattr(Evaluator, "_evaluate_plainly", lambda *_: "runs")
-    made = PooledEvaluator(
-        bt.Markets(MARKETS), bt.strategies.Constant(1.0), venue=VENUE, account=account
-    )
-    for each in made.members.values():
-        if account == bt.Account():
-            with pytest.raises(ReachedLanes):
-                each.evaluate({})
-        else:
-            assert each._evaluate({}, None, None) == "runs"
 
 
 @pytest.mark.slow

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import ast
-import copy
 import functools
 import importlib.util
 import re
@@ -74,7 +72,6 @@ RARE = frozenset(
         "end_grace", "close_call", "enter_call", "is_unhealthy", "repay_all",
     }
 )  # fmt: skip
-ALL_BRACKETS = r"len\(rules\.(margin\.)?(floors|caps)\)|count_brackets\(rules, notional\)"
 REASON = re.compile(
     r"unknown|untyped|cannot|unsupported|invalid|not supported|no implementation|can't",
     re.IGNORECASE,
@@ -87,20 +84,19 @@ class Core(NamedTuple):
 
 
 @functools.cache
-def compile_core(*, is_inlined: bool = True, n_brackets: int = 0) -> Core:
+def compile_core(*, is_inlined: bool = True) -> Core:
     folder = find_rules_folder()
 
     def choose(name: str) -> dict[str, Any]:
         return {**INNER, "forceinline": is_inlined and name not in RARE}
 
-    place = folder / (f"brackets-{n_brackets}" if is_inlined else "called")
     names: dict[str, Any] = {}
-    jit_modules(CORE, names, place, choose, n_brackets=n_brackets)
+    jit_modules(CORE, names, folder / ("inlined" if is_inlined else "called"), choose)
     options = {**OPTIONS, "cache": False, "forceinline": True}
     names["as_index"] = jit(as_unsigned, **options)
     names["floor"] = jit(floor_as_number, **options)
     names["count_brackets"] = jit(count_all_brackets, **options)
-    if is_inlined and not n_brackets:
+    if is_inlined:
         found = names | compile_helpers(bs_kernels)
         for public, scalar in (*PUBLIC, *OPTION_FUNCTIONS):
             register_overload(public, found[scalar])
@@ -119,7 +115,6 @@ def jit_modules(
     choose: Callable[[str], dict[str, Any]],
     *,
     mark: str = "",
-    n_brackets: int = 0,
 ) -> dict[types.ModuleType, Path]:
     paths = {}
     for module in modules:
@@ -128,65 +123,14 @@ def jit_modules(
     for module in modules:
         text = Path(str(module.__file__)).read_text(encoding="utf-8")
         paths[module] = path = cache_folder.write_once(place / f"{module.__name__}{mark}.py", text)
-        unrolled = unroll_brackets(module, text, n_brackets, path) if n_brackets else {}
         for name, own in find_own_functions(module, PUBLIC_NAMES):
-            names[name] = jit(make_twin(unrolled.get(name, own), names, path), **choose(name))
+            names[name] = jit(make_twin(own, names, path), **choose(name))
     return paths
 
 
 def mark_sources(*modules: types.ModuleType, compiler: str) -> str:
     paths = [*(str(each.__file__) for each in modules), compiler]
     return f"-{hash_texts(*(Path(each).read_text(encoding='utf-8') for each in paths))}"
-
-
-class BracketUnroller(ast.NodeTransformer):
-    def __init__(self, n_brackets: int) -> None:
-        self.n_brackets = n_brackets
-
-    def visit_For(self, node: ast.For) -> Any:
-        text = ast.unparse(node.iter)
-        found = re.fullmatch(rf"range\((\d+, )?({ALL_BRACKETS})\)", text)
-        has_break = any(isinstance(each, ast.Break) for each in ast.walk(node))
-        if not found or has_break or not isinstance(node.target, ast.Name):
-            return node
-        first = int(found[1][:-2]) if found[1] else 0
-        lines: list[ast.stmt] = []
-        for k in range(first, self.n_brackets):
-            index = IndexReplacer(node.target.id, k)
-            lines += [index.visit(copy.deepcopy(line)) for line in node.body]
-        return lines or ast.Pass()
-
-
-class IndexReplacer(ast.NodeTransformer):
-    def __init__(self, name: str, number: int) -> None:
-        self.name, self.number = name, number
-
-    def visit_Name(self, node: ast.Name) -> Any:
-        return ast.Constant(self.number) if node.id == self.name else node
-
-    def visit_BinOp(self, node: ast.BinOp) -> Any:
-        self.generic_visit(node)
-        sides = (node.left, node.right)
-        if isinstance(node.op, ast.Sub) and all(isinstance(each, ast.Constant) for each in sides):
-            return ast.Constant(node.left.value - node.right.value)  # type: ignore[attr-defined]
-        return node
-
-
-def unroll_brackets(
-    module: types.ModuleType, text: str, n_brackets: int, path: Path
-) -> dict[str, types.FunctionType]:
-    scope = dict(vars(module))
-    found = {}
-    for node in ast.parse(text).body:
-        if isinstance(node, ast.FunctionDef) and "range(" in ast.unparse(node):
-            plain = ast.unparse(node)
-            written = ast.unparse(
-                ast.fix_missing_locations(BracketUnroller(n_brackets).visit(node))
-            )
-            if written != plain:
-                exec(compile(written, str(path), "exec"), scope)  # our own text, loops unrolled
-                found[node.name] = scope[node.name]
-    return found
 
 
 def floor_as_number(size: float) -> Any:

@@ -13,8 +13,6 @@ from backtest.account import (
     account_records,
     auto_margin,
     balances,
-    bar,
-    calls,
     exits,
     fills,
     ledger,
@@ -53,10 +51,9 @@ from backtest.venue import (
 
 CORE = (
     contract_value, requirement, liquidation_price, margin, account_records, position, balances,
-    exits, payments, orders, fills, liquidation, ruin, ledger, auto_margin, calls, steps, bar,
-    tally, view, bar_loop,
+    exits, payments, orders, fills, liquidation, ruin, ledger, auto_margin, steps, tally, view,
+    bar_loop,
 )  # fmt: skip
-ROOT_NAMES = frozenset({"liquidation_price"})
 
 
 class Recipe(NamedTuple):

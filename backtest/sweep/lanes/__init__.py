@@ -1,1 +1,1 @@
-"""The compiled loop that takes 64 parameter sets through a market side by side."""
+"""Many accounts taken through the markets side by side."""

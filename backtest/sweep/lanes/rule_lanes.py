@@ -1,95 +1,98 @@
-"""Score sets in which parameters of the signal rule vary; lanes of a block share a signal."""
+"""Score sets in which parameters of the signal's rule vary."""
 
 from __future__ import annotations
 
 import copy
+import threading
 from collections import OrderedDict
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
-from backtest.base import IntArray, ParameterError, PolicyError, run_in_threads
+from backtest.base import IntArray, ParameterError, PolicyError, count_cores, run_in_threads
 from backtest.engine import SignalRule
 from backtest.market import find_clock
-from backtest.sweep.lanes.lane_block import BlockFault
-from backtest.sweep.lanes.lane_rows import LANES
-from backtest.sweep.lanes.lane_runner import BlockOutcome, LaneBlock, LaneRunner, score_or_fail
+from backtest.sweep.lanes.outcomes import BlockFault, BlockOutcome
+from backtest.sweep.lanes.runner import LaneRunner
 from backtest.sweep.lookahead_at_ends import RuleChecker, split_by_signal
 from backtest.sweep.sets.sets import Sets, build_signal, count_sets, take_sets
 
-KEPT = 16
+KEPT = 4
 """Number of signals kept with their columns, because a search repeats its best sets."""
 
 
 class RuleLanes:
     def __init__(self, evaluator: Any) -> None:
+        self.evaluator = evaluator
         self.base = evaluator.base
-        self.market = evaluator.market
-        self.lanes = LaneRunner(evaluator)
-        self._runners: OrderedDict[SignalRule, LaneRunner] = OrderedDict()
+        self.rule: SignalRule = evaluator.base.signal
+        self._threads: int = evaluator.threads or count_cores()
+        self._lock = threading.Lock()
         self._rules = RuleChecker(evaluator.base, evaluator.market)
+        self._runners: OrderedDict[SignalRule, LaneRunner] = OrderedDict()
+        self._first = self._make_runner(self.rule)
 
     @property
     def causality(self) -> Any:
-        return self.lanes.causality
+        return self._first.causality
 
     def score(
         self, sets: Sets, *, first: int, stop: int | None, returns: bool
     ) -> Iterator[BlockOutcome]:
         if count_sets(sets) == 0:
             return
-        self.check_causal(sets, stop)
+        self.check_causal(sets, first, stop)
         parts = split_by_signal(sets)
-        faulty: list[IntArray] = []
-        blocks = self._list_blocks(sets, parts, faulty, first, stop, returns)
-        most = sum(-(-len(places) // LANES) for places in parts)
-        n_threads = max(1, min(self.lanes.threads, most))
-        for block, found in run_in_threads(score_or_fail, blocks, n_threads):
-            if isinstance(found, BaseException) and not isinstance(found, BlockFault):
-                raise found
-            yield BlockOutcome(block.places, found)
-        for places in faulty:
-            yield BlockOutcome(places, BlockFault())
+        wanted = {"first": first, "stop": stop, "returns": returns}
 
-    def check_causal(self, sets: Sets, stop: int | None = None) -> None:
-        self.lanes.check_causal(sets, stop)
+        yield from self._score_part(parts[0], sets, self._threads, wanted)  # may compile
+        if len(parts) == 1:
+            return
+        n_threads = min(self._threads, len(parts) - 1)
+        inner = self._threads // n_threads
+
+        def score_part(places: IntArray, _: Callable[[], bool]) -> list[BlockOutcome]:
+            return self._score_part(places, sets, inner, wanted)
+
+        for _, found in run_in_threads(score_part, iter(parts[1:]), n_threads):
+            if isinstance(found, BaseException):
+                raise found
+            yield from found
+
+    def _score_part(
+        self, places: IntArray, sets: Sets, threads: int, wanted: Mapping[str, Any]
+    ) -> list[BlockOutcome]:
+        some = take_sets(sets, places)
+        try:
+            runner = self._find_runner(take_sets(some, 0))
+        except (ParameterError, PolicyError):  # the runs of these sets give the reason
+            return [BlockOutcome(places, BlockFault())]
+        runner.threads = threads
+        found = runner.score(some, **wanted)
+        return [each._replace(places=places[each.places]) for each in found]
+
+    def check_causal(self, sets: Sets, first: int = 0, stop: int | None = None) -> None:
+        self._first.check_causal(sets, first, stop)
         self._rules.check(sets)
 
     def check_set(self, values: Mapping[str, Any]) -> None:
         if self._rules.check_set(values):
             self._find_runner(values).check_set(values)
 
-    def _list_blocks(
-        self,
-        sets: Sets,
-        parts: list[IntArray],
-        faulty: list[IntArray],
-        first: int,
-        stop: int | None,
-        returns: bool,
-    ) -> Iterator[LaneBlock]:
-        for places in parts:
-            try:
-                runner = self._find_runner(take_sets(sets, int(places[0])))
-            except (ParameterError, PolicyError):
-                faulty.append(places)
-                continue
-            columns = runner._columns_up_to(self.market.n_bars if stop is None else stop)
-            for block in runner._split_blocks(take_sets(sets, places), columns, first, returns):
-                yield block._replace(places=places[block.places])
-
     def _find_runner(self, values: Mapping[str, Any]) -> LaneRunner:
-        rule = build_signal(self.base, values)
-        if rule is None:
-            return self.lanes
-        if rule in self._runners:
+        rule = build_signal(self.base, values) or self.rule
+        with self._lock:
+            if rule not in self._runners:
+                runner = self._make_runner(rule)
+                runner._checkers = self._first._checkers
+                self._runners[rule] = runner
             self._runners.move_to_end(rule)
+            while len(self._runners) > max(KEPT, self._threads):
+                self._runners.popitem(last=False)
             return self._runners[rule]
-        runner = copy.copy(self.lanes)  # shares compiled loops and the record of checks
-        clock = find_clock(self.market)
-        runner.signal = clock.hold(rule.compute(clock.seen))
-        runner.market = self.market.with_signal(runner.signal)
-        runner._columns = {}
-        self._runners[rule] = runner
-        while len(self._runners) > KEPT:
-            self._runners.popitem(last=False)
-        return runner
+
+    def _make_runner(self, rule: SignalRule) -> LaneRunner:
+        own = copy.copy(self.evaluator)
+        own.signal = rule.weigh(find_clock(self.evaluator.markets).seen, is_checked=False)
+        own.is_alone = False
+        own.base = self.base._replace(signal=None)
+        return LaneRunner(own)

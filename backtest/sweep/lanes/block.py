@@ -1,0 +1,413 @@
+"""Take a block of up to 64 sets through the markets side by side."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from backtest.account import AccountState, Terms, find_line
+from backtest.account.portfolio_records import (
+    ASSETS_SO_FAR,
+    CONVERTED_SO_FAR,
+    EQUITY,
+    HAS_EXITS,
+    HAS_STOP,
+    PAID_IN,
+    RESERVE,
+    SINCE_POOL,
+    UNIT,
+)
+from backtest.base import FloatArray, IntArray, hold_signals
+from backtest.engine import (
+    Counts,
+    Deciders,
+    ObservedPolicy,
+    Setup,
+    drive,
+    find_simulate,
+    flatten_settings,
+    new_ledger_array,
+    new_quotes,
+    new_scratch,
+    new_tape,
+    pack_terms,
+    start_account_state,
+    write_table,
+)
+from backtest.engine.bar_loop import DONE
+from backtest.engine.portfolio_driver import CHUNK
+from backtest.engine.portfolio_loop import N_SHOWN
+from backtest.measures import (
+    RunSpan,
+    Tally,
+    flatten_tally,
+    measure_accounts,
+    sampled_returns,
+    start_tally,
+)
+from backtest.policy import start_memory
+from backtest.sweep.lanes import rows as r
+from backtest.sweep.lanes.fit import find_all_read, find_kinds
+from backtest.sweep.lanes.outcomes import BlockFault, Scored
+from backtest.sweep.lanes.rows import (
+    LANES,
+    LanePolicies,
+    Lanes,
+    cell,
+    empty,
+    make_aligned,
+    read_tally,
+    spot,
+    write_tally,
+)
+from backtest.sweep.lanes.view import MARGINS
+from backtest.venue import compute_value
+
+LEAST_LANES = 4
+"""Fewer sets are faster one by one."""
+GAINS = ("flows", "top_up", "bad_debt")
+LOSSES = ("fees", "slippage", "impact", "funding", "interest", "liquidation_loss")
+
+
+class Block(NamedTuple):
+    setups: Sequence[Setup]
+    find_deciders: Callable[[int], Deciders]
+    deciders: Deciders
+    addresses: Sequence[int]
+    columns: Sequence[Sequence[FloatArray]]
+    span: RunSpan
+    has_returns: bool
+    is_full: bool
+    loops: dict[int, Any]
+
+
+def join_columns(setups: Sequence[Setup]) -> list[list[FloatArray]]:
+    joined: dict[int, FloatArray] = {}
+    for setup in setups:
+        for each in setup.observed:
+            if id(each.columns) not in joined:
+                own = list(each.columns.values()) or [np.zeros(1)]
+                one = own[0] if len(own) == 1 else np.concatenate(own)
+                joined[id(each.columns)] = np.ascontiguousarray(one, dtype=np.float64)
+    return [[joined[id(each.columns)] for each in setup.observed] for setup in setups]
+
+
+def has_own_columns(columns: Sequence[Sequence[FloatArray]]) -> bool:
+    return len({tuple(map(id, each)) for each in columns}) > 1
+
+
+def score_block(
+    names: tuple[str, ...], block: Block, is_stopped: Callable[[], bool]
+) -> Scored | None:
+    state = start_state(block)
+    if not run_state(block, state, is_stopped):
+        return None
+    return read_scores(names, block, state)
+
+
+class BlockState(NamedTuple):
+    terms: Terms
+    lanes: Lanes
+    policies: LanePolicies
+    deciders: Deciders
+    account: AccountState
+    tally: Tally
+    began: FloatArray
+
+
+def start_state(block: Block) -> BlockState:
+    first = block.setups[0]
+    inputs = first.inputs
+    n = inputs.feed.open.shape[1]
+    ends = inputs.clock.ends_sample[first.first :]
+    policies = gather_policies(block, n)
+    brackets = inputs.terms.rules.brackets
+    lanes = Lanes(
+        account=make_aligned(r.N_ACCOUNT * LANES),
+        position=make_aligned(n * r.N_POSITION * LANES),
+        numbers=make_aligned(n * r.N_NUMBERS * LANES),
+        kept_account=np.zeros(r.N_ACCOUNT * LANES),
+        kept_position=np.zeros(n * r.N_POSITION * LANES),
+        left_account=np.zeros(r.N_ACCOUNT * LANES),
+        left_position=np.zeros(n * r.N_POSITION * LANES),
+        left_memory=np.zeros_like(policies.memory),
+        left_at=np.full(LANES, -1, np.int64),
+        prices=np.zeros((r.N_PRICES, n)),
+        most=np.zeros(n),
+        signal=np.ones(n),
+        is_pending=np.zeros(n, np.int64),
+        is_asking=np.zeros(n, np.int64),
+        kinds=find_kinds(inputs.terms),
+        is_full=block.is_full,
+        has_isolated=bool(np.any(brackets.are_isolated)),
+        has_exits=bool(np.any(inputs.terms.flags[[HAS_STOP, HAS_EXITS]])),
+        is_crossed=not np.all(brackets.are_isolated),
+        last_funding=np.full(n, np.nan),
+        cursor=np.zeros(4, np.int64),
+        units=np.zeros((int(ends.sum()) if block.has_returns else 0, LANES)),
+        free=np.zeros(1 + LANES),
+    )
+    begin_lanes(lanes, block.setups, n)
+    for lane in range(len(block.setups), LANES):
+        empty(lanes, n, lane)
+    none = np.zeros(n + 1, np.int64)
+    account = start_account_state(inputs, first.account, first.first, has_overlay=False)
+    silent: dict[str, Any] = {
+        "asks": none,
+        "wants_price": none[:n].copy(),
+        "wants_account": none.copy(),
+    }
+    silent |= {"wants_bar": none.copy(), "tradable": np.zeros((1, n), np.int64)}
+    return BlockState(
+        terms=copy_terms(inputs.terms),
+        lanes=lanes,
+        policies=policies,
+        deciders=block.deciders._replace(**silent),
+        account=account,
+        tally=start_tally(1.0, 1.0, first.first),
+        began=lanes.account.reshape(-1, LANES)[EQUITY].copy(),
+    )
+
+
+def begin_lanes(lanes: Lanes, setups: Sequence[Setup], n: int) -> None:
+    account, position = lanes.account.reshape(-1, LANES), lanes.position.reshape(n, -1, LANES)
+    numbers = lanes.numbers.reshape(n, -1, LANES)
+    position[:, r.TARGET] = math.nan
+    position[:, [r.LAST_STOP, r.LAST_HIT]] = -math.inf
+    groups: dict[int, list[int]] = {}
+    for lane, setup in enumerate(setups):
+        groups.setdefault(id(setup.inputs), []).append(lane)
+    for places in groups.values():
+        setup = setups[places[0]]
+        terms = setup.inputs.terms
+        wallet = start_account_state(
+            setup.inputs, setup.account, setup.first, has_overlay=False
+        ).wallet
+        column = np.zeros_like(lanes.account)
+        tally = start_tally(float(wallet[UNIT]), float(wallet[EQUITY]), setup.first)
+        write_tally(column, tally, 0)
+        one = column.reshape(-1, LANES)[:, 0]
+        one[: r.WALLET_ROWS] = wallet
+        one[r.LINE] = find_line(terms.ruin_at, wallet[RESERVE], wallet[PAID_IN])
+        one[r.FIRST_UNIT], one[r.IS_LIVE] = wallet[UNIT], 1.0
+        account[:, places] = one[:, None]
+        numbers[:, :, places] = terms.numbers.T[:, :, None]
+
+
+def copy_terms(terms: Terms) -> Terms:
+    brackets = terms.rules.brackets
+    rules = terms.rules._replace(
+        brackets=brackets._replace(
+            multipliers=brackets.multipliers.copy(),
+            initial_multipliers=brackets.initial_multipliers.copy(),
+        ),
+    )
+    return terms._replace(numbers=terms.numbers.copy(), rules=rules)
+
+
+def gather_policies(block: Block, n: int) -> LanePolicies:
+    panels = [each.observed for each in block.setups]
+    panels += [panels[-1]] * (LANES - len(panels))
+    own = [*block.columns, *[block.columns[-1]] * (LANES - len(block.columns))]
+    columns = np.zeros((n, LANES), np.int64)
+    for i in range(n):
+        columns[i] = [each[i].ctypes.data for each in own]
+    deciders, policies = block.deciders, panels[0][:n]
+    memories = [join_memories(panel) for panel in panels]
+    widths = [len(start_memory(each.policy) or ()) for each in panels[0]]
+    n_columns = np.array([len(each.columns) for each in policies], np.int64)
+    return LanePolicies(
+        addresses=np.array(block.addresses, np.int64),
+        params=stack_lanes([flatten_settings(list(panel))[0] for panel in panels]),
+        params_at=deciders.params_at,
+        memory=stack_lanes(memories),
+        memory_at=np.cumsum([0, *widths]).astype(np.int64),
+        columns=columns.ravel(),
+        n_columns=n_columns,
+        has_own_columns=has_own_columns(block.columns),
+        lengths=deciders.lengths,
+        firsts=deciders.firsts,
+        tradable=deciders.tradable,
+        seen=make_aligned(max(1, *n_columns.tolist()) * LANES),
+        bar=np.zeros(7),
+        shown=make_aligned(N_SHOWN * LANES),
+        wants_account=bool(np.any(deciders.wants_account)),
+        wants_bar=bool(np.any(deciders.wants_bar)),
+        wants_margins=bool(find_all_read(panels[0]) & MARGINS),
+        interval=deciders.interval,
+        start=deciders.start,
+    )
+
+
+def join_memories(panel: Sequence[ObservedPolicy]) -> FloatArray:
+    memories = [np.array(start_memory(each.policy) or (), np.float64) for each in panel]
+    return np.concatenate(memories)
+
+
+def stack_lanes(columns: Sequence[FloatArray]) -> FloatArray:
+    rows = make_aligned((len(columns[0]) + 1) * LANES)
+    rows.reshape(-1, LANES)[:-1, : len(columns)] = np.stack(columns, axis=1)
+    return rows
+
+
+def run_state(block: Block, state: BlockState, is_stopped: Callable[[], bool]) -> bool:
+    from backtest.sweep.lanes.compiler import find_lane_loop  # noqa: PLC0415 - numba
+
+    first = block.setups[0]
+    inputs, total = first.inputs, len(first.inputs.feed.time)
+    n = inputs.feed.open.shape[1]
+    quotes, scratch, ledger = new_quotes(n, 0), new_scratch(n, 0), new_ledger_array(n)
+    tape = new_tape(n, 0, first.first, 0)
+    tape.is_on[0] = 0
+    records = (quotes, scratch, ledger)
+    shared = (inputs.feed, inputs.clock, inputs.log_returns)
+    run_of = (state.deciders, state.account, *records, state.tally, tape, 0, 1)
+    if id(inputs) not in block.loops:  # which stay with their loop, so that no id is used again
+        block.loops[id(inputs)] = (
+            inputs,
+            find_lane_loop((pack_terms(state.terms), *shared, *run_of)),
+        )
+    _, (loop, address) = block.loops[id(inputs)]
+    terms, t = state.terms, first.first
+    for bar, i, margin in inputs.changes:
+        terms = write_table(terms, i, margin) if bar < t else terms
+    while t < total:
+        if is_stopped():
+            return False
+        for bar, i, margin in inputs.changes:
+            terms = write_table(terms, i, margin) if bar == t else terms
+        stop = min(t + CHUNK, total, *(bar for bar, _, _ in inputs.changes if bar > t))
+        given = (
+            pack_terms(terms),
+            *shared,
+            state.policies,
+            state.lanes,
+            state.deciders,
+            state.account,
+        )
+        with hold_signals():
+            t, why = loop(*given, *records, tape, address, first.first, t, stop)
+        if why != DONE:
+            raise BlockFault
+    return True
+
+
+# -------------------------------------------------------------------------------- its measures
+
+
+def read_scores(names: tuple[str, ...], block: Block, state: BlockState) -> Scored:
+    first, count = block.setups[0], len(block.setups)
+    total = len(first.inputs.feed.time)
+    ends = first.inputs.clock.ends_sample[first.first :]
+    account = state.lanes.account.reshape(-1, LANES)[:, :count]
+    flat = {name: account[row].copy() for name, row in r.TALLY_ROWS.items()}
+    flat["bars"] = np.full(count, float(total - first.first))
+    wallets, units = account[: r.WALLET_ROWS].T.copy(), state.lanes.units[:, :count].copy()
+    for lane in np.flatnonzero(state.lanes.left_at[:count] >= 0).tolist():
+        tally, wallets[lane], rest = finish_lane(block, state, lane)
+        units[len(units) - len(rest) :, lane] = rest
+        for name, value in flatten_tally(tally).items():
+            if name in flat:
+                flat[name][lane] = value
+    metrics = measure_wallets(names, block.span, flat, wallets, state.began[:count])
+    returns = [
+        sampled_returns(units[:, lane], np.ones(int(ends.sum())), float(flat["first_unit"][lane]))
+        for lane in range(count if block.has_returns else 0)
+    ]
+    return Scored(metrics, np.stack(returns, axis=1) if returns else np.zeros((0, count)))
+
+
+def measure_wallets(
+    names: tuple[str, ...],
+    span: RunSpan,
+    numbers: dict[str, FloatArray],
+    wallets: FloatArray,
+    began: FloatArray | None = None,
+) -> dict[str, FloatArray]:
+    """Compute measures from flat tallies by name, and wallets of shape (accounts, fields).
+
+    The profit of prices is what else explains the change from the equities ``began``, if given.
+    """
+    if began is not None:
+        earned = wallets[:, EQUITY] - began - sum(numbers[name] for name in GAINS)
+        numbers["price_pnl"] = earned + sum(numbers[name] for name in LOSSES)
+    found = measure_accounts(numbers, span, wallets[:, UNIT], wallets[:, EQUITY])
+    measured = {name: np.asarray(found[name], dtype=np.float64) for name in names}
+    for name, row in (("price_pnl", ASSETS_SO_FAR), ("slippage", CONVERTED_SO_FAR)):
+        if name in measured:
+            measured[name] = measured[name] - wallets[:, row]
+    return measured
+
+
+def finish_lane(block: Block, state: BlockState, lane: int) -> tuple[Tally, FloatArray, FloatArray]:
+    lanes, setup, deciders = state.lanes, block.setups[lane], block.find_deciders(lane)
+    inputs, start = setup.inputs, int(lanes.left_at[lane])
+    account = read_left(setup, lanes, deciders.tradable, start, lane)
+    read_memories(state, deciders, lane)
+    tally = read_tally(lanes.left_account, float(lanes.free[1 + lane]), start - setup.first, lane)
+    total = len(inputs.feed.time)
+    tape = new_tape(len(account.margin), 0, start, 0)
+    tape.is_on[0] = 0
+    tape = tape._replace(units=np.zeros(total - start))
+    given = (
+        inputs,
+        account,
+        deciders,
+        deciders,
+        Counts(tally, None),
+        start,
+        total,
+        tape,
+        CHUNK,
+        None,
+    )
+    counts = Counts(tally, None)
+    if start < total:
+        counts, _ = drive(find_simulate(is_compiled=True), pack_terms, *given)
+    rest = tape.units[inputs.clock.ends_sample[start:] != 0.0] if block.has_returns else np.zeros(0)
+    return counts.tally, account.wallet, rest
+
+
+def read_left(
+    setup: Setup, lanes: Lanes, tradable: IntArray, start: int, lane: int
+) -> AccountState:
+    feed = setup.inputs.feed
+    account = start_account_state(setup.inputs, setup.account, setup.first, has_overlay=False)
+    brackets = setup.inputs.terms.rules.brackets
+    for k in range(r.WALLET_ROWS):
+        account.wallet[k] = lanes.left_account[cell(k, lane)]
+    last = max(start - 1, 0)
+    for i in range(len(account.margin)):
+        quantity = lanes.left_position[spot(i, r.QUANTITY, lane)]
+        account.held.quantities[i] = quantity
+        account.held.entries[i] = lanes.left_position[spot(i, r.ENTRY, lane)]
+        if quantity != 0.0:
+            price = feed.mark_close[last, i]
+            account.marked[i] = compute_value(brackets.sizes[i], brackets.are_inverse[i], price)
+        account.margin[i] = lanes.left_position[spot(i, r.MARGIN, lane)]
+        account.best[i] = lanes.left_position[spot(i, r.BEST, lane)]
+        account.is_halted[i] = int(lanes.left_position[spot(i, r.IS_HALTED, lane)])
+        account.since[i] = account.wallet[SINCE_POOL]
+        if brackets.are_isolated[i]:
+            account.since[i] = start - 1.0 - lanes.left_position[spot(i, r.LAST_HIT, lane)]
+        account.since_stop[i] = start - 1.0 - lanes.left_position[spot(i, r.LAST_STOP, lane)]
+        account.leverage[i] = lanes.left_position[spot(i, r.TARGET, lane)]
+        account.signal[i] = feed.signal[min(last, len(feed.signal) - 1), i]
+        account.is_pending[i] = tradable[min(last, len(tradable) - 1), i]
+    account.cursor[0] = np.searchsorted(feed.funding_bar, start)
+    account.cursor[1] = np.searchsorted(feed.flow_bar, start)
+    for event in range(account.cursor[0]):
+        account.last_funding[feed.funding_instrument[event]] = feed.funding_rate[event]
+    return account
+
+
+def read_memories(state: BlockState, deciders: Deciders, lane: int) -> None:
+    at = state.policies.memory_at
+    for i in range(len(at) - 1):
+        for k in range(at[i + 1] - at[i]):
+            deciders.memory[deciders.memory_at[i] + k] = state.lanes.left_memory[
+                cell(at[i] + k, lane)
+            ]

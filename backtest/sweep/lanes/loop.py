@@ -1,0 +1,276 @@
+"""The bar loop of a sweep: 64 accounts side by side, and alone where something rare is due."""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING, Any
+
+from backtest.account import AccountState, MarketBar, MarketFeed, Scratch, Terms, find_line, share
+from backtest.account.portfolio_records import IS_OVER, IS_RUINED, PAID_IN, RESERVE
+from backtest.engine import Deciders, RunTape
+from backtest.engine.bar_loop import DONE, NEGATIVE
+from backtest.measures import Clock, Tally, grow_free
+from backtest.sweep.lanes import rows as r
+from backtest.sweep.lanes.closes import close_lanes, end_samples, keep_units, tighten
+from backtest.sweep.lanes.prices import (
+    begin_prices,
+    write_bar_prices,
+    write_rest_of_prices,
+)
+from backtest.sweep.lanes.quiet import (
+    begin_payments,
+    bound_payments,
+    charge_lanes,
+    find_asking,
+    pay_lanes,
+    value_lanes,
+)
+from backtest.sweep.lanes.rows import (
+    LANES,
+    LanePolicies,
+    Lanes,
+    cell,
+    keep_rare,
+    leave,
+    put_back,
+    read_tally,
+    spot,
+    take_out,
+)
+from backtest.sweep.lanes.trades import (
+    fill_trades,
+    find_exits,
+    find_poor,
+    follow_bests,
+    plan_trades,
+)
+from backtest.sweep.lanes.view import show_accounts, show_positions
+
+if TYPE_CHECKING:
+    from backtest.base import FloatArray
+
+WATCHED, OFTEN = 256, 40
+"""A lane that passes more than so many of so many bars alone leaves the block."""
+
+
+def pass_alone(  # noqa: PLR0913, PLR0917 - the arguments of the loop of a run
+    address: Any,
+    terms: Terms,
+    feed: MarketFeed,
+    clock: Clock,
+    log_returns: FloatArray,
+    deciders: Deciders,
+    state: AccountState,
+    quotes: MarketBar,
+    scratch: Scratch,
+    ledger: FloatArray,
+    tally: Tally,
+    tape: RunTape,
+    start: int,
+    stop: int,
+) -> tuple[Tally, int, int]:
+    raise NotImplementedError
+
+
+def ask_lanes(policies: LanePolicies, lanes: Lanes, i: int, time: int, local: int) -> bool:
+    raise NotImplementedError
+
+
+def take_block(  # noqa: PLR0913, PLR0917 - the arguments of a kernel
+    terms: Terms,
+    feed: MarketFeed,
+    clock: Clock,
+    log_returns: FloatArray,
+    policies: LanePolicies,
+    lanes: Lanes,
+    deciders: Deciders,
+    state: AccountState,
+    quotes: MarketBar,
+    scratch: Scratch,
+    ledger: FloatArray,
+    tape: RunTape,
+    address: Any,
+    first: int,
+    start: int,
+    stop: int,
+) -> tuple[int, int]:
+    """Take the lanes from bar start to stop; return the bar reached, and why it ended there."""
+    rules, markets, asked, block = share(terms), share(feed), share(policies), share(lanes)
+    own, n = share(state), len(block.signal)
+    begin_prices(rules, markets, block)
+    for t in range(start, stop):
+        write_bar_prices(rules, markets, block, t)
+        rare = pass_open(rules, markets, block, n, t)
+        close_lanes(rules, block, log_returns, n, t)
+        free = grow_free(block.free[0], clock.risk_free[t])
+        if clock.ends_sample[t] != 0.0:
+            end_samples(block, free)
+        for lane in range(LANES if rare != 0 else 0):
+            if (rare >> lane) & 1 == 1:
+                take_out(block, rules, own, t, lane)
+                tally = read_tally(block.kept_account, block.free[0], t - first, lane)
+                tally, _, why = pass_alone(
+                    address, terms, feed, clock, log_returns, deciders, state, quotes, scratch,
+                    ledger, tally, tape, t, t + 1,
+                )  # fmt: skip
+                if why != DONE:
+                    return t, why
+                line = find_line(rules.ruin_at, own.wallet[RESERVE], own.wallet[PAID_IN])
+                put_back(block, own, tally, line, t, lane)
+        end_bar(markets, clock, block, free, t)
+        if rare != 0:
+            let_ended_leave(block, asked.memory, n, t + 1)
+        if not ask_all(rules, markets, asked, block, t):
+            return t, NEGATIVE
+        if t % WATCHED == 0:
+            let_frequent_leave(block, asked.memory, n, t + 1)
+    return stop, DONE
+
+
+def pass_open(terms: Terms, feed: MarketFeed, lanes: Lanes, n: int, t: int) -> int:
+    """Pay and trade; return the lanes that pass this bar alone, and are kept as they were."""
+    if is_whole(feed, lanes, t):
+        rare = find_live(lanes)
+        keep_rare(lanes, rare, n, False)
+        return rare
+    event = lanes.cursor[r.EVENT]
+    has_funding = event < len(feed.funding_bar) and feed.funding_bar[event] == t
+    is_paying = has_funding or (terms.has_interest and t > 0)
+    if is_paying:
+        begin_payments(lanes, n)
+        pay_lanes(terms, feed, lanes, t, 1)
+        bound_payments(terms, feed, lanes, t)
+        if terms.has_interest and t > 0:
+            charge_lanes(terms, feed, lanes, t)
+    rare = value_lanes(terms, lanes, n)
+    is_trading, more = decide_trades(terms, feed, lanes, n, t)
+    rare |= more
+    if is_trading or is_paying:
+        rare |= find_poor(terms, lanes, n)
+    if rare != 0:
+        rare &= find_live(lanes)
+        keep_rare(lanes, rare, n, is_paying)
+    if is_trading:
+        fill_trades(terms, lanes, n)
+    if is_paying:
+        pay_lanes(terms, feed, lanes, t, 0)
+        count_paid(lanes)
+    if lanes.has_exits:
+        follow_bests(lanes, n)
+    return rare
+
+
+def decide_trades(terms: Terms, feed: MarketFeed, lanes: Lanes, n: int, t: int) -> tuple[bool, int]:
+    """Plan what lanes trade; return whether any does, and those that pass the bar alone."""
+    rare, is_trading = 0, False
+    if lanes.has_exits:
+        write_rest_of_prices(terms, feed, lanes, t)
+        rare |= find_exits(terms, lanes, n, False)
+    if t > 0 and find_asking(lanes, n):
+        if not lanes.has_exits:
+            write_rest_of_prices(terms, feed, lanes, t)
+        is_trading, more = plan_trades(terms, lanes, n)
+        rare |= more
+        if lanes.has_exits:
+            rare |= find_exits(terms, lanes, n, True)
+    return is_trading, rare
+
+
+def count_paid(lanes: Lanes) -> None:
+    account = lanes.account
+    for lane in range(LANES):
+        funded, charged = account[cell(r.FUNDED, lane)], account[cell(r.CHARGED, lane)]
+        account[cell(r.OF_FUNDING, lane)] += funded
+        account[cell(r.OF_INTEREST, lane)] += charged
+        account[cell(r.CARRY, lane)] += (funded + charged) * account[cell(r.INVERSE, lane)]
+
+
+def is_whole(feed: MarketFeed, lanes: Lanes, t: int) -> bool:
+    flow = lanes.cursor[r.FLOW]
+    if flow < len(feed.flow_bar) and feed.flow_bar[flow] == t:
+        return True
+    found = False
+    for i in range(len(lanes.signal)):
+        found = found or (feed.ends[i] == 1 and t == feed.span[i, 1] - 1)
+    return bool(found)
+
+
+def find_live(lanes: Lanes) -> int:
+    found = 0
+    for lane in range(LANES):
+        found |= (lanes.account[cell(r.IS_LIVE, lane)] != 0.0) << lane
+    return found
+
+
+def end_bar(feed: MarketFeed, clock: Clock, lanes: Lanes, free: float, t: int) -> None:
+    if clock.ends_sample[t] != 0.0:
+        keep_units(lanes)
+        tighten(lanes)
+        free = 0.0
+    lanes.free[0] = free
+    event, flow = lanes.cursor[r.EVENT], lanes.cursor[r.FLOW]
+    while event < len(feed.funding_bar) and feed.funding_bar[event] == t:
+        lanes.last_funding[feed.funding_instrument[event]] = feed.funding_rate[event]
+        event += 1
+    while flow < len(feed.flow_bar) and feed.flow_bar[flow] == t:
+        flow += 1
+    lanes.cursor[r.EVENT], lanes.cursor[r.FLOW] = event, flow
+
+
+def let_ended_leave(lanes: Lanes, memory: FloatArray, n: int, t: int) -> None:
+    account = lanes.account
+    for lane in range(LANES):
+        is_over = account[cell(IS_RUINED, lane)] + account[cell(IS_OVER, lane)] != 0.0
+        if is_over and account[cell(r.IS_LIVE, lane)] != 0.0:
+            for i in range(n):
+                lanes.position[spot(i, r.TARGET, lane)] = math.nan
+            leave(lanes, memory, n, t, lane)
+
+
+def let_frequent_leave(lanes: Lanes, memory: FloatArray, n: int, t: int) -> None:
+    account = lanes.account
+    for lane in range(LANES):
+        is_often = account[cell(r.RARE_BARS, lane)] > OFTEN
+        account[cell(r.RARE_BARS, lane)] = 0.0
+        if is_often and account[cell(r.IS_LIVE, lane)] != 0.0:
+            leave(lanes, memory, n, t, lane)
+
+
+# ------------------------------------------------------------------------------- decisions
+
+
+def ask_all(terms: Terms, feed: MarketFeed, policies: LanePolicies, lanes: Lanes, t: int) -> bool:
+    is_sound, n = True, len(lanes.signal)
+    if policies.wants_account:
+        show_accounts(terms, policies, lanes, feed.time[t])
+    for i in range(n):
+        lanes.signal[i] = feed.signal[min(t, len(feed.signal) - 1), i]
+        lanes.is_pending[i] = policies.tradable[min(t, len(policies.tradable) - 1), i]
+        if lanes.is_pending[i] != 0:
+            if policies.wants_bar:
+                show_bar_of(policies, feed, lanes, i, t)
+            if policies.wants_account:
+                show_positions(terms, policies, lanes, i, t)
+            is_sound &= ask_lanes(policies, lanes, i, feed.time[t], t - policies.firsts[i])
+        is_sound &= finish_decisions(lanes, i)
+    return is_sound
+
+
+def finish_decisions(lanes: Lanes, i: int) -> bool:
+    account, position = lanes.account, lanes.position
+    is_open, is_negative = lanes.is_pending[i] != 0, False
+    for lane in range(LANES):
+        is_live = (account[cell(r.IS_LIVE, lane)] != 0.0) & is_open
+        is_live &= position[spot(i, r.IS_HALTED, lane)] == 0.0
+        target = position[spot(i, r.TARGET, lane)]
+        target = target if is_live else math.nan
+        position[spot(i, r.TARGET, lane)] = target
+        is_negative |= target < 0.0
+    return not is_negative
+
+
+def show_bar_of(policies: LanePolicies, feed: MarketFeed, lanes: Lanes, i: int, t: int) -> None:
+    bar = policies.bar
+    bar[0], bar[1], bar[2] = feed.open[t, i], feed.high[t, i], feed.low[t, i]
+    bar[3], bar[4], bar[5] = feed.close[t, i], feed.mark_close[t, i], feed.volume[t, i]
+    bar[6] = lanes.last_funding[i]

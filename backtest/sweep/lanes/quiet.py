@@ -1,0 +1,181 @@
+"""Bars in which nothing is due but prices, funding and interest: payments, and looking for more."""
+
+from __future__ import annotations
+
+import math
+
+from backtest.account import MarketFeed, Terms, compute_target, is_outside
+from backtest.account.portfolio_records import CASH
+from backtest.sweep.lanes import rows as r
+from backtest.sweep.lanes.lane_rules import FillKind, Table, quote_open, read_rules
+from backtest.sweep.lanes.prices import bound_moves
+from backtest.sweep.lanes.rows import LANES, Lanes, cell, spot
+from backtest.venue import compute_payment, compute_value
+
+# ------------------------------------------------------------------------------- what is paid
+
+
+def begin_payments(lanes: Lanes, n: int) -> None:
+    account, position = lanes.account, lanes.position
+    for lane in range(LANES):
+        account[cell(r.CASH_BEFORE, lane)] = account[cell(CASH, lane)]
+        account[cell(r.COSTS, lane)] = 0.0
+        account[cell(r.FUNDED, lane)] = 0.0
+        account[cell(r.CHARGED, lane)] = 0.0
+    for i in range(n if lanes.has_isolated else 0):
+        for lane in range(LANES):
+            position[spot(i, r.MARGIN_BEFORE, lane)] = position[spot(i, r.MARGIN, lane)]
+
+
+def pay_lanes(terms: Terms, feed: MarketFeed, lanes: Lanes, t: int, is_open: int) -> None:
+    """Pay the settlements at the open of bar t, or those after it."""
+    event, brackets = lanes.cursor[r.EVENT], terms.rules.brackets
+    while event < len(feed.funding_bar) and feed.funding_bar[event] == t:
+        i, rate = feed.funding_instrument[event], feed.funding_rate[event]
+        if feed.funding_is_open[event] == is_open and lanes.prices[r.IS_LISTED, i] != 0.0:
+            price = feed.funding_price[event]
+            price = feed.mark_open[t, i] if math.isnan(price) else price
+            value = compute_value(brackets.sizes[i], brackets.are_inverse[i], price)
+            pay_event(lanes, brackets.are_isolated[i] != 0, value, rate, i)
+        event += 1
+
+
+def bound_payments(terms: Terms, feed: MarketFeed, lanes: Lanes, t: int) -> None:
+    event, brackets = lanes.cursor[r.EVENT], terms.rules.brackets
+    while event < len(feed.funding_bar) and feed.funding_bar[event] == t:
+        i, price = feed.funding_instrument[event], feed.funding_price[event]
+        if feed.funding_is_open[event] == 0 and lanes.prices[r.IS_LISTED, i] != 0.0:
+            price = feed.mark_open[t, i] if math.isnan(price) else price
+            value = compute_value(brackets.sizes[i], brackets.are_inverse[i], price)
+            lanes.prices[r.DUE, i] += abs(value * feed.funding_rate[event])
+            bound_moves(lanes, i)
+        event += 1
+
+
+def pay_event(lanes: Lanes, is_isolated: bool, value: float, rate: float, i: int) -> None:
+    account, position = lanes.account, lanes.position
+    if is_isolated:
+        for lane in range(LANES):
+            paid = compute_payment(position[spot(i, r.QUANTITY, lane)], value, rate)
+            position[spot(i, r.MARGIN, lane)] -= paid
+            account[cell(r.FUNDED, lane)] += paid
+        return
+    for lane in range(LANES):
+        paid = compute_payment(position[spot(i, r.QUANTITY, lane)], value, rate)
+        account[cell(CASH, lane)] -= paid
+        account[cell(r.FUNDED, lane)] += paid
+
+
+def charge_lanes(terms: Terms, feed: MarketFeed, lanes: Lanes, t: int) -> None:
+    account, is_loan, before = lanes.account, terms.is_loan, max(t - 1, 0)
+    years = feed.years[min(t, len(feed.years) - 1)]
+    borrow = feed.borrow_rate[min(before, len(feed.borrow_rate) - 1)]
+    lent_at = feed.cash_rate[min(before, len(feed.cash_rate) - 1)]
+    short = feed.short_rate[min(before, len(feed.short_rate) - 1)]
+    for lane in range(LANES):
+        account[cell(r.BALANCE, lane)] = account[cell(CASH, lane)]
+        account[cell(r.LENT, lane)] = 0.0
+    for i in range(len(lanes.signal)):
+        add_base(lanes, is_loan, terms.rules.brackets.are_isolated[i] != 0, i)
+    for lane in range(LANES):
+        base, lent = account[cell(r.BALANCE, lane)], account[cell(r.LENT, lane)]
+        interest = -base * (lent_at if base > 0.0 else borrow) * years
+        if is_loan:
+            interest += lent * short * years
+        account[cell(r.CHARGED, lane)] = interest
+        account[cell(CASH, lane)] -= interest
+
+
+def add_base(lanes: Lanes, is_loan: bool, is_isolated: bool, i: int) -> None:
+    account, position, value = lanes.account, lanes.position, lanes.prices[r.MARK_OPEN, i]
+    for lane in range(LANES):
+        quantity = position[spot(i, r.QUANTITY, lane)]
+        entered = quantity * position[spot(i, r.ENTRY, lane)]
+        if is_isolated:
+            account[cell(r.BALANCE, lane)] += position[spot(i, r.MARGIN, lane)]
+            account[cell(r.BALANCE, lane)] -= entered if is_loan else 0.0
+        elif not is_loan:
+            account[cell(r.BALANCE, lane)] += entered
+        if is_loan:
+            is_short = quantity < 0.0
+            account[cell(r.LENT, lane)] += abs(quantity * value) if is_short else 0.0
+
+
+# --------------------------------------------------------------------------- what is worth a look
+
+
+def value_lanes(terms: Terms, lanes: Lanes, n: int) -> int:
+    """Value all lanes at the open and bound their losses; return those that may fail, as bits."""
+    account = lanes.account
+    for lane in range(LANES):
+        account[cell(r.WORTH, lane)] = account[cell(CASH, lane)]
+        account[cell(r.LOST, lane)] = 0.0
+    for i in range(n):
+        if lanes.prices[r.IS_LISTED, i] != 0.0 and not terms.rules.brackets.are_isolated[i]:
+            add_worth(lanes, i)
+    for lane in range(LANES):
+        account[cell(r.POOL, lane)] = account[cell(r.WORTH, lane)]
+        account[cell(r.LOST_OF_ALL, lane)] = account[cell(r.LOST, lane)]
+    rare = 0
+    for i in range(n if lanes.has_isolated else 0):
+        if lanes.prices[r.IS_LISTED, i] != 0.0 and terms.rules.brackets.are_isolated[i]:
+            rare |= add_isolated_worth(lanes, i)
+    return rare | find_endangered(lanes)
+
+
+def add_worth(lanes: Lanes, i: int) -> None:
+    account, position = lanes.account, lanes.position
+    value, reach = lanes.prices[r.OPEN, i], lanes.prices[r.REACH, i]
+    for lane in range(LANES):
+        quantity = position[spot(i, r.QUANTITY, lane)]
+        account[cell(r.WORTH, lane)] += quantity * value
+        account[cell(r.LOST, lane)] += abs(quantity) * reach
+
+
+def add_isolated_worth(lanes: Lanes, i: int) -> int:
+    account, position, rare = lanes.account, lanes.position, 0
+    value, reach = lanes.prices[r.OPEN, i], lanes.prices[r.REACH, i]
+    for lane in range(LANES):
+        quantity = position[spot(i, r.QUANTITY, lane)]
+        profit = quantity * (value - position[spot(i, r.ENTRY, lane)])
+        backing, lost = position[spot(i, r.MARGIN, lane)] + profit, abs(quantity) * reach
+        account[cell(r.WORTH, lane)] += backing
+        account[cell(r.LOST_OF_ALL, lane)] += lost
+        is_rare = (not lost < backing) & (quantity != 0.0)
+        rare |= is_rare << lane
+    return rare
+
+
+def find_endangered(lanes: Lanes) -> int:
+    account, rare = lanes.account, 0
+    for lane in range(LANES):
+        is_safe = account[cell(r.LOST, lane)] <= account[cell(r.POOL, lane)]
+        left = account[cell(r.WORTH, lane)] - account[cell(r.LINE, lane)]
+        is_safe &= account[cell(r.LOST_OF_ALL, lane)] < left
+        rare |= (not is_safe) << lane
+    return rare
+
+
+def find_asking(lanes: Lanes, n: int) -> bool:
+    found = False
+    for i in range(n):
+        is_open = lanes.is_pending[i] == 1 and lanes.prices[r.IS_LISTED, i] != 0.0
+        is_asking = is_open and is_any_asking(lanes, i)
+        lanes.is_asking[i] = 1 if is_asking else 0
+        found = found or is_asking
+    return found
+
+
+def is_any_asking(lanes: Lanes, i: int) -> bool:
+    account, position, numbers = lanes.account, lanes.position, lanes.numbers
+    quote, signal, found = quote_open(lanes.prices, i), lanes.signal[i], False
+    scale = (1.0 if signal > 0.0 else -1.0) * abs(quote.fill)
+    kind, table = FillKind(None, None, None, None, None, None, None), Table(1.0, 1.0, 1.0)
+    for lane in range(LANES):
+        rules = read_rules(numbers, kind, table, i, lane)
+        equity = account[cell(r.WORTH, lane)]
+        target = position[spot(i, r.TARGET, lane)]
+        reach = compute_target(rules, quote, equity, target, signal)
+        held = position[spot(i, r.QUANTITY, lane)] * scale
+        found |= is_outside(rules, equity, reach, held)
+    return found

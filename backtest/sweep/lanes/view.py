@@ -1,0 +1,126 @@
+"""What policies see of the accounts of lanes."""
+
+from __future__ import annotations
+
+import math
+
+from backtest.account import Terms, pick_margin
+from backtest.account.portfolio_records import CASH, EQUITY, PEAK, RESERVE, SINCE_POOL, UNIT
+from backtest.engine.bar_loop import DAY_NS
+from backtest.policy import AccountView
+from backtest.sweep.lanes import rows as r
+from backtest.sweep.lanes.rows import LANES, LanePolicies, Lanes, cell, spot
+from backtest.venue import (
+    compute_liquidation_value,
+    compute_price,
+    find_maintenance,
+)
+
+MARGINS = frozenset({"entry", "maintenance", "margin_ratio", "liquidation_price"})
+SHOWN = MARGINS | {
+    "equity", "peak_equity", "drawdown", "leverage", "position", "wallet", "reserve",
+    "bars_since_liquidation", "bars_since_stop", "days", "gross_leverage", "net_leverage",
+}  # fmt: skip
+(
+    SEEN_EQUITY, SEEN_PEAK, SEEN_DRAWDOWN, SEEN_LEVERAGE, SEEN_POSITION, SEEN_WALLET, SEEN_RESERVE,
+    SINCE_LIQUIDATION, SINCE_STOP, SEEN_DAYS, SEEN_GROSS, SEEN_NET, SEEN_ENTRY, SEEN_MAINTENANCE,
+    SEEN_RATIO, SEEN_PRICE,
+) = (
+    AccountView._fields.index(name)
+    for name in (
+        "equity", "peak_equity", "drawdown", "leverage", "position", "wallet", "reserve",
+        "bars_since_liquidation", "bars_since_stop", "days", "gross_leverage", "net_leverage",
+        "entry", "maintenance", "margin_ratio", "liquidation_price",
+    )
+)  # fmt: skip
+
+
+def show_accounts(terms: Terms, policies: LanePolicies, lanes: Lanes, time: int) -> None:
+    account, shown = lanes.account, policies.shown
+    days = (time + policies.interval - policies.start) / DAY_NS
+    for lane in range(LANES):
+        equity, unit = account[cell(EQUITY, lane)], account[cell(UNIT, lane)]
+        peak = account[cell(PEAK, lane)]
+        shown[cell(SEEN_EQUITY, lane)] = equity
+        shown[cell(SEEN_PEAK, lane)] = equity * (peak / unit)
+        shown[cell(SEEN_DRAWDOWN, lane)] = 1.0 - unit / peak
+        shown[cell(SEEN_WALLET, lane)] = account[cell(CASH, lane)]
+        shown[cell(SEEN_RESERVE, lane)] = account[cell(RESERVE, lane)]
+        shown[cell(SEEN_DAYS, lane)] = days
+        shown[cell(SEEN_GROSS, lane)] = 0.0
+        shown[cell(SEEN_NET, lane)] = 0.0
+    for i in range(len(lanes.signal)):
+        if lanes.prices[r.IS_LISTED, i] != 0.0:
+            add_position(terms, policies, lanes, i)
+    for lane in range(LANES):
+        equity = account[cell(EQUITY, lane)]
+        gross, net = shown[cell(SEEN_GROSS, lane)], shown[cell(SEEN_NET, lane)]
+        shown[cell(SEEN_GROSS, lane)] = gross / equity if equity > 0.0 else 0.0
+        shown[cell(SEEN_NET, lane)] = net / equity if equity > 0.0 else 0.0
+        if policies.wants_margins:
+            write_pool(terms, lanes, lane)
+
+
+def add_position(terms: Terms, policies: LanePolicies, lanes: Lanes, i: int) -> None:
+    position, shown = lanes.position, policies.shown
+    unit, is_crossed = abs(lanes.prices[r.CLOSE, i]), not terms.rules.brackets.are_isolated[i]
+    for lane in range(LANES):
+        quantity = position[spot(i, r.QUANTITY, lane)]
+        if is_crossed:
+            shown[cell(SEEN_WALLET, lane)] += quantity * position[spot(i, r.ENTRY, lane)]
+        shown[cell(SEEN_GROSS, lane)] += abs(quantity) * unit
+        shown[cell(SEEN_NET, lane)] += quantity * unit
+
+
+def show_positions(terms: Terms, policies: LanePolicies, lanes: Lanes, i: int, t: int) -> None:
+    position, shown = lanes.position, policies.shown
+    account, unit = lanes.account, abs(lanes.prices[r.CLOSE, i])
+    for lane in range(LANES):
+        quantity, equity = position[spot(i, r.QUANTITY, lane)], account[cell(EQUITY, lane)]
+        is_shown = (quantity != 0.0) & (equity > 0.0)
+        shown[cell(SEEN_LEVERAGE, lane)] = quantity * unit / equity if is_shown else 0.0
+        shown[cell(SEEN_POSITION, lane)] = quantity
+        shown[cell(SINCE_STOP, lane)] = t - position[spot(i, r.LAST_STOP, lane)]
+    if terms.rules.brackets.are_isolated[i]:
+        for lane in range(LANES):
+            shown[cell(SINCE_LIQUIDATION, lane)] = t - position[spot(i, r.LAST_HIT, lane)]
+    else:
+        for lane in range(LANES):
+            shown[cell(SINCE_LIQUIDATION, lane)] = account[cell(SINCE_POOL, lane)]
+    if policies.wants_margins:
+        for lane in range(LANES):
+            show_margins(terms, policies, lanes, i, lane)
+
+
+def write_pool(terms: Terms, lanes: Lanes, lane: int) -> None:
+    account, position, brackets = lanes.account, lanes.position, terms.rules.brackets
+    pool, needed = account[cell(CASH, lane)], 0.0
+    for i in range(len(lanes.signal)):
+        quantity = position[spot(i, r.QUANTITY, lane)]
+        if quantity != 0.0 and not brackets.are_isolated[i]:
+            pool += quantity * lanes.prices[r.CLOSE, i]
+            needed += find_maintenance(brackets, i, abs(quantity) * abs(lanes.prices[r.CLOSE, i]))
+    account[cell(r.POOL, lane)] = pool
+    account[cell(r.NEEDED, lane)] = needed
+
+
+def show_margins(terms: Terms, policies: LanePolicies, lanes: Lanes, i: int, lane: int) -> None:
+    account, position, shown = lanes.account, lanes.position, policies.shown
+    brackets, close = terms.rules.brackets, lanes.prices[r.CLOSE, i]
+    quantity, entry = position[spot(i, r.QUANTITY, lane)], position[spot(i, r.ENTRY, lane)]
+    own = find_maintenance(brackets, i, abs(quantity) * abs(close)) if quantity != 0.0 else 0.0
+    needed, backing = account[cell(r.NEEDED, lane)], account[cell(r.POOL, lane)]
+    base = backing - needed + own - quantity * close
+    if brackets.are_isolated[i]:
+        base = position[spot(i, r.MARGIN, lane)] - quantity * entry
+        backing = position[spot(i, r.MARGIN, lane)] + quantity * (close - entry)
+        needed = own
+    ratio = needed / backing if backing > 0.0 else math.inf
+    shown[cell(SEEN_RATIO, lane)] = ratio if needed > 0.0 else 0.0
+    shown[cell(SEEN_MAINTENANCE, lane)] = own
+    shown[cell(SEEN_ENTRY, lane)], shown[cell(SEEN_PRICE, lane)] = math.nan, math.nan
+    if quantity != 0.0:
+        size, is_inverse, x = brackets.sizes[i], brackets.are_inverse[i], brackets.multipliers[i]
+        value = compute_liquidation_value(pick_margin(terms, i), quantity, entry, base, x)
+        shown[cell(SEEN_ENTRY, lane)] = compute_price(size, is_inverse, entry)
+        shown[cell(SEEN_PRICE, lane)] = compute_price(size, is_inverse, value)
