@@ -51,7 +51,7 @@ class Draws:
         """Return numbers for all paths, those of mirrored ones from ``twins``."""
         if not self.is_mirrored:
             return values
-        return np.stack([values, twins], axis=-1).reshape(len(values), -1)
+        return np.stack([values, twins], axis=-1).reshape(len(values), self.shape[1])
 
     def normals(self, kind: int, instrument: int, part: int = 0) -> FloatArray:
         z = self.generator(kind, instrument, part).standard_normal(self.halves)
