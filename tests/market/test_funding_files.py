@@ -80,7 +80,7 @@ def test_files_given_one_by_one_and_an_import_are_read_alike(tmp_path):
 def test_the_command_line_and_a_file_of_an_experiment_choose(tmp_path, capsys, monkeypatch):
     monkeypatch.chdir(tmp_path)
     write(tmp_path / "btc")
-    assert main(["run", "--data", "btc", "--funding-interval", "1h", *QUICK]) == 2
+    assert main(["run", "--data", "btc", "--set", "data.funding_interval=1h", *QUICK]) == 2
     assert "funding must cover the bars" in capsys.readouterr().err
     assert main(["run", "--data", "btc", "--json", *QUICK]) == 0
     capsys.readouterr()

@@ -13,7 +13,10 @@ pytestmark = pytest.mark.filterwarnings("ignore::UserWarning")
 
 SEARCH = ["--trials", "6", "--no-compile"]
 COMMANDS = {
-    "walk-forward": ["--train", "60d", "--test", "30d", "--sampler", "sobol", "--no-robust"],
+    "walk-forward": [
+        *("--train", "60d", "--test", "30d", "--sampler", "sobol"),
+        *("--set", "validate.robust=false"),
+    ],
     "cross-validate": ["--groups", "2", "--test-groups", "1", "--embargo", "0"],
 }
 KINDS = {"walk-forward": "walk-forward", "cross-validate": "cross-validation"}
