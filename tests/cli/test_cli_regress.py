@@ -315,7 +315,7 @@ def test_the_step_summary_is_added_to_and_another_file_is_written_anew(capsys, m
     text = Path("step.md").read_text()
     assert text.startswith("before\n## Regression gate: 1 baseline: 1 moved\n")
     assert "| calm | **moved** |" in text
-    assert "now / was - 1  " in text
+    assert "| measure | baseline | now | change | tolerance |" in text
     for _ in range(2):
         check(capsys, "--summary", "own.md")
     assert Path("own.md").read_text().count("## Regression gate") == 1
