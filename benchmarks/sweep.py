@@ -115,7 +115,7 @@ class Case(NamedTuple):
 
 def make_cases(n_sets: int) -> dict[str, Case]:
     """Return the sweeps by name."""
-    targets = 0.05 + 2.0 * np.arange(n_sets) / n_sets
+    targets = 0.05 + 1.95 * np.arange(n_sets) / n_sets
     caps = 1.0 + (np.arange(n_sets) * 7919 % 20)
     both = {"target": targets, "account.max_leverage": caps}
     lots = bt.Venue.simple(
