@@ -154,7 +154,7 @@ def test_an_asymmetric_fit_finds_how_much_more_falls_raise_the_variance():
         returns[t] = math.sqrt(variance) * shock
         variance = 4.5e-6 + (alpha + gamma * (shock < 0.0)) * returns[t] ** 2 + beta * variance
     fit = fit_student_garch(returns, is_asymmetric=True)
-    assert fit.gamma == pytest.approx(gamma, abs=0.04)
-    assert fit.beta == pytest.approx(beta, abs=0.04)
-    assert fit.variance_now == pytest.approx(variance, rel=0.1)
-    assert fit_student_garch(returns, is_asymmetric=False).gamma == 0.0
+    assert fit["gamma"] == pytest.approx(gamma, abs=0.04)
+    assert fit["beta"] == pytest.approx(beta, abs=0.04)
+    assert fit["variance_now"] == pytest.approx(variance, rel=0.1)
+    assert fit_student_garch(returns, is_asymmetric=False)["gamma"] == 0.0
