@@ -52,8 +52,8 @@ def test_a_cascade_of_given_positions_has_a_report(tmp_path):
     assert "unlimited" in text
 
 
-CASCADE = ("cascade", "--shock", "-0.1", "--open-interest", "3e9", "--accounts", "2000",
-           "--from", "2023-11-01")  # fmt: skip
+CASCADE = ("cascade", "--shock", "-0.1", "--open-interest", "3e9",
+           "--set", "cascade.accounts=2000", "--from", "2023-11-01")  # fmt: skip
 
 
 @pytest.fixture
@@ -87,8 +87,9 @@ def test_cascade_gives_json_and_changes_with_its_options(capsys):
     assert outcome["shock"] == -0.1
     assert plain == run()
     for more in (("--insurance", "1e9"), ("--impact", "linear:0.5"),
-                 ("--jump",), ("--leverage", "constant:20"), ("--long-share", "0.9"),
-                 ("--crowd-seed", "1"), ("--volume", "1e8"), ("--recovery", "1m")):  # fmt: skip
+                 ("--jump",), ("--leverage", "constant:20"), ("--set", "cascade.long_share=0.9"),
+                 ("--set", "cascade.seed=1"), ("--set", "cascade.volume=1e8"),
+                 ("--recovery", "1m")):  # fmt: skip
         assert run(*more)["rounds"] != plain["rounds"], more
     bare = ("--insurance", "0", "--jump")  # nobody trades on the way: accounts go bankrupt
     assert run(*bare, "--adl", "none")["rounds"] != run(*bare)["rounds"]
