@@ -32,7 +32,8 @@ def test_a_sweep_observes_many_sets_at_once(policy: bt.Policy):
     }
     build = lambda given: type(policy)(**{**policy.settings(), **given})  # noqa: E731
     columns = Columns(bt.Market.sample(bars=400), build, memory=1e9)
-    columns.of_many(values)
+    columns.of_one({name: each[0] for name, each in values.items()})  # says what it reads
+    columns.prepare(values)
     assert columns.is_together
 
 
