@@ -79,7 +79,7 @@ def test_the_quality_of_the_data_stands_in_the_report_while_they_are_there(resul
     )
     assert "Quality of the data" in tables_of(build_page(loaded))
     (folder / "bars.parquet").unlink()
-    for run, words in ((made, "were made in Python"), (loaded, "a folder must hold bars")):
+    for run, words in ((made, "were not loaded from files"), (loaded, "a folder must hold bars")):
         (said,) = (
             block for block in blocks_of(build_page(run), "data") if type(block) is Paragraph
         )
