@@ -9,7 +9,7 @@ import pytest
 
 import backtest as bt
 from backtest import Bracket, Earlier
-from backtest.engine.loop_inputs import read_inputs
+from backtest.engine.portfolio_inputs import read_portfolio_inputs
 from backtest.strategies import Constant, MarginBuffer, VolTarget
 from tests.markets import free_venue
 
@@ -140,14 +140,20 @@ def test_a_resumed_run_goes_on_under_the_table_of_its_bars(cut: int):
 def test_a_market_on_one_side_of_a_change_is_run_as_by_one_table():
     """One segment, and nothing of the other table: as cheap as a venue that has no other."""
     account = ACCOUNTS["cross"][1]
-    terms = {"signal": np.ones(1), "sampling": "1d", "first": 0}
+    terms = {"sampling": "1d", "first": 0, "started": 0}
     for market, one in ((SAMPLE.prefix(CHANGE), BEFORE), (SAMPLE.between(DAY), AFTER)):
         both, plain = (
-            read_inputs(market, venue, account, started=market.start, **terms)
+            read_portfolio_inputs(
+                bt.Markets({"BTC": market}),
+                {"BTC": venue},
+                account,
+                signal=np.ones((1, market.n_bars)),
+                **terms,
+            )
             for venue in (BOTH, one)
         )
         assert both.changes == ()
-        assert both.rules == plain.rules
+        np.testing.assert_equal(both.terms, plain.terms)
 
 
 def test_the_leverage_set_at_the_venue_must_be_allowed_by_every_table():
