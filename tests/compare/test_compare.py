@@ -233,7 +233,7 @@ def test_many_at_once_leave_ruined_accounts_out():
     assert found.spa(baseline="calm").ruined == ("three",)
 
 
-def test_of_two_lost_accounts_nothing_is_compared():
+def test_of_two_lost_accounts_nothing_is_compared(tmp_path):
     """Two halvings leave .05^2 and .075^2 of the money: neither is ruined, nor is one higher."""
     policies = {"a": Constant(leverage=1.9), "b": Constant(leverage=1.85),
                 "calm": Constant(leverage=0.5)}  # fmt: skip
@@ -247,7 +247,9 @@ def test_of_two_lost_accounts_nothing_is_compared():
     assert pick(found.differences, "calm")["basis"] == "test"
     text = found.summary()
     assert "Nothing is compared between lost accounts: a, b" in text
-    assert text.count("both lost") == 3  # every difference of the only row without a number
+    assert text.count("both lost") == 3  # a fourth column is wider than a terminal
+    markdown = found.report(tmp_path / "page.md").read_text(encoding="utf-8")
+    assert "| b | both lost | both lost | both lost | both lost |" in markdown
     assert "b (" not in text
     page = build_head(found)
     assert "Nothing is compared between lost accounts: a, b." in page.notices
