@@ -264,7 +264,7 @@ def test_an_evaluator_says_how_columns_were_checked_and_keeps_no_part_of_them():
     assert evaluator.doubts == []
     lengths = {
         len(column)
-        for columns in evaluator._runner()._columns.values()
+        for columns in evaluator._runner()._find_panel(0, None).columns
         for seen in columns._kept.values()
         for column in seen.values()
     }
