@@ -112,18 +112,18 @@ class Columns:
     def prepare(self, values: Mapping[str, np.ndarray]) -> None:
         """Compute the columns of the sets of a block together, where they are not known yet."""
         names = [name for name in self.reads if name in values]
-        _, first = np.unique([find_codes(values[name]) for name in names] or [[0]], axis=1,
-                             return_index=True)  # fmt: skip
-        some = take_sets(values, first) if names else {}
-        missing = [k for k in range(len(first)) if not self._is_known(take_sets(some, k))]
-        if len(missing) < 2 or self.is_together is False:
+        if not names or self.is_together is False:
             return
-        parts = self._observe_block(take_sets(some, np.array(missing)))
-        self.is_together = parts is not None
+        codes = np.stack([find_codes(values[name]) for name in names])
+        some = take_sets(values, np.unique(codes, axis=1, return_index=True)[1])
+        k_sets = len(some[names[0]])
+        missing = [k for k in range(k_sets) if not self._is_known(take_sets(some, k))]
+        parts = self._observe_block(take_sets(some, np.array(missing))) if missing[1:] else None
+        self.is_together = self.is_together if not missing[1:] else parts is not None
         for j, k in enumerate(missing if parts is not None else ()):
             seen = {
                 name: each if each.ndim == 1 else np.ascontiguousarray(each[:, j])
-                for name, each in parts.items()
+                for name, each in (parts or {}).items()
             }
             self._keep(take_sets(some, k), seen)
 

@@ -31,6 +31,7 @@ from backtest.market import Market, as_markets
 from backtest.measures.measure_table import CORE, OPTION_COSTS, PATH, STREAMED
 from backtest.measures.run_facts import DATES
 from backtest.policy import Policy
+from backtest.sweep.lanes.outcomes import NotCompiled, Scored
 from backtest.sweep.lookahead_at_ends import RuleChecker
 from backtest.sweep.pooling import Pooling
 from backtest.sweep.set_rows import (
@@ -141,8 +142,6 @@ class Evaluator:
         if not self._is_swept():
             return self._evaluate_plainly(sets, wanted, progress)
         if not self.plain_because:
-            from backtest.sweep.lanes.outcomes import NotCompiled  # noqa: PLC0415 - numba loads with it
-
             try:
                 return self._evaluate_lanes(sets, wanted, progress)
             except NotCompiled as reason:
@@ -229,7 +228,7 @@ class Evaluator:
         try:
             for part, found in self._runner().score(take_sets(sets, kept), **wanted._asdict()):
                 places = kept[part]
-                if isinstance(found, tuple):
+                if isinstance(found, Scored):
                     whole = start_rows({"": places}, ())
                     scored = whole._replace(**found._asdict(), done=~whole.done)
                     put_rows(rows, places, scored, sampled)

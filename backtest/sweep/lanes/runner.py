@@ -100,8 +100,8 @@ class LaneRunner:
         texts = [name for name in sets if sets[name].dtype == object]
         terms = [name for name in sets if "." in name and name not in OWN_TERMS]
         apart = [sets[name] for name in dict.fromkeys([*texts, *terms])]
-        some = [sets[name] for name in sets if name in OWN_TERMS and sets[name].dtype != object]
-        apart += [each > 0.0 for each in some]
+        shared = [sets[name] for name in sets if name in OWN_TERMS and sets[name].dtype != object]
+        apart += [each > 0.0 for each in shared]
         keys = [*(sets[name] for name in reversed(reads) if name in sets), *apart]
         order = np.lexsort([*map(find_codes, keys)]) if keys else np.arange(count_sets(sets))
         fits = not panel.base.has_own(sets)  # lanes share policies and overlay
