@@ -19,7 +19,6 @@ from backtest.account.account_records import CLOSE, PARTIAL, TAKEOVER
 from backtest.base import (
     FloatArray,
     IntArray,
-    ParameterError,
     Rate,
     parse_duration,
 )
@@ -29,7 +28,6 @@ from backtest.venue import (
     find_charged,
     find_newest,
     has_spread,
-    list_dated,
     pick_cost,
     read_rules,
 )
@@ -42,14 +40,6 @@ if TYPE_CHECKING:
 
 
 MODES = {"close": CLOSE, "takeover": TAKEOVER, "partial": PARTIAL}
-
-
-def check_known(venue: Venue, account: Account) -> None:
-    if account.fill == "limit" or list_dated(venue):
-        what = "fill='limit'" if account.fill == "limit" else "costs over time"
-        raise ParameterError(
-            f"{what} must be in all sets of one call, with the account or the venue, or in none"
-        )
 
 
 def read_account_rules(venue: Venue, account: Account, margin: MarginRules) -> Rules:

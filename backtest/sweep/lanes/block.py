@@ -325,15 +325,14 @@ def measure_wallets(
     span: RunSpan,
     numbers: dict[str, FloatArray],
     wallets: FloatArray,
-    began: FloatArray | None = None,
+    began: FloatArray,
 ) -> dict[str, FloatArray]:
     """Compute measures from flat tallies by name, and wallets of shape (accounts, fields).
 
-    The profit of prices is what else explains the change from the equities ``began``, if given.
+    The profit of prices is what else explains the change from the equities ``began``.
     """
-    if began is not None:
-        earned = wallets[:, EQUITY] - began - sum(numbers[name] for name in GAINS)
-        numbers["price_pnl"] = earned + sum(numbers[name] for name in LOSSES)
+    earned = wallets[:, EQUITY] - began - sum(numbers[name] for name in GAINS)
+    numbers["price_pnl"] = earned + sum(numbers[name] for name in LOSSES)
     found = measure_accounts(numbers, span, wallets[:, UNIT], wallets[:, EQUITY])
     measured = {name: np.asarray(found[name], dtype=np.float64) for name in names}
     for name, row in (("price_pnl", ASSETS_SO_FAR), ("slippage", CONVERTED_SO_FAR)):

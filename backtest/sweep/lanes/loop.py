@@ -155,6 +155,8 @@ def pass_open(terms: Terms, feed: MarketFeed, lanes: Lanes, n: int, t: int) -> i
     if is_paying:
         pay_lanes(terms, feed, lanes, t, 0)
         count_paid(lanes)
+    if is_trading:
+        carry_fees(lanes)
     if lanes.has_exits:
         follow_bests(lanes, n)
     return rare
@@ -182,7 +184,15 @@ def count_paid(lanes: Lanes) -> None:
         funded, charged = account[cell(r.FUNDED, lane)], account[cell(r.CHARGED, lane)]
         account[cell(r.OF_FUNDING, lane)] += funded
         account[cell(r.OF_INTEREST, lane)] += charged
-        account[cell(r.CARRY, lane)] += (funded + charged) * account[cell(r.INVERSE, lane)]
+        carry = account[cell(r.CARRY, lane)] + funded * account[cell(r.INVERSE, lane)]
+        account[cell(r.CARRY, lane)] = carry + charged * account[cell(r.INVERSE, lane)]
+
+
+def carry_fees(lanes: Lanes) -> None:
+    account = lanes.account
+    for lane in range(LANES):
+        paid, inverse = account[cell(r.PAID, lane)], account[cell(r.INVERSE, lane)]
+        account[cell(r.CARRY, lane)] += paid * inverse
 
 
 def is_whole(feed: MarketFeed, lanes: Lanes, t: int) -> bool:

@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from backtest.account.portfolio_records import EQUITY
 from backtest.base import (
     BacktestError,
     IntArray,
@@ -276,12 +277,13 @@ def measure_set(
     setup = panel.set_up(task.sets)
     compile_or_explain(setup, panel)
     state, deciders, tally = panel.begin(setup)
+    began = state.wallet[[EQUITY]].copy()
     done = summarize_portfolio(
         setup.inputs, state, deciders, tally, panel.first,
         has_units=task.has_returns, is_compiled=True, progress=progress,
     )  # fmt: skip
     flat = {name: np.array([value]) for name, value in flatten_tally(done.tally).items()}
-    metrics = measure_wallets(names, panel.span, flat, done.state.wallet[None])
+    metrics = measure_wallets(names, panel.span, flat, done.state.wallet[None], began)
     returns = np.zeros(0)
     if task.has_returns:
         ends = setup.inputs.clock.ends_sample[panel.first :]

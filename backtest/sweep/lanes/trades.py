@@ -302,9 +302,7 @@ def fill_trades(terms: Terms, lanes: Lanes, n: int) -> None:
         if lanes.is_asking[i] != 0:
             fill_by_kind(terms, lanes, i)
     for lane in range(LANES):
-        paid = account[cell(r.PAID, lane)]
-        account[cell(r.OF_FEES, lane)] += paid
-        account[cell(r.CARRY, lane)] += paid * account[cell(r.INVERSE, lane)]
+        account[cell(r.OF_FEES, lane)] += account[cell(r.PAID, lane)]
 
 
 def fill_by_kind(terms: Terms, lanes: Lanes, i: int) -> None:
