@@ -9,7 +9,6 @@ import pytest
 import backtest as bt
 from backtest.base.compile_choice import COMPILING, Stopwatch, count_as_compiling
 from backtest.engine.compile import loop_compiler
-from backtest.engine.compile.recipe import ROOT_NAMES
 from backtest.policy import formula_for
 from backtest.policy.formula_reads import find_unread, may_read_of_account
 from backtest.strategies.average import Average
@@ -20,6 +19,7 @@ from backtest.sweep.set_evaluator import Evaluator
 from backtest.sweep.set_rows import Rows
 from backtest.tune.trial_evaluator import Examiner
 
+ROOT_NAMES = frozenset({"liquidation_price"})
 WORDS = np.array(["ewma", "parkinson"], dtype=object)
 
 
@@ -113,9 +113,9 @@ def test_a_sweep_over_words_compiles_one_formula(monkeypatch):
         venue=bt.Venue.preset("binance-usdm", "BTCUSDT"),
         account=bt.Account(),
     )
-    rows = evaluator.evaluate({"estimator": WORDS})
-    assert rows.errors == ["", ""]
-    assert rows.metrics["fees"][0] != rows.metrics["fees"][1]
+    rows = evaluator.evaluate({"estimator": WORDS.repeat(4), "target": np.tile([0.2, 0.3], 4)})
+    assert rows.errors == [""] * 8
+    assert rows.metrics["fees"][0] != rows.metrics["fees"][4]
     assert len([name for name in compiled if name.startswith("lanes_")]) == 1
 
 

@@ -254,9 +254,11 @@ def require_equal(rows: Any, others: Any) -> None:
     """Compare all measures of two sweeps, and their returns."""
     assert rows.errors == others.errors
     scale = 1e5 + np.nan_to_num(others.metrics["turnover"])
+    left = np.clip(np.nan_to_num(1.0 + others.metrics["total_return"], nan=1.0), 1e-4, 1.0)
     for name, column in rows.metrics.items():
         other = others.metrics[name]
-        away = np.abs(column - other) <= 1e-9 * np.maximum(np.abs(other), 1e-3)
+        # who lost nearly all has as many digits less of what is left
+        away = np.abs(column - other) <= 1e-9 / left * np.maximum(np.abs(other), 1e-3)
         money = np.abs(column - other) <= 1e-9 * scale if name in MONEY else False
         same = away | money | (np.isnan(column) & np.isnan(other)) | (column == other)
         assert same.all(), (name, column[~same], other[~same])

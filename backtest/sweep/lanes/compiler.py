@@ -31,6 +31,7 @@ MODULES = (rows, lane_rules, prices, quiet, trades, closes, view, loop)
 INLINED = frozenset(
     {
         "spot", "term", "read_rules", "quote_open", "size_lane", "bound_cost", "plan", "fill_lanes",
+        "round_as_isolated",
     }
 )  # fmt: skip
 

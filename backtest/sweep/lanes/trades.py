@@ -176,12 +176,22 @@ def size_lane(
     is_asking = is_outside(rules, equity, reach, held) & (equity > 0.0)
     kept = max(held, 0.0)
     is_adding = is_asking & (reach > kept)
-    added = max(min(reach, limit) - kept, 0.0)
+    allowed = limit
+    if rules.is_isolated is not None:
+        allowed = round_as_isolated(side, unit, quantity, reach)
+    added = max(min(reach, allowed) - kept, 0.0)
     size = kept + added if is_adding else reach
     is_kept = is_adding & (size <= held) & (held > 0.0)
     wanted = side * size * (1.0 / unit) + 0.0
     wanted = wanted if is_asking & (not is_kept) else quantity
     return LaneOrder(wanted, reach, held, size, added, is_asking, is_adding)
+
+
+def round_as_isolated(side: float, unit: float, quantity: float, reach: float) -> float:
+    """Return the notional as the limits of an isolated order leave it, to the last bit."""
+    kept = max(side * quantity, 0.0)
+    wanted = side * (kept + (reach * (1.0 / unit) - kept))
+    return side * wanted * unit
 
 
 def bound_cost(rules: InstrumentRules, quote: Quote, order: LaneOrder) -> float:
