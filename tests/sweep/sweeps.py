@@ -2,6 +2,8 @@
 
 from typing import Annotated, Any
 
+import numpy as np
+
 import backtest as bt
 from backtest import Choice, Range
 
@@ -37,3 +39,12 @@ def run(policy: Any, sets: Any, **settings: Any) -> bt.Sweep:
     """Sweep the sample in plain Python, unless told otherwise."""
     given = {"venue": VENUE, "account": ACCOUNT, "compile": False, **settings}
     return bt.sweep(given.pop("market", MARKET), policy, sets, **given)
+
+
+MONEY = ("price_pnl", "fees", "slippage", "impact", "funding", "interest", "final_equity")
+
+
+def are_equal(name: str, one: float, other: float, capital: float) -> bool:
+    """Return whether a measure of a row is that of its run: to 1e-9, money of the capital."""
+    least = 1e-9 * capital if name in MONEY else 1e-12
+    return bool(np.isclose(one, other, rtol=1e-9, atol=least, equal_nan=True))

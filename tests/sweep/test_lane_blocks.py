@@ -22,9 +22,9 @@ from backtest.sweep.lanes.runner import SetTask, score_lanes
 from backtest.sweep.set_evaluator import Evaluator
 from backtest.sweep.sets.sets import take_sets
 from tests.agreement import trust_data
+from tests.sweep.sweeps import MONEY
 
 pytestmark = pytest.mark.filterwarnings("ignore::UserWarning", "ignore::RuntimeWarning")
-MONEY = ("price_pnl", "fees", "slippage", "impact", "funding", "interest", "final_equity")
 HOURS = pd.date_range("2024-01-01", periods=999, freq="1h", tz="UTC")
 
 

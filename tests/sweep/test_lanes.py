@@ -13,6 +13,7 @@ from backtest.sweep.lanes.runner import LaneRunner
 from backtest.sweep.set_evaluator import Evaluator
 from backtest.sweep.set_rows import Rows
 from tests.cases import make_case
+from tests.sweep.sweeps import are_equal
 
 VENUE = bt.Venue.preset("binance-usdm", "BTCUSDT")
 LEAN = bt.Venue.simple(
@@ -70,7 +71,7 @@ def assert_rows_are_runs(evaluator: Evaluator, sets, rows: Rows, every: int = 1,
         result = evaluator.replay(values, **span)
         for name, column in rows.metrics.items():
             alone = result.metrics[name]
-            is_same = np.isclose(column[k], alone, rtol=1e-9, atol=1e-12, equal_nan=True)
+            is_same = are_equal(name, column[k], alone, evaluator.base.account.capital)
             assert is_same, (k, name, column[k], alone)
         if rows.returns is not None:
             given = (rows.returns[:, k], result.returns.to_numpy())

@@ -13,6 +13,7 @@ from backtest.sweep.set_evaluator import Evaluator
 from tests.agreement import Scripted, Swinging, trust_data
 from tests.portfolio.portfolio_helpers import make_venue, simulate_pair
 from tests.portfolio_cases import make_portfolio_case
+from tests.sweep.sweeps import are_equal
 
 pytestmark = pytest.mark.filterwarnings("ignore::UserWarning")
 MARKETS = simulate_pair(40)
@@ -49,8 +50,9 @@ def require_runs(rows: Any, evaluator: Evaluator, sets: dict[str, Any], **wanted
     for k in range(len(rows.done)):
         result = evaluator.replay({name: values[k] for name, values in sets.items()}, **wanted)
         for name, column in rows.metrics.items():
-            assert np.array_equal(column[k], result.metrics[name], equal_nan=True), (k, name)
-        np.testing.assert_array_equal(rows.returns[:, k], result.returns)
+            given = column[k], result.metrics[name]
+            assert are_equal(name, *given, evaluator.base.account.capital), (k, name, *given)
+        np.testing.assert_allclose(rows.returns[:, k], result.returns, rtol=1e-9, atol=1e-12)
     assert not any(rows.errors)
 
 

@@ -11,6 +11,7 @@ from backtest.strategies import Constant, VolTarget
 from backtest.sweep.lookahead_at_ends import check_markets
 from backtest.sweep.sets.sets import BaseTerms, read_settings
 from tests.portfolio.portfolio_helpers import simulate_pair
+from tests.sweep.sweeps import are_equal
 
 MARKET = bt.Market.sample(bars=400)
 VENUE = bt.Venue.preset("binance-usdm", "BTCUSDT")
@@ -38,7 +39,7 @@ def assert_rows_are_runs(sweep: bt.Sweep, market: bt.Market) -> None:
         )
         for name, value in alone.metrics.items():
             if name in sweep.table:
-                np.testing.assert_equal(row[name], value, err_msg=name)
+                assert are_equal(name, row[name], value, 10_000.0), name
 
 
 SETS = {"target": [0.3, 0.9], "signal.window": [5, 14], "signal.low": [25.0, 40.0]}

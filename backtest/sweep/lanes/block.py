@@ -338,6 +338,8 @@ def measure_wallets(
     for name, row in (("price_pnl", ASSETS_SO_FAR), ("slippage", CONVERTED_SO_FAR)):
         if name in measured:
             measured[name] = measured[name] - wallets[:, row]
+    if "price_pnl" in measured:  # nothing was ever held, and what is left is rounding
+        measured["price_pnl"] = np.where(numbers["traded"] == 0.0, 0.0, measured["price_pnl"])
     return measured
 
 
