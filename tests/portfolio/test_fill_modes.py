@@ -189,7 +189,7 @@ def test_compiled_sweeps_run_such_sets_one_by_one(words):
         bt.sweep(simulate_pair(90), Hold, sets=sets, compile=compiled, **given).table
         for compiled in (False, True)
     )
-    assert one.equals(other)
+    pd.testing.assert_frame_equal(one, other, rtol=1e-9, atol=1e-9)
 
 
 # ------------------------------------------------------------------ resume, sweeps and the text
