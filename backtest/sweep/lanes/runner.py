@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from backtest.account import AccountState
 from backtest.account.portfolio_records import EQUITY
 from backtest.base import (
     BacktestError,
@@ -25,7 +26,7 @@ from backtest.engine import (
     summarize_portfolio,
 )
 from backtest.engine.compile.general_compiler import LOCK
-from backtest.measures import flatten_tally, sampled_returns
+from backtest.measures import Tally, flatten_tally, sampled_returns
 from backtest.measures.measure_table import CORE, STREAMED
 from backtest.sweep.lanes.block import (
     LEAST_LANES,
@@ -178,8 +179,7 @@ def find_setup(panel: Panel, values: Mapping[str, Any]) -> Setup | None:
         setup = panel.set_up(values)
     except BacktestError:  # the run of this set gives the reason
         return None
-    compile_or_explain(setup, panel)
-    _, deciders, _ = panel.begin(setup)
+    _, deciders, _ = begin_or_explain(setup, panel)
     return setup if fits_lanes(setup, deciders) else None
 
 
@@ -189,9 +189,9 @@ def count_distinct(setup: Setup, memory: float) -> int:
     return max(1, int(memory // max(size, 1)))
 
 
-def compile_or_explain(setup: Setup, panel: Panel) -> None:
+def begin_or_explain(setup: Setup, panel: Panel) -> tuple[AccountState, Deciders, Tally]:
     try:
-        panel.begin(setup)
+        return panel.begin(setup)
     except BacktestError:
         raise
     except Exception as refusal:  # numba may raise anything; the policy does not run here
@@ -226,7 +226,7 @@ def score_lanes(
         setups.append(panel.set_up_lane(known[terms], values))
     if len({describe_terms(each) for each in known.values()}) > 1:
         raise BlockFault
-    compile_or_explain(setups[0], panel)
+    _, deciders, _ = begin_or_explain(setups[0], panel)
     columns = join_columns(setups)
     varied = frozenset(name for name, each in task.sets.items() if len(set(each.tolist())) > 1)
     own, asked = has_own_columns(columns), frozenset(task.sets)
@@ -244,7 +244,7 @@ def score_lanes(
     block = Block(
         setups=setups,
         find_deciders=find_deciders,
-        deciders=find_deciders(0),
+        deciders=deciders,
         addresses=formulas,
         columns=columns,
         span=panel.span,
@@ -275,8 +275,7 @@ def measure_set(
 ) -> Scored:
     panel = task.panel
     setup = panel.set_up(task.sets)
-    compile_or_explain(setup, panel)
-    state, deciders, tally = panel.begin(setup)
+    state, deciders, tally = begin_or_explain(setup, panel)
     began = state.wallet[[EQUITY]].copy()
     done = summarize_portfolio(
         setup.inputs, state, deciders, tally, panel.first,
