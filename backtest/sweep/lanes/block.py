@@ -13,11 +13,11 @@ from backtest.account.portfolio_records import (
     ASSETS_SO_FAR,
     CONVERTED_SO_FAR,
     EQUITY,
+    FLAGS,
     HAS_EXITS,
     HAS_STOP,
     PAID_IN,
     RESERVE,
-    SINCE_POOL,
     UNIT,
 )
 from backtest.base import FloatArray, IntArray, hold_signals
@@ -60,7 +60,7 @@ from backtest.sweep.lanes.rows import (
     empty,
     make_aligned,
     read_tally,
-    spot,
+    take_out,
     write_tally,
 )
 from backtest.sweep.lanes.view import MARGINS
@@ -68,6 +68,7 @@ from backtest.venue import compute_value
 
 LEAST_LANES = 4
 """Fewer sets are faster one by one."""
+HAS_ROUNDING = FLAGS.index("has_rounding")
 GAINS = ("flows", "top_up", "bad_debt")
 LOSSES = ("fees", "slippage", "impact", "funding", "interest", "liquidation_loss")
 
@@ -145,6 +146,7 @@ def start_state(block: Block) -> BlockState:
         has_isolated=bool(np.any(brackets.are_isolated)),
         has_exits=bool(np.any(inputs.terms.flags[[HAS_STOP, HAS_EXITS]])),
         is_crossed=not np.all(brackets.are_isolated),
+        has_lots=bool(np.any(inputs.terms.flags[HAS_ROUNDING])),
         last_funding=np.full(n, np.nan),
         cursor=np.zeros(4, np.int64),
         units=np.zeros((int(ends.sum()) if block.has_returns else 0, LANES)),
@@ -375,29 +377,18 @@ def finish_lane(block: Block, state: BlockState, lane: int) -> tuple[Tally, Floa
 def read_left(
     setup: Setup, lanes: Lanes, tradable: IntArray, start: int, lane: int
 ) -> AccountState:
-    feed = setup.inputs.feed
+    feed, terms = setup.inputs.feed, copy_terms(setup.inputs.terms)
     account = start_account_state(setup.inputs, setup.account, setup.first, has_overlay=False)
-    brackets = setup.inputs.terms.rules.brackets
-    for k in range(r.WALLET_ROWS):
-        account.wallet[k] = lanes.left_account[cell(k, lane)]
-    last = max(start - 1, 0)
-    for i in range(len(account.margin)):
-        quantity = lanes.left_position[spot(i, r.QUANTITY, lane)]
-        account.held.quantities[i] = quantity
-        account.held.entries[i] = lanes.left_position[spot(i, r.ENTRY, lane)]
-        if quantity != 0.0:
-            price = feed.mark_close[last, i]
+    left = lanes._replace(kept_account=lanes.left_account, kept_position=lanes.left_position)
+    take_out(left, terms, account, start, lane)
+    last, brackets = max(start - 1, 0), terms.rules.brackets
+    for i in range(len(account.margin)):  # what lanes share is that of their last bar
+        price = feed.mark_close[last, i]
+        if account.held.quantities[i] != 0.0:
             account.marked[i] = compute_value(brackets.sizes[i], brackets.are_inverse[i], price)
-        account.margin[i] = lanes.left_position[spot(i, r.MARGIN, lane)]
-        account.best[i] = lanes.left_position[spot(i, r.BEST, lane)]
-        account.is_halted[i] = int(lanes.left_position[spot(i, r.IS_HALTED, lane)])
-        account.since[i] = account.wallet[SINCE_POOL]
-        if brackets.are_isolated[i]:
-            account.since[i] = start - 1.0 - lanes.left_position[spot(i, r.LAST_HIT, lane)]
-        account.since_stop[i] = start - 1.0 - lanes.left_position[spot(i, r.LAST_STOP, lane)]
-        account.leverage[i] = lanes.left_position[spot(i, r.TARGET, lane)]
         account.signal[i] = feed.signal[min(last, len(feed.signal) - 1), i]
         account.is_pending[i] = tradable[min(last, len(tradable) - 1), i]
+    account.last_funding[:] = np.nan
     account.cursor[0] = np.searchsorted(feed.funding_bar, start)
     account.cursor[1] = np.searchsorted(feed.flow_bar, start)
     for event in range(account.cursor[0]):

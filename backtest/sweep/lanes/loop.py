@@ -119,7 +119,7 @@ def take_block(  # noqa: PLR0913, PLR0917 - the arguments of a kernel
                 put_back(block, own, tally, line, t, lane)
         end_bar(markets, clock, block, free, t)
         if rare != 0:
-            let_ended_leave(block, asked.memory, n, t + 1)
+            end_lanes(rules, block, asked.memory, n, t + 1)
         if not ask_all(rules, markets, asked, block, t):
             return t, NEGATIVE
         if t % WATCHED == 0:
@@ -130,7 +130,7 @@ def take_block(  # noqa: PLR0913, PLR0917 - the arguments of a kernel
 def pass_open(terms: Terms, feed: MarketFeed, lanes: Lanes, n: int, t: int) -> int:
     """Pay and trade; return the lanes that pass this bar alone, and are kept as they were."""
     if is_whole(feed, lanes, t):
-        rare = find_live(lanes)
+        rare = find_lanes(lanes, r.LIVE) | find_lanes(lanes, r.ENDED)
         keep_rare(lanes, rare, n, False)
         return rare
     event = lanes.cursor[r.EVENT]
@@ -145,10 +145,10 @@ def pass_open(terms: Terms, feed: MarketFeed, lanes: Lanes, n: int, t: int) -> i
     rare = value_lanes(terms, lanes, n)
     is_trading, more = decide_trades(terms, feed, lanes, n, t)
     rare |= more
-    if is_trading or is_paying:
+    if lanes.has_lots and (is_trading or is_paying):
         rare |= find_poor(terms, lanes, n)
     if rare != 0:
-        rare &= find_live(lanes)
+        rare &= find_lanes(lanes, r.LIVE)
         keep_rare(lanes, rare, n, is_paying)
     if is_trading:
         fill_trades(terms, lanes, n)
@@ -205,10 +205,10 @@ def is_whole(feed: MarketFeed, lanes: Lanes, t: int) -> bool:
     return bool(found)
 
 
-def find_live(lanes: Lanes) -> int:
+def find_lanes(lanes: Lanes, life: float) -> int:
     found = 0
     for lane in range(LANES):
-        found |= (lanes.account[cell(r.IS_LIVE, lane)] != 0.0) << lane
+        found |= (lanes.account[cell(r.IS_LIVE, lane)] == life) << lane
     return found
 
 
@@ -227,13 +227,18 @@ def end_bar(feed: MarketFeed, clock: Clock, lanes: Lanes, free: float, t: int) -
     lanes.cursor[r.EVENT], lanes.cursor[r.FLOW] = event, flow
 
 
-def let_ended_leave(lanes: Lanes, memory: FloatArray, n: int, t: int) -> None:
-    account = lanes.account
+def end_lanes(terms: Terms, lanes: Lanes, memory: FloatArray, n: int, t: int) -> None:
+    """Let lanes that are ruined or over rest; those with something left to close or earn leave."""
+    account, position = lanes.account, lanes.position
     for lane in range(LANES):
         is_over = account[cell(IS_RUINED, lane)] + account[cell(IS_OVER, lane)] != 0.0
-        if is_over and account[cell(r.IS_LIVE, lane)] != 0.0:
-            for i in range(n):
-                lanes.position[spot(i, r.TARGET, lane)] = math.nan
+        if not is_over or account[cell(r.IS_LIVE, lane)] != r.LIVE:
+            continue
+        account[cell(r.IS_LIVE, lane)], is_flat = r.ENDED, True
+        for i in range(n):
+            position[spot(i, r.TARGET, lane)] = math.nan
+            is_flat = is_flat and position[spot(i, r.QUANTITY, lane)] == 0.0
+        if terms.has_interest or not is_flat:
             leave(lanes, memory, n, t, lane)
 
 
@@ -242,7 +247,7 @@ def let_frequent_leave(lanes: Lanes, memory: FloatArray, n: int, t: int) -> None
     for lane in range(LANES):
         is_often = account[cell(r.RARE_BARS, lane)] > OFTEN
         account[cell(r.RARE_BARS, lane)] = 0.0
-        if is_often and account[cell(r.IS_LIVE, lane)] != 0.0:
+        if is_often and account[cell(r.IS_LIVE, lane)] == r.LIVE:
             leave(lanes, memory, n, t, lane)
 
 
@@ -270,7 +275,7 @@ def finish_decisions(lanes: Lanes, i: int) -> bool:
     account, position = lanes.account, lanes.position
     is_open, is_negative = lanes.is_pending[i] != 0, False
     for lane in range(LANES):
-        is_live = (account[cell(r.IS_LIVE, lane)] != 0.0) & is_open
+        is_live = (account[cell(r.IS_LIVE, lane)] == r.LIVE) & is_open
         is_live &= position[spot(i, r.IS_HALTED, lane)] == 0.0
         target = position[spot(i, r.TARGET, lane)]
         target = target if is_live else math.nan

@@ -73,6 +73,9 @@ N_PRICES = 29
     STOP_SCALE, PROFIT_SCALE, TRAIL_SCALE, FALL, RISE, FALLEN, RISEN, DUE,
 ) = range(N_PRICES)  # fmt: skip
 
+LIVE, ENDED = 1.0, 2.0
+"""What ``IS_LIVE`` says: an ended account stays, holds nothing and never trades again; 0: left."""
+
 EVENT, FLOW, SAMPLE, IS_BOUND = range(4)
 """Entries of ``Lanes.cursor``: the next settlement, flow and sample; whether bounds hold."""
 
@@ -112,6 +115,7 @@ class Lanes(NamedTuple):
     has_isolated: bool
     has_exits: bool
     is_crossed: bool
+    has_lots: bool
     last_funding: FloatArray
     cursor: IntArray
     units: FloatArray
