@@ -100,9 +100,6 @@ class Rules(NamedTuple):
     account: AccountRules
     instrument: InstrumentRules
 
-    def with_margin(self, margin: MarginRules) -> Rules:
-        return self._replace(instrument=self.instrument._replace(margin=margin))
-
 
 class Position(NamedTuple):
     """The position in one instrument.

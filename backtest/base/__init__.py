@@ -77,7 +77,7 @@ if TYPE_CHECKING:
     from backtest.base.settings_result import find_versions
     from backtest.base.compiler import share_record
     from backtest.base.table_text import Head, capitalize, clip, escape_directions, find_head
-    from backtest.base.table_text import format_cell, format_paragraph, format_round_money
+    from backtest.base.table_text import format_cell, format_round_money
     from backtest.base.table_text import format_table, keep_units
     from backtest.base.thread_pool import count_cores, run_in_threads
     from backtest.base.units import BoolArray, FloatArray, IntArray, Numbers, TimeLike, find_coin

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import math
 import re
-import textwrap
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from functools import partial
 from typing import NamedTuple, SupportsFloat
 
@@ -149,26 +148,12 @@ def format_cell(value: object, write: Callable[[float], str]) -> str:
 
 
 WIDTH = 80
-TITLE_WIDTH = 14
 HARD_SPACE = "\N{NO-BREAK SPACE}"
 NUMBER_AND_UNIT = re.compile(r"(?<=\d) (?=%|bp\b)")
 DIRECTIONS = {
     code: f"\\u{code:04x}"
     for code in (0x200E, 0x200F, *range(0x202A, 0x202F), *range(0x2066, 0x206A))
 }
-
-
-def format_paragraph(title: str, *sentences: str) -> Iterator[str]:
-    for place, sentence in enumerate(sentences):
-        lines = textwrap.wrap(
-            keep_units(sentence),
-            WIDTH,
-            initial_indent=f"{title if place == 0 else '':{TITLE_WIDTH}}",
-            subsequent_indent=" " * TITLE_WIDTH,
-            break_long_words=False,
-            break_on_hyphens=False,
-        )
-        yield from (line.replace(HARD_SPACE, " ") for line in lines)
 
 
 def keep_units(text: str) -> str:

@@ -12,10 +12,10 @@ from backtest.measures.measure_table import ABOUT, LARGEST
 
 IN_PERCENT = ("fraction", "fraction per year")
 PERIODS = {
-    "1m": ("minute", "one-minute"),
-    "1h": ("hour", "hourly"),
-    "1d": ("day", "daily"),
-    "1w": ("week", "weekly"),
+    "1m": "minute",
+    "1h": "hour",
+    "1d": "day",
+    "1w": "week",
 }
 PLAIN = ("count", "0 or 1")
 
@@ -42,11 +42,7 @@ def name_unit(name: str) -> str:
 
 
 def name_period(duration: str) -> str:
-    return PERIODS.get(duration, (f"period of {duration}", ""))[0]
-
-
-def name_frequency(duration: str) -> str:
-    return PERIODS.get(duration, ("", duration))[1]
+    return PERIODS.get(duration, f"period of {duration}")
 
 
 def format_close(stamp: pd.Timestamp, *, is_daily: bool) -> str:
