@@ -27,7 +27,7 @@ from backtest.base import black_kernels, compile_module
 from backtest.base.kernels import compile_kernels
 from backtest.engine import portfolio_loop
 from backtest.options import implied_kernels
-from backtest.options.svi import SVI, WIDTH
+from backtest.options.surfaces import SVI, WIDTH
 from backtest.venue import option_kernels, pack_holdings
 from backtest.venue.option_account import make_option_account
 

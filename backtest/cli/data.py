@@ -36,7 +36,7 @@ from backtest.market import (
     quality,
 )
 from backtest.market.quality import LEAST_RETURNS, Finding
-from backtest.market.repairs import KINDS
+from backtest.market.rules import KINDS
 
 if TYPE_CHECKING:
     from backtest.market import Fetched

@@ -21,7 +21,7 @@ class Deciders(NamedTuple):
     bar by policy, of shape (n + 1, 8): the numbers that it sees. ``shown`` is the view of the
     account, ``margin`` and ``levels`` room for the margin rules it sees, ``width`` the most
     brackets. Where policies do not decide at each close, ``rows`` says where the longer bars close
-    that they see, as :class:`backtest.market.policy_clock.PolicyClock` does, ``seen_time`` has
+    that they see, as :class:`backtest.market.clock.PolicyClock` does, ``seen_time`` has
     their opens, ``seen_bars`` of shape (6, bars, n) their prices and volume, and the last number of
     the memory is the highest unit value at a decision.
     """

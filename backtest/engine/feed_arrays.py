@@ -21,7 +21,7 @@ from backtest.base import (
 )
 from backtest.base.units import DAY
 from backtest.market import Market, Markets, find_clock, has_gaps, place_on_bars, read_settlements
-from backtest.market.settlements import DIVIDEND
+from backtest.market.tables import DIVIDEND
 from backtest.venue import (
     Collateral,
     Venue,

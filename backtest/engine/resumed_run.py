@@ -23,7 +23,7 @@ from backtest.engine.loop_inputs import has_interest
 from backtest.engine.manifest import describe_policies, describe_policy
 from backtest.engine.run_record import RunRecord
 from backtest.market import Market, Markets, label_names, remake
-from backtest.market.settlements import DIVIDEND
+from backtest.market.tables import DIVIDEND
 from backtest.policy import Policy
 from backtest.venue import Venue
 

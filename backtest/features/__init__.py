@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from backtest.features.estimators import find_backcast, garch_volatility
     from backtest.features.estimators import garman_klass_volatility, har_volatility
     from backtest.features.estimators import implied_volatility, parkinson_volatility, volatility
-    from backtest.market.bar_count import bars_per_year
+    from backtest.market.clock import bars_per_year
     from backtest.venue.calculators import touch_distance, touch_probability
 
 open_door(__name__)

@@ -6,8 +6,8 @@ from backtest.base import open_door
 
 if TYPE_CHECKING:
     from backtest.live.decide import Cut, Decision, decide
-    from backtest.live.fills import read_fills
+    from backtest.live.replay import read_fills
     from backtest.live.replay import Replay, replay
-    from backtest.live.snapshot import AccountSnapshot, HeldPosition
+    from backtest.live.state import AccountSnapshot, HeldPosition
 
 open_door(__name__)

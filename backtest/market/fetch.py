@@ -50,8 +50,7 @@ from backtest.base import (
 )
 from backtest.base.atomic_files import DRAFT_FILE, LOCK
 from backtest.base.units import DAY, HOUR
-from backtest.market.market import Market
-from backtest.market.read import (
+from backtest.market.files import (
     BROKEN,
     SUFFIXES,
     parse_csv,
@@ -60,6 +59,7 @@ from backtest.market.read import (
     unpack,
     write_table,
 )
+from backtest.market.market import Market
 from backtest.market.tables import SCHEMAS, SourceFrame, read_table, refuse, require, unreadable
 
 if TYPE_CHECKING:

@@ -7,10 +7,9 @@ from pathlib import Path
 from typing import TypeAlias
 
 from backtest.base import ParameterError, checked
-from backtest.market.folders import load_fields
+from backtest.market.files import SUFFIXES, load_fields, suffix_of
 from backtest.market.loading import read_options
 from backtest.market.market import Between, Market
-from backtest.market.read import SUFFIXES, suffix_of
 
 Paths: TypeAlias = Sequence[str | Path]
 

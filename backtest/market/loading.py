@@ -20,22 +20,28 @@ from backtest.base import (
     to_nanoseconds,
 )
 from backtest.base.units import SECOND
-from backtest.market.repairs import Repair, apply_repairs, drop_duplicates, parse_repairs
-from backtest.market.rules import Subject, count_uncovered, list_defects, name_span
-from backtest.market.settlements import (
-    DIVIDEND,
-    Span,
-    cadence,
-    missing_settlements,
-    place_dividends,
+from backtest.market.rules import (
+    Repair,
+    Subject,
+    apply_repairs,
+    count_uncovered,
+    drop_duplicates,
+    list_defects,
+    name_span,
+    parse_repairs,
 )
 from backtest.market.tables import (
+    DIVIDEND,
     PRICES,
     SCHEMAS,
     Defect,
     SourceFrame,
+    Span,
     TimedTable,
+    cadence,
     check_timezone,
+    missing_settlements,
+    place_dividends,
     read_table,
     refuse,
     spacing,

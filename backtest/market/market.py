@@ -36,9 +36,8 @@ from backtest.base import (
     to_nanoseconds,
     utc_index,
 )
-from backtest.market.folders import load_fields
+from backtest.market.files import load_fields, write_folder
 from backtest.market.loading import load_frames, read_options, time_text
-from backtest.market.read import write_folder
 from backtest.market.reshape import resample_fields, slice_fields
 from backtest.market.synthetic import START, generate_sample
 from backtest.market.tables import SCHEMAS, TIME_NAMES, SourceFrame, require, to_floats

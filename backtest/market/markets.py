@@ -34,10 +34,10 @@ from backtest.base import (
     to_nanoseconds,
 )
 from backtest.base.units import DAY
-from backtest.market.folders import find_sources, load_fields
+from backtest.market.files import find_sources, load_fields
 from backtest.market.loading import ReadOptions, read_options, time_text
 from backtest.market.market import BarClock, Between, FundingGaps, Market, MarkGaps
-from backtest.market.settlements import JITTER, place_on_bars, read_settlements
+from backtest.market.tables import JITTER, place_on_bars, read_settlements
 from backtest.market.weight_frame import Weights, make_index, read_weights
 
 MAX_AGE = "14d"

@@ -22,7 +22,7 @@ from backtest.base import (
     utc_index,
 )
 from backtest.base.units import DAY, HOUR, MINUTE
-from backtest.market.folders import find_sources, open_files
+from backtest.market.files import find_sources, open_files
 from backtest.market.loading import (
     Read,
     ReadOptions,
@@ -43,8 +43,16 @@ from backtest.market.rules import (
     measure_rates,
     measure_wicks,
 )
-from backtest.market.settlements import cadence, nearest_minute, place_on_bars
-from backtest.market.tables import NAIVE, PRICES, Defect, TimedTable, spacing
+from backtest.market.tables import (
+    NAIVE,
+    PRICES,
+    Defect,
+    TimedTable,
+    cadence,
+    nearest_minute,
+    place_on_bars,
+    spacing,
+)
 
 Fit: TypeAlias = Literal["yes", "with care", "no"]
 FITS: tuple[Fit, ...] = ("yes", "with care", "no")

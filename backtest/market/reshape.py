@@ -9,8 +9,7 @@ import numpy as np
 
 from backtest.base import FloatArray, IntArray, ParameterError, format_duration
 from backtest.base.units import DAY
-from backtest.market.settlements import DIVIDEND
-from backtest.market.tables import PRICES
+from backtest.market.tables import DIVIDEND, PRICES
 
 NEIGHBORS = 5
 """Groups at either end that show when a group usually begins and ends."""

@@ -20,10 +20,9 @@ from backtest.base import (
     repr_plain,
     utc_index,
 )
+from backtest.market.files import read_file
 from backtest.market.market import Market
-from backtest.market.read import read_file
-from backtest.market.settlements import nearest_minute
-from backtest.market.tables import find_stamps, require, to_floats, to_utc
+from backtest.market.tables import find_stamps, nearest_minute, require, to_floats, to_utc
 
 Weights: TypeAlias = "pd.DataFrame | FloatArray | Mapping[str, float] | None"
 CARRY = "bt.signals.from_frame(markets, frame, carry=True)"

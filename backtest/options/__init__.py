@@ -11,10 +11,10 @@ if TYPE_CHECKING:
     from backtest.options.chain import Inspection
     from backtest.options.option_listing import find_expiry, find_underlying, refuse_options
     from backtest.options.pricing import greeks, implied_volatility, price, volatility_reason
-    from backtest.options.svi import is_out_of_the_money
+    from backtest.options.surfaces import is_out_of_the_money
     from backtest.options.surfaces import Surface
     from backtest.options.surfaces import Surfaces
-    from backtest.options.svi import SSVI, SVI
+    from backtest.options.surfaces import SSVI, SVI
 
 open_door(__name__)
 

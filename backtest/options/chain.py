@@ -25,7 +25,7 @@ from backtest.base import (
 )
 from backtest.base.units import YEAR_DAYS
 from backtest.market import Defect, read_file, refuse, require, suffix_of, to_floats, to_utc
-from backtest.market.read import SUFFIXES
+from backtest.market.files import SUFFIXES
 from backtest.options.pricing import Settlement, implied_volatility, price, volatility_reason
 from backtest.venue import Option
 

@@ -24,7 +24,7 @@ from backtest.base import (
 )
 from backtest.base.units import DAY, HOUR, MINUTE
 from backtest.market import Market, cadence, nearest_minute
-from backtest.market.settlements import LARGEST_RATE
+from backtest.market.tables import LARGEST_RATE
 from backtest.venue import FundingTerms
 
 WEEK = 7 * DAY

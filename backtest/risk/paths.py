@@ -33,7 +33,7 @@ from backtest.base import (
 )
 from backtest.features import log_returns
 from backtest.market import Market, Markets, as_given, as_markets
-from backtest.market.settlements import DIVIDEND
+from backtest.market.tables import DIVIDEND
 from backtest.risk.path_draws import MARKS, PRICES, PathBars, PathSource, join_bars
 from backtest.risk.path_funding import (
     FITTED,

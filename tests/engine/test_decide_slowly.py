@@ -9,7 +9,7 @@ import pytest
 
 import backtest as bt
 from backtest.base.errors import BacktestError
-from backtest.market.policy_clock import find_clock, find_thin
+from backtest.market.clock import find_clock, find_thin
 from tests.markets import free_venue
 from tests.refusals import check_refused
 

@@ -20,7 +20,7 @@ from backtest.features import (
     settled_funding,
     traded_returns,
 )
-from backtest.market.settlements import JITTER
+from backtest.market.tables import JITTER
 from backtest.strategies import Constant
 from tests.markets import free_venue, live
 

@@ -8,7 +8,7 @@ import pandas as pd
 import pytest
 
 import backtest as bt
-from backtest.live.start import find_account_reads
+from backtest.live.state import find_account_reads
 from backtest.strategies import Capped, Cppi, VolTarget
 from tests.commands import call
 from tests.scenes import Follow, account_of, market_of, venue_of

@@ -10,7 +10,7 @@ import pytest
 
 import backtest as bt
 from backtest.base.errors import BacktestError
-from backtest.market.detail import with_clock
+from backtest.market.clock import with_clock
 from backtest.strategies import VolTarget
 from tests.refusals import check_refused
 

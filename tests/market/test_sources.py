@@ -15,8 +15,7 @@ import backtest as bt
 from backtest.base.errors import DataError
 from backtest.base.units import HOUR, MINUTE
 from backtest.market.market import Market
-from backtest.market.settlements import cadence, coverage, missing_settlements
-from backtest.market.tables import to_utc
+from backtest.market.tables import cadence, coverage, missing_settlements, to_utc
 
 SAMPLE = Market.sample(bars=24 * 10)
 

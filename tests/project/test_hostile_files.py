@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 import backtest as bt
-from backtest.market import read
+from backtest.market import files
 from tests.layouts import MARKET, kline_text
 
 GOOD = kline_text(MARKET.bars(), unit=1_000_000, has_header=True)
@@ -94,7 +94,7 @@ def test_a_hostile_file_is_refused_and_leaves_nothing(tmp_path: Path, name, writ
 
 
 def test_a_file_larger_than_the_limit_is_refused_packed_or_not(tmp_path: Path, monkeypatch):
-    monkeypatch.setattr(read, "LARGEST", 5_000)
+    monkeypatch.setattr(files, "LARGEST", 5_000)
     for write in (
         text(GOOD),
         archive(("x.csv", GOOD)),

@@ -9,7 +9,7 @@ import pandas as pd
 import pytest
 
 import backtest as bt
-from backtest.market.repairs import KINDS
+from backtest.market.rules import KINDS
 from backtest.strategies import Constant
 from tests.fast_cases import every_nth
 from tests.layouts import LAYOUTS, MARKET, kline_text, own_files, zip_text

@@ -1,0 +1,491 @@
+"""Longer bars at whose closes policies decide, shorter ones, and the bars of a year."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import numpy as np
+
+from backtest.base import (
+    BoolArray,
+    DataError,
+    FloatArray,
+    IntArray,
+    ParameterError,
+    checked,
+    count_nouns,
+    format_duration,
+    format_percent,
+    format_time,
+    parse_duration,
+    repr_plain,
+    warn_caller,
+)
+from backtest.base.units import DAY, YEAR_DAYS
+from backtest.market.files import is_panel
+from backtest.market.market import Market, compute_once
+from backtest.market.markets import Markets, as_given, as_markets, rebuild
+from backtest.market.reshape import MARK_PRICES as MARKS
+from backtest.market.reshape import grid_origin, group_bars, group_stretches, resample_fields
+from backtest.market.tables import DIVIDEND, PRICES
+
+if TYPE_CHECKING:
+    from backtest.base import BoolArray
+
+
+SESSIONS = 252.0
+"""Sessions per year, in a market with sessions."""
+
+
+@checked
+def bars_per_year(market: Market) -> float | FloatArray:
+    """Return the number of bars in a year, by which variances are annualized.
+
+    365 days over the length of a bar. In a market with sessions, 252 a year: with bars shorter
+    than a day, 252 times the mean number of bars in the UTC days that have passed, of shape
+    (n_bars,) and NaN during the first. Bars longer than a day count by calendar time
+    (:func:`count_by_calendar`), of shape (n_bars,): 52.14 weeks, about 12 months.
+
+    Examples
+    --------
+    >>> bars_per_year(Market.sample(bars=24))
+    8760.0
+    """
+    if not market.sessions:
+        return YEAR_DAYS * DAY / market.interval
+    if market.interval > DAY:
+        return count_by_calendar(market.time, market.interval)
+    if market.interval == DAY:
+        return SESSIONS
+    starts = np.diff(market.time // DAY, prepend=market.time[0] // DAY) != 0
+    passed = np.cumsum(starts)
+    first = np.maximum.accumulate(np.where(starts, np.arange(market.n_bars), 0))
+    counts = np.full(market.n_bars, np.nan)
+    np.divide(SESSIONS * first, passed, out=counts, where=passed > 0)
+    return counts
+
+
+def count_by_calendar(time: IntArray, interval: int) -> FloatArray:
+    """Return the number of bars in a year of 365 days, by their mean distance up to each bar.
+
+    For bars longer than a day in a market with sessions. ``time`` holds their opens, UTC ns.
+    ``interval`` is their smallest distance, used for the first bar: 28 days for months, 6 days for
+    weeks that begin on a Tuesday after a holiday.
+    """
+    days = time // DAY - time[0] // DAY
+    counts = np.full(len(time), YEAR_DAYS * DAY / interval)
+    np.divide(YEAR_DAYS * np.arange(len(time)), days, out=counts, where=days > 0)
+    return counts
+
+
+ENOUGH = 0.9
+"""Share of its bars that a longer bar must have to count as whole."""
+
+
+class PolicyClock(NamedTuple):
+    """What policies see of a market, and when they decide.
+
+    ``seen`` has the bars of policies: those of the market itself, or the longer ones. ``rows`` of
+    shape (n_bars,) is k at the last bar of longer bar k, at whose close policies decide, and
+    ``-k - 1`` at a bar that is followed by the close of longer bar k. A single 0: policies decide
+    at each close.
+    """
+
+    seen: Any
+    rows: IntArray
+
+    @property
+    def is_every(self) -> bool:
+        return len(self.rows) == 1
+
+    def at(self, t: int) -> int:
+        row = t if self.is_every else int(self.rows[min(t, len(self.rows) - 1)])
+        return row if row >= 0 else -row - 1
+
+    def count(self, stop: int) -> int:
+        return stop if self.is_every else int(np.searchsorted(self.find_closes(), stop))
+
+    def is_at_close(self, t: int) -> bool:
+        return self.is_every or bool(self.rows[t] >= 0)
+
+    def find_closes(self) -> IntArray:
+        return np.flatnonzero(self.rows >= 0)
+
+    def hold(self, values: FloatArray) -> FloatArray:
+        """Return values of ``seen`` by bar of the market, as last known at its close; 0 before.
+
+        ``values`` are of shape (..., n_seen), or (1,) for a constant.
+        """
+        if self.is_every or values.shape == (1,):
+            return values
+        known = np.where(self.rows >= 0, self.rows, -self.rows - 2)
+        return np.where(known >= 0, values[..., np.maximum(known, 0)], 0.0)
+
+    def pick(self, values: FloatArray) -> FloatArray:
+        if self.is_every or values.shape == (1,):
+            return values
+        return np.ascontiguousarray(values[..., self.find_closes()])
+
+    def ignore_between(self, signal: FloatArray) -> FloatArray:
+        """Return a signal of shape (n_bars,) or (n_bars, n) for the account."""
+        if self.is_every:
+            return signal
+        signal = np.broadcast_to(signal, (len(self.rows), *signal.shape[1:]))
+        is_close = (self.rows >= 0).reshape(-1, *(1,) * (signal.ndim - 1))
+        return np.where(is_close, signal, 1.0)
+
+    def place(self, values: FloatArray, others: FloatArray | float) -> FloatArray:
+        """Return values of ``seen`` at the closes at which policies decide, ``others`` elsewhere.
+
+        ``values`` are of shape (n_seen,) or (n_seen, n).
+        """
+        if self.is_every:
+            return values
+        is_close = (self.rows >= 0).reshape(-1, *(1,) * (values.ndim - 1))
+        return np.where(is_close, values[np.maximum(self.rows, 0)], others)
+
+
+def decide_every(market: Any, length: str) -> Any:
+    """Return a market, or several, whose policies decide at the closes of longer bars.
+
+    In a run on it policies see the bars of :meth:`Market.resample`, as far as their closes have
+    passed, and the account lives bar by bar. It is what ``decide`` of :func:`backtest.run` makes,
+    for functions without that argument.
+
+    Parameters
+    ----------
+    market : Market or Markets
+        The bars of the account.
+    length : str
+        The length of the bars of policies, such as ``"1h"``: a multiple of the market's interval.
+        The interval itself changes nothing.
+
+    Returns
+    -------
+    Market or Markets
+
+    Raises
+    ------
+    ParameterError
+        If it is not a multiple, no bar of this length is complete, or the market has such a clock.
+
+    Examples
+    --------
+    >>> decide_every(Market.sample(bars=48), "4h")
+    bt.decide_every(Market.sample(bars=48), '4h')
+    """
+    as_markets(market)
+    return with_decide(market, length)
+
+
+def with_decide(market: Any, decide: str) -> Any:
+    length = parse_duration(decide, "decide")
+    if length % market.interval:
+        longer = format_duration(-(-length // market.interval) * market.interval)
+        raise ParameterError(
+            "decide must be a multiple of the bars of the market, "
+            f"{format_duration(market.interval)}, got {decide!r}; {longer!r}, or finer bars"
+        )
+    if market.decide not in {0, length}:
+        raise ParameterError(
+            f"decide: the policies of this market decide every {format_duration(market.decide)} "
+            f"already, got {decide!r}"
+        )
+    if length in {market.interval, market.decide}:
+        return market
+    found = set_decide(market, length)
+    find_clock(found)
+    return found
+
+
+def set_decide(market: Any, length: int) -> Any:
+    """Return a market, or several, whose policies decide every ``length`` ns."""
+    markets = as_markets(market)
+    found = {
+        name: dataclasses.replace(each, decide=length, source=name_clock(each, length))
+        for name, each in markets.items()
+    }
+    source = name_clock(markets, length)
+    whole = rebuild(found, markets.currency, source, markets.last_opens, markets.listing)
+    return as_given(whole, market)
+
+
+def name_clock(market: Market | Markets, length: int) -> str:
+    """Return the source of a market whose policies decide every ``length`` ns."""
+    return f"bt.decide_every({market.source}, {format_duration(length)!r})"
+
+
+def find_clock(market: Any) -> PolicyClock:
+    if not market.decide:
+        return PolicyClock(market, np.zeros(1, np.int64))
+    return compute_once(market, "policy clock", lambda: make_clock(market))
+
+
+def show_signal(market: Market, clock: PolicyClock) -> Market:
+    if clock.is_every:
+        return market
+    signal, seen = market.signal, clock.seen
+    if signal.strides != (0,):
+        return seen.with_signal(signal[clock.find_closes()])  # type: ignore[no-any-return]
+    return seen.with_signal(signal[:1])  # type: ignore[no-any-return]
+
+
+def combine(market: Market) -> Market:
+    def compute() -> Market:
+        time, terms = market.time, (market.interval, market.decide)
+        if len(time) < 2 or int(np.diff(time).max()) == market.interval:
+            groups = group_bars(time, *terms)
+        else:
+            groups = group_stretches(time, *terms, sessions=False)
+        source = f"{market.source}.resample({format_duration(market.decide)!r})"
+        return Market(**resample_fields(market, market.decide, groups), source=source)
+
+    return compute_once(market, "clock", compute)
+
+
+def make_clock(market: Market | Markets) -> PolicyClock:
+    markets = as_markets(market)
+    length, origin = markets.decide, grid_origin(markets.decide)
+    ahead = 0 if has_gaps(markets) else markets.interval
+    lasts = {
+        name: (last + ahead - origin) // length * length + origin - (length if ahead else 0)
+        for name, last in markets.last_opens.items()
+    }
+    combined = {name: combine(each) for name, each in markets.items()}
+    seen = rebuild(combined, markets.currency, markets.source, lasts, markets.listing)
+    rows = number_closes(markets.time, seen.time, markets.interval, length)
+    return PolicyClock(as_given(seen, market), rows)
+
+
+def number_closes(time: IntArray, opens: IntArray, interval: int, length: int) -> IntArray:
+    """Return ``rows`` of :class:`PolicyClock` for the opens of bars and of longer ones, in ns."""
+    ended = np.searchsorted(opens + length, time, side="right")
+    ends = np.append(time[1:], time[-1] + interval)
+    found = -ended - 1
+    inside = np.flatnonzero(ended < len(opens))
+    k = ended[inside]
+    is_last = (time[inside] >= opens[k]) & (ends[inside] >= opens[k] + length)
+    found[inside[is_last]] = k[is_last]
+    return found.astype(np.int64)
+
+
+def has_gaps(market: Any) -> bool:
+    span = int(market.time[-1]) - int(market.time[0])
+    return bool(market.sessions) or span != (market.n_bars - 1) * int(market.interval)
+
+
+def find_thin(market: Market) -> BoolArray:
+    if "detail" in market.filled:
+        return np.zeros(1, np.bool_)
+    opens = combine(market).time
+    counts = np.diff(np.searchsorted(market.time, np.append(opens, opens[-1] + market.decide)))
+    usual = market.decide // market.interval
+    if market.sessions:
+        usual = int(np.bincount(counts).argmax())
+    return np.asarray(counts < ENOUGH * usual)
+
+
+def describe_clock(market: Market) -> dict[str, Any]:
+    if not market.decide:
+        return {}
+    thin = find_thin(market)
+    first = format_time(int(combine(market).time[np.argmax(thin)])) if thin.any() else None
+    found = {"decide": format_duration(market.decide)}
+    return found if first is None else {**found, "thin_bars": int(thin.sum()), "first_thin": first}
+
+
+SAME, MOST = 1e-6, 0.01
+"""Relative differences of prices that are noise, and that are refused."""
+SPANS_TOLD = 5
+
+
+def with_clock(market: Any, decide: str | None, detail: Any) -> Any:
+    if decide is None and detail is None:
+        return market
+    market = as_given(as_markets(market), market)
+    if decide is not None and detail is None:
+        return with_decide(market, decide)
+    if market.decide:
+        raise ParameterError(
+            f"detail: the bars must be those that policies see, {market!r} has another clock; give "
+            "the market as it was loaded, and decide to the call"
+        )
+    length = decide or format_duration(market.interval)
+    with_decide(market, length)  # it is a multiple
+    return with_decide(refine(market, detail), length)
+
+
+def refine(market: Any, detail: Any) -> Any:
+    markets = as_markets(market)
+    found = read_detail(markets, detail)
+    parts = {name: match(name, each, found[name]) for name, each in markets.items()}
+    known = join_known(parts)
+    refined = {
+        name: join(markets[name], part, np.isin(part.opens, known)) for name, part in parts.items()
+    }
+    source = f"{markets.source} with detail"
+    found = rebuild(refined, markets.currency, source, markets.last_opens, markets.listing)
+    return as_given(found, market)
+
+
+def read_detail(markets: Markets, detail: Any) -> Mapping[str, Market]:
+    given = load_detail(markets, Path(detail)) if isinstance(detail, str | Path) else detail
+    if isinstance(given, Market):
+        given = dict(zip(markets.names, [given], strict=False))
+    if not isinstance(given, Mapping) or not all(isinstance(e, Market) for e in given.values()):
+        raise ParameterError(
+            "detail must be a Market, one for each instrument, or a folder, "
+            f"got {repr_plain(given)}"
+        )
+    lacking = [name for name in markets.names if name not in given]
+    if lacking:
+        raise ParameterError(
+            f"detail must be one for each instrument, got none of {', '.join(lacking)}"
+        )
+    return given
+
+
+def load_detail(markets: Markets, folder: Path) -> Market | Markets:
+    if not is_panel([folder], markets.names):
+        return Market.load(folder, funding_gaps="zero")
+    return Markets.load(folder, instruments=list(markets.names), funding_gaps="zero")
+
+
+class Part(NamedTuple):
+    """The shorter bars of one market that stand for longer ones.
+
+    ``opens`` (ns) are the longer bars that have enough of them, ``rows`` which rows of ``detail``
+    belong to each, as first and stop.
+    """
+
+    detail: Market
+    opens: IntArray
+    rows: IntArray
+
+
+def match(name: str, market: Market, detail: Market) -> Part:
+    if detail.interval >= market.interval or market.interval % detail.interval:
+        raise ParameterError(
+            f"detail must have shorter bars, of which {format_duration(market.interval)} is a "
+            f"multiple, got {format_duration(detail.interval)}"
+        )
+    named = {each.instrument for each in (market, detail)} - {""}
+    if len(named) > 1:
+        raise ParameterError(
+            f"detail must be of the same instrument, {market.instrument}, got {detail.instrument}"
+        )
+    first = np.searchsorted(detail.time, market.time)
+    stop = np.searchsorted(detail.time, market.time + market.interval)
+    usual = market.interval // detail.interval
+    at = np.minimum(first, detail.n_bars - 1)
+    has_open = (stop > first) & (detail.time[at] == market.time)
+    kept = has_open & (stop - first >= ENOUGH * usual)
+    if not kept.any():
+        raise ParameterError(
+            f"detail must cover bars of {name} and open with them, got bars from "
+            f"{format_time(detail.start)} to {format_time(detail.end)} for "
+            f"{format_time(market.start)} to {format_time(market.end)}"
+        )
+    return Part(detail, market.time[kept], np.stack([first[kept], stop[kept]], axis=1))
+
+
+def join_known(parts: Mapping[str, Part]) -> IntArray:
+    known, *others = (part.opens for part in parts.values())
+    for each in others:
+        known = np.intersect1d(known, each)
+    return np.asarray(known)
+
+
+def join(market: Market, part: Part, chosen: BoolArray) -> Market:
+    detail, opens, rows = part.detail, part.opens[chosen], part.rows[chosen]
+    has_mark = market.has_mark and detail.has_mark
+    fields = (*PRICES, *MARKS) if has_mark else PRICES
+    told = compare(market, detail, opens, rows, fields)
+    is_own = ~np.isin(market.time, opens)
+    taken = np.concatenate([np.arange(a, b) for a, b in rows] or [np.zeros(0, np.int64)])
+    time = np.concatenate([market.time[is_own], detail.time[taken]])
+    order = np.argsort(time, kind="stable")
+    joined = {
+        name: np.concatenate([getattr(market, name)[is_own], getattr(detail, name)[taken]])[order]
+        for name in (*fields, "volume")
+    }
+    if not has_mark:
+        joined |= {mark: joined[name] for mark, name in zip(MARKS, PRICES, strict=True)}
+    time = time[order]
+    columns = {name: spread(name, values, market, time) for name, values in market.columns.items()}
+    return Market(
+        **{
+            **market.fields(),
+            **joined,
+            "time": time,
+            "columns": columns,
+            "interval": detail.interval,
+            "has_mark": has_mark,
+            "synthetic": market.synthetic or detail.synthetic,
+            "filled": {**market.filled, "detail": describe(market, detail, opens), **told},
+        },
+        source=f"{market.source} with detail {detail.source}",
+    )
+
+
+def spread(name: str, values: FloatArray, market: Market, time: IntArray) -> FloatArray:
+    ends = np.append(np.searchsorted(time, market.time[1:]) - 1, len(time) - 1)
+    found = np.full(len(time), np.nan)
+    if name == DIVIDEND:
+        found[np.searchsorted(time, market.time)] = values
+        return found
+    known = np.searchsorted(ends, np.arange(len(time)), side="right") - 1
+    return np.where(known >= 0, values[np.maximum(known, 0)], np.nan)
+
+
+def compare(
+    market: Market, detail: Market, opens: IntArray, rows: IntArray, fields: tuple[str, ...]
+) -> dict[str, str]:
+    if not len(opens):
+        return {}
+    at, worst = np.searchsorted(market.time, opens), np.zeros(len(opens))
+    low = np.minimum.reduceat
+    for name in fields:
+        values, kind = getattr(detail, name), name.removeprefix("mark_")
+        made = {"open": values[rows[:, 0]], "close": values[rows[:, 1] - 1]}.get(kind)
+        if made is None:
+            edges = np.minimum(rows.ravel(), len(values) - 1)
+            made = (np.maximum.reduceat if kind == "high" else low)(values, edges)[::2]
+            last = values[rows[:, 1] - 1]
+            made = np.maximum(made, last) if kind == "high" else np.minimum(made, last)
+        worst = np.maximum(worst, np.abs(made / getattr(market, name)[at] - 1.0))
+    k, count = int(np.argmax(worst)), int(np.sum(worst > SAME))
+    if worst[k] > MOST:
+        raise DataError(
+            "detail must make the bars that it stands for, got a price that differs by "
+            f"{format_percent(float(worst[k]))} in the bar of {format_time(int(opens[k]))} UTC, "
+            f"and {count:,} of {len(opens):,} bars that differ: of one instrument and one venue?"
+        )
+    if not count:
+        return {}
+    text = (
+        f"{count:,} of {len(opens):,} bars differ from their detail by more than 1e-6, at most by "
+        f"{float(worst[k]):.2g} at {format_time(int(opens[k]))} UTC; the detail counts"
+    )
+    warn_caller(text)
+    return {"detail_differs": text}
+
+
+def describe(market: Market, detail: Market, opens: IntArray) -> str:
+    length = market.interval
+    begins = np.flatnonzero(np.diff(opens, prepend=opens[:1] - 2 * length) > length)
+    spans = [
+        f"{format_time(int(opens[a]))} to {format_time(int(opens[b]) + length)}"
+        for a, b in zip(begins, np.append(begins[1:], len(opens)) - 1, strict=True)
+    ]
+    more = f" and {len(spans) - SPANS_TOLD} more spans" if len(spans) > SPANS_TOLD else ""
+    covered = f"{len(opens):,} of {count_nouns(market.n_bars, 'bar')}"
+    told = ", ".join(spans[:SPANS_TOLD]) + more
+    marks = "" if detail.has_mark or not market.has_mark else "; it has no mark prices"
+    return (
+        f"{format_duration(detail.interval)} in {covered} of {format_duration(length)}: "
+        f"{told or 'none'}{marks}"
+    )
