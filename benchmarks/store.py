@@ -85,15 +85,11 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         store = Path(folder) / "results"
         fill(store, count)
-        time.sleep(QUIET)
         seconds = {
-            "list without notes": clock(lambda: list_results(store, use_index=False)),
-            "list that writes notes": clock(lambda: list_results(store)),
-            "list with notes, filter and sort": clock(lambda: choose(store)),
-            "command, with notes": clock(lambda: list_by_command(store)),
+            "list": clock(lambda: list_results(store)),
+            "list, filter and sort": clock(lambda: choose(store)),
+            "command": clock(lambda: list_by_command(store)),
         }
-        (store / ".index.json").unlink()
-        seconds["command, without notes"] = clock(lambda: list_by_command(store))
         names = sorted(store.glob("voltarget-*"))[:200]
         seconds["verify 200"] = clock(lambda: [verify_folder(each) for each in names])
     print(json.dumps({"results": count, "seconds": seconds}, indent=1))  # noqa: T201 - what it is for

@@ -11,6 +11,7 @@ import shutil
 import sys
 import textwrap
 import traceback
+import unicodedata
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager, redirect_stdout, suppress
 from contextvars import ContextVar
@@ -19,10 +20,11 @@ from typing import Any, Protocol, TextIO
 
 import typer
 
-from backtest.base import BacktestError, ParameterError, to_json
+from backtest.base import BacktestError, ParameterError, escape_directions, to_json
 
 LONG_NAME = 9
 LONGEST_LINE = 10_000
+PIPED_WIDTH, NARROW = 160, 100
 JSON_OUTPUT: ContextVar[TextIO | None] = ContextVar("json_output", default=None)
 
 
@@ -98,13 +100,25 @@ def print_paragraph(text: str, *, indent: str = "  ") -> None:
     typer.echo("\n".join(lines))
 
 
+def clean(text: str) -> str:
+    """Return text with control characters and marks of direction written out."""
+    if text.isascii() and text.isprintable():
+        return text
+    return "".join(
+        c if not unicodedata.category(c).startswith("C") else c.encode("unicode_escape").decode()
+        for c in escape_directions(text)
+    )
+
+
 def print_table(
     columns: Sequence[str],
     rows: Iterable[Sequence[str]],
     *,
     right: Sequence[str] = (),
+    cut: Sequence[str] = (),
     squeezes: bool = False,
 ) -> None:
+    """Print a table; columns of ``cut`` give way where the terminal is too narrow for all."""
     from rich import box  # noqa: PLC0415 - it takes longer to load than most commands to run
     from rich.console import Console  # noqa: PLC0415
     from rich.table import Table  # noqa: PLC0415
@@ -113,12 +127,24 @@ def print_table(
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False, show_edge=False, padding=(0, 1))
     for name in columns:
         side: Any = "right" if name in right else "left"
-        table.add_column(break_name(name), justify=side, overflow="fold")
+        table.add_column(
+            name if cut else break_name(name),
+            justify=side,
+            overflow="fold",
+            no_wrap=bool(cut) and name not in cut,
+        )
     for row in rows:
-        table.add_row(*map(Text, row))
-    console = Console()
+        texts = [Text("\n".join(map(clean, cell.split("\n")))) for cell in row]
+        for name, text in zip(columns, texts, strict=True):
+            if name in cut:
+                text.no_wrap, text.overflow = True, "ellipsis"
+        table.add_row(*texts)
+    is_piped = bool(cut) and not sys.stdout.isatty()
+    console = Console(width=PIPED_WIDTH if is_piped else None)
     wide = console.options.update(max_width=LONGEST_LINE)
-    if squeezes and console.measure(table, options=wide).maximum > console.width:
+    if (squeezes or (cut and console.width < NARROW)) and console.measure(
+        table, options=wide
+    ).maximum > console.width:
         table.padding = (0, 0)
     console.print(table)
 

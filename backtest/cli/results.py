@@ -2,16 +2,24 @@
 
 from __future__ import annotations
 
+import math
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
-from backtest.base import ParameterError
+from backtest.base import ParameterError, clip, format_time
 from backtest.cli.command import RESULTS, AsJson, Output, Results, option
-from backtest.cli.printing import add_command, format_help, print_json, print_table
+from backtest.cli.printing import (
+    add_command,
+    clean,
+    format_help,
+    print_json,
+    print_paragraph,
+    print_table,
+)
 from backtest.cli.progress import show_progress
 
 Text = Annotated[
@@ -22,22 +30,17 @@ Kind = Annotated[
 ]
 PolicyPart = Annotated[str, option("Part of the policy's name or settings.", "--policy")]
 Where = Annotated[list[str] | None, option("A bound on a measure: 'sharpe>1'; repeat for more.")]
-SHOWN_ID = 8
+SHOWN_ID, SHOWN_COMMIT, MOST_NAMED = 8, 12, 20
+MEASURES = ("sharpe", "cagr", "max_drawdown")
+USUAL = ("id", "kind", "policy", "data")
+SHORT = {"comparison": "compare", "walk-forward": "walk", "cross-validation": "cross"}
 EXAMPLES = """
 backtest results list --sort sharpe
-backtest results show 0a1b2c3d
-backtest results compare 0a1b2c3d 77aa8cc5
-backtest results diff 0a1b2c3d 77aa8cc5
-backtest results verify
 backtest results prune --keep 100 --dry-run
-backtest results export 0a1b2c3d --out run.zip
 """
 LIST_EXAMPLES = """
-backtest results list                          [dim]# the newest first[/dim]
-backtest results list --kind run --policy vol-target --sort sharpe
 backtest results list btc --where 'sharpe>1' --where 'max_drawdown<=0.4' --since 7d
-backtest results list --columns id,policy,sharpe,seconds,commit,dirty
-backtest results list --sort max_drawdown --top 20 --json
+backtest results list --columns id,policy,sharpe,seconds,commit,dirty --top 20
 """
 SHOW_EXAMPLES = """
 backtest results show voltarget-0a1b2c3d4e5f6071
@@ -100,9 +103,6 @@ def list_(
             "--columns",
         ),
     ] = None,
-    fresh: Annotated[
-        bool, option("Read every folder, without the index of an earlier list.", "--fresh")
-    ] = False,
     as_json: AsJson = False,
     results: Results = RESULTS,
 ) -> None:
@@ -111,33 +111,112 @@ def list_(
     A sweep shows the measures of its set with the highest Sharpe ratio, a study those of the set
     it chose, a comparison those of its policy with the highest log growth.
     """
-    from backtest.cli import results_text  # noqa: PLC0415 - as below
     from backtest.store import list_results, sort_entries  # noqa: PLC0415 - loads much
 
     wanted = build_filter(text, kind, policy, where, since=since)
     if top is not None and top < 1:
         raise ParameterError(f"top must be 1 or more, got {top}")
-    bounds = [bound.measure for bound in wanted.bounds]
-    usual = [*results_text.USUAL, *results_text.list_measures(sort, bounds), "saved"]
-    named = usual if columns is None else results_text.read_columns(columns)
+    named = read_columns(columns, sort, [bound.measure for bound in wanted.bounds])
     sort_entries((), sort)  # an unknown word is an error before anything is read
-    everything = list_results(results, use_index=not fresh)
+    everything = list_results(results)
     found = sort_entries(filter(wanted.matches, everything), sort, is_reversed=is_reversed)
     shown = found[:top]
     unread = [each for each in everything if each.trouble]
-    total = len(everything) - len(unread)
     if as_json:
         lists = {"results": shown, "not_readable": unread}
         plain = {key: [each.to_dict() for each in each_list] for key, each_list in lists.items()}
         print_json({"folder": str(results), "found": len(found), **plain})
         return
-    typer.echo(results_text.format_list(shown, named, unread, len(found), total, results))
+    total = len(everything) - len(unread)
+    if not everything:
+        typer.echo(f"no results in {clean(str(results))}")
+        return
+    if shown:
+        print_entries(shown, named)
+    count = f"{total:,} result{'' if total == 1 else 's'}"
+    count = count if len(found) == total else f"{len(found):,} of {count} match"
+    typer.echo(f"\n{'' if shown == found else f'{len(shown):,} shown; '}{count}")
+    print_unread(unread)
+
+
+def read_columns(text: str | None, sort: str, asked: Sequence[str]) -> list[str]:
+    from backtest.store.listing import FIELDS, check_measure  # noqa: PLC0415 - loads much
+
+    if text is None:
+        first = [] if sort in FIELDS else [sort]
+        return [*USUAL, *list(dict.fromkeys([*first, *asked, *MEASURES]))[:4], "saved"]
+    names = [each.strip() for each in text.split(",")]
+    for each in names:
+        check_measure(each, where="columns", others=tuple(CELLS))
+    if len(set(names)) < len(names):
+        raise ParameterError(f"each of columns must be named once, got {text!r:.80}")
+    return names
+
+
+CELLS: dict[str, Callable[[Any], str]] = {
+    "id": lambda each: each.id[:SHOWN_ID] if each.name.endswith(each.id) else each.name,
+    "name": lambda each: each.name,
+    "kind": lambda each: SHORT.get(each.kind, each.kind),
+    "policy": lambda each: f"{each.policy} ({describe(each)})" if each.note else each.policy,
+    "data": lambda each: clip(f"{each.instrument or 'unnamed'} {each.interval}", 18),
+    "start": lambda each: each.start,
+    "end": lambda each: each.end,
+    "source": lambda each: each.source,
+    "saved": lambda each: format_time(each.saved)[:16],
+    "size": lambda each: f"{each.size / 1e6:,.2f} MB",
+    "seconds": lambda each: "-" if each.seconds is None else f"{each.seconds:,.2f} s",
+    "commit": lambda each: each.commit[:SHOWN_COMMIT] or "-",
+    "backtest_commit": lambda each: each.backtest_commit[:SHOWN_COMMIT] or "-",
+    "dirty": lambda each: {None: "-", True: "yes", False: "no"}[each.is_dirty],
+}
+
+
+def describe(entry: Any) -> str:
+    from backtest.store import describe_note  # noqa: PLC0415 - loads much
+
+    return describe_note(entry)
+
+
+def print_entries(shown: Sequence[Any], columns: Sequence[str]) -> None:
+    from backtest.measures import name_measure  # noqa: PLC0415 - loads much
+    from backtest.report import format_measure  # noqa: PLC0415
+
+    def format_cell(name: str, entry: Any) -> str:
+        if name in CELLS:
+            return CELLS[name](entry)
+        value = entry.metrics.get(name, math.nan)
+        return "-" if math.isnan(value) else format_measure(name, value)
+
+    heads = {
+        name: name.replace("_", " ") if name in CELLS else name_measure(name) for name in columns
+    }
+    right = [heads[name] for name in columns if name not in CELLS or name in ("size", "seconds")]
+    cut = [heads[name] for name in ("policy", "data", "saved", "name", "source") if name in heads]
+    rows = ([format_cell(name, each) for name in columns] for each in shown)
+    print_table(list(heads.values()), rows, right=right, cut=cut)
+
+
+def print_unread(unread: Sequence[Any]) -> None:
+    left = [each for each in unread if each.kind == "leftover"]
+    for heading, entries in (
+        ("not readable (see backtest results verify)", [e for e in unread if e not in left]),
+        ("left by writers (backtest results prune --damaged deletes the dead ones)", left),
+    ):
+        if entries:
+            typer.echo(f"\n{heading}: {len(entries):,}")
+            print_named([f"{each.name}: {each.trouble}" for each in entries])
+
+
+def print_named(lines: Sequence[str]) -> None:
+    for each in lines[:MOST_NAMED]:
+        print_paragraph(clean(each))
+    if len(lines) > MOST_NAMED:
+        typer.echo(f"  and {len(lines) - MOST_NAMED:,} more: --json names all")
 
 
 def show(name: Name, *, as_json: AsJson = False, results: Results = RESULTS) -> None:
     """Show one result: its facts, its measures, and the command that makes it again."""
     from backtest.base import describe_origin, making_to_json, read_provenance  # noqa: PLC0415 - loads much
-    from backtest.cli.results_text import format_result  # noqa: PLC0415 - loads much
     from backtest.store import open_folder, read_usable  # noqa: PLC0415 - loads much
 
     folder, entry = read_usable(name, results)
@@ -150,7 +229,69 @@ def show(name: Name, *, as_json: AsJson = False, results: Results = RESULTS) -> 
         shown = {"path": str(folder), **entry.to_dict(), "again": again, "made": made}
         print_json({**shown, "manifest": facts})
         return
-    typer.echo(format_result(folder, entry, facts, making, origin))
+    code = [each for each in (*making.earlier, making.code) if each] if making else []
+    policies = facts.get("policies") or ({"": facts["policy"]} if "policy" in facts else {})
+    pairs = [
+        ("folder", str(folder)),
+        ("kind", entry.kind + (f", {describe(entry)}" if entry.note else "")),
+        ("id", entry.id),
+        ("policy", entry.policy),
+        ("data", f"{entry.instrument or 'unnamed'} {entry.interval}, {entry.start} to {entry.end}"),
+        ("source", entry.source),
+        ("data hash", str(facts["data"]["content_hash"])),
+        *((f"source hash {name}".strip(), each["source_hash"]) for name, each in policies.items()),
+        ("versions", ", ".join(f"{k} {v}" for k, v in facts["versions"].items())),
+        *(("code", format_code(each)) for each in code),
+        ("seconds", CELLS["seconds"](entry)),
+        ("saved", f"{format_time(entry.saved)[:19]} UTC, {CELLS['size'](entry)}"),
+    ]
+    wide = max(len(label) for label, _ in pairs)
+    for label, value in pairs:
+        print_paragraph(clean(f"{label.ljust(wide)}  {value}"), indent="")
+    print_measures(entry)
+    if origin.command:
+        typer.echo(f"\nrun again by\n{clean(origin.command)}")
+    for remark in origin.remarks:
+        print_paragraph(clean(remark), indent="")
+
+
+BEST = {
+    "sweep": " of its best set",
+    "study": " of the set it chose",
+    "comparison": " of its best policy",
+    "walk-forward": " of the re-tuned account",
+    "cross-validation": ", medians over its paths",
+}
+"""What the measures of a result are, beside those of a run."""
+
+
+def print_measures(entry: Any) -> None:
+    from backtest.measures import name_measure  # noqa: PLC0415 - loads much
+    from backtest.measures.measure_table import ABOUT  # noqa: PLC0415
+    from backtest.report import format_measure, name_unit  # noqa: PLC0415
+
+    rows = [
+        (name_measure(name), format_measure(name, value), name_unit(name))
+        if name in ABOUT
+        else (name_measure(name), f"{value:.6g}", "")
+        for name, value in entry.metrics.items()
+        if not math.isnan(value)
+    ]
+    if rows:
+        typer.echo()
+        print_table((f"measure{BEST.get(entry.kind, '')}", "value", "unit"), rows, right=("value",))
+
+
+def format_code(code: Any) -> str:
+    places: dict[Any, list[str]] = {}
+    for name, each in code.items():
+        places.setdefault(each, []).append(name)
+    texts = []
+    for place, names in places.items():
+        dirty = " with changes not committed" if place and place.is_dirty else ""
+        commit = place.commit[:SHOWN_COMMIT] or "no commit yet" if place else ""
+        texts.append(f"{', '.join(names)} {f'at {commit}{dirty}' if place else 'of no checkout'}")
+    return "; ".join(texts)
 
 
 def compare(
@@ -214,10 +355,10 @@ def split_label(text: str, results: Path) -> tuple[str, str]:
 
 
 def find_run(name: str, results: Path) -> Path:
-    from backtest.store import read_usable  # noqa: PLC0415 - loads much
+    from backtest.store import is_run, read_usable  # noqa: PLC0415 - loads much
 
     folder, entry = read_usable(name, results)
-    if entry.kind not in ("run", "portfolio"):
+    if not is_run(entry.kind):
         raise ParameterError(f"only runs can be compared, {folder.name} is a {entry.kind}")
     return folder
 
@@ -278,7 +419,6 @@ def verify(
 
     Without names, the records of looks at holdouts and of tried sets are checked too.
     """
-    from backtest.cli.results_text import format_checks  # noqa: PLC0415 - loads much
     from backtest.store import (  # noqa: PLC0415 - loads much
         find_folder,
         list_folders,
@@ -296,9 +436,23 @@ def verify(
     if as_json:
         print_json({"folder": str(results), "checked": [each.to_dict() for each in checks]})
     else:
-        typer.echo(format_checks(checks))
+        print_checks(checks)
     if any(each.faults for each in checks):
         raise typer.Exit(1)
+
+
+def print_checks(checks: Sequence[Any]) -> None:
+    from backtest.store import list_kinds  # noqa: PLC0415 - loads much
+
+    for each in checks:
+        for word, found in (("DAMAGED", each.faults), ("note   ", each.remarks)):
+            for name, what in found:
+                place = "" if name == "." else f"{name} "
+                print_paragraph(clean(f"{word} {each.name}: {place}{what}"), indent="")
+    bad = sum(bool(each.faults) for each in checks)
+    files = sum(each.files for each in checks)
+    whole = sum(not each.faults and each.kind in list_kinds() for each in checks)
+    typer.echo(f"{whole:,} whole, {bad:,} damaged; {files:,} files checked")
 
 
 def export(
@@ -317,10 +471,8 @@ def export(
 # ------------------------------------------------------------------------------------------ prune
 
 PRUNE_EXAMPLES = """
-backtest results prune --keep 100              [dim]# lists them, then asks[/dim]
 backtest results prune --older-than 30d --kind run --where 'sharpe<0.5' --dry-run
 backtest results prune --damaged --yes         [dim]# only unreadable ones[/dim]
-backtest results prune --unfinished            [dim]# only those that could be resumed[/dim]
 """
 
 
@@ -353,7 +505,6 @@ def prune(
 
     Only folders with a readable manifest or study and its id are deleted; others are listed.
     """
-    from backtest.cli.results_text import format_deletions, format_kept  # noqa: PLC0415 - loads much
     from backtest.store import Filter, choose_deletions, delete_chosen  # noqa: PLC0415 - loads much
 
     wanted = build_filter(text, kind, policy, where, before=older_than)
@@ -369,8 +520,11 @@ def prune(
         with_damaged=damaged,
     )
     if not as_json:
-        typer.echo(format_deletions([each.entry for each in to_delete]))
-        typer.echo("".join(map(format_kept, kept)), nl=False)
+        print_deletions([each.entry for each in to_delete])
+        for each in kept:
+            text = f"left, not known to be a result: {each.name}  {each.why}; by hand:"
+            print_paragraph(clean(text))
+            typer.echo(f"    {clean(each.by_hand)}")
     is_agreed = bool(to_delete) and not dry_run and (yes or confirm_deletion(len(to_delete)))
     if to_delete and not dry_run and not is_agreed:
         typer.echo("nothing was deleted")
@@ -390,6 +544,22 @@ def prune(
         typer.echo(f"left, it changed meanwhile: {name!r}")
     if is_agreed:
         typer.echo(f"deleted {len(deleted):,}")
+
+
+def print_deletions(to_delete: Sequence[Any]) -> None:
+    from backtest.store import count_kinds  # noqa: PLC0415 - loads much
+
+    if not to_delete:
+        typer.echo("nothing to delete")
+        return
+    size = sum(each.size for each in to_delete) / 1e6
+    typer.echo(f"to delete: {count_kinds(to_delete)}, {size:,.2f} MB")
+    print_named(
+        [
+            f"{each.name}  {format_time(each.saved)[:10]}  {each.trouble or each.policy}"
+            for each in to_delete
+        ]
+    )
 
 
 def check_keep(keep: int | None, *, is_all: bool) -> None:
@@ -436,10 +606,7 @@ def build_filter(
 # ----------------------------------------------------------------------------------------- report
 
 REPORT_EXAMPLES = """
-backtest report voltarget-0a1b2c3d      [dim]# writes voltarget-0a1b2c3d.html[/dim]
 backtest report 0a1b2c3d --format md    [dim]# by its id, or how that begins[/dim]
-backtest report results/voltarget-0a1b2c3d --out report.html
-backtest report sweep-voltarget --objective calmar
 backtest report --all --out pages       [dim]# every result, and pages/index.html[/dim]
 """
 REPORTS = Path("reports")

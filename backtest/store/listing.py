@@ -1,145 +1,241 @@
-"""List a store by reading its folders, with an index of what was read before."""
+"""List a store: read each folder into an entry, select and sort the entries."""
 
 from __future__ import annotations
 
 import contextlib
-import functools
-import hashlib
-import json
 import math
 import operator
 import re
-import time
+from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from backtest.base import (
+    BacktestError,
     DataError,
+    Making,
     ParameterError,
+    damage_error,
     did_you_mean,
-    find_version,
+    is_lock_held,
+    open_plain,
     parse_duration,
+    read_provenance,
     to_nanoseconds,
-    write_file,
 )
+from backtest.base.atomic_files import LOCK
+from backtest.base.provenance import PACKAGE
+from backtest.base.result_folders import MANIFEST
 from backtest.base.saved_result import KINDS
 from backtest.measures.measure_table import ABOUT
-from backtest.store import entry as reading
-from backtest.store.entry import Stamp, StoreEntry, read_entry, take_stamp
-from backtest.store.find import find_folder, list_folders
-from backtest.store.kinds import LEFTOVER, list_kinds
+from backtest.store import folders as f
+from backtest.validation import describe_search
 
-INDEX = ".index.json"
-QUIET = 2_000_000_000
-"""Nanoseconds without a change before an entry is cached: file time stamps are coarse."""
-MOST_READS = 10
-"""How often a folder is read that another process replaces meanwhile."""
+MAGIC, LEAST_PARQUET = b"PAR1", 12
 
 
-class CachedEntry(NamedTuple):
-    mark: str
-    entry: StoreEntry
-    is_stable: bool
+@dataclass(frozen=True)
+class StoreEntry:
+    """A folder of the store, as lists show it.
+
+    Attributes
+    ----------
+    name : str
+        The name of the folder.
+    kind : str
+        One of :func:`backtest.store.list_kinds`; ``"leftover"`` for a temporary folder of a
+        writer; ``"unknown"``.
+    trouble : str
+        Why it cannot be used, in one sentence; empty if it can.
+    id, policy, instrument, interval, start, end, source : str
+        Fields of its manifest; empty if that cannot be read.
+    title : str
+        The policy with its settings (run), with what varied (sweep, study), or the baseline and
+        the other policies (comparison).
+    is_synthetic : bool
+        Whether the prices are made up.
+    saved : int
+        Modification time of its manifest, in nanoseconds since 1970.
+    size : int
+        Bytes on the disk.
+    note : str
+        The number of sets or policies, and whether it is unfinished.
+    metrics : dict of str to float
+        The measures of the run, of the set with the highest Sharpe ratio (sweep), of the chosen
+        set (study), or of the policy with the highest log growth (comparison).
+    is_busy : bool
+        Whether a process is writing it now.
+    is_finished : bool
+        False for a study or a validation that can be resumed.
+    seconds : float or None
+        Wall time to compute it, for a study of all its parts; None if not measured.
+    commit, backtest_commit : str
+        Commits of the checkouts of its policy and of this package; empty if there was none.
+    is_dirty : bool or None
+        Whether one of these checkouts had uncommitted changes; None if there was none.
+    """
+
+    name: str
+    kind: str
+    trouble: str = ""
+    id: str = ""
+    policy: str = ""
+    title: str = ""
+    instrument: str = ""
+    interval: str = ""
+    start: str = ""
+    end: str = ""
+    source: str = ""
+    is_synthetic: bool = False
+    saved: int = 0
+    size: int = 0
+    note: str = ""
+    metrics: dict[str, float] = field(default_factory=dict)
+    is_busy: bool = False
+    is_finished: bool = True
+    seconds: float | None = None
+    commit: str = ""
+    backtest_commit: str = ""
+    is_dirty: bool | None = None
+
+    def to_dict(self) -> dict[str, Any]:
+        return dict(vars(self))
 
 
-def list_results(store: Path, *, use_index: bool = True) -> list[StoreEntry]:
-    known = read_index(store) if use_index else {}
-    notes = read_notes(store, known)
-    settled = {name: note for name, note in notes.items() if note.is_stable}
-    if use_index and settled != known:
-        write_index(store, settled)
-    return [note.entry for note in notes.values()]
+def list_results(store: Path) -> list[StoreEntry]:
+    entries = (read_entry(store / name) for name in f.list_folders(store))
+    return [each for each in entries if not each.trouble or (store / each.name).is_dir()]
 
 
-def read_notes(store: Path, known: Mapping[str, CachedEntry]) -> dict[str, CachedEntry]:
-    notes = {}
-    now = time.time_ns()
-    for name in list_folders(store):
-        folder = store / name
-        stamp = try_stamp(folder)
-        mark = hash_stamp(stamp)
-        note = known.get(name)
-        if note is None or note.mark != mark:
-            entry = read_stable_entry(folder, stamp)
-            if entry.trouble and not folder.is_dir():
-                continue  # deleted meanwhile
-            note = CachedEntry(mark, entry, is_stable(entry, stamp, now))
-        notes[name] = note
-    return notes
+def read_entry(folder: Path) -> StoreEntry:
+    entry = try_entry(folder)
+    # what another process was replacing meanwhile is read again
+    return try_entry(folder) if entry.trouble and entry.kind != f.LEFTOVER else entry
 
 
-def try_stamp(folder: Path) -> Stamp:
+def try_entry(folder: Path) -> StoreEntry:
+    kind, disk = f.UNKNOWN, {}
     try:
-        return take_stamp(folder)
-    except OSError:
-        return ()
+        check_utf8_name(folder)
+        disk = measure_disk(folder)
+        if f.is_leftover(folder):
+            return read_leftover(folder, disk)
+        kind, manifest = f.open_folder(folder)
+        if not f.is_begun(folder):
+            check_files(folder, kind, manifest)
+        facts = describe_manifest(manifest)
+        if f.is_begun(folder):
+            facts |= {**describe_search(manifest), **describe_progress(folder, kind, manifest)}
+        else:
+            facts |= KINDS[kind].read_line(folder, manifest)
+            facts |= summarize_making(read_provenance(folder, facts["id"]))
+        return StoreEntry(folder.name, kind, **{**disk, **facts})
+    except FileNotFoundError as error:
+        text = f"{Path(error.filename or folder).name} is missing"
+    except BacktestError as error:
+        text = f.name_fault(error, folder)
+    except Exception as error:  # a damaged file may raise anything
+        text = f"it cannot be read: {type(error).__name__}: {error}"
+    return StoreEntry(folder.name, kind, text, **disk)
 
 
-def read_stable_entry(folder: Path, stamp: Stamp = ()) -> StoreEntry:
-    entry = read_entry(folder, stamp)
-    for _ in range(MOST_READS):
-        if not entry.trouble or entry.kind == LEFTOVER:
-            break
-        before, entry = entry, read_entry(folder)
-        if entry == before:
-            break
-    return entry
-
-
-def is_stable(entry: StoreEntry, stamp: Stamp, now: int) -> bool:
-    newest = max((max(changed, written) for _, _, written, changed, _ in stamp), default=now)
-    return entry.is_finished and entry.kind != LEFTOVER and now - newest > QUIET
-
-
-def hash_stamp(stamp: Stamp) -> str:
-    return hashlib.sha256(repr(stamp).encode()).hexdigest()[:32]
-
-
-# ------------------------------------------------------------------------------------- the index
-
-
-@functools.cache
-def describe_reader() -> str:
-    sources = b"".join(
-        Path(each).read_bytes()
-        for each in (
-            str(reading.__file__),
-            *sorted({kind.source for kind in KINDS.values()}),
-        )
-    )
-    return f"{find_version('leverage-backtest')} {hashlib.sha256(sources).hexdigest()[:16]}"
-
-
-def read_index(store: Path) -> dict[str, CachedEntry]:
+def check_utf8_name(folder: Path) -> None:
     try:
-        head, _, body = (store / INDEX).read_text(encoding="utf-8").partition("\n")
-        if head != build_index_head(body):
-            return {}
-        notes: dict[str, Any] = json.loads(body)
-    except (OSError, ValueError):
-        return {}
+        folder.name.encode()
+    except UnicodeEncodeError as error:
+        raise DataError(
+            f"{folder.parent}: the name of a folder must be UTF-8, got {folder.name!r}"
+        ) from error
+
+
+def measure_disk(folder: Path) -> dict[str, Any]:
+    facts = {}
+    for each in (*folder.rglob("*"), folder):
+        with contextlib.suppress(FileNotFoundError):  # a draft that was renamed since
+            facts[each] = each.lstat()
+    newest = max((each.st_mtime_ns for each in facts.values()), default=0)
+    manifest = facts.get(folder / MANIFEST)
+    size = sum(each.st_size for path, each in facts.items() if not path.is_dir())
+    return {"saved": newest if manifest is None else manifest.st_mtime_ns, "size": size}
+
+
+def read_leftover(folder: Path, disk: Mapping[str, Any]) -> StoreEntry:
+    busy = is_lock_held(folder / LOCK)
+    inner = [each.name for each in folder.glob("*") if each.is_dir()]
+    about = f" of {inner[0]}" if len(inner) == 1 else ""
+    what = "is being written now" if busy else f"was left by a process that died{about}"
+    return StoreEntry(folder.name, f.LEFTOVER, f"it {what}", **disk, is_busy=busy)
+
+
+def describe_manifest(manifest: Mapping[str, Any]) -> dict[str, Any]:
+    data = manifest["data"]
     return {
-        name: CachedEntry(mark, StoreEntry(**data), True) for name, (mark, data) in notes.items()
+        "id": manifest["id"],
+        "source": str(data.get("source", "")),
+        **{name: str(data[name] or "") for name in ("instrument", "interval", "start", "end")},
+        "is_synthetic": bool(data.get("synthetic")),
     }
 
 
-def write_index(store: Path, notes: Mapping[str, CachedEntry]) -> None:
-    body = json.dumps({name: [each.mark, each.entry.to_dict()] for name, each in notes.items()})
-    with contextlib.suppress(OSError):  # a read-only store is listed without an index
-        write_file(store / INDEX, f"{build_index_head(body)}\n{body}".encode())
+def describe_progress(folder: Path, kind: str, manifest: Mapping[str, Any]) -> dict[str, Any]:
+    read = KINDS[kind].read_progress
+    note = "" if read is None else read(folder, manifest)
+    return {"note": note, "is_busy": is_lock_held(folder / LOCK), "is_finished": False}
 
 
-def build_index_head(body: str) -> str:
-    return f"{describe_reader()} {hashlib.sha256(body.encode()).hexdigest()}"
+def describe_note(entry: StoreEntry) -> str:
+    if entry.is_finished:
+        return entry.note
+    return f"{entry.note}, {'running' if entry.is_busy else 'unfinished'}"
 
 
-# ------------------------------------------------------------------------------------- one result
+def count_kinds(entries: Iterable[StoreEntry]) -> str:
+    counts = Counter(each.kind for each in entries)
+    return ", ".join(f"{n:,} {f.name_kind(kind, n)}" for kind, n in counts.items()) or "none"
+
+
+def summarize_making(making: Making | None) -> dict[str, Any]:
+    if making is None:
+        return {}
+    commits = {name: each.commit for name, each in making.code.items() if each is not None}
+    own = commits.pop(PACKAGE, "")
+    return {
+        "seconds": making.seconds,
+        "commit": ", ".join(dict.fromkeys(commits.values())),
+        "backtest_commit": own,
+        "is_dirty": making.is_dirty,
+    }
+
+
+def check_files(folder: Path, kind: str, manifest: Mapping[str, Any]) -> None:
+    faults = [(MANIFEST, fault) for fault in f.find_manifest_faults(manifest, kind)]
+    faults += [(name, find_damage(folder / name)) for name in KINDS[kind].files]
+    for name, fault in faults:
+        if fault:
+            raise damage_error(folder / name, fault)
+
+
+def find_damage(path: Path) -> str:
+    """Return what a look at the ends of a file shows; ``verify`` reads all of it."""
+    if not path.exists():
+        return "is missing"
+    size = path.stat().st_size
+    if path.suffix != ".parquet":
+        return "" if size else "is empty"
+    if size >= LEAST_PARQUET:
+        with open_plain(path) as file:
+            head = file.read(4)
+            file.seek(size - 4)
+            if head == file.read(4) == MAGIC:
+                return ""
+    return "is truncated or not a Parquet file"
 
 
 def read_usable(name: str, folder: Path) -> tuple[Path, StoreEntry]:
-    place = find_folder(name, folder)
-    entry = read_stable_entry(place)
+    place = f.find_folder(name, folder)
+    entry = read_entry(place)
     if entry.trouble:
         raise DataError(
             f"{place}: cannot read the result: {entry.trouble}; backtest results verify "
@@ -147,6 +243,8 @@ def read_usable(name: str, folder: Path) -> tuple[Path, StoreEntry]:
         )
     return place, entry
 
+
+# --------------------------------------------------------------------------- select and sort
 
 OPERATORS: dict[str, Callable[[float, float], bool]] = {
     "<=": operator.le, ">=": operator.ge, "==": operator.eq,
@@ -208,10 +306,10 @@ def normalize_name(text: str) -> str:
 def read_kinds(texts: Iterable[str]) -> tuple[str, ...]:
     found = tuple(texts)
     for each in found:
-        if each not in list_kinds():
+        if each not in f.list_kinds():
             raise ParameterError(
-                f"kind must be one of {', '.join(list_kinds())}, got "
-                f"{each!r}{did_you_mean(each, list_kinds())}"
+                f"kind must be one of {', '.join(f.list_kinds())}, got "
+                f"{each!r}{did_you_mean(each, f.list_kinds())}"
             )
     return found
 

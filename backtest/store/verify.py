@@ -1,32 +1,42 @@
-"""Verify saved results: every file, hash and id must be as written."""
+"""Verify saved results, every file, hash and id, and export them as archives or folders."""
 
 from __future__ import annotations
 
+import io
 import os
+import re
+import zipfile
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
-from backtest.base import BacktestError, find_changed_files, hash_file
+import pandas as pd
+
+from backtest.base import (
+    BacktestError,
+    DataError,
+    ParameterError,
+    find_changed_files,
+    hash_file,
+    reading_folder,
+    save_folder,
+    write_file,
+)
 from backtest.base.atomic_files import LOCK
 from backtest.base.provenance import PROVENANCE
-from backtest.base.result_folders import LEFTOVERS, MANIFEST
+from backtest.base.result_folders import MANIFEST
 from backtest.base.saved_result import KINDS
-from backtest.store.entry import StoreEntry, read_entry, read_leftover
-from backtest.store.find import is_begun, load_saved
-from backtest.store.kinds import (
-    LEFTOVER,
-    UNKNOWN,
-    find_manifest_faults,
-    is_foreign_folder,
-    name_fault,
-    open_folder,
-)
-from backtest.store.listing import MOST_READS
+from backtest.store import folders as f
+from backtest.store.listing import read_entry
 from backtest.tune import find_damaged_lines
 
 RECORDS = "records"
+SUFFIX = ".zip"
+EPOCH = (1980, 1, 1, 0, 0, 0)
+"""The time stamp of every file of an archive, so that equal results give equal bytes."""
+LONGEST = 100
 
 
 @dataclass(frozen=True)
@@ -48,11 +58,7 @@ class FolderCheck:
 
 def verify_folder(folder: Path) -> FolderCheck:
     check = try_check(folder)
-    for _ in range(MOST_READS):
-        before, check = check, try_check(folder) if check.faults else check
-        if check == before:
-            break
-    return check
+    return try_check(folder) if check.faults else check  # another process may have replaced it
 
 
 def try_check(folder: Path) -> FolderCheck:
@@ -60,7 +66,7 @@ def try_check(folder: Path) -> FolderCheck:
         return check_folder(folder)
     except OSError as error:
         what = f"cannot be read: {error.strerror or error}"
-        return FolderCheck(folder.name, UNKNOWN, 0, ((".", what),))
+        return FolderCheck(folder.name, f.UNKNOWN, 0, ((".", what),))
 
 
 def verify_records(store: Path) -> list[FolderCheck]:
@@ -71,42 +77,37 @@ def verify_records(store: Path) -> list[FolderCheck]:
 
 def check_folder(folder: Path) -> FolderCheck:
     name = folder.name
-    if name.startswith(LEFTOVERS):
-        left: StoreEntry = read_leftover(folder)
-        return FolderCheck(name, LEFTOVER, 0, (), ((".", left.trouble),))
-    if is_begun(folder):
+    if f.is_leftover(folder) or f.is_begun(folder):
         begun = read_entry(folder)
         note = begun.trouble or "is not finished: continue it with its command and --resume"
         return FolderCheck(name, begun.kind, 0, (), ((".", note),))
-    if is_foreign_folder(folder):
-        return FolderCheck(
-            name, UNKNOWN, 0, (), ((".", "is not a result: it holds no file of one"),)
-        )
+    if f.is_foreign(folder):
+        note = "is not a result: it holds no file of one"
+        return FolderCheck(name, f.UNKNOWN, 0, (), ((".", note),))
+    kind, files, remarks = f.UNKNOWN, 0, []
     try:
-        kind, manifest = open_folder(folder)
+        kind, manifest = f.open_folder(folder)
+        files = sum(each.is_file() and each.name != LOCK for each in folder.rglob("*"))
+        faults = list(dict.fromkeys(find_faults(folder, kind, manifest)))
+        faults = faults or list(find_load_faults(folder))
+        if not (folder / PROVENANCE).is_file():
+            remarks = [(PROVENANCE, "is missing: the code that made the result is not known")]
     except BacktestError as error:
-        return FolderCheck(name, UNKNOWN, 0, (locate_fault(error, folder),))
-    files = [each for each in sorted(folder.rglob("*")) if each.is_file() and each.name != LOCK]
-    try:
-        found = find_faults(folder, kind, manifest)
-        faults = list(dict.fromkeys(found)) or list(find_load_faults(folder))
-        remarks = list(find_remarks(folder))
-    except BacktestError as error:
-        faults, remarks = [locate_fault(error, folder)], []
+        faults = [locate_fault(error, folder)]
     except Exception as error:  # a damaged file may raise anything
-        faults, remarks = [(MANIFEST, f"cannot be read: {type(error).__name__}: {error}")], []
-    return FolderCheck(name, kind, len(files), tuple(faults), tuple(remarks))
+        faults = [(MANIFEST, f"cannot be read: {type(error).__name__}: {error}")]
+    return FolderCheck(name, kind, files, tuple(faults), tuple(remarks))
 
 
 def locate_fault(error: BacktestError, folder: Path) -> tuple[str, str]:
-    text = name_fault(error, folder)
+    text = f.name_fault(error, folder)
     name, colon, what = text.partition(": ")
     is_of_file = bool(colon) and str(error).startswith(f"{folder}{os.sep}")
     return (name, what) if is_of_file else (".", text)
 
 
 def find_faults(folder: Path, kind: str, manifest: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
-    yield from ((MANIFEST, each) for each in find_manifest_faults(manifest, kind))
+    yield from ((MANIFEST, each) for each in f.find_manifest_faults(manifest, kind))
     files = KINDS[kind].files
     hashes = manifest.get("files")
     if not isinstance(hashes, Mapping) or {*hashes} != {*files}:
@@ -140,13 +141,91 @@ def compare_hashes(folder: Path, hashes: Mapping[str, str]) -> Iterator[tuple[st
 
 def find_load_faults(folder: Path) -> Iterator[tuple[str, str]]:
     try:
-        load_saved(folder)
+        f.load_saved(folder)
     except BacktestError as error:
         yield locate_fault(error, folder)
-    except Exception as error:  # see verify_folder
+    except Exception as error:  # as above
         yield ".", f"cannot be loaded: {type(error).__name__}: {error}"
 
 
-def find_remarks(folder: Path) -> Iterator[tuple[str, str]]:
-    if not (folder / PROVENANCE).is_file():
-        yield PROVENANCE, "is missing: the code that made the result is not known"
+# ------------------------------------------------------------------------------------- export
+
+
+def export_result(folder: Path, out: Path, *, with_csv: bool = False) -> Path:
+    check = verify_folder(folder)
+    if check.faults or check.kind not in KINDS:
+        name, what = (*check.faults, *check.remarks, (".", "is not a result"))[0]
+        raise DataError(f"{folder}: must be undamaged to be exported, {name} {what}")
+    title = make_file_name(folder.resolve().name)
+    with reading_folder(folder):
+        contents = dict(sorted(read_contents(folder, title, with_csv=with_csv)))
+    if out.suffix.lower() == SUFFIX:
+        return write_archive(out, contents)
+    return write_folders(out, contents)
+
+
+def make_file_name(name: str) -> str:
+    return re.sub(r"[^A-Za-z0-9._-]+", "-", name).strip(".-")[:LONGEST] or "result"
+
+
+def list_files(folder: Path) -> Iterator[str]:
+    kind, _ = f.open_folder(folder)
+    if (folder / PROVENANCE).is_file():
+        yield PROVENANCE
+    yield from ("manifest.json", *KINDS[kind].files)
+    inner = sorted(each for name in KINDS[kind].inner for each in (folder / name).rglob("*"))
+    yield from (each.relative_to(folder).as_posix() for each in inner if each.is_file())
+
+
+def read_contents(folder: Path, title: str, *, with_csv: bool) -> Iterator[tuple[str, bytes]]:
+    for name in list_files(folder):
+        content = (folder / name).read_bytes()
+        yield f"{title}/{name}", content
+        if with_csv and name.endswith(".parquet"):
+            path = f"{title}-csv/{name.removesuffix('.parquet')}.csv"
+            yield path, write_csv(content)
+
+
+def write_csv(content: bytes) -> bytes:
+    table = pd.read_parquet(io.BytesIO(content))
+    return table.to_csv(index=False, lineterminator="\n").encode()
+
+
+def write_archive(out: Path, contents: dict[str, bytes]) -> Path:
+    if out.exists():
+        raise taken_error(out)
+    buffer = io.BytesIO()
+    with zipfile.ZipFile(buffer, "w", zipfile.ZIP_STORED) as archive:
+        for name, content in contents.items():
+            info = zipfile.ZipInfo(name, EPOCH)
+            info.create_system, info.external_attr = 3, 0o100644 << 16
+            archive.writestr(info, content)
+    try:
+        out.parent.mkdir(parents=True, exist_ok=True)
+        write_file(out, buffer.getvalue())
+    except OSError as error:
+        raise DataError(f"{out}: cannot write the archive: {error.strerror or error}") from error
+    return out
+
+
+def write_folders(out: Path, contents: dict[str, bytes]) -> Path:
+    titles = sorted({name.partition("/")[0] for name in contents}, key=len)
+    for title in titles:
+        if (out / title).exists():
+            raise taken_error(out / title)
+    for title in titles:
+        write = partial(write_contents, title=title, contents=contents)
+        save_folder(out, title, write, what="result")
+    return out / titles[0]
+
+
+def write_contents(draft: Path, title: str, contents: dict[str, bytes]) -> None:
+    for name, content in contents.items():
+        top, _, rest = name.partition("/")
+        if top == title:
+            (draft / rest).parent.mkdir(parents=True, exist_ok=True)
+            (draft / rest).write_bytes(content)
+
+
+def taken_error(path: Path) -> ParameterError:
+    return ParameterError(f"{path}: the target of an export must not exist yet")

@@ -370,7 +370,7 @@ def test_an_edit_that_keeps_the_size_is_seen_by_a_list(folder, name):
     where = content.index(b"10000.0") if name == "manifest.json" else where
     path.write_bytes(content[:where] + b"2" + content[where + 1 :])
     os.utime(path, ns=(0, 0))  # whoever edits may set this time, but not that of the change
-    [entry] = list_results(folder.parent, use_index=False)
+    [entry] = list_results(folder.parent)
     assert name.partition(".")[0] in entry.trouble
 
 

@@ -19,7 +19,7 @@ from backtest.report.page import Chart
 from backtest.report.render import write_html, write_text
 from backtest.report.set_parts import draw_profile
 from backtest.report.write import build_page
-from backtest.store.find import load_saved
+from backtest.store.folders import load_saved
 from backtest.strategies import Constant
 from backtest.sweep.sweep_table import Sweep
 from tests.comparing import compare_policies

@@ -15,7 +15,7 @@ from backtest.cli import main
 from backtest.report.charts import LIGHT
 from backtest.report.render import write_page, write_text
 from backtest.report.write import build_page
-from backtest.store.find import find_folder
+from backtest.store.folders import find_folder
 from tests.refusals import check_refused
 
 

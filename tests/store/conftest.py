@@ -6,7 +6,6 @@ from pathlib import Path
 import pytest
 
 import backtest as bt
-from backtest.store.listing import INDEX
 from backtest.strategies import Constant, VolTarget
 from tests.comparing import compare_policies
 from tests.store.stores import DAYS, VENUE, live
@@ -33,6 +32,5 @@ def made(tmp_path_factory):
 
 @pytest.fixture
 def store(made, tmp_path):
-    """Return a copy of the store that may be damaged, without the index of an earlier listing."""
-    no_index = shutil.ignore_patterns(INDEX)
-    return Path(shutil.copytree(made, tmp_path / "results", ignore=no_index))
+    """Return a copy of the store that may be damaged."""
+    return Path(shutil.copytree(made, tmp_path / "results"))

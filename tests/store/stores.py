@@ -5,7 +5,7 @@ from pathlib import Path
 
 import backtest as bt
 from backtest.store import list_results
-from backtest.store.listing import QUIET
+from backtest.store.prune import QUIET
 
 VENUE = bt.Venue.preset("binance-usdm", "BTCUSDT")
 DAYS = 40
@@ -25,7 +25,7 @@ def folder_of(store: Path, kind: str) -> Path:
 def settle(monkeypatch) -> None:
     """Make the clock of lists run ahead, so that fresh folders count as long untouched."""
     ahead = time.time_ns() + 10 * QUIET
-    monkeypatch.setattr("backtest.store.listing.time.time_ns", lambda: ahead)
+    monkeypatch.setattr("backtest.store.prune.time.time_ns", lambda: ahead)
 
 
 def spoil(path: Path, change: str) -> None:

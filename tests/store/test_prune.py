@@ -82,7 +82,7 @@ def test_prune_leaves_unfinished_studies_unless_told(tmp_path, monkeypatch):
 def test_a_killed_prune_leaves_no_half_result_and_the_next_one_clears_it(store):
     grave = store / ".pruned-x"
     grave.mkdir()
-    folder_of(store, "run").rename(grave / "voltarget-0")
+    folder_of(store, "run").rename(grave / f"voltarget-{16 * '0'}")
     left = [each for each in list_results(store) if each.trouble]
     assert [(each.kind, each.is_busy) for each in left] == [("leftover", False)]
     delete_chosen(store, choose_deletions(store, Filter(before=0), with_damaged=True).to_delete)
@@ -90,11 +90,10 @@ def test_a_killed_prune_leaves_no_half_result_and_the_next_one_clears_it(store):
     assert len(list_results(store)) == 4
 
 
-def test_a_link_is_deleted_and_not_what_it_leads_to(store, tmp_path):
-    elsewhere = tmp_path / "elsewhere"
+def test_a_link_is_left(store, tmp_path):
     folder = folder_of(store, "sweep")
-    folder.rename(elsewhere)
-    folder.symlink_to(elsewhere)
-    delete_chosen(store, choose_deletions(store, Filter(kinds=("sweep",))).to_delete)
-    assert not folder.exists()
-    assert (elsewhere / "manifest.json").is_file()
+    folder.rename(tmp_path / "elsewhere")
+    folder.symlink_to(tmp_path / "elsewhere")
+    chosen = choose_deletions(store, Filter(kinds=("sweep",)))
+    assert [each.why for each in chosen.kept] == ["it is a link"]
+    assert chosen.to_delete == []

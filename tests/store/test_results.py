@@ -1,9 +1,7 @@
 """The store: listed from its folders, filtered, ordered, found and compared."""
 
-import random
 import shlex
 
-import pandas as pd
 import pytest
 
 import backtest as bt
@@ -19,12 +17,11 @@ from backtest.store import (
     read_time_or_age,
     sort_entries,
 )
-from backtest.store.entry import StoreEntry
-from backtest.store.listing import INDEX
+from backtest.store.listing import StoreEntry
 from backtest.strategies import Constant
 from backtest.tune import Study
 from tests.refusals import check_refused
-from tests.store.stores import YEARS, folder_of, live, settle, spoil
+from tests.store.stores import folder_of, live
 
 
 @pytest.mark.slow
@@ -55,51 +52,6 @@ def test_a_store_that_is_not_there_is_empty_and_nothing_is_made(tmp_path):
     assert not (tmp_path / "none").exists()
 
 
-@pytest.mark.slow
-def test_notes_change_nothing_whatever_happens_to_the_folders(store, monkeypatch):
-    """Random damage and repair, with and without notes: 40 steps, each list is the same."""
-    settle(monkeypatch)
-    whole = {path: path.read_bytes() for path in store.rglob("*") if path.is_file()}
-    rng = random.Random(0)
-    for _ in range(40):
-        path = rng.choice(sorted(whole))
-        if rng.random() < 0.5 and path.exists():
-            spoil(path, rng.choice(["cut", "emptied", "deleted", "flipped"]))
-        else:
-            path.write_bytes(whole[path])
-        with_notes, without = list_results(store), list_results(store, use_index=False)
-        assert repr(with_notes) == repr(without)
-    assert (store / INDEX).is_file()
-
-
-def test_notes_are_used_where_nothing_changed_and_not_where_they_were_edited(store, monkeypatch):
-    settle(monkeypatch)
-    first = list_results(store)
-    monkeypatch.setattr("backtest.store.listing.read_entry", lambda *_, **__: 1 / 0)
-    assert repr(list_results(store)) == repr(first)
-    text = (store / INDEX).read_text()
-    (store / INDEX).write_text(text.replace("VolTarget", "Handmade"))
-    with pytest.raises(ZeroDivisionError, match="by zero"):
-        list_results(store)
-
-
-def test_a_folder_touched_just_now_is_not_noted(store, monkeypatch):
-    monkeypatch.setattr("backtest.store.listing.QUIET", YEARS)
-    list_results(store)
-    assert not (store / INDEX).exists()
-
-
-def test_a_store_that_cannot_be_written_is_listed_all_the_same(store, monkeypatch):
-    settle(monkeypatch)
-
-    def refuse(*_, **__):
-        raise PermissionError(13, "denied")
-
-    monkeypatch.setattr("os.fsync", refuse)
-    assert len(list_results(store)) == 5
-    assert not (store / INDEX).exists()
-
-
 def entry(name="a", **facts) -> StoreEntry:
     return StoreEntry(name, **{"kind": "run", **facts})
 
@@ -126,16 +78,6 @@ def test_filters():
     ):
         assert not wanted.matches(one), wanted
     assert not Filter().matches(entry(trouble="cut"))
-
-
-def test_order_is_from_the_best_and_what_has_no_measure_is_last():
-    values = {"a": 1.0, "b": 3.0, "c": float("nan"), "d": 2.0}
-    entries = [entry(k, metrics={"sharpe": v, "max_drawdown": v}) for k, v in values.items()]
-    assert [e.name for e in sort_entries(entries, "sharpe")] == ["b", "d", "a", "c"]
-    assert [e.name for e in sort_entries(entries, "max_drawdown")] == ["a", "d", "b", "c"]
-    assert [e.name for e in sort_entries(entries, "sharpe", is_reversed=True)][-1] == "c"
-    dated = [entry("x", saved=1), entry("y", saved=3), entry("z", saved=2)]
-    assert [e.name for e in sort_entries(dated)] == ["y", "z", "x"]
 
 
 def test_a_ruined_account_is_never_among_the_best():
@@ -172,19 +114,6 @@ def test_a_result_is_found_by_name_id_and_beginning_and_a_damaged_one_too(store)
         assert find_folder(name, store) == folder
     (folder / "manifest.json").unlink()
     assert find_folder(identity[:6], store) == folder
-
-
-def test_saved_runs_compare_as_their_policies_do_to_the_bit(store):
-    runs = [each.name for each in list_results(store) if each.kind == "run"]
-    loaded = {name.partition("-")[0]: bt.Result.load(store / name) for name in runs}
-    named = {"vol-target": loaded["voltarget"], "constant": loaded["constant"]}
-    mine = bt.compare(named, draws=99)
-    theirs = bt.Comparison.load(folder_of(store, "comparison"))
-    assert mine.manifest["id"] == theirs.manifest["id"]
-    for name in ("table", "pairs", "returns"):
-        pd.testing.assert_frame_equal(
-            getattr(mine, name), getattr(theirs, name), check_names=False, check_freq=False
-        )
 
 
 @pytest.mark.parametrize(("call", "words"), [

@@ -3,37 +3,27 @@
 import multiprocessing
 import os
 import random
-import resource
 import shutil
-import signal
 import time
 from pathlib import Path
 
 import pytest
 
-from backtest.base import atomic_files, saved_result
+from backtest.base import atomic_files
 from backtest.base.atomic_files import LOCK, hold_lock_file
 from backtest.base.errors import DataError
-from backtest.engine import result_files
 from backtest.store import (
     Filter,
     choose_deletions,
     delete_chosen,
-    export,
     list_results,
-    listing,
     prune,
     read_entry,
-    verify,
     verify_folder,
 )
-from backtest.store.entry import take_stamp
-from backtest.store.find import load_saved
-from backtest.store.kinds import hash_manifest
-from backtest.store.listing import read_stable_entry
-from backtest.strategies import Constant
+from backtest.store.folders import hash_manifest, load_saved
 from tests.fast_cases import every_nth
-from tests.store.stores import YEARS, folder_of, live, settle
+from tests.store.stores import YEARS, settle
 
 
 def save_again(source: Path, store: Path, times: int, log: Path) -> None:
@@ -60,15 +50,6 @@ def processes():
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(["backtest", "pyarrow.parquet", "backtest.store"])
     return context
-
-
-def test_the_same_experiment_is_the_same_folder_with_the_same_bytes(tmp_path):
-    first = live(Constant(leverage=1.0)).save(tmp_path)
-    before = {path.name: path.read_bytes() for path in first.iterdir()}
-    again = live(Constant(leverage=1.0)).save(tmp_path)
-    assert first == again
-    assert {path.name: path.read_bytes() for path in again.iterdir()} == before
-    assert [path.name for path in tmp_path.iterdir()] == [first.name]
 
 
 @pytest.mark.slow
@@ -136,7 +117,7 @@ def test_killed_writers_lose_nothing_finished_and_leave_nothing_that_could_be_ta
     assert finished <= {each.name for each in checks if each.kind == kind}
     assert not any(each.faults for each in checks)
     assert {each.kind for each in checks} == {kind, "leftover"}
-    entries = list_results(store, use_index=False)
+    entries = list_results(store)
     assert not any(each.is_busy for each in entries)
     assert finished <= {each.name for each in entries if not each.trouble}
     settle(monkeypatch)
@@ -175,7 +156,7 @@ def test_a_full_disk_leaves_the_store_as_it_was(
     found, store = load_saved(source), tmp_path / "store"
     if is_there:
         found.save(store)
-    before = repr(list_results(store, use_index=False))
+    before = repr(list_results(store))
 
     def refuse(*_, **__):
         raise OSError(28, "No space left on device")
@@ -185,109 +166,8 @@ def test_a_full_disk_leaves_the_store_as_it_was(
         with pytest.raises(DataError, match="No space left") as caught:
             found.save(store)
     assert source.name in str(caught.value)
-    assert repr(list_results(store, use_index=False)) == before
+    assert repr(list_results(store)) == before
     assert found.save(store).is_dir()
 
 
-def save_with_little_space(source: Path, store: Path, most: int) -> None:
-    """Save where the system itself refuses files of more than so many bytes."""
-    signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (most, most))
-    with pytest.raises(DataError, match="cannot write the "):
-        load_saved(source).save(store)
-
-
-@pytest.mark.parametrize("most", [0, 100, 1_000, 3_000, 20_000])
-def test_wherever_the_space_ends_the_writer_is_told_and_nothing_is_left(
-    made, processes, tmp_path, most
-):
-    source = next(made / e.name for e in list_results(made) if e.kind == "run")
-    child = processes.Process(target=save_with_little_space, args=(source, tmp_path, most))
-    child.start()
-    child.join()
-    assert child.exitcode == 0
-    assert list(tmp_path.iterdir()) == []
-
-
 # ------------------------------------------- what other processes do between two system calls
-
-
-def run_first(monkeypatch, owner, name, act) -> None:
-    """Act before the first call of a function of a module."""
-    real = getattr(owner, name)
-
-    def call(*words, **named):
-        monkeypatch.setattr(owner, name, real)
-        act()
-        return real(*words, **named)
-
-    monkeypatch.setattr(owner, name, call)
-
-
-def move_away_once(monkeypatch, owner, name, folder: Path) -> None:
-    """Let a folder be missing during the first call of a function of a module."""
-    real, aside = getattr(owner, name), folder.with_name("aside")
-
-    def call(*words, **named):
-        monkeypatch.setattr(owner, name, real)
-        folder.rename(aside)
-        try:
-            return real(*words, **named)
-        finally:
-            aside.rename(folder)
-
-    monkeypatch.setattr(owner, name, call)
-
-
-@pytest.mark.parametrize("kind", ["run", "sweep", "study"])
-def test_a_result_that_is_deleted_while_it_is_loaded_is_said(store, monkeypatch, kind):
-    owner, name = {
-        "run": (result_files.pq, "read_table"),
-        "sweep": (saved_result.pq, "read_table"),
-        "study": (saved_result.pq, "read_table"),
-    }[kind]
-    folder = folder_of(store, kind)
-    run_first(monkeypatch, owner, name, lambda: shutil.rmtree(folder))
-    with pytest.raises(DataError, match="cannot be read: ") as caught:
-        load_saved(folder)
-    assert str(folder) in str(caught.value)
-
-
-def test_a_result_that_is_deleted_while_it_is_exported_is_said(store, monkeypatch, tmp_path):
-    folder = folder_of(store, "run")
-    files = [*export.list_files(folder)]
-    monkeypatch.setattr(export, "list_files", lambda _: shutil.rmtree(folder) or files)
-    with pytest.raises(DataError, match="cannot be read: No such file"):
-        export.export_result(folder, tmp_path / "out.zip")
-
-
-def test_a_folder_that_is_replaced_while_it_is_verified_is_verified_again(store, monkeypatch):
-    folder = folder_of(store, "run")
-    move_away_once(monkeypatch, verify, "open_folder", folder)
-    assert not verify_folder(folder).faults
-
-
-def test_a_folder_that_is_replaced_while_it_is_listed_is_read_again(store, monkeypatch):
-    folder = folder_of(store, "run")
-    move_away_once(monkeypatch, listing, "try_stamp", folder)
-    assert not read_stable_entry(folder).trouble
-    move_away_once(monkeypatch, listing, "read_entry", folder)
-    assert not read_stable_entry(folder).trouble
-
-
-def test_a_draft_that_a_writer_empties_while_it_is_listed_has_a_stamp(tmp_path, monkeypatch):
-    draft = tmp_path / ".saving-x"
-    (draft / "run").mkdir(parents=True)
-    real = os.scandir
-    monkeypatch.setattr(
-        "backtest.store.entry.os.scandir",
-        lambda path: real(path if Path(path) == draft else tmp_path / "gone"),
-    )
-    assert [name for name, *_ in take_stamp(draft)] == ["run/"]
-
-
-def test_prune_names_no_folder_that_another_process_deletes_meanwhile(store, monkeypatch):
-    folder = folder_of(store, "run")
-    run_first(monkeypatch, prune, "find_reason_to_keep", lambda: shutil.rmtree(folder))
-    chosen = choose_deletions(store, Filter(kinds=("run",)))
-    assert not [each for each in chosen.kept if each.name == folder.name]

@@ -4,7 +4,7 @@ import pandas as pd
 import pytest
 
 import backtest as bt
-from backtest.store.find import list_folders
+from backtest.store.folders import list_folders
 from backtest.tune.looks import TRIED, OtherTrials, find_other_trials, pool_deviation
 from backtest.tune.search import describe_market
 from backtest.validation.cross_validation import CrossValidation
