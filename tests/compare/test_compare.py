@@ -141,16 +141,6 @@ def test_another_baseline_turns_the_signs_and_the_family(plain):
     assert (plain.pairs["p_holm"] >= plain.pairs["p_value"]).all()
 
 
-def test_the_same_policy_twice_makes_no_difference():
-    found = compare({"a": Constant(), "b": Constant()})
-    numbers = found.differences[["difference", "low", "high"]].to_numpy()
-    assert (numbers == 0.0).all()
-    assert set(found.differences["basis"]) == {"alike"}
-    assert not found.differences["distinguishable"].any()
-    assert found.confidence_set().members == ("a", "b")
-    assert found.spa().p_value == 1.0
-
-
 def test_a_policy_that_only_trades_more_is_found_out():
     """It pays some 0.07 % a day for nothing, and is otherwise as the other."""
     found = compare({"one": Constant(), "restless": Restless()})
@@ -163,16 +153,6 @@ def test_a_policy_that_only_trades_more_is_found_out():
     assert found.confidence_set().members == ("one",)
     assert found.spa(baseline="restless").is_beaten
     assert not found.spa(baseline="one").is_beaten
-
-
-def test_the_order_of_policies_changes_no_number(plain):
-    turned = compare(dict(reversed(POLICIES.items())), baseline="target")
-    pd.testing.assert_frame_equal(turned.table.loc[list(plain.names)], plain.table)
-    for measure in STATISTICS:
-        for name in ("cppi", "one"):
-            one, other = (pick(each.differences, name, measure) for each in (plain, turned))
-            pd.testing.assert_series_equal(one, other, check_names=False)
-    assert turned.confidence_set().p_values == plain.confidence_set().p_values
 
 
 @pytest.mark.slow
@@ -255,19 +235,6 @@ def test_of_two_lost_accounts_nothing_is_compared(tmp_path):
     assert "Nothing is compared between lost accounts: a, b." in page.notices
 
 
-def test_where_all_are_ruined_the_longest_lived_stands_first():
-    falls = crash((300, 0.25), (700, 0.5))
-    policies = {"three": Constant(leverage=3.0), "five": Constant(leverage=5.0)}
-    found = compare(policies, falls, venue=free_venue(), account=bt.Account())
-    assert found.order == found.ruined == ("three", "five")
-    row = pick(found.differences, "five")
-    assert math.isnan(row["difference"])
-    assert not row["distinguishable"]
-    assert found.confidence_set().members == ()
-    assert not found.spa().is_beaten
-    assert "three was RUINED" in str(found)
-
-
 @pytest.mark.parametrize(("settings", "words"), [
     ({"policies": {"one": Constant()}}, "results must be two or more"),
     ({"baseline": "tarket"}, "did you mean 'target'"),
@@ -282,14 +249,6 @@ def test_what_is_refused_says_why(settings, words):
 def test_policies_are_refused_where_results_are_needed():
     with pytest.raises(bt.ParameterError, match=r"results\['b'\] must be a result, got .*; run"):
         bt.compare({"a": run(Constant()), "b": Constant()})
-
-
-@pytest.mark.slow
-def test_progress_tells_of_accounts_and_then_of_histories():
-    seen = []
-    compare(progress=lambda done, total: seen.append((done, total)), equal_risk=True)
-    assert seen[:3] == [(n, 3) for n in range(1, 4)]
-    assert seen[3:] == [(n, 4 * 199) for n in range(1, 4 * 199 + 1)]
 
 
 @pytest.mark.slow
@@ -308,11 +267,3 @@ def test_a_comparison_is_saved_and_loaded_whole(plain, tmp_path):
     (folder / "pairs.parquet").write_bytes(b"")
     with pytest.raises(bt.DataError, match=r"pairs\.parquet: was changed or truncated"):
         bt.Comparison.load(folder)
-
-
-@pytest.mark.slow
-def test_compiled_and_plain_accounts_are_the_same():
-    compiled = compare({"one": Constant(), "two": Constant(leverage=2.0)}, compile=True)
-    other = compare({"one": Constant(), "two": Constant(leverage=2.0)})
-    pd.testing.assert_frame_equal(compiled.table, other.table, check_exact=True)
-    pd.testing.assert_frame_equal(compiled.pairs, other.pairs, check_exact=True)

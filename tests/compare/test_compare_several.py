@@ -44,15 +44,6 @@ def test_an_overlay_and_the_venues_of_each_are_part_of_the_terms():
     assert scaled.table.loc["one", "volatility"] < whole.table.loc["one", "volatility"]
 
 
-@pytest.mark.slow
-def test_the_risk_free_rate_is_that_of_the_venue():
-    venue = VENUE.override(cash_rate=0.05, interest_on="balance")
-    terms = {**TERMS, "venue": venue}
-    done = compare_policies(MARKETS, POLICIES, draws=99, confidence=0.9, **terms)
-    single = compare_policies(MARKETS["A"], POLICIES, draws=99, confidence=0.9, **terms)
-    np.testing.assert_allclose(done.risk_free, single.risk_free, rtol=1e-12)
-
-
 class SignalVol(bt.Policy):
     """Hold less of an instrument with a larger weight, so that a scaled signal would be undone."""
 
@@ -84,18 +75,6 @@ def test_equal_risk_scales_the_positions_of_several():
     single = compare_policies(markets["A"], policies, equal_risk=True, **alone)
     many = compare_policies(one, policies, equal_risk=True, **{**alone, "signal": {"A": 0.5}})
     np.testing.assert_array_equal(single.table["scale"], many.table["scale"])
-
-
-def test_a_result_of_several_is_compared_as_its_policy():
-    markets = MARKETS.prefix(240)
-    given = {**TERMS, "sampling": "4h", "overlay": Constant(leverage=0.5)}
-    two = bt.run(markets, POLICIES["two"], **given)
-    more = {"draws": 99, "confidence": 0.9}
-    done = compare_policies(markets, {"one": POLICIES["one"], "two": two}, **given, **more)
-    whole = compare_policies(
-        markets, {"one": POLICIES["one"], "two": POLICIES["two"]}, **given, **more
-    )
-    assert done.table.equals(whole.table)
 
 
 @pytest.mark.filterwarnings("ignore:8 returns are too few:UserWarning")

@@ -10,7 +10,7 @@ import pytest
 import backtest as bt
 from backtest.features import bars_per_year, traded_returns
 from backtest.strategies import Constant
-from tests.compare.test_compare import MARKET, compare, pick, run
+from tests.compare.test_compare import compare, pick, run
 from tests.markets import free_venue
 
 
@@ -80,17 +80,6 @@ def test_a_policy_that_feels_what_it_trades_does_not_feel_the_scale():
     volatility = found.table["volatility"]
     assert volatility["bold"] == pytest.approx(volatility["calm"], rel=1e-5)
     assert found.table.loc["bold", "scale"] == pytest.approx(0.25, rel=0.05)
-
-
-@pytest.mark.slow
-def test_a_direction_that_changes_is_scaled_bar_by_bar():
-    signal = np.where(np.arange(MARKET.n_bars) % 120 < 60, 0.9, -0.6)
-    found = compare(equal_risk=True, signal=signal)
-    np.testing.assert_allclose(
-        found.table["volatility"], found.table["volatility"].min(), rtol=5e-3
-    )
-    position = found.results["one"].bars["position"]
-    assert position.min() < 0.0 < position.max()
 
 
 @pytest.mark.slow

@@ -4,7 +4,6 @@ import importlib
 import math
 import pickle
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Annotated, Any, NamedTuple
 
 import numpy as np
@@ -105,10 +104,6 @@ def test_the_lowest_and_the_mean_of_two():
     assert asked(Average(*both), a, b)[4] == 1.0
 
 
-def test_a_policy_that_knows_nothing_yet_keeps_a_flat_account_flat():
-    assert np.isnan(asked(Lowest(Asks("a"), Asks("b")), [math.nan] * 3, [2.0] * 3)).all()
-
-
 @pytest.mark.parametrize("signal", [0.5, -0.5, -1.0])
 def test_what_is_held_is_told_by_the_side_and_size_of_the_signal(signal: float):
     """A policy that leaves 2x alone, traded at half: asking for it again would halve it each bar.
@@ -131,12 +126,6 @@ def test_what_is_held_is_told_by_the_side_and_size_of_the_signal(signal: float):
     average = held(Average(Asks("a"), Asks("b")))
     assert average[0] == pytest.approx(3.0 * signal)
     assert average[-1] == pytest.approx(4.0 * signal, rel=1e-6)  # of what is held and 4x, each bar
-
-
-def test_a_position_on_the_other_side_is_not_held():
-    assert bt.held_leverage(SimpleNamespace(leverage=-2.0), 0.5) == 0.0
-    assert bt.held_leverage(SimpleNamespace(leverage=-2.0), -0.5) == 4.0
-    assert bt.held_leverage(SimpleNamespace(leverage=2.0), 0.0) == 0.0
 
 
 def test_smoothed_moves_by_its_speed_limit():
@@ -194,26 +183,6 @@ def test_cooldown_stays_out_after_a_stop_and_not_after_a_planned_exit():
     assert (closed.bars["target"] == 3.0).all()
 
 
-def test_cooldown_sees_a_stop_in_the_bar_of_the_entry():
-    """A low 3 % down in every bar, a stop at 1 %: one loss, then the pause."""
-    bars = [100.0, *[(100.0, 100.0, 97.0, 100.0)] * 9]
-    account = bt.Account(stop_loss=0.01)
-    market = market_of(*bars)
-    result = live(
-        Cooldown(Constant(2.0), bars=24), market=market, account=account, venue=free_venue()
-    )
-    assert result.events["kind"].tolist().count("stop") == 1
-    assert result.bars["target"].tolist() == [2.0, *[0.0] * 9]
-
-
-def test_cooldown_takes_a_position_under_one_lot_for_no_loss():
-    policy = Cooldown(Asks(), bars=24)
-    frame = market_of(*[100.0] * 6).bars().assign(a=[2.0, 2.0, 1e-7, 2.0, 2.0, 2.0])
-    result = live(policy, market=bt.Market.from_frames(frame))
-    assert result.bars["position"].iloc[3] == 0.0
-    assert (result.bars["target"].iloc[3:] == 2.0).all()
-
-
 def test_cooldown_stays_out_after_a_liquidation():
     """Isolated at 10x, a fall of 15 % takes the margin, not the account."""
     market = market_of(100.0, 100.0, (100.0, 100.0, 85.0, 95.0), *[95.0] * 5)
@@ -268,15 +237,6 @@ def test_a_sweep_over_parameters_of_the_policies_is_the_runs():
         inner = VolTarget(row.lowest_vol_target_target), Cppi(row.lowest_cppi_multiplier)
         alone = live(Smoothed(Lowest(*inner), up=2.0))
         assert row.final_equity == alone.metrics["final_equity"]
-
-
-@pytest.mark.slow
-def test_a_search_tunes_through_it():
-    study = bt.tune(
-        MARKET, Capped.over(Constant), venue=VENUE, account=ACCOUNT, trials=64, holdout=None,
-        robust=False, space={"cap": (0.5, 3.0), "constant_leverage": (0.5, 3.0)},
-    )  # fmt: skip
-    assert set(study.best.index) >= {"cap", "constant_leverage"}
 
 
 def test_the_code_of_the_policies_is_part_of_the_hash():
@@ -366,20 +326,6 @@ def test_a_policy_sees_its_own_columns_and_no_others():
     both, alone = live(Average(Trend(), inner)), live(inner)
     target = alone.bars["target"]
     np.testing.assert_allclose(both.bars["target"][20:], (9.0 + target[20:]) / 2.0, rtol=1e-12)
-
-
-class Inherited(VolTarget):
-    """Add a column to those of the class above."""
-
-    def observe(self, market: Any) -> Any:
-        return {**super().observe(market), "extra": market.close}
-
-    def leverage(self, bar: Any, account: Any) -> float:
-        return self.target / bar.sigma if bar.extra > 0.0 else 0.0
-
-
-def test_a_policy_that_calls_the_class_above_can_be_combined():
-    assert same(live(Capped(Inherited(), INF)), live(Inherited()))
 
 
 def test_only_what_the_columns_read_makes_other_columns():

@@ -47,22 +47,6 @@ def test_a_combination_can_be_written_at_the_command_line(text: str, policy: bt.
     assert read_policy(text, {}) == policy
 
 
-def test_settings_go_over_what_is_written():
-    text = "Capped(VolTarget(target=0.6), cap=3)"
-    found = read_policy(text, {"vol_target_target": "0.2"})
-    assert found == Capped(VolTarget(0.2), 3.0)
-
-
-def test_a_policy_of_a_file_can_be_written_in_it(tmp_path):
-    file = tmp_path / "mine.py"
-    file.write_text(
-        "import backtest as bt\nclass Half(bt.Policy):\n    '''Half.'''\n"
-        "    def leverage(self, bar, account):\n        return 0.5\n"
-    )
-    found = read_policy(f"Capped({file}:Half(), cap=2)", {})
-    assert repr(found) == "Capped(Half(), cap=2.0)"
-
-
 @pytest.mark.parametrize("text", [
     "Capped(VolTarget(), cap=__import__('os').getpid())",
     "Capped(**{})",

@@ -13,8 +13,7 @@ import pytest
 
 import backtest as bt
 from backtest import PolicyError, Range
-from backtest.strategies import Cppi
-from tests.policy.policies import MARKET, VENUE, Mixed, Remembering, live
+from tests.policy.policies import MARKET, VENUE, Remembering, live
 
 ROOT = Path(__file__).parents[2]
 
@@ -92,14 +91,6 @@ def test_a_policy_made_in_a_function_compiles_with_the_values_around_it():
 
 @pytest.mark.slow
 @pytest.mark.compiled
-def test_choices_flags_and_whole_numbers_compile():
-    for policy, expected in ((Mixed(), 1 / 3), (Mixed(1.0, 4, "high"), 0.5), (Mixed(2.0, 1), 2.0)):
-        assert (compiled(policy).bars["target"] == expected).all()
-    assert (compiled(Mixed(is_on=False)).bars["target"] == 0.0).all()
-
-
-@pytest.mark.slow
-@pytest.mark.compiled
 def test_a_memory_compiles_and_holds_every_bar():
     result = compiled(Remembering())
     assert result.memory.tolist() == [300.0, MARKET.close.max(), 0.0]
@@ -134,26 +125,6 @@ def test_margin_functions_give_the_same_inside_compiled_code_as_outside(signal: 
     columns = (held["position"], held["entry"], wallet)
     outside = bt.margin.liquidation_price(VENUE, *(column.to_numpy() for column in columns))
     np.testing.assert_allclose(outside, held["liquidation_price"], rtol=1e-9)
-
-
-@pytest.mark.slow
-def test_all_margin_functions_compile_with_their_defaults():
-    class Margins(bt.Policy):
-        """Sum what the functions of margin return."""
-
-        def leverage(self, bar: bt.Bar, account: bt.AccountView) -> float:
-            most = bt.margin.largest_notional(account.venue, account.equity)
-            less = bt.margin.largest_notional(account.venue, account.equity, 3.0)
-            needed = bt.margin.maintenance(account.venue, most)
-            broke = bt.margin.bankruptcy_price(account.venue, 1.0, bar.close, account.equity)
-            return (less + needed) / most + broke / bar.close
-
-    result = compiled(Margins(), market=MARKET.prefix(20))
-    equity, close = result.bars["equity"].to_numpy(), MARKET.close[:20]
-    most = np.array([bt.margin.largest_notional(VENUE, e) for e in equity])
-    expected = (3.0 * equity + bt.margin.maintenance(VENUE, most)) / most
-    expected += bt.margin.bankruptcy_price(VENUE, 1.0, close, equity) / close
-    np.testing.assert_allclose(result.bars["target"], expected, rtol=1e-12)
 
 
 class Tabled(bt.Policy):
@@ -191,12 +162,6 @@ def test_a_negative_leverage_is_placed_whether_compiled_or_not():
         with pytest.raises(PolicyError, match=r"Falling returned -0\.5") as caught:
             live(Falling(), compile=is_compiled)
         assert "close of bar 9, 2023-01-01 09:00" in str(caught.value)
-
-
-@pytest.mark.slow
-@pytest.mark.compiled
-def test_a_policy_of_ours_with_a_memory_compiles_to_the_same_bits():
-    compiled(Cppi(multiplier=5.0, floor=0.8, growth=0.1, ratchet=0.5))
 
 
 def write_module(folder, monkeypatch, name, text):

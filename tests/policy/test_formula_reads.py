@@ -1,13 +1,11 @@
 """One compiled formula serves all values of what it does not read."""
 
-import sys
 from typing import Annotated
 
 import numpy as np
 import pytest
 
 import backtest as bt
-from backtest.base.compile_choice import COMPILING, Stopwatch, count_as_compiling
 from backtest.engine.compile import loop_compiler
 from backtest.policy import formula_for
 from backtest.policy.formula_reads import find_unread, may_read_of_account
@@ -16,8 +14,6 @@ from backtest.strategies.capped import Capped
 from backtest.strategies.constant import Constant
 from backtest.strategies.vol_target import VolTarget
 from backtest.sweep.set_evaluator import Evaluator
-from backtest.sweep.set_rows import Rows
-from backtest.tune.trial_evaluator import Examiner
 
 ROOT_NAMES = frozenset({"liquidation_price"})
 WORDS = np.array(["ewma", "parkinson"], dtype=object)
@@ -117,70 +113,3 @@ def test_a_sweep_compiles_a_formula_for_each_word(monkeypatch):
     assert rows.errors == [""] * 8
     assert rows.metrics["fees"][0] != rows.metrics["fees"][4]
     assert len([name for name in compiled if name.startswith("lanes_")]) == 2
-
-
-def test_a_stopwatch_counts_what_overlaps_once(monkeypatch):
-    now = iter([0.0, 5.0, 6.0, 8.0])
-    monkeypatch.setattr("backtest.base.compile_choice.time.perf_counter", lambda: next(now))
-    watch = Stopwatch()
-    watch.begin()
-    watch.begin()
-    assert watch.is_running
-    watch.end()
-    watch.end()
-    assert (watch.seconds, watch.is_running) == (5.0, False)
-    watch.begin()
-    watch.end()
-    assert watch.seconds == 7.0
-
-
-def test_compiling_is_over_where_it_raised():
-    with pytest.raises(ValueError, match="no"), count_as_compiling():
-        raise ValueError("no")
-    assert not COMPILING.is_running
-
-
-class Slow:
-    """An evaluator whose first answer of each word compiles for 100 seconds, and takes one more."""
-
-    def __init__(self, watch, clock) -> None:
-        self.watch, self.clock, self.known = watch, clock, set()
-
-    def evaluate(self, sets, **_):
-        for word in {*sets["estimator"]} - self.known:
-            self.known.add(word)
-            self.clock.now += 100.0
-            self.watch.seconds += 100.0
-        self.clock.now += 1.0
-        n = len(sets["estimator"])
-        metrics = {"sharpe": np.ones(n), "ruined": np.zeros(n)}
-        return Rows(metrics, None, [""] * n, np.ones(n, dtype=np.bool_))
-
-
-class Clock:
-    now = 0.0
-    seconds = 0.0
-
-    def __call__(self) -> float:
-        return self.now
-
-
-class Journal:
-    def read_next(self):
-        return None
-
-    def append(self, batch) -> None:
-        pass
-
-
-def test_what_compiles_in_a_search_is_not_of_its_seconds(monkeypatch):
-    """A budget of five seconds was over after the second word."""
-    clock, watch = Clock(), Clock()
-    monkeypatch.setattr(sys.modules[Examiner.__module__], "COMPILING", watch)
-    goal = type("Goal", (), {"objectives": ("sharpe",)})()
-    goal.score = lambda metrics, failed: (metrics["sharpe"][:, None], np.zeros(len(failed)))
-    examiner = Examiner(Slow(watch, clock), goal, Journal(), clock=clock)
-    sets = {"estimator": np.array([f"word{k // 16}" for k in range(64)], dtype=object)}
-    batch = examiner.evaluate(sets, "search", deadline=5.0)
-    assert len(batch.sets["estimator"]) == 64
-    assert examiner.elapsed <= 5.0

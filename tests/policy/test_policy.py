@@ -1,7 +1,6 @@
 """A policy is a frozen value: its parameters, its columns and its source."""
 
 import dataclasses
-import inspect
 import time
 from collections.abc import Callable
 from typing import Annotated, Any
@@ -24,11 +23,6 @@ def test_a_policy_is_a_frozen_value():
     assert hash(one) == hash(same)
     with pytest.raises(dataclasses.FrozenInstanceError, match="cannot assign"):
         one.target = 2.0  # type: ignore[misc]
-
-
-def test_parameters_may_be_given_by_position():
-    assert Mixed(0.5, 2) == Mixed(target=0.5, count=2)
-    assert VolTarget(0.3) == VolTarget(target=0.3)
 
 
 def test_a_policy_tells_its_parameters_title_and_summary():
@@ -134,11 +128,6 @@ def test_an_error_of_a_formula_names_its_line_and_its_bar():
     assert f"test_policy.py, line {line}; at the close of bar 0, 2023-01-01" in str(caught.value)
 
 
-def test_columns_may_be_integers_booleans_and_lists():
-    policy = observing(lambda m: {"a": m.close > 3e4, "b": list(range(m.n_bars)), "c": m.time})
-    assert live(policy).metrics["mean_leverage"] > 0.9
-
-
 def test_the_policys_code_names_the_experiment():
     """Two policies of one name and different code are different experiments."""
     made = []
@@ -198,30 +187,6 @@ def test_constants_properties_class_and_static_methods_are_part_of_a_policys_sou
     hashes = [hash_source(make_scaled(**each)) for each in changes]
     assert hash_source(make_scaled()) == hashes[0]
     assert len({*hashes}) == len(changes)
-
-
-def make_steady(estimate):
-    """Return a policy that calls an estimator."""
-
-    class Steady(bt.Policy):
-        def observe(self, market):
-            return {"sigma": estimate(market, 72)}
-
-        def leverage(self, bar, account):
-            return 0.3 / bar.sigma
-
-    return Steady
-
-
-def test_how_arguments_are_checked_is_not_part_of_a_source():
-    """A stored source stays when the check of arguments in front of an estimator changes."""
-    checked = bt.features.ewma_volatility
-    plain = inspect.unwrap(checked)
-    assert plain is not checked
-    assert hash_source(make_steady(checked)) == hash_source(make_steady(plain))
-    assert hash_source(make_steady(bt.features.parkinson_volatility)) != hash_source(
-        make_steady(plain)
-    )
 
 
 class Slow(bt.Policy):

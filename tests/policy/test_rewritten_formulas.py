@@ -63,17 +63,6 @@ def test_compiled_code_and_lanes_have_the_bits_of_plain_python():
         assert swept.table["final_equity"].iloc[k] == result.metrics["final_equity"]
 
 
-def test_lines_globals_and_the_identity_of_a_function_stay():
-    rule: Any = Curved.leverage
-    found = rewrite_formula(rule)
-    assert found is not rule
-    assert found is rewrite_formula(rule)
-    assert found.__globals__ is rule.__globals__
-    assert found.__code__.co_filename == rule.__code__.co_filename
-    lines = [{line for _, _, line in each.__code__.co_lines() if line} for each in (found, rule)]
-    assert lines[0] == lines[1]
-
-
 def make_rules() -> list[Any]:
     """Return functions that stay as they are."""
     scope: dict[str, Any] = {"math": math}
@@ -147,29 +136,3 @@ def test_looking_a_function_up_runs_nothing(monkeypatch):
         return LAZY.load(value) if value > 9.0 else value**2.0 * MODEL()  # type: ignore[name-defined]  # noqa: F821
 
     assert rewrite_formula(rule)(3.0) == 18.0  # a dataclass with __call__ has no hash
-
-
-def square(value: float) -> float:
-    """Return the second power."""
-    return value**2.0
-
-
-def cube(value: float) -> float:
-    """Return the third power."""
-    return value**3.0
-
-
-def test_a_helper_of_a_helper_may_change(monkeypatch):
-    for lowest in (square, cube):
-        monkeypatch.setitem(globals(), "lowest", lowest)
-        assert rewrite_formula(highest)(3.0) == lowest(3.0)
-
-
-def middle(value: float) -> float:
-    """Call the lowest function."""
-    return lowest(value) * 1.0  # type: ignore[name-defined]  # noqa: F821
-
-
-def highest(value: float) -> float:
-    """Call a function that calls another."""
-    return middle(value)

@@ -72,15 +72,3 @@ def test_the_carry_saved_shows_in_the_cost_split():
     saved = plain["funding"] - aware.metrics["funding"]
     assert plain["funding"] > 400.0
     assert saved > 0.3 * plain["funding"]
-
-
-@pytest.mark.slow
-def test_many_sensitivities_and_half_lives_are_the_runs_of_each():
-    policy = FundingAware(VolTarget())
-    values = {"sensitivity": [0.0, 2.0], "half_life": [8.0, 72.0], "vol_target_half_life": [24.0]}
-    venue = bt.Venue.preset("binance-usdm", "BTCUSDT")
-    table = bt.sweep(SAMPLE, policy, values, venue=venue, account=bt.Account()).table
-    for row in table.itertuples():
-        alone = FundingAware(VolTarget(half_life=24.0), row.sensitivity, half_life=row.half_life)
-        result = live(SAMPLE, alone, venue=venue)
-        assert row.final_equity == result.metrics["final_equity"]

@@ -185,43 +185,11 @@ def test_in_isolated_margin_it_is_all_or_nothing():
     assert len(set(target.round(6))) == 2
 
 
-@pytest.mark.slow
-@pytest.mark.compiled
-def test_compiled_it_has_the_same_bits_where_isolated_margin_lets_it_in_and_out():
-    market = bt.Market.sample(bars=600)
-    policy = LiquidationProbability(probability=0.02, horizon=24.0, half_life=12.0)
-    account = bt.Account(margin="isolated", venue_leverage=8.0, max_leverage=2.0)
-    terms = {"venue": BINANCE, "account": account, "signal": np.where(np.arange(600) % 80, 1, -1.0)}
-    fast, plain = (live(market, policy, compile=c, **terms).bars for c in (True, False))
-    assert {0.0, 8.0} <= set(plain["target"].dropna().round(6))  # others: up to a bracket's end
-    for name in ("target", "equity"):
-        np.testing.assert_array_equal(fast[name], plain[name])
-
-
 def test_a_market_that_stands_still_gets_what_maintenance_allows():
     """No move at all: N = E / r, here 1e6 turns."""
     market = walk(20, 0.0, 0.0, seed=0)
     target = live(market, LiquidationProbability(), compile=False).bars["target"].to_numpy()
     np.testing.assert_allclose(target[2:], 1e6, rtol=1e-9)
-
-
-@pytest.mark.slow
-def test_a_sweep_has_the_bits_of_single_runs():
-    market = bt.Market.sample(bars=400)
-    space = {
-        "probability": [1e-4, 1e-2],
-        "horizon": [24.0, 100.0],
-        "tail_index": [0.0, 0.25],
-        "half_life": [24.0, 72.0],
-        "estimator": ["ewma", "parkinson"],
-    }
-    terms: dict[str, Any] = {"venue": BINANCE, "account": bt.Account(capital=1e6)}
-    table = bt.sweep(market, LiquidationProbability, space, **terms).table
-    assert len(table) == 32
-    for k in (0, 1, 6, 13, 31):
-        settings = {name: table[name].iloc[k] for name in space}
-        result = bt.run(market, LiquidationProbability(**settings), **terms)
-        assert result.metrics["final_equity"] == table["final_equity"].iloc[k]
 
 
 @pytest.mark.slow

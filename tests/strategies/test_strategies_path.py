@@ -5,7 +5,6 @@ from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
-import pandas as pd
 import pytest
 
 import backtest as bt
@@ -185,16 +184,6 @@ def test_a_ladder_by_volatility_waits_until_it_is_known_and_looks_at_nothing_els
     assert bars["target"][2:].tolist() == climb(policy, sigma)[2:].tolist()
 
 
-def test_a_ladder_remembers_its_step_over_a_pause():
-    market = bt.Market.sample(bars=300)
-    policy = Ladder(volatility_1=0.45, volatility_2=0.6, half_life=12.0, band=0.3)
-    whole = live(market, policy, compile=False)
-    first = live(market.prefix(150), policy, compile=False)
-    rest = market.between(pd.Timestamp(int(market.time[150]), tz="UTC"))
-    second = live(rest, policy, resume=first, compile=False)
-    np.testing.assert_array_equal(whole.bars["target"].to_numpy()[150:], second.bars["target"])
-
-
 PRESET = bt.Venue.preset("binance-usdm", "BTCUSDT")
 
 
@@ -306,19 +295,3 @@ def test_margin_buffer_follows_the_signal_at_once():
     full = held[0]
     assert full > 0.0
     np.testing.assert_allclose(held, full * np.array([1, -1, -0.5, -1, 0, 1]), rtol=1e-9)
-
-
-@pytest.mark.slow
-def test_a_sweep_of_margin_buffers_and_ladders_is_its_runs():
-    """Loops over brackets, and memory, in lanes."""
-    market = bt.Market.sample(bars=1000)
-    terms = {"venue": PRESET, "account": bt.Account(capital=2e6)}
-    for cls, space in (
-        (MarginBuffer, {"target": [0.01, 0.05, 0.3], "high": [1.2, 3.0]}),
-        (Ladder, {"by": ["drawdown", "volatility"], "band": [0.0, 0.1, 0.4]}),
-    ):
-        table = bt.sweep(market, cls, space, **terms).table
-        for row in table.to_dict("records"):
-            result = bt.run(market, cls(**{name: row[name] for name in space}), **terms)
-            assert result.metrics["total_return"] == row["total_return"]
-            assert result.metrics["peak_margin_ratio"] == row["peak_margin_ratio"]

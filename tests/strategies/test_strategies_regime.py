@@ -15,26 +15,8 @@ from backtest.features import (
     trend_strength,
 )
 from backtest.strategies import Constant, Regime, TrendVol
-from backtest.sweep.policy_columns import Columns
 from tests.features.test_regimes import filter_known, simulate
 from tests.markets import YEAR, live, market_of, walk
-
-
-@pytest.mark.parametrize("policy", [Regime(), TrendVol(short=24, middle=48, long=96)])
-def test_a_sweep_observes_many_sets_at_once(policy: bt.Policy):
-    """64 lanes cost one look at the market; each has the bits of its own run."""
-    rng = np.random.default_rng(0)
-    names = [name for name, each in policy.parameters().items() if each.kind is float]
-    values = {
-        name: getattr(policy, name) * rng.uniform(0.8, 1.25, 12)
-        for name in names
-        if name not in ("full", "calm", "stress")
-    }
-    build = lambda given: type(policy)(**{**policy.settings(), **given})  # noqa: E731
-    columns = Columns(bt.Market.sample(bars=400), build, memory=1e9)
-    columns.of_one({name: each[0] for name, each in values.items()})  # says what it reads
-    columns.prepare(values)
-    assert columns.is_together
 
 
 def test_regime_weighs_two_leverages_with_the_probability_of_the_next_bar():

@@ -130,16 +130,3 @@ def test_tail_risk_is_capped_where_even_the_tail_gains_and_waits_until_it_is_war
     bars = live(market, TailRisk(model="historical", window=1000), compile=False).bars
     assert bars["target"].isna().sum() == 1000 + 24 - 1
     assert (bars["position"].to_numpy()[:1024] == 0.0).all()
-
-
-@pytest.mark.slow
-def test_a_sweep_of_words_and_numbers_is_its_runs():
-    market = bt.Market.sample(bars=1400)
-    space = {"model": list(TAIL_MODELS), "measure": ["VaR", "ES"], "level": [0.95, 0.99]}
-    terms = {"venue": bt.Venue.preset("binance-usdm", "BTCUSDT"), "account": bt.Account()}
-    table = bt.sweep(market, TailRisk(window=1000), space, **terms).table
-    for row in table.iloc[[0, 4, 7, 11]].to_dict("records"):
-        settings = {name: row[name] for name in space}
-        result = bt.run(market, TailRisk(window=1000, **settings), **terms)
-        assert result.metrics["total_return"] == row["total_return"]
-        assert result.metrics["turnover"] == row["turnover"]

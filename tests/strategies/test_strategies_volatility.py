@@ -4,20 +4,18 @@ import math
 from types import SimpleNamespace
 
 import numpy as np
-import pandas as pd
 import pytest
 
 import backtest as bt
 from backtest.features import (
     VOLATILITY_ESTIMATORS,
-    WEIGHTED_ESTIMATORS,
     close_to_close_volatility,
     ewma_volatility,
     volatility,
 )
 from backtest.strategies import ImpliedVolTarget, VolTarget
 from tests.features.test_volatility import simulate
-from tests.markets import YEAR, free_venue, live, walk
+from tests.markets import YEAR, live, walk
 
 
 def test_vol_target_keeps_its_order_of_parameters_and_its_default_bits():
@@ -62,33 +60,6 @@ def test_vol_target_meets_its_target_with_ranges_and_moves_less(estimator: str, 
     ratio = chosen.std() / plain.std()
     assert ratio == pytest.approx(1.0 / math.sqrt(efficiency), rel=3 * error)
     assert ratio < 1.0
-
-
-@pytest.mark.slow
-def test_vol_target_is_swept_over_estimators_as_it_runs_with_each():
-    """Sets that differ in the estimator alone or in the half-life alone: to the bit."""
-    market = bt.Market.sample(bars=1200)
-    table = pd.DataFrame(
-        [
-            (name, half_life)
-            for name in ("ewma", "parkinson", "garch")
-            for half_life in (12.0, 96.0)
-        ],
-        columns=["estimator", "half_life"],
-    )
-    venue, account = free_venue(), bt.Account()
-    sweep = bt.sweep(market, VolTarget, table, venue=venue, account=account)
-    for row in sweep.table.itertuples():
-        policy = VolTarget(half_life=row.half_life, estimator=row.estimator)
-        alone = bt.run(market, policy, venue=venue, account=account, compile=False)
-        assert row.final_equity == alone.metrics["final_equity"]
-    garch = sweep.table[sweep.table["estimator"] == "garch"]
-    assert set(garch["half_life"]) == {72.0}  # it does not matter there, and is left at its default
-
-
-def test_the_half_life_matters_for_the_estimators_that_forget():
-    when = VolTarget.parameters()["half_life"].space.when
-    assert when == ("estimator", WEIGHTED_ESTIMATORS)
 
 
 def decide(policy: ImpliedVolTarget, implied: float) -> float:

@@ -8,19 +8,17 @@ import warnings
 from typing import Annotated, Any
 
 import numpy as np
-import pandas as pd
 import pytest
 
 import backtest as bt
 from backtest.base.errors import BacktestError
 from backtest.cli.find_policy import load_policy
-from backtest.strategies import Constant, Cppi, VolTarget
+from backtest.strategies import Cppi, VolTarget
 from backtest.sweep import cluster as clustering
-from backtest.sweep.cluster import ClusterEvaluator, on_cluster
+from backtest.sweep.cluster import on_cluster
 from backtest.sweep.set_evaluator import Evaluator
 from backtest.sweep.set_rows import Rows
 from backtest.sweep.sets.sets import grid
-from tests.portfolio.portfolio_helpers import make_venue, simulate_pair
 from tests.sweep.clusters import (
     Cluster,
     distributed,
@@ -39,19 +37,6 @@ class Slow(bt.Policy):
 
     def observe(self, market):
         time.sleep(self.pause)
-        return {}
-
-    def leverage(self, bar, account):
-        return self.size
-
-
-class Loud(bt.Policy):
-    """Warns."""
-
-    size: Annotated[float, bt.Range(0.0, 9.0)] = 1.0
-
-    def observe(self, market):
-        warnings.warn("once is enough", stacklevel=2)
         return {}
 
     def leverage(self, bar, account):
@@ -123,23 +108,6 @@ def test_a_search_ends_the_same(cluster):
         found.append((study.best_values, study.verdict, study.table))
     assert found[0][:2] == found[1][:2]
     assert found[0][2].equals(found[1][2])
-
-
-def test_a_warning_of_the_workers_is_told_once(cluster):
-    own = prepare(Loud, market=bt.Market.sample(bars=60))
-    with on_cluster(own, cluster.address) as working, pytest.warns(UserWarning, match="e") as found:
-        working.evaluate({"size": np.linspace(1.0, 3.0, 6)})
-    assert [str(each.message) for each in found] == ["once is enough"]
-
-
-def test_progress_counts_up_to_all(cluster):
-    seen: list[tuple[int, int]] = []
-    own = prepare(Cppi, market=bt.Market.sample(bars=60))
-    with on_cluster(own, cluster.address) as working:
-        working.evaluate(
-            {"multiplier": np.linspace(1.0, 3.0, 6)}, progress=lambda *at: seen.append(at)
-        )
-    assert seen == [(k, 6) for k in range(1, 7)]
 
 
 MINE = '''
@@ -272,46 +240,4 @@ def test_no_scheduler_and_no_worker_are_told(tmp_path, monkeypatch):
 # ---------------------------------------------------------------------------------- local workers
 
 
-@pytest.mark.slow
-def test_one_of_the_local_workers_may_be_killed():
-    own = prepare(Slow, market=bt.Market.sample(bars=60))
-    sets = {"size": np.linspace(0.0, 3.0, 16), "pause": np.full(16, 0.1)}
-    killed = []
-
-    def kill_one(done: int, total: int) -> None:
-        if not killed:
-            killed.extend(working.client.run(os.getpid).values())
-            os.kill(killed[0], signal.SIGKILL)
-
-    with on_cluster(own, "local:2") as working:
-        assert isinstance(working, ClusterEvaluator)
-        found = working.evaluate(sets, progress=kill_one)
-    assert len(killed) == 2
-    check_same(found, own.evaluate({**sets, "pause": np.zeros(16)}))
-
-
 # ----------------------------------------------------------------------------- several markets
-
-
-@pytest.mark.slow
-def test_several_markets_give_the_bytes_of_one_machine(cluster):
-    markets = simulate_pair(260)
-    terms = {
-        "venue": {"AAA": make_venue(), "BBB": make_venue(taker=0.001)},
-        "account": bt.Account(capital=1_000.0), "signal": {"AAA": 0.8, "BBB": -0.5},
-        "overlay": Constant(leverage=0.7), "sampling": "4h", "compile": False,
-    }  # fmt: skip
-    search = {"trials": 4, "robust": False, "sampler": "random", "space": {"leverage": (0.2, 1.5)}}
-    found = []
-    for where in (None, cluster.address):
-        sets = {"target": [0.3, 1.5, 0.8], "half_life": [4.0, 9.0]}
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            sweep = bt.sweep(markets, VolTarget, sets, full=True, cluster=where, **terms)
-            study = bt.tune(markets, Constant(leverage=1.0), cluster=where, **search, **terms)
-        found.append((sweep, study))
-    (sweep, study), (far_sweep, far_study) = found
-    pd.testing.assert_frame_equal(sweep.table, far_sweep.table, check_exact=True)
-    assert sweep.manifest["id"] == far_sweep.manifest["id"]
-    pd.testing.assert_frame_equal(study.table, far_study.table, check_exact=True)
-    assert study.verdict == far_study.verdict

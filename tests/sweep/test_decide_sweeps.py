@@ -3,12 +3,10 @@
 from dataclasses import replace
 from typing import Annotated, Any
 
-import numpy as np
 import pandas as pd
 import pytest
 
 import backtest as bt
-from backtest.risk.paths_runner import make_runner
 from backtest.strategies import VolTarget
 from tests.comparing import compare_policies
 from tests.sweep.sweeps import are_equal
@@ -66,14 +64,6 @@ def test_rows_of_a_sweep_are_runs(market, account):
     assert table["max_drawdown"].max() > 0.5  # the sets differ in what they live through
 
 
-def test_rows_of_several_instruments_are_runs(market):
-    """With a signal by the longer bars, and an instrument that is listed later."""
-    other = bt.Market.sample(bars=1499, seed=1).slice(403, 1499)
-    markets = bt.Markets({"A": market, "B": other})
-    signal = pd.DataFrame({"A": 0.5, "B": -0.3}, index=markets.resample("4h").times)
-    check_rows(markets, ACCOUNT, venue={"A": VENUE, "B": VENUE}, signal=signal)
-
-
 def test_searches_and_validations_take_the_clock(market):
     """``tune``, ``compare``, the validations and paths decide on the longer bars."""
     terms: dict[str, Any] = {"venue": VENUE, "account": ACCOUNT, "decide": "4h"}
@@ -89,16 +79,3 @@ def test_searches_and_validations_take_the_clock(market):
     assert crossed is not None
     compared = compare_policies(market, {"a": VolTarget(0.5), "b": VolTarget(2.0)}, **terms)
     assert compared.results["b"].manifest["data"]["decide"] == "4h"
-
-
-@pytest.mark.parametrize("policy", [VolTarget(2.0), Reading(5.0)])
-def test_paths_decide_on_the_longer_bars(market, policy):
-    """The account of each path is the run on it."""
-    drawn = bt.simulate_paths(bt.decide_every(market, "4h"), paths=3, horizon="3d", seed=3)
-    given = {"venue": VENUE, "account": ACCOUNT, "compile": False}
-    runner = make_runner(drawn, policy, **given)
-    lives = next(iter(runner.run_chunks()))
-    for i in range(3):
-        result = runner.run_path(i)
-        assert np.array_equal(lives.wealth[i], result.bars["equity"].to_numpy()[1:])
-        assert not set(result.events.query("kind == 'fill'")["time"].dt.hour % 4) - {0}

@@ -41,19 +41,6 @@ def test_a_search_refuses_measures_of_the_path(name):
         choose_metrics("sharpe", goal)
 
 
-@pytest.mark.slow
-def test_a_search_maximizes_the_certainty_equivalent():
-    market = bt.Market.sample(bars=24 * 30)
-    study = bt.tune(market, Constant, objective="certainty_equivalent",
-                    constraints={"carry_decay": "<= 3"}, venue=VENUE, account=bt.Account(),
-                    trials=6, holdout=None, seed=0, compile=False)  # fmt: skip
-    table = study.table
-    kept = table[(table["violation"] == 0.0) & (table["stage"] == "search")]
-    assert kept["score"].tolist() == kept["certainty_equivalent"].tolist()
-    assert (kept["carry_decay"] <= 3.0).all()
-    assert len(kept)
-
-
 @pytest.mark.parametrize("accounts", ["shared", "separate"])
 def test_a_search_has_the_certainty_equivalent_of_any_risk_aversion(accounts):
     """Of aversion 10: that of the returns of each run; of several accounts, the mean of theirs."""

@@ -1,7 +1,6 @@
 """A saved sweep comes back as it was, in the same bytes, or is refused."""
 
 import json
-import math
 
 import pandas as pd
 import pytest
@@ -78,26 +77,6 @@ def test_a_damaged_folder_is_refused(tmp_path, damage, problem):
     damage(folder)
     with pytest.raises(DataError, match=problem):
         bt.Sweep.load(folder)
-
-
-def test_a_missing_value_among_numbers_and_words_is_saved_as_missing(tmp_path):
-    sweep = run(Constant, {"leverage": [0.1, 0.2, 0.3, 0.4]})
-    values = pd.Series([None, 0.5, "bracket", math.nan], index=sweep.table.index, dtype=object)
-    mixed = bt.Sweep(sweep.table.assign(kind=values), sweep.manifest)
-    loaded = bt.Sweep.load(mixed.save(tmp_path)).table["kind"].tolist()
-    assert loaded[:3] == [None, 0.5, "bracket"]
-    assert math.isnan(loaded[3])
-
-
-@pytest.mark.parametrize("mixed", [None, ["nothing"]])
-def test_a_manifest_whose_mixed_columns_were_changed_by_hand_is_refused(tmp_path, mixed):
-    path = run(Constant, {"leverage": [1.0]}).save(tmp_path) / "manifest.json"
-    manifest = json.loads(path.read_text(encoding="utf-8"))
-    del manifest["mixed"]
-    changed = manifest if mixed is None else {**manifest, "mixed": mixed}
-    path.write_text(json.dumps(changed), encoding="utf-8")
-    with pytest.raises(DataError, match="mixed must be a list of columns"):
-        bt.Sweep.load(path.parent)
 
 
 def test_a_folder_of_another_kind_is_refused(tmp_path):

@@ -1,6 +1,5 @@
 """Spaces to draw sets from: their bounds, options and conditions, and how they are drawn."""
 
-import json
 import math
 
 import numpy as np
@@ -94,16 +93,6 @@ def test_points_become_sets_and_sets_become_points():
     check(Modes, sets)
 
 
-@pytest.mark.parametrize("log", [False, True])
-def test_whole_numbers_have_shares_on_the_scale(log):
-    space = space_of(Bare(size=1.0), {"window": Range(2, 5, log=log)})
-    values = space.decode(np.linspace(0, 1, 10_001)[:, np.newaxis])["window"]
-    numbers, counts = np.unique(values, return_counts=True)
-    assert numbers.tolist() == [2, 3, 4, 5]
-    even = np.diff(np.log([1.5, 2.5, 3.5, 4.5, 5.5])) if log else np.ones(4)
-    assert counts / counts.sum() == pytest.approx(even / even.sum(), abs=1e-3)
-
-
 def test_a_parameter_that_never_matters_is_no_dimension():
     names = [each.name for each in space_of(Modes, mode="plain").dimensions]
     assert names == ["is_on"]
@@ -112,19 +101,6 @@ def test_a_parameter_that_never_matters_is_no_dimension():
     assert {each.name: each.when for each in reduced}["count"] == ("kind", ("y",))
     chained = space_of(Modes, kind="y").dimensions
     assert {each.name: each.when for each in chained}["count"] == ("mode", ("both",))
-
-
-def test_a_condition_may_be_given_with_the_space():
-    given = {"mode": ["plain", "both"], "account.band": Range(0.1, 0.2, when=("mode", "both"))}
-    sets = draw_sets(space_of(Modes, given), 64)
-    assert set(sets["account.band"][sets["mode"] == "plain"]) == {0.0}
-
-
-def test_a_space_is_described_as_data():
-    space = space_of(Modes, {"account.stop_loss": [None, 0.1], "scale": (0.5, 2)}, mode="both")
-    text = json.dumps(space.describe(), allow_nan=False)
-    assert json.loads(text)["dimensions"][0]["options"] == ["nan", 0.1]
-    assert json.loads(text)["fixed"] == {"mode": "both"}
 
 
 @pytest.mark.parametrize("method", ["sobol", "lhs", "uniform"])

@@ -10,12 +10,10 @@ import pytest
 
 import backtest as bt
 from backtest import ParameterError, PolicyError, Range
-from backtest.measures.measure_table import CORE, METRICS, PATH
+from backtest.measures.measure_table import METRICS, PATH
 from backtest.measures.run_facts import DATES
 from backtest.strategies import Constant, Cppi, VolTarget
-from backtest.sweep.set_evaluator import Evaluator
 from backtest.sweep.sets.sets import BaseTerms, build_trio, read_settings
-from tests.commands import run_python
 from tests.sweep.sweeps import ACCOUNT, CRASH, MARKET, VENUE, Modes, run
 
 
@@ -141,23 +139,7 @@ def test_a_row_is_the_run_of_its_parameters_compiled_on_any_threads(scene):
     pd.testing.assert_frame_equal(tables[0], plain, rtol=1e-9, atol=1e-12)
 
 
-@pytest.mark.slow
-def test_core_measures_are_the_same_bits():
-    policy, sets, settings = SCENES["cross"]
-    core = run(policy, sets, metrics="core", **settings)
-    assert list(core.table) == [*sets, *(name for name in METRICS if name in CORE)]
-    check_rows(core, policy, names=tuple(core.metrics), **settings)
-
-
 # ----- the table -----
-
-
-def test_parameters_come_first_then_measures():
-    sweep = run(VolTarget, {"target": [0.2, 0.4], "account.band": [0.1]})
-    assert list(sweep.table) == ["target", "account.band", *STREAMED]
-    assert sweep.parameters == ("target", "account.band")
-    assert sweep.complete
-    assert sweep.evaluator is not None
 
 
 @pytest.mark.slow
@@ -222,15 +204,6 @@ def test_details_say_when_the_deepest_drawdown_was():
         over = after.idxmax() + hour if after.any() else pd.NaT
         assert table["drawdown_recovery"][row] is over or table["drawdown_recovery"][row] == over
         assert bool(table["recovered"][row]) == after.any()
-
-
-@pytest.mark.slow
-def test_a_row_is_replayed_by_its_label():
-    sweep = run(VolTarget, {"target": [0.2, 0.8], "account.stop_loss": [None, 0.1]})
-    result = sweep.replay(1)
-    assert result.policy == VolTarget(target=0.2)
-    assert result.account == bt.Account(stop_loss=0.1)
-    assert result.metrics["sharpe"] == sweep.table.loc[1, "sharpe"]
 
 
 # ----- ruin, failure, interruption -----
@@ -311,25 +284,6 @@ def test_an_interrupted_sweep_returns_what_is_done():
     assert "2 of 5 sets" in repr(sweep)
 
 
-def test_interrupted_details_are_those_that_were_done(monkeypatch):
-    sweep = run(Constant, {"leverage": [1.0, 2.0, 3.0, 4.0]})
-    replay, done = Evaluator.replay, []
-
-    def stop_at_third(self, values, **span):
-        if len(done) == 2:
-            raise KeyboardInterrupt
-        done.append(values)
-        return replay(self, values, **span)
-
-    monkeypatch.setattr(Evaluator, "replay", stop_at_third)
-    with pytest.warns(UserWarning, match="interrupted: 2 of 4 rows were not run again"):
-        found = sweep.detail(sweep.table)
-    assert found.index.tolist() == [0, 1]
-    assert found["es_95"].notna().all()
-    with pytest.raises(KeyboardInterrupt):
-        sweep.detail(0)
-
-
 @pytest.mark.slow
 @pytest.mark.parametrize(("name", "values"), [
     ("venue.liquidation.mode", ["close", "takeover"]),
@@ -376,15 +330,3 @@ def test_wrong_arguments_are_refused_before_anything_runs(change, problem):
     }
     with pytest.raises(ParameterError, match=problem):
         bt.sweep(given["market"], given["policy"], given["sets"], **rest)
-
-
-@pytest.mark.slow
-def test_a_plain_sweep_loads_no_compiler_and_no_pictures():
-    code = (
-        "import sys, backtest as bt; from backtest.strategies import Constant;"
-        "m = bt.Market.sample(bars=30); v = bt.Venue.preset('binance-usdm', 'BTCUSDT');"
-        "s = bt.sweep(m, Constant, {'leverage': [1.0]}, venue=v, account=bt.Account(),"
-        " compile=False); s.best(); print([m for m in ('numba', 'plotly') if m in sys.modules])"
-    )
-    printed = run_python(code)
-    assert printed.split() == ["[]"]

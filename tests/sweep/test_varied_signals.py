@@ -110,19 +110,6 @@ def test_a_search_varies_the_rule_and_its_best_runs_again(tmp_path):
     assert equity.tolist() == study.replay().bars["equity"].tolist()
 
 
-@pytest.mark.slow
-def test_rows_of_several_instruments_are_runs():
-    markets = bt.Markets({"A": MARKET.prefix(100), "B": bt.Market.sample(bars=100, seed=1)})
-    sets = {"signal.window": [5, 20]}
-    policy = Constant(leverage=1.0)
-    found = bt.sweep(markets, policy, sets, signal="breakout", compile=False, **TERMS)
-    for _, row in found.table.iterrows():
-        text = f"breakout:{row['signal.window']:.0f}"
-        alone = bt.run(markets, policy, signal=text, compile=False, **TERMS)
-        assert row["sharpe"] == alone.metrics["sharpe"]
-        assert row["fees"] == alone.metrics["fees"]
-
-
 def test_an_overlay_is_checked_from_the_first_weight_on_as_in_a_run():
     class Awake(bt.Policy):
         """Refuse an index that does not move."""

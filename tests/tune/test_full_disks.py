@@ -1,17 +1,14 @@
 """A disk that refuses costs a study nothing that was stored."""
 
-import contextlib
 import errno
 import os
 import re
-import tempfile
-from pathlib import Path
 
 import pytest
 
 from backtest.base.atomic_files import DRAFT_FILE
 from backtest.base.errors import DataError
-from tests.tune.test_study_storage import cut, find_folder, is_same
+from tests.tune.test_study_storage import find_folder, is_same
 from tests.tuning import seek
 
 pytestmark = pytest.mark.usefixtures("made_up")
@@ -49,33 +46,3 @@ def test_a_store_that_cannot_be_a_folder_is_refused(tmp_path):
     for store in (tmp_path / "file", tmp_path / "file" / "store"):
         with pytest.raises(DataError, match=r"cannot write the study: .*; a file is in the way"):
             seek(store=store)
-
-
-@contextlib.contextmanager
-def without_rights(folder: Path):
-    """Let nobody write in a folder, root included."""
-    paths = [folder.parent, folder, *folder.rglob("*")]
-    for path in paths:
-        path.chmod(0o555 if path.is_dir() else 0o444)
-    is_root = os.getuid() == 0
-    if is_root:
-        os.seteuid(65534)  # whom permissions bind
-    try:
-        yield
-    finally:
-        if is_root:
-            os.seteuid(0)
-        for path in paths:
-            path.chmod(0o755 if path.is_dir() else 0o644)
-
-
-@pytest.mark.slow
-def test_a_read_only_folder_is_refused():
-    with tempfile.TemporaryDirectory() as name:  # the usual ones are closed to other users
-        store = Path(name)
-        folder = cut(store)
-        with without_rights(folder):
-            for more in ({"resume": True}, {"seed": 1}):
-                with pytest.raises(DataError, match="cannot write the study: Permission denied"):
-                    seek(store=store, **more)
-        assert is_same(seek(), seek(store=store, resume=True))

@@ -51,15 +51,6 @@ def test_the_winners_measures_on_the_holdout_stand_beside_the_others():
         without.look(without.best_values)
 
 
-def test_a_study_without_a_winner_can_look_at_the_holdout(on):
-    on(lambda sets: {"max_drawdown": np.full(len(sets["x"]), 0.9)})
-    study = seek(trials=40, constraints={"max_drawdown": "<= 0.1"})
-    assert study.best_trial == -1
-    looks = study.looks
-    assert study.look({"x": 1.0, "y": 2.0})["max_drawdown"] == 0.9
-    assert study.looks == looks + 1
-
-
 @pytest.mark.slow
 def test_every_look_is_counted(tmp_path):
     first = seek(store=tmp_path)
@@ -80,20 +71,6 @@ def test_every_look_is_counted(tmp_path):
     in_memory.look({"x": 1.0, "y": 2.0})
     assert in_memory.looks == 2
     assert Study.load(first.folder).looks == 3
-
-
-def test_a_look_is_that_of_a_set_however_it_is_written(tmp_path):
-    for study in (seek(store=tmp_path), seek()):
-        looks = study.looks
-        for same in ({"x": 1, "y": 10.0}, {"y": 10, "x": 1.0}, {"x": np.float32(1.0)}):
-            study.look(same)  # y has its default, 10
-        assert study.looks == looks + 1
-        study.look({name: float(value) for name, value in study.best_values.items()})
-        assert study.looks == looks + 1
-        for wrong in ({"z": 1.0}, {"x": 99.0}, {"x": "a"}):
-            with pytest.raises(ParameterError, match=rf"\b{next(iter(wrong))}\b"):
-                study.look(wrong)
-        assert study.looks == looks + 1
 
 
 def of_instrument(market: bt.Market, name: str) -> bt.Market:

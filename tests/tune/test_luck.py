@@ -1,14 +1,12 @@
 """How much of a study is luck, and what its summary says about it."""
 
 import math
-from typing import Annotated
 
 import numpy as np
 import pytest
 
 import backtest as bt
 from backtest.sweep.sets.sets import BaseTerms, read_settings
-from backtest.tune import Study
 from backtest.tune.luck import is_spike, warn_of_edges
 from tests.scenes import venue_of
 from tests.tuning import MARKET, Columns, Hills, Mixed, seek, space_of
@@ -40,20 +38,6 @@ def test_trials_of_other_studies_count(tmp_path):
 
 class Valleys(Hills):
     """Another policy on the same map."""
-
-
-@pytest.mark.slow
-def test_sets_of_other_policies_count_and_are_named(tmp_path):
-    first = seek(store=tmp_path)
-    again = seek(store=tmp_path, objective="calmar")  # the same sets, another objective
-    other = seek(Valleys, store=tmp_path)
-    assert first.verdict.other_policies == ()
-    assert other.verdict.other_policies == ("Hills",)
-    assert other.verdict.other_trials == first.trials + again.trials
-    assert "same bars: Hills" in " ".join(other.summary().split())
-    alone = seek(Valleys).verdict
-    assert other.verdict.deflated_sharpe <= alone.deflated_sharpe
-    assert Study.load(other.folder).verdict == other.verdict
 
 
 @pytest.mark.slow
@@ -111,25 +95,3 @@ def test_one_set_alone_was_not_chosen(tmp_path):
     assert study.verdict.lucky_sharpe == 0.0
     assert 0.5 < study.verdict.deflated_sharpe < 1.0
     assert study.summary().startswith("Hills: 1 set searched")
-
-
-class Scored(bt.Policy):
-    """Parameters with the names of columns of a study."""
-
-    score: Annotated[float, bt.Range(0.0, 1.0)] = 0.5
-    plateau: Annotated[float, bt.Range(0.0, 1.0)] = 0.5
-    stage: Annotated[float, bt.Range(0.0, 1.0)] = 0.5
-    violation: Annotated[float, bt.Range(0.0, 1.0)] = 0.5
-    robust_score: Annotated[float, bt.Range(0.0, 1.0)] = 0.5
-
-    def leverage(self, bar, account):
-        return self.score
-
-
-def test_parameters_with_the_names_of_columns_are_kept(on):
-    on(lambda sets: {"sharpe": 1.0 - (sets["score"] - 0.25) ** 2})
-    study = seek(Scored, space=None, trials=100)
-    for name, value in study.best_values.items():
-        assert study.best[f"policy.{name}"] == value
-    assert study.best["score"] == study.best["sharpe"]
-    assert study.best["stage"] in ("search", "neighbour")

@@ -8,7 +8,6 @@ import pytest
 import backtest as bt
 from backtest import paths as models
 from backtest.measures.measure_table import read_risk_name
-from backtest.measures.ranking import read_constraints, read_objective
 from backtest.strategies import Constant
 from backtest.tune.path_risk import PathRisk
 from tests.risk.accounts import Hold, free_account, free_venue
@@ -136,16 +135,6 @@ def test_a_bound_on_the_risk_of_several_excludes_what_dies_on_their_paths():
     ):
         study = bt.tune(BOTH, Hold, paths=paths, **{**given, **more})
         assert list_searched(study)["p_liquidation_4h"].tolist() == dies
-
-
-def test_less_risk_and_more_leverage_are_better():
-    names = ("p_liquidation_30d", "max_leverage_at_1pct")
-    chance = read_objective(names[0], on_paths=names)
-    largest = read_objective(names[1], on_paths=names)
-    assert (chance.name, largest.name) == ("-p_liquidation_30d", "max_leverage_at_1pct")
-    assert read_risk_name("max_leverage_at_0.5pct").probability == 0.005
-    bound = read_constraints({names[0]: "<= 0.01"}, on_paths=names)[1]
-    assert str(bound) == "p_liquidation_30d <= 0.01"
 
 
 OF_BOTH = bt.simulate_paths(BOTH, FALL, paths=10, horizon="4h", seed=1)

@@ -11,9 +11,6 @@ from backtest.tune import Robustness, search_outcome
 from backtest.tune.plateau import (
     choose_candidates,
     draw_neighbors,
-    half_widths,
-    low_quantile,
-    split_parts,
 )
 from tests.tuning import Columns, Hills, MadeUp, Mixed, seek, space_of, spike_and_plateau
 
@@ -107,16 +104,6 @@ def test_neighbours_lie_in_the_box_and_whole_numbers_move_by_one():
     assert near["x"].max() <= 10.0
 
 
-def test_options_have_boxes_of_their_own():
-    space = space_of(Mixed)
-    sets = rows((5.0, 3), (5.1, 3), (5.0, 3))
-    sets["mode"][2] = "b"
-    down, _ = half_widths(space, sets, 0.05)
-    assert (down[:, 2] == 0.0).all()
-    chosen = choose_candidates(space, sets, np.array([3.0, 2.0, 1.0]), Robustness())
-    assert chosen.tolist() == [0, 2]
-
-
 def test_where_all_that_leads_stands_at_the_edge_of_a_constraint_the_winner_stands_back(on):
     """A slope that ends in a cliff: 32 leading sets in the order of y, all at the cliff."""
 
@@ -149,33 +136,3 @@ def test_where_every_candidate_has_bad_neighbours_the_safest_wins(on):
     assert study.best["x"] == pytest.approx(5.5, abs=0.8)
     assert 0.0 < study.verdict.kept < 1.0
     assert "neighbors that keep bounds" in study.summary()
-
-
-def test_sets_without_a_score_are_no_candidates():
-    space = space_of(Mixed)
-    scores = np.array([math.nan, -math.inf, 1.0])
-    chosen = choose_candidates(space, rows((1.0, 1), (5.0, 3), (9.0, 6)), scores, Robustness())
-    assert chosen.tolist() == [2]
-
-
-def test_parts_cover_the_bars_once():
-    for n in (2, 3, 7, 100, 8761):
-        parts = split_parts(n, 4)
-        assert sum(stop - first for first, stop in parts) in (n, 0)
-        assert all(stop - first >= 2 for first, stop in parts) or n == 7
-    assert split_parts(3, 4) == []
-
-
-def test_a_low_quantile_is_one_of_the_values():
-    samples = np.array([[[5.0], [4.0], [3.0], [2.0], [1.0]]])
-    assert low_quantile(samples, 0.25).tolist() == [[2.0]]
-    assert low_quantile(samples, 0.0).tolist() == [[1.0]]
-    assert low_quantile(samples, 1.0).tolist() == [[5.0]]
-    assert np.isnan(low_quantile(np.full((1, 3, 1), math.nan), 0.25)).all()
-
-
-def test_of_few_trials_fewer_candidates_are_judged():
-    rule = Robustness()
-    assert (rule.fit(math.inf).candidates, rule.fit(math.inf).neighbours) == (32, 16)
-    assert (rule.fit(100).candidates, rule.fit(100).neighbours) == (6, 16)
-    assert (rule.fit(5).candidates, rule.fit(5).neighbours) == (1, 5)

@@ -6,7 +6,6 @@ import time
 from pathlib import Path
 from typing import Annotated
 
-import numpy as np
 import pandas as pd
 import pytest
 
@@ -89,27 +88,6 @@ def test_killed_at_twenty_random_moments_it_ends_as_if_it_had_not_been(processes
         assert is_same(whole, again)
 
 
-@pytest.mark.slow
-def test_killed_again_and_again_it_still_ends_the_same(processes, tmp_path):
-    whole = seek(store=tmp_path / "whole")
-    store = tmp_path / "killed"
-    for n in (1, 5, 11, 14):
-        child = start(processes, store, resume=find_folder(store) is not None)
-        wait_for_batches(store, n)
-        kill(child)
-    assert is_same(whole, seek(store=store, resume=True))
-
-
-def test_what_is_stored_is_not_evaluated_again(processes, tmp_path):
-    child = start(processes, tmp_path)
-    wait_for_batches(tmp_path, 10)
-    kill(child)
-    calls = []
-    seek(store=tmp_path, resume=True, progress=lambda now: calls.append(now.seconds))
-    assert calls == sorted(calls)
-    assert not list(tmp_path.glob(f"{UNFINISHED}*"))
-
-
 def test_a_finished_study_is_given_back_at_once(tmp_path):
     first = seek(store=tmp_path)
     calls = []
@@ -131,27 +109,6 @@ def test_a_loaded_study_is_the_one_that_was_made(tmp_path):
     again = seek(store=tmp_path, resume=True, **terms)
     assert again.best_policy == made.best_policy
     assert again.best_account == made.best_account
-
-
-def test_a_study_without_a_store_can_be_saved(tmp_path):
-    made = seek()
-    assert made.folder is None
-    assert is_same(made, Study.load(made.save(tmp_path)))
-
-
-@pytest.mark.slow
-def test_ctrl_c_gives_what_is_done_and_the_study_goes_on(tmp_path):
-    whole = seek(store=tmp_path / "whole")
-
-    def interrupt(progress):
-        if progress.trials >= 150:
-            raise KeyboardInterrupt
-
-    with pytest.warns(UserWarning, match="interrupted: the study is unfinished"):
-        part = seek(store=tmp_path / "cut", progress=interrupt)
-    assert not part.complete
-    assert 150 <= part.trials < whole.trials
-    assert is_same(whole, seek(store=tmp_path / "cut", resume=True))
 
 
 @pytest.mark.parametrize("sampler", every_nth(["auto", "sobol", "random", "grid", "gp"], 3))
@@ -244,14 +201,6 @@ def test_two_processes_do_not_work_on_one_study(processes, tmp_path):
     assert seek(store=tmp_path, resume=True).complete  # a lock left behind is no obstacle
 
 
-def test_two_processes_make_two_studies_side_by_side(processes, tmp_path):
-    children = [start(processes, tmp_path, seed=seed) for seed in (0, 1)]
-    for child in children:
-        child.join()
-    assert [child.exitcode for child in children] == [0, 0]
-    assert len(list(tmp_path.glob("*-study-*"))) == 2
-
-
 def cut(store: Path, n: int = 14) -> Path:
     """Return the folder of a study that was interrupted after some batches."""
     calls = iter(range(1, n + 1))
@@ -335,10 +284,3 @@ def test_every_kind_of_value_comes_back(tmp_path):
     assert {name: type(value) for name, value in loaded.best_values.items()} == {
         "x": float, "n": int, "mode": str, "depth": float, "fast": bool
     }  # fmt: skip
-
-
-def test_infinite_and_missing_numbers_come_back(tmp_path):
-    made = seek(store=tmp_path, account=bt.Account(max_leverage=np.inf))
-    loaded = Study.load(made.folder)
-    assert loaded.manifest == made.manifest
-    assert loaded.table["ruin_time"].isna().all()

@@ -14,7 +14,6 @@ from backtest.base.errors import ParameterError, PolicyError
 from backtest.base.json_values import to_plain
 from backtest.measures.ranking import pareto
 from backtest.tune import Progress, trial_evaluator
-from backtest.tune.search_loop import find_knee, spread_weights
 from tests.refusals import check_refused
 from tests.tuning import Columns, Hills, MadeUp, Mixed, dome, seek, stand_in
 
@@ -30,15 +29,6 @@ def test_the_best_place_is_found_and_ready_to_run():
     assert study.complete
 
 
-def test_the_budget_is_kept_neighbours_included():
-    for trials in (4, 10, 64, 400, 1000):
-        study = seek(trials=trials)
-        assert study.trials <= trials
-        assert study.trials > 0.9 * trials or trials < 64
-        # every draw here is another set, save where neighbors of two candidates coincide
-        assert study.trials <= len(study.table) <= min(trials, study.trials + 2)
-
-
 def test_a_budget_in_seconds_ends_the_search(clock):
     stand_in(pause=0.01)
     study = seek(trials=None, seconds=0.2)
@@ -47,25 +37,11 @@ def test_a_budget_in_seconds_ends_the_search(clock):
     assert study.complete
 
 
-def test_both_budgets_hold():
-    assert seek(trials=100, seconds=60.0).trials <= 100
-
-
 @pytest.mark.parametrize("robust", [True, False])
 @pytest.mark.parametrize("trials", [4, 60, 600, 3_000, 6_000, 9_000])
 def test_no_more_sets_are_evaluated_than_the_budget_has(trials, robust):
     study = seek(trials=trials, robust=robust)
     assert 0.8 * trials - 4 < len(study.table) <= trials  # boxes may not overlap
-
-
-def test_the_best_of_several_objectives_is_on_the_front():
-    def peaks(sets):
-        return {"sharpe": -np.abs(sets["x"] - 3.0), "cagr": -np.abs(sets["y"] - 30.0)}
-
-    stand_in(peaks)
-    for seed in range(5):
-        study = seek(objective=["sharpe", "cagr"], robust=False, trials=100, seed=seed)
-        assert study.best_trial in study.front.index
 
 
 def test_seconds_are_of_searching_and_not_of_what_compiles_first(monkeypatch, clock):
@@ -91,10 +67,6 @@ def test_the_check_for_looking_ahead_takes_nothing_of_a_budget_in_seconds(monkey
     study = seek(trials=None, seconds=0.3, robust=False)
     assert study.batches[0].seconds < 0.3
     assert study.trials > 100
-
-
-def test_the_shortest_budget_still_evaluates_some_sets():
-    assert seek(trials=None, seconds=1e-9).trials > 0
 
 
 @pytest.mark.parametrize(("wrong", "words"), [
@@ -139,12 +111,6 @@ def test_progress_is_told_after_every_piece():
     assert set(told[-1].best_values) == {"x", "y"}
     assert {each.stage for each in told} == {"search", "neighbour", "part"}
     assert all(a.seconds <= b.seconds for a, b in itertools.pairwise(told))
-
-
-def test_fixed_parameters_stay_and_others_vary():
-    study = seek(fix={"y": 20.0}, space=None)
-    assert (study.table["y"] == 20.0).all()
-    assert study.table["x"].nunique() > 300
 
 
 def test_account_and_venue_are_searched_by_dotted_names():
@@ -223,16 +189,6 @@ def test_failed_sets_are_rows_with_their_cause(on):
     assert any("sets failed, the first with: ValueError: too low" in w for w in study.warnings)
 
 
-def test_a_function_of_the_measures_never_meets_a_failed_set(on):
-    on(lambda sets: dome(sets) | {"error": np.where(sets["x"] < 5.0, "failed", "")})
-
-    def objective(row):
-        assert not math.isnan(row["sharpe"])
-        return row["sharpe"] - 1.0
-
-    assert seek(objective=objective).best["score"] == pytest.approx(1.0, abs=0.05)
-
-
 def test_where_every_set_fails_the_search_ends_at_once(on):
     on(lambda sets: dome(sets) | {"error": np.full(len(sets["x"]), "KeyError: 'sigma'")})
     with pytest.raises(PolicyError, match="sets failed, the first with: KeyError: 'sigma'"):
@@ -287,15 +243,3 @@ def test_several_objectives_give_a_front_and_its_knee(on, sampler):
     assert "sets on the front" in study.summary()
     plain = seek(objective=["sharpe", "turnover"], trials=600, robust=False)
     assert plain.best_trial in plain.front.index
-
-
-def test_weights_are_spread_over_all_objectives():
-    for n, count in ((2, 5), (3, 7), (4, 5)):
-        weights = np.array(list(spread_weights(n)))
-        assert weights.shape == (count, n)
-        assert np.allclose(weights.sum(axis=1), 1.0)
-
-
-def test_a_knee_needs_a_feasible_set():
-    assert find_knee(np.array([[1.0, 2.0]]), np.array([False])) == -1
-    assert find_knee(np.array([[1.0], [3.0], [2.0]]), np.array([True, False, True])) == 2

@@ -5,7 +5,6 @@ import pytest
 
 import backtest as bt
 from backtest.base.errors import ParameterError
-from backtest.tune.looks import shares_bars
 from tests.portfolio.portfolio_helpers import Hold, make_venue, simulate_pair
 
 pytestmark = pytest.mark.filterwarnings("ignore::UserWarning")
@@ -46,15 +45,6 @@ def test_the_best_of_a_study_is_its_runs(tmp_path):
     assert again.best_values == best
 
 
-@pytest.mark.slow
-def test_the_same_sets_under_another_overlay_are_other_tries(tmp_path):
-    found = [
-        seek(space={"level": (0.1, 2.0)}, store=tmp_path, **more)
-        for more in ({}, {"overlay": Hold(0.5)}, {"overlay": Hold(0.7)})
-    ]
-    assert [each.verdict.other_trials for each in found] == [0, 6, 12]
-
-
 def test_an_instrument_listed_in_the_holdout_is_not_searched():
     # BBB is listed at bar 6, the search ends before
     split = 5
@@ -87,36 +77,6 @@ def test_a_part_of_a_panel_keeps_the_terms_of_the_whole():
     )
     with pytest.raises(ParameterError, match="an unknown 'CCC'"):
         bt.run(MARKETS.prefix(5), Hold(), **{**TERMS, "venue": {**VENUES, "CCC": make_venue()}})
-
-
-def test_a_field_of_the_venue_varies_in_all_venues():
-    sweep = bt.sweep(MARKETS, Hold, {"level": [1.0], "venue.fees.taker": [0.0, 0.01]}, **TERMS)
-    for fee, row in zip((0.0, 0.01), sweep.table.itertuples(), strict=True):
-        venues = {name: make_venue(taker=fee) for name in VENUES}
-        alone = bt.run(MARKETS, Hold(1.0), **{**TERMS, "venue": venues})
-        assert row.final_equity == alone.metrics["final_equity"]
-    assert sweep.manifest["venue"]["BBB"]["fees"]["taker"] == 0.001
-
-
-def test_rules_between_values_hold_for_each_instrument():
-    with pytest.raises(ParameterError, match=r"venue_leverage must be at most 20 .* got 25"):
-        bt.sweep(MARKETS, Hold, {"level": [1.0], "account.venue_leverage": [5.0, 25.0]}, **TERMS)
-    mixed = {**TERMS, "account": ACCOUNT.override({"max_leverage": {"AAA": 2.0, "BBB": 1.0}})}
-    with pytest.raises(
-        ParameterError, match=r"account.min_leverage: must be at most max_leverage 1, got 1"
-    ):
-        bt.sweep(MARKETS, Hold, {"level": [1.0], "account.min_leverage": [1.5]}, **mixed)
-
-
-def test_other_studies_of_an_instrument_count():
-    span = {"start": "2024-01-01", "stop": "2024-02-01", "synthetic": False}
-    several = {**span, "prices": {"AAA": "a", "BBB": "b"}}
-    one = {**span, "prices": {"BBB": "c"}}
-    assert shares_bars(several, one)
-    assert not shares_bars(several, {**one, "synthetic": True})
-    assert shares_bars(several, {**one, "prices": {"BBB": "a"}, "synthetic": True})
-    assert not shares_bars(several, {**one, "prices": {"CCC": "c"}})
-    assert not shares_bars(several, {**one, "start": "2024-02-01", "stop": "2024-03-01"})
 
 
 @pytest.mark.parametrize(("settings", "message"), [

@@ -1,7 +1,5 @@
 """Which candidate wins where little was judged, and what becomes of the trials."""
 
-import re
-
 import numpy as np
 import pytest
 
@@ -60,17 +58,3 @@ SCORES = np.array([[3.0], [1.0]])
 ])  # fmt: skip
 def test_by_what_a_winner_is_chosen(judged, median, is_enough, expected):
     assert choose_winner(judged, SCORES, median, is_enough=is_enough) == expected
-
-
-@pytest.mark.slow
-def test_every_trial_that_was_not_a_new_set_is_accounted_for():
-    for trials in (100, 300, 1000, 4000):
-        for robust in (True, False):
-            study = seek(trials=trials, robust=robust)
-            text = study.spending.replace(",", "")
-            if text:
-                new, limit, searched, judged, again = map(int, re.findall(r"[0-9]+", text))
-                assert (new, limit) == (study.trials, trials)
-                assert searched + judged - again == new
-            assert study.trials <= trials
-            assert bool(study.spending) == (study.trials < trials)

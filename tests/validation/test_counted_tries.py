@@ -4,8 +4,7 @@ import pandas as pd
 import pytest
 
 import backtest as bt
-from backtest.store.folders import list_folders
-from backtest.tune.looks import TRIED, OtherTrials, find_other_trials, pool_deviation
+from backtest.tune.looks import OtherTrials, find_other_trials, pool_deviation
 from backtest.tune.search import describe_market
 from backtest.validation.cross_validation import CrossValidation
 from backtest.validation.validation import name_result
@@ -40,18 +39,6 @@ def tune(policy=Lever, store=None, market=MARKET, **given):
 def count(store, market=MARKET, identity="none"):
     data = describe_market(market)
     return find_other_trials(store, {"id": identity, "data": data, "searched": data["end"]})
-
-
-@pytest.mark.slow
-def test_sets_of_a_walk_count_in_a_later_search_and_make_it_less_sure(tmp_path):
-    made = walk(store=tmp_path)
-    found = tune(Other, store=tmp_path).verdict
-    alone = tune(Other).verdict
-    # the same four sets in both folds count once
-    assert made.folds["trials"].tolist() == [4, 4]
-    assert (found.other_trials, found.other_policies) == (4, ("Lever",))
-    assert found.effective_trials > alone.effective_trials
-    assert found.deflated_sharpe < alone.deflated_sharpe
 
 
 @pytest.mark.slow
@@ -91,20 +78,6 @@ def test_sets_of_searches_count_in_later_validations_which_say_so(tmp_path):
 
 
 @pytest.mark.slow
-def test_a_validation_does_not_count_its_own_sets(tmp_path):
-    first = cross(store=tmp_path)
-    cross(store=tmp_path, resume=None)
-    assert count(tmp_path, identity=first.manifest["id"]).n_sets == 0
-
-
-@pytest.mark.slow
-def test_sets_on_other_bars_do_not_count(tmp_path):
-    walk(store=tmp_path)  # trains on days 0 to 90 and 60 to 150
-    assert count(tmp_path, MARKET.slice(150 * 4, 210 * 4)).n_sets == 0
-    assert count(tmp_path, MARKET.slice(149 * 4, 210 * 4)).n_sets == 4
-
-
-@pytest.mark.slow
 def test_sharpe_ratios_of_shorter_spans_scatter_more_and_are_left_out(tmp_path):
     """Trains of 50 days count as trials of a search on 210 days, not in its deviation."""
     walk(store=tmp_path, train="50d", test="80d")
@@ -122,17 +95,6 @@ def test_the_pooled_deviation_by_hand():
     """Own 1 and 3 (variance 2), others 0 and 4 (variance 4) of 6: 2/8 2 + 6/8 4 + 0 = 3.5."""
     others = OtherTrials(6, ("Other",), n_alike=6, n_known=2, mean=2.0, variance=4.0)
     assert pool_deviation(2.0**0.5, np_of(1.0, 3.0), 2, others) == pytest.approx(3.5**0.5)
-
-
-def test_the_record_is_no_result_survives_the_result_and_may_be_damaged(tmp_path):
-    made = cross(store=tmp_path)
-    assert list_folders(tmp_path) == [name_result(made.manifest)]
-    record = tmp_path / TRIED
-    for each in sorted((tmp_path / name_result(made.manifest)).iterdir()):
-        each.unlink()
-    assert count(tmp_path).n_sets == 4
-    record.write_bytes(record.read_bytes()[:100])
-    assert count(tmp_path).n_sets == 0
 
 
 @pytest.mark.slow

@@ -135,13 +135,6 @@ def test_the_drawdown_of_a_path_is_the_deepest_in_a_group_or_across_groups(found
     assert found.paths["max_drawdown"].iloc[0] == pytest.approx(max(*inside, across), rel=1e-12)
 
 
-def test_the_best_set_is_measured_over_all_groups(found):
-    best = found.sets.iloc[found.figures["best_set"]]
-    returns = np.concatenate([run_group(best, group).returns for group in range(6)])
-    sharpe = returns.mean() / returns.std(ddof=1) * math.sqrt(365)
-    assert found.figures["best_sharpe"] == pytest.approx(sharpe, rel=1e-9)
-
-
 def judge_panel(panel: np.ndarray, n: int, k: int):
     """Return the winners of splits by mean, of a panel of returns of shape (n_samples, n_sets)."""
     sums = np.stack([part.sum(axis=0) for part in np.array_split(panel, n)])
@@ -281,12 +274,3 @@ def test_a_cross_validation_killed_at_any_piece_ends_at_the_same_bytes(tmp_path,
 def test_arguments_that_cannot_be_are_refused(given, match):
     with pytest.raises(bt.ParameterError, match=match):
         cross_validate(MARKET, Lever, **PLAIN, **{**SMALL, **given})
-
-
-@pytest.mark.slow
-def test_the_compiled_groups_have_the_same_scores(found):
-    """Columns are computed once for all groups, and cut: the bits are those of each span alone."""
-    again = cross_validate(MARKET, Lever, **{**PLAIN, "compile": True}, **SMALL, embargo=0)
-    assert np.array_equal(again.matrix.to_numpy(), found.matrix.to_numpy())
-    pd.testing.assert_frame_equal(again.splits, found.splits)
-    pd.testing.assert_frame_equal(again.paths, found.paths)

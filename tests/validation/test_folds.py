@@ -9,15 +9,12 @@ import pytest
 import backtest as bt
 from backtest.base.units import DAY
 from backtest.validation.spans import (
-    FoldSpan,
-    find_embargoed,
     folds,
     list_paths,
     list_splits,
     plan_spans,
     read_spans,
     split_groups,
-    warn_of_short,
 )
 
 MARKET = bt.Market.sample(bars=24 * 100)
@@ -83,11 +80,6 @@ def test_groups_differ_by_one_day_at_most_and_cover_all_bars():
         assert np.ptp(np.diff(edges)) <= 24
 
 
-def test_only_the_group_right_after_a_test_group_is_embargoed():
-    assert find_embargoed(4, (0, 1)).tolist() == [False, False, True, False]
-    assert find_embargoed(4, (3,)).tolist() == [False] * 4
-
-
 @pytest.mark.parametrize("anchored", [False, True])
 @pytest.mark.parametrize("gap", [0, 2])
 @pytest.mark.parametrize("start", [0, 7])
@@ -113,23 +105,6 @@ def test_a_rest_under_twenty_bars_belongs_to_the_last_test_span():
     assert [span.stop - span.test for span in spans] == [240, 250]
     longer = plan_spans(MARKET.prefix(24 * 50 + 20), "30d", "10d")
     assert [span.stop - span.test for span in longer] == [240, 240, 20]
-
-
-@pytest.mark.parametrize(("bars", "wanted"), [
-    ((240, 240, 30), "the last of 3 test spans has 30 bars, under 200: its scores are"),
-    ((240, 50, 30), "2 of 3 test spans have under 200 bars, the shortest 30: scores of these"),
-    ((30,), "1 of 1 test spans have under 200 bars"),
-    ((240, 240), ""),
-])  # fmt: skip
-def test_a_short_last_test_span_is_not_spoken_of_as_all(bars, wanted):
-    ends = np.cumsum(bars)
-    spans = [
-        FoldSpan(train=0, train_stop=int(end - n), test=int(end - n), stop=int(end))
-        for n, end in zip(bars, ends, strict=True)
-    ]
-    told = [*warn_of_short(spans)]
-    assert len(told) == bool(wanted)
-    assert not told or told[0].startswith(wanted)
 
 
 def test_a_table_of_folds_is_read_back_to_the_same_spans():

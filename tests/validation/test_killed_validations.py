@@ -14,7 +14,7 @@ from backtest.store.listing import Filter
 from backtest.tune import UNFINISHED
 from backtest.validation.walk_forward import walk_forward
 from tests.kills import NEVER, clear_leftovers, die_at
-from tests.validation.worlds import PLAIN, Lever, Stop, make_market, read_all
+from tests.validation.worlds import PLAIN, Lever, make_market, read_all
 
 pytestmark = [
     pytest.mark.filterwarnings("ignore::UserWarning"),
@@ -92,28 +92,3 @@ def test_what_is_not_ours_stays(begun):
     chosen = choose_deletions(begun, None, with_unfinished=True, with_damaged=True)
     assert [each.name for each in chosen.kept] == [folder.name]
     assert MANIFEST in chosen.kept[0].why
-
-
-@pytest.mark.slow
-def test_all_files_of_a_walk_are_pruned(tmp_path):
-    walk(tmp_path)
-    chosen = choose_deletions(tmp_path, Filter(kinds=("walk-forward",)))
-    assert delete_chosen(tmp_path, chosen.to_delete)[0]
-    assert {each.name for each in tmp_path.iterdir()} == {"looks.jsonl", "trials.jsonl"}
-
-
-@pytest.mark.slow
-def test_an_unfinished_cross_validation_is_listed_and_pruned(tmp_path):
-    market = make_market(110)
-
-    def stop(done, total):
-        raise Stop
-
-    with pytest.raises(Stop):
-        bt.cross_validate(market, Lever, **PLAIN, **SPACE, groups=2, test_groups=1, embargo=0,
-                          trials=4, store=tmp_path, progress=stop)  # fmt: skip
-    entry = next(each for each in list_results(tmp_path) if not each.is_finished)
-    assert (entry.trouble, entry.note, entry.is_busy) == ("", "1 batch of sets", False)
-    chosen = choose_deletions(tmp_path, None, with_unfinished=True)
-    assert delete_chosen(tmp_path, chosen.to_delete) == ([entry.name], [])
-    assert not list(tmp_path.glob(".*-*"))

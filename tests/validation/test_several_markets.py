@@ -1,12 +1,9 @@
 """Validations of one account with several positions hold the truths of those with one."""
 
 import numpy as np
-import pandas as pd
 import pytest
 
 import backtest as bt
-from backtest.store import choose_deletions, delete_chosen, read_entry, verify_folder
-from backtest.store.listing import Filter
 from tests.portfolio.portfolio_helpers import make_venue, simulate_pair
 from tests.validation.worlds import Lever
 
@@ -37,28 +34,6 @@ def test_the_account_lives_through_the_winners_of_all_folds(walk):
     )
     assert walk.result.metrics["final_equity"] != walk.fixed.metrics["final_equity"]
     assert sum(walk.figures["trades"]) == int((walk.result.events["kind"] == "fill").sum())
-
-
-def test_folds_of_several_markets_are_those_of_their_clock():
-    assert bt.folds(MARKETS, train="10d", test="5d").equals(
-        bt.folds(MARKETS["AAA"], train="10d", test="5d")
-    )
-
-
-def test_a_saved_walk_of_several_is_loaded_shown_and_deleted(tmp_path, walk):
-    folder = walk.save(tmp_path)
-    loaded = bt.WalkForward.load(folder)
-    pd.testing.assert_frame_equal(loaded.folds, walk.folds)
-    assert loaded.summary() == walk.summary()
-    assert dict(loaded.result.metrics) == pytest.approx(dict(walk.result.metrics), nan_ok=True)
-    assert not verify_folder(folder).faults
-    page = loaded.report(tmp_path / "walk.html").read_text()
-    assert "AAA, BBB" in page
-    entry = read_entry(folder)
-    assert (entry.kind, entry.instrument, entry.trouble) == ("walk-forward", "AAA, BBB", "")
-    chosen = choose_deletions(tmp_path, Filter())
-    assert delete_chosen(tmp_path, chosen.to_delete) == ([folder.name], [])
-    assert [each.name for each in tmp_path.iterdir()] == ["walk.html"]
 
 
 @pytest.mark.slow

@@ -59,36 +59,6 @@ def test_the_account_trades_the_signal_of_each_fold():
     assert found.manifest["signal"].startswith("breakout:4 (and 1 others) sha256:")
 
 
-def test_an_account_of_several_trades_the_weights_of_each_fold():
-    small, turn = MARKETS.slice(20, 60), 25
-    few, many = bt.signals.Breakout(window=3), bt.signals.Breakout(window=7)
-    policy = Constant(leverage=1.0)
-    terms = {**TERMS, "overlay": None}
-    joined = few.weigh(small)
-    joined.iloc[turn:] = many.weigh(small).iloc[turn:]
-    alone = bt.run(small, policy, **terms, signal=joined)
-    segments = [Segment(0, turn, policy, few), Segment(turn, 40, policy, many)]
-    found = run_switched(small, segments, **terms)
-    assert np.array_equal(found.record.values, alone.record.values, equal_nan=True)
-    texts = [each["signal"] for each in found.manifest["policy"]["switches"]]
-    assert texts == ["breakout:3", "breakout:7"]
-
-
-@pytest.mark.slow
-def test_winners_of_folds_have_their_own_weights():
-    space = {"size": (0.5, 1.0), "signal.window": (3, 40)}
-    walk = bt.walk_forward(MARKETS, Sized, **TERMS, **SMALL, space=space, signal="breakout")
-    for _, fold in walk.folds.iterrows():
-        own = bt.signals.Breakout(window=int(fold["signal.window"])).weigh(MARKETS)
-        stop = int(np.searchsorted(MARKETS.time, fold["test_end"].value))
-        alone = bt.run(
-            MARKETS.prefix(stop), Sized(fold["size"]), **TERMS, start=fold["test_start"],
-            signal=own.iloc[:stop],
-        )  # fmt: skip
-        assert alone.metrics["sharpe"] == fold["out_of_sample"]
-    assert walk.summary()
-
-
 @pytest.mark.slow
 def test_groups_vary_a_rule():
     space = {"size": (0.5, 1.0), "signal.window": (3, 30)}

@@ -8,11 +8,10 @@ import pytest
 
 import backtest as bt
 from backtest.engine.lookahead import rewrite_after
-from backtest.strategies import VolTarget
 from backtest.tune import LOOKS
 from backtest.validation.validation import estimate_share, find_rank, share_overfit
 from backtest.validation.walk_forward import walk_forward
-from tests.validation.worlds import ACCOUNT, PLAIN, VENUE, Lever, Stop, make_market
+from tests.validation.worlds import PLAIN, Lever, Stop, make_market
 
 pytestmark = pytest.mark.filterwarnings("ignore::UserWarning")  # test spans under 200 bars
 MARKET = make_market(110)  # 440 bars of 6 h
@@ -47,16 +46,6 @@ def test_a_walk_that_is_ruined_has_no_difference_of_growth():
     found = walk_forward(bt.Market.from_frames(bars), Lever, **PLAIN, **SMALL)
     assert found.figures["against_fixed"]["basis"] == "ruin"
     assert math.isnan(found.figures["against_fixed"]["difference"])
-
-
-def test_the_trials_have_the_parameters_of_every_set_tried(walk, tmp_path):
-    for made in (walk, bt.WalkForward.load(walk.save(tmp_path))):
-        winners = made.trials[made.trials["is_winner"]].set_index("fold")
-        assert len(made.trials) == made.folds["trials"].sum()
-        for name in ("size", "window"):
-            assert winners[name].tolist() == made.folds[name].tolist()
-    first = walk.trials[walk.trials["fold"] == 0]
-    assert not first.duplicated(["size", "window"]).any()
 
 
 def test_objectives_of_a_winner_are_those_of_fresh_accounts_on_both_spans(walk):
@@ -145,14 +134,6 @@ def test_without_carry_each_fold_is_a_fresh_account(walk):
     assert "no verdict" in fresh.verdict
 
 
-@pytest.mark.slow
-def test_given_folds_are_walked(walk):
-    table = bt.folds(MARKET, **SPANS)
-    some = {name: value for name, value in SMALL.items() if name not in SPANS}
-    again = walk_forward(MARKET, Lever, **PLAIN, **some, folds=table)
-    pd.testing.assert_frame_equal(again.folds, walk.folds, check_exact=True)
-
-
 def test_efficiency_is_growth_out_of_sample_over_growth_in_sample(walk):
     days = (walk.folds["test_end"].iloc[-1] - walk.folds["test_start"].iloc[0]).days
     growth = math.log1p(walk.result.metrics["total_return"]) / (days / 365)
@@ -220,30 +201,3 @@ def test_nothing_to_resume_and_one_begun_already_are_refused(tmp_path):
         walk_forward(MARKET, Lever, **PLAIN, **SMALL, store=tmp_path, progress=kill)
     with pytest.raises(bt.ParameterError, match="already started"):
         walk_forward(MARKET, Lever, **PLAIN, **SMALL, store=tmp_path)
-
-
-@pytest.mark.slow
-def test_the_compiled_walk_has_the_same_folds(walk):
-    again = walk_forward(MARKET, Lever, **{**PLAIN, "compile": True}, **SMALL)
-    pd.testing.assert_frame_equal(again.folds, walk.folds, check_exact=True)
-    assert np.array_equal(again.result.record.values, walk.result.record.values, equal_nan=True)
-    assert again.result.venue == VENUE
-    assert again.result.account == ACCOUNT
-
-
-@pytest.mark.slow
-def test_a_walk_on_a_cluster_is_the_walk_of_threads():
-    pytest.importorskip("distributed")
-    terms = {
-        "venue": bt.Venue.preset("binance-usdm", "BTCUSDT"),
-        "account": bt.Account(capital=10_000.0),
-        "train": "60d",
-        "test": "20d",
-        "trials": 16,
-        "robust": False,
-    }
-    market = bt.Market.sample(bars=24 * 120)
-    here = bt.walk_forward(market, VolTarget, **terms)
-    there = bt.walk_forward(market, VolTarget, cluster="local:2", **terms)
-    assert there.result.bars.equals(here.result.bars)
-    assert there.folds.equals(here.folds)
