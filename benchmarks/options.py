@@ -29,7 +29,7 @@ from backtest.engine import portfolio_loop
 from backtest.options import implied_kernels
 from backtest.options.surfaces import SVI, WIDTH
 from backtest.venue import option_kernels, pack_holdings
-from backtest.venue.option_account import make_option_account
+from backtest.venue.requirement_rule import make_option_account
 
 os.environ["BACKTEST_COMPILE"] = "now"  # compiled code is timed
 REPEAT = 9

@@ -12,7 +12,7 @@ from backtest.base import FrozenTable, ParameterError
 from backtest.base.values import Value, name_place
 from backtest.paths import GBM, Filtered, Garch, Merton, Stationary
 from backtest.venue.own_requirement import OwnMargin
-from backtest.venue.venue_parts import Earlier, InForce
+from backtest.venue.venue import Earlier, InForce
 
 
 def days(*values: Any, tz: str | None = "UTC") -> "pd.Series[float]":

@@ -31,7 +31,7 @@ from backtest.venue import (
     pick_cost,
     read_open_interest,
 )
-from backtest.venue.venue_parts import DATED, MAKER
+from backtest.venue.venue import DATED, MAKER
 
 if TYPE_CHECKING:
     from backtest.account import Account

@@ -31,7 +31,7 @@ from backtest.venue import (
     pick_cost,
     read_rules,
 )
-from backtest.venue.venue_parts import DATED
+from backtest.venue.venue import DATED
 
 if TYPE_CHECKING:
     from backtest.account import Account

@@ -36,7 +36,7 @@ from backtest.venue import (
     check_collateral,
     check_names_agree,
 )
-from backtest.venue.venue_parts import ACCOUNT_FIELDS
+from backtest.venue.venue import ACCOUNT_FIELDS
 
 
 def find_misfit(table: Iterable[Any], names: Sequence[str], known: Sequence[str]) -> str:

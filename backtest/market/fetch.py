@@ -29,53 +29,33 @@ from urllib.parse import urlsplit
 import numpy as np
 import pandas as pd
 
+from backtest import base
 from backtest.base import (
-    Choice,
     DataError,
-    LockHeldError,
     ParameterError,
     TimeLike,
-    did_you_mean,
     format_duration,
     format_time,
-    hold_lock_file,
-    move_file,
-    parse_duration,
-    parse_json,
-    read_small,
-    replace_file,
     to_nanoseconds,
-    utc_index,
-    write_file,
 )
 from backtest.base.atomic_files import DRAFT_FILE, LOCK
 from backtest.base.units import DAY, HOUR
-from backtest.market.files import (
-    BROKEN,
-    SUFFIXES,
-    parse_csv,
-    rename_columns,
-    suffix_of,
-    unpack,
-    write_table,
-)
+from backtest.market import files as f
 from backtest.market.market import Market
 from backtest.market.tables import SCHEMAS, SourceFrame, read_table, refuse, require, unreadable
 
 if TYPE_CHECKING:
     import httpx
 
-ARCHIVE = "binance-archive"
-ARCHIVE_URL = "https://data.binance.vision"
+ARCHIVE, ARCHIVE_URL = "binance-archive", "https://data.binance.vision"
 """Source: github.com/binance/binance-public-data, README, "Where do I access it"."""
-
 MARKETS = ("um", "cm")
-KINDS = ("bars", "mark", "funding")
 COLUMNS = {
     "bars": ("open", "high", "low", "close", "volume"),
     "mark": ("open", "high", "low", "close"),
     "funding": ("rate", "mark"),
 }
+KINDS = tuple(COLUMNS)
 FACTS, PARTIAL = "fetch.json", ".partial"
 
 PARALLEL = 4
@@ -88,7 +68,6 @@ ATTEMPTS, LONGEST_WAIT, LONGEST_ASKED = 6, 60.0, 600.0
 """How often a file is asked for, and seconds: the longest wait, and the longest asked for."""
 STORE_EVERY = 20.0
 """Seconds after which what has arrived is written."""
-
 MILLISECOND = 1_000_000
 
 
@@ -96,31 +75,31 @@ class Offer(NamedTuple):
     """What an exchange has: the class of ccxt, the rows of a page, and how it names things."""
 
     client: str
-    kinds: tuple[str, ...]
     limits: Mapping[str, int]
     until: str = "until"
     ends_bars: bool = False
     rate: str | None = None
     mark: str | None = None
 
+    @property
+    def kinds(self) -> tuple[str, ...]:
+        return tuple(self.limits)
 
-_NO_MARK = ("bars", "funding")
-_THOUSAND = {"bars": 1000, "mark": 1000, "funding": 1000}
 
+_THOUSAND = dict.fromkeys(KINDS, 1000)
 OFFERS: Mapping[str, Offer] = {
-    "binance": Offer("binanceusdm", KINDS, _THOUSAND, mark="markPrice"),
-    "binance-coinm": Offer("binancecoinm", KINDS, _THOUSAND, mark="markPrice"),
-    "bybit": Offer("bybit", KINDS, {"bars": 1000, "mark": 1000, "funding": 200}),
-    "okx": Offer("okx", KINDS, {"bars": 100, "mark": 100, "funding": 100}, until="after"),
-    "hyperliquid": Offer("hyperliquid", _NO_MARK, {"bars": 5000, "funding": 500}, ends_bars=True),
-    "bitmex": Offer("bitmex", _NO_MARK, {"bars": 500, "funding": 500}),
+    "binance": Offer("binanceusdm", _THOUSAND, mark="markPrice"),
+    "binance-coinm": Offer("binancecoinm", _THOUSAND, mark="markPrice"),
+    "bybit": Offer("bybit", {"bars": 1000, "mark": 1000, "funding": 200}),
+    "okx": Offer("okx", dict.fromkeys(KINDS, 100), until="after"),
+    "hyperliquid": Offer("hyperliquid", {"bars": 5000, "funding": 500}, ends_bars=True),
+    "bitmex": Offer("bitmex", {"bars": 500, "funding": 500}),
     # An hour's payment: ccxt's own fundingRate is the sum of eight, at every hour.
-    "deribit": Offer("deribit", _NO_MARK, {"bars": 1000, "funding": 700}, rate="interest_1h"),
+    "deribit": Offer("deribit", {"bars": 1000, "funding": 700}, rate="interest_1h"),
 }
 """Sources: ccxt 4.5.64, the methods ``fetch_ohlcv`` and ``fetch_funding_rate_history`` of each
 exchange and their limits (read 2026-11-20); tests compare ``kinds`` with its ``has``.
 """
-
 SOURCES = (ARCHIVE, *OFFERS)
 _SYMBOL = re.compile(r"[A-Z0-9_]{2,40}")
 _FOLDERS = {"bars": "klines", "mark": "markPriceKlines", "funding": "fundingRate"}
@@ -147,10 +126,14 @@ class Request(NamedTuple):
     kinds: tuple[str, ...] = KINDS
     market: str = "um"
 
+    @property
+    def length(self) -> str:
+        return format_duration(self.interval)
+
     def identity(self) -> dict[str, Any]:
         found = {"source": self.source, "symbol": self.symbol}
         found |= {"market": self.market} if self.source == ARCHIVE else {}
-        return found | {"interval": format_duration(self.interval)}
+        return found | {"interval": self.length}
 
 
 def read_request(
@@ -164,40 +147,42 @@ def read_request(
     market: str = "um",
 ) -> Request:
     """Return a checked request; ``without`` names the kinds to leave out."""
-    Choice(*SOURCES).check("source", source)
-    Choice(*MARKETS).check("market", market)
+    base.Choice(*SOURCES).check("source", source)
+    base.Choice(*MARKETS).check("market", market)
     for kind in without:
-        Choice(*KINDS[1:]).check("without", kind)
+        base.Choice(*KINDS[1:]).check("without", kind)
     kinds = tuple(kind for kind in KINDS if kind not in without)
-    lacking = [k for k in kinds if source != ARCHIVE and k not in OFFERS[source].kinds]
-    length = parse_duration(interval, "interval")
-    first, last = (None if t is None else to_nanoseconds(t, n)
-                   for t, n in ((start, "start"), (end, "end")))  # fmt: skip
+    length = base.parse_duration(interval, "interval")
+    first, last = (
+        to_nanoseconds(start, "start"),
+        None if end is None else to_nanoseconds(end, "end"),
+    )
     for name, stamp in (("start", first), ("end", last)):
         if stamp is not None and stamp % DAY:
             raise ParameterError(f"{name} must be a midnight of UTC, got {format_time(stamp)}")
-    if source != ARCHIVE and market != MARKETS[0]:
-        raise ParameterError(
-            f"market may only be chosen for {ARCHIVE}, got {market!r} for {source}: "
-            "binance-coinm is a source of its own"
-        )
     if DAY % length:
         raise ParameterError(
             f"interval must divide a day, got {format_duration(length)}; resample shorter bars"
         )
-    if source == ARCHIVE and not _SYMBOL.fullmatch(symbol):
+    if source == ARCHIVE:
+        if not _SYMBOL.fullmatch(symbol):
+            raise ParameterError(
+                "symbol must have capital letters, digits and _ only (BTCUSDT, or BTCUSD_PERP with "
+                f"market='cm'), got {symbol!r}"
+            )
+    elif market != MARKETS[0]:
         raise ParameterError(
-            "symbol must have capital letters, digits and _ only (BTCUSDT, or BTCUSD_PERP with "
-            f"market='cm'), got {symbol!r}"
+            f"market may only be chosen for {ARCHIVE}, got {market!r} for {source}: "
+            "binance-coinm is a source of its own"
         )
-    if lacking:
+    elif lacking := [kind for kind in kinds if kind not in OFFERS[source].kinds]:
         raise ParameterError(
             f"{source} has no history of {' and '.join(lacking)}; without={lacking}, and "
             "liquidations are tested on last prices"
         )
-    if last is not None and last <= (first or 0):
+    if last is not None and last <= first:
         raise ParameterError(f"end must be after the start, got {format_time(last)}")
-    return Request(source, symbol, length, first or 0, last, kinds, market)
+    return Request(source, symbol, length, first, last, kinds, market)
 
 
 # ------------------------------------------------------------------------------ Binance's archive
@@ -219,7 +204,7 @@ class Web(NamedTuple):
         """
         import httpx  # noqa: PLC0415 - only where something is fetched
 
-        url = f"{self.base}/{path}"
+        url, reason = f"{self.base}/{path}", ""
         for attempt in range(ATTEMPTS):
             wait = min(LONGEST_WAIT, self.first_wait * 2.0**attempt)
             try:
@@ -267,27 +252,31 @@ def _read_body(response: httpx.Response, url: str, limit: int) -> bytes:
 
 
 @contextlib.contextmanager
-def open_web(base: str | None, first_wait: float, notice: Callable[[str], None]) -> Iterator[Web]:
-    try:
-        import httpx  # noqa: PLC0415 - as above
-    except ModuleNotFoundError as error:
-        raise ParameterError(
-            "downloads need httpx, which is not installed; pip install 'leverage-backtest[fetch]'"
-        ) from error
-    address = check_address(base or ARCHIVE_URL)
+def open_web(address: str, first_wait: float, notice: Callable[[str], None]) -> Iterator[Web]:
+    httpx = import_or_refuse("httpx")
     headers = {"Accept-Encoding": "identity", "User-Agent": "leverage-backtest"}
     transport = httpx.HTTPTransport(retries=2)  # of connections
     with httpx.Client(timeout=20.0, headers=headers, transport=transport) as client:
         yield Web(client, address, first_wait, notice, threading.Event())
 
 
-def check_address(base: str) -> str:
-    url = urlsplit(base)
+def import_or_refuse(module: str) -> Any:
+    try:
+        return importlib.import_module(module)
+    except ModuleNotFoundError as error:
+        raise ParameterError(
+            f"this fetch needs {module}, which is not installed; "
+            "pip install 'leverage-backtest[fetch]'"
+        ) from error
+
+
+def check_address(address: str) -> str:
+    url = urlsplit(address)
     if url.scheme not in ("http", "https") or not url.hostname or url.query or url.fragment:
         raise ParameterError(
-            f"base_url must begin with http:// or https:// and name a server, got {base!r}"
+            f"base_url must begin with http:// or https:// and name a server, got {address!r}"
         )
-    return base.rstrip("/")
+    return address.rstrip("/")
 
 
 class Archive(NamedTuple):
@@ -296,29 +285,22 @@ class Archive(NamedTuple):
     web: Web
     request: Request
     now: int
-    files: dict[str, str]
 
     def pages(self, kind: str, start: int, end: int) -> Iterator[Page]:
         months = pd.period_range(pd.Timestamp(start), pd.Timestamp(end - 1), freq="M")
-        edges = [
-            *months.start_time.as_unit("ns").asi8.tolist(),
-            int((months[-1] + 1).start_time.as_unit("ns").value),
-        ]
+        edges = months.append(months[-1:] + 1).start_time.as_unit("ns").asi8.tolist()
         with ThreadPoolExecutor(PARALLEL, thread_name_prefix="fetch") as pool:
             try:
-                for pages in pool.map(
-                    lambda first, last: self._get_month(kind, (first, last), (start, end)),
-                    edges,
-                    edges[1:],
-                ):
-                    for rows, reached in pages:
-                        yield rows, min(reached, end)
+                parts = pool.map(
+                    lambda first, last: self._get_month(kind, first, last, start, end),
+                    edges, edges[1:],
+                )  # fmt: skip
+                yield from ((rows, min(reached, end)) for pages in parts for rows, reached in pages)
             except BaseException:
                 self.web.stop.set()
                 raise
 
-    def _get_month(self, kind: str, month: tuple[int, int], span: tuple[int, int]) -> list[Page]:
-        first, last = month
+    def _get_month(self, kind: str, first: int, last: int, start: int, end: int) -> list[Page]:
         whole = self._get(kind, first, last) if last <= self.now else None
         found = [] if whole is None else [(whole, last)]
         if kind == "funding" or (whole is None and last + RECENT < self.now):
@@ -326,7 +308,7 @@ class Archive(NamedTuple):
         held = np.empty(0, np.int64) if whole is None else whole["time"].to_numpy() // DAY * DAY
         days, counts = np.unique(held, return_counts=True)
         there = {*days[counts >= DAY // self.request.interval].tolist()}
-        for day in range(max(first, span[0]), min(last, span[1]), DAY):
+        for day in range(max(first, start), min(last, end), DAY):
             rows = self._get(kind, day, day + DAY) if day not in there else None
             if rows is not None and len(rows):
                 found.append((rows, last if whole is not None else day + DAY))
@@ -346,11 +328,9 @@ class Archive(NamedTuple):
                     "a checksum must be a SHA-256 and the file's name, got "
                     f"{noted[:100]!r} ({where})"
                 )
-            self.files[path] = hashlib.sha256(content).hexdigest()
-            is_same = self.files[path] == match[1].lower()
-            return (
-                "" if is_same else f"its SHA-256 is {self.files[path]}, its checksum says another"
-            )
+            digest = hashlib.sha256(content).hexdigest()
+            is_same = digest == match[1].lower()
+            return "" if is_same else f"its SHA-256 is {digest}, its checksum says another"
 
         content = self.web.get(path, LARGEST_ZIP, check)
         if not content:
@@ -366,18 +346,17 @@ def file_path(request: Request, kind: str, start: int, end: int) -> str:
     folder = f"data/futures/{request.market}/{period}/{_FOLDERS[kind]}/{request.symbol}"
     if kind == "funding":
         return f"{folder}/{request.symbol}-fundingRate-{day}.zip"
-    length = format_duration(request.interval)
-    return f"{folder}/{length}/{request.symbol}-{length}-{day}.zip"
+    return f"{folder}/{request.length}/{request.symbol}-{request.length}-{day}.zip"
 
 
 def read_archive_rows(content: bytes, kind: str, where: str) -> pd.DataFrame:
     """Return the rows of a zip file of the archive, ``time`` in UTC ns."""
     try:
-        text = require(unpack(io.BytesIO(content), ".zip", where, LARGEST_TEXT))
+        text = require(f.unpack(io.BytesIO(content), ".zip", where, LARGEST_TEXT))
         if not re.search(rb"^\d", text, re.MULTILINE):  # empty, or a header alone
-            return make_frame(kind, np.empty(0, np.int64), np.empty((0, len(COLUMNS[kind]))))
-        frame = rename_columns(parse_csv(text, ()), kind, {}, where)
-    except BROKEN as error:
+            return make_frame(kind, [], [])
+        frame = f.rename_columns(f.parse_csv(text, ()), kind, {}, where)
+    except f.BROKEN as error:
         raise DataError(str(unreadable(error, where))) from error
     table, defects = read_table([SourceFrame(where, frame)], SCHEMAS[kind], None)
     refuse(defects, where=where)
@@ -389,7 +368,8 @@ def read_archive_rows(content: bytes, kind: str, where: str) -> pd.DataFrame:
 
 
 def make_frame(kind: str, stamps: Any, values: Any) -> pd.DataFrame:
-    frame = pd.DataFrame(values, columns=[*COLUMNS[kind]], dtype=np.float64)
+    numbers = np.array(values, dtype=np.float64).reshape(-1, len(COLUMNS[kind]))
+    frame = pd.DataFrame(numbers, columns=[*COLUMNS[kind]])
     frame.insert(0, "time", np.asarray(stamps, dtype=np.int64))
     return frame
 
@@ -420,32 +400,30 @@ class Exchange(NamedTuple):
 
     def _ask_bars(self, kind: str, start: int, end: int) -> Page:
         offer, interval = OFFERS[self.request.source], self.request.interval
-        limit = offer.limits[kind]
         params: dict[str, Any] = {"price": "mark"} if kind == "mark" else {}
-        window = start + limit * interval
+        window = start + offer.limits[kind] * interval
         if offer.ends_bars:
             params["until"] = (window - interval) // MILLISECOND
-        length, width = format_duration(interval), len(COLUMNS[kind])
-        answer = self.client.fetch_ohlcv(self.symbol, length, start // MILLISECOND, limit, params)
+        answer = self.client.fetch_ohlcv(
+            self.symbol, self.request.length, start // MILLISECOND, offer.limits[kind], params
+        )
         stamps = [row[0] * MILLISECOND for row in answer]
-        values = [row[1 : 1 + width] for row in answer]
-        rows = make_frame(kind, stamps, np.array(values, dtype=np.float64).reshape(-1, width))
+        rows = make_frame(kind, stamps, [row[1 : 1 + len(COLUMNS[kind])] for row in answer])
         return rows, int(rows["time"].max()) + interval if len(rows) else min(window, end)
 
     def _ask_funding(self, kind: str, start: int, end: int) -> Page:
         offer = OFFERS[self.request.source]
-        limit = offer.limits[kind]
-        until = min(end, start + (limit - 1) * HOUR)
+        until = min(end, start + (offer.limits[kind] - 1) * HOUR)
         answer = self.client.fetch_funding_rate_history(
-            self.symbol, start // MILLISECOND, limit, {offer.until: until // MILLISECOND}
-        )
-        stamps, values = [], []
+            self.symbol, start // MILLISECOND, offer.limits[kind],
+            {offer.until: until // MILLISECOND},
+        )  # fmt: skip
+        values = []
         for entry in answer:
             price = entry.get("info", {}).get(offer.mark) if offer.mark else None
             rate = entry["info"][offer.rate] if offer.rate else entry["fundingRate"]
-            stamps.append(entry["timestamp"] * MILLISECOND)
             values.append((float(rate), float(price or "nan") or np.nan))
-        rows = make_frame(kind, stamps, np.array(values).reshape(-1, 2))
+        rows = make_frame(kind, [entry["timestamp"] * MILLISECOND for entry in answer], values)
         return rows[rows["time"] < until], until
 
 
@@ -471,25 +449,18 @@ def reading(where: str) -> Iterator[None]:
 
 def connect_exchange(request: Request, base_url: str | None) -> Any:
     """Return a client of ccxt."""
-    try:
-        ccxt = importlib.import_module("ccxt")
-    except ModuleNotFoundError as error:
-        raise ParameterError(
-            "fetching from an exchange needs ccxt, which is not installed; "
-            "pip install 'leverage-backtest[fetch]', or source='binance-archive'"
-        ) from error
     retries = {"maxRetriesOnFailure": ATTEMPTS - 1, "maxRetriesOnFailureDelay": 1000}
     settings = {"enableRateLimit": True, "timeout": 20_000, "options": retries}
-    client = getattr(ccxt, OFFERS[request.source].client)(settings)
+    client = getattr(import_or_refuse("ccxt"), OFFERS[request.source].client)(settings)
     if base_url is not None:
-        client.urls["api"] = redirect(client.urls["api"], check_address(base_url))
+        client.urls["api"] = redirect(client.urls["api"], base_url)
     return client
 
 
-def redirect(addresses: Any, base: str) -> Any:
+def redirect(addresses: Any, address: str) -> Any:
     if isinstance(addresses, Mapping):
-        return {name: redirect(value, base) for name, value in addresses.items()}
-    return re.sub(r"^https?://[^/]+", lambda _: base, addresses)
+        return {name: redirect(value, address) for name, value in addresses.items()}
+    return re.sub(r"^https?://[^/]+", lambda _: address, addresses)
 
 
 def find_symbol(client: Any, request: Request) -> tuple[str, str]:
@@ -503,13 +474,12 @@ def find_symbol(client: Any, request: Request) -> tuple[str, str]:
         known = [name for each in markets for name in (each["symbol"], each["id"])]
         raise ParameterError(
             f"symbol must be listed at {source}, as the venue or ccxt writes it "
-            f"(BTC/USDT:USDT), {wanted!r} is not{did_you_mean(wanted, known)}"
+            f"(BTC/USDT:USDT), {wanted!r} is not{base.did_you_mean(wanted, known)}"
         )
-    length = format_duration(request.interval)
-    if length not in client.timeframes:
+    if request.length not in client.timeframes:
         raise ParameterError(
             f"interval must be a length of bars that {source} offers, "
-            f"{', '.join(client.timeframes)}, got {length}"
+            f"{', '.join(client.timeframes)}, got {request.length}"
         )
     return str(contracts[0]["symbol"]), str(contracts[0]["id"])
 
@@ -529,51 +499,51 @@ class Store:
     def __init__(self, folder: Path, request: Request) -> None:
         self.folder, self.partial, self.request = folder, folder / PARTIAL, request
         self.place = self.partial if (self.partial / FACTS).exists() else folder
+        self.facts = self._read_facts()
         try:
-            self.facts = self._read_facts()
             self.done = {kind: to_nanoseconds(t, FACTS) for kind, t in self.facts["done"].items()}
-            self.files = dict(self.facts["files"])
             begun = to_nanoseconds(self.facts["from"], FACTS) if self.done else request.start
         except (LookupError, TypeError, AttributeError, ParameterError) as error:
             raise DataError(
                 f"{FACTS} is not that of a fetch ({self.place / FACTS}); use a new folder"
             ) from error
-        self.is_earlier = request.start < begun
         self.start = min(request.start, begun)
-        if self.is_earlier:
-            self.done, self.files = {}, {}
+        if request.start < begun:
+            self.done, self.facts = {}, {}
         self.rows: dict[str, pd.DataFrame] = {}
         self.stored = time.monotonic()
 
     def _read_facts(self) -> dict[str, Any]:
         path, identity = self.place / FACTS, self.request.identity()
         if not path.exists():
-            data = [each.name for each in self.folder.glob("*") if suffix_of(each) in SUFFIXES]
+            data = sorted(p.name for p in self.folder.glob("*") if f.suffix_of(p) in f.SUFFIXES)
             if data:
                 raise DataError(
-                    f"a fetch needs a folder of its own, this one holds "
-                    f"{', '.join(sorted(data)[:4])} ({self.folder})"
+                    f"a fetch needs a folder of its own, this one holds {', '.join(data[:4])} "
+                    f"({self.folder})"
                 )
-            return {**identity, "done": {}, "files": {}}
-        facts: dict[str, Any] = parse_json(read_small(path), path)
+            return {"done": {}}
+        facts = base.parse_json(base.read_small(path), path)
+        if not isinstance(facts, dict):
+            raise DataError(f"{FACTS} is not that of a fetch ({path}); use a new folder")
         other = [key for key, value in identity.items() if facts.get(key) != value]
         if other:
-            found = ", ".join(f"{key} {facts.get(key)}" for key in other)
-            wanted = ", ".join(f"{key} {identity[key]}" for key in other)
+            found, wanted = (", ".join(f"{k} {each.get(k)}" for k in other)
+                             for each in (facts, identity))  # fmt: skip
             raise DataError(
                 f"a folder must hold one instrument: this one holds {found}, not {wanted} ({path})"
             )
         return facts
 
     def has_all(self, end: int | None) -> bool:
-        is_finished = self.place == self.folder and "to" in self.facts and not self.is_earlier
-        if not is_finished or end is None or not {*self.request.kinds} <= {*self.facts["rows"]}:
+        if self.place == self.partial or end is None or "to" not in self.facts:
             return False
-        return end <= to_nanoseconds(self.facts["to"], FACTS)
+        has_kinds = {*self.request.kinds} <= {*self.facts["rows"]}
+        return has_kinds and end <= to_nanoseconds(self.facts["to"], FACTS)
 
     def open(self, kind: str) -> int:
         """Read the rows of a kind that are there, and return up to when they are whole."""
-        self.rows[kind] = make_frame(kind, [], np.empty((0, len(COLUMNS[kind]))))
+        self.rows[kind] = make_frame(kind, [], [])
         path = self.place / f"{kind}.parquet"
         if kind not in self.done or not path.exists():
             return self.start
@@ -591,24 +561,46 @@ class Store:
         whole = pd.concat([self.rows[kind], *parts], ignore_index=True)
         self.rows[kind] = whole.drop_duplicates().sort_values("time", kind="stable")
         self.done[kind] = reached
-        with replace_file(self.partial / f"{kind}.parquet") as draft:
-            write_table(self.to_frame(kind), draft)
-        done = {name: format_time(stamp) for name, stamp in self.done.items()}
-        facts = {**self.request.identity(), "from": format_time(self.start), "done": done}
-        write_file(self.partial / FACTS, _to_json({**facts, "files": self.files}).encode())
+        with base.replace_file(self.partial / f"{kind}.parquet") as draft:
+            f.write_table(self.to_frame(kind), draft)
+        facts = {"from": format_time(self.start), "done": self._list_done()}
+        base.write_file(self.partial / FACTS, _to_json({**self.request.identity(), **facts}))
         self.stored = time.monotonic()
+
+    def _list_done(self, end: int | None = None) -> dict[str, str]:
+        return {kind: format_time(min(at, end or at)) for kind, at in self.done.items()}
 
     def to_frame(self, kind: str, end: int | None = None) -> pd.DataFrame:
         rows = self.rows[kind]
         kept = rows if end is None else rows[(rows["time"] >= self.start) & (rows["time"] < end)]
-        return kept.set_index(utc_index(kept["time"].to_numpy())).drop(columns="time")
+        return kept.set_index(base.utc_index(kept["time"].to_numpy())).drop(columns="time")
+
+    def fetch_kind(
+        self, pages: Callable[[str, int, int], Iterator[Page]], kind: str, until: int,
+        reach: Callable[[str, int], None],
+    ) -> None:  # fmt: skip
+        start = reached = self.open(kind)
+        parts: list[pd.DataFrame] = []
+        reach(kind, start)
+        try:
+            for rows, end in pages(kind, start, until) if start < until else ():
+                parts.append(rows)
+                reached = end if len(rows) else reached
+                reach(kind, end)
+                if time.monotonic() - self.stored >= STORE_EVERY:
+                    self.add(kind, parts, reached)
+                    parts = []
+        finally:  # also of what is stopped
+            if parts and reached > start:
+                self.add(kind, parts, reached)
 
     def publish(self, instrument: str, end: int, gaps: Sequence[str]) -> dict[str, Any]:
         frames = {kind: self.to_frame(kind, end) for kind in self.request.kinds}
+        self.done = {kind: self.done[kind] for kind in frames}
         has_funding = "funding" in frames and not frames["funding"].empty
         market = {
             "instrument": instrument,
-            "interval": format_duration(self.request.interval),
+            "interval": self.request.length,
             "synthetic": False,
             "sessions": False,
             "filled": {} if has_funding else {"funding": "none given"},
@@ -620,24 +612,23 @@ class Store:
             "to": format_time(end),
             "rows": {kind: len(frame) for kind, frame in frames.items()},
             "gaps": [*gaps],
-            "done": {kind: format_time(min(self.done[kind], end)) for kind in frames},
-            "files": dict(sorted(self.files.items())),
+            "done": self._list_done(end),
         }
-        for kind in ("funding", "mark", "bars"):
+        for kind in reversed(KINDS):
             if kind in frames and len(frames[kind]):
                 draft = self.partial / f"{DRAFT_FILE}{kind}"
-                write_table(frames[kind], draft)
-                move_file(draft, self.folder / f"{kind}.parquet")
+                f.write_table(frames[kind], draft)
+                base.move_file(draft, self.folder / f"{kind}.parquet")
         for name, content in (("market.json", market), (FACTS, facts)):
             draft = self.partial / f"{DRAFT_FILE}{name}"
-            draft.write_text(_to_json(content), encoding="utf-8")
-            move_file(draft, self.folder / name)
+            draft.write_bytes(_to_json(content))
+            base.move_file(draft, self.folder / name)
         clear(self.partial)
         return facts
 
 
-def _to_json(facts: Mapping[str, Any]) -> str:
-    return json.dumps(facts, indent=2, ensure_ascii=False) + "\n"
+def _to_json(facts: Mapping[str, Any]) -> bytes:
+    return (json.dumps(facts, indent=2, ensure_ascii=False) + "\n").encode()
 
 
 @contextlib.contextmanager
@@ -646,8 +637,8 @@ def hold(folder: Path) -> Iterator[None]:
     partial, is_new = folder / PARTIAL, not folder.exists()
     with contextlib.ExitStack() as stack:
         try:
-            stack.enter_context(hold_lock_file(partial / LOCK))
-        except LockHeldError as error:
+            stack.enter_context(base.hold_lock_file(partial / LOCK))
+        except base.LockHeldError as error:
             raise DataError(
                 f"another process ({error.holder}) is already fetching into {folder}"
             ) from error
@@ -675,26 +666,6 @@ def clear(partial: Path) -> None:
         partial.rmdir()
 
 
-def fetch_kind(
-    store: Store, pages: Callable[[str, int, int], Iterator[Page]], kind: str, until: int,
-    reach: Callable[[str, int], None],
-) -> None:  # fmt: skip
-    start = reached = store.open(kind)
-    parts: list[pd.DataFrame] = []
-    reach(kind, start)
-    try:
-        for rows, end in pages(kind, start, until) if start < until else ():
-            parts.append(rows)
-            reached = end if len(rows) else reached
-            reach(kind, end)
-            if time.monotonic() - store.stored >= STORE_EVERY:
-                store.add(kind, parts, reached)
-                parts = []
-    finally:  # also of what is stopped
-        if parts and reached > start:
-            store.add(kind, parts, reached)
-
-
 def check_rows(store: Store, end: int) -> list[str]:
     """Return what is missing, in words; raise DataError if what is there cannot be right."""
     request, start = store.request, store.start
@@ -715,20 +686,17 @@ def check_rows(store: Store, end: int) -> list[str]:
                 f"{kind} run from {format_time(first)} to {format_time(last)}, not from "
                 f"{format_time(start)} to {format_time(end)}"
             )
-    bars, length = frames.pop("bars"), format_duration(request.interval)
+    bars, mark, options = frames.pop("bars"), frames.pop("mark", None), {"interval": request.length}
     try:
-        Market.from_frames(bars, interval=length, **frames)
+        Market.from_frames(bars, mark=mark, **frames, interval=request.length)
     except DataError as error:
         gaps.append(str(error))
-    if gaps:  # what is there must be right all the same
-        mark = frames.pop("mark", None)
-        options: dict[str, Any] = {"interval": length, "sessions": True}
-        try:
-            Market.from_frames(bars, funding_gaps="zero", **frames, **options)
-            if mark is not None:
-                Market.from_frames(mark, **options)
-        except DataError as error:
-            raise DataError(f"{request.source}, {request.symbol}: {error}") from error
+    try:  # what is there must be right all the same
+        for frame, how in ((bars, {"funding_gaps": "zero", **frames}), (mark, {})):
+            if gaps and frame is not None:
+                Market.from_frames(frame, **options, **how, sessions=True)  # type: ignore[arg-type]
+    except DataError as error:
+        raise DataError(f"{request.source}, {request.symbol}: {error}") from error
     return gaps
 
 
@@ -771,10 +739,8 @@ def fetch_market(
         raise ParameterError(
             f"a day is stored when it is over, the last whole one ends at {format_time(today)} UTC"
         )
-    if base_url is not None:
-        check_address(base_url)
-    until = request.end or today
-    reached = dict.fromkeys(request.kinds, 0)
+    address = None if base_url is None else check_address(base_url)
+    until, reached = request.end or today, dict.fromkeys(request.kinds, 0)
 
     def reach(kind: str, at: int) -> None:
         reached[kind] = max((at - request.start) // DAY, 0)
@@ -787,14 +753,14 @@ def fetch_market(
         if store.has_all(request.end):
             return Fetched(folder, store.facts, is_new=False)
         if request.source == ARCHIVE:
-            web = stack.enter_context(open_web(base_url, first_wait, notice))
-            pages, instrument = Archive(web, request, now, store.files).pages, request.symbol
+            web = stack.enter_context(open_web(address or ARCHIVE_URL, first_wait, notice))
+            pages, instrument = Archive(web, request, now).pages, request.symbol
         else:
-            client = client or connect_exchange(request, base_url)
+            client = client or connect_exchange(request, address)
             symbol, instrument = find_symbol(client, request)
             pages = Exchange(client, request, symbol).pages
         for kind in request.kinds:
-            fetch_kind(store, pages, kind, until, reach)
+            store.fetch_kind(pages, kind, until, reach)
         end = until
         if request.end is None:
             ends = [store.done[kind] for kind in request.kinds if kind in store.done]

@@ -5,30 +5,30 @@ from typing import TYPE_CHECKING
 from backtest.base import open_door
 
 if TYPE_CHECKING:
-    from backtest.venue.venue_parts import Bracket
+    from backtest.venue.venue import Bracket
     from backtest.venue.calculators import BookCalculation, calculate_book
     from backtest.venue.calculators import choose_nearest
     from backtest.venue.collateral import Collateral, Prices, StoredMarket, check_collateral
     from backtest.venue.portfolio_kernels import compute_collateral_value, compute_full_value
     from backtest.venue.portfolio_kernels import compute_value_at_rate
     from backtest.venue.contract_value import compute_payment, compute_price, compute_value
-    from backtest.venue.venue_parts import check_no_column, find_newest, has_spread, list_dated
-    from backtest.venue.venue_parts import list_numbers, pick_cost, read_newest, scale_cost
-    from backtest.venue.venue_parts import Earlier, InForce, InUse
-    from backtest.venue.venue_parts import FeeTier
+    from backtest.venue.venue import check_no_column, find_newest, has_spread, list_dated
+    from backtest.venue.venue import list_numbers, pick_cost, read_newest, scale_cost
+    from backtest.venue.venue import Earlier, InForce, InUse
+    from backtest.venue.venue import FeeTier
     from backtest.venue.funding import FundingTerms, terms
     from backtest.venue.imported_tiers import plain_symbol, read_settlement, read_tiers, write_venue
-    from backtest.venue.venue_parts import find_charged
-    from backtest.venue.lending import RateCurve
+    from backtest.venue.venue import find_charged
+    from backtest.venue.collateral import RateCurve
     from backtest.venue.calculators import Calculation, calculate_liquidation
     from backtest.venue.calculators import find_touch_factor, touch_distance
     from backtest.venue.calculators import touch_probability
     from backtest.venue.liquidation_price import compute_liquidation_value
     from backtest.venue.margin_presets import MarginPreset, PresetMargin, list_presets
     from backtest.venue.margin_presets import margin_preset
-    from backtest.venue.venue_parts import OpenInterestMargin, choose_multipliers, is_one
+    from backtest.venue.venue import OpenInterestMargin, choose_multipliers, is_one
     from backtest.venue.margin_rules import effective_initial, read_column, read_open_interest
-    from backtest.venue.option_account import OptionAccount, list_given
+    from backtest.venue.requirement_rule import OptionAccount, list_given
     from backtest.venue.option_kernels import bound_asset_slope, bound_linear_slope
     from backtest.venue.option_kernels import bound_option_slope, bound_relief_slope
     from backtest.venue.option_contract import Option, OptionField, OptionPosition
@@ -37,8 +37,8 @@ if TYPE_CHECKING:
     from backtest.venue.option_kernels import compute_option_requirement, fill_option
     from backtest.venue.requirement_rule import Standard, Strategy
     from backtest.venue.requirement_rule import OptionShocks
-    from backtest.venue.option_account import check_moves, index_names, number_each
-    from backtest.venue.option_account import pack_option_rules
+    from backtest.venue.requirement_rule import check_moves, index_names, number_each
+    from backtest.venue.requirement_rule import pack_option_rules
     from backtest.venue.option_kernels import compute_counted_rate, compute_counted_value
     from backtest.venue.option_kernels import compute_option_delta, compute_option_value
     from backtest.venue.option_kernels import compute_options_value, is_vega_small
@@ -61,8 +61,8 @@ if TYPE_CHECKING:
     from backtest.venue.requirement import read_rules
     from backtest.venue.requirement_rule import Brackets, MarginRule, RequirementRule
     from backtest.venue.requirement_rule import ScenarioMargin
-    from backtest.venue.venue_parts import agree_settlement, check_names_agree
-    from backtest.venue.venue_parts import Contract, Fees, Liquidation, Slippage, has_other_unit
+    from backtest.venue.venue import agree_settlement, check_names_agree
+    from backtest.venue.venue import Contract, Fees, Liquidation, Slippage, has_other_unit
     from backtest.venue.venue import Venue
 
 open_door(__name__)

@@ -18,14 +18,14 @@ from backtest.base import Choice, FloatArray, ParameterError, checked, float_if_
 from backtest.base.fields import POSITIVE
 from backtest.base.units import TOLERANCE, YEAR_DAYS
 from backtest.venue import margin as margin_functions
-from backtest.venue.cross_margin import DEFAULT, Book, read_book
+from backtest.venue.margin import DEFAULT, Book, read_book
 from backtest.venue.option_kernels import compute_option_delta
 from backtest.venue.portfolio_kernels import fill_shares
 from backtest.venue.requirement_rule import MarginRule, RequirementRule
 from backtest.venue.venue import Venue
 
 if TYPE_CHECKING:
-    from backtest.venue.cross_margin import Assets, Numbers, Options, Venues
+    from backtest.venue.margin import Assets, Numbers, Options, Venues
 
 OneOrMany: TypeAlias = float | FloatArray
 

@@ -13,8 +13,7 @@ from typing import Any
 from backtest.base import ParameterError, VenueError, did_you_mean, is_currency, write_file
 from backtest.base.units import TOLERANCE
 from backtest.venue.preset_files import GROUPS, PresetName, find_preset, read_tables
-from backtest.venue.venue import Venue
-from backtest.venue.venue_parts import Bracket
+from backtest.venue.venue import Bracket, Venue
 
 NAMES = ("minNotional", "maxNotional", "maxLeverage", "maintenanceMarginRate")
 AMOUNTS = ("maintAmt", "cum", "mmDeduction")

@@ -3,28 +3,44 @@
 The public functions take a venue, and scalars or arrays; inside compiled policies they take
 ``account.venue``. Each one broadcasts the scalar function of the same name, which also compiles.
 :func:`requirement`, :func:`initial` and :func:`collateral_value` are of a portfolio of positions
-(:mod:`backtest.venue.cross_margin`).
+(:mod:`backtest.venue.margin`).
 The formulas and symbols are explained in :mod:`backtest.venue.requirement`.
 """
 
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING, Any
+from collections.abc import Mapping, Sequence
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
-from backtest.base import FloatArray, ParameterError, check_range, repr_plain
+from backtest.base import FloatArray, Number, ParameterError, check_range, did_you_mean, repr_plain
 from backtest.base.units import TOLERANCE
+from backtest.venue.collateral import Collateral
 from backtest.venue.contract_value import compute_price, compute_value
-from backtest.venue.cross_margin import (
-    collateral_value,
-    initial,
-    option_value,
-    requirement,
-    strategy_deposit,
-)
 from backtest.venue.liquidation_price import compute_liquidation_value
+from backtest.venue.option_contract import OptionPosition
+from backtest.venue.option_kernels import (
+    compute_option_loss,
+    compute_premiums,
+    compute_short_charge,
+)
+from backtest.venue.own_requirement import OwnMargin, Requirement, ask_rule
+from backtest.venue.portfolio_kernels import (
+    Holdings,
+    PortfolioRules,
+    combine_scenarios,
+    compute_collateral_value,
+    compute_gross,
+    compute_haircuts,
+    compute_offset,
+    compute_portfolio_initial,
+    compute_portfolio_requirement,
+    compute_scenario_loss,
+    is_spot_leg,
+)
 from backtest.venue.requirement import (
     MarginRules,
     compute_maintenance,
@@ -32,14 +48,32 @@ from backtest.venue.requirement import (
     compute_setting,
     read_rules,
 )
-from backtest.venue.requirement_rule import scenario_grid
+from backtest.venue.requirement_rule import (
+    Brackets,
+    MarginRule,
+    OptionAccount,
+    RequirementRule,
+    Strategy,
+    list_given,
+    make_option_account,
+    pack_holdings,
+    pack_spot,
+    scenario_grid,
+)
+from backtest.venue.venue import agree_settlement
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from backtest.venue.venue import Venue
 
-    Number = float | FloatArray
+    Numeric = float | FloatArray
+    from collections.abc import Iterable
+
+    Options = OptionPosition | Sequence[OptionPosition]
+    Venues = Venue | Mapping[str, Venue] | Sequence[Venue]
+    Numbers = float | Mapping[str, float] | Sequence[float]
+    Assets = Collateral | Sequence[Collateral]
 
 
 __all__ = [
@@ -133,7 +167,7 @@ OF_PRICES = (scalar_survivable_notional, scalar_liquidation_price, scalar_bankru
 
 
 def maintenance(
-    venue: Venue | MarginRules, notional: Number, multiplier: Number | None = None
+    venue: Venue | MarginRules, notional: Numeric, multiplier: Numeric | None = None
 ) -> Any:
     """Return the maintenance margin MM(N).
 
@@ -167,7 +201,7 @@ def maintenance(
 
 
 def largest_notional(
-    venue: Venue | MarginRules, equity: Number, leverage: Number = math.inf
+    venue: Venue | MarginRules, equity: Numeric, leverage: Numeric = math.inf
 ) -> Any:
     """Return the largest notional that initial margin allows, before costs.
 
@@ -200,12 +234,12 @@ def largest_notional(
 
 def liquidation_price(
     venue: Venue | MarginRules,
-    quantity: Number,
-    entry: Number,
-    collateral: Number,
-    multiplier: Number | None = None,
-    other_backing: Number = 0.0,
-    other_maintenance: Number = 0.0,
+    quantity: Numeric,
+    entry: Numeric,
+    collateral: Numeric,
+    multiplier: Numeric | None = None,
+    other_backing: Numeric = 0.0,
+    other_maintenance: Numeric = 0.0,
 ) -> Any:
     """Return the price at which the collateral and the profit equal the maintenance margin.
 
@@ -251,7 +285,7 @@ def liquidation_price(
     return _broadcast(scalar_liquidation_price, venue, quantity, entry, collateral, x, *others)
 
 
-def survivable_notional(venue: Venue | MarginRules, equity: Number, ratio: Number) -> Any:
+def survivable_notional(venue: Venue | MarginRules, equity: Numeric, ratio: Numeric) -> Any:
     """Return the largest notional that a move of the price does not liquidate.
 
     Parameters
@@ -297,7 +331,7 @@ def survivable_notional(venue: Venue | MarginRules, equity: Number, ratio: Numbe
 
 
 def bankruptcy_price(
-    venue: Venue | MarginRules, quantity: Number, entry: Number, collateral: Number
+    venue: Venue | MarginRules, quantity: Numeric, entry: Numeric, collateral: Numeric
 ) -> Any:
     """Return the price at which the position has lost all that backs it.
 
@@ -307,14 +341,16 @@ def bankruptcy_price(
     return _broadcast(scalar_bankruptcy_price, venue, quantity, entry, collateral)
 
 
-def _read(multiplier: Number | None, venue: Venue | MarginRules) -> Number:
+def _read(multiplier: Numeric | None, venue: Venue | MarginRules) -> Numeric:
     if multiplier is None:
         return venue.multiplier if isinstance(venue, MarginRules) else 1.0
     _check_positive("multiplier", multiplier)
     return multiplier
 
 
-def _broadcast(function: Callable[..., float], venue: Venue | MarginRules, *numbers: Number) -> Any:
+def _broadcast(
+    function: Callable[..., float], venue: Venue | MarginRules, *numbers: Numeric
+) -> Any:
     if not isinstance(venue, MarginRules) and not hasattr(venue, "brackets"):
         raise ParameterError(f"venue must be a Venue, got {repr_plain(venue)}")
     rules = venue if isinstance(venue, MarginRules) else read_rules(venue)
@@ -334,7 +370,7 @@ def _broadcast(function: Callable[..., float], venue: Venue | MarginRules, *numb
     return float(values[0]) if not flat[0].shape else values.reshape(flat[0].shape)
 
 
-def _check_positive(name: str, values: Number, *, is_nan_allowed: bool = False) -> None:
+def _check_positive(name: str, values: Numeric, *, is_nan_allowed: bool = False) -> None:
     try:
         array = np.asarray(values, dtype=np.float64)
     except (TypeError, ValueError, OverflowError) as error:
@@ -342,3 +378,481 @@ def _check_positive(name: str, values: Number, *, is_nan_allowed: bool = False) 
     array = array[~np.isnan(array)] if is_nan_allowed else array
     smallest = float(np.min(array)) if array.size else 1.0
     check_range(name, smallest, low=0.0, open_low=True)
+
+
+PRICE = Number(0, open_low=True)
+DEFAULT = Brackets()
+
+
+class Book(NamedTuple):
+    rules: Mapping[str, MarginRules]
+    packed: PortfolioRules
+    quantities: Mapping[str, float]
+    prices: Mapping[str, float]
+    entries: Mapping[str, float]
+    balance: float
+    rule: RequirementRule | MarginRule
+    collateral: tuple[Collateral, ...]
+    collateral_prices: tuple[float, ...]
+    linked: Mapping[str, str]
+    options: OptionAccount | None = None
+    ratios: Mapping[str, float] = MappingProxyType({})
+
+    @property
+    def level(self) -> float:
+        return float(getattr(self.rule, "level", 1.0))
+
+    def value_of(self, name: str, price: float) -> float:
+        return compute_value(self.rules[name].size, self.rules[name].is_inverse, price)
+
+    def move(self, ratios: Mapping[str, float]) -> Book:
+        prices = {name: price * ratios.get(name, 1.0) for name, price in self.prices.items()}
+        collateral = tuple(
+            price * ratios.get(self.linked.get(each.name, ""), 1.0)
+            for each, price in zip(self.collateral, self.collateral_prices, strict=True)
+        )
+        return self._replace(
+            prices=prices, collateral_prices=collateral, ratios=self.find_ratios(ratios)
+        )
+
+    def find_ratios(self, ratios: Mapping[str, float]) -> dict[str, float]:
+        if self.options is None:
+            return {}
+        found = {}
+        for group in self.options.groups:
+            linked = (group, *self.options.list_linked(group, list(self.rules)))
+            found[group] = next((ratios[each] for each in linked if each in ratios), 1.0)
+        return found
+
+    def value_options(self) -> OptionAccount | None:
+        if self.options is not None:
+            self.options.move(self.ratios)
+        return self.options
+
+    def hold(self) -> Holdings:
+        return pack_holdings(
+            quantities=list(self.quantities.values()),
+            values=[self.value_of(name, price) for name, price in self.prices.items()],
+            entries=[self.value_of(name, price) for name, price in self.entries.items()],
+            amounts=[each.amount for each in self.collateral],
+            prices=self.collateral_prices,
+        )
+
+    def held(self) -> dict[str, float]:
+        return {name: quantity for name, quantity in self.quantities.items() if quantity != 0.0}
+
+    def profit_of(self, name: str) -> float:
+        gained = self.value_of(name, self.prices[name]) - self.value_of(name, self.entries[name])
+        return self.quantities[name] * gained
+
+    def backing(self) -> float:
+        profit = sum(self.profit_of(name) for name in self.quantities)
+        paid = sum(
+            self.quantities[name] * self.value_of(name, self.entries[name])
+            for i, name in enumerate(self.rules)
+            if is_spot_leg(self.packed, i)
+        )
+        options = self.value_options()
+        counted = 0.0 if options is None else options.counted_value()
+        return self.balance + profit + paid + self.collateral_value() - self.haircuts() + counted
+
+    def haircuts(self) -> float:
+        return float(compute_haircuts(self.packed, self.hold()))
+
+    def collateral_value(self) -> float:
+        return float(compute_collateral_value(self.packed.collateral, self.hold()))
+
+    def requirement(self, *, is_initial: bool = False) -> float:
+        options = self.value_options()
+        if options is not None:
+            return options.requirement(self.packed, self.hold(), is_initial=is_initial)
+        if isinstance(self.rule, MarginRule):
+            compute = compute_portfolio_initial if is_initial else compute_portfolio_requirement
+            return float(compute(self.packed, self.hold()))
+        method = "initial" if is_initial else "requirement"
+        return ask_rule(self.rule, method, self.held(), self.prices)
+
+    def requirement_at(self, index: Numbers | None, *, is_initial: bool) -> float:
+        """Return the requirement with the gross notional valued at an index."""
+        if index is None or not self.packed.has_scenarios:
+            return self.requirement(is_initial=is_initial)
+        prices = read_numbers("index", index, self.rules)
+        held, account, charges = self.hold(), self.value_options(), 0.0
+        values = [self.value_of(name, price) for name, price in prices.items()]
+        at_index = held._replace(values=np.array(values, dtype=np.float64))
+        if account is None:
+            loss = compute_scenario_loss(self.packed, held)
+        else:
+            loss = compute_option_loss(self.packed, held, account.options, account.rules)
+            charges = compute_short_charge(account.options, account.rules, is_initial)
+        gross, offset = compute_gross(self.packed, at_index), compute_offset(self.packed, at_index)
+        return float(combine_scenarios(self.packed, loss, gross, offset, is_initial) + charges)
+
+    def distance(self) -> float:
+        return self.backing() - self.level * self.requirement()
+
+    def is_failing(self) -> bool:
+        needed = self.level * self.requirement()
+        return not self.is_flat() and self.backing() <= needed * (1.0 + TOLERANCE)
+
+    def is_flat(self) -> bool:
+        options = () if self.options is None else self.options.given
+        return not self.held() and all(each.quantity == 0.0 for each in options)
+
+
+def requirement(
+    venues: Venues,
+    quantities: Numbers,
+    prices: Numbers,
+    rule: RequirementRule | MarginRule = DEFAULT,
+    *,
+    collateral: Assets = (),
+    collateral_prices: Numbers | None = None,
+    entries: Numbers | None = None,
+    index: Numbers | None = None,
+    options: Options = (),
+) -> float:
+    """Return R, the maintenance requirement of some positions on one collateral.
+
+    Parameters
+    ----------
+    venues : Venue, Mapping or sequence
+        The venue of all instruments, or of each by name or in order.
+    quantities : float, Mapping or sequence
+        Signed contracts of each instrument; one that a mapping leaves out is not held.
+    prices : float, Mapping or sequence
+        The mark price of each instrument.
+    rule : RequirementRule
+        :class:`Brackets` (default), :class:`ScenarioMargin`, the name of a preset, or an object
+        with the two methods of :class:`RequirementRule`.
+    collateral : Collateral or sequence of them
+        Assets of which those that cancel risk lower the losses of their group.
+    collateral_prices : float, Mapping or sequence
+        The price of each; default: its constant price, or the last mark close of its market.
+    entries : float, Mapping or sequence
+        Average entry prices, for venues that value maintenance at entry; default: the prices.
+    index : float, Mapping or sequence
+        The prices at which gross notional is valued for ``minimum`` and the contingencies, where a
+        venue values them at an index instead of the mark; default: the prices.
+    options : OptionPosition or sequence of them
+        Options of the same account, whose margin the rule knows: :class:`ScenarioMargin`,
+        :class:`Standard`, :class:`Strategy`, or a preset with options.
+
+    Returns
+    -------
+    float
+        In the settlement currency, at least 0. The positions fail where what backs them is at most
+        ``rule.level`` times this.
+
+    Raises
+    ------
+    ParameterError
+        If names do not fit, a number is NaN or infinite, or a price is not positive.
+
+    Examples
+    --------
+    >>> import backtest as bt
+    >>> venues = bt.Venue.preset("binance-usdm", ["BTCUSDT", "ETHUSDT"])
+    >>> held, prices = {"BTCUSDT": 1.0, "ETHUSDT": -20.0}, {"BTCUSDT": 60_000, "ETHUSDT": 3_000}
+    >>> bt.margin.requirement(venues, held, prices)
+    480.0
+    >>> hedged = bt.ScenarioMargin(moves=[-0.1, 0.1], groups={"coins": ["BTCUSDT", "ETHUSDT"]},
+    ...                            minimum=0.005)
+    >>> bt.margin.requirement(venues, held, prices, hedged)
+    600.0
+    """
+    book = read_book(
+        venues, quantities, prices, rule, entries=entries, collateral=collateral,
+        collateral_prices=collateral_prices, options=options,
+    )  # fmt: skip
+    return book.requirement_at(index, is_initial=False)
+
+
+def initial(
+    venues: Venues,
+    quantities: Numbers,
+    prices: Numbers,
+    rule: RequirementRule | MarginRule = DEFAULT,
+    *,
+    collateral: Assets = (),
+    collateral_prices: Numbers | None = None,
+    index: Numbers | None = None,
+    venue_leverage: Numbers | None = None,
+    options: Options = (),
+) -> float:
+    """Return the initial margin of some positions on one collateral.
+
+    Parameters and errors are those of :func:`requirement`. Under brackets it is the sum of each
+    notional over the largest leverage of the bracket that holds it, or over ``venue_leverage``, the
+    leverage set at the venue, which scenarios do not use. That of a long spot leg is without its
+    haircut, which what backs the positions does not contain.
+    """
+    book = read_book(
+        venues, quantities, prices, rule, collateral=collateral,
+        collateral_prices=collateral_prices, options=options, venue_leverage=venue_leverage,
+    )  # fmt: skip
+    return book.requirement_at(index, is_initial=True)
+
+
+def collateral_value(collateral: Assets, prices: Numbers | None = None) -> float:
+    """Return what some collateral counts for: its value at its rates, debts in full.
+
+    Parameters
+    ----------
+    collateral : Collateral or sequence of them
+        The assets.
+    prices : float, Mapping by name, or sequence
+        The price of each, in the settlement currency; default: its constant price, or the last
+        mark close of its market.
+
+    Returns
+    -------
+    float
+        In the settlement currency.
+
+    Raises
+    ------
+    ParameterError
+        If a price is missing, not positive, or not finite.
+
+    Examples
+    --------
+    >>> import backtest as bt
+    >>> tiers = [(0, 100e6, 1.0), (100e6, 120e6, 0.975)]
+    >>> bt.margin.collateral_value(bt.Collateral("BTC", 5500, prices=20_000, tiers=tiers))
+    109750000.0
+    """
+    assets = list_given("collateral", collateral, Collateral)
+    if prices is None:
+        found = [each.last_price() for each in assets]
+    else:
+        found = [*read_numbers("prices", prices, [each.name for each in assets]).values()]
+    return float(sum(each.value_at(price) for each, price in zip(assets, found, strict=True)))
+
+
+# ------------------------------------------------------------------------------ the arguments
+
+
+def read_book(
+    venues: Venues,
+    quantities: Numbers,
+    prices: Numbers,
+    rule: RequirementRule | MarginRule | str,
+    *,
+    balance: float = 0.0,
+    entries: Numbers | None = None,
+    collateral: Assets = (),
+    collateral_prices: Numbers | None = None,
+    options: Options = (),
+    venue_leverage: Numbers | None = None,
+) -> Book:
+    names = name_instruments(venues, quantities, prices)
+    chosen = match_venues(venues, names)
+    held = read_numbers("quantities", quantities, names, Number(), missing=0.0)
+    priced = read_numbers("prices", prices, names)
+    rules = {name: read_rules(venue) for name, venue in chosen.items()}
+    agree_settlement({name: venue.contract for name, venue in chosen.items()})
+    if venue_leverage is not None:
+        is_each = isinstance(venue_leverage, Mapping) or is_row(venue_leverage)
+        given = venue_leverage if is_each else dict.fromkeys(names, venue_leverage)
+        settings = read_numbers("venue_leverage", given, names)
+        rules = {name: rule._replace(setting=settings[name]) for name, rule in rules.items()}
+    assets = list_given("collateral", collateral, Collateral)
+    linked = link_collateral(assets, names)
+    if collateral_prices is None:
+        worth = {
+            each.name: priced[linked[each.name]] if each.name in linked else each.last_price()
+            for each in assets
+        }
+    else:
+        worth = read_numbers("prices", collateral_prices, [each.name for each in assets])
+    checked = read_rule(rule)
+    listed = list_given("options", options, OptionPosition)
+    account = make_option_account(listed, checked, rules) if listed else None
+    known, groups = (checked, ()) if account is None else (account.rule, account.names)
+    compiled = DEFAULT if isinstance(known, OwnMargin) else known
+    packed = compiled.pack(rules, assets, underlyings=groups)
+    haircuts = [venue.contract.haircut for venue in chosen.values()]
+    return Book(
+        rules=rules,
+        packed=packed._replace(spot=pack_spot(haircuts)),
+        quantities=held,
+        prices=priced,
+        entries=priced if entries is None else read_numbers("entries", entries, names),
+        balance=Number().check("balance", balance),
+        rule=known.rule if isinstance(known, OwnMargin) else known,
+        collateral=assets,
+        collateral_prices=tuple(worth[each.name] for each in assets),
+        linked=linked,
+        options=account,
+    )
+
+
+def link_collateral(assets: Sequence[Collateral], names: Sequence[str]) -> dict[str, str]:
+    linked = {each.name: each.prices for each in assets if isinstance(each.prices, str)}
+    unknown = [name for name, instrument in linked.items() if instrument not in names]
+    if unknown:
+        raise ParameterError(
+            f"prices of collateral {unknown[0]!r} must be a number or an instrument of the book, "
+            f"{', '.join(names)}, got {linked[unknown[0]]!r}"
+        )
+    return linked
+
+
+def name_instruments(venues: Any, quantities: Any, prices: Any) -> tuple[str, ...]:
+    for given in (venues, quantities, prices):
+        if isinstance(given, Mapping):
+            return tuple(str(name) for name in given)
+    counts = [len(each) for each in (venues, quantities, prices) if is_row(each)]
+    if len(set(counts)) > 1:
+        raise ParameterError(f"venues, quantities and prices must have one length, got {counts}")
+    return tuple(str(k) for k in range(counts[0] if counts else 1))
+
+
+def is_row(value: Any) -> bool:
+    return isinstance(value, list | tuple) or (isinstance(value, np.ndarray) and value.ndim == 1)
+
+
+def match_venues(venues: Any, names: tuple[str, ...]) -> dict[str, Any]:
+    if isinstance(venues, Mapping):
+        found = {str(name): venue for name, venue in venues.items()}
+    elif is_row(venues):
+        found = dict(zip(names, venues, strict=True)) if len(venues) == len(names) else {}
+    else:
+        found = dict.fromkeys(names, venues)
+    missing = [name for name in names if not hasattr(found.get(name), "brackets")]
+    if missing:
+        raise ParameterError(
+            f"venues must give a Venue for every instrument, got {repr_plain(venues):.80} "
+            f"for {', '.join(missing)}"
+        )
+    return {name: found[name] for name in names}
+
+
+def read_numbers(
+    noun: str,
+    given: Any,
+    names: Iterable[str],
+    number: Number = PRICE,
+    missing: float | None = None,
+) -> dict[str, float]:
+    order = list(names)
+    if isinstance(given, Mapping):
+        found = dict(given)
+    else:
+        row = list(given) if is_row(given) else [given]
+        found = dict(zip(order, row, strict=False)) if len(row) == len(order) else {}
+    unknown = [name for name in found if name not in order]
+    absent = [name for name in order if name not in found]
+    if unknown or (absent and (missing is None or not isinstance(given, Mapping))):
+        hint = did_you_mean(unknown[0], order) if unknown else ""
+        raise ParameterError(
+            f"{noun} must have one number for each of {', '.join(order)}, "
+            f"got {repr_plain(given)}{hint}"
+        )
+    return {name: float(number.check(f"{noun}.{name}", found.get(name, missing))) for name in order}
+
+
+def read_rule(rule: Any) -> MarginRule:
+    found: MarginRule = Requirement().check("rule", rule)
+    return found
+
+
+REG_T = Strategy()
+
+
+def strategy_deposit(
+    venues: Venues,
+    quantities: Numbers,
+    prices: Numbers,
+    rule: MarginRule | str = REG_T,
+    *,
+    options: Options,
+    proceeds: bool = True,
+) -> float:
+    """Return what a strategy has to be deposited with when it is opened at its marks.
+
+    It is the initial margin and, with ``proceeds``, what longs cost at their marks, less what the
+    shorts that they cover bring and the loan value of longs. Naked shorts, and those that shares
+    cover, are without their proceeds. Cboe's manual counts so; LEAN publishes the initial margin
+    alone. The account itself uses the requirement.
+
+    Parameters
+    ----------
+    venues, quantities, prices
+        Shares, as in :func:`requirement`; ``{}`` without any. Those of the options' group cover
+        shorts.
+    rule : Strategy or str
+        The rule, or the name of a preset of strategies.
+    options : OptionPosition or sequence of them
+        The options, settled in cash.
+    proceeds : bool
+        As above.
+
+    Raises
+    ------
+    ParameterError
+        If the rule is another one, or an argument is not as :func:`requirement` needs it.
+
+    Examples
+    --------
+    >>> import backtest as bt
+    >>> def leg(strike, quantity, mark):
+    ...     call = bt.Option(kind="call", strike=strike, expiry="2026-06-19", size=100,
+    ...                      underlying="XYZ")
+    ...     return bt.OptionPosition(call, quantity, index=550, at="2026-06-01", mark=mark)
+    >>> butterfly = [leg(545, 1, 12.4), leg(550, -2, 8.8), leg(565, 1, 2.0)]
+    >>> round(bt.margin.strategy_deposit({}, {}, {}, options=butterfly), 6)
+    680.0
+    >>> bt.margin.strategy_deposit({}, {}, {}, options=butterfly, proceeds=False)
+    1000.0
+    """
+    book = read_book(venues, quantities, prices, rule, options=options)
+    account = book.options
+    if account is None or not isinstance(account.rule, Strategy):
+        got = "no options" if account is None else type(book.rule).__name__
+        raise ParameterError(f"a deposit is of options under a bt.Strategy, got {got}")
+    needed = book.requirement(is_initial=True)
+    if not proceeds:
+        return needed
+    premiums = compute_premiums(book.packed, book.hold(), account.options, account.rules)
+    return float(needed + premiums - account.counted_value())
+
+
+def option_value(options: Options, rule: MarginRule | str) -> float:
+    """Return what options add to the backing of an account under a rule, at their marks.
+
+    Under portfolio margin that is the value of all options, of shorts negative. :class:`Standard`
+    counts what its ``option_value`` says, :class:`Strategy` the loan value of longs.
+
+    Parameters
+    ----------
+    options : OptionPosition or sequence of them
+        The options.
+    rule : MarginRule or str
+        The rule, or the name of a preset.
+
+    Returns
+    -------
+    float
+        In the settlement currency.
+
+    Raises
+    ------
+    ParameterError
+        If the rule does not margin options, or they do not fit it.
+
+    Examples
+    --------
+    >>> import backtest as bt
+    >>> put = bt.OptionPosition("BTC-26JUN26-50000-P", 2, 60_000, "2026-05-27", mark=0.01)
+    >>> rule = bt.Standard(initial=0.15, least=0.1, maintenance=0.075)
+    >>> bt.margin.option_value(put, rule)
+    0.0
+    >>> bt.margin.option_value(put, rule.override(option_value="long"))
+    0.02
+    """
+    listed = list_given("options", options, OptionPosition)
+    if not listed:
+        return 0.0
+    return make_option_account(listed, read_rule(rule), {}).counted_value()

@@ -20,10 +20,9 @@ from backtest.base import (
     did_you_mean,
     repr_plain,
 )
-from backtest.venue.option_account import find_asset
 from backtest.venue.preset_files import Group, Tables, choose_table, read_choice, read_file
-from backtest.venue.requirement_rule import EVERY, MarginRule
-from backtest.venue.venue_parts import Day
+from backtest.venue.requirement_rule import EVERY, MarginRule, find_asset
+from backtest.venue.venue import Day
 
 if TYPE_CHECKING:
     from backtest.venue.collateral import Collateral

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from backtest.base.units import TOLERANCE
 from backtest.venue.contract_value import choose, is_any
-from backtest.venue.venue_parts import find_newest
+from backtest.venue.venue import find_newest
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

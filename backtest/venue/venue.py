@@ -6,60 +6,800 @@ are per year. Notionals are in the settlement currency.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import Annotated, Any, Self, overload
+import datetime as dt
+import itertools
+import math
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, replace
+from fractions import Fraction
+from itertools import pairwise
+from operator import attrgetter
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, NamedTuple, Self, overload
 
 import numpy as np
+import pandas as pd
 
 from backtest.base import (
     AS_TUPLE,
     Choice,
     Cost,
+    Currency,
+    DatedCost,
+    Declaration,
     Duration,
+    Fault,
     Faults,
     Flag,
     IntArray,
     Number,
+    ParameterError,
     Rate,
+    Text,
+    Time,
     Timed,
     TimeLike,
     Value,
+    VenueError,
     Viewable,
     Whole,
     check_shape,
     checked,
     count_nouns,
     declared,
+    did_you_mean,
+    find_coin,
+    find_currency,
+    format_time,
+    read_time,
+    repr_given,
+    to_nanoseconds,
 )
-from backtest.base.fields import POSITIVE
+from backtest.base.fields import COST, NOT_NEGATIVE, POSITIVE, SHARE
+from backtest.base.units import TOLERANCE
 from backtest.venue import preset_files
 from backtest.venue.option_contract import OptionCosts
-from backtest.venue.venue_parts import (
-    RATES,
-    WHOLE_SHARES,
-    Bracket,
-    Contract,
-    Earlier,
-    Fees,
-    FeeTier,
-    InForce,
-    InUse,
-    Liquidation,
-    OpenInterestMargin,
-    ShareOrWord,
-    Slippage,
-    complete_table,
-    find_charged,
-    find_fee_faults,
-    find_interest_faults,
-    find_multiplier_faults,
-    find_newest,
-    find_spot_faults,
-    find_table_faults,
-    force_spot,
-    list_in_use,
-    list_spot_parts,
-)
+
+if TYPE_CHECKING:
+    from backtest.base import Cost, Rate
+
+
+MAKER = Number(-1, 1, open_low=True, open_high=True)
+
+
+@declared
+class FeeTier(Value):
+    """The fees from a traded volume on.
+
+    Parameters
+    ----------
+    volume : float
+        Notional that the account has traded in the last 30 UTC days without the current one, in the
+        settlement currency, from which the tier holds.
+    taker, maker : float
+        Its fee rates, per unit of notional; a negative maker rate is a rebate.
+    """
+
+    volume: Annotated[float, POSITIVE]
+    taker: Annotated[float, COST]
+    maker: Annotated[float, MAKER]
+
+
+LEAST_STEP = 0.001
+"""The smallest step of a partial liquidation: smaller ones would need thousands in one bar."""
+
+
+WHOLE_SHARES = {"all": 1.0, "losses": 0.0}
+
+
+@dataclass(frozen=True)
+class ShareOrWord(Declaration):
+    least: float
+    words: Collection[str]
+
+    def read(self, value: Any) -> float | str:
+        if isinstance(value, str) and value not in self.words:
+            listed = " or ".join(map(repr, self.words))
+            found = repr_given(value) + did_you_mean(value, self.words)
+            raise Fault(f"must be a share from {self.least:g} to 1, or {listed}", found)
+        return value if isinstance(value, str) else Number(self.least, 1).read(value)
+
+
+ORDERS = (
+    "most_relief", "largest_loss", "largest_requirement", "largest_notional",
+    "futures_then_options",
+)  # fmt: skip
+
+
+class ReductionOrder(Declaration):
+    def read(self, value: Any) -> str | tuple[str, ...]:
+        if isinstance(value, str) and value in ORDERS:
+            return value
+        is_list = isinstance(value, Sequence) and not isinstance(value, str) and bool(value)
+        if not is_list or not all(isinstance(each, str) and each for each in value):
+            found = repr_given(value) + did_you_mean(value, ORDERS)
+            raise Fault(f"must be one of {', '.join(ORDERS)}, or a list of instruments", found)
+        if len(set(value)) < len(value):
+            raise Fault("must name each instrument once")
+        return tuple(value)
+
+
+@declared(kw_only=True)
+class Contract(Value):
+    """The worth of one contract, and the steps of its quantity and price.
+
+    Parameters
+    ----------
+    kind : str
+        ``"linear"`` (settled in the quote currency), ``"inverse"`` (settled in the coin), or
+        ``"spot"`` (the coin itself, paid in the quote currency when it is bought).
+    size : float
+        Base units per contract if linear or spot, quote units per contract if inverse.
+    lot : float
+        Step of quantity, in contracts; 0 means no rounding.
+    tick : float
+        Step of price, in price also for inverse contracts.
+    min_notional : float
+        Smallest order that does not close a position, in the settlement currency. Default: 5 in
+        the quote currency, none if inverse (5 coins would be a fortune).
+    round_to_tick : bool
+        Whether the prices of fills and stops are rounded to the tick, against the trader.
+    expires : str, optional
+        When it expires, in UTC. A run of several instruments closes the position at the mark close
+        of the last bar that opens before; the market of one instrument must end there.
+    settles : str, optional
+        The currency in which it settles, ``"BTC"``. All positions of one balance must settle in one
+        currency. Default: unknown; the name of a linear contract may say it (``"BTCUSDT"``).
+    haircut : float, optional
+        Of a spot contract, which needs it: the share of a long's value that does not back
+        positions, from 0 to under 1.
+    borrow_rate : float or Series by UTC time, optional
+        Of a spot contract, which needs it: what a short pays per year on the value of the coins
+        that it borrowed.
+    """
+
+    _omitted = frozenset({"round_to_tick", "expires", "settles", "haircut", "borrow_rate"})
+
+    kind: Annotated[str, Choice("linear", "inverse", "spot")] = "linear"
+    size: Annotated[float, POSITIVE] = 1.0
+    lot: Annotated[float, NOT_NEGATIVE] = 0.001
+    tick: Annotated[float, POSITIVE] = 0.1
+    min_notional: Annotated[float | None, NOT_NEGATIVE] = None
+    round_to_tick: Annotated[bool, Flag()] = False
+    expires: Annotated[str | None, Time()] = None
+    settles: Annotated[str | None, Currency()] = None
+    haircut: Annotated[float | None, Number(0, 1, open_high=True)] = None
+    borrow_rate: Annotated[Rate | None, Timed(Number(0, 10))] = None
+
+    @property
+    def is_spot(self) -> bool:
+        """Whether it is paid when it is bought, and needs no margin by brackets."""
+        return self.kind == "spot"
+
+    def _complete_changes(self, changes: dict[str, Any]) -> dict[str, Any]:
+        """Reset a least notional that a change of kind leaves in another currency."""
+        is_other = has_other_unit(self.kind, changes.get("kind", self.kind))
+        return {"min_notional": None, **changes} if is_other else changes
+
+    def faults(self) -> Faults:
+        """Yield what a spot contract lacks, and what others do not have."""
+        for name, example in (("haircut", 0.05), ("borrow_rate", 0.08)):
+            is_given = getattr(self, name) is not None
+            if self.is_spot and not is_given:
+                yield name, f"is needed by a spot contract, {example} for example"
+            elif is_given and not self.is_spot:
+                yield name, f"is of spot contracts only, the kind is {self.kind!r}"
+
+    def _settle(self) -> None:
+        if self.min_notional is None:
+            self._set_fields(min_notional=0.0 if self.kind == "inverse" else 5.0)
+
+
+def has_other_unit(kind: str, other: str) -> bool:
+    return (kind == "inverse") != (other == "inverse")
+
+
+@declared(kw_only=True)
+class Fees(Value):
+    """The fees of a trade: rates per unit of notional, and a fixed amount.
+
+    Parameters
+    ----------
+    taker, maker : float, Series by UTC time, or str
+        Fee rates; a negative maker rate is a rebate. A text names a column of the market.
+    maker_share : float
+        The share of every trade that pays the maker rate, from 0 to 1.
+    tiers : sequence of FeeTier
+        Other rates from volumes of the last 30 days on, the lowest volume first; stored as a tuple.
+    per_order : float or Series by UTC time
+        A fixed amount for every fill, stop and forced reduction, in the settlement currency: gas,
+        or a broker's ticket fee.
+    """
+
+    _omitted = frozenset({"tiers"})
+
+    taker: Annotated[Cost, DatedCost(COST)]
+    maker: Annotated[Cost, DatedCost(MAKER)]
+    maker_share: Annotated[float, SHARE] = 0.0
+    tiers: Annotated[Sequence[FeeTier], AS_TUPLE] = ()
+    per_order: Annotated[Rate, Timed(NOT_NEGATIVE)] = 0.0
+
+    def faults(self) -> Faults:
+        """Yield volumes that do not rise."""
+        for k, (before, tier) in enumerate(pairwise(self.tiers), 1):
+            if not before.volume < tier.volume:
+                yield f"tiers.{k}.volume", f"must be over {before.volume:.12g}, the one before it"
+
+
+@declared(kw_only=True)
+class Slippage(Value):
+    """How much worse than the open price a trade is filled.
+
+    Parameters
+    ----------
+    rate : float, Series by UTC time, or str
+        Worsening of every fill, as a fraction of the price. A text names a column of the market.
+    impact : float
+        Y in ``Y sigma sqrt(notional / daily volume)``; 0 means no impact.
+    impact_window : str
+        The time over which sigma and volume are measured, for example ``"1d"``.
+    max_participation : float or None
+        Largest share of the previous bar's volume that may be traded in one bar.
+    spread : float, Series by UTC time, or str
+        The distance from bid to ask, as a fraction of the price: every fill pays half of it, on top
+        of ``rate``. A text names a column of the market.
+    """
+
+    _omitted = frozenset({"spread"})
+
+    rate: Annotated[Cost, DatedCost(COST)]
+    impact: Annotated[float, NOT_NEGATIVE] = 0.0
+    impact_window: Annotated[str, Duration()] = "1d"
+    max_participation: Annotated[float | None, Number(0, 1, open_low=True)] = None
+    spread: Annotated[Cost, DatedCost(COST)] = 0.0
+
+
+@declared(kw_only=True)
+class Liquidation(Value):
+    """How a venue liquidates a position that fails its maintenance requirement.
+
+    Parameters
+    ----------
+    mode : str
+        ``"close"``, ``"takeover"`` (all margin is lost; fee and slippage do not apply) or
+        ``"partial"``.
+    fee : float, Series by UTC time, or str
+        Liquidation fee per unit of notional closed, paid from what is left. A text names a column
+        of the market.
+    slippage : float, Series by UTC time, or str
+        How much worse than the liquidation price the position is closed, a fraction of the price.
+    step : float or str
+        In a partial liquidation, the fraction of the position closed at a time, or ``"bracket"``
+        (down to the floor of its bracket).
+    full_below : float
+        In a partial liquidation, positions up to this notional are closed completely.
+    full_below_health : float
+        In a partial liquidation, a step at a health factor up to this one repays the whole debt:
+        it closes a short, and of a long as much as pays the debt and the fee. Of one position.
+    impact : float
+        Y in ``Y sigma sqrt(notional / daily volume)``, which worsens the price of a liquidation
+        further, with the window of :class:`Slippage`; 0 means no impact.
+    order : str or sequence of str
+        Which of several cross positions a partial liquidation reduces first: ``"most_relief"``,
+        ``"largest_loss"``, ``"largest_requirement"``, ``"largest_notional"``,
+        ``"futures_then_options"`` (each by the largest delta), or names of instruments, after which
+        come options. None: the most relief under scenarios, the largest loss under brackets.
+    """
+
+    _omitted = frozenset({"order", "full_below_health"})
+
+    mode: Annotated[str, Choice("close", "takeover", "partial")] = "close"
+    fee: Annotated[Cost, DatedCost(COST)]
+    slippage: Annotated[Cost, DatedCost(COST)]
+    step: Annotated[float | str, ShareOrWord(LEAST_STEP, ("bracket",))] = 0.2
+    full_below: Annotated[float, NOT_NEGATIVE] = 0.0
+    impact: Annotated[float, NOT_NEGATIVE] = 0.0
+    order: Annotated[str | Sequence[str] | None, ReductionOrder()] = None
+    full_below_health: Annotated[float, COST] = 0.0
+
+    def faults(self) -> Faults:
+        """Yield what does nothing in the mode."""
+        if self.impact > 0 and self.mode == "takeover":
+            yield "impact", "must be 0 with mode 'takeover', which takes all margin"
+        for name in ("full_below", "full_below_health"):
+            if getattr(self, name) > 0 and self.mode != "partial":
+                yield name, f"must be 0 unless mode is 'partial', the mode is {self.mode!r}"
+
+
+DATED = (
+    "fees.taker", "fees.maker", "slippage.rate", "slippage.spread", "liquidation.fee",
+    "liquidation.slippage",
+)  # fmt: skip
+
+
+def pick_cost(venue: Any, name: str) -> Cost:
+    group, _, field = name.partition(".")
+    found: Cost = getattr(getattr(venue, group), field)
+    return found
+
+
+def list_dated(venue: Any) -> list[str]:
+    return [name for name in DATED if isinstance(pick_cost(venue, name), pd.Series | str)]
+
+
+def has_spread(venue: Any) -> bool:
+    spread = venue.slippage.spread
+    return isinstance(spread, str) or bool(np.any(list_numbers(spread) > 0.0))
+
+
+def find_newest(cost: Cost) -> float:
+    if isinstance(cost, str):
+        return math.nan
+    return float(cost.iloc[-1]) if isinstance(cost, pd.Series) else cost
+
+
+def read_newest(cost: Cost, name: str, place: str) -> float:
+    check_no_column(cost, name, place)
+    return find_newest(cost)
+
+
+def scale_cost(cost: Cost, factor: float, *, most: float, name: str) -> Cost:
+    check_no_column(cost, name)
+    if isinstance(cost, pd.Series):
+        return (cost * factor).clip(upper=most)
+    return min(cost * factor, most)  # type: ignore[operator] # not a column
+
+
+def check_no_column(cost: Cost, name: str, place: str = "to be varied") -> None:
+    if isinstance(cost, str):
+        raise ParameterError(
+            f"{name} must be a number or a series {place}, got the column {cost!r}"
+        )
+
+
+def find_fee_faults(venue: Any) -> Faults:
+    """Yield fees that change in two ways, or under a requirement that needs one taker rate."""
+    dated = [name for name in list_dated(venue) if name.startswith("fees")]
+    if venue.fees.tiers and dated:
+        yield "fees.tiers", f"must be left out with costs over time: {', '.join(dated)}"
+    if venue.fees.tiers and venue.includes_close_fee:
+        yield "fees.tiers", "must be left out where includes_close_fee is True: give one taker rate"
+    if "fees.taker" in dated and venue.includes_close_fee:
+        yield "fees.taker", "must be a number where includes_close_fee is True"
+
+
+def list_numbers(cost: Cost) -> Any:
+    """Return the numbers of a cost, an array of shape (n,); empty for a column."""
+    return np.empty(0) if isinstance(cost, str) else np.atleast_1d(np.asarray(cost, dtype=float))
+
+
+def agree_settlement(
+    contracts: Mapping[str, Contract],
+    *,
+    said: Mapping[str, Collection[str]] | None = None,
+    given: str = "",
+) -> str:
+    """Return the currency in which all contracts settle, empty if it is unknown.
+
+    Parameters
+    ----------
+    contracts : mapping of str to Contract
+        By the name of the instrument.
+    said : mapping of str to collection of str, optional
+        Other names of each instrument; what the first of them says is taken before the key.
+    given : str
+        The currency that the caller gives for all, empty if none. It takes the place of what the
+        names of linear contracts say, and must be the one that the contracts declare, or that the
+        names of inverse contracts say.
+
+    Raises
+    ------
+    ParameterError
+        If two settle in different currencies; or if one of several is inverse, and the currency of
+        one is unknown.
+    """
+    found = {
+        name: _find_settlement(contract, (*(said or {}).get(name, ()), name), given)
+        for name, contract in contracts.items()
+    }
+    known = {name: currency for name, currency in found.items() if currency}
+    inverse = next((name for name, each in contracts.items() if each.kind == "inverse"), None)
+    first = next(iter(known), "")
+    for name, currency in known.items():
+        if currency != known[first]:
+            one = f"venue.override({{'contract.settles': {known[first]!r}}})"
+            cure = "" if inverse else f"; to count the two as one, give {name!r} {one}"
+            raise ParameterError(
+                f"venue: the positions of one account must settle in one currency, got "
+                f"{known[first]} for {first!r} and {currency} for {name!r}; give each currency an "
+                f"account of its own{cure}"
+            )
+    unknown = next((name for name in contracts if name not in known), None)
+    if len(contracts) > 1 and inverse is not None and unknown is not None:
+        raise ParameterError(
+            "venue: positions beside an inverse contract must have a known settlement currency, "
+            f"got none for {unknown!r} beside {inverse!r}; "
+            "venue.override({'contract.settles': 'BTC'}) gives it"
+        )
+    if given and known and given != known[first]:
+        raise ParameterError(
+            f"currency of the markets must be that in which their venues settle, got {given!r} and "
+            f"{known[first]!r} for {first!r}"
+        )
+    return known.get(first, given)
+
+
+def check_names_agree(
+    contracts: Mapping[str, Contract], said: Mapping[str, Collection[str]]
+) -> None:
+    """Refuse a contract that declares another currency than the names of its market say."""
+    for name, contract in contracts.items():
+        is_inverse = contract.kind == "inverse"
+        names = (*said.get(name, ()), name)
+        found = _read_names(names, is_inverse=is_inverse)
+        if is_inverse and not found:  # it settles in the coin that its name quotes
+            found = next(filter(None, map(find_coin, names)), "")
+        if contract.settles is not None and found not in ("", contract.settles):
+            raise ParameterError(
+                f"venue: a market must be in the currency in which its venue settles, got {found} "
+                f"by the name of {name!r} and {contract.settles} of its venue; to count the two "
+                f"as one, give bt.Markets(..., currency={contract.settles!r})"
+            )
+
+
+def _find_settlement(contract: Contract, names: Collection[str], given: str) -> str:
+    """Return the currency that a contract declares, or else the caller or its names say."""
+    is_inverse = contract.kind == "inverse"
+    said = _read_names(names, is_inverse=is_inverse)
+    return contract.settles or (said or given if is_inverse else given or said)
+
+
+def _read_names(names: Collection[str], *, is_inverse: bool) -> str:
+    """Return the currency that the first name that says one says, empty if none does."""
+    return next(filter(None, (find_currency(name, is_inverse=is_inverse) for name in names)), "")
+
+
+AMOUNT_SLACK = 0.02
+AMOUNT_SLACK_RELATIVE = 1e-6
+"""How far a published cumulative amount may be from the derived one: venues round theirs."""
+
+
+@declared
+class Bracket(Value):
+    """One row of a venue's margin table.
+
+    Parameters
+    ----------
+    floor, cap : float
+        The notionals that it covers, floor < N <= cap, in the settlement currency; the last cap of
+        a table may be infinite.
+    max_leverage : float
+        Largest leverage of an order that reaches into this bracket.
+    maintenance_rate : float
+        Maintenance margin per unit of notional, between 0 and 1; 0 only of spot contracts.
+    amount : float or None
+        Cumulative amount: MM(N) = maintenance_rate N - amount. A venue derives it; if it is given,
+        the venue checks it.
+
+    Raises
+    ------
+    ParameterError
+        Listing all faults of the row.
+    """
+
+    floor: Annotated[float, NOT_NEGATIVE]
+    cap: Annotated[float, Number(0, open_low=True, may_be_infinite=True)]
+    max_leverage: Annotated[float, POSITIVE]
+    maintenance_rate: Annotated[float, COST]
+    amount: Annotated[float | None, NOT_NEGATIVE] = None
+
+    def faults(self) -> Faults:
+        """Yield a row that covers nothing, or that liquidates its orders at once."""
+        if not self.cap > self.floor:
+            yield "cap", f"must be over the floor {self.floor:.12g}"
+        yield from self.find_demand_faults(0.0)
+
+    def find_demand_faults(self, close_fee: float) -> Faults:
+        """Yield a demand over 1 at the largest leverage: rates of maintenance and of closing."""
+        demand = (self.maintenance_rate + close_fee) * self.max_leverage
+        if demand > 1 + TOLERANCE:
+            rate = "(maintenance_rate + closing fee)" if close_fee else "maintenance_rate"
+            rule = f"must be at most 1 / {rate}, or an order is liquidated at once"
+            yield "max_leverage", f"{rule}: their product is {demand:g}"
+
+
+def derive_amounts(brackets: Sequence[Bracket]) -> list[float]:
+    """Return the cumulative amount of each bracket, in the settlement currency.
+
+    Notes
+    -----
+    c_0 = 0, c_k = c_{k-1} + f_k (r_k - r_{k-1}), in exact fractions of the written decimals, so
+    that a table gives the amounts that its venue publishes, to the last digit.
+    """
+    rates = [Fraction(repr(row.maintenance_rate)) for row in brackets]
+    amounts = [Fraction(0)]
+    for k in range(1, len(rates)):
+        floor = Fraction(repr(brackets[k].floor))
+        amounts.append(amounts[k - 1] + floor * (rates[k] - rates[k - 1]))
+    return [float(amount) for amount in amounts]
+
+
+def find_table_faults(
+    table: Sequence[Bracket], place: str, close_fee: float = 0.0, *, is_spot: bool = False
+) -> Faults:
+    """Yield what keeps brackets from forming a table; ``place`` is its dotted name."""
+    if not table:
+        yield place, "must have at least one bracket"
+        return
+    if table[0].floor != 0:
+        yield f"{place}.0.floor", "must be 0, where the table begins"
+    for k, (row, derived) in enumerate(zip(table, derive_amounts(table), strict=True)):
+        slack = AMOUNT_SLACK + AMOUNT_SLACK_RELATIVE * abs(derived)
+        if row.amount is not None and abs(row.amount - derived) > slack:
+            yield f"{place}.{k}.amount", f"must be {derived!r}, derived from floors and rates"
+        if is_spot != (row.maintenance_rate == 0.0):
+            rule = "must be 0 of a spot contract, and over 0 of others"
+            yield f"{place}.{k}.maintenance_rate", rule
+        for name, rule in row.find_demand_faults(close_fee) if close_fee else ():
+            yield f"{place}.{k}.{name}", rule
+    for k, (before, row) in enumerate(pairwise(table), 1):
+        if row.floor != before.cap:
+            yield f"{place}.{k}.floor", f"must be {before.cap:.12g}, the cap before it"
+        if not row.maintenance_rate > before.maintenance_rate:
+            rule = f"must be over {before.maintenance_rate}, the one before it"
+            yield f"{place}.{k}.maintenance_rate", rule
+        if row.max_leverage > before.max_leverage:
+            rule = f"must be at most {before.max_leverage:g}, the one before it"
+            yield f"{place}.{k}.max_leverage", rule
+
+
+def complete_table(table: Sequence[Bracket]) -> tuple[Bracket, ...]:
+    """Return brackets with their amounts."""
+    return tuple(
+        row if row.amount == amount else replace(row, amount=amount)
+        for row, amount in zip(table, derive_amounts(table), strict=True)
+    )
+
+
+class Day(Declaration):
+    kind: ClassVar[type] = str
+
+    def read(self, value: Any) -> str:
+        read_time(str(value) if type(value) is dt.date else value)
+        return preset_files.read_day(value)
+
+
+@declared(kw_only=True)
+class InForce(Value):
+    """The preset and the days that the brackets of a venue come from.
+
+    Parameters
+    ----------
+    preset : str
+        The venue and the symbol, ``"binance-usdm:BTCUSDT"``.
+    since : str
+        The day on which the oldest table came into force or, if no source says that, was read.
+    until : str or None
+        The day of the preset's next table; None if the newest is included.
+    """
+
+    preset: Annotated[str, Text()]
+    since: Annotated[str, Day()]
+    until: Annotated[str | None, Day()] = None
+
+    def describe_misfit(self, start: int, end: int) -> str:
+        """Describe the part of a span, in ns, outside of these days; empty if there is none.
+
+        Examples
+        --------
+        >>> InForce(preset="x:Y", since="1970-01-03").describe_misfit(0, 10**15)
+        'the margin table of x:Y is of 1970-01-03, but the run uses it from 1970-01-01 on'
+        """
+        parts = []
+        if start < to_nanoseconds(self.since):
+            parts.append(f"but the run uses it from {format_time(start)[:10]} on")
+        if self.until is not None and end > to_nanoseconds(self.until):
+            parts.append(f"it was replaced on {self.until}, before the run ends")
+        table = f"the margin table of {self.preset} is of {self.since}, "
+        return table + " and ".join(parts) if parts else ""
+
+
+@declared(kw_only=True)
+class Earlier(Value):
+    """A margin table that was replaced by a later one.
+
+    Parameters
+    ----------
+    until : str
+        The day, or time, in UTC from which the next table applies: to bars that open then or later.
+    brackets : sequence of Bracket
+        The margin table.
+    """
+
+    until: Annotated[str, Time()]
+    brackets: Annotated[Sequence[Bracket], AS_TUPLE]
+
+    def faults(self) -> Faults:
+        """Yield what keeps the brackets from forming a table."""
+        yield from find_table_faults(self.brackets, "brackets")
+
+    def _settle(self) -> None:
+        self._set_fields(brackets=complete_table(self.brackets))
+
+    @property
+    def end(self) -> int:
+        """``until`` in ns."""
+        return to_nanoseconds(self.until)
+
+
+class InUse(NamedTuple):
+    since: str | None
+    brackets: Sequence[Bracket]
+    first: int
+    stop: int
+
+
+def list_in_use(
+    tables: Sequence[Sequence[Bracket]],
+    days: Sequence[str | None],
+    ends: Sequence[int],
+    time: IntArray,
+) -> list[InUse]:
+    """Return the tables that apply to at least one of the bars that open at ``time``.
+
+    ``tables`` and ``days``, from which each applies, are in order from the oldest; ``ends`` are the
+    times (ns) at which all but the last end.
+    """
+    bars = [0, *np.searchsorted(time, np.array(ends, dtype=np.int64)).tolist(), len(time)]
+    found = (
+        InUse(day, table, first, stop)
+        for day, table, (first, stop) in zip(days, tables, itertools.pairwise(bars), strict=True)
+    )
+    return [each for each in found if each.first < each.stop]
+
+
+RATES = ("borrow_rate", "cash_rate", "short_rate")
+
+
+def read_rate(rate: object) -> np.ndarray:
+    values = rate.get("value", ()) if isinstance(rate, Mapping) else rate
+    return np.atleast_1d(np.asarray(values, dtype=np.float64))
+
+
+def find_charged(rates: Mapping[str, object]) -> dict[str, object]:
+    return {
+        name: rates[name]
+        for name in RATES
+        if name in rates and bool((read_rate(rates[name]) != 0.0).any())
+    }
+
+
+def find_interest_faults(venue: Any) -> Faults:
+    """Yield rates that are charged on nothing."""
+    charged = find_charged(venue.rates())
+    if charged and venue.interest_on is None:
+        rule = "must be 'loan' (margin loans) or 'balance' (derivatives) when a rate is not 0"
+        yield "interest_on", f"{rule}: {', '.join(charged)}"
+    if venue.interest_on == "balance" and "short_rate" in charged:
+        yield "short_rate", "must be 0 with interest_on='balance', which never charges it"
+
+
+@declared(kw_only=True)
+class OpenInterestMargin(Value):
+    """Initial margin that rises with the open interest of the market, as on dYdX.
+
+    The initial margin fraction is ``min(b + max((OI - lower) / (upper - lower) (1 - b), 0), 1)``,
+    b the fraction of the brackets, 1 / max_leverage. Maintenance margin does not change. A bar uses
+    the open interest of the bar before it.
+
+    Parameters
+    ----------
+    column : str
+        The column of the market with the open notional at each close, in the settlement currency.
+    lower, upper : float
+        The open notional from which the fraction rises, and that at which it is 1.
+    """
+
+    column: Annotated[str, Text()] = "open_interest"
+    lower: Annotated[float, NOT_NEGATIVE]
+    upper: Annotated[float, POSITIVE]
+
+    def faults(self) -> Faults:
+        """Yield an upper notional that is not over the lower one."""
+        if not self.lower < self.upper:
+            yield "upper", f"must be over lower {self.lower:g}"
+
+
+def is_one(multiplier: Rate) -> bool:
+    return not isinstance(multiplier, pd.Series) and multiplier == 1.0
+
+
+def choose_multipliers(venue: Any) -> dict[str, Rate]:
+    names = ("initial_multiplier", "maintenance_multiplier")
+    given = [name for name in names if getattr(venue, name) is not None]
+    return {name: getattr(venue, name) for name in given} or {
+        "margin_multiplier": venue.margin_multiplier
+    }
+
+
+def find_multiplier_faults(venue: Any) -> Faults:
+    """Yield more than one source of the multiplier of a margin."""
+    given = choose_multipliers(venue)
+    if "margin_multiplier" not in given and not is_one(venue.margin_multiplier):
+        yield "margin_multiplier", f"must be left out with {' and '.join(given)}: it sets both"
+    if venue.open_interest_margin is None:
+        return
+    if venue.initial_multiplier is not None or not is_one(venue.margin_multiplier):
+        rule = "must be the only rule of initial margin: leave multipliers of it out"
+        yield "open_interest_margin", rule
+    for table in venue.tables():
+        most = {row.max_leverage for row in table}
+        if len(most) > 1 or min(most) < 1.0:
+            rule = "must have one max_leverage of at least 1 in all brackets"
+            yield "open_interest_margin", rule
+            return
+
+
+ACCOUNT_FIELDS = (
+    "interest_on", "borrow_rate", "cash_rate", "short_rate", "day_count", "funding_jitter",
+    "call_grace",
+)  # fmt: skip
+
+
+def choose_leverage(haircut: float, max_leverage: float | None) -> float:
+    if max_leverage is not None:
+        return max_leverage
+    if haircut > 0.0:
+        return 0.5 / haircut
+    raise VenueError("max_leverage is needed with a haircut of 0, 10 for example")
+
+
+def list_spot_parts(
+    haircut: float, borrow_rate: Rate, max_leverage: float | None, lot: float, like: Any
+) -> dict[str, Any]:
+    shared = {} if like is None else {name: getattr(like, name) for name in ACCOUNT_FIELDS}
+    contract = Contract(
+        kind="spot", haircut=haircut, borrow_rate=borrow_rate, lot=lot, tick=1e-8, min_notional=0.0
+    )
+    most = choose_leverage(haircut, max_leverage)
+    return {"contract": contract, "brackets": [Bracket(0.0, math.inf, most, 0.0)], **shared}
+
+
+def force_spot(fee: Cost, slippage: Cost, like: Any) -> Liquidation:
+    forced = Liquidation(mode="close", fee=fee, slippage=slippage)
+    if like is None:
+        return forced
+    shared = {name: getattr(like.liquidation, name) for name in ("mode", "order")}
+    if not isinstance(like.liquidation.step, str):
+        shared["step"] = like.liquidation.step
+    return forced.override(shared)
+
+
+def find_spot_faults(venue: Any) -> Faults:
+    """Yield settings of margin that a spot leg has no use for."""
+    haircut = venue.contract.haircut or 0.0
+    if len(venue.brackets) != 1 or venue.earlier:
+        yield "brackets", "must be one for a spot contract, of rate 0"
+    elif haircut * venue.brackets[0].max_leverage >= 1.0:
+        rule = f"must be under 1 / haircut, {1.0 / haircut:g}, or a long backs nothing"
+        yield "brackets.0.max_leverage", rule
+    only = {
+        "includes_close_fee": False,
+        "maintenance_at": "mark",
+        "profit_counts": "all",
+        "open_interest_margin": None,
+        "liquidation.full_below_health": 0.0,
+    }
+    for name, value in only.items():
+        if attrgetter(name)(venue) != value:
+            yield name, f"must be {value!r} for a spot contract"
+    for name, multiplier in choose_multipliers(venue).items():
+        if not is_one(multiplier):
+            yield name, "must be 1 for a spot contract: change the haircut or max_leverage"
+    if venue.liquidation.step == "bracket":
+        yield "liquidation.step", "must be a fraction for a spot contract"
+    if venue.interest_on == "loan":
+        yield "interest_on", "must be 'balance' for a spot contract: what is borrowed is a balance"
+
 
 __all__ = [
     "Bracket",

@@ -6,8 +6,7 @@ from typing import Any
 
 import pandas as pd
 
-from backtest.venue.venue import Contract, Fees, Liquidation, Slippage, Venue
-from backtest.venue.venue_parts import Bracket
+from backtest.venue.venue import Bracket, Contract, Fees, Liquidation, Slippage, Venue
 
 # Binance USD-M BTCUSDT as of 2024-10-24: floor, cap, leverage, rate, cumulative amount.
 BTCUSDT = [

@@ -12,8 +12,7 @@ from backtest.base.errors import BacktestError
 from backtest.base.kernels import compile_kernels
 from backtest.venue import option_kernels
 from backtest.venue.margin_presets import list_presets
-from backtest.venue.option_account import make_option_account
-from backtest.venue.requirement_rule import MarginRule, pack_holdings
+from backtest.venue.requirement_rule import MarginRule, make_option_account, pack_holdings
 from tests.option_books import FREE, SHARES, hold, stock_option
 
 

@@ -8,8 +8,7 @@ import pytest
 import backtest as bt
 from backtest.base.errors import VenueDateWarning
 from backtest.venue import preset_files
-from backtest.venue.venue import Venue
-from backtest.venue.venue_parts import InForce
+from backtest.venue.venue import InForce, Venue
 
 BTC = ("binance-usdm", "BTCUSDT")
 

@@ -12,8 +12,7 @@ import backtest as bt
 from backtest.base.errors import BacktestError
 from backtest.venue import preset_files
 from backtest.venue.imported_tiers import read_tiers, write_venue
-from backtest.venue.venue import Venue
-from backtest.venue.venue_parts import InForce
+from backtest.venue.venue import InForce, Venue
 from tests.fast_cases import every_nth
 from tests.markets import market_of
 from tests.refusals import check_refused

@@ -12,8 +12,15 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from backtest.venue.venue import Contract, Fees, Liquidation, Slippage, Venue
-from backtest.venue.venue_parts import Bracket, derive_amounts
+from backtest.venue.venue import (
+    Bracket,
+    Contract,
+    Fees,
+    Liquidation,
+    Slippage,
+    Venue,
+    derive_amounts,
+)
 from tests.venue.published_tables import BTCUSDT, by_day, liquidation, make_brackets, make_venue
 
 # Bybit BTCUSDT, the first six of its risk limits and their published deductions.
