@@ -11,64 +11,14 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 import pandas as pd
 
-from backtest.account import (
-    AccountBar,
-    AccountState,
-    Terms,
-    ledger,
-    portfolio_bar,
-    set_quotes,
-    value_at,
-    write_settings,
-)
+from backtest import account as accounts
+from backtest import base, engine
+from backtest.account import AccountBar, AccountState, Terms, ledger, portfolio_bar, set_quotes
 from backtest.account.order_cuts import ALL, ASKED, CAUSES, COUNT, CUT
 from backtest.account.portfolio_ledger import RESTED
 from backtest.account.portfolio_records import EQUITY, OVERLAY
-from backtest.base import (
-    Number,
-    ParameterError,
-    TimeLike,
-    bind_functions,
-    checked_only,
-    did_you_mean,
-    format_duration,
-    format_hours,
-    format_leverage,
-    format_money,
-    format_percent,
-    format_price,
-    format_signed,
-    format_time,
-    repr_plain,
-    set_single,
-    to_json,
-    to_nanoseconds,
-    utc_index,
-)
-from backtest.engine import (
-    Deciders,
-    PortfolioInputs,
-    Result,
-    TradedDays,
-    append_last_bar,
-    ask_plain,
-    check_rules,
-    copy_state,
-    gather_deciders,
-    look_at_close,
-    new_cuts,
-    new_event_log,
-    new_ledger_array,
-    new_quotes,
-    new_scratch,
-    portfolio_loop,
-    read_resume,
-    read_tables,
-    report_bad_decision,
-    run,
-    set_up_run,
-    start_day,
-)
+from backtest.base import Number, ParameterError, format_percent, format_price, format_time, to_json
+from backtest.engine import PortfolioInputs, Result, TradedDays, gather_deciders, look_at_close, run
 from backtest.engine.bar_loop import DAY_NS
 from backtest.engine.portfolio_loop import N_SHOWN
 from backtest.live.state import (
@@ -134,7 +84,7 @@ def read_settlements(setup: Setup, given: Any) -> dict[str, pd.DataFrame]:
             frame = check_frame(each, time - JITTER, time + setup.markets.interval)
         else:
             rate = RATE.check(f"funding of {name}", each)
-            stamps = utc_index(np.array([time]))
+            stamps = base.utc_index(np.array([time]))
             frame = pd.DataFrame({"rate": [rate], "mark": [np.nan]}, index=stamps)
         found[name] = frame
         known, due = setup.markets[name].funding_time[-1:], stamps_of(frame)
@@ -179,14 +129,14 @@ def name_given(name: str, given: Any, names: Sequence[str], n: int) -> Mapping[s
         if n > 1:
             raise ParameterError(
                 f"{name} must be a number for each of several instruments, as {{{names[0]!r}: "
-                f"...}}, got {repr_plain(given)}"
+                f"...}}, got {base.repr_plain(given)}"
             )
         return {names[0]: given}
     for each in given:
         if each not in names:
             raise ParameterError(
                 f"{name} must name instruments of the market, {', '.join(names)}, got {each!r}"
-                f"{did_you_mean(each, names)}"
+                f"{base.did_you_mean(each, names)}"
             )
     return given
 
@@ -203,7 +153,7 @@ def find_price(market: Market, name: str, stated: Stated) -> tuple[float, float]
 
 def extend_market(market: Market, name: str, time: int, stated: Stated) -> Market:
     price, mark = find_price(market, name, stated)
-    longer = append_last_bar(market, time, price, mark)
+    longer = engine.append_last_bar(market, time, price, mark)
     if not market.has_mark and mark != price:
         longer = open_at(longer, mark)
     due = stated.funding.get(name)
@@ -306,16 +256,16 @@ def find_functions(setup: Setup) -> Any:
     if isinstance(own, OwnMargin):
         from backtest.engine.compile.general_compiler import MODULES  # noqa: PLC0415 - numba
 
-        return make_own_twins(MODULES, own.rule, setup.markets.names, {"ask": ask_plain})
-    bound = bind_functions(portfolio_loop, ask=ask_plain)
+        return make_own_twins(MODULES, own.rule, setup.markets.names, {"ask": engine.ask_plain})
+    bound = base.bind_functions(engine.portfolio_loop, ask=engine.ask_plain)
     return SimpleNamespace(**{**vars(portfolio_bar), **bound, "look_at_close": look_at_close})
 
 
 def read_terms(inputs: PortfolioInputs, traded: TradedDays | None, t: int) -> Terms:
-    terms = read_tables(inputs, t + 1)
+    terms = engine.read_tables(inputs, t + 1)
     if inputs.fees is None:
         return terms
-    return inputs.fees.write(terms, start_day(inputs.fees.day, traded, t)[0])
+    return inputs.fees.write(terms, engine.start_day(inputs.fees.day, traded, t)[0])
 
 
 def new_bar(
@@ -323,16 +273,20 @@ def new_bar(
 ) -> AccountBar:
     terms, n, assets = read_terms(inputs, traded, t), len(state.margin), len(state.priced)
     if any(sets_margin(policy) for policy in setup.policies.values()):
-        write_settings(terms, state)
+        accounts.write_settings(terms, state)
     return AccountBar(
-        terms=terms, feed=inputs.feed, state=copy_state(state), quotes=new_quotes(n, assets),
-        scratch=new_scratch(n, assets, new_cuts(n)), ledger=new_ledger_array(n),
-        log=new_event_log(CAPACITY),
-    )  # fmt: skip
+        terms=terms,
+        feed=inputs.feed,
+        state=engine.copy_state(state),
+        quotes=engine.new_quotes(n, assets),
+        scratch=engine.new_scratch(n, assets, engine.new_cuts(n)),
+        ledger=engine.new_ledger_array(n),
+        log=engine.new_event_log(CAPACITY),
+    )
 
 
 def show(
-    functions: Any, setup: Setup, bar: AccountBar, deciders: Deciders, t: int
+    functions: Any, setup: Setup, bar: AccountBar, deciders: engine.Deciders, t: int
 ) -> tuple[AccountView, ...]:
     terms, state, quotes, scratch = bar.terms, bar.state, bar.quotes, bar.scratch
     close = functions.look_at_close(bar, True)
@@ -348,7 +302,7 @@ def show(
 
 def set_close(bar: AccountBar, t: int) -> None:
     set_quotes(bar.terms, bar.feed, bar.quotes, t)
-    value_at(bar.state, bar.quotes.mark_close, bar.quotes.asset_mark_close)
+    accounts.value_at(bar.state, bar.quotes.mark_close, bar.quotes.asset_mark_close)
 
 
 def view_close(
@@ -375,7 +329,7 @@ def ask(
         close = functions.look_at_close(bar, True)
         is_good = functions.decide_all(bar, deciders, close, t)
     if not is_good:
-        raise report_bad_decision(setup.inputs, t)
+        raise engine.report_bad_decision(setup.inputs, t)
     return bar.state
 
 
@@ -413,8 +367,8 @@ class Cut(NamedTuple):
     def __str__(self) -> str:
         took = "took away" if self.turns >= 0.0 else "added"
         return (
-            f"{self.instrument}: {self.cause} {took} {format_leverage(abs(self.turns))} of "
-            f"{format_leverage(self.asked)}"
+            f"{self.instrument}: {self.cause} {took} {base.format_leverage(abs(self.turns))} of "
+            f"{base.format_leverage(self.asked)}"
         )
 
 
@@ -481,8 +435,8 @@ def write_decision(decision: Decision) -> Iterator[str]:
     rows: Any = decision.account.to_dict(orient="index")
     for name, row in rows.items():
         level, target = decision.leverage[name], decision.target[name]
-        asked = "leave the position" if math.isnan(level) else format_leverage(level)
-        share = "" if math.isnan(target) else f", target {format_signed(target)} x equity"
+        asked = "leave the position" if math.isnan(level) else base.format_leverage(level)
+        share = "" if math.isnan(target) else f", target {base.format_signed(target)} x equity"
         yield f"  {name}: {asked}{share}"
         yield (
             f"    position {row['position_before']:.12g} -> {row['position_after']:.12g} contracts "
@@ -491,7 +445,7 @@ def write_decision(decision: Decision) -> Iterator[str]:
         )
     before, after = decision.equity
     low, high = decision.margin_ratio
-    yield f"  equity {format_money(before)} -> {format_money(after)}, margin ratio " + (
+    yield f"  equity {base.format_money(before)} -> {base.format_money(after)}, margin ratio " + (
         f"{format_percent(low)} -> {format_percent(high)}"
     )
     for title, texts in (("cut", decision.cuts), ("warning", decision.warnings)):
@@ -505,7 +459,7 @@ def write_price(price: float) -> str:
     return "none" if math.isnan(price) else format_price(price)
 
 
-@checked_only("state")
+@base.checked_only("state")
 def decide(
     policy: Policy | Mapping[str, Policy],
     market: Market | Markets,
@@ -518,7 +472,7 @@ def decide(
     funding: float | pd.DataFrame | Mapping[str, Any] | None = None,
     signal: Any = None,
     overlay: Policy | None = None,
-    now: TimeLike | None = None,
+    now: base.TimeLike | None = None,
     decide: str | None = None,
 ) -> Decision:
     """Return what a policy decides at the last close of a market, and the order it leads to.
@@ -557,15 +511,15 @@ def decide(
         If the policy raises, looks ahead, or returns a negative number or the wrong type.
     """
     market = with_clock(market, decide, None)
-    set_single(True)
+    base.set_single(True)
     terms: Any = {"venue": venue, "account": account, "signal": signal, "overlay": overlay}
-    setup = set_up_run(market, policy, **terms)
+    setup = engine.set_up_run(market, policy, **terms)
     refuse_options(market, "the next order of an account")
     if isinstance(state, Result):
         setup = setup.begin_at(state.started)
     elif state.started is not None:
         setup = setup.begin_at(int(state.started.value))
-    present = None if now is None else to_nanoseconds(now, "now")
+    present = None if now is None else base.to_nanoseconds(now, "now")
     stated = read_stated(setup, at, mark, funding)
     if isinstance(state, Result):
         decided, traded = go_on(setup, state, market, policy, terms)
@@ -601,8 +555,8 @@ def go_on(
         )
     if result.last_time < last:
         result = run(market, policy, **terms, resume=result, compile=False)
-    earlier: Any = read_resume(result, None)
-    check_rules(earlier, setup.policies, setup.overlay, setup.venues, setup.account)
+    earlier: Any = engine.read_resume(result, None)
+    engine.check_rules(earlier, setup.policies, setup.overlay, setup.venues, setup.account)
     return result.state, result.traded
 
 
@@ -662,12 +616,12 @@ def find_old_data(setup: Setup, now: int | None) -> Iterator[Caution]:
     markets = setup.markets
     end, interval = int(markets.time[-1]) + markets.interval, markets.interval
     if not find_clock(markets).is_at_close(markets.n_bars - 1):
-        every = format_duration(markets.decide)
+        every = base.format_duration(markets.decide)
         yield Caution(f"policies decide every {every}, not at the last close", stops=False)
     if now is not None and now - end > interval:
         text = (
-            f"the data end at {format_time(end)}, {format_hours(now - end)} ago, "
-            f"more than a bar of {format_duration(interval)}"
+            f"the data end at {format_time(end)}, {base.format_hours(now - end)} ago, "
+            f"more than a bar of {base.format_duration(interval)}"
         )
         yield Caution(text, stops=True)
     if now is not None and now < end:

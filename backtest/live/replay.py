@@ -14,68 +14,14 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 import pandas as pd
 
-from backtest.account import (
-    Account,
-    AccountBar,
-    AccountState,
-    Position,
-    as_log,
-    charge,
-    charge_portfolio_interest,
-    clear_ledger,
-    compute_account_equity,
-    compute_entry,
-    is_held,
-    is_isolated,
-    make_balances,
-    mark_to_ledger,
-    move_margin,
-    note,
-    pick_balances,
-    pick_instrument,
-    pick_quote,
-    portfolio_bar,
-    portfolio_payments,
-    put_balances,
-    stamp,
-    value_at,
-    write_event,
-)
+from backtest import account as accounts
+from backtest import base, engine
+from backtest.account import Account, AccountBar, note, portfolio_bar, portfolio_payments, stamp
 from backtest.account import ledger as kinds
 from backtest.account import portfolio_ledger as rows
 from backtest.account import portfolio_records as r
-from backtest.base import (
-    DataError,
-    FloatArray,
-    IntArray,
-    Number,
-    ParameterError,
-    TimeLike,
-    bind_functions,
-    checked_only,
-    describe_fault,
-    did_you_mean,
-    format_time,
-    parse_duration,
-    repr_plain,
-    utc_index,
-)
-from backtest.engine import (
-    Counts,
-    Outcome,
-    Result,
-    Setup,
-    check_periods,
-    drive,
-    finish,
-    gather_deciders,
-    new_cuts,
-    new_tape,
-    portfolio_loop,
-    set_up,
-    start_account_state,
-    take_markets,
-)
+from backtest.base import DataError, FloatArray, IntArray, ParameterError, format_time, repr_plain
+from backtest.engine import Counts, Outcome, Result, Setup, check_periods, drive, finish, new_cuts
 from backtest.live.state import AccountSnapshot, shorten, start_account
 from backtest.market import Market, Markets
 from backtest.measures import start_tally
@@ -100,7 +46,7 @@ KINDS = (
 WITHOUT_RANGE = ("bad_debt", "takeover", "liquidation", "expiry", "delisting", "ruin")
 
 
-@checked_only("names")
+@base.checked_only("names")
 def read_fills(
     source: str | Path | pd.DataFrame | Sequence[Mapping[str, Any]],
     *,
@@ -153,7 +99,8 @@ def open_table(source: Any) -> pd.DataFrame:
             return pd.read_csv(path)
         except (OSError, ValueError) as error:
             raise DataError(
-                f"fills must be a readable CSV or JSON file, got {describe_fault(error)} ({path})"
+                "fills must be a readable CSV or JSON file, got "
+                f"{base.describe_fault(error)} ({path})"
             ) from error
     if isinstance(source, Sequence) and all(isinstance(each, Mapping) for each in source):
         return pd.DataFrame([dict(each) for each in source], columns=None if source else CCXT)
@@ -281,7 +228,7 @@ def check_rows(
         if not is_good.all():
             k = int(np.argmin(is_good))
             found = given[name].iloc[k]
-            hint = did_you_mean(str(found), near[name]) if name in near else ""
+            hint = base.did_you_mean(str(found), near[name]) if name in near else ""
             raise ParameterError(f"{rule}, got {repr_plain(found)}{hint} (row {k} of fills)")
 
 
@@ -385,7 +332,7 @@ class Replay(Result):
             ``term``, ``ours``, ``theirs`` and ``difference`` (theirs less ours) by the open of the
             bar, the first difference first; empty if nothing differs.
         """
-        Number(0.0, 1.0).check("tolerance", tolerance)
+        base.Number(0.0, 1.0).check("tolerance", tolerance)
         table = read_ledger(ledger)
         found = []
         for term, bars, ours, theirs in compare(self, table):
@@ -393,7 +340,7 @@ class Replay(Result):
             if term in LEVELS:
                 scale = np.maximum(np.abs(ours), np.abs(theirs))
             off = np.abs(theirs - ours) > tolerance * (scale + 1e-300)
-            index = utc_index(self.time[bars[off]]).rename("time")
+            index = base.utc_index(self.time[bars[off]]).rename("time")
             rows = {"term": term, "ours": ours[off], "theirs": theirs[off]}
             found.append(pd.DataFrame(rows, index=index))
         whole = pd.concat(found) if found else pd.DataFrame(columns=["term", "ours", "theirs"])
@@ -427,7 +374,7 @@ def read_ledger(given: Any) -> pd.DataFrame:
     for name in sorted(unknown)[:1]:
         raise ParameterError(
             f"term must be one of {', '.join(TERMS)}, or other, which is not compared, got {name!r}"
-            f"{did_you_mean(name, TERMS)}"
+            f"{base.did_you_mean(name, TERMS)}"
         )
     try:
         stamps = read_stamps(pd.to_datetime(table["time"], utc=True))
@@ -461,14 +408,14 @@ def compare(
             yield term, np.arange(n, dtype=np.int64), TERMS[term] * replay.of_account(term), theirs
 
 
-@checked_only("fills", "start")
+@base.checked_only("fills", "start")
 def replay(
     market: Market | Markets,
     fills: pd.DataFrame,
     *,
     venue: Venue | Mapping[str, Venue],
     account: Account,
-    start: AccountSnapshot | TimeLike | None = None,
+    start: AccountSnapshot | base.TimeLike | None = None,
     sampling: str = "1d",
     calendar: str = "365",
     range_tolerance: float = TOLERANCE,
@@ -506,7 +453,7 @@ def replay(
         If a fill lies outside its bar or the market, or the equity falls below 0 without a row of
         the kind ``bad_debt``.
     """
-    Number(0.0, 1.0).check("range_tolerance", range_tolerance)
+    base.Number(0.0, 1.0).check("range_tolerance", range_tolerance)
     setup = set_up_replay(market, venue, account, start, sampling, calendar)
     facts = place_fills(setup, fills, range_tolerance)
     state = find_start(setup, start)
@@ -517,21 +464,23 @@ def replay(
 def set_up_replay(
     market: Any, venue: Any, account: Account, start: Any, sampling: str, calendar: str
 ) -> Setup:
-    markets = take_markets(market, venue, account)
+    markets = engine.take_markets(market, venue, account)
     refuse_options(markets, "a replay of fills")
     check_periods(markets, sampling, calendar)
     begin = start.time if isinstance(start, AccountSnapshot) else start
     if begin is None and isinstance(start, AccountSnapshot) and start.positions:
         begin = pd.Timestamp(int(markets.time[1]), tz="UTC")
-    return set_up(
+    return engine.set_up(
         markets, Own(), venue=venue, account=account, signal=None, overlay=None,
         sampling=sampling, calendar=calendar, start=begin,
     )  # fmt: skip
 
 
-def find_start(setup: Setup, start: Any) -> AccountState:
+def find_start(setup: Setup, start: Any) -> accounts.AccountState:
     if not isinstance(start, AccountSnapshot):
-        return start_account_state(setup.inputs, setup.account, setup.first, has_overlay=False)
+        return engine.start_account_state(
+            setup.inputs, setup.account, setup.first, has_overlay=False
+        )
     if setup.first == 0:
         if any(each.quantity != 0.0 for each in start.positions.values()):
             raise ParameterError(
@@ -544,19 +493,21 @@ def find_start(setup: Setup, start: Any) -> AccountState:
     return start_account(before, start, setup.inputs.terms)
 
 
-def live_through(setup: Setup, state: AccountState, facts: dict[int, list[Fact]]) -> Outcome:
+def live_through(
+    setup: Setup, state: accounts.AccountState, facts: dict[int, list[Fact]]
+) -> Outcome:
     inputs, n, first = setup.inputs, len(setup.markets), setup.first
     names = (*setup.markets.names, *(each.name for each in setup.account.collateral))
     replayer = Replayer(names, n, facts, setup.markets.time, find_due(setup))
-    bound = bind_functions(
-        portfolio_loop,
+    bound = base.bind_functions(
+        engine.portfolio_loop,
         simulate_portfolio_bar=replayer.live,
         begin_bars=lambda *_: False,
         decide_all=lambda *_: True,
         ask=None,
     )
-    deciders, total = gather_deciders(setup, setup.observed), setup.markets.n_bars
-    tape = new_tape(n, total - first, first, 8 * (n * CHUNK + sum(map(len, facts.values()))))
+    deciders, total = engine.gather_deciders(setup, setup.observed), setup.markets.n_bars
+    tape = engine.new_tape(n, total - first, first, 8 * (n * CHUNK + sum(map(len, facts.values()))))
     tally = start_tally(float(state.wallet[r.UNIT]), float(state.wallet[r.EQUITY]), first)
     counts = Counts(tally, None, new_cuts(n))
     given = (inputs, state, deciders, deciders, counts, first, total, tape, CHUNK, None)
@@ -570,7 +521,7 @@ def live_through(setup: Setup, state: AccountState, facts: dict[int, list[Fact]]
 def find_due(setup: Setup) -> IntArray:
     """Return the stamps of the settlements of the feed, ns."""
     venue = setup.venues[setup.markets.names[0]]
-    panel = setup.markets.panel(parse_duration(venue.funding_jitter, "funding_jitter"))
+    panel = setup.markets.panel(base.parse_duration(venue.funding_jitter, "funding_jitter"))
     return np.asarray(panel.funding_time[panel.funding_bar >= setup.first])
 
 
@@ -598,13 +549,13 @@ class Replayer:
     ) -> None:  # fmt: skip
         self.names, self.n, self.facts, self.time, self.due = names, n, facts, time, due
         self._allowed, self._t = 0, 0
-        pay = bind_functions(
+        pay = base.bind_functions(
             portfolio_payments,
             liquidate_isolated=lambda *_: False,
             is_portfolio_funding_due=self._is_next_due,
             compute_withdrawable=lambda *_: math.inf,
         )
-        close = bind_functions(
+        close = base.bind_functions(
             portfolio_bar,
             settle_debt=self._check_debt,
             delist=_do_nothing,
@@ -617,22 +568,22 @@ class Replayer:
         terms, state, quotes, ledger = bar.terms, bar.state, bar.quotes, bar.ledger
         self._t, opened = t, int(self.time[t])
         portfolio_bar.set_quotes(terms, bar.feed, quotes, t)
-        clear_ledger(ledger)
+        accounts.clear_ledger(ledger)
         before = state.wallet[r.EQUITY]
         wealth = before + state.wallet[r.RESERVE]
         left = list(self.facts.get(t, ()))
         if terms.fill == r.EARLY and t > 0:
             for i in range(self.n):
-                if is_held(state, i):
-                    mark_to_ledger(state, i, quotes.fill[i], ledger)
+                if accounts.is_held(state, i):
+                    accounts.mark_to_ledger(state, i, quotes.fill[i], ledger)
         left = self._apply(bar, left, lambda fact: fact.step == 0)
         self.flow(bar, t)
         left = self._apply(bar, left, lambda fact: fact.step == 1)
         portfolio_bar.rescale_unit(state, ledger, before)
         left = self._pay(bar, left, 1)
         if terms.has_interest and t > 0:
-            charge_portfolio_interest(bar, t)
-        value_at(state, quotes.mark_open, quotes.asset_mark_open)
+            accounts.charge_portfolio_interest(bar, t)
+        accounts.value_at(state, quotes.mark_open, quotes.asset_mark_open)
         left = self._apply(bar, left, lambda fact: fact.time == opened)
         left = self._pay(bar, left, 0)
         self._apply(bar, left, lambda _: True)
@@ -676,7 +627,7 @@ class Replayer:
             enter_fill(bar, self._t, fact)
 
     def _check_debt(self, bar: AccountBar, t: int) -> None:
-        state, equity = bar.state, compute_account_equity(bar.terms, bar.state)
+        state, equity = bar.state, accounts.compute_account_equity(bar.terms, bar.state)
         scale = max(abs(state.wallet[r.CASH]), float(abs(state.wallet[r.EQUITY])), 1e-300)
         if equity < -DUST * scale:
             raise DataError(
@@ -706,20 +657,22 @@ def sell_asset(bar: AccountBar, t: int, fact: Fact, n: int) -> None:
 
 def enter_fill(bar: AccountBar, t: int, fact: Fact) -> None:
     terms, state, ledger, i = bar.terms, bar.state, bar.ledger, fact.place
-    rules, before = pick_instrument(terms, i), pick_balances(terms, state, i)
+    rules, before = accounts.pick_instrument(terms, i), accounts.pick_balances(terms, state, i)
     (position,) = before.positions
     quantity = position.quantity + fact.quantity
     if abs(quantity) <= DUST * max(abs(position.quantity), abs(fact.quantity)):
         quantity = 0.0
     change = quantity - position.quantity
-    entry = compute_entry(rules, position, quantity, fact.filled)
-    initial = pick_quote(bar.quotes, i).initial
-    if is_isolated(terms, i):
-        cash, margin = move_margin(rules, before, quantity, fact.filled, initial)
+    entry = accounts.compute_entry(rules, position, quantity, fact.filled)
+    initial = accounts.pick_quote(bar.quotes, i).initial
+    if accounts.is_isolated(terms, i):
+        cash, margin = accounts.move_margin(rules, before, quantity, fact.filled, initial)
     else:
         cash, margin = before.cash - change * fact.filled, 0.0
-    after = charge(
-        rules, make_balances(cash, Position(quantity, entry, margin, fact.value)), fact.fee
+    after = accounts.charge(
+        rules,
+        accounts.make_balances(cash, accounts.Position(quantity, entry, margin, fact.value)),
+        fact.fee,
     )
     cost = change * (fact.filled - fact.value)
     is_forced = fact.kind in BY_VENUE
@@ -729,12 +682,12 @@ def enter_fill(bar: AccountBar, t: int, fact: Fact) -> None:
     ledger[rows.TRADED, i] += abs(change) * abs(fact.filled)
     ledger[rows.LIQUIDATIONS, i] += 1.0 if is_forced else 0.0
     ledger[rows.STOPS, i] += 1.0 if fact.kind == "stop" else 0.0
-    put_balances(terms, state, i, before, after)
+    accounts.put_balances(terms, state, i, before, after)
     row = bar.log.written[0]
     costs = (fact.fee + cost, 0.0) if is_forced else (fact.fee, cost)
     shown = fact.value if is_forced else fact.filled
-    write_event(
-        as_log(bar.log), t, ENTRIES[fact.kind], shown, change,
+    accounts.write_event(
+        accounts.as_log(bar.log), t, ENTRIES[fact.kind], shown, change,
         abs(change) * abs(shown), *costs,
     )  # fmt: skip
     stamp(bar.log, row, i)

@@ -12,24 +12,10 @@ from typing import TYPE_CHECKING, Annotated, Any
 import numpy as np
 import pandas as pd
 
+from backtest import base
 from backtest.account import AccountState, Terms, compute_account_equity, is_under_limit
 from backtest.account import portfolio_records as r
-from backtest.base import (
-    Choice,
-    Declaration,
-    Fault,
-    Flag,
-    FloatArray,
-    FrozenTable,
-    Number,
-    ParameterError,
-    Value,
-    checked,
-    declared,
-    describe_fault,
-    read_time,
-    repr_plain,
-)
+from backtest.base import Choice, Declaration, Flag, FrozenTable, Number, ParameterError, checked
 from backtest.base.units import DAY
 from backtest.engine import (
     Glimpse,
@@ -68,7 +54,7 @@ class Moment(Declaration):
     kind = pd.Timestamp
 
     def read(self, value: Any) -> pd.Timestamp | None:
-        return None if value is None else pd.Timestamp(read_time(value), tz="UTC")
+        return None if value is None else pd.Timestamp(base.read_time(value), tz="UTC")
 
 
 @dataclass(frozen=True)
@@ -77,11 +63,11 @@ class ByName(Declaration):
 
     def read(self, value: Any) -> FrozenTable:
         if not isinstance(value, Mapping):
-            raise Fault("must be a table by name")
+            raise base.Fault("must be a table by name")
         return FrozenTable({str(name): self.read_one(str(name), x) for name, x in value.items()})
 
 
-class Snapshot(Value):
+class Snapshot(base.Value):
     """A value with times, which are written as text."""
 
     def to_dict(self) -> dict[str, Any]:
@@ -92,7 +78,7 @@ class Snapshot(Value):
         }
 
 
-@declared(kw_only=True)
+@base.declared(kw_only=True)
 class HeldPosition(Snapshot):
     quantity: Annotated[float, SIGNED]
     entry: Annotated[float | None, NOT_NEGATIVE] = None
@@ -128,7 +114,7 @@ def read_amount(name: str, given: Any) -> float:
     return float(SIGNED.check(f"collateral.{name}", given))
 
 
-@declared(kw_only=True)
+@base.declared(kw_only=True)
 class AccountSnapshot(Snapshot):
     """What an account owns at one moment: the state that :func:`backtest.decide` starts from.
 
@@ -227,7 +213,8 @@ class AccountSnapshot(Snapshot):
             data = json.loads(file.read_text(encoding="utf-8"))
         except (OSError, ValueError) as error:
             raise ParameterError(
-                f"a snapshot must be a readable JSON file, got {describe_fault(error)} ({file})"
+                "a snapshot must be a readable JSON file, got "
+                f"{base.describe_fault(error)} ({file})"
             ) from error
         return cls.from_dict(data, where=file.name)
 
@@ -336,8 +323,8 @@ def read_ccxt(
     own = balance.get(currency)
     if not isinstance(own, Mapping) or own.get("total") is None:
         raise ParameterError(
-            f"a balance must have the total of {currency}, got {repr_plain(own)}; currency= names "
-            "another"
+            f"a balance must have the total of {currency}, got {base.repr_plain(own)}; "
+            "currency= names another"
         )
     held = {}
     for each in positions:
@@ -577,7 +564,7 @@ def rebuild(setup: Setup, i: int) -> tuple[float, ...]:
     return tuple(numbers)
 
 
-def list_bars(setup: Setup, i: int) -> FloatArray:
+def list_bars(setup: Setup, i: int) -> base.FloatArray:
     """Return the bars that a policy saw, of shape (7, n_bars)."""
     policy, n = setup.observed[i], len(setup.markets)
     if i == n:

@@ -9,21 +9,8 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
-from backtest.base import (
-    BoolArray,
-    DataError,
-    FloatArray,
-    IntArray,
-    ParameterError,
-    checked,
-    count_nouns,
-    format_duration,
-    format_percent,
-    format_time,
-    parse_duration,
-    repr_plain,
-    warn_caller,
-)
+from backtest import base
+from backtest.base import FloatArray, IntArray, ParameterError, format_duration, format_time
 from backtest.base.units import DAY, YEAR_DAYS
 from backtest.market.files import is_panel
 from backtest.market.market import Market, compute_once
@@ -33,14 +20,14 @@ from backtest.market.reshape import grid_origin, group_bars, group_stretches, re
 from backtest.market.tables import DIVIDEND, PRICES
 
 if TYPE_CHECKING:
-    from backtest.base import BoolArray
+    pass
 
 
 SESSIONS = 252.0
 """Sessions per year, in a market with sessions."""
 
 
-@checked
+@base.checked
 def bars_per_year(market: Market) -> float | FloatArray:
     """Return the number of bars in a year, by which variances are annualized.
 
@@ -182,7 +169,7 @@ def decide_every(market: Any, length: str) -> Any:
 
 
 def with_decide(market: Any, decide: str) -> Any:
-    length = parse_duration(decide, "decide")
+    length = base.parse_duration(decide, "decide")
     if length % market.interval:
         longer = format_duration(-(-length // market.interval) * market.interval)
         raise ParameterError(
@@ -277,7 +264,7 @@ def has_gaps(market: Any) -> bool:
     return bool(market.sessions) or span != (market.n_bars - 1) * int(market.interval)
 
 
-def find_thin(market: Market) -> BoolArray:
+def find_thin(market: Market) -> base.BoolArray:
     if "detail" in market.filled:
         return np.zeros(1, np.bool_)
     opens = combine(market).time
@@ -338,7 +325,7 @@ def read_detail(markets: Markets, detail: Any) -> Mapping[str, Market]:
     if not isinstance(given, Mapping) or not all(isinstance(e, Market) for e in given.values()):
         raise ParameterError(
             "detail must be a Market, one for each instrument, or a folder, "
-            f"got {repr_plain(given)}"
+            f"got {base.repr_plain(given)}"
         )
     lacking = [name for name in markets.names if name not in given]
     if lacking:
@@ -399,7 +386,7 @@ def join_known(parts: Mapping[str, Part]) -> IntArray:
     return np.asarray(known)
 
 
-def join(market: Market, part: Part, chosen: BoolArray) -> Market:
+def join(market: Market, part: Part, chosen: base.BoolArray) -> Market:
     detail, opens, rows = part.detail, part.opens[chosen], part.rows[chosen]
     has_mark = market.has_mark and detail.has_mark
     fields = (*PRICES, *MARKS) if has_mark else PRICES
@@ -459,10 +446,11 @@ def compare(
         worst = np.maximum(worst, np.abs(made / getattr(market, name)[at] - 1.0))
     k, count = int(np.argmax(worst)), int(np.sum(worst > SAME))
     if worst[k] > MOST:
-        raise DataError(
+        raise base.DataError(
             "detail must make the bars that it stands for, got a price that differs by "
-            f"{format_percent(float(worst[k]))} in the bar of {format_time(int(opens[k]))} UTC, "
-            f"and {count:,} of {len(opens):,} bars that differ: of one instrument and one venue?"
+            f"{base.format_percent(float(worst[k]))} in the bar of "
+            f"{format_time(int(opens[k]))} UTC, and {count:,} of {len(opens):,} "
+            "bars that differ: of one instrument and one venue?"
         )
     if not count:
         return {}
@@ -470,7 +458,7 @@ def compare(
         f"{count:,} of {len(opens):,} bars differ from their detail by more than 1e-6, at most by "
         f"{float(worst[k]):.2g} at {format_time(int(opens[k]))} UTC; the detail counts"
     )
-    warn_caller(text)
+    base.warn_caller(text)
     return {"detail_differs": text}
 
 
@@ -482,7 +470,7 @@ def describe(market: Market, detail: Market, opens: IntArray) -> str:
         for a, b in zip(begins, np.append(begins[1:], len(opens)) - 1, strict=True)
     ]
     more = f" and {len(spans) - SPANS_TOLD} more spans" if len(spans) > SPANS_TOLD else ""
-    covered = f"{len(opens):,} of {count_nouns(market.n_bars, 'bar')}"
+    covered = f"{len(opens):,} of {base.count_nouns(market.n_bars, 'bar')}"
     told = ", ".join(spans[:SPANS_TOLD]) + more
     marks = "" if detail.has_mark or not market.has_mark else "; it has no mark prices"
     return (

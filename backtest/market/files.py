@@ -20,17 +20,8 @@ from typing import IO, Any, NamedTuple, NoReturn
 import pandas as pd
 import pyarrow as pa
 
-from backtest.base import (
-    DataError,
-    ParameterError,
-    did_you_mean,
-    format_duration,
-    parse_duration,
-    parse_json,
-    read_small,
-    replace_folder,
-    temporary_folder,
-)
+from backtest import base
+from backtest.base import DataError, ParameterError, did_you_mean, format_duration, parse_duration
 from backtest.market.loading import ROLES, Frames, ReadOptions, load_frames
 from backtest.market.tables import PRICES, TIME_NAMES, Defect, SourceFrame, unreadable
 
@@ -235,14 +226,14 @@ def write_folder(
             f"a market is saved to a new or empty folder, this one is in use ({folder})"
         )
     try:
-        with temporary_folder(folder.parent, ".draft-") as temporary:
+        with base.temporary_folder(folder.parent, ".draft-") as temporary:
             draft = temporary / folder.name
             draft.mkdir()
             for name, frame in tables.items():
                 write_table(frame, draft / f"{name}.parquet")
             text = json.dumps(facts, indent=2, ensure_ascii=False) + "\n"
             (draft / "market.json").write_text(text, encoding="utf-8")
-            replace_folder(draft, folder, ".older-")
+            base.replace_folder(draft, folder, ".older-")
     except OSError as error:
         raise DataError(f"cannot write the market ({folder}): {error}") from error
     return folder
@@ -525,7 +516,7 @@ def _check_instrument(wanted: str, found: str | None, folder: Path) -> None:
 def read_facts(path: Path) -> dict[str, Any]:
     if not path.is_file():
         return {}
-    facts = parse_json(read_small(path), path)
+    facts = base.parse_json(base.read_small(path), path)
     if not isinstance(facts, dict):
         raise DataError(f"market.json must be an object ({path})")
     for key, value in facts.items():

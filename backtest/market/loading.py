@@ -9,27 +9,11 @@ from typing import Any, NamedTuple
 import numpy as np
 import pandas as pd
 
-from backtest.base import (
-    ParameterError,
-    TimeLike,
-    did_you_mean,
-    format_duration,
-    format_time,
-    parse_duration,
-    repr_plain,
-    to_nanoseconds,
-)
+from backtest import base
+from backtest.base import ParameterError, TimeLike, did_you_mean, format_duration, repr_plain
 from backtest.base.units import SECOND
-from backtest.market.rules import (
-    Repair,
-    Subject,
-    apply_repairs,
-    count_uncovered,
-    drop_duplicates,
-    list_defects,
-    name_span,
-    parse_repairs,
-)
+from backtest.market import rules
+from backtest.market.rules import Repair, Subject, apply_repairs, count_uncovered, drop_duplicates
 from backtest.market.tables import (
     DIVIDEND,
     PRICES,
@@ -95,7 +79,7 @@ class ReadOptions(NamedTuple):
 
 def time_text(time: int) -> str:
     """Return UTC ns as text that is read back to the same ns."""
-    return format_time(time) if time % SECOND == 0 else pd.Timestamp(time).isoformat()
+    return base.format_time(time) if time % SECOND == 0 else pd.Timestamp(time).isoformat()
 
 
 def read_options(
@@ -112,7 +96,7 @@ def read_options(
     **lengths: str | None,
 ) -> ReadOptions:
     """Return checked options; ``lengths`` are interval and funding_interval."""
-    repairs = parse_repairs([repair] if isinstance(repair, str) else repair)
+    repairs = rules.parse_repairs([repair] if isinstance(repair, str) else repair)
     ways = {each.name: each.way for each in repairs}
     check_timezone(timezone)
     if decimal not in (".", ","):
@@ -125,10 +109,11 @@ def read_options(
                 f"{repr_plain(ours)}{did_you_mean(ours, known)}"
             )
     found = {
-        name: None if text is None else parse_duration(text, name) for name, text in lengths.items()
+        name: None if text is None else base.parse_duration(text, name)
+        for name, text in lengths.items()
     }
     start, end = (
-        None if time is None else to_nanoseconds(time, f"between, {name}")
+        None if time is None else base.to_nanoseconds(time, f"between, {name}")
         for name, time in zip(("start", "end"), between or (None, None), strict=True)
     )
     return ReadOptions(
@@ -269,10 +254,10 @@ def find_defects(
     cut = needed.on_bars(bars.time, interval) if needed and bars and interval else None
     cure = "no bar has all of them: load files that overlap, or leave one out"
     if cut is not None:
-        cure = f"cut the bars to what is covered, {name_span(*cut)}"
+        cure = f"cut the bars to what is covered, {rules.name_span(*cut)}"
     defects = [*read.defects]
     for subject in subjects.values():
-        defects += list_defects(subject, cure, repairs)
+        defects += rules.list_defects(subject, cure, repairs)
     if not defects and bars is not None:
         _note_gaps(mark, funding, repairs, filled)
     return defects

@@ -18,24 +18,8 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
-from backtest.base import (
-    DataError,
-    FloatArray,
-    IntArray,
-    ParameterError,
-    Range,
-    TimeLike,
-    Viewable,
-    check_shape,
-    checked,
-    checked_fields,
-    format_duration,
-    format_time,
-    freeze,
-    parse_duration,
-    to_nanoseconds,
-    utc_index,
-)
+from backtest import base
+from backtest.base import DataError, FloatArray, IntArray, ParameterError, Range, TimeLike, checked
 from backtest.market.files import load_fields, write_folder
 from backtest.market.loading import load_frames, read_options, time_text
 from backtest.market.reshape import resample_fields, slice_fields
@@ -51,7 +35,7 @@ _SAMPLE = Path(__file__).parents[2] / "data" / "sample-1h"
 _SAMPLE_DEFAULTS = {"bars": 8760, "seed": 0, "interval": "1h"}
 
 
-class BarClock(Viewable):
+class BarClock(base.Viewable):
     """Base of one market and of several: bars by their opens."""
 
     time: IntArray
@@ -75,7 +59,7 @@ class BarClock(Viewable):
     @property
     def times(self) -> pd.DatetimeIndex:
         """The opens as a UTC index."""
-        return utc_index(self.time)
+        return base.utc_index(self.time)
 
 
 def compute_once(data: BarClock, name: str, compute: Callable[[], T]) -> T:
@@ -86,7 +70,7 @@ def compute_once(data: BarClock, name: str, compute: Callable[[], T]) -> T:
     return facts[name]
 
 
-@checked_fields
+@base.checked_fields
 @dataclass(frozen=True, eq=False, repr=False)
 class Market(BarClock):
     """Aligned history of one instrument; arrays are C-contiguous and cannot be written to.
@@ -168,14 +152,16 @@ class Market(BarClock):
         frozen: dict[int, Any] = {}  # without mark prices, two fields share one array
         for name, array in self._arrays().items():
             if id(array) not in frozen:
-                frozen[id(array)] = freeze(array)
+                frozen[id(array)] = base.freeze(array)
             object.__setattr__(self, name, frozen[id(array)])
-        columns = {name: freeze(values) for name, values in self.columns.items()}
+        columns = {name: base.freeze(values) for name, values in self.columns.items()}
         object.__setattr__(self, "columns", MappingProxyType(columns))
         object.__setattr__(self, "filled", MappingProxyType(dict(self.filled)))
         object.__setattr__(self, "facts", {})  # copies with the same content share them
         signal = np.asarray(self.signal)
-        signal = freeze(signal[:1] if signal.strides == (0,) else signal)  # a constant stays one
+        signal = base.freeze(
+            signal[:1] if signal.strides == (0,) else signal
+        )  # a constant stays one
         object.__setattr__(self, "signal", np.broadcast_to(signal, self.time.shape))
 
     @classmethod
@@ -246,7 +232,7 @@ class Market(BarClock):
         given = {"bars": bars, "mark": mark, "funding": rates, "dividends": dividends}
         frames = {n: (SourceFrame(n, each),) for n, each in given.items() if each is not None}
         fields = load_frames(frames, options, where="the frames given")
-        length, time = format_duration(fields["interval"]), fields["time"]
+        length, time = base.format_duration(fields["interval"]), fields["time"]
         label = f"{instrument or 'bars'} {length}, {time.size} from {time_text(int(time[0]))}"
         return cls(**fields, source=f"<Market.from_frames: {label}>")
 
@@ -336,7 +322,7 @@ class Market(BarClock):
         >>> len(market), market.synthetic, market.instrument
         (48, True, 'SYNTHETIC-PERP')
         """
-        length = parse_duration(interval, "interval")
+        length = base.parse_duration(interval, "interval")
         Range(1, math.inf, "bars").check("bars", bars, whole=True)
         most = (np.iinfo(np.int64).max - START) // length - 1
         if bars > most:
@@ -415,7 +401,7 @@ class Market(BarClock):
         columns = {"rate": self.funding_rate, "mark": self.funding_mark}
         if not np.isnan(self.funding_predicted).all():
             columns["predicted"] = self.funding_predicted
-        return pd.DataFrame(columns, index=utc_index(self.funding_time))
+        return pd.DataFrame(columns, index=base.utc_index(self.funding_time))
 
     def __repr__(self) -> str:
         return self.source
@@ -474,7 +460,7 @@ class Market(BarClock):
             The direction decided at each close, in [-1, 1].
         """
         if np.shape(signal) != (1,):
-            check_shape("signal", signal, (self.n_bars,))
+            base.check_shape("signal", signal, (self.n_bars,))
         told = dataclasses.replace(self, signal=signal)
         vars(told)["facts"] = vars(self)["facts"]
         return told
@@ -515,8 +501,8 @@ class Market(BarClock):
         ParameterError
             If the span is not inside the market, or no bar opens in it.
         """
-        low = self.start if start is None else to_nanoseconds(start, "start")
-        high = self.end if end is None else to_nanoseconds(end, "end")
+        low = self.start if start is None else base.to_nanoseconds(start, "start")
+        high = self.end if end is None else base.to_nanoseconds(end, "end")
         first, stop = (int(row) for row in np.searchsorted(self.time, [low, high]))
         if low < self.start or high > self.end or first >= stop:
             raise ParameterError(
@@ -551,7 +537,7 @@ class Market(BarClock):
             If it is not a multiple, no group is complete, bars are off the UTC grid, or, with
             sessions, reach from one stretch into the next.
         """
-        fields = resample_fields(self, parse_duration(interval, "interval"))
+        fields = resample_fields(self, base.parse_duration(interval, "interval"))
         return Market(**fields, source=f"{self.source}.resample({interval!r})")
 
     @checked
@@ -565,7 +551,7 @@ class Market(BarClock):
         """
         facts = {
             "instrument": self.instrument,
-            "interval": format_duration(self.interval),
+            "interval": base.format_duration(self.interval),
             "synthetic": self.synthetic,
             "sessions": self.sessions,
             "filled": dict(self.filled),
@@ -635,7 +621,7 @@ def _read_column(name: str, values: object, time: IntArray) -> FloatArray:
     column = require(to_floats(numbers, column=name, name="with_columns"))
     infinite = np.flatnonzero(np.isinf(column))
     if infinite.size:
-        first = format_time(int(time[infinite[0]]))
+        first = base.format_time(int(time[infinite[0]]))
         raise DataError(
             f"{name}: must be finite, or NaN if unknown, got {column[infinite[0]]:g} in "
             f"{infinite.size} of {time.size} bars, first at {first}"
@@ -647,7 +633,7 @@ def _check_times(name: str, values: pd.Series, time: IntArray) -> None:
     index = values.index
     if not isinstance(index, pd.DatetimeIndex):
         return
-    wanted = utc_index(time)
+    wanted = base.utc_index(time)
     if index.tz is None:
         raise DataError(
             f"{name}: must be indexed by time in a zone, has none; series.tz_localize('UTC')"
@@ -657,7 +643,8 @@ def _check_times(name: str, values: pd.Series, time: IntArray) -> None:
         return
     missing = wanted.difference(index)
     found = (
-        f"lacks {missing.size} of {time.size}, first {format_time(int(_nanoseconds(missing)[0]))}"
+        f"lacks {missing.size} of {time.size}, first "
+        f"{base.format_time(int(missing.as_unit('ns').asi8[0]))}"
         if missing.size
         else f"has {len(index)} times for {time.size} bars"
     )
@@ -665,7 +652,3 @@ def _check_times(name: str, values: pd.Series, time: IntArray) -> None:
         f"{name}: must be indexed by the opens of the bars, {found}; the last value known at each "
         f"open is {name}.reindex(market.times, method='ffill'), never one stamped later"
     )
-
-
-def _nanoseconds(index: pd.DatetimeIndex) -> IntArray:
-    return np.asarray(index.as_unit("ns").asi8)

@@ -13,26 +13,8 @@ from typing import Any, NamedTuple
 import numpy as np
 import pandas as pd
 
-from backtest.base import (
-    BoolArray,
-    DataError,
-    FloatArray,
-    IntArray,
-    ParameterError,
-    Range,
-    TimeLike,
-    call_later,
-    checked,
-    copy_frozen,
-    count_nouns,
-    did_you_mean,
-    find_currency,
-    format_duration,
-    format_time,
-    freeze,
-    repr_plain,
-    to_nanoseconds,
-)
+from backtest import base
+from backtest.base import DataError, FloatArray, IntArray, ParameterError, checked, format_time
 from backtest.base.units import DAY
 from backtest.market.files import find_sources, load_fields
 from backtest.market.loading import ReadOptions, read_options, time_text
@@ -44,7 +26,7 @@ MAX_AGE = "14d"
 LONGEST_CLOSURE = 14 * DAY
 """How far from the first or last session a span may begin or end and still be inside."""
 
-read_listing = call_later("backtest.options.option_listing", "read_listing")
+read_listing = base.call_later("backtest.options.option_listing", "read_listing")
 
 
 class Panel(NamedTuple):
@@ -150,8 +132,8 @@ def _check_entry(name: object, market: object) -> None:
 def check_known(name: str, names: Collection[str]) -> None:
     if not isinstance(name, str) or name not in names:
         raise ParameterError(
-            f"an instrument must be one of the panel, {', '.join(names)}, got {repr_plain(name)}"
-            f"{did_you_mean(name, names)}"
+            f"an instrument must be one of the panel, {', '.join(names)}, got "
+            f"{base.repr_plain(name)}{base.did_you_mean(name, names)}"
         )
 
 
@@ -167,9 +149,9 @@ def check_replacement(name: str, market: Market, markets: Mapping[str, Market]) 
 def check_same_terms(markets: Mapping[str, Market]) -> None:
     facts: tuple[tuple[str, str, Callable[[Market], str]], ...] = (
         ("interval", "market.resample makes longer bars",
-         lambda m: format_duration(m.interval)),
+         lambda m: base.format_duration(m.interval)),
         ("clock of policies", "give the markets as they are, and decide= to the run",
-         lambda m: format_duration(m.decide or m.interval)),
+         lambda m: base.format_duration(m.decide or m.interval)),
         ("calendar", "load all with sessions=True, or run those that close in an account of "
          "their own", lambda m: "sessions" if m.sessions else "no sessions"),
     )  # fmt: skip
@@ -187,7 +169,7 @@ def check_same_terms(markets: Mapping[str, Market]) -> None:
 def agree_currency(markets: Mapping[str, Market], said: Mapping[str, str]) -> str:
     """Return the settlement currency of markets, empty if unknown or if there are several."""
     found = {
-        name: said.get(name) or find_currency(market.instrument) or find_currency(name)
+        name: said.get(name) or base.find_currency(market.instrument) or base.find_currency(name)
         for name, market in markets.items()
     }
     known = {name: currency for name, currency in found.items() if currency}
@@ -205,7 +187,7 @@ def make_clock(markets: Mapping[str, Market]) -> tuple[IntArray, IntArray]:
     for (name, market), (first, stop) in zip(markets.items(), spans, strict=True):
         _check_whole(name, market, time[first:stop], markets)
     _check_overlap([*markets], spans, time)
-    return freeze(time), freeze(spans)
+    return base.freeze(time), base.freeze(spans)
 
 
 def _check_whole(name: str, market: Market, clock: IntArray, markets: Mapping[str, Market]) -> None:
@@ -375,8 +357,8 @@ class Markets(Mapping[str, Market], BarClock):
 
     def __repr__(self) -> str:
         names = ", ".join(self.names[:6]) + (", ..." if len(self) > 6 else "")
-        names += f" and {count_nouns(len(self.options), 'option')}" if self.options else ""
-        length, start = format_duration(self.interval), time_text(self.start)
+        names += f" and {base.count_nouns(len(self.options), 'option')}" if self.options else ""
+        length, start = base.format_duration(self.interval), time_text(self.start)
         return f"<Markets: {names}; {length}, {self.n_bars} bars from {start}>"
 
     @property
@@ -434,7 +416,7 @@ class Markets(Mapping[str, Market], BarClock):
             self._panels = {jitter: found}
         return self._panels[jitter]
 
-    def tradable(self) -> BoolArray:
+    def tradable(self) -> base.BoolArray:
         """Return where a decision at a close can be filled, of shape (n_instruments, n_bars).
 
         An instrument must have this bar, and not be in the last one before it is delisted. An
@@ -546,7 +528,7 @@ class Markets(Mapping[str, Market], BarClock):
         for key, frames in (("funding", funding), ("mark", mark)):
             for name in frames or ():
                 if name not in bars:
-                    near = did_you_mean(name, bars)
+                    near = base.did_you_mean(name, bars)
                     raise ParameterError(
                         f"{key} must be of instruments with bars, got one of {name!r}{near}"
                     )
@@ -649,7 +631,7 @@ class Markets(Mapping[str, Market], BarClock):
         Instruments that are not listed yet are left out. Raises ParameterError if n is not from 1
         to n_bars.
         """
-        Range(1, self.n_bars, "bars").check("n", n, whole=True)
+        base.Range(1, self.n_bars, "bars").check("n", n, whole=True)
         return self._slice(0, n, f".prefix({n})")
 
     @checked
@@ -659,8 +641,8 @@ class Markets(Mapping[str, Market], BarClock):
         Instruments without a bar among them are left out. Raises ParameterError if first is not
         from 0 to n_bars - 1, or stop not from first + 1 to n_bars.
         """
-        Range(0, self.n_bars - 1, "bars").check("first", first, whole=True)
-        Range(first + 1, self.n_bars, "bars").check("stop", stop, whole=True)
+        base.Range(0, self.n_bars - 1, "bars").check("first", first, whole=True)
+        base.Range(first + 1, self.n_bars, "bars").check("stop", stop, whole=True)
         return self._slice(first, stop, f".slice({first}, {stop})")
 
     @checked
@@ -676,7 +658,9 @@ class Markets(Mapping[str, Market], BarClock):
         return remake(self, combined)
 
     @checked
-    def between(self, start: TimeLike | None = None, end: TimeLike | None = None) -> Markets:
+    def between(
+        self, start: base.TimeLike | None = None, end: base.TimeLike | None = None
+    ) -> Markets:
         """Return the bars that open from ``start`` up to but not including ``end``, both UTC.
 
         Instruments without a bar among them are left out.
@@ -686,8 +670,8 @@ class Markets(Mapping[str, Market], BarClock):
         ParameterError
             If the span is not inside that of the panel, or no bar opens in it.
         """
-        low = self.start if start is None else to_nanoseconds(start, "start")
-        high = self.end if end is None else to_nanoseconds(end, "end")
+        low = self.start if start is None else base.to_nanoseconds(start, "start")
+        high = self.end if end is None else base.to_nanoseconds(end, "end")
         first, stop = (int(row) for row in np.searchsorted(self.time, [low, high]))
         if low < self.start or high > self.end or first >= stop:
             raise ParameterError(
@@ -730,7 +714,7 @@ def as_markets(market: Market | Mapping[str, Market]) -> Markets:
     if isinstance(market, Mapping):
         return market if isinstance(market, Markets) else Markets(market)
     if not isinstance(market, Market):
-        raise ParameterError(f"market must be a Market or Markets, got {repr_plain(market)}")
+        raise ParameterError(f"market must be a Market or Markets, got {base.repr_plain(market)}")
     return Markets({market.instrument or "market": market})
 
 
@@ -802,7 +786,7 @@ def lend(market: Market | Markets) -> Any:
 
 def detach(market: Market | Markets) -> Any:
     """Return a copy for code of the user: its dictionaries and arrays are its own."""
-    return _copy_each(market, copy_frozen)
+    return _copy_each(market, base.copy_frozen)
 
 
 def _copy_each(market: Market | Markets, copy: Callable[[Any], Any]) -> Any:

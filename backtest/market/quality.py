@@ -11,38 +11,15 @@ from typing import Any, Literal, NamedTuple, TypeAlias
 import numpy as np
 import pandas as pd
 
-from backtest.base import (
-    BacktestError,
-    FloatArray,
-    IntArray,
-    ParameterError,
-    checked,
-    format_duration,
-    format_time,
-    utc_index,
-)
+from backtest import base
+from backtest.base import BacktestError, FloatArray, IntArray, checked, format_duration, format_time
 from backtest.base.units import DAY, HOUR, MINUTE
+from backtest.market import loading, rules
 from backtest.market.files import find_sources, open_files
-from backtest.market.loading import (
-    Read,
-    ReadOptions,
-    find_defects,
-    make_subjects,
-    read_frames,
-    read_options,
-)
+from backtest.market.loading import Read, ReadOptions, make_subjects, read_frames, read_options
 from backtest.market.market import Market
 from backtest.market.markets import Markets
-from backtest.market.rules import (
-    LISTED,
-    RULES,
-    Hit,
-    Rule,
-    Subject,
-    measure_mark,
-    measure_rates,
-    measure_wicks,
-)
+from backtest.market.rules import LISTED, RULES, Hit, Rule, Subject, measure_mark, measure_rates
 from backtest.market.tables import (
     NAIVE,
     PRICES,
@@ -216,7 +193,7 @@ def describe_table(subject: Subject) -> dict[str, Any]:
     unread = [name for name in PRICES if name not in table.columns]
     facts |= {"cannot be read": ", ".join(unread)} if unread else {}
     if subject.role == "mark" and subject.bars is not None:
-        ratio, wicks = measure_mark(subject), measure_wicks(subject)
+        ratio, wicks = measure_mark(subject), rules.measure_wicks(subject)
         facts["coverage"] = float(subject.is_marked.mean())
         facts["ratio"] = ratio.value if ratio else 1.0
         facts["longest wick"] = float(wicks.max(initial=0.0))
@@ -360,7 +337,7 @@ def inspect_files(paths: Sequence[Path], options: ReadOptions) -> tuple[Quality,
     files = open_files(paths, options, joins=True, needs_bars=False)
     source, options = ", ".join(map(str, paths)), files.options
     read = read_frames(files.frames, options)
-    defects: list[Defect] = find_defects(
+    defects: list[Defect] = loading.find_defects(
         read, make_subjects(read, sessions=options.sessions), options, {}
     )
     if not files.layout.bars:
@@ -522,7 +499,7 @@ def _take_last(table: TimedTable, period: int) -> pd.Series:
     close: FloatArray = table.columns.get("close", np.full(table.time.size, np.nan))
     stretch = table.time // period
     last = np.flatnonzero(np.diff(stretch, append=stretch[-1] + 1))
-    return pd.Series(close[last], index=utc_index(stretch[last] * period))
+    return pd.Series(close[last], index=base.utc_index(stretch[last] * period))
 
 
 @checked
@@ -574,7 +551,7 @@ def quality(
         return inspect_markets(data)
     paths = [data] if isinstance(data, (str, Path)) else data
     if not len(paths):
-        raise ParameterError("quality needs a path, got none")
+        raise base.ParameterError("quality needs a path, got none")
     options = read_options(
         instrument=instrument,
         interval=interval,

@@ -14,35 +14,11 @@ from typing import NamedTuple, TypeAlias
 import numpy as np
 import pandas as pd
 
-from backtest.base import (
-    BoolArray,
-    FloatArray,
-    IntArray,
-    ParameterError,
-    did_you_mean,
-    format_duration,
-    format_time,
-)
+from backtest import base
+from backtest.base import BoolArray, FloatArray, IntArray, format_duration, format_time
 from backtest.base.units import DAY, HOUR, MINUTE
-from backtest.market.tables import (
-    JITTER,
-    LARGEST_RATE,
-    PRICES,
-    USUAL,
-    Defect,
-    Span,
-    TimedTable,
-    cadence,
-    coverage,
-    equal_or_nan,
-    is_among,
-    is_increasing,
-    is_price,
-    locate_rows,
-    missing_settlements,
-    settled_once,
-    spacing,
-)
+from backtest.market import tables
+from backtest.market.tables import PRICES, USUAL, Span, TimedTable, is_increasing, is_price, spacing
 
 FURTHEST_MARK = 0.20
 """How far marks may be from last prices at the median of a stretch, as a fraction. On hourly BTC,
@@ -116,13 +92,13 @@ class Subject:
     @cached_property
     def once(self) -> IntArray:
         """The stamps of the settlements, of each that is there twice the first."""
-        return settled_once(self.whole.time)
+        return tables.settled_once(self.whole.time)
 
     @cached_property
     def is_marked(self) -> BoolArray:
         """Which bars have a mark bar, of shape (n_bars,)."""
         time = np.empty(0, np.int64) if self.bars is None else self.bars.time
-        return is_among(time, self.time)
+        return tables.is_among(time, self.time)
 
     @cached_property
     def marked(self) -> tuple[TimedTable, TimedTable]:
@@ -140,7 +116,7 @@ class Subject:
         time = self.time
         is_off = (time - self.bars.time[0]) % self.interval != 0
         if self.sessions:
-            is_off = ~is_among(time, self.bars.time)
+            is_off = ~tables.is_among(time, self.bars.time)
         if is_off.any():
             return np.asarray(time[is_off])
         found, usual = spacing(time), spacing(self.bars.time) or self.interval
@@ -151,7 +127,7 @@ class Subject:
     def covered(self) -> Span | None:
         """The time that mark prices or funding cover, None if they cannot be aligned."""
         if self.role == "funding":
-            return self.span.within(Span(*coverage(self.once, *self.span)))
+            return self.span.within(Span(*tables.coverage(self.once, *self.span)))
         if self.odd.size or not self.interval:
             return None
         time = self.whole.time
@@ -194,11 +170,11 @@ class Rule(NamedTuple):
     least_share: float = 0.0
     least_run: int = 0
 
-    def defects(self, subject: Subject, span: str) -> Iterator[Defect]:
+    def defects(self, subject: Subject, span: str) -> Iterator[tables.Defect]:
         for hit in self.find(subject):
-            place = hit.place or locate_rows(subject.table.name, hit.time)
+            place = hit.place or tables.locate_rows(subject.table.name, hit.time)
             cure = (hit.cure or self.cure).format(span=span)
-            yield Defect(f"{hit.text} ({place})" + (f"; {cure}" if cure else ""))
+            yield tables.Defect(f"{hit.text} ({place})" + (f"; {cure}" if cure else ""))
 
 
 # ------------------------------------------------------------------------------------ any table
@@ -222,7 +198,7 @@ def find_repeats(subject: Subject) -> Iterator[Hit]:
         return
     differs = np.zeros(again.size, dtype=np.bool_)
     for values in table.columns.values():
-        differs |= ~equal_or_nan(values[order[again]], values[order[again - 1]])
+        differs |= ~tables.equal_or_nan(values[order[again]], values[order[again - 1]])
     text = f"{NOUNS[subject.role]} must have each time once, {again.size} of {table.time.size}"
     yield Hit(
         table.time[order[again]],
@@ -484,7 +460,7 @@ def measure_rates(time: IntArray, rate: FloatArray) -> Scale | None:
     rows = np.flatnonzero(np.isfinite(rate))
     if not rows.size:
         return None
-    every = cadence(time)
+    every = tables.cadence(time)
     since = time[rows] - time[rows[0]]
     periods = int((since[-1] + every) // PERIOD)
     scaled = rate[rows] * (USUAL / every)
@@ -564,16 +540,18 @@ def find_stale(subject: Subject) -> Iterator[Hit]:
 
 def find_settled_twice(subject: Subject) -> Iterator[Hit]:
     time = subject.time
-    near = np.flatnonzero(np.diff(time) < JITTER)
+    near = np.flatnonzero(np.diff(time) < tables.JITTER)
     if near.size:
         pairs = "1 pair is" if near.size == 1 else f"{near.size} pairs are"
-        text = f"each settlement must occur once, {pairs} under {format_duration(JITTER)} apart"
+        text = (
+            f"each settlement must occur once, {pairs} under {format_duration(tables.JITTER)} apart"
+        )
         first = (time[near[0] + 1] - time[near[0]]) / 1e6
         yield Hit(time[near], f"{text}, the first by {first:g} ms")
 
 
 def find_bad_rates(subject: Subject) -> Iterator[Hit]:
-    within = f"must lie within {LARGEST_RATE:+.0%} and {-LARGEST_RATE:+.0%}"
+    within = f"must lie within {tables.LARGEST_RATE:+.0%} and {-tables.LARGEST_RATE:+.0%}"
     rules = {
         "rate": f"funding rates {within} per settlement (0.0001 is 0.01 %)",
         "predicted": f"predicted rates {within} (0.0001 is 0.01 %), or be NaN",
@@ -582,7 +560,7 @@ def find_bad_rates(subject: Subject) -> Iterator[Hit]:
     for name, rule in rules.items():
         values = subject.table.columns.get(name)
         if values is not None:
-            is_valid = is_price(values) if name == "mark" else np.abs(values) <= LARGEST_RATE
+            is_valid = is_price(values) if name == "mark" else np.abs(values) <= tables.LARGEST_RATE
             is_bad = ~(is_valid | (np.isnan(values) & (name != "rate")))
             yield from find_values(subject.table, values, is_bad, rule, "settlements")
 
@@ -605,7 +583,7 @@ def find_high_rates(subject: Subject, *, doubts: bool = False) -> Iterator[Hit]:
 
 
 def find_settlement_gaps(subject: Subject) -> Iterator[Hit]:
-    holes = missing_settlements(subject.once, *subject.span)
+    holes = tables.missing_settlements(subject.once, *subject.span)
     if not holes:
         return
     starts, ends, missing, every = np.array(holes).T
@@ -629,7 +607,7 @@ def find_uncovered(subject: Subject) -> Iterator[Hit]:
     span, covered, time = subject.span, subject.covered, subject.once
     if subject.bars is None or covered is None or covered == span:
         return
-    step = cadence(time)
+    step = tables.cadence(time)
     missing = count_uncovered(span, covered, step)
     text = f"funding must cover the bars, one settlement each {format_duration(step)}, settlements"
     yield Hit(
@@ -642,8 +620,8 @@ def find_uncovered(subject: Subject) -> Iterator[Hit]:
 
 def find_off_hour(subject: Subject) -> Iterator[Hit]:
     time = subject.time
-    step = min(cadence(time), HOUR)
-    is_off = np.abs((time + step // 2) % step - step // 2) > JITTER
+    step = min(tables.cadence(time), HOUR)
+    is_off = np.abs((time + step // 2) % step - step // 2) > tables.JITTER
     if is_off.any():
         yield Hit(time[is_off])
 
@@ -710,7 +688,9 @@ RULES = (
 """Every rule. Errors are those that the loader raises."""
 
 
-def list_defects(subject: Subject, span: str = "", repairs: Sequence[str] = ()) -> list[Defect]:
+def list_defects(
+    subject: Subject, span: str = "", repairs: Sequence[str] = ()
+) -> list[tables.Defect]:
     """Return the errors in a table, but for those that a repair answers."""
     return [
         defect
@@ -770,8 +750,8 @@ def parse_repairs(texts: Sequence[str]) -> tuple[Repair, ...]:
         kind = KINDS.get(name)
         if kind is None or way not in kind.ways or name in {repair.name for repair in repairs}:
             known = [str(Repair(each, way)) for each, found in KINDS.items() for way in found.ways]
-            near = did_you_mean(name, KINDS) if kind is None else ""
-            raise ParameterError(
+            near = base.did_you_mean(name, KINDS) if kind is None else ""
+            raise base.ParameterError(
                 f"a repair must be a known one, once each, got {word!r}{near}; there are "
                 f"{', '.join(known)}"
             )
@@ -828,7 +808,7 @@ def drop_duplicates(table: TimedTable, way: str, _interval: int | None) -> Repai
         dropped = order[again]
     else:
         for values in table.columns.values():
-            again[1:] &= equal_or_nan(values[order][1:], values[order][:-1])
+            again[1:] &= tables.equal_or_nan(values[order][1:], values[order][:-1])
         dropped = order[again]
     kept = np.setdiff1d(np.arange(time.size), dropped)
     return table.rows(kept), dropped.size, np.sort(table.time[dropped])

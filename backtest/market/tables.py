@@ -11,16 +11,8 @@ from typing import Any, Literal, NamedTuple, TypeAlias, TypeVar
 import numpy as np
 import pandas as pd
 
-from backtest.base import (
-    BoolArray,
-    DataError,
-    FloatArray,
-    IntArray,
-    ParameterError,
-    did_you_mean,
-    format_time,
-    repr_plain,
-)
+from backtest import base
+from backtest.base import BoolArray, DataError, FloatArray, IntArray, ParameterError, format_time
 from backtest.base.units import HOUR, MINUTE, SECOND
 
 PRICES = ("open", "high", "low", "close")
@@ -237,7 +229,7 @@ def _missing(column: str, others: list[str], name: str) -> Defect:
 
 
 def _unknown(column: str, known: tuple[str, ...], name: str) -> Defect:
-    near = did_you_mean(str(column), known)
+    near = base.did_you_mean(str(column), known)
     return Defect(f"columns must be {' and '.join(known)}, found {column!r}{near} ({name})")
 
 
@@ -286,7 +278,8 @@ def check_timezone(timezone: str | None) -> None:
         pd.Timestamp(0, tz=timezone)
     except (LookupError, ValueError, TypeError, OSError, OverflowError) as error:
         raise ParameterError(
-            f"timezone must be the name of a zone ('Europe/Berlin'), got {repr_plain(timezone)}"
+            "timezone must be the name of a zone ('Europe/Berlin'), got "
+            f"{base.repr_plain(timezone)}"
         ) from error
 
 

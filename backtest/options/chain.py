@@ -11,18 +11,8 @@ from typing import NamedTuple, cast
 import numpy as np
 import pandas as pd
 
-from backtest.base import (
-    DataError,
-    FloatArray,
-    ParameterError,
-    TimeLike,
-    checked,
-    count_nouns,
-    did_you_mean,
-    repr_given,
-    to_nanoseconds,
-    utc_index,
-)
+from backtest import base
+from backtest.base import DataError, ParameterError, checked, count_nouns, did_you_mean, repr_given
 from backtest.base.units import YEAR_DAYS
 from backtest.market import Defect, read_file, refuse, require, suffix_of, to_floats, to_utc
 from backtest.market.files import SUFFIXES
@@ -467,11 +457,11 @@ class Chain:
         return sorted(self.table["underlying"].unique())
 
     @property
-    def years(self) -> FloatArray:
+    def years(self) -> base.FloatArray:
         """Time to expiry of each row, in years of 365 days."""
         return years_between(self.table["time"], self.table["expiry"])
 
-    def select(self, underlying: str | None = None, time: TimeLike | None = None) -> Chain:
+    def select(self, underlying: str | None = None, time: base.TimeLike | None = None) -> Chain:
         """Return the quotes of one underlying, of one snapshot, or both.
 
         Parameters
@@ -493,8 +483,8 @@ class Chain:
             self._check_name(underlying)
             table = table[table["underlying"] == underlying]
         if time is not None:
-            stamp = to_nanoseconds(time, "time")
-            known = table["time"] <= utc_index(np.array([stamp]))[0]
+            stamp = base.to_nanoseconds(time, "time")
+            known = table["time"] <= base.utc_index(np.array([stamp]))[0]
             if not known.any():
                 raise DataError(
                     f"no snapshot is at or before {time}, the first is of "
@@ -638,7 +628,7 @@ def match_start(given: object, names: Sequence[str]) -> str:
     return f"; did you mean {near[0]!r}?" if len(near) == 1 and word else ""
 
 
-def years_between(time: pd.Series, expiry: pd.Series) -> FloatArray:
+def years_between(time: pd.Series, expiry: pd.Series) -> base.FloatArray:
     days = (expiry - time).dt.total_seconds().to_numpy() / 86_400.0
     return np.asarray(days / YEAR_DAYS, dtype=np.float64)
 

@@ -9,16 +9,8 @@ from typing import Any, NamedTuple
 
 import pandas as pd
 
-from backtest.base import (
-    DataError,
-    ParameterError,
-    did_you_mean,
-    find_coin,
-    format_time,
-    parse_duration,
-    repr_plain,
-    to_nanoseconds,
-)
+from backtest import base
+from backtest.base import DataError, ParameterError, did_you_mean, find_coin, parse_duration
 from backtest.market import Market
 from backtest.options.chain import Chain
 from backtest.options.surfaces import Surfaces
@@ -122,14 +114,14 @@ def check_contracts(options: Mapping[str, Option], start: int) -> None:
             )
         if find_expiry(each) <= start:
             raise ParameterError(
-                f"an option must expire after the first bar, {format_time(start)}, got {name!r}, "
-                f"which expires at {each.expiry}"
+                f"an option must expire after the first bar, {base.format_time(start)}, got "
+                f"{name!r}, which expires at {each.expiry}"
             )
 
 
 def find_expiry(option: Option) -> int:
     """Return when an option expires, UTC ns."""
-    return to_nanoseconds(str(option.expiry), "expiry")
+    return base.to_nanoseconds(str(option.expiry), "expiry")
 
 
 def find_underlying(named: str, markets: Mapping[str, Market], what: str) -> str:
@@ -162,7 +154,7 @@ def read_by_underlying(
     noun = kind.__name__
     if not isinstance(given, Mapping):
         raise ParameterError(
-            f"{argument} must be a mapping of underlyings to {noun}, got {repr_plain(given)}"
+            f"{argument} must be a mapping of underlyings to {noun}, got {base.repr_plain(given)}"
         )
     found: dict[str, Any] = {}
     for name, each in given.items():

@@ -15,17 +15,8 @@ from typing import Any, Literal, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from backtest.base import (
-    FloatArray,
-    Greeks,
-    ParameterError,
-    black_kernels,
-    compile_module,
-    did_you_mean,
-    repr_given,
-    scalar_greeks,
-    scalar_price,
-)
+from backtest import base
+from backtest.base import FloatArray, Greeks, ParameterError, black_kernels, repr_given
 from backtest.base.black_kernels import MOST_CARRY
 from backtest.options import bs_kernels, implied_kernels
 from backtest.options.bs_kernels import scalar_bs, scalar_bs_greeks, scalar_bs_implied
@@ -81,7 +72,7 @@ def evaluate(formula: Formula, terms: Terms) -> Any:
     if is_known.any():
         chosen = np.ascontiguousarray(rows[:, is_known])
         found = np.empty((chosen.shape[1], *out.shape[1:]))
-        getattr(compile_module(formula.module), formula.kernel)(chosen, *terms.flags, found)
+        getattr(base.compile_module(formula.module), formula.kernel)(chosen, *terms.flags, found)
         out[is_known] = found
     if not width:
         return out.reshape(first.shape)
@@ -104,7 +95,7 @@ def read_signs(kind: Kind) -> FloatArray:
     if wrong:
         raise ParameterError(
             f"kind must be 'call' or 'put', got {repr_given(wrong[0])}"
-            f"{did_you_mean(wrong[0], SIGNS)}"
+            f"{base.did_you_mean(wrong[0], SIGNS)}"
         )
     return np.where(kinds == "call", 1.0, -1.0)
 
@@ -147,13 +138,13 @@ def is_coin(settlement: object) -> bool:
     if settlement not in ("cash", "coin"):
         raise ParameterError(
             f"settlement must be 'cash' or 'coin', got {repr_given(settlement)}"
-            f"{did_you_mean(settlement, ('cash', 'coin'))}"
+            f"{base.did_you_mean(settlement, ('cash', 'coin'))}"
         )
     return settlement == "coin"
 
 
-PRICE = Formula(scalar_price, black_kernels, "fill_prices")
-GREEKS = Formula(scalar_greeks, black_kernels, "fill_greeks", width=len(Greeks._fields))
+PRICE = Formula(base.scalar_price, black_kernels, "fill_prices")
+GREEKS = Formula(base.scalar_greeks, black_kernels, "fill_greeks", width=len(Greeks._fields))
 IMPLIED = Formula(scalar_implied, implied_kernels, "fill_volatilities")
 REASONS = (
     "",

@@ -7,20 +7,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import numpy as np
 
-from backtest.base import (
-    Choice,
-    Duration,
-    Number,
-    TimeLike,
-    Value,
-    check_broadcast,
-    check_range,
-    checked,
-    declared,
-    float_if_single,
-    make_array_twins,
-    parse_duration,
-)
+from backtest import base
+from backtest.base import Duration, Number, check_broadcast, check_range, checked, float_if_single
 from backtest.base.fields import NOT_NEGATIVE
 from backtest.venue import contract_value, preset_files
 
@@ -29,7 +17,7 @@ if TYPE_CHECKING:
     from backtest.venue.venue import Contract
 
 
-ARRAYS = make_array_twins(contract_value)
+ARRAYS = base.make_array_twins(contract_value)
 """The formulas of value and payment, on arrays."""
 
 
@@ -118,8 +106,8 @@ def rate(
     return float_if_single(found)
 
 
-@declared(kw_only=True)
-class FundingTerms(Value):
+@base.declared(kw_only=True)
+class FundingTerms(base.Value):
     """How a venue computes its funding rate; see :func:`rate`.
 
     Parameters
@@ -149,7 +137,7 @@ class FundingTerms(Value):
 
 
 @checked
-def terms(venue: str, symbol: str, at: TimeLike | None = None) -> FundingTerms | None:
+def terms(venue: str, symbol: str, at: base.TimeLike | None = None) -> FundingTerms | None:
     """Return how a preset's venue computes its funding rate at a day; None if it is unknown.
 
     Raises
@@ -194,7 +182,7 @@ def rate_of(terms: FundingTerms, premium: Numbers) -> Any:
     >>> round(rate_of(terms("hyperliquid", "BTC"), 0.01), 7)
     0.0011875
     """
-    share = parse_duration(terms.interval) / parse_duration(str(terms.period))
+    share = base.parse_duration(terms.interval) / base.parse_duration(str(terms.period))
     found = np.clip(rate(premium, terms.interest, terms.clamp) * share, -terms.cap, terms.cap)
     return float_if_single(found)
 
@@ -265,7 +253,7 @@ def average_premium(premium: FloatArray, weights: str = "linear") -> Any:
     >>> round(average_premium(np.array([0.0, 0.0003])), 6)
     0.0002
     """
-    Choice("linear", "equal").check("weights", weights)
+    base.Choice("linear", "equal").check("weights", weights)
     p = np.atleast_1d(np.asarray(premium, dtype=np.float64))
     check_range("premiums of a period", p.shape[-1], low=1)
     weight = np.arange(1.0, p.shape[-1] + 1.0) if weights == "linear" else np.ones(p.shape[-1])

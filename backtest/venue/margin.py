@@ -18,29 +18,15 @@ import numpy as np
 
 from backtest.base import FloatArray, Number, ParameterError, check_range, did_you_mean, repr_plain
 from backtest.base.units import TOLERANCE
+from backtest.venue import option_kernels, requirement_rule
+from backtest.venue import portfolio_kernels as kernels
 from backtest.venue.collateral import Collateral
 from backtest.venue.contract_value import compute_price, compute_value
 from backtest.venue.liquidation_price import compute_liquidation_value
 from backtest.venue.option_contract import OptionPosition
-from backtest.venue.option_kernels import (
-    compute_option_loss,
-    compute_premiums,
-    compute_short_charge,
-)
+from backtest.venue.option_kernels import compute_option_loss, compute_premiums
 from backtest.venue.own_requirement import OwnMargin, Requirement, ask_rule
-from backtest.venue.portfolio_kernels import (
-    Holdings,
-    PortfolioRules,
-    combine_scenarios,
-    compute_collateral_value,
-    compute_gross,
-    compute_haircuts,
-    compute_offset,
-    compute_portfolio_initial,
-    compute_portfolio_requirement,
-    compute_scenario_loss,
-    is_spot_leg,
-)
+from backtest.venue.portfolio_kernels import Holdings, PortfolioRules, combine_scenarios
 from backtest.venue.requirement import (
     MarginRules,
     compute_maintenance,
@@ -48,28 +34,15 @@ from backtest.venue.requirement import (
     compute_setting,
     read_rules,
 )
-from backtest.venue.requirement_rule import (
-    Brackets,
-    MarginRule,
-    OptionAccount,
-    RequirementRule,
-    Strategy,
-    list_given,
-    make_option_account,
-    pack_holdings,
-    pack_spot,
-    scenario_grid,
-)
+from backtest.venue.requirement_rule import MarginRule, RequirementRule, Strategy, scenario_grid
 from backtest.venue.venue import agree_settlement
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterable
 
     from backtest.venue.venue import Venue
 
     Numeric = float | FloatArray
-    from collections.abc import Iterable
-
     Options = OptionPosition | Sequence[OptionPosition]
     Venues = Venue | Mapping[str, Venue] | Sequence[Venue]
     Numbers = float | Mapping[str, float] | Sequence[float]
@@ -381,7 +354,7 @@ def _check_positive(name: str, values: Numeric, *, is_nan_allowed: bool = False)
 
 
 PRICE = Number(0, open_low=True)
-DEFAULT = Brackets()
+DEFAULT = requirement_rule.Brackets()
 
 
 class Book(NamedTuple):
@@ -395,7 +368,7 @@ class Book(NamedTuple):
     collateral: tuple[Collateral, ...]
     collateral_prices: tuple[float, ...]
     linked: Mapping[str, str]
-    options: OptionAccount | None = None
+    options: requirement_rule.OptionAccount | None = None
     ratios: Mapping[str, float] = MappingProxyType({})
 
     @property
@@ -424,13 +397,13 @@ class Book(NamedTuple):
             found[group] = next((ratios[each] for each in linked if each in ratios), 1.0)
         return found
 
-    def value_options(self) -> OptionAccount | None:
+    def value_options(self) -> requirement_rule.OptionAccount | None:
         if self.options is not None:
             self.options.move(self.ratios)
         return self.options
 
     def hold(self) -> Holdings:
-        return pack_holdings(
+        return requirement_rule.pack_holdings(
             quantities=list(self.quantities.values()),
             values=[self.value_of(name, price) for name, price in self.prices.items()],
             entries=[self.value_of(name, price) for name, price in self.entries.items()],
@@ -450,25 +423,26 @@ class Book(NamedTuple):
         paid = sum(
             self.quantities[name] * self.value_of(name, self.entries[name])
             for i, name in enumerate(self.rules)
-            if is_spot_leg(self.packed, i)
+            if kernels.is_spot_leg(self.packed, i)
         )
         options = self.value_options()
         counted = 0.0 if options is None else options.counted_value()
         return self.balance + profit + paid + self.collateral_value() - self.haircuts() + counted
 
     def haircuts(self) -> float:
-        return float(compute_haircuts(self.packed, self.hold()))
+        return float(kernels.compute_haircuts(self.packed, self.hold()))
 
     def collateral_value(self) -> float:
-        return float(compute_collateral_value(self.packed.collateral, self.hold()))
+        return float(kernels.compute_collateral_value(self.packed.collateral, self.hold()))
 
     def requirement(self, *, is_initial: bool = False) -> float:
         options = self.value_options()
         if options is not None:
             return options.requirement(self.packed, self.hold(), is_initial=is_initial)
         if isinstance(self.rule, MarginRule):
-            compute = compute_portfolio_initial if is_initial else compute_portfolio_requirement
-            return float(compute(self.packed, self.hold()))
+            if is_initial:
+                return float(kernels.compute_portfolio_initial(self.packed, self.hold()))
+            return float(kernels.compute_portfolio_requirement(self.packed, self.hold()))
         method = "initial" if is_initial else "requirement"
         return ask_rule(self.rule, method, self.held(), self.prices)
 
@@ -481,11 +455,16 @@ class Book(NamedTuple):
         values = [self.value_of(name, price) for name, price in prices.items()]
         at_index = held._replace(values=np.array(values, dtype=np.float64))
         if account is None:
-            loss = compute_scenario_loss(self.packed, held)
+            loss = kernels.compute_scenario_loss(self.packed, held)
         else:
             loss = compute_option_loss(self.packed, held, account.options, account.rules)
-            charges = compute_short_charge(account.options, account.rules, is_initial)
-        gross, offset = compute_gross(self.packed, at_index), compute_offset(self.packed, at_index)
+            charges = option_kernels.compute_short_charge(
+                account.options, account.rules, is_initial
+            )
+        gross, offset = (
+            kernels.compute_gross(self.packed, at_index),
+            kernels.compute_offset(self.packed, at_index),
+        )
         return float(combine_scenarios(self.packed, loss, gross, offset, is_initial) + charges)
 
     def distance(self) -> float:
@@ -622,7 +601,7 @@ def collateral_value(collateral: Assets, prices: Numbers | None = None) -> float
     >>> bt.margin.collateral_value(bt.Collateral("BTC", 5500, prices=20_000, tiers=tiers))
     109750000.0
     """
-    assets = list_given("collateral", collateral, Collateral)
+    assets = requirement_rule.list_given("collateral", collateral, Collateral)
     if prices is None:
         found = [each.last_price() for each in assets]
     else:
@@ -657,7 +636,7 @@ def read_book(
         given = venue_leverage if is_each else dict.fromkeys(names, venue_leverage)
         settings = read_numbers("venue_leverage", given, names)
         rules = {name: rule._replace(setting=settings[name]) for name, rule in rules.items()}
-    assets = list_given("collateral", collateral, Collateral)
+    assets = requirement_rule.list_given("collateral", collateral, Collateral)
     linked = link_collateral(assets, names)
     if collateral_prices is None:
         worth = {
@@ -667,15 +646,15 @@ def read_book(
     else:
         worth = read_numbers("prices", collateral_prices, [each.name for each in assets])
     checked = read_rule(rule)
-    listed = list_given("options", options, OptionPosition)
-    account = make_option_account(listed, checked, rules) if listed else None
+    listed = requirement_rule.list_given("options", options, OptionPosition)
+    account = requirement_rule.make_option_account(listed, checked, rules) if listed else None
     known, groups = (checked, ()) if account is None else (account.rule, account.names)
     compiled = DEFAULT if isinstance(known, OwnMargin) else known
     packed = compiled.pack(rules, assets, underlyings=groups)
     haircuts = [venue.contract.haircut for venue in chosen.values()]
     return Book(
         rules=rules,
-        packed=packed._replace(spot=pack_spot(haircuts)),
+        packed=packed._replace(spot=requirement_rule.pack_spot(haircuts)),
         quantities=held,
         prices=priced,
         entries=priced if entries is None else read_numbers("entries", entries, names),
@@ -852,7 +831,7 @@ def option_value(options: Options, rule: MarginRule | str) -> float:
     >>> bt.margin.option_value(put, rule.override(option_value="long"))
     0.02
     """
-    listed = list_given("options", options, OptionPosition)
+    listed = requirement_rule.list_given("options", options, OptionPosition)
     if not listed:
         return 0.0
-    return make_option_account(listed, read_rule(rule), {}).counted_value()
+    return requirement_rule.make_option_account(listed, read_rule(rule), {}).counted_value()

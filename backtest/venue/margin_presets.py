@@ -6,20 +6,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
-from backtest.base import (
-    AS_TUPLE,
-    Choice,
-    Faults,
-    ParameterError,
-    Text,
-    TimeLike,
-    Value,
-    VenueError,
-    checked_only,
-    declared,
-    did_you_mean,
-    repr_plain,
-)
+from backtest import base
+from backtest.base import AS_TUPLE, Choice, Text, TimeLike, Value, VenueError, declared, repr_plain
 from backtest.venue.preset_files import Group, Tables, choose_table, read_choice, read_file
 from backtest.venue.requirement_rule import EVERY, MarginRule, find_asset
 from backtest.venue.venue import Day
@@ -101,7 +89,7 @@ class MarginPreset(Value):
     call_grace_days: int | None
 
 
-@checked_only("name", "at")
+@base.checked_only("name", "at")
 def margin_preset(
     name: str,
     instruments: Sequence[str] | Mapping[str, Sequence[str]] = (),
@@ -155,7 +143,7 @@ def find_content(name: str) -> MarginTables:
     presets = load_presets()
     if name not in presets:
         raise VenueError(
-            f"there are no margin rules {repr_plain(name)}{did_you_mean(str(name), presets)}; "
+            f"there are no margin rules {repr_plain(name)}{base.did_you_mean(str(name), presets)}; "
             f"known are {', '.join(presets)}"
         )
     return presets[name]
@@ -198,7 +186,9 @@ def group_by_asset(
     if isinstance(instruments, Mapping):
         return {str(group): tuple(names) for group, names in instruments.items()}
     if isinstance(instruments, str) or not isinstance(instruments, Sequence):
-        raise ParameterError(f"instruments must be a list of names, got {repr_plain(instruments)}")
+        raise base.ParameterError(
+            f"instruments must be a list of names, got {repr_plain(instruments)}"
+        )
     groups: dict[str, tuple[str, ...]] = {}
     for each in instruments:
         name = Text().check("instruments", each)
@@ -222,7 +212,7 @@ class PresetMargin(MarginRule):
     preset: Annotated[str, Text()]
     at: Annotated[str | None, Day()] = None
 
-    def faults(self) -> Faults:
+    def faults(self) -> base.Faults:
         """Yield a level that is not that of the preset."""
         level = self._find_level()
         if self.level not in (1.0, level):

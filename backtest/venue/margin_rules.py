@@ -16,17 +16,8 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 import numpy as np
 import pandas as pd
 
-from backtest.base import (
-    DataError,
-    FloatArray,
-    ParameterError,
-    TimeLike,
-    check_range,
-    checked,
-    did_you_mean,
-    format_time,
-    to_nanoseconds,
-)
+from backtest import base
+from backtest.base import DataError, FloatArray, ParameterError, TimeLike, check_range, checked
 from backtest.base.units import HOUR
 from backtest.market import Market, bars_per_year
 
@@ -90,7 +81,7 @@ def read_open_interest(market: Market, column: str) -> FloatArray:
     if bad.size:
         raise DataError(
             f"{column} must be at least 0, got {float(interest[bad[0]])!r} at "
-            f"{format_time(int(market.time[bad[0]]))} UTC, {bad.size} of {market.n_bars} bars"
+            f"{base.format_time(int(market.time[bad[0]]))} UTC, {bad.size} of {market.n_bars} bars"
         )
     return interest
 
@@ -180,7 +171,7 @@ def by_calendar(
             raised = np.maximum(found, _check_multiplier(name, value))
             found = np.where(now == key, raised, found)
     for start, end, value in spans:
-        begin, until = (to_nanoseconds(time, "spans") for time in (start, end))
+        begin, until = (base.to_nanoseconds(time, "spans") for time in (start, end))
         if not begin < until:
             raise ParameterError(
                 f"spans must be (start, end, multiplier), the end after the start, got {start} to "
@@ -224,6 +215,6 @@ def read_column(market: Market, column: str) -> FloatArray:
     if column not in market.columns:
         raise DataError(
             f"market must have a column {column!r}, has {', '.join(market.columns) or 'none'}"
-            + did_you_mean(column, market.columns)
+            + base.did_you_mean(column, market.columns)
         )
     return market.columns[column]

@@ -8,21 +8,8 @@ from typing import Annotated, Any, ClassVar
 
 import pandas as pd
 
-from backtest.base import (
-    Choice,
-    Declaration,
-    Duration,
-    Fault,
-    Faults,
-    Number,
-    ParameterError,
-    Text,
-    Value,
-    checked,
-    declared,
-    read_time,
-    to_nanoseconds,
-)
+from backtest import base
+from backtest.base import Choice, Declaration, Faults, Number, Text, Value, declared, to_nanoseconds
 from backtest.base.fields import COST, NOT_NEGATIVE, POSITIVE
 
 NAME = re.compile(r"([A-Z0-9]+)(_USDC|_USDT)?-(\d{1,2}[A-Z]{3}\d{2})-(\d+(?:[.d]\d+)?)-([CP])")
@@ -36,7 +23,7 @@ class Moment(Declaration):
     kind: ClassVar[type] = str
 
     def read(self, value: Any) -> str:
-        read_time(value)
+        base.read_time(value)
         return format_day(value)
 
 
@@ -102,7 +89,7 @@ class Option(Value):
             self._set_fields(name=self.make_name())
 
     @classmethod
-    @checked
+    @base.checked
     def grid(
         cls,
         underlying: str,
@@ -181,7 +168,7 @@ def read_name(name: str | None) -> dict[str, Any]:
     try:
         expiry = pd.to_datetime(day, format="%d%b%y") + pd.Timedelta(hours=8)
     except ValueError as error:
-        raise ParameterError(
+        raise base.ParameterError(
             f"the name of an option must have a day such as 26JUN26, got {name}"
         ) from error
     return {
@@ -209,7 +196,7 @@ class OptionField(Declaration):
             return value
         if isinstance(value, Mapping):
             return Option.from_dict(value)
-        raise Fault("must be an Option or a name, 'BTC-26JUN26-60000-P' for example")
+        raise base.Fault("must be an Option or a name, 'BTC-26JUN26-60000-P' for example")
 
 
 @declared
@@ -310,13 +297,13 @@ class OptionCosts(Value):
     delivery_cap: Annotated[float, CAP]
     tick: Annotated[float, NOT_NEGATIVE]
     spread: Annotated[float | None, NOT_NEGATIVE] = None
-    delivery_window: Annotated[str | None, Duration()] = None
+    delivery_window: Annotated[str | None, base.Duration()] = None
 
 
 def require_costs(given: object, name: str) -> OptionCosts:
     if isinstance(given, OptionCosts):
         return given
-    raise ParameterError(
+    raise base.ParameterError(
         f"options on {name} need venue.option_costs, got {given!r}; "
         "bt.OptionCosts(fee=, fee_cap=, delivery_fee=, delivery_cap=, tick=)"
     )

@@ -17,19 +17,8 @@ from typing import Annotated, Any, Self
 
 import numpy as np
 
-from backtest.base import (
-    BacktestError,
-    Declaration,
-    Fault,
-    Faults,
-    FloatArray,
-    Number,
-    ParameterError,
-    check_number,
-    declared,
-    find_own_functions,
-    make_twin,
-)
+from backtest import base
+from backtest.base import BacktestError, Declaration, Fault, Faults, FloatArray, ParameterError
 from backtest.base.fields import POSITIVE
 from backtest.venue import portfolio_kernels
 from backtest.venue.contract_value import compute_price
@@ -58,7 +47,7 @@ class OwnRule(Declaration):
         return value
 
 
-@declared(kw_only=True)
+@base.declared(kw_only=True)
 class OwnMargin(MarginRule):
     rule: Annotated[Any, OwnRule()] = field()
 
@@ -147,7 +136,7 @@ def ask_rule(
             f"{name} must answer for any positions, and for none; given {dict(positions)!r:.200} "
             f"it raised {type(error).__name__}: {error}"
         ) from error
-    return float(Number(0, may_be_infinite=True).check(name, check_number(name, answer)))
+    return float(base.Number(0, may_be_infinite=True).check(name, base.check_number(name, answer)))
 
 
 # ------------------------------------------------------------------------------------- the twins
@@ -162,8 +151,10 @@ def make_own_twins(
     scopes = [dict(vars(module)) for module in modules]
     twins: dict[int, Any] = {}
     for module, scope in zip(modules, scopes, strict=True):
-        for _, function in find_own_functions(module):
-            twins[id(function)] = make_twin(function, scope, Path(function.__code__.co_filename))
+        for _, function in base.find_own_functions(module):
+            twins[id(function)] = base.make_twin(
+                function, scope, Path(function.__code__.co_filename)
+            )
     own = OwnFunctions(rule, names, twins[id(portfolio_kernels.is_pool_failing)])
     twins |= {id(replaced): function for replaced, function in own.replacements()}
     found: dict[str, Any] = {}

@@ -21,20 +21,8 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Annotated, Any, NamedTuple
 
-from backtest.base import (
-    Declaration,
-    Fault,
-    Text,
-    TimeLike,
-    Value,
-    VenueError,
-    declared,
-    did_you_mean,
-    format_time,
-    is_path,
-    repr_plain,
-    to_nanoseconds,
-)
+from backtest import base
+from backtest.base import Declaration, Fault, Text, TimeLike, Value, VenueError, did_you_mean
 
 FOLDER = Path(__file__).with_name("presets")
 SUFFIXES = (".toml", ".json")
@@ -65,7 +53,7 @@ class Tables(Declaration):
         return tuple(map(dict, tables))
 
 
-@declared(kw_only=True)
+@base.declared(kw_only=True)
 class VenueTables(Value):
     title: Annotated[str, Text()]
     contract: Annotated[Sequence[Group], Tables()]
@@ -206,7 +194,7 @@ def split_day(symbol: str, at: TimeLike | None) -> tuple[str, TimeLike | None]:
 def read_day(at: TimeLike | dt.date) -> str:
     """Return the day of a time in UTC, as ``2021-05-19``."""
     time = str(at) if isinstance(at, dt.date) and not isinstance(at, dt.datetime) else at
-    return format_time(to_nanoseconds(time, "the day of a preset"))[:10]
+    return base.format_time(base.to_nanoseconds(time, "the day of a preset"))[:10]
 
 
 def is_day(text: object) -> bool:
@@ -262,7 +250,7 @@ def check_list(symbols: object) -> list[str]:
     plain = {each.partition("@")[0] for each in names if isinstance(each, str)}
     if not names or len(plain) < len(names):
         raise VenueError(
-            f"symbol must be a name, or a list of different names, got {repr_plain(symbols)}"
+            f"symbol must be a name, or a list of different names, got {base.repr_plain(symbols)}"
         )
     return names
 
@@ -306,7 +294,7 @@ def read_tables(venue: str) -> dict[str, VenueTables]:
     """Return the tables of a venue of the package, or of a file, by symbol."""
     if str(venue).endswith(SUFFIXES):
         path = Path(venue)
-        if not is_path(path) or not path.is_file():
+        if not base.is_path(path) or not path.is_file():
             raise VenueError(f"venue file {str(venue)!r} does not exist in {Path.cwd()}")
     else:
         files = _find_files()

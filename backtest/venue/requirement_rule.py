@@ -24,59 +24,21 @@ from typing import (
 
 import numpy as np
 
-from backtest.base import (
-    BoolArray,
-    Choice,
-    Declaration,
-    Fault,
-    Faults,
-    Flag,
-    FloatArray,
-    FrozenTable,
-    IntArray,
-    Number,
-    ParameterError,
-    Value,
-    declared,
-    did_you_mean,
-    read_number,
-    repr_plain,
-)
+from backtest import base
+from backtest.base import Fault, Faults, FloatArray, IntArray, ParameterError, declared, repr_plain
 from backtest.base.fields import NOT_NEGATIVE, POSITIVE, SHARE
+from backtest.venue import option_kernels, portfolio_kernels
 from backtest.venue.collateral import Collateral, pack_collateral, pack_rows
 from backtest.venue.option_contract import OptionPosition
-from backtest.venue.option_kernels import (
-    BY_BRACKETS,
-    BY_SCENARIOS,
-    BY_STRATEGIES,
-    LONG,
-    NET,
-    NONE,
-    PER_OPTION,
-    OptionPositions,
-    OptionRates,
-    OptionRules,
-    OptionScratch,
-    ShockTables,
-    compute_counted_value,
-    compute_option_requirement,
-    compute_options_value,
-    fill_option_table,
-)
-from backtest.venue.portfolio_kernels import (
-    BracketTables,
-    Holdings,
-    PortfolioRules,
-    ScenarioTables,
-    SpotTables,
-)
+from backtest.venue.option_kernels import OptionPositions, OptionRates, OptionRules, ShockTables
+from backtest.venue.portfolio_kernels import Holdings, PortfolioRules, ScenarioTables, SpotTables
 from backtest.venue.requirement import MarginRules
 
 if TYPE_CHECKING:
     from backtest.venue.collateral import Collateral
 
 
-def pack_brackets(rules: Sequence[MarginRules], width: int = 1) -> BracketTables:
+def pack_brackets(rules: Sequence[MarginRules], width: int = 1) -> portfolio_kernels.BracketTables:
     counts, floors = pack_rows([each.floors for each in rules], width)
 
     def pack(name: str) -> FloatArray:
@@ -85,10 +47,10 @@ def pack_brackets(rules: Sequence[MarginRules], width: int = 1) -> BracketTables
     def read(name: str) -> FloatArray:
         return np.array([getattr(each, name) for each in rules], dtype=np.float64)
 
-    def test(name: str) -> BoolArray:
+    def test(name: str) -> base.BoolArray:
         return np.array([getattr(each, name) for each in rules], dtype=np.bool_)
 
-    return BracketTables(
+    return portfolio_kernels.BracketTables(
         counts=counts,
         floors=floors,
         caps=pack("caps"),
@@ -178,7 +140,7 @@ class RequirementRule(Protocol):
 
 
 @declared(kw_only=True)
-class MarginRule(Value):
+class MarginRule(base.Value):
     """Base class of the rules that compile: :class:`Brackets` and :class:`ScenarioMargin`.
 
     Parameters
@@ -297,14 +259,14 @@ def is_list(value: object) -> bool:
     return isinstance(value, Sequence) and not isinstance(value, str)
 
 
-class Moves(Declaration):
+class Moves(base.Declaration):
     is_table: ClassVar[bool] = True
 
-    def read(self, value: Any) -> FrozenTable:
+    def read(self, value: Any) -> base.FrozenTable:
         table = value if isinstance(value, Mapping) else {EVERY: value}
         if not table:
             raise Fault(f"must have scenarios for at least one group, {{'BTC': {EXAMPLE}}}")
-        return FrozenTable({str(group): read_rows(rows) for group, rows in table.items()})
+        return base.FrozenTable({str(group): read_rows(rows) for group, rows in table.items()})
 
 
 def read_rows(rows: Any) -> tuple[Row, ...]:
@@ -323,7 +285,7 @@ def read_row(row: Any) -> Row:
         rule = "must be rows of (move, weight), and for options a move of volatility and a relief"
         raise Fault(rule, repr_plain(row))
     try:
-        found = [float(read_number(each)) for each in given]
+        found = [float(base.read_number(each)) for each in given]
     except Fault as fault:
         raise Fault(str(fault), repr_plain(row)) from None
     move, weight, volatility, relief = (*found, 0.0, 0.0)[:4]
@@ -335,11 +297,11 @@ def read_row(row: Any) -> Row:
 
 
 @dataclass(frozen=True)
-class NameGroups(Declaration):
+class NameGroups(base.Declaration):
     member: str
     is_table: ClassVar[bool] = True
 
-    def read(self, value: Any) -> FrozenTable:
+    def read(self, value: Any) -> base.FrozenTable:
         if not isinstance(value, Mapping) or not value:
             raise Fault(f"must be a table of lists of names, {{'first': ['{self.member} 1']}}")
         table = {str(group): self._read_names(names) for group, names in value.items()}
@@ -347,7 +309,7 @@ class NameGroups(Declaration):
         twice = sorted({each for each in flat if flat.count(each) > 1})
         if twice:
             raise Fault(f"must name each {self.member} once", f"{', '.join(twice)} twice")
-        return FrozenTable(table)
+        return base.FrozenTable(table)
 
     def _read_names(self, names: Any) -> tuple[str, ...]:
         if not is_list(names) or not names or not all(isinstance(each, str) for each in names):
@@ -356,7 +318,7 @@ class NameGroups(Declaration):
         return tuple(names)
 
 
-class InitialTerms(Declaration):
+class InitialTerms(base.Declaration):
     def read(self, value: Any) -> tuple[float, float]:
         if not is_list(value) or len(value) != 2:
             raise Fault("must be (factor, contingency), (1.2, 0.02) for example")
@@ -365,9 +327,9 @@ class InitialTerms(Declaration):
 
 
 @dataclass(frozen=True)
-class Figures(Declaration):
+class Figures(base.Declaration):
     count: int
-    number: Number = NOT_NEGATIVE
+    number: base.Number = NOT_NEGATIVE
 
     def read(self, value: Any) -> tuple[float, ...]:
         if not is_list(value) or len(value) != self.count:
@@ -376,7 +338,7 @@ class Figures(Declaration):
 
 
 @declared(kw_only=True)
-class OptionShocks(Value):
+class OptionShocks(base.Value):
     """What :class:`ScenarioMargin` adds for options; all of it is off by default.
 
     Parameters
@@ -414,9 +376,9 @@ class OptionShocks(Value):
     least_volatility: Annotated[float, NOT_NEGATIVE] = 0.0
     short_charge: Annotated[Sequence[float], Figures(2)] = (0.0, 0.0)
     delta_charge: Annotated[Sequence[float], Figures(2)] = (0.0, 0.0)
-    futures_range: Annotated[float, Number(0, open_low=True, may_be_infinite=True)] = math.inf
+    futures_range: Annotated[float, base.Number(0, open_low=True, may_be_infinite=True)] = math.inf
     discounts: Annotated[Sequence[float] | None, Figures(6)] = None
-    skew: Annotated[Sequence[float] | None, Figures(8, Number())] = None
+    skew: Annotated[Sequence[float] | None, Figures(8, base.Number())] = None
     expiry_charge: Annotated[Sequence[float] | None, Figures(3)] = None
 
     def faults(self) -> Faults:
@@ -500,7 +462,7 @@ class ScenarioMargin(MarginRule):
     moves: Annotated[Mapping[str, Sequence[Row]] | Sequence[Any], Moves()]
     groups: Annotated[Mapping[str, Sequence[str]] | None, NameGroups("instrument")] = None
     products: Annotated[Mapping[str, Sequence[str]] | None, NameGroups("group")] = None
-    across: Annotated[str, Choice("independent", "same row")] = "independent"
+    across: Annotated[str, base.Choice("independent", "same row")] = "independent"
     offset: Annotated[float, SHARE] = 0.0
     factor: Annotated[float, NOT_NEGATIVE] = 1.0
     minimum: Annotated[float, NOT_NEGATIVE] = 0.0
@@ -670,7 +632,7 @@ class ScenarioMargin(MarginRule):
 def _check_known(
     owner: str, given: Sequence[str], known: Sequence[str], noun: str = "group"
 ) -> None:
-    unknown = [f"{each!r}{did_you_mean(each, known)}" for each in given if each not in known]
+    unknown = [f"{each!r}{base.did_you_mean(each, known)}" for each in given if each not in known]
     if unknown:
         raise ParameterError(
             f"{owner} must name {noun}s of the account, {', '.join(known)}, "
@@ -705,7 +667,7 @@ class Standard(MarginRule):
     maintenance: Annotated[float, NOT_NEGATIVE]
     of_mark: Annotated[float, NOT_NEGATIVE] = 0.0
     factor: Annotated[float, POSITIVE] = 1.0
-    option_value: Annotated[str, Choice("none", "long")] = "none"
+    option_value: Annotated[str, base.Choice("none", "long")] = "none"
 
     def faults(self) -> Faults:
         """Yield an initial margin under that of maintenance."""
@@ -746,7 +708,7 @@ class Strategy(MarginRule):
     naked: Annotated[float, NOT_NEGATIVE] = 0.2
     least_call: Annotated[float, NOT_NEGATIVE] = 0.1
     least_put: Annotated[float, NOT_NEGATIVE] = 0.1
-    covered_itm: Annotated[bool, Flag()] = True
+    covered_itm: Annotated[bool, base.Flag()] = True
     conversion: Annotated[float, NOT_NEGATIVE] = 0.1
     loan_value: Annotated[float, SHARE] = 0.25
     loan_days: Annotated[float, NOT_NEGATIVE] = 273.0
@@ -870,10 +832,10 @@ def pack_rates(rule: MarginRule) -> OptionRates:
     )
 
 
-def make_scratch(options: OptionPositions, shocks: ShockTables) -> OptionScratch:
+def make_scratch(options: OptionPositions, shocks: ShockTables) -> option_kernels.OptionScratch:
     n, (groups, rows) = len(options.signs), shocks.moves.shape
     expiries = int(options.expiries.max(initial=-1)) + 1
-    return OptionScratch(
+    return option_kernels.OptionScratch(
         table=np.zeros((n, rows + 4)),
         sums=np.zeros((expiries, rows + 4)),
         losses=np.zeros((groups, rows)),
@@ -889,13 +851,17 @@ def pack_option_rules(
     rule: MarginRule, options: OptionPositions, groups: Sequence[str], names: Sequence[str]
 ) -> OptionRules:
     scenarios = rule if isinstance(rule, ScenarioMargin) else None
-    kinds = {ScenarioMargin: BY_SCENARIOS, Standard: PER_OPTION, Strategy: BY_STRATEGIES}
-    counts = {"none": NONE, "long": LONG}
+    kinds = {
+        ScenarioMargin: option_kernels.BY_SCENARIOS,
+        Standard: option_kernels.PER_OPTION,
+        Strategy: option_kernels.BY_STRATEGIES,
+    }
+    counts = {"none": option_kernels.NONE, "long": option_kernels.LONG}
     shocks = pack_shocks(scenarios, groups)
     order = list(names)
     return OptionRules(
-        kind=kinds.get(type(rule), BY_BRACKETS),
-        counted=NET if scenarios else counts[getattr(rule, "option_value", "none")],
+        kind=kinds.get(type(rule), option_kernels.BY_BRACKETS),
+        counted=option_kernels.NET if scenarios else counts[getattr(rule, "option_value", "none")],
         underlyings=np.array(
             [order.index(each) if each in order else -1 for each in groups], dtype=np.int64
         ),
@@ -994,7 +960,7 @@ class OptionAccount:
             options.marks[:] = np.where(np.isnan(self.quoted), options.values, self.quoted)
 
     def value(self) -> None:
-        fill_option_table(self.options, self.rules, False, np.zeros(1))
+        option_kernels.fill_option_table(self.options, self.rules, False, np.zeros(1))
 
     def list_linked(self, group: str, instruments: Sequence[str]) -> list[str]:
         labels = {each.label for k, each in enumerate(self.given) if self.name_of(k) == group}
@@ -1007,13 +973,17 @@ class OptionAccount:
     def requirement(
         self, packed: PortfolioRules, held: Holdings, *, is_initial: bool = False
     ) -> float:
-        return float(compute_option_requirement(packed, held, self.options, self.rules, is_initial))
+        return float(
+            option_kernels.compute_option_requirement(
+                packed, held, self.options, self.rules, is_initial
+            )
+        )
 
     def counted_value(self) -> float:
-        return float(compute_counted_value(self.rules, self.options))
+        return float(option_kernels.compute_counted_value(self.rules, self.options))
 
     def full_value(self) -> float:
-        return float(compute_options_value(self.options))
+        return float(option_kernels.compute_options_value(self.options))
 
 
 def list_given(noun: str, given: Any, kind: type[T]) -> tuple[T, ...]:

@@ -19,41 +19,8 @@ from typing import TYPE_CHECKING, Annotated, Any, ClassVar, NamedTuple, Self, ov
 import numpy as np
 import pandas as pd
 
-from backtest.base import (
-    AS_TUPLE,
-    Choice,
-    Cost,
-    Currency,
-    DatedCost,
-    Declaration,
-    Duration,
-    Fault,
-    Faults,
-    Flag,
-    IntArray,
-    Number,
-    ParameterError,
-    Rate,
-    Text,
-    Time,
-    Timed,
-    TimeLike,
-    Value,
-    VenueError,
-    Viewable,
-    Whole,
-    check_shape,
-    checked,
-    count_nouns,
-    declared,
-    did_you_mean,
-    find_coin,
-    find_currency,
-    format_time,
-    read_time,
-    repr_given,
-    to_nanoseconds,
-)
+from backtest import base
+from backtest.base import Cost, DatedCost, Faults, Number, Rate, Timed, Value, checked, declared
 from backtest.base.fields import COST, NOT_NEGATIVE, POSITIVE, SHARE
 from backtest.base.units import TOLERANCE
 from backtest.venue import preset_files
@@ -92,15 +59,15 @@ WHOLE_SHARES = {"all": 1.0, "losses": 0.0}
 
 
 @dataclass(frozen=True)
-class ShareOrWord(Declaration):
+class ShareOrWord(base.Declaration):
     least: float
     words: Collection[str]
 
     def read(self, value: Any) -> float | str:
         if isinstance(value, str) and value not in self.words:
             listed = " or ".join(map(repr, self.words))
-            found = repr_given(value) + did_you_mean(value, self.words)
-            raise Fault(f"must be a share from {self.least:g} to 1, or {listed}", found)
+            found = base.repr_given(value) + base.did_you_mean(value, self.words)
+            raise base.Fault(f"must be a share from {self.least:g} to 1, or {listed}", found)
         return value if isinstance(value, str) else Number(self.least, 1).read(value)
 
 
@@ -110,16 +77,16 @@ ORDERS = (
 )  # fmt: skip
 
 
-class ReductionOrder(Declaration):
+class ReductionOrder(base.Declaration):
     def read(self, value: Any) -> str | tuple[str, ...]:
         if isinstance(value, str) and value in ORDERS:
             return value
         is_list = isinstance(value, Sequence) and not isinstance(value, str) and bool(value)
         if not is_list or not all(isinstance(each, str) and each for each in value):
-            found = repr_given(value) + did_you_mean(value, ORDERS)
-            raise Fault(f"must be one of {', '.join(ORDERS)}, or a list of instruments", found)
+            found = base.repr_given(value) + base.did_you_mean(value, ORDERS)
+            raise base.Fault(f"must be one of {', '.join(ORDERS)}, or a list of instruments", found)
         if len(set(value)) < len(value):
-            raise Fault("must name each instrument once")
+            raise base.Fault("must name each instrument once")
         return tuple(value)
 
 
@@ -159,14 +126,14 @@ class Contract(Value):
 
     _omitted = frozenset({"round_to_tick", "expires", "settles", "haircut", "borrow_rate"})
 
-    kind: Annotated[str, Choice("linear", "inverse", "spot")] = "linear"
+    kind: Annotated[str, base.Choice("linear", "inverse", "spot")] = "linear"
     size: Annotated[float, POSITIVE] = 1.0
     lot: Annotated[float, NOT_NEGATIVE] = 0.001
     tick: Annotated[float, POSITIVE] = 0.1
     min_notional: Annotated[float | None, NOT_NEGATIVE] = None
-    round_to_tick: Annotated[bool, Flag()] = False
-    expires: Annotated[str | None, Time()] = None
-    settles: Annotated[str | None, Currency()] = None
+    round_to_tick: Annotated[bool, base.Flag()] = False
+    expires: Annotated[str | None, base.Time()] = None
+    settles: Annotated[str | None, base.Currency()] = None
     haircut: Annotated[float | None, Number(0, 1, open_high=True)] = None
     borrow_rate: Annotated[Rate | None, Timed(Number(0, 10))] = None
 
@@ -220,7 +187,7 @@ class Fees(Value):
     taker: Annotated[Cost, DatedCost(COST)]
     maker: Annotated[Cost, DatedCost(MAKER)]
     maker_share: Annotated[float, SHARE] = 0.0
-    tiers: Annotated[Sequence[FeeTier], AS_TUPLE] = ()
+    tiers: Annotated[Sequence[FeeTier], base.AS_TUPLE] = ()
     per_order: Annotated[Rate, Timed(NOT_NEGATIVE)] = 0.0
 
     def faults(self) -> Faults:
@@ -253,7 +220,7 @@ class Slippage(Value):
 
     rate: Annotated[Cost, DatedCost(COST)]
     impact: Annotated[float, NOT_NEGATIVE] = 0.0
-    impact_window: Annotated[str, Duration()] = "1d"
+    impact_window: Annotated[str, base.Duration()] = "1d"
     max_participation: Annotated[float | None, Number(0, 1, open_low=True)] = None
     spread: Annotated[Cost, DatedCost(COST)] = 0.0
 
@@ -292,7 +259,7 @@ class Liquidation(Value):
 
     _omitted = frozenset({"order", "full_below_health"})
 
-    mode: Annotated[str, Choice("close", "takeover", "partial")] = "close"
+    mode: Annotated[str, base.Choice("close", "takeover", "partial")] = "close"
     fee: Annotated[Cost, DatedCost(COST)]
     slippage: Annotated[Cost, DatedCost(COST)]
     step: Annotated[float | str, ShareOrWord(LEAST_STEP, ("bracket",))] = 0.2
@@ -351,7 +318,7 @@ def scale_cost(cost: Cost, factor: float, *, most: float, name: str) -> Cost:
 
 def check_no_column(cost: Cost, name: str, place: str = "to be varied") -> None:
     if isinstance(cost, str):
-        raise ParameterError(
+        raise base.ParameterError(
             f"{name} must be a number or a series {place}, got the column {cost!r}"
         )
 
@@ -408,20 +375,20 @@ def agree_settlement(
         if currency != known[first]:
             one = f"venue.override({{'contract.settles': {known[first]!r}}})"
             cure = "" if inverse else f"; to count the two as one, give {name!r} {one}"
-            raise ParameterError(
+            raise base.ParameterError(
                 f"venue: the positions of one account must settle in one currency, got "
                 f"{known[first]} for {first!r} and {currency} for {name!r}; give each currency an "
                 f"account of its own{cure}"
             )
     unknown = next((name for name in contracts if name not in known), None)
     if len(contracts) > 1 and inverse is not None and unknown is not None:
-        raise ParameterError(
+        raise base.ParameterError(
             "venue: positions beside an inverse contract must have a known settlement currency, "
             f"got none for {unknown!r} beside {inverse!r}; "
             "venue.override({'contract.settles': 'BTC'}) gives it"
         )
     if given and known and given != known[first]:
-        raise ParameterError(
+        raise base.ParameterError(
             f"currency of the markets must be that in which their venues settle, got {given!r} and "
             f"{known[first]!r} for {first!r}"
         )
@@ -437,9 +404,9 @@ def check_names_agree(
         names = (*said.get(name, ()), name)
         found = _read_names(names, is_inverse=is_inverse)
         if is_inverse and not found:  # it settles in the coin that its name quotes
-            found = next(filter(None, map(find_coin, names)), "")
+            found = next(filter(None, map(base.find_coin, names)), "")
         if contract.settles is not None and found not in ("", contract.settles):
-            raise ParameterError(
+            raise base.ParameterError(
                 f"venue: a market must be in the currency in which its venue settles, got {found} "
                 f"by the name of {name!r} and {contract.settles} of its venue; to count the two "
                 f"as one, give bt.Markets(..., currency={contract.settles!r})"
@@ -455,7 +422,9 @@ def _find_settlement(contract: Contract, names: Collection[str], given: str) -> 
 
 def _read_names(names: Collection[str], *, is_inverse: bool) -> str:
     """Return the currency that the first name that says one says, empty if none does."""
-    return next(filter(None, (find_currency(name, is_inverse=is_inverse) for name in names)), "")
+    return next(
+        filter(None, (base.find_currency(name, is_inverse=is_inverse) for name in names)), ""
+    )
 
 
 AMOUNT_SLACK = 0.02
@@ -560,11 +529,11 @@ def complete_table(table: Sequence[Bracket]) -> tuple[Bracket, ...]:
     )
 
 
-class Day(Declaration):
+class Day(base.Declaration):
     kind: ClassVar[type] = str
 
     def read(self, value: Any) -> str:
-        read_time(str(value) if type(value) is dt.date else value)
+        base.read_time(str(value) if type(value) is dt.date else value)
         return preset_files.read_day(value)
 
 
@@ -582,7 +551,7 @@ class InForce(Value):
         The day of the preset's next table; None if the newest is included.
     """
 
-    preset: Annotated[str, Text()]
+    preset: Annotated[str, base.Text()]
     since: Annotated[str, Day()]
     until: Annotated[str | None, Day()] = None
 
@@ -595,9 +564,9 @@ class InForce(Value):
         'the margin table of x:Y is of 1970-01-03, but the run uses it from 1970-01-01 on'
         """
         parts = []
-        if start < to_nanoseconds(self.since):
-            parts.append(f"but the run uses it from {format_time(start)[:10]} on")
-        if self.until is not None and end > to_nanoseconds(self.until):
+        if start < base.to_nanoseconds(self.since):
+            parts.append(f"but the run uses it from {base.format_time(start)[:10]} on")
+        if self.until is not None and end > base.to_nanoseconds(self.until):
             parts.append(f"it was replaced on {self.until}, before the run ends")
         table = f"the margin table of {self.preset} is of {self.since}, "
         return table + " and ".join(parts) if parts else ""
@@ -615,8 +584,8 @@ class Earlier(Value):
         The margin table.
     """
 
-    until: Annotated[str, Time()]
-    brackets: Annotated[Sequence[Bracket], AS_TUPLE]
+    until: Annotated[str, base.Time()]
+    brackets: Annotated[Sequence[Bracket], base.AS_TUPLE]
 
     def faults(self) -> Faults:
         """Yield what keeps the brackets from forming a table."""
@@ -628,7 +597,7 @@ class Earlier(Value):
     @property
     def end(self) -> int:
         """``until`` in ns."""
-        return to_nanoseconds(self.until)
+        return base.to_nanoseconds(self.until)
 
 
 class InUse(NamedTuple):
@@ -642,7 +611,7 @@ def list_in_use(
     tables: Sequence[Sequence[Bracket]],
     days: Sequence[str | None],
     ends: Sequence[int],
-    time: IntArray,
+    time: base.IntArray,
 ) -> list[InUse]:
     """Return the tables that apply to at least one of the bars that open at ``time``.
 
@@ -699,7 +668,7 @@ class OpenInterestMargin(Value):
         The open notional from which the fraction rises, and that at which it is 1.
     """
 
-    column: Annotated[str, Text()] = "open_interest"
+    column: Annotated[str, base.Text()] = "open_interest"
     lower: Annotated[float, NOT_NEGATIVE]
     upper: Annotated[float, POSITIVE]
 
@@ -750,7 +719,7 @@ def choose_leverage(haircut: float, max_leverage: float | None) -> float:
         return max_leverage
     if haircut > 0.0:
         return 0.5 / haircut
-    raise VenueError("max_leverage is needed with a haircut of 0, 10 for example")
+    raise base.VenueError("max_leverage is needed with a haircut of 0, 10 for example")
 
 
 def list_spot_parts(
@@ -819,7 +788,7 @@ _OF_NO_PRESET: Mapping[str, object] = {"in_force": None, "earlier": ()}
 
 
 @declared(kw_only=True)
-class Venue(Value, Viewable):
+class Venue(Value, base.Viewable):
     """The rules of one instrument at one venue.
 
     Parameters
@@ -868,23 +837,23 @@ class Venue(Value, Viewable):
     """
 
     contract: Contract
-    brackets: Annotated[Sequence[Bracket], AS_TUPLE]
+    brackets: Annotated[Sequence[Bracket], base.AS_TUPLE]
     fees: Fees
     slippage: Slippage
     liquidation: Liquidation
-    interest_on: Annotated[str | None, Choice("balance", "loan")] = None
+    interest_on: Annotated[str | None, base.Choice("balance", "loan")] = None
     borrow_rate: Annotated[Rate, _ANNUAL] = 0.0
     cash_rate: Annotated[Rate, _ANNUAL] = 0.0
     short_rate: Annotated[Rate, _ANNUAL] = 0.0
     day_count: Annotated[float, Number(360, 366)] = 365.0
-    funding_jitter: Annotated[str, Duration()] = "60s"
-    isolated_funding: Annotated[str, Choice("margin", "wallet")] = "margin"
-    maintenance_at: Annotated[str, Choice("mark", "entry")] = "mark"
-    includes_close_fee: Annotated[bool, Flag()] = False
+    funding_jitter: Annotated[str, base.Duration()] = "60s"
+    isolated_funding: Annotated[str, base.Choice("margin", "wallet")] = "margin"
+    maintenance_at: Annotated[str, base.Choice("mark", "entry")] = "mark"
+    includes_close_fee: Annotated[bool, base.Flag()] = False
     margin_multiplier: Annotated[Rate, Timed(POSITIVE)] = 1.0
-    call_grace: Annotated[int | None, Whole(0)] = None
+    call_grace: Annotated[int | None, base.Whole(0)] = None
     in_force: InForce | None = None
-    earlier: Annotated[Sequence[Earlier], AS_TUPLE] = ()
+    earlier: Annotated[Sequence[Earlier], base.AS_TUPLE] = ()
     initial_multiplier: Annotated[Rate | None, Timed(POSITIVE)] = None
     maintenance_multiplier: Annotated[Rate | None, Timed(POSITIVE)] = None
     open_interest_margin: OpenInterestMargin | None = None
@@ -925,7 +894,9 @@ class Venue(Value, Viewable):
 
     def __repr__(self) -> str:
         name = self.in_force.preset if self.in_force else "no preset"
-        table = f"{count_nouns(len(self.brackets), 'bracket')}, {self.brackets[0].max_leverage:g}x"
+        table = (
+            f"{base.count_nouns(len(self.brackets), 'bracket')}, {self.brackets[0].max_leverage:g}x"
+        )
         interest = ", ".join(find_charged(self.rates())) or "no interest"
         parts = (self.contract, self.fees, self.slippage, self.liquidation)
         return "\n ".join([f"<Venue of {name}: {table}, {interest}", *map(repr, parts)]) + ">"
@@ -948,17 +919,17 @@ class Venue(Value, Viewable):
 
     @overload
     @classmethod
-    def preset(cls, venue: str, symbol: str, at: TimeLike | None = None) -> Self: ...
+    def preset(cls, venue: str, symbol: str, at: base.TimeLike | None = None) -> Self: ...
 
     @overload
     @classmethod
     def preset(
-        cls, venue: str, symbol: list[str] | tuple[str, ...], at: TimeLike | None = None
+        cls, venue: str, symbol: list[str] | tuple[str, ...], at: base.TimeLike | None = None
     ) -> dict[str, Self]: ...
 
     @classmethod
     def preset(
-        cls, venue: str, symbol: str | list[str] | tuple[str, ...], at: TimeLike | None = None
+        cls, venue: str, symbol: str | list[str] | tuple[str, ...], at: base.TimeLike | None = None
     ) -> Self | dict[str, Self]:
         """Return the rules of a symbol from a preset of the package or from a file.
 
@@ -1134,7 +1105,7 @@ class Venue(Value, Viewable):
         return (first, *(each.until for each in self.earlier))
 
     @checked
-    def in_use(self, time: IntArray) -> list[InUse]:
+    def in_use(self, time: base.IntArray) -> list[InUse]:
         """Return the margin tables that apply to bars with these open times, with their bars.
 
         Examples
@@ -1144,7 +1115,7 @@ class Venue(Value, Viewable):
         >>> [(each.since, each.first, each.stop) for each in used]
         [('2022-12-29', 0, 1), ('2024-10-24', 1, 3)]
         """
-        check_shape("time", time, (-1,))
+        base.check_shape("time", time, (-1,))
         return list_in_use(self.tables(), self.days(), [each.end for each in self.earlier], time)
 
     @checked
