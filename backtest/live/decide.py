@@ -481,6 +481,10 @@ def decide(
     stands still there, under the rules of :func:`backtest.run`: flows, interest, the gap check, and
     the fill with band, limits, lots and margin.
 
+    Raises ParameterError if an argument is not allowed, or the snapshot lacks what the policy
+    reads; PolicyError if the policy raises, looks ahead, or returns a negative number or the wrong
+    type.
+
     Parameters
     ----------
     policy, market, venue, account, signal, overlay, decide
@@ -502,13 +506,6 @@ def decide(
     Returns
     -------
     Decision
-
-    Raises
-    ------
-    ParameterError
-        If an argument is not allowed, or the snapshot lacks what the policy reads.
-    PolicyError
-        If the policy raises, looks ahead, or returns a negative number or the wrong type.
     """
     market = with_clock(market, decide, None)
     base.set_single(True)

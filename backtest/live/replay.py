@@ -54,6 +54,8 @@ def read_fills(
 ) -> pd.DataFrame:
     """Return fills as :func:`backtest.replay` takes them.
 
+    Raises DataError if columns are missing, or a row cannot be read.
+
     Parameters
     ----------
     source : str, Path, DataFrame or sequence of mappings
@@ -62,11 +64,6 @@ def read_fills(
         ccxt's ``fetch_my_trades`` returns.
     names : mapping of str to str, optional
         Our instruments by the symbol of the source. Default: ``BTC/USDT:USDT`` is ``BTCUSDT``.
-
-    Raises
-    ------
-    DataError
-        If columns are missing, or a row cannot be read.
     """
     table = open_table(source)
     is_of_ccxt = set(CCXT) <= set(table.columns)
@@ -426,6 +423,9 @@ def replay(
     itself: it liquidates nothing, closes nothing that is delisted, makes no top-up and refuses no
     withdrawal. Transfers of a run, with its top-ups, are in :attr:`Result.transfers`.
 
+    Raises ParameterError if an argument is not allowed; DataError if a fill lies outside its bar or
+    the market, or the equity falls below 0 without a row of the kind ``bad_debt``.
+
     Parameters
     ----------
     market, venue, account, sampling, calendar
@@ -444,14 +444,6 @@ def replay(
     Returns
     -------
     Replay
-
-    Raises
-    ------
-    ParameterError
-        If an argument is not allowed.
-    DataError
-        If a fill lies outside its bar or the market, or the equity falls below 0 without a row of
-        the kind ``bad_debt``.
     """
     base.Number(0.0, 1.0).check("range_tolerance", range_tolerance)
     setup = set_up_replay(market, venue, account, start, sampling, calendar)

@@ -121,6 +121,8 @@ class AccountSnapshot(Snapshot):
     Exactly one of ``cash``, ``wallet`` and ``equity`` is given. All money is in the settlement
     currency.
 
+    Raises ParameterError if a field is unknown, missing or of the wrong kind.
+
     Parameters
     ----------
     equity : float, optional
@@ -156,11 +158,6 @@ class AccountSnapshot(Snapshot):
         Whether a liquidation or ruin ended the account, so that nothing is decided.
     traded_30d : float, optional
         Notional traded in the last 30 days, which chooses fee tiers.
-
-    Raises
-    ------
-    ParameterError
-        If a field is unknown, missing or of the wrong kind.
 
     Examples
     --------

@@ -142,6 +142,9 @@ def decide_every(market: Any, length: str) -> Any:
     passed, and the account lives bar by bar. It is what ``decide`` of :func:`backtest.run` makes,
     for functions without that argument.
 
+    Raises ParameterError if it is not a multiple, no bar of this length is complete, or the market
+    has such a clock.
+
     Parameters
     ----------
     market : Market or Markets
@@ -153,11 +156,6 @@ def decide_every(market: Any, length: str) -> Any:
     Returns
     -------
     Market or Markets
-
-    Raises
-    ------
-    ParameterError
-        If it is not a multiple, no bar of this length is complete, or the market has such a clock.
 
     Examples
     --------

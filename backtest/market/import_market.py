@@ -36,6 +36,9 @@ def import_market(  # noqa: PLR0913 - one for each choice of the reader
     It reads files of freqtrade (feather, parquet), Binance's archive (CSV and zip), and plain CSV.
     The checks are those of :meth:`Market.load`.
 
+    Raises DataError listing every defect of every file, each with its place and cure;
+    ParameterError if an argument is unknown or unreadable.
+
     Parameters
     ----------
     *paths : str or Path
@@ -58,13 +61,6 @@ def import_market(  # noqa: PLR0913 - one for each choice of the reader
         As in :meth:`Market.load`.
     decimal : str
         The decimal mark of CSV files, ``"."`` or ``","``.
-
-    Raises
-    ------
-    DataError
-        Listing every defect of every file, each with its place and cure.
-    ParameterError
-        If an argument is unknown or unreadable.
     """
     if not paths:
         raise ParameterError("an import needs a file, got none")

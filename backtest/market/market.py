@@ -183,6 +183,9 @@ class Market(BarClock):
     ) -> Market:
         """Return a market of frames indexed by UTC time; everything is copied.
 
+        Raises DataError listing every defect of the data, each with its place and cure;
+        ParameterError if an argument is unknown or unreadable.
+
         Parameters
         ----------
         bars : DataFrame
@@ -211,13 +214,6 @@ class Market(BarClock):
             Whether the market closes, so that bars may be missing.
         between : pair of times, optional
             Cut the bars to [start, end) before they are checked against mark and funding.
-
-        Raises
-        ------
-        DataError
-            Listing every defect of the data, each with its place and cure.
-        ParameterError
-            If an argument is unknown or unreadable.
         """
         options = read_options(
             instrument=instrument,
@@ -258,6 +254,9 @@ class Market(BarClock):
         says which is mark, funding or dividends. For files with other names or columns use
         :func:`backtest.import_market`.
 
+        Raises DataError listing every defect of every file, each with its place and cure;
+        ParameterError if an argument is unknown or unreadable.
+
         Parameters
         ----------
         *paths : str or Path
@@ -272,13 +271,6 @@ class Market(BarClock):
             all of them are one table; what several have must agree.
         timezone, mark_gaps, funding_gaps, sessions, between
             As in :meth:`from_frames`.
-
-        Raises
-        ------
-        DataError
-            Listing every defect of every file, each with its place and cure.
-        ParameterError
-            If an argument is unknown or unreadable.
         """
         if not paths:
             raise ParameterError("load needs a path, got none")
@@ -302,6 +294,8 @@ class Market(BarClock):
 
         The default, a year of hours with seed 0, is read from the file of the package, if present.
 
+        Raises ParameterError if an argument is out of range.
+
         Parameters
         ----------
         bars : int
@@ -310,11 +304,6 @@ class Market(BarClock):
             Seed of the random numbers, at least 0.
         interval : str
             A whole part of 8 hours ("1m", "5m", "1h"), or whole hours that divide a day.
-
-        Raises
-        ------
-        ParameterError
-            If an argument is out of range.
 
         Examples
         --------
@@ -417,10 +406,7 @@ class Market(BarClock):
         It holds nothing stamped at or after its end: all that a policy may know at that close. What
         ``observe`` computes on a prefix must equal the prefix of what it computes on the whole.
 
-        Raises
-        ------
-        ParameterError
-            If n is not from 1 to n_bars.
+        Raises ParameterError if n is not from 1 to n_bars.
         """
         Range(1, self.n_bars, "bars").check("n", n, whole=True)
         return self._slice(0, n, f".prefix({n})")
@@ -431,10 +417,8 @@ class Market(BarClock):
         It ends as :meth:`prefix` does, and begins as :meth:`between` does: an event stamped up to a
         quarter of a bar before its first open belongs to it.
 
-        Raises
-        ------
-        ParameterError
-            If first is not from 0 to n_bars - 1, or stop not from first + 1 to n_bars.
+        Raises ParameterError if first is not from 0 to n_bars - 1, or stop not from first + 1 to
+        n_bars.
         """
         is_inside = type(first) is type(stop) is int and 0 <= first < stop <= self.n_bars
         if not is_inside:  # or numbers of another type, whose check takes longer
@@ -468,17 +452,14 @@ class Market(BarClock):
     def with_columns(self, **columns: npt.ArrayLike | pd.Series) -> Market:
         """Return the market with further columns, for policies to observe.
 
+        Raises DataError if a name is that of a price, the volume or the times, or values are not
+        one finite number, or NaN, per bar.
+
         Parameters
         ----------
         **columns : array, list or Series of shape (n_bars,)
             Numbers known at each bar's close, by name; NaN if unknown. A Series with times must
             have the opens of the bars, in any time zone. An existing column is replaced.
-
-        Raises
-        ------
-        DataError
-            If a name is that of a price, the volume or the times, or values are not one finite
-            number, or NaN, per bar.
 
         Examples
         --------
@@ -496,10 +477,7 @@ class Market(BarClock):
         Funding is kept from a quarter of a bar before the first open (an event stamped some ms
         before an open belongs to it) up to but not including the last close.
 
-        Raises
-        ------
-        ParameterError
-            If the span is not inside the market, or no bar opens in it.
+        Raises ParameterError if the span is not inside the market, or no bar opens in it.
         """
         low = self.start if start is None else base.to_nanoseconds(start, "start")
         high = self.end if end is None else base.to_nanoseconds(end, "end")
@@ -526,16 +504,13 @@ class Market(BarClock):
         its stretch than is usual for the five after it, the last if it ends no earlier than is
         usual for the five before it.
 
+        Raises ParameterError if it is not a multiple, no group is complete, bars are off the UTC
+        grid, or, with sessions, reach from one stretch into the next.
+
         Parameters
         ----------
         interval : str
             A multiple of the market's own interval; with sessions, any length not below it.
-
-        Raises
-        ------
-        ParameterError
-            If it is not a multiple, no group is complete, bars are off the UTC grid, or, with
-            sessions, reach from one stretch into the next.
         """
         fields = resample_fields(self, base.parse_duration(interval, "interval"))
         return Market(**fields, source=f"{self.source}.resample({interval!r})")
@@ -544,10 +519,7 @@ class Market(BarClock):
     def save(self, folder: str | Path) -> Path:
         """Write the market to a new folder that :meth:`load` reads; all of it or nothing.
 
-        Raises
-        ------
-        DataError
-            If the folder is not empty, or cannot be written.
+        Raises DataError if the folder is not empty, or cannot be written.
         """
         facts = {
             "instrument": self.instrument,

@@ -233,6 +233,10 @@ def require_panel(markets: object) -> None:
 class Markets(Mapping[str, Market], BarClock):
     """Aligned histories of several instruments, by name; immutable.
 
+    Raises ParameterError if there are no markets, or a name is not text; DataError if the markets
+    have several intervals, calendars or settlement currencies, their spans do not overlap, or one
+    lacks a bar inside its span that another has.
+
     Parameters
     ----------
     markets : mapping of str to Market
@@ -268,14 +272,6 @@ class Markets(Mapping[str, Market], BarClock):
         The first bar of each instrument on the clock, and one past its last.
     options : dict of str to Option
         The listed option contracts, which are not among the names.
-
-    Raises
-    ------
-    ParameterError
-        If there are no markets, or a name is not text.
-    DataError
-        If the markets have several intervals, calendars or settlement currencies, their spans do
-        not overlap, or one lacks a bar inside its span that another has.
 
     Examples
     --------
@@ -450,6 +446,10 @@ class Markets(Mapping[str, Market], BarClock):
         A folder holds one market as :meth:`Market.save` writes it, a folder for each of several
         markets, or files with the names of freqtrade or of Binance's archive.
 
+        Raises DataError if a market does not load, or the markets do not fit together;
+        ParameterError if an instrument is not among the data, or an argument is unknown or
+        unreadable.
+
         Parameters
         ----------
         *paths : str or Path
@@ -464,13 +464,6 @@ class Markets(Mapping[str, Market], BarClock):
             may reach beyond the bars of one instrument, which must have one in it.
         currency : str, optional
             Default: the one that the files or the names say.
-
-        Raises
-        ------
-        DataError
-            If a market does not load, or the markets do not fit together.
-        ParameterError
-            If an instrument is not among the data, or an argument is unknown or unreadable.
         """
         options = read_options(
             interval=interval,
@@ -509,6 +502,9 @@ class Markets(Mapping[str, Market], BarClock):
     ) -> Markets:
         """Return the markets of frames by name; each is what :meth:`Market.from_frames` takes.
 
+        Raises DataError if frames have defects, or the markets do not fit together; ParameterError
+        if an argument is unknown or unreadable, or a name is not among the bars.
+
         Parameters
         ----------
         bars : mapping of str to DataFrame
@@ -517,13 +513,6 @@ class Markets(Mapping[str, Market], BarClock):
             Of the instruments that have them.
         interval, timezone, mark_gaps, funding_gaps, sessions, currency
             As in :meth:`Market.from_frames`, for each of them, and in the constructor.
-
-        Raises
-        ------
-        DataError
-            If frames have defects, or the markets do not fit together.
-        ParameterError
-            If an argument is unknown or unreadable, or a name is not among the bars.
         """
         for key, frames in (("funding", funding), ("mark", mark)):
             for name in frames or ():
@@ -559,6 +548,9 @@ class Markets(Mapping[str, Market], BarClock):
         extreme, close) all prices move together and linearly; the first extreme of an instrument
         is its low where its last close is not under its last open, else its high.
 
+        Raises ParameterError if the signal does not fit the panel; DataError if the index reaches
+        0.
+
         Parameters
         ----------
         signal : DataFrame, array of shape (n_bars, n_instruments), mapping or None
@@ -570,13 +562,6 @@ class Markets(Mapping[str, Market], BarClock):
         Market
             Prices begin at 1. The funding rate is the sum of weight times rate, the volume is NaN.
             Prices count as those of linear contracts.
-
-        Raises
-        ------
-        ParameterError
-            If the signal does not fit the panel.
-        DataError
-            If the index reaches 0.
 
         Examples
         --------
@@ -592,12 +577,8 @@ class Markets(Mapping[str, Market], BarClock):
 
         For example ``markets.with_markets({"BTCUSDT": markets["BTCUSDT"].with_columns(iv=iv)})``.
 
-        Raises
-        ------
-        ParameterError
-            If a name is unknown, or what it names is no market.
-        DataError
-            If a market has other bars than the one it replaces.
+        Raises ParameterError if a name is unknown, or what it names is no market; DataError if a
+        market has other bars than the one it replaces.
         """
         for name, market in markets.items():
             check_replacement(name, market, self)
@@ -607,12 +588,8 @@ class Markets(Mapping[str, Market], BarClock):
     def select(self, *names: str) -> Markets:
         """Return the markets of some instruments, in the order of the names.
 
-        Raises
-        ------
-        ParameterError
-            If a name is unknown or given twice, or there is none.
-        DataError
-            If the spans of the rest do not overlap.
+        Raises ParameterError if a name is unknown or given twice, or there is none; DataError if
+        the spans of the rest do not overlap.
         """
         for name in names:
             check_known(name, self)
@@ -665,10 +642,7 @@ class Markets(Mapping[str, Market], BarClock):
 
         Instruments without a bar among them are left out.
 
-        Raises
-        ------
-        ParameterError
-            If the span is not inside that of the panel, or no bar opens in it.
+        Raises ParameterError if the span is not inside that of the panel, or no bar opens in it.
         """
         low = self.start if start is None else base.to_nanoseconds(start, "start")
         high = self.end if end is None else base.to_nanoseconds(end, "end")

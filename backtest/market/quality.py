@@ -115,10 +115,7 @@ class Quality:
     def fit_for(self, use: str) -> Fit:
         """Return the verdict on a use: "loading", "liquidation", "funding" or "minutes".
 
-        Raises
-        ------
-        KeyError
-            If there is no such use.
+        Raises KeyError if there is no such use.
         """
         return {verdict.use: verdict.fit for verdict in self.verdicts}[use]
 
@@ -516,6 +513,9 @@ def quality(
 ) -> Any:
     """Return a report on the quality of data and their fitness for use; nothing is changed.
 
+    Raises DataError if there is no such path, or it holds several instruments and none is chosen;
+    ParameterError if an argument is unknown or unreadable.
+
     Parameters
     ----------
     data : Market, Markets, path, or sequence of paths
@@ -531,13 +531,6 @@ def quality(
         Gaps, duplicates, odd prices, the mark compared with the last price, the cadence of
         funding, and a verdict per use. Of several markets, the report on each, their common span,
         the holes in one where others trade, and the correlations of their returns.
-
-    Raises
-    ------
-    DataError
-        If there is no such path, or it holds several instruments and none is chosen.
-    ParameterError
-        If an argument is unknown or unreadable.
 
     Examples
     --------

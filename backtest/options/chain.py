@@ -381,6 +381,9 @@ class Chain:
     def load(cls, path: str | Path, *, settlement: str | None = None) -> Chain:
         """Read a file of quotes, or a folder of them: Parquet, Feather, CSV or JSON.
 
+        Raises DataError if the file cannot be read, or is no chain; all defects are listed;
+        ParameterError if the settlement is needed and missing.
+
         Parameters
         ----------
         path : str or Path
@@ -389,13 +392,6 @@ class Chain:
             optionally ``mark, iv, forward, index, underlying, quoted, name``.
         settlement : "cash" or "coin", optional
             Needed for plain tables; Deribit's are in coins.
-
-        Raises
-        ------
-        DataError
-            If the file cannot be read, or is no chain; all defects are listed.
-        ParameterError
-            If the settlement is needed and missing.
         """
         given = Path(path)
         files = find_files(given)
@@ -464,19 +460,14 @@ class Chain:
     def select(self, underlying: str | None = None, time: base.TimeLike | None = None) -> Chain:
         """Return the quotes of one underlying, of one snapshot, or both.
 
+        Raises ParameterError if there is no such underlying; DataError if no snapshot is that old.
+
         Parameters
         ----------
         underlying : str, optional
             A name of :attr:`underlyings`.
         time : time, optional
             The last snapshot at or before it.
-
-        Raises
-        ------
-        ParameterError
-            If there is no such underlying.
-        DataError
-            If no snapshot is that old.
         """
         table = self.table
         if underlying is not None:

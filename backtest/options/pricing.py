@@ -167,6 +167,9 @@ def price(
 ) -> Any:
     """Return the Black-76 price of a European option on a forward.
 
+    Raises ParameterError if a number is out of range, an infinite one included, or shapes do not
+    fit.
+
     Parameters
     ----------
     kind : "call", "put", or an array of them
@@ -186,11 +189,6 @@ def price(
     -------
     float or array
         Per unit of the underlying, of the broadcast shape; NaN where a number is NaN.
-
-    Raises
-    ------
-    ParameterError
-        If a number is out of range, an infinite one included, or shapes do not fit.
 
     Notes
     -----
@@ -221,6 +219,8 @@ def greeks(
     spot: Number | None = None,
 ) -> Greeks:
     """Return the Greeks of the Black-76 price.
+
+    Raises ParameterError as :func:`price`.
 
     Parameters
     ----------
@@ -254,11 +254,6 @@ def greeks(
         V is discounted. With coin settlement the same derivatives of V / F: delta
         ``(dV/dF - V/F) / F``. At expiry or without volatility delta is 0, 1/2 (at the money) or 1,
         discounted and signed, and all others are 0.
-
-    Raises
-    ------
-    ParameterError
-        As :func:`price`.
     """
     numbers = {"forward": forward, "strike": strike, "years": years, "volatility": volatility}
     numbers["rate"] = rate
@@ -308,6 +303,8 @@ def implied_volatility(
 ) -> Any:
     """Return the volatility at which :func:`price` gives a price.
 
+    Raises ParameterError as :func:`price`.
+
     Parameters
     ----------
     price : float or array
@@ -322,11 +319,6 @@ def implied_volatility(
         value, at or above the largest value (the forward for a call, the strike for a put), at
         expiry, or where vega is so small that four rounding errors of the price move the volatility
         by over a thousandth of it. :func:`volatility_reason` says which.
-
-    Raises
-    ------
-    ParameterError
-        As :func:`price`.
 
     Notes
     -----

@@ -63,6 +63,9 @@ class Smile(NamedTuple):
 class SVI:
     """Raw SVI parameters of one expiry.
 
+    Raises ParameterError if a parameter is out of range, or the total variance is negative
+    somewhere.
+
     Parameters
     ----------
     a : float
@@ -75,11 +78,6 @@ class SVI:
         Log-moneyness of the vertex of the wings.
     sigma : float
         Curvature at the vertex, positive.
-
-    Raises
-    ------
-    ParameterError
-        If a parameter is out of range, or the total variance is negative somewhere.
 
     Examples
     --------
@@ -113,6 +111,8 @@ class SVI:
     ) -> SVI:
         """Return the raw parameters of a smile in jump-wings form.
 
+        Raises ParameterError if they are no smile.
+
         Parameters
         ----------
         v, v_tilde : float
@@ -123,11 +123,6 @@ class SVI:
             Slopes of the put and the call wing.
         years : float
             Time to expiry.
-
-        Raises
-        ------
-        ParameterError
-            If they are no smile.
         """
         total = v * years
         b = 0.5 * math.sqrt(total) * (c + p)
@@ -520,6 +515,9 @@ class Surface(Reportable):
     def fit(cls, chain: Chain, model: Model = "svi", *, underlying: str | None = None) -> Surface:
         """Fit a surface to bids and asks.
 
+        Raises ParameterError if the model is unknown, or the chain has several underlyings or
+        snapshots; DataError if no expiry has enough quotes.
+
         Parameters
         ----------
         chain : Chain
@@ -529,13 +527,6 @@ class Surface(Reportable):
             parameters for all and one per expiry, no arbitrage of either kind.
         underlying : str, optional
             Needed if the chain has several.
-
-        Raises
-        ------
-        ParameterError
-            If the model is unknown, or the chain has several underlyings or snapshots.
-        DataError
-            If no expiry has enough quotes.
         """
         one = chain.only(underlying)
         rows, left_out = choose_rows(one.implied())
@@ -672,10 +663,7 @@ class Surface(Reportable):
     def volatility(self, strike: Number, years: Number) -> Any:
         """Return the implied volatility, per sqrt(year), of strikes and times to expiry.
 
-        Raises
-        ------
-        ParameterError
-            If a strike or a time is not positive.
+        Raises ParameterError if a strike or a time is not positive.
         """
         strikes = read_numbers("strike", strike)
         check_positive("strike", strikes)
@@ -878,6 +866,9 @@ class Surfaces:
     ) -> Surfaces:
         """Fit a surface to each snapshot of a folder of chains, or of one file.
 
+        Raises DataError if there is no file, a file is no chain, or no snapshot can be fitted;
+        ParameterError if an underlying is needed.
+
         Parameters
         ----------
         path : str or Path
@@ -888,13 +879,6 @@ class Surfaces:
             As in :meth:`Surface.fit` and :meth:`Chain.load`.
         progress : callable, optional
             Called with the number of files done and their total.
-
-        Raises
-        ------
-        DataError
-            If there is no file, a file is no chain, or no snapshot can be fitted.
-        ParameterError
-            If an underlying is needed.
         """
         files = find_files(Path(path))
         surfaces: list[Surface] = []
@@ -1028,6 +1012,9 @@ class Surfaces:
     def attach(self, market: Market, tenors: Sequence[str] = ("30d",)) -> Market:
         """Return a market with columns of these surfaces, for policies to observe.
 
+        Raises ParameterError if there is no tenor; DataError if no bar closes after a surface, or
+        all close over 14 days after the last.
+
         Parameters
         ----------
         market : Market
@@ -1044,13 +1031,6 @@ class Surfaces:
             a bar are of the last snapshot stamped strictly before its close, never of a later one;
             NaN before the first, and skew and vix also where a tenor is over twice the last expiry,
             which a warning tells.
-
-        Raises
-        ------
-        ParameterError
-            If there is no tenor.
-        DataError
-            If no bar closes after a surface, or all close over 14 days after the last.
         """
         if not tenors or isinstance(tenors, str):
             raise ParameterError(

@@ -41,6 +41,8 @@ def touch_probability(
 ) -> Any:
     """Return the probability that a price touches a level within a horizon.
 
+    Raises ParameterError if an argument is out of range, or fat tails have a drift.
+
     Parameters
     ----------
     distance : float or array
@@ -60,11 +62,6 @@ def touch_probability(
     -------
     float or array
         In [0, 1]; 1 at distance 0, NaN if an argument is NaN.
-
-    Raises
-    ------
-    ParameterError
-        If an argument is out of range, or fat tails have a drift.
 
     Notes
     -----
@@ -249,6 +246,9 @@ def calculate_liquidation(
 ) -> Calculation:
     """Return margins, liquidation price, and bankruptcy price of a position, with probabilities.
 
+    Raises ParameterError if an argument is out of its range, the venue does not allow the leverage
+    for the notional, or the capital does not cover the initial margin.
+
     Parameters
     ----------
     venue : Venue
@@ -276,12 +276,6 @@ def calculate_liquidation(
     Returns
     -------
     Calculation
-
-    Raises
-    ------
-    ParameterError
-        If an argument is out of its range, the venue does not allow the leverage for the notional,
-        or the capital does not cover the initial margin.
 
     Notes
     -----
@@ -540,6 +534,8 @@ def calculate_book(
 ) -> BookCalculation:
     """Return requirement, margin ratio and distance to failure of a book of cross positions.
 
+    Raises ParameterError if names do not fit, or a number is out of its range.
+
     Parameters
     ----------
     venues, quantities, prices, rule, collateral, collateral_prices
@@ -556,11 +552,6 @@ def calculate_book(
     Returns
     -------
     BookCalculation
-
-    Raises
-    ------
-    ParameterError
-        If names do not fit, or a number is out of its range.
 
     Examples
     --------

@@ -252,10 +252,7 @@ class RateCurve(Value):
     def borrow(self, utilization: Any) -> Any:
         """Return the borrow rate per year at a utilization, or at each of an array or Series.
 
-        Raises
-        ------
-        ParameterError
-            If a utilization is not from 0 to 1.
+        Raises ParameterError if a utilization is not from 0 to 1.
         """
         used = check_utilization(utilization)
         low = self.base + self.slope1 * np.minimum(used, self.optimal) / self.optimal
@@ -271,6 +268,8 @@ class RateCurve(Value):
     def rates(self, market: Market, utilization: float | str) -> dict[str, FloatSeries | float]:
         """Return ``borrow_rate`` and ``cash_rate`` of a venue, by a utilization through time.
 
+        Raises ParameterError if there is no such column, or a utilization is not from 0 to 1.
+
         Parameters
         ----------
         market : Market
@@ -278,11 +277,6 @@ class RateCurve(Value):
         utilization : float or str
             A constant, or the column of the market with the utilization known at each close. It
             sets the rate from the next open on; the first bar has the rate of the second.
-
-        Raises
-        ------
-        ParameterError
-            If there is no such column, or a utilization is not from 0 to 1.
         """
         if not isinstance(utilization, str):
             return {

@@ -30,6 +30,8 @@ def payment(
 ) -> Any:
     """Return what a position pays at one funding settlement: ``q |u(P)| r``.
 
+    Raises ParameterError if a price is not positive.
+
     Parameters
     ----------
     contract : Contract
@@ -46,11 +48,6 @@ def payment(
     float or array
         In the settlement currency; positive is paid, negative received. With a positive rate
         longs pay and shorts receive.
-
-    Raises
-    ------
-    ParameterError
-        If a price is not positive.
 
     Examples
     --------
@@ -140,10 +137,7 @@ class FundingTerms(base.Value):
 def terms(venue: str, symbol: str, at: base.TimeLike | None = None) -> FundingTerms | None:
     """Return how a preset's venue computes its funding rate at a day; None if it is unknown.
 
-    Raises
-    ------
-    VenueError
-        If there is no such venue or symbol.
+    Raises VenueError if there is no such venue or symbol.
 
     Examples
     --------
@@ -191,17 +185,14 @@ def rate_of(terms: FundingTerms, premium: Numbers) -> Any:
 def impact_premium(bid: Numbers, ask: Numbers, index: Numbers) -> Any:
     """Return the premium of impact prices over the index, a fraction.
 
+    Raises ParameterError if an index is not positive.
+
     Parameters
     ----------
     bid, ask : float or array
         Average prices of selling and of buying the venue's impact notional.
     index : float or array
         The index, or the oracle price.
-
-    Raises
-    ------
-    ParameterError
-        If an index is not positive.
 
     Notes
     -----
@@ -224,6 +215,8 @@ def impact_premium(bid: Numbers, ask: Numbers, index: Numbers) -> Any:
 def average_premium(premium: FloatArray, weights: str = "linear") -> Any:
     """Return the average of the premiums measured during each period.
 
+    Raises ParameterError if the weights are neither, or a period has no premium.
+
     Parameters
     ----------
     premium : array of shape (..., n)
@@ -237,11 +230,6 @@ def average_premium(premium: FloatArray, weights: str = "linear") -> Any:
     -------
     float or array of shape (...)
         A fraction, for :func:`rate`.
-
-    Raises
-    ------
-    ParameterError
-        If the weights are neither, or a period has no premium.
 
     Notes
     -----

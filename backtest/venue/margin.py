@@ -144,6 +144,8 @@ def maintenance(
 ) -> Any:
     """Return the maintenance margin MM(N).
 
+    Raises ParameterError if the multiplier is not positive.
+
     Parameters
     ----------
     venue : Venue
@@ -158,11 +160,6 @@ def maintenance(
     -------
     float or array
         In the settlement currency, of the broadcast shape.
-
-    Raises
-    ------
-    ParameterError
-        If the multiplier is not positive.
 
     Examples
     --------
@@ -180,6 +177,8 @@ def largest_notional(
 
     It is under the multiplier of initial margin: this bar's for ``account.venue``, 1 for a venue.
 
+    Raises ParameterError if the leverage is not positive.
+
     Parameters
     ----------
     venue : Venue
@@ -195,11 +194,6 @@ def largest_notional(
     -------
     float or array
         In the settlement currency; 0 where no bracket allows the leverage.
-
-    Raises
-    ------
-    ParameterError
-        If the leverage is not positive.
     """
     _check_positive("leverage", leverage)
     return _broadcast(scalar_largest_notional, venue, equity, leverage)
@@ -215,6 +209,8 @@ def liquidation_price(
     other_maintenance: Numeric = 0.0,
 ) -> Any:
     """Return the price at which the collateral and the profit equal the maintenance margin.
+
+    Raises ParameterError if an entry or a multiplier is not positive.
 
     Parameters
     ----------
@@ -239,11 +235,6 @@ def liquidation_price(
         The price at which the requirement is just met, beyond the entry where it already fails
         there; NaN where no price liquidates; the entry where it fails at every price.
 
-    Raises
-    ------
-    ParameterError
-        If an entry or a multiplier is not positive.
-
     Examples
     --------
     >>> from backtest import Venue
@@ -260,6 +251,8 @@ def liquidation_price(
 
 def survivable_notional(venue: Venue | MarginRules, equity: Numeric, ratio: Numeric) -> Any:
     """Return the largest notional that a move of the price does not liquidate.
+
+    Raises ParameterError if a ratio is not positive.
 
     Parameters
     ----------
@@ -279,11 +272,6 @@ def survivable_notional(venue: Venue | MarginRules, equity: Numeric, ratio: Nume
         margin not limited by initial margin. In isolated margin at most the equity times the
         leverage set at the venue, and 0 where that setting alone brings the liquidation price
         nearer than the move.
-
-    Raises
-    ------
-    ParameterError
-        If a ratio is not positive.
 
     Notes
     -----
@@ -493,6 +481,9 @@ def requirement(
 ) -> float:
     """Return R, the maintenance requirement of some positions on one collateral.
 
+    Raises ParameterError if names do not fit, a number is NaN or infinite, or a price is not
+    positive.
+
     Parameters
     ----------
     venues : Venue, Mapping or sequence
@@ -522,11 +513,6 @@ def requirement(
     float
         In the settlement currency, at least 0. The positions fail where what backs them is at most
         ``rule.level`` times this.
-
-    Raises
-    ------
-    ParameterError
-        If names do not fit, a number is NaN or infinite, or a price is not positive.
 
     Examples
     --------
@@ -576,6 +562,8 @@ def initial(
 def collateral_value(collateral: Assets, prices: Numbers | None = None) -> float:
     """Return what some collateral counts for: its value at its rates, debts in full.
 
+    Raises ParameterError if a price is missing, not positive, or not finite.
+
     Parameters
     ----------
     collateral : Collateral or sequence of them
@@ -588,11 +576,6 @@ def collateral_value(collateral: Assets, prices: Numbers | None = None) -> float
     -------
     float
         In the settlement currency.
-
-    Raises
-    ------
-    ParameterError
-        If a price is missing, not positive, or not finite.
 
     Examples
     --------
@@ -756,6 +739,9 @@ def strategy_deposit(
     cover, are without their proceeds. Cboe's manual counts so; LEAN publishes the initial margin
     alone. The account itself uses the requirement.
 
+    Raises ParameterError if the rule is another one, or an argument is not as :func:`requirement`
+    needs it.
+
     Parameters
     ----------
     venues, quantities, prices
@@ -767,11 +753,6 @@ def strategy_deposit(
         The options, settled in cash.
     proceeds : bool
         As above.
-
-    Raises
-    ------
-    ParameterError
-        If the rule is another one, or an argument is not as :func:`requirement` needs it.
 
     Examples
     --------
@@ -804,6 +785,8 @@ def option_value(options: Options, rule: MarginRule | str) -> float:
     Under portfolio margin that is the value of all options, of shorts negative. :class:`Standard`
     counts what its ``option_value`` says, :class:`Strategy` the loan value of longs.
 
+    Raises ParameterError if the rule does not margin options, or they do not fit it.
+
     Parameters
     ----------
     options : OptionPosition or sequence of them
@@ -815,11 +798,6 @@ def option_value(options: Options, rule: MarginRule | str) -> float:
     -------
     float
         In the settlement currency.
-
-    Raises
-    ------
-    ParameterError
-        If the rule does not margin options, or they do not fit it.
 
     Examples
     --------

@@ -97,6 +97,8 @@ def margin_preset(
 ) -> MarginPreset:
     """Return the margin rules of an account at a venue or clearing house.
 
+    Raises VenueError if there is no such preset, or it has no moves for a group.
+
     Parameters
     ----------
     name : str
@@ -107,11 +109,6 @@ def margin_preset(
         Default: the requirement finds those of its account itself.
     at : str or Timestamp, optional
         The day in UTC. Default: the newest table. A day before the first gives the first.
-
-    Raises
-    ------
-    VenueError
-        If there is no such preset, or it has no moves for a group.
 
     Examples
     --------

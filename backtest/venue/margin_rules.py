@@ -36,6 +36,8 @@ def by_volatility(
 ) -> Multiplier:
     """Return the multiplier that rises with realised volatility.
 
+    Raises ParameterError if a number is out of its range.
+
     Parameters
     ----------
     market : Market
@@ -50,11 +52,6 @@ def by_volatility(
     Returns
     -------
     Series by UTC time
-
-    Raises
-    ------
-    ParameterError
-        If a number is out of its range.
 
     Notes
     -----
@@ -92,6 +89,8 @@ def effective_initial(
 ) -> Any:
     """Return the initial margin fraction at an open interest.
 
+    Raises ParameterError if the fraction or the caps are out of range.
+
     Parameters
     ----------
     initial : float
@@ -102,11 +101,6 @@ def effective_initial(
     Returns
     -------
     float or array
-
-    Raises
-    ------
-    ParameterError
-        If the fraction or the caps are out of range.
 
     Notes
     -----
@@ -136,6 +130,9 @@ def by_calendar(
 ) -> Multiplier:
     """Return the multiplier of stated times: the largest that applies to a bar, else 1.
 
+    Raises ParameterError if a day, an hour or a multiplier is out of range, a span ends before it
+    starts, or no time is given.
+
     Parameters
     ----------
     market : Market
@@ -150,12 +147,6 @@ def by_calendar(
     Returns
     -------
     Series by UTC time
-
-    Raises
-    ------
-    ParameterError
-        If a day, an hour or a multiplier is out of range, a span ends before it starts, or no
-        time is given.
     """
     if not (weekdays or hours or len(spans)):
         raise ParameterError(
@@ -186,10 +177,7 @@ def by_calendar(
 def largest(*multipliers: Multiplier) -> Multiplier:
     """Return the largest of several multipliers at every time.
 
-    Raises
-    ------
-    ParameterError
-        If there are none, or they do not begin at the same time.
+    Raises ParameterError if there are none, or they do not begin at the same time.
     """
     starts = {series.index[0] for series in multipliers if len(series)}
     if len(starts) != 1:

@@ -347,6 +347,9 @@ def agree_settlement(
 ) -> str:
     """Return the currency in which all contracts settle, empty if it is unknown.
 
+    Raises ParameterError if two settle in different currencies; or if one of several is inverse,
+    and the currency of one is unknown.
+
     Parameters
     ----------
     contracts : mapping of str to Contract
@@ -357,12 +360,6 @@ def agree_settlement(
         The currency that the caller gives for all, empty if none. It takes the place of what the
         names of linear contracts say, and must be the one that the contracts declare, or that the
         names of inverse contracts say.
-
-    Raises
-    ------
-    ParameterError
-        If two settle in different currencies; or if one of several is inverse, and the currency of
-        one is unknown.
     """
     found = {
         name: _find_settlement(contract, (*(said or {}).get(name, ()), name), given)
@@ -436,6 +433,8 @@ AMOUNT_SLACK_RELATIVE = 1e-6
 class Bracket(Value):
     """One row of a venue's margin table.
 
+    Raises ParameterError listing all faults of the row.
+
     Parameters
     ----------
     floor, cap : float
@@ -448,11 +447,6 @@ class Bracket(Value):
     amount : float or None
         Cumulative amount: MM(N) = maintenance_rate N - amount. A venue derives it; if it is given,
         the venue checks it.
-
-    Raises
-    ------
-    ParameterError
-        Listing all faults of the row.
     """
 
     floor: Annotated[float, NOT_NEGATIVE]
@@ -933,6 +927,9 @@ class Venue(Value, base.Viewable):
     ) -> Self | dict[str, Self]:
         """Return the rules of a symbol from a preset of the package or from a file.
 
+        Raises VenueError if there is no such venue or symbol, or the symbol has a day beside
+        ``at``.
+
         Parameters
         ----------
         venue : str
@@ -947,11 +944,6 @@ class Venue(Value, base.Viewable):
             table of each group dated on or before it, or the oldest if all are later. With
             ``"latest"``: the newest table of each group. With a day or ``"latest"`` there is one
             margin table for all bars.
-
-        Raises
-        ------
-        VenueError
-            If there is no such venue or symbol, or the symbol has a day beside ``at``.
 
         Examples
         --------
