@@ -502,10 +502,6 @@ def decide(
         the next bar as for :meth:`Market.from_frames`. Default: none.
     now : str or Timestamp, optional
         The present, in UTC, to refuse old data.
-
-    Returns
-    -------
-    Decision
     """
     market = with_clock(market, decide, None)
     base.set_single(True)

@@ -440,10 +440,6 @@ def replay(
         The account at its start, or the time. Default: ``account.capital``, flat, at the first bar.
     range_tolerance : float
         How far a price without a reference may lie outside the range of its bar, a fraction.
-
-    Returns
-    -------
-    Replay
     """
     base.Number(0.0, 1.0).check("range_tolerance", range_tolerance)
     setup = set_up_replay(market, venue, account, start, sampling, calendar)

@@ -273,10 +273,6 @@ def calculate_liquidation(
     days : sequence of float
         The horizons of the probabilities.
 
-    Returns
-    -------
-    Calculation
-
     Notes
     -----
     Fees for opening are not deducted. The price is modeled as a geometric Brownian motion without
@@ -548,10 +544,6 @@ def calculate_book(
         Average entry prices; default: the prices, without unrealized profit.
     options : OptionPosition or sequence of them
         Options of the account. Their premiums are in the balance: what was paid has left it.
-
-    Returns
-    -------
-    BookCalculation
 
     Examples
     --------

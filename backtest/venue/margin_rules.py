@@ -49,10 +49,6 @@ def by_volatility(
     least, most : float
         Bounds of the multiplier. It is ``least`` until the volatility is known.
 
-    Returns
-    -------
-    Series by UTC time
-
     Notes
     -----
     x_t = clamp(sigma_{t-1} / calm, least, most), sigma the volatility up to the close of the bar
@@ -143,10 +139,6 @@ def by_calendar(
         Multiplier by hour of the day in UTC, 0 to 23.
     spans : sequence of (start, end, multiplier)
         Spans of time in UTC, the end excluded: ``[("2024-04-19", "2024-04-21", 2.0)]``.
-
-    Returns
-    -------
-    Series by UTC time
     """
     if not (weekdays or hours or len(spans)):
         raise ParameterError(
