@@ -143,12 +143,6 @@ def test_the_structures_of_ccxt_are_read():
     assert len(found.positions) == 1
 
 
-def test_a_snapshot_is_the_same_as_json(tmp_path):
-    given = snapshot(time="2024-01-02", peak_equity=1_200.0, collateral={"BTC": 0.5})
-    (tmp_path / "a.json").write_text(json.dumps(given.to_dict()), encoding="utf-8")
-    assert bt.AccountSnapshot.load(tmp_path / "a.json").to_dict() == given.to_dict()
-
-
 # ------------------------------------------------------------------------------------ the command
 
 

@@ -196,11 +196,6 @@ def test_fills_are_read(source, form, tmp_path):
         "BTCUSDT", -0.5, 100.0, 0.05, "USDT"]  # fmt: skip
 
 
-def test_whole_times_of_fills_are_milliseconds():
-    found = bt.read_fills([{**ROW["named"][0], "time": MS}])
-    assert found["time"].iloc[0] == pd.Timestamp(MS, unit="ms", tz="UTC")
-
-
 def test_a_negative_amount_beside_a_side_is_refused():
     with pytest.raises(bt.DataError, match="at least 0, beside its side"):
         bt.read_fills([{**ROW["ccxt"][0], "amount": -0.5}])
@@ -210,12 +205,6 @@ def test_no_fills_are_read_and_those_without_fees_are_named():
     assert replay(bt.read_fills([])).bars["equity"].nunique() == 1
     with pytest.warns(UserWarning, match="1 fills have no fee"):
         replay(fills_of((1.0, 2.0, 100.0, 1.0)).drop(columns="fee"))
-
-
-def test_fills_of_a_saved_result_are_the_same(tmp_path):
-    run, _, _ = run_sample()
-    loaded = bt.Result.load(run.save(tmp_path))
-    pd.testing.assert_frame_equal(loaded.fills, run.fills)
 
 
 @pytest.mark.slow

@@ -78,14 +78,6 @@ BAD = {
 }  # fmt: skip
 
 
-def test_the_frames_that_cases_spoil_are_good():
-    market = load(good())
-    assert market.n_bars == 72
-    assert market.has_mark
-    assert market.funding_time.size == 9
-    assert dict(market.filled) == {}
-
-
 @pytest.mark.parametrize("case", BAD)
 def test_bad_data_are_refused(case):
     spoil, words = BAD[case]

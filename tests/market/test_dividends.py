@@ -12,7 +12,6 @@ import backtest as bt
 from backtest.cli import main
 from tests.agreement import assert_agrees, trust_data
 from tests.cases import make_case
-from tests.markets import free_venue
 from tests.portfolio_cases import make_portfolio_case
 from tests.scenes import Follow, account_of, happened, venue_of
 
@@ -62,18 +61,6 @@ def test_a_share_bought_at_the_open_of_the_ex_date_has_no_dividend():
     assert follow(market, 1.0).bars["funding"].tolist() == [0.0, 0.0, 0.0]
 
 
-@pytest.mark.slow
-def test_the_bits_are_the_same_compiled_and_in_a_sweep():
-    market = bt.Market.from_frames(bars_of(100, 100, 98, 97, 99), dividends=paid(2, 2.0))
-    terms = {"venue": free_venue(), "account": bt.Account(capital=1000.0)}
-    policy = bt.strategies.Constant(leverage=2.0)
-    plain = bt.run(market, policy, compile=False, **terms)
-    assert plain.metrics["funding"] == pytest.approx(-40.0)
-    swept = bt.sweep(market, policy, {"leverage": [2.0, 3.0]}, **terms)
-    assert swept.table["funding"].iloc[0] == plain.metrics["funding"]
-    assert swept.table["final_equity"].iloc[0] == plain.metrics["final_equity"]
-
-
 def test_the_engine_equals_the_oracle(monkeypatch):
     """Five random cases, with a dividend instead of funding in every fourth bar."""
     trust_data(monkeypatch)
@@ -106,21 +93,6 @@ def test_the_engine_equals_the_reference_of_several_positions(monkeypatch):
         tried += any(out.funding)
     assert tried == 2
 
-
-def test_each_instrument_of_a_panel_pays_its_own():
-    plain = bt.Market.from_frames(bars_of(100, 100, 98, 98))
-    paying = bt.Market.from_frames(bars_of(100, 100, 98, 98), dividends=paid(2, 2.0))
-    markets = bt.Markets({"AAA": plain, "BBB": paying}, currency="USD")
-    account = bt.Account(capital=1000.0)
-    weights = pd.DataFrame({"AAA": 0.5, "BBB": 0.5}, index=DAYS[:4])
-    result = bt.run(
-        markets, bt.strategies.Constant(leverage=1.0), venue=free_venue(), account=account,
-        signal=bt.signals.from_frame(markets, weights), compile=False,
-    )  # fmt: skip
-    found = result.events[result.events["kind"] == "dividend"]
-    assert found["instrument"].tolist() == ["BBB"]
-    assert found["amount"].item() == pytest.approx(-10.0)  # 5 shares
-    assert result.bars["equity"].iloc[-1] == pytest.approx(989.8)
     # 10 come in before the order, so that it makes 5.05 shares of each; both fall by 2
 
 
@@ -150,20 +122,6 @@ def test_a_folder_keeps_them_and_longer_bars_add_them(tmp_path: Path):
     ]
     assert main([*words, "--out", str(out)]) == 0
     assert bt.Market.load(out) == market
-
-
-def test_a_run_with_dividends_goes_on_along_paths_without_any():
-    bars = bars_of(100, 101, 98, 99, 102)
-    market = bt.Market.from_frames(bars, dividends=paid(2, 2.0))
-    terms = {"venue": free_venue(), "compile": False}
-    policy = bt.strategies.Constant(leverage=1.0)
-    run = bt.run(market, policy, account=bt.Account(), **terms)
-    paths = bt.simulate_paths(market, bt.paths.GBM(volatility=0.1), paths=2, horizon="2d")
-    assert np.isnan(paths[0].columns["dividend_per_share"]).all()
-    found = bt.liquidation_risk(paths, policy, account=run, method="plain", **terms)
-    one = bt.run(paths[0], policy, account=bt.Account(), resume=run, **terms)
-    assert found.run(0).metrics["final_equity"] == one.metrics["final_equity"]
-    assert one.metrics["funding"] == 0.0
 
 
 @pytest.mark.parametrize(("table", "funding", "message"), [

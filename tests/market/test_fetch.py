@@ -184,14 +184,6 @@ def test_the_command_refuses_what_cannot_be(tmp_path, capsys, change, said):
 # small rules
 
 
-def test_progress_counts_days_of_every_kind(tmp_path, server):
-    seen: list[tuple[int, int]] = []
-    fetch(tmp_path / "btc", server, report=lambda done, total: seen.append((done, total)))
-    assert seen[0] == (0, 180)
-    assert seen[-1] == (180, 180)
-    assert [done for done, _ in seen] == sorted(done for done, _ in seen)
-
-
 # gaps
 
 

@@ -11,7 +11,7 @@ import pytest
 import backtest as bt
 from backtest.base.errors import DataError
 from backtest.base.units import HOUR
-from backtest.market.fetch import ARCHIVE, OFFERS, fetch_market, read_request, redirect
+from backtest.market.fetch import OFFERS, fetch_market, read_request, redirect
 from tests.market.fetches import at, content
 from tests.refusals import check_refused
 from tests.replay import Replay, epoch, klines, settlements
@@ -168,12 +168,6 @@ def test_without_an_end_the_last_whole_day_is_the_end(tmp_path):
     assert fetch(tmp_path / "btc", Fake(), end=None).facts["to"] == "2024-02-01"
 
 
-def test_hourly_settlements_fit_whatever_the_venue_gives_of_a_window(tmp_path):
-    fetch(tmp_path / "btc", Fake(hours=1))
-    market = bt.Market.load(tmp_path / "btc")
-    assert market.funding_time.size == 20 * 24
-
-
 @pytest.mark.parametrize("source", OFFERS)
 def test_every_offer_is_fetched_as_its_venue_gives_it(tmp_path, source):
     offer = OFFERS[source]
@@ -183,11 +177,6 @@ def test_every_offer_is_fetched_as_its_venue_gives_it(tmp_path, source):
     rates = settlements(epoch(START), epoch(END))[:, 1]
     np.testing.assert_array_equal(market.funding_rate, rates / 8 if offer.rate else rates)
     assert (market.funding_mark == 123.5).all() == (offer.mark is not None)
-
-
-def test_deribit_is_charged_what_an_hour_costs_not_the_sum_of_eight():
-    """Source: docs.deribit.com, get_funding_rate_history: interest_1h beside interest_8h."""
-    assert OFFERS["deribit"].rate == "interest_1h"
 
 
 @pytest.mark.parametrize(("how", "fault", "words"), [
@@ -288,10 +277,3 @@ def test_ccxt_fetches_from_loopback_what_the_venue_says_there(tmp_path, binance)
     np.testing.assert_array_equal(market.funding_rate, settlements(epoch(START), epoch(END))[:, 1])
     assert (market.funding_mark == 42.5).all()
     assert {path.split("/")[0] for path in binance.answer.asked} == {"fapi"}
-
-
-def test_archive_and_exchange_have_their_own_folders(tmp_path):
-    fetch(tmp_path / "btc", Fake())
-    request = read_request("BTCUSDT", start=START, end=END, source=ARCHIVE, interval="1h")
-    with pytest.raises(DataError, match="this one holds source bybit"):
-        fetch_market(tmp_path / "btc", request, now=NOW)

@@ -9,7 +9,6 @@ import pytest
 
 import backtest as bt
 from backtest.base.units import HOUR
-from backtest.engine.policy_contract import check_policy
 from backtest.features import published_funding
 from backtest.strategies import Constant
 from tests.markets import free_venue
@@ -118,16 +117,6 @@ def test_what_is_missing_among_hours_is_counted_in_hours():
     assert accepted.filled["funding_gaps"].startswith("zero: 3 settlements missing")
 
 
-def test_cutting_and_lengthening_keep_every_hour():
-    funding = settled([*range(96)], 1e-5, predicted=1e-5)
-    market = bt.Market.from_frames(flat_bars("1h"), funding=funding)
-    parts = [market.between(None, "2024-01-02"), market.between("2024-01-02", None)]
-    assert sum(part.funding_time.size for part in parts) == 96
-    days = market.resample("1d")
-    assert days.funding_time.size == 96
-    assert days.funding_predicted.tolist() == [1e-5] * 96
-
-
 @pytest.mark.parametrize(("rate", "is_taken"), [(0.04, True), (-0.1, True), (0.11, False)])
 def test_a_venues_cap_is_believed_and_more_than_a_tenth_is_not(rate: float, is_taken: bool):
     """4 % an hour is Hyperliquid's cap, the largest known."""
@@ -180,12 +169,6 @@ def test_predictions_are_known_from_their_stamp_on_and_no_earlier():
     assert math.isnan(published_funding(market.between("2024-01-01 01:00", None))[0])
 
 
-@pytest.mark.slow
-def test_a_policy_that_reads_predictions_keeps_the_contract():
-    findings = check_policy(Careful, predicted_market(240), accounts=["cross"])
-    assert [each.name for each in findings if not each.passed] == []
-
-
 def test_predictions_travel_with_the_market(tmp_path: Path):
     market = predicted_market()
     assert market.funding()["predicted"].tolist() == market.funding_predicted.tolist()
@@ -197,17 +180,6 @@ def test_predictions_travel_with_the_market(tmp_path: Path):
         frame.to_csv(tmp_path / f"{name}.csv", index_label="time")
     loaded = bt.Market.load(tmp_path / "bars.csv", tmp_path / "funding.csv")
     assert loaded.content_hash == market.content_hash
-
-
-def test_predictions_are_part_of_the_content_and_nothing_is_where_there_are_none():
-    market = predicted_market()
-    plain = bt.Market.from_frames(market.bars(), funding=market.funding()[["rate"]])
-    assert plain != market
-    assert list(plain.funding().columns) == ["rate", "mark"]
-    assert np.isnan(plain.funding_predicted).all()
-    empty = market.funding().assign(predicted=np.nan)
-    assert bt.Market.from_frames(market.bars(), funding=empty) == plain
-    assert np.isnan(published_funding(plain)).all()
 
 
 @pytest.mark.parametrize("value", [np.inf, 0.5])

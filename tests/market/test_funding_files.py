@@ -7,7 +7,6 @@ import numpy as np
 import pandas as pd
 import pytest
 
-import backtest as bt
 from backtest import DataError, Market, ParameterError
 from backtest.cli import main
 from tests.layouts import MARKET, write_freqtrade_feather
@@ -54,26 +53,11 @@ def test_one_can_be_asked_for_by_its_interval(tmp_path):
         Market.load(tmp_path, funding_interval="often")
 
 
-def test_an_interval_is_not_passed_over_where_files_have_none(tmp_path):
-    MARKET.save(tmp_path / "own")
-    with pytest.raises(DataError, match="funding_interval must be that of a file"):
-        Market.load(tmp_path / "own", funding_interval="8h")
-
-
 def test_files_that_disagree_are_refused_until_one_is_chosen(tmp_path):
     write(tmp_path, rate=0.0123)
     with pytest.raises(DataError, match="funding stamps must have each time once, 1 of 13"):
         Market.load(tmp_path)
     assert Market.load(tmp_path, funding_interval="8h").funding_rate.max() < 0.01
-
-
-def test_files_given_one_by_one_and_an_import_are_read_alike(tmp_path):
-    folder = write(tmp_path)
-    paths = [*folder.iterdir()]
-    for market in (Market.load(*paths), bt.import_market(folder), bt.import_market(*paths)):
-        np.testing.assert_array_equal(market.funding_rate, MARKET.funding_rate)
-    assert bt.quality(folder).fit_for("loading") == "yes"
-    assert bt.quality(folder, funding_interval="1h").fit_for("loading") == "no"
 
 
 @pytest.mark.slow

@@ -74,20 +74,6 @@ def test_several_paths_are_named_after_their_folders_and_what_they_hold(tmp_path
     assert bt.Markets.load(paths[0]).names == ("BTCUSDT",)
 
 
-def test_a_folder_is_named_also_when_the_path_is_relative(tmp_path, monkeypatch):
-    save_own(tmp_path / "btc")
-    save_own(tmp_path / "eth")
-    monkeypatch.chdir(tmp_path / "btc")
-    assert bt.Markets.load(".", "../eth").names == ("btc", "eth")
-
-
-def test_single_files_are_named_after_their_pair(tmp_path):
-    write_pair(tmp_path, "BTC_USDT_USDT", make_bars())
-    make_bars().rename_axis("time").to_csv(tmp_path / "eth.csv")
-    paths = [tmp_path / "BTC_USDT_USDT-1h-futures.feather", tmp_path / "eth.csv"]
-    assert bt.Markets.load(*paths).names == ("BTCUSDT", "eth")
-
-
 def test_a_span_is_cut_before_the_checks_and_may_reach_beyond_one_instrument(tmp_path):
     save_own(tmp_path / "A")
     save_own(tmp_path / "B", start=10, stop=20)

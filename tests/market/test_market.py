@@ -2,11 +2,7 @@
 
 import copy
 import dataclasses
-import hashlib
 import pickle
-import subprocess
-import sys
-from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -14,9 +10,7 @@ import pytest
 
 from backtest.base.errors import DataError
 from backtest.base.units import HOUR
-from backtest.market import market as module
 from backtest.market.market import Market
-from backtest.market.markets import lend
 from tests.market.small_markets import ARRAYS, SAMPLE, WITH_COLUMN, four_bars
 
 
@@ -192,25 +186,6 @@ def test_the_content_hash_does_not_depend_on_the_source_or_the_order_of_columns(
     assert SAMPLE != "something else"
 
 
-def test_minus_zero_and_the_kind_of_nan_do_not_show_in_the_hash():
-    odd_nan = np.array([0xFFF8000000000001], dtype=np.uint64).view(np.float64)[0]
-    one = Market.from_frames(four_bars(x=[0.0, np.nan, 1.0, 1.0]))
-    two = Market.from_frames(four_bars(x=[-0.0, odd_nan, 1.0, 1.0]))
-    assert one == two
-
-
-@pytest.mark.parametrize("market", [
-    Market.sample(bars=30),
-    Market.sample(bars=10, seed=3, interval="5m"),
-    Market.sample(bars=48).resample("1d"),
-    Market.sample(bars=48).between("2023-01-01 05:00", "2023-01-02").prefix(7),
-], ids=repr)  # fmt: skip
-def test_the_source_pastes_back(market):
-    again = eval(repr(market), {"Market": Market})
-    assert again == market
-    assert repr(again) == repr(market)
-
-
 def test_further_columns_ride_along_with_every_cut():
     market = Market.sample(bars=8)
     values = np.linspace(0.4, 0.8, 8)
@@ -255,47 +230,3 @@ def test_a_series_of_a_column_must_have_the_times_of_the_bars():
 def test_a_column_that_is_not_one_number_per_bar_is_refused(values, words):
     with pytest.raises(DataError, match=words):
         Market.sample(bars=8).with_columns(**values)
-
-
-def test_a_series_of_a_column_may_be_in_another_time_zone():
-    """The same moments, counted in Berlin or New York, and in other units."""
-    market = Market.sample(bars=8)
-    values = pd.Series(np.arange(8.0), index=market.times)
-    for zone, unit in (("Europe/Berlin", "ns"), ("America/New_York", "s")):
-        there = values.set_axis(market.times.tz_convert(zone).as_unit(unit))
-        assert market.with_columns(iv=there).columns["iv"].tolist() == values.tolist()
-        with pytest.raises(DataError, match="lacks 2 of 8, first 2023-01-01 06:00"):
-            market.with_columns(iv=there.iloc[:6])
-
-
-@pytest.mark.parametrize("name", ["index", "signal", "mark", "rate", "unit", "funding_time"])
-def test_a_market_with_further_columns_is_saved_and_loaded(name: str, tmp_path: Path):
-    market = Market.sample(bars=8).with_columns(**{name: np.arange(8.0)})
-    assert Market.load(market.save(tmp_path / "saved")) == market
-
-
-@pytest.mark.slow
-def test_importing_market_stays_cheap():
-    code = (
-        "import sys, types; package = types.ModuleType('backtest'); "
-        f"package.__path__ = [{str(Path(module.__file__).parents[1])!r}]; "
-        "sys.modules['backtest'] = package; "  # the module alone, without the package's names
-        "import backtest.market.market; "
-        "heavy = {'numba', 'vectorbt', 'plotly', 'scipy', 'pydantic', 'typer'}; "
-        "sys.exit(', '.join(heavy & {*sys.modules}) or None)"
-    )
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stderr
-
-
-def test_hashes_are_computed_once_for_all_copies_of_the_same_content(monkeypatch):
-    market = Market.sample(bars=48)
-    wanted, closes = market.content_hash, market.close_hash
-    assert closes == hashlib.sha256(market.close.tobytes()).hexdigest()
-    monkeypatch.setattr(Market, "_hash_content", None)
-    for other in (lend(market), market.with_signal(np.zeros(48))):
-        assert (other.content_hash, other.close_hash) == (wanted, closes)
-    monkeypatch.undo()
-    changed = lend(market).with_columns(x=np.ones(48))
-    assert changed.content_hash != wanted
-    assert dataclasses.replace(market, close=market.close * 2.0).close_hash != closes

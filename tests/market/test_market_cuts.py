@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from backtest.base.errors import ParameterError
 from backtest.base.units import HOUR
 from backtest.market.market import Market
-from tests.market.small_markets import ARRAYS, SAMPLE, WITH_COLUMN, four_bars
+from tests.market.small_markets import ARRAYS, SAMPLE, four_bars
 from tests.peeks import MARKET
 from tests.refusals import check_refused
 
@@ -48,17 +48,6 @@ def test_between_keeps_an_event_stamped_just_before_its_first_open_and_drops_the
         own = pd.Timestamp("2023-01-02").value + jitter
         following = [pd.Timestamp("2023-01-02 08:00").value - 5_000_000] * (milliseconds < 0)
         assert part.funding_time.tolist() == [own, *following]
-
-
-@settings(max_examples=60)
-@given(st.data())
-def test_between_of_between_is_between(data):
-    hours = st.integers(0, 480)
-    a, b, c, d = sorted(data.draw(st.lists(hours, min_size=4, max_size=4, unique=True)))
-    jitter = data.draw(st.integers(-20, 20)) * 1_000_000
-    market = dataclasses.replace(WITH_COLUMN, funding_time=WITH_COLUMN.funding_time + jitter)
-    a, b, c, d = (pd.Timestamp(market.start + hour * HOUR) for hour in (a, b, c, d))
-    assert market.between(a, d).between(b, c) == market.between(b, c)
 
 
 @settings(max_examples=30)

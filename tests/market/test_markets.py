@@ -135,12 +135,6 @@ def test_pickling_keeps_where_the_whole_ends():
     np.testing.assert_array_equal(again.tradable(), part.tradable())
 
 
-def test_repr_names_the_instruments_and_the_span():
-    assert repr(WHOLE) == "<Markets: A, B, C; 1h, 6 bars from 2023-01-01>"
-    many = bt.Markets({f"I{n}": make_market() for n in range(8)})
-    assert repr(many) == "<Markets: I0, I1, I2, I3, I4, I5, ...; 1h, 6 bars from 2023-01-01>"
-
-
 def test_the_currency_is_read_from_the_names():
     assert bt.Markets({"x": make_market(name="BTCUSDT"), "y": make_market()}).currency == "USDT"
     assert bt.Markets({"BTC/USDC:USDC": make_market()}).currency == "USDC"

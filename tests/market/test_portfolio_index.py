@@ -42,47 +42,6 @@ def test_the_index_by_hand():
     assert index.instrument == "portfolio"
 
 
-def test_without_marks_a_panel_shares_its_arrays():
-    panel = PAIR.panel()
-    assert panel.mark_close is panel.close
-    assert PAIR.panel() is panel
-    assert bt.Markets({"A": bt.Market.sample(bars=9)}).panel().mark_low[0, 0] != 0.0
-
-
-def test_one_instrument_held_whole_is_its_own_price():
-    market = bt.Market.sample(bars=500)
-    index = bt.Markets({"X": market}).index({"X": 1.0})
-    scale = market.open[1]
-    for name in (
-        "open",
-        "high",
-        "low",
-        "close",
-        "mark_open",
-        "mark_high",
-        "mark_low",
-        "mark_close",
-    ):
-        ours, its = getattr(index, name)[1:], getattr(market, name)[1:] / scale
-        np.testing.assert_allclose(ours, its, rtol=1e-12)
-    later = market.funding_time >= market.time[1]
-    np.testing.assert_array_equal(index.funding_time, market.funding_time)
-    held = np.where(market.funding_time > market.time[1] + 1e9, market.funding_rate, 0.0)
-    np.testing.assert_array_equal(index.funding_rate[later], held[later])
-
-
-def test_an_instrument_counts_from_the_bar_after_its_first_to_its_last():
-    flat = make_market([(10, 10, 10, 10)] * 6)
-    rising = [(100, 100, 100, 100), (110, 110, 110, 110), (121, 121, 121, 121)]
-    markets = bt.Markets({"X": flat, "Y": make_market(rising, first=1)})
-    index = markets.index()
-    # 1/n: X alone in bar 0, halves in bars 1 and 2, X alone in bar 3, in which Y is in its last
-    # bar. So bars 2 and 3 hold a half of Y, which opens at 110 and 121, and is gone after 121.
-    np.testing.assert_allclose(index.close, [1.0, 1.0, 1.0, 1.05, 1.05, 1.05], rtol=1e-15)
-    whole = read_weights(None, markets)
-    np.testing.assert_array_equal(whole, [[1, 0.5, 0.5, 1, 1, 1], [0, 0.5, 0.5, 0, 0, 0]])
-
-
 @pytest.mark.parametrize("n", [2, 3, 4, 5])
 def test_an_index_of_a_part_is_the_part_of_the_index(n):
     flat = make_market([(10, 10, 10, 10)] * 6)
@@ -91,24 +50,6 @@ def test_an_index_of_a_part_is_the_part_of_the_index(n):
     whole, part = markets.index(), markets.prefix(n).index()
     np.testing.assert_array_equal(part.close, whole.close[:n])
     np.testing.assert_array_equal(part.mark_high, whole.mark_high[:n])
-
-
-def test_funding_is_the_sum_of_weight_times_rate():
-    def funded(*rates: float, late: str = "0s") -> pd.Series:
-        hours = START + pd.to_timedelta([1, 2, 3], unit="h") + pd.Timedelta(late)
-        return pd.Series(rates, index=hours)
-
-    one = make_market(A, funding=funded(1e-3, 2e-3, 3e-3))
-    other = make_market(B, funding=funded(4e-3, 5e-3, 6e-3, late="5ms"))
-    markets = bt.Markets({"A": one, "B": other})
-    signal = pd.DataFrame({"A": [1.0, 0.5, 0, 0], "B": [-0.25, 0.5, 0, 0]}, index=markets.times)
-    index = markets.index(signal)
-    # What is paid at the open of a bar is paid by the weights of the bar before: none at the open
-    # of bar 1; 1 and -1/4 at that of bar 2: 2e-3 - 5e-3 / 4 = 7.5e-4; 1/2 and 1/2 at that of bar
-    # 3: 3e-3 / 2 + 6e-3 / 2 = 4.5e-3.
-    np.testing.assert_allclose(index.funding_rate, [0.0, 7.5e-4, 4.5e-3], rtol=1e-12)
-    np.testing.assert_array_equal(index.funding_time, one.funding_time)
-    assert np.isnan(index.funding_mark).all()
 
 
 def test_an_index_that_reaches_zero_is_an_error():

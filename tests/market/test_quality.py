@@ -1,7 +1,6 @@
 """The quality report counts every defect, repairs none, and says what data are fit for."""
 
 import dataclasses
-import json
 from collections.abc import Callable
 from pathlib import Path
 
@@ -10,7 +9,7 @@ import pandas as pd
 import pytest
 
 import backtest as bt
-from backtest.base.units import HOUR, MINUTE
+from backtest.base.units import HOUR
 from backtest.market.quality import list_cadences
 from backtest.market.rules import MOST_MOVES, measure_outliers
 from backtest.market.tables import TimedTable
@@ -68,26 +67,10 @@ def test_sound_data_are_fit_for_what_their_length_allows():
     assert report.defects == ()
 
 
-def test_minutes_are_fit_for_studies_of_minutes():
-    assert bt.quality(bt.Market.sample(bars=3000, interval="1m")).fit_for("minutes") == "yes"
-
-
 def test_a_market_and_the_folder_it_was_saved_to_have_the_same_report(tmp_path: Path):
     folder = SAMPLE.save(tmp_path / "market")
     of_files, of_market = bt.quality(folder), bt.quality(SAMPLE)
     assert dataclasses.replace(of_files, source="") == dataclasses.replace(of_market, source="")
-
-
-def test_the_report_is_frozen_and_plain_data_can_be_made_of_it():
-    report = bt.quality(SAMPLE)
-    with pytest.raises(dataclasses.FrozenInstanceError, match="cannot assign"):
-        report.instrument = "X"  # type: ignore[misc]
-    plain = report.to_dict()
-    assert json.loads(json.dumps(plain))["facts"]["funding"]["every"] == ["8h from 2023-01-01"]
-    assert plain["verdicts"][1] == {"use": "liquidation", "fit": "yes", "reasons": ()}
-    assert list(report.to_frame().columns)[:3] == ["level", "count", "share"]
-    with pytest.raises(KeyError, match="dinner"):
-        report.fit_for("dinner")
 
 
 def test_gaps_are_counted_and_placed_and_the_longest_known(tmp_path: Path):
@@ -164,11 +147,6 @@ def test_bars_without_volume_and_flat_bars_are_counted(tmp_path: Path):
     assert any("without volume" in reason for reason in report.verdicts[3].reasons)
 
 
-def test_bars_without_a_column_of_volume_are_not_called_quiet(tmp_path: Path):
-    report = spoilt(tmp_path, "bars", lambda f: f.drop(columns="volume"))
-    assert report.find("bars", "without volume").count == 0
-
-
 def walk(n: int = 2000, seed: int = 3) -> TimedTable:
     rng = np.random.default_rng(seed)
     close = 100.0 * np.exp(np.cumsum(rng.normal(0.0, 1e-3, n)))
@@ -197,13 +175,6 @@ def test_a_single_print_far_from_its_neighbors_is_an_outlier(name, factor):
     assert found.moves > MOST_MOVES
 
 
-def test_prices_times_a_thousand_have_the_same_outliers():
-    table = walk()
-    table.columns["high"][1000] *= 1.05
-    larger = table.with_columns(**{n: v * 1000.0 for n, v in table.columns.items()})
-    assert len(measure_outliers(larger)) == len(measure_outliers(table)) == 1
-
-
 def test_wicks_of_the_last_price_beyond_the_mark_are_counted(tmp_path: Path):
     low = float(MARKET.mark_low[50])
     report = spoilt(tmp_path, "bars", with_cells("low", [50, 60], low * 0.9))
@@ -224,13 +195,6 @@ def test_a_stale_mark_is_found_with_the_length_of_its_run(tmp_path: Path):
     assert stale.count == stale.longest == 5
     assert report.fit_for("liquidation") == "with care"
     assert "mark: 5 stale, up to 5 in a row" in report.verdicts[1].reasons
-
-
-def test_coverage_of_the_mark_is_the_share_of_bars_that_have_one(tmp_path: Path):
-    report = spoilt(tmp_path, "mark", lambda f: f[24:])
-    assert report.facts["mark"]["coverage"] == 0.75
-    assert report.fit_for("liquidation") == "with care"
-    assert report.fit_for("loading") == "no"
 
 
 def test_what_was_filled_by_choice_stays_a_doubt():
@@ -285,13 +249,6 @@ def test_rates_that_no_venue_takes_and_rates_at_a_cap_are_counted(tmp_path: Path
     assert capped.facts["funding"]["lowest"] == -0.0075
 
 
-def test_hourly_funding_of_daily_bars_says_how_many_fall_into_one():
-    days = bt.Market.sample(bars=5, interval="1d")
-    hours = pd.date_range(days.times[0], periods=5 * 24, freq="h")
-    market = bt.Market.from_frames(days.bars(), funding=pd.Series(1e-5, index=hours))
-    assert bt.quality(market).facts["funding"]["most in a bar"] == 24
-
-
 def test_naive_stamps_are_read_as_utc_for_the_report_and_it_says_so(tmp_path: Path):
     MARKET.bars().tz_localize(None).to_csv(tmp_path / "bars.csv", index_label="time")
     report = bt.quality(tmp_path)
@@ -324,14 +281,6 @@ def test_files_with_other_names_are_measured_when_the_names_are_said(tmp_path: P
     assert bt.quality(tmp_path / "x.csv", columns=columns).fit_for("loading") == "yes"
 
 
-def test_one_bar_and_one_settlement_are_measured(tmp_path: Path):
-    MARKET.bars()[:1].to_csv(tmp_path / "bars.csv", index_label="time")
-    MARKET.funding()[:1].to_csv(tmp_path / "funding.csv", index_label="time")
-    report = bt.quality(tmp_path)
-    assert report.facts["bars"]["every"] is None
-    assert report.facts["funding"]["every"] == []
-
-
 def test_what_is_not_there_is_refused(tmp_path: Path):
     with pytest.raises(bt.DataError, match="a path must exist"):
         bt.quality(tmp_path / "absent")
@@ -349,11 +298,3 @@ def test_real_hours_show_their_famous_wick_and_what_they_lack(real: Path):
     assert report.facts["mark"]["longest wick"] > 0.2
     assert report.facts["funding"]["every"][0].startswith("8h")
     assert report.fit_for("liquidation") == "with care"
-
-
-def test_real_stamps_of_funding_alone_are_milliseconds_late(real: Path):
-    report = bt.quality(real / "btc-usdm-funding-rawms")
-    assert report.facts["funding"]["furthest stamp"] == pytest.approx(0.029)
-    assert report.find("funding", "off the hour").count == 0
-    assert "bars" not in report.facts
-    assert MINUTE == 60_000_000_000

@@ -1,7 +1,5 @@
 """The sample: the generator bit for bit, its statistics, and its card."""
 
-import importlib.util
-
 import numpy as np
 import pandas as pd
 import pytest
@@ -23,31 +21,6 @@ def test_the_embedded_year_equals_the_generator_bit_for_bit():
         assert np.array_equal(getattr(sample, name), getattr(generated, name), equal_nan=True)
     assert sample.content_hash == generated.content_hash
     assert dict(sample.filled) == {}
-
-
-def test_the_card_says_what_is_in_the_sample():
-    path = module._SAMPLE.parent / "make_sample.py"
-    script = importlib.util.module_from_spec(
-        spec := importlib.util.spec_from_file_location("make_sample", path)
-    )
-    spec.loader.exec_module(script)
-    card = (module._SAMPLE / "README.md").read_text(encoding="utf-8")
-    assert card == script.card(Market.sample())
-    assert sum(file.stat().st_size for file in module._SAMPLE.iterdir()) < 1_000_000
-
-
-def test_without_the_embedded_file_the_sample_is_generated(monkeypatch, tmp_path):
-    embedded = Market.sample()
-    monkeypatch.setattr("backtest.market.market._SAMPLE", tmp_path / "absent")
-    assert Market.sample() == embedded
-    assert repr(Market.sample()) == "Market.sample()"
-
-
-@pytest.mark.parametrize("interval", ["1m", "15m", "1h", "8h"])
-def test_a_shorter_sample_is_the_beginning_of_a_longer_one(interval):
-    assert Market.sample(bars=200, interval=interval) == Market.sample(
-        bars=700, interval=interval
-    ).prefix(200)
 
 
 def test_samples_differ_by_seed_and_repeat_by_seed():
@@ -78,15 +51,6 @@ def test_the_sample_looks_like_a_perpetual_future():
     fall = 1 - market.mark_low / market.mark_open
     assert (fall > 0.036).sum() >= 3  # liquidates 25 times leverage
     assert (fall > 0.096).sum() >= 1  # liquidates 10 times leverage
-
-
-def test_the_marks_wicks_are_shorter_than_the_last_prices():
-    market = Market.sample(bars=2000)
-    last = market.high - market.low
-    mark = market.mark_high - market.mark_low
-    assert (mark < last).mean() > 0.9
-    assert (market.mark_close != market.close).mean() > 0.9
-    assert np.abs(market.mark_close / market.close - 1).max() < 0.02
 
 
 def test_the_samples_funding_is_the_venues_formula():

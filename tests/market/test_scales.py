@@ -8,12 +8,9 @@ import pytest
 
 import backtest as bt
 from backtest import DataError, Market
-from backtest.base.units import HOUR
 from backtest.market.rules import (
     FURTHEST_MARK,
     HIGHEST_RATE,
-    compare_prices,
-    measure_rates,
 )
 from tests.refusals import check_refused
 
@@ -74,18 +71,6 @@ def test_rates_of_a_squeeze_are_taken():
         assert len(build(rate=rates).funding_rate) == 75
 
 
-def test_large_rates_of_either_sign_are_taken():
-    rates = np.random.default_rng(3).uniform(-0.09, 0.09, 75)
-    assert len(build(rate=rates).funding_rate) == 75
-
-
-def test_a_few_bars_of_a_crash_are_taken_and_named():
-    day = Market.sample(bars=23)
-    marks = day.mark()
-    market = Market.from_frames(day.bars(), mark=marks * 0.7, funding=day.funding())
-    assert bt.quality(market).fit_for("liquidation") == "with care"
-
-
 def write(folder: Path, *, mark: float, rate: float) -> Path:
     """Write a market whose marks and rates are times a factor, past the checks."""
     SAMPLE.save(folder)
@@ -119,13 +104,6 @@ def test_a_short_file_and_a_small_distance_are_doubts(tmp_path):
     assert report.fit_for("funding") == "with care"
     assert any("in per cent?" in reason for reason in report.verdicts[2].reasons)
     assert bt.quality(SAMPLE).fit_for("funding") == "yes"
-
-
-def test_scales_of_nothing_are_unknown():
-    none = np.empty(0)
-    assert compare_prices(none, none) is None
-    assert compare_prices(np.array([1.0, 2.0]), np.array([np.nan, 0.0])) is None
-    assert measure_rates(np.arange(2) * 8 * HOUR, np.full(2, np.nan)) is None
 
 
 @pytest.mark.slow

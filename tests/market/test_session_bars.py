@@ -9,8 +9,6 @@ import pytest
 import backtest as bt
 from backtest import Market, ParameterError
 from backtest.base.units import DAY
-from backtest.cli import main
-from backtest.compare.compare import sample_returns
 from backtest.engine.run_record import sample_risk_free
 from backtest.strategies import Constant
 
@@ -112,12 +110,6 @@ def test_all_funding_of_a_week_stays_in_it():
     np.testing.assert_array_equal(weeks.funding_rate, rates[inside & known])
 
 
-def test_a_resampled_market_is_loaded_as_it_was_saved(tmp_path):
-    weeks = Market.from_frames(days(60), sessions=True).resample("1w")
-    weeks.save(tmp_path / "weeks")
-    assert Market.load(tmp_path / "weeks") == weeks
-
-
 @pytest.mark.parametrize(("frame", "interval", "rule"), [
     (days(20), "12h", "bars must become longer than 1d, got 12h"),
     (days(4), "1w", "at least one whole group of bars is needed, found none in 4 bars"),
@@ -126,22 +118,6 @@ def test_a_resampled_market_is_loaded_as_it_was_saved(tmp_path):
 def test_resampling_sessions_refuses_what_cannot_be_whole(frame, interval, rule):
     with pytest.raises(ParameterError, match=rule):
         Market.from_frames(frame, sessions=True).resample(interval)
-
-
-def test_the_command_line_resamples_sessions(tmp_path, capsys):
-    Market.from_frames(days(300), sessions=True).save(tmp_path / "spx")
-    words = [
-        "--data",
-        str(tmp_path / "spx"),
-        "--set",
-        "data.resample=1w",
-        "--set",
-        "run.calendar=252",
-        "--json",
-    ]
-    words += ["--policy", "Constant", "--venue", "reg-t:STOCK", "--instrument", "STOCK"]
-    assert main(["run", *words, "--no-compile", "--no-save"]) == 0
-    assert '"volatility"' in capsys.readouterr().out
 
 
 def shapes() -> dict[str, tuple[pd.DataFrame, float]]:
@@ -171,29 +147,6 @@ def test_bars_longer_than_a_day_are_scaled_by_calendar_time(name):
     )
 
 
-def test_weeks_say_what_their_days_say():
-    """The same prices by the day and by the week: one annual volatility, within its error."""
-    daily = Market.from_frames(days(2500), sessions=True)
-    found = [run(each).metrics["volatility"] for each in (daily, daily.resample("1w"))]
-    assert found[1] == pytest.approx(found[0], rel=0.1)
-
-
-@pytest.mark.slow
-def test_a_sweep_counts_the_months_of_a_run():
-    market = Market.from_frames(shapes()["months"][0], sessions=True)
-    facts = {"venue": VENUE, "account": bt.Account(), "calendar": "252"}
-    swept = bt.sweep(market, Constant(1.0), {"leverage": [1.0, 2.0]}, **facts)
-    assert swept.table["volatility"].iloc[0] == run(market).metrics["volatility"]
-
-
-def test_a_comparison_of_runs_that_start_late_counts_their_months():
-    market = Market.from_frames(shapes()["months"][0], sessions=True)
-    start = "1996-02-01"
-    terms = {"sampling": "1d", "calendar": "252", "start": start, "compile": False}
-    found = bt.run(market, Constant(1.0), venue=VENUE, account=bt.Account(), **terms)
-    assert sample_returns({"a": found}).periods == found.span.periods
-
-
 def test_the_rate_of_cash_is_earned_over_nights_and_weekends():
     """In the measures of holding the asset: 4 % a year, not 252 / 365 of it."""
     venue = VENUE.override(cash_rate=0.04, interest_on="balance")
@@ -214,8 +167,3 @@ def test_interest_at_the_last_open_is_that_of_the_days_since_the_one_before():
     found = bt.run(market, Constant(2.0), venue=venue, account=account, calendar="252",
                    compile=False)  # fmt: skip
     assert found.bars["interest"].tolist() == [0.0, 0.0, pytest.approx(3.0)]
-
-
-def test_the_report_of_weekly_sessions_is_written(tmp_path):
-    result = run(Market.from_frames(days(300), sessions=True).resample("1w"), 5.0)
-    assert result.report(tmp_path / "page.html").is_file()

@@ -1,7 +1,6 @@
 """Files and folders of every supported layout give the same market; real data load as they are."""
 
 import json
-import re
 from collections.abc import Callable
 from pathlib import Path
 
@@ -11,9 +10,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-import backtest as bt
 from backtest.base.errors import DataError
-from backtest.base.units import HOUR, MINUTE
+from backtest.base.units import HOUR
 from backtest.market.market import Market
 from backtest.market.tables import cadence, coverage, missing_settlements, to_utc
 
@@ -87,14 +85,6 @@ def test_files_given_one_by_one_are_told_apart_by_their_names(tmp_path):
     assert not Market.load(paths[0]).has_mark
 
 
-def test_a_bare_file_of_bars_is_a_market_without_mark_and_funding(tmp_path):
-    SAMPLE.bars().to_parquet(tmp_path / "anything.parquet")
-    market = Market.load(tmp_path / "anything.parquet", instrument="BTCUSDT")
-    assert market.instrument == "BTCUSDT"
-    assert not market.has_mark
-    assert market.filled["funding"] == "none given"
-
-
 def test_a_csv_of_epochs_in_any_unit_or_of_texts_is_the_same_market(tmp_path):
     for unit in ("s", "ms", "us", "ns"):
         frame = SAMPLE.bars().set_axis(SAMPLE.times.as_unit(unit).asi8)
@@ -146,10 +136,6 @@ def test_saving_and_loading_keeps_the_market(tmp_path):
         "market.json",
     ]
     assert [path.name for path in folder.parent.iterdir()] == ["market"]
-
-
-def test_an_empty_folder_can_be_saved_to(tmp_path):
-    assert Market.load(SAMPLE.save(tmp_path)) == SAMPLE
 
 
 def test_what_was_filled_is_still_said_after_saving_and_loading(tmp_path):
@@ -210,16 +196,6 @@ def test_freqtrades_files_are_recognised(tmp_path):
     assert dict(market.filled) == {}
 
 
-def test_freqtrades_files_given_one_by_one_are_recognised(tmp_path):
-    folder = freqtrade(tmp_path)
-    assert Market.load(*folder.iterdir()) == Market.load(folder)
-    bars = folder / "BTC_USDT_USDT-1h-futures.feather"
-    assert not Market.load(bars).has_mark
-    freqtrade(tmp_path, "ETH_USDT_USDT")
-    with pytest.raises(DataError, match=r"belong together, ETH_USDT_USDT-8h-funding_rate\.feather"):
-        Market.load(bars, folder / "ETH_USDT_USDT-8h-funding_rate.feather")
-
-
 def test_mark_bars_of_another_length_are_left_out_and_the_market_says_so(tmp_path):
     market = Market.load(freqtrade(tmp_path, mark="8h"))
     assert not market.has_mark
@@ -230,18 +206,6 @@ def test_a_file_whose_bars_are_not_as_long_as_its_name_says_is_refused(tmp_path)
     freqtrade(tmp_path, bars="4h", mark="4h")
     with pytest.raises(DataError, match="bars must open 4h apart"):
         Market.load(tmp_path)
-
-
-def test_the_report_on_quality_lists_defects_without_raising(tmp_path):
-    freqtrade(tmp_path)
-    assert bt.quality(tmp_path).defects == ()
-    bars = SAMPLE.bars()
-    bars.iloc[3, 3] = -1.0
-    bars.iloc[4, 4] = np.nan
-    bars.reset_index(names="date").to_feather(tmp_path / "BTC_USDT_USDT-1h-futures.feather")
-    closes, volumes = bt.quality(tmp_path).defects
-    assert "got -1.0 in 1 of 240 bars" in closes
-    assert "got nan in 1 of 240 bars" in volumes
 
 
 def test_a_loaded_source_pastes_back_with_every_argument(tmp_path):
@@ -314,40 +278,3 @@ def test_real_hours_with_mark_and_funding_load_for_the_span_all_three_cover(real
     assert dict(market.filled) == {}
     assert eval(repr(market), {"Market": Market}) == market
     assert market.resample("1d").n_bars == 1469
-
-
-def test_real_gaps_are_filled_only_when_asked_and_counted(real):
-    market = Market.load(real / "btc-usdm-1h", mark_gaps="last", funding_gaps="zero")
-    assert market.n_bars == 37_807
-    assert market.filled["mark_gaps"].startswith("last: 2538 of 37807 bars")
-    assert market.filled["funding_gaps"].startswith("zero: 4 settlements missing")
-    covered = market.between("2019-12-23 11:00", "2024-01-01")
-    assert covered == Market.load(real / "btc-usdm-1h", between=("2019-12-23 11:00", "2024-01-01"))
-
-
-def test_real_minutes_without_a_mark_say_so(real):
-    with pytest.raises(DataError, match="funding must cover the bars") as refused:
-        Market.load(real / "btc-usdm-1m")
-    span = ("2025-05-04 15:33", "2025-06-03 08:00")
-    assert f"between={span}" in str(refused.value)
-    market = Market.load(real / "btc-usdm-1m", between=span)
-    assert market.interval == MINUTE
-    assert not market.has_mark
-    assert (market.funding_time % MINUTE != 0).any()  # stamps are kept as the venue wrote them
-
-
-def test_real_files_that_overlap_only_in_part_are_refused_with_the_part_that_works(real):
-    folder = real / "xrp-usdm-freqtrade"
-    with pytest.raises(DataError, match="one interval is loaded at a time, found 1h, 5m"):
-        Market.load(folder)
-    with pytest.raises(DataError, match="2 defects") as refused:
-        Market.load(folder, interval="1h")
-    span = ("2021-11-17 16:00", "2021-11-19 10:00")
-    assert str(refused.value).count(f"between={span}") == 2
-    assert Market.load(folder, interval="1h", between=span).n_bars == 42
-    with pytest.raises(DataError, match="funding must cover the bars") as refused:
-        Market.load(folder, interval="5m")
-    found = re.search(r"between=(\(.*?\))", str(refused.value))
-    market = Market.load(folder, interval="5m", between=eval(found[1]))
-    assert market.filled["mark"] == "not used: mark bars are 1h and 8h, bars 5m"
-    assert market.n_bars == 1231

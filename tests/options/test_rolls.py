@@ -99,14 +99,6 @@ def test_without_options_there_are_no_rolls_and_a_saved_run_keeps_them(
         hedged.rolls("day")  # type: ignore[arg-type]
 
 
-def test_a_sweep_has_the_cost_of_options(hedged: bt.Result):
-    """0 where nothing is bought."""
-    given = {"venue": hedged.venues["BTC"], "account": hedged.account, "compile": False}
-    table = bt.sweep(hedged.markets, HEDGE, {"budget": [0.0, 0.01]}, **given).table
-    for name in ("options_cost_annual", "options_spread_annual"):
-        assert table[name].tolist() == [0.0, hedged.metrics[name]]
-
-
 def test_a_comparison_has_the_cost_of_protection_beside_growth_in_coins_and_in_money():
     """An account in coins: its growth in money is that of its coins times that of their price.
 

@@ -6,7 +6,7 @@ import pytest
 import backtest as bt
 from backtest.engine.fee_days import start_day
 from tests.account.account_scenes import is_
-from tests.scenes import NAN, Follow, account_of, at, happened, isolated, market_of, play, venue_of
+from tests.scenes import NAN, account_of, happened, isolated, play, venue_of
 
 TIERS = [bt.FeeTier(1500.0, 0.0005, 0.0), bt.FeeTier(2500.0, 0.0002, -0.0001)]
 VENUE = venue_of(fees={"taker": 0.001, "maker": 0.0004, "tiers": TIERS})
@@ -75,24 +75,6 @@ def test_a_policy_sees_the_taker_rate_of_the_day():
 
     result = play(*[100] * 4, venue=VENUE, policy=Looks(), interval="1d")
     assert result.bars["target"].tolist() == [is_(2.1), is_(2.1), is_(2.05), is_(2.05)]
-
-
-@pytest.mark.slow
-def test_a_run_equals_its_parts_bit_for_bit(tmp_path):
-    rng = np.random.default_rng(0)
-    bars = (100 * np.exp(np.cumsum(rng.normal(0, 0.01, 90)))).tolist()
-    targets = rng.uniform(0.0, 2.0, 90).tolist()
-    market = market_of(*bars, targets=targets, interval="8h")
-    run = {"venue": VENUE, "account": account_of(), "compile": False}
-    whole = bt.run(market, Follow(), **run)
-    assert len(set(np.round(rates_of(whole), 9))) == 3
-    for cut in (2, 3, 10, 31):  # also within a day
-        head = bt.run(market.between(None, at(8 * cut)), Follow(), **run)
-        for earlier in (head, bt.Result.load(head.save(tmp_path))):
-            tail = bt.run(market, Follow(), resume=earlier, **run)
-            both = np.concatenate([head.record.values, tail.record.values])
-            assert both.tobytes() == whole.record.values.tobytes()
-            assert repr(tail.traded) == repr(whole.traded) or tail.traded.day == whole.traded.day
 
 
 def test_the_cuts_of_targets_know_the_tier():

@@ -2,7 +2,6 @@
 
 import math
 from pathlib import Path
-from types import SimpleNamespace
 
 import numpy as np
 import pandas as pd
@@ -11,11 +10,10 @@ import pytest
 import backtest as bt
 from backtest.cli import main
 from backtest.strategies import Constant, HealthTarget, LeverageLoop
-from backtest.venue.requirement import read_rules
 from tests import scenes
 from tests.agreement import assert_agrees
 from tests.cases import make_case
-from tests.markets import bars_market, free_venue, live
+from tests.markets import free_venue, live
 from tests.strategies.test_strategies_loop import PENALTY, THRESHOLD, debt, lending_market
 
 AAVE = bt.RateCurve(base=0.0, slope1=0.04, slope2=0.6, optimal=0.9, reserve_factor=0.1)
@@ -104,50 +102,6 @@ def test_the_engine_equals_the_reference():
         if case.liquidation["mode"] == "partial":
             case.liquidation["full_below_health"] = 0.97
             assert_agrees(case.whole(), f"make_case({seed})")
-
-
-@pytest.mark.slow
-def test_a_row_of_a_sweep_is_the_run():
-    noise = np.random.default_rng(3).normal(0.0, 0.03, (2, 300))
-    close = 100.0 * np.exp(np.cumsum(noise[0]))
-    market = bars_market(close * np.exp(noise[1]), close)
-    policy = HealthTarget(min_health=1.05, target=1.1, max_health=1.3)
-    terms = {"venue": lending_market(borrow_rate=0.1), "account": bt.Account()}
-    swept = bt.sweep(
-        market, policy, {"venue.liquidation.full_below_health": [0.0, 0.95]}, **terms
-    ).table
-    for row, health in enumerate((0.0, 0.95)):
-        venue = full_below(health, borrow_rate=0.1)
-        one = bt.run(market, policy, **terms | {"venue": venue}, compile=False).metrics
-        assert swept["final_equity"].iloc[row] == one["final_equity"]
-        assert swept["liquidations"].iloc[row] == one["liquidations"] > 0.0
-
-
-def view(leverage: float) -> SimpleNamespace:
-    return SimpleNamespace(
-        equity=1000.0, leverage=leverage, position=leverage * 10.0,
-        venue=read_rules(lending_market()),
-    )  # fmt: skip
-
-
-@pytest.mark.parametrize(("held", "signal", "wanted"), [
-    (0.0, 1.0, 2.0),  # health 1.6 is 0.8 * 2 / (2 - 1)
-    (2.0, 1.0, None),
-    (2.5, 1.0, None),  # 0.8 * 2.5 / 1.5 = 1.333
-    (2.65, 1.0, 2.0),  # 1.285: repay
-    (1.58, 1.0, None),  # 2.179
-    (1.55, 1.0, 2.0),  # 2.254: borrow
-    (1.0, 1.0, 2.0),  # no debt
-    (0.0, -1.0, 1.0 / 0.92),  # (1 / L + 1) / 1.2 = 1.6
-    (-1.0 / 0.92, -1.0, None),
-    (-2.0, -1.0, 1.0 / 0.92),  # 1.25: buy back
-    (1.0, -1.0, 1.0 / 0.92),
-    (2.0, 0.0, 0.0),
-])  # fmt: skip
-def test_the_health_target_repays_and_borrows_to_its_target(held, signal, wanted):
-    policy = HealthTarget(min_health=1.3, target=1.6, max_health=2.2)
-    found = policy.leverage(SimpleNamespace(signal=signal), view(held))
-    assert math.isnan(found) if wanted is None else found == pytest.approx(wanted, rel=1e-12)
 
 
 def test_it_repays_by_hand():

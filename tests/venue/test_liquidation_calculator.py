@@ -161,17 +161,3 @@ def test_the_command_takes_a_day_and_prints_json(capsys):
     assert found["liquidation_price"] == same.liquidation_price
     assert found["maintenance_margin"] == same.maintenance_margin == 600_000 * 0.01 - 1_300
     assert found["probabilities"] == {"1d": None, "7d": None, "30d": None}
-
-
-@pytest.mark.parametrize(("at", "since", "says"), [
-    ("", "2026-09-29", ""), ("@history", "2026-09-29", ""), ("@latest", "2026-09-29", ""),
-    ("@2019-05-19", "2021-03-18", " (none is known for 2019-05-19: this is the oldest)"),
-])  # fmt: skip
-def test_without_a_day_it_is_the_newest_table_and_before_the_first_it_says_so(
-    capsys, at, since, says
-):
-    name = f"binance-usdm:BTCUSDT{at}"
-    _, out, _ = call(capsys, "liq", "--venue", name, *LONG, "--capital", "60000")
-    assert out.splitlines()[0] == f"{name}, margin table of {since}{says}"
-    needed = {"2026-09-29": 600_000 * 0.005 - 300, "2021-03-18": 600_000 * 0.01 - 1_300}[since]
-    assert f"maintenance margin  {needed:,.8g}" in out

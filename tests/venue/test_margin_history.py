@@ -9,7 +9,6 @@ import pytest
 
 import backtest as bt
 from backtest import Bracket, Earlier
-from backtest.engine.portfolio_inputs import read_portfolio_inputs
 from backtest.strategies import Constant, MarginBuffer, VolTarget
 from tests.markets import free_venue
 
@@ -76,21 +75,6 @@ def test_a_change_liquidates_what_the_old_table_let_live():
     assert len(live(Constant(8.0), account, BEFORE, market=market).events) == 1
 
 
-@pytest.mark.slow  # four brackets are a loop of their own
-def test_compiled_and_in_a_sweep_it_is_the_same():
-    policy, account = ACCOUNTS["cross"]
-    venue = replace(AFTER, brackets=THREE, earlier=[Earlier(until=DAY, brackets=LOOSE)])
-    plain = live(policy, account, venue)
-    compiled = live(policy, account, venue, compile=True)
-    assert compiled.manifest["compiled"] == "yes"
-    assert np.array_equal(plain.record.values, compiled.record.values, equal_nan=True)
-    sets = {"leverage": [2.0, 4.0], "account.band": [0.0, 0.1]}
-    table = bt.sweep(SAMPLE, Constant, sets, venue=venue, account=account).table
-    row = table[(table["leverage"] == 4.0) & (table["account.band"] == 0.0)].iloc[0]
-    for name in ("final_equity", "peak_margin_ratio", "near_liquidation_share", "fees"):
-        assert row[name] == plain.metrics[name]
-
-
 @pytest.mark.slow
 def test_tables_with_one_bracket_and_with_many_may_follow_each_other():
     one = [Bracket(0.0, 1e9, 50.0, 0.01)]
@@ -125,35 +109,6 @@ def test_a_policy_is_shown_the_table_of_its_bar_in_a_sweep_too():
             assert row["final_equity"] == alone.metrics["final_equity"]
             targets = alone.bars["target"].iloc[[0, -1]].to_list()
             assert targets == [row["scale"] * len(early), row["scale"] * len(late)]
-
-
-@pytest.mark.parametrize("cut", [CHANGE - 50, CHANGE, CHANGE + 50])
-def test_a_resumed_run_goes_on_under_the_table_of_its_bars(cut: int):
-    policy, account = ACCOUNTS["cross"]
-    whole = live(policy, account, BOTH)
-    first = live(policy, account, BOTH, market=SAMPLE.prefix(cut))
-    after = live(policy, account, BOTH, resume=first)
-    assert np.array_equal(after.record.values, whole.record.values[cut:], equal_nan=True)
-    pd.testing.assert_frame_equal(after.bars, whole.bars.iloc[cut:])
-
-
-def test_a_market_on_one_side_of_a_change_is_run_as_by_one_table():
-    """One segment, and nothing of the other table: as cheap as a venue that has no other."""
-    account = ACCOUNTS["cross"][1]
-    terms = {"sampling": "1d", "first": 0, "started": 0}
-    for market, one in ((SAMPLE.prefix(CHANGE), BEFORE), (SAMPLE.between(DAY), AFTER)):
-        both, plain = (
-            read_portfolio_inputs(
-                bt.Markets({"BTC": market}),
-                {"BTC": venue},
-                account,
-                signal=np.ones((1, market.n_bars)),
-                **terms,
-            )
-            for venue in (BOTH, one)
-        )
-        assert both.changes == ()
-        np.testing.assert_equal(both.terms, plain.terms)
 
 
 def test_the_leverage_set_at_the_venue_must_be_allowed_by_every_table():

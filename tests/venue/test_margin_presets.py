@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 import backtest as bt
-from backtest.venue.margin_presets import STATUSES, list_presets
+from backtest.venue.margin_presets import list_presets
 from backtest.venue.requirement_rule import MarginRule
 from tests.refusals import check_refused
 
@@ -15,18 +15,6 @@ PRICES = {"BTCUSDT": 50_000.0, "ETHUSDT": 2_500.0}
 PLAIN = bt.Venue.simple(
     taker=0.0, slippage=0.0, maintenance_rate=0.01, max_leverage=50, liquidation_fee=0.0
 )
-
-
-@pytest.mark.parametrize("preset", list_presets(), ids=lambda each: each.name)
-def test_a_card_says_of_each_figure_where_it_is_from(preset):
-    assert preset.title
-    assert preset.exact
-    assert preset.leaves_out
-    assert list(preset.dates) == sorted(preset.dates)
-    for figure in preset.figures:
-        assert figure.status in STATUSES
-        assert bool(figure.source) or figure.status != "read"
-    assert {each.status for each in preset.figures} & {"read"}
 
 
 @pytest.mark.parametrize("preset", list_presets(), ids=lambda each: each.name)

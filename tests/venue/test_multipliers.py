@@ -3,7 +3,6 @@
 import math
 
 import numpy as np
-import pandas as pd
 import pytest
 
 import backtest as bt
@@ -104,25 +103,6 @@ def test_initial_margin_rises_with_the_open_interest_of_the_bar_before():
     whole = bt.run(market, Most(), **run)
     assert whole.bars["leverage"].tolist()[1:] == [is_(20.0)] * 5  # never force-reduced
     assert whole.bars["margin_ratio"].tolist()[1:] == [is_(0.6)] * 5  # 3 % of 20,000 of 1,000
-
-
-def test_open_interest_equals_the_series_made_by_hand():
-    rng = np.random.default_rng(3)
-    interest = rng.uniform(0.0, 7e7, 40)
-    market = market_with(*interest)
-    brackets = [bt.Bracket(0.0, INF, 20.0, 0.03)]
-    fraction = bt.margin_rules.effective_initial(0.05, interest, 20e6, 50e6)
-    x = pd.Series(np.concatenate([[1.0], fraction[:-1] / 0.05]), index=market.times)
-    runs = [
-        bt.run(market, Most(), account=account_of(), compile=False, signal=signal, venue=venue)
-        for signal in [np.where(np.arange(40) % 3, 1.0, 0.0)]
-        for venue in (
-            venue_of(brackets=brackets, open_interest_margin=RISING),
-            venue_of(brackets=brackets, initial_multiplier=x),
-        )
-    ]
-    assert runs[0].record.values.tobytes() == runs[1].record.values.tobytes()
-    assert runs[0].bars["leverage"].max() > 2 * runs[0].bars["leverage"].iloc[1:].median() > 0
 
 
 @pytest.mark.parametrize("value", [math.nan, -1.0])

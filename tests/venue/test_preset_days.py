@@ -68,22 +68,6 @@ def test_a_run_outside_the_days_of_its_table_says_so_once_and_in_the_manifest(st
     assert result.manifest["margin_table"].lower() in " ".join(result.summary().split()).lower()
 
 
-@pytest.mark.parametrize(("start", "at"), [("2021-05-19", "2021-05-19"), ("2025-01-01", None),
-                                           ("2021-05-19", None), ("2024-10-19", "2023-01-01"),
-                                           ("2026-10-01", "latest")])  # fmt: skip
-def test_a_run_inside_the_days_of_its_table_says_nothing(start, at, recwarn):
-    result = live(fall(start), Venue.preset(*BTC, at=at))
-    assert not [each for each in recwarn if each.category is VenueDateWarning]
-    assert result.manifest["margin_table"] == "in force"
-
-
-def test_bars_that_only_warm_the_columns_may_be_of_other_days(recwarn):
-    terms = {"venue": Venue.preset(*BTC), "account": bt.Account(), "compile": False}
-    result = bt.run(fall("2021-03-16"), Half(), start="2021-03-18", **terms)
-    assert not [each for each in recwarn if each.category is VenueDateWarning]
-    assert result.manifest["margin_table"] == "in force"
-
-
 @pytest.mark.parametrize(("start", "at", "used"), [
     ("2021-05-19", None, [("2021-03-18", "2021-05-19", 5)]),
     ("2021-05-19", "latest", [("2026-09-29", "2021-05-19", 5)]),
@@ -98,17 +82,6 @@ def test_a_manifest_says_which_table_was_used_at_which_bars(tmp_path, start, at,
     assert result.manifest["margin_tables"] == rows
     kept = bt.Result.load(result.save(tmp_path))
     assert kept.manifest["margin_tables"] == rows
-
-
-def test_other_brackets_and_synthetic_prices_have_no_days(recwarn):
-    venue = Venue.preset(*BTC).override(brackets=[bt.Bracket(0.0, math.inf, 10.0, 0.05)])
-    assert venue.in_force is None
-    result = live(fall("2020-01-01"), venue)
-    assert result.manifest["margin_table"] == "of no preset"
-    assert result.manifest["margin_tables"] == [{"of": None, "from": "2020-01-01", "bars": 5}]
-    sample = live(bt.Market.sample(bars=30), Venue.preset(*BTC))
-    assert sample.manifest["margin_table"] == "prices are synthetic"
-    assert not [each for each in recwarn if each.category is VenueDateWarning]
 
 
 def test_an_override_holds_under_every_margin_table():
@@ -133,13 +106,3 @@ def test_other_brackets_take_the_place_of_the_tables_of_all_days(start):
     assert all_days == one
     ratio = live(fall(start), all_days).bars.margin_ratio
     assert ratio.iloc[-1] == pytest.approx(0.05 * 0.5, rel=1e-3)
-
-
-def test_other_brackets_may_go_on_from_the_earlier_tables_where_that_is_said():
-    venue = Venue.preset(*BTC)
-    rows = [bt.Bracket(0.0, math.inf, 10.0, 0.05)]
-    changed = venue.override(brackets=rows, earlier=venue.earlier, in_force=venue.in_force)
-    assert changed.days() == venue.days()
-    assert changed.override({"fees.taker": 0.0}).tables() == changed.tables()
-    again = changed.override(brackets=venue.brackets, earlier=venue.earlier)
-    assert again.tables() == venue.tables()

@@ -7,12 +7,9 @@ import pytest
 from scipy import stats
 from scipy.special import log_ndtr, stdtr
 
-import backtest as bt
 from backtest.features import (
-    forecast_reach,
     touch_distance,
     touch_probability,
-    volatility,
 )
 
 DAY = 1 / 365
@@ -96,20 +93,6 @@ def test_at_the_edges_it_is_what_it_must_be():
     assert isinstance(touch_probability(-0.1, 0.5, DAY), float)
 
 
-def test_infinite_degrees_of_freedom_are_the_normal_distribution_bit_for_bit():
-    plain = touch_probability(*GRID.values())
-    assert touch_probability(*GRID.values(), degrees_of_freedom=math.inf).tobytes() == (
-        plain.tobytes()
-    )
-    mixed = touch_probability(-0.1, 0.8, DAY, degrees_of_freedom=np.array([3.0, math.inf]))
-    assert mixed[1] == touch_probability(-0.1, 0.8, DAY)
-    assert mixed[0] == touch_probability(-0.1, 0.8, DAY, degrees_of_freedom=3.0)
-    apart = touch_distance(0.01, 0.8, DAY, degrees_of_freedom=np.array([math.inf, 5.0]))
-    assert apart[0] == touch_distance(0.01, 0.8, DAY)
-    many = touch_probability(-0.1, 0.8, DAY, degrees_of_freedom=1e7)
-    assert many == pytest.approx(touch_probability(-0.1, 0.8, DAY), rel=1e-5)
-
-
 @pytest.mark.parametrize("freedom", [2.05, 3.0, 4.0, 10.0, 300.0])
 def test_without_drift_the_average_over_variances_is_students_t(freedom: float):
     """2 T(-a / s) of unit variance."""
@@ -165,12 +148,3 @@ def test_three_sigma_a_day_is_the_usual_figure():
     assert touch_distance(0.0026997960632601866, 0.8, DAY) == pytest.approx(
         3 * 0.8 * math.sqrt(DAY), rel=1e-12
     )
-
-
-def test_the_reach_is_the_distance_at_the_volatility_of_the_bar():
-    market = bt.Market.sample(bars=300)
-    found = forecast_reach(market, 0.02, 48.0, "parkinson", 30.0, 6.0)
-    sigma = volatility(market, "parkinson", 30.0)
-    expected = touch_distance(0.02, sigma, 48.0 / 8760.0, degrees_of_freedom=6.0)
-    assert np.isnan(found[:1]).all()
-    np.testing.assert_allclose(found, expected, rtol=1e-14)
