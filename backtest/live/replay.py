@@ -148,7 +148,6 @@ class Fact(NamedTuple):
 
 
 def place_fills(setup: Setup, given: pd.DataFrame, tolerance: float) -> dict[int, list[Fact]]:
-    """Return the fills of each bar, in order."""
     names = (*setup.markets.names, *(each.name for each in setup.account.collateral))
     table = complete_fills(given, names, setup.markets.currency)
     stamps = read_stamps(table["time"])
@@ -383,7 +382,6 @@ def read_ledger(given: Any) -> pd.DataFrame:
 def compare(
     replay: Replay, table: pd.DataFrame
 ) -> Iterator[tuple[str, IntArray, FloatArray, FloatArray]]:
-    """Yield a term, bars, our amounts in them, and those of the ledger."""
     is_level = table["term"].isin(LEVELS).any()
     edges = replay.span.closes if is_level else replay.time
     bars: IntArray = np.searchsorted(edges, table["stamp"], side="right") - 1

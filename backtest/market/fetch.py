@@ -72,8 +72,6 @@ MILLISECOND = 1_000_000
 
 
 class Offer(NamedTuple):
-    """What an exchange has: the class of ccxt, the rows of a page, and how it names things."""
-
     client: str
     limits: Mapping[str, int]
     until: str = "until"
@@ -146,7 +144,6 @@ def read_request(
     without: Sequence[str] = (),
     market: str = "um",
 ) -> Request:
-    """Return a checked request; ``without`` names the kinds to leave out."""
     base.Choice(*SOURCES).check("source", source)
     base.Choice(*MARKETS).check("market", market)
     for kind in without:
@@ -189,8 +186,6 @@ def read_request(
 
 
 class Web(NamedTuple):
-    """Files of one server, asked for again if a failure may pass."""
-
     client: httpx.Client
     base: str
     first_wait: float
@@ -280,8 +275,6 @@ def check_address(address: str) -> str:
 
 
 class Archive(NamedTuple):
-    """The files of one instrument in the archive, by month and day."""
-
     web: Web
     request: Request
     now: int
@@ -379,8 +372,6 @@ def make_frame(kind: str, stamps: Any, values: Any) -> pd.DataFrame:
 
 
 class Exchange(NamedTuple):
-    """The pages of one instrument of an exchange, through ccxt, which repeats what may pass."""
-
     client: Any
     request: Request
     symbol: str
@@ -449,7 +440,6 @@ def reading(where: str) -> Iterator[None]:
 
 
 def connect_exchange(request: Request, base_url: str | None) -> Any:
-    """Return a client of ccxt."""
     retries = {"maxRetriesOnFailure": ATTEMPTS - 1, "maxRetriesOnFailureDelay": 1000}
     settings = {"enableRateLimit": True, "timeout": 20_000, "options": retries}
     client = getattr(import_or_refuse("ccxt"), OFFERS[request.source].client)(settings)
@@ -465,7 +455,6 @@ def redirect(addresses: Any, address: str) -> Any:
 
 
 def find_symbol(client: Any, request: Request) -> tuple[str, str]:
-    """Return the symbol of ccxt and the name of the venue."""
     wanted, source = request.symbol, request.source
     with reading(f"{source}, the list of markets"):
         markets = [*client.load_markets().values()]
@@ -495,8 +484,6 @@ class Fetched(NamedTuple):
 
 
 class Store:
-    """The folder of a fetch: the rows of each kind, and up to when they are there (``done``)."""
-
     def __init__(self, folder: Path, request: Request) -> None:
         self.folder, self.partial, self.request = folder, folder / PARTIAL, request
         self.place = self.partial if (self.partial / FACTS).exists() else folder
@@ -543,7 +530,6 @@ class Store:
         return has_kinds and end <= to_nanoseconds(self.facts["to"], FACTS)
 
     def open(self, kind: str) -> int:
-        """Read the rows of a kind that are there, and return up to when they are whole."""
         self.rows[kind] = make_frame(kind, [], [])
         path = self.place / f"{kind}.parquet"
         if kind not in self.done or not path.exists():
@@ -558,7 +544,6 @@ class Store:
         return self.done[kind]
 
     def add(self, kind: str, parts: Sequence[pd.DataFrame], reached: int) -> None:
-        """Write a kind, and then up to when it is there: a kill between them loses a page."""
         whole = pd.concat([self.rows[kind], *parts], ignore_index=True)
         self.rows[kind] = whole.drop_duplicates().sort_values("time", kind="stable")
         self.done[kind] = reached
@@ -658,7 +643,6 @@ def hold(folder: Path) -> Iterator[None]:
 
 
 def clear(partial: Path) -> None:
-    """Remove what a fetch wrote to its folder of parts, and nothing else."""
     for path in partial.glob("*"):
         is_ours = path.name in (LOCK, FACTS) or path.stem in KINDS
         if is_ours or path.name.startswith(DRAFT_FILE):

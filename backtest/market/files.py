@@ -46,7 +46,6 @@ def stem_of(path: Path) -> str:
 
 
 def read_file(path: Path, times: Collection[str] = (), decimal: str = ".") -> pd.DataFrame | Defect:
-    """Return the table in a file; ``times`` are names of columns of stamps that we do not know."""
     from pyarrow import ipc, parquet  # noqa: PLC0415 - 20 ms, only when needed
 
     kind = suffix_of(path)
@@ -72,7 +71,6 @@ def read_file(path: Path, times: Collection[str] = (), decimal: str = ".") -> pd
 
 
 def unpack(file: IO[bytes], kind: str, where: str, largest: int | None = None) -> bytes | Defect:
-    """Return the text in a .csv, .gz or .zip file of one table, at most ``largest`` bytes."""
     most = LARGEST if largest is None else largest
     if kind == ".zip":
         with zipfile.ZipFile(file) as archive:
@@ -219,7 +217,6 @@ def _take_columns(
 def write_folder(
     place: str | Path, tables: Mapping[str, pd.DataFrame], facts: Mapping[str, object]
 ) -> Path:
-    """Write tables and facts to a new folder: all of it, or nothing."""
     folder = Path(place)
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise DataError(
@@ -291,7 +288,6 @@ class NamedFile(NamedTuple):
         return self.pair if self.period else "".join(self.pair.split("_")[:2])
 
     def is_called(self, name: str) -> bool:
-        """Whether a name means this pair: BTCUSDT, BTC_USDT_USDT or BTC/USDT:USDT."""
         return name == self.instrument or re.sub(r"[/:]", "_", name) == self.pair
 
     def lasts(self, length: int, where: str) -> bool:

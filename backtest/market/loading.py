@@ -95,7 +95,6 @@ def read_options(
     decimal: str = ".",
     **lengths: str | None,
 ) -> ReadOptions:
-    """Return checked options; ``lengths`` are interval and funding_interval."""
     repairs = rules.parse_repairs([repair] if isinstance(repair, str) else repair)
     ways = {each.name: each.way for each in repairs}
     check_timezone(timezone)
@@ -209,7 +208,6 @@ def select_bars(bars: TimedTable, options: ReadOptions, interval: int) -> TimedT
 
 
 def make_subjects(read: Read, *, sessions: bool = False) -> dict[str, Subject]:
-    """Return the tables as the rules take them: mark prices and funding inside the bars."""
     found = {}
     bars, interval = read.tables.get("bars"), read.interval
     known: Any = {"interval": interval, "sessions": sessions}
@@ -239,7 +237,6 @@ def load_frames(frames: Frames, options: ReadOptions, *, where: str) -> dict[str
 def find_defects(
     read: Read, subjects: Mapping[str, Subject], options: ReadOptions, filled: dict[str, str]
 ) -> list[Defect]:
-    """Return all errors in data, and note in ``filled`` what takes the place of missing rows."""
     bars, mark, funding = (subjects.get(role) for role in ROLES[:3])
     interval = read.interval
     repairs, needed = [], bars.span if bars is not None and interval else None

@@ -754,12 +754,10 @@ def _check_between(markets: Markets, between: tuple[int | None, int | None]) -> 
 
 
 def lend(market: Market | Markets) -> Any:
-    """Return a copy for code of the user: its dictionaries are its own."""
     return _copy_each(market, lambda array: array)
 
 
 def detach(market: Market | Markets) -> Any:
-    """Return a copy for code of the user: its dictionaries and arrays are its own."""
     return _copy_each(market, base.copy_frozen)
 
 

@@ -133,7 +133,6 @@ def build_quality(
     filled: Mapping[str, str],
     notes: tuple[str, ...] = (),
 ) -> Quality:
-    """Return the report on tables as they were read, sorted or not."""
     subjects = make_subjects(read, sessions=sessions)
     facts = {name: describe_table(each) for name, each in subjects.items() if name in USES}
     found = [
@@ -229,7 +228,6 @@ def _describe_funding(subject: Subject) -> dict[str, Any]:
 
 
 def list_cadences(time: IntArray) -> list[str]:
-    """Return how often settlements follow each other, and from when on."""
     gaps = nearest_minute(np.diff(time))
     usual = [
         (int(gap), int(start))
@@ -249,7 +247,6 @@ def list_cadences(time: IntArray) -> list[str]:
 def list_doubts(
     facts: Mapping[str, Mapping[str, Any]], interval: int | None
 ) -> Iterator[tuple[str, Fit, str]]:
-    """Yield what is no fault of rows: the use, how fit data are for it, and why."""
     for role, table in facts.items():
         if "cannot be read" in table:
             for use in USES[role]:

@@ -183,7 +183,6 @@ def resample_fields(market: Any, length: int, groups: BarGroups | None = None) -
 
 
 def split_dividends(groups: BarGroups, values: FloatArray) -> tuple[FloatArray, FloatArray]:
-    """Return what is paid at the open of each group, and later inside it."""
     paid = np.nan_to_num(values)
     later = paid.copy()
     later[groups.starts] = 0.0

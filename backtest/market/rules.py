@@ -91,7 +91,6 @@ class Subject:
 
     @cached_property
     def once(self) -> IntArray:
-        """The stamps of the settlements, of each that is there twice the first."""
         return tables.settled_once(self.whole.time)
 
     @cached_property
@@ -102,14 +101,12 @@ class Subject:
 
     @cached_property
     def marked(self) -> tuple[TimedTable, TimedTable]:
-        """The bars that have a mark bar, and those mark bars."""
         bars = self.table.rows(slice(0)) if self.bars is None else self.bars.rows(self.is_marked)
         mark = self.table.ordered
         return bars, mark.rows(np.searchsorted(mark.time, bars.time))
 
     @cached_property
     def odd(self) -> IntArray:
-        """The stamps of mark bars that cannot be aligned with the bars."""
         none = np.empty(0, np.int64)
         if self.bars is None or not self.interval or not self.time.size:
             return none
@@ -432,8 +429,6 @@ def find_unmarked(subject: Subject) -> Iterator[Hit]:
 
 
 class Scale(NamedTuple):
-    """The median of a stretch furthest from the usual, from which row, over how many rows."""
-
     value: float
     first: int
     rows: int
@@ -598,7 +593,6 @@ def find_settlement_gaps(subject: Subject) -> Iterator[Hit]:
 
 
 def count_uncovered(span: Span, covered: Span, step: int) -> IntArray:
-    """Return how many settlements lack before and after what is covered."""
     lacks = np.array([covered.start - span.start, span.end - covered.end])
     return np.where(lacks > 0, np.minimum(lacks, span.end - span.start) // step + 1, 0)
 
@@ -691,7 +685,6 @@ RULES = (
 def list_defects(
     subject: Subject, span: str = "", repairs: Sequence[str] = ()
 ) -> list[tables.Defect]:
-    """Return the errors in a table, but for those that a repair answers."""
     return [
         defect
         for rule in RULES

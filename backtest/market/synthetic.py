@@ -105,7 +105,6 @@ def _walk(streams: dict[str, np.random.Generator], bars: int, days: float) -> _P
 
 
 def _regimes(rng: np.random.Generator, bars: int, days: float) -> FloatArray:
-    """Return the annual volatility of the regime of each bar: exponential stays, Markov moves."""
     level = np.empty(bars)
     row, regime = 0, 1
     while row < bars:

@@ -96,7 +96,6 @@ class TimedTable:
 
     @cached_property
     def ordered(self) -> TimedTable:
-        """The rows in order of time, the first of those of one time."""
         if is_increasing(self.time):
             return self
         return self.rows(np.unique(self.time, return_index=True)[1])
@@ -111,7 +110,6 @@ def is_increasing(time: IntArray) -> bool:
 
 
 def is_among(wanted: IntArray, times: IntArray) -> BoolArray:
-    """Return which of some times are among sorted ones, a tenth of the time of np.isin."""
     if not times.size:
         return np.zeros(wanted.size, dtype=np.bool_)
     rows = np.minimum(np.searchsorted(times, wanted), times.size - 1)
@@ -554,7 +552,6 @@ def place_dividends(
 
 
 def read_settlements(data: Any) -> Settled:
-    """Return the payments of a market: its funding, or its dividends as rates."""
     column = data.columns.get(DIVIDEND)
     if column is None or not np.any(np.nan_to_num(column)):
         return Settled(data.funding_time, data.funding_rate, data.funding_mark)

@@ -207,8 +207,6 @@ STALE = pd.Timedelta("5min")
 
 
 class Check(NamedTuple):
-    """What is wrong with a row, where, and how it is shown; see :func:`add_bounds`."""
-
     text: str
     find: Callable[[pd.DataFrame], pd.Series]
     pattern: str

@@ -796,7 +796,6 @@ class Surface(Reportable):
 
 
 def describe_crossings(arbitrage: pd.DataFrame) -> str:
-    """Say where total variance falls with time between strikes quoted in both expiries."""
     judged = arbitrage[arbitrage["quoted_crossings"].notna()]
     crossing = judged[judged["quoted_crossings"] > 0.0]
     pairs = count_nouns(len(judged), "pair") + " of expiries"

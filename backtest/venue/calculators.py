@@ -155,7 +155,6 @@ def touch_distance(
 
 
 def find_touch_factor(probability: OneOrMany, degrees: OneOrMany) -> FloatArray:
-    """Return the distances that are touched with some probabilities, over sigma sqrt(horizon)."""
     rule = "at least 0 and at most 1"
     _check_each("probability", probability, lambda chance: ~((chance >= 0) & (chance <= 1)), rule)
     chances, freedom = np.broadcast_arrays(np.asarray(probability), _check_degrees(degrees))

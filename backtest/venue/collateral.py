@@ -117,7 +117,6 @@ class Collateral(Value):
     cancels_risk: Annotated[str | None, Text()] = None
 
     def faults(self) -> Faults:
-        """Yield two kinds of rates, or none, and tiers that do not follow each other."""
         if (self.rate is None) == (self.tiers is None):
             yield "rate", "must be given, or tiers, and not both"
         before: Sequence[float] = (0.0, 0.0, 1.0)

@@ -13,12 +13,10 @@ import math
 
 
 def choose(condition: bool, yes: float, no: float) -> float:
-    """Return one of two numbers; for arrays, element by element."""
     return yes if condition else no
 
 
 def is_any(condition: bool) -> bool:
-    """Return the condition; for an array, whether any element is true."""
     return condition
 
 

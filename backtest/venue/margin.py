@@ -435,7 +435,6 @@ class Book(NamedTuple):
         return ask_rule(self.rule, method, self.held(), self.prices)
 
     def requirement_at(self, index: Numbers | None, *, is_initial: bool) -> float:
-        """Return the requirement with the gross notional valued at an index."""
         if index is None or not self.packed.has_scenarios:
             return self.requirement(is_initial=is_initial)
         prices = read_numbers("index", index, self.rules)

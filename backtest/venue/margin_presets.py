@@ -39,7 +39,6 @@ class MarginTables(Value):
     call_grace_days: int | None = None
 
     def choose(self, at: TimeLike | None) -> Group:
-        """Return the table in force at a day."""
         return choose_table(self.tables, read_choice(at))[0]
 
 
@@ -157,7 +156,6 @@ def load_presets() -> dict[str, MarginTables]:
 def make_rule(
     name: str, table: Group, groups: Mapping[str, Sequence[str]], underlyings: Sequence[str] = ()
 ) -> MarginRule:
-    """Return the rule for the groups of instruments that are asked for, and options on others."""
     given = table["requirement"]
     if "moves" not in given:
         return MarginRule.from_dict(given)
@@ -210,7 +208,6 @@ class PresetMargin(MarginRule):
     at: Annotated[str | None, Day()] = None
 
     def faults(self) -> base.Faults:
-        """Yield a level that is not that of the preset."""
         level = self._find_level()
         if self.level not in (1.0, level):
             yield "level", f"must be that of the preset, {level:g}"

@@ -71,7 +71,6 @@ class Option(Value):
     lot: Annotated[float, NOT_NEGATIVE] = 0.0
 
     def faults(self) -> Faults:
-        """Yield what contradicts the name, or is missing where the name does not say it."""
         said = read_name(self.name)
         for field, value in said.items():
             given = getattr(self, field)
@@ -160,7 +159,6 @@ class Option(Value):
 
 
 def read_name(name: str | None) -> dict[str, Any]:
-    """Return what a name as Deribit's says; nothing of other names."""
     found = NAME.fullmatch(name or "")
     if found is None:
         return {}
@@ -238,7 +236,6 @@ class OptionPosition(Value):
     group: Annotated[str | None, Text()] = None
 
     def faults(self) -> Faults:
-        """Yield an option that has expired, or that nothing values."""
         if self.option.years_from(self.at) < 0.0:
             rule = f"must not be after the expiry {self.option.expiry}: the balance has the payoff"
             yield "at", rule

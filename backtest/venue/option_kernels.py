@@ -198,7 +198,6 @@ def is_vega_small(options: OptionPositions, i: int) -> bool:
 
 
 def compute_shock_scale(shocks: ShockTables, years: float) -> float:
-    """Return ``(days / max(T, least_days)) ** power``, which scales a move of volatility."""
     days = DAYS_PER_YEAR * years
     power = shocks.short_power if days <= shocks.days else shocks.long_power
     if power == 0.0:

@@ -65,13 +65,11 @@ class VenueTables(Value):
     funding: Annotated[Sequence[Group], Tables()] = ()
 
     def choose(self, day: str | None) -> dict[str, tuple[Group, str | None]]:
-        """Return the table in force of each group, and the day of the one after it."""
         groups = {group: getattr(self, group) for group in GROUPS}
         return {group: choose_table(tables, day) for group, tables in groups.items() if tables}
 
     @property
     def dates(self) -> tuple[str, ...]:
-        """The days of the margin tables."""
         return tuple(table["date"] for table in self.brackets)
 
 
@@ -90,7 +88,6 @@ class Preset(NamedTuple):
 
     @property
     def name(self) -> str:
-        """Name for the flag ``--venue``."""
         return f"{self.venue}:{self.symbol}"
 
 
@@ -102,7 +99,6 @@ class PresetName(NamedTuple):
     at: str | None
 
     def is_before(self, date: str) -> bool:
-        """Whether ``at`` is a day before ``date``."""
         return self.at not in (None, HISTORY, LATEST) and str(self.at) < date
 
 
@@ -133,7 +129,6 @@ def available() -> list[Preset]:
 
 
 def in_file(venue: str) -> list[Preset]:
-    """Return every preset of one venue, or of one file."""
     return [
         Preset(venue, symbol, each.title, each.dates[-1], each.brackets[-1]["source"], each.dates)
         for symbol, each in read_tables(venue).items()
@@ -174,7 +169,6 @@ def parse_name(text: str) -> PresetName:
 
 
 def read_at(text: str) -> str:
-    """Return the text after an ``@``, checked: a day, ``"history"`` or ``"latest"``."""
     return text if text in (HISTORY, LATEST) else read_day(text)
 
 
@@ -245,7 +239,6 @@ def read_preset(venue: str, symbol: str, at: TimeLike | None = None) -> dict[str
 
 
 def check_list(symbols: object) -> list[str]:
-    """Return a list of symbols, each named once."""
     names = list(symbols) if isinstance(symbols, list | tuple) else []
     plain = {each.partition("@")[0] for each in names if isinstance(each, str)}
     if not names or len(plain) < len(names):
@@ -256,7 +249,6 @@ def check_list(symbols: object) -> list[str]:
 
 
 def is_history(at: TimeLike | None) -> bool:
-    """Whether a choice stands for the margin tables of all days."""
     return at is None or (isinstance(at, str) and at == HISTORY)
 
 
@@ -291,7 +283,6 @@ def _find_files() -> dict[str, Path]:
 
 
 def read_tables(venue: str) -> dict[str, VenueTables]:
-    """Return the tables of a venue of the package, or of a file, by symbol."""
     if str(venue).endswith(SUFFIXES):
         path = Path(venue)
         if not base.is_path(path) or not path.is_file():
@@ -309,7 +300,6 @@ def read_tables(venue: str) -> dict[str, VenueTables]:
 
 @lru_cache(maxsize=64)
 def read_file(path: Path, changed: int, kind: type[Value]) -> dict[str, Any]:  # noqa: ARG001 - part of the key
-    """Return the presets of a file by name, each with the entries that are common to all."""
     try:
         text = path.read_text(encoding="utf-8")
         content = json.loads(text) if path.suffix == ".json" else tomllib.loads(text)

@@ -156,7 +156,6 @@ class MarginRule(base.Value):
 
     @classmethod
     def from_dict(cls, data: Mapping[str, Any], *, where: str = "") -> Self:
-        """Return the rule that :meth:`to_dict` wrote; the kind follows from its fields."""
         if cls is not MarginRule:
             return super().from_dict(data, where=where)
         given = data if isinstance(data, Mapping) else {}
@@ -165,7 +164,6 @@ class MarginRule(base.Value):
         return found  # type: ignore[no-any-return]
 
     def resolve(self, names: Sequence[str], underlyings: Sequence[str] = ()) -> MarginRule:  # noqa: ARG002 - of presets
-        """Return the rule for some instruments and underlyings: itself, or that of a preset."""
         return self
 
     def check_names(
@@ -195,7 +193,6 @@ class MarginRule(base.Value):
         width: int = 1,
         underlyings: Sequence[str] = (),
     ) -> PortfolioRules:
-        """Return the margin rules of an account as arrays, with room for ``width`` brackets."""
         names = list(rules)
         self.check_names(names, collateral, underlyings)
         scenarios = self.pack_scenarios(names, underlyings)
@@ -382,7 +379,6 @@ class OptionShocks(base.Value):
     expiry_charge: Annotated[Sequence[float] | None, Figures(3)] = None
 
     def faults(self) -> Faults:
-        """Yield charges that fall, and a move that is none."""
         if self.short_charge[1] < self.short_charge[0]:
             yield "short_charge", "must have an initial charge of at least that of maintenance"
         if self.expiry_charge is not None and not 0.0 < self.expiry_charge[0] < 1.0:
@@ -474,7 +470,6 @@ class ScenarioMargin(MarginRule):
     _omitted = frozenset({"options"})
 
     def faults(self) -> Faults:
-        """Yield what does nothing, what liquidates an order at once, and rows that do not match."""
         if self.across == "independent":
             rule = "must be left out with across='independent', in which gains count nothing"
             if self.products is not None:
@@ -670,7 +665,6 @@ class Standard(MarginRule):
     option_value: Annotated[str, base.Choice("none", "long")] = "none"
 
     def faults(self) -> Faults:
-        """Yield an initial margin under that of maintenance."""
         if self.least < self.maintenance * min(1.0, self.level):
             rule = f"must be at least maintenance {self.maintenance:g}, or an order is liquidated "
             yield "least", f"{rule}at once"

@@ -148,7 +148,6 @@ class Contract(Value):
         return {"min_notional": None, **changes} if is_other else changes
 
     def faults(self) -> Faults:
-        """Yield what a spot contract lacks, and what others do not have."""
         for name, example in (("haircut", 0.05), ("borrow_rate", 0.08)):
             is_given = getattr(self, name) is not None
             if self.is_spot and not is_given:
@@ -191,7 +190,6 @@ class Fees(Value):
     per_order: Annotated[Rate, Timed(NOT_NEGATIVE)] = 0.0
 
     def faults(self) -> Faults:
-        """Yield volumes that do not rise."""
         for k, (before, tier) in enumerate(pairwise(self.tiers), 1):
             if not before.volume < tier.volume:
                 yield f"tiers.{k}.volume", f"must be over {before.volume:.12g}, the one before it"
@@ -269,7 +267,6 @@ class Liquidation(Value):
     full_below_health: Annotated[float, COST] = 0.0
 
     def faults(self) -> Faults:
-        """Yield what does nothing in the mode."""
         if self.impact > 0 and self.mode == "takeover":
             yield "impact", "must be 0 with mode 'takeover', which takes all margin"
         for name in ("full_below", "full_below_health"):
@@ -324,7 +321,6 @@ def check_no_column(cost: Cost, name: str, place: str = "to be varied") -> None:
 
 
 def find_fee_faults(venue: Any) -> Faults:
-    """Yield fees that change in two ways, or under a requirement that needs one taker rate."""
     dated = [name for name in list_dated(venue) if name.startswith("fees")]
     if venue.fees.tiers and dated:
         yield "fees.tiers", f"must be left out with costs over time: {', '.join(dated)}"
@@ -456,7 +452,6 @@ class Bracket(Value):
     amount: Annotated[float | None, NOT_NEGATIVE] = None
 
     def faults(self) -> Faults:
-        """Yield a row that covers nothing, or that liquidates its orders at once."""
         if not self.cap > self.floor:
             yield "cap", f"must be over the floor {self.floor:.12g}"
         yield from self.find_demand_faults(0.0)
@@ -489,7 +484,6 @@ def derive_amounts(brackets: Sequence[Bracket]) -> list[float]:
 def find_table_faults(
     table: Sequence[Bracket], place: str, close_fee: float = 0.0, *, is_spot: bool = False
 ) -> Faults:
-    """Yield what keeps brackets from forming a table; ``place`` is its dotted name."""
     if not table:
         yield place, "must have at least one bracket"
         return
@@ -516,7 +510,6 @@ def find_table_faults(
 
 
 def complete_table(table: Sequence[Bracket]) -> tuple[Bracket, ...]:
-    """Return brackets with their amounts."""
     return tuple(
         row if row.amount == amount else replace(row, amount=amount)
         for row, amount in zip(table, derive_amounts(table), strict=True)
@@ -582,7 +575,6 @@ class Earlier(Value):
     brackets: Annotated[Sequence[Bracket], base.AS_TUPLE]
 
     def faults(self) -> Faults:
-        """Yield what keeps the brackets from forming a table."""
         yield from find_table_faults(self.brackets, "brackets")
 
     def _settle(self) -> None:
@@ -637,7 +629,6 @@ def find_charged(rates: Mapping[str, object]) -> dict[str, object]:
 
 
 def find_interest_faults(venue: Any) -> Faults:
-    """Yield rates that are charged on nothing."""
     charged = find_charged(venue.rates())
     if charged and venue.interest_on is None:
         rule = "must be 'loan' (margin loans) or 'balance' (derivatives) when a rate is not 0"
@@ -667,7 +658,6 @@ class OpenInterestMargin(Value):
     upper: Annotated[float, POSITIVE]
 
     def faults(self) -> Faults:
-        """Yield an upper notional that is not over the lower one."""
         if not self.lower < self.upper:
             yield "upper", f"must be over lower {self.lower:g}"
 
@@ -738,7 +728,6 @@ def force_spot(fee: Cost, slippage: Cost, like: Any) -> Liquidation:
 
 
 def find_spot_faults(venue: Any) -> Faults:
-    """Yield settings of margin that a spot leg has no use for."""
     haircut = venue.contract.haircut or 0.0
     if len(venue.brackets) != 1 or venue.earlier:
         yield "brackets", "must be one for a spot contract, of rate 0"
@@ -855,7 +844,6 @@ class Venue(Value, base.Viewable):
     option_costs: OptionCosts | None = None
 
     def faults(self) -> Faults:
-        """Yield what the parts contradict each other in."""
         is_spot = self.contract.is_spot
         yield from find_fee_faults(self)
         fee = find_newest(self.fees.taker) if self.includes_close_fee else 0.0
