@@ -8,7 +8,6 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
-import numpy as np
 import typer
 
 from backtest.base import DataError, ParameterError, format_duration, format_percent, format_time
@@ -35,7 +34,7 @@ from backtest.market import (
     list_names,
     quality,
 )
-from backtest.market.quality import LEAST_RETURNS, Finding
+from backtest.market.quality import Finding
 from backtest.market.rules import KINDS
 
 if TYPE_CHECKING:
@@ -327,7 +326,7 @@ def inspect(
 
     Nothing is repaired. The last table shows what the data are fit for: loading without repairs,
     liquidations inside the bar, funding, studies of minutes. Of several markets, each is reported,
-    and then their common span, the holes in one where others trade, and their correlations.
+    and then their common span and the holes in one where others trade.
     """
     names = instrument or []
     is_whole = not names and len(paths) == 1 and len(list_names(paths)) > 1
@@ -419,10 +418,6 @@ def list_finding(finding: Finding) -> Sequence[str]:
     )  # fmt: skip
 
 
-MOST_COLUMNS = 8
-"""Instruments with a column of their own in the table of correlations."""
-
-
 def print_panel(panel: PanelQuality) -> None:
     typer.secho(f"{len(panel.instruments)} instruments together", bold=True)
     print_paragraph(f"{panel.bars:,} bars, {panel.start} to {panel.end} UTC")
@@ -435,8 +430,6 @@ def print_panel(panel: PanelQuality) -> None:
     typer.echo("")
     columns = ("instrument", "from", "to", "bars", "missing")
     print_table(columns, map(_list_span, panel.instruments), right=("bars",))
-    if len(panel.instruments) > 1:
-        _print_correlations(panel)
     typer.echo("")
     if panel.refused:
         typer.secho("What does not load", fg="yellow", bold=True)
@@ -448,25 +441,6 @@ def print_panel(panel: PanelQuality) -> None:
 def _list_span(each: InstrumentSpan) -> Sequence[str]:
     where = f", first {each.first_missing}, where {each.beside} has one" if each.missing else ""
     return each.name, each.start, each.end, f"{each.bars:,}", f"{each.missing:,}{where}"
-
-
-def _print_correlations(panel: PanelQuality) -> None:
-    names = [each.name for each in panel.instruments]
-    shown = names[:MOST_COLUMNS]
-    typer.echo("")
-    typer.secho(f"Correlations of {panel.period} log returns", bold=True)
-    rows = ((name, *_format_row(panel, name, shown)) for name in names)
-    print_table(("", *shown), rows, right=shown)
-    if any(np.isnan(panel.correlations[a][b]) for a in names for b in shown):
-        print_paragraph(f"no number: fewer than {LEAST_RETURNS} common returns")
-    if len(names) > len(shown):
-        print_paragraph(f"columns of {len(names) - len(shown)} more: --json has all of them")
-
-
-def _format_row(panel: PanelQuality, name: str, shown: Sequence[str]) -> Iterator[str]:
-    for other in shown:
-        value = panel.correlations[name][other]
-        yield "" if np.isnan(value) else f"{value:.2f}"
 
 
 # ------------------------------------------------------------------------------------ the commands

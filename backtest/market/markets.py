@@ -11,7 +11,6 @@ from types import MappingProxyType
 from typing import Any, NamedTuple
 
 import numpy as np
-import pandas as pd
 
 from backtest import base
 from backtest.base import DataError, FloatArray, IntArray, ParameterError, checked, format_time
@@ -484,58 +483,6 @@ class Markets(Mapping[str, Market], BarClock):
         markets.source = options.expression(paths, loader="Markets.load", **more, currency=currency)
         _check_between(markets, options.between)
         return markets
-
-    @classmethod
-    @checked
-    def from_frames(
-        cls,
-        bars: Mapping[str, pd.DataFrame],
-        *,
-        funding: Mapping[str, pd.DataFrame | pd.Series] | None = None,
-        mark: Mapping[str, pd.DataFrame] | None = None,
-        interval: str | None = None,
-        timezone: str | None = None,
-        mark_gaps: MarkGaps = None,
-        funding_gaps: FundingGaps = None,
-        sessions: bool = False,
-        currency: str | None = None,
-    ) -> Markets:
-        """Return the markets of frames by name; each is what :meth:`Market.from_frames` takes.
-
-        Raises DataError if frames have defects, or the markets do not fit together; ParameterError
-        if an argument is unknown or unreadable, or a name is not among the bars.
-
-        Parameters
-        ----------
-        bars : mapping of str to DataFrame
-            The bars of each instrument.
-        funding, mark : mapping of str to DataFrame, optional
-            Of the instruments that have them.
-        interval, timezone, mark_gaps, funding_gaps, sessions, currency
-            As in :meth:`Market.from_frames`, for each of them, and in the constructor.
-        """
-        for key, frames in (("funding", funding), ("mark", mark)):
-            for name in frames or ():
-                if name not in bars:
-                    near = base.did_you_mean(name, bars)
-                    raise ParameterError(
-                        f"{key} must be of instruments with bars, got one of {name!r}{near}"
-                    )
-        found = {
-            name: Market.from_frames(
-                frame,
-                funding=(funding or {}).get(name),
-                mark=(mark or {}).get(name),
-                instrument=name,
-                interval=interval,
-                timezone=timezone,
-                mark_gaps=mark_gaps,
-                funding_gaps=funding_gaps,
-                sessions=sessions,
-            )
-            for name, frame in bars.items()
-        }
-        return cls(found, currency=currency)
 
     def __reduce__(self) -> tuple[object, ...]:
         return rebuild, (self._markets, self.currency, self.source, self._lasts, self.listing)

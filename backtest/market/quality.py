@@ -11,9 +11,15 @@ from typing import Any, Literal, NamedTuple, TypeAlias
 import numpy as np
 import pandas as pd
 
-from backtest import base
-from backtest.base import BacktestError, FloatArray, IntArray, checked, format_duration, format_time
-from backtest.base.units import DAY, HOUR, MINUTE
+from backtest.base import (
+    BacktestError,
+    IntArray,
+    ParameterError,
+    checked,
+    format_duration,
+    format_time,
+)
+from backtest.base.units import HOUR, MINUTE
 from backtest.market import loading, rules
 from backtest.market.files import find_sources, open_files
 from backtest.market.loading import Read, ReadOptions, make_subjects, read_frames, read_options
@@ -33,9 +39,6 @@ from backtest.market.tables import (
 
 Fit: TypeAlias = Literal["yes", "with care", "no"]
 FITS: tuple[Fit, ...] = ("yes", "with care", "no")
-LEAST_RETURNS = 10
-"""Returns in common from which a correlation is shown."""
-
 USES = {"bars": ("liquidation", "minutes"), "mark": ("liquidation",), "funding": ("funding",)}
 """What each table is used for, besides loading."""
 
@@ -355,8 +358,7 @@ def inspect_files(paths: Sequence[Path], options: ReadOptions) -> tuple[Quality,
 # --------------------------------------------------------------------------------- several markets
 
 
-@dataclass(frozen=True)
-class InstrumentSpan:
+class InstrumentSpan(NamedTuple):
     name: str
     start: str
     end: str
@@ -370,11 +372,10 @@ class InstrumentSpan:
 class PanelQuality:
     """How the data of several instruments fit together.
 
-    ``common_start`` and ``common_end`` bound the bars that all instruments have, ``common_bars``
-    in number; empty if there are none. ``correlations`` are those of ``period`` log returns at
-    closes, by pair, NaN with fewer than ten of them. ``refused`` says what does not load, or why
-    the markets do not load together; it is empty if they do.
-    ``reports`` has the report on each instrument.
+    ``start`` and ``end`` bound all bars, ``common_start`` and ``common_end`` those that all
+    instruments have; empty if there are none. ``instruments`` has the span of each, and the bars
+    that it lacks where another has one. ``refused`` says what does not load, or why the markets do
+    not load together; it is empty if they do. ``reports`` has the report on each instrument.
     """
 
     start: str
@@ -383,9 +384,7 @@ class PanelQuality:
     common_start: str
     common_end: str
     common_bars: int
-    period: str
     instruments: tuple[InstrumentSpan, ...]
-    correlations: Mapping[str, Mapping[str, float]]
     refused: str = ""
     reports: Mapping[str, Quality] = field(default_factory=dict)
 
@@ -396,17 +395,14 @@ class PanelQuality:
     def to_dict(self) -> dict[str, Any]:
         """Return the reports on the markets and on the panel as plain data."""
         facts = {each.name: getattr(self, each.name) for each in dataclasses.fields(self)}
-        facts["instruments"] = [dataclasses.asdict(each) for each in self.instruments]
+        facts["instruments"] = [each._asdict() for each in self.instruments]
         reports = facts.pop("reports")
         return {"markets": {name: each.to_dict() for name, each in reports.items()}, "panel": facts}
 
 
 def inspect_markets(markets: Markets) -> PanelQuality:
-    tables = {
-        name: TimedTable("bars", each.time, {"close": each.close}) for name, each in markets.items()
-    }
     reports = {name: inspect_market(each) for name, each in markets.items()}
-    return dataclasses.replace(measure_panel(tables), reports=reports)
+    return measure_panel({name: each.time for name, each in markets.items()}, "", reports)
 
 
 def inspect_panel(
@@ -414,86 +410,47 @@ def inspect_panel(
 ) -> PanelQuality:
     sources = find_sources([Path(path) for path in paths], instruments)
     reports: dict[str, Quality] = {}
-    tables: dict[str, TimedTable] = {}
+    times: dict[str, IntArray] = {}
     for name, source in sources.items():
         read = read_options(instrument=source.instrument, **options)
         reports[name], bars = inspect_files([source.path], read)
         if bars is not None:
-            tables[name] = bars.ordered
+            times[name] = bars.ordered.time
     alone = [name for name, report in reports.items() if report.defects]
     refused = f"by themselves: {', '.join(alone)}" if alone else ""
     try:
         _ = alone or Markets.load(*paths, instruments=instruments, **options)
     except BacktestError as error:
         refused = str(error)
-    return dataclasses.replace(measure_panel(tables), refused=refused, reports=reports)
+    return measure_panel(times, refused, reports)
 
 
-def measure_panel(tables: Mapping[str, TimedTable]) -> PanelQuality:
-    times = {name: table.ordered.time for name, table in tables.items()}
+def measure_panel(
+    times: Mapping[str, IntArray], refused: str, reports: Mapping[str, Quality]
+) -> PanelQuality:
     clock = np.unique(np.concatenate([*times.values(), np.empty(0, np.int64)]))
     step = max((spacing(time) or 0 for time in times.values()), default=0)
-    shared = clock
-    for time in times.values():
-        shared = np.intersect1d(shared, time, assume_unique=True)
-    period = max(step, DAY)
-    return PanelQuality(
-        start=_format_first(clock),
-        end=_format_last(clock, step),
-        bars=int(clock.size),
-        common_start=_format_first(shared),
-        common_end=_format_last(shared, step),
-        common_bars=int(shared.size),
-        period="daily" if period == DAY else format_duration(period),
-        instruments=tuple(_measure_span(name, times, clock, step) for name in times),
-        correlations=correlate(tables, period),
-    )
+    shared, spans = clock, []
+    for name, own in times.items():
+        shared = np.intersect1d(shared, own, assume_unique=True)
+        inside = clock[(clock >= own[0]) & (clock <= own[-1])]
+        missing = np.setdiff1d(inside, own, assume_unique=True)
+        where = ("", "")
+        if missing.size:
+            beside = (n for n, time in times.items() if np.isin(missing[0], time))
+            where = (format_time(int(missing[0])), next(beside, ""))
+        spans.append(
+            InstrumentSpan(name, *_find_ends(own, step), int(own.size), int(missing.size), *where)
+        )
+    whole = (*_find_ends(clock, step), int(clock.size))
+    common = (*_find_ends(shared, step), int(shared.size))
+    return PanelQuality(*whole, *common, tuple(spans), refused, reports)
 
 
-def _format_first(times: IntArray) -> str:
-    return format_time(int(times[0])) if times.size else ""
-
-
-def _format_last(times: IntArray, step: int) -> str:
-    return format_time(int(times[-1]) + step) if times.size else ""
-
-
-def _measure_span(
-    name: str, times: Mapping[str, IntArray], clock: IntArray, step: int
-) -> InstrumentSpan:
-    own = times[name]
-    inside = clock[(clock >= own[0]) & (clock <= own[-1])]
-    missing = np.setdiff1d(inside, own, assume_unique=True)
-    first = int(missing[0]) if missing.size else 0
-    return InstrumentSpan(
-        name,
-        _format_first(own),
-        _format_last(own, step),
-        int(own.size),
-        int(missing.size),
-        format_time(first) if missing.size else "",
-        next((n for n, time in times.items() if missing.size and np.isin(first, time)), ""),
-    )
-
-
-def correlate(tables: Mapping[str, TimedTable], period: int) -> dict[str, dict[str, float]]:
-    """Return the correlations of log returns between the last closes of each ``period`` (ns)."""
-    closes = pd.DataFrame({name: _take_last(table, period) for name, table in tables.items()})
-    logs = pd.DataFrame(_take_logs(closes.to_numpy()), closes.index, closes.columns)
-    found = logs.diff().corr(min_periods=LEAST_RETURNS)
-    return {name: {other: float(found[name][other]) for other in tables} for name in tables}
-
-
-def _take_logs(closes: FloatArray) -> FloatArray:
-    with np.errstate(all="ignore"):
-        return np.where(closes > 0.0, np.log(closes), np.nan)
-
-
-def _take_last(table: TimedTable, period: int) -> pd.Series:
-    close: FloatArray = table.columns.get("close", np.full(table.time.size, np.nan))
-    stretch = table.time // period
-    last = np.flatnonzero(np.diff(stretch, append=stretch[-1] + 1))
-    return pd.Series(close[last], index=base.utc_index(stretch[last] * period))
+def _find_ends(time: IntArray, step: int) -> tuple[str, str]:
+    if not time.size:
+        return "", ""
+    return format_time(int(time[0])), format_time(int(time[-1]) + step)
 
 
 @checked
@@ -527,7 +484,7 @@ def quality(
     Quality, or PanelQuality of several markets
         Gaps, duplicates, odd prices, the mark compared with the last price, the cadence of
         funding, and a verdict per use. Of several markets, the report on each, their common span,
-        the holes in one where others trade, and the correlations of their returns.
+        and the holes in one where others trade.
 
     Examples
     --------
@@ -541,7 +498,7 @@ def quality(
         return inspect_markets(data)
     paths = [data] if isinstance(data, (str, Path)) else data
     if not len(paths):
-        raise base.ParameterError("quality needs a path, got none")
+        raise ParameterError("quality needs a path, got none")
     options = read_options(
         instrument=instrument,
         interval=interval,

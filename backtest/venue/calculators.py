@@ -8,7 +8,7 @@ horizons are in years. Numbers and arrays broadcast as in numpy.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from statistics import NormalDist
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
 
@@ -18,6 +18,7 @@ from backtest.base import Choice, FloatArray, ParameterError, checked, float_if_
 from backtest.base.fields import POSITIVE
 from backtest.base.units import TOLERANCE, YEAR_DAYS
 from backtest.venue import margin as margin_functions
+from backtest.venue.contract_value import compute_value
 from backtest.venue.margin import DEFAULT, Book, read_book
 from backtest.venue.option_kernels import compute_option_delta
 from backtest.venue.portfolio_kernels import fill_shares
@@ -293,15 +294,34 @@ def calculate_liquidation(
                         ("multiplier", multiplier)):  # fmt: skip
         if value is not None:
             POSITIVE.check(name, value)
-    unit = _find_unit(venue, entry)
-    size = _find_size(unit, leverage, capital, quantity, venue, entry)
+    is_inverse = venue.contract.kind == "inverse"
+    unit = abs(compute_value(venue.contract.size, is_inverse, entry))
+    if quantity is not None:
+        size = float(quantity)
+    elif capital is not None:
+        size = capital * leverage / unit
+    else:
+        size = (1.0 if is_inverse else float(entry)) / unit
     notional = size * unit
-    is_of_capital = quantity is None and capital is not None
-    _check_notional(venue, notional, "capital" if is_of_capital else "quantity")
-    _check_leverage(venue, notional, leverage, multiplier)
+    room, largest = notional * (1.0 - TOLERANCE), venue.brackets[-1].cap
+    if room > largest:
+        name = "quantity" if quantity is not None or capital is None else "capital"
+        raise ParameterError(
+            f"{name} must give a notional of at most {largest:,.12g}, where the venue's table "
+            f"ends, got {notional:,.12g}"
+        )
+    allowed = next(row.max_leverage / multiplier for row in venue.brackets if row.cap >= room)
+    if leverage * (1.0 - TOLERANCE) > allowed:
+        raise ParameterError(
+            f"leverage must be at most {allowed:g} for a notional of {notional:,.12g}, "
+            f"got {leverage:g}"
+        )
     initial = notional / leverage
     collateral = initial if margin == "isolated" or capital is None else float(capital)
-    _check_capital(initial, capital)
+    if capital is not None and capital * (1.0 + TOLERANCE) < initial:
+        raise ParameterError(
+            f"capital must cover the initial margin, {initial:,.12g}, got {capital:,.12g}"
+        )
     price = margin_functions.liquidation_price(venue, sign * size, entry, collateral, multiplier)
     distance = math.log(price / entry) if price > 0.0 else math.nan
     sigma = math.nan if volatility is None else float(volatility)
@@ -324,53 +344,6 @@ def calculate_liquidation(
     )
 
 
-def _find_unit(venue: Venue, entry: float) -> float:
-    """Return the value of one contract at the entry, in the settlement currency."""
-    contract = venue.contract
-    return contract.size / entry if contract.kind == "inverse" else contract.size * entry
-
-
-def _find_size(
-    unit: float,
-    leverage: float,
-    capital: float | None,
-    quantity: float | None,
-    venue: Venue,
-    entry: float,
-) -> float:
-    if quantity is not None:
-        return float(quantity)
-    if capital is not None:
-        return capital * leverage / unit
-    coin = 1.0 if venue.contract.kind == "inverse" else float(entry)
-    return coin / unit
-
-
-def _check_notional(venue: Venue, notional: float, name: str) -> None:
-    if notional * (1.0 - TOLERANCE) > venue.brackets[-1].cap:
-        raise ParameterError(
-            f"{name} must give a notional of at most {venue.brackets[-1].cap:,.12g}, where the "
-            f"venue's table ends, got {notional:,.12g}"
-        )
-
-
-def _check_leverage(venue: Venue, notional: float, leverage: float, multiplier: float) -> None:
-    room = notional * (1.0 - TOLERANCE)
-    allowed = [row.max_leverage / multiplier for row in venue.brackets if row.cap >= room]
-    if leverage * (1.0 - TOLERANCE) > allowed[0]:
-        raise ParameterError(
-            f"leverage must be at most {allowed[0]:g} for a notional of {notional:,.12g}, "
-            f"got {leverage:g}"
-        )
-
-
-def _check_capital(initial: float, capital: float | None) -> None:
-    if capital is not None and capital * (1.0 + TOLERANCE) < initial:
-        raise ParameterError(
-            f"capital must cover the initial margin, {initial:,.12g}, got {capital:,.12g}"
-        )
-
-
 def _find_odds(distance: float, sigma: float, days: float) -> float:
     if math.isnan(sigma):
         return math.nan
@@ -379,13 +352,10 @@ def _find_odds(distance: float, sigma: float, days: float) -> float:
     return float(touch_probability(distance, sigma, days / YEAR_DAYS))
 
 
-LOWEST, HIGHEST = 1e-9, 1e9
-"""The prices that are searched, as ratios to those now."""
+SQUARINGS = 5
+"""Times the ratio of a price is squared, from 2 and from 1/2 on."""
 FARTHEST, SCAN = 0.9, 32
 """The largest move that is searched with options, and the prices that are tested up to it."""
-
-
-# ----- the calculation -----
 
 
 class BookPosition(NamedTuple):
@@ -432,42 +402,22 @@ class BookOption(NamedTuple):
     exposure: float
 
 
-def describe_options(book: Book) -> tuple[BookOption, ...]:
+def describe_options(book: Book) -> Iterator[BookOption]:
     account = book.value_options()
-    if account is None:
-        return ()
-    rows, options = [], account.options
-    for k, each in enumerate(account.given):
+    options = None if account is None else account.options
+    for k, each in enumerate(() if account is None else account.given):
         delta = each.quantity * compute_option_delta(options, k)
-        rows.append(
-            BookOption(
-                option=str(each.option.name),
-                group=account.name_of(k),
-                quantity=each.quantity,
-                price=float(options.indices[k]),
-                days=365.0 * each.years,
-                mark=float(options.marks[k]),
-                value=float(each.quantity * options.marks[k]),
-                delta=delta,
-                exposure=delta * (1.0 if each.option.is_coin else float(options.indices[k])),
-            )
+        yield BookOption(
+            option=str(each.option.name),
+            group=account.name_of(k),
+            quantity=each.quantity,
+            price=float(options.indices[k]),
+            days=365.0 * each.years,
+            mark=float(options.marks[k]),
+            value=float(each.quantity * options.marks[k]),
+            delta=delta,
+            exposure=delta * (1.0 if each.option.is_coin else float(options.indices[k])),
         )
-    return tuple(rows)
-
-
-def count_value(book: Book) -> float:
-    account = book.value_options()
-    return 0.0 if account is None else account.counted_value()
-
-
-def count_withheld(book: Book) -> float:
-    account = book.value_options()
-    return 0.0 if account is None else account.full_value() - account.counted_value()
-
-
-def find_option_exposure(rows: Sequence[BookOption]) -> float:
-    groups = dict.fromkeys(row.group for row in rows)
-    return sum(abs(sum(row.exposure for row in rows if row.group == group)) for group in groups)
 
 
 class BookCalculation(NamedTuple):
@@ -563,8 +513,15 @@ def calculate_book(
     rows = tuple(describe_positions(book, shares))
     pairs = zip(book.collateral, book.collateral_prices, strict=True)
     owned = sum(each.amount * at for each, at in pairs)
-    equity = backing - book.collateral_value() + owned + book.haircuts() + count_withheld(book)
-    held = describe_options(book)
+    account, held = book.value_options(), tuple(describe_options(book))
+    counted = 0.0 if account is None else account.counted_value()
+    withheld = 0.0 if account is None else account.full_value() - counted
+    equity = backing - book.collateral_value() + owned + book.haircuts() + withheld
+    exposed: dict[str, float] = {}
+    for row in held:
+        exposed[row.group] = exposed.get(row.group, 0.0) + row.exposure
+    moves = {row.instrument: abs(choose_nearest(row.down, row.up)) for row in rows}
+    known = {name: move for name, move in moves.items() if not math.isnan(move)}
     return BookCalculation(
         balance=book.balance,
         equity=equity,
@@ -574,28 +531,19 @@ def calculate_book(
         collateral_share=of_assets,
         initial=book.requirement(is_initial=True),
         level=book.level,
-        margin_ratio=find_ratio(book, threshold, backing),
+        margin_ratio=0.0 if book.is_flat() else threshold / backing if backing > 0.0 else math.inf,
         distance=backing - threshold,
         is_failing=book.is_failing(),
         gross_leverage=divide(sum(abs(row.notional) for row in rows), equity),
         net_leverage=divide(sum(row.notional for row in rows), equity),
         positions=rows,
         moves=tuple(describe_moves(book)),
-        first=find_first(rows),
+        first=min(known, key=lambda name: known[name], default=None),
         options=held,
-        option_value=count_value(book),
-        options_leverage=divide(find_option_exposure(held), equity),
+        option_value=counted,
+        options_leverage=divide(sum(map(abs, exposed.values())), equity),
         book=book,
     )
-
-
-# ---------------------------------------------------------------------------------- what fails it
-
-
-def find_ratio(book: Book, threshold: float, backing: float) -> float:
-    if book.is_flat():
-        return 0.0
-    return threshold / backing if backing > 0.0 else math.inf
 
 
 def divide(amount: float, equity: float) -> float:
@@ -604,10 +552,12 @@ def divide(amount: float, equity: float) -> float:
     return amount / equity if equity > 0.0 else math.inf
 
 
+# ---------------------------------------------------------------------------------- what fails it
+
+
 def describe_positions(book: Book, shares: Mapping[str, float]) -> Iterator[BookPosition]:
     for name, quantity in book.quantities.items():
         down, up = find_moves(book, (name,))
-        nearest = choose_nearest(down, up)
         price = book.prices[name]
         yield BookPosition(
             instrument=name,
@@ -619,7 +569,7 @@ def describe_positions(book: Book, shares: Mapping[str, float]) -> Iterator[Book
             share=shares[name],
             down=down,
             up=up,
-            liquidation_price=price * (1.0 + nearest),
+            liquidation_price=price * (1.0 + choose_nearest(down, up)),
         )
 
 
@@ -649,48 +599,31 @@ def describe_moves(book: Book) -> Iterator[BookMove]:
 
 
 def find_moves(book: Book, moving: Sequence[str]) -> tuple[float, float]:
+    """Return the moves of some prices by one ratio, down and up, that fail the book."""
     if book.is_flat():
         return math.nan, math.nan
     if book.is_failing():
         return 0.0, 0.0
+    from scipy.optimize import brentq  # noqa: PLC0415 - slow to import, and only needed here
 
     def left(ratio: float) -> float:
         return book.move(dict.fromkeys(moving, ratio)).distance()
 
-    if book.options is not None:
-        return scan_root(left, -1.0) - 1.0, scan_root(left, 1.0) - 1.0
-    return find_root(left, 0.5) - 1.0, find_root(left, 2.0) - 1.0
+    def search(ratios: Iterable[float], rtol: float) -> float:
+        sound = 1.0
+        for ratio in ratios:
+            if left(ratio) <= 0.0:
+                return float(brentq(left, sound, ratio, xtol=1e-300, rtol=rtol)) - 1.0
+            sound = ratio
+        return math.nan
 
-
-def find_root(left: Callable[[float], float], first: float) -> float:
-    from scipy.optimize import brentq  # noqa: PLC0415 - slow to import, and only needed here
-
-    sound, ratio = 1.0, first
-    while LOWEST <= ratio <= HIGHEST:
-        if left(ratio) <= 0.0:
-            return float(brentq(left, sound, ratio, xtol=1e-300, rtol=1e-14))
-        sound, ratio = ratio, ratio * ratio
-    return math.nan
-
-
-def scan_root(left: Callable[[float], float], side: float) -> float:
-    from scipy.optimize import brentq  # noqa: PLC0415 - slow to import, and only needed here
-
-    sound = 1.0
-    for step in range(1, SCAN + 1):
-        ratio = 1.0 + side * FARTHEST * (step / SCAN) ** 2
-        if left(ratio) <= 0.0:
-            return float(brentq(left, sound, ratio, xtol=1e-300, rtol=1e-12))
-        sound = ratio
-    return math.nan
+    if book.options is None:
+        down, up = (search((x**2**k for k in range(SQUARINGS)), 1e-14) for x in (0.5, 2.0))
+        return down, up
+    reach = [FARTHEST * (step / SCAN) ** 2 for step in range(1, SCAN + 1)]
+    return search((1.0 - x for x in reach), 1e-12), search((1.0 + x for x in reach), 1e-12)
 
 
 def choose_nearest(down: float, up: float) -> float:
     moves = [move for move in (down, up) if not math.isnan(move)]
     return min(moves, key=abs, default=math.nan)
-
-
-def find_first(rows: Sequence[BookPosition]) -> str | None:
-    moves = {row.instrument: abs(choose_nearest(row.down, row.up)) for row in rows}
-    known = {name: move for name, move in moves.items() if not math.isnan(move)}
-    return min(known, key=lambda name: known[name], default=None)

@@ -32,41 +32,25 @@ from backtest.venue.collateral import Collateral, pack_collateral, pack_rows
 from backtest.venue.option_contract import OptionPosition
 from backtest.venue.option_kernels import OptionPositions, OptionRates, OptionRules, ShockTables
 from backtest.venue.portfolio_kernels import Holdings, PortfolioRules, ScenarioTables, SpotTables
-from backtest.venue.requirement import MarginRules
+from backtest.venue.requirement import LEVELS, MarginRules
 
 if TYPE_CHECKING:
     from backtest.venue.collateral import Collateral
 
 
+FLAGS = ("inverse", "isolated", "valued_at_entry")
+NUMBERS = ("close_fee", "taker", "size", "setting", "multiplier", "initial_multiplier")
+
+
 def pack_brackets(rules: Sequence[MarginRules], width: int = 1) -> portfolio_kernels.BracketTables:
-    counts, floors = pack_rows([each.floors for each in rules], width)
+    def read(name: str, kind: type = np.float64) -> Any:
+        return np.array([getattr(each, name) for each in rules], dtype=kind)
 
-    def pack(name: str) -> FloatArray:
-        return pack_rows([getattr(each, name) for each in rules], width)[1]
-
-    def read(name: str) -> FloatArray:
-        return np.array([getattr(each, name) for each in rules], dtype=np.float64)
-
-    def test(name: str) -> base.BoolArray:
-        return np.array([getattr(each, name) for each in rules], dtype=np.bool_)
-
-    return portfolio_kernels.BracketTables(
-        counts=counts,
-        floors=floors,
-        caps=pack("caps"),
-        rates=pack("rates"),
-        amounts=pack("amounts"),
-        leverages=pack("leverages"),
-        close_fees=read("close_fee"),
-        takers=read("taker"),
-        sizes=read("size"),
-        settings=read("setting"),
-        are_inverse=test("is_inverse"),
-        are_isolated=test("is_isolated"),
-        are_valued_at_entry=test("is_valued_at_entry"),
-        multipliers=read("multiplier"),
-        initial_multipliers=read("initial_multiplier"),
-    )
+    rows = {name: pack_rows([getattr(each, name) for each in rules], width) for name in LEVELS}
+    flags = {f"are_{name}": read(f"is_{name}", np.bool_) for name in FLAGS}
+    numbers = {f"{name}s": read(name) for name in NUMBERS}
+    packed = {name: row for name, (_, row) in rows.items()}
+    return portfolio_kernels.BracketTables(counts=rows["floors"][0], **packed, **flags, **numbers)
 
 
 def pack_groups(groups: Mapping[str, Sequence[str]], names: Sequence[str]) -> tuple[IntArray, ...]:
@@ -78,25 +62,11 @@ def pack_groups(groups: Mapping[str, Sequence[str]], names: Sequence[str]) -> tu
 
 
 def pack_no_scenarios() -> ScenarioTables:
-    empty = np.zeros(0, dtype=np.int64)
-    return ScenarioTables(
-        counts=empty,
-        moves=np.zeros((0, 1)),
-        weights=np.zeros((0, 1)),
-        members=empty,
-        starts=np.zeros(1, dtype=np.int64),
-        products=empty,
-        n_products=0,
-        is_same_row=False,
-        offset=0.0,
-        factor=1.0,
-        minimum=0.0,
-        contingency=0.0,
-        pair_contingency=0.0,
-        initial_factor=1.0,
-        initial_contingency=0.0,
-        nets=np.zeros((0, 2)),
-    )
+    none, empty = dict.fromkeys(ScenarioTables._fields, 0.0), np.zeros(0, dtype=np.int64)
+    rows = {"moves": np.zeros((0, 1)), "weights": np.zeros((0, 1)), "nets": np.zeros((0, 2))}
+    counts = {"counts": empty, "members": empty, "products": empty, "n_products": 0}
+    terms = {"starts": np.zeros(1, dtype=np.int64), "factor": 1.0, "initial_factor": 1.0}
+    return ScenarioTables(**{**none, **rows, **counts, **terms, "is_same_row": False})  # type: ignore[arg-type]
 
 
 def pack_spot(haircuts: Sequence[float | None] = ()) -> SpotTables:
@@ -808,22 +778,17 @@ def pack_shocks(rule: ScenarioMargin | None, groups: Sequence[str]) -> ShockTabl
 
 
 def pack_rates(rule: MarginRule) -> OptionRates:
-    standard = rule if isinstance(rule, Standard) else None
-    strategy = rule if isinstance(rule, Strategy) else None
-    return OptionRates(
-        initial=standard.initial if standard else 0.0,
-        least=standard.least if standard else 0.0,
-        maintenance=standard.maintenance if standard else 0.0,
-        of_mark=standard.of_mark if standard else 0.0,
-        factor=standard.factor if standard else 1.0,
-        naked=strategy.naked if strategy else 0.0,
-        least_call=strategy.least_call if strategy else 0.0,
-        least_put=strategy.least_put if strategy else 0.0,
-        has_covered_itm=strategy.covered_itm if strategy else False,
-        conversion=strategy.conversion if strategy else 0.0,
-        loan_rate=strategy.loan_value if strategy else 0.0,
-        loan_years=strategy.loan_days / YEAR_DAYS if strategy else 0.0,
-    )
+    rates: dict[str, Any] = {**dict.fromkeys(OptionRates._fields, 0.0), "factor": 1.0}
+    rates["has_covered_itm"] = False
+    if isinstance(rule, Standard):
+        names: tuple[str, ...] = ("initial", "least", "maintenance", "of_mark", "factor")
+        rates |= {name: getattr(rule, name) for name in names}
+    if isinstance(rule, Strategy):
+        names = ("naked", "least_call", "least_put", "conversion")
+        rates |= {name: getattr(rule, name) for name in names}
+        rates |= {"has_covered_itm": rule.covered_itm, "loan_rate": rule.loan_value}
+        rates["loan_years"] = rule.loan_days / YEAR_DAYS
+    return OptionRates(**rates)
 
 
 def make_scratch(options: OptionPositions, shocks: ShockTables) -> option_kernels.OptionScratch:

@@ -85,20 +85,6 @@ def test_a_span_is_cut_before_the_checks_and_may_reach_beyond_one_instrument(tmp
     assert markets.source == f"Markets.load({str(tmp_path)!r}, {span})"
 
 
-def test_frames_are_put_together_by_name():
-    mark = make_bars()[["open", "high", "low", "close"]]
-    funding = {"A": pd.Series(1e-4, index=HOURS[::8])}
-    markets = bt.Markets.from_frames(
-        {"A": make_bars(), "B": make_bars(start=20)}, funding=funding, mark={"A": mark}
-    )
-    assert markets.names == ("A", "B")
-    assert markets["A"].instrument == "A"
-    assert markets["A"].has_mark
-    assert not markets["B"].has_mark
-    assert not markets.has_mark
-    assert markets.panel().funding_instrument.tolist() == [0] * 6
-
-
 def write_bad(folder: Path) -> dict[str, Path]:
     """Write folders with bad panels, and return them by name."""
     found = {name: folder / name for name in ("empty", "own", "twins", "coins", "apart")}
@@ -115,16 +101,11 @@ def write_bad(folder: Path) -> dict[str, Path]:
 
 
 LOAD = bt.Markets.load
-FRAMES = bt.Markets.from_frames
-BARS = {"A": make_bars()}
 BAD = {
     "unknown": (lambda at: LOAD(at["own"], instruments=["A", "b"]), "be among the data, got 'b'"),
     "two places": (lambda at: LOAD(at["own"], at["apart"], instruments=["A", "B"]),
         "'A' is in 2 places"),
     "no overlap": (lambda at: LOAD(at["apart"]), "spans of the instruments must overlap"),
-    "one frame": (lambda at: FRAMES(make_bars()), "bars must be a mapping"),
-    "funding of another": (lambda at: FRAMES(BARS, funding={"B": pd.Series(0.0, index=HOURS[::8])}),
-        "funding must be of instruments with bars, got one of 'B'"),
 }  # fmt: skip
 
 
