@@ -174,8 +174,7 @@ TEXTS = {
     "cascade.accounts": "Number of accounts.",
     "cascade.seed": "Seed of the accounts.",
     "cascade.leverage": "Leverage of accounts: loguniform:1:50, uniform:1:20 or constant:10.",
-    "factors": "rates, funding, funding shift, fees, slippage, margin, volatility, correlation, "
-    "signal (all).",
+    "factors": "rates, funding, funding shift, fees, slippage, margin, volatility (all).",
     "horizons": "Horizons (1d,7d,30d).",
     "capitals": "Capitals to try: 1e4,1e6,1e8.",
     "metrics": "'all', or 'core', which is faster.",

@@ -211,7 +211,7 @@ backtest capacity --set venue.slippage.max_participation=0.05 --report capacity.
 """
 SENSITIVITY_EXAMPLES = """
 backtest sensitivity --factors fees,funding --report tornado.html
-backtest sensitivity --data btc/ --data eth/ --factors correlation,volatility
+backtest sensitivity --data btc/ --data eth/ --factors volatility
 """
 
 

@@ -6,7 +6,6 @@ from backtest.base import open_door
 
 if TYPE_CHECKING:
     from backtest.risk.bounds import Bounds, bounds
-    from backtest.risk.capacity import Capacity, capacity
     from backtest.risk.liquidation_risk import LiquidationRisk, describe_each
     from backtest.risk.liquidation_risk import liquidation_risk
     from backtest.risk.liquidation_risk import refine_runner
@@ -24,7 +23,7 @@ if TYPE_CHECKING:
     from backtest.risk.scenario import Scenario
     from backtest.risk.stress import crashes, stress
     from backtest.risk.stress import Stress
-    from backtest.risk.sensitivity import Sensitivity, sensitivity
+    from backtest.risk.variations import Capacity, Sensitivity, capacity, sensitivity
 
 RESULTS = ("LiquidationRisk", "MaxLeverage", "Bounds", "Capacity", "Sensitivity", "Stress")
 

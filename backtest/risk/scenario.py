@@ -10,7 +10,7 @@ import functools
 import math
 from collections.abc import Iterator, Mapping, Set
 from pathlib import Path
-from typing import Annotated, Any, NamedTuple
+from typing import Annotated, NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -158,6 +158,8 @@ class Scenario(Value):
         )
 
 
+FIELDS = ("open", "high", "low", "close")
+MARKS = tuple(f"mark_{name}" for name in FIELDS)
 MONTH = 30 * DAY
 """The time before the end whose volatility a bridge scales."""
 
@@ -280,14 +282,21 @@ def make_bars(scenario: Scenario, market: Market, n: int, noise: FloatArray) -> 
         mark[0] = last[0] * first
         mark[1] = np.maximum(mark[1], np.maximum(mark[0], mark[3]))
         mark[2] = np.minimum(mark[2], np.minimum(mark[0], mark[3]))
-    recent = market.volume[market.time > market.time[-1] - MONTH]
-    paid = scenario.funding is not None and n > 0
+    return complete_bars(scenario, market, last, mark)
+
+
+def complete_bars(
+    scenario: Scenario, market: Market, last: FloatArray, mark: FloatArray
+) -> ShockBars:
+    """Return bars with the mean volume of a month, and the funding of the scenario at the last."""
+    n, recent = last.shape[1], market.volume[market.time > market.time[-1] - MONTH]
+    is_paid = scenario.funding is not None and n > 0
     return ShockBars(
         last=last,
         mark=mark,
         volume=np.full(n, float(np.mean(recent))),
-        stamps=np.array([(n - 1) * market.interval] if paid else [], dtype=np.int64),
-        rates=np.array([scenario.funding] if paid else [], dtype=np.float64),
+        stamps=np.array([(n - 1) * market.interval] if is_paid else [], dtype=np.int64),
+        rates=np.array([scenario.funding] if is_paid else [], dtype=np.float64),
     )
 
 
@@ -334,35 +343,26 @@ def slice_replay(scenario: Scenario, data: Market | None, interval: int) -> Shoc
             f"data must have the bars of the run for a replay of {scenario.name!r}, "
             f"{format_duration(interval)}, got {format_duration(data.interval)}"
         )
-    return relate(data, first, last)
-
-
-def relate(data: Market, first: int, last: int) -> ShockBars:
-    names = ("open", "high", "low", "close")
     base = data.close[first - 1]
     part = slice(first, last)
     lead = data.time[first] - data.interval // 4
     events = (data.funding_time >= lead) & (data.funding_time < data.time[last - 1] + data.interval)
     return ShockBars(
-        last=np.array([getattr(data, name)[part] / base for name in names]),
-        mark=np.array([getattr(data, f"mark_{name}")[part] / base for name in names]),
+        last=np.array([getattr(data, name)[part] / base for name in FIELDS]),
+        mark=np.array([getattr(data, name)[part] / base for name in MARKS]),
         volume=data.volume[part],
         stamps=data.funding_time[events] - data.time[first],
         rates=data.funding_rate[events],
     )
 
 
-def append_bars(market: Market, bars: ShockBars, base: float | None = None) -> Market:
-    n = bars.last.shape[1]
-    close = float(market.close[-1]) if base is None else base
+def append_bars(market: Market, bars: ShockBars) -> Market:
+    n, close = bars.last.shape[1], float(market.close[-1])
     start = int(market.time[-1]) + market.interval
     time = start + market.interval * np.arange(n, dtype=np.int64)
-    names = ("open", "high", "low", "close")
-    fields = {name: np.concatenate([getattr(market, name), close * bars.last[j]])
-              for j, name in enumerate(names)}  # fmt: skip
-    fields |= {
-        f"mark_{name}": np.concatenate([getattr(market, f"mark_{name}"), close * bars.mark[j]])
-        for j, name in enumerate(names)
+    fields = {
+        name: np.concatenate([getattr(market, name), close * values])
+        for name, values in zip((*FIELDS, *MARKS), (*bars.last, *bars.mark), strict=True)
     }
     unknown = np.full(len(bars.stamps), np.nan)
     whole = market.fields() | fields
@@ -385,8 +385,6 @@ def append_bars(market: Market, bars: ShockBars, base: float | None = None) -> M
 
 OTHERS = ("ADA", "LTC", "XRP")
 """The coins whose median is the path of a coin that is not among the hours."""
-FIELDS = ("open", "high", "low", "close")
-MARKS = tuple(f"mark_{name}" for name in FIELDS)
 MOVES = ("price", "prices", "correlation", "over", "shape", "basis", "date", "until")
 """Fields of a scenario that say how prices move."""
 
@@ -428,7 +426,8 @@ def replay_crash(
         if name in resting:
             found[name] = make_flat_bars(bars.shape[2])
         else:
-            found[name] = shape_bars(scenario, each, bars, has_funding=name not in bare)
+            alone = scenario.override(funding=None) if name in bare else scenario
+            found[name] = complete_bars(alone, each, *bars)
     names = ", ".join(name for name in taken if name not in resting)
     return found, f"history; {names}: median of {', '.join(OTHERS)}" if names else "history"
 
@@ -512,18 +511,3 @@ def split_all(path: FloatArray, parts: int) -> Iterator[list[FloatArray]]:
         np.maximum.at(tops, inside, logs[1:3])
         np.minimum.at(bottoms, inside, logs[1:3])
         yield [np.exp(each) for each in (at[:-1], tops, bottoms, at[1:])]
-
-
-def shape_bars(
-    scenario: Scenario, market: Market, bars: FloatArray, *, has_funding: bool
-) -> ShockBars:
-    n = bars.shape[2]
-    is_paid = scenario.funding is not None and has_funding
-    recent: Any = market.volume[market.time > market.time[-1] - MONTH]
-    return ShockBars(
-        last=bars[0],
-        mark=bars[1],
-        volume=np.full(n, float(np.mean(recent))),
-        stamps=np.array([(n - 1) * market.interval] if is_paid else [], dtype=np.int64),
-        rates=np.array([scenario.funding] if is_paid else [], dtype=np.float64),
-    )

@@ -5,12 +5,12 @@ from __future__ import annotations
 import functools
 import itertools
 import math
-import textwrap
 import tomllib
-from collections.abc import Callable, Mapping, Sequence
+import warnings
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -25,12 +25,12 @@ from backtest.base import (
     SettingsResult,
     ShownChart,
     ShownTable,
-    capitalize,
     checked_only,
-    choose_decimals,
     did_you_mean,
+    format_money,
     format_time,
     repr_plain,
+    to_nanoseconds,
 )
 from backtest.base.units import DAY
 from backtest.engine import Progress, Result, is_same_account
@@ -46,15 +46,26 @@ from backtest.risk.scenario import (
     shrink,
     slice_replay,
 )
-from backtest.risk.stress_account import (
-    StressOutcome,
-    StressRun,
-    find_table_time,
-    fix_margin_tables,
-)
+from backtest.risk.stress_account import StressedAccount, StressOutcome
+from backtest.venue import Venue
 
-MOST_SHOCKS = 60
-"""A ladder of more shocks is not shown as text."""
+FILE = Path(__file__).with_name("crashes.toml")
+
+
+@functools.cache
+def crashes() -> tuple[Scenario, ...]:
+    """Return historical crashes of bitcoin and of stocks, with their dates and sources.
+
+    Figures that no source gives are at their defaults: they change nothing.
+
+    Examples
+    --------
+    >>> [each.name for each in crashes()][2:4]
+    ['2020-03-12', '2021-05-19']
+    """
+    with FILE.open("rb") as file:
+        found = tomllib.load(file)["episode"]
+    return tuple(Scenario.from_dict(each, where=FILE.name) for each in found)
 
 
 @dataclass(frozen=True, eq=False)
@@ -94,27 +105,6 @@ class Stress(SettingsResult):
         return str(self.settings.get("lost", ""))
 
     @property
-    def leads(self) -> str:
-        """Whose moves the break-evens are, as words; empty with one market."""
-        leads: dict[str, str] = self.settings.get("leads", {})
-        names = [*dict.fromkeys(leads.values())]
-        if not names:
-            return ""
-        told = names[0] if len(names) == 1 else ", ".join(f"{v} in {k}" for k, v in leads.items())
-        return f"break-even: the move of {told}; the others move as the scenario says"
-
-    @property
-    def calm(self) -> str:
-        """Scenarios too calm for the policies' estimates of volatility, as a sentence, or empty."""
-        names = self.settings.get("calm", [])
-        if not names:
-            return ""
-        return (
-            f"{', '.join(names)}: made of figures, the bars move less than those of the last 30 "
-            "days. A policy that measures volatility takes more leverage there than in the event."
-        )
-
-    @property
     def note(self) -> str:
         """How many scenarios liquidate, or that the account was lost before them."""
         if self.lost:
@@ -125,36 +115,32 @@ class Stress(SettingsResult):
     def verdict(self) -> str:
         """How many scenarios liquidate, and the worst of them; of a lost account, that it is."""
         if self.lost:
-            return f"{capitalize(describe_lost(self.lost))}."
-        worst: Any = self.table["loss"].idxmax()
+            return f"The account was ruined in the run, at {self.lost}: no scenario can change it."
         dead, total = int(self.table["liquidated"].sum()), len(self.table)
         return (
-            f"{dead} of {total} scenarios liquidate the account. The worst, {worst}, loses "
-            f"{self.table['loss'].loc[worst]:,.2f}."
+            f"{dead} of {total} scenarios liquidate the account. The worst, "
+            f"{self.table['loss'].idxmax()}, loses {self.table['loss'].max():,.2f}."
         )
+
+    @property
+    def details(self) -> str:
+        """What the account was worth before."""
+        if self.lost:
+            return ""
+        before = format_money(float(self.table["equity"].iloc[0] + self.table["loss"].iloc[0]))
+        return f"The account was worth {before} at the last close of the run."
 
     def list_numbers(self) -> list[Headline]:
         """Return how many scenarios liquidate, and the largest loss."""
         if self.lost:
             return []
-        dead, total = int(self.table["liquidated"].sum()), len(self.table)
+        loss, dead = self.table["loss"], int(self.table["liquidated"].sum())
+        of = f"{dead} of {len(self.table)}"
         return [
-            Headline(
-                "liquidating",
-                "scenarios that liquidate",
-                dead,
-                better="less",
-                text=f"{dead} of {total}",
-            ),
-            Headline(
-                "worst_loss",
-                "largest loss",
-                float(self.table["loss"].max()),
-                "money",
-                str(self.table["loss"].idxmax()),
-                "less",
-            ),
-        ]
+            Headline("liquidating", "scenarios that liquidate", dead, better="less", text=of),
+            Headline("worst_loss", "largest loss", float(loss.max()), "money", str(loss.idxmax()),
+                     "less"),
+        ]  # fmt: skip
 
     def list_parts(self) -> list[Part]:
         """Return the scenarios, the ladder, and the sources."""
@@ -171,14 +157,18 @@ class Stress(SettingsResult):
         }  # fmt: skip
         front = ["equity", "loss", "liquidated", "break_even", "distance"]
         shown = self.table[[*front, *self.table.columns.difference(front, sort=False)]]
-        leads = f"{capitalize(self.leads)}." if self.leads else ""
         sources = (f"{each['name']}: {each['source']}." for each in self.settings["scenarios"]
                    if each.get("source"))  # fmt: skip
+        ladder = () if self.ladder is None else (
+            draw_ladder(self.ladder),
+            ShownTable(self.ladder, "Ladder", labels=Head("shock"), heads={"loss": heads["loss"]}),
+        )  # fmt: skip
         return [
             Part("scenarios", "Scenarios", "From the last close of the run on.", (
-                ShownTable(shown, "Scenarios", labels=Head("scenario"), heads=heads), leads,
-                self.calm, draw_ladder(self.ladder),
-            )),
+                ShownTable(shown, "Scenarios", labels=Head("scenario"), heads=heads),
+                describe_leads(self.settings["leads"]), describe_calm(self.settings["calm"]),
+                *ladder,
+            ), shows="page" if self.lost else "both"),
             Part("sources", "Sources", "Where the figures of scenarios come from.",
                  tuple(sources) or ("The scenarios are the user's.",)),
         ]  # fmt: skip
@@ -194,125 +184,88 @@ class Stress(SettingsResult):
     def __repr__(self) -> str:
         return f"<Stress of {len(self.table)} scenarios: {self.note}>"
 
-    def summary(self) -> str:
-        """Return the table as text for a terminal; of a lost account, that it is lost."""
-        if self.lost:
-            return textwrap.fill(f"{capitalize(describe_lost(self.lost))}.", 80)
-        before = float(self.table["equity"].iloc[0] + self.table["loss"].iloc[0])
-        places = choose_decimals(before)
-        lines = [
-            f"The account is worth {before:,.{places}f} at the last close of the run.",
-            f"{'scenario':<22}{'equity':>14}{'loss':>14}  {'liquidated':<11}break-even",
-        ]
-        for name, row in self.table.iterrows():
-            even = "none" if math.isnan(row["break_even"]) else f"{100 * row['break_even']:.2f} %"
-            dead = "yes" if row["liquidated"] else "no"
-            lines.append(
-                f"{str(name)[:21]:<22}{row['equity']:>14,.{places}f}{row['loss']:>14,.{places}f}"
-                f"  {dead:<11}{even}"
-            )
-        notes = [self.leads, textwrap.fill(self.calm, 80)]
-        return "\n".join([*lines, *filter(None, notes), *list_losses(self.ladder, places)])
+
+def describe_leads(leads: Mapping[str, str]) -> str:
+    """Return whose moves the break-evens are; empty with one market."""
+    names = [*dict.fromkeys(leads.values())]
+    if not names:
+        return ""
+    told = names[0] if len(names) == 1 else ", ".join(f"{v} in {k}" for k, v in leads.items())
+    return f"Break-even: the move of {told}; the others move as the scenario says."
 
 
-def list_losses(ladder: pd.DataFrame | None, places: int) -> list[str]:
-    if ladder is None:
-        return []
-    if len(ladder) > MOST_SHOCKS or ladder.index.nlevels > 2:
-        return ["", f"ladder of {len(ladder):,} shocks: in the report, and in .ladder"]
-    loss = ladder["loss"]
-    table = loss.to_frame() if ladder.index.nlevels == 1 else loss.unstack()
-    text = table.to_string(float_format=lambda x: f"{x:,.{places}f}")
-    return ["", "loss by the ladder", *text.splitlines()]
+def describe_calm(names: Sequence[str]) -> str:
+    if not names:
+        return ""
+    return (
+        f"{', '.join(names)}: made of figures, the bars move less than those of the last 30 days. "
+        "A policy that measures volatility takes more leverage there than in the event."
+    )
 
 
-def draw_ladder(ladder: pd.DataFrame | None) -> ShownChart:
-    names = [] if ladder is None else [str(name) for name in ladder.index.names[:2]]
+def draw_ladder(ladder: pd.DataFrame) -> ShownChart:
+    names = [str(name) for name in ladder.index.names[:2]]
+    kind = "heat" if len(names) > 1 else "line"
     caption = f"Loss of one-bar shocks, by {' and '.join(names)}."
-    loss, kind = None if ladder is None else ladder["loss"], "heat" if len(names) > 1 else "line"
-    return ShownChart("ladder", "Ladder", caption, loss, kind, {"loss": "loss"}, x="".join(names),
-                      y="money" * (kind == "line"), height=340)  # fmt: skip
+    return ShownChart("ladder", "Ladder", caption, ladder["loss"], kind, {"loss": "loss"},
+                      x="".join(names), y="money" * (kind == "line"), height=340)  # fmt: skip
 
 
-def describe_lost(lost: str) -> str:
-    return f"the account was ruined in the run, at {lost}: no scenario can change it"
-
+# ------------------------------------------------------------------------------------- break-even
 
 STEPS = 60
 LARGEST_RISE = 64.0
 """The largest rise of the price, as a multiple, that a search for the break-even tries."""
-SMALLEST_STEP = 1.0 / 64.0
-"""The first of the log moves that a search for the break-even of a hedge doubles."""
-LARGEST_STEP = 32.0
-"""The largest of them."""
+HEDGED = tuple(2.0**k for k in range(-6, 6))
+"""Log moves that a search for the break-even of a hedge tries: it may die and live again."""
 
 
-class Direction(NamedTuple):
-    lead: str
-    side: float
-    is_hedged: bool
-
-
-class BreakEven(NamedTuple):
-    lead: str
-    move: float
-
-
-def find_break_even(run: StressRun, scenario: Scenario) -> BreakEven:
-    moves = run.find_moves(scenario)
+def find_break_even(account: StressedAccount, scenario: Scenario) -> tuple[str, float]:
+    """Return whose move the break-even is, and the move, with bars made anew for each."""
+    moves = account.find_moves(scenario)
     lead = next((name for name, move in moves.items() if move != 0.0), next(iter(moves)))
-    way = find_direction(run, lead, scale_moves(moves, lead))
+    ratios = dict.fromkeys(moves, 1.0)
+    if moves[lead] != 0.0:
+        ratios = {name: math.log1p(x) / math.log1p(moves[lead]) for name, x in moves.items()}
+    gains = [account.exposures[name] * ratio for name, ratio in ratios.items()]
+    side = 1.0 if sum(gains) < 0.0 else -1.0
 
     def is_dead(move: float) -> bool:
         moved = shift_scenario(scenario, moves, lead, move)
-        return not moved.is_empty and run.is_liquidated(moved, run.make(moved))
+        return not moved.is_empty and account.is_liquidated(moved, account.make(moved))
 
-    if way.is_hedged:
-        move = search(is_dead, lambda step: shrink(way.side * step), LARGEST_RISE)
-    else:
-        end = math.nextafter(-1.0, 0.0) if way.side < 0.0 else LARGEST_RISE
-        move = bisect(is_dead, 0.0, end)
-    return BreakEven(lead, move)
+    tried: Iterable[float] = [math.nextafter(-1.0, 0.0) if side < 0.0 else LARGEST_RISE]
+    if any(side * each > 0.0 for each in gains):
+        tried = [x for x in (shrink(side * step) for step in HEDGED) if abs(x) <= LARGEST_RISE]
+    return lead, find_edge(is_dead, tried)
 
 
-def scale_moves(moves: Mapping[str, float], lead: str) -> dict[str, float]:
-    if moves[lead] == 0.0:
-        return dict.fromkeys(moves, 1.0)
-    return {name: math.log1p(move) / math.log1p(moves[lead]) for name, move in moves.items()}
-
-
-def find_direction(run: StressRun, lead: str, ratios: Mapping[str, float]) -> Direction:
-    exposures = run.account.measure_exposures()
-    gains = [exposures[name] * ratio for name, ratio in ratios.items()]
-    side = 1.0 if sum(gains) < 0.0 else -1.0
-    return Direction(lead, side, any(side * each > 0.0 for each in gains))
-
-
-def find_break_even_of(run: StressRun, scenario: Scenario, bars: Bars) -> BreakEven:
-    exposures = run.account.measure_exposures()
+def find_break_even_of(
+    account: StressedAccount, scenario: Scenario, bars: Bars
+) -> tuple[str, float]:
+    """Return the same of a replay, all of whose log moves are multiplied by one factor."""
     worst = {
-        name: float(each.last[1].max() if exposures[name] < 0.0 else each.last[2].min())
+        name: float(each.last[1].max() if account.exposures[name] < 0.0 else each.last[2].min())
         for name, each in bars.items()
     }
     lead = next((name for name, price in worst.items() if price != 1.0), None)
     if lead is None:
-        return BreakEven(next(iter(bars)), math.nan)
-    log_move = math.log(worst[lead])
+        return next(iter(bars)), math.nan
+    log_move = abs(math.log(worst[lead]))
 
-    def is_dead(scale: float) -> bool:
+    def is_dead(factor: float) -> bool:
         scaled = {
-            name: each._replace(last=each.last**scale, mark=each.mark**scale)
+            name: each._replace(last=each.last**factor, mark=each.mark**factor)
             for name, each in bars.items()
         }
-        return run.is_liquidated(scenario, scaled)
+        return account.is_liquidated(scenario, scaled)
 
-    limit = math.log(LARGEST_RISE) / abs(log_move)
-    gains = [exposures[name] * find_farthest(each) for name, each in bars.items()]
+    limit = math.log(LARGEST_RISE) / log_move
+    gains = [account.exposures[name] * find_farthest(each) for name, each in bars.items()]
+    tried = [limit]
     if min(gains) < 0.0 < max(gains):
-        scale = search(is_dead, lambda step: step / abs(log_move), limit)
-    else:
-        scale = bisect(is_dead, 0.0, limit)
-    return BreakEven(lead, float(worst[lead] ** scale - 1.0))
+        tried = [step / log_move for step in HEDGED if step / log_move <= limit]
+    return lead, float(worst[lead] ** find_edge(is_dead, tried) - 1.0)
 
 
 def find_farthest(bars: ShockBars) -> float:
@@ -320,60 +273,29 @@ def find_farthest(bars: ShockBars) -> float:
     return low if -low >= high else high
 
 
-def bisect(is_dead: Callable[[float], bool], alive: float, dead: float) -> float:
-    if is_dead(alive):
-        return alive
-    if not is_dead(dead):
-        return math.nan
-    return halve(is_dead, alive, dead)
+def find_edge(is_dead: Callable[[float], bool], tried: Iterable[float]) -> float:
+    """Return the least x from 0 on at which an account dies, of values tried in turn; or NaN."""
+    from scipy.optimize import bisect  # noqa: PLC0415 - slow to load
 
+    known = {0.0: is_dead(0.0)}
+    if known[0.0]:
+        return 0.0
 
-def search(
-    is_dead: Callable[[float], bool], to_value: Callable[[float], float], largest: float
-) -> float:
-    alive, step = to_value(0.0), SMALLEST_STEP
-    if is_dead(alive):
-        return alive
-    while step <= LARGEST_STEP and abs(to_value(step)) <= largest:
-        dead = to_value(step)
-        if is_dead(dead):
-            return halve(is_dead, alive, dead)
-        alive, step = dead, 2.0 * step
+    def is_over(x: float) -> float:
+        if x not in known:
+            known[x] = is_dead(x)
+        return 1.0 if known[x] else -1.0
+
+    alive = 0.0
+    for dead in tried:
+        if is_over(dead) > 0.0:
+            bisect(is_over, alive, dead, xtol=1e-15, maxiter=STEPS, disp=False)
+            return min((x for x, found in known.items() if found), key=lambda x: abs(x - alive))
+        alive = dead
     return math.nan
 
 
-def halve(is_dead: Callable[[float], bool], alive: float, dead: float) -> float:
-    from scipy.optimize import bisect as bisect_sign  # noqa: PLC0415 - slow to load
-
-    known = {alive: False, dead: True}
-
-    def is_over(move: float) -> float:
-        if move not in known:
-            known[move] = is_dead(move)
-        return 1.0 if known[move] else -1.0
-
-    bisect_sign(is_over, alive, dead, xtol=1e-15, maxiter=STEPS, disp=False)
-    return min((x for x, found in known.items() if found), key=lambda x: abs(x - alive))
-
-
-FILE = Path(__file__).with_name("crashes.toml")
-
-
-@functools.cache
-def crashes() -> tuple[Scenario, ...]:
-    """Return historical crashes of bitcoin and of stocks, with their dates and sources.
-
-    Figures that no source gives are at their defaults: they change nothing.
-
-    Examples
-    --------
-    >>> [each.name for each in crashes()][2:4]
-    ['2020-03-12', '2021-05-19']
-    """
-    with FILE.open("rb") as file:
-        found = tomllib.load(file)["episode"]
-    return tuple(Scenario.from_dict(each, where=FILE.name) for each in found)
-
+# ----------------------------------------------------------------------------------------- stress
 
 RULES = Choice("run", "today", "then")
 AXES = (
@@ -454,16 +376,27 @@ def stress(
     chosen = read_scenarios(scenarios)
     how = RULES.check("rules", rules)
     grid = list_shocks(ladder)
-    rows, leads, total, runs = {}, {}, len(chosen) + len(grid), Runs(result, how)
+    rows, leads, total = {}, {}, len(chosen) + len(grid)
     calm: list[str] = []
+
+    @functools.cache
+    def stand_at(time: int) -> StressedAccount:
+        return StressedAccount(result, fix_margin_tables(result, time))
+
     for done, each in enumerate(chosen, 1):
-        row, leads[each.name], is_misled = run_scenario(runs.under(each), each, data)
+        account = stand_at(find_table_time(result, how, each))
+        row, leads[each.name], is_misled = run_scenario(account, each, data)
         rows[each.name] = row | {"rules": "run" if how == "then" and each.date is None else how}
         calm += [each.name] if is_misled else []
         if progress is not None:
             progress(done, total)
-    table = pd.DataFrame(rows.values(), index=pd.Index(rows, name="scenario"))
-    climbed = run_ladder(runs, grid, progress, len(chosen), total) if grid else None
+    climbed: list[StressOutcome] = []
+    for point in grid:
+        shock = Scenario("ladder", shape="bar", **point)  # type: ignore[arg-type] # fields by name
+        account = stand_at(find_table_time(result, how, shock))
+        climbed.append(account.live(shock, account.make(shock)))
+        if progress is not None:
+            progress(len(chosen) + len(climbed), total)
     settings = {
         "lost": find_loss(result),
         "policy": result.manifest["policy"]["text"],
@@ -473,9 +406,22 @@ def stress(
         "scenarios": [each.to_dict() for each in chosen],
         "ladder": None if ladder is None else {name: list(axis) for name, axis in ladder.items()},
         "calm": calm,
-        "leads": leads if len(runs.under(chosen[0]).moving) > 1 else {},
+        "leads": leads if len(account.moving) > 1 else {},
     }
-    return Stress(table, climbed, settings, result.markets)
+    return Stress(
+        table=pd.DataFrame(rows.values(), index=pd.Index(rows, name="scenario")),
+        ladder=tabulate_ladder(climbed, grid) if grid else None,
+        settings=settings,
+        market=result.markets,
+    )
+
+
+def tabulate_ladder(
+    climbed: Sequence[StressOutcome], grid: Sequence[Mapping[str, float]]
+) -> pd.DataFrame:
+    index = pd.MultiIndex.from_frame(pd.DataFrame(grid))
+    found = pd.DataFrame(climbed, index=index)[["equity", "loss", "liquidated"]]
+    return found.astype({"liquidated": np.bool_})
 
 
 def find_loss(result: Result) -> str:
@@ -485,16 +431,18 @@ def find_loss(result: Result) -> str:
     return f"{time} UTC with {result.metrics['final_equity']:,.2f} left"
 
 
-class Runs:
-    def __init__(self, result: Result, rules: str) -> None:
-        self.result, self.rules = result, rules
-        self.by_time: dict[int, StressRun] = {}
+def find_table_time(result: Result, rules: str, scenario: Scenario) -> int:
+    """Return the time, in ns, whose margin tables hold in a scenario."""
+    if rules == "then" and scenario.date is not None:
+        return to_nanoseconds(scenario.date)
+    return int(np.iinfo(np.int64).max) if rules == "today" else result.last_time
 
-    def under(self, scenario: Scenario) -> StressRun:
-        time = find_table_time(self.result, self.rules, scenario)
-        if time not in self.by_time:
-            self.by_time[time] = StressRun(self.result, fix_margin_tables(self.result, time))
-        return self.by_time[time]
+
+def fix_margin_tables(result: Result, time: int) -> dict[str, Venue]:
+    at = np.array([time], dtype=np.int64)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        return {name: each.with_table(each.in_use(at)[0]) for name, each in result.venues.items()}
 
 
 def read_scenarios(scenarios: Sequence[Scenario] | Scenario | None) -> tuple[Scenario, ...]:
@@ -513,48 +461,44 @@ def read_scenarios(scenarios: Sequence[Scenario] | Scenario | None) -> tuple[Sce
     return chosen
 
 
-def run_scenario(run: StressRun, scenario: Scenario, data: Any) -> tuple[dict[str, Any], str, bool]:
-    replayed, source = slice_replays(run, scenario, data), "data"
+def run_scenario(
+    account: StressedAccount, scenario: Scenario, data: Any
+) -> tuple[dict[str, Any], str, bool]:
+    replayed, source = slice_replays(account, scenario, data), "data"
     if replayed is None:
-        bare = {*run.moving} - {*run.history}
+        bare = {*account.moving} - {*account.history}
         known = {each.name: each for each in crashes()}
-        shipped = replay_crash(scenario, known, run.moving, run.account.resting, bare)
+        shipped = replay_crash(scenario, known, account.moving, account.resting, bare)
         replayed, source = (None, "figures") if shipped is None else shipped
-    bars = run.make(scenario) if replayed is None else replayed
-    outcome = run.live(scenario, bars)
+    bars = account.make(scenario) if replayed is None else replayed
+    outcome = account.live(scenario, bars)
     if replayed is None:
-        even = find_break_even(run, scenario)
+        lead, even = find_break_even(account, scenario)
     else:
-        even = find_break_even_of(run, scenario, replayed)
-    row = {
-        **outcome._asdict(),
-        "break_even": even.move,
-        "bars": next(iter(bars.values())).last.shape[1],
-        "from": source,
-    }
-    is_misled = replayed is None and run.account.has_columns
-    is_misled = is_misled and any(is_calm(bars[name], run.moving[name]) for name in bars)
-    return row, even.lead, is_misled
+        lead, even = find_break_even_of(account, scenario, replayed)
+    length = next(iter(bars.values())).last.shape[1]
+    row = {**outcome._asdict(), "break_even": even, "bars": length, "from": source}
+    is_misled = replayed is None and account.has_columns
+    is_misled = is_misled and any(is_calm(bars[name], account.moving[name]) for name in bars)
+    return row, lead, is_misled
 
 
-def slice_replays(run: StressRun, scenario: Scenario, data: Any) -> Bars | None:
-    markets = read_data(data, run)
-    found = {
-        name: slice_replay(scenario, markets.get(name), run.history.interval) for name in run.moving
-    }
+def slice_replays(account: StressedAccount, scenario: Scenario, data: Any) -> Bars | None:
+    markets, moving, interval = read_data(data, account), account.moving, account.history.interval
+    found = {name: slice_replay(scenario, markets.get(name), interval) for name in moving}
     cut = {name: bars for name, bars in found.items() if bars is not None}
-    still = {name for name in found if name in run.account.resting and name not in markets}
+    still = {name for name in found if name in account.resting and name not in markets}
     if not cut or {*cut, *still} != {*found}:
         return None
     flat = make_flat_bars(next(iter(cut.values())).last.shape[1])
     return {name: cut.get(name, flat) for name in found}
 
 
-def read_data(data: Any, run: StressRun) -> Mapping[str, Market]:
+def read_data(data: Any, account: StressedAccount) -> Mapping[str, Market]:
     if data is None:
         return {}
     markets: Markets = as_markets(data)
-    names = run.history.names
+    names = account.history.names
     if data is markets:
         return {**markets}
     if not is_same_account(markets.names, names):
@@ -580,21 +524,6 @@ def list_shocks(ladder: Mapping[str, Sequence[float]] | None) -> list[dict[str, 
     return [
         dict(zip(ladder, map(float, point), strict=True)) for point in itertools.product(*values)
     ]
-
-
-def run_ladder(
-    runs: Runs, grid: list[dict[str, float]], progress: Progress | None, done: int, total: int
-) -> pd.DataFrame:
-    rows: list[StressOutcome] = []
-    for k, point in enumerate(grid, 1):
-        shock = Scenario("ladder", shape="bar", **point)  # type: ignore[arg-type] # fields by name
-        run = runs.under(shock)
-        rows.append(run.live(shock, run.make(shock)))
-        if progress is not None:
-            progress(done + k, total)
-    index = pd.MultiIndex.from_frame(pd.DataFrame(grid))
-    found = pd.DataFrame(rows, index=index)[["equity", "loss", "liquidated"]]
-    return found.astype({"liquidated": np.bool_})
 
 
 def find_values(axis: Any, name: str) -> FloatArray:

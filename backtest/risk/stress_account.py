@@ -46,123 +46,48 @@ SEARCHED = 16
 FOREVER = 2**62
 """An age that no surface reaches, ns."""
 OF_ACCOUNT = ("wallet", "fund", "cursor", "priced", "amounts", "prices")
+"""Arrays of the state that have no row per instrument."""
+MULTIPLIERS = ("margin_multiplier", "initial_multiplier", "maintenance_multiplier")
+WARMUP = 20_000
+"""Bars of history in front of a scenario, for the columns of policies and for impact."""
 
 
-class Shocked(NamedTuple):
+class StressOutcome(NamedTuple):
+    """What a scenario did to an account.
+
+    ``equity`` is wealth after it, ``loss`` what it took of it. ``distance`` is the smallest
+    distance of a mark price from the liquidation price of its position in any bar, a fraction of
+    the mark, 0 once liquidated, NaN if no price liquidates.
+    """
+
     equity: float
-    reserve: float
-    quantities: Mapping[str, float]
-    liquidations: int
-    calls: int
+    loss: float
+    liquidated: bool
+    distance: float
+    margin_calls: int
     fees: float
     slippage: float
     impact: float
     funding: float
-    distance: float
-
-
-def compute_quote_value(contract: Contract, price: float) -> float:
-    return abs(compute_value(contract.size, contract.kind == "inverse", price))
-
-
-def select_state(state: AccountState, kept: list[int]) -> AccountState:
-    n = len(state.margin)
-
-    def cut(name: str, array: FloatArray) -> FloatArray:
-        return array if name in OF_ACCOUNT else array[[*kept, *range(n, len(array))]]
-
-    held = type(state.held)._make(cut(name, each) for name, each in state.held._asdict().items())
-    own: dict[str, Any] = {"held": held, "options": state.options}
-    arrays: dict[str, Any] = {
-        name: cut(name, each) for name, each in state._asdict().items() if name not in own
-    }
-    return copy_state(type(state)(**arrays, **own))
-
-
-def select_memory(result: Result, kept: list[int]) -> FloatArray:
-    policies = [*result.policies.values(), result.overlay]
-    sizes = [0 if each is None else len(start_memory(each) or ()) + 1 for each in policies]
-    parts = np.split(np.asarray(result.memory), np.cumsum(sizes)[:-1])
-    return np.concatenate([parts[i] for i in (*kept, len(parts) - 1)])
+    lost_to_adl: float
+    lost_to_default: float
 
 
 @dataclass(frozen=True, eq=False)
-class StressAccount:
+class StressedAccount:
+    """The account where a run ended, at venues with the margin tables of one time."""
+
     result: Result
-    history: Markets
     venues: Mapping[str, Venue]
 
     @functools.cached_property
-    def kept(self) -> list[int]:
-        return [self.result.names.index(name) for name in self.history]
-
-    @functools.cached_property
-    def state(self) -> AccountState:
-        return self.result.state  # type: ignore[no-any-return]
-
-    @property
-    def equity(self) -> float:
-        return float(self.result.of_account("equity")[-1])
-
-    @property
-    def wealth(self) -> float:
-        return self.equity + float(self.result.of_account("reserve")[-1])
-
-    @property
-    def quantities(self) -> dict[str, float]:
-        held = self.state.held.quantities
-        return dict(zip(self.result.names, held.tolist(), strict=True))
-
-    @property
-    def resting(self) -> frozenset[str]:
-        return frozenset(name for name, each in self.assets.items() if np.ptp(each.close) == 0.0)
-
-    @functools.cached_property
-    def assets(self) -> dict[str, Market]:
-        fields = read_assets(self.history, self.base.account)
-        return {
-            each.name: make_asset(each.name, self.history, fields, c)
-            for c, each in enumerate(self.base.account.collateral)
-            if self.find_instrument(each.prices) is None
-        }
-
-    def find_instrument(self, prices: object) -> str | None:
-        whole: Mapping[str, Market] = self.result.markets or {}
-        same = [name for name in self.history if whole[name] is prices]
-        return prices if isinstance(prices, str) else next(iter(same), None)
-
-    def list_moving(self) -> dict[str, Market]:
-        alive = {name: each for name, each in self.history.items() if self.goes_on(name)}
-        return alive | self.assets if alive else {}
-
-    def goes_on(self, name: str) -> bool:
-        expires, end = self.venues[name].contract.expires, self.history.end
-        if expires is not None and end >= to_nanoseconds(expires):
-            return False
-        return self.history[name].end == end
-
-    def measure_exposures(self) -> dict[str, float]:
-        found = dict.fromkeys(self.list_moving(), 0.0)
-        for name in found:
-            if name in self.history:
-                mark = float(self.history[name].mark_close[-1])
-                quote = compute_quote_value(self.venues[name].contract, mark)
-                found[name] += self.quantities[name] * quote
-        held = self.state.held
-        for asset, amount, price in zip(
-            self.result.account.collateral, held.amounts, held.prices, strict=True
-        ):
-            name = self.find_instrument(asset.prices) or asset.name
-            if name in found:
-                found[name] += float(amount * price)
-        return found
-
-    def find_distance(self) -> float:
-        last = self.result.positions
-        last = last[last["time"] == last["time"].iloc[-1]]
-        price = last["liquidation_price"]
-        gaps = (price / last["mark"] - 1.0).abs()[price > 0.0].dropna()
-        return float(gaps.min()) if len(gaps) else math.nan
+    def history(self) -> Markets:
+        markets = self.result.markets
+        if markets is None or not self.result.policies:
+            raise ParameterError(
+                "a stress test needs a result of this process, got a loaded one; run it again"
+            )
+        return markets.slice(max(markets.n_bars - WARMUP, 0), markets.n_bars)
 
     @functools.cached_property
     def base(self) -> Setup:
@@ -189,88 +114,159 @@ class StressAccount:
     def has_columns(self) -> bool:
         return any(each.columns for each in self.base.observed)
 
+    # --------------------------------------------------------------------------- what it holds
+
+    @property
+    def wealth(self) -> float:
+        return float(sum(self.result.of_account(name)[-1] for name in ("equity", "reserve")))
+
     @functools.cached_property
-    def is_compiled(self) -> bool:
-        return bool(self.result.manifest["compiled"] == "yes")
+    def assets(self) -> dict[str, Market]:
+        """The collateral that moves by itself, as markets."""
+        fields = read_assets(self.history, self.base.account)
+        return {
+            each.name: make_asset(each.name, self.history, fields, c)
+            for c, each in enumerate(self.base.account.collateral)
+            if self.find_instrument(each.prices) is None
+        }
 
-    def pass_bars(
-        self,
-        markets: Mapping[str, Market],
-        venues: Mapping[str, Venue],
-        outage: int,
-        implied: float,
-        *,
-        is_search: bool,
-    ) -> Shocked:
-        given = {name: markets.get(name, market) for name, market in self.history.items()}
-        panel = end_expired(keep_surfaces(remake(self.history, given)), venues)
-        weights = np.tile(self.state.signal[self.kept, None], (1, panel.n_bars))
-        account, first = self.reprice(markets), self.history.n_bars
-        base = self.base._replace(venues={name: venues[name] for name in given}, account=account)
-        setup = set_up_again(base, panel, weights, first=first, started=self.result.started)
-        move_volatilities(setup.inputs.feed.options, first, implied)
-        steps = LaterBars(
-            setup,
-            select_state(self.state, self.kept),
-            select_memory(self.result, self.kept),
-            self.result.traded,
-            is_compiled=self.is_compiled,
-        )
-        quiet = self.read_quiet(setup, implied) if outage else setup.inputs
-        distance = self.go_through(steps, quiet, outage, is_search=is_search)
-        return self.sum_up(steps, distance)
+    @functools.cached_property
+    def resting(self) -> frozenset[str]:
+        return frozenset(name for name, each in self.assets.items() if np.ptp(each.close) == 0.0)
 
-    def read_quiet(self, setup: Setup, implied: float) -> PortfolioInputs:
-        quiet = read_portfolio_inputs(
-            setup.markets,
-            setup.venues,
-            replace(setup.account, **NO_STOPS),
-            signal=setup.signal,
-            sampling="1d",
-            first=setup.first,
-            started=setup.inputs.started,
-        )
-        move_volatilities(quiet.feed.options, setup.first, implied)
-        return quiet
+    @functools.cached_property
+    def moving(self) -> dict[str, Market]:
+        """The markets that go on after the run."""
+        found = {name: each for name, each in self.history.items() if self.goes_on(name)}
+        if not found:
+            raise ParameterError(
+                "a scenario begins where an instrument goes on, "
+                f"{', '.join(self.history)} ended with the run"
+            )
+        return found | self.assets
 
-    def go_through(
-        self, steps: LaterBars, quiet: PortfolioInputs, outage: int, *, is_search: bool
-    ) -> float:
-        """Take the account through its bars, or to a liquidation; return the least distance."""
-        setup, least = steps.setup, math.inf
-        first, total = setup.first, setup.markets.n_bars
-        if outage:
-            drop_decisions(steps.state)
-        stop = first
-        while stop < total:
-            t, is_out = stop, stop - first < outage
-            inputs = quiet if is_out else setup.inputs
-            stop = min(t + (SEARCHED if is_search and not is_out else 1), total)
-            if not is_search:
-                least = min(least, steps.measure(liquidation_distance, inputs, t))
-            steps.pass_bars(inputs, t, stop)
-            if is_search and steps.tally.money.liquidations > 0:
-                break
-            if t + 1 - first < outage:  # orders that would fill while the venue is out are lost
-                drop_decisions(steps.state)
-        return least
+    def goes_on(self, name: str) -> bool:
+        expires, end = self.venues[name].contract.expires, self.history.end
+        if expires is not None and end >= to_nanoseconds(expires):
+            return False
+        return self.history[name].end == end
 
-    def sum_up(self, steps: LaterBars, distance: float) -> Shocked:
+    def find_instrument(self, prices: object) -> str | None:
+        whole: Mapping[str, Market] = self.result.markets or {}
+        same = [name for name in self.history if whole[name] is prices]
+        return prices if isinstance(prices, str) else next(iter(same), None)
+
+    @functools.cached_property
+    def exposures(self) -> dict[str, float]:
+        """Money that moves with each market."""
+        held, found = self.result.state.held, dict.fromkeys(self.moving, 0.0)
+        quantities = dict(zip(self.result.names, held.quantities.tolist(), strict=True))
+        for name in found:
+            if name in self.history:
+                mark = float(self.history[name].mark_close[-1])
+                found[name] += quantities[name] * abs(value_one(self.venues[name].contract, mark))
+        for asset, amount, price in zip(
+            self.result.account.collateral, held.amounts, held.prices, strict=True
+        ):
+            name = self.find_instrument(asset.prices) or asset.name
+            if name in found:
+                found[name] += float(amount * price)
+        return found
+
+    def find_distance(self) -> float:
+        last = self.result.positions
+        last = last[last["time"] == last["time"].iloc[-1]]
+        price = last["liquidation_price"]
+        gaps = (price / last["mark"] - 1.0).abs()[price > 0.0].dropna()
+        return float(gaps.min()) if len(gaps) else math.nan
+
+    # --------------------------------------------------------------------------- a scenario
+
+    def find_moves(self, scenario: Scenario) -> dict[str, float]:
+        return find_moves(scenario, self.moving, self.resting)
+
+    def make(self, scenario: Scenario) -> Bars:
+        moves, bare = self.find_moves(scenario), {*self.moving} - {*self.history}
+        return make_all_bars(scenario, self.moving, moves, bare)
+
+    def live(self, scenario: Scenario, bars: Bars) -> StressOutcome:
+        before = self.wealth
+        if count_bars(bars) == 0:
+            gone = find_lost_equity(scenario, float(self.result.of_account("equity")[-1]))
+            return StressOutcome(
+                before - gone, gone, False, self.find_distance(), 0, 0.0, 0.0, 0.0, 0.0, 0.0, gone
+            )
+        markets, steps, distance = self.pass_bars(scenario, bars, is_search=False)
         state, money = steps.state, steps.tally.money
-        held = state.held.quantities.tolist()
-        converted = state.wallet[CONVERTED_SO_FAR] - self.state.wallet[CONVERTED_SO_FAR]
-        return Shocked(
-            equity=float(state.wallet[EQUITY]),
-            reserve=float(state.wallet[RESERVE]),
-            quantities=dict(zip(steps.setup.markets.names, held, strict=True)),
-            liquidations=money.liquidations,
-            calls=money.calls,
+        lost = 0.0
+        for name, quantity in zip(
+            steps.setup.markets.names, state.held.quantities.tolist(), strict=True
+        ):
+            if name in markets:
+                first, last = (float(each[name].close[-1]) for each in (self.history, markets))
+                contract = self.venues[name].contract
+                lost += find_lost_profit(scenario, contract, quantity, first, last)
+        kept = float(state.wallet[EQUITY]) - lost
+        gone = find_lost_equity(scenario, kept)
+        equity = kept - gone + float(state.wallet[RESERVE])
+        converted = state.wallet[CONVERTED_SO_FAR] - self.result.state.wallet[CONVERTED_SO_FAR]
+        liquidated = money.liquidations > 0
+        return StressOutcome(
+            equity=equity,
+            loss=before - equity,
+            liquidated=liquidated,
+            distance=0.0 if liquidated else distance,
+            margin_calls=money.calls,
             fees=money.fees,
             slippage=float(money.slippage - converted),
             impact=money.impact,
             funding=money.funding,
-            distance=distance if math.isfinite(distance) else math.nan,
+            lost_to_adl=lost,
+            lost_to_default=gone,
         )
+
+    def is_liquidated(self, scenario: Scenario, bars: Bars) -> bool:
+        if count_bars(bars) == 0:
+            return False
+        _, steps, _ = self.pass_bars(scenario, bars, is_search=True)
+        return bool(steps.tally.money.liquidations > 0)
+
+    def pass_bars(
+        self, scenario: Scenario, bars: Bars, *, is_search: bool
+    ) -> tuple[dict[str, Market], LaterBars, float]:
+        """Take the account through bars, or to a liquidation; return also the least distance."""
+        result, history = self.result, self.history
+        markets = {name: append_bars(each, bars[name]) for name, each in self.moving.items()}
+        venues = {name: scale_venue(each, scenario) for name, each in self.venues.items()}
+        panel = remake(history, {name: markets.get(name, each) for name, each in history.items()})
+        panel = end_expired(keep_surfaces(panel), venues)
+        kept = [result.names.index(name) for name in history]
+        base = self.base._replace(
+            venues={name: venues[name] for name in history}, account=self.reprice(markets)
+        )
+        setup = set_up_again(
+            base,
+            panel,
+            np.tile(result.state.signal[kept, None], (1, panel.n_bars)),
+            first=history.n_bars,
+            started=result.started,
+        )
+        implied = 1.0 + scenario.implied_volatility
+        move_volatilities(setup.inputs.feed.options, setup.first, implied)
+        steps = LaterBars(
+            setup,
+            select_state(result.state, kept),
+            select_memory(result, kept),
+            result.traded,
+            is_compiled=bool(result.manifest["compiled"] == "yes"),
+        )
+        outage, quiet = 0, setup.inputs
+        if scenario.outage is not None:
+            outage = -(-parse_duration(scenario.outage) // history.interval)
+            quiet = read_quiet(setup)
+            move_volatilities(quiet.feed.options, setup.first, implied)
+        distance = go_through(steps, quiet, outage, is_search=is_search)
+        return markets, steps, distance
 
     def reprice(self, markets: Mapping[str, Market]) -> Account:
         known = self.base.account
@@ -279,6 +275,69 @@ class StressAccount:
             for each in known.collateral
         ]
         return replace(known, flows=self.result.account.flows, collateral=assets)
+
+
+def count_bars(bars: Bars) -> int:
+    return int(next(iter(bars.values())).last.shape[1])
+
+
+def read_quiet(setup: Setup) -> PortfolioInputs:
+    """Return the inputs of an account whose stops do not act."""
+    return read_portfolio_inputs(
+        setup.markets,
+        setup.venues,
+        replace(setup.account, **NO_STOPS),
+        signal=setup.signal,
+        sampling="1d",
+        first=setup.first,
+        started=setup.inputs.started,
+    )
+
+
+def go_through(steps: LaterBars, quiet: PortfolioInputs, outage: int, *, is_search: bool) -> float:
+    setup, least = steps.setup, math.inf
+    first, total = setup.first, setup.markets.n_bars
+    if outage:
+        drop_decisions(steps.state)
+    stop = first
+    while stop < total:
+        t, is_out = stop, stop - first < outage
+        inputs = quiet if is_out else setup.inputs
+        stop = min(t + (SEARCHED if is_search and not is_out else 1), total)
+        if not is_search:
+            least = min(least, steps.measure(liquidation_distance, inputs, t))
+        steps.pass_bars(inputs, t, stop)
+        if is_search and steps.tally.money.liquidations > 0:
+            break
+        if t + 1 - first < outage:  # orders that would fill while the venue is out are lost
+            drop_decisions(steps.state)
+    return least if math.isfinite(least) else math.nan
+
+
+def drop_decisions(state: AccountState) -> None:
+    state.leverage[:], state.is_pending[:] = np.nan, 0
+
+
+def select_state(state: AccountState, kept: list[int]) -> AccountState:
+    """Return a copy of the state of some of its instruments."""
+    n = len(state.margin)
+
+    def cut(name: str, array: FloatArray) -> FloatArray:
+        return array if name in OF_ACCOUNT else array[[*kept, *range(n, len(array))]]
+
+    held = type(state.held)._make(cut(name, each) for name, each in state.held._asdict().items())
+    own: dict[str, Any] = {"held": held, "options": state.options}
+    arrays: dict[str, Any] = {
+        name: cut(name, each) for name, each in state._asdict().items() if name not in own
+    }
+    return copy_state(type(state)(**arrays, **own))
+
+
+def select_memory(result: Result, kept: list[int]) -> FloatArray:
+    policies = [*result.policies.values(), result.overlay]
+    sizes = [0 if each is None else len(start_memory(each) or ()) + 1 for each in policies]
+    parts = np.split(np.asarray(result.memory), np.cumsum(sizes)[:-1])
+    return np.concatenate([parts[i] for i in (*kept, len(parts) - 1)])
 
 
 def keep_surfaces(markets: Markets) -> Markets:
@@ -319,34 +378,7 @@ def make_asset(name: str, clock: Markets, assets: Mapping[str, FloatArray], c: i
     )
 
 
-def drop_decisions(state: AccountState) -> None:
-    state.leverage[:], state.is_pending[:] = np.nan, 0
-
-
-MULTIPLIERS = ("margin_multiplier", "initial_multiplier", "maintenance_multiplier")
-WARMUP = 20_000
-"""Bars of history in front of a scenario, for the columns of policies and for impact."""
-
-
-class StressOutcome(NamedTuple):
-    """What a scenario did to an account.
-
-    ``equity`` is wealth after it, ``loss`` what it took of it. ``distance`` is the smallest
-    distance of a mark price from the liquidation price of its position in any bar, a fraction of
-    the mark, 0 once liquidated, NaN if no price liquidates.
-    """
-
-    equity: float
-    loss: float
-    liquidated: bool
-    distance: float
-    margin_calls: int
-    fees: float
-    slippage: float
-    impact: float
-    funding: float
-    lost_to_adl: float
-    lost_to_default: float
+# ------------------------------------------------------------------------- venue in a scenario
 
 
 def scale(venue: Venue, name: str, factor: float, most: float) -> Cost:
@@ -360,10 +392,8 @@ def list_worsenings(venue: Venue) -> list[str]:
 def scale_venue(venue: Venue, scenario: Scenario) -> Venue:
     changes: dict[str, Any] = {}
     if scenario.margin != 1.0:
-        for name in MULTIPLIERS:
-            given = getattr(venue, name)
-            if given is not None:
-                changes[name] = given * scenario.margin
+        given = {name: getattr(venue, name) for name in MULTIPLIERS}
+        changes = {name: x * scenario.margin for name, x in given.items() if x is not None}
     if scenario.spread != 1.0:
         for name in (*list_worsenings(venue), "liquidation.slippage"):
             changes[name] = scale(venue, name, scenario.spread, 0.99)
@@ -374,130 +404,23 @@ def scale_venue(venue: Venue, scenario: Scenario) -> Venue:
     return venue.override(changes) if changes else venue
 
 
-@dataclass(frozen=True, eq=False)
-class StressRun:
-    result: Result
-    venues: Mapping[str, Venue]
-
-    @functools.cached_property
-    def history(self) -> Markets:
-        markets = self.result.markets
-        if markets is None or not self.result.policies:
-            raise ParameterError(
-                "a stress test needs a result of this process, got a loaded one; run it again"
-            )
-        return markets.slice(max(markets.n_bars - WARMUP, 0), markets.n_bars)
-
-    @functools.cached_property
-    def account(self) -> StressAccount:
-        return StressAccount(self.result, self.history, self.venues)
-
-    @functools.cached_property
-    def moving(self) -> dict[str, Market]:
-        found = self.account.list_moving()
-        if not found:
-            raise ParameterError(
-                "a scenario begins where an instrument goes on, "
-                f"{', '.join(self.history)} ended with the run"
-            )
-        return found
-
-    def find_moves(self, scenario: Scenario) -> dict[str, float]:
-        return find_moves(scenario, self.moving, self.account.resting)
-
-    def make(self, scenario: Scenario) -> Bars:
-        moves, bare = self.find_moves(scenario), {*self.moving} - {*self.history}
-        return make_all_bars(scenario, self.moving, moves, bare)
-
-    def live(self, scenario: Scenario, bars: Bars) -> StressOutcome:
-        before = self.account.wealth
-        if count_bars(bars) == 0:
-            distance = self.account.find_distance()
-            gone = find_lost_equity(scenario, self.account.equity)
-            return StressOutcome(
-                before - gone, gone, False, distance, 0, 0.0, 0.0, 0.0, 0.0, 0.0, gone
-            )
-        markets, shocked = self.pass_bars(scenario, bars, is_search=False)
-        lost = sum(
-            find_lost_profit(
-                scenario,
-                self.venues[name].contract,
-                shocked.quantities[name],
-                float(self.history[name].close[-1]),
-                float(markets[name].close[-1]),
-            )
-            for name in self.history
-            if name in markets
-        )
-        kept = shocked.equity - lost
-        gone = find_lost_equity(scenario, kept)
-        equity = kept - gone + shocked.reserve
-        liquidated = shocked.liquidations > 0
-        return StressOutcome(
-            equity=equity,
-            loss=before - equity,
-            liquidated=liquidated,
-            distance=0.0 if liquidated else shocked.distance,
-            margin_calls=shocked.calls,
-            fees=shocked.fees,
-            slippage=shocked.slippage,
-            impact=shocked.impact,
-            funding=shocked.funding,
-            lost_to_adl=lost,
-            lost_to_default=gone,
-        )
-
-    def is_liquidated(self, scenario: Scenario, bars: Bars) -> bool:
-        if count_bars(bars) == 0:
-            return False
-        return self.pass_bars(scenario, bars, is_search=True)[1].liquidations > 0
-
-    def pass_bars(
-        self, scenario: Scenario, bars: Bars, *, is_search: bool
-    ) -> tuple[dict[str, Market], Shocked]:
-        markets = {name: append_bars(each, bars[name]) for name, each in self.moving.items()}
-        venues = {name: scale_venue(each, scenario) for name, each in self.venues.items()}
-        outage = 0
-        if scenario.outage is not None:
-            outage = -(-parse_duration(scenario.outage) // self.history.interval)
-        implied = 1.0 + scenario.implied_volatility
-        return markets, self.account.pass_bars(
-            markets, venues, outage, implied, is_search=is_search
-        )
-
-
-def count_bars(bars: Bars) -> int:
-    return int(next(iter(bars.values())).last.shape[1])
+def value_one(contract: Contract, price: float) -> float:
+    return float(compute_value(contract.size, contract.kind == "inverse", price))
 
 
 def find_lost_profit(
     scenario: Scenario, contract: Contract, quantity: float, start: float, last: float
 ) -> float:
+    """Return what auto-deleveraging takes: closed at the bankruptcy price of a counterparty."""
     if scenario.adl == 0.0 or quantity == 0.0:
         return 0.0
-    side = -1.0 if quantity < 0.0 else 1.0
+    side = math.copysign(1.0, quantity)
     bankrupt = start * (1.0 + side / scenario.adl_leverage)
     if side * (last - bankrupt) <= 0.0:
         return 0.0
-    size, is_inverse = contract.size, contract.kind == "inverse"
-    gap = compute_value(size, is_inverse, last) - compute_value(size, is_inverse, bankrupt)
+    gap = value_one(contract, last) - value_one(contract, bankrupt)
     return float(scenario.adl * quantity * gap)
 
 
 def find_lost_equity(scenario: Scenario, equity: float) -> float:
     return scenario.venue_default * max(equity, 0.0)
-
-
-def fix_margin_tables(result: Result, time: int) -> dict[str, Venue]:
-    """Return the venues, each with the margin table of a time in ns."""
-    at = np.array([time], dtype=np.int64)
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        return {name: each.with_table(each.in_use(at)[0]) for name, each in result.venues.items()}
-
-
-def find_table_time(result: Result, rules: str, scenario: Scenario) -> int:
-    """Return the time, in ns, whose margin tables hold in a scenario."""
-    if rules == "then" and scenario.date is not None:
-        return to_nanoseconds(scenario.date)
-    return int(np.iinfo(np.int64).max) if rules == "today" else result.last_time

@@ -121,9 +121,9 @@ def test_several_instruments_are_stressed(capsys, tmp_path):
 @pytest.mark.slow
 def test_sensitivity_of_several_instruments_is_printed(capsys, tmp_path):
     given = ["sensitivity", *save_two(tmp_path / "data"), "--no-compile", "--policy", "constant"]
-    assert main([*given, "--factors", "correlation", "--json"]) == 0
+    assert main([*given, "--factors", "volatility", "--json"]) == 0
     found = json.loads(capsys.readouterr().out)
-    assert [row["step"] for row in found["table"]] == [-0.5, 0.5]
+    assert [row["step"] for row in found["table"]] == [0.75, 1.25]
 
 
 @pytest.mark.parametrize(("words", "kind"), [

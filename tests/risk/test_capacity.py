@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 import backtest as bt
-from backtest.risk.capacity import find_half
+from backtest.risk.variations import find_half
 from backtest.strategies import Constant
 from tests.markets import free_venue, market_of
 

@@ -1,4 +1,4 @@
-"""sensitivity(): against hand-computed growth, and its refusals."""
+"""sensitivity(): against hand-computed growth, of several against one, and its refusals."""
 
 import numpy as np
 import pandas as pd
@@ -6,8 +6,7 @@ import pytest
 
 import backtest as bt
 from backtest import paths as models
-from backtest.risk.sensitivity import VariedTerms, scale_volatility
-from backtest.strategies import Constant
+from backtest.risk.variations import scale_moves
 from tests.risk.accounts import Hold, free_account, free_venue
 
 
@@ -59,8 +58,7 @@ def test_only_what_applies_is_changed_by_default():
 
 def test_volatility_scales_moves_and_keeps_their_mean():
     market = bt.Market.sample(bars=500)
-    setup = VariedTerms(bt.Markets({"A": market}), {"A": free_venue()})
-    wild = scale_volatility(setup, 1.5).market["A"]
+    wild = scale_moves(market, 1.5)
     before, after = (np.diff(np.log(each.close)) for each in (market, wild))
     assert after.std() == pytest.approx(1.5 * before.std())
     assert after.mean() == pytest.approx(before.mean(), abs=1e-12)
@@ -92,20 +90,32 @@ def test_bad_factors_are_refused(factors, words):
 
 
 @pytest.mark.slow
-def test_parameters_of_a_rule_are_scaled_within_their_ranges():
-    """Windows 10 x 0.5, 0.8, 1.25, 2 are 5, 8, 12 (halves to even) and 20; 20 is not below slow."""
-    market = bt.Market.sample(bars=120)
-    terms = {"venue": bt.Venue.preset("binance-usdm", "BTCUSDT"), "account": bt.Account()}
-    policy = Constant(leverage=2.0)
+def test_the_same_market_twice_at_half_the_size_has_the_sensitivity_of_one():
+    chosen = {"factors": ["funding", "volatility"], "venue": free_venue(), **TERMS}
+    rng, daily = np.random.default_rng(0), rising(0.0005)
+    moves = np.exp(np.cumsum(0.02 * rng.standard_normal(31)))
+    fields = daily.fields() | {
+        name: getattr(daily, name) * moves
+        for name in ("open", "high", "low", "close", "mark_open", "mark_high", "mark_low",
+                     "mark_close")
+    }  # fmt: skip
+    daily = bt.Market(**fields, source="moved")
+    one = bt.sensitivity(daily, Hold(1.5), **chosen)
+    two = bt.sensitivity(bt.Markets({"A": daily, "B": daily}), Hold(1.5), **chosen)
+    assert two.base == pytest.approx(one.base, rel=1e-9)
+    both = (each.table["growth"].to_numpy() for each in (one, two))
+    assert np.allclose(*both, rtol=1e-9)
+    even = (each.table["break_even"].to_numpy() for each in (one, two))
+    assert np.allclose(*even, rtol=1e-5, equal_nan=True)
+
+
+@pytest.mark.slow
+def test_ruin_of_several_is_that_of_paths_of_the_changed_markets():
+    markets = bt.Markets({name: bt.Market.sample(bars=150, seed=k) for k, name in enumerate("AB")})
+    paths = bt.simulate_paths(markets, models.Stationary(block=6.0), paths=4, horizon="6h")
     found = bt.sensitivity(
-        market, policy, signal="ma-cross:10:20", factors=["signal", "fees"], compile=False, **terms
-    )
-    table = found.table
-    assert table.loc["signal.fast", "value"].tolist() == [5, 8, 12, 20]
-    assert table.loc["signal.slow", "value"].tolist() == [10, 16, 25, 40]
-    assert np.isnan(table.loc[("signal.fast", 2.0), "growth"])
-    assert np.isnan(table.loc[("signal.slow", 0.5), "growth"])
-    alone = bt.run(market, policy, signal="ma-cross:12:20", compile=False, **terms)
-    assert table.loc[("signal.fast", 1.25), "growth"] == alone.metrics["cagr"]
-    assert np.isnan(table.loc["fees", "value"]).all()
-    assert table.loc["fees", "growth"].notna().all()
+        markets, Hold(1.0), venue=free_venue(), **TERMS, signal={"A": 0.5, "B": -0.5},
+        factors=["volatility"], paths=paths,
+    )  # fmt: skip
+    assert found.table["p_ruin"].notna().all()
+    assert found.settings["paths"]["model"]["name"] == "Stationary"

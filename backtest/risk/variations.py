@@ -1,0 +1,587 @@
+"""sensitivity() and capacity(): tables of runs with one assumption, or the capital, changed."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+from typing import Any, NamedTuple
+
+import numpy as np
+import pandas as pd
+
+from backtest.account import Account
+from backtest.base import (
+    FloatArray,
+    Head,
+    Headline,
+    Number,
+    ParameterError,
+    Part,
+    SettingsResult,
+    ShownChart,
+    ShownTable,
+    capitalize,
+    checked_only,
+    did_you_mean,
+    format_percent,
+    format_round_money,
+    repr_plain,
+)
+from backtest.engine import Progress, read_named, read_venues, resolve_signal, run, warn_once
+from backtest.market import Market, Markets, as_markets, read_weights
+from backtest.measures import find_cost_rates
+from backtest.policy import Policy
+from backtest.risk.liquidation_risk import describe_each, liquidation_risk, name_policies
+from backtest.risk.paths import Paths
+from backtest.risk.paths_runner import AnyPolicy, AnyVenue
+from backtest.risk.stress_account import MULTIPLIERS, list_worsenings, scale
+from backtest.venue import Venue
+
+# ------------------------------------------------------------------------------------ sensitivity
+
+PRICES = ("open", "high", "low", "close")
+HALF_AND_DOUBLE = (0.5, 2.0)
+SCANNED = tuple(2.0 ** (k / 2) for k in range(1, 13))
+LEAST_CHANGE = 0.00005
+"""Change of growth that is not 0.00 %."""
+
+
+class VariedTerms(NamedTuple):
+    market: Markets
+    venue: Mapping[str, Venue]
+
+    def with_venues(self, change: Callable[[Venue], Mapping[str, Any]]) -> VariedTerms:
+        changed = {name: each.override(change(each)) for name, each in self.venue.items()}
+        return self._replace(venue=changed)
+
+    def with_markets(self, change: Callable[[Market], Market]) -> VariedTerms:
+        changed = {name: change(each) for name, each in self.market.items()}
+        return self._replace(market=self.market.with_markets(changed))
+
+
+class Factor(NamedTuple):
+    change: Callable[[VariedTerms, float], VariedTerms]
+    steps: tuple[float, ...] = HALF_AND_DOUBLE
+    shift: float = 0.0
+    """The unit of steps that are added; 0 where they multiply."""
+
+
+def change_rates(terms: VariedTerms, shift: float) -> VariedTerms:
+    def change(venue: Venue) -> dict[str, Any]:
+        names = ["borrow_rate", "cash_rate"] if venue.interest_on else []
+        names += ["short_rate"] if venue.interest_on == "loan" else []
+        return {name: getattr(venue, name) + shift for name in names}
+
+    return terms.with_venues(change)
+
+
+def scale_fees(terms: VariedTerms, factor: float) -> VariedTerms:
+    names = ("fees.taker", "fees.maker")
+    return terms.with_venues(
+        lambda venue: {name: scale(venue, name, factor, math.inf) for name in names}
+    )
+
+
+def scale_slippage(terms: VariedTerms, factor: float) -> VariedTerms:
+    def change(venue: Venue) -> dict[str, Any]:
+        changes = {name: scale(venue, name, factor, 0.99) for name in list_worsenings(venue)}
+        return {**changes, "slippage.impact": venue.slippage.impact * factor}
+
+    return terms.with_venues(change)
+
+
+def scale_margin(terms: VariedTerms, factor: float) -> VariedTerms:
+    def change(venue: Venue) -> dict[str, Any]:
+        given = {name: getattr(venue, name) for name in MULTIPLIERS}
+        return {name: value * factor for name, value in given.items() if value is not None}
+
+    return terms.with_venues(change)
+
+
+def change_funding(market: Market, rates: FloatArray) -> Market:
+    return Market(**market.fields() | {"funding_rate": rates}, source=f"{market.source}, funding")
+
+
+def scale_moves(market: Market, factor: float) -> Market:
+    logs = np.log(market.close)
+    moves = np.diff(logs)
+    mean = float(np.mean(moves))
+    close = logs[0] + np.concatenate([[0.0], np.cumsum(factor * moves + (1.0 - factor) * mean)])
+    before = np.concatenate([[logs[0]], logs[:-1]])
+    base = np.concatenate([[close[0]], close[:-1]])
+    fields = market.fields()
+    for name in (*PRICES, *(f"mark_{each}" for each in PRICES)):
+        away = np.log(getattr(market, name)) - before
+        away[1:] = factor * away[1:] + (1.0 - factor) * mean
+        fields[name] = np.exp(base + away)
+    return Market(**fields, source=f"{market.source}, volatility")
+
+
+FACTORS: dict[str, Factor] = {
+    "rates": Factor(change_rates, (-0.01, 0.01), 0.01),
+    "funding": Factor(
+        lambda terms, x: terms.with_markets(lambda own: change_funding(own, own.funding_rate * x))
+    ),
+    "funding shift": Factor(
+        lambda terms, x: terms.with_markets(lambda own: change_funding(own, own.funding_rate + x)),
+        (-1e-4, 1e-4),
+        1e-4,
+    ),
+    "fees": Factor(scale_fees),
+    "slippage": Factor(scale_slippage),
+    "margin": Factor(scale_margin),
+    "volatility": Factor(
+        lambda terms, x: terms.with_markets(lambda own: scale_moves(own, x)), (0.75, 1.25)
+    ),
+}
+
+
+@dataclass(frozen=True, eq=False)
+class Sensitivity(SettingsResult):
+    """Results under single changed assumptions.
+
+    Attributes
+    ----------
+    table : DataFrame
+        A row per ``factor`` and ``step``: ``growth`` (the CAGR), ``p_ruin`` (NaN without paths),
+        ``change_of_growth`` against the unchanged run, and ``break_even``: the multiple, or the
+        shift, at which the growth is 0 (NaN if it is nowhere).
+    base : float
+        The growth of the unchanged run.
+    settings : dict
+        What the numbers come from.
+    """
+
+    table: pd.DataFrame
+    base: float
+    settings: dict[str, Any]
+    market: Market | Markets | None = None
+
+    kind = "sensitivity"
+    plural = "sensitivities"
+    table_names = ("table",)
+    numbers = ("base",)
+    details = "One assumption is changed at a time; the others stay as they are."
+
+    @property
+    def note(self) -> str:
+        """The growth of the unchanged run."""
+        return f"growth {format_percent(self.base)} a year"
+
+    @property
+    def verdict(self) -> str:
+        """The growth as run, and the assumption on which it depends most."""
+        change = self.table["change_of_growth"].dropna()
+        text = f"Growth is {format_percent(self.base)} a year as run"
+        if not len(change) or not change.abs().max() >= LEAST_CHANGE:
+            return f"{text}, and no factor changes it."
+        most: Any = change.abs().idxmax()
+        moved = format_percent(float(change.loc[most]), is_signed=True)
+        return f"{text}. It depends most on {most[0]}: step {most[1]:g} changes it by {moved}."
+
+    def list_numbers(self) -> list[Headline]:
+        """Return the growth as run."""
+        return [Headline("growth", "growth as run", self.base, "percent", "per year", "more")]
+
+    def list_parts(self) -> list[Part]:
+        """Return the changes by factor."""
+        caption = "Change of growth, % a year, for the lowest step (orange) and the highest (blue)."
+        heads = {
+            "step": Head("step"),
+            "break_even": Head("break-even", "step at which growth is 0"),
+        }
+        return [
+            Part("factors", "By factor", "Steps are multiples, or shifts.", (
+                ShownChart("tornado", "Tornado", caption, 100.0 * self.table["change_of_growth"],
+                           "tornado"),
+                ShownTable(self.table, labels=Head("factor"), heads=heads),
+            ), shows="both")
+        ]  # fmt: skip
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the result as data for JSON."""
+        return {**super().to_dict(), "growth": self.base}
+
+    def __repr__(self) -> str:
+        return f"<Sensitivity: growth {self.base:.4g} a year, {len(self.table)} changes>"
+
+
+@checked_only("progress", "market", "overlay", "paths", "venue")
+def sensitivity(
+    market: Market | Markets,
+    policy: AnyPolicy,
+    *,
+    venue: AnyVenue,
+    account: Account,
+    signal: Any = None,
+    overlay: Policy | None = None,
+    factors: Sequence[str] | None = None,
+    paths: Paths | None = None,
+    compile: bool = True,  # noqa: A002 - the word of bt.run
+    progress: Progress | None = None,
+    **settings: Any,
+) -> Sensitivity:
+    """Return how growth and ruin change with one assumption at a time.
+
+    Parameters
+    ----------
+    market, policy, venue, account, signal, overlay, compile
+        As in :func:`backtest.run`; several instruments are changed together.
+    factors : sequence of str, optional
+        Some of ``"rates"`` (shifted by 100 bp; only where interest is charged), ``"funding"``
+        (halved and doubled), ``"funding shift"`` (by 1 bp per settlement), ``"fees"``,
+        ``"slippage"`` (with impact), ``"margin"``, ``"volatility"`` (three and five quarters); by
+        default all that apply.
+    paths : Paths, optional
+        For the probability of ruin over their horizon, on plain paths of the same seed: those of
+        a changed market continue it, and their model is fitted to it.
+    progress : callable, optional
+        Called with factors done and factors in all.
+    **settings
+        ``sampling``, ``calendar`` and ``start`` of :func:`backtest.run`.
+
+    Returns
+    -------
+    Sensitivity
+
+    Raises
+    ------
+    ParameterError
+        If a factor is unknown, or does not apply.
+
+    Notes
+    -----
+    A break-even is looked for among multiples from 1/64 to 64 (or as many units of a shift, of
+    either sign), the nearest change of sign first, and found by bisection.
+    """
+    markets = as_markets(market)
+    base = VariedTerms(markets, read_venues(venue, markets))
+    chosen = choose_factors(factors, base)
+    signal = resolve_signal(read_named(signal, market), markets)
+    more: dict[str, Any] = {"signal": signal, "overlay": overlay, "compile": compile, **settings}
+    grown: list[float] = []
+
+    def grow(terms: VariedTerms) -> float:
+        with warn_once(is_first=not grown):
+            result = run(terms.market, policy, venue=terms.venue, account=account, **more)
+        grown.append(float(result.metrics["cagr"]))
+        return grown[-1]
+
+    def ruin(terms: VariedTerms) -> float:
+        if paths is None:
+            return math.nan
+        found = liquidation_risk(
+            paths if terms.market is markets else continue_changed(paths, terms.market), policy,
+            venue=terms.venue, account=account, signal=find_last_signal(signal, markets),
+            overlay=overlay, method="plain", compile=compile,
+        )  # fmt: skip
+        return float(found.table["p_ruin"].iloc[-1])
+
+    first = grow(base)
+    rows: list[dict[str, Any]] = []
+    for done, name in enumerate(chosen, 1):
+        factor = FACTORS[name]
+        even = find_even(factor, base, first, grow)
+        for step in factor.steps:
+            changed = factor.change(base, step)
+            growth = grow(changed)
+            rows.append({"factor": name, "step": step, "growth": growth, "p_ruin": ruin(changed),
+                         "change_of_growth": growth - first, "break_even": even})  # fmt: skip
+        if progress is not None:
+            progress(done, len(chosen))
+    described = {
+        "policy": name_policies(policy),
+        "venue": describe_each(venue, lambda each: each.to_dict()), "account": account.to_dict(),
+        "factors": list(chosen), "paths": None if paths is None else paths.describe(),
+    }  # fmt: skip
+    return Sensitivity(pd.DataFrame(rows).set_index(["factor", "step"]), first, described, market)
+
+
+def continue_changed(paths: Paths, changed: Markets) -> Paths:
+    first, stop = np.searchsorted(changed.time, paths.markets.time[[0, -1]])
+    history = changed.slice(int(first), int(stop) + 1)
+    models: Any = {name: type(paths.models[name]).fit(each) for name, each in history.items()}
+    if paths.is_resampled and len(models) > 1:
+        blocks: Any = paths.models
+        models = {name: each.override(block=blocks[name].block) for name, each in models.items()}
+    return paths.with_settings(history=history, models=models)
+
+
+def find_last_signal(signal: Any, markets: Markets) -> Any:
+    if signal is None or (np.ndim(signal) < 2 and not isinstance(signal, Mapping)):
+        return None if signal is None else float(np.atleast_1d(np.asarray(signal))[-1])
+    weights = read_weights(signal, markets)
+    return dict(zip(markets.names, map(float, weights[:, -1]), strict=True))
+
+
+def choose_factors(factors: Sequence[str] | None, terms: VariedTerms) -> tuple[str, ...]:
+    idle = set() if any(each.interest_on for each in terms.venue.values()) else {"rates"}
+    if not any(each.funding_time.size for each in terms.market.values()):
+        idle |= {"funding", "funding shift"}
+    known = [name for name in FACTORS if name not in idle]
+    if factors is None:
+        return tuple(known)
+    if isinstance(factors, str) or not isinstance(factors, Sequence) or not len(factors):
+        raise ParameterError(f"factors must be a list of names, got {repr_plain(factors)}")
+    for name in factors:
+        if name not in known:
+            raise ParameterError(
+                f"factors with an effect on this venue and market are {', '.join(known)}, got "
+                f"{name!r}{did_you_mean(name, FACTORS)}"
+            )
+    return tuple(dict.fromkeys(factors))
+
+
+def find_even(
+    factor: Factor, base: VariedTerms, first: float, grow: Callable[[VariedTerms], float]
+) -> float:
+    from scipy.optimize import brentq  # noqa: PLC0415 - slow to load
+
+    def at(step: float) -> float:
+        return grow(factor.change(base, step))
+
+    none = 0.0 if factor.shift else 1.0
+    if first == 0.0:
+        return none
+    before = {1: none, -1: none}
+    for size in SCANNED:
+        for side in (1, -1):
+            step = side * size * factor.shift if factor.shift else size**side
+            if (at(step) > 0.0) != (first > 0.0):
+                return float(brentq(at, before[side], step, xtol=1e-6 * abs(step)))
+            before[side] = step
+    return math.nan
+
+
+# --------------------------------------------------------------------------------------- capacity
+
+DECADES = tuple(10.0 ** (k / 2) for k in range(15))
+MONEY = Number(0, open_low=True)
+TOLERANCE = Number(1e-6, 0.5)
+HALVED = {"growth": "growth", "sharpe": "the Sharpe ratio"}
+
+
+@dataclass(frozen=True, eq=False)
+class Capacity(SettingsResult):
+    """Growth and Sharpe ratio of a policy at different capitals.
+
+    Attributes
+    ----------
+    table : DataFrame
+        By ``capital``: ``growth`` per year and ``sharpe``; ``mean_leverage``, which falls where
+        orders are cut by participation or by the venue's largest notional; ``impact`` and
+        ``costs`` (fees, slippage and impact), per year of the mean equity; ``volume_share``, the
+        notional traded over that of the markets (NaN where one has no volumes);
+        ``final_equity`` as a multiple of the capital; ``ruined``, 1 where the account was.
+    half_growth, half_sharpe : float
+        The capital at which the growth, or the Sharpe ratio, is half of that at the smallest
+        capital; NaN if it is not halved at the largest, or is not over 0 at the smallest.
+    settings : dict
+        What the numbers come from.
+    """
+
+    table: pd.DataFrame
+    half_growth: float
+    half_sharpe: float
+    settings: dict[str, Any]
+    market: Market | Markets | None = None
+
+    kind = "capacity"
+    plural = "capacities"
+    table_names = ("table",)
+    numbers = ("half_growth", "half_sharpe")
+    details = "One run for each capital; only the costs of size and the limits on it differ."
+
+    @property
+    def note(self) -> str:
+        """The capital at which growth is halved."""
+        return f"growth halves at {format_round_money(self.half_growth)}"
+
+    def __repr__(self) -> str:
+        return f"<Capacity: growth halves at {format_round_money(self.half_growth)}>"
+
+    @property
+    def verdict(self) -> str:
+        """The capitals at which growth and the Sharpe ratio are half."""
+        halves = (describe_half(self.table, name, getattr(self, f"half_{name}")) for name in HALVED)
+        return f"{capitalize('; '.join(halves))}."
+
+    def list_numbers(self) -> list[Headline]:
+        """Return the capitals at which measures halve, and the measures at the smallest."""
+        first, base = self.table.iloc[0], format_round_money(float(self.table.index[0]))
+        money, growth, sharpe = "round money", float(first["growth"]), float(first["sharpe"])
+        return [
+            Headline("half_growth", "growth halves at", self.half_growth, money, "", "more"),
+            Headline("half_sharpe", "Sharpe ratio halves at", self.half_sharpe, money, "", "more"),
+            Headline("growth", "growth", growth, "percent", f"per year, at {base}", "more"),
+            Headline("sharpe", "Sharpe ratio", sharpe, "decimals", f"at {base}", "more"),
+        ]
+
+    def list_parts(self) -> list[Part]:
+        """Return growth and Sharpe ratio by capital."""
+        lead = "A dotted line marks the capital at which a measure is half of the first."
+        heads = {"final_equity": Head("final equity", "multiple of the capital", "multiple")}
+        return [
+            Part("capitals", "By capital", lead, (
+                ShownChart("capacity-growth", "Growth", "% a year.", 100.0 * self.table["growth"],
+                           "points", x="capital", log="x", marks=(self.half_growth,)),
+                ShownChart("capacity-sharpe", "Sharpe ratio", "", self.table["sharpe"], "points",
+                           x="capital", log="x", marks=(self.half_sharpe,)),
+                ShownTable(self.table, labels=Head("capital", "money", "count"), heads=heads),
+            ), shows="both")
+        ]  # fmt: skip
+
+
+def describe_half(table: pd.DataFrame, name: str, capital: float) -> str:
+    words = HALVED[name]
+    if not math.isnan(capital):
+        return f"{words} halves at {format_round_money(capital)}"
+    if table["ruined"].iloc[0]:
+        return f"the account is ruined at the smallest capital, so {words} has no half"
+    if not float(table[name].iloc[0]) > 0.0:
+        return f"{words} is not above 0 at the smallest capital, so it has no half"
+    return f"{words} is not halved at any capital tried"
+
+
+@checked_only("progress", "market", "account")
+def capacity(
+    market: Market | Markets,
+    policy: Any,
+    *,
+    venue: Any,
+    account: Account,
+    capitals: Sequence[float] | None = None,
+    tolerance: float = 0.01,
+    progress: Progress | None = None,
+    **settings: Any,
+) -> Capacity:
+    """Return growth and Sharpe ratio by capital, and the capitals at which they are half.
+
+    Parameters
+    ----------
+    market, policy, venue, account
+        As in :func:`backtest.run`. The venue must have costs or limits that depend on size:
+        ``Slippage(impact=...)`` or ``Slippage(max_participation=...)``.
+    capitals : sequence of float, optional
+        Increasing, in money; by default seven decades from the capital of the account, two to each.
+    tolerance : float
+        Relative error of the capitals at which growth and Sharpe ratio are half.
+    progress : callable, optional
+        Called with capitals done and capitals in all.
+    **settings
+        ``signal``, ``overlay``, ``sampling``, ``calendar``, ``start`` and ``compile`` of
+        :func:`backtest.run`.
+
+    Returns
+    -------
+    Capacity
+
+    Raises
+    ------
+    ParameterError
+        If an argument is not allowed, or nothing in the venue depends on size.
+
+    Notes
+    -----
+    The impact of an order is that of the square-root law, ``Y sigma sqrt(notional / daily volume)``
+    (docs/accounting.md), so that the costs of a policy per unit of equity grow with the root of its
+    capital. What is half is compared with the smallest capital; the first crossing counts, found by
+    bisection on the logarithm.
+    """
+    if account.flows is not None:
+        raise ParameterError("account.flows must be left out: the capital varies")
+    markets = as_markets(market)
+    slips = [each.slippage for each in read_venues(venue, markets).values()]
+    if not any(each.impact > 0.0 or each.max_participation is not None for each in slips):
+        raise ParameterError(
+            "capacity needs costs or limits that depend on size, slippage.impact is 0 and "
+            "slippage.max_participation is None"
+        )
+    TOLERANCE.check("tolerance", tolerance)
+    grid = read_capitals(capitals, account)
+    done: dict[float, dict[str, float]] = {}
+
+    def measure(capital: float) -> dict[str, float]:
+        if capital not in done:
+            own = account.override({"capital": capital})
+            with warn_once(is_first=not done):
+                result = run(markets, policy, venue=venue, account=own, **settings)
+            done[capital] = describe_run(result, markets, capital)
+        return done[capital]
+
+    for k, capital in enumerate(grid):
+        measure(capital)
+        if progress is not None:
+            progress(k + 1, len(grid))
+    growth, sharpe = (find_half(name, grid, measure, tolerance) for name in HALVED)
+    table = pd.DataFrame([done[capital] for capital in grid], index=pd.Index(grid, name="capital"))
+    described = {
+        "policy": name_policies(policy), "account": account.to_dict(),
+        "venue": describe_each(venue, lambda each: each.to_dict()), "tolerance": tolerance,
+    }  # fmt: skip
+    return Capacity(table, growth, sharpe, described, market)
+
+
+def read_capitals(capitals: Sequence[float] | None, account: Account) -> list[float]:
+    if capitals is None:
+        return [float(account.capital) * factor for factor in DECADES]
+    is_list = isinstance(capitals, Sequence | np.ndarray) and not isinstance(capitals, str)
+    found = [MONEY.check("capital", each) for each in capitals] if is_list else []
+    if len(found) < 2 or any(b <= a for a, b in pairwise(found)):
+        raise ParameterError(
+            f"capitals must be two or more increasing numbers, got {repr_plain(capitals):.60}"
+        )
+    return found
+
+
+def describe_run(result: Any, markets: Markets, capital: float) -> dict[str, float]:
+    metrics = result.metrics
+    rates = find_cost_rates(result.tally, result.span)
+    return {
+        "growth": float(metrics["cagr"]),
+        "sharpe": float(metrics["sharpe"]),
+        "mean_leverage": float(metrics["mean_leverage"]),
+        "impact": rates["impact"],
+        "costs": rates["fees"] + rates["slippage"] + rates["impact"],
+        "volume_share": measure_volume_share(result, markets),
+        "final_equity": float(metrics["final_equity"]) / capital,
+        "ruined": float(metrics["ruined"]),
+    }
+
+
+def measure_volume_share(result: Any, markets: Markets) -> float:
+    if not all(market.volume.any() for market in markets.values()):
+        return math.nan
+    total = 0.0
+    for (name, market), listed in zip(markets.items(), markets.spans[:, 0], strict=True):
+        rows = slice(max(result.span.first - int(listed), 0), None)
+        contract = result.venues[name].contract
+        price = market.close[rows]
+        price = 1.0 / price if contract.kind == "inverse" else price
+        total += float(np.sum(market.volume[rows] * price) * contract.size)
+    return float(result.tally.money.traded) / total if total > 0.0 else math.nan
+
+
+def find_half(
+    name: str,
+    grid: Sequence[float],
+    measure: Callable[[float], Mapping[str, float]],
+    tolerance: float,
+) -> float:
+    from scipy.optimize import brentq  # noqa: PLC0415 - slow to load
+
+    first = measure(grid[0])
+    half = 0.5 * first[name]
+    if first.get("ruined") or not half > 0.0:
+        return math.nan
+
+    def gap(log: float) -> float:
+        row = measure(math.exp(log))
+        return -half if row.get("ruined") else row[name] - half
+
+    for low, high in pairwise(grid):
+        if not gap(math.log(high)) > 0.0:
+            return math.exp(brentq(gap, math.log(low), math.log(high), xtol=0.5 * tolerance))
+    return math.nan
