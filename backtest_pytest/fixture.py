@@ -18,7 +18,6 @@ from backtest.regress import (
     RegressVerdict,
     choose_bands,
     compare_baselines,
-    find_baseline_file,
     load_baseline,
     name_baseline,
     report_failure,
@@ -109,7 +108,7 @@ class Regression:
 
     def claim_baseline(self, name: str) -> Path:
         """Return the path of a baseline, which only one test may use, and only once."""
-        path = find_baseline_file(self.folder, name)
+        path = self.folder / f"{name}.json"
         if path in self.seen:
             raise ParameterError(
                 f"a baseline belongs to one result, {name!r} of {self.seen[path]} is used again in "
@@ -150,7 +149,7 @@ class Regression:
         if self.reason is not None:
             save_baseline(now, self.folder)
             return None
-        path = find_baseline_file(self.folder, now.name)
+        path = self.folder / f"{now.name}.json"
         missing = ParameterError(
             f"a result must have a baseline, there is no {path}; "
             "pytest --backtest-update --backtest-reason 'first record'"

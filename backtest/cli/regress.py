@@ -51,10 +51,9 @@ from backtest.regress import (
     save_baseline,
     take_baseline,
 )
-from backtest.regress.baseline import EXACT
-from backtest.regress.noise import CONFIDENCE
-from backtest.regress.tolerances import BETTER_IF, WALK
-from backtest.regress.verdict_text import WIDTH
+from backtest.regress.baseline import EXACT, WALK
+from backtest.regress.text import WIDTH
+from backtest.regress.tolerances import BETTER_IF, CONFIDENCE
 
 OWN = frozenset({"backtest", "backtest_pytest"})
 

@@ -1,4 +1,4 @@
-"""Tolerance bands of measures, and the facts of a walk besides its account."""
+"""Tolerance bands of measures, the direction of a move, and whether it is more than noise."""
 
 from __future__ import annotations
 
@@ -6,19 +6,29 @@ import fnmatch
 import math
 import re
 from collections.abc import Iterable, Mapping
-from typing import TYPE_CHECKING, Any, NamedTuple
+from statistics import NormalDist
+from typing import Any, NamedTuple
 
-from backtest.base import ParameterError, did_you_mean
-from backtest.base.units import TOLERANCE
-from backtest.engine import Result
+import numpy as np
+
+from backtest.base import FloatArray, ParameterError, did_you_mean
+from backtest.base.units import DAY, TOLERANCE, YEAR_DAYS
+from backtest.compare.pairs import LEAST_SAMPLES
+from backtest.measures import Sampled, compare_pairs
 from backtest.measures.measure_table import ABOUT
-from backtest.regress.run_identity import gather_facts, hash_data, hash_wings, shorten_lists
-from backtest.validation import read_figures
+from backtest.regress.trace import Trace
 
-if TYPE_CHECKING:
-    from backtest.validation import WalkForward
-
-
+FIGURES = {
+    "walk_growth": ("growth_out_of_sample", 1),
+    "walk_growth_in_sample": ("growth_in_sample", 0),
+    "walk_growth_fixed": ("growth_fixed", 0),
+    "walk_efficiency": ("efficiency", 1),
+    "walk_efficiency_difference": ("efficiency_difference", 1),
+    "walk_mean_rank": ("mean_rank", 1),
+    "walk_deflated_sharpe": ("deflated_sharpe", 1),
+}
+OVERFIT = "walk_pbo"
+BETTER_IF = {**{name: sign for name, (_, sign) in FIGURES.items()}, OVERFIT: -1}
 FLOOR = 1e-12
 """Differences up to this count as rounding: a relative band of a measure of 0 has no width."""
 BETTER, WORSE, NEITHER = "better", "worse", "neither better nor worse"
@@ -121,57 +131,137 @@ def find_direction(name: str, was: float, now: float) -> str:
     return BETTER if (now > was) == (better > 0) else WORSE
 
 
-WALK = "walk"
-WINNERS = "winners"
-SEARCHED_BY = ("sweep", "tune", "validation")
-SEARCH = ("space", "objective", "constraints", "trials", "seed", "sampler", "robust")
-FIGURES = {
-    "walk_growth": ("growth_out_of_sample", 1),
-    "walk_growth_in_sample": ("growth_in_sample", 0),
-    "walk_growth_fixed": ("growth_fixed", 0),
-    "walk_efficiency": ("efficiency", 1),
-    "walk_efficiency_difference": ("efficiency_difference", 1),
-    "walk_mean_rank": ("mean_rank", 1),
-    "walk_deflated_sharpe": ("deflated_sharpe", 1),
+# ------------------------------------------------------------------------------------- noise
+
+CONFIDENCE = 0.95
+DRAWS = 1_999
+SEED = 0
+ROUNDING = 1e-9
+"""Returns are the same if their differences are this small relative to them (root mean square)."""
+
+MEASURE = "log_growth"
+NOISY = {
+    MEASURE: ("total_return", "cagr", "final_equity"),
+    "sharpe": ("sharpe",),
+    "volatility": ("volatility",),
 }
-OVERFIT = "walk_pbo"
-BETTER_IF = {**{name: sign for name, (_, sign) in FIGURES.items()}, OVERFIT: -1}
+"""Statistics of the returns whose differences have a test, and the measures that follow them."""
+INDISTINGUISHABLE = "indistinguishable"
+UNKNOWN = "unknown"
+POWER = 0.8
+"""The probability of finding a difference that is called detectable."""
 
 
-def require_account(walk: WalkForward) -> Result:
-    if walk.result is None:
-        raise ParameterError(
-            "a baseline of a walk records one account, this walk opened a new one in every fold: "
-            "carry=False"
-        )
-    if not isinstance(walk.result, Result):
-        raise ParameterError(
-            f"a baseline of a walk records one account, this walk has {len(walk.result.results)}; "
-            "record each by itself: bt.record(walk.result.results['BTC'], ...)"
-        )
-    return walk.result
+class Noise(NamedTuple):
+    """The difference in log growth per year, now less baseline, and its test.
+
+    ``verdict`` is worse, better or indistinguishable, or unknown if nothing can be measured;
+    ``reason`` explains a verdict without a test. ``low`` and ``high`` bound ``difference`` at
+    ``confidence``; ``block`` is the mean block length in samples. ``detectable`` is the least
+    difference per year that the test finds in about four of five cases; infinite if there is none.
+    ``within`` are the measures of the returns whose intervals contain no difference.
+    """
+
+    verdict: str
+    reason: str
+    samples: int
+    difference: float = math.nan
+    low: float = math.nan
+    high: float = math.nan
+    p_value: float = math.nan
+    confidence: float = CONFIDENCE
+    block: int = 0
+    detectable: float = math.nan
+    within: tuple[str, ...] = ()
+
+    @property
+    def is_same(self) -> bool:
+        return self.verdict == INDISTINGUISHABLE and bool(self.reason)
 
 
-def measure_walk(walk: WalkForward) -> dict[str, float]:
-    metrics = {name: float(value) for name, value in require_account(walk).metrics.items()}
-    figures = {name: read_figures(walk.figures, key) for name, (key, _) in FIGURES.items()}
-    return {**metrics, **figures, OVERFIT: float(walk.pbo)}
+def compare_returns(
+    was: Trace,
+    now: Trace,
+    confidence: float = CONFIDENCE,
+    *,
+    was_ruined: bool = False,
+    is_ruined: bool = False,
+) -> Noise:
+    rows = np.array([now.returns, was.returns])
+    n = rows.shape[1]
+    if np.array_equal(rows[0], rows[1]):
+        return report_identical("every return is the same", n, confidence)
+    decided = compare_ruin(rows, was_ruined=was_ruined, is_ruined=is_ruined)
+    if decided:
+        return Noise(decided, "one of the two accounts is ruined", n, confidence=confidence)
+    if (rows <= -1.0).any():
+        return Noise(UNKNOWN, "both accounts are ruined", n, confidence=confidence)
+    if is_rounding(rows):
+        return report_identical("returns differ by rounding alone", n, confidence)
+    if n < LEAST_SAMPLES:
+        reason = f"{n} returns are too few, {LEAST_SAMPLES} are needed"
+        return Noise(UNKNOWN, reason, n, confidence=confidence)
+    return bootstrap_growth(rows, n / count_years(was), confidence)
 
 
-def gather_walk_facts(walk: WalkForward) -> dict[str, Any]:
-    manifest, facts = walk.manifest, gather_facts(require_account(walk))
-    names = [name for name in manifest["spans"]["columns"] if name in walk.folds]
-    winners = walk.folds.drop(columns=names).loc[:, :"in_sample"].drop(columns="in_sample")
-    kept = ("name", "source_hash", "file_hash")
-    search = {
-        **{name: manifest[name] for name in SEARCH},
-        "folds": len(walk.folds),
-        "spans": hash_data(manifest["spans"]),
-        "source_hash": hash_wings(SEARCHED_BY),
-    }
-    return {
-        **facts,
-        "policy": {name: facts["policy"][name] for name in kept},
-        WALK: shorten_lists(search),
-        WINNERS: shorten_lists(winners.to_dict("records")),
-    }
+def report_identical(reason: str, n: int, confidence: float) -> Noise:
+    within = tuple(each for names in NOISY.values() for each in names)
+    return Noise(INDISTINGUISHABLE, reason, n, 0.0, 0.0, 0.0, 1.0, confidence, 0, 0.0, within)
+
+
+def compare_ruin(rows: FloatArray, *, was_ruined: bool, is_ruined: bool) -> str:
+    is_now, was = (
+        is_known or bool((row <= -1.0).any())
+        for is_known, row in zip((is_ruined, was_ruined), rows, strict=True)
+    )
+    if is_now == was:
+        return ""
+    return WORSE if is_now else BETTER
+
+
+def is_rounding(rows: FloatArray) -> bool:
+    size = math.sqrt(float(np.max(np.mean(rows**2, axis=1))))
+    return math.sqrt(float(np.mean((rows[0] - rows[1]) ** 2))) <= ROUNDING * size
+
+
+def count_years(trace: Trace) -> float:
+    return (int(trace.time[-1]) + trace.interval - int(trace.time[0])) / (YEAR_DAYS * DAY)
+
+
+def bootstrap_growth(rows: FloatArray, per_year: float, confidence: float) -> Noise:
+    n = rows.shape[1]
+    sampled = Sampled(rows, np.zeros(n), per_year, per_year)
+    drawn = {name: draw_difference(sampled, name, confidence) for name in NOISY}
+    found = drawn[MEASURE]
+    difference, low, high = (float(x[0]) for x in (found.difference, found.low, found.high))
+    p_value = float(found.p_value[0])
+    if math.isnan(p_value):
+        return Noise(UNKNOWN, "log growth does not exist", n, confidence=confidence)
+    is_noise = {name: each.p_value[0] > 1.0 - confidence + 1e-12 for name, each in drawn.items()}
+    verdict = INDISTINGUISHABLE
+    if not is_noise[MEASURE]:
+        verdict = BETTER if difference > 0.0 else WORSE
+    return Noise(
+        verdict=verdict,
+        reason="",
+        samples=n,
+        difference=difference,
+        low=low,
+        high=high,
+        p_value=p_value,
+        confidence=confidence,
+        block=found.block,
+        detectable=find_detectable((high - low) / 2.0, confidence),
+        within=tuple(each for name, names in NOISY.items() if is_noise[name] for each in names),
+    )
+
+
+def draw_difference(sampled: Sampled, measure: str, confidence: float) -> Any:
+    rng = np.random.default_rng(SEED)
+    pair = np.array([[0, 1]])
+    return compare_pairs(sampled, pair, measure, confidence=confidence, draws=DRAWS, rng=rng)
+
+
+def find_detectable(half: float, confidence: float) -> float:
+    normal = NormalDist()
+    return half * (1.0 + normal.inv_cdf(POWER) / normal.inv_cdf((1.0 + confidence) / 2.0))

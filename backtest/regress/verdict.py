@@ -9,39 +9,31 @@ from typing import Any, NamedTuple
 
 from backtest.base import BacktestError, to_plain
 from backtest.measures.measure_table import METRICS
-from backtest.regress import noise as noises
+from backtest.regress import tolerances as t
 from backtest.regress.baseline import (
     EXACT,
     STATISTICAL,
     TOLERANCE,
+    WALK,
     Baseline,
+    FactChange,
     check_mode,
+    list_changes,
     list_host_changes,
 )
-from backtest.regress.moved_bars import BarMoves, compare_traces
-from backtest.regress.noise import Noise, compare_returns
-from backtest.regress.run_identity import FactChange, list_changes
-from backtest.regress.tolerances import (
-    BETTER,
-    BETTER_IF,
-    NEITHER,
-    WALK,
-    WORSE,
-    Band,
-    find_direction,
-    match_names,
-)
+from backtest.regress.trace import BarMoves, compare_traces
 
 SAME, MOVED, UNMEASURED = "same", "moved", "not measured"
 REWRITTEN, SKIPPED = "rewritten", "skipped"
 EXIT = {SAME: 0, REWRITTEN: 0, MOVED: 1, UNMEASURED: 2, SKIPPED: 0}
+MOST_NAMED = 5
 
 
 class MetricMove(NamedTuple):
     name: str
     was: float
     now: float
-    band: Band
+    band: t.Band
     direction: str
 
     @property
@@ -53,31 +45,10 @@ class MetricMove(NamedTuple):
 class RegressVerdict:
     """The outcome of comparing a run with its baseline.
 
-    Attributes
-    ----------
-    name : str
-        The name of the baseline.
-    status : str
-        ``"same"``, ``"moved"`` or ``"not measured"``; ``"rewritten"`` after an update of the
-        baseline; ``"skipped"`` if a test measures it.
-    reason : str
-        The reason, in one sentence.
-    mode : str
-        The mode of comparison.
-    basis : str
-        How the bars were compared, bit by bit or to 1e-9, and why.
-    metrics : tuple of MetricMove
-        All measures.
-    accepted : tuple of str
-        Measures that became better, as ``allow_better`` permits.
-    bars : BarMoves, or None
-        The differences bar by bar.
-    noise : Noise, or None
-        The test of the difference in log growth.
-    changes : tuple of FactChange
-        The inputs that differ.
-    host : tuple of str
-        The differences of the platforms.
+    ``status`` is ``"same"``, ``"moved"`` or ``"not measured"``; ``"rewritten"`` after an update of
+    the baseline; ``"skipped"`` if a test measures it. ``basis`` says how the bars were compared,
+    bit by bit or to 1e-9, and why; ``accepted`` are measures that became better, as
+    ``allow_better`` permits; ``changes`` are the inputs that differ, ``host`` the platforms.
     """
 
     name: str
@@ -88,7 +59,7 @@ class RegressVerdict:
     metrics: tuple[MetricMove, ...] = ()
     accepted: tuple[str, ...] = ()
     bars: BarMoves | None = None
-    noise: Noise | None = None
+    noise: t.Noise | None = None
     changes: tuple[FactChange, ...] = ()
     host: tuple[str, ...] = ()
 
@@ -104,7 +75,6 @@ class RegressVerdict:
         return EXIT[self.status]
 
     def as_rewritten(self, reason: str) -> RegressVerdict:
-        """Return this verdict with the status of a baseline rewritten for a reason."""
         text = f"{reason.strip()} ({self.word}: {self.reason})"
         return replace(self, status=REWRITTEN, reason=text)
 
@@ -113,8 +83,26 @@ class RegressVerdict:
         """The measures outside their bands."""
         return tuple(each for each in self.metrics if not each.is_inside)
 
+    @property
+    def within_noise(self) -> tuple[MetricMove, ...]:
+        """Those of them that returns as noisy as these would move as far by chance."""
+        names = () if self.noise is None else self.noise.within
+        return tuple(each for each in self.moved if each.name in names)
+
     def to_dict(self) -> dict[str, Any]:
         """Return the verdict as data for JSON; numbers that are not finite are strings."""
+        noisy = {each.name for each in self.within_noise}
+        measures = {
+            each.name: {
+                "baseline": each.was,
+                "now": each.now,
+                "tolerance": each.band.to_data(),
+                "inside": each.is_inside,
+                "within_noise": each.name in noisy,
+                "direction": each.direction,
+            }
+            for each in self.metrics
+        }
         plain: dict[str, Any] = to_plain(
             {
                 "name": self.name,
@@ -124,16 +112,7 @@ class RegressVerdict:
                 "reason": self.reason,
                 "mode": self.mode,
                 "basis": self.basis,
-                "metrics": {
-                    each.name: {
-                        "baseline": each.was,
-                        "now": each.now,
-                        "tolerance": each.band.to_data(),
-                        "inside": each.is_inside,
-                        "direction": each.direction,
-                    }
-                    for each in self.metrics
-                },
+                "metrics": measures,
                 "accepted": self.accepted,
                 "bars": None if self.bars is None else describe_bars(self.bars),
                 "returns": None if self.noise is None else self.noise._asdict(),
@@ -145,22 +124,19 @@ class RegressVerdict:
 
 
 def describe_bars(bars: BarMoves) -> dict[str, Any]:
-    moves = [
-        {"column": each.column, "step": each.step, "first_bar": each.bar}
-        | {"baseline": each.was, "now": each.now, "bars": each.count, "largest": each.largest}
-        for each in bars.moves
-    ]
-    data = None
-    if bars.data is not None:
-        data = {"first_bar": bars.data.bar, "time": bars.data_time, "bars": bars.data.count}
+    data = bars.data
     return {
         "exact": bars.is_exact,
         "compared": bars.n_bars,
         "same": bars.is_same,
         "first_bar": None if bars.is_same else bars.first,
         "first_time": bars.first_time or None,
-        "columns": moves,
-        "data": data,
+        "columns": [
+            {"column": each.column, "step": each.step, "first_bar": each.bar}
+            | {"baseline": each.was, "now": each.now, "bars": each.count, "largest": each.largest}
+            for each in bars.moves
+        ],
+        "data": data and {"first_bar": data.bar, "time": bars.data_time, "bars": data.count},
         "equity_moved_by": bars.terms,
     }
 
@@ -177,8 +153,12 @@ def report_failure(name: str, error: BaseException, mode: str = EXACT) -> Regres
 
 
 def report_skipped(name: str) -> RegressVerdict:
-    """Return the verdict on a test's baseline, which the command line cannot run."""
     return RegressVerdict(name, SKIPPED, "a test made its result: pytest checks it")
+
+
+def combine_exit_codes(verdicts: Sequence[RegressVerdict]) -> int:
+    codes = [each.exit_code for each in verdicts if each.status != SKIPPED]
+    return max(codes, default=2)
 
 
 def compare_baselines(
@@ -187,50 +167,39 @@ def compare_baselines(
     *,
     mode: str | None = None,
     allow_better: Sequence[str] = (),
-    confidence: float = noises.CONFIDENCE,
+    confidence: float = t.CONFIDENCE,
 ) -> RegressVerdict:
     """Compare a run with its baseline.
 
-    Parameters
-    ----------
-    was, now : Baseline
-        The recorded baseline, and that of the new run.
-    mode : str, optional
-        The mode of comparison; the baseline's own by default.
-    allow_better : sequence of str
-        Names or patterns of measures that may become better; ``log_growth`` is the measure of the
-        statistical mode.
-    confidence : float
-        The confidence of the statistical mode.
+    ``mode`` is the baseline's own by default; ``allow_better`` are names or patterns of measures
+    that may become better, ``log_growth`` in statistical mode.
     """
     decides = check_mode(mode or was.mode)
     allowed = list_allowed(allow_better)
-    trouble = find_obstacle(was, now)
-    changes, host = (
-        tuple(list_changes(was.facts, now.facts)),
-        tuple(list_host_changes(was.host, now.host)),
-    )
-    if trouble:
-        return RegressVerdict(was.name, UNMEASURED, trouble, decides, changes=changes, host=host)
+    host = tuple(list_host_changes(was.host, now.host))
     found = RegressVerdict(
-        name=was.name,
-        status=SAME,
-        reason="",
-        mode=decides,
+        was.name,
+        UNMEASURED,
+        find_obstacle(was, now),
+        decides,
+        changes=tuple(list_changes(was.facts, now.facts)),
+        host=host,
+    )
+    if found.reason:
+        return found
+    ruined = (each.metrics.get("ruined", 0.0) > 0.0 for each in (was, now))
+    found = replace(
+        found,
         basis=describe_basis(host),
         metrics=tuple(compare_metric(name, was, now) for name in sort_metrics(was.metrics)),
         bars=compare_traces(was.trace, now.trace, is_exact=not host),
-        noise=compare_returns(
-            was.trace,
-            now.trace,
-            confidence,
-            was_ruined=was.metrics.get("ruined", 0.0) > 0.0,
-            is_ruined=now.metrics.get("ruined", 0.0) > 0.0,
+        noise=t.compare_returns(
+            was.trace, now.trace, confidence, was_ruined=next(ruined), is_ruined=next(ruined)
         ),
-        changes=changes,
-        host=host,
     )
-    return add_decision(found, allowed)
+    deciders = {EXACT: decide_by_bars, TOLERANCE: decide_by_metrics, STATISTICAL: decide_by_returns}
+    status, reason, accepted = deciders[decides](found, allowed)
+    return replace(found, status=status, reason=reason, accepted=accepted)
 
 
 def sort_metrics(names: Iterable[str]) -> list[str]:
@@ -240,12 +209,14 @@ def sort_metrics(names: Iterable[str]) -> list[str]:
 
 def compare_metric(name: str, was: Baseline, now: Baseline) -> MetricMove:
     one, other = was.metrics[name], now.metrics[name]
-    return MetricMove(name, one, other, was.bands[name], find_direction(name, one, other))
+    return MetricMove(name, one, other, was.bands[name], t.find_direction(name, one, other))
 
 
 def list_allowed(patterns: Sequence[str]) -> frozenset[str]:
-    known = (*METRICS, *BETTER_IF, noises.MEASURE)
-    return frozenset(name for each in patterns for name in match_names(each, known, "allow_better"))
+    known = (*METRICS, *t.BETTER_IF, t.MEASURE)
+    return frozenset(
+        name for each in patterns for name in t.match_names(each, known, "allow_better")
+    )
 
 
 def find_obstacle(was: Baseline, now: Baseline) -> str:
@@ -289,18 +260,14 @@ def describe_basis(host: Sequence[str]) -> str:
     return f"to 1e-9 relative per bar: another platform ({'; '.join(host)})"
 
 
-def add_decision(found: RegressVerdict, allowed: frozenset[str]) -> RegressVerdict:
-    deciders = {EXACT: decide_by_bars, TOLERANCE: decide_by_metrics, STATISTICAL: decide_by_returns}
-    status, reason, accepted = deciders[found.mode](found, allowed)
-    return replace(found, status=status, reason=reason, accepted=accepted)
-
+# --------------------------------------------------------------------------------- what decides
 
 Decision = tuple[str, str, tuple[str, ...]]
 
 
 def decide_by_metrics(found: RegressVerdict, allowed: frozenset[str]) -> Decision:
     moved = found.moved
-    accepted = tuple(m.name for m in moved if m.name in allowed and m.direction == BETTER)
+    accepted = tuple(m.name for m in moved if m.name in allowed and m.direction == t.BETTER)
     left = [each for each in moved if each.name not in accepted]
     if left:
         return MOVED, count_directions(left), accepted
@@ -314,23 +281,23 @@ def decide_by_bars(found: RegressVerdict, allowed: frozenset[str]) -> Decision:
     if status == MOVED or accepted:
         return status, reason, accepted
     if found.bars is not None and not found.bars.is_same:
-        return MOVED, f"{NEITHER}: bars differ, every measure lies in its tolerance", ()
+        return MOVED, f"{t.NEITHER}: bars differ, every measure lies in its tolerance", ()
     return SAME, "every bar is the same", ()
 
 
 def decide_by_returns(found: RegressVerdict, allowed: frozenset[str]) -> Decision:
     noise = found.noise
-    if noise is None or noise.verdict == noises.UNKNOWN:
+    if noise is None or noise.verdict == t.UNKNOWN:
         return UNMEASURED, noise.reason if noise else "no returns", ()
     text = describe_noise(noise)
-    if noise.verdict == noises.INDISTINGUISHABLE:
+    if noise.verdict == t.INDISTINGUISHABLE:
         return SAME, text, ()
-    if noise.verdict == noises.BETTER and noises.MEASURE in allowed:
-        return SAME, f"{text}, which is allowed", (noises.MEASURE,)
+    if noise.verdict == t.BETTER and t.MEASURE in allowed:
+        return SAME, f"{text}, which is allowed", (t.MEASURE,)
     return MOVED, text, ()
 
 
-def describe_noise(noise: Noise) -> str:
+def describe_noise(noise: t.Noise) -> str:
     if noise.reason:
         return noise.reason
     power = (
@@ -347,10 +314,9 @@ def describe_noise(noise: Noise) -> str:
 
 def count_directions(moved: Sequence[MetricMove]) -> str:
     words = []
-    for direction in (WORSE, BETTER, NEITHER):
+    for direction in (t.WORSE, t.BETTER, t.NEITHER):
         names = [each.name for each in moved if each.direction == direction]
-        if names:
-            rest = f" and {len(names) - 4} more" if len(names) > 5 else ""
-            shown = names if len(names) <= 5 else names[:4]
-            words.append(f"{direction} in {', '.join(shown)}{rest}")
+        shown = names if len(names) <= MOST_NAMED else names[: MOST_NAMED - 1]
+        rest = f" and {len(names) - len(shown)} more" if len(names) > len(shown) else ""
+        words += [f"{direction} in {', '.join(shown)}{rest}"] if names else []
     return "; ".join(words)

@@ -12,7 +12,7 @@ import pytest
 import backtest as bt
 from backtest.cli.regress import run_experiment
 from backtest.regress import report_skipped, save_baseline, take_baseline
-from backtest.regress.verdict_text import combine_exit_codes
+from backtest.regress.verdict import combine_exit_codes
 from tests.commands import call
 from tests.fast_cases import every_nth
 

@@ -8,7 +8,7 @@ import pytest
 
 from backtest.base.errors import DataError
 from backtest.regress import report_failure
-from backtest.regress.verdict_text import write_junit, write_markdown
+from backtest.regress.text import write_junit, write_markdown
 from tests.cli.test_cli_regress import ROOT
 from tests.commands import call
 

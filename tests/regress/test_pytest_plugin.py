@@ -16,7 +16,6 @@ pytest_plugins = ["pytester"]
 ROOT = Path(__file__).parents[2]
 TEST = """
 import backtest as bt
-from backtest.regress import assert_policy
 from backtest.strategies import Constant
 
 LEVERAGE = 2.0

@@ -1,21 +1,19 @@
 """Which changes of a policy, its rules and its data a baseline catches, and how they are told."""
 
 from dataclasses import replace
-from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import pytest
 
-import backtest
 import backtest as bt
 from backtest.base import settings_result
 from backtest.base.errors import DataError
 from backtest.regress import compare_baselines, report_failure
-from backtest.regress.moved_bars import compare_traces
-from backtest.regress.run_identity import NOT_OF_THE_ENGINE, list_engine
+from backtest.regress.text import write_text
 from backtest.regress.tolerances import NEITHER, WORSE
-from backtest.regress.verdict_text import combine_exit_codes, write_text
+from backtest.regress.trace import compare_traces
+from backtest.regress.verdict import combine_exit_codes
 from tests.regress.baselines import DAYS, VENUE, disturb, market, run, take
 
 
@@ -118,19 +116,6 @@ def test_data_of_a_kind_that_are_gone_cannot_be_measured(what):
         assert f"{what}" in verdict.reason
         assert "the run lacks data" in verdict.reason
     assert compare_baselines(less, whole).exit_code == 1
-
-
-def test_the_engine_is_all_that_computes_a_run_and_nothing_that_shows_it():
-    root = Path(backtest.__file__).parent
-    files = list_engine(root)
-    computing = ("account/steps.py", "venue/venue.py", "policy/combinators.py", "measures/tally.py")
-    assert {*computing, "features/kernels.py", "market/market.py"} <= {*files}
-    assert not {
-        "engine/result_tables.py",
-        "sweep/lanes/loop.py",
-        "cli/app.py",
-    } & {*files}
-    assert all((root / name).is_file() for name in NOT_OF_THE_ENGINE)
 
 
 def test_prices_alone_that_differ_are_no_move_of_the_account(was):

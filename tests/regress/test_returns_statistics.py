@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 
 from backtest.regress import compare_baselines
-from backtest.regress.noise import compare_returns
+from backtest.regress.text import list_tables
+from backtest.regress.tolerances import compare_returns
 
 
 def grow(changes, was):
@@ -101,3 +102,18 @@ def test_in_statistical_mode_returns_decide(was):
     assert "which is allowed" in allowed.reason
     few = replace(base, trace=grow(np.zeros(20), was))
     assert compare_baselines(few, replace(few, trace=grow(np.full(20, 1e-3), was))).exit_code == 2
+
+
+def test_what_is_not_listed_lies_within_its_noise_and_is_counted(was):
+    noise = draw_noise()
+    base = replace(was, trace=grow(np.zeros(400), was))
+    moved = {name: was.metrics[name] * 1.01 for name in ("cagr", "sharpe", "volatility", "fees")}
+    now = replace(was, trace=grow(noise, was), metrics={**was.metrics, **moved})
+    verdict = compare_baselines(base, now)
+    hidden = {each.name for each in verdict.within_noise}
+    assert hidden == {*moved} & {*verdict.noise.within} != set()
+    table = next(list_tables(verdict))
+    assert {row[0] for row in table.rows} == {*moved} - hidden
+    assert table.note.startswith(f"{len(hidden)} moved within noise: ")
+    beyond = compare_baselines(base, replace(now, trace=grow(noise - 0.002, was)))
+    assert "cagr" not in {each.name for each in beyond.within_noise}

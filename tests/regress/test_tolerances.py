@@ -8,6 +8,7 @@ import pytest
 from backtest.base.errors import ParameterError
 from backtest.measures.measure_table import METRICS
 from backtest.regress import compare_baselines
+from backtest.regress.text import write_text
 from backtest.regress.tolerances import (
     BETTER,
     NEITHER,
@@ -17,7 +18,6 @@ from backtest.regress.tolerances import (
     find_direction,
     read_band,
 )
-from backtest.regress.verdict_text import write_text
 from tests.refusals import check_refused
 from tests.regress.baselines import VENUE, disturb, run, take
 

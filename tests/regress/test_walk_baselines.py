@@ -9,8 +9,8 @@ import pytest
 
 import backtest as bt
 from backtest.regress import compare_baselines, load_baseline, save_baseline, take_baseline
+from backtest.regress.text import write_markdown, write_text
 from backtest.regress.tolerances import BETTER, NEITHER, WORSE, find_direction
-from backtest.regress.verdict_text import write_markdown, write_text
 from backtest.validation.walk_forward import walk_forward
 from tests.commands import call
 from tests.validation.worlds import PLAIN, POLICY, Lever, make_market
