@@ -68,6 +68,11 @@ class Goal(NamedTuple):
         violation[failed | ~(metrics["ruined"] == 0.0)] = np.inf
         return scores, violation
 
+    def list_broken(self, metrics: Mapping[str, float]) -> list[Constraint]:
+        columns = {name: np.array([value]) for name, value in metrics.items()}
+        known = (each for each in self.constraints if each.name in columns)
+        return [each for each in known if each.violation(columns)[0] > 0.0]
+
 
 def find_best(scores: FloatArray, violation: FloatArray) -> int:
     is_feasible = (violation == 0.0) & np.isfinite(scores)

@@ -6,11 +6,11 @@ from backtest.base import open_door
 
 if TYPE_CHECKING:
     from backtest.validation.cross_validate import cross_validate
-    from backtest.validation.cross_validation import CrossValidation
+    from backtest.validation.cross_validate import CrossValidation
     from backtest.validation.spans import Folds, folds
     from backtest.validation.validation import ACCOUNTS, TITLE, describe_search, name_result
     from backtest.validation.validation import read_figures
-    from backtest.validation.walk import WalkForward
+    from backtest.validation.walk_forward import WalkForward
     from backtest.validation.walk_forward import walk_forward
 
 RESULTS = ("CrossValidation", "WalkForward")

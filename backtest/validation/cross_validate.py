@@ -6,6 +6,7 @@ import functools
 import io
 import math
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -15,11 +16,20 @@ import pandas as pd
 from backtest.base import (
     BoolArray,
     FloatArray,
+    Head,
+    Headline,
     IntArray,
     ParameterError,
+    Part,
     PolicyError,
+    ShownChart,
+    ShownTable,
+    capitalize,
     checked_only,
+    format_number,
+    format_probability,
     format_time,
+    list_records,
     parse_duration,
     record_making,
     warn_caller,
@@ -53,7 +63,6 @@ from backtest.tune import (
     pool_deviation,
     write_study_file,
 )
-from backtest.validation.cross_validation import CrossValidation
 from backtest.validation.procedure import Procedure, Records, read_procedure
 from backtest.validation.spans import (
     Groups,
@@ -65,14 +74,20 @@ from backtest.validation.spans import (
     split_groups,
 )
 from backtest.validation.validation import (
+    EVEN,
+    EVIDENCE,
     Estimate,
+    Validation,
     estimate_share,
-    find_finished,
     find_rank,
     finite_or_nan,
+    load_finished,
     open_progress,
     order_scores,
+    read_figures,
+    select_metrics,
     share_overfit,
+    show_choice,
 )
 from backtest.venue import Venue
 
@@ -107,6 +122,10 @@ OF_RETURNS = ("total_return", "cagr", "volatility", "sharpe", "sortino")
 KNOWN = frozenset({*SUMS, *MAXIMA, *MEANS, *OF_RETURNS, "calmar"})
 """Measures of consecutive fresh accounts that follow from those of each."""
 FIRST = ("sharpe", "cagr", "total_return", "volatility", "max_drawdown", "ruined")
+MEASURES = ("sharpe", "cagr", "total_return", "volatility", "max_drawdown", "fees", "ruined")
+BINS = 10
+BARS = {"no better than the median set": "loss", "better": "accent"}
+SPREAD = "the spread of the paths is not an interval"
 
 
 @record_making
@@ -201,8 +220,8 @@ def cross_validate(  # noqa: PLR0913 - keywords, each with a default that is sai
     )
     drawn = draw_sets(procedure.space, procedure.trials, seed=procedure.seed)
     sets = take_sets(drawn, find_distinct(drawn))
-    if (finished := find_finished(store, manifest, resume=resume)) is not None:
-        return CrossValidation.load(finished)
+    if (finished := load_finished(CrossValidation, store, manifest, resume=resume)) is not None:
+        return finished
     evaluator = procedure.build_evaluator()
     records = Records(None if store is None else Path(store), procedure, manifest)
     with open_progress(store, manifest, resume=resume) as folder:
@@ -295,12 +314,15 @@ def judge_splits(
     winners = choose_winners(scores.inside, scores.outside)
     paths, curves = stitch_paths(plan, winners, plain, runs, periods)
     ends = np.flatnonzero(mark_ends(market, parse_duration(procedure.sampling, "sampling")))
-    sharpes = measure_sharpes(plain, runs, periods)
+    measured = combine_parts(plain, periods)
+    failed = np.any([each.failed for each in runs], axis=0)
+    sharpes = np.where(failed | (measured["ruined"] != 0.0), np.nan, measured["sharpe"])
     span = procedure.find_times(0, market.n_bars)
     records.add_tries([SpanTries(*span, sets, sharpes, np.isfinite(sharpes))])
     others = records.count_tries(0, market.n_bars)
     luck = judge_best(sharpes, runs, others, 1 + procedure.n_left_out, periods)
-    objective = procedure.goal.objectives[0]
+    objective, empty = procedure.goal.objectives[0], int(np.sum(winners.row < 0))
+    text = f"{empty} of {len(winners.row)} splits have no set that keeps all constraints"
     matrix = np.stack([objective.score(each.metrics) for each in runs], axis=1)
     return CrossValidation(
         splits=tabulate_splits(procedure, evaluator, sets, plan, winners),
@@ -322,7 +344,7 @@ def judge_splits(
             "median_out_of_sample": find_known(np.median, winners.outside),
             **luck,
             **others.describe(),
-            "warnings": warn_of_empty(winners),
+            "warnings": [text] * bool(empty),
         },
         manifest=records.manifest,
     )
@@ -331,12 +353,6 @@ def judge_splits(
 def find_known(measure: Any, values: FloatArray) -> float:
     known = values[np.isfinite(values)]
     return float(measure(known)) if len(known) else math.nan
-
-
-def warn_of_empty(winners: SplitWinners) -> list[str]:
-    empty = int(np.sum(winners.row < 0))
-    text = f"{empty} of {len(winners.row)} splits have no set that keeps all constraints"
-    return [text] if empty else []
 
 
 def tabulate_splits(
@@ -747,15 +763,6 @@ def stitch_paths(
     return table.rename_axis("path"), curves
 
 
-def measure_sharpes(
-    parts: Sequence[GroupPart], runs: Sequence[GroupRuns], periods: float
-) -> FloatArray:
-    """Return the Sharpe ratio of each set over all groups, per sqrt(year), of shape (n_sets,)."""
-    measured = combine_parts(parts, periods)
-    failed = np.any([each.failed for each in runs], axis=0)
-    return np.where(failed | (measured["ruined"] != 0.0), np.nan, measured["sharpe"])
-
-
 def judge_best(
     sharpe: FloatArray,
     runs: Sequence[GroupRuns],
@@ -781,3 +788,225 @@ def judge_best(
             returns[:, best], n_trials=n, std=deviation / math.sqrt(periods)
         ),
     }
+
+
+# ------------------------------------------------------------------------------------- the result
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class CrossValidation(Validation):
+    """Result of a combinatorial cross-validation of choosing the best of many sets.
+
+    Attributes
+    ----------
+    splits : DataFrame
+        One row per split: ``groups`` (those of the test), ``in_sample`` and ``out_of_sample`` (the
+        winner's objective), ``rank`` of the winner among all sets out of sample (1 best, 0 worst),
+        and its parameters.
+    paths : DataFrame
+        One row per path, with measures by the names of ``result.metrics``.
+    matrix : DataFrame
+        The objective of each set (row) in each group (column).
+    sets : DataFrame
+        The parameters of the sets, in the rows of the matrix.
+    curves : DataFrame
+        Unit value of each path (column) at the end of each sampling period.
+    trials : DataFrame
+        Both objectives of all sets in some splits.
+    figures : mapping
+        Headline figures as data: ``scored_by`` (``"groups"`` or ``"stretches"``), the embargo.
+    manifest : mapping
+        Everything that decides the numbers.
+    """
+
+    splits: pd.DataFrame
+    paths: pd.DataFrame
+    matrix: pd.DataFrame
+    sets: pd.DataFrame
+    curves: pd.DataFrame
+    trials: pd.DataFrame
+    figures: Mapping[str, Any]
+    manifest: Mapping[str, Any]
+
+    kind = "cross-validation"
+    call = "bt.cross_validate"
+    table_names = ("splits", "paths", "matrix", "sets", "curves", "trials")
+
+    @property
+    def ranks(self) -> pd.Series:
+        """The winner's rank out of sample in each split."""
+        return self.splits["rank"]
+
+    @property
+    def verdict(self) -> str:
+        """Whether the best set in one time is good in another, in one sentence."""
+        return write_verdict(self)
+
+    @property
+    def note(self) -> str:
+        """The numbers of splits and paths."""
+        return f"{len(self.splits):,} splits, {len(self.paths)} paths"
+
+    @property
+    def heading(self) -> str:
+        """The title of the page."""
+        sets = f"{self.figures['sets']:,} sets"
+        return f"{self.policy_name}: {sets} over {len(self.splits)} splits of time"
+
+    @property
+    def details(self) -> str:
+        """What was searched, and what luck alone would show, in sentences."""
+        best, lucky = (read_figures(self.figures, f"{k}_sharpe") for k in ("best", "lucky"))
+        rank = read_figures(self.figures, "mean_rank")
+        return (
+            f"{self.describe_search()} The mean rank of winners out of sample is "
+            f"{format_number(rank)} (1 best, 0.5 the median). The best Sharpe ratio over all "
+            f"groups is {format_number(best)}; the luckiest of as many sets without skill would "
+            f"show about {format_number(lucky)}."
+        )
+
+    def list_parts(self) -> list[Part]:
+        """Return the paths out of sample, and what choosing was worth."""
+        measures = tuple(name for name in MEASURES if name in self.paths)
+        caption = (
+            f"{self.curves.shape[1]} paths, gray; the blue line is their median at each time. "
+            f"{capitalize(SPREAD)}: all are made of one history, and the true figure is often "
+            "outside."
+        )
+        note = (
+            "The drawdown is the deepest inside a group, or across groups by sampled returns. "
+            f"{capitalize(SPREAD)}."
+        )
+        splits = self.splits.assign(
+            groups=[" and ".join(map(str, each)) for each in self.splits["groups"]]
+        )
+        return [
+            Part("paths", "What the procedure would have earned", "Paths through all groups of "
+                 "time, each group under the winner of a split that did not train on it.", (
+                     ShownChart("fan", "Paths out of sample", caption,
+                                self.curves.rename_axis(columns="path"), "fan", has_legend=True,
+                                height=420),
+                     ShownTable(self.paths, "Paths", note, columns=measures))),
+            Part("spread", "Paths", "", (ShownTable(summarize_paths(self.paths, measures), "Paths",
+                 f"{capitalize(SPREAD)}: all are made of one history.", Head("of paths")),),
+                 "summary"),
+            Part("choice", "What choosing was worth", "Winners of the train groups, in the test "
+                 "groups.", (
+                     show_choice(self.trials, self.objective),
+                     ShownChart("ranks", "Ranks of the winners", "Orange: no better than the "
+                                "median set. Skill piles up at 1; noise is even.",
+                                count_ranks(self.ranks), "bars", BARS,
+                                "rank of the winner out of sample", "splits", height=280),
+                     ShownTable(splits, "Splits", heads={"groups": Head("tested on groups")},
+                                most=len(splits), is_searched=True))),
+        ]  # fmt: skip
+
+    def list_assumptions(self) -> tuple[str, ...]:
+        """Return how splits were scored."""
+        how = (
+            "the fresh accounts of their groups, one after another"
+            if self.figures["scored_by"] == "groups"
+            else "runs of each segment of consecutive groups"
+        )
+        return (
+            f"Splits are scored from {how}. {self.figures['embargo_bars']:,} bars after a test "
+            f"group do not count in training ({self.figures['embargo_samples']} sampled returns). "
+            "Paths are made of fresh accounts, without trades of switching; ruin ends a path. "
+            f"Sets: scrambled Sobol points, seed {self.manifest['seed']}.",
+        )
+
+    def list_measures(self) -> Mapping[str, float]:
+        """Return the medians over paths."""
+        return select_metrics(self.paths.median().to_dict())
+
+    def list_numbers(self) -> list[Headline]:
+        """Return the probability of overfitting, and the objective in and out of sample."""
+        pbo, figures = self.pbo, self.figures
+        inside, outside = (read_figures(figures, f"median_{k}_sample") for k in ("in", "out_of"))
+        return [
+            Headline("pbo", "Overfitting", float(pbo), "decimals", "share of winners no better "
+                     f"than the median; {pbo.low:.2f} to {pbo.high:.2f}", "less"),
+            Headline("deflated_sharpe", "Deflated Sharpe", self.deflated_sharpe, "probability",
+                     "probability that the best set is more than luck", "more"),
+            Headline("median_in_sample", "In sample", inside, "decimals",
+                     "median objective of the winners", "more"),
+            Headline("median_out_of_sample", "Out of sample", outside, "decimals",
+                     "of the same winners", "more"),
+        ]  # fmt: skip
+
+    def __repr__(self) -> str:
+        name = self.manifest["policy"]["name"]
+        return f"<CrossValidation of {name}: {len(self.splits)} splits, PBO {self.pbo:.2f}>"
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the cross-validation as data for JSON."""
+        return self._write_data(
+            "cross_validation", splits=list_records(self.splits), paths=list_records(self.paths)
+        )
+
+    def _lay_out(self) -> dict[str, pd.DataFrame]:
+        splits = self.splits.reset_index()
+        return {
+            "splits": splits.assign(groups=splits["groups"].map(list)),
+            "paths": self.paths.reset_index(),
+            "matrix": self.matrix.rename(columns=str),
+            "sets": self.sets,
+            "curves": self.curves.rename(columns=str).reset_index(),
+            "trials": self.trials,
+        }
+
+    @staticmethod
+    def _read_progress(folder: Path, manifest: Mapping[str, Any]) -> str:  # noqa: ARG004
+        n = len(list(folder.glob("sets-*.npz")))
+        return f"{n:,} batch{'es' if n != 1 else ''} of sets"
+
+    @classmethod
+    def _read_tables(cls, tables: Mapping[str, pd.DataFrame]) -> dict[str, Any]:
+        splits = tables["splits"].set_index("split")
+        groups: Any = [tuple(map(int, each)) for each in splits["groups"]]
+        return {
+            "splits": splits.assign(groups=groups),
+            "paths": tables["paths"].set_index("path"),
+            "matrix": tables["matrix"].rename(columns=int).rename_axis("set"),
+            "sets": tables["sets"],
+            "curves": tables["curves"].set_index("time").rename(columns=int),
+            "trials": tables["trials"],
+        }
+
+
+def count_ranks(ranks: pd.Series) -> pd.DataFrame:
+    known = ranks.to_numpy(dtype=np.float64)
+    counts, edges = np.histogram(known[~np.isnan(known)], bins=BINS, range=(0.0, 1.0))
+    middle = np.round(0.5 * (edges[:-1] + edges[1:]), 6)
+    is_low = middle < 0.5
+    worse, better = BARS
+    table = {worse: np.where(is_low, counts, 0), better: np.where(is_low, 0, counts)}
+    return pd.DataFrame(table, index=middle)
+
+
+def summarize_paths(paths: pd.DataFrame, measures: tuple[str, ...]) -> pd.DataFrame:
+    rows = {"lowest": paths.min(), "median": paths.median(), "highest": paths.max()}
+    return pd.DataFrame(rows).T[list(measures)]
+
+
+def write_verdict(found: CrossValidation) -> str:
+    pbo, deflated = found.pbo, found.deflated_sharpe
+    if math.isnan(pbo):
+        return "no verdict: there is nothing to choose among"
+    lost = (
+        f"in {float(pbo):.0%} of {len(found.splits)} splits the winner was no better than the "
+        "median set, where chance alone gives half"
+    )
+    number = f"the best set has a deflated Sharpe ratio of {format_probability(deflated)}"
+    if math.isnan(deflated):
+        return f"no verdict: no set has a Sharpe ratio over all groups; {lost}"
+    if deflated < EVIDENCE:
+        return f"no evidence that the best set is more than luck: {number}, and {lost}"
+    if pbo > EVEN:
+        return f"the policy gains, but choosing its best set adds nothing: {number}, yet {lost}"
+    if pbo.high >= EVEN:
+        return (
+            f"the policy gains, and it is not clear that choosing its best set adds anything: "
+            f"{number}, and {lost}"
+        )
+    return f"evidence that the choice lasts: {number}, and only {lost}"

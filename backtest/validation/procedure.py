@@ -172,6 +172,10 @@ class Procedure(NamedTuple):
             self.policy, self.venue, self.account, self.signal_rule, names, self.overlay
         )
 
+    @property
+    def terms(self) -> dict[str, Any]:
+        return {name: getattr(self, name) for name in ("sampling", "calendar", "compile")}
+
     def take_market(self, name: str) -> Procedure:
         """Return the procedure of one of the markets of separate accounts."""
         return self._replace(
@@ -181,9 +185,6 @@ class Procedure(NamedTuple):
             signal=pick(self.signal, name),
             pool=None,
         )
-
-    def build_signal(self, values: Mapping[str, Any]) -> SignalRule | None:
-        return build_signal(self.base, values)
 
     def build_overlay(self, values: Mapping[str, Any]) -> Policy | None:
         return build_overlay(self.base, read_settings(self.base), values)
@@ -210,12 +211,10 @@ class Procedure(NamedTuple):
             account=self.account,
             signal=self.signal_rule or signal,
             overlay=self.overlay,
-            sampling=self.sampling,
-            calendar=self.calendar,
             metrics=self.metrics,
             threads=self.threads,
             memory=self.memory,
-            compile=self.compile,
+            **self.terms,
         )
 
     def run(
@@ -234,12 +233,10 @@ class Procedure(NamedTuple):
                 policy or trio.policy,
                 venue=trio.venue,
                 account=trio.account,
-                signal=self.build_signal(values) or self.slice_signal(stop),
+                signal=build_signal(self.base, values) or self.slice_signal(stop),
                 overlay=self.build_overlay(values),
-                sampling=self.sampling,
-                calendar=self.calendar,
-                compile=self.compile,
                 start=self.market.times[first],
+                **self.terms,
             )
 
     def find_times(self, first: int, stop: int) -> tuple[str, str]:
@@ -304,16 +301,14 @@ def read_procedure(arguments: Mapping[str, Any]) -> Procedure:
     )  # fmt: skip
     single = check_search(space, given.objective)
     goal = Goal(read_objectives(single), read_constraints(given.constraints))
+    same = ("sampling", "calendar", "compile", "policy", "sampler", "seed", "threads", "memory")
     return Procedure(
+        **{name: getattr(given, name) for name in same},
         market=market,
         venue=venue,
         account=account,
         signal=resolve_signals(named, market, is_separate=is_separate),
         overlay=overlay,
-        sampling=given.sampling,
-        calendar=given.calendar,
-        compile=given.compile,
-        policy=given.policy,
         space=space,
         goal=goal,
         objective=single,
@@ -321,10 +316,6 @@ def read_procedure(arguments: Mapping[str, Any]) -> Procedure:
         rule=read_robustness(given.robust),
         is_robust=bool(given.robust),
         trials=TRIALS if number is None else number,
-        sampler=given.sampler,
-        seed=given.seed,
-        threads=given.threads,
-        memory=given.memory,
         signal_rule=rule if space.varies_signal else None,
         pool=pool if is_separate else None,
         left_out=read_left_out(given.markets_left_out),

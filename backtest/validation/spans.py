@@ -24,7 +24,6 @@ from backtest.base import (
     to_nanoseconds,
     utc_index,
 )
-from backtest.base.units import DAY
 from backtest.engine import mark_ends
 from backtest.market import Market, Markets, as_markets
 
@@ -156,6 +155,12 @@ def plan_spans(
                0 if is_none else parse_duration(gap, "gap")]  # fmt: skip
     if lengths[2] >= min(lengths[:2]):
         raise ParameterError("gap must be shorter than train and test, '0d' for none")
+    if market.start + lengths[0] + lengths[2] >= market.end:
+        half = (market.end - market.start) // 2
+        raise ParameterError(
+            f"train must leave bars to test on, {format_duration(half)!r} for example: the data "
+            f"end {format_time(market.end)}"
+        )
     spans = [*walk_spans(market, *lengths, is_anchored=anchored)]
     check_spans(spans, market)
     return spans
@@ -165,16 +170,8 @@ def walk_spans(
     market: Market | Markets, train: int, test: int, gap: int, *, is_anchored: bool
 ) -> Iterator[FoldSpan]:
     """Yield one fold after the other; lengths in ns. The last test span ends with the data."""
-    first = market.start + train + gap
-    if first >= market.end:
-        half = (market.end - market.start) // 2
-        shorter = f"{half // DAY}d" if half >= DAY else format_duration(half)
-        raise ParameterError(
-            f"train must leave bars to test on, {shorter!r} for example: the data end "
-            f"{format_time(market.end)}, the first test would open {format_time(first)}"
-        )
     stop = 0
-    for opened in range(first, market.end, test):
+    for opened in range(market.start + train + gap, market.end, test):
         if stop == market.n_bars:
             return
         end = opened - gap
@@ -241,12 +238,7 @@ def time_bars(market: Market | Markets, bars: IntArray) -> pd.DatetimeIndex:
 def warn_of_short(spans: Sequence[FoldSpan]) -> Iterator[str]:
     bars = np.array([span.stop - span.test for span in spans])
     short = bars[bars < FEW_BARS]
-    if len(bars) > 1 and bars[-1] < FEW_BARS <= bars[:-1].min():
-        yield (
-            f"the last of {len(bars)} test spans has {short[0]} bars, under {FEW_BARS}: its scores "
-            "are mostly noise"
-        )
-    elif len(short):
+    if len(short):
         yield (
             f"{len(short)} of {len(bars)} test spans have under {FEW_BARS} bars, the shortest "
             f"{short.min()}: scores of these folds are mostly noise"

@@ -8,7 +8,7 @@ import re
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from statistics import NormalDist
-from typing import Any, NamedTuple, Self
+from typing import Any, NamedTuple, Self, TypeVar
 
 import numpy as np
 import pandas as pd
@@ -26,6 +26,7 @@ from backtest.base import (
     name_folder,
     read_json_file,
     repr_plain,
+    to_plain,
     write_json_file,
 )
 from backtest.base.result_folders import MANIFEST
@@ -45,6 +46,9 @@ SCATTER = (
     "what they showed in sample; a cloud without slope means that the past does not separate the "
     "sets."
 )
+
+
+Kind = TypeVar("Kind", bound="Validation")
 
 
 class Validation(SavedResult):
@@ -119,9 +123,8 @@ class Validation(SavedResult):
         """Return what was searched, by what, and what else counts as tried, in sentences."""
         facts, figures = self.manifest, self.figures
         above = f" under {facts['overlay']}" if "overlay" in facts else ""
-        rules = ", ".join(facts["constraints"])
-        text = f"Sets of {facts['policy']['text']}{above} were chosen by {self.objective}"
-        text += f", where {rules}." if rules else "."
+        rules = f", where {', '.join(facts['constraints'])}" if facts["constraints"] else ""
+        text = f"Sets of {facts['policy']['text']}{above} were chosen by {self.objective}{rules}."
         if "pool" in facts:
             text += (
                 f" Accounts: one in each of {len(facts['data']['instruments'])} markets; measures "
@@ -130,20 +133,23 @@ class Validation(SavedResult):
         if "pool" in facts or facts.get("markets_left_out"):
             text += f" {capitalize(describe_left_out(facts))}."
         if figures.get("other_trials"):
-            others = figures["other_policies"]
-            named = f"{'policies' if len(others) > 1 else 'policy'} {', '.join(others)}"
             text += (
                 f" {figures['other_trials']:,} sets that other searches tried on some of the same "
-                f"bars ({named}) count as trials too."
+                f"bars ({', '.join(figures['other_policies'])}) count as trials too."
             )
         return text
+
+    def _write_data(self, name: str, **more: Any) -> dict[str, Any]:
+        data: dict[str, Any] = to_plain(
+            {name: self.manifest, "verdict": self.verdict, "figures": self.figures, **more}
+        )
+        return data
 
     def _write_more(self, folder: Path) -> Mapping[str, Any]:
         place, seals = folder / ACCOUNTS, {}
         for title, account in self.accounts.items():
-            account.save(place / title).rename(place / f".{title}")
-            (place / title).rmdir()
-            (place / f".{title}").rename(place / title)
+            account.save(place / f".{title}").rename(place / title)
+            (place / f".{title}").rmdir()
             seals[title] = hash_file(place / title / MANIFEST)
         write_json_file({"figures": self.figures, "accounts": seals}, folder / FIGURES)
         return {}
@@ -157,12 +163,8 @@ class Validation(SavedResult):
             title: load_account(folder / ACCOUNTS / title, seal)
             for title, seal in stored["accounts"].items()
         }
-        fields: dict[str, Any] = {
-            **cls._read_tables(tables),
-            **cls._read_accounts(accounts, manifest),
-        }
-        fields |= {"figures": stored["figures"], "manifest": manifest}
-        return cls(**fields)
+        fields = {**cls._read_tables(tables), **cls._read_accounts(accounts, manifest)}
+        return cls(**fields | {"figures": stored["figures"], "manifest": manifest})
 
     @classmethod
     def _read_accounts(
@@ -218,13 +220,15 @@ def name_result(manifest: Mapping[str, Any]) -> str:
     return name_folder(f"{manifest['policy']['name']} {manifest['kind']}", manifest["id"])
 
 
-def find_finished(
-    store: str | Path | None, manifest: Mapping[str, Any], *, resume: bool | None
-) -> Path | None:
+def load_finished(
+    cls: type[Kind], store: str | Path | None, manifest: Mapping[str, Any], *, resume: bool | None
+) -> Kind | None:
+    """Return a validation that is to be resumed and was finished; None of any other."""
     if not resume or store is None:
         return None
     finished, begun = (read_store(store) / f"{k}{name_result(manifest)}" for k in ("", UNFINISHED))
-    return finished if (finished / MANIFEST).is_file() and not begun.is_dir() else None
+    is_there = (finished / MANIFEST).is_file() and not begun.is_dir()
+    return cls.load(finished) if is_there else None
 
 
 def read_store(store: object) -> Path:

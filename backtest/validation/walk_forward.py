@@ -5,8 +5,9 @@ from __future__ import annotations
 import itertools
 import math
 import re
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, NamedTuple
@@ -17,10 +18,20 @@ import pandas as pd
 from backtest.base import (
     BoolArray,
     FloatArray,
+    Head,
+    Headline,
     ParameterError,
+    Part,
     Range,
+    Shown,
+    ShownChart,
+    ShownTable,
     checked_only,
+    format_percent,
+    format_probability,
+    list_records,
     record_making,
+    utc_index,
     warn_caller,
 )
 from backtest.base.units import DAY, YEAR_DAYS
@@ -31,6 +42,7 @@ from backtest.compare import (
     find_growth,
     sample_free,
     search_scale,
+    show_accounts,
 )
 from backtest.engine import Result, Segment, merge_segments, run_switched
 from backtest.engine.run_record import measure_holding
@@ -44,6 +56,7 @@ from backtest.sweep import (
     Dimension,
     Evaluator,
     Pool,
+    build_signal,
     clip_spans,
     find_different,
     name_column,
@@ -63,6 +76,8 @@ from backtest.tune import (
     find_extent,
     gather,
     is_feasible,
+    name_evidence,
+    name_short,
     search_and_choose,
 )
 from backtest.validation.procedure import (
@@ -83,16 +98,24 @@ from backtest.validation.spans import (
     warn_of_short,
 )
 from backtest.validation.validation import (
+    ACCOUNTS,
     CONFIDENCE,
+    EVEN,
+    EVIDENCE,
+    ChanceCount,
+    Validation,
+    count_by_chance,
     estimate_share,
-    find_finished,
     find_rank,
     finite_or_nan,
+    load_finished,
     open_progress,
     order_scores,
+    read_figures,
+    select_metrics,
     share_overfit,
+    show_choice,
 )
-from backtest.validation.walk import WalkForward
 
 if TYPE_CHECKING:
     from backtest.account import Account
@@ -112,6 +135,25 @@ FEW_TRADES = 10
 DRAWS = 1_999
 MOST_NOTES = 5
 """Most kinds of warnings of folds that a walk repeats."""
+MEASURES = ("cagr", "volatility", "sharpe", "max_drawdown", "total_return", "turnover", "fees",
+            "funding", "liquidations")  # fmt: skip
+OF_SPANS = {"train_start": Head("trained from", "UTC"), "test_start": Head("tested from", "UTC")}
+OF_STABILITY = {
+    "interquartile_range": Head("interquartile range of winners", "", "decimals"),
+    "plateau_held": Head("plateau held", "", "decimals"),
+    "rank_correlation": Head("rank correlation of all sets", "", "decimals"),
+}
+RANK = "Rank: 1 is the best set of the test span, 0.5 the median, 0 the worst."
+STABILITY = (
+    "Range: as a share of the declared range, on its scale. Plateau held: share of folds whose "
+    "winner lies in the box of the last one. Correlation: of all sets between consecutive folds."
+)
+BESIDE = (
+    "Constant leverage pays the same costs, and has the volatility of the re-tuned account; the "
+    "market is held at 1x without costs."
+)
+PLATEAU_WIDTH = 0.1
+PARAMETER = "Blue: the winner of each fold. Gray: the box of its neighbors."
 
 
 @record_making
@@ -224,8 +266,8 @@ def walk_forward(  # noqa: PLR0913 - keywords, each with a default that is said
         carry=carry,
         spans={"columns": list(TIMES), "rows": rows},
     )
-    if (finished := find_finished(store, manifest, resume=resume)) is not None:
-        return WalkForward.load(finished)
+    if (finished := load_finished(WalkForward, store, manifest, resume=resume)) is not None:
+        return finished
     evaluator = procedure.build_evaluator()
     records = Records(None if store is None else Path(store), procedure, manifest)
     with open_progress(store, manifest, resume=resume) as folder:
@@ -291,7 +333,7 @@ def search_folds(
     for k, span in enumerate(spans):
         on_batch = None
         if progress is not None:
-            on_batch = partial(report_sets, progress, k * trials, trials, len(spans) * trials)
+            on_batch = partial(_report_sets, progress, k * trials, trials, len(spans) * trials)
         own = None if folder is None else folder / f"fold-{k:05d}"
         fold = search_fold(procedure, evaluator, span, own, records, on_batch)
         if fold.winner < 0 and not found:
@@ -305,7 +347,7 @@ def search_folds(
     return found
 
 
-def report_sets(
+def _report_sets(
     progress: Progress, before: int, trials: int, total: int, now: SearchProgress
 ) -> None:
     progress(before + min(now.trials, trials), total)
@@ -319,6 +361,9 @@ def search_fold(
     records: Records,
     on_batch: Callable[[SearchProgress], object] | None,
 ) -> SearchedFold:
+    seen: Any = SpanEvaluator(whole, span.train, span.train_stop)
+    held_out: Any = SpanEvaluator(whole, 0, span.stop)
+    later: Any = SpanEvaluator(whole, span.test, span.stop)
     task = StudyTask(
         facts={
             **procedure.left_out,
@@ -333,21 +378,18 @@ def search_fold(
         trials=procedure.trials,
         seconds=None,
         seed=procedure.seed,
-        seen=SpanEvaluator(whole, span.train, span.train_stop),
-        bench=Bench(SpanEvaluator(whole, 0, span.stop), span.test),
+        seen=seen,
+        bench=Bench(held_out, span.test),
         store=None,
         count_others=partial(records.count_tries, span.train, span.train_stop),
     )
-    examiner = Examiner(
-        task.seen, task.goal, Journal(folder), total=procedure.trials, progress=on_batch
-    )
+    examiner = Examiner(seen, task.goal, Journal(folder), total=task.trials, progress=on_batch)
     outcome = search_and_choose(task, examiner)
     trials = gather(examiner.batches)
     rows = find_distinct(trials.sets)
     sets = take_sets(trials.sets, rows)
-    later = Journal(None if folder is None else folder / "test")
-    tested = Examiner(SpanEvaluator(whole, span.test, span.stop), task.goal, later)
-    outside = tested.evaluate(sets, "part")
+    journal = Journal(None if folder is None else folder / "test")
+    outside = Examiner(later, task.goal, journal).evaluate(sets, "part")
     is_kept = is_feasible(trials)[rows]
     winner, values, growth = NO_WINNER, {}, math.nan
     if outcome.best >= 0:
@@ -388,54 +430,30 @@ def measure_growth(
     return math.fsum(growth) / len(growth)
 
 
-class SpanEvaluator(Evaluator):
+class SpanEvaluator:
     """An evaluator on some bars of a market, with columns that are warmed by the bars before."""
 
     def __init__(self, whole: Evaluator, first: int, stop: int) -> None:
-        vars(self).update(vars(whole))
-        self.whole = whole
-        self.first, self.stop = first, stop
+        self.whole, self.first, self.stop = whole, first, stop
         self.market = whole.market.slice(first, stop)
 
-    def _move(self, first: int, stop: int | None) -> dict[str, int]:
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.whole, name)
+
+    def _move(self, first: int, stop: int | None) -> dict[str, Any]:
         end = self.stop if stop is None else self.first + stop
         return {"first": self.first + first, "stop": end}
 
     def evaluate(
-        self,
-        sets: Sets,
-        *,
-        first: int = 0,
-        stop: int | None = None,
-        returns: bool = False,
-        progress: Callable[[int, int], None] | None = None,
+        self, sets: Sets, *, first: int = 0, stop: int | None = None, **terms: Any
     ) -> Rows:
-        moved = self._move(first, stop)
-        rows = self.whole.evaluate(sets, **moved, returns=returns, progress=progress)
-        super().copy_fallback(self.whole)
-        return rows
+        return self.whole.evaluate(sets, **{**self._move(first, stop), **terms})
 
-    def replay(
-        self, values: Mapping[str, object], *, first: int = 0, stop: int | None = None
-    ) -> Result:
-        return self.whole.replay(values, **self._move(first, stop))
+    def replay(self, values: Mapping[str, object]) -> Any:
+        return self.whole.replay(values, **self._move(0, None))
 
-    def sample_returns(self, sets: Sets, *, first: int = 0, stop: int | None = None) -> FloatArray:
-        return self.whole.sample_returns(sets, **self._move(first, stop))
-
-    def check_causal(self, sets: Sets) -> None:
-        self.whole.check_causal(sets)
-
-    def check_set(self, values: Mapping[str, Any]) -> None:
-        self.whole.check_set(values)
-
-    @property
-    def doubts(self) -> list[str]:
-        return self.whole.doubts
-
-    def copy_fallback(self, other: Evaluator) -> None:
-        super().copy_fallback(other)
-        self.whole.copy_fallback(other)
+    def sample_returns(self, sets: Sets) -> FloatArray:
+        return self.whole.sample_returns(sets, **self._move(0, None))
 
 
 # ------------------------------------------------------------------------------------ the accounts
@@ -471,14 +489,13 @@ def build_walk(
     walked = run_walk(procedure, found, carry=carry)
     table = tabulate_folds(procedure, found)
     others = records.count_tries(found[0].span.train, found[-1].span.train_stop)
-    figures = judge_walk(procedure, found, table, walked)
     return WalkForward(
         folds=table,
         result=walked.result,
         fixed=walked.fixed,
         stability=measure_stability(procedure, found),
         trials=tabulate_trials(procedure, found),
-        figures=figures | others.describe(),
+        figures=judge_walk(procedure, found, table, walked) | others.describe(),
         manifest=manifest,
         parts=walked.parts,
     )
@@ -497,7 +514,7 @@ def run_walk(procedure: Procedure, found: list[SearchedFold], *, carry: bool) ->
         overlay = procedure.build_overlay(fold.values)
         own = None if overlay is procedure.overlay else overlay
         policy = procedure.build_trio(fold.values).policy
-        rule = procedure.build_signal(fold.values)
+        rule = build_signal(procedure.base, fold.values)
         segments.append(Segment(fold.span.test, stop, policy, rule, own))
     if isinstance(fixed, Result):
         return Walked(switch(procedure, segments, fixed), fixed, ())
@@ -525,9 +542,7 @@ def switch(procedure: Procedure, segments: Sequence[Segment], fixed: Result | No
             account=procedure.account,
             signal=procedure.slice_signal(stop),
             overlay=segments[0].overlay or procedure.overlay,
-            sampling=procedure.sampling,
-            calendar=procedure.calendar,
-            compile=procedure.compile,
+            **procedure.terms,
         )
 
 
@@ -543,22 +558,21 @@ def hold_at_equal_risk(
         moves = each.metrics["volatility"] > LEAST_DEVIATION
         if each.options is not None or each.metrics["ruined"] or not moves:
             return None
-    if isinstance(wanted, SeparateAccounts):
-        parts = {}
-        for name, each in wanted.results.items():
-            spans = clip_spans(procedure.market, fold.span.test, end)
-            parts[name] = scale_held(procedure.take_market(name), fold, *spans[name], each)
-        return SeparateAccounts(parts).metrics
-    return dict(scale_held(procedure, fold, fold.span.test, end, wanted).metrics)
+    if isinstance(wanted, Result):
+        return dict(scale_held(procedure, fold, (fold.span.test, end), wanted).metrics)
+    spans = clip_spans(procedure.market, fold.span.test, end)
+    accounts = {
+        name: scale_held(procedure.take_market(name), fold, spans[name], each)
+        for name, each in wanted.results.items()
+    }
+    return SeparateAccounts(accounts).metrics
 
 
 def scale_held(
-    procedure: Procedure, fold: SearchedFold, first: int, stop: int, wanted: Result
+    procedure: Procedure, fold: SearchedFold, span: tuple[int, int], wanted: Result
 ) -> Result:
-    def hold(turns: float) -> Result:
-        found = procedure.run(fold.values, first, stop, ConstantLeverage(turns=turns))
-        assert isinstance(found, Result)  # noqa: S101 - one market is one account
-        return found
+    def hold(turns: float) -> Any:
+        return procedure.run(fold.values, *span, ConstantLeverage(turns=turns))
 
     return search_scale(hold(1.0), hold, wanted.metrics["volatility"], most=math.inf).result
 
@@ -603,7 +617,7 @@ def tabulate_trials(procedure: Procedure, found: Sequence[SearchedFold]) -> pd.D
 def judge_walk(
     procedure: Procedure, found: Sequence[SearchedFold], table: pd.DataFrame, walked: Walked
 ) -> dict[str, Any]:
-    inside = float(np.mean([fold.growth for fold in found if not math.isnan(fold.growth)]))
+    inside = float(np.nanmean([fold.growth for fold in found]))
     years = [count_years(each) for each in walked.accounts]
     growth = [find_log_growth(each) for each in walked.accounts]
     outside = float(np.dot(growth, years)) / sum(years)
@@ -682,12 +696,8 @@ def find_broken(procedure: Procedure, account: AnyAccount) -> dict[str, float]:
     measured, pool = dict(account.metrics), procedure.pool
     if isinstance(account, SeparateAccounts) and pool is not None:
         measured |= account.pool(pool)
-    columns = {name: np.array([value]) for name, value in measured.items()}
-    return {
-        str(each): float(measured[each.name])
-        for each in procedure.goal.constraints
-        if each.name in columns and each.violation(columns)[0] > 0.0
-    }
+    broken = procedure.goal.list_broken(measured)
+    return {str(each): float(measured[each.name]) for each in broken if each.name in measured}
 
 
 def follow_market(account: AnyAccount) -> dict[str, float]:
@@ -794,3 +804,341 @@ def correlate_pair(one: SearchedFold, other: SearchedFold) -> float:
     if len(known) < 3 or not np.ptp(known, axis=0).all():
         return math.nan
     return float(pd.Series(known[:, 0]).corr(pd.Series(known[:, 1]), method="spearman"))
+
+
+# ------------------------------------------------------------------------------------- the result
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class WalkForward(Validation):
+    """Result of a walk-forward: tuned on each train span, tested on the span after it.
+
+    Attributes
+    ----------
+    folds : DataFrame
+        One row per fold: ``train_start, train_end, test_start, test_end`` (UTC, half-open), the
+        winner's parameters, ``in_sample`` and ``out_of_sample`` (the objective), ``rank`` of the
+        winner among all sets out of sample (1 best, 0 worst), ``shrinkage`` (out / in; NaN where
+        in is not positive), ``difference`` (out - in), ``trials``, ``deflated_sharpe``.
+    result : Result, SeparateAccounts or None
+        The account that lived through all test spans while its parameters changed; None with
+        ``carry=False``. Of separate accounts, ``result.results`` has one for each market.
+    fixed : Result
+        The account with the winner of the first train span, left alone.
+    stability : DataFrame
+        Per parameter: ``interquartile_range`` of the winners as a share of the declared range,
+        ``plateau_held`` (share of folds whose winner lies near the last one), and the
+        ``rank_correlation`` of all sets between consecutive folds.
+    trials : DataFrame
+        One row per fold and set tried: ``fold, in_sample, out_of_sample, is_winner``, and its
+        parameters.
+    figures : mapping
+        Headline figures as data; the properties below name the most important. ``broken`` are the
+        constraints of the search that the re-tuned account broke, ``beside`` the measures of the
+        market and of a constant leverage at equal risk.
+    manifest : mapping
+        Everything that decides the numbers.
+    parts : tuple of Result
+        The accounts of the folds with ``carry=False``.
+    """
+
+    folds: pd.DataFrame
+    result: AnyAccount | None
+    fixed: AnyAccount
+    stability: pd.DataFrame
+    trials: pd.DataFrame
+    figures: Mapping[str, Any]
+    manifest: Mapping[str, Any]
+    parts: tuple[AnyAccount, ...] = ()
+
+    kind = "walk-forward"
+    plural = "walk-forward validations"
+    inner = (ACCOUNTS,)
+    table_names = ("folds", "stability", "trials")
+
+    @property
+    def efficiency(self) -> float:
+        """Log growth per year out of sample over that in sample; NaN if that is not positive."""
+        return read_figures(self.figures, "efficiency")
+
+    @property
+    def efficiency_difference(self) -> float:
+        """Log growth per year out of sample less that in sample."""
+        return read_figures(self.figures, "efficiency_difference")
+
+    @property
+    def chance(self) -> dict[str, ChanceCount]:
+        """Counts of folds beside what chance alone gives.
+
+        ``better_than_median``: winners that were better than the median set out of sample.
+        ``searches_with_evidence``: searches whose own deflated Sharpe ratio is 0.95 or more.
+        """
+        names = ("rank", "deflated_sharpe")
+        ranks, deflated = (self.folds[name].to_numpy(dtype=np.float64) for name in names)
+        ranks, deflated = ranks[~np.isnan(ranks)], deflated[~np.isnan(deflated)]
+        return {
+            "better_than_median": count_by_chance(ranks > EVEN, 0.5),
+            "searches_with_evidence": count_by_chance(deflated >= EVIDENCE, 1.0 - EVIDENCE),
+        }
+
+    @property
+    def verdict(self) -> str:
+        """Whether the procedure found anything that lasted, in one sentence."""
+        return write_verdict(self)
+
+    @property
+    def note(self) -> str:
+        """The number of folds."""
+        return f"{len(self.folds):,} folds"
+
+    @property
+    def heading(self) -> str:
+        """The policy, and the number of folds."""
+        return f"{self.policy_name} walked forward over {len(self.folds)} folds"
+
+    @property
+    def details(self) -> str:
+        """What was searched, and what re-tuning gained, in sentences."""
+        return f"{self.describe_search()} {' '.join(describe_choice(self))}"
+
+    def list_parts(self) -> list[Part]:
+        """Return the accounts, what choosing was worth, and the parameters through time."""
+        folds = self.folds.drop(columns=["train_end", "test_end", "shrinkage"])
+        return [
+            Part("account", "The account over time", "One account through all test spans: it "
+                 "trades from what it holds when parameters change.",
+                 self._show_accounts(), "both"),
+            Part("choice", "What choosing was worth", "Winners of the train spans, in their test "
+                 "spans.", (
+                     show_choice(self.trials, self.objective),
+                     self._show_winners(),
+                     ShownTable(folds, "Folds", RANK, heads=OF_SPANS))),
+            Part("parameters", "Parameters through time", "The winner of each fold, with the "
+                 "plateau around it.", (
+                     *show_parameters(self.folds, self.manifest),
+                     ShownTable(self.stability, "Stability", STABILITY, heads=OF_STABILITY))),
+        ]  # fmt: skip
+
+    def _show_accounts(self) -> tuple[Shown, ...]:
+        kept: dict[str, Any] = {"tuned once": self.fixed}
+        kept = kept if self.result is None else {"re-tuned": self.result, **kept}
+        units = {name: follow_unit(each) for name, each in kept.items()}
+        rows = {name: dict(each.metrics) for name, each in kept.items()}
+        beside = self.figures["beside"]
+        rows |= {name: {k: read_figures(row, k) for k in row} for name, row in beside.items()}
+        table = pd.DataFrame.from_dict(rows, orient="index").reindex(columns=list(MEASURES))
+        edges = pd.DatetimeIndex(self.folds["test_start"]).as_unit("ns").asi8
+        return (
+            show_accounts(pd.DataFrame(units), {"re-tuned": "accent", "tuned once": "neutral"},
+                          tuple(map(float, edges)), "Thin lines: parameters may change."),
+            ShownTable(table, "Measures over all test spans", BESIDE if beside else "",
+                       labels=Head("account"), columns=MEASURES),
+        )  # fmt: skip
+
+    def _show_winners(self) -> ShownChart:
+        caption = f"The winner's {self.objective} on the train span, and on the test span after it."
+        colors = {"in sample": "neutral", "out of sample": "accent"}
+        table = self.folds.set_index("test_start")[["in_sample", "out_of_sample"]]
+        return ShownChart(
+            "folds", f"{self.objective} of the winners, fold by fold", caption,
+            table.set_axis([*colors], axis=1), "points", colors, "test span from",
+            has_legend=True,
+        )  # fmt: skip
+
+    def list_assumptions(self) -> tuple[str, ...]:
+        """Return how the walk was made."""
+        facts = self.manifest
+        return (
+            f"Each fold was searched with {facts['trials']:,} trials at most, seed "
+            f"{facts['seed']}, sampler {facts['sampler']}. The deflated Sharpe ratio of the "
+            "account counts the independent sets of all folds.",
+        )
+
+    def list_measures(self) -> Mapping[str, float]:
+        """Return the measures of the re-tuned account."""
+        return {} if self.result is None else select_metrics(self.result.metrics)
+
+    def list_numbers(self) -> list[Headline]:
+        """Return the Sharpe ratios of both accounts, and what says whether the choice lasts."""
+        pbo, figures = self.pbo, self.figures
+        tried, known = int(self.folds["trials"].sum()), read_figures(figures, "effective_trials")
+        of_sets = f"that it is more than the luck of {tried:,} sets ({known:,.0f} independent)"
+        numbers = [
+            Headline("deflated_sharpe", name_short(self.manifest), self.deflated_sharpe,
+                     "probability", of_sets, "more"),
+            Headline("efficiency", "Efficiency", self.efficiency, "decimals",
+                     "growth out of sample over in sample", "more"),
+            Headline("pbo", "Overfitting", float(pbo), "decimals", "share of winners no better "
+                     f"than the median, 0.5 by chance; {pbo.low:.2f} to {pbo.high:.2f}", "less"),
+        ]  # fmt: skip
+        if self.result is None:
+            return numbers
+        return [
+            Headline("sharpe", "Sharpe, re-tuned", self.result.metrics["sharpe"], "decimals",
+                     "out of sample", "more"),
+            *numbers,
+            Headline("sharpe_fixed", "Sharpe, tuned once", self.fixed.metrics["sharpe"],
+                     "decimals", "over the same bars", "more"),
+        ]  # fmt: skip
+
+    def __repr__(self) -> str:
+        name = self.manifest["policy"]["name"]
+        return f"<WalkForward of {name}: {len(self.folds)} folds, efficiency {self.efficiency:.2f}>"
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the walk as data for JSON."""
+        return self._write_data(
+            "walk",
+            chance={name: each._asdict() for name, each in self.chance.items()},
+            folds=list_records(self.folds),
+            stability=list_records(self.stability),
+            metrics=None if self.result is None else dict(self.result.metrics),
+            metrics_fixed=dict(self.fixed.metrics),
+        )
+
+    @property
+    def accounts(self) -> Mapping[str, Result]:
+        """The account tuned once, and the re-tuned one; of separate ones, one per market."""
+        found: dict[str, Result] = {}
+        for title, account in {"fixed": self.fixed, "result": self.result}.items():
+            if isinstance(account, Result):
+                found[title] = account
+            elif account is not None:
+                names = [*self.manifest["data"]["instruments"]]
+                found |= {
+                    f"{title}-{names.index(name)}": each for name, each in account.results.items()
+                }
+        return found
+
+    @classmethod
+    def _read_accounts(
+        cls, accounts: Mapping[str, Result], manifest: Mapping[str, Any]
+    ) -> dict[str, Any]:
+        if "pool" not in manifest:
+            return dict(accounts)
+        names = [*manifest["data"]["instruments"]]
+        found: defaultdict[str, dict[str, Result]] = defaultdict(dict)
+        for folder, account in accounts.items():
+            title, _, place = folder.partition("-")
+            found[title][names[int(place)]] = account
+        return {title: SeparateAccounts(each) for title, each in found.items()}
+
+    def _lay_out(self) -> dict[str, pd.DataFrame]:
+        return {
+            "folds": self.folds.reset_index(),
+            "stability": self.stability.reset_index(),
+            "trials": self.trials,
+        }
+
+    @staticmethod
+    def _read_progress(folder: Path, manifest: Mapping[str, Any]) -> str:
+        done = len(list(folder.glob("fold-*")))
+        return f"in fold {done:,} of {len(manifest['spans']['rows']):,}" if done else "no set yet"
+
+    @classmethod
+    def _read_tables(cls, tables: Mapping[str, pd.DataFrame]) -> dict[str, Any]:
+        return {
+            "folds": tables["folds"].set_index("fold"),
+            "stability": tables["stability"].set_index("parameter"),
+            "trials": tables["trials"],
+            "result": None,  # without ``carry`` there is no re-tuned account
+        }
+
+
+def follow_unit(account: Any) -> pd.Series:
+    if isinstance(account, SeparateAccounts):
+        return (1.0 + account.returns).cumprod()
+    index = utc_index(account.span.named)
+    return pd.Series(account.of_account("unit") / account.tally.first_unit, index)
+
+
+def write_verdict(walk: WalkForward) -> str:
+    if walk.result is None:
+        return "no verdict: accounts that begin anew in every fold pay nothing for switching"
+    if walk.result.metrics["ruined"]:
+        n, where = walk.result.metrics["ruined"], ""
+        if "pool" in walk.manifest:
+            where = f" in {n:.0f} of {len(walk.manifest['data']['instruments'])} markets"
+        return f"do not trust it: the re-tuned account was ruined out of sample{where}"
+    clauses = [write_evidence(walk)]
+    broken = walk.figures["broken"]
+    if broken:
+        told = ", ".join(f"{rule} (it came to {value:.4g})" for rule, value in broken.items())
+        clauses.append(f"out of sample the account broke a constraint of the search: {told}")
+    if walk.pbo > EVEN:
+        clauses.append(
+            f"the choice is no better than chance: the overfitting probability is {walk.pbo:.2f}"
+        )
+    return "; ".join(clauses)
+
+
+def write_evidence(walk: WalkForward) -> str:
+    pbo, sets = walk.pbo, int(walk.folds["trials"].sum())
+    number = (
+        f"{name_evidence(walk.manifest)} {format_probability(walk.deflated_sharpe)} out of sample"
+    )
+    number += f" after {sets:,} sets in {len(walk.folds)} folds" if sets > len(walk.folds) else ""
+    count = walk.chance["better_than_median"]
+    words = f"winners were {{}} the median set, where chance alone gives {count.expected:g}"
+    lost = f"{count.n - count.found} of {count.n} {words.format('no better than')}"
+    won = f"{count.found} of {count.n} {words.format('better than')}"
+    if walk.deflated_sharpe < EVIDENCE:
+        return (
+            f"no evidence that re-tuning finds what lasts: {number}, and {EVIDENCE} or more would "
+            f"be evidence; {lost if count.n else 'a single set leaves nothing to choose'}"
+        )
+    if math.isnan(pbo):
+        return f"evidence of a gain out of sample, {number}; a single set leaves nothing to choose"
+    if pbo > EVEN:
+        return (
+            f"the policy gains out of sample, but choosing its parameters adds nothing: {number}, "
+            f"yet {lost}"
+        )
+    if pbo.high >= EVEN:
+        return (
+            f"the policy gains out of sample, and it is not clear that choosing its parameters "
+            f"adds anything: {number}; {won}, and as many or more with probability "
+            f"{format_probability(count.p_value)}"
+        )
+    return f"evidence that it lasts: {number}, and {won}"
+
+
+def describe_choice(walk: WalkForward) -> Iterator[str]:
+    inside, outside = (read_figures(walk.figures, f"growth_{k}_sample") for k in ("in", "out_of"))
+    yield (
+        f"Log growth per year was {format_percent(inside)} in sample and {format_percent(outside)} "
+        "out of sample."
+    )
+    gap = walk.figures["against_fixed"]
+    if gap and math.isfinite(read_figures(gap, "low")):
+        words = "more than noise" if read_figures(gap, "p_value") <= 1.0 - EVIDENCE else "noise"
+        low, gain, high = (format_percent(read_figures(gap, k))
+                           for k in ("low", "difference", "high"))  # fmt: skip
+        yield (
+            f"Re-tuning changed log growth per year by {gain} against tuning once, 95 % interval "
+            f"{low} to {high}: {words}."
+        )
+
+
+def show_parameters(folds: pd.DataFrame, manifest: Mapping[str, Any]) -> Iterator[ShownChart]:
+    rule = manifest["robust"] or {}
+    width = float(rule.get("width", PLATEAU_WIDTH)) if isinstance(rule, dict) else PLATEAU_WIDTH
+    for facts in manifest["space"]["dimensions"]:
+        each = Dimension(**{name: facts[name] for name in Dimension._fields})
+        if not each.options:
+            yield show_parameter(each, folds, width)
+
+
+def show_parameter(each: Dimension, folds: pd.DataFrame, width: float) -> ShownChart:
+    values = folds[name_column(each.name)].to_numpy(dtype=np.float64)
+    ends = {
+        f"{word} end of its plateau": each.decode(np.clip(each.encode(values) + side, 0.0, 1.0))
+        for word, side in (("lower", -width), ("upper", width))
+    }
+    table = pd.DataFrame({**ends, "winner": values}, folds["test_start"])
+    table.loc[folds["test_end"].iloc[-1]] = table.iloc[-1]
+    colors = dict(zip(map(str, table), ("neutral", "neutral", "accent"), strict=True))
+    return ShownChart(
+        f"parameter-{each.name}", each.name.replace("_", " "), PARAMETER, table, "steps",
+        colors, log="y" if each.log else "", size="half", height=240,
+    )  # fmt: skip

@@ -6,9 +6,9 @@ import pytest
 import backtest as bt
 from backtest.tune.looks import OtherTrials, find_other_trials, pool_deviation
 from backtest.tune.search import describe_market
-from backtest.validation.cross_validation import CrossValidation
+from backtest.validation.cross_validate import CrossValidation
 from backtest.validation.validation import name_result
-from backtest.validation.walk import WalkForward
+from backtest.validation.walk_forward import WalkForward
 from tests.validation.worlds import PLAIN, Lever, make_market
 
 pytestmark = pytest.mark.filterwarnings("ignore::UserWarning")  # short test spans

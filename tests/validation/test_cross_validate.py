@@ -10,6 +10,7 @@ import pytest
 import backtest as bt
 from backtest.measures.luck import expected_max_sharpe
 from backtest.validation.cross_validate import (
+    CrossValidation,
     GroupPart,
     choose_winners,
     combine_parts,
@@ -17,7 +18,6 @@ from backtest.validation.cross_validate import (
     estimate_overfitting,
     sum_moments,
 )
-from backtest.validation.cross_validation import CrossValidation
 from backtest.validation.spans import list_paths, list_splits, split_groups
 from tests.validation.worlds import PLAIN, Lever, Stop, make_market, read_all
 
