@@ -18,7 +18,7 @@ from backtest.sweep.set_evaluator import Evaluator
 from backtest.sweep.set_rows import Rows
 from backtest.sweep.sets.sets import BaseTerms, count_sets, read_settings
 from backtest.sweep.sets.space import draw_cube, read_space
-from backtest.tune import Study, search, search_loop, tune
+from backtest.tune import Study, search, trials, tune
 from tests.scenes import venue_of
 
 MARKET = bt.Market.sample(bars=24 * 40)
@@ -178,7 +178,7 @@ def stand_in(
     """Put a surface in place of the evaluator, and the plain sampler in place of the others."""
     evaluator = type("Surface", (MadeUp,), {"surface": staticmethod(surface), "pause": pause})
     put(search, "choose_evaluator", lambda pool, *, is_separate: evaluator)
-    put(search_loop, "start_sampler", start_drawn)
+    put(trials, "start_sampler", start_drawn)
 
 
 def space_of(policy: type[bt.Policy], given: Any = None):

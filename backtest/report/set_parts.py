@@ -379,7 +379,7 @@ def list_study_parts(study: Study) -> list[Part]:
              lambda: [tabulate_settings(study), tabulate_winner(study)], "both"),
         Part("verdict", "How much of it is luck", luck, lambda: list_luck(study), "both"),
         Part("search", "How the search went", "Every trial in its order.",
-             lambda: [draw_search(study, explored), f"{study.spending}." * bool(study.spending)]),
+             lambda: [draw_search(study, explored)]),
         *list_landscape(explored, "study.table"),
     ]  # fmt: skip
 

@@ -11,15 +11,15 @@ if TYPE_CHECKING:
     from backtest.tune.looks import count_independent, find_damaged_lines, find_other_trials
     from backtest.tune.looks import pool_deviation, record_look, record_tries
     from backtest.tune.luck import Verdict, deflate_alone, find_chance
-    from backtest.tune.plateau import Robustness, find_extent
+    from backtest.tune.winner import Robustness, find_extent
     from backtest.tune.search import check_choices, choose_metrics, describe_market
     from backtest.tune.search import describe_objective, describe_policy, find_names, objective
     from backtest.tune.search import read_budget, read_left_out, read_robustness
     from backtest.tune.search import search_and_choose, tune
-    from backtest.tune.search_outcome import StudyTask
-    from backtest.tune.single_sets import Bench
+    from backtest.tune.winner import StudyTask
+    from backtest.tune.looks import Bench
     from backtest.tune.study import Study, describe_budget, find_measures, name_evidence, name_short
-    from backtest.tune.trial_evaluator import Examiner, Goal, Progress
+    from backtest.tune.trials import Examiner, Goal, Progress
     from backtest.tune.trials import find_distinct, gather, is_feasible
 
 RESULTS = ("Study",)

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import copy
 import os
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from backtest.base import BacktestError, format_duration
-from backtest.measures import RiskMeasure
+from backtest.base import BacktestError, ParameterError, format_duration, list_values
+from backtest.market import as_markets
+from backtest.measures import RiskMeasure, read_risk_name
 from backtest.measures.measure_table import LARGEST
 from backtest.sweep import Rows, build_overlay, build_trio, describe_error, take_sets
 
@@ -107,3 +108,48 @@ class PathRisk:
         sizes = choose_grid(policy, venue, account, self.paths)
         row, _ = scan.search(sizes, measure.probability)
         return float(row["leverage"])
+
+
+def read_path_risk(
+    paths: Paths | None, names: Iterable[str], market: Any, *, signal: Any, **terms: Any
+) -> PathRisk | None:
+    """Return the measures on paths among some names; None without paths."""
+    if paths is None:
+        return None
+    from backtest.risk import check_paths  # noqa: PLC0415 - only with paths
+
+    found, wanted = check_paths(paths).names, as_markets(market).names
+    if found != wanted:
+        raise ParameterError(
+            f"paths must be of the market of the search, {', '.join(wanted)!r}, got paths of "
+            f"{', '.join(found)!r}"
+        )
+    measures = tuple(each for each in map(read_risk_name, sorted(names)) if each is not None)
+    if not measures:
+        raise ParameterError(
+            "with paths, an objective or a constraint must be measured on them, none is; "
+            "constraints={'p_liquidation_30d': '<= 0.01'} for example"
+        )
+    for each in measures:
+        check_measure(paths, each)
+    for value in list_values(signal):
+        is_number = isinstance(value, int | float) and not isinstance(value, bool)
+        if not is_number and signal is not None:
+            raise ParameterError(
+                "with paths, the signal must be a number or a table of one for each instrument, as "
+                f"columns, frames and rules end with the data, got {value!r:.60}"
+            )
+    return PathRisk(paths, measures, signal=signal, **terms)
+
+
+def check_measure(paths: Paths, measure: RiskMeasure) -> None:
+    from backtest.risk import count_bars  # noqa: PLC0415 - only with paths
+    from backtest.risk.max_leverage import LEAST_HITS  # noqa: PLC0415
+
+    if measure.kind != LARGEST:
+        count_bars(paths, measure.horizon)
+    elif not measure.probability * paths.count >= LEAST_HITS or measure.probability >= 1.0:
+        raise ParameterError(
+            f"{measure.name} needs a probability under 1, and paths times it to be at least "
+            f"{LEAST_HITS}, got {measure.probability * paths.count:g}; simulate more paths"
+        )

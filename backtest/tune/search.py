@@ -23,7 +23,6 @@ from backtest.base import (
     discard_folder,
     find_versions,
     format_time,
-    list_values,
     name_callable,
     name_folder,
     repr_plain,
@@ -48,13 +47,12 @@ from backtest.engine import (
 from backtest.market import Markets, as_markets, with_clock
 from backtest.measures import (
     ObjectiveLike,
-    RiskMeasure,
     read_aversion,
     read_constraints,
     read_objectives,
     read_risk_name,
 )
-from backtest.measures.measure_table import CORE, LARGEST, PATH
+from backtest.measures.measure_table import CORE, PATH
 from backtest.sweep import (
     Accounts,
     BaseTerms,
@@ -69,20 +67,26 @@ from backtest.sweep import (
 )
 from backtest.tune.journal import UNFINISHED, Journal, open_folder
 from backtest.tune.looks import (
+    Bench,
     SpanTries,
+    check_columns,
     find_other_trials,
     find_split,
     record_tries,
     warn_of_unseen,
 )
-from backtest.tune.path_risk import PathRisk
-from backtest.tune.plateau import BUDGET_SHARE, PLAIN, Robustness
-from backtest.tune.search_loop import Budget, search
-from backtest.tune.search_outcome import StudyOutcome, StudyTask, build_outcome, reserve_trials
-from backtest.tune.single_sets import Bench, check_columns
+from backtest.tune.path_risk import read_path_risk
 from backtest.tune.study import Study
-from backtest.tune.trial_evaluator import Examiner, Goal, Progress
-from backtest.tune.trials import gather, is_feasible
+from backtest.tune.trials import Budget, Examiner, Goal, Progress, gather, is_feasible, search
+from backtest.tune.winner import (
+    BUDGET_SHARE,
+    PLAIN,
+    Robustness,
+    StudyOutcome,
+    StudyTask,
+    build_outcome,
+    reserve_trials,
+)
 
 if TYPE_CHECKING:
     from backtest.account import Account
@@ -170,8 +174,7 @@ def tune(  # noqa: PLR0913 - keywords, each with a default that is said
         paths are liquidated. All sets see the same paths, and begin there with a new account.
     trials : int, optional
         Most sets to evaluate, neighbors included, at least 4. Default 20,000 if ``seconds`` is not
-        given either. A sampler may end earlier if nothing more is gained; ``study.spending`` says
-        why fewer were evaluated.
+        given either. A sampler may end earlier if nothing more is gained.
     seconds : float, optional
         Most time to search, not counting the time to compile or load before the first result; time
         spent before a resume counts. With ``trials``, whichever ends first. With ``robust``, a
@@ -188,7 +191,7 @@ def tune(  # noqa: PLR0913 - keywords, each with a default that is said
         Settings with one value in every set.
     robust : bool or Robustness
         Whether the leading sets are ranked by a low quantile of the objective over their neighbors
-        and over parts of the time; a :class:`~backtest.tune.plateau.Robustness` says how. False
+        and over parts of the time; a :class:`~backtest.tune.winner.Robustness` says how. False
         takes the highest objective. With too few trials for many candidates, the highest objective
         may win, with a warning.
     holdout : str, float or None
@@ -211,7 +214,7 @@ def tune(  # noqa: PLR0913 - keywords, each with a default that is said
         ``"tcp://host:port"`` or ``"local:N"``: the cluster to use, see
         :mod:`backtest.sweep.cluster`. The numbers do not depend on it.
     progress : callable, optional
-        Called with a :class:`~backtest.tune.trial_evaluator.Progress` after every piece of work.
+        Called with a :class:`~backtest.tune.trials.Progress` after every piece of work.
 
     Returns
     -------
@@ -246,10 +249,10 @@ def tune(  # noqa: PLR0913 - keywords, each with a default that is said
         policy, space, fix=fix, account=account, venue=venue, signal=own,
         names=() if accounts == "separate" else list_names(market), overlay=check_overlay(overlay),
     )  # fmt: skip
+    words = find_names(objective) | {*(constraints if isinstance(constraints, Mapping) else ())}
     risk = read_path_risk(
-        paths, objective, constraints, market, signal=signal, overlay=overlay, threads=threads,
-        compile=compile,
-    )  # fmt: skip
+        paths, words, market, signal=signal, overlay=overlay, threads=threads, compile=compile
+    )
     on_paths = () if risk is None else [each.name for each in risk.measures]
     goal = Goal(
         read_objectives(objective, on_paths=on_paths),
@@ -541,7 +544,12 @@ def run_study(task: StudyTask, progress: Callable[[Progress], object] | None) ->
     with open_folder(folder, task.facts):
         study = search_journal(task, folder, progress)
         if study.complete:
-            record_trials(task, study)
+            trials, facts = gather(study.batches), task.facts
+            if trials.sets:
+                span = facts["data"]["start"], facts["searched"]
+                kept = is_feasible(trials)
+                tried = SpanTries(*span, trials.sets, trials.metrics["sharpe"], kept)
+                record_tries(task.store, facts, [tried])
             study.save(task.store)
             discard_folder(folder)
     return study
@@ -550,47 +558,30 @@ def run_study(task: StudyTask, progress: Callable[[Progress], object] | None) ->
 def search_journal(
     task: StudyTask, folder: Path | None, progress: Callable[[Progress], object] | None
 ) -> Study:
+    bench, journal = task.bench, Journal(folder)
     examiner = Examiner(
-        task.seen,
-        task.goal,
-        Journal(folder),
-        risk=task.bench.risk,
-        total=task.trials,
-        progress=progress,
+        task.seen, task.goal, journal, risk=bench.risk, total=task.trials, progress=progress
     )
     outcome = None
     with contextlib.suppress(KeyboardInterrupt):
         outcome = search_and_choose(task, examiner)
-    study = Study(task.facts, tuple(examiner.batches), outcome, task.store, task.bench)
+    study = Study(task.facts, tuple(examiner.batches), outcome, task.store, bench)
     attach_making(study, Making(round(examiner.elapsed, 6), {}, argv=COMMAND.get()))
     if not study.complete:
-        text = f"interrupted: the study is unfinished, {study.trials:,} sets were evaluated"
-        warn_caller(text)
+        warn_caller(f"interrupted: the study is unfinished, {study.trials:,} sets were evaluated")
     return study
 
 
 def search_and_choose(task: StudyTask, examiner: Examiner) -> StudyOutcome:
     task.seen.check_causal(task.space.list_ends())
     examiner.start_clock()  # a budget in seconds is for the search
-    search(examiner, task.space, task.facts["sampler"], find_budget(task), task.seed)
-    return build_outcome(task, examiner)
-
-
-def find_budget(task: StudyTask) -> Budget:
     trials = task.trials
     if trials is not None:
         trials -= reserve_trials(task.rule, trials, is_robust=task.is_robust)
     share = 1.0 - BUDGET_SHARE if task.is_robust else 1.0
-    return Budget(trials, math.inf if task.seconds is None else share * task.seconds)
-
-
-def record_trials(task: StudyTask, study: Study) -> None:
-    trials = gather(study.batches)
-    if task.store is not None and trials.sets:
-        facts = task.facts
-        span = facts["data"]["start"], facts["searched"]
-        known = SpanTries(*span, trials.sets, trials.metrics["sharpe"], is_feasible(trials))
-        record_tries(task.store, facts, [known])
+    budget = Budget(trials, math.inf if task.seconds is None else share * task.seconds)
+    search(examiner, task.space, task.facts["sampler"], budget, task.seed)
+    return build_outcome(task, examiner)
 
 
 # ---------------------------------------------------------------------------------- the arguments
@@ -660,73 +651,3 @@ def choose_metrics(objective: ObjectivesLike, goal: Goal) -> Metrics:
     if by_aversion:
         return by_aversion
     return "core" if names <= set(CORE) else "all"
-
-
-def read_path_risk(
-    paths: Paths | None,
-    objective: ObjectivesLike,
-    constraints: Mapping[str, str] | None,
-    market: Market | Markets,
-    *,
-    signal: object,
-    overlay: Policy | None,
-    threads: int | None,
-    compile: bool,  # noqa: A002 - the word of bt.tune
-) -> PathRisk | None:
-    if paths is None:
-        return None
-    check_history(paths, market)
-    bounded = constraints if isinstance(constraints, Mapping) else {}
-    names = sorted(find_names(objective) | {str(name) for name in bounded})
-    measures = tuple(each for each in map(read_risk_name, names) if each is not None)
-    if not measures:
-        raise ParameterError(
-            "with paths, an objective or a constraint must be measured on them, none is; "
-            "constraints={'p_liquidation_30d': '<= 0.01'} for example"
-        )
-    for each in measures:
-        check_measure(paths, each)
-    return PathRisk(
-        paths,
-        measures,
-        signal=read_constant(signal),
-        overlay=overlay,
-        threads=threads,
-        compile=compile,
-    )
-
-
-def check_history(paths: Paths, market: Market | Markets) -> None:
-    from backtest.risk import check_paths  # noqa: PLC0415 - only with paths
-
-    found = check_paths(paths).names
-    wanted = as_markets(market).names
-    if found != wanted:
-        raise ParameterError(
-            f"paths must be of the market of the search, {', '.join(wanted)!r}, got paths of "
-            f"{', '.join(found)!r}"
-        )
-
-
-def check_measure(paths: Paths, measure: RiskMeasure) -> None:
-    from backtest.risk import count_bars  # noqa: PLC0415 - only with paths
-    from backtest.risk.max_leverage import LEAST_HITS  # noqa: PLC0415
-
-    if measure.kind != LARGEST:
-        count_bars(paths, measure.horizon)
-    elif not measure.probability * paths.count >= LEAST_HITS or measure.probability >= 1.0:
-        raise ParameterError(
-            f"{measure.name} needs a probability under 1, and paths times it to be at least "
-            f"{LEAST_HITS}, got {measure.probability * paths.count:g}; simulate more paths"
-        )
-
-
-def read_constant(signal: Any) -> Any:
-    for each in list_values(signal):
-        is_number = isinstance(each, int | float) and not isinstance(each, bool)
-        if not is_number and signal is not None:
-            raise ParameterError(
-                "with paths, the signal must be a number or a table of one for each instrument, as "
-                f"columns, frames and rules end with the data, got {each!r:.60}"
-            )
-    return signal

@@ -30,7 +30,6 @@ from backtest.sweep import (
     build_overlay,
     build_signal,
     build_trio,
-    count_sets,
     take_sets,
     to_plain_value,
 )
@@ -42,13 +41,17 @@ from backtest.tune.journal import (
     read_batches,
     tabulate_batches,
 )
-from backtest.tune.looks import count_looks, record_look
+from backtest.tune.looks import Bench, complete_set, count_looks, measure_holdout, record_look
 from backtest.tune.luck import Verdict
-from backtest.tune.plateau import NEIGHBOUR
-from backtest.tune.search_loop import SEARCH, find_knee
-from backtest.tune.search_outcome import StudyOutcome
-from backtest.tune.single_sets import Bench, complete_set, measure_holdout
-from backtest.tune.trials import find_distinct, gather, is_feasible, name_scores, tabulate_trials
+from backtest.tune.trials import (
+    find_distinct,
+    find_knee,
+    gather,
+    is_feasible,
+    name_scores,
+    tabulate_trials,
+)
+from backtest.tune.winner import NEIGHBOUR, StudyOutcome
 
 if TYPE_CHECKING:
     from backtest.account import Account
@@ -230,22 +233,6 @@ class Study(SavedResult):
         """How much of the best is luck, in numbers; None of an unfinished study."""
         return None if self.outcome is None else self.outcome.verdict
 
-    @property
-    def spending(self) -> str:
-        """Why fewer different sets than ``trials`` were evaluated; empty if they were not."""
-        limit = self.manifest["budget"]["trials"]
-        if limit is None or not self.complete or self.trials >= limit:
-            return ""
-        searched, judged = (
-            sum(count_sets(each.sets) for each in self.batches if each.stage == stage)
-            for stage in (SEARCH, NEIGHBOUR)
-        )
-        return (
-            f"{self.trials:,} of {limit:,} trials: {searched:,} in the search and {judged:,} as "
-            f"neighbors of candidates, {searched + judged - self.trials:,} of them repeated; no "
-            "more sets were to be tried"
-        )
-
     # ----------------------------------------------------------------------------- running its sets
 
     @property
@@ -380,7 +367,6 @@ class Study(SavedResult):
                 "complete": self.complete,
                 "folder": None if self.folder is None else str(self.folder),
                 "trials": self.trials,
-                "spending": self.spending,
                 "looks": self.looks,
                 "best": None if found is None else {**found, "note": find_cautions(found)},
                 "outcome": None if self.outcome is None else self.outcome.to_dict(),

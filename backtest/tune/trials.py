@@ -1,14 +1,19 @@
-"""All trials of a study as one batch or table, and samples of them."""
+"""Trials of a search: a sampler proposes sets, which are evaluated, scored, stored and gathered."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import TYPE_CHECKING
+import itertools
+import math
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 import pandas as pd
 
-from backtest.base import BoolArray, FloatArray, IntArray
+from backtest.base import BoolArray, DataError, FloatArray, IntArray, PolicyError
+from backtest.base.compile_choice import COMPILING
+from backtest.measures import Constraint, Objective, pareto, total_violation
 from backtest.sweep import (
     ERROR,
     count_sets,
@@ -19,11 +24,230 @@ from backtest.sweep import (
     take_sets,
 )
 from backtest.sweep.tabulate import SCORE, STAGE, VIOLATION
-from backtest.tune.journal import PART, Batch
-from backtest.tune.trial_evaluator import join_batches
+from backtest.tune.journal import PART, Batch, Journal
 
 if TYPE_CHECKING:
-    from backtest.sweep import Sets, Space
+    from backtest.sweep import Evaluator, Sets, Space
+    from backtest.tune.path_risk import PathRisk
+    from backtest.tune.samplers import Sampler, SamplerName
+
+FIRST_PIECE = 16
+"""Sets in the first piece, while the rate is unknown."""
+GROWTH = 16
+"""Largest ratio of the next piece to the last one."""
+PIECE_SECONDS = 10.0
+"""Sets are evaluated and stored in pieces of about this length, which is what a kill can lose."""
+LANES = 64
+"""Larger pieces are multiples of this, the sets that the evaluator takes at once."""
+
+
+class Progress(NamedTuple):
+    trials: int
+    total: int | None
+    best_score: float
+    best_values: dict[str, Any]
+    seconds: float
+    stage: str
+
+    def add(self, batch: Batch) -> Progress:
+        is_whole = batch.stage != "part"
+        best = find_best(batch.scores[:, 0], batch.violation) if is_whole else -1
+        now = self._replace(
+            trials=self.trials + (count_sets(batch.sets) if is_whole else 0),
+            seconds=batch.seconds,
+            stage=batch.stage,
+        )
+        if best < 0 or batch.scores[best, 0] <= now.best_score:
+            return now
+        values = take_sets(batch.sets, best)
+        plain = {name: v.item() if hasattr(v, "item") else v for name, v in values.items()}
+        return now._replace(best_score=float(batch.scores[best, 0]), best_values=plain)
+
+
+class Goal(NamedTuple):
+    objectives: tuple[Objective, ...]
+    constraints: tuple[Constraint, ...]
+
+    def score(
+        self, metrics: Mapping[str, FloatArray], failed: BoolArray
+    ) -> tuple[FloatArray, FloatArray]:
+        """Return scores of shape (n, n_objectives), and violations of shape (n,)."""
+        scores = np.full((len(failed), len(self.objectives)), np.nan)
+        kept = take_sets(metrics, ~failed)
+        for k, objective in enumerate(self.objectives):
+            scores[~failed, k] = objective.score(kept)
+        violation = total_violation(self.constraints, metrics)
+        violation[failed | ~(metrics["ruined"] == 0.0)] = np.inf
+        return scores, violation
+
+    def list_broken(self, metrics: Mapping[str, float]) -> list[Constraint]:
+        columns = {name: np.array([value]) for name, value in metrics.items()}
+        known = (each for each in self.constraints if each.name in columns)
+        return [each for each in known if each.violation(columns)[0] > 0.0]
+
+
+def find_best(scores: FloatArray, violation: FloatArray) -> int:
+    is_feasible = (violation == 0.0) & np.isfinite(scores)
+    if not is_feasible.any():
+        return -1
+    return int(np.argmax(np.where(is_feasible, scores, -np.inf)))
+
+
+class Examiner:
+    def __init__(
+        self,
+        evaluator: Evaluator,
+        goal: Goal,
+        journal: Journal,
+        *,
+        risk: PathRisk | None = None,
+        total: int | None = None,
+        progress: Callable[[Progress], object] | None = None,
+        clock: Callable[[], float] = time.perf_counter,
+    ) -> None:
+        self.evaluator = evaluator
+        self.goal = goal
+        self.risk = risk
+        self.journal = journal
+        self.batches: list[Batch] = []
+        self.progress = progress
+        self.now = Progress(0, total, math.nan, {}, 0.0, "search")
+        self.clock = clock
+        self.stored = journal.read_next()
+        self.seconds = 0.0
+        self.since = clock()
+        self.piece = FIRST_PIECE
+        self.is_warm = False
+
+    @property
+    def elapsed(self) -> float:
+        return self.seconds + self.clock() - self.since
+
+    def start_clock(self) -> None:
+        self.since = self.clock()
+
+    def evaluate(
+        self,
+        sets: Sets,
+        stage: str,
+        *,
+        first: int = 0,
+        stop: int | None = None,
+        deadline: float = math.inf,
+    ) -> Batch:
+        pieces: list[Batch] = []
+        n, done = count_sets(sets), 0
+        while done < n:
+            if not self._has_time(stage, deadline):
+                break
+            rest = take_sets(sets, slice(done, None))
+            if self.stored is not None:
+                piece = self._read_stored(rest, stage)
+            else:
+                piece = self._evaluate(rest, stage, first, stop, deadline)
+            pieces.append(piece)
+            done += count_sets(piece.sets)
+        return join_batches(pieces, sets, len(self.goal.objectives))
+
+    def _has_time(self, stage: str, deadline: float) -> bool:
+        if deadline == math.inf:
+            return True
+        if self.stored is not None:
+            return self.stored.stage == stage
+        return self.elapsed < deadline or not self.batches
+
+    def _read_stored(self, sets: Sets, stage: str) -> Batch:
+        batch = self.stored
+        if batch is None or batch.stage != stage or not starts_with(sets, batch.sets):
+            raise DataError(
+                f"{self.journal.folder}: batch {self.journal.position - 1:06d} does not hold the "
+                "sets that the sampler proposes now; resume with the versions in its manifest"
+            )
+        self.stored = self.journal.read_next()
+        self._add(batch)
+        return batch
+
+    def _evaluate(
+        self, sets: Sets, stage: str, first: int, stop: int | None, deadline: float
+    ) -> Batch:
+        if deadline < math.inf and not self.is_warm:
+            self._warm_up(sets, first, stop)
+        began = self.clock()
+        asked = take_sets(sets, slice(self.piece))
+        compiled = COMPILING.seconds
+        rows = self.evaluator.evaluate(asked, first=first, stop=stop)
+        if self.risk is not None:
+            rows = self.risk.add(rows, asked, self.evaluator)
+        if deadline < math.inf:  # compiling does not count
+            compiled = COMPILING.seconds - compiled
+            began, self.since = began + compiled, self.since + compiled
+        n = count_sets(asked) if rows.done.all() else int(np.argmin(rows.done))
+        failed = np.array([error != "" for error in rows.errors[:n]], dtype=np.bool_)
+        asked, metrics = take_sets(asked, slice(n)), take_sets(rows.metrics, slice(n))
+        scores, violation = self.goal.score(metrics, failed)
+        batch = Batch(stage, self.elapsed, asked, metrics, scores, violation, rows.errors[:n])
+        if n > 0:
+            self.journal.append(batch)
+            self._add(batch)
+            self._set_piece(n, self.clock() - began, deadline)
+        if not rows.done.all():
+            raise KeyboardInterrupt
+        return batch
+
+    def _warm_up(self, sets: Sets, first: int, stop: int | None) -> None:
+        began = self.clock()
+        if not self.evaluator.evaluate(
+            take_sets(sets, slice(2)), first=first, stop=stop
+        ).done.all():
+            raise KeyboardInterrupt
+        self.since += self.clock() - began
+        self.is_warm = True
+
+    def _add(self, batch: Batch) -> None:
+        self.batches.append(batch)
+        self.seconds, self.since = batch.seconds, self.clock()
+        self.now = self.now.add(batch)
+        if self.progress is not None:
+            self.progress(self.now)
+
+    def _set_piece(self, n: int, seconds: float, deadline: float) -> None:
+        left = min(PIECE_SECONDS, max(0.0, deadline - self.elapsed))
+        affordable = n * left / seconds if seconds > 0.0 else math.inf
+        size = int(min(affordable, max(GROWTH * n, self.piece)))
+        self.piece = max(1, size if size < LANES else size // LANES * LANES)
+
+
+def starts_with(sets: Sets, first: Sets) -> bool:
+    n = count_sets(first)
+    return list(sets) == list(first) and all(
+        np.array_equal(sets[name][:n], values, equal_nan=values.dtype.kind == "f")
+        for name, values in first.items()
+    )
+
+
+def join_batches(pieces: list[Batch], sets: Sets, n_objectives: int) -> Batch:
+    if not pieces:
+        return Batch(
+            "", 0.0, take_sets(sets, slice(0)), {}, np.empty((0, n_objectives)), np.empty(0), []
+        )
+    if len(pieces) == 1:
+        return pieces[0]
+    return Batch(
+        stage=pieces[-1].stage,
+        seconds=pieces[-1].seconds,
+        sets=join_columns([piece.sets for piece in pieces]),
+        metrics=join_columns([piece.metrics for piece in pieces]),
+        scores=np.concatenate([piece.scores for piece in pieces]),
+        violation=np.concatenate([piece.violation for piece in pieces]),
+        errors=[error for piece in pieces for error in piece.errors],
+    )
+
+
+def join_columns(parts: list[Any]) -> dict[str, Any]:
+    return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
+
+
+# ------------------------------------------------------------------------------ all trials
 
 
 def gather(batches: Sequence[Batch]) -> Batch:
@@ -76,3 +300,132 @@ def spread_sample(
 
 def worst_where_broken(trials: Batch) -> FloatArray:
     return np.where(is_feasible(trials)[:, None], trials.scores, -np.inf)
+
+
+# ---------------------------------------------------------------------------- the search loop
+
+SEARCH = "search"
+EXPLORED = 256
+"""Sets drawn to estimate the scales of several objectives; a quarter of the trials at most."""
+FAILURES = 16
+"""If a batch of at least so many sets fails as a whole, the search stops."""
+DIVISIONS = {2: 4, 3: 2}
+NOT_ADAPTIVE = ("grid", "sobol", "random")
+FARTHER = 2.0
+"""Distance of the ideal point from the median, in spreads of an objective."""
+SLOPE = 0.05
+"""Weight of the sum of distances in the score of a direction, which breaks ties."""
+
+
+class Budget(NamedTuple):
+    trials: int | None
+    deadline: float
+
+
+def search(
+    examiner: Examiner, space: Space, sampler: SamplerName, budget: Budget, seed: int
+) -> None:
+    if len(examiner.goal.objectives) == 1 or sampler in NOT_ADAPTIVE:
+        chosen = start_sampler(sampler, space, budget.trials, seed)
+        for _ in run_sampler(examiner, space, chosen, budget, None):
+            pass
+    else:
+        search_directions(examiner, space, sampler, budget, seed)
+
+
+def start_sampler(sampler: SamplerName, space: Space, trials: int | None, seed: int) -> Sampler:
+    from backtest.tune.samplers import make_sampler  # noqa: PLC0415 - they load SciPy and more
+
+    return make_sampler(sampler, space, seed=seed, trials=trials)
+
+
+class Ideal(NamedTuple):
+    point: FloatArray
+    spread: FloatArray
+    weights: FloatArray
+
+    def score(self, scores: FloatArray) -> FloatArray:
+        """Return the scores in this direction, given scores of shape (n, n_objectives)."""
+        distance = (self.point - scores) / self.spread
+        total: FloatArray = -np.max(self.weights * distance, axis=1) - SLOPE * distance.sum(axis=1)
+        return total
+
+
+def run_sampler(
+    examiner: Examiner, space: Space, sampler: Sampler, budget: Budget, ideal: Ideal | None
+) -> Iterator[Batch]:
+    left = budget.trials
+    while left is None or left > 0:
+        asked = sampler.ask()
+        cube = asked[:left]
+        if not len(cube):
+            return
+        batch = examiner.evaluate(space.decode(cube), SEARCH, deadline=budget.deadline)
+        check_failures(batch)
+        n = count_sets(batch.sets)
+        if n < len(cube):
+            return  # time is up
+        if n == len(asked):
+            is_known = np.isfinite(batch.scores).all(axis=1, keepdims=True)
+            scores = np.where(is_known, batch.scores, np.nan)
+            score = scores[:, 0] if ideal is None else ideal.score(scores)
+            sampler.tell(cube, score, batch.violation)
+        left = None if left is None else left - n
+        yield batch
+
+
+def check_failures(batch: Batch) -> None:
+    if len(batch.errors) >= FAILURES and all(batch.errors):
+        raise PolicyError(f"all {len(batch.errors)} sets failed, the first with: {batch.errors[0]}")
+
+
+def search_directions(
+    examiner: Examiner, space: Space, sampler: SamplerName, budget: Budget, seed: int
+) -> None:
+    n = EXPLORED if budget.trials is None else min(EXPLORED, budget.trials // 4)
+    rng = np.random.default_rng([seed, 3])
+    cube = draw_cube(len(space.dimensions), max(n, 1), "sobol", rng)
+    drawn = examiner.evaluate(space.decode(cube), SEARCH, deadline=budget.deadline)
+    check_failures(drawn)
+    directions = list(spread_weights(len(examiner.goal.objectives)))
+    share = None if budget.trials is None else (budget.trials - len(cube)) // len(directions)
+    runs = []
+    for k, weights in enumerate(directions if share != 0 else ()):
+        direction_seed = int(np.random.SeedSequence([seed, k]).generate_state(1)[0])
+        chosen = start_sampler(sampler, space, share, direction_seed)
+        ideal = find_ideal(drawn, weights)
+        runs.append(run_sampler(examiner, space, chosen, Budget(share, budget.deadline), ideal))
+    while runs:
+        runs = [run for run in runs if next(run, None) is not None]
+
+
+def spread_weights(n: int) -> Iterator[FloatArray]:
+    steps = DIVISIONS.get(n, 1)
+    for counts in itertools.product(range(steps + 1), repeat=n):
+        if sum(counts) == steps:
+            yield np.array(counts) / steps
+    if steps < n and n > 2:
+        yield np.full(n, 1.0 / n)
+
+
+def find_ideal(drawn: Batch, weights: FloatArray) -> Ideal:
+    is_known = np.isfinite(drawn.scores).all(axis=1)
+    is_kept = is_known & (drawn.violation == 0.0)
+    scores = drawn.scores[is_kept if is_kept.sum() > 1 else is_known]
+    if len(scores) < 2:
+        scores = np.array([[0.0] * len(weights), [1.0] * len(weights)])
+    low, middle, high = np.quantile(scores, [0.05, 0.5, 0.95], axis=0)
+    spread = np.where(high > low, high - low, 1.0)
+    return Ideal(middle + FARTHER * spread, spread, weights)
+
+
+def find_knee(scores: FloatArray, feasible: np.ndarray) -> int:
+    if scores.shape[1] == 1:
+        return find_best(scores[:, 0], np.where(feasible, 0.0, 1.0))
+    front = pareto(scores, feasible & np.isfinite(scores).all(axis=1))
+    if not len(front):
+        return -1
+    values = scores[front]
+    low, high = values.min(axis=0), values.max(axis=0)
+    share = np.where(high > low, (values - low) / np.where(high > low, high - low, 1.0), 1.0)
+    return int(front[np.argmin(np.sum((1.0 - share) ** 2, axis=1))])

@@ -8,7 +8,7 @@ from backtest.measures.measure_table import PATH
 from backtest.measures.ranking import read_constraints, read_objective
 from backtest.strategies import Constant
 from backtest.tune.search import choose_metrics
-from backtest.tune.trial_evaluator import Goal
+from backtest.tune.trials import Goal
 
 VENUE = bt.Venue.preset("binance-usdm", "BTCUSDT")
 LEVERAGES = [0.5, 1.0, 2.0]

@@ -7,7 +7,7 @@ import pytest
 import backtest as bt
 from backtest.base.errors import ParameterError
 from backtest.strategies import VolTarget
-from backtest.tune import Study, search, search_loop, tune
+from backtest.tune import Study, search, trials, tune
 from backtest.tune.looks import LOOKS, TRIED, find_damaged_lines, find_split
 from tests.tuning import MARKET, MadeUp, seek, start_drawn
 
@@ -164,4 +164,4 @@ def test_with_the_real_evaluator_a_poisoned_holdout_changes_nothing(monkeypatch)
 
 def stand_in_sampler(monkeypatch) -> None:
     """Put the plain sampler in place of the others, and leave the evaluator."""
-    monkeypatch.setattr(search_loop, "start_sampler", start_drawn)
+    monkeypatch.setattr(trials, "start_sampler", start_drawn)

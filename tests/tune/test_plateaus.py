@@ -7,8 +7,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from backtest.tune import Robustness, search_outcome
-from backtest.tune.plateau import (
+from backtest.tune import Robustness, winner
+from backtest.tune.winner import (
     choose_candidates,
     draw_neighbors,
 )
@@ -48,7 +48,7 @@ def test_candidates_are_the_best_and_no_two_boxes_overlap(monkeypatch):
         chosen.append(choose_candidates(*args))
         return chosen[-1]
 
-    monkeypatch.setattr(search_outcome, "choose_candidates", choose)
+    monkeypatch.setattr(winner, "choose_candidates", choose)
     study = seek(trials=2000)
     judged = study.table[study.table["robust_score"].notna()]
     assert len(chosen) == 3

@@ -13,7 +13,7 @@ import backtest as bt
 from backtest.base.atomic_files import DRAFT_FILE
 from backtest.base.errors import DataError, ParameterError
 from backtest.base.json_values import to_plain
-from backtest.tune import Study, search_loop
+from backtest.tune import Study, trials
 from backtest.tune.journal import UNFINISHED, name_batch
 from tests.fast_cases import every_nth
 from tests.refusals import check_refused
@@ -21,7 +21,7 @@ from tests.tuning import MARKET, Hills, Mixed, seek, seek_slowly, stand_in
 
 pytestmark = pytest.mark.usefixtures("made_up")
 
-START = search_loop.start_sampler
+START = trials.start_sampler
 KILLS = 20
 PAUSE = 0.01
 """Seconds per call of the evaluator in a process that is to be killed."""
@@ -113,7 +113,7 @@ def test_a_loaded_study_is_the_one_that_was_made(tmp_path):
 
 @pytest.mark.parametrize("sampler", every_nth(["auto", "sobol", "random", "grid", "gp"], 3))
 def test_every_sampler_goes_on_as_if_nothing_had_been(tmp_path, monkeypatch, sampler):
-    monkeypatch.setattr(search_loop, "start_sampler", START)
+    monkeypatch.setattr(trials, "start_sampler", START)
     few = {"trials": 24 if sampler == "gp" else 80, "sampler": sampler, "robust": False}
     whole = seek(store=tmp_path / "whole", **few)
 

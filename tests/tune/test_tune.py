@@ -13,7 +13,7 @@ import backtest as bt
 from backtest.base.errors import ParameterError, PolicyError
 from backtest.base.json_values import to_plain
 from backtest.measures.ranking import pareto
-from backtest.tune import Progress, trial_evaluator
+from backtest.tune import Progress, trials
 from tests.refusals import check_refused
 from tests.tuning import Columns, Hills, MadeUp, Mixed, dome, seek, stand_in
 
@@ -92,8 +92,8 @@ def test_the_same_seed_makes_the_same_study_and_another_another():
 
 def test_pieces_do_not_change_what_is_found(monkeypatch):
     whole = seek()
-    monkeypatch.setattr(trial_evaluator, "FIRST_PIECE", 3)
-    monkeypatch.setattr(trial_evaluator, "GROWTH", 1)
+    monkeypatch.setattr(trials, "FIRST_PIECE", 3)
+    monkeypatch.setattr(trials, "GROWTH", 1)
     small = seek()
     pd.testing.assert_frame_equal(whole.table, small.table)
     assert to_plain(whole.outcome) == to_plain(small.outcome)

@@ -3,9 +3,8 @@
 import numpy as np
 import pytest
 
-from backtest.tune.plateau import CandidateScores
-from backtest.tune.search_outcome import choose_winner
 from backtest.tune.trials import gather, is_feasible
+from backtest.tune.winner import CandidateScores, choose_winner
 from tests.tuning import seek, stand_in
 
 
