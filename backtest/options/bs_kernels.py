@@ -1,18 +1,14 @@
-"""Black-Scholes prices, Greeks and implied volatilities in scalar functions that also compile.
-
-Black-76 on the forward ``S exp((r - q) T)``, with derivatives by the spot price.
-"""
+"""Black-Scholes by Black-76 on the forward ``S exp((r - q) T)``, for compiled policies."""
 
 from __future__ import annotations
 
 import math
 
-from backtest.base import FloatArray, Greeks, scalar_greeks, scalar_price
+from backtest.base import Greeks, scalar_greeks, scalar_price
 from backtest.base.black_kernels import MOST_CARRY
 from backtest.options.implied_kernels import scalar_implied
 
-KERNELS = ("fill_bs", "fill_bs_greeks", "fill_bs_volatilities")
-PLAIN_SECONDS = {"fill_bs": 1e-5, "fill_bs_greeks": 2e-5, "fill_bs_volatilities": 6e-5}
+KERNELS = ()
 
 
 def scalar_growth(years: float, rate: float, dividend: float) -> float:
@@ -69,30 +65,3 @@ def scalar_bs_implied(
 ) -> float:
     forward = spot * scalar_growth(years, rate, dividend)
     return scalar_implied(sign, price, forward, strike, years, rate, False)
-
-
-def fill_bs(terms: FloatArray, out: FloatArray) -> None:
-    for i in range(len(out)):
-        out[i] = scalar_bs(
-            terms[0, i], terms[1, i], terms[2, i], terms[3, i], terms[4, i], terms[5, i],
-            terms[6, i],
-        )  # fmt: skip
-
-
-def fill_bs_greeks(terms: FloatArray, out: FloatArray) -> None:
-    """Write the Greeks of each option to a row of ``out`` (n, 7), in the order of the record."""
-    for i in range(len(out)):
-        found = scalar_bs_greeks(
-            terms[0, i], terms[1, i], terms[2, i], terms[3, i], terms[4, i], terms[5, i],
-            terms[6, i],
-        )  # fmt: skip
-        for k in range(7):
-            out[i, k] = found[k]
-
-
-def fill_bs_volatilities(terms: FloatArray, out: FloatArray) -> None:
-    for i in range(len(out)):
-        out[i] = scalar_bs_implied(
-            terms[0, i], terms[1, i], terms[2, i], terms[3, i], terms[4, i], terms[5, i],
-            terms[6, i],
-        )  # fmt: skip

@@ -208,57 +208,39 @@ STALE = pd.Timedelta("5min")
 
 class Check(NamedTuple):
     text: str
-    find: Callable[[pd.DataFrame], pd.Series]
     pattern: str
+    find: Callable[[pd.DataFrame], pd.Series]
 
 
 CHECKS = {
-    "crossed": Check(
-        "the bid is above the ask",
-        lambda r: r["bid"] > r["ask"],
-        "bid {bid:g}, ask {ask:g}",
-    ),
+    "crossed": Check("the bid is above the ask", "bid {bid:g}, ask {ask:g}",
+                     lambda r: r["bid"] > r["ask"]),
     "outside_bounds": Check(
         "a bid is at or above the largest value, or an ask at the intrinsic value",
-        lambda r: (r["bid"] >= r["most"]) | (r["ask"] <= r["least"]) & (r["least"] > 0.0),
         "bid {bid:g}, ask {ask:g}, between {least:g} and {most:g}",
-    ),
+        lambda r: (r["bid"] >= r["most"]) | (r["ask"] <= r["least"]) & (r["least"] > 0.0)),
     "disagrees": Check(
         "mark, forward and volatility do not agree to 1e-4",
-        lambda r: (r["mark"] - r["model"]).abs() * r["per_coin"] > AGREEMENT,
         "mark {mark:g}, its volatility gives {model:g}",
-    ),
-    "duplicated": Check(
-        "the same contract stands twice",
-        lambda r: r.duplicated([*KEYS, "expiry", "strike", "kind"]),
-        "strike {strike:g}",
-    ),
+        lambda r: (r["mark"] - r["model"]).abs() * r["per_coin"] > AGREEMENT),
+    "duplicated": Check("the same contract stands twice", "strike {strike:g}",
+                        lambda r: r.duplicated([*KEYS, "expiry", "strike", "kind"])),
     "no_future": Check(
         "the expiry has no future: its forward is from put-call parity or the index",
-        lambda r: r["forward_source"].isin(["parity", "index"]),
         "forward {forward:g} by {forward_source}",
-    ),
-    "no_forward": Check(
-        "the expiry has no forward at all",
-        lambda r: r["forward"].isna(),
-        "expiry {expiry:%Y-%m-%d}",
-    ),
+        lambda r: r["forward_source"].isin(["parity", "index"])),
+    "no_forward": Check("the expiry has no forward at all", "expiry {expiry:%Y-%m-%d}",
+                        lambda r: r["forward"].isna()),
     "forward_differs": Check(
         "the forward differs from that of its expiry by over 1e-4",
-        lambda r: (r["forward"] / r["usual"] - 1.0).abs() > AGREEMENT,
         "forward {forward:g}, of its expiry {usual:g}",
-    ),
+        lambda r: (r["forward"] / r["usual"] - 1.0).abs() > AGREEMENT),
     "stale": Check(
         "the row was quoted over five minutes before the snapshot",
-        lambda r: r["time"] - r["quoted"] > STALE,
-        "quoted {quoted:%Y-%m-%d %H:%M}",
-    ),
-    "expired": Check(
-        "the expiry is not after the snapshot",
-        lambda r: r["years"] <= 0.0,
-        "expiry {expiry:%Y-%m-%d %H:%M}",
-    ),
-}
+        "quoted {quoted:%Y-%m-%d %H:%M}", lambda r: r["time"] - r["quoted"] > STALE),
+    "expired": Check("the expiry is not after the snapshot", "expiry {expiry:%Y-%m-%d %H:%M}",
+                     lambda r: r["years"] <= 0.0),
+}  # fmt: skip
 """Every check of a quote."""
 
 

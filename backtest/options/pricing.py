@@ -18,8 +18,8 @@ import numpy.typing as npt
 from backtest import base
 from backtest.base import FloatArray, Greeks, ParameterError, black_kernels, repr_given
 from backtest.base.black_kernels import MOST_CARRY
-from backtest.options import bs_kernels, implied_kernels
-from backtest.options.bs_kernels import scalar_bs, scalar_bs_greeks, scalar_bs_implied
+from backtest.options import implied_kernels
+from backtest.options.bs_kernels import scalar_growth
 from backtest.options.implied_kernels import check_price, scalar_implied
 
 Number = float | FloatArray
@@ -366,9 +366,17 @@ def explain_row(*row: Any) -> str:
     return REASONS[check_price(*row)]
 
 
-BS = Formula(scalar_bs, bs_kernels, "fill_bs")
-BS_GREEKS = Formula(scalar_bs_greeks, bs_kernels, "fill_bs_greeks", width=len(Greeks._fields))
-BS_IMPLIED = Formula(scalar_bs_implied, bs_kernels, "fill_bs_volatilities")
+def move_spot(terms: Terms, place: int) -> tuple[Terms, Any]:
+    """Return the terms on the forward in the place of a spot, and forward over spot."""
+    *numbers, rate, dividend = terms.numbers
+    years = numbers[place + 2]
+    if np.ndim(years):
+        rows = zip(*(np.ravel(each).tolist() for each in (years, rate, dividend)), strict=True)
+        growth = np.reshape([scalar_growth(*row) for row in rows], np.shape(years))
+    else:
+        growth = scalar_growth(years, rate, dividend)
+    numbers[place] = numbers[place] * growth
+    return Terms((*numbers, rate), (False,)), growth
 
 
 def bs(
@@ -392,7 +400,7 @@ def bs(
     """
     numbers = {"spot": spot, "strike": strike, "years": years, "volatility": volatility}
     numbers |= {"rate": rate, "dividend": dividend}
-    return evaluate(BS, read_terms(kind, numbers))
+    return evaluate(PRICE, move_spot(read_terms(kind, numbers), 1)[0])
 
 
 def bs_greeks(
@@ -410,7 +418,20 @@ def bs_greeks(
     """
     numbers = {"spot": spot, "strike": strike, "years": years, "volatility": volatility}
     numbers |= {"rate": rate, "dividend": dividend}
-    return Greeks(*evaluate(BS_GREEKS, read_terms(kind, numbers)))
+    given = read_terms(kind, numbers)
+    terms, growth = move_spot(given, 1)
+    found = Greeks(*evaluate(GREEKS, terms))
+    _, forward, _, term, deviation, r = terms.numbers
+    has_time = np.asarray(deviation * np.sqrt(term) > 0.0)
+    drift = np.where(has_time, found.delta * (r - given.numbers[-1]) * forward, 0.0)
+    values = found._replace(
+        delta=found.delta * growth,
+        gamma=found.gamma * growth * growth,
+        theta=found.theta - drift,
+        rho=np.where(has_time, found.rho + found.delta * forward * term, found.rho),
+        vanna=found.vanna * growth,
+    )
+    return Greeks(*(each if np.ndim(each) else float(each) for each in values))
 
 
 def bs_implied_volatility(
@@ -425,4 +446,4 @@ def bs_implied_volatility(
     """Return the volatility at which :func:`bs` gives a price; see :func:`implied_volatility`."""
     numbers = {"price": price, "spot": spot, "strike": strike, "years": years}
     numbers |= {"rate": rate, "dividend": dividend}
-    return evaluate(BS_IMPLIED, read_terms(kind, numbers))
+    return evaluate(IMPLIED, move_spot(read_terms(kind, numbers), 2)[0])
