@@ -28,7 +28,6 @@ from backtest.base import (
 from backtest.cli.experiment import Draft, DraftTable, find_single, flatten, overlay
 from backtest.cli.find_policy import read_policy
 from backtest.cli.progress import show_progress
-from backtest.cli.typed_values import warn_of_large_costs
 from backtest.engine import check_columns, read_named, read_rule, schedule_options, signals
 from backtest.engine.indicator_rules import RULES
 from backtest.market import (
@@ -627,9 +626,7 @@ def build_venue(section: DraftTable, preset: preset_files.PresetName | None) -> 
         if "brackets" in table:
             under = {name: under[name] for name in under if name not in ("in_force", "earlier")}
         table = overlay(drop_other_least(under, table.get("contract")), table)
-    venue = Venue.from_dict(table)
-    warn_of_large_costs(flatten(section.entries))
-    return venue
+    return Venue.from_dict(table)
 
 
 def drop_other_least(preset: Mapping[str, Any], changes: object) -> Mapping[str, Any]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -22,7 +22,6 @@ from backtest.cli.printing import (
 from backtest.cli.progress import show_activity, show_download
 from backtest.cli.typed_values import split_pair
 from backtest.market import (
-    InstrumentSpan,
     Market,
     PanelQuality,
     Quality,
@@ -46,10 +45,6 @@ BASE_URL = "BACKTEST_FETCH_URL"
 
 FETCH_EXAMPLES = """
 backtest data fetch BTCUSDT --from 2023-01-01 --to 2024-01-01 --out btc
-backtest data fetch BTCUSDT --from 2023-01-01 --out btc   [dim]# later: only new data[/dim]
-backtest data fetch BTCUSDT ETHUSDT --from 2023-01-01 --out data   [dim]# data/BTCUSDT, ...[/dim]
-backtest data fetch BTCUSD_PERP --market cm --interval 1h --from 2022-01-01 --out coin
-backtest data fetch BTCUSDT --source bybit --interval 1h --from 2026-01-01 --out bybit
 backtest data fetch BTC/USDC:USDC --source hyperliquid --without mark --from 2026-11-18 --out hl
 """
 
@@ -166,10 +161,7 @@ def print_fetched(fetched: Fetched) -> None:
 
 IMPORT_EXAMPLES = """
 backtest data import user_data/data/binance/futures --instrument BTCUSDT --interval 1h --out btc
-backtest data import klines/BTCUSDT/1h --mark markPriceKlines/BTCUSDT/1h --funding rates --out btc
-backtest data import prices.csv --columns time=ts,open=o,high=h,low=l,close=c --timezone UTC --out x
-backtest data import SPY.csv --dividends SPY-paid.csv --sessions --timezone UTC --out spy
-backtest data import btc.csv --repair sort,drop-duplicates,funding-gaps=zero --out btc
+backtest data import btc.csv --columns time=ts,close=c --repair funding-gaps=zero --out btc
 """
 
 REPAIR_HELP = "; ".join(
@@ -244,7 +236,20 @@ def import_files(  # noqa: PLR0913 - one for each flag
         market.save(out)
         report = quality(market)
     if as_json:
-        print_json(import_to_dict(market, out, report))
+        print_json({
+            "path": str(out),
+            "instrument": market.instrument,
+            "interval": format_duration(market.interval),
+            "bars": len(market),
+            "start": format_time(market.start),
+            "end": format_time(market.end),
+            "has_mark": market.has_mark,
+            "funding_events": int(market.funding_time.size),
+            "columns": list(market.columns),
+            "filled": dict(market.filled),
+            "content_hash": market.content_hash,
+            "verdicts": report.to_dict()["verdicts"],
+        })  # fmt: skip
     else:
         print_market(market, out, report)
 
@@ -253,23 +258,6 @@ def read_columns(text: str | None) -> dict[str, str | int]:
     if text is None:
         return {}
     return dict(split_pair("--columns", part, "time=ts,open=o") for part in text.split(","))
-
-
-def import_to_dict(market: Market, out: Path, report: Quality) -> dict[str, object]:
-    return {
-        "path": str(out),
-        "instrument": market.instrument,
-        "interval": format_duration(market.interval),
-        "bars": len(market),
-        "start": format_time(market.start),
-        "end": format_time(market.end),
-        "has_mark": market.has_mark,
-        "funding_events": int(market.funding_time.size),
-        "columns": list(market.columns),
-        "filled": dict(market.filled),
-        "content_hash": market.content_hash,
-        "verdicts": report.to_dict()["verdicts"],
-    }
 
 
 def print_market(market: Market, out: Path, report: Quality) -> None:
@@ -281,19 +269,14 @@ def print_market(market: Market, out: Path, report: Quality) -> None:
     for name, note in market.filled.items():
         print_paragraph(f"{name}: {note}")
     for each in report.verdicts:
-        print_paragraph(f"fit for {each.use}: {each.fit}{format_reasons(each.reasons)}")
+        because = f" ({'; '.join(each.reasons)})" if each.reasons else ""
+        print_paragraph(f"fit for {each.use}: {each.fit}{because}")
     print_paragraph(f"saved: {out}", indent="")
-
-
-def format_reasons(texts: Sequence[str]) -> str:
-    return f" ({'; '.join(texts)})" if texts else ""
 
 
 # ---------------------------------------------------------------------------------------- inspect
 
 INSPECT_EXAMPLES = """
-backtest data inspect btc
-backtest data inspect user_data/data/binance/futures --instrument BTCUSDT --interval 1h
 backtest data inspect bars.csv funding.csv --json
 backtest data inspect btc eth     [dim]# each market, and how they fit together[/dim]
 """
@@ -334,7 +317,10 @@ def inspect(
         more = {"interval": interval, "funding_interval": funding_interval, "timezone": timezone}
         with show_activity("inspecting"):
             panel = inspect_panel(paths, instrument, sessions=sessions, **more)
-        report_panel(panel, as_json)
+        if as_json:
+            print_json(panel.to_dict())
+        else:
+            print_panel(panel)
         return
     named = names[0] if names else None
     chosen = find_in_folders(paths, named)
@@ -357,100 +343,78 @@ def inspect(
         print_quality(report)
 
 
-def report_panel(panel: PanelQuality, as_json: bool) -> None:
-    if as_json:
-        print_json(panel.to_dict())
-        return
-    for report in panel.reports.values():
-        print_quality(report)
-        typer.echo("")
-    print_panel(panel)
-
-
 def print_quality(report: Quality) -> None:
     typer.secho(report.instrument or report.source, bold=True)
-    for note in report.notes:
+    for note in (*report.notes, *(f"{name}: {text}" for name, text in report.filled.items())):
         print_paragraph(note)
-    for name, text in report.filled.items():
-        print_paragraph(f"{name}: {text}")
-    typer.echo("")
-    print_table(("table", "", ""), list_facts(report.facts))
-    if report.findings:
-        typer.echo("")
-        columns = ("table", "rows that are", "count", "share", "longest run", "first", "last")
-        print_table(columns, map(list_finding, report.findings), right=columns[2:5])
+    columns = ("table", "rows that are", "count", "share", "longest run", "first", "last")
     places = [
         (f"{finding.table}: {finding.rule}", place)
         for finding in report.findings
         for place in finding.places
     ]
-    if places:
-        typer.echo("")
-        print_table(("where", ""), places)
+    verdicts = [(each.use, each.fit, "; ".join(each.reasons)) for each in report.verdicts]
+    print_section(("table", "", ""), list_facts(report.facts))
+    print_section(columns, [list_finding(each) for each in report.findings], right=columns[2:5])
+    print_section(("where", ""), places)
     if report.defects:
-        typer.echo("")
-        typer.secho("What the loader refuses", bold=True)
+        typer.secho("\nWhat the loader refuses", bold=True)
         for each in report.defects:
             print_paragraph(each)
-    typer.echo("")
-    rows = [(each.use, each.fit, "; ".join(each.reasons)) for each in report.verdicts]
-    print_table(("fit for", "", "because"), rows)
+    print_section(("fit for", "", "because"), verdicts)
 
 
-def list_facts(facts: Mapping[str, Mapping[str, Any]]) -> Iterator[Sequence[str]]:
-    """Yield the facts of each table as text."""
+def print_section(columns: Sequence[str], rows: Sequence[Sequence[str]], **sides: Any) -> None:
+    if rows:
+        typer.echo("")
+        print_table(columns, rows, **sides)
+
+
+def list_facts(facts: Mapping[str, Mapping[str, Any]]) -> list[Sequence[str]]:
+    rows = []
     for table, values in facts.items():
-        for row, (name, value) in enumerate(values.items()):
-            text = ", ".join(value) if isinstance(value, list) else value
-            if isinstance(value, float):
-                text = f"{value:.4g}"
+        for k, (name, value) in enumerate(values.items()):
+            text = ", ".join(value) if isinstance(value, list) else str(value)
             if name == "coverage" or name.startswith("with "):
                 text = format_percent(float(value))
-            yield "" if row else table, name, "unknown" if text is None else f"{text}"
+            elif isinstance(value, float):
+                text = f"{value:.4g}"
+            rows.append(("" if k else table, name, "unknown" if value is None else text))
+    return rows
 
 
-def list_finding(finding: Finding) -> Sequence[str]:
-    share = format_percent(finding.share)
-    run = f"{finding.longest:,}"
-    last = finding.last if finding.last != finding.first else ""
-    return (
-        finding.table, finding.rule, f"{finding.count:,}", share, run, finding.first, last,
-    )  # fmt: skip
+def list_finding(each: Finding) -> Sequence[str]:
+    last = each.last if each.last != each.first else ""
+    counts = f"{each.count:,}", format_percent(each.share), f"{each.longest:,}"
+    return each.table, each.rule, *counts, each.first, last
 
 
 def print_panel(panel: PanelQuality) -> None:
+    for report in panel.reports.values():
+        print_quality(report)
+        typer.echo("")
     typer.secho(f"{len(panel.instruments)} instruments together", bold=True)
     print_paragraph(f"{panel.bars:,} bars, {panel.start} to {panel.end} UTC")
+    common = f"{panel.common_start} to {panel.common_end} UTC"
     print_paragraph(
-        f"all instruments have {panel.common_bars:,} of them, {panel.common_start} to "
-        f"{panel.common_end} UTC"
+        f"all instruments have {panel.common_bars:,} of them, {common}"
         if panel.common_bars
         else "no bar is common to all instruments"
     )
-    typer.echo("")
-    columns = ("instrument", "from", "to", "bars", "missing")
-    print_table(columns, map(_list_span, panel.instruments), right=("bars",))
-    typer.echo("")
-    if panel.refused:
-        typer.secho("What does not load", fg="yellow", bold=True)
-        print_paragraph(panel.refused)
-    else:
-        print_paragraph("they load as a panel")
-
-
-def _list_span(each: InstrumentSpan) -> Sequence[str]:
-    where = f", first {each.first_missing}, where {each.beside} has one" if each.missing else ""
-    return each.name, each.start, each.end, f"{each.bars:,}", f"{each.missing:,}{where}"
+    rows = []
+    for each in panel.instruments:
+        hole = f", first {each.first_missing}, where {each.beside} has one" if each.missing else ""
+        rows.append((each.name, each.start, each.end, f"{each.bars:,}", f"{each.missing:,}{hole}"))
+    print_section(("instrument", "from", "to", "bars", "missing"), rows, right=("bars",))
+    refused = f"they do not load as a panel: {panel.refused}" if panel.refused else ""
+    print_paragraph(refused or "they load as a panel")
 
 
 # ------------------------------------------------------------------------------------ the commands
 
 EXAMPLES = """
 backtest data fetch BTCUSDT --from 2023-01-01 --to 2024-01-01 --out btc
-backtest data import klines/BTCUSDT/1h --funding fundingRate/BTCUSDT --out btc
-backtest data fetch BTCUSDT ETHUSDT --from 2023-01-01 --to 2024-01-01 --out data
 backtest data inspect btc
-backtest run --data btc
 """
 
 app = typer.Typer(rich_markup_mode="rich")

@@ -15,7 +15,7 @@ from types import ModuleType
 from typing import Any
 
 from backtest import strategies
-from backtest.base import BacktestError, ParameterError, PolicyError, did_you_mean, to_float
+from backtest.base import BacktestError, ParameterError, PolicyError, did_you_mean
 from backtest.policy import Policy, check_settings, find_policies
 
 
@@ -122,8 +122,10 @@ def import_error(file: Path, error: BaseException) -> PolicyError:
 EXAMPLE = "Capped(VolTarget(target=0.6), cap=3)"
 LONGEST = 4_000
 """Most characters of a policy expression."""
-LARGEST = 2**63
-"""Larger whole numbers become floats."""
+NODES = (ast.Expression, ast.Call, ast.keyword, ast.Name, ast.Load, ast.Constant, ast.UnaryOp,
+         ast.USub)  # fmt: skip
+"""What an expression may be made of: calls of policies, numbers and texts."""
+NUMBERS = {"inf": math.inf, "float": float}
 
 Find = Callable[[str], type[Policy]]
 
@@ -144,9 +146,12 @@ def parse_policy(text: str, known: Mapping[str, type[Policy]], find: Find) -> Po
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # what Python warns of is an error below
-            node = ast.parse(plain.strip(), mode="eval").body
-        policy = build_node(node, classes, text)
-    except (SyntaxError, ValueError, RecursionError, MemoryError) as error:
+            tree = ast.parse(plain.strip(), mode="eval")
+            check_nodes(tree, classes, text)
+            code = compile(ast.fix_missing_locations(Defaults(classes).visit(tree)), "", "eval")
+            names = {name: checked_class(each) for name, each in classes.items()}
+            policy = eval(code, {"__builtins__": {}, **NUMBERS, **names})
+    except (SyntaxError, TypeError, ValueError, RecursionError, MemoryError) as error:
         raise expression_error(text) from error
     if not isinstance(policy, Policy):
         raise expression_error(text)
@@ -161,37 +166,44 @@ def check_length(text: str) -> None:
         )
 
 
-def build_node(node: ast.expr, classes: Mapping[str, type[Policy]], text: str) -> Any:
-    if isinstance(node, ast.Call) and isinstance(node.func, ast.Name):
-        given = [build_node(each, classes, text) for each in node.args]
-        words = [word.arg for word in node.keywords]
-        if None in words or len(set(words)) < len(words):
+def check_nodes(tree: ast.AST, classes: Mapping[str, type[Policy]], text: str) -> None:
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Name) and node.id not in {**classes, **NUMBERS}:
+            named = [each for each in classes if not each.startswith("_")]
+            raise ParameterError(
+                f"a policy must be known by its class, {node.id!r} is not"
+                + did_you_mean(node.id, named)
+            )
+        is_call = not isinstance(node, ast.Call) or isinstance(node.func, ast.Name)
+        is_value = not isinstance(node, ast.Constant) or isinstance(
+            node.value, (bool, int, float, str)
+        )
+        is_named = not isinstance(node, ast.keyword) or node.arg is not None
+        if not (isinstance(node, NODES) and is_call and is_value and is_named):
             raise expression_error(text)
-        named = {str(w.arg): build_node(w.value, classes, text) for w in node.keywords}
-        if node.func.id == "float" and given == ["inf"]:
-            return math.inf
-        cls = find_class(node.func.id, classes)
+
+
+class Defaults(ast.NodeTransformer):
+    """Reads a class that is not called as the policy with its defaults."""
+
+    def __init__(self, classes: Mapping[str, type[Policy]]) -> None:
+        self.classes = classes
+
+    def visit_Call(self, node: ast.Call) -> ast.Call:
+        node.args = [self.visit(each) for each in node.args]
+        node.keywords = [self.visit(each) for each in node.keywords]
+        return node
+
+    def visit_Name(self, node: ast.Name) -> ast.expr:
+        return ast.Call(node, [], []) if node.id in self.classes else node
+
+
+def checked_class(cls: type[Policy]) -> Callable[..., Policy]:
+    def build(*given: Any, **named: Any) -> Policy:
         check_settings(cls, named)
         return cls(*given, **named)
-    if isinstance(node, ast.Name):
-        return math.inf if node.id == "inf" else find_class(node.id, classes)()
-    if isinstance(node, ast.UnaryOp) and isinstance(node.op, ast.USub):
-        number = build_node(node.operand, classes, text)
-        if isinstance(number, (int, float)):
-            return -number
-    if isinstance(node, ast.Constant) and isinstance(node.value, (bool, int, float, str)):
-        is_huge = isinstance(node.value, int) and abs(node.value) > LARGEST
-        return to_float(node.value) if is_huge else node.value
-    raise expression_error(text)
 
-
-def find_class(name: str, classes: Mapping[str, type[Policy]]) -> type[Policy]:
-    if name in classes:
-        return classes[name]
-    named = [each for each in classes if not each.startswith("_")]
-    raise ParameterError(
-        f"a policy must be known by its class, {name!r} is not{did_you_mean(name, named)}"
-    )
+    return build
 
 
 def expression_error(text: str) -> ParameterError:

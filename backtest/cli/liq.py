@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Annotated, Any, NoReturn
 
@@ -19,7 +19,7 @@ from backtest.base import (
 from backtest.cli.build import DEFAULT_VENUE, split_preset
 from backtest.cli.command import AsJson, flag
 from backtest.cli.experiment import read_toml
-from backtest.cli.printing import print_json, print_paragraph, print_table
+from backtest.cli.printing import print_facts, print_json, print_paragraph, print_table
 from backtest.venue import (
     BookCalculation,
     Brackets,
@@ -36,12 +36,8 @@ from backtest.venue import (
 )
 
 EXAMPLES = """
-backtest liq --side long --entry 30000 --leverage 10
-backtest liq --venue binance-usdm:BTCUSDT@2021-05-19 --side short --entry 40000 --leverage 5
-backtest liq --side long --entry 30000 --leverage 5 --margin cross --capital 100000 --quantity 2
-backtest liq --side long --entry 30000 --leverage 10 --volatility 0.6 --json
+backtest liq --side long --entry 30000 --leverage 10 --volatility 0.6
 backtest liq --book book.toml
-backtest liq --book book.toml --map BTCUSDT,ETHUSDT --picture failure.svg
 """
 
 
@@ -84,7 +80,12 @@ def liq(
     if book is not None:
         refuse_with_book(side=side, entry=entry, leverage=leverage, capital=capital,
                          quantity=quantity, volatility=volatility)  # fmt: skip
-        calculate_file(book, as_json=as_json)
+        of_book = read_book_file(book)
+        if as_json:
+            print_json({"book": str(book), **of_book.to_dict()})
+        else:
+            typer.secho(str(book), bold=True)
+            print_book(of_book)
         return
     if side is None or entry is None or leverage is None:
         raise_missing(side=side, entry=entry, leverage=leverage)
@@ -111,7 +112,7 @@ def liq(
     kind = next(p.title for p in preset_files.in_file(name.venue) if p.symbol == name.symbol)
     typer.secho(f"{venue}{describe_table_day(name, rules)}", bold=True)
     print_paragraph(kind)
-    print_calculation(rules, found)
+    print_facts(list_calculation(rules, found))
 
 
 def describe_table_day(name: preset_files.PresetName, rules: Venue) -> str:
@@ -120,48 +121,27 @@ def describe_table_day(name: preset_files.PresetName, rules: Venue) -> str:
     return f", margin table of {since}{known}" if since else ""
 
 
-def print_calculation(rules: Venue, found: Calculation) -> None:
-    size = abs(found.quantity)
+def list_calculation(rules: Venue, found: Calculation) -> Iterator[tuple[str, str]]:
+    size, tick = abs(found.quantity), rules.contract.tick
     contracts = "contract" if size == 1.0 else "contracts"
     what = f"{found.side} {size:.12g} {contracts} at {found.entry:.12g}, "
-    rows = [
-        ("position", f"{what}notional {found.notional:,.8g}, {found.margin} margin"),
-        ("initial margin", f"{found.initial_margin:,.8g} at {found.leverage:g}x"),
-        ("maintenance margin", f"{found.maintenance_margin:,.8g}"),
-        ("backed by", f"{found.collateral:,.8g}"),
-        ("liquidation price", format_price_at_tick(found.liquidation_price, rules.contract.tick)),
-        ("bankruptcy price", format_price_at_tick(found.bankruptcy_price, rules.contract.tick)),
-        ("distance", describe_distance(found)),
-    ]
+    yield "position", f"{what}notional {found.notional:,.8g}, {found.margin} margin"
+    yield "initial margin", f"{found.initial_margin:,.8g} at {found.leverage:g}x"
+    yield "maintenance margin", f"{found.maintenance_margin:,.8g}"
+    yield "backed by", f"{found.collateral:,.8g}"
+    yield "liquidation price", format_price_at_tick(found.liquidation_price, tick)
+    yield "bankruptcy price", format_price_at_tick(found.bankruptcy_price, tick)
+    distance = format_percent(found.distance, 3, is_signed=True)
+    if not math.isnan(found.volatility) and not math.isnan(found.distance):
+        yearly = format_percent(found.volatility, 0)
+        distance += f", {found.daily_sigmas:.2f} daily sigma at {yearly} a year"
+    yield "distance", "no price liquidates" if math.isnan(found.distance) else distance
     if not math.isnan(found.volatility):
-        odds = (
-            f"{format_percent(chance, 3)} in {n:g} d" for n, chance in found.probabilities.items()
-        )
-        rows.append(("liquidated", ", ".join(odds)))
-    for name, text in rows:
-        typer.echo(f"  {name:<20}{text}")
-
-
-def describe_distance(found: Calculation) -> str:
-    if math.isnan(found.distance):
-        return "no price liquidates"
-    text = format_percent(found.distance, 3, is_signed=True)
-    if math.isnan(found.volatility):
-        return text
-    yearly = format_percent(found.volatility, 0)
-    return f"{text}, {found.daily_sigmas:.2f} daily sigma at {yearly} a year"
+        odds = found.probabilities.items()
+        yield "liquidated", ", ".join(f"{format_percent(p, 3)} in {n:g} d" for n, p in odds)
 
 
 # ----------------------------------------------------------------------------- several positions
-
-
-def calculate_file(file: Path, *, as_json: bool) -> None:
-    found = read_book_file(file)
-    if as_json:
-        print_json({"book": str(file), **found.to_dict()})
-        return
-    typer.secho(str(file), bold=True)
-    print_book(found)
 
 
 def refuse_with_book(**given: object) -> None:
@@ -179,6 +159,8 @@ def raise_missing(**given: object) -> NoReturn:
 
 KEYS = ("balance", "venue", "requirement", "positions", "collateral", "options")
 POSITION = ("quantity", "price", "entry", "venue")
+COIN = "name, amount, prices and rate"
+OPTION = "option, quantity, index, at and volatility"
 
 
 def read_book_file(file: Path) -> BookCalculation:
@@ -194,8 +176,8 @@ def read_book_file(file: Path) -> BookCalculation:
             entries={name: row.get("entry", row["price"]) for name, row in positions.items()},
             balance=tables["balance"],
             rule=read_requirement(tables.get("requirement")),
-            collateral=read_collateral(tables.get("collateral", [])),
-            options=read_options(tables.get("options", [])),
+            collateral=read_list(tables.get("collateral", []), "collateral", COIN, Collateral),
+            options=read_list(tables.get("options", []), "options", OPTION, OptionPosition),
         )
     except BacktestError as error:
         raise type(error)(f"{file}: {error}") from error
@@ -238,22 +220,12 @@ def read_requirement(given: object) -> MarginRule:
     return MarginRule.from_dict(given, where="requirement")  # type: ignore[arg-type] # checked there
 
 
-def read_options(given: object) -> list[OptionPosition]:
-    given = check_tables(given, "options", "option, quantity, index, at and volatility")
-    return [OptionPosition.from_dict(row, where=f"options[{k}]") for k, row in enumerate(given)]
-
-
-def read_collateral(given: object) -> list[Collateral]:
-    given = check_tables(given, "collateral", "name, amount, prices and rate")
-    return [Collateral.from_dict(row, where=f"collateral[{k}]") for k, row in enumerate(given)]
-
-
-def check_tables(given: object, name: str, keys: str) -> list[Any]:
+def read_list(given: object, name: str, keys: str, model: Any) -> list[Any]:
     if not isinstance(given, list):
         raise ParameterError(
             f"{name} must be a list of tables, [[{name}]] with {keys}, got {given!r:.80}"
         )
-    return given
+    return [model.from_dict(row, where=f"{name}[{k}]") for k, row in enumerate(given)]
 
 
 OF_OPTIONS = ("option", "quantity", "index", "days", "mark", "value", "delta")
@@ -261,22 +233,17 @@ COLUMNS = ("instrument", "quantity", "price", "notional", "profit", "share", "fa
 
 
 def print_book(found: BookCalculation) -> None:
-    for name, text in list_figures(found):
-        typer.echo(f"  {name:<20}{text}")
-    typer.echo()
-    right = tuple(name for name in COLUMNS if name != "instrument")
-    if found.positions:
-        rows = [list(row) for row in list_positions(found)]
-        print_table(COLUMNS, rows, right=right, squeezes=True)
+    print_facts(list_figures(found))
+    for columns, rows in ((COLUMNS, list_positions(found)), (OF_OPTIONS, list_options(found))):
         typer.echo()
-    if found.options:
-        rows = [list(row) for row in list_options(found)]
-        print_table(OF_OPTIONS, rows, right=OF_OPTIONS[1:], squeezes=True)
-        typer.echo()
+        if rows:
+            print_table(columns, rows, right=columns[1:], squeezes=True)
     print_paragraph(describe_first(found))
     for move in () if found.is_failing else found.moves:
         name = "all prices together" if move.name == "all" else move.name
-        print_paragraph(f"{name}: {describe_moves(move.down, move.up)}")
+        known = [format_move(each) for each in (move.down, move.up) if not math.isnan(each)]
+        what = f"liquidated at {' or '.join(known)}" if known else "no move liquidates"
+        print_paragraph(f"{name}: {what}")
 
 
 def list_figures(found: BookCalculation) -> list[tuple[str, str]]:
@@ -315,16 +282,10 @@ def list_positions(found: BookCalculation) -> list[tuple[str, ...]]:
 
 
 def list_options(found: BookCalculation) -> list[tuple[str, ...]]:
+    styles = {"quantity": ",.7g", "price": ",.7g", "days": ",.4g"}
+    styles |= {"mark": ",.6g", "value": ",.6g", "delta": ",.4g"}
     return [
-        (
-            row.option,
-            f"{row.quantity:,.7g}",
-            f"{row.price:,.7g}",
-            f"{row.days:,.4g}",
-            f"{row.mark:,.6g}",
-            f"{row.value:,.6g}",
-            f"{row.delta:,.4g}",
-        )
+        (row.option, *(format(getattr(row, name), style) for name, style in styles.items()))
         for row in found.options
     ]
 
@@ -343,11 +304,6 @@ def describe_first(found: BookCalculation) -> str:
     row = next(row for row in found.positions if row.instrument == found.first)
     move = format_move(choose_nearest(row.down, row.up))
     return f"First to liquidate, the others frozen: {found.first} at {move}."
-
-
-def describe_moves(down: float, up: float) -> str:
-    known = [format_move(move) for move in (down, up) if not math.isnan(move)]
-    return f"liquidated at {' or '.join(known)}" if known else "no move liquidates"
 
 
 COMMANDS = {"liq": (liq, EXAMPLES)}

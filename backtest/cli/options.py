@@ -31,7 +31,6 @@ backtest options chain                          [dim]# the sample[/dim]
 backtest options chain quotes.csv --settlement cash --json
 """
 SURFACE_EXAMPLES = """
-backtest options surface deribit.parquet --underlying BTC
 backtest options surface deribit.parquet --underlying ETH --model ssvi --report surface.html
 backtest options surface chains --underlying BTC   [dim]# a folder: a line per snapshot[/dim]
 """

@@ -10,7 +10,6 @@ import re
 import shutil
 import sys
 import textwrap
-import traceback
 import unicodedata
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager, redirect_stdout, suppress
@@ -105,9 +104,16 @@ def clean(text: str) -> str:
     if text.isascii() and text.isprintable():
         return text
     return "".join(
-        c if not unicodedata.category(c).startswith("C") else c.encode("unicode_escape").decode()
+        c.encode("unicode_escape", "backslashreplace").decode()
+        if unicodedata.category(c).startswith("C") and c != "\t"
+        else c
         for c in escape_directions(text)
     )
+
+
+def print_facts(pairs: Iterable[tuple[str, str]]) -> None:
+    for name, text in pairs:
+        typer.echo(f"  {name:<20}{clean(text)}")
 
 
 def print_table(
@@ -159,7 +165,6 @@ DONE, FAILED, REFUSED, INTERRUPTED = 0, 1, 2, 130
 LONGEST_MESSAGE = 2_000
 KEPT = 300
 """Characters printed from each end of a longer line."""
-PRINTERS = ("typer", "rich", "click")
 
 
 def print_message(text: str) -> None:
@@ -168,13 +173,7 @@ def print_message(text: str) -> None:
 
 
 def make_printable(text: str) -> str:
-    shown = re.sub(r"[^\S\n\t ]|[\x00-\x08\x0e-\x1f\x7f-\x9f\ud800-\udfff]", _escape, text)
-    return "\n".join(map(clip_line, shown.split("\n")))
-
-
-def _escape(found: re.Match[str]) -> str:
-    letter = found[0]
-    return letter if letter == "\xa0" else letter.encode("unicode_escape").decode("ascii")
+    return "\n".join(clip_line(clean(each)) for each in text.split("\n"))
 
 
 def clip_line(line: str) -> str:
@@ -185,31 +184,21 @@ def clip_line(line: str) -> str:
 
 def check_arguments(given: Sequence[str]) -> None:
     for position, word in enumerate(given, start=1):
-        if not re.search(r"[\0\ud800-\udfff]", word):
-            continue
-        raise ParameterError(
-            f"argument {position} must hold no NUL character, got {word!r:.100}"
-            if "\0" in word
-            else f"argument {position} must be text in UTF-8, got {os.fsencode(word)!r:.100}"
-        )
+        if re.search(r"[\0\ud800-\udfff]", word):
+            raise ParameterError(
+                f"argument {position} must be text in UTF-8 without NUL, got {word!r:.100}"
+            )
 
 
 def report_system_error(error: OSError) -> int:
     reason = error.strerror or str(error)
-    if error.errno == errno.EPIPE and is_about_output(error):  # the reader has seen enough
+    if error.filename is not None:
+        print_message(f"error: the operating system refused {error.filename}: {reason}")
+    elif error.errno == errno.EPIPE:  # the reader has seen enough
         return FAILED
-    if is_about_output(error):
+    else:
         print_message(f"error: the output cannot be written: {reason}")
-        return REFUSED
-    name = "a file or a connection" if error.filename is None else error.filename
-    print_message(f"error: the operating system refused {name}: {reason}")
     return REFUSED
-
-
-def is_about_output(error: OSError) -> bool:
-    frames = list(traceback.walk_tb(error.__traceback__))
-    module = str(frames[-1][0].f_globals.get("__name__", "")) if frames else ""
-    return not frames or (error.filename is None and module.partition(".")[0] in PRINTERS)
 
 
 def flush_output(code: int) -> int:
@@ -218,7 +207,7 @@ def flush_output(code: int) -> int:
     try:
         sys.stdout.flush()
     except OSError as error:
-        code = code or report_system_error(error.with_traceback(None))
+        code = code or report_system_error(error)
         with suppress(OSError, ValueError):  # the end of the process would flush it once more
             nowhere = os.open(os.devnull, os.O_WRONLY)
             os.dup2(nowhere, sys.stdout.fileno())

@@ -85,19 +85,13 @@ SUMMARY = "GITHUB_STEP_SUMMARY"
 EXAMPLES = """
 backtest regress record examples/btc-vol-target.toml
 backtest regress check
-backtest regress check --update --reason 'funding was charged twice'
 """
 RECORD_EXAMPLES = """
-backtest regress record examples/btc-vol-target.toml
-backtest regress record experiments/*.toml --out ci/baselines
 backtest regress record calm.toml --mode tolerance --tolerance '*=5%' --tolerance sharpe=0.05
 backtest regress record calm.toml --walk      [dim]# re-tuned again and again[/dim]
 """
 CHECK_EXAMPLES = """
-backtest regress check                        [dim]# all of baselines/[/dim]
 backtest regress check baselines/calm.json --allow-better sharpe
-backtest regress check --junit out/regress.xml --summary out/regress.md
-backtest regress check --mode statistical --confidence 0.99
 backtest regress check --update --reason 'funding was charged twice'
 """
 

@@ -1,10 +1,9 @@
-"""Parse values, ranges and bounds of the command line and of files; warn of mistaken units."""
+"""Parse values, ranges and bounds of the command line and of files."""
 
 from __future__ import annotations
 
 import re
 import shlex
-import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from typing import Any
@@ -140,24 +139,8 @@ def read_constraints(texts: Sequence[str]) -> Iterator[tuple[str, str]]:
         yield match[1], match[2].strip()
 
 
-COSTS = ("fees.taker", "fees.maker", "slippage.rate")
-"""Costs of a venue that are fractions of the notional."""
-MOST_COST = 0.01
-"""A larger cost is likely a percentage: 1 % of the notional for each fill."""
-
 FAR = 4
 """If bars are this many times longer or shorter than an hour, a note explains the defaults."""
-
-
-def warn_of_large_costs(given: Mapping[str, object]) -> None:
-    for name in COSTS:
-        cost = given.get(name)
-        if isinstance(cost, float) and MOST_COST <= abs(cost) < 1.0:
-            warnings.warn(
-                f"venue.{name} {cost:g} is {100 * cost:g} % of the notional for each fill; "
-                f"{cost:g} % is {cost / 100:g}",
-                stacklevel=2,
-            )
 
 
 def describe_bars(policy: Policy, market: Market | Markets) -> str | None:

@@ -7,7 +7,7 @@ import importlib
 import json
 import math
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -39,10 +39,7 @@ from backtest.venue import (
 from backtest.venue import terms as funding_terms
 
 EXAMPLES = """
-backtest venues
 backtest venues binance-usdm:BTCUSDT
-backtest venues --margins
-backtest venues show binance-usdm:BTCUSDT --at 2021-05-19
 backtest venues import tiers.json --venue mine --symbol BTC/USDT:USDT --like binance-usdm:BTCUSDT
 """
 SHOW_EXAMPLES = """
@@ -167,10 +164,15 @@ def show(
             + (f", cap {funding.cap:g}" if math.isfinite(funding.cap) else "")
         )
     typer.echo("")
-    print_tables(rules)
+    for since, brackets in zip(rules.days(), rules.tables(), strict=True):
+        if rules.earlier:
+            typer.secho(f"from {since}", bold=True)
+        print_brackets(brackets)
     print_paragraph(describe_dates(rules, dates, name))
     typer.echo("")
-    print_examples(examples, entry)
+    typer.secho(f"Liquidation prices of a small position, isolated, opened at {entry:g}", bold=True)
+    columns = ("leverage", "long", "short")
+    print_table(columns, (list_example(each) for each in examples), right=columns)
     typer.echo("")
     typer.secho("Sources", bold=True)
     for each in origins:
@@ -223,15 +225,10 @@ def calculate_examples(venue: Venue, entry: float) -> list[dict[str, Any]]:
     return found
 
 
-def print_examples(examples: list[dict[str, Any]], entry: float) -> None:
-    typer.secho(f"Liquidation prices of a small position, isolated, opened at {entry:g}", bold=True)
-    columns = ("leverage", "long", "short")
-    rows = [
-        [f"{each['leverage']:g}x"]
-        + ["none" if math.isnan(each[k]) else f"{each[k]:.8g}" for k in ("long", "short")]
-        for each in examples
-    ]
-    print_table(columns, rows, right=columns)
+def list_example(example: Mapping[str, float]) -> list[str]:
+    prices = [example[side] for side in ("long", "short")]
+    shown = ["none" if math.isnan(price) else f"{price:.8g}" for price in prices]
+    return [f"{example['leverage']:g}x", *shown]
 
 
 def print_rules(venue: Venue) -> None:
@@ -244,19 +241,11 @@ def print_rules(venue: Venue) -> None:
     print_paragraph("rules: " + ", ".join(rest))
 
 
-def print_tables(venue: Venue) -> None:
-    for day, brackets in zip(venue.days(), venue.tables(), strict=True):
-        if venue.earlier:
-            typer.secho(f"from {day}", bold=True)
-        print_brackets(brackets)
-
-
 # ----------------------------------------------------------------------------------------- import
 
 IMPORT_EXAMPLES = """
 backtest venues import --exchange bybit --venue my --symbol OP/USDT:USDT --like bybit-linear:BTCUSDT
 backtest venues import tiers.json --venue mine --symbol BTC/USDT:USDT --like binance-usdm:BTCUSDT
-backtest run --venue venues/mine.json:BTCUSDT
 """
 
 
@@ -354,7 +343,12 @@ BY_HAND = (
 
 
 def fetch_tiers(exchange: str, symbol: str, folder: Path) -> Path:
-    ccxt = import_ccxt()
+    try:
+        ccxt: Any = importlib.import_module("ccxt")
+    except ModuleNotFoundError as error:
+        raise VenueError(
+            "leverage tiers of an exchange need ccxt: pip install 'leverage-backtest[fetch]'"
+        ) from error
     client = connect(ccxt, exchange)
     try:
         if client.has.get("fetchMarketLeverageTiers") is True:
@@ -371,15 +365,6 @@ def fetch_tiers(exchange: str, symbol: str, folder: Path) -> Path:
     folder.mkdir(parents=True, exist_ok=True)
     write_file(file, json.dumps(tiers, indent=1).encode())
     return file
-
-
-def import_ccxt() -> Any:
-    try:
-        return importlib.import_module("ccxt")
-    except ModuleNotFoundError as error:
-        raise VenueError(
-            "leverage tiers of an exchange need ccxt: pip install 'leverage-backtest[fetch]'"
-        ) from error
 
 
 def connect(ccxt: Any, exchange: str) -> Any:

@@ -63,6 +63,18 @@ def list_split_bars(folds: pd.DataFrame) -> list[Bar]:
     ]
 
 
+def draw_run(result: Any) -> Any:
+    from backtest.report import run_parts  # noqa: PLC0415 - only when drawn
+
+    return draw_chart(run_parts.draw_story(result))
+
+
+def draw_surface(surface: Any) -> Any:
+    from backtest.report import surface_parts  # noqa: PLC0415 - only when drawn
+
+    return draw_chart(surface_parts.draw_map(surface))
+
+
 def draw_chart(shown: ShownChart) -> Any:
     import plotly.graph_objects as go  # noqa: PLC0415 - a second
 

@@ -31,9 +31,7 @@ from backtest.engine import count_unfilled
 from backtest.measures import count_cautions, find_cautions, name_measure, read_risk_name
 from backtest.measures.measure_table import ABOUT
 from backtest.report.explored import (
-    EXPLAINS,
     Explored,
-    Importance,
     exclude_idle,
     explore_study,
     explore_sweep,
@@ -144,22 +142,23 @@ def list_landscape(explored: Explored, whole: str) -> list[Part]:
     ]  # fmt: skip
 
 
-def rank_parameters(explored: Explored, found: Importance | None) -> list[str]:
-    return explored.varied if found is None else list(map(str, found.table.index))
+def rank_parameters(explored: Explored, found: pd.Series | None) -> list[str]:
+    return explored.varied if found is None else list(map(str, found.index))
 
 
-def list_maps(explored: Explored, found: Importance | None) -> list[Shown]:
+def list_maps(explored: Explored, found: pd.Series | None) -> list[Shown]:
     pairs = list(combinations(rank_parameters(explored, found)[:3], 2))[:MAPS]
     return [draw_map(explored, x, y) for x, y in pairs]
 
 
-def list_profiles(explored: Explored, found: Importance | None) -> Iterator[Shown]:
+def list_profiles(explored: Explored, found: pd.Series | None) -> Iterator[Shown]:
     if found is None:
-        yield "Too few sets, or one parameter only: importance is not measured."
-    elif found.explained < EXPLAINS:
-        yield "The forest explains almost nothing: the order means nothing."
+        yield "Too few sets: importance is not measured."
     else:
-        yield draw_importance(found)
+        heads = {"importance": Head("share of the order", "", "percent")}
+        note = "The part of the variance of ranks between the cells of one parameter alone."
+        yield ShownTable(found.to_frame(), "Which parameters matter", note, Head("parameter"),
+                         heads)  # fmt: skip
     names = rank_parameters(explored, found)[:PROFILES]
     yield from (draw_profile(explored, name) for name in names)
 
@@ -205,19 +204,6 @@ def draw_profile(explored: Explored, name: str) -> ShownChart:
     return ShownChart(f"profile-{name}", f"{name_measure(explored.name)} by {name}", caption, table,
                       "band", x=f"{name}, {unit}" if unit else name, log="x" if is_log else "",
                       size="half", height=230)  # fmt: skip
-
-
-def draw_importance(found: Importance) -> ShownChart:
-    value, error = found.table["importance"], 1.96 * found.table["error"]
-    table = pd.DataFrame({"importance": value, "low": value - error, "high": value + error,
-                          "is": value - error > 0.0})  # fmt: skip
-    caption = (
-        "Permutation importance: how much worse a random forest predicts the order of sets it has "
-        "not seen when one parameter is shuffled among them. The forest explains "
-        f"{max(found.explained, 0.0):.0%} of the order."
-    )
-    return ShownChart("importance", "Which parameters matter", caption, table, "intervals",
-                      x="loss of R² when shuffled", size="narrow")  # fmt: skip
 
 
 def tabulate_plateau(explored: Explored) -> ShownTable:

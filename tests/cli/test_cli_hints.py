@@ -12,12 +12,6 @@ pytestmark = pytest.mark.filterwarnings("always::UserWarning")  # they are what 
 WEEK = ("--to", "2023-01-08", "--no-compile", "--no-save")
 
 
-def test_a_cost_that_looks_like_a_percentage_is_done_and_doubted(capsys):
-    code, out, err = call(capsys, "run", *WEEK, "--set", "venue.fees.taker=0.05")
-    assert code == 0
-    assert out
-    assert err.count("warning: ") == 1
-    assert "0.05 is 5 % of the notional for each" in err
 
 
 def save(folder, instrument: str | None) -> None:

@@ -87,8 +87,8 @@ REFUSED = [
     ("run --policy 'Capd(Constant())'", "'Capd' is not; did you mean 'Capped'?"),
     ("check two.py --data x table.toml", "unexpected extra argument"),
     ("check table.toml --data x", "checked on its own data, got data.path"),
-    ("run --policy a\0b", "argument 4 must hold no NUL character"),
-    ("run --policy a\udcff", "argument 4 must be text in UTF-8, got b'a\\xff'"),
+    ("run --policy a\0b", "argument 4 must be text in UTF-8 without NUL"),
+    ("run --policy a\udcff", "argument 4 must be text in UTF-8 without NUL"),
     # comparisons
     ("compare", "a comparison needs two policies or more, got none"),
     ("compare --policy kelly", "got kelly alone"),
