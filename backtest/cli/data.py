@@ -370,7 +370,7 @@ def print_section(columns: Sequence[str], rows: Sequence[Sequence[str]], **sides
         print_table(columns, rows, **sides)
 
 
-def list_facts(facts: Mapping[str, Mapping[str, Any]]) -> list[Sequence[str]]:
+def list_facts(facts: Mapping[str, Mapping[str, Any]]) -> Sequence[Sequence[str]]:
     rows = []
     for table, values in facts.items():
         for k, (name, value) in enumerate(values.items()):

@@ -187,7 +187,7 @@ def write_json(page: Page) -> str:
         "subtitle": page.subtitle,
         "notices": list(page.notices),
         "summary": page.summary,
-        "figures": [fact._asdict() for fact in page.facts],
+        "headlines": [fact._asdict() for fact in page.facts],
         **page.collect(),
     }
     return json.dumps(to_json(content), indent=1, allow_nan=False, ensure_ascii=False) + "\n"

@@ -1,19 +1,27 @@
-"""Results of every declared kind are saved, loaded, listed, verified and reported."""
+"""Results of every kind are saved, loaded, listed and verified, and say the same everywhere."""
 
 import json
+import re
+from html import unescape
 
 import pandas as pd
 import pytest
 
 import backtest as bt
-from backtest.base.saved_result import SavedResult
+from backtest.base.saved_result import Reportable, SavedResult
+from backtest.report.render import MOST_SHOWN, write_html, write_text
+from backtest.report.write import build_page, write_part
+from backtest.store import read_entry
+from backtest.store.folders import SAVED
 from backtest.strategies import Constant
 from tests.commands import call
+from tests.comparing import compare_policies
 from tests.crowd.crowds import make_cascade
 from tests.fast_cases import every_nth
 from tests.markets import free_venue
 from tests.risk.accounts import Hold, free_account
 from tests.risk.accounts import free_venue as riskless_venue
+from tests.validation import worlds
 
 MARKET = bt.Market.sample(bars=120)
 TERMS = {"venue": riskless_venue(), "account": free_account()}
@@ -62,10 +70,6 @@ def make_capacity() -> SavedResult:
     )  # fmt: skip
 
 
-KINDS = {
-    *("liquidation-risk", "max-leverage", "stress", "bounds", "sensitivity"),
-    *("capacity", "cascade"),
-}
 MAKERS = (
     *(make_risk, make_quiet_risk, make_largest, make_stress, make_bounds, make_sensitivity),
     *(make_capacity, make_cascade),
@@ -98,7 +102,8 @@ def test_saved_and_loaded_it_is_the_same(made, tmp_path):
                 again, table, check_freq=False, check_dtype=False, check_index_type=False,
                 check_column_type=False,
             )  # fmt: skip
-    assert made.save(tmp_path) == folder
+    entry = read_entry(made.save(tmp_path))
+    assert (entry.name, entry.kind, entry.trouble) == (folder.name, made.kind, "")
     assert loaded.save(tmp_path / "again").name == folder.name
 
 
@@ -129,14 +134,86 @@ def test_damage_is_found(made, tmp_path, capsys):
     assert call(capsys, "results", "verify", "--results", tmp_path)[0] == 1
 
 
-def test_the_store_lists_every_kind(tmp_path, capsys):
-    for make in MAKERS:
-        make().save(tmp_path)
-    code, out, _ = call(capsys, "results", "list", "--results", tmp_path, "--json")
-    assert code == 0
-    assert {each["kind"] for each in json.loads(out)["results"]} >= KINDS
-    code, out, _ = call(capsys, "results", "list", "--results", tmp_path, "--kind", "stress")
-    assert (code, "sensitivity-" in out) == (0, False)
+def make_run() -> SavedResult:
+    return bt.run(MARKET, Constant(leverage=5.0), **PLAIN)
+
+
+def make_sweep() -> SavedResult:
+    return bt.sweep(MARKET, Constant, {"leverage": [1.0, 2.0, 4.0]}, **PLAIN)
+
+
+def make_study() -> SavedResult:
+    space = {"leverage": (0.5, 4.0)}
+    how = {"trials": 8, "sampler": "sobol", "robust": False, "sampling": "1h"}
+    return bt.tune(MARKET, Constant, space=space, **how, **PLAIN)
+
+
+def make_comparison() -> SavedResult:
+    policies = {"calm": Constant(leverage=1.0), "bold": Constant(leverage=5.0)}
+    return compare_policies(MARKET, policies, **PLAIN)
+
+
+SEARCH = {**worlds.PLAIN, "space": {"size": (0.5, 2.0)}, "fix": {"window": 5}, "trials": 4}
+
+
+def make_walk() -> SavedResult:
+    spans = {"train": "50d", "test": "20d", "sampler": "sobol", "robust": False}
+    return bt.walk_forward(worlds.make_market(90), worlds.Lever, **SEARCH, **spans)
+
+
+def make_cross_validation() -> SavedResult:
+    groups = {"groups": 2, "test_groups": 1, "embargo": 0}
+    return bt.cross_validate(worlds.make_market(110), worlds.Lever, **SEARCH, **groups)
+
+
+def make_surface() -> Reportable:
+    return bt.Surface.fit(bt.Chain.sample())
+
+
+OTHERS = (make_run, make_sweep, make_study, make_comparison, make_walk, make_cross_validation)
+SPACES = re.compile(r"[\s\u00a0]+")
+
+
+@pytest.mark.filterwarnings("ignore::UserWarning")
+@pytest.mark.parametrize("make", [*MAKERS, *OTHERS, make_surface], ids=lambda make: make.__name__)
+def test_a_number_is_the_same_text_on_the_page_in_the_terminal_and_in_json(make):
+    """Issue 55: of every kind, as all are renderings of one declaration."""
+    found = make()
+    page = build_page(found)
+    shown = json.loads(write_text(page, "json"))
+    plain = {name: SPACES.sub(" ", text) for name, text in {
+        "terminal": found.summary(),
+        "page": unescape(write_html(page)),
+        "markdown": write_text(page, "md").replace("\\", ""),
+        "notebook": unescape(found._repr_html_()),
+    }.items()}  # fmt: skip
+    numbers = found.list_numbers()
+    assert shown["headlines"] == [
+        {"label": each.title, "value": str(each), "note": each.note} for each in numbers
+    ]
+    for name, text in plain.items():
+        missing = [each.title for each in numbers if SPACES.sub(" ", str(each)) not in text]
+        assert not missing, name
+    values = shown.get("numbers") or {}
+    for each in numbers:
+        if isinstance(values.get(each.name), float):
+            assert str(each._replace(value=values[each.name])) == str(each)
+    for part in found.list_parts():
+        if part.shows != "both":
+            continue
+        for block in write_part(part).blocks:
+            cells = [cell for row in getattr(block, "rows", ())[:MOST_SHOWN] for cell in row]
+            for cell in cells:
+                text = SPACES.sub(" ", cell if isinstance(cell, str) else cell.text).strip()
+                assert text in plain["page"], part.key
+                assert text in plain["markdown"], part.key
+
+
+def test_every_kind_is_in_that_test():
+    made = {make.__name__.removeprefix("make_").replace("_", "-") for make in (*MAKERS, *OTHERS)}
+    own = {"risk": "liquidation-risk", "largest": "max-leverage", "walk": "walk-forward"}
+    known = {each.kind for each in SAVED} | {"run"}
+    assert {own.get(name, name) for name in made - {"quiet-risk"}} == known
 
 
 def test_other_numbers_are_another_result():
