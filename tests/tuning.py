@@ -14,8 +14,7 @@ import numpy as np
 
 import backtest as bt
 from backtest.measures.measure_table import CORE
-from backtest.sweep.set_evaluator import Evaluator
-from backtest.sweep.set_rows import Rows
+from backtest.sweep.set_evaluator import Evaluator, Rows
 from backtest.sweep.sets.sets import BaseTerms, count_sets, read_settings
 from backtest.sweep.sets.space import draw_cube, read_space
 from backtest.tune import Study, search, trials, tune

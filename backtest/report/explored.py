@@ -12,7 +12,7 @@ from backtest.base import BoolArray, FloatArray, IntArray
 from backtest.measures import check_metric, order_sets, read_objective
 from backtest.measures.measure_table import ABOUT
 from backtest.sweep import ERROR, Axis, read_axis
-from backtest.sweep.heatmap import MOST_VALUES
+from backtest.sweep.sweep_table import MOST_VALUES
 
 if TYPE_CHECKING:
     from backtest.sweep import Sweep

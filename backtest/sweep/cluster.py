@@ -27,8 +27,14 @@ from backtest.engine import Progress
 from backtest.measures.measure_table import STREAMED
 from backtest.policy import Combinator, combinator_of, rebuild_class
 from backtest.sweep.lanes.rows import LANES
-from backtest.sweep.set_evaluator import OF_PATH, Evaluator
-from backtest.sweep.set_rows import Rows, put_rows, stack_returns, start_rows
+from backtest.sweep.set_evaluator import (
+    OF_PATH,
+    Evaluator,
+    Rows,
+    put_rows,
+    stack_returns,
+    start_rows,
+)
 from backtest.sweep.sets.sets import Sets, count_sets, take_sets
 
 WAIT = 15.0

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import Any, Literal, NamedTuple, TypeAlias
@@ -10,7 +11,16 @@ import numpy as np
 import pandas as pd
 
 from backtest.account import Account, without_flows_before
-from backtest.base import BoolArray, Flag, FloatArray, Whole, parse_size, set_single, warn_caller
+from backtest.base import (
+    BoolArray,
+    Flag,
+    FloatArray,
+    IntArray,
+    Whole,
+    parse_size,
+    set_single,
+    warn_caller,
+)
 from backtest.engine import (
     Directions,
     Progress,
@@ -26,23 +36,15 @@ from backtest.engine import (
     resolve_signal,
     run,
 )
+from backtest.engine.run_warnings import OF_EACH_RUN
 from backtest.engine.signal_checks import NOT_CHECKED
 from backtest.market import Market, as_markets
+from backtest.measures import certainty_equivalent, drawdown_dates
 from backtest.measures.measure_table import CORE, OPTION_COSTS, PATH, STREAMED
 from backtest.measures.run_facts import DATES
 from backtest.policy import Policy
 from backtest.sweep.lanes.outcomes import NotCompiled, Scored
 from backtest.sweep.lookahead_at_ends import RuleChecker
-from backtest.sweep.pooling import Pooling
-from backtest.sweep.set_rows import (
-    Rows,
-    add_equivalents,
-    put_rows,
-    run_one_by_one,
-    stack_returns,
-    start_rows,
-)
-from backtest.sweep.sets.set_checks import find_contradictions
 from backtest.sweep.sets.sets import (
     BaseTerms,
     Sets,
@@ -51,11 +53,106 @@ from backtest.sweep.sets.sets import (
     build_signal,
     build_trio,
     count_sets,
+    find_contradictions,
     list_names,
     read_settings,
     take_sets,
 )
 from backtest.venue import OwnMargin
+
+NO_OPTIONS = dict.fromkeys(OPTION_COSTS, 0.0)
+
+
+class Rows(NamedTuple):
+    """Results of sets, in their order.
+
+    ``metrics`` are arrays of shape (n_sets,) by name, NaN for a set that failed or was not done.
+    ``returns`` of shape (n_samples, n_sets) are the sampled simple returns; None unless requested.
+    ``errors`` says why a set failed, empty if it did not. ``done`` is False for sets that did not
+    run because of Ctrl-C.
+    """
+
+    metrics: dict[str, FloatArray]
+    returns: FloatArray | None
+    errors: list[str]
+    done: BoolArray
+
+
+def start_rows(sets: Sets, names: tuple[str, ...]) -> Rows:
+    n = count_sets(sets)
+    metrics = {name: np.full(n, np.nan) for name in names}
+    return Rows(metrics, None, [""] * n, np.zeros(n, dtype=np.bool_))
+
+
+def put_rows(rows: Rows, places: IntArray, part: Rows, sampled: dict[int, FloatArray]) -> None:
+    for name, column in rows.metrics.items():
+        column[places] = part.metrics[name]
+    for k, place in enumerate(places.tolist()):
+        rows.errors[place] = part.errors[k]
+        if part.returns is not None and part.done[k] and not part.errors[k]:
+            sampled[place] = part.returns[:, k]
+    rows.done[places] = part.done
+
+
+def run_one_by_one(
+    replay: Callable[[Mapping[str, object]], Result],
+    sets: Sets,
+    names: tuple[str, ...],
+    returns: bool,
+    progress: Progress | None,
+) -> Rows:
+    rows = start_rows(sets, names)
+    metrics, n = rows.metrics, len(rows.done)
+    sampled: dict[int, FloatArray] = {}
+    with warnings.catch_warnings(record=True) as caught:
+        for category in OF_EACH_RUN:
+            warnings.simplefilter("ignore", category)
+        try:
+            for k in range(n):
+                try:
+                    result = replay(take_sets(sets, k))
+                    dates = drawdown_dates(result.tally.drawdown, result.span)
+                    measured = {**NO_OPTIONS, **dates, **result.metrics}
+                    for name in names:
+                        metrics[name][k] = measured[name]
+                    sampled[k] = result.returns.to_numpy() if returns else np.empty(0)
+                except Exception as error:  # a policy may raise anything
+                    rows.errors[k] = describe_error(error)
+                rows.done[k] = True
+                if progress is not None:
+                    progress(k + 1, n)
+        except KeyboardInterrupt:
+            for column in metrics.values():
+                column[~rows.done] = np.nan
+    repeat_once(caught)
+    return rows._replace(returns=stack_returns(sampled, rows)) if returns else rows
+
+
+def stack_returns(sampled: Mapping[int, FloatArray], rows: Rows) -> FloatArray:
+    length = max((len(values) for values in sampled.values()), default=0)
+    table = np.full((length, len(rows.done)), np.nan)
+    for k, values in sampled.items():
+        table[:, k] = values
+    return table
+
+
+def describe_error(error: Exception) -> str:
+    return " ".join(f"{type(error).__name__}: {error}".split())
+
+
+def repeat_once(caught: list[warnings.WarningMessage]) -> None:
+    for text, kind in dict.fromkeys((str(each.message), each.category) for each in caught):
+        warn_caller(text, kind)
+
+
+def add_equivalents(rows: Rows, names: Sequence[str], periods: float) -> None:
+    sampled: Any = rows.returns
+    for name in names:
+        aversion, found = float(name.rpartition("_")[2]), np.full(len(rows.done), np.nan)
+        for k in np.flatnonzero(rows.done & np.array([not each for each in rows.errors])):
+            found[k] = certainty_equivalent(sampled[:, k], periods, aversion)
+        rows.metrics[name] = found
+
 
 Signal: TypeAlias = "pd.Series | FloatArray | float | SignalRule | None"
 Metrics = Literal["all", "core"] | tuple[str, ...]
@@ -71,7 +168,7 @@ class EvaluatedBars(NamedTuple):
 
 
 class Evaluator:
-    pool: Pooling | None = None
+    pool: Any = None  # how accounts of several markets are pooled
 
     def __init__(  # noqa: PLR0913 - keywords, most with a default
         self,

@@ -43,17 +43,17 @@ from backtest.policy import Policy
 from backtest.sweep.cluster import on_cluster
 from backtest.sweep.pooled_evaluator import (
     Accounts,
+    Pool,
     choose_evaluator,
     read_accounts,
     resolve_signals,
 )
-from backtest.sweep.pooling import Pool
 from backtest.sweep.set_evaluator import Evaluator, Metrics
-from backtest.sweep.sets.set_checks import check_sets
 from backtest.sweep.sets.sets import (
     BaseTerms,
     Sets,
     build_terms,
+    check_sets,
     count_sets,
     from_frame,
     grid,

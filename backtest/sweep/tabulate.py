@@ -10,8 +10,7 @@ from backtest.engine import Progress
 from backtest.measures import read_aversion, read_risk_name
 from backtest.measures.measure_table import METRICS, OPTION_COSTS
 from backtest.measures.run_facts import DATES
-from backtest.sweep.set_evaluator import OF_PATH, Evaluator
-from backtest.sweep.set_rows import Rows
+from backtest.sweep.set_evaluator import OF_PATH, Evaluator, Rows
 from backtest.sweep.sets.sets import Sets, take_sets
 
 ERROR = "error"

@@ -16,8 +16,7 @@ from backtest.cli.find_policy import load_policy
 from backtest.strategies import Cppi, VolTarget
 from backtest.sweep import cluster as clustering
 from backtest.sweep.cluster import on_cluster
-from backtest.sweep.set_evaluator import Evaluator
-from backtest.sweep.set_rows import Rows
+from backtest.sweep.set_evaluator import Evaluator, Rows
 from backtest.sweep.sets.sets import grid
 from tests.sweep.clusters import (
     Cluster,

@@ -5,8 +5,7 @@ import pandas as pd
 import pytest
 
 import backtest as bt
-from backtest.sweep.set_evaluator import Evaluator
-from backtest.sweep.set_rows import Rows
+from backtest.sweep.set_evaluator import Evaluator, Rows
 from tests.cases import make_exit_case
 from tests.sweep.test_lanes import Remembers, Scaled, assert_rows_are_runs
 

@@ -10,8 +10,7 @@ import pytest
 import backtest as bt
 from backtest.strategies import Constant, VolTarget
 from backtest.sweep.lanes.runner import LaneRunner
-from backtest.sweep.set_evaluator import Evaluator
-from backtest.sweep.set_rows import Rows
+from backtest.sweep.set_evaluator import Evaluator, Rows
 from tests.cases import make_case
 from tests.sweep.sweeps import are_equal
 

@@ -11,10 +11,10 @@ import pytest
 import backtest as bt
 from backtest import Choice, ParameterError, Range
 from backtest.strategies import VolTarget
-from backtest.sweep.sets.set_checks import check_sets
 from backtest.sweep.sets.sets import (
     BaseTerms,
     build_trio,
+    check_sets,
     from_frame,
     grid,
     read_settings,

@@ -6,8 +6,7 @@ import numpy as np
 import pytest
 
 from backtest.base.errors import ParameterError
-from backtest.sweep.sets.dimension import Dimension
-from backtest.sweep.sets.space import Space
+from backtest.sweep.sets.space import Dimension, Space
 from backtest.tune.samplers import build_grid, grade, make_sampler
 from tests.fast_cases import every_nth, first_only
 
