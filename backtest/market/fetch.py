@@ -281,8 +281,7 @@ class Archive(NamedTuple):
 
     def pages(self, kind: str, start: int, end: int) -> Iterator[Page]:
         months = pd.period_range(pd.Timestamp(start), pd.Timestamp(end - 1), freq="M")
-        starts = months.start_time.append((months[-1:] + 1).start_time)
-        edges = starts.as_unit("ns").asi8.tolist()
+        edges = [int(each.start_time.as_unit("ns").value) for each in [*months, months[-1] + 1]]
         with ThreadPoolExecutor(PARALLEL, thread_name_prefix="fetch") as pool:
             try:
                 parts = pool.map(

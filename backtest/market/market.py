@@ -12,7 +12,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any, Literal, TypeVar
+from typing import Any, ClassVar, Literal, Self, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -36,10 +36,12 @@ _SAMPLE_DEFAULTS = {"bars": 8760, "seed": 0, "interval": "1h"}
 
 
 class BarClock(base.Viewable):
-    """Base of one market and of several: bars by their opens."""
+    """Base of one market and of several: bars by their opens, equal if their contents are."""
 
     time: IntArray
     interval: int
+    source: str
+    noun: ClassVar[str] = "market"
 
     @property
     def n_bars(self) -> int:
@@ -60,6 +62,67 @@ class BarClock(base.Viewable):
     def times(self) -> pd.DatetimeIndex:
         """The opens as a UTC index."""
         return base.utc_index(self.time)
+
+    @property
+    def content_hash(self) -> str:
+        """SHA-256, hex, of the content; not of ``source``."""
+        return compute_once(self, "content", self._hash_content)
+
+    def _hash_content(self) -> str:
+        raise NotImplementedError
+
+    def __eq__(self, other: object) -> bool:
+        if not isinstance(other, type(self)):
+            return NotImplemented
+        return self is other or self.content_hash == other.content_hash
+
+    def __hash__(self) -> int:
+        return hash(self.content_hash)
+
+    def prefix(self, n: int) -> Self:
+        """Return the first n bars, and the funding stamped before the close of the last of them.
+
+        It holds nothing stamped at or after its end: all that a policy may know at that close. What
+        ``observe`` computes on a prefix must equal the prefix of what it computes on the whole. Of
+        several instruments, those that are not listed yet are left out. Raises ParameterError if n
+        is not from 1 to n_bars.
+        """
+        Range(1, self.n_bars, "bars").check("n", n, whole=True)
+        return self._slice(0, n, f".prefix({n})")
+
+    def slice(self, first: int, stop: int) -> Self:
+        """Return the bars from ``first`` up to ``stop``, with their signal and funding.
+
+        It ends as :meth:`prefix` does, and begins as :meth:`between` does: an event stamped up to a
+        quarter of a bar before its first open belongs to it. Raises ParameterError if first is not
+        from 0 to n_bars - 1, or stop not from first + 1 to n_bars.
+        """
+        is_inside = type(first) is type(stop) is int and 0 <= first < stop <= self.n_bars
+        if not is_inside:  # or numbers of another type, whose check takes longer
+            Range(0, self.n_bars - 1, "bars").check("first", first, whole=True)
+            Range(first + 1, self.n_bars, "bars").check("stop", stop, whole=True)
+        return self._slice(first, stop, f".slice({first}, {stop})")
+
+    def between(self, start: TimeLike | None = None, end: TimeLike | None = None) -> Self:
+        """Return the bars that open from ``start`` up to but not including ``end``, both UTC.
+
+        Funding is kept from a quarter of a bar before the first open (an event stamped some ms
+        before an open belongs to it) up to but not including the last close. Instruments without a
+        bar among them are left out. Raises ParameterError if the span is not inside the market, or
+        no bar opens in it.
+        """
+        low = self.start if start is None else base.to_nanoseconds(start, "start")
+        high = self.end if end is None else base.to_nanoseconds(end, "end")
+        first, stop = (int(row) for row in np.searchsorted(self.time, [low, high]))
+        if low < self.start or high > self.end or first >= stop:
+            raise ParameterError(
+                f"a span must lie inside the {self.noun}, {time_text(self.start)} to "
+                f"{time_text(self.end)}, and hold a bar, got {time_text(low)} to {time_text(high)}"
+            )
+        return self._slice(first, stop, f".between({time_text(low)!r}, {time_text(high)!r})")
+
+    def _slice(self, first: int, stop: int, step: str) -> Self:
+        raise NotImplementedError
 
 
 def compute_once(data: BarClock, name: str, compute: Callable[[], T]) -> T:
@@ -332,25 +395,12 @@ class Market(BarClock):
     def __len__(self) -> int:
         return self.n_bars
 
-    def __eq__(self, other: object) -> bool:
-        if not isinstance(other, type(self)):
-            return NotImplemented
-        return self is other or self.content_hash == other.content_hash
-
-    def __hash__(self) -> int:
-        return hash(self.content_hash)
-
     def fields(self) -> dict[str, Any]:
         """Return the fields of the content by name, as the constructor takes them."""
         return {name: getattr(self, name) for name in _CONTENT}
 
     def _arrays(self) -> dict[str, Any]:
         return {name: each for name, each in self.fields().items() if isinstance(each, np.ndarray)}
-
-    @property
-    def content_hash(self) -> str:
-        """SHA-256, hex, of all arrays, names, the interval and the flags; not of ``source``."""
-        return compute_once(self, "content", self._hash_content)
 
     @property
     def close_hash(self) -> str:
@@ -400,37 +450,11 @@ class Market(BarClock):
         signal = self.signal[:1] if self.signal.strides == (0,) else self.signal  # a constant
         return functools.partial(Market, **fields, source=self.source, signal=signal), ()
 
-    def prefix(self, n: int) -> Market:
-        """Return the first n bars, and the funding stamped before the close of the last of them.
-
-        It holds nothing stamped at or after its end: all that a policy may know at that close. What
-        ``observe`` computes on a prefix must equal the prefix of what it computes on the whole.
-
-        Raises ParameterError if n is not from 1 to n_bars.
-        """
-        Range(1, self.n_bars, "bars").check("n", n, whole=True)
-        return self._slice(0, n, f".prefix({n})")
-
-    def slice(self, first: int, stop: int) -> Market:
-        """Return the bars from ``first`` up to ``stop``, with their signal and funding.
-
-        It ends as :meth:`prefix` does, and begins as :meth:`between` does: an event stamped up to a
-        quarter of a bar before its first open belongs to it.
-
-        Raises ParameterError if first is not from 0 to n_bars - 1, or stop not from first + 1 to
-        n_bars.
-        """
-        is_inside = type(first) is type(stop) is int and 0 <= first < stop <= self.n_bars
-        if not is_inside:  # or numbers of another type, whose check takes longer
-            Range(0, self.n_bars - 1, "bars").check("first", first, whole=True)
-            Range(first + 1, self.n_bars, "bars").check("stop", stop, whole=True)
-        return self._slice(first, stop, f".slice({first}, {stop})")
-
-    def _slice(self, first: int, stop: int, step: str) -> Market:
+    def _slice(self, first: int, stop: int, step: str) -> Self:
         lead = self.interval // 4 if first else self.interval
         fields = slice_fields(self, slice(first, stop), funding_from=int(self.time[first]) - lead)
         fields |= {"columns": MappingProxyType(fields["columns"]), "facts": {}}
-        cut = object.__new__(Market)  # without the checks: parts of frozen arrays are frozen
+        cut = object.__new__(type(self))  # without the checks: parts of frozen arrays are frozen
         vars(cut).update(fields, source=self.source + step, signal=self.signal[first:stop])
         return cut
 
@@ -470,27 +494,6 @@ class Market(BarClock):
         read = read_attached(columns, self.time)
         source = f"{self.source}.with_columns({', '.join(read)})"
         return dataclasses.replace(self, columns={**self.columns, **read}, source=source)
-
-    def between(self, start: TimeLike | None = None, end: TimeLike | None = None) -> Market:
-        """Return the bars that open from ``start`` up to but not including ``end``, both UTC.
-
-        Funding is kept from a quarter of a bar before the first open (an event stamped some ms
-        before an open belongs to it) up to but not including the last close.
-
-        Raises ParameterError if the span is not inside the market, or no bar opens in it.
-        """
-        low = self.start if start is None else base.to_nanoseconds(start, "start")
-        high = self.end if end is None else base.to_nanoseconds(end, "end")
-        first, stop = (int(row) for row in np.searchsorted(self.time, [low, high]))
-        if low < self.start or high > self.end or first >= stop:
-            raise ParameterError(
-                f"a span must lie inside the market, {time_text(self.start)} to "
-                f"{time_text(self.end)}, and hold a bar, got {time_text(low)} to {time_text(high)}"
-            )
-        lead = int(self.time[first]) - self.interval // 4
-        fields = slice_fields(self, slice(first, stop), funding_from=lead)
-        step = f".between({time_text(low)!r}, {time_text(high)!r})"
-        return Market(**fields, source=self.source + step)
 
     def resample(self, interval: str) -> Market:
         """Return longer bars, aligned to UTC (weeks begin on Monday).

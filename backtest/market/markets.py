@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
-from functools import cached_property
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any, NamedTuple
@@ -229,7 +228,7 @@ def require_panel(markets: object) -> None:
         )
 
 
-class Markets(Mapping[str, Market], BarClock):
+class Markets(BarClock, Mapping[str, Market]):
     """Aligned histories of several instruments, by name; immutable.
 
     Raises ParameterError if there are no markets, or a name is not text; DataError if the markets
@@ -280,6 +279,7 @@ class Markets(Mapping[str, Market], BarClock):
     (('A', 'B'), 2, 48, [[0, 48], [0, 24]])
     """
 
+    noun = "panel"
     names: tuple[str, ...]
     sessions: bool
     decide: int
@@ -342,14 +342,6 @@ class Markets(Mapping[str, Market], BarClock):
     def __len__(self) -> int:
         return len(self.names)
 
-    def __eq__(self, other: object) -> bool:
-        if not isinstance(other, Markets):
-            return NotImplemented
-        return self is other or self.content_hash == other.content_hash
-
-    def __hash__(self) -> int:
-        return hash(self.content_hash)
-
     def __repr__(self) -> str:
         names = ", ".join(self.names[:6]) + (", ..." if len(self) > 6 else "")
         names += f" and {base.count_nouns(len(self.options), 'option')}" if self.options else ""
@@ -376,9 +368,7 @@ class Markets(Mapping[str, Market], BarClock):
         """Whether mark prices were given for all instruments."""
         return all(market.has_mark for market in self.values())
 
-    @cached_property
-    def content_hash(self) -> str:
-        """SHA-256, hex, of the names in order, the content of each market, currency and options."""
+    def _hash_content(self) -> str:
         content: list[Any] = [[name, market.content_hash] for name, market in self.items()]
         listed = [] if self.listing is None else [self.listing.describe()]
         return hashlib.sha256(json.dumps([self.currency, content, *listed]).encode()).hexdigest()
@@ -549,27 +539,6 @@ class Markets(Mapping[str, Market], BarClock):
         return rebuild(chosen, self.currency, source, lasts, self.listing)
 
     @checked
-    def prefix(self, n: int) -> Markets:
-        """Return the first n bars of the clock; each instrument as :meth:`Market.prefix` cuts it.
-
-        Instruments that are not listed yet are left out. Raises ParameterError if n is not from 1
-        to n_bars.
-        """
-        base.Range(1, self.n_bars, "bars").check("n", n, whole=True)
-        return self._slice(0, n, f".prefix({n})")
-
-    @checked
-    def slice(self, first: int, stop: int) -> Markets:
-        """Return the bars of the clock from ``first`` up to ``stop``, with their funding.
-
-        Instruments without a bar among them are left out. Raises ParameterError if first is not
-        from 0 to n_bars - 1, or stop not from first + 1 to n_bars.
-        """
-        base.Range(0, self.n_bars - 1, "bars").check("first", first, whole=True)
-        base.Range(first + 1, self.n_bars, "bars").check("stop", stop, whole=True)
-        return self._slice(first, stop, f".slice({first}, {stop})")
-
-    @checked
     def resample(self, interval: str) -> Markets:
         """Return the panel with the bars of each instrument combined, as :meth:`Market.resample`.
 
@@ -580,26 +549,6 @@ class Markets(Mapping[str, Market], BarClock):
         """
         combined = {name: market.resample(interval) for name, market in self.items()}
         return remake(self, combined)
-
-    @checked
-    def between(
-        self, start: base.TimeLike | None = None, end: base.TimeLike | None = None
-    ) -> Markets:
-        """Return the bars that open from ``start`` up to but not including ``end``, both UTC.
-
-        Instruments without a bar among them are left out.
-
-        Raises ParameterError if the span is not inside that of the panel, or no bar opens in it.
-        """
-        low = self.start if start is None else base.to_nanoseconds(start, "start")
-        high = self.end if end is None else base.to_nanoseconds(end, "end")
-        first, stop = (int(row) for row in np.searchsorted(self.time, [low, high]))
-        if low < self.start or high > self.end or first >= stop:
-            raise ParameterError(
-                f"a span must lie inside the panel, {time_text(self.start)} to "
-                f"{time_text(self.end)}, and hold a bar, got {time_text(low)} to {time_text(high)}"
-            )
-        return self._slice(first, stop, f".between({time_text(low)!r}, {time_text(high)!r})")
 
     @checked
     def end_at(self, ends: Mapping[str, int]) -> Markets:
@@ -622,7 +571,7 @@ class Markets(Mapping[str, Market], BarClock):
             lasts[name] = min(lasts[name], last if is_reached else end - 1)
         return rebuild(kept, self.currency, self.source, lasts, self.listing)
 
-    def _slice(self, first: int, stop: int, step: str) -> Markets:
+    def _slice(self, first: int, stop: int, step: str) -> Any:
         kept: dict[str, Market] = {}
         for (name, market), (listed, gone) in zip(self.items(), self.spans, strict=True):
             low, high = max(first - int(listed), 0), min(stop, int(gone)) - int(listed)

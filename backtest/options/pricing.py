@@ -369,12 +369,10 @@ def explain_row(*row: Any) -> str:
 def move_spot(terms: Terms, place: int) -> tuple[Terms, Any]:
     """Return the terms on the forward in the place of a spot, and forward over spot."""
     *numbers, rate, dividend = terms.numbers
-    years = numbers[place + 2]
-    if np.ndim(years):
-        rows = zip(*(np.ravel(each).tolist() for each in (years, rate, dividend)), strict=True)
-        growth = np.reshape([scalar_growth(*row) for row in rows], np.shape(years))
-    else:
-        growth = scalar_growth(years, rate, dividend)
+    carries = [np.ravel(each).tolist() for each in (numbers[place + 2], rate, dividend)]
+    growths = [scalar_growth(*row) for row in zip(*carries, strict=True)]
+    shape = np.shape(rate)
+    growth: Any = np.reshape(growths, shape) if shape else growths[0]
     numbers[place] = numbers[place] * growth
     return Terms((*numbers, rate), (False,)), growth
 

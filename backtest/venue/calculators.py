@@ -404,8 +404,10 @@ class BookOption(NamedTuple):
 
 def describe_options(book: Book) -> Iterator[BookOption]:
     account = book.value_options()
-    options = None if account is None else account.options
-    for k, each in enumerate(() if account is None else account.given):
+    if account is None:
+        return
+    options = account.options
+    for k, each in enumerate(account.given):
         delta = each.quantity * compute_option_delta(options, k)
         yield BookOption(
             option=str(each.option.name),

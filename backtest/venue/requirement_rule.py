@@ -49,7 +49,7 @@ def pack_brackets(rules: Sequence[MarginRules], width: int = 1) -> portfolio_ker
     rows = {name: pack_rows([getattr(each, name) for each in rules], width) for name in LEVELS}
     flags = {f"are_{name}": read(f"is_{name}", np.bool_) for name in FLAGS}
     numbers = {f"{name}s": read(name) for name in NUMBERS}
-    packed = {name: row for name, (_, row) in rows.items()}
+    packed: dict[str, Any] = {name: row for name, (_, row) in rows.items()}
     return portfolio_kernels.BracketTables(counts=rows["floors"][0], **packed, **flags, **numbers)
 
 

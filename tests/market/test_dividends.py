@@ -93,8 +93,6 @@ def test_the_engine_equals_the_reference_of_several_positions(monkeypatch):
         tried += any(out.funding)
     assert tried == 2
 
-    # 10 come in before the order, so that it makes 5.05 shares of each; both fall by 2
-
 
 def test_a_folder_keeps_them_and_longer_bars_add_them(tmp_path: Path):
     folder = tmp_path / "spy"
