@@ -29,7 +29,6 @@ from backtest.base import (
     format_chance,
     format_duration,
     format_leverage,
-    format_money,
     format_percent,
     list_records,
     parse_duration,
@@ -37,7 +36,7 @@ from backtest.base import (
     to_json,
 )
 from backtest.base.units import DAY
-from backtest.engine import Progress, Result, describe_history
+from backtest.engine import Result, describe_history
 from backtest.policy import Policy
 from backtest.risk.path_funding import summarize_funding, tabulate_funding
 from backtest.risk.path_models import describe_drift
@@ -50,41 +49,15 @@ from backtest.risk.paths_runner import (
     PathsRunner,
     explain_idle,
     make_runner,
-    run_first_path,
     warn_of_idle,
 )
 
 USUAL = ("1d", "7d", "30d")
 METHODS = Choice("auto", "plain")
-
-
+BETWEEN = Number(0.0, 1.0, open_low=True, open_high=True)
 PhaseProgress = Callable[[str, int, int], None]
-
-
-class Question(NamedTuple):
-    names: tuple[str, ...]
-    bars: IntArray
-    confidence: float
-    method: str
-    threads: int
-    progress: PhaseProgress | None
-
-
-def read_question(
-    paths: Paths,
-    horizons: Sequence[str] | None,
-    confidence: float,
-    method: str,
-    threads: int,
-    progress: PhaseProgress | None,
-) -> Question:
-    chosen = METHODS.check("method", method)
-    level = Number(0.0, 1.0, open_low=True, open_high=True)
-    sure = level.check("confidence", confidence)
-    threads = Whole(1).check("threads", threads)
-    names = read_horizons(paths, horizons)
-    bars = np.array([count_bars(paths, name) for name in names], dtype=np.int64)
-    return Question(names, bars - 1, sure, chosen, threads, progress)
+SHOWN = 2000
+"""Paths whose equity is kept bar by bar, for the fan."""
 
 
 def read_horizons(paths: Paths, horizons: Sequence[str] | None) -> tuple[str, ...]:
@@ -100,11 +73,10 @@ def read_horizons(paths: Paths, horizons: Sequence[str] | None) -> tuple[str, ..
 
 
 def count_bars(paths: Paths, horizon: str, *, is_strict: bool = True) -> int:
+    """Return the bars of a path that have closed by a horizon."""
     span = parse_duration(horizon, "horizons")
-    calendar = paths.calendar
-    closes = calendar.time[1:] + paths.history.interval
-    start = int(calendar.time[0]) + paths.history.interval
-    bars = int(np.sum(closes <= start + span))
+    time = paths.calendar.time
+    bars = int(np.sum(time[1:] <= time[0] + span))
     if is_strict and (span > paths.horizon or bars < 1):
         raise ParameterError(
             "horizons must lie between a bar and the length of the paths, "
@@ -113,18 +85,14 @@ def count_bars(paths: Paths, horizon: str, *, is_strict: bool = True) -> int:
     return bars
 
 
-SHOWN = 2000
-"""Paths whose equity is kept bar by bar, for the fan."""
-
-
 class PathEvents(NamedTuple):
-    """Events of paths, and what is left at some bars.
+    """Events of paths, and what is left at the horizons.
 
     ``liquidated``, ``ruined`` and ``called`` (n_paths,) are the bars of the first such event, the
     number of bars where there is none. ``wealth`` and ``bad_debt`` (n_horizons, n_paths) are wealth
     and debt at the end of each horizon. ``shown`` (up to 2000, n_bars) is the wealth of the first
-    paths. ``doomed`` (2, n_bars) sums close (relative) and wealth over the ``n_doomed`` paths that
-    are liquidated.
+    paths. ``doomed`` (2, n_bars) are the means of close (relative) and wealth over the paths that
+    are liquidated; None without any.
     """
 
     liquidated: IntArray
@@ -133,8 +101,7 @@ class PathEvents(NamedTuple):
     wealth: FloatArray
     bad_debt: FloatArray
     shown: FloatArray
-    doomed: FloatArray
-    n_doomed: int
+    doomed: FloatArray | None
 
 
 def find_first(values: FloatArray) -> IntArray:
@@ -142,16 +109,18 @@ def find_first(values: FloatArray) -> IntArray:
     return np.asarray(np.where(is_set.any(axis=1), is_set.argmax(axis=1), values.shape[1]))
 
 
-def reduce_lives(lives: Iterable[PathLives], bars: IntArray, last: FloatArray) -> PathEvents:
+def reduce_lives(lives: Iterable[PathLives], bars: Sequence[int], last: FloatArray) -> PathEvents:
+    """Return the events of lives, which are dropped one after the other."""
     firsts: list[IntArray] = []
     rows: list[FloatArray] = []
     shown: list[FloatArray] = []
     doomed, n_doomed = np.zeros((2, 1)), 0
+    ends = np.array(bars) - 1
     for each in lives:
         found = np.array([find_first(x) for x in (each.liquidations, each.is_ruined, each.calls)])
         debt = np.cumsum(each.bad_debt, axis=1)
         firsts.append(found)
-        rows.append(np.concatenate([each.wealth[:, bars].T, debt[:, bars].T]))
+        rows.append(np.array([each.wealth[:, ends].T, debt[:, ends].T]))
         if each.first < SHOWN:
             shown.append(each.wealth[: SHOWN - each.first])
         hit = found[0] < each.wealth.shape[1]
@@ -160,19 +129,15 @@ def reduce_lives(lives: Iterable[PathLives], bars: IntArray, last: FloatArray) -
         )
         doomed = doomed + np.array([np.sum(price, axis=0), np.sum(each.wealth[hit], axis=0)])
         n_doomed += int(np.sum(hit))
-    liquidated, ruined, called = np.concatenate(firsts, axis=1)
-    kept, k = np.concatenate(rows, axis=1), len(bars)
     return PathEvents(
-        liquidated=liquidated,
-        ruined=ruined,
-        called=called,
-        wealth=kept[:k],
-        bad_debt=kept[k:],
+        *np.concatenate(firsts, axis=1),
+        *np.concatenate(rows, axis=2),
         shown=np.concatenate(shown),
-        doomed=doomed,
-        n_doomed=n_doomed,
+        doomed=doomed / n_doomed if n_doomed else None,
     )
 
+
+# -------------------------------------------------------------------------------------- estimates
 
 FEW_HITS = 10
 """Below this many hits the correlation within pairs is taken as 0: it cannot be estimated."""
@@ -182,9 +147,6 @@ class RiskEstimate(NamedTuple):
     value: float
     low: float
     high: float
-
-
-UNKNOWN = RiskEstimate(math.nan, math.nan, math.nan)
 
 
 def exact_interval(hits: float, n: float, confidence: float) -> tuple[float, float]:
@@ -224,47 +186,31 @@ def estimate_pairs(is_hit: FloatArray, confidence: float) -> RiskEstimate:
     return RiskEstimate(p, *exact_interval(p * n, n, confidence))
 
 
-KINDS = ("p_liquidation", "p_ruin", "p_margin_call")
-QUANTILES = (0.05, 0.5, 0.95)
-EQUITIES = ("equity_05", "equity_50", "equity_95")
-COLUMNS = (
-    *(f"{kind}{end}" for kind in KINDS for end in ("", "_low", "_high")),
-    "bad_debt", *EQUITIES, "days_to_liquidation", "method",
-)  # fmt: skip
-
-
-def name_phase(progress: PhaseProgress | None, phase: str) -> Progress | None:
-    return None if progress is None else functools.partial(progress, phase)
-
-
-def name_estimates(found: list[RiskEstimate], *, has_calls: bool) -> dict[str, float]:
-    row: dict[str, float] = {}
-    for kind, each in zip(KINDS, found, strict=True):
-        known = each if has_calls or kind != "p_margin_call" else UNKNOWN
-        row |= {kind: known.value, f"{kind}_low": known.low, f"{kind}_high": known.high}
-    return row
+EVENTS = {"p_liquidation": "liquidation", "p_ruin": "ruin", "p_margin_call": "margin call"}
+QUANTILES = {"equity_05": 0.05, "equity_50": 0.5, "equity_95": 0.95}
+FAN = (0.05, 0.25, 0.5, 0.75, 0.95)
+"""Quantiles of the fan."""
 
 
 def describe_horizon(
-    runner: PathsRunner, question: Question, events: PathEvents, k: int
+    runner: PathsRunner, events: PathEvents, k: int, bars: int, confidence: float
 ) -> dict[str, Any]:
-    bars, paths = int(question.bars[k]) + 1, runner.paths
+    paths, row = runner.paths, {}
     estimate = estimate_pairs if paths.antithetic else estimate_plain
     firsts = (events.liquidated, events.ruined, events.called)
-    found = [estimate((first < bars).astype(np.float64), question.confidence) for first in firsts]
+    for kind, first in zip(EVENTS, firsts, strict=True):
+        found = estimate((first < bars).astype(np.float64), confidence)
+        if kind == "p_margin_call" and runner.terms.margin_call is None:
+            found = RiskEstimate(math.nan, math.nan, math.nan)
+        row |= {kind: found.value, f"{kind}_low": found.low, f"{kind}_high": found.high}
     died = events.liquidated[events.liquidated < bars]
-    quantiles = map(float, np.quantile(events.wealth[k], QUANTILES))
     return {
-        **name_estimates(found, has_calls=runner.terms.margin_call is not None),
+        **row,
         "bad_debt": float(np.mean(events.bad_debt[k])),
-        **dict(zip(EQUITIES, quantiles, strict=True)),
+        **{name: float(np.quantile(events.wealth[k], q)) for name, q in QUANTILES.items()},
         "days_to_liquidation": float(np.median(find_days(paths)[died])) if died.size else math.nan,
         "method": "antithetic" if paths.antithetic else "plain",
     }
-
-
-FAN = (0.05, 0.25, 0.5, 0.75, 0.95)
-"""Quantiles of the fan."""
 
 
 def find_days(paths: Paths) -> FloatArray:
@@ -290,22 +236,23 @@ def tabulate_hazard(paths: Paths, events: PathEvents) -> pd.DataFrame:
     return pd.DataFrame(columns, index=pd.RangeIndex(1, n_days + 1, name="day"))
 
 
-def tabulate_outcomes(events: PathEvents, last: int) -> pd.DataFrame:
-    return pd.DataFrame(
-        {
-            "wealth": events.wealth[-1],
-            "is_liquidated": events.liquidated <= last,
-            "is_ruined": events.ruined <= last,
-        },
-        index=pd.RangeIndex(len(events.ruined), name="path"),
-    )
+# ------------------------------------------------------------------------------------- the result
 
-
-def find_typical(paths: Paths, events: PathEvents) -> pd.DataFrame | None:
-    if not events.n_doomed:
-        return None
-    price, wealth = events.doomed / events.n_doomed
-    return pd.DataFrame({"price": price, "equity": wealth}, index=paths.time[1:])
+MONEY = "settlement currency"
+WEALTH = {
+    "equity_05": Head("5 % quantile", MONEY, "money"),
+    "equity_50": Head("median", MONEY, "money"),
+    "equity_95": Head("95 % quantile", MONEY, "money"),
+    "bad_debt": Head("expected bad debt", MONEY, "money"),
+    "days_to_liquidation": Head("median time to a liquidation", "days"),
+}
+HAZARD = {
+    "at_risk": Head("not liquidated before", "paths", "count"),
+    "liquidated": Head("liquidated in it", "paths", "count"),
+    "hazard": Head("hazard", "share of those", "chance"),
+}
+DAYS_SHOWN = 60
+ESTIMATORS = {"plain": "independent paths", "antithetic": "mirrored pairs"}
 
 
 @dataclass(frozen=True, eq=False)
@@ -403,11 +350,9 @@ class LiquidationRisk(SettingsResult):
         return self.runner.run_path(i)
 
     def __repr__(self) -> str:
-        last = self.table.iloc[-1]
-        return (
-            f"<LiquidationRisk of {self.settings['policy']}: p_liquidation "
-            f"{last['p_liquidation']:.3g} in {self.table.index[-1]}>"
-        )
+        chance, horizon = self.table["p_liquidation"].iloc[-1], self.table.index[-1]
+        policy = self.settings["policy"]
+        return f"<LiquidationRisk of {policy}: p_liquidation {chance:.3g} in {horizon}>"
 
     @property
     def verdict(self) -> str:
@@ -415,12 +360,31 @@ class LiquidationRisk(SettingsResult):
         row, horizon = self.table.iloc[-1], self.table.index[-1]
         held = self.settings.get("leverage")
         account = "The" if held is None else f"Beginning at {format_leverage(held)}, the"
-        chance = format_chance(row["p_liquidation"])
-        low, high = (format_chance(row[f"p_liquidation_{end}"]) for end in ("low", "high"))
         return (
-            f"{account} account is liquidated within {horizon} with a probability of {chance} "
-            f"({100.0 * self.settings['confidence']:g} % interval: {low} to {high})."
+            f"{account} account is liquidated within {horizon} with a probability of "
+            f"{format_chance(row['p_liquidation'])} ({self._sure} interval: "
+            f"{write_interval(row, 'p_liquidation')})."
         )
+
+    @property
+    def details(self) -> str:
+        """What was drawn, and how little the paths can show."""
+        drawn, method = self.settings["paths"], ESTIMATORS[self.table["method"].iloc[-1]]
+        text = (
+            f"{drawn['paths']:,} paths of {drawn['model']['name']}, {describe_drift(drawn)}; the "
+            f"shares are those of {method}."
+        )
+        unseen = self.table.index[self.table["p_liquidation"] == 0.0]
+        if len(unseen):
+            text += (
+                f" No path was liquidated within {unseen[-1]}: {drawn['paths']:,} paths show "
+                f"nothing under {format_chance(3.0 / drawn['paths'])}."
+            )
+        return text
+
+    @property
+    def _sure(self) -> str:
+        return f"{100.0 * self.settings['confidence']:g} %"
 
     @property
     def heading(self) -> str:
@@ -436,53 +400,54 @@ class LiquidationRisk(SettingsResult):
     def list_numbers(self) -> list[Headline]:
         """Return the probability of liquidation within each horizon."""
         return [
-            Headline(
-                f"p_liquidation_{name}",
-                f"liquidated within {name}",
-                float(row["p_liquidation"]),
-                "chance",
-                f"{format_chance(row['p_liquidation_low'])} to "
-                f"{format_chance(row['p_liquidation_high'])}; {row['method']}",
-                "less",
-            )
+            Headline(f"p_liquidation_{name}", f"liquidated within {name}",
+                     float(row["p_liquidation"]), "chance", write_interval(row, "p_liquidation"),
+                     "less")
             for name, row in self.table.iterrows()
-        ]
+        ]  # fmt: skip
 
     def list_parts(self) -> list[Part]:
         """Return the probabilities by horizon, the way there, and the hazard by day."""
-        sure = self.settings["confidence"]
-        return list_risk_parts(self.table, self.fan, self.hazard, self.typical, sure)
+        heads: dict[str, Head] = {}
+        for kind in (kind for kind in EVENTS if not self.table[kind].isna().all()):
+            low, high = f"{kind}_low", f"{kind}_high"
+            heads[kind] = Head(EVENTS[kind], "probability", "chance")
+            heads[low] = Head(f"{self._sure} interval of {EVENTS[kind]}", "", "chance", high)
+        fan = self.fan.rename(columns=lambda name: f"{str(name).removeprefix('equity_')} %")
+        colors = {str(name): "accent" if name == "50 %" else "neutral" for name in fan}
+        price = None if self.typical is None else self.typical["price"]
+        labels, fits = Head("horizon"), self.settings["paths"].get("funding_fit", {})
+        return [
+            Part("horizons", "By horizon", "From the last close of the data on.", (
+                ShownTable(self.table, "Probabilities", labels=labels, heads=heads,
+                           columns=tuple(heads)),
+                ShownTable(self.table, "Wealth at the horizon", labels=labels, heads=WEALTH,
+                           columns=tuple(WEALTH)),
+                *summarize_funding(fits),
+            ), shows="both"),
+            Part("paths", "What happens on the way", "Wealth by time.", (
+                ShownChart("fan", "Wealth", "Quantiles of 5, 25, 50, 75 and 95 % at each close.",
+                           fan, colors=colors, height=320),
+                ShownChart("typical", "The typical path to liquidation",
+                           "Mean price, over the last close, of the liquidated paths.", price,
+                           colors={"price": "loss"}, height=260),
+            )),
+            Part("hazard", "Hazard by day", "First liquidations, of those not liquidated before.", (
+                ShownChart("hazard", "Hazard", "Share of the accounts not liquidated before that "
+                           "is liquidated in each day.", self.hazard["hazard"], "bars",
+                           {"hazard": "loss"}, x="day", height=240),
+                ShownTable(self.hazard, "By day", labels=Head("day"), heads=HAZARD,
+                           most=DAYS_SHOWN, columns=tuple(HAZARD)),
+            )),
+        ]  # fmt: skip
 
     def to_dict(self) -> dict[str, Any]:
         """Return the result as data for JSON."""
         return {**super().to_dict(), "funding": to_json(list_records(self.funding))}
 
-    def summary(self) -> str:
-        """Return the verdict and the table as text for a terminal."""
-        drawn = self.settings["paths"]
-        lines = [
-            self.verdict,
-            f"{self.settings['policy']} on {drawn['paths']:,} paths of {drawn['model']['name']}, "
-            f"{describe_drift(drawn)}, with {100.0 * self.settings['confidence']:g} % intervals",
-        ]
-        if no_fill := self.settings.get("no_fill"):
-            lines = [f"NO FILL: no order was filled on any path: {no_fill}", *lines]
-        for horizon, row in self.table.iterrows():
-            lines.append(
-                f"{horizon:>6}  liquidation {format_chance(row['p_liquidation'])} "
-                f"({format_chance(row['p_liquidation_low'])} to "
-                f"{format_chance(row['p_liquidation_high'])}), "
-                f"ruin {format_chance(row['p_ruin'])}, "
-                f"median equity {format_money(row['equity_50'])}, method {row['method']}"
-            )
-        unseen = self.table.index[self.table["p_liquidation"] == 0.0]
-        if len(unseen):
-            lines.append(
-                f"no path was liquidated within {unseen[-1]}: {drawn['paths']:,} paths show "
-                f"nothing under {format_chance(3.0 / drawn['paths'])}"
-            )
-        lines += summarize_funding(drawn.get("funding_fit", {}))
-        return "\n".join(lines)
+
+def write_interval(row: Mapping[str, Any], name: str) -> str:
+    return f"{format_chance(row[f'{name}_low'])} to {format_chance(row[f'{name}_high'])}"
 
 
 @checked_only("paths", "compile", "progress", "overlay")
@@ -559,89 +524,83 @@ def liquidation_risk(
     bridge of one step, bars get four steps, so that ranges are right: ``risk.paths`` are the paths
     used.
     """
+    METHODS.check("method", method)
+    sure = BETWEEN.check("confidence", confidence)
+    threads = Whole(1).check("threads", threads)
+    names = read_horizons(paths, horizons)
+    bars = [count_bars(paths, name) for name in names]
     runner = make_runner(
         paths, policy, venue=venue, account=account, signal=signal, overlay=overlay,
         compile=compile,
     )  # fmt: skip
-    question = read_question(paths, horizons, confidence, method, threads, progress)
-    runner = refine_runner(runner, question.method)
-    prepare(runner, progress)
-    report = name_phase(progress, "paths") if progress else None
-    lives = runner.run_chunks(threads=threads, progress=report)
-    events = reduce_lives(lives, question.bars, runner.last)
-    no_fill = explain_idle(runner, events.wealth, events.shown.T)
-    warn_of_idle(no_fill, runner.paths.count)
-    rows = [describe_horizon(runner, question, events, k) for k in range(len(question.names))]
-    table = pd.DataFrame(
-        rows, columns=list(COLUMNS), index=pd.Index(question.names, name="horizon")
-    )
-    return LiquidationRisk(
-        table=table,
-        fan=tabulate_fan(runner.paths, events),
-        hazard=tabulate_hazard(runner.paths, events),
-        typical=find_typical(runner.paths, events),
-        settings=describe_settings(runner, question) | ({"no_fill": no_fill} if no_fill else {}),
-        paths=runner.paths,
-        runner=runner,
-        outcomes=tabulate_outcomes(events, int(question.bars[-1])),
-    )
-
-
-def prepare(runner: PathsRunner, progress: PhaseProgress | None) -> None:
-    report = name_phase(progress, "checking and compiling the policy")
-    if report is not None:
-        report(0, 0)
+    runner = refine_runner(runner, method)
+    report = (lambda *_: None) if progress is None else progress
+    report("checking and compiling the policy", 0, 0)
     runner.prepare()
-    if report is not None:
-        report(1, 1)
+    report("checking and compiling the policy", 1, 1)
+    lives = runner.run_chunks(threads=threads, progress=functools.partial(report, "paths"))
+    events = reduce_lives(lives, bars, runner.last)
+    no_fill = explain_idle(runner, events.wealth, events.shown.T)
+    warn_of_idle(no_fill, paths.count)
+    rows = [describe_horizon(runner, events, k, n, sure) for k, n in enumerate(bars)]
+    settings = describe_settings(runner, sure, method) | ({"no_fill": no_fill} if no_fill else {})
+    typical, drawn = None, runner.paths
+    if events.doomed is not None:
+        columns = dict(zip(("price", "equity"), events.doomed, strict=True))
+        typical = pd.DataFrame(columns, index=drawn.time[1:])
+    outcomes = {
+        "wealth": events.wealth[-1],
+        "is_liquidated": events.liquidated < bars[-1],
+        "is_ruined": events.ruined < bars[-1],
+    }
+    return LiquidationRisk(
+        table=pd.DataFrame(rows, index=pd.Index(names, name="horizon")),
+        fan=tabulate_fan(drawn, events),
+        hazard=tabulate_hazard(drawn, events),
+        typical=typical,
+        settings=settings,
+        paths=drawn,
+        runner=runner,
+        outcomes=pd.DataFrame(outcomes, index=pd.RangeIndex(len(events.ruined), name="path")),
+    )
 
 
 def refine_runner(runner: PathsRunner, method: str) -> PathsRunner:
-    paths = runner.paths
-    changes: dict[str, Any] = {}
+    """Return a runner on mirrored paths, or on bars of four steps, where that is better."""
+    paths, changes = runner.paths, {}
     if method == "auto" and paths.is_symmetric and paths.count >= 2:
         changes["antithetic"] = True
     if paths.bridge == 1 and not paths.is_resampled and runner.has_columns:
         changes["bridge"] = 4
-    if not changes:
-        return runner
-    return replace(runner, paths=paths.with_settings(**changes))
+    return replace(runner, paths=paths.with_settings(**changes)) if changes else runner
 
 
-def describe_settings(runner: PathsRunner, question: Question) -> dict[str, Any]:
-    resume, venue, policy = runner.resume, runner.venue, runner.policy
-    overlay = runner.overlay
+def describe_settings(runner: PathsRunner, confidence: float, method: str) -> dict[str, Any]:
+    resume, overlay = runner.resume, runner.overlay
     return {
-        "policy": name_policies(policy),
+        "policy": name_policies(runner.policy),
         "leverage": find_leverage(runner),
-        "venue": describe_each(venue, lambda each: each.to_dict()),
+        "venue": describe_each(runner.venue, lambda each: each.to_dict()),
         "account": runner.terms.to_dict(),
         "overlay": None if overlay is None else repr(overlay),
         "resumed": None if resume is None else resume.manifest["id"],
         "signal": runner.signal,
-        "confidence": question.confidence,
-        "method": question.method,
+        "confidence": confidence,
+        "method": method,
         "paths": runner.paths.describe(),
     }
 
 
 def find_leverage(runner: PathsRunner) -> float | None:
-    signal = runner.signal
-    if not isinstance(signal, float) or runner.overlay is not None:
+    """Return the leverage that the account begins at, where it is known beforehand."""
+    if not isinstance(runner.signal, float) or runner.overlay is not None:
         return None
     if runner.resume is not None:
-        return float(read_column(runner.resume, "leverage").iloc[-1])
+        bars, positions = runner.resume.bars, runner.resume.positions
+        return float((bars if "leverage" in bars else positions)["leverage"].iloc[-1])
     policy: Any = runner.policy
     stated = policy.settings().get("leverage")
-    if isinstance(stated, float):
-        return float(stated * signal)
-    asked = read_column(run_first_path(runner), "target").dropna().to_numpy()
-    return float(asked[asked != 0.0][0]) if asked.any() else None
-
-
-def read_column(result: Result, name: str) -> pd.Series:
-    table = result.bars if name in result.bars else result.positions
-    return table[name]
+    return stated * runner.signal if isinstance(stated, float) else None
 
 
 def name_policies(policy: AnyPolicy) -> str:
@@ -654,80 +613,3 @@ def describe_each(given: Any, describe: Callable[[Any], Any]) -> Any:
     if isinstance(given, Mapping):
         return {name: describe(each) for name, each in given.items()}
     return describe(given)
-
-
-# ----------------------------------------------------------------------------------- the page
-
-EVENTS = {"p_liquidation": "liquidation", "p_ruin": "ruin", "p_margin_call": "margin call"}
-ESTIMATORS = {
-    "plain": "share of independent paths",
-    "antithetic": "share of paths in mirrored pairs",
-}
-MONEY = "settlement currency"
-WEALTH = {
-    "equity_05": Head("5 % quantile", MONEY, "money"),
-    "equity_50": Head("median", MONEY, "money"),
-    "equity_95": Head("95 % quantile", MONEY, "money"),
-    "bad_debt": Head("expected bad debt", MONEY, "money"),
-    "days_to_liquidation": Head("median time to a liquidation", "days"),
-    "method": Head("estimator"),
-}
-HAZARD = {
-    "at_risk": Head("not liquidated before", "paths", "count"),
-    "liquidated": Head("liquidated in it", "paths", "count"),
-    "hazard": Head("hazard", "share of those", "chance"),
-}
-DAYS_SHOWN = 60
-
-
-def list_risk_parts(
-    table: pd.DataFrame,
-    fan: pd.DataFrame,
-    hazard: pd.DataFrame,
-    typical: pd.DataFrame | None,
-    confidence: float,
-) -> list[Part]:
-    fan = fan.rename(columns=lambda name: f"{str(name).removeprefix('equity_')} %")
-    colors = {str(name): "accent" if name == "50 %" else "neutral" for name in fan}
-    price = None if typical is None else typical["price"]
-    return [
-        Part("horizons", "By horizon", "From the last close of the data on.", (
-            tabulate_chances(table, confidence),
-            ShownTable(table, "Wealth at the horizon", labels=Head("horizon"), heads=WEALTH,
-                       columns=tuple(WEALTH)),
-            tabulate_estimators(table),
-        )),
-        Part("paths", "What happens on the way", "Wealth by time.", (
-            ShownChart("fan", "Wealth", "Quantiles of 5, 25, 50, 75 and 95 % at each close.", fan,
-                       colors=colors, height=320),
-            ShownChart("typical", "The typical path to liquidation", "Mean price, over the last "
-                       "close, of the paths that are liquidated.", price, colors={"price": "loss"},
-                       height=260),
-        )),
-        Part("hazard", "Hazard by day", "First liquidations, of those not liquidated before.", (
-            ShownChart("hazard", "Hazard", "Share of the accounts not liquidated before that is "
-                       "liquidated in each day.", hazard["hazard"], "bars",
-                       {"hazard": "loss"}, x="day", height=240),
-            ShownTable(hazard, "By day", labels=Head("day"), heads=HAZARD, most=DAYS_SHOWN,
-                       columns=tuple(HAZARD)),
-        )),
-    ]  # fmt: skip
-
-
-def tabulate_chances(table: pd.DataFrame, confidence: float) -> ShownTable:
-    interval = f"{100 * confidence:g} % interval"
-    heads: dict[str, Head] = {}
-    for kind in (kind for kind in EVENTS if not table[kind].isna().all()):
-        low, high = f"{kind}_low", f"{kind}_high"
-        heads[kind] = Head(EVENTS[kind], "probability", "chance")
-        heads[low] = Head(f"{interval} of {EVENTS[kind]}", "", "chance", high)
-    heads["method"] = Head("estimator")
-    return ShownTable(table, "Probabilities", labels=Head("horizon"), heads=heads,
-                      columns=tuple(heads))  # fmt: skip
-
-
-def tabulate_estimators(table: pd.DataFrame) -> ShownTable:
-    used = {name: ESTIMATORS[name] for name in dict.fromkeys(table["method"])}
-    frame = pd.DataFrame({"is": list(used.values())}, index=list(used))
-    heads = {"is": Head("what it is")}
-    return ShownTable(frame, "Estimators", labels=Head("estimator"), heads=heads)

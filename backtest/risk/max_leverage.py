@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -15,7 +16,6 @@ from backtest.base import (
     FloatArray,
     Head,
     Headline,
-    Number,
     ParameterError,
     Part,
     Range,
@@ -33,6 +33,7 @@ from backtest.engine import Progress, read_venues
 from backtest.market import Market, Markets
 from backtest.policy import Combinator, Policy
 from backtest.risk.liquidation_risk import (
+    BETWEEN,
     RiskEstimate,
     count_bars,
     describe_each,
@@ -44,7 +45,6 @@ from backtest.risk.path_funding import summarize_funding
 from backtest.risk.path_models import Drift, PathModel, describe_drift
 from backtest.risk.paths import Paths, simulate_paths
 from backtest.risk.paths_runner import (
-    AnyAccount,
     AnyPolicy,
     AnyVenue,
     PathsRunner,
@@ -142,64 +142,43 @@ class MaxLeverage(SettingsResult):
     @property
     def details(self) -> str:
         """How to read the models, and their drift."""
-        drawn = next(iter(self.settings["paths"].values()))
         return (
             "The smallest over the models is the one to use: they differ in what they assume. "
-            f"Their paths have {describe_drift(drawn)}."
+            f"Their paths have {describe_drift(self._drawn)}."
         )
+
+    @property
+    def _drawn(self) -> Any:
+        return next(iter(self.settings["paths"].values()))  # all models draw the same funding
 
     def list_numbers(self) -> list[Headline]:
         """Return the largest leverage."""
-        label = str(self.grid.index.name)
-        value = f"{self.leverage:.3g}"
         return [
-            Headline(
-                "leverage",
-                f"largest {label}",
-                self.leverage,
-                note="worst model",
-                better="more",
-                text=value,
-            )
-        ]
+            Headline("leverage", f"largest {self.grid.index.name}", self.leverage,
+                     note="worst model", better="more", text=f"{self.leverage:.3g}")
+        ]  # fmt: skip
 
     def list_parts(self) -> list[Part]:
         """Return the largest leverage by model, and the probability by size."""
+        size = str(self.grid.index.name)
         heads = {
-            "leverage": Head(str(self.grid.index.name)),
+            "leverage": Head(size),
             "p_liquidation_low": Head("95 % interval", "", "chance", "p_liquidation_high"),
             "is_monotone": Head("rises with size throughout", "", "claim"),
             "is_limited": Head("the largest allowed", "", "claim"),
         }
         chart = ShownChart(
             "grid", "Probability by size", "On the first 2,000 paths of each model.", self.grid,
-            x=str(self.grid.index.name), y="probability", has_legend=True, height=320,
+            x=size, y="probability", has_legend=True, height=320,
         )  # fmt: skip
         models = ShownTable(self.table, labels=Head("model"), heads=heads)
-        return [Part("models", "By model", "All sizes see the same paths.", (models, chart))]
+        funding = summarize_funding(self._drawn.get("funding_fit", {}))
+        lead = "All sizes see the same paths."
+        return [Part("models", "By model", lead, (models, chart, *funding), shows="both")]
 
     def __repr__(self) -> str:
         chance = self.settings["probability"]
         return f"<MaxLeverage {self.leverage:.3g} at {chance:g} in {self.settings['horizon']}>"
-
-    def summary(self) -> str:
-        """Return the table as text for a terminal."""
-        label = str(self.grid.index.name)
-        drawn = next(iter(self.settings["paths"].values()))
-        text = f"largest {label} by model, {describe_drift(drawn)}"
-        lines = [f"{self.settings['policy']}, {text}, {self!r}"]
-        for model, row in self.table.iterrows():
-            limit = ", the largest allowed" if row["is_limited"] else ""
-            lines.append(
-                f"{model!s:>12}  {row['leverage']:.4g}{limit}; liquidation "
-                f"{format_chance(row['p_liquidation'])} "
-                f"({format_chance(row['p_liquidation_low'])} to "
-                f"{format_chance(row['p_liquidation_high'])})"
-            )
-        drawn = next(iter(self.settings["paths"].values()))  # all models draw the same funding
-        lines += summarize_funding(drawn.get("funding_fit", {}))
-        lines += [f"CAUTION, {each}" for each in self.settings.get("cautions", ())]
-        return "\n".join(lines)
 
 
 @checked_only("compile", "progress", "overlay", "market")
@@ -265,8 +244,7 @@ def max_leverage(  # noqa: PLR0913 - by name, as in bt.run
     then the gap is bisected. Above the result the probability may fall again, if a policy cuts its
     position; ``is_monotone`` says so.
     """
-    bound = Number(0.0, 1.0, open_low=True, open_high=True)
-    chance = bound.check("probability", probability)
+    chance = BETWEEN.check("probability", probability)
     if isinstance(models, str) or not isinstance(models, Sequence) or not len(models):
         raise ParameterError(
             f"models must be a list with at least one model, got {repr_plain(models)}"
@@ -280,24 +258,25 @@ def max_leverage(  # noqa: PLR0913 - by name, as in bt.run
             f"paths must be at least {math.ceil(LEAST_HITS / chance)} for the probability "
             f"{chance:g}, got {paths}"
         )
+    terms: dict[str, Any] = {"venue": venue, "account": account, "signal": signal,
+                             "overlay": overlay, "compile": compile}  # fmt: skip
     sizes = choose_grid(policy, venue, account, drawn[0])
     rows: dict[str, dict[str, Any]] = {}
     columns: dict[str, list[float]] = {}
-    cautions: dict[str, str] = {}
+    cautions: dict[str, list[str]] = {}
     for done, each in enumerate(drawn, 1):
-        scan = LeverageScan(
-            each, policy, venue, account, signal, threads, compile, horizon, overlay
-        )  # fmt: skip
-        name = name_model(each, rows)
+        scan = LeverageScan(each, policy, horizon, threads, terms)
+        name = type(each.model).__name__.lower()
+        name = f"{name} {len(rows) + 1}" if name in rows else name
         rows[name], columns[name] = scan.search(sizes, chance)
-        if caution := scan.check(rows[name]["leverage"]):
-            cautions[name] = caution
+        best = rows[name]["leverage"]
+        if best > 0.0 and (caution := describe_shortfall(scan.make_runner(best))):
+            cautions.setdefault(caution, []).append(name)
         if progress is not None:
             progress(done, len(drawn))
     table = pd.DataFrame(rows.values(), index=pd.Index(rows, name="model"))
     table.loc["worst"] = table.iloc[int(np.argmin(table["leverage"].to_numpy()))]
     label = "leverage" if policy is None else "factor"
-    grid = pd.DataFrame(columns, index=pd.Index(sizes, name=label))
     settings = {
         "policy": name_policies(policy) if policy is not None else "one position, held",
         "venue": describe_each(venue, lambda each: each.to_dict()),
@@ -308,40 +287,28 @@ def max_leverage(  # noqa: PLR0913 - by name, as in bt.run
         "signal": signal,
         "paths": {name: each.describe() for name, each in zip(rows, drawn, strict=True)},
     }
-    for caution, names in list_alike(cautions):
-        settings.setdefault("cautions", []).append(f"{names}: {caution}")
-        warn_caller(
-            f"the account did not hold the {label} found for {names}: {caution}", UserWarning
-        )
+    for caution, names in cautions.items():
+        said = f"{', '.join(names)}: {caution}"
+        settings.setdefault("cautions", []).append(said)
+        warn_caller(f"the account did not hold the {label} found for {said}", UserWarning)
+    grid = pd.DataFrame(columns, index=pd.Index(sizes, name=label))
     return MaxLeverage(table, grid, settings, market)
-
-
-def list_alike(cautions: Mapping[str, str]) -> list[tuple[str, str]]:
-    found: dict[str, list[str]] = {}
-    for name, caution in cautions.items():
-        found.setdefault(caution, []).append(name)
-    return [(caution, ", ".join(names)) for caution, names in found.items()]
-
-
-def name_model(paths: Paths, taken: dict[str, Any]) -> str:
-    name = type(paths.model).__name__.lower()
-    return name if name not in taken else f"{name} {len(taken) + 1}"
 
 
 def choose_grid(
     policy: AnyPolicy | None, venue: AnyVenue, account: Account, paths: Paths
 ) -> FloatArray:
+    """Return the sizes that are scanned: factors, or leverages that venue and account allow."""
     if policy is not None:
         return np.geomspace(0.1, LARGEST_FACTOR, 16)
     venues = [*read_venues(venue, paths.markets).values()]
-    most = min(max(row.max_leverage for row in each.brackets) for each in venues)
+    most = min(1000.0, *(max(row.max_leverage for row in each.brackets) for each in venues))
     if len(venues) == 1:
         (own,) = venues
         first = own.in_use(paths.calendar.time[:1])[0]
         most = min(most, find_most_held(own.with_table(first), account))
     for limit in (account.max_leverage, account.venue_leverage):
-        most = min([most, *list_limits(limit)])
-    most = min(most, 1000.0)
+        most = min([most, *(each for each in list_values(limit) if isinstance(each, int | float))])
     return np.geomspace(min(0.5, 0.5 * most), most, 16)
 
 
@@ -353,56 +320,39 @@ def find_most_held(venue: Venue, account: Account) -> float:
     )
 
 
-def list_limits(limit: Any) -> list[float]:
-    return [float(each) for each in list_values(limit) if isinstance(each, int | float)]
-
-
 @dataclass(frozen=True)
 class LeverageScan:
+    """The probability of a liquidation by size, on the same paths; ``terms`` are of a runner."""
+
     paths: Paths
     policy: AnyPolicy | None
-    venue: AnyVenue
-    account: AnyAccount
-    signal: Any
-    threads: int
-    compile: bool
     horizon: str
-    overlay: Policy | None = None
+    threads: int
+    terms: Mapping[str, Any]
 
-    def runner(self, size: float) -> PathsRunner:
+    def make_runner(self, size: float) -> PathsRunner:
         scaled: Any = Scaled  # a combinator takes its policies first
         held: AnyPolicy = HoldOnce(size=size)
         if isinstance(self.policy, Mapping):
             held = {name: scaled(each, factor=size) for name, each in self.policy.items()}
         elif self.policy is not None:
             held = scaled(self.policy, factor=size)
-        return make_runner(
-            self.paths,
-            held,
-            venue=self.venue,
-            account=self.account,
-            signal=self.signal,
-            overlay=self.overlay,
-            compile=self.compile,
-        )
+        return make_runner(self.paths, held, **self.terms)
 
     def estimate(self, size: float, count: int) -> RiskEstimate:
         bars = count_bars(self.paths, self.horizon)
         hits = [
             find_first(lives.liquidations[:, :bars]) < bars
-            for lives in self.runner(size).run_chunks(count=count, threads=self.threads)
+            for lives in self.make_runner(size).run_chunks(count=count, threads=self.threads)
         ]
         return estimate_plain(np.concatenate(hits).astype(np.float64), 0.95)
 
-    def check(self, size: float) -> str:
-        return describe_shortfall(self.runner(size)) if size > 0.0 else ""
-
     def search(self, sizes: FloatArray, chance: float) -> tuple[dict[str, Any], list[float]]:
+        """Return the row of the largest size, and the probability by size on the first paths."""
         scanned = min(SCANNED, self.paths.count)
         grid = [self.estimate(float(size), scanned).value for size in sizes]
         over = np.flatnonzero(np.array(grid) > chance)
-        k = int(over[0]) if over.size else len(sizes) - 1
-        best, found = self.bisect(sizes, k, chance)
+        best, found = self.bisect(sizes, int(over[0]) if over.size else len(sizes) - 1, chance)
         row = {
             "leverage": best,
             "p_liquidation": found.value,
@@ -414,24 +364,18 @@ class LeverageScan:
         return row, grid
 
     def bisect(self, sizes: FloatArray, k: int, chance: float) -> tuple[float, RiskEstimate]:
-        count = self.paths.count
-        while k < len(sizes) and self.estimate(float(sizes[k]), count).value <= chance:
-            k += 1
-        if k == len(sizes):
-            return float(sizes[-1]), self.estimate(float(sizes[-1]), count)
-        high = float(sizes[k])
-        low, found = 0.0, self.estimate(0.0, count)
-        for j in range(k - 1, -1, -1):
-            below = self.estimate(float(sizes[j]), count)
-            if below.value <= chance:
-                low, found = float(sizes[j]), below
-                break
-            high = float(sizes[j])
+        """Return the edge next to size k on all paths; the first ones may have it elsewhere."""
+        estimate = functools.cache(lambda size: self.estimate(size, self.paths.count))
+        grid = [0.0, *map(float, sizes)]
+        at = k + 1
+        while at < len(grid) and estimate(grid[at]).value <= chance:
+            at += 1
+        if at == len(grid):
+            return grid[-1], estimate(grid[-1])
+        while at > 1 and estimate(grid[at - 1]).value > chance:
+            at -= 1
+        low, high = grid[at - 1], grid[at]
         for _ in range(STEPS):
             middle = math.sqrt(low * high) if low > 0.0 else 0.5 * high
-            tried = self.estimate(middle, count)
-            if tried.value <= chance:
-                low, found = middle, tried
-            else:
-                high = middle
-        return low, found
+            low, high = (middle, high) if estimate(middle).value <= chance else (low, middle)
+        return low, estimate(low)

@@ -101,10 +101,9 @@ class PathRisk:
         from backtest.risk import LeverageScan, choose_grid  # noqa: PLC0415
 
         horizon = format_duration(self.paths.horizon)
-        scan = LeverageScan(
-            self.paths, policy, venue, account, self.signal, self.threads, self.compile, horizon,
-            self.overlay,
-        )  # fmt: skip
+        terms = {"venue": venue, "account": account, "signal": self.signal,
+                 "overlay": self.overlay, "compile": self.compile}  # fmt: skip
+        scan = LeverageScan(self.paths, policy, horizon, self.threads, terms)
         sizes = choose_grid(policy, venue, account, self.paths)
         row, _ = scan.search(sizes, measure.probability)
         return float(row["leverage"])

@@ -26,7 +26,7 @@ def test_a_risk_without_a_fill_says_so(names):
     with pytest.warns(bt.NoFillWarning, match="on any of 20 paths, so nothing can be liquidated"):
         risk = bt.liquidation_risk(draw(market), policy, **terms, method="plain", compile=False)
     assert "band" in risk.settings["no_fill"]
-    assert risk.summary().startswith("NO FILL: no order was filled on any path: ")
+    assert "! No order was filled on any path: " in risk.summary()
 
 
 GIVEN = {"probability": 0.5, "horizon": "3h", "models": [CALM], "paths": 40, "compile": False}

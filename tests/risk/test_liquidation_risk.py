@@ -235,7 +235,8 @@ def test_the_report_of_a_risk_says_what_happened():
     )
     with pytest.raises(bt.ParameterError, match="no path was liquidated"):
         quiet.path()
-    assert "no path was liquidated within 1d: 50 paths show nothing under 6 %" in quiet.summary()
+    said = " ".join(quiet.summary().split())
+    assert "No path was liquidated within 1d: 50 paths show nothing under 6 %." in said
 
 
 @pytest.mark.parametrize(("settings", "words"), [
