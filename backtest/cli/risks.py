@@ -12,7 +12,7 @@ import pandas as pd
 import typer
 
 import backtest
-from backtest.base import ParameterError, did_you_mean
+from backtest.base import ParameterError, count_cores, did_you_mean
 from backtest.cli.build import Experiment, build_experiment
 from backtest.cli.command import AsJson, Output, option, take_experiment
 from backtest.cli.experiment import Draft
@@ -47,7 +47,7 @@ def risk(draft: Draft, *, from_run: FromRun = False, output: Output) -> None:
     with show_activity(fitting, EARLY):
         drawn = draw_paths(draft, experiment.market, experiment.terms["venue"])
     terms = list_path_terms(experiment, from_run=from_run)
-    settings = dict(draft.table("risk"))
+    settings = {"threads": count_cores(), **draft.table("risk")}
     with show_phases(describe_plan(drawn)) as progress:
         found = backtest.liquidation_risk(
             drawn,
@@ -106,7 +106,7 @@ def find_leverage(draft: Draft, experiment: Experiment) -> MaxLeverage:
             experiment.policy if has_policy else None,
             **terms,
             probability=draft.tables["risk"]["find_leverage"],
-            threads=draft.table("risk").get("threads", 1),
+            threads=draft.table("risk").get("threads", count_cores()),
             progress=progress,
             **settings,
         )
