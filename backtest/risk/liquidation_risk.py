@@ -129,9 +129,14 @@ def reduce_lives(lives: Iterable[PathLives], bars: Sequence[int], last: FloatArr
         )
         doomed = doomed + np.array([np.sum(price, axis=0), np.sum(each.wealth[hit], axis=0)])
         n_doomed += int(np.sum(hit))
+    liquidated, ruined, called = np.concatenate(firsts, axis=1)
+    wealth, debt = np.concatenate(rows, axis=2)
     return PathEvents(
-        *np.concatenate(firsts, axis=1),
-        *np.concatenate(rows, axis=2),
+        liquidated=liquidated,
+        ruined=ruined,
+        called=called,
+        wealth=wealth,
+        bad_debt=debt,
         shown=np.concatenate(shown),
         doomed=doomed / n_doomed if n_doomed else None,
     )
@@ -195,7 +200,7 @@ FAN = (0.05, 0.25, 0.5, 0.75, 0.95)
 def describe_horizon(
     runner: PathsRunner, events: PathEvents, k: int, bars: int, confidence: float
 ) -> dict[str, Any]:
-    paths, row = runner.paths, {}
+    paths, row = runner.paths, dict[str, float]()
     estimate = estimate_pairs if paths.antithetic else estimate_plain
     firsts = (events.liquidated, events.ruined, events.called)
     for kind, first in zip(EVENTS, firsts, strict=True):
@@ -446,7 +451,7 @@ class LiquidationRisk(SettingsResult):
         return {**super().to_dict(), "funding": to_json(list_records(self.funding))}
 
 
-def write_interval(row: Mapping[str, Any], name: str) -> str:
+def write_interval(row: Any, name: str) -> str:
     return f"{format_chance(row[f'{name}_low'])} to {format_chance(row[f'{name}_high'])}"
 
 
@@ -567,7 +572,7 @@ def liquidation_risk(
 
 def refine_runner(runner: PathsRunner, method: str) -> PathsRunner:
     """Return a runner on mirrored paths, or on bars of four steps, where that is better."""
-    paths, changes = runner.paths, {}
+    paths, changes = runner.paths, dict[str, Any]()
     if method == "auto" and paths.is_symmetric and paths.count >= 2:
         changes["antithetic"] = True
     if paths.bridge == 1 and not paths.is_resampled and runner.has_columns:
