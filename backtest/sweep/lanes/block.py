@@ -16,8 +16,10 @@ from backtest.account.portfolio_records import (
     FLAGS,
     HAS_EXITS,
     HAS_STOP,
+    NUMBERS,
     PAID_IN,
     RESERVE,
+    SINCE_POOL,
     UNIT,
 )
 from backtest.base import FloatArray, IntArray, hold_signals
@@ -142,11 +144,14 @@ def start_state(block: Block) -> BlockState:
         is_pending=np.zeros(n, np.int64),
         is_asking=np.zeros(n, np.int64),
         kinds=find_kinds(inputs.terms),
+        is_known=np.zeros((2, n), np.int64),
         is_full=block.is_full,
         has_isolated=bool(np.any(brackets.are_isolated)),
         has_exits=bool(np.any(inputs.terms.flags[[HAS_STOP, HAS_EXITS]])),
+        moves_stops=moves_stops(inputs),
         is_crossed=not np.all(brackets.are_isolated),
         has_lots=bool(np.any(inputs.terms.flags[HAS_ROUNDING])),
+        has_rest=bool(np.any(find_kinds(inputs.terms) != r.PLAIN)),
         last_funding=np.full(n, np.nan),
         cursor=np.zeros(4, np.int64),
         units=np.zeros((int(ends.sum()) if block.has_returns else 0, LANES)),
@@ -174,6 +179,12 @@ def start_state(block: Block) -> BlockState:
     )
 
 
+def moves_stops(inputs: Any) -> bool:
+    feed, trails = inputs.feed, inputs.terms.numbers[NUMBERS.index("trailing_stop")]
+    scales = (feed.stop_scale, feed.profit_scale, feed.trail_scale)
+    return bool(np.any(trails > 0.0)) or any(len(each) > 1 for each in scales)
+
+
 def begin_lanes(lanes: Lanes, setups: Sequence[Setup], n: int) -> None:
     account, position = lanes.account.reshape(-1, LANES), lanes.position.reshape(n, -1, LANES)
     numbers = lanes.numbers.reshape(n, -1, LANES)
@@ -193,6 +204,7 @@ def begin_lanes(lanes: Lanes, setups: Sequence[Setup], n: int) -> None:
         write_tally(column, tally, 0)
         one = column.reshape(-1, LANES)[:, 0]
         one[: r.WALLET_ROWS] = wallet
+        one[SINCE_POOL] = setup.first - 1.0 - wallet[SINCE_POOL]
         one[r.LINE] = find_line(terms.ruin_at, wallet[RESERVE], wallet[PAID_IN])
         one[r.FIRST_UNIT], one[r.IS_LIVE] = wallet[UNIT], 1.0
         account[:, places] = one[:, None]

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
 
 from backtest.account import Terms, pick_margin
-from backtest.account.portfolio_records import CASH, EQUITY, PEAK, RESERVE, SCALE, SINCE_POOL, UNIT
-from backtest.engine import is_near_failure, is_over_cap
+from backtest.account.portfolio_records import CASH, EQUITY, PEAK, RESERVE, SCALE, UNIT
+from backtest.engine import is_over_cap
 from backtest.measures import (
     finish_sample,
     fold_product,
@@ -18,28 +18,37 @@ from backtest.measures import (
 )
 from backtest.sweep.lanes import rows as r
 from backtest.sweep.lanes.prices import write_near_moves
-from backtest.sweep.lanes.rows import LANES, Lanes, cell, read_sample, spot, write_sample
+from backtest.sweep.lanes.rows import LANES, Lanes, cell, lowest, read_sample, spot, write_sample
 from backtest.venue import compute_liquidation_value, find_maintenance
 
 if TYPE_CHECKING:
     from backtest.base import FloatArray
 
 
-class ClosesOfBar(NamedTuple):
-    mark_close: FloatArray
-
-
 def close_lanes(terms: Terms, lanes: Lanes, log_returns: FloatArray, n: int, t: int) -> None:
-    account = lanes.account
+    if n == 1:
+        if terms.rules.brackets.are_isolated[0]:
+            is_deeper = close_one(lanes, True)
+        else:
+            is_deeper = close_one(lanes, None)
+    else:
+        is_deeper = close_several(terms, lanes, n)
+    if is_deeper:
+        deepen(lanes)
+    if lanes.is_full:
+        expose_lanes(terms, lanes, log_returns, n, t)
+
+
+def close_several(terms: Terms, lanes: Lanes, n: int) -> bool:
+    account, found = lanes.account, False
     for lane in range(LANES):
         account[cell(EQUITY, lane)] = account[cell(CASH, lane)]
     for i in range(n):
         if lanes.prices[r.IS_LISTED, i] != 0.0:
             add_close(lanes, terms.rules.brackets.are_isolated[i] != 0, i)
-    if lanes.is_full:
-        expose_lanes(terms, lanes, log_returns, n, t)
-    if count_close(lanes):
-        deepen(lanes)
+    for lane in range(LANES):
+        found |= count_close(account, account[cell(EQUITY, lane)], lane)
+    return found
 
 
 def add_close(lanes: Lanes, is_isolated: bool, i: int) -> None:
@@ -54,19 +63,28 @@ def add_close(lanes: Lanes, is_isolated: bool, i: int) -> None:
         account[cell(EQUITY, lane)] += position[spot(i, r.QUANTITY, lane)] * close
 
 
-def count_close(lanes: Lanes) -> bool:
-    account, found = lanes.account, False
+def close_one(lanes: Lanes, is_isolated: bool | None) -> bool:
+    account, position, close, found = lanes.account, lanes.position, lanes.prices[r.CLOSE, 0], False
     for lane in range(LANES):
-        equity, peak = account[cell(EQUITY, lane)], account[cell(PEAK, lane)]
-        unit = account[cell(SCALE, lane)] * (equity + account[cell(RESERVE, lane)])
-        account[cell(UNIT, lane)] = unit
-        account[cell(r.EQUITY_SUM, lane)] += equity
-        account[cell(SINCE_POOL, lane)] += 1.0
-        account[cell(r.INVERSE, lane)] = invert(equity)
-        peak = unit if unit > peak else peak
-        account[cell(PEAK, lane)] = peak
-        found |= unit < peak * account[cell(r.KEEP, lane)]
+        quantity, cash = position[spot(0, r.QUANTITY, lane)], account[cell(CASH, lane)]
+        backing = quantity * close
+        if is_isolated is not None:
+            profit = quantity * (close - position[spot(0, r.ENTRY, lane)])
+            backing = position[spot(0, r.MARGIN, lane)] + profit
+        equity = cash + backing
+        account[cell(EQUITY, lane)] = equity
+        found |= count_close(account, equity, lane)
     return found
+
+
+def count_close(account: FloatArray, equity: float, lane: int) -> bool:
+    peak = account[cell(PEAK, lane)]
+    unit = account[cell(SCALE, lane)] * (equity + account[cell(RESERVE, lane)])
+    account[cell(UNIT, lane)] = unit
+    account[cell(r.EQUITY_SUM, lane)] += equity
+    peak = unit if unit > peak else peak
+    account[cell(PEAK, lane)] = peak
+    return bool(unit < peak * account[cell(r.KEEP, lane)])
 
 
 def deepen(lanes: Lanes) -> None:
@@ -84,18 +102,81 @@ def deepen(lanes: Lanes) -> None:
 
 
 def expose_lanes(terms: Terms, lanes: Lanes, log_returns: FloatArray, n: int, t: int) -> None:
-    account = lanes.account
+    if n > 1:
+        has_folds, near, peaks = expose_several(terms, lanes, log_returns, n, t)
+    elif terms.rules.brackets.are_isolated[0]:
+        has_folds, near, peaks = expose_one(terms, lanes, log_returns[t, 0], True)
+    else:
+        has_folds, near, peaks = expose_one(terms, lanes, log_returns[t, 0], None)
+    if terms.max_gross_leverage < math.inf:
+        count_over_cap(lanes, terms.max_gross_leverage)
+    if has_folds:
+        fold_lanes(lanes)
+    if near != 0:
+        count_near(terms, lanes, n, near)
+    if peaks != 0:
+        raise_peaks(terms, lanes, n, peaks)
+
+
+def expose_one(
+    terms: Terms, lanes: Lanes, move: float, is_isolated: bool | None
+) -> tuple[bool, int, int]:
+    write_near_moves(terms, lanes, 0)
+    account, position, prices = lanes.account, lanes.position, lanes.prices
+    close, unit, rate = prices[r.CLOSE, 0], abs(prices[r.CLOSE, 0]), prices[r.RATE, 0]
+    fall, rise = prices[r.FALL, 0], -prices[r.RISE, 0]
+    before = 0.0 if math.isnan(move) else prices[r.BEFORE, 0]
+    drift, change = abs(before) * move, close - before
+    if math.isnan(move):
+        drift, change = 0.0, 0.0
+    has_folds, near, peaks = False, 0, 0
     for lane in range(LANES):
-        equity = account[cell(EQUITY, lane)]
-        account[cell(r.POOL, lane)] = equity
+        quantity, equity = position[spot(0, r.QUANTITY, lane)], account[cell(EQUITY, lane)]
+        pool = equity
+        if is_isolated is not None:
+            profit = quantity * (close - position[spot(0, r.ENTRY, lane)])
+            pool = position[spot(0, r.MARGIN, lane)] + profit
+        gross, scale = abs(quantity) * unit, quantity * account[cell(r.INVERSE, lane)]
+        has_folds |= count_lane(account, equity, gross, scale * drift, 1.0 + scale * change, lane)
+        needed, is_held = gross * rate, quantity != 0.0
+        peak_needed, peak_backing = (
+            account[cell(r.PEAK_NEEDED, lane)],
+            account[cell(r.PEAK_BACKING, lane)],
+        )
+        is_near = pool - needed <= max(quantity * fall, quantity * rise)
+        near |= (is_near & is_held) << lane
+        peaks |= ((needed * peak_backing > peak_needed * pool) & is_held) << lane
+        account[cell(r.GROSS, lane)] = gross
+        account[cell(r.POOL, lane)] = equity if is_isolated is None else equity - pool
+    return has_folds, near, peaks
+
+
+def count_lane(
+    account: FloatArray, equity: float, gross: float, drift: float, grown: float, lane: int
+) -> bool:
+    inverse = invert(equity)
+    leverage, highest = gross * inverse, account[cell(r.PEAK_LEVERAGE, lane)]
+    account[cell(r.INVERSE, lane)] = inverse
+    account[cell(r.LEVERAGE, lane)] += leverage
+    account[cell(r.PEAK_LEVERAGE, lane)] = leverage if leverage > highest else highest
+    product, is_grown = account[cell(r.DECAY_PRODUCT, lane)], grown > 0.0
+    product = product * grown if is_grown else product
+    account[cell(r.DECAY_HELD, lane)] += drift if is_grown else 0.0
+    account[cell(r.DECAY_PRODUCT, lane)] = product
+    return needs_folding(product)
+
+
+def expose_several(
+    terms: Terms, lanes: Lanes, log_returns: FloatArray, n: int, t: int
+) -> tuple[bool, int, int]:
+    account, has_folds, near, peaks = lanes.account, False, 0, 0
+    for lane in range(LANES):
+        account[cell(r.POOL, lane)] = account[cell(EQUITY, lane)]
         account[cell(r.GROSS, lane)] = 0.0
         account[cell(r.NEEDED, lane)] = 0.0
-        account[cell(r.AT_LEAST, lane)] = 0.0
         account[cell(r.MOVED, lane)] = 0.0
-        account[cell(r.MOVED_AT_LEAST, lane)] = 0.0
         account[cell(r.DRIFT, lane)] = 0.0
         account[cell(r.GROWN, lane)] = 1.0
-    near, peaks = 0, 0
     for i in range(n):
         if lanes.prices[r.IS_LISTED, i] == 0.0:
             continue
@@ -105,35 +186,33 @@ def expose_lanes(terms: Terms, lanes: Lanes, log_returns: FloatArray, n: int, t:
             near, peaks = near | some, peaks | more
         else:
             expose_cross(lanes, i)
-        move = log_returns[t, i]
-        if not math.isnan(move):
-            drift_lanes(lanes, move, i)
-    near, more = count_exposure(lanes, terms.max_gross_leverage, near)
-    peaks |= more
-    if near != 0:
-        count_near(terms, lanes, n, near)
-    if peaks != 0:
-        raise_peaks(terms, lanes, n, peaks)
+        if not math.isnan(log_returns[t, i]):
+            drift_lanes(lanes, log_returns[t, i], i)
+    for lane in range(LANES):
+        equity, gross = account[cell(EQUITY, lane)], account[cell(r.GROSS, lane)]
+        drift, grown = account[cell(r.DRIFT, lane)], account[cell(r.GROWN, lane)]
+        has_folds |= count_lane(account, equity, gross, drift, grown, lane)
+        pool, needed = account[cell(r.POOL, lane)], account[cell(r.NEEDED, lane)]
+        peak_needed, peak_backing = (
+            account[cell(r.PEAK_NEEDED, lane)],
+            account[cell(r.PEAK_BACKING, lane)],
+        )
+        is_near = (pool - needed <= account[cell(r.MOVED, lane)]) & (needed != 0.0)
+        near |= is_near << lane
+        peaks |= (needed * peak_backing > peak_needed * pool) << lane
+    return has_folds, near, peaks
 
 
 def expose_cross(lanes: Lanes, i: int) -> None:
     account, position, prices = lanes.account, lanes.position, lanes.prices
-    unit, rate, least = abs(prices[r.CLOSE, i]), prices[r.RATE, i], prices[r.LEAST_RATE, i]
+    unit, rate = abs(prices[r.CLOSE, i]), prices[r.RATE, i]
     fall, rise = prices[r.FALL, i], -prices[r.RISE, i]
-    fallen, risen = prices[r.FALLEN, i], -prices[r.RISEN, i]
     for lane in range(LANES):
-        quantity = position[spot(i, r.QUANTITY, lane)]
-        notional = abs(quantity) * unit
+        quantity, found = position[spot(i, r.QUANTITY, lane)], account[cell(r.MOVED, lane)]
+        notional, moved = abs(quantity) * unit, max(quantity * fall, quantity * rise)
         account[cell(r.GROSS, lane)] += notional
         account[cell(r.NEEDED, lane)] += notional * rate
-        account[cell(r.AT_LEAST, lane)] += notional * least
-        moved, found = max(quantity * fall, quantity * rise), account[cell(r.MOVED, lane)]
         account[cell(r.MOVED, lane)] = max(moved, found)
-        moved, found = (
-            max(quantity * fallen, quantity * risen),
-            account[cell(r.MOVED_AT_LEAST, lane)],
-        )
-        account[cell(r.MOVED_AT_LEAST, lane)] = max(moved, found)
 
 
 def expose_isolated(lanes: Lanes, i: int) -> tuple[int, int]:
@@ -164,37 +243,11 @@ def drift_lanes(lanes: Lanes, move: float, i: int) -> None:
         account[cell(r.GROWN, lane)] += scale * rise
 
 
-def count_exposure(lanes: Lanes, cap: float, near: int) -> tuple[int, int]:
-    """Count what is certain; return the lanes that need a closer look at what is near or highest.
-
-    ``near`` are those that need one already.
-    """
-    account, peaks, has_folds, has_cap = lanes.account, 0, False, cap < math.inf
+def count_over_cap(lanes: Lanes, cap: float) -> None:
+    account = lanes.account
     for lane in range(LANES):
-        gross, pool = account[cell(r.GROSS, lane)], account[cell(r.POOL, lane)]
-        leverage = gross * invert(account[cell(EQUITY, lane)])
-        highest = account[cell(r.PEAK_LEVERAGE, lane)]
-        account[cell(r.LEVERAGE, lane)] += leverage
-        account[cell(r.PEAK_LEVERAGE, lane)] = leverage if leverage > highest else highest
-        grown, product = account[cell(r.GROWN, lane)], account[cell(r.DECAY_PRODUCT, lane)]
-        is_grown = grown > 0.0
-        product = product * grown if is_grown else product
-        account[cell(r.DECAY_HELD, lane)] += account[cell(r.DRIFT, lane)] if is_grown else 0.0
-        account[cell(r.DECAY_PRODUCT, lane)] = product
-        has_folds |= needs_folding(product)
-        needed, least = account[cell(r.NEEDED, lane)], account[cell(r.AT_LEAST, lane)]
-        peak_needed = account[cell(r.PEAK_NEEDED, lane)]
-        is_peak = needed * account[cell(r.PEAK_BACKING, lane)] > peak_needed * pool
-        is_near = (pool - needed <= account[cell(r.MOVED, lane)]) & (needed != 0.0)
-        is_sure = (pool - least <= account[cell(r.MOVED_AT_LEAST, lane)]) & is_near
-        is_sure &= (near >> lane) & 1 == 0
-        account[cell(r.NEAR, lane)] += 1.0 if is_sure else 0.0
-        near |= (is_near & (not is_sure)) << lane
-        peaks |= is_peak << lane
-        account[cell(r.OVER_CAP, lane)] += 1.0 if has_cap & is_over_cap(leverage, cap) else 0.0
-    if has_folds:
-        fold_lanes(lanes)
-    return near, peaks
+        leverage = account[cell(r.GROSS, lane)] * account[cell(r.INVERSE, lane)]
+        account[cell(r.OVER_CAP, lane)] += 1.0 if is_over_cap(leverage, cap) else 0.0
 
 
 def fold_lanes(lanes: Lanes) -> None:
@@ -207,18 +260,19 @@ def fold_lanes(lanes: Lanes) -> None:
 
 def raise_peaks(terms: Terms, lanes: Lanes, n: int, found: int) -> None:
     account = lanes.account
-    for lane in range(LANES):
-        if (found >> lane) & 1 == 1:
-            needed, backing = find_worst_ratio(terms, lanes, n, lane)
-            needed, backing = raise_ratio(
-                account[cell(r.PEAK_NEEDED, lane)],
-                account[cell(r.PEAK_BACKING, lane)],
-                needed,
-                backing,
-                account[cell(r.GROSS, lane)] > 0.0,
-            )
-            account[cell(r.PEAK_NEEDED, lane)] = needed
-            account[cell(r.PEAK_BACKING, lane)] = backing
+    while found != 0:
+        lane = lowest(found)
+        found &= found - 1
+        needed, backing = find_worst_ratio(terms, lanes, n, lane)
+        needed, backing = raise_ratio(
+            account[cell(r.PEAK_NEEDED, lane)],
+            account[cell(r.PEAK_BACKING, lane)],
+            needed,
+            backing,
+            account[cell(r.GROSS, lane)] > 0.0,
+        )
+        account[cell(r.PEAK_NEEDED, lane)] = needed
+        account[cell(r.PEAK_BACKING, lane)] = backing
 
 
 def find_worst_ratio(terms: Terms, lanes: Lanes, n: int, lane: int) -> tuple[float, float]:
@@ -249,30 +303,49 @@ def compute_lane_needed(terms: Terms, lanes: Lanes, n: int, lane: int) -> float:
 
 
 def count_near(terms: Terms, lanes: Lanes, n: int, found: int) -> None:
-    account = lanes.account
-    for lane in range(LANES):
-        if (found >> lane) & 1 == 1:
-            account[cell(r.NEAR, lane)] += 1.0 if is_lane_near(terms, lanes, n, lane) else 0.0
+    """Count the lanes of which some position's liquidation price is near the close.
 
-
-def is_lane_near(terms: Terms, lanes: Lanes, n: int, lane: int) -> bool:
-    position, is_near = lanes.position, False
-    closes = ClosesOfBar(lanes.prices[r.CLOSE])
-    pool = lanes.account[cell(r.POOL, lane)]
-    excess = pool - compute_lane_needed(terms, lanes, n, lane)
+    That of a position that stands alone stays until it trades or pays, and is kept.
+    """
+    account, brackets, near = lanes.account, terms.rules.brackets, 0
     for i in range(n):
-        quantity, close = position[spot(i, r.QUANTITY, lane)], lanes.prices[r.CLOSE, i]
-        if quantity == 0.0:
-            continue
-        entry = position[spot(i, r.ENTRY, lane)]
-        own = find_maintenance(terms.rules.brackets, i, abs(quantity) * abs(close))
+        is_alone = n == 1 or brackets.are_isolated[i] != 0
+        missing = found & ~lanes.is_known[0, i] if is_alone else found
+        while missing != 0:
+            lane = lowest(missing)
+            missing &= missing - 1
+            lanes.position[spot(i, r.FAILURE, lane)] = find_failure(terms, lanes, n, i, lane)
+        lanes.is_known[0, i] |= found if is_alone else 0
+        near |= find_near(lanes, i)
+    near &= found
+    for lane in range(LANES):
+        account[cell(r.NEAR, lane)] += 1.0 * ((near >> lane) & 1)
+
+
+def find_near(lanes: Lanes, i: int) -> int:
+    position, near = lanes.position, 0
+    low, high = lanes.prices[r.NEAR_LOW, i], lanes.prices[r.NEAR_HIGH, i]
+    for lane in range(LANES):
+        value = position[spot(i, r.FAILURE, lane)]
+        near |= ((low <= value) & (value <= high)) << lane
+    return near
+
+
+def find_failure(terms: Terms, lanes: Lanes, n: int, i: int, lane: int) -> float:
+    """Return the u at which a position of a lane is liquidated, others fixed; NaN if none."""
+    position, brackets = lanes.position, terms.rules.brackets
+    quantity, close = position[spot(i, r.QUANTITY, lane)], lanes.prices[r.CLOSE, i]
+    entry = position[spot(i, r.ENTRY, lane)]
+    if quantity == 0.0:
+        return math.nan
+    if brackets.are_isolated[i]:
+        base = position[spot(i, r.MARGIN, lane)] - quantity * entry
+    else:
+        own = find_maintenance(brackets, i, abs(quantity) * abs(close))
+        excess = lanes.account[cell(r.POOL, lane)] - compute_lane_needed(terms, lanes, n, lane)
         base = excess + own - quantity * close
-        if terms.rules.brackets.are_isolated[i]:
-            base = position[spot(i, r.MARGIN, lane)] - quantity * entry
-        margin, x = pick_margin(terms, i), terms.rules.brackets.multipliers[i]
-        value = compute_liquidation_value(margin, quantity, entry, base, x)
-        is_near = is_near or is_near_failure(closes, i, value)  # type: ignore[arg-type]
-    return is_near
+    x = brackets.multipliers[i]
+    return float(compute_liquidation_value(pick_margin(terms, i), quantity, entry, base, x))
 
 
 # ----------------------------------------------------------------------------- the end of a sample

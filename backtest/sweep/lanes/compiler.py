@@ -7,6 +7,7 @@ from collections.abc import Callable
 from typing import Any
 
 import numpy as np
+from llvmlite import ir
 from numba import typeof
 from numba.core import cgutils
 from numba.extending import intrinsic
@@ -30,8 +31,9 @@ MODULES = (rows, lane_rules, prices, quiet, trades, closes, view, loop)
 
 INLINED = frozenset(
     {
-        "spot", "term", "read_rules", "quote_open", "size_lane", "bound_cost", "plan", "fill_lanes",
-        "round_as_isolated",
+        "spot", "term", "read_rules", "make_kind", "quote_open", "size_lane", "bound_cost", "plan",
+        "fill_lanes", "round_as_isolated", "trade_lane", "widen", "pick", "look_at_one",
+        "close_one", "count_close", "expose_one", "count_lane",
     }
 )  # fmt: skip
 
@@ -49,6 +51,7 @@ def compile_lanes() -> dict[str, Any]:
     jit_modules(MODULES, names, find_general_folder(), choose, mark=mark)
     inner: dict[str, Any] = {**OPTIONS, "cache": False, "forceinline": True}
     names["cell"] = jit(find_cell, **inner)
+    names["lowest"] = find_lowest
     names["share"] = share_record
     names["ask_lanes"] = jit(ask_through_addresses, **inner)
     return names
@@ -115,3 +118,11 @@ def write_call(result: Any, kinds: tuple[Any, ...]) -> Any:
 
 def find_cell(row: int, i: int) -> Any:
     return np.uint64(row * LANES + i)
+
+
+@intrinsic
+def find_lowest(_context: Any, bits: Any) -> Any:
+    def build(_context: Any, builder: Any, _signature: Any, arguments: Any) -> Any:
+        return builder.cttz(arguments[0], ir.Constant(ir.IntType(1), 1))
+
+    return bits(bits), build

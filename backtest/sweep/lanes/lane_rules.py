@@ -31,9 +31,18 @@ class FillKind(NamedTuple):
     has_impact: bool | None
     is_inverse: bool | None
     is_isolated: bool | None
-    is_stop_distance: bool | None = None
-    is_profit_distance: bool | None = None
-    is_trail_distance: bool | None = None
+    is_stop_distance: bool | None
+    is_profit_distance: bool | None
+    is_trail_distance: bool | None
+
+
+def make_kind(
+    has_rounding: bool | None,
+    has_impact: bool | None,
+    is_inverse: bool | None,
+    is_isolated: bool | None,
+) -> FillKind:
+    return FillKind(has_rounding, has_impact, is_inverse, is_isolated, None, None, None)
 
 
 class Table(NamedTuple):

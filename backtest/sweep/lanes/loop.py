@@ -21,9 +21,9 @@ from backtest.sweep.lanes.quiet import (
     begin_payments,
     bound_payments,
     charge_lanes,
-    find_asking,
+    find_poor,
+    look,
     pay_lanes,
-    value_lanes,
 )
 from backtest.sweep.lanes.rows import (
     LANES,
@@ -32,15 +32,16 @@ from backtest.sweep.lanes.rows import (
     cell,
     keep_rare,
     leave,
+    lowest,
     put_back,
     read_tally,
     spot,
     take_out,
 )
 from backtest.sweep.lanes.trades import (
+    count_fees,
     fill_trades,
     find_exits,
-    find_poor,
     follow_bests,
     plan_trades,
 )
@@ -105,18 +106,20 @@ def take_block(  # noqa: PLR0913, PLR0917 - the arguments of a kernel
         free = grow_free(block.free[0], clock.risk_free[t])
         if clock.ends_sample[t] != 0.0:
             end_samples(block, free)
-        for lane in range(LANES if rare != 0 else 0):
-            if (rare >> lane) & 1 == 1:
-                take_out(block, rules, own, t, lane)
-                tally = read_tally(block.kept_account, block.free[0], t - first, lane)
-                tally, _, why = pass_alone(
-                    address, terms, feed, clock, log_returns, deciders, state, quotes, scratch,
-                    ledger, tally, tape, t, t + 1,
-                )  # fmt: skip
-                if why != DONE:
-                    return t, why
-                line = find_line(rules.ruin_at, own.wallet[RESERVE], own.wallet[PAID_IN])
-                put_back(block, own, tally, line, t, lane)
+        alone = rare
+        while alone != 0:
+            lane = lowest(alone)
+            alone &= alone - 1
+            take_out(block, rules, own, t, lane)
+            tally = read_tally(block.kept_account, block.free[0], t - first, lane)
+            tally, _, why = pass_alone(
+                address, terms, feed, clock, log_returns, deciders, state, quotes, scratch,
+                ledger, tally, tape, t, t + 1,
+            )  # fmt: skip
+            if why != DONE:
+                return t, why
+            line = find_line(rules.ruin_at, own.wallet[RESERVE], own.wallet[PAID_IN])
+            put_back(block, own, tally, line, t, lane)
         end_bar(markets, clock, block, free, t)
         if rare != 0:
             end_lanes(rules, block, asked.memory, n, t + 1)
@@ -142,11 +145,9 @@ def pass_open(terms: Terms, feed: MarketFeed, lanes: Lanes, n: int, t: int) -> i
         bound_payments(terms, feed, lanes, t)
         if terms.has_interest and t > 0:
             charge_lanes(terms, feed, lanes, t)
-    rare = value_lanes(terms, lanes, n)
-    is_trading, more = decide_trades(terms, feed, lanes, n, t)
-    rare |= more
-    if lanes.has_lots and (is_trading or is_paying):
-        rare |= find_poor(terms, lanes, n)
+    is_trading, rare = decide_trades(terms, feed, lanes, n, t)
+    if lanes.has_lots and is_paying and not is_trading:
+        rare |= find_poor(lanes, n)
     if rare != 0:
         rare &= find_lanes(lanes, r.LIVE)
         keep_rare(lanes, rare, n, is_paying)
@@ -156,21 +157,21 @@ def pass_open(terms: Terms, feed: MarketFeed, lanes: Lanes, n: int, t: int) -> i
         pay_lanes(terms, feed, lanes, t, 0)
         count_paid(lanes)
     if is_trading:
-        carry_fees(lanes)
-    if lanes.has_exits:
+        count_fees(lanes)
+    if lanes.moves_stops:
         follow_bests(lanes, n)
     return rare
 
 
 def decide_trades(terms: Terms, feed: MarketFeed, lanes: Lanes, n: int, t: int) -> tuple[bool, int]:
     """Plan what lanes trade; return whether any does, and those that pass the bar alone."""
-    rare, is_trading = 0, False
-    if lanes.has_exits:
+    is_asking, rare = look(terms, lanes, n)
+    is_trading = False
+    if lanes.has_exits or (is_asking and lanes.has_rest):
         write_rest_of_prices(terms, feed, lanes, t)
+    if lanes.has_exits:
         rare |= find_exits(terms, lanes, n, False)
-    if t > 0 and find_asking(lanes, n):
-        if not lanes.has_exits:
-            write_rest_of_prices(terms, feed, lanes, t)
+    if is_asking:
         is_trading, more = plan_trades(terms, lanes, n)
         rare |= more
         if lanes.has_exits:
@@ -186,13 +187,6 @@ def count_paid(lanes: Lanes) -> None:
         account[cell(r.OF_INTEREST, lane)] += charged
         carry = account[cell(r.CARRY, lane)] + funded * account[cell(r.INVERSE, lane)]
         account[cell(r.CARRY, lane)] = carry + charged * account[cell(r.INVERSE, lane)]
-
-
-def carry_fees(lanes: Lanes) -> None:
-    account = lanes.account
-    for lane in range(LANES):
-        paid, inverse = account[cell(r.PAID, lane)], account[cell(r.INVERSE, lane)]
-        account[cell(r.CARRY, lane)] += paid * inverse
 
 
 def is_whole(feed: MarketFeed, lanes: Lanes, t: int) -> bool:

@@ -5,13 +5,24 @@ from __future__ import annotations
 import math
 
 from backtest.account import MarketFeed, Terms, pick_margin
+from backtest.account.portfolio_records import FLAGS
+from backtest.base.units import TOLERANCE
 from backtest.measures.tally import NEAR as WITHIN
 from backtest.sweep.lanes import rows as r
-from backtest.sweep.lanes.rows import Lanes
-from backtest.venue import compute_largest_notional, compute_value, scale_rate
+from backtest.sweep.lanes.lane_rules import LOT, MAX_LEVERAGE, MIN_NOTIONAL
+from backtest.sweep.lanes.rows import LANES, Lanes, term
+from backtest.venue import (
+    compute_best_leverage,
+    compute_largest_notional,
+    compute_value,
+    scale_rate,
+)
 
-DOWN, UP = 1.0 / (1.0 + WITHIN), 1.0 / (1.0 - WITHIN)
+DOWN, UP = 1.0 / (1.0 + WITHIN) - TOLERANCE, 1.0 / (1.0 - WITHIN) + TOLERANCE
 """Ratios of the farthest prices that count as near."""
+MORE = 1.0 + 1e-6
+"""Factor on the equity that the smallest position needs."""
+ROUNDING = FLAGS.index("has_rounding")
 
 
 def begin_prices(terms: Terms, feed: MarketFeed, lanes: Lanes) -> None:
@@ -23,7 +34,21 @@ def begin_prices(terms: Terms, feed: MarketFeed, lanes: Lanes) -> None:
             pick_margin(terms, i), math.inf, 0.0, 0.0, feed.initial[0, i]
         )
         prices[r.INITIAL_X, i] = feed.initial[0, i]
+        bound_smallest(terms, lanes, i)
+        lanes.is_known[0, i], lanes.is_known[1, i] = 0, 0
     lanes.cursor[r.IS_BOUND] = 0
+
+
+def bound_smallest(terms: Terms, lanes: Lanes, i: int) -> None:
+    """Bound the equity that any lane needs to buy its smallest position: of value, of quantity."""
+    prices, value, quantity = lanes.prices, 0.0, 0.0
+    best = compute_best_leverage(pick_margin(terms, i), prices[r.INITIAL_X, i])
+    for lane in range(LANES):
+        most = min(best, lanes.numbers[term(i, MAX_LEVERAGE, lane)])
+        if most > 0.0 and terms.flags[ROUNDING, i] != 0:
+            value = max(value, lanes.numbers[term(i, MIN_NOTIONAL, lane)] / most)
+            quantity = max(quantity, lanes.numbers[term(i, LOT, lane)] / most)
+    prices[r.LEAST_VALUE, i], prices[r.LEAST_QUANTITY, i] = value * MORE, quantity * MORE
 
 
 def write_bar_prices(terms: Terms, feed: MarketFeed, lanes: Lanes, t: int) -> None:
@@ -47,6 +72,8 @@ def write_bar_prices(terms: Terms, feed: MarketFeed, lanes: Lanes, t: int) -> No
         prices[r.AT_OPEN, i], prices[r.MARK_OPEN, i] = abs(value), opened
         widest = max(abs(low), abs(high), abs(value))
         prices[r.WIDEST, i], prices[r.FAR, i] = widest, max(value - low, high - value)
+        least = prices[r.LEAST_QUANTITY, i] * widest
+        prices[r.SMALLEST, i] = max(prices[r.LEAST_VALUE, i], least)
         if not is_bound or lanes.most[i] * widest > prices[r.TOP, i]:
             bound_rates(terms, lanes, i)
         prices[r.DUE, i] = 0.0
@@ -104,17 +131,16 @@ def bound_rates(terms: Terms, lanes: Lanes, i: int) -> None:
 
 
 def write_near_moves(terms: Terms, lanes: Lanes, i: int) -> None:
-    """Write what a held contract loses and needs to the farthest price that counts as near.
+    """Write the u between which a failure is near, and what a contract loses and needs up to them.
 
-    Bounds for a long and a short one from above (``FALL``, ``RISE``) and from below.
+    The latter are bounds for a long (``FALL``) and a short one (``RISE``).
     """
     prices, close = lanes.prices, lanes.prices[r.CLOSE, i]
     down, up = close * DOWN, close * UP
     if terms.rules.brackets.are_inverse[i]:
         down, up = close / DOWN, close / UP
+    prices[r.NEAR_LOW, i], prices[r.NEAR_HIGH, i] = down, up
     lower, higher = abs(down) - abs(close), abs(up) - abs(close)
     high, low = prices[r.RATE, i], prices[r.LEAST_RATE, i]
     prices[r.FALL, i] = (close - down) + max(high * lower, low * lower)
     prices[r.RISE, i] = (up - close) + max(high * higher, low * higher)
-    prices[r.FALLEN, i] = (close - down) + min(high * lower, low * lower)
-    prices[r.RISEN, i] = (up - close) + min(high * higher, low * higher)

@@ -5,9 +5,9 @@ from __future__ import annotations
 import math
 
 from backtest.account import MarketFeed, Terms, compute_target, is_outside
-from backtest.account.portfolio_records import CASH
+from backtest.account.portfolio_records import CASH, RESERVE
 from backtest.sweep.lanes import rows as r
-from backtest.sweep.lanes.lane_rules import FillKind, Table, quote_open, read_rules
+from backtest.sweep.lanes.lane_rules import FillKind, Table, make_kind, quote_open, read_rules
 from backtest.sweep.lanes.prices import bound_moves
 from backtest.sweep.lanes.rows import LANES, Lanes, cell, spot
 from backtest.venue import compute_payment, compute_value
@@ -30,6 +30,7 @@ def begin_payments(lanes: Lanes, n: int) -> None:
 def pay_lanes(terms: Terms, feed: MarketFeed, lanes: Lanes, t: int, is_open: int) -> None:
     """Pay the settlements at the open of bar t, or those after it."""
     event, brackets = lanes.cursor[r.EVENT], terms.rules.brackets
+    lanes.is_known[0] = 0
     while event < len(feed.funding_bar) and feed.funding_bar[event] == t:
         i, rate = feed.funding_instrument[event], feed.funding_rate[event]
         if feed.funding_is_open[event] == is_open and lanes.prices[r.IS_LISTED, i] != 0.0:
@@ -104,8 +105,50 @@ def add_base(lanes: Lanes, is_loan: bool, is_isolated: bool, i: int) -> None:
 # --------------------------------------------------------------------------- what is worth a look
 
 
+def look(terms: Terms, lanes: Lanes, n: int) -> tuple[bool, int]:
+    """Value all lanes at the open; return whether any may trade, and as bits who may fail."""
+    if n > 1:
+        rare = value_lanes(terms, lanes, n)
+        return find_asking(lanes, n), rare
+    if terms.rules.brackets.are_isolated[0]:
+        is_asking, rare = look_at_one(lanes, make_kind(None, None, None, True))
+    else:
+        is_asking, rare = look_at_one(lanes, make_kind(None, None, None, None))
+    is_asking = is_asking and lanes.is_pending[0] == 1 and lanes.prices[r.IS_LISTED, 0] != 0.0
+    lanes.is_asking[0] = 1 if is_asking else 0
+    return is_asking, rare
+
+
+def look_at_one(lanes: Lanes, kind: FillKind) -> tuple[bool, int]:
+    account, position, numbers = lanes.account, lanes.position, lanes.numbers
+    quote, signal, found, rare = quote_open(lanes.prices, 0), lanes.signal[0], False, 0
+    scale, reach_of_one = (
+        (1.0 if signal > 0.0 else -1.0) * abs(quote.fill),
+        lanes.prices[r.REACH, 0],
+    )
+    table = Table(1.0, 1.0, 1.0)
+    for lane in range(LANES):
+        rules = read_rules(numbers, kind, table, 0, lane)
+        quantity, cash = position[spot(0, r.QUANTITY, lane)], account[cell(CASH, lane)]
+        line, target = account[cell(r.LINE, lane)], position[spot(0, r.TARGET, lane)]
+        backing, lost = quantity * quote.fill, abs(quantity) * reach_of_one
+        if kind.is_isolated is not None:
+            profit = quantity * (quote.fill - position[spot(0, r.ENTRY, lane)])
+            backing = position[spot(0, r.MARGIN, lane)] + profit
+        worth = cash + backing
+        is_safe = lost < worth - line
+        if kind.is_isolated is not None:
+            is_safe &= ((lost < backing) | (quantity == 0.0)) & (cash >= 0.0)
+        else:
+            is_safe &= lost <= worth
+        reach = compute_target(rules, quote, worth, target, signal)
+        found |= is_outside(rules, worth, reach, quantity * scale)
+        rare |= (not is_safe) << lane
+        account[cell(r.WORTH, lane)] = worth
+    return found, rare
+
+
 def value_lanes(terms: Terms, lanes: Lanes, n: int) -> int:
-    """Value all lanes at the open and bound their losses; return those that may fail, as bits."""
     account = lanes.account
     for lane in range(LANES):
         account[cell(r.WORTH, lane)] = account[cell(CASH, lane)]
@@ -156,6 +199,18 @@ def find_endangered(lanes: Lanes) -> int:
     return rare
 
 
+def find_poor(lanes: Lanes, n: int) -> int:
+    """Return lanes that may be unable to buy the smallest position."""
+    account, rare, least = lanes.account, 0, math.inf
+    for i in range(n):
+        if lanes.prices[r.IS_LISTED, i] != 0.0:
+            least = min(least, lanes.prices[r.SMALLEST, i])
+    for lane in range(LANES):
+        wealth = account[cell(r.WORTH, lane)] + account[cell(RESERVE, lane)]
+        rare |= (wealth < least) << lane
+    return rare
+
+
 def find_asking(lanes: Lanes, n: int) -> bool:
     found = False
     for i in range(n):
@@ -170,7 +225,7 @@ def is_any_asking(lanes: Lanes, i: int) -> bool:
     account, position, numbers = lanes.account, lanes.position, lanes.numbers
     quote, signal, found = quote_open(lanes.prices, i), lanes.signal[i], False
     scale = (1.0 if signal > 0.0 else -1.0) * abs(quote.fill)
-    kind, table = FillKind(None, None, None, None, None, None, None), Table(1.0, 1.0, 1.0)
+    kind, table = make_kind(None, None, None, None), Table(1.0, 1.0, 1.0)
     for lane in range(LANES):
         rules = read_rules(numbers, kind, table, i, lane)
         equity = account[cell(r.WORTH, lane)]

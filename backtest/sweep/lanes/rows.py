@@ -26,11 +26,14 @@ SLACK = 1.0 + 1e-9
 """Factor that allows for rounding, and for the tolerance of a requirement."""
 
 WALLET_ROWS = 16
-"""The first rows of an account are its wallet (:mod:`backtest.account.portfolio_records`)."""
+"""The first rows of an account are its wallet (:mod:`backtest.account.portfolio_records`).
+
+In row ``SINCE_POOL`` stands the bar of the pool's last liquidation.
+"""
 MONEY = WALLET_ROWS + 15
 NEAR = MONEY + len(Ledger._fields)
 STATE_ROWS = NEAR + 14
-N_ACCOUNT = STATE_ROWS + 22
+N_ACCOUNT = STATE_ROWS + 20
 (
     LINE, IS_LIVE, RARE_BARS, FIRST_UNIT, LOW, LOW_PEAK, KEEP,
     SAMPLE_UNIT, SAMPLES, MEAN, SQUARES, EXCESS_MEAN, EXCESS_SQUARES, DOWNSIDE, DISUTILITY,
@@ -41,7 +44,7 @@ N_ACCOUNT = STATE_ROWS + 22
 ) = range(NEAR + 1, STATE_ROWS)  # fmt: skip
 (
     CASH_BEFORE, WORTH, POOL, LOST, LOST_OF_ALL, COSTS, INITIAL, TAKEN, BALANCE, IS_ADDING, WANTED,
-    FUNDED, CHARGED, PAID, GROSS, NEEDED, AT_LEAST, MOVED, MOVED_AT_LEAST, DRIFT, GROWN, LENT,
+    FUNDED, CHARGED, PAID, GROSS, NEEDED, MOVED, DRIFT, GROWN, LENT,
 ) = range(STATE_ROWS, N_ACCOUNT)  # fmt: skip
 (
     OF_PRICE_PNL, OF_FEES, OF_SLIPPAGE, OF_IMPACT, OF_FUNDING, OF_INTEREST,
@@ -59,18 +62,20 @@ TALLY_ROWS = {
 } | {name: MONEY + k for k, name in enumerate(Ledger._fields)}  # fmt: skip
 """Where the numbers of a tally are, by the names that measures read."""
 
-N_POSITION = 10
+N_POSITION = 13
 HELD_ROWS = 8
 (
     QUANTITY, ENTRY, MARGIN, TARGET, BEST, LAST_STOP, LAST_HIT, IS_HALTED, MARGIN_BEFORE, WANT,
+    FAILURE, STOP_LOW, STOP_HIGH,
 ) = range(N_POSITION)  # fmt: skip
 N_NUMBERS = len(NUMBERS)
 
-N_PRICES = 29
+N_PRICES = 32
 (
     OPEN, BEFORE, CLOSE, AT_OPEN, WIDEST, FAR, REACH, TOP, RATE, LEAST_RATE, INITIAL_RATE, LIMIT,
     MOVE, IS_LISTED, INITIAL_X, MARK_OPEN, LAST_LOW, LAST_HIGH, VOLUME, SIGMA, ADV,
-    STOP_SCALE, PROFIT_SCALE, TRAIL_SCALE, FALL, RISE, FALLEN, RISEN, DUE,
+    STOP_SCALE, PROFIT_SCALE, TRAIL_SCALE, FALL, RISE, NEAR_LOW, NEAR_HIGH, DUE,
+    SMALLEST, LEAST_VALUE, LEAST_QUANTITY,
 ) = range(N_PRICES)  # fmt: skip
 
 LIVE, ENDED = 1.0, 2.0
@@ -79,7 +84,7 @@ LIVE, ENDED = 1.0, 2.0
 EVENT, FLOW, SAMPLE, IS_BOUND = range(4)
 """Entries of ``Lanes.cursor``: the next settlement, flow and sample; whether bounds hold."""
 
-(PLAIN, LOTS, LINEAR, INVERTED, ISOLATED, ISOLATED_INVERSE) = range(6)
+PLAIN, LOTS, LINEAR, INVERTED, ISOLATED, ISOLATED_INVERSE = range(6)
 
 
 class Lanes(NamedTuple):
@@ -90,8 +95,11 @@ class Lanes(NamedTuple):
     that pass a bar alone, as they were before it. ``prices`` of shape (N_PRICES, n) are those of
     the bar, ``most`` of shape (n,) bounds the quantities of all lanes. ``signal`` and
     ``is_pending`` are what all lanes have decided, ``is_asking`` says which instruments trade in
-    this bar, ``kinds`` how they fill. ``left_*`` are the lanes that go on alone from bar
-    ``left_at`` of shape (n_lanes,) on, -1 for none. ``units`` of shape (n_samples, LANES) are unit
+    this bar, ``kinds`` how they fill. ``is_known[0]`` of shape (n,) are, as bits,
+    the lanes whose row ``FAILURE`` holds (the u at which a position that stands alone is
+    liquidated), ``is_known[1]`` whether the rows ``STOP_*`` do (the u between which no stop acts).
+    ``left_*`` are the lanes that go on alone from bar ``left_at`` of shape (n_lanes,) on, -1 for
+    none. ``units`` of shape (n_samples, LANES) are unit
     values at the ends of samples. ``free[0]`` is the risk-free return of the sample in progress,
     ``free[1:]`` that of lanes that go on alone.
     """
@@ -111,11 +119,14 @@ class Lanes(NamedTuple):
     is_pending: IntArray
     is_asking: IntArray
     kinds: IntArray
+    is_known: IntArray
     is_full: bool
     has_isolated: bool
     has_exits: bool
+    moves_stops: bool
     is_crossed: bool
     has_lots: bool
+    has_rest: bool
     last_funding: FloatArray
     cursor: IntArray
     units: FloatArray
@@ -168,6 +179,10 @@ def term(i: int, row: int, lane: int) -> int:
     return cell(i * N_NUMBERS + row, lane)
 
 
+def lowest(bits: int) -> int:
+    return (int(bits) & -int(bits)).bit_length() - 1
+
+
 def make_aligned(n: int) -> FloatArray:
     per_line = CACHE_LINE // 8
     raw = np.zeros(n + per_line)
@@ -180,9 +195,9 @@ def make_aligned(n: int) -> FloatArray:
 
 def keep_rare(lanes: Lanes, rare: int, n: int, is_paying: bool) -> None:
     account, position = lanes.account, lanes.position
-    for lane in range(LANES):
-        if (rare >> lane) & 1 == 0:
-            continue
+    while rare != 0:
+        lane = lowest(rare)
+        rare &= rare - 1
         for row in range(STATE_ROWS):
             lanes.kept_account[cell(row, lane)] = account[cell(row, lane)]
         if is_paying:
@@ -200,6 +215,7 @@ def take_out(lanes: Lanes, terms: Terms, state: AccountState, t: int, lane: int)
     account, position = lanes.kept_account, lanes.kept_position
     for row in range(WALLET_ROWS):
         state.wallet[row] = account[cell(row, lane)]
+    state.wallet[SINCE_POOL] = t - 1.0 - account[cell(SINCE_POOL, lane)]
     for i in range(len(state.margin)):
         quantity = position[spot(i, QUANTITY, lane)]
         state.held.quantities[i] = quantity
@@ -212,7 +228,7 @@ def take_out(lanes: Lanes, terms: Terms, state: AccountState, t: int, lane: int)
         state.is_halted[i] = int(position[spot(i, IS_HALTED, lane)])
         state.factor[i] = 1.0
         state.last_funding[i] = lanes.last_funding[i]
-        state.since[i] = account[cell(SINCE_POOL, lane)]
+        state.since[i] = state.wallet[SINCE_POOL]
         if terms.rules.brackets.are_isolated[i]:
             state.since[i] = t - 1.0 - position[spot(i, LAST_HIT, lane)]
         state.since_stop[i] = t - 1.0 - position[spot(i, LAST_STOP, lane)]
@@ -227,6 +243,7 @@ def put_back(
     account, position = lanes.account, lanes.position
     for row in range(WALLET_ROWS):
         account[cell(row, lane)] = state.wallet[row]
+    account[cell(SINCE_POOL, lane)] = t - state.wallet[SINCE_POOL]
     account[cell(LINE, lane)] = line
     account[cell(RARE_BARS, lane)] = lanes.kept_account[cell(RARE_BARS, lane)] + 1.0
     write_tally(account, tally, lane)
@@ -239,6 +256,8 @@ def put_back(
         position[spot(i, LAST_STOP, lane)] = t - state.since_stop[i]
         position[spot(i, LAST_HIT, lane)] = t - state.since[i]
         position[spot(i, IS_HALTED, lane)] = state.is_halted[i]
+        lanes.is_known[0, i] &= ~(1 << lane)
+        lanes.is_known[1, i] = 0
         if size > lanes.most[i]:
             lanes.most[i] = size
             lanes.cursor[IS_BOUND] = 0

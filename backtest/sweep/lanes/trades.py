@@ -12,40 +12,32 @@ from backtest.account import (
     Terms,
     compute_square_root_impact,
     compute_target,
-    fill,
     follow_prices,
     follow_trade,
-    is_exiting,
     is_outside,
     make_balances,
-    pick_margin,
     split_margin,
 )
-from backtest.account.account_records import Watch
+from backtest.account.account_records import Balances, Trade, Watch
+from backtest.account.exits import compute_loss_stop, compute_target_price, compute_trail
+from backtest.account.fills import trade
 from backtest.account.orders import LARGEST_WORSENING, round_quantity
 from backtest.account.portfolio_records import CASH, FLAGS, RESERVE
+from backtest.account.position import find_side
+from backtest.base.units import TOLERANCE
 from backtest.sweep.lanes import rows as r
-from backtest.sweep.lanes.lane_rules import (
-    LOT,
-    MAX_LEVERAGE,
-    MIN_NOTIONAL,
-    FillKind,
-    Table,
-    quote_open,
-    read_rules,
-)
+from backtest.sweep.lanes.lane_rules import FillKind, Table, make_kind, quote_open, read_rules
 from backtest.sweep.lanes.prices import bound_moves, bound_rates
-from backtest.sweep.lanes.rows import LANES, SLACK, Lanes, cell, spot, term
-from backtest.venue import compute_best_leverage, compute_setting
+from backtest.sweep.lanes.rows import LANES, SLACK, Lanes, cell, spot
+from backtest.venue import compute_setting
 
 CAUTION = 1e-9
 """Share of limits that lanes leave for rounding."""
 GROWTH = 1.5
 """Ratio of the bound of quantities to the largest one that exceeded the last bound."""
 
-ROUNDING, STOP_DISTANCE, PROFIT_DISTANCE, TRAIL_DISTANCE = (
-    FLAGS.index(name)
-    for name in ("has_rounding", "is_stop_distance", "is_profit_distance", "is_trail_distance")
+STOP_DISTANCE, PROFIT_DISTANCE, TRAIL_DISTANCE = (
+    FLAGS.index(name) for name in ("is_stop_distance", "is_profit_distance", "is_trail_distance")
 )
 
 
@@ -60,9 +52,14 @@ class LaneOrder(NamedTuple):
 
 
 def plan_trades(terms: Terms, lanes: Lanes, n: int) -> tuple[bool, int]:
-    """Write what each lane wants to hold; return whether any trades, and rare lanes as bits."""
+    """Write what each lane will hold; return whether any trades, and rare lanes as bits."""
     while True:
-        is_trading, is_over, rare = plan_once(terms, lanes, n)
+        if n == 1:
+            table = make_table(terms, 0)
+            is_trading, is_over, rare = plan_by_kind(lanes, table, True, 0)
+            rare |= find_capped(terms, lanes, n)
+        else:
+            is_trading, is_over, rare = plan_several(terms, lanes, n)
         if not is_over:
             return is_trading, rare
         for i in range(n):
@@ -70,7 +67,7 @@ def plan_trades(terms: Terms, lanes: Lanes, n: int) -> tuple[bool, int]:
             bound_moves(lanes, i)
 
 
-def plan_once(terms: Terms, lanes: Lanes, n: int) -> tuple[bool, bool, int]:
+def plan_several(terms: Terms, lanes: Lanes, n: int) -> tuple[bool, bool, int]:
     account, rare = lanes.account, find_capped(terms, lanes, n)
     for lane in range(LANES):
         account[cell(r.LOST, lane)] = 0.0
@@ -79,45 +76,59 @@ def plan_once(terms: Terms, lanes: Lanes, n: int) -> tuple[bool, bool, int]:
         account[cell(r.INITIAL, lane)] = 0.0
         account[cell(r.TAKEN, lane)] = 0.0
         account[cell(r.IS_ADDING, lane)] = 0.0
-    is_trading, is_over = False, False
+    is_trading, is_over, least = False, False, math.inf
     for i in range(n):
         if lanes.prices[r.IS_LISTED, i] == 0.0:
             continue
+        least = min(least, lanes.prices[r.SMALLEST, i])
         if lanes.is_asking[i] == 0:
             add_held(lanes, terms.rules.brackets.are_isolated[i] != 0, i)
             continue
-        some, more, found = plan_by_kind(terms, lanes, i)
+        table = make_table(terms, i)
+        some, more, found = plan_by_kind(lanes, table, None, i)
         is_trading, is_over, rare = is_trading or some, is_over or more, rare | found
     if lanes.has_isolated:
         write_balance(terms, lanes, n)
-    return is_trading, is_over, rare | find_unfit(lanes)
+    return is_trading, is_over, rare | find_unfit(lanes, least)
 
 
-def plan_by_kind(terms: Terms, lanes: Lanes, i: int) -> tuple[bool, bool, int]:
-    kind, tables = lanes.kinds[i], terms.rules.brackets
-    table = Table(1.0, tables.settings[i], tables.leverages[i, 0])
+def make_table(terms: Terms, i: int) -> Table:
+    tables = terms.rules.brackets
+    return Table(1.0, tables.settings[i], tables.leverages[i, 0])
+
+
+def plan_by_kind(
+    lanes: Lanes, table: Table, is_alone: bool | None, i: int
+) -> tuple[bool, bool, int]:
+    kind = lanes.kinds[i]
     if kind == r.PLAIN:
-        return plan(lanes, FillKind(None, None, None, None, None, None, None), table, i)
+        return plan(lanes, make_kind(None, None, None, None), table, is_alone, i)
     if kind == r.LOTS:
-        return plan(lanes, FillKind(True, None, None, None, None, None, None), table, i)
+        return plan(lanes, make_kind(True, None, None, None), table, is_alone, i)
     if kind == r.LINEAR:
-        return plan(lanes, FillKind(True, True, None, None, None, None, None), table, i)
+        return plan(lanes, make_kind(True, True, None, None), table, is_alone, i)
     if kind == r.INVERTED:
-        return plan(lanes, FillKind(True, True, True, None, None, None, None), table, i)
+        return plan(lanes, make_kind(True, True, True, None), table, is_alone, i)
     if kind == r.ISOLATED:
-        return plan(lanes, FillKind(True, True, None, True, None, None, None), table, i)
-    return plan(lanes, FillKind(True, True, True, True, None, None, None), table, i)
+        return plan(lanes, make_kind(True, True, None, True), table, is_alone, i)
+    return plan(lanes, make_kind(True, True, True, True), table, is_alone, i)
 
 
-def plan(lanes: Lanes, kind: FillKind, table: Table, i: int) -> tuple[bool, bool, int]:
+def plan(
+    lanes: Lanes, kind: FillKind, table: Table, is_alone: bool | None, i: int
+) -> tuple[bool, bool, int]:
     account, position, numbers = lanes.account, lanes.position, lanes.numbers
     quote, signal, limit = quote_open(lanes.prices, i), lanes.signal[i], lanes.prices[r.LIMIT, i]
-    unit, reach_of_one = abs(quote.fill), lanes.prices[r.REACH, i]
+    unit, reach_of_one, least = (
+        abs(quote.fill),
+        lanes.prices[r.REACH, i],
+        lanes.prices[r.SMALLEST, i],
+    )
     rate, most = lanes.prices[r.INITIAL_RATE, i], lanes.most[i] * unit
-    is_trading, is_over, rare, largest = False, False, 0, 0.0
+    is_trading, is_over, rare = False, False, 0
     for lane in range(LANES):
         rules = read_rules(numbers, kind, table, i, lane)
-        equity = account[cell(r.WORTH, lane)]
+        equity, cash = account[cell(r.WORTH, lane)], account[cell(CASH, lane)]
         quantity = position[spot(i, r.QUANTITY, lane)]
         target = position[spot(i, r.TARGET, lane)]
         order = size_lane(rules, quote, equity, quantity, target, signal, limit)
@@ -127,38 +138,64 @@ def plan(lanes: Lanes, kind: FillKind, table: Table, i: int) -> tuple[bool, bool
             abs(order.size - order.held) if order.is_adding else 0.0, abs(after - quantity) * unit
         )
         lost, is_rare = abs(after) * reach_of_one, order.is_asking & (order.reach == math.inf)
-        account[cell(r.LOST_OF_ALL, lane)] += lost
-        account[cell(r.COSTS, lane)] += cost
-        if kind.is_isolated is None:
-            account[cell(r.LOST, lane)] += lost
-            account[cell(r.INITIAL, lane)] += reached * rate
-        else:
+        initial, taken = reached * rate, 0.0
+        if kind.is_isolated is not None:
             own = Position(
                 quantity, position[spot(i, r.ENTRY, lane)], position[spot(i, r.MARGIN, lane)], 0.0
             )
-            done = fill(rules, make_balances(math.inf, own), quote, order.wanted, rules.fee)
-            held = done.balances.positions[0]
+            held = trade_lane(rules, make_balances(math.inf, own), quote, after).balances.positions[
+                0
+            ]
             backing = held.margin + held.quantity * (quote.fill - held.entry)
             posted = 1.0 / compute_setting(rules.margin, quote.initial)
             taken = SLACK * (1.0 + rules.slippage) * (posted + rules.fee) * order.added + cost
-            account[cell(r.TAKEN, lane)] += taken if order.is_adding else 0.0
+            taken = taken if order.is_adding else 0.0
             needed = order.size * rate + cost
             is_cut = (order.reach > limit * (1.0 - CAUTION)) | (needed > equity * (1.0 - CAUTION))
             is_rare |= order.is_adding & (is_cut | (order.held < 0.0))
             is_rare |= (not lost < backing) & (held.quantity != 0.0)
-        is_adding = account[cell(r.IS_ADDING, lane)]
-        account[cell(r.IS_ADDING, lane)] = 1.0 if order.is_adding else is_adding
-        position[spot(i, r.WANT, lane)] = order.wanted
+            initial = 0.0
+        if is_alone is not None:
+            line, reserve = account[cell(r.LINE, lane)], account[cell(RESERVE, lane)]
+            is_rare |= not lost + cost < equity - line
+            is_rare |= (after == 0.0) & (equity - cost + reserve < least)
+            if kind.is_isolated is not None:
+                is_rare |= not taken + cost <= cash * (1.0 - CAUTION)
+            else:
+                is_enough = equity - cost - initial > CAUTION * abs(equity)
+                is_rare |= (not lost + cost <= equity) | (order.is_adding & (not is_enough))
+        else:
+            account[cell(r.LOST_OF_ALL, lane)] += lost
+            account[cell(r.COSTS, lane)] += cost
+            account[cell(r.TAKEN, lane)] += taken
+            account[cell(r.INITIAL, lane)] += initial
+            account[cell(r.LOST, lane)] += lost if kind.is_isolated is None else 0.0
+            is_adding = account[cell(r.IS_ADDING, lane)]
+            account[cell(r.IS_ADDING, lane)] = 1.0 if order.is_adding else is_adding
+        account[cell(r.WANTED, lane)] = reached
+        position[spot(i, r.WANT, lane)] = after
         is_trading |= after != quantity
         is_over |= reached > most
         rare |= is_rare << lane
-    if is_over:
-        for lane in range(LANES):
-            want = abs(position[spot(i, r.WANT, lane)])
-            largest = max(largest, want) if want < math.inf else largest
-        lanes.most[i] = max(lanes.most[i], GROWTH * largest)
-        is_over = largest > 0.0
-    return is_trading, is_over, rare
+    return is_trading, is_over and raise_most(lanes, unit, i), rare
+
+
+def raise_most(lanes: Lanes, unit: float, i: int) -> bool:
+    account, largest = lanes.account, 0.0
+    for lane in range(LANES):
+        reached = account[cell(r.WANTED, lane)]
+        largest = max(largest, reached) if reached < math.inf else largest
+    lanes.most[i] = max(lanes.most[i], GROWTH * largest / unit)
+    return largest > 0.0
+
+
+def trade_lane(rules: InstrumentRules, balances: Balances, quote: Quote, after: float) -> Trade:
+    """Trade to a quantity that is rounded already."""
+    impact = 0.0
+    if rules.has_impact is not None:
+        change = abs(after - balances.positions[0].quantity)
+        impact = compute_square_root_impact(rules.impact, quote, change * abs(quote.fill))
+    return trade(rules, balances, quote.fill, after, rules.slippage, impact, rules.fee, quote, True)
 
 
 def size_lane(
@@ -236,7 +273,7 @@ def find_capped(terms: Terms, lanes: Lanes, n: int) -> int:
 def add_wanted(lanes: Lanes, i: int) -> None:
     account, position, numbers = lanes.account, lanes.position, lanes.numbers
     quote, signal, is_open = quote_open(lanes.prices, i), lanes.signal[i], lanes.is_pending[i] == 1
-    kind, table = FillKind(None, None, None, None, None, None, None), Table(1.0, 1.0, 1.0)
+    kind, table = make_kind(None, None, None, None), Table(1.0, 1.0, 1.0)
     for lane in range(LANES):
         rules = read_rules(numbers, kind, table, i, lane)
         held = abs(position[spot(i, r.QUANTITY, lane)]) * abs(quote.fill)
@@ -256,95 +293,73 @@ def write_balance(terms: Terms, lanes: Lanes, n: int) -> None:
                 account[cell(r.BALANCE, lane)] += entered
 
 
-def find_unfit(lanes: Lanes) -> int:
-    """Return lanes that may lack margin for what they add, or fail with what they then hold."""
+def find_unfit(lanes: Lanes, least: float) -> int:
+    """Return lanes that may lack margin for what they add, or fail with what they then hold.
+
+    Those that hold nothing and may be unable to buy the smallest position are among them.
+    """
     account, rare = lanes.account, 0
     has_isolated, is_crossed = lanes.has_isolated, lanes.is_crossed
     for lane in range(LANES):
         pool, costs = account[cell(r.POOL, lane)], account[cell(r.COSTS, lane)]
-        taken = account[cell(r.TAKEN, lane)]
+        taken, lost = account[cell(r.TAKEN, lane)], account[cell(r.LOST_OF_ALL, lane)]
         is_safe = (account[cell(r.LOST, lane)] + costs <= pool) | (not is_crossed)
-        left = account[cell(r.WORTH, lane)] - account[cell(r.LINE, lane)]
-        is_safe &= account[cell(r.LOST_OF_ALL, lane)] + costs < left
+        left = account[cell(r.WORTH, lane)] - costs
+        is_safe &= lost < left - account[cell(r.LINE, lane)]
         free = pool - costs - account[cell(r.INITIAL, lane)] - taken
         is_enough = free > CAUTION * abs(pool)
         is_safe &= is_enough | (account[cell(r.IS_ADDING, lane)] == 0.0) | (not is_crossed)
         if has_isolated:
             is_safe &= taken + costs <= account[cell(r.BALANCE, lane)] * (1.0 - CAUTION)
+        is_safe &= (lost != 0.0) | (left + account[cell(RESERVE, lane)] >= least)
         rare |= (not is_safe) << lane
     return rare
-
-
-def find_poor(terms: Terms, lanes: Lanes, n: int) -> int:
-    """Return lanes that hold nothing and may be unable to buy the smallest position."""
-    account, rare = lanes.account, 0
-    for lane in range(LANES):
-        account[cell(r.WANTED, lane)] = math.inf
-    for i in range(n):
-        if lanes.prices[r.IS_LISTED, i] != 0.0:
-            bound_smallest(terms, lanes, i)
-    for lane in range(LANES):
-        left = account[cell(r.WORTH, lane)] - account[cell(r.COSTS, lane)]
-        is_poor = left + account[cell(RESERVE, lane)] < account[cell(r.WANTED, lane)]
-        rare |= (is_poor & (account[cell(r.LOST_OF_ALL, lane)] == 0.0)) << lane
-    return rare
-
-
-def bound_smallest(terms: Terms, lanes: Lanes, i: int) -> None:
-    account, numbers = lanes.account, lanes.numbers
-    price, has_lots = lanes.prices[r.WIDEST, i], terms.flags[ROUNDING, i] != 0
-    best = compute_best_leverage(pick_margin(terms, i), lanes.prices[r.INITIAL_X, i])
-    for lane in range(LANES):
-        least = max(numbers[term(i, MIN_NOTIONAL, lane)], numbers[term(i, LOT, lane)] * price)
-        most = min(best, numbers[term(i, MAX_LEVERAGE, lane)])
-        bound = least / most * (1.0 + 1e-6) if has_lots else 0.0
-        account[cell(r.WANTED, lane)] = min(account[cell(r.WANTED, lane)], bound)
 
 
 # ----------------------------------------------------------------------------------- the fills
 
 
 def fill_trades(terms: Terms, lanes: Lanes, n: int) -> None:
-    account = lanes.account
-    for lane in range(LANES):
-        account[cell(r.PAID, lane)] = 0.0
+    is_more = False
     for i in range(n):
         if lanes.is_asking[i] != 0:
-            fill_by_kind(terms, lanes, i)
+            fill_by_kind(lanes, make_table(terms, i), is_more, i)
+            is_more = True
+
+
+def count_fees(lanes: Lanes) -> None:
+    account = lanes.account
     for lane in range(LANES):
-        account[cell(r.OF_FEES, lane)] += account[cell(r.PAID, lane)]
+        paid, inverse = account[cell(r.PAID, lane)], account[cell(r.INVERSE, lane)]
+        account[cell(r.OF_FEES, lane)] += paid
+        account[cell(r.CARRY, lane)] += paid * inverse
 
 
-def fill_by_kind(terms: Terms, lanes: Lanes, i: int) -> None:
-    kind, tables = lanes.kinds[i], terms.rules.brackets
-    table = Table(1.0, tables.settings[i], tables.leverages[i, 0])
-    if kind == r.PLAIN:
-        fill_lanes(lanes, FillKind(None, None, None, None, None, None, None), table, i)
-    elif kind == r.LOTS:
-        fill_lanes(lanes, FillKind(True, None, None, None, None, None, None), table, i)
+def fill_by_kind(lanes: Lanes, table: Table, is_more: bool, i: int) -> None:
+    kind = lanes.kinds[i]
+    if kind <= r.LOTS:
+        fill_lanes(lanes, make_kind(None, None, None, None), table, is_more, i)
     elif kind == r.LINEAR:
-        fill_lanes(lanes, FillKind(True, True, None, None, None, None, None), table, i)
+        fill_lanes(lanes, make_kind(None, True, None, None), table, is_more, i)
     elif kind == r.INVERTED:
-        fill_lanes(lanes, FillKind(True, True, True, None, None, None, None), table, i)
+        fill_lanes(lanes, make_kind(None, True, True, None), table, is_more, i)
     elif kind == r.ISOLATED:
-        fill_lanes(lanes, FillKind(True, True, None, True, None, None, None), table, i)
+        fill_lanes(lanes, make_kind(None, True, None, True), table, is_more, i)
     else:
-        fill_lanes(lanes, FillKind(True, True, True, True, None, None, None), table, i)
+        fill_lanes(lanes, make_kind(None, True, True, True), table, is_more, i)
 
 
-def fill_lanes(lanes: Lanes, kind: FillKind, table: Table, i: int) -> None:
+def fill_lanes(lanes: Lanes, kind: FillKind, table: Table, is_more: bool, i: int) -> None:
     account, position, numbers = lanes.account, lanes.position, lanes.numbers
-    quote = quote_open(lanes.prices, i)
+    quote, moved = quote_open(lanes.prices, i), 0
     for lane in range(LANES):
         rules = read_rules(numbers, kind, table, i, lane)
         quantity, entry = position[spot(i, r.QUANTITY, lane)], position[spot(i, r.ENTRY, lane)]
         margin, cash = 0.0, account[cell(CASH, lane)]
         if kind.is_isolated is not None:
             margin, cash = position[spot(i, r.MARGIN, lane)], math.inf
-        own = Position(quantity, entry, margin, 0.0)
-        done = fill(
-            rules, make_balances(cash, own), quote, position[spot(i, r.WANT, lane)], rules.fee
-        )
+        own, want = Position(quantity, entry, margin, 0.0), position[spot(i, r.WANT, lane)]
+        done = trade_lane(rules, make_balances(cash, own), quote, want)
         after = done.balances.positions[0]
         if kind.is_isolated is None:
             account[cell(CASH, lane)] = done.balances.cash
@@ -352,10 +367,11 @@ def fill_lanes(lanes: Lanes, kind: FillKind, table: Table, i: int) -> None:
             returned, posted, _ = split_margin(
                 rules, own, after.quantity, done.value, quote.initial
             )
-            moved = (returned - posted) - done.fee
-            account[cell(CASH, lane)] += moved if done.quantity != 0.0 else 0.0
+            change = (returned - posted) - done.fee
+            account[cell(CASH, lane)] += change if done.quantity != 0.0 else 0.0
             position[spot(i, r.MARGIN, lane)] = after.margin
-        account[cell(r.PAID, lane)] += done.fee
+        paid = account[cell(r.PAID, lane)]
+        account[cell(r.PAID, lane)] = (paid if is_more else 0.0) + done.fee
         account[cell(r.OF_SLIPPAGE, lane)] += done.slippage
         if kind.has_impact is not None:
             account[cell(r.OF_IMPACT, lane)] += done.impact
@@ -365,6 +381,8 @@ def fill_lanes(lanes: Lanes, kind: FillKind, table: Table, i: int) -> None:
         position[spot(i, r.BEST, lane)] = after.entry if is_new else best
         position[spot(i, r.QUANTITY, lane)] = after.quantity
         position[spot(i, r.ENTRY, lane)] = after.entry
+        moved |= (done.quantity != 0.0) << lane
+    lanes.is_known[0, i] &= ~moved
 
 
 # ----------------------------------------------------------------------------------- the stops
@@ -384,34 +402,60 @@ def choose_exit_kind(terms: Terms, i: int) -> FillKind:
 
 def find_exits(terms: Terms, lanes: Lanes, n: int, is_planned: bool) -> int:
     """Return lanes whose stops this bar may reach with what they hold, or with what they want."""
-    rare = 0
+    prices, rare = lanes.prices, 0
     for i in range(n):
-        if lanes.prices[r.IS_LISTED, i] != 0.0 and (not is_planned or lanes.is_asking[i] == 1):
-            rare |= find_exits_of(terms, lanes, is_planned, i)
+        if prices[r.IS_LISTED, i] == 0.0 or (is_planned and lanes.is_asking[i] == 0):
+            continue
+        if is_planned or lanes.moves_stops or lanes.is_known[1, i] == 0:
+            write_stops(terms, lanes, is_planned, i)
+        low = min(prices[r.OPEN, i], prices[r.LAST_LOW, i])
+        high = max(prices[r.OPEN, i], prices[r.LAST_HIGH, i])
+        rare |= find_stopped(lanes, low, high, i)
     return rare
 
 
-def find_exits_of(terms: Terms, lanes: Lanes, is_planned: bool, i: int) -> int:
-    position, numbers, prices, rare = lanes.position, lanes.numbers, lanes.prices, 0
+def find_stopped(lanes: Lanes, low: float, high: float, i: int) -> int:
+    position, rare = lanes.position, 0
+    for lane in range(LANES):
+        is_out = low <= position[spot(i, r.STOP_LOW, lane)]
+        is_out |= high >= position[spot(i, r.STOP_HIGH, lane)]
+        rare |= is_out << lane
+    return rare
+
+
+def write_stops(terms: Terms, lanes: Lanes, is_planned: bool, i: int) -> None:
+    """Write the u between which no stop of each lane acts, with what it holds or what it wants."""
+    position, numbers, prices = lanes.position, lanes.numbers, lanes.prices
     quote, kind = quote_open(prices, i), choose_exit_kind(terms, i)
     table = Table(terms.rules.brackets.sizes[i], 1.0, 1.0)
-    low = min(prices[r.OPEN, i], prices[r.LAST_LOW, i])
-    high = max(prices[r.OPEN, i], prices[r.LAST_HIGH, i])
     for lane in range(LANES):
         rules = read_rules(numbers, kind, table, i, lane)
         own = Position(
             position[spot(i, r.QUANTITY, lane)], position[spot(i, r.ENTRY, lane)], 0.0, 0.0
         )
         watch = Watch(position[spot(i, r.BEST, lane)], 0.0)
-        if is_planned:
-            want = position[spot(i, r.WANT, lane)]
-            done = fill(rules, make_balances(0.0, own), quote, want, rules.fee)
-            after = done.balances.positions[0]
-            watch = follow_trade(watch, own, after)
-            own = after
-        is_out = is_exiting(rules, make_balances(0.0, own), quote, watch, low, high)
-        rare |= is_out << lane
-    return rare
+        want = position[spot(i, r.WANT, lane)]
+        after = trade_lane(rules, make_balances(0.0, own), quote, want).balances.positions[0]
+        watch = follow_trade(watch, own, after) if is_planned else watch
+        own = after if is_planned else own
+        side, is_long, is_short = find_side(own), own.quantity > 0.0, own.quantity < 0.0
+        stop = widen(compute_loss_stop(rules, own, quote), side)
+        trail = widen(compute_trail(rules, own, quote, watch), side)
+        aim = widen(compute_target_price(rules, own, quote), -side)
+        low, high = pick(is_long, stop, -math.inf), pick(is_short, stop, math.inf)
+        low, high = max(low, pick(is_long, trail, low)), min(high, pick(is_short, trail, high))
+        low, high = max(low, pick(is_short, aim, low)), min(high, pick(is_long, aim, high))
+        position[spot(i, r.STOP_LOW, lane)] = low
+        position[spot(i, r.STOP_HIGH, lane)] = high
+    lanes.is_known[1, i] = 1
+
+
+def widen(stop: float, side: float) -> float:
+    return stop + side * (2.0 * TOLERANCE) * abs(stop)
+
+
+def pick(is_there: bool, stop: float, other: float) -> float:
+    return stop if is_there & (not math.isnan(stop)) else other
 
 
 def follow_bests(lanes: Lanes, n: int) -> None:

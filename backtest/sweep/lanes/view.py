@@ -86,7 +86,7 @@ def show_positions(terms: Terms, policies: LanePolicies, lanes: Lanes, i: int, t
             shown[cell(SINCE_LIQUIDATION, lane)] = t - position[spot(i, r.LAST_HIT, lane)]
     else:
         for lane in range(LANES):
-            shown[cell(SINCE_LIQUIDATION, lane)] = account[cell(SINCE_POOL, lane)]
+            shown[cell(SINCE_LIQUIDATION, lane)] = t - account[cell(SINCE_POOL, lane)]
     if policies.wants_margins:
         for lane in range(LANES):
             show_margins(terms, policies, lanes, i, lane)
