@@ -36,20 +36,8 @@ MEASURED = (Result, WalkForward)
 class Regression:
     """Compares results with their baselines; one instance for each test.
 
-    Parameters
-    ----------
-    root : Path
-        The folder that relative paths of experiments start from.
-    folder : Path
-        The folder of the baselines.
-    test : str
-        The test, for messages.
-    default_name : str
-        The name of the baseline if none is given and the result is not from a file.
-    reason : str, or None
-        Why baselines are rewritten; None if they are not.
-    seen : dict of Path to str
-        The baselines used so far, and the test that used each.
+    ``root`` is the folder that relative paths of experiments start from, ``folder`` that of the
+    baselines; ``seen`` are the baselines used so far, and the test that used each.
     """
 
     root: Path

@@ -65,8 +65,6 @@ RARE = ("capacity", "sensitivity", "cascade", "paths", "replay", "policies", "co
 
 
 class CommandGroup(typer.core.TyperGroup):
-    """Imports the module of a command when the command is first used."""
-
     def list_commands(self, ctx: Any) -> list[str]:  # noqa: ARG002 - of the base class
         return list(MODULES)
 
@@ -197,7 +195,6 @@ def run_process(arguments: Sequence[str]) -> int:
 
 
 def report_usage_error(error: typer.TyperException) -> int:
-    """Print what is wrong with the arguments, and which help to read; return the exit code."""
     context = getattr(error, "ctx", None)
     message = error.format_message()
     name = getattr(error, "option_name", None)

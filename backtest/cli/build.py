@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import warnings
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -96,10 +96,6 @@ RATES = ("borrow_rate", "cash_rate")
 
 
 def apply_lending(draft: Draft, venue: Any, markets: Markets) -> Any:
-    """Return a venue, or venues by instrument, with the rates of the draft's curve, if any.
-
-    Raises ParameterError if the venue has rates of its own, or the curve or utilization is wrong.
-    """
     terms = dict(draft.tables.get("lending", {}))
     if not terms:
         return venue
@@ -139,10 +135,6 @@ def is_zero(rate: object) -> bool:
 
 
 def read_signal(draft: Draft, market: Market | Markets) -> Any:
-    """Return what ``[run]`` describes: weights, or a constant, a column of the bars, or a rule.
-
-    They are of the bars that policies see.
-    """
     market = find_clock(market).seen
     run = draft.section("run")
     settings = flatten(run.entries.get("signal_settings", {}))
@@ -164,7 +156,6 @@ def read_signal(draft: Draft, market: Market | Markets) -> Any:
 
 
 def check_direction(run: DraftTable, market: Market | Markets) -> None:
-    """Refuse a signal beside weights, and for several instruments one that is not a rule."""
     signal = run.entries.get("signal")
     others = [name for name in ("weights", "allocate") if name in run.entries]
     is_rule = isinstance(signal, str) and signal.partition(":")[0] in RULES
@@ -177,7 +168,6 @@ def check_direction(run: DraftTable, market: Market | Markets) -> None:
 
 
 def read_weights(draft: Draft, markets: Markets) -> pd.DataFrame | None:
-    """Return the weights of a file or a rule by the bars of the markets; None for 1/n."""
     run = draft.section("run", path="weights")
     if "allocate" in run.entries or "allocate_settings" in run.entries:
         return allocate(run, markets)
@@ -192,7 +182,6 @@ def read_weights(draft: Draft, markets: Markets) -> pd.DataFrame | None:
 
 
 def allocate(run: DraftTable, markets: Markets) -> pd.DataFrame:
-    """Return the weights that a rule computes from the returns that policies see."""
     others = [name for name in ("weights", "carry_weights") if name in run.entries]
     if others or "allocate" not in run.entries:
         found = f"allocate and {others[0]}" if others else "allocate_settings without allocate"
@@ -212,10 +201,6 @@ def allocate(run: DraftTable, markets: Markets) -> pd.DataFrame:
 def list_options(
     draft: Draft, market: Market | Markets, venue: Venue | Mapping[str, Venue]
 ) -> Market | Markets:
-    """Return the markets of a draft with its options, with surfaces fitted to its quotes.
-
-    What takes no time is checked before the fit, which does.
-    """
     entries = draft.section("options").entries
     if not entries:
         return market
@@ -249,7 +234,6 @@ def list_options(
 
 
 def find_owners(contracts: Mapping[str, Option], markets: Markets) -> dict[str, str]:
-    """Return the instrument of each contract."""
     return {
         name: find_underlying(str(each.underlying), markets, f"option {name!r}")
         for name, each in contracts.items()
@@ -257,7 +241,6 @@ def find_owners(contracts: Mapping[str, Option], markets: Markets) -> dict[str, 
 
 
 def read_quantities(draft: Draft, contracts: Mapping[str, Option]) -> pd.DataFrame | None:
-    """Return the signed contracts to hold by time and contract, if a file gives them."""
     if "quantities" not in draft.section("options").entries:
         return None
     file = draft.find_path("options", "quantities")
@@ -288,7 +271,6 @@ def read_contracts(given: Any) -> dict[str, Option]:
 def read_chains(
     draft: Draft, owners: Mapping[str, str], contracts: Mapping[str, Option], markets: Markets
 ) -> dict[str, Chain]:
-    """Return the quotes by instrument, of the days of the markets and those before."""
     settlement = draft.section("options").entries.get("settlement")
     chain = Chain.load(draft.find_path("options", "chains"), settlement=settlement)
     end = utc_index(markets.time[-1:] + markets.interval)[0]
@@ -324,7 +306,6 @@ class DataSpan(NamedTuple):
 
 
 def read_span(draft: Draft, *, warms: bool) -> DataSpan:
-    """Return the span of the data to read and the start of the account, after checking them."""
     data, run = draft.tables.get("data", {}), draft.tables.get("run", {})
     low, high, start, end = data.get("from"), data.get("to"), run.get("start"), run.get("end")
     given = {"data.from": low, "data.to": high, "run.start": start, "run.end": end}
@@ -356,123 +337,84 @@ def check_start(span: DataSpan, market: Market | Markets) -> None:
         )
 
 
-def load_data(draft: Draft, span: DataSpan | None = None) -> Market | Markets:
-    """Return the market that the data name, or the markets of several instruments.
+class NamedData(NamedTuple):
+    """What ``[data]`` names: paths or seeds of samples, instruments, and choices of the loaders."""
 
-    They are cut to a span, by default that of the draft without warming bars, and resampled.
-    Policies decide as ``[run] decide`` says.
-    """
-    span = read_span(draft, warms=False) if span is None else span
+    paths: list[Path]
+    seeds: list[int]
+    instruments: list[str]
+    choices: dict[str, Any]
+
+    @property
+    def is_several(self) -> bool:
+        return len(self.seeds) > 1 if self.seeds else is_panel(self.paths, self.instruments)
+
+
+def read_named_data(draft: Draft) -> NamedData:
     data = draft.section("data", path="path")
-    load: Callable[..., Market | Markets] = load_markets
-    if not names_several(data):
+    names, instruments = (list_texts(data.entries.get(key)) for key in ("path", "instrument"))
+    choices = {name: choice for name, choice in data.entries.items() if name not in NAMED}
+    names = names or [SAMPLE]
+    seeds: list[int] = []
+    if any(name.partition(":")[0] == SAMPLE for name in names):
+        found = [SEEDED.fullmatch(name) for name in names]
+        seeds = [int(each["seed"] or 0) for each in found if each]
+        if len(set(seeds)) < len(names):
+            raise ParameterError(
+                "data.path must be paths, or samples of different seeds, sample:1 and sample:2, "
+                f"got {', '.join(names)}; a folder of that name is ./sample"
+            )
+    return NamedData([data.folder / each for each in names], seeds, instruments, choices)
+
+
+def list_texts(given: Any) -> list[str]:
+    return [given] if isinstance(given, str) else list(given or [])
+
+
+def load_data(draft: Draft, span: DataSpan | None = None) -> Market | Markets:
+    named, run = read_named_data(draft), draft.section("run", path="detail")
+    if not named.is_several:
         check_named_terms(draft)
-        load = load_market
-    market = load_samples(data, span) if list_seeds(data) else load(data, span)
-    interval = data.entries.get("resample")
+    market = load_named(named, read_span(draft, warms=False) if span is None else span)
+    interval = draft.table("data").get("resample")
     if interval is not None:
         try:
             market = market.resample(interval)
         except BacktestError as error:
             raise type(error)(f"data.resample: {error}") from error
-    run = draft.section("run", path="detail")
     detail = run.entries.get("detail")
-    found: Market | Markets = with_clock(
-        market,
-        run.entries.get("decide"),
-        None if detail is None else run.folder / detail,
-    )
+    folder = None if detail is None else run.folder / detail
+    found: Market | Markets = with_clock(market, run.entries.get("decide"), folder)
     return found
 
 
-def names_several(data: DraftTable) -> bool:
-    """Return whether the data are of several instruments."""
-    seeds = list_seeds(data)
-    return len(seeds) > 1 if seeds else is_panel(list_paths(data), list_instruments(data))
+def load_named(named: NamedData, span: DataSpan) -> Market | Markets:
+    paths, names, choices = named.paths, named.instruments, named.choices
+    if named.seeds:
+        if given := [*["instrument"] * bool(names), *choices]:
+            raise ParameterError(f"the sample takes no {', '.join(given)}: its data are known")
+        found = {f"{SAMPLE}-{seed}": Market.sample(seed=seed) for seed in named.seeds}
+        market = Markets(found) if named.is_several else next(iter(found.values()))
+        return market if span.between is None else market.between(*span.between)
+    if named.is_several:
+        return Markets.load(*paths, instruments=names or None, between=span.between, **choices)
+    name = names[0] if names else None
+    chosen = find_in_folders(paths, name)
+    if chosen is not None:  # of a folder with a folder for each market
+        paths, name = [chosen.path], chosen.instrument
+    own: dict[str, Any] = {} if name is None else {"instrument": name}
+    return Market.load(*paths, between=span.between, **choices, **own)
 
 
 def check_named_terms(draft: Draft) -> None:
-    """Refuse what only several instruments have: weights, a currency, tables of instruments."""
     tables = draft.tables
+    venue, known = tables.get("venue", {}), Venue.__dataclass_fields__
     found = [("run", key) for key in WEIGHTS if key in tables.get("run", {})]
     found += [("data", "currency")] if "currency" in tables.get("data", {}) else []
     found += [("policy", name) for name in find_single(tables.get("policy", {}))]
-    found += [("venue", name) for name in find_venues(tables.get("venue", {}))]
+    found += [("venue", k) for k, x in venue.items() if isinstance(x, Mapping) and k not in known]
     for table, key in found[:1]:
         raise ParameterError(f"{table}.{key} is for several instruments, the data are of one")
-
-
-def find_venues(table: Mapping[str, Any]) -> list[str]:
-    known = Venue.__dataclass_fields__
-    return [
-        name for name, entry in table.items() if isinstance(entry, Mapping) and name not in known
-    ]
-
-
-def list_names(data: DraftTable) -> list[str]:
-    """Return the paths and samples of the data, as they are given."""
-    given = data.entries.get("path", SAMPLE)
-    return [given] if isinstance(given, str) else list(given)
-
-
-def list_paths(data: DraftTable) -> list[Path]:
-    """Return the paths of the data."""
-    return [data.folder / each for each in list_names(data)]
-
-
-def list_seeds(data: DraftTable) -> list[int]:
-    """Return the seeds of the samples that the data name; none if they name paths."""
-    names = list_names(data)
-    if not any(name.partition(":")[0] == SAMPLE for name in names):
-        return []
-    found = [SEEDED.fullmatch(name) for name in names]
-    seeds = [int(each["seed"] or 0) for each in found if each]
-    if len(set(seeds)) < len(names):
-        raise ParameterError(
-            "data.path must be paths, or samples of different seeds, sample:1 and sample:2, "
-            f"got {', '.join(names)}; a folder of that name is ./sample"
-        )
-    return seeds
-
-
-def list_instruments(data: DraftTable) -> list[str]:
-    """Return the instruments that are named; empty if none is."""
-    given = data.entries.get("instrument", [])
-    return [given] if isinstance(given, str) else list(given)
-
-
-def list_choices(data: DraftTable) -> dict[str, Any]:
-    """Return the entries that the loaders take as they are."""
-    return {name: choice for name, choice in data.entries.items() if name not in NAMED}
-
-
-def load_market(data: DraftTable, span: DataSpan) -> Market:
-    """Load the data of a path."""
-    choices, paths = list_choices(data), list_paths(data)
-    if "instrument" in data.entries:
-        choices["instrument"] = data.entries["instrument"]
-    chosen = find_in_folders(paths, choices.get("instrument"))
-    if chosen is not None:  # of a folder with a folder for each market
-        paths, choices["instrument"] = [chosen.path], chosen.instrument
-    return Market.load(*paths, between=span.between, **choices)
-
-
-def load_samples(data: DraftTable, span: DataSpan) -> Market | Markets:
-    """Return the embedded sample, or several named after their seeds, cut to a span."""
-    seeds = list_seeds(data)
-    choices = [*data.entries.keys() & {"instrument"}, *list_choices(data)]
-    if choices:
-        raise ParameterError(f"the sample takes no {', '.join(choices)}: its data are known")
-    found = [Market.sample(seed=seed) for seed in seeds]
-    names = [f"{SAMPLE}-{seed}" for seed in seeds]
-    market = found[0] if len(found) == 1 else Markets(dict(zip(names, found, strict=True)))
-    return market if span.between is None else market.between(*span.between)
-
-
-def load_markets(data: DraftTable, span: DataSpan) -> Markets:
-    """Load the markets of several instruments."""
-    paths, names = list_paths(data), list_instruments(data) or None
-    return Markets.load(*paths, instruments=names, between=span.between, **list_choices(data))
 
 
 DEFAULT_POLICY = "vol-target"
@@ -500,14 +442,12 @@ def split_by_name(
 
 
 def build_policy(section: DraftTable) -> Policy:
-    """Build the policy with its settings."""
     name = section.entries.get("name", DEFAULT_POLICY)
     settings = flatten(section.entries.get("settings", {}))
     return read_policy(name, settings, section.folder)
 
 
 def build_policies(section: DraftTable, names: Sequence[str]) -> Policy | dict[str, Policy]:
-    """Build one policy for all instruments, or one for each where tables name them."""
     of_all, single = split_by_name(section.entries, names, known=("settings",), table="policy")
     if not single:
         return build_with_own(section, names)
@@ -523,7 +463,6 @@ def build_policies(section: DraftTable, names: Sequence[str]) -> Policy | dict[s
 
 
 def build_overlay(section: DraftTable) -> Policy:
-    """Build the overlay, which settings alone do not name."""
     if "name" not in section.entries:
         raise ParameterError(
             f"overlay.name is needed, got {', '.join(flatten(section.entries))} only"
@@ -532,7 +471,6 @@ def build_overlay(section: DraftTable) -> Policy:
 
 
 def build_with_own(section: DraftTable, names: Sequence[str]) -> Policy | dict[str, Policy]:
-    """Build one policy, or one by instrument if settings such as ``BTCUSDT.target`` name some."""
     settings = flatten(section.entries.get("settings", {}))
     shared = {key: each for key, each in settings.items() if key.rpartition(".")[0] not in names}
     if len(shared) == len(settings):
@@ -558,14 +496,13 @@ def name_policies(policy: Policy | Mapping[str, Policy]) -> str:
 
 
 def build_venues(draft: Draft, markets: Markets) -> Venue | dict[str, Venue]:
-    """Build the venue of each instrument; one for all if the preset names a symbol."""
     section = draft.section("venue", path="preset")
     of_all, single = split_by_name(
         section.entries, markets.names, known=[*Venue.__dataclass_fields__], table="venue"
     )
     base = section._replace(entries=of_all)
-    data = draft.section("data", path="path")
-    is_several = names_several(data) and not list_seeds(data)  # samples have no symbol
+    data = read_named_data(draft)
+    is_several = data.is_several and not data.seeds  # samples have no symbol
     text = of_all.get("preset", find_default(draft, is_several=is_several))
     if not single and (text is None or ":" in text or not is_several):
         preset = None if text is None else split_preset(text, section.folder)
@@ -587,20 +524,12 @@ def build_venues(draft: Draft, markets: Markets) -> Venue | dict[str, Venue]:
 
 
 def find_default(draft: Draft, *, is_several: bool) -> str | None:
-    """Return the preset without one in the draft; None if the file gives a venue in full.
-
-    That of several instruments leaves out the symbol.
-    """
     if "contract" in draft.from_file.get("venue", {}):
         return None
     return DEFAULT_VENUE.partition(":")[0] if is_several else DEFAULT_VENUE
 
 
 def build_own_venue(section: DraftTable, default: str | None, name: str, market: Market) -> Venue:
-    """Build the venue of one instrument, whose preset may leave the symbol out.
-
-    ``default`` is the preset that it has otherwise; None if its entries are a venue in full.
-    """
     given = section.entries.get("preset", default)
     if given is None:
         return build_venue(section, None)
@@ -619,7 +548,6 @@ def split_preset(text: str, folder: Path = Path()) -> preset_files.PresetName:
 
 
 def build_venue(section: DraftTable, preset: preset_files.PresetName | None) -> Venue:
-    """Build the venue: a preset overridden by the entries, or the entries alone."""
     table = {name: entry for name, entry in section.entries.items() if name != "preset"}
     if preset is not None:
         under = preset_files.read_preset(*preset)

@@ -127,7 +127,6 @@ def take_experiment(
 
 
 def list_group(parameter: inspect.Parameter) -> list[inspect.Parameter]:
-    """Return the flags of a dataclass of flags, or the parameter itself."""
     if not is_dataclass(parameter.annotation):
         return [parameter]
     return [*inspect.signature(parameter.annotation, eval_str=True).parameters.values()]  # type: ignore[arg-type]
@@ -138,7 +137,6 @@ def name_parameter(key: Key) -> str:
 
 
 def make_option(key: Key, *, is_list: bool = False) -> inspect.Parameter:
-    """Return a key as a flag: its type, and its text with the default."""
     flag, kind, more = key.flag, key.kind, {"metavar": "TEXT"}
     if is_list or key.is_table or key.name in ("objective", "path", "instrument"):
         kind = list[str] | None
@@ -159,7 +157,6 @@ def make_option(key: Key, *, is_list: bool = False) -> inspect.Parameter:
 
 
 def list_arguments(values: Mapping[Key, Any]) -> Iterator[str]:
-    """Yield the words that give the same flags again."""
     for each, value in values.items():
         if isinstance(value, bool):
             yield f"{'--' if value else '--no-'}{each.flag.removeprefix('--')}"

@@ -159,13 +159,11 @@ def build_run_command(draft: Draft, values: Mapping[str, object]) -> str:
 
 
 def is_separate(draft: Draft) -> bool:
-    """Return whether a sweep, a search or a comparison has an account of its own in each market."""
     tables = (draft.table(name) for name in ("sweep", "tune", "validate", "compare"))
     return any(table.get("accounts") == "separate" for table in tables)
 
 
 def name_where(draft: Draft) -> str:
-    """Return where the printed command runs the best set again, after a comma, if it matters."""
     return ", in the first market" if is_separate(draft) else ""
 
 
@@ -173,7 +171,6 @@ def name_where(draft: Draft) -> str:
 
 
 def read_flag(key: Key, given: Any) -> Iterator[GivenFlag]:
-    """Yield the entries that a flag sets, from its text or texts."""
     if given is None or given == []:
         return
     texts = given if isinstance(given, list) else [given]
@@ -215,7 +212,6 @@ def read_entry(name: str, text: str) -> Any:
 
 
 def read_text(table: str, name: str, text: str, kind: Any) -> Iterator[GivenFlag]:
-    """Yield the entry of a key of some type whose text is given."""
     several = get_args(kind) if get_origin(kind) in (UnionType, Union) else (kind,)
     if kind in (list[str], list[float]):
         words = [each.strip() for each in text.split(",")]
@@ -339,7 +335,6 @@ def find_kind_defects(title: str, value: object, kind: Any) -> Iterator[str]:
 
 
 def find_single(table: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the tables of single instruments in that of the policy."""
     return {
         name: value
         for name, value in table.items()
@@ -417,7 +412,6 @@ def walk_values(value: Any, key: str = "") -> Iterator[tuple[str, Any]]:
 
 
 def describe_keys(table: str) -> Iterator[tuple[str, str, str]]:
-    """Yield the name, type or default, and text of every key of a table."""
     keys = list_model_keys(table) if table in OPEN_TABLES else read_keys(table).values()
     for key in keys:
         kind = "" if key.kind is Any else describe_kind(key.kind)

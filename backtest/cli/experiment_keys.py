@@ -225,7 +225,6 @@ PLAIN: dict[str, Any] = {
 
 @cache
 def read_keys(table: str) -> dict[str, Key]:
-    """Return the keys of a table by name, its own first."""
     found = {name: Key(table, name, *own) for name, own in OWN.get(table, {}).items()}
     if table == "run":
         found["compile"] = found["compile"]._replace(default=True)
@@ -236,7 +235,6 @@ def read_keys(table: str) -> dict[str, Key]:
 
 
 def list_arguments(table: str, function: str) -> Iterator[Key]:
-    """Yield the arguments of a public function, with the first sentence of their help."""
     target: Any = backtest
     for name in function.split("."):
         target = getattr(target, name)
@@ -273,7 +271,6 @@ def read_parameters(text: str) -> dict[str, str]:
 
 
 def list_model_keys(table: str) -> Iterator[Key]:
-    """Yield the fields of the account, or the preset of the venue and the fields of its parts."""
     yield from (key for key in MODEL_FLAGS if key.name == "preset" and key.table == table)
     yield from list_fields(backtest.Account if table == "account" else backtest.Venue, table, "")
 
@@ -290,7 +287,6 @@ def list_fields(model: Any, table: str, prefix: str) -> Iterator[Key]:
 
 
 def find_key(name: str) -> Key:
-    """Return the key of a dotted name, which a command has as a flag."""
     table, _, key = name.partition(".")
     models = {f"{each.table}.{each.name}": each for each in MODEL_FLAGS}
     return models[name] if name in models else read_keys(table)[key]

@@ -142,10 +142,6 @@ def check(
 def list_of_experiment(
     file: Path, flags: list[GivenFlag]
 ) -> list[tuple[type[Policy], str, Market | None]]:
-    """Return the policies of an experiment with the market of each, by name if there are several.
-
-    The market of an overlay is the portfolio index.
-    """
     if flags:
         given = ", ".join(f"{each.table}.{each.key}" for each in flags)
         raise ParameterError(
@@ -168,7 +164,6 @@ def list_of_experiment(
 
 
 def load_checked(flags: list[GivenFlag]) -> dict[str, Market | None]:
-    """Return the markets to check on by name: one without a name, or each of several."""
     if not flags:
         return {"": None}
     found = load_data(draft_experiment(None, flags))

@@ -36,8 +36,6 @@ STAGES = {
 
 
 class Meter:
-    """What is counted, in phases or in one, and what is said beside the count."""
-
     def __init__(self, what: str, unit: str = "", wait: str = COMPILES) -> None:
         self.what, self.unit, self.wait = what, unit, wait
         self.done, self.total, self.note = 0, 0, ""
@@ -56,7 +54,6 @@ class Meter:
         self.report(done, total)
 
     def print_phase(self, phase: str, done: int, total: int) -> None:
-        """Say on standard error how long a phase takes, if that is long."""
         self.report_phase(phase, done, total)
         whole = (time.monotonic() - self.began) / done * total if done else 0.0
         if whole >= LONG and done < total and not self.is_announced:

@@ -343,7 +343,6 @@ def load_runs(names: list[str], results: Path) -> dict[str, Any]:
 
 
 def name_run(result: Any, others: Sequence[Any]) -> str:
-    """Return the policy of a run, with the run's id where several have the same policy."""
     names = [str(each.manifest["policy"]["name"]) for each in others]
     name = str(result.manifest["policy"]["name"])
     return name if names.count(name) == 1 else f"{name} {result.manifest['id'][:SHOWN_ID]}"

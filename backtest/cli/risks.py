@@ -60,7 +60,6 @@ def risk(draft: Draft, *, from_run: FromRun = False, output: Output) -> None:
 
 
 def describe_start(draft: Draft) -> str:
-    """Return what the command does and how long it may take, before the data are read."""
     count = draft.table("paths").get("paths", 10_000)
     return (
         f"risk of liquidation on {count:,} paths: reading the data; this takes seconds, or minutes "
@@ -79,7 +78,6 @@ SEARCHED = ("find_leverage", "threads", "model", "paths", "horizon", "seed", "dr
 
 
 def refuse_with_search(draft: Draft, *, from_run: bool) -> None:
-    """Refuse flags that a search for the leverage does not read; entries of a file may stay."""
     given = [
         f"{flag.table}.{flag.key}"
         for flag in draft.flags
@@ -93,7 +91,6 @@ def refuse_with_search(draft: Draft, *, from_run: bool) -> None:
 
 
 def find_leverage(draft: Draft, experiment: Experiment) -> MaxLeverage:
-    """Return the most leverage, or the largest factor on the policy if the draft names one."""
     terms = list_path_terms(experiment, from_run=False)
     table = draft.table("paths")
     settings: dict[str, Any] = {name: table[name] for name in SEARCHED[2:] if name in table}
@@ -113,10 +110,6 @@ def find_leverage(draft: Draft, experiment: Experiment) -> MaxLeverage:
 
 
 def list_path_terms(experiment: Experiment, *, from_run: bool) -> dict[str, Any]:
-    """Return the terms of an experiment on simulated paths.
-
-    With ``from_run``, the experiment is run over the data and its account goes on at their end.
-    """
     terms = experiment.terms
     return {
         "venue": terms["venue"],
@@ -234,7 +227,6 @@ def sensitivity(draft: Draft, *, output: Output) -> None:
 
 
 def run_variations(draft: Draft, vary: Callable[..., Any], unit: str) -> Any:
-    """Run an experiment in variations, with the arguments of the table of the function's name."""
     experiment = build_experiment(draft)
     name = vary.__name__
     with show_progress(unit, unit) as progress:
@@ -257,10 +249,6 @@ QUANTILES = (0.01, 0.05, 0.25, 0.5, 0.75, 0.95, 0.99)
 
 
 def draw_paths(draft: Draft, market: Market | Markets, venue: Any) -> Paths:
-    """Return the paths that the table or the flags describe.
-
-    Fitted funding stays within the cap of the venue, a Venue or one for each instrument.
-    """
     settings = dict(draft.table("paths"))
     settings["funding"] = read_path_funding(settings.get("funding", "fitted"), venue)
     return backtest.simulate_paths(market, settings.pop("model", "filtered"), **settings)

@@ -64,7 +64,6 @@ def run(draft: Draft, *, trades: TradesFile = None, output: Output) -> None:
 
 
 def run_with_progress(experiment: Experiment) -> Any:
-    """Return the result of an experiment; show progress if it takes long, in a terminal."""
     with show_progress(name_policies(experiment.policy)) as progress:
         return backtest.run(
             experiment.market, experiment.policy, **experiment.terms, progress=progress
@@ -188,11 +187,6 @@ def read_setting_flags(key: Key, texts: Sequence[str] | None) -> Iterator[GivenF
 
 
 def build_policies(drafts: Sequence[Draft]) -> dict[str, Policy]:
-    """Build the policies by label, those of files first, then those of flags.
-
-    A file gives the policies of its table ``[compare.policies]``, or else the one of ``[policy]``,
-    labeled with the name of the file.
-    """
     entries = dict(list_file_policies(drafts))
     first = drafts[0]
     for label, table in first.table("compare").get("policies", {}).items():
@@ -216,7 +210,6 @@ def build_policies(drafts: Sequence[Draft]) -> dict[str, Policy]:
 
 
 def list_file_policies(drafts: Sequence[Draft]) -> Iterator[tuple[str, DraftTable]]:
-    """Yield the policy of each file, labeled with the name of the file."""
     files = [draft for draft in drafts if draft.file is not None]
     for draft in files:
         file, own = draft.file, draft.from_file.get("compare", {})
@@ -230,13 +223,11 @@ def list_file_policies(drafts: Sequence[Draft]) -> Iterator[tuple[str, DraftTabl
 
 
 def label_file(file: Path, files: Sequence[Draft]) -> str:
-    """Return the label of a file's policy: the file's name, with its folder if two share it."""
     alike = [each for each in files if each.file is not None and each.file.stem == file.stem]
     return file.stem if len(alike) == 1 else f"{file.parent.name}/{file.stem}"
 
 
 def check_alike(drafts: Sequence[Draft], experiments: Sequence[Experiment]) -> None:
-    """Check that experiments have the same market and terms, but for their policies."""
     first = experiments[0]
     for draft, other in zip(drafts[1:], experiments[1:], strict=True):
         differing = [name for name in first.terms if not is_alike(first, other, name)]

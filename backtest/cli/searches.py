@@ -74,7 +74,6 @@ def sweep(draft: Draft, *, output: Output) -> None:
 
 
 def choose_sets(draft: Draft) -> dict[str, list[Any]] | int:
-    """Return the values to combine, or how many sets are drawn; flags go before the file."""
     table = draft.table("sweep")
     is_grid, draws = bool(flatten(table.get("values", {}))), table.get("draws")
     typed = {flag.group for flag in draft.flags if flag.table == "sweep"}
@@ -94,7 +93,6 @@ def choose_sets(draft: Draft) -> dict[str, list[Any]] | int:
 
 
 def check_ranking(objective: Any, constraints: Mapping[str, str], table: Mapping[str, Any]) -> None:
-    """Refuse an objective or constraints that cannot rank the sets, before any is run."""
     if isinstance(objective, list):
         raise ParameterError(
             f"a sweep is ranked by one objective, got {len(objective)}; give weights, "
@@ -108,7 +106,6 @@ def check_ranking(objective: Any, constraints: Mapping[str, str], table: Mapping
 
 
 def build_best_command(sweep: Sweep, draft: Draft, best: int) -> str | None:
-    """Return the command that runs the best set again; None if it failed."""
     row = sweep.table.iloc[best]
     if row.get(ERROR, ""):
         return None
@@ -193,7 +190,6 @@ def tune(draft: Draft, *, output: Output) -> None:
 
 
 def read_search(draft: Draft, table: str, names: tuple[str, ...]) -> dict[str, Any]:
-    """Return the arguments of a search that its table gives, its ranges read."""
     given = draft.table(table)
     found = {name: given[name] for name in names if name in given}
     found["space"] = draft.read_entries(table, "space", read_bounds) or None
@@ -202,10 +198,6 @@ def read_search(draft: Draft, table: str, names: tuple[str, ...]) -> dict[str, A
 
 
 def needs_paths(draft: Draft, search: Mapping[str, Any]) -> bool:
-    """Return whether paths are described and the search measures sets on them, or flags give any.
-
-    The ``[paths]`` of a file may be meant for other commands.
-    """
     names = find_names(search["objective"]) | {*search.get("constraints", {})}
     is_measured = any(read_risk_name(name) is not None for name in names)
     is_given = any(flag.table == "paths" for flag in draft.flags)
@@ -224,7 +216,6 @@ def name_objective(objective: Any) -> str:
 
 
 def print_study(study: Study, draft: Draft, best: str | None) -> None:
-    """Print the summary, and the commands that run the best set and resume the search."""
     typer.echo(study.summary())
     if best is not None:
         typer.echo(f"\nrun the best again{name_where(draft)}, on all of the data:\n{best}")
@@ -287,7 +278,6 @@ def format_entry(value: object) -> str:
 
 
 def read_validation(draft: Draft, names: tuple[str, ...]) -> dict[str, Any]:
-    """Return the arguments of a validation that ``[validate]`` gives."""
     found = read_search(draft, "validate", names)
     objective = found.get("objective")
     if isinstance(objective, list):
@@ -301,7 +291,6 @@ def parse_embargo(table: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def run_validation(draft: Draft, name: str, names: tuple[str, ...], output: Output) -> None:
-    """Run one kind of validation, and print it; on Ctrl-C, print the command that continues it."""
     arguments = read_validation(draft, names)
     market, policy, terms = build_experiment(draft, warms=False)
     validate = getattr(backtest, name)
@@ -326,7 +315,6 @@ def run_validation(draft: Draft, name: str, names: tuple[str, ...], output: Outp
 
 
 def walk_experiment(draft: Draft) -> backtest.WalkForward:
-    """Return the walk forward of an experiment, with the arguments of ``[validate]``, not saved."""
     arguments = read_validation(draft, WALK)
     market, policy, terms = build_experiment(draft, warms=False)
     with show_progress(name_policies(policy), "sets") as progress:

@@ -321,7 +321,6 @@ def describe_whole_tiers(brackets: Sequence[Bracket]) -> str:
 
 
 def print_brackets(brackets: Sequence[Bracket]) -> None:
-    """Print a margin table, notionals in the settlement currency."""
     columns = ("from", "to", "most leverage", "maintenance", "amount")
     rows = [
         (

@@ -40,41 +40,12 @@ MAGIC, LEAST_PARQUET = b"PAR1", 12
 class StoreEntry:
     """A folder of the store, as lists show it.
 
-    Attributes
-    ----------
-    name : str
-        The name of the folder.
-    kind : str
-        One of :func:`backtest.store.list_kinds`; ``"leftover"`` for a temporary folder of a
-        writer; ``"unknown"``.
-    trouble : str
-        Why it cannot be used, in one sentence; empty if it can.
-    id, policy, instrument, interval, start, end, source : str
-        Fields of its manifest; empty if that cannot be read.
-    title : str
-        The policy with its settings (run), with what varied (sweep, study), or the baseline and
-        the other policies (comparison).
-    is_synthetic : bool
-        Whether the prices are made up.
-    saved : int
-        Modification time of its manifest, in nanoseconds since 1970.
-    size : int
-        Bytes on the disk.
-    note : str
-        The number of sets or policies, and whether it is unfinished.
-    metrics : dict of str to float
-        The measures of the run, of the set with the highest Sharpe ratio (sweep), of the chosen
-        set (study), or of the policy with the highest log growth (comparison).
-    is_busy : bool
-        Whether a process is writing it now.
-    is_finished : bool
-        False for a study or a validation that can be resumed.
-    seconds : float or None
-        Wall time to compute it, for a study of all its parts; None if not measured.
-    commit, backtest_commit : str
-        Commits of the checkouts of its policy and of this package; empty if there was none.
-    is_dirty : bool or None
-        Whether one of these checkouts had uncommitted changes; None if there was none.
+    ``trouble`` says in one sentence why it cannot be used. ``title`` is the policy with its
+    settings, or with what varied. ``saved`` is the time of its manifest, in ns since 1970, ``size``
+    bytes on the disk. ``metrics`` are the measures of the run, of the set with the highest Sharpe
+    ratio (sweep), of the chosen set (study), or of the policy with the highest log growth
+    (comparison). ``commit`` and ``backtest_commit`` are those of the checkouts of its policy and of
+    this package; ``is_dirty`` is None if there was none.
     """
 
     name: str
@@ -265,18 +236,10 @@ class Bound(NamedTuple):
 
 
 class Filter(NamedTuple):
-    """Conditions that select entries of a list; an entry must satisfy all.
+    """Conditions that select entries; an entry must satisfy all.
 
-    Attributes
-    ----------
-    kinds : tuple of str
-        The kinds selected; empty for all.
-    policy, text : str
-        Substrings of the policy, and of name, policy, data or note; case is ignored.
-    bounds : tuple of Bound
-        Bounds on measures. An entry without the measure does not match.
-    since, before : int or None
-        Saved at or after, and before, in nanoseconds since 1970.
+    ``policy`` is a part of the policy, ``text`` one of name, policy, data or note; case is ignored.
+    An entry without a measure matches no bound on it. ``since`` and ``before`` are in ns.
     """
 
     kinds: tuple[str, ...] = ()

@@ -1,8 +1,6 @@
 """The command line: what it prints and where it saves."""
 
 import json
-import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -11,7 +9,7 @@ import pytest
 import backtest as bt
 from backtest.cli import main, policies, runs
 from backtest.cli.build import build_experiment
-from backtest.cli.experiment import GivenFlag, draft_experiment
+from backtest.cli.experiment import draft_experiment
 from backtest.engine.policy_contract import Finding
 from backtest.strategies import VolTarget
 from tests.commands import call, run_python
@@ -58,13 +56,6 @@ def test_json_is_one_object_with_null_for_nan_and_nothing_else(capsys):
     assert found["data"]["synthetic"] is True
     assert found["path"].startswith("there/")
     assert bt.Result.load(found["path"]).manifest["id"] == found["id"]
-
-
-def test_no_save_leaves_nothing(capsys, folder):
-    code, out, _ = call(capsys, "run", *SHORT, "--no-save", "--json")
-    assert code == 0
-    assert json.loads(out)["path"] is None
-    assert list(folder.iterdir()) == []
 
 
 def test_flags_reach_policy_venue_account_and_run(capsys):
@@ -121,37 +112,6 @@ def test_data_from_a_folder_are_cut_and_resampled_and_a_column_can_be_the_signal
     assert result.manifest["data"]["interval"] == "4h"
     assert result.manifest["data"]["start"] == "2023-01-10"
     assert result.bars["position"].min() < 0 < result.bars["position"].max()
-
-
-def test_the_example_runs_and_flags_go_over_it(capsys):
-    file = str(ROOT / "examples" / "btc-vol-target.toml")
-    flags = ("--to", "2023-01-15", "--no-compile", "--set", "target=0.5", "--capital", "77")
-    code, _, err = call(capsys, "run", file, *flags, "--results", "r")
-    assert code == 0, err
-    result = bt.Result.load(next(Path("r").iterdir()))
-    assert result.venue.fees.taker == 4e-4
-    assert result.account.capital == 77
-    assert result.account.max_leverage == 5
-    assert result.manifest["policy"]["settings"]["target"] == 0.5
-    assert result.manifest["policy"]["settings"]["half_life"] == 72.0
-
-
-def test_another_policy_flag_leaves_the_files_settings_behind(folder):
-    (folder / "e.toml").write_text('[policy]\nname = "vol-target"\nsettings = {target = 0.7}\n')
-    same = build(folder, GivenFlag("policy", "settings.half_life", "24"))
-    assert same.policy == VolTarget(0.7, 24.0)
-    other = build(folder, GivenFlag("policy", "name", "constant"))
-    assert type(other.policy).__name__ == "Constant"
-
-
-def test_paths_in_an_experiment_begin_at_the_file(capsys, folder):
-    bt.Market.sample(bars=200).save(folder / "deep" / "data")
-    (folder / "deep" / "mine.py").write_text(MY_POLICY)
-    (folder / "deep" / "e.toml").write_text(
-        '[data]\npath = "data"\n[policy]\nname = "mine.py:Mine"\n[run]\ncompile = false\n'
-    )
-    code, _, err = call(capsys, "run", "deep/e.toml", "--no-save")
-    assert code == 0, err
 
 
 def test_a_venue_may_be_given_whole(folder):
@@ -233,22 +193,6 @@ def test_books_that_do_not_balance_are_no_user_error(capsys, monkeypatch):
     code, _, err = call(capsys, "run")
     assert code == 1
     assert "bar 3" in err
-
-
-def start(*arguments):
-    code = "import sys; from backtest.cli import main; sys.exit(main())"
-    command = [sys.executable, "-c", code, *arguments]
-    return subprocess.run(
-        command, capture_output=True, text=True, check=False, env={"PYTHONPATH": str(ROOT)}
-    )
-
-
-@pytest.mark.slow
-def test_a_process_ends_with_the_exit_code_and_no_traceback():
-    done = start("run", "--policy", "vol-targt")
-    assert done.returncode == 2
-    assert "Traceback" not in done.stderr
-    assert start("policies").returncode == 0
 
 
 @pytest.mark.slow

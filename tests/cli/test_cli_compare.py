@@ -67,29 +67,6 @@ def test_policies_go_by_labels_and_have_settings_of_their_own(capsys):
     assert found["comparison"]["account"]["band"] == 0.3
 
 
-def test_policies_may_come_from_files_and_be_written_as_calls(capsys, folder):
-    (folder / "mine.py").write_text(MY_POLICY)
-    found = ask(
-        capsys, "--policy", "mine.py:Mine", "--policy", "two=mine.py:Other",
-        "--policy", "Capped(Constant(leverage=3.0), cap=2.0)",
-    )  # fmt: skip
-    assert list(texts(found)) == ["mine", "two", "capped-constant"]
-    assert texts(found)["two"] == "Other()"
-    assert texts(found)["capped-constant"].startswith("Capped(Constant(leverage=3.0)")
-
-
-def test_a_file_goes_by_its_name_and_flags_go_over_it(capsys):
-    found = ask(
-        capsys, EXAMPLE, "--policy", "constant", "--set", "btc-vol-target.target=0.3",
-        "--capital", "500",
-    )  # fmt: skip
-    policies = texts(found)
-    assert list(policies) == ["btc-vol-target", "constant"]
-    assert "target=0.3" in policies["btc-vol-target"]
-    assert found["comparison"]["account"]["capital"] == 500
-    assert found["comparison"]["account"]["max_leverage"] == 5
-
-
 def test_several_files_differ_in_their_policy(capsys, folder):
     write(folder, "a.toml", account="capital = 700")
     (folder / "deep").mkdir()

@@ -92,12 +92,3 @@ def test_decimal_commas_are_recognized_and_read_when_that_is_said(capsys, folder
     assert (code, err) == (0, "")
     assert bt.Market.load("x").bars().equals(bt.Market.sample(bars=72).bars())
     assert bt.quality("eu.csv", decimal=",").fit_for("loading") == "yes"
-
-
-@pytest.mark.parametrize("layout", ["freqtrade_feather", "vectorbt"])
-def test_every_kind_of_file_is_inspected(capsys, folder: Path, layout: str):
-    (folder / "in").mkdir()
-    paths, _ = LAYOUTS[layout](folder / "in")
-    code, out, err = call(capsys, "data", "inspect", *paths, "--json")
-    assert code == 0, err
-    assert json.loads(out)["facts"]["bars"]["rows"] == 96

@@ -12,8 +12,6 @@ pytestmark = pytest.mark.filterwarnings("always::UserWarning")  # they are what 
 WEEK = ("--to", "2023-01-08", "--no-compile", "--no-save")
 
 
-
-
 def save(folder, instrument: str | None) -> None:
     bars = bt.Market.sample(bars=72).bars()
     bt.Market.from_frames(bars, instrument=instrument or "").save(folder / "data")

@@ -8,7 +8,7 @@ import pandas as pd
 import pytest
 
 import backtest as bt
-from backtest.cli.build import Experiment, build_experiment, complete_preset
+from backtest.cli.build import Experiment, build_experiment
 from backtest.cli.experiment import draft_experiment, read_flag
 from backtest.cli.experiment_keys import MODEL_FLAGS, read_keys
 from backtest.strategies import Constant, VolTarget
@@ -83,45 +83,6 @@ def test_several_samples_are_markets_named_after_their_seeds():
     assert build(data=["sample:1"]).market == own["sample-1"]
 
 
-def test_a_file_names_several_markets_relative_to_itself(folder: Path, monkeypatch):
-    text = 'data = {path = "data", instrument = ["ETHUSDT", "BTCUSDT"], from = "2023-01-06"}'
-    assert build(text).market.names == ("ETHUSDT", "BTCUSDT")
-    (folder / "away").mkdir()
-    monkeypatch.chdir(folder / "away")
-    draft = draft_experiment(folder / "e.toml", [])
-    found = build_experiment(draft).market
-    assert found.start == pd.Timestamp("2023-01-06", tz="UTC").value
-    assert found.spans.tolist() == [[0, 360], [0, 360]]
-
-
-def test_one_instrument_is_one_market_as_before():
-    assert build(data=["data/BTCUSDT"]).market == bt.Market.load("data/BTCUSDT")
-    files = ["data/BTCUSDT/bars.parquet", "data/BTCUSDT/mark.parquet"]
-    assert isinstance(build(data=files, instrument=["BTCUSDT"]).market, bt.Market)
-    assert build().market == bt.Market.sample()
-
-
-def test_one_instrument_of_a_folder_of_folders_is_one_market():
-    alone = build(data=["data"], instrument=["BTCUSDT"]).market
-    assert isinstance(alone, bt.Market)
-    assert alone.content_hash == build(data=["data/BTCUSDT"]).market.content_hash
-
-
-def test_a_span_and_longer_bars_are_those_of_each():
-    market, _, terms = build(data=["data"], to="2023-01-11", resample="4h", start="2023-01-06")
-    assert market.interval == 4 * 3600 * 10**9
-    assert market.spans.tolist() == [[0, 60], [25, 60]]
-    assert terms["start"] == "2023-01-06"
-
-
-def test_a_currency_counts_several_as_one(folder: Path):
-    other = bt.Market.load("data/ETHUSDT")
-    bt.Market.from_frames(other.bars(), instrument="ETHUSDC").save(folder / "ETHUSDC")
-    folders = ["data/BTCUSDT", "ETHUSDC"]
-    assert build(data=folders, venue=BTC).market.currency == ""  # two: a run is refused
-    assert build(data=folders, currency="USD", venue=BTC).market.currency == "USD"
-
-
 def test_tables_are_the_policies_of_their_instruments():
     policy = build(
         f"""{DATA}
@@ -133,21 +94,6 @@ def test_tables_are_the_policies_of_their_instruments():
         """
     ).policy
     assert policy == {"BTCUSDT": Constant(leverage=2), "ETHUSDT": VolTarget()}
-
-
-def test_the_table_of_all_is_the_policy_of_the_others():
-    policy = build(
-        f"""{DATA}
-        policy = {{name = "constant", settings = {{leverage = 3}}, ETHUSDT = {{name = "cppi"}}}}
-        """
-    ).policy
-    assert policy["BTCUSDT"] == Constant(leverage=3)
-    assert type(policy["ETHUSDT"]).__name__ == "Cppi"
-
-
-def test_a_flag_replaces_all_policies():
-    text = f"{DATA}policy.BTCUSDT = {{name = 'cppi'}}\npolicy.ETHUSDT = {{name = 'cppi'}}"
-    assert build(text, policy="constant", set=["leverage=2"]).policy == Constant(leverage=2)
 
 
 def test_an_overlay_is_a_policy_of_its_own():
@@ -188,13 +134,6 @@ def test_tables_are_the_venues_of_their_instruments():
     assert venue["ETHUSDT"].brackets == bt.Venue.preset("bitmex", "ETHUSDT").brackets
 
 
-def test_names_of_folders_find_the_symbols_of_their_instruments():
-    market = bt.Market.load("data/ETHUSDT")
-    assert complete_preset("binance-usdm", "eth", market) == "binance-usdm:ETHUSDT"
-    assert complete_preset("binance-usdm@2021-05-19", "x", market).endswith(":ETHUSDT@2021-05-19")
-    assert complete_preset("bybit-linear:BTCUSDT", "eth", market) == "bybit-linear:BTCUSDT"
-
-
 def test_fields_of_the_account_may_be_by_instrument():
     text = f"{DATA}account = {{margin = {{BTCUSDT = 'cross', ETHUSDT = 'isolated'}}, band = 0.1}}"
     account = build(text).terms["account"]
@@ -231,13 +170,6 @@ def test_weights_come_from_a_file(path):
     pd.testing.assert_frame_equal(again, expected, check_freq=False)
 
 
-def test_rows_of_longer_bars_are_carried():
-    write_weights("days.csv", every=24)
-    signal = build(data=["data"], weights="days.csv", carry_weights=True).terms["signal"]
-    assert signal["BTCUSDT"].tolist() == [0.0] * 24 + [0.75] * (HOURS - 24)
-    assert signal["ETHUSDT"].tolist() == [0.0] * 100 + [-0.25] * (HOURS - 100)
-
-
 def write(path: str, text: str) -> str:
     Path(path).write_text(text)
     return path
@@ -267,64 +199,6 @@ def test_a_run_of_several_prints_and_saves_its_account(capsys, folder: Path):
     )  # fmt: skip
     assert found["metrics"]["total_return"] == result.metrics["total_return"]
     assert saved.is_dir()
-
-
-@pytest.mark.slow
-def test_a_baseline_of_several_is_recorded_and_checked(capsys, folder: Path):
-    short = "data.to = '2023-01-07'\nrun.compile = false\nrun.sampling = '12h'\n"
-    write("e.toml", f"{DATA}{short}policy.name = 'constant'")
-    code, out, err = call(capsys, "regress", "record", "e.toml", "--out", "b")
-    assert code == 0, err
-    assert "e: recorded, 144 bars" in out
-    code, out, _ = call(capsys, "regress", "check", "b")
-    assert (code, out.splitlines()[0]) == (0, "e: same: every bar is the same")
-    write("e.toml", f"{DATA}{short}policy.name = 'constant'\nvenue.ETHUSDT.fees.taker = 0.001")
-    code, out, _ = call(capsys, "regress", "check", "b")
-    assert code == 1
-    assert "fees of ETHUSDT" in out
-    assert "venue.ETHUSDT.fees.taker" in out
-
-
-def test_a_sweep_of_several_ranks_their_accounts(capsys):
-    more = ("--venue", BTC, "--vary", "leverage=0.5,1", "--no-save", "--json")
-    code, out, err = call(capsys, "sweep", *RUN[1:-2], "--to", "2023-01-08", *more)
-    assert (code, err) == (0, "")
-    assert [row["leverage"] for row in json.loads(out)["top"]] in ([0.5, 1.0], [1.0, 0.5])
-
-
-@pytest.mark.slow
-def test_a_search_on_several_prints_its_best_run(capsys, folder: Path):
-    more = ("--space", "leverage=0.5:1", "--trials", "4", "--set", "run.sampling=1h")
-    code, out, err = call(capsys, "tune", *RUN[1:-2], "--to", "2023-01-08", *more, "--json")
-    assert code == 0, err
-    found = json.loads(out)
-    assert found["study"]["data"]["instrument"] == "BTCUSDT, ETHUSDT"
-    assert [*found["study"]["venue"]] == ["BTCUSDT", "ETHUSDT"]
-    assert f"--set leverage={found['best']['values']['leverage']!r}" in found["command"]
-    code, _, err = call(capsys, "tune", *RUN[1:-2], "--set", "paths.paths=100")
-    assert code == 2
-    assert "with paths, an objective or a constraint must be measured on them" in err
-
-
-@pytest.mark.slow
-def test_policies_for_several_are_compared(capsys, folder: Path):
-    words = ("compare", *RUN[1:4], "--set", "run.sampling=12h", "--policy", "constant")
-    words += ("--policy", "vol-target")
-    code, out, err = call(capsys, *words, "--set", "overlay.name=Constant(leverage=0.5)", "--json")
-    assert (code, err.replace("\n", "")) == (0, "")
-    assert Path(json.loads(out)["path"]).is_dir()
-    markets = bt.Markets.load("data")
-    venue = bt.Venue.preset("binance-usdm", [*markets])
-    terms = {"venue": venue, "account": bt.Account(), "overlay": Constant(leverage=0.5)}
-    one = bt.run(markets, VolTarget(), **terms, sampling="12h", compile=False)
-    (saved,) = Path("results").iterdir()
-    again = bt.Comparison.load(saved)
-    assert again.table.loc["vol-target", "sharpe"] == one.metrics["sharpe"]
-    assert again.manifest["data"]["instrument"] == "BTCUSDT, ETHUSDT"
-    assert again.manifest["overlay"] == "Constant(leverage=0.5)"
-    code, out, _ = call(capsys, *words, "--equal-risk", "--no-save")
-    assert code == 0
-    assert "At equal risk" in out
 
 
 def test_weights_by_a_rule():

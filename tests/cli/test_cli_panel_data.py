@@ -8,7 +8,6 @@ import pandas as pd
 import pytest
 
 import backtest as bt
-from backtest.market.quality import inspect_panel
 from tests.commands import call
 from tests.replay import Replay
 
@@ -90,13 +89,3 @@ def test_instruments_of_one_folder_are_chosen_by_name(capsys, folder: Path):
     code, _, err = call(capsys, "data", "inspect", "data", "--instrument", "A", "--instrument", "X")
     assert code == 2
     assert "instruments must be among the data, got 'X'" in err
-
-
-def test_pairs_of_a_folder_are_inspected_together(folder: Path):
-    for pair in ("BTC_USDT_USDT", "ETH_USDT_USDT"):
-        frame = pd.DataFrame(dict.fromkeys(("open", "high", "low", "close"), 1.0), index=HOURS)
-        frame.rename_axis("date").reset_index().to_feather(f"{pair}-1h-futures.feather")
-    panel = inspect_panel(["."])
-    reports = panel.reports
-    assert list(reports) == ["BTCUSDT", "ETHUSDT"]
-    assert panel.refused == ""

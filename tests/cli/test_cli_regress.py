@@ -1,8 +1,6 @@
 """``backtest regress``: exit codes, what is told where, and what is refused."""
 
 import json
-import os
-import subprocess
 import sys
 import xml.etree.ElementTree as ET
 from pathlib import Path
@@ -81,22 +79,6 @@ def test_the_unchanged_experiment_is_the_same(capsys):
     assert "bit by bit" in out
 
 
-@pytest.mark.slow
-def test_other_processes_threads_and_time_zones_are_the_same(capsys, folder):
-    record(capsys)
-    where = {"PYTHONPATH": str(ROOT), "TZ": "Asia/Kathmandu", "NUMBA_NUM_THREADS": "1"}
-    done = subprocess.run(
-        [sys.executable, "-m", "backtest", "regress", "check", "--json"],
-        capture_output=True,
-        text=True,
-        check=False,
-        env={**os.environ, **where, "LC_ALL": "C"},
-        cwd=folder,
-    )
-    assert done.returncode == 0, done.stderr
-    assert json.loads(done.stdout)["baselines"][0]["bars"]["exact"]
-
-
 def test_a_comment_in_the_policy_is_told_and_rewrites_nothing(capsys):
     record(capsys)
     change("mine.py", "return LEVEL", "return LEVEL  # turns of equity")
@@ -117,18 +99,6 @@ def test_what_no_hash_holds_is_said_where_nothing_else_changed(capsys):
     code, out, _ = check(capsys)
     assert code == 1
     assert "no recorded fact" in out
-
-
-def change_data(factor=1.0, days=DAYS):
-    sample = bt.Market.sample(bars=24 * days).resample("4h")
-    table = sample.bars()
-    table.iloc[150, table.columns.get_loc("close")] *= factor
-    table["high"] = table[["high", "close"]].max(axis=1)
-    frames = {"funding": sample.funding(), "mark": sample.mark()}
-    for path in Path("data").iterdir():
-        path.unlink()
-    Path("data").rmdir()
-    bt.Market.from_frames(table, **frames, instrument="BTCUSDT").save("data")
 
 
 BROKEN = {
@@ -195,20 +165,6 @@ def test_a_baseline_of_a_test_that_is_asked_for_or_stands_alone_is_not_measured(
     assert combine_exit_codes([report_skipped("a"), report_skipped("b")]) == 2
 
 
-@pytest.mark.slow
-def test_a_copy_of_a_baseline_is_refused(capsys, folder):
-    record(capsys)
-    text = Path("baselines/calm.json").read_text()
-    Path("baselines/again.json").write_text(text)
-    code, out, _ = check(capsys)
-    assert code == 2
-    assert "in the file of its name, calm.json" in " ".join(out.split())
-    record(capsys, "--out", "others")
-    code, _, err = check(capsys, "baselines/calm.json", "others")
-    assert code == 2
-    assert "'calm' has two" in err
-
-
 def test_nothing_is_written_unless_every_experiment_runs(capsys, folder):
     (folder / "broken.toml").write_text("[polcy]\n")
     assert call(capsys, "regress", "record", "calm.toml", "broken.toml")[0] == 2
@@ -227,21 +183,6 @@ def test_tolerances_are_recorded_and_hold(capsys):
 
 
 @pytest.mark.slow
-def test_policies_of_two_folders_with_helpers_of_one_name_are_kept_apart(capsys, folder):
-    for name, level in (("one", 1.0), ("two", 3.0)):
-        (folder / name).mkdir()
-        (folder / name / "mine.py").write_text(POLICY)
-        (folder / name / "held_beside.py").write_text(f"LEVEL = {level}\n")
-        text = EXPERIMENT.replace('"data"', '"../data"')
-        (folder / name / f"{name}.toml").write_text(text)
-    call(capsys, "regress", "record", "one/one.toml", "two/two.toml")
-    kept = [json.loads(Path(f"baselines/{name}.json").read_text()) for name in ("one", "two")]
-    mean = [each["metrics"]["mean_leverage"]["value"] for each in kept]
-    assert mean == pytest.approx([1.0, 3.0], rel=0.1)
-    assert check(capsys)[0] == 0
-
-
-@pytest.mark.slow
 def test_an_update_keeps_the_reason_and_the_old_values(capsys):
     record(capsys)
     before = json.loads(Path("baselines/calm.json").read_text())
@@ -256,36 +197,6 @@ def test_an_update_keeps_the_reason_and_the_old_values(capsys):
     assert entry["metrics"]["fees"] == before["metrics"]["fees"]["value"]
     assert check(capsys)[0] == 0
     assert len(list(Path("baselines").iterdir())) == 2
-
-
-@pytest.mark.slow
-def test_an_update_takes_data_of_another_time_and_leaves_what_cannot_run(capsys, folder):
-    (folder / "bold.toml").write_text(EXPERIMENT)
-    record(capsys, "bold.toml")
-    change_data(days=41)
-    Path("bold.toml").unlink()
-    before = Path("baselines/bold.json").read_text()
-    code, out, _ = check(capsys, "--update", "--reason", "a day more")
-    assert code == 2
-    assert "calm: rewritten: a day more (not measured:" in " ".join(out.split())
-    assert Path("baselines/bold.json").read_text() == before
-    assert check(capsys, "baselines/calm.json")[0] == 0
-
-
-@pytest.mark.slow
-def test_json_is_one_object(capsys):
-    record(capsys)
-    change("calm.toml", "0.0005", "0.0006")
-    code, out, _ = check(capsys, "--json")
-    found = json.loads(out)
-    assert code == found["exit"] == 1
-    (told,) = found["baselines"]
-    assert told["status"] == "moved"
-    assert told["bars"]["first_bar"] == 1
-    assert told["bars"]["columns"][0]["column"] == "fees"
-    assert told["changes"] == [
-        {"kind": "venue", "name": "venue.fees.taker", "was": 0.0005, "now": 0.0006}
-    ]
 
 
 @pytest.mark.slow

@@ -97,18 +97,6 @@ def test_show_says_what_it_is_and_its_command_makes_it_again(capsys, results):
     assert ask(capsys, "show", run.name)["manifest"]["id"] == run.name[-16:]
 
 
-def test_the_command_of_a_sweep_makes_it_again(capsys, results):
-    sweep = folder_of(results, "sweep")
-    again = ask(capsys, "show", "sweep")["again"]
-    assert again["remarks"] == []
-    assert "--vary target=0.2,0.4" in again["command"]
-    shutil.rmtree(sweep)
-    words = override(shlex.split(again["command"])[1:], "--results", "results")
-    code, _, err = call(capsys, *words)
-    assert (code, err) == (0, "")
-    assert sweep.is_dir()
-
-
 @pytest.mark.slow
 def test_compare_gives_what_backtest_compare_gives(capsys, results):
     one, other = folder_of(results, "voltarget"), folder_of(results, "constant")
@@ -178,14 +166,6 @@ def test_prune_without_an_answer_deletes_nothing(capsys, results, monkeypatch):
     assert "nothing was deleted" in err
     assert "--yes" in err
     assert len(list(results.glob("*-*"))) == 3
-
-
-def test_prune_must_be_told_what_and_leaves_the_damaged_unless_told(capsys, results):
-    run = folder_of(results, "voltarget")
-    (run / "state.json").write_text("{")
-    assert run.name not in ask(capsys, "prune", "--keep", "0", "--dry-run")["chosen"]
-    assert ask(capsys, "prune", "--damaged", "--yes")["deleted"] == [run.name]
-    assert len(list(results.glob("*-*"))) == 2
 
 
 def test_export_writes_an_archive_or_a_folder(capsys, results):

@@ -21,18 +21,6 @@ def test_paths_are_shown_and_written(capsys, tmp_path):
     assert json.loads(capsys.readouterr().out)["paths"]["model"]["name"] == "GBM"
 
 
-def test_drift_and_funding_of_paths_are_flags_or_entries_of_a_file(capsys, tmp_path):
-    given = ["paths", "--paths", "5", "--horizon", "2h", "--model", "gbm", "--json"]
-    (tmp_path / "e.toml").write_text('[paths]\ndrift = "history"\n')
-    found = []
-    for words in ([], ["--drift", "0.5"], ["e.toml"], ["--funding", "none"]):
-        assert main([*given, *words]) == 0
-        found.append(json.loads(capsys.readouterr().out)["paths"])
-    plain, drifting, of_history, free = found
-    assert (drifting["drift"], of_history["drift_of_history"]) == (0.5, True)
-    assert plain["funding_fit"] != free["funding_fit"]
-
-
 def test_a_risk_is_estimated_and_repeats(capsys, tmp_path):
     given = ["risk", *CONSTANT, "--paths", "40", "--horizon", "1d", "--method", "plain"]
     assert main([*given, "--model", "gbm", "--json"]) == 0
@@ -93,17 +81,6 @@ def test_paths_of_several_instruments_are_shown_and_written(capsys, tmp_path):
     assert "resampled history has its own" in capsys.readouterr().err
 
 
-def test_the_risk_of_several_instruments_is_estimated(capsys, tmp_path):
-    given = ["risk", *save_two(tmp_path / "data"), "--no-compile", "--policy", "constant"]
-    given += ["--set", "leverage=20", "--paths", "12", "--horizon", "12h", "--model", "gbm"]
-    assert main([*given, "--json"]) == 0
-    found = json.loads(capsys.readouterr().out)
-    assert 0.0 <= found["table"][0]["p_liquidation"] <= 1.0
-    assert main([*given, "--from-run", "--report", "risk.html"]) == 0
-    assert "liquidation" in capsys.readouterr().out
-    assert (tmp_path / "risk.html").exists()
-
-
 def test_several_instruments_are_stressed(capsys, tmp_path):
     given = ["stress", *save_two(tmp_path / "data"), "--no-compile", "--policy", "constant"]
     given += ["--set", "leverage=4", "--shock", "prices.ETHUSDT=-0.2", "--shock", "shape=bar"]
@@ -116,14 +93,6 @@ def test_several_instruments_are_stressed(capsys, tmp_path):
     assert alone > 0.0
     assert main([*given[:-4], "--shock", "prices.ETHUSD=-0.2"]) == 2
     assert "did you mean 'ETHUSDT'" in capsys.readouterr().err
-
-
-@pytest.mark.slow
-def test_sensitivity_of_several_instruments_is_printed(capsys, tmp_path):
-    given = ["sensitivity", *save_two(tmp_path / "data"), "--no-compile", "--policy", "constant"]
-    assert main([*given, "--factors", "volatility", "--json"]) == 0
-    found = json.loads(capsys.readouterr().out)
-    assert [row["step"] for row in found["table"]] == [0.75, 1.25]
 
 
 @pytest.mark.parametrize(("words", "kind"), [
@@ -143,27 +112,3 @@ def test_results_are_saved_unless_told_otherwise(words, kind, capsys, tmp_path):
     assert folder.startswith(f"kept/{kind}-")
     assert main(["results", "show", folder]) == 0
     assert f"backtest {words[0]}" in capsys.readouterr().out
-
-
-@pytest.mark.slow
-def test_a_search_is_bounded_by_the_risk_on_paths(capsys, tmp_path):
-    bound = ["--constraint", "p_liquidation_4h<=0.5"]
-    given = ["tune", *CONSTANT, "--space", "leverage=1:100", "--trials", "8", "--no-robust",
-             "--sampler", "random", "--holdout", "none", "--no-save", "--json"]  # fmt: skip
-    drawn = [word for each in ("paths=8", "horizon=4h", "model=gbm")
-             for word in ("--set", f"paths.{each}")]  # fmt: skip
-    assert main([*given, *bound, *drawn]) == 0
-    first = json.loads(capsys.readouterr().out)
-    assert first["study"]["paths"]["paths"] == 8
-    assert first["best"]["values"]["leverage"] > 0.0
-    assert 0.0 <= first["best"]["p_liquidation_4h"] <= 0.5
-
-    file = tmp_path / "search.toml"
-    file.write_text(
-        '[tune.constraints]\np_liquidation_4h = "<= 0.5"\n'
-        '[paths]\npaths = 8\nhorizon = "4h"\nmodel = "gbm"\n'
-    )
-    words = ["tune", str(file), *given[1:]]
-    assert main(words) == 0
-    again = json.loads(capsys.readouterr().out)
-    assert again["best"] == first["best"]

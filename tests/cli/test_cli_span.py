@@ -45,22 +45,6 @@ def test_a_run_from_a_start_is_that_of_python_with_the_bars_before_it_as_history
 
 
 @pytest.mark.slow
-def test_an_experiment_says_it_under_run_and_flags_go_over_it(capsys, folder):
-    file = write(folder, '[run]\nstart = 2023-02-01\nend = "2023-02-08"\n')
-    told = ask(capsys, "run", file, *PLAIN)
-    assert told["metrics"] == ask(capsys, "run", *SPAN, *PLAIN)["metrics"]
-    later = ask(capsys, "run", file, "--start", "2023-02-05", *PLAIN)
-    assert later["data"]["bars"] == 3 * 24
-
-
-def test_less_history_may_be_asked_for(capsys):
-    whole = ask(capsys, "run", *SPAN, *PLAIN)
-    some = ask(capsys, "run", "--from", "2023-01-31", *SPAN, *PLAIN)
-    assert some["data"]["bars"] == whole["data"]["bars"]
-    assert some["metrics"]["sharpe"] != whole["metrics"]["sharpe"]
-
-
-@pytest.mark.slow
 def test_a_sweep_cuts_the_data_there_says_so_and_prints_the_run_that_gives_its_row(capsys, folder):
     words = ("--vary", "target=0.3,0.6", *SPAN, "--no-compile", "--no-save", "--json")
     code, out, err = call(capsys, "sweep", *words)

@@ -103,22 +103,6 @@ def test_the_command_line_and_python_agree(capsys):
     assert found["sets"] == {"asked": 8, "done": 8, **fates}
 
 
-@pytest.mark.slow
-def test_the_space_to_draw_from_is_bounds_on_a_scale_or_options(capsys):
-    flags = ("--space", "target=0.2:0.3", "--space", "half_life=log:20:30", "--space", "power=1,2")
-    rows = ask(capsys, "--draws", "8", *flags)["top"]
-    assert all(0.2 <= row["target"] <= 0.3 and 20 <= row["half_life"] <= 30 for row in rows)
-    assert {row["power"] for row in rows} == {1.0, 2.0}
-
-
-def test_full_adds_what_needs_the_path_and_can_rank_by_it(capsys):
-    found = ask(
-        capsys, "--vary", "target=0.2,0.8", "--set", "sweep.full=true", "--objective", "es_95"
-    )
-    assert found["objective"] == "-es_95"
-    assert [row["target"] for row in found["top"]] == [0.2, 0.8]
-
-
 def test_ruined_failed_and_forbidden_sets_stand_below_and_are_counted(capsys, folder):
     (folder / "fragile.py").write_text(FRAGILE)
     flags = ("--policy", "fragile.py", "--vary", "size=-1,0.1,2,90", "--constraint", "fees<=40")
@@ -132,36 +116,6 @@ def test_ruined_failed_and_forbidden_sets_stand_below_and_are_counted(capsys, fo
     assert order[0] == ("1", "0.1")
     assert order[-1] == ("4", "-1")
     assert "1 failed" in out
-
-
-@pytest.mark.slow
-def test_the_example_sweeps_and_flags_go_over_it(capsys):
-    code, out, err = call(capsys, "sweep", EXAMPLE, *SHORT, "--json", "--no-save")
-    assert code == 0, err
-    found = json.loads(out)
-    assert found["sets"]["asked"] == 10 * 3 * 2
-    assert found["objective"] == "calmar"
-    assert found["constraints"] == ["ruined == 0", "max_drawdown <= 0.6"]
-    assert set(found["parameters"]) == {"target", "half_life", "account.band"}
-    assert shlex.split(found["command"])[2] == EXAMPLE
-    flags = ("--vary", "target=0.4", "--constraint", "max_drawdown<=0.1", "--objective", "sharpe")
-    code, out, _ = call(capsys, "sweep", EXAMPLE, *SHORT, "--json", "--no-save", *flags)
-    found = json.loads(out)
-    assert found["sets"]["asked"] == 3 * 2
-    assert found["objective"] == "sharpe"
-    assert found["constraints"] == ["ruined == 0", "max_drawdown <= 0.1"]
-    code, out, _ = call(capsys, "sweep", EXAMPLE, *SHORT, "--json", "--no-save", "--draws", "3")
-    assert json.loads(out)["sets"]["asked"] == 3
-
-
-def test_names_of_fields_may_be_tables_in_a_file(capsys, folder):
-    (folder / "e.toml").write_text(
-        '[sweep.values]\ntarget = 0.3\naccount.band = "0:0.2:3"\n'
-        "venue.fees = {taker = [0.0001, 0.0002]}\n"
-    )
-    found = ask(capsys, "e.toml")
-    assert found["parameters"] == ["target", "account.band", "venue.fees.taker"]
-    assert found["sets"]["asked"] == 6
 
 
 def test_ctrl_c_prints_and_saves_what_is_done(capsys, monkeypatch):
@@ -180,11 +134,3 @@ def test_ctrl_c_prints_and_saves_what_is_done(capsys, monkeypatch):
     assert code == 130
     assert "3 of 8 sets were run" in out
     assert len(bt.Sweep.load(next(Path("results").iterdir())).table) == 3
-
-
-def test_what_cannot_be_saved_is_still_printed(capsys, folder):
-    (folder / "results").write_text("a file")
-    code, out, err = call(capsys, "sweep", *SHORT, "--vary", "target=0.2,0.4")
-    assert code == 2
-    assert "of 2 sets is" in out
-    assert "cannot write the sweep" in err

@@ -76,17 +76,6 @@ def test_the_tiers_that_ccxt_returns_become_a_venue(capsys, folder, tiers, like,
     assert (said in " ".join(out.split())) == bool(more)
 
 
-def test_rates_of_bybit_in_percent_are_read_as_such(capsys, folder):
-    coin = {"symbol": "BTCUSD", "maintenanceMargin": "0.5", "initialMargin": "1"}
-    rows = [{**coin, "riskLimitValue": "150", "maxLeverage": "100.00", "mmDeduction": ""}]
-    tiers = unify(rows, None, "riskLimitValue", "maintenanceMargin", "maxLeverage")
-    (folder / "tiers.json").write_text(json.dumps({"BTC/USD:BTC": tiers}))
-    words = ("tiers.json", "--venue", "mine", "--symbol", "BTC/USD:BTC")
-    assert call(capsys, "venues", "import", *words, "--like", "bybit-inverse:BTCUSD")[0] == 0
-    assert list_rows("BTCUSD") == [(0, 150, 100, 0.005, 0)]
-    assert bt.Venue.preset("venues/mine.json", "BTCUSD").contract.settles == "BTC"
-
-
 class Refusal(Exception):  # noqa: N818 - a name of ccxt ends differently
     """What the stand-in for ccxt raises."""
 

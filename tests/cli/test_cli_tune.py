@@ -89,25 +89,6 @@ def test_flags_reach_the_search(capsys):
 
 
 @pytest.mark.slow
-def test_the_example_tunes_and_flags_go_over_it(capsys):
-    code, out, err = call(capsys, "tune", EXAMPLE, *FEW, "--json", "--no-save")
-    assert code == 0, err
-    study = json.loads(out)["study"]
-    assert [each["name"] for each in study["space"]["dimensions"]] == [
-        "target",
-        "half_life",
-        "account.band",
-    ]
-    assert study["space"]["fixed"] == {"power": 1.0}
-    assert study["budget"]["trials"] == 24
-    assert study["account"]["max_leverage"] == 5
-    flags = ("--objective", "cagr", "--constraint", "liquidations<=2", "--fix", "target=0.2")
-    code, _, err = call(capsys, "tune", EXAMPLE, *FEW, "--no-save", *flags)
-    assert code == 2
-    assert "target must not be both varied and fixed" in err
-
-
-@pytest.mark.slow
 def test_no_set_that_keeps_the_constraints_is_told_without_a_command(capsys):
     code, out, _ = call(capsys, "tune", *FEW, "--no-save", "--constraint", "fees<0")
     assert code == 1

@@ -36,11 +36,6 @@ def test_a_day_shows_the_table_the_prices_and_the_sources_of_that_day(capsys, wo
     assert f"10x {90 / 0.996:.8g} {110 / 1.004:.8g}" in text
 
 
-def test_the_prices_are_those_of_an_entry(capsys):
-    _, out, _ = call(capsys, "venues", "show", BTC, "--entry", "30000")
-    assert f"5x {24_000 / 0.996:.8g} {36_000 / 1.004:.8g}" in squeeze(out)
-
-
 def test_a_preset_as_json_is_the_venue_the_funding_and_the_sources(capsys):
     code, out, _ = call(capsys, "venues", "show", BTC, "--at", "2021-05-19", "--json")
     found = json.loads(out)
@@ -114,17 +109,6 @@ def test_what_was_imported_can_be_named_wherever_a_venue_is(capsys, folder):
     (folder / "sub").mkdir()
     (folder / "sub" / "e.toml").write_text('[venue]\npreset = "../venues/mine.json:ETHUSDT"\n')
     assert call(capsys, "run", "sub/e.toml", *short)[0] == 0
-
-
-def test_a_second_import_keeps_other_days_and_other_symbols(capsys, folder):
-    write(folder, {"ETH/USDT:USDT": TIERS, "SOL/USDT:USDT": TIERS})
-    for words in (("--date", "2023-03-01"), ("--date", "2022-03-01"), ("--date", "2023-03-01")):
-        assert call(capsys, "venues", *IMPORT, *words)[0] == 0
-    other = [*IMPORT[:5], "SOL/USDT:USDT", *IMPORT[6:]]
-    assert call(capsys, "venues", *other)[0] == 0
-    found = {each.symbol: each.dates for each in preset_files.in_file("venues/mine.json")}
-    assert found["ETHUSDT"] == ("2022-03-01", "2023-03-01")
-    assert set(found) == {"ETHUSDT", "SOLUSDT"}
 
 
 def test_sizes_in_contracts_need_their_worth(capsys, folder):
@@ -212,11 +196,3 @@ def test_brackets_of_an_experiment_are_of_no_preset(capsys, folder, preset):
     assert "in_force" not in manifest(out)["venue"]
     assert manifest(out)["venue"]["earlier"] == []
     assert manifest(out)["margin_tables"] == [{"of": None, "from": "2023-01-01", "bars": 48}]
-
-
-def test_a_file_that_is_no_venue_table_is_left_alone(capsys, folder):
-    write(folder, {"ETH/USDT:USDT": TIERS})
-    (folder / "venues").mkdir()
-    (folder / "venues" / "mine.json").write_text("{}")
-    assert call(capsys, "venues", *IMPORT)[0] == 2
-    assert (folder / "venues" / "mine.json").read_text() == "{}"

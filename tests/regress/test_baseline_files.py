@@ -107,19 +107,6 @@ def test_a_writer_that_fails_anywhere_leaves_the_old_baseline(was, tmp_path, mon
     assert not list(tmp_path.glob(".new-*"))
 
 
-def test_a_rewritten_baseline_takes_its_old_bars_away(was, tmp_path):
-    save_baseline(was, tmp_path)
-    save_baseline(take(run(leverage=3.0)), tmp_path)
-    assert len(list(tmp_path.glob("*.parquet"))) == 1
-
-
-def test_columns_with_the_same_bytes_are_written_once(was, tmp_path):
-    save_baseline(was, tmp_path)
-    names = baseline.pq.read_schema(next(tmp_path.glob("*.parquet"))).names
-    assert "equity" in names
-    assert "unit" not in names
-
-
 def test_a_rewritten_baseline_keeps_reason_old_values_tolerances_and_mode():
     held = take(mode="tolerance", tolerance={"sharpe": 0.5}, experiment="../calm.toml")
     renewed = rewrite_baseline(held, take(run(leverage=3.0)), " bolder ")

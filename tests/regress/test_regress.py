@@ -7,7 +7,6 @@ import pandas as pd
 import pytest
 
 import backtest as bt
-from backtest.base import settings_result
 from backtest.base.errors import DataError
 from backtest.regress import compare_baselines, report_failure
 from backtest.regress.text import write_text
@@ -75,31 +74,6 @@ def test_one_bar_of_data_that_changed_is_named(was):
     assert "data differ" in write_text([verdict])
 
 
-def test_data_that_no_number_rests_on_may_change_and_it_is_said(was):
-    verdict = compare_baselines(was, take(run(data=market(bar=500, field="volume", factor=2.0))))
-    assert verdict.exit_code == 0
-    assert verdict.bars.data.bar == 500
-    assert "data changed" in write_text([verdict])
-
-
-def test_a_predicted_funding_rate_that_changed_is_named_by_its_bar():
-    def take_with(predicted):
-        sample = bt.Market.sample(bars=24 * 4)
-        funding = sample.funding().assign(predicted=predicted)
-        data = bt.Market.from_frames(sample.bars(), funding=funding, instrument="BTCUSDT")
-        return take(run(data=data))
-
-    rates = np.linspace(1e-4, 2e-4, 12)
-    held, other = take_with(rates), take_with(np.where(np.arange(12) == 5, 9e-4, rates))
-    verdict = compare_baselines(held, other)
-    assert verdict.exit_code == 0
-    assert (verdict.bars.data.bar, verdict.bars.data.count) == (40, 1)
-    assert "data.content_hash" in [change.name for change in verdict.changes]
-    assert compare_baselines(held, take_with(rates)).bars.data is None
-    none, nan = take(run(data=market().prefix(96))), take_with(np.nan)
-    assert (none.trace.inputs[:90] == nan.trace.inputs[:90]).all()
-
-
 @pytest.mark.parametrize("what", ["funding", "mark", "dividends"])
 def test_data_of_a_kind_that_are_gone_cannot_be_measured(what):
     sample = bt.Market.sample(bars=24 * 4)
@@ -127,19 +101,6 @@ def test_prices_alone_that_differ_are_no_move_of_the_account(was):
     assert [move.column for move in moves.moves] == ["close"]
 
 
-def test_another_engine_version_alone_is_told_and_no_alarm(was, monkeypatch):
-    find = settings_result.find_version
-    monkeypatch.setattr(
-        settings_result,
-        "find_version",
-        lambda name: "9.9" if name.startswith("lever") else find(name),
-    )
-    verdict = compare_baselines(was, take())
-    assert verdict.exit_code == 0
-    assert [change.name for change in verdict.changes] == ["engine.version"]
-    assert "-> 9.9" in write_text([verdict])
-
-
 def test_other_bars_cannot_be_measured(was):
     shorter = take(run(data=market().prefix(24 * DAYS - 1)))
     verdict = compare_baselines(was, shorter)
@@ -162,13 +123,6 @@ def test_a_measure_that_is_computed_otherwise_moves_though_all_bars_are_the_same
     assert verdict.exit_code == 1
     assert verdict.bars.is_same
     assert verdict.reason == "worse in sharpe"
-
-
-@pytest.mark.slow
-def test_compiled_and_plain_runs_are_the_same_bytes(was):
-    verdict = compare_baselines(was, take(run(compile=True)))
-    assert verdict.exit_code == 0
-    assert verdict.bars.is_exact
 
 
 def test_a_loaded_result_is_compared_like_the_run(was, tmp_path):
@@ -201,16 +155,6 @@ def test_money_is_rounded_relative_to_what_is_at_stake(was):
     other = replace(was.trace, columns=columns)
     assert compare_traces(was.trace, other, is_exact=False).is_same
     assert compare_traces(was.trace, other, is_exact=True).first == bars[0]
-
-
-def test_nan_equals_nan_and_zero_equals_minus_zero(was):
-    result = run(account=bt.Account(band=0.05, after_liquidation="halt"))
-    table = take(result).trace.columns
-    assert not any(np.signbit(values[values == 0.0]).any() for values in table.values())
-
-
-def test_the_platform_names_what_rounds(was):
-    assert {"cpu", "cpu_features", "numpy", "numba", "llvmlite", "libm"} <= {*was.host}
 
 
 def test_whatever_goes_wrong_is_a_verdict_that_never_passes():

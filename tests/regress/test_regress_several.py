@@ -1,12 +1,9 @@
 """Baselines of runs with several positions: what is caught, and which instrument it is."""
 
-from dataclasses import replace
-
-import numpy as np
 import pytest
 
 import backtest as bt
-from backtest.regress import compare_baselines, load_baseline, save_baseline, take_baseline
+from backtest.regress import compare_baselines, take_baseline
 from tests.portfolio.portfolio_helpers import Hold, make_venue, simulate_pair
 
 pytestmark = pytest.mark.filterwarnings("ignore::UserWarning")
@@ -23,14 +20,6 @@ def take(markets=MARKETS, **changed):
 @pytest.fixture(scope="module")
 def was():
     return take()
-
-
-def test_a_saved_baseline_of_several_is_the_same_again(was, tmp_path):
-    loaded = load_baseline(save_baseline(was, tmp_path))
-    assert np.array_equal(loaded.trace.columns["BBB position"], was.trace.columns["BBB position"])
-    verdict = compare_baselines(loaded, take())
-    assert (verdict.status, verdict.reason) == ("same", "every bar is the same")
-    assert not verdict.changes
 
 
 def test_a_fee_of_one_venue_is_named_with_its_instrument(was):
@@ -72,11 +61,3 @@ def test_an_instrument_that_is_lost_is_not_measured(was):
     unpaid = bt.Markets({"AAA": MARKETS["AAA"], "BBB": bare}, currency="USDT")
     verdict = compare_baselines(was, take(unpaid))
     assert "settlements of funding of BBB" in verdict.reason
-
-
-def test_the_trace_adds_up(was):
-    columns = was.trace.columns
-    for name in ("fees", "funding", "price_pnl"):
-        both = columns[f"AAA {name}"] + columns[f"BBB {name}"]
-        assert np.allclose(columns[name], both, atol=1e-9)
-    assert replace(was.trace).returns.shape == (60,)

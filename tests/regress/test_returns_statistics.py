@@ -58,14 +58,6 @@ def test_what_could_have_been_detected_is_said_per_year(was):
     assert found.detectable > found.high - found.difference
 
 
-@pytest.mark.slow
-def test_of_differences_as_large_as_is_called_detectable_most_are_found(was):
-    noise = draw_noise()
-    least = planted(was, noise).detectable / 365.0
-    assert planted(was, noise + 1.3 * least).verdict == "better"
-    assert planted(was, noise + 0.3 * least).verdict == "indistinguishable"
-
-
 def test_the_same_returns_rounding_few_returns_and_ruin_need_no_test(was):
     for changes in (np.zeros(400), np.full(400, 1e-14)):
         found = planted(was, changes)

@@ -72,18 +72,6 @@ def test_directions_follow_the_measure():
 
 
 @pytest.mark.slow
-def test_in_tolerance_mode_measures_decide_and_bars_are_told(was):
-    wide = take(mode="tolerance", tolerance={"*": "any", "sharpe": "10%"})
-    verdict = compare_baselines(wide, take(run(leverage=2.02)))
-    assert verdict.exit_code == 0
-    assert verdict.bars.first == 0
-    tight = take(mode="tolerance", tolerance={"*": "any", "mean_leverage": "0.1%"})
-    verdict = compare_baselines(tight, take(run(leverage=2.02)))
-    assert verdict.exit_code == 1
-    assert verdict.reason == "neither better nor worse in mean_leverage"
-
-
-@pytest.mark.slow
 def test_a_move_for_the_better_fails_unless_it_is_allowed():
     held = take(mode="tolerance", tolerance={"*": "any", "fees": 0.0})
     cheaper = take(run(venue=VENUE.override({"fees.taker": 4e-4})))

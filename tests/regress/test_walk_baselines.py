@@ -10,7 +10,6 @@ import pytest
 import backtest as bt
 from backtest.regress import compare_baselines, load_baseline, save_baseline, take_baseline
 from backtest.regress.text import write_markdown, write_text
-from backtest.regress.tolerances import BETTER, NEITHER, WORSE, find_direction
 from backtest.validation.walk_forward import walk_forward
 from tests.commands import call
 from tests.validation.worlds import PLAIN, POLICY, Lever, make_market
@@ -93,16 +92,6 @@ def test_the_search_is_an_input(was):
     facts = {**was.facts, "walk": {**was.facts["walk"], "trials": 8}}
     changes = compare_baselines(was, replace(was, facts=facts)).changes
     assert [str(each) for each in changes] == ["walk.trials: 4 -> 8"]
-
-
-@pytest.mark.parametrize(("name", "one", "other", "direction"), [
-    ("walk_efficiency", 0.5, 0.6, BETTER),
-    ("walk_pbo", 0.5, 0.6, WORSE),
-    ("walk_growth", math.nan, 0.6, NEITHER),
-    ("walk_growth_in_sample", 0.5, 0.6, NEITHER),
-])  # fmt: skip
-def test_measures_of_a_walk_have_a_direction(name, one, other, direction):
-    assert find_direction(name, one, other) == direction
 
 
 def test_a_run_is_not_compared_with_a_walk_and_a_walk_needs_one_account(walk, was):

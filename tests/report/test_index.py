@@ -61,12 +61,3 @@ def test_names_are_escaped(store, tmp_path):
     assert "<b>" not in text
     assert "\u202e" not in text
     assert "<script" not in text
-
-
-def test_a_second_time_writes_the_same(store, tmp_path):
-    found = []
-    for _ in range(2):
-        write_all(store, tmp_path / "site")
-        found.append({path: path.read_bytes() for path in (tmp_path / "site").rglob("*.html")})
-    assert found[0] == found[1]
-    assert len(found[0]) == 3

@@ -1,6 +1,5 @@
 """The report of several positions: what it shows of a liquidation that takes a winner along."""
 
-import json
 import math
 
 import numpy as np
@@ -18,7 +17,7 @@ from backtest.report.run_parts import (
 )
 from backtest.report.write import build_page
 from tests.agreement import run_engine
-from tests.portfolio.portfolio_helpers import Hold, make_market, make_venue, simulate_pair
+from tests.portfolio.portfolio_helpers import Hold, make_market, make_venue
 from tests.portfolio_scenes import flat, scene, tape
 
 DAY = 86_400_000_000_000
@@ -48,17 +47,6 @@ def test_exposure_stacks_longs_above_and_shorts_below(result):
     assert highest == pytest.approx(
         {("A", "long"): 4.0, ("A", "short"): 0.0, ("B", "long"): 0.0, ("B", "short"): 6.0}
     )
-
-
-def test_the_report_is_written_in_every_format(result, tmp_path):
-    """The JSON has metrics, attribution and contagion; the HTML has the sections."""
-    page = result.report(tmp_path / "page.html").read_text(encoding="utf-8")
-    assert "Causes of the liquidations" in page
-    text = result.report(tmp_path / "page.md").read_text(encoding="utf-8")
-    assert "56.22" in text
-    found = json.loads(result.report(tmp_path / "page.json").read_text(encoding="utf-8"))
-    assert found["attribution"]["A"]["price_pnl"] == pytest.approx(160 * 500 / 1423)
-    assert {row["cause"] for row in found["contagion"]} >= {"A", "B"}
 
 
 def test_collateral_is_part_of_what_the_account_began_with():
@@ -100,19 +88,3 @@ def test_rules_by_instrument_are_told_once_for_each_venue():
     plain, dear = make_venue().to_dict(), make_venue(taker=0.002, liquidation_fee=0.01).to_dict()
     assert [*list_venues({"A": plain, "B": dear, "C": plain})] == [" of A, C", " of B"]
     assert [*list_venues(dict.fromkeys("ABC", plain))] == [*list_venues(plain)] == [""]
-
-
-@pytest.mark.filterwarnings("ignore::UserWarning")
-def test_sweeps_and_studies_of_several_have_pages(tmp_path):
-    markets = simulate_pair(40)
-    venues = {"AAA": make_venue(), "BBB": make_venue(taker=0.001)}
-    terms = {"venue": venues, "account": bt.Account(capital=1_000.0), "compile": False}
-    sweep = bt.sweep(markets, Hold, {"level": [0.5, 1.0]}, overlay=Hold(0.5), **terms)
-    study = bt.tune(
-        markets, Hold, space={"level": (0.5, 1.0)}, trials=4, robust=False, sampling="1h", **terms
-    )
-    for source, name in ((sweep, "sweep"), (study, "study")):
-        page = source.report(tmp_path / f"{name}.md").read_text(encoding="utf-8")
-        assert "Venue of BBB" in page
-        assert "AAA, BBB" in page
-    assert "| overlay | Hold(level=0.5) |" in (tmp_path / "sweep.md").read_text(encoding="utf-8")

@@ -3,7 +3,6 @@
 import base64
 import dataclasses
 import hashlib
-import inspect
 import json
 import re
 import zlib
@@ -104,12 +103,6 @@ def test_data_in_a_script_element_cannot_end_it():
     text = write_script_data({"</script>": "<!--", "&": "\u2028"})
     assert not set("<>&\u2028") & set(text)
     assert json.loads(text) == {"</script>": "<!--", "&": "\u2028"}
-
-
-@pytest.mark.parametrize("kind", [bt.Result, bt.Sweep, bt.Study, bt.Comparison])
-def test_every_kind_of_result_offers_its_report_with_help(kind):
-    assert "html" in kind.report.__doc__
-    assert list(inspect.signature(kind.report).parameters) == ["self", "path", "format"]
 
 
 def test_a_notebook_shows_names_as_text(result):

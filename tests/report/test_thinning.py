@@ -8,7 +8,7 @@ import pytest
 
 from backtest.report.charts import thin_rows
 from backtest.report.render import write_html
-from backtest.report.run_parts import add_costs, choose_rows, tabulate_ledger
+from backtest.report.run_parts import choose_rows, tabulate_ledger
 from backtest.report.write import build_page
 from backtest.strategies import Constant
 from tests.report.reported import live
@@ -61,9 +61,3 @@ def test_a_ledger_keeps_rare_events_and_says_how_many_it_leaves_out(result):
     vars(long)["events"] = several
     total = 10 * int((~kinds.isin(["fee", "slippage", "impact", "liquidation_loss"])).sum())
     assert f"2,000 of {total:,} events" in tabulate_ledger(long).note
-
-
-def test_the_costs_of_the_ledger_add_up_to_those_of_the_run(result):
-    metrics = result.metrics
-    paid = sum(metrics[name] for name in ("fees", "slippage", "impact", "liquidation_loss"))
-    assert np.isclose(np.nansum(add_costs(result.events)), paid, rtol=1e-12)

@@ -9,13 +9,10 @@ from pathlib import Path
 import plotly.graph_objects as go
 import pytest
 
-from backtest.base.errors import DataError, ParameterError
-from backtest.base.result_folders import write_json_file
+from backtest.base.errors import DataError
 from backtest.cli import main
-from backtest.report.charts import LIGHT
 from backtest.report.render import write_page, write_text
 from backtest.report.write import build_page
-from backtest.store.folders import find_folder
 from tests.refusals import check_refused
 
 
@@ -88,21 +85,6 @@ def saved(result, tmp_path, monkeypatch):
     return result.save("results")
 
 
-def test_a_saved_run_is_found_by_folder_name_id_and_beginnings(saved, tmp_path):
-    results = tmp_path / "results"
-    identity = saved.name.partition("-")[2]
-    for name in (str(saved), saved.name, identity, identity[:6], "constant"):
-        assert find_folder(name, results).resolve() == saved.resolve()
-    twin = results / f"constant-{'0' * 16}"
-    twin.mkdir()
-    write_json_file({"format": 2}, twin / "manifest.json")
-    with pytest.raises(ParameterError, match="matches 2"):
-        find_folder("constant", results)
-    for name in ("constnat", "", ".", "*", "../../x"):
-        with pytest.raises(DataError, match="no saved result is called"):
-            find_folder(name, results)
-
-
 @pytest.mark.slow
 def test_the_command_writes_one_file_and_says_which(saved, tmp_path, capsys):
     assert main(["report", saved.name]) == 0
@@ -112,9 +94,3 @@ def test_the_command_writes_one_file_and_says_which(saved, tmp_path, capsys):
     assert (tmp_path / "there" / f"{saved.name}.md").is_file()
     assert main(["report", "constant", "--out", "r.json"]) == 0
     assert json.loads((tmp_path / "r.json").read_text())["kind"] == "run"
-
-
-def test_colors_are_swapped_whole():
-    """A color must not be the beginning of another, or the swap for dark paper would cut it."""
-    for one in LIGHT.values():
-        assert [other for other in set(LIGHT.values()) if other.startswith(one)] == [one]

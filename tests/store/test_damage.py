@@ -77,12 +77,6 @@ def test_a_measure_edited_by_hand_is_not_listed(store):
     )
 
 
-def test_a_file_that_does_not_belong_is_named(store):
-    folder = folder_of(store, "run")
-    (folder / "notes.txt").write_text("x")
-    assert verify_folder(folder).faults == (("notes.txt", "is not part of the result"),)
-
-
 @pytest.mark.slow
 @pytest.mark.filterwarnings("ignore::UserWarning")
 def test_damage_to_what_a_store_keeps_beside_its_results_is_found(tmp_path, capsys):

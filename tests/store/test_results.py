@@ -9,7 +9,6 @@ from backtest.base.provenance import read_provenance, recording_command
 from backtest.base.saved_result import describe_origin
 from backtest.base.units import DAY
 from backtest.store import (
-    Filter,
     find_folder,
     list_results,
     read_bound,
@@ -47,37 +46,8 @@ def test_measures_are_those_of_the_run_and_of_the_best_set_and_policy(store):
     assert read_entry(folder_of(store, "comparison")).metrics["sharpe"] == best
 
 
-def test_a_store_that_is_not_there_is_empty_and_nothing_is_made(tmp_path):
-    assert list_results(tmp_path / "none") == []
-    assert not (tmp_path / "none").exists()
-
-
 def entry(name="a", **facts) -> StoreEntry:
     return StoreEntry(name, **{"kind": "run", **facts})
-
-
-def test_filters():
-    one = entry(policy="VolTarget(target=0.4)", metrics={"sharpe": 1.5}, saved=5 * DAY)
-    for wanted in (
-        Filter(),
-        Filter(kinds=("run",)),
-        Filter(policy="vol-target"),
-        Filter(text="TARGET=0.4"),
-        Filter(bounds=(read_bound("sharpe>1"), read_bound("sharpe <= 1.5"))),
-        Filter(since=5 * DAY, before=6 * DAY),
-    ):
-        assert wanted.matches(one), wanted
-    for wanted in (
-        Filter(kinds=("sweep",)),
-        Filter(policy="cppi"),
-        Filter(text="btc"),
-        Filter(bounds=(read_bound("sharpe>1.5"),)),
-        Filter(bounds=(read_bound("calmar>0"),)),
-        Filter(since=6 * DAY),
-        Filter(before=5 * DAY),
-    ):
-        assert not wanted.matches(one), wanted
-    assert not Filter().matches(entry(trouble="cut"))
 
 
 def test_a_ruined_account_is_never_among_the_best():

@@ -2,9 +2,7 @@
 
 import multiprocessing
 import os
-import random
 import shutil
-import time
 from pathlib import Path
 
 import pytest
@@ -21,20 +19,9 @@ from backtest.store import (
     read_entry,
     verify_folder,
 )
-from backtest.store.folders import hash_manifest, load_saved
+from backtest.store.folders import load_saved
 from tests.fast_cases import every_nth
-from tests.store.stores import YEARS, settle
-
-
-def save_again(source: Path, store: Path, times: int, log: Path) -> None:
-    """Save a result of another capital each time, and note what is finished."""
-    found = load_saved(source)
-    for k in range(times):
-        found.manifest["account"]["capital"] = 1e6 * os.getpid() + k
-        found.manifest["id"] = hash_manifest(found.manifest, read_entry(source).kind)
-        name = found.save(store).name
-        with log.open("a") as file:
-            file.write(f"{name}\n")
+from tests.store.stores import YEARS
 
 
 def save_the_same(source: Path, store: Path, times: int) -> None:
@@ -82,47 +69,6 @@ def save_slowly(source: Path, store: Path, times: int) -> None:
     """Save as on a system that cannot exchange two folders at once."""
     atomic_files.exchange_folders = lambda one, other: False
     save_the_same(source, store, times)
-
-
-@pytest.mark.parametrize(("kind", "kills"), [
-    ("run", 3),
-    pytest.param("sweep", 4, marks=pytest.mark.slow),
-    pytest.param("run", 200, marks=pytest.mark.slow),
-])  # fmt: skip
-def test_killed_writers_lose_nothing_finished_and_leave_nothing_that_could_be_taken_for_it(
-    made, processes, tmp_path, monkeypatch, kind, kills
-):
-    """Writers, killed at random moments: what was finished verifies, drafts are told."""
-    source = next(made / e.name for e in list_results(made) if e.kind == kind)
-    store, log = tmp_path / "store", tmp_path / "log"
-    store.mkdir()
-    log.touch()
-    moments = random.Random(1)
-    done = 0
-    while done < kills or (done < 50 * kills and not any(store.glob(".saving-*"))):
-        done += 1  # go on until one was killed within a save
-        child = processes.Process(target=save_again, args=(source, store, 1000, log))
-        before = log.stat().st_size
-        child.start()
-        for _ in range(24_000):
-            if log.stat().st_size > before:
-                break
-            time.sleep(0.005)
-        time.sleep(0.1 * moments.random())
-        child.kill()
-        child.join()
-    finished = set(log.read_text().split())
-    checks = [verify_folder(folder) for folder in store.iterdir() if folder.is_dir()]
-    assert len(finished) >= kills
-    assert finished <= {each.name for each in checks if each.kind == kind}
-    assert not any(each.faults for each in checks)
-    assert {each.kind for each in checks} == {kind, "leftover"}
-    entries = list_results(store)
-    assert not any(each.is_busy for each in entries)
-    assert finished <= {each.name for each in entries if not each.trouble}
-    settle(monkeypatch)
-    delete_chosen(store, choose_deletions(store, Filter(before=0), with_damaged=True).to_delete)
-    assert {each.kind for each in list_results(store)} == {kind}
 
 
 def test_a_draft_that_is_being_written_is_told_from_one_that_was_left(tmp_path, monkeypatch):
