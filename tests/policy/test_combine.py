@@ -4,7 +4,7 @@ import importlib
 import math
 import pickle
 from pathlib import Path
-from typing import Annotated, Any, NamedTuple
+from typing import Annotated, Any
 
 import numpy as np
 import pandas as pd
@@ -13,7 +13,6 @@ import pytest
 import backtest as bt
 from backtest import Choice, PolicyError, Range
 from backtest.engine.manifest import hash_source
-from backtest.policy.policy import formula_for
 from backtest.strategies import (
     Average,
     Capped,
@@ -26,7 +25,6 @@ from backtest.strategies import (
     TrendVol,
     VolTarget,
 )
-from backtest.sweep.policy_columns import find_reads
 from tests.markets import free_venue
 from tests.scenes import market_of
 
@@ -262,17 +260,6 @@ def test_conditions_of_the_policies_hold_under_their_names():
     assert parameters["named_width"].space.when == ("named_by", "two")
 
 
-@pytest.mark.slow
-def test_a_policy_that_does_not_compile_is_combined_in_plain_python():
-    with pytest.warns(UserWarning, match="plain Python"):
-        result = live(Capped(Named(), 3.0), compile=True)
-    assert (result.bars["target"] == 3.0).all()
-    bar = NamedTuple("Bar", [("close", float)])(1.0)
-    account = type("Account", (), {"days": 1.0, "leverage": 0.0})()
-    assert Capped(Named(), 10.0).leverage(bar, account) == 4.0
-    assert formula_for(Capped(Named()), ()).__name__ == "leverage"
-
-
 class Unhappy(bt.Policy):
     """Fail in observe, or in leverage."""
 
@@ -326,9 +313,3 @@ def test_a_policy_sees_its_own_columns_and_no_others():
     both, alone = live(Average(Trend(), inner)), live(inner)
     target = alone.bars["target"]
     np.testing.assert_allclose(both.bars["target"][20:], (9.0 + target[20:]) / 2.0, rtol=1e-12)
-
-
-def test_only_what_the_columns_read_makes_other_columns():
-    """A sweep over the target of an inner policy needs one estimate, not one per target."""
-    policy = Capped(VolTarget())
-    assert find_reads(policy, "observe", MARKET) == ("vol_target_half_life", "vol_target_estimator")

@@ -2,10 +2,7 @@
 
 import importlib
 import math
-import os
-import subprocess
 import sys
-from pathlib import Path
 from typing import Annotated, Any
 
 import numpy as np
@@ -14,8 +11,6 @@ import pytest
 import backtest as bt
 from backtest import PolicyError, Range
 from tests.policy.policies import MARKET, VENUE, Remembering, live
-
-ROOT = Path(__file__).parents[2]
 
 
 def compiled(policy: bt.Policy, **settings: Any) -> bt.Result:
@@ -207,41 +202,3 @@ def test_compiled_code_follows_a_changed_module_and_changed_memory(tmp_path, mon
         plain = bt.run(market, policy, **rules, compile=False)
         assert compiled.record.values.tobytes() == plain.record.values.tobytes()
         assert compiled.bars["target"].iloc[3] == level
-
-
-REMEMBERING = """
-from typing import NamedTuple
-import backtest as bt
-
-class Kept(NamedTuple):
-    value: float
-
-class Remembering(bt.Policy):
-    def start(self):
-        return Kept(1.0)
-
-    def leverage(self, bar, account, memory):
-        return memory.value, Kept(memory.value)
-"""
-
-
-@pytest.mark.slow
-def test_what_is_compiled_of_a_file_is_not_taken_for_the_same_text_elsewhere(tmp_path):
-    """Compiled code refers to the class of a memory by its module, which another process lacks."""
-    script = (
-        "import sys, importlib, warnings; warnings.simplefilter('error')\n"
-        f"sys.path[:0] = [{str(tmp_path)!r}]\n"
-        "import backtest as bt\n"
-        "policy = importlib.import_module(sys.argv[1]).Remembering()\n"
-        "market, venue = bt.Market.sample(bars=50), bt.Venue.preset('binance-usdm', 'BTCUSDT')\n"
-        "bt.run(market, policy, venue=venue, account=bt.Account())\n"
-    )
-    for name in ("one", "other", "one"):
-        (tmp_path / "one.py").unlink(missing_ok=True)
-        (tmp_path / f"{name}.py").write_text(REMEMBERING)
-        done = subprocess.run(
-            [sys.executable, "-c", script, name],
-            check=False, capture_output=True, text=True,
-            env={**os.environ, "PYTHONPATH": str(ROOT)},
-        )  # fmt: skip
-        assert not done.stderr

@@ -2,21 +2,17 @@
 
 from typing import Annotated
 
-import numpy as np
 import pytest
 
 import backtest as bt
-from backtest.engine.compile import loop_compiler
 from backtest.policy import formula_for
 from backtest.policy.formula_reads import find_unread, may_read_of_account
 from backtest.strategies.average import Average
 from backtest.strategies.capped import Capped
 from backtest.strategies.constant import Constant
 from backtest.strategies.vol_target import VolTarget
-from backtest.sweep.set_evaluator import Evaluator
 
 ROOT_NAMES = frozenset({"liquidation_price"})
-WORDS = np.array(["ewma", "parkinson"], dtype=object)
 
 
 class Switch(bt.Policy):
@@ -90,26 +86,3 @@ def test_a_formula_that_may_ask_for_the_liquidation_price_is_told(rule):
 def test_the_liquidation_price_is_left_out_where_it_cannot_be_read():
     assert not may_read_of_account(ask_equity, ROOT_NAMES)
     assert not may_read_of_account(formula_for(VolTarget(), ("sigma",)), ROOT_NAMES)
-
-
-@pytest.mark.slow
-def test_a_sweep_compiles_a_formula_for_each_word(monkeypatch):
-    compiled = []
-
-    def count(signature, function, **options):
-        compiled.append(function.__module__)
-        return original(signature, function, **options)
-
-    original = loop_compiler.cfunc
-    monkeypatch.setattr(loop_compiler, "cfunc", count)
-    monkeypatch.setattr(loop_compiler, "_addressed", {})
-    evaluator = Evaluator(
-        bt.Market.sample(bars=300),
-        VolTarget,
-        venue=bt.Venue.preset("binance-usdm", "BTCUSDT"),
-        account=bt.Account(),
-    )
-    rows = evaluator.evaluate({"estimator": WORDS.repeat(4), "target": np.tile([0.2, 0.3], 4)})
-    assert rows.errors == [""] * 8
-    assert rows.metrics["fees"][0] != rows.metrics["fees"][4]
-    assert len([name for name in compiled if name.startswith("lanes_")]) == 2

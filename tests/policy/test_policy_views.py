@@ -1,18 +1,16 @@
 """What a policy sees of the account, the bar, the signal and its own memory."""
 
-import dataclasses
 import math
 from typing import Annotated, Any
 
 import numpy as np
-import pandas as pd
 import pytest
 
 import backtest as bt
 from backtest import Range
 from backtest.features import traded_returns
 from tests.markets import market_of
-from tests.policy.policies import MARKET, VENUE, Remembering, live
+from tests.policy.policies import MARKET, Remembering, live
 
 VIEWS: list[tuple[Any, Any]] = []
 
@@ -75,20 +73,6 @@ def test_a_memory_goes_on_where_a_run_is_resumed():
     assert second.memory.tolist() == [300.0, MARKET.close.max(), 0.0]
 
 
-class Seeing(bt.Policy):
-    """Hold as much as was earned in the direction traded."""
-
-    def observe(self, market: Any) -> Any:
-        return {"signal": market.signal, "earned": traded_returns(market)}
-
-    def leverage(self, bar: Any, account: Any) -> float:
-        return 1.0 + 10.0 * abs(bar.earned)
-
-
-def flips(n: int) -> np.ndarray:
-    return np.where(np.arange(n) // 7 % 2 == 0, 1.0, -0.5)
-
-
 def test_a_policy_sees_the_direction_it_trades_in():
     """Up 10 % held long, then up 10 % held half short, then down 1/11 held short."""
     market = market_of(np.array([100.0, 110.0, 121.0, 110.0])).with_signal(
@@ -98,28 +82,3 @@ def test_a_policy_sees_the_direction_it_trades_in():
     assert (market_of(np.array([100.0, 110.0])).signal == 1.0).all()
     assert market.prefix(2).signal.tolist() == [1.0, -0.5]
     assert market.content_hash == market.prefix(4).content_hash
-
-
-@pytest.mark.parametrize("has_market", [True, False])
-def test_a_resumed_run_sees_the_signal_of_the_earlier_one(has_market: bool):
-    market = bt.Market.sample(bars=200)
-    signal = pd.Series(flips(200), index=market.times)
-    terms: Any = {"venue": VENUE, "account": bt.Account(), "compile": False}
-    whole = bt.run(market, Seeing(), signal=signal, **terms)
-    first = bt.run(market.prefix(120), Seeing(), signal=signal[:120], **terms)
-    later, rest = market, signal
-    if has_market:
-        later, rest = market.between(market.times[120]), signal[120:]
-    else:
-        first = dataclasses.replace(first, markets=None)
-    after = bt.run(later, Seeing(), signal=rest, resume=first, **terms)
-    assert after.bars["target"].equals(whole.bars["target"].iloc[120:])
-
-
-@pytest.mark.slow
-def test_a_sweep_sees_the_signal_of_a_run():
-    market = bt.Market.sample(bars=300)
-    terms: Any = {"venue": VENUE, "account": bt.Account(), "signal": flips(300)}
-    table = bt.sweep(market, Seeing, {"account.band": [0.0, 0.1]}, **terms).table
-    alone = bt.run(market, Seeing(), **terms)
-    assert table["final_equity"][0] == alone.metrics["final_equity"]

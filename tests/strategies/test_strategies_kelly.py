@@ -93,17 +93,6 @@ def test_the_drift_is_that_of_what_is_traded():
         assert cut.error.tobytes() == found.error[:n].tobytes()
 
 
-def test_a_signal_that_is_not_known_is_no_part_of_a_window():
-    market = bt.Market.sample(bars=200)
-    signal = np.where(np.arange(200) < 80, np.nan, 1.0)
-    found = rolling_drift(market.with_signal(signal), 50)
-    assert np.isnan(found.mean[:130]).all()
-    assert np.isnan(found.error[:130]).all()
-    whole = rolling_drift(market, 50)
-    np.testing.assert_allclose(found.mean[130:], whole.mean[130:], rtol=1e-9)
-    np.testing.assert_allclose(found.error[130:], whole.error[130:], rtol=1e-12)
-
-
 def test_kelly_is_its_formula():
     market = bt.Market.sample(bars=300)
     policy = Kelly(fraction=0.7, window=100, shrinkage=2.0, half_life=24.0, cap=3.0)
@@ -145,17 +134,6 @@ def test_kelly_stays_out_of_what_loses_and_is_capped():
     assert decide(policy, drift=9.0, error=0.1, sigma=0.5) == 3.0
     assert decide(policy, drift=0.1, error=0.1, sigma=0.0) == 3.0
     assert math.isnan(decide(policy, math.nan, math.nan, math.nan))
-
-
-@pytest.mark.slow
-def test_kelly_is_in_a_falling_market_if_it_is_short():
-    market = walk(3000, -6.0, 0.6, seed=35)
-    policy = Kelly(window=1500, shrinkage=0.0)
-    long, short = (
-        live(market, policy, signal=side, compile=False).bars["target"][1500:] for side in (1, -1)
-    )
-    assert (long == 0.0).all()
-    assert (short > 1.0).all()
 
 
 def test_funding_is_part_of_the_drift():

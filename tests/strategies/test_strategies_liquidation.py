@@ -57,15 +57,6 @@ def test_a_requirement_that_stays_that_of_the_entry_is_met_after_the_move():
             assert left == pytest.approx(bt.margin.maintenance(venue, notional), rel=1e-9)
 
 
-def test_a_margin_multiplier_leaves_less():
-    rules = read_rules(BINANCE)
-    for multiplier in (0.5, 1.0, 3.0):
-        stressed = rules._replace(multiplier=multiplier)
-        notional = bt.margin.survivable_notional(stressed, 1e6, 0.9)
-        found = bt.margin.liquidation_price(stressed, notional / 100.0, 100.0, 1e6)
-        assert found == pytest.approx(90.0, rel=1e-12)
-
-
 @pytest.mark.parametrize(("setting", "ratio"), [(5.0, 0.85), (20.0, 0.98), (3.0, 1.3)])
 def test_in_isolated_margin_it_is_as_much_as_the_setting_keeps_away(setting: float, ratio: float):
     """The margin is N / X: the price after the move liquidates a fresh position of that size.
@@ -85,22 +76,6 @@ def test_in_isolated_margin_it_is_as_much_as_the_setting_keeps_away(setting: flo
         assert (found - 100.0 * ratio) * (ratio - 1.0) >= -1e-9
     assert by_wallet == sorted(by_wallet, reverse=True)
     assert (by_wallet[0], by_wallet[-1]) == (True, False)
-
-
-def test_in_isolated_margin_a_setting_that_is_too_high_leaves_nothing():
-    """At 20x a fall of 4.6 % liquidates: of 5 % nothing survives."""
-    rules = read_rules(BINANCE, 20.0, is_isolated=True)
-    assert bt.margin.survivable_notional(rules, 1e4, 0.95) == 0.0
-    assert bt.margin.survivable_notional(rules, 1e4, 0.96) == pytest.approx(2e5)
-
-
-def test_survivable_notionals_take_arrays_and_refuse_what_is_no_price():
-    found = bt.margin.survivable_notional(BINANCE, np.array([0.0, 1e4]), np.array([[0.9], [1.1]]))
-    assert found.shape == (2, 2)
-    assert found[:, 0].tolist() == [0.0, 0.0]
-    assert math.isnan(bt.margin.survivable_notional(BINANCE, 1e4, math.nan))
-    with pytest.raises(bt.ParameterError, match="ratio must be over 0"):
-        bt.margin.survivable_notional(BINANCE, 1e4, 0.0)
 
 
 @pytest.mark.parametrize("side", [1.0, -1.0])
@@ -157,18 +132,6 @@ def test_more_is_held_where_more_is_risked_and_less_the_longer_and_fatter_it_is(
     assert hold(**{**plain, "horizon": 96.0}) < base
     assert hold(**{**plain, "tail_index": 0.3}) < base
     assert hold(**{**plain, "tail_index": 0.0}) > base
-
-
-def test_each_bar_has_the_side_of_its_signal():
-    market, venue = walk(60, 0.0, 0.7, seed=1), free_venue()
-    signal = np.where(np.arange(60) % 20 < 10, 1.0, -1.0)
-    policy = LiquidationProbability(half_life=24.0)
-    both, long, short = (
-        live(market, policy, venue=venue, signal=s, compile=False).bars["target"].to_numpy()
-        for s in (signal, 1.0, -1.0)
-    )
-    np.testing.assert_allclose(both, np.where(signal > 0.0, long, short), rtol=1e-12)
-    assert (long[2:] > short[2:]).all()  # a rise to x costs more than a fall to 1 / x
 
 
 def test_in_isolated_margin_it_is_all_or_nothing():

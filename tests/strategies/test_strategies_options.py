@@ -140,15 +140,6 @@ def test_a_covered_call_and_a_collar_follow_the_position():
     assert both["quantity"].tolist() == pytest.approx([3.0, -3.0])
 
 
-def test_rules_stack_and_keep_the_leverage_of_the_policy():
-    policy = TailHedge(CoveredCall(Constant(1.5), tenor=12.0), tenor=12.0)
-    result = run(policy, days=1)
-    assert {"tail:P26-13", "call:C32-13"} <= {*find_fills(result)["instrument"]}
-    assert result.bars["target"].iloc[0] == 1.5
-    with pytest.raises(bt.PolicyError, match="legs of one position"):
-        run(TailHedge(TailHedge(Constant(1.5))), days=1)
-
-
 def test_a_leg_acts_on_fresh_quotes_alone():
     """The rows of the chain are young at the close of bar 12, and again a day later."""
     chain = make_chain(["2023-01-01 12:20", "2023-01-02 12:20"])
@@ -196,23 +187,6 @@ def count_asks(monkeypatch: pytest.MonkeyPatch) -> list[bt.Policy]:
 
     monkeypatch.setattr(option_trader, "ask", count)
     return asked
-
-
-@pytest.mark.filterwarnings("ignore::backtest.NoFillWarning")
-def test_a_rule_without_a_budget_is_asked_once(monkeypatch: pytest.MonkeyPatch):
-    """Also over another one without; with a budget inside it is asked until both legs hold."""
-    asked, expected = count_asks(monkeypatch), run(Constant(1.0), days=1)
-    inner = LongVolatility(Constant(1.0), budget=0.0)
-    for policy, count in (
-        (TailHedge(Constant(1.0), budget=0.0), 1),
-        (TailHedge(inner, cover=0.0), 1),
-        (TailHedge(LongVolatility(Constant(1.0)), cover=0.0), 23),
-        (Collar(Constant(1.0), cover=0.0), 1),
-    ):
-        asked.clear()
-        equity = run(policy, days=1).bars["equity"]
-        assert len(asked) == count
-        assert count > 1 or equity.equals(expected.bars["equity"])
 
 
 def test_a_rule_without_a_budget_still_sells_what_it_holds(monkeypatch: pytest.MonkeyPatch):

@@ -8,7 +8,6 @@ import numpy as np
 import pytest
 
 import backtest as bt
-from backtest.features import ewma_volatility
 from backtest.strategies import DrawdownControl, Ladder, MarginBuffer
 from backtest.strategies.margin_buffer import find_notional
 from backtest.venue.requirement import read_rules
@@ -131,17 +130,6 @@ def test_a_ladder_steps_at_its_thresholds_and_back_under_their_bands():
     assert climb(policy, sigma).tolist() == expected
 
 
-@pytest.mark.parametrize("by", ["drawdown", "volatility"])
-def test_nothing_changes_while_x_moves_within_the_band(by: str):
-    """Between 0.24 and 0.3 a threshold of 0.3 with a band of a fifth is passed once, to stay."""
-    settings = {f"{by}_1": 0.3, f"{by}_2": 0.9, **STEPS}
-    values = np.append(0.25, np.random.default_rng(42).uniform(0.24, 0.32, 2000))
-    changes = np.count_nonzero(np.diff(climb(Ladder(by=by, **settings), values)))
-    assert changes == 1
-    bare = climb(Ladder(by=by, **(settings | {"band": 0.0})), values)
-    assert np.count_nonzero(np.diff(bare)) > 500
-
-
 def test_a_ladder_is_two_switches_with_hysteresis():
     """On a random walk of volatility each threshold is its own switch; the step counts them."""
     sigma = np.exp(np.cumsum(np.random.default_rng(43).normal(0.0, 0.1, 5000)) % 2.0 - 1.5)
@@ -173,15 +161,6 @@ def test_a_ladder_by_drawdown_follows_the_account():
         expected.append((2.0, 1.0, 0.5)[step])
     assert bars["target"].tolist() == expected
     assert set(expected) == {2.0, 1.0, 0.5}
-
-
-def test_a_ladder_by_volatility_waits_until_it_is_known_and_looks_at_nothing_else():
-    market = bt.Market.sample(bars=200)
-    policy = Ladder(volatility_1=0.5, volatility_2=0.6, half_life=12.0, **STEPS)
-    bars = live(market, policy, compile=False).bars
-    sigma = ewma_volatility(market, 12.0)
-    assert bars["target"].isna().tolist() == np.isnan(sigma).tolist()
-    assert bars["target"][2:].tolist() == climb(policy, sigma)[2:].tolist()
 
 
 PRESET = bt.Venue.preset("binance-usdm", "BTCUSDT")
@@ -263,15 +242,6 @@ def test_the_margin_ratio_leaves_the_band_for_one_close_at_most(side: float, cap
     assert after.max() <= move(0.06, 0.003, rate)
     assert after.min() >= move(0.06, -0.003, rate)
     assert result.metrics["liquidations"] == 0
-
-
-def test_inside_the_band_the_position_is_left_alone():
-    market = gentle_walk(2000, 0.003, seed=45)
-    policy = MarginBuffer(target=0.06, low=0.5, high=1.5)
-    bars = live(market, policy, venue=tiered(), compile=False).bars
-    moved = bars["position"].to_numpy()[1:] != bars["position"].to_numpy()[:-1]
-    np.testing.assert_array_equal(moved, ~np.isnan(bars["target"].to_numpy()[:-1]))
-    assert 0 < moved.sum() < 200
 
 
 def test_margin_buffer_takes_up_leverage_again_when_the_price_has_run_with_it():

@@ -14,7 +14,7 @@ from backtest.features import (
     trend_sign,
     trend_strength,
 )
-from backtest.strategies import Constant, Regime, TrendVol
+from backtest.strategies import Regime, TrendVol
 from tests.features.test_regimes import filter_known, simulate
 from tests.markets import YEAR, live, market_of, walk
 
@@ -62,37 +62,6 @@ def state_error(n: int) -> float:
     a, b = 1 / 200, 1 / 50
     share = a / (a + b)
     return 2.0 * math.sqrt(share * (1 - share) * (2 / (a + b) - 1) / n)
-
-
-@pytest.mark.slow
-def test_regime_halves_the_swings_of_volatility():
-    """3 turns at 0.4 and 1 at 1.2 are 1.2 both: the volatility of volatility goes.
-
-    Of constant leverage the ratio of both is 3, with the error of two volatilities of normal
-    returns, sqrt(1 / 2n + 1 / 2m). Of a leverage L_t that is known it is 3 rms(L | wild) /
-    rms(L | calm), and a mean of squares with variances v_t has the error sqrt(2 sum v^2) / sum v.
-    """
-    market, state = simulate(20_000, (0.4, 1.2), (200.0, 50.0), seed=10)
-    policy = Regime(calm=3.0, stress=1.0, half_life=3000.0, calm_bars=200.0, stress_bars=50.0)
-    ratios = []
-    for each in (policy, Constant(leverage=2.0)):
-        result = live(market, each, sampling="1h", compile=False)
-        returns = result.returns.to_numpy()[2000:]
-        squares = result.bars["target"].to_numpy()[1999:-1] ** 2
-        wild = state[2000:] == 1
-        ratio = returns[wild].std() / returns[~wild].std()
-        expected = 3.0 * math.sqrt(squares[wild].mean() / squares[~wild].mean())
-        error = 0.5 * math.hypot(*(relative_error(squares[part]) for part in (wild, ~wild)))
-        assert ratio == pytest.approx(expected, rel=3 * error)
-        assert error < 0.025
-        ratios.append(expected)
-    assert ratios[1] == 3.0
-    assert ratios[0] < 0.5 * ratios[1]
-
-
-def relative_error(variances: np.ndarray) -> float:
-    """Return the standard error of a mean of squared normal returns of these variances, over it."""
-    return math.sqrt(2.0 * np.sum(variances**2)) / np.sum(variances)
 
 
 @pytest.mark.parametrize("measure", ["sign", "strength"])
@@ -159,9 +128,3 @@ def test_trend_vol_with_the_sign_as_signal_is_the_published_strategy():
     weight = signal * 0.4 / ewma_volatility(market, 400.0)
     held = bars["position"] * market.open / np.concatenate([[1e4], bars["equity"][:-1]])
     np.testing.assert_allclose(held[241:], weight[240:-1], rtol=1e-9)
-
-
-def test_trend_vol_keeps_out_of_a_price_that_stands_still():
-    bar = SimpleNamespace(sigma=np.float64(0.0), trend=np.float64(0.0), side=np.float64(1.0))
-    with np.errstate(divide="ignore", invalid="ignore"):
-        assert TrendVol().leverage(bar, None) == 0.0

@@ -1,7 +1,6 @@
 """TailRisk: its formula, and whether the account loses more than its budget as often as it says."""
 
 import math
-from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -13,11 +12,6 @@ from backtest.measures import calibration
 from backtest.strategies import TailRisk
 from tests.fast_cases import every_nth
 from tests.markets import YEAR, live, market_of, walk
-
-
-def decide(policy: TailRisk, risk: float) -> float:
-    """Return the leverage at one bar."""
-    return policy.leverage(SimpleNamespace(risk=np.float64(risk)), None)
 
 
 @pytest.mark.parametrize("model", TAIL_MODELS)
@@ -119,14 +113,3 @@ def test_a_short_position_is_sized_by_the_losses_of_a_short_one():
         error = math.sqrt(0.01 * 0.99 / 1000) / density / quantile
         assert np.mean(target) == pytest.approx(0.02 / quantile, rel=3 * error)
         assert error < 0.04
-
-
-def test_tail_risk_is_capped_where_even_the_tail_gains_and_waits_until_it_is_warm():
-    policy = TailRisk(budget=0.1, cap=4.0)
-    assert decide(policy, 0.05) == 2.0
-    assert decide(policy, 0.001) == decide(policy, 0.0) == decide(policy, -0.01) == 4.0
-    assert math.isnan(decide(policy, math.nan))
-    market = bt.Market.sample(bars=1100)
-    bars = live(market, TailRisk(model="historical", window=1000), compile=False).bars
-    assert bars["target"].isna().sum() == 1000 + 24 - 1
-    assert (bars["position"].to_numpy()[:1024] == 0.0).all()

@@ -96,12 +96,3 @@ def test_implied_vol_target_meets_its_target_where_options_are_right_but_for_the
     assert months.min() > 0.4 * (1 - 3.2 * 0.026)
     plain = close_to_close_volatility(market, 720)[720:]
     assert plain.max() > 4 * plain.min()
-
-
-def test_implied_vol_target_leaves_the_position_alone_where_nothing_is_implied():
-    market = bt.Market.sample(bars=60)
-    values = np.where(np.arange(60) % 2 == 0, 0.5, np.nan)
-    result = live(market.with_columns(implied_volatility=values), ImpliedVolTarget(), compile=False)
-    target = result.bars["target"].to_numpy()
-    assert np.isnan(target[1::2]).all()
-    assert (target[::2] == 0.8).all()

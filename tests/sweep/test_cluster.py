@@ -96,19 +96,6 @@ def test_a_sweep_is_the_same_table_failed_sets_and_paths_included(cluster):
     assert (tables[0]["error"] != "").sum() == 2
 
 
-@pytest.mark.slow
-def test_a_search_ends_the_same(cluster):
-    found = []
-    for where in (None, cluster.address):
-        study = bt.tune(
-            MARKET, Slow, venue=VENUE, account=bt.Account(), compile=False, cluster=where,
-            space={"size": (0.0, 3.0)}, trials=24, sampler="random",
-        )  # fmt: skip
-        found.append((study.best_values, study.verdict, study.table))
-    assert found[0][:2] == found[1][:2]
-    assert found[0][2].equals(found[1][2])
-
-
 MINE = '''
 from typing import Annotated, NamedTuple
 

@@ -2,7 +2,6 @@
 
 from typing import Any
 
-import numpy as np
 import pytest
 
 import backtest as bt
@@ -35,21 +34,6 @@ def test_a_sweep_varies_one_instrument_and_the_overlay():
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("names", [["AAA.level", "BBB.level"], ["overlay.target"], [*GRID]])
-def test_a_compiled_sweep_has_the_bits_of_runs(names):
-    grid = {name: GRID.get(name, [0.3, 0.7]) for name in names}
-    terms = TERMS | {"compile": True, "overlay": OVERLAY}
-    sweep = bt.sweep(PAIR, Hold(1.0), grid, **terms)
-    for _, row in sweep.table.iterrows():
-        level = float(row.get("level", 1.0))
-        held = {name: Hold(float(row.get(f"{name}.level", level))) for name in ("AAA", "BBB")}
-        overlay = VolTarget(target=float(row.get("overlay.target", 0.4)), half_life=12.0)
-        expected = bt.run(PAIR, held, **terms | {"overlay": overlay}).metrics
-        assert row["total_return"] == expected["total_return"]
-        assert row["sharpe"] == expected["sharpe"]
-
-
-@pytest.mark.slow
 def test_a_search_finds_and_returns_them():
     space = {"AAA.level": [0.2, 0.9], "overlay.target": [0.2, 0.6]}
     study = bt.tune(
@@ -63,25 +47,6 @@ def test_a_search_finds_and_returns_them():
     assert overlay == VolTarget(target=best["overlay.target"], half_life=12.0)
     again = bt.run(PAIR, policies, overlay=overlay, **TERMS)
     assert study.replay().metrics["total_return"] == again.metrics["total_return"]
-
-
-@pytest.mark.slow
-def test_a_walk_switches_them():
-    space = {"AAA.level": [0.2, 0.9], "overlay.target": [0.2, 0.6]}
-    market = simulate_pair(500)
-    walk = bt.walk_forward(
-        market, Hold(1.0), space=space, objective="total_return", trials=4, sampler="grid",
-        train="9d", test="5d", overlay=OVERLAY, **TERMS,
-    )  # fmt: skip
-    first = walk.folds.iloc[0]
-    assert set(walk.folds["AAA.level"]) <= {0.2, 0.9}
-    held = {"AAA": Hold(float(first["AAA.level"])), "BBB": Hold(1.0)}
-    overlay = VolTarget(target=float(first["overlay.target"]), half_life=12.0)
-    until = bt.run(market, held, overlay=overlay, start=first["test_start"], **TERMS)
-    n = 5 * 24
-    np.testing.assert_array_equal(
-        walk.result.bars["equity"].to_numpy()[:n], until.bars["equity"].to_numpy()[:n]
-    )
 
 
 @pytest.mark.parametrize(("grid", "overlay", "message"), [

@@ -1,7 +1,7 @@
 """A sweep of several positions: its rows are runs, bit for bit, without a record of each."""
 
 import warnings
-from typing import Annotated, Any
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -28,16 +28,6 @@ ACCOUNTS = {
     "flows": {"flows": FLOWS, "after_liquidation": "halt"},
     "scenarios": {"requirement": SCENARIOS, "band": 0.1, "trailing_stop": 0.1},
 }
-
-
-class Fragile(bt.Policy):
-    """Ask for a size, which may be negative by mistake."""
-
-    size: Annotated[float, bt.Range(-9.0, 9.0)] = 1.0
-
-    def leverage(self, bar, account):
-        """Return the size."""
-        return self.size
 
 
 def sweep_plainly(sets: dict[str, Any], evaluator: Evaluator, **wanted: Any) -> Any:
@@ -78,15 +68,6 @@ def test_rows_are_runs(kind):
         require_runs(rows, evaluator, sets)
 
 
-def test_rows_of_a_part_are_runs_of_the_part():
-    sets = {"target": np.array([0.5, 1.5])}
-    account = bt.Account(capital=1_000.0, flows=FLOWS)
-    evaluator = Evaluator(MARKETS, VolTarget(half_life=4), venue=make_venue(), account=account)
-    rows = sweep_plainly(sets, evaluator, first=10, stop=30)
-    evaluator.compile = False
-    require_runs(rows, evaluator, sets, first=10, stop=30)
-
-
 def test_rows_of_one_instrument_given_as_several_are_runs():
     alone = bt.Markets({"AAA": MARKETS["AAA"]}, currency="USDT")
     flows = pd.Series([-1e6], index=MARKETS.times[[20]])  # as much as the rules of one allow
@@ -97,15 +78,6 @@ def test_rows_of_one_instrument_given_as_several_are_runs():
     rows = sweep_plainly(sets, evaluator)
     evaluator.compile = False
     require_runs(rows, evaluator, sets)
-
-
-def test_a_set_that_fails_is_a_row_with_its_cause():
-    evaluator = Evaluator(MARKETS, Fragile, venue=make_venue(), account=bt.Account())
-    rows = sweep_plainly({"size": [1.0, -1.0, 2.0]}, evaluator)
-    assert [bool(text) for text in rows.errors] == [False, True, False]
-    assert "a leverage must be at least 0" in rows.errors[1]
-    assert np.isnan(rows.metrics["final_equity"][1])
-    assert rows.done.all()
 
 
 @pytest.mark.slow

@@ -1,13 +1,11 @@
 """One set scored in several markets, in an account of its own in each."""
 
-import math
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 import backtest as bt
-from backtest.measures.ranking import order_sets
 from backtest.sweep.pooled_evaluator import PooledEvaluator
 from backtest.tune.luck import find_chance, find_sharpes
 from tests.refusals import check_refused
@@ -60,13 +58,6 @@ def test_worst_is_the_largest_where_less_is_better(alone):
     found = sweep(MARKETS, accounts="separate", pool="worst").table
     worst = np.max([table["max_drawdown"] for table in alone.values()], axis=0)
     assert found["max_drawdown"].tolist() == worst.tolist()
-
-
-def test_a_set_ruined_in_more_markets_ranks_lower():
-    scores, zeros = np.array([3.0, 2.0, 1.0]), np.zeros(3)
-    ruined, none = np.array([2.0, 1.0, 0.0]), np.zeros(3, dtype=bool)
-    late = np.array([90.0, 10.0, math.nan])
-    assert order_sets(scores, zeros, ruined, late, none).tolist() == [2, 1, 0]
 
 
 @pytest.mark.slow
@@ -150,12 +141,6 @@ def test_other_pools_are_judged_by_a_bootstrap(tmp_path: Path):
     assert loaded.replay().keys() == study.replay().keys()
     one = {name: run.metrics["sharpe"] for name, run in loaded.replay().items()}
     assert one == {name: run.metrics["sharpe"] for name, run in study.replay().items()}
-
-
-def test_functions_that_pool_differ_by_their_code():
-    pools = (lambda values: values.min(axis=0)), (lambda values: values.max(axis=0))
-    names = [sweep(MARKETS, accounts="separate", pool=pool).manifest["pool"] for pool in pools]
-    assert len({*names}) == 2
 
 
 @pytest.mark.parametrize(("more", "problem"), [

@@ -15,7 +15,6 @@ from backtest.sweep.sets.sets import (
     BaseTerms,
     build_trio,
     check_sets,
-    from_frame,
     grid,
     read_settings,
 )
@@ -152,13 +151,6 @@ def test_bad_sets_are_refused(words):
     check_refused(lambda: check(policy, sets), words, ParameterError)
 
 
-def test_bad_sources_of_sets_are_refused():
-    for values in ({}, {name: range(1000) for name in "abcd"}):
-        check_refused(lambda values=values: grid(values), "a grid must have values")
-    twice = pd.DataFrame([[1.0, 2.0]], columns=["target", "target"])
-    check_refused(lambda: from_frame(twice), "target twice")
-
-
 @pytest.mark.parametrize(("sets", "words"), [
     ({"account.min_leverage": [1, 5], "account.max_leverage": [3, 3]}, "account.min_leverage"),
     ({"account.margin": ["cross", "isolated"]}, "venue_leverage: is needed with isolated margin"),
@@ -169,29 +161,6 @@ def test_bad_sources_of_sets_are_refused():
 def test_what_must_go_together_is_checked_for_all_sets(sets, words):
     check_refused(lambda: check(VolTarget, sets), words)
     check_refused(lambda: check(VolTarget, sets), "in 1 of 2 sets, first in set 1")
-
-
-def test_tables_by_instrument_are_checked_for_each():
-    venues = {"A": VENUE, "B": VENUE.override(brackets=[bt.Bracket(0.0, math.inf, 5.0, 0.1)])}
-    check_refused(
-        lambda: check_sets(VolTarget, ACCOUNT, venues, {"account.venue_leverage": [4.0, 6.0]}),
-        "at most 5",
-    )
-
-
-def test_many_sets_are_checked_as_columns():
-    rng = np.random.default_rng(0)
-    n = 100_000
-    sets = {
-        "target": rng.uniform(0.05, 2.0, n),
-        "account.band": rng.choice(np.linspace(0.0, 0.2, 50), n),
-        "venue.liquidation.mode": rng.choice(["close", "partial"], n),
-    }
-    settled = check(VolTarget, sets)
-    assert all(len(column) == n for column in settled.values())
-    sets["target"][77_777] = 3.0
-    words = "got 3, in 1 of 100000 sets, first in set 77777"
-    check_refused(lambda: check(VolTarget, sets), words)
 
 
 # ----- conditions -----

@@ -9,7 +9,7 @@ import pandas as pd
 import pytest
 
 import backtest as bt
-from backtest import ParameterError, PolicyError, Range
+from backtest import ParameterError, Range
 from backtest.measures.measure_table import METRICS, PATH
 from backtest.measures.run_facts import DATES
 from backtest.strategies import Constant, Cppi, VolTarget
@@ -245,28 +245,6 @@ def test_a_failed_set_is_a_row_with_its_cause():
     assert sweep.top(4).index.tolist()[2:] == [1, 3]
 
 
-def test_where_every_set_fails_the_first_error_is_raised():
-    with pytest.raises(PolicyError, match=r"negative|at least 0"):
-        run(Fragile, {"size": [-1.0, -2.0]})
-
-
-def test_a_set_that_raises_anything_is_a_row():
-    class Odd(bt.Policy):
-        size: Annotated[float, Range(0.0, 10.0)] = 1.0
-
-        def __post_init__(self) -> None:
-            if self.size > 5.0:
-                raise OSError("too\nlarge")
-
-        def leverage(self, bar: bt.Bar, account: bt.AccountView) -> float:
-            return self.size
-
-    Odd.__annotations__["size"] = Annotated[float, Range(0.0, 10.0)]
-    with pytest.warns(UserWarning, match="OSError: too large"):
-        sweep = run(Odd, {"size": [1.0, 6.0]})
-    assert sweep.table["error"].tolist() == ["", "OSError: too large"]
-
-
 def interrupt_after(sets: int) -> Any:
     def report(done: int, total: int) -> None:
         if done >= sets:
@@ -282,25 +260,6 @@ def test_an_interrupted_sweep_returns_what_is_done():
     assert sweep.table["sharpe"].notna().all()
     assert not sweep.complete
     assert "2 of 5 sets" in repr(sweep)
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize(("name", "values"), [
-    ("venue.liquidation.mode", ["close", "takeover"]),
-    ("venue.includes_close_fee", [False, True]),
-    ("account.after_liquidation", ["continue", "halt"]),
-    ("account.margin_call", [None, 0.5]),
-])  # fmt: skip
-def test_a_field_that_lanes_cannot_differ_in_varies_alone(name, values):
-    """Each value is a group of its own, in which nothing differs."""
-    policy = Constant(20.0)
-    sweep = run(policy, {name: values}, compile=True)
-    assert len(sweep.table) == 2
-    for row in range(2):
-        alone = sweep.replay(row)
-        for metric in STREAMED:
-            given = sweep.table[metric][row], alone.metrics[metric]
-            assert np.isclose(*given, rtol=1e-9, atol=1e-12, equal_nan=True), metric
 
 
 @pytest.mark.slow

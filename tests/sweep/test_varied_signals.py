@@ -46,14 +46,6 @@ SETS = {"target": [0.3, 0.9], "signal.window": [5, 14], "signal.low": [25.0, 40.
 
 
 @pytest.mark.slow
-def test_rows_in_plain_python_are_runs():
-    few = {"target": [0.3], "signal.window": [5, 14]}
-    market = MARKET.prefix(100)
-    found = bt.sweep(market, VolTarget, few, signal="rsi:14:30:60", compile=False, **TERMS)
-    assert_rows_are_runs(found, market)
-
-
-@pytest.mark.slow
 def test_rows_of_lanes_are_runs():
     found = bt.sweep(MARKET, VolTarget, SETS, signal="rsi:14:30:60", full=True, **TERMS)
     assert len(found.table) == 8

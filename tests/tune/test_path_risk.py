@@ -52,18 +52,6 @@ def test_a_bound_on_the_risk_excludes_what_dies_on_the_paths():
 
 
 @pytest.mark.slow
-def test_a_shorter_horizon_counts_what_dies_within_it():
-    # in two hours the price falls to exp(-150 / 365) = 0.663: 1 / (1 - 0.995 x 0.663) = 2.94
-    study = search(
-        fall(), space={"lever": [1.5, 2.0, 2.9, 3.0]},
-        constraints={"p_liquidation_2h": "<= 0.01", "p_ruin_4h": "<= 1"},
-    )  # fmt: skip
-    table = list_searched(study)
-    assert table["p_liquidation_2h"].tolist() == [0.0, 0.0, 0.0, 1.0]
-    assert study.best_values == {"lever": 2.9}
-
-
-@pytest.mark.slow
 def test_the_largest_leverage_is_a_factor_on_the_policy():
     # held at L, the factor f with f L = 1.777
     study = search(

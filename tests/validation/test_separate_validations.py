@@ -8,7 +8,6 @@ import pytest
 import backtest as bt
 from backtest.store import choose_deletions, delete_chosen, verify_folder
 from backtest.store.listing import Filter
-from backtest.tune.luck import deflate_alone
 from tests.portfolio.portfolio_helpers import make_venue, simulate_pair
 from tests.refusals import check_refused
 from tests.validation.test_several_markets import SMALL
@@ -51,21 +50,6 @@ def test_a_walk_of_copies_is_the_walk_of_one_market():
 
 
 @pytest.mark.slow
-def test_each_market_is_traded_with_the_winners_in_its_own_bars(walk):
-    late = walk.result.results["BBB"]
-    market = MARKETS["BBB"]
-    assert late.time[-1] == market.time[-1]
-    assert late.time[0] == max(market.time[0], MARKETS.time[walk_bar(walk)])
-    switches = walk.result.results["AAA"].manifest["policy"]["switches"]
-    assert [each["settings"]["size"] for each in switches] == walk.folds["size"].tolist()
-
-
-def walk_bar(walk) -> int:
-    """Return the first bar of the first test span."""
-    return int(np.searchsorted(MARKETS.time, walk.folds["test_start"].iloc[0].as_unit("ns").value))
-
-
-@pytest.mark.slow
 def test_a_saved_walk_comes_back_with_all_its_accounts(walk, tmp_path):
     folder = walk.save(tmp_path)
     verify_folder(folder)
@@ -77,18 +61,6 @@ def test_a_saved_walk_comes_back_with_all_its_accounts(walk, tmp_path):
     assert "4 markets were left out after being seen" in page
     delete_chosen(tmp_path, choose_deletions(tmp_path, Filter()).to_delete)
     assert not folder.exists()
-
-
-@pytest.mark.slow
-def test_markets_left_out_are_trials(walk):
-    alone = bt.walk_forward(MARKETS, Lever, **TERMS, **SMALL)
-    assert walk.deflated_sharpe < alone.deflated_sharpe
-    assert (walk.folds["deflated_sharpe"] < alone.folds["deflated_sharpe"]).any()
-    assert "no market was left out" in " ".join(alone.summary().lower().split())
-    returns = np.array([0.01, -0.01, 0.02, 0.01])
-    chances = [deflate_alone(returns, n)[0] for n in (1, 2, 10, 100)]
-    assert chances == sorted(chances, reverse=True)
-    assert deflate_alone(returns, 1)[1] == 0.0
 
 
 @pytest.mark.slow
