@@ -8,7 +8,7 @@ if TYPE_CHECKING:
     from backtest.market.clock import with_clock
     from backtest.market.fetch import Fetched, fetch_market, read_request
     from backtest.market.files import find_in_folders, is_panel, list_names
-    from backtest.market.import_market import import_market
+    from backtest.market.market import import_market
     from backtest.market.clock import SESSIONS, bars_per_year, count_by_calendar
     from backtest.market.market import Market, compute_once, load_again
     from backtest.market.markets import Markets, Panel, as_given, as_markets, detach, label_names

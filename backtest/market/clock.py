@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -18,10 +18,6 @@ from backtest.market.markets import Markets, as_given, as_markets, rebuild
 from backtest.market.reshape import MARK_PRICES as MARKS
 from backtest.market.reshape import grid_origin, group_bars, group_stretches, resample_fields
 from backtest.market.tables import DIVIDEND, PRICES
-
-if TYPE_CHECKING:
-    pass
-
 
 SESSIONS = 252.0
 """Sessions per year, in a market with sessions."""

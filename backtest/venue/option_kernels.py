@@ -646,10 +646,7 @@ def find_loss(options: OptionPositions, rules: OptionRules, e: int, price: float
 def sum_pairs(options: OptionPositions, rules: OptionRules, g: int) -> float:
     n, total = len(options.signs), 0.0
     for first in range(n):
-        before = 0
-        for i in range(first):
-            before += options.expiries[i] == options.expiries[first]
-        if options.groups[first] == g and before == 0:
+        if options.groups[first] == g and is_first(options, first):
             e = options.expiries[first]
             worst = max(0.0, find_loss(options, rules, e, 0.0))
             for i in range(n):

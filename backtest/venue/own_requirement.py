@@ -11,7 +11,7 @@ from __future__ import annotations
 import math
 import types
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import field
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Any, Self
 
@@ -87,19 +87,10 @@ class OwnMargin(MarginRule):
         return cls(rule=StoredRule(str(data.get("own")), data.get("level", 1.0)))
 
 
+@dataclass(frozen=True)
 class StoredRule:
-    def __init__(self, name: str, level: float) -> None:
-        self.name = name
-        self.level = level
-
-    def __repr__(self) -> str:
-        return f"StoredRule({self.name!r}, {self.level!r})"
-
-    def __eq__(self, other: object) -> bool:
-        return isinstance(other, StoredRule) and repr(self) == repr(other)
-
-    def __hash__(self) -> int:
-        return hash(repr(self))
+    name: str
+    level: float
 
     def requirement(self, positions: Mapping[str, float], prices: Mapping[str, float]) -> float:  # noqa: ARG002
         raise ParameterError(
