@@ -343,20 +343,16 @@ def read_ccxt_position(given: Mapping[str, Any], symbol: str) -> dict[str, Any]:
         raise ParameterError(
             f"a position must have the side long or short, got {given.get('side')!r} ({symbol})"
         )
-    mode = given.get("marginMode")
+    mode, margin = given.get("marginMode"), float(given.get("initialMargin") or 0.0)
+    posted, profit = given.get("collateral"), given.get("unrealizedPnl")
+    if posted is not None and profit is not None:
+        margin = float(posted) - float(profit)
     return {
         "quantity": side * abs(float(given["contracts"])),
         "entry": given.get("entryPrice"),
-        "margin": find_posted(given) if mode == "isolated" else 0.0,
+        "margin": margin if mode == "isolated" else 0.0,
         "mode": mode,
     }
-
-
-def find_posted(given: Mapping[str, Any]) -> float:
-    collateral, profit = given.get("collateral"), given.get("unrealizedPnl")
-    if collateral is not None and profit is not None:
-        return float(collateral) - float(profit)
-    return float(given.get("initialMargin") or 0.0)
 
 
 FLAT = HeldPosition(quantity=0.0)

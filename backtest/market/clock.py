@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -303,7 +304,7 @@ def refine(market: Any, detail: Any) -> Any:
     markets = as_markets(market)
     found = read_detail(markets, detail)
     parts = {name: match(name, each, found[name]) for name, each in markets.items()}
-    known = join_known(parts)
+    known = functools.reduce(np.intersect1d, (part.opens for part in parts.values()))
     refined = {
         name: join(markets[name], part, np.isin(part.opens, known)) for name, part in parts.items()
     }
@@ -313,7 +314,12 @@ def refine(market: Any, detail: Any) -> Any:
 
 
 def read_detail(markets: Markets, detail: Any) -> Mapping[str, Market]:
-    given = load_detail(markets, Path(detail)) if isinstance(detail, str | Path) else detail
+    given = detail
+    if isinstance(detail, str | Path):
+        if is_panel([Path(detail)], markets.names):
+            given = Markets.load(detail, instruments=list(markets.names), funding_gaps="zero")
+        else:
+            given = Market.load(detail, funding_gaps="zero")
     if isinstance(given, Market):
         given = dict(zip(markets.names, [given], strict=False))
     if not isinstance(given, Mapping) or not all(isinstance(e, Market) for e in given.values()):
@@ -327,12 +333,6 @@ def read_detail(markets: Markets, detail: Any) -> Mapping[str, Market]:
             f"detail must be one for each instrument, got none of {', '.join(lacking)}"
         )
     return given
-
-
-def load_detail(markets: Markets, folder: Path) -> Market | Markets:
-    if not is_panel([folder], markets.names):
-        return Market.load(folder, funding_gaps="zero")
-    return Markets.load(folder, instruments=list(markets.names), funding_gaps="zero")
 
 
 class Part(NamedTuple):
@@ -371,13 +371,6 @@ def match(name: str, market: Market, detail: Market) -> Part:
             f"{format_time(market.start)} to {format_time(market.end)}"
         )
     return Part(detail, market.time[kept], np.stack([first[kept], stop[kept]], axis=1))
-
-
-def join_known(parts: Mapping[str, Part]) -> IntArray:
-    known, *others = (part.opens for part in parts.values())
-    for each in others:
-        known = np.intersect1d(known, each)
-    return np.asarray(known)
 
 
 def join(market: Market, part: Part, chosen: base.BoolArray) -> Market:

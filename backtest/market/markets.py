@@ -216,10 +216,6 @@ def _check_overlap(names: list[str], spans: IntArray, time: IntArray) -> None:
             reach, latest = stop, names[row]
 
 
-def _are_markets(markets: Mapping[str, object]) -> bool:
-    return all(isinstance(each, Market) for each in markets.values())
-
-
 def require_panel(markets: object) -> None:
     if not isinstance(markets, Markets):
         raise ParameterError(
@@ -300,7 +296,8 @@ class Markets(BarClock, Mapping[str, Market]):
         listing, given = None, markets
         more = (surfaces, chains, quote_age, None if max_age is MAX_AGE else max_age)
         has_more = any(each is not None for each in more)
-        if isinstance(given, Mapping) and (has_more or not _are_markets(given)):
+        is_plain = isinstance(given, Mapping) and all(isinstance(x, Market) for x in given.values())
+        if isinstance(given, Mapping) and (has_more or not is_plain):
             markets, listing = read_listing(given, *more[:3], max_age)
         check_markets(markets)
         source = f"Markets({', '.join(map(repr, given))})"

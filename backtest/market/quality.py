@@ -400,11 +400,6 @@ class PanelQuality:
         return {"markets": {name: each.to_dict() for name, each in reports.items()}, "panel": facts}
 
 
-def inspect_markets(markets: Markets) -> PanelQuality:
-    reports = {name: inspect_market(each) for name, each in markets.items()}
-    return measure_panel({name: each.time for name, each in markets.items()}, "", reports)
-
-
 def inspect_panel(
     paths: Sequence[str | Path], instruments: Sequence[str] | None = None, **options: Any
 ) -> PanelQuality:
@@ -495,7 +490,8 @@ def quality(
     if isinstance(data, Market):
         return inspect_market(data)
     if isinstance(data, Markets):
-        return inspect_markets(data)
+        reports = {name: inspect_market(each) for name, each in data.items()}
+        return measure_panel({name: each.time for name, each in data.items()}, "", reports)
     paths = [data] if isinstance(data, (str, Path)) else data
     if not len(paths):
         raise ParameterError("quality needs a path, got none")

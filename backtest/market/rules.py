@@ -91,7 +91,8 @@ class Subject:
 
     @cached_property
     def once(self) -> IntArray:
-        return tables.settled_once(self.whole.time)
+        time = self.whole.time
+        return time[np.diff(time, prepend=np.iinfo(np.int64).min // 2) >= tables.JITTER]
 
     @cached_property
     def is_marked(self) -> BoolArray:

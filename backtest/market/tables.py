@@ -450,10 +450,6 @@ class SettlementGap(NamedTuple):
     every: int
 
 
-def settled_once(time: IntArray) -> IntArray:
-    return time[np.diff(time, prepend=np.iinfo(np.int64).min // 2) >= JITTER]
-
-
 def place_on_bars(
     stamps: IntArray, time: IntArray, interval: int, jitter: int = JITTER
 ) -> tuple[IntArray, BoolArray]:

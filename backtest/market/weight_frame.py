@@ -259,7 +259,8 @@ def make_index(markets: Any, weights: FloatArray) -> Market:
     marks.
     """
     panel = markets.panel()
-    held = _hold(weights)
+    held = np.zeros_like(weights)
+    held[:, 1:] = weights[:, :-1]
     gains = _follow(panel, held)
     opens = _chain(panel, held)
     prices = {name: opens * (1.0 + gain) for name, gain in gains.items()}
@@ -287,12 +288,6 @@ def make_index(markets: Any, weights: FloatArray) -> Market:
         filled={},
         source=f"{markets!r}.index(...)",
     )
-
-
-def _hold(weights: FloatArray) -> FloatArray:
-    held = np.zeros_like(weights)
-    held[:, 1:] = weights[:, :-1]
-    return held
 
 
 def _add(held: FloatArray, price: FloatArray, base: FloatArray) -> FloatArray:

@@ -435,7 +435,8 @@ class Chain:
     @property
     def years(self) -> base.FloatArray:
         """Time to expiry of each row, in years of 365 days."""
-        return years_between(self.table["time"], self.table["expiry"])
+        days = (self.table["expiry"] - self.table["time"]).dt.total_seconds() / 86_400.0
+        return np.asarray(days.to_numpy() / YEAR_DAYS, dtype=np.float64)
 
     def select(self, underlying: str | None = None, time: base.TimeLike | None = None) -> Chain:
         """Return the quotes of one underlying, of one snapshot, or both.
@@ -475,7 +476,7 @@ class Chain:
             )
         raise ParameterError(
             f"underlying must be one of {list_names(names)}, got {repr_given(underlying)}"
-            f"{did_you_mean(underlying, names) or match_start(underlying, names)} ({self.source})"
+            f"{did_you_mean(underlying, names)} ({self.source})"
         )
 
     def only(self, underlying: str | None = None) -> Chain:
@@ -591,17 +592,6 @@ def name_underlying(name: str) -> str:
 def list_names(names: Sequence[str]) -> str:
     shown = ", ".join(map(name_underlying, names[:MOST_NAMES]))
     return f"{shown} and {len(names) - MOST_NAMES} more" if len(names) > MOST_NAMES else shown
-
-
-def match_start(given: object, names: Sequence[str]) -> str:
-    word = str(given).upper()
-    near = [each for each in names if each and (each.upper() in word or word in each.upper())]
-    return f"; did you mean {near[0]!r}?" if len(near) == 1 and word else ""
-
-
-def years_between(time: pd.Series, expiry: pd.Series) -> base.FloatArray:
-    days = (expiry - time).dt.total_seconds().to_numpy() / 86_400.0
-    return np.asarray(days / YEAR_DAYS, dtype=np.float64)
 
 
 TIME = pd.Timestamp("2023-01-01 12:00", tz="UTC")

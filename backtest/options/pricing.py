@@ -261,7 +261,11 @@ def greeks(
     found = Greeks(*evaluate(GREEKS, terms))
     position = {"quantity": quantity, "size": size, "spot": spot}
     if not in_money:
-        refuse_position(position)
+        for name, value in position.items():
+            if value is not None:
+                raise ParameterError(
+                    f"{name} needs in_money=True, got {name}={repr_given(value)} without it"
+                )
         return found
     defaults = {"quantity": 1.0, "size": 1.0, "spot": np.asarray(terms.numbers[1])}
     held = {
@@ -276,14 +280,6 @@ def greeks(
         for value, (power, per) in zip(found, SCALES, strict=True)
     ]
     return Greeks(*(each if np.ndim(each) else float(each) for each in scaled))
-
-
-def refuse_position(position: dict[str, Any]) -> None:
-    for name, value in position.items():
-        if value is not None:
-            raise ParameterError(
-                f"{name} needs in_money=True, got {name}={repr_given(value)} without it"
-            )
 
 
 SCALES = (

@@ -337,7 +337,8 @@ def fit_svi(quotes: Quotes) -> SVI:
 
     bounds = find_bounds(quotes)
     start = np.clip(find_start(quotes), bounds[0] + 1e-9, bounds[1] - 1e-9)
-    grid = penalty_grid(quotes)
+    wide, near = np.linspace(-1.5, 1.5, 121), quotes.width * np.linspace(-6.0, 6.0, 121)
+    grid = np.concatenate([wide, near])
     found = start
     for weight in (0.0, 1e2, 1e4, 1e6):
         solved = least_squares(
@@ -371,11 +372,6 @@ def residuals(x: FloatArray, quotes: Quotes, grid: FloatArray, weight: float) ->
         return np.append(misfit, steep)
     lacking = np.minimum(smile.density(grid) - 1e-6, 0.0)
     return np.concatenate([misfit, [steep], weight * lacking])
-
-
-def penalty_grid(quotes: Quotes) -> FloatArray:
-    width = quotes.width
-    return np.concatenate([np.linspace(-1.5, 1.5, 121), width * np.linspace(-6.0, 6.0, 121)])
 
 
 def find_start(quotes: Quotes) -> FloatArray:
@@ -537,7 +533,10 @@ class Surface(Reportable):
                 f"{len(one)} quotes of {one.source}; chain.inspect() shows why"
             )
         quotes = [collect_quotes(part) for _, part in expiries]
-        smiles = fit_smiles(quotes, model)
+        if model == "svi":
+            smiles = tuple(fit_svi(each) for each in quotes)
+        else:
+            smiles = tuple(each.raw for each in fit_ssvi(quotes))
         fits = pd.DataFrame(
             [describe_fit(part, smile) for (_, part), smile in zip(expiries, smiles, strict=True)]
         )
@@ -806,12 +805,6 @@ def describe_crossings(arbitrage: pd.DataFrame) -> str:
         f"calendar arbitrage between the strikes quoted in both in {len(crossing)} of {pairs}, up "
         f"to {depth:.2g} points ({', '.join(f'{each:%Y-%m-%d}' for each in crossing['expiry'])})"
     )
-
-
-def fit_smiles(quotes: list[Quotes], model: str) -> tuple[SVI, ...]:
-    if model == "svi":
-        return tuple(fit_svi(each) for each in quotes)
-    return tuple(each.raw for each in fit_ssvi(quotes))
 
 
 def read_years(years: object, *, is_zero_allowed: bool = True) -> FloatArray:

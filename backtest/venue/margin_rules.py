@@ -61,9 +61,8 @@ def by_volatility(
     moves = pd.Series(np.diff(np.log(market.close), prepend=np.nan))
     mean = (moves**2).ewm(halflife=half_life, min_periods=2).mean().to_numpy()
     ratio = np.sqrt(mean * bars_per_year(market)) / calm
-    return _from_closes(
-        market, np.clip(np.where(np.isnan(ratio), least, ratio), least, most), least
-    )
+    known = np.clip(np.where(np.isnan(ratio), least, ratio), least, most)
+    return pd.Series(np.concatenate([[least], known[:-1]]), index=market.times)
 
 
 @checked
@@ -179,11 +178,6 @@ def largest(*multipliers: Multiplier) -> Multiplier:
         )
     found: Multiplier = pd.concat(multipliers, axis=1).ffill().max(axis=1)
     return found
-
-
-def _from_closes(market: Market, known: FloatArray, first: float) -> Multiplier:
-    values = np.concatenate([[first], known[:-1]])
-    return pd.Series(values, index=market.times)
 
 
 def _check_multiplier(name: str, value: float) -> float:

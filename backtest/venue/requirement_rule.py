@@ -685,14 +685,10 @@ MarginRule.kinds["naked"] = Strategy
 YEAR_DAYS = 365.0
 
 
-def name_labels(options: Sequence[OptionPosition]) -> tuple[str, ...]:
-    return tuple(dict.fromkeys(each.label for each in options))
-
-
 def number_groups(
     options: Sequence[OptionPosition], rule: MarginRule, names: Sequence[str]
 ) -> tuple[tuple[str, ...], IntArray]:
-    labels = name_labels(options)
+    labels = tuple(dict.fromkeys(each.label for each in options))
     if not isinstance(rule, ScenarioMargin):
         return labels, index_names([each.label for each in options], labels)
     groups = rule.list_groups(names)

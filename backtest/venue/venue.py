@@ -615,17 +615,10 @@ def list_in_use(
 RATES = ("borrow_rate", "cash_rate", "short_rate")
 
 
-def read_rate(rate: object) -> np.ndarray:
-    values = rate.get("value", ()) if isinstance(rate, Mapping) else rate
-    return np.atleast_1d(np.asarray(values, dtype=np.float64))
-
-
 def find_charged(rates: Mapping[str, object]) -> dict[str, object]:
-    return {
-        name: rates[name]
-        for name in RATES
-        if name in rates and bool((read_rate(rates[name]) != 0.0).any())
-    }
+    found = {name: rates[name] for name in RATES if name in rates}
+    plain = {n: r.get("value", ()) if isinstance(r, Mapping) else r for n, r in found.items()}
+    return {name: found[name] for name, rate in plain.items() if np.any(np.asarray(rate) != 0.0)}
 
 
 def find_interest_faults(venue: Any) -> Faults:
@@ -696,35 +689,6 @@ ACCOUNT_FIELDS = (
     "interest_on", "borrow_rate", "cash_rate", "short_rate", "day_count", "funding_jitter",
     "call_grace",
 )  # fmt: skip
-
-
-def choose_leverage(haircut: float, max_leverage: float | None) -> float:
-    if max_leverage is not None:
-        return max_leverage
-    if haircut > 0.0:
-        return 0.5 / haircut
-    raise base.VenueError("max_leverage is needed with a haircut of 0, 10 for example")
-
-
-def list_spot_parts(
-    haircut: float, borrow_rate: Rate, max_leverage: float | None, lot: float, like: Any
-) -> dict[str, Any]:
-    shared = {} if like is None else {name: getattr(like, name) for name in ACCOUNT_FIELDS}
-    contract = Contract(
-        kind="spot", haircut=haircut, borrow_rate=borrow_rate, lot=lot, tick=1e-8, min_notional=0.0
-    )
-    most = choose_leverage(haircut, max_leverage)
-    return {"contract": contract, "brackets": [Bracket(0.0, math.inf, most, 0.0)], **shared}
-
-
-def force_spot(fee: Cost, slippage: Cost, like: Any) -> Liquidation:
-    forced = Liquidation(mode="close", fee=fee, slippage=slippage)
-    if like is None:
-        return forced
-    shared = {name: getattr(like.liquidation, name) for name in ("mode", "order")}
-    if not isinstance(like.liquidation.step, str):
-        shared["step"] = like.liquidation.step
-    return forced.override(shared)
 
 
 def find_spot_faults(venue: Any) -> Faults:
@@ -1051,15 +1015,27 @@ class Venue(Value, base.Viewable):
         >>> spot.contract.haircut, spot.brackets[0].max_leverage, spot.liquidation.mode
         (0.05, 10.0, 'close')
         """
-        parts = list_spot_parts(haircut, borrow_rate, max_leverage, lot, like)
+        if max_leverage is None and not haircut > 0.0:
+            raise base.VenueError("max_leverage is needed with a haircut of 0, 10 for example")
+        most = 0.5 / haircut if max_leverage is None else max_leverage
+        fee = taker if liquidation_fee is None else liquidation_fee
+        forced = Liquidation(mode="close", fee=fee, slippage=slippage)
+        shared = {}
+        if like is not None:
+            shared = {name: getattr(like, name) for name in ACCOUNT_FIELDS}
+            names = ("mode", "order", *(() if like.liquidation.step == "bracket" else ("step",)))
+            forced = forced.override({name: getattr(like.liquidation, name) for name in names})
         return cls(
-            **parts,
+            contract=Contract(
+                kind="spot", haircut=haircut, borrow_rate=borrow_rate, lot=lot, tick=1e-8,
+                min_notional=0.0,
+            ),
+            brackets=[Bracket(0.0, math.inf, most, 0.0)],
             fees=Fees(taker=taker, maker=taker if maker is None else maker),
             slippage=Slippage(rate=slippage),
-            liquidation=force_spot(
-                taker if liquidation_fee is None else liquidation_fee, slippage, like
-            ),
-        )
+            liquidation=forced,
+            **shared,
+        )  # fmt: skip
 
     @checked
     def describe_misfit(self, start: int, end: int) -> str:
