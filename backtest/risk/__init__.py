@@ -6,23 +6,16 @@ from backtest.base import open_door
 
 if TYPE_CHECKING:
     from backtest.risk.bounds import Bounds, bounds
-    from backtest.risk.liquidation_risk import LiquidationRisk, describe_each
-    from backtest.risk.liquidation_risk import liquidation_risk
-    from backtest.risk.liquidation_risk import refine_runner
-    from backtest.risk.max_leverage import LeverageScan, MaxLeverage, choose_grid
-    from backtest.risk.max_leverage import max_leverage
-    from backtest.risk.liquidation_risk import find_first
-    from backtest.risk.liquidation_risk import count_bars
-    from backtest.risk.paths_runner import make_runner
+    from backtest.risk.liquidations import LeverageScan, LiquidationRisk, MaxLeverage, choose_grid
+    from backtest.risk.liquidations import count_bars, find_first, liquidation_risk, max_leverage
+    from backtest.risk.liquidations import refine_runner
     from backtest.risk.path_funding import summarize_funding
-    from backtest.risk.path_models import PathModel, describe_drift
-    from backtest.risk.paths import Paths, check_paths
-    from backtest.risk.path_models import GBM, Garch, Merton
-    from backtest.risk.path_models import Filtered, Stationary, block_length
-    from backtest.risk.paths import simulate_paths
+    from backtest.risk.path_models import GBM, Filtered, Garch, Merton, PathModel, Stationary
+    from backtest.risk.path_models import block_length, describe_drift
+    from backtest.risk.paths import Paths, check_paths, simulate_paths
+    from backtest.risk.paths_runner import make_runner
     from backtest.risk.scenario import Scenario
-    from backtest.risk.stress import crashes, stress
-    from backtest.risk.stress import Stress
+    from backtest.risk.stress import Stress, crashes, stress
     from backtest.risk.variations import Capacity, Sensitivity, capacity, sensitivity
 
 RESULTS = ("LiquidationRisk", "MaxLeverage", "Bounds", "Capacity", "Sensitivity", "Stress")

@@ -17,8 +17,6 @@ from backtest.base import (
     SettingsResult,
     ShownTable,
     checked_only,
-    format_duration,
-    format_table,
 )
 from backtest.engine import Progress, Result, run, warn_once
 from backtest.market import Market, Markets, weights_to_frame
@@ -66,6 +64,7 @@ class Bounds(SettingsResult):
     plural = "bounds"
     table_names = ("table", "bars")
     numbers = ("n_bars",)
+    details = LIMITS
 
     @property
     def note(self) -> str:
@@ -88,11 +87,6 @@ class Bounds(SettingsResult):
     def heading(self) -> str:
         """The title of the page."""
         return f"Prices inside bars: {self.title}"
-
-    @property
-    def details(self) -> str:
-        """What the two runs leave out."""
-        return LIMITS
 
     def list_numbers(self) -> list[Headline]:
         """Return how many bars part, and the measures of both runs."""
@@ -120,18 +114,14 @@ class Bounds(SettingsResult):
         heads = {way: Head(f"equity under {way}", "", "money") for way in WAYS}
         return [
             Part("measures", "Measures", lead,
-                 (ShownTable(self.table, labels=Head("metric"), has_measures=True),)),
+                 (ShownTable(self.table, labels=Head("metric"), has_measures=True),),
+                 shows="both"),
             Part("bars", "Bars that part", "Equity after the bar.",
                  (ShownTable(self.bars, labels=Head("bar", "UTC"), heads=heads),)),
         ]  # fmt: skip
 
     def __repr__(self) -> str:
         return f"<Bounds: {self.verdict}>"
-
-    def summary(self) -> str:
-        """Return the verdict and the measures of both runs as text for a terminal."""
-        table = format_table(self.table.T, cagr="percent")
-        return f"{self.verdict}\n{LIMITS}\n\n{table}"
 
 
 @checked_only("progress", "result")
@@ -174,21 +164,19 @@ def bounds(result: Result, *, progress: Progress | None = None) -> Bounds:
 
 def check_result(result: Result) -> None:
     markets, account = result.markets, result.account
-    problem = ""
-    if account.fill == "limit":
-        problem = "an account with limit orders: detail= of bt.run lives shorter bars"
-    elif markets is None:
-        problem = "a loaded result: run the experiment again"
-    elif result.manifest["resumed_from"] is not None:
-        problem = "a resumed run: run the whole span at once"
-    elif "switches" in result.manifest["policy"]:
-        problem = "a re-tuned run: run one policy"
-    elif markets.decide:
-        problem = f"decide={format_duration(markets.decide)!r}: leave it out"
-    if problem:
-        raise ParameterError(
-            f"bounds run one account from its start under both ways, got {problem}"
-        )
+    problems = {
+        "an account with limit orders: detail= of bt.run lives shorter bars":
+            account.fill == "limit",
+        "a loaded result: run the experiment again": markets is None,
+        "a resumed run: run the whole span at once": result.manifest["resumed_from"] is not None,
+        "a re-tuned run: run one policy": "switches" in result.manifest["policy"],
+        "a market with decide=: leave it out": markets is not None and markets.decide > 0,
+    }  # fmt: skip
+    for problem, is_true in problems.items():
+        if is_true:
+            raise ParameterError(
+                f"bounds run one account from its start under both ways, got {problem}"
+            )
 
 
 def run_under(result: Result, way: str, progress: Progress | None) -> Result:

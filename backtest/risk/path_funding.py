@@ -1,8 +1,7 @@
-"""When the bars and settlements of paths are, and the process that draws their funding."""
+"""The process that draws the funding of paths, and its fit to the settlements of history."""
 
 from __future__ import annotations
 
-import functools
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
@@ -12,7 +11,6 @@ import numpy as np
 import pandas as pd
 
 from backtest.base import (
-    DataError,
     FloatArray,
     IntArray,
     Number,
@@ -20,17 +18,12 @@ from backtest.base import (
     did_you_mean,
     format_bps,
     format_duration,
-    format_setting,
 )
 from backtest.base.units import DAY, HOUR, MINUTE
 from backtest.market import Market, cadence, nearest_minute
 from backtest.market.tables import LARGEST_RATE
 from backtest.venue import FundingTerms
 
-WEEK = 7 * DAY
-RECENT_WEEKS = 8
-"""Weeks whose bars say when the sessions of a week are."""
-LAST_TIME = int(np.iinfo(np.int64).max) - 2 * WEEK
 FundingChoice: TypeAlias = str | float | FundingTerms | None
 FITTED, HISTORY = "fitted", "history"
 WINDOWS = (7 * DAY, 30 * DAY)
@@ -59,96 +52,7 @@ class FundingGrid(NamedTuple):
         return self.anchor + self.every * np.arange(first, last, dtype=np.int64)
 
 
-class PathCalendar(NamedTuple):
-    """The bars of a path, from the last one of history on, and their settlements.
-
-    ``time`` (width,) are opens in ns. ``stamps`` (n_stamps,) are settlements, in ns, ``stamp_bar``
-    the bar of the path that each falls into and ``stamp_order`` its place among those of the bar.
-    ``phases`` (width,) are the phases of the bars, ``row_phases`` (n_rows,) those of the bars of
-    history, -1 for a row that no bar may repeat.
-    """
-
-    time: IntArray
-    stamps: IntArray
-    stamp_bar: IntArray
-    stamp_order: IntArray
-    phases: IntArray
-    row_phases: IntArray
-    grid: FundingGrid | None
-
-
 USUAL_GRID = FundingGrid(8 * HOUR, 0)
-
-
-def plan_calendar(
-    history: Market, horizon: int, grid: FundingGrid | None, every: int
-) -> PathCalendar:
-    """Return the calendar of paths that continue a market for a time in ns.
-
-    ``grid`` holds the settlements of paths, None without any. Phases repeat after ``every`` ns.
-    """
-    if history.end + horizon > LAST_TIME:
-        raise ParameterError(
-            f"horizon must end before the year 2262, got {format_duration(horizon)}"
-        )
-    time = plan_sessions(history, horizon) if history.sessions else plan_bars(history, horizon)
-    stamps = np.empty(0, np.int64)
-    if grid is not None and len(time) > 1:
-        stamps = grid.find(int(time[1]), int(time[-1]) + history.interval)
-    bar = np.searchsorted(time, stamps, side="right") - 1
-    order = np.arange(len(stamps)) - np.searchsorted(bar, bar)
-    phases, row_phases = find_phases(history, time, every)
-    row_phases[0] = -1  # its last close is not known
-    missing = set(np.unique(phases[1:]).tolist()) - set(np.unique(row_phases).tolist())
-    if missing:
-        raise DataError(
-            "history must have a bar for each phase of the funding interval or the week, "
-            f"{len(missing)} have none in {history!r}"
-        )
-    return PathCalendar(
-        time=time,
-        stamps=stamps,
-        stamp_bar=bar,
-        stamp_order=order,
-        phases=phases,
-        row_phases=row_phases,
-        grid=grid,
-    )
-
-
-def plan_bars(history: Market, horizon: int) -> IntArray:
-    n = horizon // history.interval
-    check_horizon(n, history, horizon)
-    return int(history.time[-1]) + history.interval * np.arange(n + 1, dtype=np.int64)
-
-
-def plan_sessions(history: Market, horizon: int) -> IntArray:
-    last = int(history.time[-1])
-    usual = find_week(history)
-    weeks = np.arange(last // WEEK, (last + horizon) // WEEK + 2, dtype=np.int64) * WEEK
-    opens = (weeks[:, None] + usual[None, :]).ravel()
-    end = last + history.interval + horizon
-    ahead = opens[(opens > last) & (opens + history.interval <= end)]
-    check_horizon(len(ahead), history, horizon)
-    return np.concatenate([[last], ahead]).astype(np.int64)
-
-
-def find_week(history: Market) -> IntArray:
-    """Return the times of the week at which bars open in at least half of the last weeks, ns."""
-    if history.interval > DAY:
-        return np.array([int(history.time[-1]) % WEEK], dtype=np.int64)
-    recent = history.time[history.time > history.time[-1] - RECENT_WEEKS * WEEK]
-    weeks = len(np.unique(recent // WEEK))
-    found, counts = np.unique(recent % WEEK, return_counts=True)
-    return np.asarray(found[counts >= 0.5 * weeks], dtype=np.int64)
-
-
-def check_horizon(n_bars: int, history: Market, horizon: int) -> None:
-    if n_bars < 1:
-        raise ParameterError(
-            f"horizon must be at least one bar of {format_duration(history.interval)}, "
-            f"got {format_duration(horizon)}"
-        )
 
 
 def find_grid(history: Market) -> FundingGrid | None:
@@ -162,20 +66,6 @@ def find_grid(history: Market) -> FundingGrid | None:
 def find_period(history: Market, grid: FundingGrid | None) -> int:
     """Return the time in ns between settlements that fall on the open of a bar."""
     return math.lcm(history.interval if grid is None else grid.every, history.interval)
-
-
-def find_phases(history: Market, time: IntArray, every: int) -> tuple[IntArray, IntArray]:
-    if history.sessions and history.interval <= DAY:
-        usual = find_week(history)
-        known = {int(each): k for k, each in enumerate(usual)}
-        both = (
-            [known.get(int(each) % WEEK, -1) for each in times] for times in (time, history.time)
-        )
-        ahead, rows = (np.array(each, dtype=np.int64) for each in both)
-        return np.maximum(ahead, 0), rows
-    n = every // history.interval
-    anchor = int(time[0])
-    return (time - anchor) // history.interval % n, (history.time - anchor) // history.interval % n
 
 
 def sum_settled(history: Market, grid: FundingGrid, n_orders: int) -> FloatArray:
@@ -239,10 +129,6 @@ class FundingProcess:
     def recent(self) -> FloatArray:
         longest = self.windows[-1]
         return self.rates[-longest:] if len(self.rates) >= longest else np.zeros(longest)
-
-    @functools.cached_property
-    def ranked(self) -> FloatArray:
-        return np.sort(self.residuals)
 
     def walk(self, residuals: FloatArray, uniforms: FloatArray) -> FloatArray:
         """Return the rates of paths by settlement, of the shape of ``uniforms``.
@@ -331,12 +217,6 @@ def make_process(history: Market, funding: FundingChoice) -> FundingProcess:
     return fit_process(rates, grid, min(cap, LARGEST_RATE))
 
 
-def find_last_stamp(history: Market, grid: FundingGrid) -> int:
-    """Return the last stamp of the grid up to the last settlement of history, ns."""
-    last = nearest_minute(int(history.funding_time[-1]))
-    return last - (last - grid.anchor) % grid.every
-
-
 def lay_on_grid(history: Market, grid: FundingGrid) -> FloatArray:
     if not history.funding_time.size:
         return np.empty(0)
@@ -344,8 +224,7 @@ def lay_on_grid(history: Market, grid: FundingGrid) -> FloatArray:
     first_gap = int(time[1] - time[0]) if len(time) > 1 else grid.every
     knots = np.concatenate([[time[0] - first_gap], time]).astype(np.float64)
     paid = np.concatenate([[0.0], np.cumsum(history.funding_rate)])
-    last = find_last_stamp(history, grid)
-    stamps = grid.find(int(time[0]), last + 1)
+    stamps = grid.find(int(time[0]), int(time[-1]) + 1)
     ends, starts = (np.interp(each, knots, paid) for each in (stamps, stamps - grid.every))
     return np.asarray(ends - starts)
 
@@ -358,8 +237,9 @@ def fit_process(rates: FloatArray, grid: FundingGrid, cap: float) -> FundingProc
     """
     count = len(rates)
     if count < LEAST_SETTLEMENTS or not float(np.std(rates)) > LEAST_DEVIATION:
-        few = f"the history has {count} settlements, fewer than {LEAST_SETTLEMENTS}"
-        reason = few if count < LEAST_SETTLEMENTS else "all settlements of the history are the same"
+        reason = "all settlements of the history are the same"
+        if count < LEAST_SETTLEMENTS:
+            reason = f"the history has {count} settlements, fewer than {LEAST_SETTLEMENTS}"
         return FundingProcess("constant", reason, grid, rates, constant=float(np.mean(rates)))
     span = count * grid.every
     if span < LONG_HISTORY:
@@ -411,6 +291,7 @@ def keep_recent(process: FundingProcess) -> FundingProcess:
 def regress(
     rates: FloatArray, windows: tuple[int, ...]
 ) -> tuple[float, tuple[float, ...], FloatArray]:
+    """Return constant, weights and residuals of the least squares on means of several windows."""
     sums = np.concatenate([[0.0], np.cumsum(rates)])
     k = np.arange(max(windows), len(rates))
     means = np.column_stack([(sums[k] - sums[k - each]) / each for each in windows])
@@ -457,18 +338,11 @@ def summarize_fit(fit: Mapping[str, Any]) -> str:
         return f"{fit['process']} ({fit['reason']})"
     if fit["process"] == "constant":
         return f"constant at {write_bps(fit['long_run_rate'] or 0.0)} ({fit['reason']})"
-    named = ", ".join(
-        f"{format_setting(round(fit[f'weight_{name}'], 3))} {label}"
-        for name, label in (("last", "last rate"), ("1d", "1 day"), ("7d", "7 days"),
-                            ("30d", "30 days"))
-        if fit["process"].startswith("hetero") or name == "last"
-    )  # fmt: skip
     because = f" because {fit['reason']}" if fit["reason"] else ""
     return (
         f"{fit['process']} of {fit['settlements']:,} settlements every {fit['every']}{because}; "
         f"starts at {write_bps(fit['last_rate'])}, long-run mean "
-        f"{write_bps(fit['long_run_rate'])}, weights {named}, residuals "
-        f"{write_bps(fit['residual'])}"
+        f"{write_bps(fit['long_run_rate'])}, residuals {write_bps(fit['residual'])}"
     )
 
 

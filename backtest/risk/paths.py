@@ -14,13 +14,11 @@ import pandas as pd
 from backtest.base import (
     DataError,
     FloatArray,
-    IntArray,
     Number,
     ParameterError,
     Range,
     TimeLike,
     Viewable,
-    check_shape,
     checked,
     did_you_mean,
     format_time,
@@ -33,24 +31,20 @@ from backtest.base import (
 )
 from backtest.features import log_returns
 from backtest.market import Market, Markets, as_given, as_markets
-from backtest.market.tables import DIVIDEND
-from backtest.risk.path_draws import MARKS, PRICES, PathBars, PathSource, join_bars
+from backtest.risk.path_bars import InstrumentPaths, PathBars, PathCalendar, join_bars
 from backtest.risk.path_funding import (
     FITTED,
     FundingChoice,
     FundingProcess,
-    PathCalendar,
     find_grid,
-    find_path_grid,
     find_period,
-    make_process,
-    plan_calendar,
     read_funding,
 )
 from backtest.risk.path_models import (
     GBM,
     HISTORY,
     MOST_RETURNS,
+    Draws,
     Drift,
     Filtered,
     Garch,
@@ -58,10 +52,8 @@ from backtest.risk.path_models import (
     PathModel,
     Stationary,
 )
-from backtest.risk.path_numbers import Draws
 from backtest.venue import FundingTerms
 
-EVENTS = ("funding_time", "funding_rate", "funding_mark", "funding_predicted")
 BLOCK, BLOCK_BARS = 256, 2**19
 """Paths that are drawn at once, and about the most bars of them."""
 MODELS: dict[str, type[PathModel]] = {
@@ -70,115 +62,6 @@ MODELS: dict[str, type[PathModel]] = {
 BRIDGES = (1, 4)
 SLACK = 1e-9
 """What a correlation matrix may lack to be positive semidefinite."""
-
-
-@dataclass(frozen=True, eq=False, repr=False)
-class InstrumentPaths:
-    """What draws one instrument of :class:`Paths`.
-
-    ``horizon`` and ``every``, the time in which the phases of resampled rows repeat, are in ns;
-    all instruments share them.
-    """
-
-    history: Market
-    model: PathModel
-    horizon: int
-    funding: FundingChoice
-    every: int
-
-    @functools.cached_property
-    def calendar(self) -> PathCalendar:
-        grid = find_path_grid(self.history, self.funding)
-        return plan_calendar(self.history, self.horizon, grid, self.every)
-
-    @functools.cached_property
-    def process(self) -> FundingProcess:
-        return make_process(self.history, self.funding)
-
-    @functools.cached_property
-    def source(self) -> PathSource:
-        return PathSource(self.history, self.model, self.calendar, self.process)
-
-    @functools.cached_property
-    def n_settled(self) -> int:
-        since = self.history.time[-1] - self.history.interval // 4
-        return int(np.sum(self.history.funding_time >= since))
-
-    def market_of(self, bars: PathBars, k: int, source: str) -> Market:
-        marks = bars.prices if bars.marks is None else bars.marks
-        stamps, rates, settled, predicted = self.join_events(bars.rates[k])
-        unpaid = {
-            DIVIDEND: np.full(len(self.calendar.time), np.nan)
-        }  # a run with dividends goes on with none
-        return Market(
-            **{name: bars.prices[j, k] for j, name in enumerate(PRICES)},
-            **{name: marks[j, k] for j, name in enumerate(MARKS)},
-            instrument=self.history.instrument,
-            interval=self.history.interval,
-            time=self.calendar.time,
-            volume=bars.volume[k],
-            has_mark=bars.marks is not None,
-            funding_time=stamps,
-            funding_rate=rates,
-            funding_mark=settled,
-            funding_predicted=predicted,
-            columns=unpaid if DIVIDEND in self.history.columns else {},
-            synthetic=True,
-            sessions=self.history.sessions,
-            decide=self.history.decide,
-            filled={},
-            source=source,
-        )
-
-    def join_events(self, rates: FloatArray) -> tuple[IntArray, FloatArray, FloatArray, FloatArray]:
-        check_shape("rates", rates, np.shape(rates)[:1] or (-1,))
-        history, unknown = self.history, np.full(len(rates), np.nan)
-        kept = slice(len(history.funding_time) - self.n_settled, None)
-        return (
-            np.concatenate([history.funding_time[kept], self.calendar.stamps]),
-            np.concatenate([history.funding_rate[kept], rates]),
-            np.concatenate([history.funding_mark[kept], unknown]),
-            np.concatenate([history.funding_predicted[kept], unknown]),
-        )
-
-    def join_history(self, path: Market, bars: int) -> Market:
-        first = max(self.history.n_bars - 1 - bars, 0)
-        if first == self.history.n_bars - 1:
-            return path
-        before = self.history.slice(first, self.history.n_bars)
-        cuts = dict.fromkeys(("time", *PRICES, "volume", *MARKS), 1)
-        cuts |= dict.fromkeys(EVENTS, self.n_settled)
-        joined: dict[str, Any] = {
-            name: np.concatenate([getattr(before, name), getattr(path, name)[cut:]])
-            for name, cut in cuts.items()
-        }
-        joined["columns"] = {
-            name: np.concatenate([before.columns[name], values[1:]])
-            for name, values in path.columns.items()
-        }
-        fields = path.fields() | joined
-        return Market(**fields, source=f"{self.history.source} then {path.source}")
-
-    def put_at_end(self, joined: Market, bars: PathBars, k: int) -> Market:
-        """Return a path with history in front, with path k of some bars in the place of its own.
-
-        Only what is drawn differs. Nothing is checked again, since there are thousands of paths.
-        """
-        ends = {name: bars.prices[j, k] for j, name in enumerate(PRICES)}
-        ends |= {"volume": bars.volume[k], "funding_rate": bars.rates[k]}
-        if bars.marks is not None:
-            ends |= {name: bars.marks[j, k] for j, name in enumerate(MARKS)}
-        fields: dict[str, Any] = {**vars(joined), "facts": {}}
-        for name, values in ends.items():
-            whole = np.array(fields[name])
-            whole[len(whole) - len(values) :] = values
-            whole.flags.writeable = False
-            fields[name] = whole
-        if bars.marks is None:
-            fields |= {mark: fields[name] for mark, name in zip(MARKS, PRICES, strict=True)}
-        path = object.__new__(Market)
-        vars(path).update(fields)
-        return path
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -344,8 +227,15 @@ class Paths(Viewable):
         return as_given(path, self.history)
 
     def describe(self) -> dict[str, Any]:
-        """Return what draws the paths, as plain data for a manifest."""
-        return {
+        """Return what draws the paths, as plain data for a manifest.
+
+        Of one instrument its name does not matter; of several, settings are by name.
+        """
+        each = {name: describe_model(model) for name, model in self.models.items()}
+        funding = {name: describe_choice(own.funding) for name, own in self.members.items()}
+        fits = {name: own.describe() for name, own in self.processes.items()}
+        drift = {name: model.drift for name, model in self.models.items()}
+        found = {
             "model": {},
             "paths": self.count,
             "horizon": self.horizon,
@@ -354,34 +244,24 @@ class Paths(Viewable):
             "antithetic": self.antithetic,
             "drift_of_history": self.drift_of_history,
             "start": format_time(int(self.calendar.time[0]) + self.markets.interval),
-            **(self.describe_each() if len(self.names) > 1 else self.describe_one()),
         }
-
-    def describe_one(self) -> dict[str, Any]:
-        """Return what draws the only instrument, whatever its name."""
-        own = self.leader
-        return {
-            "model": describe_model(own.model),
-            "funding": describe_choice(own.funding),
-            "funding_fit": {own.history.instrument: own.process.describe()},
-            "drift": own.model.drift,
-            "history": own.history.content_hash,
-        }
-
-    def describe_each(self) -> dict[str, Any]:
-        """Return what draws each of several instruments, and how they are joined."""
-        each = {name: describe_model(model) for name, model in self.models.items()}
+        if len(self.names) == 1:
+            (model,), (choice,), (fit,), (rate,) = (
+                own.values() for own in (each, funding, fits, drift)
+            )
+            history = self.leader.history
+            return found | {
+                "model": model, "funding": choice, "funding_fit": {history.instrument: fit},
+                "drift": rate, "history": history.content_hash,
+            }  # fmt: skip
         kinds = ", ".join(dict.fromkeys(model["name"] for model in each.values()))
         is_joined = not self.is_resampled
-        return {
-            "model": {"name": kinds, "instruments": each},
-            "funding": {name: describe_choice(each.funding) for name, each in self.members.items()},
-            "funding_fit": {name: each.describe() for name, each in self.processes.items()},
-            "drift": {name: model.drift for name, model in self.models.items()},
-            "history": self.markets.content_hash,
+        return found | {
+            "model": {"name": kinds, "instruments": each}, "funding": funding,
+            "funding_fit": fits, "drift": drift, "history": self.markets.content_hash,
             "correlation": [list(row) for row in self.correlation] if is_joined else None,
             "common_jump": self.common_jump if is_joined else None,
-        }
+        }  # fmt: skip
 
     @property
     def processes(self) -> dict[str, FundingProcess]:
@@ -429,7 +309,7 @@ class Paths(Viewable):
             found: PathBars = kept[1]
             return found
         i = self.names.index(name)
-        found = self.members[name].source.draw(
+        found = self.members[name].draw(
             Draws(
                 seed=self.seed,
                 block=number,
@@ -640,7 +520,9 @@ def simulate_paths(
             f"antithetic needs a model with normal random numbers such as 'gbm', "
             f"got {type(first).__name__}"
         )
-    _ = made.factor, [each.source for each in made.members.values()]  # their errors belong here
+    _ = made.factor  # its errors belong here
+    for each in made.members.values():
+        each.prepare()
     return made
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 import warnings
 from collections import deque
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from itertools import starmap
@@ -53,7 +53,7 @@ from backtest.engine import (
 from backtest.engine.target_cuts import WORDS
 from backtest.market import Market, Markets, as_given, find_clock, read_weights, weights_to_frame
 from backtest.policy import Policy, trades_options
-from backtest.risk.path_draws import MARKS, PRICES, PathBars
+from backtest.risk.path_bars import MARKS, PRICES, PathBars
 from backtest.risk.paths import Paths, find_path_number
 from backtest.venue import Venue, check_no_column, list_dated, pick_cost
 
@@ -109,8 +109,6 @@ class PathsRunner:
     signal: float | Mapping[str, float] | None = None
     overlay: Policy | None = None
     compile: bool = True
-
-    # --------------------------------------------------------------------------- what is given
 
     @property
     def resume(self) -> Result | None:
@@ -324,24 +322,23 @@ class PathsRunner:
 
     def draw_fields(self, bars: Mapping[str, PathBars], n: int) -> dict[str, FloatArray]:
         """Return prices and volumes of some paths, (bars, n), and their rates of funding."""
-        each = [*bars.values()]
-        marks = [own.prices if own.marks is None else own.marks for own in each]
+        each, feed = [*bars.values()], self.prepared.setup.inputs.feed
+        fields = [
+            (*own.prices, *(own.prices if own.marks is None else own.marks), own.volume)
+            for own in each
+        ]
         found = {
-            name: join([own.prices[j].ravel() for own in each]) for j, name in enumerate(PRICES)
+            name: np.stack([values.ravel() for values in columns], axis=1)
+            for name, columns in zip(
+                (*PRICES, *MARKS, "volume"), zip(*fields, strict=True), strict=True
+            )
         }
-        found |= {name: join([own[j].ravel() for own in marks]) for j, name in enumerate(MARKS)}
-        found["volume"] = join([own.volume.ravel() for own in each])
-        feed = self.prepared.setup.inputs.feed
         rates = np.tile(feed.funding_rate, (n, 1))
         for i, own in enumerate(each):
             paid = np.flatnonzero(feed.funding_instrument == i)
             if own.rates.shape[1] and len(paid):  # a spot leg pays none
                 rates[:, paid[-own.rates.shape[1] :]] = own.rates
         return found | {"funding_rate": rates.ravel()}
-
-
-def join(columns: Sequence[FloatArray]) -> FloatArray:
-    return np.stack([each.ravel() for each in columns], axis=1)
 
 
 def map_in_order(
@@ -389,21 +386,16 @@ def make_runner(
 
 
 def refuse_options(policy: AnyPolicy, overlay: Policy | None, account: AnyAccount) -> None:
-    rules = [each for each in (policy, overlay) if trades_options(each)]
-    held = [] if isinstance(account, Account) else list_held(account)
-    if rules or held:
-        found = f"a result that holds {held[0]}" if held else f"{rules[0]!r}"
+    found = [repr(each) for each in (policy, overlay) if trades_options(each)]
+    options = None if isinstance(account, Account) else account.options
+    if options is not None:
+        last = zip(options.terms.names, options.record.quantity[-1].tolist(), strict=True)
+        found = [f"a result that holds {name}" for name, held in last if held != 0.0] + found
+    if found:
         raise ParameterError(
             "no risk is simulated of accounts that hold or trade options, got "
-            f"{found}; bt.stress answers for them"
+            f"{found[0]}; bt.stress answers for them"
         )
-
-
-def list_held(result: Result) -> list[str]:
-    if result.options is None:
-        return []
-    last = result.options.record.quantity[-1].tolist()
-    return [name for name, q in zip(result.options.terms.names, last, strict=True) if q != 0.0]
 
 
 def unwrap_only(given: Any, names: tuple[str, ...]) -> Any:

@@ -33,7 +33,7 @@ from backtest.engine import Progress, read_named, read_venues, resolve_signal, r
 from backtest.market import Market, Markets, as_markets, read_weights
 from backtest.measures import find_cost_rates
 from backtest.policy import Policy
-from backtest.risk.liquidation_risk import describe_each, liquidation_risk, name_policies
+from backtest.risk.liquidations import describe_each, liquidation_risk, name_policies
 from backtest.risk.paths import Paths
 from backtest.risk.paths_runner import AnyPolicy, AnyVenue
 from backtest.risk.stress_account import MULTIPLIERS, list_worsenings, scale

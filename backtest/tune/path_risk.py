@@ -143,7 +143,7 @@ def read_path_risk(
 
 def check_measure(paths: Paths, measure: RiskMeasure) -> None:
     from backtest.risk import count_bars  # noqa: PLC0415 - only with paths
-    from backtest.risk.max_leverage import LEAST_HITS  # noqa: PLC0415
+    from backtest.risk.liquidations import LEAST_HITS  # noqa: PLC0415
 
     if measure.kind != LARGEST:
         count_bars(paths, measure.horizon)

@@ -11,7 +11,7 @@ from scipy.stats import beta, norm
 import backtest as bt
 from backtest import paths as models
 from backtest.features import touch_probability
-from backtest.risk.liquidation_risk import (
+from backtest.risk.liquidations import (
     estimate_pairs,
     exact_interval,
 )

@@ -7,7 +7,7 @@ import pytest
 import backtest as bt
 from backtest import paths as models
 from backtest.features import touch_distance
-from backtest.risk.max_leverage import Scaled
+from backtest.risk.liquidations import Scaled
 from backtest.strategies import VolTarget
 from tests.risk.accounts import free_account, free_venue, still_market
 

@@ -5,7 +5,7 @@ import pytest
 
 import backtest as bt
 from backtest import features, strategies
-from backtest.risk.path_draws import MARKS, PRICES
+from backtest.risk.path_bars import MARKS, PRICES
 from backtest.risk.paths_runner import make_runner
 from tests.risk.accounts import free_account, free_venue
 

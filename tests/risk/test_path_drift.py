@@ -49,7 +49,7 @@ def test_the_growth_of_blocks_by_enumeration():
             follows = rows[t] == (rows[t - 1] + 1) % 4
             chance *= 0.5 * 0.25 + 0.5 * follows
         total += chance * math.exp(moves[list(rows)].sum())
-    table = drawn.leader.source.rows
+    table = drawn.leader.table
     taken = table.growth[1:].sum() + 3 * table.terms[8]
     assert math.log(total) == pytest.approx(taken, abs=1e-13)
 
@@ -94,7 +94,7 @@ def test_paths_of_a_fitted_garch_have_the_variance_of_history_for_long():
 def test_the_first_bar_of_filtered_paths_has_todays_variance():
     returns = np.concatenate([0.002 * noise(3000, 1), 0.006 * noise(48, 2)])
     drawn = bt.simulate_paths(with_returns(returns), "filtered", paths=1, horizon="1h")
-    table = drawn.leader.source.rows
+    table = drawn.leader.table
     scaled = table.moves[3, 1:] * math.sqrt(table.terms[3]) / table.moves[4, 1:]
     assert np.mean(scaled**2) == pytest.approx(drawn.model.variance_now, rel=1e-9)
     # half-lives of 72 and 480 bars
