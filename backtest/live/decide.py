@@ -21,13 +21,8 @@ from backtest.base import Number, ParameterError, format_percent, format_price, 
 from backtest.engine import PortfolioInputs, Result, TradedDays, gather_deciders, look_at_close, run
 from backtest.engine.bar_loop import DAY_NS
 from backtest.engine.portfolio_loop import N_SHOWN
-from backtest.live.state import (
-    AccountSnapshot,
-    check_known,
-    find_traded,
-    rebuild_memories,
-    start_account,
-)
+from backtest.live import state as snapshots
+from backtest.live.state import AccountSnapshot, check_known, find_traded, rebuild_memories
 from backtest.market import Market, Markets, find_clock, remake, with_clock
 from backtest.market.tables import JITTER
 from backtest.options import refuse_options
@@ -37,8 +32,7 @@ from backtest.venue import OwnMargin, compute_price, make_own_twins
 if TYPE_CHECKING:
     from backtest.account import Account
     from backtest.base import FloatArray, IntArray
-    from backtest.engine import Setup, TradedDays
-    from backtest.market import Market, Markets
+    from backtest.engine import Setup
     from backtest.policy import Policy
 
 
@@ -533,7 +527,7 @@ def start(setup: Setup, snapshot: AccountSnapshot) -> tuple[AccountState, Traded
     check_known(setup, snapshot)
     traded = find_traded(setup, snapshot)
     terms = read_terms(setup.inputs, traded, setup.markets.n_bars - 1)
-    state = start_account(setup, snapshot, terms)
+    state = snapshots.start_account(setup, snapshot, terms)
     return ask(setup, state, rebuild_memories(setup), traded), traded
 
 

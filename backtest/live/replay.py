@@ -30,8 +30,7 @@ from backtest.policy import Policy
 from backtest.venue import compute_value
 
 if TYPE_CHECKING:
-    from backtest.base import BoolArray, IntArray
-    from backtest.engine import Setup
+    from backtest.base import BoolArray
     from backtest.venue import Venue
 
 

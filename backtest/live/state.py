@@ -13,6 +13,7 @@ import numpy as np
 import pandas as pd
 
 from backtest import base
+from backtest import policy as policies
 from backtest.account import AccountState, Terms, compute_account_equity, is_under_limit
 from backtest.account import portfolio_records as r
 from backtest.base import Choice, Declaration, Flag, FrozenTable, Number, ParameterError, checked
@@ -26,21 +27,10 @@ from backtest.engine import (
 )
 from backtest.engine.fee_days import WINDOW
 from backtest.engine.portfolio_policies import BAR_NUMBERS
-from backtest.policy import (
-    AccountView,
-    Combinator,
-    Policy,
-    bind_plain,
-    combinator_of,
-    formula_for,
-    margin_formula_for,
-    may_read_of_account,
-    start_memory,
-)
+from backtest.policy import AccountView, Combinator, Policy, may_read_of_account, start_memory
 from backtest.venue import compute_price, compute_value
 
 if TYPE_CHECKING:
-    from backtest.account import AccountState
     from backtest.base import Faults
     from backtest.engine import Result, Setup
 
@@ -402,10 +392,14 @@ def list_needs(setup: Setup) -> Iterator[tuple[str, str]]:
 def find_account_reads(policy: Policy) -> frozenset[str]:
     fields = AccountView._fields
     if isinstance(policy, Combinator):
-        rule: Any = combinator_of(type(policy)).combine
+        rule: Any = policies.combinator_of(type(policy)).combine
         own = frozenset(f for f in fields if may_read_of_account(rule, frozenset({f})))
         return own.union(*(find_account_reads(each) for each in policy.policies))
-    rules = [each for each in (formula_for(policy, ()), margin_formula_for(policy, ())) if each]
+    rules = [
+        each
+        for each in (policies.formula_for(policy, ()), policies.margin_formula_for(policy, ()))
+        if each
+    ]
     return frozenset(
         f for f in fields if any(may_read_of_account(rule, frozenset({f})) for rule in rules)
     )
@@ -545,7 +539,7 @@ def rebuild_memories(setup: Setup) -> list[tuple[float, ...]]:
 
 def rebuild(setup: Setup, i: int) -> tuple[float, ...]:
     policy = setup.observed[i]
-    decide = bind_plain(policy.policy, tuple(policy.columns))
+    decide = policies.bind_plain(policy.policy, tuple(policy.columns))
     columns = tuple(policy.columns.values())
     numbers = tuple(map(float, start_memory(policy.policy)))
     view = AccountView._make((*[math.nan] * (len(AccountView._fields) - 1), None))

@@ -13,23 +13,9 @@ from backtest import base
 from backtest.base import ParameterError, TimeLike, did_you_mean, format_duration, repr_plain
 from backtest.base.units import SECOND
 from backtest.market import rules
+from backtest.market import tables as timed
 from backtest.market.rules import Repair, Subject, apply_repairs, count_uncovered, drop_duplicates
-from backtest.market.tables import (
-    DIVIDEND,
-    PRICES,
-    SCHEMAS,
-    Defect,
-    SourceFrame,
-    Span,
-    TimedTable,
-    cadence,
-    check_timezone,
-    missing_settlements,
-    place_dividends,
-    read_table,
-    refuse,
-    spacing,
-)
+from backtest.market.tables import DIVIDEND, PRICES, SCHEMAS, Defect, SourceFrame, Span, TimedTable
 
 ROLES = ("bars", "mark", "funding", "dividends")
 Frames = Mapping[str, Sequence[SourceFrame]]
@@ -97,7 +83,7 @@ def read_options(
 ) -> ReadOptions:
     repairs = rules.parse_repairs([repair] if isinstance(repair, str) else repair)
     ways = {each.name: each.way for each in repairs}
-    check_timezone(timezone)
+    timed.check_timezone(timezone)
     if decimal not in (".", ","):
         raise ParameterError(f"decimal must be '.' or ',', got {repr_plain(decimal)}")
     known = [f"{role}.{name}" for role in ROLES[1:] for name in ("time", *SCHEMAS[role].known)]
@@ -151,7 +137,7 @@ def read_frames(frames: Frames, options: ReadOptions) -> Read:
     notes: dict[str, str] = {}
     interval: int | None = None
     for role in ROLES:
-        table, found = read_table(frames.get(role, ()), SCHEMAS[role], options.timezone)
+        table, found = timed.read_table(frames.get(role, ()), SCHEMAS[role], options.timezone)
         defects += found
         if role == "funding" and table is not None and len(frames[role]) > 1:
             # two files may hold the same settlements
@@ -173,7 +159,7 @@ def read_frames(frames: Frames, options: ReadOptions) -> Read:
 
 def find_interval(bars: TimedTable, options: ReadOptions) -> tuple[int | None, list[Defect]]:
     time = bars.ordered.time
-    given, found = options.interval, spacing(time)
+    given, found = options.interval, timed.spacing(time)
     if options.sessions and found is not None:
         found = int(np.diff(time).min())
     length = given or found
@@ -230,7 +216,7 @@ def load_frames(frames: Frames, options: ReadOptions, *, where: str) -> dict[str
     read = read_frames(frames, options)
     subjects = make_subjects(read, sessions=options.sessions)
     filled = dict(read.notes)
-    refuse(find_defects(read, subjects, options, filled), where=where)
+    timed.refuse(find_defects(read, subjects, options, filled), where=where)
     return _build_fields(subjects, read.interval or 0, options, filled)
 
 
@@ -270,8 +256,10 @@ def _note_gaps(
     if funding is None:
         filled["funding"] = "none given"
     elif repairs and funding.covered is not None:
-        missing = sum(gap.missing for gap in missing_settlements(funding.once, *funding.span))
-        missing += int(count_uncovered(funding.span, funding.covered, cadence(funding.once)).sum())
+        missing = sum(gap.missing for gap in timed.missing_settlements(funding.once, *funding.span))
+        missing += int(
+            count_uncovered(funding.span, funding.covered, timed.cadence(funding.once)).sum()
+        )
         if missing:
             filled["funding_gaps"] = f"zero: {missing} settlements missing in {funding.span}"
 
@@ -289,7 +277,7 @@ def _build_fields(
     columns = {key: values for key, values in bars.columns.items() if key not in known}
     if "dividends" in subjects:
         paid = subjects["dividends"].table
-        columns[DIVIDEND] = place_dividends(paid, bars.time, interval, filled)
+        columns[DIVIDEND] = timed.place_dividends(paid, bars.time, interval, filled)
     return {
         **last,
         **{f"mark_{name}": values for name, values in marked.items()},

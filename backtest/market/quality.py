@@ -11,31 +11,17 @@ from typing import Any, Literal, NamedTuple, TypeAlias
 import numpy as np
 import pandas as pd
 
-from backtest.base import (
-    BacktestError,
-    IntArray,
-    ParameterError,
-    checked,
-    format_duration,
-    format_time,
-)
+from backtest import base
+from backtest.base import BacktestError, IntArray, ParameterError, format_duration, format_time
 from backtest.base.units import HOUR, MINUTE
 from backtest.market import loading, rules
+from backtest.market import tables as timed
 from backtest.market.files import find_sources, open_files
 from backtest.market.loading import Read, ReadOptions, make_subjects, read_frames, read_options
 from backtest.market.market import Market
 from backtest.market.markets import Markets
 from backtest.market.rules import LISTED, RULES, Hit, Rule, Subject, measure_mark, measure_rates
-from backtest.market.tables import (
-    NAIVE,
-    PRICES,
-    Defect,
-    TimedTable,
-    cadence,
-    nearest_minute,
-    place_on_bars,
-    spacing,
-)
+from backtest.market.tables import NAIVE, PRICES, Defect, TimedTable, nearest_minute, spacing
 
 Fit: TypeAlias = Literal["yes", "with care", "no"]
 FITS: tuple[Fit, ...] = ("yes", "with care", "no")
@@ -204,7 +190,7 @@ def _describe_funding(subject: Subject) -> dict[str, Any]:
     rate = whole.columns.get("rate", np.full(time.size, np.nan))
     known = rate[~np.isnan(rate)]
     scale = measure_rates(time, rate)
-    step = min(cadence(time), HOUR)
+    step = min(timed.cadence(time), HOUR)
     offset = np.abs((time + step // 2) % step - step // 2)
     facts = {
         "from": format_time(int(nearest_minute(time[0]))),
@@ -225,7 +211,7 @@ def _describe_funding(subject: Subject) -> dict[str, Any]:
         start, end = subject.span
         low, high = subject.covered
         facts["coverage"] = float(max(high - low, 0) / (end - start))
-        bar, _ = place_on_bars(subject.time, subject.bars.time, subject.interval)
+        bar, _ = timed.place_on_bars(subject.time, subject.bars.time, subject.interval)
         facts["most in a bar"] = int(np.bincount(np.maximum(bar, 0)).max()) if bar.size else 0
     return facts
 
@@ -448,7 +434,7 @@ def _find_ends(time: IntArray, step: int) -> tuple[str, str]:
     return format_time(int(time[0])), format_time(int(time[-1]) + step)
 
 
-@checked
+@base.checked
 def quality(
     data: Market | Markets | str | Path | Sequence[str | Path],
     *,

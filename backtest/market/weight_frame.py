@@ -9,17 +9,8 @@ from typing import Any, TypeAlias
 import numpy as np
 import pandas as pd
 
-from backtest.base import (
-    DataError,
-    FloatArray,
-    IntArray,
-    ParameterError,
-    check_number,
-    did_you_mean,
-    format_time,
-    repr_plain,
-    utc_index,
-)
+from backtest import base
+from backtest.base import DataError, FloatArray, IntArray, ParameterError, check_number, format_time
 from backtest.market.files import read_file
 from backtest.market.market import Market
 from backtest.market.tables import find_stamps, nearest_minute, require, to_floats, to_utc
@@ -119,7 +110,7 @@ def check_names(names: Any, markets: Any, argument: str) -> None:
         if name not in known:
             raise ParameterError(
                 f"{argument}: a weight must be of an instrument of the panel, {', '.join(known)}, "
-                f"got one of {name!r}{did_you_mean(name, known)}"
+                f"got one of {name!r}{base.did_you_mean(name, known)}"
             )
 
 
@@ -189,7 +180,7 @@ def _read_array(given: Any, markets: Any, argument: str, first: int) -> FloatArr
     values = values[:, None] if values.ndim == 1 == len(markets) else values
     if values.ndim != 2:
         is_array = np.iterable(given) and not isinstance(given, str)
-        kind = f"a {type(given).__name__}" if is_array else repr_plain(given)
+        kind = f"a {type(given).__name__}" if is_array else base.repr_plain(given)
         raise ParameterError(
             f"{argument} of several instruments must have a value for each of them, got {kind}; "
             f"for constants {{{markets.names[0]!r}: 1.0}}"
@@ -241,7 +232,7 @@ def read_weight_file(path: Path, timezone: str | None = None) -> pd.DataFrame:
         str(name): require(to_floats(frame[name], column=str(name), name=path.name))
         for name in names
     }
-    return pd.DataFrame(values, index=utc_index(times))
+    return pd.DataFrame(values, index=base.utc_index(times))
 
 
 NAME = "portfolio"
@@ -290,10 +281,10 @@ def make_index(markets: Any, weights: FloatArray) -> Market:
     )
 
 
-def _add(held: FloatArray, price: FloatArray, base: FloatArray) -> FloatArray:
+def _add(held: FloatArray, price: FloatArray, opens: FloatArray) -> FloatArray:
     """Return sum_i w_i (P_i / O_i - 1), of shape (n_bars,), without what is not held."""
     total = np.zeros(held.shape[1])
-    for weight, one, other in zip(held, price, base, strict=True):
+    for weight, one, other in zip(held, price, opens, strict=True):
         total += np.where(weight != 0.0, weight * (one / other - 1.0), 0.0)
     return total
 

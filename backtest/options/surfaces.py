@@ -20,24 +20,8 @@ from typing import Any, Literal, NamedTuple
 import numpy as np
 import pandas as pd
 
-from backtest.base import (
-    DataError,
-    FloatArray,
-    IntArray,
-    ParameterError,
-    Reportable,
-    TimeLike,
-    call_later,
-    check_range,
-    checked,
-    count_nouns,
-    float_if_single,
-    format_time,
-    parse_duration,
-    repr_given,
-    to_nanoseconds,
-    warn_caller,
-)
+from backtest import base
+from backtest.base import DataError, FloatArray, IntArray, ParameterError, call_later, check_range
 from backtest.base.units import DAY, YEAR_DAYS
 from backtest.market import Market
 from backtest.options.chain import Chain, Inspection, find_files
@@ -455,7 +439,7 @@ CROSSING_TOLERANCE = 1e-12
 
 
 @dataclass(frozen=True, eq=False, repr=False)
-class Surface(Reportable):
+class Surface(base.Reportable):
     """Implied volatility by strike and time to expiry, fitted to one snapshot of a chain.
 
     Between expiries total variance is linear in time at constant log-moneyness; outside them
@@ -507,7 +491,7 @@ class Surface(Reportable):
     about = property(call_later(DECLARED, "describe_quotes"))
 
     @classmethod
-    @checked
+    @base.checked
     def fit(cls, chain: Chain, model: Model = "svi", *, underlying: str | None = None) -> Surface:
         """Fit a surface to bids and asks.
 
@@ -580,12 +564,12 @@ class Surface(Reportable):
         butterflies = int(arbitrage["butterfly"].sum())
         skew = self.skew(tenor)
         sides = ("puts", "calls") if skew >= 0.0 else ("calls", "puts")
-        expiries = count_nouns(len(self.fits), "expiry", "expiries")
+        expiries = base.count_nouns(len(self.fits), "expiry", "expiries")
         days = f"{YEAR_DAYS * tenor:.3g} days"
         return (
             f"At {days}: {100 * self.atm(tenor):.1f} % a year at the money, 25-delta {sides[0]} "
             f"{100 * abs(skew):.1f} points above {sides[1]}. {100 * self.inside:.1f} % of "
-            f"{count_nouns(int(self.fits['quotes'].sum()), 'two-sided quote')} within "
+            f"{base.count_nouns(int(self.fits['quotes'].sum()), 'two-sided quote')} within "
             f"{WIDTH:g} standard deviations contain the fit between bid and ask, widened by "
             f"{100 * WIDENING:g} points; butterfly arbitrage in {butterflies} of {expiries}; "
             f"{describe_crossings(arbitrage)}."
@@ -626,15 +610,15 @@ class Surface(Reportable):
         ln(F / index) is linear in time from 0 over the expiries, and in proportion to it after.
         Raises ParameterError if years are negative or no numbers.
         """
-        return float_if_single(self._find_forward(read_years(years)))
+        return base.float_if_single(self._find_forward(read_years(years)))
 
     def _find_forward(self, wanted: FloatArray) -> FloatArray:
         times, forwards = self.years, self.fits["forward"].to_numpy(dtype=np.float64)
-        base = self.index if self.index > 0.0 else forwards[0]
-        carry = np.log(forwards / base)
+        spot = self.index if self.index > 0.0 else forwards[0]
+        carry = np.log(forwards / spot)
         inner = np.interp(wanted, np.append(0.0, times), np.append(0.0, carry))
         after = carry[-1] * wanted / times[-1]
-        return np.asarray(base * np.exp(np.where(wanted > times[-1], after, inner)))
+        return np.asarray(spot * np.exp(np.where(wanted > times[-1], after, inner)))
 
     def total_variance(self, k: Number, years: Number) -> Any:
         """Return volatility^2 years at log-moneyness ``k = ln(K / F)``, both broadcast.
@@ -642,7 +626,7 @@ class Surface(Reportable):
         Raises ParameterError if a number is not finite, or years are negative.
         """
         given = broadcast(read_numbers("k", k), read_years(years))
-        return float_if_single(self._find_total(*given))
+        return base.float_if_single(self._find_total(*given))
 
     def _find_total(self, ks: FloatArray, wanted: FloatArray) -> FloatArray:
         times = self.years
@@ -669,7 +653,7 @@ class Surface(Reportable):
         wanted = read_years(years, is_zero_allowed=False)
         strikes, wanted = broadcast(strikes, wanted)
         k = np.log(strikes / self._find_forward(wanted))
-        return float_if_single(np.sqrt(self._find_total(k, wanted) / wanted))
+        return base.float_if_single(np.sqrt(self._find_total(k, wanted) / wanted))
 
     def atm(self, tenor: str | float) -> float:
         """Return the volatility at the forward for a tenor such as ``"30d"``, or in years.
@@ -797,7 +781,7 @@ class Surface(Reportable):
 def describe_crossings(arbitrage: pd.DataFrame) -> str:
     judged = arbitrage[arbitrage["quoted_crossings"].notna()]
     crossing = judged[judged["quoted_crossings"] > 0.0]
-    pairs = count_nouns(len(judged), "pair") + " of expiries"
+    pairs = base.count_nouns(len(judged), "pair") + " of expiries"
     if crossing.empty:
         return f"no calendar arbitrage between the strikes quoted in both of {pairs}"
     depth = 100 * float(crossing["deepest_crossing"].max())
@@ -815,7 +799,7 @@ def read_years(years: object, *, is_zero_allowed: bool = True) -> FloatArray:
 
 def read_tenor(tenor: object) -> float:
     if isinstance(tenor, str):
-        years = parse_duration(tenor, "tenor") / (DAY * YEAR_DAYS)
+        years = base.parse_duration(tenor, "tenor") / (DAY * YEAR_DAYS)
     else:
         years = float(read_numbers("tenor", tenor))
     if not years > 0.0:
@@ -846,7 +830,7 @@ class Surfaces:
     skipped: pd.DataFrame
 
     @classmethod
-    @checked
+    @base.checked
     def load(
         cls,
         path: str | Path,
@@ -882,7 +866,7 @@ class Surfaces:
         return collect(surfaces, skipped, str(path))
 
     @classmethod
-    @checked
+    @base.checked
     def fit(
         cls,
         chain: Chain,
@@ -913,12 +897,12 @@ class Surfaces:
         """The instants, UTC."""
         return pd.DatetimeIndex([each.time for each in self.surfaces], name="time")
 
-    def at(self, time: TimeLike) -> Surface:
+    def at(self, time: base.TimeLike) -> Surface:
         """Return the last surface stamped at or before a time.
 
         Raises DataError if there is none.
         """
-        stamp = to_nanoseconds(time, "time")
+        stamp = base.to_nanoseconds(time, "time")
         k = int(np.searchsorted(self._stamps, stamp, side="right")) - 1
         if k < 0:
             raise DataError(f"no surface is stamped at or before {time}, got {self!r}")
@@ -1026,7 +1010,8 @@ class Surfaces:
         """
         if not tenors or isinstance(tenors, str):
             raise ParameterError(
-                f"tenors must be a sequence of durations such as ('30d',), got {repr_given(tenors)}"
+                "tenors must be a sequence of durations such as ('30d',), got "
+                f"{base.repr_given(tenors)}"
             )
         closes = market.time + market.interval
         row = np.searchsorted(self._stamps, closes, side="left") - 1
@@ -1054,8 +1039,8 @@ class Surfaces:
             return
         raise DataError(
             f"bars must close after a surface and at most {MAX_AGE / DAY:g} days after the last, "
-            f"got bars from {format_time(int(closes[0]))} to {format_time(int(closes[-1]))} for "
-            f"{self!r}"
+            f"got bars from {base.format_time(int(closes[0]))} to "
+            f"{base.format_time(int(closes[-1]))} for {self!r}"
         )
 
     def _warn_of_long_tenors(self, tenors: Sequence[str], row: IntArray) -> None:
@@ -1064,9 +1049,10 @@ class Surfaces:
         for tenor in tenors:
             short = int((limits < read_tenor(tenor)).sum())
             if short:
-                warn_caller(
+                base.warn_caller(
                     f"skew_{tenor} and vix_{tenor} are missing for {short} of "
-                    f"{count_nouns(len(used), 'surface')}: {tenor} is over twice their last expiry"
+                    f"{base.count_nouns(len(used), 'surface')}: {tenor} is over twice their last "
+                    "expiry"
                 )
 
 

@@ -9,23 +9,8 @@ from typing import Annotated, Any, TypeAlias
 import numpy as np
 import pandas as pd
 
-from backtest.base import (
-    Declaration,
-    Fault,
-    Faults,
-    FloatArray,
-    FloatSeries,
-    IntArray,
-    Number,
-    ParameterError,
-    Text,
-    Value,
-    declared,
-    did_you_mean,
-    read_number,
-    repr_plain,
-    utc_index,
-)
+from backtest import base
+from backtest.base import Fault, Faults, FloatArray, Number, ParameterError, Text, Value, declared
 from backtest.base.fields import COST, SHARE
 from backtest.market import Market
 from backtest.venue.portfolio_kernels import CollateralTables, compute_value_at_rate
@@ -35,7 +20,7 @@ OWN_EQUITY = ("equity", "account", "portfolio")
 Tier: TypeAlias = tuple[float, float, float]
 
 
-class Tiers(Declaration):
+class Tiers(base.Declaration):
     def read(self, value: Any) -> tuple[Tier, ...]:
         if not isinstance(value, Sequence) or isinstance(value, str) or not value:
             raise Fault("must be a list of (floor, cap, rate), [(0, 1e6, 1.0)] for example")
@@ -45,13 +30,13 @@ class Tiers(Declaration):
 def read_tier(row: Any) -> Tier:
     if not isinstance(row, Sequence) or isinstance(row, str) or len(row) != 3:
         raise Fault(
-            "must be rows of (floor, cap, rate), (0, 1e6, 0.95) for example", repr_plain(row)
+            "must be rows of (floor, cap, rate), (0, 1e6, 0.95) for example", base.repr_plain(row)
         )
     floor, cap, rate = (math.inf if each == "inf" else each for each in row)
     try:
-        return float(read_number(floor)), float(read_number(cap)), float(SHARE.read(rate))
+        return float(base.read_number(floor)), float(base.read_number(cap)), float(SHARE.read(rate))
     except Fault as fault:
-        raise Fault(str(fault), repr_plain(row)) from None
+        raise Fault(str(fault), base.repr_plain(row)) from None
 
 
 @declared(kw_only=True)
@@ -60,7 +45,7 @@ class StoredMarket(Value):
     content: str
 
 
-class Prices(Declaration):
+class Prices(base.Declaration):
     def read(self, value: Any) -> Market | StoredMarket | str | float:
         if isinstance(value, Mapping):
             return StoredMarket.from_dict(value)
@@ -178,11 +163,11 @@ def check_collateral(
         if isinstance(each.prices, str) and each.prices not in instruments:
             raise ParameterError(
                 f"prices of collateral {each.name!r} must be a Market or name an instrument of the "
-                f"run, got {each.prices!r}{did_you_mean(each.prices, instruments)}"
+                f"run, got {each.prices!r}{base.did_you_mean(each.prices, instruments)}"
             )
 
 
-def pack_rows(rows: Sequence[Sequence[float]], width: int = 1) -> tuple[IntArray, FloatArray]:
+def pack_rows(rows: Sequence[Sequence[float]], width: int = 1) -> tuple[base.IntArray, FloatArray]:
     counts = np.array([len(row) for row in rows], dtype=np.int64)
     most = max([width, *(len(row) for row in rows)])
     padded = [[*row, *[row[-1] if row else math.nan] * (most - len(row))] for row in rows]
@@ -264,7 +249,9 @@ class RateCurve(Value):
         kept = 1.0 - self.reserve_factor
         return shape_like(utilization, self.borrow(used) * used * kept)
 
-    def rates(self, market: Market, utilization: float | str) -> dict[str, FloatSeries | float]:
+    def rates(
+        self, market: Market, utilization: float | str
+    ) -> dict[str, base.FloatSeries | float]:
         """Return ``borrow_rate`` and ``cash_rate`` of a venue, by a utilization through time.
 
         Raises ParameterError if there is no such column, or a utilization is not from 0 to 1.
@@ -286,10 +273,10 @@ class RateCurve(Value):
         if used is None:
             raise ParameterError(
                 "utilization must be a number or a further column of the bars, got "
-                f"{utilization!r}{did_you_mean(utilization, market.columns)}"
+                f"{utilization!r}{base.did_you_mean(utilization, market.columns)}"
             )
         known_at = np.concatenate([used[:1], used[:-1]])
-        index = utc_index(market.time)
+        index = base.utc_index(market.time)
         return {
             "borrow_rate": pd.Series(self.borrow(known_at), index),
             "cash_rate": pd.Series(self.supply(known_at), index),

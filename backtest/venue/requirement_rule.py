@@ -11,7 +11,6 @@ import re
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import (
-    TYPE_CHECKING,
     Annotated,
     Any,
     ClassVar,
@@ -33,10 +32,6 @@ from backtest.venue.option_contract import OptionPosition
 from backtest.venue.option_kernels import OptionPositions, OptionRates, OptionRules, ShockTables
 from backtest.venue.portfolio_kernels import Holdings, PortfolioRules, ScenarioTables, SpotTables
 from backtest.venue.requirement import LEVELS, MarginRules
-
-if TYPE_CHECKING:
-    from backtest.venue.collateral import Collateral
-
 
 FLAGS = ("inverse", "isolated", "valued_at_entry")
 NUMBERS = ("close_fee", "taker", "size", "setting", "multiplier", "initial_multiplier")

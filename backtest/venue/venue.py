@@ -14,7 +14,7 @@ from dataclasses import dataclass, replace
 from fractions import Fraction
 from itertools import pairwise
 from operator import attrgetter
-from typing import TYPE_CHECKING, Annotated, Any, ClassVar, NamedTuple, Self, overload
+from typing import Annotated, Any, ClassVar, NamedTuple, Self, overload
 
 import numpy as np
 import pandas as pd
@@ -25,10 +25,6 @@ from backtest.base.fields import COST, NOT_NEGATIVE, POSITIVE, SHARE
 from backtest.base.units import TOLERANCE
 from backtest.venue import preset_files
 from backtest.venue.option_contract import OptionCosts
-
-if TYPE_CHECKING:
-    from backtest.base import Cost, Rate
-
 
 MAKER = Number(-1, 1, open_low=True, open_high=True)
 
