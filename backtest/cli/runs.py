@@ -25,7 +25,6 @@ from backtest.cli.build import (
     Experiment,
     build_experiment,
     build_policy,
-    list_policies,
     name_policies,
 )
 from backtest.cli.command import AsJson, Output, option, take_experiment
@@ -34,7 +33,7 @@ from backtest.cli.experiment_keys import OPEN_TABLES, RULE_TABLES, TABLES, Key
 from backtest.cli.find_policy import is_expression
 from backtest.cli.printing import print_json
 from backtest.cli.progress import show_progress
-from backtest.cli.typed_values import describe_bars, split_pair
+from backtest.cli.typed_values import split_pair
 from backtest.engine import Result, Trades, collect_limit_orders, collect_options, count_boundless
 from backtest.policy import Policy, format_title
 
@@ -53,10 +52,6 @@ def run(draft: Draft, *, trades: TradesFile = None, output: Output) -> None:
     if trades is not None and trades.suffix.lower() not in ENDINGS:
         raise ParameterError(f"a file of trades ends in {', '.join(ENDINGS)}, got {trades.name!r}")
     experiment = build_experiment(draft)
-    for policy in list_policies(experiment.policy):
-        note = describe_bars(policy, experiment.market)
-        if note is not None:
-            typer.echo(f"note: {note}", err=True)
     result = run_with_progress(experiment)
     if trades is not None:
         write_trades(result.trades, trades)

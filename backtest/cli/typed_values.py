@@ -12,15 +12,9 @@ import numpy as np
 
 from backtest.base import (
     ParameterError,
-    Range,
-    format_duration,
-    format_hours,
     read_range,
     repr_given,
 )
-from backtest.base.units import HOUR
-from backtest.market import Market, Markets
-from backtest.policy import Parameter, Policy
 
 _WORDS: Mapping[str, Any] = {"none": None, "true": True, "false": False}
 _BOUND = re.compile(r"\s*(\w+)\s*((?:<=|>=|==|<|>).*)")
@@ -137,36 +131,3 @@ def read_constraints(texts: Sequence[str]) -> Iterator[tuple[str, str]]:
             )
         seen.add(match[1])
         yield match[1], match[2].strip()
-
-
-FAR = 4
-"""If bars are this many times longer or shorter than an hour, a note explains the defaults."""
-
-
-def describe_bars(policy: Policy, market: Market | Markets) -> str | None:
-    interval = market.decide or market.interval
-    if interval * FAR > HOUR and interval < HOUR * FAR:
-        return None
-    spans = [
-        f"{each.name}={each.default} is {format_hours(float(str(each.default)) * interval)}"
-        for each in find_defaults(policy)
-    ]
-    if not spans or not type(policy).__module__.startswith("backtest.strategies."):
-        return None
-    return (
-        f"bars are {format_duration(interval)}, and the policy's defaults are for 1h: "
-        f"{', '.join(spans)} (--set changes it)"
-    )
-
-
-def find_defaults(policy: Policy) -> Iterator[Parameter]:
-    settings = policy.settings()
-    for each in policy.parameters().values():
-        space = each.space
-        if not isinstance(space, Range) or space.unit != "bars":
-            continue
-        name, values = space.when or ("", ())
-        options = values if isinstance(values, tuple) else (values,)
-        is_used = space.when is None or settings.get(name) in options
-        if is_used and each.default is not None and settings[each.name] == each.default:
-            yield each

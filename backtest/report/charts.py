@@ -13,7 +13,6 @@ import numpy as np
 import pandas as pd
 
 from backtest.base import (
-    BoolArray,
     FloatArray,
     IntArray,
     Panel,
@@ -253,36 +252,16 @@ def thin_rows(
     edges = np.linspace(float(time[0]), float(time[-1]), buckets + 1)[:-1]
     starts = np.unique(np.searchsorted(time.astype(np.float64), edges))
     ends = np.append(starts[1:], n) - 1
+    pixel = np.repeat(np.arange(len(starts)), np.diff(np.append(starts, n)))
     rows = [starts, ends]
     for values in series:
-        rows += [*find_extremes(values, starts), find_gap_ends(values, buckets)]
+        known = pd.Series(values).dropna()
+        groups = known.groupby(pixel[known.index])
+        extremes = groups.idxmin().to_numpy(), groups.idxmax().to_numpy()
+        rows += [*extremes, find_gap_ends(values, buckets)]
     if keep is not None:
         rows.append(keep)
     return np.unique(np.concatenate(rows)).astype(np.int64)
-
-
-def find_extremes(values: FloatArray, starts: IntArray) -> tuple[IntArray, IntArray]:
-    missing = np.isnan(values)
-    low = np.where(missing, np.inf, values)
-    high = np.where(missing, -np.inf, values)
-    return (
-        find_first_rows(
-            low == repeat_per_row(np.minimum.reduceat(low, starts), starts, len(low)), starts
-        ),
-        find_first_rows(
-            high == repeat_per_row(np.maximum.reduceat(high, starts), starts, len(high)), starts
-        ),
-    )
-
-
-def repeat_per_row(values: FloatArray, starts: IntArray, n: int) -> FloatArray:
-    return np.repeat(values, np.diff(np.append(starts, n)))
-
-
-def find_first_rows(is_wanted: BoolArray, starts: IntArray) -> IntArray:
-    rows = np.flatnonzero(is_wanted)
-    bucket = np.searchsorted(starts, rows, side="right")
-    return rows[np.unique(bucket, return_index=True)[1]]
 
 
 def find_gap_ends(values: FloatArray, buckets: int) -> IntArray:

@@ -333,8 +333,6 @@ def list_parts(result: Result) -> list[Part]:
              lambda: list_exposure(result), is_folded=True),
         Part("time", "Over time", "Monthly returns and rolling measures.",
              lambda: list_over_time(result), is_folded=True),
-        Part("tails", "Tails", "How large single returns were.",
-             lambda: [draw_tails(result)], is_folded=True),
         Part("events", "Event ledger", "All events in order. Search by any word.",
              lambda: [tabulate_ledger(result)], is_folded=True),
         Part("measures", "All measures", "Money is in the settlement currency. docs/metrics.md "
@@ -598,9 +596,6 @@ def average_leverage(result: Result) -> FloatArray:
 
 # -------------------------------------------------------------------------------------------- risk
 
-LEAST_RETURNS = 20
-"""Fewer returns than this do not show a tail."""
-
 
 def list_risk(result: Result) -> list[Shown]:
     bars = result.bars
@@ -628,31 +623,6 @@ def list_risk(result: Result) -> list[Shown]:
     colors = {"margin ratio": "accent", "distance": "accent", "forecast": "loss"}
     return [ShownChart("closeness", "Closeness to liquidation", caption, table, colors=colors,
                        height=480, panels=panels)]  # fmt: skip
-
-
-def draw_tails(result: Result) -> ShownChart:
-    returns, sampling = result.returns.to_numpy(), str(result.manifest["sampling"])
-    n, far = len(returns), float(np.max(np.abs(returns), initial=0.0))
-    if n < LEAST_RETURNS or not far > 0.0:
-        return ShownChart("tails", "", "", None)
-    size = np.linspace(0.0, far, 160)[1:]
-    deviation = float(np.std(returns, ddof=1))
-    normal = np.array([0.5 * math.erfc(each / deviation / math.sqrt(2.0)) for each in size])
-    shares = {
-        "losses": (-returns[None, :] >= size[:, None]).mean(axis=1),
-        "gains": (returns[None, :] >= size[:, None]).mean(axis=1),
-        "normal, same volatility": np.where(normal >= 0.3 / n, normal, 0.0),
-    }
-    table = pd.DataFrame({name: np.where(share > 0.0, share, np.nan)
-                          for name, share in shares.items()}, index=size)  # fmt: skip
-    colors = {"losses": "loss", "gains": "accent", "normal, same volatility": "neutral"}
-    caption = (
-        "The share of periods with a gain or a loss beyond each size, on a log scale. A line above "
-        "the gray one is a tail fatter than a normal distribution has."
-    )
-    return ShownChart("tails", "Tails of returns", caption, table, colors=colors, log="y",
-                      x=f"size of a {sampling} return", y="share of periods beyond", percent="xy",
-                      has_legend=True, size="narrow", height=360)  # fmt: skip
 
 
 def list_liquidations(result: Result) -> list[Shown]:

@@ -91,7 +91,7 @@ def page(browser, files):
     ("run", 1440, 6),
     ("run", 390, 6),
     ("hostile", 390, 6),
-    ("sweep", 390, 7),
+    ("sweep", 390, 6),
     ("study", 390, 3),
     ("study", 1440, 3),
     ("comparison", 390, 4),
