@@ -5,8 +5,7 @@ from typing import TYPE_CHECKING
 from backtest.base import open_door
 
 if TYPE_CHECKING:
-    from backtest.crowd.cascade import cascade
-    from backtest.crowd.cascade_record import Cascade
+    from backtest.crowd.cascade import Cascade, cascade
     from backtest.crowd.crowd import Crowd
     from backtest.crowd.impact import Linear, SquareRoot
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -15,19 +15,22 @@ from backtest.base import (
     AccountingError,
     Choice,
     FloatArray,
+    Head,
+    Headline,
     Number,
     ParameterError,
+    Part,
+    SettingsResult,
+    ShownChart,
+    ShownTable,
     check_range,
     checked_only,
-    compute_id,
-    find_versions,
+    format_percent,
     parse_duration,
     record_making,
     repr_plain,
-    to_plain,
 )
 from backtest.base.units import DAY, TOLERANCE
-from backtest.crowd.cascade_record import PAYERS, Cascade
 from backtest.crowd.crowd import ARRAYS_OF_CROWD, Crowd, find_price, to_price, to_value
 from backtest.crowd.impact import Impact, ImpactCurve
 from backtest.crowd.rounds import (
@@ -45,6 +48,205 @@ from backtest.engine import Result, describe_history
 from backtest.venue import Venue, read_rules
 
 MOST_ROUNDS = 200_000
+MOST_ROWS = 60
+"""The rounds that a page shows."""
+PAYERS = {
+    "fund_paid": "insurance fund",
+    "adl_paid": "deleveraged winners",
+    "haircuts": "haircuts on profits",
+    "unpaid": "unpaid: the venue owes it",
+}
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class Cascade(SettingsResult):
+    """The outcome of :func:`backtest.cascade`.
+
+    Attributes
+    ----------
+    rounds : DataFrame
+        Row 0 is the shock alone, then a row per round: ``mark`` (the price at which accounts
+        failed) and ``price`` (after their flow); ``long`` and ``short``, the notionals liquidated
+        in the market, and ``adl``, closed against winners, all at the price before the shock;
+        ``insurance``, the fund afterwards; ``fees``; ``deficit``, what bankrupt accounts lacked,
+        and who paid it: ``fund_paid``, ``adl_paid``, ``haircuts``, ``unpaid``; and
+        ``off``, the error of the books as a share.
+    accounts : DataFrame
+        A row per account: ``quantity`` left, the ``round`` in which it failed (0: never),
+        ``close_price``, contracts ``deleveraged``, and the ``haircut`` in money.
+    ladder : DataFrame
+        The notional liquidated by price before the shock; see :meth:`Crowd.ladder`.
+    settings : dict
+        Crowd, venue and arguments.
+    price, shock, final_price : float
+        The price before the shock, the move that began it, a fraction, and the price after the last
+        round, at which no account fails.
+    multiplier : float
+        The final move over the shock; 1 if nobody was liquidated.
+    reproduction : float
+        The forced notional that one unit of forced notional causes at the start.
+    deficit : float
+        Losses of bankrupt accounts beyond what backed them, in the settlement currency.
+    days_empty : float
+        The time in days during which rounds left the insurance fund empty.
+    liquidated : int
+        The accounts of the crowd that were liquidated.
+    clearing_prices : list of float
+        All prices at which the market clears without recovery, the nearest first.
+    me : dict or None
+        The own account: ``liquidated``, in which ``round``, the ``quantity`` left, the mean
+        ``close_price``, ``equity_before`` the shock and ``equity`` now, their difference ``loss``,
+        contracts ``deleveraged``, the ``haircut``, and the ``liquidation_price`` of what is left.
+    crowd : Crowd or None
+        The crowd, at the venue of the cascade; None for a loaded one.
+    """
+
+    rounds: pd.DataFrame
+    accounts: pd.DataFrame
+    ladder: pd.DataFrame
+    settings: dict[str, Any]
+    price: float
+    shock: float
+    final_price: float
+    multiplier: float
+    reproduction: float
+    deficit: float
+    days_empty: float
+    liquidated: int
+    clearing_prices: list[float]
+    me: dict[str, Any] | None = None
+    crowd: Crowd | None = None
+
+    kind = "cascade"
+    table_names = ("rounds", "accounts", "ladder")
+    numbers = ("price", "shock", "final_price", "multiplier", "reproduction", "deficit",
+               "days_empty", "liquidated", "clearing_prices", "me")  # fmt: skip
+
+    def describe_data(self) -> Mapping[str, Any]:
+        """Return the data of the crowd's market, or the crowd itself."""
+        crowd = self.crowd
+        market = None if crowd is None else crowd.market
+        found = dict(describe_history(market))
+        if crowd is not None and market is None:
+            found |= {"source": repr(crowd), "content_hash": crowd.content_hash}
+        return found
+
+    @property
+    def is_ambiguous(self) -> bool:
+        """Whether there is more than one clearing price."""
+        return len(self.clearing_prices) > 1
+
+    @property
+    def haircuts(self) -> FloatArray:
+        """What was taken from the profit of each account, in the settlement currency."""
+        return self.accounts["haircut"].to_numpy(dtype=np.float64)
+
+    def payers(self) -> dict[str, float]:
+        """Return who paid the deficit, in the settlement currency."""
+        return {name: float(self.rounds[name].sum()) for name in PAYERS}
+
+    @property
+    def title(self) -> str:
+        """The accounts and the shock."""
+        shock = format_percent(self.shock, is_signed=True)
+        return f"Cascade of {self.settings['crowd'].get('accounts', 0):,} accounts after {shock}"
+
+    @property
+    def heading(self) -> str:
+        """The title of the page."""
+        return self.title
+
+    @property
+    def about(self) -> str:
+        """That there are positions and no market."""
+        return "" if self.manifest["data"]["bars"] else "Positions given, without a market"
+
+    @property
+    def note(self) -> str:
+        """The final move over the shock."""
+        return f"{self.multiplier:.2f} times the shock"
+
+    @property
+    def move(self) -> float:
+        """The move of the price from before the shock to the end, a fraction."""
+        return self.final_price / self.price - 1.0
+
+    @property
+    def verdict(self) -> str:
+        """How far the liquidations moved the price."""
+        text = (
+            f"After a shock of {format_percent(self.shock)}, {len(self.rounds) - 1} rounds of "
+            f"liquidations moved the price by {format_percent(self.move)} in all."
+        )
+        if self.is_ambiguous:
+            text += " The market also clears at other prices; the nearest was taken."
+        return text
+
+    @property
+    def details(self) -> str:
+        """What happened to the own account."""
+        me = self.me
+        if me is None:
+            return ""
+        fate = f"was liquidated in round {me['round']}" if me["liquidated"] else "survived"
+        return f"The own account {fate}: {me['equity_before']:,.2f} became {me['equity']:,.2f}."
+
+    def list_numbers(self) -> list[Headline]:
+        """Return the move, the two multipliers, the accounts liquidated, and the deficit."""
+        shock, n = format_percent(self.shock), f"of {len(self.accounts):,} accounts"
+        beyond = "losses beyond what backed the accounts"
+        return [
+            Headline("move", "final move", self.move, "percent", f"shock {shock}"),
+            Headline("multiplier", "multiplier", self.multiplier, "decimals",
+                     "final move over shock", "less"),
+            Headline("reproduction", "reproduction", self.reproduction, "decimals",
+                     "unstable from 1 on", "less"),
+            Headline("liquidated", "liquidated", self.liquidated, "count", n, "less"),
+            Headline("deficit", "deficit", self.deficit, "count", beyond, "less"),
+        ]  # fmt: skip
+
+    def list_parts(self) -> list[Part]:
+        """Return the ladder before the shock, the rounds, and who paid."""
+        ends = "Solid and dashed: before the shock, and where the cascade ended."
+        price, fund = self.rounds["price"], self.rounds["insurance"]
+        paid = pd.DataFrame({"money": self.payers()}).rename(index=PAYERS)
+        paid["share"] = paid["money"] / max(self.deficit, 1e-300)
+        return [
+            Part("ladder", "The ladder of liquidations", "What is liquidated at each price, before "
+                 "the shock.", (
+                ShownChart("ladder", "Notional liquidated by price", ends,
+                           self.ladder[["long", "short"]], "bars", {"long": "loss",
+                           "short": "accent"}, "price", "notional",
+                           marks=(self.price, self.final_price), has_legend=True,
+                           height=320),
+            )),
+            Part("rounds", "The rounds", "The price, and what each round liquidated.", (
+                ShownChart("rounds", "Price after each round", "Round 0 is the shock alone.",
+                           price, "points", x="round", y="price", size="half", height=280),
+                ShownChart("fund", "Insurance fund after each round", "Empty where the fund is "
+                           "infinite.", fund, "steps", x="round", y="money", size="half",
+                           height=280),
+                self._tabulate_rounds(),
+            ), shows="both"),
+            Part("payers", "Who paid", "Where the deficit of bankrupt accounts went.",
+                 (ShownTable(paid, "Who paid", labels=Head("payer"),
+                             heads={"money": Head("money", "", "count")}),), shows="both"),
+        ]  # fmt: skip
+
+    def _tabulate_rounds(self) -> ShownTable:
+        rounds, half = self.rounds, MOST_ROWS // 2
+        titles = {"accounts": "accounts", "long": "longs", "short": "shorts",
+                  "adl": "deleveraged", "insurance": "fund", "deficit": "deficit"}  # fmt: skip
+        heads = {name: Head(title, "", "count") for name, title in titles.items()}
+        note = "Notionals at the price before the shock."
+        if len(rounds) > MOST_ROWS:
+            note += f" The first and last {half} of {len(rounds) - 1} rounds."
+            rounds = pd.concat([rounds.head(half), rounds.tail(half)])
+        return ShownTable(rounds, "Rounds", note, Head("round", "", "count"), heads,
+                          ("price", *titles))  # fmt: skip
+
+    def __repr__(self) -> str:
+        return f"<Cascade of {format_percent(self.shock)}, {len(self.rounds) - 1} rounds>"
 
 
 @record_making
@@ -145,25 +347,11 @@ def cascade(  # noqa: PLR0913 - keywords, each with a default that is said
     rows, outcomes, final = run_rounds(books, terms, decay, progress)
     rounds = pd.DataFrame(rows)
     rounds.index.name = "round"
-    ladder = replace(known, price=start).ladder().reset_index()
-    tables = {
-        "rounds": rounds, "accounts": tabulate_outcomes(books, len(known)), "ladder": ladder,
-    }  # fmt: skip
     first = outcomes[0].flow if outcomes else 0.0
     is_empty = rounds["insurance"] <= SLACK * insurance
-    outcome = {
-        "price": start,
-        "shock": shock,
-        "final_price": final,
-        "multiplier": (final / start - 1.0) / shock if shock != 0.0 else math.nan,
-        "reproduction": outcomes[1].fresh / abs(first) if len(outcomes) > 1 and first else 0.0,
-        "deficit": float(rounds["deficit"].sum()),
-        "days_empty": int(is_empty.sum()) * length / DAY if 0.0 < insurance < math.inf else 0.0,
-        "liquidated": int(np.sum(books.first_round[: len(known)] > 0)),
-        "clearing_prices": clearing,
-        "me": None if own is None else describe_own_account(books, start, final),
-    }
-    arguments = {
+    settings = {
+        "crowd": {**known.origin, "content_hash": known.content_hash},
+        "venue": venue.to_dict(),
         "impact": impact.to_dict() | {"law": type(impact).__name__},
         "curve": curve._asdict(),
         "insurance": insurance,
@@ -174,7 +362,23 @@ def cascade(  # noqa: PLR0913 - keywords, each with a default that is said
         "margin": margin,
         "me": own,
     }
-    return Cascade(tables, build_manifest(known, venue, outcome, arguments), known)
+    return Cascade(
+        rounds=rounds,
+        accounts=tabulate_outcomes(books, len(known)),
+        ladder=replace(known, price=start).ladder(),
+        settings=settings,
+        price=start,
+        shock=float(shock),
+        final_price=final,
+        multiplier=(final / start - 1.0) / shock if shock != 0.0 else math.nan,
+        reproduction=outcomes[1].fresh / abs(first) if len(outcomes) > 1 and first else 0.0,
+        deficit=float(rounds["deficit"].sum()),
+        days_empty=int(is_empty.sum()) * length / DAY if 0.0 < insurance < math.inf else 0.0,
+        liquidated=int(np.sum(books.first_round[: len(known)] > 0)),
+        clearing_prices=clearing,
+        me=None if own is None else describe_own_account(books, start, final),
+        crowd=known,
+    )
 
 
 def run_rounds(
@@ -250,29 +454,6 @@ def tabulate_outcomes(books: Books, n: int) -> pd.DataFrame:
             "haircut": books.haircut[:n],
         }
     )
-
-
-def build_manifest(
-    crowd: Crowd, venue: Venue, outcome: Mapping[str, Any], arguments: Mapping[str, Any]
-) -> dict[str, Any]:
-    market, content = crowd.market, crowd.content_hash
-    data = {
-        **describe_history(market),
-        "source": repr(crowd if market is None else market),
-        "content_hash": content if market is None else market.content_hash,
-    }
-    manifest: dict[str, Any] = to_plain(
-        {
-            "kind": "cascade",
-            "data": data,
-            "crowd": {**crowd.origin, "content_hash": content},
-            "venue": venue.to_dict(),
-            "arguments": dict(arguments),
-            "outcome": dict(outcome),
-            "versions": find_versions(),
-        }
-    )
-    return {"id": compute_id(manifest), **manifest}
 
 
 # ----- one's own account -----

@@ -8,7 +8,7 @@ after every round.
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import NamedTuple
 
 import numpy as np
@@ -84,10 +84,6 @@ def read_terms(
     )
 
 
-def zeros() -> FloatArray:
-    return np.zeros(0)
-
-
 @dataclass
 class Books:
     """Every account, the liquidity account, the insurance fund and the venue."""
@@ -102,17 +98,17 @@ class Books:
     first_quantity: FloatArray
     first_equity: FloatArray
     liquidity_quantity: float
+    liquidation: FloatArray
+    haircut: FloatArray
+    deleveraged: FloatArray
+    closed: FloatArray
+    closed_money: FloatArray
+    first_round: IntArray
+    last: FloatArray
     liquidity_base: float = 0.0
     fund_paid: float = 0.0
     fees: float = 0.0
     unpaid: float = 0.0
-    liquidation: FloatArray = field(default_factory=zeros)
-    haircut: FloatArray = field(default_factory=zeros)
-    deleveraged: FloatArray = field(default_factory=zeros)
-    closed: FloatArray = field(default_factory=zeros)
-    closed_money: FloatArray = field(default_factory=zeros)
-    first_round: IntArray = field(default_factory=lambda: np.zeros(0, dtype=np.int64))
-    last: FloatArray = field(default_factory=zeros)
 
     @property
     def fund(self) -> float:

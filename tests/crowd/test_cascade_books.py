@@ -133,7 +133,7 @@ def test_impact_that_recovers_between_rounds_liquidates_less():
                              "insurance": math.inf}  # fmt: skip
     stays = bt.cascade(crowd, plain_venue(), **terms)
     recovers = bt.cascade(crowd, plain_venue(), recovery="1m", round_time="1m", **terms)
-    assert recovers.outcome["liquidated"] < stays.outcome["liquidated"]
+    assert recovers.liquidated < stays.liquidated
     # what the last round leaves is half of the impact
     falls = 98.0 - np.array([recovers.rounds["price"].iloc[-1], recovers.final_price])
     assert falls[1] == pytest.approx(falls[0] / 2.0)
@@ -143,7 +143,7 @@ def test_a_multiplier_of_margin_moves_the_price_of_liquidation():
     """c + q (L - 100) = 2 RATE q L at L = 94.05 / 0.98 = 95.97, where it was 95."""
     crowd = longs_failing_at(np.array([95.0]))
     terms: dict[str, Any] = {"impact": bt.Linear(0.0), "margin": 2.0}
-    assert bt.cascade(crowd, plain_venue(), shock=-0.0402, **terms).outcome["liquidated"] == 0
+    assert bt.cascade(crowd, plain_venue(), shock=-0.0402, **terms).liquidated == 0
     hit = bt.cascade(crowd, plain_venue(), shock=-0.0404, **terms)
     assert hit.accounts["close_price"].item() == pytest.approx(94.05 / 0.98)
 

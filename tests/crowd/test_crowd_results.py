@@ -18,12 +18,11 @@ from tests.crowd.crowds import (
 def test_a_loaded_cascade_has_all_but_its_crowd(tmp_path):
     made = make_cascade()
     loaded = bt.Cascade.load(made.save(tmp_path))
-    assert loaded.me == made.me
+    assert loaded.me == pytest.approx(made.me, nan_ok=True)
     assert loaded.payers() == made.payers()
     assert (loaded.haircuts == made.haircuts).all()
     pd.testing.assert_frame_equal(loaded.ladder, made.ladder)
-    with pytest.raises(bt.ParameterError, match="no crowd"):
-        _ = loaded.crowd
+    assert loaded.crowd is None
 
 
 @pytest.mark.parametrize(("make", "number", "caption"), [
@@ -83,8 +82,7 @@ def test_cascade_gives_json_and_changes_with_its_options(capsys):
         return found
 
     plain = run()
-    outcome = plain["cascade"]["outcome"]
-    assert outcome["shock"] == -0.1
+    assert plain["shock"] == -0.1
     assert plain == run()
     for more in (("--insurance", "1e9"), ("--impact", "linear:0.5"),
                  ("--jump",), ("--leverage", "constant:20"), ("--set", "cascade.long_share=0.9"),

@@ -77,8 +77,6 @@ MAKERS = (
 
 
 def list_tables(result: SavedResult) -> dict[str, pd.DataFrame | None]:
-    if isinstance(result, bt.Cascade):
-        return dict(result.tables)
     return {name: getattr(result, name) for name in result.table_names}
 
 
