@@ -121,7 +121,7 @@ def scales(out: Outcome) -> np.ndarray:
 def differences(case: PortfolioCase, out: Outcome, result: Any) -> list[str]:
     """Return where the engine differs from the oracle, first bar first, then the ledger."""
     scale = scales(out)
-    last = find_horizon(case, out, result.bars["equity"].to_numpy(), scale)
+    last = find_horizon(case, out, result, scale)
     found: list[tuple[int, str]] = []
     for name, got, expected, weight in compare_columns(case, out, result):
         off = ~(np.abs(got - expected) * weight <= TOLERANCE * scale)
@@ -136,22 +136,27 @@ def differences(case: PortfolioCase, out: Outcome, result: Any) -> list[str]:
     if last == len(scale):
         wrong += compare_ledger(out, result.events, scale)
         wrong += compare_calls(out, result.metrics)
+        wrong += compare_doubts(out, result.metrics)
     return wrong
 
 
-def find_horizon(case: PortfolioCase, out: Outcome, equity: np.ndarray, scale: np.ndarray) -> int:
-    """How many bars to compare: up to an isolated equity that is rounding dust in one of the two.
+def find_horizon(case: PortfolioCase, out: Outcome, result: Any, scale: np.ndarray) -> int:
+    """How many bars to compare: up to a fill, or an isolated equity, that is rounding dust.
 
-    A wallet that an order spent to the last bit holds 0 or some 1e-17 of what it held. Whether the
-    account is ruined when its margin is lost too is then decided by rounding.
+    A wallet that an order or a withdrawal spent to the last bit holds 0 or some 1e-17 of what it
+    held. Whether that buys anything, and whether the account is ruined when its margin is lost
+    too, is then decided by rounding.
     """
-    margins = case.account["margin"]
-    if "isolated" not in (margins.values() if isinstance(margins, dict) else [margins]):
-        return len(scale)
     dust = np.zeros(len(scale), dtype=bool)
-    for values in (floats(out.equity), equity):
-        dust |= (values != 0) & (np.abs(values) <= 1e-12 * scale)
-    return int(np.argmax(dust)) + 1 if dust.any() else len(scale)
+    margins = case.account["margin"]
+    if "isolated" in (margins.values() if isinstance(margins, dict) else [margins]):
+        for values in (floats(out.equity), result.bars["equity"].to_numpy()):
+            dust[1:] |= ((values != 0) & (np.abs(values) <= 1e-12 * scale))[:-1]
+    fills = result.events[result.events["kind"] == "fill"]
+    at = result.bars.index.get_indexer(fills["time"], method="ffill")
+    amounts = fills["amount"].to_numpy()
+    dust[at[(amounts > 0) & (amounts <= 1e-12 * scale[at])]] = True
+    return int(np.argmax(dust)) if dust.any() else len(scale)
 
 
 def compare_columns(
@@ -277,6 +282,16 @@ def compare_calls(out: Outcome, metrics: Any) -> list[str]:
         f"{name}: {metrics[name]!r}, oracle {value!r}"
         for name, value in expected.items()
         if not np.isclose(metrics[name], value, rtol=1e-12, atol=0.0, equal_nan=True)
+    ]
+
+
+def compare_doubts(out: Outcome, metrics: Any) -> list[str]:
+    """Return the counts of bars whose outcome hangs on the order of prices that differ."""
+    expected = {"ambiguous_bars": sum(out.ambiguous), "both_reached": sum(out.both_reached)}
+    return [
+        f"{name}: {metrics[name]!r}, oracle {count}"
+        for name, count in expected.items()
+        if metrics[name] != count
     ]
 
 

@@ -50,7 +50,7 @@ if TYPE_CHECKING:
     from backtest.account.portfolio_records import pick_margin, pick_position, pick_quote, share
     from backtest.account.position import compute_entry, compute_requirement, find_adverse
     from backtest.account.position import find_side, is_stopped, worsen
-    from backtest.account.price_walk import aim_at_leg, aim_at_worst
+    from backtest.account.price_walk import aim_at_leg, choose_turns
     from backtest.account.ruin import find_line
     from backtest.account.steps import has_wealth
 

@@ -40,6 +40,8 @@ class Ledger(NamedTuple):
     liquidated_calls: int
     call_days: float
     take_profits: int
+    ambiguous_bars: int
+    both_reached: int
 
 
 class Log(NamedTuple):
@@ -95,6 +97,8 @@ EMPTY = Ledger(
     liquidated_calls=0,
     call_days=0.0,
     take_profits=0,
+    ambiguous_bars=0,
+    both_reached=0,
 )
 
 
@@ -144,6 +148,8 @@ def add_entry(  # noqa: PLR0913, PLR0917 - one argument for each term
         liquidated_calls=ledger.liquidated_calls + liquidated_calls,
         call_days=ledger.call_days + call_days,
         take_profits=ledger.take_profits + take_profits,
+        ambiguous_bars=ledger.ambiguous_bars,
+        both_reached=ledger.both_reached,
     )
 
 
@@ -168,6 +174,8 @@ def add_ledgers(ledger: Ledger, other: Ledger) -> Ledger:
         liquidated_calls=ledger.liquidated_calls + other.liquidated_calls,
         call_days=ledger.call_days + other.call_days,
         take_profits=ledger.take_profits + other.take_profits,
+        ambiguous_bars=ledger.ambiguous_bars + other.ambiguous_bars,
+        both_reached=ledger.both_reached + other.both_reached,
     )
 
 
@@ -192,6 +200,8 @@ def enter_trade(ledger: Ledger, done: Trade, stops: int, take_profits: int = 0) 
         liquidated_calls=ledger.liquidated_calls,
         call_days=ledger.call_days,
         take_profits=ledger.take_profits + take_profits,
+        ambiguous_bars=ledger.ambiguous_bars,
+        both_reached=ledger.both_reached,
     )
 
 

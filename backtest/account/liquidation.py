@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import math
-
 from backtest.account.account_records import (
     PARTIAL,
     TAKEOVER,
@@ -12,82 +10,22 @@ from backtest.account.account_records import (
     Liquidation,
     Position,
     Quote,
-    Watch,
 )
 from backtest.account.balances import (
     compute_backing,
-    compute_root,
     is_failing,
     make_balances,
     make_flat_balances,
     record_shortfall,
 )
-from backtest.account.exits import LIQUIDATION, NOTHING, PROFIT, STOP, find_exit
 from backtest.account.orders import LARGEST_WORSENING, compute_square_root_impact
 from backtest.account.position import (
-    compute_distance,
     compute_requirement,
-    compute_stop,
-    find_adverse,
-    is_stopped,
     mark_position,
     worsen,
 )
 from backtest.base.units import TOLERANCE
 from backtest.venue import compute_step_floor
-
-# --------------------------------------------------------------------------------------- triggers
-
-
-def find_trigger(
-    rules: InstrumentRules, balances: Balances, quote: Quote, watch: Watch
-) -> tuple[int, float]:
-    position = balances.positions[0]
-    kind, at = NOTHING, 0.0
-    extreme = find_adverse(position, quote.mark_low, quote.mark_high)
-    if is_failing(rules, balances, extreme, quote.multiplier):
-        kind, at = LIQUIDATION, find_liquidation(rules, balances, quote, extreme)
-    if rules.has_exits is not None:
-        return add_exit(rules, balances, quote, watch, kind, at)
-    if rules.has_stop is not None:
-        last = find_adverse(position, quote.low, quote.high)
-        if is_stopped(rules, position, last):
-            stop = compute_stop(rules, position)
-            stop = min(stop, quote.open) if position.quantity > 0.0 else max(stop, quote.open)
-            if kind == NOTHING or not is_nearer(rules, quote, at, stop):
-                kind, at = STOP, stop
-    return kind, at
-
-
-def add_exit(
-    rules: InstrumentRules, balances: Balances, quote: Quote, watch: Watch, kind: int, at: float
-) -> tuple[int, float]:
-    found, stop = find_exit(rules, balances, quote, watch, quote.low, quote.high)
-    if found == NOTHING or (found == PROFIT and kind == LIQUIDATION):
-        return kind, at
-    is_down = (balances.positions[0].quantity > 0.0) != (found == PROFIT)
-    stop = min(stop, quote.open) if is_down else max(stop, quote.open)
-    if kind == LIQUIDATION and is_nearer(rules, quote, at, stop):
-        return kind, at
-    return found, stop
-
-
-def find_liquidation(
-    rules: InstrumentRules, balances: Balances, quote: Quote, extreme: float
-) -> float:
-    if is_failing(rules, balances, quote.mark_open, quote.multiplier):
-        return quote.mark_open
-    root = compute_root(rules, balances, quote.multiplier)
-    if math.isnan(root):
-        return extreme
-    low, high = min(quote.mark_open, extreme), max(quote.mark_open, extreme)
-    return min(max(root, low), high)
-
-
-def is_nearer(rules: InstrumentRules, quote: Quote, liquidation: float, stop: float) -> bool:
-    to_stop = compute_distance(rules, quote.open, stop)
-    return compute_distance(rules, quote.mark_open, liquidation) <= to_stop * (1.0 + TOLERANCE)
-
 
 # ------------------------------------------------------------------------------- the liquidation
 

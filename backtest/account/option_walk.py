@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from typing import TYPE_CHECKING
 
-from backtest.account.option_holdings import holds_options
+from backtest.account.option_liquidation import compute_option_notional
 from backtest.account.option_marks import find_index, price_options
 from backtest.account.portfolio_balance import compute_caution
 from backtest.account.portfolio_records import (
@@ -146,14 +146,25 @@ def bound_position(terms: Terms, state: AccountState, scratch: Scratch, i: int) 
     return float(abs(change) * bound_linear_slope(terms.rules, state.held, i) - 2.0 * gain)
 
 
-def sum_options_on(terms: Terms, state: AccountState, market: int, values: FloatArray) -> float:
-    found, positions = 0.0, state.options.positions
-    if holds_options(state):
-        price_options(terms, state, values)
-        for k in range(len(state.options.targets)):
-            if positions.quantities[k] != 0.0:
-                is_there = terms.markets[terms.options.instruments[k]] == market
-                found += positions.quantities[k] * positions.marks[k] if is_there else 0.0
+def sum_options_on(terms: Terms, state: AccountState, i: int, values: FloatArray) -> float:
+    found, is_priced, positions = 0.0, False, state.options.positions
+    for k in range(len(state.options.targets)):
+        if positions.quantities[k] != 0.0 and terms.options.instruments[k] == i:
+            if not is_priced:
+                price_options(terms, state, values)
+                is_priced = True
+            found += positions.quantities[k] * positions.marks[k]
+    return found
+
+
+def sum_notionals_on(terms: Terms, state: AccountState, i: int, values: FloatArray) -> float:
+    found, is_priced, own = 0.0, False, state.options
+    for k in range(len(own.targets)):
+        if own.positions.quantities[k] != 0.0 and terms.options.instruments[k] == i:
+            if not is_priced:
+                price_options(terms, state, values)
+                is_priced = True
+            found += compute_option_notional(state, k)
     return found
 
 

@@ -17,9 +17,9 @@ if TYPE_CHECKING:
 (
     PRICE_PNL, FEES, SLIPPAGE, IMPACT, FUNDING, INTEREST, LOSS, FLOWS, BAD_DEBT, TOP_UP, TRADED,
     LIQUIDATIONS, STOPS, CALLS, CALLS_MET, CALLS_FAILED, LIQUIDATED_CALLS, CALL_DAYS, TAKE_PROFITS,
-    COLLATERAL_PNL, CONVERSION,
-) = range(21)  # fmt: skip
-N_TERMS = 21
+    COLLATERAL_PNL, CONVERSION, AMBIGUOUS, BOTH_REACHED,
+) = range(23)  # fmt: skip
+N_TERMS = 23
 
 DELISTED, CONVERTED = 18, 19
 MARGIN_RETURNED, MARGIN_REFUSED = 30, 31
@@ -105,6 +105,8 @@ def sum_ledger(ledger: FloatArray) -> Ledger:
         liquidated_calls=int(total(ledger, LIQUIDATED_CALLS)),
         call_days=total(ledger, CALL_DAYS),
         take_profits=int(total(ledger, TAKE_PROFITS)),
+        ambiguous_bars=int(total(ledger, AMBIGUOUS)),
+        both_reached=int(total(ledger, BOTH_REACHED)),
     )
 
 
@@ -130,6 +132,8 @@ def sum_fast_ledger(ledger: FloatArray) -> Ledger:
         liquidated_calls=0,
         call_days=zero,
         take_profits=0,
+        ambiguous_bars=0,
+        both_reached=0,
     )
 
 

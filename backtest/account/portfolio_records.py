@@ -244,10 +244,12 @@ class Scratch(NamedTuple):
     shape (n + C,) Euler shares. ``hidden`` and ``kept_assets`` are left out for a moment.
     ``failure`` is the u at which each position fails, ``carried`` what was held before fills at the
     close. ``rate`` is the fee rate of an order. Limit orders: the quantity ``wanted`` (NaN: none
-    rests), the u of the ``limit`` and that ``through`` which the price must go, and whether this
-    bar opened the position (``fresh``). ``ordered`` are contracts to hold instead of a leverage
-    (NaN: none). ``steps`` of shape (n, 6) are those of an order to its fill, ``cuts`` of shape
-    (n + 1, causes, 7) what limits took (empty: not counted), see :mod:`.order_cuts`.
+    rests), the u of the ``limit`` and that ``through`` which the price must go, and whether an
+    order of this bar opened (1) or increased (2) the position (``fresh``). ``turn`` and
+    ``asset_turn`` say whether a price goes to its low first. ``ordered`` are contracts to hold
+    instead of a leverage (NaN: none). ``steps`` of shape (n, 6) are those of an order to its fill,
+    ``cuts`` of shape (n + 1, causes, 7) what limits took (empty: not counted), see
+    :mod:`.order_cuts`.
     """
 
     side: FloatArray
@@ -278,6 +280,8 @@ class Scratch(NamedTuple):
     limit: FloatArray
     through: FloatArray
     fresh: FloatArray
+    turn: FloatArray
+    asset_turn: FloatArray
     ordered: FloatArray
     steps: FloatArray
     cuts: FloatArray

@@ -18,13 +18,15 @@ from backtest.account.exits import (
     place_stop,
 )
 from backtest.account.ledger import enter_liquidation, log_liquidation, new_ledger
-from backtest.account.liquidation import is_nearer, liquidate
-from backtest.account.option_holdings import holds_options, is_walking
-from backtest.account.option_marks import book_options
+from backtest.account.liquidation import liquidate
+from backtest.account.option_holdings import is_walking
+from backtest.account.option_marks import book_options, price_options
 from backtest.account.option_walk import (
     bound_fall,
     compute_left,
     find_place_with_options,
+    is_moved_by,
+    sum_notionals_on,
     sum_options_on,
 )
 from backtest.account.portfolio_balance import (
@@ -42,12 +44,12 @@ from backtest.account.portfolio_gap import (
     is_quiet,
     stop_position,
 )
-from backtest.account.portfolio_ledger import as_log
+from backtest.account.portfolio_ledger import AMBIGUOUS, BOTH_REACHED, as_log
 from backtest.account.portfolio_liquidation import liquidate_pool
 from backtest.account.portfolio_payments import drop_after_liquidation
 from backtest.account.portfolio_records import (
     CASH,
-    HIGHEST,
+    POOL_FAILED,
     RESTING,
     WORST,
     AccountBar,
@@ -69,11 +71,14 @@ from backtest.account.resting_orders import (
     follow_fresh,
     is_any_reached,
 )
-from backtest.account.walk_by_rule import walk_by_rule
-from backtest.venue import Waypoint, find_failure
+from backtest.venue import Waypoint, aim, find_failure
 
 SAME_PLACE = 1e-12
 """Places nearer to each other than this share of a segment are equal."""
+NEARLY = 1e-9
+"""Share of the notional by which one extreme must be worse than the other to come first."""
+EVERY = -1
+"""All markets together."""
 POOL, ALONE, EXIT, DRAWN, FILLED = range(5)
 
 
@@ -89,31 +94,31 @@ class Event(NamedTuple):
 
 
 def walk(bar: AccountBar, t: int) -> None:
+    """Take prices through the bar: open, both extremes, the worse one first, and the close."""
     terms, state, quotes, scratch = bar.terms, bar.state, bar.quotes, bar.scratch
     is_filling = terms.fill == RESTING and is_any_reached(state, quotes, scratch)
     is_sensed = is_filling or is_walking(terms, state)
     if not is_sensed and is_quiet(terms, state, quotes):
         return
-    if not is_sensed and has_only_position(terms, state):
-        walk_alone(bar, t)
-        return
     start_walk(quotes, scratch)
+    choose_turns(terms, state, quotes, scratch)
     if is_sensed and not is_filling and is_sound_on_path(bar):
         return
-    if terms.intrabar == WORST:
-        aim_at_worst(terms, state, quotes, scratch)
-        walk_segment(bar, t)
-        return
+    count_both_reached(bar)
+    is_ambiguous = is_failing_at_adverse(bar)
     for leg in range(3):
         aim_at_leg(quotes, scratch, leg)
         walk_segment(bar, t)
-        if is_filling:
-            follow_fresh(state, scratch)
+    if is_filling:
+        take_late_profits(bar, t)
+        follow_fresh(state, scratch)
+    if is_ambiguous and state.wallet[POOL_FAILED] == 0.0:
+        bar.ledger[AMBIGUOUS, bar.ledger.shape[1] - 1] += 1.0
 
 
 def is_sound_on_path(bar: AccountBar) -> bool:
     terms, state, quotes, scratch = bar.terms, bar.state, bar.quotes, bar.scratch
-    if terms.intrabar == WORST or terms.equity_stop > 0.0 or is_any_near(terms, state, quotes):
+    if terms.equity_stop > 0.0 or is_any_near(terms, state, quotes):
         return False
     for i in range(len(scratch.last)):
         scratch.mark_end[i] = scratch.mark[i]
@@ -135,46 +140,147 @@ def start_walk(quotes: MarketBar, scratch: Scratch) -> None:
         scratch.price[c] = quotes.asset_mark_open[c]
 
 
+# ------------------------------------------------------------------- which extreme comes first
+
+
+def choose_turns(terms: Terms, state: AccountState, quotes: MarketBar, scratch: Scratch) -> None:
+    """Write whether each price goes to its low first, once for the bar."""
+    n, is_worst = len(scratch.last), terms.intrabar == WORST
+    is_low = is_low_first(terms, state, quotes, EVERY)
+    for i in range(n):
+        if is_worst:
+            is_low = is_low_first(terms, state, quotes, terms.markets[i])
+            if is_isolated(terms, i):
+                is_low = state.held.quantities[i] >= 0.0
+        scratch.turn[i] = 1.0 if is_low else 0.0
+    for c in range(len(scratch.price)):
+        if is_worst:
+            is_low = is_low_first(terms, state, quotes, terms.markets[n + c])
+        scratch.asset_turn[c] = 1.0 if is_low else 0.0
+
+
+def is_low_first(terms: Terms, state: AccountState, quotes: MarketBar, market: int) -> bool:
+    """Return whether the account has no less equity at all highs together than at all lows.
+
+    One market alone is judged by its cross positions, options and collateral.
+    """
+    n, at_low, at_high, gross = len(state.margin), 0.0, 0.0, 0.0
+    has_options = is_walking(terms, state)
+    for i in range(n):
+        is_there = market == EVERY or terms.markets[i] == market
+        if is_there and is_held(state, i) and (market == EVERY or not is_isolated(terms, i)):
+            held, opened = state.held.quantities[i], quotes.mark_open[i]
+            at_low += held * (quotes.mark_low[i] - opened)
+            at_high += held * (quotes.mark_high[i] - opened)
+            gross += abs(held * opened)
+        if is_there and has_options:
+            at_low += sum_options_on(terms, state, i, quotes.mark_low)
+            at_high += sum_options_on(terms, state, i, quotes.mark_high)
+            gross += sum_notionals_on(terms, state, i, quotes.mark_open)
+    for c in range(len(state.held.amounts)):
+        if market == EVERY or terms.markets[n + c] == market:
+            amount, opened = state.held.amounts[c], quotes.asset_mark_open[c]
+            at_low += amount * (quotes.asset_mark_low[c] - opened)
+            at_high += amount * (quotes.asset_mark_high[c] - opened)
+            gross += abs(amount * opened)
+    return at_low <= at_high + NEARLY * gross
+
+
 def aim_at_leg(quotes: MarketBar, scratch: Scratch, leg: int) -> None:
     for i in range(len(scratch.last)):
-        is_low = (quotes.close[i] >= quotes.open[i]) == (leg == 0)
+        is_low = (scratch.turn[i] == 1.0) == (leg == 0)
         scratch.last_end[i] = quotes.low[i] if is_low else quotes.high[i]
         scratch.mark_end[i] = quotes.mark_low[i] if is_low else quotes.mark_high[i]
         if leg == 2:
             scratch.last_end[i], scratch.mark_end[i] = quotes.close[i], quotes.mark_close[i]
     for c in range(len(scratch.price)):
-        is_low = (quotes.asset_close[c] >= quotes.asset_open[c]) == (leg == 0)
+        is_low = (scratch.asset_turn[c] == 1.0) == (leg == 0)
         scratch.price_end[c] = quotes.asset_mark_low[c] if is_low else quotes.asset_mark_high[c]
         if leg == 2:
             scratch.price_end[c] = quotes.asset_mark_close[c]
 
 
-def aim_at_worst(terms: Terms, state: AccountState, quotes: MarketBar, scratch: Scratch) -> None:
-    n = len(scratch.last)
-    for i in range(n):
-        is_low = does_low_hurt(terms, state, quotes, terms.markets[i])
-        scratch.last_end[i] = quotes.low[i] if is_low else quotes.high[i]
-        scratch.mark_end[i] = quotes.mark_low[i] if is_low else quotes.mark_high[i]
+# --------------------------------------------------------------- what the order of prices decides
+
+
+def is_failing_at_adverse(bar: AccountBar) -> bool:
+    """Return whether the pool fails with each cross position at its adverse extreme, or stop."""
+    terms, state, quotes, scratch = bar.terms, bar.state, bar.quotes, bar.scratch
+    if terms.intrabar == WORST or count_cross(terms, state) == 0:
+        return False
+    has_options = is_walking(terms, state)
+    for i in range(len(scratch.mark)):
+        scratch.mark_end[i] = scratch.mark[i]
+        if is_held(state, i) and not is_isolated(terms, i):
+            position = pick_position(state, i)
+            scratch.last_end[i] = find_adverse(position, quotes.low[i], quotes.high[i])
+            adverse = find_adverse(position, quotes.mark_low[i], quotes.mark_high[i])
+            kind, place, _ = find_stop_place(bar, i)
+            place = 1.0 if kind == NOTHING else min(place, 1.0)
+            scratch.mark_end[i] = move(scratch.mark[i], adverse, place)
+        elif has_options and is_moved_by(terms, state, i):
+            at_low = sum_options_on(terms, state, i, quotes.mark_low)
+            at_high = sum_options_on(terms, state, i, quotes.mark_high)
+            scratch.mark_end[i] = quotes.mark_low[i] if at_low <= at_high else quotes.mark_high[i]
     for c in range(len(scratch.price)):
-        is_low = does_low_hurt(terms, state, quotes, terms.markets[n + c])
-        scratch.price_end[c] = quotes.asset_mark_low[c] if is_low else quotes.asset_mark_high[c]
+        is_long = state.held.amounts[c] > 0.0
+        low, high = quotes.asset_mark_low[c], quotes.asset_mark_high[c]
+        scratch.price_end[c] = low if is_long else high
+    value_at(state, scratch.mark_end, scratch.price_end)
+    if has_options:
+        price_options(terms, state, state.held.values)
+    return is_pool_short(terms, state)
 
 
-def does_low_hurt(terms: Terms, state: AccountState, quotes: MarketBar, market: int) -> bool:
-    n, at_low, at_high = len(state.margin), 0.0, 0.0
-    for i in range(n):
-        if terms.markets[i] == market and is_held(state, i):
-            at_low += state.held.quantities[i] * (quotes.mark_low[i] - quotes.mark_open[i])
-            at_high += state.held.quantities[i] * (quotes.mark_high[i] - quotes.mark_open[i])
-    for c in range(len(state.held.amounts)):
-        if terms.markets[n + c] == market:
-            opened = quotes.asset_mark_open[c]
-            at_low += state.held.amounts[c] * (quotes.asset_mark_low[c] - opened)
-            at_high += state.held.amounts[c] * (quotes.asset_mark_high[c] - opened)
-    if holds_options(state):
-        at_low += sum_options_on(terms, state, market, quotes.mark_low)
-        at_high += sum_options_on(terms, state, market, quotes.mark_high)
-    return at_low <= at_high
+def count_both_reached(bar: AccountBar) -> None:
+    found = False
+    for i in range(len(bar.state.margin)):
+        found = found or (is_held(bar.state, i) and is_both_reached(bar, i))
+    if found:
+        bar.ledger[BOTH_REACHED, bar.ledger.shape[1] - 1] += 1.0
+
+
+def is_both_reached(bar: AccountBar, i: int) -> bool:
+    """Return whether a bar reaches a take-profit, and a stop or the liquidation of the position."""
+    terms, state, quotes, scratch = bar.terms, bar.state, bar.quotes, bar.scratch
+    rules, quote = share(pick_instrument(terms, i)), pick_quote(quotes, i)
+    if rules.has_exits is None:
+        return False
+    position = pick_position(state, i)
+    side = 1.0 if position.quantity > 0.0 else -1.0
+    low, high = min(quotes.low[i], quotes.open[i]), max(quotes.high[i], quotes.open[i])
+    goal = compute_target_price(rules, position, quote)
+    if not is_through(-side, find_adverse(position, high, low), goal):
+        return False
+    watch = Watch(state.best[i], math.nan)
+    kind, stop = find_nearest_stop(rules, Balances(0.0, (position,)), quote, watch)
+    if kind != NOTHING and is_through(side, find_adverse(position, low, high), stop):
+        return True
+    adverse = find_adverse(position, quotes.mark_low[i], quotes.mark_high[i])
+    if is_isolated(terms, i):
+        scratch.mark_end[i] = adverse
+        return find_own_failure(bar, i) <= 1.0
+    ratio = adverse / scratch.mark[i]
+    ratio = 1.0 / ratio if terms.rules.brackets.are_inverse[i] else ratio
+    start = Waypoint(scratch.mark, scratch.price)
+    aim(terms.rules, start, i, ratio, Waypoint(scratch.mark_end, scratch.price_end))
+    return find_pool_failure(terms, state, scratch) <= 1.0
+
+
+def take_late_profits(bar: AccountBar, t: int) -> None:
+    """Close what a resting order opened or increased where the close is beyond its take-profit."""
+    terms, state, quotes, scratch = bar.terms, bar.state, bar.quotes, bar.scratch
+    for i in range(len(state.margin)):
+        rules, quote = share(pick_instrument(terms, i)), pick_quote(quotes, i)
+        if scratch.fresh[i] == 0.0 or not is_held(state, i) or rules.has_exits is None:
+            continue
+        side = 1.0 if state.held.quantities[i] > 0.0 else -1.0
+        goal = compute_target_price(rules, pick_position(state, i), quote)
+        if is_through(-side, quotes.close[i], goal):
+            stop_position(bar, t, i, PROFIT, goal)
+
+
+# ------------------------------------------------------------------------------- one segment
 
 
 def walk_segment(bar: AccountBar, t: int) -> None:
@@ -187,7 +293,7 @@ def walk_segment(bar: AccountBar, t: int) -> None:
         advance(scratch, event.place)
         if event.what == POOL:
             value_at(state, scratch.mark, scratch.price)
-            liquidate_pool(bar, t, False)
+            liquidate_pool(bar, t, has_only_position(bar.terms, state))
         elif event.what == DRAWN:
             book_options(bar.terms, state, scratch.mark, bar.ledger)
             close_account(bar, t, scratch.last, scratch.price)
@@ -297,7 +403,8 @@ def find_stop_place(bar: AccountBar, i: int) -> tuple[int, float, float]:
         found = kind
         nearest, at = place_stop(side, start, end, stop)
     goal = compute_target_price(rules, position, quote)
-    if is_through(-side, find_adverse(position, high, low), goal):
+    may_profit = scratch.fresh[i] == 0.0 or terms.fill != RESTING
+    if may_profit and is_through(-side, find_adverse(position, high, low), goal):
         place, value = place_stop(-side, start, end, goal)
         if place < nearest - SAME_PLACE:
             found, nearest, at = PROFIT, place, value
@@ -318,46 +425,3 @@ def fail_alone(bar: AccountBar, t: int, i: int, value: float) -> None:
     found = enter_liquidation(new_ledger(), done)
     enter_step(bar, i, row, own, done.balances, found)
     drop_after_liquidation(terms, state, i)
-
-
-# ------------------------------------------------------------------------- one position alone
-
-
-def walk_alone(bar: AccountBar, t: int) -> None:
-    for i in range(len(bar.state.margin)):
-        if is_held(bar.state, i):
-            if is_isolated(bar.terms, i) or is_plain(bar.terms):
-                walk_by_rule(bar, t, i)
-            else:
-                walk_by_distance(bar, t, i)
-            return
-
-
-def is_plain(terms: Terms) -> bool:
-    return not terms.rules.has_scenarios and terms.rules.level == 1.0
-
-
-def walk_by_distance(bar: AccountBar, t: int, i: int) -> None:
-    terms, state, quotes, scratch = bar.terms, bar.state, bar.quotes, bar.scratch
-    rules, quote = share(pick_instrument(terms, i)), pick_quote(quotes, i)
-    start_walk(quotes, scratch)
-    while is_held(state, i):
-        position = pick_position(state, i)
-        scratch.mark[i] = quotes.mark_open[i]
-        scratch.mark_end[i] = find_adverse(position, quotes.mark_low[i], quotes.mark_high[i])
-        place = find_pool_failure(terms, state, scratch)
-        value = move(scratch.mark[i], scratch.mark_end[i], place) if place <= 1.0 else math.nan
-        highest = state.wallet[HIGHEST]
-        kind, stop = find_stop(terms, state, quotes, i, quotes.low[i], quotes.high[i], highest)
-        is_caught = place <= 1.0
-        if kind != NOTHING and not (is_caught and kind == PROFIT):
-            is_down = (position.quantity > 0.0) != (kind == PROFIT)
-            stop = min(stop, quote.open) if is_down else max(stop, quote.open)
-            if not (is_caught and is_nearer(rules, quote, value, stop)):
-                stop_position(bar, t, i, kind, stop)
-                continue
-        if not is_caught:
-            break
-        scratch.mark[i] = value
-        value_at(state, scratch.mark, scratch.price)
-        liquidate_pool(bar, t, True)

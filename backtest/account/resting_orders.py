@@ -251,6 +251,8 @@ def fill_resting(bar: AccountBar, t: int, i: int) -> None:
     follow_best(state, i, held)
     if held * wanted <= 0.0:
         scratch.fresh[i] = 1.0
+    elif abs(wanted) > abs(held) and scratch.fresh[i] == 0.0:
+        scratch.fresh[i] = 2.0
     lift_balance(terms, state, scratch)
 
 

@@ -9,7 +9,7 @@ from backtest.account.account_records import (
 )
 from backtest.account.auto_margin import add_from_wallet, can_add
 from backtest.account.balances import is_failing
-from backtest.account.exits import LIQUIDATION, PROFIT, STOP, TRAIL
+from backtest.account.exits import PROFIT, STOP, TRAIL
 from backtest.account.fills import stop_out
 from backtest.account.ledger import (
     EQUITY_STOPPED,
@@ -76,28 +76,3 @@ def name_stop(kind: int) -> int:
     if kind == PROFIT:
         return TOOK_PROFIT
     return TRAILED if kind == TRAIL else EQUITY_STOPPED
-
-
-def act_at_extreme(
-    rules: InstrumentRules,
-    balances: Balances,
-    ledger: Ledger,
-    quote: Quote,
-    kind: int,
-    value: float,
-    log: Log,
-    t: int,
-) -> tuple[Balances, Ledger]:
-    if kind == LIQUIDATION and can_add(rules, balances):
-        return add_from_wallet(rules, balances, value, quote, log, t), ledger
-    if kind == LIQUIDATION:
-        done = liquidate(rules, balances, value, quote)
-        log_liquidation(log, t, value, done)
-        return done.balances, enter_liquidation(ledger, done)
-    return close_by_stop(rules, balances, ledger, quote, value, kind, log, t)
-
-
-# ----------------------------------------------------------------------------- steps 0, 5: fills
-
-
-# --------------------------------------------------------------------------------- step 8: close

@@ -51,6 +51,7 @@ def new_scratch(n: int, assets: int, cuts: FloatArray = NO_CUTS) -> Scratch:
         "price": assets,
         "price_end": assets,
         "kept_assets": assets,
+        "asset_turn": assets,
         "shares": n + assets,
     }
     found: dict[str, Any] = {name: np.zeros(sizes.get(name, n)) for name in Scratch._fields}

@@ -67,6 +67,11 @@ def count_portfolio_bar(
         first = t
     if ruin < 0 and state.wallet[IS_RUINED] != 0.0:
         ruin = t
+    first_ambiguous, first_both = tally.first_ambiguous, tally.first_both
+    if first_ambiguous < 0 and ledger.ambiguous_bars > 0:
+        first_ambiguous = t
+    if first_both < 0 and ledger.both_reached > 0:
+        first_both = t
     return Tally(
         first_unit=tally.first_unit,
         drawdown=mark_drawdown(tally.drawdown, unit, t),
@@ -79,6 +84,8 @@ def count_portfolio_bar(
         first_liquidation=first,
         ruin=ruin,
         inverse=inverse,
+        first_ambiguous=first_ambiguous,
+        first_both=first_both,
     )
 
 

@@ -295,6 +295,14 @@ ABOUT = MeasureTable({
     "take_profits": Measure(
         COUNT, 0, "take-profits that closed the position", "all", lambda a: a.read("take_profits"),
     ),
+    "ambiguous_bars": Measure(
+        COUNT, -1, "bars that the account lives only because prices move together", "all",
+        lambda a: a.read("ambiguous_bars"),
+    ),
+    "both_reached": Measure(
+        COUNT, -1, "bars that reach a take-profit, and a stop or the liquidation price", "all",
+        lambda a: a.read("both_reached"),
+    ),
     "margin_calls": Measure(
         COUNT, -1, "closes at which the margin ratio rose over the call", "all",
         lambda a: a.read("calls"),

@@ -89,6 +89,8 @@ class Tally(NamedTuple):
     first_liquidation: int
     ruin: int
     inverse: float
+    first_ambiguous: int
+    first_both: int
 
 
 def start_tally(unit: float, equity: float, t: int) -> Tally:
@@ -124,6 +126,8 @@ def start_tally(unit: float, equity: float, t: int) -> Tally:
         first_liquidation=-1,
         ruin=-1,
         inverse=invert(equity),
+        first_ambiguous=-1,
+        first_both=-1,
     )
 
 

@@ -272,7 +272,23 @@ def write_details(result: Result) -> str:
                      "cap limits targets at fills, not what prices do between them.")  # fmt: skip
     if result.account.fill == "limit":
         texts.append(f"Limit orders: {describe_limit_orders(list_limit_orders(result))}.")
-    return " ".join(texts)
+    return " ".join([*texts, *list_doubts(result)])
+
+
+def list_doubts(result: Result) -> Iterator[str]:
+    """Yield how many bars hang on the way of prices inside them, and where to look."""
+    is_bounded = result.account.fill != "limit"
+    bound = "bounds() takes each position to its worst, and " if is_bounded else ""
+    for n, first, doubt in (
+        (result.metrics["ambiguous_bars"], result.tally.first_ambiguous,
+         "the account lives only because prices that hedge each other move together: " + bound),
+        (result.metrics["both_reached"], result.tally.first_both,
+         "a take-profit is reached, and so is the stop or the liquidation price of the position, "
+         "which came first by rule: "),
+    ):  # fmt: skip
+        if n:
+            time = format_time(int(result.time[first - result.span.first]))
+            yield f"In {n:,.0f} bar{'s' * (n > 1)}, first {time} UTC, {doubt}detail= shortens bars."
 
 
 def list_assumptions(result: Result) -> tuple[str, ...]:

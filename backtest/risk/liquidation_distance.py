@@ -11,7 +11,7 @@ from backtest.account import (
     Scratch,
     Terms,
     aim_at_leg,
-    aim_at_worst,
+    choose_turns,
     compute_excess,
     is_moved_by,
     is_walking,
@@ -20,7 +20,6 @@ from backtest.account import (
     set_quotes,
     value_at,
 )
-from backtest.account.portfolio_records import WORST
 from backtest.base import FloatArray
 from backtest.engine import find_failure_value
 
@@ -38,11 +37,9 @@ def measure(
     set_quotes(terms, feed, quotes, t)
     open_options(terms, feed, state, quotes, t)
     least = math.inf
+    choose_turns(terms, state, quotes, scratch)
     for leg in range(3):
-        if terms.intrabar == WORST and leg < 2:
-            aim_at_worst(terms, state, quotes, scratch)
-        else:
-            aim_at_leg(quotes, scratch, leg)
+        aim_at_leg(quotes, scratch, leg)
         values, prices = scratch.mark_end.copy(), scratch.price_end.copy()
         value_all_at(terms, state, values, prices)
         excess = compute_excess(terms, state)

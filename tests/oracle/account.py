@@ -140,6 +140,8 @@ class Account(Walk):
             "ruined": self.is_ruined or equity <= 0,
             "halted": self.is_halted or all(each.is_halted for each in self.positions),
             "initial_margin": sum((each.margin for each in self.isolated), initial),
+            "ambiguous": self.is_ambiguous and not self.pool.was_liquidated,
+            "both_reached": self.is_both_reached,
             "available": max(self.backing(point) - self.uncounted(point) - initial, ZERO),
         }
         for name in ("quantity", "margin", "realized"):

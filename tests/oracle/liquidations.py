@@ -171,7 +171,7 @@ class Liquidations(State):
 
     # ----- the cross positions -----
 
-    def liquidate_cross(self, point: Point, *, is_alone: bool) -> None:
+    def liquidate_cross(self, point: Point) -> None:
         """The pool is liquidated at the prices of a point."""
         for each in self.cross:
             self.revalue(each, point.marks[each.rank])
@@ -184,13 +184,13 @@ class Liquidations(State):
             for each in self.positions:  # what has not filled yet closes
                 each.pending = (0.0, 0.0) if each.pending else None
         mode = (self.cross[0].venue if self.cross else self.venue).liquidation.mode
-        self.note(f"pool: {mode}" + " alone" * is_alone)
+        self.note(f"pool: {mode}" + " alone" * self.is_alone())
         if mode == "takeover":
             self.take_over(point)
         elif mode == "close":
             self.close_pool(point)
         else:
-            self.pool_steps(point, is_alone=is_alone)
+            self.pool_steps(point, is_alone=self.is_alone())
 
     def take_over(self, point: Point) -> None:
         """Cross positions, B and all collateral are lost; a negative rest is bad debt."""

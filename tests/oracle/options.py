@@ -1,9 +1,9 @@
 """Accounts with options: walked through a bar, and liquidated (B6 and B7)."""
 
 import math
+from collections import defaultdict
 from collections.abc import Mapping
 from decimal import Decimal
-from itertools import pairwise
 from typing import Any
 
 from tests.oracle.numbers import ONE, REMAINDER, TIE, ZERO, exact
@@ -12,7 +12,7 @@ from tests.oracle.option_state import OptionState
 from tests.oracle.option_trades import OptionTrades
 from tests.oracle.position import Position
 from tests.oracle.state import Point
-from tests.oracle.walk import between
+from tests.oracle.walk import Exposure, between
 
 PARTS = 16
 
@@ -22,15 +22,10 @@ class OptionAccount(OptionTrades):
 
     # ----- the walk (B6) -----
 
-    def step_7_walk(self) -> None:
-        """With options that matter, along the path."""
-        if self.options_matter and not self.held:
-            self.note(f"walked: {self.intrabar}")
-            points = self.worst_points() if self.intrabar == "worst" else self.path_points()
-            for start, end in pairwise(points):
-                self.walk_segment(start, end)
-        else:
-            super().step_7_walk()
+    @property
+    def is_exposed(self) -> bool:
+        """What is held, and options that matter."""
+        return super().is_exposed or self.options_matter
 
     def next_failure(self, start: Point, end: Point, place: Decimal) -> Decimal | None:
         """At the ends and 16 parts of a segment, bisected in the first that fails."""
@@ -56,13 +51,28 @@ class OptionAccount(OptionTrades):
                 found.append((at - opened) / (ended - opened))
         return sorted(stage for stage in found if place < stage <= 1)
 
-    def changes_of_options(self, low: Point, high: Point) -> list[tuple[str, Decimal]]:
-        """What each option is worth more at the low than at the high of its underlying."""
-        return [
-            (each.given.underlying, each.quantity * (self.mark(each, low) - self.mark(each, high)))
-            for each in self.options
-            if each.quantity != 0
-        ]
+    def exposures(self, low: Point, high: Point) -> list[Exposure]:
+        """Options too, unless the account is walked as if they were not there."""
+        found, opened = super().exposures(low, high), self.at("open")
+        for each in self.options if self.options_matter else ():
+            if each.quantity != 0:
+                change = each.quantity * (self.mark(each, low) - self.mark(each, high))
+                key = self.key_of(self.positions[self.places[each.given.underlying]])
+                found.append(Exposure(key, change, self.notional_of(each, opened)))
+        return found
+
+    def adverse_point(self) -> Point:
+        """What only options are written on goes where they lose more."""
+        point, low, high = super().adverse_point(), self.at("low"), self.at("high")
+        marks, changes = list(point.marks), defaultdict(Decimal)
+        for each in self.options:
+            position = self.positions[self.places[each.given.underlying]]
+            if each.quantity != 0 and position not in self.cross:
+                worth = self.mark(each, low) - self.mark(each, high)
+                changes[position.rank] += each.quantity * worth
+        for rank, change in changes.items():
+            marks[rank] = (low if change <= 0 else high).marks[rank]
+        return point._replace(marks=tuple(marks))
 
     def bisect(self, start: Point, end: Point, low: Decimal, high: Decimal) -> Decimal:
         """The place of the failure; halves, as values are floats."""
@@ -78,14 +88,14 @@ class OptionAccount(OptionTrades):
 
     # ----- liquidation (B7) -----
 
-    def liquidate_cross(self, point: Point, *, is_alone: bool) -> None:
+    def liquidate_cross(self, point: Point) -> None:
         """Options are revalued and their orders dropped, too."""
         for each in self.options:
             each.pending = None
             if each.quantity != 0:
                 self.note("liquidated with options")
                 self.revalue_option(each, self.mark(each, point))
-        super().liquidate_cross(point, is_alone=is_alone)
+        super().liquidate_cross(point)
 
     def lose_options(self, point: Point) -> Decimal:
         """``takeover``: longs are lost too."""

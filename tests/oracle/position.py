@@ -80,7 +80,7 @@ class Position:
         self.pending: tuple[float, float] | None = None
         self.limit_price: Decimal | None = None  # at which orders are sized, but for the open
         self.resting: Resting | None = None
-        self.is_fresh = False  # opened by a limit order in this bar
+        self.is_opened = self.is_increased = False  # by a limit order in this bar
         self.has_setting = "setting" in getattr(market, "columns", {})
         self.asked: float | None = None  # the venue leverage that was decided
         self.refused: set[str] = set()  # moves of margin that were not granted in full since
@@ -137,7 +137,7 @@ class Position:
         """The rules in force at a bar; the traded volume of 30 days chooses the fees."""
         self.here = t - self.first if self.first <= t <= self.last else None
         self.realized, self.call.was_liquidated = ZERO, False
-        self.resting, self.is_fresh = None, False
+        self.resting, self.is_opened, self.is_increased = None, False, False
         if self.here is None:
             return
         asked = self.market.columns["setting"][self.here - 1] if self.has_setting else math.nan
@@ -371,10 +371,10 @@ class Position:
         return goals[0] if goals else None
 
     def follow_best(self) -> None:
-        """What the trailing stop compares with: the position has lived through the whole bar."""
-        if self.quantity != 0 and self.here is not None and not self.is_fresh:
+        """What the trailing stop compares with: the bar, or of what an order opened its close."""
+        if self.quantity != 0 and self.here is not None:
             is_long = self.quantity > 0
-            reached = self.price("high" if is_long else "low")
+            reached = self.price("close" if self.is_opened else "high" if is_long else "low")
             self.best = (max if is_long else min)(self.best, reached)
 
 

@@ -5,7 +5,7 @@ from decimal import Decimal
 
 from tests.oracle.numbers import ONE, ZERO
 from tests.oracle.orders import Order, Orders
-from tests.oracle.position import Position, Resting
+from tests.oracle.position import Position, Resting, reaches
 from tests.oracle.state import Point
 
 SLACK = ONE - Decimal("1e-6")  # of a tick
@@ -142,13 +142,6 @@ class RestingOrders(Orders):
         """Instruments with an order; what drops the decision has cancelled it."""
         return [each for each in self.present if each.resting and each.pending is not None]
 
-    def is_any_reached(self) -> bool:
-        """Whether the bar trades through any limit."""
-        return any(
-            each.resting.is_reached(each.price("low" if each.resting.is_buy else "high"))
-            for each in self.waiting()
-        )
-
     @staticmethod
     def next_fill(position: Position, start: Point, end: Point, place: Decimal) -> Decimal | None:
         """Where an order fills on the rest of a segment."""
@@ -175,7 +168,8 @@ class RestingOrders(Orders):
         self.exchange("fill", position, order.change, value, position.maker)
         self.posts_in_full = False
         position.pending = position.resting = None
-        position.is_fresh = position.is_fresh or held * position.quantity <= 0
+        position.is_opened = held * position.quantity <= 0
+        position.is_increased = position.is_opened or abs(position.quantity) > abs(held)
         if order.adds:
             self.lift_balance([position])
 
@@ -190,12 +184,18 @@ class RestingOrders(Orders):
         needed += position.maker * abs(order.change * value) + position.order_fee
         return wallet - needed >= -Decimal("1e-9") * abs((held + order.change) * value)
 
-    def follow_fresh(self, point: Point) -> None:
-        """The best price of what this bar opened: the waypoints after the fill."""
+    def take_late_profits(self) -> bool:
+        """What an order has opened or increased takes its profit if the last close is there.
+
+        An extreme may have come before the fill; the close comes after it.
+        """
+        before = len(self.held)
         for each in self.held:
-            if each.is_fresh:
-                price = each.contract.price(point.lasts[each.rank])
-                each.best = (max if each.quantity > 0 else min)(each.best, price)
+            for kind, price in each.goals() if each.is_increased else ():
+                if reaches(each.price("close"), price, each.quantity < 0):
+                    self.note("take_profit at the close")
+                    self.close_by_stop(kind, each, each.contract.value(price))
+        return len(self.held) < before
 
 
 def is_reduction(target: Decimal, held: Decimal) -> bool:

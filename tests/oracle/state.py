@@ -114,7 +114,7 @@ class State:
         """Open the books of bar t; what was decided at the close of t - 1 is pending."""
         self.t, self.stamp = t, self.clock[t]
         self.row = dict.fromkeys((*COSTS, *GAINS, "top_up", "traded"), ZERO)
-        self.pool.was_liquidated = False
+        self.pool.was_liquidated = self.is_ambiguous = self.is_both_reached = False
         self.arrived, self.highest_before = ZERO, self.highest
         volume = traded_before(self.stamp // DAY, self.clock, self.out.columns["traded"])
         for each in self.positions:

@@ -40,9 +40,10 @@ LEAST = {  # of 600 cases, in how many it must happen
         "call_partly_met": 15, "call_failed": 40, "margin_added": 30,
     },
     "path": {
-        "liquidated in a gap": 20, "liquidated after funding": 15, "liquidated in the bar": 80,
-        "stopped in a gap": 20, "stopped in the bar": 50, "stop and liquidation in one bar": 15,
-        "partial step": 20, "flipped": 100, "shrunk by initial margin": 150,
+        "liquidated in a gap": 20, "liquidated after funding": 15,
+        "cross liquidated in the bar": 50, "isolated liquidated in the bar": 30,
+        "stopped in a gap": 20, "stop in the bar": 50, "partial step": 20, "flipped": 100,
+        "shrunk by initial margin": 150,
         "shrunk by the wallet": 30, "left alone: NaN": 50,
         "left alone: band": 50, "left alone: small": 30, "wallet empty: M pays": 20,
         "ruined": 30, "halted": 10, "ruined: gone": 15, "ruined: under the line": 30,
@@ -62,21 +63,22 @@ LEAST = {  # of 600 cases, in how many it must happen
 LEAST_SEVERAL = {
     make_portfolio_case: {
         "walked: path": 30, "walked: worst": 15, "cross liquidated in the bar": 6,
-        "isolated liquidated in the bar": 15, "stopped in the bar": 10, "stopped in a gap": 1,
+        "isolated liquidated in the bar": 15, "stop in the bar": 10, "stopped in a gap": 1,
+        "walked: highs first": 40, "walked: lows first": 40,
         "shrunk by initial margin": 8, "cut alone": 30, "scaled to the cap": 30, "flipped": 40,
         "cut by the balance": 6, "bands narrowed by the cap": 1, "pool: partial": 4,
         "pool: close": 1, "pool: takeover": 1, "a step passed over": 1, "converted": 2,
         "ruined when flat": 1, "ruined with a position": 1, "wallet empty: M pays": 5,
     },
     make_mode_case: {
-        "equity stop in the bar": 15, "equity stop in a gap": 3, "equity_stop alone": 3,
+        "equity stop in the bar": 15, "equity stop in a gap": 3,
     },
     make_limit_case: {
         "limit order filled": 60, "resting orders shrunk together": 5,
-        "limit order cancelled: empty wallet": 1,
+        "limit order cancelled: empty wallet": 1, "take_profit at the close": 10,
     },
     make_full_case: {
-        "take_profit alone": 3, "trailing_stop alone": 3, "margin added": 2,
+        "take_profit in the bar": 20, "trailing_stop in the bar": 25, "margin added": 2,
     },
     make_margin_case: {"margin_added": 30, "margin_returned": 40, "margin_refused": 30},
     make_spot_case: {

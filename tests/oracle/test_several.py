@@ -138,7 +138,7 @@ def test_takeover_leaves_isolated_margin():
     assert near(out.equity[2], 560)
 
 
-def test_bars_with_one_position_use_the_extreme_whatever_the_path():
+def test_one_position_goes_to_its_adverse_extreme_first():
     """One 10x long: low 94 is first, high later; a stop at 3 % is nearer than 94.74."""
     tapes = {
         "A": tape([flat(100), flat(100), (100, 106, 94, 106)], (10.0, NAN)),
@@ -246,7 +246,7 @@ def test_worst_takes_each_position_to_its_own_extreme():
     out = play_case(scene(tapes, signal, intrabar="worst"))
     # R = 5 % of 4000 (1 - 0.05 x) + 6000 (1 + 0.05 x) = 500 + 5 x; 505 x = 500
     assert near(out.equity[2], 1000 - 500 * Fraction(500, 505))
-    # along the path both fall first, then both rise: M stays over R
+    # along the path both rise, then both fall: M stays over R
     assert not play_case(scene(tapes, signal)).of_kind("liquidation")
 
 

@@ -1,18 +1,29 @@
 """What acts at the opens, and the walk through the prices inside a bar (§2.4, §2.7)."""
 
+from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
 from decimal import Decimal
 from functools import partial
 from itertools import pairwise
-from typing import Any
+from typing import Any, NamedTuple
 
-from tests.oracle.numbers import EXACT, ONE, TIE, ZERO
+from tests.oracle.numbers import ONE, TIE, ZERO
 from tests.oracle.position import Position, reaches
+from tests.oracle.requirement import Collateral
 from tests.oracle.resting import RestingOrders
 from tests.oracle.roots import find_fall, find_signs
 from tests.oracle.state import Point
 
+NEAR = Decimal("1e-9")  # of a notional: two extremes that are as bad as each other
 Happening = tuple[Decimal | None, int, Callable[[Point], None]]  # place, rank at it, what it does
+
+
+class Exposure(NamedTuple):
+    """What shares its extremes with it, what it is worth more at the low, and its notional."""
+
+    key: Any
+    change: Decimal
+    notional: Decimal
 
 
 class Walk(RestingOrders):
@@ -26,7 +37,7 @@ class Walk(RestingOrders):
         if self.cross_fails(point):
             self.note("liquidated in a gap")
             acted |= {each.name for each in self.cross}
-            self.liquidate_cross(point, is_alone=was_alone)
+            self.liquidate_cross(point)
         for each in self.isolated:
             value = point.marks[each.rank]
             if self.fails_unaided(each, value):
@@ -76,67 +87,131 @@ class Walk(RestingOrders):
             root = here
         return [("equity_stop", position.contract.price(root))]
 
-    # ----- step 7: the walk -----
+    # ----- step 7: the waypoints -----
 
     def step_7_walk(self) -> None:
-        """The walk inside the bar; a position that is alone goes by §2.7."""
-        fills = self.is_any_reached()
-        if not fills and self.is_alone() and self.intrabar != "along":
-            self.walk_alone(self.held[0])
-        elif self.held or fills:
-            self.note(f"walked: {self.intrabar}")
-            points = self.worst_points() if self.intrabar == "worst" else self.path_points()
-            for start, end in pairwise(points):
-                self.walk_segment(start, end)
-                self.follow_fresh(end)
+        """From the open to one extreme, to the other, to the close."""
+        if not (self.is_exposed or self.waiting()):
+            return
+        self.note(f"walked: {self.intrabar}")
+        self.look_for_doubts()
+        points = self.waypoints()
+        for start, end in pairwise(points):
+            self.walk_segment(start, end)
+        if self.take_late_profits():
+            self.walk_segment(points[-1], points[-1])  # the tests again, at the same place
 
-    def path_points(self) -> list[Point]:
-        """Open, first extreme, second extreme, close."""
-        return [
-            self.at("open"),
-            self.extremes(lambda prices, t: prices["close"][t] >= prices["open"][t]),
-            self.extremes(lambda prices, t: prices["close"][t] < prices["open"][t]),
-            self.at("close"),
-        ]
+    @property
+    def is_exposed(self) -> bool:
+        """Whether prices inside the bar can do anything to what is held."""
+        return bool(self.held)
 
-    def extremes(self, goes_low: Callable[[dict[str, list[Decimal]], int], bool]) -> Point:
-        """Each instrument at its low or its high; collateral by the same rule of its own bar."""
+    def waypoints(self) -> list[Point]:
+        """``path``: all at their lows, then at their highs, or the other way round.
+
+        ``worst``: what shares its extremes goes to the one that costs more, then to the other. What
+        is not held goes to its low first.
+        """
         low, high = self.at("low"), self.at("high")
-        own = [
-            each.here is not None and goes_low(each.prices, each.here) for each in self.positions
-        ]
-        of_assets = [goes_low(prices, self.t) for prices in self.asset_prices]
-        return choose(low, high, own, of_assets)
+        together: dict[Any, list[Exposure]] = defaultdict(list)
+        for each in self.exposures(low, high):
+            together[each.key if self.intrabar == "worst" else None].append(each)
+        falls = {key: falls_first(each) for key, each in together.items()}
+        if self.intrabar == "worst":
+            assert not self.waiting(), "worst has no resting orders"
+            own = [falls.get(self.key_of(each), True) for each in self.positions]
+            of_assets = [falls.get(self.key_of_asset(each), True) for each in self.assets]
+        else:
+            is_first = falls.get(None, True)
+            self.note("walked: lows first" if is_first else "walked: highs first")
+            own, of_assets = [is_first] * len(self.positions), [is_first] * len(self.assets)
+        first, second = choose(low, high, own, of_assets), choose(high, low, own, of_assets)
+        return [self.at("open"), first, second, self.at("close")]
 
-    def worst_points(self) -> list[Point]:
-        """Open, then the adverse extreme of each position; of one group the one that costs more."""
-        start, low, high = self.at("open"), self.at("low"), self.at("high")
-        sums: dict[Any, Decimal] = {}
+    def exposures(self, low: Point, high: Point) -> list[Exposure]:
+        """Positions, cross and isolated, and collateral."""
+        found, opened = [], self.at("open")
         for each in self.held:
-            i, key = each.rank, self.key_of(each.name, each.market)
-            change = each.quantity * (low.marks[i] - high.marks[i])
-            sums[key] = sums.get(key, ZERO) + change
+            change = each.quantity * (low.marks[each.rank] - high.marks[each.rank])
+            notional = abs(each.quantity * opened.marks[each.rank])
+            found.append(Exposure(self.key_of(each), change, notional))
         for k, asset in enumerate(self.assets):
-            key = self.key_of(asset.group, asset.market, is_asset=True)
             change = asset.amount * (low.assets[k] - high.assets[k])
-            sums[key] = sums.get(key, ZERO) + change
-        for name, change in self.changes_of_options(low, high):
-            each = next(position for position in self.positions if position.name == name)
-            key = self.key_of(name, each.market)
-            sums[key] = sums.get(key, ZERO) + change
-        own = [sums.get(self.key_of(e.name, e.market), ZERO) <= 0 for e in self.positions]
-        of_assets = [sums[self.key_of(a.group, a.market, is_asset=True)] <= 0 for a in self.assets]
-        return [start, choose(low, high, own, of_assets)]
+            notional = abs(asset.amount * opened.assets[k])
+            found.append(Exposure(self.key_of_asset(asset), change, notional))
+        return found
 
-    def changes_of_options(self, low: Point, high: Point) -> list[tuple[str, Decimal]]:
-        """Underlyings, and what options on them are worth more at the low than at the high."""
-        return []
+    def key_of(self, position: Position) -> Any:
+        """A group of the scenarios, else a market; an isolated position goes alone."""
+        if position.is_isolated and position.quantity != 0:
+            return ("isolated", position.name)
+        has_groups = self.rule.has_scenarios
+        return self.rule.group(position.name) if has_groups else id(position.market)
 
-    def key_of(self, name: str | None, market: Any, *, is_asset: bool = False) -> Any:
-        """What shares one extreme: a group of the scenarios, else a market."""
-        if not self.rule.has_scenarios or name is None:
-            return id(market)
-        return name if is_asset else self.rule.group(name)
+    def key_of_asset(self, asset: Collateral) -> Any:
+        """The same of collateral."""
+        has_group = self.rule.has_scenarios and asset.group is not None
+        return asset.group if has_group else id(asset.market)
+
+    # ----- bars whose outcome hangs on the order of their prices -----
+
+    def look_for_doubts(self) -> None:
+        """``ambiguous_bars`` and ``both_reached``, of what is held at the start of the walk."""
+        self.is_ambiguous = self.intrabar == "path" and self.cross_fails(self.adverse_point())
+        self.is_both_reached = any(self.reaches_both(each) for each in self.held)
+
+    def adverse_point(self) -> Point:
+        """Every cross position at its adverse extreme, or at its stop if that is nearer.
+
+        Collateral is a long position without a stop.
+        """
+        opened, low, high = self.at("open"), self.at("low"), self.at("high")
+        marks = list(opened.marks)
+        for each in self.cross:
+            i, end = each.rank, low if each.quantity > 0 else high
+            place, _, _ = next_loss(each, opened, end, ZERO)
+            share = ONE if place is None else place
+            marks[i] += share * (end.marks[i] - marks[i])
+        assets = tuple(
+            a if asset.amount > 0 else b
+            for asset, a, b in zip(self.assets, low.assets, high.assets, strict=True)
+        )
+        return opened._replace(marks=tuple(marks), assets=assets)
+
+    def reaches_both(self, position: Position) -> bool:
+        """Whether the bar has its take-profit, and its stop or its liquidation price."""
+        is_long = position.quantity > 0
+        worst, best = ("low", "high") if is_long else ("high", "low")
+        goals = (reaches(position.price(best), goal, not is_long) for _, goal in position.goals())
+        if not any(goals):
+            return False
+        losing = position.losing_stops()
+        is_stopped = any(reaches(position.price(worst), stop, is_long) for _, stop in losing)
+        return is_stopped or self.reaches_liquidation(position, worst)
+
+    def reaches_liquidation(self, position: Position, worst: str) -> bool:
+        """Whether the marks have the price that liquidates it, all else at the open.
+
+        Its group of the scenarios moves along, and the collateral that cancels its risk.
+        """
+        opened, rank = self.at("open"), position.rank
+        marks, assets = list(opened.marks), list(opened.assets)
+        marks[rank] = position.value(f"mark_{worst}")
+        end = opened._replace(marks=tuple(marks))
+        if position.is_isolated:
+            return self.next_own_failure(position, opened, end, ZERO) is not None
+        if self.rule.has_scenarios:
+            group = self.rule.group(position.name)
+            ratio = position.price(f"mark_{worst}") / position.price("mark_open")
+            for each in self.cross:
+                if self.rule.group(each.name) == group and each is not position:
+                    marks[each.rank] = each.contract.value(each.price("mark_open") * ratio)
+            for k, asset in enumerate(self.assets):
+                assets[k] *= ratio if asset.group == group else ONE
+            end = opened._replace(marks=tuple(marks), assets=tuple(assets))
+        return self.next_failure(opened, end, ZERO) is not None
+
+    # ----- along a segment -----
 
     def walk_segment(self, start: Point, end: Point) -> None:
         """Everything that happens between two waypoints, first things first."""
@@ -150,7 +225,10 @@ class Walk(RestingOrders):
             act(between(start, end, place))
 
     def next_events(self, start: Point, end: Point, place: Decimal) -> Iterator[Happening]:
-        """The next failure of the pool and of each isolated position, the equity stop, stops."""
+        """What happens next, by rank at equal places.
+
+        Failures of the pool and of isolated positions, the equity stop, stops, take-profits, fills.
+        """
         n = len(self.positions)
         happenings = [
             (self.next_failure(start, end, place), 0, self.liquidate_in_walk),
@@ -160,14 +238,15 @@ class Walk(RestingOrders):
             where = self.next_own_failure(each, start, end, place)
             happenings.append((where, 1 + each.rank, partial(self.isolated_in_walk, each)))
         for each in self.held:
-            where, kind, value = next_stop(
-                each, start.lasts[each.rank], end.lasts[each.rank], place
-            )
+            where, kind, value = next_loss(each, start, end, place)
             act = partial(self.stop_in_walk, each, kind, value)
             happenings.append((where, 2 + n + each.rank, act))
+            where, kind, value = next_goal(each, start, end, place)
+            act = partial(self.stop_in_walk, each, kind, value)
+            happenings.append((where, 2 + 2 * n + each.rank, act))
         for each in self.waiting():
             where = self.next_fill(each, start, end, place)
-            happenings.append((where, 2 + 2 * n + each.rank, partial(self.fill_resting, each)))
+            happenings.append((where, 2 + 3 * n + each.rank, partial(self.fill_resting, each)))
         return (each for each in happenings if each[0] is not None)
 
     def next_failure(self, start: Point, end: Point, place: Decimal) -> Decimal | None:
@@ -213,7 +292,7 @@ class Walk(RestingOrders):
     def liquidate_in_walk(self, point: Point) -> None:
         """The pool fails inside the bar."""
         self.note("cross liquidated in the bar")
-        self.liquidate_cross(point, is_alone=False)
+        self.liquidate_cross(point)
 
     def isolated_in_walk(self, position: Position, point: Point) -> None:
         """An isolated position fails inside the bar, unless the wallet adds margin."""
@@ -227,80 +306,15 @@ class Walk(RestingOrders):
         self.close_account(point)
 
     def stop_in_walk(self, position: Position, kind: str, value: Decimal, _: Point) -> None:
-        """A stop inside the bar."""
-        self.note("stopped in the bar")
+        """A stop or a take-profit inside the bar."""
+        self.note(f"{kind} in the bar")
         self.close_by_stop(kind, position, value)
 
-    # ----- step 7 of §2: one position -----
 
-    def walk_alone(self, position: Position) -> None:
-        """§2.7: of stop and liquidation the nearer acts first, at the bar's extremes."""
-        while position.quantity != 0:
-            failure = self.failure_alone(position)
-            kind, stop = self.stop_alone(position) or ("", None)
-            if failure is not None and kind == "take_profit":
-                self.note("take-profit and liquidation in one bar")
-                stop = None  # losses first: the order of prices is unknown
-            if failure is None and stop is None:
-                return
-            if failure is not None and stop is not None:
-                self.note("stop and liquidation in one bar")
-            if not self.failure_is_nearer(position, failure, stop):
-                self.note("stopped in the bar")
-                self.note(f"{kind} alone")
-                self.close_by_stop(kind, position, position.contract.value(stop))
-            elif not position.is_isolated:
-                self.note("liquidated in the bar")
-                self.liquidate_cross(moved(self.at("open"), position, failure), is_alone=True)
-            elif self.fails_unaided(position, failure):
-                self.note("liquidated in the bar")
-                self.liquidate_isolated(position, failure)
-
-    def failure_alone(self, position: Position) -> Decimal | None:
-        """``u`` at which the adverse extreme liquidates, between it and the mark open."""
-        opened = self.at("open")
-        start = position.value("mark_open")
-        end = position.value("mark_low" if position.quantity > 0 else "mark_high")
-
-        def fails(value: Decimal) -> bool:
-            if position.is_isolated:
-                return position.fails(value)
-            return self.cross_fails(moved(opened, position, value))
-
-        def surplus(share: Decimal) -> Decimal:
-            value = start + share * (end - start)
-            if position.is_isolated:
-                return position.surplus(value)
-            return self.surplus(moved(opened, position, value))
-
-        if fails(start):
-            return start
-        if not fails(end):
-            return None
-        if surplus(ONE) > 0:
-            return end
-        return start + find_fall(surplus, ZERO, ONE) * (end - start)
-
-    def stop_alone(self, position: Position) -> tuple[str, Decimal] | None:
-        """§5: the stop that the bar reaches, and its price; the open where that is beyond it."""
-        more = self.equity_stop_of(position)
-        found = position.stop_reached(position.price("low"), position.price("high"), more)
-        if found is None:
-            return None
-        kind, price = found
-        is_falling = (position.quantity > 0) != (kind == "take_profit")
-        return kind, (min if is_falling else max)(price, position.price("open"))
-
-    @staticmethod
-    def failure_is_nearer(
-        position: Position, failure: Decimal | None, stop: Decimal | None
-    ) -> bool:
-        """Relative distances in price, each from its own open; a tie liquidates."""
-        if failure is None or stop is None:
-            return stop is None
-        mark, last = position.price("mark_open"), position.price("open")
-        to_failure = abs(mark - position.contract.price(failure)) / mark
-        return to_failure <= abs(last - stop) / last * (ONE + TIE) + EXACT  # both may be 0
+def falls_first(exposures: Sequence[Exposure]) -> bool:
+    """Whether the lows come first: not where they are worth more than the highs."""
+    more_at_lows = sum((each.change for each in exposures), ZERO)
+    return more_at_lows <= NEAR * sum((each.notional for each in exposures), ZERO)
 
 
 def choose(
@@ -334,28 +348,38 @@ def between(start: Point, end: Point, place: Decimal) -> Point:
     return Point(*(mix(a, b) for a, b in zip(start, end, strict=True)))
 
 
-def moved(point: Point, position: Position, value: Decimal) -> Point:
-    """A point with one instrument's mark at another value."""
-    marks = list(point.marks)
-    marks[position.rank] = value
-    return point._replace(marks=tuple(marks))
+Exit = tuple[Decimal | None, str, Decimal]  # place, kind and u
 
 
-def next_stop(
-    position: Position, start: Decimal, end: Decimal, place: Decimal
-) -> tuple[Decimal | None, str, Decimal]:
-    """Place, kind and u of the stop that the last price reaches first on a segment's rest."""
+def next_loss(position: Position, start: Point, end: Point, place: Decimal) -> Exit:
+    """The stop that the last price reaches first on the rest of a segment."""
     is_long = position.quantity > 0
-    now = start + place * (end - start)
-    losing = sorted(position.losing_stops(), key=lambda stop: stop[1], reverse=is_long)
-    stops = [(*stop, is_long) for stop in losing]
-    stops += [(*goal, not is_long) for goal in position.goals()]
-    found = []
-    for kind, price, is_falling in stops:
+    stops = sorted(position.losing_stops(), key=lambda stop: stop[1], reverse=is_long)
+    return next_exit(position, stops, is_long, start, end, place)
+
+
+def next_goal(position: Position, start: Point, end: Point, place: Decimal) -> Exit:
+    """The take-profit, but of what a resting order has opened or increased in this bar."""
+    goals = [] if position.is_increased else position.goals()
+    return next_exit(position, goals, position.quantity < 0, start, end, place)
+
+
+def next_exit(
+    position: Position,
+    exits: Sequence[tuple[str, Decimal]],
+    is_falling: bool,
+    start: Point,
+    end: Point,
+    place: Decimal,
+) -> Exit:
+    """The first of some exits; one that is behind the price already acts here."""
+    opened, ended = start.lasts[position.rank], end.lasts[position.rank]
+    now, found = opened + place * (ended - opened), []
+    for kind, price in exits:
         if reaches(position.contract.price(now), price, is_falling):
             found.append((place, kind, now))
-        elif reaches(position.contract.price(end), price, is_falling):
+        elif reaches(position.contract.price(ended), price, is_falling):
             value = position.contract.value(price)
-            where = min(ONE, max(place, (value - start) / (end - start)))
+            where = min(ONE, max(place, (value - opened) / (ended - opened)))
             found.append((where, kind, value))
     return min(found, key=lambda each: each[0]) if found else (None, "", ZERO)

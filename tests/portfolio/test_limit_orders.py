@@ -113,8 +113,8 @@ def test_a_stop_cancels_the_order_of_its_instrument():
     assert near(out.equity[1], 970)
 
 
-def test_a_take_profit_of_the_same_bar_needs_the_path():
-    """The low comes first where the close is not under the open: bought at 99, sold at 103.95."""
+def test_a_take_profit_of_the_same_bar_needs_the_close():
+    """Bought at 99, sold at 103.95 if the bar closes over it: the high may precede the fill."""
     out = rest(FLAT, (100, 105, 98, 104), targets=(1.0,), take_profit=0.05)
     assert near(out.equity[1], 1050)
     out = rest(FLAT, (100, 105, 98, 98.5), targets=(1.0,), take_profit=0.05)

@@ -238,27 +238,24 @@ def test_contagion_isolated_the_winner_survives():
     assert len(result.contagion()) == 0
 
 
-@pytest.mark.parametrize("fall", [0.05, 0.12])
-def test_two_causes_share_a_fall(fall):
-    """A long 5x falls and B short 5x rises by the same fraction y: half each.
+@pytest.mark.parametrize(
+    ("move", "first", "left"), [(0.05, 0.475, 500.0), (0.08, 0.16, 600 - 80 / 0.95)]
+)
+def test_two_causes_share_a_fall(move, first, left):
+    """A long 5x falls and B short 5x rises: at the lows A has fallen alone, at the highs B risen.
 
-    M = 1000 - 10000 y, R = 250 (1 - y) + 250 (1 + y) = 500: y = 5 %. A's share: 5000 y less a fall
-    of its requirement of 250 y; B's: 5000 y plus a rise of 250 y: 4750 to 5250 of 10000.
+    Then A falls by x and the account fails: 1000 - 5000 m - 5000 x = 250 (1 + m) + 250 (1 - x). Of
+    a fall of D by 500, A's loss less the fall of its requirement is 4750 x = 500 - 5250 m.
     """
     tapes = {
-        "A": tape(
-            [flat(100), flat(100), (100, 100, 100 * (1 - fall), 100 * (1 - fall))], (5.0, NAN)
-        ),
-        "B": tape(
-            [flat(100), flat(100), (100, 100 * (1 + fall), 100, 100 * (1 + fall))], (5.0, NAN)
-        ),
+        "A": tape([flat(100), flat(100), (100, 100, 100 * (1 - move), 100 * (1 - move))], (5, NAN)),
+        "B": tape([flat(100), flat(100), (100, 100 * (1 + move), 100, 100 * (1 + move))], (5, NAN)),
     }
-    # A closes under its open: its high comes first; B's low comes first: both move in segment 2
     result = run_engine(scene(tapes, {"A": 1.0, "B": -1.0}))
     table = result.contagion().set_index("cause")
-    assert table.loc["A", "share"] == pytest.approx(0.475, rel=1e-9)
-    assert table.loc["B", "share"] == pytest.approx(0.525, rel=1e-9)
-    assert result.bars["equity"].iloc[-1] == pytest.approx(500.0, rel=1e-9)
+    assert table.loc["A", "share"] == pytest.approx(first, rel=1e-9)
+    assert table.loc["B", "share"] == pytest.approx(1 - first, rel=1e-9)
+    assert result.bars["equity"].iloc[-1] == pytest.approx(left, rel=1e-9)
 
 
 # ----- 6: worst is a bound of path

@@ -46,7 +46,6 @@ from backtest.account import (
     resting_orders,
     terms,
     time_stop,
-    walk_by_rule,
 )
 from backtest.account.portfolio_records import FLAGS, NUMBERS
 from backtest.base import (
@@ -112,7 +111,7 @@ MODULES = (
     portfolio_ledger, option_holdings, portfolio_balance, option_marks, option_orders,
     option_liquidation, option_walk, contagion, order_scaling, gross_cap, order_cuts,
     portfolio_orders, portfolio_payments, pool_steps, portfolio_liquidation, resting_orders,
-    equity_stop, portfolio_gap, walk_by_rule, price_walk, portfolio_calls, portfolio_margin,
+    equity_stop, portfolio_gap, price_walk, portfolio_calls, portfolio_margin,
     time_stop, portfolio_ruin, portfolio_bar, fast_path, portfolio_tally, portfolio_close,
     portfolio_recording, portfolio_loop,
 )  # fmt: skip
@@ -162,7 +161,7 @@ WITHOUT_OPTIONS: dict[str, Any] = {
         ("bound_option_slope", "bound_relief_slope", "compute_counted_value",
          "compute_options_value", "compute_with_options", "find_index", "find_place_with_options",
          "find_stop_with_options", "find_value_with_options", "sum_option_gains",
-         "sum_options_on", "try_options"),
+         "sum_notionals_on", "sum_options_on", "try_options"),
         0.0,
     ),
     **dict.fromkeys(("close_options_of_pool", "forfeit_options", "sum_premiums"), (0.0, 0.0)),

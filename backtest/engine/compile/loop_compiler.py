@@ -67,7 +67,7 @@ INNER: dict[str, Any] = {**OPTIONS, "no_cpython_wrapper": True, "no_cfunc_wrappe
 RARE = frozenset(
     {
         "apply_flow", "top_up", "liquidate", "forfeit", "choose_reduction", "close_contracts",
-        "record_shortfall", "find_liquidation", "compute_liquidation_value", "reduce_to_ratio",
+        "record_shortfall", "compute_liquidation_value", "reduce_to_ratio",
         "stop_out", "end_account", "close_ruined", "pay_in", "add_from_wallet", "answer_call",
         "end_grace", "close_call", "enter_call", "is_unhealthy", "repay_all",
     }

@@ -32,7 +32,7 @@ In row ``SINCE_POOL`` stands the bar of the pool's last liquidation.
 """
 MONEY = WALLET_ROWS + 15
 NEAR = MONEY + len(Ledger._fields)
-STATE_ROWS = NEAR + 14
+STATE_ROWS = NEAR + 16
 N_ACCOUNT = STATE_ROWS + 20
 (
     LINE, IS_LIVE, RARE_BARS, FIRST_UNIT, LOW, LOW_PEAK, KEEP,
@@ -40,7 +40,7 @@ N_ACCOUNT = STATE_ROWS + 20
 ) = range(WALLET_ROWS, MONEY)  # fmt: skip
 (
     OVER_CAP, LEVERAGE, PEAK_LEVERAGE, PEAK_NEEDED, PEAK_BACKING, DECAY_HELD, DECAY_LOG,
-    DECAY_PRODUCT, CARRY, EQUITY_SUM, FIRST_LIQUIDATION, RUIN, INVERSE,
+    DECAY_PRODUCT, CARRY, EQUITY_SUM, FIRST_LIQUIDATION, RUIN, INVERSE, FIRST_AMBIGUOUS, FIRST_BOTH,
 ) = range(NEAR + 1, STATE_ROWS)  # fmt: skip
 (
     CASH_BEFORE, WORTH, POOL, LOST, LOST_OF_ALL, COSTS, INITIAL, TAKEN, BALANCE, IS_ADDING, WANTED,
@@ -59,6 +59,7 @@ TALLY_ROWS = {
     "peak_backing": PEAK_BACKING, "decay_held": DECAY_HELD, "decay_log": DECAY_LOG,
     "decay_product": DECAY_PRODUCT, "carry": CARRY, "equity": EQUITY_SUM,
     "first_liquidation": FIRST_LIQUIDATION, "ruin": RUIN,
+    "first_ambiguous": FIRST_AMBIGUOUS, "first_both": FIRST_BOTH,
 } | {name: MONEY + k for k, name in enumerate(Ledger._fields)}  # fmt: skip
 """Where the numbers of a tally are, by the names that measures read."""
 
@@ -329,6 +330,8 @@ def read_tally(account: FloatArray, free: float, bars: int, lane: int) -> Tally:
         first_liquidation=int(account[cell(FIRST_LIQUIDATION, lane)]),
         ruin=int(account[cell(RUIN, lane)]),
         inverse=account[cell(INVERSE, lane)],
+        first_ambiguous=int(account[cell(FIRST_AMBIGUOUS, lane)]),
+        first_both=int(account[cell(FIRST_BOTH, lane)]),
     )
 
 
@@ -367,6 +370,8 @@ def read_money(account: FloatArray, lane: int) -> Ledger:
         liquidated_calls=int(account[cell(MONEY + 16, lane)]),
         call_days=account[cell(MONEY + 17, lane)],
         take_profits=int(account[cell(MONEY + 18, lane)]),
+        ambiguous_bars=int(account[cell(MONEY + 19, lane)]),
+        both_reached=int(account[cell(MONEY + 20, lane)]),
     )
 
 
@@ -390,6 +395,8 @@ def write_tally(account: FloatArray, tally: Tally, lane: int) -> None:
     account[cell(FIRST_LIQUIDATION, lane)] = tally.first_liquidation
     account[cell(RUIN, lane)] = tally.ruin
     account[cell(INVERSE, lane)] = tally.inverse
+    account[cell(FIRST_AMBIGUOUS, lane)] = tally.first_ambiguous
+    account[cell(FIRST_BOTH, lane)] = tally.first_both
 
 
 def write_sample(account: FloatArray, sample: Sample, lane: int) -> None:
@@ -423,3 +430,5 @@ def write_money(account: FloatArray, money: Ledger, lane: int) -> None:
     account[cell(MONEY + 16, lane)] = money.liquidated_calls
     account[cell(MONEY + 17, lane)] = money.call_days
     account[cell(MONEY + 18, lane)] = money.take_profits
+    account[cell(MONEY + 19, lane)] = money.ambiguous_bars
+    account[cell(MONEY + 20, lane)] = money.both_reached
