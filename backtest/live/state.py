@@ -85,7 +85,6 @@ class HeldPosition(Snapshot):
     best_value: Annotated[float | None, SIGNED] = None
 
     def faults(self) -> Faults:
-        """Yield what an open position lacks."""
         if self.entry_value is not None:
             return
         if self.quantity != 0.0 and self.entry is None:
@@ -177,7 +176,6 @@ class AccountSnapshot(Snapshot):
     traded_30d: Annotated[float | None, NOT_NEGATIVE] = None
 
     def faults(self) -> Faults:
-        """Yield what contradicts itself: the money, or the unit and its peak."""
         given = [name for name in MONEY if getattr(self, name) is not None]
         if not given:
             yield (

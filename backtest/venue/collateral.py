@@ -11,7 +11,7 @@ import pandas as pd
 
 from backtest import base
 from backtest.base import Fault, Faults, FloatArray, Number, ParameterError, Text, Value, declared
-from backtest.base.fields import COST, SHARE
+from backtest.base.fields import COST, SHARE, FloatSeries
 from backtest.market import Market
 from backtest.venue.portfolio_kernels import CollateralTables, compute_value_at_rate
 
@@ -249,9 +249,7 @@ class RateCurve(Value):
         kept = 1.0 - self.reserve_factor
         return shape_like(utilization, self.borrow(used) * used * kept)
 
-    def rates(
-        self, market: Market, utilization: float | str
-    ) -> dict[str, base.FloatSeries | float]:
+    def rates(self, market: Market, utilization: float | str) -> dict[str, FloatSeries | float]:
         """Return ``borrow_rate`` and ``cash_rate`` of a venue, by a utilization through time.
 
         Raises ParameterError if there is no such column, or a utilization is not from 0 to 1.

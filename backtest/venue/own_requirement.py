@@ -52,7 +52,6 @@ class OwnMargin(MarginRule):
     rule: Annotated[Any, OwnRule()] = field()
 
     def faults(self) -> Faults:
-        """Yield a level of the rule that is none."""
         try:
             POSITIVE.read(getattr(self.rule, "level", 1.0))
         except Fault as fault:
