@@ -12,8 +12,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from backtest.base import PolicyError, did_you_mean, format_time, repr_plain
-from backtest.policy.combinators import written_formulas
-from backtest.policy.combined_parts import name_tuple
+from backtest.policy.combinators import name_tuple, written_formulas
 from backtest.policy.policy import (
     BAR_FIELDS,
     Policy,

@@ -7,8 +7,7 @@ from collections.abc import Sequence
 from types import FunctionType
 from typing import Any
 
-from backtest.policy.combinators import Combinator, combinator_of
-from backtest.policy.combined_parts import find_flat_names
+from backtest.policy.combinators import Combinator, combinator_of, find_flat_names
 from backtest.policy.policy import Policy, formula_of, sets_margin
 
 ACCOUNT = 2
