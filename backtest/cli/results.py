@@ -422,7 +422,6 @@ def verify(
         find_folder,
         list_folders,
         verify_folder,
-        verify_records,
     )
 
     if names:
@@ -431,7 +430,6 @@ def verify(
         folders = [results / name for name in list_folders(results)]
     checks = [verify_folder(folder) for folder in folders]
     checks = [each for each, place in zip(checks, folders, strict=True) if place.exists()]
-    checks += [] if names else verify_records(results)
     if as_json:
         print_json({"folder": str(results), "checked": [each.to_dict() for each in checks]})
     else:

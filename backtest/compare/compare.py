@@ -103,10 +103,14 @@ def compare(
     if scaled is not None:
         results = {name: each.result for name, each in scaled.items()}
     sampled = sample_returns(results)
-    table = tabulate_accounts(results, scaled)
+    rows = {name: measure_account(result) for name, result in results.items()}
+    for name, each in (scaled or {}).items():
+        rows[name] |= {"scale": each.scale, "unscaled_volatility": each.volatility}
+    table = pd.DataFrame.from_dict(rows, orient="index").rename_axis("policy")
     ruined = table["ruined"].to_numpy() != 0.0
     lost = np.array([is_lost(result.metrics) for result in results.values()])
-    tested = remove_residual_risk(sampled, scaled)
+    rest = [1.0 if scaled is None else scaled[name].rest for name in results]
+    tested = sampled._replace(returns=sampled.returns * np.array(rest)[:, None])
     pairs, blocks = tabulate_pairs(tested, tuple(results), ruined, lost, rules, progress)
     cautions = list(list_cautions(len(sampled.free), scaled))
     facts = {
@@ -263,18 +267,6 @@ def list_cautions(n: int, scaled: Mapping[str, ScaledAccount] | None) -> Iterato
 # --------------------------------------------------------------------------------- the accounts
 
 
-def tabulate_accounts(
-    results: Mapping[str, Result], scaled: Mapping[str, ScaledAccount] | None
-) -> pd.DataFrame:
-    rows = {}
-    for name, result in results.items():
-        rows[name] = measure_account(result)
-        if scaled is not None:
-            each = scaled[name]
-            rows[name] |= {"scale": each.scale, "unscaled_volatility": each.volatility}
-    return pd.DataFrame.from_dict(rows, orient="index").rename_axis("policy")
-
-
 def measure_account(result: Result) -> dict[str, float]:
     """Return log growth, all measures of a run, and its costs per year over mean equity.
 
@@ -323,13 +315,6 @@ def sample_free(result: Result) -> FloatArray:
     ends = np.flatnonzero(result.ends_sample)
     starts = np.concatenate(([0], ends[:-1] + 1))
     return np.asarray(np.expm1(np.add.reduceat(np.log1p(free), starts)))
-
-
-def remove_residual_risk(sampled: Sampled, scaled: Mapping[str, ScaledAccount] | None) -> Sampled:
-    if scaled is None:
-        return sampled
-    rest = np.array([each.rest for each in scaled.values()])
-    return sampled._replace(returns=sampled.returns * rest[:, None])
 
 
 # ---------------------------------------------------------------------------------- equal risk

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from itertools import combinations
 from typing import Any, NamedTuple
 
@@ -61,7 +62,9 @@ def tabulate_pairs(
     whole = rules.draws * len(STATISTICS)
     tables, blocks = [], {}
     for place, measure in enumerate(STATISTICS):
-        on_draw = offset_progress(progress, place * rules.draws, whole)
+        on_draw = (
+            None if progress is None else partial(_report, progress, place * rules.draws, whole)
+        )
         found, block = estimate_pairs(living, pairs, bases, measure, rules, on_draw)
         if block:
             blocks[measure] = block
@@ -81,6 +84,10 @@ def tabulate_pairs(
     return correct_p_values(pd.concat(tables, ignore_index=True), rules.confidence), blocks
 
 
+def _report(progress: Callable[[int, int], None], done: int, total: int, more: int) -> None:
+    progress(done + more, total)
+
+
 def find_basis(returns: FloatArray, pair: IntArray, ruined: BoolArray) -> str:
     if ruined[pair].any():
         return RUIN
@@ -90,12 +97,6 @@ def find_basis(returns: FloatArray, pair: IntArray, ruined: BoolArray) -> str:
     apart = np.sqrt(np.mean((one - other) ** 2))
     size = np.sqrt(max(np.mean(one**2), np.mean(other**2)))
     return SAME if apart <= ALIKE * size else TEST
-
-
-def offset_progress(
-    progress: Callable[[int, int], None] | None, done: int, total: int
-) -> Callable[[int], None] | None:
-    return None if progress is None else lambda more: progress(done + more, total)
 
 
 def estimate_pairs(

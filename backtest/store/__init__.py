@@ -11,6 +11,6 @@ if TYPE_CHECKING:
     from backtest.store.listing import read_bound, read_entry, read_kinds, read_time_or_age
     from backtest.store.listing import read_usable, sort_entries
     from backtest.store.prune import KeptFolder, choose_deletions, delete_chosen
-    from backtest.store.verify import FolderCheck, export_result, verify_folder, verify_records
+    from backtest.store.verify import FolderCheck, export_result, verify_folder
 
 open_door(__name__)

@@ -30,9 +30,7 @@ from backtest.base.result_folders import MANIFEST
 from backtest.base.saved_result import KINDS
 from backtest.store import folders as f
 from backtest.store.listing import read_entry
-from backtest.tune import find_damaged_lines
 
-RECORDS = "records"
 SUFFIX = ".zip"
 EPOCH = (1980, 1, 1, 0, 0, 0)
 """The time stamp of every file of an archive, so that equal results give equal bytes."""
@@ -67,12 +65,6 @@ def try_check(folder: Path) -> FolderCheck:
     except OSError as error:
         what = f"cannot be read: {error.strerror or error}"
         return FolderCheck(folder.name, f.UNKNOWN, 0, ((".", what),))
-
-
-def verify_records(store: Path) -> list[FolderCheck]:
-    return [
-        FolderCheck(name, RECORDS, 1, ((name, what),)) for name, what in find_damaged_lines(store)
-    ]
 
 
 def check_folder(folder: Path) -> FolderCheck:

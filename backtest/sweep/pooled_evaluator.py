@@ -173,7 +173,7 @@ class PooledEvaluator(Evaluator):
         spans = self.find_spans(first, self.market.n_bars if stop is None else stop)
         parts, n = {}, len(spans)
         for k, (name, (a, b)) in enumerate(spans.items()):
-            told = None if progress is None else functools.partial(tell_part, progress, k, n)
+            told = None if progress is None else functools.partial(_report, progress, k, n)
             parts[name] = self.members[name].evaluate(
                 sets, first=a, stop=b, returns=returns, progress=told
             )
@@ -268,6 +268,10 @@ class PooledEvaluator(Evaluator):
         return np.asarray(part.time[mark_samples(part, self.sampling) != 0.0] // period)
 
 
+def _report(progress: Progress, k: int, n: int, done: int, total: int) -> None:
+    progress((k * total + done) // n, total)
+
+
 def clip_spans(market: Markets, first: int, stop: int) -> dict[str, tuple[int, int]]:
     found = {}
     for name, (begins, ends) in zip(market.names, market.spans.tolist(), strict=True):
@@ -324,10 +328,6 @@ def read_own_signal(signal: Any, market: Market) -> Any:
     if isinstance(signal, SignalRule):
         return signal
     return read_directions(signal, market).keep_times()
-
-
-def tell_part(progress: Progress, k: int, n: int, done: int, total: int) -> None:
-    progress((k * total + done) // n, total)
 
 
 def read_accounts(accounts: str, market: Any, venue: Any = None) -> tuple[bool, Any]:

@@ -124,7 +124,8 @@ def run_one_by_one(
         except KeyboardInterrupt:
             for column in metrics.values():
                 column[~rows.done] = np.nan
-    repeat_once(caught)
+    for text, kind in dict.fromkeys((str(each.message), each.category) for each in caught):
+        warn_caller(text, kind)
     return rows._replace(returns=stack_returns(sampled, rows)) if returns else rows
 
 
@@ -138,11 +139,6 @@ def stack_returns(sampled: Mapping[int, FloatArray], rows: Rows) -> FloatArray:
 
 def describe_error(error: Exception) -> str:
     return " ".join(f"{type(error).__name__}: {error}".split())
-
-
-def repeat_once(caught: list[warnings.WarningMessage]) -> None:
-    for text, kind in dict.fromkeys((str(each.message), each.category) for each in caught):
-        warn_caller(text, kind)
 
 
 def add_equivalents(rows: Rows, names: Sequence[str], periods: float) -> None:

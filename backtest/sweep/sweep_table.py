@@ -360,7 +360,10 @@ class Sweep(SavedResult):
         )
 
     def _select(self, rows: Labels) -> pd.DataFrame:
-        given = list_labels(rows.index if isinstance(rows, pd.DataFrame) else rows)
+        given: Any = rows.index if isinstance(rows, pd.DataFrame) else rows
+        is_many = isinstance(given, Iterable) and not isinstance(given, str)
+        given = [repr(k) if isinstance(k, bool | np.bool_) else k for k in
+                 (given if is_many else [given])]  # fmt: skip
         labels = pd.Index(given, tupleize_cols=False, name=self.table.index.name)
         is_known = labels.isin(self.table.index) & (labels.inferred_type != "boolean")
         unknown = labels[~is_known].tolist()
@@ -385,12 +388,6 @@ class Sweep(SavedResult):
                 "policy with the parameters of the row"
             )
         return self.evaluator
-
-
-def list_labels(rows: object) -> list[Any]:
-    if isinstance(rows, Iterable) and not isinstance(rows, str):
-        return [repr(each) if isinstance(each, bool | np.bool_) else each for each in rows]
-    return [rows if isinstance(rows, int | np.integer) else repr(rows)]
 
 
 LABEL = "label"

@@ -29,8 +29,7 @@ def build_table(
     rows = evaluator.evaluate(different, progress=progress)
     check_rows(evaluator, different, rows)
     if full:
-        is_whole = rows.done.all()
-        rows = add_path(evaluator, different, rows, progress) if is_whole else skip_path(rows)
+        rows = add_path(evaluator, different, rows, progress)
     columns = {name_column(name): column for name, column in sets.items()}
     table = convert_dates(pd.DataFrame({**columns, **take_sets(rows.metrics, codes)}))
     if any(rows.errors):
@@ -59,21 +58,18 @@ def check_rows(evaluator: Evaluator, sets: Sets, rows: Rows) -> None:
 
 
 def add_path(evaluator: Evaluator, sets: Sets, rows: Rows, progress: Progress | None) -> Rows:
-    wanted = np.flatnonzero(rows.done & (np.array(rows.errors) == ""))
+    if not rows.done.all():
+        warn_caller("interrupted before the measures of the path: they are NaN")
+        nothing = {name: np.full(len(rows.done), np.nan) for name in OF_PATH}
+        return rows._replace(metrics={**rows.metrics, **nothing})
+    wanted = np.flatnonzero(np.array(rows.errors) == "")
     found = evaluator.evaluate_path(take_sets(sets, wanted), progress=progress)
-    metrics = dict(rows.metrics)
+    metrics, done = dict(rows.metrics), rows.done.copy()
     for name, values in found.metrics.items():
-        metrics[name] = np.full(len(rows.done), np.nan)
+        metrics[name] = np.full(len(done), np.nan)
         metrics[name][wanted] = values
-    done = rows.done.copy()
     done[wanted] = found.done
     return rows._replace(metrics=metrics, done=done)
-
-
-def skip_path(rows: Rows) -> Rows:
-    warn_caller("interrupted before the measures of the path: they are NaN")
-    nothing = {name: np.full(len(rows.done), np.nan) for name in OF_PATH}
-    return rows._replace(metrics={**rows.metrics, **nothing})
 
 
 def warn_of_losses(rows: Rows, codes: IntArray) -> None:

@@ -8,7 +8,7 @@ if TYPE_CHECKING:
     from backtest.tune.journal import TRIALS, UNFINISHED, Batch, Journal, open_folder
     from backtest.tune.journal import write_study_file
     from backtest.tune.looks import LOOKS, TRIED, OtherTrials, SpanTries
-    from backtest.tune.looks import count_independent, find_damaged_lines, find_other_trials
+    from backtest.tune.looks import count_independent, find_other_trials
     from backtest.tune.looks import pool_deviation, record_look, record_tries
     from backtest.tune.luck import Verdict, deflate_alone, find_chance
     from backtest.tune.winner import Robustness, find_extent

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import re
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import MISSING
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
@@ -236,17 +236,6 @@ def pool_deviation(
     gap = float(np.mean(sharpes)) - others.mean
     within = share * deviation**2 + (1.0 - share) * others.variance
     return float(np.sqrt(within + share * (1.0 - share) * gap * gap))
-
-
-def find_damaged_lines(store: Path) -> Iterator[tuple[str, str]]:
-    """Return the files of looks and tried sets that have a line that cannot be read."""
-    for name in (LOOKS, TRIED):
-        n = sum(line is None for line in read_lines(store / name))
-        if n:
-            yield (
-                name,
-                f"has {n} damaged line{'s' if n > 1 else ''}: looks or trials are miscounted",
-            )
 
 
 # ---------------------------------------------------------------- sets run again on the holdout

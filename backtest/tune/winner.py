@@ -123,10 +123,6 @@ class CandidateScores(NamedTuple):
     kept: FloatArray
 
 
-def join_scores(one: CandidateScores, other: CandidateScores) -> CandidateScores:
-    return CandidateScores(*(np.concatenate(pair) for pair in zip(one, other, strict=True)))
-
-
 def half_widths(space: Space, sets: Sets, width: float) -> tuple[FloatArray, FloatArray]:
     """Return the extent of the boxes around sets, down and up, of shape (k, d) each."""
     pairs = [find_extent(each, sets[each.name], width) for each in space.dimensions]
@@ -286,15 +282,6 @@ ENOUGH = 16
 accepted."""
 
 
-class CandidatePlan(NamedTuple):
-    rule: Robustness
-    rounds: int
-
-    @property
-    def candidates(self) -> int:
-        return (1 + self.rounds) * self.rule.candidates
-
-
 class WinnerChoice(NamedTuple):
     place: int
     by: str
@@ -342,19 +329,31 @@ def build_outcome(task: StudyTask, examiner: Examiner) -> StudyOutcome:
     trials = gather(examiner.batches)
     if not is_feasible(trials).any():
         return build_outcome_without_winner(task, trials)
-    plan = plan_candidates(task.rule, find_allowance(task, examiner), is_robust=task.is_robust)
-    rows, candidates = find_candidates(task, examiner, trials, plan)
+    allowance = find_allowance(task, examiner)
+    is_enough = allowance >= (1 + REFINEMENTS) * task.rule.neighbours
+    rounds = REFINEMENTS if task.is_robust and is_enough else 0
+    rule = task.rule.fit(allowance / (1 + rounds))
+    rows, candidates = find_candidates(task, examiner, trials, rule, rounds)
     trials = gather(examiner.batches)
-    is_enough = plan.candidates >= min(ENOUGH, task.rule.candidates)
-    choice, notes = find_winner(task, trials, rows, candidates, is_enough=is_enough)
+    choice, notes = WinnerChoice(0, BY_SCORE), []
+    if task.is_robust:
+        scores = trials.scores[rows]
+        median = float(np.median(trials.scores[is_feasible(trials), 0]))
+        is_enough = (1 + rounds) * rule.candidates >= min(ENOUGH, task.rule.candidates)
+        choice = choose_winner(candidates, scores, median, is_enough=is_enough)
+        name = task.goal.objectives[0].name
+        notes = [*explain_choice(choice, candidates, scores, median, name)]
     place = choice.place
     best = int(rows[place])
-    task.seen.check_set(take_sets(trials.sets, best))
+    values = take_sets(trials.sets, best)
+    task.seen.check_set(values)
     highest = int(np.argmax(worst_where_broken(trials)[rows, 0]))
     others = task.count_others()
     left_out = int(task.facts.get("markets_left_out", 0))
     luck = measure_luck(task.seen, task.space, trials, best, others, task.seed, left_out)
-    holdout, failures = evaluate_holdout(task, take_sets(trials.sets, best))
+    holdout, failures = evaluate_holdout(task, values)
+    seen = {name: np.array([value]) for name, value in holdout.items()}
+    looks = int(task.bench.has_holdout)
     verdict = Verdict(
         trials=len(find_distinct(trials.sets)),
         other_trials=others.n_sets,
@@ -366,11 +365,10 @@ def build_outcome(task: StudyTask, examiner: Examiner) -> StudyOutcome:
         kept=float(candidates.kept[place]),
         plain_score=float(trials.scores[rows[highest], 0]),
         plain_plateau=float(candidates.plateau[highest, 0]),
-        holdout_score=score_holdout(task, holdout),
-        looks=count_all_looks(task),
+        holdout_score=float(task.goal.objectives[0].score(seen)[0]) if seen else math.nan,
+        looks=looks if task.store is None else count_looks(task.store, task.facts),
     )
-    found = list_warnings(task, trials, best, verdict)
-    told = [*notes, *found, *failures, *task.seen.doubts]
+    told = [*notes, *list_warnings(task, trials, best, verdict), *failures, *task.seen.doubts]
     robust, plateau = candidates.robust.tolist(), candidates.plateau.tolist()
     return StudyOutcome(best, rows.tolist(), robust, plateau, verdict, told, holdout, choice.by)
 
@@ -397,31 +395,19 @@ def build_outcome_without_winner(task: StudyTask, trials: Batch) -> StudyOutcome
 
 
 def find_candidates(
-    task: StudyTask, examiner: Examiner, trials: Batch, plan: CandidatePlan
+    task: StudyTask, examiner: Examiner, trials: Batch, rule: Robustness, rounds: int
 ) -> tuple[IntArray, CandidateScores]:
-    rule = plan.rule
     rows = choose_candidates(task.space, trials.sets, find_keys(trials), rule)
     candidates = score_rows(task, examiner, trials, rows, rule)
-    for _ in range(plan.rounds):
+    for _ in range(rounds):
         trials = gather(examiner.batches)
         keys = estimate_robustness(task.space, trials.sets, find_values(trials), rule)
         keys[rows] = -np.inf
         more = choose_candidates(task.space, trials.sets, keys, rule)
         if len(more):
-            found = score_rows(task, examiner, trials, more, rule)
-            rows, candidates = np.append(rows, more), join_scores(candidates, found)
+            found = zip(candidates, score_rows(task, examiner, trials, more, rule), strict=True)
+            rows, candidates = np.append(rows, more), CandidateScores(*map(np.concatenate, found))
     return rows, candidates
-
-
-def find_winner(
-    task: StudyTask, trials: Batch, rows: IntArray, candidates: CandidateScores, *, is_enough: bool
-) -> tuple[WinnerChoice, list[str]]:
-    if not task.is_robust:
-        return WinnerChoice(0, BY_SCORE), []
-    scores, median = trials.scores[rows], find_median(trials)
-    choice = choose_winner(candidates, scores, median, is_enough=is_enough)
-    name = task.goal.objectives[0].name
-    return choice, list(explain_choice(choice, candidates, scores, median, name))
 
 
 def score_rows(
@@ -481,26 +467,19 @@ def evaluate_holdout(
     return metrics, [f"on the holdout the best set breaks {each}" for each in broken]
 
 
-def score_holdout(task: StudyTask, metrics: Mapping[str, float]) -> float:
-    if not metrics:
-        return math.nan
-    columns = {name: np.array([value]) for name, value in metrics.items()}
-    return float(task.goal.objectives[0].score(columns)[0])
-
-
-def count_all_looks(task: StudyTask) -> int:
-    if task.store is None:
-        return int(task.bench.has_holdout)
-    return count_looks(task.store, task.facts)
-
-
 # --------------------------------------------------------------------------------------- warnings
 
 
 def list_warnings(task: StudyTask, trials: Batch, best: int, verdict: Verdict) -> Iterator[str]:
     values = take_sets(trials.sets, best)
     yield from warn_of_edges(task.space, task.seen.settings, values)
-    yield from warn_of_known_holdout(task)
+    risk, bench = task.bench.risk, task.bench
+    begins = bench.whole.market.time[bench.split] if risk and bench.has_holdout else math.inf
+    if risk is not None and risk.paths.history.time[-1] >= begins:
+        yield (
+            "the paths begin after bars of the holdout, so their measures depend on it; "
+            "simulate them with start= at the end of the search to keep it unseen"
+        )
     scores = trials.scores[is_feasible(trials), 0]
     name = task.goal.objectives[0].name
     if is_spike(verdict.score, verdict.plateau, scores):
@@ -524,27 +503,10 @@ def warn_of_trading(seen: Evaluator, values: Mapping[str, Any], turnover: float)
                 yield f"the best set hardly trades: {each.message}"
 
 
-def warn_of_known_holdout(task: StudyTask) -> Iterator[str]:
-    risk, bench = task.bench.risk, task.bench
-    if risk is None or not bench.has_holdout:
-        return
-    if risk.paths.history.time[-1] >= bench.whole.market.time[bench.split]:
-        yield (
-            "the paths begin after bars of the holdout, so their measures depend on it; "
-            "simulate them with start= at the end of the search to keep it unseen"
-        )
-
-
 def warn_of_failures(trials: Batch) -> Iterator[str]:
     errors = [error for error in trials.errors if error]
     if errors:
         yield f"{len(errors):,} of {len(trials.errors):,} sets failed, the first with: {errors[0]}"
-
-
-def plan_candidates(rule: Robustness, allowance: float, *, is_robust: bool) -> CandidatePlan:
-    is_enough = allowance >= (1 + REFINEMENTS) * rule.neighbours
-    rounds = REFINEMENTS if is_robust and is_enough else 0
-    return CandidatePlan(rule.fit(allowance / (1 + rounds)), rounds)
 
 
 def reserve_trials(rule: Robustness, trials: int, *, is_robust: bool) -> int:
@@ -571,11 +533,6 @@ def choose_winner(
     if is_enough or (by == BY_ROBUST and not is_low):
         return WinnerChoice(place, by)
     return WinnerChoice(int(np.argmax(scores[:, 0])) if is_single else 0, BY_SCORE)
-
-
-def find_median(trials: Batch) -> float:
-    scores = trials.scores[is_feasible(trials), 0]
-    return float(np.median(scores)) if len(scores) else math.nan
 
 
 def explain_choice(

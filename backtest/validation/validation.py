@@ -134,8 +134,9 @@ class Validation(SavedResult):
             text += f" {capitalize(describe_left_out(facts))}."
         if figures.get("other_trials"):
             text += (
-                f" {figures['other_trials']:,} sets that other searches tried on some of the same "
-                f"bars ({', '.join(figures['other_policies'])}) count as trials too."
+                f" {figures['other_trials']:,} sets that other searches of "
+                f"{', '.join(figures['other_policies'])} tried on some of the same bars count as "
+                "trials too."
             )
         return text
 

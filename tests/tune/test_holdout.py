@@ -8,7 +8,7 @@ import backtest as bt
 from backtest.base.errors import ParameterError
 from backtest.strategies import VolTarget
 from backtest.tune import Study, search, trials, tune
-from backtest.tune.looks import LOOKS, TRIED, find_damaged_lines, find_split
+from backtest.tune.looks import LOOKS, TRIED, find_split
 from tests.tuning import MARKET, MadeUp, seek, start_drawn
 
 pytestmark = pytest.mark.usefixtures("made_up")
@@ -101,7 +101,6 @@ def test_damaged_lines_count_as_looks_and_as_no_trials(tmp_path):
     assert first.looks == 3
     second = seek(store=tmp_path, seed=1)
     assert second.verdict.other_trials == first.trials
-    assert {name for name, _ in find_damaged_lines(tmp_path)} == {LOOKS, TRIED}
 
 
 def test_a_holdout_that_breaks_a_constraint_is_told(monkeypatch):

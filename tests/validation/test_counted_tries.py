@@ -60,7 +60,7 @@ def test_sets_of_searches_count_in_later_validations_which_say_so(tmp_path):
     assert (made.figures["other_trials"], made.figures["other_policies"]) == (4, ["Other"])
     assert made.figures["effective_trials"] > alone.figures["effective_trials"]
     assert made.deflated_sharpe < alone.deflated_sharpe
-    words = "4 sets that other searches tried on some of the same bars (policy Other) count as"
+    words = "4 sets that other searches of Other tried on some of the same bars count as"
     assert words in " ".join(made.summary().split())
     assert words not in " ".join(alone.summary().split())
     assert "other_trials" in CrossValidation.load(tmp_path / name_result(made.manifest)).figures
@@ -70,7 +70,7 @@ def test_sets_of_searches_count_in_later_validations_which_say_so(tmp_path):
     assert (walked.folds["deflated_sharpe"] < plain.folds["deflated_sharpe"]).all()
     rest = [name for name in plain.folds if name != "deflated_sharpe"]
     pd.testing.assert_frame_equal(walked.folds[rest], plain.folds[rest])
-    assert "(policies Lever, Other) count as" in " ".join(walked.summary().split())
+    assert "other searches of Lever, Other tried" in " ".join(walked.summary().split())
     assert WalkForward.load(tmp_path / name_result(walked.manifest)).figures["other_policies"] == [
         "Lever",
         "Other",
