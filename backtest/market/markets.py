@@ -16,7 +16,14 @@ from backtest.base import DataError, FloatArray, IntArray, ParameterError, check
 from backtest.base.units import DAY
 from backtest.market.files import find_sources, load_fields
 from backtest.market.loading import ReadOptions, read_options, time_text
-from backtest.market.market import BarClock, Between, FundingGaps, Market, MarkGaps
+from backtest.market.market import (
+    BarClock,
+    Between,
+    FundingGaps,
+    Market,
+    MarkGaps,
+    compute_once,
+)
 from backtest.market.tables import JITTER, place_on_bars, read_settlements
 from backtest.market.weight_frame import Weights, make_index, read_weights
 
@@ -405,6 +412,9 @@ class Markets(BarClock, Mapping[str, Market]):
         instrument is delisted if its span ends while the clock goes on. Both are read from the
         spans of the panel that this one was cut from, so a part of it has the same values.
         """
+        return compute_once(self, "tradable", self._find_tradable)
+
+    def _find_tradable(self) -> base.BoolArray:
         found = np.zeros((len(self), self.n_bars), dtype=np.bool_)
         end = max(self._lasts.values())
         for row, name, (first, stop) in zip(found, self.names, self.spans, strict=True):

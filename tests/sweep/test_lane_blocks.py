@@ -244,7 +244,6 @@ def score_plainly(monkeypatch: Any, evaluator: Evaluator, sets: dict[str, Any]) 
         span=panel.span,
         has_returns=True,
         is_full=True,
-        loops={},
     )
     with np.errstate(all="ignore"):
         return score_block(evaluator.metrics, block, lambda: False)

@@ -84,7 +84,6 @@ class Block(NamedTuple):
     span: RunSpan
     has_returns: bool
     is_full: bool
-    loops: dict[int, Any]
 
 
 def join_columns(setups: Sequence[Setup]) -> list[list[FloatArray]]:
@@ -279,12 +278,7 @@ def run_state(block: Block, state: BlockState, is_stopped: Callable[[], bool]) -
     records = (quotes, scratch, ledger)
     shared = (inputs.feed, inputs.clock, inputs.log_returns)
     run_of = (state.deciders, state.account, *records, state.tally, tape, 0, 1)
-    if id(inputs) not in block.loops:  # which stay with their loop, so that no id is used again
-        block.loops[id(inputs)] = (
-            inputs,
-            find_lane_loop((pack_terms(state.terms), *shared, *run_of)),
-        )
-    _, (loop, address) = block.loops[id(inputs)]
+    loop, address = find_lane_loop((pack_terms(state.terms), *shared, *run_of))
     terms, t = state.terms, first.first
     for bar, i, margin in inputs.changes:
         terms = write_table(terms, i, margin) if bar < t else terms

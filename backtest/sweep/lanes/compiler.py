@@ -68,18 +68,27 @@ def find_loop_of_runs(arguments: tuple[Any, ...]) -> tuple[int, Any, tuple[Any, 
         return int(address), compiled.signature.return_type, kinds
 
 
-_loops: dict[str, Callable[..., Any]] = {}
+_loops: dict[Any, tuple[Callable[..., Any], int]] = {}
 
 
 def find_lane_loop(arguments: tuple[Any, ...]) -> tuple[Callable[..., Any], int]:
+    """Return the loop over lanes, and the address of the loop of runs that it calls."""
+    key = describe_kinds(arguments)
     with LOCK:
-        address, result, kinds = find_loop_of_runs(arguments)
-        key = str(kinds)
         if key not in _loops:
+            address, result, kinds = find_loop_of_runs(arguments)
             names = compile_lanes()
             names["pass_alone"] = write_call(result, kinds)
-            _loops[key] = names["take_block"]
-        return _loops[key], address
+            _loops[key] = names["take_block"], address
+        return _loops[key]
+
+
+def describe_kinds(value: Any) -> Any:
+    if isinstance(value, tuple):
+        return type(value).__name__, *map(describe_kinds, value)
+    if isinstance(value, np.ndarray):
+        return value.dtype.str, value.ndim, value.flags.c_contiguous, value.flags.writeable
+    return type(value)
 
 
 def write_call(result: Any, kinds: tuple[Any, ...]) -> Any:

@@ -38,28 +38,34 @@ def find_all_read(observed: Sequence[ObservedPolicy]) -> frozenset[str]:
     return frozenset().union(*(find_read(p.policy, tuple(p.columns)) for p in observed))
 
 
-def describe_terms(setup: Setup) -> tuple[object, ...]:
-    inputs = setup.inputs
-    terms = inputs.terms._replace(instruments=0, numbers=0)
-    feed = inputs.feed
+def have_same_terms(one: Setup, other: Setup) -> bool:
+    """Compare all that lanes share of the terms and the feed."""
+    mine, theirs = list_terms(one), list_terms(other)
+    return len(mine) == len(theirs) and all(map(is_same, mine, theirs))
+
+
+def list_terms(setup: Setup) -> list[object]:
+    inputs, feed = setup.inputs, setup.inputs.feed
     lines = (
         feed.flow_bar, feed.flow_amount, feed.multiplier, feed.initial, feed.years, feed.sigma,
         feed.adv, feed.borrow_rate, feed.cash_rate, feed.short_rate, feed.stop_scale,
         feed.profit_scale, feed.trail_scale,
     )  # fmt: skip
-    tables = tuple((bar, i, tuple(map(freeze, margin))) for bar, i, margin in inputs.changes)
-    return (*map(freeze, lines), freeze(inputs.clock.risk_free), tables, *freeze_all(terms))
+    terms = inputs.terms._replace(instruments=0, numbers=0)
+    return flatten((lines, inputs.clock.risk_free, inputs.changes, terms))
 
 
-def freeze(value: Any) -> object:
-    return value.tobytes() if isinstance(value, np.ndarray) else value
+def flatten(value: object) -> list[object]:
+    if isinstance(value, tuple):
+        return [each for part in value for each in flatten(part)]
+    return [value]
 
 
-def freeze_all(record: Any) -> list[object]:
-    found: list[object] = []
-    for value in record:
-        found += freeze_all(value) if hasattr(value, "_fields") else [freeze(value)]
-    return found
+def is_same(one: Any, other: Any) -> bool:
+    if isinstance(one, np.ndarray):
+        same = one is other or np.array_equal(one, other)
+        return same or (one.dtype.kind == "f" and np.array_equal(one, other, equal_nan=True))
+    return bool(one == other)
 
 
 def find_kinds(terms: Terms) -> IntArray:

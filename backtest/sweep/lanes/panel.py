@@ -31,6 +31,7 @@ from backtest.engine import (
 from backtest.market import find_clock, read_weights
 from backtest.measures import RunSpan, Tally, start_tally
 from backtest.policy import Policy
+from backtest.sweep.lanes.rows import LANES
 from backtest.sweep.lookahead_at_ends import list_overlays
 from backtest.sweep.policy_columns import Columns
 from backtest.sweep.sets.sets import Sets, build_overlay, build_policy, build_trio, find_values
@@ -66,7 +67,7 @@ class Panel:
         for row, name, span in zip(self.weights, seen.names, seen.spans, strict=True):
             own = seen[name].with_signal(np.clip(row[span[0] : span[1]], -1.0, 1.0))
             self.columns.append(Columns(own, build, memory / len(markets)))
-        self.loops: dict[int, Any] = {}
+        self._terms: OrderedDict[object, Setup] = OrderedDict()
         self._lock = threading.Lock()
         self._above: OrderedDict[Policy | None, list[ObservedPolicy]] = OrderedDict()
         self._pattern: Setup | None = None
@@ -145,12 +146,22 @@ class Panel:
             each.prepare(own)
 
     def set_up_lane(self, like: Setup, values: Mapping[str, Any]) -> Setup:
+        """Set up a set that shares all but its policies with an earlier one of the same terms."""
+        terms = tuple((name, value) for name, value in values.items() if "." in name)
+        if terms:
+            with self._lock:
+                known = self._terms.get(terms)
+            like = known or self.set_up(values)
+            with self._lock:
+                self._terms[terms] = like
+                self._terms.move_to_end(terms)
+                while len(self._terms) > LANES:
+                    self._terms.popitem(last=False)
         policy = build_policy(
             self.base, self.settings, {k: v for k, v in values.items() if "." not in k}
         )
-        names = self.markets.names
         observed = self._observe(policy, values)
-        return like._replace(policies=dict.fromkeys(names, policy), observed=observed)
+        return like._replace(policies=dict.fromkeys(self.markets.names, policy), observed=observed)
 
     def _observe(
         self, policy: Policy | Mapping[str, Policy], values: Mapping[str, Any]

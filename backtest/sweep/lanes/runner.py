@@ -36,7 +36,7 @@ from backtest.sweep.lanes.block import (
     measure_wallets,
     score_block,
 )
-from backtest.sweep.lanes.fit import describe_terms, fits_lanes
+from backtest.sweep.lanes.fit import fits_lanes, have_same_terms
 from backtest.sweep.lanes.formula import compile_lane_formula
 from backtest.sweep.lanes.outcomes import BlockFault, BlockOutcome, NotCompiled, Scored
 from backtest.sweep.lanes.panel import Panel
@@ -216,15 +216,13 @@ def score_task(
 def score_lanes(
     names: tuple[str, ...], task: SetTask, like: Setup, is_stopped: Callable[[], bool]
 ) -> Scored | None:
-    panel, setups, known = task.panel, [], {}
+    panel, known = task.panel, {}
     panel.prepare(task.sets)
-    for k in range(len(task.rows)):
-        values = take_sets(task.sets, k)
-        terms = tuple((name, value) for name, value in values.items() if "." in name)
-        if terms not in known:
-            known[terms] = panel.set_up(values) if terms else like
-        setups.append(panel.set_up_lane(known[terms], values))
-    if len({describe_terms(each) for each in known.values()}) > 1:
+    setups = [panel.set_up_lane(like, take_sets(task.sets, k)) for k in range(len(task.rows))]
+    for setup in setups:
+        known[id(setup.inputs)] = setup
+    first, *others = known.values()
+    if not all(have_same_terms(first, each) for each in others):
         raise BlockFault
     _, deciders, _ = begin_or_explain(setups[0], panel)
     columns = join_columns(setups)
@@ -250,7 +248,6 @@ def score_lanes(
         span=panel.span,
         has_returns=task.has_returns,
         is_full=bool(EXPOSED & {*names}),
-        loops=panel.loops,
     )
     return score_block(names, block, is_stopped)
 
