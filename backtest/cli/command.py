@@ -10,10 +10,10 @@ from typing import Annotated, Any
 
 import typer
 
-from backtest.base import from_plain
+from backtest.base import BacktestError, from_plain
 from backtest.cli.experiment import Draft, GivenFlag, draft_experiment, read_flag
 from backtest.cli.experiment_keys import Key, find_key
-from backtest.cli.printing import save_and_print
+from backtest.cli.printing import print_json
 
 OUTPUT = "Output"
 RESULTS = Path("results")
@@ -54,18 +54,30 @@ class Output:
         found: Any,
         to_data: Callable[[str | None], object] | None = None,
         more: Sequence[str] = (),
+        folder: Path | None = None,
     ) -> None:
-        """Save a result, and print it: ``more`` is what the terminal says beside its summary."""
+        """Save a result, unless its ``folder`` is there, and print it.
+
+        ``more`` is what the terminal says beside its summary.
+        """
         if self.report is not None:
             found.report(self.report)
-        lines = [*more, *([f"report: {self.report}"] if self.report else [])]
-        to_json = to_data or (lambda path: from_plain({"path": path, **found.to_dict()}))
-        save_and_print(
-            found,
-            self.store,
-            lambda: typer.echo("\n\n".join([found.summary(), *lines])),
-            to_json if self.as_json else None,
-        )
+        failure, path = None, folder
+        try:
+            path = found.save(self.store) if self.store and folder is None else folder
+        except BacktestError as error:
+            failure = error
+        saved = None if path is None else str(path)
+        if self.as_json:
+            print_json(
+                to_data(saved) if to_data else from_plain({"path": saved, **found.to_dict()})
+            )
+        else:
+            lines = [*more, *([f"report: {self.report}"] if self.report else [])]
+            lines += [] if saved is None else [f"full result: {saved}"]
+            typer.echo("\n\n".join([found.summary(), *lines]))
+        if failure is not None:
+            raise failure
 
 
 def take_experiment(

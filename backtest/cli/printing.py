@@ -14,12 +14,11 @@ import unicodedata
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager, redirect_stdout, suppress
 from contextvars import ContextVar
-from pathlib import Path
-from typing import Any, Protocol, TextIO
+from typing import Any, TextIO
 
 import typer
 
-from backtest.base import BacktestError, ParameterError, escape_directions, to_json
+from backtest.base import ParameterError, escape_directions, to_json
 
 LONG_NAME = 9
 LONGEST_LINE = 10_000
@@ -43,32 +42,6 @@ def add_command(
 ) -> None:
     """Add a command to a group, with examples in its help, in a panel of the group's help."""
     app.command(name, help=format_help(function, examples), rich_help_panel=panel)(function)
-
-
-class Saveable(Protocol):
-    def save(self, results: Path) -> Path:
-        """Save it below a folder and return its own."""
-
-
-def save_and_print(
-    result: Saveable,
-    results: Path | None,
-    print_text: Callable[[], None],
-    to_data: Callable[[str | None], object] | None,
-) -> None:
-    path, failure = None, None
-    try:
-        path = None if results is None else str(result.save(results))
-    except BacktestError as error:
-        failure = error
-    if to_data is not None:
-        print_json(to_data(path))
-    else:
-        print_text()
-        if path is not None:
-            typer.echo(f"\nfull result: {path}")
-    if failure is not None:
-        raise failure
 
 
 @contextmanager

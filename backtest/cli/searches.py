@@ -11,7 +11,7 @@ import pandas as pd
 import typer
 
 import backtest
-from backtest.base import ParameterError, format_time, from_plain, list_records
+from backtest.base import ParameterError, format_time, list_records
 from backtest.cli.build import build_experiment, load_data, name_policies
 from backtest.cli.command import AsJson, Output, take_experiment
 from backtest.cli.experiment import Draft, build_run_command, flatten, name_where
@@ -37,7 +37,7 @@ from backtest.measures import (
 from backtest.measures.measure_table import CORE, PATH, STREAMED
 from backtest.measures.run_facts import DATES
 from backtest.sweep import ERROR, Sweep, name_parameter, to_plain_value
-from backtest.tune import Study, find_names
+from backtest.tune import find_names
 from backtest.validation import name_result
 
 DRAWS = 1_024
@@ -177,12 +177,16 @@ def tune(draft: Draft, *, output: Output) -> None:
             market, policy, **terms, **search, store=output.store, progress=progress
         )
     best = None if study.best is None else build_run_command(draft, study.best_values)
-    if output.report is not None:
-        study.report(output.report)
-    if output.as_json:
-        print_json({**study.to_dict(), "command": best})
-    else:
-        print_study(study, draft, best)
+    more = (
+        []
+        if best is None
+        else [f"run the best again{name_where(draft)}, on all of the data:\n{best}"]
+    )
+    if study.folder is not None and not study.complete:
+        more.append(f"continue the search:\n{build_resume_command(draft)}")
+    output.give_out(
+        study, lambda _: {**study.to_dict(), "command": best}, more, folder=study.folder
+    )
     if not study.complete:
         raise typer.Exit(INTERRUPTED)
     if study.best is None:
@@ -213,16 +217,6 @@ def read_holdout(given: str | float) -> str | float | None:
 def name_objective(objective: Any) -> str:
     first = objective[0] if isinstance(objective, list) else objective
     return first if isinstance(first, str) else "score"
-
-
-def print_study(study: Study, draft: Draft, best: str | None) -> None:
-    typer.echo(study.summary())
-    if best is not None:
-        typer.echo(f"\nrun the best again{name_where(draft)}, on all of the data:\n{best}")
-    if study.folder is not None:
-        if not study.complete:
-            typer.echo(f"\ncontinue the search:\n{build_resume_command(draft)}")
-        typer.echo(f"\nfull result: {study.folder}")
 
 
 def build_resume_command(draft: Draft) -> str:
@@ -303,15 +297,8 @@ def run_validation(draft: Draft, name: str, names: tuple[str, ...], output: Outp
         if output.save:
             print_message(f"unfinished; continue with:\n{build_resume_command(draft)}")
         raise
-    path = None if output.store is None else str(output.store / name_result(found.manifest))
-    if output.report is not None:
-        found.report(output.report)
-    if output.as_json:
-        print_json(from_plain({"path": path, **found.to_dict()}))
-        return
-    typer.echo(found.summary())
-    if path is not None:
-        typer.echo(f"\nfull result: {path}")
+    folder = None if output.store is None else output.store / name_result(found.manifest)
+    output.give_out(found, folder=folder)
 
 
 def walk_experiment(draft: Draft) -> backtest.WalkForward:
