@@ -414,10 +414,7 @@ def verify(
     as_json: AsJson = False,
     results: Results = RESULTS,
 ) -> None:
-    """Check every file of saved results against its hash; the exit code is 1 if one differs.
-
-    Without names, the records of looks at holdouts and of tried sets are checked too.
-    """
+    """Check every file of saved results against its hash; the exit code is 1 if one differs."""
     from backtest.store import (  # noqa: PLC0415 - loads much
         find_folder,
         list_folders,

@@ -84,6 +84,8 @@ REFUSED = [
     ("run --policy two.py", "two.py holds Mine, Other; name one: two.py:Mine"),
     ("run --policy two.py:Mne", "'Mne' is not in it; did you mean 'Mine'?"),
     ("run --policy 'Capped(1 + 1)'", "written as calls of policies"),
+    ("run --policy '__import__(\"os\")()'", "written as calls of policies"),
+    ("run --policy 'Capped(Constant.__class__, cap=2)'", "written as calls of policies"),
     ("run --policy 'Capd(Constant())'", "'Capd' is not; did you mean 'Capped'?"),
     ("check two.py --data x table.toml", "unexpected extra argument"),
     ("check table.toml --data x", "checked on its own data, got data.path"),

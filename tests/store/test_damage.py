@@ -79,18 +79,12 @@ def test_a_measure_edited_by_hand_is_not_listed(store):
 
 @pytest.mark.slow
 @pytest.mark.filterwarnings("ignore::UserWarning")
-def test_damage_to_what_a_store_keeps_beside_its_results_is_found(tmp_path, capsys):
-    """Before: verify overlooked the records, and the provenance of the accounts of a walk."""
+def test_damage_to_the_provenance_of_the_accounts_of_a_walk_is_found(tmp_path, capsys):
+    """Before: verify overlooked it."""
     terms = {**PLAIN, "space": {"size": (0.5, 2.0)}, "fix": {"window": 5}, "trials": 4}
     spans = {"train": "50d", "test": "20d", "sampler": "sobol", "robust": False}
     bt.walk_forward(make_market(90), Lever, **terms, **spans, store=tmp_path)
     assert call(capsys, "results", "verify", "--results", tmp_path)[0] == 0
-    for name in ("looks.jsonl", "trials.jsonl"):
-        content = (tmp_path / name).read_bytes()
-        (tmp_path / name).write_bytes(content[:-9])
-        code, out, _ = call(capsys, "results", "verify", "--results", tmp_path)
-        assert (code, name in out) == (1, True)
-        (tmp_path / name).write_bytes(content)
     names = ("*/accounts/result/provenance.json", "*/provenance.json")
     paths = [next(tmp_path.glob(name)) for name in names]
     for path in paths:
