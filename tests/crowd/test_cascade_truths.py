@@ -184,39 +184,6 @@ def test_a_cascade_of_longs_is_the_plain_reading_of_its_rules():
     assert max(deficits) > 0.0
 
 
-def test_an_empty_ladder_clears_at_the_shock():
-    nothing = np.zeros(0)
-    assert find_clearing_moves(nothing, nothing, 0.03, ImpactCurve(1.0, 0.5, 1.0)).tolist() == [
-        0.03
-    ]
-
-
-def multiplier_at(cap: float, shock: float, volume: float) -> bt.Cascade:
-    """Return a cascade of 100,000 accounts with log-uniform leverage, all entered at the price."""
-    crowd = bt.Crowd.from_leverage(
-        open_interest=1e9, leverage=f"loguniform:1:{cap:g}", entries=100.0, seed=0
-    )
-    return bt.cascade(
-        crowd, plain_venue(), shock=-shock, impact=bt.SquareRoot(1.0, volatility=0.03),
-        volume=volume, insurance=math.inf,
-    )  # fmt: skip
-
-
-def test_the_multiplier_rises_with_the_leverage_cap():
-    found = [multiplier_at(cap, 0.02, 4e8).multiplier for cap in (10, 20, 50, 100)]
-    assert found == sorted(found)
-    assert found[0] == pytest.approx(1.0)
-    assert found[-1] > 1.9
-
-
-def test_the_multiplier_rises_with_the_shock_and_with_thinner_depth():
-    by_shock = [multiplier_at(50, shock, 4e8) for shock in (0.012, 0.02, 0.04)]
-    falls = [each.multiplier * -each.shock for each in by_shock]
-    assert falls == sorted(falls)
-    by_depth = [multiplier_at(50, 0.02, volume).multiplier for volume in (4e9, 1e9, 4e8)]
-    assert by_depth == sorted(by_depth)
-
-
 def test_an_empty_crowd_changes_nothing():
     frame = pd.DataFrame({"side": [], "quantity": [], "entry": [], "collateral": []})
     crowd = bt.Crowd.from_positions(frame, price=100.0)

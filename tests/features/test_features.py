@@ -1,7 +1,6 @@
 """Estimators: against their formulas by hand, against known truth, and causal to the bit."""
 
 import math
-from collections.abc import Callable
 
 import numpy as np
 import pandas as pd
@@ -9,12 +8,10 @@ import pytest
 
 from backtest import Market
 from backtest.base.units import parse_duration
-from backtest.engine.lookahead import rewrite_after
 from backtest.features import (
     bars_per_year,
     close_to_close_volatility,
     ewma_volatility,
-    log_returns,
     long_returns,
     rolling_sharpe,
     settled_funding,
@@ -23,15 +20,6 @@ from backtest.features import (
 from backtest.market.tables import JITTER
 from backtest.strategies import Constant
 from tests.markets import free_venue, live
-
-Estimator = Callable[[Market, object], np.ndarray]
-
-ESTIMATORS: dict[str, tuple[Estimator, float, list[float]]] = {
-    "ewma": (ewma_volatility, 12.0, [2.0, 72.0, 2000.0]),
-    "close to close": (close_to_close_volatility, 12, [2, 30, 150]),
-    "sharpe": (lambda market, n: rolling_sharpe(market, n).ratio, 12, [2, 30, 150]),
-    "sharpe error": (lambda market, n: rolling_sharpe(market, n).error, 12, [2, 30, 150]),
-}
 
 
 def market_of(
@@ -64,40 +52,6 @@ def sessions_market(days: int = 5, per_day: int = 7) -> Market:
     ]
     path = 100.0 * np.exp(np.cumsum(np.random.default_rng(0).normal(0, 0.01, len(opens))))
     return market_of(path, index=pd.DatetimeIndex(opens))
-
-
-@pytest.mark.parametrize("name", ESTIMATORS)
-def test_another_future_gives_the_same_bits(name: str):
-    estimate, value, _ = ESTIMATORS[name]
-    market = Market.sample(bars=400)
-    whole = estimate(market, value)
-    for t in (50, 200, 397):
-        other = estimate(rewrite_after(market, t, np.random.default_rng(t)), value)
-        assert other[: t + 1].tobytes() == whole[: t + 1].tobytes()
-        assert (other[t + 2 :] != whole[t + 2 :]).all()
-
-
-@pytest.mark.parametrize("name", ESTIMATORS)
-def test_sessions_are_causal_too(name: str):
-    estimate, _, values = ESTIMATORS[name]
-    market = sessions_market()
-    whole = estimate(market, 5)
-    many = estimate(market, np.array([5, *values[:1]]))
-    for n in range(1, market.n_bars):
-        assert estimate(market.prefix(n), 5).tobytes() == whole[:n].tobytes()
-    assert many[:, 0].tobytes() == whole.tobytes()
-
-
-@pytest.mark.parametrize("name", ESTIMATORS)
-def test_the_scale_of_prices_does_not_matter(name: str):
-    estimate, value, _ = ESTIMATORS[name]
-    closes = Market.sample(bars=300).close
-    np.testing.assert_allclose(
-        estimate(market_of(closes * 1024.0), value),
-        estimate(market_of(closes), value),
-        rtol=1e-12,
-        atol=1e-12,
-    )
 
 
 def test_ewma_by_hand():
@@ -206,21 +160,6 @@ def test_the_jitter_of_what_is_traded_is_that_of_venues():
     assert parse_duration(free_venue().funding_jitter) == JITTER
 
 
-def test_log_returns_add_up():
-    market = Market.sample(bars=100)
-    returns = log_returns(market)
-    assert np.isnan(returns[0])
-    total = math.log(market.close[-1] / market.close[0])
-    assert returns[1:].sum() == pytest.approx(total, rel=1e-9)
-
-
-def test_a_single_bar_knows_nothing():
-    market = Market.sample(bars=1)
-    assert np.isnan(ewma_volatility(market, 10.0)).all()
-    assert np.isnan(close_to_close_volatility(market, 2)).all()
-    assert np.isnan(rolling_sharpe(market, 2).ratio).all()
-
-
 def test_a_price_that_stands_still_has_no_volatility_and_no_sharpe_ratio():
     market = market_of([7.0] * 10)
     assert (ewma_volatility(market, 3.0)[2:] == 0.0).all()
@@ -236,11 +175,6 @@ def test_a_market_that_never_closes_has_365_days(interval: str, expected: float)
 def test_sessions_of_a_day_count_252():
     days = pd.bdate_range("2024-01-01", periods=10, tz="UTC")
     assert bars_per_year(market_of(np.arange(1.0, 11.0), index=days)) == 252.0
-
-
-def test_weeks_with_sessions_count_52():
-    weeks = pd.date_range("2024-01-01", periods=10, freq="7D", tz="UTC")
-    assert set(bars_per_year(market_of(np.arange(1.0, 11.0), index=weeks))) == {365 / 7}
 
 
 def test_bars_longer_than_a_day_count_by_calendar_time_in_a_market_with_sessions():

@@ -2,14 +2,12 @@
 
 import math
 from fractions import Fraction
-from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import pytest
 
 from backtest import Market
-from backtest.base import cache_folder
 from backtest.base.kernels import compile_module
 from backtest.features import (
     close_to_close_volatility,
@@ -57,18 +55,6 @@ def test_ewma_is_that_of_pandas(market: Market):
     np.testing.assert_allclose(found, np.sqrt(np.transpose(expected) * HOURS), rtol=1e-12)
 
 
-def test_weights_that_have_settled_are_those_of_pandas():
-    """Half-lives up to 8 bars settle within 500 bars; in the middle of the market, one by one."""
-    market = Market.sample(bars=3000)
-    half_lives = np.array([0.5, 1.0, 3.0, 8.0])
-    squares = pd.Series(log_returns(market) ** 2)
-    expected = [squares.ewm(halflife=h, min_periods=2).mean() for h in half_lives]
-    found = ewma_volatility(market, half_lives)
-    np.testing.assert_allclose(found, np.sqrt(np.transpose(expected) * HOURS), rtol=1e-12)
-    slow = ewma_volatility(market, np.append(half_lives, 1e9))
-    assert slow[:, :4].tobytes() == found.tobytes()
-
-
 def exact_deviation(values: np.ndarray) -> float:
     """Return the sample standard deviation, rounded once."""
     numbers = [Fraction(float(value)) for value in values]
@@ -78,14 +64,6 @@ def exact_deviation(values: np.ndarray) -> float:
 
 def exact_windows(returns: np.ndarray, window: int, bars: list[int]) -> list[float]:
     return [exact_deviation(returns[t - window + 1 : t + 1]) for t in bars]
-
-
-@pytest.mark.parametrize("window", [2, 3, 50])
-def test_deviations_are_those_of_fractions(market: Market, window: int):
-    bars = list(range(window, market.n_bars, 37))
-    found = close_to_close_volatility(market, window)[bars]
-    expected = np.array(exact_windows(log_returns(market), window, bars))
-    np.testing.assert_allclose(found, expected * math.sqrt(HOURS), rtol=1e-11)
 
 
 def test_long_runs_do_not_drift():
@@ -121,13 +99,3 @@ def test_equal_funding_on_a_price_that_stands_still_has_no_sharpe_ratio():
     earned = long_returns(market)
     assert len(set(earned[10:])) == 1
     assert np.isnan(rolling_sharpe(market, np.array([2, 7, 100])).ratio).all()
-
-
-def test_what_is_compiled_lies_in_the_cache_folder(market: Market):
-    ewma_volatility(market, 10.0)
-    found = sorted(
-        cache_folder.find_cache_folder().glob("kernels-*/__pycache__/kernels.ewma_lanes-*")
-    )
-    assert ".nbc" in {path.suffix for path in found}
-    beside = Path(kernels.__file__).parent / "__pycache__"
-    assert not list(beside.glob("*.nb?"))

@@ -23,7 +23,7 @@ from backtest.strategies import Constant
 from tests.fast_cases import every_nth
 from tests.features.test_features import sessions_market
 from tests.markets import YEAR, find_touches, free_venue, live, walk
-from tests.scenes import NAN, isolated
+from tests.scenes import NAN
 
 FOLDER = Path(__file__).parents[3] / "shared" / "data" / "btc-usdm-1h"
 VENUE = bt.Venue.preset("binance-usdm", "BTCUSDT")
@@ -87,19 +87,6 @@ def test_a_position_whose_requirement_fails_already_is_certain_to_be_liquidated(
     np.testing.assert_array_equal(found, [1.0, NAN, 1.0, NAN, 0.0])
 
 
-@pytest.mark.parametrize("account", [bt.Account(), isolated(8.0)])
-def test_a_short_is_as_likely_to_die_as_a_long_as_far_away(account: bt.Account):
-    market = walk(120, 0.0, 0.8, seed=2)
-    for side in (1.0, -1.0):
-        bars = live(
-            market, Constant(leverage=6.0), account=account, signal=side, compile=False
-        ).bars
-        distance = np.log(bars["liquidation_price"] / bars["mark"])[5:]
-        assert (np.sign(distance) == -side).all()
-        order = np.argsort(-distance.abs().to_numpy() / ewma_volatility(market, 72.0)[5:])
-        assert bars["liquidation_probability"][5:].iloc[order].is_monotonic_increasing
-
-
 def test_the_volatility_is_that_of_the_estimator_in_every_market():
     sample = bt.Market.sample(bars=500)
     daily = bt.Market.sample(bars=2400).resample("1d")
@@ -159,13 +146,6 @@ def test_a_run_that_starts_late_forecasts_from_the_bars_before(result: bt.Result
     assert late.last_trails == result.last_trails
 
 
-def test_saved_and_loaded_it_is_the_same(result: bt.Result, tmp_path):
-    loaded = bt.Result.load(result.save(tmp_path))
-    pd.testing.assert_frame_equal(loaded.bars, result.bars, check_exact=True, check_freq=False)
-    again = bt.Result.load(loaded.save(tmp_path / "again"))
-    pd.testing.assert_frame_equal(again.bars, result.bars, check_exact=True, check_freq=False)
-
-
 def test_in_a_market_with_sessions_a_day_is_a_session():
     """Seven bars of half an hour each."""
     market = sessions_market(40, 7)
@@ -190,16 +170,6 @@ def weeks(n: int, freq: str = "7D") -> bt.Market:
 def months(n: int) -> bt.Market:
     """Return monthly bars of a market that closes."""
     return weeks(n, "MS")
-
-
-def test_a_weekly_session_is_the_one_bar_that_volatility_counts():
-    """365 / 7 bars a year annualise, not 252 / 7: a day ahead is a seventh of the variance."""
-    result = live(weeks(300), Constant(leverage=5.0), calendar="252", compile=False)
-    bars = result.bars.iloc[2:-1]
-    sigma = ewma_volatility(result.market, 1.0)[2:-1] / math.sqrt(365 / 7)
-    distance = np.log(bars["liquidation_price"] / bars["mark"]).to_numpy()
-    day = touch_probability(distance, sigma, 1 / 7, degrees_of_freedom=4.0)
-    np.testing.assert_allclose(bars["liquidation_probability"], day, rtol=1e-12)
 
 
 @pytest.mark.parametrize(("days", "is_session", "years"), [

@@ -71,18 +71,6 @@ def test_what_is_held_over_a_horizon_pays_the_funding_settled_in_it(market: Mark
     np.testing.assert_allclose(held_returns(market, 1), long_returns(market), atol=1e-15)
 
 
-def test_equal_losses_among_others_are_each_counted():
-    """Returns of four sizes only: heaps full of ties."""
-    rng = np.random.default_rng(4)
-    market = market_of(100.0 * np.cumprod(1.0 + rng.choice([-0.01, 0.0, 0.0, 0.01], 600)))
-    found = tail_losses(market, "historical", window=50, level=0.95)
-    earned = held_returns(market, 1)
-    for t in range(50, 600):
-        value, shortfall = sorted_tail(-earned[t - 49 : t + 1], 0.95)
-        assert found.value_at_risk[t] == pytest.approx(value, abs=1e-15)
-        assert found.expected_shortfall[t] == pytest.approx(shortfall, abs=1e-15)
-
-
 def test_a_crash_leaves_no_trace_in_the_shortfall_once_it_has_left_the_window():
     """A fall to a thousandth, then returns of a millionth: the sum forgets it to the last bit."""
     steps = 1e-6 * np.random.default_rng(5).standard_normal(400)
@@ -122,16 +110,6 @@ def test_a_short_position_is_a_long_one_on_the_opposite_returns(model: str):
     long = tail_losses(down, model, **settings)
     for part in (0, 1):
         np.testing.assert_allclose(short[part][1:], long[part][1:], rtol=1e-9)
-
-
-@pytest.mark.parametrize("model", TAIL_MODELS)
-def test_shortfall_is_beyond_value_at_risk_and_both_rise_with_the_level(market: Market, model: str):
-    levels = np.array([0.9, 0.95, 0.99, 0.995])
-    found = tail_losses(market, model, level=levels, horizon=4, window=300, half_life=50.0)
-    value, shortfall = found.value_at_risk[310:], found.expected_shortfall[310:]
-    assert (shortfall >= value * (1.0 - 1e-12)).all()
-    assert (np.diff(value, axis=1) >= 0.0).all()
-    assert (np.diff(shortfall, axis=1) >= 0.0).all()
 
 
 def test_a_price_that_stands_still_has_no_tail():
@@ -216,15 +194,6 @@ def test_filtering_takes_out_the_clusters_that_plain_history_has(seed: int):
     assert both < 1e-10
     filtered = tail_losses(market, FILTERED, window=1000, half_life=12.0, level=0.95)
     for p_value in judge(market, filtered, 0.95):
-        assert p_value > ALPHA
-
-
-@pytest.mark.parametrize("model", ["normal", "filtered-historical", "historical"])
-def test_a_day_ahead_is_covered_too(model: str):
-    """Losses over 24 bars that do not overlap, 2,000 of them; a window of 4,800 holds 200 such."""
-    market = walk_of(np.random.default_rng(14).standard_normal(52_800))
-    tail = tail_losses(market, model, level=0.95, horizon=24, window=4800, half_life=500.0)
-    for p_value in judge(market, tail, 0.95, horizon=24):
         assert p_value > ALPHA
 
 

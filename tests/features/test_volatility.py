@@ -12,10 +12,8 @@ import pytest
 
 from backtest import Market
 from backtest.features import (
-    VOLATILITY_ESTIMATORS,
     WEIGHTED_ESTIMATORS,
     bars_per_year,
-    ewma_volatility,
     garman_klass_volatility,
     implied_volatility,
     parkinson_volatility,
@@ -85,16 +83,6 @@ def test_weighted_means_are_those_of_pandas(market: Market, name: str, variance:
     expected = [each.ewm(halflife=h, min_periods=2).mean() for h in HALF_LIVES]
     found = volatility(market, name, HALF_LIVES)
     np.testing.assert_allclose(found, np.sqrt(np.transpose(expected) * YEAR), rtol=1e-12)
-
-
-@pytest.mark.parametrize("name", ROLLING)
-def test_with_equal_weights_the_weighted_estimator_is_the_window_of_all_bars(
-    market: Market, name: str
-):
-    """A half-life of 1e9 bars weighs 250 of them equally, to 2e-7."""
-    n = 250
-    weighted = volatility(market, name, 1e9)[n - 1]
-    assert weighted == pytest.approx(ROLLING[name](market, n)[n - 1], rel=1e-6)
 
 
 def test_a_single_bar_by_hand():
@@ -185,28 +173,6 @@ def test_efficiency_is_the_published_one(gbm, name: str, published: float):
     market, _ = gbm
     ratio = VARIANCES["close"](market).var() / VARIANCES[name](market).var()
     assert ratio == pytest.approx(published, rel=3 * 0.024)
-
-
-def test_the_default_is_the_weighted_one_of_closes_to_the_bit(market: Market):
-    found = volatility(market, half_life=24.0)
-    assert found.tobytes() == ewma_volatility(market, 24.0).tobytes()
-    assert found.shape == (400,)
-    assert volatility(market).tobytes() == ewma_volatility(market, 72.0).tobytes()
-
-
-def test_names_and_half_lives_belong_together_lane_by_lane(market: Market):
-    names = ["parkinson", "ewma", "parkinson"]
-    found = volatility(market, names, np.array([5.0, 7.0, 9.0]))
-    for k, (name, half_life) in enumerate(zip(names, (5.0, 7.0, 9.0), strict=True)):
-        assert found[:, k].tobytes() == volatility(market, name, half_life).tobytes()
-    assert volatility(market, names, 5.0).shape == (400, 3)
-
-
-def test_each_estimator_of_a_list_of_them_works(market: Market):
-    for name in VOLATILITY_ESTIMATORS:
-        found = volatility(market, name, 24.0)
-        assert found.shape == (400,)
-        assert np.isfinite(found[-1]) == (name in WEIGHTED_ESTIMATORS)
 
 
 def test_an_implied_volatility_is_the_column_of_that_name(market: Market):

@@ -9,18 +9,15 @@ import pytest
 from arch import arch_model
 
 from backtest import Market
-from backtest.base.kernels import compile_module
 from backtest.engine.lookahead import rewrite_after
 from backtest.features import (
     estimators,
-    ewma_volatility,
-    garch_kernels,
     garch_volatility,
     har_volatility,
     log_returns,
     volatility,
 )
-from backtest.features.estimators import GarchFit, fit_expanding, fit_garch, forecast_har
+from backtest.features.estimators import GarchFit, fit_garch, forecast_har
 from tests.bits import check_knows_the_past_only, check_lanes_are_each_alone
 from tests.features.test_features import sessions_market
 from tests.markets import market_of
@@ -137,34 +134,6 @@ def test_parameters_of_a_simulated_model_are_found():
         assert abs(found - true) < 3 * error
 
 
-def test_a_model_forecasts_a_simulated_variance_better_than_a_weighted_mean():
-    """Against the true variance, which the model knows but for its parameters."""
-    truth = GarchFit(1e-6, 0.1, 0.85)
-    returns = simulate(truth, 6000, seed=4)
-    market = market_of(np.exp(np.cumsum(returns)))
-    variance = np.empty(6001)
-    variance[0] = 2e-5
-    for t, each in enumerate(returns):
-        variance[t + 1] = truth.omega + truth.alpha * each**2 + truth.beta * variance[t]
-    known = slice(2000, 6000)
-    losses = [
-        np.mean((found[known] ** 2 / HOURS / variance[1:][known] - 1.0) ** 2)
-        for found in (garch_volatility(market), ewma_volatility(market, 10.0))
-    ]
-    assert losses[0] < 0.25 * losses[1]
-
-
-def test_the_compiled_recursion_has_the_bits_of_plain_python(market: Market):
-    squares = log_returns(market)[:200] ** 2
-    falls = (np.arange(200) % 3 == 0).astype(float)
-    outs = np.full((2, 200), np.nan)
-    for each, out in zip((garch_kernels, compile_module(garch_kernels)), outs, strict=True):
-        each.filter_variance(squares, falls, np.array([1e-6, 0.05, 0.07, 0.9]), 1e-5, 7, out)
-    assert outs[0].tobytes() == outs[1].tobytes()
-    assert np.isnan(outs[0][:7]).all()
-    assert np.isfinite(outs[0][7:]).all()
-
-
 def test_where_a_fit_fails_the_one_before_stays(market: Market, monkeypatch: pytest.MonkeyPatch):
     """At 1000 none converges, so nothing is known; at 1210 the fit of 1100 stays."""
     monkeypatch.setattr(estimators, "_kept", {})
@@ -180,18 +149,6 @@ def test_where_a_fit_fails_the_one_before_stays(market: Market, monkeypatch: pyt
     assert np.isfinite(found[1210:1331]).all()
     assert (found[1210:1331] != whole[1210:1331]).any()
     assert found[1331:].tobytes() == whole[1331:].tobytes()
-
-
-def test_an_optimiser_that_gives_up_gives_no_fit(monkeypatch: pytest.MonkeyPatch):
-    class Tired:
-        params = np.array([1e-6, 0.1, 0.8])
-        convergence_flag = 9
-
-    monkeypatch.setattr("arch.univariate.base.ARCHModel.fit", lambda *_, **__: Tired())
-    assert fit_garch(np.random.default_rng(0).normal(0.0, 0.01, 500)) is None
-    Tired.convergence_flag = 0
-    Tired.params = np.array([1e-6, math.nan, 0.8])
-    assert fit_garch(np.random.default_rng(0).normal(0.0, 0.01, 500)) is None
 
 
 def test_a_price_that_stands_still_has_no_model():
@@ -237,12 +194,6 @@ def test_a_forecast_is_that_of_least_squares(days: Market, first: int):
         assert found[t] == pytest.approx(slow_har(days, t, first), rel=1e-9, nan_ok=True)
 
 
-def test_a_forecast_holds_until_the_day_is_over(days: Market):
-    found = har_volatility(days)[785:899].reshape(-1, 6)
-    assert (found == found[:, :1]).all()
-    assert (np.diff(found[5:, 0]) != 0.0).all()  # before, as low as the calmest day
-
-
 def test_the_autoregression_knows_the_past_only(days: Market):
     def estimate(market: Market, first: Any) -> np.ndarray:
         return np.column_stack([har_volatility(market, first=int(n)) for n in np.atleast_1d(first)])
@@ -267,24 +218,6 @@ def test_a_session_is_over_with_the_first_bar_of_the_next():
         assert found[t] == pytest.approx(slow_har(sessions, t, 10), rel=1e-9)
 
 
-def test_coefficients_of_a_simulated_autoregression_are_found():
-    """4000 days: each within three of its own standard errors."""
-    rng = np.random.default_rng(5)
-    b = np.array([0.1, 0.3, 0.3, 0.2])
-    variance = np.full(4030, 0.5)
-    for t in range(30, 4030):
-        past = variance[t - 30 : t]
-        mean = b @ [1.0, past[-1], past[-7:].mean(), past.mean()]
-        variance[t] = mean * (1.0 + 0.2 * rng.uniform(-1.0, 1.0))
-    means = [pd.Series(variance).rolling(n).mean().to_numpy()[29:-1] for n in (1, 7, 30)]
-    inputs = np.column_stack([np.ones(4000), *means])
-    fit = fit_expanding(inputs, variance[30:], 1)[-1]
-    residuals = variance[30:] - inputs @ fit
-    inverse = np.linalg.inv(inputs.T @ inputs)
-    robust = inverse @ (inputs.T * residuals**2) @ inputs @ inverse
-    assert (np.abs(fit - b) < 3 * np.sqrt(np.diag(robust))).all()
-
-
 def test_a_forecast_stays_within_what_has_been_seen(days: Market):
     """Where the last day was the wildest of all the fit would go beyond it, or below zero."""
     variance = np.tile([1.0, 2.0, 3.0, 2.5], 30)
@@ -304,8 +237,3 @@ def test_days_that_are_all_alike_are_forecast_as_they_are():
     np.testing.assert_allclose(forecasts[89:], 0.25, rtol=1e-9)
     still = har_volatility(market_of(np.full(150 * 6, 7.0), "4h"), first=60)
     assert (still[6 * 91 :] == 0.0).all()
-
-
-def test_a_short_market_is_not_known(days: Market):
-    for n in (1, 6, 30 * 6, 40 * 6):
-        assert np.isnan(har_volatility(days.prefix(n), first=10)).all()

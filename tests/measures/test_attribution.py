@@ -113,13 +113,6 @@ def test_the_terms_of_a_random_run_add_up(seed):
     np.testing.assert_allclose(table[list(TERMS)].sum(), split.terms, atol=1e-9 * scale)
 
 
-def test_the_random_runs_hold_what_they_are_for():
-    cases = [make_case(seed) for seed in range(CASES)]
-    assert {case.account["margin"] for case in cases} == {"cross", "isolated"}
-    assert {case.contract["kind"] for case in cases} == {"linear", "inverse"}
-    assert {case.liquidation["mode"] for case in cases} == {"close", "takeover", "partial"}
-
-
 @pytest.mark.parametrize("signal", [1.0, -1.0])
 @pytest.mark.parametrize("kind", ["linear", "inverse"])
 def test_constant_leverage_has_no_timing(signal, kind):
@@ -135,14 +128,6 @@ def test_constant_leverage_has_no_timing(signal, kind):
     moves = signal * np.diff(value) / np.abs(value[:-1])
     assert split.price_1x == pytest.approx(np.log1p(moves).sum(), rel=1e-10)
     assert split.average_leverage == pytest.approx(2.0 * moves.sum(), rel=1e-10)
-
-
-def test_one_turn_without_costs_is_the_market():
-    market = steps_market()
-    split = live(market, Constant(leverage=1.0), compile=False).attribution()
-    assert split.growth == pytest.approx(math.log(market.close[-1] / 100.0), rel=1e-12)
-    assert split.price_1x == pytest.approx(split.growth, rel=1e-12)
-    assert split.terms.drop("price_1x").abs().max() < 1e-15
 
 
 @pytest.mark.slow
@@ -179,19 +164,6 @@ def test_a_signal_decides_the_direction_and_times_without_one_count_for_nothing(
     assert split.average_leverage == pytest.approx(moves.sum(), rel=1e-12)
     assert split.leverage_timing == pytest.approx(0.0, abs=1e-14)
     assert split.leverage_held == pytest.approx(2.0, rel=1e-14)
-
-
-def test_an_account_that_is_never_in_the_market_held_no_leverage():
-    split = live(steps_market(), Constant(leverage=2.0), signal=0.0, compile=False).attribution()
-    assert (split.leverage_held, split.leverage_timing, split.growth) == (0.0, 0.0, 0.0)
-    assert split.timing_error == 0.0
-
-
-def test_a_signal_of_half_is_half_the_leverage():
-    market = steps_market()
-    split = live(market, Constant(leverage=2.0), signal=0.5, compile=False).attribution()
-    assert split.leverage_held == pytest.approx(1.0, rel=1e-14)
-    assert split.growth == pytest.approx(split.price_1x, rel=1e-12)
 
 
 def test_deposits_and_withdrawals_are_no_growth():
@@ -252,15 +224,6 @@ def test_rows_by_month_add_up_across_and_down(tmp_path):
     np.testing.assert_allclose(table[list(TERMS)].sum(axis=1), table["growth"], atol=1e-12)
     np.testing.assert_allclose(table.sum()[list(TERMS)], result.attribution().terms, atol=1e-12)
     assert len(result.attribution(by="week")) == 11
-
-
-@pytest.mark.parametrize("seed", [1, 5, 11, 23])
-def test_a_loaded_result_is_split_as_it_was(seed, tmp_path):
-    case = make_case(seed)
-    result = bt.run(policy=Follow(), compile=False, **case.for_engine(bt))
-    loaded = bt.Result.load(result.save(tmp_path))
-    assert loaded.attribution() == result.attribution()
-    pd.testing.assert_frame_equal(loaded.attribution(by="day"), result.attribution(by="day"))
 
 
 def test_a_run_and_its_continuation_add_up_to_the_whole(tmp_path):

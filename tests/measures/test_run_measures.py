@@ -91,15 +91,6 @@ def test_the_measures_hold_with_liquidations_near_misses_and_bad_days(seed):
     assert found == pytest.approx(expected, rel=1e-9, abs=1e-10)
 
 
-@pytest.mark.slow
-def test_the_runs_of_the_measures_cover_both_ways():
-    runs = [measured(seed, leverage=9.0, liquidated=True) for seed in (1, 2, 3, 4)]
-    runs += [measured(seed) for seed in (1, 2, 3, 4)]
-    assert {run.metrics["recovered"] for run in runs} == {0.0, 1.0}
-    assert sum(run.metrics["liquidations"] for run in runs) > 0
-    assert max(run.metrics["near_liquidation_share"] for run in runs) > 0.1
-
-
 def test_the_sampling_period_and_the_sessions_scale_the_ratios():
     bars = walk(24 * 20, seed=8, sigma=0.006)
     market = market_of(*bars)

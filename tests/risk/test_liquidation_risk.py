@@ -5,7 +5,6 @@ import math
 import numpy as np
 import pandas as pd
 import pytest
-from scipy.optimize import brentq
 from scipy.stats import beta, norm
 
 import backtest as bt
@@ -15,9 +14,7 @@ from backtest.risk.liquidations import (
     estimate_pairs,
     exact_interval,
 )
-from backtest.risk.paths_runner import make_runner
 from backtest.strategies import Constant, TailHedge, VolTarget
-from tests.fast_cases import every_nth
 from tests.options.listed_markets import make_markets, make_venue
 from tests.risk.accounts import Hold, free_account, free_venue, liquidation_distance, still_market
 
@@ -52,19 +49,6 @@ def test_paths_find_the_closed_form_from_2x_to_100x(days):
         assert row.method == "plain"
 
 
-@pytest.mark.slow
-def test_a_short_finds_the_closed_form():
-    risk = bt.liquidation_risk(
-        gbm_paths(paths=10_000, horizon="1d"), Hold(10.0), **TERMS, signal=-1.0, method="plain",
-        confidence=0.9999,
-    )  # fmt: skip
-    # the short's liquidation price is (L + 1) / (L 1.005) times the price
-    far = math.log(11.0 / (10.0 * 1.005))
-    wanted = touch_probability(far, SIGMA, 1 / 365, drift=-0.5 * SIGMA**2)
-    row = risk.table.iloc[0]
-    assert row.p_liquidation_low <= wanted <= row.p_liquidation_high
-
-
 def test_auto_mirrors_paths_where_the_model_has_mirrored_ones():
     phases: list[str] = []
     for model, method in ((models.GBM(volatility=SIGMA), "antithetic"), ("stationary", "plain")):
@@ -94,25 +78,6 @@ def test_paths_with_jumps_find_the_closed_form():
     wanted = 1.0 - math.exp(-20 * 7 / 365) * (1.0 - touched)
     row = risk.table.iloc[0]
     assert row.p_liquidation_low <= wanted <= row.p_liquidation_high
-
-
-@pytest.mark.parametrize("name", ["filtered", "gbm"])
-@pytest.mark.parametrize("policy", every_nth([Hold(20.0), VolTarget(target=2.0)], 2))
-def test_a_path_equals_its_run_bit_for_bit(name, policy):
-    market = bt.Market.sample(bars=1200)
-    venue = bt.Venue.preset("binance-usdm", "BTCUSDT")
-    account = bt.Account(capital=10_000, margin_call=0.5)
-    drawn = bt.simulate_paths(market, name, paths=6, horizon="4d", seed=3)
-    runner = make_runner(drawn, policy, venue=venue, account=account, compile=False)
-    lives = next(iter(runner.run_chunks()))
-    for i in (0, 5):
-        result = runner.run_path(i)
-        assert np.array_equal(lives.wealth[i], result.bars["equity"].to_numpy()[1:])
-        assert lives.liquidations[i].sum() == result.metrics["liquidations"]
-        assert lives.calls[i].sum() == result.metrics["margin_calls"]
-        if isinstance(policy, Hold):
-            direct = bt.run(drawn[i], policy, venue=venue, account=account, compile=False)
-            assert np.array_equal(direct.bars["equity"], result.bars["equity"])
 
 
 def test_a_result_goes_on_as_a_resumed_run_does():
@@ -150,20 +115,6 @@ def test_compiled_and_plain_are_the_same_bits_in_any_number_of_threads():
         assert first.hazard.equals(other.hazard)
 
 
-@pytest.mark.slow
-def test_liquidations_do_not_get_fewer_with_leverage_on_the_same_paths():
-    account = free_account(margin="isolated", venue_leverage=50.0)
-    shares = [
-        bt.liquidation_risk(
-            gbm_paths(paths=2000), Hold(lever), venue=free_venue(),
-            account=account.override(venue_leverage=lever), horizons=("7d",), method="plain",
-        ).table["p_liquidation"].iloc[0]
-        for lever in (3.0, 8.0, 40.0)
-    ]  # fmt: skip
-    assert shares == sorted(shares)
-    assert shares[0] < shares[-1]
-
-
 def test_the_interval_is_that_of_clopper_and_pearson():
     assert exact_interval(10, 100, 0.95) == pytest.approx(
         (beta.ppf(0.025, 10, 91), beta.ppf(0.975, 11, 90))
@@ -188,21 +139,6 @@ def test_intervals_of_pairs_cover_the_truth(p):
         found = estimate_pairs(hits, 0.95)
         covered += found.low <= p <= found.high
     assert 0.93 <= covered / 400 <= 0.985
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("p", [0.3, 0.05, 1e-3])
-def test_intervals_of_the_risk_cover_the_closed_form(p):
-    # 200 seeds; of few hits the interval covers more than it says
-    lever = brentq(lambda x: known(x, 7) - p, 1.5, 60.0)
-    covered = 0
-    for seed in range(200):
-        risk = bt.liquidation_risk(
-            gbm_paths(paths=1000, seed=seed), Hold(lever), **TERMS, horizons=("7d",)
-        )
-        row = risk.table.iloc[0]
-        covered += row.p_liquidation_low <= p <= row.p_liquidation_high
-    assert 0.93 <= covered / 200 <= (0.985 if p > 0.01 else 1.0)
 
 
 @pytest.mark.slow

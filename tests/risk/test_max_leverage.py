@@ -43,17 +43,6 @@ def test_the_worst_model_decides():
     assert found.leverage < 0.5 * found.table.loc["gbm", "leverage"]
 
 
-@pytest.mark.slow
-def test_a_limit_of_the_account_is_said():
-    found = bt.max_leverage(
-        still_market(), venue=free_venue(), account=free_account(max_leverage=2.0),
-        probability=0.1, horizon="2d", models=[models.GBM(volatility=0.3)], paths=500,
-    )  # fmt: skip
-    assert found.leverage == 2.0
-    assert found.table.loc["gbm", "is_limited"]
-    assert found.table.loc["gbm", "p_liquidation"] == 0.0
-
-
 def test_a_policy_is_scaled_by_a_factor():
     doubled = Scaled(VolTarget(target=0.3), factor=2.0)
     market = bt.Market.sample(bars=300)

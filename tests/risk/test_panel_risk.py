@@ -5,7 +5,6 @@ import pytest
 
 import backtest as bt
 from backtest import paths as models
-from backtest.risk.paths_runner import make_runner
 from backtest.strategies import VolTarget
 from tests.risk.accounts import Hold, free_account, free_venue
 
@@ -87,18 +86,6 @@ def test_a_portfolio_goes_on_from_where_it_stands(policy, terms):
         assert np.allclose(lives.wealth[i], bars["equity"] + bars["reserve"], rtol=1e-12)
 
 
-def test_an_overlay_scales_all_positions_on_paths():
-    market = bt.Markets({"A": sample(), "B": sample(1)})
-    paths = bt.simulate_paths(market, GBM, paths=2, horizon="6h")
-    given = {"venue": free_venue(), "account": free_account(), "compile": False}
-    found = bt.liquidation_risk(
-        paths, Hold(1.0), **given, overlay=VolTarget(target=0.5), method="plain"
-    )
-    lives = next(found.runner.run_chunks())
-    assert lives.wealth[1, -1] == found.run(1).metrics["final_equity"]
-    assert "VolTarget" in found.settings["overlay"]
-
-
 @pytest.mark.slow
 def test_the_largest_leverage_of_the_same_market_twice_is_that_of_one():
     both = bt.Markets(dict.fromkeys(NAMES, sample()))
@@ -109,20 +96,6 @@ def test_the_largest_leverage_of_the_same_market_twice_is_that_of_one():
     one, two = bt.max_leverage(sample(), **given), bt.max_leverage(both, **given)
     assert two.leverage == pytest.approx(one.leverage, rel=1e-9)
     assert np.allclose(one.grid, two.grid)
-
-
-@pytest.mark.slow
-def test_compiled_and_plain_lives_are_the_same_bits():
-    market = bt.Markets({"A": sample(), "B": sample(1)})
-    paths = bt.simulate_paths(market, models.Stationary(block=24.0), paths=4, horizon="1d", seed=1)
-    lives = []
-    for is_compiled in (True, False):
-        runner = make_runner(
-            paths, VolTarget(target=2.0, half_life=12.0), venue=free_venue(),
-            account=free_account(), compile=is_compiled,
-        )  # fmt: skip
-        lives.append(next(runner.run_chunks(threads=2)))
-    assert np.array_equal(lives[0].wealth, lives[1].wealth)
 
 
 def ended() -> bt.Result:

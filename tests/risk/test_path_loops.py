@@ -139,25 +139,6 @@ class Flip(bt.Policy):
         return 3.0 if abs(account.leverage) < 2.0 else 1.0
 
 
-@pytest.mark.parametrize("policy", [Hold(2.0), Constant(leverage=1.5)])
-def test_a_path_that_continues_a_result_of_several_is_kept(policy):
-    history = bt.Markets({"A": sample(), "B": sample(1)})
-    given = {
-        "venue": tiered(),
-        "account": free_account(reserve=100.0, margin_call=0.8, top_up_to=0.5),
-    }
-    signal = {"A": 0.7, "B": -0.3}
-    before = bt.run(history, policy, **given, signal=signal, compile=False)
-    paths = bt.simulate_paths(history, models.Stationary(block=6.0), paths=2, horizon="1d")
-    given["account"] = before
-    risk = bt.liquidation_risk(paths, policy, **given, compile=False, method="plain")
-    lives = next(risk.runner.run_chunks())
-    for i in range(2):
-        whole = risk.run(i)
-        ends = whole.bars["equity"] + whole.bars["reserve"]
-        assert np.array_equal(lives.wealth[i], ends.to_numpy())
-
-
 def test_an_overlay_scales_the_only_position_too():
     given = {"venue": free_venue(), "account": free_account(), "compile": False, "method": "plain"}
     half = bt.liquidation_risk(
@@ -165,20 +146,3 @@ def test_an_overlay_scales_the_only_position_too():
     )
     two = bt.liquidation_risk(draw(sample()), Constant(leverage=2.0), **given)
     assert np.allclose(half.fan, two.fan, **SAME)
-
-
-@pytest.mark.parametrize(
-    ("account", "overlay"), [({"max_gross_leverage": 3.0}, None), ({}, Constant(leverage=0.5))]
-)
-def test_a_result_of_one_from_the_general_loop_goes_on(account, overlay):
-    markets = bt.Markets({"A": sample()})
-    given = {"venue": free_venue(), "overlay": overlay, "compile": False}
-    policy, terms = Constant(leverage=2.0), free_account(**account)
-    before = bt.run(markets, policy, account=terms, **given)
-    paths = draw(markets, paths=2)
-    risk = bt.liquidation_risk(paths, policy, account=before, method="plain", **given)
-    whole = risk.run(1)
-    assert np.array_equal(next(risk.runner.run_chunks()).wealth[1], whole.bars["equity"])
-    held = risk.settings["leverage"]
-    assert held is None if overlay else held == pytest.approx(2.0, rel=0.2)
-    assert "account is liquidated within" in risk.verdict

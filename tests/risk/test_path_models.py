@@ -10,7 +10,6 @@ import backtest as bt
 from backtest import paths as models
 from backtest.features import touch_probability
 from backtest.risk.path_models import PathModel, fit_student_garch
-from tests.fast_cases import every_nth
 
 HOURS = 8760.0
 
@@ -49,24 +48,6 @@ def test_bars_of_brownian_motion_have_the_known_joint_moments():
     assert (high**2 * low**2).mean() == pytest.approx(3 - 4 * math.log(2), rel=0.02)
     known = 2 - 2 * math.log(2) - 7 / 8 * 1.2020569
     assert (high * low * close**2).mean() == pytest.approx(known, rel=0.01)
-
-
-def test_range_estimators_have_their_known_efficiencies():
-    # variance of the close-to-close estimator (2) over theirs: Parkinson 4.91, Garman-Klass 7.41,
-    # Rogers-Satchell 6.04
-    high, low, close = brownian_bars(4)
-    width = high - low
-    found = {
-        "parkinson": width**2 / (4 * math.log(2)),
-        "garman-klass": 0.511 * width**2
-        - 0.019 * (close * (high + low) - 2 * high * low)
-        - 0.383 * close**2,
-        "rogers-satchell": high * (high - close) + low * (low - close),
-    }
-    known = {"parkinson": 4.91, "garman-klass": 7.41, "rogers-satchell": 6.04}
-    for name, values in found.items():
-        assert values.mean() == pytest.approx(1.0, abs=3e-3)
-        assert 2.0 / values.var() == pytest.approx(known[name], rel=0.015)
 
 
 def test_one_step_draws_each_extreme_right_and_the_two_together_wrong():
@@ -110,16 +91,6 @@ def test_garch_keeps_its_mean_variance_and_student_tails():
     assert np.mean(np.abs(first) > 2.0) == pytest.approx(0.0501, abs=0.011)  # P(|t6| > 2 sqrt(1.5))
     with pytest.raises(bt.ParameterError, match="under 1"):
         models.Garch(omega=1e-6, alpha=0.2, beta=0.85)
-
-
-@pytest.mark.parametrize("name", every_nth(["merton", "garch", "gbm"], 3))
-def test_fits_find_the_variance_of_the_data(name):
-    market = bt.Market.sample()
-    drawn = bt.simulate_paths(market, name, paths=2000, horizon="10d", seed=1)
-    assert type(drawn.model).from_dict(drawn.model.to_dict()) == drawn.model
-    sigma = np.diff(np.log(market.close)).std()
-    moves = np.diff(np.log(drawn.closes()), axis=1)
-    assert moves.std() == pytest.approx(sigma, rel=0.3)
 
 
 def test_a_fit_recovers_what_was_simulated():

@@ -8,7 +8,6 @@ import pytest
 
 import backtest as bt
 from backtest.risk import stress_account
-from backtest.strategies import VolTarget
 from tests.risk.accounts import Hold, free_account, free_venue
 from tests.risk.test_stress import steady
 
@@ -113,23 +112,6 @@ def test_a_hedge_survives_a_common_move_and_not_one_of_its_legs():
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("policy", [Hold(6.0), VolTarget(target=1.0)])
-def test_a_replay_on_its_own_days_equals_the_run(policy):
-    whole = bt.Markets({name: bt.Market.sample(bars=200, seed=k) for k, name in enumerate("AB")})
-    first = whole.prefix(150)
-    weights = {"A": 0.7, "B": -0.3}
-    before = held(first, policy=policy, signal=weights)
-    span = {"date": str(whole.times[150]), "until": str(whole.times[180])}
-    row = bt.stress(before, bt.Scenario("then", **span), data=whole).table.iloc[0]
-    after = held(whole.prefix(180), policy=policy, signal=weights)
-    assert row["from"] == "data"
-    assert row["bars"] == 30
-    assert row["equity"] == pytest.approx(after.metrics["final_equity"], rel=1e-12)
-    one = bt.stress(before, bt.Scenario("then", **span), data=whole.select("A")).table.iloc[0]
-    assert one["from"] == "figures"
-
-
-@pytest.mark.slow
 def test_scenarios_are_the_same_compiled_and_plain(monkeypatch):
     monkeypatch.setenv("BACKTEST_COMPILE", "now")
     market = bt.Markets({"A": steady(), "B": wild()})
@@ -151,15 +133,6 @@ def test_prices_name_instruments_of_the_account_also_of_one():
     assert bt.stress(result, named).table.equals(bt.stress(result, fall).table)
     with pytest.raises(bt.ParameterError, match="prices of scenario 'x' must be of A, got 'C'"):
         bt.stress(result, bt.Scenario("x", prices={"C": -0.1}))
-
-
-@pytest.mark.parametrize("signal", [pytest.param(1.0, marks=pytest.mark.slow), -1.0])
-def test_a_second_instrument_without_weight_changes_nothing(signal):
-    """Distances were taken at closes, and a bridge's noise was scaled with its move."""
-    one = held(steady(), 8.0, signal)
-    two = held(bt.Markets({"A": steady(), "B": wild()}), 8.0, {"A": signal, "B": 0.0})
-    given = [SHOCKS[0], *SHOCKS[4:6]]
-    check_same(bt.stress(one, given).table, bt.stress(two, given).table)
 
 
 def test_an_instrument_that_ended_has_no_bars():
