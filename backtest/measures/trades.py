@@ -177,26 +177,6 @@ def list_lots(fills: Fills) -> TradeRows:
     )
 
 
-class TradeMeasure(NamedTuple):
-    unit: str
-    better: int
-    meaning: str
-
-
-TRADE_MEASURES = {
-    "trades": TradeMeasure("number", 0, "closed trades"),
-    "win_rate": TradeMeasure("fraction", 1, "closed trades with a profit after costs"),
-    "profit_factor": TradeMeasure("number", 1, "what winners made over what losers lost"),
-    "expectancy": TradeMeasure("money", 1, "mean profit of a closed trade after costs"),
-    "mean_win": TradeMeasure("money", 1, "mean profit of the winners"),
-    "mean_loss": TradeMeasure("money", 1, "mean profit of the losers, negative"),
-    "best": TradeMeasure("money", 1, "largest profit of a trade"),
-    "worst": TradeMeasure("money", 1, "smallest profit of a trade"),
-    "longest_losing_run": TradeMeasure("number", -1, "most losers in a row, by their exits"),
-    "mean_days": TradeMeasure("days", 0, "mean time from entry to exit"),
-}
-
-
 def measure_trades(profit: FloatArray, days: FloatArray) -> dict[str, float]:
     """Return the measures of closed trades, in the order in which they ended.
 

@@ -265,12 +265,3 @@ def test_own_account_may_be_an_account_or_a_position():
     assert by_account == pytest.approx(by_position, nan_ok=True)
     assert by_position["equity"] == pytest.approx(20.0)  # 50 - 30
     assert not by_position["liquidated"]
-
-
-def test_own_account_of_a_size_moves_the_price():
-    big = {"side": "long", "quantity": 1_000.0, "entry": 100.0, "collateral": 2_000.0}
-    crowd = longs_failing_at(np.array([97.0]))
-    hit = bt.cascade(crowd, plain_venue(), shock=-0.02, impact=bt.Linear(0.02), volume=1e5, me=big)
-    assert hit.liquidated == 1
-    assert hit.me is not None
-    assert hit.me["liquidated"]

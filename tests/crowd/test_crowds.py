@@ -96,15 +96,6 @@ def test_nobody_fails_before_the_shock_in_a_crowd_drawn_for_a_venue():
     assert drawn.contract == venue.contract
 
 
-def test_seeds_decide_the_draw():
-    def draw(seed: int) -> str:
-        crowd = bt.Crowd.from_leverage(open_interest=1e6, entries=100.0, accounts=50, seed=seed)
-        return crowd.content_hash
-
-    assert draw(1) == draw(1)
-    assert draw(1) != draw(2)
-
-
 def test_the_ladder_counts_notional_by_price():
     crowd = longs_failing_at(np.array([99.2, 97.3, 97.4, 20.0]), quantity=2.0)
     ladder = crowd.ladder(plain_venue(), bins=20, span=0.1)

@@ -86,18 +86,6 @@ def test_a_portfolio_goes_on_from_where_it_stands(policy, terms):
         assert np.allclose(lives.wealth[i], bars["equity"] + bars["reserve"], rtol=1e-12)
 
 
-@pytest.mark.slow
-def test_the_largest_leverage_of_the_same_market_twice_is_that_of_one():
-    both = bt.Markets(dict.fromkeys(NAMES, sample()))
-    given = {
-        "venue": free_venue(), "account": free_account(), "probability": 0.25, "paths": 80,
-        "horizon": "2h", "models": [models.Stationary(block=12.0)],
-    }  # fmt: skip
-    one, two = bt.max_leverage(sample(), **given), bt.max_leverage(both, **given)
-    assert two.leverage == pytest.approx(one.leverage, rel=1e-9)
-    assert np.allclose(one.grid, two.grid)
-
-
 def ended() -> bt.Result:
     market = bt.Markets({"A": sample().prefix(100), "B": sample(1).prefix(100)})
     return bt.run(market, Hold(2.0), venue=free_venue(), account=free_account(), compile=False)

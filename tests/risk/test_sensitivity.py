@@ -90,26 +90,6 @@ def test_bad_factors_are_refused(factors, words):
 
 
 @pytest.mark.slow
-def test_the_same_market_twice_at_half_the_size_has_the_sensitivity_of_one():
-    chosen = {"factors": ["funding", "volatility"], "venue": free_venue(), **TERMS}
-    rng, daily = np.random.default_rng(0), rising(0.0005)
-    moves = np.exp(np.cumsum(0.02 * rng.standard_normal(31)))
-    fields = daily.fields() | {
-        name: getattr(daily, name) * moves
-        for name in ("open", "high", "low", "close", "mark_open", "mark_high", "mark_low",
-                     "mark_close")
-    }  # fmt: skip
-    daily = bt.Market(**fields, source="moved")
-    one = bt.sensitivity(daily, Hold(1.5), **chosen)
-    two = bt.sensitivity(bt.Markets({"A": daily, "B": daily}), Hold(1.5), **chosen)
-    assert two.base == pytest.approx(one.base, rel=1e-9)
-    both = (each.table["growth"].to_numpy() for each in (one, two))
-    assert np.allclose(*both, rtol=1e-9)
-    even = (each.table["break_even"].to_numpy() for each in (one, two))
-    assert np.allclose(*even, rtol=1e-5, equal_nan=True)
-
-
-@pytest.mark.slow
 def test_ruin_of_several_is_that_of_paths_of_the_changed_markets():
     markets = bt.Markets({name: bt.Market.sample(bars=150, seed=k) for k, name in enumerate("AB")})
     paths = bt.simulate_paths(markets, models.Stationary(block=6.0), paths=4, horizon="6h")

@@ -135,15 +135,6 @@ def test_prices_name_instruments_of_the_account_also_of_one():
         bt.stress(result, bt.Scenario("x", prices={"C": -0.1}))
 
 
-def test_an_instrument_that_ended_has_no_bars():
-    market = bt.Market.sample(bars=100)
-    with pytest.warns(UserWarning, match="ends before"):
-        result = held(bt.Markets({"B": market.prefix(60), "A": market}), 2.0)
-    row = bt.stress(result, bt.Scenario("fall", price=-0.1, shape="bar")).table.iloc[0]
-    quantity, last = result.state.held.quantities[1], market.mark_close[-1]
-    assert row["loss"] == pytest.approx(0.1 * quantity * last, rel=1e-9)
-
-
 def test_instruments_that_ended_long_ago_are_left_out(monkeypatch):
     monkeypatch.setattr(stress_account, "WARMUP", 20)
     market = bt.Market.sample(bars=100)
