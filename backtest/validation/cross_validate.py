@@ -214,7 +214,13 @@ def cross_validate(  # noqa: PLR0913 - keywords, each with a default that is sai
     market = with_clock(market, decide, detail)
     procedure = read_procedure(locals())
     check_procedure(procedure)
-    plan = plan_splits(procedure, groups, test_groups, embargo)
+    market = procedure.market
+    n, k = check_counts(groups, test_groups)
+    cut = split_groups(market, n, sampling)
+    bars = check_embargo(embargo, cut, market)
+    period = max(parse_duration(sampling, "sampling"), market.interval)
+    skipped = min(-(-bars * market.interval // period), int(np.diff(cut.samples).min()) - 2)
+    plan = SplitPlan(cut, k, bars, skipped)
     manifest = procedure.describe(
         KIND, groups=plan.groups.n, test_groups=plan.k, embargo=plan.embargo
     )
@@ -256,23 +262,11 @@ class SplitWinners(NamedTuple):
     rank: FloatArray
 
 
-class SplitScores(NamedTuple):
+class Scores(NamedTuple):
     """Objectives of all sets, an array of shape (n_sets,) per split."""
 
     inside: list[FloatArray]
     outside: list[FloatArray]
-
-
-def plan_splits(
-    procedure: Procedure, groups: int, test_groups: int, embargo: int | str | None
-) -> SplitPlan:
-    market, sampling = procedure.market, procedure.sampling
-    n, k = check_counts(groups, test_groups)
-    cut = split_groups(market, n, sampling)
-    bars = check_embargo(embargo, cut, market)
-    period = max(parse_duration(sampling, "sampling"), market.interval)
-    skipped = min(-(-bars * market.interval // period), int(np.diff(cut.samples).min()) - 2)
-    return SplitPlan(cut, k, bars, skipped)
 
 
 def check_procedure(procedure: Procedure) -> None:
@@ -368,7 +362,7 @@ def tabulate_splits(
     return table.rename_axis("split")
 
 
-def tabulate_points(scores: SplitScores, winners: SplitWinners) -> pd.DataFrame:
+def tabulate_points(scores: Scores, winners: SplitWinners) -> pd.DataFrame:
     chosen = np.unique(np.linspace(0, len(scores.inside) - 1, SHOWN).astype(np.int64))
     tables = [
         pd.DataFrame(
@@ -451,8 +445,9 @@ def join_runs(parts: Sequence[GroupRuns]) -> GroupRuns:
 def pack_runs(runs: Sequence[GroupRuns]) -> bytes:
     arrays: dict[str, Any] = {}
     for group, each in enumerate(runs):
-        arrays |= {f"{group}/returns": each.returns, f"{group}/failed": each.failed}
-        arrays |= {f"{group}/metric {name}": values for name, values in each.metrics.items()}
+        parts = {"returns": each.returns, "failed": each.failed}
+        parts |= {f"metric {name}": values for name, values in each.metrics.items()}
+        arrays |= {f"{group}/{name}": values for name, values in parts.items()}
     sink = io.BytesIO()
     np.savez_compressed(sink, **arrays)
     return sink.getvalue()
@@ -607,9 +602,9 @@ def score_splits(
     runs: Sequence[GroupRuns],
     k: int,
     periods: float,
-) -> SplitScores:
+) -> Scores:
     failed = np.any([each.failed for each in runs], axis=0)
-    found = SplitScores([], [])
+    found = Scores([], [])
     n = len(plain)
     for tested in list_splits(n, k):
         embargoed = find_embargoed(n, tested)
@@ -635,7 +630,7 @@ def score_segments(
     sets: Sets,
     plan: SplitPlan,
     progress: Progress | None,
-) -> SplitScores:
+) -> Scores:
     """Score splits by runs of their segments of consecutive groups, weighted by their bars."""
     wanted = []
     for tested in list_splits(plan.groups.n, plan.k):
@@ -655,7 +650,7 @@ def score_segments(
         scores[first, stop] = order_scores(found[:, 0], rows.metrics["ruined"]), violation
         if progress is not None:
             progress(done + 1, len(spans))
-    return SplitScores(
+    return Scores(
         [average_spans(scores, inside, is_bound=True) for inside, _ in wanted],
         [average_spans(scores, outside, is_bound=False) for _, outside in wanted],
     )
@@ -880,6 +875,12 @@ class CrossValidation(Validation):
         splits = self.splits.assign(
             groups=[" and ".join(map(str, each)) for each in self.splits["groups"]]
         )
+        known, edges = np.histogram(self.ranks.dropna(), bins=BINS, range=(0.0, 1.0))
+        middle = np.round(0.5 * (edges[:-1] + edges[1:]), 6)
+        bars = (np.where(middle < 0.5, known, 0), np.where(middle < 0.5, 0, known))
+        counts = pd.DataFrame(dict(zip(BARS, bars, strict=True)), index=middle)
+        spread = self.paths.agg(["min", "median", "max"])[list(measures)]
+        spread.index = pd.Index(["lowest", "median", "highest"])
         return [
             Part("paths", "What the procedure would have earned", "Paths through all groups of "
                  "time, each group under the winner of a split that did not train on it.", (
@@ -887,7 +888,7 @@ class CrossValidation(Validation):
                                 self.curves.rename_axis(columns="path"), "fan", has_legend=True,
                                 height=420),
                      ShownTable(self.paths, "Paths", note, columns=measures))),
-            Part("spread", "Paths", "", (ShownTable(summarize_paths(self.paths, measures), "Paths",
+            Part("spread", "Paths", "", (ShownTable(spread, "Paths",
                  f"{capitalize(SPREAD)}: all are made of one history.", Head("of paths")),),
                  "summary"),
             Part("choice", "What choosing was worth", "Winners of the train groups, in the test "
@@ -895,7 +896,7 @@ class CrossValidation(Validation):
                      show_choice(self.trials, self.objective),
                      ShownChart("ranks", "Ranks of the winners", "Orange: no better than the "
                                 "median set. Skill piles up at 1; noise is even.",
-                                count_ranks(self.ranks), "bars", BARS,
+                                counts, "bars", BARS,
                                 "rank of the winner out of sample", "splits", height=280),
                      ShownTable(splits, "Splits", heads={"groups": Head("tested on groups")},
                                 most=len(splits), is_searched=True))),
@@ -972,21 +973,6 @@ class CrossValidation(Validation):
             "curves": tables["curves"].set_index("time").rename(columns=int),
             "trials": tables["trials"],
         }
-
-
-def count_ranks(ranks: pd.Series) -> pd.DataFrame:
-    known = ranks.to_numpy(dtype=np.float64)
-    counts, edges = np.histogram(known[~np.isnan(known)], bins=BINS, range=(0.0, 1.0))
-    middle = np.round(0.5 * (edges[:-1] + edges[1:]), 6)
-    is_low = middle < 0.5
-    worse, better = BARS
-    table = {worse: np.where(is_low, counts, 0), better: np.where(is_low, 0, counts)}
-    return pd.DataFrame(table, index=middle)
-
-
-def summarize_paths(paths: pd.DataFrame, measures: tuple[str, ...]) -> pd.DataFrame:
-    rows = {"lowest": paths.min(), "median": paths.median(), "highest": paths.max()}
-    return pd.DataFrame(rows).T[list(measures)]
 
 
 def write_verdict(found: CrossValidation) -> str:

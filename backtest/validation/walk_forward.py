@@ -1123,22 +1123,18 @@ def describe_choice(walk: WalkForward) -> Iterator[str]:
 def show_parameters(folds: pd.DataFrame, manifest: Mapping[str, Any]) -> Iterator[ShownChart]:
     rule = manifest["robust"] or {}
     width = float(rule.get("width", PLATEAU_WIDTH)) if isinstance(rule, dict) else PLATEAU_WIDTH
+    names = ("lower end of its plateau", "upper end of its plateau", "winner")
+    colors = dict(zip(names, ("neutral", "neutral", "accent"), strict=True))
     for facts in manifest["space"]["dimensions"]:
         each = Dimension(**{name: facts[name] for name in Dimension._fields})
-        if not each.options:
-            yield show_parameter(each, folds, width)
-
-
-def show_parameter(each: Dimension, folds: pd.DataFrame, width: float) -> ShownChart:
-    values = folds[name_column(each.name)].to_numpy(dtype=np.float64)
-    ends = {
-        f"{word} end of its plateau": each.decode(np.clip(each.encode(values) + side, 0.0, 1.0))
-        for word, side in (("lower", -width), ("upper", width))
-    }
-    table = pd.DataFrame({**ends, "winner": values}, folds["test_start"])
-    table.loc[folds["test_end"].iloc[-1]] = table.iloc[-1]
-    colors = dict(zip(map(str, table), ("neutral", "neutral", "accent"), strict=True))
-    return ShownChart(
-        f"parameter-{each.name}", each.name.replace("_", " "), PARAMETER, table, "steps",
-        colors, log="y" if each.log else "", size="half", height=240,
-    )  # fmt: skip
+        if each.options:
+            continue
+        values = folds[name_column(each.name)].to_numpy(dtype=np.float64)
+        ends = (each.decode(np.clip(each.encode(values) + side, 0.0, 1.0))
+                for side in (-width, width))  # fmt: skip
+        table = pd.DataFrame(dict(zip(names, (*ends, values), strict=True)), folds["test_start"])
+        table.loc[folds["test_end"].iloc[-1]] = table.iloc[-1]
+        yield ShownChart(
+            f"parameter-{each.name}", each.name.replace("_", " "), PARAMETER, table, "steps",
+            colors, log="y" if each.log else "", size="half", height=240,
+        )  # fmt: skip
