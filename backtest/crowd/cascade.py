@@ -32,10 +32,11 @@ from backtest.base import (
 )
 from backtest.base.units import DAY, TOLERANCE
 from backtest.crowd.crowd import ARRAYS_OF_CROWD, Crowd, find_price, to_price, to_value
-from backtest.crowd.impact import Impact, ImpactCurve
 from backtest.crowd.rounds import (
     SLACK,
     Books,
+    Impact,
+    ImpactCurve,
     Round,
     Terms,
     check_books,

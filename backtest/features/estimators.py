@@ -31,8 +31,14 @@ from backtest.base import (
 )
 from backtest.base.units import DAY, YEAR_DAYS
 from backtest.features import garch_kernels, kernels
-from backtest.features.lanes import OneOrMany, find_decay, list_lanes, read_windows, shape_as
-from backtest.features.returns import log_returns
+from backtest.features.returns import (
+    OneOrMany,
+    find_decay,
+    list_lanes,
+    log_returns,
+    read_windows,
+    shape_as,
+)
 from backtest.market import SESSIONS, Market, bars_per_year
 
 WEIGHTED_ESTIMATORS = ("ewma", "parkinson", "garman-klass")

@@ -11,8 +11,7 @@ import pandas as pd
 from backtest.base import Choice, FloatArray, check_range, checked, compile_module
 from backtest.base.units import DAY, YEAR_DAYS
 from backtest.features import kernels
-from backtest.features.lanes import OneOrMany, find_decay, shape_as
-from backtest.features.returns import find_known_bars
+from backtest.features.returns import OneOrMany, find_decay, find_known_bars, shape_as
 from backtest.market import Market
 from backtest.venue import funding, read_column
 

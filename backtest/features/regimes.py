@@ -8,8 +8,14 @@ import numpy as np
 
 from backtest.base import FloatArray, checked, compile_module
 from backtest.features import kernels
-from backtest.features.lanes import OneOrMany, broadcast, check_lanes, find_decay, shape_as
-from backtest.features.returns import log_returns
+from backtest.features.returns import (
+    OneOrMany,
+    broadcast,
+    check_lanes,
+    find_decay,
+    log_returns,
+    shape_as,
+)
 from backtest.market import Market, bars_per_year
 
 

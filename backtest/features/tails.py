@@ -17,15 +17,16 @@ import numpy as np
 from backtest.base import FloatArray, ParameterError, checked, compile_module, did_you_mean
 from backtest.features import kernels
 from backtest.features.estimators import ewma_deviation, volatility
-from backtest.features.lanes import (
+from backtest.features.returns import (
     MOST_BARS,
     OneOrMany,
     broadcast,
     check_bars,
     check_lanes,
     find_decay,
+    long_returns,
+    settled_funding,
 )
-from backtest.features.returns import long_returns, settled_funding
 from backtest.market import Market, bars_per_year
 from backtest.venue import find_touch_factor
 

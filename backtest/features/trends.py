@@ -10,15 +10,16 @@ import numpy as np
 from backtest.base import FloatArray, IntArray, checked, compile_module
 from backtest.features import kernels
 from backtest.features.estimators import ewma_volatility, roll_moments
-from backtest.features.lanes import (
+from backtest.features.returns import (
     OneOrMany,
     broadcast,
     check_bars,
     check_lanes,
     read_windows,
+    settled_funding,
     shape_as,
+    traded_returns,
 )
-from backtest.features.returns import settled_funding, traded_returns
 from backtest.market import Market, bars_per_year
 
 LEAST_DEVIATION = 1e-12

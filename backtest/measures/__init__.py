@@ -10,7 +10,6 @@ from backtest.base import open_door
 if TYPE_CHECKING:
     from backtest.measures.attribution import AccountHistory, Attribution, Period, attribute
     from backtest.measures.attribution import attribute_by, find_periods, read_account_history
-    from backtest.measures.calibration import Calibration, calibration
     from backtest.measures.cautions import count_cautions, describe_left_out, find_cautions, is_lost
     from backtest.measures.cautions import name_sharpe
     from backtest.measures.differences import STATISTICS, Differences, Sampled, Superiority
@@ -32,7 +31,8 @@ if TYPE_CHECKING:
     from backtest.measures.option_profit import OptionQuotes, OptionTerms, compute_payoffs
     from backtest.measures.option_profit import compute_prices, compute_volatilities, explain_profit
     from backtest.measures.option_profit import measure_greeks, multiply, weigh_gamma
-    from backtest.measures.performance import MarketFit, certainty_equivalent, compound_growth
+    from backtest.measures.performance import Calibration, MarketFit, calibration
+    from backtest.measures.performance import certainty_equivalent, compound_growth
     from backtest.measures.performance import expected_shortfall, fit_market, max_drawdown, ratio
     from backtest.measures.performance import sample_moves, sampled_returns, value_at_risk
     from backtest.measures.ranking import Constraint, Objective, ObjectiveLike, check_metric

@@ -8,7 +8,7 @@ import pytest
 
 import backtest as bt
 from backtest.crowd.cascade import find_clearing_moves
-from backtest.crowd.impact import ImpactCurve
+from backtest.crowd.rounds import ImpactCurve
 from tests.crowd.crowds import longs_failing_at, plain_venue, random_crowd, uniform_ladder
 
 N = 20_000
