@@ -339,28 +339,6 @@ def test_a_result_of_before_there_was_provenance_is_listed_and_verify_says_so(fo
     assert "not known" in check.remarks[0][1]
 
 
-def test_a_list_reads_one_file_of_a_run_and_shows_what_all_of_them_say(folder, monkeypatch):
-    slow = []
-
-    def count(*words):
-        slow.append(words)
-
-    with monkeypatch.context() as patch:
-        patch.setattr("backtest.store.entry.read_unchanged_run", count)
-        whole = read_entry(folder)
-    assert slow
-    monkeypatch.setattr("backtest.store.entry.open_folder", lambda _: 1 / 0)
-    monkeypatch.setattr("backtest.store.entry.has_saved_hashes", lambda *_: 1 / 0)
-    assert repr(read_entry(folder)) == repr(whole)
-
-
-def test_a_copy_is_read_as_quickly_once_its_small_files_have_their_hashes(folder, monkeypatch):
-    copy = Path(shutil.copytree(folder, folder.parent / "copy"))
-    (copy / "metrics.json").write_bytes((folder / "metrics.json").read_bytes())
-    monkeypatch.setattr("backtest.store.entry.open_folder", lambda _: 1 / 0)
-    assert repr(read_entry(copy).metrics) == repr(read_entry(folder).metrics)
-
-
 @pytest.mark.parametrize("name", ["metrics.json", "manifest.json", "state.json", "bars.parquet"])
 def test_an_edit_that_keeps_the_size_is_seen_by_a_list(folder, name):
     time.sleep(0.02)  # the clock of the disk is coarse
