@@ -50,7 +50,7 @@ from backtest.sweep.lanes.view import show_accounts, show_positions
 if TYPE_CHECKING:
     from backtest.base import FloatArray
 
-WATCHED, OFTEN = 256, 40
+WATCHED, OFTEN = 1024, 400
 """A lane that passes more than so many of so many bars alone leaves the block."""
 
 

@@ -51,45 +51,50 @@ class LaneOrder(NamedTuple):
     is_adding: bool
 
 
+class Sums(NamedTuple):
+    """What a plan adds to: whether it is the first, and of a single instrument."""
+
+    is_first: bool
+    is_single: bool
+    is_crossed: bool
+    least: float
+    adding: int
+
+
 def plan_trades(terms: Terms, lanes: Lanes, n: int) -> tuple[bool, int]:
     """Write what each lane will hold; return whether any trades, and rare lanes as bits."""
+    rare = find_capped(terms, lanes, n)
     while True:
-        if n == 1:
-            table = make_table(terms, 0)
-            is_trading, is_over, rare = plan_by_kind(lanes, table, True, 0)
-            rare |= find_capped(terms, lanes, n)
-        else:
-            is_trading, is_over, rare = plan_several(terms, lanes, n)
+        is_trading, is_over, found = plan_once(terms, lanes, n)
         if not is_over:
-            return is_trading, rare
+            return is_trading, rare | found
         for i in range(n):
             bound_rates(terms, lanes, i)
             bound_moves(lanes, i)
 
 
-def plan_several(terms: Terms, lanes: Lanes, n: int) -> tuple[bool, bool, int]:
-    account, rare = lanes.account, find_capped(terms, lanes, n)
-    for lane in range(LANES):
-        account[cell(r.LOST, lane)] = 0.0
-        account[cell(r.LOST_OF_ALL, lane)] = 0.0
-        account[cell(r.COSTS, lane)] = 0.0
-        account[cell(r.INITIAL, lane)] = 0.0
-        account[cell(r.TAKEN, lane)] = 0.0
-        account[cell(r.IS_ADDING, lane)] = 0.0
-    is_trading, is_over, least = False, False, math.inf
+def plan_once(terms: Terms, lanes: Lanes, n: int) -> tuple[bool, bool, int]:
+    """Plan trades after what is kept, and those on isolated margin last: each tests the sums."""
+    is_trading, is_over, rare, adding, least, is_first = False, False, 0, 0, math.inf, True
     for i in range(n):
-        if lanes.prices[r.IS_LISTED, i] == 0.0:
-            continue
-        least = min(least, lanes.prices[r.SMALLEST, i])
-        if lanes.is_asking[i] == 0:
-            add_held(lanes, terms.rules.brackets.are_isolated[i] != 0, i)
-            continue
-        table = make_table(terms, i)
-        some, more, found = plan_by_kind(lanes, table, None, i)
-        is_trading, is_over, rare = is_trading or some, is_over or more, rare | found
+        if lanes.prices[r.IS_LISTED, i] != 0.0:
+            least = min(least, lanes.prices[r.SMALLEST, i])
     if lanes.has_isolated:
-        write_balance(terms, lanes, n)
-    return is_trading, is_over, rare | find_unfit(lanes, least)
+        begin_isolated(terms, lanes, n)
+    for phase in range(3):
+        for i in range(n):
+            is_isolated = terms.rules.brackets.are_isolated[i] != 0
+            own = (2 if is_isolated else 1) if lanes.is_asking[i] != 0 else 0
+            if lanes.prices[r.IS_LISTED, i] == 0.0 or own != phase:
+                continue
+            if phase == 0:
+                add_held(lanes, is_isolated, is_first, i)
+            else:
+                sums = Sums(is_first, n == 1, lanes.is_crossed, least, adding)
+                some, more, found, adding = plan_by_kind(lanes, make_table(terms, i), sums, i)
+                is_trading, is_over, rare = is_trading or some, is_over or more, rare | found
+            is_first = False
+    return is_trading, is_over, rare
 
 
 def make_table(terms: Terms, i: int) -> Table:
@@ -97,87 +102,86 @@ def make_table(terms: Terms, i: int) -> Table:
     return Table(1.0, tables.settings[i], tables.leverages[i, 0])
 
 
-def plan_by_kind(
-    lanes: Lanes, table: Table, is_alone: bool | None, i: int
-) -> tuple[bool, bool, int]:
+def plan_by_kind(lanes: Lanes, table: Table, sums: Sums, i: int) -> tuple[bool, bool, int, int]:
     kind = lanes.kinds[i]
     if kind == r.PLAIN:
-        return plan(lanes, make_kind(None, None, None, None), table, is_alone, i)
+        return plan(lanes, make_kind(None, None, None, None), table, sums, i)
     if kind == r.LOTS:
-        return plan(lanes, make_kind(True, None, None, None), table, is_alone, i)
+        return plan(lanes, make_kind(True, None, None, None), table, sums, i)
     if kind == r.LINEAR:
-        return plan(lanes, make_kind(True, True, None, None), table, is_alone, i)
+        return plan(lanes, make_kind(True, True, None, None), table, sums, i)
     if kind == r.INVERTED:
-        return plan(lanes, make_kind(True, True, True, None), table, is_alone, i)
+        return plan(lanes, make_kind(True, True, True, None), table, sums, i)
     if kind == r.ISOLATED:
-        return plan(lanes, make_kind(True, True, None, True), table, is_alone, i)
-    return plan(lanes, make_kind(True, True, True, True), table, is_alone, i)
+        return plan(lanes, make_kind(True, True, None, True), table, sums, i)
+    return plan(lanes, make_kind(True, True, True, True), table, sums, i)
 
 
-def plan(
-    lanes: Lanes, kind: FillKind, table: Table, is_alone: bool | None, i: int
-) -> tuple[bool, bool, int]:
+def plan(  # noqa: PLR0915 - one pass over the lanes
+    lanes: Lanes, kind: FillKind, table: Table, sums: Sums, i: int
+) -> tuple[bool, bool, int, int]:
+    """Write what lanes will hold; find those that may lack margin for what they add, or may fail.
+
+    Those that may be unable to buy the smallest position are among them.
+    """
     account, position, numbers = lanes.account, lanes.position, lanes.numbers
     quote, signal, limit = quote_open(lanes.prices, i), lanes.signal[i], lanes.prices[r.LIMIT, i]
-    unit, reach_of_one, least = (
-        abs(quote.fill),
-        lanes.prices[r.REACH, i],
-        lanes.prices[r.SMALLEST, i],
-    )
+    unit, reach_of_one, is_first = abs(quote.fill), lanes.prices[r.REACH, i], sums.is_first
     rate, most = lanes.prices[r.INITIAL_RATE, i], lanes.most[i] * unit
-    is_trading, is_over, rare = False, False, 0
+    is_trading, is_over, rare, adding = False, False, 0, 0
     for lane in range(LANES):
         rules = read_rules(numbers, kind, table, i, lane)
-        equity, cash = account[cell(r.WORTH, lane)], account[cell(CASH, lane)]
-        quantity = position[spot(i, r.QUANTITY, lane)]
+        worth, quantity = account[cell(r.WORTH, lane)], position[spot(i, r.QUANTITY, lane)]
         target = position[spot(i, r.TARGET, lane)]
-        order = size_lane(rules, quote, equity, quantity, target, signal, limit)
+        order = size_lane(rules, quote, worth, quantity, target, signal, limit)
         after = round_quantity(rules, quantity, quote, order.wanted)
         reached = max(order.size if order.is_adding else 0.0, abs(after) * unit)
         cost = bound_cost(rules, quote, order) * max(
             abs(order.size - order.held) if order.is_adding else 0.0, abs(after - quantity) * unit
         )
         lost, is_rare = abs(after) * reach_of_one, order.is_asking & (order.reach == math.inf)
-        initial, taken = reached * rate, 0.0
-        if kind.is_isolated is not None:
+        lost_of_all, costs = account[cell(r.LOST_OF_ALL, lane)], account[cell(r.COSTS, lane)]
+        lost_of_all = lost + (0.0 if is_first else lost_of_all)
+        costs = cost + (0.0 if is_first else costs)
+        account[cell(r.LOST_OF_ALL, lane)], account[cell(r.COSTS, lane)] = lost_of_all, costs
+        lost_before, initial = account[cell(r.LOST, lane)], account[cell(r.INITIAL, lane)]
+        pool, taken = account[cell(r.POOL, lane)], 0.0
+        is_adding = order.is_adding | ((sums.adding >> lane) & 1 == 1)
+        if kind.is_isolated is None:
+            lost += 0.0 if is_first else lost_before
+            initial = reached * rate + (0.0 if is_first else initial)
+            account[cell(r.LOST, lane)], account[cell(r.INITIAL, lane)] = lost, initial
+            pool = worth if sums.is_single else pool
+        else:
             own = Position(
                 quantity, position[spot(i, r.ENTRY, lane)], position[spot(i, r.MARGIN, lane)], 0.0
             )
-            held = trade_lane(rules, make_balances(math.inf, own), quote, after).balances.positions[
-                0
-            ]
+            done = trade_lane(rules, make_balances(math.inf, own), quote, after)
+            held = done.balances.positions[0]
             backing = held.margin + held.quantity * (quote.fill - held.entry)
+            is_rare |= (not lost < backing) & (held.quantity != 0.0)
             posted = 1.0 / compute_setting(rules.margin, quote.initial)
             taken = SLACK * (1.0 + rules.slippage) * (posted + rules.fee) * order.added + cost
-            taken = taken if order.is_adding else 0.0
+            taken = account[cell(r.TAKEN, lane)] + (taken if order.is_adding else 0.0)
+            account[cell(r.TAKEN, lane)] = taken
+            is_rare |= not taken + costs <= account[cell(r.BALANCE, lane)] * (1.0 - CAUTION)
             needed = order.size * rate + cost
-            is_cut = (order.reach > limit * (1.0 - CAUTION)) | (needed > equity * (1.0 - CAUTION))
+            is_cut = (order.reach > limit * (1.0 - CAUTION)) | (needed > worth * (1.0 - CAUTION))
             is_rare |= order.is_adding & (is_cut | (order.held < 0.0))
-            is_rare |= (not lost < backing) & (held.quantity != 0.0)
-            initial = 0.0
-        if is_alone is not None:
-            line, reserve = account[cell(r.LINE, lane)], account[cell(RESERVE, lane)]
-            is_rare |= not lost + cost < equity - line
-            is_rare |= (after == 0.0) & (equity - cost + reserve < least)
-            if kind.is_isolated is not None:
-                is_rare |= not taken + cost <= cash * (1.0 - CAUTION)
-            else:
-                is_enough = equity - cost - initial > CAUTION * abs(equity)
-                is_rare |= (not lost + cost <= equity) | (order.is_adding & (not is_enough))
-        else:
-            account[cell(r.LOST_OF_ALL, lane)] += lost
-            account[cell(r.COSTS, lane)] += cost
-            account[cell(r.TAKEN, lane)] += taken
-            account[cell(r.INITIAL, lane)] += initial
-            account[cell(r.LOST, lane)] += lost if kind.is_isolated is None else 0.0
-            is_adding = account[cell(r.IS_ADDING, lane)]
-            account[cell(r.IS_ADDING, lane)] = 1.0 if order.is_adding else is_adding
+            lost = lost_before
+        is_enough = pool - costs - initial - taken > CAUTION * abs(pool)
+        is_short = (not lost + costs <= pool) | (is_adding & (not is_enough))
+        is_rare |= is_short & sums.is_crossed
+        line, reserve = account[cell(r.LINE, lane)], account[cell(RESERVE, lane)]
+        is_rare |= not lost_of_all + costs < worth - line
+        is_rare |= worth - costs + reserve < sums.least
         account[cell(r.WANTED, lane)] = reached
         position[spot(i, r.WANT, lane)] = after
         is_trading |= after != quantity
         is_over |= reached > most
+        adding |= is_adding << lane
         rare |= is_rare << lane
-    return is_trading, is_over and raise_most(lanes, unit, i), rare
+    return is_trading, is_over and raise_most(lanes, unit, i), rare, adding
 
 
 def raise_most(lanes: Lanes, unit: float, i: int) -> bool:
@@ -243,15 +247,18 @@ def bound_cost(rules: InstrumentRules, quote: Quote, order: LaneOrder) -> float:
     return (worsening * ratio + rules.fee * ratio) * SLACK
 
 
-def add_held(lanes: Lanes, is_isolated: bool, i: int) -> None:
+def add_held(lanes: Lanes, is_isolated: bool, is_first: bool, i: int) -> None:
     account, position, prices = lanes.account, lanes.position, lanes.prices
     reach, rate = prices[r.REACH, i], prices[r.INITIAL_RATE, i] * prices[r.AT_OPEN, i]
+    kept = 0.0 if is_isolated else 1.0
     for lane in range(LANES):
         size = abs(position[spot(i, r.QUANTITY, lane)])
-        account[cell(r.LOST_OF_ALL, lane)] += size * reach
-        if not is_isolated:
-            account[cell(r.LOST, lane)] += size * reach
-            account[cell(r.INITIAL, lane)] += size * rate
+        lost_of_all, costs = account[cell(r.LOST_OF_ALL, lane)], account[cell(r.COSTS, lane)]
+        lost, initial = account[cell(r.LOST, lane)], account[cell(r.INITIAL, lane)]
+        account[cell(r.LOST_OF_ALL, lane)] = size * reach + (0.0 if is_first else lost_of_all)
+        account[cell(r.COSTS, lane)] = 0.0 if is_first else costs
+        account[cell(r.LOST, lane)] = kept * size * reach + (0.0 if is_first else lost)
+        account[cell(r.INITIAL, lane)] = kept * size * rate + (0.0 if is_first else initial)
 
 
 def find_capped(terms: Terms, lanes: Lanes, n: int) -> int:
@@ -282,38 +289,18 @@ def add_wanted(lanes: Lanes, i: int) -> None:
         account[cell(r.WANTED, lane)] += reach if is_open & (reach > held) else held
 
 
-def write_balance(terms: Terms, lanes: Lanes, n: int) -> None:
+def begin_isolated(terms: Terms, lanes: Lanes, n: int) -> None:
     account, position = lanes.account, lanes.position
     for lane in range(LANES):
         account[cell(r.BALANCE, lane)] = account[cell(CASH, lane)]
+        account[cell(r.LOST, lane)] = 0.0
+        account[cell(r.INITIAL, lane)] = 0.0
+        account[cell(r.TAKEN, lane)] = 0.0
     for i in range(n):
         if terms.rules.brackets.are_isolated[i] == 0:
             for lane in range(LANES):
                 entered = position[spot(i, r.QUANTITY, lane)] * position[spot(i, r.ENTRY, lane)]
                 account[cell(r.BALANCE, lane)] += entered
-
-
-def find_unfit(lanes: Lanes, least: float) -> int:
-    """Return lanes that may lack margin for what they add, or fail with what they then hold.
-
-    Those that hold nothing and may be unable to buy the smallest position are among them.
-    """
-    account, rare = lanes.account, 0
-    has_isolated, is_crossed = lanes.has_isolated, lanes.is_crossed
-    for lane in range(LANES):
-        pool, costs = account[cell(r.POOL, lane)], account[cell(r.COSTS, lane)]
-        taken, lost = account[cell(r.TAKEN, lane)], account[cell(r.LOST_OF_ALL, lane)]
-        is_safe = (account[cell(r.LOST, lane)] + costs <= pool) | (not is_crossed)
-        left = account[cell(r.WORTH, lane)] - costs
-        is_safe &= lost < left - account[cell(r.LINE, lane)]
-        free = pool - costs - account[cell(r.INITIAL, lane)] - taken
-        is_enough = free > CAUTION * abs(pool)
-        is_safe &= is_enough | (account[cell(r.IS_ADDING, lane)] == 0.0) | (not is_crossed)
-        if has_isolated:
-            is_safe &= taken + costs <= account[cell(r.BALANCE, lane)] * (1.0 - CAUTION)
-        is_safe &= (lost != 0.0) | (left + account[cell(RESERVE, lane)] >= least)
-        rare |= (not is_safe) << lane
-    return rare
 
 
 # ----------------------------------------------------------------------------------- the fills
