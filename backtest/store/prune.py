@@ -181,11 +181,11 @@ def is_inner_folder(name: str) -> bool:
 
 def is_part_of_leftover(name: str, facts: os.stat_result) -> bool:
     """Whether it is in a result that was being written, replaced or deleted, or that result."""
-    parts = name.split("/")
-    n = next((k for k, each in enumerate(parts) if not is_moved_folder(each)), len(parts))
-    if n == len(parts):
+    first, *_ = parts = name.split("/")
+    rest = "/".join(each for each in parts if not is_moved_folder(each))
+    if not rest:
         return stat.S_ISDIR(facts.st_mode)
-    return n > 0 and is_part("/".join(parts[n:]), facts)
+    return is_moved_folder(first) and is_part(rest, facts)
 
 
 def is_moved_folder(name: str) -> bool:
