@@ -63,6 +63,12 @@ WHOLE_HEADS = {
 }
 OF_SOME = ("total_return_quote", "options_cost_annual")
 """Measures that only accounts in coins, or with options, have."""
+DOUBTS = {
+    "ambiguous_bars": "Bars that the account lives only because prices that hedge each other move "
+    "together (bounds() takes each to its worst)",
+    "both_reached": "Bars that reach a take-profit, and the stop or the liquidation price of its "
+    "position (detail= shortens bars)",
+}
 OPTION_COSTS = (
     "Options cost premium less proceeds, and fees, of the mean equity a year; that contains the "
     "spread paid."
@@ -368,6 +374,11 @@ class Comparison(SavedResult):
             )
         if any(name in self.table for name in OF_SOME[1:]):
             found.append(OPTION_COSTS)
+        for measure, doubt in DOUBTS.items():
+            counts = self.table[measure][self.table[measure] > 0.0]
+            if len(counts):
+                each = ", ".join(f"{name} {count:,.0f}" for name, count in counts.items())
+                found.append(f"{doubt}: {each}.")
         return (*found, *self.warnings)
 
     def __repr__(self) -> str:

@@ -96,3 +96,15 @@ def test_saved_runs_are_compared_without_running_again(tmp_path):
     single = bt.run(markets["A"], POLICIES["two"], **TERMS)
     with pytest.raises(ParameterError, match="differs from one in market data"):
         bt.compare({"one": loaded[0], "single": single})
+
+
+def test_accounts_are_marked_that_hang_on_the_way_inside_bars():
+    account = bt.Account(take_profit=0.002, stop_loss=0.002)
+    terms = {**TERMS, "account": account}
+    results = {name: bt.run(MARKETS, policy, **terms) for name, policy in POLICIES.items()}
+    counts = {name: each.metrics["both_reached"] for name, each in results.items()}
+    done = bt.compare(results, draws=99)
+    (told,) = [each for each in done.notices if each.startswith("Bars that reach")]
+    assert counts["one"] > 0
+    assert f"one {counts['one']:,.0f}, two {counts['two']:,.0f}" in told
+    assert not any("hedge" in each for each in done.notices)
