@@ -22,10 +22,10 @@ import numpy as np
 import pandas as pd
 
 import backtest as bt
-from backtest.account import portfolio_balance
+from backtest.account import balance
 from backtest.base import black_kernels, compile_module
 from backtest.base.kernels import compile_kernels
-from backtest.engine import portfolio_loop
+from backtest.engine import loop
 from backtest.options import implied_kernels
 from backtest.options.surfaces import SVI, WIDTH
 from backtest.venue import option_kernels, pack_holdings
@@ -174,8 +174,8 @@ def time_run(n: int) -> dict[str, float]:
 def count_evaluations(given: dict[str, Any]) -> list[int]:
     """Return how often the bars of a run evaluate the requirement of an account with options."""
     counts: list[int] = []
-    evaluate = portfolio_balance.compute_option_requirement
-    live = portfolio_loop.live_any_bar
+    evaluate = balance.compute_option_requirement
+    live = loop.live_any_bar
 
     def count_one(*arguments: Any) -> float:
         counts[-1] += 1
@@ -185,13 +185,13 @@ def count_evaluations(given: dict[str, Any]) -> list[int]:
         counts.append(0)
         live(*arguments)
 
-    portfolio_balance.compute_option_requirement = count_one
-    portfolio_loop.live_any_bar = count_bar
+    balance.compute_option_requirement = count_one
+    loop.live_any_bar = count_bar
     try:
         bt.run(**given, compile=False)
     finally:
-        portfolio_balance.compute_option_requirement = evaluate
-        portfolio_loop.live_any_bar = live
+        balance.compute_option_requirement = evaluate
+        loop.live_any_bar = live
     return [each for each in counts if each > 0]
 
 

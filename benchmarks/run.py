@@ -34,7 +34,7 @@ import pandas as pd
 
 import backtest as bt
 from backtest.engine import begin, bind_loop, set_up_run, summarize_portfolio
-from backtest.engine.account_loop import list_policies
+from backtest.engine.batch import list_policies
 from backtest.strategies import Constant, VolTarget
 
 os.environ["BACKTEST_COMPILE"] = "now"  # compiled code is timed

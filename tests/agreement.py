@@ -15,7 +15,7 @@ import numpy as np
 import pandas as pd
 
 import backtest as bt
-from backtest.account.terms import TERMS
+from backtest.account.records import TERMS
 from backtest.engine import lookahead
 from backtest.market import rules
 from tests.cases import PortfolioCase, Swing

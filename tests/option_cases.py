@@ -14,8 +14,8 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from backtest.account.option_feed import make_option_feed
-from backtest.engine import portfolio_inputs
+from backtest.account.records import make_option_feed
+from backtest.engine import inputs
 from backtest.options.option_listing import OptionListing
 from backtest.venue.option_contract import OptionCosts
 from tests import black_76
@@ -169,13 +169,13 @@ class OptionCase(PortfolioCase):
     @contextmanager
     def feeding(self) -> Iterator[None]:
         """Give a run these options for those of its markets."""
-        kept = portfolio_inputs.read_option_feed
+        kept = inputs.read_option_feed
         made = make_option_feed(len(self.options), len(self.clock))
-        portfolio_inputs.read_option_feed = lambda *_: self.fill_feed(made)
+        inputs.read_option_feed = lambda *_: self.fill_feed(made)
         try:
             yield
         finally:
-            portfolio_inputs.read_option_feed = kept
+            inputs.read_option_feed = kept
 
     def fill_feed(self, feed: Any) -> Any:
         """Write the options into the arrays of a feed; each contract has its own expiry."""

@@ -15,7 +15,7 @@ import pandas as pd
 import backtest as bt
 from backtest.account import Rules
 from backtest.account.account_records import Quote
-from backtest.engine.loop_inputs import read_account_rules
+from backtest.engine.feed_arrays import read_account_rules
 from backtest.venue.requirement import read_rules
 from tests.free_terms import GROUPS
 

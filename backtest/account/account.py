@@ -1,36 +1,230 @@
-"""The settings of an account: capital, margin mode, limits, fills, stops, reserve, flows."""
+"""The account: capital, margin mode, limits of leverage, stops, flows, and how decisions fill."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import fields, replace
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, fields, replace
 from math import inf
 from types import MappingProxyType
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, TypeAlias
 
+import numpy as np
 import pandas as pd
 
-from backtest.account.by_instrument import ByInstrument
-from backtest.account.leverage_limits import LimitDeclaration, find_least
-from backtest.account.multiple import Distance, Multiple, StopDistance
 from backtest.base import (
     AS_TUPLE,
+    BoolArray,
     Choice,
+    DataError,
+    Declaration,
     Duration,
+    Fault,
     Faults,
     Flag,
+    FloatArray,
     FloatSeries,
     FrozenTable,
     Number,
+    ParameterError,
+    Rate,
     Timed,
     Value,
     Viewable,
     checked,
     declared,
+    did_you_mean,
+    format_time,
     pick_value,
+    read_timed,
+    repr_given,
 )
 from backtest.base.fields import COST, NOT_NEGATIVE, POSITIVE
-from backtest.venue import Brackets, Collateral, MarginRule, Requirement
+from backtest.base.units import TOLERANCE
+from backtest.venue import Brackets, Collateral, MarginRule, Requirement, Venue
+
+if TYPE_CHECKING:
+    from backtest.market import Market
+
+
+def read_keyed(read: Callable[[Any], object], key: str, value: Any) -> object:
+    """Return an entry of a table as it is held; a fault names the key."""
+    try:
+        return read(value)
+    except Fault as fault:
+        raise Fault(str(fault), f"{fault.found or repr_given(value)} for {key}") from None
+
+
+@dataclass(frozen=True)
+class ByInstrument(Declaration):
+    each: Any
+
+    @property
+    def kind(self) -> type:  # type: ignore[override] # that of each entry
+        declared: Declaration = self.each
+        return declared.kind
+
+    def read(self, value: Any) -> object:
+        own: frozenset[str] = getattr(self.each, "names", frozenset())
+        if not isinstance(value, Mapping) or (value and own.issuperset(value)):
+            return self.each.read(value)
+        if not value:
+            raise Fault("must name at least one instrument, {'BTCUSDT': 1} for example")
+        entries = {str(key): entry for key, entry in value.items()}
+        return FrozenTable(
+            {
+                key: None if entry is None else read_keyed(self.each.read, key, entry)
+                for key, entry in entries.items()
+            }
+        )
+
+    def admits(self, values: FloatArray) -> BoolArray:
+        found: BoolArray = self.each.admits(values)
+        return found
+
+
+# ------------------------------------------------------------------------------ limits of leverage
+
+
+class LimitDeclaration(Declaration):
+    number: ClassVar[Number] = Number(0, open_low=True, may_be_infinite=True)
+    kind: ClassVar[type] = float
+
+    def read(self, value: Any) -> Rate:
+        if isinstance(value, str | list | tuple):
+            raise Fault("must be a number, or a series by UTC time")
+        if not isinstance(value, pd.Series):
+            return self.number.read(value)
+        series = read_timed(value, may_be_infinite=True)
+        Number(0, may_be_infinite=True).read(float(series.min()))
+        return series
+
+    def admits(self, values: FloatArray) -> BoolArray:
+        return self.number.admits(values)
+
+
+def find_least(limit: Rate) -> float:
+    return float(limit.min()) if isinstance(limit, pd.Series) else limit
+
+
+# ------------------------------------------------------------------------------ settings over time
+
+
+class ColumnName(Declaration):
+    kind: ClassVar[type] = str
+
+    def read(self, value: Any) -> str:
+        if not isinstance(value, str) or not value.strip():
+            raise Fault("must be the name of a column of the market")
+        return value
+
+
+@declared
+class Multiple(Value):
+    """A distance of a stop: a multiple of a column of the market.
+
+    The value known at the previous close holds for the whole bar. A value that is missing (NaN) or
+    0 means no stop in that bar.
+
+    Parameters
+    ----------
+    multiple : float
+        The factor.
+    column : str
+        A column of the market, see :meth:`backtest.Market.with_columns`.
+    unit : str
+        ``"price"`` if the column is in units of the price, such as an average true range;
+        ``"fraction"`` if it is a fraction of the price, such as a volatility.
+
+    Examples
+    --------
+    >>> Multiple(2.0, "atr")
+    Multiple(multiple=2.0, column='atr')
+    """
+
+    multiple: Annotated[float, POSITIVE]
+    column: Annotated[str, ColumnName()]
+    unit: Annotated[str, Choice("price", "fraction")] = "price"
+
+    def __str__(self) -> str:
+        return f"{self.multiple:g} x {self.column}"
+
+
+Distance: TypeAlias = Multiple | float | None
+"""The distance of a stop: a fraction of a price, a multiple of a column, or None for no stop."""
+
+
+@dataclass(frozen=True)
+class StopDistance(Declaration):
+    """A fraction of a price, or a :class:`Multiple`; also written as the text ``"2*atr"``."""
+
+    number: Number
+    kind: ClassVar[type] = float
+    names: ClassVar[frozenset[str]] = frozenset({"multiple", "column", "unit"})
+
+    def read(self, value: Any) -> Multiple | float:
+        """Return the fraction or the multiple."""
+        if isinstance(value, Multiple):
+            return value
+        if isinstance(value, Mapping):
+            return Multiple.from_dict(value)
+        if isinstance(value, str):
+            return parse_multiple(value)
+        return self.number.read(value)
+
+    def admits(self, values: FloatArray) -> BoolArray:
+        """Return a mask of the fractions that :meth:`check` accepts."""
+        return self.number.admits(values)
+
+
+def parse_multiple(text: str) -> Multiple:
+    factor, star, column = text.partition("*")
+    try:
+        multiple = float(factor)
+    except ValueError:
+        star, multiple = "", 0.0
+    if not star or not column.strip():
+        raise Fault("must be a fraction, or a multiple of a column such as '2*atr'")
+    return Multiple(multiple, column.strip())
+
+
+def find_factor(stop: Distance) -> float:
+    """Return the fraction or the factor of a stop; 0 if there is none."""
+    return stop.multiple if isinstance(stop, Multiple) else stop or 0.0
+
+
+def is_price_distance(stop: Distance) -> bool:
+    """Return whether the distance of a stop is one in price, not a fraction of it."""
+    return isinstance(stop, Multiple) and stop.unit == "price"
+
+
+def find_column(market: Market, name: str, key: str) -> FloatArray:
+    if name in market.columns:
+        return market.columns[name]
+    known = ", ".join(market.columns) or "none"
+    raise ParameterError(
+        f"{key}: the market has no column {name!r}{did_you_mean(name, market.columns)}, "
+        f"its columns are: {known}; add it with market.with_columns({name}=values)"
+    )
+
+
+def read_scale(stop: Distance, market: Market, key: str) -> FloatArray:
+    """Return what multiplies the factor of a stop in each bar: the column at the previous close.
+
+    A single 1 for a stop that is a fraction.
+    """
+    if not isinstance(stop, Multiple):
+        return np.ones(1)
+    values = find_column(market, stop.column, key)
+    below = np.flatnonzero(values < 0.0)
+    if len(below):
+        raise DataError(
+            f"{key} must be a distance of at least 0, got {stop.column} {values[below[0]]:g} "
+            f"in {len(below):,} bars, first at {format_time(int(market.time[below[0]]))} UTC"
+        )
+    return np.concatenate([[np.nan], values[:-1]])
+
+
+# ------------------------------------------------------------------------------------- the account
 
 BRACKETS = Brackets()
 HEDGED = (
@@ -282,3 +476,29 @@ def without_flows_before(account: Account, start: int) -> Account:
     if len(later) == len(account.flows):
         return account
     return replace(account, flows=later if len(later) else None)
+
+
+# ------------------------------------------------------------------------------ checks with venues
+
+
+def check_setting(account: Account, venue: Venue, name: str = "") -> None:
+    of = f" for {name}" if name else ""
+    most = min(table[0].max_leverage for table in venue.tables())
+    setting = most if account.venue_leverage is None else account.venue_leverage
+    if setting > most * (1 + TOLERANCE):
+        raise ParameterError(
+            f"venue_leverage must be at most {most:g}{of}, the limit of the first bracket, "
+            f"got {setting:g}"
+            + "; the margin tables of all dates count, of a preset with @DATE one"
+            * bool(venue.earlier)
+        )
+    if account.min_leverage > setting * (1 + TOLERANCE):
+        raise ParameterError(
+            f"min_leverage must be at most {setting:g}{of}, the limit set by initial margin, "
+            f"got {account.min_leverage:g}"
+        )
+    if venue.call_grace is not None and account.margin_call is None:
+        raise ParameterError(
+            f"a venue with call_grace {venue.call_grace} needs a margin_call, 0.8 for example, "
+            "got None"
+        )

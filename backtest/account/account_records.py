@@ -1,18 +1,10 @@
-"""The records of the accounting: rules, balances, quotes, trades, liquidations and state.
-
-All are named tuples of plain numbers, so that the functions on them run as ordinary Python and
-compile with numba. They hold prices as values ``u(P)`` of one contract in the settlement currency:
-``size P`` for linear contracts, ``-size / P`` for inverse ones.
-"""
+"""The records of one position: rules, balances, quotes, and what an order or a liquidation did."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, NamedTuple
+from typing import NamedTuple
 
 from backtest.venue import MarginRules
-
-if TYPE_CHECKING:
-    pass
 
 CLOSE, TAKEOVER, PARTIAL = 0, 1, 2
 """The modes of liquidation."""

@@ -1,130 +1,596 @@
-"""Trades: the change of a position at a worsened price, with its fee and its margin."""
+"""The orders of a bar from targets to fills, at market and at limits."""
 
 from __future__ import annotations
 
-from backtest.account.account_records import Balances, InstrumentRules, Position, Quote, Trade
-from backtest.account.balances import charge, compute_backing, make_balances
+import math
+from typing import TYPE_CHECKING
+
+from backtest.account.account_records import Balances, Quote, Trade
+from backtest.account.balance import (
+    compute_balance,
+    compute_pool,
+    count_cross,
+    enter_fill,
+    has_collateral,
+    pick_balances,
+    value_at,
+)
+from backtest.account.ledger import FILL
+from backtest.account.options import (
+    add_options,
+    begin_options,
+    cut_premiums,
+    is_adding_options,
+    sum_premiums,
+)
+from backtest.account.order_limits import (
+    LIMITED,
+    REACHED,
+    compute_all_uncounted,
+    compute_rate_of_one,
+    count_decisions,
+    fit_increases,
+    narrow_bands,
+    plan_order,
+    scale_targets,
+    tell_order,
+)
 from backtest.account.orders import (
     LARGEST_WORSENING,
+    can_order,
     compute_cost,
+    compute_counted,
     compute_impact,
+    compute_most,
     compute_order_fee,
+    compute_target,
+    fill,
+    is_outside,
+    move_margin,
     round_price,
     round_quantity,
     round_worsening,
+    size_order,
+    trade,
 )
-from backtest.account.position import compute_entry, compute_profit, is_valued_at_entry, worsen
-from backtest.venue import compute_affordable, compute_setting
+from backtest.account.position import compute_backing, compute_profit, worsen
+from backtest.account.records import (
+    CASH,
+    INCREASE,
+    IS_OVER,
+    IS_RUINED,
+    KEPT,
+    LEFT,
+    OVERLAY,
+    REDUCE,
+    RESTED,
+    UNPLACED,
+    AccountBar,
+    AccountState,
+    MarketBar,
+    Scratch,
+    Terms,
+    is_held,
+    is_isolated,
+    is_spot,
+    note,
+    pick_instrument,
+    pick_margin,
+    pick_position,
+    pick_quote,
+    share,
+)
+from backtest.venue import (
+    compute_haircut,
+    compute_largest_notional,
+    compute_price,
+    compute_setting,
+    compute_value,
+)
+
+if TYPE_CHECKING:
+    from backtest.account.account_records import InstrumentRules
 
 
-def fill(
-    rules: InstrumentRules, balances: Balances, quote: Quote, wanted: float, fee: float
-) -> Trade:
-    held = balances.positions[0].quantity
-    quantity = round_quantity(rules, held, quote, wanted)
-    impact = 0.0
-    if rules.has_impact is not None:
-        impact = compute_impact(rules, quote, abs(quantity - held) * abs(quote.fill))
-    return trade(rules, balances, quote.fill, quantity, rules.slippage, impact, fee, quote, True)
+def fill_decisions(bar: AccountBar, t: int, equity: float) -> None:
+    state, quotes, scratch = bar.state, bar.quotes, bar.scratch
+    value_at(state, quotes.fill, quotes.asset_fill)
+    choose_orders(bar, equity)
+    for i in range(len(state.margin)):
+        if scratch.kind[i] == REDUCE:
+            wanted = scratch.side[i] * scratch.reach[i] * (1.0 / abs(quotes.fill[i]))
+            trade_to(bar, t, i, wanted + 0.0, False)
+    factor = 1.0
+    begin_options(bar, t, equity)
+    if has_increase(scratch) or is_adding_options(state):
+        cut_increases(bar, equity)
+        cut_to_balance(bar)
+        factor = fit_increases(bar)
+        fill_increases(bar, t, factor)
+        add_options(bar, t, factor)
+    for i in range(len(state.margin)):
+        state.is_pending[i] = 0
+    if len(scratch.cuts) > 0:
+        for i in range(len(state.margin)):
+            plan_order(bar, factor, i)
+        count_decisions(bar, t, equity)
 
 
-def stop_out(rules: InstrumentRules, balances: Balances, value: float, quote: Quote) -> Trade:
-    return trade(rules, balances, value, 0.0, rules.slippage, 0.0, rules.taker, quote, True)
+def has_increase(scratch: Scratch) -> bool:
+    found = False
+    for i in range(len(scratch.kind)):
+        found = found or scratch.kind[i] == INCREASE
+    return found
 
 
-def trade(
-    rules: InstrumentRules,
-    balances: Balances,
-    value: float,
-    quantity: float,
-    slippage: float,
-    impact: float,
-    fee_rate: float,
+def choose_orders(bar: AccountBar, equity: float) -> None:
+    choose_within_bands(bar, equity)
+    if bar.terms.max_gross_leverage < math.inf:
+        narrow_bands(bar, equity)
+
+
+def choose_within_bands(bar: AccountBar, equity: float) -> None:
+    terms, state, scratch = bar.terms, bar.state, bar.scratch
+    for i in range(len(state.margin)):
+        scratch.kind[i] = aim(bar, equity, i)
+    if terms.max_gross_leverage < math.inf:
+        scale_targets(bar, equity)
+    for i in range(len(state.margin)):
+        if scratch.kind[i] == KEPT:
+            rules = pick_instrument(terms, i)
+            if is_outside(rules, equity, scratch.reach[i], scratch.before[i]):
+                scratch.kind[i] = tell_order(scratch, i)
+
+
+def is_deciding(state: AccountState, quotes: MarketBar, i: int) -> bool:
+    is_waiting = state.is_pending[i] == 1 and state.wallet[IS_RUINED] == 0.0
+    return bool(is_waiting and quotes.is_listed[i] == 1)
+
+
+def is_ending(state: AccountState, i: int) -> bool:
+    return bool(state.is_halted[i] == 1 or state.wallet[IS_OVER] != 0.0)
+
+
+def aim(bar: AccountBar, equity: float, i: int) -> int:
+    terms, state, quotes, scratch = bar.terms, bar.state, bar.quotes, bar.scratch
+    scratch.reach[i], scratch.added[i], scratch.kept[i] = 0.0, 0.0, 0.0
+    if not is_deciding(state, quotes, i):
+        return LEFT
+    if is_ending(state, i):
+        return REDUCE if is_held(state, i) else LEFT
+    is_asking, side, held, reach = measure_target(terms, state, quotes, equity, i)
+    if not math.isnan(scratch.ordered[i]):
+        is_asking, side, held, reach = measure_ordered(state, quotes, scratch.ordered[i], i)
+        scratch.ordered[i] = math.nan
+    if not is_asking:
+        return LEFT
+    scratch.side[i], scratch.before[i] = side, held
+    if reach == math.inf:
+        quote, scale = pick_quote(quotes, i), abs(state.signal[i])
+        reach = compute_everything(terms, state, scratch, quote, equity, scale, i)
+    scratch.reach[i] = reach
+    return KEPT
+
+
+def measure_target(
+    terms: Terms, state: AccountState, quotes: MarketBar, equity: float, i: int
+) -> tuple[bool, float, float, float]:
+    rules, quote = pick_instrument(terms, i), pick_quote(quotes, i)
+    leverage, signal, overlay = state.leverage[i], state.signal[i], state.wallet[OVERLAY]
+    is_unchanged = (math.isnan(leverage) or math.isnan(overlay)) and signal != 0.0
+    if is_unchanged or not can_order(rules, quote, equity):
+        return False, 1.0, 0.0, 0.0
+    side = 1.0 if signal > 0.0 else -1.0
+    held = state.held.quantities[i] * (side * abs(quote.fill))
+    reach = compute_target(rules, quote, equity, leverage, signal)
+    reach = reach * overlay if overlay > 0.0 else 0.0  # not infinite times 0
+    return True, side, held, reach
+
+
+def measure_ordered(
+    state: AccountState, quotes: MarketBar, ordered: float, i: int
+) -> tuple[bool, float, float, float]:
+    """Return what :func:`measure_target` does, of an order in contracts."""
+    held, value = state.held.quantities[i], abs(quotes.fill[i])
+    side = -1.0 if ordered < 0.0 or (ordered == 0.0 and held < 0.0) else 1.0
+    return True, side, held * (side * value), abs(ordered) * value
+
+
+def compute_everything(
+    terms: Terms,
+    state: AccountState,
+    scratch: Scratch,
     quote: Quote,
-    is_order: bool,
-) -> Trade:
-    position = balances.positions[0]
-    change = quantity - position.quantity
-    marked = value if change != 0.0 else position.value
-    side = 1.0 if change > 0.0 else -1.0
-    worsening = slippage + impact
-    filled = worsen(rules, value, side, min(worsening, LARGEST_WORSENING))
-    cost = change * (filled - value)
-    impacted = cost * (impact / worsening) if impact > 0.0 else 0.0
-    if rules.rounds_price is not None:
-        filled = round_price(rules, filled, side) if is_order else filled
-        cost = change * (filled - value)
-    fee = fee_rate * abs(change) * abs(filled)
-    if rules.has_order_fee is not None:
-        fee += compute_order_fee(rules, quote) if change != 0.0 else 0.0
-    entry = compute_entry(rules, position, quantity, filled)
-    if rules.is_isolated is not None:
-        cash, margin = move_margin(rules, balances, quantity, filled, quote.initial)
-    else:
-        cash, margin = balances.cash - change * filled, 0.0
-    after = make_balances(cash, Position(quantity, entry, margin, marked))
-    return Trade(
-        balances=charge(rules, after, fee),
-        price_pnl=position.quantity * (marked - position.value),
-        fee=fee,
-        slippage=cost - impacted,
-        impact=impacted,
-        quantity=change,
-        value=filled,
-    )
+    equity: float,
+    scale: float,
+    i: int,
+) -> float:
+    rules, held = share(pick_instrument(terms, i)), scratch.before[i]
+    if is_isolated(terms, i):
+        free = compute_counted(rules, pick_balances(terms, state, i), quote, equity, held)
+        return compute_most(rules, quote, free, scale, held)
+    free = compute_pool(terms, state)
+    free += compute_haircut(terms.rules, state.held, i)
+    free -= compute_all_uncounted(terms, state, scratch, -1 if held > 0.0 else i)
+    if not terms.rules.has_scenarios:
+        return compute_most(rules, quote, free, scale, held)
+    most = compute_largest_notional(rules.margin, math.inf, 0.0, 0.0, quote.initial)
+    rate = compute_rate_of_one(terms, state, scratch, i)
+    if rate > 0.0:
+        most = min(most, max(free, 0.0) / rate)
+    return held if scale == 1.0 and held > most else scale * most
 
 
-def move_margin(
-    rules: InstrumentRules, balances: Balances, quantity: float, filled: float, multiplier: float
-) -> tuple[float, float]:
-    position = balances.positions[0]
-    returned, posted, margin = split_margin(rules, position, quantity, filled, multiplier)
-    return (balances.cash + returned) - posted, margin
+def cut_increases(bar: AccountBar, equity: float) -> None:
+    scratch = bar.scratch
+    for i in range(len(bar.state.margin)):
+        if scratch.kind[i] == INCREASE:
+            price_order(bar.terms, bar.quotes, scratch, i)
+            kept = max(scratch.before[i], 0.0)
+            limit = find_own_limit(bar, equity, i)
+            scratch.kept[i] = kept
+            scratch.added[i] = max(min(scratch.reach[i], limit) - kept, 0.0)
+            scratch.steps[i, LIMITED] = find_margin_limit(bar, equity, i, limit)
+            if scratch.added[i] == 0.0 and scratch.before[i] >= 0.0:
+                scratch.fee[i] = 0.0  # nothing is left of it, and nothing needs room for its fee
 
 
-def split_margin(
-    rules: InstrumentRules, position: Position, quantity: float, filled: float, multiplier: float
-) -> tuple[float, float, float]:
-    held, margin = position.quantity, position.margin
-    kept = min(abs(quantity), abs(held)) if held * quantity > 0.0 else 0.0
-    share = 1.0 - kept / (abs(held) if held != 0.0 else 1.0)
-    returned = share * (margin + compute_profit(position, filled))
-    left = margin * (1.0 - share) if kept > 0.0 else 0.0
-    is_closing = abs(held) > kept
-    posted = (abs(quantity) - kept) * abs(filled)
-    posted *= 1.0 / compute_setting(rules.margin, multiplier)
-    return returned if is_closing else 0.0, posted, (left if is_closing else margin) + posted
-
-
-def reduce_to_ratio(
-    rules: InstrumentRules, balances: Balances, quote: Quote, ratio: float
-) -> Trade:
-    position, unit = balances.positions[0], abs(quote.fill)
-    side = 1.0 if position.quantity > 0.0 else -1.0
+def price_order(terms: Terms, quotes: MarketBar, scratch: Scratch, i: int) -> None:
+    rules, quote, side = pick_instrument(terms, i), pick_quote(quotes, i), scratch.side[i]
     worsening = rules.slippage
+    if rules.has_impact is not None:
+        added = max(scratch.reach[i] - scratch.before[i], 0.0)
+        worsening += compute_impact(share(rules), quote, added)
+    worsening = min(worsening, LARGEST_WORSENING)
     if rules.rounds_price is not None:
-        worsening = round_worsening(rules, quote.fill, -side, worsening)
-    cost = compute_cost(rules, -side, worsening)
-    valued = abs(position.entry) if is_valued_at_entry(rules) else unit
-    size = abs(position.quantity)
-    spared = compute_backing(rules, balances, quote.fill) - cost * size * unit
-    if rules.has_order_fee is not None:
-        spared -= compute_order_fee(rules, quote)
-    allowed = compute_affordable(
-        rules.margin, size, valued, ratio * cost * unit, ratio * spared, quote.multiplier
-    )
-    done = fill(rules, balances, quote, side * max(allowed, 0.0), rules.fee)
-    held = done.balances.positions[0]
-    if rules.is_isolated is None or held.quantity == 0.0:
-        return done
-    freed = done.balances.cash - balances.cash
-    kept = Position(held.quantity, held.entry, held.margin + freed, held.value)
-    return Trade(
-        balances=make_balances(balances.cash, kept),
-        price_pnl=done.price_pnl,
-        fee=done.fee,
-        slippage=done.slippage,
-        impact=done.impact,
-        quantity=done.quantity,
-        value=done.value,
-    )
+        worsening = round_worsening(share(rules), quote.fill, side, worsening)
+    scratch.cost[i], scratch.rate[i] = compute_cost(rules, side, worsening), rules.fee
+    scratch.fee[i] = compute_order_fee(rules, quote)
+    scratch.saved[i] = worsening
+
+
+def find_own_limit(bar: AccountBar, equity: float, i: int) -> float:
+    terms, quotes, scratch = bar.terms, bar.quotes, bar.scratch
+    if not is_isolated(terms, i):
+        margin = pick_margin(terms, i)
+        return compute_largest_notional(margin, math.inf, 0.0, 0.0, quotes.initial[i])
+    rules, quote, side = share(pick_instrument(terms, i)), pick_quote(quotes, i), scratch.side[i]
+    balances = pick_balances(terms, bar.state, i)
+    wanted = size_order(rules, balances, quote, equity, side, scratch.reach[i])
+    return float(side * wanted * abs(quote.fill))
+
+
+def find_margin_limit(bar: AccountBar, equity: float, i: int, limit: float) -> float:
+    """Return the notional that margin alone leaves of an increase, whatever the wallet holds."""
+    terms, scratch = bar.terms, bar.scratch
+    if is_isolated(terms, i) and limit < scratch.reach[i]:
+        rules, quote = share(pick_instrument(terms, i)), pick_quote(bar.quotes, i)
+        before, cost = scratch.before[i], scratch.cost[i]
+        balances = pick_balances(terms, bar.state, i)
+        free = compute_counted(rules, balances, quote, equity, before) - scratch.fee[i]
+        limit = compute_largest_notional(rules.margin, free, before, cost, quote.initial)
+    return float(max(min(scratch.reach[i], limit), scratch.kept[i]))
+
+
+def price_balance(bar: AccountBar, i: int) -> None:
+    terms, scratch = bar.terms, bar.scratch
+    rules, quote = share(pick_instrument(terms, i)), pick_quote(bar.quotes, i)
+    filled = worsen(rules, quote.fill, scratch.side[i], scratch.saved[i])
+    ratio = abs(filled) / abs(quote.fill)
+    if not is_isolated(terms, i):
+        scratch.taken[i] = ratio * scratch.rate[i]
+        if is_spot(terms, i) and scratch.side[i] > 0.0:
+            scratch.taken[i] += ratio
+        return
+    posted = 1.0 / compute_setting(rules.margin, quote.initial)
+    scratch.taken[i] = ratio * (posted + scratch.rate[i])
+    scratch.returned[i] = -scratch.fee[i]
+    if scratch.before[i] < 0.0:
+        position = pick_position(bar.state, i)
+        fee = scratch.rate[i] * abs(position.quantity) * abs(filled)
+        scratch.returned[i] += position.margin + compute_profit(position, filled) - fee
+    elif scratch.added[i] == 0.0:
+        scratch.returned[i] = 0.0
+
+
+def cut_to_balance(bar: AccountBar) -> None:
+    terms, state, scratch = bar.terms, bar.state, bar.scratch
+    if not has_isolated_increase(terms, scratch) and not is_adding_options(state):
+        return
+    returned, (fees, taken) = 0.0, sum_premiums(terms, state)
+    for i in range(len(state.margin)):
+        if scratch.kind[i] == INCREASE:
+            price_balance(bar, i)
+            if is_isolated(terms, i):
+                is_cut = scratch.added[i] == 0.0
+                taken += scratch.taken[i] * scratch.added[i]
+                returned += max(scratch.returned[i], 0.0) if is_cut else scratch.returned[i]
+            else:
+                traded = scratch.kept[i] + scratch.added[i] - scratch.before[i]
+                fees += scratch.taken[i] * traded + (scratch.fee[i] if traded > 0.0 else 0.0)
+    most = max(max(compute_balance(terms, state) - fees, 0.0) + returned, 0.0)
+    if taken > most:
+        for i in range(len(state.margin)):
+            if scratch.kind[i] == INCREASE and is_isolated(terms, i):
+                scratch.added[i] *= most / taken
+        cut_premiums(state, most / taken)
+
+
+def has_isolated_increase(terms: Terms, scratch: Scratch) -> bool:
+    found = False
+    for i in range(len(scratch.kind)):
+        found = found or (scratch.kind[i] == INCREASE and is_isolated(terms, i))
+    return bool(found)
+
+
+def fill_increases(bar: AccountBar, t: int, factor: float) -> None:
+    state, scratch = bar.state, bar.scratch
+    for i in range(len(state.margin)):
+        if scratch.kind[i] == INCREASE:
+            wanted = size_increase(state, bar.quotes, scratch, i, factor)
+            trade_to(bar, t, i, wanted, True)
+    lift_balance(bar.terms, state, scratch)
+
+
+def size_increase(
+    state: AccountState, quotes: MarketBar, scratch: Scratch, i: int, factor: float
+) -> float:
+    size = scratch.kept[i] + factor * scratch.added[i]
+    if size <= scratch.before[i] and scratch.before[i] > 0.0:
+        return float(state.held.quantities[i])
+    return float(scratch.side[i] * size * (1.0 / abs(quotes.fill[i])) + 0.0)
+
+
+def lift_balance(terms: Terms, state: AccountState, scratch: Scratch) -> None:
+    if not state.wallet[CASH] < 0.0 or count_cross(terms, state) > 0 or has_collateral(state):
+        return
+    n = len(state.margin)
+    for k in range(n):
+        i = n - 1 - k
+        if scratch.kind[i] == INCREASE and is_isolated(terms, i) and is_held(state, i):
+            moved = min(max(state.margin[i], 0.0), max(-state.wallet[CASH], 0.0))
+            state.margin[i] -= moved
+            state.wallet[CASH] += moved
+
+
+def trade_to(bar: AccountBar, t: int, i: int, wanted: float, is_increase: bool) -> None:
+    terms, state, quotes = bar.terms, bar.state, bar.quotes
+    if wanted == state.held.quantities[i]:
+        return
+    rules, quote = share(pick_instrument(terms, i)), pick_quote(quotes, i)
+    before = pick_balances(terms, state, i)
+    done = fill(rules, before, quote, wanted, rules.fee)
+    enter_fill(bar, t, i, FILL, before, done, 0)
+    if is_increase and is_isolated(terms, i):
+        post_in_full(terms, state, quotes, before, done, i)
+    if done.quantity != 0.0:
+        state.factor[i] = state.wallet[OVERLAY]
+    follow_best(state, i, before.positions[0].quantity)
+
+
+def post_in_full(
+    terms: Terms, state: AccountState, quotes: MarketBar, before: Balances, done: Trade, i: int
+) -> None:
+    rules, quote = share(pick_instrument(terms, i)), pick_quote(quotes, i)
+    held = state.held.quantities[i]
+    _, margin = move_margin(rules, before, held, done.value, quote.initial)
+    state.wallet[CASH] -= margin - state.margin[i]
+    state.margin[i] = margin
+
+
+def follow_best(state: AccountState, i: int, held: float) -> None:
+    if held * state.held.quantities[i] <= 0.0:
+        state.best[i] = state.held.entries[i]
+        state.opened[i] = math.nan
+
+
+# ------------------------------------------------------------------------------------ limit orders
+
+TICK_SLACK = 1e-6
+"""Ticks by which a price may miss the one that fills an order: the rounding of floats."""
+ROUNDING = 1e-9
+"""Share of its notional by which the wallet may miss what an order needs."""
+
+
+# ------------------------------------------------------------------------------ step 5: placing
+
+
+def place_orders(bar: AccountBar, t: int, equity: float) -> None:
+    terms, state, quotes, scratch = bar.terms, bar.state, bar.quotes, bar.scratch
+    n = len(state.margin)
+    value_at(state, quotes.open, quotes.asset_open)
+    for i in range(n):
+        quotes.fill[i] = quotes.decided[i]
+        scratch.wanted[i], scratch.fresh[i] = math.nan, 0.0
+    choose_orders(bar, equity)
+    for i in range(n):
+        quotes.fill[i] = quotes.open[i]
+        trade_at_market(bar, t, i)
+    for i in range(n):
+        if scratch.kind[i] == INCREASE:
+            aim_increase(bar, equity, i)
+    factor = 1.0
+    if has_increase(scratch):
+        cut_to_balance(bar)
+        factor = fit_increases(bar)
+        rest_increases(bar, t, factor)
+    for i in range(n):
+        if scratch.kind[i] == REDUCE and is_held(state, i) and not goes_to_market(terms, state, i):
+            rest_reduction(bar, t, i)
+        plan_order(bar, factor, i)
+        quotes.fill[i] = quotes.open[i]
+        state.is_pending[i] = 0 if math.isnan(scratch.wanted[i]) else 1
+
+
+def goes_to_market(terms: Terms, state: AccountState, i: int) -> bool:
+    return not terms.rests_closing or is_ending(state, i)
+
+
+def trade_at_market(bar: AccountBar, t: int, i: int) -> None:
+    scratch = bar.scratch
+    if not goes_to_market(bar.terms, bar.state, i):
+        return
+    if scratch.kind[i] == REDUCE:
+        wanted = scratch.side[i] * scratch.reach[i] * (1.0 / abs(bar.quotes.decided[i]))
+        trade_to(bar, t, i, wanted + 0.0, False)
+    elif scratch.kind[i] == INCREASE and scratch.before[i] < 0.0:
+        trade_to(bar, t, i, 0.0, False)
+
+
+def set_limit(terms: Terms, quotes: MarketBar, scratch: Scratch, i: int, side: float) -> None:
+    rules = share(pick_instrument(terms, i))
+    value = worsen(rules, quotes.decided[i], -side, terms.offsets[i])
+    if rules.rounds_price is not None:
+        value = round_price(rules, value, side)
+    quotes.fill[i] = value
+    scratch.through[i] = find_through(terms, rules, value, side, i)
+
+
+def find_through(terms: Terms, rules: InstrumentRules, value: float, side: float, i: int) -> float:
+    brackets = terms.rules.brackets
+    size, is_inverse = brackets.sizes[i], brackets.are_inverse[i]
+    price = compute_price(size, is_inverse, value) - side * rules.tick * (1.0 - TICK_SLACK)
+    return compute_value(size, is_inverse, price) if price > 0.0 else math.nan
+
+
+def aim_increase(bar: AccountBar, equity: float, i: int) -> None:
+    terms, quotes, scratch = bar.terms, bar.quotes, bar.scratch
+    side = scratch.side[i]
+    set_limit(terms, quotes, scratch, i, side)
+    scratch.before[i] = bar.state.held.quantities[i] * (side * abs(quotes.fill[i]))
+    kept = max(scratch.before[i], 0.0)
+    scratch.steps[i, LIMITED] = scratch.reach[i]
+    is_left = scratch.before[i] < 0.0 and not terms.rests_closing
+    if is_left or math.isnan(scratch.through[i]) or not scratch.reach[i] > kept:
+        scratch.kind[i] = UNPLACED
+        quotes.fill[i] = quotes.open[i]
+        return
+    price_resting(terms, quotes, scratch, i)
+    most = find_resting_limit(bar, equity, i)
+    scratch.kept[i] = kept
+    scratch.added[i] = max(min(scratch.reach[i], most) - kept, 0.0)
+    scratch.steps[i, LIMITED] = find_margin_limit(bar, equity, i, most)
+    if scratch.added[i] == 0.0 and scratch.before[i] >= 0.0:
+        scratch.kind[i], scratch.fee[i] = (
+            UNPLACED,
+            0.0,
+        )  # held, and valued at the open as the others
+        quotes.fill[i] = quotes.open[i]
+
+
+def price_resting(terms: Terms, quotes: MarketBar, scratch: Scratch, i: int) -> None:
+    rules, quote, value = pick_instrument(terms, i), pick_quote(quotes, i), quotes.fill[i]
+    lost = max(scratch.side[i] * (value - quotes.open[i]), 0.0) / abs(value)
+    scratch.rate[i] = max(terms.makers[i], 0.0)
+    scratch.cost[i] = scratch.rate[i] + lost
+    scratch.fee[i] = compute_order_fee(rules, quote)
+    scratch.saved[i] = 0.0
+
+
+def find_resting_limit(bar: AccountBar, equity: float, i: int) -> float:
+    terms, quotes, scratch = bar.terms, bar.quotes, bar.scratch
+    if not is_isolated(terms, i):
+        margin = pick_margin(terms, i)
+        return compute_largest_notional(margin, math.inf, 0.0, 0.0, quotes.initial[i])
+    rules, quote = share(pick_instrument(terms, i)), pick_quote(quotes, i)
+    balances, before, rate = pick_balances(terms, bar.state, i), scratch.before[i], scratch.rate[i]
+    free = compute_counted(rules, balances, quote, equity, before) - scratch.fee[i]
+    most = compute_largest_notional(rules.margin, free, before, rate, quote.initial)
+    wallet = balances.cash - scratch.fee[i]
+    if before < 0.0:
+        wallet += compute_backing(rules, balances, quote.fill) + rate * before
+    room = max(wallet / (1.0 / compute_setting(rules.margin, quote.initial) + rate), 0.0)
+    kept = max(before, 0.0)
+    return float(kept + min(most - kept, room))
+
+
+def rest_increases(bar: AccountBar, t: int, factor: float) -> None:
+    for i in range(len(bar.state.margin)):
+        if bar.scratch.kind[i] == INCREASE:
+            wanted = size_increase(bar.state, bar.quotes, bar.scratch, i, factor)
+            rest(bar, t, i, wanted)
+
+
+def rest_reduction(bar: AccountBar, t: int, i: int) -> None:
+    quotes, scratch = bar.quotes, bar.scratch
+    held = bar.state.held.quantities[i]
+    set_limit(bar.terms, quotes, scratch, i, -1.0 if held > 0.0 else 1.0)
+    wanted = scratch.side[i] * scratch.reach[i] * (1.0 / abs(quotes.fill[i])) + 0.0
+    if abs(wanted) < abs(held) and not math.isnan(scratch.through[i]):
+        rest(bar, t, i, wanted)
+
+
+def rest(bar: AccountBar, t: int, i: int, wanted: float) -> None:
+    quotes, scratch = bar.quotes, bar.scratch
+    rules, held = share(pick_instrument(bar.terms, i)), bar.state.held.quantities[i]
+    quantity = round_quantity(rules, held, pick_quote(quotes, i), wanted)
+    if quantity != held:
+        scratch.wanted[i], scratch.limit[i] = quantity, quotes.fill[i]
+        change = quantity - held
+        note(bar.log, t, i, RESTED, quotes.fill[i], change, abs(change) * abs(quotes.fill[i]))
+
+
+# ---------------------------------------------------------------------- step 7: inside the bar
+
+
+def is_resting(state: AccountState, scratch: Scratch, i: int) -> bool:
+    is_waiting = state.is_pending[i] == 1 and state.wallet[IS_RUINED] == 0.0
+    return bool(is_waiting and not math.isnan(scratch.wanted[i]))
+
+
+def is_any_reached(state: AccountState, quotes: MarketBar, scratch: Scratch) -> bool:
+    found = False
+    for i in range(len(state.margin)):
+        if is_resting(state, scratch, i):
+            is_buy = scratch.wanted[i] > state.held.quantities[i]
+            through = scratch.through[i]
+            found = found or (
+                min(quotes.low[i], quotes.open[i]) <= through
+                if is_buy
+                else max(quotes.high[i], quotes.open[i]) >= through
+            )
+    return bool(found)
+
+
+def find_fill_place(state: AccountState, scratch: Scratch, i: int) -> float:
+    if not is_resting(state, scratch, i):
+        return 2.0
+    side = 1.0 if scratch.wanted[i] > state.held.quantities[i] else -1.0
+    start, end, through = scratch.last[i], scratch.last_end[i], scratch.through[i]
+    if side * (start - through) <= 0.0:
+        return 0.0
+    if not side * (end - through) <= 0.0:
+        return 2.0
+    return float(min(max((through - start) / (end - start), 0.0), 1.0))
+
+
+def fill_resting(bar: AccountBar, t: int, i: int) -> None:
+    terms, state, quotes, scratch = bar.terms, bar.state, bar.quotes, bar.scratch
+    rules, quote = share(pick_instrument(terms, i)), pick_quote(quotes, i)
+    before = pick_balances(terms, state, i)
+    held, wanted, limit = before.positions[0].quantity, scratch.wanted[i], scratch.limit[i]
+    done = trade(rules, before, limit, wanted, 0.0, 0.0, terms.makers[i], quote, False)
+    state.is_pending[i] = 0
+    if scratch.kind[i] == INCREASE and is_isolated(terms, i):
+        wallet, _ = move_margin(rules, before, wanted, limit, quote.initial)
+        if wallet - done.fee < -ROUNDING * abs(wanted * limit):
+            return
+    enter_fill(bar, t, i, FILL, before, done, 0)
+    scratch.steps[i, REACHED] = scratch.side[i] * wanted
+    if scratch.kind[i] == INCREASE and is_isolated(terms, i):
+        post_in_full(terms, state, quotes, before, done, i)
+    state.factor[i] = state.wallet[OVERLAY]
+    follow_best(state, i, held)
+    if held * wanted <= 0.0:
+        scratch.fresh[i] = 1.0
+    elif abs(wanted) > abs(held) and scratch.fresh[i] == 0.0:
+        scratch.fresh[i] = 2.0
+    lift_balance(terms, state, scratch)
+
+
+def follow_fresh(state: AccountState, scratch: Scratch) -> None:
+    for i in range(len(state.margin)):
+        if scratch.fresh[i] == 1.0 and is_held(state, i):
+            is_long = state.held.quantities[i] > 0.0
+            best, now = state.best[i], scratch.last[i]
+            state.best[i] = max(best, now) if is_long else min(best, now)

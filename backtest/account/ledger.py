@@ -1,4 +1,4 @@
-"""The ledger of a bar, with one term for each kind of money, and the log of events."""
+"""Events of the ledger, and the money of one position by cause."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from backtest.account.account_records import Liquidation, Trade
 
 if TYPE_CHECKING:
     from backtest.base import FloatArray, IntArray
+
 
 (
     FILL, FUNDING, INTEREST, FLOW, TOP_UP, REFUSED, STOPPED, LIQUIDATED, BAD_DEBT, CALLED, RUINED,

@@ -1,10 +1,18 @@
-"""Functions on a single position: values, requirement, stop and average entry."""
+"""One position: its value, its requirement, what backs it, where it exits, and what it pays."""
 
 from __future__ import annotations
 
-from backtest.account.account_records import InstrumentRules, Position
+import math
+from typing import Any
+
+from backtest.account.account_records import Balances, InstrumentRules, Position, Quote, Watch
 from backtest.base.units import TOLERANCE
-from backtest.venue import compute_maintenance
+from backtest.venue import (
+    compute_initial,
+    compute_liquidation_value,
+    compute_maintenance,
+    compute_payment,
+)
 
 
 def compute_value_of(rules: InstrumentRules, price: float) -> float:
@@ -92,3 +100,274 @@ def compute_entry(
 
 def find_adverse(position: Position, low: float, high: float) -> float:
     return low if position.quantity > 0.0 else high
+
+
+# --------------------------------------------------------------------------- what backs a position
+
+
+def compute_equity(rules: InstrumentRules, balances: Balances, value: float) -> float:
+    position = balances.positions[0]
+    if rules.is_isolated is not None:
+        return balances.cash + (position.margin + compute_profit(position, value))
+    return balances.cash + position.quantity * value
+
+
+def compute_backing(rules: InstrumentRules, balances: Balances, value: float) -> float:
+    position = balances.positions[0]
+    if rules.is_isolated is not None:
+        return position.margin + compute_profit(position, value)
+    return balances.cash + position.quantity * value
+
+
+def compute_uncounted(rules: InstrumentRules, balances: Balances, value: float) -> float:
+    if rules.has_profit_share is None:
+        return 0.0
+    profit = compute_profit(balances.positions[0], value)
+    return (1.0 - rules.profit_share) * max(profit, 0.0)
+
+
+def compute_base(rules: InstrumentRules, balances: Balances) -> float:
+    position = balances.positions[0]
+    if rules.is_isolated is not None:
+        return position.margin - position.quantity * position.entry
+    return balances.cash
+
+
+def is_failing(rules: InstrumentRules, balances: Balances, value: float, multiplier: float) -> bool:
+    position = balances.positions[0]
+    needed = compute_requirement(rules, position, value, multiplier)
+    is_short = compute_backing(rules, balances, value) <= needed * (1.0 + TOLERANCE)
+    return is_short & (position.quantity != 0.0)
+
+
+def compute_root(rules: InstrumentRules, balances: Balances, multiplier: float) -> float:
+    position = balances.positions[0]
+    base = compute_base(rules, balances)
+    return compute_liquidation_value(
+        rules.margin, position.quantity, position.entry, base, multiplier
+    )
+
+
+def make_balances(cash: float, position: Position) -> Balances:
+    return Balances(cash, (position,))
+
+
+def make_flat_balances(cash: float, margin: float, value: float) -> Balances:
+    return Balances(cash, (Position(0.0, 0.0, margin, value),))
+
+
+def charge(rules: InstrumentRules, balances: Balances, amount: float) -> Balances:
+    position = balances.positions[0]
+    cash, margin = balances.cash - amount, position.margin
+    if rules.is_isolated is not None:
+        is_empty = (cash < 0.0) & (position.quantity != 0.0)
+        missing = cash if is_empty else 0.0
+        cash, margin = 0.0 if is_empty else cash, margin + missing
+    return make_balances(cash, Position(position.quantity, position.entry, margin, position.value))
+
+
+def record_shortfall(rules: InstrumentRules, balances: Balances) -> tuple[Balances, float]:
+    position = balances.positions[0]
+    if position.quantity != 0.0:
+        return balances, 0.0
+    cash, bad_debt = balances.cash, 0.0
+    if rules.is_isolated is not None:
+        if position.margin < 0.0:
+            bad_debt = -position.margin
+        else:
+            cash += position.margin
+    if cash < 0.0:
+        bad_debt -= cash
+        cash = 0.0
+    return make_flat_balances(cash, 0.0, position.value), bad_debt
+
+
+# ------------------------------------------------------------------------------------------- exits
+
+NOTHING, LIQUIDATION, STOP, TRAIL, DRAW, PROFIT = range(6)
+
+SLACK_OF_EQUITY = 1e-9
+"""Share of equity and notional within which :func:`is_exiting` finds the equity stop."""
+
+USED_UP = 1e-9
+"""Relative distance to the equity stop within which a flat account starts a new peak."""
+
+
+# ------------------------------------------------------------------------------------- stop prices
+
+
+def move_value(
+    rules: InstrumentRules, value: float, side: float, distance: float, is_distance: bool | None
+) -> float:
+    """Return u of the price moved up (side 1) or down (-1); NaN if there is no such price.
+
+    ``distance`` is a fraction of the price, or a distance in price if ``is_distance``. One that is
+    not over 0, such as an unknown one, moves nothing.
+    """
+    rate = distance
+    if is_distance is not None:
+        unit = abs(value) if value != 0.0 else 1.0
+        price = unit / rules.margin.size
+        if rules.is_inverse is not None:
+            price = rules.margin.size / unit
+        rate = distance / price
+    is_there = (rate > 0.0) & ((side > 0.0) | (rate < 1.0))
+    rate = rate if is_there else 0.5
+    return worsen(rules, value, side, rate) if is_there else math.nan
+
+
+def compute_loss_stop(rules: InstrumentRules, position: Position, quote: Quote) -> float:
+    distance = rules.stop_loss * quote.stop_scale
+    side = -find_side(position)
+    return move_value(rules, position.entry, side, distance, rules.is_stop_distance)
+
+
+def compute_trail(rules: InstrumentRules, position: Position, quote: Quote, watch: Watch) -> float:
+    distance = rules.trailing_stop * quote.trail_scale
+    side = -find_side(position)
+    return move_value(rules, watch.best, side, distance, rules.is_trail_distance)
+
+
+def compute_equity_stop(rules: InstrumentRules, balances: Balances, watch: Watch) -> float:
+    held = balances.positions[0].quantity
+    level = find_level(rules, watch)
+    held = held if held != 0.0 else math.nan
+    root = (level - compute_equity(rules, balances, 0.0)) / held
+    return root if rules.equity_stop > 0.0 else math.nan
+
+
+def find_level(rules: InstrumentRules, watch: Watch) -> float:
+    return (1.0 - rules.equity_stop) * watch.highest
+
+
+def compute_target_price(rules: InstrumentRules, position: Position, quote: Quote) -> float:
+    distance = rules.take_profit * quote.profit_scale
+    side = find_side(position)
+    return move_value(rules, position.entry, side, distance, rules.is_profit_distance)
+
+
+# ------------------------------------------------------------------------------- what is triggered
+
+
+def is_through(side: float, value: float, stop: float) -> bool:
+    return side * (value - stop) <= TOLERANCE * abs(stop)
+
+
+def is_exiting(
+    rules: InstrumentRules, balances: Balances, quote: Quote, watch: Watch, low: float, high: float
+) -> bool:
+    position = balances.positions[0]
+    side = find_side(position)
+    adverse, favorable = find_adverse(position, low, high), find_adverse(position, high, low)
+    is_out = is_through(side, adverse, compute_loss_stop(rules, position, quote))
+    is_out |= is_through(side, adverse, compute_trail(rules, position, quote, watch))
+    slack = SLACK_OF_EQUITY * (watch.highest + abs(position.quantity * adverse))
+    is_low = compute_equity(rules, balances, adverse) <= find_level(rules, watch) + slack
+    is_out |= is_low & (rules.equity_stop > 0.0)
+    is_out |= is_through(-side, favorable, compute_target_price(rules, position, quote))
+    return is_out & (position.quantity != 0.0)
+
+
+def find_nearest_stop(
+    rules: InstrumentRules, balances: Balances, quote: Quote, watch: Watch
+) -> tuple[int, float]:
+    position = balances.positions[0]
+    side = find_side(position)
+    kind, nearest = NOTHING, math.nan
+    stop = compute_loss_stop(rules, position, quote)
+    if not math.isnan(stop):
+        kind, nearest = STOP, stop
+    trail = compute_trail(rules, position, quote, watch)
+    if not math.isnan(trail) and not side * (nearest - trail) >= 0.0:
+        kind, nearest = TRAIL, trail
+    root = compute_equity_stop(rules, balances, watch)
+    if not math.isnan(root) and not side * (nearest - root) >= 0.0:
+        kind, nearest = DRAW, root
+    return kind, nearest
+
+
+def find_exit(
+    rules: InstrumentRules, balances: Balances, quote: Quote, watch: Watch, low: float, high: float
+) -> tuple[int, float]:
+    position = balances.positions[0]
+    if position.quantity == 0.0:
+        return NOTHING, math.nan
+    side = find_side(position)
+    kind, stop = find_nearest_stop(rules, balances, quote, watch)
+    if kind != NOTHING and is_through(side, find_adverse(position, low, high), stop):
+        return kind, stop
+    aim = compute_target_price(rules, position, quote)
+    if is_through(-side, find_adverse(position, high, low), aim):
+        return PROFIT, aim
+    return NOTHING, math.nan
+
+
+# ------------------------------------------------------------------------- what stops compare with
+
+
+def follow_trade(watch: Watch, before: Position, after: Position) -> Watch:
+    is_new = before.quantity * after.quantity <= 0.0
+    return Watch(best=after.entry if is_new else watch.best, highest=watch.highest)
+
+
+def follow_prices(watch: Watch, position: Position, quote: Quote) -> Watch:
+    reached = find_adverse(position, quote.high, quote.low)
+    is_better = (reached - watch.best) * find_side(position) > 0.0
+    best = reached if is_better else watch.best
+    return Watch(best=best if position.quantity != 0.0 else 0.0, highest=watch.highest)
+
+
+def place_stop(side: float, start: float, end: float, stop: float) -> tuple[float, float]:
+    if is_through(side, start, stop):
+        return 0.0, start
+    if end == start:
+        return 1.0, end
+    return min(max((stop - start) / (end - start), 0.0), 1.0), stop
+
+
+# ---------------------------------------------------------------------------------------- payments
+
+
+def compute_free_of_one(rules: InstrumentRules, balances: Balances, quote: Quote) -> float:
+    """Return what may leave an account of one position: RULES 2.1, without a limit on B."""
+    notional = abs(balances.positions[0].quantity) * abs(quote.mark_open)
+    free = compute_equity(rules, balances, quote.mark_open)
+    free -= compute_uncounted(rules, balances, quote.mark_open)
+    if notional > 0.0:
+        free -= compute_initial(rules.margin, notional, quote.initial)
+    if rules.is_isolated is not None:
+        free = min(free, balances.cash)
+    return max(free, 0.0)
+
+
+def pay_funding(
+    rules: InstrumentRules, balances: Balances, value: float, rate: float
+) -> tuple[Balances, float]:
+    position = balances.positions[0]
+    paid = compute_payment(position.quantity, value, rate)
+    if rules.is_isolated is None:
+        return make_balances(balances.cash - paid, position), paid
+    if rules.is_funded_by_wallet:
+        return charge(rules, balances, paid), paid
+    return make_balances(balances.cash, add_margin(position, -paid)), paid
+
+
+# -------------------------------------------------------------------------------------------- ruin
+
+NOTHING_LEFT = 1e-9
+"""Equity up to this share of the capital paid in counts as nothing."""
+
+CAUTION = 4e-12
+"""Share of the capital paid in that :func:`find_line` adds as a margin for rounding."""
+
+
+def find_line(ruin_at: Any, reserve: Any, paid_in: Any) -> Any:
+    least, line = NOTHING_LEFT * paid_in, ruin_at * paid_in - reserve
+    return least * (line <= least) + line * (line > least) + CAUTION * paid_in
+
+
+def pay_in(paid_in: float, wealth: float, moved: float) -> float:
+    if moved >= 0.0:
+        return paid_in + moved
+    left = wealth + moved
+    return paid_in * (left / wealth) if left > 0.0 else 0.0

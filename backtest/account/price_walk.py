@@ -1,54 +1,67 @@
-"""The walk inside a bar: prices move together along waypoints, and liquidations and stops act."""
+"""What prices do inside a bar: the gap check at the open, stops, and the walk to both extremes."""
 
 from __future__ import annotations
 
 import math
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 from backtest.account.account_records import Balances, Watch
-from backtest.account.auto_margin import add_from_wallet, can_add
-from backtest.account.balances import compute_root, is_failing
-from backtest.account.equity_stop import find_stop_on_segment
-from backtest.account.exits import (
-    NOTHING,
-    PROFIT,
-    compute_target_price,
-    find_nearest_stop,
-    is_through,
-    place_stop,
-)
-from backtest.account.ledger import enter_liquidation, log_liquidation, new_ledger
-from backtest.account.liquidation import liquidate
-from backtest.account.option_holdings import is_walking
-from backtest.account.option_marks import book_options, price_options
-from backtest.account.option_walk import (
-    bound_fall,
-    compute_left,
-    find_place_with_options,
-    is_moved_by,
-    sum_notionals_on,
-    sum_options_on,
-)
-from backtest.account.portfolio_balance import (
+from backtest.account.balance import (
     count_cross,
+    count_open,
+    enter_fill,
     enter_step,
     has_only_position,
     is_pool_short,
     pick_balances,
     value_at,
 )
-from backtest.account.portfolio_gap import (
-    close_account,
-    find_stop,
-    is_any_near,
-    is_quiet,
-    stop_position,
+from backtest.account.fills import fill_resting, find_fill_place, follow_fresh, is_any_reached
+from backtest.account.ledger import TIME_STOPPED, enter_liquidation, log_liquidation, new_ledger
+from backtest.account.liquidation import add_from_wallet, can_add, close_by_stop, liquidate
+from backtest.account.option_liquidation import (
+    HALVINGS,
+    PARTS,
+    bound_fall,
+    compute_left,
+    find_place_with_options,
+    is_moved_by,
+    sum_notionals_on,
+    sum_options_on,
+    value_on_segment,
 )
-from backtest.account.portfolio_ledger import AMBIGUOUS, BOTH_REACHED, as_log
-from backtest.account.portfolio_liquidation import liquidate_pool
-from backtest.account.portfolio_payments import drop_after_liquidation
-from backtest.account.portfolio_records import (
+from backtest.account.options import (
+    book_options,
+    holds_options,
+    is_walking,
+    price_options,
+    stop_options,
+)
+from backtest.account.orders import stop_out
+from backtest.account.payments import drop_after_liquidation, liquidate_isolated
+from backtest.account.pool_liquidation import liquidate_pool
+from backtest.account.position import (
+    DRAW,
+    NOTHING,
+    PROFIT,
+    STOP,
+    USED_UP,
+    compute_root,
+    compute_stop,
+    compute_target_price,
+    find_adverse,
+    find_exit,
+    find_nearest_stop,
+    is_failing,
+    is_stopped,
+    is_through,
+    place_stop,
+)
+from backtest.account.records import (
+    AMBIGUOUS,
+    BOTH_REACHED,
     CASH,
+    HIGHEST,
     POOL_FAILED,
     RESTING,
     WORST,
@@ -57,21 +70,336 @@ from backtest.account.portfolio_records import (
     MarketBar,
     Scratch,
     Terms,
+    as_log,
+    has_exits,
+    has_stops,
     is_held,
     is_isolated,
+    is_spot,
     pick_instrument,
     pick_position,
     pick_quote,
     share,
 )
-from backtest.account.position import find_adverse
-from backtest.account.resting_orders import (
-    fill_resting,
-    find_fill_place,
-    follow_fresh,
-    is_any_reached,
+from backtest.base.units import TOLERANCE
+from backtest.venue import (
+    Waypoint,
+    aim,
+    compute_options_value,
+    compute_value_at_rate,
+    find_failure,
+    find_maintenance,
 )
-from backtest.venue import Waypoint, aim, find_failure
+
+if TYPE_CHECKING:
+    from backtest.base import FloatArray
+
+
+CAUTION = 1e-9
+"""Share of the gross notional that a quiet bar must leave: more than rounding."""
+
+
+def compute_last_equity(
+    terms: Terms, state: AccountState, values: FloatArray, prices: FloatArray
+) -> float:
+    equity = state.wallet[CASH]
+    for i in range(len(state.margin)):
+        if is_held(state, i):
+            moved = values[i] - state.held.entries[i] if is_isolated(terms, i) else values[i]
+            equity += state.held.quantities[i] * moved + state.margin[i]
+    for c in range(len(state.held.amounts)):
+        equity += state.held.amounts[c] * prices[c]
+    if holds_options(state):
+        equity += compute_options_value(state.options.positions)
+    return float(equity)
+
+
+def compute_stop_level(terms: Terms, state: AccountState) -> float:
+    return float((1.0 - terms.equity_stop) * state.wallet[HIGHEST])
+
+
+def is_drawn(terms: Terms, state: AccountState, values: FloatArray, prices: FloatArray) -> bool:
+    level = compute_stop_level(terms, state) * (1.0 + TOLERANCE)
+    return count_open(state) > 0 and compute_last_equity(terms, state, values, prices) <= level
+
+
+def find_stop_on_segment(terms: Terms, state: AccountState, scratch: Scratch) -> float:
+    if terms.equity_stop == 0.0:
+        return 2.0
+    if holds_options(state):
+        return find_stop_with_options(terms, state, scratch)
+    if is_drawn(terms, state, scratch.last, scratch.price):
+        return 0.0
+    if not is_drawn(terms, state, scratch.last_end, scratch.price_end):
+        return 2.0
+    start = compute_last_equity(terms, state, scratch.last, scratch.price)
+    end = compute_last_equity(terms, state, scratch.last_end, scratch.price_end)
+    place = (start - compute_stop_level(terms, state)) / (start - end)
+    return float(min(max(place, 0.0), 1.0))
+
+
+def compute_drawn(terms: Terms, state: AccountState, scratch: Scratch, place: float) -> float:
+    value_on_segment(terms, state, scratch, place)
+    values, prices = scratch.failure, state.held.prices
+    for i in range(len(values)):
+        start, end = scratch.last[i], scratch.last_end[i]
+        values[i] = end if place == 1.0 else start + place * (end - start)
+    equity = compute_last_equity(terms, state, values, prices)
+    return equity - compute_stop_level(terms, state) * (1.0 + TOLERANCE)
+
+
+def find_stop_with_options(terms: Terms, state: AccountState, scratch: Scratch) -> float:
+    if compute_drawn(terms, state, scratch, 0.0) <= 0.0:
+        return 0.0
+    for part in range(1, PARTS + 1):
+        if compute_drawn(terms, state, scratch, part / PARTS) <= 0.0:
+            sound, failing = (part - 1) / PARTS, part / PARTS
+            for _ in range(HALVINGS):
+                middle = 0.5 * (sound + failing)
+                if compute_drawn(terms, state, scratch, middle) <= 0.0:
+                    failing = middle
+                else:
+                    sound = middle
+            return failing
+    return 2.0
+
+
+def is_drawdown_near(terms: Terms, state: AccountState, quotes: MarketBar) -> bool:
+    least, gross = state.wallet[CASH], abs(state.wallet[HIGHEST])
+    for i in range(len(state.margin)):
+        if is_held(state, i):
+            held = state.held.quantities[i]
+            low, high = held * quotes.low[i], held * quotes.high[i]
+            ends = min(held * quotes.open[i], held * quotes.close[i])
+            least += min(low, high, ends) + state.margin[i]
+            gross += max(abs(low), abs(high))
+            if is_isolated(terms, i):
+                least -= held * state.held.entries[i]
+    for c in range(len(state.held.amounts)):
+        low, high = quotes.asset_mark_low[c], quotes.asset_mark_high[c]
+        ends = min(quotes.asset_mark_open[c], quotes.asset_mark_close[c])
+        least += min(state.held.amounts[c] * min(low, ends), state.held.amounts[c] * high)
+    return not least > compute_stop_level(terms, state) + CAUTION * gross
+
+
+def rescale_highest(state: AccountState, moved: float, equity: float) -> None:
+    if moved != 0.0 and equity > 0.0:
+        state.wallet[HIGHEST] = max(state.wallet[HIGHEST] * ((equity + moved) / equity), 0.0)
+
+
+def follow_highest(terms: Terms, state: AccountState, equity: float) -> None:
+    if terms.equity_stop == 0.0:
+        return
+    level = compute_stop_level(terms, state) * (1.0 + USED_UP)
+    is_anew = count_open(state) == 0 and equity <= level
+    state.wallet[HIGHEST] = equity if is_anew else max(state.wallet[HIGHEST], equity)
+
+
+# --------------------------------------------------------------------------- step 4: the open
+
+
+def check_gap(bar: AccountBar, t: int) -> None:
+    terms, state, quotes = bar.terms, bar.state, bar.quotes
+    had_only_position = terms.equity_stop > 0.0 and has_only_position(terms, state)
+    is_any_hit = liquidate_at_gap(bar, t)
+    highest = math.nan
+    if terms.equity_stop > 0.0 and had_only_position:
+        highest = state.wallet[HIGHEST]
+    elif terms.equity_stop > 0.0 and is_drawn(terms, state, quotes.open, quotes.asset_mark_open):
+        close_account(bar, t, quotes.open, quotes.asset_mark_open)
+    for i in range(len(state.margin)):
+        is_waiting = is_any_hit and bar.scratch.kind[i] == 1
+        if (
+            is_held(state, i)
+            and quotes.is_listed[i] == 1
+            and has_stops(terms, i)
+            and not is_waiting
+        ):
+            kind = find_stop(terms, state, quotes, i, quotes.open[i], quotes.open[i], highest)[0]
+            if kind != NOTHING:
+                stop_position(bar, t, i, kind, quotes.open[i])
+
+
+def liquidate_at_gap(bar: AccountBar, t: int) -> bool:
+    terms, state, quotes = bar.terms, bar.state, bar.quotes
+    value_at(state, quotes.mark_open, quotes.asset_mark_open)
+    is_pool_hit = is_pool_short(terms, state)
+    if is_pool_hit:
+        liquidate_pool(bar, t, has_only_position(terms, state))
+    found = is_pool_hit
+    for i in range(len(state.margin)):
+        is_hit = is_pool_hit
+        if is_isolated(terms, i):
+            is_hit = False
+            if is_held(state, i) and quotes.is_listed[i] == 1:
+                is_hit = liquidate_isolated(bar, t, i)
+        bar.scratch.kind[i] = 1 if is_hit else 0
+        found = found or is_hit
+    return found
+
+
+def find_stop(
+    terms: Terms,
+    state: AccountState,
+    quotes: MarketBar,
+    i: int,
+    low: float,
+    high: float,
+    highest: float,
+) -> tuple[int, float]:
+    rules, quote, position = (
+        share(pick_instrument(terms, i)),
+        pick_quote(quotes, i),
+        pick_position(state, i),
+    )
+    if rules.has_exits is not None:
+        balances = pick_balances(terms, state, i)
+        return find_exit(rules, balances, quote, Watch(state.best[i], highest), low, high)
+    if rules.has_stop is not None and is_stopped(
+        rules, position, find_adverse(position, low, high)
+    ):
+        return STOP, compute_stop(rules, position)
+    return NOTHING, math.nan
+
+
+def stop_position(bar: AccountBar, t: int, i: int, kind: int, value: float) -> None:
+    terms, state, log = bar.terms, bar.state, bar.log
+    rules, quote = share(pick_instrument(terms, i)), pick_quote(bar.quotes, i)
+    before, row = pick_balances(terms, state, i), log.written[0]
+    after, found = close_by_stop(rules, before, new_ledger(), quote, value, kind, as_log(log), t)
+    enter_step(bar, i, row, before, after, found)
+    state.is_pending[i] = 0
+    if kind != PROFIT:
+        state.since_stop[i] = -1.0
+    if kind == DRAW:
+        drop_after_equity_stop(state)
+
+
+def drop_after_equity_stop(state: AccountState) -> None:
+    for i in range(len(state.margin)):
+        state.is_pending[i] = 0
+        state.since_stop[i] = -1.0
+    for k in range(len(state.options.targets)):
+        state.options.targets[k] = math.nan
+
+
+def close_account(bar: AccountBar, t: int, values: FloatArray, prices: FloatArray) -> None:
+    state = bar.state
+    for i in range(len(state.margin)):
+        if is_held(state, i):
+            stop_position(bar, t, i, DRAW, values[i])
+    stop_options(bar, t)
+    state.wallet[HIGHEST] = compute_last_equity(bar.terms, state, values, prices)
+
+
+# ------------------------------------------------------------------------- can anything act?
+
+
+def is_quiet(terms: Terms, state: AccountState, quotes: MarketBar) -> bool:
+    """Return whether no price of the bar can make anything act; False where it is not certain.
+
+    D = M - level R under brackets is a sum of concave functions of one price each. So it is least
+    at an extreme of each, whichever way the prices move.
+    """
+    if terms.equity_stop > 0.0 and is_drawdown_near(terms, state, quotes):
+        return False
+    least, gross = state.wallet[CASH], 0.0
+    has_pool = False
+    for i in range(len(state.margin)):
+        if not is_held(state, i):
+            continue
+        if is_isolated(terms, i):
+            if is_isolated_near(terms, state, quotes, i):
+                return False
+        else:
+            has_pool = True
+            least += find_least(terms, state, quotes, i)
+            gross += abs(state.held.quantities[i] * quotes.mark_open[i])
+        if has_stops(terms, i) and is_stop_near(terms, state, quotes, i):
+            return False
+    if not has_pool:
+        return True
+    if terms.rules.has_scenarios:
+        return False
+    for c in range(len(state.held.amounts)):
+        amount, tables = state.held.amounts[c], terms.rules.collateral
+        at_low = compute_value_at_rate(tables, c, amount * quotes.asset_mark_low[c])
+        at_high = compute_value_at_rate(tables, c, amount * quotes.asset_mark_high[c])
+        least += min(at_low, at_high)
+    return bool(least > CAUTION * gross)
+
+
+def is_any_near(terms: Terms, state: AccountState, quotes: MarketBar) -> bool:
+    for i in range(len(state.margin)):
+        if is_held(state, i):
+            if is_isolated(terms, i) and is_isolated_near(terms, state, quotes, i):
+                return True
+            if has_stops(terms, i) and is_stop_near(terms, state, quotes, i):
+                return True
+    return False
+
+
+def find_least(terms: Terms, state: AccountState, quotes: MarketBar, i: int) -> float:
+    tables, held, level = terms.rules.brackets, state.held.quantities[i], terms.rules.level
+    low, high = held * quotes.mark_low[i], held * quotes.mark_high[i]
+    of_low, of_high = abs(low), abs(high)
+    if is_spot(terms, i) and held > 0.0:
+        return float((1.0 - terms.rules.spot.haircuts[i]) * low)
+    if tables.are_valued_at_entry[i]:
+        of_low = of_high = abs(held * state.held.entries[i])
+    at_low = low - level * find_maintenance(tables, i, of_low)
+    at_high = high - level * find_maintenance(tables, i, of_high)
+    return float(min(at_low, at_high))
+
+
+def is_isolated_near(terms: Terms, state: AccountState, quotes: MarketBar, i: int) -> bool:
+    tables, held, entry = terms.rules.brackets, state.held.quantities[i], state.held.entries[i]
+    low, high = held * quotes.mark_low[i], held * quotes.mark_high[i]
+    of_low, of_high = abs(low), abs(high)
+    caution = CAUTION * max(of_low, of_high)
+    if tables.are_valued_at_entry[i]:
+        of_low = of_high = abs(held * entry)
+    posted = state.margin[i] - held * entry
+    at_low = posted + low - find_maintenance(tables, i, of_low)
+    at_high = posted + high - find_maintenance(tables, i, of_high)
+    return not min(at_low, at_high) > caution
+
+
+def is_stop_near(terms: Terms, state: AccountState, quotes: MarketBar, i: int) -> bool:
+    low, high = quotes.low[i], quotes.high[i]
+    if has_exits(terms, i):
+        return find_stop(terms, state, quotes, i, low, high, math.nan)[0] != NOTHING
+    position = pick_position(state, i)
+    return is_stopped(pick_instrument(terms, i), position, find_adverse(position, low, high))
+
+
+# -------------------------------------------------------------------------------------- time stops
+
+
+def stop_by_time(bar: AccountBar, t: int, time: float) -> None:
+    terms, state, quotes = bar.terms, bar.state, bar.quotes
+    if not terms.has_time_stop:
+        return
+    for i in range(len(state.margin)):
+        is_due = terms.max_holding[i] > 0.0 and time - state.opened[i] >= terms.max_holding[i]
+        if is_due and is_held(state, i) and quotes.is_listed[i] == 1:
+            rules, quote = share(pick_instrument(terms, i)), pick_quote(quotes, i)
+            before = pick_balances(terms, state, i)
+            done = stop_out(rules, before, quotes.open[i], quote)
+            enter_fill(bar, t, i, TIME_STOPPED, before, done, 1)
+            state.is_pending[i] = 0
+            state.since_stop[i] = -1.0
+
+
+def stamp_openings(terms: Terms, state: AccountState, time: float) -> None:
+    if not terms.has_time_stop:
+        return
+    for i in range(len(state.margin)):
+        if not is_held(state, i):
+            state.opened[i] = math.nan
+        elif math.isnan(state.opened[i]):
+            state.opened[i] = time
+
 
 SAME_PLACE = 1e-12
 """Places nearer to each other than this share of a segment are equal."""

@@ -29,7 +29,7 @@ from backtest.cli.experiment import Draft, DraftTable, find_single, flatten, ove
 from backtest.cli.find_policy import read_policy
 from backtest.cli.progress import show_progress
 from backtest.engine import check_columns, read_named, read_rule, schedule_options, signals
-from backtest.engine.indicator_rules import RULES
+from backtest.engine.signal_rules import RULES
 from backtest.market import (
     Market,
     Markets,

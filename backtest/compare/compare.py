@@ -30,7 +30,7 @@ from backtest.base.units import DAY
 from backtest.compare.comparison import Comparison
 from backtest.compare.pairs import LEAST_SAMPLES, BootstrapRules, tabulate_pairs
 from backtest.engine import Progress, Result, as_of, count_at, earn_cash, finish, run_account
-from backtest.engine.run_warnings import OF_EACH_RUN
+from backtest.engine.checks import OF_EACH_RUN
 from backtest.measures import Sampled, find_cost_rates, is_lost
 from backtest.measures.performance import LEAST_DEVIATION
 

@@ -17,7 +17,7 @@ from backtest.base import (
     format_percent,
     format_time,
 )
-from backtest.engine.result_tables import is_inverse, value_of
+from backtest.engine.tables import is_inverse, value_of
 from backtest.market import Markets, read_stamps, read_weights
 from backtest.measures import sample_moves
 from backtest.venue import Venue

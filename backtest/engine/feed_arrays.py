@@ -1,20 +1,34 @@
-"""Arrays of the feed: multipliers, rates by date, funding, flows, stops and impact by bar."""
+"""Data as arrays on the bars of a run: series, flows, funding, days of fees, samples."""
 
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING, Any
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 import pandas as pd
 
-from backtest.account import Account, find_column, read_scale
+from backtest.account import (
+    Account,
+    AccountRules,
+    InstrumentRules,
+    Rules,
+    Terms,
+    find_column,
+    find_factor,
+    is_price_distance,
+    read_scale,
+)
+from backtest.account.account_records import CLOSE, PARTIAL, TAKEOVER
+from backtest.account.records import NUMBERS
 from backtest.base import (
     Cost,
     DataError,
     FloatArray,
     IntArray,
     ParameterError,
+    Rate,
     format_duration,
     format_time,
     parse_duration,
@@ -24,19 +38,23 @@ from backtest.market import Market, Markets, find_clock, has_gaps, place_on_bars
 from backtest.market.tables import DIVIDEND
 from backtest.venue import (
     Collateral,
+    MarginRules,
     Venue,
     choose_multipliers,
     effective_initial,
+    find_charged,
+    find_newest,
+    has_spread,
     list_dated,
+    pack_brackets,
     pick_cost,
     read_open_interest,
+    read_rules,
 )
 from backtest.venue.venue import DATED, MAKER
 
 if TYPE_CHECKING:
-    from backtest.account import Account
-    from backtest.market import Market
-    from backtest.venue import OpenInterestMargin, Venue
+    from backtest.venue import FeeTier, OpenInterestMargin
 
 
 def check_contract(market: Market, venue: Venue) -> None:
@@ -289,3 +307,255 @@ def find_rows(prices: Market, markets: Markets, what: str) -> IntArray:
             f"of {markets.n_bars:,}, first at {at} UTC"
         )
     return rows.astype(np.int64)
+
+
+# ------------------------------------------------------------------------------------ days of fees
+
+FEE_ROW, TAKER_ROW = NUMBERS.index("fee"), NUMBERS.index("taker")
+WINDOW = 30
+"""Days of the volume that chooses a tier."""
+ROUNDING = 1e-9
+"""Relative rounding of a volume that reaches a tier."""
+
+
+class TradedDays(NamedTuple):
+    """Traded notional by UTC day: ``today``, of day number ``day``, and the 30 days before it.
+
+    ``past`` has shape (30,), the oldest day first.
+    """
+
+    day: int
+    today: float
+    past: FloatArray
+
+    def at(self, day: int) -> TradedDays:
+        passed = min(day - self.day, WINDOW + 1)
+        if passed <= 0:
+            return self
+        rows = np.concatenate([self.past, [self.today], np.zeros(passed - 1)])
+        return TradedDays(day, 0.0, rows[-WINDOW:])
+
+    def add(self, amount: float) -> TradedDays:
+        return self._replace(today=self.today + amount)
+
+    def sum_past(self) -> float:
+        total = 0.0  # not sum(), which rounds in another way from Python 3.12 on
+        for amount in self.past.tolist():
+            total += amount
+        return total
+
+    def to_dict(self) -> dict[str, Any]:
+        return {"day": self.day, "today": self.today, "past": self.past.tolist()}
+
+
+def read_traded(data: Mapping[str, Any] | None) -> TradedDays | None:
+    if data is None:
+        return None
+    return TradedDays(data["day"], data["today"], np.array(data["past"], dtype=np.float64))
+
+
+def start_day(day: IntArray, traded: TradedDays | None, t: int) -> tuple[TradedDays, int]:
+    now, end = int(day[t]), int(np.searchsorted(day, day[t], side="right"))
+    return (TradedDays(now, 0.0, np.zeros(WINDOW)) if traded is None else traded.at(now)), end
+
+
+class Rates(NamedTuple):
+    taker: float
+    maker: float
+    maker_share: float
+
+    @property
+    def blended(self) -> float:
+        return self.taker * (1.0 - self.maker_share) + self.maker * self.maker_share
+
+
+class FeeSchedule(NamedTuple):
+    day: IntArray
+    tiers: tuple[FeeTier, ...]
+    first: Rates
+    charged: tuple[tuple[int, float], ...] = ()
+
+    def choose(self, traded: TradedDays) -> Rates:
+        rates = self.first
+        volume = traded.sum_past() * (1.0 + ROUNDING)
+        for tier in self.tiers:
+            if volume >= tier.volume:
+                rates = rates._replace(taker=tier.taker, maker=tier.maker)
+        return rates
+
+
+def read_schedule(venue: Venue, time: IntArray) -> FeeSchedule | None:
+    fees = venue.fees
+    if not fees.tiers:
+        return None
+    first = Rates(find_newest(fees.taker), find_newest(fees.maker), fees.maker_share)
+    return FeeSchedule(time // DAY, tuple(fees.tiers), first)
+
+
+# --------------------------------------------------------------------------- of several positions
+
+
+class PortfolioFees(NamedTuple):
+    schedules: tuple[FeeSchedule | None, ...]
+    day: IntArray
+
+    def write(self, terms: Terms, traded: TradedDays) -> Terms:
+        for i, schedule in enumerate(self.schedules):
+            if schedule is not None:
+                terms = write_rates(terms, i, schedule.choose(traded))
+        return terms
+
+
+def read_portfolio_fees(venues: Sequence[Venue], time: IntArray) -> PortfolioFees | None:
+    schedules = tuple(read_schedule(venue, time) for venue in venues)
+    return PortfolioFees(schedules, time // DAY) if any(schedules) else None
+
+
+def write_rates(terms: Terms, i: int, rates: Rates) -> Terms:
+    own, numbers = list(terms.instruments), terms.numbers.copy()
+    makers = terms.makers.copy()
+    makers[i] = rates.maker
+    margin = own[i].margin._replace(taker=rates.taker)
+    own[i] = own[i]._replace(fee=rates.blended, taker=rates.taker, margin=margin)
+    numbers[FEE_ROW, i], numbers[TAKER_ROW, i] = rates.blended, rates.taker
+    width = terms.rules.brackets.floors.shape[1]
+    brackets = pack_brackets([each.margin for each in own], width)
+    rules = terms.rules._replace(brackets=brackets)
+    return terms._replace(instruments=own, numbers=numbers, makers=makers, rules=rules)
+
+
+# ----------------------------------------------------------------------------------------- samples
+
+MODES = {"close": CLOSE, "takeover": TAKEOVER, "partial": PARTIAL}
+
+
+def read_account_rules(venue: Venue, account: Account, margin: MarginRules) -> Rules:
+    taker, maker, slippage, spread, liquidation_fee, worsening = (
+        find_newest(pick_cost(venue, name)) for name in DATED
+    )
+    step, per_order = venue.liquidation.step, venue.fees.per_order
+    instrument = InstrumentRules(
+        is_inverse=True if venue.contract.kind == "inverse" else None,
+        is_isolated=True if account.margin == "isolated" else None,
+        has_stop=True if account.stop_loss is not None else None,
+        has_impact=True if venue.slippage.impact > 0.0 else None,
+        has_rounding=True if has_rounding(venue) else None,
+        keeps_entry=True,
+        marks_entry=True,
+        margin=margin,
+        lot=venue.contract.lot,
+        min_notional=venue.contract.min_notional or 0.0,
+        fee=taker * (1.0 - venue.fees.maker_share) + maker * venue.fees.maker_share,
+        taker=taker,
+        slippage=slippage + 0.5 * spread if has_spread(venue) else slippage,
+        impact=venue.slippage.impact,
+        participation=float(venue.slippage.max_participation or math.inf),
+        liquidation_mode=MODES[venue.liquidation.mode],
+        liquidation_fee=liquidation_fee,
+        liquidation_slippage=worsening,
+        step=0.0 if isinstance(step, str) else step,
+        full_below=venue.liquidation.full_below,
+        is_funded_by_wallet=venue.isolated_funding == "wallet",
+        min_leverage=account.min_leverage,
+        max_leverage=find_constant(account.max_leverage),
+        band=account.band,
+        stop_loss=find_factor(account.stop_loss),
+        fills_late=True if account.fill == "next_close" else None,
+        fills_early=True if account.fill == "same_close" else None,
+        has_exits=True if account.has_exits else None,
+        take_profit=find_factor(account.take_profit),
+        trailing_stop=find_factor(account.trailing_stop),
+        equity_stop=account.equity_stop or 0.0,
+        is_stop_distance=True if is_price_distance(account.stop_loss) else None,
+        is_profit_distance=True if is_price_distance(account.take_profit) else None,
+        is_trail_distance=True if is_price_distance(account.trailing_stop) else None,
+        has_limits=True if has_limits(account) else None,
+        rounds_price=True if venue.contract.round_to_tick else None,
+        tick=venue.contract.tick,
+        has_auto_margin=True if account.auto_margin else None,
+        has_profit_share=True if venue.profit_share() < 1.0 else None,
+        has_order_fee=True if has_order_fee(venue) else None,
+        has_liquidation_impact=True if venue.liquidation.impact > 0.0 else None,
+        profit_share=venue.profit_share(),
+        order_fee=0.0 if isinstance(per_order, pd.Series) else per_order,
+        liquidation_impact=venue.liquidation.impact,
+        full_below_health=venue.liquidation.full_below_health,
+    )
+    return Rules(account=read_whole(venue, account), instrument=instrument)
+
+
+def read_whole(venue: Venue, account: Account) -> AccountRules:
+    return AccountRules(
+        has_interest=True if has_interest(venue) else None,
+        is_loan=venue.interest_on == "loan",
+        top_up_to=account.top_up_to or 1.0,
+        ruin_at=account.ruin_at or 0.0,
+    )
+
+
+def has_interest(venue: Venue) -> bool:
+    return bool(find_charged(venue.rates()))
+
+
+def has_order_fee(venue: Venue) -> bool:
+    return bool(np.any(np.asarray(venue.fees.per_order) > 0.0))
+
+
+def has_rounding(venue: Venue) -> bool:
+    contract, most = venue.contract, venue.slippage.max_participation
+    return contract.lot > 0.0 or (contract.min_notional or 0.0) > 0.0 or most is not None
+
+
+def has_limits(account: Account) -> bool:
+    return isinstance(account.max_leverage, pd.Series)
+
+
+def find_constant(limit: Rate) -> float:
+    return math.inf if isinstance(limit, pd.Series) else limit
+
+
+def read_plan(venue: Venue, account: Account) -> dict[str, Any]:
+    call = account.margin_call or 0.0
+    return {
+        "margin_call": call,
+        "has_top_up": account.top_up_to is not None,
+        "grace": -1.0 if venue.call_grace is None else float(venue.call_grace),
+        "grace_ratio": account.top_up_to or call * (1.0 - 1e-11),
+        "is_halting": account.after_liquidation == "halt",
+    }
+
+
+def read_margin_tables(
+    venue: Venue, account: Account, time: IntArray, first: int
+) -> list[tuple[int, MarginRules]]:
+    setting, is_isolated = account.venue_leverage or 0.0, account.margin == "isolated"
+    return [
+        (first + table.first, read_rules(venue.with_table(table), setting, is_isolated))
+        for table in venue.in_use(time[first:])
+    ]
+
+
+def measure_log_returns(price: FloatArray, *, is_inverse: bool) -> FloatArray:
+    returns = np.full(len(price), np.nan)
+    before, after = price[:-1], price[1:]
+    with np.errstate(invalid="ignore", divide="ignore"):
+        returns[1:] = np.log(2.0 - before / after if is_inverse else after / before)
+    returns[~np.isfinite(returns)] = np.nan
+    return returns
+
+
+def mark_samples(market: Market, sampling: str) -> FloatArray:
+    return mark_ends(market, max(parse_duration(sampling, "sampling"), 1))
+
+
+def mark_ends(market: Market, period: int) -> FloatArray:
+    ends = np.zeros(market.n_bars)
+    if period % market.interval == 0 and not has_gaps(market):
+        step = period // market.interval
+        passed = (market.start % period) // market.interval
+        ends[step - 1 - passed :: step] = 1.0
+    else:
+        bucket = market.time // period
+        ends[:-1] = bucket[1:] != bucket[:-1]
+    ends[-1] = 1.0
+    return ends

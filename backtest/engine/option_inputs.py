@@ -1,21 +1,329 @@
-"""The options of a run as arrays: what values them at open and close of each bar, and orders."""
+"""Options of a run: their schedule, quotes and expiries as arrays."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, NoReturn
 
 import numpy as np
+import pandas as pd
 
-from backtest.account import OptionFeed, make_option_feed
-from backtest.base import DataError, FloatArray, IntArray, compile_module, format_time
+from backtest.account import Account, OptionFeed, make_option_feed
+from backtest.base import (
+    DataError,
+    FloatArray,
+    IntArray,
+    ParameterError,
+    compile_module,
+    did_you_mean,
+    format_duration,
+    format_time,
+    parse_duration,
+    repr_plain,
+    warn_caller,
+)
 from backtest.base.units import DAY, YEAR_DAYS
 from backtest.engine import quote_kernels
-from backtest.engine.option_expiries import Expiry, find_settlement
-from backtest.engine.option_quotes import QuoteRows, read_quote_rows
-from backtest.market import Markets, Panel
-from backtest.options import Surfaces, find_expiry
-from backtest.venue import Option, OptionCosts, Venue, number_each, require_costs
+from backtest.market import Markets, Panel, as_markets, find_clock
+from backtest.options import Chain, Surfaces, find_expiry
+from backtest.policy import OptionRule, trades_options
+from backtest.venue import (
+    Brackets,
+    Option,
+    OptionCosts,
+    OwnMargin,
+    ScenarioMargin,
+    Standard,
+    Strategy,
+    Venue,
+    check_moves,
+    number_each,
+    require_costs,
+)
+
+SETTLES = {"inverse": "coin", "linear": "cash", "spot": "cash"}
+"""The settlement of options beside each kind of contract: one currency for one balance."""
+MAY_SELL = "requirement='deribit-standard' knows shorts"
+LIST_OPTIONS = (
+    "give bt.Markets({'BTC': market, 'BTC-26JUN26-60000-P': bt.Option(...)}, surfaces=...)"
+)
+
+
+def check_options(
+    markets: Markets, venues: Mapping[str, Venue], own: Mapping[str, Account], account: Account
+) -> None:
+    if not markets.options:
+        return
+    check_fills(account)
+    check_rule(account, markets)
+    for name, option in markets.options.items():
+        owner = markets.listing.underlyings[name]
+        require_costs(venues[owner].option_costs, owner)
+        check_settlement(name, option, owner, venues[owner])
+        if own[owner].margin == "isolated":
+            raise ParameterError(
+                f"margin of {owner}, the underlying of {name!r}, must be 'cross', got 'isolated'"
+            )
+
+
+def check_traders(policies: Mapping[str, object], overlay: object, markets: Markets) -> None:
+    for name, policy in (*policies.items(), ("the overlay", overlay)):
+        if not trades_options(policy):
+            continue
+        is_inside = any(trades_options(each.policy) for each in getattr(policy, "parts", ()))
+        if is_inside and not isinstance(policy, OptionRule):
+            raise ParameterError(
+                f"a policy that trades options stands alone, got it inside "
+                f"{type(policy).__name__} of {name}; give it as the overlay, or derive the policy "
+                "around it from bt.OptionRule"
+            )
+        owners = {*markets.listing.underlyings.values()} if markets.options else set()
+        if not owners or (name in policies and name not in owners):
+            raise ParameterError(
+                f"{type(policy).__name__} of {name} trades options, got none listed on it; "
+                f"{LIST_OPTIONS}"
+            )
+
+
+def warn_of_options(
+    markets: Markets, feed: OptionFeed, policies: Mapping[str, object], overlay: object
+) -> None:
+    listing = markets.listing
+    is_traded = trades_options(policies) or trades_options(overlay)
+    if not markets.options or not (is_traded or listing.quantities is not None):
+        return
+    warn_of_dropped_orders(markets, feed)
+    for k, (name, option) in enumerate(markets.options.items()):
+        if feed.are_inside[k] and option.settlement_price is None:
+            opened = format_time(int(markets.time[feed.expiry_bars[k]]))
+            warn_caller(
+                f"{name} expires inside the bar of {opened} UTC and settles at a mark price of its "
+                f"underlying, {feed.expiry_spots[k]:g}; give bt.Option(settlement_price=) if the "
+                "venue's is known"
+            )
+    names = [name for name in markets.options if is_before_first(markets, name)]
+    if names:
+        warn_caller(
+            f"volatility is flat before the first fitted expiry: {', '.join(names[:5])}"
+            f"{f' and {len(names) - 5} more' * (len(names) > 5)} expire before it in some surfaces"
+        )
+
+
+def warn_of_dropped_orders(markets: Markets, feed: OptionFeed) -> None:
+    frame = markets.listing.quantities
+    for name in () if frame is None else frame.columns:
+        k = [*markets.options].index(name)
+        ordered = frame.index[frame[name].fillna(0.0) != 0.0]
+        inside = ordered[(ordered >= markets.times[0]) & (ordered < markets.times[-1])]
+        if len(inside) and not np.isfinite(feed.targets[:, k]).any():
+            warn_caller(f"{name} is never traded: its quantities begin after it expired")
+
+
+def is_before_first(markets: Markets, name: str) -> bool:
+    surfaces = markets.listing.surfaces[markets.listing.underlyings[name]]
+    end = int(markets.time[-1])
+    return bool(surfaces.is_flat_before(find_expiry(markets.options[name]), end))
+
+
+def check_fills(account: Account) -> None:
+    if account.fill != "next_open":
+        raise ParameterError(
+            f"fill must be 'next_open' in an account with options, got {account.fill!r}"
+        )
+
+
+def check_rule(account: Account, markets: Markets) -> None:
+    rule = account.requirement
+    if not isinstance(rule, Brackets | ScenarioMargin | Standard | Strategy):
+        found = "a requirement of your own" if isinstance(rule, OwnMargin) else type(rule).__name__
+        raise ParameterError(
+            "requirement must be a margin rule that knows options, 'deribit-standard', "
+            f"'deribit-portfolio' or 'reg-t' for example, got {found}"
+        )
+    if isinstance(rule, ScenarioMargin):
+        check_moves(rule)
+    frame = markets.listing.quantities
+    if isinstance(rule, Brackets) and frame is not None and bool((frame < 0.0).any(axis=None)):
+        name = next(each for each in frame.columns if (frame[each] < 0.0).any())
+        raise ParameterError(
+            f"option_quantities must be at least 0 with brackets, got {frame[name].min():g} of "
+            f"{name!r}; {MAY_SELL}"
+        )
+    coin = next((name for name, each in markets.options.items() if each.is_coin), None)
+    if isinstance(rule, Strategy) and coin is not None:
+        raise ParameterError(
+            "requirement must be portfolio margin or bt.Standard for options settled in coins, "
+            f"got margin by strategies with {coin!r}"
+        )
+
+
+def check_settlement(name: str, option: Option, owner: str, venue: Venue) -> None:
+    """Require that an option settles in the currency of its underlying's contract."""
+    kind = venue.contract.kind
+    if option.settlement != SETTLES[kind]:
+        raise ParameterError(
+            f"settlement of {name!r} must be {SETTLES[kind]!r} beside the {kind} contract of "
+            f"{owner}, whose money it is paid in, got {option.settlement!r}"
+        )
+
+
+# ---------------------------------------------------------------------------------------- expiries
+
+HOUR = 3_600 * 10**9
+"""The longest bars at whose mark open an option settles that expires inside them."""
+
+
+class Expiry(NamedTuple):
+    bar: int
+    is_inside: bool
+    price: float
+
+
+def find_settlement(markets: Markets, venue: Venue, option: Option, owner: str) -> Expiry:
+    expiry, time = find_expiry(option), markets.time
+    jitter = parse_duration(venue.funding_jitter)
+    listed, gone = markets.spans[markets.names.index(owner)].tolist()
+    bar = int(np.searchsorted(time, expiry - jitter))
+    is_at_open = bar < len(time) and int(time[bar]) <= expiry + jitter
+    is_inside = not is_at_open and bar > 0 and expiry < int(time[bar - 1]) + markets.interval
+    bar = bar - 1 if is_inside else bar
+    if gone < len(time) and bar >= gone:
+        raise DataError(
+            f"an option must expire in the data of its underlying, got {option.name!r}, which "
+            f"expires at {option.expiry}, after the last bar of {owner}, "
+            f"{format_time(int(time[gone - 1]))} UTC"
+        )
+    if not listed <= bar < gone:
+        return Expiry(-1, is_inside=False, price=float("nan"))
+    if is_inside:
+        check_inside(markets, option, bar)
+    return Expiry(bar, is_inside, find_price(markets, venue, option, owner, bar))
+
+
+def check_inside(markets: Markets, option: Option, bar: int) -> None:
+    if option.settlement_price is None and markets.interval > HOUR:
+        raise DataError(
+            "an option that expires inside a bar of over an hour needs a settlement_price, got "
+            f"none for {option.name!r}, which expires at {option.expiry} in the bar of "
+            f"{format_duration(markets.interval)} from {format_time(int(markets.time[bar]))} UTC"
+        )
+
+
+def find_price(markets: Markets, venue: Venue, option: Option, owner: str, bar: int) -> float:
+    if option.settlement_price is not None:
+        return option.settlement_price
+    market, expiry = markets[owner], find_expiry(option)
+    window = None if venue.option_costs is None else venue.option_costs.delivery_window
+    if window is not None:
+        length = parse_duration(window)
+        closes = market.time + market.interval
+        known: FloatArray = market.mark_close[(closes > expiry - length) & (closes <= expiry)]
+        if market.interval < length and len(known):
+            return float(np.mean(known))
+    return float(market.mark_open[bar - int(markets.spans[markets.names.index(owner), 0])])
+
+
+# ------------------------------------------------------------------------------------------ quotes
+
+CACHE = "_implied_rows"
+
+
+class QuoteRows(NamedTuple):
+    stamps: IntArray
+    bid: FloatArray
+    ask: FloatArray
+    mark: FloatArray
+    volatility: FloatArray
+    spreads: tuple[IntArray, FloatArray]
+    price_spreads: tuple[IntArray, FloatArray]
+
+    def find(self, times: IntArray, side: Any, age: int) -> IntArray:
+        """Return the last row known at each time that is not older than ``age`` ns, else -1."""
+        rows = np.searchsorted(self.stamps, times, side=side) - 1
+        if not len(self.stamps):
+            return rows
+        is_young = times - self.stamps[np.maximum(rows, 0)] <= age
+        return np.where((rows >= 0) & is_young, rows, -1)
+
+    def pick(self, field: str, rows: IntArray) -> FloatArray:
+        values = np.append(getattr(self, field), np.nan)
+        return np.asarray(values[rows])
+
+    def find_half_spreads(self, times: IntArray) -> FloatArray:
+        return find_last(*self.spreads, times)
+
+    def find_half_prices(self, times: IntArray) -> FloatArray:
+        return find_last(*self.price_spreads, times)
+
+
+def find_last(stamps: IntArray, values: FloatArray, times: IntArray) -> FloatArray:
+    rows = np.searchsorted(stamps, times, side="right") - 1
+    return np.asarray(np.append(values, np.nan)[rows])
+
+
+def read_quote_rows(chain: Chain, option: Option) -> QuoteRows:
+    rows = list_implied(chain)
+    if len(chain.underlyings) > 1:
+        rows = rows[rows["underlying"] == option.underlying]
+    expiry = pd.Timestamp(str(option.expiry), tz="UTC")
+    of_contract = (
+        (rows["kind"] == option.kind)
+        & (rows["strike"] == option.strike)
+        & (rows["expiry"] == expiry)
+    )
+    own = rows[of_contract].drop_duplicates("time", keep="last")
+    volatility = own["iv"].fillna(own["mark_iv"])
+    _, begin = select_quoted(own, "half_spread")
+    others = find_nearest(rows[rows["time"] < begin], option, expiry)
+    return QuoteRows(
+        stamps=read_stamps(own),
+        bid=own["bid"].to_numpy(dtype=np.float64),
+        ask=own["ask"].to_numpy(dtype=np.float64),
+        mark=own["mark"].to_numpy(dtype=np.float64),
+        volatility=volatility.to_numpy(dtype=np.float64),
+        spreads=join_spreads("half_spread", own, others),
+        price_spreads=join_spreads("half_price", own, others),
+    )
+
+
+def list_implied(chain: Chain) -> pd.DataFrame:
+    kept = chain.__dict__.get(CACHE)
+    if kept is None:
+        kept = chain.implied()
+        kept["half_spread"] = 0.5 * (kept["ask_iv"] - kept["bid_iv"])
+        kept["half_price"] = 0.5 * (kept["ask"] - kept["bid"])
+        object.__setattr__(chain, CACHE, kept)
+    found: pd.DataFrame = kept
+    return found
+
+
+def read_stamps(rows: pd.DataFrame) -> IntArray:
+    """Return the times of rows, UTC ns."""
+    return np.asarray(pd.DatetimeIndex(rows["time"]).as_unit("ns").asi8)
+
+
+def select_quoted(rows: pd.DataFrame, name: str) -> tuple[pd.DataFrame, pd.Timestamp]:
+    known = rows[rows[name] >= 0.0]
+    return known, known["time"].iloc[0] if len(known) else pd.Timestamp.max.tz_localize("UTC")
+
+
+def join_spreads(name: str, own: pd.DataFrame, others: pd.DataFrame) -> tuple[IntArray, FloatArray]:
+    known, begin = select_quoted(own, name)
+    found = pd.concat([others[others["time"] < begin], known])
+    return read_stamps(found), found[name].to_numpy(dtype=np.float64)
+
+
+def find_nearest(rows: pd.DataFrame, option: Option, expiry: pd.Timestamp) -> pd.DataFrame:
+    quoted = rows[rows["half_spread"] >= 0.0]
+    ranked = quoted.assign(
+        days=(quoted["expiry"] - expiry).abs(),
+        distance=np.abs(np.log(float(option.strike or 1.0) / quoted["strike"])),
+    )
+    ordered = ranked.sort_values(["time", "days", "distance", "strike", "kind"], kind="stable")
+    return ordered.drop_duplicates("time")
+
+
+# ---------------------------------------------------------------------------------------- the feed
 
 YEAR = YEAR_DAYS * DAY
 
@@ -247,3 +555,70 @@ def check_order(feed: OptionFeed, markets: Markets, k: int, t: int) -> None:
             "give a spread of 0.02 for two points to bt.OptionCosts or bt.Option, or chains with "
             "quotes"
         )
+
+
+# --------------------------------------------------------------------------------------- schedules
+
+
+def schedule_options(market: Any, given: Any) -> Any:
+    if given is None:
+        return market
+    if not as_markets(market).options:
+        refuse(f"must be of listed options, got none in {market!r}; {LIST_OPTIONS}")
+    if not isinstance(given, pd.DataFrame):
+        refuse(f"must be a DataFrame by time and contract, got {repr_plain(given)}")
+    check_columns(given, [*market.options])
+    check_times(given.index, market)
+    frame = pd.DataFrame(read_values(given), index=given.index, columns=given.columns).sort_index()
+    found = market.with_markets({})
+    found.listing = market.listing._replace(quantities=frame)
+    return found
+
+
+def refuse(problem: str) -> NoReturn:
+    raise ParameterError(f"option_quantities {problem}")
+
+
+def check_columns(frame: pd.DataFrame, names: list[str]) -> None:
+    for name in frame.columns:
+        if name not in names:
+            refuse(
+                f"must have columns of listed options, {', '.join(names[:5])}, got {name!r}"
+                f"{did_you_mean(str(name), names)}"
+            )
+    if frame.columns.has_duplicates:
+        twice = frame.columns[frame.columns.duplicated()][0]
+        refuse(f"must have one column for each option, got {twice!r} twice")
+
+
+def check_times(index: pd.Index, markets: Markets) -> None:
+    if not isinstance(index, pd.DatetimeIndex) or index.tz is None:
+        found = "no time zone" if isinstance(index, pd.DatetimeIndex) else type(index).__name__
+        refuse(f"must be indexed by time in UTC, got {found}; frame.tz_localize('UTC')")
+    if index.has_duplicates or index.hasnans:
+        refuse("must have one row for each time, got duplicates or NaT")
+    stamps: IntArray = np.asarray(index.as_unit("ns").asi8)
+    known = np.asarray(find_clock(markets).seen.time)
+    inside = stamps[(stamps >= markets.start) & (stamps < markets.end)]
+    if not len(inside):
+        refuse(
+            f"must have rows inside the markets, got none from {format_time(markets.start)} to "
+            f"{format_time(markets.end)} UTC"
+        )
+    odd = inside[~np.isin(inside, known)]
+    if len(odd):
+        refuse(
+            "must have rows by the opens of the bars at whose closes they are decided, got "
+            f"{format_time(int(odd[0]))} inside that of "
+            f"{format_time(int(known[np.searchsorted(known, odd[0]) - 1]))} UTC"
+        )
+
+
+def read_values(frame: pd.DataFrame) -> FloatArray:
+    try:
+        values = frame.to_numpy(dtype=np.float64)
+    except (TypeError, ValueError) as error:
+        refuse(f"must be numbers of contracts, got {error}")
+    if np.isinf(values).any():
+        refuse("must be finite, or NaN, which leaves a contract as it is, got infinity")
+    return values

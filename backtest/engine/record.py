@@ -10,7 +10,7 @@ import numpy as np
 
 if TYPE_CHECKING:
     from backtest.base import FloatArray
-    from backtest.engine.fee_days import TradedDays
+    from backtest.engine.feed_arrays import TradedDays
     from backtest.measures import Tally
 
 

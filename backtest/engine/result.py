@@ -1,4 +1,4 @@
-"""``Result``, the return value of :func:`backtest.run`: tables, analyses, saving and loading."""
+"""The result of a run."""
 
 from __future__ import annotations
 
@@ -16,32 +16,41 @@ from backtest.base import (
     Choice,
     DataError,
     FloatArray,
+    Kind,
     ParameterError,
     Reportable,
     call_later,
     checked,
+    damage_error,
     find_coin,
     format_time,
+    hash_file,
+    read_json_file,
     reading_folder,
     utc_index,
 )
+from backtest.base.saved_result import KINDS
 from backtest.base.units import DAY, YEAR_DAYS
-from backtest.engine.limit_orders import list_limit_orders
-from backtest.engine.option_results import list_held
-from backtest.engine.option_rolls import RollSplit, tabulate_rolls
-from backtest.engine.position_tables import (
+from backtest.engine import result_files
+from backtest.engine.bar_tables import list_held
+from backtest.engine.manifest import NOT_IN_ID
+from backtest.engine.result_files import load_result, name_result, save_result
+from backtest.engine.run_record import RunRecord
+from backtest.engine.tables import (
     attribute_money,
     attribution_table,
-)
-from backtest.engine.result_files import load_result, name_result, save_result
-from backtest.engine.result_tables import (
     forced_changes,
     is_inverse,
     sum_contracts,
     value_of,
 )
-from backtest.engine.run_record import RunRecord
-from backtest.engine.trades import Trades, list_run_trades
+from backtest.engine.trades import (
+    RollSplit,
+    Trades,
+    list_limit_orders,
+    list_run_trades,
+    tabulate_rolls,
+)
 from backtest.engine.vectorbt_exchange import convert
 from backtest.market import Market
 from backtest.measures import (
@@ -75,11 +84,11 @@ class Result(RunRecord, Reportable):
         times in days. Of several positions also those of the portfolio.
     bars : DataFrame
         One row per bar of the account, of one position with its columns; see
-        :func:`backtest.engine.bars_table.bars_table`.
+        :func:`backtest.engine.bar_tables.bars_table`.
     positions : DataFrame
         One row per bar and instrument.
     events : DataFrame
-        The ledger; see :func:`backtest.engine.result_tables.events_table`.
+        The ledger; see :func:`backtest.engine.tables.events_table`.
     returns : Series
         Simple returns of the unit value per sampling period.
     manifest : mapping
@@ -165,7 +174,7 @@ class Result(RunRecord, Reportable):
     def rolls(self, by: RollSplit = "roll") -> pd.DataFrame:
         """Return what the options cost, by ``"roll"`` or by ``"leg"``.
 
-        See :func:`backtest.engine.option_rolls.tabulate_rolls`.
+        See :func:`backtest.engine.trades.tabulate_rolls`.
         """
         return tabulate_rolls(self, self.options, by)
 
@@ -353,3 +362,35 @@ def count_at(run: RunRecord, marks: FloatArray, first_mark: float) -> CountedRes
     }
     bars = pd.DataFrame({"equity": equity, "drawdown": fall}, index=utc_index(run.time))
     return CountedResult(bars, pd.Series(returns, run.returns.index, name="return"), measures)
+
+
+# -------------------------------------------------------------------------------------- saved runs
+
+RUN = "run"
+
+
+def read_run(folder: Path, manifest: Mapping[str, Any]) -> dict[str, Any]:
+    for name in (result_files.METRICS, result_files.STATE):
+        if hash_file(folder / name) != manifest["files"][name]:
+            raise damage_error(folder / name, "was changed")
+    shown = result_files.describe_run(manifest, read_json_file(folder / result_files.METRICS))
+    metrics = read_metrics(shown["metrics"])
+    return {**shown, "title": shown["policy"], "metrics": metrics}
+
+
+def read_metrics(metrics: Mapping[str, float | None]) -> dict[str, float]:
+    return {k: math.nan if v is None else float(v) for k, v in metrics.items()}
+
+
+KINDS[RUN] = Kind(
+    name=RUN,
+    plural="runs",
+    layout=result_files.FORMAT,
+    files=result_files.FILES,
+    aside=NOT_IN_ID[1:],
+    source=str(result_files.__file__),
+    load=Result.load,
+    read_line=read_run,
+    call="bt.run",
+    is_run=True,
+)

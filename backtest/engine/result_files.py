@@ -1,4 +1,4 @@
-"""Save results as Parquet and JSON, and load them again; nothing in them is code."""
+"""The files of a result."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import pandas as pd
 import pyarrow.parquet as pq
 
 from backtest.account import Account, AccountState
-from backtest.account.portfolio_ledger import WIDTH
+from backtest.account.records import WIDTH
 from backtest.base import (
     FloatArray,
     attach_saved_making,
@@ -31,15 +31,76 @@ from backtest.base import (
     write_provenance,
 )
 from backtest.base.result_folders import MANIFEST
-from backtest.engine.fee_days import read_traded
-from backtest.engine.option_arrays import no_options
-from backtest.engine.option_files import list_option_columns, pack_options, read_options
-from backtest.engine.record import AccountFields, Closes, PositionFields, Record
-from backtest.engine.run_data import Before, Quotes
+from backtest.engine.feed_arrays import read_traded
+from backtest.engine.inputs import no_options
+from backtest.engine.record import AccountFields, Closes, OptionFields, PositionFields, Record
+from backtest.engine.run_data import Before, Quotes, RunOptions
 from backtest.engine.run_record import RunRecord
 from backtest.features import VolatilityState
-from backtest.measures import RunSpan, flatten_tally, read_tally
-from backtest.venue import Holdings, Venue
+from backtest.measures import OptionQuotes, OptionTerms, RunSpan, flatten_tally, read_tally
+from backtest.venue import Holdings, Option, Venue
+
+BY_BAR = ("opened", "entries", "settled", "ages")
+DTYPES: Mapping[str, Any] = {
+    "are_coin": np.bool_, "instruments": np.int64, "expiries": np.int64,
+}  # fmt: skip
+
+
+def list_arrays(options: RunOptions) -> dict[str, FloatArray]:
+    """Return the arrays of shape (n_bars, K) by name."""
+    own = {name: getattr(options, name) for name in BY_BAR}
+    return {**options.record._asdict(), **options.quotes._asdict(), **own}
+
+
+def list_option_columns(options: RunOptions | None) -> dict[str, FloatArray]:
+    if options is None:
+        return {}
+    arrays = list_arrays(options)
+    return {
+        f"{name} {field}": each[:, k]
+        for k, name in enumerate(options.terms.names)
+        for field, each in arrays.items()
+    }
+
+
+def pack_options(options: RunOptions | None) -> dict[str, Any]:
+    if options is None:
+        return {}
+    terms = {
+        name: each.tolist() for name, each in options.terms._asdict().items() if name != "names"
+    }
+    contracts = [each.to_dict() for each in options.contracts]
+    own = {"names": options.terms.names, "legs": options.legs, "hedged": options.hedged}
+    owners = options.owners.tolist()
+    return {"options": {**own, "owners": owners, "contracts": contracts, **terms}}
+
+
+def read_options(stored: Mapping[str, Any] | None, wide: pd.DataFrame) -> RunOptions | None:
+    if stored is None:
+        return None
+    names = tuple(stored["names"])
+    known = {name: stored[name] for name in OptionTerms._fields if name != "names"}
+    terms = {
+        name: np.array(each, dtype=DTYPES.get(name, np.float64)) for name, each in known.items()
+    }
+    return RunOptions(
+        contracts=tuple(Option.from_dict(each) for each in stored["contracts"]),
+        legs=tuple(stored["legs"]),
+        owners=np.array(stored["owners"], dtype=np.int64),
+        hedged=tuple(stored.get("hedged", ())),
+        terms=OptionTerms(names=names, **terms),
+        record=OptionFields(*gather(wide, names, OptionFields._fields)),
+        quotes=OptionQuotes(*gather(wide, names, OptionQuotes._fields)),
+        **dict(zip(BY_BAR, gather(wide, names, BY_BAR), strict=True)),
+    )
+
+
+def gather(wide: pd.DataFrame, names: Sequence[str], fields: Sequence[str]) -> list[FloatArray]:
+    """Return the arrays of some fields, of shape (n_bars, K)."""
+    return [wide[[f"{name} {field}" for name in names]].to_numpy() for field in fields]
+
+
+# ----------------------------------------------------------------------------------------- the run
 
 Loaded = TypeVar("Loaded", bound=RunRecord)
 

@@ -11,10 +11,10 @@ import numpy as np
 import pandas as pd
 
 from backtest.account import AccountBar, ledger
-from backtest.account.contagion import CAUSED, OF_COLLATERAL, OF_FLOWS, OF_RULES
+from backtest.account.pool_liquidation import CAUSED, OF_COLLATERAL, OF_FLOWS, OF_RULES
 from backtest.base import FloatArray, IntArray, utc_index
 from backtest.base.units import TOLERANCE
-from backtest.engine.portfolio_driver import (
+from backtest.engine.driver import (
     find_fill,
     new_event_log,
     new_ledger_array,
@@ -22,16 +22,18 @@ from backtest.engine.portfolio_driver import (
     new_scratch,
     read_tables,
 )
-from backtest.engine.portfolio_inputs import start_account_state
-from backtest.engine.position_tables import (
+from backtest.engine.inputs import start_account_state
+from backtest.engine.record import Closes, HeldAtCloses, new_closes
+from backtest.engine.run_data import RunData
+from backtest.engine.tables import (
+    ARRAYS,
     compute_notionals,
     count_assets,
     measure_profits,
+    price_of,
     sum_positions,
+    value_of,
 )
-from backtest.engine.record import Closes, HeldAtCloses, new_closes
-from backtest.engine.result_tables import ARRAYS, price_of, value_of
-from backtest.engine.run_data import RunData
 from backtest.measures import AccountPath
 from backtest.venue import MarginRules, OwnMargin, read_rules
 

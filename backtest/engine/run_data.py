@@ -1,32 +1,261 @@
-"""The data of a run, and its fields by name."""
+"""What a run keeps: its record, its options, its events and its fills."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections import defaultdict
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
 import numpy as np
+import pandas as pd
 
-from backtest.base import FloatArray, IntArray, ParameterError, repr_plain
-from backtest.features import (
-    VolatilityState,
-    find_day,
-    forecast_liquidation,
-    forecast_volatility,
+from backtest.account.ledger import FILL
+from backtest.account.pool_liquidation import CAUSED
+from backtest.base import (
+    FloatArray,
+    IntArray,
+    ParameterError,
+    parse_duration,
+    repr_plain,
+    utc_index,
 )
-from backtest.measures import RunSpan
+from backtest.engine.feed_arrays import place_funding
+from backtest.engine.record import OptionFields
+from backtest.engine.tables import OWNER, price_of, value_of
+from backtest.features import VolatilityState, find_day, forecast_liquidation, forecast_volatility
+from backtest.market import place_on_bars, read_settlements
+from backtest.measures import (
+    OptionQuotes,
+    OptionTerms,
+    RunSpan,
+    compute_prices,
+    compute_volatilities,
+    explain_profit,
+    measure_greeks,
+    multiply,
+)
 
 if TYPE_CHECKING:
-    from backtest.account import Account
-    from backtest.engine.fee_days import TradedDays
+    from backtest.account import Account, OptionFeed
+    from backtest.engine.feed_arrays import TradedDays
     from backtest.engine.record import Record
-    from backtest.engine.run_options import RunOptions
     from backtest.market import Market, Markets
     from backtest.measures import Tally
     from backtest.policy import Policy
-    from backtest.venue import Venue
+    from backtest.venue import Option, Venue
+
+
+@dataclass(frozen=True, eq=False)
+class RunOptions:
+    """The options that a run held, in the order of the markets; arrays of shape (n_bars, K).
+
+    ``legs`` name the leg of a policy that ordered each first, empty for one held by a schedule.
+    ``owners`` (K,) are their numbers in the log. ``opened`` are signed contracts after the fills at
+    the open, ``entries`` the average prices of what is held, ``settled`` the prices of the
+    underlying at which contracts expired inside a bar, and ``ages`` the days since the surface.
+    ``hedged`` are the places of the instruments that policies ordered in contracts beside options.
+    """
+
+    contracts: tuple[Option, ...]
+    legs: tuple[str, ...]
+    owners: IntArray
+    terms: OptionTerms
+    quotes: OptionQuotes
+    record: OptionFields
+    opened: FloatArray
+    entries: FloatArray
+    settled: FloatArray
+    ages: FloatArray
+    hedged: tuple[int, ...] = ()
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        pairs = zip(self.legs, self.terms.names, strict=True)
+        return tuple(f"{leg}:{name}" if leg else name for leg, name in pairs)
+
+    @property
+    def named(self) -> dict[int, str]:
+        return dict(zip(self.owners.tolist(), self.names, strict=True))
+
+    @property
+    def profits(self) -> FloatArray:
+        held = self.record.quantity
+        return multiply(held, self.record.value - self.entries)
+
+    @property
+    def carried(self) -> FloatArray:
+        held = self.record.quantity
+        return np.concatenate((np.zeros_like(held[:1]), held[:-1]))
+
+    @cached_property
+    def greeks(self) -> dict[str, FloatArray]:
+        return measure_greeks(self.terms, self.quotes, self.record.quantity)
+
+    @cached_property
+    def parts(self) -> dict[str, FloatArray]:
+        return explain_profit(
+            self.terms, self.quotes, self.carried, self.opened, self.record.quantity,
+            self.record.price_pnl, self.settled,
+        )  # fmt: skip
+
+    def sum_by_underlying(self, values: FloatArray, n: int) -> FloatArray:
+        """Return the sums of values over the options of each instrument, of shape (n_bars, n)."""
+        found = np.zeros((len(values), n))
+        np.add.at(found.T, self.terms.instruments, values.T)
+        return found
+
+
+def read_options(
+    setup: Any,
+    outcome: Any,
+    legs: Mapping[int, str] = MappingProxyType({}),
+    hedged: Iterable[int] = (),
+) -> RunOptions | None:
+    record: Any = outcome.record.options
+    listed: Any = getattr(setup.markets, "options", {})
+    if not listed or record is None:
+        return None
+    after = len(setup.markets.names) + len(setup.account.collateral)
+    entries, first = outcome.entries, setup.first
+    is_own = (entries[:, OWNER] >= after) & (entries[:, 1] != CAUSED)  # causes have numbers too
+    kept = np.unique(entries[is_own, OWNER].astype(np.int64)) - after
+    kept = np.union1d(kept, np.flatnonzero(record.quantity.any(axis=0)))
+    if not len(kept):
+        return None
+    feed = setup.inputs.feed.options
+    names = tuple(listed)
+    terms = read_terms(feed, kept, tuple(names[k] for k in kept))
+    held = OptionFields(*(each[:, kept] for each in record))
+    opens, closes = (
+        np.broadcast_to(
+            getattr(setup.inputs.feed, name), (len(setup.markets.time), len(setup.markets.names))
+        )
+        for name in ("mark_open", "mark_close")
+    )
+    spots = feed.expiry_spots[kept]
+    places = find_expiries(feed, kept, first, held.quantity.shape)
+    return RunOptions(
+        contracts=tuple(listed[name] for name in terms.names),
+        legs=tuple(legs.get(k, "") for k in kept.tolist()),
+        owners=kept + after,
+        terms=terms,
+        quotes=read_quotes(feed, kept, terms, opens[first:], closes[first:], places[0], first),
+        record=held,
+        opened=find_opened(entries, held.quantity, kept + after, first, places[0]),
+        entries=find_entries(entries, held.quantity, kept + after, first),
+        settled=np.where(places[1], spots, np.nan),
+        ages=feed.ages[first:, kept],
+        hedged=tuple(sorted(hedged)),
+    )
+
+
+def read_terms(feed: OptionFeed, kept: IntArray, names: tuple[str, ...]) -> OptionTerms:
+    return OptionTerms(
+        names=names,
+        signs=feed.signs[kept],
+        strikes=feed.strikes[kept],
+        sizes=feed.sizes[kept],
+        are_coin=feed.are_coin[kept],
+        instruments=feed.instruments[kept],
+        expiries=feed.expiry_times[kept],
+        rates=feed.rates[kept],
+    )
+
+
+def find_expiries(
+    feed: OptionFeed, kept: IntArray, first: int, shape: tuple[int, ...]
+) -> tuple[FloatArray, FloatArray]:
+    found = np.zeros((2, *shape), dtype=bool)
+    for place, k in enumerate(kept):
+        bar = int(feed.expiry_bars[k]) - first
+        if 0 <= bar < shape[0]:
+            found[int(feed.are_inside[k]), bar, place] = True
+    return found[0], found[1]
+
+
+def read_quotes(
+    feed: OptionFeed,
+    kept: IntArray,
+    terms: OptionTerms,
+    opens: FloatArray,
+    closes: FloatArray,
+    expired: FloatArray,
+    first: int,
+) -> OptionQuotes:
+    spots = feed.expiry_spots[kept]
+    index = np.where(expired, spots, opens[:, terms.instruments])
+    bases = np.where(expired, 1.0, feed.bases_open[first:, kept])
+    years = np.where(expired, 0.0, feed.years_open[first:, kept])
+    marks = np.where(expired, np.nan, feed.marks_open[first:, kept])
+    volatilities = np.where(expired, 0.0, feed.volatilities_open[first:, kept])
+    at_open = value_state(terms, index * bases, volatilities, years, marks)
+    index_close = closes[:, terms.instruments]
+    forward = index_close * feed.bases_close[first:, kept]
+    years, volatilities = feed.years_close[first:, kept], feed.volatilities_close[first:, kept]
+    marks = feed.marks_close[first:, kept]
+    return OptionQuotes(
+        index,
+        index * bases,
+        *at_open,
+        index_close,
+        forward,
+        *value_state(terms, forward, volatilities, years, marks),
+    )
+
+
+def value_state(
+    terms: OptionTerms,
+    forward: FloatArray,
+    volatility: FloatArray,
+    years: FloatArray,
+    marks: FloatArray,
+) -> tuple[FloatArray, FloatArray, FloatArray]:
+    bars, options = np.nonzero(years >= 0.0)
+    state = np.stack([forward[bars, options], volatility[bars, options], years[bars, options]])
+    value, found = np.full(forward.shape, np.nan), volatility.copy()
+    value[bars, options] = compute_prices(terms, options, state)
+    rows = np.flatnonzero(~np.isnan(marks[bars, options]))
+    if len(rows):
+        own, at = (bars[rows], options[rows]), state[:, rows]
+        value[own] = marks[own]
+        found[own] = compute_volatilities(terms, options[rows], at[0], marks[own], at[2])
+    return found, years, value * terms.sizes
+
+
+def find_opened(
+    entries: FloatArray, held: FloatArray, owners: IntArray, first: int, expired: FloatArray
+) -> FloatArray:
+    """Return the contracts after the fills at the open of each bar, of shape (n_bars, K)."""
+    opened = np.where(expired, 0.0, np.concatenate((np.zeros_like(held[:1]), held[:-1])))
+    is_fill = (entries[:, 1] == FILL) & np.isin(entries[:, OWNER], owners)
+    own = entries[is_fill]
+    places = np.searchsorted(owners, own[:, OWNER].astype(np.int64))
+    np.add.at(opened, (own[:, 0].astype(np.int64) - first, places), own[:, 3])
+    return opened
+
+
+def find_entries(entries: FloatArray, held: FloatArray, owners: IntArray, first: int) -> FloatArray:
+    found = np.full(held.shape, np.nan)
+    for place, owner in enumerate(owners.tolist()):
+        own = entries[(entries[:, OWNER] == owner) & (entries[:, 3] != 0.0)]
+        quantity, average = 0.0, np.nan
+        for entry in own:
+            quantity, average = enter(quantity, average, entry[3], entry[2])
+            found[int(entry[0]) - first :, place] = average
+    return np.where(held != 0.0, found, np.nan)
+
+
+def enter(quantity: float, average: float, added: float, price: float) -> tuple[float, float]:
+    after = quantity + added
+    if quantity * added > 0.0:
+        return after, (quantity * average + added * price) / after
+    return after, price if quantity * after <= 0.0 else average
+
+
+# ------------------------------------------------------------------------------------- the account
 
 T = TypeVar("T")
 
@@ -257,3 +486,211 @@ def forecast_touches(run: RunData, prices: FloatArray) -> FloatArray:
         run.of_positions("quantity").T, run.marks.T, prices.T, run.volatilities[0].T, strict=True
     )
     return np.stack([forecast_liquidation(*each, years) for each in columns], axis=1)
+
+
+# ------------------------------------------------------------------------------------------- fills
+
+FILL_COLUMNS = (
+    "time", "instrument", "quantity", "price", "reference", "fee", "fee_currency", "kind", "step",
+)  # fmt: skip
+STOPS = ("stop", "trailing_stop", "equity_stop", "take_profit", "time_stop")
+CHANGES = (
+    "fill", *STOPS, "liquidation", "delisted", "ruin", "conversion", "bad_debt", "expiry",
+)  # fmt: skip
+WORSENING = ("slippage", "impact")
+CHARGES = ("fee", "liquidation_loss")
+STEPS = {
+    "flow": 1, "withdrawal_refused": 1, "top_up": 1, "interest": 3,
+    "unquoted": 5,
+}  # fmt: skip
+DECIDED = {"same_close": 0, "next_open": 5, "next_close": 8}
+
+
+class Settled(NamedTuple):
+    stamps: list[int]
+    n_open: int
+
+
+def tabulate_fills(result: RunData, events: pd.DataFrame) -> pd.DataFrame:
+    """Return the fills of a run, a row for each change of a position or of the collateral.
+
+    ``time`` is the open for what happens there, one ns before the end of the bar at its close, and
+    two before it for stops and liquidations inside. ``step`` is the step of the bar. ``price`` has
+    slippage and impact, ``reference`` has not. The ``fee`` of a liquidation is all that it cost.
+    """
+    rows = list(list_fills(result, events))
+    table = pd.DataFrame(rows, columns=[*FILL_COLUMNS])
+    table["time"] = utc_index(np.array([row["time"] for row in rows], dtype=np.int64))
+    for name in ("quantity", "price", "reference", "fee"):
+        table[name] = table[name].astype(np.float64)
+    table["step"] = table["step"].astype(np.int64)
+    return table
+
+
+def list_fills(result: RunData, events: pd.DataFrame) -> Iterator[dict[str, Any]]:
+    settled, scan = find_settlements(result), Scan(result)
+    row: dict[str, Any] | None = None
+    for event in list_events(result, events):
+        kind = event["kind"]
+        if kind in (*WORSENING, *CHARGES):
+            add_cost(result, row, event)
+            continue
+        if row is not None:
+            yield row
+            row = None
+        scan.read(event, settled)
+        if kind in CHANGES and (event["quantity"] != 0.0 or kind == "bad_debt"):
+            row = make_row(result, event, scan)
+    if row is not None:
+        yield row
+
+
+def list_events(result: RunData, events: pd.DataFrame) -> Iterator[dict[str, Any]]:
+    who = (
+        events["instrument"].astype(str)
+        if "instrument" in events
+        else [result.names[0]] * len(events)
+    )
+    stamps = pd.DatetimeIndex(events["time"]).as_unit("ns").asi8
+    names = ("price", "quantity", "amount")
+    parts = (events[name].to_numpy(dtype=np.float64).tolist() for name in names)
+    kinds = events["kind"].astype(str).tolist()
+    for time, kind, own, *numbers in zip(stamps.tolist(), kinds, who, *parts, strict=True):
+        yield {
+            "time": time,
+            "kind": kind,
+            "instrument": own,
+            **dict(zip(names, numbers, strict=True)),
+        }
+
+
+class Scan:
+    def __init__(self, result: RunData) -> None:
+        self.fill = DECIDED.get(result.account.fill, 5)  # a limit order may fill later
+        self.time, self.step, self.last = -1, 0, ""
+        self.paid: dict[str, int] = {}
+        self.stamp = 0
+        self.expiries = find_option_expiries(result)
+        self.resting: set[str] = set()
+        self.held: dict[str, float] = defaultdict(float)
+
+    def read(self, event: Mapping[str, Any], settled: Mapping[tuple[str, int], Settled]) -> None:
+        kind, name = event["kind"], event["instrument"]
+        if event["time"] != self.time:
+            self.time, self.step, self.last, self.paid = event["time"], 0, "", {}
+            self.resting = set()
+        if kind == "limit_order":
+            self.resting.add(name)
+        if kind in ("funding", "dividend"):
+            self._pay(name, settled.get((name, self.time), Settled([], 0)))
+        else:
+            self.step = self._find_step(kind, name)
+        if kind not in ("bad_debt", "margin_added"):
+            self.last = f"funding {name}" if kind in ("funding", "dividend") else kind
+        if kind in CHANGES and kind != "bad_debt":
+            self.held[name] += event["quantity"]
+
+    def _find_step(self, kind: str, name: str) -> int:
+        if kind == "fill":
+            return 7 if name in self.resting else self.fill
+        if kind in ("delisted", "ruin"):
+            return 8
+        if kind == "expiry":
+            self.stamp = self.expiries.get(name, self.time)
+            return 2 if self.stamp <= self.time else 6
+        if kind == "conversion":  # after interest it belongs to a liquidation
+            return 1 if self.step <= 1 else 4 if self.step <= 4 else 7
+        is_by_funding = kind == "liquidation" and self.last == f"funding {name}"
+        if kind in (*STOPS, "liquidation") and not is_by_funding:
+            return 4 if self.step <= 4 else 7
+        return max(self.step, STEPS.get(kind, 0))
+
+    def _pay(self, name: str, settled: Settled) -> None:
+        if name not in self.paid:
+            is_early = self.step < 5 and abs(self.held[name]) > 0.0
+            self.paid[name] = 0 if is_early or not settled.n_open else settled.n_open
+        k = self.paid[name]
+        self.paid[name] = k + 1
+        self.step = 2 if k < settled.n_open else 6
+        self.stamp = settled.stamps[k] if k < len(settled.stamps) else self.time
+
+
+def find_option_expiries(result: RunData) -> dict[str, int]:
+    """Return the times at which the options of a run expire, ns by name."""
+    if result.options is None:
+        return {}
+    return dict(zip(result.options.names, result.options.terms.expiries.tolist(), strict=True))
+
+
+def find_settlements(result: RunData) -> dict[tuple[str, int], Settled]:
+    found: dict[tuple[str, int], Settled] = {}
+    for name, market in (result.markets or {}).items():
+        placed = place_funding(market, result.venues[name], 0)
+        kept = place_stamps(market, result.venues[name])
+        for bar, is_open, stamp in zip(
+            placed["funding_bar"].tolist(), placed["funding_is_open"].tolist(), kept, strict=True
+        ):
+            key = (name, int(market.time[bar]))
+            own = found.get(key, Settled([], 0))
+            found[key] = Settled([*own.stamps, stamp], own.n_open + is_open)
+    return found
+
+
+def place_stamps(market: Any, venue: Any) -> list[int]:
+    jitter = parse_duration(venue.funding_jitter)
+    time = read_settlements(market).time
+    bar, _ = place_on_bars(time, market.time, market.interval, jitter)
+    stamps: list[int] = time[(bar >= 0) & (bar < market.n_bars)].tolist()
+    return stamps
+
+
+def make_row(result: RunData, event: Mapping[str, Any], scan: Scan) -> dict[str, Any]:
+    kind, name = event["kind"], event["instrument"]
+    quantity, price, fee, reference = event["quantity"], event["price"], 0.0, event["price"]
+    if kind == "bad_debt":
+        quantity, fee = 0.0, -event["amount"]
+    elif kind == "conversion":
+        asset = next(each for each in result.account.collateral if each.name == name)
+        reference = price / (1.0 - asset.slippage) if asset.slippage < 1.0 else price
+    return {
+        "time": find_stamp(result, scan), "instrument": name, "quantity": quantity,
+        "price": price, "reference": reference, "fee": fee,
+        "fee_currency": result.manifest["data"].get("currency") or "",
+        "kind": name_kind(result, event), "step": scan.step,
+    }  # fmt: skip
+
+
+def find_stamp(result: RunData, scan: Scan) -> int:
+    """Return when a fill happened, ns."""
+    if scan.step < 6:
+        return scan.time
+    if scan.step == 6:
+        return max(scan.stamp, scan.time)
+    return scan.time + result.interval - (2 if scan.step == 7 else 1)
+
+
+def name_kind(result: RunData, event: Mapping[str, Any]) -> str:
+    kind, venue = event["kind"], result.venues.get(event["instrument"])
+    if kind == "fill" or kind in STOPS:
+        return "order" if kind == "fill" else "stop"
+    if kind == "liquidation":
+        modes = {each.liquidation.mode for each in ([venue] if venue else result.list_venues())}
+        return "takeover" if modes == {"takeover"} else "liquidation"
+    if kind == "delisted":
+        return "expiry" if venue is not None and venue.contract.expires is not None else "delisting"
+    return str(kind)
+
+
+def add_cost(result: RunData, row: dict[str, Any] | None, event: Mapping[str, Any]) -> None:
+    if row is None or row["kind"] == "conversion":
+        return
+    if event["kind"] in CHARGES:
+        row["fee"] += event["amount"]
+        return
+    venue = result.venues.get(row["instrument"])
+    if venue is None:  # the price of an option is its value
+        row["reference"] -= event["amount"] / row["quantity"]
+        return
+    value = float(value_of(venue, np.array([row["reference"]]))[0])
+    before = value - event["amount"] / row["quantity"]
+    row["reference"] = float(price_of(venue, np.array([before]))[0])

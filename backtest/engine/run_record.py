@@ -11,30 +11,32 @@ from typing import NamedTuple
 import numpy as np
 import pandas as pd
 
-from backtest.account.portfolio_ledger import WIDTH
-from backtest.account.terms import SIGNS
+from backtest.account.records import SIGNS, WIDTH
 from backtest.base import FloatArray, IntArray, Range, checked, utc_index
 from backtest.base.units import DAY
-from backtest.engine.bars_table import bars_table
-from backtest.engine.benchmark import find_benchmark, name_benchmark, sample_benchmark
-from backtest.engine.feed_arrays import as_of
-from backtest.engine.option_hedging import HEDGE_SPLITS, HedgeSplit, tabulate_hedging
-from backtest.engine.option_results import (
+from backtest.engine.bar_tables import (
+    HEDGE_SPLITS,
     SPLITS,
+    HedgeSplit,
     OptionSplit,
+    bars_table,
     explain_options,
     measure_options,
     tabulate_greeks,
+    tabulate_hedging,
     tabulate_options,
 )
-from backtest.engine.position_tables import (
+from backtest.engine.benchmark import find_benchmark, name_benchmark, sample_benchmark
+from backtest.engine.feed_arrays import as_of
+from backtest.engine.run_closes import RunCloses, contagion_table
+from backtest.engine.run_data import tabulate_fills
+from backtest.engine.tables import (
     count_assets,
+    events_table,
     mean_of,
     positions_table,
+    value_of,
 )
-from backtest.engine.result_tables import events_table, value_of
-from backtest.engine.run_closes import RunCloses, contagion_table
-from backtest.engine.run_fills import tabulate_fills
 from backtest.measures import (
     MarginUse,
     Samples,
@@ -168,7 +170,7 @@ class RunRecord(RunCloses):
 
     @cached_property
     def greeks(self) -> pd.DataFrame:
-        """The Greeks of the options, see :func:`backtest.engine.option_results.tabulate_greeks`."""
+        """The Greeks of the options, see :func:`backtest.engine.bar_tables.tabulate_greeks`."""
         return tabulate_greeks(self, self.options)
 
     @checked
@@ -258,7 +260,7 @@ class RunRecord(RunCloses):
 
     @cached_property
     def fills(self) -> pd.DataFrame:
-        """The changes of positions, see :func:`backtest.engine.run_fills.tabulate_fills`."""
+        """The changes of positions, see :func:`backtest.engine.run_data.tabulate_fills`."""
         return tabulate_fills(self, self.events)
 
     @property

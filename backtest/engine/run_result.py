@@ -1,45 +1,193 @@
-"""Make the result of a run whose loop has ended."""
+"""Make a result of what the loop wrote."""
 
 from __future__ import annotations
 
 import dataclasses
+import math
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from backtest.account.contagion import CAUSED
-from backtest.base import FloatArray, IntArray
+from backtest.account.ledger import FILL
+from backtest.account.order_limits import ALL, ASKED, CAUSES, COUNT, CUT, DAYS, DISTANCE, HELD
+from backtest.account.pool_liquidation import CAUSED
+from backtest.base import FloatArray, IntArray, NoFillWarning, warn_caller
 from backtest.engine.benchmark import Benchmark, begin_moves
-from backtest.engine.feed_arrays import read_assets
+from backtest.engine.checks import warn_of_no_option, warn_of_outcome
+from backtest.engine.feed_arrays import has_order_fee, read_assets
+from backtest.engine.inputs import start_account_state
 from backtest.engine.manifest import RunTerms, write_manifest
-from backtest.engine.portfolio_inputs import start_account_state
 from backtest.engine.record import Outcome
 from backtest.engine.result import Result
 from backtest.engine.run_closes import find_stands, share_causes
-from backtest.engine.run_data import Before, Quotes
-from backtest.engine.run_options import read_options
+from backtest.engine.run_data import Before, Quotes, read_options
 from backtest.engine.run_setup import Setup
-from backtest.engine.run_warnings import warn_of_no_option, warn_of_outcome
-from backtest.engine.signal_checks import join_checks
-from backtest.engine.target_cuts import (
-    explain_no_fill,
-    find_columns,
-    is_cash,
-    is_filled,
-    list_cut_rows,
-)
+from backtest.engine.signal_rules import join_checks
 from backtest.features import forecast_volatility
 from backtest.features.liquidation_forecast import NO_BARS_SEEN
+from backtest.market import label_names
 from backtest.measures import RunSpan
 from backtest.venue import compute_collateral_value
 
 if TYPE_CHECKING:
-    from backtest.base import FloatArray
     from backtest.engine.run_record import RunRecord
     from backtest.features import VolatilityState
     from backtest.market import Markets
 
+
+WORDS = {
+    "min_leverage": "the account's min_leverage",
+    "max_leverage": "the account's max_leverage",
+    "band": "the band",
+    "unfilled": "limit orders that did not fill",
+    "initial_margin": "initial margin",
+    "venue_leverage": "the venue leverage",
+    "wallet": "the wallet (isolated margin)",
+    "participation": "max_participation",
+    "lot": "lots",
+    "min_notional": "the least notional",
+    "max_gross_leverage": "the account's max_gross_leverage",
+}
+LEAST_SHARE = 0.05
+"""Limits are mentioned if they moved the decisions that they touched by this share on average."""
+
+
+def is_large(row: Mapping[str, Any], total: Mapping[str, Any]) -> bool:
+    asked = max(abs(float(row["mean_asked"])), abs(float(total["mean_asked"])))
+    return bool(row["mean_distance"] >= LEAST_SHARE * asked)
+
+
+def list_cut_rows(names: Sequence[str], cuts: FloatArray) -> list[dict[str, Any]]:
+    """Return the rows of the table of cuts from the sums of a run, those of all instruments first.
+
+    ``cuts`` of shape (n + 1, causes, sums) have an instrument a row, and all of them in the last.
+    """
+    if len(names) == 1:
+        return average_rows(cuts[0])
+    rows = [{"instrument": "all", **row} for row in average_rows(cuts[-1])]
+    for name, own in zip(names, cuts[:-1], strict=True):
+        rows += [{"instrument": name, **row} for row in average_rows(own)]
+    return rows
+
+
+def average_rows(sums: FloatArray) -> list[dict[str, Any]]:
+    total = sums[ALL, COUNT]
+    found = []
+    for cause, own in zip(CAUSES, sums, strict=True):
+        n = int(own[COUNT])
+        if not n and cause != "all":
+            continue
+        means = own[[ASKED, HELD, CUT, DISTANCE]] / n if n else np.full(4, math.nan)
+        names = ("mean_asked", "mean_held", "mean_shortfall", "mean_distance")
+        found.append(
+            {
+                "cause": cause,
+                "decisions": n,
+                "share": n / total if n else math.nan,
+                **dict(zip(names, means.tolist(), strict=True)),
+                "days": int(own[DAYS]),
+            }
+        )
+    return found
+
+
+def is_filled(outcome: Outcome) -> bool:
+    has_fill = outcome.tally.money.traded > 0.0 or (outcome.entries[:, 1] == FILL).any()
+    return bool(has_fill or (outcome.of_positions("quantity") != 0.0).any())
+
+
+def is_cash(columns: Mapping[str, FloatArray], target: FloatArray) -> bool:
+    return not columns and not target.any()
+
+
+def find_columns(setup: Setup) -> dict[str, FloatArray]:
+    labels = label_names(setup.markets).values()
+    return {
+        f"{column} of {label}" if label else column: values
+        for label, each in zip(labels, setup.observed, strict=False)
+        for column, values in each.columns.items()
+    }
+
+
+def explain_no_fill(setup: Setup, outcome: Outcome, rows: Sequence[Mapping[str, Any]]) -> str:
+    level, total = outcome.of_positions("target"), rows[0]
+    asked, n = level[:-1], int(total["decisions"])
+    if np.isnan(asked).all():
+        return explain_nan(len(level), find_columns(setup))
+    signal = setup.inputs.feed.signal
+    if not signal[min(setup.first, len(signal) - 1) :].any():
+        return f"the signal was 0 or NaN at all {len(level):,} closes, which asks for no position"
+    if np.isinf(asked[~np.isnan(asked)]).all():
+        return "its infinite leverage met limits that left no room for an order"
+    if n == 0 and any(map(has_order_fee, setup.venues.values())):
+        return "the equity was at most the fixed fee of an order, fees.per_order, at any decision"
+    if n == 0:
+        return "no decision met an open at which the account had equity"
+    if total["mean_asked"] == 0.0:
+        who = "policy or the overlay" if setup.overlay else "policy"
+        return f"the {who} asked for a leverage of 0, or the signal was 0, at all {n:,} decisions"
+    limits = [row for row in rows if row.get("instrument", "all") == "all" and row is not total]
+    return explain_limit(setup, total, limits)
+
+
+def explain_nan(n: int, columns: Mapping[str, FloatArray]) -> str:
+    unknown = [name for name, column in columns.items() if not np.isfinite(column[:-1]).any()]
+    if unknown:
+        names = ", ".join(unknown)
+        verb = "was" if len(unknown) == 1 else "were"
+        return (
+            f"{names} {verb} not known at any of {n:,} closes: the policy needs more bars to warm "
+            "up, or shorter windows"
+        )
+    return (
+        f"the policy returned NaN, which leaves the position as it is, at all {n:,} closes: look "
+        "for NaN in its formula"
+    )
+
+
+def explain_limit(
+    setup: Setup, total: Mapping[str, Any], limits: Sequence[Mapping[str, Any]]
+) -> str:
+    if not limits:
+        return "no limit explains it: look at result.positions"
+    worst = max(limits, key=lambda row: float(row["decisions"] * row["mean_distance"]))
+    each = " per instrument" * any(label_names(setup.markets).values())
+    of = f"{worst['decisions']:,} of {total['decisions']:,} decisions"
+    asked = f"{of} ({total['mean_asked']:.3g}x{each} on average)"
+    contracts = [each.contract for each in setup.venues.values()]
+    bands = [setup.account.for_instrument(name).band for name in setup.markets.names]
+    small = f"the capital of {setup.account.capital:g} is too small for them"
+    reasons = {
+        "band": f"the targets of {asked} lay within the band of {list_values(bands)} turns of "
+        "equity around no position: narrow the band",
+        "min_notional": f"the orders of {asked} were under the least notional of the venue, "
+        f"{list_values([each.min_notional or 0.0 for each in contracts])}: {small}",
+        "lot": f"the orders of {asked} were under one lot, "
+        f"{list_values([each.lot for each in contracts])} contracts: {small}",
+        "participation": f"max_participation left no volume for the orders of {of}: the bars have "
+        "too little volume",
+    }
+    return reasons.get(worst["cause"], f"{WORDS[worst['cause']]} left no room for {of}")
+
+
+def list_values(values: Sequence[float]) -> str:
+    return " or ".join(f"{each:g}" for each in dict.fromkeys(values))
+
+
+def count_unfilled(metrics: Mapping[str, FloatArray]) -> int:
+    return int((np.asarray(metrics["turnover"]) == 0.0).sum())
+
+
+def warn_of_unfilled(metrics: Mapping[str, FloatArray]) -> None:
+    n, total = count_unfilled(metrics), len(metrics["turnover"])
+    if n:
+        warn_caller(
+            f"{n:,} of {total:,} sets filled no order; a run of one of them says why", NoFillWarning
+        )
+
+
+# -------------------------------------------------------------------------------------- the result
 
 QUOTES = (
     "close", "mark_close", "mark_low", "mark_high", "signal", "multiplier", "initial", "low",

@@ -17,12 +17,18 @@ import numpy as np
 import pandas as pd
 
 from backtest.base import checked_only
-from backtest.engine import frame_signals
-from backtest.engine import signal_checks as checks
-from backtest.engine.directions import choose_directions
-from backtest.engine.indicator_rules import Bollinger, Breakout, MaCross, Rsi, resolve_signal
-from backtest.engine.signal_checks import Sides
-from backtest.engine.signal_rule import SignalRule
+from backtest.engine import signal_rules
+from backtest.engine import signal_rules as checks
+from backtest.engine.signal_rules import (
+    Bollinger,
+    Breakout,
+    MaCross,
+    Rsi,
+    Sides,
+    SignalRule,
+    choose_directions,
+    resolve_signal,
+)
 from backtest.engine.vectorbt_exchange import Fills, read_portfolio
 from backtest.market import Market, Markets, as_markets, unwrap_market
 
@@ -84,7 +90,7 @@ def from_series(
         "a signal of this kind is of one market (call it for each, markets[name], or use "
         "from_frame or from_function)",
     )
-    stamps, values = checks.read_stamps(series), checks.read_numbers(series)
+    stamps, values = checks.read_series_stamps(series), checks.read_numbers(series)
     if carry:
         last = np.searchsorted(stamps, market.time + market.interval, side="left") - 1
         raw = np.where(last >= 0, values[np.maximum(last, 0)], np.nan)
@@ -122,7 +128,7 @@ def from_frame(
         If a name is unknown, the index is not one of UTC times, each once, that fit, or a value is
         not finite.
     """
-    return frame_signals.read_frame(markets, frame, sides, carry=carry)
+    return signal_rules.read_frame(markets, frame, sides, carry=carry)
 
 
 @overload

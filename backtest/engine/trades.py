@@ -1,46 +1,258 @@
-"""``Result.trades``: a row per round trip or lot, their measures, and the money of no trade."""
+"""Round trips, rolls of options, and limit orders."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Literal, TypeAlias
+import math
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple, TypeAlias
 
 import numpy as np
 import pandas as pd
 
 from backtest.account import ledger
-from backtest.account.portfolio_ledger import DELISTED, EXPIRED
-from backtest.account.terms import MONEY_TERMS, SIGNS
-from backtest.base import Choice, checked, to_nanoseconds, utc_index
-from backtest.engine.result_tables import (
-    KINDS,
-    OWNER,
-    price_of,
+from backtest.account.records import DELISTED, EXPIRED, MONEY_TERMS, SIGNS
+from backtest.base import (
+    Choice,
+    checked,
+    count_nouns,
+    format_percent,
+    list_records,
+    to_nanoseconds,
+    utc_index,
 )
-from backtest.engine.trade_fills import (
-    CARRIED,
-    OPEN,
-    Holding,
-    InstrumentFills,
-    list_holdings,
-    read_entries,
-    read_fills,
-)
+from backtest.engine.bar_tables import GREEKS, measure_equity
+from backtest.engine.option_trader import SCHEDULED, TOTAL
+from backtest.engine.tables import DIVIDEND, KINDS, OWNER, find_costs, price_of, value_of
 from backtest.measures import (
+    Fills,
     TradeRows,
     TradeView,
     list_trades,
     measure_trades,
     reduce_spans,
+    split_trades,
 )
 from backtest.measures.attribution import CALENDAR_PERIODS
 from backtest.measures.trades import VIEWS
 
 if TYPE_CHECKING:
     from backtest.base import BoolArray, FloatArray, IntArray
+    from backtest.engine.run_closes import RunCloses
+    from backtest.engine.run_data import RunOptions
     from backtest.engine.run_record import RunRecord
-    from backtest.engine.trade_fills import InstrumentFills
-    from backtest.measures import TradeRows
 
+
+ORDER_COLUMNS = ("time", "instrument", "side", "price", "quantity", "is_filled", "next_move")
+
+
+class LimitOrders(NamedTuple):
+    """Counts of limit orders, and mean moves of the mark against them in the bar after theirs.
+
+    A move is from close to close, as a fraction: down for a buy, up for a sale. NaN without any.
+    """
+
+    placed: int
+    filled: int
+    move_against_filled: float
+    move_against_unfilled: float
+
+
+def list_limit_orders(run: RunRecord) -> pd.DataFrame:
+    events = run.events
+    kinds = events["kind"].astype(str).to_numpy()
+    if "limit_order" not in kinds:
+        return pd.DataFrame(columns=list(ORDER_COLUMNS))
+    placed = np.flatnonzero(kinds == "limit_order")
+    who = events["instrument"].cat.codes.to_numpy().astype(np.int64)
+    bar = np.searchsorted(run.time, pd.DatetimeIndex(events["time"]).as_unit("ns").asi8)
+    keys = bar * (len(run.names) + 1) + who
+    is_filled = match_fills(keys, placed, np.flatnonzero(kinds == "fill"))
+    quantity = events["quantity"].to_numpy()[placed]
+    return pd.DataFrame(
+        {
+            "time": events["time"].to_numpy()[placed],
+            "instrument": events["instrument"].astype(str).to_numpy()[placed],
+            "side": np.where(quantity > 0.0, "buy", "sell"),
+            "price": events["price"].to_numpy()[placed],
+            "quantity": np.abs(quantity),
+            "is_filled": is_filled,
+            "next_move": find_next_moves(run, bar[placed], who[placed], quantity),
+        }
+    )
+
+
+def match_fills(keys: IntArray, placed: IntArray, fills: IntArray) -> BoolArray:
+    last = dict(zip(keys[fills].tolist(), fills.tolist(), strict=True))
+    rows = zip(keys[placed].tolist(), placed.tolist(), strict=True)
+    return np.array([last.get(key, -1) > row for key, row in rows], dtype=np.bool_)
+
+
+def find_next_moves(
+    run: RunRecord, bar: IntArray, who: IntArray, quantity: FloatArray
+) -> FloatArray:
+    marks = run.marks
+    after = np.minimum(bar + 1, len(marks) - 1)
+    move = marks[after, who] / marks[bar, who] - 1.0
+    return np.where(after > bar, -np.sign(quantity) * move, np.nan) + 0.0
+
+
+def collect_limit_orders(run: RunRecord) -> dict[str, dict[str, float]]:
+    if run.account.fill != "limit":
+        return {}
+    return {"limit_orders": count_limit_orders(list_limit_orders(run))._asdict()}
+
+
+def count_limit_orders(orders: pd.DataFrame) -> LimitOrders:
+    is_filled = orders["is_filled"].to_numpy(dtype=np.bool_)
+    moves = orders["next_move"].to_numpy(dtype=np.float64)
+    known = ~np.isnan(moves)
+    means = [
+        float(np.mean(moves[known & chosen])) if (known & chosen).any() else float("nan")
+        for chosen in (is_filled, ~is_filled)
+    ]
+    return LimitOrders(len(orders), int(is_filled.sum()), *means)
+
+
+def describe_limit_orders(orders: pd.DataFrame) -> str:
+    found = count_limit_orders(orders)
+    text = f"{count_nouns(found.placed, 'order')}, {found.filled:,} filled and "
+    text += f"{found.placed - found.filled:,} not"
+    moves = (
+        (found.move_against_filled, "those filled"),
+        (found.move_against_unfilled, "the others"),
+    )
+    told = [f"{describe_move(move)} {whom}" for move, whom in moves if not math.isnan(move)]
+    if not told:
+        return text
+    return f"{text}; in the next bar the mark moved {' and '.join(told)}, on average"
+
+
+def describe_move(against: float) -> str:
+    size = format_percent(abs(against), 3)
+    return f"{size} against" if against > 0.0 else f"{size} in favor of"
+
+
+# ---------------------------------------------------------------------------------- fills by trade
+
+CARRIED, OPEN = -1, -2
+"""Kinds of the fills before the first, of what an earlier run held, and after the last."""
+TRADED = (ledger.FILL, *ledger.STOP_KINDS, ledger.LIQUIDATED, ledger.RUINED, DELISTED, EXPIRED)
+NUMBERS = {name: kind for kind, name in KINDS.items()} | {DIVIDEND: ledger.FUNDING}
+
+
+class Holding(NamedTuple):
+    """What was held over the bars of a run: an instrument, or an option.
+
+    ``owner`` is its number in the log. Of shape (n_bars,): ``quantity``, the ``value`` u of one
+    contract at mark closes, and the ``notional`` without sign, of an option its delta in money.
+    ``before`` is the value at the close before the run, NaN if unknown. ``place`` is that of an
+    instrument; an option has none.
+    """
+
+    name: str
+    owner: int
+    quantity: FloatArray
+    value: FloatArray
+    notional: FloatArray
+    before: float
+    place: int | None
+
+
+def list_holdings(run: RunRecord) -> list[Holding]:
+    found = [
+        Holding(
+            name=name,
+            owner=i,
+            quantity=run.of_positions("quantity")[:, i],
+            value=value_of(venue, run.marks[:, i]),
+            notional=np.abs(run.notionals[:, i]),
+            before=float(value_of(venue, run.before.mark[i : i + 1])[0]),
+            place=i,
+        )
+        for i, (name, venue) in enumerate(zip(run.names, run.list_venues(), strict=True))
+    ]
+    return found if run.options is None else [*found, *hold_options(run.options)]
+
+
+def hold_options(options: RunOptions) -> Iterator[Holding]:
+    own, delta = options.record, np.abs(options.greeks["delta"])
+    for k, (owner, name) in enumerate(options.named.items()):
+        numbers = (own.quantity[:, k], own.value[:, k], delta[:, k], math.nan)
+        yield Holding(name, owner, *numbers, place=None)
+
+
+class InstrumentFills(NamedTuple):
+    """Fills of one instrument with the bar and the kind of each, arrays of shape (n_fills,)."""
+
+    bar: IntArray
+    kind: IntArray
+    fills: Fills
+
+
+def read_entries(run: RunRecord) -> FloatArray:
+    """Return the entries of the ledger, of shape (n, 8 or more), with bars counted from 0."""
+    if not isinstance(run.entries, pd.DataFrame):
+        entries = run.entries.copy()
+        entries[:, 0] -= run.span.first
+        return entries
+    events = run.entries
+    kinds = events["kind"].astype(str).map(NUMBERS).to_numpy(dtype=np.float64)
+    is_cost = np.isnan(kinds)
+    row = np.cumsum(~is_cost) - 1
+    entries = np.zeros((int((~is_cost).sum()), OWNER))
+    time = pd.DatetimeIndex(events["time"]).as_unit("ns").asi8[~is_cost]
+    entries[:, 0] = np.searchsorted(run.time, time)
+    entries[:, 1] = kinds[~is_cost]
+    entries[:, 2] = value_of(run.venue, events["price"].to_numpy()[~is_cost])
+    for column, name in ((3, "quantity"), (4, "amount")):
+        entries[:, column] = events[name].to_numpy()[~is_cost]
+    amount = events["amount"].to_numpy()
+    for name, _, column in find_costs(np.zeros(0, dtype=np.int64)):
+        rows = (events["kind"] == name).to_numpy()
+        np.add.at(entries[:, column], row[rows], amount[rows])
+    return entries
+
+
+def read_fills(run: RunRecord, entries: FloatArray, held: Holding) -> InstrumentFills:
+    has_owner = entries.shape[1] > OWNER
+    own = entries[:, OWNER] == held.owner if has_owner else np.ones(len(entries), dtype=bool)
+    is_fill = own & np.isin(entries[:, 1], TRADED) & (entries[:, 3] != 0.0)
+    carry = (ledger.FUNDING, ledger.INTEREST) if has_owner else (ledger.FUNDING,)
+    rows, paid = np.flatnonzero(is_fill), np.flatnonzero(own & np.isin(entries[:, 1], carry))
+    quantity, last, width = held.quantity, run.record.n_bars - 1, entries.shape[1]
+    in_first = rows[entries[rows, 0] == 0.0]
+    carried = float(quantity[0] - entries[in_first, 3].sum())
+    if abs(carried) <= 1e-9 * max(abs(float(quantity[0])), *np.abs(entries[in_first, 3]), 0.0):
+        carried = 0.0
+    parts = [entries[rows]]
+    if carried != 0.0:
+        parts.insert(0, make_entry(0, CARRIED, width, held.before, carried))
+    if quantity[last] != 0.0:
+        parts.append(make_entry(last, OPEN, width, held.value[last], -float(quantity[last])))
+    taken = np.concatenate(parts)
+    place = np.searchsorted(rows, paid) + (carried != 0.0)
+    n, rate = len(taken), entries[paid, 4] / np.abs(entries[paid, 3])
+    is_loss = taken[:, 1] == ledger.LIQUIDATED
+    fills = Fills(
+        turns=split_trades(taken[:, 3]),
+        value=taken[:, 2],
+        fees=np.where(is_loss, 0.0, taken[:, 5]),
+        slippage=taken[:, 6],
+        impact=taken[:, 7],
+        loss=np.where(is_loss, taken[:, 5], 0.0),
+        funding=np.bincount(place, entries[paid, 4], n).astype(np.float64),
+        rate=np.bincount(place, rate, n).astype(np.float64),
+    )
+    return InstrumentFills(taken[:, 0].astype(np.int64), taken[:, 1].astype(np.int64), fills)
+
+
+def make_entry(bar: int, kind: int, width: int, value: float, quantity: float) -> FloatArray:
+    entry = np.zeros((1, width))
+    entry[0, :4] = bar, kind, value, quantity
+    return entry
+
+
+# ------------------------------------------------------------------------------------- round trips
 
 Group: TypeAlias = Literal["day", "week", "month", "quarter", "year", "instrument", "side", "ended"]
 GROUPS = Choice(*CALENDAR_PERIODS, "instrument", "side", "ended")
@@ -268,3 +480,85 @@ def read_extremes(
     found = [getattr(run.quotes, name) for name in (low, high)]
     arrays = [each[:, i] if len(each) else np.full(shape, np.nan) for each in found]
     return np.broadcast_to(arrays[0], shape), np.broadcast_to(arrays[1], shape)
+
+
+# -------------------------------------------------------------------------------- rolls of options
+
+RollSplit: TypeAlias = Literal["roll", "leg"]
+ROLL_SPLITS = Choice("roll", "leg")
+COSTS = ("premium", "proceeds", "fees", "spread", "cost")
+ROLL_COLUMNS = ("leg", "contract", "side", "opened", "closed", "ended", "quantity", *COSTS)
+
+
+def tabulate_rolls(run: RunRecord, options: RunOptions | None, by: RollSplit) -> pd.DataFrame:
+    """Return what options cost, by roll or by leg.
+
+    Parameters
+    ----------
+    run, options
+        The run, and the options that it held.
+    by : str
+        ``"roll"``: a row for each contract from its first fill to its last, in the settlement
+        currency. ``"leg"``: a row for each leg and their ``total``, with the number of ``rolls``,
+        as fractions of the mean equity per year.
+    """
+    ROLL_SPLITS.check("by", by)
+    parts = [] if options is None else list_rolls(run, options)
+    nothing = pd.DataFrame(columns=ROLL_COLUMNS).astype(dict.fromkeys(COSTS, np.float64))
+    table = pd.concat(parts) if parts else nothing
+    table = table.sort_values(["opened", "contract"], kind="stable", ignore_index=True)
+    return table if by == "roll" else share_costs(run, table)
+
+
+def list_rolls(run: RunRecord, options: RunOptions) -> list[pd.DataFrame]:
+    entries, parts = read_entries(run), []
+    pairs = zip(hold_options(options), options.legs, options.terms.names, strict=True)
+    for held, leg, contract in pairs:
+        read = read_fills(run, entries, held)
+        rows = list_trades(read.fills, "trip")
+        premium = rows.side * rows.quantity * rows.entry_value
+        proceeds = rows.side * rows.quantity * rows.exit_value
+        fees = rows.fees + rows.loss
+        own = {
+            "leg": leg or SCHEDULED,
+            "contract": contract,
+            "side": np.where(rows.side > 0.0, "long", "short"),
+            "opened": utc_index(run.time[read.bar[rows.entry]]),
+            "closed": utc_index(run.time[read.bar[rows.exit]]),
+            "ended": [ENDINGS[kind] for kind in read.kind[rows.exit].tolist()],
+            "quantity": rows.quantity,
+            "premium": premium,
+            "proceeds": proceeds,
+            "fees": fees,
+            "spread": rows.slippage,
+            "cost": premium - proceeds + fees,
+        }
+        parts.append(pd.DataFrame(own))
+    return parts
+
+
+def share_costs(run: RunCloses, rolls: pd.DataFrame) -> pd.DataFrame:
+    """Return what each leg cost, and all of them, as fractions of the mean equity per year."""
+    legs = rolls.groupby("leg", sort=False)[list(COSTS)]
+    sums = legs.sum().where(legs.count().eq(legs.size(), axis=0))
+    counts = rolls.groupby("leg", sort=False)["contract"].count()
+    table = sums / measure_equity(run)
+    table.insert(0, "rolls", counts)
+    table.loc[TOTAL] = table.sum(skipna=False)
+    return table.astype({"rolls": np.int64})
+
+
+def collect_options(run: RunRecord) -> dict[str, Any]:
+    if run.options is None:
+        return {}
+    last = run.greeks.iloc[-1]
+    return {
+        "options": {
+            "explained": run.explained().to_dict("index"),
+            "rolls": list_records(tabulate_rolls(run, run.options, "roll")),
+            "costs": tabulate_rolls(run, run.options, "leg").to_dict("index"),
+            "hedging_error": run.hedging_error().to_dict("index"),
+            "greeks": {name: float(last[name]) for name in (*GREEKS, "net_delta")},
+            "contracts": [each.to_dict() for each in run.options.contracts],
+        }
+    }

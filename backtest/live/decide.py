@@ -13,14 +13,14 @@ import pandas as pd
 
 from backtest import account as accounts
 from backtest import base, engine
-from backtest.account import AccountBar, AccountState, Terms, ledger, portfolio_bar, set_quotes
-from backtest.account.order_cuts import ALL, ASKED, CAUSES, COUNT, CUT
-from backtest.account.portfolio_ledger import RESTED
-from backtest.account.portfolio_records import EQUITY, OVERLAY
+from backtest.account import AccountBar, AccountState, Terms, ledger, set_quotes
+from backtest.account import bar as bar_steps
+from backtest.account.order_limits import ALL, ASKED, CAUSES, COUNT, CUT
+from backtest.account.records import EQUITY, OVERLAY, RESTED
 from backtest.base import Number, ParameterError, format_percent, format_price, format_time, to_json
 from backtest.engine import PortfolioInputs, Result, TradedDays, gather_deciders, look_at_close, run
 from backtest.engine.bar_loop import DAY_NS
-from backtest.engine.portfolio_loop import N_SHOWN
+from backtest.engine.loop import N_SHOWN
 from backtest.live import state as snapshots
 from backtest.live.state import AccountSnapshot, check_known, find_traded, rebuild_memories
 from backtest.market import Market, Markets, find_clock, remake, with_clock
@@ -251,8 +251,8 @@ def find_functions(setup: Setup) -> Any:
         from backtest.engine.compile.general_compiler import MODULES  # noqa: PLC0415 - numba
 
         return make_own_twins(MODULES, own.rule, setup.markets.names, {"ask": engine.ask_plain})
-    bound = base.bind_functions(engine.portfolio_loop, ask=engine.ask_plain)
-    return SimpleNamespace(**{**vars(portfolio_bar), **bound, "look_at_close": look_at_close})
+    bound = base.bind_functions(engine.loop, ask=engine.ask_plain)
+    return SimpleNamespace(**{**vars(bar_steps), **bound, "look_at_close": look_at_close})
 
 
 def read_terms(inputs: PortfolioInputs, traded: TradedDays | None, t: int) -> Terms:

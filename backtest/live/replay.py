@@ -16,10 +16,11 @@ import pandas as pd
 
 from backtest import account as accounts
 from backtest import base, engine
-from backtest.account import Account, AccountBar, note, portfolio_bar, portfolio_payments, stamp
+from backtest.account import Account, AccountBar, note, payments, stamp
+from backtest.account import bar as bar_steps
 from backtest.account import ledger as kinds
-from backtest.account import portfolio_ledger as rows
-from backtest.account import portfolio_records as r
+from backtest.account import records as r
+from backtest.account import records as rows
 from backtest.base import DataError, FloatArray, IntArray, ParameterError, format_time, repr_plain
 from backtest.engine import Counts, Outcome, Result, Setup, check_periods, drive, finish, new_cuts
 from backtest.live.state import AccountSnapshot, shorten, start_account
@@ -485,7 +486,7 @@ def live_through(
     names = (*setup.markets.names, *(each.name for each in setup.account.collateral))
     replayer = Replayer(names, n, facts, setup.markets.time, find_due(setup))
     bound = base.bind_functions(
-        engine.portfolio_loop,
+        engine.loop,
         simulate_portfolio_bar=replayer.live,
         begin_bars=lambda *_: False,
         decide_all=lambda *_: True,
@@ -535,13 +536,13 @@ class Replayer:
         self.names, self.n, self.facts, self.time, self.due = names, n, facts, time, due
         self._allowed, self._t = 0, 0
         pay = base.bind_functions(
-            portfolio_payments,
+            payments,
             liquidate_isolated=lambda *_: False,
             is_portfolio_funding_due=self._is_next_due,
             compute_withdrawable=lambda *_: math.inf,
         )
         close = base.bind_functions(
-            portfolio_bar,
+            bar_steps,
             settle_debt=self._check_debt,
             delist=_do_nothing,
             end_portfolio=_do_nothing,
@@ -552,7 +553,7 @@ class Replayer:
     def live(self, bar: AccountBar, t: int) -> None:
         terms, state, quotes, ledger = bar.terms, bar.state, bar.quotes, bar.ledger
         self._t, opened = t, int(self.time[t])
-        portfolio_bar.set_quotes(terms, bar.feed, quotes, t)
+        bar_steps.set_quotes(terms, bar.feed, quotes, t)
         accounts.clear_ledger(ledger)
         before = state.wallet[r.EQUITY]
         wealth = before + state.wallet[r.RESERVE]
@@ -564,7 +565,7 @@ class Replayer:
         left = self._apply(bar, left, lambda fact: fact.step == 0)
         self.flow(bar, t)
         left = self._apply(bar, left, lambda fact: fact.step == 1)
-        portfolio_bar.rescale_unit(state, ledger, before)
+        bar_steps.rescale_unit(state, ledger, before)
         left = self._pay(bar, left, 1)
         if terms.has_interest and t > 0:
             accounts.charge_portfolio_interest(bar, t)
@@ -572,16 +573,16 @@ class Replayer:
         left = self._apply(bar, left, lambda fact: fact.time == opened)
         left = self._pay(bar, left, 0)
         self._apply(bar, left, lambda _: True)
-        portfolio_bar.follow_bests(bar)
+        bar_steps.follow_bests(bar)
         self.close(bar, t, wealth)
 
     def _is_next_due(self, *given: Any) -> bool:
         self._allowed -= 1
-        return self._allowed >= 0 and portfolio_payments.is_portfolio_funding_due(*given)
+        return self._allowed >= 0 and payments.is_portfolio_funding_due(*given)
 
     def _pay(self, bar: AccountBar, left: list[Fact], is_open: int) -> list[Fact]:
         feed, state, t = bar.feed, bar.state, self._t
-        while portfolio_payments.is_portfolio_funding_due(feed, state, t, is_open):
+        while payments.is_portfolio_funding_due(feed, state, t, is_open):
             event = int(state.cursor[r.FUNDING_NEXT])
             name, due = self.names[feed.funding_instrument[event]], int(self.due[event])
             if not is_open:

@@ -15,7 +15,7 @@ import pandas as pd
 from backtest import base
 from backtest import policy as policies
 from backtest.account import AccountState, Terms, compute_account_equity, is_under_limit
-from backtest.account import portfolio_records as r
+from backtest.account import records as r
 from backtest.base import Choice, Declaration, Flag, FrozenTable, Number, ParameterError, checked
 from backtest.base.units import DAY
 from backtest.engine import (
@@ -25,8 +25,8 @@ from backtest.engine import (
     read_index,
     start_account_state,
 )
-from backtest.engine.fee_days import WINDOW
-from backtest.engine.portfolio_policies import BAR_NUMBERS
+from backtest.engine.feed_arrays import WINDOW
+from backtest.engine.policies import BAR_NUMBERS
 from backtest.policy import AccountView, Combinator, Policy, may_read_of_account, start_memory
 from backtest.venue import compute_price, compute_value
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Literal, NamedTuple, TypeAlias
 import numpy as np
 import pandas as pd
 
-from backtest.account.terms import GROWTH_TERMS
+from backtest.account.records import GROWTH_TERMS
 from backtest.base import Choice, FloatArray, IntArray, checked, checked_only, utc_index
 
 if TYPE_CHECKING:

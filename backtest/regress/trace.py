@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, TypeAlias
 import numpy as np
 import numpy.typing as npt
 
-from backtest.account.terms import SIGNS
+from backtest.account.records import SIGNS
 from backtest.base import BoolArray, FloatArray, IntArray, format_time
 from backtest.engine import AccountFields, PositionFields
 from backtest.measures import sampled_returns

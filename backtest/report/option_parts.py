@@ -18,8 +18,8 @@ from backtest.base import (
     format_percent,
     utc_index,
 )
-from backtest.engine.option_chain import SCHEDULED
-from backtest.engine.option_rolls import COSTS
+from backtest.engine.option_trader import SCHEDULED
+from backtest.engine.trades import COSTS
 from backtest.measures import compute_payoffs
 from backtest.measures.option_profit import EXPLAINED
 

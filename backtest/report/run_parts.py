@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 import pandas as pd
 
-from backtest.account.terms import MONEY_TERMS
+from backtest.account.records import MONEY_TERMS
 from backtest.base import (
     FloatArray,
     Head,
@@ -30,12 +30,6 @@ from backtest.base import (
 )
 from backtest.base.units import DAY
 from backtest.engine.benchmark import describe_benchmark
-from backtest.engine.limit_orders import (
-    collect_limit_orders,
-    describe_limit_orders,
-    list_limit_orders,
-)
-from backtest.engine.option_rolls import collect_options
 from backtest.engine.run_record import (
     SHORT,
     count_boundless,
@@ -43,7 +37,13 @@ from backtest.engine.run_record import (
     measure_holding,
     sample_risk_free,
 )
-from backtest.engine.target_cuts import WORDS, is_large
+from backtest.engine.run_result import WORDS, is_large
+from backtest.engine.trades import (
+    collect_limit_orders,
+    collect_options,
+    describe_limit_orders,
+    list_limit_orders,
+)
 from backtest.market import split_notes
 from backtest.measures import (
     monthly_returns,

@@ -50,7 +50,7 @@ from backtest.engine import (
     set_up,
     set_up_again,
 )
-from backtest.engine.target_cuts import WORDS
+from backtest.engine.run_result import WORDS
 from backtest.market import Market, Markets, as_given, find_clock, read_weights, weights_to_frame
 from backtest.policy import Policy, trades_options
 from backtest.risk.path_bars import MARKS, PRICES, PathBars

@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from backtest.account import Account, AccountState, OptionFeed
-from backtest.account.portfolio_records import CONVERTED_SO_FAR, EQUITY, RESERVE
+from backtest.account.records import CONVERTED_SO_FAR, EQUITY, RESERVE
 from backtest.base import Cost, FloatArray, ParameterError, parse_duration, to_nanoseconds
 from backtest.engine import (
     LaterBars,

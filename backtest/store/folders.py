@@ -21,7 +21,7 @@ from backtest.base.provenance import PROVENANCE
 from backtest.base.result_folders import LEFTOVERS, MANIFEST
 from backtest.base.saved_result import KINDS
 from backtest.engine import Result
-from backtest.engine.run_kinds import RUN
+from backtest.engine.result import RUN
 from backtest.tune import UNFINISHED
 from backtest.validation import name_result
 

@@ -36,8 +36,8 @@ from backtest.engine import (
     resolve_signal,
     run,
 )
-from backtest.engine.run_warnings import OF_EACH_RUN
-from backtest.engine.signal_checks import NOT_CHECKED
+from backtest.engine.checks import OF_EACH_RUN
+from backtest.engine.signal_rules import NOT_CHECKED
 from backtest.market import Market, as_markets
 from backtest.measures import certainty_equivalent, drawdown_dates
 from backtest.measures.measure_table import CORE, OPTION_COSTS, PATH, STREAMED

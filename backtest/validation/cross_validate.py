@@ -36,7 +36,7 @@ from backtest.base import (
 )
 from backtest.base.units import DAY, YEAR_DAYS
 from backtest.engine import as_of, count_periods, earn_cash, mark_ends, mark_samples, measure_years
-from backtest.engine.run_warnings import warn_once
+from backtest.engine.checks import warn_once
 from backtest.market import Markets, with_clock
 from backtest.measures import (
     annualize_ratios,

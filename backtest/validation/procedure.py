@@ -38,7 +38,7 @@ from backtest.engine import (
     warn_of_market,
     widen_market,
 )
-from backtest.engine.run_warnings import warn_once
+from backtest.engine.checks import warn_once
 from backtest.measures import read_constraints, read_objectives
 from backtest.policy import Policy
 from backtest.sweep import (

@@ -45,8 +45,8 @@ from backtest.compare import (
     show_accounts,
 )
 from backtest.engine import Result, Segment, merge_segments, run_switched
+from backtest.engine.checks import warn_once
 from backtest.engine.run_record import measure_holding
-from backtest.engine.run_warnings import warn_once
 from backtest.market import Markets, with_clock
 from backtest.measures import Sampled, compound_growth
 from backtest.measures.performance import LEAST_DEVIATION

@@ -10,8 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from backtest.account.account import Account
-from backtest.account.account_checks import check_setting
+from backtest.account.account import Account, check_setting
 from backtest.base.errors import ParameterError
 from backtest.venue.venue import Venue
 

@@ -9,9 +9,9 @@ import pytest
 
 import backtest as bt
 from backtest.account.account_records import Position
-from backtest.account.balances import make_balances
 from backtest.account.liquidation import liquidate
-from backtest.account.portfolio_records import PAID_IN
+from backtest.account.position import make_balances
+from backtest.account.records import PAID_IN
 from backtest.measures.ranking import order_sets
 from backtest.report.explored import explore_study
 from backtest.store import sort_entries

@@ -1,6 +1,6 @@
 """Each term of money is declared once, in a table that everything else reads."""
 
-from backtest.account.terms import GROWTH_TERMS, MONEY_TERMS, SIGNS
+from backtest.account.records import GROWTH_TERMS, MONEY_TERMS, SIGNS
 from backtest.engine.record import AccountFields
 from backtest.measures.attribution import MEANINGS
 from backtest.regress.trace import STEPS

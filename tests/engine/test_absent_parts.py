@@ -7,9 +7,9 @@ import numpy as np
 import pytest
 
 from backtest.base import find_own_functions, make_twin
-from backtest.engine import portfolio_driver
+from backtest.engine import driver
 from backtest.engine.compile.general_compiler import MODULES, WITHOUT_OPTIONS, return_always
-from backtest.engine.portfolio_policies import ask_plain
+from backtest.engine.policies import ask_plain
 from tests.agreement import run_engine
 from tests.portfolio_cases import make_full_case, make_margin_case, make_spot_case
 
@@ -40,15 +40,15 @@ SHORTER = make_shorter()
 def test_random_accounts_keep_their_bits(monkeypatch: Any, make: Any, seed: int) -> None:
     case = make(seed)
     whole = run_engine(case, is_compiled=False)
-    simulate = SHORTER["portfolio_loop"]["simulate_portfolio"]
-    monkeypatch.setattr(portfolio_driver, "find_simulate", lambda **_: simulate)
+    simulate = SHORTER["loop"]["simulate_portfolio"]
+    monkeypatch.setattr(driver, "find_simulate", lambda **_: simulate)
     shorter = run_engine(case, is_compiled=False)
     assert np.array_equal(whole.record.values, shorter.record.values, equal_nan=True)
     assert np.array_equal(whole.entries, shorter.entries, equal_nan=True)
 
 
 def test_nothing_of_the_absent_parts_is_left_to_compile() -> None:
-    waiting: list[Any] = [SHORTER["portfolio_loop"]["simulate_portfolio"]]
+    waiting: list[Any] = [SHORTER["loop"]["simulate_portfolio"]]
     seen: set[int] = set()
     while waiting:
         function = waiting.pop()

@@ -11,10 +11,10 @@ import pandas as pd
 import pytest
 
 from backtest import Choice, Market, Policy, Range, strategies
-from backtest.engine import contract_runs, policy_contract
-from backtest.engine.contract_runs import ACCOUNTS, find_difference
+from backtest.engine import policy_contract
+from backtest.engine import policy_contract as policy_contract_
 from backtest.engine.lookahead import rewrite_after
-from backtest.engine.policy_contract import CHECKS, Finding, check_policy
+from backtest.engine.policy_contract import ACCOUNTS, CHECKS, Finding, check_policy, find_difference
 from backtest.policy.policy import find_policies
 
 OURS = find_policies(strategies)
@@ -365,16 +365,16 @@ class LateEndless(Waiting):
 
 
 def test_a_policy_is_checked_on_more_bars_than_it_needs():
-    trial = contract_runs.choose_trial(Late, None, ("cross",))
+    trial = policy_contract_.choose_trial(Late, None, ("cross",))
     assert trial.market.n_bars == 2400
     assert trial.find_first_decision() in range(1200, 1204)
-    long = contract_runs.choose_trial(LateEndless, None, ("cross",))
-    with pytest.raises(contract_runs.BrokenContractError, match="return a finite leverage"):
-        contract_runs.check_finite(long)
-    never = contract_runs.choose_trial(Silent, None, ("cross",))
-    assert never.market.n_bars == contract_runs.SAMPLES[-1]
-    with pytest.raises(contract_runs.BrokenContractError, match="it never decides"):
-        contract_runs.check_finite(never)
+    long = policy_contract_.choose_trial(LateEndless, None, ("cross",))
+    with pytest.raises(policy_contract_.BrokenContractError, match="return a finite leverage"):
+        policy_contract_.check_finite(long)
+    never = policy_contract_.choose_trial(Silent, None, ("cross",))
+    assert never.market.n_bars == policy_contract_.SAMPLES[-1]
+    with pytest.raises(policy_contract_.BrokenContractError, match="it never decides"):
+        policy_contract_.check_finite(never)
 
 
 @pytest.mark.parametrize("policy", find_policies(strategies), ids=lambda cls: cls.__name__)

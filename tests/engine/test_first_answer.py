@@ -8,7 +8,7 @@ import pytest
 import backtest as bt
 from backtest.base import compile_choice, kernels
 from backtest.base.compile_choice import MOST_PLAIN, is_plain_sooner, set_single
-from backtest.engine import portfolio_driver
+from backtest.engine import driver
 from backtest.engine.compile import plain_or_compiled
 from backtest.features import kernels as feature_kernels
 from backtest.strategies.constant import Constant
@@ -26,7 +26,7 @@ def run(policy: bt.Policy, n: int = 1, **given):
 @pytest.fixture
 def cold(monkeypatch, tmp_path):
     """Nothing is compiled, and whoever compiles is caught; return the folder of marks."""
-    find = portfolio_driver.find_simulate
+    find = driver.find_simulate
 
     def refuse(*_):
         raise AssertionError("compiled")
@@ -41,7 +41,7 @@ def cold(monkeypatch, tmp_path):
     monkeypatch.setattr(kernels, "write_copy", lambda module: tmp_path / module.__name__)
     kernels.compile_module.cache_clear()  # kernels of other tests are compiled already
     monkeypatch.setattr(kernels.Kernel, "compiled", property(refuse))
-    monkeypatch.setattr(portfolio_driver, "find_simulate", refuse_general)
+    monkeypatch.setattr(driver, "find_simulate", refuse_general)
     yield tmp_path
     kernels.compile_module.cache_clear()
     set_single(False)
@@ -63,7 +63,7 @@ def test_what_is_compiled_is_used(cold, monkeypatch, n):
     marks = []
     find = plain_or_compiled.find_mark
     monkeypatch.setattr(
-        "backtest.engine.account_loop.find_mark",
+        "backtest.engine.batch.find_mark",
         lambda *given: marks.append(find(*given)) or marks[-1],
     )
     run(VolTarget(), n)

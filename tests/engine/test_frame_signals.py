@@ -6,9 +6,7 @@ import pytest
 
 import backtest as bt
 from backtest.base.errors import PolicyError
-from backtest.engine.frame_signals import describe_weights
-from backtest.engine.indicator_rules import resolve_signal
-from backtest.engine.signal_checks import describe_signal_check
+from backtest.engine.signal_rules import describe_signal_check, describe_weights, resolve_signal
 from tests.fast_cases import every_nth
 from tests.refusals import check_refused
 

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 import backtest as bt
-from backtest.engine.indicator_rules import RULES, read_rule, resolve_signal
+from backtest.engine.signal_rules import RULES, read_rule, resolve_signal
 from backtest.strategies import Constant
 from tests.markets import live, market_of
 

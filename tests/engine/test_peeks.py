@@ -16,7 +16,7 @@ from backtest.engine.lookahead import (
     describe_cuts,
     observe_checked,
 )
-from backtest.engine.signal_checks import NOT_CHECKED, describe_signal_check
+from backtest.engine.signal_rules import NOT_CHECKED, describe_signal_check
 from backtest.strategies import Kelly, LiquidationProbability, Regime, TailRisk, TrendVol, VolTarget
 from backtest.sweep.lookahead_at_ends import EndsChecker
 from backtest.sweep.set_evaluator import Evaluator

@@ -9,7 +9,7 @@ import pandas as pd
 import pytest
 
 import backtest as bt
-from backtest.engine.switched_run import Segment, run_segments, run_switched
+from backtest.engine.run import Segment, run_segments, run_switched
 from backtest.market import as_markets
 from backtest.regress import take_baseline
 from backtest.strategies import Cppi, VolTarget

@@ -10,7 +10,7 @@ import pandas as pd
 import pytest
 
 import backtest as bt
-from backtest.engine.result_tables import TRADES
+from backtest.engine.tables import TRADES
 from backtest.measures.trades import match_first_in, reduce_spans, split_trades
 from backtest.strategies import Constant
 from tests.agreement import run_engine, trust_data

@@ -8,7 +8,7 @@ import pandas as pd
 import pytest
 
 import backtest as bt
-from backtest.engine.result_tables import TRADES
+from backtest.engine.tables import TRADES
 from backtest.strategies import Constant, VolTarget
 
 MARKET = bt.Market.sample(bars=300)

@@ -10,9 +10,10 @@ import pandas as pd
 import pytest
 
 import backtest as bt
-from backtest.account import fast_path, ledger, portfolio_bar, portfolio_orders
-from backtest.account.order_cuts import CAUSES, COUNT, CUT, count_decisions
-from backtest.engine.account_loop import run_account
+from backtest.account import bar as bar_steps
+from backtest.account import fills, ledger
+from backtest.account.order_limits import CAUSES, COUNT, CUT, count_decisions
+from backtest.engine.batch import run_account
 from backtest.engine.run_result import finish
 from backtest.engine.run_setup import set_up_run
 from tests.agreement import Swinging, trust_data
@@ -70,7 +71,7 @@ class Whole:
         )
         self.cuts: dict[int, np.ndarray] = {}
         with pytest.MonkeyPatch.context() as patch:
-            for module in (fast_path, portfolio_bar, portfolio_orders):
+            for module in (bar_steps, bar_steps, fills):
                 patch.setattr(module, "count_decisions", self.count)
             self.outcome = run_account(self.setup, is_compiled=False, progress=None)
         self.names = self.setup.markets.names

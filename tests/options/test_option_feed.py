@@ -5,7 +5,7 @@ import pandas as pd
 import pytest
 
 import backtest as bt
-from backtest.account.option_feed import OptionFeed
+from backtest.account.records import OptionFeed
 from backtest.engine.option_inputs import read_option_feed
 from tests.options.listed_markets import PUT, make_chain, make_markets, make_surfaces, make_venue
 

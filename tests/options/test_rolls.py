@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 import backtest as bt
-from backtest.engine.option_rolls import share_costs
+from backtest.engine.trades import share_costs
 from backtest.policy.option_rule import orders_at_rolls, trades_nothing
 from backtest.strategies import Collar, Constant, CoveredCall, LongVolatility, TailHedge
 from tests.comparing import compare_policies

@@ -6,8 +6,8 @@ import numpy as np
 import pandas as pd
 
 import backtest as bt
-from backtest.account.option_feed import OptionFeed, make_option_feed
-from backtest.engine import account_loop, portfolio_inputs
+from backtest.account.records import OptionFeed, make_option_feed
+from backtest.engine import batch, inputs
 from backtest.engine.run_closes import measure_closes
 from backtest.engine.run_setup import set_up
 from tests.portfolio.portfolio_helpers import Once, make_venue
@@ -76,8 +76,8 @@ def run_options(
     if partial:
         steps = {"mode": "partial", "step": 0.5, "full_below": 1.0, "order": partial}
         given = given.override({f"liquidation.{name}": value for name, value in steps.items()})
-    kept = portfolio_inputs.read_option_feed
-    portfolio_inputs.read_option_feed = lambda *_: feed
+    kept = inputs.read_option_feed
+    inputs.read_option_feed = lambda *_: feed
     try:
         setup = set_up(
             bt.Markets({"BTC": make_rows(rows)}),
@@ -89,11 +89,11 @@ def run_options(
             sampling="1h",
             start=None,
         )
-        out = account_loop.run_account(setup, is_compiled=compiled, progress=None)
+        out = batch.run_account(setup, is_compiled=compiled, progress=None)
         closes = measure_closes(setup, out, slice(None), is_whole=True)
         return out._replace(record=out.record._replace(closes=closes))
     finally:
-        portfolio_inputs.read_option_feed = kept
+        inputs.read_option_feed = kept
 
 
 def list_events(out: Any, kind: int) -> list[list[float]]:

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 import backtest as bt
-from backtest.engine import portfolio_loop
+from backtest.engine import loop
 from backtest.policy.formula_reads import find_fields
 from backtest.strategies import VolTarget
 from tests.portfolio.portfolio_helpers import flat, make_market, make_venue, simulate_pair
@@ -42,13 +42,13 @@ class Watchful(VolTarget):
 def count_fast(monkeypatch: Any) -> list[bool]:
     """Return a list to which every bar adds whether it took the short way."""
     taken: list[bool] = []
-    live = portfolio_loop.take_fast_path
+    live = loop.take_fast_path
 
     def counted(*given: Any) -> bool:
         taken.append(live(*given))
         return taken[-1]
 
-    monkeypatch.setattr(portfolio_loop, "take_fast_path", counted)
+    monkeypatch.setattr(loop, "take_fast_path", counted)
     return taken
 
 
@@ -75,7 +75,7 @@ def test_fast_bars_have_the_bits_of_the_whole_rules(kind, monkeypatch):
     taken = count_fast(monkeypatch)
     short = bt.run(MARKETS, policy, **given)
     assert (sum(taken) > 5) == (kind not in {"called", "scenarios"}), sum(taken)
-    monkeypatch.setattr(portfolio_loop, "may_use_fast_path", lambda *_: False)
+    monkeypatch.setattr(loop, "may_use_fast_path", lambda *_: False)
     assert is_same(short, bt.run(MARKETS, policy, **given))
 
 
@@ -89,7 +89,7 @@ def test_listings_settlements_and_liquidations_are_no_fast_bars(monkeypatch):
     short = bt.run(markets, VolTarget(half_life=20, target=2.0), **given)
     assert any(taken)
     assert not all(taken)
-    monkeypatch.setattr(portfolio_loop, "may_use_fast_path", lambda *_: False)
+    monkeypatch.setattr(loop, "may_use_fast_path", lambda *_: False)
     assert is_same(short, bt.run(markets, VolTarget(half_life=20, target=2.0), **given))
 
 

@@ -4,9 +4,9 @@ import numpy as np
 import pytest
 
 import backtest as bt
-from backtest.account.contagion import CAUSED
 from backtest.account.ledger import LIQUIDATED
-from backtest.account.portfolio_ledger import EXPIRED, UNQUOTED
+from backtest.account.pool_liquidation import CAUSED
+from backtest.account.records import EXPIRED, UNQUOTED
 from tests.portfolio.option_accounts import (
     HOUR_YEARS,
     STANDARD,

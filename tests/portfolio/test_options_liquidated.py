@@ -159,18 +159,18 @@ def test_passing_over_parts_changes_nothing(rule, intrabar, monkeypatch):
     ]
     tested = []
     found = []
-    from backtest.account import option_walk  # noqa: PLC0415 - patched here
+    from backtest.account import option_liquidation  # noqa: PLC0415 - patched here
 
-    plain = option_walk.compute_left
+    plain = option_liquidation.compute_left
 
     def count(*given):
         tested[-1] += 1
         return plain(*given)
 
-    for bound in (option_walk.bound_fall, lambda *_: math.inf):
+    for bound in (option_liquidation.bound_fall, lambda *_: math.inf):
         tested.append(0)
-        monkeypatch.setattr(option_walk, "compute_left", count)
-        monkeypatch.setattr(option_walk, "bound_fall", bound)
+        monkeypatch.setattr(option_liquidation, "compute_left", count)
+        monkeypatch.setattr(option_liquidation, "bound_fall", bound)
         found.append(
             run_options(rows, make_feed(contracts, 24), rule=rule, level=2.0, intrabar=intrabar)
         )

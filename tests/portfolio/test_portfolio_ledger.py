@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from backtest.account import portfolio_ledger as terms
+from backtest.account import records as terms
 
 
 def test_profit_of_a_bar_is_gains_less_costs_of_all_instruments():

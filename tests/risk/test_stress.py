@@ -8,7 +8,7 @@ import pandas as pd
 import pytest
 
 import backtest as bt
-from backtest.account.portfolio_records import CASH
+from backtest.account.records import CASH
 from backtest.risk.stress_account import NO_STOPS
 from backtest.strategies import VolTarget
 from tests.risk.accounts import Hold, free_account, free_venue

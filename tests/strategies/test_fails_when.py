@@ -8,7 +8,7 @@ import pytest
 
 import backtest as bt
 from backtest import strategies as all_policies
-from backtest.engine.contract_options import hold_options, list_options
+from backtest.engine.policy_contract import hold_options, list_options
 from backtest.strategies import (
     Average,
     Capped,

@@ -9,7 +9,7 @@ import pytest
 import backtest as bt
 from backtest import options
 from backtest.engine import option_trader
-from backtest.engine.switched_run import Segment, run_switched
+from backtest.engine.run import Segment, run_switched
 from backtest.strategies import Collar, Constant, CoveredCall, LongVolatility, TailHedge
 from tests.options.listed_markets import make_chain, make_surfaces, make_venue
 

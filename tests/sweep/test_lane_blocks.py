@@ -9,10 +9,10 @@ import pandas as pd
 import pytest
 
 import backtest as bt
-from backtest.account.portfolio_records import NUMBERS
+from backtest.account.records import NUMBERS
 from backtest.base.compiled_twins import find_own_functions, make_twin
-from backtest.engine.portfolio_driver import find_simulate
-from backtest.engine.portfolio_loop import N_SHOWN
+from backtest.engine.driver import find_simulate
+from backtest.engine.loop import N_SHOWN
 from backtest.strategies import Capped
 from backtest.sweep.lanes import block as lane_block
 from backtest.sweep.lanes import compiler, loop, runner

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 import backtest as bt
-from backtest.engine.switched_run import Segment, run_switched
+from backtest.engine.run import Segment, run_switched
 from backtest.strategies import Constant
 from tests.portfolio.portfolio_helpers import make_venue, simulate_pair
 

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 import backtest as bt
-from backtest.engine.fee_days import start_day
+from backtest.engine.feed_arrays import start_day
 from tests.account.account_scenes import is_
 from tests.scenes import NAN, account_of, happened, isolated, play, venue_of
 

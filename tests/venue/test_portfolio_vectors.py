@@ -13,9 +13,8 @@ import numpy as np
 import pytest
 
 import backtest as bt
-from backtest.account.portfolio_balance import sell_collateral
-from backtest.account.portfolio_ledger import N_TERMS
-from backtest.account.portfolio_records import EventLog
+from backtest.account.balance import sell_collateral
+from backtest.account.records import N_TERMS, EventLog
 from tests.option_books import FREE, hold
 from tests.scenes import bracket, venue_of
 

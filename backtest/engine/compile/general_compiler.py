@@ -18,36 +18,20 @@ from backtest.account import (
     AccountBar,
     InstrumentRules,
     Terms,
-    contagion,
-    equity_stop,
-    fast_path,
-    gross_cap,
-    option_holdings,
+    balance,
+    bar,
+    calls,
+    fills,
     option_liquidation,
-    option_marks,
-    option_orders,
-    option_walk,
-    order_cuts,
-    order_scaling,
+    options,
+    order_limits,
     orders,
-    pool_steps,
-    portfolio_balance,
-    portfolio_bar,
-    portfolio_calls,
-    portfolio_gap,
-    portfolio_ledger,
-    portfolio_liquidation,
-    portfolio_margin,
-    portfolio_orders,
-    portfolio_payments,
-    portfolio_records,
-    portfolio_ruin,
+    payments,
+    pool_liquidation,
     price_walk,
-    resting_orders,
-    terms,
-    time_stop,
+    records,
 )
-from backtest.account.portfolio_records import FLAGS, NUMBERS
+from backtest.account.records import FLAGS, NUMBERS
 from backtest.base import (
     CodeText,
     black_kernels,
@@ -62,12 +46,7 @@ from backtest.base import (
     normal,
     share_record,
 )
-from backtest.engine import (
-    portfolio_close,
-    portfolio_loop,
-    portfolio_recording,
-    portfolio_tally,
-)
+from backtest.engine import closes, loop
 from backtest.engine.compile.loop_compiler import (
     INNER,
     OPTIONS,
@@ -86,9 +65,8 @@ from backtest.engine.compile.recipe import (
     read_parameter,
     write_decide,
 )
-from backtest.engine.deciders import Deciders
-from backtest.engine.portfolio_inputs import pack_terms
-from backtest.engine.portfolio_loop import N_SHOWN, PART, SETTING, WHOLE
+from backtest.engine.inputs import pack_terms
+from backtest.engine.loop import N_SHOWN, PART, SETTING, WHOLE, Deciders
 from backtest.policy import (
     AccountView,
     Policy,
@@ -107,13 +85,9 @@ from backtest.venue import (
 )
 
 MODULES = (
-    portfolio_kernels, elementary, normal, black_kernels, option_kernels, portfolio_records,
-    portfolio_ledger, option_holdings, portfolio_balance, option_marks, option_orders,
-    option_liquidation, option_walk, contagion, order_scaling, gross_cap, order_cuts,
-    portfolio_orders, portfolio_payments, pool_steps, portfolio_liquidation, resting_orders,
-    equity_stop, portfolio_gap, price_walk, portfolio_calls, portfolio_margin,
-    time_stop, portfolio_ruin, portfolio_bar, fast_path, portfolio_tally, portfolio_close,
-    portfolio_recording, portfolio_loop,
+    portfolio_kernels, elementary, normal, black_kernels, option_kernels, records, options,
+    balance, option_liquidation, pool_liquidation, order_limits, fills, payments, price_walk,
+    calls, bar, closes, loop,
 )  # fmt: skip
 
 INLINED = frozenset(
@@ -175,7 +149,7 @@ LOCK = threading.RLock()
 
 @functools.cache
 def find_general_folder() -> Path:
-    texts = [Path(str(each.__file__)).read_text() for each in (*MODULES, terms)]
+    texts = [Path(str(each.__file__)).read_text() for each in MODULES]
     mark = hash_texts(*texts, Path(__file__).read_text())
     return compile_core(is_inlined=False).folder / f"general-{mark}"
 
@@ -212,14 +186,12 @@ def compile_general_rules(*, has_parts: bool) -> dict[str, Any]:
     inner: dict[str, Any] = {**OPTIONS, "cache": False}
     twins[id(orders.floor)] = jit(floor_as_number, **inner, forceinline=True)
     twins[id(requirement.count_brackets)] = jit(count_all_brackets, **inner, forceinline=True)
-    twins[id(portfolio_records.pick_instrument)] = jit(write_pick(names), **inner, forceinline=True)
-    names["pick_instrument"] = twins[id(portfolio_records.pick_instrument)]
+    twins[id(records.pick_instrument)] = jit(write_pick(names), **inner, forceinline=True)
+    names["pick_instrument"] = twins[id(records.pick_instrument)]
     inner_text = jit(load_function(NO_TUPLES, "write_tuple", names), **inner, forceinline=True)
-    twins[id(portfolio_records.write_tuple)] = inner_text
-    twins[id(portfolio_loop.ask)] = jit(write_ask(names), **inner, forceinline=True)
-    twins[id(portfolio_records.share)] = (
-        share_record  # not inside a function, whose stack would be gone
-    )
+    twins[id(records.write_tuple)] = inner_text
+    twins[id(loop.ask)] = jit(write_ask(names), **inner, forceinline=True)
+    twins[id(records.share)] = share_record  # not inside a function, whose stack would be gone
     for space in spaces.values():
         space |= {name: twins[id(value)] for name, value in space.items() if id(value) in twins}
     return names

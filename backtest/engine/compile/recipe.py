@@ -9,20 +9,7 @@ from pathlib import Path
 from types import FunctionType
 from typing import Any, NamedTuple
 
-from backtest.account import (
-    account_records,
-    auto_margin,
-    balances,
-    exits,
-    fills,
-    ledger,
-    liquidation,
-    orders,
-    payments,
-    position,
-    ruin,
-    steps,
-)
+from backtest.account import account_records, ledger, liquidation, orders, position
 from backtest.base import (
     CodeText,
     cache_folder,
@@ -50,9 +37,8 @@ from backtest.venue import (
 )
 
 CORE = (
-    contract_value, requirement, liquidation_price, margin, account_records, position, balances,
-    exits, payments, orders, fills, liquidation, ruin, ledger, auto_margin, steps, tally, view,
-    bar_loop,
+    contract_value, requirement, liquidation_price, margin, account_records, position, orders,
+    liquidation, ledger, tally, view, bar_loop,
 )  # fmt: skip
 
 

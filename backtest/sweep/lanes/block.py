@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from backtest.account import AccountState, Terms, find_line
-from backtest.account.portfolio_records import (
+from backtest.account.records import (
     ASSETS_SO_FAR,
     CONVERTED_SO_FAR,
     EQUITY,
@@ -40,8 +40,8 @@ from backtest.engine import (
     write_table,
 )
 from backtest.engine.bar_loop import DONE
-from backtest.engine.portfolio_driver import CHUNK
-from backtest.engine.portfolio_loop import N_SHOWN
+from backtest.engine.driver import CHUNK
+from backtest.engine.loop import N_SHOWN
 from backtest.measures import (
     RunSpan,
     Tally,

@@ -6,7 +6,7 @@ import math
 from typing import TYPE_CHECKING
 
 from backtest.account import Terms, pick_margin
-from backtest.account.portfolio_records import CASH, EQUITY, PEAK, RESERVE, SCALE, UNIT
+from backtest.account.records import CASH, EQUITY, PEAK, RESERVE, SCALE, UNIT
 from backtest.engine import is_over_cap
 from backtest.measures import (
     finish_sample,

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from backtest.account import Terms
-from backtest.account.portfolio_records import AT_OPEN, FLAGS
+from backtest.account.records import AT_OPEN, FLAGS
 from backtest.base import IntArray
 from backtest.engine import Deciders, ObservedPolicy, Setup
 from backtest.sweep.lanes import rows as r

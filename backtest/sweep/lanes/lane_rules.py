@@ -6,7 +6,7 @@ import math
 from typing import TYPE_CHECKING, NamedTuple
 
 from backtest.account import InstrumentRules, Quote
-from backtest.account.portfolio_records import NUMBERS
+from backtest.account.records import NUMBERS
 from backtest.sweep.lanes import rows as r
 from backtest.sweep.lanes.rows import term
 from backtest.venue import MarginRules

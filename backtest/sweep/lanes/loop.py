@@ -6,7 +6,7 @@ import math
 from typing import TYPE_CHECKING, Any
 
 from backtest.account import AccountState, MarketBar, MarketFeed, Scratch, Terms, find_line, share
-from backtest.account.portfolio_records import IS_OVER, IS_RUINED, PAID_IN, RESERVE
+from backtest.account.records import IS_OVER, IS_RUINED, PAID_IN, RESERVE
 from backtest.engine import Deciders, RunTape
 from backtest.engine.bar_loop import DONE, NEGATIVE
 from backtest.measures import Clock, Tally, grow_free

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from backtest.account import AccountState, without_flows_before
-from backtest.account.portfolio_records import EQUITY, UNIT
+from backtest.account.records import EQUITY, UNIT
 from backtest.base import FloatArray, pick_value, utc_index
 from backtest.engine import (
     Deciders,

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 
 from backtest.account import MarketFeed, Terms, pick_margin
-from backtest.account.portfolio_records import FLAGS
+from backtest.account.records import FLAGS
 from backtest.base.units import TOLERANCE
 from backtest.measures.tally import NEAR as WITHIN
 from backtest.sweep.lanes import rows as r

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 
 from backtest.account import MarketFeed, Terms, compute_target, is_outside
-from backtest.account.portfolio_records import CASH, RESERVE
+from backtest.account.records import CASH, RESERVE
 from backtest.sweep.lanes import rows as r
 from backtest.sweep.lanes.lane_rules import FillKind, Table, make_kind, quote_open, read_rules
 from backtest.sweep.lanes.prices import bound_moves

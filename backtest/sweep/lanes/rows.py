@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 
 from backtest.account import AccountState, Ledger, Terms
-from backtest.account.portfolio_records import NUMBERS, PEAK, SINCE_POOL
+from backtest.account.records import NUMBERS, PEAK, SINCE_POOL
 from backtest.measures import Decay, Drawdown, Exposure, Sample, Tally
 
 if TYPE_CHECKING:
@@ -26,7 +26,7 @@ SLACK = 1.0 + 1e-9
 """Factor that allows for rounding, and for the tolerance of a requirement."""
 
 WALLET_ROWS = 16
-"""The first rows of an account are its wallet (:mod:`backtest.account.portfolio_records`).
+"""The first rows of an account are its wallet (:mod:`backtest.account.records`).
 
 In row ``SINCE_POOL`` stands the bar of the pool's last liquidation.
 """
@@ -144,7 +144,7 @@ class LanePolicies(NamedTuple):
     lanes have those of the first. ``shown`` has a row for each field of the account that policies
     see, written if ``wants_account``, and ``wants_margins`` if any sees the margin of its position.
     ``firsts`` and ``tradable`` are those of a
-    :class:`backtest.engine.portfolio_loop.Deciders`, as are ``interval`` and ``start``.
+    :class:`backtest.engine.loop.Deciders`, as are ``interval`` and ``start``.
     """
 
     addresses: IntArray

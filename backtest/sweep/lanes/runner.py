@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from backtest.account import AccountState
-from backtest.account.portfolio_records import EQUITY
+from backtest.account.records import EQUITY
 from backtest.base import (
     BacktestError,
     IntArray,

@@ -19,11 +19,14 @@ from backtest.account import (
     split_margin,
 )
 from backtest.account.account_records import Balances, Trade, Watch
-from backtest.account.exits import compute_loss_stop, compute_target_price, compute_trail
-from backtest.account.fills import trade
-from backtest.account.orders import LARGEST_WORSENING, round_quantity
-from backtest.account.portfolio_records import CASH, FLAGS, RESERVE
-from backtest.account.position import find_side
+from backtest.account.orders import LARGEST_WORSENING, round_quantity, trade
+from backtest.account.position import (
+    compute_loss_stop,
+    compute_target_price,
+    compute_trail,
+    find_side,
+)
+from backtest.account.records import CASH, FLAGS, RESERVE
 from backtest.base.units import TOLERANCE
 from backtest.sweep.lanes import rows as r
 from backtest.sweep.lanes.lane_rules import FillKind, Table, make_kind, quote_open, read_rules

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 
 from backtest.account import Terms, pick_margin
-from backtest.account.portfolio_records import CASH, EQUITY, PEAK, RESERVE, SINCE_POOL, UNIT
+from backtest.account.records import CASH, EQUITY, PEAK, RESERVE, SINCE_POOL, UNIT
 from backtest.engine.bar_loop import DAY_NS
 from backtest.policy import AccountView
 from backtest.sweep.lanes import rows as r

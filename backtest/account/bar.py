@@ -1,0 +1,491 @@
+"""A bar of an account: the eight steps, in order."""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING
+
+from backtest.account.account_records import Watch
+from backtest.account.balance import (
+    compute_account_equity,
+    enter_fill,
+    is_under_limit,
+    mark_collateral,
+    mark_to_ledger,
+    pick_balances,
+    value_at,
+)
+from backtest.account.calls import answer_calls, change_settings, close_calls, force_reductions
+from backtest.account.fills import (
+    choose_orders,
+    fill_decisions,
+    is_deciding,
+    is_ending,
+    measure_target,
+    place_orders,
+)
+from backtest.account.liquidation import has_wealth
+from backtest.account.options import (
+    ENDLESS,
+    book_profits,
+    close_options,
+    expire_options,
+    open_options,
+)
+from backtest.account.order_limits import count_decisions
+from backtest.account.orders import is_outside, trade
+from backtest.account.payments import (
+    charge_portfolio_interest,
+    convert_collateral,
+    end_portfolio,
+    is_portfolio_ruined,
+    pay_portfolio_funding,
+    settle_debt,
+    take_portfolio_flows,
+)
+from backtest.account.position import NOTHING_LEFT, follow_prices
+from backtest.account.price_walk import (
+    check_gap,
+    follow_highest,
+    is_quiet,
+    rescale_highest,
+    stamp_openings,
+    stop_by_time,
+    walk,
+)
+from backtest.account.records import (
+    ASSETS_SO_FAR,
+    AT_OPEN,
+    CALLS_FAILED,
+    CALLS_MET,
+    CASH,
+    COLLATERAL_PNL,
+    CONVERSION,
+    CONVERTED_SO_FAR,
+    DELISTED,
+    EARLY,
+    EQUITY,
+    FLAGS,
+    FLOW_NEXT,
+    FLOWS,
+    FUNDING_NEXT,
+    INCREASE,
+    IS_CONVERTING,
+    IS_RUINED,
+    KEPT,
+    LATE,
+    LEFT,
+    PAID_IN,
+    PEAK,
+    POOL_FAILED,
+    PRICE_PNL,
+    REDUCE,
+    RESERVE,
+    RESTING,
+    SCALE,
+    SINCE_POOL,
+    TOP_UP,
+    UNIT,
+    AccountBar,
+    AccountState,
+    MarketBar,
+    MarketFeed,
+    Scratch,
+    Terms,
+    clear_ledger,
+    earn,
+    has_exits,
+    is_held,
+    is_isolated,
+    pick_instrument,
+    pick_position,
+    pick_quote,
+    share,
+    total,
+    write_costs,
+)
+from backtest.base.units import TOLERANCE
+from backtest.venue import compute_value
+
+if TYPE_CHECKING:
+    from backtest.base import FloatArray
+
+
+HAS_ORDER_FEE, HAS_EXITS = FLAGS.index("has_order_fee"), FLAGS.index("has_exits")
+
+
+def may_use_fast_path(terms: Terms, feed: MarketFeed, state: AccountState) -> bool:
+    found = not terms.has_interest and terms.margin_call == 0.0 and terms.fill == AT_OPEN
+    found = found and len(state.held.amounts) == 0 and not terms.has_time_stop
+    found = found and len(state.options.targets) == 0
+    found = found and len(feed.multiplier) == 1 and len(feed.initial) == 1
+    found = found and len(feed.costs) == 1
+    for i in range(len(state.margin)):
+        found = found and terms.flags[HAS_ORDER_FEE, i] == 0 and terms.flags[HAS_EXITS, i] == 0
+    return bool(found)
+
+
+def take_fast_path(bar: AccountBar, t: int, is_clear: bool) -> bool:
+    terms, state, quotes = bar.terms, bar.state, bar.quotes
+    if is_event_due(bar.feed, state, t):
+        return False
+    set_opens(bar, t)
+    value_at(state, quotes.open, quotes.asset_open)
+    opened = compute_account_equity(terms, state)
+    if is_any_trading(bar, opened):
+        return False
+    if not set_rest(bar, t) or not is_quiet(terms, state, quotes):
+        return False
+    value_at(state, quotes.mark_close, quotes.asset_mark_close)
+    equity = compute_account_equity(terms, state)
+    if not is_sound(terms, state, equity):
+        return False
+    if not is_clear:
+        clear_ledger(bar.ledger)
+    close_fast_bar(bar, equity)
+    if len(bar.scratch.cuts) > 0:
+        count_decisions(bar, t, opened)
+    return True
+
+
+def is_event_due(feed: MarketFeed, state: AccountState, t: int) -> bool:
+    for i in range(len(state.margin)):
+        if feed.span[i, 0] == t:
+            return True
+    flow, event = state.cursor[FLOW_NEXT], state.cursor[FUNDING_NEXT]
+    is_flow = flow < len(feed.flow_bar) and feed.flow_bar[flow] == t
+    return bool(is_flow or (event < len(feed.funding_bar) and feed.funding_bar[event] == t))
+
+
+def set_opens(bar: AccountBar, t: int) -> None:
+    feed, quotes = bar.feed, bar.quotes
+    brackets = bar.terms.rules.brackets
+    for i in range(len(bar.state.margin)):
+        is_listed = feed.span[i, 0] <= t < feed.span[i, 1]
+        quotes.is_listed[i] = 1 if is_listed else 0
+        if is_listed:
+            size, is_inverse = brackets.sizes[i], brackets.are_inverse[i]
+            quotes.open[i] = compute_value(size, is_inverse, feed.open[t, i])
+            quotes.fill[i] = quotes.open[i]
+            quotes.limit[i] = feed.limit[min(t, len(feed.limit) - 1), i]
+
+
+def set_rest(bar: AccountBar, t: int) -> bool:
+    feed, state, quotes = bar.feed, bar.state, bar.quotes
+    brackets = bar.terms.rules.brackets
+    for i in range(len(state.margin)):
+        if quotes.is_listed[i] == 0:
+            continue
+        size, is_inverse = brackets.sizes[i], brackets.are_inverse[i]
+        quotes.mark_close[i] = compute_value(size, is_inverse, feed.mark_close[t, i])
+        if not is_held(state, i):
+            continue
+        if feed.ends[i] == 1 and t == feed.span[i, 1] - 1:
+            return False
+        quotes.low[i] = compute_value(size, is_inverse, feed.low[t, i])
+        quotes.high[i] = compute_value(size, is_inverse, feed.high[t, i])
+        quotes.mark_open[i] = compute_value(size, is_inverse, feed.mark_open[t, i])
+        quotes.mark_low[i] = compute_value(size, is_inverse, feed.mark_low[t, i])
+        quotes.mark_high[i] = compute_value(size, is_inverse, feed.mark_high[t, i])
+        is_inside = quotes.low[i] <= quotes.open[i] <= quotes.high[i]
+        if not (is_inside and quotes.mark_low[i] <= quotes.mark_open[i] <= quotes.mark_high[i]):
+            return False
+    return True
+
+
+def is_any_trading(bar: AccountBar, equity: float) -> bool:
+    terms, state = bar.terms, bar.state
+    if terms.max_gross_leverage < math.inf:
+        choose_orders(bar, equity)
+        return has_order(bar.scratch)
+    found = False
+    for i in range(len(state.margin)):
+        found = found or is_trading(bar, equity, i)
+    return bool(found)
+
+
+def has_order(scratch: Scratch) -> bool:
+    found = False
+    for i in range(len(scratch.kind)):
+        found = found or scratch.kind[i] == REDUCE or scratch.kind[i] == INCREASE
+    return bool(found)
+
+
+def is_trading(bar: AccountBar, equity: float, i: int) -> bool:
+    terms, state, quotes, scratch = bar.terms, bar.state, bar.quotes, bar.scratch
+    scratch.kind[i] = LEFT
+    if not is_deciding(state, quotes, i):
+        return False
+    if is_ending(state, i):
+        return is_held(state, i)
+    is_asking, _, held, reach = measure_target(terms, state, quotes, equity, i)
+    if not is_asking:
+        return False
+    scratch.kind[i], scratch.before[i], scratch.reach[i] = KEPT, held, reach
+    return reach == math.inf or is_outside(pick_instrument(terms, i), equity, reach, held)
+
+
+def is_sound(terms: Terms, state: AccountState, equity: float) -> bool:
+    count, crossed = 0, 0
+    for i in range(len(state.margin)):
+        if is_held(state, i):
+            count += 1
+            crossed += 0 if is_isolated(terms, i) else 1
+    if equity < 0.0 or (crossed == 0 and state.wallet[CASH] < 0.0):
+        return False
+    if count == 0 or state.wallet[IS_RUINED] != 0.0:
+        return True
+    wealth, paid_in = equity + state.wallet[RESERVE], state.wallet[PAID_IN]
+    is_under = wealth <= terms.ruin_at * paid_in * (1.0 + TOLERANCE)
+    return not (is_under or equity <= NOTHING_LEFT * paid_in * (1.0 + TOLERANCE))
+
+
+def close_fast_bar(bar: AccountBar, equity: float) -> None:
+    state, quotes = bar.state, bar.quotes
+    wallet = state.wallet
+    for i in range(len(state.margin)):
+        profit = 0.0
+        if is_held(state, i):
+            profit += state.held.quantities[i] * (quotes.mark_close[i] - state.marked[i])
+            state.marked[i] = quotes.mark_close[i]
+        bar.ledger[PRICE_PNL, i] = profit
+        state.since[i] += 1.0
+        state.since_stop[i] += 1.0
+    wealth = wallet[EQUITY] + wallet[RESERVE]
+    wallet[POOL_FAILED] = 0.0
+    wallet[SINCE_POOL] += 1.0
+    wallet[EQUITY] = equity
+    if has_wealth(wealth, 0.0) and wallet[IS_RUINED] == 0.0:
+        wallet[UNIT] = wallet[SCALE] * (equity + wallet[RESERVE])
+    wallet[PEAK] = max(wallet[UNIT], wallet[PEAK])
+
+
+# --------------------------------------------------------------------------------- the eight steps
+
+
+def simulate_portfolio_bar(bar: AccountBar, t: int) -> None:
+    terms, feed, state, quotes, ledger = bar.terms, bar.feed, bar.state, bar.quotes, bar.ledger
+    set_quotes(terms, feed, quotes, t)
+    clear_ledger(ledger)
+    before, wealth = state.wallet[EQUITY], state.wallet[EQUITY] + state.wallet[RESERVE]
+    state.wallet[POOL_FAILED] = 0.0
+    if terms.fill == EARLY and t > 0:
+        fill_early(bar, t)  # 0
+    open_options(terms, feed, state, quotes, t)
+    book_profits(state, ledger)
+    take_portfolio_flows(bar, t)  # 1
+    convert_collateral(bar, t)
+    answer_calls(bar, t)
+    rescale_unit(state, ledger, before)
+    if terms.equity_stop > 0.0:
+        rescale_highest(state, total(ledger, FLOWS) + total(ledger, TOP_UP), before)
+    pay_portfolio_funding(bar, t, 1)  # 2
+    expire_options(bar, t, 0, ENDLESS)
+    if terms.has_interest and t > 0:
+        charge_portfolio_interest(bar, t)  # 3
+    check_gap(bar, t)  # 4
+    stop_by_time(bar, t, 1.0 * feed.time[t])
+    if terms.fill in (AT_OPEN, RESTING) and t > 0:
+        fill_pending(bar, t)  # 5
+    stamp_openings(terms, state, 1.0 * feed.time[t])
+    pay_portfolio_funding(bar, t, 0)  # 6
+    expire_options(bar, t, 1, ENDLESS)
+    walk(bar, t)  # 7
+    if terms.fill == RESTING:
+        stamp_openings(terms, state, 1.0 * feed.time[t])
+        if len(bar.scratch.cuts) > 0 and t > 0 and state.wallet[IS_RUINED] == 0.0:
+            count_decisions(bar, t, before)
+    follow_bests(bar)
+    if terms.fill == LATE:
+        fill_late(bar, t)
+    close_portfolio_bar(bar, t, wealth)  # 8
+
+
+def set_quotes(terms: Terms, feed: MarketFeed, quotes: MarketBar, t: int) -> None:
+    last, brackets = max(t - 1, 0), terms.rules.brackets
+    for i in range(len(quotes.open)):
+        is_listed = feed.span[i, 0] <= t < feed.span[i, 1]
+        quotes.is_listed[i] = 1 if is_listed else 0
+        quotes.is_last[i] = 1 if feed.ends[i] == 1 and t == feed.span[i, 1] - 1 else 0
+        if not is_listed:
+            continue
+        size, is_inverse = brackets.sizes[i], brackets.are_inverse[i]
+        quotes.open[i] = compute_value(size, is_inverse, feed.open[t, i])
+        quotes.low[i] = compute_value(size, is_inverse, feed.low[t, i])
+        quotes.high[i] = compute_value(size, is_inverse, feed.high[t, i])
+        quotes.close[i] = compute_value(size, is_inverse, feed.close[t, i])
+        quotes.mark_open[i] = compute_value(size, is_inverse, feed.mark_open[t, i])
+        quotes.mark_low[i] = compute_value(size, is_inverse, feed.mark_low[t, i])
+        quotes.mark_high[i] = compute_value(size, is_inverse, feed.mark_high[t, i])
+        quotes.mark_close[i] = compute_value(size, is_inverse, feed.mark_close[t, i])
+        quotes.volume[i] = feed.volume[last, i]
+        quotes.multiplier[i] = feed.multiplier[min(t, len(feed.multiplier) - 1), i]
+        quotes.initial[i] = feed.initial[min(t, len(feed.initial) - 1), i]
+        quotes.sigma[i] = feed.sigma[min(t, len(feed.sigma) - 1), i]
+        quotes.adv[i] = feed.adv[min(t, len(feed.adv) - 1), i]
+        quotes.limit[i] = feed.limit[min(t, len(feed.limit) - 1), i]
+        quotes.order_fee[i] = feed.order_fee[min(t, len(feed.order_fee) - 1), i]
+        quotes.stop_scale[i] = feed.stop_scale[min(t, len(feed.stop_scale) - 1), i]
+        quotes.profit_scale[i] = feed.profit_scale[min(t, len(feed.profit_scale) - 1), i]
+        quotes.trail_scale[i] = feed.trail_scale[min(t, len(feed.trail_scale) - 1), i]
+        if len(feed.costs) > 1:
+            write_costs(terms, feed.costs[t], i)
+        brackets.multipliers[i] = quotes.multiplier[i]
+        brackets.initial_multipliers[i] = quotes.initial[i]
+        quotes.fill[i] = quotes.open[i]
+    for c in range(len(quotes.asset_open)):
+        quotes.asset_open[c] = feed.asset_open[c, t]
+        quotes.asset_low[c] = feed.asset_low[c, t]
+        quotes.asset_high[c] = feed.asset_high[c, t]
+        quotes.asset_close[c] = feed.asset_close[c, t]
+        quotes.asset_mark_open[c] = feed.asset_mark_open[c, t]
+        quotes.asset_mark_low[c] = feed.asset_mark_low[c, t]
+        quotes.asset_mark_high[c] = feed.asset_mark_high[c, t]
+        quotes.asset_mark_close[c] = feed.asset_mark_close[c, t]
+        quotes.asset_fill[c] = quotes.asset_open[c]
+    if terms.fill == RESTING:
+        set_decision_prices(terms, feed, quotes, t)
+    elif terms.fill != AT_OPEN:
+        set_fill_prices(terms, feed, quotes, t)
+
+
+def set_fill_prices(terms: Terms, feed: MarketFeed, quotes: MarketBar, t: int) -> None:
+    at = t if terms.fill == LATE else max(t - 1, 0)
+    brackets = terms.rules.brackets
+    for i in range(len(quotes.open)):
+        if feed.span[i, 0] <= at < feed.span[i, 1]:
+            size, is_inverse = brackets.sizes[i], brackets.are_inverse[i]
+            quotes.fill[i] = compute_value(size, is_inverse, feed.close[at, i])
+    for c in range(len(quotes.asset_open)):
+        quotes.asset_fill[c] = feed.asset_close[c, at]
+
+
+def set_decision_prices(terms: Terms, feed: MarketFeed, quotes: MarketBar, t: int) -> None:
+    last, brackets = max(t - 1, 0), terms.rules.brackets
+    for i in range(len(quotes.open)):
+        quotes.decided[i] = quotes.open[i]
+        if feed.span[i, 0] <= last < feed.span[i, 1]:
+            size, is_inverse = brackets.sizes[i], brackets.are_inverse[i]
+            quotes.decided[i] = compute_value(size, is_inverse, feed.close[last, i])
+
+
+def rescale_unit(state: AccountState, ledger: FloatArray, equity: float) -> None:
+    flows = total(ledger, FLOWS)
+    wealth = equity + state.wallet[RESERVE] + total(ledger, TOP_UP)
+    if flows != 0.0 and has_wealth(wealth, flows):
+        state.wallet[SCALE] = state.wallet[UNIT] / (wealth + flows)
+
+
+# ---------------------------------------------------------------------- steps 0 and 5: the fills
+
+
+def fill_pending(bar: AccountBar, t: int) -> None:
+    terms, state, quotes = bar.terms, bar.state, bar.quotes
+    if state.wallet[IS_RUINED] == 0.0:
+        value_at(state, quotes.fill, quotes.asset_fill)
+        equity = compute_account_equity(terms, state)
+        change_settings(bar, t)
+        force_reductions(bar, t)
+        if terms.fill == RESTING:
+            known = state.wallet[EQUITY] if equity > 0.0 else 0.0
+            place_orders(bar, t, known)
+        else:
+            fill_decisions(bar, t, equity)
+
+
+def fill_early(bar: AccountBar, t: int) -> None:
+    state, ledger = bar.state, bar.ledger
+    for i in range(len(state.margin)):
+        if is_held(state, i):
+            mark_to_ledger(state, i, bar.quotes.fill[i], ledger)
+    fill_pending(bar, t)
+    for pool in range(len(state.is_called)):
+        if ledger[CALLS_MET, pool] + ledger[CALLS_FAILED, pool] > 0.0:
+            state.is_call_open[pool] = 0
+            state.is_called[pool] = 0
+
+
+def fill_late(bar: AccountBar, t: int) -> None:
+    state = bar.state
+    for i in range(len(state.margin)):
+        bar.scratch.carried[i] = state.held.quantities[i]
+        if bar.quotes.is_last[i] == 1:
+            state.is_pending[i] = 0
+    if t > 0:
+        fill_pending(bar, t)
+
+
+def follow_bests(bar: AccountBar) -> None:
+    terms, state, quotes = bar.terms, bar.state, bar.quotes
+    for i in range(len(state.margin)):
+        is_fresh = terms.fill == RESTING and bar.scratch.fresh[i] == 1.0
+        if not is_held(state, i):
+            state.best[i] = 0.0
+        elif is_fresh:
+            continue
+        elif quotes.is_listed[i] == 1 and has_exits(terms, i):
+            watch = Watch(state.best[i], 0.0)
+            state.best[i] = follow_prices(
+                watch, pick_position(state, i), pick_quote(quotes, i)
+            ).best
+
+
+# -------------------------------------------------------------------------------- step 8: close
+
+
+def close_portfolio_bar(bar: AccountBar, t: int, wealth: float) -> None:
+    terms, state, ledger = bar.terms, bar.state, bar.ledger
+    close_options(bar, t)
+    mark_closes(bar, t)
+    equity = compute_account_equity(terms, state)
+    is_lost = state.wallet[IS_RUINED] == 0.0 and earn(ledger) < 0.0
+    if is_lost:
+        is_lost = is_portfolio_ruined(terms, state, bar.quotes, equity)
+    if is_lost:
+        end_portfolio(bar, t)
+        equity = compute_account_equity(terms, state)
+    close_calls(bar, t, is_lost)
+    state.wallet[IS_CONVERTING] = 1.0 if is_under_limit(terms, state, equity) else 0.0
+    state.wallet[EQUITY] = equity
+    follow_highest(terms, state, equity)
+    count_bars(state)
+    count_assets(state, ledger)
+    is_growing = has_wealth(wealth, total(ledger, FLOWS)) and state.wallet[IS_RUINED] == 0.0
+    if is_growing:
+        state.wallet[UNIT] = state.wallet[SCALE] * (equity + state.wallet[RESERVE])
+    state.wallet[PEAK] = max(state.wallet[UNIT], state.wallet[PEAK])
+    if is_lost:
+        state.wallet[IS_RUINED] = 1.0
+
+
+def mark_closes(bar: AccountBar, t: int) -> None:
+    state, quotes, ledger = bar.state, bar.quotes, bar.ledger
+    for i in range(len(state.margin)):
+        if is_held(state, i):
+            mark_to_ledger(state, i, quotes.mark_close[i], ledger)
+            if quotes.is_last[i] == 1:
+                delist(bar, t, i)
+    book_profits(state, ledger)
+    mark_collateral(state, quotes.asset_mark_close, ledger)
+    value_at(state, quotes.mark_close, quotes.asset_mark_close)
+    settle_debt(bar, t)
+
+
+def count_bars(state: AccountState) -> None:
+    state.wallet[SINCE_POOL] += 1.0
+    for i in range(len(state.margin)):
+        state.since[i] += 1.0
+        state.since_stop[i] += 1.0
+
+
+def count_assets(state: AccountState, ledger: FloatArray) -> None:
+    if len(state.priced) > 0:
+        state.wallet[ASSETS_SO_FAR] += total(ledger, COLLATERAL_PNL)
+        state.wallet[CONVERTED_SO_FAR] += total(ledger, CONVERSION)
+
+
+def delist(bar: AccountBar, t: int, i: int) -> None:
+    rules, quote = share(pick_instrument(bar.terms, i)), pick_quote(bar.quotes, i)
+    before = pick_balances(bar.terms, bar.state, i)
+    done = trade(rules, before, bar.quotes.mark_close[i], 0.0, 0.0, 0.0, rules.taker, quote, False)
+    enter_fill(bar, t, i, DELISTED, before, done, 0)

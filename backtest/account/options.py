@@ -1,0 +1,393 @@
+"""Options: what is held, their marks and expiry, and their orders."""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING
+
+from backtest.account.ledger import EQUITY_STOPPED, FILL
+from backtest.account.records import (
+    CASH,
+    EXPIRED,
+    FEES,
+    IS_OVER,
+    PRICE_PNL,
+    SLIPPAGE,
+    TRADED,
+    UNQUOTED,
+    AccountBar,
+    AccountState,
+    MarketBar,
+    MarketFeed,
+    Terms,
+    note,
+)
+from backtest.base.units import TOLERANCE
+from backtest.venue import compute_option_value, compute_price, fill_option, is_vega_small
+from backtest.venue.option_kernels import NONE
+
+if TYPE_CHECKING:
+    from backtest.base import FloatArray
+
+
+def holds_options(state: AccountState) -> bool:
+    for quantity in state.options.positions.quantities:  # noqa: SIM110 - numba takes no any()
+        if quantity != 0.0:
+            return True
+    return False
+
+
+def count_options(state: AccountState) -> int:
+    found = 0
+    for quantity in state.options.positions.quantities:
+        if quantity != 0.0:
+            found += 1
+    return found
+
+
+def has_short_option(state: AccountState) -> bool:
+    found = False
+    for k in range(len(state.options.targets)):
+        found = found or state.options.positions.quantities[k] < 0.0
+    return bool(found)
+
+
+def is_walking(terms: Terms, state: AccountState) -> bool:
+    rules, found = terms.options.rules, False
+    sees_longs = rules.counted != NONE or rules.rates.loan_rate > 0.0 or terms.equity_stop > 0.0
+    for k in range(len(state.options.targets)):
+        held = state.options.positions.quantities[k]
+        found = found or held < 0.0 or (held > 0.0 and sees_longs)
+    return bool(found)
+
+
+# -------------------------------------------------------------------------------- marks and expiry
+
+ENDLESS = 2**63 - 1
+"""The latest time in ns."""
+
+
+def is_needed(state: AccountState, k: int) -> bool:
+    held = state.options.positions.quantities[k]
+    return bool(held != 0.0 or not math.isnan(state.options.targets[k]))
+
+
+def find_index(terms: Terms, k: int, values: FloatArray) -> float:
+    i, brackets = terms.options.instruments[k], terms.rules.brackets
+    return compute_price(brackets.sizes[i], brackets.are_inverse[i], values[i])
+
+
+def price_options(terms: Terms, state: AccountState, values: FloatArray) -> None:
+    own, instruments, last, index = state.options, terms.options.instruments, -1, 0.0
+    indices, held, targets = own.positions.indices, own.positions.quantities, own.targets
+    for k in range(len(own.targets)):
+        if instruments[k] != last:
+            last, index = instruments[k], find_index(terms, k, values)
+        if index == indices[k]:
+            continue
+        indices[k] = index
+        if held[k] != 0.0 or not math.isnan(targets[k]):
+            fill_option(own.positions, terms.options.rules, k)
+            own.positions.marks[k] = max(0.0, own.positions.values[k] + own.offsets[k])
+
+
+def open_options(
+    terms: Terms, feed: MarketFeed, state: AccountState, quotes: MarketBar, t: int
+) -> None:
+    own, data = state.options, feed.options
+    for k in range(len(own.targets)):
+        own.profits[k], own.fees[k], own.slippage[k] = 0.0, 0.0, 0.0
+        own.losses[k], own.traded[k] = 0.0, 0.0
+        own.targets[k] = data.targets[t, k]
+        size = data.sizes[k]
+        own.asks[k], own.bids[k] = size * data.asks[t, k], size * data.bids[t, k]
+        own.has_quotes[k], own.half_spreads[k] = data.has_quotes[t, k], data.half_spreads[t, k]
+        own.half_prices[k] = size * data.half_prices[t, k]
+        positions, index = own.positions, find_index(terms, k, quotes.mark_open)
+        positions.years[k], positions.volatilities[k] = (
+            data.years_open[t, k],
+            data.volatilities_open[t, k],
+        )
+        positions.bases[k], positions.rates[k] = data.bases_open[t, k], data.rates[k]
+        quoted = size * data.marks_open[t, k]
+        if data.expiry_bars[k] == t and data.are_inside[k] == 0:
+            positions.years[k], positions.volatilities[k], positions.bases[k] = 0.0, 0.0, 1.0
+            index, quoted = data.expiry_spots[k], math.nan
+        restart(terms, state, k, index, quoted)
+
+
+def restart(terms: Terms, state: AccountState, k: int, index: float, quoted: float) -> None:
+    own, positions = state.options, state.options.positions
+    own.positions.indices[k] = index
+    if math.isnan(positions.years[k] + positions.volatilities[k] + positions.bases[k]):
+        positions.years[k], positions.volatilities[k], positions.bases[k] = 0.0, 0.0, 1.0
+        positions.values[k], positions.marks[k], own.offsets[k] = 0.0, 0.0, 0.0
+        return
+    if is_needed(state, k):
+        fill_option(own.positions, terms.options.rules, k)
+    value = compute_option_value(own.positions, k, 1.0, own.positions.volatilities[k])
+    own.positions.values[k] = value
+    own.offsets[k] = 0.0 if math.isnan(quoted) else quoted - value
+    own.positions.marks[k] = value if math.isnan(quoted) else quoted
+
+
+def close_options(bar: AccountBar, t: int) -> None:
+    own, data = bar.state.options, bar.feed.options
+    for k in range(len(own.targets)):
+        positions = own.positions
+        positions.years[k], positions.volatilities[k] = (
+            data.years_close[t, k],
+            data.volatilities_close[t, k],
+        )
+        positions.bases[k] = data.bases_close[t, k]
+        own.targets[k] = math.nan
+        index = find_index(bar.terms, k, bar.quotes.mark_close)
+        restart(bar.terms, bar.state, k, index, data.sizes[k] * data.marks_close[t, k])
+
+
+def book_profits(state: AccountState, ledger: FloatArray) -> None:
+    own = state.options
+    for k in range(len(own.targets)):
+        held = own.positions.quantities[k]
+        if held != 0.0:
+            profit = held * (own.positions.marks[k] - own.priced[k])
+            own.profits[k] += profit
+            ledger[PRICE_PNL, ledger.shape[1] - 1] += profit
+        own.priced[k] = own.positions.marks[k]
+
+
+def book_options(terms: Terms, state: AccountState, values: FloatArray, ledger: FloatArray) -> None:
+    price_options(terms, state, values)
+    book_profits(state, ledger)
+
+
+def cap_fee_of(rate: float, cap: float, unit: float, price: float, size: float) -> float:
+    fee, most = rate * unit * size, cap * price
+    return most if most < fee else fee
+
+
+def find_unit(state: AccountState, k: int) -> float:
+    positions = state.options.positions
+    return 1.0 if positions.are_coin[k] else float(positions.indices[k])
+
+
+# ------------------------------------------------------------------------------------- expiry
+
+
+def expire_options(bar: AccountBar, t: int, is_inside: int, before: int) -> None:
+    """Settle what expires at the open of the bar, or inside it, before a time in ns."""
+    state = bar.state
+    data = bar.feed.options
+    for k in range(len(state.options.targets)):
+        is_due = data.expiry_bars[k] == t and data.are_inside[k] == is_inside
+        if is_due and data.expiry_times[k] < before:
+            state.options.targets[k] = math.nan
+            if state.options.positions.quantities[k] != 0.0:
+                settle(bar, t, k)
+
+
+def settle(bar: AccountBar, t: int, k: int) -> None:
+    state, ledger = bar.state, bar.ledger
+    own, own_terms, last = state.options, bar.terms.options, ledger.shape[1] - 1
+    positions, spot = own.positions, bar.feed.options.expiry_spots[k]
+    held, size = positions.quantities[k], positions.sizes[k]
+    payoff = size * max(0.0, positions.signs[k] * (spot - positions.strikes[k]))
+    unit = spot
+    if positions.are_coin[k]:
+        payoff, unit = payoff / spot, 1.0
+    fee = abs(held) * cap_fee_of(
+        own_terms.delivery_rates[k], own_terms.delivery_caps[k], unit, payoff, size
+    )
+    profit = held * (payoff - own.priced[k])
+    own.profits[k] += profit
+    own.fees[k] += fee
+    ledger[PRICE_PNL, last] += profit
+    ledger[FEES, last] += fee
+    state.wallet[CASH] += held * payoff - fee
+    release(state, k)
+    note(bar.log, t, name_option(state, k), EXPIRED, payoff, -held, abs(held) * payoff, fee)
+
+
+def release(state: AccountState, k: int) -> None:
+    state.options.positions.quantities[k] = 0.0
+    state.options.paid[k] = 0.0
+
+
+def name_option(state: AccountState, k: int) -> int:
+    return len(state.margin) + len(state.held.amounts) + k
+
+
+# ------------------------------------------------------------------------------------------ orders
+
+
+def price_by_volatility(terms: Terms, state: AccountState, k: int, side: float, h: float) -> float:
+    positions, tick = state.options.positions, terms.options.ticks[k]
+    mark, tick = positions.marks[k], tick * positions.sizes[k]
+    half = state.options.half_prices[k]
+    if not math.isnan(half) and is_vega_small(positions, k):
+        price = mark + side * half
+    else:
+        moved = max(0.0, positions.volatilities[k] + side * h)
+        price = mark + compute_option_value(positions, k, 1.0, moved) - positions.values[k]
+    if side > 0.0:
+        return float(max(price, mark + tick))
+    return float(max(min(price, mark - tick), 0.0))
+
+
+def price_fill(terms: Terms, state: AccountState, k: int, side: float) -> float:
+    own = state.options
+    if not own.positions.years[k] > 0.0:
+        return math.nan
+    if own.has_quotes[k] == 1:
+        return float(own.asks[k] if side > 0.0 else own.bids[k])
+    return price_by_volatility(terms, state, k, side, own.half_spreads[k])
+
+
+def compute_option_fee(terms: Terms, state: AccountState, k: int, price: float) -> float:
+    own, unit = terms.options, find_unit(state, k)
+    size = state.options.positions.sizes[k]
+    return cap_fee_of(own.fee_rates[k], own.fee_caps[k], unit, price, size)
+
+
+# -------------------------------------------------------------------------------------- orders
+
+
+def begin_options(bar: AccountBar, t: int, equity: float) -> None:
+    state = bar.state
+    own = state.options
+    for k in range(len(own.targets)):
+        held = own.positions.quantities[k]
+        own.kept[k], own.added[k] = held, 0.0
+        wanted = 0.0 if state.wallet[IS_OVER] != 0.0 else own.targets[k]
+        own.targets[k] = math.nan
+        if math.isnan(wanted) or wanted == held or not equity > 0.0:
+            continue
+        own.prices[k] = price_fill(bar.terms, state, k, 1.0 if wanted > held else -1.0)
+        if math.isnan(own.prices[k]):
+            note(bar.log, t, name_option(state, k), UNQUOTED, own.positions.marks[k], 0.0, 0.0)
+        elif wanted * held >= 0.0 and abs(wanted) < abs(held):
+            fill_option_order(bar, t, k, wanted)
+            own.kept[k] = wanted
+        else:
+            own.kept[k] = held if wanted * held > 0.0 else 0.0
+            own.added[k] = wanted - own.kept[k]
+
+
+def is_adding(state: AccountState, k: int) -> bool:
+    own = state.options
+    return bool(own.added[k] != 0.0 or own.kept[k] != own.positions.quantities[k])
+
+
+def is_adding_options(state: AccountState) -> bool:
+    found = False
+    for k in range(len(state.options.targets)):
+        found = found or is_adding(state, k)
+    return bool(found)
+
+
+def compute_outlay(terms: Terms, state: AccountState, k: int, wanted: float) -> float:
+    own = state.options
+    traded, price = wanted - own.positions.quantities[k], own.prices[k]
+    return float(traded * price + abs(traded) * compute_option_fee(terms, state, k, price))
+
+
+def sum_premiums(terms: Terms, state: AccountState) -> tuple[float, float]:
+    fixed, paid = 0.0, 0.0
+    for k in range(len(state.options.targets)):
+        own = state.options
+        if own.added[k] != 0.0:
+            fee = compute_option_fee(terms, state, k, own.prices[k])
+            closed = abs(own.kept[k] - own.positions.quantities[k])
+            if own.added[k] > 0.0:
+                fixed += closed * (own.prices[k] + fee)
+                paid += own.added[k] * (own.prices[k] + fee)
+            else:
+                fixed += (closed - own.added[k]) * fee
+    return fixed, paid
+
+
+def cut_premiums(state: AccountState, factor: float) -> None:
+    own = state.options
+    for k in range(len(own.targets)):
+        if own.added[k] > 0.0:
+            own.added[k] *= factor
+
+
+def try_options(terms: Terms, state: AccountState, factor: float) -> float:
+    own, outlay = state.options, 0.0
+    for k in range(len(own.targets)):
+        own.before[k] = own.positions.quantities[k]
+        if is_adding(state, k):
+            wanted = own.kept[k] + factor * own.added[k]
+            outlay += compute_outlay(terms, state, k, wanted)
+            own.positions.quantities[k] = wanted
+    return outlay
+
+
+def end_trial(state: AccountState) -> None:
+    own = state.options
+    for k in range(len(own.targets)):
+        own.positions.quantities[k] = own.before[k]
+
+
+def add_options(bar: AccountBar, t: int, factor: float) -> None:
+    own = bar.state.options
+    for k in range(len(own.targets)):
+        if is_adding(bar.state, k):
+            held = own.positions.quantities[k]
+            wanted = own.kept[k] + factor * own.added[k]
+            own.added[k] = 0.0
+            if abs(wanted - held) > TOLERANCE * abs(held):
+                fill_option_order(bar, t, k, wanted)
+
+
+# --------------------------------------------------------------------------------------- fills
+
+
+def fill_option_order(bar: AccountBar, t: int, k: int, wanted: float) -> None:
+    enter_option_trade(bar, t, k, wanted, FILL)
+
+
+def stop_options(bar: AccountBar, t: int) -> None:
+    own = bar.state.options
+    for k in range(len(own.targets)):
+        held, half = own.positions.quantities[k], own.half_spreads[k]
+        if held != 0.0:
+            half = 0.0 if math.isnan(half) else half
+            side = -1.0 if held > 0.0 else 1.0
+            own.prices[k] = price_by_volatility(bar.terms, bar.state, k, side, half)
+            enter_option_trade(bar, t, k, 0.0, EQUITY_STOPPED)
+
+
+def enter_option_trade(bar: AccountBar, t: int, k: int, wanted: float, kind: int) -> None:
+    state, ledger = bar.state, bar.ledger
+    own, last = state.options, ledger.shape[1] - 1
+    traded, price = wanted - own.positions.quantities[k], own.prices[k]
+    fee = abs(traded) * compute_option_fee(bar.terms, state, k, price)
+    worsening = traded * (price - own.positions.marks[k])
+    own.fees[k] += fee
+    own.slippage[k] += worsening
+    ledger[FEES, last] += fee
+    ledger[SLIPPAGE, last] += worsening
+    trade_option(state, ledger, k, wanted, price)
+    state.wallet[CASH] -= fee
+    amount = abs(traded) * price
+    note(bar.log, t, name_option(state, k), kind, price, traded, amount, fee, worsening)
+
+
+def trade_option(
+    state: AccountState, ledger: FloatArray, k: int, wanted: float, price: float
+) -> None:
+    own = state.options
+    held = own.positions.quantities[k]
+    traded = wanted - held
+    state.wallet[CASH] -= traded * price
+    own.traded[k] += abs(traded) * price
+    ledger[TRADED, ledger.shape[1] - 1] += abs(traded) * price
+    own.positions.quantities[k] = wanted
+    if wanted == 0.0:
+        own.paid[k] = 0.0
+    elif held * wanted <= 0.0:
+        own.paid[k] = price
+    elif abs(wanted) > abs(held):
+        own.paid[k] += (price - own.paid[k]) * (traded / wanted)

@@ -1,0 +1,422 @@
+"""What limits the orders of a bar together, and how much each limit cut."""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING, NamedTuple
+
+from backtest.account.balance import compute_counted, compute_initial_needed, value_at
+from backtest.account.options import (
+    end_trial,
+    holds_options,
+    is_adding_options,
+    is_walking,
+    try_options,
+)
+from backtest.account.orders import find_limit, tell_rounding
+from backtest.account.position import compute_profit
+from backtest.account.records import (
+    CASH,
+    INCREASE,
+    KEPT,
+    LEFT,
+    NUMBERS,
+    OVERLAY,
+    REDUCE,
+    RESTING,
+    UNPLACED,
+    AccountBar,
+    AccountState,
+    MarketBar,
+    Scratch,
+    Terms,
+    is_held,
+    is_isolated,
+    pick_instrument,
+    pick_margin,
+    pick_position,
+    pick_quote,
+    share,
+)
+from backtest.base.units import DAY, TOLERANCE
+from backtest.venue import (
+    compute_full_backing,
+    compute_haircuts,
+    compute_initial,
+    compute_largest_notional,
+    compute_portfolio_initial,
+)
+
+if TYPE_CHECKING:
+    from backtest.base import FloatArray
+
+
+BAND_SLACK = 0.1
+"""Share of the cap by which bands may carry gross leverage over it."""
+
+
+def tell_order(scratch: Scratch, i: int) -> int:
+    return INCREASE if scratch.reach[i] > max(scratch.before[i], 0.0) else REDUCE
+
+
+def scale_targets(bar: AccountBar, equity: float) -> None:
+    most = bar.terms.max_gross_leverage * equity
+    wanted, rest = sum_targets(bar.state, bar.quotes, bar.scratch, most)
+    factor = compute_cap_factor(most, wanted, rest)
+    if factor < 1.0:
+        for i in range(len(bar.state.margin)):
+            bar.scratch.reach[i] *= factor
+
+
+def compute_cap_factor(most: float, wanted: float, rest: float) -> float:
+    if wanted > 0.0 and wanted + rest > most:
+        return max(most - rest, 0.0) / wanted
+    return 1.0
+
+
+def sum_targets(
+    state: AccountState, quotes: MarketBar, scratch: Scratch, most: float
+) -> tuple[float, float]:
+    wanted, rest = 0.0, 0.0
+    for i in range(len(state.margin)):
+        if scratch.kind[i] == KEPT:
+            scratch.reach[i] = most if scratch.reach[i] == math.inf else scratch.reach[i]
+            wanted += scratch.reach[i]
+        elif is_held(state, i):
+            rest += compute_notional(state, quotes, i)
+    return wanted, rest
+
+
+def narrow_bands(bar: AccountBar, equity: float) -> None:
+    state, scratch = bar.state, bar.scratch
+    total = sum_orders(state, bar.quotes, scratch)
+    if total > (1.0 + BAND_SLACK) * bar.terms.max_gross_leverage * equity * (1.0 + TOLERANCE):
+        for i in range(len(state.margin)):
+            if scratch.kind[i] == KEPT and abs(scratch.before[i]) > scratch.reach[i]:
+                scratch.kind[i] = tell_order(scratch, i)
+
+
+def sum_orders(state: AccountState, quotes: MarketBar, scratch: Scratch) -> float:
+    total = 0.0
+    for i in range(len(state.margin)):
+        if scratch.kind[i] == REDUCE or scratch.kind[i] == INCREASE:
+            total += scratch.reach[i]
+        elif is_held(state, i):
+            total += compute_notional(state, quotes, i)
+    return float(total)
+
+
+def compute_notional(state: AccountState, quotes: MarketBar, i: int) -> float:
+    return float(abs(state.held.quantities[i]) * abs(quotes.fill[i]))
+
+
+# --------------------------------------------------------------------------------- what limits cut
+
+CAUSES = (
+    "all", "min_leverage", "max_leverage", "max_gross_leverage", "band", "initial_margin",
+    "venue_leverage", "wallet", "participation", "lot", "min_notional", "unfilled",
+)  # fmt: skip
+(
+    ALL, MIN_LEVERAGE, MAX_LEVERAGE, MAX_GROSS, BAND, INITIAL_MARGIN,
+    VENUE_LEVERAGE, WALLET, PARTICIPATION, LOT, MIN_NOTIONAL, UNFILLED,
+) = range(12)  # fmt: skip
+COUNT, ASKED, HELD, CUT, DISTANCE, DAYS, NEXT_DAY = range(7)
+N_SUMS, N_STEPS = 7, 6
+"""Sums of a cause, in turns of equity: the last axis of ``Scratch.cuts``."""
+LIMITED, UNIT, START, SIZED, PLANNED, REACHED = range(6)
+"""An order on its way to a fill: the last axis of ``Scratch.steps``.
+
+The notional that its margin allows; the value of a contract, and contracts before, as the limits
+leave them, in whole lots, and after the fill.
+"""
+LEAST_LEVERAGE = NUMBERS.index("min_leverage")
+LEAST = 1e-9
+"""A limit binds if it moves a target by more than this share of it."""
+
+
+class Decision(NamedTuple):
+    """Notional as stated and after the fill, 1 / equity, and the time of the bar in ns."""
+
+    stated: float
+    reached: float
+    inverse: float
+    time: float
+
+
+def plan_order(bar: AccountBar, factor: float, i: int) -> None:
+    """Write the contracts of an order as the limits leave them, at the price of its fill."""
+    state, quotes, scratch = bar.state, bar.quotes, bar.scratch
+    steps, before, size = scratch.steps, scratch.before[i], scratch.reach[i]
+    if scratch.kind[i] == INCREASE:
+        size = scratch.kept[i] + factor * scratch.added[i]
+        size = before if size <= before and before > 0.0 else size
+    elif scratch.kind[i] == UNPLACED:
+        size = before
+    unit = abs(quotes.fill[i])
+    steps[i, UNIT], steps[i, START], steps[i, SIZED] = unit, before / unit, size / unit
+    steps[i, REACHED] = scratch.side[i] * state.held.quantities[i]
+    steps[i, PLANNED] = steps[i, REACHED]
+    if bar.terms.fill == RESTING and not math.isnan(scratch.wanted[i]):
+        steps[i, PLANNED] = scratch.side[i] * scratch.wanted[i]
+
+
+def count_decisions(bar: AccountBar, t: int, equity: float) -> None:
+    """Add the decisions of a bar, and what each limit took of them, to the cuts of the run."""
+    terms, state, scratch = bar.terms, bar.state, bar.scratch
+    inverse, time = 1.0 / equity if equity > 0.0 else 0.0, 1.0 * bar.feed.time[t]
+    for i in range(len(state.margin)):
+        level, signal, reach = state.leverage[i], state.signal[i], scratch.reach[i]
+        is_kept = scratch.kind[i] == KEPT
+        overlay, before = state.wallet[OVERLAY], scratch.before[i]
+        stated = 0.0
+        if signal != 0.0:
+            stated = abs(signal) * level * equity * overlay
+        is_counted = stated < math.inf and (signal != 0.0 or before != 0.0)
+        if scratch.kind[i] == LEFT or inverse == 0.0 or not is_counted:
+            continue
+        reached = before if is_kept else scratch.steps[i, REACHED] * scratch.steps[i, UNIT]
+        decision = Decision(stated, reached, inverse, time)
+        add_cut(scratch, decision, i, ALL, stated - reached)
+        if stated != reach:
+            level = max(level, terms.numbers[LEAST_LEVERAGE, i])
+            raised = abs(signal) * level * equity * overlay
+            most = find_limit(share(pick_instrument(terms, i)), pick_quote(bar.quotes, i))
+            lowered = abs(signal) * min(level, most) * equity * overlay
+            count_cut(scratch, decision, i, MIN_LEVERAGE, stated - raised)
+            count_cut(scratch, decision, i, MAX_LEVERAGE, raised - lowered)
+            count_cut(scratch, decision, i, MAX_GROSS, lowered - reach)
+        if is_kept:
+            count_cut(scratch, decision, i, BAND, reach - reached)
+        else:
+            count_order(bar, decision, i)
+
+
+def count_order(bar: AccountBar, decision: Decision, i: int) -> None:
+    scratch, steps = bar.scratch, bar.scratch.steps
+    unit, reach, limited = steps[i, UNIT], scratch.reach[i], steps[i, LIMITED]
+    sized, planned = steps[i, SIZED] * unit, steps[i, PLANNED] * unit
+    if scratch.kind[i] == INCREASE or scratch.kind[i] == UNPLACED:
+        size = sized
+        if scratch.kind[i] == INCREASE:
+            size = scratch.kept[i] + scratch.added[i]
+        margin = VENUE_LEVERAGE if pick_margin(bar.terms, i).setting > 0.0 else INITIAL_MARGIN
+        taken = size - sized if scratch.kind[i] == INCREASE else 0.0
+        count_cut(scratch, decision, i, margin, reach - limited + taken)
+        rest = WALLET if scratch.kind[i] == INCREASE else UNFILLED
+        count_cut(scratch, decision, i, rest, limited - size)
+    if sized != planned:
+        rules, volume = share(pick_instrument(bar.terms, i)), bar.quotes.volume[i]
+        slow, cause = tell_rounding(
+            rules, volume, unit, steps[i, START], steps[i, SIZED], steps[i, PLANNED]
+        )
+        count_cut(scratch, decision, i, PARTICIPATION, slow * unit)
+        count_cut(scratch, decision, i, LOT + cause, sized - slow * unit - planned)
+    count_cut(scratch, decision, i, UNFILLED, planned - decision.reached)
+
+
+def count_cut(scratch: Scratch, decision: Decision, i: int, cause: int, cut: float) -> None:
+    if abs(cut) > LEAST * max(decision.stated, abs(decision.reached)):
+        add_cut(scratch, decision, i, cause, cut)
+
+
+def add_cut(scratch: Scratch, decision: Decision, i: int, cause: int, cut: float) -> None:
+    n = len(scratch.cuts) - 1
+    add_to(scratch.cuts, decision, i, cause, cut)
+    if n > 1:
+        add_to(scratch.cuts, decision, n, cause, cut)
+
+
+def add_to(cuts: FloatArray, decision: Decision, row: int, cause: int, cut: float) -> None:
+    cuts[row, cause, COUNT] += 1.0
+    cuts[row, cause, ASKED] += decision.stated * decision.inverse
+    cuts[row, cause, HELD] += decision.reached * decision.inverse
+    cuts[row, cause, CUT] += cut * decision.inverse
+    cuts[row, cause, DISTANCE] += abs(cut) * decision.inverse
+    if decision.time >= cuts[row, cause, NEXT_DAY]:
+        cuts[row, cause, DAYS] += 1.0
+        cuts[row, cause, NEXT_DAY] = (math.floor(decision.time / DAY) + 1.0) * DAY
+
+
+# ---------------------------------------------------------------------------------- common factors
+
+MOST_TRIALS = 200
+"""Trials of a factor; each halves what is left of the interval, or better."""
+NARROW = 1e-16
+"""Width of the interval, relative to 1, at which the search ends."""
+GOLDEN = 0.3819660112501051
+"""The smaller part of the golden section."""
+
+
+def fit_increases(bar: AccountBar) -> float:
+    terms, state, quotes, scratch = bar.terms, bar.state, bar.quotes, bar.scratch
+    values = quotes.open if terms.fill == RESTING else quotes.fill
+    value_at(state, values, quotes.asset_fill)
+    free = compute_full_backing(terms.rules, state.held, state.wallet[CASH])
+    free -= compute_all_uncounted(terms, state, scratch, -2)
+    count, only = count_increases(scratch)
+    fixed = 0.0
+    if not is_joint(terms, state):
+        fixed = sum_other_initial(bar)
+        if count == 1 and not is_isolated(terms, only):
+            return fit_single(terms, quotes, scratch, free - fixed, only)
+    if compute_room(bar, free, fixed, 1.0) >= 0.0:
+        return 1.0
+    low, high = 0.0, 1.0
+    if not compute_room(bar, free, fixed, 0.0) >= 0.0:
+        low = find_passing(bar, free, fixed)
+        if math.isnan(low):
+            return 0.0
+    return narrow(bar, free, fixed, low, high)
+
+
+def is_joint(terms: Terms, state: AccountState) -> bool:
+    return terms.rules.has_scenarios or is_walking(terms, state) or is_adding_options(state)
+
+
+def count_increases(scratch: Scratch) -> tuple[int, int]:
+    count, only = 0, 0
+    for i in range(len(scratch.kind)):
+        if scratch.kind[i] == INCREASE:
+            count, only = count + 1, i
+    return count, only
+
+
+def compute_all_uncounted(
+    terms: Terms, state: AccountState, scratch: Scratch, turned: int
+) -> float:
+    found = 0.0
+    for i in range(len(state.margin)):
+        if is_held(state, i) and not is_isolated(terms, i):
+            rules = share(pick_instrument(terms, i))
+            is_flip = scratch.kind[i] == INCREASE and scratch.before[i] < 0.0 and turned == -2
+            if rules.has_profit_share is not None and not is_flip and i != turned:
+                profit = compute_profit(pick_position(state, i), state.held.values[i])
+                found += (1.0 - rules.profit_share) * max(profit, 0.0)
+    return found
+
+
+def sum_other_initial(bar: AccountBar) -> float:
+    terms, state, quotes = bar.terms, bar.state, bar.quotes
+    found = 0.0
+    for i in range(len(state.margin)):
+        if is_held(state, i) and not is_isolated(terms, i) and bar.scratch.kind[i] != INCREASE:
+            notional = abs(state.held.quantities[i]) * abs(quotes.fill[i])
+            found += compute_initial(pick_margin(terms, i), notional, quotes.initial[i])
+    return found
+
+
+def fit_single(terms: Terms, quotes: MarketBar, scratch: Scratch, free: float, i: int) -> float:
+    limit = compute_largest_notional(
+        pick_margin(terms, i),
+        free - scratch.fee[i],
+        scratch.before[i],
+        scratch.cost[i],
+        quotes.initial[i],
+    )
+    whole = scratch.kept[i] + scratch.added[i]
+    if limit >= whole or scratch.added[i] == 0.0:
+        return 1.0
+    return float(max(limit - scratch.kept[i], 0.0) / scratch.added[i])
+
+
+def compute_room(bar: AccountBar, free: float, fixed: float, factor: float) -> float:
+    terms, state, scratch = bar.terms, bar.state, bar.scratch
+    costs, taken, needed = 0.0, 0.0, fixed
+    is_whole = is_joint(terms, state)
+    for i in range(len(state.margin)):
+        if scratch.kind[i] == INCREASE:
+            size = scratch.kept[i] + factor * scratch.added[i]
+            if is_isolated(terms, i):
+                taken += factor * scratch.added[i] * scratch.taken[i] - scratch.returned[i]
+                continue
+            costs += scratch.cost[i] * (size - scratch.before[i]) + scratch.fee[i]
+            if not is_whole and size > 0.0:
+                needed += compute_initial(pick_margin(terms, i), size, bar.quotes.initial[i])
+    if is_whole:
+        needed = try_initial(bar, factor)
+    return free - costs - taken - needed
+
+
+def try_initial(bar: AccountBar, factor: float) -> float:
+    terms, state, scratch = bar.terms, bar.state, bar.scratch
+    for i in range(len(state.margin)):
+        scratch.start[i] = state.held.quantities[i]
+        if scratch.kind[i] == INCREASE:
+            size = scratch.kept[i] + factor * scratch.added[i]
+            state.held.quantities[i] = scratch.side[i] * size / abs(bar.quotes.fill[i])
+    outlay = try_options(terms, state, factor)
+    needed = compute_initial_needed(terms, state) + outlay
+    needed += compute_haircuts(terms.rules, state.held)
+    if holds_options(state):
+        needed -= compute_counted(terms, state)
+    for i in range(len(state.margin)):
+        state.held.quantities[i] = scratch.start[i]
+    end_trial(state)
+    return needed
+
+
+def find_passing(bar: AccountBar, free: float, fixed: float) -> float:
+    low, high = 0.0, 1.0
+    left, right = GOLDEN, 1.0 - GOLDEN
+    of_left = compute_room(bar, free, fixed, left)
+    of_right = compute_room(bar, free, fixed, right)
+    for _ in range(80):
+        if of_left >= 0.0 or of_right >= 0.0:
+            return right if of_right >= 0.0 else left
+        if of_left < of_right:
+            low, left, of_left = left, right, of_right
+            right = high - GOLDEN * (high - low)
+            of_right = compute_room(bar, free, fixed, right)
+        else:
+            high, right, of_right = right, left, of_left
+            left = low + GOLDEN * (high - low)
+            of_left = compute_room(bar, free, fixed, left)
+    return math.nan
+
+
+def narrow(bar: AccountBar, free: float, fixed: float, low: float, high: float) -> float:
+    of_low = compute_room(bar, free, fixed, low)
+    of_high = compute_room(bar, free, fixed, high)
+    for trial in range(MOST_TRIALS):
+        if not high - low > NARROW:
+            break
+        middle = low + 0.5 * (high - low)
+        if trial % 2 == 0 and of_low > of_high:
+            middle = low + (high - low) * (of_low / (of_low - of_high))
+        if not low < middle < high:
+            middle = low + 0.5 * (high - low)
+        if not low < middle < high:
+            break
+        of_middle = compute_room(bar, free, fixed, middle)
+        if of_middle >= 0.0:
+            low, of_low = middle, of_middle
+        else:
+            high, of_high = middle, of_middle
+    return low
+
+
+# ---------------------------------------------------------------------- an instrument alone
+
+
+def compute_rate_of_one(terms: Terms, state: AccountState, scratch: Scratch, i: int) -> float:
+    hide_others(state, scratch, i, scratch.side[i] / abs(state.held.values[i]))
+    rate = compute_portfolio_initial(terms.rules, state.held)
+    rate += compute_haircuts(terms.rules, state.held)
+    show_others(state, scratch)
+    return rate
+
+
+def hide_others(state: AccountState, scratch: Scratch, i: int, quantity: float) -> None:
+    for j in range(len(state.margin)):
+        scratch.hidden[j] = state.held.quantities[j]
+        state.held.quantities[j] = quantity if j == i else 0.0
+    for c in range(len(state.held.amounts)):
+        scratch.kept_assets[c] = state.held.amounts[c]
+        state.held.amounts[c] = 0.0
+
+
+def show_others(state: AccountState, scratch: Scratch) -> None:
+    for j in range(len(state.margin)):
+        state.held.quantities[j] = scratch.hidden[j]
+    for c in range(len(state.held.amounts)):
+        state.held.amounts[c] = scratch.kept_assets[c]

@@ -1,0 +1,684 @@
+"""The records of an account: its terms and feeds, its state, the scratch and the money of a bar."""
+
+from __future__ import annotations
+
+import math
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from backtest.account.account_records import InstrumentRules, Position, Quote
+from backtest.account.ledger import Ledger, Log, write_event
+from backtest.base import BoolArray, FloatArray, IntArray
+from backtest.venue import (
+    Holdings,
+    OptionPositions,
+    OptionRules,
+    PortfolioRules,
+    is_spot_leg,
+    pick_rules,
+)
+
+
+class OptionFeed(NamedTuple):
+    """K option contracts and their market data.
+
+    Of shape (K,): ``signs`` (1 for a call, -1 for a put), ``strikes``, ``sizes`` (units of the
+    underlying per contract), ``are_coin`` (settled in coins), ``instruments`` (index of the
+    underlying among the n instruments), ``expiries`` and ``pairs`` (as in
+    :class:`backtest.venue.option_kernels.OptionPositions`), ``expiry_times`` (UTC ns), ``rates``
+    (continuous discount rates per year). Fees per unit of the underlying are ``fee_rates`` (of the
+    price of the underlying, in coins of 1), at most ``fee_caps`` of the premium; those of expiry
+    are ``delivery_rates`` and ``delivery_caps`` of the payoff. ``ticks`` are per unit, in the
+    settlement currency.
+
+    Expiry, (K,): ``expiry_bars`` (the bar in which a contract expires, -1 if it is not in the
+    data), ``are_inside`` (inside that bar, not at its open) and ``expiry_spots`` (the price of the
+    underlying at which it settles, in the quote currency).
+
+    Market, (n_bars, K), NaN where a contract is not listed: ``years``, ``volatilities`` and
+    ``bases`` (forward over the price of the underlying) at the open, for gap check, fills and the
+    whole walk, and at the close. ``marks`` are the venue's own marks per unit in the settlement
+    currency; NaN: the model values the contract. ``bids`` and ``asks`` are those of the contract's
+    row at the open, per unit; NaN: this side is not quoted. ``has_quotes`` is 1 where there is such
+    a row; elsewhere fills are ``half_spreads`` (points of volatility, 0.01 is one) from the mark,
+    or ``half_prices`` per unit where that is known and the value hardly depends on volatility.
+    ``are_listed`` is 1 where the contract can be valued at the open, and so traded. ``ages`` are
+    days since the surface of the close.
+
+    ``targets`` (n_bars, K) are signed contracts to hold after the fill at the open of each bar;
+    NaN leaves a contract as it is.
+    """
+
+    signs: FloatArray
+    strikes: FloatArray
+    sizes: FloatArray
+    are_coin: BoolArray
+    instruments: IntArray
+    expiries: IntArray
+    pairs: IntArray
+    expiry_times: IntArray
+    rates: FloatArray
+    fee_rates: FloatArray
+    fee_caps: FloatArray
+    delivery_rates: FloatArray
+    delivery_caps: FloatArray
+    ticks: FloatArray
+    expiry_bars: IntArray
+    are_inside: IntArray
+    expiry_spots: FloatArray
+    years_open: FloatArray
+    years_close: FloatArray
+    volatilities_open: FloatArray
+    volatilities_close: FloatArray
+    bases_open: FloatArray
+    bases_close: FloatArray
+    marks_open: FloatArray
+    marks_close: FloatArray
+    bids: FloatArray
+    asks: FloatArray
+    has_quotes: IntArray
+    half_spreads: FloatArray
+    half_prices: FloatArray
+    are_listed: IntArray
+    ages: FloatArray
+    targets: FloatArray
+
+
+INTEGERS = ("instruments", "expiries", "pairs", "expiry_times", "expiry_bars", "are_inside")
+"""The fields of shape (K,) that are integers."""
+FLAGS_BY_BAR = ("has_quotes", "are_listed")
+BY_BAR = OptionFeed._fields[OptionFeed._fields.index("years_open") :]
+
+
+def make_option_feed(n_options: int, n_bars: int) -> OptionFeed:
+    found: dict[str, np.ndarray] = {}
+    for name in OptionFeed._fields:
+        shape = (n_bars, n_options) if name in BY_BAR else (n_options,)
+        if name == "are_coin":
+            found[name] = np.zeros(shape, dtype=np.bool_)
+        elif name in INTEGERS or name in FLAGS_BY_BAR:
+            found[name] = np.full(shape, -1 if name == "expiry_bars" else 0, dtype=np.int64)
+        else:
+            found[name] = np.full(shape, np.nan)
+    return OptionFeed(**found)
+
+
+class OptionTerms(NamedTuple):
+    rules: OptionRules
+    instruments: IntArray
+    groups: IntArray
+    fee_rates: FloatArray
+    fee_caps: FloatArray
+    delivery_rates: FloatArray
+    delivery_caps: FloatArray
+    ticks: FloatArray
+
+
+class OptionState(NamedTuple):
+    positions: OptionPositions
+    offsets: FloatArray
+    priced: FloatArray
+    paid: FloatArray
+    asks: FloatArray
+    bids: FloatArray
+    has_quotes: IntArray
+    half_spreads: FloatArray
+    half_prices: FloatArray
+    targets: FloatArray
+    profits: FloatArray
+    fees: FloatArray
+    slippage: FloatArray
+    losses: FloatArray
+    traded: FloatArray
+    prices: FloatArray
+    kept: FloatArray
+    added: FloatArray
+    before: FloatArray
+    started: FloatArray
+
+
+# ------------------------------------------------------------------ terms, feed, state and scratch
+
+(
+    CASH, RESERVE, EQUITY, UNIT, PEAK, SCALE, PAID_IN, IS_OVER, IS_RUINED, OVERLAY, SINCE_POOL,
+    IS_CONVERTING, POOL_FAILED, ASSETS_SO_FAR, CONVERTED_SO_FAR, HIGHEST,
+) = range(16)  # fmt: skip
+N_WALLET = 16
+"""Entries of ``AccountState.wallet``; flags are 0 or 1. ``OVERLAY`` is the portfolio's leverage at
+the next open, ``SINCE_POOL`` the bars since the pool's last liquidation, ``POOL_FAILED`` whether it
+failed in this bar, ``ASSETS_SO_FAR`` the profit of the collateral, ``CONVERTED_SO_FAR`` the cost of
+selling it, ``HIGHEST`` the highest equity since the start or the last equity stop."""
+
+FUNDING_NEXT, FLOW_NEXT = range(2)
+
+LEFT, REDUCE, INCREASE, KEPT, UNPLACED = range(5)
+
+AT_OPEN, LATE, EARLY, RESTING = range(4)
+
+PATH, WORST = range(2)
+
+MOST_RELIEF, LARGEST_LOSS, LARGEST_REQUIREMENT, LARGEST_NOTIONAL, BY_NAME, OPTIONS_LAST = range(6)
+
+NUMBERS = (
+    "lot", "min_notional", "fee", "taker", "slippage", "impact", "participation",
+    "liquidation_fee", "liquidation_slippage", "step", "full_below", "min_leverage", "max_leverage",
+    "band", "stop_loss", "tick", "profit_share", "order_fee", "liquidation_impact", "take_profit",
+    "trailing_stop", "full_below_health",
+)  # fmt: skip
+FLAGS = (
+    "has_stop", "has_impact", "has_rounding", "has_limits", "rounds_price", "has_auto_margin",
+    "has_profit_share", "has_order_fee", "has_liquidation_impact", "has_exits",
+    "is_stop_distance", "is_profit_distance", "is_trail_distance", "is_funded_by_wallet",
+)  # fmt: skip
+DATED_ROWS = tuple(
+    NUMBERS.index(name)
+    for name in ("fee", "taker", "slippage", "liquidation_fee", "liquidation_slippage")
+)
+TAKER_ROW, MAKER_ROW = 1, 5
+"""The row of the taker fee among them, and that of the maker fee after them."""
+
+HAS_STOP, HAS_EXITS = FLAGS.index("has_stop"), FLAGS.index("has_exits")
+
+MARKET_BAR = (
+    "open", "low", "high", "close", "mark_open", "mark_low", "mark_high", "mark_close",
+    "multiplier", "initial", "volume", "sigma", "adv", "limit", "order_fee",
+    "stop_scale", "profit_scale", "trail_scale", "fill", "decided",
+)  # fmt: skip
+
+
+class Terms(NamedTuple):
+    """The rules of the account and of its n instruments.
+
+    ``instruments`` is a list of the rules (plain Python), ``numbers`` and ``flags`` the same as
+    arrays of shape (fields, n) (compiled code); see :data:`NUMBERS` and :data:`FLAGS`. ``markets``
+    numbers what moves together under ``intrabar="worst"``: n instruments, then the collateral.
+    ``ranks`` is the order of a liquidation by name, ``modes`` that of each instrument. A
+    ``negative_limit`` is at least 0. ``grace`` is in bars, -1 for none. ``conversion_is_pro_rata``
+    sells all collateral in proportion to its value, otherwise in the order given. ``equity_stop``
+    is a fraction, 0 for none. ``max_holding`` of shape (n,) is in ns, 0 for none, and
+    ``has_time_stop`` whether any is not. ``offsets`` of shape (n,) are those of limit orders, as
+    fractions of the price, ``makers`` their fee rates; with ``rests_closing`` closings and
+    reductions rest too. ``options`` are the rules of options.
+    """
+
+    instruments: Any
+    numbers: FloatArray
+    flags: IntArray
+    rules: PortfolioRules
+    markets: IntArray
+    ranks: IntArray
+    modes: IntArray
+    intrabar: int
+    liquidation_mode: int
+    order: int
+    has_interest: bool
+    is_loan: bool
+    negative_limit: float
+    conversion_is_pro_rata: bool
+    max_gross_leverage: float
+    max_overlay: float
+    margin_call: float
+    has_top_up: bool
+    top_up_to: float
+    grace: float
+    grace_ratio: float
+    is_halting: bool
+    ruin_at: float
+    fill: int
+    equity_stop: float
+    max_holding: FloatArray
+    has_time_stop: bool
+    offsets: FloatArray
+    makers: FloatArray
+    rests_closing: bool
+    options: OptionTerms
+
+
+class AccountState(NamedTuple):
+    held: Holdings
+    margin: FloatArray
+    marked: FloatArray
+    priced: FloatArray
+    best: FloatArray
+    leverage: FloatArray
+    signal: FloatArray
+    is_pending: IntArray
+    is_halted: IntArray
+    factor: FloatArray
+    setting: FloatArray
+    asked: FloatArray
+    refused: IntArray
+    opened: FloatArray
+    since: FloatArray
+    since_stop: FloatArray
+    last_funding: FloatArray
+    ratio: FloatArray
+    is_called: IntArray
+    unmet: FloatArray
+    is_call_open: IntArray
+    called_at: FloatArray
+    wallet: FloatArray
+    cursor: IntArray
+    options: OptionState
+
+
+class MarketFeed(NamedTuple):
+    """The markets as arrays of shape (n_bars, n); those that rarely change may have one row.
+
+    ``span`` of shape (n, 2) has the first bar and one past the last of each instrument, and
+    ``ends`` is 1 if it is delisted after it. ``coin_rate`` is what a short spot leg pays per year,
+    of shape (n_bars or 1, n or 1). Collateral has prices of shape (C, n_bars). Rates are of the
+    account; the rest is as in :class:`backtest.account.Feed`. ``costs`` of shape (n_bars, 6, n) are
+    :data:`DATED_ROWS` and the maker fee, NaN for what does not change; one bar if nothing does.
+    """
+
+    open: FloatArray
+    high: FloatArray
+    low: FloatArray
+    close: FloatArray
+    mark_open: FloatArray
+    mark_high: FloatArray
+    mark_low: FloatArray
+    mark_close: FloatArray
+    volume: FloatArray
+    multiplier: FloatArray
+    initial: FloatArray
+    sigma: FloatArray
+    adv: FloatArray
+    limit: FloatArray
+    order_fee: FloatArray
+    stop_scale: FloatArray
+    profit_scale: FloatArray
+    trail_scale: FloatArray
+    costs: FloatArray
+    signal: FloatArray
+    span: IntArray
+    ends: IntArray
+    asset_open: FloatArray
+    asset_high: FloatArray
+    asset_low: FloatArray
+    asset_close: FloatArray
+    asset_mark_open: FloatArray
+    asset_mark_high: FloatArray
+    asset_mark_low: FloatArray
+    asset_mark_close: FloatArray
+    years: FloatArray
+    borrow_rate: FloatArray
+    cash_rate: FloatArray
+    short_rate: FloatArray
+    coin_rate: FloatArray
+    funding_time: IntArray
+    funding_bar: IntArray
+    funding_is_open: IntArray
+    funding_instrument: IntArray
+    funding_price: FloatArray
+    funding_rate: FloatArray
+    flow_bar: IntArray
+    flow_amount: FloatArray
+    time: IntArray
+    options: OptionFeed
+
+
+class MarketBar(NamedTuple):
+    """The bar being simulated: values u of shape (n,), and the market data of each instrument.
+
+    ``is_listed`` is 1 in the span of an instrument, ``is_last`` in its last bar before it is
+    delisted. The ``asset_*`` are prices of the collateral, of shape (C,). ``fill`` and
+    ``asset_fill`` are those at which the decisions of the last close fill, ``decided`` the last
+    closes at which limit orders were decided.
+    """
+
+    open: FloatArray
+    low: FloatArray
+    high: FloatArray
+    close: FloatArray
+    mark_open: FloatArray
+    mark_low: FloatArray
+    mark_high: FloatArray
+    mark_close: FloatArray
+    multiplier: FloatArray
+    initial: FloatArray
+    volume: FloatArray
+    sigma: FloatArray
+    adv: FloatArray
+    limit: FloatArray
+    order_fee: FloatArray
+    stop_scale: FloatArray
+    profit_scale: FloatArray
+    trail_scale: FloatArray
+    fill: FloatArray
+    decided: FloatArray
+    is_listed: IntArray
+    is_last: IntArray
+    asset_open: FloatArray
+    asset_low: FloatArray
+    asset_high: FloatArray
+    asset_close: FloatArray
+    asset_mark_open: FloatArray
+    asset_mark_low: FloatArray
+    asset_mark_high: FloatArray
+    asset_mark_close: FloatArray
+    asset_fill: FloatArray
+
+
+class Scratch(NamedTuple):
+    """Arrays to compute in, because compiled rules allocate nothing.
+
+    Orders of shape (n,): the ``side``, the signed notional ``before`` on that side, the notional
+    ``kept`` and ``added``, the ``cost`` per unit of notional, the money ``taken`` from the balance
+    per unit (margin and fee of an isolated order, the fee of a cross order) and what the flip of an
+    isolated order ``returned``. The walk: last and mark values now and at the next waypoint, and
+    the prices of collateral. ``start`` are quantities at the start of a liquidation, ``shares`` of
+    shape (n + C,) Euler shares. ``hidden`` and ``kept_assets`` are left out for a moment.
+    ``failure`` is the u at which each position fails, ``carried`` what was held before fills at the
+    close. ``rate`` is the fee rate of an order. Limit orders: the quantity ``wanted`` (NaN: none
+    rests), the u of the ``limit`` and that ``through`` which the price must go, and whether an
+    order of this bar opened (1) or increased (2) the position (``fresh``). ``turn`` and
+    ``asset_turn`` say whether a price goes to its low first. ``ordered`` are contracts to hold
+    instead of a leverage (NaN: none). ``steps`` of shape (n, 6) are those of an order to its fill,
+    ``cuts`` of shape (n + 1, causes, 7) what limits took (empty: not counted), see
+    :mod:`.order_cuts`.
+    """
+
+    side: FloatArray
+    before: FloatArray
+    kept: FloatArray
+    added: FloatArray
+    cost: FloatArray
+    fee: FloatArray
+    taken: FloatArray
+    returned: FloatArray
+    reach: FloatArray
+    kind: IntArray
+    saved: FloatArray
+    last: FloatArray
+    last_end: FloatArray
+    mark: FloatArray
+    mark_end: FloatArray
+    price: FloatArray
+    price_end: FloatArray
+    start: FloatArray
+    shares: FloatArray
+    kept_assets: FloatArray
+    hidden: FloatArray
+    failure: FloatArray
+    carried: FloatArray
+    rate: FloatArray
+    wanted: FloatArray
+    limit: FloatArray
+    through: FloatArray
+    fresh: FloatArray
+    turn: FloatArray
+    asset_turn: FloatArray
+    ordered: FloatArray
+    steps: FloatArray
+    cuts: FloatArray
+
+
+class EventLog(NamedTuple):
+    """The event log: entries of shape (capacity, 9), those of :class:`Log` and the instrument."""
+
+    is_on: bool | None
+    entries: FloatArray
+    written: IntArray
+
+
+def share(record: Any) -> Any:
+    return record
+
+
+def pick_instrument(terms: Terms, i: int) -> InstrumentRules:
+    rules: InstrumentRules = terms.instruments[i]
+    setting = terms.rules.brackets.settings[i]
+    if setting != rules.margin.setting:
+        rules = rules._replace(margin=rules.margin._replace(setting=float(setting)))
+    return rules
+
+
+def write_costs(terms: Terms, costs: FloatArray, i: int) -> None:
+    """Write the costs of a bar, of shape (6, n), into the rules of one instrument."""
+    for k in range(len(DATED_ROWS)):
+        if not math.isnan(costs[k, i]):
+            terms.numbers[DATED_ROWS[k], i] = costs[k, i]
+    if not math.isnan(costs[TAKER_ROW, i]):
+        terms.rules.brackets.takers[i] = costs[TAKER_ROW, i]
+    if not math.isnan(costs[MAKER_ROW, i]):
+        terms.makers[i] = costs[MAKER_ROW, i]
+    write_tuple(terms, i)
+
+
+def write_tuple(terms: Terms, i: int) -> None:
+    own = terms.instruments[i]
+    taker = float(terms.rules.brackets.takers[i])
+    changed = {NUMBERS[row]: float(terms.numbers[row, i]) for row in DATED_ROWS}
+    terms.instruments[i] = own._replace(**changed, margin=own.margin._replace(taker=taker))
+
+
+def pick_margin(terms: Terms, i: int) -> Any:
+    return pick_rules(terms.rules.brackets, i)
+
+
+def is_isolated(terms: Terms, i: int) -> bool:
+    return bool(terms.rules.brackets.are_isolated[i])
+
+
+def is_spot(terms: Terms, i: int) -> bool:
+    return is_spot_leg(terms.rules, i)
+
+
+def has_exits(terms: Terms, i: int) -> bool:
+    return bool(terms.flags[HAS_EXITS, i] == 1)
+
+
+def has_stops(terms: Terms, i: int) -> bool:
+    return bool(terms.flags[HAS_STOP, i] == 1 or terms.flags[HAS_EXITS, i] == 1)
+
+
+def is_held(state: AccountState, i: int) -> bool:
+    return bool(state.held.quantities[i] != 0.0)
+
+
+def pick_position(state: AccountState, i: int) -> Position:
+    return Position(
+        state.held.quantities[i], state.held.entries[i], state.margin[i], state.marked[i]
+    )
+
+
+def put_position(state: AccountState, i: int, position: Position) -> None:
+    state.held.quantities[i] = position.quantity
+    state.held.entries[i] = position.entry
+    state.margin[i] = position.margin
+    state.marked[i] = position.value
+
+
+def pick_quote(quotes: MarketBar, i: int) -> Quote:
+    return Quote(
+        open=quotes.open[i], low=quotes.low[i], high=quotes.high[i], fill=quotes.fill[i],
+        mark_open=quotes.mark_open[i], mark_low=quotes.mark_low[i], mark_high=quotes.mark_high[i],
+        mark_close=quotes.mark_close[i], multiplier=quotes.multiplier[i], volume=quotes.volume[i],
+        sigma=quotes.sigma[i], adv=quotes.adv[i], initial=quotes.initial[i], limit=quotes.limit[i],
+        order_fee=quotes.order_fee[i], stop_scale=quotes.stop_scale[i],
+        profit_scale=quotes.profit_scale[i], trail_scale=quotes.trail_scale[i],
+    )  # fmt: skip
+
+
+class AccountBar(NamedTuple):
+    terms: Terms
+    feed: MarketFeed
+    state: AccountState
+    quotes: MarketBar
+    scratch: Scratch
+    ledger: FloatArray
+    log: EventLog
+
+
+# ---------------------------------------------------------------------------------- terms of money
+
+
+class MoneyTerm(NamedTuple):
+    name: str
+    sign: float
+    words: str
+    in_growth: bool = False
+    in_trades: bool = False
+
+
+MONEY_TERMS = (
+    MoneyTerm("price_pnl", 1.0, "price profit and loss", in_trades=True),
+    MoneyTerm("fees", -1.0, "fees", in_growth=True, in_trades=True),
+    MoneyTerm("slippage", -1.0, "slippage", in_growth=True, in_trades=True),
+    MoneyTerm("impact", -1.0, "impact", in_growth=True, in_trades=True),
+    MoneyTerm("funding", -1.0, "funding", in_growth=True, in_trades=True),
+    MoneyTerm("interest", -1.0, "interest", in_growth=True),
+    MoneyTerm("liquidation_loss", -1.0, "liquidation loss", in_growth=True, in_trades=True),
+    MoneyTerm("flows", 1.0, "deposits and withdrawals"),
+    MoneyTerm("bad_debt", 1.0, "bad debt, the venue's loss"),
+    MoneyTerm("collateral_pnl", 1.0, "profit of collateral"),
+    MoneyTerm("conversion", -1.0, "cost of conversions"),
+)
+SIGNS = {each.name: each.sign for each in MONEY_TERMS}
+TERMS = tuple(SIGNS)
+GROWTH_TERMS = tuple(each.name for each in MONEY_TERMS if each.in_growth)
+
+
+# ---------------------------------------------------------------------- the money of a bar, by row
+
+(
+    PRICE_PNL, FEES, SLIPPAGE, IMPACT, FUNDING, INTEREST, LOSS, FLOWS, BAD_DEBT, TOP_UP, TRADED,
+    LIQUIDATIONS, STOPS, CALLS, CALLS_MET, CALLS_FAILED, LIQUIDATED_CALLS, CALL_DAYS, TAKE_PROFITS,
+    COLLATERAL_PNL, CONVERSION, AMBIGUOUS, BOTH_REACHED,
+) = range(23)  # fmt: skip
+N_TERMS = 23
+
+DELISTED, CONVERTED = 18, 19
+MARGIN_RETURNED, MARGIN_REFUSED = 30, 31
+RESTED = 40
+EXPIRED, UNQUOTED = 43, 44
+"""Kinds of entries in the log, after those of one position."""
+
+WIDTH = 9
+"""Columns of the log."""
+
+
+def note(
+    log: EventLog,
+    t: int,
+    i: int,
+    kind: int,
+    value: float,
+    quantity: float,
+    amount: float,
+    fee: float = 0.0,
+    slippage: float = 0.0,
+    impact: float = 0.0,
+) -> None:
+    row = log.written[0]
+    write_event(as_log(log), t, kind, value, quantity, amount, fee, slippage, impact)
+    stamp(log, row, i)
+
+
+def as_log(log: EventLog) -> Log:
+    return Log(log.is_on, log.entries, log.written)
+
+
+def stamp(log: EventLog, since: int, i: int) -> None:
+    if log.is_on is not None:
+        for row in range(since, min(log.written[0], len(log.entries))):
+            log.entries[row, WIDTH - 1] = i
+
+
+def clear_ledger(ledger: FloatArray) -> None:
+    ledger[:, :] = 0.0
+
+
+def enter(ledger: FloatArray, i: int, found: Ledger) -> None:
+    ledger[PRICE_PNL, i] += found.price_pnl
+    ledger[FEES, i] += found.fees
+    ledger[SLIPPAGE, i] += found.slippage
+    ledger[IMPACT, i] += found.impact
+    ledger[FUNDING, i] += found.funding
+    ledger[INTEREST, i] += found.interest
+    ledger[LOSS, i] += found.liquidation_loss
+    ledger[BAD_DEBT, i] += found.bad_debt
+    ledger[TRADED, i] += found.traded
+    ledger[LIQUIDATIONS, i] += found.liquidations
+    ledger[STOPS, i] += found.stops
+    ledger[TAKE_PROFITS, i] += found.take_profits
+
+
+def total(ledger: FloatArray, term: int) -> float:
+    found = 0.0
+    for i in range(ledger.shape[1]):
+        found += ledger[term, i]
+    return found
+
+
+def sum_ledger(ledger: FloatArray) -> Ledger:
+    return Ledger(
+        price_pnl=total(ledger, PRICE_PNL) + total(ledger, COLLATERAL_PNL),
+        fees=total(ledger, FEES),
+        slippage=total(ledger, SLIPPAGE) + total(ledger, CONVERSION),
+        impact=total(ledger, IMPACT),
+        funding=total(ledger, FUNDING),
+        interest=total(ledger, INTEREST),
+        liquidation_loss=total(ledger, LOSS),
+        flows=total(ledger, FLOWS),
+        bad_debt=total(ledger, BAD_DEBT),
+        top_up=total(ledger, TOP_UP),
+        traded=total(ledger, TRADED),
+        liquidations=int(total(ledger, LIQUIDATIONS)),
+        stops=int(total(ledger, STOPS)),
+        calls=int(total(ledger, CALLS)),
+        calls_met=int(total(ledger, CALLS_MET)),
+        calls_failed=int(total(ledger, CALLS_FAILED)),
+        liquidated_calls=int(total(ledger, LIQUIDATED_CALLS)),
+        call_days=total(ledger, CALL_DAYS),
+        take_profits=int(total(ledger, TAKE_PROFITS)),
+        ambiguous_bars=int(total(ledger, AMBIGUOUS)),
+        both_reached=int(total(ledger, BOTH_REACHED)),
+    )
+
+
+def sum_fast_ledger(ledger: FloatArray) -> Ledger:
+    profit, zero = total(ledger, PRICE_PNL), 0.0
+    return Ledger(
+        price_pnl=profit,
+        fees=zero,
+        slippage=zero,
+        impact=zero,
+        funding=zero,
+        interest=zero,
+        liquidation_loss=zero,
+        flows=zero,
+        bad_debt=zero,
+        top_up=zero,
+        traded=zero,
+        liquidations=0,
+        stops=0,
+        calls=0,
+        calls_met=0,
+        calls_failed=0,
+        liquidated_calls=0,
+        call_days=zero,
+        take_profits=0,
+        ambiguous_bars=0,
+        both_reached=0,
+    )
+
+
+def earn(ledger: FloatArray) -> float:
+    found = 0.0
+    for i in range(ledger.shape[1]):
+        found += ledger[PRICE_PNL, i] + ledger[COLLATERAL_PNL, i] + ledger[BAD_DEBT, i]
+        found -= ledger[FEES, i] + ledger[SLIPPAGE, i] + ledger[IMPACT, i] + ledger[FUNDING, i]
+        found -= ledger[INTEREST, i] + ledger[LOSS, i] + ledger[CONVERSION, i]
+    return found
+
+
+def sum_ledger_terms(ledger: FloatArray) -> float:
+    gains = total(ledger, PRICE_PNL) + total(ledger, COLLATERAL_PNL) + total(ledger, FLOWS)
+    gains += total(ledger, TOP_UP) + total(ledger, BAD_DEBT)
+    costs = total(ledger, FEES) + total(ledger, SLIPPAGE) + total(ledger, IMPACT)
+    costs += total(ledger, FUNDING) + total(ledger, INTEREST) + total(ledger, LOSS)
+    return gains - costs - total(ledger, CONVERSION)

@@ -1,0 +1,434 @@
+"""Drive the loop in chunks, compiled or in plain Python, and say what went wrong."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from backtest.account import AccountState, EventLog, MarketBar, Scratch, Terms, sum_ledger_terms
+from backtest.account.order_limits import CAUSES, N_STEPS, N_SUMS
+from backtest.account.records import EQUITY, MARKET_BAR, N_TERMS, WIDTH
+from backtest.base import (
+    AccountingError,
+    FloatArray,
+    PolicyError,
+    bind_functions,
+    format_time,
+    warn_caller,
+)
+from backtest.engine import closes
+from backtest.engine import loop as loop_steps
+from backtest.engine.bar_loop import BROKEN, DONE, FULL, NEGATIVE
+from backtest.engine.closes import Lanes, RunTape
+from backtest.engine.feed_arrays import ASSET, TradedDays, start_day
+from backtest.engine.inputs import PortfolioInputs, pack_terms, write_table
+from backtest.engine.loop import Deciders
+from backtest.engine.option_trader import OptionTrader, ask_trader, find_lost, find_next_stop
+from backtest.engine.policies import Callbacks, ask_plain
+from backtest.engine.record import Outcome, new_record
+from backtest.measures import Tally
+from backtest.policy import Combinator, Policy, locate_numba_error
+from backtest.venue import OwnMargin, make_own_twins
+
+
+def new_quotes(n: int, assets: int) -> MarketBar:
+    flags: dict[str, Any] = {"is_listed": np.zeros(n, np.int64), "is_last": np.zeros(n, np.int64)}
+    own: dict[str, Any] = {name: np.full(n, np.nan) for name in MARKET_BAR}
+    prices: dict[str, Any] = {f"asset_{name}": np.zeros(assets) for name in (*ASSET, "fill")}
+    return MarketBar(**own, **flags, **prices)
+
+
+NO_CUTS = np.zeros((0, len(CAUSES), N_SUMS))
+"""In a loop that does not count what limits take."""
+
+
+def new_scratch(n: int, assets: int, cuts: FloatArray = NO_CUTS) -> Scratch:
+    sizes = {
+        "price": assets,
+        "price_end": assets,
+        "kept_assets": assets,
+        "asset_turn": assets,
+        "shares": n + assets,
+    }
+    found: dict[str, Any] = {name: np.zeros(sizes.get(name, n)) for name in Scratch._fields}
+    orders: dict[str, Any] = {
+        "kind": np.zeros(n, np.int64),
+        "ordered": np.full(n, np.nan),
+        "steps": np.full((n, N_STEPS), np.nan),
+        "cuts": cuts,
+    }
+    return Scratch(**{**found, **orders})
+
+
+def new_cuts(n: int) -> FloatArray:
+    return np.zeros((n + 1, len(CAUSES), N_SUMS))
+
+
+def new_ledger_array(n: int) -> FloatArray:
+    return np.zeros((N_TERMS, n + 1))
+
+
+def new_event_log(capacity: int) -> EventLog:
+    return EventLog(True, np.empty((capacity, WIDTH)), np.zeros(1, np.int64))
+
+
+CHUNK, PLAIN_CHUNK = 65_536, 4_096
+"""Bars between two reports of progress, compiled and in plain Python."""
+LOGGED = 1024
+"""Rows of the log beyond four a bar and instrument."""
+Progress = Callable[[int, int], None]
+Formulas = list[tuple[Policy, tuple[str, ...]]]
+
+
+class PolicySwitch(NamedTuple):
+    bar: int
+    deciders: Deciders
+    policies: Formulas
+    trader: OptionTrader | None = None
+
+
+def find_simulate(
+    *, is_compiled: bool, own: OwnMargin | None = None, names: Sequence[str] = ()
+) -> Callable[..., Any]:
+    if own is not None:
+        from backtest.engine.compile.general_compiler import MODULES  # noqa: PLC0415 - numba
+
+        twins = make_own_twins(MODULES, own.rule, names, {"ask": ask_plain})
+        simulate: Callable[..., Any] = twins.simulate_batch
+        return simulate
+    if is_compiled:
+        from backtest.engine.compile.general_compiler import simulate_held  # noqa: PLC0415 - numba
+
+        return simulate_held
+    found: Callable[..., Any] = bind_functions(loop_steps, ask=ask_plain)["simulate_batch"]
+    return found
+
+
+def find_fill(
+    *, is_compiled: bool, own: OwnMargin | None = None, names: Sequence[str] = ()
+) -> Callable[..., Any]:
+    """Return :func:`backtest.engine.closes.fill_closes` as an account needs it."""
+    found: Callable[..., Any] = closes.fill_closes
+    if own is not None:
+        from backtest.engine.compile.general_compiler import MODULES  # noqa: PLC0415 - numba
+
+        found = make_own_twins(MODULES, own.rule, names).fill_closes
+    elif is_compiled:
+        from backtest.engine.compile.general_compiler import fill_compiled  # noqa: PLC0415 - numba
+
+        found = fill_compiled
+    return found
+
+
+def run_portfolio_loop(
+    inputs: PortfolioInputs,
+    state: AccountState,
+    tally: Tally,
+    parts: Sequence[PolicySwitch],
+    *,
+    is_compiled: bool,
+    progress: Progress | None,
+    own: OwnMargin | None = None,
+    names: Sequence[str] = (),
+    traded: TradedDays | None = None,
+) -> Outcome:
+    inputs = renew_targets(inputs) if any(each.trader for each in parts) else inputs
+    first, deciders = parts[0].bar, parts[0].deciders
+    asked = [(each.deciders, each.policies) for each in parts]
+    loop = bind_loop(asked, is_compiled=is_compiled, own=own, names=names)
+    n, total = len(state.margin), len(inputs.feed.time)
+    chunk = PLAIN_CHUNK if loop.plain_because else CHUNK
+    capacity = 4 * n * min(chunk, total) + LOGGED
+    k = len(state.options.targets)
+    tape = new_tape(n, total - first, first, capacity + 4 * k, k)
+    kept = []
+    counts = Counts(tally, traded, new_cuts(n))
+    stops = [*(each.bar for each in parts[1:]), total]
+    for part, bound, stop in zip(parts, loop.deciders, stops, strict=True):
+        keep_overlay(deciders, part.deciders)
+        deciders = part.deciders
+        own_inputs = inputs._replace(trader=part.trader)
+        given = (state, deciders, bound, counts, part.bar, stop, tape, chunk, progress)
+        counts, entries = drive(loop.simulate, loop.pack, own_inputs, *given)
+        kept.append(entries)
+    return Outcome(
+        state=state,
+        tally=counts.tally,
+        traded=counts.traded,
+        record=tape.record,
+        entries=np.concatenate(kept),
+        memory=deciders.memory,
+        plain_because=loop.plain_because,
+        cuts=counts.cuts,
+        is_compiled=loop.pack is not None,
+        legs={k: leg for part in parts if part.trader for k, leg in part.trader.name_legs()},
+        hedged=frozenset().union(*(x.trader.listed.legs.hedged for x in parts if x.trader)),
+    )
+
+
+class Counts(NamedTuple):
+    tally: Tally
+    traded: TradedDays | None
+    cuts: FloatArray = NO_CUTS
+
+
+def drive(
+    simulate: Callable[..., Any],
+    pack: Callable[[Terms], Terms] | None,
+    inputs: PortfolioInputs,
+    state: AccountState,
+    deciders: Deciders,
+    bound: Deciders,
+    counts: Counts,
+    first: int,
+    total: int,
+    tape: RunTape,
+    chunk: int,
+    progress: Progress | None,
+) -> tuple[Counts, FloatArray]:
+    n, assets = len(state.margin), len(state.priced)
+    tally, traded, cuts = counts
+    scratch = new_scratch(n, assets, cuts)
+    ledger, quotes = new_ledger_array(n), new_quotes(n, assets)
+    kept: list[FloatArray] = []
+    arrays = [*list_arrays(state, deciders), scratch.ordered, scratch.cuts]
+    terms, t, limit = read_tables(inputs, first), first, total
+    while t < total:
+        for bar, i, margin in inputs.changes:
+            terms = write_table(terms, i, margin) if bar == t else terms
+        later = [bar for bar, _, _ in inputs.changes if bar > t]
+        stop = find_next_stop(inputs.trader, deciders, t, min(t + chunk, limit, *later))
+        if inputs.fees is not None:
+            traded, end = start_day(inputs.fees.day, traded, t)
+            terms, stop = inputs.fees.write(terms, traded), min(stop, end)
+        saved = [each.copy() for each in arrays]
+        packed = terms if pack is None else pack(terms)
+        given = (
+            packed,
+            inputs.feed,
+            inputs.clock,
+            inputs.log_returns,
+            bound,
+            state,
+            quotes,
+            scratch,
+        )
+        with np.errstate(all="ignore"):
+            counted, reached, why = simulate(*given, ledger, tally, tape, t, stop)
+        lost = find_lost(inputs.trader, tape, t, reached) if why == DONE else -1
+        if why == FULL or lost >= 0:  # again, with room, or to the bar at which to ask
+            restore_arrays(saved, arrays)
+            tape.log.written[0] = 0
+            tape, limit = (widen_log(tape), limit) if why == FULL else (tape, lost + 1)
+            continue
+        if why in (BROKEN, NEGATIVE):
+            after, entered = state.wallet[EQUITY], ledger.copy()
+            restore_arrays(saved, arrays)
+            tape.log.written[0] = 0
+            with np.errstate(all="ignore"):
+                simulate(*given, ledger, tally, tape, t, reached)  # once more, to the bar before
+            if why == NEGATIVE:
+                if deciders.methods == 0:  # of a sweep, which runs such a set again by itself
+                    raise report_bad_decision(inputs, reached)
+                plain = (terms, *given[1:4], deciders, *given[5:], ledger, tally, tape)
+                raise find_bad_decision(plain, inputs, reached, is_compiled=pack is not None)
+            change = float(after - state.wallet[EQUITY])
+            raise report_portfolio_imbalance(change, entered, inputs, reached)
+        traded = add_traded(traded, tally, counted)
+        tally, t, limit = counted, reached, total
+        kept.append(tape.log.entries[: tape.log.written[0]].copy())
+        tape.log.written[0] = 0
+        known = (terms, inputs.feed, deciders, state, quotes, scratch, tape)
+        ask_trader(inputs.trader, *known, t - 1)
+        if progress is not None:
+            progress(t - first, total - first)
+    return Counts(tally, traded, cuts), np.concatenate(kept)
+
+
+def widen_log(tape: RunTape) -> RunTape:
+    return tape._replace(log=new_event_log(2 * len(tape.log.entries)))
+
+
+def renew_targets(inputs: PortfolioInputs) -> PortfolioInputs:
+    options = inputs.feed.options
+    options = options._replace(targets=options.targets.copy())
+    return inputs._replace(feed=inputs.feed._replace(options=options))
+
+
+def read_tables(inputs: PortfolioInputs, first: int) -> Terms:
+    terms = inputs.terms
+    for bar, i, margin in inputs.changes:
+        terms = write_table(terms, i, margin) if bar < first else terms
+    return terms
+
+
+class PortfolioSummary(NamedTuple):
+    state: AccountState
+    tally: Tally
+    units: FloatArray
+
+
+def summarize_portfolio(
+    inputs: PortfolioInputs,
+    state: AccountState,
+    deciders: Deciders,
+    tally: Tally,
+    first: int,
+    *,
+    has_units: bool,
+    is_compiled: bool,
+    progress: Progress | None,
+) -> PortfolioSummary:
+    pack = pack_terms if is_compiled else None
+    tape = new_tape(len(state.margin), 0, first, 0)
+    tape.is_on[0] = 0
+    units = np.zeros(len(inputs.feed.time) - first if has_units else 0)
+    tape, chunk = tape._replace(units=units), CHUNK if is_compiled else PLAIN_CHUNK
+    counts, total = Counts(tally, None), len(inputs.feed.time)
+    given = (inputs, state, deciders, deciders, counts, first, total, tape, chunk, progress)
+    counts, _ = drive(find_simulate(is_compiled=is_compiled), pack, *given)
+    return PortfolioSummary(state, counts.tally, units)
+
+
+class BoundLoop(NamedTuple):
+    simulate: Callable[..., Any]
+    pack: Callable[[Terms], Terms] | None
+    deciders: list[Deciders]
+    plain_because: str
+
+
+def bind_loop(
+    asked: Sequence[tuple[Deciders, Formulas]],
+    *,
+    is_compiled: bool,
+    own: OwnMargin | None = None,
+    names: Sequence[str] = (),
+) -> BoundLoop:
+    bound = [deciders for deciders, _ in asked]
+    because = "the requirement is a Python object" if own is not None else ""
+    because = because or ("" if is_compiled else "compile=False")
+    if not because:
+        # numba loads with these
+        from backtest.engine.compile.general_compiler import (  # noqa: PLC0415
+            bind_compiled,
+            simulate_compiled,
+        )
+
+        callbacks, reasons = Callbacks(), {}
+
+        def call_back(refusal: Exception, deciders: Deciders, policy: Policy, *given: Any) -> int:
+            reasons[type(policy).__name__] = explain_refusal(refusal, policy)
+            return callbacks.add(deciders, policy, *given)
+
+        bound, pack = [bind_compiled(*each, call_back) for each in asked], pack_terms
+        simulate = find_simulate(is_compiled=True)
+        if reasons:
+            simulate = callbacks.guard(simulate_compiled)  # which lets signals in, bar by bar
+            told = [f"{name} runs in plain Python: {reason}" for name, reason in reasons.items()]
+            warn_caller("; ".join(told))
+        return BoundLoop(simulate, pack, bound, "; ".join(reasons.values()))
+    simulate = find_simulate(is_compiled=False, own=own, names=names)
+    return BoundLoop(simulate, None, bound, because)
+
+
+def keep_overlay(before: Deciders, deciders: Deciders) -> None:
+    n = len(deciders.asks) - 1
+    if len(deciders.rows) > 1:
+        deciders.memory[-1] = before.memory[-1]
+    if deciders.asks[n]:
+        deciders.memory[deciders.memory_at[n] :] = before.memory[before.memory_at[n] :]
+
+
+def list_kernel_arguments(
+    inputs: PortfolioInputs, state: AccountState, deciders: Deciders, tally: Tally
+) -> Any:
+    n, assets = len(state.margin), len(state.priced)
+    return (
+        pack_terms(inputs.terms),
+        inputs.feed,
+        inputs.clock,
+        inputs.log_returns,
+        deciders._replace(methods=0),
+        state,
+        new_quotes(n, assets),
+        new_scratch(n, assets),
+        new_ledger_array(n),
+        tally,
+        new_tape(n, 1, 0, 1),
+        0,
+        0,
+    )
+
+
+def new_tape(n: int, n_bars: int, first: int, capacity: int, n_options: int = 0) -> RunTape:
+    return RunTape(
+        log=new_event_log(capacity),
+        record=new_record(n_bars, n, n_options),
+        cursor=np.array([first, first], np.int64),
+        before=np.zeros(n),
+        is_on=np.ones(1, np.int64),
+        units=np.zeros(0),
+        pool=np.zeros(2),
+        lanes=Lanes(np.zeros((0, 5), np.int64), np.zeros((5, 0)), np.zeros(0)),
+    )
+
+
+def list_arrays(state: AccountState, deciders: Deciders) -> list[Any]:
+    return [*flatten(state), deciders.memory]
+
+
+def flatten(record: Any) -> list[Any]:
+    parts = (flatten(each) if isinstance(each, tuple) else [each] for each in record)
+    return [each for part in parts for each in part]
+
+
+def restore_arrays(saved: list[Any], arrays: list[Any]) -> None:
+    for each, copy in zip(arrays, saved, strict=True):
+        each[...] = copy
+
+
+def report_portfolio_imbalance(
+    change: float, ledger: FloatArray, inputs: PortfolioInputs, t: int
+) -> AccountingError:
+    terms = float(sum_ledger_terms(ledger))
+    return AccountingError(
+        f"equity changed by {change!r} in bar {t}, {format_time(int(inputs.feed.time[t]))} UTC, "
+        f"its terms add up to {terms!r}, a difference of {change - terms!r}; ledger "
+        f"{ledger.tolist()}; this is a defect of the engine: please report it with this text"
+    )
+
+
+def find_bad_decision(
+    given: tuple[Any, ...], inputs: PortfolioInputs, t: int, *, is_compiled: bool
+) -> PolicyError:
+    try:
+        if is_compiled:
+            with np.errstate(all="ignore"):
+                find_simulate(is_compiled=False)(*given, t, t + 1)
+    except PolicyError as found:
+        return found
+    return report_bad_decision(inputs, t)
+
+
+def report_bad_decision(inputs: PortfolioInputs, t: int) -> PolicyError:
+    return PolicyError(
+        "a leverage must be at least 0 or NaN, which leaves the position, and that of an overlay "
+        f"finite, at the close of bar {t}, {format_time(int(inputs.feed.time[t]))} UTC; return "
+        "max(0.0, ...): the signal sets the direction"
+    )
+
+
+def explain_refusal(refusal: Exception, policy: Policy) -> str:
+    from backtest.engine.compile.loop_compiler import explain_compile_error  # noqa: PLC0415 - loads numba
+
+    reason = explain_compile_error(refusal, policy)
+    place = locate_numba_error(str(refusal), type(policy)) if isinstance(policy, Combinator) else ""
+    return f"{place}: {reason.partition(': ')[2]}" if place else reason
+
+
+def add_traded(traded: TradedDays | None, before: Tally, after: Tally) -> TradedDays | None:
+    if traded is None:
+        return None
+    return traded.add(after.money.traded - before.money.traded)

@@ -1,0 +1,373 @@
+"""The policies of a run: what they observed, and how the loop asks them."""
+
+from __future__ import annotations
+
+import ctypes
+from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from backtest.account import pick_instrument
+from backtest.base import FloatArray, IntArray, ParameterError, hold_signals, repr_plain
+from backtest.engine.checks import give_each
+from backtest.engine.lookahead import observe, observe_checked
+from backtest.engine.loop import N_SHOWN, SETTING, WHOLE, Deciders
+from backtest.market import Market, Markets, PolicyClock, find_clock
+from backtest.policy import (
+    AccountView,
+    Policy,
+    bind_formula,
+    find_fields,
+    formula_for,
+    margin_formula_for,
+    may_read_of_account,
+    sets_margin,
+    start_memory,
+)
+from backtest.venue import MarginRules, pick_rules
+
+SEEN_PRICES = ("open", "high", "low", "close", "mark_close", "volume")
+CALLED = ctypes.CFUNCTYPE(
+    ctypes.c_double, *[ctypes.c_void_p] * 7, *[ctypes.c_int64] * 4
+)  # as a compiled formula
+BAR_NUMBERS = ("open", "high", "low", "close", "mark", "volume", "funding")
+
+
+class ObservedPolicy(NamedTuple):
+    policy: Policy
+    market: Market
+    columns: dict[str, FloatArray]
+    first: int
+    causality: str
+
+
+def assign_policies(
+    policy: object, markets: Markets, overlay: object
+) -> tuple[dict[str, Policy], Policy | None]:
+    policies = give_each(policy, markets, one="policy")
+    for name, each in policies.items():
+        check_policy(each, f"policy of {name}" if len(policies) > 1 else "policy")
+    return policies, check_overlay(overlay)
+
+
+def check_policy(policy: object, name: str) -> Policy:
+    if isinstance(policy, Policy):
+        return policy
+    add = "; add () to make one of the class" * isinstance(policy, type)
+    raise ParameterError(f"{name} must be a Policy, got {repr_plain(policy)}{add}")
+
+
+def check_overlay(given: object) -> Policy | None:
+    if given is None:
+        return None
+    overlay = check_policy(given, "overlay")
+    if sets_margin(overlay):
+        raise ParameterError(
+            "overlay must not define venue_leverage, for it has no position whose margin it could "
+            f"move, got {type(overlay).__name__}"
+        )
+    names = find_names(overlay)
+    read = [name for name in ("venue", "liquidation_price") if name in names]
+    if read:
+        raise ParameterError(
+            "overlay must not read a venue or a liquidation price, for it scales the portfolio, "
+            f"got {type(overlay).__name__}, which reads "
+            f"{' and '.join(f'account.{name}' for name in read)}"
+        )
+    return overlay
+
+
+def find_names(policy: Policy) -> frozenset[str]:
+    from backtest.base import describe_function  # noqa: PLC0415 - heavy
+
+    columns: tuple[str, ...] = ()
+    orders = getattr(type(policy), "option_orders", None)
+    rules = (formula_for(policy, columns), margin_formula_for(policy, columns), orders)
+    found = (describe_function(each, {}).names for each in rules if each is not None)
+    return frozenset().union(*found)
+
+
+def observe_policies(
+    policies: Mapping[str, Policy],
+    overlay: Policy | None,
+    markets: Markets,
+    signal: FloatArray,
+    *,
+    is_checked: bool = True,
+) -> list[ObservedPolicy]:
+    look = observe_checked if is_checked else observe_again
+    found = []
+    for i, name in enumerate(markets.names):
+        first, stop = (int(each) for each in markets.spans[i])
+        market = markets[name].with_signal(np.clip(signal[i, first:stop], -1.0, 1.0))
+        columns, causality = look(policies[name], market)
+        found.append(ObservedPolicy(policies[name], market, columns, first, str(causality)))
+    return [*found, *observe_overlay(overlay, markets, signal, is_checked=is_checked)]
+
+
+def observe_overlay(
+    overlay: Policy | None, markets: Markets, signal: FloatArray, *, is_checked: bool = True
+) -> list[ObservedPolicy]:
+    if overlay is None:
+        return []
+    index = markets.index(signal.T)
+    look = observe_checked if is_checked else observe_again
+    begin = find_first_weight(signal)
+    columns, causality = look(overlay, index.slice(begin, index.n_bars) if begin else index)
+    columns = {name: pad(values, begin) for name, values in columns.items()}
+    return [ObservedPolicy(overlay, index, columns, 0, str(causality))]
+
+
+def find_first_weight(signal: FloatArray) -> int:
+    return int(np.argmax(np.any(signal != 0.0, axis=0)))
+
+
+def pad(values: FloatArray, count: int) -> FloatArray:
+    return np.concatenate([np.full(count, np.nan), values]) if count else values
+
+
+def observe_again(policy: Policy, market: Market) -> tuple[dict[str, FloatArray], str]:
+    return observe(policy, market), "checked before"
+
+
+def flatten(parts: list[FloatArray]) -> tuple[FloatArray, IntArray]:
+    at = np.cumsum([0, *map(len, parts)]).astype(np.int64)
+    return (np.concatenate(parts) if parts else np.zeros(0)), at[:-1].copy()
+
+
+def make_deciders(
+    observed: list[ObservedPolicy],
+    markets: Markets,
+    *,
+    started: int,
+    width: int,
+    memories: list[tuple[float, ...]] | None = None,
+) -> Deciders:
+    n = len(markets)
+    memory = memories or [tuple(map(float, start_memory(p.policy) or ())) for p in observed]
+    params, params_at = flatten_settings(observed)
+    columns, columns_at = flatten_columns(observed)
+    slots, memory_at = flatten([np.array([*each, 0.0], dtype=np.float64) for each in memory])
+    clock = find_clock(markets)
+    seen_time, seen_bars = read_seen(clock)
+    return Deciders(
+        methods=tuple(bind(p, len(kept)) for p, kept in zip(observed, memory, strict=True)),
+        addresses=np.zeros(n + 1, np.int64),
+        params=params,
+        params_at=params_at,
+        columns=columns,
+        columns_at=columns_at,
+        lengths=np.array([p.market.n_bars for p in observed], np.int64),
+        firsts=np.array([p.first for p in observed] + [0], np.int64),
+        memory=slots,
+        memory_at=memory_at,
+        asks=np.array([1] * len(observed) + [0] * (n + 1 - len(observed)), np.int64),
+        wants_price=np.array([1 if wants_price(p.policy) else 0 for p in observed], np.int64),
+        wants_table=np.ones(n + 1, np.int64),
+        wants_account=np.full(n + 1, WHOLE),
+        wants_bar=np.ones(n + 1, np.int64),
+        index_bars=read_index(observed, n, clock.seen.n_bars),
+        rows=clock.rows,
+        seen_time=seen_time,
+        seen_bars=seen_bars,
+        tradable=np.ascontiguousarray(markets.tradable().T, dtype=np.int64),
+        sets_margin=np.array([1 if sets_margin(p.policy) else 0 for p in observed], np.int64),
+        shown=np.zeros(SETTING + 1),
+        bar=np.zeros(7),
+        margin=np.zeros(9),
+        levels=np.zeros(5 * width),
+        width=width,
+        interval=clock.seen.interval,
+        start=started,
+    )
+
+
+def read_seen(clock: PolicyClock) -> tuple[IntArray, FloatArray]:
+    """Return opens (ns) and bars, (6, bars, n), of the longer bars that policies see, if any."""
+    if clock.is_every:
+        return np.zeros(1, np.int64), np.zeros((6, 1, 1))
+    panel = clock.seen.panel()
+    bars = np.stack([getattr(panel, name).T for name in SEEN_PRICES])
+    return np.asarray(clock.seen.time), np.ascontiguousarray(bars)
+
+
+def replace_policies(
+    deciders: Deciders, observed: list[ObservedPolicy], columns: FloatArray
+) -> Deciders:
+    memory = [tuple(map(float, start_memory(p.policy) or ())) for p in observed]
+    return deciders._replace(
+        methods=0,
+        params=flatten_settings(observed)[0],
+        columns=columns,
+        memory=flatten([np.array([*each, 0.0], dtype=np.float64) for each in memory])[0],
+        shown=np.zeros_like(deciders.shown),
+        bar=np.zeros_like(deciders.bar),
+        margin=np.zeros_like(deciders.margin),
+        levels=np.zeros_like(deciders.levels),
+    )
+
+
+def flatten_settings(observed: list[ObservedPolicy]) -> tuple[FloatArray, IntArray]:
+    settings = [[as_number(v) for v in p.policy.settings().values()] or [0.0] for p in observed]
+    return flatten([np.array(each, dtype=np.float64) for each in settings])
+
+
+def flatten_columns(observed: list[ObservedPolicy]) -> tuple[FloatArray, IntArray]:
+    return flatten([np.concatenate([*p.columns.values(), np.zeros(1)]) for p in observed])
+
+
+def as_number(value: object) -> float:
+    return float(value) if isinstance(value, int | float) else float("nan")
+
+
+def wants_price(policy: Policy) -> bool:
+    read = frozenset({"liquidation_price"})
+    return any(may_read_of_account(rule, read) for rule in list_rules(policy, ()))
+
+
+def read_index(observed: list[ObservedPolicy], n: int, n_bars: int) -> FloatArray:
+    """Return the bars of the portfolio index as the overlay sees them, of shape (7, n_bars)."""
+    if len(observed) == n:
+        return np.zeros((7, 1))
+    index = observed[-1].market
+    funding = np.full(n_bars, np.nan)
+    rows = np.searchsorted(index.time + index.interval, index.funding_time, side="right")
+    inside = rows < n_bars
+    funding[rows[inside]] = index.funding_rate[inside]
+    known = np.maximum.accumulate(np.where(np.isnan(funding), -1, np.arange(n_bars)))
+    last = np.where(known >= 0, funding[np.maximum(known, 0)], np.nan)
+    prices = (index.open, index.high, index.low, index.close, index.mark_close, index.volume)
+    return np.ascontiguousarray(np.stack([*prices, last]))
+
+
+def bind(policy: ObservedPolicy, n_memory: int) -> Callable[..., float]:
+    names, columns = tuple(policy.columns), tuple(policy.columns.values())
+    bar_type, decide = bind_formula(policy.policy, names)
+    rules = list_rules(policy.policy, names)
+    is_kept = any("*" in find_fields(rule, place) for rule in rules for place in (1, 2))
+    bar, view = make_bar(policy.columns), make_account()
+
+    def answer(deciders: Deciders, venue: Any, i: int, time: int, local: int) -> float:
+        value: float
+        kept: Any = ()
+        seen, shown = deciders.bar, deciders.shown
+        if n_memory:
+            at = deciders.memory_at[i]
+            kept = deciders.memory[at : at + n_memory]
+        if is_kept:
+            account = AccountView._make((*shown[:N_SHOWN], venue))
+            row = bar_type._make((np.int64(time), *seen, *(each[local] for each in columns)))
+            value, after = decide(shown, row, account, kept, local)
+        else:
+            bar.opened, bar.seen, bar.local = time, seen, local
+            view.shown, view.venue = shown, venue
+            value, after = decide(shown, bar, view, kept, local)
+        if n_memory:
+            kept[:] = after
+        return value
+
+    return answer
+
+
+class Glimpse:
+    def __init__(self, time: int, local: int, bar: FloatArray) -> None:
+        self.time = {local: np.int64(time)}
+        for name, value in zip(BAR_NUMBERS[:-1], bar, strict=False):
+            setattr(self, name, {local: np.float64(value)})
+
+
+def list_rules(policy: Policy, columns: tuple[str, ...]) -> list[Callable[..., Any]]:
+    found = (formula_for(policy, columns), margin_formula_for(policy, columns))
+    return [each for each in found if each is not None]
+
+
+def make_bar(columns: Mapping[str, FloatArray]) -> Any:
+    """Return a bar that reads a number when it is asked for it, for rules that keep no bar."""
+    fields: dict[str, Callable[[Any], Any]] = {"time": lambda own: np.int64(own.opened)}
+    for k, name in enumerate(BAR_NUMBERS):
+        fields[name] = read_quote(k)
+    for name, values in columns.items():
+        fields[name] = read_column(values)
+    return make_view("Bar", fields)
+
+
+def make_account() -> Any:
+    fields: dict[str, Callable[[Any], Any]] = {}
+    for k, name in enumerate(AccountView._fields[:N_SHOWN]):
+        fields[name] = read_shown(k)
+    return make_view("AccountView", fields)
+
+
+def read_quote(k: int) -> Callable[[Any], Any]:
+    return lambda own: own.seen[k]
+
+
+def read_shown(k: int) -> Callable[[Any], Any]:
+    return lambda own: own.shown[k]
+
+
+def read_column(values: FloatArray) -> Callable[[Any], Any]:
+    return lambda own: values[own.local]
+
+
+def make_view(name: str, fields: Mapping[str, Callable[[Any], Any]]) -> Any:
+    properties = {each: property(read) for each, read in fields.items()}
+    return type(name, (), {"_fields": (*fields,), **properties})()
+
+
+def ask_plain(deciders: Deciders, terms: Any, quotes: Any, i: int, time: int, local: int) -> float:
+    rules = pick_instrument(terms, min(i, len(terms.instruments) - 1)).margin
+    if i < len(terms.instruments):
+        rules = rules._replace(
+            multiplier=float(quotes.multiplier[i]), initial_multiplier=float(quotes.initial[i])
+        )
+    return float(deciders.methods[i](deciders, rules, i, time, local))
+
+
+class Callbacks:
+    """Policies in plain Python which the compiled loop calls; what one raises ends the run."""
+
+    def __init__(self) -> None:
+        self.kept: list[Any] = []
+        self.brackets: Any = None
+        self.gate: Any = None
+        self.error: BaseException | None = None
+
+    def add(self, deciders: Deciders, policy: Policy, columns: tuple[str, ...], i: int) -> int:
+        """Return the address of policy i."""
+        venue = frozenset({"venue"})
+        has_venue = any(may_read_of_account(x, venue) for x in list_rules(policy, columns))
+        method = deciders.methods[i]
+
+        def call(*given: int) -> float:
+            try:
+                self.gate.open()
+                venue = self.read_venue(i) if has_venue else None
+                found: float = method(deciders, venue, i, given[8], given[9])
+            except BaseException as error:
+                self.error = error
+                return -1.0  # which stops the loop
+            else:
+                return found
+            finally:
+                self.gate.is_closed = True  # ctypes drops what is raised outside of the try
+
+        self.kept.append(CALLED(call))
+        return int(ctypes.cast(self.kept[-1], ctypes.c_void_p).value or 0)
+
+    def read_venue(self, i: int) -> MarginRules:
+        found = [np.asarray(each).tolist() for each in pick_rules(self.brackets, i)]
+        return MarginRules._make(tuple(x) if isinstance(x, list) else x for x in found)
+
+    def guard(self, simulate: Callable[..., Any]) -> Callable[..., Any]:
+        def simulate_guarded(terms: Any, *given: Any) -> Any:
+            self.brackets = terms.rules.brackets
+            with hold_signals() as self.gate:
+                found = simulate(terms, *given)
+            error, self.error = self.error, None
+            if error is not None:
+                raise error
+            return found
+
+        return simulate_guarded

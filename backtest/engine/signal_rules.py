@@ -1,0 +1,840 @@
+"""Signals: rules by name, from indicators, directions and frames of weights."""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import hashlib
+import inspect
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import (
+    Annotated,
+    Any,
+    ClassVar,
+    Literal,
+    Self,
+    TypeAlias,
+    TypeVar,
+    dataclass_transform,
+)
+
+import numpy as np
+import pandas as pd
+
+from backtest.base import (
+    BacktestError,
+    Choice,
+    FloatArray,
+    IntArray,
+    ParameterError,
+    PolicyError,
+    Range,
+    check_range,
+    checked,
+    did_you_mean,
+    format_time,
+    repr_plain,
+)
+from backtest.engine.checks import warn_of_weights
+from backtest.engine.lookahead import TOLERANCE, LookAheadCheck, describe_cuts
+from backtest.market import (
+    Market,
+    Markets,
+    check_columns_of_frame,
+    find_clock,
+    lend,
+    name_as_panel,
+    read_stamps,
+    read_weights,
+    require_panel,
+    weights_to_frame,
+)
+from backtest.policy import (
+    Parameter,
+    check_settings,
+    check_value,
+    find_parameters,
+    format_location,
+    format_title,
+    parse_value,
+    write_value,
+)
+
+SignalT = TypeVar("SignalT", pd.Series, pd.DataFrame)
+
+KEY = "backtest.causality"
+TEXT = "backtest.signal"
+NOT_CHECKED = "signal not checked: it was given as data"
+
+
+def mark_checked(signal: SignalT, cuts: int) -> SignalT:
+    signal.attrs[KEY] = {"cuts": cuts, "sha256": hash_values(signal.to_numpy())}
+    return signal
+
+
+def name_signal(signal: SignalT, text: str) -> SignalT:
+    signal.attrs[TEXT] = {"text": text, "sha256": hash_values(signal.to_numpy())}
+    return signal
+
+
+def find_name(signal: object) -> str:
+    if not isinstance(signal, pd.Series | pd.DataFrame):
+        return ""
+    note = signal.attrs.get(TEXT)
+    if not isinstance(note, dict):
+        return ""
+    is_same = note.get("sha256") == hash_values(signal.to_numpy(dtype=np.float64))
+    return str(note.get("text", "")) if is_same else ""
+
+
+def describe_signal_check(signal: object) -> str:
+    if signal is None or np.ndim(signal) == 0:  # type: ignore[arg-type]
+        return ""
+    if not isinstance(signal, pd.Series | pd.DataFrame):
+        return NOT_CHECKED
+    note = signal.attrs.get(KEY)
+    if not isinstance(note, dict) or not note.get("cuts"):
+        return NOT_CHECKED
+    values = signal.to_numpy(dtype=np.float64)
+    if note.get("sha256") not in (hash_values(values), hash_values(-values)):
+        return NOT_CHECKED
+    return describe_cuts("signal", int(note["cuts"]))
+
+
+def keep_note(signal: object, copy: SignalT) -> SignalT:
+    if isinstance(signal, pd.Series | pd.DataFrame):
+        copy.attrs.update({key: signal.attrs[key] for key in (KEY, TEXT) if key in signal.attrs})
+    return copy
+
+
+def join_checks(columns: object, signal: object) -> str:
+    return "; ".join(filter(None, (str(columns), describe_signal_check(signal))))
+
+
+def hash_values(values: FloatArray) -> str:
+    return hashlib.sha256((np.asarray(values, dtype=np.float64) + 0.0).tobytes()).hexdigest()
+
+
+Sides: TypeAlias = Literal["both", "long", "short"]
+
+
+def read_series_stamps(series: object) -> IntArray:
+    """Return the stamps of a Series as sorted int64 UTC ns."""
+    if not isinstance(series, pd.Series) or not isinstance(series.index, pd.DatetimeIndex):
+        raise ParameterError(
+            f"signal must be a Series by time, got a {type(series).__name__}"
+            + (f" by {type(series.index).__name__}" if isinstance(series, pd.Series) else "")
+            + "; give pd.Series(values, index=market.times)"
+        )
+    index = series.index
+    check_index(index)
+    if not index.is_monotonic_increasing:
+        raise ParameterError("signal must be in order of time, its index goes back; sort_index()")
+    return index.tz_convert("UTC").as_unit("ns").asi8
+
+
+def check_index(index: pd.DatetimeIndex) -> None:
+    if index.tz is None:
+        raise ParameterError(
+            "the index of a signal must be in UTC, has no time zone; series.tz_localize('UTC')"
+        )
+    if index.has_duplicates or index.hasnans:
+        raise ParameterError(
+            "signal must have one value per time, its index has duplicates or NaT; "
+            "series[~series.index.duplicated() & series.index.notna()]"
+        )
+
+
+def read_numbers(values: object, name: str = "signal") -> FloatArray:
+    try:
+        return np.array(values, dtype=np.float64)
+    except (TypeError, ValueError, OverflowError) as error:
+        raise ParameterError(f"{name} must be numbers: {error}") from error
+
+
+def align_to_opens(market: Market, stamps: IntArray, values: FloatArray) -> FloatArray:
+    inside = (stamps >= market.start) & (stamps < market.end)
+    bars = np.minimum(np.searchsorted(market.time, stamps[inside]), market.n_bars - 1)
+    odd = np.flatnonzero(market.time[bars] != stamps[inside])
+    if len(odd):
+        raise ParameterError(
+            f"each stamp of a signal must be the open of a bar, {len(odd)} of {len(bars)} are not, "
+            f"first {format_time(int(stamps[inside][odd[0]]))} UTC; stamp each value with the "
+            "moment from which it is known and pass carry=True"
+        )
+    if not len(bars):
+        raise ParameterError(
+            "signal must have a value inside the market, has none from "
+            f"{format_time(market.start)} to {format_time(market.end)} UTC"
+        )
+    raw = np.full(market.n_bars, np.nan)
+    raw[bars] = values[inside]
+    return raw
+
+
+def make_signal(market: Market, raw: FloatArray, sides: Sides, name: str = "signal") -> pd.Series:
+    Choice("both", "long", "short").check("sides", sides)
+    bad = np.flatnonzero(np.abs(raw) > 1.0)
+    if len(bad):
+        raise ParameterError(
+            f"{name} must lie in [-1, 1], got {float(raw[bad[0]])!r} in {len(bad)} of "
+            f"{market.n_bars} bars, first at {format_time(int(market.time[bad[0]]))} UTC"
+        )
+    values = np.where(np.isnan(raw), 0.0, raw)
+    low, high = {"both": (-1.0, 1.0), "long": (0.0, 1.0), "short": (-1.0, 0.0)}[sides]
+    return pd.Series(np.clip(values, low, high), index=market.times, name="signal")
+
+
+def compute_signal(
+    market: Market,
+    function: Callable[[Market], Any],
+    sides: Sides = "both",
+    *,
+    name: str,
+    is_checked: bool = True,
+) -> pd.Series:
+    title = f"the signal {name}"
+    if not is_checked:
+        return make_signal(market, call_function(function, market, name), sides, title)
+
+    def observe_part(part: Market) -> dict[str, FloatArray] | None:
+        try:
+            answer = function(part)
+        except Exception:  # of too few bars; the whole raises it again
+            return None
+        return {"": read_answer(answer, part, name)}
+
+    check = LookAheadCheck(title, observe_part, market, find_tolerance(function))
+    raw = check.run(lambda: {"": call_function(function, market, name)})[""]
+    signal = make_signal(market, raw, sides, title)
+    return mark_checked(signal, check.causality.cuts)
+
+
+def find_tolerance(function: Callable[..., Any]) -> float:
+    """Return the tolerance that a function, or the rule that it is a method of, declares."""
+    owner = getattr(function, "__self__", function)
+    return float(getattr(owner, "tolerance", TOLERANCE))
+
+
+def call_function(function: Callable[[Market], Any], market: Market, name: str) -> FloatArray:
+    """Return the signal that a function computes for a market, one number per bar."""
+    try:
+        answer = function(lend(market))
+    except BacktestError:
+        raise
+    except Exception as error:
+        raise PolicyError(
+            f"the signal {name} raised {type(error).__name__}: {error}, in "
+            f"{locate_in(function, error)}, given {market.n_bars} bars; it also receives the first "
+            "bars of the market only"
+        ) from error
+    return read_answer(answer, market, name)
+
+
+def read_answer(answer: Any, market: Market, name: str) -> FloatArray:
+    """Return the answer of a function as an array of one number per bar."""
+    is_series = isinstance(answer, pd.Series)
+    values = read_numbers(answer, f"the signal {name}")
+    if values.shape != (market.n_bars,) or (is_series and not is_by_bars(answer, market)):
+        found = "a Series by other times" if is_series else f"shape {values.shape}"
+        raise PolicyError(
+            f"the signal {name} must return one number per bar, {market.n_bars}, as an array or a "
+            f"Series by market.times, returned {found}"
+        )
+    return values
+
+
+def locate_in(function: Callable[..., Any], error: BaseException) -> str:
+    inner = function.func if isinstance(function, functools.partial) else function
+    return format_location(error, inner) if hasattr(inner, "__code__") else repr_plain(function)
+
+
+def is_by_bars(series: pd.Series, market: Market) -> bool:
+    if isinstance(series.index, pd.DatetimeIndex):
+        return series.index.equals(market.times)
+    return isinstance(series.index, pd.RangeIndex)
+
+
+def check_density(market: Market, stamps: IntArray) -> None:
+    if len(stamps) < 2:
+        return
+    inside = (market.time >= stamps[0]) & (market.time <= stamps[-1])
+    n_bars = int(inside.sum())
+    if 2 * len(stamps) < n_bars:
+        raise ParameterError(
+            f"signal must have a value for the bars it spans, got {len(stamps):,} for {n_bars:,}; "
+            "values of longer bars: stamp each when it is known, and pass carry=True"
+        )
+
+
+def read_signal(signal: object, market: Market, first: int) -> FloatArray:
+    """Return the signal as an array of shape (n_bars,), or (1,) for a constant, checked."""
+    n = market.n_bars
+    if signal is None:
+        return np.ones(1)
+    if isinstance(signal, str):
+        raise ParameterError(
+            f"signal must be a number, an array or a Series here, got {signal!r}; pass "
+            "bt.signals.SignalRule's apply(market), or market.columns[name]"
+        )
+    if np.ndim(signal) == 0:  # type: ignore[arg-type]
+        return np.array([check_range("signal", signal, low=-1.0, high=1.0)])
+    if isinstance(signal, pd.Series) and isinstance(signal.index, pd.DatetimeIndex):
+        values = align_signal(signal, market)
+    else:
+        values = read_numbers(signal)
+    if len(values) == n - first and first > 0:
+        values = np.concatenate([np.full(first, np.nan), values])
+    if values.shape != (n,):
+        raise ParameterError(
+            f"signal must have one value per bar, {n}, got {values.shape}; give a Series indexed "
+            "as market.times"
+        )
+    bad = np.flatnonzero(~(np.abs(values[first:]) <= 1.0)) + first
+    if len(bad):
+        raise ParameterError(
+            f"signal must lie in [-1, 1], got {float(values[bad[0]])!r} in {len(bad)} of {n} bars, "
+            f"first at {format_time(int(market.time[bad[0]]))} UTC; a slower signal: "
+            "signal.reindex(market.times).ffill().fillna(0)"
+        )
+    return np.ascontiguousarray(values)
+
+
+def align_signal(signal: pd.Series, market: Market) -> FloatArray:
+    check_index(pd.DatetimeIndex(signal.index))
+    return read_numbers(signal.reindex(market.times))
+
+
+def describe_signal(signal: object, values: FloatArray) -> str:
+    if signal is None or np.ndim(signal) == 0:  # type: ignore[arg-type]
+        return f"constant {values[-1]:g}"
+    name = find_name(signal) or "series"
+    return f"{name} sha256:{hashlib.sha256(values.tobytes()).hexdigest()}"
+
+
+# ------------------------------------------------------------------------------- frames of weights
+
+SHAPE = "a frame by markets.times and name, or an array of shape (n_bars, n_instruments)"
+Function: TypeAlias = Callable[[Markets], Any]
+"""Returns the weights of a panel, as a frame or an array of shape (n_bars, n_instruments)."""
+
+
+def compute_frame(
+    markets: Markets,
+    function: Function,
+    sides: Sides = "both",
+    *,
+    name: str = "",
+    is_checked: bool = True,
+) -> pd.DataFrame:
+    name = name or getattr(function, "__name__", type(function).__name__)
+    answers: list[Any] = []
+
+    def observe_part(part: Markets) -> dict[str, FloatArray] | None:
+        try:
+            answer = function(part)
+        except Exception:  # of too few bars; the whole raises it again
+            return None
+        _read_answer(answer, part, name)
+        return _name_columns(answer, part, markets.names)
+
+    def observe_whole() -> dict[str, FloatArray]:
+        answer = _call(function, markets, name)
+        answers.append(_read_answer(answer, markets, name))
+        return _name_columns(answer, markets, markets.names)
+
+    if not is_checked:
+        observe_whole()
+        return weights_to_frame(_keep_sides(answers[0], sides), markets)
+    check = LookAheadCheck(f"the signal {name}", observe_part, markets, find_tolerance(function))
+    check.run(observe_whole)
+    frame = weights_to_frame(_keep_sides(answers[0], sides), markets)
+    return mark_checked(frame, check.causality.cuts)
+
+
+def read_frame(
+    markets: Markets, frame: pd.DataFrame, sides: Sides = "both", *, carry: bool = False
+) -> pd.DataFrame:
+    require_panel(markets)
+    if not isinstance(frame, pd.DataFrame):
+        raise ParameterError(
+            f"weights must be a frame by time and instrument, were a {type(frame).__name__}; give "
+            "pd.DataFrame(values, index=markets.times, columns=markets.names)"
+        )
+    given = _carry(markets, frame) if carry else frame
+    weights = read_weights(given, markets)
+    warn_of_weights(given, markets)
+    return weights_to_frame(_keep_sides(weights, sides), markets)
+
+
+def describe_weights(signal: Any, weights: FloatArray) -> str:
+    if len(weights) == 1 and (signal is None or np.ndim(signal) == 0):
+        return f"constant {weights[0, -1]:g}"
+    if signal is None:
+        return "equal weights"
+    name = find_name(signal) or ("series" if np.ndim(signal) == 1 else "frame")
+    return f"{name} sha256:{hashlib.sha256(np.ascontiguousarray(weights).tobytes()).hexdigest()}"
+
+
+def _carry(markets: Markets, frame: pd.DataFrame) -> pd.DataFrame:
+    frame = name_as_panel(frame, markets)
+    check_columns_of_frame(frame, markets, "signal")
+    order = np.argsort(stamps := read_stamps(frame.index, "signal"), kind="stable")
+    last = np.searchsorted(stamps[order], markets.time + markets.interval, side="left") - 1
+    found = frame.iloc[order[np.maximum(last, 0)]].set_axis(markets.times)
+    return found.where(pd.Series(last >= 0, index=markets.times), np.nan)
+
+
+def _keep_sides(weights: FloatArray, sides: Sides) -> FloatArray:
+    Choice("both", "long", "short").check("sides", sides)
+    low, high = {"both": (-np.inf, np.inf), "long": (0.0, np.inf), "short": (-np.inf, 0.0)}[sides]
+    return np.clip(weights, low, high)
+
+
+def _call(function: Function, markets: Markets, name: str) -> Any:
+    try:
+        return function(lend(markets))
+    except BacktestError:
+        raise
+    except Exception as error:
+        raise PolicyError(
+            f"the signal {name} raised {type(error).__name__}: {error}, in "
+            f"{locate_in(function, error)}, given {markets!r}; it also receives parts of the "
+            "panel, in which instruments that are not listed yet are missing"
+        ) from error
+
+
+def _read_answer(answer: Any, markets: Markets, name: str) -> FloatArray:
+    if not isinstance(answer, pd.DataFrame | np.ndarray | Mapping):
+        raise PolicyError(
+            f"the signal {name} must return {SHAPE}, returned a {type(answer).__name__}"
+        )
+    if isinstance(answer, pd.DataFrame) and not _has_all_bars(answer, markets):
+        raise PolicyError(
+            f"the signal {name} must return {SHAPE}, returned a frame of {len(answer)} by other "
+            "times"
+        )
+    return read_weights(answer, markets, argument=f"the signal {name}")
+
+
+def _has_all_bars(frame: pd.DataFrame, markets: Markets) -> bool:
+    return isinstance(frame.index, pd.DatetimeIndex) and frame.index.equals(markets.times)
+
+
+def _name_columns(answer: Any, markets: Markets, names: Sequence[str]) -> dict[str, FloatArray]:
+    values = _list_values(answer, markets)
+    columns = {name: np.zeros(markets.n_bars) for name in names}
+    for name, (first, stop) in zip(markets.names, markets.spans, strict=True):
+        columns[name][first:stop] = values[name][first:stop] if name in values else np.nan
+    return columns
+
+
+def _list_values(answer: Any, markets: Markets) -> dict[str, FloatArray]:
+    if isinstance(answer, pd.DataFrame | np.ndarray):
+        values = np.array(answer, dtype=np.float64)
+        names = answer.columns if isinstance(answer, pd.DataFrame) else markets.names
+        return {str(name): values[:, row] for row, name in enumerate(names)}
+    return dict(zip(markets.names, read_weights(answer, markets), strict=True))
+
+
+# ------------------------------------------------------------------------------------------- rules
+
+
+@dataclass_transform(frozen_default=True)
+class SignalRule:
+    """The base of all signal rules; a subclass becomes a frozen dataclass of its parameters.
+
+    Declare parameters as those of a policy, ``window: Annotated[int, Range(1, 1000, "bars")] = 9``,
+    and define ``direction(self, market)``, which returns one number in [-1, 1] per bar, known at
+    the bar's close: 1 long, -1 short, NaN or 0 flat. Rules between parameters go into ``check``.
+
+    Raises
+    ------
+    ParameterError
+        If a parameter is unknown, out of range or of the wrong type.
+
+    Examples
+    --------
+    >>> from backtest.engine.signal_rules import Rsi
+    >>> Rsi(low=25).text()
+    'rsi:14:25:70'
+    """
+
+    def __init_subclass__(cls) -> None:
+        dataclasses.dataclass(frozen=True, repr=False)(cls)
+        build = cls.__init__
+
+        def __init__(self: SignalRule, *args: object, **settings: object) -> None:  # noqa: N807 - it is the method
+            check_settings(cls, settings, len(args))  # type: ignore[arg-type] # it reads fields only
+            build(self, *args, **settings)
+
+        __init__.__signature__ = inspect.signature(build)  # type: ignore[attr-defined]
+        cls.__init__ = __init__  # type: ignore[method-assign, assignment]
+
+    def __post_init__(self) -> None:
+        for parameter in self.parameters().values():
+            value = check_value(type(self), parameter, getattr(self, parameter.name))  # type: ignore[arg-type] # it reads the name only
+            object.__setattr__(self, parameter.name, value)
+        self.check()
+
+    def __repr__(self) -> str:
+        settings = [f"{name}={write_value(value)}" for name, value in self.settings().items()]
+        return f"{type(self).__name__}({', '.join(settings)})"
+
+    @classmethod
+    def parameters(cls) -> Mapping[str, Parameter]:
+        """Return the declared parameters by name, in order."""
+        return find_parameters(cls)  # type: ignore[arg-type] # it reads fields only
+
+    @classmethod
+    def title(cls) -> str:
+        """Return the name at the command line, for example ``ma-cross``."""
+        return format_title(cls.__name__)
+
+    @classmethod
+    @checked
+    def from_settings(cls, settings: Mapping[str, object]) -> Self:
+        """Create a rule from its parameters; numbers may be given as text."""
+        declared = cls.parameters()
+        check_settings(cls, settings)  # type: ignore[arg-type] # it reads fields only
+        return cls(**{name: parse_value(declared[name], v) for name, v in settings.items()})
+
+    def settings(self) -> dict[str, Any]:
+        """Return the values of all parameters by name."""
+        return {name: getattr(self, name) for name in self.parameters()}
+
+    def text(self) -> str:
+        """Return the rule as a text, ``rsi:14:30:70``: its parameters in order.
+
+        Words and flags at the end are left out while they are at their defaults.
+        """
+        values = self.settings()
+        for parameter in reversed(list(self.parameters().values())):
+            is_plain = parameter.kind in (bool, str) and values[parameter.name] == parameter.default
+            if not is_plain:
+                break
+            del values[parameter.name]
+        return ":".join([self.title(), *map(write_word, values.values())])
+
+    def check(self) -> None:
+        """Raise a ParameterError if parameters contradict each other."""
+
+    def direction(self, market: Market) -> Any:  # noqa: ARG002 - for subclasses
+        """Return one number in [-1, 1] per bar, each known at its bar's close; NaN is flat."""
+        raise ParameterError(
+            f"{type(self).__name__} must define direction(self, market), which returns a number in "
+            "[-1, 1] per bar"
+        )
+
+    @checked
+    def compute(self, market: Market) -> FloatArray:
+        """Return the signal of shape (n_bars,), 0 where unknown, without a check for lookahead."""
+        signal = compute_signal(market, self.direction, name=self.text(), is_checked=False)
+        return signal.to_numpy(copy=True)
+
+    @checked
+    def apply(self, market: Market) -> pd.Series:
+        """Return the signal by ``market.times``, checked for lookahead as a policy's columns are.
+
+        Raises
+        ------
+        PolicyError
+            If ``direction`` raises, looks ahead, or returns something else.
+        """
+        name = self.text()
+        return name_signal(compute_signal(market, self.direction, name=name), name)
+
+    @checked
+    def weigh(self, markets: Markets, *, is_checked: bool = True) -> pd.DataFrame:
+        """Return the weights of several instruments by ``markets.times`` and name.
+
+        The weight of an instrument is its direction times 1/n, n of them that can be traded.
+        Without ``is_checked`` there is no check for lookahead. Raises as :meth:`apply` does.
+        """
+        name = self.text()
+        frame = compute_frame(markets, self._find_weights, name=name, is_checked=is_checked)
+        return name_signal(frame, name)
+
+    def _find_weights(self, markets: Markets) -> Any:
+        count = np.maximum(markets.tradable().sum(axis=0), 1)
+        found = {
+            name: pd.Series(self.compute(market), index=market.times).reindex(markets.times)
+            for name, market in markets.items()
+        }
+        return pd.DataFrame(found).fillna(0.0).div(count, axis=0)
+
+
+def write_word(value: object) -> str:
+    if isinstance(value, bool):
+        return str(value).lower()
+    if isinstance(value, float) and value.is_integer() and abs(value) < 1e15:
+        return str(int(value))
+    return str(value)
+
+
+# -------------------------------------------------------------------------------------- directions
+
+
+@dataclass(frozen=True, eq=False)
+class Directions:
+    """A signal as it was given, and its values at the bars of a market.
+
+    Attributes
+    ----------
+    given : Any
+        The signal as the caller gave it.
+    values : FloatArray of shape (n_bars,) or (1,)
+        The direction decided at each close; one for a constant.
+    market : Market or Markets
+        The market whose bars they are of: the one that policies see.
+    is_slow : bool
+        Whether the bars of the account are shorter.
+    """
+
+    given: Any
+    values: FloatArray
+    market: Any
+    is_slow: bool = False
+
+    compute: ClassVar[Callable[..., Any]] = staticmethod(compute_signal)
+
+    @staticmethod
+    def follow(rule: SignalRule, market: Any) -> Any:
+        return rule.apply(market)
+
+    @staticmethod
+    def list_columns(market: Any) -> Mapping[str, FloatArray]:
+        columns: Mapping[str, FloatArray] = market.columns
+        return columns
+
+    @staticmethod
+    def read(signal: Any, market: Any, *, first: int) -> FloatArray:
+        return read_signal(signal, market, first)
+
+    def describe(self) -> str:
+        return describe_signal(self.given, self.values)
+
+    def keep_times(self) -> Any:
+        if len(self.values) == 1:
+            return float(self.values[0])
+        return keep_note(self.given, pd.Series(self.values, index=self.market.times))
+
+    def take_first(self, stop: int) -> Any:
+        if self.is_slow:
+            return self.keep_times()
+        return float(self.values[0]) if len(self.values) == 1 else self.values[:stop]
+
+
+class WeightedDirections(Directions):
+    """The weights of several instruments, of shape (n_instruments, n_bars)."""
+
+    compute: ClassVar[Callable[..., Any]] = staticmethod(compute_frame)
+
+    @staticmethod
+    def follow(rule: SignalRule, market: Any) -> Any:
+        return rule.weigh(market)
+
+    @staticmethod
+    def list_columns(market: Any) -> Mapping[str, FloatArray]:
+        del market
+        return {}
+
+    @staticmethod
+    def read(signal: Any, market: Any, *, first: int) -> FloatArray:
+        return read_weights(signal, market, first=first)
+
+    def describe(self) -> str:
+        return describe_weights(self.given, self.values)
+
+    def keep_times(self) -> Any:
+        if self.given is None:
+            return None
+        return keep_note(self.given, weights_to_frame(self.values, self.market))
+
+    def take_first(self, stop: int) -> Any:
+        del stop
+        return self.keep_times()
+
+
+def read_directions(signal: Any, market: Market | Markets, *, first: int = 0) -> Directions:
+    clock, form = find_clock(market), choose_directions(market)
+    values = form.read(signal, clock.seen, first=clock.at(first))
+    return form(signal, values, clock.seen, not clock.is_every)
+
+
+def choose_directions(market: Market | Markets) -> type[Directions]:
+    return WeightedDirections if isinstance(market, Markets) else Directions
+
+
+# -------------------------------------------------------------------------------------- indicators
+
+Window = Annotated[int, Range(1, 100_000, "bars", log=True)]
+TradedSides = Annotated[str, Choice("both", "long", "short")]
+
+
+class MaCross(SignalRule):
+    """Long while the fast moving average of closes is over the slow one, short under it.
+
+    sign(MA_fast - MA_slow); flat until the slow average is known. With ``ewm`` the averages are
+    exponentially weighted with these spans, by recursion.
+    """
+
+    fast: Window = 24
+    slow: Window = 168
+    sides: TradedSides = "both"
+    ewm: bool = False
+
+    def check(self) -> None:
+        """Require that fast lies below slow."""
+        if not self.fast < self.slow:
+            raise ParameterError(
+                f"fast must be below slow {self.slow}, got {self.fast}; for the opposite direction "
+                "take the negative of the signal"
+            )
+
+    @checked
+    def direction(self, market: Market) -> FloatArray:
+        """Return the sign of the difference of the averages."""
+        one, two = (average(closes(market), n, ewm=self.ewm) for n in (self.fast, self.slow))
+        return keep_sides(np.sign((one - two).to_numpy()), self.sides)
+
+
+class Rsi(SignalRule):
+    """Long after the relative strength index was under ``low``, until it is over 50.
+
+    Short after it was over ``high``, until it is under 50: a bet on reversal. The index is
+    100 - 100 / (1 + gains / losses), with plain means over the window. Source: Wilder (1978), New
+    Concepts in Technical Trading Systems.
+    """
+
+    window: Window = 14
+    low: Annotated[float, Range(0.0, 50.0)] = 30.0
+    high: Annotated[float, Range(50.0, 100.0)] = 70.0
+    sides: TradedSides = "both"
+
+    def direction(self, market: Market) -> FloatArray:
+        """Return what a trader holds who bets on reversal from either end."""
+        move = closes(market).diff()
+        gains, losses = (
+            average(each.clip(lower=0.0), self.window, ewm=False) for each in (move, -move)
+        )
+        index = 100.0 - 100.0 / (1.0 + gains / losses)
+        long = hold_between(index < self.low, index > 50.0)
+        return keep_sides(long - hold_between(index > self.high, index < 50.0), self.sides)
+
+
+class Bollinger(SignalRule):
+    """Long after a close under the lower Bollinger band, until one over the middle.
+
+    Short after a close over the upper band, until one under the middle: a bet on reversal. The
+    bands are ``width`` standard deviations (of the whole window, ddof 0) around the mean. Source:
+    Bollinger (2001), Bollinger on Bollinger Bands.
+    """
+
+    window: Window = 20
+    width: Annotated[float, Range(0.01, 100.0, "deviations", log=True)] = 2.0
+    sides: TradedSides = "both"
+
+    def direction(self, market: Market) -> FloatArray:
+        """Return what a trader holds who bets on reversal from either band."""
+        price = closes(market)
+        middle = average(price, self.window, ewm=False)
+        reach = self.width * price.rolling(self.window).std(ddof=0)
+        long = hold_between(price < middle - reach, price > middle)
+        short = hold_between(price > middle + reach, price < middle)
+        return keep_sides(long - short, self.sides)
+
+
+class Breakout(SignalRule):
+    """Long from a close over the highest high of a channel, short from one under its lowest low.
+
+    The direction holds until the opposite breakout. The channel is that of the ``window`` bars
+    before the bar. Source: Donchian (1960), High Finance in Copper.
+    """
+
+    window: Window = 48
+    sides: TradedSides = "both"
+
+    def direction(self, market: Market) -> FloatArray:
+        """Return the side of the last breakout, 0 before the first."""
+        price = closes(market)
+        top = pd.Series(market.high).rolling(self.window).max().shift(1)
+        bottom = pd.Series(market.low).rolling(self.window).min().shift(1)
+        long = hold_between(price > top, price < bottom)
+        return keep_sides(long - hold_between(price < bottom, price > top), self.sides)
+
+
+RULES: dict[str, type[SignalRule]] = {
+    each.title(): each for each in (MaCross, Rsi, Bollinger, Breakout)
+}
+
+
+def closes(market: Market) -> pd.Series:
+    return pd.Series(market.close)
+
+
+def average(values: pd.Series, window: int, *, ewm: bool) -> pd.Series:
+    if ewm:
+        return values.ewm(span=window, adjust=False, min_periods=window).mean()
+    return values.rolling(window).mean()
+
+
+def hold_between(enter: Any, leave: Any) -> FloatArray:
+    events = np.where(np.asarray(leave), 0.0, np.where(np.asarray(enter), 1.0, np.nan))
+    return np.asarray(pd.Series(events).ffill().fillna(0.0), dtype=np.float64)
+
+
+def keep_sides(values: FloatArray, sides: str) -> FloatArray:
+    low, high = {"both": (-1.0, 1.0), "long": (0.0, 1.0), "short": (-1.0, 0.0)}[sides]
+    return np.clip(values, low, high)
+
+
+def resolve_signal(signal: Any, market: Market | Markets) -> Any:
+    market = find_clock(market).seen
+    named = read_text(signal, market) if isinstance(signal, str) else signal
+    if not isinstance(named, SignalRule):
+        return named
+    return choose_directions(market).follow(named, market)
+
+
+def read_named(signal: Any, market: Market | Markets) -> Any:
+    return read_text(signal, find_clock(market).seen) if isinstance(signal, str) else signal
+
+
+def read_text(text: str, seen: Market | Markets) -> Any:
+    columns = choose_directions(seen).list_columns(seen)
+    if text in columns:
+        values = pd.Series(columns[text], index=seen.times, name="signal")
+        return name_signal(values, f"column {text}")
+    return read_rule(text, columns=columns)
+
+
+def read_rule(
+    text: str,
+    settings: Mapping[str, object] | None = None,
+    *,
+    columns: Mapping[str, object] | None = None,
+) -> SignalRule:
+    name, *words = text.split(":")
+    if name not in RULES:
+        known = ", ".join(columns or ()) or "none"
+        raise ParameterError(
+            f"signal must be a number from -1 to 1, a further column of the bars ({known}) or a "
+            f"rule, {', '.join(RULES)}, as in rsi:14:30:70, got {text!r}"
+            + did_you_mean(name, [*(columns or ()), *RULES])
+        )
+    declared = list(RULES[name].parameters())
+    if len(words) > len(declared):
+        raise ParameterError(
+            f"signal must be {':'.join([name, *(each.upper() for each in declared)])}, got {text!r}"
+        )
+    given: dict[str, object] = dict(zip(declared, words, strict=False))
+    try:
+        return RULES[name].from_settings({**given, **(settings or {})})
+    except ParameterError as error:
+        raise ParameterError(f"signal {text!r}: {error}") from error
+
+
+def change_rule(rule: SignalRule, settings: Mapping[str, Any]) -> SignalRule:
+    return type(rule)(**{**rule.settings(), **settings})

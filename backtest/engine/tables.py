@@ -1,0 +1,321 @@
+"""Tables of a result: events, positions, profits."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from backtest.account import ledger
+from backtest.account.pool_liquidation import CAUSED
+from backtest.account.records import (
+    CONVERTED,
+    DELISTED,
+    EXPIRED,
+    MARGIN_REFUSED,
+    MARGIN_RETURNED,
+    RESTED,
+    SIGNS,
+    TERMS,
+    UNQUOTED,
+)
+from backtest.base import BoolArray, FloatArray, IntArray, make_array_twins, utc_index
+from backtest.engine.record import PositionFields
+from backtest.venue import Venue, contract_value, liquidation_price, requirement
+
+KINDS = {
+    ledger.FILL: "fill",
+    ledger.FUNDING: "funding",
+    ledger.INTEREST: "interest",
+    ledger.FLOW: "flow",
+    ledger.TOP_UP: "top_up",
+    ledger.REFUSED: "withdrawal_refused",
+    ledger.STOPPED: "stop",
+    ledger.LIQUIDATED: "liquidation",
+    ledger.BAD_DEBT: "bad_debt",
+    ledger.CALLED: "margin_call",
+    ledger.RUINED: "ruin",
+    ledger.CALL_MET: "call_met",
+    ledger.CALL_PARTLY_MET: "call_partly_met",
+    ledger.CALL_FAILED: "call_failed",
+    ledger.MARGIN_ADDED: "margin_added",
+    ledger.TRAILED: "trailing_stop",
+    ledger.EQUITY_STOPPED: "equity_stop",
+    ledger.TOOK_PROFIT: "take_profit",
+    ledger.TIME_STOPPED: "time_stop",
+    DELISTED: "delisted",
+    EXPIRED: "expiry",
+    UNQUOTED: "unquoted",
+    CONVERTED: "conversion",
+    RESTED: "limit_order",
+    MARGIN_RETURNED: "margin_returned",
+    MARGIN_REFUSED: "margin_refused",
+}
+ORDER = (
+    "fill", "stop", "liquidation", "fee", "slippage", "impact", "liquidation_loss", "funding",
+    "interest", "margin_call", "top_up", "bad_debt", "flow", "withdrawal_refused",
+    "ruin", "call_met", "call_partly_met", "call_failed", "margin_added",
+    "trailing_stop", "equity_stop", "take_profit", "delisted", "conversion", "margin_returned",
+    "margin_refused", "time_stop", "limit_order", "expiry", "unquoted",
+)  # fmt: skip
+OWNER = 8
+"""The column of entries that says whose they are: an instrument, then collateral; -1 the account.
+"""
+WITHOUT_PRICE = (
+    ledger.INTEREST, ledger.FLOW, ledger.TOP_UP, ledger.REFUSED, ledger.CALLED, ledger.CALL_MET,
+    ledger.CALL_PARTLY_MET, ledger.CALL_FAILED,
+)  # fmt: skip
+DIVIDEND = "dividend"
+FORCED = (*(KINDS[kind] for kind in ledger.STOP_KINDS), "liquidation", "ruin")
+TRADES = ("fill", *FORCED, "delisted", "expiry")
+ARRAYS = make_array_twins(contract_value, requirement, liquidation_price)
+
+
+def price_of(venue: Venue, value: FloatArray) -> FloatArray:
+    return np.asarray(ARRAYS.compute_price(venue.contract.size, is_inverse(venue), value))
+
+
+def value_of(venue: Venue, price: FloatArray) -> FloatArray:
+    return np.asarray(ARRAYS.compute_value(venue.contract.size, is_inverse(venue), price))
+
+
+def is_inverse(venue: Venue) -> bool:
+    return venue.contract.kind == "inverse"
+
+
+def events_table(
+    names: Sequence[str],
+    assets: Sequence[str],
+    venues: Sequence[Venue],
+    time: IntArray,
+    entries: FloatArray,
+    first: int,
+    paying: Sequence[str] = (),
+    options: Mapping[int, str] | None = None,
+) -> pd.DataFrame:
+    shown = entries[entries[:, 1] != CAUSED]
+    price = find_prices(shown, venues)
+    kinds = shown[:, 1].astype(np.int64)
+    parts = [_rows(shown, price, np.arange(len(shown)), "")]
+    parts[0]["kind"] = [KINDS[kind] for kind in kinds]
+    for place, (name, chosen, column) in enumerate(find_costs(kinds), start=1):
+        rows = np.flatnonzero(chosen & (shown[:, column] != 0.0))
+        parts.append(_rows(shown, price, rows, name, amount=column, place=place))
+    table = pd.concat(parts).sort_values(["row", "place"], kind="stable", ignore_index=True)
+    bar = table.pop("bar").to_numpy(dtype=np.int64) - first
+    who = table.pop("who").to_numpy(dtype=np.int64)
+    table = table.drop(columns=["row", "place"])
+    table.insert(0, "time", utc_index(time[bar]))
+    named = options or {}
+    unknown = [""] * (max(named, default=-1) + 1 - len(names) - len(assets))
+    labels = np.array([*names, *assets, *unknown, ""], dtype=object)
+    for owner, name in named.items():
+        labels[owner] = name
+    is_paid = (table["kind"] == "funding") & np.isin(labels[who], list(paying))
+    table.loc[is_paid, "kind"] = DIVIDEND  # paid as funding is, and a market has one of the two
+    table["kind"] = pd.Categorical(table["kind"], categories=[*ORDER, DIVIDEND])
+    of: Any = pd.Categorical(labels[who], categories=[*dict.fromkeys(labels)])
+    table.insert(2, "instrument", of)
+    return table
+
+
+def find_costs(kinds: IntArray) -> tuple[tuple[str, BoolArray, int], ...]:
+    trades = np.isin(kinds, (ledger.FILL, *ledger.STOP_KINDS, DELISTED, EXPIRED))
+    liquidations = kinds == ledger.LIQUIDATED
+    return (
+        ("fee", trades, 5),
+        ("slippage", trades, 6),
+        ("impact", trades, 7),
+        ("liquidation_loss", liquidations, 5),
+    )
+
+
+def find_prices(entries: FloatArray, venues: Sequence[Venue]) -> FloatArray:
+    price = np.full(len(entries), np.nan)
+    who, kinds = entries[:, OWNER].astype(np.int64), entries[:, 1].astype(np.int64)
+    has_price = ~np.isin(kinds, WITHOUT_PRICE)
+    for i, venue in enumerate(venues):
+        rows = (who == i) & has_price
+        price[rows] = price_of(venue, entries[rows, 2])
+    assets = who >= len(venues)
+    price[assets] = entries[assets, 2]
+    return price
+
+
+def forced_changes(entries: FloatArray, first: int, n_bars: int) -> FloatArray:
+    forced = tuple(kind for kind, name in KINDS.items() if name in FORCED)
+    return sum_contracts(entries, forced, first, n_bars)
+
+
+def sum_contracts(
+    entries: FloatArray, kinds: tuple[float, ...], first: int, n_bars: int
+) -> FloatArray:
+    """Return the contracts that entries of some kinds traded in each bar, of shape (n_bars,)."""
+    chosen = entries[np.isin(entries[:, 1], kinds)]
+    bars = chosen[:, 0].astype(np.int64) - first
+    return np.bincount(bars, weights=chosen[:, 3], minlength=n_bars).astype(np.float64)
+
+
+def _rows(
+    entries: FloatArray,
+    price: FloatArray,
+    rows: IntArray,
+    kind: str,
+    *,
+    amount: int = 4,
+    place: int = 0,
+) -> pd.DataFrame:
+    who = entries[rows, OWNER]
+    return pd.DataFrame(
+        {
+            "bar": entries[rows, 0],
+            "who": who,
+            "kind": np.full(len(rows), kind, dtype=object),
+            "price": price[rows],
+            "quantity": entries[rows, 3],
+            "amount": entries[rows, amount],
+            "row": rows,
+            "place": np.full(len(rows), place),
+        }
+    )
+
+
+# --------------------------------------------------------------------------------------- positions
+
+Fields = Mapping[str, FloatArray]
+SHOWN = (
+    "price_pnl", "fees", "slippage", "impact", "funding", "liquidation_loss", "margin",
+)  # fmt: skip
+OWN = tuple(name for name in TERMS if name in PositionFields._fields)
+
+
+def compute_notionals(held: Fields, marks: FloatArray, venues: Sequence[Venue]) -> FloatArray:
+    """Return the signed notionals at each close, of shape (n_bars, n); ``marks`` are prices."""
+    quantity = held["quantity"]
+    return np.where(quantity != 0.0, quantity * np.abs(value_marks(marks, venues)), 0.0)
+
+
+def measure_profits(held: Fields, marks: FloatArray, venues: Sequence[Venue]) -> FloatArray:
+    """Return the unrealized profits at each close, of shape (n_bars, n); ``marks`` are prices."""
+    quantity = held["quantity"]
+    return np.where(quantity != 0.0, quantity * (value_marks(marks, venues) - held["entry"]), 0.0)
+
+
+def sum_positions(values: FloatArray) -> FloatArray:
+    return values[:, 0] if values.shape[1] == 1 else values.sum(axis=1)
+
+
+def value_marks(marks: FloatArray, venues: Sequence[Venue]) -> FloatArray:
+    """Return the values u of marks, of shape (n_bars, n); those of one need no copy."""
+    if len(venues) == 1:
+        return value_of(venues[0], marks)
+    return np.stack([value_of(venue, marks[:, i]) for i, venue in enumerate(venues)], axis=1)
+
+
+def positions_table(
+    time: IntArray,
+    names: Sequence[str],
+    venues: Sequence[Venue],
+    spans: IntArray,
+    equity: FloatArray,
+    held: Fields,
+    marks: FloatArray,
+    liquidation_prices: FloatArray,
+    shares: FloatArray,
+    options: Sequence[pd.DataFrame] = (),
+) -> pd.DataFrame:
+    """Return a row per bar and instrument that has it, and per bar and option that is held.
+
+    Columns: ``time``, ``instrument``, ``quantity`` in contracts, ``entry`` and ``mark`` as prices,
+    signed ``notional`` and ``leverage``, ``profit`` (unrealized), ``price_pnl``, ``fees``,
+    ``slippage``, ``impact``, ``funding``, ``liquidation_loss`` of the bar, ``margin`` (isolated),
+    ``liquidation_price`` (the others frozen), ``requirement_share`` (its Euler share; the whole
+    maintenance of the only position), ``target``.
+
+    ``options`` are the rows of each option. Prices of an option are those of one contract in the
+    settlement currency, its notional is its delta in money, the ``liquidation_price`` is that of
+    its underlying, and it has no share and no target. They have columns of their own, of
+    instruments NaN but for ``delta``: ``value`` of the position, the Greeks in money
+    (docs/options.md), implied ``volatility``, ``days`` to expiry and ``surface_age`` in days.
+    """
+    notionals = compute_notionals(held, marks, venues)
+    profits = measure_profits(held, marks, venues)
+    parts = []
+    for i, name in enumerate(names):
+        rows = slice(*(int(each) for each in spans[i]))
+        is_held = held["quantity"][rows, i] != 0.0
+        is_shown = is_held | bool(options)  # options fail with it where it is not held
+        with np.errstate(divide="ignore", invalid="ignore"):
+            leverage = np.where(equity[rows] > 0.0, notionals[rows, i] / equity[rows], 0.0)
+        own = {
+            "time": utc_index(time[rows]),
+            "instrument": name,
+            "quantity": held["quantity"][rows, i],
+            "entry": np.where(is_held, price_of(venues[i], held["entry"][rows, i]), np.nan),
+            "mark": marks[rows, i],
+            "notional": notionals[rows, i],
+            "leverage": leverage,
+            "profit": profits[rows, i],
+            **{each: held[each][rows, i] for each in SHOWN},
+            "liquidation_price": np.where(is_shown, liquidation_prices[rows, i], np.nan),
+            "requirement_share": shares[rows, i],
+            "target": held["target"][rows, i],
+        }
+        parts.append(pd.DataFrame(own | ({"delta": notionals[rows, i]} if options else {})))
+    parts.extend(options)
+    table = pd.concat(parts, ignore_index=True)
+    held_options = (each["instrument"].iloc[0] for each in options if len(each))  # any may be empty
+    known = list(dict.fromkeys([*names, *held_options]))
+    table["instrument"] = pd.Categorical(table["instrument"], categories=known)
+    return table.sort_values(["time", "instrument"], kind="stable", ignore_index=True)
+
+
+def count_assets(
+    final: FloatArray, entries: FloatArray, n: int, first: int, n_bars: int
+) -> FloatArray:
+    """Return the amounts of collateral at each close, of shape (n_bars, C)."""
+    found = np.tile(final, (n_bars, 1))
+    is_asset = (entries[:, 8] >= n) & (entries[:, 8] < n + len(final))
+    for entry in entries[is_asset & (entries[:, 1] != CAUSED)]:
+        found[: int(entry[0]) - first, int(entry[8]) - n] -= entry[3]
+    return found
+
+
+def attribution_table(names: Sequence[str], account: Fields, held: Fields) -> pd.DataFrame:
+    rows: dict[str, dict[str, float]] = {
+        name: {term: float(held[term][:, i].sum()) for term in OWN} for i, name in enumerate(names)
+    }
+    known = {term: account[term] for term in TERMS if term in account}
+    total = {term: float(each.sum()) for term, each in known.items()}
+    parts = {term: [row.get(term, 0.0) for row in rows.values()] for term in known}
+    rest = {term: total[term] - sum(parts[term]) for term in known}
+    rounding = {term: 1e-9 * np.abs(each).sum() for term, each in known.items()}
+    rows["account"] = {term: 0.0 if abs(x) <= rounding[term] else x for term, x in rest.items()}
+    rows["total"] = total
+    table = pd.DataFrame.from_dict(rows, orient="index", columns=TERMS).fillna(0.0)
+    gains = [name for name in TERMS if SIGNS[name] > 0.0 and name != "flows"]
+    costs = [name for name in TERMS if SIGNS[name] < 0.0 and name != "conversion"]
+    net = table[gains].sum(axis=1) - table[costs].sum(axis=1)
+    table["net"] = net - table["conversion"]
+    return table.rename_axis("instrument")
+
+
+def attribute_money(
+    names: Sequence[str], account: Fields, held: Fields, starts: pd.DatetimeIndex
+) -> pd.DataFrame:
+    found = {}
+    for start in starts.unique():
+        rows = np.flatnonzero(starts == start)
+        own = slice(rows[0], rows[-1] + 1)
+        found[start] = attribution_table(
+            names,
+            {name: each[own] for name, each in account.items()},
+            {name: each[own] for name, each in held.items()},
+        )
+    return pd.concat(found, names=[starts.name])
+
+
+def mean_of(values: FloatArray) -> float:
+    return float(np.nanmean(values)) if np.any(np.isfinite(values)) else float("nan")
