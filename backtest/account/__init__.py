@@ -37,13 +37,13 @@ if TYPE_CHECKING:
     from backtest.account.balance import compute_pool, count_cross, is_pool_short
     from backtest.account.balance import is_under_limit, mark_to_ledger, pick_balances
     from backtest.account.balance import put_balances, value_at
-    from backtest.account.bar import set_quotes, simulate_portfolio_bar
+    from backtest.account.bar import set_quotes, live_bar
     from backtest.account.calls import compute_pool_backing, compute_pool_needed
     from backtest.account.calls import compute_pool_ratio
     from backtest.account.records import as_log, clear_ledger, note, stamp, sum_fast_ledger
     from backtest.account.records import sum_ledger, sum_ledger_terms, total
     from backtest.account.calls import write_settings
-    from backtest.account.payments import charge_portfolio_interest
+    from backtest.account.payments import charge_interest
     from backtest.account.records import AccountBar, AccountState, EventLog, MarketBar
     from backtest.account.records import MarketFeed, Scratch, Terms, has_exits, has_stops
     from backtest.account.records import is_held, is_isolated, is_spot, pick_instrument

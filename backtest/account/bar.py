@@ -35,13 +35,13 @@ from backtest.account.options import (
 from backtest.account.order_limits import count_decisions
 from backtest.account.orders import is_outside, trade
 from backtest.account.payments import (
-    charge_portfolio_interest,
+    charge_interest,
     convert_collateral,
-    end_portfolio,
-    is_portfolio_ruined,
-    pay_portfolio_funding,
+    end_account,
+    is_account_ruined,
     settle_debt,
-    take_portfolio_flows,
+    settle_funding,
+    take_flows,
 )
 from backtest.account.position import NOTHING_LEFT, follow_prices
 from backtest.account.price_walk import (
@@ -263,7 +263,7 @@ def close_fast_bar(bar: AccountBar, equity: float) -> None:
 # --------------------------------------------------------------------------------- the eight steps
 
 
-def simulate_portfolio_bar(bar: AccountBar, t: int) -> None:
+def live_bar(bar: AccountBar, t: int) -> None:
     terms, feed, state, quotes, ledger = bar.terms, bar.feed, bar.state, bar.quotes, bar.ledger
     set_quotes(terms, feed, quotes, t)
     clear_ledger(ledger)
@@ -273,22 +273,22 @@ def simulate_portfolio_bar(bar: AccountBar, t: int) -> None:
         fill_early(bar, t)  # 0
     open_options(terms, feed, state, quotes, t)
     book_profits(state, ledger)
-    take_portfolio_flows(bar, t)  # 1
+    take_flows(bar, t)  # 1
     convert_collateral(bar, t)
     answer_calls(bar, t)
     rescale_unit(state, ledger, before)
     if terms.equity_stop > 0.0:
         rescale_highest(state, total(ledger, FLOWS) + total(ledger, TOP_UP), before)
-    pay_portfolio_funding(bar, t, 1)  # 2
+    settle_funding(bar, t, 1)  # 2
     expire_options(bar, t, 0, ENDLESS)
     if terms.has_interest and t > 0:
-        charge_portfolio_interest(bar, t)  # 3
+        charge_interest(bar, t)  # 3
     check_gap(bar, t)  # 4
     stop_by_time(bar, t, 1.0 * feed.time[t])
     if terms.fill in (AT_OPEN, RESTING) and t > 0:
         fill_pending(bar, t)  # 5
     stamp_openings(terms, state, 1.0 * feed.time[t])
-    pay_portfolio_funding(bar, t, 0)  # 6
+    settle_funding(bar, t, 0)  # 6
     expire_options(bar, t, 1, ENDLESS)
     walk(bar, t)  # 7
     if terms.fill == RESTING:
@@ -298,7 +298,7 @@ def simulate_portfolio_bar(bar: AccountBar, t: int) -> None:
     follow_bests(bar)
     if terms.fill == LATE:
         fill_late(bar, t)
-    close_portfolio_bar(bar, t, wealth)  # 8
+    close_bar(bar, t, wealth)  # 8
 
 
 def set_quotes(terms: Terms, feed: MarketFeed, quotes: MarketBar, t: int) -> None:
@@ -433,16 +433,16 @@ def follow_bests(bar: AccountBar) -> None:
 # -------------------------------------------------------------------------------- step 8: close
 
 
-def close_portfolio_bar(bar: AccountBar, t: int, wealth: float) -> None:
+def close_bar(bar: AccountBar, t: int, wealth: float) -> None:
     terms, state, ledger = bar.terms, bar.state, bar.ledger
     close_options(bar, t)
     mark_closes(bar, t)
     equity = compute_account_equity(terms, state)
     is_lost = state.wallet[IS_RUINED] == 0.0 and earn(ledger) < 0.0
     if is_lost:
-        is_lost = is_portfolio_ruined(terms, state, bar.quotes, equity)
+        is_lost = is_account_ruined(terms, state, bar.quotes, equity)
     if is_lost:
-        end_portfolio(bar, t)
+        end_account(bar, t)
         equity = compute_account_equity(terms, state)
     close_calls(bar, t, is_lost)
     state.wallet[IS_CONVERTING] = 1.0 if is_under_limit(terms, state, equity) else 0.0

@@ -72,7 +72,7 @@ from backtest.venue import compute_best_leverage
 # --------------------------------------------------------------------------- step 1: flows
 
 
-def take_portfolio_flows(bar: AccountBar, t: int) -> None:
+def take_flows(bar: AccountBar, t: int) -> None:
     terms, feed, state = bar.terms, bar.feed, bar.state
     quotes, ledger, log = bar.quotes, bar.ledger, bar.log
     last = ledger.shape[1] - 1
@@ -131,16 +131,16 @@ def convert_collateral(bar: AccountBar, t: int) -> None:
 # ------------------------------------------------------------------- steps 2 and 6: funding
 
 
-def is_portfolio_funding_due(feed: MarketFeed, state: AccountState, t: int, is_open: int) -> bool:
+def is_funding_due(feed: MarketFeed, state: AccountState, t: int, is_open: int) -> bool:
     event = state.cursor[FUNDING_NEXT]
     if event >= len(feed.funding_bar) or feed.funding_bar[event] != t:
         return False
     return bool(feed.funding_is_open[event] == is_open)
 
 
-def pay_portfolio_funding(bar: AccountBar, t: int, is_open: int) -> None:
+def settle_funding(bar: AccountBar, t: int, is_open: int) -> None:
     terms, feed, state = bar.terms, bar.feed, bar.state
-    while is_portfolio_funding_due(feed, state, t, is_open):
+    while is_funding_due(feed, state, t, is_open):
         event = state.cursor[FUNDING_NEXT]
         state.cursor[FUNDING_NEXT] = event + 1
         if is_open == 0:
@@ -198,7 +198,7 @@ def drop_after_pool_failure(terms: Terms, state: AccountState) -> None:
 # ------------------------------------------------------------------------- step 3: interest
 
 
-def charge_portfolio_interest(bar: AccountBar, t: int) -> None:
+def charge_interest(bar: AccountBar, t: int) -> None:
     terms, feed, state, ledger = bar.terms, bar.feed, bar.state, bar.ledger
     before = max(t - 1, 0)
     years = feed.years[min(t, len(feed.years) - 1)]
@@ -271,18 +271,16 @@ def settle_debt(bar: AccountBar, t: int) -> None:
         note(bar.log, t, -1, DEBT, 1.0, 0.0, debt)
 
 
-def is_portfolio_ruined(
-    terms: Terms, state: AccountState, quotes: MarketBar, equity: float
-) -> bool:
+def is_account_ruined(terms: Terms, state: AccountState, quotes: MarketBar, equity: float) -> bool:
     wealth, paid_in = equity + state.wallet[RESERVE], state.wallet[PAID_IN]
     is_under = wealth <= terms.ruin_at * paid_in * (1.0 + TOLERANCE)
     is_under = is_under or equity <= NOTHING_LEFT * paid_in * (1.0 + TOLERANCE)
     if is_under or count_open(state) > 0:
         return bool(is_under)
-    return is_portfolio_poor(terms, quotes, wealth)
+    return is_poor(terms, quotes, wealth)
 
 
-def is_portfolio_poor(terms: Terms, quotes: MarketBar, wealth: float) -> bool:
+def is_poor(terms: Terms, quotes: MarketBar, wealth: float) -> bool:
     found = False
     for i in range(len(quotes.open)):
         if quotes.is_listed[i] == 1:
@@ -300,7 +298,7 @@ def is_portfolio_poor(terms: Terms, quotes: MarketBar, wealth: float) -> bool:
     return found
 
 
-def end_portfolio(bar: AccountBar, t: int) -> None:
+def end_account(bar: AccountBar, t: int) -> None:
     state, ledger, log = bar.state, bar.ledger, bar.log
     if count_open(state) == 0:
         note(log, t, -1, RUINED, 1.0, 0.0, 0.0)

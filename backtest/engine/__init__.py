@@ -46,14 +46,14 @@ if TYPE_CHECKING:
     from backtest.engine.policy_contract import Finding, check_policy
     from backtest.engine.driver import new_event_log, new_ledger_array, new_quotes
     from backtest.engine.driver import new_cuts, new_scratch
-    from backtest.engine.checks import check_periods, check_portfolio
+    from backtest.engine.checks import check_periods, check_run
     from backtest.engine.checks import count_periods, read_venues
     from backtest.engine.closes import find_failure_value, is_near_failure, look_at_close
     from backtest.engine.driver import Counts, bind_loop, drive
     from backtest.engine.driver import find_simulate, list_kernel_arguments, new_tape
     from backtest.engine.driver import read_tables, report_bad_decision
-    from backtest.engine.driver import summarize_portfolio
-    from backtest.engine.inputs import PortfolioInputs, read_portfolio_inputs
+    from backtest.engine.driver import summarize_account
+    from backtest.engine.inputs import AccountInputs, read_inputs
     from backtest.engine.inputs import pack_terms, start_account_state, write_table
     from backtest.engine.policies import Glimpse, ObservedPolicy, ask_plain
     from backtest.engine.policies import assign_policies, check_overlay, flatten_columns

@@ -30,10 +30,10 @@ from backtest.engine.driver import (
     new_scratch,
     new_tape,
     read_tables,
-    run_portfolio_loop,
+    run_in_loop,
 )
 from backtest.engine.feed_arrays import TradedDays, start_day
-from backtest.engine.inputs import PortfolioInputs, resume_options, start_account_state
+from backtest.engine.inputs import AccountInputs, resume_options, start_account_state
 from backtest.engine.loop import BEGIN, FIRST, STOP, Deciders, begin_lane
 from backtest.engine.option_trader import Legs, OptionTrader, make_trader
 from backtest.engine.policies import ObservedPolicy, bind, flatten_columns, make_deciders
@@ -70,7 +70,7 @@ def run_account(
     return outcome
 
 
-def begin(setup: Setup) -> tuple[PortfolioInputs, AccountState, Deciders, Tally]:
+def begin(setup: Setup) -> tuple[AccountInputs, AccountState, Deciders, Tally]:
     inputs, resume = setup.inputs, setup.resume
     if resume is None:
         state = start_account_state(
@@ -122,7 +122,7 @@ def take(
         start_policies(setup, each, gather_deciders(setup, each.observed), legs)
         for each in switches
     ]
-    return run_portfolio_loop(
+    return run_in_loop(
         inputs,
         state,
         tally,
@@ -154,7 +154,7 @@ def find_trader(setup: Setup, observed: list[ObservedPolicy], legs: Legs) -> Opt
 
 # ----------------------------------------------------------------------------------- many accounts
 
-Given: TypeAlias = tuple[PortfolioInputs, AccountState, Deciders]
+Given: TypeAlias = tuple[AccountInputs, AccountState, Deciders]
 BOUND = ("addresses", "wants_table", "wants_account", "wants_bar")
 FIELDS = ("wealth", "liquidations", "bad_debt", "calls", "is_ruined")
 ROOMS = ("memory", "shown", "bar", "margin", "levels")
@@ -175,7 +175,7 @@ class Laid(NamedTuple):
     Every lane has ``width`` bars, and settlements and flows at the same ones.
     """
 
-    inputs: PortfolioInputs
+    inputs: AccountInputs
     deciders: Deciders
     observed: list[ObservedPolicy]
     width: int
@@ -409,14 +409,14 @@ class LaterBars:
         """What happened since it went on."""
         return self.counts.tally
 
-    def pass_bars(self, inputs: PortfolioInputs, first: int, stop: int) -> None:
+    def pass_bars(self, inputs: AccountInputs, first: int, stop: int) -> None:
         (bound,) = self.loop.deciders
         self.counts, _ = drive(
             self.loop.simulate, self.loop.pack, inputs, self.state, self.deciders, bound,
             self.counts, first, stop, self.tape, stop - first, None,
         )  # fmt: skip
 
-    def measure(self, module: ModuleType, inputs: PortfolioInputs, t: int) -> float:
+    def measure(self, module: ModuleType, inputs: AccountInputs, t: int) -> float:
         """Return what the function ``measure`` of a module finds before bar t, which stays so."""
         if module not in self.measures:
             self.measures[module] = find_measure(self.setup, module)

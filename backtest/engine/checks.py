@@ -114,7 +114,7 @@ def check_maker_shares(venues: Mapping[str, Venue]) -> None:
             )
 
 
-def check_portfolio(markets: Markets, venues: Mapping[str, Venue], account: Account) -> None:
+def check_run(markets: Markets, venues: Mapping[str, Venue], account: Account) -> None:
     settled = check_settlement(markets, venues)
     check_collateral(account.collateral, markets.names, settled)
     check_agreement(markets.names, venues)

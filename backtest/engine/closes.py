@@ -98,7 +98,7 @@ class CloseFacts(NamedTuple):
     is_near: bool
 
 
-def count_portfolio_bar(
+def count_bar(
     clock: Clock,
     tally: Tally,
     state: AccountState,
@@ -141,7 +141,7 @@ def count_portfolio_bar(
         sample=sample,
         money=add_ledgers(tally.money, ledger),
         exposure=expose(tally.exposure, close, inverse, cap),
-        decay=decay_portfolio(tally.decay, held, before, quotes, ledger, log_returns, base, t),
+        decay=count_decay(tally.decay, held, before, quotes, ledger, log_returns, base, t),
         bars=tally.bars + 1,
         equity=tally.equity + equity,
         first_liquidation=first,
@@ -175,7 +175,7 @@ def is_over_cap(leverage: float, cap: float) -> bool:
     return leverage > cap * (1.0 + TOLERANCE)
 
 
-def decay_portfolio(
+def count_decay(
     decay: Decay,
     quantities: FloatArray,
     before: FloatArray,
@@ -440,7 +440,7 @@ class RunTape(NamedTuple):
     lanes: Lanes
 
 
-def record_portfolio(bar: AccountBar, tape: RunTape, is_fast: bool, t: int) -> None:
+def record_account(bar: AccountBar, tape: RunTape, is_fast: bool, t: int) -> None:
     """Write one bar; in one that ``is_fast`` prices moved, and nothing else happened."""
     state, ledger = bar.state, bar.ledger
     account, wallet = tape.record.account, state.wallet

@@ -23,7 +23,7 @@ from backtest.engine import loop as loop_steps
 from backtest.engine.bar_loop import BROKEN, DONE, FULL, NEGATIVE
 from backtest.engine.closes import Lanes, RunTape
 from backtest.engine.feed_arrays import ASSET, TradedDays, start_day
-from backtest.engine.inputs import PortfolioInputs, pack_terms, write_table
+from backtest.engine.inputs import AccountInputs, pack_terms, write_table
 from backtest.engine.loop import Deciders
 from backtest.engine.option_trader import OptionTrader, ask_trader, find_lost, find_next_stop
 from backtest.engine.policies import Callbacks, ask_plain
@@ -122,8 +122,8 @@ def find_fill(
     return found
 
 
-def run_portfolio_loop(
-    inputs: PortfolioInputs,
+def run_in_loop(
+    inputs: AccountInputs,
     state: AccountState,
     tally: Tally,
     parts: Sequence[PolicySwitch],
@@ -177,7 +177,7 @@ class Counts(NamedTuple):
 def drive(
     simulate: Callable[..., Any],
     pack: Callable[[Terms], Terms] | None,
-    inputs: PortfolioInputs,
+    inputs: AccountInputs,
     state: AccountState,
     deciders: Deciders,
     bound: Deciders,
@@ -235,7 +235,7 @@ def drive(
                 plain = (terms, *given[1:4], deciders, *given[5:], ledger, tally, tape)
                 raise find_bad_decision(plain, inputs, reached, is_compiled=pack is not None)
             change = float(after - state.wallet[EQUITY])
-            raise report_portfolio_imbalance(change, entered, inputs, reached)
+            raise report_imbalance(change, entered, inputs, reached)
         traded = add_traded(traded, tally, counted)
         tally, t, limit = counted, reached, total
         kept.append(tape.log.entries[: tape.log.written[0]].copy())
@@ -251,27 +251,27 @@ def widen_log(tape: RunTape) -> RunTape:
     return tape._replace(log=new_event_log(2 * len(tape.log.entries)))
 
 
-def renew_targets(inputs: PortfolioInputs) -> PortfolioInputs:
+def renew_targets(inputs: AccountInputs) -> AccountInputs:
     options = inputs.feed.options
     options = options._replace(targets=options.targets.copy())
     return inputs._replace(feed=inputs.feed._replace(options=options))
 
 
-def read_tables(inputs: PortfolioInputs, first: int) -> Terms:
+def read_tables(inputs: AccountInputs, first: int) -> Terms:
     terms = inputs.terms
     for bar, i, margin in inputs.changes:
         terms = write_table(terms, i, margin) if bar < first else terms
     return terms
 
 
-class PortfolioSummary(NamedTuple):
+class AccountSummary(NamedTuple):
     state: AccountState
     tally: Tally
     units: FloatArray
 
 
-def summarize_portfolio(
-    inputs: PortfolioInputs,
+def summarize_account(
+    inputs: AccountInputs,
     state: AccountState,
     deciders: Deciders,
     tally: Tally,
@@ -280,7 +280,7 @@ def summarize_portfolio(
     has_units: bool,
     is_compiled: bool,
     progress: Progress | None,
-) -> PortfolioSummary:
+) -> AccountSummary:
     pack = pack_terms if is_compiled else None
     tape = new_tape(len(state.margin), 0, first, 0)
     tape.is_on[0] = 0
@@ -289,7 +289,7 @@ def summarize_portfolio(
     counts, total = Counts(tally, None), len(inputs.feed.time)
     given = (inputs, state, deciders, deciders, counts, first, total, tape, chunk, progress)
     counts, _ = drive(find_simulate(is_compiled=is_compiled), pack, *given)
-    return PortfolioSummary(state, counts.tally, units)
+    return AccountSummary(state, counts.tally, units)
 
 
 class BoundLoop(NamedTuple):
@@ -342,7 +342,7 @@ def keep_overlay(before: Deciders, deciders: Deciders) -> None:
 
 
 def list_kernel_arguments(
-    inputs: PortfolioInputs, state: AccountState, deciders: Deciders, tally: Tally
+    inputs: AccountInputs, state: AccountState, deciders: Deciders, tally: Tally
 ) -> Any:
     n, assets = len(state.margin), len(state.priced)
     return (
@@ -389,8 +389,8 @@ def restore_arrays(saved: list[Any], arrays: list[Any]) -> None:
         each[...] = copy
 
 
-def report_portfolio_imbalance(
-    change: float, ledger: FloatArray, inputs: PortfolioInputs, t: int
+def report_imbalance(
+    change: float, ledger: FloatArray, inputs: AccountInputs, t: int
 ) -> AccountingError:
     terms = float(sum_ledger_terms(ledger))
     return AccountingError(
@@ -401,7 +401,7 @@ def report_portfolio_imbalance(
 
 
 def find_bad_decision(
-    given: tuple[Any, ...], inputs: PortfolioInputs, t: int, *, is_compiled: bool
+    given: tuple[Any, ...], inputs: AccountInputs, t: int, *, is_compiled: bool
 ) -> PolicyError:
     try:
         if is_compiled:
@@ -412,7 +412,7 @@ def find_bad_decision(
     return report_bad_decision(inputs, t)
 
 
-def report_bad_decision(inputs: PortfolioInputs, t: int) -> PolicyError:
+def report_bad_decision(inputs: AccountInputs, t: int) -> PolicyError:
     return PolicyError(
         "a leverage must be at least 0 or NaN, which leaves the position, and that of an overlay "
         f"finite, at the close of bar {t}, {format_time(int(inputs.feed.time[t]))} UTC; return "

@@ -395,7 +395,7 @@ def read_schedule(venue: Venue, time: IntArray) -> FeeSchedule | None:
 # --------------------------------------------------------------------------- of several positions
 
 
-class PortfolioFees(NamedTuple):
+class DailyFees(NamedTuple):
     schedules: tuple[FeeSchedule | None, ...]
     day: IntArray
 
@@ -406,9 +406,9 @@ class PortfolioFees(NamedTuple):
         return terms
 
 
-def read_portfolio_fees(venues: Sequence[Venue], time: IntArray) -> PortfolioFees | None:
+def read_daily_fees(venues: Sequence[Venue], time: IntArray) -> DailyFees | None:
     schedules = tuple(read_schedule(venue, time) for venue in venues)
-    return PortfolioFees(schedules, time // DAY) if any(schedules) else None
+    return DailyFees(schedules, time // DAY) if any(schedules) else None
 
 
 def write_rates(terms: Terms, i: int, rates: Rates) -> Terms:

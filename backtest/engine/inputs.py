@@ -49,7 +49,7 @@ from backtest.account.records import (
 )
 from backtest.base import FloatArray, IntArray, ParameterError, parse_duration, pick_value
 from backtest.engine.feed_arrays import (
-    PortfolioFees,
+    DailyFees,
     as_of,
     earn_cash,
     find_prices,
@@ -59,10 +59,10 @@ from backtest.engine.feed_arrays import (
     read_account_rules,
     read_assets,
     read_cash,
+    read_daily_fees,
     read_instrument,
     read_margin_tables,
     read_plan,
-    read_portfolio_fees,
     read_whole,
 )
 from backtest.engine.option_inputs import read_option_feed
@@ -181,18 +181,18 @@ ON_CLOCK = (
 )  # fmt: skip
 
 
-class PortfolioInputs(NamedTuple):
+class AccountInputs(NamedTuple):
     terms: Terms
     feed: MarketFeed
     clock: Clock
     log_returns: FloatArray
     changes: tuple[tuple[int, int, MarginRules], ...]
     started: int
-    fees: PortfolioFees | None
+    fees: DailyFees | None
     trader: Any = None
 
 
-def read_portfolio_inputs(
+def read_inputs(
     markets: Markets,
     venues: Mapping[str, Venue],
     account: Account,
@@ -201,8 +201,8 @@ def read_portfolio_inputs(
     sampling: str,
     first: int,
     started: int,
-    like: PortfolioInputs | None = None,
-) -> PortfolioInputs:
+    like: AccountInputs | None = None,
+) -> AccountInputs:
     """Return the records and arrays of a run from bar ``first``; ``signal`` is (n, n_bars)."""
     own = {name: account.for_instrument(name) for name in markets.names}
     tables = [
@@ -221,9 +221,9 @@ def read_portfolio_inputs(
     changes = sorted(
         (bar, i, margin) for i, table in enumerate(tables) for bar, margin in table[1:]
     )
-    clock, log_returns = read_portfolio_clock(markets, feed, sampling, terms, like)
-    fees = read_portfolio_fees([venues[name] for name in markets.names], markets.time)
-    return PortfolioInputs(terms, feed, clock, log_returns, tuple(changes), started, fees)
+    clock, log_returns = read_clock(markets, feed, sampling, terms, like)
+    fees = read_daily_fees([venues[name] for name in markets.names], markets.time)
+    return AccountInputs(terms, feed, clock, log_returns, tuple(changes), started, fees)
 
 
 # ------------------------------------------------------------------------------------- terms
@@ -401,12 +401,12 @@ def stack(values: Sequence[FloatArray], markets: Markets) -> FloatArray:
     return found
 
 
-def read_portfolio_clock(
+def read_clock(
     markets: Markets,
     feed: MarketFeed,
     sampling: str,
     terms: Terms,
-    like: PortfolioInputs | None,
+    like: AccountInputs | None,
 ) -> tuple[Clock, FloatArray]:
     free = earn_cash(feed.cash_rate, feed.years, markets.n_bars)
     inverse = terms.rules.brackets.are_inverse
@@ -425,7 +425,7 @@ def read_portfolio_clock(
 
 
 def start_account_state(
-    inputs: PortfolioInputs, account: Account, first: int, *, has_overlay: bool
+    inputs: AccountInputs, account: Account, first: int, *, has_overlay: bool
 ) -> AccountState:
     n, feed = inputs.feed.open.shape[1], inputs.feed
     amounts = np.array([each.amount for each in account.collateral], dtype=np.float64)

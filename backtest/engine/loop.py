@@ -16,9 +16,9 @@ from backtest.account import (
     compute_pool_ratio,
     is_held,
     is_isolated,
+    live_bar,
     may_use_fast_path,
     share,
-    simulate_portfolio_bar,
     sum_fast_ledger,
     sum_ledger,
     sum_ledger_terms,
@@ -43,10 +43,10 @@ from backtest.engine.closes import (
     CloseFacts,
     Lanes,
     RunTape,
-    count_portfolio_bar,
+    count_bar,
     look_at_close,
     measure_gross,
-    record_portfolio,
+    record_account,
 )
 from backtest.measures import Clock, Tally
 from backtest.venue import compute_price, compute_value, find_own_maintenance
@@ -149,7 +149,7 @@ def simulate_batch(  # noqa: PLR0913, PLR0917 - the arguments of a kernel
         if len(lanes.places) > 0:
             first, end = lanes.places[k, FIRST], lanes.places[k, STOP]
             begin_lane(lanes, feed, deciders, state, k)
-        tally, reached, why = simulate_portfolio(
+        tally, reached, why = simulate_account(
             terms, feed, clock, log_returns, deciders, state, quotes, scratch, ledger, tally, tape,
             first, end,
         )  # fmt: skip
@@ -208,7 +208,7 @@ def copy(numbers: FloatArray, at: int, target: Any) -> int:
     return at + len(target)
 
 
-def simulate_portfolio(  # noqa: PLR0913, PLR0917 - the arguments and the steps of a kernel
+def simulate_account(  # noqa: PLR0913, PLR0917 - the arguments and the steps of a kernel
     terms: Terms,
     feed: MarketFeed,
     clock: Clock,
@@ -244,7 +244,7 @@ def simulate_portfolio(  # noqa: PLR0913, PLR0917 - the arguments and the steps 
         is_fast = may_be and take_fast_path(bar, t, was_fast)
         was_fast = is_fast
         if not is_fast:
-            simulate_portfolio_bar(bar, t)
+            live_bar(bar, t)
         if is_recorded and tape.log.written[0] > len(tape.log.entries):
             return tally, t, FULL
         close = look_at_close(bar, has_prices) if has_close else measure_gross(bar)
@@ -252,11 +252,11 @@ def simulate_portfolio(  # noqa: PLR0913, PLR0917 - the arguments and the steps 
         found = sum_fast_ledger(ledger) if is_fast else sum_ledger(ledger)
         change = found.price_pnl if is_fast else sum_ledger_terms(ledger)
         turnover = max(found.traded, abs(found.price_pnl))  # that of collateral may be all there is
-        if not is_portfolio_balanced(equity, state, change, turnover, close.gross):
+        if not is_balanced(equity, state, change, turnover, close.gross):
             return tally, t, BROKEN
         if is_counted:
             held = scratch.carried if terms.fill == LATE else state.held.quantities
-            tally = count_portfolio_bar(
+            tally = count_bar(
                 clock, tally, state, tape.before, equity, quotes, found, close, log_returns,
                 terms.max_gross_leverage, held, t,
             )  # fmt: skip
@@ -269,7 +269,7 @@ def simulate_portfolio(  # noqa: PLR0913, PLR0917 - the arguments and the steps 
         if len(tape.units) > 0:
             tape.units[t - tape.cursor[1]] = state.wallet[UNIT]
         if is_recorded:
-            record_portfolio(bar, tape, is_fast, t - tape.cursor[1])
+            record_account(bar, tape, is_fast, t - tape.cursor[1])
     return tally, stop, DONE
 
 
@@ -311,7 +311,7 @@ def remember_marks(
             tape.before[i] = compute_value(size, is_inverse, feed.mark_close[last, i])
 
 
-def is_portfolio_balanced(
+def is_balanced(
     before: float, state: AccountState, change: float, traded: float, gross: float
 ) -> bool:
     after = state.wallet[EQUITY]
@@ -338,7 +338,7 @@ def decide_all(bar: AccountBar, deciders: Deciders, close: CloseFacts, t: int) -
         if state.leverage[i] < 0.0 or state.asked[i] <= 0.0:
             return False
     if deciders.asks[n] == 1 and not is_done:
-        show_portfolio(terms, deciders, state, close)
+        show_account(terms, deciders, state, close)
         show_index(deciders, k)
         overlay = ask(deciders, terms, quotes, n, time, k - deciders.firsts[n])
         if overlay < 0.0 or overlay == math.inf:
@@ -455,9 +455,7 @@ def show_position(
         shown[SHOWN_PRICE] = compute_price(size, is_inverse, scratch.failure[i])
 
 
-def show_portfolio(
-    terms: Terms, deciders: Deciders, state: AccountState, close: CloseFacts
-) -> None:
+def show_account(terms: Terms, deciders: Deciders, state: AccountState, close: CloseFacts) -> None:
     shown = deciders.shown
     shown[SHOWN_LEVERAGE] = shown[SHOWN_NET]
     shown[SHOWN_POSITION], shown[SHOWN_ENTRY] = math.nan, math.nan

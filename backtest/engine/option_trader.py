@@ -27,10 +27,10 @@ from backtest.engine.loop import (
     Deciders,
     find_seen_bar,
     open_of,
+    show_account,
     show_account_totals,
     show_bar,
     show_index,
-    show_portfolio,
     show_position,
 )
 from backtest.engine.option_inputs import MAY_SELL, CloseQuotes, check_order, read_close_quotes
@@ -395,7 +395,7 @@ def ask_trader(
             show_position(terms, deciders, state, quotes, scratch, trade.i)
             show_bar(deciders, feed, state, trade.i, t, k)
         else:
-            show_portfolio(terms, deciders, state, close)
+            show_account(terms, deciders, state, close)
             show_index(deciders, k)
         bar = read_bar(deciders, trade, time, int(local))
         account = read_account(deciders, terms, quotes, min(trade.i, n - 1))

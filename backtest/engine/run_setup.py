@@ -29,7 +29,7 @@ from backtest.engine.benchmark import Benchmark, BenchmarkLike, index_traded, re
 from backtest.engine.checks import (
     check_account_kind,
     check_periods,
-    check_portfolio,
+    check_run,
     count_periods,
     read_venues,
     warn_of_band,
@@ -38,7 +38,7 @@ from backtest.engine.checks import (
     warn_of_weights,
 )
 from backtest.engine.feed_arrays import has_interest
-from backtest.engine.inputs import read_portfolio_inputs
+from backtest.engine.inputs import read_inputs
 from backtest.engine.manifest import describe_policies, describe_policy
 from backtest.engine.option_inputs import check_traders, warn_of_options
 from backtest.engine.policies import ObservedPolicy, assign_policies, observe_policies
@@ -408,9 +408,7 @@ class Setup(NamedTuple):
 
     def extend(self, markets: Markets, account: Account, signal: FloatArray, first: int) -> Self:
         given: dict[str, Any] = {"signal": signal, "first": first, "started": self.started}
-        inputs = read_portfolio_inputs(
-            markets, self.venues, account, sampling=self.sampling, **given
-        )
+        inputs = read_inputs(markets, self.venues, account, sampling=self.sampling, **given)
         return self._replace(markets=markets, account=account, inputs=inputs, first=first)
 
     def scale(self, scale: float) -> Self:
@@ -463,7 +461,7 @@ def set_up(  # noqa: PLR0913 - the terms of a run, by name
     known = recall_signals(weights, clock, resume, markets, first)
     observed = observed or observe_policies(policies, above, seen, known)
     weights = clock.hold(weights)
-    inputs = read_portfolio_inputs(
+    inputs = read_inputs(
         markets,
         venues,
         account,
@@ -521,7 +519,7 @@ def set_up_like(
 ) -> Setup:
     venues, account = check_panel(other.markets, account, venue)
     check_margin_policies(other.policies, account)
-    inputs = read_portfolio_inputs(
+    inputs = read_inputs(
         other.markets,
         venues,
         account,
@@ -544,7 +542,7 @@ def check_panel(
     venues = read_venues(venue, markets)
     account = drop_other_instruments(account, markets)
     account = replace(account, requirement=account.requirement.resolve(markets.names))
-    check_portfolio(markets, venues, account)
+    check_run(markets, venues, account)
     return venues, account
 
 
@@ -564,7 +562,7 @@ def set_up_again(
 
     ``weights`` (n, n_bars) are the signal. Columns are not checked for looking ahead again.
     """
-    inputs = read_portfolio_inputs(
+    inputs = read_inputs(
         markets,
         setup.venues,
         setup.account,

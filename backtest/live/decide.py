@@ -18,7 +18,7 @@ from backtest.account import bar as bar_steps
 from backtest.account.order_limits import ALL, ASKED, CAUSES, COUNT, CUT
 from backtest.account.records import EQUITY, OVERLAY, RESTED
 from backtest.base import Number, ParameterError, format_percent, format_price, format_time, to_json
-from backtest.engine import PortfolioInputs, Result, TradedDays, gather_deciders, look_at_close, run
+from backtest.engine import AccountInputs, Result, TradedDays, gather_deciders, look_at_close, run
 from backtest.engine.bar_loop import DAY_NS
 from backtest.engine.loop import N_SHOWN
 from backtest.live import state as snapshots
@@ -255,7 +255,7 @@ def find_functions(setup: Setup) -> Any:
     return SimpleNamespace(**{**vars(bar_steps), **bound, "look_at_close": look_at_close})
 
 
-def read_terms(inputs: PortfolioInputs, traded: TradedDays | None, t: int) -> Terms:
+def read_terms(inputs: AccountInputs, traded: TradedDays | None, t: int) -> Terms:
     terms = engine.read_tables(inputs, t + 1)
     if inputs.fees is None:
         return terms
@@ -263,7 +263,7 @@ def read_terms(inputs: PortfolioInputs, traded: TradedDays | None, t: int) -> Te
 
 
 def new_bar(
-    setup: Setup, inputs: PortfolioInputs, state: AccountState, traded: TradedDays | None, t: int
+    setup: Setup, inputs: AccountInputs, state: AccountState, traded: TradedDays | None, t: int
 ) -> AccountBar:
     terms, n, assets = read_terms(inputs, traded, t), len(state.margin), len(state.priced)
     if any(sets_margin(policy) for policy in setup.policies.values()):
@@ -333,7 +333,7 @@ def fill(setup: Setup, state: AccountState, traded: TradedDays | None, stated: S
     bar = new_bar(setup, later.inputs, state, traded, t)
     deciders = gather_deciders(setup, setup.observed)
     with np.errstate(all="ignore"):
-        functions.simulate_portfolio_bar(bar, t)
+        functions.live_bar(bar, t)
         views = show(functions, setup, bar, deciders, t)
     entries = bar.log.entries[: bar.log.written[0]]
     sums = bar.scratch.cuts

@@ -487,7 +487,7 @@ def live_through(
     replayer = Replayer(names, n, facts, setup.markets.time, find_due(setup))
     bound = base.bind_functions(
         engine.loop,
-        simulate_portfolio_bar=replayer.live,
+        live_bar=replayer.live,
         begin_bars=lambda *_: False,
         decide_all=lambda *_: True,
         ask=None,
@@ -497,7 +497,7 @@ def live_through(
     tally = start_tally(float(state.wallet[r.UNIT]), float(state.wallet[r.EQUITY]), first)
     counts = Counts(tally, None, new_cuts(n))
     given = (inputs, state, deciders, deciders, counts, first, total, tape, CHUNK, None)
-    counts, entries = drive(bound["simulate_portfolio"], None, *given)
+    counts, entries = drive(bound["simulate_account"], None, *given)
     return Outcome(
         state=state, tally=counts.tally, traded=counts.traded, record=tape.record,
         entries=entries, memory=deciders.memory, plain_because="", cuts=counts.cuts,
@@ -538,17 +538,17 @@ class Replayer:
         pay = base.bind_functions(
             payments,
             liquidate_isolated=lambda *_: False,
-            is_portfolio_funding_due=self._is_next_due,
+            is_funding_due=self._is_next_due,
             compute_withdrawable=lambda *_: math.inf,
         )
         close = base.bind_functions(
             bar_steps,
             settle_debt=self._check_debt,
             delist=_do_nothing,
-            end_portfolio=_do_nothing,
+            end_account=_do_nothing,
         )
-        self.pay, self.flow = pay["pay_portfolio_funding"], pay["take_portfolio_flows"]
-        self.close = close["close_portfolio_bar"]
+        self.pay, self.flow = pay["settle_funding"], pay["take_flows"]
+        self.close = close["close_bar"]
 
     def live(self, bar: AccountBar, t: int) -> None:
         terms, state, quotes, ledger = bar.terms, bar.state, bar.quotes, bar.ledger
@@ -568,7 +568,7 @@ class Replayer:
         bar_steps.rescale_unit(state, ledger, before)
         left = self._pay(bar, left, 1)
         if terms.has_interest and t > 0:
-            accounts.charge_portfolio_interest(bar, t)
+            accounts.charge_interest(bar, t)
         accounts.value_at(state, quotes.mark_open, quotes.asset_mark_open)
         left = self._apply(bar, left, lambda fact: fact.time == opened)
         left = self._pay(bar, left, 0)
@@ -578,11 +578,11 @@ class Replayer:
 
     def _is_next_due(self, *given: Any) -> bool:
         self._allowed -= 1
-        return self._allowed >= 0 and payments.is_portfolio_funding_due(*given)
+        return self._allowed >= 0 and payments.is_funding_due(*given)
 
     def _pay(self, bar: AccountBar, left: list[Fact], is_open: int) -> list[Fact]:
         feed, state, t = bar.feed, bar.state, self._t
-        while payments.is_portfolio_funding_due(feed, state, t, is_open):
+        while payments.is_funding_due(feed, state, t, is_open):
             event = int(state.cursor[r.FUNDING_NEXT])
             name, due = self.names[feed.funding_instrument[event]], int(self.due[event])
             if not is_open:

@@ -36,7 +36,7 @@ from backtest.engine import (
     Result,
     Setup,
     assign_policies,
-    check_portfolio,
+    check_run,
     describe_venue,
     is_large,
     is_same_account,
@@ -44,7 +44,7 @@ from backtest.engine import (
     lay_alike,
     lay_each,
     observe,
-    read_portfolio_inputs,
+    read_inputs,
     read_venues,
     run,
     set_up,
@@ -134,7 +134,7 @@ class PathsRunner:
 
     def check(self) -> None:
         markets = self.paths.markets
-        check_portfolio(markets, read_venues(self.venue, markets), self.terms)
+        check_run(markets, read_venues(self.venue, markets), self.terms)
         if self.terms.collateral:
             raise ParameterError(
                 "simulated paths have no prices of account.collateral; count it as capital"
@@ -249,7 +249,7 @@ class PathsRunner:
         weights, started = self.list_weights(path), int(path.time[0])
         if setup.resume is not None:
             started = setup.resume.span.start
-        inputs = read_portfolio_inputs(
+        inputs = read_inputs(
             path, setup.venues, setup.account, signal=weights, sampling="1d", first=first,
             started=started,
         )  # fmt: skip

@@ -15,15 +15,15 @@ from backtest.account import Account, AccountState, OptionFeed
 from backtest.account.records import CONVERTED_SO_FAR, EQUITY, RESERVE
 from backtest.base import Cost, FloatArray, ParameterError, parse_duration, to_nanoseconds
 from backtest.engine import (
+    AccountInputs,
     LaterBars,
-    PortfolioInputs,
     Result,
     Setup,
     copy_state,
     end_expired,
     observe_policies,
     read_assets,
-    read_portfolio_inputs,
+    read_inputs,
     set_up,
     set_up_again,
 )
@@ -281,9 +281,9 @@ def count_bars(bars: Bars) -> int:
     return int(next(iter(bars.values())).last.shape[1])
 
 
-def read_quiet(setup: Setup) -> PortfolioInputs:
+def read_quiet(setup: Setup) -> AccountInputs:
     """Return the inputs of an account whose stops do not act."""
-    return read_portfolio_inputs(
+    return read_inputs(
         setup.markets,
         setup.venues,
         replace(setup.account, **NO_STOPS),
@@ -294,7 +294,7 @@ def read_quiet(setup: Setup) -> PortfolioInputs:
     )
 
 
-def go_through(steps: LaterBars, quiet: PortfolioInputs, outage: int, *, is_search: bool) -> float:
+def go_through(steps: LaterBars, quiet: AccountInputs, outage: int, *, is_search: bool) -> float:
     setup, least = steps.setup, math.inf
     first, total = setup.first, setup.markets.n_bars
     if outage:

@@ -40,7 +40,7 @@ SHORTER = make_shorter()
 def test_random_accounts_keep_their_bits(monkeypatch: Any, make: Any, seed: int) -> None:
     case = make(seed)
     whole = run_engine(case, is_compiled=False)
-    simulate = SHORTER["loop"]["simulate_portfolio"]
+    simulate = SHORTER["loop"]["simulate_account"]
     monkeypatch.setattr(driver, "find_simulate", lambda **_: simulate)
     shorter = run_engine(case, is_compiled=False)
     assert np.array_equal(whole.record.values, shorter.record.values, equal_nan=True)
@@ -48,7 +48,7 @@ def test_random_accounts_keep_their_bits(monkeypatch: Any, make: Any, seed: int)
 
 
 def test_nothing_of_the_absent_parts_is_left_to_compile() -> None:
-    waiting: list[Any] = [SHORTER["loop"]["simulate_portfolio"]]
+    waiting: list[Any] = [SHORTER["loop"]["simulate_account"]]
     seen: set[int] = set()
     while waiting:
         function = waiting.pop()

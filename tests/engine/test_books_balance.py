@@ -20,14 +20,14 @@ def test_a_log_that_fills_up_is_enlarged_with_the_same_events(monkeypatch):
 
 def test_a_run_stops_at_the_bar_whose_terms_miss_a_change_of_equity(monkeypatch):
     """5,000 in each of two: prices rise by 10 % and 5 %, and 2 appear from nowhere."""
-    live = loop.simulate_portfolio_bar
+    live = loop.live_bar
 
     def live_with_gift(bar, t):
         live(bar, t)
         if t == 1:
             bar.state.wallet[EQUITY] += 2.0
 
-    monkeypatch.setattr(loop, "simulate_portfolio_bar", live_with_gift)
+    monkeypatch.setattr(loop, "live_bar", live_with_gift)
     up = {"A": (100.0, 110.0, 100.0, 110.0), "B": (100.0, 105.0, 100.0, 105.0)}
     markets = bt.Markets({name: make_market([flat(100.0), last]) for name, last in up.items()})
     with pytest.raises(bt.AccountingError) as raised:

@@ -99,11 +99,11 @@ INLINED = frozenset(
         "is_cross", "find_least", "is_isolated_near", "is_stopped", "compute_stop", "worsen",
         "find_side", "find_adverse", "measure_target", "compute_target", "find_limit", "is_outside",
         "can_order", "compute_order_fee", "is_deciding", "is_ending", "value_at",
-        "compute_cost", "decide", "count_portfolio_bar", "add_free", "grow_free", "mark_drawdown",
-        "update_drawdown", "is_deeper", "add_ledgers", "expose", "is_over_cap", "decay_portfolio",
+        "compute_cost", "decide", "count_bar", "add_free", "grow_free", "mark_drawdown",
+        "update_drawdown", "is_deeper", "add_ledgers", "expose", "is_over_cap", "count_decay",
         "fold_product", "needs_folding", "add_carry", "is_trading",
         "add_cut", "add_to", "invert", "sum_fast_ledger", "is_far",
-        "is_portfolio_balanced", "holds_options", "count_options",
+        "is_balanced", "holds_options", "count_options",
     }
 )  # fmt: skip
 

@@ -23,7 +23,7 @@ from backtest.engine import (
     Deciders,
     Setup,
     explain_refusal,
-    summarize_portfolio,
+    summarize_account,
 )
 from backtest.engine.compile.general_compiler import LOCK
 from backtest.measures import Tally, flatten_tally, sampled_returns
@@ -274,7 +274,7 @@ def measure_set(
     setup = panel.set_up(task.sets)
     state, deciders, tally = begin_or_explain(setup, panel)
     began = state.wallet[[EQUITY]].copy()
-    done = summarize_portfolio(
+    done = summarize_account(
         setup.inputs, state, deciders, tally, panel.first,
         has_units=task.has_returns, is_compiled=True, progress=progress,
     )  # fmt: skip
