@@ -9,15 +9,14 @@ if TYPE_CHECKING:
     from backtest.engine.batch import run_account, take
     from backtest.engine.batch import BatchLoop, Laid, LaneFault, LaterBars
     from backtest.engine.batch import lay_alike, lay_each
-    from backtest.engine.bar_loop import Seen, count_days
     from backtest.engine.feed_arrays import read_assets
-    from backtest.engine.compile.general_compiler import bind_compiled, build_call
-    from backtest.engine.compile.general_compiler import compile_general_rules, find_general_folder
-    from backtest.engine.compile.general_compiler import find_general_loop
-    from backtest.engine.compile.loop_compiler import compile_at_address, compile_core, jit_modules
-    from backtest.engine.compile.loop_compiler import mark_sources
-    from backtest.engine.compile.recipe import Place, Recipe, count_slots, make_recipe, may_refer_to
-    from backtest.engine.compile.recipe import read_parameter, write_decide
+    from backtest.engine.compiler import bind_compiled, build_call
+    from backtest.engine.compiler import compile_general_rules, find_general_folder
+    from backtest.engine.compiler import find_general_loop
+    from backtest.engine.compiler import compile_at_address, compile_core, jit_modules
+    from backtest.engine.compiler import mark_sources
+    from backtest.engine.recipe import Place, Recipe, count_slots, make_recipe, may_refer_to
+    from backtest.engine.recipe import read_parameter, write_decide
     from backtest.engine.result import CountedResult, count_at
     from backtest.engine.loop import Deciders
     from backtest.engine.signal_rules import Directions, read_directions

@@ -13,9 +13,7 @@ import numpy as np
 from backtest.account import AccountState
 from backtest.account.records import EQUITY, UNIT
 from backtest.base import BacktestError, FloatArray, IntArray, write_mark
-from backtest.engine.bar_loop import DONE
 from backtest.engine.closes import Lanes, RunTape
-from backtest.engine.compile.plain_or_compiled import estimate_plain, find_mark, try_plain
 from backtest.engine.driver import (
     BoundLoop,
     Counts,
@@ -34,8 +32,9 @@ from backtest.engine.driver import (
 )
 from backtest.engine.feed_arrays import TradedDays, start_day
 from backtest.engine.inputs import AccountInputs, resume_options, start_account_state
-from backtest.engine.loop import BEGIN, FIRST, STOP, Deciders, begin_lane
+from backtest.engine.loop import BEGIN, DONE, FIRST, STOP, Deciders, begin_lane
 from backtest.engine.option_trader import Legs, OptionTrader, make_trader
+from backtest.engine.plain_or_compiled import estimate_plain, find_mark, try_plain
 from backtest.engine.policies import ObservedPolicy, bind, flatten_columns, make_deciders
 from backtest.engine.record import Outcome
 from backtest.engine.run_setup import Setup
@@ -432,7 +431,7 @@ class LaterBars:
 def find_measure(setup: Setup, module: ModuleType) -> Callable[..., float]:
     rule, found = setup.account.requirement, module.measure
     if isinstance(rule, OwnMargin):
-        from backtest.engine.compile.general_compiler import MODULES  # noqa: PLC0415 - numba
+        from backtest.engine.compiler import MODULES  # noqa: PLC0415 - numba
 
         found = make_own_twins((*MODULES, module), rule.rule, setup.markets.names).measure
     measure: Callable[..., float] = found

@@ -20,11 +20,10 @@ from backtest.base import (
 )
 from backtest.engine import closes
 from backtest.engine import loop as loop_steps
-from backtest.engine.bar_loop import BROKEN, DONE, FULL, NEGATIVE
 from backtest.engine.closes import Lanes, RunTape
 from backtest.engine.feed_arrays import ASSET, TradedDays, start_day
 from backtest.engine.inputs import AccountInputs, pack_terms, write_table
-from backtest.engine.loop import Deciders
+from backtest.engine.loop import BROKEN, DONE, FULL, NEGATIVE, Deciders
 from backtest.engine.option_trader import OptionTrader, ask_trader, find_lost, find_next_stop
 from backtest.engine.policies import Callbacks, ask_plain
 from backtest.engine.record import Outcome, new_record
@@ -93,13 +92,13 @@ def find_simulate(
     *, is_compiled: bool, own: OwnMargin | None = None, names: Sequence[str] = ()
 ) -> Callable[..., Any]:
     if own is not None:
-        from backtest.engine.compile.general_compiler import MODULES  # noqa: PLC0415 - numba
+        from backtest.engine.compiler import MODULES  # noqa: PLC0415 - numba
 
         twins = make_own_twins(MODULES, own.rule, names, {"ask": ask_plain})
         simulate: Callable[..., Any] = twins.simulate_batch
         return simulate
     if is_compiled:
-        from backtest.engine.compile.general_compiler import simulate_held  # noqa: PLC0415 - numba
+        from backtest.engine.compiler import simulate_held  # noqa: PLC0415 - numba
 
         return simulate_held
     found: Callable[..., Any] = bind_functions(loop_steps, ask=ask_plain)["simulate_batch"]
@@ -112,11 +111,11 @@ def find_fill(
     """Return :func:`backtest.engine.closes.fill_closes` as an account needs it."""
     found: Callable[..., Any] = closes.fill_closes
     if own is not None:
-        from backtest.engine.compile.general_compiler import MODULES  # noqa: PLC0415 - numba
+        from backtest.engine.compiler import MODULES  # noqa: PLC0415 - numba
 
         found = make_own_twins(MODULES, own.rule, names).fill_closes
     elif is_compiled:
-        from backtest.engine.compile.general_compiler import fill_compiled  # noqa: PLC0415 - numba
+        from backtest.engine.compiler import fill_compiled  # noqa: PLC0415 - numba
 
         found = fill_compiled
     return found
@@ -311,7 +310,7 @@ def bind_loop(
     because = because or ("" if is_compiled else "compile=False")
     if not because:
         # numba loads with these
-        from backtest.engine.compile.general_compiler import (  # noqa: PLC0415
+        from backtest.engine.compiler import (  # noqa: PLC0415
             bind_compiled,
             simulate_compiled,
         )
@@ -421,7 +420,7 @@ def report_bad_decision(inputs: AccountInputs, t: int) -> PolicyError:
 
 
 def explain_refusal(refusal: Exception, policy: Policy) -> str:
-    from backtest.engine.compile.loop_compiler import explain_compile_error  # noqa: PLC0415 - loads numba
+    from backtest.engine.compiler import explain_compile_error  # noqa: PLC0415 - loads numba
 
     reason = explain_compile_error(refusal, policy)
     place = locate_numba_error(str(refusal), type(policy)) if isinstance(policy, Combinator) else ""

@@ -38,7 +38,6 @@ from backtest.account.records import (
     SINCE_POOL,
     UNIT,
 )
-from backtest.engine.bar_loop import BROKEN, DAY_NS, DONE, FULL, IDENTITY_TOLERANCE, NEGATIVE
 from backtest.engine.closes import (
     CloseFacts,
     Lanes,
@@ -53,6 +52,11 @@ from backtest.venue import compute_price, compute_value, find_own_maintenance
 
 if TYPE_CHECKING:
     from backtest.base import FloatArray, IntArray
+
+
+DONE, FULL, BROKEN, NEGATIVE = range(4)
+IDENTITY_TOLERANCE = 1e-9
+DAY_NS = 86_400_000_000_000.0
 
 
 class Deciders(NamedTuple):

@@ -20,9 +20,9 @@ from backtest.account import (
 from backtest.account.records import IS_OVER, IS_RUINED
 from backtest.base import BacktestError, FloatArray, IntArray, PolicyError, format_time, repr_plain
 from backtest.base.units import TOLERANCE, YEAR_DAYS
-from backtest.engine.bar_loop import DAY_NS
 from backtest.engine.closes import CloseFacts, RunTape
 from backtest.engine.loop import (
+    DAY_NS,
     N_SHOWN,
     Deciders,
     find_seen_bar,

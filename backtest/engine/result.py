@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import warnings
 from collections.abc import Mapping
 from functools import cached_property
 from pathlib import Path
@@ -51,7 +52,6 @@ from backtest.engine.trades import (
     list_run_trades,
     tabulate_rolls,
 )
-from backtest.engine.vectorbt_exchange import convert
 from backtest.market import Market
 from backtest.measures import (
     AccountHistory,
@@ -394,3 +394,23 @@ KINDS[RUN] = Kind(
     call="bt.run",
     is_run=True,
 )
+
+
+def convert(result: RunRecord, unit: FloatArray) -> Any:
+    vectorbt = import_vectorbt()
+    change = np.divide(unit[1:], unit[:-1], out=np.ones(len(unit) - 1), where=unit[:-1] > 0.0)
+    series = pd.Series(change - 1.0, index=naive_index(result), name="return")
+    return vectorbt.returns.accessors.ReturnsSRAccessor(
+        series, freq=pd.Timedelta(result.interval, unit="ns")
+    )
+
+
+def naive_index(result: RunRecord) -> pd.DatetimeIndex:
+    return utc_index(result.time).tz_localize(None)
+
+
+def import_vectorbt() -> Any:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        import vectorbt  # noqa: PLC0415 - only where asked for
+    return vectorbt

@@ -22,13 +22,13 @@ from backtest.base import (
     utc_index,
 )
 from backtest.engine.batch import Switch, run_account
-from backtest.engine.benchmark import BenchmarkLike
 from backtest.engine.driver import Progress
 from backtest.engine.lookahead import observe_checked
 from backtest.engine.manifest import change_policy
 from backtest.engine.option_inputs import schedule_options
 from backtest.engine.policies import ObservedPolicy, observe_overlay
 from backtest.engine.result import Result
+from backtest.engine.run_record import BenchmarkLike
 from backtest.engine.run_result import finish
 from backtest.engine.run_setup import end_expired, set_up_run
 from backtest.engine.signal_rules import SignalRule, name_signal, resolve_signal

@@ -13,7 +13,6 @@ from backtest.account.ledger import FILL
 from backtest.account.order_limits import ALL, ASKED, CAUSES, COUNT, CUT, DAYS, DISTANCE, HELD
 from backtest.account.pool_liquidation import CAUSED
 from backtest.base import FloatArray, IntArray, NoFillWarning, warn_caller
-from backtest.engine.benchmark import Benchmark, begin_moves
 from backtest.engine.checks import warn_of_no_option, warn_of_outcome
 from backtest.engine.feed_arrays import has_order_fee, read_assets
 from backtest.engine.inputs import start_account_state
@@ -22,6 +21,7 @@ from backtest.engine.record import Outcome
 from backtest.engine.result import Result
 from backtest.engine.run_closes import find_stands, share_causes
 from backtest.engine.run_data import Before, Quotes, read_options
+from backtest.engine.run_record import Benchmark, begin_moves
 from backtest.engine.run_setup import Setup
 from backtest.engine.signal_rules import join_checks
 from backtest.features import forecast_volatility

@@ -25,7 +25,6 @@ from backtest.base import (
     to_nanoseconds,
     to_plain,
 )
-from backtest.engine.benchmark import Benchmark, BenchmarkLike, index_traded, read_benchmark
 from backtest.engine.checks import (
     check_account_kind,
     check_periods,
@@ -43,7 +42,13 @@ from backtest.engine.manifest import describe_policies, describe_policy
 from backtest.engine.option_inputs import check_traders, warn_of_options
 from backtest.engine.policies import ObservedPolicy, assign_policies, observe_policies
 from backtest.engine.record import Outcome
-from backtest.engine.run_record import RunRecord
+from backtest.engine.run_record import (
+    Benchmark,
+    BenchmarkLike,
+    RunRecord,
+    index_traded,
+    read_benchmark,
+)
 from backtest.engine.signal_rules import (
     SignalRule,
     describe_weights,

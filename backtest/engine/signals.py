@@ -11,14 +11,13 @@ searches vary.
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, overload
+from typing import Any, Literal, TypeAlias, overload
 
 import numpy as np
 import pandas as pd
 
-from backtest.base import checked_only
+from backtest.base import Choice, ParameterError, checked_only
 from backtest.engine import signal_rules
-from backtest.engine import signal_rules as checks
 from backtest.engine.signal_rules import (
     Bollinger,
     Breakout,
@@ -29,7 +28,6 @@ from backtest.engine.signal_rules import (
     choose_directions,
     resolve_signal,
 )
-from backtest.engine.vectorbt_exchange import Fills, read_portfolio
 from backtest.market import Market, Markets, as_markets, unwrap_market
 
 __all__ = [
@@ -48,6 +46,9 @@ __all__ = [
     "ma_cross",
     "rsi",
 ]
+
+
+Fills: TypeAlias = Literal["close", "open"]
 
 
 @checked_only("carry")
@@ -90,14 +91,14 @@ def from_series(
         "a signal of this kind is of one market (call it for each, markets[name], or use "
         "from_frame or from_function)",
     )
-    stamps, values = checks.read_series_stamps(series), checks.read_numbers(series)
+    stamps, values = signal_rules.read_series_stamps(series), signal_rules.read_numbers(series)
     if carry:
         last = np.searchsorted(stamps, market.time + market.interval, side="left") - 1
         raw = np.where(last >= 0, values[np.maximum(last, 0)], np.nan)
     else:
-        raw = checks.align_to_opens(market, stamps, values)
-        checks.check_density(market, stamps)
-    return checks.make_signal(market, raw, sides)
+        raw = signal_rules.align_to_opens(market, stamps, values)
+        signal_rules.check_density(market, stamps)
+    return signal_rules.make_signal(market, raw, sides)
 
 
 @checked_only("carry")
@@ -396,3 +397,24 @@ def breakout(
     The rule ``breakout:48``. Source: Donchian (1960), High Finance in Copper.
     """
     return _apply(Breakout(window, sides), market)
+
+
+def read_portfolio(portfolio: Any, fills: Fills, *, sized: bool) -> pd.Series:
+    Choice("close", "open").check("fills", fills)
+    if not (hasattr(portfolio, "asset_value") and hasattr(portfolio, "wrapper")):
+        raise ParameterError(
+            f"portfolio must be a vectorbt.Portfolio, got a {type(portfolio).__name__}"
+        )
+    held, worth = portfolio.asset_value(), portfolio.value()
+    if np.ndim(held) != 1 or np.ndim(worth) != 1:
+        raise ParameterError(
+            f"portfolio must have one column, portfolio['name'], got {np.shape(held)[1:]}"
+        )
+    index = pd.DatetimeIndex(portfolio.wrapper.index)
+    index = pd.DatetimeIndex(pd.to_datetime(index, utc=True))
+    money, wealth = (np.asarray(each, dtype=np.float64) for each in (held, worth))
+    share = np.divide(money, wealth, out=np.zeros(len(money)), where=wealth > 0.0)
+    values = np.clip(share, -1.0, 1.0) if sized else np.sign(share)
+    if fills == "open":
+        values = np.append(values[1:], values[-1:])
+    return pd.Series(values + 0.0, index=index, name="signal")

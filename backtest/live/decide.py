@@ -19,8 +19,7 @@ from backtest.account.order_limits import ALL, ASKED, CAUSES, COUNT, CUT
 from backtest.account.records import EQUITY, OVERLAY, RESTED
 from backtest.base import Number, ParameterError, format_percent, format_price, format_time, to_json
 from backtest.engine import AccountInputs, Result, TradedDays, gather_deciders, look_at_close, run
-from backtest.engine.bar_loop import DAY_NS
-from backtest.engine.loop import N_SHOWN
+from backtest.engine.loop import DAY_NS, N_SHOWN
 from backtest.live import state as snapshots
 from backtest.live.state import AccountSnapshot, check_known, find_traded, rebuild_memories
 from backtest.market import Market, Markets, find_clock, remake, with_clock
@@ -248,7 +247,7 @@ class Filled(NamedTuple):
 def find_functions(setup: Setup) -> Any:
     own = setup.account.requirement
     if isinstance(own, OwnMargin):
-        from backtest.engine.compile.general_compiler import MODULES  # noqa: PLC0415 - numba
+        from backtest.engine.compiler import MODULES  # noqa: PLC0415 - numba
 
         return make_own_twins(MODULES, own.rule, setup.markets.names, {"ask": engine.ask_plain})
     bound = base.bind_functions(engine.loop, ask=engine.ask_plain)

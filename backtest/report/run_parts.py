@@ -29,10 +29,10 @@ from backtest.base import (
     utc_index,
 )
 from backtest.base.units import DAY
-from backtest.engine.benchmark import describe_benchmark
 from backtest.engine.run_record import (
     SHORT,
     count_boundless,
+    describe_benchmark,
     find_start,
     measure_holding,
     sample_risk_free,

@@ -8,7 +8,7 @@ import pytest
 import backtest as bt
 from backtest.account.orders import floor, round_quantity
 from backtest.base.compiled_twins import make_array_twins
-from backtest.engine.compile.loop_compiler import compile_core
+from backtest.engine.compiler import compile_core
 from backtest.venue import contract_value, liquidation_price, requirement
 from backtest.venue.requirement import compute_after_cost
 from tests import portfolio_scenes

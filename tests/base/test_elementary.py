@@ -11,7 +11,7 @@ import pytest
 
 import backtest as bt
 from backtest.base.formula_functions import SHORT, raise_to
-from backtest.engine.compile.loop_compiler import compile_core
+from backtest.engine.compiler import compile_core
 
 INF, NAN = math.inf, math.nan
 EDGES = (

@@ -8,7 +8,7 @@ import pytest
 
 from backtest.base import find_own_functions, make_twin
 from backtest.engine import driver
-from backtest.engine.compile.general_compiler import MODULES, WITHOUT_OPTIONS, return_always
+from backtest.engine.compiler import MODULES, WITHOUT_OPTIONS, return_always
 from backtest.engine.policies import ask_plain
 from tests.agreement import run_engine
 from tests.portfolio_cases import make_full_case, make_margin_case, make_spot_case

@@ -8,8 +8,7 @@ import pytest
 import backtest as bt
 from backtest.base import compile_choice, kernels
 from backtest.base.compile_choice import MOST_PLAIN, is_plain_sooner, set_single
-from backtest.engine import driver
-from backtest.engine.compile import plain_or_compiled
+from backtest.engine import driver, plain_or_compiled
 from backtest.features import kernels as feature_kernels
 from backtest.strategies.constant import Constant
 from backtest.strategies.vol_target import VolTarget

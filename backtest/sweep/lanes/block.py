@@ -39,9 +39,8 @@ from backtest.engine import (
     start_account_state,
     write_table,
 )
-from backtest.engine.bar_loop import DONE
 from backtest.engine.driver import CHUNK
-from backtest.engine.loop import N_SHOWN
+from backtest.engine.loop import DONE, N_SHOWN
 from backtest.measures import (
     RunSpan,
     Tally,

@@ -21,8 +21,7 @@ from backtest.engine import (
     jit_modules,
     mark_sources,
 )
-from backtest.engine.compile.general_compiler import LOCK
-from backtest.engine.compile.loop_compiler import INNER, OPTIONS
+from backtest.engine.compiler import INNER, LOCK, OPTIONS
 from backtest.sweep.lanes import closes, lane_rules, loop, prices, quiet, rows, trades, view
 from backtest.sweep.lanes.formula import ask_through_addresses
 from backtest.sweep.lanes.rows import LANES

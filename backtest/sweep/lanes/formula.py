@@ -1,6 +1,6 @@
 """Compile the formula of a policy for all lanes of a block.
 
-As :func:`backtest.engine.compile.general_compiler.compile_formula`, for policies that read of the
+As :func:`backtest.engine.compiler.compile_formula`, for policies that read of the
 account what lanes show (:mod:`backtest.sweep.lanes.view`). The loop calls it
 once per bar and instrument, through its address.
 """
@@ -25,7 +25,7 @@ from backtest.engine import (
     read_parameter,
     write_decide,
 )
-from backtest.engine.compile.general_compiler import MARGIN_NUMBERS, POINTER
+from backtest.engine.compiler import MARGIN_NUMBERS, POINTER
 from backtest.policy import AccountView, Combinator, Policy, combinator_of, find_fields, formula_for
 from backtest.policy.policy import BAR_FIELDS
 from backtest.sweep.lanes.rows import LANES, N_POSITION, TARGET

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from backtest.account import AccountState, MarketBar, MarketFeed, Scratch, Terms, find_line, share
 from backtest.account.records import IS_OVER, IS_RUINED, PAID_IN, RESERVE
 from backtest.engine import Deciders, RunTape
-from backtest.engine.bar_loop import DONE, NEGATIVE
+from backtest.engine.loop import DONE, NEGATIVE
 from backtest.measures import Clock, Tally, grow_free
 from backtest.sweep.lanes import rows as r
 from backtest.sweep.lanes.closes import close_lanes, end_samples, keep_units, tighten

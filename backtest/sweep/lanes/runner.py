@@ -25,7 +25,7 @@ from backtest.engine import (
     explain_refusal,
     summarize_account,
 )
-from backtest.engine.compile.general_compiler import LOCK
+from backtest.engine.compiler import LOCK
 from backtest.measures import Tally, flatten_tally, sampled_returns
 from backtest.measures.measure_table import CORE, STREAMED
 from backtest.sweep.lanes.block import (

@@ -6,7 +6,7 @@ import math
 
 from backtest.account import Terms, pick_margin
 from backtest.account.records import CASH, EQUITY, PEAK, RESERVE, SINCE_POOL, UNIT
-from backtest.engine.bar_loop import DAY_NS
+from backtest.engine.loop import DAY_NS
 from backtest.policy import AccountView
 from backtest.sweep.lanes import rows as r
 from backtest.sweep.lanes.rows import LANES, LanePolicies, Lanes, cell, spot

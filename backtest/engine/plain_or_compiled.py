@@ -18,7 +18,7 @@ from backtest.base import (
     name_types,
     tell_of_compiling,
 )
-from backtest.engine.compile.recipe import find_rules_folder
+from backtest.engine.recipe import find_rules_folder
 from backtest.policy import Policy, formula_for, margin_formula_for
 
 Outcome = TypeVar("Outcome")
@@ -27,12 +27,12 @@ PER_GENERAL_BAR, PER_INSTRUMENT = 200e-6, 150e-6
 """Seconds of plain Python per bar, and for each instrument."""
 GENERAL_LOOP = 35
 """Seconds to compile the loop."""
-FOLDERS = ("account", "venue", "engine", "engine/compile", "base", "measures")
+FOLDERS = ("account", "venue", "engine", "base", "measures")
 
 
 @functools.cache
 def hash_sources() -> str:
-    package = Path(__file__).parents[2]
+    package = Path(__file__).parents[1]
     paths = [path for folder in FOLDERS for path in sorted((package / folder).glob("*.py"))]
     return hash_texts(*(path.read_text(encoding="utf-8") for path in paths))
 

@@ -24,7 +24,6 @@ from backtest.base import (
     list_sources,
     units,
 )
-from backtest.engine import bar_loop
 from backtest.measures import tally
 from backtest.options import bs_kernels
 from backtest.policy import Policy, formula_for, margin_formula_for, start_memory, view
@@ -38,7 +37,7 @@ from backtest.venue import (
 
 CORE = (
     contract_value, requirement, liquidation_price, margin, account_records, position, orders,
-    liquidation, ledger, tally, view, bar_loop,
+    liquidation, ledger, tally, view,
 )  # fmt: skip
 
 
@@ -153,5 +152,5 @@ def find_rules_folder() -> Path:
     modules = (*CORE, units, compiled_twins, formula_functions, *list_sources(bs_kernels))
     texts = [Path(str(each.__file__)).read_text() for each in modules]
     here = Path(__file__)
-    texts += [path.read_text() for path in (here, here.with_name("loop_compiler.py"))]
+    texts += [path.read_text() for path in (here, here.with_name("compiler.py"))]
     return cache_folder.find_cache_folder() / f"rules-{hash_texts(*texts, *describe_target())}"

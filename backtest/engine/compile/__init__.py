@@ -1,1 +1,0 @@
-"""Compile the bar loop: the compiler, and the choice between it and plain Python."""
