@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from backtest.account.bar import may_use_fast_path, take_fast_path
     from backtest.account.orders import fill, move_margin, split_margin
     from backtest.account.order_limits import compute_cap_factor
-    from backtest.account.ledger import Ledger, Log, add_ledgers, new_ledger, write_event
+    from backtest.account.ledger import Ledger, Log, new_ledger, write_event
     from backtest.account.account import LimitDeclaration
     from backtest.account.account import find_least
     from backtest.account.account import Multiple, StopDistance, find_column, find_factor

@@ -154,32 +154,6 @@ def add_entry(  # noqa: PLR0913, PLR0917 - one argument for each term
     )
 
 
-def add_ledgers(ledger: Ledger, other: Ledger) -> Ledger:
-    return Ledger(
-        price_pnl=ledger.price_pnl + other.price_pnl,
-        fees=ledger.fees + other.fees,
-        slippage=ledger.slippage + other.slippage,
-        impact=ledger.impact + other.impact,
-        funding=ledger.funding + other.funding,
-        interest=ledger.interest + other.interest,
-        liquidation_loss=ledger.liquidation_loss + other.liquidation_loss,
-        flows=ledger.flows + other.flows,
-        bad_debt=ledger.bad_debt + other.bad_debt,
-        top_up=ledger.top_up + other.top_up,
-        traded=ledger.traded + other.traded,
-        liquidations=ledger.liquidations + other.liquidations,
-        stops=ledger.stops + other.stops,
-        calls=ledger.calls + other.calls,
-        calls_met=ledger.calls_met + other.calls_met,
-        calls_failed=ledger.calls_failed + other.calls_failed,
-        liquidated_calls=ledger.liquidated_calls + other.liquidated_calls,
-        call_days=ledger.call_days + other.call_days,
-        take_profits=ledger.take_profits + other.take_profits,
-        ambiguous_bars=ledger.ambiguous_bars + other.ambiguous_bars,
-        both_reached=ledger.both_reached + other.both_reached,
-    )
-
-
 def enter_trade(ledger: Ledger, done: Trade, stops: int, take_profits: int = 0) -> Ledger:
     return Ledger(
         price_pnl=ledger.price_pnl + done.price_pnl,

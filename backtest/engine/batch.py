@@ -38,7 +38,7 @@ from backtest.engine.plain_or_compiled import estimate_plain, find_mark, try_pla
 from backtest.engine.policies import ObservedPolicy, bind, flatten_columns, make_deciders
 from backtest.engine.record import Outcome
 from backtest.engine.run_setup import Setup
-from backtest.measures import Tally, start_tally
+from backtest.measures import Tally, name_tally, read_tally, start_tally
 from backtest.policy import Policy, start_memory
 from backtest.venue import Brackets, OwnMargin, make_own_twins
 
@@ -69,7 +69,7 @@ def run_account(
     return outcome
 
 
-def begin(setup: Setup) -> tuple[AccountInputs, AccountState, Deciders, Tally]:
+def begin(setup: Setup) -> tuple[AccountInputs, AccountState, Deciders, FloatArray]:
     inputs, resume = setup.inputs, setup.resume
     if resume is None:
         state = start_account_state(
@@ -354,7 +354,7 @@ class BatchLoop:
         terms = inputs.terms if loop.pack is None else loop.pack(inputs.terms)
         market = (inputs.feed, inputs.clock, inputs.log_returns)
         with np.errstate(all="ignore"):
-            _, reached, why = loop.simulate(
+            reached, why = loop.simulate(
                 terms, *market, bound, state, *records, self.tally, tape, 0, 0
             )
         if why != DONE:
@@ -372,7 +372,7 @@ class BatchLoop:
         begin_lane(tape.lanes._replace(places=place[None]), inputs.feed, bound, state, 0)
         traded = None if self.setup.resume is None else self.setup.resume.traded
         first, stop = int(place[FIRST]), int(place[STOP])
-        counts = Counts(self.tally, traded)
+        counts = Counts(self.tally.copy(), traded)
         try:
             drive(
                 loop.simulate, loop.pack, inputs, state, bound, bound, counts, first, stop,
@@ -406,7 +406,7 @@ class LaterBars:
     @property
     def tally(self) -> Tally:
         """What happened since it went on."""
-        return self.counts.tally
+        return read_tally(name_tally(self.counts.tally))
 
     def pass_bars(self, inputs: AccountInputs, first: int, stop: int) -> None:
         (bound,) = self.loop.deciders

@@ -14,7 +14,6 @@ from backtest.account import (
     MarketBar,
     Scratch,
     Terms,
-    add_ledgers,
     close_options,
     compute_balance,
     compute_initial_needed,
@@ -60,17 +59,16 @@ from backtest.account.records import (
 from backtest.base.units import TOLERANCE
 from backtest.measures import (
     Clock,
-    Decay,
-    Exposure,
-    Tally,
     add_carry,
     add_free,
+    add_money,
     finish_sample,
     fold_product,
     invert,
     mark_drawdown,
     raise_ratio,
 )
+from backtest.measures import tally as y
 from backtest.measures.tally import FARTHEST, NEAR
 from backtest.venue import (
     Waypoint,
@@ -100,7 +98,7 @@ class CloseFacts(NamedTuple):
 
 def count_bar(
     clock: Clock,
-    tally: Tally,
+    tally: FloatArray,
     state: AccountState,
     before: FloatArray,
     started: float,
@@ -111,64 +109,51 @@ def count_bar(
     cap: float,
     held: FloatArray,
     t: int,
-) -> Tally:
-    """Return the tally with bar t added.
+) -> None:
+    """Add bar t to the tally.
 
     ``before`` are the marks of the last close, ``started`` the equity then; ``log_returns`` of
     shape (n_bars, n) those of the marks. ``cap`` is that of gross leverage, ``held`` the quantities
     held over the bar.
     """
     unit, equity = state.wallet[UNIT], state.wallet[EQUITY]
-    sample = add_free(clock, tally.sample, t)
+    add_free(clock, tally, t)
     if clock.ends_sample[t] != 0.0:
-        sample, _ = finish_sample(sample, unit)
-    inverse = invert(equity)
+        finish_sample(tally, unit)
     moved = ledger.flows + ledger.top_up
-    base = tally.inverse if moved == 0.0 else invert(started + moved)
-    first, ruin = tally.first_liquidation, tally.ruin
-    if first < 0 and ledger.liquidations > 0:
-        first = t
-    if ruin < 0 and state.wallet[IS_RUINED] != 0.0:
-        ruin = t
-    first_ambiguous, first_both = tally.first_ambiguous, tally.first_both
-    if first_ambiguous < 0 and ledger.ambiguous_bars > 0:
-        first_ambiguous = t
-    if first_both < 0 and ledger.both_reached > 0:
-        first_both = t
-    return Tally(
-        first_unit=tally.first_unit,
-        drawdown=mark_drawdown(tally.drawdown, unit, t),
-        sample=sample,
-        money=add_ledgers(tally.money, ledger),
-        exposure=expose(tally.exposure, close, inverse, cap),
-        decay=count_decay(tally.decay, held, before, quotes, ledger, log_returns, base, t),
-        bars=tally.bars + 1,
-        equity=tally.equity + equity,
-        first_liquidation=first,
-        ruin=ruin,
-        inverse=inverse,
-        first_ambiguous=first_ambiguous,
-        first_both=first_both,
-    )
+    base = tally[y.INVERSE] if moved == 0.0 else invert(started + moved)
+    count_decay(tally, held, before, quotes, ledger, log_returns, base, t)
+    tally[y.CARRY] = add_carry(tally[y.CARRY], ledger, base)
+    tally[y.INVERSE] = invert(equity)
+    mark_drawdown(tally, unit, t)
+    add_money(tally, ledger)
+    expose(tally, close, cap)
+    tally[y.BARS] += 1.0
+    tally[y.EQUITY_SUM] += equity
+    note_first(tally, y.FIRST_LIQUIDATION, ledger.liquidations > 0, t)
+    note_first(tally, y.FIRST_RUIN, state.wallet[IS_RUINED] != 0.0, t)
+    note_first(tally, y.FIRST_AMBIGUOUS, ledger.ambiguous_bars > 0, t)
+    note_first(tally, y.FIRST_BOTH, ledger.both_reached > 0, t)
 
 
-def expose(exposure: Exposure, close: CloseFacts, inverse: float, cap: float) -> Exposure:
-    leverage = close.gross * inverse
-    needed, backing = raise_ratio(
-        exposure.peak_needed,
-        exposure.peak_backing,
+def note_first(tally: FloatArray, row: int, is_so: bool, t: int) -> None:
+    if is_so and tally[row] < 0.0:
+        tally[row] = t
+
+
+def expose(tally: FloatArray, close: CloseFacts, cap: float) -> None:
+    leverage = close.gross * tally[y.INVERSE]
+    tally[y.PEAK_NEEDED], tally[y.PEAK_BACKING] = raise_ratio(
+        tally[y.PEAK_NEEDED],
+        tally[y.PEAK_BACKING],
         close.worst_needed,
         close.worst_backing,
         close.gross > 0.0,
     )
-    return Exposure(
-        near=exposure.near + (1 if close.is_near else 0),
-        over_cap=exposure.over_cap + (1 if is_over_cap(leverage, cap) else 0),
-        leverage=exposure.leverage + leverage,
-        peak_leverage=max(exposure.peak_leverage, leverage),
-        peak_needed=needed,
-        peak_backing=backing,
-    )
+    tally[y.NEAR_BARS] += 1.0 if close.is_near else 0.0
+    tally[y.OVER_CAP] += 1.0 if is_over_cap(leverage, cap) else 0.0
+    tally[y.LEVERAGE] += leverage
+    tally[y.PEAK_LEVERAGE] = max(tally[y.PEAK_LEVERAGE], leverage)
 
 
 def is_over_cap(leverage: float, cap: float) -> bool:
@@ -176,7 +161,7 @@ def is_over_cap(leverage: float, cap: float) -> bool:
 
 
 def count_decay(
-    decay: Decay,
+    tally: FloatArray,
     quantities: FloatArray,
     before: FloatArray,
     quotes: MarketBar,
@@ -184,21 +169,21 @@ def count_decay(
     log_returns: FloatArray,
     inverse: float,
     t: int,
-) -> Decay:
-    held, log, product = decay.decay_held, decay.decay_log, decay.decay_product
-    if ledger.liquidations + ledger.stops + ledger.take_profits == 0:
-        drift, grown = 0.0, 1.0
-        for i in range(len(before)):
-            move = log_returns[t, i]
-            if quantities[i] != 0.0 and not math.isnan(move):
-                scale = quantities[i] * inverse
-                drift += scale * (abs(before[i]) * move)
-                grown += scale * (quotes.mark_close[i] - before[i])
-        if grown > 0.0:
-            held, product = held + drift, product * grown
-        log, product = fold_product(log, product)
-    carry = add_carry(decay.carry, ledger, inverse)
-    return Decay(decay_held=held, decay_log=log, decay_product=product, carry=carry)
+) -> None:
+    if ledger.liquidations + ledger.stops + ledger.take_profits > 0:
+        return
+    drift, grown = 0.0, 1.0
+    for i in range(len(before)):
+        move = log_returns[t, i]
+        if quantities[i] != 0.0 and not math.isnan(move):
+            scale = quantities[i] * inverse
+            drift += scale * (abs(before[i]) * move)
+            grown += scale * (quotes.mark_close[i] - before[i])
+    product = tally[y.DECAY_PRODUCT]
+    if grown > 0.0:
+        tally[y.DECAY_HELD] += drift
+        product *= grown
+    tally[y.DECAY_LOG], tally[y.DECAY_PRODUCT] = fold_product(tally[y.DECAY_LOG], product)
 
 
 # ------------------------------------------------------------------------ what is shown at a close

@@ -27,7 +27,8 @@ from backtest.engine.loop import BROKEN, DONE, FULL, NEGATIVE, Deciders
 from backtest.engine.option_trader import OptionTrader, ask_trader, find_lost, find_next_stop
 from backtest.engine.policies import Callbacks, ask_plain
 from backtest.engine.record import Outcome, new_record
-from backtest.measures import Tally
+from backtest.measures import name_tally, read_tally
+from backtest.measures.tally import TRADED
 from backtest.policy import Combinator, Policy, locate_numba_error
 from backtest.venue import OwnMargin, make_own_twins
 
@@ -124,7 +125,7 @@ def find_fill(
 def run_in_loop(
     inputs: AccountInputs,
     state: AccountState,
-    tally: Tally,
+    tally: FloatArray,
     parts: Sequence[PolicySwitch],
     *,
     is_compiled: bool,
@@ -154,7 +155,7 @@ def run_in_loop(
         kept.append(entries)
     return Outcome(
         state=state,
-        tally=counts.tally,
+        tally=read_tally(name_tally(counts.tally)),
         traded=counts.traded,
         record=tape.record,
         entries=np.concatenate(kept),
@@ -168,7 +169,7 @@ def run_in_loop(
 
 
 class Counts(NamedTuple):
-    tally: Tally
+    tally: FloatArray
     traded: TradedDays | None
     cuts: FloatArray = NO_CUTS
 
@@ -192,7 +193,7 @@ def drive(
     scratch = new_scratch(n, assets, cuts)
     ledger, quotes = new_ledger_array(n), new_quotes(n, assets)
     kept: list[FloatArray] = []
-    arrays = [*list_arrays(state, deciders), scratch.ordered, scratch.cuts]
+    arrays = [*list_arrays(state, deciders), scratch.ordered, scratch.cuts, tally]
     terms, t, limit = read_tables(inputs, first), first, total
     while t < total:
         for bar, i, margin in inputs.changes:
@@ -202,7 +203,7 @@ def drive(
         if inputs.fees is not None:
             traded, end = start_day(inputs.fees.day, traded, t)
             terms, stop = inputs.fees.write(terms, traded), min(stop, end)
-        saved = [each.copy() for each in arrays]
+        saved, before = [each.copy() for each in arrays], tally[TRADED]
         packed = terms if pack is None else pack(terms)
         given = (
             packed,
@@ -215,7 +216,7 @@ def drive(
             scratch,
         )
         with np.errstate(all="ignore"):
-            counted, reached, why = simulate(*given, ledger, tally, tape, t, stop)
+            reached, why = simulate(*given, ledger, tally, tape, t, stop)
         lost = find_lost(inputs.trader, tape, t, reached) if why == DONE else -1
         if why == FULL or lost >= 0:  # again, with room, or to the bar at which to ask
             restore_arrays(saved, arrays)
@@ -235,8 +236,8 @@ def drive(
                 raise find_bad_decision(plain, inputs, reached, is_compiled=pack is not None)
             change = float(after - state.wallet[EQUITY])
             raise report_imbalance(change, entered, inputs, reached)
-        traded = add_traded(traded, tally, counted)
-        tally, t, limit = counted, reached, total
+        traded = add_traded(traded, tally[TRADED] - before)
+        t, limit = reached, total
         kept.append(tape.log.entries[: tape.log.written[0]].copy())
         tape.log.written[0] = 0
         known = (terms, inputs.feed, deciders, state, quotes, scratch, tape)
@@ -265,7 +266,7 @@ def read_tables(inputs: AccountInputs, first: int) -> Terms:
 
 class AccountSummary(NamedTuple):
     state: AccountState
-    tally: Tally
+    tally: FloatArray
     units: FloatArray
 
 
@@ -273,7 +274,7 @@ def summarize_account(
     inputs: AccountInputs,
     state: AccountState,
     deciders: Deciders,
-    tally: Tally,
+    tally: FloatArray,
     first: int,
     *,
     has_units: bool,
@@ -341,7 +342,7 @@ def keep_overlay(before: Deciders, deciders: Deciders) -> None:
 
 
 def list_kernel_arguments(
-    inputs: AccountInputs, state: AccountState, deciders: Deciders, tally: Tally
+    inputs: AccountInputs, state: AccountState, deciders: Deciders, tally: FloatArray
 ) -> Any:
     n, assets = len(state.margin), len(state.priced)
     return (
@@ -427,7 +428,5 @@ def explain_refusal(refusal: Exception, policy: Policy) -> str:
     return f"{place}: {reason.partition(': ')[2]}" if place else reason
 
 
-def add_traded(traded: TradedDays | None, before: Tally, after: Tally) -> TradedDays | None:
-    if traded is None:
-        return None
-    return traded.add(after.money.traded - before.money.traded)
+def add_traded(traded: TradedDays | None, amount: float) -> TradedDays | None:
+    return None if traded is None else traded.add(amount)

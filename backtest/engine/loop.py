@@ -47,7 +47,7 @@ from backtest.engine.closes import (
     measure_gross,
     record_account,
 )
-from backtest.measures import Clock, Tally
+from backtest.measures import Clock
 from backtest.venue import compute_price, compute_value, find_own_maintenance
 
 if TYPE_CHECKING:
@@ -141,11 +141,11 @@ def simulate_batch(  # noqa: PLR0913, PLR0917 - the arguments of a kernel
     quotes: MarketBar,
     scratch: Scratch,
     ledger: FloatArray,
-    tally: Tally,
+    tally: FloatArray,
     tape: RunTape,
     start: int,
     stop: int,
-) -> tuple[Tally, int, int]:
+) -> tuple[int, int]:
     """Take the account through the bars from start to stop, or through each lane of the tape."""
     lanes, reached, why = tape.lanes, start, DONE
     for k in range(max(len(lanes.places), 1)):
@@ -153,13 +153,13 @@ def simulate_batch(  # noqa: PLR0913, PLR0917 - the arguments of a kernel
         if len(lanes.places) > 0:
             first, end = lanes.places[k, FIRST], lanes.places[k, STOP]
             begin_lane(lanes, feed, deciders, state, k)
-        tally, reached, why = simulate_account(
+        reached, why = simulate_account(
             terms, feed, clock, log_returns, deciders, state, quotes, scratch, ledger, tally, tape,
             first, end,
         )  # fmt: skip
         if why != DONE:
             break
-    return tally, reached, why
+    return reached, why
 
 
 def begin_lane(
@@ -222,11 +222,11 @@ def simulate_account(  # noqa: PLR0913, PLR0917 - the arguments and the steps of
     quotes: MarketBar,
     scratch: Scratch,
     ledger: FloatArray,
-    tally: Tally,
+    tally: FloatArray,
     tape: RunTape,
     start: int,
     stop: int,
-) -> tuple[Tally, int, int]:
+) -> tuple[int, int]:
     terms, feed, deciders, state = share(terms), share(feed), share(deciders), share(state)
     quotes, scratch, tape, clock = share(quotes), share(scratch), share(tape), share(clock)
     bar = AccountBar(
@@ -250,17 +250,17 @@ def simulate_account(  # noqa: PLR0913, PLR0917 - the arguments and the steps of
         if not is_fast:
             live_bar(bar, t)
         if is_recorded and tape.log.written[0] > len(tape.log.entries):
-            return tally, t, FULL
+            return t, FULL
         close = look_at_close(bar, has_prices) if has_close else measure_gross(bar)
         tape.pool[0], tape.pool[1] = close.needed, close.backing
         found = sum_fast_ledger(ledger) if is_fast else sum_ledger(ledger)
         change = found.price_pnl if is_fast else sum_ledger_terms(ledger)
         turnover = max(found.traded, abs(found.price_pnl))  # that of collateral may be all there is
         if not is_balanced(equity, state, change, turnover, close.gross):
-            return tally, t, BROKEN
+            return t, BROKEN
         if is_counted:
             held = scratch.carried if terms.fill == LATE else state.held.quantities
-            tally = count_bar(
+            count_bar(
                 clock, tally, state, tape.before, equity, quotes, found, close, log_returns,
                 terms.max_gross_leverage, held, t,
             )  # fmt: skip
@@ -269,12 +269,12 @@ def simulate_account(  # noqa: PLR0913, PLR0917 - the arguments and the steps of
             lives[LIQUIDATED, t], lives[LOST, t] = found.liquidations, found.bad_debt
             lives[CALLED, t], lives[RUINED, t] = found.calls, state.wallet[IS_RUINED]
         if not decide_all(bar, deciders, close, t):
-            return tally, t, NEGATIVE
+            return t, NEGATIVE
         if len(tape.units) > 0:
             tape.units[t - tape.cursor[1]] = state.wallet[UNIT]
         if is_recorded:
             record_account(bar, tape, is_fast, t - tape.cursor[1])
-    return tally, stop, DONE
+    return stop, DONE
 
 
 def begin_bars(terms: Terms, feed: MarketFeed, deciders: Deciders, state: AccountState) -> bool:

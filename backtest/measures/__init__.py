@@ -40,12 +40,11 @@ if TYPE_CHECKING:
     from backtest.measures.ranking import read_constraints, read_objective, read_objectives
     from backtest.measures.ranking import total_violation
     from backtest.measures.run_facts import AccountPath, MarginUse, RunSpan, Samples, drawdown_dates
-    from backtest.measures.run_facts import flatten_tally, read_tally, sum_use
-    from backtest.measures.tally import Clock, Decay, Drawdown, Exposure, Sample, Tally, add_carry
-    from backtest.measures.tally import add_free, find_near, finish_sample
-    from backtest.measures.tally import fold_product, grow_free, invert, is_deeper, is_near
-    from backtest.measures.tally import mark_drawdown, needs_folding, raise_ratio, start_tally
-    from backtest.measures.tally import update_drawdown
+    from backtest.measures.run_facts import sum_use
+    from backtest.measures.tally import Clock, Tally, add_carry, add_free, add_money, finish_sample
+    from backtest.measures.tally import flatten_tally, fold_product, grow_free, invert, is_deeper
+    from backtest.measures.tally import mark_drawdown, name_tally, needs_folding, raise_ratio
+    from backtest.measures.tally import read_tally, start_tally
     from backtest.measures.trades import Fills, TradeRows, TradeView, list_trades, measure_trades
     from backtest.measures.trades import reduce_spans, split_trades
 

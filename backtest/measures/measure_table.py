@@ -21,11 +21,11 @@ from backtest.measures.performance import (
     fit_market,
     value_at_risk,
 )
-from backtest.measures.run_facts import flatten_tally
+from backtest.measures.tally import flatten_tally
 
 if TYPE_CHECKING:
     from backtest.measures.run_facts import MarginUse, RunSpan, Samples
-    from backtest.measures.tally import Drawdown, Tally
+    from backtest.measures.tally import Tally
 
 COSTS = ("fees", "slippage", "impact", "funding", "interest")
 OPTION_COSTS = ("options_cost_annual", "options_spread_annual")
@@ -109,7 +109,7 @@ class Path:
     """Sampled returns of one account, its deepest drawdown, and its use of margin."""
 
     def __init__(
-        self, samples: Samples, periods: float, fall: Drawdown, span: RunSpan, use: MarginUse
+        self, samples: Samples, periods: float, fall: Tally, span: RunSpan, use: MarginUse
     ) -> None:
         self.samples, self.periods = samples, periods
         self.fall, self.span, self.use = fall, span, use
@@ -388,7 +388,7 @@ def measure_run(
     """
     many = {name: np.array([value]) for name, value in flatten_tally(tally).items()}
     measured = measure_accounts(many, span, np.array([unit]), np.array([equity]))
-    path = Path(samples, span.periods, tally.drawdown, span, use)
+    path = Path(samples, span.periods, tally, span, use)
     return {
         name: float(ABOUT[name].of(path) if name in PATH else measured[name][0]) for name in METRICS
     }

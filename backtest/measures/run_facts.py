@@ -3,18 +3,17 @@
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 import pandas as pd
 
-from backtest.account import Ledger
 from backtest.base import FloatArray, IntArray, format_time
 from backtest.base.units import DAY, YEAR_DAYS
-from backtest.measures.tally import Decay, Drawdown, Exposure, Sample, Tally
+from backtest.measures.tally import Tally
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
+    from collections.abc import Iterable
 
 DATES = ("drawdown_peak", "drawdown_trough", "drawdown_recovery")
 
@@ -94,31 +93,10 @@ def sum_use(pieces: Iterable[AccountPath]) -> MarginUse:
     return use
 
 
-def drawdown_dates(fall: Drawdown, span: RunSpan) -> dict[str, float]:
+def drawdown_dates(fall: Tally, span: RunSpan) -> dict[str, float]:
     """Return the peak, trough, and recovery of the deepest drawdown, in UTC nanoseconds."""
     if fall.low == fall.low_peak:
         return dict.fromkeys(DATES, math.nan)
     over = span.name_of(fall.recovered) if fall.recovered >= 0 else math.nan
     times = (span.name_of(fall.drawdown_peak), span.name_of(fall.drawdown_trough), over)
     return dict(zip(DATES, map(float, times), strict=True))
-
-
-def flatten_tally(tally: Tally) -> dict[str, float]:
-    flat: dict[str, Any] = {}
-    for name, value in tally._asdict().items():
-        flat |= value._asdict() if hasattr(value, "_asdict") else {name: value}
-    return flat
-
-
-def read_tally(flat: Mapping[str, Any]) -> Tally:
-    def read(record: Any) -> Any:
-        return record(**{name: flat[name] for name in record._fields})
-
-    parts = {
-        "drawdown": read(Drawdown),
-        "sample": read(Sample),
-        "money": read(Ledger),
-        "exposure": read(Exposure),
-        "decay": read(Decay),
-    }
-    return Tally(**parts, **{name: flat[name] for name in Tally._fields if name not in parts})

@@ -1,22 +1,21 @@
-"""Tally of a run: sums and extremes that are updated bar by bar, in runs and in sweeps."""
+"""Tally of a run: sums and extremes that are updated bar by bar, in runs and in sweeps.
+
+While bars are taken a tally is an array, with a row for each field of :class:`Tally` and of the
+ledger; read of it, it is a record.
+"""
 
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
-from backtest.account import (
-    Balances,
-    InstrumentRules,
-    Ledger,
-    Quote,
-    find_adverse,
-    is_failing,
-    new_ledger,
-    worsen,
-)
+import numpy as np
+
+from backtest.account import Ledger
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from backtest.base import FloatArray
 
 NEAR = 0.1
@@ -24,10 +23,6 @@ NEAR = 0.1
 
 FARTHEST = 1.01 / (1.0 - NEAR)
 """Factor of the close beyond which a failing requirement cannot make the close near."""
-
-
-def as_index(t: int) -> int:
-    return t
 
 
 class Clock(NamedTuple):
@@ -39,7 +34,8 @@ class Clock(NamedTuple):
     risk_free: FloatArray
 
 
-class Drawdown(NamedTuple):
+class Tally(NamedTuple):
+    first_unit: float
     peak: float
     low: float
     low_peak: float
@@ -47,9 +43,6 @@ class Drawdown(NamedTuple):
     drawdown_peak: int
     drawdown_trough: int
     recovered: int
-
-
-class Sample(NamedTuple):
     sample_unit: float
     sample_free: float
     samples: int
@@ -59,31 +52,16 @@ class Sample(NamedTuple):
     excess_squares: float
     downside: float
     disutility: float
-
-
-class Exposure(NamedTuple):
     near: int
     over_cap: int
     leverage: float
     peak_leverage: float
     peak_needed: float
     peak_backing: float
-
-
-class Decay(NamedTuple):
     decay_held: float
     decay_log: float
     decay_product: float
     carry: float
-
-
-class Tally(NamedTuple):
-    first_unit: float
-    drawdown: Drawdown
-    sample: Sample
-    money: Ledger
-    exposure: Exposure
-    decay: Decay
     bars: int
     equity: float
     first_liquidation: int
@@ -91,128 +69,100 @@ class Tally(NamedTuple):
     inverse: float
     first_ambiguous: int
     first_both: int
+    money: Ledger
 
 
-def start_tally(unit: float, equity: float, t: int) -> Tally:
-    return Tally(
-        first_unit=unit,
-        drawdown=Drawdown(
-            peak=unit,
-            low=unit,
-            low_peak=unit,
-            peak_bar=t - 1,
-            drawdown_peak=t - 1,
-            drawdown_trough=t - 1,
-            recovered=-1,
-        ),
-        sample=Sample(
-            sample_unit=unit,
-            sample_free=0.0,
-            samples=0,
-            mean=0.0,
-            squares=0.0,
-            excess_mean=0.0,
-            excess_squares=0.0,
-            downside=0.0,
-            disutility=0.0,
-        ),
-        money=new_ledger(),
-        exposure=Exposure(
-            near=0, over_cap=0, leverage=0.0, peak_leverage=0.0, peak_needed=0.0, peak_backing=1.0
-        ),
-        decay=Decay(decay_held=0.0, decay_log=0.0, decay_product=1.0, carry=0.0),
-        bars=0,
-        equity=0.0,
-        first_liquidation=-1,
-        ruin=-1,
-        inverse=invert(equity),
-        first_ambiguous=-1,
-        first_both=-1,
-    )
+(
+    FIRST_UNIT, PEAK_UNIT, LOW, LOW_PEAK, PEAK_BAR, FALL_PEAK, FALL_TROUGH, RECOVERED, SAMPLE_UNIT,
+    SAMPLE_FREE, SAMPLES, MEAN, SQUARES, EXCESS_MEAN, EXCESS_SQUARES, DOWNSIDE, DISUTILITY,
+    NEAR_BARS, OVER_CAP, LEVERAGE, PEAK_LEVERAGE, PEAK_NEEDED, PEAK_BACKING, DECAY_HELD, DECAY_LOG,
+    DECAY_PRODUCT, CARRY, BARS, EQUITY_SUM, FIRST_LIQUIDATION, FIRST_RUIN, INVERSE, FIRST_AMBIGUOUS,
+    FIRST_BOTH, MONEY,
+) = range(len(Tally._fields))  # fmt: skip
+FIELDS = (*Tally._fields[:MONEY], *Ledger._fields)
+N_TALLY = len(FIELDS)
+TRADED = FIELDS.index("traded")
+COUNTS = frozenset({
+    "peak_bar", "drawdown_peak", "drawdown_trough", "recovered", "samples", "near", "over_cap",
+    "bars", "first_liquidation", "ruin", "first_ambiguous", "first_both", "liquidations", "stops",
+    "calls", "calls_met", "calls_failed", "liquidated_calls", "take_profits", "ambiguous_bars",
+    "both_reached",
+})  # fmt: skip
 
 
-def mark_drawdown(drawdown: Drawdown, unit: float, t: int) -> Drawdown:
-    if unit < drawdown.peak and not is_deeper(drawdown.peak, drawdown.low, drawdown.low_peak, unit):
-        return drawdown
-    peak_bar, recovered = drawdown.peak_bar, drawdown.recovered
-    peak_at, trough_at = drawdown.drawdown_peak, drawdown.drawdown_trough
-    peak, low, low_peak = update_drawdown(drawdown.peak, drawdown.low, drawdown.low_peak, unit)
-    if unit >= drawdown.peak:
-        if low < low_peak and recovered < 0:
-            recovered = t
-        peak_bar = t
-    elif is_deeper(drawdown.peak, drawdown.low, drawdown.low_peak, unit):
-        peak_at, trough_at, recovered = peak_bar, t, -1
-    return Drawdown(
-        peak=peak,
-        low=low,
-        low_peak=low_peak,
-        peak_bar=peak_bar,
-        drawdown_peak=peak_at,
-        drawdown_trough=trough_at,
-        recovered=recovered,
-    )
+# ------------------------------------------------------------------------------ begin and read
 
 
-def invert(equity: float) -> float:
-    return 1.0 / equity if equity > 0.0 else 0.0
+def start_tally(unit: float, equity: float, t: int) -> FloatArray:
+    tally = np.zeros(N_TALLY)
+    tally[[FIRST_UNIT, PEAK_UNIT, LOW, LOW_PEAK, SAMPLE_UNIT]] = unit
+    tally[[PEAK_BAR, FALL_PEAK, FALL_TROUGH]] = t - 1
+    tally[[RECOVERED, FIRST_LIQUIDATION, FIRST_RUIN, FIRST_AMBIGUOUS, FIRST_BOTH]] = -1.0
+    tally[[PEAK_BACKING, DECAY_PRODUCT]] = 1.0
+    tally[INVERSE] = invert(equity)
+    return tally
+
+
+def name_tally(tally: FloatArray) -> dict[str, float]:
+    numbers = zip(FIELDS, tally.tolist(), strict=True)
+    return {name: int(value) if name in COUNTS else value for name, value in numbers}
+
+
+def read_tally(named: Mapping[str, Any]) -> Tally:
+    money = Ledger(**{name: named[name] for name in Ledger._fields})
+    return Tally(**{name: named[name] for name in FIELDS[:MONEY]}, money=money)
+
+
+def flatten_tally(tally: Tally) -> dict[str, float]:
+    named = tally._asdict()
+    money: Ledger = named.pop("money")
+    return named | money._asdict()
+
+
+# ----------------------------------------------------------------------------------- the drawdown
+
+
+def mark_drawdown(tally: FloatArray, unit: float, t: int) -> None:
+    peak, low, low_peak = tally[PEAK_UNIT], tally[LOW], tally[LOW_PEAK]
+    if unit < peak and not is_deeper(peak, low, low_peak, unit):
+        return
+    if unit >= peak:
+        if low < low_peak and tally[RECOVERED] < 0.0:
+            tally[RECOVERED] = t
+        tally[PEAK_UNIT], tally[PEAK_BAR] = unit, t
+    if is_deeper(max(peak, unit), low, low_peak, unit):
+        tally[LOW], tally[LOW_PEAK] = unit, max(peak, unit)
+        tally[FALL_PEAK], tally[FALL_TROUGH], tally[RECOVERED] = tally[PEAK_BAR], t, -1.0
 
 
 def is_deeper(peak: float, low: float, low_peak: float, unit: float) -> bool:
     return unit * low_peak < low * peak
 
 
-def update_drawdown(
-    peak: float, low: float, low_peak: float, unit: float
-) -> tuple[float, float, float]:
-    peak = max(peak, unit)
-    if is_deeper(peak, low, low_peak, unit):
-        return peak, unit, peak
-    return peak, low, low_peak
+# ------------------------------------------------------------------------------------- the samples
 
 
-def add_free(clock: Clock, sample: Sample, t: int) -> Sample:
-    free = grow_free(sample.sample_free, clock.risk_free[as_index(t)])
-    if free == sample.sample_free:
-        return sample
-    return Sample(
-        sample_unit=sample.sample_unit,
-        sample_free=free,
-        samples=sample.samples,
-        mean=sample.mean,
-        squares=sample.squares,
-        excess_mean=sample.excess_mean,
-        excess_squares=sample.excess_squares,
-        downside=sample.downside,
-        disutility=sample.disutility,
-    )
+def add_free(clock: Clock, tally: FloatArray, t: int) -> None:
+    tally[SAMPLE_FREE] = grow_free(tally[SAMPLE_FREE], clock.risk_free[t])
 
 
 def grow_free(free: float, rate: float) -> float:
     return free + rate * (1.0 + free)
 
 
-def finish_sample(sample: Sample, unit: float) -> tuple[Sample, float]:
-    change = unit / sample.sample_unit - 1.0 if sample.sample_unit > 0.0 else 0.0
-    excess = change - sample.sample_free
-    n = sample.samples + 1
-    step = change - sample.mean
-    mean = sample.mean + step / n
-    excess_step = excess - sample.excess_mean
-    excess_mean = sample.excess_mean + excess_step / n
+def finish_sample(tally: FloatArray, unit: float) -> None:
+    began, n = tally[SAMPLE_UNIT], tally[SAMPLES] + 1.0
+    change = unit / began - 1.0 if began > 0.0 else 0.0
+    excess = change - tally[SAMPLE_FREE]
+    step, excess_step = change - tally[MEAN], excess - tally[EXCESS_MEAN]
+    tally[MEAN] += step / n
+    tally[EXCESS_MEAN] += excess_step / n
+    tally[SQUARES] += step * (change - tally[MEAN])
+    tally[EXCESS_SQUARES] += excess_step * (excess - tally[EXCESS_MEAN])
     below = min(excess, 0.0)
-    after = Sample(
-        sample_unit=unit,
-        sample_free=0.0,
-        samples=n,
-        mean=mean,
-        squares=sample.squares + step * (change - mean),
-        excess_mean=excess_mean,
-        excess_squares=sample.excess_squares + excess_step * (excess - excess_mean),
-        downside=sample.downside + below * below,
-        disutility=sample.disutility + find_disutility(1.0 + change),
-    )
-    return after, change
+    tally[DOWNSIDE] += below * below
+    tally[DISUTILITY] += find_disutility(1.0 + change)
+    tally[SAMPLE_UNIT], tally[SAMPLE_FREE], tally[SAMPLES] = unit, 0.0, n
 
 
 def find_disutility(growth: float) -> float:
@@ -220,10 +170,41 @@ def find_disutility(growth: float) -> float:
     return 1.0 / square if square > 0.0 else math.inf
 
 
+# ---------------------------------------------------------------------------------- what it counts
+
+
+def invert(equity: float) -> float:
+    return 1.0 / equity if equity > 0.0 else 0.0
+
+
 def add_carry(carry: float, ledger: Ledger, inverse: float) -> float:
     carry = carry + ledger.funding * inverse
     carry = carry + ledger.interest * inverse
     return carry + ledger.fees * inverse
+
+
+def add_money(tally: FloatArray, ledger: Ledger) -> None:
+    tally[MONEY] += ledger.price_pnl
+    tally[MONEY + 1] += ledger.fees
+    tally[MONEY + 2] += ledger.slippage
+    tally[MONEY + 3] += ledger.impact
+    tally[MONEY + 4] += ledger.funding
+    tally[MONEY + 5] += ledger.interest
+    tally[MONEY + 6] += ledger.liquidation_loss
+    tally[MONEY + 7] += ledger.flows
+    tally[MONEY + 8] += ledger.bad_debt
+    tally[MONEY + 9] += ledger.top_up
+    tally[MONEY + 10] += ledger.traded
+    tally[MONEY + 11] += ledger.liquidations
+    tally[MONEY + 12] += ledger.stops
+    tally[MONEY + 13] += ledger.calls
+    tally[MONEY + 14] += ledger.calls_met
+    tally[MONEY + 15] += ledger.calls_failed
+    tally[MONEY + 16] += ledger.liquidated_calls
+    tally[MONEY + 17] += ledger.call_days
+    tally[MONEY + 18] += ledger.take_profits
+    tally[MONEY + 19] += ledger.ambiguous_bars
+    tally[MONEY + 20] += ledger.both_reached
 
 
 def needs_folding(product: float) -> bool:
@@ -244,16 +225,3 @@ def raise_ratio(
     if needed * peak_backing > peak_needed * backing:
         return needed, backing
     return peak_needed, peak_backing
-
-
-def is_near(rules: InstrumentRules, balances: Balances, quote: Quote) -> bool:
-    lower, upper = find_near(rules, quote)
-    value = find_adverse(balances.positions[0], lower, upper)
-    return is_failing(rules, balances, value, quote.multiplier)
-
-
-def find_near(rules: InstrumentRules, quote: Quote) -> tuple[float, float]:
-    close = quote.mark_close
-    lower = worsen(rules, close, 1.0, 1.0 / (1.0 + NEAR) - 1.0)
-    upper = worsen(rules, close, 1.0, 1.0 / (1.0 - NEAR) - 1.0)
-    return lower, upper

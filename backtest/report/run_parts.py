@@ -120,7 +120,7 @@ def count_days(result: Result) -> float:
 
 
 def describe_drawdown(result: Result) -> str:
-    fall, span = result.tally.drawdown, result.span
+    fall, span = result.tally, result.span
     if fall.low == fall.low_peak:
         return "none"
     end = f"recovered {span.day_of(fall.recovered)}" if fall.recovered >= 0 else "not recovered"

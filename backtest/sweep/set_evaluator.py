@@ -111,7 +111,7 @@ def run_one_by_one(
             for k in range(n):
                 try:
                     result = replay(take_sets(sets, k))
-                    dates = drawdown_dates(result.tally.drawdown, result.span)
+                    dates = drawdown_dates(result.tally, result.span)
                     measured = {**NO_OPTIONS, **dates, **result.metrics}
                     for name in names:
                         metrics[name][k] = measured[name]

@@ -10,7 +10,7 @@ import pytest
 import backtest as bt
 from backtest.engine import run_record
 from backtest.measures.measure_table import PATH
-from backtest.measures.run_facts import flatten_tally, read_tally
+from backtest.measures.tally import flatten_tally, read_tally
 from backtest.strategies import Constant
 from tests.account.account_scenes import is_
 from tests.scenes import (

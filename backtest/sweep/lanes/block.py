@@ -43,12 +43,12 @@ from backtest.engine.driver import CHUNK
 from backtest.engine.loop import DONE, N_SHOWN
 from backtest.measures import (
     RunSpan,
-    Tally,
-    flatten_tally,
     measure_accounts,
+    name_tally,
     sampled_returns,
     start_tally,
 )
+from backtest.measures.tally import N_TALLY
 from backtest.policy import start_memory
 from backtest.sweep.lanes import rows as r
 from backtest.sweep.lanes.fit import find_all_read, find_kinds
@@ -60,9 +60,8 @@ from backtest.sweep.lanes.rows import (
     cell,
     empty,
     make_aligned,
-    read_tally,
     take_out,
-    write_tally,
+    take_tally,
 )
 from backtest.sweep.lanes.view import MARGINS
 from backtest.venue import compute_value
@@ -115,7 +114,6 @@ class BlockState(NamedTuple):
     policies: LanePolicies
     deciders: Deciders
     account: AccountState
-    tally: Tally
     began: FloatArray
 
 
@@ -154,6 +152,7 @@ def start_state(block: Block) -> BlockState:
         cursor=np.zeros(4, np.int64),
         units=np.zeros((int(ends.sum()) if block.has_returns else 0, LANES)),
         free=np.zeros(1 + LANES),
+        tally=np.zeros(N_TALLY),
     )
     begin_lanes(lanes, block.setups, n)
     for lane in range(len(block.setups), LANES):
@@ -172,7 +171,6 @@ def start_state(block: Block) -> BlockState:
         policies=policies,
         deciders=block.deciders._replace(**silent),
         account=account,
-        tally=start_tally(1.0, 1.0, first.first),
         began=lanes.account.reshape(-1, LANES)[EQUITY].copy(),
     )
 
@@ -197,14 +195,14 @@ def begin_lanes(lanes: Lanes, setups: Sequence[Setup], n: int) -> None:
         wallet = start_account_state(
             setup.inputs, setup.account, setup.first, has_overlay=False
         ).wallet
-        column = np.zeros_like(lanes.account)
-        tally = start_tally(float(wallet[UNIT]), float(wallet[EQUITY]), setup.first)
-        write_tally(column, tally, 0)
-        one = column.reshape(-1, LANES)[:, 0]
+        one = np.zeros(r.N_ACCOUNT)
+        one[r.TALLY : r.STATE_ROWS] = start_tally(
+            float(wallet[UNIT]), float(wallet[EQUITY]), setup.first
+        )
         one[: r.WALLET_ROWS] = wallet
         one[SINCE_POOL] = setup.first - 1.0 - wallet[SINCE_POOL]
         one[r.LINE] = find_line(terms.ruin_at, wallet[RESERVE], wallet[PAID_IN])
-        one[r.FIRST_UNIT], one[r.IS_LIVE] = wallet[UNIT], 1.0
+        one[r.KEEP], one[r.IS_LIVE] = 1.0, 1.0
         account[:, places] = one[:, None]
         numbers[:, :, places] = terms.numbers.T[:, :, None]
 
@@ -276,7 +274,7 @@ def run_state(block: Block, state: BlockState, is_stopped: Callable[[], bool]) -
     tape.is_on[0] = 0
     records = (quotes, scratch, ledger)
     shared = (inputs.feed, inputs.clock, inputs.log_returns)
-    run_of = (state.deciders, state.account, *records, state.tally, tape, 0, 1)
+    run_of = (state.deciders, state.account, *records, state.lanes.tally, tape, 0, 1)
     loop, address = find_lane_loop((pack_terms(state.terms), *shared, *run_of))
     terms, t = state.terms, first.first
     for bar, i, margin in inputs.changes:
@@ -316,9 +314,8 @@ def read_scores(names: tuple[str, ...], block: Block, state: BlockState) -> Scor
     for lane in np.flatnonzero(state.lanes.left_at[:count] >= 0).tolist():
         tally, wallets[lane], rest = finish_lane(block, state, lane)
         units[len(units) - len(rest) :, lane] = rest
-        for name, value in flatten_tally(tally).items():
-            if name in flat:
-                flat[name][lane] = value
+        for name, value in name_tally(tally).items():
+            flat[name][lane] = value
     metrics = measure_wallets(names, block.span, flat, wallets, state.began[:count])
     returns = [
         sampled_returns(units[:, lane], np.ones(int(ends.sum())), float(flat["first_unit"][lane]))
@@ -350,29 +347,33 @@ def measure_wallets(
     return measured
 
 
-def finish_lane(block: Block, state: BlockState, lane: int) -> tuple[Tally, FloatArray, FloatArray]:
+def finish_lane(
+    block: Block, state: BlockState, lane: int
+) -> tuple[FloatArray, FloatArray, FloatArray]:
     lanes, setup, deciders = state.lanes, block.setups[lane], block.find_deciders(lane)
     inputs, start = setup.inputs, int(lanes.left_at[lane])
     account = read_left(setup, lanes, deciders.tradable, start, lane)
     read_memories(state, deciders, lane)
-    tally = read_tally(lanes.left_account, float(lanes.free[1 + lane]), start - setup.first, lane)
+    free = float(lanes.free[1 + lane])
+    take_tally(lanes, lanes.left_account, free, start - setup.first, lane)
+    tally = lanes.tally.copy()
     total = len(inputs.feed.time)
     tape = new_tape(len(account.margin), 0, start, 0)
     tape.is_on[0] = 0
     tape = tape._replace(units=np.zeros(total - start))
+    counts = Counts(tally, None)
     given = (
         inputs,
         account,
         deciders,
         deciders,
-        Counts(tally, None),
+        counts,
         start,
         total,
         tape,
         CHUNK,
         None,
     )
-    counts = Counts(tally, None)
     if start < total:
         counts, _ = drive(find_simulate(is_compiled=True), pack_terms, *given)
     rest = tape.units[inputs.clock.ends_sample[start:] != 0.0] if block.has_returns else np.zeros(0)

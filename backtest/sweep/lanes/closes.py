@@ -16,9 +16,10 @@ from backtest.measures import (
     needs_folding,
     raise_ratio,
 )
+from backtest.measures import tally as y
 from backtest.sweep.lanes import rows as r
 from backtest.sweep.lanes.prices import write_near_moves
-from backtest.sweep.lanes.rows import LANES, Lanes, cell, lowest, read_sample, spot, write_sample
+from backtest.sweep.lanes.rows import LANES, Lanes, cell, lowest, spot
 from backtest.venue import compute_liquidation_value, find_maintenance
 
 if TYPE_CHECKING:
@@ -352,10 +353,14 @@ def find_failure(terms: Terms, lanes: Lanes, n: int, i: int, lane: int) -> float
 
 
 def end_samples(lanes: Lanes, free: float) -> None:
-    account = lanes.account
+    account, tally = lanes.account, lanes.tally
     for lane in range(LANES):
-        sample, _ = finish_sample(read_sample(account, free, lane), account[cell(UNIT, lane)])
-        write_sample(account, sample, lane)
+        for row in range(y.SAMPLE_UNIT, y.DISUTILITY + 1):
+            tally[row] = account[cell(r.TALLY + row, lane)]
+        tally[y.SAMPLE_FREE] = free
+        finish_sample(tally, account[cell(UNIT, lane)])
+        for row in range(y.SAMPLE_UNIT, y.DISUTILITY + 1):
+            account[cell(r.TALLY + row, lane)] = tally[row]
 
 
 def keep_units(lanes: Lanes) -> None:

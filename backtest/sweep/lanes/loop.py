@@ -9,7 +9,7 @@ from backtest.account import AccountState, MarketBar, MarketFeed, Scratch, Terms
 from backtest.account.records import IS_OVER, IS_RUINED, PAID_IN, RESERVE
 from backtest.engine import Deciders, RunTape
 from backtest.engine.loop import DONE, NEGATIVE
-from backtest.measures import Clock, Tally, grow_free
+from backtest.measures import Clock, grow_free
 from backtest.sweep.lanes import rows as r
 from backtest.sweep.lanes.closes import close_lanes, end_samples, keep_units, tighten
 from backtest.sweep.lanes.prices import (
@@ -34,9 +34,9 @@ from backtest.sweep.lanes.rows import (
     leave,
     lowest,
     put_back,
-    read_tally,
     spot,
     take_out,
+    take_tally,
 )
 from backtest.sweep.lanes.trades import (
     count_fees,
@@ -65,11 +65,11 @@ def pass_alone(  # noqa: PLR0913, PLR0917 - the arguments of the loop of a run
     quotes: MarketBar,
     scratch: Scratch,
     ledger: FloatArray,
-    tally: Tally,
+    tally: FloatArray,
     tape: RunTape,
     start: int,
     stop: int,
-) -> tuple[Tally, int, int]:
+) -> tuple[int, int]:
     raise NotImplementedError
 
 
@@ -111,15 +111,15 @@ def take_block(  # noqa: PLR0913, PLR0917 - the arguments of a kernel
             lane = lowest(alone)
             alone &= alone - 1
             take_out(block, rules, own, t, lane)
-            tally = read_tally(block.kept_account, block.free[0], t - first, lane)
-            tally, _, why = pass_alone(
+            take_tally(block, block.kept_account, block.free[0], t - first, lane)
+            _, why = pass_alone(
                 address, terms, feed, clock, log_returns, deciders, state, quotes, scratch,
-                ledger, tally, tape, t, t + 1,
+                ledger, block.tally, tape, t, t + 1,
             )  # fmt: skip
             if why != DONE:
                 return t, why
             line = find_line(rules.ruin_at, own.wallet[RESERVE], own.wallet[PAID_IN])
-            put_back(block, own, tally, line, t, lane)
+            put_back(block, own, line, t, lane)
         end_bar(markets, clock, block, free, t)
         if rare != 0:
             end_lanes(rules, block, asked.memory, n, t + 1)

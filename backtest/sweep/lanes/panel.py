@@ -29,7 +29,7 @@ from backtest.engine import (
     start_account_state,
 )
 from backtest.market import find_clock, read_weights
-from backtest.measures import RunSpan, Tally, start_tally
+from backtest.measures import RunSpan, start_tally
 from backtest.policy import Policy
 from backtest.sweep.lanes.rows import LANES
 from backtest.sweep.lookahead_at_ends import list_overlays
@@ -111,7 +111,7 @@ class Panel:
 
     def begin(
         self, setup: Setup, *, is_compiled: bool = True
-    ) -> tuple[AccountState, Deciders, Tally]:
+    ) -> tuple[AccountState, Deciders, FloatArray]:
         state = start_account_state(
             setup.inputs, setup.account, self.first, has_overlay=self.overlay is not None
         )

@@ -11,9 +11,10 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
-from backtest.account import AccountState, Ledger, Terms
+from backtest.account import AccountState, Terms
 from backtest.account.records import NUMBERS, PEAK, SINCE_POOL
-from backtest.measures import Decay, Drawdown, Exposure, Sample, Tally
+from backtest.measures import tally as y
+from backtest.measures.tally import N_TALLY
 
 if TYPE_CHECKING:
     from backtest.base import FloatArray, IntArray
@@ -30,38 +31,27 @@ WALLET_ROWS = 16
 
 In row ``SINCE_POOL`` stands the bar of the pool's last liquidation.
 """
-MONEY = WALLET_ROWS + 15
-NEAR = MONEY + len(Ledger._fields)
-STATE_ROWS = NEAR + 16
+LINE, IS_LIVE, RARE_BARS, KEEP, TALLY = range(WALLET_ROWS, WALLET_ROWS + 5)
+STATE_ROWS = TALLY + N_TALLY
+TALLY_ROWS = {name: TALLY + k for k, name in enumerate(y.FIELDS)}
+"""Where the numbers of a tally are; lanes leave its bars, and its highest unit is the wallet's."""
+(
+    LOW, LOW_PEAK, SAMPLE_UNIT, NEAR, OVER_CAP, LEVERAGE, PEAK_LEVERAGE, PEAK_NEEDED, PEAK_BACKING,
+    DECAY_HELD, DECAY_LOG, DECAY_PRODUCT, CARRY, EQUITY_SUM, INVERSE,
+    OF_FEES, OF_SLIPPAGE, OF_IMPACT, OF_FUNDING, OF_INTEREST, OF_TRADED,
+) = (
+    TALLY_ROWS[name]
+    for name in (
+        "low", "low_peak", "sample_unit", "near", "over_cap", "leverage", "peak_leverage",
+        "peak_needed", "peak_backing", "decay_held", "decay_log", "decay_product", "carry",
+        "equity", "inverse", "fees", "slippage", "impact", "funding", "interest", "traded",
+    )
+)  # fmt: skip
 N_ACCOUNT = STATE_ROWS + 19
-(
-    LINE, IS_LIVE, RARE_BARS, FIRST_UNIT, LOW, LOW_PEAK, KEEP,
-    SAMPLE_UNIT, SAMPLES, MEAN, SQUARES, EXCESS_MEAN, EXCESS_SQUARES, DOWNSIDE, DISUTILITY,
-) = range(WALLET_ROWS, MONEY)  # fmt: skip
-(
-    OVER_CAP, LEVERAGE, PEAK_LEVERAGE, PEAK_NEEDED, PEAK_BACKING, DECAY_HELD, DECAY_LOG,
-    DECAY_PRODUCT, CARRY, EQUITY_SUM, FIRST_LIQUIDATION, RUIN, INVERSE, FIRST_AMBIGUOUS, FIRST_BOTH,
-) = range(NEAR + 1, STATE_ROWS)  # fmt: skip
 (
     CASH_BEFORE, WORTH, POOL, LOST, LOST_OF_ALL, COSTS, INITIAL, TAKEN, BALANCE, WANTED,
     FUNDED, CHARGED, PAID, GROSS, NEEDED, MOVED, DRIFT, GROWN, LENT,
 ) = range(STATE_ROWS, N_ACCOUNT)  # fmt: skip
-(
-    OF_PRICE_PNL, OF_FEES, OF_SLIPPAGE, OF_IMPACT, OF_FUNDING, OF_INTEREST,
-) = range(MONEY, MONEY + 6)  # fmt: skip
-OF_TRADED = MONEY + Ledger._fields.index("traded")
-
-TALLY_ROWS = {
-    "first_unit": FIRST_UNIT, "low": LOW, "low_peak": LOW_PEAK, "peak": PEAK, "samples": SAMPLES,
-    "mean": MEAN, "squares": SQUARES, "excess_mean": EXCESS_MEAN, "excess_squares": EXCESS_SQUARES,
-    "downside": DOWNSIDE, "disutility": DISUTILITY, "near": NEAR, "over_cap": OVER_CAP,
-    "leverage": LEVERAGE, "peak_leverage": PEAK_LEVERAGE, "peak_needed": PEAK_NEEDED,
-    "peak_backing": PEAK_BACKING, "decay_held": DECAY_HELD, "decay_log": DECAY_LOG,
-    "decay_product": DECAY_PRODUCT, "carry": CARRY, "equity": EQUITY_SUM,
-    "first_liquidation": FIRST_LIQUIDATION, "ruin": RUIN,
-    "first_ambiguous": FIRST_AMBIGUOUS, "first_both": FIRST_BOTH,
-} | {name: MONEY + k for k, name in enumerate(Ledger._fields)}  # fmt: skip
-"""Where the numbers of a tally are, by the names that measures read."""
 
 N_POSITION = 13
 HELD_ROWS = 8
@@ -102,7 +92,7 @@ class Lanes(NamedTuple):
     ``left_*`` are the lanes that go on alone from bar ``left_at`` of shape (n_lanes,) on, -1 for
     none. ``units`` of shape (n_samples, LANES) are unit
     values at the ends of samples. ``free[0]`` is the risk-free return of the sample in progress,
-    ``free[1:]`` that of lanes that go on alone.
+    ``free[1:]`` that of lanes that go on alone. ``tally`` is that of the lane being taken out.
     """
 
     account: FloatArray
@@ -132,6 +122,7 @@ class Lanes(NamedTuple):
     cursor: IntArray
     units: FloatArray
     free: FloatArray
+    tally: FloatArray
 
 
 class LanePolicies(NamedTuple):
@@ -238,16 +229,14 @@ def take_out(lanes: Lanes, terms: Terms, state: AccountState, t: int, lane: int)
     state.cursor[0], state.cursor[1] = lanes.cursor[EVENT], lanes.cursor[FLOW]
 
 
-def put_back(
-    lanes: Lanes, state: AccountState, tally: Tally, line: float, t: int, lane: int
-) -> None:
+def put_back(lanes: Lanes, state: AccountState, line: float, t: int, lane: int) -> None:
     account, position = lanes.account, lanes.position
     for row in range(WALLET_ROWS):
         account[cell(row, lane)] = state.wallet[row]
     account[cell(SINCE_POOL, lane)] = t - state.wallet[SINCE_POOL]
     account[cell(LINE, lane)] = line
     account[cell(RARE_BARS, lane)] = lanes.kept_account[cell(RARE_BARS, lane)] + 1.0
-    write_tally(account, tally, lane)
+    put_tally(lanes, account, lane)
     for i in range(len(state.margin)):
         size = abs(state.held.quantities[i])
         position[spot(i, QUANTITY, lane)] = state.held.quantities[i]
@@ -297,138 +286,15 @@ def empty(lanes: Lanes, n: int, lane: int) -> None:
 # ----------------------------------------------------------------------------------- the tally
 
 
-def read_tally(account: FloatArray, free: float, bars: int, lane: int) -> Tally:
-    return Tally(
-        first_unit=account[cell(FIRST_UNIT, lane)],
-        drawdown=Drawdown(
-            peak=account[cell(PEAK, lane)],
-            low=account[cell(LOW, lane)],
-            low_peak=account[cell(LOW_PEAK, lane)],
-            peak_bar=0,
-            drawdown_peak=0,
-            drawdown_trough=0,
-            recovered=0,
-        ),
-        sample=read_sample(account, free, lane),
-        money=read_money(account, lane),
-        exposure=Exposure(
-            near=int(account[cell(NEAR, lane)]),
-            over_cap=int(account[cell(OVER_CAP, lane)]),
-            leverage=account[cell(LEVERAGE, lane)],
-            peak_leverage=account[cell(PEAK_LEVERAGE, lane)],
-            peak_needed=account[cell(PEAK_NEEDED, lane)],
-            peak_backing=account[cell(PEAK_BACKING, lane)],
-        ),
-        decay=Decay(
-            decay_held=account[cell(DECAY_HELD, lane)],
-            decay_log=account[cell(DECAY_LOG, lane)],
-            decay_product=account[cell(DECAY_PRODUCT, lane)],
-            carry=account[cell(CARRY, lane)],
-        ),
-        bars=bars,
-        equity=account[cell(EQUITY_SUM, lane)],
-        first_liquidation=int(account[cell(FIRST_LIQUIDATION, lane)]),
-        ruin=int(account[cell(RUIN, lane)]),
-        inverse=account[cell(INVERSE, lane)],
-        first_ambiguous=int(account[cell(FIRST_AMBIGUOUS, lane)]),
-        first_both=int(account[cell(FIRST_BOTH, lane)]),
-    )
+def take_tally(lanes: Lanes, account: FloatArray, free: float, bars: int, lane: int) -> None:
+    for row in range(N_TALLY):
+        lanes.tally[row] = account[cell(TALLY + row, lane)]
+    lanes.tally[y.PEAK_UNIT] = account[cell(PEAK, lane)]
+    lanes.tally[y.SAMPLE_FREE], lanes.tally[y.BARS] = free, bars
 
 
-def read_sample(account: FloatArray, free: float, lane: int) -> Sample:
-    return Sample(
-        sample_unit=account[cell(SAMPLE_UNIT, lane)],
-        sample_free=free,
-        samples=int(account[cell(SAMPLES, lane)]),
-        mean=account[cell(MEAN, lane)],
-        squares=account[cell(SQUARES, lane)],
-        excess_mean=account[cell(EXCESS_MEAN, lane)],
-        excess_squares=account[cell(EXCESS_SQUARES, lane)],
-        downside=account[cell(DOWNSIDE, lane)],
-        disutility=account[cell(DISUTILITY, lane)],
-    )
-
-
-def read_money(account: FloatArray, lane: int) -> Ledger:
-    return Ledger(
-        price_pnl=account[cell(MONEY, lane)],
-        fees=account[cell(MONEY + 1, lane)],
-        slippage=account[cell(MONEY + 2, lane)],
-        impact=account[cell(MONEY + 3, lane)],
-        funding=account[cell(MONEY + 4, lane)],
-        interest=account[cell(MONEY + 5, lane)],
-        liquidation_loss=account[cell(MONEY + 6, lane)],
-        flows=account[cell(MONEY + 7, lane)],
-        bad_debt=account[cell(MONEY + 8, lane)],
-        top_up=account[cell(MONEY + 9, lane)],
-        traded=account[cell(MONEY + 10, lane)],
-        liquidations=int(account[cell(MONEY + 11, lane)]),
-        stops=int(account[cell(MONEY + 12, lane)]),
-        calls=int(account[cell(MONEY + 13, lane)]),
-        calls_met=int(account[cell(MONEY + 14, lane)]),
-        calls_failed=int(account[cell(MONEY + 15, lane)]),
-        liquidated_calls=int(account[cell(MONEY + 16, lane)]),
-        call_days=account[cell(MONEY + 17, lane)],
-        take_profits=int(account[cell(MONEY + 18, lane)]),
-        ambiguous_bars=int(account[cell(MONEY + 19, lane)]),
-        both_reached=int(account[cell(MONEY + 20, lane)]),
-    )
-
-
-def write_tally(account: FloatArray, tally: Tally, lane: int) -> None:
-    low, low_peak = tally.drawdown.low, tally.drawdown.low_peak
-    account[cell(LOW, lane)], account[cell(LOW_PEAK, lane)] = low, low_peak
+def put_tally(lanes: Lanes, account: FloatArray, lane: int) -> None:
+    for row in range(N_TALLY):
+        account[cell(TALLY + row, lane)] = lanes.tally[row]
+    low, low_peak = lanes.tally[y.LOW], lanes.tally[y.LOW_PEAK]
     account[cell(KEEP, lane)] = low / low_peak if low_peak > 0.0 else 0.0
-    write_sample(account, tally.sample, lane)
-    write_money(account, tally.money, lane)
-    account[cell(NEAR, lane)] = tally.exposure.near
-    account[cell(OVER_CAP, lane)] = tally.exposure.over_cap
-    account[cell(LEVERAGE, lane)] = tally.exposure.leverage
-    account[cell(PEAK_LEVERAGE, lane)] = tally.exposure.peak_leverage
-    account[cell(PEAK_NEEDED, lane)] = tally.exposure.peak_needed
-    account[cell(PEAK_BACKING, lane)] = tally.exposure.peak_backing
-    account[cell(DECAY_HELD, lane)] = tally.decay.decay_held
-    account[cell(DECAY_LOG, lane)] = tally.decay.decay_log
-    account[cell(DECAY_PRODUCT, lane)] = tally.decay.decay_product
-    account[cell(CARRY, lane)] = tally.decay.carry
-    account[cell(EQUITY_SUM, lane)] = tally.equity
-    account[cell(FIRST_LIQUIDATION, lane)] = tally.first_liquidation
-    account[cell(RUIN, lane)] = tally.ruin
-    account[cell(INVERSE, lane)] = tally.inverse
-    account[cell(FIRST_AMBIGUOUS, lane)] = tally.first_ambiguous
-    account[cell(FIRST_BOTH, lane)] = tally.first_both
-
-
-def write_sample(account: FloatArray, sample: Sample, lane: int) -> None:
-    account[cell(SAMPLE_UNIT, lane)] = sample.sample_unit
-    account[cell(SAMPLES, lane)] = sample.samples
-    account[cell(MEAN, lane)] = sample.mean
-    account[cell(SQUARES, lane)] = sample.squares
-    account[cell(EXCESS_MEAN, lane)] = sample.excess_mean
-    account[cell(EXCESS_SQUARES, lane)] = sample.excess_squares
-    account[cell(DOWNSIDE, lane)] = sample.downside
-    account[cell(DISUTILITY, lane)] = sample.disutility
-
-
-def write_money(account: FloatArray, money: Ledger, lane: int) -> None:
-    account[cell(MONEY, lane)] = money.price_pnl
-    account[cell(MONEY + 1, lane)] = money.fees
-    account[cell(MONEY + 2, lane)] = money.slippage
-    account[cell(MONEY + 3, lane)] = money.impact
-    account[cell(MONEY + 4, lane)] = money.funding
-    account[cell(MONEY + 5, lane)] = money.interest
-    account[cell(MONEY + 6, lane)] = money.liquidation_loss
-    account[cell(MONEY + 7, lane)] = money.flows
-    account[cell(MONEY + 8, lane)] = money.bad_debt
-    account[cell(MONEY + 9, lane)] = money.top_up
-    account[cell(MONEY + 10, lane)] = money.traded
-    account[cell(MONEY + 11, lane)] = money.liquidations
-    account[cell(MONEY + 12, lane)] = money.stops
-    account[cell(MONEY + 13, lane)] = money.calls
-    account[cell(MONEY + 14, lane)] = money.calls_met
-    account[cell(MONEY + 15, lane)] = money.calls_failed
-    account[cell(MONEY + 16, lane)] = money.liquidated_calls
-    account[cell(MONEY + 17, lane)] = money.call_days
-    account[cell(MONEY + 18, lane)] = money.take_profits
-    account[cell(MONEY + 19, lane)] = money.ambiguous_bars
-    account[cell(MONEY + 20, lane)] = money.both_reached

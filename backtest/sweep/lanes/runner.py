@@ -13,6 +13,7 @@ from backtest.account import AccountState
 from backtest.account.records import EQUITY
 from backtest.base import (
     BacktestError,
+    FloatArray,
     IntArray,
     count_cores,
     parse_size,
@@ -26,8 +27,9 @@ from backtest.engine import (
     summarize_account,
 )
 from backtest.engine.compiler import LOCK
-from backtest.measures import Tally, flatten_tally, sampled_returns
+from backtest.measures import name_tally, sampled_returns
 from backtest.measures.measure_table import CORE, STREAMED
+from backtest.measures.tally import FIRST_UNIT
 from backtest.sweep.lanes.block import (
     LEAST_LANES,
     Block,
@@ -189,7 +191,7 @@ def count_distinct(setup: Setup, memory: float) -> int:
     return max(1, int(memory // max(size, 1)))
 
 
-def begin_or_explain(setup: Setup, panel: Panel) -> tuple[AccountState, Deciders, Tally]:
+def begin_or_explain(setup: Setup, panel: Panel) -> tuple[AccountState, Deciders, FloatArray]:
     try:
         return panel.begin(setup)
     except BacktestError:
@@ -278,10 +280,10 @@ def measure_set(
         setup.inputs, state, deciders, tally, panel.first,
         has_units=task.has_returns, is_compiled=True, progress=progress,
     )  # fmt: skip
-    flat = {name: np.array([value]) for name, value in flatten_tally(done.tally).items()}
+    flat = {name: np.array([value]) for name, value in name_tally(done.tally).items()}
     metrics = measure_wallets(names, panel.span, flat, done.state.wallet[None], began)
     returns = np.zeros(0)
     if task.has_returns:
         ends = setup.inputs.clock.ends_sample[panel.first :]
-        returns = sampled_returns(done.units, ends, done.tally.first_unit)
+        returns = sampled_returns(done.units, ends, float(done.tally[FIRST_UNIT]))
     return Scored(metrics, returns[:, None])
