@@ -22,7 +22,6 @@ from backtest.base import (
     check_range,
     checked,
     checked_fields,
-    make_array_twins,
     parse_duration,
     repr_plain,
 )
@@ -32,10 +31,10 @@ from backtest.venue import (
     Contract,
     MarginRules,
     Venue,
-    contract_value,
-    liquidation_price,
+    compute_liquidation_values,
+    compute_maintenances,
+    compute_value,
     read_rules,
-    requirement,
 )
 
 MOST_ACCOUNTS = 10_000_000
@@ -43,15 +42,15 @@ COLUMNS = ("side", "quantity", "entry", "collateral")
 ARRAYS_OF_CROWD = ("quantity", "entry", "collateral", "equity")
 ROUNDS = 64
 """How often an entry is drawn again if the account would not have survived since."""
-ARRAYS = make_array_twins(contract_value, requirement, liquidation_price)
 
 
 def to_value(rules: MarginRules, price: Any) -> Any:
-    return ARRAYS.compute_value(rules.size, rules.is_inverse, price)
+    return compute_value(rules.size, rules.is_inverse, price)
 
 
 def to_price(rules: MarginRules, value: Any) -> Any:
-    return ARRAYS.compute_price(rules.size, rules.is_inverse, value)
+    known = np.where(value != 0.0, value, np.nan)
+    return -rules.size / known if rules.is_inverse else known / rules.size
 
 
 def find_liquidation_prices(
@@ -62,9 +61,9 @@ def find_liquidation_prices(
     multiplier: float = 1.0,
 ) -> FloatArray:
     """Return the prices that liquidate positions entered at values ``entry``; NaN where none."""
-    root = ARRAYS.compute_liquidation_value(rules, quantity, entry, base, multiplier)
+    root = compute_liquidation_values(rules, quantity, entry, base, multiplier)
     price = np.where(np.isnan(root), np.nan, to_price(rules, root))
-    needed = ARRAYS.compute_maintenance(rules, np.abs(quantity * entry), multiplier)
+    needed = compute_maintenances(rules, np.abs(quantity * entry), multiplier)
     is_failing = base + quantity * entry <= needed * (1.0 + TOLERANCE)
     price = np.where(np.isnan(price) & is_failing, to_price(rules, entry), price)
     return np.asarray(np.where(quantity == 0.0, np.nan, price))

@@ -323,7 +323,7 @@ INLINED = frozenset(
     {
         "is_held", "is_isolated", "is_spot", "is_spot_leg", "is_in_pool", "pick_position",
         "put_position", "pick_quote", "pick_rules", "pick_margin", "compute_value", "has_exits",
-        "has_stops", "choose", "is_any",
+        "has_stops", "choose",
         "compute_exposure", "as_index", "move", "total", "find_maintenance", "scale_rate",
         "is_cross", "find_least", "is_isolated_near", "is_stopped", "compute_stop", "worsen",
         "find_side", "find_adverse", "measure_target", "compute_target", "find_limit", "is_outside",

@@ -26,7 +26,6 @@ from backtest.engine.inputs import start_account_state
 from backtest.engine.record import Closes, HeldAtCloses, new_closes
 from backtest.engine.run_data import RunData
 from backtest.engine.tables import (
-    ARRAYS,
     compute_notionals,
     count_assets,
     measure_profits,
@@ -35,7 +34,7 @@ from backtest.engine.tables import (
     value_of,
 )
 from backtest.measures import AccountPath
-from backtest.venue import MarginRules, OwnMargin, read_rules
+from backtest.venue import MarginRules, OwnMargin, compute_maintenances, read_rules
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -292,7 +291,7 @@ def compute_needed(
     needed = np.zeros(len(mark))
     for table in tables:
         rows = slice(table.first, table.stop)
-        needed[rows] = ARRAYS.compute_maintenance(table.rules, tested[rows], x[rows])
+        needed[rows] = compute_maintenances(table.rules, tested[rows], x[rows])
     return np.where(quantity != 0.0, needed, 0.0)
 
 

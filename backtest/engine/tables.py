@@ -21,9 +21,9 @@ from backtest.account.records import (
     TERMS,
     UNQUOTED,
 )
-from backtest.base import BoolArray, FloatArray, IntArray, make_array_twins, utc_index
+from backtest.base import BoolArray, FloatArray, IntArray, utc_index
 from backtest.engine.record import PositionFields
-from backtest.venue import Venue, contract_value, liquidation_price, requirement
+from backtest.venue import Venue, compute_value
 
 KINDS = {
     ledger.FILL: "fill",
@@ -70,15 +70,15 @@ WITHOUT_PRICE = (
 DIVIDEND = "dividend"
 FORCED = (*(KINDS[kind] for kind in ledger.STOP_KINDS), "liquidation", "ruin")
 TRADES = ("fill", *FORCED, "delisted", "expiry")
-ARRAYS = make_array_twins(contract_value, requirement, liquidation_price)
 
 
 def price_of(venue: Venue, value: FloatArray) -> FloatArray:
-    return np.asarray(ARRAYS.compute_price(venue.contract.size, is_inverse(venue), value))
+    known, size = np.where(value != 0.0, value, np.nan), venue.contract.size
+    return np.asarray(-size / known if is_inverse(venue) else known / size)
 
 
-def value_of(venue: Venue, price: FloatArray) -> FloatArray:
-    return np.asarray(ARRAYS.compute_value(venue.contract.size, is_inverse(venue), price))
+def value_of(venue: Venue, price: Any) -> FloatArray:
+    return np.asarray(compute_value(venue.contract.size, is_inverse(venue), price))
 
 
 def is_inverse(venue: Venue) -> bool:

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from backtest.venue.calculators import find_touch_factor, touch_distance
     from backtest.venue.calculators import touch_probability
     from backtest.venue.liquidation_price import compute_liquidation_value
+    from backtest.venue.liquidation_price import compute_liquidation_values
     from backtest.venue.margin_presets import MarginPreset, PresetMargin, list_presets
     from backtest.venue.margin_presets import margin_preset
     from backtest.venue.venue import OpenInterestMargin, choose_multipliers, is_one
@@ -57,7 +58,8 @@ if TYPE_CHECKING:
     from backtest.venue.requirement import LEVELS, MarginRules, compute_affordable
     from backtest.venue.requirement import compute_best_leverage
     from backtest.venue.requirement import compute_initial, compute_largest_notional
-    from backtest.venue.requirement import compute_maintenance, compute_setting, compute_step_floor
+    from backtest.venue.requirement import compute_maintenance, compute_maintenances
+    from backtest.venue.requirement import compute_setting, compute_step_floor
     from backtest.venue.requirement import read_rules
     from backtest.venue.requirement_rule import Brackets, MarginRule, RequirementRule
     from backtest.venue.requirement_rule import ScenarioMargin

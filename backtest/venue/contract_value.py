@@ -2,9 +2,6 @@
 
 The value ``u(P)`` of a contract is ``size P`` (linear) or ``-size / P`` (inverse) in the settlement
 currency. Both rise with the price, so that one formula of margin and profit works for both.
-
-The code works on one account and on arrays: :func:`choose` and :func:`is_any` replace branches, and
-:func:`backtest.base.compiled_twins.make_array_twins` replaces them by numpy functions.
 """
 
 from __future__ import annotations
@@ -14,10 +11,6 @@ import math
 
 def choose(condition: bool, yes: float, no: float) -> float:
     return yes if condition else no
-
-
-def is_any(condition: bool) -> bool:
-    return condition
 
 
 def compute_value(size: float, is_inverse: bool, price: float) -> float:

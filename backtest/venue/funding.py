@@ -10,15 +10,12 @@ import numpy as np
 from backtest import base
 from backtest.base import Duration, Number, check_broadcast, check_range, checked, float_if_single
 from backtest.base.fields import NOT_NEGATIVE
-from backtest.venue import contract_value, preset_files
+from backtest.venue import preset_files
+from backtest.venue.contract_value import compute_payment, compute_value
 
 if TYPE_CHECKING:
     from backtest.base import FloatArray, Numbers
     from backtest.venue.venue import Contract
-
-
-ARRAYS = base.make_array_twins(contract_value)
-"""The formulas of value and payment, on arrays."""
 
 
 @checked
@@ -56,10 +53,11 @@ def payment(
     0.002
     """
     check_broadcast(quantity=quantity, price=price, rate=rate)
-    q, p, r = (np.asarray(each, dtype=np.float64) for each in (quantity, price, rate))
+    given: Any = (np.asarray(each, dtype=np.float64) for each in (quantity, price, rate))
+    q, p, r = given
     _check_positive("price", p)
-    value = ARRAYS.compute_value(contract.size, contract.kind == "inverse", p)
-    paid = ARRAYS.compute_payment(q, value, r)
+    value = compute_value(contract.size, contract.kind == "inverse", p)
+    paid: Any = compute_payment(q, value, r)
     return float_if_single(paid)
 
 

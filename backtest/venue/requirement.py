@@ -12,15 +12,18 @@ from __future__ import annotations
 
 import math
 from bisect import bisect_left
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import numpy as np
 
 from backtest.base.units import TOLERANCE
-from backtest.venue.contract_value import choose, is_any
+from backtest.venue.contract_value import choose
 from backtest.venue.venue import find_newest
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from backtest.base import FloatArray
     from backtest.venue.venue import Venue
 
 LEVELS = ("floors", "caps", "rates", "amounts", "leverages")
@@ -86,13 +89,22 @@ def compute_maintenance(rules: MarginRules, notional: float, multiplier: float) 
     rate = compute_rate(rules, 0, multiplier)
     amount = 0.0
     for k in range(1, count_brackets(rules, notional)):
-        is_over = notional > rules.floors[k]
-        if is_any(is_over):
+        if notional > rules.floors[k]:
             after = compute_rate(rules, k, multiplier)
-            step = rules.floors[k] * (after - compute_rate(rules, k - 1, multiplier))
-            amount += choose(is_over, step, 0.0)
-            rate = choose(is_over, after, rate)
+            amount += rules.floors[k] * (after - compute_rate(rules, k - 1, multiplier))
+            rate = after
     return rate * notional - amount
+
+
+def compute_maintenances(rules: MarginRules, notional: FloatArray, multiplier: Any) -> FloatArray:
+    """Return what :func:`compute_maintenance` does, for arrays of notionals and multipliers."""
+    rates = [np.minimum(1.0, multiplier * each + rules.close_fee) for each in rules.rates]
+    rate, amount = rates[0], np.zeros(np.shape(notional))
+    for k in range(1, len(rates)):
+        is_over = notional > rules.floors[k]
+        amount = amount + np.where(is_over, rules.floors[k] * (rates[k] - rates[k - 1]), 0.0)
+        rate = np.where(is_over, rates[k], rate)
+    return np.asarray(rate * notional - amount)
 
 
 # ------------------------------------------------------------------------------ initial margin

@@ -7,7 +7,6 @@ import pytest
 
 import backtest as bt
 from backtest.account.orders import floor, round_quantity
-from backtest.base.compiled_twins import make_array_twins
 from backtest.engine.compiler import compile_core
 from backtest.venue import contract_value, liquidation_price, requirement
 from backtest.venue.requirement import compute_after_cost
@@ -311,7 +310,6 @@ def test_more_lots_than_integers_are_truncated_alike_in_plain_and_compiled_code(
 @pytest.mark.parametrize("changes", [{}, {"maintenance_at": "entry"}, {"contract": COIN}])
 def test_margin_on_arrays_has_the_bits_of_one_account(changes):
     rules = requirement.read_rules(bt.Venue.preset("binance-usdm", "BTCUSDT").override(**changes))
-    arrays = make_array_twins(contract_value, requirement, liquidation_price)
     rng = np.random.default_rng(0)
     n = 500
     quantity, x = rng.normal(size=n) * 10.0 ** rng.integers(0, 5, n), rng.uniform(1.0, 3.0, n)
@@ -319,8 +317,8 @@ def test_margin_on_arrays_has_the_bits_of_one_account(changes):
     base = -quantity * entry * rng.uniform(-0.5, 1.5, n)
     given = (quantity, entry, base, x)
     notional = np.abs(quantity * entry)
-    found = [arrays.compute_maintenance(rules, notional, x)]
-    found += [arrays.compute_liquidation_value(rules, *given)]
+    found = [requirement.compute_maintenances(rules, notional, x)]
+    found += [liquidation_price.compute_liquidation_values(rules, *given)]
     rows = [[float(each) for each in row] for row in zip(notional, *given, strict=True)]
     one = [requirement.compute_maintenance(rules, row[0], row[-1]) for row in rows]
     other = [liquidation_price.compute_liquidation_value(rules, *row[1:]) for row in rows]
@@ -330,10 +328,9 @@ def test_margin_on_arrays_has_the_bits_of_one_account(changes):
 
 def test_a_notional_at_a_floor_is_in_the_bracket_below_one_by_one_and_on_arrays():
     rules = requirement.read_rules(bt.Venue.preset("binance-usdm", "BTCUSDT"))
-    arrays = make_array_twins(contract_value, requirement, liquidation_price)
     at = np.array([0.0, *rules.floors, *np.nextafter(rules.floors, INF), 1e300, INF, NAN])
     one = [requirement.compute_maintenance(rules, notional, 1.0) for notional in at.tolist()]
-    assert np.array_equal(arrays.compute_maintenance(rules, at, 1.0), one, equal_nan=True)
+    assert np.array_equal(requirement.compute_maintenances(rules, at, 1.0), one, equal_nan=True)
     assert requirement.count_brackets(rules, rules.floors[3]) == 3
     assert requirement.count_brackets(rules, math.nextafter(rules.floors[3], INF)) == 4
 
