@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from backtest.account.bar import may_use_fast_path, take_fast_path
     from backtest.account.orders import fill, move_margin, split_margin
     from backtest.account.order_limits import compute_cap_factor
-    from backtest.account.ledger import Ledger, Log, new_ledger, write_event
+    from backtest.account.ledger import Ledger, Log, write_event
     from backtest.account.account import LimitDeclaration
     from backtest.account.account import find_least
     from backtest.account.account import Multiple, StopDistance, find_column, find_factor
@@ -40,8 +40,8 @@ if TYPE_CHECKING:
     from backtest.account.bar import set_quotes, live_bar
     from backtest.account.calls import compute_pool_backing, compute_pool_needed
     from backtest.account.calls import compute_pool_ratio
-    from backtest.account.records import as_log, clear_ledger, note, stamp, sum_fast_ledger
-    from backtest.account.records import sum_ledger, sum_ledger_terms, total
+    from backtest.account.records import as_log, clear_ledger, note, stamp
+    from backtest.account.records import sum_bar, sum_changes, sum_ledger, total
     from backtest.account.calls import write_settings
     from backtest.account.payments import charge_interest
     from backtest.account.records import AccountBar, AccountState, EventLog, MarketBar
@@ -52,6 +52,6 @@ if TYPE_CHECKING:
     from backtest.account.position import find_side, is_stopped, worsen
     from backtest.account.price_walk import aim_at_leg, choose_turns
     from backtest.account.position import find_line
-    from backtest.account.liquidation import has_wealth
+    from backtest.account.position import has_wealth
 
 open_door(__name__)

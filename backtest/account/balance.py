@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from backtest.account.account_records import Balances
-from backtest.account.ledger import enter_trade, log_trade, new_ledger
+from backtest.account.ledger import log_trade
 from backtest.account.options import count_options, has_short_option, holds_options, is_walking
 from backtest.account.position import mark_position
 from backtest.account.records import (
@@ -14,11 +14,12 @@ from backtest.account.records import (
     CONVERSION,
     CONVERTED,
     PRICE_PNL,
+    STOPS,
     AccountBar,
     AccountState,
     Terms,
     as_log,
-    enter,
+    enter_trade,
     is_held,
     is_isolated,
     is_spot,
@@ -42,7 +43,6 @@ from backtest.venue import is_pool_failing as is_short
 
 if TYPE_CHECKING:
     from backtest.account.account_records import Trade
-    from backtest.account.ledger import Ledger
     from backtest.base import FloatArray
 
 
@@ -211,12 +211,9 @@ def put_balances(
     put_position(state, i, after.positions[0])
 
 
-def enter_step(
-    bar: AccountBar, i: int, row: int, before: Balances, after: Balances, found: Ledger
-) -> None:
+def enter_step(bar: AccountBar, i: int, row: int, before: Balances, after: Balances) -> None:
     stamp(bar.log, row, i)
     put_balances(bar.terms, bar.state, i, before, after)
-    enter(bar.ledger, i, found)
 
 
 def enter_fill(
@@ -224,8 +221,9 @@ def enter_fill(
 ) -> None:
     row = bar.log.written[0]
     log_trade(as_log(bar.log), t, kind, done)
-    found = enter_trade(new_ledger(), done, stops)
-    enter_step(bar, i, row, before, done.balances, found)
+    enter_trade(bar.ledger, i, done)
+    bar.ledger[STOPS, i] += stops
+    enter_step(bar, i, row, before, done.balances)
 
 
 def is_under_limit(terms: Terms, state: AccountState, equity: float) -> bool:

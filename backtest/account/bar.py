@@ -24,7 +24,6 @@ from backtest.account.fills import (
     measure_target,
     place_orders,
 )
-from backtest.account.liquidation import has_wealth
 from backtest.account.options import (
     ENDLESS,
     book_profits,
@@ -43,7 +42,7 @@ from backtest.account.payments import (
     settle_funding,
     take_flows,
 )
-from backtest.account.position import NOTHING_LEFT, follow_prices
+from backtest.account.position import NOTHING_LEFT, follow_prices, has_wealth
 from backtest.account.price_walk import (
     check_gap,
     follow_highest,

@@ -21,10 +21,10 @@ from backtest.account.balance import (
     value_at,
 )
 from backtest.account.ledger import BAD_DEBT as DEBT
-from backtest.account.ledger import FLOW, REFUSED, RUINED, new_ledger
+from backtest.account.ledger import FLOW, REFUSED, RUINED, log_liquidation
 from backtest.account.ledger import FUNDING as FUNDED
 from backtest.account.ledger import INTEREST as CHARGED
-from backtest.account.liquidation import liquidate_if_failing
+from backtest.account.liquidation import add_from_wallet, can_add, liquidate
 from backtest.account.options import expire_options, name_option, trade_option
 from backtest.account.orders import find_limit
 from backtest.account.position import (
@@ -32,6 +32,7 @@ from backtest.account.position import (
     add_margin,
     compute_free_of_one,
     compute_value_of,
+    is_failing,
     pay_funding,
     pay_in,
 )
@@ -56,6 +57,7 @@ from backtest.account.records import (
     MarketFeed,
     Terms,
     as_log,
+    enter_liquidation,
     is_held,
     is_isolated,
     is_spot,
@@ -165,14 +167,20 @@ def settle_funding(bar: AccountBar, t: int, is_open: int) -> None:
 def liquidate_isolated(bar: AccountBar, t: int, i: int) -> bool:
     terms, state, log = bar.terms, bar.state, bar.log
     rules, quote = share(pick_instrument(terms, i)), pick_quote(bar.quotes, i)
-    before = pick_balances(terms, state, i)
-    row = log.written[0]
-    after, found = liquidate_if_failing(rules, before, new_ledger(), quote, as_log(log), t)
-    enter_step(bar, i, row, before, after, found)
-    if found.liquidations == 0:
-        return False
-    drop_after_liquidation(terms, state, i)
-    return True
+    before, row, opened = pick_balances(terms, state, i), log.written[0], quote.mark_open
+    after, is_failed = before, is_failing(rules, before, opened, quote.multiplier)
+    if is_failed and can_add(rules, before):
+        after = add_from_wallet(rules, before, opened, quote, as_log(log), t)
+        is_failed = is_failing(rules, after, opened, quote.multiplier)
+    if is_failed:
+        done = liquidate(rules, after, opened, quote)
+        log_liquidation(as_log(log), t, opened, done)
+        enter_liquidation(bar.ledger, i, done)
+        after = done.balances
+    enter_step(bar, i, row, before, after)
+    if is_failed:
+        drop_after_liquidation(terms, state, i)
+    return is_failed
 
 
 def drop_after_liquidation(terms: Terms, state: AccountState, i: int) -> None:

@@ -371,3 +371,7 @@ def pay_in(paid_in: float, wealth: float, moved: float) -> float:
         return paid_in + moved
     left = wealth + moved
     return paid_in * (left / wealth) if left > 0.0 else 0.0
+
+
+def has_wealth(wealth: float, flows: float) -> bool:
+    return wealth + flows > TOLERANCE * abs(flows)

@@ -17,8 +17,16 @@ from backtest.account.balance import (
     value_at,
 )
 from backtest.account.fills import fill_resting, find_fill_place, follow_fresh, is_any_reached
-from backtest.account.ledger import TIME_STOPPED, enter_liquidation, log_liquidation, new_ledger
-from backtest.account.liquidation import add_from_wallet, can_add, close_by_stop, liquidate
+from backtest.account.ledger import (
+    EQUITY_STOPPED,
+    STOPPED,
+    TIME_STOPPED,
+    TOOK_PROFIT,
+    TRAILED,
+    log_liquidation,
+    log_trade,
+)
+from backtest.account.liquidation import add_from_wallet, can_add, liquidate
 from backtest.account.option_liquidation import (
     HALVINGS,
     PARTS,
@@ -45,6 +53,7 @@ from backtest.account.position import (
     NOTHING,
     PROFIT,
     STOP,
+    TRAIL,
     USED_UP,
     compute_root,
     compute_stop,
@@ -64,6 +73,8 @@ from backtest.account.records import (
     HIGHEST,
     POOL_FAILED,
     RESTING,
+    STOPS,
+    TAKE_PROFITS,
     WORST,
     AccountBar,
     AccountState,
@@ -71,6 +82,8 @@ from backtest.account.records import (
     Scratch,
     Terms,
     as_log,
+    enter_liquidation,
+    enter_trade,
     has_exits,
     has_stops,
     is_held,
@@ -266,13 +279,24 @@ def stop_position(bar: AccountBar, t: int, i: int, kind: int, value: float) -> N
     terms, state, log = bar.terms, bar.state, bar.log
     rules, quote = share(pick_instrument(terms, i)), pick_quote(bar.quotes, i)
     before, row = pick_balances(terms, state, i), log.written[0]
-    after, found = close_by_stop(rules, before, new_ledger(), quote, value, kind, as_log(log), t)
-    enter_step(bar, i, row, before, after, found)
+    done = stop_out(rules, before, value, quote)
+    log_trade(as_log(log), t, name_stop(kind), done)
+    enter_trade(bar.ledger, i, done)
+    bar.ledger[TAKE_PROFITS if kind == PROFIT else STOPS, i] += 1.0
+    enter_step(bar, i, row, before, done.balances)
     state.is_pending[i] = 0
     if kind != PROFIT:
         state.since_stop[i] = -1.0
     if kind == DRAW:
         drop_after_equity_stop(state)
+
+
+def name_stop(kind: int) -> int:
+    if kind == STOP:
+        return STOPPED
+    if kind == PROFIT:
+        return TOOK_PROFIT
+    return TRAILED if kind == TRAIL else EQUITY_STOPPED
 
 
 def drop_after_equity_stop(state: AccountState) -> None:
@@ -745,11 +769,11 @@ def fail_alone(bar: AccountBar, t: int, i: int, value: float) -> None:
     before, row = pick_balances(terms, state, i), log.written[0]
     if can_add(rules, before):
         after = add_from_wallet(rules, before, value, quote, as_log(log), t)
-        enter_step(bar, i, row, before, after, new_ledger())
+        enter_step(bar, i, row, before, after)
         return
     own = Balances(0.0, before.positions)
     done = liquidate(rules, own, value, quote)
     log_liquidation(as_log(log), t, value, done)
-    found = enter_liquidation(new_ledger(), done)
-    enter_step(bar, i, row, own, done.balances, found)
+    enter_liquidation(bar.ledger, i, done)
+    enter_step(bar, i, row, own, done.balances)
     drop_after_liquidation(terms, state, i)

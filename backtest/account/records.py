@@ -7,8 +7,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from backtest.account.account_records import InstrumentRules, Position, Quote
-from backtest.account.ledger import Ledger, Log, write_event
+from backtest.account.account_records import InstrumentRules, Liquidation, Position, Quote, Trade
+from backtest.account.ledger import Log, write_event
 from backtest.base import BoolArray, FloatArray, IntArray
 from backtest.venue import (
     Holdings,
@@ -414,6 +414,7 @@ class Scratch(NamedTuple):
     ordered: FloatArray
     steps: FloatArray
     cuts: FloatArray
+    money: FloatArray
 
 
 class EventLog(NamedTuple):
@@ -547,7 +548,7 @@ GROWTH_TERMS = tuple(each.name for each in MONEY_TERMS if each.in_growth)
 (
     PRICE_PNL, FEES, SLIPPAGE, IMPACT, FUNDING, INTEREST, LOSS, FLOWS, BAD_DEBT, TOP_UP, TRADED,
     LIQUIDATIONS, STOPS, CALLS, CALLS_MET, CALLS_FAILED, LIQUIDATED_CALLS, CALL_DAYS, TAKE_PROFITS,
-    COLLATERAL_PNL, CONVERSION, AMBIGUOUS, BOTH_REACHED,
+    AMBIGUOUS, BOTH_REACHED, COLLATERAL_PNL, CONVERSION,
 ) = range(23)  # fmt: skip
 N_TERMS = 23
 
@@ -592,19 +593,20 @@ def clear_ledger(ledger: FloatArray) -> None:
     ledger[:, :] = 0.0
 
 
-def enter(ledger: FloatArray, i: int, found: Ledger) -> None:
-    ledger[PRICE_PNL, i] += found.price_pnl
-    ledger[FEES, i] += found.fees
-    ledger[SLIPPAGE, i] += found.slippage
-    ledger[IMPACT, i] += found.impact
-    ledger[FUNDING, i] += found.funding
-    ledger[INTEREST, i] += found.interest
-    ledger[LOSS, i] += found.liquidation_loss
-    ledger[BAD_DEBT, i] += found.bad_debt
-    ledger[TRADED, i] += found.traded
-    ledger[LIQUIDATIONS, i] += found.liquidations
-    ledger[STOPS, i] += found.stops
-    ledger[TAKE_PROFITS, i] += found.take_profits
+def enter_trade(ledger: FloatArray, i: int, done: Trade) -> None:
+    ledger[PRICE_PNL, i] += done.price_pnl
+    ledger[FEES, i] += done.fee
+    ledger[SLIPPAGE, i] += done.slippage
+    ledger[IMPACT, i] += done.impact
+    ledger[TRADED, i] += abs(done.quantity) * abs(done.value)
+
+
+def enter_liquidation(ledger: FloatArray, i: int, done: Liquidation) -> None:
+    ledger[PRICE_PNL, i] += done.price_pnl
+    ledger[LOSS, i] += done.loss
+    ledger[BAD_DEBT, i] += done.bad_debt
+    ledger[TRADED, i] += done.traded
+    ledger[LIQUIDATIONS, i] += 1.0
 
 
 def total(ledger: FloatArray, term: int) -> float:
@@ -614,57 +616,21 @@ def total(ledger: FloatArray, term: int) -> float:
     return found
 
 
-def sum_ledger(ledger: FloatArray) -> Ledger:
-    return Ledger(
-        price_pnl=total(ledger, PRICE_PNL) + total(ledger, COLLATERAL_PNL),
-        fees=total(ledger, FEES),
-        slippage=total(ledger, SLIPPAGE) + total(ledger, CONVERSION),
-        impact=total(ledger, IMPACT),
-        funding=total(ledger, FUNDING),
-        interest=total(ledger, INTEREST),
-        liquidation_loss=total(ledger, LOSS),
-        flows=total(ledger, FLOWS),
-        bad_debt=total(ledger, BAD_DEBT),
-        top_up=total(ledger, TOP_UP),
-        traded=total(ledger, TRADED),
-        liquidations=int(total(ledger, LIQUIDATIONS)),
-        stops=int(total(ledger, STOPS)),
-        calls=int(total(ledger, CALLS)),
-        calls_met=int(total(ledger, CALLS_MET)),
-        calls_failed=int(total(ledger, CALLS_FAILED)),
-        liquidated_calls=int(total(ledger, LIQUIDATED_CALLS)),
-        call_days=total(ledger, CALL_DAYS),
-        take_profits=int(total(ledger, TAKE_PROFITS)),
-        ambiguous_bars=int(total(ledger, AMBIGUOUS)),
-        both_reached=int(total(ledger, BOTH_REACHED)),
-    )
+def sum_ledger(ledger: FloatArray, money: FloatArray) -> None:
+    """Write the sums of a bar, with those of collateral in price and slippage."""
+    for term in range(N_TERMS):
+        money[term] = total(ledger, term)
+    money[PRICE_PNL] += money[COLLATERAL_PNL]
+    money[SLIPPAGE] += money[CONVERSION]
 
 
-def sum_fast_ledger(ledger: FloatArray) -> Ledger:
-    profit, zero = total(ledger, PRICE_PNL), 0.0
-    return Ledger(
-        price_pnl=profit,
-        fees=zero,
-        slippage=zero,
-        impact=zero,
-        funding=zero,
-        interest=zero,
-        liquidation_loss=zero,
-        flows=zero,
-        bad_debt=zero,
-        top_up=zero,
-        traded=zero,
-        liquidations=0,
-        stops=0,
-        calls=0,
-        calls_met=0,
-        calls_failed=0,
-        liquidated_calls=0,
-        call_days=zero,
-        take_profits=0,
-        ambiguous_bars=0,
-        both_reached=0,
-    )
+def sum_bar(ledger: FloatArray, money: FloatArray, is_fast: bool) -> tuple[float, float]:
+    """Return the change of equity by a bar, and its turnover; of a fast bar only prices count."""
+    if is_fast:
+        money[PRICE_PNL] = total(ledger, PRICE_PNL)
+        return money[PRICE_PNL], abs(money[PRICE_PNL])
+    sum_ledger(ledger, money)
+    return sum_changes(money), max(money[TRADED], abs(money[PRICE_PNL]))  # collateral may be all
 
 
 def earn(ledger: FloatArray) -> float:
@@ -676,9 +642,8 @@ def earn(ledger: FloatArray) -> float:
     return found
 
 
-def sum_ledger_terms(ledger: FloatArray) -> float:
-    gains = total(ledger, PRICE_PNL) + total(ledger, COLLATERAL_PNL) + total(ledger, FLOWS)
-    gains += total(ledger, TOP_UP) + total(ledger, BAD_DEBT)
-    costs = total(ledger, FEES) + total(ledger, SLIPPAGE) + total(ledger, IMPACT)
-    costs += total(ledger, FUNDING) + total(ledger, INTEREST) + total(ledger, LOSS)
-    return gains - costs - total(ledger, CONVERSION)
+def sum_changes(money: FloatArray) -> float:
+    """Return by how much the sums of a bar change the equity."""
+    gains = money[PRICE_PNL] + money[FLOWS] + money[TOP_UP] + money[BAD_DEBT]
+    costs = money[FEES] + money[SLIPPAGE] + money[IMPACT] + money[FUNDING] + money[INTEREST]
+    return float(gains - (costs + money[LOSS]))

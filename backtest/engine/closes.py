@@ -10,7 +10,6 @@ from backtest.account import (
     AccountState,
     Balances,
     EventLog,
-    Ledger,
     MarketBar,
     Scratch,
     Terms,
@@ -37,7 +36,9 @@ from backtest.account import (
     total,
 )
 from backtest.account.records import (
+    AMBIGUOUS,
     BAD_DEBT,
+    BOTH_REACHED,
     CASH,
     COLLATERAL_PNL,
     CONVERSION,
@@ -48,20 +49,21 @@ from backtest.account.records import (
     IMPACT,
     INTEREST,
     IS_RUINED,
+    LIQUIDATIONS,
     LOSS,
     OVERLAY,
     PRICE_PNL,
     RESERVE,
     SLIPPAGE,
+    STOPS,
+    TAKE_PROFITS,
     TOP_UP,
     UNIT,
 )
 from backtest.base.units import TOLERANCE
 from backtest.measures import (
     Clock,
-    add_carry,
     add_free,
-    add_money,
     finish_sample,
     fold_product,
     invert,
@@ -96,14 +98,15 @@ class CloseFacts(NamedTuple):
     is_near: bool
 
 
-def count_bar(
+def count_bar(  # noqa: PLR0913, PLR0917 - the arguments of a kernel
     clock: Clock,
     tally: FloatArray,
     state: AccountState,
     before: FloatArray,
     started: float,
     quotes: MarketBar,
-    ledger: Ledger,
+    money: FloatArray,
+    is_fast: bool,
     close: CloseFacts,
     log_returns: FloatArray,
     cap: float,
@@ -113,27 +116,36 @@ def count_bar(
     """Add bar t to the tally.
 
     ``before`` are the marks of the last close, ``started`` the equity then; ``log_returns`` of
-    shape (n_bars, n) those of the marks. ``cap`` is that of gross leverage, ``held`` the quantities
-    held over the bar.
+    shape (n_bars, n) those of the marks. ``money`` are the sums of the ledger, of a fast bar the
+    profit alone. ``cap`` is that of gross leverage, ``held`` the quantities held over the bar.
     """
     unit, equity = state.wallet[UNIT], state.wallet[EQUITY]
     add_free(clock, tally, t)
     if clock.ends_sample[t] != 0.0:
         finish_sample(tally, unit)
-    moved = ledger.flows + ledger.top_up
-    base = tally[y.INVERSE] if moved == 0.0 else invert(started + moved)
-    count_decay(tally, held, before, quotes, ledger, log_returns, base, t)
-    tally[y.CARRY] = add_carry(tally[y.CARRY], ledger, base)
+    base, is_forced = tally[y.INVERSE], False
+    if is_fast:
+        tally[y.MONEY + PRICE_PNL] += money[PRICE_PNL]
+    else:
+        moved = money[FLOWS] + money[TOP_UP]
+        base = base if moved == 0.0 else invert(started + moved)
+        is_forced = money[LIQUIDATIONS] + money[STOPS] + money[TAKE_PROFITS] > 0.0
+        tally[y.CARRY] += money[FUNDING] * base
+        tally[y.CARRY] += money[INTEREST] * base
+        tally[y.CARRY] += money[FEES] * base
+        for term in range(y.N_TALLY - y.MONEY):
+            tally[y.MONEY + term] += money[term]
+        note_first(tally, y.FIRST_LIQUIDATION, money[LIQUIDATIONS] > 0.0, t)
+        note_first(tally, y.FIRST_RUIN, state.wallet[IS_RUINED] != 0.0, t)
+        note_first(tally, y.FIRST_AMBIGUOUS, money[AMBIGUOUS] > 0.0, t)
+        note_first(tally, y.FIRST_BOTH, money[BOTH_REACHED] > 0.0, t)
+    if not is_forced:
+        count_decay(tally, held, before, quotes, log_returns, base, t)
     tally[y.INVERSE] = invert(equity)
     mark_drawdown(tally, unit, t)
-    add_money(tally, ledger)
     expose(tally, close, cap)
     tally[y.BARS] += 1.0
     tally[y.EQUITY_SUM] += equity
-    note_first(tally, y.FIRST_LIQUIDATION, ledger.liquidations > 0, t)
-    note_first(tally, y.FIRST_RUIN, state.wallet[IS_RUINED] != 0.0, t)
-    note_first(tally, y.FIRST_AMBIGUOUS, ledger.ambiguous_bars > 0, t)
-    note_first(tally, y.FIRST_BOTH, ledger.both_reached > 0, t)
 
 
 def note_first(tally: FloatArray, row: int, is_so: bool, t: int) -> None:
@@ -165,13 +177,10 @@ def count_decay(
     quantities: FloatArray,
     before: FloatArray,
     quotes: MarketBar,
-    ledger: Ledger,
     log_returns: FloatArray,
     inverse: float,
     t: int,
 ) -> None:
-    if ledger.liquidations + ledger.stops + ledger.take_profits > 0:
-        return
     drift, grown = 0.0, 1.0
     for i in range(len(before)):
         move = log_returns[t, i]

@@ -329,9 +329,9 @@ INLINED = frozenset(
         "find_side", "find_adverse", "measure_target", "compute_target", "find_limit", "is_outside",
         "can_order", "compute_order_fee", "is_deciding", "is_ending", "value_at",
         "compute_cost", "decide", "count_bar", "add_free", "grow_free", "mark_drawdown",
-        "is_deeper", "add_money", "expose", "note_first", "is_over_cap", "count_decay",
-        "fold_product", "needs_folding", "add_carry", "is_trading",
-        "add_cut", "add_to", "invert", "sum_fast_ledger", "is_far",
+        "is_deeper", "expose", "note_first", "is_over_cap", "count_decay",
+        "fold_product", "needs_folding", "is_trading",
+        "add_cut", "add_to", "invert", "is_far",
         "is_balanced", "holds_options", "count_options",
     }
 )  # fmt: skip

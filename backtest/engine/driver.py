@@ -7,7 +7,15 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from backtest.account import AccountState, EventLog, MarketBar, Scratch, Terms, sum_ledger_terms
+from backtest.account import (
+    AccountState,
+    EventLog,
+    MarketBar,
+    Scratch,
+    Terms,
+    sum_changes,
+    sum_ledger,
+)
 from backtest.account.order_limits import CAUSES, N_STEPS, N_SUMS
 from backtest.account.records import EQUITY, MARKET_BAR, N_TERMS, WIDTH
 from backtest.base import (
@@ -58,6 +66,7 @@ def new_scratch(n: int, assets: int, cuts: FloatArray = NO_CUTS) -> Scratch:
         "ordered": np.full(n, np.nan),
         "steps": np.full((n, N_STEPS), np.nan),
         "cuts": cuts,
+        "money": np.zeros(N_TERMS),
     }
     return Scratch(**{**found, **orders})
 
@@ -392,7 +401,9 @@ def restore_arrays(saved: list[Any], arrays: list[Any]) -> None:
 def report_imbalance(
     change: float, ledger: FloatArray, inputs: AccountInputs, t: int
 ) -> AccountingError:
-    terms = float(sum_ledger_terms(ledger))
+    money = np.zeros(N_TERMS)
+    sum_ledger(ledger, money)
+    terms = sum_changes(money)
     return AccountingError(
         f"equity changed by {change!r} in bar {t}, {format_time(int(inputs.feed.time[t]))} UTC, "
         f"its terms add up to {terms!r}, a difference of {change - terms!r}; ledger "

@@ -19,19 +19,20 @@ from backtest.account import (
     live_bar,
     may_use_fast_path,
     share,
-    sum_fast_ledger,
-    sum_ledger,
-    sum_ledger_terms,
+    sum_bar,
     take_fast_path,
     write_settings,
 )
 from backtest.account.records import (
+    BAD_DEBT,
+    CALLS,
     EQUITY,
     FLOW_NEXT,
     FUNDING_NEXT,
     IS_OVER,
     IS_RUINED,
     LATE,
+    LIQUIDATIONS,
     OVERLAY,
     PEAK,
     RESERVE,
@@ -238,6 +239,7 @@ def simulate_account(  # noqa: PLR0913, PLR0917 - the arguments and the steps of
     is_recorded, was_fast = tape.is_on[0] == 1, False
     has_prices = is_any_set(deciders.wants_price)
     lives, is_counted = tape.lanes.lives, len(tape.lanes.places) == 0
+    money = scratch.money
     has_close = is_counted or wants_close(deciders)
     for t in range(start, stop):
         tape.cursor[0] = t
@@ -253,21 +255,17 @@ def simulate_account(  # noqa: PLR0913, PLR0917 - the arguments and the steps of
             return t, FULL
         close = look_at_close(bar, has_prices) if has_close else measure_gross(bar)
         tape.pool[0], tape.pool[1] = close.needed, close.backing
-        found = sum_fast_ledger(ledger) if is_fast else sum_ledger(ledger)
-        change = found.price_pnl if is_fast else sum_ledger_terms(ledger)
-        turnover = max(found.traded, abs(found.price_pnl))  # that of collateral may be all there is
+        change, turnover = sum_bar(ledger, money, is_fast)
         if not is_balanced(equity, state, change, turnover, close.gross):
             return t, BROKEN
         if is_counted:
             held = scratch.carried if terms.fill == LATE else state.held.quantities
             count_bar(
-                clock, tally, state, tape.before, equity, quotes, found, close, log_returns,
-                terms.max_gross_leverage, held, t,
+                clock, tally, state, tape.before, equity, quotes, money, is_fast, close,
+                log_returns, terms.max_gross_leverage, held, t,
             )  # fmt: skip
         if lives.shape[1] > 0:
-            lives[WEALTH, t] = state.wallet[EQUITY] + state.wallet[RESERVE]
-            lives[LIQUIDATED, t], lives[LOST, t] = found.liquidations, found.bad_debt
-            lives[CALLED, t], lives[RUINED, t] = found.calls, state.wallet[IS_RUINED]
+            write_life(lives, state, money, is_fast, t)
         if not decide_all(bar, deciders, close, t):
             return t, NEGATIVE
         if len(tape.units) > 0:
@@ -275,6 +273,16 @@ def simulate_account(  # noqa: PLR0913, PLR0917 - the arguments and the steps of
         if is_recorded:
             record_account(bar, tape, is_fast, t - tape.cursor[1])
     return stop, DONE
+
+
+def write_life(
+    lives: FloatArray, state: AccountState, money: FloatArray, is_fast: bool, t: int
+) -> None:
+    lives[WEALTH, t] = state.wallet[EQUITY] + state.wallet[RESERVE]
+    lives[RUINED, t] = state.wallet[IS_RUINED]
+    if not is_fast:
+        lives[LIQUIDATED, t], lives[LOST, t] = money[LIQUIDATIONS], money[BAD_DEBT]
+        lives[CALLED, t] = money[CALLS]
 
 
 def begin_bars(terms: Terms, feed: MarketFeed, deciders: Deciders, state: AccountState) -> bool:

@@ -41,7 +41,7 @@ if TYPE_CHECKING:
     from backtest.measures.ranking import total_violation
     from backtest.measures.run_facts import AccountPath, MarginUse, RunSpan, Samples, drawdown_dates
     from backtest.measures.run_facts import sum_use
-    from backtest.measures.tally import Clock, Tally, add_carry, add_free, add_money, finish_sample
+    from backtest.measures.tally import Clock, Tally, add_free, finish_sample
     from backtest.measures.tally import flatten_tally, fold_product, grow_free, invert, is_deeper
     from backtest.measures.tally import mark_drawdown, name_tally, needs_folding, raise_ratio
     from backtest.measures.tally import read_tally, start_tally

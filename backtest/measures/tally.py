@@ -177,36 +177,6 @@ def invert(equity: float) -> float:
     return 1.0 / equity if equity > 0.0 else 0.0
 
 
-def add_carry(carry: float, ledger: Ledger, inverse: float) -> float:
-    carry = carry + ledger.funding * inverse
-    carry = carry + ledger.interest * inverse
-    return carry + ledger.fees * inverse
-
-
-def add_money(tally: FloatArray, ledger: Ledger) -> None:
-    tally[MONEY] += ledger.price_pnl
-    tally[MONEY + 1] += ledger.fees
-    tally[MONEY + 2] += ledger.slippage
-    tally[MONEY + 3] += ledger.impact
-    tally[MONEY + 4] += ledger.funding
-    tally[MONEY + 5] += ledger.interest
-    tally[MONEY + 6] += ledger.liquidation_loss
-    tally[MONEY + 7] += ledger.flows
-    tally[MONEY + 8] += ledger.bad_debt
-    tally[MONEY + 9] += ledger.top_up
-    tally[MONEY + 10] += ledger.traded
-    tally[MONEY + 11] += ledger.liquidations
-    tally[MONEY + 12] += ledger.stops
-    tally[MONEY + 13] += ledger.calls
-    tally[MONEY + 14] += ledger.calls_met
-    tally[MONEY + 15] += ledger.calls_failed
-    tally[MONEY + 16] += ledger.liquidated_calls
-    tally[MONEY + 17] += ledger.call_days
-    tally[MONEY + 18] += ledger.take_profits
-    tally[MONEY + 19] += ledger.ambiguous_bars
-    tally[MONEY + 20] += ledger.both_reached
-
-
 def needs_folding(product: float) -> bool:
     return product > 1e100 or product < 1e-100
 
