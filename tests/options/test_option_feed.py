@@ -88,7 +88,7 @@ def test_settlement_is_the_price_given_the_mean_of_closes_or_the_mark_open():
 def test_schedules_fill_at_the_next_open_and_end_with_the_contract():
     markets = make_markets()
     frame = pd.DataFrame({"PUT": 2.0}, index=markets.times[[20, 178, 179, 200]])
-    found = bt.engine.option_schedule.schedule_options(markets, frame)
+    found = bt.engine.option_inputs.schedule_options(markets, frame)
     targets = read(found).targets[:, 0]
     assert np.flatnonzero(np.isfinite(targets)).tolist() == [21, 179]
     assert markets.listing.quantities is None
