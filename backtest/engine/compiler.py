@@ -132,34 +132,27 @@ REASON = re.compile(
 )
 
 
-class Core(NamedTuple):
-    folder: Path
-    names: dict[str, Any]
-
-
 @functools.cache
-def compile_core(*, is_inlined: bool = True) -> Core:
-    folder = find_rules_folder()
+def compile_core() -> dict[str, Any]:
 
     def choose(name: str) -> dict[str, Any]:
-        return {**INNER, "forceinline": is_inlined and name not in RARE}
+        return {**INNER, "forceinline": name not in RARE}
 
     names: dict[str, Any] = {}
-    jit_modules(CORE, names, folder / ("inlined" if is_inlined else "called"), choose)
+    jit_modules(CORE, names, find_rules_folder() / "inlined", choose)
     options = {**OPTIONS, "cache": False, "forceinline": True}
     names["as_index"] = jit(as_unsigned, **options)
     names["floor"] = jit(floor_as_number, **options)
     names["count_brackets"] = jit(count_all_brackets, **options)
-    if is_inlined:
-        found = names | compile_helpers(bs_kernels)
-        for public, scalar in (*PUBLIC, *OPTION_FUNCTIONS):
-            register_overload(public, found[scalar])
-        for public in MATH:
-            register_overload(public, found[public.__name__], is_inlined=True)
-        register_overload(formula_functions.natural_exp, found["exp"], is_inlined=True)
-        register_overload(formula_functions.natural_log, found["log"], is_inlined=True)
-        register_power(found["power"])
-    return Core(folder, names)
+    found = names | compile_helpers(bs_kernels)
+    for public, scalar in (*PUBLIC, *OPTION_FUNCTIONS):
+        register_overload(public, found[scalar])
+    for public in MATH:
+        register_overload(public, found[public.__name__], is_inlined=True)
+    register_overload(formula_functions.natural_exp, found["exp"], is_inlined=True)
+    register_overload(formula_functions.natural_log, found["log"], is_inlined=True)
+    register_power(found["power"])
+    return names
 
 
 def jit_modules(
@@ -252,7 +245,7 @@ def compile_at_address(
 ) -> Any:
     if recipe.is_complete and recipe.name in _addressed:
         return _addressed[recipe.name]
-    module = import_part(recipe, folder, {**compile_core().names, **names})
+    module = import_part(recipe, folder, {**compile_core(), **names})
     options: dict[str, Any] = {"error_model": "numpy", "cache": recipe.is_complete}
     options |= {} if has_counts else {"_nrt": False}
     _addressed[recipe.name] = cfunc(signature, module.decide, **options)  # keeps the address valid
@@ -380,7 +373,7 @@ LOCK = threading.RLock()
 def find_general_folder() -> Path:
     texts = [Path(str(each.__file__)).read_text() for each in MODULES]
     mark = hash_texts(*texts, Path(__file__).read_text())
-    return compile_core(is_inlined=False).folder / f"general-{mark}"
+    return find_rules_folder() / f"general-{mark}"
 
 
 def return_always(value: Any) -> Callable[..., Any]:

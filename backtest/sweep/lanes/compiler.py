@@ -39,7 +39,7 @@ INLINED = frozenset(
 
 @functools.cache
 def compile_lanes() -> dict[str, Any]:
-    names: dict[str, Any] = {**compile_general_rules(has_parts=False), **compile_core().names}
+    names: dict[str, Any] = {**compile_general_rules(has_parts=False), **compile_core()}
 
     def choose(name: str) -> dict[str, Any]:
         if name == "take_block":
