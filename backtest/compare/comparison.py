@@ -41,7 +41,7 @@ from backtest.compare.pairs import (
     show_gap,
 )
 from backtest.measures import Sampled, find_confidence_set, find_superiority, is_lost
-from backtest.measures.cautions import AFTER_RUIN
+from backtest.measures.cautions import AFTER_RUIN, DOUBTS
 from backtest.measures.differences import STATISTICS
 
 if TYPE_CHECKING:
@@ -63,12 +63,6 @@ WHOLE_HEADS = {
 }
 OF_SOME = ("total_return_quote", "options_cost_annual")
 """Measures that only accounts in coins, or with options, have."""
-DOUBTS = {
-    "ambiguous_bars": "Bars that the account lives only because prices that hedge each other move "
-    "together (bounds() takes each to its worst)",
-    "both_reached": "Bars that reach a take-profit, and the stop or the liquidation price of its "
-    "position (detail= shortens bars)",
-}
 OPTION_COSTS = (
     "Options cost premium less proceeds, and fees, of the mean equity a year; that contains the "
     "spread paid."
@@ -378,7 +372,7 @@ class Comparison(SavedResult):
             counts = self.table[measure][self.table[measure] > 0.0]
             if len(counts):
                 each = ", ".join(f"{name} {count:,.0f}" for name, count in counts.items())
-                found.append(f"{doubt}: {each}.")
+                found.append(f"Bars in which {doubt}: {each}.")
         return (*found, *self.warnings)
 
     def __repr__(self) -> str:

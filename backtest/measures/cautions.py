@@ -14,6 +14,12 @@ DEEP = 0.8
 LEFT = 0.01
 """An account is lost if at most this share of its unit value is left at the end."""
 
+DOUBTS = {
+    "ambiguous_bars": "the account lives only because prices that hedge each other move together",
+    "both_reached": "a take-profit is reached, and so is the stop or the liquidation price of the "
+    "position",
+}
+"""By measure, what is so in bars whose outcome hangs on the way of prices inside them."""
 AFTER_RUIN = "returns after the ruin count as 0 in Sharpe, Sortino, volatility, VaR and ES"
 
 

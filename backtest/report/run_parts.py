@@ -52,7 +52,7 @@ from backtest.measures import (
     rolling_measures,
     worst_drawdowns,
 )
-from backtest.measures.cautions import AFTER_RUIN
+from backtest.measures.cautions import AFTER_RUIN, DOUBTS
 from backtest.measures.measure_table import ABOUT, COSTS, find_cost_rates
 from backtest.policy import sets_margin
 from backtest.report.charts import is_wide, thin_rows
@@ -277,18 +277,14 @@ def write_details(result: Result) -> str:
 
 def list_doubts(result: Result) -> Iterator[str]:
     """Yield how many bars hang on the way of prices inside them, and where to look."""
-    is_bounded = result.account.fill != "limit"
-    bound = "bounds() takes each position to its worst, and " if is_bounded else ""
-    for n, first, doubt in (
-        (result.metrics["ambiguous_bars"], result.tally.first_ambiguous,
-         "the account lives only because prices that hedge each other move together: " + bound),
-        (result.metrics["both_reached"], result.tally.first_both,
-         "a take-profit is reached, and so is the stop or the liquidation price of the position, "
-         "which came first by rule: "),
-    ):  # fmt: skip
-        if n:
+    bound = "" if result.account.fill == "limit" else "bounds() takes each position to its worst, "
+    cures = {"ambiguous_bars": bound, "both_reached": "by rule the worse came first; "}
+    firsts = (result.tally.first_ambiguous, result.tally.first_both)
+    for (measure, doubt), first in zip(DOUBTS.items(), firsts, strict=True):
+        if n := result.metrics[measure]:
             time = format_time(int(result.time[first - result.span.first]))
-            yield f"In {n:,.0f} bar{'s' * (n > 1)}, first {time} UTC, {doubt}detail= shortens bars."
+            bars = f"In {n:,.0f} bar{'s' * (n > 1)}, first {time} UTC,"
+            yield f"{bars} {doubt}: {cures[measure]}detail= shortens bars."
 
 
 def list_assumptions(result: Result) -> tuple[str, ...]:

@@ -104,7 +104,7 @@ def test_accounts_are_marked_that_hang_on_the_way_inside_bars():
     results = {name: bt.run(MARKETS, policy, **terms) for name, policy in POLICIES.items()}
     counts = {name: each.metrics["both_reached"] for name, each in results.items()}
     done = bt.compare(results, draws=99)
-    (told,) = [each for each in done.notices if each.startswith("Bars that reach")]
+    (told,) = [each for each in done.notices if each.startswith("Bars in which a take-profit")]
     assert counts["one"] > 0
     assert f"one {counts['one']:,.0f}, two {counts['two']:,.0f}" in told
     assert not any("hedge" in each for each in done.notices)
