@@ -33,6 +33,7 @@ from backtest.venue import (
     Venue,
     compute_liquidation_values,
     compute_maintenances,
+    compute_prices,
     compute_value,
     read_rules,
 )
@@ -49,8 +50,7 @@ def to_value(rules: MarginRules, price: Any) -> Any:
 
 
 def to_price(rules: MarginRules, value: Any) -> Any:
-    known = np.where(value != 0.0, value, np.nan)
-    return -rules.size / known if rules.is_inverse else known / rules.size
+    return compute_prices(rules.size, rules.is_inverse, value)
 
 
 def find_liquidation_prices(

@@ -23,7 +23,7 @@ from backtest.account.records import (
 )
 from backtest.base import BoolArray, FloatArray, IntArray, utc_index
 from backtest.engine.record import PositionFields
-from backtest.venue import Venue, compute_value
+from backtest.venue import Venue, compute_prices, compute_value
 
 KINDS = {
     ledger.FILL: "fill",
@@ -73,8 +73,7 @@ TRADES = ("fill", *FORCED, "delisted", "expiry")
 
 
 def price_of(venue: Venue, value: FloatArray) -> FloatArray:
-    known, size = np.where(value != 0.0, value, np.nan), venue.contract.size
-    return np.asarray(-size / known if is_inverse(venue) else known / size)
+    return compute_prices(venue.contract.size, is_inverse(venue), value)
 
 
 def value_of(venue: Venue, price: Any) -> FloatArray:

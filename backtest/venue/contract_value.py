@@ -7,6 +7,12 @@ currency. Both rise with the price, so that one formula of margin and profit wor
 from __future__ import annotations
 
 import math
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+if TYPE_CHECKING:
+    from backtest.base import FloatArray
 
 
 def choose(condition: bool, yes: float, no: float) -> float:
@@ -22,6 +28,12 @@ def compute_price(size: float, is_inverse: bool, value: float) -> float:
     """Return the price at which one contract is worth ``value``; NaN if there is none."""
     known = choose(value != 0.0, value, math.nan)
     return -size / known if is_inverse else known / size
+
+
+def compute_prices(size: float, is_inverse: bool, value: FloatArray) -> FloatArray:
+    """Return what :func:`compute_price` does, for an array."""
+    known = np.where(value != 0.0, value, math.nan)
+    return np.asarray(-size / known if is_inverse else known / size)
 
 
 def compute_payment(quantity: float, value: float, rate: float) -> float:
