@@ -1,4 +1,4 @@
-"""One position that is liquidated, stopped or given margin from the wallet."""
+"""One position that is liquidated, or given margin from the wallet."""
 
 from __future__ import annotations
 

@@ -217,7 +217,7 @@ def name_option(state: AccountState, k: int) -> int:
     return len(state.margin) + len(state.held.amounts) + k
 
 
-# ------------------------------------------------------------------------------------------ orders
+# ---------------------------------------------------------------------------- prices and fees
 
 
 def price_by_volatility(terms: Terms, state: AccountState, k: int, side: float, h: float) -> float:

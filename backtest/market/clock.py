@@ -350,8 +350,8 @@ class Part(NamedTuple):
 def match(name: str, market: Market, detail: Market) -> Part:
     if detail.interval >= market.interval or market.interval % detail.interval:
         raise ParameterError(
-            f"detail must have shorter bars, of which {format_duration(market.interval)} is a "
-            f"multiple, got {format_duration(detail.interval)}"
+            f"detail must have shorter bars that divide {format_duration(market.interval)}, "
+            f"got {format_duration(detail.interval)}"
         )
     named = {each.instrument for each in (market, detail)} - {""}
     if len(named) > 1:

@@ -495,7 +495,7 @@ def requirement(
         :class:`Brackets` (default), :class:`ScenarioMargin`, the name of a preset, or an object
         with the two methods of :class:`RequirementRule`.
     collateral : Collateral or sequence of them
-        Assets of which those that cancel risk lower the losses of their group.
+        Assets; those that cancel risk lower the losses of their group.
     collateral_prices : float, Mapping or sequence
         The price of each; default: its constant price, or the last mark close of its market.
     entries : float, Mapping or sequence

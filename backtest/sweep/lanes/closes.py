@@ -304,7 +304,7 @@ def compute_lane_needed(terms: Terms, lanes: Lanes, n: int, lane: int) -> float:
 
 
 def count_near(terms: Terms, lanes: Lanes, n: int, found: int) -> None:
-    """Count the lanes of which some position's liquidation price is near the close.
+    """Count the lanes with a position whose liquidation price is near the close.
 
     That of a position that stands alone stays until it trades or pays, and is kept.
     """
