@@ -38,7 +38,7 @@ from backtest.engine.plain_or_compiled import estimate_plain, find_mark, try_pla
 from backtest.engine.policies import ObservedPolicy, bind, flatten_columns, make_deciders
 from backtest.engine.record import Outcome
 from backtest.engine.run_setup import Setup
-from backtest.measures import Tally, name_tally, read_tally, start_tally
+from backtest.measures import Tally, read_tally, start_tally
 from backtest.policy import Policy, start_memory
 from backtest.venue import Brackets, OwnMargin, make_own_twins
 
@@ -406,7 +406,7 @@ class LaterBars:
     @property
     def tally(self) -> Tally:
         """What happened since it went on."""
-        return read_tally(name_tally(self.counts.tally))
+        return read_tally(self.counts.tally)
 
     def pass_bars(self, inputs: AccountInputs, first: int, stop: int) -> None:
         (bound,) = self.loop.deciders

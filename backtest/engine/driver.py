@@ -35,7 +35,7 @@ from backtest.engine.loop import BROKEN, DONE, FULL, NEGATIVE, Deciders
 from backtest.engine.option_trader import OptionTrader, ask_trader, find_lost, find_next_stop
 from backtest.engine.policies import Callbacks, ask_plain
 from backtest.engine.record import Outcome, new_record
-from backtest.measures import name_tally, read_tally
+from backtest.measures import read_tally
 from backtest.measures.tally import TRADED
 from backtest.policy import Combinator, Policy, locate_numba_error
 from backtest.venue import OwnMargin, make_own_twins
@@ -164,7 +164,7 @@ def run_in_loop(
         kept.append(entries)
     return Outcome(
         state=state,
-        tally=read_tally(name_tally(counts.tally)),
+        tally=read_tally(counts.tally),
         traded=counts.traded,
         record=tape.record,
         entries=np.concatenate(kept),

@@ -37,7 +37,7 @@ from backtest.engine.record import AccountFields, Closes, OptionFields, Position
 from backtest.engine.run_data import Before, Quotes, RunOptions
 from backtest.engine.run_record import RunRecord
 from backtest.features import VolatilityState
-from backtest.measures import OptionQuotes, OptionTerms, RunSpan, flatten_tally, read_tally
+from backtest.measures import OptionQuotes, OptionTerms, RunSpan, flatten_tally, make_tally
 from backtest.venue import Holdings, Option, Venue
 
 BY_BAR = ("opened", "entries", "settled", "ages")
@@ -242,7 +242,7 @@ def load_result(folder: Path, kind: type[Loaded]) -> Loaded:
         account=account,
         manifest={k: v for k, v in manifest.items() if k not in ("format", "files")},
         span=RunSpan(stored["start"], ends, stored["first"], stored["periods"]),
-        tally=read_tally(stored["tally"]),
+        tally=make_tally(stored["tally"]),
         **{name: stored[name] for name in KEPT},
         ends_sample=bars["ends_sample"].to_numpy(dtype=np.float64),
         target_cut_rows=list(stored["target_cuts"]),

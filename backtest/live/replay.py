@@ -25,7 +25,7 @@ from backtest.base import DataError, FloatArray, IntArray, ParameterError, forma
 from backtest.engine import Counts, Outcome, Result, Setup, check_periods, drive, finish, new_cuts
 from backtest.live.state import AccountSnapshot, shorten, start_account
 from backtest.market import Market, Markets
-from backtest.measures import name_tally, read_tally, start_tally
+from backtest.measures import read_tally, start_tally
 from backtest.options import refuse_options
 from backtest.policy import Policy
 from backtest.venue import compute_value
@@ -499,7 +499,7 @@ def live_through(
     given = (inputs, state, deciders, deciders, counts, first, total, tape, CHUNK, None)
     counts, entries = drive(bound["simulate_account"], None, *given)
     return Outcome(
-        state=state, tally=read_tally(name_tally(counts.tally)), traded=counts.traded,
+        state=state, tally=read_tally(counts.tally), traded=counts.traded,
         record=tape.record, entries=entries, memory=deciders.memory, plain_because="",
         cuts=counts.cuts,
     )  # fmt: skip

@@ -43,8 +43,8 @@ if TYPE_CHECKING:
     from backtest.measures.run_facts import sum_use
     from backtest.measures.tally import Clock, Tally, add_free, finish_sample
     from backtest.measures.tally import flatten_tally, fold_product, grow_free, invert, is_deeper
-    from backtest.measures.tally import mark_drawdown, name_tally, needs_folding, raise_ratio
-    from backtest.measures.tally import read_tally, start_tally
+    from backtest.measures.tally import make_tally, mark_drawdown, name_tally, needs_folding
+    from backtest.measures.tally import raise_ratio, read_tally, start_tally
     from backtest.measures.trades import Fills, TradeRows, TradeView, list_trades, measure_trades
     from backtest.measures.trades import reduce_spans, split_trades
 

@@ -7,7 +7,7 @@ ledger; read of it, it is a record.
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple, get_type_hints
 
 import numpy as np
 
@@ -82,12 +82,12 @@ class Tally(NamedTuple):
 FIELDS = (*Tally._fields[:MONEY], *Ledger._fields)
 N_TALLY = len(FIELDS)
 TRADED = FIELDS.index("traded")
-COUNTS = frozenset({
-    "peak_bar", "drawdown_peak", "drawdown_trough", "recovered", "samples", "near", "over_cap",
-    "bars", "first_liquidation", "ruin", "first_ambiguous", "first_both", "liquidations", "stops",
-    "calls", "calls_met", "calls_failed", "liquidated_calls", "take_profits", "ambiguous_bars",
-    "both_reached",
-})  # fmt: skip
+COUNTS = frozenset(
+    name
+    for record in (Tally, Ledger)
+    for name, kind in get_type_hints(record).items()
+    if kind is int
+)
 
 
 # ------------------------------------------------------------------------------ begin and read
@@ -108,7 +108,11 @@ def name_tally(tally: FloatArray) -> dict[str, float]:
     return {name: int(value) if name in COUNTS else value for name, value in numbers}
 
 
-def read_tally(named: Mapping[str, Any]) -> Tally:
+def read_tally(tally: FloatArray) -> Tally:
+    return make_tally(name_tally(tally))
+
+
+def make_tally(named: Mapping[str, Any]) -> Tally:
     money = Ledger(**{name: named[name] for name in Ledger._fields})
     return Tally(**{name: named[name] for name in FIELDS[:MONEY]}, money=money)
 

@@ -10,7 +10,7 @@ import pytest
 import backtest as bt
 from backtest.engine import run_record
 from backtest.measures.measure_table import PATH
-from backtest.measures.tally import flatten_tally, read_tally
+from backtest.measures.tally import flatten_tally, make_tally
 from backtest.strategies import Constant
 from tests.account.account_scenes import is_
 from tests.scenes import (
@@ -196,7 +196,7 @@ def test_a_resumed_run_continues_the_columns_bit_for_bit(tmp_path):
 def test_a_tally_is_stored_without_loss():
     result = play(100, 100, UP, targets=2.0)
     flat = flatten_tally(result.tally)
-    assert read_tally(flat) == result.tally
+    assert make_tally(flat) == result.tally
 
 
 @pytest.mark.parametrize("name", ["cross", "stopped"])
