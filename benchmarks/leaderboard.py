@@ -24,12 +24,13 @@ from typing import Annotated, Any, NamedTuple
 
 import numpy as np
 import pandas as pd
-from policies import instances
 
 import backtest as bt
+from backtest import strategies
 from backtest.base import Choice
 from backtest.engine import Segment, run_switched
 from backtest.measures import deflated_sharpe_of_returns, expected_max_sharpe, simulate_luck
+from backtest.policy import find_policies
 
 RULES_OF = {"LTCUSDT": "ETHUSDT"}
 """Instruments without a table of their own, and the one whose venue rules they take."""
@@ -69,6 +70,18 @@ class Terms(NamedTuple):
     train: str
     test: str
     trials: int
+
+
+def instances() -> dict[str, bt.Policy]:
+    """Return every policy of the library with its defaults; combinators over the plainest ones."""
+    inner = (strategies.Constant(2.0), strategies.VolTarget())
+    found: dict[str, bt.Policy] = {}
+    for cls in find_policies(strategies):
+        if issubclass(cls, bt.Combinator):
+            found[cls.__name__] = cls(*inner[-cls.takes[0] :])
+        else:
+            found[cls.__name__] = cls()
+    return found
 
 
 def load_markets(folders: list[Path], start: str, end: str) -> dict[str, bt.Market]:

@@ -1,9 +1,8 @@
-"""Time prices, volatilities, margins and runs of options, and fit a folder of chains.
+"""Time prices, volatilities, margins and runs of options.
 
     python benchmarks/options.py                     # nanoseconds per option
     python benchmarks/options.py --margin            # microseconds per requirement of 50 options
     python benchmarks/options.py --run               # seconds per year of hours with 10 options
-    python benchmarks/options.py --chains FOLDER     # every snapshot loaded, inspected and fitted
 
 Prints JSON.
 """
@@ -15,19 +14,15 @@ import json
 import os
 import time
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
 import backtest as bt
-from backtest.account import balance
 from backtest.base import black_kernels, compile_module
 from backtest.base.kernels import compile_kernels
-from backtest.engine import loop
 from backtest.options import implied_kernels
-from backtest.options.surfaces import SVI, WIDTH
 from backtest.venue import option_kernels, pack_holdings
 from backtest.venue.requirement_rule import make_option_account
 
@@ -35,12 +30,6 @@ os.environ["BACKTEST_COMPILE"] = "now"  # compiled code is timed
 REPEAT = 9
 LOOPS = 200
 EXPIRIES = ("2026-01-30", "2026-02-27", "2026-03-27", "2026-06-26", "2026-12-25")
-LARGEST_ERROR = 0.003
-"""Median error of a qualifying expiry (two days, eight strikes) that is to be explained."""
-MISSED = (
-    "time", "underlying", "expiry", "strikes", "median_error", "inside", "half_spread",
-    "mark_to_mid", "fit_to_mid", "marks_outside", "cause",
-)  # fmt: skip
 
 
 def best_of(work: Callable[[], Any], n: int) -> float:
@@ -148,153 +137,36 @@ def make_account(n_bars: int, n: int) -> dict[str, Any]:
 
 
 def time_run(n: int) -> dict[str, float]:
-    """Return the seconds of a compiled year of hours, and evaluations of the requirement in a bar.
-
-    Evaluations are counted in plain Python, in bars that hold options and without a liquidation.
-    """
+    """Return the seconds of a compiled year of hours that holds n options."""
     given = make_account(8_760, n)
     seconds = []
     for _ in range(4):
         start = time.perf_counter()
         result = bt.run(**given)
         seconds.append(time.perf_counter() - start)
-    counts = count_evaluations(make_account(240, n))
     return {
         "options": float(n),
         "bars": float(len(result.bars)),
         "liquidations": float((result.events["kind"] == "liquidation").sum()),
         "first_seconds": round(seconds[0], 2),
         "seconds": round(min(seconds[1:]), 2),
-        "mean_evaluations": round(float(np.mean(counts)), 2),
-        "most_evaluations": float(max(counts)),
         "load": os.getloadavg()[0],
-    }
-
-
-def count_evaluations(given: dict[str, Any]) -> list[int]:
-    """Return how often the bars of a run evaluate the requirement of an account with options."""
-    counts: list[int] = []
-    evaluate = balance.compute_option_requirement
-    live = loop.live_any_bar
-
-    def count_one(*arguments: Any) -> float:
-        counts[-1] += 1
-        return float(evaluate(*arguments))
-
-    def count_bar(*arguments: Any) -> None:
-        counts.append(0)
-        live(*arguments)
-
-    balance.compute_option_requirement = count_one
-    loop.live_any_bar = count_bar
-    try:
-        bt.run(**given, compile=False)
-    finally:
-        balance.compute_option_requirement = evaluate
-        loop.live_any_bar = live
-    return [each for each in counts if each > 0]
-
-
-def fit_chains(folder: Path, model: str) -> pd.DataFrame:
-    """Return a row per snapshot, underlying and expiry: the fit, and why it may differ."""
-    parts = []
-    for file in sorted(folder.glob("*.parquet")):
-        chain = bt.Chain.load(file)
-        for name in chain.underlyings:
-            fitted = bt.Surface.fit(chain, model, underlying=name)  # type: ignore[arg-type]
-            arbitrage = fitted.arbitrage()[["butterfly", "crossings"]]
-            parts_of = fitted.quotes.groupby("expiry", sort=True)
-            causes = pd.DataFrame(
-                [
-                    explain_errors(rows, smile)
-                    for (_, rows), smile in zip(parts_of, fitted.smiles, strict=True)
-                ]
-            )
-            left_out = len(fitted.left_out)
-            parts.append(
-                pd.concat([fitted.fits, arbitrage, causes], axis=1).assign(
-                    time=fitted.time, underlying=name, left_out=left_out, rows=left_out
-                    + len(fitted.quotes),
-                )
-            )  # fmt: skip
-    return pd.concat(parts, ignore_index=True)
-
-
-def explain_errors(rows: pd.DataFrame, smile: SVI) -> dict[str, float]:
-    """Return how far marks and fit are from the middle of the judged quotes, in volatility.
-
-    ``half_spread`` is the median half-width of the quotes, ``mark_to_mid`` and ``fit_to_mid`` are
-    median distances, ``marks_outside`` is the share of marks outside bid and ask.
-    """
-    width = float(np.sqrt(smile.total_variance(0.0)))
-    is_near = rows["bid_iv"].notna() & rows["iv"].notna() & (rows["k"].abs() <= WIDTH * width)
-    near = rows[is_near]
-    mid = 0.5 * (near["bid_iv"] + near["ask_iv"])
-    fit = np.sqrt(smile.total_variance(near["k"].to_numpy()) / near["years"])
-    outside = (near["iv"] < near["bid_iv"]) | (near["iv"] > near["ask_iv"])
-    return {
-        "half_spread": float((0.5 * (near["ask_iv"] - near["bid_iv"])).median()),
-        "mark_to_mid": float((near["iv"] - mid).abs().median()),
-        "fit_to_mid": float((fit - mid).abs().median()),
-        "marks_outside": float(outside.mean()),
-    }
-
-
-def name_cause(mark_to_mid: float, fit_to_mid: float) -> str:
-    """Return why an expiry's marks are missed."""
-    if mark_to_mid >= LARGEST_ERROR:
-        return "marks far from the middle"
-    return "smile of another shape" if fit_to_mid >= LARGEST_ERROR else "a part of both"
-
-
-def summarize(rows: pd.DataFrame) -> dict[str, Any]:
-    """Return the figures of docs/options.md, and the expiries whose marks the fit misses."""
-    judged = rows[(rows["years"] >= 2.0 / 365.0) & (rows["strikes"] >= 8)]
-    missed = judged[judged["median_error"] >= LARGEST_ERROR].sort_values("median_error")
-    causes = [*map(name_cause, missed["mark_to_mid"], missed["fit_to_mid"])]
-    missed = missed.assign(cause=causes)
-    worst = judged.loc[judged["inside"].idxmin()]
-    return {
-        "snapshots": int(rows["time"].nunique()),
-        "surfaces": int(rows.groupby(["time", "underlying"]).ngroups),
-        "expiries": len(rows),
-        "qualifying": len(judged),
-        "inside": {
-            "of all quotes": float(np.average(rows["inside"], weights=rows["quotes"])),
-            "median expiry": float(judged["inside"].median()),
-            "worst expiry": float(worst["inside"]),
-            "which": f"{worst['underlying']} {worst['time']} {worst['expiry']}",
-        },
-        "median_error": {
-            "median expiry": float(judged["median_error"].median()),
-            "worst expiry": float(judged["median_error"].max()),
-            "at least 0.3 points": len(missed),
-            **missed["cause"].value_counts().to_dict(),
-        },
-        "butterflies": int(rows["butterfly"].sum()),
-        "least_density": float(rows["least_density"].min()),
-        "crossing_expiries": int((rows["crossings"] > 0.0).sum()),
-        "missed": missed[[*MISSED]].to_dict("records"),
     }
 
 
 def main() -> None:
     """Print the figures."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n", 1)[0])
-    parser.add_argument("--chains", type=Path, help="a folder of snapshots to fit")
     parser.add_argument("--margin", action="store_true", help="time requirements of options")
     parser.add_argument("--run", action="store_true", help="time a year that holds ten options")
-    parser.add_argument("--model", default="svi", help="svi or ssvi")
     parser.add_argument("--options", type=int, default=20_000, help="options to time")
     given = parser.parse_args()
     if given.margin:
         found: dict[str, Any] = time_margin(50)
     elif given.run:
         found = time_run(10)
-    elif given.chains is None:
-        found = time_kernels(given.options)
     else:
-        found = summarize(fit_chains(given.chains, given.model))
+        found = time_kernels(given.options)
     print(json.dumps(found, indent=1, default=str))  # noqa: T201 - its output
 
 

@@ -21,7 +21,7 @@ DEGREES = 4.0
 """Degrees of freedom of Student's t for a day. On hourly Bitcoin prices of 2020 and 2021, with
 half-lives of 1, 2, 3, 5, 10 and 20 days, forecasts had a better log score with 4 than with 3, 5, 6,
 8 or infinitely many; with 4, half-lives of 3 and 5 days score alike, 2 and 10 days less by no more
-than 1.3 standard errors. ``python benchmarks/forecast.py FOLDER`` prints the scores."""
+than 1.3 standard errors."""
 
 
 class VolatilityState(NamedTuple):

@@ -14,34 +14,23 @@ import backtest as bt
 
 BENCHMARKS = Path(__file__).parents[2] / "benchmarks"
 SCRIPTS = {path.relative_to(BENCHMARKS).as_posix() for path in BENCHMARKS.rglob("*.py")}
-HELPERS = {"known_truth.py", "replications/comparison.py", "replications/paths.py"}
+HELPERS = {"replications/comparison.py", "replications/paths.py"}
 """What the others import: no commands."""
 
 SMALLEST = {
-    "both.py": "--only import --repeat 1",
-    "fetch.py": "--months 1 --interval 1h",
-    "forecast.py": "FOLDER --from 2023-01-01 --to 2023-02-10",
     "forecast_models.py": "FOLDER --least 20 --paths 4 --models gbm --to 2023-03-17",
     "funding_paths.py": "FOLDER --paths 2 --least 20 --from 2023-01-01 --to 2023-07-01",
     "intervals.py": "--days 60 --pairs 1 --kinds normal",
     "leaderboard.py": "FOLDER --only VolTarget --risks 1 --train 30d --test 20d --trials 4 "
     "--from 2023-01-01 --to 2023-03-17",
-    "lookahead.py": "--bars 2000 --sets 4 --repeat 1 --only Kelly",
-    "luck.py": "--paths 2 --sets 24 --days 240 --only Lever",
     "options.py": "--options 2000",
-    "policies.py": "--bars 500 --sets 2 --repeat 1 --only Constant",
     "portfolio.py": "--bars 2000 --sets 8 --repeat 1 --only recorded",
     "ratios.py": "--bars 3000 --repeat 1 --no-limits",
-    "replays.py": "FOLDER --json --from 2023-01-01",
-    "report.py": "--bars 3000 --sets 60",
-    "restarts.py": "--only sample --seeds 1 --budget 600",
     "risk.py": "60",
     "run.py": "--bars 3000 --repeat 1",
-    "store.py": "--results 2",
     "sweep.py": "--bars 3000 --sets 64 --repeat 1 --only growth --cases core",
-    "tail_hedge.py": "--leverage 2",
-    "tune.py": "--bars 2000 --seconds 0.1 --seeds 1 --only random",
     "hedging_error.py": "--paths 8 --block 8 --steps 16 --implied 0.45",
+    "tune.py": "--bars 2000 --seconds 0.1 --seeds 1 --only random",
     "replications/cppi_gap.py": "--paths 20",
     "replications/daily_funds.py": "FACTORS",
     "replications/grossman_zhou.py": "--years 1",
