@@ -8,6 +8,8 @@ has probability 0.
 
 from __future__ import annotations
 
+import math
+from collections.abc import Mapping
 from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from types import SimpleNamespace
@@ -17,9 +19,30 @@ import numpy as np
 import pandas as pd
 
 from tests import draws
-from tests.draws import DAY, START, Scene, utc
+from tests.draws import (
+    DAY,
+    HOUR,
+    START,
+    Scene,
+    draw_exits,
+    frame_of,
+    make_brackets,
+    make_carry,
+    make_contract,
+    make_fees,
+    make_flows,
+    make_funding,
+    make_liquidation,
+    make_series,
+    make_slippage,
+    make_targets,
+    make_volume,
+    utc,
+)
 
 PRICES = ("open", "high", "low", "close")
+
+
 PARTS = ("contract", "fees", "slippage", "liquidation")
 
 
@@ -324,3 +347,528 @@ def make_exit_case(seed: int) -> Case:
     exits |= draws.draw_exits(rng, typical, "stop_loss", "trailing_stop", "take_profit")
     bars = bars.assign(width=width, sigma=moves)
     return replace(case, bars=bars, account={**case.account, **exits})
+
+
+# -------------------------------------------------------------------- draws of several instruments
+
+
+DATED = (
+    ("fees", "taker"), ("fees", "maker"), ("slippage", "rate"), ("slippage", "spread"),
+    ("liquidation", "fee"), ("liquidation", "slippage"),
+)  # fmt: skip
+
+
+def draw_costs(
+    rng: np.random.Generator, tape: Tape, venue: dict[str, Any]
+) -> tuple[Tape, dict[str, Any]]:
+    """Draw costs of one instrument over time; a requirement with a closing fee has one taker."""
+    groups = {name: dict(venue[name]) for name in ("fees", "slippage", "liquidation")}
+    stamps, columns = tape.bars.index.asi8, {}
+    for group, name in DATED:
+        if rng.random() < 0.3 or (name == "taker" and venue["venue"]["includes_close_fee"]):
+            continue
+        n = len(stamps)
+        values = max(abs(groups[group].get(name, 0.0)), 1e-4) * rng.uniform(0.1, 3.0, n)
+        if rng.random() < 0.5:
+            at = np.r_[START - DAY, np.sort(rng.choice(stamps, 3, replace=False)) + 1]
+            groups[group][name] = pd.Series(np.resize(values, 4), index=utc(at))
+            continue
+        values[1:][rng.random(n - 1) < 0.2] = np.nan
+        groups[group][name] = f"{group}_{name}"
+        columns[f"{group}_{name}"] = values
+    if any(isinstance(groups["fees"][name], str | pd.Series) for name in ("taker", "maker")):
+        groups["fees"].pop("tiers", None)
+    return replace(tape, bars=tape.bars.assign(**columns)), venue | groups
+
+
+def draw_spot(rng: np.random.Generator, venue: dict[str, Any]) -> dict[str, Any]:
+    """Return a venue as that of a spot leg."""
+    haircut = 0.0 if rng.random() < 0.15 else float(rng.uniform(0.01, 0.3))
+    most = float(rng.uniform(0.2, 0.95)) / max(haircut, 0.04)
+    cap = 10.0 ** float(rng.uniform(3.5, 12))
+    own = venue["venue"] | {
+        "maintenance_at": "mark", "includes_close_fee": False, "margin_multiplier": 1.0,
+        "profit_counts": "all",
+    }  # fmt: skip
+    forced = venue["liquidation"]
+    if forced["step"] == "bracket":
+        forced = forced | {"step": float(rng.uniform(0.1, 0.7))}
+    terms = {"kind": "spot", "haircut": haircut, "borrow_rate": float(rng.uniform(0.0, 3.0))}
+    row = {"floor": 0.0, "cap": cap, "max_leverage": most, "maintenance_rate": 0.0}
+    changes = {"contract": venue["contract"] | terms, "brackets": [row]}
+    return venue | changes | {"venue": own, "liquidation": forced}
+
+
+def draw_holding(rng: np.random.Generator, case: PortfolioCase) -> dict[str, Any]:
+    """Draw the longest time of a position, now and then."""
+    if rng.random() > 0.4:
+        return {}
+    hours = next(iter(case.tapes.values())).interval // HOUR
+    longest = {
+        name: f"{int(rng.integers(1, 4)) * hours}h" if rng.random() < 0.7 else None
+        for name in case.tapes
+    }
+    return {"max_holding": longest}
+
+
+def draw_terms(
+    rng: np.random.Generator,
+    case: PortfolioCase,
+    tape: Tape,
+    venue: dict[str, Any],
+    has_scenarios: bool,
+) -> tuple[Tape, dict[str, Any]]:
+    """Draw what an instrument may have besides: columns of the market, terms of the venue."""
+    bars, own, capital = tape.bars, dict(venue["venue"]), case.account["capital"]
+    moves = np.abs(np.log(bars["close"] / bars["open"])).to_numpy() + 1e-4
+    width = np.where(rng.random(len(bars)) < 0.1, np.nan, moves * bars["close"].to_numpy())
+    bars = bars.assign(sigma=moves, width=width)
+    fees, contract, brackets = dict(venue["fees"]), dict(venue["contract"]), venue["brackets"]
+    if rng.random() < 0.4:
+        fees["per_order"] = capital * float(np.exp(rng.uniform(np.log(1e-5), np.log(0.01))))
+    if rng.random() < 0.3 and not own["includes_close_fee"]:
+        volumes = capital * np.cumsum(rng.uniform(0.5, 20.0, 2))
+        fees["tiers"] = [
+            SimpleNamespace(volume=float(v), taker=fees["taker"] * cut, maker=-1e-4)
+            for v, cut in zip(volumes, (0.7, 0.4), strict=True)
+        ]
+    if rng.random() < 0.3:
+        contract |= {"round_to_tick": True, "tick": float(bars["low"].min()) * 0.003}
+    if not has_scenarios and rng.random() < 0.3:
+        own["margin_multiplier"] = 1.0
+        own["maintenance_multiplier"] = float(rng.uniform(0.8, 2.0))
+        own["initial_multiplier"] = float(rng.uniform(0.5, 2.0))
+    venue = venue | {"fees": fees, "contract": contract, "venue": own, "brackets": brackets}
+    return replace(tape, bars=bars), venue
+
+
+def make_stage(rng: np.random.Generator, settles: str | None = None) -> Scene:
+    """Draw what all instruments share; bars move by a good part of what the leverage bears."""
+    is_linear = bool(rng.random() < 0.85) if settles is None else settles == "cash"
+    leverage = float(np.exp(rng.uniform(np.log(1.0), np.log(25))))
+    reach = float(np.exp(rng.uniform(np.log(0.1), np.log(1.5))))
+    return Scene(
+        rng=rng,
+        n_bars=int(rng.integers(6, 13)),
+        interval=int(rng.choice([HOUR, 4 * HOUR, 8 * HOUR, DAY])),
+        price=1.0,
+        capital=float(rng.uniform(5_000, 50_000) if is_linear else rng.uniform(0.5, 5)),
+        leverage=leverage,
+        sigma=min(0.2, reach / max(leverage, 1.0)),
+        is_linear=is_linear,
+        is_isolated=False,
+    )
+
+
+def make_moves(scene: Scene) -> np.ndarray:
+    """Draw fat-tailed moves of bars: row 0 inside the bars, row 1 between them."""
+    rng, n, sigma = scene.rng, scene.n_bars, scene.sigma
+    inside = np.clip(rng.standard_t(3, n) * 0.6 * sigma, -0.6, 0.6)
+    gaps = np.where(rng.random(n) < scene.pick(0.0, 0.1, 0.4), rng.normal(0, 2 * sigma, n), 0.0)
+    gaps[0] = 0.0
+    return np.stack([inside, gaps])
+
+
+def make_tape(scene: Scene, common: np.ndarray) -> Tape:
+    """Draw an instrument that moves with the others, against them, or alone."""
+    rng, n, sigma = scene.rng, scene.n_bars, scene.sigma
+    share = scene.pick(0.0, 0.6, 0.95, -0.5)
+    moves, gaps = share * common + math.sqrt(1.0 - share**2) * make_moves(scene)
+    close = np.log(scene.price) + np.cumsum(moves + gaps)
+    start = close - moves
+    bars = frame_of(scene, start, close, sigma)
+    mark = None
+    if scene.chance(0.5):
+        basis = sigma * scene.pick(0.02, 0.3)
+        shift = rng.normal(0, basis, (2, n))
+        mark = frame_of(scene, start + shift[0], close + shift[1], sigma)
+    contract = {"size": 1.0}
+    bars["volume"] = make_volume(scene, bars, contract)
+    bars["target"] = make_targets(scene)
+    return Tape(bars, mark, make_funding(scene, bars), scene.interval)
+
+
+def list_and_delist(scene: Scene, tapes: dict[str, Tape]) -> dict[str, Tape]:
+    """Cut some of the instruments; one stays whole."""
+    whole = scene.pick(*tapes)
+    result = {}
+    for name, tape in tapes.items():
+        n = len(tape.bars)
+        first, last = 0, n
+        if name != whole and scene.chance(0.25):
+            first = int(scene.rng.integers(0, n // 2))
+        if name != whole and scene.chance(0.25):
+            last = int(scene.rng.integers(n // 2 + 2, n + 1))
+        result[name] = cut(tape, first, last)
+    return result
+
+
+def cut(tape: Tape, first: int, last: int) -> Tape:
+    """Return some bars of a tape, with the funding that falls into them."""
+    bars = tape.bars.iloc[first:last]
+    mark = None if tape.mark is None else tape.mark.iloc[first:last]
+    funding = tape.funding
+    if funding is not None:
+        start, end = bars.index[0], bars.index[-1] + pd.Timedelta(tape.interval, "ns")
+        funding = funding[(funding.index >= start) & (funding.index < end)]
+        funding = funding if len(funding) else None
+    return replace(tape, bars=bars, mark=mark, funding=funding)
+
+
+def make_overlay(scene: Scene, tapes: Mapping[str, Tape]) -> Swing | None:
+    """Draw an overlay now and then, where no short of a portfolio of 1x is lost within a bar."""
+    rises = [
+        np.fmax(tape.bars["high"], tape.bars["open"].shift(-1)) / tape.bars["open"]
+        for tape in tapes.values()
+    ]
+    swing = Swing(scene.uniform(0.3, 1.3), scene.interval) if scene.chance(0.3) else None
+    return swing if max(float(rise.max()) for rise in rises) < 1.9 else None
+
+
+def make_signal(
+    scene: Scene, tapes: Mapping[str, Tape], weights: Mapping[str, float]
+) -> pd.DataFrame:
+    """Draw direction x weight by bar and instrument; some flips, some cells empty."""
+    rng = scene.rng
+    clock = utc(scene.time)
+    columns = {}
+    for name in tapes:
+        n = len(clock)
+        flips = np.cumprod(np.where(rng.random(n) < scene.pick(0.0, 0.1, 0.3), -1.0, 1.0))
+        signal = scene.pick(1.0, -1.0) * weights[name] * flips
+        if scene.chance(0.3):
+            signal = signal * rng.uniform(0.2, 1.0, n)
+        signal[rng.random(n) < scene.pick(0.0, 0.1)] = np.nan
+        columns[name] = signal
+    return pd.DataFrame(columns, index=clock)
+
+
+def make_shared(scene: Scene) -> dict[str, Any]:
+    """Draw what belongs to the account and must agree between venues."""
+    return {
+        **make_carry(scene),
+        "call_grace": int(scene.rng.integers(0, 3)) if scene.chance(0.3) else None,
+        "mode": scene.pick("close", "takeover", "partial", "partial", "partial"),
+    }
+
+
+def make_one_venue(scene: Scene, shared: Mapping[str, Any]) -> dict[str, Any]:
+    """Draw the venue of one instrument."""
+    fees = make_fees(scene)
+    liquidation = make_liquidation(scene) | {"mode": shared["mode"]}
+    if shared["mode"] != "partial":
+        liquidation["full_below"] = 0.0
+    liquidation["impact"] = 0.0
+    if shared["mode"] != "takeover" and scene.chance(0.2):
+        liquidation["impact"] = scene.uniform(0.05, 0.4) / (DAY // scene.interval) ** 0.5
+    kind = scene.pick("one", "one", "scalar", "series")
+    multiplier = {"one": 1.0, "scalar": scene.uniform(1.0, 2.0)}.get(kind)
+    own = {name: value for name, value in shared.items() if name != "mode"}
+    own |= {
+        "maintenance_at": "entry" if scene.chance(0.15) else "mark",
+        "includes_close_fee": scene.chance(0.25),
+        "margin_multiplier": make_series(scene, 1.0, 2.0) if multiplier is None else multiplier,
+        "profit_counts": scene.pick("all", "all", "losses", scene.uniform(0.0, 1.0)),
+    }
+    return {
+        "contract": make_contract(scene),
+        "brackets": make_brackets(scene, fees["taker"]),
+        "fees": fees,
+        "slippage": make_slippage(scene),
+        "liquidation": liquidation,
+        "venue": own,
+    }
+
+
+# ------------------------------------------------------------------ accounts of 1 to 5 instruments
+
+
+GROUP = "pair"
+
+
+def make_portfolio_case(seed: int, settles: str | None = None) -> PortfolioCase:
+    """Return the random account of a seed; all of it settles in "cash" or in a "coin" if said."""
+    rng = np.random.default_rng([seed, 18])
+    scene = make_stage(rng, settles)
+    names = [f"I{k}" for k in range(int(rng.integers(1, 6)))]
+    weights = rng.dirichlet(np.full(len(names), 2.0)) if len(names) > 1 else np.ones(1)
+    common = make_moves(scene)
+    scenes = {
+        name: replace(
+            scene,
+            price=scene.spread(10, 50_000),
+            capital=scene.capital * float(weight),
+            is_linear=scene.is_linear if scene.chance(0.95) or settles else not scene.is_linear,
+        )
+        for name, weight in zip(names, weights, strict=True)
+    }
+    shared = make_shared(scene)
+    tapes = {name: make_tape(each, common) for name, each in scenes.items()}
+    if len(names) > 1:
+        tapes = list_and_delist(scene, tapes)
+    venues = {name: make_one_venue(each, shared) for name, each in scenes.items()}
+    requirement = make_requirement(scene, names, venues)
+    collateral = make_collateral(scene, common, requirement)
+    account = make_account(scene, names, venues, has_collateral=bool(collateral))
+    order = make_order(scene, names, is_scenario=bool(requirement and "moves" in requirement))
+    for venue in venues.values():
+        venue["liquidation"]["order"] = order
+        is_bracket = venue["liquidation"]["step"] == "bracket"
+        if is_bracket and requirement is not None and "moves" in requirement:
+            venue["liquidation"]["step"] = scene.uniform(0.1, 0.7)
+    return PortfolioCase(
+        seed=seed,
+        tapes=tapes,
+        venues=venues,
+        account=account,
+        requirement=requirement,
+        collateral=collateral,
+        signal=make_signal(scene, tapes, dict(zip(names, weights, strict=True))),
+        overlay=make_overlay(scene, tapes),
+    )
+
+
+def make_mode_case(seed: int) -> PortfolioCase:
+    """Return the account of a seed with a fill mode, and an equity stop or a health factor.
+
+    A health factor needs partial liquidations under brackets.
+    """
+    case, rng = make_portfolio_case(seed), np.random.default_rng([seed, 19])
+    stop = float(rng.uniform(0.05, 0.6)) if rng.random() < 0.6 else None
+    fill = str(rng.choice(["next_open", "next_close", "same_close"], p=[0.2, 0.4, 0.4]))
+    has_scenarios = case.requirement is not None and "moves" in case.requirement
+    for venue in case.venues.values():
+        is_partial = venue["liquidation"]["mode"] == "partial" and not has_scenarios
+        if is_partial and rng.random() < 0.6:
+            venue["liquidation"]["full_below_health"] = float(rng.uniform(0.9, 1.0))
+    return replace(case, account={**case.account, "fill": fill, "equity_stop": stop})
+
+
+def make_full_case(seed: int) -> PortfolioCase:
+    """Return the account of a seed with terms that few accounts have, and stops of every kind.
+
+    Fixed fees, tiers, ticks, automatic margin, two multipliers, open interest, exits by columns.
+    """
+    case, rng = make_mode_case(seed), np.random.default_rng([seed, 20])
+    tapes, venues, account = {}, {}, dict(case.account)
+    is_isolated = set(account["margin"].values()) == {"isolated"}
+    account["auto_margin"] = is_isolated and bool(rng.random() < 0.6)
+    sigma = float(
+        np.mean(
+            [np.mean(np.abs(np.log(t.bars["close"] / t.bars["open"]))) for t in case.tapes.values()]
+        )
+    )
+    account |= draw_exits(rng, sigma + 1e-4, "trailing_stop", "take_profit")
+    has_scenarios = case.requirement is not None and "moves" in case.requirement
+    for name, tape in case.tapes.items():
+        tapes[name], venues[name] = draw_terms(rng, case, tape, case.venues[name], has_scenarios)
+    return replace(case, tapes=tapes, venues=venues, account=account)
+
+
+def make_margin_case(seed: int) -> PortfolioCase:
+    """Return the account of a seed whose isolated positions have a setting for each bar.
+
+    Now and then NaN, infinite, over what the venue allows or under what the wallet can post. Also
+    with time stops.
+    """
+    case, rng = make_full_case(seed), np.random.default_rng([seed, 36])
+    account, tapes = dict(case.account) | draw_holding(rng, case), {}
+    for venue in case.venues.values():
+        venue["fees"].pop("tiers", None)
+    account["margin"], account["venue_leverage"] = dict(account["margin"]), {}
+    for name, tape in case.tapes.items():
+        most = case.venues[name]["brackets"][0]["max_leverage"]
+        usual = float(min(most, max(1.0, most ** rng.uniform(0.1, 1.0))))
+        given = case.account["venue_leverage"][name]
+        is_isolated = account["margin"][name] == "isolated" or rng.random() < 0.7
+        account["margin"][name] = "isolated" if is_isolated else "cross"
+        account["venue_leverage"][name] = usual if is_isolated and given is None else given
+        tapes[name] = tape
+        if is_isolated:
+            n = len(tape.bars)
+            asked = usual * rng.choice([0.3, 0.7, 1.0, 1.0, 1.5, 4.0, np.inf], n)
+            asked[rng.random(n) < 0.3] = np.nan
+            tapes[name] = replace(tape, bars=tape.bars.assign(setting=asked))
+    return replace(case, tapes=tapes, account=account)
+
+
+def make_dated_case(seed: int) -> PortfolioCase:
+    """Return the account of a seed with costs that change over time: series, columns, spreads."""
+    case, rng = make_full_case(seed), np.random.default_rng([seed, 21])
+    tapes, venues = {}, {}
+    for name, tape in case.tapes.items():
+        tapes[name], venues[name] = draw_costs(rng, tape, case.venues[name])
+    return replace(case, tapes=tapes, venues=venues)
+
+
+def make_limit_case(seed: int) -> PortfolioCase:
+    """Return the account of a seed whose decisions are limit orders."""
+    case, rng = make_dated_case(seed), np.random.default_rng([seed, 22])
+    account = {**case.account, "fill": "limit", "intrabar": "path"}
+    typical = np.mean([np.mean(t.bars["high"] / t.bars["low"] - 1.0) for t in case.tapes.values()])
+    offsets = {name: float(typical * rng.uniform(0.0, 0.6)) for name in case.tapes}
+    account["offset"] = offsets if rng.random() < 0.5 else offsets[min(offsets)]
+    account["closing"] = str(rng.choice(["market", "limit"]))
+    if rng.random() < 0.3:
+        hours = int(rng.integers(1, 5)) * next(iter(case.tapes.values())).interval // HOUR
+        account["max_holding"] = f"{max(hours, 1)}h"
+    venues = {
+        name: venue | {"fees": venue["fees"] | {"maker_share": 0.0}}
+        for name, venue in case.venues.items()
+    }
+    return replace(case, account=account, venues=venues)
+
+
+def make_spot_case(seed: int) -> PortfolioCase:
+    """Return the account of a seed with some of its linear instruments as spot legs.
+
+    The next seed's, if all of its instruments are inverse.
+    """
+    case, rng = make_mode_case(seed), np.random.default_rng([seed, 21])
+    linear = [n for n, each in case.venues.items() if each["contract"]["kind"] == "linear"]
+    if not linear:
+        return make_spot_case(seed + 1)
+    legs = [name for name in linear if rng.random() < 0.4] or linear[:1]
+    account, venues = dict(case.account), {}
+    for name, venue in case.venues.items():
+        own = venue["venue"] | {"interest_on": "balance", "short_rate": 0.0}
+        forced = {k: v for k, v in venue["liquidation"].items() if k != "full_below_health"}
+        venues[name] = venue | {"venue": own, "liquidation": forced}
+        if name in legs:
+            venues[name] = draw_spot(rng, venues[name])
+            account["margin"] = account["margin"] | {name: "cross"}
+            most = venues[name]["brackets"][0]["max_leverage"]
+            setting = account["venue_leverage"][name]
+            setting = None if setting is None else min(setting, most)
+            account["venue_leverage"] = account["venue_leverage"] | {name: setting}
+    for name in case.venues:  # the pool is liquidated in one mode
+        if account["margin"][name] == "cross":
+            mode = venues[legs[0]]["liquidation"]["mode"]
+            assert venues[name]["liquidation"]["mode"] == mode
+    return replace(case, venues=venues, account=account)
+
+
+def make_order(scene: Scene, names: list[str], *, is_scenario: bool) -> Any:
+    """Draw the order of a partial liquidation."""
+    kind = scene.pick(
+        None, "most_relief", "largest_loss", "largest_requirement", "largest_notional", "names"
+    )
+    if kind == "names":
+        return tuple(scene.rng.permutation(names))
+    return kind
+
+
+def make_requirement(
+    scene: Scene, names: list[str], venues: dict[str, dict[str, Any]]
+) -> dict[str, Any] | None:
+    """Draw standard cross, with a level now and then, or portfolio margin."""
+    level = scene.sometimes(0.4, 0.9, 1.3, 1.0)
+    if scene.chance(0.5):
+        return None if level == 1.0 else {"level": level}
+    for venue in venues.values():
+        venue["venue"]["margin_multiplier"] = 1.0
+    grouped = [name for name in names if scene.chance(0.5)]
+    groups = {GROUP: grouped} if len(grouped) > 1 else {}
+    free = [name for name in names if not groups or name not in grouped]
+    across = scene.pick("independent", "same row")
+    reach = min(0.5, scene.spread(0.02, 0.5) / scene.leverage**0.5)
+    steps = np.linspace(-1.0, 1.0, int(scene.rng.integers(2, 6)))
+    rows = [
+        (float(step * reach), scene.uniform(0.7, 1.0)) for step in steps if abs(step * reach) > 1e-3
+    ]
+    moves = {
+        group: [(move * scale, weight) for move, weight in rows]
+        for group in (*groups, *free)
+        for scale in [scene.uniform(0.5, 1.5)]
+    }
+    factor, contingency = scene.uniform(0.7, 1.1), scene.sometimes(0.4, 0.0, 0.02)
+    initial = (factor * scene.uniform(1.05, 1.6), contingency + scene.sometimes(0.4, 0.0, 0.02))
+    in_products = across == "same row" and len(moves) > 1 and scene.chance(0.4)
+    return {
+        "level": level,
+        "moves": moves,
+        "groups": groups or None,
+        "products": {"first": list(moves)[:-1]} if in_products else None,
+        "across": across,
+        "offset": scene.pick(0.0, 1.0, scene.uniform(0.0, 1.0)) if across == "same row" else 0.0,
+        "factor": factor,
+        "minimum": scene.sometimes(0.4, 0.0, 0.03),
+        "contingency": contingency,
+        "pair_contingency": scene.sometimes(0.3, 0.0, 0.03),
+        "initial": initial if scene.chance(0.8) or level > 1.0 else None,
+    }
+
+
+def make_collateral(
+    scene: Scene, common: np.ndarray, requirement: dict[str, Any] | None
+) -> list[tuple[dict[str, Any], Tape]]:
+    """Draw no collateral, or up to two assets with a rate or tiers."""
+    if not scene.chance(0.35):
+        return []
+    result = []
+    for k in range(int(scene.rng.integers(1, 3))):
+        tape = make_tape(replace(scene, price=scene.spread(1.0, 1000.0)), common)
+        tape = replace(tape, funding=None, bars=tape.bars.drop(columns="target"))
+        worth = scene.capital * scene.spread(0.05, 1.5)
+        rate = scene.uniform(0.5, 1.0)
+        cap = worth * scene.uniform(0.4, 1.2)
+        tiers = [(0.0, cap, rate), (cap, 3.0 * cap, rate * scene.uniform(0.2, 0.95))]
+        has_tiers = scene.chance(0.5)
+        cancels = None
+        if requirement is not None and "moves" in requirement and scene.chance(0.5):
+            cancels = scene.pick(*requirement["moves"])
+        asset = {
+            "name": f"C{k}",
+            "amount": worth / float(tape.bars["open"].iloc[0]),
+            "rate": None if has_tiers else rate,
+            "tiers": tiers if has_tiers else None,
+            "slippage": scene.sometimes(0.7, 0.0, 0.02),
+            "cancels_risk": cancels,
+        }
+        result.append((asset, tape))
+    return result
+
+
+def make_account(
+    scene: Scene, names: list[str], venues: Mapping[str, dict[str, Any]], *, has_collateral: bool
+) -> dict[str, Any]:
+    """Draw the account: margin modes and settings by instrument, or one for all."""
+    call = scene.spread(0.05, 0.9) if scene.chance(0.5) else None
+    if call is None:
+        for venue in venues.values():
+            venue["venue"]["call_grace"] = None
+    has_reserve = call is not None and scene.chance(0.6)
+    kind = scene.pick("cross", "cross", "cross", "mixed", "mixed", "isolated")
+    margin = {name: kind if kind != "mixed" else scene.pick("cross", "isolated") for name in names}
+    settings = {
+        name: min(
+            venues[name]["brackets"][0]["max_leverage"],
+            max(1.0, scene.leverage * scene.spread(0.5, 4.0)),
+        )
+        for name in names
+    }
+    plain = scene.chance(0.6)
+    setting = {
+        name: None if plain and margin[name] == "cross" else x for name, x in settings.items()
+    }
+    stops = {name: min(0.9, scene.uniform(0.5, 4.0) * scene.sigma) for name in names}
+    return {
+        "capital": scene.capital,
+        "margin": margin,
+        "venue_leverage": setting,
+        "min_leverage": 0.0,
+        "max_leverage": scene.sometimes(0.3, 0.6, 2.0, np.inf) * scene.leverage,
+        "band": scene.sometimes(0.4, 0.0, 0.25) * scene.leverage,
+        "stop_loss": stops if scene.chance(0.35) else None,
+        "margin_call": call,
+        "reserve": scene.uniform(0.0, 1.5) * scene.capital if has_reserve else 0.0,
+        "top_up_to": call * scene.uniform(0.3, 0.9) if has_reserve else None,
+        "after_liquidation": "halt" if scene.chance(0.15) else "continue",
+        "flows": make_flows(scene) if scene.chance(0.4) else None,
+        "ruin_at": scene.sometimes(0.3, 0.02, 0.6, None),
+        "intrabar": scene.pick("path", "path", "worst"),
+        "max_gross_leverage": scene.sometimes(0.5, 0.15, 1.2, np.inf) * scene.leverage,
+        "max_overlay": scene.sometimes(0.3, 0.5, 1.5, np.inf),
+        "negative_limit": scene.pick(0.0, 0.2) * scene.capital if has_collateral else None,
+        "conversion": scene.pick("listed", "pro_rata") if has_collateral else "listed",
+    }

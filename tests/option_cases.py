@@ -19,9 +19,8 @@ from backtest.engine import inputs
 from backtest.options.option_listing import OptionListing
 from backtest.venue.option_contract import OptionCosts
 from tests import black_76
-from tests.cases import PortfolioCase, Tape
+from tests.cases import PortfolioCase, Tape, make_portfolio_case
 from tests.draws import DAY, START
-from tests.portfolio_cases import make_portfolio_case
 
 YEAR = 365 * DAY
 SOON = 0.8

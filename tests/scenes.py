@@ -11,17 +11,64 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+import pytest
 
 import backtest as bt
 from backtest.account import Rules
 from backtest.account.account_records import Quote
 from backtest.engine.feed_arrays import read_account_rules
 from backtest.venue.requirement import read_rules
-from tests.free_terms import GROUPS
 
+GROUPS: dict[str, dict[str, Any]] = {
+    "contract": {"kind": "linear", "size": 1.0, "lot": 0.0, "tick": 1e-8, "min_notional": 0.0},
+    "fees": {"taker": 0.0, "maker": 0.0, "maker_share": 0.0},
+    "slippage": {"rate": 0.0, "impact": 0.0, "impact_window": "1d", "max_participation": None},
+    "liquidation": {
+        "mode": "close",
+        "fee": 0.0,
+        "slippage": 0.0,
+        "step": 0.2,
+        "full_below": 0.0,
+        "order": None,
+    },
+}
+TERMS: dict[str, Any] = {
+    "interest_on": "balance",
+    "borrow_rate": 0.0,
+    "cash_rate": 0.0,
+    "short_rate": 0.0,
+    "day_count": 365,
+    "funding_jitter": "60s",
+    "isolated_funding": "margin",
+    "maintenance_at": "mark",
+    "includes_close_fee": False,
+    "margin_multiplier": 1.0,
+    "call_grace": None,
+    "profit_counts": "all",
+}
+PLAIN_ACCOUNT: dict[str, Any] = {
+    "capital": 1000.0,
+    "margin": "cross",
+    "venue_leverage": None,
+    "min_leverage": 0.0,
+    "max_leverage": math.inf,
+    "band": 0.0,
+    "stop_loss": None,
+    "margin_call": None,
+    "reserve": 0.0,
+    "top_up_to": None,
+    "after_liquidation": "continue",
+    "flows": None,
+    "ruin_at": None,
+}
 NAN = math.nan
+
+
 INF = math.inf
+
+
 START = pd.Timestamp("2024-01-01", tz="UTC")
+
 
 Prices = tuple[float, float, float, float] | float
 
@@ -162,3 +209,71 @@ def total(result: bt.Result, kind: str) -> float:
 def equities(result: bt.Result) -> list[float]:
     """Return the equity at each close."""
     return [float(value) for value in result.bars["equity"]]
+
+
+# --------------------------------------------------------------- decisions, paths and expectations
+
+
+ONCE = (1.0, NAN)
+
+
+TEN = (10.0, NAN)
+
+
+FEE = {"taker": 0.001, "maker": 0.001}
+
+
+YEAR = 365.0
+
+
+LP = 90 / 0.95
+"""Where 10x long from 100 is liquidated: -9000 + 100 P = 0.05 x 100 P, P = 94.7368."""
+
+
+def is_(value, rel=1e-12):
+    """Equal but for the last bits."""
+    return pytest.approx(value, rel=rel, abs=1e-9)
+
+
+def slip(rate=0.01, **more):
+    return venue_of(slippage={"rate": rate, **more})
+
+
+def coin_venue(**changes):
+    """One contract is one dollar, settled in the coin."""
+    return venue_of(contract={"kind": "inverse"}, **changes)
+
+
+def dies(**liquidation):
+    """A venue with other rules of liquidation."""
+    return venue_of(liquidation=liquidation)
+
+
+def walk(n, *, seed=0, sigma=0.01, gap=0.0, price=100.0):
+    """Return a random path of bars: each opens at the last close, or a gap away from it."""
+    rng = np.random.default_rng(seed)
+    moves = sigma * rng.standard_normal(n)
+    gaps = gap * rng.standard_normal(n)
+    close = price * np.exp(np.cumsum(moves + gaps))
+    start = close / np.exp(moves)
+    wick = np.exp(0.3 * sigma * np.abs(rng.standard_normal((2, n))))
+    high, low = np.maximum(start, close) * wick[0], np.minimum(start, close) / wick[1]
+    return [tuple(map(float, bar)) for bar in zip(start, high, low, close, strict=True)]
+
+
+def measured(seed, *, leverage=3.0, inverse=False, liquidated=False, **market):
+    """Return a run of a month with costs, funding, interest and flows."""
+    bars = walk(24 * 30, seed=seed, sigma=0.006 if not liquidated else 0.008)
+    stamps = [(h + 0.0, 0.0003 * math.cos(h)) for h in range(8, 24 * 30, 8)]
+    venue = venue_of(
+        contract={"kind": "inverse"} if inverse else {},
+        fees={"taker": 0.0004, "maker": 0.0004},
+        slippage={"rate": 0.0002},
+        # the traded notional of a liquidation is the one at its price: no worsening here
+        liquidation={"fee": 0.01, "slippage": 0.0},
+        interest_on="balance",
+        cash_rate=0.04,
+    )
+    account = account_of(band=0.3, flows=series({24 * 10: 300.0, 24 * 20 + 5.5: -200.0}))
+    targets = [leverage, *[NAN] * 23] * 30 if liquidated else leverage
+    return play(*bars, targets=targets, venue=venue, account=account, funding=stamps, **market)

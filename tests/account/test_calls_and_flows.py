@@ -2,13 +2,15 @@
 
 import pytest
 
-from tests.account.account_scenes import FEE, TEN, is_
 from tests.scenes import (
+    FEE,
     NAN,
+    TEN,
     account_of,
     at,
     equities,
     happened,
+    is_,
     isolated,
     play,
     series,

@@ -13,20 +13,23 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import backtest as bt
-from tests.account.account_scenes import ONCE, YEAR, is_, walk
 from tests.scenes import (
     NAN,
+    ONCE,
     START,
+    YEAR,
     Follow,
     account_of,
     equities,
     happened,
+    is_,
     isolated,
     market_of,
     play,
     series,
     total,
     venue_of,
+    walk,
 )
 
 

@@ -9,8 +9,8 @@ import pytest
 import backtest as bt
 from backtest.strategies import Constant
 from tests.account.test_fill_modes import FREE, make_market, run
+from tests.agreement import FLAT, near, play
 from tests.draws import HOUR, START, utc
-from tests.portfolio_scenes import FLAT, near, play
 
 NAN = math.nan
 

@@ -6,7 +6,7 @@ import pytest
 
 import backtest as bt
 from backtest.strategies import Constant
-from tests.portfolio_scenes import FLAT, near, play
+from tests.agreement import FLAT, near, play
 
 FREE = bt.Venue.simple(
     taker=0.0, slippage=0.0, maintenance_rate=0.001, max_leverage=100, liquidation_fee=0.0

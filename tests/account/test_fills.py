@@ -10,19 +10,23 @@ from backtest.account.orders import floor, round_quantity
 from backtest.engine.compiler import compile_core
 from backtest.venue import contract_value, liquidation_price, requirement
 from backtest.venue.requirement import compute_after_cost
-from tests import portfolio_scenes
-from tests.account.account_scenes import FEE, ONCE, coin_venue, is_, slip
-from tests.portfolio_scenes import FLAT, near
+from tests import agreement
+from tests.agreement import FLAT, near
 from tests.scenes import (
+    FEE,
     INF,
     NAN,
+    ONCE,
     account_of,
     bracket,
+    coin_venue,
     equities,
     happened,
+    is_,
     play,
     quote_of,
     rules_of,
+    slip,
     total,
     venue_of,
 )
@@ -286,7 +290,7 @@ def test_lots_never_turn_an_increase_into_a_reduction(wanted, expected):
     bars = (FLAT, FLAT, (100, 100, 83, 100), FLAT)
     equity = -4000 + 15 * 4000 / 47.5 + 3500
     targets = (5.0, NAN, wanted * 100 / equity)
-    out = portfolio_scenes.play(*bars, targets=targets, venue=venue)
+    out = agreement.play(*bars, targets=targets, venue=venue)
     assert near(out.equity[2], equity)
     assert near(out.quantity[3], expected)
 

@@ -1,7 +1,6 @@
 """What an isolated position posts and frees, by hand: orders, flips, losses and interest."""
 
-from tests.account.account_scenes import TEN, is_
-from tests.scenes import INF, equities, isolated, play, venue_of
+from tests.scenes import INF, TEN, equities, is_, isolated, play, venue_of
 
 
 def test_opening_posts_margin_and_reducing_returns_its_share_with_the_profit():

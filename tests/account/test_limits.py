@@ -10,11 +10,10 @@ from backtest.base.json_values import to_plain
 from backtest.report.basis import find_changes
 from backtest.strategies import Constant
 from backtest.venue.preset_files import parse_name
-from tests.account.account_scenes import is_
 from tests.agreement import assert_agrees
 from tests.cases import make_case, with_limits
-from tests.fast_cases import every_nth
-from tests.scenes import INF, NAN, account_of, at, market_of, play, series, venue_of
+from tests.kit import every_nth
+from tests.scenes import INF, NAN, account_of, at, is_, market_of, play, series, venue_of
 
 DATED = series({0: INF, 3: 2.0, 5: 0.0, 7: 4.0})
 

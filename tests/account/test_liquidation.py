@@ -3,18 +3,23 @@
 import pytest
 
 import backtest as bt
-from tests.account.account_scenes import LP, ONCE, TEN, dies, is_, slip
 from tests.scenes import (
     INF,
+    LP,
     NAN,
+    ONCE,
+    TEN,
     account_of,
     at,
     bracket,
+    dies,
     equities,
     happened,
+    is_,
     isolated,
     play,
     series,
+    slip,
     total,
     venue_of,
 )

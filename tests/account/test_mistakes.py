@@ -17,7 +17,6 @@ from hypothesis import strategies as st
 
 import backtest as bt
 from backtest.measures import flatten_tally
-from tests.account.account_scenes import is_
 from tests.golden.renew import FILE, RUNS, describe
 from tests.scenes import (
     NAN,
@@ -29,6 +28,7 @@ from tests.scenes import (
     equities,
     frame,
     happened,
+    is_,
     isolated,
     market_of,
     play,

@@ -3,16 +3,23 @@
 import numpy as np
 import pytest
 
-from tests.account.account_scenes import FEE, LP, ONCE, TEN, coin_venue, dies, is_, slip
 from tests.scenes import (
+    FEE,
+    LP,
     NAN,
+    ONCE,
+    TEN,
     account_of,
     at,
+    coin_venue,
+    dies,
     equities,
     happened,
+    is_,
     isolated,
     play,
     series,
+    slip,
     total,
     venue_of,
 )

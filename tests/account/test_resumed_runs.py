@@ -8,18 +8,20 @@ import pandas as pd
 import pytest
 
 import backtest as bt
-from tests.account.account_scenes import is_, measured, walk
-from tests.fast_cases import every_nth
+from tests.kit import every_nth
 from tests.scenes import (
     INF,
     TRADES,
     account_of,
     bracket,
     happened,
+    is_,
     market_of,
+    measured,
     series,
     total,
     venue_of,
+    walk,
 )
 
 # --------------------------------------------------------------------- the whole equals its parts

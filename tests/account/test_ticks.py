@@ -5,8 +5,7 @@ import pandas as pd
 import pytest
 
 import backtest as bt
-from tests.account.account_scenes import is_
-from tests.scenes import INF, NAN, account_of, happened, isolated, play, total, venue_of
+from tests.scenes import INF, NAN, account_of, happened, is_, isolated, play, total, venue_of
 
 
 def price_of(result, kind="fill"):

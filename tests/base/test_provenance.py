@@ -28,7 +28,7 @@ from backtest.base.provenance import (
 )
 from backtest.store import export_result, list_results, read_entry, sort_entries, verify_folder
 from backtest.strategies import Constant, VolTarget
-from tests.comparing import compare_policies
+from tests.kit import compare_policies
 from tests.tuning import seek, stand_in
 
 VENUE = bt.Venue.preset("binance-usdm", "BTCUSDT")

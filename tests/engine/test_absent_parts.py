@@ -11,7 +11,7 @@ from backtest.engine import driver
 from backtest.engine.compiler import MODULES, WITHOUT_OPTIONS, return_always
 from backtest.engine.policies import ask_plain
 from tests.agreement import run_engine
-from tests.portfolio_cases import make_full_case, make_margin_case, make_spot_case
+from tests.cases import make_full_case, make_margin_case, make_spot_case
 
 ABSENT = {"fill_option", "compute_option_value", "compute_option_requirement", "settle"}
 """Functions that the loop without options never calls."""

@@ -7,7 +7,7 @@ import pytest
 import backtest as bt
 from backtest.base.errors import ParameterError
 from backtest.engine.run_record import index_traded, read_prices, spread_weights
-from tests.portfolio.portfolio_helpers import Hold, flat, make_market, make_venue, simulate_pair
+from tests.kit import Hold, flat, make_market, make_venue, simulate_pair
 
 pytestmark = pytest.mark.filterwarnings("ignore::UserWarning")
 

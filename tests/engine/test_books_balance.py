@@ -5,7 +5,7 @@ import pytest
 import backtest as bt
 from backtest.account.records import EQUITY
 from backtest.engine import driver, loop
-from tests.portfolio.portfolio_helpers import Hold, flat, make_market, make_venue
+from tests.kit import Hold, flat, make_market, make_venue
 from tests.scenes import play
 
 

@@ -12,12 +12,12 @@ from backtest.engine import run_record
 from backtest.measures.measure_table import PATH
 from backtest.measures.tally import flatten_tally, make_tally
 from backtest.strategies import Constant
-from tests.account.account_scenes import is_
 from tests.scenes import (
     NAN,
     Follow,
     account_of,
     bracket,
+    is_,
     isolated,
     market_of,
     play,

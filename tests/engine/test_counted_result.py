@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 import backtest as bt
-from tests.refusals import check_refused
+from tests.kit import check_refused
 from tests.scenes import Follow, market_of, venue_of
 
 COIN = venue_of(contract={"kind": "inverse", "settles": "BTC"})

@@ -10,8 +10,7 @@ import pytest
 import backtest as bt
 from backtest.base.errors import BacktestError
 from backtest.market.clock import find_clock, find_thin
-from tests.markets import free_venue
-from tests.refusals import check_refused
+from tests.kit import check_refused, free_venue
 
 HOUR = 3_600_000_000_000
 FOUR = 4 * HOUR

@@ -7,8 +7,7 @@ import pytest
 import backtest as bt
 from backtest.base.errors import PolicyError
 from backtest.engine.signal_rules import describe_signal_check, describe_weights, resolve_signal
-from tests.fast_cases import every_nth
-from tests.refusals import check_refused
+from tests.kit import check_refused, every_nth
 
 LONG = bt.Market.sample(bars=24 * 60)
 MARKETS = bt.Markets(

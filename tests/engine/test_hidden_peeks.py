@@ -5,9 +5,8 @@ from typing import Any
 import pytest
 
 import backtest as bt
-from tests.fast_cases import every_nth
 from tests.hidden_peeks import POLICIES, forget
-from tests.markets import free_venue
+from tests.kit import every_nth, free_venue
 from tests.peeks import MARKET
 
 TERMS: dict[str, Any] = {"venue": free_venue(), "account": bt.Account(), "compile": False}

@@ -9,7 +9,7 @@ import pytest
 import backtest as bt
 from backtest.engine.signal_rules import RULES, read_rule, resolve_signal
 from backtest.strategies import Constant
-from tests.markets import live, market_of
+from tests.kit import live, market_of
 
 
 class Rising(bt.signals.SignalRule):

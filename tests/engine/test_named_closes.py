@@ -8,7 +8,7 @@ import backtest as bt
 from backtest.base.units import format_span
 from backtest.report.run_parts import find_drawdowns, list_falls
 from backtest.strategies import Constant
-from tests.markets import free_venue
+from tests.kit import free_venue
 
 DAYS = pd.bdate_range("2000-03-13", periods=15, tz="UTC")
 """Business days: the market peaks on Friday 2000-03-24 and recovers on Friday 2000-03-31."""

@@ -21,9 +21,8 @@ from backtest.strategies import Kelly, LiquidationProbability, Regime, TailRisk,
 from backtest.sweep.lookahead_at_ends import EndsChecker
 from backtest.sweep.set_evaluator import Evaluator
 from backtest.sweep.sets.space import read_space
-from tests.fast_cases import every_nth
 from tests.honest_columns import HONEST, find_tolerance
-from tests.markets import free_venue
+from tests.kit import every_nth, free_venue
 from tests.peeks import MARKET, PEEKS, observing
 
 LATE = ("unknown", "late", "wants bars", "closed ME", "garch")

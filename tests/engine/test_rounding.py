@@ -10,7 +10,7 @@ from scipy import signal as filters
 import backtest as bt
 from backtest.engine.lookahead import ENOUGH, observe_checked
 from tests.honest_columns import HONEST, find_tolerance
-from tests.markets import market_of, walk
+from tests.kit import market_of, walk
 from tests.peeks import PEEKS, log_returns, observing
 
 LONG = walk(35_064, 1.1, 0.8, seed=4)

@@ -12,8 +12,7 @@ import backtest as bt
 from backtest import Market, PolicyError
 from backtest.engine.signals import bollinger, from_function, from_series, ma_cross, rsi
 from backtest.strategies import Constant
-from tests.markets import live, market_of
-from tests.refusals import check_refused
+from tests.kit import check_refused, live, market_of
 
 
 @pytest.fixture(scope="module")

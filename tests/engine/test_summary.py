@@ -10,7 +10,7 @@ import pytest
 
 import backtest as bt
 from backtest.engine.run_record import measure_holding, sample_risk_free
-from tests.markets import bars_market
+from tests.kit import bars_market
 
 ROOT = Path(__file__).parents[2]
 VENUE = bt.Venue.preset("binance-usdm", "BTCUSDT")

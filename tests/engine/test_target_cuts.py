@@ -10,7 +10,7 @@ import backtest as bt
 from backtest.strategies import Constant
 from tests.agreement import Scripted
 from tests.cases import make_exit_case
-from tests.markets import bars_market
+from tests.kit import bars_market
 
 MARKET = bt.Market.sample(bars=600)
 VENUE = bt.Venue.preset("binance-usdm", "BTCUSDT")

@@ -14,12 +14,16 @@ from backtest.engine.tables import TRADES
 from backtest.measures.trades import match_first_in, reduce_spans, split_trades
 from backtest.strategies import Constant
 from tests.agreement import run_engine, trust_data
-from tests.cases import PortfolioCase, make_case, make_exit_case
-from tests.commands import call
+from tests.cases import (
+    PortfolioCase,
+    make_case,
+    make_exit_case,
+    make_full_case,
+    make_mode_case,
+    make_portfolio_case,
+)
 from tests.engine.test_vectorbt_exchange import PLAIN, TERMS, make_portfolio
-from tests.markets import live
-from tests.portfolio.portfolio_helpers import Hold, flat, make_market, make_venue, simulate_pair
-from tests.portfolio_cases import make_full_case, make_mode_case, make_portfolio_case
+from tests.kit import Hold, call, flat, live, make_market, make_venue, simulate_pair
 
 HOURS = pd.date_range("2024-01-01", periods=8, freq="1h", tz="UTC")
 SPLIT = ("price_pnl", "fees", "slippage", "impact", "funding", "liquidation_loss")

@@ -17,8 +17,7 @@ from backtest.engine.batch import run_account
 from backtest.engine.run_result import finish
 from backtest.engine.run_setup import set_up_run
 from tests.agreement import Swinging, trust_data
-from tests.cases import PRICES, Case, make_exit_case
-from tests.portfolio_cases import make_full_case
+from tests.cases import PRICES, Case, make_exit_case, make_full_case
 
 pytestmark = pytest.mark.filterwarnings("ignore::UserWarning")
 

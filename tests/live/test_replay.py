@@ -12,9 +12,8 @@ import pytest
 import backtest as bt
 from backtest.strategies import VolTarget
 from tests.agreement import Scripted, run_engine, trust_data
-from tests.cases import Case, make_exit_case
+from tests.cases import Case, make_exit_case, make_full_case, make_limit_case
 from tests.commands import call
-from tests.portfolio_cases import make_full_case, make_limit_case
 from tests.scenes import account_of, market_of, venue_of
 
 pytestmark = pytest.mark.filterwarnings("ignore::UserWarning")

@@ -11,8 +11,7 @@ import pytest
 import backtest as bt
 from backtest.cli import main
 from tests.agreement import assert_agrees, trust_data
-from tests.cases import make_case
-from tests.portfolio_cases import make_portfolio_case
+from tests.cases import make_case, make_portfolio_case
 from tests.scenes import Follow, account_of, happened, venue_of
 
 DAYS = pd.date_range("2024-03-04", periods=5, freq="D", tz="UTC")

@@ -8,8 +8,20 @@ import pytest
 
 import backtest as bt
 from backtest.measures import find_cost_rates
-from tests.account.account_scenes import YEAR, is_, measured, walk
-from tests.scenes import NAN, TRADES, Follow, account_of, market_of, play, series, venue_of
+from tests.scenes import (
+    NAN,
+    TRADES,
+    YEAR,
+    Follow,
+    account_of,
+    is_,
+    market_of,
+    measured,
+    play,
+    series,
+    venue_of,
+    walk,
+)
 
 
 def measure(result: bt.Result, periods: float = YEAR) -> dict[str, float]:

@@ -5,8 +5,8 @@ import pandas as pd
 import pytest
 
 import backtest as bt
+from tests.kit import Hold
 from tests.options.listed_markets import PUT, make_markets, make_venue
-from tests.portfolio.portfolio_helpers import Hold
 from tests.refusals import check_refused
 
 COIN = bt.Option("BTC-27JAN23-30000-P")

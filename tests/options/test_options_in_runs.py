@@ -6,8 +6,8 @@ import pytest
 
 import backtest as bt
 from backtest.strategies import VolTarget
+from tests.kit import Hold
 from tests.options.listed_markets import PUT, make_chain, make_markets, make_surfaces, make_venue
-from tests.portfolio.portfolio_helpers import Hold
 
 STAMPS = ["2023-01-01 12:00", "2023-01-02 12:30", "2023-01-03 00:00", "2023-01-05 07:10"]
 

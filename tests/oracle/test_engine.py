@@ -13,11 +13,12 @@ import pandas as pd
 import pytest
 
 from tests.agreement import assert_agrees, differences, run_engine, trust_data
-from tests.cases import Case, PortfolioCase, make_case, make_exit_case
-from tests.option_cases import make_option_case
-from tests.oracle import COSTS, KIND_OF_COLUMN, Outcome, simulate
-from tests.portfolio_cases import (
+from tests.cases import (
+    Case,
+    PortfolioCase,
+    make_case,
     make_dated_case,
+    make_exit_case,
     make_full_case,
     make_limit_case,
     make_margin_case,
@@ -25,6 +26,8 @@ from tests.portfolio_cases import (
     make_portfolio_case,
     make_spot_case,
 )
+from tests.option_cases import make_option_case
+from tests.oracle import COSTS, KIND_OF_COLUMN, Outcome, simulate
 
 CASES = int(os.environ.get("BACKTEST_REFERENCE_CASES", "2000"))
 BLOCKS = 40

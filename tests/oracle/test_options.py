@@ -8,11 +8,10 @@ from typing import Any
 import numpy as np
 import pytest
 
-from tests.agreement import assert_agrees
+from tests.agreement import assert_agrees, bracket, flat, near, scene, tape
 from tests.draws import DAY, HOUR, START
 from tests.option_cases import COSTS, OptionCase, OptionTape, make_option_case
 from tests.oracle import Outcome, simulate
-from tests.portfolio_scenes import bracket, flat, near, scene, tape
 
 NAN = math.nan
 YEAR = 365 * DAY

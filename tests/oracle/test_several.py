@@ -6,9 +6,9 @@ from fractions import Fraction
 import pandas as pd
 import pytest
 
+from tests.agreement import asset, bracket, flat, near, play_case, scene, tape
 from tests.cases import PortfolioCase
 from tests.draws import HOUR, START, utc
-from tests.portfolio_scenes import asset, bracket, flat, near, play_case, scene, tape
 
 NAN = math.nan
 SAFE = {"*": {"brackets": [bracket(0.02)]}}  # 20x is not liquidated at once

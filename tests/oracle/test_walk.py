@@ -11,11 +11,11 @@ from typing import Any
 import numpy as np
 import pytest
 
+from tests.agreement import Bar, asset, bracket, flat, near, scene, tape
 from tests.cases import PortfolioCase, Tape
 from tests.option_cases import OptionCase
 from tests.oracle import Event, Outcome, simulate
 from tests.oracle.test_options import BY_SCENARIOS, PER_OPTION, option
-from tests.portfolio_scenes import Bar, asset, bracket, flat, near, scene, tape
 
 NAN = math.nan
 FREE = [bracket(0.0, 100.0)]

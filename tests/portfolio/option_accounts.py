@@ -10,7 +10,7 @@ from backtest.account.records import OptionFeed, make_option_feed
 from backtest.engine import batch, inputs
 from backtest.engine.run_closes import measure_closes
 from backtest.engine.run_setup import set_up
-from tests.portfolio.portfolio_helpers import Once, make_venue
+from tests.kit import Once, make_venue
 
 HOUR_YEARS = 1.0 / (365.0 * 24.0)
 STANDARD = bt.Standard(initial=0.15, least=0.1, maintenance=0.075)

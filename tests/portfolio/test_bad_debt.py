@@ -3,7 +3,7 @@
 import pytest
 
 import backtest as bt
-from tests.portfolio.portfolio_helpers import Once, flat, make_market, make_venue
+from tests.kit import Once, flat, make_market, make_venue
 
 
 def test_a_gap_past_bankruptcy_leaves_nothing_and_books_what_is_missing():

@@ -9,7 +9,7 @@ import pandas as pd
 import pytest
 
 import backtest as bt
-from tests.portfolio.portfolio_helpers import Once, make_venue, simulate_pair
+from tests.kit import Once, make_venue, simulate_pair
 
 pytestmark = [
     pytest.mark.slow,

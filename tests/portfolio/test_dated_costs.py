@@ -8,10 +8,9 @@ import pytest
 
 import backtest as bt
 from backtest.strategies import Constant
-from tests.agreement import assert_agrees
+from tests.agreement import FLAT, assert_agrees, near, play, scene, tape
 from tests.draws import HOUR, START, utc
-from tests.portfolio_scenes import FLAT, near, play, scene, tape
-from tests.refusals import check_refused
+from tests.kit import check_refused
 
 RISING = utc([START, START + 2 * HOUR])
 

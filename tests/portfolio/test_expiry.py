@@ -8,7 +8,7 @@ import pytest
 import backtest as bt
 from backtest.base.errors import ParameterError
 from backtest.engine import Result
-from tests.portfolio.portfolio_helpers import Hold, flat, make_market, make_venue
+from tests.kit import Hold, flat, make_market, make_venue
 
 TERMS = {"account": bt.Account(capital=1_000.0), "compile": False}
 

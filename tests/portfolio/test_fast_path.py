@@ -9,7 +9,7 @@ import backtest as bt
 from backtest.engine import loop
 from backtest.policy.formula_reads import find_fields
 from backtest.strategies import VolTarget
-from tests.portfolio.portfolio_helpers import flat, make_market, make_venue, simulate_pair
+from tests.kit import flat, make_market, make_venue, simulate_pair
 
 pytestmark = pytest.mark.filterwarnings("ignore::UserWarning")
 NAMES = ("ONE", "TWO", "SIX")

@@ -15,11 +15,10 @@ import pytest
 import backtest as bt
 from backtest.base.errors import ParameterError
 from backtest.engine import Result
-from tests.agreement import run_engine, trust_data
-from tests.portfolio.portfolio_helpers import Hold, make_venue, simulate_pair
+from tests.agreement import bracket, flat, near, play_case, run_engine, scene, tape, trust_data
+from tests.cases import make_mode_case
+from tests.kit import Hold, make_venue, simulate_pair
 from tests.portfolio.test_fast_path import is_same
-from tests.portfolio_cases import make_mode_case
-from tests.portfolio_scenes import bracket, flat, near, play_case, scene, tape
 
 NAN = math.nan
 SAFE = {"*": {"brackets": [bracket(0.02)]}}

@@ -9,10 +9,9 @@ import pytest
 
 import backtest as bt
 from backtest.strategies import Constant
-from tests.agreement import assert_agrees
+from tests.agreement import assert_agrees, bracket, flat, scene, tape
 from tests.draws import HOUR, START, utc
-from tests.portfolio.portfolio_helpers import make_market, make_venue
-from tests.portfolio_scenes import bracket, flat, scene, tape
+from tests.kit import make_market, make_venue
 
 NAN, INF = math.nan, math.inf
 TEN = {"*": {"brackets": [bracket(0.02, 10.0)]}}

@@ -6,7 +6,7 @@ import pytest
 
 import backtest as bt
 from backtest.strategies import Constant
-from tests.markets import bars_market
+from tests.kit import bars_market
 
 VENUE = bt.Venue.simple(
     taker=5e-4, slippage=1e-4, maintenance_rate=0.005, max_leverage=100, liquidation_fee=0.01

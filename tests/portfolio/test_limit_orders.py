@@ -9,10 +9,9 @@ import pytest
 
 import backtest as bt
 from backtest.strategies import Constant, VolTarget
-from tests.agreement import assert_agrees
+from tests.agreement import FLAT, assert_agrees, bracket, flat, near, play, scene, tape
 from tests.draws import HOUR, START, utc
-from tests.portfolio_scenes import FLAT, bracket, flat, near, play, scene, tape
-from tests.refusals import check_refused
+from tests.kit import check_refused
 
 NAN = math.nan
 COARSE = {"contract": {"tick": 0.5}}

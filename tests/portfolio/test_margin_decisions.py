@@ -10,7 +10,7 @@ import pytest
 import backtest as bt
 from backtest.policy.policy import sets_margin
 from backtest.strategies import Average, Capped, Constant, LiquidationDistance
-from tests.refusals import check_refused
+from tests.kit import check_refused
 
 BRACKETS = [bt.Bracket(0.0, 1e4, 20.0, 0.01), bt.Bracket(1e4, 1e9, 10.0, 0.02)]
 START, HOUR = pd.Timestamp("2024-01-01", tz="UTC"), pd.Timedelta("1h")

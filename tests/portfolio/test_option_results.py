@@ -9,7 +9,7 @@ import pytest
 import backtest as bt
 from backtest import options
 from backtest.measures.option_profit import EXPLAINED
-from tests.refusals import check_refused
+from tests.kit import check_refused
 
 STRANGLE = [
     (99_500, 827.65, 594.45, 16_347.10, 9_981.76, 24_906.76, 0.03),

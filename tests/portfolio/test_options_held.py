@@ -7,6 +7,7 @@ import backtest as bt
 from backtest.account.ledger import LIQUIDATED
 from backtest.account.pool_liquidation import CAUSED
 from backtest.account.records import EXPIRED, UNQUOTED
+from tests.kit import flat
 from tests.portfolio.option_accounts import (
     HOUR_YEARS,
     STANDARD,
@@ -14,7 +15,6 @@ from tests.portfolio.option_accounts import (
     make_feed,
     run_options,
 )
-from tests.portfolio.portfolio_helpers import flat
 
 PUT = {"sign": -1.0, "strike": 100.0, "expiry": 4, "spot": 90.0}
 CALL = {"sign": 1.0, "strike": 100.0, "expiry": 720}

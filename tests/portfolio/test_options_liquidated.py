@@ -8,6 +8,7 @@ import pytest
 
 import backtest as bt
 from backtest.account.ledger import BAD_DEBT, EQUITY_STOPPED, LIQUIDATED
+from tests.kit import flat
 from tests.portfolio.option_accounts import (
     HOUR_YEARS,
     STANDARD,
@@ -15,7 +16,6 @@ from tests.portfolio.option_accounts import (
     make_feed,
     run_options,
 )
-from tests.portfolio.portfolio_helpers import flat
 
 MONTH = 720
 STRANGLE = [

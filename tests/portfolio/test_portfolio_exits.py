@@ -6,7 +6,7 @@ Each account has 1,000 and takes half of it in A at 100 (5 contracts) and half i
 import pytest
 
 import backtest as bt
-from tests.portfolio.portfolio_helpers import Hold, Once, flat, make_market, make_venue
+from tests.kit import Hold, Once, flat, make_market, make_venue
 
 
 def run(a, b, policy=None, venue=None, signal=1.0, **account):

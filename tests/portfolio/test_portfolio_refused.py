@@ -3,9 +3,8 @@
 import pytest
 
 import backtest as bt
-from tests.portfolio.portfolio_helpers import Hold, make_venue, simulate_pair
+from tests.kit import Hold, check_refused, make_venue, simulate_pair
 from tests.portfolio.test_portfolio_run import run
-from tests.refusals import check_refused
 
 
 class Careful(bt.Policy):

@@ -11,7 +11,7 @@ from backtest.base.errors import DataError, ParameterError, PolicyError
 from backtest.engine import Result
 from backtest.measures.history import diversification_ratio, risk_shares
 from backtest.strategies import VolTarget
-from tests.portfolio.portfolio_helpers import (
+from tests.kit import (
     Hold,
     Once,
     flat,

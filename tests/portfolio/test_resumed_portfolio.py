@@ -9,15 +9,15 @@ import pytest
 import backtest as bt
 from backtest.engine import Result
 from backtest.engine.policy_contract import Probe
-from tests.portfolio.portfolio_helpers import (
+from tests.kit import (
     Hold,
     Once,
+    check_refused,
     flat,
     make_market,
     make_venue,
     simulate_pair,
 )
-from tests.refusals import check_refused
 
 pytestmark = pytest.mark.filterwarnings("ignore::UserWarning")
 

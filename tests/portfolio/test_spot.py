@@ -10,10 +10,9 @@ import pytest
 
 import backtest as bt
 from backtest.strategies import Carry, Constant
+from tests.agreement import asset, bracket, flat, near, play_case, scene, tape
 from tests.cases import PortfolioCase
-from tests.portfolio.portfolio_helpers import Hold, Once, make_market, make_venue
-from tests.portfolio_scenes import asset, bracket, flat, near, play_case, scene, tape
-from tests.refusals import check_refused
+from tests.kit import Hold, Once, check_refused, make_market, make_venue
 
 NAN, INF = math.nan, math.inf
 YEAR = 365 * 24

@@ -8,7 +8,7 @@ import pytest
 
 import backtest as bt
 from backtest.engine.run import Segment, run_switched
-from tests.portfolio.portfolio_helpers import make_venue, simulate_pair
+from tests.kit import make_venue, simulate_pair
 from tests.validation.worlds import Lever
 
 pytestmark = pytest.mark.filterwarnings("ignore::UserWarning")

@@ -10,7 +10,7 @@ import pytest
 
 import backtest as bt
 from backtest.strategies import Constant
-from tests.portfolio.portfolio_helpers import Hold, flat, make_market, make_venue
+from tests.kit import Hold, flat, make_market, make_venue
 
 N = 30
 STILL = {name: make_market([flat(100.0)] * N) for name in ("A", "B")}

@@ -11,9 +11,8 @@ import pytest
 
 import backtest as bt
 from backtest.strategies import Constant
-from tests.agreement import Scripted, run_engine
-from tests.portfolio_cases import make_portfolio_case
-from tests.portfolio_scenes import flat, scene, tape
+from tests.agreement import Scripted, flat, run_engine, scene, tape
+from tests.cases import make_portfolio_case
 
 NAN = math.nan
 PNL = ("price_pnl", "fees", "slippage", "impact", "funding", "liquidation_loss")

@@ -4,7 +4,7 @@ import pytest
 
 import backtest as bt
 from backtest.regress import compare_baselines, take_baseline
-from tests.portfolio.portfolio_helpers import Hold, make_venue, simulate_pair
+from tests.kit import Hold, make_venue, simulate_pair
 
 pytestmark = pytest.mark.filterwarnings("ignore::UserWarning")
 

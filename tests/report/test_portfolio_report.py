@@ -16,9 +16,8 @@ from backtest.report.run_parts import (
     tabulate_instruments,
 )
 from backtest.report.write import build_page
-from tests.agreement import run_engine
-from tests.portfolio.portfolio_helpers import Hold, make_market, make_venue
-from tests.portfolio_scenes import flat, scene, tape
+from tests.agreement import flat, run_engine, scene, tape
+from tests.kit import Hold, make_market, make_venue
 
 DAY = 86_400_000_000_000
 

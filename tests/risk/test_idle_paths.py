@@ -5,7 +5,7 @@ import pytest
 import backtest as bt
 from backtest import paths as models
 from backtest.strategies import Constant
-from tests.portfolio.portfolio_helpers import make_venue
+from tests.kit import make_venue
 from tests.risk.accounts import free_account, free_venue, still_market
 
 CALM = models.GBM(volatility=0.5)

@@ -8,7 +8,7 @@ import pytest
 
 import backtest as bt
 from backtest.strategies import VolTarget
-from tests.comparing import compare_policies
+from tests.kit import compare_policies
 from tests.sweep.sweeps import are_equal
 
 pytestmark = [pytest.mark.slow, pytest.mark.filterwarnings("ignore::UserWarning")]

@@ -6,7 +6,7 @@ import pytest
 
 import backtest as bt
 from backtest.strategies import VolTarget
-from tests.portfolio.portfolio_helpers import Hold, make_venue, simulate_pair
+from tests.kit import Hold, make_venue, simulate_pair
 
 PAIR = simulate_pair(80)
 TERMS = {"venue": make_venue(taker=0.0005), "account": bt.Account(), "compile": False}

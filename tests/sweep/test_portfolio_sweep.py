@@ -11,8 +11,8 @@ import backtest as bt
 from backtest.strategies import VolTarget
 from backtest.sweep.set_evaluator import Evaluator
 from tests.agreement import Scripted, Swinging, trust_data
-from tests.portfolio.portfolio_helpers import make_venue, simulate_pair
-from tests.portfolio_cases import make_portfolio_case
+from tests.cases import make_portfolio_case
+from tests.kit import make_venue, simulate_pair
 from tests.sweep.sweeps import are_equal
 
 pytestmark = pytest.mark.filterwarnings("ignore::UserWarning")

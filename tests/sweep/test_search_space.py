@@ -9,7 +9,7 @@ from backtest import ParameterError, Range
 from backtest.features import VOLATILITY_ESTIMATORS, WEIGHTED_ESTIMATORS
 from backtest.strategies import SharpeScaling, VolTarget
 from backtest.sweep.sets.space import draw_sets
-from tests.refusals import check_refused
+from tests.kit import check_refused
 from tests.sweep.test_space import Bare, Modes, check, space_of
 
 

@@ -8,7 +8,7 @@ import pytest
 import backtest as bt
 from backtest.sweep.pooled_evaluator import PooledEvaluator
 from backtest.tune.luck import find_chance, find_sharpes
-from tests.refusals import check_refused
+from tests.kit import check_refused
 
 VENUE = bt.Venue.preset("binance-usdm", "BTCUSDT")
 SETS = {"leverage": [0.5, 2.0, 60.0]}

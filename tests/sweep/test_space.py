@@ -19,7 +19,7 @@ from backtest.sweep.sets.sets import (
     read_settings,
 )
 from backtest.sweep.sets.space import draw_sets, read_space
-from tests.refusals import check_refused
+from tests.kit import check_refused
 
 VENUE = bt.Venue.preset("binance-usdm", "BTCUSDT")
 ACCOUNT = bt.Account()

@@ -10,7 +10,7 @@ import backtest as bt
 from backtest.strategies import Constant, VolTarget
 from backtest.sweep.lookahead_at_ends import check_markets
 from backtest.sweep.sets.sets import BaseTerms, read_settings
-from tests.portfolio.portfolio_helpers import simulate_pair
+from tests.kit import simulate_pair
 from tests.sweep.sweeps import are_equal
 
 MARKET = bt.Market.sample(bars=400)

@@ -5,7 +5,7 @@ import pytest
 
 import backtest as bt
 from backtest.base.errors import ParameterError
-from tests.portfolio.portfolio_helpers import Hold, make_venue, simulate_pair
+from tests.kit import Hold, make_venue, simulate_pair
 
 pytestmark = pytest.mark.filterwarnings("ignore::UserWarning")
 

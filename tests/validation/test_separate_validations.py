@@ -8,7 +8,7 @@ import pytest
 import backtest as bt
 from backtest.store import choose_deletions, delete_chosen, verify_folder
 from backtest.store.listing import Filter
-from tests.portfolio.portfolio_helpers import make_venue, simulate_pair
+from tests.kit import make_venue, simulate_pair
 from tests.refusals import check_refused
 from tests.validation.test_several_markets import SMALL
 from tests.validation.worlds import Lever

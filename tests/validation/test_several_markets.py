@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 import backtest as bt
-from tests.portfolio.portfolio_helpers import make_venue, simulate_pair
+from tests.kit import make_venue, simulate_pair
 from tests.validation.worlds import Lever
 
 pytestmark = pytest.mark.filterwarnings("ignore::UserWarning")

@@ -8,7 +8,7 @@ import pytest
 import backtest as bt
 from backtest.engine.run import Segment, run_switched
 from backtest.strategies import Constant
-from tests.portfolio.portfolio_helpers import make_venue, simulate_pair
+from tests.kit import make_venue, simulate_pair
 
 pytestmark = pytest.mark.filterwarnings("ignore::UserWarning")
 MARKETS = simulate_pair(480)  # hours; BBB is listed at bar 48, and delisted at bar 432

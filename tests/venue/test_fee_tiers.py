@@ -5,8 +5,7 @@ import pytest
 
 import backtest as bt
 from backtest.engine.feed_arrays import start_day
-from tests.account.account_scenes import is_
-from tests.scenes import NAN, account_of, happened, isolated, play, venue_of
+from tests.scenes import NAN, account_of, happened, is_, isolated, play, venue_of
 
 TIERS = [bt.FeeTier(1500.0, 0.0005, 0.0), bt.FeeTier(2500.0, 0.0002, -0.0001)]
 VENUE = venue_of(fees={"taker": 0.001, "maker": 0.0004, "tiers": TIERS})

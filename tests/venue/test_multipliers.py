@@ -6,11 +6,10 @@ import numpy as np
 import pytest
 
 import backtest as bt
-from tests.account.account_scenes import is_
 from tests.agreement import assert_agrees
 from tests.cases import make_case, with_two_multipliers
 from tests.fast_cases import every_nth
-from tests.scenes import INF, NAN, account_of, at, frame, isolated, play, series, venue_of
+from tests.scenes import INF, NAN, account_of, at, frame, is_, isolated, play, series, venue_of
 
 RISING = bt.OpenInterestMargin(lower=20e6, upper=50e6)
 

@@ -1,0 +1,256 @@
+"""What most tests take: markets and venues, refusals, commands, long lists of cases.
+
+Hand-made accounts are in ``scenes.py``, random ones, which the oracle lives too, in ``cases.py``.
+"""
+
+import math
+import subprocess
+import sys
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from itertools import pairwise
+from pathlib import Path
+from typing import Annotated, Any
+
+import numpy as np
+import pandas as pd
+import pytest
+
+import backtest as bt
+from backtest import Market
+from backtest.base.errors import BacktestError
+from backtest.cli import main
+from backtest.engine.lookahead import rewrite_after
+
+# ----------------------------------------------------------------------- markets of one instrument
+
+
+YEAR = 8760
+"""Hours."""
+
+
+def free_venue(**terms: Any) -> bt.Venue:
+    """Return a venue without costs and nearly without margin; compiles as the presets do."""
+    return bt.Venue(
+        contract=bt.Contract(lot=0.0, tick=1e-8, min_notional=0.0),
+        brackets=[bt.Bracket(0.0, 1e15, 1000.0, 1e-6), bt.Bracket(1e15, 1e16, 999.0, 2e-6)],
+        fees=bt.Fees(taker=0.0, maker=0.0),
+        slippage=bt.Slippage(rate=0.0),
+        liquidation=bt.Liquidation(mode="close", fee=0.0, slippage=0.0),
+        **terms,
+    )
+
+
+def market_of(close: np.ndarray, freq: str = "1h", **columns: np.ndarray) -> bt.Market:
+    """Return a market of closes, each bar opening at the close before."""
+    opens = np.concatenate([close[:1], close[:-1]])
+    return bars_market(opens, close, freq, **columns)
+
+
+def bars_market(
+    opens: np.ndarray, close: np.ndarray, freq: str = "1h", **columns: np.ndarray
+) -> bt.Market:
+    """Return a market of opens and closes."""
+    bars = {
+        "open": opens,
+        "high": np.maximum(opens, close),
+        "low": np.minimum(opens, close),
+        "close": close,
+        **columns,
+    }
+    index = pd.date_range("2020-01-01", periods=len(close), freq=freq, tz="UTC")
+    return bt.Market.from_frames(pd.DataFrame(bars, index=index))
+
+
+def walk(n: int, mu: float, sigma: float | np.ndarray, seed: int) -> bt.Market:
+    """Return hourly bars of a geometric Brownian motion: dS / S = mu dt + sigma dW, annual."""
+    noise = np.random.default_rng(seed).standard_normal(n)
+    steps = (mu - 0.5 * np.square(sigma)) / YEAR + sigma / math.sqrt(YEAR) * noise
+    return market_of(100.0 * np.exp(np.cumsum(steps)))
+
+
+def live(market: bt.Market, policy: bt.Policy, **settings: Any) -> bt.Result:
+    """Run without costs."""
+    settings = {"venue": free_venue(), "account": bt.Account(), **settings}
+    return bt.run(market, policy, **settings)
+
+
+def find_touches(position, price, low, high, bars):
+    """Return whether each close's liquidation price is touched in so many bars, and is known."""
+    low = pd.Series(low).rolling(bars).min().shift(-bars).to_numpy()
+    high = pd.Series(high).rolling(bars).max().shift(-bars).to_numpy()
+    is_known = ~np.isnan(low) & ~np.isnan(price) & (position != 0.0)
+    return np.where(position > 0.0, low <= price, high >= price) & is_known, is_known
+
+
+# ----------------------------------------------------------------------------- several instruments
+
+
+class Hold(bt.Policy):
+    """A constant leverage, which may be infinite."""
+
+    level: Annotated[float, bt.Range(0.0, 1e9, "turns")] = 1.0
+
+    def leverage(self, bar: bt.Bar, account: bt.AccountView) -> float:
+        """Return the level."""
+        return self.level
+
+
+class Once(bt.Policy):
+    """Take a leverage at the first close, and leave the position alone afterwards."""
+
+    level: Annotated[float, bt.Range(0.0, 100.0, "turns")] = 1.0
+
+    def leverage(self, bar: bt.Bar, account: bt.AccountView) -> float:
+        """Return the level in the first day's first hour, then NaN."""
+        return self.level if account.days < 1.5 / 24.0 else float("nan")
+
+
+def make_market(rows: Sequence[Sequence[float]], start: str = "2024-01-01", **more):
+    """Return an hourly market of rows (open, high, low, close)."""
+    index = pd.date_range(start, periods=len(rows), freq="1h", tz="UTC")
+    bars = pd.DataFrame(rows, columns=["open", "high", "low", "close"], index=index)
+    bars["volume"] = 1e6
+    return bt.Market.from_frames(bars, **more)
+
+
+def flat(price: float) -> tuple[float, float, float, float]:
+    """Return a bar that stays at a price."""
+    return (price, price, price, price)
+
+
+def make_venue(**more) -> bt.Venue:
+    """Return a venue without costs, maintenance 5 %, leverage up to 20, closing."""
+    given = {
+        "taker": 0.0,
+        "slippage": 0.0,
+        "maintenance_rate": 0.05,
+        "max_leverage": 20.0,
+        "liquidation_fee": 0.0,
+    }
+    return bt.Venue.simple(**{**given, **more})
+
+
+def simulate_pair(n: int = 600, seed: int = 0) -> bt.Markets:
+    """Return two wild markets with funding, the second listed later and delisted earlier."""
+    rng = np.random.default_rng(seed)
+    found = {}
+    for name, first, stop in (("AAA", 0, n), ("BBB", n // 10, n - n // 10)):
+        close = 100.0 * np.exp(np.cumsum(rng.normal(0.0, 0.02, n)))
+        start = np.concatenate(([100.0], close[:-1]))
+        wick = 1.0 + np.abs(rng.normal(0.0, 0.01, (2, n)))
+        high, low = np.maximum(start, close) * wick[0], np.minimum(start, close) / wick[1]
+        index = pd.date_range("2024-01-01", periods=n, freq="1h", tz="UTC")
+        frame = pd.DataFrame(
+            {"open": start, "high": high, "low": low, "close": close, "volume": 1e5}, index=index
+        ).iloc[first:stop]
+        stamps = frame.index[::8]
+        funding = pd.DataFrame({"rate": rng.normal(0.0, 1e-3, len(stamps))}, index=stamps)
+        found[name] = bt.Market.from_frames(frame, funding=funding)
+    return bt.Markets(found, currency="USDT")
+
+
+# ------------------------------------------------- refusals, commands, comparisons, lists of cases
+
+
+def check_refused(
+    make: Callable[[], object], words: str, kind: type[BacktestError] = BacktestError
+) -> None:
+    """Require an error with one of the words, which ``|`` separates."""
+    with pytest.raises(kind) as caught:
+        make()
+    assert any(part in str(caught.value) for part in words.split("|")), caught.value
+
+
+def override(words: Sequence[str], *flags: str) -> list[str]:
+    """Return the words of a command with flags, in the place of those of the same name."""
+    given = {flag for flag in flags if flag.startswith("--")}
+    kept = [
+        word
+        for before, word in pairwise(["", *words])
+        if not (word in given or (before in given and not word.startswith("--")))
+    ]
+    return [*kept, *flags]
+
+
+def call(capsys, *words: object) -> tuple[int, str, str]:
+    """Run a command; return its exit code and what it printed, on both streams."""
+    code = main(list(map(str, words)))
+    captured = capsys.readouterr()
+    return code, captured.out, captured.err
+
+
+def run_python(code: str) -> str:
+    """Run code in a process of its own; return what it printed."""
+    done = subprocess.run(
+        [sys.executable, "-c", code],
+        capture_output=True,
+        text=True,
+        check=True,
+        cwd=Path(__file__).parents[1],
+    )
+    return done.stdout.strip()
+
+
+RULES = ("baseline", "equal_risk", "confidence", "draws", "seed", "progress")
+"""Arguments of the comparison; the others are those of the runs."""
+
+
+def compare_policies(market: Any, policies: Mapping[str, Any], **settings: Any) -> bt.Comparison:
+    """Return the comparison of policies, or of results among them, by name."""
+    rules = {name: settings.pop(name) for name in RULES if name in settings}
+    results = {
+        name: each if isinstance(each, bt.Result) else bt.run(market, each, **settings)
+        for name, each in policies.items()
+    }
+    return bt.compare(results, **{"draws": 99, **rules})
+
+
+def every_nth(cases: Iterable[Any], n: int) -> list[Any]:
+    """Return the cases of a parametrized test, all but the first of each ``n`` marked slow.
+
+    A case of several arguments is a plain tuple.
+    """
+    return [
+        pytest.param(*(case if type(case) is tuple else (case,)), marks=pytest.mark.slow)
+        if place % n
+        else case
+        for place, case in enumerate(cases)
+    ]
+
+
+def first_only(cases: Iterable[Any]) -> list[Any]:
+    """Return the cases of a parametrized test, all but the first marked slow."""
+    listed = list(cases)
+    return every_nth(listed, len(listed))
+
+
+# -------------------------------------------------------------------------------------- estimators
+
+
+Estimate = Callable[[Market, Any], np.ndarray]
+
+
+def check_lanes_are_each_alone(estimate: Estimate, market: Market, values: np.ndarray) -> None:
+    """Assert that each value among many has the bits it has alone, wherever it stands."""
+    whole = estimate(market, values)
+    assert whole.shape == (market.n_bars, len(values))
+    assert whole.dtype == np.float64
+    assert whole.flags.c_contiguous
+    for k, value in enumerate(values):
+        assert whole[:, k].tobytes() == estimate(market, value).tobytes()
+    for n in (1, 2, 7, 8, 9, 31):
+        assert estimate(market, values[:n]).tobytes() == whole[:, :n].tobytes()
+    assert estimate(market, values[::-1]).tobytes() == whole[:, ::-1].tobytes()
+
+
+def check_knows_the_past_only(
+    estimate: Estimate, market: Market, values: np.ndarray, cuts: tuple[int, ...]
+) -> None:
+    """Assert that the first n bars have the same bits, whatever comes after them."""
+    whole = estimate(market, values)
+    for n in cuts:
+        assert estimate(market.prefix(n), values).tobytes() == whole[:n].tobytes()
+        other = estimate(rewrite_after(market, n - 1, np.random.default_rng(n)), values)
+        assert other[:n].tobytes() == whole[:n].tobytes()
+        if np.isfinite(whole[-1]).all() and n < market.n_bars - 20:
+            assert (other[n + 1 :] != whole[n + 1 :]).any()
