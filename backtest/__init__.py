@@ -28,7 +28,7 @@ from backtest.base import (
 )
 from backtest.base import public_math as math
 from backtest.engine import Result, run, signals
-from backtest.market import Market, Markets, PanelQuality, Quality, decide_every, quality
+from backtest.market import Market, Markets, Quality, decide_every, quality
 from backtest.policy import AccountView, Bar, Columns, Combinator, OptionRule, Policy, held_leverage
 from backtest.venue import (
     Bracket,
@@ -71,7 +71,6 @@ if TYPE_CHECKING:
         cascade,
     )
     from backtest.live import AccountSnapshot, decide, read_fills, replay
-    from backtest.market import import_market
     from backtest.options import Chain, Surface, Surfaces
     from backtest.risk import (
         Bounds,
@@ -156,7 +155,6 @@ __all__ = [
     "OptionPosition",
     "OptionRule",
     "OptionShocks",
-    "PanelQuality",
     "ParameterError",
     "Paths",
     "Policy",
@@ -199,7 +197,6 @@ __all__ = [
     "folds",
     "funding",
     "held_leverage",
-    "import_market",
     "liquidation_risk",
     "margin",
     "margin_preset",

@@ -23,12 +23,10 @@ from backtest.cli.progress import show_activity, show_download
 from backtest.cli.typed_values import split_pair
 from backtest.market import (
     Market,
-    PanelQuality,
     Quality,
     Repair,
     find_in_folders,
-    import_market,
-    inspect_panel,
+    inspect_all,
     is_panel,
     list_names,
     quality,
@@ -174,7 +172,6 @@ Columns = Annotated[
 ]
 Instrument = Annotated[str | None, flag("Name of the instrument; selects one of several.")]
 Interval = Annotated[str | None, flag("Selects the bars among several files.")]
-FundingInterval = Annotated[str | None, flag("Selects the funding among several files.")]
 Timezone = Annotated[str | None, flag("Time zone of stamps that have none, such as UTC.")]
 Sessions = Annotated[bool, flag("The market closes: bars may be missing.", "--sessions")]
 Decimal = Annotated[str, flag("Decimal mark of a CSV: '.' or ','.")]
@@ -203,7 +200,6 @@ def import_files(  # noqa: PLR0913 - one for each flag
     repair: Annotated[list[str] | None, flag(f"Repairs to make. {REPAIR_HELP}.")] = None,
     instrument: Instrument = None,
     interval: Interval = None,
-    funding_interval: FundingInterval = None,
     timezone: Timezone = None,
     sessions: Sessions = False,
     start: Annotated[str | None, flag("First bar to read, UTC.", "--from")] = None,
@@ -217,24 +213,22 @@ def import_files(  # noqa: PLR0913 - one for each flag
     an error, unless a --repair for it is given; what the repair did is recorded with the data.
     """
     with show_activity("importing"):
-        market = import_market(
+        market = Market.load(
             *files,
             mark=mark or (),
             funding=funding or (),
             dividends=dividends or (),
             columns=read_columns(columns),
-            resample=resample,
             repair=repair or (),
             instrument=instrument,
             interval=interval,
-            funding_interval=funding_interval,
             timezone=timezone,
             sessions=sessions,
             between=(start, end) if start or end else None,
             decimal=decimal,
         )
+        market = market if resample is None else market.resample(resample)
         market.save(out)
-        report = quality(market)
     if as_json:
         print_json({
             "path": str(out),
@@ -248,10 +242,9 @@ def import_files(  # noqa: PLR0913 - one for each flag
             "columns": list(market.columns),
             "filled": dict(market.filled),
             "content_hash": market.content_hash,
-            "verdicts": report.to_dict()["verdicts"],
         })  # fmt: skip
     else:
-        print_market(market, out, report)
+        print_market(market, out)
 
 
 def read_columns(text: str | None) -> dict[str, str | int]:
@@ -260,7 +253,7 @@ def read_columns(text: str | None) -> dict[str, str | int]:
     return dict(split_pair("--columns", part, "time=ts,open=o") for part in text.split(","))
 
 
-def print_market(market: Market, out: Path, report: Quality) -> None:
+def print_market(market: Market, out: Path) -> None:
     typer.secho(f"{market.instrument or 'market'} {format_duration(market.interval)}", bold=True)
     marked = "with mark prices" if market.has_mark else "no mark prices"
     settled = f"{market.funding_time.size} settlements"
@@ -268,9 +261,6 @@ def print_market(market: Market, out: Path, report: Quality) -> None:
     print_paragraph(f"{len(market)} bars, {span}; {marked}; {settled}")
     for name, note in market.filled.items():
         print_paragraph(f"{name}: {note}")
-    for each in report.verdicts:
-        because = f" ({'; '.join(each.reasons)})" if each.reasons else ""
-        print_paragraph(f"fit for {each.use}: {each.fit}{because}")
     print_paragraph(f"saved: {out}", indent="")
 
 
@@ -278,7 +268,7 @@ def print_market(market: Market, out: Path, report: Quality) -> None:
 
 INSPECT_EXAMPLES = """
 backtest data inspect bars.csv funding.csv --json
-backtest data inspect btc eth     [dim]# each market, and how they fit together[/dim]
+backtest data inspect btc eth
 """
 
 Instruments = Annotated[
@@ -299,7 +289,6 @@ def inspect(
     columns: Columns = None,
     instrument: Instruments = None,
     interval: Interval = None,
-    funding_interval: FundingInterval = None,
     timezone: Timezone = None,
     sessions: Sessions = False,
     decimal: Decimal = ".",
@@ -307,20 +296,19 @@ def inspect(
 ) -> None:
     """Report every defect of data, even if they do not load.
 
-    Nothing is repaired. The last table shows what the data are fit for: loading without repairs,
-    liquidations inside the bar, funding, studies of minutes. Of several markets, each is reported,
-    and then their common span and the holes in one where others trade.
+    Nothing is repaired. Of several markets, each is reported.
     """
     names = instrument or []
     is_whole = not names and len(paths) == 1 and len(list_names(paths)) > 1
     if columns is None and (is_whole or is_panel(paths, names)):
-        more = {"interval": interval, "funding_interval": funding_interval, "timezone": timezone}
+        more = {"interval": interval, "timezone": timezone, "sessions": sessions}
         with show_activity("inspecting"):
-            panel = inspect_panel(paths, instrument, sessions=sessions, **more)
+            reports = inspect_all(paths, instrument, **more)
         if as_json:
-            print_json(panel.to_dict())
+            print_json({name: each.to_dict() for name, each in reports.items()})
         else:
-            print_panel(panel)
+            for each in reports.values():
+                print_quality(each)
         return
     named = names[0] if names else None
     chosen = find_in_folders(paths, named)
@@ -332,7 +320,6 @@ def inspect(
             columns=read_columns(columns),
             instrument=named,
             interval=interval,
-            funding_interval=funding_interval,
             timezone=timezone,
             sessions=sessions,
             decimal=decimal,
@@ -347,21 +334,19 @@ def print_quality(report: Quality) -> None:
     typer.secho(report.instrument or report.source, bold=True)
     for note in (*report.notes, *(f"{name}: {text}" for name, text in report.filled.items())):
         print_paragraph(note)
-    columns = ("table", "rows that are", "count", "share", "longest run", "first", "last")
+    columns = ("table", "rows that are", "", "count", "share", "longest run", "first", "last")
     places = [
         (f"{finding.table}: {finding.rule}", place)
         for finding in report.findings
         for place in finding.places
     ]
-    verdicts = [(each.use, each.fit, "; ".join(each.reasons)) for each in report.verdicts]
     print_section(("table", "", ""), list_facts(report.facts))
-    print_section(columns, [list_finding(each) for each in report.findings], right=columns[2:5])
+    print_section(columns, [list_finding(each) for each in report.findings], right=columns[3:6])
     print_section(("where", ""), places)
     if report.defects:
         typer.secho("\nWhat the loader refuses", bold=True)
         for each in report.defects:
             print_paragraph(each)
-    print_section(("fit for", "", "because"), verdicts)
 
 
 def print_section(columns: Sequence[str], rows: Sequence[Sequence[str]], **sides: Any) -> None:
@@ -374,8 +359,8 @@ def list_facts(facts: Mapping[str, Mapping[str, Any]]) -> Sequence[Sequence[str]
     rows = []
     for table, values in facts.items():
         for k, (name, value) in enumerate(values.items()):
-            text = ", ".join(value) if isinstance(value, list) else str(value)
-            if name == "coverage" or name.startswith("with "):
+            text = str(value)
+            if name == "coverage":
                 text = format_percent(float(value))
             elif isinstance(value, float):
                 text = f"{value:.4g}"
@@ -386,28 +371,7 @@ def list_facts(facts: Mapping[str, Mapping[str, Any]]) -> Sequence[Sequence[str]
 def list_finding(each: Finding) -> Sequence[str]:
     last = each.last if each.last != each.first else ""
     counts = f"{each.count:,}", format_percent(each.share), f"{each.longest:,}"
-    return each.table, each.rule, *counts, each.first, last
-
-
-def print_panel(panel: PanelQuality) -> None:
-    for report in panel.reports.values():
-        print_quality(report)
-        typer.echo("")
-    typer.secho(f"{len(panel.instruments)} instruments together", bold=True)
-    print_paragraph(f"{panel.bars:,} bars, {panel.start} to {panel.end} UTC")
-    common = f"{panel.common_start} to {panel.common_end} UTC"
-    print_paragraph(
-        f"all instruments have {panel.common_bars:,} of them, {common}"
-        if panel.common_bars
-        else "no bar is common to all instruments"
-    )
-    rows = []
-    for each in panel.instruments:
-        hole = f", first {each.first_missing}, where {each.beside} has one" if each.missing else ""
-        rows.append((each.name, each.start, each.end, f"{each.bars:,}", f"{each.missing:,}{hole}"))
-    print_section(("instrument", "from", "to", "bars", "missing"), rows, right=("bars",))
-    refused = f"they do not load as a panel: {panel.refused}" if panel.refused else ""
-    print_paragraph(refused or "they load as a panel")
+    return each.table, each.rule, each.level, *counts, each.first, last
 
 
 # ------------------------------------------------------------------------------------ the commands

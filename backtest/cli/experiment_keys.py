@@ -59,7 +59,6 @@ OWN: dict[str, dict[str, tuple[Any, str]]] = {
         "instrument": (str | list[str], "Instrument of a folder of several."),
         "currency": (str, "Settlement currency of several markets, if their names differ in it."),
         "interval": (str, "Interval of the bars to read from a folder of several."),
-        "funding_interval": (str, "Interval of the funding file to read from a folder of several."),
         "timezone": (str, "Time zone of stamps that have none."),
         "sessions": (bool, "The market closes: bars may be missing."),
         "mark_gaps": (Choice("last"), "'last': fill missing mark prices with last prices."),

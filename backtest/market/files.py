@@ -295,9 +295,7 @@ class NamedFile(NamedTuple):
         return parse_duration(self.timeframe, where) == length
 
 
-def find_layout(
-    paths: Sequence[Path], options: ReadOptions, *, joins: bool = False, needs_bars: bool = True
-) -> Layout:
+def find_layout(paths: Sequence[Path], options: ReadOptions, *, needs_bars: bool = True) -> Layout:
     for path in paths:
         _check_exists(path)
     where, folder = ", ".join(map(str, paths)), paths[0]
@@ -305,10 +303,9 @@ def find_layout(
         if len(paths) > 1:
             raise DataError(f"one folder or several files are loaded, got {len(paths)} ({where})")
         return _in_folder(folder, options, needs_bars=needs_bars)
-    paths = _select_funding(paths, options.funding_interval)
     named = [file for file in map(parse_name, paths) if file]
     if len(named) < len(paths):
-        return _by_role(paths, where, options.instrument, joins=joins, needs_bars=needs_bars)
+        return _by_role(paths, where, options.instrument, joins=True, needs_bars=needs_bars)
     layout = _by_name(named, where, options, needs_bars=needs_bars)
     used = {*layout.bars, *layout.mark, *layout.funding}
     unused = [path.name for path in paths if path not in used]
@@ -320,24 +317,14 @@ def find_layout(
     return layout
 
 
-def _select_funding(paths: Sequence[Path], length: int | None) -> Sequence[Path]:
-    if length is None:
-        return paths
-    funding = {p: f for p in paths if (f := parse_name(p)) and f.role == "funding" and f.timeframe}
-    kept = [path for path, file in funding.items() if file.lasts(length, str(path))]
-    if not kept:
-        found = _shorten(sorted({file.timeframe for file in funding.values()})) or "none"
-        raise DataError(
-            f"funding_interval must be that of a file of funding, got {format_duration(length)!r}, "
-            f"found {found} ({', '.join(map(str, paths[:1]))}); it is read from names such as "
-            "BTC_USDT_USDT-8h-funding_rate.feather"
-        )
-    return [path for path in paths if path not in funding or path in kept]
+def _list_tables(path: Path) -> list[Path]:
+    if not path.is_dir():
+        return [path]
+    return sorted(file for file in path.iterdir() if suffix_of(file) in SUFFIXES)
 
 
 def _in_folder(folder: Path, options: ReadOptions, *, needs_bars: bool) -> Layout:
-    inside = sorted(path for path in folder.iterdir() if suffix_of(path) in SUFFIXES)
-    files = _select_funding(inside, options.funding_interval)
+    files = _list_tables(folder)
     own = [path for path in files if stem_of(path) in ROLES]
     named = [file for file in map(parse_name, files) if file]
     facts = read_facts(folder / "market.json")
@@ -535,14 +522,13 @@ class SourceFiles(NamedTuple):
 
 
 def load_fields(
-    paths: Sequence[Path], options: ReadOptions, *, joins: bool = False, **more: Sequence[Path]
+    paths: Sequence[Path], options: ReadOptions, **more: Sequence[str]
 ) -> dict[str, Any]:
     """Return the fields of the market in files, but for its source.
 
-    ``more`` are the paths of mark, funding and dividends that names do not say; ``joins`` allows
-    several files of one table.
+    ``more`` are the paths of mark, funding and dividends that names do not say.
     """
-    files = open_files(paths, options, joins=joins, more=more)
+    files = open_files(paths, options, more=more)
     fields = load_frames(files.frames, files.options, where=", ".join(map(str, paths)))
     return {**fields, "filled": {**fields["filled"], **files.layout.filled}}
 
@@ -551,12 +537,14 @@ def open_files(
     paths: Sequence[Path],
     options: ReadOptions,
     *,
-    joins: bool = False,
     needs_bars: bool = True,
-    more: Mapping[str, Sequence[Path]] = MappingProxyType({}),
+    more: Mapping[str, Sequence[str]] = MappingProxyType({}),
 ) -> SourceFiles:
-    layout = find_layout(paths, options, joins=joins, needs_bars=needs_bars)
-    given: dict[str, Any] = {role: tuple(files) for role, files in more.items() if files}
+    layout = find_layout(paths, options, needs_bars=needs_bars)
+    given: dict[str, Any] = {
+        role: tuple(file for path in given for file in _list_tables(Path(path)))
+        for role, given in more.items()
+    }
     layout = layout._replace(**given)
     if "funding" in given:
         layout = layout._replace(rate_column=find_rate_column(given["funding"]))
@@ -681,7 +669,7 @@ def _name_after_folder(found: list[MarketSource], folder: Path) -> list[MarketSo
 
 
 def _list_in_folder(folder: Path) -> list[MarketSource]:
-    files = [path for path in sorted(folder.iterdir()) if suffix_of(path) in SUFFIXES]
+    files = _list_tables(folder)
     if any(stem_of(path) == "bars" for path in files):
         facts = read_facts(folder / "market.json")
         name = folder.resolve().name

@@ -24,7 +24,7 @@ Frames = Mapping[str, Sequence[SourceFrame]]
 
 
 class ReadOptions(NamedTuple):
-    """How data are read: the arguments of ``Market.load`` and ``import_market``, times in ns."""
+    """How data are read: the arguments of ``Market.load``, times in ns."""
 
     instrument: str = ""
     interval: int | None = None
@@ -37,7 +37,6 @@ class ReadOptions(NamedTuple):
     columns: Mapping[str, str] = MappingProxyType({})
     repairs: tuple[Repair, ...] = ()
     decimal: str = "."
-    funding_interval: int | None = None
     clips: bool = False
 
     def expression(
@@ -45,15 +44,17 @@ class ReadOptions(NamedTuple):
     ) -> str:
         start, end = self.between
         span = tuple(None if time is None else time_text(time) for time in (start, end))
-        lengths = {"interval": self.interval, "funding_interval": self.funding_interval}
         named: dict[str, object] = {
             "instrument": self.instrument or None,
-            **{name: format_duration(value) if value else None for name, value in lengths.items()},
+            "interval": format_duration(self.interval) if self.interval else None,
             "timezone": self.timezone,
             "mark_gaps": self.mark_gaps,
             "funding_gaps": self.funding_gaps,
             "sessions": self.sessions or None,
             "between": span if span != (None, None) else None,
+            "columns": dict(self.columns) or None,
+            "repair": ",".join(map(str, self.repairs)) or None,
+            "decimal": self.decimal if self.decimal != "." else None,
             **more,
         }
         arguments = [repr(str(path)) for path in paths]
@@ -71,6 +72,7 @@ def time_text(time: int) -> str:
 def read_options(
     *,
     instrument: str | None = None,
+    interval: str | None = None,
     timezone: str | None = None,
     mark_gaps: str | None = None,
     funding_gaps: str | None = None,
@@ -79,7 +81,6 @@ def read_options(
     columns: Mapping[str, str | int] | None = None,
     repair: str | Sequence[str] = (),
     decimal: str = ".",
-    **lengths: str | None,
 ) -> ReadOptions:
     repairs = rules.parse_repairs([repair] if isinstance(repair, str) else repair)
     ways = {each.name: each.way for each in repairs}
@@ -93,17 +94,13 @@ def read_options(
                 f"columns: one of another table must be among {', '.join(known)}, got "
                 f"{repr_plain(ours)}{did_you_mean(ours, known)}"
             )
-    found = {
-        name: None if text is None else base.parse_duration(text, name)
-        for name, text in lengths.items()
-    }
     start, end = (
         None if time is None else base.to_nanoseconds(time, f"between, {name}")
         for name, time in zip(("start", "end"), between or (None, None), strict=True)
     )
     return ReadOptions(
         instrument=instrument or "",
-        interval=found.get("interval"),
+        interval=None if interval is None else base.parse_duration(interval, "interval"),
         timezone=timezone,
         mark_gaps=mark_gaps or ways.get("mark-gaps"),
         funding_gaps=funding_gaps or ways.get("funding-gaps"),
@@ -112,7 +109,6 @@ def read_options(
         columns={ours: str(theirs) for ours, theirs in (columns or {}).items()},
         repairs=repairs,
         decimal=decimal,
-        funding_interval=found.get("funding_interval"),
     )
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ast
 import dataclasses
 import functools
 import hashlib
@@ -12,7 +11,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any, ClassVar, Literal, Self, TypeAlias, TypeVar
+from typing import Any, ClassVar, Literal, Self, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -20,7 +19,7 @@ import pandas as pd
 
 from backtest import base
 from backtest.base import DataError, FloatArray, IntArray, ParameterError, Range, TimeLike, checked
-from backtest.market.files import SUFFIXES, load_fields, suffix_of, write_folder
+from backtest.market.files import load_fields, write_folder
 from backtest.market.loading import load_frames, read_options, time_text
 from backtest.market.reshape import resample_fields, slice_fields
 from backtest.market.synthetic import START, generate_sample
@@ -297,25 +296,29 @@ class Market(BarClock):
 
     @classmethod
     @checked
-    def load(
+    def load(  # noqa: PLR0913 - one for each choice of the reader
         cls,
         *paths: str | Path,
         instrument: str | None = None,
         interval: str | None = None,
-        funding_interval: str | None = None,
         timezone: str | None = None,
         mark_gaps: MarkGaps = None,
         funding_gaps: FundingGaps = None,
         sessions: bool = False,
         between: Between = None,
+        mark: Sequence[str | Path] = (),
+        funding: Sequence[str | Path] = (),
+        dividends: Sequence[str | Path] = (),
+        columns: Mapping[str, str | int] | None = None,
+        repair: str | Sequence[str] = (),
+        decimal: str = ".",
     ) -> Market:
         """Return the market in one folder, or in several files: CSV, Parquet, Feather, zip.
 
         A folder holds ``bars.*`` and optionally ``mark.*``, ``funding.*``, ``dividends.*`` and
         ``market.json`` (as :meth:`save` writes them, dividends as a column of the bars), or files
         with the names of freqtrade or of Binance's archive. Of files given one by one, the name
-        says which is mark, funding or dividends. For files with other names or columns use
-        :func:`backtest.import_market`.
+        says which is mark, funding or dividends; several files of a kind are one table.
 
         Raises DataError listing every defect of every file, each with its place and cure;
         ParameterError if an argument is unknown or unreadable.
@@ -329,11 +332,19 @@ class Market(BarClock):
             give if the files do not say it.
         interval : str, optional
             Which bars to load from a folder with several (``"1h"``).
-        funding_interval : str, optional
-            Which funding file to load from a freqtrade folder with several (``"8h"``). By default
-            all of them are one table; what several have must agree.
         timezone, mark_gaps, funding_gaps, sessions, between
             As in :meth:`from_frames`.
+        mark, funding, dividends : sequence of str or Path
+            Files, or folders of files, of these kinds, if their names do not say so.
+        columns : mapping of str to str or int, optional
+            Our names of the bars' columns, and their names or positions (from 0) in the files:
+            ``{"time": "ts", "open": "o"}``; for the other files ``"mark.time"``,
+            ``"funding.rate"`` and ``"dividends.amount"``. Columns that are not named are left out.
+        repair : str or sequence of str, optional
+            Names of repairs, such as ``"drop-duplicates,mark-gaps=last"``; see the table of repairs
+            in the documentation. ``market.filled`` notes what each did.
+        decimal : str
+            The decimal mark of CSV files, ``"."`` or ``","``.
         """
         if not paths:
             raise ParameterError("load needs a path, got none")
@@ -345,10 +356,14 @@ class Market(BarClock):
             funding_gaps=funding_gaps,
             sessions=sessions,
             between=between,
-            funding_interval=funding_interval,
+            columns=columns,
+            repair=repair,
+            decimal=decimal,
         )
-        fields = load_fields([Path(path) for path in paths], options)
-        return cls(**fields, source=options.expression(paths))
+        given = {"mark": mark, "funding": funding, "dividends": dividends}
+        more: dict[str, Any] = {role: [*map(str, files)] for role, files in given.items() if files}
+        fields = load_fields([Path(path) for path in paths], options, **more)
+        return cls(**fields, source=options.expression(paths, **more))
 
     @classmethod
     @checked
@@ -540,37 +555,6 @@ _CONTENT = tuple(
 )
 
 
-def load_again(source: str, content_hash: str) -> Market:
-    """Return the market that an expression such as ``Market.load('btc').between(...)`` makes.
-
-    The text is parsed, not evaluated, and nothing but loading and cutting is run.
-    """
-    by_hand = "load them and call bt.quality(market)"
-    try:
-        market = _follow_calls(ast.parse(source, mode="eval").body)
-    except (SyntaxError, RecursionError, MemoryError, ValueError, TypeError, AttributeError,
-            ParameterError) as error:  # fmt: skip
-        raise DataError(
-            f"the data were not loaded from files, {source[:200]}; {by_hand}"
-        ) from error
-    if market.content_hash != content_hash:
-        raise DataError(f"the data have changed since, {source[:200]}; {by_hand}")
-    return market
-
-
-def _follow_calls(node: ast.expr) -> Market:
-    if not (isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute)):
-        raise ValueError(ast.dump(node)[:200])  # noqa: TRY004 - the error of every such text
-    name, inner = node.func.attr, node.func.value
-    is_first = isinstance(inner, ast.Name) and inner.id == "Market"
-    if name not in (("load", "sample") if is_first else ("between", "prefix", "resample")):
-        raise ValueError(name)
-    given = [ast.literal_eval(each) for each in node.args]
-    named = {str(each.arg): ast.literal_eval(each.value) for each in node.keywords}
-    found: Market = getattr(Market if is_first else _follow_calls(inner), name)(*given, **named)
-    return found
-
-
 def read_attached(given: Mapping[str, object], time: IntArray) -> dict[str, FloatArray]:
     """Return columns as copied float64 arrays, one value per bar; ``time`` holds the opens.
 
@@ -627,88 +611,3 @@ def _check_times(name: str, values: pd.Series, time: IntArray) -> None:
         f"{name}: must be indexed by the opens of the bars, {found}; the last value known at each "
         f"open is {name}.reindex(market.times, method='ffill'), never one stamped later"
     )
-
-
-Paths: TypeAlias = Sequence[str | Path]
-
-
-@checked
-def import_market(  # noqa: PLR0913 - one for each choice of the reader
-    *paths: str | Path,
-    mark: Paths = (),
-    funding: Paths = (),
-    dividends: Paths = (),
-    columns: Mapping[str, str | int] | None = None,
-    resample: str | None = None,
-    repair: str | Sequence[str] = (),
-    instrument: str | None = None,
-    interval: str | None = None,
-    funding_interval: str | None = None,
-    timezone: str | None = None,
-    sessions: bool = False,
-    between: Between = None,
-    decimal: str = ".",
-) -> Market:
-    """Return the market in files of other tools, with any names; ``save`` keeps it.
-
-    It reads files of freqtrade (feather, parquet), Binance's archive (CSV and zip), and plain CSV.
-    The checks are those of :meth:`Market.load`.
-
-    Raises DataError listing every defect of every file, each with its place and cure;
-    ParameterError if an argument is unknown or unreadable.
-
-    Parameters
-    ----------
-    *paths : str or Path
-        One folder, or one or several files; several files of a kind are joined to one table.
-    mark, funding : sequence of str or Path
-        Files, or folders of files, of mark prices and of funding, if their names do not say so.
-    dividends : sequence of str or Path
-        Files of dividends per share (``time``, ``amount``), likewise; see
-        :meth:`Market.from_frames`.
-    columns : mapping of str to str or int, optional
-        Our names of the bars' columns, and their names or positions (from 0) in the files:
-        ``{"time": "ts", "open": "o"}``; for the other files ``"mark.time"``,
-        ``"funding.rate"`` and ``"dividends.amount"``. Columns that are not named are left out.
-    resample : str, optional
-        Length of the resulting bars, a multiple of the given one.
-    repair : str or sequence of str, optional
-        Names of repairs, such as ``"drop-duplicates,mark-gaps=last"``; see
-        the table of repairs in the documentation. ``market.filled`` notes what each did.
-    instrument, interval, funding_interval, timezone, sessions, between
-        As in :meth:`Market.load`.
-    decimal : str
-        The decimal mark of CSV files, ``"."`` or ``","``.
-    """
-    if not paths:
-        raise ParameterError("an import needs a file, got none")
-    options = read_options(
-        columns=columns,
-        repair=repair,
-        instrument=instrument,
-        interval=interval,
-        timezone=timezone,
-        sessions=sessions,
-        between=between,
-        decimal=decimal,
-        funding_interval=funding_interval,
-    )
-    fields = load_fields(
-        [Path(path) for path in paths],
-        options,
-        mark=_list_files(mark),
-        funding=_list_files(funding),
-        dividends=_list_files(dividends),
-        joins=True,
-    )
-    given = ", ".join(repr(str(path)) for path in paths)
-    market = Market(**fields, source=f"bt.import_market({given})")
-    return market if resample is None else market.resample(resample)
-
-
-def _list_files(paths: Paths) -> list[Path]:
-    found: list[Path] = []
-    for path in map(Path, paths):
-        inside = sorted(path.iterdir()) if path.is_dir() else [path]
-        found += [file for file in inside if not path.is_dir() or suffix_of(file) in SUFFIXES]
-    return found

@@ -429,7 +429,6 @@ class Markets(BarClock, Mapping[str, Market]):
         *paths: str | Path,
         instruments: Sequence[str] | None = None,
         interval: str | None = None,
-        funding_interval: str | None = None,
         timezone: str | None = None,
         mark_gaps: MarkGaps = None,
         funding_gaps: FundingGaps = None,
@@ -455,7 +454,7 @@ class Markets(BarClock, Mapping[str, Market]):
             Which markets to load, in this order, under these names: those of their instruments
             (``"BTCUSDT"``; in freqtrade's files also ``"BTC/USDT:USDT"``) or of their folders.
             Default: all, in the order of the paths and of the names in them.
-        interval, funding_interval, timezone, mark_gaps, funding_gaps, sessions, between
+        interval, timezone, mark_gaps, funding_gaps, sessions, between
             As in :meth:`Market.load`, for each of them. ``between`` must lie inside the panel, and
             may reach beyond the bars of one instrument, which must have one in it.
         currency : str, optional
@@ -463,7 +462,6 @@ class Markets(BarClock, Mapping[str, Market]):
         """
         options = read_options(
             interval=interval,
-            funding_interval=funding_interval,
             timezone=timezone,
             mark_gaps=mark_gaps,
             funding_gaps=funding_gaps,

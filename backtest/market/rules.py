@@ -152,9 +152,8 @@ class Hit(NamedTuple):
 class Rule(NamedTuple):
     """A rule of data: ``find`` yields what breaks it in the tables of its roles.
 
-    ``spoils`` are the uses that need data without it, ``doubts`` those that need care. A cure may
-    hold ``{span}``: the part of the bars that has all of mark and funding. A rule that a repair
-    of the loader answers (``repair``) is not an error once that is asked for.
+    A cure may hold ``{span}``: the part of the bars that has all of mark and funding. A rule that
+    a repair of the loader answers (``repair``) is not an error once that is asked for.
     """
 
     name: str
@@ -163,10 +162,6 @@ class Rule(NamedTuple):
     find: Callable[[Subject], Iterator[Hit]]
     cure: str = ""
     repair: str = ""
-    spoils: tuple[str, ...] = ()
-    doubts: tuple[str, ...] = ()
-    least_share: float = 0.0
-    least_run: int = 0
 
     def defects(self, subject: Subject, span: str) -> Iterator[tables.Defect]:
         for hit in self.find(subject):
@@ -631,54 +626,49 @@ def find_bad_dividends(subject: Subject) -> Iterator[Hit]:
 ERROR, DOUBT = "error", "doubt"
 _BARS, _MARK, _FUNDING = ("bars",), ("mark",), ("funding",)
 _AGAIN = "download those bars again"
-_OF_BARS = ("liquidation", "minutes")
 
 RULES = (
     Rule("out of order", ("bars", "mark", "funding", "dividends"), ERROR, find_disorder,
-         "frame.sort_index(), or repair='sort'", "sort", (*_OF_BARS, "funding")),
+         "frame.sort_index(), or repair='sort'", "sort"),
     Rule("repeated times", ("bars", "mark", "funding", "dividends"), ERROR, find_repeats,
          "frame[~frame.index.duplicated()], or repair='drop-duplicates' (=first or =last where "
-         "they differ)", "drop-duplicates", (*_OF_BARS, "funding")),
+         "they differ)", "drop-duplicates"),
     Rule("off the grid", _BARS, ERROR, find_off_grid,
-         "give interval= if they are of another length", spoils=_OF_BARS),
-    Rule("missing", _BARS, ERROR, find_bar_gaps, repair="bar-gaps=flat", spoils=_OF_BARS),
+         "give interval= if they are of another length"),
+    Rule("missing", _BARS, ERROR, find_bar_gaps, repair="bar-gaps=flat"),
     Rule("impossible prices", ("bars", "mark"), ERROR, find_bad_prices,
          f"{_AGAIN}, or cut them off with between=, or (of marks) drop them and give "
-         "mark_gaps='last'", "zero-opens=previous-close", _OF_BARS),
+         "mark_gaps='last'", "zero-opens=previous-close"),
     Rule("impossible ranges", ("bars", "mark"), ERROR, find_bad_ranges,
-         f"{_AGAIN}: a range that excludes its own prices hides liquidations", "widen-range",
-         _OF_BARS),
+         f"{_AGAIN}: a range that excludes its own prices hides liquidations", "widen-range"),
     Rule("impossible volume", _BARS, ERROR, find_bad_volume,
          f"{_AGAIN}, or drop the column, or repair='volume-gaps=zero' if it is missing",
-         "volume-gaps=zero", ("minutes",)),
-    Rule("of another length", _MARK, ERROR, find_other_length, spoils=("liquidation",)),
+         "volume-gaps=zero"),
+    Rule("of another length", _MARK, ERROR, find_other_length),
     Rule("bars without a mark", _MARK, ERROR, find_unmarked,
          "{span}; or mark_gaps='last' to test liquidations on last prices there",
-         "mark-gaps=last", doubts=("liquidation",)),
+         "mark-gaps=last"),
     Rule("on another scale", _MARK, ERROR, find_other_scale,
-         "of another instrument, currency or scale?", spoils=("liquidation",)),
+         "of another instrument, currency or scale?"),
     Rule("settled twice", _FUNDING, ERROR, find_settled_twice,
-         "like two sources of one event; keep one stamp of each pair, or bt.import_market(..., "
-         "repair='settle-once')", "settle-once", ("funding",)),
-    Rule("not believable", _FUNDING, ERROR, find_bad_rates, spoils=("funding",)),
+         "like two sources of one event; keep one stamp of each pair, or repair='settle-once'",
+         "settle-once"),
+    Rule("not believable", _FUNDING, ERROR, find_bad_rates),
     Rule("on another scale", _FUNDING, ERROR, find_high_rates,
-         "divide by 100 if they are in per cent, by the settlements of a year if they are annual",
-         spoils=("funding",)),
+         "divide by 100 if they are in per cent, by the settlements of a year if they are annual"),
     Rule("beyond the settlements", _FUNDING, ERROR, find_uncovered,
-         "{span}; or funding_gaps='zero' to charge none there", "funding-gaps=zero",
-         spoils=("funding",)),
+         "{span}; or funding_gaps='zero' to charge none there", "funding-gaps=zero"),
     Rule("missing", _FUNDING, ERROR, find_settlement_gaps,
-         "funding_gaps='zero' charges none there", "funding-gaps=zero", ("funding",)),
+         "funding_gaps='zero' charges none there", "funding-gaps=zero"),
     Rule("impossible amounts", ("dividends",), ERROR, find_bad_dividends),
-    Rule("away from last prices", _MARK, DOUBT, lambda s: find_other_scale(s, doubts=True),
-         doubts=("liquidation",)),
-    Rule("stale", _MARK, DOUBT, find_stale, doubts=("liquidation",), least_run=3),
-    Rule("outliers", ("bars", "mark"), DOUBT, find_outliers, doubts=("liquidation",)),
+    Rule("away from last prices", _MARK, DOUBT, lambda s: find_other_scale(s, doubts=True)),
+    Rule("stale", _MARK, DOUBT, find_stale),
+    Rule("outliers", ("bars", "mark"), DOUBT, find_outliers),
     Rule("wicks", _MARK, DOUBT, find_wicks),
     Rule("flat", ("bars", "mark"), DOUBT, find_flat),
-    Rule("without volume", _BARS, DOUBT, find_quiet, doubts=("minutes",), least_share=0.05),
-    Rule("high", _FUNDING, DOUBT, lambda s: find_high_rates(s, doubts=True), doubts=("funding",)),
-    Rule("off the hour", _FUNDING, DOUBT, find_off_hour, doubts=("funding",)),
+    Rule("without volume", _BARS, DOUBT, find_quiet),
+    Rule("high", _FUNDING, DOUBT, lambda s: find_high_rates(s, doubts=True)),
+    Rule("off the hour", _FUNDING, DOUBT, find_off_hour),
 )  # fmt: skip
 """Every rule. Errors are those that the loader raises."""
 

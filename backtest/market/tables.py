@@ -18,7 +18,7 @@ from backtest.base.units import HOUR, MINUTE, SECOND
 PRICES = ("open", "high", "low", "close")
 TIME_NAMES = ("time", "date", "timestamp", "open_time", "datetime")
 NAIVE = "stamps must have a time zone"
-DECIMAL_COMMA = "for decimal commas bt.import_market(..., decimal=',')"
+DECIMAL_COMMA = "for decimal commas decimal=','"
 
 Stamps: TypeAlias = "pd.Index | pd.Series"
 

@@ -9,19 +9,16 @@ from typing import Any, NamedTuple
 
 from backtest.account import Account
 from backtest.base import (
-    BacktestError,
     clip,
-    describe_fault,
     describe_origin,
     format_duration,
-    format_percent,
     format_setting,
     format_span,
     list_changed,
     to_plain,
 )
 from backtest.engine import read_tables_in_use
-from backtest.market import Quality, load_again, quality, split_notes
+from backtest.market import split_notes
 from backtest.measures import describe_left_out
 from backtest.report.page import Block, Code, Column, Paragraph, Section, Table, build_pairs
 from backtest.risk import describe_drift, summarize_funding
@@ -42,18 +39,13 @@ NOT_MODELED = (
 
 
 class Background(NamedTuple):
-    """The quality of the data where they are still there, and what made the result."""
+    """What made the result."""
 
-    found: Mapping[str, Quality] = {}
-    why_not: str = ""
     command: str = ""
     remarks: tuple[str, ...] = ()
 
     def to_dict(self) -> dict[str, Any]:
-        found = {name: each.to_dict() for name, each in self.found.items()}
-        quality = found.get("", found) or None
-        made_by = self.command or None
-        return {"made_by": made_by, "not_said": list(self.remarks), "quality": quality}
+        return {"made_by": self.command or None, "not_said": list(self.remarks)}
 
 
 NOTHING = Background()
@@ -64,21 +56,7 @@ def find_background(source: Any) -> Background:
     if not manifest.get("data", {}).get("bars"):
         return NOTHING
     origin = describe_origin(manifest, source._find_making())
-    found, why_not = examine(manifest["data"])
-    return Background(found, why_not, origin.command, origin.remarks)
-
-
-def examine(data: Mapping[str, Any]) -> tuple[dict[str, Quality], str]:
-    parts = data.get("instruments") or {"": data}
-    if not all(isinstance(each, Mapping) for each in parts.values()):
-        return {}, "of each market its origin is not kept: backtest data inspect reports on each"
-    try:
-        return {
-            name: quality(load_again(str(each.get("source", "")), str(each["content_hash"])))
-            for name, each in parts.items()
-        }, ""
-    except (BacktestError, OSError) as error:
-        return {}, describe_fault(error)
+    return Background(origin.command, origin.remarks)
 
 
 def build_basis(found: Any, command: str, background: Background) -> list[Section]:
@@ -104,8 +82,8 @@ def build_basis(found: Any, command: str, background: Background) -> list[Sectio
     return [
         Section("assumptions", "Assumptions", "What was modeled, the rules and their sources, and "
                 "how to reproduce the result.", rules),
-        Section("data", "Data", "Source, filled values and quality.",
-                [*list_data(data, background)]),
+        Section("data", "Data", "Source and filled values.",
+                [*list_data(data)]),
     ]  # fmt: skip
 
 
@@ -394,7 +372,7 @@ def write_parameter(value: object) -> str:
 # --------------------------------------------------------------------------------------------- data
 
 
-def list_data(data: Mapping[str, Any], background: Background) -> Iterator[Block]:
+def list_data(data: Mapping[str, Any]) -> Iterator[Block]:
     if not data["bars"]:
         yield Paragraph("No market: the result is computed from what was given.", "note")
         return
@@ -406,13 +384,6 @@ def list_data(data: Mapping[str, Any], background: Background) -> Iterator[Block
     else:
         columns = Column("instrument", is_number=False), Column("content hash", is_number=False)
         yield Table("Instruments", columns, tuple(instruments.items()))
-    if background.why_not:
-        reason = background.why_not
-        yield Paragraph(f"The quality of the data is not in this report: {reason}.", "note")
-    for name, found in background.found.items():
-        of = f" of {name}" if name else ""
-        yield build_pairs(f"Quality of the data{of}", describe_quality(found))
-        yield write_fitness(found, of)
 
 
 def describe_data(data: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
@@ -439,41 +410,3 @@ def describe_data(data: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
 
 def join_notes(notes: Mapping[str, str]) -> str:
     return "; ".join(f"{name.replace('_', ' ')}, {how}" for name, how in notes.items())
-
-
-def describe_quality(found: Quality) -> Iterator[tuple[str, str]]:
-    for table, facts in found.facts.items():
-        for name, value in facts.items():
-            text = ", ".join(map(str, value[:3])) if isinstance(value, list) else str(value)
-            if isinstance(value, float):
-                is_share = name == "coverage" or name.startswith("with ")
-                text = format_percent(value) if is_share else f"{value:.4g}"
-            elif isinstance(value, int):
-                text = f"{value:,}"
-            if value not in (None, 0):
-                yield f"{table}: {name}", text
-    for each in found.findings:
-        share = format_percent(each.share, 3 if each.share < 0.001 else 2)
-        places = "; ".join(each.places[:3])
-        yield f"{each.table}: {each.rule}", f"{each.count:,} ({share}), {places}".rstrip(", ")
-
-
-USES = {
-    "loading": "loading as they are",
-    "liquidation": "liquidations inside the bar",
-    "minutes": "studies of minutes",
-}
-
-
-def write_fitness(found: Quality, of: str) -> Table:
-    columns = tuple(Column(each, is_number=False) for each in ("use", "fit", "because"))
-    rows = tuple(
-        (
-            USES.get(each.use, each.use),
-            each.fit,
-            "; ".join(reason.replace("_", " ") for reason in each.reasons),
-        )
-        for each in found.verdicts
-    )
-    note = "This depends on the data, not on the policy. backtest data inspect shows more."
-    return Table(f"What the data{of} are fit for", columns, rows, note)

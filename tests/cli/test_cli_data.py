@@ -17,7 +17,6 @@ def test_an_import_is_a_folder_that_every_command_reads(capsys, folder: Path):
     code, out, err = call(capsys, "data", "import", *paths, "--out", "btc")
     assert (code, err) == (0, "")
     assert out.startswith("BTCUSDT 1h\n  96 bars, 2023-01-01 to 2023-01-05 UTC; with mark prices")
-    assert "liquidation: yes" in out
     assert out.endswith("saved: btc\n")
     assert bt.Market.load("btc") == MARKET
     assert main(["run", "--data", "btc", "--no-compile", "--no-save", "--json"]) == 0
@@ -41,9 +40,6 @@ def test_flags_say_roles_columns_zone_span_and_name(capsys, folder: Path):
     assert (found["start"], found["end"]) == ("2023-01-02", "2023-01-04")
     assert found["has_mark"] is True
     assert found["path"] == "x"
-    assert {each["use"] for each in found["verdicts"]} == {
-        "loading", "liquidation", "funding", "minutes",
-    }  # fmt: skip
     assert bt.Market.load("x").content_hash == found["content_hash"]
 
 
@@ -77,7 +73,6 @@ def test_data_that_do_not_load_are_inspected_all_the_same(capsys, folder: Path):
     assert code == 0
     assert "What the loader refuses" in out
     assert "2023-01-01 10:00 to 2023-01-01 12:00: 2" in out
-    assert "funding: 1 missing" in out
     assert "bars must have each time once" in out
 
 
@@ -91,4 +86,4 @@ def test_decimal_commas_are_recognized_and_read_when_that_is_said(capsys, folder
     code, _, err = call(capsys, "data", "import", "eu.csv", "--out", "x", "--decimal", ",")
     assert (code, err) == (0, "")
     assert bt.Market.load("x").bars().equals(bt.Market.sample(bars=72).bars())
-    assert bt.quality("eu.csv", decimal=",").fit_for("loading") == "yes"
+    assert bt.quality("eu.csv", decimal=",").defects == ()

@@ -7,13 +7,11 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from backtest import DataError, Market, ParameterError
-from backtest.cli import main
+from backtest import DataError, Market
 from tests.layouts import MARKET, write_freqtrade_feather
 
 LONG = "BTC_USDT_USDT-8h-funding_rate.feather"
 SHORT = "BTC_USDT_USDT-1h-funding_rate.feather"
-QUICK = ("--no-compile", "--no-save")
 
 
 def write(folder: Path, rows: slice = slice(0, 8), rate: float | None = None) -> Path:
@@ -40,40 +38,10 @@ def test_both_are_one_table_of_the_settlements_that_either_has(tmp_path, long, s
     assert dict(market.filled) == {}
 
 
-def test_one_can_be_asked_for_by_its_interval(tmp_path):
-    write(tmp_path, slice(2, 6))
-    market = Market.load(tmp_path, funding_interval="8h")
-    np.testing.assert_array_equal(market.funding_rate, MARKET.funding_rate)
-    assert repr(market) == f"Market.load({str(tmp_path)!r}, funding_interval='8h')"
-    with pytest.raises(DataError, match="funding must cover the bars"):
-        Market.load(tmp_path, funding_interval="1h")
-    with pytest.raises(DataError, match="got '4h', found 1h, 8h"):
-        Market.load(tmp_path, funding_interval="4h")
-    with pytest.raises(ParameterError, match="funding_interval must be a duration"):
-        Market.load(tmp_path, funding_interval="often")
-
-
-def test_files_that_disagree_are_refused_until_one_is_chosen(tmp_path):
+def test_files_that_disagree_are_refused(tmp_path):
     write(tmp_path, rate=0.0123)
     with pytest.raises(DataError, match="funding stamps must have each time once, 1 of 13"):
         Market.load(tmp_path)
-    assert Market.load(tmp_path, funding_interval="8h").funding_rate.max() < 0.01
-
-
-@pytest.mark.slow
-def test_the_command_line_and_a_file_of_an_experiment_choose(tmp_path, capsys, monkeypatch):
-    monkeypatch.chdir(tmp_path)
-    write(tmp_path / "btc")
-    assert main(["run", "--data", "btc", "--set", "data.funding_interval=1h", *QUICK]) == 2
-    assert "funding must cover the bars" in capsys.readouterr().err
-    assert main(["run", "--data", "btc", "--json", *QUICK]) == 0
-    capsys.readouterr()
-    (tmp_path / "a.toml").write_text('[data]\npath = "btc"\nfunding_interval = "8h"\n')
-    assert main(["run", "a.toml", *QUICK]) == 0
-    capsys.readouterr()
-    assert main(["data", "inspect", "btc", "--funding-interval", "2h"]) == 2
-    assert "found 1h, 8h" in " ".join(capsys.readouterr().err.split())
-    assert main(["data", "import", "btc", "--funding-interval", "8h", "--out", "own"]) == 0
 
 
 @pytest.mark.skipif(

@@ -87,23 +87,19 @@ def write(folder: Path, *, mark: float, rate: float) -> Path:
 def test_the_report_names_both_and_judges_by_them(tmp_path):
     folder = write(tmp_path / "bad", mark=2.0, rate=100.0)
     report = bt.quality(folder)
-    assert report.facts["mark"]["ratio"] == pytest.approx(2.0, rel=1e-3)
-    assert report.facts["funding"]["median size"] >= HIGHEST_RATE
-    assert [report.fit_for(use) for use in ("loading", "liquidation", "funding")] == ["no"] * 3
+    assert all(report.find(each, "on another scale").count for each in ("mark", "funding"))
     marks, rates = report.defects
     assert marks.startswith(MARKS)
     assert rates.startswith(RATES)
 
 
 def test_a_short_file_and_a_small_distance_are_doubts(tmp_path):
-    report = bt.quality(build(1.03))
-    assert report.fit_for("liquidation") == "with care"
-    assert "1.03 times the last price at the median" in report.verdicts[1].reasons[0]
-    week = Market.sample(bars=168)
-    report = bt.quality(build(rate=0.01, market=week))
-    assert report.fit_for("funding") == "with care"
-    assert any("in per cent?" in reason for reason in report.verdicts[2].reasons)
-    assert bt.quality(SAMPLE).fit_for("funding") == "yes"
+    (away,) = bt.quality(build(1.03)).find("mark", "away from last prices").places
+    assert away.startswith("1.03 times the last price at the median")
+    (high,) = (
+        bt.quality(build(rate=0.01, market=Market.sample(bars=168))).find("funding", "high").places
+    )
+    assert high.endswith("in per cent?")
 
 
 @pytest.mark.slow

@@ -38,7 +38,7 @@ def bytes_of(result: bt.Result) -> tuple[bytes, bytes, dict[str, bytes]]:
 @pytest.mark.parametrize("layout", every_nth(LAYOUTS, 4))
 def test_a_run_on_what_a_layout_holds_has_the_same_bytes(tmp_path: Path, layout: str, expected):
     paths, terms = LAYOUTS[layout](tmp_path)
-    market = bt.import_market(*paths, **terms)
+    market = bt.Market.load(*paths, **terms)
     assert list(market.columns) == []
     again = bt.Market.load(market.save(tmp_path / "imported"))
     assert again.content_hash == market.content_hash
@@ -47,15 +47,9 @@ def test_a_run_on_what_a_layout_holds_has_the_same_bytes(tmp_path: Path, layout:
     assert bytes_of(run(again)) == bytes_of(expected)
 
 
-@pytest.mark.parametrize("layout", ["own", "freqtrade_parquet", "binance_zip"])
-def test_layouts_that_say_what_is_what_are_loaded_by_market_load_too(tmp_path: Path, layout: str):
-    paths, _ = LAYOUTS[layout](tmp_path)
-    assert bt.Market.load(*paths) == MARKET
-
-
 def test_a_folder_of_binance_files_needs_no_list(tmp_path: Path):
     LAYOUTS["binance_zip"](tmp_path)
-    market = bt.import_market(
+    market = bt.Market.load(
         tmp_path / "klines" / "BTCUSDT" / "1h",
         mark=[tmp_path / "markPriceKlines" / "BTCUSDT" / "1h"],
         funding=[tmp_path / "fundingRate" / "BTCUSDT"],
@@ -65,9 +59,9 @@ def test_a_folder_of_binance_files_needs_no_list(tmp_path: Path):
 
 def test_endings_may_be_written_large(tmp_path: Path):
     (path,) = own_files(tmp_path, ("bars",))
-    assert len(bt.import_market(path.rename(tmp_path / "BARS.CSV"))) == 96
+    assert len(bt.Market.load(path.rename(tmp_path / "BARS.CSV"))) == 96
     text = kline_text(MARKET.bars(), unit=1_000_000, has_header=True)
-    assert len(bt.import_market(zip_text(tmp_path / "K.ZIP", "K.CSV", text))) == 96
+    assert len(bt.Market.load(zip_text(tmp_path / "K.ZIP", "K.CSV", text))) == 96
 
 
 def test_months_in_ms_and_us_are_one_market_but_one_file_of_both_is_refused(tmp_path: Path):
@@ -78,7 +72,7 @@ def test_months_in_ms_and_us_are_one_market_but_one_file_of_both_is_refused(tmp_
     )
     (tmp_path / "BTCUSDT-1h-2023-01.csv").write_text("".join(parts))
     with pytest.raises(bt.DataError, match="epochs must all be in one unit"):
-        bt.import_market(tmp_path)
+        bt.Market.load(tmp_path)
 
 
 def test_a_month_that_is_there_twice_is_refused(tmp_path: Path):
@@ -86,14 +80,14 @@ def test_a_month_that_is_there_twice_is_refused(tmp_path: Path):
     (tmp_path / "BTCUSDT-1h-2023-01.csv").write_text(text)
     zip_text(tmp_path / "BTCUSDT-1h-2023-01.zip", "BTCUSDT-1h-2023-01.csv", text)
     with pytest.raises(bt.DataError, match="one bars is loaded at a time"):
-        bt.import_market(tmp_path)
+        bt.Market.load(tmp_path)
 
 
 def test_a_month_that_is_missing_is_refused_with_its_place(tmp_path: Path):
     paths, _ = LAYOUTS["binance_zip"](tmp_path)
     kept = [path for path in paths if not ("/klines/" in str(path) and "01-02" in path.name)]
     with pytest.raises(bt.DataError, match=r"24 missing in 1 gap.*2023-01-02 to 2023-01-03 UTC"):
-        bt.import_market(*kept)
+        bt.Market.load(*kept)
 
 
 def test_premium_klines_are_no_bars(tmp_path: Path):
@@ -102,14 +96,14 @@ def test_premium_klines_are_no_bars(tmp_path: Path):
     text = kline_text(MARKET.bars(), unit=1_000_000, has_header=True)
     (folder / "BTCUSDT-1h-2023-01.csv").write_text(text)
     with pytest.raises(bt.DataError, match="a folder must hold bars"):
-        bt.import_market(folder)
+        bt.Market.load(folder)
 
 
 def test_columns_may_be_named_by_position_and_others_are_left_out(tmp_path: Path):
     path = tmp_path / "x.csv"
     path.write_text(kline_text(MARKET.bars(), unit=1_000_000, has_header=False))
     columns = {"time": 0, "open": 1, "high": 2, "low": 3, "close": 4, "count": 8}
-    market = bt.import_market(path, columns=columns)
+    market = bt.Market.load(path, columns=columns)
     assert list(market.columns) == ["count"]
     assert not market.volume.any()
     assert market.close.tolist() == MARKET.close.tolist()
@@ -120,12 +114,12 @@ def test_columns_of_funding_are_named_with_its_kind(tmp_path: Path):
     rates = MARKET.funding()[["rate"]].rename(columns={"rate": "fr"})
     rates.to_csv(tmp_path / "fees.csv", index_label="at")
     columns = {"funding.time": "at", "funding.rate": "fr"}
-    market = bt.import_market(bars, funding=[tmp_path / "fees.csv"], columns=columns)
+    market = bt.Market.load(bars, funding=[tmp_path / "fees.csv"], columns=columns)
     assert market.funding_rate.tolist() == MARKET.funding_rate.tolist()
     with pytest.raises(bt.ParameterError, match=r"did you mean 'funding\.rate'"):
-        bt.import_market(bars, columns={"funding.rte": "fr"})
+        bt.Market.load(bars, columns={"funding.rte": "fr"})
     with pytest.raises(bt.DataError, match="'zz' is not"):
-        bt.import_market(bars, columns={"time": "zz"})
+        bt.Market.load(bars, columns={"time": "zz"})
 
 
 def test_newest_first_is_read_from_a_file_but_disorder_is_refused(tmp_path: Path):
@@ -149,19 +143,11 @@ def test_naive_sessions_of_yahoo_ask_for_a_zone_and_for_sessions(tmp_path: Path)
     )  # fmt: skip
     frame.to_csv(tmp_path / "SPY.csv")
     with pytest.raises(bt.DataError, match="stamps must have a time zone"):
-        bt.import_market(tmp_path / "SPY.csv")
-    market = bt.import_market(tmp_path / "SPY.csv", timezone="America/New_York", sessions=True)
+        bt.Market.load(tmp_path / "SPY.csv")
+    market = bt.Market.load(tmp_path / "SPY.csv", timezone="America/New_York", sessions=True)
     assert market.sessions
     assert market.close.tolist() == price.tolist()
     assert list(market.columns) == ["adj_close"]
-
-
-def test_minutes_become_hours_with_mark_and_funding(tmp_path: Path):
-    minutes = bt.Market.sample(bars=600, interval="1m")
-    folder = minutes.save(tmp_path / "minutes")
-    market = bt.import_market(folder, resample="1h")
-    assert market == minutes.resample("1h")
-    assert market.has_mark
 
 
 def spoil(folder: Path, kind: str, change: Callable[[pd.DataFrame], pd.DataFrame]) -> list[Path]:
@@ -211,11 +197,11 @@ def test_a_repair_is_done_when_asked_and_recorded_and_never_otherwise(
 ):
     paths = spoil(tmp_path, kind, change)
     with pytest.raises(bt.DataError) as first:
-        bt.import_market(*paths)
+        bt.Market.load(*paths)
     others = [n for n in ("sort", "settle-once", "widen-range") if not repair.startswith(n)]
     with pytest.raises(bt.DataError, match=re.escape(str(first.value))):
-        bt.import_market(*paths, repair=others)
-    market = bt.import_market(*paths, repair=repair)
+        bt.Market.load(*paths, repair=others)
+    market = bt.Market.load(*paths, repair=repair)
     assert len(market) == 96
     assert note in market.filled[key]
     again = bt.Market.load(market.save(tmp_path / "out"))
@@ -227,7 +213,7 @@ def test_a_repair_with_nothing_to_do_changes_and_records_nothing(tmp_path: Path)
     every = ["drop-duplicates=last", "sort", "settle-once", "zero-opens=previous-close",
              "widen-range", "volume-gaps=zero", "bar-gaps=flat", "mark-gaps=last",
              "funding-gaps=zero"]  # fmt: skip
-    market = bt.import_market(*own_files(tmp_path), repair=every, instrument="BTCUSDT")
+    market = bt.Market.load(*own_files(tmp_path), repair=every, instrument="BTCUSDT")
     assert market == MARKET
     assert dict(market.filled) == {}
     assert len(every) == len(KINDS)
@@ -235,20 +221,20 @@ def test_a_repair_with_nothing_to_do_changes_and_records_nothing(tmp_path: Path)
 
 def test_an_open_of_zero_becomes_the_last_close_but_for_the_first_bar(tmp_path: Path):
     paths = spoil(tmp_path, "bars", with_cell(5, "open", 0.0))
-    market = bt.import_market(*paths, repair="zero-opens=previous-close")
+    market = bt.Market.load(*paths, repair="zero-opens=previous-close")
     assert market.open[5] == MARKET.close[4]
     np.testing.assert_array_equal(np.delete(market.open, 5), np.delete(MARKET.open, 5))
     first = spoil(tmp_path, "bars", with_cell(0, "open", 0.0))
     with pytest.raises(bt.DataError, match="open must be positive"):
-        bt.import_market(*first, repair="zero-opens=previous-close")
+        bt.Market.load(*first, repair="zero-opens=previous-close")
 
 
 def test_of_rows_that_differ_the_one_asked_for_is_kept(tmp_path: Path):
     paths = spoil(tmp_path, "bars", differing)
     with pytest.raises(bt.DataError, match="bars must have each time once"):
-        bt.import_market(*paths, repair="drop-duplicates")
-    first = bt.import_market(*paths, repair="drop-duplicates=first")
-    last = bt.import_market(*paths, repair="drop-duplicates=last")
+        bt.Market.load(*paths, repair="drop-duplicates")
+    first = bt.Market.load(*paths, repair="drop-duplicates=first")
+    last = bt.Market.load(*paths, repair="drop-duplicates=last")
     assert first.volume[2] == MARKET.volume[2]
     assert last.volume[2] == MARKET.volume[2] + 1.0
 
@@ -256,4 +242,4 @@ def test_of_rows_that_differ_the_one_asked_for_is_kept(tmp_path: Path):
 @pytest.mark.parametrize("repair", ["srt", "sort,sort", "mark-gaps=zero", ""])
 def test_a_repair_that_is_not_known_is_refused(tmp_path: Path, repair):
     with pytest.raises(bt.ParameterError, match="a repair must be a known one"):
-        bt.import_market(*own_files(tmp_path), repair=[repair])
+        bt.Market.load(*own_files(tmp_path), repair=[repair])

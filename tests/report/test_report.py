@@ -1,6 +1,5 @@
 """What the report of a run says, in which order, and that it adds up."""
 
-import json
 import re
 import shlex
 import shutil
@@ -59,32 +58,6 @@ def test_marks_of_events_lie_on_the_equity_and_lead_to_their_rows(page, result):
 
 def blocks_of(page, key):
     return next(section for section in page.sections if section.key == key).blocks
-
-
-@pytest.mark.slow
-def test_the_quality_of_the_data_stands_in_the_report_while_they_are_there(result, tmp_path):
-    """The same sample is found again; bars of a frame are not; a changed file is not used."""
-    fit = tables_of(build_page(result))["What the data are fit for"]
-    assert [row[:2] for row in fit.rows[1:3]] == [
-        ("liquidations inside the bar", "yes"),
-        ("funding", "yes"),
-    ]
-    found = json.loads(write_text(build_page(result), "json"))
-    assert found["quality"]["facts"]["bars"]["rows"] == 1920
-    frame = bt.Market.from_frames(bt.Market.sample(bars=48).bars())
-    made = bt.run(frame, Constant(), venue=VENUE, account=bt.Account(), compile=False)
-    folder = bt.Market.sample(bars=48).save(tmp_path / "btc")
-    loaded = bt.run(
-        bt.Market.load(folder), Constant(), venue=VENUE, account=bt.Account(), compile=False
-    )
-    assert "Quality of the data" in tables_of(build_page(loaded))
-    (folder / "bars.parquet").unlink()
-    for run, words in ((made, "were not loaded from files"), (loaded, "a folder must hold bars")):
-        (said,) = (
-            block for block in blocks_of(build_page(run), "data") if type(block) is Paragraph
-        )
-        assert said.text.startswith("The quality of the data is not in this report")
-        assert words in said.text
 
 
 @pytest.mark.slow
