@@ -41,7 +41,6 @@ from backtest.venue import (
     InForce,
     Liquidation,
     MarginPreset,
-    OpenInterestMargin,
     Option,
     OptionCosts,
     OptionPosition,
@@ -57,7 +56,6 @@ from backtest.venue import (
     funding,
     margin,
     margin_preset,
-    margin_rules,
 )
 
 if TYPE_CHECKING:
@@ -149,7 +147,6 @@ __all__ = [
     "MaxLeverage",
     "Multiple",
     "NoFillWarning",
-    "OpenInterestMargin",
     "Option",
     "OptionCosts",
     "OptionPosition",
@@ -200,7 +197,6 @@ __all__ = [
     "liquidation_risk",
     "margin",
     "margin_preset",
-    "margin_rules",
     "math",
     "max_leverage",
     "measures",

@@ -166,8 +166,6 @@ def make_venue(bt: Any, venue: dict[str, Any]) -> Any:
     """Return the parts of a venue as a Venue."""
     tiers = [bt.FeeTier(t.volume, t.taker, t.maker) for t in venue["fees"].get("tiers", ())]
     own = dict(venue["venue"])
-    if own.get("open_interest_margin") is not None:
-        own["open_interest_margin"] = bt.OpenInterestMargin(**vars(own["open_interest_margin"]))
     return bt.Venue(
         contract=bt.Contract(**venue["contract"]),
         brackets=[bt.Bracket(**row) for row in venue["brackets"]],
@@ -281,22 +279,14 @@ def with_ruin(case: Case, rng: np.random.Generator) -> Case:
 
 
 def with_two_multipliers(case: Case, rng: np.random.Generator) -> Case:
-    """Return a case with a multiplier for each kind of margin, or one from open interest."""
+    """Return a case with a multiplier for each kind of margin."""
     venue = {**case.venue, "margin_multiplier": 1.0}
     if rng.random() < 0.5:
         venue["maintenance_multiplier"] = float(rng.uniform(0.8, 2.5))
     n = len(case.bars)
-    if rng.random() < 0.5:
-        stamps = np.unique(np.r_[START - DAY, rng.integers(START, START + n * case.interval, 6)])
-        values = pd.Series(rng.uniform(0.5, 4.0, stamps.size), index=utc(stamps))
-        return replace(case, venue={**venue, "initial_multiplier": values})
-    venue["open_interest_margin"] = SimpleNamespace(column="open_interest", lower=2e7, upper=5e7)
-    most = case.brackets[-1]["max_leverage"]
-    if most < max(1.0, case.account["venue_leverage"] or 0.0, case.account["min_leverage"]):
-        return case
-    brackets = [{**row, "max_leverage": most} for row in case.brackets]
-    bars = case.bars.assign(open_interest=rng.uniform(0.0, 7e7, n))
-    return replace(case, bars=bars, brackets=brackets, venue=venue)
+    stamps = np.unique(np.r_[START - DAY, rng.integers(START, START + n * case.interval, 6)])
+    values = pd.Series(rng.uniform(0.5, 4.0, stamps.size), index=utc(stamps))
+    return replace(case, venue={**venue, "initial_multiplier": values})
 
 
 def with_limits(case: Case, rng: np.random.Generator) -> Case:

@@ -27,7 +27,6 @@ CLOSE = bt.Liquidation(fee=0.01, slippage=0.002)
 OLD, NEW = (Earlier(until=day, brackets=[ROW]) for day in ("2021-01-01", "2022-01-01"))
 SPOT = bt.Contract(kind="spot", haircut=0.05, borrow_rate=0.08)
 ON_SPOT = {"contract": SPOT, "brackets": [bt.Bracket(0.0, inf, 3.0, 0.0)]}
-BY_INTEREST = bt.OpenInterestMargin(lower=1.0, upper=2.0)
 COIN = bt.Collateral("BTC", 1.0, prices=100.0, rate=0.9)
 MOVES, TIERS = [(-0.1, 1), (0.1, 1)], [(0, 1, 0.5)]
 CALL = {"kind": "call", "strike": 5e4, "expiry": "2026-01-31", "underlying": "BTC"}
@@ -39,7 +38,6 @@ GOOD: dict[type[Value], dict[str, Any]] = {
     bt.Liquidation: {"fee": 0.01, "slippage": 0.002},
     InForce: {"preset": "binance-usdm:BTCUSDT", "since": "2021-01-01"},
     Earlier: {"until": "2021-01-01", "brackets": [ROW, NEXT]},
-    bt.OpenInterestMargin: {"lower": 1.0, "upper": 2.0},
     bt.Venue: {"contract": bt.Contract(), "brackets": [ROW, NEXT], "fees": FEES, "slippage": SLIP,
         "liquidation": CLOSE},
     bt.OptionCosts: {"fee": 3e-4, "fee_cap": 0.125, "delivery_fee": 1e-4, "delivery_cap": 0.125,
@@ -277,12 +275,6 @@ BAD: list[Row] = [
     (Earlier, {"brackets": [NEXT]}, "brackets.0.floor: must be 0, where the table begins, got"),
     (Earlier, {"brackets": [ROW, (1e5, inf, 20.0, 0.025)]},
      "brackets.1: must be a Bracket or a table of its fields, got (100000.0, inf, 20.0, 0.025)"),
-    (bt.OpenInterestMargin, {"lower": -1}, "lower: must be at least 0, got -1"),
-    (bt.OpenInterestMargin, {"lower": 2.0}, "upper: must be over lower 2, got 2"),
-    (bt.OpenInterestMargin, {"upper": nan}, "upper: must be a number, got nan"),
-    (bt.OpenInterestMargin, {"upper": ...}, "upper: is needed"),
-    (bt.OpenInterestMargin, {"column": ""}, "column: must be text, got ''"),
-    (bt.OpenInterestMargin, {"column": 3}, "column: must be text, got 3"),
     (bt.Venue, {"contract": 3}, "contract: must be a Contract or a table of its fields, got 3"),
     (bt.Venue, {"contract": {"lot": -1}}, "contract.lot: must be at least 0, got -1"),
     (bt.Venue, {"fees": {"taker": 2.0, "maker": 0.0}},
@@ -333,10 +325,6 @@ BAD: list[Row] = [
     (bt.Venue, {"initial_multiplier": days(-1.0)},
      "initial_multiplier: must be over 0, got -1 at 2021-01-01 UTC"),
     (bt.Venue, {"maintenance_multiplier": nan}, "maintenance_multiplier: must be a number, got"),
-    (bt.Venue, {"open_interest_margin": BY_INTEREST, "initial_multiplier": 2.0, "brackets": [ROW]},
-     "open_interest_margin: must be the only rule of initial margin: leave multipliers of it"),
-    (bt.Venue, {"open_interest_margin": BY_INTEREST},
-     "open_interest_margin: must have one max_leverage of at least 1 in all brackets, got"),
     (bt.Venue, {"call_grace": 1.5}, "call_grace: must be a whole number, got 1.5"),
     (bt.Venue, {"call_grace": -1}, "call_grace: must be at least 0, got -1"),
     (bt.Venue, {"profit_counts": "none"},

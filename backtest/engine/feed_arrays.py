@@ -41,20 +41,18 @@ from backtest.venue import (
     MarginRules,
     Venue,
     choose_multipliers,
-    effective_initial,
     find_charged,
     find_newest,
     has_spread,
     list_dated,
     pack_brackets,
     pick_cost,
-    read_open_interest,
     read_rules,
 )
 from backtest.venue.venue import DATED, MAKER
 
 if TYPE_CHECKING:
-    from backtest.venue import FeeTier, OpenInterestMargin
+    from backtest.venue import FeeTier
 
 
 def check_contract(market: Market, venue: Venue) -> None:
@@ -77,20 +75,7 @@ def read_multipliers(market: Market, venue: Venue) -> tuple[FloatArray, FloatArr
     }
     both = given.get("margin_multiplier", np.ones(1))
     initial = given.get("initial_multiplier", both)
-    if venue.open_interest_margin is not None:
-        initial = raise_initial(market, venue, venue.open_interest_margin)
     return initial, given.get("maintenance_multiplier", both)
-
-
-def raise_initial(market: Market, venue: Venue, rising: OpenInterestMargin) -> FloatArray:
-    interest = read_open_interest(market, rising.column)
-    known = np.concatenate([[0.0], interest[:-1]])
-    raised = np.ones(market.n_bars)
-    for table in venue.in_use(market.time):
-        bars = slice(table.first, table.stop)
-        base = 1.0 / table.brackets[0].max_leverage
-        raised[bars] = effective_initial(base, known[bars], rising.lower, rising.upper) / base
-    return raised
 
 
 def read_instrument(market: Market, venue: Venue, account: Account) -> dict[str, Any]:

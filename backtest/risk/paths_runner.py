@@ -233,7 +233,6 @@ class PathsRunner:
         first = 0 if resume is None else 1
         is_own = self.overlay is not None or seen.decide > 0
         is_own |= any(getattr(setup.inputs.feed, name).shape[0] > 1 for name in DEPENDENT)
-        is_own |= any(each.open_interest_margin is not None for each in self.venues.values())
         if not is_own:
             begun = self.begin_on(path, setup, first)
             if self.has_all_stamps(begun):

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from backtest.venue.funding import FundingTerms, terms
     from backtest.venue.imported_tiers import plain_symbol, read_settlement, read_tiers, write_venue
     from backtest.venue.venue import find_charged
-    from backtest.venue.collateral import RateCurve
+    from backtest.venue.collateral import RateCurve, read_column
     from backtest.venue.calculators import Calculation, calculate_liquidation
     from backtest.venue.calculators import find_touch_factor, touch_distance
     from backtest.venue.calculators import touch_probability
@@ -28,8 +28,7 @@ if TYPE_CHECKING:
     from backtest.venue.liquidation_price import compute_liquidation_values
     from backtest.venue.margin_presets import MarginPreset, PresetMargin, list_presets
     from backtest.venue.margin_presets import margin_preset
-    from backtest.venue.venue import OpenInterestMargin, choose_multipliers, is_one
-    from backtest.venue.margin_rules import effective_initial, read_column, read_open_interest
+    from backtest.venue.venue import choose_multipliers, is_one
     from backtest.venue.requirement_rule import OptionAccount, list_given
     from backtest.venue.option_kernels import bound_asset_slope, bound_linear_slope
     from backtest.venue.option_kernels import bound_option_slope, bound_relief_slope

@@ -10,7 +10,17 @@ import numpy as np
 import pandas as pd
 
 from backtest import base
-from backtest.base import Fault, Faults, FloatArray, Number, ParameterError, Text, Value, declared
+from backtest.base import (
+    DataError,
+    Fault,
+    Faults,
+    FloatArray,
+    Number,
+    ParameterError,
+    Text,
+    Value,
+    declared,
+)
 from backtest.base.fields import COST, SHARE, FloatSeries
 from backtest.market import Market
 from backtest.venue.portfolio_kernels import CollateralTables, compute_value_at_rate
@@ -296,3 +306,13 @@ def shape_like(given: Any, values: FloatArray) -> Any:
     if isinstance(given, pd.Series):
         return pd.Series(values, given.index)
     return values if values.ndim else float(values)
+
+
+def read_column(market: Market, column: str) -> FloatArray:
+    """Return a column of the market, which must have one of that name."""
+    if column not in market.columns:
+        raise DataError(
+            f"market must have a column {column!r}, has {', '.join(market.columns) or 'none'}"
+            + base.did_you_mean(column, market.columns)
+        )
+    return market.columns[column]

@@ -626,31 +626,6 @@ def find_interest_faults(venue: Any) -> Faults:
         yield "short_rate", "must be 0 with interest_on='balance', which never charges it"
 
 
-@declared(kw_only=True)
-class OpenInterestMargin(Value):
-    """Initial margin that rises with the open interest of the market, as on dYdX.
-
-    The initial margin fraction is ``min(b + max((OI - lower) / (upper - lower) (1 - b), 0), 1)``,
-    b the fraction of the brackets, 1 / max_leverage. Maintenance margin does not change. A bar uses
-    the open interest of the bar before it.
-
-    Parameters
-    ----------
-    column : str
-        The column of the market with the open notional at each close, in the settlement currency.
-    lower, upper : float
-        The open notional from which the fraction rises, and that at which it is 1.
-    """
-
-    column: Annotated[str, base.Text()] = "open_interest"
-    lower: Annotated[float, NOT_NEGATIVE]
-    upper: Annotated[float, POSITIVE]
-
-    def faults(self) -> Faults:
-        if not self.lower < self.upper:
-            yield "upper", f"must be over lower {self.lower:g}"
-
-
 def is_one(multiplier: Rate) -> bool:
     return not isinstance(multiplier, pd.Series) and multiplier == 1.0
 
@@ -668,17 +643,6 @@ def find_multiplier_faults(venue: Any) -> Faults:
     given = choose_multipliers(venue)
     if "margin_multiplier" not in given and not is_one(venue.margin_multiplier):
         yield "margin_multiplier", f"must be left out with {' and '.join(given)}: it sets both"
-    if venue.open_interest_margin is None:
-        return
-    if venue.initial_multiplier is not None or not is_one(venue.margin_multiplier):
-        rule = "must be the only rule of initial margin: leave multipliers of it out"
-        yield "open_interest_margin", rule
-    for table in venue.tables():
-        most = {row.max_leverage for row in table}
-        if len(most) > 1 or min(most) < 1.0:
-            rule = "must have one max_leverage of at least 1 in all brackets"
-            yield "open_interest_margin", rule
-            return
 
 
 ACCOUNT_FIELDS = (
@@ -698,7 +662,6 @@ def find_spot_faults(venue: Any) -> Faults:
         "includes_close_fee": False,
         "maintenance_at": "mark",
         "profit_counts": "all",
-        "open_interest_margin": None,
         "liquidation.full_below_health": 0.0,
     }
     for name, value in only.items():
@@ -721,7 +684,6 @@ __all__ = [
     "Fees",
     "InForce",
     "Liquidation",
-    "OpenInterestMargin",
     "Slippage",
     "Venue",
 ]
@@ -773,8 +735,6 @@ class Venue(Value, base.Viewable):
         Divides the allowed leverages: the initial margin of orders and withdrawals.
     maintenance_multiplier : float, Series by UTC time, or None
         Scales the maintenance rates: margin ratio, margin calls and liquidation.
-    open_interest_margin : OpenInterestMargin or None
-        Initial margin that rises with open interest, from a column of the market.
     option_costs : OptionCosts or None
         Fees, ticks and spread of options on the instrument; needed where there are any.
     """
@@ -799,7 +759,6 @@ class Venue(Value, base.Viewable):
     earlier: Annotated[Sequence[Earlier], base.AS_TUPLE] = ()
     initial_multiplier: Annotated[Rate | None, Timed(POSITIVE)] = None
     maintenance_multiplier: Annotated[Rate | None, Timed(POSITIVE)] = None
-    open_interest_margin: OpenInterestMargin | None = None
     profit_counts: Annotated[float | str, ShareOrWord(0, WHOLE_SHARES)] = "all"
     option_costs: OptionCosts | None = None
 

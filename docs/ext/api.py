@@ -16,7 +16,6 @@ MODULES = {
     "bt.features": "backtest.features",
     "bt.funding": "backtest.venue.funding",
     "bt.margin": "backtest.venue.margin",
-    "bt.margin_rules": "backtest.venue.margin_rules",
     "bt.math": "backtest.base.public_math",
     "bt.measures": "backtest.measures",
     "bt.options": "backtest.options",

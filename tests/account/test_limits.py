@@ -104,13 +104,12 @@ def test_a_report_names_the_fields_that_a_preset_leaves_out():
     venue = bt.Venue.preset("dydx", "BTC-USD").override(
         {"contract.round_to_tick": True, "fees.tiers": [bt.FeeTier(1e6, 1e-4, 0.0)]},
         maintenance_multiplier=2.0,
-        open_interest_margin=bt.OpenInterestMargin(lower=1e6, upper=1e7),
     )
     changes = find_changes(parse_name("dydx:BTC-USD"), to_plain(venue.to_dict()))
     assert changes == {
         "contract": ["round_to_tick True"],
         "fees": ["tiers of this run's own"],
-        "rules": ["maintenance multiplier 2", "open interest margin of this run's own"],
+        "rules": ["maintenance multiplier 2"],
     }
 
 

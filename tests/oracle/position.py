@@ -146,7 +146,7 @@ class Position:
         self.choose_fees(volume_before, stamp)
         self.order_fee, self.limit = self.fee_per_order(stamp), self.most(stamp)
         close_fee = self.taker if self.venue.includes_close_fee else ZERO
-        initial = self.initial_scale(stamp)
+        initial = self.initial_multiplier(stamp)
         self.table: Brackets = brackets_of(self.venue, self.multiplier(stamp), initial, close_fee)
 
     def choose_costs(self, stamp: int) -> None:
@@ -173,20 +173,6 @@ class Position:
         share = exact(self.venue.fees.maker_share)
         self.taker, self.maker = self.now(fees.taker, stamp), self.now(fees.maker, stamp)
         self.fee = self.taker * (ONE - share) + self.maker * share
-
-    def initial_scale(self, stamp: int) -> Decimal:
-        """§3: the multiplier of initial margin, or that of the open interest a bar before.
-
-        dYdX: IMF = min(b + max((OI - lower) / (upper - lower)·(1 - b), 0), 1), over b.
-        """
-        rising = getattr(self.venue, "open_interest_margin", None)
-        if rising is None or self.here == 0:
-            return ONE if rising is not None else self.initial_multiplier(stamp)
-        interest = exact(self.market.columns[rising.column][self.here - 1])
-        lower, upper = exact(rising.lower), exact(rising.upper)
-        base = ONE / exact(self.venue.brackets[0].max_leverage)
-        part = (interest - lower) / (upper - lower) * (ONE - base)
-        return min(base + max(part, ZERO), ONE) / base
 
     def price(self, name: str) -> Decimal:
         """A price of this bar; ``fill`` is that at which decisions fill (§2)."""

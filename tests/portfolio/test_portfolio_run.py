@@ -7,7 +7,7 @@ import pandas as pd
 import pytest
 
 import backtest as bt
-from backtest.base.errors import DataError, ParameterError, PolicyError
+from backtest.base.errors import ParameterError, PolicyError
 from backtest.engine import Result
 from backtest.measures.history import diversification_ratio, risk_shares
 from backtest.strategies import VolTarget
@@ -248,26 +248,6 @@ def test_a_requirement_of_ones_own_is_asked():
     # initial margin of a fifth: 5x at most, whatever the brackets allow
     limited = run(two([flat(100)] * 3, [flat(50)] * 3), Once(9.0), account=account)
     assert limited.bars["gross_leverage"].iloc[-1] == pytest.approx(5.0, rel=1e-12)
-
-
-def test_open_interest_raises_the_initial_margin_of_its_instrument():
-    # the fraction of A is 1/20, at 35 of 20 to 50 million .05 + .5 * .95 = .525 from the next bar
-    # on; B has no such rule: 1,000 = .525 x + .05 x for x in each, together 2 x / 1,000 turns
-    interest = pd.Series([35e6, 35e6, 35e6])
-    market = make_market([flat(100)] * 3).with_columns(open_interest=interest.to_numpy())
-    markets = bt.Markets({"A": market, "B": make_market([flat(50)] * 3)}, currency="USDT")
-    rising = bt.OpenInterestMargin(lower=20e6, upper=50e6)
-    venues = {"A": replace(make_venue(), open_interest_margin=rising), "B": make_venue()}
-    result = run(markets, Once(15.0), venue=venues, signal={"A": 0.5, "B": 0.5})
-    size = 1_000.0 / 0.575
-    assert result.bars["gross_leverage"].tolist() == pytest.approx(
-        [0.0, size / 500.0, size / 500.0]
-    )
-    alone = run(markets, Once(15.0), venue=make_venue(), signal={"A": 0.5, "B": 0.5})
-    assert alone.bars["gross_leverage"].iloc[-1] == pytest.approx(15.0)
-    missing = bt.Markets({"A": make_market([flat(100)] * 3), "B": markets["B"]}, currency="USDT")
-    with pytest.raises(DataError, match="open_interest"):
-        run(missing, venue=venues)
 
 
 def test_collateral_takes_its_price_from_an_instrument_or_a_constant(tmp_path):

@@ -46,16 +46,6 @@ def test_rows_under_two_multipliers_are_runs():
     assert_sweep_is_runs(venue, bt.Account(), sets)
 
 
-@pytest.mark.slow
-def test_rows_under_a_margin_of_open_interest_are_runs():
-    rng = np.random.default_rng(1)
-    market = MARKET.with_columns(oi=rng.uniform(0.0, 6e7, len(MARKET)))
-    rising = bt.OpenInterestMargin(column="oi", lower=2e7, upper=5e7)
-    assert_sweep_is_runs(
-        replace(VENUE, open_interest_margin=rising), bt.Account(), make_sets(4), market
-    )
-
-
 LIMIT = by_bar(INF, 1.5, 0.0, 3.0, 0.7)
 
 

@@ -1,6 +1,5 @@
-"""Multipliers of initial and of maintenance margin, and initial margin by open interest."""
+"""Multipliers of initial and of maintenance margin."""
 
-import math
 
 import numpy as np
 import pytest
@@ -9,9 +8,7 @@ import backtest as bt
 from tests.agreement import assert_agrees
 from tests.cases import make_case, with_two_multipliers
 from tests.fast_cases import every_nth
-from tests.scenes import INF, NAN, account_of, at, frame, is_, isolated, play, series, venue_of
-
-RISING = bt.OpenInterestMargin(lower=20e6, upper=50e6)
+from tests.scenes import INF, NAN, account_of, is_, isolated, play, series, venue_of
 
 
 def leverage_of(result):
@@ -78,45 +75,6 @@ def test_margin_multiplier_is_both_to_the_bit():
     assert one.record.values.tobytes() == two.record.values.tobytes()
 
 
-def market_with(*interest: float) -> bt.Market:
-    table = frame([100.0] * len(interest)).assign(volume=1.0, open_interest=interest)
-    return bt.Market.from_frames(table, interval="1h")
-
-
-class Most(bt.Policy):
-    def leverage(self, bar, account):
-        return math.inf
-
-
-def test_initial_margin_rises_with_the_open_interest_of_the_bar_before():
-    market = market_with(10e6, 35e6, 35e6, 90e6, 10e6, 10e6)
-    venue = venue_of(brackets=[bt.Bracket(0.0, INF, 20.0, 0.03)], open_interest_margin=RISING)
-    run = {"venue": venue, "account": account_of(), "compile": False}
-    limits = [
-        bt.run(market.between(at(t), None), Most(), **run).bars["leverage"].iloc[1]
-        for t in range(4)
-    ]
-    # b = 5 %. Known at the closes of bars 0 to 3: 10, 35, 35, 90 million, so 5 %, then
-    # 0.05 + 0.5 x 0.95 = 52.5 % (the published case), twice, then 100 %
-    assert limits == [is_(20.0), is_(1 / 0.525), is_(1 / 0.525), is_(1.0)]
-    whole = bt.run(market, Most(), **run)
-    assert whole.bars["leverage"].tolist()[1:] == [is_(20.0)] * 5  # never force-reduced
-    assert whole.bars["margin_ratio"].tolist()[1:] == [is_(0.6)] * 5  # 3 % of 20,000 of 1,000
-
-
-@pytest.mark.parametrize("value", [math.nan, -1.0])
-def test_open_interest_must_be_known(value):
-    market = market_with(10e6, value, 35e6)
-    venue = venue_of(open_interest_margin=RISING)
-    with pytest.raises(bt.DataError, match=f"open_interest must be at least 0, got {value}"):
-        bt.run(market, Most(), venue=venue, account=account_of(), compile=False)
-
-
-def test_a_market_without_the_column_is_refused():
-    with pytest.raises(bt.DataError, match="open_interest"):
-        play(100, 100, venue=venue_of(open_interest_margin=RISING))
-
-
 @pytest.mark.parametrize("seed", every_nth(range(60), 4))
 def test_random_cases_equal_the_reference(seed):
     case = with_two_multipliers(make_case(seed), np.random.default_rng([seed, 2]))
@@ -126,20 +84,3 @@ def test_random_cases_equal_the_reference(seed):
 def test_a_venue_with_multipliers_is_stored_without_loss():
     venue = venue_of(initial_multiplier=series({0: 1.0, 3: 2.0}), maintenance_multiplier=1.5)
     assert bt.Venue.from_dict(venue.to_dict()) == venue
-    rising = venue_of(open_interest_margin=RISING, maintenance_multiplier=1.5)
-    assert bt.Venue.from_dict(rising.to_dict()) == rising
-    assert rising.to_dict()["open_interest_margin"]["upper"] == 50e6
-
-
-def test_a_resumed_run_knows_the_open_interest_before_it():
-    rng = np.random.default_rng(4)
-    market = market_with(*rng.uniform(0.0, 7e7, 30))
-    venue = venue_of(brackets=[bt.Bracket(0.0, INF, 20.0, 0.03)], open_interest_margin=RISING)
-    run = {"venue": venue, "account": account_of(), "compile": False}
-    signal = np.where(np.arange(30) % 3, 1.0, 0.0)
-    whole = bt.run(market, Most(), signal=signal, **run)
-    head = bt.run(market.between(None, at(11)), Most(), signal=signal[:11], **run)
-    rest = market.between(at(10), None)
-    tail = bt.run(rest, Most(), signal=signal[11:], resume=head, **run)
-    both = np.concatenate([head.record.values, tail.record.values])
-    assert both.tobytes() == whole.record.values.tobytes()
