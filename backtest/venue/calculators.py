@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from statistics import NormalDist
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
 
 import numpy as np
@@ -74,56 +73,28 @@ def touch_probability(
     Broadie, Glasserman and Kou (1997), A continuity correction for discrete barrier options,
     Mathematical Finance 7(4).
     """
+    from scipy.special import erfc, erfcx, stdtr  # noqa: PLC0415 - slow to load, seldom needed
+
     _check_each("distance", distance, lambda _: False, "a number")
     _check_each("drift", drift, np.isinf, "finite")
     spread, freedom = _find_spread(sigma, horizon), _check_degrees(degrees_of_freedom)
+    moved = np.asarray(drift) * np.asarray(horizon)
+    far, away, s, freedom = np.broadcast_arrays(distance, moved, spread, freedom)
+    if np.any((away != 0.0) & np.isfinite(freedom)):
+        raise ParameterError("drift must be 0 with finite degrees_of_freedom")
+    away, a = np.where(far < 0.0, away, -away), np.abs(far)
     with np.errstate(all="ignore"):
-        moved = np.asarray(drift) * np.asarray(horizon)
-        far, away, s, freedom = np.broadcast_arrays(distance, moved, spread, freedom)
-        if np.any((away != 0.0) & np.isfinite(freedom)):
-            raise ParameterError("drift must be 0 with finite degrees_of_freedom")
-        away, a = np.where(far < 0.0, away, -away), np.abs(far)
-        found = _touch_normal(a, away, s)
-        if np.isfinite(freedom).any():
-            found = np.where(np.isinf(freedom), found, _touch_student(freedom, a, s))
-        found = np.where(np.isnan(far) | np.isnan(away) | np.isnan(s), np.nan, found)
-    return float_if_single(np.minimum(found, 1.0))
-
-
-def _touch_normal(a: FloatArray, away: FloatArray, s: FloatArray) -> FloatArray:
-    """Return Phi((-a - v) / s) + exp(-2 v a / s^2) Phi((-a + v) / s).
-
-    Computed as ``(erfc(z1) + exp(-z1^2) erfcx(z2)) / 2``, which is accurate in the tails, where z2
-    is positive. The product with erfc would multiply a huge number by a tiny one there.
-    """
-    if not np.any(away != 0.0):
-        z = a / (s * math.sqrt(2.0))
-        likely = np.array([math.erfc(each) for each in z.ravel().tolist()]).reshape(z.shape)
-        return np.where(a == 0.0, 1.0, likely)
-    from scipy.special import erfc, erfcx  # noqa: PLC0415 - slow to load, seldom needed
-
-    first, second = (a + away) / (s * math.sqrt(2.0)), (a - away) / (s * math.sqrt(2.0))
-    near = np.exp(-first * first) * erfcx(np.maximum(second, 0.0))
-    beyond = np.exp(-2.0 * away * a / (s * s)) * erfc(np.minimum(second, 0.0))
-    found = 0.5 * (erfc(first) + np.where(second >= 0.0, near, beyond))
-    certain = (a == 0.0) | ((s == 0.0) & (a + away <= 0.0))
-    return np.where(certain, 1.0, np.where(s == 0.0, 0.0, found))
-
-
-def _touch_student(freedom: FloatArray, a: FloatArray, s: FloatArray) -> FloatArray:
-    """Return 2 T(-a / s), T of unit variance: the probability without drift.
-
-    For four degrees of freedom this is ``(1 - c)^2 (1 + c / 2)``, c = z / sqrt(2 + z^2), z = a / s.
-    """
-    if np.all(freedom == 4.0):
-        z = a / s
-        root = np.sqrt(2.0 + z * z)
-        found = np.square(2.0 / (root * (root + z))) * (1.0 + 0.5 * z / root)
-        return np.where(a == 0.0, 1.0, np.where(np.isinf(z), 0.0, found))
-    from scipy.special import stdtr  # noqa: PLC0415 - slow to load, seldom needed
-
-    finite = np.where(np.isinf(freedom), 1e6, freedom)
-    return np.where(a == 0.0, 1.0, 2.0 * stdtr(finite, -a / s * np.sqrt(finite / (finite - 2.0))))
+        # exp(-z1^2) erfcx(z2) in the tails, where the product would be a huge number by a tiny one
+        first, second = (a + away) / (s * math.sqrt(2.0)), (a - away) / (s * math.sqrt(2.0))
+        near = np.exp(-first * first) * erfcx(np.maximum(second, 0.0))
+        beyond = np.exp(-2.0 * away * a / (s * s)) * erfc(np.minimum(second, 0.0))
+        found = 0.5 * (erfc(first) + np.where(second >= 0.0, near, beyond))
+        fat = 2.0 * stdtr(freedom, -a / s * np.sqrt(freedom / (freedom - 2.0)))
+    found = np.where(np.isinf(freedom), found, fat)
+    found = np.where(np.isinf(a) | (s == 0.0), 0.0, found)
+    found = np.where((a == 0.0) | ((s == 0.0) & (a + away <= 0.0)), 1.0, found)
+    is_unknown = np.isnan(far) | np.isnan(away) | np.isnan(s)
+    return float_if_single(np.where(is_unknown, np.nan, np.minimum(found, 1.0)))
 
 
 @checked
@@ -150,27 +121,20 @@ def touch_distance(
     (0.1079, 0.01)
     """
     factor = find_touch_factor(probability, degrees_of_freedom)
-    spread = _find_spread(sigma, horizon)
     with np.errstate(invalid="ignore"):
-        return float_if_single(np.asarray(spread * factor))
+        return float_if_single(np.asarray(_find_spread(sigma, horizon) * factor))
 
 
 def find_touch_factor(probability: OneOrMany, degrees: OneOrMany) -> FloatArray:
+    from scipy.special import ndtri, stdtrit  # noqa: PLC0415 - slow to load, seldom needed
+
     rule = "at least 0 and at most 1"
     _check_each("probability", probability, lambda chance: ~((chance >= 0) & (chance <= 1)), rule)
-    chances, freedom = np.broadcast_arrays(np.asarray(probability), _check_degrees(degrees))
-    rows = zip(chances.ravel().tolist(), freedom.ravel().tolist(), strict=True)
-    return np.array([_find_quantile(*row) for row in rows]).reshape(chances.shape)
-
-
-def _find_quantile(probability: float, freedom: float) -> float:
-    if probability in (0.0, 1.0):
-        return 0.0 if probability == 1.0 else math.inf
-    if math.isinf(freedom):
-        return -NormalDist().inv_cdf(0.5 * probability)
-    from scipy.special import stdtrit  # noqa: PLC0415 - slow to load, seldom needed
-
-    return -float(stdtrit(freedom, 0.5 * probability)) * math.sqrt((freedom - 2.0) / freedom)
+    freedom, half = _check_degrees(degrees), 0.5 * np.asarray(probability)
+    with np.errstate(invalid="ignore"):
+        fat = stdtrit(freedom, half) * np.sqrt((freedom - 2.0) / freedom)
+    found = np.where(np.isinf(freedom), ndtri(half), fat)
+    return np.asarray(np.where(half == 0.0, math.inf, 0.0 - found))
 
 
 def _find_spread(sigma: OneOrMany, horizon: OneOrMany) -> FloatArray:

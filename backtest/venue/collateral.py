@@ -248,64 +248,30 @@ class RateCurve(Value):
 
         Raises ParameterError if a utilization is not from 0 to 1.
         """
-        used = check_utilization(utilization)
-        low = self.base + self.slope1 * np.minimum(used, self.optimal) / self.optimal
-        high = self.slope2 * np.maximum(used - self.optimal, 0.0) / (1.0 - self.optimal)
-        return shape_like(utilization, low + high)
+        used = np.asarray(utilization, dtype=np.float64)
+        bad = used[~((used >= 0.0) & (used <= 1.0))]
+        if bad.size:
+            raise ParameterError(f"utilization must be from 0 to 1, got {float(bad.flat[0]):g}")
+        low = self.base + self.slope1 * np.minimum(utilization, self.optimal) / self.optimal
+        over = np.maximum(utilization - self.optimal, 0.0) / (1.0 - self.optimal)
+        return base.float_if_single(low + self.slope2 * over)
 
     def supply(self, utilization: Any) -> Any:
         """Return the supply rate per year at a utilization, or at each of an array or Series."""
-        used = check_utilization(utilization)
-        kept = 1.0 - self.reserve_factor
-        return shape_like(utilization, self.borrow(used) * used * kept)
+        return self.borrow(utilization) * utilization * (1.0 - self.reserve_factor)
 
     def rates(self, market: Market, utilization: float | str) -> dict[str, FloatSeries | float]:
         """Return ``borrow_rate`` and ``cash_rate`` of a venue, by a utilization through time.
 
-        Raises ParameterError if there is no such column, or a utilization is not from 0 to 1.
-
-        Parameters
-        ----------
-        market : Market
-            The market of the run.
-        utilization : float or str
-            A constant, or the column of the market with the utilization known at each close. It
-            sets the rate from the next open on; the first bar has the rate of the second.
+        ``utilization`` is a constant, or the column of the market with the utilization known at
+        each close: it sets the rate from the next open on, and the first bar has that of the
+        second.
         """
-        if not isinstance(utilization, str):
-            return {
-                "borrow_rate": self.borrow(utilization),
-                "cash_rate": self.supply(utilization),
-            }
-        used = market.columns.get(utilization)
-        if used is None:
-            raise ParameterError(
-                "utilization must be a number or a further column of the bars, got "
-                f"{utilization!r}{base.did_you_mean(utilization, market.columns)}"
-            )
-        known_at = np.concatenate([used[:1], used[:-1]])
-        index = base.utc_index(market.time)
-        return {
-            "borrow_rate": pd.Series(self.borrow(known_at), index),
-            "cash_rate": pd.Series(self.supply(known_at), index),
-        }
-
-
-def check_utilization(utilization: Any) -> FloatArray:
-    used = np.asarray(utilization, dtype=np.float64)
-    bad = ~((used >= 0.0) & (used <= 1.0))
-    if bad.any():
-        found = float(used[bad].ravel()[0])
-        raise ParameterError(
-            f"utilization must be from 0 to 1, got {found:g} in {int(bad.sum())} of {used.size}"
-        )
-    return used
-
-
-def shape_like(given: Any, values: FloatArray) -> Any:
-    if isinstance(given, pd.Series):
-        return pd.Series(values, given.index)
-    return values if values.ndim else float(values)
+        used: Any = utilization
+        if isinstance(utilization, str):
+            known = read_column(market, utilization)
+            used = pd.Series([*known[:1], *known[:-1]], base.utc_index(market.time))
+        return {"borrow_rate": self.borrow(used), "cash_rate": self.supply(used)}
 
 
 def read_column(market: Market, column: str) -> FloatArray:

@@ -55,7 +55,7 @@ def payment(
     check_broadcast(quantity=quantity, price=price, rate=rate)
     given: Any = (np.asarray(each, dtype=np.float64) for each in (quantity, price, rate))
     q, p, r = given
-    _check_positive("price", p)
+    check_range("price", float(np.min(p, initial=math.inf)), low=0.0, open_low=True)
     value = compute_value(contract.size, contract.kind == "inverse", p)
     paid: Any = compute_payment(q, value, r)
     return float_if_single(paid)
@@ -65,23 +65,11 @@ def payment(
 def rate(
     premium: Numbers, interest: Numbers = 1e-4, clamp: Numbers = 5e-4, cap: Numbers = math.inf
 ) -> Any:
-    """Return the funding rate of a period from its average premium.
+    """Return the funding rate of a period from its average premium, a fraction of the notional.
 
-    Parameters
-    ----------
-    premium : float or array
-        Average premium of the perpetual future over its index, a fraction.
-    interest : float or array
-        Interest of the period, a fraction; 0.01 % for 8 hours at most venues.
-    clamp : float or array
-        The largest distance of the rate from the premium; 0.05 % at most venues.
-    cap : float or array
-        The largest rate, of either sign; none by default.
-
-    Returns
-    -------
-    float or array
-        Fraction of the notional for the period; if positive, longs pay.
+    ``premium`` is that of the perpetual future over its index, ``interest`` that of the period
+    (0.01 % for 8 hours at most venues), ``clamp`` the largest distance of the rate from the
+    premium, ``cap`` the largest rate of either sign. If the rate is positive, longs pay.
 
     Notes
     -----
@@ -97,8 +85,7 @@ def rate(
     check_broadcast(premium=premium, interest=interest, clamp=clamp, cap=cap)
     p = np.asarray(premium, dtype=np.float64)
     pull = np.clip(np.asarray(interest, dtype=np.float64) - p, np.negative(clamp), clamp)
-    found = np.clip(p + pull, np.negative(cap), cap)
-    return float_if_single(found)
+    return float_if_single(np.clip(p + pull, np.negative(cap), cap))
 
 
 @base.declared(kw_only=True)
@@ -151,19 +138,7 @@ def terms(venue: str, symbol: str, at: base.TimeLike | None = None) -> FundingTe
 
 @checked
 def rate_of(terms: FundingTerms, premium: Numbers) -> Any:
-    """Return the rate of one settlement at a venue from the average premium.
-
-    Parameters
-    ----------
-    terms : FundingTerms
-        The terms of a venue, from :func:`terms`.
-    premium : float or array
-        Average premium of the perpetual future over its index, a fraction.
-
-    Returns
-    -------
-    float or array
-        Fraction of the notional for one interval between settlements; if positive, longs pay.
+    """Return the rate of one settlement at a venue from the average premium of its period.
 
     Notes
     -----
@@ -177,76 +152,3 @@ def rate_of(terms: FundingTerms, premium: Numbers) -> Any:
     share = base.parse_duration(terms.interval) / base.parse_duration(str(terms.period))
     found = np.clip(rate(premium, terms.interest, terms.clamp) * share, -terms.cap, terms.cap)
     return float_if_single(found)
-
-
-@checked
-def impact_premium(bid: Numbers, ask: Numbers, index: Numbers) -> Any:
-    """Return the premium of impact prices over the index, a fraction.
-
-    Raises ParameterError if an index is not positive.
-
-    Parameters
-    ----------
-    bid, ask : float or array
-        Average prices of selling and of buying the venue's impact notional.
-    index : float or array
-        The index, or the oracle price.
-
-    Notes
-    -----
-    (max(bid - index, 0) - max(index - ask, 0)) / index. Source: Binance, Introduction to Binance
-    Futures Funding Rates; Hyperliquid, Funding.
-
-    Examples
-    --------
-    >>> impact_premium(9_990.0, 9_992.0, 10_000.0)
-    -0.0008
-    """
-    check_broadcast(bid=bid, ask=ask, index=index)
-    low, high, center = (np.asarray(each, dtype=np.float64) for each in (bid, ask, index))
-    _check_positive("index", center)
-    found = (np.maximum(low - center, 0.0) - np.maximum(center - high, 0.0)) / center
-    return float_if_single(found)
-
-
-@checked
-def average_premium(premium: FloatArray, weights: str = "linear") -> Any:
-    """Return the average of the premiums measured during each period.
-
-    Raises ParameterError if the weights are neither, or a period has no premium.
-
-    Parameters
-    ----------
-    premium : array of shape (..., n)
-        The n premiums of a period, in order of time, as fractions. Reshape a path of whole periods
-        with ``path.reshape(-1, n)``.
-    weights : str
-        ``"linear"``: the i-th premium has weight i (Binance, Bybit); ``"equal"``: all have the
-        same weight (BitMEX, Hyperliquid).
-
-    Returns
-    -------
-    float or array of shape (...)
-        A fraction, for :func:`rate`.
-
-    Notes
-    -----
-    P = sum_i i p_i / sum_i i. Source: Bybit, Funding Rate Calculation; Binance, Introduction to
-    Binance Futures Funding Rates.
-
-    Examples
-    --------
-    >>> round(average_premium(np.array([0.0, 0.0003])), 6)
-    0.0002
-    """
-    base.Choice("linear", "equal").check("weights", weights)
-    p = np.atleast_1d(np.asarray(premium, dtype=np.float64))
-    check_range("premiums of a period", p.shape[-1], low=1)
-    weight = np.arange(1.0, p.shape[-1] + 1.0) if weights == "linear" else np.ones(p.shape[-1])
-    found = p @ weight / weight.sum()
-    return float_if_single(found)
-
-
-def _check_positive(name: str, values: np.ndarray) -> None:
-    smallest = float(np.min(values)) if values.size else 1.0
-    check_range(name, smallest, low=0.0, open_low=True)

@@ -199,24 +199,12 @@ def test_a_run_that_goes_on_later_sees_the_same_predictions():
     assert joined[~joined.index.duplicated(keep="last")].tolist() == whole.bars["equity"].tolist()
 
 
-def test_the_average_premium_of_a_period_weighs_the_late_ones_more():
-    """(1*1 + 2*2 + 3*6) / 6 of one basis point."""
-    premium = 1e-4 * np.array([1.0, 2.0, 6.0])
-    assert bt.funding.average_premium(premium) == pytest.approx(23e-4 / 6, rel=1e-14)
-    assert bt.funding.average_premium(premium, "equal") == pytest.approx(3e-4, rel=1e-14)
-    both = bt.funding.average_premium(np.stack([premium, np.full(3, 2e-4)]))
-    assert both.tolist() == pytest.approx([23e-4 / 6, 2e-4])
-    for bad, weights in ((np.empty(0), "linear"), (premium, "square")):
-        with pytest.raises(bt.ParameterError, match=r"premiums|weights"):
-            bt.funding.average_premium(bad, weights)
-
-
 def test_funding_of_a_simulated_premium_is_the_venues_formula_within_its_cap():
     """Minutes of a premium to the settlements of a venue that caps an hour at 4 %."""
     rng = np.random.default_rng(4)
     path = np.cumsum(rng.normal(0.0, 4e-3, 60 * 96))
     terms = bt.funding.terms("hyperliquid", "BTC")
-    average = bt.funding.average_premium(path.reshape(-1, 60), "equal")
+    average = path.reshape(-1, 60).mean(axis=1)
     rates = bt.funding.rate_of(terms, average)
     assert rates.shape == (96,)
     assert np.abs(rates).max() <= terms.cap

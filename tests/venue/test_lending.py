@@ -51,7 +51,7 @@ def test_a_column_sets_the_rate_from_the_next_open_on():
     first = 15_000 * 0.02 / 8760
     second = (15_000 + first) * 0.04 / 8760
     assert result.bars["interest"].tolist()[2:] == pytest.approx([first, second])
-    with pytest.raises(bt.ParameterError, match=r"got 'use'; did you mean 'used'"):
+    with pytest.raises(bt.DataError, match="did you mean 'used'"):
         AAVE.rates(market, "use")
 
 

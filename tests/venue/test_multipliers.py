@@ -1,6 +1,5 @@
 """Multipliers of initial and of maintenance margin."""
 
-
 import numpy as np
 import pytest
 
