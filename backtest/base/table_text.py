@@ -99,7 +99,6 @@ HEADS: Mapping[str, Head] = {
     "total_return": Head("total return", "", "percent"),
     "impact": Head("impact", "per year", "percent"),
     "costs": Head("costs", "per year", "percent"),
-    "volume_share": Head("share of the volume", "", "fine percent"),
     "sharpe": Head("Sharpe ratio", "", "decimals"),
     "mean_leverage": Head("mean leverage", "", "turns"),
     "capital": Head("capital", "", "money"),

@@ -425,7 +425,7 @@ COMMANDS = {
     ),
     "bounds": (take_experiment(bounds), BOUNDS_EXAMPLES),
     "capacity": (
-        take_experiment(capacity, "capacity.capitals capacity.tolerance"),
+        take_experiment(capacity, "capacity.capitals"),
         CAPACITY_EXAMPLES,
     ),
     "sensitivity": (take_experiment(sensitivity, "sensitivity.factors"), SENSITIVITY_EXAMPLES),

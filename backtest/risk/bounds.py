@@ -21,16 +21,10 @@ from backtest.base import (
 from backtest.engine import Progress, Result, run, warn_once
 from backtest.market import Market, Markets, weights_to_frame
 
-PATH, WORST = WAYS = "path", "worst"
+WAYS = "path", "worst"
 SHOWN = ("final_equity", "cagr", "max_drawdown", "liquidations")
 FORCED = ("liquidation", "stop", "trailing_stop", "equity_stop", "take_profit")
 """Kinds of events that act inside a bar."""
-SAME = 1e-9
-"""Prices and equities that differ by less than this share are equal."""
-LIMITS = (
-    "A position that is alone in its bar takes its adverse extreme first under both, so that they "
-    "do not part. Other orders are possible: detail= of bt.run lives shorter bars."
-)
 
 
 @dataclass(frozen=True, eq=False)
@@ -49,8 +43,6 @@ class Bounds(SettingsResult):
         Bars of the run.
     runs : mapping of str to Result, or None
         Both runs; None for loaded bounds.
-    market : Markets or None
-        The markets of the run; None for loaded bounds.
     """
 
     table: pd.DataFrame
@@ -64,7 +56,10 @@ class Bounds(SettingsResult):
     plural = "bounds"
     table_names = ("table", "bars")
     numbers = ("n_bars",)
-    details = LIMITS
+    details = (
+        "A position that is alone in its bar takes its adverse extreme first under both, so that "
+        "they do not part. Other orders are possible: detail= of bt.run lives shorter bars."
+    )
 
     @property
     def note(self) -> str:
@@ -89,21 +84,16 @@ class Bounds(SettingsResult):
         return f"Prices inside bars: {self.title}"
 
     def list_numbers(self) -> list[Headline]:
-        """Return how many bars part, and the measures of both runs."""
+        """Return how many bars part, and the final equity of both runs."""
         of = f"of {self.n_bars:,}"
-        if len(self.bars):
-            of += f", the first {self.bars.index[0]:%Y-%m-%d %H:%M} UTC"
-        found = [Headline("parted", "bars that part", len(self.bars), "count", of, "less")]
-        for name, label, style, better in (
-            ("final_equity", "final equity", "money", "more"),
-            ("cagr", "growth per year", "percent", "more"),
-            ("max_drawdown", "deepest fall", "percent", "less"),
-            ("liquidations", "liquidations", "count", "less"),
-        ):
-            for way in WAYS:
-                value = float(self.table[way][name])
-                found.append(Headline(f"{name}_{way}", label, value, style, f"under {way}", better))
-        return found
+        return [
+            Headline("parted", "bars that part", len(self.bars), "count", of, "less"),
+            *(
+                Headline(f"final_equity_{way}", "final equity",
+                         float(self.table[way]["final_equity"]), "money", f"under {way}", "more")
+                for way in WAYS
+            ),
+        ]  # fmt: skip
 
     def list_parts(self) -> list[Part]:
         """Return the measures of both runs, and the bars in which they part."""
@@ -151,22 +141,10 @@ def bounds(result: Result, *, progress: Progress | None = None) -> Bounds:
     or at another price, or if their equity was equal before the bar and is not after it, each by
     more than 1e-9. After the first such bar they may also part because they hold other positions.
     """
-    check_result(result)
-    with warn_once(is_first=False):
-        runs = {way: run_under(result, way, progress) for way in WAYS}
-    table = pd.DataFrame(
-        {way: [float(each.metrics[name]) for name in SHOWN] for way, each in runs.items()},
-        index=pd.Index(SHOWN, name="metric"),
-    )
-    settings = {"policy": result.manifest["policy"]["text"], "run": result.manifest["id"]}
-    return Bounds(table, find_parted(runs), len(result.time), settings, runs, result.markets)
-
-
-def check_result(result: Result) -> None:
-    markets, account = result.markets, result.account
+    markets = result.markets
     problems = {
         "an account with limit orders: detail= of bt.run lives shorter bars":
-            account.fill == "limit",
+            result.account.fill == "limit",
         "a loaded result: run the experiment again": markets is None,
         "a resumed run: run the whole span at once": result.manifest["resumed_from"] is not None,
         "a re-tuned run: run one policy": "switches" in result.manifest["policy"],
@@ -177,14 +155,22 @@ def check_result(result: Result) -> None:
             raise ParameterError(
                 f"bounds run one account from its start under both ways, got {problem}"
             )
+    with warn_once(is_first=False):
+        runs = {way: run_under(result, way, progress) for way in WAYS}
+    table = pd.DataFrame(
+        {way: [float(each.metrics[name]) for name in SHOWN] for way, each in runs.items()},
+        index=pd.Index(SHOWN, name="metric"),
+    )
+    settings = {"policy": result.manifest["policy"]["text"], "run": result.manifest["id"]}
+    return Bounds(table, find_parted(runs), len(result.time), settings, runs, result.markets)
 
 
 def run_under(result: Result, way: str, progress: Progress | None) -> Result:
     if result.account.intrabar == way:
         return result
     markets: Any = result.markets
-    weights = np.broadcast_to(result.setup.signal, (len(markets), markets.n_bars))
     policies: Any = result.policies
+    weights = np.broadcast_to(result.setup.signal, (len(markets), markets.n_bars))
     return run(
         markets,
         policies,
@@ -202,35 +188,23 @@ def run_under(result: Result, way: str, progress: Progress | None) -> Result:
 
 def find_parted(runs: Mapping[str, Result]) -> pd.DataFrame:
     equity = pd.DataFrame({way: each.bars["equity"] for way, each in runs.items()})
-    equity.index.name = "time"
-    path, worst = equity[PATH].to_numpy(), equity[WORST].to_numpy()
-    is_same = np.isclose(path, worst, rtol=SAME, atol=0.0)
+    is_same = np.isclose(equity["path"], equity["worst"], rtol=1e-9, atol=0.0)
     is_parted = ~is_same & np.concatenate(([True], is_same[:-1]))
-    one, other = (list_forced(runs[way]) for way in WAYS)
-    names = pd.Series("", index=equity.index, dtype=object)
-    for time in {*one, *other}:
-        found, against = one.get(time, {}), other.get(time, {})
-        keys = [key for key in {**found, **against} if differ(found.get(key), against.get(key))]
-        if keys:
-            names[time] = ", ".join(dict.fromkeys(name for name, _ in keys))
+    one, other = (list_forced(each) for each in runs.values())
+    names = pd.Series("", index=equity.index.rename("time"), dtype=object)
+    for time, name in {**one, **other}:
+        if one.get((time, name)) != other.get((time, name)):
+            names[time] = f"{names[time]}, {name}".removeprefix(", ")
             is_parted[equity.index.get_loc(time)] = True
     equity.insert(0, "instruments", names)
-    parted: pd.DataFrame = equity[is_parted]
+    parted: pd.DataFrame = equity.rename_axis("time")[is_parted]
     return parted
 
 
-def list_forced(result: Result) -> dict[Any, dict[tuple[str, str], list[float]]]:
-    events = result.events[result.events["kind"].isin(FORCED)]
-    whose = events["instrument"] if "instrument" in events else [result.names[0]] * len(events)
-    found: dict[Any, dict[tuple[str, str], list[float]]] = {}
-    for time, name, kind, price in zip(
-        events["time"], whose, events["kind"], events["price"], strict=True
-    ):
-        found.setdefault(time, {}).setdefault((str(name), str(kind)), []).append(float(price))
+def list_forced(result: Result) -> dict[tuple[Any, str], list[tuple[str, str]]]:
+    """Return kind and price, to nine digits, of what happened inside bars, by bar and name."""
+    found: dict[tuple[Any, str], list[tuple[str, str]]] = {}
+    for row in result.events[result.events["kind"].isin(FORCED)].itertuples():
+        name = str(getattr(row, "instrument", result.names[0]))
+        found.setdefault((row.time, name), []).append((str(row.kind), f"{row.price:.9g}"))
     return found
-
-
-def differ(one: list[float] | None, other: list[float] | None) -> bool:
-    if one is None or other is None or len(one) != len(other):
-        return True
-    return not np.allclose(one, other, rtol=SAME, atol=0.0, equal_nan=True)

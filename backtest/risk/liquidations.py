@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import math
+import warnings
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Annotated, Any, NamedTuple
@@ -18,6 +19,7 @@ from backtest.base import (
     Head,
     Headline,
     IntArray,
+    NoFillWarning,
     Number,
     ParameterError,
     Part,
@@ -31,20 +33,17 @@ from backtest.base import (
     count_nouns,
     format_chance,
     format_duration,
-    format_leverage,
     format_percent,
-    list_records,
     list_values,
     parse_duration,
     repr_plain,
-    to_json,
     warn_caller,
 )
 from backtest.base.units import DAY
 from backtest.engine import Progress, Result, describe_history, read_venues
 from backtest.market import Market, Markets
 from backtest.policy import Combinator, Policy
-from backtest.risk.path_funding import summarize_funding, tabulate_funding
+from backtest.risk.path_funding import summarize_funding
 from backtest.risk.path_models import Drift, PathModel, describe_drift
 from backtest.risk.paths import Paths, simulate_paths
 from backtest.risk.paths_runner import (
@@ -53,10 +52,7 @@ from backtest.risk.paths_runner import (
     AnyVenue,
     PathLives,
     PathsRunner,
-    describe_shortfall,
-    explain_idle,
     make_runner,
-    warn_of_idle,
 )
 from backtest.venue import Venue, find_newest
 
@@ -96,20 +92,22 @@ def count_bars(paths: Paths, horizon: str, *, is_strict: bool = True) -> int:
 class PathEvents(NamedTuple):
     """Events of paths, and what is left at the horizons.
 
-    ``liquidated``, ``ruined`` and ``called`` (n_paths,) are the bars of the first such event, the
-    number of bars where there is none. ``wealth`` and ``bad_debt`` (n_horizons, n_paths) are wealth
-    and debt at the end of each horizon. ``shown`` (up to 2000, n_bars) is the wealth of the first
+    ``firsts`` (3, n_paths) are the bars of the first liquidation, ruin and margin call, the number
+    of bars where there is none. ``wealth`` and ``bad_debt`` (n_horizons, n_paths) are wealth and
+    debt at the end of each horizon. ``shown`` (up to 2000, n_bars) is the wealth of the first
     paths. ``doomed`` (2, n_bars) are the means of close (relative) and wealth over the paths that
     are liquidated; None without any.
     """
 
-    liquidated: IntArray
-    ruined: IntArray
-    called: IntArray
+    firsts: IntArray
     wealth: FloatArray
     bad_debt: FloatArray
     shown: FloatArray
     doomed: FloatArray | None
+
+    @property
+    def liquidated(self) -> IntArray:
+        return np.asarray(self.firsts[0])
 
 
 def find_first(values: FloatArray) -> IntArray:
@@ -119,30 +117,22 @@ def find_first(values: FloatArray) -> IntArray:
 
 def reduce_lives(lives: Iterable[PathLives], bars: Sequence[int], last: FloatArray) -> PathEvents:
     """Return the events of lives, which are dropped one after the other."""
-    firsts: list[IntArray] = []
-    rows: list[FloatArray] = []
-    shown: list[FloatArray] = []
-    doomed, n_doomed = np.zeros((2, 1)), 0
-    ends = np.array(bars) - 1
+    firsts, ends, shown = [], [], []
+    doomed, n_doomed, at = np.zeros((2, 1)), 0, np.array(bars) - 1
     for each in lives:
         found = np.array([find_first(x) for x in (each.liquidations, each.is_ruined, each.calls)])
-        debt = np.cumsum(each.bad_debt, axis=1)
         firsts.append(found)
-        rows.append(np.array([each.wealth[:, ends].T, debt[:, ends].T]))
+        debt = np.cumsum(each.bad_debt, axis=1)
+        ends.append(np.array([each.wealth[:, at].T, debt[:, at].T]))
         if each.first < SHOWN:
             shown.append(each.wealth[: SHOWN - each.first])
         hit = found[0] < each.wealth.shape[1]
-        price = sum(
-            closes[hit] / start / len(last) for closes, start in zip(each.closes, last, strict=True)
-        )
+        price = np.mean(each.closes[:, hit] / last[:, None, None], axis=0)
         doomed = doomed + np.array([np.sum(price, axis=0), np.sum(each.wealth[hit], axis=0)])
         n_doomed += int(np.sum(hit))
-    liquidated, ruined, called = np.concatenate(firsts, axis=1)
-    wealth, debt = np.concatenate(rows, axis=2)
+    wealth, debt = np.concatenate(ends, axis=2)
     return PathEvents(
-        liquidated=liquidated,
-        ruined=ruined,
-        called=called,
+        firsts=np.concatenate(firsts, axis=1),
         wealth=wealth,
         bad_debt=debt,
         shown=np.concatenate(shown),
@@ -175,27 +165,19 @@ def exact_interval(hits: float, n: float, confidence: float) -> tuple[float, flo
     return low, high
 
 
-def estimate_plain(is_hit: FloatArray, confidence: float) -> RiskEstimate:
-    """Return the share of independent paths that were hit; ``is_hit`` has shape (n_paths,)."""
-    n, hits = len(is_hit), float(np.sum(is_hit))
-    return RiskEstimate(hits / n, *exact_interval(hits, n, confidence))
+def estimate(is_hit: FloatArray, confidence: float, *, is_mirrored: bool = False) -> RiskEstimate:
+    """Return the share of paths that were hit; ``is_hit`` has shape (n_paths,).
 
-
-def estimate_pairs(is_hit: FloatArray, confidence: float) -> RiskEstimate:
-    """Return the share of paths that were hit, of pairs of mirrored paths side by side.
-
-    The interval is that of Clopper and Pearson for the effective number of independent paths, p (1
-    - p) over the variance of the pair means. Source: Korn and Graubard (1998), Confidence Intervals
-    for Proportions with Small Expected Number of Positive Counts, Survey Methodology 24(2).
+    Of pairs of mirrored paths side by side, the interval is that of Clopper and Pearson for the
+    effective number of independent paths, p (1 - p) over the variance of the pair means. Source:
+    Korn and Graubard (1998), Confidence Intervals for Proportions with Small Expected Number of
+    Positive Counts, Survey Methodology 24(2).
     """
-    pairs = is_hit[: len(is_hit) // 2 * 2].reshape(-1, 2)
-    if len(pairs) < 2:
-        return estimate_plain(is_hit, confidence)
-    p = float(np.mean(is_hit))
-    variance = float(np.var(pairs.mean(axis=1), ddof=1)) / len(pairs)
-    n = float(len(is_hit))
-    if min(np.sum(is_hit), n - np.sum(is_hit)) >= FEW_HITS and variance > 0.0:
-        n = p * (1.0 - p) / variance
+    p, n = float(np.mean(is_hit)), float(len(is_hit))
+    pairs = is_hit[: len(is_hit) // 2 * 2].reshape(-1, 2).mean(axis=1)
+    if is_mirrored and len(pairs) > 1 and min(np.sum(is_hit), n - np.sum(is_hit)) >= FEW_HITS:
+        variance = float(np.var(pairs, ddof=1)) / len(pairs)
+        n = p * (1.0 - p) / variance if variance > 0.0 else n
     return RiskEstimate(p, *exact_interval(p * n, n, confidence))
 
 
@@ -209,10 +191,9 @@ def describe_horizon(
     runner: PathsRunner, events: PathEvents, k: int, bars: int, confidence: float
 ) -> dict[str, Any]:
     paths, row = runner.paths, dict[str, float]()
-    estimate = estimate_pairs if paths.antithetic else estimate_plain
-    firsts = (events.liquidated, events.ruined, events.called)
-    for kind, first in zip(EVENTS, firsts, strict=True):
-        found = estimate((first < bars).astype(np.float64), confidence)
+    for kind, first in zip(EVENTS, events.firsts, strict=True):
+        is_hit = (first < bars).astype(np.float64)
+        found = estimate(is_hit, confidence, is_mirrored=paths.antithetic)
         if kind == "p_margin_call" and runner.terms.margin_call is None:
             found = RiskEstimate(math.nan, math.nan, math.nan)
         row |= {kind: found.value, f"{kind}_low": found.low, f"{kind}_high": found.high}
@@ -265,7 +246,6 @@ HAZARD = {
     "hazard": Head("hazard", "share of those", "chance"),
 }
 DAYS_SHOWN = 60
-ESTIMATORS = {"plain": "independent paths", "antithetic": "mirrored pairs"}
 
 
 @dataclass(frozen=True, eq=False)
@@ -288,9 +268,6 @@ class LiquidationRisk(SettingsResult):
         What the numbers come from: model, seed, policy, venue, account, confidence.
     paths : Paths
         The paths that the account was taken through.
-    outcomes : DataFrame
-        A row per path, not saved: ``wealth`` at the last horizon, ``is_liquidated`` and
-        ``is_ruined`` within it. Accounts on the same paths are compared row by row.
     """
 
     table: pd.DataFrame
@@ -300,7 +277,6 @@ class LiquidationRisk(SettingsResult):
     settings: dict[str, Any]
     paths: Paths | None = None
     runner: PathsRunner | None = None
-    outcomes: pd.DataFrame | None = None
 
     kind = "liquidation-risk"
     called = "risk"
@@ -318,11 +294,6 @@ class LiquidationRisk(SettingsResult):
             return "no order was filled"
         chance = float(self.table["p_liquidation"].iloc[-1])
         return f"{format_percent(chance)} liquidated in {self.table.index[-1]}"
-
-    @property
-    def funding(self) -> pd.DataFrame:
-        """What draws the funding of paths: a row per instrument, rates per settlement."""
-        return tabulate_funding(self.settings["paths"].get("funding_fit", {}))
 
     def path(self) -> pd.DataFrame:
         """Return the typical path to liquidation: the mean of the paths that are liquidated.
@@ -371,10 +342,8 @@ class LiquidationRisk(SettingsResult):
     def verdict(self) -> str:
         """The probability of liquidation within the longest horizon, as a sentence."""
         row, horizon = self.table.iloc[-1], self.table.index[-1]
-        held = self.settings.get("leverage")
-        account = "The" if held is None else f"Beginning at {format_leverage(held)}, the"
         return (
-            f"{account} account is liquidated within {horizon} with a probability of "
+            f"The account is liquidated within {horizon} with a probability of "
             f"{format_chance(row['p_liquidation'])} ({self._sure} interval: "
             f"{write_interval(row, 'p_liquidation')})."
         )
@@ -382,10 +351,10 @@ class LiquidationRisk(SettingsResult):
     @property
     def details(self) -> str:
         """What was drawn, and how little the paths can show."""
-        drawn, method = self.settings["paths"], ESTIMATORS[self.table["method"].iloc[-1]]
+        drawn, is_plain = self.settings["paths"], self.table["method"].iloc[-1] == "plain"
         text = (
             f"{drawn['paths']:,} paths of {drawn['model']['name']}, {describe_drift(drawn)}; the "
-            f"shares are those of {method}."
+            f"shares are those of {'independent paths' if is_plain else 'mirrored pairs'}."
         )
         unseen = self.table.index[self.table["p_liquidation"] == 0.0]
         if len(unseen):
@@ -453,10 +422,6 @@ class LiquidationRisk(SettingsResult):
                            most=DAYS_SHOWN, columns=tuple(HAZARD)),
             )),
         ]  # fmt: skip
-
-    def to_dict(self) -> dict[str, Any]:
-        """Return the result as data for JSON."""
-        return {**super().to_dict(), "funding": to_json(list_records(self.funding))}
 
 
 def write_interval(row: Any, name: str) -> str:
@@ -553,19 +518,13 @@ def liquidation_risk(
     report("checking and compiling the policy", 1, 1)
     lives = runner.run_chunks(threads=threads, progress=functools.partial(report, "paths"))
     events = reduce_lives(lives, bars, runner.last)
-    no_fill = explain_idle(runner, events.wealth, events.shown.T)
-    warn_of_idle(no_fill, paths.count)
+    no_fill = explain_idle(runner, events)
     rows = [describe_horizon(runner, events, k, n, sure) for k, n in enumerate(bars)]
     settings = describe_settings(runner, sure, method) | ({"no_fill": no_fill} if no_fill else {})
     typical, drawn = None, runner.paths
     if events.doomed is not None:
         columns = dict(zip(("price", "equity"), events.doomed, strict=True))
         typical = pd.DataFrame(columns, index=drawn.time[1:])
-    outcomes = {
-        "wealth": events.wealth[-1],
-        "is_liquidated": events.liquidated < bars[-1],
-        "is_ruined": events.ruined < bars[-1],
-    }
     return LiquidationRisk(
         table=pd.DataFrame(rows, index=pd.Index(names, name="horizon")),
         fan=tabulate_fan(drawn, events),
@@ -574,8 +533,23 @@ def liquidation_risk(
         settings=settings,
         paths=drawn,
         runner=runner,
-        outcomes=pd.DataFrame(outcomes, index=pd.RangeIndex(len(events.ruined), name="path")),
     )
+
+
+def explain_idle(runner: PathsRunner, events: PathEvents) -> str:
+    """Warn if no path filled an order, and return why."""
+    if any((each != each[:, :1]).any() for each in (events.wealth, events.shown.T)):
+        return ""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        reason = replace(runner, compile=False).run_path(0).no_fill
+    if reason:
+        warn_caller(
+            f"no order was filled on any of {runner.paths.count:,} paths, so nothing can be "
+            f"liquidated: {reason}",
+            NoFillWarning,
+        )
+    return reason
 
 
 def refine_runner(runner: PathsRunner, method: str) -> PathsRunner:
@@ -592,7 +566,6 @@ def describe_settings(runner: PathsRunner, confidence: float, method: str) -> di
     resume, overlay = runner.resume, runner.overlay
     return {
         "policy": name_policies(runner.policy),
-        "leverage": find_leverage(runner),
         "venue": describe_each(runner.venue, lambda each: each.to_dict()),
         "account": runner.terms.to_dict(),
         "overlay": None if overlay is None else repr(overlay),
@@ -602,18 +575,6 @@ def describe_settings(runner: PathsRunner, confidence: float, method: str) -> di
         "method": method,
         "paths": runner.paths.describe(),
     }
-
-
-def find_leverage(runner: PathsRunner) -> float | None:
-    """Return the leverage that the account begins at, where it is known beforehand."""
-    if not isinstance(runner.signal, float) or runner.overlay is not None:
-        return None
-    if runner.resume is not None:
-        bars, positions = runner.resume.bars, runner.resume.positions
-        return float((bars if "leverage" in bars else positions)["leverage"].iloc[-1])
-    policy: Any = runner.policy
-    stated = policy.settings().get("leverage")
-    return stated * runner.signal if isinstance(stated, float) else None
 
 
 def name_policies(policy: AnyPolicy) -> str:
@@ -699,12 +660,6 @@ class MaxLeverage(SettingsResult):
         """The title of the page."""
         chance = format_chance(self.settings["probability"])
         return f"Largest {self.grid.index.name} at {chance} in {self.settings['horizon']}"
-
-    @property
-    def notices(self) -> tuple[str, ...]:
-        """What the account did not hold."""
-        cautions = self.settings.get("cautions", ())
-        return tuple(f"The account did not hold what was found, {each}." for each in cautions)
 
     @property
     def verdict(self) -> str:
@@ -805,11 +760,6 @@ def max_leverage(  # noqa: PLR0913 - by name, as in bt.run
     -------
     MaxLeverage
 
-    Warns
-    -----
-    UserWarning
-        If the account fills no order at the leverage found, or limits cut it to less.
-
     Raises
     ------
     ParameterError
@@ -840,15 +790,11 @@ def max_leverage(  # noqa: PLR0913 - by name, as in bt.run
     sizes = choose_grid(policy, venue, account, drawn[0])
     rows: dict[str, dict[str, Any]] = {}
     columns: dict[str, list[float]] = {}
-    cautions: dict[str, list[str]] = {}
     for done, each in enumerate(drawn, 1):
         scan = LeverageScan(each, policy, horizon, threads, terms)
         name = type(each.model).__name__.lower()
         name = f"{name} {len(rows) + 1}" if name in rows else name
         rows[name], columns[name] = scan.search(sizes, chance)
-        best = rows[name]["leverage"]
-        if best > 0.0 and (caution := describe_shortfall(scan.make_runner(best))):
-            cautions.setdefault(caution, []).append(name)
         if progress is not None:
             progress(done, len(drawn))
     table = pd.DataFrame(rows.values(), index=pd.Index(rows, name="model"))
@@ -864,10 +810,6 @@ def max_leverage(  # noqa: PLR0913 - by name, as in bt.run
         "signal": signal,
         "paths": {name: each.describe() for name, each in zip(rows, drawn, strict=True)},
     }
-    for caution, names in cautions.items():
-        said = f"{', '.join(names)}: {caution}"
-        settings.setdefault("cautions", []).append(said)
-        warn_caller(f"the account did not hold the {label} found for {said}", UserWarning)
     grid = pd.DataFrame(columns, index=pd.Index(sizes, name=label))
     return MaxLeverage(table, grid, settings, market)
 
@@ -922,37 +864,32 @@ class LeverageScan:
             find_first(lives.liquidations[:, :bars]) < bars
             for lives in self.make_runner(size).run_chunks(count=count, threads=self.threads)
         ]
-        return estimate_plain(np.concatenate(hits).astype(np.float64), 0.95)
+        return estimate(np.concatenate(hits).astype(np.float64), 0.95)
 
     def search(self, sizes: FloatArray, chance: float) -> tuple[dict[str, Any], list[float]]:
-        """Return the row of the largest size, and the probability by size on the first paths."""
-        scanned = min(SCANNED, self.paths.count)
-        grid = [self.estimate(float(size), scanned).value for size in sizes]
-        over = np.flatnonzero(np.array(grid) > chance)
-        best, found = self.bisect(sizes, int(over[0]) if over.size else len(sizes) - 1, chance)
+        """Return the row of the largest size, and the probability by size on the first paths.
+
+        The edge is that next to the first size over the bound, on all paths; the first ones may
+        have it elsewhere.
+        """
+        of_all = functools.cache(lambda size: self.estimate(size, self.paths.count))
+        scanned, grid = min(SCANNED, self.paths.count), [0.0, *map(float, sizes)]
+        rough = [self.estimate(size, scanned).value for size in grid[1:]]
+        at = next((k for k, p in enumerate(rough, 1) if p > chance), len(grid) - 1)
+        while at < len(grid) and of_all(grid[at]).value <= chance:
+            at += 1
+        while 1 < at < len(grid) and of_all(grid[at - 1]).value > chance:
+            at -= 1
+        best, high = grid[at - 1], grid[min(at, len(grid) - 1)]
+        for _ in range(STEPS if at < len(grid) else 0):
+            middle = math.sqrt(best * high) if best > 0.0 else 0.5 * high
+            best, high = (middle, high) if of_all(middle).value <= chance else (best, middle)
         row = {
             "leverage": best,
-            "p_liquidation": found.value,
-            "p_liquidation_low": found.low,
-            "p_liquidation_high": found.high,
-            "is_monotone": bool(np.all(np.diff(grid) >= 0.0)),
+            "p_liquidation": of_all(best).value,
+            "p_liquidation_low": of_all(best).low,
+            "p_liquidation_high": of_all(best).high,
+            "is_monotone": bool(np.all(np.diff(rough) >= 0.0)),
             "is_limited": best == sizes[-1],
         }
-        return row, grid
-
-    def bisect(self, sizes: FloatArray, k: int, chance: float) -> tuple[float, RiskEstimate]:
-        """Return the edge next to size k on all paths; the first ones may have it elsewhere."""
-        estimate = functools.cache(lambda size: self.estimate(size, self.paths.count))
-        grid = [0.0, *map(float, sizes)]
-        at = k + 1
-        while at < len(grid) and estimate(grid[at]).value <= chance:
-            at += 1
-        if at == len(grid):
-            return grid[-1], estimate(grid[-1])
-        while at > 1 and estimate(grid[at - 1]).value > chance:
-            at -= 1
-        low, high = grid[at - 1], grid[at]
-        for _ in range(STEPS):
-            middle = math.sqrt(low * high) if low > 0.0 else 0.5 * high
-            low, high = (middle, high) if estimate(middle).value <= chance else (low, middle)
-        return low, estimate(low)
+        return row, rough

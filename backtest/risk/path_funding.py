@@ -8,7 +8,6 @@ from dataclasses import dataclass, field, replace
 from typing import Any, NamedTuple, TypeAlias
 
 import numpy as np
-import pandas as pd
 
 from backtest.base import (
     FloatArray,
@@ -319,10 +318,6 @@ def is_stable(weights: tuple[float, ...], windows: tuple[int, ...]) -> bool:
             return False
         sums.append(sums[-1] + value)
     return at < (LIVES - 1) * longest
-
-
-def tabulate_funding(fits: Mapping[str, Mapping[str, Any]]) -> pd.DataFrame:
-    return pd.DataFrame(list(fits.values()), index=pd.Index(list(fits), name="instrument"))
 
 
 def summarize_funding(fits: Mapping[str, Mapping[str, Any]]) -> list[str]:

@@ -17,15 +17,12 @@ from backtest.account import Account
 from backtest.base import (
     DataError,
     FloatArray,
-    NoFillWarning,
     Number,
     ParameterError,
     Range,
-    format_leverage,
     format_time,
     name_values,
     repr_plain,
-    warn_caller,
 )
 from backtest.engine import (
     BatchLoop,
@@ -38,7 +35,6 @@ from backtest.engine import (
     assign_policies,
     check_run,
     describe_venue,
-    is_large,
     is_same_account,
     join_resumed,
     lay_alike,
@@ -50,7 +46,6 @@ from backtest.engine import (
     set_up,
     set_up_again,
 )
-from backtest.engine.run_result import WORDS
 from backtest.market import Market, Markets, as_given, find_clock, read_weights, weights_to_frame
 from backtest.policy import Policy, trades_options
 from backtest.risk.path_bars import MARKS, PRICES, PathBars
@@ -435,43 +430,3 @@ def read_constant_signal(signal: Any, paths: Paths) -> float | dict[str, float] 
         for name in paths.names
     }
     return found[paths.names[0]] if is_one else found
-
-
-def run_first_path(runner: PathsRunner) -> Result:
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        return replace(runner, compile=False).run_path(0)
-
-
-def explain_idle(runner: PathsRunner, *wealth: FloatArray) -> str:
-    if any((each != each[:, :1]).any() for each in wealth):
-        return ""
-    return run_first_path(runner).no_fill
-
-
-def warn_of_idle(no_fill: str, count: int) -> None:
-    if no_fill:
-        warn_caller(
-            f"no order was filled on any of {count:,} paths, so nothing can be liquidated: "
-            f"{no_fill}",
-            NoFillWarning,
-        )
-
-
-def describe_shortfall(runner: PathsRunner) -> str:
-    result = run_first_path(runner)
-    if result.no_fill:
-        return f"no order was filled: {result.no_fill}"
-    rows = [row for row in result.target_cut_rows if row.get("instrument", "all") == "all"]
-    if not rows:
-        return ""
-    total = rows[0]
-    cuts = [row for row in rows[1:] if is_large(row, total) and row["mean_shortfall"] > 0.0]
-    cuts = [row for row in cuts if row["cause"] != "band"]
-    if not cuts or not np.isfinite(total["mean_held"]):
-        return ""
-    causes = ", ".join(WORDS[row["cause"]] for row in cuts)
-    return (
-        f"asked for {format_leverage(total['mean_asked'])} on average and held "
-        f"{format_leverage(total['mean_held'])}, cut by {causes}"
-    )

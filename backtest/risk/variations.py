@@ -42,7 +42,6 @@ from backtest.venue import Venue
 # ------------------------------------------------------------------------------------ sensitivity
 
 PRICES = ("open", "high", "low", "close")
-HALF_AND_DOUBLE = (0.5, 2.0)
 SCANNED = tuple(2.0 ** (k / 2) for k in range(1, 13))
 LEAST_CHANGE = 0.00005
 """Change of growth that is not 0.00 %."""
@@ -52,52 +51,46 @@ class VariedTerms(NamedTuple):
     market: Markets
     venue: Mapping[str, Venue]
 
-    def with_venues(self, change: Callable[[Venue], Mapping[str, Any]]) -> VariedTerms:
-        changed = {name: each.override(change(each)) for name, each in self.venue.items()}
-        return self._replace(venue=changed)
-
-    def with_markets(self, change: Callable[[Market], Market]) -> VariedTerms:
-        changed = {name: change(each) for name, each in self.market.items()}
-        return self._replace(market=self.market.with_markets(changed))
-
 
 class Factor(NamedTuple):
-    change: Callable[[VariedTerms, float], VariedTerms]
-    steps: tuple[float, ...] = HALF_AND_DOUBLE
+    """What changes by a step: a venue, of which it gives the new fields, or else a market.
+
+    ``shift`` is the unit of steps that are added, 0 where they multiply.
+    """
+
+    venue: Callable[[Venue, float], Mapping[str, Any]] | None = None
+    market: Callable[[Market, float], Market] | None = None
+    steps: tuple[float, ...] = (0.5, 2.0)
     shift: float = 0.0
-    """The unit of steps that are added; 0 where they multiply."""
+
+    def change(self, terms: VariedTerms, step: float) -> VariedTerms:
+        markets, venues = terms
+        if self.market is not None:
+            changed = {name: self.market(each, step) for name, each in markets.items()}
+            markets = markets.with_markets(changed)
+        if self.venue is not None:
+            venues = {name: own.override(self.venue(own, step)) for name, own in venues.items()}
+        return VariedTerms(markets, venues)
 
 
-def change_rates(terms: VariedTerms, shift: float) -> VariedTerms:
-    def change(venue: Venue) -> dict[str, Any]:
-        names = ["borrow_rate", "cash_rate"] if venue.interest_on else []
-        names += ["short_rate"] if venue.interest_on == "loan" else []
-        return {name: getattr(venue, name) + shift for name in names}
-
-    return terms.with_venues(change)
+def shift_rates(venue: Venue, shift: float) -> dict[str, Any]:
+    names = ["borrow_rate", "cash_rate"] if venue.interest_on else []
+    names += ["short_rate"] if venue.interest_on == "loan" else []
+    return {name: getattr(venue, name) + shift for name in names}
 
 
-def scale_fees(terms: VariedTerms, factor: float) -> VariedTerms:
-    names = ("fees.taker", "fees.maker")
-    return terms.with_venues(
-        lambda venue: {name: scale(venue, name, factor, math.inf) for name in names}
-    )
+def scale_fees(venue: Venue, factor: float) -> dict[str, Any]:
+    return {name: scale(venue, name, factor, math.inf) for name in ("fees.taker", "fees.maker")}
 
 
-def scale_slippage(terms: VariedTerms, factor: float) -> VariedTerms:
-    def change(venue: Venue) -> dict[str, Any]:
-        changes = {name: scale(venue, name, factor, 0.99) for name in list_worsenings(venue)}
-        return {**changes, "slippage.impact": venue.slippage.impact * factor}
-
-    return terms.with_venues(change)
+def scale_slippage(venue: Venue, factor: float) -> dict[str, Any]:
+    changes = {name: scale(venue, name, factor, 0.99) for name in list_worsenings(venue)}
+    return {**changes, "slippage.impact": venue.slippage.impact * factor}
 
 
-def scale_margin(terms: VariedTerms, factor: float) -> VariedTerms:
-    def change(venue: Venue) -> dict[str, Any]:
-        given = {name: getattr(venue, name) for name in MULTIPLIERS}
-        return {name: value * factor for name, value in given.items() if value is not None}
-
-    return terms.with_venues(change)
+def scale_margin(venue: Venue, factor: float) -> dict[str, Any]:
+    given = {name: getattr(venue, name) for name in MULTIPLIERS}
+    return {name: value * factor for name, value in given.items() if value is not None}
 
 
 def change_funding(market: Market, rates: FloatArray) -> Market:
@@ -120,21 +113,17 @@ def scale_moves(market: Market, factor: float) -> Market:
 
 
 FACTORS: dict[str, Factor] = {
-    "rates": Factor(change_rates, (-0.01, 0.01), 0.01),
-    "funding": Factor(
-        lambda terms, x: terms.with_markets(lambda own: change_funding(own, own.funding_rate * x))
-    ),
+    "rates": Factor(shift_rates, steps=(-0.01, 0.01), shift=0.01),
+    "funding": Factor(market=lambda own, x: change_funding(own, own.funding_rate * x)),
     "funding shift": Factor(
-        lambda terms, x: terms.with_markets(lambda own: change_funding(own, own.funding_rate + x)),
-        (-1e-4, 1e-4),
-        1e-4,
+        market=lambda own, x: change_funding(own, own.funding_rate + x),
+        steps=(-1e-4, 1e-4),
+        shift=1e-4,
     ),
     "fees": Factor(scale_fees),
     "slippage": Factor(scale_slippage),
     "margin": Factor(scale_margin),
-    "volatility": Factor(
-        lambda terms, x: terms.with_markets(lambda own: scale_moves(own, x)), (0.75, 1.25)
-    ),
+    "volatility": Factor(market=scale_moves, steps=(0.75, 1.25)),
 }
 
 
@@ -199,10 +188,6 @@ class Sensitivity(SettingsResult):
                 ShownTable(self.table, labels=Head("factor"), heads=heads),
             ), shows="both")
         ]  # fmt: skip
-
-    def to_dict(self) -> dict[str, Any]:
-        """Return the result as data for JSON."""
-        return {**super().to_dict(), "growth": self.base}
 
     def __repr__(self) -> str:
         return f"<Sensitivity: growth {self.base:.4g} a year, {len(self.table)} changes>"
@@ -357,9 +342,9 @@ def find_even(
 
 # --------------------------------------------------------------------------------------- capacity
 
-DECADES = tuple(10.0 ** (k / 2) for k in range(15))
 MONEY = Number(0, open_low=True)
-TOLERANCE = Number(1e-6, 0.5)
+TOLERANCE = 0.01
+"""Relative error of the capitals at which a measure is half."""
 HALVED = {"growth": "growth", "sharpe": "the Sharpe ratio"}
 
 
@@ -372,9 +357,8 @@ class Capacity(SettingsResult):
     table : DataFrame
         By ``capital``: ``growth`` per year and ``sharpe``; ``mean_leverage``, which falls where
         orders are cut by participation or by the venue's largest notional; ``impact`` and
-        ``costs`` (fees, slippage and impact), per year of the mean equity; ``volume_share``, the
-        notional traded over that of the markets (NaN where one has no volumes);
-        ``final_equity`` as a multiple of the capital; ``ruined``, 1 where the account was.
+        ``costs`` (fees, slippage and impact), per year of the mean equity; ``final_equity`` as a
+        multiple of the capital; ``ruined``, 1 where the account was.
     half_growth, half_sharpe : float
         The capital at which the growth, or the Sharpe ratio, is half of that at the smallest
         capital; NaN if it is not halved at the largest, or is not over 0 at the smallest.
@@ -400,7 +384,7 @@ class Capacity(SettingsResult):
         return f"growth halves at {format_round_money(self.half_growth)}"
 
     def __repr__(self) -> str:
-        return f"<Capacity: growth halves at {format_round_money(self.half_growth)}>"
+        return f"<Capacity: {self.note}>"
 
     @property
     def verdict(self) -> str:
@@ -453,7 +437,6 @@ def capacity(
     venue: Any,
     account: Account,
     capitals: Sequence[float] | None = None,
-    tolerance: float = 0.01,
     progress: Progress | None = None,
     **settings: Any,
 ) -> Capacity:
@@ -466,8 +449,6 @@ def capacity(
         ``Slippage(impact=...)`` or ``Slippage(max_participation=...)``.
     capitals : sequence of float, optional
         Increasing, in money; by default seven decades from the capital of the account, two to each.
-    tolerance : float
-        Relative error of the capitals at which growth and Sharpe ratio are half.
     progress : callable, optional
         Called with capitals done and capitals in all.
     **settings
@@ -487,8 +468,7 @@ def capacity(
     -----
     The impact of an order is that of the square-root law, ``Y sigma sqrt(notional / daily volume)``
     (docs/accounting.md), so that the costs of a policy per unit of equity grow with the root of its
-    capital. What is half is compared with the smallest capital; the first crossing counts, found by
-    bisection on the logarithm.
+    capital. What is half is compared with the smallest capital; the first crossing counts, to 1 %.
     """
     if account.flows is not None:
         raise ParameterError("account.flows must be left out: the capital varies")
@@ -499,7 +479,6 @@ def capacity(
             "capacity needs costs or limits that depend on size, slippage.impact is 0 and "
             "slippage.max_participation is None"
         )
-    TOLERANCE.check("tolerance", tolerance)
     grid = read_capitals(capitals, account)
     done: dict[float, dict[str, float]] = {}
 
@@ -508,25 +487,34 @@ def capacity(
             own = account.override({"capital": capital})
             with warn_once(is_first=not done):
                 result = run(markets, policy, venue=venue, account=own, **settings)
-            done[capital] = describe_run(result, markets, capital)
+            metrics, rates = result.metrics, find_cost_rates(result.tally, result.span)
+            done[capital] = {
+                "growth": float(metrics["cagr"]),
+                "sharpe": float(metrics["sharpe"]),
+                "mean_leverage": float(metrics["mean_leverage"]),
+                "impact": rates["impact"],
+                "costs": rates["fees"] + rates["slippage"] + rates["impact"],
+                "final_equity": float(metrics["final_equity"]) / capital,
+                "ruined": float(metrics["ruined"]),
+            }
         return done[capital]
 
     for k, capital in enumerate(grid):
         measure(capital)
         if progress is not None:
             progress(k + 1, len(grid))
-    growth, sharpe = (find_half(name, grid, measure, tolerance) for name in HALVED)
+    growth, sharpe = (find_half(name, grid, measure) for name in HALVED)
     table = pd.DataFrame([done[capital] for capital in grid], index=pd.Index(grid, name="capital"))
     described = {
         "policy": name_policies(policy), "account": account.to_dict(),
-        "venue": describe_each(venue, lambda each: each.to_dict()), "tolerance": tolerance,
+        "venue": describe_each(venue, lambda each: each.to_dict()),
     }  # fmt: skip
     return Capacity(table, growth, sharpe, described, market)
 
 
 def read_capitals(capitals: Sequence[float] | None, account: Account) -> list[float]:
     if capitals is None:
-        return [float(account.capital) * factor for factor in DECADES]
+        return [float(account.capital) * 10.0 ** (k / 2) for k in range(15)]
     is_list = isinstance(capitals, Sequence | np.ndarray) and not isinstance(capitals, str)
     found = [MONEY.check("capital", each) for each in capitals] if is_list else []
     if len(found) < 2 or any(b <= a for a, b in pairwise(found)):
@@ -536,39 +524,8 @@ def read_capitals(capitals: Sequence[float] | None, account: Account) -> list[fl
     return found
 
 
-def describe_run(result: Any, markets: Markets, capital: float) -> dict[str, float]:
-    metrics = result.metrics
-    rates = find_cost_rates(result.tally, result.span)
-    return {
-        "growth": float(metrics["cagr"]),
-        "sharpe": float(metrics["sharpe"]),
-        "mean_leverage": float(metrics["mean_leverage"]),
-        "impact": rates["impact"],
-        "costs": rates["fees"] + rates["slippage"] + rates["impact"],
-        "volume_share": measure_volume_share(result, markets),
-        "final_equity": float(metrics["final_equity"]) / capital,
-        "ruined": float(metrics["ruined"]),
-    }
-
-
-def measure_volume_share(result: Any, markets: Markets) -> float:
-    if not all(market.volume.any() for market in markets.values()):
-        return math.nan
-    total = 0.0
-    for (name, market), listed in zip(markets.items(), markets.spans[:, 0], strict=True):
-        rows = slice(max(result.span.first - int(listed), 0), None)
-        contract = result.venues[name].contract
-        price = market.close[rows]
-        price = 1.0 / price if contract.kind == "inverse" else price
-        total += float(np.sum(market.volume[rows] * price) * contract.size)
-    return float(result.tally.money.traded) / total if total > 0.0 else math.nan
-
-
 def find_half(
-    name: str,
-    grid: Sequence[float],
-    measure: Callable[[float], Mapping[str, float]],
-    tolerance: float,
+    name: str, grid: Sequence[float], measure: Callable[[float], Mapping[str, float]]
 ) -> float:
     from scipy.optimize import brentq  # noqa: PLC0415 - slow to load
 
@@ -583,5 +540,5 @@ def find_half(
 
     for low, high in pairwise(grid):
         if not gap(math.log(high)) > 0.0:
-            return math.exp(brentq(gap, math.log(low), math.log(high), xtol=0.5 * tolerance))
+            return math.exp(brentq(gap, math.log(low), math.log(high), xtol=0.5 * TOLERANCE))
     return math.nan

@@ -44,9 +44,7 @@ def test_the_most_leverage_is_found(capsys):
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         assert main([*words, "--policy", "constant", "--set", "leverage=8"]) == 0
-    said = capsys.readouterr().out
-    assert "largest factor" in said
-    assert "did not hold what was found, gbm: asked for" in " ".join(said.split())
+    assert "largest factor" in capsys.readouterr().out
 
 
 def test_shocks_and_ladders_are_read_from_flags(capsys):

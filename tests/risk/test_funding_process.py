@@ -115,7 +115,6 @@ def test_short_histories_have_simpler_processes_and_say_so(market):
     terms = {"venue": free_venue(), "account": free_account(), "compile": False, "method": "plain"}
     risk = bt.liquidation_risk(none, Hold(5.0), **terms)
     assert "funding: none (the history has no settlements)" in risk.summary()
-    assert risk.funding["process"].to_list() == ["none"]
 
 
 def test_a_number_is_a_constant_none_is_none_and_terms_cap(market):

@@ -10,10 +10,7 @@ from scipy.stats import beta, norm
 import backtest as bt
 from backtest import paths as models
 from backtest.features import touch_probability
-from backtest.risk.liquidations import (
-    estimate_pairs,
-    exact_interval,
-)
+from backtest.risk.liquidations import estimate, exact_interval
 from backtest.strategies import Constant, TailHedge, VolTarget
 from tests.options.listed_markets import make_markets, make_venue
 from tests.risk.accounts import Hold, free_account, free_venue, liquidation_distance, still_market
@@ -124,7 +121,7 @@ def test_the_interval_is_that_of_clopper_and_pearson():
     # pairs that always differ: the share is certain up to the number of pairs, the interval narrow
     mixed = np.tile([1.0, 0.0], 500)
     mixed[:40] = 1.0
-    pairs = estimate_pairs(mixed, 0.95)
+    pairs = estimate(mixed, 0.95, is_mirrored=True)
     assert pairs.high - pairs.low < 0.5 * np.subtract(*exact_interval(520, 1000, 0.95)[::-1])
 
 
@@ -136,7 +133,7 @@ def test_intervals_of_pairs_cover_the_truth(p):
     for _ in range(400):
         z = rng.standard_normal(5000)
         hits = (np.stack([z, -z], axis=1).ravel() < norm.ppf(p)).astype(float)
-        found = estimate_pairs(hits, 0.95)
+        found = estimate(hits, 0.95, is_mirrored=True)
         covered += found.low <= p <= found.high
     assert 0.93 <= covered / 400 <= 0.985
 
@@ -221,4 +218,4 @@ def test_a_result_that_holds_options_is_refused_until_they_are_closed():
                 bt.liquidation_risk(paths, Constant(0.5), **terms)
         else:
             found = bt.liquidation_risk(paths, Constant(0.5), **terms, method="plain")
-            assert found.outcomes["wealth"].notna().all()
+            assert found.table["equity_50"].notna().all()
