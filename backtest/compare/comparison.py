@@ -3,18 +3,15 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple, Self
+from typing import TYPE_CHECKING, Any, Self
 
-import numpy as np
 import pandas as pd
 
 from backtest.base import (
-    Choice,
-    FloatArray,
     Head,
     Headline,
     ParameterError,
@@ -31,7 +28,6 @@ from backtest.base import (
 )
 from backtest.compare.pairs import (
     FEW,
-    LEAST_SAMPLES,
     LOST,
     SAME,
     TEST,
@@ -40,14 +36,12 @@ from backtest.compare.pairs import (
     show_accounts,
     show_gap,
 )
-from backtest.measures import Sampled, find_confidence_set, find_superiority, is_lost
+from backtest.measures import is_lost
 from backtest.measures.cautions import AFTER_RUIN, DOUBTS
-from backtest.measures.differences import STATISTICS
 
 if TYPE_CHECKING:
     from backtest.engine import Result
 
-GAINS = Choice("log_growth", "sharpe")
 MEASURED = (
     "log_growth", "cagr", "volatility", "sharpe", "max_drawdown", "es_95", "mean_leverage",
     "liquidations", "fees_annual", "funding_annual",
@@ -80,27 +74,6 @@ COVERAGE = (
 )
 LEAST_MEASURED = 500
 """Periods of a comparison under which nobody measured the coverage."""
-
-
-class SuperiorityTest(NamedTuple):
-    measure: str
-    baseline: str
-    p_value: float
-    p_lower: float
-    p_upper: float
-    best: str | None
-    is_beaten: bool
-    block: int
-    ruined: tuple[str, ...]
-
-
-class ConfidenceSet(NamedTuple):
-    measure: str
-    confidence: float
-    members: tuple[str, ...]
-    p_values: dict[str, float]
-    block: int
-    ruined: tuple[str, ...]
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -200,101 +173,6 @@ class Comparison(SavedResult):
             raise ParameterError(f"baseline must be one of {names}, got {baseline!r}{near}")
         return correct_p_values(orient_pairs(self.pairs, baseline), self.confidence)
 
-    # ------------------------------------------------------------------------------- joint tests
-
-    def spa(self, measure: str = "log_growth", baseline: str | None = None) -> SuperiorityTest:
-        """Test whether any policy is better than the baseline, given how many were tried.
-
-        Parameters
-        ----------
-        measure : str
-            ``"log_growth"``, or ``"sharpe"`` (to first order, by the influence of each return).
-        baseline : str, optional
-            The baseline of the comparison by default.
-
-        Raises
-        ------
-        ParameterError
-            If an argument is not allowed, or there are fewer than 30 returns.
-
-        Notes
-        -----
-        Hansen (2005); see :func:`backtest.measures.differences.find_superiority`.
-        """
-        base, ruined = baseline or self.baseline, self.ruined
-        self.against(base)
-        gains = self._estimate_gains(measure)
-        if base in ruined:
-            best = max(gains, key=lambda name: float(np.mean(gains[name])), default=None)
-            unknown = (math.nan, math.nan, math.nan)
-            return SuperiorityTest(measure, base, *unknown, best, best is not None, 0, ruined)
-        if base not in gains:
-            raise ParameterError(
-                f"baseline must have a {measure}, {base!r} has none, as its returns do not vary; "
-                "it has a log_growth"
-            )
-        others = [name for name in gains if name != base]
-        if not others:
-            return SuperiorityTest(measure, base, 1.0, 1.0, 1.0, None, False, 0, ruined)
-        rows = np.array([gains[name] for name in others])
-        found = find_superiority(rows, gains[base], **self._draws)
-        best = others[found.best] if found.best >= 0 else None
-        is_beaten = found.p_value <= 1.0 - self.confidence
-        return SuperiorityTest(measure, base, *found[:3], best, is_beaten, found.block, ruined)
-
-    def confidence_set(self, measure: str = "log_growth") -> ConfidenceSet:
-        """Return the policies that may be the best; all others are worse than one of them.
-
-        Parameters
-        ----------
-        measure : str
-            ``"log_growth"``, or ``"sharpe"`` (to first order, by the influence of each return).
-
-        Raises
-        ------
-        ParameterError
-            If the measure is not one of these, or there are fewer than 30 returns.
-
-        Notes
-        -----
-        Hansen, Lunde and Nason (2011); see
-        :func:`backtest.measures.differences.find_confidence_set`.
-        """
-        gains = self._estimate_gains(measure)
-        p_values, block = dict.fromkeys(gains, 1.0), 0
-        if len(gains) > 1:
-            found, block = find_confidence_set(np.array(list(gains.values())), **self._draws)
-            p_values = dict(zip(gains, found.tolist(), strict=True))
-        known = {name: p_values.get(name, 0.0) for name in self.names}
-        members = tuple(name for name in self.order if known[name] > 1.0 - self.confidence)
-        return ConfidenceSet(measure, self.confidence, members, known, block, self.ruined)
-
-    @property
-    def _draws(self) -> dict[str, int]:
-        return {"draws": int(self.manifest["draws"]), "seed": int(self.manifest["seed"])}
-
-    def _estimate_gains(self, measure: str) -> dict[str, FloatArray]:
-        GAINS.check("measure", measure)
-        names = [name for name in self.names if name not in self.ruined]
-        n = len(self.returns)
-        if n < LEAST_SAMPLES:
-            raise ParameterError(
-                f"a test needs {LEAST_SAMPLES} returns or more, got {n}; a shorter sampling has "
-                "more"
-            )
-        if not names:
-            return {}
-        rest = np.array([self.manifest["policies"][name]["rest"] for name in names])
-        rows = np.ascontiguousarray(self.returns[names].to_numpy(dtype=np.float64).T)
-        samples, free = self.manifest["samples"], np.asarray(self.risk_free, dtype=np.float64)
-        per_year, periods = float(samples["per_year"]), float(samples["periods"])
-        sampled = Sampled(rows * rest[:, None], free, per_year, periods)
-        statistic = STATISTICS[measure]
-        found = statistic.estimate(statistic.read(sampled))
-        gains = statistic.scale(sampled) * (found.value[:, None] + found.influence)
-        known = ~np.isnan(found.value)
-        return {name: row for name, row, is_in in zip(names, gains, known, strict=True) if is_in}
-
     def _tabulate_gaps(self) -> ShownTable:
         cells: dict[str, dict[str, str]] = {}
         for row in self.differences.to_dict("records"):
@@ -305,22 +183,6 @@ class Comparison(SavedResult):
         note = f"Intervals of {100.0 * self.confidence:.6g} %; * is more than noise."
         caption = f"Difference from {self.baseline}"
         return ShownTable(table, caption, note, Head("policy"), heads)
-
-    def _list_conclusions(self) -> Iterator[str]:
-        if (self.differences["basis"] == FEW).all():
-            return
-        if len(self.names) - len(self.lost) > 2:
-            if self.baseline not in self.ruined:
-                test = self.spa()
-                shown = f"{test.best} does" if test.is_beaten else "it is not shown that any does"
-                yield (
-                    f"p = {test.p_value:.3f} that no policy truly grows faster than "
-                    f"{self.baseline} (Hansen's SPA): {shown}."
-                )
-            yield (
-                f"May be the best in log growth, with {self.confidence:.0%} confidence (model "
-                f"confidence set): {', '.join(self.confidence_set().members)}."
-            )
 
     def _describe_intervals(self) -> str:
         blocks = ", ".join(f"{n} for {TITLES[name]}" for name, n in self.manifest["blocks"].items())
@@ -380,8 +242,7 @@ class Comparison(SavedResult):
         return f"<Comparison of {', '.join(self.names)}{risk} on {self.manifest['data']['source']}>"
 
     def to_dict(self) -> dict[str, Any]:
-        """Return the comparison as data for JSON, with the joint tests if there are 30 returns."""
-        has_tests = len(self.returns) >= LEAST_SAMPLES
+        """Return the comparison as data for JSON."""
         data: dict[str, Any] = to_plain(
             {
                 "comparison": self.manifest,
@@ -389,8 +250,6 @@ class Comparison(SavedResult):
                 "differences": self.differences.to_dict("records"),
                 "pairs": self.pairs.to_dict("records"),
                 "order": list(self.order),
-                "spa": self.spa()._asdict() if has_tests else None,
-                "confidence_set": self.confidence_set()._asdict() if has_tests else None,
             }
         )
         return data
@@ -451,7 +310,7 @@ class Comparison(SavedResult):
         for measure, title in TITLES.items():
             rows = self.differences[self.differences["measure"] == measure].set_index("policy")
             gaps.append(show_gap(f"difference-{measure}", f"Difference of {title}", rows))
-        gaps += [self._tabulate_gaps(), *self._list_conclusions()]
+        gaps.append(self._tabulate_gaps())
         lead = f"Each account less {self.baseline}; intervals hold {self.confidence:.0%}."
         return [
             Part("accounts", "The accounts", "One unit of money in each, over the same time.",

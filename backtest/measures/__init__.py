@@ -12,9 +12,9 @@ if TYPE_CHECKING:
     from backtest.measures.attribution import attribute_by, find_periods, read_account_history
     from backtest.measures.cautions import count_cautions, describe_left_out, find_cautions, is_lost
     from backtest.measures.cautions import name_sharpe
-    from backtest.measures.differences import STATISTICS, Differences, Sampled, Superiority
+    from backtest.measures.differences import STATISTICS, Differences, Sampled
     from backtest.measures.differences import choose_block, compare_pairs, draw_histories
-    from backtest.measures.differences import find_confidence_set, find_superiority, holm
+    from backtest.measures.differences import holm
     from backtest.measures.differences import pair_differences
     from backtest.measures.history import average_covariances, diversification_ratio
     from backtest.measures.history import monthly_returns, risk_shares, rolling_measures
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from backtest.measures.luck import Overfitting, SharpeMoments, deflated_sharpe
     from backtest.measures.luck import deflated_sharpe_of_returns, effective_trials
     from backtest.measures.luck import estimate_moments, expected_max_sharpe
-    from backtest.measures.luck import min_track_record_length, probabilistic_sharpe
+    from backtest.measures.luck import probabilistic_sharpe
     from backtest.measures.luck import probability_of_backtest_overfitting, sharpe_error
     from backtest.measures.luck import simulate_luck
     from backtest.measures.measure_table import RiskMeasure, annualize_ratios, find_cost_rates
@@ -60,7 +60,6 @@ __all__ = [
     "Overfitting",
     "Sampled",
     "SharpeMoments",
-    "Superiority",
     "attribute",
     "attribute_by",
     "calibration",
@@ -73,12 +72,9 @@ __all__ = [
     "estimate_moments",
     "expected_max_sharpe",
     "expected_shortfall",
-    "find_confidence_set",
-    "find_superiority",
     "fit_market",
     "holm",
     "max_drawdown",
-    "min_track_record_length",
     "monthly_returns",
     "probabilistic_sharpe",
     "probability_of_backtest_overfitting",

@@ -165,40 +165,6 @@ def deflated_sharpe_of_returns(returns: FloatArray, *, n_trials: float, std: flo
     return deflated_sharpe(**estimate_moments(returns)._asdict(), n_trials=n_trials, std=std)
 
 
-@checked
-def min_track_record_length(
-    sharpe: float,
-    *,
-    skew: float = 0.0,
-    kurtosis: float = 3.0,
-    benchmark: float = 0.0,
-    confidence: float = 0.95,
-) -> float:
-    """Return the number of observations needed to show that a Sharpe ratio exceeds a benchmark.
-
-    ``confidence`` is the probability to reach, from 0.5; the rest as :func:`probabilistic_sharpe`
-    takes it. Not rounded; infinite where ``sharpe`` is not above ``benchmark``.
-
-    Notes
-    -----
-    1 + (1 - g3 S + (g4 - 1) / 4 S^2) (Z(confidence) / (S - S*))^2. Source: Bailey and Lopez de
-    Prado (2012), The Sharpe Ratio Efficient Frontier, Journal of Risk 15(2), eq. 11.
-
-    Examples
-    --------
-    >>> year = 252
-    >>> n = min_track_record_length(2.0 / year**0.5, benchmark=1.0 / year**0.5)
-    >>> round(n / year, 2)
-    2.73
-    """
-    check_range("confidence", confidence, low=0.5, high=1.0, open_high=True)
-    excess = check_finite("sharpe", sharpe) - check_finite("benchmark", benchmark)
-    variance = estimation_variance(sharpe, skew, kurtosis)
-    if excess <= 0.0:
-        return math.inf
-    return 1.0 + variance * (NormalDist().inv_cdf(confidence) / excess) ** 2
-
-
 def estimation_variance(sharpe: float, skew: float, kurtosis: float) -> float:
     least = 1.0 + check_finite("skew", skew) ** 2
     if check_finite("kurtosis", kurtosis) < least * (1.0 - 1e-9):

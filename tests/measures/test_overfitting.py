@@ -18,7 +18,6 @@ from backtest.measures.luck import (
     effective_trials,
     estimate_moments,
     expected_max_sharpe,
-    min_track_record_length,
     probabilistic_sharpe,
     probability_of_backtest_overfitting,
     simulate_luck,
@@ -70,16 +69,6 @@ def test_dsr_of_aifinhub(n_trials: int, benchmark: float, dsr: float):
     assert found == pytest.approx(dsr, abs=1.5e-3)
 
 
-@pytest.mark.parametrize(
-    ("periods", "skew", "kurtosis", "years"), [(252, 0.0, 3.0, 2.73), (12, -0.72, 5.78, 4.99)]
-)
-def test_track_records_of_the_paper(periods: int, skew: float, kurtosis: float, years: float):
-    """Bailey and Lopez de Prado (2012): a Sharpe ratio of 2 against 1, at 95 %."""
-    root = math.sqrt(periods)
-    n = min_track_record_length(2.0 / root, skew=skew, kurtosis=kurtosis, benchmark=1.0 / root)
-    assert n / periods == pytest.approx(years, abs=6e-3)
-
-
 def test_moments_by_hand():
     """Returns 1, 1, 4: mean 2, squares 1 + 1 + 4, cubes -1 - 1 + 8, fourth powers 1 + 1 + 16."""
     found = estimate_moments(np.array([1.0, 1.0, 4.0]))
@@ -100,16 +89,6 @@ def test_far_in_the_tail_a_probability_is_still_exact():
     z_of_ten = -10.0 / math.sqrt(100.0)
     found = probabilistic_sharpe(0.0, 101, benchmark=-z_of_ten)
     assert found == pytest.approx(7.619853024160526e-24, rel=1e-9)
-
-
-def test_the_record_is_long_enough_exactly_where_the_probability_is_reached():
-    n = min_track_record_length(0.1, skew=-0.5, kurtosis=6.0, benchmark=0.02, confidence=0.9)
-    low, high = (
-        probabilistic_sharpe(0.1, k, skew=-0.5, kurtosis=6.0, benchmark=0.02)
-        for k in (math.floor(n), math.ceil(n))
-    )
-    assert low < 0.9 < high
-    assert min_track_record_length(0.1, benchmark=0.1) == math.inf
 
 
 def test_the_benchmark_is_the_mean_of_the_best_of_many_normal_numbers():
@@ -281,7 +260,6 @@ FAILED = np.where(np.arange(400).reshape(50, 8) == 59, math.nan, noise(0, 50, 8)
     (lambda: probabilistic_sharpe(0.1, 1), "n must be"),
     (lambda: probabilistic_sharpe(0.1, 10, kurtosis=0.0), "kurtosis must be at least"),
     (lambda: expected_max_sharpe(0, 1.0), "n_trials"),
-    (lambda: min_track_record_length(0.1, confidence=1.0), "confidence"),
     (lambda: estimate_moments(np.array([0.1, math.nan])), "finite"),
     (lambda: probability_of_backtest_overfitting(noise(0), n_splits=5), "even"),
     (lambda: probability_of_backtest_overfitting(noise(0, 9), n_splits=10), "10 samples"),

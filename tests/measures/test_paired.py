@@ -11,8 +11,6 @@ from backtest.measures.differences import (
     choose_block,
     compare_pairs,
     draw_histories,
-    find_confidence_set,
-    find_superiority,
     holm,
     make_spectra,
     resampling_error,
@@ -205,33 +203,3 @@ def test_holm_multiplies_by_what_is_left():
     p_values = np.array([0.04, 0.01, math.nan, 0.02, 0.5])
     np.testing.assert_allclose(holm(p_values), [0.08, 0.04, math.nan, 0.06, 0.5])
     assert holm(np.array([math.nan])).tolist() == pytest.approx([math.nan], nan_ok=True)
-
-
-def test_luck_among_many_is_not_superiority_and_skill_is():
-    gains = 0.02 * noise(11, 300, seed=16, common=0.5)
-    found = find_superiority(gains[1:], gains[0], draws=299, seed=0)
-    assert found.p_lower <= found.p_value <= found.p_upper
-    assert found.p_value > 0.1
-    gains[4] += 0.006
-    found = find_superiority(gains[1:], gains[0], draws=299, seed=0)
-    assert (found.best, found.p_value < 0.02) == (3, True)
-
-
-def test_a_wild_account_does_not_hide_a_sure_one():
-    """The statistic is in standard errors: in the units of returns the wild one rules it."""
-    base = 0.01 * noise(1, 300, seed=17)[0]
-    sure = base + 2e-4 + 5e-4 * noise(1, 300, seed=18)[0]
-    wild = base + 0.2 * noise(1, 300, seed=19)[0]
-    found = find_superiority(np.array([wild, sure]), base, draws=299, seed=0)
-    assert (found.best, found.p_value < 0.02) == (1, True)
-
-
-def test_the_confidence_set_leaves_out_the_worst_and_treats_twins_alike():
-    gains = 0.02 * noise(5, 300, seed=21, common=0.5)
-    gains[2] -= 0.01
-    gains = np.vstack([gains, gains[0]])
-    p_values, _ = find_confidence_set(gains, draws=299, seed=0)
-    assert p_values[2] < 0.02
-    assert p_values[0] == p_values[5]
-    assert (np.delete(p_values, 2) > 0.05).sum() >= 3
-    assert p_values.max() == 1.0
