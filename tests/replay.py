@@ -5,9 +5,7 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import io
-import math
 import threading
-import time
 import zipfile
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator
@@ -96,11 +94,7 @@ class Replay:
         self.faults: dict[str, list[str]] = defaultdict(list)
         self.asked: Counter[str] = Counter()
         self.answer: Callable[[str, dict[str, str]], bytes] | None = None
-        self.delay = 0.0
-        self.most_archives = math.inf  # further ones wait
         self.url = ""
-        self.most_at_once = 0
-        self._at_once = 0
         self._lock = threading.Lock()
 
     def path(self, kind: str, stamp: str) -> str:
@@ -157,24 +151,12 @@ class Replay:
             server.server_close()
             thread.join()
 
-    @contextlib.contextmanager
-    def counted(self, path: str) -> Iterator[str | None]:
-        """Count a request, and yield the fault that it meets."""
+    def count(self, path: str) -> str | None:
+        """Count a request, and return the fault that it meets."""
         with self._lock:
             self.asked[path] += 1
-            archives = sum(n for each, n in self.asked.items() if each.endswith(".zip"))
-            self._at_once += 1
-            self.most_at_once = max(self.most_at_once, self._at_once)
             waiting = self.faults.get(path)
-            fault = waiting.pop(0) if waiting else None
-        try:
-            time.sleep(self.delay)
-            while path.endswith(".zip") and archives > self.most_archives:
-                time.sleep(0.001)
-            yield fault
-        finally:
-            with self._lock:
-                self._at_once -= 1
+            return waiting.pop(0) if waiting else None
 
 
 class Server(ThreadingHTTPServer):
@@ -201,7 +183,8 @@ class Handler(BaseHTTPRequestHandler):
         replay = self.server.replay
         parts = urlsplit(self.path)
         path = parts.path.lstrip("/")
-        with replay.counted(path) as fault, contextlib.suppress(OSError):
+        fault = replay.count(path)
+        with contextlib.suppress(OSError):
             if fault is not None:
                 self.misbehave(fault, replay.files.get(path, b""))
             elif replay.answer is not None:
@@ -218,18 +201,8 @@ class Handler(BaseHTTPRequestHandler):
             self.head(200, len(content))
             self.wfile.write(content[: len(content) // 2])
             self.close_connection = True
-        elif name == "slow":
-            self.head(200, len(content))
-            for byte in content[:400]:
-                self.wfile.write(bytes([byte]))
-                time.sleep(float(value))
-            self.close_connection = True
-        elif name == "checksum":
-            self.reply(200, content[:64][::-1] + content[64:])
         elif name == "garbage":
             self.reply(200, content[:-40] + bytes(40))
-        elif name == "huge":
-            self.reply(200, bytes(int(value)))
         else:
             self.reply(int(name), b"no", {"Retry-After": value} if value else {})
 

@@ -77,15 +77,14 @@ def fetch(
             help="Market of the archive: um (settled in a stablecoin) or cm (settled in the coin)."
         ),
     ] = "um",
-    base_url: Annotated[str | None, flag("Address of a mirror.", envvar=BASE_URL)] = None,
-    accept_gaps: Annotated[
-        bool, flag("Store the data although rows are missing; nothing is filled.", "--accept-gaps")
-    ] = False,
+    base_url: Annotated[
+        str | None, flag("Address of a mirror of the archive.", envvar=BASE_URL)
+    ] = None,
     as_json: AsJson = False,
 ) -> None:
     """Fetch bars, mark prices and funding of one or several instruments, for whole days of UTC.
 
-    If stopped, the same command continues. Gaps at the venue are reported, never filled.
+    If stopped, the same command continues. Gaps at the venue are listed, never filled.
     """
     from backtest.market import fetch_market, read_request  # noqa: PLC0415 - help needs neither
 
@@ -110,7 +109,6 @@ def fetch(
                 request,
                 now=now,
                 base_url=base_url,
-                accept_gaps=accept_gaps,
                 report=report,
                 notice=notice,
             )
@@ -139,8 +137,7 @@ def choose_folders(symbols: Sequence[str], out: Path) -> list[Path]:
 
 
 def fetched_to_dict(fetched: Fetched) -> dict[str, Any]:
-    facts = {key: value for key, value in fetched.facts.items() if key != "done"}
-    return {"folder": str(fetched.folder), "is_new": fetched.is_new, **facts}
+    return {"folder": str(fetched.folder), "is_new": fetched.is_new, **fetched.facts}
 
 
 def print_fetched(fetched: Fetched) -> None:
@@ -150,7 +147,7 @@ def print_fetched(fetched: Fetched) -> None:
     print_paragraph(span if fetched.is_new else f"{span}: all of it was there already")
     print_paragraph(", ".join(f"{count:,} {kind}" for kind, count in facts["rows"].items()))
     if facts["gaps"]:
-        typer.secho("  gaps, accepted and not filled:", fg="yellow")
+        typer.secho("  gaps, not filled:", fg="yellow")
         for gap in facts["gaps"]:
             print_paragraph(gap, indent="    ")
 

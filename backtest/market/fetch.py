@@ -1,8 +1,8 @@
 """Downloads into a folder for ``Market.load``, from Binance's archive or an exchange through ccxt.
 
-What has arrived is kept in ``.partial`` inside the folder, a file of each kind, and a fetch goes on
-from its last stamp. The files are put in their places when all of them are whole: mark prices and
-funding first, so that at any moment the folder holds the market of before or of after.
+A fetch goes on from the last stamp that each file has. A file is replaced by one rename, funding
+first and bars last: at any moment the folder holds no market, or one that is whole as far as it
+goes, or one that ``Market.load`` refuses.
 
 Sources of the archive: github.com/binance/binance-public-data, README: addresses, intervals,
 ``.CHECKSUM``; "daily data will be uploaded in the next day", monthly "from the beginning of next
@@ -18,13 +18,10 @@ import importlib
 import io
 import json
 import re
-import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
-from urllib.parse import urlsplit
+from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -38,34 +35,28 @@ from backtest.base import (
     format_time,
     to_nanoseconds,
 )
-from backtest.base.atomic_files import DRAFT_FILE, LOCK
 from backtest.base.units import DAY, HOUR
 from backtest.market import files as f
-from backtest.market.market import Market
+from backtest.market.quality import quality
 from backtest.market.tables import SCHEMAS, SourceFrame, read_table, refuse, require, unreadable
-
-if TYPE_CHECKING:
-    import httpx
 
 ARCHIVE, ARCHIVE_URL = "binance-archive", "https://data.binance.vision"
 """Source: github.com/binance/binance-public-data, README, "Where do I access it"."""
 MARKETS = ("um", "cm")
 COLUMNS = {
-    "bars": ("open", "high", "low", "close", "volume"),
-    "mark": ("open", "high", "low", "close"),
     "funding": ("rate", "mark"),
+    "mark": ("open", "high", "low", "close"),
+    "bars": ("open", "high", "low", "close", "volume"),
 }
 KINDS = tuple(COLUMNS)
-FACTS, PARTIAL = "fetch.json", ".partial"
+FACTS = "fetch.json"
 
-PARALLEL = 4
-"""Files of the archive that are downloaded at once."""
-LARGEST_ZIP, LARGEST_TEXT = 16 << 20, 64 << 20
-"""Bytes; a month of minute bars takes about 2.5 MiB and unpacks to about 6 MiB."""
+LARGEST_TEXT = 64 << 20
+"""Bytes; a month of minute bars unpacks to about 6 MiB."""
 RECENT = 45 * DAY
 """How long after its end a month may lack a monthly file."""
-ATTEMPTS, LONGEST_WAIT, LONGEST_ASKED = 6, 60.0, 600.0
-"""How often a file is asked for, and seconds: the longest wait, and the longest asked for."""
+ATTEMPTS, LONGEST_WAIT = 6, 60.0
+"""How often a file is asked for, and seconds between."""
 STORE_EVERY = 20.0
 """Seconds after which what has arrived is written."""
 MILLISECOND = 1_000_000
@@ -101,7 +92,6 @@ exchange and their limits (read 2026-11-20); tests compare ``kinds`` with its ``
 SOURCES = (ARCHIVE, *OFFERS)
 _SYMBOL = re.compile(r"[A-Z0-9_]{2,40}")
 _FOLDERS = {"bars": "klines", "mark": "markPriceKlines", "funding": "fundingRate"}
-_CHECKSUM = re.compile(r"([0-9a-fA-F]{64}) [ *](\S+)\s*")
 
 Page = tuple[pd.DataFrame, int]
 """Rows, and the time up to which they are complete (ns)."""
@@ -147,13 +137,11 @@ def read_request(
     base.Choice(*SOURCES).check("source", source)
     base.Choice(*MARKETS).check("market", market)
     for kind in without:
-        base.Choice(*KINDS[1:]).check("without", kind)
+        base.Choice(*KINDS[:2]).check("without", kind)
     kinds = tuple(kind for kind in KINDS if kind not in without)
     length = base.parse_duration(interval, "interval")
-    first, last = (
-        to_nanoseconds(start, "start"),
-        None if end is None else to_nanoseconds(end, "end"),
-    )
+    first = to_nanoseconds(start, "start")
+    last = None if end is None else to_nanoseconds(end, "end")
     for name, stamp in (("start", first), ("end", last)):
         if stamp is not None and stamp % DAY:
             raise ParameterError(f"{name} must be a midnight of UTC, got {format_time(stamp)}")
@@ -185,74 +173,76 @@ def read_request(
 # ------------------------------------------------------------------------------ Binance's archive
 
 
-class Web(NamedTuple):
-    client: httpx.Client
-    base: str
+class Archive(NamedTuple):
+    client: Any
+    address: str
+    request: Request
+    now: int
     first_wait: float
     notice: Callable[[str], None]
-    stop: threading.Event
 
-    def get(self, path: str, limit: int, checks: Callable[[bytes], str] = lambda _: "") -> bytes:
-        """Return a file of at most ``limit`` bytes, empty if there is none.
+    def pages(self, kind: str, start: int, end: int) -> Iterator[Page]:
+        for month in pd.period_range(pd.Timestamp(start), pd.Timestamp(end - 1), freq="M"):
+            first, last = (int(each.start_time.as_unit("ns").value) for each in (month, month + 1))
+            whole = self._get(kind, first, last) if last <= self.now else None
+            parts = [] if whole is None else [whole]
+            is_by_day = whole is not None or last + RECENT >= self.now
+            if kind != "funding" and is_by_day:
+                parts += self._get_days(kind, whole, max(first, start), min(last, end))
+            if parts:
+                yield pd.concat(parts), min(last, end)
 
-        ``checks`` says what is wrong with the content, for which it is asked for again.
-        """
+    def _get_days(
+        self, kind: str, whole: pd.DataFrame | None, start: int, end: int
+    ) -> list[pd.DataFrame]:
+        held = np.empty(0, np.int64) if whole is None else whole["time"].to_numpy() // DAY * DAY
+        days, counts = np.unique(held, return_counts=True)
+        there = {*days[counts >= DAY // self.request.interval].tolist()}
+        lacking = (day for day in range(start // DAY * DAY, end, DAY) if day not in there)
+        found = (self._get(kind, day, day + DAY) for day in lacking)
+        return [rows for rows in found if rows is not None]
+
+    def _get(self, kind: str, start: int, end: int) -> pd.DataFrame | None:
+        path = file_path(self.request, kind, start, end)
+        content = self._download(f"{self.address}/{path}")
+        if content is None:
+            return None
+        rows = read_archive_rows(content, kind, f"{self.address}/{path}")
+        lead = HOUR if kind == "funding" else 0  # some settlements are stamped before the month
+        return rows[(rows["time"] >= start - lead) & (rows["time"] < end)]
+
+    def _download(self, url: str) -> bytes | None:
+        """Return a file that has its checksum, None if there is none."""
         import httpx  # noqa: PLC0415 - only where something is fetched
 
-        url, reason = f"{self.base}/{path}", ""
         for attempt in range(ATTEMPTS):
-            wait = min(LONGEST_WAIT, self.first_wait * 2.0**attempt)
             try:
-                with self.client.stream("GET", url) as response:
-                    status = response.status_code
-                    if status in (404, 410):
-                        return b""
-                    reason = f"the HTTP status was {status}"
-                    if status == 200:
-                        content = _read_body(response, url, limit)
-                        reason = checks(content)
-                        if not reason:
-                            return content
-                    elif status not in (408, 418, 425, 429) and status < 500:
-                        raise DataError(
-                            f"the HTTP status must be 200, got {status} ({url}); some venues "
-                            "refuse whole countries, and base_url takes the address of a mirror"
-                        )
-                    asked = response.headers.get("Retry-After", "")
-                    wait = float(asked) if asked.isdigit() else wait
+                answer = self.client.get(url)
+                status, content = answer.status_code, answer.content
+                if status in (404, 410):
+                    return None
+                reason = f"the HTTP status was {status}"
+                if status == 200:
+                    digest = hashlib.sha256(content).hexdigest()
+                    if self.client.get(f"{url}.CHECKSUM").text.lower().startswith(digest):
+                        return bytes(content)
+                    reason = f"its SHA-256 is {digest}, its checksum says another"
+                elif status not in (408, 418, 425, 429) and status < 500:
+                    raise DataError(
+                        f"the HTTP status must be 200, got {status} ({url}); some venues refuse "
+                        "whole countries, and base_url takes the address of a mirror"
+                    )
             except httpx.ConnectError as error:
-                raise DataError(
-                    f"cannot reach the server: ConnectError: {error} ({url})"
-                ) from error
+                raise DataError(f"cannot reach the server: {error} ({url})") from error
             except httpx.TransportError as error:
                 reason = f"{type(error).__name__}: {error}"
-            if wait > LONGEST_ASKED:
-                raise DataError(f"the server asks for a wait of {wait:g} s ({url}); try later")
+            wait = min(LONGEST_WAIT, self.first_wait * 2.0**attempt)
             self.notice(f"{url}: {reason}; asking again in {wait:.1f} s")
-            if attempt + 1 == ATTEMPTS or self.stop.wait(wait):
-                break
+            time.sleep(wait)
         raise DataError(
             f"the download failed {ATTEMPTS} times: {reason} ({url}); fetch again later: what has "
             "arrived is kept"
         )
-
-
-def _read_body(response: httpx.Response, url: str, limit: int) -> bytes:
-    content = bytearray()
-    for chunk in response.iter_raw():
-        content += chunk
-        if len(content) > limit:
-            raise DataError(f"a file must have at most {limit:,} bytes, has more ({url})")
-    return bytes(content)
-
-
-@contextlib.contextmanager
-def open_web(address: str, first_wait: float, notice: Callable[[str], None]) -> Iterator[Web]:
-    httpx = import_or_refuse("httpx")
-    headers = {"Accept-Encoding": "identity", "User-Agent": "leverage-backtest"}
-    transport = httpx.HTTPTransport(retries=2)  # of connections
-    with httpx.Client(timeout=20.0, headers=headers, transport=transport) as client:
-        yield Web(client, address, first_wait, notice, threading.Event())
 
 
 def import_or_refuse(module: str) -> Any:
@@ -263,74 +253,6 @@ def import_or_refuse(module: str) -> Any:
             f"this fetch needs {module}, which is not installed; "
             "pip install 'leverage-backtest[fetch]'"
         ) from error
-
-
-def check_address(address: str) -> str:
-    url = urlsplit(address)
-    if url.scheme not in ("http", "https") or not url.hostname or url.query or url.fragment:
-        raise ParameterError(
-            f"base_url must begin with http:// or https:// and name a server, got {address!r}"
-        )
-    return address.rstrip("/")
-
-
-class Archive(NamedTuple):
-    web: Web
-    request: Request
-    now: int
-
-    def pages(self, kind: str, start: int, end: int) -> Iterator[Page]:
-        months = pd.period_range(pd.Timestamp(start), pd.Timestamp(end - 1), freq="M")
-        edges = [int(each.start_time.as_unit("ns").value) for each in [*months, months[-1] + 1]]
-        with ThreadPoolExecutor(PARALLEL, thread_name_prefix="fetch") as pool:
-            try:
-                parts = pool.map(
-                    lambda first, last: self._get_month(kind, first, last, start, end),
-                    edges, edges[1:],
-                )  # fmt: skip
-                yield from ((rows, min(reached, end)) for pages in parts for rows, reached in pages)
-            except BaseException:
-                self.web.stop.set()
-                raise
-
-    def _get_month(self, kind: str, first: int, last: int, start: int, end: int) -> list[Page]:
-        whole = self._get(kind, first, last) if last <= self.now else None
-        found = [] if whole is None else [(whole, last)]
-        if kind == "funding" or (whole is None and last + RECENT < self.now):
-            return found
-        held = np.empty(0, np.int64) if whole is None else whole["time"].to_numpy() // DAY * DAY
-        days, counts = np.unique(held, return_counts=True)
-        there = {*days[counts >= DAY // self.request.interval].tolist()}
-        for day in range(max(first, start), min(last, end), DAY):
-            rows = self._get(kind, day, day + DAY) if day not in there else None
-            if rows is not None and len(rows):
-                found.append((rows, last if whole is not None else day + DAY))
-        return found
-
-    def _get(self, kind: str, start: int, end: int) -> pd.DataFrame | None:
-        path = file_path(self.request, kind, start, end)
-        where = f"{self.web.base}/{path}"
-
-        def check(content: bytes) -> str:
-            noted = self.web.get(f"{path}.CHECKSUM", 4096).decode("ascii", errors="replace")
-            if not noted:
-                raise DataError(f"the archive has no checksum for this file ({where})")
-            match = _CHECKSUM.fullmatch(noted)
-            if match is None or match[2] != path.rpartition("/")[2]:
-                raise DataError(
-                    "a checksum must be a SHA-256 and the file's name, got "
-                    f"{noted[:100]!r} ({where})"
-                )
-            digest = hashlib.sha256(content).hexdigest()
-            is_same = digest == match[1].lower()
-            return "" if is_same else f"its SHA-256 is {digest}, its checksum says another"
-
-        content = self.web.get(path, LARGEST_ZIP, check)
-        if not content:
-            return None
-        rows = read_archive_rows(content, kind, where)
-        lead = HOUR if kind == "funding" else 0  # some settlements are stamped before the month
-        return rows[(rows["time"] >= start - lead) & (rows["time"] < end)]
 
 
 def file_path(request: Request, kind: str, start: int, end: int) -> str:
@@ -438,19 +360,10 @@ def reading(where: str) -> Iterator[None]:
         ) from error
 
 
-def connect_exchange(request: Request, base_url: str | None) -> Any:
+def connect_exchange(request: Request) -> Any:
     retries = {"maxRetriesOnFailure": ATTEMPTS - 1, "maxRetriesOnFailureDelay": 1000}
     settings = {"enableRateLimit": True, "timeout": 20_000, "options": retries}
-    client = getattr(import_or_refuse("ccxt"), OFFERS[request.source].client)(settings)
-    if base_url is not None:
-        client.urls["api"] = redirect(client.urls["api"], base_url)
-    return client
-
-
-def redirect(addresses: Any, address: str) -> Any:
-    if isinstance(addresses, Mapping):
-        return {name: redirect(value, address) for name, value in addresses.items()}
-    return re.sub(r"^https?://[^/]+", lambda _: address, addresses)
+    return getattr(import_or_refuse("ccxt"), OFFERS[request.source].client)(settings)
 
 
 def find_symbol(client: Any, request: Request) -> tuple[str, str]:
@@ -482,206 +395,49 @@ class Fetched(NamedTuple):
     is_new: bool
 
 
-class Store:
-    def __init__(self, folder: Path, request: Request) -> None:
-        self.folder, self.partial, self.request = folder, folder / PARTIAL, request
-        self.place = self.partial if (self.partial / FACTS).exists() else folder
-        self.facts = self._read_facts()
-        try:
-            self.done = {kind: to_nanoseconds(t, FACTS) for kind, t in self.facts["done"].items()}
-            begun = to_nanoseconds(self.facts["from"], FACTS) if self.done else request.start
-        except (LookupError, TypeError, AttributeError, ParameterError) as error:
+def read_facts(folder: Path, request: Request) -> dict[str, Any]:
+    """Return what an earlier fetch noted, nothing in a new folder."""
+    path, identity = folder / FACTS, request.identity()
+    if not path.exists():
+        data = sorted(p.name for p in folder.glob("*") if f.suffix_of(p) in f.SUFFIXES)
+        if data:
             raise DataError(
-                f"{FACTS} is not that of a fetch ({self.place / FACTS}); use a new folder"
-            ) from error
-        self.start = min(request.start, begun)
-        if request.start < begun:
-            self.done, self.facts = {}, {}
-        self.rows: dict[str, pd.DataFrame] = {}
-        self.stored = time.monotonic()
-
-    def _read_facts(self) -> dict[str, Any]:
-        path, identity = self.place / FACTS, self.request.identity()
-        if not path.exists():
-            data = sorted(p.name for p in self.folder.glob("*") if f.suffix_of(p) in f.SUFFIXES)
-            if data:
-                raise DataError(
-                    f"a fetch needs a folder of its own, this one holds {', '.join(data[:4])} "
-                    f"({self.folder})"
-                )
-            return {"done": {}}
-        facts = base.parse_json(base.read_small(path), path)
-        if not isinstance(facts, dict):
-            raise DataError(f"{FACTS} is not that of a fetch ({path}); use a new folder")
-        other = [key for key, value in identity.items() if facts.get(key) != value]
-        if other:
-            found, wanted = (", ".join(f"{k} {each.get(k)}" for k in other)
-                             for each in (facts, identity))  # fmt: skip
-            raise DataError(
-                f"a folder must hold one instrument: this one holds {found}, not {wanted} ({path})"
+                f"a fetch needs a folder of its own, this one holds {', '.join(data[:4])} "
+                f"({folder})"
             )
-        return facts
-
-    def has_all(self, end: int | None) -> bool:
-        if self.place == self.partial or end is None or "to" not in self.facts:
-            return False
-        has_kinds = {*self.request.kinds} <= {*self.facts["rows"]}
-        return has_kinds and end <= to_nanoseconds(self.facts["to"], FACTS)
-
-    def open(self, kind: str) -> int:
-        self.rows[kind] = make_frame(kind, [], [])
-        path = self.place / f"{kind}.parquet"
-        if kind not in self.done or not path.exists():
-            return self.start
-        try:
-            frame = pd.read_parquet(path)
-            stamps = pd.DatetimeIndex(frame.pop("time")).as_unit("ns").asi8
-            rows = make_frame(kind, stamps, frame[[*COLUMNS[kind]]].to_numpy())
-        except (OSError, ValueError, KeyError):  # damaged: fetched again
-            return self.start
-        self.rows[kind] = rows[rows["time"] < self.done[kind]]
-        return self.done[kind]
-
-    def add(self, kind: str, parts: Sequence[pd.DataFrame], reached: int) -> None:
-        whole = pd.concat([self.rows[kind], *parts], ignore_index=True)
-        self.rows[kind] = whole.drop_duplicates().sort_values("time", kind="stable")
-        self.done[kind] = reached
-        with base.replace_file(self.partial / f"{kind}.parquet") as draft:
-            f.write_table(self.to_frame(kind), draft)
-        facts = {"from": format_time(self.start), "done": self._list_done()}
-        base.write_file(self.partial / FACTS, _to_json({**self.request.identity(), **facts}))
-        self.stored = time.monotonic()
-
-    def _list_done(self, end: int | None = None) -> dict[str, str]:
-        return {kind: format_time(min(at, end or at)) for kind, at in self.done.items()}
-
-    def to_frame(self, kind: str, end: int | None = None) -> pd.DataFrame:
-        rows = self.rows[kind]
-        kept = rows if end is None else rows[(rows["time"] >= self.start) & (rows["time"] < end)]
-        return kept.set_index(base.utc_index(kept["time"].to_numpy())).drop(columns="time")
-
-    def fetch_kind(
-        self, pages: Callable[[str, int, int], Iterator[Page]], kind: str, until: int,
-        reach: Callable[[str, int], None],
-    ) -> None:  # fmt: skip
-        start = reached = self.open(kind)
-        parts: list[pd.DataFrame] = []
-        reach(kind, start)
-        try:
-            for rows, end in pages(kind, start, until) if start < until else ():
-                parts.append(rows)
-                reached = end if len(rows) else reached
-                reach(kind, end)
-                if time.monotonic() - self.stored >= STORE_EVERY:
-                    self.add(kind, parts, reached)
-                    parts = []
-        finally:  # also of what is stopped
-            if parts and reached > start:
-                self.add(kind, parts, reached)
-
-    def publish(self, instrument: str, end: int, gaps: Sequence[str]) -> dict[str, Any]:
-        frames = {kind: self.to_frame(kind, end) for kind in self.request.kinds}
-        self.done = {kind: self.done[kind] for kind in frames}
-        has_funding = "funding" in frames and not frames["funding"].empty
-        market = {
-            "instrument": instrument,
-            "interval": self.request.length,
-            "synthetic": False,
-            "sessions": False,
-            "filled": {} if has_funding else {"funding": "none given"},
-        }
-        facts = {
-            **self.request.identity(),
-            "instrument": instrument,
-            "from": format_time(self.start),
-            "to": format_time(end),
-            "rows": {kind: len(frame) for kind, frame in frames.items()},
-            "gaps": [*gaps],
-            "done": self._list_done(end),
-        }
-        for kind in reversed(KINDS):
-            if kind in frames and len(frames[kind]):
-                draft = self.partial / f"{DRAFT_FILE}{kind}"
-                f.write_table(frames[kind], draft)
-                base.move_file(draft, self.folder / f"{kind}.parquet")
-        for name, content in (("market.json", market), (FACTS, facts)):
-            draft = self.partial / f"{DRAFT_FILE}{name}"
-            draft.write_bytes(_to_json(content))
-            base.move_file(draft, self.folder / name)
-        clear(self.partial)
-        return facts
-
-
-def _to_json(facts: Mapping[str, Any]) -> bytes:
-    return (json.dumps(facts, indent=2, ensure_ascii=False) + "\n").encode()
-
-
-@contextlib.contextmanager
-def hold(folder: Path) -> Iterator[None]:
-    """Keep other fetches out of a folder; leave none behind if nothing has arrived."""
-    partial, is_new = folder / PARTIAL, not folder.exists()
-    with contextlib.ExitStack() as stack:
-        try:
-            stack.enter_context(base.hold_lock_file(partial / LOCK))
-        except base.LockHeldError as error:
-            raise DataError(
-                f"another process ({error.holder}) is already fetching into {folder}"
-            ) from error
-        except OSError as error:
-            raise DataError(
-                f"cannot write to the folder of the fetch, {folder}: {error.strerror or error}"
-            ) from error
-        try:
-            yield
-        finally:
-            if not (partial / FACTS).exists():
-                clear(partial)
-                if is_new:
-                    with contextlib.suppress(OSError):  # it holds something: it stays
-                        folder.rmdir()
-
-
-def clear(partial: Path) -> None:
-    for path in partial.glob("*"):
-        is_ours = path.name in (LOCK, FACTS) or path.stem in KINDS
-        if is_ours or path.name.startswith(DRAFT_FILE):
-            path.unlink(missing_ok=True)
-    with contextlib.suppress(OSError):  # the next process may have begun; or it holds more
-        partial.rmdir()
-
-
-def check_rows(store: Store, end: int) -> list[str]:
-    """Return what is missing, in words; raise DataError if what is there cannot be right."""
-    request, start = store.request, store.start
-    every = {kind: store.to_frame(kind, end) for kind in request.kinds}
-    frames: dict[str, Any] = {kind: frame for kind, frame in every.items() if not frame.empty}
-    lacking = [kind for kind in every if kind not in frames]
-    if "bars" in lacking or end <= start:
+        return {}
+    facts = base.parse_json(base.read_small(path), path)
+    if not isinstance(facts, dict) or not isinstance(facts.get("from"), str):
+        raise DataError(f"{FACTS} is not that of a fetch ({path}); use a new folder")
+    other = [key for key, value in identity.items() if facts.get(key) != value]
+    if other:
+        found, wanted = (", ".join(f"{k} {each.get(k)}" for k in other)
+                         for each in (facts, identity))  # fmt: skip
         raise DataError(
-            f"{request.symbol} must have data from {format_time(start)} on, {request.source} has "
-            f"no {' and no '.join(lacking) or 'whole day'} there"
+            f"a folder must hold one instrument: this one holds {found}, not {wanted} ({path})"
         )
-    gaps = [f"{request.source} has no {kind} there; without={lacking}" for kind in lacking]
-    for kind in ("bars", "mark"):
-        times = frames[kind].index.as_unit("ns").asi8 if kind in frames else [start, end]
-        first, last = int(times[0]), int(times[-1]) + request.interval
-        if first > start or last < end:
-            gaps.append(
-                f"{kind} run from {format_time(first)} to {format_time(last)}, not from "
-                f"{format_time(start)} to {format_time(end)}"
-            )
-    bars, mark, options = frames.pop("bars"), frames.pop("mark", None), {"interval": request.length}
+    return facts
+
+
+def read_rows(folder: Path, kind: str) -> pd.DataFrame:
     try:
-        Market.from_frames(bars, mark=mark, **frames, interval=request.length)
-    except DataError as error:
-        gaps.append(str(error))
-    try:  # what is there must be right all the same
-        for frame, how in ((bars, {"funding_gaps": "zero", **frames}), (mark, {})):
-            if gaps and frame is not None:
-                Market.from_frames(frame, **options, **how, sessions=True)  # type: ignore[arg-type]
-    except DataError as error:
-        raise DataError(f"{request.source}, {request.symbol}: {error}") from error
-    return gaps
+        frame = pd.read_parquet(folder / f"{kind}.parquet")
+        stamps = pd.DatetimeIndex(frame.pop("time")).as_unit("ns").asi8
+        return make_frame(kind, stamps, frame[[*COLUMNS[kind]]].to_numpy())
+    except (OSError, ValueError, KeyError):  # not there, or damaged: fetched again
+        return make_frame(kind, [], [])
+
+
+def write_rows(folder: Path, kind: str, parts: Sequence[pd.DataFrame]) -> pd.DataFrame:
+    rows = pd.concat(parts, ignore_index=True).drop_duplicates().sort_values("time", kind="stable")
+    frame = rows.set_index(base.utc_index(rows["time"].to_numpy())).drop(columns="time")
+    with base.replace_file(folder / f"{kind}.parquet") as draft:
+        f.write_table(frame, draft)
+    return rows
+
+
+def write_json(path: Path, content: Mapping[str, Any]) -> None:
+    base.write_file(path, (json.dumps(content, indent=2, ensure_ascii=False) + "\n").encode())
 
 
 def fetch_market(
@@ -690,7 +446,6 @@ def fetch_market(
     *,
     now: int,
     base_url: str | None = None,
-    accept_gaps: bool = False,
     first_wait: float = 1.0,
     report: Callable[[int, int], None] | None = None,
     notice: Callable[[str], None] = lambda _: None,
@@ -702,13 +457,11 @@ def fetch_market(
     ----------
     folder : Path
         A new folder, or that of an earlier fetch of the same instrument, which goes on from its
-        last stamp.
+        last stamps.
     now : int
         UTC ns; days that are not over are not stored.
     base_url : str, optional
-        The address of a mirror of the archive, or of a server in place of the exchange's.
-    accept_gaps : bool
-        Store the data although some are missing: ``fetch.json`` says which, and none is filled.
+        The address of a mirror of the archive.
     first_wait : float
         Seconds before a file is asked for again; each further wait is twice as long.
     report : callable, optional
@@ -723,37 +476,87 @@ def fetch_market(
         raise ParameterError(
             f"a day is stored when it is over, the last whole one ends at {format_time(today)} UTC"
         )
-    address = None if base_url is None else check_address(base_url)
-    until, reached = request.end or today, dict.fromkeys(request.kinds, 0)
-
-    def reach(kind: str, at: int) -> None:
-        reached[kind] = max((at - request.start) // DAY, 0)
-        total = (until - request.start) // DAY * len(reached)
-        if report is not None:
-            report(min(sum(reached.values()), total), total)
-
-    with hold(folder), contextlib.ExitStack() as stack:
-        store = Store(folder, request)
-        if store.has_all(request.end):
-            return Fetched(folder, store.facts, is_new=False)
+    address = (base_url or ARCHIVE_URL).rstrip("/")
+    if not address.startswith(("http://", "https://")):
+        raise ParameterError(f"base_url must begin with http:// or https://, got {address!r}")
+    facts = read_facts(folder, request)
+    start = request.start
+    if facts and start < to_nanoseconds(facts["from"], FACTS):  # begins again
+        for kind in reversed(KINDS):
+            (folder / f"{kind}.parquet").unlink(missing_ok=True)
+    elif facts:
+        start = to_nanoseconds(facts["from"], FACTS)
+        has_kinds = {*request.kinds} <= {*facts.get("rows", ())}
+        if has_kinds and request.end and format_time(request.end) <= facts["to"]:
+            return Fetched(folder, facts, is_new=False)
+    with contextlib.ExitStack() as stack:
         if request.source == ARCHIVE:
-            web = stack.enter_context(open_web(address or ARCHIVE_URL, first_wait, notice))
-            pages, instrument = Archive(web, request, now).pages, request.symbol
+            httpx = import_or_refuse("httpx")
+            web = stack.enter_context(httpx.Client(timeout=20.0))
+            pages: Any = Archive(web, address, request, now, first_wait, notice).pages
+            instrument = request.symbol
         else:
-            client = client or connect_exchange(request, address)
+            client = client or connect_exchange(request)
             symbol, instrument = find_symbol(client, request)
             pages = Exchange(client, request, symbol).pages
-        for kind in request.kinds:
-            store.fetch_kind(pages, kind, until, reach)
-        end = until
-        if request.end is None:
-            ends = [store.done[kind] for kind in request.kinds if kind in store.done]
-            end = min(ends, default=store.start) // DAY * DAY
-        gaps = check_rows(store, end)
-        if gaps and not accept_gaps:
-            raise DataError(
-                f"all requested rows must be there, {request.source} lacks some of "
-                f"{request.symbol}, nothing was stored; choose another span (what has arrived is "
-                "kept), leave a kind out (without=), or accept_gaps=True:\n" + "\n".join(gaps)
-            )
-        return Fetched(folder, store.publish(instrument, end, gaps), is_new=True)
+        facts = {**request.identity(), "instrument": instrument, "from": format_time(start)}
+        return fetch_kinds(folder, request, facts, pages, start, request.end or today, report)
+
+
+def fetch_kinds(
+    folder: Path, request: Request, facts: dict[str, Any],
+    pages: Callable[[str, int, int], Iterator[Page]], start: int, until: int,
+    report: Callable[[int, int], None] | None,
+) -> Fetched:  # fmt: skip
+    days = max((until - start) // DAY, 1)
+    counts: dict[str, int] = {}
+    rows = make_frame("bars", [], [])
+    for number, kind in enumerate(request.kinds):
+        stored, parts = time.monotonic(), [read_rows(folder, kind)]
+        step = MILLISECOND if kind == "funding" else request.interval
+        begin = reached = int(parts[0]["time"].max()) + step if len(parts[0]) else start
+        try:
+            for page, end in pages(kind, begin, until) if begin < until else ():
+                parts.append(page[(page["time"] >= start) & (page["time"] < until)])
+                reached = end if len(parts[-1]) else reached
+                if report is not None:
+                    report(number * days + (end - start) // DAY, len(request.kinds) * days)
+                if time.monotonic() - stored >= STORE_EVERY:
+                    parts, stored = [store(folder, kind, parts, facts, request)], time.monotonic()
+        finally:  # also of what is stopped
+            rows = parts[0]
+            if any(map(len, parts[1:])):
+                rows = store(folder, kind, parts, facts, request)
+        counts[kind] = len(rows)
+        if request.end is None and counts[kind]:  # as far as all kinds reach
+            until = min(until, max(reached, begin) // DAY * DAY)
+    lacking = [kind for kind, count in counts.items() if not count]
+    if "bars" in lacking:
+        raise DataError(
+            f"{request.symbol} must have data from {format_time(start)} on, {request.source} has "
+            f"no {' and no '.join(lacking)} there"
+        )
+    first, last = int(rows["time"].min()), int(rows["time"].max()) + request.interval
+    gaps = [f"{request.source} has no {kind} there" for kind in lacking]
+    if first > start or last < until:
+        gaps.append(f"bars run from {format_time(first)} to {format_time(last)}")
+    gaps += map(str, quality(folder, interval=request.length).defects)
+    facts |= {"to": format_time(last), "rows": counts, "gaps": gaps}
+    write_json(folder / FACTS, facts)
+    return Fetched(folder, facts, is_new=True)
+
+
+def store(
+    folder: Path, kind: str, parts: Sequence[pd.DataFrame], facts: Mapping[str, Any],
+    request: Request,
+) -> pd.DataFrame:  # fmt: skip
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        market = {"instrument": facts["instrument"], "interval": request.length}
+        write_json(folder / "market.json", market)
+        write_json(folder / FACTS, facts)
+        return write_rows(folder, kind, parts)
+    except OSError as error:
+        raise DataError(
+            f"cannot write to the folder of the fetch, {folder}: {error.strerror or error}"
+        ) from error

@@ -28,7 +28,7 @@ def test_several_symbols_are_fetched_into_folders_of_their_own(capsys, folder: P
     flags += ("--base-url", two_symbols.url)
     code, out, err = call(capsys, "data", "fetch", "BTCUSDT", "ETHUSDT", *flags)
     assert (code, err) == (0, "")
-    assert out.count("744 bars, 744 mark, 93 funding") == 2
+    assert out.count("93 funding, 744 mark, 744 bars") == 2
     assert out.endswith("backtest run --data data/BTCUSDT --data data/ETHUSDT\n")
     markets = bt.Markets.load("data")
     assert markets.names == ("BTCUSDT", "ETHUSDT")
