@@ -22,6 +22,7 @@ from backtest.engine import lookahead
 from backtest.market import rules
 from tests.cases import PortfolioCase, Swing, Tape
 from tests.draws import HOUR, START, utc
+from tests.kit import flat
 from tests.oracle import Outcome, simulate
 from tests.scenes import GROUPS, PLAIN_ACCOUNT
 from tests.scenes import TERMS as VENUE_TERMS
@@ -366,11 +367,6 @@ ACCOUNT: dict[str, Any] = {
     "negative_limit": None,
     "conversion": "listed",
 }
-
-
-def flat(price: float) -> Bar:
-    """Return a bar that does not move."""
-    return (price,) * 4
 
 
 def bracket(rate: float = 0.05, leverage: float = 20.0) -> dict[str, Any]:

@@ -1,67 +1,31 @@
-"""The settings of an account: what is accepted, and what is refused and why."""
+"""What an account refuses beside a venue and a market, and limits of leverage by date."""
 
-import json
 from dataclasses import FrozenInstanceError, replace
-from math import inf
 from typing import Any
 
-import pandas as pd
+import numpy as np
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
 
-from backtest.account.account import Account, check_setting
-from backtest.base.errors import ParameterError
-from backtest.venue.venue import Venue
+import backtest as bt
+from backtest.account.account import check_setting
+from tests.agreement import assert_agrees
+from tests.cases import make_case, with_limits
+from tests.kit import Hold, check_refused, make_venue, simulate_pair
+from tests.scenes import INF, NAN, account_of, is_, play, series, venue_of
 
-VENUE = Venue.simple(
+VENUE = bt.Venue.simple(
     taker=5e-4, slippage=1e-4, maintenance_rate=0.01, max_leverage=50, liquidation_fee=0.0125
 )
-CALLED = {"margin_call": 0.8, "reserve": 5_000.0, "top_up_to": 0.5}
+DATED = series({0: INF, 3: 2.0, 5: 0.0, 7: 4.0})
 
 
-def by_day(*values: object, tz: str | None = "UTC") -> pd.Series:
-    """Return values one day apart from 2021-01-01."""
-    return pd.Series(list(values), index=pd.date_range("2021-01-01", periods=len(values), tz=tz))
-
-
-def fit(venue: Venue = VENUE, **choices: Any) -> None:
-    """Check an account against a venue."""
-    check_setting(Account(**choices), venue)
-
-
-BAD: dict[str, tuple[dict[str, Any], str]] = {
-    "a venue leverage over what the venue allows": ({"venue_leverage": 51}, "at most 50, .*got 51"),
-    "a least leverage that can never be held": (
-        {"venue_leverage": 2, "min_leverage": 3}, "min_leverage must be at most 2, .*got 3"),
-    "a venue that reduces on calls that are never made": (
-        {"venue": replace(VENUE, call_grace=3)}, "call_grace 3 needs a margin_call"),
-}  # fmt: skip
-
-
-@pytest.mark.parametrize("case", BAD)
-def test_an_account_that_does_not_fit_a_venue_is_refused(case: str) -> None:
-    choices, words = BAD[case]
-    with pytest.raises(ParameterError, match=words):
-        fit(**choices)
-
-
-@pytest.mark.parametrize("choices", [
-    {},
-    {"venue_leverage": 50},
-    {"margin": "isolated", "venue_leverage": 10, "min_leverage": 10},
-    {"margin_call": 1.0},
-    CALLED,
-    {"flows": by_day(100, -50)},
-    {"venue": replace(VENUE, call_grace=3), "margin_call": 0.8},
-])  # fmt: skip
-def test_sound_accounts_fit_a_venue(choices: dict[str, Any]) -> None:
-    fit(**choices)
+def fit(venue: bt.Venue = VENUE, **choices: Any) -> None:
+    check_setting(bt.Account(**choices), venue)
 
 
 def test_an_account_cannot_be_changed_and_its_flows_are_its_own() -> None:
-    mine = by_day(100, -50)
-    account = Account(flows=mine)
+    mine = series({0: 100, 24: -50})
+    account = bt.Account(flows=mine)
     mine.iloc[0] = 0
     assert account.flows is not None
     assert account.flows.tolist() == [100.0, -50.0]
@@ -71,32 +35,108 @@ def test_an_account_cannot_be_changed_and_its_flows_are_its_own() -> None:
         account.capital = 1.0  # type: ignore[misc]
 
 
-@st.composite
-def accounts(draw: st.DrawFn) -> Account:
-    """Draw a sound account."""
-    is_isolated = draw(st.booleans())
-    setting = st.floats(0.1, 125)
-    least = draw(st.floats(0, 10))
-    amounts = st.lists(st.floats(-1e9, 1e9), min_size=1, max_size=4)
-    return Account(
-        capital=draw(st.floats(1e-3, 1e12)),
-        margin="isolated" if is_isolated else "cross",
-        venue_leverage=draw(setting if is_isolated else st.none() | setting),
-        min_leverage=least,
-        max_leverage=draw(st.just(inf) | st.floats(10, 100)),
-        band=draw(st.floats(0, 1)),
-        stop_loss=draw(st.none() | st.floats(0.01, 0.99)),
-        after_liquidation=draw(st.sampled_from(["continue", "halt"])),
-        flows=draw(st.none() | amounts.map(lambda values: by_day(*values))),
-        **draw(st.sampled_from([{}, {"margin_call": 0.9}, CALLED])),
-    )
+# ------------------------------------------------------------------------------- limits by date
 
 
-@settings(max_examples=60)
-@given(accounts())
-def test_any_account_goes_to_text_and_to_data_and_back(account: Account) -> None:
-    assert eval(repr(account), {"Account": Account, "inf": inf, "pd": pd}) == account
-    stored = json.dumps(account.to_dict(), allow_nan=False)
-    read = Account.from_dict(json.loads(stored))
-    assert read == account
-    assert hash(read) == hash(account)
+def leverage_of(result):
+    return result.bars["leverage"].tolist()
+
+
+def test_the_value_in_force_at_the_open_of_the_fill_limits_the_target():
+    result = play(*[100] * 9, targets=5.0, account=account_of(max_leverage=DATED))
+    # the decision of bar 2 fills at the open of bar 3, where 2 is in force; 0 closes; then 4
+    assert leverage_of(result) == [0.0, *[is_(5.0)] * 2, *[is_(2.0)] * 2, 0.0, 0.0, *[is_(4.0)] * 2]
+
+
+def test_a_change_between_two_opens_holds_from_the_next_open():
+    limit = series({0: INF, 2.5: 2.0})
+    result = play(*[100] * 5, targets=5.0, account=account_of(max_leverage=limit))
+    assert leverage_of(result) == [0.0, *[is_(5.0)] * 2, *[is_(2.0)] * 2]
+
+
+def test_a_position_that_is_left_alone_outlives_a_limit():
+    account = account_of(max_leverage=series({0: INF, 3: 0.0}))
+    result = play(*[100] * 6, targets=(5.0, NAN), account=account)
+    assert leverage_of(result)[1:] == [is_(5.0)] * 5
+
+
+def test_an_infinite_leverage_asks_for_the_limit():
+    account = account_of(max_leverage=series({0: 3.0, 3: INF}))
+    result = play(*[100] * 5, targets=INF, account=account)
+    assert leverage_of(result) == [0.0, is_(3.0), is_(3.0), is_(16.0), is_(16.0)]
+
+
+def test_a_ban_ruins_no_flat_account():
+    venue = venue_of(contract={"min_notional": 5.0}, fees={"taker": 0.001, "maker": 0.001})
+    account = account_of(max_leverage=series({0: INF, 2: 0.0, 4: 1.0}))
+    result = play(*[100] * 6, targets=2.0, venue=venue, account=account)
+    # the fee of closing is a loss, and 0 turns of any wealth are under the least order of 5
+    assert result.metrics["ruined"] == 0.0
+    assert leverage_of(result)[2:5] == [0.0, 0.0, is_(1.0 / (1.0 - 0.001))]
+
+
+def test_ruin_by_the_least_order_uses_the_limit_in_force():
+    # 1,000 at 2 turns, 40 % down: 200 are left, and a limit of 0.02 allows 4 < 5
+    venue = venue_of(contract={"min_notional": 5.0})
+    account = account_of(max_leverage=series({0: 2.0, 3: 0.02}), stop_loss=0.4)
+    bars = [100, 100, 100, (100, 100, 60, 60), 60, 60]
+    result = play(*bars, targets=(2.0, NAN), venue=venue, account=account)
+    assert result.metrics["ruined"] == 1.0
+    before = replace(account, max_leverage=series({0: 2.0, 4: 0.02}))
+    assert play(*bars, targets=(2.0, NAN), venue=venue, account=before).metrics["ruined"] == 0.0
+
+
+@pytest.mark.parametrize("seed", range(10))
+def test_random_accounts_under_a_limit_equal_the_oracle(seed):
+    case = with_limits(make_case(seed), np.random.default_rng([seed, 3]))
+    assert_agrees(case.whole(), f"with_limits, {seed}")
+
+
+# ------------------------------------------------------------------------------------ bad input
+
+
+class Careful(bt.Policy):
+    """Read what an overlay has not."""
+
+    def leverage(self, bar, account):
+        return 1.0 if account.liquidation_price > 0.0 else 0.5
+
+
+def run(**terms: Any) -> Any:
+    """Run a pair with some terms changed."""
+    given = {"policy": Hold(), "venue": make_venue(), "account": bt.Account(capital=1e3), **terms}
+    return bt.run(given.pop("markets", None) or simulate_pair(20), **given)
+
+
+def run_beside(**terms: Any) -> Any:
+    """Run BBB at another venue than AAA's."""
+    return run(venue={"AAA": make_venue(), "BBB": make_venue(**terms)})
+
+
+ORDER = make_venue(mode="partial").override({"liquidation.order": ["AAA", "BBX"]})
+REFUSED = [
+    (lambda: fit(venue_leverage=51), "at most 50, "),
+    (lambda: fit(venue_leverage=2, min_leverage=3), "min_leverage must be at most 2, "),
+    (lambda: fit(replace(VENUE, call_grace=3)), "call_grace 3 needs a margin_call"),
+    (lambda: account_of(max_leverage=DATED, min_leverage=1.0), "max_leverage 0 at its lowest"),
+    (lambda: play(100, 100, account=account_of(max_leverage=series({1: 2.0}))),
+     "begin by the first bar"),
+    (lambda: play(100, 100, venue=venue_of(contract={"tick": 101.0, "round_to_tick": True})),
+     "tick must be at most the lowest price, 100"),
+    (lambda: run(policy={"AAA": Hold()}), "must be one for all, or one for each of AAA, BBB"),
+    (lambda: run(venue={"AAA": make_venue()}), "got none for BBB"),
+    (lambda: run_beside(interest_on="loan", borrow_rate=0.1), "interest_on must be the same"),
+    (lambda: run_beside(mode="takeover"), "liquidation.mode of cross positions must be the same"),
+    (lambda: run(venue=ORDER), "order must name instruments of the markets, AAA, BBB, got an unk"),
+    (lambda: run(account=bt.Account(venue_leverage=50.0)), "venue_leverage must be at most 20 for"),
+    (lambda: run(account=bt.Account(max_holding={"C": "1d"})), "max_holding must be one value for"),
+    (lambda: run(overlay=Careful()), "Careful, which reads account.liquidation_price"),
+    (lambda: run(start="2030-01-01"), "start must lie before the last bar"),
+    (lambda: run(markets={"AAA": bt.Market.sample(bars=24)}), "; pass bt.Markets(market)"),
+]  # fmt: skip
+
+
+@pytest.mark.filterwarnings("ignore::UserWarning")
+@pytest.mark.parametrize(("call", "words"), REFUSED, ids=[words for _, words in REFUSED])
+def test_what_does_not_fit_is_refused(call, words):
+    check_refused(call, words, bt.ParameterError)

@@ -5,18 +5,19 @@ Unless said otherwise: 1,000 of capital, one bracket of 16x and 5 % maintenance,
 
 import math
 import warnings
+from fractions import Fraction
+from typing import Any
 
 import numpy as np
 import pandas as pd
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
 
 import backtest as bt
+from backtest.strategies import Constant
+from tests.agreement import Scripted, flat, run_engine, scene, tape
 from tests.scenes import (
     NAN,
     ONCE,
-    START,
     YEAR,
     Follow,
     account_of,
@@ -42,9 +43,6 @@ def decayed(result: bt.Result, inverse: bool = False) -> float:
     unit = 1 / before if inverse else before
     held = bars["position"].to_numpy()[1:] * unit / equity[1:-1]
     return float(np.sum(held * np.log1p(r) - np.log1p(held * r)))
-
-
-# --------------------------------------------------------------------------- leverage and carry
 
 
 @pytest.mark.parametrize("leverage", [0.5, 1.0, 2.0, 3.0])
@@ -110,38 +108,6 @@ def test_a_long_and_a_short_of_equal_size_sum_to_zero_before_costs():
         assert total(long, "funding") == is_(-total(short, "funding"))
 
 
-@pytest.mark.slow
-@settings(max_examples=60)
-@given(
-    seed=st.integers(0, 10_000),
-    leverage=st.floats(0.5, 16.0),
-    setting=st.floats(1.0, 16.0),
-    side=st.sampled_from([1.0, -1.0]),
-    mode=st.sampled_from(["close", "takeover", "partial"]),
-    gap=st.sampled_from([0.0, 0.1]),
-)
-def test_an_isolated_loss_is_never_over_the_posted_margin_and_fees(
-    seed, leverage, setting, side, mode, gap
-):
-    bars = walk(12, seed=seed, sigma=0.05, gap=gap)
-    fees = {"taker": 0.0006, "maker": 0.0006}
-    liquidation = {"mode": mode, "fee": 0.01, "slippage": 0.02}
-    result = play(
-        *bars,
-        targets=(leverage, NAN),
-        signal=side,
-        venue=venue_of(fees=fees, slippage={"rate": 0.0005}, liquidation=liquidation),
-        account=isolated(setting),
-    )
-    bought = happened(result, "fill")["amount"].iloc[0]
-    worst = bought / setting + bought * 0.0006
-    assert result.bars["equity"].min() >= 1000 - worst * (1 + 1e-12)
-    assert result.bars["cash"].min() >= 1000 - worst * (1 + 1e-12)
-
-
-# -------------------------------------------------------------------------------- change of unit
-
-
 @pytest.mark.parametrize("kind", ["linear", "inverse"])
 @pytest.mark.parametrize("margin", ["cross", "isolated"])
 def test_the_price_times_a_thousand_changes_no_return(kind, margin):
@@ -163,28 +129,6 @@ def test_the_price_times_a_thousand_changes_no_return(kind, margin):
     assert len(small.events) == len(large.events)
 
 
-@pytest.mark.parametrize("gap", [0.0, 0.002])
-def test_a_minute_and_an_hour_differ_by_no_more_than_what_an_open_can_jump(gap):
-    """The same path, liquidated: by the hour at the price, by the minute at the open beyond it.
-
-    Between two minutes the price jumps by ``gap``; the liquidation of the finer bars is at most
-    that much beyond the price, for a notional of 10 times the capital: a bound of 10 ``gap`` of it.
-    """
-    steps = 100 * np.cumprod(np.full(60, 1 - 0.0015 - gap)) / (1 - gap)
-    minutes, last = [], 100.0
-    for k, step in enumerate(steps):
-        opened = last * (1 - gap) if k else 100.0
-        minutes.append((opened, opened, min(step, opened), min(step, opened)))
-        last = minutes[-1][3]
-    low = min(bar[2] for bar in minutes)
-    fine = play(100.0, 100.0, *minutes, targets=(10.0, NAN), interval="1m")
-    hour = (100.0, 100.0, low, last)
-    coarse = play(100.0, 100.0, hour, targets=(10.0, NAN), interval="1h")
-    assert len(happened(fine, "liquidation")) == len(happened(coarse, "liquidation")) == 1
-    loss = equities(coarse)[-1] - equities(fine)[-1]
-    assert -1e-9 <= loss <= 10 * gap * 1000 + 1e-9
-
-
 def test_hourly_and_daily_bars_of_one_path_give_a_held_position_the_same_equity():
     bars = walk(24 * 6, sigma=0.01)
     stamps = [(h + 0.0, 0.0004 * math.cos(h), 100.0 + h) for h in range(0, 24 * 6, 8)]
@@ -200,9 +144,6 @@ def test_hourly_and_daily_bars_of_one_path_give_a_held_position_the_same_equity(
     assert total(fine, "funding") == is_(total(coarse, "funding"))
     ends = fine.bars["equity"].to_numpy()[23::24]
     assert coarse.bars["equity"].to_numpy() == is_(ends)
-
-
-# ------------------------------------------------------------------------------------- vectorbt
 
 
 @pytest.mark.slow
@@ -241,35 +182,6 @@ def test_an_unlevered_run_with_fees_equals_vectorbts_portfolio(fee, calm):
     assert ours.bars["position"].to_numpy() == pytest.approx(held, rel=1e-9, abs=1e-12)
 
 
-def test_resampled_bars_keep_every_settlement():
-    stamps = [(h + 0.0, 0.0001 * (h + 1)) for h in range(0, 96, 8)]
-    market = market_of(*[100] * 96, funding=stamps)
-    for interval, interval_hours in (("4h", 4), ("8h", 8), ("1d", 24)):
-        coarse = market.resample(interval)
-        assert coarse.funding_rate.tolist() == market.funding_rate.tolist()
-        result = bt.run(coarse, Follow(), venue=venue_of(), account=account_of(), compile=False)
-        # rebalanced to 1x each bar, so pays as it holds: all stamps after the first purchase
-        paid = [rate for hour, rate in stamps if hour > interval_hours]
-        assert len(happened(result, "funding")) == len(paid)
-
-
-# ------------------------------------------------------------------------------- cash and flows
-
-
-def test_the_start_is_the_first_open():
-    assert market_of(*[100] * 2).times[0] == START
-
-
-@pytest.mark.parametrize("interval", ["1h", "1d"])
-def test_an_account_of_cash_alone_earns_the_risk_free_rate_and_no_more(interval):
-    bars = [100] * (24 * 12 if interval == "1h" else 12)
-    result = play(
-        *bars, targets=NAN, interval=interval, venue=venue_of(interest_on="balance", cash_rate=0.05)
-    )
-    assert result.metrics["total_return"] > 0.0
-    assert math.isnan(result.metrics["sharpe"])
-
-
 def test_a_deposit_does_not_look_like_decay():
     bars = [(100, 101, 100, 101), (101, 101, 100, 100)] * 20
     result = play(*bars, targets=1.0, account=account_of(flows=series({3: 99_000.0})))
@@ -282,3 +194,245 @@ def test_an_account_emptied_by_its_owner_is_not_ruined_and_trades_again():
     assert empty.bars["equity"].iloc[4] == 0.0
     assert empty.metrics["ruined"] == 0.0
     assert empty.bars["position"].iloc[-1] == is_(5.0)
+
+
+# ------------------------------------------ what is true of several positions, whoever computes it
+
+
+def quiet_run(*given: Any, **terms: Any) -> Any:
+    """Run in plain Python without warnings."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        return bt.run(*given, **terms)
+
+
+def volatile(bars: int = 120, seed: int = 0) -> bt.Market:
+    """Return bars that a leverage of 20 does not survive for long."""
+    rng = np.random.default_rng(seed)
+    moves = rng.standard_t(3, bars) * 0.012
+    close = 100.0 * np.exp(np.cumsum(moves))
+    start = np.concatenate([[100.0], close[:-1]])
+    wick = np.exp(np.abs(rng.normal(0.0, 0.006, (2, bars))))
+    frame = {"open": start, "close": close, "volume": np.full(bars, 1e9)}
+    frame |= {"high": np.maximum(start, close) * wick[0], "low": np.minimum(start, close) / wick[1]}
+    index = pd.date_range("2024-01-01", periods=bars, freq="h", tz="UTC", name="time")
+    funding = pd.DataFrame({"rate": 1e-4}, index=index[::8])
+    table = pd.DataFrame(frame, index=index)
+    return bt.Market.from_frames(table, mark=table, funding=funding, instrument="BTCUSDT")
+
+
+def simple(mode: str = "close") -> bt.Venue:
+    """Return one flat bracket, a taker fee, no lots and no impact."""
+    venue = bt.Venue.simple(
+        taker=5e-4, slippage=2e-4, maintenance_rate=0.01, max_leverage=50, liquidation_fee=0.002
+    )
+    return venue.override({"liquidation.mode": mode})
+
+
+@pytest.mark.parametrize("mode", ["close", "takeover"])
+def test_two_halves_of_a_market_are_the_whole(mode):
+    """Half the weight under each of two names: the single account to 1e-9."""
+    market, venue, account = volatile(), simple(mode), bt.Account(capital=10_000)
+    one = quiet_run(market, Constant(leverage=20.0), venue=venue, account=account)
+    both = quiet_run(
+        bt.Markets({"A": market, "B": market}, currency="USDT"),
+        Constant(leverage=20.0),
+        venue=venue,
+        account=account,
+        signal={"A": 0.5, "B": 0.5},
+    )
+    assert one.metrics["liquidations"] >= 1
+    scale = 1e-9 * np.maximum(one.bars["equity"], 10_000)
+    assert (np.abs(one.bars["equity"] - both.bars["equity"]) <= scale).all()
+    held = both.positions.pivot_table(index="time", columns="instrument", values="quantity")
+    assert np.allclose(held.sum(axis=1), one.bars["position"], rtol=1e-9, atol=1e-9)
+    assert np.allclose(held["A"], held["B"], rtol=1e-12)
+
+
+def hedge(requirement: dict[str, Any] | None, **account: Any) -> Any:
+    """Long 4x and short 4x of one market that falls by 20 % and rises by 30 % inside a bar."""
+    bars = [flat(100), flat(100), (100, 130, 80, 110)]
+    tapes = {"A": tape(bars, (4.0, NAN)), "B": tape(bars, (4.0, NAN))}
+    return run_engine(scene(tapes, {"A": 1.0, "B": -1.0}, requirement=requirement, **account))
+
+
+def scenario(**terms: Any) -> dict[str, Any]:
+    """Return scenarios of 15 % on one group of A and B."""
+    plain = {
+        "moves": {"g": [(-0.15, 1.0), (0.15, 1.0)]}, "groups": {"g": ["A", "B"]},
+        "products": None, "across": "independent", "offset": 0.0, "factor": 1.0, "minimum": 0.0,
+        "contingency": 0.0, "pair_contingency": 0.0, "initial": None, "level": 1.0,
+    }  # fmt: skip
+    return plain | terms
+
+
+def test_a_hedge_needs_twice_the_margin_under_brackets_and_little_under_scenarios():
+    """8000 gross: 5 % is 400; one group nets to nothing but 1 % contingency or 2 % minimum."""
+    assert hedge(None).bars["requirement"].iloc[1] == pytest.approx(400.0, rel=1e-12)
+    small = hedge(scenario(contingency=0.01)).bars["requirement"].iloc[1]
+    assert small == pytest.approx(80.0, rel=1e-12)
+    least = hedge(scenario(minimum=0.02)).bars["requirement"].iloc[1]
+    assert least == pytest.approx(160.0, rel=1e-12)
+
+
+@pytest.mark.parametrize("requirement", [None, scenario(contingency=0.01)])
+@pytest.mark.parametrize("intrabar", ["path", "worst"])
+def test_a_hedge_is_not_liquidated_while_the_margin_holds_at_every_price(requirement, intrabar):
+    """M stays 1000; the requirement is at most 5 % of 8 x 130 x 10. The market is one."""
+    bars = [flat(100), flat(100), (100, 130, 80, 110)]
+    market = tape(bars, (4.0, NAN)).for_engine(bt, "A")
+    account = bt.Account(
+        capital=1000.0,
+        intrabar=intrabar,
+        requirement=bt.Brackets() if requirement is None else bt.ScenarioMargin(**requirement),
+    )
+    venue = scene({"A": tape(bars)}, {"A": 1.0}).for_engine(bt)["venue"]["A"]
+    result = quiet_run(
+        bt.Markets({"A": market, "B": market}, currency="TEST"),
+        Scripted(),
+        venue=venue,
+        account=account,
+        signal={"A": 1.0, "B": -1.0},
+    )
+    assert result.metrics["liquidations"] == 0
+    assert result.bars["equity"].iloc[-1] == pytest.approx(1000.0, rel=1e-12)
+
+
+def three(order: tuple[str, ...]) -> Any:
+    """Run three volatile markets in an order."""
+    markets = {name: volatile(seed=k) for k, name in enumerate("ABC")}
+    signal = {"A": 0.4, "B": -0.35, "C": 0.25}
+    return quiet_run(
+        bt.Markets({name: markets[name] for name in order}, currency="USDT"),
+        Constant(leverage=40.0),
+        venue=simple(),
+        account=bt.Account(capital=10_000, band=0.3),
+        signal={name: signal[name] for name in order},
+    )
+
+
+def test_permuting_instruments_changes_nothing():
+    """To 1e-12 of the equity."""
+    first, other = three(("A", "B", "C")), three(("C", "A", "B"))
+    assert first.metrics["liquidations"] > 0
+    gap = np.abs(first.bars["equity"] - other.bars["equity"])
+    assert (gap <= 1e-12 * first.bars["equity"].cummax()).all()
+
+
+def test_an_instrument_that_is_never_held_changes_nothing():
+    """Bit for bit: the account's bars, and the positions of the others."""
+    two = {name: volatile(seed=k) for k, name in enumerate("AB")}
+    terms = {"venue": simple(), "account": bt.Account(capital=10_000)}
+    policy = Constant(leverage=15.0)
+    plain = quiet_run(
+        bt.Markets(two, currency="USDT"), policy, signal={"A": 0.5, "B": -0.5}, **terms
+    )
+    idle = quiet_run(
+        bt.Markets({**two, "C": volatile(seed=9)}, currency="USDT"),
+        policy,
+        signal={"A": 0.5, "B": -0.5, "C": 0.0},
+        **terms,
+    )
+    pd.testing.assert_frame_equal(plain.bars, idle.bars, check_exact=True)
+    kept = idle.positions[idle.positions["instrument"] != "C"].reset_index(drop=True)
+    for name in ("quantity", "entry", "profit", "fees", "funding"):
+        assert np.array_equal(kept[name], plain.positions[name], equal_nan=True)
+
+
+def contagion(venues: Any = None, **account: Any) -> Any:
+    """BTC: 4x long at 100, up 4 %; XRP: 6x short at 1, up 25 %, along one bar."""
+    tapes = {
+        "BTC": tape([flat(100), flat(100), (100, 104, 100, 104)], (4.0, NAN)),
+        "XRP": tape([flat(1), flat(1), (1, 1.25, 1, 1.25)], (6.0, NAN)),
+    }
+    return run_engine(scene(tapes, {"BTC": 1.0, "XRP": -1.0}, venues=venues, **account))
+
+
+def test_contagion_a_winner_closes_because_a_short_ran():
+    """M = 1000 + 160 x - 1500 x meets R = 500 + 83 x at x = 500/1423.
+
+    There BTC has gained 160 x and its share of R has grown by 8 x; XRP has lost 1500 x and its
+    share has grown by 75 x. So M - R, 500 at the last close, fell by XRP alone.
+    """
+    result = contagion()
+    x = 500 / 1423
+    assert result.bars["equity"].iloc[-1] == pytest.approx(1000 - 1340 * x, rel=1e-12)
+    dead = result.events[result.events["kind"] == "liquidation"]
+    assert list(dead["instrument"]) == ["BTC", "XRP"]
+    assert dead["price"].iloc[0] == pytest.approx(100 + 4 * x, rel=1e-12)
+    table = result.contagion().set_index("cause")
+    assert table["share"].sum() == pytest.approx(1.0, rel=1e-12)
+    assert table.loc["XRP", "share"] == pytest.approx(1.0, rel=1e-12)
+    assert table.loc["BTC", "profit"] == pytest.approx(160 * x, rel=1e-12)
+    assert table["profit"].drop("BTC").eq(0.0).all()
+
+
+def test_contagion_in_steps_names_no_winner_that_stays():
+    """The position with the largest loss is reduced: XRP. BTC stays, and is not pulled down."""
+    steps = {"*": {"liquidation": {"mode": "partial", "step": 0.5, "order": "largest_loss"}}}
+    result = contagion(steps)
+    dead = result.events[result.events["kind"] == "liquidation"]
+    assert set(dead["instrument"]) == {"XRP"}
+    table = result.contagion()
+    assert list(table["cause"].unique()) == ["XRP"]
+    assert table["profit"].eq(0.0).all()
+
+
+def test_contagion_isolated_the_winner_survives():
+    """XRP fails alone at x = 300/1575 and leaves 600 - 1500 x; BTC has 400 + 160 at the close."""
+    result = contagion(margin="isolated", venue_leverage={"BTC": 10.0, "XRP": 10.0})
+    left = 600 - 1500 * Fraction(300, 1575)
+    assert result.bars["equity"].iloc[-1] == pytest.approx(float(left) + 560, rel=1e-12)
+    dead = result.events[result.events["kind"] == "liquidation"]
+    assert list(dead["instrument"]) == ["XRP"]
+    assert len(result.contagion()) == 0
+
+
+@pytest.mark.parametrize(
+    ("move", "first", "left"), [(0.05, 0.475, 500.0), (0.08, 0.16, 600 - 80 / 0.95)]
+)
+def test_two_causes_share_a_fall(move, first, left):
+    """A long 5x falls and B short 5x rises: at the lows A has fallen alone, at the highs B risen.
+
+    Then A falls by x and the account fails: 1000 - 5000 m - 5000 x = 250 (1 + m) + 250 (1 - x). Of
+    a fall of D by 500, A's loss less the fall of its requirement is 4750 x = 500 - 5250 m.
+    """
+    tapes = {
+        "A": tape([flat(100), flat(100), (100, 100, 100 * (1 - move), 100 * (1 - move))], (5, NAN)),
+        "B": tape([flat(100), flat(100), (100, 100 * (1 + move), 100, 100 * (1 + move))], (5, NAN)),
+    }
+    result = run_engine(scene(tapes, {"A": 1.0, "B": -1.0}))
+    table = result.contagion().set_index("cause")
+    assert table.loc["A", "share"] == pytest.approx(first, rel=1e-9)
+    assert table.loc["B", "share"] == pytest.approx(1 - first, rel=1e-9)
+    assert result.bars["equity"].iloc[-1] == pytest.approx(left, rel=1e-9)
+
+
+def one_bar(seed: int) -> dict[str, Any]:
+    """Return a state at an open, without stops, and one random bar."""
+    rng = np.random.default_rng(seed)
+    tapes, signal = {}, {}
+    for name in ("A", "B", "C")[: rng.integers(2, 4)]:
+        low, high = np.exp(-rng.exponential(0.06)), np.exp(rng.exponential(0.06))
+        close = rng.uniform(low, high)
+        bar = (100.0, 100 * high, 100 * low, 100 * close)
+        tapes[name] = tape([flat(100), flat(100), bar], (float(rng.uniform(1, 6)), NAN))
+        signal[name] = float(rng.choice([-1.0, 1.0]))
+    return {"tapes": tapes, "signal": signal}
+
+
+@pytest.mark.slow
+def test_where_the_path_fails_the_worst_fails_too():
+    """From one state at the open of a bar, without stops, with slopes under 1."""
+    failed = {"path": 0, "worst": 0}
+    for seed in range(30):
+        given = one_bar(seed)
+        hits = {
+            mode: run_engine(scene(given["tapes"], given["signal"], intrabar=mode)).metrics[
+                "liquidations"
+            ]
+            for mode in failed
+        }
+        assert not (hits["path"] and not hits["worst"]), f"seed {seed}"
+        failed = {mode: failed[mode] + bool(hits[mode]) for mode in failed}
+    assert 2 < failed["path"] < failed["worst"]

@@ -1,4 +1,4 @@
-"""Take-profit, trailing stop, equity stop, and stops in multiples of a column."""
+"""Take-profit, trailing, equity and time stops, and stops in multiples of a column, by hand."""
 
 import math
 
@@ -7,10 +7,14 @@ import pandas as pd
 import pytest
 
 import backtest as bt
-from backtest.strategies import Constant
-from tests.account.test_fill_modes import FREE, make_market, run
-from tests.agreement import FLAT, near, play
+from backtest.account.price_walk import place_stop
+from tests import agreement, scenes
+from tests.account.test_fills import make_market as make_days
+from tests.account.test_fills import run
+from tests.agreement import FLAT, near
 from tests.draws import HOUR, START, utc
+from tests.kit import Hold, Once, flat, make_market, make_venue
+from tests.scenes import Follow, happened, market_of, venue_of
 
 NAN = math.nan
 
@@ -24,7 +28,7 @@ def exits(out) -> list[tuple[int, str, float]]:
 def test_take_profit_fills_at_its_price_worsened_and_pays_the_taker_fee():
     """20 contracts at 100, sold at 110 less 1 %: 108.9; fee 0.1 % of 2178."""
     venue = {"fees": {"taker": 0.001}, "slippage": {"rate": 0.01}}
-    out = play(
+    out = agreement.play(
         FLAT, FLAT, (100, 115, 100, 112), targets=(2.0, NAN), venue=venue,
         take_profit=0.1 / 1.01,
     )  # fmt: skip
@@ -36,14 +40,14 @@ def test_take_profit_fills_at_its_price_worsened_and_pays_the_taker_fee():
 
 def test_take_profit_that_the_open_has_passed_fills_at_the_open():
     """It is sold at 120, better than 110; the decision of that open is dropped."""
-    out = play(FLAT, FLAT, (120, 120, 90, 90), targets=(2.0,), take_profit=0.1)
+    out = agreement.play(FLAT, FLAT, (120, 120, 90, 90), targets=(2.0,), take_profit=0.1)
     assert exits(out) == [(2, "take_profit", 120.0)]
     assert near(out.equity[2], 1400)
     assert out.quantity[2] == 0
 
 
 def test_short_takes_its_profit_below():
-    out = play(
+    out = agreement.play(
         FLAT, FLAT, (100, 100, 85, 95), targets=(2.0, NAN), signals=[-1.0] * 3,
         take_profit=0.1,
     )  # fmt: skip
@@ -54,14 +58,14 @@ def test_short_takes_its_profit_below():
 def test_losses_come_first_where_a_bar_reaches_both_sides():
     """From 94 to 112: the stop at 95 counts, not the profit at 110."""
     account = {"take_profit": 0.1, "stop_loss": 0.05}
-    out = play(FLAT, FLAT, (100, 112, 94, 100), targets=(2.0, NAN), **account)
+    out = agreement.play(FLAT, FLAT, (100, 112, 94, 100), targets=(2.0, NAN), **account)
     assert exits(out) == [(2, "stop", 95.0)]
 
 
 def test_liquidation_comes_before_a_profit():
     """10x dies at 100 * 0.9 / 0.95 = 94.74 in a bar that also reaches 110."""
     account = {"take_profit": 0.1}
-    out = play(FLAT, FLAT, (100, 112, 90, 100), targets=(10.0, NAN), **account)
+    out = agreement.play(FLAT, FLAT, (100, 112, 90, 100), targets=(10.0, NAN), **account)
     assert exits(out) == []
     assert out.count("liquidation") == 1
 
@@ -72,17 +76,17 @@ def test_trailing_stop_follows_completed_bars_only():
     Its own high raises the stop to 126 for bar 3, which opens at 120, already through it.
     """
     bars = (FLAT, (100, 130, 95, 125), (125, 140, 118, 120), (120, 121, 119, 120))
-    out = play(*bars, targets=(1.0, NAN), trailing_stop=0.1)
+    out = agreement.play(*bars, targets=(1.0, NAN), trailing_stop=0.1)
     assert exits(out) == [(3, "trailing_stop", 120.0)]
     inside = (*bars[:2], (125, 140, 116, 120), bars[3])
-    out = play(*inside, targets=(1.0, NAN), trailing_stop=0.1)
+    out = agreement.play(*inside, targets=(1.0, NAN), trailing_stop=0.1)
     assert exits(out) == [(2, "trailing_stop", 117.0)]
 
 
 def test_trailing_stop_of_a_flipped_position_starts_at_its_entry():
     """Long from 100 to 120, flipped to short at 120: its stop is 132, not one of the old high."""
     bars = (FLAT, (100, 120, 100, 120), (120, 131, 119, 125), (125, 133, 125, 130))
-    out = play(
+    out = agreement.play(
         *bars, targets=(1.0, 1.0, NAN), signals=[1.0, -1.0, -1.0, -1.0],
         trailing_stop=0.1,
     )  # fmt: skip
@@ -94,7 +98,7 @@ def test_late_fill_does_not_count_the_bar_before_it():
     """Bought at the close of bar 1, at 100: its high of 130 came before."""
     bars = (FLAT, (100, 130, 100, 100), (100, 104, 92, 100), (100, 101, 90, 95))
     account = {"trailing_stop": 0.1, "fill": "next_close"}
-    out = play(*bars, targets=(1.0, NAN), **account)
+    out = agreement.play(*bars, targets=(1.0, NAN), **account)
     # best of bar 2: 104, so the stop of bar 3 is 93.6
     assert exits(out) == [(3, "trailing_stop", 93.6)]
 
@@ -102,7 +106,7 @@ def test_late_fill_does_not_count_the_bar_before_it():
 def test_equity_stop_closes_at_the_price_of_its_equity_and_starts_anew():
     """1000 at 2x: -1000 + 20 u = 800 at u = 90. Then 800 at 2x from 95: 640 at 85.5."""
     bars = (FLAT, FLAT, (100, 100, 85, 95), (95, 95, 95, 95), (95, 95, 80, 90))
-    out = play(*bars, targets=(2.0,), equity_stop=0.2)
+    out = agreement.play(*bars, targets=(2.0,), equity_stop=0.2)
     assert exits(out) == [(2, "equity_stop", 90.0), (4, "equity_stop", 85.5)]
     assert near(out.equity[2], 800)
     assert near(out.equity[4], 640)
@@ -111,7 +115,7 @@ def test_equity_stop_closes_at_the_price_of_its_equity_and_starts_anew():
 def test_a_withdrawal_takes_its_share_of_the_highest_equity():
     """10 contracts at 100, and 300 withdrawn: the highest is 700, the level 560, at u = 86."""
     flows = pd.Series([-300.0], index=utc([START + 2 * HOUR]))
-    out = play(
+    out = agreement.play(
         FLAT, FLAT, FLAT, (100, 100, 80, 90), targets=(1.0, NAN),
         equity_stop=0.2, flows=flows,
     )  # fmt: skip
@@ -122,15 +126,15 @@ def test_a_withdrawal_takes_its_share_of_the_highest_equity():
 def test_nearest_stop_gives_the_event_its_kind():
     """Stop 95, trailing 97, equity (900 + 1000) / 20 = 95: the trailing stop is met first."""
     account = {"stop_loss": 0.05, "trailing_stop": 0.03, "equity_stop": 0.1}
-    out = play(FLAT, FLAT, (100, 100, 90, 90), targets=(2.0, NAN), **account)
+    out = agreement.play(FLAT, FLAT, (100, 100, 90, 90), targets=(2.0, NAN), **account)
     assert exits(out) == [(2, "trailing_stop", 97.0)]
 
 
 def test_liquidation_and_equity_stop_act_by_distance():
     """At 10x the liquidation is at 94.74; an equity stop of 40 % at 96 comes before it."""
-    before = play(FLAT, FLAT, (100, 100, 90, 90), targets=(10.0, NAN), equity_stop=0.4)
+    before = agreement.play(FLAT, FLAT, (100, 100, 90, 90), targets=(10.0, NAN), equity_stop=0.4)
     assert exits(before) == [(2, "equity_stop", 96.0)]
-    after = play(FLAT, FLAT, (100, 100, 90, 90), targets=(10.0, NAN), equity_stop=0.6)
+    after = agreement.play(FLAT, FLAT, (100, 100, 90, 90), targets=(10.0, NAN), equity_stop=0.6)
     assert exits(after) == []
     assert after.count("liquidation") == 1
 
@@ -143,7 +147,7 @@ def test_a_multiple_is_taken_from_the_previous_close(stop):
     rng = np.random.default_rng(1)
     width, part = rng.uniform(0.5, 2.0, 300), rng.uniform(0.005, 0.02, 300)
     width[50:60], part[50:60] = NAN, NAN
-    market = make_market(width=width, part=part)
+    market = make_days(width=width, part=part)
     found = run(1.0, market, account=bt.Account(stop_loss=stop))
     bars, events = found.bars, found.events
     stopped = events[events["kind"] == "stop"]
@@ -166,20 +170,8 @@ def test_a_multiple_is_taken_from_the_previous_close(stop):
     assert checked == len(stopped)
 
 
-def test_measures_count_losses_and_profits_apart():
-    found = run(2.0, account=bt.Account(trailing_stop=0.03, take_profit=0.03, equity_stop=0.2))
-    counts = found.events["kind"].value_counts()
-    assert found.metrics["stops"] == counts["trailing_stop"] + counts["equity_stop"]
-    assert found.metrics["take_profits"] == counts["take_profit"]
-    assert counts["trailing_stop"] > 3
-    assert counts["take_profit"] > 3
-    split = found.attribution()
-    assert split.forced_exits != 0.0
-    assert sum(split.terms) == pytest.approx(split.growth)
-
-
 def test_the_last_bar_has_the_multiple_of_the_close_before_it():
-    flat = make_market(4).bars() * 0.0 + 100.0
+    flat = make_days(4).bars() * 0.0 + 100.0
     flat["atr"] = [1.0, 1.0, 4.0, 9.0]
     flat.iloc[-1, flat.columns.get_indexer(["low", "close"])] = 90.0
     account = bt.Account(stop_loss=bt.Multiple(2.0, "atr"))
@@ -189,52 +181,144 @@ def test_the_last_bar_has_the_multiple_of_the_close_before_it():
 
 
 def test_a_column_that_is_not_there_is_refused():
-    market = make_market(atr=np.full(300, 2.0), below=np.linspace(1.0, -1.0, 300))
+    market = make_days(atr=np.full(300, 2.0), below=np.linspace(1.0, -1.0, 300))
     with pytest.raises(bt.ParameterError, match="no column 'art'; did you mean 'atr'"):
         run(1.0, market, account=bt.Account(stop_loss=bt.Multiple(2.0, "art")))
     with pytest.raises(bt.DataError, match=r"account\.trailing_stop must be a distance"):
         run(1.0, market, account=bt.Account(trailing_stop=bt.Multiple(2.0, "below")))
 
 
-def test_a_plain_stop_loss_needs_none_of_this():
-    """The account with a plain stop is run by the code it was run by before."""
-    assert not bt.Account(stop_loss=0.1).has_exits
-    assert bt.Account(stop_loss=bt.Multiple(1.0, "atr")).has_exits
-    assert bt.Account(equity_stop=0.1).has_exits
-    market = make_market(unit=np.full(300, 1.0))
-    one = run(2.0, market, account=bt.Account(stop_loss=0.02))
-    other = run(2.0, market, account=bt.Account(stop_loss=bt.Multiple(0.02, "unit", "fraction")))
-    np.testing.assert_array_equal(one.bars["equity"], other.bars["equity"])
+# -------------------------------------------------------------------------------------- time stops
 
 
-def test_stops_sweep_as_numbers():
-    """Take-profit and factor of a multiple vary by set; each row is its run."""
-    market = make_market(120, atr=np.full(120, 2.0))
-    account = bt.Account(stop_loss=bt.Multiple(2.0, "atr"))
-    sets = {"account.take_profit": [None, 0.05], "account.stop_loss.multiple": [1.0, 3.0]}
-    sweep = bt.sweep(
-        market, Constant(leverage=2.0), sets, venue=FREE, account=account, compile=False
+def live(market, *, fee=0.0, signal=None, **terms):
+    venue = venue_of(contract={"min_notional": 5.0}, fees={"taker": fee, "maker": fee})
+    account = bt.Account(**{"capital": 1000.0, **terms})
+    return bt.run(market, Follow(), venue=venue, account=account, signal=signal)
+
+
+def hours_of(result, kind):
+    return [
+        int(each) for each in (happened(result, kind)["time"] - scenes.START) // pd.Timedelta("1h")
+    ]
+
+
+def test_a_position_is_closed_at_the_first_open_after_its_time():
+    """Opened at the open of bar 1, closed at that of bar 4 after 3 hours, opened again in 5."""
+    result = live(market_of(*[100.0] * 10), max_holding="3h", fee=0.001)
+    assert hours_of(result, "time_stop") == [4, 8]
+    assert hours_of(result, "fill") == [1, 5, 9]
+    assert list(result.trades["ended"]) == ["time_stop", "time_stop", "open"]
+    assert result.metrics["stops"] == 2.0
+    event = result.events[result.events["kind"] == "time_stop"].iloc[0]
+    assert (event["price"], event["quantity"]) == (100.0, -10.0)
+
+
+@pytest.mark.parametrize(("asked", "signal", "stops"), [
+    ([1, 1, 2, 2, 2, 2], None, [4]),  # an increase in bar 3 does not restart the time
+    ([2, 2, 1, 1, 1, 1], None, [4]),  # nor does a reduction
+    ([1, 1, 1, 1, 1, 1, 1], [1, 1, -1, -1, -1, -1, -1], [6]),  # a flip in bar 3 does
+    ([1, 0, 1, 1, 1, 1, 1], None, [6]),  # and closing does
+])  # fmt: skip
+def test_the_time_runs_from_flat_to_flat(asked, signal, stops):
+    market = market_of(*[100.0] * len(asked), targets=asked)
+    given = None if signal is None else np.array(signal, dtype=float)
+    result = live(market, signal=given, max_holding="3h")
+    assert hours_of(result, "time_stop") == stops
+
+
+@pytest.mark.parametrize(("fill", "stops"), [("next_close", [5, 10]), ("same_close", [4, 8])])
+def test_the_time_begins_with_the_fill(fill, stops):
+    """At the close of bar 1, which is the open of bar 2; or at that of bar 0, the open of bar 1."""
+    result = live(market_of(*[100.0] * 11), max_holding="3h", fill=fill)
+    assert hours_of(result, "time_stop") == stops
+
+
+def test_each_instrument_has_its_own_time():
+    markets = bt.Markets({"A": market_of(*[100.0] * 6), "B": market_of(*[50.0] * 6)})
+    result = live(markets, max_holding={"A": "2h", "B": None})
+    events = result.events[result.events["kind"] == "time_stop"]
+    assert set(events["instrument"]) == {"A"}
+
+
+# ------------------------------------------------------------------------ one of several positions
+
+
+def run_two(a, b, policy=None, venue=None, signal=1.0, **account):
+    markets = bt.Markets({"A": make_market(a), "B": make_market(b)}, currency="USDT")
+    weights = {"A": 0.5, "B": 0.5 * signal}
+    account = bt.Account(capital=1_000.0, **account)
+    terms = {"venue": venue or make_venue(), "account": account, "signal": weights}
+    return bt.run(markets, policy or Once(1.0), **terms)
+
+
+def test_a_take_profit_closes_its_own_position_only():
+    rising = [flat(100), flat(100), (100, 110, 100, 108)]
+    result = run_two(rising, [flat(50)] * 3, take_profit=0.05)
+    # A goes at 105: 5 x 5
+    assert result.quantities.iloc[-1].tolist() == [0.0, 10.0]
+    assert result.bars["equity"].iloc[-1] == pytest.approx(1_025.0)
+    (event,) = result.events[result.events["kind"] == "take_profit"].itertuples()
+    assert (event.instrument, event.price) == ("A", pytest.approx(105.0))
+
+
+def test_a_trailing_stop_follows_the_best_price_of_its_own_position():
+    there_and_back = [flat(100), flat(100), (100, 120, 100, 120), (120, 120, 100, 100)]
+    result = run_two(there_and_back, [flat(50)] * 4, trailing_stop=0.1)
+    # 10 % under the 120 of the bar before: 5 x 8
+    assert result.quantities.iloc[-1].tolist() == [0.0, 10.0]
+    assert result.bars["equity"].iloc[-1] == pytest.approx(1_040.0)
+
+
+def test_liquidation_slippage_is_against_longs_and_shorts():
+    # 25 A long, 50 B short: the open loses 625 + 300, and 75 is under 5 % of 1,875 + 2,800.
+    # Closed at 75 x 0.99 and 56 x 1.01: 18.75 + 28 more
+    result = run_two(
+        [flat(100), flat(100), flat(75)],
+        [flat(50), flat(50), flat(56)],
+        policy=Once(5.0),
+        venue=make_venue(liquidation_slippage=0.01),
+        signal=-1.0,
     )
-    for row in sweep.table.to_dict("records"):
-        profit = row["account.take_profit"]
-        own = bt.Account(
-            stop_loss=bt.Multiple(row["account.stop_loss.multiple"], "atr"),
-            take_profit=None if np.isnan(profit) else profit,
-        )
-        alone = run(2.0, market, account=own)
-        for name in ("total_return", "stops", "take_profits"):
-            assert row[name] == alone.metrics[name]
+    assert result.bars["liquidation_loss"].iloc[-1] == pytest.approx(46.75)
+    assert result.bars["equity"].iloc[-1] == pytest.approx(28.25)
 
 
-def test_a_multiple_is_varied_by_its_factor():
-    """Multiples as values of a set are refused, with the name to vary instead."""
-    with pytest.raises(bt.ParameterError, match="must be a number to vary") as refused:
-        bt.sweep(
-            make_market(60),
-            Constant(leverage=1.0),
-            {"account.stop_loss": [bt.Multiple(2.0, "atr"), 0.1]},
-            venue=FREE,
-            account=bt.Account(),
-            compile=False,
-        )
-    assert "vary account.stop_loss.multiple" in str(refused.value)
+def test_a_forced_reduction_reaches_the_ratio_after_its_fees():
+    # 50 A and 100 B, for fees of 10: at 95.5 and 47.75 the ratio is 477.5 / 540, over 0.8
+    venue = make_venue(taker=0.001).override(call_grace=0)
+    falling = [flat(100), flat(100), (100, 100, 95.5, 95.5), flat(95.5)]
+    half = [flat(50), flat(50), (50, 50, 47.75, 47.75), flat(47.75)]
+    result = run_two(falling, half, policy=Once(10.0), venue=venue, margin_call=0.8)
+    assert result.bars["margin_ratio"].tolist()[2:] == [
+        pytest.approx(477.5 / 540), pytest.approx(0.8, rel=1e-9),
+    ]  # fmt: skip
+    held = result.quantities.iloc[-1]
+    assert held["A"] / 50 == pytest.approx(held["B"] / 100, rel=1e-9)
+
+
+def test_margin_that_the_wallet_adds_drops_no_decision():
+    # A posts 100 for 20 contracts; 100 + 20 (P - 100) = 0.2 P at 95.96, where the wallet adds 100.
+    # At the close, at 95, the account is worth 900, and A goes to 2 x 900.
+    result = run_two(
+        [flat(100), flat(100), (100, 100, 95, 95)], [flat(50)] * 3,
+        policy={"A": Hold(4.0), "B": Hold(0.0)}, venue=make_venue(maintenance_rate=0.01),
+        fill="next_close", margin="isolated", venue_leverage=20.0, auto_margin=True,
+    )  # fmt: skip
+    assert (result.events["kind"] == "margin_added").sum() == 1
+    assert result.quantities["A"].iloc[-1] == pytest.approx(1_800 / 95)
+
+
+LONG, SHORT = 1.0, -1.0
+
+
+@pytest.mark.parametrize(("side", "start", "end", "stop", "place", "price"), [
+    (LONG, 100.0, 90.0, 95.0, 0.5, 95.0),  # 5 of the 10 down
+    (LONG, 100.0, 80.0, 95.0, 0.25, 95.0),
+    (SHORT, 100.0, 120.0, 115.0, 0.75, 115.0),
+    (LONG, 94.0, 90.0, 95.0, 0.0, 94.0),  # beyond it already: at once, at the price of now
+    (SHORT, 116.0, 120.0, 115.0, 0.0, 116.0),
+    (LONG, 100.0, 100.0, 95.0, 1.0, 100.0),  # no way to go
+])  # fmt: skip
+def test_a_stop_acts_where_the_segment_meets_it(side, start, end, stop, place, price):
+    assert place_stop(side, start, end, stop) == (place, price)

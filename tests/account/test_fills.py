@@ -1,14 +1,14 @@
-"""From a decision to its fill, by hand: fees, slippage, impact, limits, lots, bands and signals."""
+"""From a decision to its fill, by hand: costs, limits, lots, bands, signals, ticks, fill modes."""
 
 import math
 
 import numpy as np
+import pandas as pd
 import pytest
 
 import backtest as bt
-from backtest.account.orders import floor, round_quantity
-from backtest.engine.compiler import compile_core
-from backtest.venue import contract_value, liquidation_price, requirement
+from backtest.account.orders import round_quantity
+from backtest.strategies import Constant
 from backtest.venue.requirement import compute_after_cost
 from tests import agreement
 from tests.agreement import FLAT, near
@@ -30,8 +30,6 @@ from tests.scenes import (
     total,
     venue_of,
 )
-
-COIN = bt.Contract(kind="inverse", size=100.0)
 
 
 def test_bar_0_never_trades_and_its_decision_fills_at_the_next_open():
@@ -136,15 +134,6 @@ def test_impact_grows_with_the_square_root_of_the_share_of_the_daily_volume():
     assert happened(result, "fill")["price"].item() == is_(100 * (1 + impact))
     assert total(result, "impact") == is_(24 * impact)
     assert total(result, "slippage") == 0.0
-
-
-def test_slippage_and_impact_add_up_and_share_the_cost():
-    result = impact_scene(rate=0.001)
-    impact = 0.004 * math.sqrt(8)
-    assert happened(result, "fill")["price"].item() == is_(100 * (1.001 + impact))
-    assert total(result, "impact") == is_(24 * impact)
-    assert total(result, "slippage") == is_(0.024)
-    assert equities(result)[-1] == is_(1000 - 24 * (0.001 + impact))
 
 
 def test_slippage_and_impact_share_a_cost_of_99_percent():
@@ -303,42 +292,6 @@ def test_a_lot_is_truncated_with_a_tolerance_of_a_millionth(short_of, lots):
     assert result.bars["position"].iloc[-1] == pytest.approx(0.1 * lots, rel=1e-12)
 
 
-def test_more_lots_than_integers_are_truncated_alike_in_plain_and_compiled_code():
-    compiled = compile_core()["floor"]
-    for size in (2.5, -0.5, 9.3e18, 1e23, 1e300, INF, NAN):
-        assert floor(size) == is_(compiled(size)) or math.isnan(size)
-    assert floor(1e23) == 1e23
-    assert floor(INF) == INF
-
-
-@pytest.mark.parametrize("changes", [{}, {"maintenance_at": "entry"}, {"contract": COIN}])
-def test_margin_on_arrays_has_the_bits_of_one_account(changes):
-    rules = requirement.read_rules(bt.Venue.preset("binance-usdm", "BTCUSDT").override(**changes))
-    rng = np.random.default_rng(0)
-    n = 500
-    quantity, x = rng.normal(size=n) * 10.0 ** rng.integers(0, 5, n), rng.uniform(1.0, 3.0, n)
-    entry = contract_value.compute_value(rules.size, rules.is_inverse, rng.uniform(1e3, 1e5, n))
-    base = -quantity * entry * rng.uniform(-0.5, 1.5, n)
-    given = (quantity, entry, base, x)
-    notional = np.abs(quantity * entry)
-    found = [requirement.compute_maintenances(rules, notional, x)]
-    found += [liquidation_price.compute_liquidation_values(rules, *given)]
-    rows = [[float(each) for each in row] for row in zip(notional, *given, strict=True)]
-    one = [requirement.compute_maintenance(rules, row[0], row[-1]) for row in rows]
-    other = [liquidation_price.compute_liquidation_value(rules, *row[1:]) for row in rows]
-    assert np.array_equal(found, [one, other], equal_nan=True)
-    assert 0 < np.isnan(found[1]).sum() < n
-
-
-def test_a_notional_at_a_floor_is_in_the_bracket_below_one_by_one_and_on_arrays():
-    rules = requirement.read_rules(bt.Venue.preset("binance-usdm", "BTCUSDT"))
-    at = np.array([0.0, *rules.floors, *np.nextafter(rules.floors, INF), 1e300, INF, NAN])
-    one = [requirement.compute_maintenance(rules, notional, 1.0) for notional in at.tolist()]
-    assert np.array_equal(requirement.compute_maintenances(rules, at, 1.0), one, equal_nan=True)
-    assert requirement.count_brackets(rules, rules.floors[3]) == 3
-    assert requirement.count_brackets(rules, math.nextafter(rules.floors[3], INF)) == 4
-
-
 def test_a_trade_under_the_minimum_notional_is_skipped_unless_it_closes():
     venue = venue_of(contract={"min_notional": 500.0})
     result = play(100, 100, 100, 100, 40, 40, targets=(0.4, 0.6, 0.5, NAN, 0.0), venue=venue)
@@ -381,3 +334,220 @@ def test_the_minimum_leverage_holds_against_a_target_of_0_but_not_a_signal_of_0(
 def test_an_infinite_target_is_what_the_limits_allow_scaled_by_the_signal():
     result = play(*[100] * 3, targets=INF, signal=[1.0, -0.5, 1.0])
     assert result.bars["leverage"].tolist() == [0.0, is_(16.0), is_(-8.0)]
+
+
+# ------------------------------------------------------------------------------------- whole ticks
+
+
+def price_of(result, kind="fill"):
+    return happened(result, kind)["price"].tolist()
+
+
+def rounded(tick=0.5, **changes):
+    return venue_of(contract={"tick": tick, "round_to_tick": True}, **changes)
+
+
+@pytest.mark.parametrize(("side", "price"), [(1.0, 100.5), (-1.0, 99.5)])
+def test_a_fill_is_rounded_against_the_trader_and_costs_slippage(side, price):
+    venue = rounded(slippage={"rate": 0.001})
+    result = play(100, 100, targets=1.0, signal=side, venue=venue)
+    # worsened to 100.1 or 99.9, then to the next half: 10 contracts cost 10 x 0.5
+    assert price_of(result) == [is_(price)]
+    assert result.bars["entry"].iloc[-1] == is_(price)
+    assert total(result, "slippage") == is_(5.0)
+    assert result.bars["equity"].iloc[-1] == is_(995.0)
+
+
+def test_a_price_on_a_tick_stays():
+    # 100.3 is 1003 ticks of 0.1, but not in floating point
+    result = play(100.3, 100.3, targets=1.0, venue=rounded(0.1))
+    assert price_of(result) == [is_(100.3)]
+    assert total(result, "slippage") == is_(0.0)
+
+
+@pytest.mark.parametrize(("side", "price"), [(1.0, 100.5), (-1.0, 99.5)])
+def test_the_tick_of_an_inverse_contract_is_in_price(side, price):
+    venue = venue_of(
+        contract={"kind": "inverse", "tick": 0.5, "round_to_tick": True, "min_notional": 0.0},
+        slippage={"rate": 0.001},
+    )
+    account = account_of(capital=10.0)
+    result = play(100, 100, targets=1.0, signal=side, venue=venue, account=account)
+    # 10 coins are 1,000 contracts of a dollar; each loses |1/100 - 1/price| coins
+    assert price_of(result) == [is_(price)]
+    assert total(result, "slippage") == is_(1000 * abs(1 / 100 - 1 / price))
+
+
+def test_a_stop_fills_on_a_tick():
+    account = account_of(stop_loss=0.051)
+    result = play(100, (100, 100, 90, 92), targets=(1.0, NAN), venue=rounded(), account=account)
+    # triggered at 94.9, which is not a tick: sold at 94.5; 10 x 0.4 are slippage
+    assert price_of(result, "stop") == [is_(94.5)]
+    assert total(result, "slippage") == is_(4.0)
+    assert result.bars["equity"].iloc[-1] == is_(945.0)
+
+
+def test_a_liquidation_is_not_rounded():
+    result = play(100, 100, (100, 100, 90, 92), targets=(10.0, NAN), venue=rounded())
+    assert price_of(result, "liquidation") == [is_(90 / 0.95)]
+
+
+def test_impact_stays_impact():
+    venue = rounded(slippage={"rate": 0.001, "impact": 0.5, "impact_window": "3h"})
+    plain = venue_of(slippage={"rate": 0.001, "impact": 0.5, "impact_window": "3h"})
+    bars = [100, 101, 100, 102, 101, 101]
+    both = [
+        play(*bars, targets=(0, 0, 0, 0, 1.0), venue=each, volume=100.0) for each in (venue, plain)
+    ]
+    change = float(happened(both[1], "fill")["quantity"].iloc[0])
+    assert total(both[0], "impact") == is_(total(both[1], "impact"))
+    assert total(both[0], "impact") > 0.0
+    lost = total(both[0], "impact") + total(both[0], "slippage")
+    assert lost == is_(change * (price_of(both[0])[0] - 101))
+    assert price_of(both[0])[0] % 0.5 == 0.0
+
+
+def test_the_initial_margin_holds_after_the_rounding():
+    # N <= 16 (E - cost): each contract costs 0.5 of 100 and the fee on 100.5
+    venue = rounded(slippage={"rate": 0.001}, fees={"taker": 0.001, "maker": 0.001})
+    result = play(100, 100, targets=INF, venue=venue)
+    cost = 0.005 + 0.001 * 1.005
+    assert result.bars["position"].iloc[-1] == is_(16 * 1000 / (1 + 16 * cost) / 100)
+    assert result.bars["leverage"].iloc[-1] == is_(16.0)
+
+
+def test_a_graced_call_reduces_at_the_rounded_price():
+    venue = rounded(call_grace=0)
+    account = account_of(margin_call=0.5)
+    result = play(
+        100, 100, (100, 100, 96, 96), 96, targets=(9.0, NAN), venue=venue, account=account
+    )
+    plain = play(
+        100, 100, (100, 100, 96, 96), 96, targets=(9.0, NAN), venue=venue_of(call_grace=0),
+        account=account,
+    )  # fmt: skip
+    assert result.bars["margin_ratio"].iloc[-1] == is_(plain.bars["margin_ratio"].iloc[-1])
+    assert all(price % 0.5 == 0.0 for price in price_of(result))
+
+
+# -------------------------------------------------------------------------------- modes of filling
+FREE = bt.Venue.simple(
+    taker=0.0, slippage=0.0, maintenance_rate=0.001, max_leverage=100, liquidation_fee=0.0
+)
+
+
+def make_market(n: int = 300, seed: int = 0, **columns: object) -> bt.Market:
+    """Return daily bars with gaps, for which 3x is never liquidated."""
+    rng = np.random.default_rng(seed)
+    close = 100.0 * np.exp(np.cumsum(rng.normal(0.0, 0.02, n)))
+    start = np.r_[100.0, close[:-1]] * np.exp(rng.normal(0.0, 0.005, n))
+    frame = pd.DataFrame(
+        {
+            "open": start,
+            "high": 1.001 * np.maximum(start, close),
+            "low": 0.999 * np.minimum(start, close),
+            "close": close,
+            "volume": 1e6,
+            **columns,
+        },
+        index=pd.date_range("2020-01-01", periods=n, freq="D", tz="UTC"),
+    )
+    return bt.Market.from_frames(frame, instrument="TEST")
+
+
+MARKET = make_market()
+RETURNS = MARKET.close[1:] / MARKET.close[:-1] - 1.0
+
+
+def run(leverage: float, market: bt.Market = MARKET, **terms: object) -> bt.Result:
+    given = {"venue": FREE, "account": bt.Account(fill="same_close"), "compile": False, **terms}
+    return bt.run(market, Constant(leverage=leverage), **given)
+
+
+@pytest.mark.parametrize("leverage", [0.5, 2.0, 3.0])
+@pytest.mark.parametrize("side", [1.0, -1.0])
+def test_same_close_compounds_leverage_times_each_return(leverage, side):
+    """Without costs a constant leverage L is the product of 1 + L r_t, the formula of funds."""
+    found = run(leverage, signal=side)
+    expected = np.cumprod(1.0 + side * leverage * RETURNS)
+    np.testing.assert_allclose(found.bars["unit"].to_numpy()[1:], expected, rtol=1e-9)
+
+
+def test_same_close_pays_interest_on_the_new_loan():
+    """prod(1 + L r_t - (L - 1) f dt): what was borrowed at a close pays from that close on."""
+    rate, leverage = 0.05, 3.0
+    venue = FREE.override(borrow_rate=rate, interest_on="loan")
+    found = run(leverage, venue=venue)
+    expected = np.cumprod(1.0 + leverage * RETURNS - (leverage - 1.0) * rate / 365.0)
+    np.testing.assert_allclose(found.bars["unit"].to_numpy()[1:], expected, rtol=1e-9)
+
+
+@pytest.mark.parametrize("side", [1.0, -1.0])
+def test_same_close_of_an_inverse_contract(side):
+    """In the coin: q u = L E, so E' / E = 1 + s L (1 - P0 / P1)."""
+    contract = bt.Contract(kind="inverse", size=100.0, lot=0.0, tick=0.1)
+    venue = FREE.override(contract=contract)
+    account = bt.Account(capital=1.0, fill="same_close")
+    found = run(2.0, venue=venue, account=account, signal=side)
+    factors = 1.0 + side * 2.0 * (1.0 - MARKET.close[:-1] / MARKET.close[1:])
+    np.testing.assert_allclose(found.bars["unit"].to_numpy()[1:], np.cumprod(factors), rtol=1e-9)
+
+
+def test_same_close_has_nothing_to_attribute_to_fills():
+    """The leverage held over each bar is the target, and its return that of the bar."""
+    found = run(2.0)
+    assert abs(found.attribution().fills) < 1e-12
+    assert found.metrics["mean_leverage"] == pytest.approx(2.0, abs=0.1)
+    cuts = found.target_cuts()
+    assert cuts.loc["all", "mean_held"] == pytest.approx(2.0, rel=1e-12)
+    assert list(cuts.index) == ["all"]
+
+
+def test_next_close_is_same_close_one_bar_later():
+    """A buyer at the next close misses the return of one more bar."""
+    account = bt.Account(fill="next_close")
+    found = run(1.0, account=account)
+    expected = np.cumprod(1.0 + RETURNS[1:])
+    np.testing.assert_allclose(found.bars["unit"].to_numpy()[2:], expected, rtol=1e-9)
+    assert found.bars["position"].iloc[0] == 0.0
+    assert found.bars["position"].iloc[1] > 0.0
+    assert abs(found.attribution().fills) < 1e-12
+
+
+def test_fills_by_hand():
+    """Bars end at 100, 110, 99; a target of 2 decided at the first close.
+
+    next_open: 20 at the open of 104: 1000 + 20 (110 - 104) = 1120... with 2000 / 104 contracts.
+    next_close: 2000 / 110 contracts at 110. same_close: 20 contracts at 100.
+    """
+    bars = (FLAT, (104.0, 112.0, 103.0, 110.0), (108.0, 109.0, 98.0, 99.0))
+    known = {
+        "next_open": (2000 / 104, 1000 + 2000 / 104 * 6),
+        "next_close": (2000 / 110, 1000.0),
+        "same_close": (20.0, 1200.0),
+    }
+    for mode, (quantity, equity) in known.items():
+        out = agreement.play(*bars, targets=(2.0, np.nan), fill=mode)
+        assert near(out.quantity[1], quantity)
+        assert near(out.equity[1], equity)
+        assert near(out.equity[2], equity + quantity * (99 - 110))
+
+
+def test_same_close_meets_the_gap_and_the_funding_of_the_next_open():
+    """The position bought at the close of 100 pays funding at the open, and falls with the gap."""
+    bars, funding = (FLAT, (90.0, 90.0, 90.0, 90.0)), ((1.0, 0.01, 90.0),)
+    early = agreement.play(*bars, targets=(2.0,), fill="same_close", funding=funding)
+    # 20 contracts: 20 * 90 * 1 % = 18 paid, 20 * 10 = 200 lost
+    assert near(early.funding[1], 18)
+    assert near(early.equity[1], 782)
+    late = agreement.play(*bars, targets=(2.0,), fill="next_close", funding=funding)
+    assert late.funding[1] == 0
+    assert near(late.equity[1], 1000)
+
+
+def test_a_liquidation_in_the_bar_drops_the_decision_of_a_late_fill():
+    """Position of 10x bought at the close of bar 1 dies in bar 2; bar 2 opens no new one."""
+    bars = (FLAT, FLAT, (100.0, 100.0, 80.0, 100.0), FLAT)
+    out = agreement.play(*bars, targets=(10.0,), fill="next_close")
+    assert [float(x) for x in out.quantity[:3]] == [0.0, pytest.approx(100.0), 0.0]
+    assert out.quantity[3] > 0

@@ -1,8 +1,14 @@
-"""Margin multipliers, gaps, stops and liquidations, by hand."""
+"""Margin multipliers, gaps, stops, liquidations, bad debt and ruin, by hand."""
 
+import math
+
+import numpy as np
 import pytest
 
 import backtest as bt
+from backtest.account.records import PAID_IN
+from backtest.measures.ranking import order_sets
+from tests.kit import Once, flat, make_market, make_venue
 from tests.scenes import (
     INF,
     LP,
@@ -23,8 +29,6 @@ from tests.scenes import (
     total,
     venue_of,
 )
-
-# ------------------------------------------------------------------------------- the multiplier
 
 
 def test_the_multiplier_divides_the_allowed_leverage_of_new_orders():
@@ -55,9 +59,6 @@ def test_an_isolated_setting_yields_to_the_multiplier():
     result = play(100, 100, targets=2.0, venue=venue, account=isolated(10.0))
     # 16 / 4 = 4 is all that is allowed: 2,000 posts 500
     assert result.bars["margin"].iloc[-1] == is_(500.0)
-
-
-# -------------------------------------------------------------------------- gaps, stops, extremes
 
 
 def test_the_gap_check_comes_before_the_fill_and_drops_the_decision():
@@ -150,17 +151,6 @@ def test_a_stop_is_worsened_by_slippage():
     assert equities(result)[-1] == is_(1000 - 10 * (101 - 94.9905))
 
 
-def test_a_gapped_stop_fills_at_the_open():
-    result = play(100, 100, (90, 92, 90, 92), targets=ONCE, account=account_of(stop_loss=0.05))
-    assert happened(result, "stop")["price"].item() == is_(90.0)
-    assert equities(result)[-1] == is_(900.0)
-
-
-def test_a_position_is_exposed_to_the_whole_bar_it_is_opened_in():
-    result = play(100, (100, 100, 90, 100), targets=TEN)
-    assert happened(result, "liquidation")["time"].item() == at(1)
-
-
 def test_a_touch_is_an_event():
     low = 100 * (1 - 0.05)
     result = play(100, (100, 100, low, 100), targets=ONCE, account=account_of(stop_loss=0.05))
@@ -169,9 +159,6 @@ def test_a_touch_is_an_event():
     venue = venue_of(brackets=[bracket(rate=1 / 16)])
     result = play(100, 100, targets=16.0, venue=venue)
     assert happened(result, "liquidation")["price"].item() == is_(100.0)
-
-
-# ---------------------------------------------------------------------------------- liquidation
 
 
 def test_a_liquidated_position_is_closed_worsened_and_pays_the_fee():
@@ -198,12 +185,6 @@ def test_a_shortfall_is_bad_debt_and_the_equity_is_0():
     # filled at 85.263: 947.368 lost of 473.684
     assert total(result, "bad_debt") == is_(5 * LP)
     assert equities(result)[-1] == 0.0
-
-
-def test_a_gap_past_bankruptcy_is_bad_debt():
-    result = play(100, 100, 80, targets=TEN)
-    assert total(result, "bad_debt") == is_(1000.0)  # 1,000 - 100 x 20
-    assert equities(result) == [1000.0, 1000.0, 0.0]
 
 
 def test_an_isolated_shortfall_leaves_the_wallet_as_it_was():
@@ -359,3 +340,213 @@ def test_a_ruined_account_never_trades_again():
     assert result.metrics["ruined"] == 1.0
     assert result.metrics["ruin_time"] == is_(3 / 24)
     assert result.metrics["cagr"] == -1.0
+
+
+# ------------------------------------------------------------------- bad debt of several positions
+
+
+def test_a_gap_past_bankruptcy_leaves_nothing_and_books_what_is_missing():
+    # 2.5x in each: 25 A at 100 and 50 B at 50. The open loses 25 x 40 + 50 x 10 = 1,500 of 1,000
+    prices = {"A": [flat(100), flat(100), flat(60)], "B": [flat(50), flat(50), flat(40)]}
+    markets = bt.Markets({k: make_market(rows) for k, rows in prices.items()}, currency="USDT")
+    account = bt.Account(capital=1_000.0)
+    result = bt.run(markets, Once(5.0), venue=make_venue(), account=account)
+    assert result.bars["bad_debt"].tolist() == [0.0, 0.0, pytest.approx(500.0)]
+    assert result.bars["equity"].tolist() == [1_000.0, 1_000.0, 0.0]
+
+
+@pytest.mark.filterwarnings("ignore:the history of A ends:UserWarning")
+def test_a_fee_of_delisting_that_cannot_be_paid_is_bad_debt():
+    # 50 A for a fee of 500. At 95 the equity is 250, over 5 % of 4,750; to close costs 475
+    prices = {"A": [flat(100), flat(100), (100, 100, 95, 95)], "B": [flat(50)] * 4}
+    markets = bt.Markets({k: make_market(rows) for k, rows in prices.items()}, currency="USDT")
+    terms = {"venue": make_venue(taker=0.1), "account": bt.Account(capital=1_000.0)}
+    result = bt.run(markets, Once(5.0), signal={"A": 1.0, "B": 0.0}, **terms)
+    assert result.bars["bad_debt"].tolist() == [0.0, 0.0, pytest.approx(225.0), 0.0]
+    assert result.bars["equity"].tolist() == [1_000.0, 500.0, 0.0, 0.0]
+
+
+@pytest.mark.filterwarnings("ignore:the history of A ends:UserWarning")
+def test_the_margin_of_an_isolated_position_pays_no_debt_of_the_account():
+    # 45 A for a fee of 450, 10 B for one of 50 and a margin of 100: 400 left. A loses 135 and
+    # costs 436.5 to close
+    prices = {"A": [flat(100), flat(100), (100, 100, 97, 97)], "B": [flat(50)] * 4}
+    markets = bt.Markets({k: make_market(rows) for k, rows in prices.items()}, currency="USDT")
+    margin = {"A": "cross", "B": "isolated"}
+    account = bt.Account(capital=1_000.0, margin=margin, venue_leverage={"A": 20.0, "B": 5.0})
+    terms = {"venue": make_venue(taker=0.1), "account": account}
+    result = bt.run(markets, Once(5.0), signal={"A": 0.9, "B": 0.1}, **terms)
+    assert result.bars["bad_debt"].tolist() == [0.0, 0.0, pytest.approx(171.5), 0.0]
+    assert result.bars["equity"].tolist() == [1_000.0, 500.0, 100.0, 100.0]
+    assert result.quantities.iloc[-1].tolist() == [0.0, 10.0]
+
+
+# -------------------------------------------------------------------------------------------- ruin
+FIVE = (5.0, NAN)
+"""Five times long from the second bar on."""
+
+
+def test_a_fee_of_the_maintenance_rate_leaves_nothing():
+    # 100 contracts at 100 against -9,000 of cash; 100 P - 9,000 = 0.05 x 100 P at P = 94.7368,
+    # where the fee of 0.05 x 9,473.68 is all of the 473.68 that are left
+    venue = venue_of(brackets=[bracket(leverage=20.0, rate=0.05)], liquidation={"fee": 0.05})
+    result = play(100, 100, (100, 100, 90, 95), 95, 95, targets=10.0, venue=venue)
+    assert equities(result)[2:] == [0.0, 0.0, 0.0]
+    assert result.metrics["ruined"] == 1.0
+    assert result.metrics["ruin_time"] == is_(3 / 24)
+    assert happened(result, "ruin")["quantity"].tolist() == [0.0]
+    assert len(happened(result, "fill")) == 1
+
+
+def test_a_fee_a_little_under_what_is_left_leaves_the_rest():
+    venue = venue_of(brackets=[bracket(leverage=20.0, rate=0.05)], liquidation={"fee": 0.04})
+    result = play(100, 100, (100, 100, 90, 95), 95, targets=(10.0, NAN), venue=venue)
+    assert equities(result)[-1] == is_(0.01 * 100 * 9000 / 95)
+    assert result.metrics["ruined"] == 0.0
+
+
+def test_an_equity_of_a_billionth_of_the_capital_is_none():
+    # 9 of 10 are lost at each close: after nine such bars 1e-9 of the capital is left
+    bars = [(p, p, 0.9 * p, 0.9 * p) for p in 100.0 * 0.9 ** np.arange(12)]
+    venue = venue_of(brackets=[bracket(leverage=20.0, rate=0.001)])
+    result = play(100, *bars, targets=9.0, venue=venue)
+    ruin = happened(result, "ruin")
+    left = result.bars["equity"].loc[ruin["time"].iloc[0]]
+    before = result.bars["equity"].shift(1).loc[ruin["time"].iloc[0]]
+    assert (left, before) == (is_(1e-6), is_(1e-5))
+    assert result.metrics["final_equity"] == left > 0.0
+
+
+def test_a_loss_to_the_line_closes_the_account_at_the_mark_close():
+    # 50 contracts at 100; at 91 the equity is 1,000 - 450 = 550, 55 % of the capital
+    bars = (100, 100, (100, 100, 91, 91), 91, 120)
+    result = play(*bars, targets=FIVE, account=account_of(ruin_at=0.55))
+    assert equities(result) == [1000.0, 1000.0, 550.0, 550.0, 550.0]
+    row = happened(result, "ruin").iloc[0]
+    assert (row["price"], row["quantity"], row["amount"]) == (91.0, -50.0, 50.0 * 91.0)
+    assert result.bars["position"].tolist() == [0.0, 50.0, 0.0, 0.0, 0.0]
+    metrics = result.metrics
+    assert (metrics["ruined"], metrics["ruin_time"]) == (1.0, is_(3 / 24))
+    assert (metrics["cagr"], metrics["final_equity"]) == (-1.0, 550.0)
+    assert metrics["total_return"] == is_(-0.45)
+    assert math.isnan(metrics["leverage_decay"])
+    spared = play(*bars, targets=FIVE, account=account_of(ruin_at=0.5499))
+    assert equities(spared)[-1] == 1000.0 + 50 * 20
+    assert spared.metrics["ruined"] == 0.0
+
+
+def test_the_costs_of_ruin_are_those_of_the_trades_before():
+    venue = venue_of(fees={"taker": 0.001, "maker": 0.0}, slippage={"rate": 0.001})
+    account = account_of(ruin_at=0.6)
+    result = play(100, 100, (100, 100, 90, 90), targets=FIVE, venue=venue, account=account)
+    row = result.bars.iloc[-1]
+    assert (row["fees"], row["slippage"], row["position"]) == (0.0, 0.0, 0.0)
+    assert row["equity"] == is_(result.bars["equity"].iloc[1] + row["price_pnl"])
+
+
+def test_an_isolated_account_ends_with_wallet_and_margin():
+    # 2,000 of notional posts 500 at 4x; at 70 the loss is 600: the margin goes, the wallet stays
+    account = isolated(4.0, ruin_at=0.72)
+    result = play(100, 100, (100, 100, 86, 86), 86, targets=(2.0, NAN), account=account)
+    # 20 contracts lose 14 each: 720 are left, wallet 500 and margin 500 - 280
+    assert equities(result)[2:] == [720.0, 720.0]
+    assert result.bars[["cash", "margin"]].iloc[-1].tolist() == [720.0, 0.0]
+    assert result.metrics["ruined"] == 1.0
+
+
+def test_a_deposit_adds_to_the_capital_paid_in():
+    # 1,000 and 1,000 paid in at bar 2; 50 contracts lose 500 each at 90 and at 80
+    flows = series({2: 1000.0})
+    bars = (100, 100, (100, 100, 90, 90), (90, 90, 80, 80), 80)
+    kept = play(*bars, targets=FIVE, account=account_of(ruin_at=0.49, flows=flows))
+    lost = play(*bars, targets=FIVE, account=account_of(ruin_at=0.51, flows=flows))
+    assert equities(kept)[2:] == [1500.0, 1000.0, 1000.0]
+    assert (kept.metrics["ruined"], lost.metrics["ruined"]) == (0.0, 1.0)
+    assert lost.metrics["ruin_time"] == is_(4 / 24)
+
+
+def test_a_withdrawal_brings_ruin_no_nearer():
+    # 1,000 grow to 1,500, of which 1,200 are withdrawn: 200 of the 1,000 count as still paid in
+    flows = series({4: -1200.0})
+    bars = (100, 100, (100, 110, 100, 110), 110, 110)
+    targets = (5.0, NAN, 0.0, 1.0, NAN)
+    last = [(110, 110, low, low) for low in (70.0, 69.0)]
+    account = account_of(ruin_at=0.9534, flows=flows)
+    kept = play(*bars, last[0], targets=targets, account=account)
+    # 300 / 110 contracts lose 300 x 40 / 110 = 109.09: 190.91 of 200 are 95.45 %
+    assert kept.state.wallet[PAID_IN] == is_(200.0)
+    assert kept.bars["equity"].iloc[-1] == is_(300 - 300 * 40 / 110)
+    assert kept.metrics["ruined"] == 0.0
+    # 300 x 41 / 110 = 111.82: 188.18 are 94.09 %
+    assert play(*bars, last[1], targets=targets, account=account).metrics["ruined"] == 1.0
+
+
+def test_what_was_withdrawn_is_no_loss():
+    flows = series({2: -900.0})
+    result = play(*[100] * 5, targets=0.0, account=account_of(ruin_at=0.9, flows=flows))
+    assert equities(result)[-1] == 100.0
+    assert result.state.wallet[PAID_IN] == is_(100.0)
+    assert result.metrics["ruined"] == 0.0
+
+
+def test_wealth_counts_the_reserve_and_so_does_the_capital_paid_in():
+    # 1,000 in the account and 500 in the reserve; at 90 the wealth is 500 + 500 of 1,500
+    terms = {"reserve": 500.0, "margin_call": 0.9, "top_up_to": 0.5}
+    bars = (100, 100, (100, 100, 90, 90), 90)
+    for line, ruined in ((0.66, 0.0), (0.67, 1.0)):
+        result = play(*bars, targets=FIVE, account=account_of(ruin_at=line, **terms))
+        assert result.metrics["ruined"] == ruined
+        assert result.metrics["final_equity"] == 500.0
+
+
+def test_interest_and_deposits_after_ruin_change_no_measure():
+    venue = venue_of(interest_on="loan", cash_rate=0.365)
+    account = account_of(ruin_at=0.6, flows=series({4 * 24: 1000.0}))
+    bars = (100, 100, (100, 100, 90, 90), 90, 90, 90)
+    result = play(*bars, targets=FIVE, venue=venue, account=account, interval="1d")
+    assert result.metrics["ruined"] == 1.0
+    units = result.bars["unit"].tolist()
+    assert units[2:] == [units[2]] * 4
+    assert result.bars["equity"].iloc[-1] > 1500.0
+
+
+def test_a_flat_account_under_one_lot_is_ruined():
+    # a lot of 6 bought at 100 and sold at 60, the next open: 1,000 - 240 = 760 are left, and at
+    # the close a lot is worth 6 x 130 = 780, or 6 x 126 = 756
+    venue = venue_of(contract={"lot": 6.0})
+    for close, ruined in ((130, 1.0), (126, 0.0)):
+        bars = (100, 100, (60, close, 60, close), close)
+        account = account_of(max_leverage=1.0)
+        result = play(*bars, targets=(1.0, 0.0), venue=venue, account=account)
+        assert equities(result)[2:] == [760.0, 760.0]
+        assert result.metrics["ruined"] == ruined
+
+
+def test_a_flat_account_under_the_least_order_is_ruined():
+    # 760 bought at a fee of 1 % and sold at 60 of 100: 1,000 - 7.6 - 304 - 4.56 = 683.84
+    venue = venue_of(contract={"min_notional": 700.0}, fees={"taker": 0.01, "maker": 0.0})
+    bars = (100, 100, (100, 100, 60, 60), 60, 60)
+    targets = (0.76, NAN, 0.0)
+    poor = play(*bars, targets=targets, venue=venue, account=account_of(max_leverage=1.0))
+    assert poor.metrics["final_equity"] == is_(683.84)
+    assert poor.metrics["ruin_time"] == is_(4 / 24)
+    # at twice the leverage the order of 700 can be made
+    rich = play(*bars, targets=targets, venue=venue, account=account_of(max_leverage=2.0))
+    assert rich.metrics["ruined"] == 0.0
+
+
+def test_an_account_that_never_could_trade_is_not_ruined():
+    venue = venue_of(contract={"min_notional": 5000.0})
+    result = play(*[100, 90, 80, 70], venue=venue, account=account_of(max_leverage=1.0))
+    assert result.metrics["ruined"] == 0.0
+
+
+def test_a_constraint_that_is_met_lifts_no_ruined_set():
+    places = order_sets(
+        scores=np.array([9.0, 1.0, 5.0]),
+        violations=np.array([0.0, 0.5, np.inf]),
+        ruined=np.array([True, False, True]),
+        ruin_time=np.array([2.0, math.nan, 4.0]),
+        failed=np.zeros(3, dtype=bool),
+    )
+    assert places.tolist() == [1, 2, 0]

@@ -1,8 +1,17 @@
-"""Funding and interest by hand, and the terms that a change of equity is split into."""
+"""Funding, interest, the terms of a change of equity, and costs over time, by hand."""
+
+import math
 
 import numpy as np
+import pandas as pd
 import pytest
 
+import backtest as bt
+from backtest.strategies import Constant
+from tests import agreement, draws
+from tests.agreement import FLAT, assert_agrees, near, scene, tape
+from tests.draws import HOUR, utc
+from tests.kit import bars_market, check_refused
 from tests.scenes import (
     FEE,
     LP,
@@ -23,8 +32,6 @@ from tests.scenes import (
     total,
     venue_of,
 )
-
-# -------------------------------------------------------------------------------------- funding
 
 
 def funded(*events, targets=ONCE, **more):
@@ -69,11 +76,6 @@ def test_funding_is_valued_at_its_own_price_else_at_the_mark_open():
     assert happened(result, "funding")["price"].tolist() == [is_(102), is_(102), is_(77)]
 
 
-def test_a_short_receives_a_positive_rate():
-    result = funded((2.0, 0.001), signal=-1.0)
-    assert equities(result)[-1] == is_(1001.0)
-
-
 def test_an_inverse_position_pays_funding_in_coins():
     result = play(
         *[100] * 3,
@@ -83,14 +85,6 @@ def test_an_inverse_position_pays_funding_in_coins():
         account=account_of(capital=10.0),
     )
     assert equities(result)[-1] == is_(10 - 1000 / 80 * 0.001)
-
-
-def test_isolated_funding_moves_the_margin_and_the_liquidation_price():
-    result = funded((2.0, 0.01), targets=(5.0, NAN), account=isolated())
-    # 50 x 100 x 0.01 = 50 of the 500 posted; (5,000 - 450) / (50 x 0.95)
-    assert result.bars["margin"].iloc[-1] == is_(450.0)
-    assert result.bars["cash"].iloc[-1] == is_(500.0)
-    assert result.bars["liquidation_price"].iloc[-1] == is_(4550 / 47.5)
 
 
 def test_isolated_funding_may_come_from_the_wallet_until_it_is_empty():
@@ -122,9 +116,6 @@ def test_a_payment_that_breaks_an_isolated_margin_liquidates_at_once_at_the_mark
 def test_a_decision_is_dropped_where_funding_at_the_open_liquidated():
     result = play(*[100] * 4, targets=(10.0, 5.0, NAN), funding=[(2.0, 0.06)], account=isolated())
     assert result.bars["position"].tolist() == [0.0, is_(100.0), 0.0, 0.0]
-
-
-# ------------------------------------------------------------------------------------- interest
 
 
 def test_a_positive_balance_earns_the_cash_rate():
@@ -187,9 +178,6 @@ def test_interest_accrues_within_the_day():
     assert total(result, "interest") == is_(0.25)
 
 
-# ------------------------------------------------------------------------------------ the terms
-
-
 def test_price_pnl_is_split_at_the_open_of_the_trade():
     result = play(100, 100, (110, 120, 110, 120), targets=(1.0, 0.5, NAN), venue=slip(0.01))
     # 10 carried from 100 to the open 110 unworsened: 100. Equity 1,090: 0.5x is 545 / 110 = 4.9545
@@ -219,3 +207,135 @@ def test_the_terms_add_up_to_the_change_of_equity():
     terms = bars["price_pnl"] - costs.sum(axis=1) + bars["flows"] + bars["bad_debt"]
     change = np.diff([1000.0, *bars["equity"]])
     assert terms.to_numpy() == pytest.approx(change, abs=1e-9)
+
+
+# --------------------------------------------------------------------------------- costs over time
+RISING = utc([draws.START, draws.START + 2 * HOUR])
+
+
+def dated(*values: float) -> pd.Series:
+    """Return costs of the first two hours, and of the rest."""
+    return pd.Series(values, index=RISING[: len(values)])
+
+
+def with_column(values: list[float]) -> dict[str, object]:
+    """Return the tapes of one instrument that has a column, and trades 1 and 2 turns."""
+    own = tape([FLAT] * len(values), (1.0, 2.0, 1.0))
+    own.bars["cost"] = values
+    return {"TEST": own}
+
+
+def test_a_series_holds_from_its_stamp_on():
+    """1000 bought at 0.1 % in bar 1, then 1x more at 0.2 % in bar 2: the fee of that open."""
+    fees = {"fees": {"taker": dated(1e-3, 2e-3)}}
+    out = agreement.play(*[FLAT] * 4, targets=(1.0, 2.0, math.nan), venue=fees)
+    assert near(out.fees[1], 1.0)
+    assert near(out.fees[2], 0.002 * (2 * 999 - 1000))
+
+
+def test_a_column_is_known_at_the_close_before_and_goes_on_where_it_is_missing():
+    """Bar 1 pays the 10 bp of bar 0, bar 2 the 20 bp of bar 1, bar 3 them again."""
+    out = assert_agrees(
+        scene(
+            with_column([1e-3, 2e-3, math.nan, 9e-3]),
+            {"TEST": 1.0},
+            venues={"*": {"fees": {"taker": "cost"}}},
+        ),
+        "by hand",
+    )
+    assert near(out.fees[1], 1.0)
+    assert near(out.fees[2], 0.002 * (2 * 999 - 1000))
+    equity = 999 - 0.002 * 998
+    assert near(out.fees[3], 0.002 * (1998 - equity))
+
+
+def test_a_fill_pays_half_the_spread_and_the_slippage():
+    """10 bought at 100 (1 + 0.1 % + 0.4 % / 2): 3 of slippage."""
+    out = agreement.play(
+        FLAT, FLAT, targets=(1.0,), venue={"slippage": {"rate": 1e-3, "spread": 4e-3}}
+    )
+    assert near(out.slippage[1], 3.0)
+
+
+def test_a_liquidation_pays_the_fee_of_its_day():
+    """10x at 100; 5 % maintenance: closed at 94.74 in bar 2, which pays 1 %, not 0.1 %."""
+    venue = {"liquidation": {"fee": dated(1e-3, 1e-2)}}
+    out = agreement.play(FLAT, FLAT, (100, 100, 90, 90), targets=(10.0,), venue=venue)
+    price = 90 / 0.95
+    assert near(out.liquidation_loss[2], 0.01 * 100 * price)
+
+
+def make_market() -> bt.Market:
+    """Return a market of 300 hours with columns of costs."""
+    market = bt.Market.sample(bars=300)
+    wide = 1e-4 * (1.0 + np.arange(300) % 7)
+    return market.with_columns(wide=wide, late=np.where(np.arange(300) < 3, np.nan, wide),
+                               dear=np.where(np.arange(300) == 50, 1.5, wide))  # fmt: skip
+
+
+def make_venue(**changes: object) -> bt.Venue:
+    """Return a venue with some costs changed, by dotted names with two underscores."""
+    own = bt.Venue.preset("binance-usdm", "BTCUSDT@2023-01-01")
+    return own.override({name.replace("__", "."): value for name, value in changes.items()})
+
+
+def run_with(**changes: object) -> bt.Result:
+    """Run a position of 1x with some costs."""
+    venue = make_venue(**changes)
+    return bt.run(make_market(), Constant(), venue=venue, account=bt.Account(), compile=False)
+
+
+def sweep_over(cost: object) -> bt.Sweep:
+    """Vary the taker fee over a number and something else."""
+    terms = {"venue": make_venue(), "account": bt.Account()}
+    return bt.sweep(make_market(), Constant(), {"venue.fees.taker": [5e-4, cost]}, **terms)
+
+
+LATE = pd.Series([5e-4], index=pd.DatetimeIndex(["2024-01-01"], tz="UTC"))
+
+
+@pytest.mark.parametrize(("make", "words"), [
+    (lambda: run_with(fees__taker="wid"), "did you mean 'wide'"),
+    (lambda: run_with(slippage__spread="late"), "got late nan"),
+    (lambda: run_with(fees__taker=LATE), "must begin by the first bar"),
+    (lambda: sweep_over("wide"), "got 'wide'"),
+    (lambda: bt.stress(run_with(slippage__rate="wide"), [bt.Scenario("dry", spread=3.0)]),
+     "got the column 'wide'"),
+])  # fmt: skip
+def test_costs_that_cannot_be_are_refused(make, words):
+    check_refused(make, words)
+
+
+# ------------------------------------------------------------- leverage decay of several positions
+VENUE = bt.Venue.simple(
+    taker=5e-4, slippage=1e-4, maintenance_rate=0.005, max_leverage=100, liquidation_fee=0.01
+)
+DECAYS = ("volatility_drag", "carry_decay", "leverage_decay")
+
+
+def run_twice(prices: np.ndarray, signal: np.ndarray) -> tuple[bt.Result, bt.Result]:
+    """Run a market alone, and twice at half the size."""
+    market = bars_market(prices, prices)
+    terms = {"venue": VENUE, "account": bt.Account()}
+    both = bt.Markets({"A": market, "B": market}, currency="USDT")
+    halves = pd.DataFrame({"A": signal / 2.0, "B": signal / 2.0}, index=both.times)
+    alone = pd.Series(signal, index=both.times)
+    one = bt.run(market, Constant(2.0), signal=alone, **terms)
+    return one, bt.run(both, Constant(2.0), signal=halves, **terms)
+
+
+def test_constant_prices_have_no_drag():
+    signal = np.r_[np.zeros(10), np.ones(20), np.zeros(10), np.ones(20)]
+    _, both = run_twice(np.full(60, 100.0), signal)
+    assert len(both.events.query("kind == 'fill'")) >= 6
+    assert both.metrics["volatility_drag"] == 0.0
+
+
+def test_the_same_market_twice_at_half_the_size_decays_as_one_does():
+    """Also where a position is opened again at a price far from where it was closed."""
+    prices = 100.0 * np.exp(np.cumsum(np.sin(np.arange(90.0)) / 20.0 + 0.01))
+    signal = np.r_[np.zeros(10), np.ones(20), np.zeros(30), np.ones(30)]
+    one, both = run_twice(prices, signal)
+    assert one.metrics["volatility_drag"] > 0.0
+    for name in DECAYS:
+        assert both.metrics[name] == pytest.approx(one.metrics[name], rel=1e-9, abs=1e-12)

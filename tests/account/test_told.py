@@ -1,4 +1,4 @@
-"""What kept several positions from their targets is told: cuts, no fill, infinite leverage."""
+"""What kept positions from their targets is told: cuts, no fill, infinite leverage, old prices."""
 
 import math
 import re
@@ -10,7 +10,7 @@ import pytest
 
 import backtest as bt
 from backtest.strategies import Constant
-from tests.kit import Hold, flat, make_market, make_venue
+from tests.kit import Hold, bars_market, flat, make_market, make_venue
 
 N = 30
 STILL = {name: make_market([flat(100.0)] * N) for name in ("A", "B")}
@@ -54,26 +54,6 @@ def test_the_cut_of_a_limit_is_told(terms, max_leverage, cause, held):
         assert row["mean_shortfall"] == pytest.approx(2.5 - held)
         assert list(cuts.loc[name].index) == ["all", cause]
     assert cuts.loc[("all", cause), "decisions"] == 2 * (N - 1)
-
-
-def test_the_table_is_that_of_a_single_position_where_only_one_is_held():
-    """With lots, a least notional, a band and a limit; the second instrument has weight 0."""
-    market = bt.Market.sample(bars=400, seed=2)
-    venue = make_venue(taker=0.001, slippage=0.0005).override(
-        {"contract.lot": 0.003, "contract.min_notional": 60.0}
-    )
-    terms = {"capital": 5_000.0, "max_leverage": 1.2, "band": 0.004}
-    alone = bt.run(
-        market, Constant(leverage=1.5), venue=venue, account=bt.Account(**terms)
-    ).target_cuts()
-    weights = pd.DataFrame({"A": 1.0, "B": 0.0}, index=market.times)
-    pair = {"A": market, "B": bt.Market.sample(bars=400, seed=3)}
-    cuts = run(Constant(leverage=1.5), markets=pair, venue=venue, signal=weights, **terms)
-    own = cuts.target_cuts().loc["A"]
-    assert own.loc["all", "decisions"] == alone.loc["all", "decisions"] == 399
-    for name in ("mean_asked", "mean_held", "mean_shortfall"):
-        assert own.loc["all", name] == pytest.approx(alone.loc["all", name], rel=1e-9)
-    assert own.loc["max_leverage", "decisions"] == alone.loc["max_leverage", "decisions"]
 
 
 @pytest.mark.filterwarnings("ignore::backtest.NoFillWarning")
@@ -151,11 +131,114 @@ def test_a_wide_band_is_warned_of_once_and_not_by_each_set_of_a_sweep():
     assert sweep.table["final_equity"].tolist() == [10_000.0, 10_000.0]
 
 
-def test_what_is_told_is_saved(tmp_path):
-    result = run(Hold(level=5.0), margin={"A": "cross", "B": "isolated"}, venue_leverage=3.0)
-    loaded = bt.Result.load(result.save(tmp_path))
-    assert loaded.summary() == result.summary()
-    assert loaded.target_cuts().equals(result.target_cuts())
-    text = " ".join((*result.notices, *result.list_assumptions()))
-    assert "B isolated: the margin of a position is its notional / 3, the venue leverage" in text
-    assert "No mark prices of A, B: liquidations tested on last prices" in text
+# ------------------------------------------------------------------------------------ one position
+MARKET = bt.Market.sample(bars=600)
+VENUE = bt.Venue.preset("binance-usdm", "BTCUSDT")
+
+
+def test_initial_margin_is_told_by_hand():
+    """3x is asked, 2x allowed: at a constant price, without costs, 2x is held, 1x short."""
+    price = np.full(6, 100.0)
+    venue = bt.Venue.simple(
+        taker=0.0, slippage=0.0, maintenance_rate=0.1, max_leverage=2, liquidation_fee=0.0
+    )
+    market = bars_market(price, price)
+    result = bt.run(market, Constant(3.0), venue=venue, account=bt.Account(), compile=False)
+    table = result.target_cuts()
+    assert list(table.index) == ["all", "initial_margin"]
+    row = table.loc["initial_margin"]
+    assert row["decisions"] == 5
+    assert row["mean_asked"] == pytest.approx(3.0)
+    assert row["mean_held"] == pytest.approx(2.0)
+    assert row["mean_shortfall"] == pytest.approx(1.0)
+
+
+@pytest.mark.parametrize(("account", "leverage", "cause"), [
+    ({"max_leverage": 2.0}, 3.0, "max_leverage"),
+    ({"min_leverage": 0.5}, 0.1, "min_leverage"),
+    ({"band": 0.5}, 0.4, "band"),
+    ({"venue_leverage": 2.0}, 3.0, "venue_leverage"),
+    ({"capital": 20.0}, 0.6, "lot"),
+    ({"capital": 5.0}, 0.5, "min_notional"),
+])  # fmt: skip
+def test_each_limit_has_its_name(account, leverage, cause):
+    price = np.full(6, 100.0)
+    venue = bt.Venue(
+        contract=bt.Contract(lot=0.05 if cause == "lot" else 0.0, min_notional=3.0),
+        brackets=[bt.Bracket(0.0, 1e9, 20.0, 0.01)],
+        fees=bt.Fees(taker=0.0, maker=0.0),
+        slippage=bt.Slippage(rate=0.0),
+        liquidation=bt.Liquidation(fee=0.0, slippage=0.0),
+    )
+    result = bt.run(
+        bars_market(price, price), Constant(leverage), venue=venue, account=bt.Account(**account),
+        compile=False,
+    )  # fmt: skip
+    assert cause in result.target_cuts().index
+
+
+class Silent(bt.Policy):
+    """Never decide."""
+
+    def leverage(self, bar, account):
+        return float("nan")
+
+
+class Cold(bt.Policy):
+    """Need more bars than there are."""
+
+    def observe(self, market):
+        return {"sigma": np.full(market.n_bars, np.nan)}
+
+    def leverage(self, bar, account):
+        return 1.0 / bar.sigma
+
+
+@pytest.mark.parametrize(("policy", "account", "signal", "why"), [
+    (Silent(), {}, None, "the policy returned NaN"),
+    (Cold(), {}, None, "sigma was not known at any of 600 closes"),
+    (Constant(1.0), {"band": 5.0}, None, "within the band of 5 turns"),
+    (Constant(1.0), {"capital": 2.0}, None, "under the least notional of the venue, 100"),
+    (Constant(1.0), {}, 0.0, "the signal was 0 or NaN at all 600 closes"),
+])  # fmt: skip
+def test_a_run_without_a_fill_says_why_first(policy, account, signal, why):
+    with pytest.warns(bt.NoFillWarning, match="filled no order") as caught:
+        result = bt.run(
+            MARKET, policy, venue=VENUE, account=bt.Account(**account), signal=signal,
+            compile=False,
+        )  # fmt: skip
+    assert why in str(caught[0].message)
+    assert caught[0].filename == __file__
+    assert "! NO FILL: no order was filled" in result.summary()
+
+
+def test_a_sweep_says_how_many_sets_have_no_fill():
+    with pytest.warns(bt.NoFillWarning, match="1 of 2 sets filled no order"):
+        bt.sweep(
+            MARKET, Constant, {"leverage": [0.0, 1.0]}, venue=VENUE, account=bt.Account(),
+            compile=False,
+        )  # fmt: skip
+
+
+def collect(act):
+    """Return the warnings about last prices that an act gives, by default filters."""
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        act()
+    return [each for each in caught if each.category is bt.LastPriceWarning]
+
+
+@pytest.mark.slow
+def test_last_prices_are_warned_of_once_per_call():
+    price = 100.0 + np.sin(np.arange(24 * 31) / 9.0)
+    market = bars_market(price, price)
+    terms = {"venue": VENUE, "account": bt.Account(), "compile": False}
+    acts = [
+        lambda: bt.run(market, Constant(1.0), **terms),
+        lambda: bt.sweep(market, Constant, {"leverage": [0.5, 1.0]}, full=True, **terms),
+    ]
+    for act in acts:
+        told = collect(act)
+        assert len(told) == 1
+        assert told[0].filename == __file__
+    assert not collect(lambda: bt.run(MARKET, Constant(1.0), **terms))

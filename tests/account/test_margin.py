@@ -1,19 +1,26 @@
-"""Automatic margin, uncounted profit, fixed fees, and the impact of liquidations. All by hand."""
+"""Isolated margin, the wallet, profits that count, fixed fees and settings that policies decide."""
 
 import math
+from typing import Annotated, ClassVar
 
 import numpy as np
+import pandas as pd
 import pytest
 
 import backtest as bt
+from backtest.policy.policy import sets_margin
+from backtest.strategies import Average, Capped, Constant
+from tests.kit import check_refused
 from tests.scenes import (
     INF,
     NAN,
+    TEN,
     account_of,
     at,
     bracket,
     equities,
     happened,
+    is_,
     isolated,
     play,
     series,
@@ -21,12 +28,57 @@ from tests.scenes import (
     venue_of,
 )
 
-is_ = pytest.approx
 
-# ----------------------------------------------------------------------------- automatic margin
-#
-# Long 5x from 100 with 1,000 at a setting of 25: 50 contracts, margin 200, wallet 800. At 2 % the
-# liquidation price is where 200 + 50 (P - 100) = P: 4,800 / 49 = 97.96. Each addition is 200.
+def test_opening_posts_margin_and_reducing_returns_its_share_with_the_profit():
+    # 5x at a setting of 10: 50 contracts, 500 posted. At 110 the profit is 500, the equity 1,500;
+    # 25 contracts are 2,750 / 1,500 turns: half of 500 + 500 returns to the wallet
+    result = play(100, 100, 110, targets=(5.0, 2750 / 1500), account=isolated())
+    assert result.bars["margin"].tolist() == [0.0, is_(500.0), is_(250.0)]
+    assert result.bars["cash"].tolist() == [1000.0, is_(500.0), is_(1000.0)]
+    assert equities(result)[-1] == is_(1500.0)
+
+
+def test_adding_posts_margin_for_what_is_added():
+    # at 110 the equity is 1,500; 10,000 of it is 90.909: 40.909 more at 110, a tenth of 4,500
+    result = play(100, 100, 110, targets=(5.0, 10_000 / 1500), account=isolated())
+    assert result.bars["margin"].iloc[-1] == is_(500 + 450)
+    assert result.bars["cash"].iloc[-1] == is_(50.0)
+
+
+def test_a_flip_closes_and_then_opens():
+    result = play(100, 100, 110, targets=(5.0, 2.0), signal=[1, -1, -1], account=isolated())
+    # 500 + 500 return: 1,500 in the wallet; short 3,000 posts 300
+    assert result.bars["cash"].iloc[-1] == is_(1200.0)
+    assert result.bars["margin"].iloc[-1] == is_(300.0)
+    assert result.bars["entry"].iloc[-1] == is_(110.0)
+
+
+def test_new_margin_and_fee_must_fit_into_the_wallet():
+    venue = venue_of(fees={"taker": 0.01, "maker": 0.01})
+    result = play(100, 100, targets=INF, venue=venue, account=isolated())
+    # initial margin: N <= 10 (1000 - 0.01 N): 9,090.909, margin 909.09 and fee 90.909
+    assert result.bars["position"].iloc[-1] == is_(10_000 / 1.1 / 100)
+    assert result.bars["cash"].iloc[-1] == is_(0.0)
+
+
+def test_a_losing_position_lets_add_only_what_the_wallet_still_holds():
+    # 50 at 100, 500 posted; at 98 the equity is 900, but the wallet is 500: 5,000 more at most,
+    # while initial margin would let 9,000 - 4,900 = 4,100 more: the smaller counts
+    result = play(100, 100, 98, targets=(5.0, INF), account=isolated())
+    assert result.bars["position"].iloc[-1] * 98 == is_(9000.0)
+    # after a profit it is the wallet: at 110 the equity of 1,500 would allow 15,000, and
+    # 5,500 + 10 x 500 = 10,500 is what the wallet pays for
+    result = play(100, 100, 110, targets=(5.0, INF), account=isolated())
+    assert result.bars["position"].iloc[-1] * 110 == is_(10_500.0)
+
+
+def test_interest_leaves_the_wallet_first_and_then_the_margin():
+    venue = venue_of(borrow_rate=0.73, interest_on="loan")
+    # 10x at 10: all 1,000 posted. The loan is 10,000 - 1,000 = 9,000: 9,000 x 0.73 / 365 = 18 a day
+    result = play(100, 100, 100, targets=TEN, venue=venue, account=isolated(), interval="1d")
+    assert result.bars["cash"].iloc[-1] == 0.0
+    assert result.bars["margin"].iloc[-1] == is_(982.0)
+
 
 TWENTY_FIVE = venue_of(brackets=[bracket(leverage=25.0, rate=0.02)])
 
@@ -117,33 +169,6 @@ def test_a_short_draws_margin_as_well():
     assert additions(result) == [(is_(5200 / 51), is_(200.0)), (is_(5400 / 51), is_(200.0))]
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("seed", range(4))
-def test_additions_end_whatever_the_rounding(seed):
-    """Rates down to 1e-7, where rounding decides whether the requirement holds at its root."""
-    rng = np.random.default_rng(seed)
-    for _ in range(60):
-        setting = float(np.exp(rng.uniform(0.0, np.log(500))))
-        rate = float(np.exp(rng.uniform(np.log(1e-7), np.log(0.9 / setting))))
-        kind = str(rng.choice(["linear", "inverse"]))
-        venue = venue_of(brackets=[bracket(leverage=setting, rate=rate)], contract={"kind": kind})
-        price = float(np.exp(rng.uniform(-3.0, 9.0)))
-        reach = price * (1.0 + rng.choice([-1.0, 1.0]) * rng.uniform(0.0, 0.9))
-        last = (price, max(price, reach), min(price, reach), reach)
-        account = isolated(setting, auto_margin=True)
-        share = float(setting * rng.uniform(0.01, 1.0))
-        result = play(
-            price, price, last, targets=(share, NAN), venue=venue, account=account,
-            signal=float(rng.choice([-1.0, 1.0])),
-        )  # fmt: skip
-        if len(happened(result, "liquidation")):
-            added = total(result, "margin_added")
-            assert added == is_(result.bars["cash"].iloc[1], 1e-9)
-
-
-# --------------------------------------------------------------------------- profits that count
-
-
 @pytest.mark.parametrize(("counts", "free"), [("all", 2000), ("losses", 1000), (0.25, 1250)])
 def test_new_orders_are_backed_by_the_share_of_profit_that_counts(counts, free):
     # 5x from 100 to 120: equity 2,000, of which 1,000 are unrealized; 16x may be held
@@ -215,9 +240,6 @@ def test_maintenance_counts_all_profit():
     venue = venue_of(profit_counts="losses")
     result = play(100, 100, (110, 110, 96, 96), targets=(10.0, NAN), venue=venue)
     assert result.metrics["liquidations"] == 0.0
-
-
-# ------------------------------------------------------------------------------------ fixed fees
 
 
 def fixed(fee, **more):
@@ -299,8 +321,6 @@ def test_a_fixed_fee_may_change_with_time():
     assert happened(result, "fee")["time"].tolist() == [at(1), at(2), at(3)]
 
 
-# ------------------------------------------------------------------------ impact of liquidations
-
 CLOSES = (97.0, 100.0, 101.0, 99.0, 100.0)
 
 
@@ -333,3 +353,201 @@ def test_each_step_of_a_liquidation_has_its_own_impact():
     first = happened(parts, "liquidation_loss")["amount"].iloc[0]
     # half of the size at the root of a half of its impact
     assert first == is_(one * 0.5 * math.sqrt(0.5))
+
+
+# ------------------------------------------------------------------- settings that policies decide
+BRACKETS = [bt.Bracket(0.0, 1e4, 20.0, 0.01), bt.Bracket(1e4, 1e9, 10.0, 0.02)]
+START, HOUR = pd.Timestamp("2024-01-01", tz="UTC"), pd.Timedelta("1h")
+SAFE = [100.0, 100.0, 101.0, 102.0, 101.0, 100.0]
+
+
+class Steps(bt.Policy):
+    """Buy at the first close and keep it; the settings are those of a column."""
+
+    size: Annotated[float, bt.Range(0.1, 20.0)] = 2.0
+
+    def observe(self, market):
+        return {"setting": market.columns["setting"]}
+
+    def leverage(self, bar, account):
+        return self.size if account.days < 0.05 else math.nan
+
+    def venue_leverage(self, bar, account):
+        return bar.setting
+
+
+def make_market(closes=SAFE, settings=(math.nan, 5.0, math.nan, 10.0, math.nan, math.nan), **more):
+    """Hours at these closes, each opening at the close before; the decision of each close."""
+    close = np.array(closes, dtype=float)
+    start = np.concatenate([close[:1], close[:-1]])
+    index = START + HOUR * np.arange(len(close))
+    high, low = np.maximum(start, close), np.minimum(start, close)
+    bars = {"open": start, "high": high, "low": low, "close": close, "volume": 1.0}
+    frame = pd.DataFrame({**bars, "setting": list(settings)}, index=index)
+    return bt.Market.from_frames(frame, mark=frame[["open", "high", "low", "close"]], **more)
+
+
+def make_venue(**terms):
+    return bt.Venue(
+        contract=bt.Contract(kind="linear", size=1.0),
+        brackets=BRACKETS,
+        fees=bt.Fees(taker=0.0, maker=0.0),
+        slippage=bt.Slippage(rate=0.0),
+        liquidation=bt.Liquidation(mode="close", fee=0.0, slippage=0.0),
+        **terms,
+    )
+
+
+def live(market, policy=None, **terms):
+    account = {"capital": 1000.0, "margin": "isolated", "venue_leverage": 10.0, **terms}
+    return bt.run(
+        market, policy or Steps(), venue=make_venue(), account=bt.Account(**account), compile=False
+    )
+
+
+def list_moved(result, kind):
+    """Times (in bars) and amounts of the events of a kind."""
+    events = result.events[result.events["kind"] == kind]
+    hours = (events["time"] - START) // HOUR
+    return list(zip(hours, events["amount"].round(9), strict=True))
+
+
+def test_from_10x_to_5x_and_back_the_liquidation_price_is_that_of_the_venue():
+    """20 at 100: 200 of margin, 400 from bar 2 on, 200 from bar 4 on; no cost, no profit."""
+    result = live(make_market())
+    held = result.positions.iloc[1:]
+    assert list(held["margin"]) == [200.0, 400.0, 400.0, 200.0, 200.0]
+    assert list_moved(result, "margin_added") == [(2, 200.0)]
+    assert list_moved(result, "margin_returned") == [(4, 200.0)]
+    for _, row in held.iterrows():
+        wanted = bt.margin.liquidation_price(make_venue(), 20.0, 100.0, row["margin"])
+        assert row["liquidation_price"] == pytest.approx(wanted, rel=1e-14)
+    assert list(result.bars["equity"]) == [1000, 1000, 1020, 1040, 1020, 1000]
+    assert list(result.bars["cash"]) == [1000, 800, 600, 600, 800, 800]
+
+
+def test_the_wallet_gives_what_it_has_and_the_rest_is_refused_once():
+    """80 at 100 and 10x post 800; 5x asks 800 more of a wallet of 200."""
+    market = make_market(settings=(math.nan, 5.0, 5.0, math.nan, math.nan, math.nan))
+    result = live(market, Steps(size=8.0))
+    assert list_moved(result, "margin_added") == [(2, 200.0)]
+    assert list_moved(result, "margin_refused") == [(2, 600.0)]
+    assert list(result.positions["margin"].iloc[1:]) == [800.0] + [1000.0] * 4
+
+
+def test_what_is_refused_again_is_no_event_until_it_is_granted():
+    """800 of 8,000 with 200 free: 5x and 4x want more, 10x and 9x are granted, 5x wants more."""
+    settings = (math.nan, 5.0, 4.0, 10.0, 9.0, 5.0, 4.0, math.nan)
+    result = live(make_market([100.0] * 8, settings), Steps(size=8.0))
+    added = list_moved(result, "margin_added")
+    assert [t for t, _ in added] == [2, 5, 6]
+    assert list_moved(result, "margin_returned") == [(4, 200.0)]
+    assert list_moved(result, "margin_refused") == [(2, 600.0), (6, pytest.approx(600.0))]
+
+
+def test_margin_returns_down_to_the_initial_margin_and_the_loss():
+    """20 at 100 with 400, at 95: 20x asks for 100, but 95 of initial margin and 100 are lost."""
+    closes, settings = [100, 100, 95, 95, 100], (5.0, math.nan, 20.0, 20.0, math.nan)
+    result = live(make_market(closes, settings))
+    assert list_moved(result, "margin_returned") == [(3, 205.0)]
+    assert list_moved(result, "margin_refused") == [(3, 95.0)]
+    assert result.positions["margin"].iloc[-1] == 195.0
+
+
+@pytest.mark.parametrize(("asked", "refused"), [(40.0, [(2, 50.0)]), (math.inf, [])])
+def test_a_setting_is_cut_to_what_the_bracket_allows(asked, refused):
+    """2,000 allow 20x: 100 of margin, where 40x asked for 50; infinite asks for the most."""
+    result = live(make_market(settings=(math.nan, asked, *[math.nan] * 4)))
+    assert result.positions["margin"].iloc[-1] == 100.0
+    assert list_moved(result, "margin_refused") == refused
+
+
+def test_a_position_beyond_its_bracket_is_not_forced_to_the_lower_setting():
+    """At 20x 9,500 may grow past 10,000, where 10x is the most: asking for 20x again changes 0."""
+    result = live(
+        make_market([100, 100, 110, 110], [20.0] * 4), Steps(size=9.5), venue_leverage=20.0
+    )
+    assert list(result.positions["margin"].iloc[1:]) == [475.0] * 3
+
+
+def test_funding_is_made_good_where_the_setting_is_asked_again():
+    """A payment of 1 % of 2,000 leaves 180 of 200; asking for 10x again brings 20 back."""
+    paid = pd.DataFrame({"rate": [0.01], "mark": [100.0]}, index=[START + 2 * HOUR])
+    market = make_market(settings=[10.0] * 6, funding=paid, funding_gaps="zero")
+    result = live(market)
+    assert list_moved(result, "margin_added") == [(2, pytest.approx(20.0))]
+
+
+def test_an_isolated_position_takes_nothing_that_a_cross_one_needs():
+    """B in cross at 5x of 10x needs 500 of the 800 left; A may take 300 of the 400 it asks for."""
+    markets = bt.Markets({"A": make_market(settings=(math.nan, 10 / 3, *[math.nan] * 4)),
+                          "B": make_market([100.0] * 6, [math.nan] * 6)})  # fmt: skip
+    account = bt.Account(
+        capital=1000.0,
+        margin={"A": "isolated", "B": "cross"},
+        venue_leverage={"A": 10.0, "B": 10.0},
+    )
+    result = bt.run(
+        markets, {"A": Steps(), "B": Constant(leverage=5.0)}, venue=make_venue(),
+        account=account, signal={"A": 1.0, "B": 1.0}, compile=False,
+    )  # fmt: skip
+    assert list_moved(result, "margin_added") == [(2, 300.0)]
+    assert list_moved(result, "margin_refused") == [(2, 100.0)]
+
+
+@pytest.mark.parametrize(("policy", "margin"), [
+    (Capped(Steps(), cap=3.0), 400.0),
+    (Average(Steps(), Constant(leverage=2.0)), 400.0),
+    (Capped(Capped(Steps(), cap=4.0), cap=3.0), 400.0),
+])  # fmt: skip
+def test_combinators_keep_the_setting_of_their_policies(policy, margin):
+    """5x of 2,000 is 400, whatever combines the policy."""
+    assert sets_margin(policy)
+    assert live(make_market(), policy).positions["margin"].iloc[2] == pytest.approx(margin)
+
+
+class Answers(bt.Policy):
+    """A policy with one answer."""
+
+    value: ClassVar[object] = 0.0
+
+    def leverage(self, bar, account):
+        return 1.0
+
+    def venue_leverage(self, bar, account):
+        return self.value
+
+
+@pytest.mark.parametrize("value", [0.0, -math.inf, "10", None, True, (5.0, 1.0)])
+def test_an_answer_that_is_no_setting_is_refused(value):
+    """Zero, negative or no number: an error that names the method, the value and the bar."""
+    policy = type("Bad", (Answers,), {"value": value, "__doc__": "Bad."})()
+    with pytest.raises(bt.PolicyError, match="venue_leverage") as found:
+        live(make_market(), policy)
+    assert "bar 0" in str(found.value)
+
+
+def assigns(self, bar, account):
+    self.seen = bar.close
+    return 5.0
+
+
+def derive(method):
+    return type("Odd", (Steps,), {"venue_leverage": method, "__doc__": "Odd."})
+
+
+def scale():
+    account = bt.Account(capital=1000.0, margin="isolated", venue_leverage=10.0)
+    markets = bt.Markets({"A": make_market()})
+    bt.run(markets, Constant(), venue=make_venue(), account=account, overlay=Answers())
+
+
+@pytest.mark.parametrize(("make", "words"), [
+    (lambda: derive(5.0), "must be a plain method"),
+    (lambda: live(make_market(), derive(assigns)()), "Odd.venue_leverage raised"),
+    (lambda: live(make_market(), margin="cross"), "got 'cross'"),
+    (lambda: live(make_market(), margin={"market": "cross"}), "margin of market must be"),
+    (scale, "overlay must not define venue_leverage"),
+])  # fmt: skip
+def test_bad_input_is_refused(make, words):
+    check_refused(make, words)

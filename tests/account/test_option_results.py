@@ -25,7 +25,7 @@ pytestmark = pytest.mark.slow
 @pytest.fixture(scope="module")
 def examples():
     """Run the accounts, in plain Python."""
-    return importlib.import_module("tests.portfolio.worked_options")
+    return importlib.import_module("tests.account.worked_options")
 
 
 def test_a_strangle_fails_where_marks_and_margin_take_the_balance(examples):

@@ -155,8 +155,6 @@ def test_the_maker_fee_may_change_over_time():
     assert near(out.fees[2], Fraction(5, 10_000) * (2 * equity - 1000))
 
 
-# ---------------------------------------------------------------------------------- the report
-
 MARKET = bt.Market.sample(bars=600)
 VENUE = bt.Venue.preset("binance-usdm", "BTCUSDT@2023-01-01")
 LIMIT = bt.Account(band=0.05, fill="limit", offset=0.002)
@@ -183,16 +181,6 @@ def test_the_result_tells_what_filled_and_where_the_price_went():
     trades = result.trades
     gain = result.metrics["final_equity"] - 10_000
     assert trades["profit"].sum() + trades.unallocated.sum() == pytest.approx(gain, abs=1e-8)
-
-
-def test_rows_of_a_sweep_equal_runs():
-    """Sets of limit orders are lived one by one."""
-    terms = {"venue": VENUE, "compile": False}
-    offsets, policy = [0.0, 0.001, 0.004], Constant(leverage=2.0)
-    table = bt.sweep(MARKET, policy, {"account.offset": offsets}, account=LIMIT, **terms).table
-    for row, offset in enumerate(offsets):
-        run = bt.run(MARKET, policy, account=LIMIT.override({"offset": offset}), **terms)
-        assert table["final_equity"][row] == run.metrics["final_equity"]
 
 
 def run_with(venue=VENUE, **account):

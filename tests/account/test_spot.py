@@ -10,7 +10,7 @@ import pytest
 
 import backtest as bt
 from backtest.strategies import Carry, Constant
-from tests.agreement import asset, bracket, flat, near, play_case, scene, tape
+from tests.agreement import bracket, flat, near, play_case, scene, tape
 from tests.cases import PortfolioCase
 from tests.kit import Hold, Once, check_refused, make_market, make_venue
 
@@ -110,8 +110,6 @@ def test_what_is_bought_at_spot_is_not_there_for_isolated_margin():
     assert near(part.quantity[1][1], -1000)  # 250 are left, at 4x
 
 
-# ------------------------------------------------------------------------- liquidation of a pair
-
 PREMIUMS = [-0.2, -0.05, -0.02, 0.0, 0.02, 0.05, 0.2]
 
 
@@ -178,9 +176,6 @@ def test_in_parts_the_step_that_relieves_more_comes_first():
     assert out.of_kind("liquidation")[0].instrument == "S"
 
 
-# --------------------------------------------------------------------------------- whole runs
-
-
 def make_coins(n: int = 300, seed: int = 0, **more: Any) -> bt.Market:
     """Return wild hours."""
     rng = np.random.default_rng(seed)
@@ -220,19 +215,6 @@ def test_trades_of_spot_legs_add_up():
     assert -trades.unallocated["interest"] + paid == pytest.approx(result.metrics["interest"])
 
 
-def test_one_market_with_a_spot_contract_is_the_only_instrument():
-    """Plain and as Markets, saved and loaded, run again, and in two parts."""
-    market, account = make_coins(), bt.Account(capital=1e4)
-    run = {"venue": SPOT, "account": account}
-    one = bt.run(market, Hold(level=2.0), **run)
-    assert one.bars["requirement"].max() == 0.0
-    several = bt.run(bt.Markets({"asset": market}), Hold(level=2.0), **run)
-    assert one.bars["equity"].tolist() == several.bars["equity"].tolist()
-    parts = bt.run(market.slice(0, 150), Hold(level=2.0), **run)
-    rest = bt.run(market, Hold(level=2.0), resume=parts, **run)
-    assert rest.bars["equity"].iloc[-1] == one.bars["equity"].iloc[-1]
-
-
 def test_a_spot_leg_that_is_never_held_changes_no_bit():
     """Also where the perpetual is alone in a bar, and liquidated in it."""
     market, account = make_coins(seed=1), bt.Account(capital=1e4)
@@ -249,35 +231,6 @@ def test_the_liquidation_price_of_a_spot_leg_counts_its_haircut():
     result = bt.run(market, Hold(level=2.0), venue=venue, account=bt.Account(capital=1e3))
     assert result.bars["liquidation_price"].iloc[-1] == pytest.approx(1000 / 18)
     assert result.bars["requirement"].iloc[-1] == 0.0
-
-
-@pytest.mark.slow
-def test_rows_of_a_sweep_are_runs():
-    """Spot legs are not lanes: each set is a run of its own, with equal bits; compiled as plain."""
-    markets = bt.Markets({"S": make_coins(), "P": make_coins(seed=1)}, currency="USDT")
-    given = {"venue": {"S": SPOT, "P": PERP}, "signal": {"S": -1.0, "P": 1.0}}
-    account = bt.Account(capital=1e4, band=0.2)
-    sizes = np.linspace(0.6, 3.0, 5)
-    swept = bt.sweep(markets, Constant, {"leverage": sizes}, account=account, **given)
-    for size, row in zip(sizes, swept.table.itertuples(), strict=True):
-        for is_compiled in (True, False):
-            one = run_pair(Constant(size), compile=is_compiled)
-            assert row.total_return == one.metrics["total_return"]
-            assert row.interest == one.metrics["interest"]
-
-
-@pytest.mark.slow
-def test_risk_knows_spot_legs():
-    """Paths draw funding that a spot leg does not pay."""
-    markets = bt.Markets({"S": make_coins(), "P": make_coins(seed=1)}, currency="USDT")
-    paths = bt.simulate_paths(markets, "gbm", horizon="12h", paths=3)
-    given = {"venue": {"S": SPOT, "P": PERP}, "signal": {"S": -1.0, "P": 1.0}}
-    terms = {"account": bt.Account(capital=1e4), "method": "plain", "compile": False}
-    found = bt.liquidation_risk(paths, Constant(1.5), **given, **terms).table
-    assert found["p_liquidation"].max() == 0.0
-
-
-# --------------------------------------------------------------------------------- cash and carry
 
 
 def run_carry(rate: float, policy: Carry, n: int = 300) -> bt.Result:
@@ -319,9 +272,6 @@ def test_the_carry_is_funding_less_interest_and_costs():
     assert metrics["interest"] > 1.0
 
 
-# ------------------------------------------------------------------------------------ bad inputs
-
-
 def spot(**changes: Any) -> bt.Venue:
     """Return the venue of a spot leg with something changed."""
     return SPOT.override(changes)
@@ -349,10 +299,3 @@ BAD: dict[str, tuple[Any, str]] = {
 def test_bad_input_is_refused(label):
     make, words = BAD[label]
     check_refused(make, words)
-
-
-def test_other_coins_may_be_collateral():
-    held = [bt.Collateral("ETH", amount=1.0, prices=100.0, rate=0.9)]
-    result = run_pair(account=bt.Account(capital=1e4, negative_limit=0.0, collateral=held))
-    assert asset("ETH", 1.0)["name"] == held[0].name
-    assert result.metrics["liquidations"] == 0

@@ -1,0 +1,465 @@
+"""A run in parts is the whole run, bit for bit, saved between them or not, also after a switch."""
+
+import itertools
+import math
+from dataclasses import replace
+from typing import Annotated, Any, NamedTuple
+
+import numpy as np
+import pandas as pd
+import pytest
+
+import backtest as bt
+from backtest.engine.policy_contract import Probe
+from backtest.engine.run import Segment, run_segments, run_switched
+from backtest.market import as_markets
+from backtest.regress import take_baseline
+from backtest.strategies import Cppi, VolTarget
+from tests.kit import Hold, Once, check_refused, flat, make_market, make_venue, simulate_pair
+from tests.scenes import INF, account_of, bracket, market_of, series, venue_of, walk
+from tests.validation.worlds import Lever
+
+pytestmark = pytest.mark.filterwarnings("ignore::UserWarning")
+
+# ------------------------------------------------------------------------------------ one position
+
+
+class Wealth(NamedTuple):
+    """What a Ratchet remembers."""
+
+    floor: float
+    calls: float
+
+
+class Ratchet(bt.Policy):
+    """Lever the distance to a floor that only rises, sometimes leave the position alone."""
+
+    multiple: Annotated[float, bt.Range(0.5, 20.0, "turns")] = 6.0
+
+    def observe(self, market):
+        close = pd.Series(market.close)
+        return {"trend": close.ewm(halflife=12).mean().to_numpy()}
+
+    def start(self):
+        return Wealth(0.7, 0.0)
+
+    def leverage(self, bar, account, memory):
+        unit = account.peak_equity / 1000.0
+        floor = max(memory.floor, 0.7 * unit, memory.floor * (1 + 1e-5))
+        after = Wealth(floor, memory.calls + 1.0)
+        if after.calls % 5 == 0:
+            return math.nan, after
+        tilt = 1.2 if bar.close > bar.trend else 0.8
+        cushion = max(account.equity / 1000.0 - 0.5 * floor, 0.05)
+        return self.multiple * tilt * cushion, after
+
+
+FEES = {"taker": 0.0006, "maker": 0.0002, "maker_share": 0.3}
+SETTINGS: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
+    "cross, all costs": (
+        {
+            "fees": FEES,
+            "slippage": {"rate": 0.0002, "impact": 0.3, "impact_window": "6h"},
+            "interest_on": "balance",
+            "cash_rate": 0.03,
+            "borrow_rate": 0.08,
+            "margin_multiplier": series({0: 1.0, 50: 1.5, 100: 1.0}),
+        },
+        {
+            "band": 0.2,
+            "stop_loss": 0.06,
+            "flows": series({30.5: 150.0, 60: 90.0, 61: -400.0}),
+            "margin_call": 0.19,
+            "reserve": 300.0,
+            "top_up_to": 0.12,
+        },
+    ),
+    "isolated, partial, loan": (
+        {
+            "fees": FEES,
+            "slippage": {"rate": 0.0002, "max_participation": 0.2, "impact_window": "6h"},
+            "interest_on": "loan",
+            "borrow_rate": series({0: 0.05, 70: 0.2}),
+            "short_rate": 0.04,
+            "brackets": [bracket(0.0, 4000.0, 16.0, 0.04), bracket(4000.0, INF, 9.0, 0.09)],
+            "liquidation": {
+                "mode": "partial",
+                "step": 0.3,
+                "fee": 0.01,
+                "slippage": 0.002,
+                "impact": 0.2,
+            },
+        },
+        {"margin": "isolated", "venue_leverage": 12.0, "margin_call": 0.5},
+    ),
+    "inverse, graced": (
+        {
+            "contract": {"kind": "inverse", "lot": 10.0},
+            "fees": FEES,
+            "call_grace": 2,
+            "liquidation": {"mode": "takeover"},
+        },
+        {"margin_call": 0.22, "flows": series({40: -200.0})},
+    ),
+    "ruined at a line": (
+        {
+            "fees": FEES,
+            "slippage": {"rate": 0.0002},
+            "interest_on": "loan",
+            "borrow_rate": 0.05,
+            "cash_rate": 0.02,
+        },
+        {
+            "ruin_at": 0.8,
+            "flows": series({20: 300.0, 25: -150.0, 110: 100.0}),
+            "margin_call": 0.19,
+            "reserve": 200.0,
+            "top_up_to": 0.12,
+        },
+    ),
+    "isolated, guarded by its wallet": (
+        {
+            "fees": FEES | {"per_order": series({0: 0.5, 60: 2.0})},
+            "slippage": {"rate": 0.0002},
+            "brackets": [bracket(0.0, 4000.0, 16.0, 0.045), bracket(4000.0, INF, 15.0, 0.055)],
+            "profit_counts": 0.5,
+            "call_grace": 8,
+        },
+        {
+            "capital": 600.0,
+            "margin": "isolated",
+            "venue_leverage": 14.0,
+            "margin_call": 0.7,
+            "reserve": 15.0,
+            "top_up_to": 0.65,
+            "auto_margin": True,
+        },
+    ),
+    "filled at the close, stops of every kind": (
+        {"fees": FEES},
+        {
+            "fill": "same_close",
+            "stop_loss": 0.05,
+            "trailing_stop": 0.04,
+            "take_profit": 0.05,
+            "equity_stop": 0.15,
+        },
+    ),
+    "limits, times and dates": (
+        {"contract": {"min_notional": 5.0, "tick": 0.01}, "fees": {"taker": 6e-4, "maker": 2e-4}},
+        {
+            "fill": "limit",
+            "offset": 0.002,
+            "max_holding": "9h",
+            "max_leverage": series({-5: INF, 60: 4.0, 100: INF}),
+        },
+    ),
+}
+KINDS = {
+    "cross, all costs": {"impact", "interest", "margin_call", "top_up", "flow", "stop"},
+    "isolated, partial, loan": {"interest", "margin_call", "liquidation", "funding"},
+    "inverse, graced": {"margin_call", "funding", "flow"},
+    "ruined at a line": {"ruin", "flow", "top_up", "interest"},
+    "isolated, guarded by its wallet": {
+        "margin_call", "call_met", "call_partly_met", "call_failed", "margin_added", "top_up",
+    },
+    "filled at the close, stops of every kind": {"trailing_stop", "take_profit", "equity_stop"},
+    "limits, times and dates": {"limit_order", "fill", "time_stop"},
+}  # fmt: skip
+"""What must happen in each."""
+
+
+def lived(setting, *, seed=4):
+    """Return a market with mark prices and funding, and the other arguments of a run."""
+    n = 140
+    bars = walk(n, seed=seed, sigma=0.012, gap=0.003)
+    marks = [tuple(p * (1 + 0.0004 * math.sin(t)) for p in bar) for t, bar in enumerate(bars)]
+    stamps = [(h + 0.001 * math.sin(h), 0.0005 * math.cos(h)) for h in range(4, n, 4)]
+    stamps += [(h + 0.4, 0.0002, 99.0) for h in range(6, n, 16)]
+    market = market_of(*bars, mark=marks, funding=sorted(stamps), volume=400.0)
+    venue, account = SETTINGS[setting]
+    signal = pd.Series([1.0 if t % 40 < 25 else -0.7 for t in range(n)], index=market.times)
+    return market, {
+        "policy": Ratchet(),
+        "venue": venue_of(**venue),
+        "account": account_of(**account),
+        "signal": signal,
+        "compile": False,
+    }
+
+
+def assert_same_bits(whole, head, tail):
+    """The recorded bars and events of two parts, put together, are those of the whole."""
+    both = np.concatenate([head.record.values, tail.record.values])
+    assert both.tobytes() == whole.record.values.tobytes()
+    assert np.concatenate([head.entries, tail.entries]).tobytes() == whole.entries.tobytes()
+    assert tail.memory.tobytes() == whole.memory.tobytes()
+    mine, theirs = (each.state._replace(cursor=0) for each in (tail, whole))  # of the feed of each
+    assert repr(mine) == repr(theirs)
+    assert pd.concat([head.bars, tail.bars])["equity"].equals(whole.bars["equity"])
+
+
+def slice_signal(settings_, start, end):
+    signal = settings_["signal"]
+    if end is not None:
+        signal = signal[signal.index < end]
+    if start is not None:
+        signal = signal[signal.index >= start]
+    return {"signal": signal}
+
+
+@pytest.mark.parametrize("setting", SETTINGS)
+def test_a_run_equals_its_parts_bit_for_bit(setting, tmp_path):
+    """Cut in a position and out of one; a second part on the rest, on more, or after loading."""
+    market, settings_ = lived(setting)
+    whole = bt.run(market, **settings_)
+    assert KINDS[setting] <= set(whole.events["kind"])
+    assert whole.metrics["ruined"] == float(setting == "ruined at a line")
+    held = whole.bars["position"].to_numpy() != 0.0
+    assert any(held[k - 1] for k in (31, 62, 99))
+    for k, overlap in ((31, 0), (62, 1), (99, 20)):
+        edge, later = market.times[k], market.times[k - overlap]
+        head = bt.run(market.between(None, edge), **settings_ | slice_signal(settings_, None, edge))
+        rest = settings_ | slice_signal(settings_, later, None)
+        tail = bt.run(market.between(later, None), **rest, resume=head)
+        assert_same_bits(whole, head, tail)
+    loaded = bt.Result.load(head.save(tmp_path))
+    pd.testing.assert_frame_equal(loaded.bars, head.bars)
+    pd.testing.assert_frame_equal(loaded.events, head.events)
+    assert repr(dict(loaded.metrics)) == repr(dict(head.metrics))
+    assert_same_bits(whole, head, bt.run(market, **settings_, resume=loaded))
+
+
+@pytest.mark.parametrize(("change", "named"), [
+    ({"venue": venue_of(contract={"size": 0.01})}, "venue.contract"),
+    ({"account": account_of(band=0.5)}, "account.band"),
+    ({"account": account_of(flows=series({1: 5.0}))}, "account.flows"),
+    ({"policy": Ratchet(multiple=5.0)}, "policy"),
+])  # fmt: skip
+def test_resuming_under_other_rules_is_refused_naming_what_differs(change, named):
+    market, _ = lived("cross, all costs")
+    rules = {"policy": Ratchet(), "venue": venue_of(), "account": account_of()}
+    part = bt.run(market.between(None, market.times[50]), **rules, compile=False)
+    with pytest.raises(bt.ParameterError, match=named):
+        bt.run(market, **(rules | change), resume=part, compile=False)
+
+
+# -------------------------------------------------------------------------------------- several
+
+MARKETS = simulate_pair(90)
+FLOWS = pd.Series([50.0, -20.0, 30.0], index=MARKETS.times[[10, 40, 60]])
+TIERS = [bt.FeeTier(3_000.0, 0.0002, 0.0)]
+TERMS = {
+    "venue": make_venue(taker=0.001).override({"fees.tiers": TIERS}),
+    "account": bt.Account(
+        capital=1_000.0,
+        margin={"AAA": "cross", "BBB": "isolated"},
+        venue_leverage=5,
+        flows=FLOWS,
+        collateral=[bt.Collateral("COIN", 1.0, prices=MARKETS["AAA"], rate=0.9)],
+        negative_limit=100.0,
+        stop_loss=0.1,
+    ),
+    "overlay": Hold(0.8),
+    "signal": pd.DataFrame({"AAA": 0.8, "BBB": -0.5}, index=MARKETS.times),
+    "sampling": "4h",
+}
+POLICY = Probe(most=2.0)
+
+
+def test_parts_of_several_positions_are_the_whole_bit_for_bit(tmp_path):
+    whole = bt.run(MARKETS, POLICY, **TERMS)
+    begun = None
+    bars, events = [], []
+    for stop in (37, 38, 70, 90):
+        begun = bt.run(MARKETS.prefix(stop), POLICY, resume=begun, **TERMS)
+        bars.append(begun.record.values)
+        events.append(begun.entries)
+        if stop == 38:
+            begun = bt.Result.load(begun.save(tmp_path))
+    np.testing.assert_array_equal(np.concatenate(bars), whole.record.values)
+    np.testing.assert_array_equal(np.concatenate(events), whole.entries)
+    assert begun.manifest["resumed_from"] is not None
+    assert begun.bars["drawdown"].iloc[-1] == whole.bars["drawdown"].iloc[-1]
+    assert len(begun.time) == 20
+
+
+def test_the_causes_of_a_liquidation_reach_back_into_earlier_parts(tmp_path):
+    """The last high lies in the first part, the liquidation in the third."""
+    rows = [flat(100), flat(100), *((x + 2, x + 2, x, x) for x in (104, 102, 100, 98, 96, 60))]
+    rising = [flat(50), flat(50), *(flat(x) for x in (50, 51, 52, 53, 54, 60))]
+    both = {"A": make_market(rows), "B": make_market(rising)}
+    markets = bt.Markets(both, currency="USDT")
+    coins = [bt.Collateral("COIN", 2.0, prices=markets["A"], rate=0.9)]
+    account = bt.Account(capital=1_000.0, collateral=coins, negative_limit=1e6)
+    terms = {
+        "venue": make_venue(taker=0.001),
+        "account": account,
+        "signal": {"A": 1.0, "B": -0.6},
+        "compile": False,
+    }
+    whole = bt.run(markets, Once(3.0), **terms)
+    table, begun, found = whole.contagion(), None, []
+    for stop in (4, 6, 8):
+        begun = bt.run(markets.prefix(stop), Once(3.0), resume=begun, **terms)
+        found.append(begun.contagion())
+        begun = bt.Result.load(begun.save(tmp_path)) if stop == 6 else begun
+    assert int(np.argmax(whole.bars["unit"])) == 2
+    assert [len(each) for each in found] == [0, 0, len(table)]
+    assert {"A", "B", "collateral"} <= {*table["cause"]}
+    pd.testing.assert_frame_equal(found[-1], table, rtol=1e-9)
+
+
+def test_an_instrument_without_a_further_bar_is_closed_in_the_first_one():
+    # 5 of A at 100 and 10 of B at 50; B ends at 55, where it is sold at 1 % in the first new bar
+    both = {"A": make_market([flat(100)] * 5), "B": make_market([flat(50), flat(50), flat(55)])}
+    markets = bt.Markets(both, currency="USDT")
+    short = bt.Markets({**both, "A": make_market([flat(100)] * 3)}, currency="USDT")
+    terms = {"venue": make_venue(taker=0.01), "account": bt.Account(capital=1_000.0)}
+    begun = bt.run(short, Once(1.0), **terms)
+    assert begun.quantities.iloc[-1].tolist() == [5.0, 10.0]
+    rest = bt.run(markets, Once(1.0), resume=begun, **terms)
+    gone = rest.events[rest.events["kind"] == "delisted"]
+    assert (gone["instrument"].tolist(), gone["price"].tolist()) == (["B"], [55.0])
+    assert rest.quantities.iloc[0].tolist() == [5.0, 0.0]
+    # 1,000 + 50 less 1 % of 1,000 bought and of 550 sold
+    assert rest.bars["equity"].tolist() == pytest.approx([1_050.0 - 10.0 - 5.5] * 2)
+
+
+def test_a_dividend_of_the_last_bar_is_paid_once():
+    # 10 of B at 50 receive 5 each in its last bar, and nothing in the one in which they are sold
+    paid = pd.DataFrame({"amount": [5.0]}, index=pd.DatetimeIndex(["2024-01-01 02:00"], tz="UTC"))
+    ended = make_market([flat(50), flat(50), flat(45)], dividends=paid)
+    short = bt.Markets({"A": make_market([flat(100)] * 3), "B": ended}, currency="USDT")
+    longer = bt.Markets({"A": make_market([flat(100)] * 5), "B": ended}, currency="USDT")
+    terms = {"venue": make_venue(), "account": bt.Account(capital=1_000.0)}
+    begun = bt.run(short, Once(1.0), **terms)
+    assert begun.bars["funding"].iloc[-1] == -50.0
+    rest = bt.run(longer, Once(1.0), resume=begun, **terms)
+    assert rest.bars["equity"].tolist() == [1_000.0, 1_000.0]
+    assert rest.events["kind"].tolist() == ["delisted"]
+
+
+ACCOUNT = replace(TERMS["account"], collateral=(), negative_limit=None)
+EARLY = FLOWS.set_axis(MARKETS.times[[9, 40, 60]])
+REFUSED = [
+    ({"venue": make_venue(taker=0.002)}, "must keep the same rules, got another venue"),
+    ({"policy": Probe(most=1.0), "overlay": Hold(0.7)}, "got another policy, overlay"),
+    ({"account": replace(ACCOUNT, flows=EARLY)}, "got another account"),
+    ({"market": MARKETS.select("BBB", "AAA")}, "the same instruments in the same order, AAA, BBB"),
+    ({"market": MARKETS.prefix(40)}, "must hold the bar of"),
+    ({"market": simulate_pair(90, seed=1)}, "the mark close of AAA"),
+    ({"start": MARKETS.times[50]}, "start must be left out with resume"),
+    ({"resume": "earlier"}, "resume must be the result of a run"),
+]
+
+
+def test_what_does_not_join_is_refused():
+    terms = {**TERMS, "account": ACCOUNT, "policy": POLICY}
+    begun = bt.run(MARKETS.prefix(40), **terms)
+    for changed, words in REFUSED:
+        given = {"market": MARKETS, "resume": begun, **terms, **changed}
+        check_refused(lambda given=given: bt.run(**given), words)
+
+
+# ----------------------------------------------- parameters that change while the account lives
+
+MONTH = bt.Market.sample(bars=24 * 30)
+KEPT = {
+    "venue": bt.Venue.preset("binance-usdm", "BTCUSDT"),
+    "account": bt.Account(capital=10_000.0, stop_loss=0.05),
+    "compile": False,
+}
+
+
+@pytest.mark.parametrize("edges", [(100, 240, 720), (0, 5, 720)])
+def test_segments_of_one_policy_are_the_run_bit_for_bit(edges):
+    policy = VolTarget(target=0.8, half_life=48.0)
+    whole = bt.run(MONTH, policy, **KEPT, start=MONTH.times[edges[0]])
+    segments = [Segment(a, b, policy) for a, b in itertools.pairwise(edges)]
+    more = {"signal": None, "overlay": None, "sampling": "1d", "calendar": "365"}
+    found = run_segments(as_markets(MONTH), segments, **KEPT, **more)
+    assert dict(found.metrics) == pytest.approx(dict(whole.metrics), abs=0.0, nan_ok=True)
+    pd.testing.assert_frame_equal(found.bars, whole.bars, check_exact=True)
+    pd.testing.assert_frame_equal(found.events, whole.events, check_exact=True)
+    assert repr(found.state) == repr(whole.state)
+    assert run_switched(MONTH, segments, **KEPT).manifest["id"] == whole.manifest["id"]
+
+
+def test_the_memory_of_a_policy_goes_on_within_a_segment_and_begins_anew_after_a_change():
+    one, other = Cppi(multiplier=2.0), Cppi(multiplier=3.0)
+    whole = bt.run(MONTH, one, **KEPT)
+    segments = [Segment(0, 300, one), Segment(300, 500, one), Segment(500, 720, other)]
+    found = run_switched(MONTH, segments, **KEPT)
+    assert np.array_equal(found.record.values[:500], whole.record.values[:500], equal_nan=True)
+    assert not np.array_equal(found.record.values[501:, 0], whole.record.values[501:, 0])
+    switches = found.manifest["policy"]["switches"]
+    assert [each["settings"]["multiplier"] for each in switches] == [2.0, 3.0]
+    assert found.manifest["id"] != whole.manifest["id"]
+    assert found.policy == other
+    kept = [take_baseline(each, "walk").facts["policy"] for each in (whole, found)]
+    assert ["switches" in each for each in kept] == [False, True]
+
+
+def test_a_switch_pays_for_the_difference_alone():
+    """By hand: 1x of 1,000 at 100 is 10 contracts, fee 0.1 % of 1,000 = 1; equity 999.
+
+    The decision at the close of bar 1 still has size 1: target 999, held 1,000, so 1 is traded at
+    the open of bar 2, fee 0.001; equity 998.999. The size 3 decides at the close of bar 2, and
+    fills at the open of bar 3: target 3 x 998.999 = 2,996.997, held 999, so 1,997.997 are traded,
+    fee 1.997997; equity 997.001003.
+    """
+    venue = venue_of(fees={"taker": 1e-3, "maker": 1e-3})
+    segments = [Segment(0, 2, Hold(level=1.0)), Segment(2, 5, Hold(level=3.0))]
+    market = make_market([flat(100.0)] * 5)
+    found = run_switched(market, segments, venue=venue, account=account_of(), compile=False)
+    fees = found.of_account("fees")
+    assert fees.tolist() == pytest.approx([0.0, 1.0, 0.001, 1.997997, fees[4]])
+    assert found.of_account("equity")[3] == pytest.approx(997.001003, rel=1e-12)
+    assert found.metrics["fees"] == pytest.approx(float(fees.sum()))
+
+
+PAIR = simulate_pair(200)
+OF_PAIR = {
+    "venue": make_venue(taker=0.001), "account": bt.Account(capital=1_000.0), "signal": None,
+    "overlay": None, "sampling": "1h", "calendar": "365", "compile": False,
+}  # fmt: skip
+
+
+class Planned(bt.Policy):
+    """What :class:`Lever` does with one size and window before a time, and others from it on."""
+
+    turn: Annotated[int, bt.Range(0, 2**62)] = 0
+
+    def observe(self, market):
+        one, other = (Lever(*each).observe(market)["rise"] for each in ((1.0, 3), (2.0, 9)))
+        is_late = market.time >= self.turn
+        rise, size = np.where(is_late, other, one), np.where(is_late, 2.0, 1.0)
+        return {"level": np.where(rise > 0.0, size, 0.5 * size)}
+
+    def leverage(self, bar, account):
+        return bar.level
+
+
+def test_switching_equals_one_policy_that_knows_the_plan_under_a_table_that_changes():
+    """The margin table that begins in the first stretch holds in the second."""
+    change, turn = 80, 110
+    loose = [bt.Bracket(0.0, 1e9, 20.0, 0.01)]
+    until = bt.Earlier(until=str(PAIR.times[change]), brackets=loose)
+    terms = {**OF_PAIR, "venue": replace(OF_PAIR["venue"], earlier=[until])}
+    plan = [Segment(50, turn, Lever(1.0, 3)), Segment(turn, 200, Lever(2.0, 9))]
+    found = run_switched(PAIR, plan, **terms)
+    policy, start = Planned(int(PAIR.time[turn])), {"start": PAIR.times[50]}
+    whole = bt.run(PAIR, policy, **terms, **start)
+    assert np.array_equal(found.record.values, whole.record.values, equal_nan=True)
+    assert [each["settings"]["size"] for each in found.manifest["policy"]["switches"]] == [1.0, 2.0]
+    always = bt.run(PAIR, policy, **OF_PAIR, **start)
+    needed, late = found.closes.requirement, turn - 50
+    assert np.array_equal(needed[late:], always.closes.requirement[late:])
+    assert not np.array_equal(needed[:20], always.closes.requirement[:20])
+
+
+def test_an_instrument_listed_after_a_stretch_is_never_asked_in_it():
+    """BBB is listed at bar 20."""
+    plan = [Segment(2, 15, Lever(1.0, 3)), Segment(15, 200, Lever(2.0, 9))]
+    assert run_switched(PAIR, plan, **OF_PAIR).metrics["final_equity"] > 0.0

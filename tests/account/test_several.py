@@ -1,0 +1,621 @@
+"""An account with several positions, by hand: one equity, caps, modes of filling, expiry."""
+
+import math
+import re
+import warnings
+from dataclasses import replace
+from fractions import Fraction
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+
+import backtest as bt
+from backtest.base.errors import ParameterError, PolicyError
+from backtest.engine import Result
+from backtest.measures.history import diversification_ratio, risk_shares
+from backtest.strategies import Constant, VolTarget
+from tests.agreement import (
+    assert_agrees,
+    bracket,
+    near,
+    play_case,
+    scene,
+    tape,
+)
+from tests.draws import HOUR, START, utc
+from tests.kit import Hold, Once, flat, make_market, make_venue, simulate_pair
+
+pytestmark = pytest.mark.filterwarnings("ignore::UserWarning")
+
+
+def run(markets, policy=None, **terms):
+    given = {"venue": make_venue(), "account": bt.Account(capital=1_000.0)}
+    return bt.run(markets, policy or Hold(1.0), **{**given, **terms})
+
+
+def two(first, second):
+    return bt.Markets({"A": make_market(first), "B": make_market(second)}, currency="USDT")
+
+
+def test_two_positions_share_one_equity():
+    # 1/2 in each of 1,000: 5 A at 100, 10 B at 50. A falls to 90: -50, B rises to 55: +50.
+    markets = two(
+        [flat(100), flat(100), (100, 100, 90, 90)], [flat(50), flat(50), (50, 55, 50, 55)]
+    )
+    result = run(markets, Once(1.0))
+    assert result.quantities.iloc[-1].tolist() == [5.0, 10.0]
+    assert result.bars["equity"].tolist() == [1_000.0, 1_000.0, 1_000.0]
+    assert result.bars["gross_leverage"].iloc[-1] == (5 * 90 + 10 * 55) / 1_000
+    assert result.attribution()["net"].to_dict() == {
+        "A": -50.0, "B": 50.0, "account": 0.0, "total": 0.0,
+    }  # fmt: skip
+
+
+def test_a_loss_of_one_position_liquidates_the_other():
+    # 5x in each half: long 2,500 of A and short 2,500 of B. B rises from 50 to 70: -1,000, so the
+    # equity of 1,000 is under 5 % of 2,500 + 3,500 before: A closes though it is at 100 unchanged.
+    markets = two([flat(100)] * 3, [flat(50), flat(50), (50, 70, 50, 70)])
+    signal = {"A": 0.5, "B": -0.5}
+    result = run(markets, Once(5.0), signal=signal)
+    assert result.quantities.iloc[-1].tolist() == [0.0, 0.0]
+    table = result.contagion()
+    assert table["share"].sum() == pytest.approx(1.0, abs=1e-12)
+    assert table["cause"].tolist() == ["B"]
+    # A fails where 1,000 - 50 d = .05 (2,500 + 2,500 + 50 d) for a rise d of B: d = 750 / 52.5
+    place = 50.0 + 750.0 / 52.5
+    hit = result.events[result.events["kind"] == "liquidation"].set_index("instrument")
+    assert hit.loc["B", "price"] == pytest.approx(place, rel=1e-12)
+    assert result.bars["equity"].iloc[-1] == pytest.approx(1_000.0 - 50.0 * (place - 50.0))
+
+
+def test_isolated_positions_do_not_pull_each_other_down():
+    markets = two([flat(100)] * 3, [flat(50), flat(50), (50, 70, 50, 70)])
+    account = bt.Account(capital=1_000.0, margin="isolated", venue_leverage=10.0)
+    result = run(markets, Once(2.0), signal={"A": 0.5, "B": -0.5}, account=account)
+    assert result.quantities.iloc[-1].tolist() == [10.0, 0.0]  # 1,000 of A stay
+    assert result.contagion().empty
+
+
+def test_increases_shrink_by_one_factor():
+    # 30x in each half asks for 15,000 + 15,000 with 1,000 and 20x: both become 10,000
+    venue = make_venue(maintenance_rate=0.02)
+    result = run(two([flat(100)] * 3, [flat(50)] * 3), Once(30.0), venue=venue)
+    assert result.quantities.iloc[-1].tolist() == pytest.approx([100.0, 200.0], rel=1e-12)
+
+
+def test_an_overlay_scales_all_targets():
+    result = run(simulate_pair(200), Hold(1.0), overlay=Hold(0.5))
+    known = result.bars["gross_leverage"].iloc[60:150]
+    assert 0.4 < known.median() < 0.6
+    limited = run(
+        simulate_pair(200), overlay=Hold(9.0), account=bt.Account(capital=1e3, max_overlay=2.0)
+    )
+    assert limited.bars["overlay"].iloc[-1] == 2.0
+
+
+def test_collateral_backs_positions_and_is_sold_when_money_is_short():
+    # 1 C worth 500 at rate .8; money 1,000. 10x long of A: 15,000 of equity 1,500, falls by 10 %:
+    # B = -1,500 under the limit 0 once it is closed. Interest aside nothing else moves.
+    index = make_market([flat(500)] * 4)
+    asset = bt.Collateral("C", amount=1.0, prices=index, rate=0.8, slippage=0.1)
+    account = bt.Account(capital=1_000.0, collateral=[asset], negative_limit=0.0)
+    markets = two([flat(100), flat(100), flat(90), flat(90)], [flat(50)] * 4)
+    result = run(
+        markets, {"A": Once(1.0), "B": Hold(0.0)}, signal={"A": 1, "B": 1}, account=account
+    )
+    bars = result.bars
+    assert bars["equity"].iloc[0] == 1_500.0
+    assert bars["backing"].iloc[0] == 1_400.0
+    assert result.quantities["A"].iloc[-1] == 15.0  # 1x of the equity of 1,500
+    assert bars["equity"].iloc[-1] == 1_350.0
+    assert bars["collateral_pnl"].sum() == 0.0
+
+
+def test_one_instrument_is_the_single_run():
+    market = bt.Market.sample(bars=300)
+    terms = {"venue": bt.Venue.preset("binance-usdm", "BTCUSDT")}
+    account = bt.Account(capital=1_000.0)
+    alone = bt.run(market, VolTarget(target=1.0), account=account, **terms)
+    named = bt.run(
+        bt.Markets({"A": market}), {"A": VolTarget(target=1.0)}, account=account, **terms
+    )
+    assert type(named) is type(alone)
+    assert named.manifest["id"] == alone.manifest["id"]
+    assert np.array_equal(named.record.values, alone.record.values, equal_nan=True)
+    assert np.array_equal(named.entries, alone.entries, equal_nan=True)
+
+
+def test_risk_of_two_uncorrelated_positions_of_equal_risk():
+    weights, covariance = np.array([0.5, 0.25]), np.diag([0.04, 0.16])
+    assert risk_shares(weights, covariance).tolist() == [0.5, 0.5]
+    # (.5 x .2 + .25 x .4) / sqrt(.25 x .04 + .0625 x .16) = .2 / sqrt(.02)
+    assert diversification_ratio(weights, covariance) == pytest.approx(2**0.5)
+
+
+def test_an_infinite_overlay_is_an_error():
+    class Endless(bt.Policy):
+        def leverage(self, bar, account):
+            return float("inf")
+
+    with pytest.raises(PolicyError, match="that of an overlay finite"):
+        run(simulate_pair(20), overlay=Endless())
+
+
+def test_a_policy_sees_gross_and_net_leverage():
+    seen = []
+
+    class Look(bt.Policy):
+        def leverage(self, bar, account):
+            seen.append((account.gross_leverage, account.net_leverage, account.leverage))
+            return 1.0
+
+    run(two([flat(100)] * 3, [flat(50)] * 3), Look(), signal={"A": 0.5, "B": -0.5})
+    assert seen[-2:] == [(1.0, 0.0, 0.5), (1.0, 0.0, -0.5)]
+
+
+class TenPercent:
+    """A requirement of a tenth of the gross notional, initial margin of a fifth."""
+
+    def requirement(self, positions, prices):
+        return 0.1 * sum(abs(quantity) * prices[name] for name, quantity in positions.items())
+
+    def initial(self, positions, prices):
+        return 2.0 * self.requirement(positions, prices)
+
+
+def test_a_requirement_of_ones_own_is_asked():
+    # B rises from 50 by d: 1,000 - 20 d = .1 (1,000 + 1,000 + 20 d), so d = 800 / 22
+    markets = two([flat(100)] * 3, [flat(50), flat(50), (50, 99, 50, 99)])
+    account = bt.Account(capital=1_000.0, requirement=TenPercent())
+    result = run(markets, Once(2.0), signal={"A": 0.5, "B": -0.5}, account=account)
+    hit = result.events[result.events["kind"] == "liquidation"].set_index("instrument")
+    assert hit.loc["B", "price"] == pytest.approx(50.0 + 800.0 / 22.0, rel=1e-12)
+    # initial margin of a fifth: 5x at most, whatever the brackets allow
+    limited = run(two([flat(100)] * 3, [flat(50)] * 3), Once(9.0), account=account)
+    assert limited.bars["gross_leverage"].iloc[-1] == pytest.approx(5.0, rel=1e-12)
+
+
+def test_collateral_takes_its_price_from_an_instrument_or_a_constant(tmp_path):
+    # 2 of A at 100, then 110, and 50 coins at 1: equity 1,250, then 1,270; at rates .9 and 1
+    markets = two([flat(100), flat(100), flat(110)], [flat(50)] * 3)
+    held = [
+        bt.Collateral("COIN", 2.0, prices="A", rate=0.9),
+        bt.Collateral("USDC", 50.0, prices=1.0, rate=1.0),
+    ]
+    account = bt.Account(capital=1_000.0, collateral=held, negative_limit=100.0)
+    result = run(markets, Hold(0.0), account=account)
+    assert result.bars["equity"].tolist() == [1_250.0, 1_250.0, 1_270.0]
+    alike = replace(account, collateral=[replace(held[0], name="A"), held[1]])
+    assert "A" in {*run(markets, Hold(1.0), account=alike).events["instrument"]}  # it raised
+    given = [replace(held[0], prices=markets["A"]), held[1]]
+    other = run(markets, Hold(0.0), account=replace(account, collateral=given))
+    assert other.bars.equals(result.bars)
+    for each in (result, other):
+        again = Result.load(each.save(tmp_path))
+        assert again.bars.equals(each.bars)
+    unknown = replace(account, collateral=[replace(held[0], prices="C")])
+    with pytest.raises(ParameterError, match="an instrument of the run, got 'C'"):
+        run(markets, account=unknown)
+
+
+class Seen(bt.Policy):
+    """Hold the number of bars whose closes are known."""
+
+    def observe(self, market):
+        return {"count": np.arange(1.0, market.n_bars + 1.0)}
+
+    def leverage(self, bar, account):
+        return bar.count
+
+
+def test_an_overlay_sees_the_index_from_the_first_weight_on():
+    # the first weight is decided at the close of bar 2; bar 3 is the first that holds it
+    markets = two([flat(100)] * 6, [flat(50)] * 6)
+    weights = np.zeros((6, 2))
+    weights[2:, 0] = 1.0
+    result = run(markets, Hold(1.0), signal=weights, overlay=Seen())
+    assert result.bars["overlay"].tolist()[2:] == [1.0, 2.0, 3.0, 4.0]
+    assert result.bars["overlay"].iloc[:2].isna().all()
+    # one instrument that is flat first gives the overlay no calm that never was
+    quiet = run(
+        simulate_pair(80),
+        Hold(1.0),
+        overlay=VolTarget(0.4, half_life=10.0),
+        signal=bt.allocate.inverse_volatility(simulate_pair(80), half_life=10.0),
+    )
+    assert not quiet.metrics["ruined"]
+
+
+class Halve(bt.Policy):
+    """Hold 1.6 from the first close on, and 0.8 from the third on."""
+
+    def leverage(self, bar, account):
+        return 1.6 if account.days < 1.5 else float("nan") if account.days < 2.5 else 0.8
+
+
+@pytest.mark.parametrize("is_compiled", [False, pytest.param(True, marks=pytest.mark.slow)])
+def test_the_volume_of_the_account_chooses_the_fee_tier_of_each_instrument(is_compiled):
+    # 800 of each are bought on day 2: 1,600 in all reach the tier of A, not that of B; neither
+    # would reach any by itself. Half of it is sold on day 4, as no fee of day 2 changes 1,000 much
+    index = pd.date_range("2024-01-01", periods=5, freq="1D", tz="UTC")
+    bars = pd.DataFrame(100.0, index=index, columns=["open", "high", "low", "close"])
+    market = bt.Market.from_frames(bars.assign(volume=1e6))
+    markets = bt.Markets({"A": market, "B": market}, currency="USDT")
+    base = make_venue(taker=0.001)
+    venues = {
+        "A": base.override({"fees.tiers": [bt.FeeTier(1_500.0, 0.0005, 0.0)]}),
+        "B": base.override({"fees.tiers": [bt.FeeTier(2_500.0, 0.0002, 0.0)]}),
+    }
+    result = run(markets, Halve(), venue=venues, compile=is_compiled)
+    events = result.events
+    fills = events[events["kind"] == "fill"].reset_index()
+    fees = events[events["kind"] == "fee"].reset_index()
+    rates = fees["amount"] / fills["amount"]
+    assert fees["instrument"].tolist() == ["A", "B"] * 3
+    assert rates.tolist() == pytest.approx([1e-3, 1e-3, 5e-4, 1e-3, 5e-4, 1e-3])
+    row = bt.sweep(
+        markets, Halve, pd.DataFrame({"account.band": [0.0]}), venue=venues,
+        account=bt.Account(capital=1_000.0), compile=is_compiled,
+    )  # fmt: skip
+    assert row.table["fees"].tolist() == [result.metrics["fees"]]
+
+
+# ----------------------------------------------------------------------- the cap of gross leverage
+NAN, INF = math.nan, math.inf
+TEN = {"*": {"brackets": [bracket(0.02, 10.0)]}}
+
+
+def held_after(targets: dict[str, tuple[float, ...]], equity: float, **account) -> list[float]:
+    """Return what is held in turns after the last fill; at its open the equity is 10,000.
+
+    The account begins with ``equity`` and withdraws the rest. Reference and engine agree on it.
+    """
+    flows = pd.Series([10_000.0 - equity], index=utc([START + 2 * HOUR]))
+    tapes = {name: tape([flat(100)] * 3, target) for name, target in targets.items()}
+    signal = dict.fromkeys(tapes, 1.0)
+    given = {"capital": equity, "flows": flows, "max_gross_leverage": 2.0, **account}
+    out = assert_agrees(scene(tapes, signal, venues=TEN, **given), "by hand")
+    return [float(quantity) * 100 / 10_000 for quantity in out.quantity[2]]
+
+
+@pytest.mark.parametrize("margin", ["cross", "isolated"])
+def test_what_has_no_target_counts_with_what_it_holds(margin):
+    """A holds 1.5; B decides 1.2 and gets the 0.5 that are left of 2."""
+    terms = {"margin": margin, "venue_leverage": 10.0, "band": 0.1}
+    held = held_after({"A": (15 / 11, NAN), "B": (7 / 11, 1.2)}, 11_000.0, **terms)
+    assert held == pytest.approx([1.5, 0.5], abs=1e-12)
+
+
+def test_what_has_no_target_may_leave_nothing():
+    """A has risen to 2.2 of a cap of 2, by the withdrawal; B closes, within its band or not."""
+    held = held_after({"A": (1.8, NAN), "B": (0.1, 0.1)}, 12_222.0, band=0.2)
+    assert held == pytest.approx([1.8 * 1.2222, 0.0], abs=1e-12)
+
+
+def test_the_band_is_tested_on_the_scaled_target():
+    """2.2 become 1.364 and 0.636; A fills, B is kept: 2.064 stand, as they are not over 2.2."""
+    held = held_after({"A": (15 / 11, 1.5), "B": (7 / 11, 0.7)}, 11_000.0, band=0.1)
+    assert held == pytest.approx([15 / 11, 0.7], abs=1e-12)
+
+
+def test_bands_keep_at_most_a_tenth_above_the_cap():
+    """Ten coins at 0.29 decide 0.2, within a band of 0.1: 2.9 are over 2.2, so all trade."""
+    targets = {f"C{k}": (0.2, 0.2) for k in range(10)}
+    assert held_after(targets, 14_500.0, band=0.1) == pytest.approx([0.2] * 10, abs=1e-12)
+    # at 0.21 the 2.1 stand
+    assert held_after(targets, 10_500.0, band=0.1) == pytest.approx([0.21] * 10, abs=1e-12)
+
+
+def test_an_infinite_target_is_what_the_margin_allows_in_it_alone():
+    """10 of A and 0.5 of B, scaled to 2."""
+    held = held_after({"A": (0.0, INF), "B": (0.0, 0.5)}, 10_000.0)
+    assert held == pytest.approx([20 / 10.5, 1 / 10.5], abs=1e-12)
+    assert [round(each, 3) for each in held] == [1.905, 0.095]
+
+
+def test_isolated_margin_leaves_the_fees_of_cross_orders():
+    """A, cross, has gained half at bar 3; there it is raised to 3x, and B is opened isolated.
+
+    The balance is 998 after a fee of 2; 3x of 1998 trade 2994, a fee of 2.994; 995.006 carry B.
+    """
+    tapes = {
+        "A": tape([flat(100), flat(100), flat(150), flat(150)], (2.0, NAN, 3.0)),
+        "B": tape([flat(1)] * 4, (0.0, 0.0, 10.0)),
+    }
+    terms = {
+        "margin": {"A": "cross", "B": "isolated"},
+        "venue_leverage": {"A": None, "B": 10.0},
+        "venues": {"*": {"fees": {"taker": 0.001}}},
+    }
+    out = assert_agrees(scene(tapes, {"A": 1.0, "B": 1.0}, **terms), "by hand")
+    notional = (998 - Fraction(2994, 1000)) / (Fraction(1, 10) + Fraction(1, 1000))
+    assert float(out.quantity[3][0]) == pytest.approx(3 * 1998 / 150, rel=1e-12)
+    assert float(out.quantity[3][1]) == pytest.approx(float(notional), rel=1e-12)
+    assert float(out.margin[3][1]) == pytest.approx(float(notional / 10), rel=1e-12)
+
+
+def test_the_loss_of_a_cross_flip_does_not_shrink_isolated_margin():
+    """A flips at a loss of 600; B posts its 600 of a balance of 1000, which is then -200."""
+    tapes = {
+        "A": tape([flat(100), flat(100), flat(80), flat(80)], (3.0, NAN, 1.0)),
+        "B": tape([flat(1)] * 4, (0.0, 0.0, 6.0)),
+        "C": tape([flat(10), flat(10), flat(16), flat(16)], (1.0, NAN)),
+    }
+    out = assert_agrees(
+        scene(
+            tapes,
+            {"A": [1.0, 1.0, -1.0, -1.0], "B": 1.0, "C": 1.0},
+            margin={"A": "cross", "B": "isolated", "C": "cross"},
+            venue_leverage={"A": None, "B": 10.0, "C": None},
+        ),
+        "by hand",
+    )
+    assert float(out.quantity[3][1]) == pytest.approx(6000)
+    assert float(out.margin[3][1]) == pytest.approx(600)
+    # w and the entries of A and C: 1000 - 600 - 600 = -200
+    assert float(out.cash[3] + out.quantity[3][0] * 80 + out.quantity[3][2] * 10) == pytest.approx(
+        -200
+    )
+
+
+# ----------------------------------------- modes of filling, the equity stop and the health factor
+SAFE = {"*": {"brackets": [bracket(0.02)]}}
+
+
+def rising(fill: str, **changes: Any) -> Any:
+    """A and B, each at 2x: A opens at 100, closes at 110, then 110 to 121; B falls from 1 to .9."""
+    return scene(
+        {
+            "A": tape([(100, 110, 100, 110), (110, 121, 110, 121), flat(121)], (2.0,)),
+            "B": tape([(1, 1, 0.9, 0.9), (0.9, 0.9, 0.81, 0.81), flat(0.81)], (2.0,)),
+        },
+        {"A": 1.0, "B": 1.0},
+        venues=SAFE,
+        fill=fill,
+        **changes,
+    )
+
+
+def test_same_close_trades_at_the_price_that_decided():
+    """Bar 1: 2x of 110 and of .9 bought with 1000 earn 10 % and lose 10 %; bar 2 rebalances."""
+    out = play_case(rising("same_close"))
+    assert near(out.quantity[1][0], Fraction(2000, 110))
+    assert near(out.equity[1], 1000 + 200 - 200)
+    assert near(out.quantity[2][0], Fraction(2000, 121))
+    assert near(out.quantity[2][1], Fraction(200_000, 81))
+
+
+def test_next_close_trades_a_bar_later_at_the_close():
+    """The decision of bar 0 fills at 121 and .81, the close of bar 1, which earns nothing."""
+    out = play_case(rising("next_close"))
+    assert near(out.equity[1], 1000)
+    assert near(out.quantity[1][0], Fraction(2000, 121))
+    assert near(out.quantity[1][1], Fraction(200_000, 81))
+
+
+def test_the_increases_share_what_the_margin_admits_at_the_close():
+    """At 50x of 12 + 18 turns and leverage 20, initial margin is 1.5 equities: both get 2/3."""
+    tapes = {"A": tape([flat(100)] * 2, (12.0,)), "B": tape([flat(1)] * 2, (18.0,))}
+    out = play_case(scene(tapes, {"A": 1.0, "B": 1.0}, venues=SAFE, fill="next_close"))
+    assert near(out.quantity[1][0], 80)
+    assert near(out.quantity[1][1], 12_000)
+
+
+def falling(**changes: Any) -> Any:
+    """A: 4x long, falls by 10 % on a straight line; B: 2x long, rises by 5 % after it."""
+    return scene(
+        {
+            "A": tape([flat(100), flat(100), (100, 100, 90, 90), flat(90)], (4.0,)),
+            "B": tape([flat(1), flat(1), (1, 1.05, 1, 1.05), flat(1.05)], (2.0,)),
+        },
+        {"A": 1.0, "B": 1.0},
+        **changes,
+    )
+
+
+def test_the_equity_stop_closes_all_positions_at_one_place():
+    """On the way to the lows, which B does not leave, E = 1000 - 400 x: 800 with A at 95."""
+    out = play_case(falling(equity_stop=0.2, venues=SAFE))
+    stops = out.of_kind("equity_stop")
+    assert [(e.bar, e.instrument) for e in stops] == [(2, "A"), (2, "B")]
+    assert near(stops[0].amount, 40 * 95)
+    assert near(out.equity[2], 800)
+    # at the close of bar 2 it decides again, on what is left
+    assert near(out.quantity[3][0], Fraction(4 * 800, 90))
+
+
+def test_isolated_positions_return_what_is_left_at_the_equity_stop():
+    """A posts 400 at 10x, B 200: at the same place as in cross margin 800 are cash."""
+    out = play_case(falling(equity_stop=0.2, margin="isolated", venue_leverage=10.0, venues=SAFE))
+    assert near(out.cash[2], 800)
+    assert out.margin[2] == (0, 0)
+
+
+def test_the_equity_stop_at_the_open_drops_all_decisions():
+    """A opens at 94: 1000 - 240 is under 800; nothing fills at that open, B included."""
+    tapes = {
+        "A": tape([flat(100), flat(100), flat(94)], (4.0,)),
+        "B": tape([flat(1)] * 3, (0.5, 2.0)),
+    }
+    out = play_case(scene(tapes, {"A": 1.0, "B": 1.0}, equity_stop=0.2, venues=SAFE))
+    assert [(e.kind, e.instrument) for e in out.events if e.bar == 2] == [
+        ("equity_stop", "A"),
+        ("equity_stop", "B"),
+    ]
+    assert near(out.equity[2], 760)
+
+
+def test_a_deposit_moves_the_highest_equity():
+    """1000 more double the highest to 2000; a fall of 10 % at 4x is 400 of 2000: no stop at .5."""
+    flows = pd.Series([1000.0], index=falling().clock[2:3])
+    assert not play_case(falling(equity_stop=0.5, flows=flows, venues=SAFE)).of_kind("equity_stop")
+
+
+def test_a_pool_of_low_health_repays_its_whole_debt():
+    """A opens at 80: longs of 3200 + 6000 owe 9000, health 95 % of 9200 / 9000 = .971.
+
+    A step of .1 sells 4 of A; at a health under .98 all 40, as they bring less than is owed.
+    """
+    tapes = {
+        "A": tape([flat(100), flat(100), flat(80)], (4.0, NAN)),
+        "B": tape([flat(1), flat(1), flat(1)], (6.0, NAN)),
+    }
+    terms = {"mode": "partial", "step": 0.1}
+    signal = {"A": 1.0, "B": 1.0}
+    steps = {
+        health: play_case(
+            scene(
+                tapes, signal, venues={"*": {"liquidation": terms | {"full_below_health": health}}}
+            )
+        ).of_kind("liquidation")
+        for health in (0.97, 0.98)
+    }
+    assert near(steps[0.97][0].quantity, -4)
+    assert near(steps[0.98][0].quantity, -40)
+
+
+def test_a_pool_of_low_health_buys_a_short_back_whole():
+    """B opens at 1.1: assets 95 % of 4000 and 3000 of cash, debts 105 % of 6600: health .981."""
+    tapes = {
+        "A": tape([flat(100), flat(100), flat(100)], (4.0, NAN)),
+        "B": tape([flat(1), flat(1), flat(1.1)], (6.0, NAN)),
+    }
+    closed = {}
+    for health in (0.98, 0.985):
+        terms = {"mode": "partial", "step": 0.1, "full_below_health": health}
+        out = play_case(scene(tapes, {"A": 1.0, "B": -1.0}, venues={"*": {"liquidation": terms}}))
+        closed[health] = out.of_kind("liquidation")[0].quantity
+    assert near(closed[0.98], 600)
+    assert near(closed[0.985], 6000)
+
+
+def test_a_health_factor_needs_a_requirement_of_each_position():
+    rule = bt.ScenarioMargin(
+        moves={"all": [(-0.1, 1.0), (0.1, 1.0)]}, groups={"all": ["AAA", "BBB"]}
+    )
+    terms = {"liquidation.mode": "partial", "liquidation.step": 0.5}
+    venue = make_venue().override({**terms, "liquidation.full_below_health": 0.95})
+    with pytest.raises(ParameterError, match="full_below_health of AAA must be 0"):
+        bt.run(simulate_pair(20), Hold(), venue=venue, account=bt.Account(requirement=rule))
+
+
+# --------------------------------------------------------------------------- contracts that expire
+EXPIRING = {"account": bt.Account(capital=1_000.0), "compile": False}
+
+
+def expire(when: str | None) -> dict[str, bt.Venue]:
+    """Return venues of A and B, where B expires."""
+    venue = make_venue(taker=0.01)
+    contract = {"lot": venue.contract.lot, "min_notional": 0.0}
+    return {"A": venue, "B": venue.override(contract=bt.Contract(expires=when, **contract))}
+
+
+def make_pair() -> bt.Markets:
+    """Return A, which stays at 100, and B, which rises by 10 an hour from 50."""
+    rising = [(50.0 + 10 * k, 60.0 + 10 * k, 50.0 + 10 * k, 60.0 + 10 * k) for k in range(6)]
+    return bt.Markets({"A": make_market([flat(100)] * 6), "B": make_market(rising)})
+
+
+def run_half(markets: bt.Markets, venue: object) -> Result:
+    """Run half of the capital long in B alone."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        return bt.run(
+            markets, {"A": Hold(0.0), "B": Hold(1.0)}, venue=venue, signal={"A": 0, "B": 0.5},
+            **EXPIRING,
+        )  # fmt: skip
+
+
+def test_an_expired_contract_is_closed_at_the_mark_close_of_its_last_bar():
+    # B is bought at the open of 01:00, at 60: 500 / 60 = 8.333 contracts. Its last bar before 03:00
+    # closes at 80, where what is held is sold for a fee of 1 %.
+    with pytest.warns(UserWarning, match="history of B ends"):
+        result = bt.run(
+            make_pair(), {"A": Hold(0.0), "B": Hold(1.0)}, venue=expire("2024-01-01T03:00"),
+            signal={"A": 0, "B": 0.5}, **EXPIRING,
+        )  # fmt: skip
+    events = result.events
+    closed = events[events["kind"] == "delisted"].iloc[0]
+    assert (closed["instrument"], closed["price"]) == ("B", 80.0)
+    assert str(closed["time"]) == "2024-01-01 02:00:00+00:00"
+    after = events.loc[closed.name + 1]
+    assert after["kind"] == "fee"
+    assert after["amount"] == pytest.approx(0.01 * 80.0 * abs(closed["quantity"]))
+    assert (result.quantities["B"].iloc[2:] == 0.0).all()
+    assert result.bars["equity"].iloc[2:].nunique() == 1
+
+
+def test_the_price_of_the_settlement_is_not_rounded_to_a_tick():
+    venues = expire("2024-01-01T03:00")
+    contract = venues["B"].contract.override(tick=33.0, round_to_tick=True)
+    venues["B"] = venues["B"].override(contract=contract)
+    with pytest.warns(UserWarning, match="history of B ends"):
+        events = bt.run(
+            make_pair(), {"A": Hold(0.0), "B": Hold(1.0)}, venue=venues,
+            signal={"A": 0, "B": 0.5}, **EXPIRING,
+        ).events  # fmt: skip
+    # it buys at 66, the next tick over 60; the last bar closes at 80, between 66 and 99
+    prices = {
+        kind: events[events["kind"] == kind]["price"].iloc[0] for kind in ("fill", "delisted")
+    }
+    assert prices == {"fill": 66.0, "delisted": 80.0}
+
+
+@pytest.mark.parametrize("when", ["2024-01-01T03:00", "2024-01-01T02:30"])
+def test_it_equals_a_market_that_ends_there(when):
+    whole = make_pair()
+    cut = bt.Markets({"A": whole["A"], "B": whole["B"].slice(0, 3)})
+    found, wanted = run_half(whole, expire(when)), run_half(cut, expire(None))
+    assert found.bars.equals(wanted.bars)
+    assert found.events.equals(wanted.events)
+
+
+@pytest.mark.parametrize(
+    ("act", "message"),
+    [
+        (lambda: run_half(make_pair(), expire("2023-12-31")), "no bar before it expires"),
+        (
+            lambda: bt.run(
+                make_pair()["B"], Hold(), venue=expire("2024-01-01T03:00")["B"], **EXPIRING
+            ),
+            r"cut it: market.between\(end='2024-01-01T03:00'\)",
+        ),
+    ],
+)  # fmt: skip
+def test_wrong_dates_are_refused(act, message):
+    with pytest.raises(ParameterError) as error:
+        act()
+    assert re.search(message, str(error.value))
+
+
+# ----------------------------------------------------------- requirements of one's own and by name
+TENFOLD = bt.Venue.simple(
+    taker=5e-4, slippage=1e-4, maintenance_rate=0.05, max_leverage=10, liquidation_fee=0.01
+)
+
+
+def run_under(requirement, leverage):
+    markets = bt.Markets(
+        {name: bt.Market.sample(bars=150, seed=k) for k, name in enumerate(("A", "B"), 1)}
+    )
+    account = bt.Account(capital=10_000, requirement=requirement)
+    return bt.run(
+        markets, Constant(leverage=leverage), venue=TENFOLD, account=account, compile=False
+    )
+
+
+def test_a_preset_is_resolved_for_the_instruments_of_the_run():
+    found = run_under("okx-portfolio", 3.0)
+    assert set(found.manifest["account"]["requirement"]["moves"]) == {"A", "B"}
+
+
+def test_an_account_reads_the_name_of_a_preset():
+    account = bt.Account.from_dict({"requirement": "binance-portfolio"})
+    assert account.requirement == bt.PresetMargin(preset="binance-portfolio")
+    assert bt.Account.from_dict(account.to_dict()) == account
+    with pytest.raises(bt.BacktestError, match="there are no margin rules 'none'"):
+        bt.Account(requirement="none")
+    with pytest.raises(bt.ParameterError, match="must have the methods"):
+        bt.Account(requirement=5)
