@@ -17,7 +17,7 @@ import numpy as np
 import pandas as pd
 
 import backtest as bt
-from tests import peek_store
+from tests import peeks
 
 
 def next_move(market: Any) -> Any:
@@ -336,7 +336,7 @@ KINDS = {
     "memo on a function": on_function,
     "memo in builtins": lambda _, market: keep_longest(vars(builtins), market),
     "memo in numpy": lambda _, market: keep_longest(vars(np.random), market),
-    "memo in another module": lambda _, market: keep_longest(peek_store.KEPT, market),
+    "memo in another module": lambda _, market: keep_longest(peeks.KEPT, market),
     "memo in sys.modules": lambda _, market: keep_longest(sys.modules, market),
     "memo in a thread": lambda _, market: keep_longest(vars(LOCAL), market),
     "memo in the environment": in_environment,
@@ -441,7 +441,7 @@ POLICIES = {
 
 def forget() -> None:
     """Empty everything that a peek has kept in this process."""
-    for each in (CACHE, LONGEST, FITTED, Hidden.notes, peek_store.KEPT):
+    for each in (CACHE, LONGEST, FITTED, Hidden.notes, peeks.KEPT):
         each.clear()  # type: ignore[attr-defined]
     model_of.cache_clear()
     for place in (vars(builtins), vars(np.random), sys.modules, vars(LOCAL), vars(on_function)):

@@ -12,7 +12,6 @@ import pytest
 
 from backtest import Choice, Market, Policy, Range, strategies
 from backtest.engine import policy_contract
-from backtest.engine import policy_contract as policy_contract_
 from backtest.engine.lookahead import rewrite_after
 from backtest.engine.policy_contract import ACCOUNTS, CHECKS, Finding, check_policy, find_difference
 from backtest.policy.policy import find_policies
@@ -33,13 +32,6 @@ def account_of(cls: type[Policy]) -> str:
     return ACCOUNTS[OURS.index(cls) % len(ACCOUNTS)]
 
 
-# ----- ours -----
-
-
-def test_all_policies_are_found():
-    assert [cls.__name__ for cls in OURS] == strategies.__all__
-
-
 @pytest.mark.slow
 @pytest.mark.parametrize("cls", OURS)
 def test_our_policies_keep_the_contract(cls: type[Policy]):
@@ -54,15 +46,6 @@ def test_our_policies_keep_the_contract(cls: type[Policy]):
     )  # fmt: skip
     leaves_alone = cls in in_bands  # inside its band, by its rule
     assert found["decisions are finite"].detail.startswith("finite at all") is not leaves_alone
-
-
-@pytest.mark.slow  # each policy of ours is compiled in one, above
-def test_a_policy_is_compiled_in_every_kind_of_account():
-    found = {each.name: each for each in check_policy(strategies.Constant)}
-    assert all(name in found["compiled equals plain"].detail for name in ACCOUNTS)
-
-
-# ----- the other futures that policies are tried with -----
 
 
 @pytest.mark.parametrize("has_mark", [True, False])
@@ -90,9 +73,6 @@ def test_a_difference_is_any_bit_but_nan_is_nan():
     assert find_difference(one, np.array([1.0, 0.0, 1.0])) == 2
     assert find_difference(one, np.array([1.0, 0.0])) == 2
     assert find_difference(one, np.array([1.0, 0.0, -math.nan])) is None
-
-
-# ----- those that break it -----
 
 
 class Ahead(Policy):
@@ -280,39 +260,6 @@ def test_a_broken_policy_is_told_so(cls: Any, name: str, text: str):
     assert "np." not in finding.detail  # numbers as a reader writes them
 
 
-def test_what_comes_after_a_failed_gate_is_left_out():
-    names = list(findings_of(Ahead))
-    assert names == NAMES[: NAMES.index("columns know the past only") + 1]
-    assert names == [*names[:-1], "columns know the past only"]
-
-
-def test_a_defect_that_nothing_builds_upon_does_not_end_the_checks():
-    findings = findings_of(Undocumented)
-    assert not findings["has a docstring"].passed
-    assert not findings["runs"].passed
-
-
-class Table(Policy):
-    """Look a leverage up in a table of words.
-
-    L = table[word]. Source: a habit of Python.
-    """
-
-    def leverage(self, bar: Any, account: Any) -> float:
-        table = {"rising": 2.0, "falling": [1.0]}
-        return table["rising"] if bar.close > bar.open else table["falling"][0]
-
-
-@pytest.mark.slow
-def test_what_numba_cannot_compile_is_told_with_line_and_reason_and_keeps_the_contract():
-    findings = findings_of(Table, 300)
-    assert all(finding.passed for finding in findings.values())
-    detail = findings["compiled equals plain"].detail
-    first = Table.leverage.__code__.co_firstlineno
-    assert detail.startswith("runs in plain Python only: test_contract.py, line ")
-    assert first <= int(detail.split("line ")[1].split(":")[0]) <= first + 2
-
-
 class Waiting(Policy):
     """Do nothing most of the time.
 
@@ -348,33 +295,6 @@ def test_decisions_may_be_withheld_but_not_infinite_nor_all_of_them(cls, passed,
     found = {each.name: each for each in check_policy(cls, Market.sample(bars=300))}
     assert found["decisions are finite"].passed is passed
     assert text in found["decisions are finite"].detail
-
-
-class Late(Waiting):
-    """Decide after fifty days. L = 1. Source: a long memory."""
-
-    def leverage(self, bar: Any, account: Any) -> float:
-        return 1.0 if account.days > 50.0 else math.nan
-
-
-class LateEndless(Waiting):
-    """Want all there is after 800 bars. L = inf. Source: greed that grows."""
-
-    def leverage(self, bar: Any, account: Any) -> float:
-        return math.inf if account.days > 800.0 / 24.0 else 1.0
-
-
-def test_a_policy_is_checked_on_more_bars_than_it_needs():
-    trial = policy_contract_.choose_trial(Late, None, ("cross",))
-    assert trial.market.n_bars == 2400
-    assert trial.find_first_decision() in range(1200, 1204)
-    long = policy_contract_.choose_trial(LateEndless, None, ("cross",))
-    with pytest.raises(policy_contract_.BrokenContractError, match="return a finite leverage"):
-        policy_contract_.check_finite(long)
-    never = policy_contract_.choose_trial(Silent, None, ("cross",))
-    assert never.market.n_bars == policy_contract_.SAMPLES[-1]
-    with pytest.raises(policy_contract_.BrokenContractError, match="it never decides"):
-        policy_contract_.check_finite(never)
 
 
 @pytest.mark.parametrize("policy", find_policies(strategies), ids=lambda cls: cls.__name__)

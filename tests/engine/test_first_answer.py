@@ -1,22 +1,23 @@
-"""A first run answers in plain Python where that is sooner, to the same bits."""
+"""A first run answers in plain Python where that is sooner; books that do not balance stop it."""
 
 import math
 
-import numpy as np
 import pytest
 
 import backtest as bt
+from backtest.account.records import EQUITY
 from backtest.base import compile_choice, kernels
 from backtest.base.compile_choice import MOST_PLAIN, is_plain_sooner, set_single
-from backtest.engine import driver, plain_or_compiled
-from backtest.features import kernels as feature_kernels
+from backtest.engine import driver, loop, plain_or_compiled
 from backtest.strategies.constant import Constant
 from backtest.strategies.vol_target import VolTarget
+from tests.kit import Hold, flat, make_market, make_venue
+from tests.scenes import play
 
 VENUE = bt.Venue.preset("binance-usdm", "BTCUSDT")
 
 
-def run(policy: bt.Policy, n: int = 1, **given):
+def run_cold(policy: bt.Policy, n: int = 1, **given):
     market = bt.Market.sample(bars=100)
     markets = bt.Markets(dict.fromkeys("AB", market)) if n > 1 else market
     return bt.run(markets, policy, venue=VENUE, account=bt.Account(), **given)
@@ -48,9 +49,9 @@ def cold(monkeypatch, tmp_path):
 
 @pytest.mark.parametrize("n", [1, 2])
 def test_a_first_run_compiles_nothing_and_does_not_tell(cold, monkeypatch, n):
-    first = run(VolTarget(), n)
+    first = run_cold(VolTarget(), n)
     monkeypatch.undo()
-    again = run(VolTarget(), n, compile=False)
+    again = run_cold(VolTarget(), n, compile=False)
     assert first.manifest["compiled"] == "yes"
     assert again.record.values.tobytes() == first.record.values.tobytes()
     assert again.entries.tobytes() == first.entries.tobytes()
@@ -65,10 +66,10 @@ def test_what_is_compiled_is_used(cold, monkeypatch, n):
         "backtest.engine.batch.find_mark",
         lambda *given: marks.append(find(*given)) or marks[-1],
     )
-    run(VolTarget(), n)
+    run_cold(VolTarget(), n)
     compile_choice.write_mark(marks[-1])
     with pytest.raises(AssertionError, match="compiled"):
-        run(VolTarget(), n)
+        run_cold(VolTarget(), n)
 
 
 def test_what_takes_long_or_has_taken_long_compiles_first(cold):
@@ -95,22 +96,8 @@ def test_sweeps_and_checks_compile_first(cold, monkeypatch):
 def test_a_general_loop_that_compiles_says_so(cold, monkeypatch, capsys):
     monkeypatch.setenv("BACKTEST_COMPILE", "now")
     with pytest.raises(AssertionError, match="compiled"):
-        run(Constant(), 2)
+        run_cold(Constant(), 2)
     assert "compiling the engine once on this machine" in capsys.readouterr().err
-
-
-def test_a_kernel_that_raises_in_plain_python_is_undone_and_compiled(cold, monkeypatch):
-    def spoil(values, out):
-        out[:] = 1.0
-        raise ValueError("math domain error")
-
-    monkeypatch.setattr(feature_kernels, "peak_lanes", spoil)
-    kernel = kernels.Kernel(feature_kernels, "peak_lanes")
-    values, out = np.zeros(3), np.full((5, 3), 7.0)
-    set_single(True)
-    with pytest.raises(AssertionError, match="compiled"):
-        kernel(values, out)
-    assert (out == 7.0).all()
 
 
 class Typo(bt.Policy):
@@ -127,9 +114,9 @@ class Root(bt.Policy):
 def test_a_mistake_is_told_at_once_and_a_root_is_compiled(cold, n):
     """The root of a negative number is NaN when compiled."""
     with pytest.raises(bt.PolicyError, match="clsoe"):
-        run(Typo(), n)
+        run_cold(Typo(), n)
     with pytest.raises(AssertionError, match="compiled"):
-        run(Root(), n)
+        run_cold(Root(), n)
 
 
 def is_over(one: float, other: float) -> bool:
@@ -150,7 +137,41 @@ class Branch(bt.Policy):
 
 @pytest.mark.parametrize("n", [1, 2])
 def test_a_policy_that_adds_comparisons_is_compiled(cold, n):
-    """The first run would take 1, and later ones 2."""
-    run(Branch(), n)
+    """The first run_cold would take 1, and later ones 2."""
+    run_cold(Branch(), n)
     with pytest.raises(AssertionError, match="compiled"):
-        run(Votes(), n)
+        run_cold(Votes(), n)
+
+
+# ------------------------------------------------------------------------------------------- books
+
+
+def test_a_log_that_fills_up_is_enlarged_with_the_same_events(monkeypatch):
+    """Room for one event, and 20 of them."""
+    prices, targets = [100.0 + k % 3 for k in range(20)], [1.0 + k % 2 for k in range(20)]
+    events = play(*prices, targets=targets).entries
+    monkeypatch.setattr(driver, "LOGGED", -79)
+    assert len(events) >= 10
+    assert play(*prices, targets=targets).entries.tolist() == events.tolist()
+
+
+def test_a_run_stops_at_the_bar_whose_terms_miss_a_change_of_equity(monkeypatch):
+    """5,000 in each of two: prices rise by 10 % and 5 %, and 2 appear from nowhere."""
+    live = loop.live_bar
+
+    def live_with_gift(bar, t):
+        live(bar, t)
+        if t == 1:
+            bar.state.wallet[EQUITY] += 2.0
+
+    monkeypatch.setattr(loop, "live_bar", live_with_gift)
+    up = {"A": (100.0, 110.0, 100.0, 110.0), "B": (100.0, 105.0, 100.0, 105.0)}
+    markets = bt.Markets({name: make_market([flat(100.0), last]) for name, last in up.items()})
+    with pytest.raises(bt.AccountingError) as raised:
+        bt.run(
+            markets, Hold(), venue=make_venue(), account=bt.Account(capital=10_000.0), compile=False
+        )
+    assert str(raised.value).startswith(
+        "equity changed by 752.0 in bar 1, 2024-01-01 01:00 UTC, its terms add up to 750.0, "
+        "a difference of 2.0; ledger [["
+    )

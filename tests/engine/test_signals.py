@@ -1,8 +1,10 @@
-"""Signals: aligned, in range, known at their bar's close, and what their definitions say."""
+"""Signals: aligned, in range, known at their bar's close, by name, by weights, and to vectorbt."""
 
+import dataclasses
 import functools
 import math
-from typing import Any
+import warnings
+from typing import Annotated, Any
 
 import numpy as np
 import pandas as pd
@@ -10,9 +12,17 @@ import pytest
 
 import backtest as bt
 from backtest import Market, PolicyError
+from backtest.engine.signal_rules import (
+    RULES,
+    describe_signal_check,
+    describe_weights,
+    read_rule,
+    resolve_signal,
+)
 from backtest.engine.signals import bollinger, from_function, from_series, ma_cross, rsi
-from backtest.strategies import Constant
-from tests.kit import check_refused, live, market_of
+from backtest.engine.tables import TRADES
+from backtest.strategies import Constant, VolTarget
+from tests.kit import check_refused, every_nth, live, market_of
 
 
 @pytest.fixture(scope="module")
@@ -30,9 +40,6 @@ def by_hours(values: dict[float, Any]) -> pd.Series:
 
 
 FLAT, LONG = market_of(np.full(6, 100.0)), Market.sample(bars=600)
-
-
-# ----- from a Series -----
 
 
 def test_a_value_belongs_to_the_bar_it_is_stamped_with_and_the_others_are_flat():
@@ -54,20 +61,6 @@ def test_what_is_known_from_a_moment_on_is_carried_until_the_next():
     assert known.tolist() == [-1.0, -1.0, -1.0, 0.0, 0.0, 0.0]
 
 
-def test_daily_values_moved_by_their_length_do_not_look_ahead():
-    """A day's value is known at its end: the first hour that closes after it is the next day's."""
-    hours = market_of(np.full(72, 100.0))
-    days = pd.Series([1.0, -1.0], index=[hour(0), hour(24)])
-    signal = from_series(hours, days.set_axis(days.index + pd.Timedelta("1D")), carry=True)
-    assert (signal[:24] == 0.0).all()
-    assert (signal[24:48] == 1.0).all()
-    assert (signal[48:] == -1.0).all()
-
-
-def test_true_and_false_are_long_and_flat():
-    assert from_series(FLAT, by_hours({0: True, 1: False, 2: True})).tolist()[:3] == [1, 0, 1]
-
-
 def test_other_zones_and_units_of_time_are_the_same_moments():
     series = by_hours({0: 1.0, 3: -1.0})
     there = series.set_axis(series.index.tz_convert("Asia/Tokyo").as_unit("s"))
@@ -83,9 +76,6 @@ def test_a_side_that_is_not_taken_is_flat(sides, expected):
     assert from_series(FLAT, by_hours({0: 1.0, 1: -0.5}), sides).tolist() == expected
 
 
-# ----- from a function -----
-
-
 def momentum(seen: Market) -> pd.Series:
     return np.sign(seen.bars()["close"].diff(24))
 
@@ -97,23 +87,6 @@ def test_a_function_of_the_past_is_taken_as_it_is(market: Market):
     assert signal[24:].to_numpy().tobytes() == expected.tobytes()
     array = from_function(market, lambda seen: momentum(seen).to_numpy(), "short")
     assert array.tolist() == np.minimum(signal, 0.0).tolist()
-
-
-class Fixed:
-    """Something that is called, but is no function."""
-
-    def __call__(self, seen: Market) -> np.ndarray:
-        return np.ones(seen.n_bars)
-
-
-def test_anything_that_can_be_called_will_do(market: Market):
-    assert (from_function(market, Fixed()) == 1.0).all()
-    half = functools.partial(constant, value=0.5)
-    assert (from_function(market, half) == 0.5).all()
-
-
-def constant(seen: Market, value: float) -> np.ndarray:
-    return np.full(seen.n_bars, value)
 
 
 def of_close(change: Any) -> Any:
@@ -179,7 +152,7 @@ FUNCTIONS = [
     (lambda seen: pd.Series(1.0, index=seen.times + pd.Timedelta("1h")), "by other times"),
     (lambda seen: ["long"] * seen.n_bars, "must be numbers"),
 ]
-RULES = [
+BAD_RULES = [
     (lambda: rsi(FLAT, 2.5), "window must be"),
     (lambda: ma_cross(FLAT, 10, 10), "fast must be below slow 10, got 10"),
     (lambda: bollinger(FLAT, width=0.0), "width must be"),
@@ -190,76 +163,10 @@ RULES = [
 @pytest.mark.parametrize(("make", "words"), [
     *((functools.partial(from_series, FLAT, series), words) for series, words in SERIES),
     *((functools.partial(from_function, LONG, rule), words) for rule, words in FUNCTIONS),
-    *RULES,
+    *BAD_RULES,
 ])  # fmt: skip
 def test_bad_input_is_refused(make, words):
     check_refused(make, words)
-
-
-# ----- named rules -----
-
-
-@pytest.mark.slow
-def test_a_cross_is_the_sign_of_two_means_of_pandas(market: Market):
-    close = pd.Series(market.close)
-    difference = close.rolling(10).mean() - close.rolling(50).mean()
-    found = ma_cross(market, 10, 50)
-    assert (found[:49] == 0.0).all()
-    assert found[49:].tolist() == np.sign(difference[49:]).tolist()
-    weighted = close.ewm(span=10, adjust=False).mean()
-    weighted -= close.ewm(span=50, adjust=False).mean()
-    again = ma_cross(market, 10, 50, ewm=True)[49:]
-    assert again.tolist() == np.sign(weighted[49:]).tolist()
-    assert ma_cross(market, 10, 50, "long").tolist() == np.maximum(found, 0.0).tolist()
-
-
-def walk_rules(enter_long, leave_long, enter_short, leave_short) -> list[float]:
-    """Return what a trader holds who follows the four rules bar by bar."""
-    held, path = 0.0, []
-    for rules in zip(enter_long, leave_long, enter_short, leave_short, strict=True):
-        if held == 1.0 and rules[1]:
-            held = 0.0
-        if held == -1.0 and rules[3]:
-            held = 0.0
-        held = 1.0 if rules[0] else -1.0 if rules[2] else held
-        path.append(held)
-    return path
-
-
-@pytest.mark.slow
-def test_the_strength_index_is_a_bet_on_reversal(market: Market):
-    """RSI = 100 - 100 / (1 + gains / losses), by the definition of Wilder with plain means."""
-    move = pd.Series(market.close).diff()
-    gains, losses = move.clip(lower=0).rolling(14).mean(), (-move).clip(lower=0).rolling(14).mean()
-    index = 100.0 - 100.0 / (1.0 + gains / losses)
-    expected = walk_rules(index < 35, index > 50, index > 70, index < 50)
-    found = rsi(market, 14, 35, 70)
-    assert found.tolist() == expected
-    assert set(expected) == {-1.0, 0.0, 1.0}
-
-
-@pytest.mark.slow
-def test_bollinger_bands_are_a_bet_on_reversal(market: Market):
-    """Bands of two deviations (of the whole, ddof 0) around the mean of 20 closes."""
-    close = pd.Series(market.close)
-    middle, deviation = close.rolling(20).mean(), close.rolling(20).std(ddof=0)
-    lower, upper = middle - 2 * deviation, middle + 2 * deviation
-    expected = walk_rules(close < lower, close > middle, close > upper, close < middle)
-    found = bollinger(market)
-    assert found.tolist() == expected
-    assert set(expected) == {-1.0, 0.0, 1.0}
-    assert (-bollinger(market, sides="short")).tolist() == np.maximum(-found, 0.0).tolist()
-
-
-# ----- in a run -----
-
-
-@pytest.mark.slow
-def test_a_run_trades_a_signal_at_the_open_after_its_bar(market: Market):
-    signal = bt.signals.ma_cross(market, 10, 50)
-    result = live(market, Constant(leverage=2.0), signal=signal, compile=False)
-    held = np.sign(result.bars["position"].to_numpy())
-    assert held[1:].tolist() == signal.to_numpy()[:-1].tolist()
 
 
 def test_daily_values_on_hourly_bars_are_refused_without_a_word_on_when_they_were_known():
@@ -270,3 +177,330 @@ def test_daily_values_on_hourly_bars_are_refused_without_a_word_on_when_they_wer
     with pytest.raises(bt.ParameterError, match="got 20 for 457"):
         bt.signals.from_series(market, daily)
     assert (bt.signals.from_series(market, daily, carry=True) == 1.0).all()
+
+
+# ------------------------------------------------------------------ weights of several instruments
+TWO_MONTHS = bt.Market.sample(bars=24 * 60)
+MARKETS = bt.Markets(
+    {
+        "A": TWO_MONTHS,
+        "B": bt.Market.sample(bars=24 * 60, seed=1),
+        "C": bt.Market.sample(bars=24 * 60, seed=2).slice(400, 1000),
+    }
+)
+FEW = MARKETS.slice(0, 96)
+
+
+def closes(markets: bt.Markets) -> pd.DataFrame:
+    return pd.DataFrame(markets.panel().close.T, index=markets.times, columns=[*markets.names])
+
+
+def third_by_day(markets: bt.Markets) -> pd.DataFrame:
+    """A third in each instrument, by the sign of the last day's return."""
+    return np.sign(closes(markets).pct_change(24, fill_method=None)) / 3.0
+
+
+def test_a_causal_function_gives_weights_that_say_how_they_were_checked():
+    frame = bt.signals.from_function(MARKETS, third_by_day)
+    assert frame.columns.tolist() == ["A", "B", "C"]
+    assert frame.index.equals(MARKETS.times)
+    assert not frame.isna().any(axis=None)
+    assert (frame["C"].to_numpy()[:424] == 0.0).all()  # a day after it is listed
+    assert frame["C"].iloc[999] == 0.0  # in its last bar nothing is decided
+    assert "signal checked at" in describe_signal_check(frame)
+    assert describe_signal_check(frame * 0.5).startswith("signal not checked")
+    assert "signal checked at" in describe_signal_check(-frame)
+    assert describe_signal_check({"A": 1.0}) == ""
+
+
+def peek_next(markets: bt.Markets) -> pd.DataFrame:
+    return np.sign(closes(markets).pct_change(fill_method=None).shift(-1)) / 3.0
+
+
+def peek_mean(markets: bt.Markets) -> pd.DataFrame:
+    moves = closes(markets).pct_change(fill_method=None)
+    return np.sign(moves - moves.mean())
+
+
+def peek_at_another(markets: bt.Markets) -> pd.DataFrame:
+    """B is held by what A does in the next bar: a lead that nobody knows."""
+    frame = closes(markets) * 0.0
+    return frame.assign(B=np.sign(closes(markets)["A"].pct_change().shift(-1)))
+
+
+def peek_at_the_day(markets: bt.Markets) -> pd.DataFrame:
+    """The close of the day, known in all of its hours."""
+    price = closes(markets)
+    days = price.groupby(price.index.floor("D")).transform("last")
+    return np.sign(days / price - 1.0)
+
+
+def peek_at_the_end(markets: bt.Markets) -> pd.DataFrame:
+    return np.sign(closes(markets).ffill().iloc[-1] / closes(markets) - 1.0)
+
+
+def peek_at_a_listing(markets: bt.Markets) -> pd.DataFrame:
+    """Half of A while C does not trade, although C is listed only later."""
+    frame = closes(markets) * 0.0
+    return frame.assign(A=0.5 if "C" in markets else 1.0)
+
+
+PEEKS = (peek_next, peek_mean, peek_at_another, peek_at_the_day, peek_at_the_end, peek_at_a_listing)
+
+
+@pytest.mark.parametrize("peek", every_nth(PEEKS, 3), ids=lambda each: each.__name__)
+def test_functions_that_look_ahead_are_found(peek):
+    with pytest.raises(PolicyError, match="looks ahead") as caught:
+        bt.signals.from_function(MARKETS, peek)
+    assert peek.__name__ in str(caught.value)
+
+
+def test_rows_that_are_carried_hold_until_the_next():
+    days = FEW.times[::24]
+    daily = pd.DataFrame({"A": [0.1, 0.2, 0.3, np.nan], "B": 0.5}, index=days)
+    frame = bt.signals.from_frame(FEW, daily, carry=True)
+    # A row stamped 00:00 is known in the bar that closes at 01:00, not in the one before.
+    assert frame["A"].tolist() == [0.1] * 24 + [0.2] * 24 + [0.3] * 24 + [0.0] * 24
+    later = daily.set_axis(days + pd.Timedelta("1h"))
+    assert bt.signals.from_frame(FEW, later, carry=True)["A"].tolist()[:3] == [0.0, 0.1, 0.1]
+    backwards = daily.iloc[::-1]
+    pd.testing.assert_frame_equal(bt.signals.from_frame(FEW, backwards, carry=True), frame)
+
+
+def test_the_manifest_names_weights_by_their_values():
+    one, other = np.ones((2, 3)), np.zeros((2, 3))
+    assert describe_weights(None, one) == "equal weights"
+    assert describe_weights({"A": 1.0}, one).startswith("frame sha256:")
+    assert describe_weights({"A": 1.0}, one) != describe_weights({"A": 1.0}, other)
+
+
+GOOD = pd.DataFrame({"A": 0.5}, index=FEW.times)
+FRAME, FUNCTION = bt.signals.from_frame, bt.signals.from_function
+BAD = {
+    "unknown": (lambda: FRAME(FEW, GOOD.rename(columns={"A": "X"})), "got one of 'X'"),
+    "no zone": (lambda: FRAME(FEW, GOOD.tz_localize(None)), "in UTC"),
+    "carried twice": (lambda: FRAME(FEW, GOOD.iloc[[0, 0]], carry=True), "one row per time"),
+    "infinite": (lambda: FRAME(FEW, GOOD * np.inf), "must be finite"),
+    "days by bars": (lambda: FRAME(FEW, GOOD.iloc[::24]), "bars without one would be flat"),
+    "too short": (lambda: FUNCTION(FEW, lambda seen: GOOD.iloc[:50]), "of 50 by other times"),
+    "infinite answer": (lambda: FUNCTION(FEW, lambda seen: {"A": np.inf}), "finite"),
+}
+
+
+def test_a_rule_at_the_call_is_the_rule_by_name():
+    few = MARKETS.slice(380, 480)
+    found = bt.signals.rsi(few, 14, 35, 65)
+    again = resolve_signal("rsi:14:35:65", few)
+    pd.testing.assert_frame_equal(found, again)
+    alone = bt.signals.rsi(few["A"], 14, 35, 65)
+    share = np.where(few.tradable()[2], 3.0, 2.0)
+    np.testing.assert_array_equal(found["A"], alone / share)
+    assert describe_signal_check(found) == describe_signal_check(again) != ""
+
+
+@pytest.mark.parametrize("case", BAD)
+def test_bad_weights_are_refused(case):
+    check_refused(*BAD[case])
+
+
+def test_columns_may_have_the_names_of_instruments():
+    """A panel of folders btc and eth: weights of BTCUSDT and ETHUSDT are theirs."""
+    made = {name: bt.Market.sample(bars=50, seed=k) for k, name in enumerate(("btc", "eth"))}
+    panel = {
+        name: bt.Market.from_frames(each.bars(), instrument=f"{name.upper()}USDT")
+        for name, each in made.items()
+    }
+    markets = bt.Markets(panel, currency="USDT")
+    frame = pd.DataFrame({"ETHUSDT": -0.5, "BTCUSDT": 0.3}, index=markets.times)
+    for carry in (False, True):
+        found = bt.signals.from_frame(markets, frame, carry=carry)
+        assert found.iloc[-1].to_dict() == {"btc": 0.3, "eth": -0.5}
+    with pytest.raises(bt.ParameterError, match="each instrument has one column, 'eth'"):
+        bt.signals.from_frame(markets, frame.assign(eth=0.1))
+
+
+# ----------------------------------------------------------------------------------- rules by name
+
+
+class Rising(bt.signals.SignalRule):
+    """Long while the close is over the close some bars ago."""
+
+    bars: Annotated[int, bt.Range(1, 1000, "bars")] = 1
+
+    def direction(self, market):
+        return market.bars()["close"].diff(self.bars) > 0
+
+
+class Peek(bt.signals.SignalRule):
+    """Long if the next close is higher."""
+
+    def direction(self, market):
+        return market.bars()["close"].diff().shift(-1) > 0
+
+
+def with_column(market, name, values):
+    return dataclasses.replace(market, columns={name: np.asarray(values, dtype=np.float64)})
+
+
+def test_each_rule_by_hand():
+    """Closes 10 11 12 9 9 13, each bar opening at the close before."""
+    closes = np.array([10.0, 11, 12, 9, 9, 13])
+    market = market_of(closes)
+    # averages of 1 and 2: the sign of close - mean, as 11 - 10.5, 12 - 11.5, 9 - 10.5, 0, 13 - 11
+    cross = bt.signals.MaCross(fast=1, slow=2).compute(market)
+    assert cross.tolist() == [0, 1, 1, -1, 0, 1]
+    assert bt.signals.MaCross(1, 2, "long").compute(market).tolist() == [0, 1, 1, 0, 0, 1]
+    # 12 > max(10, 11), 9 < min(10, 11), 9 is no new low of (11, 9), 13 > max(12, 9)
+    assert bt.signals.Breakout(window=2).compute(market).tolist() == [0, 0, 1, -1, -1, 1]
+    # index over 2 moves: 100, 25 (1 up, 3 down: 100 - 100 / (1 + 1/3)), 0, 100
+    index = bt.signals.Rsi(window=2, low=30, high=90).compute(market)
+    assert index.tolist() == [0, 0, -1, 1, 1, -1]
+    # bands of 0.9 deviations around means of 2: a close is 1 deviation away, or 0
+    bands = bt.signals.Bollinger(window=2, width=0.9).compute(market)
+    assert bands.tolist() == [0, -1, -1, 1, 1, -1]
+
+
+def test_a_text_names_a_rule_with_its_parameters_in_order():
+    for title, rule in RULES.items():
+        assert repr(read_rule(title)) == repr(rule())
+        assert repr(read_rule(read_rule(title).text())) == repr(rule())
+    assert bt.signals.Rsi(low=20).text() == "rsi:14:20:70"
+    assert read_rule("ma-cross:20:50:long:true").text() == "ma-cross:20:50:long:true"
+    assert read_rule("rsi:14", {"high": 80}).settings()["high"] == 80.0
+
+
+@pytest.mark.parametrize(("text", "message"), [
+    ("rsj", "did you mean 'rsi'"),
+    ("rsi:60:1:2:both:5", "signal must be rsi:WINDOW:LOW:HIGH:SIDES, got"),
+    ("rsi:14:60", "low must be 0 to 50"),
+    ("ma-cross:50:20", "fast must be below slow 20, got 50"),
+    ("breakout:x", "window must be a whole number"),
+    ("breakout:9:up", "sides must be one of both, long, short"),
+])  # fmt: skip
+def test_a_wrong_text_is_one_clear_error(text, message):
+    with pytest.raises(bt.ParameterError, match=message):
+        resolve_signal(text, bt.Market.sample(bars=48))
+
+
+def test_a_run_takes_a_rule_its_text_or_a_column_and_the_manifest_keeps_the_name():
+    market = bt.Market.sample(bars=200)
+    policy = Constant(leverage=2.0)
+    by_text = live(market, policy, signal="breakout:10", compile=False)
+    by_rule = live(market, policy, signal=bt.signals.Breakout(10), compile=False)
+    given = live(market, policy, signal=bt.signals.breakout(market, 10), compile=False)
+    name, _, digest = by_text.manifest["signal"].partition(" sha256:")
+    assert (name, len(digest)) == ("breakout:10", 64)
+    assert by_rule.manifest["id"] == by_text.manifest["id"] == given.manifest["id"]
+    assert "signal checked at" in by_text.manifest["causality"]
+    own = with_column(market, "view", by_text.signal)
+    by_column = live(own, policy, signal="view", compile=False)
+    assert by_column.manifest["signal"].startswith("column view sha256:")
+    assert "signal not checked" in by_column.manifest["causality"]
+    assert by_column.bars["equity"].tolist() == by_text.bars["equity"].tolist()
+
+
+def test_an_own_rule_runs_and_one_that_looks_ahead_is_refused():
+    market = bt.Market.sample(bars=200)
+    found = live(market, Constant(leverage=1.0), signal=Rising(bars=3), compile=False)
+    expected = market.close[3:] > market.close[:-3]
+    assert found.signal[3:].tolist() == expected.astype(float).tolist()
+    with pytest.raises(bt.PolicyError, match="peek"):
+        live(market, Constant(leverage=1.0), signal=Peek(), compile=False)
+
+
+def test_a_changed_signal_loses_its_name():
+    market = bt.Market.sample(bars=100)
+    signal = bt.signals.breakout(market, 10)
+    changed = live(market, Constant(leverage=1.0), signal=0.5 * signal, compile=False)
+    assert changed.manifest["signal"].startswith("series sha256:")
+
+
+def test_a_rule_of_several_instruments_is_its_direction_in_each_times_one_over_n():
+    pair = {"A": bt.Market.sample(bars=80), "B": bt.Market.sample(bars=80, seed=1)}
+    markets = bt.Markets(pair)
+    weights = resolve_signal("breakout:10", markets)
+    for name, market in pair.items():
+        direction = bt.signals.breakout(market, 10).to_numpy()
+        assert weights[name].tolist()[:-1] == (0.5 * direction).tolist()[:-1]
+    venue = bt.Venue.preset("binance-usdm", "BTCUSDT")
+    terms = {"venue": venue, "account": bt.Account(), "compile": False}
+    by_text = bt.run(markets, Constant(leverage=1.0), signal="breakout:10", **terms)
+    given = bt.run(markets, Constant(leverage=1.0), signal=weights, **terms)
+    assert by_text.manifest["signal"].startswith("breakout:10 sha256:")
+    assert by_text.manifest["id"] == given.manifest["id"]
+    with pytest.raises(bt.ParameterError, match="did you mean 'breakout'"):
+        bt.run(markets, Constant(leverage=1.0), signal="breakuot", **terms)
+
+
+# ------------------------------------------------------------------------------ orders at vectorbt
+SAMPLE = bt.Market.sample(bars=300)
+PLAIN = dataclasses.replace(
+    SAMPLE, funding_time=SAMPLE.funding_time[:0], funding_rate=SAMPLE.funding_rate[:0],
+    funding_mark=SAMPLE.funding_mark[:0],
+)  # fmt: skip
+VENUE = bt.Venue.preset("binance-usdm", "BTCUSDT")
+TERMS = {"venue": VENUE, "compile": False}
+
+
+def make_portfolio(result):
+    """Return the trades of a run as orders of vectorbt, of which a bar has one."""
+    import vectorbt  # noqa: PLC0415 - slow to import
+
+    events, index = result.events, result.bars.index
+    trades = events[events["kind"].isin(TRADES)].set_index("time")
+    fees = events[events["kind"] == "fee"].set_index("time")["amount"]
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        return vectorbt.Portfolio.from_orders(
+            pd.Series(result.mark, index), size=trades["quantity"].reindex(index),
+            price=trades["price"].reindex(index), fixed_fees=fees.reindex(index, fill_value=0.0),
+            init_cash=result.account.capital, freq="1h",
+        )  # fmt: skip
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("policy", "account", "signal"), [
+    (Constant(leverage=0.9), bt.Account(band=0.05), 1.0),
+    (Constant(leverage=3.0), bt.Account(band=0.1), -1.0),
+    (VolTarget(target=0.3), bt.Account(stop_loss=0.04, max_leverage=0.95), "breakout:12"),
+], ids=["long", "short at 3x", "both sides with stops"])  # fmt: skip
+def test_orders_at_vectorbt_are_worth_the_equity_at_every_close(policy, account, signal):
+    result = bt.run(PLAIN, policy, account=account, signal=signal, **TERMS)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        value = make_portfolio(result).value().to_numpy()
+    assert value == pytest.approx(result.bars["equity"].to_numpy(), rel=1e-9)
+    assert result.bars["position"].nunique() >= 2
+
+
+class Portfolio:
+    """What from_vectorbt reads of a portfolio, by hand."""
+
+    def __init__(self, held, value, index):
+        self.wrapper = pd.Series(held, index=index)
+        self._held, self._value = pd.Series(held, index=index), pd.Series(value, index=index)
+
+    def asset_value(self):
+        return self._held
+
+    def value(self):
+        return self._value
+
+
+def test_directions_and_shares_by_hand():
+    """Held 0, 50 of 100, -30 of 120, 0: shares 0, 0.5, -0.25, 0."""
+    index = pd.date_range("2023-01-01", periods=4, freq="1h")
+    portfolio = Portfolio([0.0, 50.0, -30.0, 0.0], [100.0, 100.0, 120.0, 110.0], index)
+    assert bt.signals.from_vectorbt(portfolio).tolist() == [0.0, 1.0, -1.0, 0.0]
+    assert bt.signals.from_vectorbt(portfolio, sized=True).tolist() == [0.0, 0.5, -0.25, 0.0]
+    assert bt.signals.from_vectorbt(portfolio, "open").tolist() == [1.0, -1.0, 0.0, 0.0]
+    assert str(bt.signals.from_vectorbt(portfolio).index.tz) == "UTC"
+
+
+def test_what_is_no_portfolio_is_refused():
+    with pytest.raises(bt.ParameterError, match=r"must be a vectorbt\.Portfolio, got a float"):
+        bt.signals.from_vectorbt(1.0)
+    two = Portfolio([0.0], [1.0], pd.DatetimeIndex(["2023-01-01"]))
+    two._held = pd.DataFrame(np.zeros((1, 2)))
+    with pytest.raises(bt.ParameterError, match="must have one column"):
+        bt.signals.from_vectorbt(two)

@@ -1,0 +1,531 @@
+"""What a result tells: use of capital, benchmark, closes by name, coins at marks, the summary."""
+
+import math
+import re
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+
+import backtest as bt
+from backtest.base.errors import ParameterError
+from backtest.base.units import format_span
+from backtest.engine import run_record
+from backtest.engine.run_record import (
+    index_traded,
+    measure_holding,
+    read_prices,
+    sample_risk_free,
+    spread_weights,
+)
+from backtest.report.run_parts import find_drawdowns, list_falls
+from backtest.strategies import Constant
+from tests.kit import (
+    Hold,
+    bars_market,
+    check_refused,
+    flat,
+    free_venue,
+    make_market,
+    make_venue,
+    simulate_pair,
+)
+from tests.scenes import (
+    NAN,
+    Follow,
+    account_of,
+    bracket,
+    is_,
+    isolated,
+    market_of,
+    play,
+    series,
+    venue_of,
+)
+
+LEVELS = [
+    bracket(cap=2000.0, leverage=20.0, rate=0.01),
+    bracket(floor=2000.0, cap=9000.0, leverage=10.0, rate=0.05),
+]
+UP = (100.0, 110.0, 100.0, 110.0)
+HOURS = 24 * 365
+
+
+def column(result, name):
+    return result.bars[name].tolist()
+
+
+def test_a_cross_position_uses_the_margin_of_its_bracket():
+    # 1,000 buys 30 at 100; the close at 110 earns 300; at 110 the target of 1 sells 30 - 1300 / 110
+    result = play(100, 100, UP, 110, targets=[3.0, NAN, 1.0, NAN], venue=venue_of(brackets=LEVELS))
+    sold = 30 - 1300 / 110
+    assert column(result, "initial_margin") == is_([0, 3000 / 10, 3300 / 10, 1300 / 20])
+    assert column(result, "available") == is_([1000, 700, 970, 1235])
+    assert column(result, "margin_used") == is_([0, 0.3, 330 / 1300, 0.05])
+    assert column(result, "position_leverage") == is_([0, 10, 10, 20])
+    assert column(result, "unrealized_pnl") == is_([0, 0, 300, 10 * 1300 / 110])
+    assert column(result, "realized_pnl") == is_([0, 0, 0, 10 * sold])
+    metrics = result.metrics
+    assert metrics["mean_margin_used"] == is_((0.3 + 330 / 1300 + 0.05) / 4)
+    assert metrics["peak_margin_used"] == is_(0.3)
+
+
+def test_the_multiplier_and_the_setting_change_the_initial_margin():
+    stressed = venue_of(brackets=LEVELS, margin_multiplier=series({0: 1.0, 2: 2.0}))
+    result = play(100, 100, 100, targets=[3.0, NAN], venue=stressed)
+    assert column(result, "initial_margin") == is_([0, 300, 600])
+    setting = account_of(venue_leverage=5.0)
+    result = play(100, 100, targets=3.0, venue=venue_of(brackets=LEVELS), account=setting)
+    assert column(result, "initial_margin") == is_([0, 3000 / 5])
+
+
+def test_an_isolated_position_uses_its_posted_margin():
+    # 2,000 at a setting of 10 posts 200 and leaves 800 in the wallet; at 110 the notional is 2,200
+    result = play(100, 100, UP, targets=[2.0, NAN], account=isolated(10.0))
+    assert column(result, "initial_margin") == is_([0, 200, 200])
+    assert column(result, "available") == is_([1000, 800, 800])
+    assert column(result, "margin_used") == is_([0, 0.2, 200 / 1200])
+    assert column(result, "position_leverage") == is_([0, 10, 11])
+    assert column(result, "unrealized_pnl") == is_([0, 0, 200])
+
+
+def test_an_entry_realizes_nothing_and_an_exit_its_fill_against_the_entry():
+    # bought 10 at 101, sold at 121 · 0.99; 1 % of slippage on each
+    venue = venue_of(slippage={"rate": 0.01})
+    bars = [100, 100, (100, 121, 100, 121), 121]
+    result = play(*bars, targets=[1.0, NAN, 0.0], venue=venue)
+    held = result.bars["position"].iloc[1]
+    assert column(result, "unrealized_pnl") == is_([0, -held, held * 20, 0])
+    assert column(result, "realized_pnl") == is_([0, 0, 0, held * (121 * 0.99 - 101)])
+
+
+def test_only_loans_have_a_health_factor():
+    assert not {"health_factor", "ltv"} & set(play(100, 100).bars)
+    lender = venue_of(interest_on="loan")
+    # 30 bought at 100 with 2,000 borrowed; maintenance 5 % of 3,000
+    long = play(100, 100, targets=3.0, venue=lender)
+    assert column(long, "ltv") == is_([0, 2000 / 3000])
+    assert column(long, "health_factor") == is_([math.inf, (3000 - 150) / 2000])
+    # 20 sold short for 2,000, with 1,000 of own cash
+    short = play(100, 100, targets=2.0, signal=-1.0, venue=lender)
+    assert column(short, "ltv") == is_([0, 2000 / 3000])
+    assert column(short, "health_factor") == is_([math.inf, 3000 / (2000 + 100)])
+    # without debt
+    own = play(100, 100, targets=1.0, venue=lender)
+    assert column(own, "health_factor") == [math.inf, math.inf]
+    # isolated: 3,000 with 300 posted, so 2,700 borrowed
+    apart = play(100, 100, targets=3.0, venue=lender, account=isolated(10.0))
+    assert column(apart, "ltv")[1] == is_(0.9)
+
+
+@pytest.mark.parametrize("side", [1.0, -1.0])
+def test_the_health_factor_is_1_at_the_liquidation_price(side):
+    lender = venue_of(interest_on="loan")
+    first = play(100, 100, targets=3.0, signal=side, venue=lender)
+    price = float(first.bars["liquidation_price"].iloc[-1])
+    near = price * (1 + side * 1e-9)
+    bar = (100.0, max(100.0, near), min(100.0, near), near)
+    result = play(100, 100, bar, targets=[3.0, NAN], signal=side, venue=lender)
+    assert result.metrics["liquidations"] == 0
+    assert result.bars["health_factor"].iloc[-1] == pytest.approx(1.0, abs=1e-7)
+    assert result.bars["health_factor"].iloc[-1] > 1.0
+
+
+def test_carry_is_what_funding_interest_and_fees_cost():
+    # bar 1 buys 2,000 at a fee of 0.1 %: 2 / 1,000; at 8:00, 998 hold 2,000 and pay 0.2 %: 4 / 998
+    result = play(*[100.0] * 10, targets=[2.0, NAN], funding=[(8.0, 0.002)],
+                  venue=venue_of(fees={"taker": 0.001, "maker": 0.0}))  # fmt: skip
+    years = 10 / HOURS
+    metrics = result.metrics
+    assert metrics["carry_decay"] == is_((2 / 1000 + 4 / 998) / years)
+    assert metrics["volatility_drag"] == is_(0.0)
+    assert metrics["leverage_decay"] == is_(metrics["carry_decay"])
+
+
+def test_interest_is_carry_and_deposits_are_in_its_base():
+    # a loan of 1,000 at 100 % a year owes 1,000 / 8,760 per hour; 1,000 are deposited at 3:00
+    lender = venue_of(interest_on="loan", borrow_rate=1.0, day_count=365)
+    result = play(*[100.0] * 4, targets=[2.0, NAN], venue=lender,
+                  account=account_of(flows=series({3: 1000.0})))  # fmt: skip
+    owed = 1000 / 8760
+    # the deposit comes before the interest of 3:00 and leaves a loan of what the first hour owed
+    rest = owed / 8760
+    assert result.bars["interest"].tolist() == is_([0, 0, owed, rest])
+    expected = owed / 1000 + rest / (1000 - owed + 1000)
+    assert result.metrics["carry_decay"] == is_(expected / (4 / HOURS), 1e-9)
+
+
+def test_the_margin_table_of_each_day_decides_in_every_piece(monkeypatch):
+    index = pd.date_range("2024-10-22", periods=96, freq="h", tz="UTC", unit="ns")
+    prices = pd.DataFrame(60_000.0, index=index, columns=["open", "high", "low", "close"])
+    market = bt.Market.from_frames(prices.assign(volume=1e9), instrument="BTCUSDT")
+    terms = {"venue": bt.Venue.preset("binance-usdm", "BTCUSDT"), "compile": False}
+    result = bt.run(market, Constant(1.0), account=bt.Account(capital=5e6), **terms)
+    shares = result.bars["margin_used"].to_numpy()
+    # 5 million at 1x: 15x in the table of 2022-12-29, 50x in that of 2024-10-24
+    assert shares[1:48] == pytest.approx(1 / 15, rel=1e-3)
+    assert shares[48:] == pytest.approx(1 / 50, rel=1e-3)
+    monkeypatch.setattr(run_record, "PIECE", 7)
+    assert replace(result).metrics["mean_margin_used"] == is_(float(np.mean(shares)))
+
+
+# ------------------------------------------------------------------ coins at the marks of a market
+COIN = venue_of(contract={"kind": "inverse", "settles": "BTC"})
+PRICES = (100.0, 100.0, 125.0, 100.0)
+
+
+def run_coins(leverage: float, venue: bt.Venue = COIN, **given: Any) -> bt.Result:
+    """Run an account of 1 coin of 100 dollars that trades at the second open."""
+    terms = {"account": bt.Account(capital=1.0), "sampling": "1h", "compile": False}
+    market = given.pop("market", None) or market_of(*PRICES, targets=[leverage, np.nan])
+    return bt.run(market, Follow(), venue=venue, **terms, **given)
+
+
+@pytest.mark.parametrize(("leverage", "equity"), [
+    (0.0, [100.0, 100.0, 125.0, 100.0]),  # the coin
+    (2.0, [100.0, 100.0, 175.0, 100.0]),  # 1 + 2 (1 - 100 / 125) = 1.4 coins, of 125
+])  # fmt: skip
+def test_the_equity_in_coins_counts_at_the_mark(leverage: float, equity: list[float]):
+    run = run_coins(leverage)
+    found = run.counted_in(market_of(*PRICES))
+    assert found.bars["equity"].tolist() == pytest.approx(equity)
+    top = max(equity)
+    assert found.returns.tolist() == pytest.approx([0.0, 0.0, top / 100.0 - 1.0, 100.0 / top - 1.0])
+    assert found.bars["drawdown"].tolist() == pytest.approx([0.0, 0.0, 0.0, 1.0 - 100.0 / top])
+    assert found.metrics["total_return"] == pytest.approx(0.0)
+    assert found.metrics["max_drawdown"] == pytest.approx(1.0 - 100.0 / top)
+    assert found.metrics["volatility"] == pytest.approx(
+        np.std(found.returns, ddof=1) * np.sqrt(365 * 24)
+    )
+    assert {*found.metrics} <= {*run.metrics}
+
+
+def test_a_short_of_all_coins_is_worth_the_same_dollars():
+    """Shorter bars of the market serve as well: the mark of a close is that of its last bar."""
+    found = run_coins(1.0, signal=-1.0).counted_in(
+        market_of(*np.repeat(PRICES, 2).tolist(), interval="30m")
+    )
+    assert found.bars["equity"].tolist() == pytest.approx([100.0] * 4)
+    assert found.metrics["max_drawdown"] == pytest.approx(0.0)
+
+
+@pytest.mark.parametrize(("make", "words"), [
+    (lambda: run_coins(1.0, venue_of()).counted_in(market_of(*PRICES)),
+     "needs an account in coins"),
+    (lambda: run_coins(1.0).counted_in(replace(market_of(*PRICES), instrument="ETHUSDT")),
+     "coin of the account, BTC, got 'ETH'"),
+    (lambda: run_coins(1.0).counted_in(market_of(*PRICES[:3])), "none at 2024-01-01 04"),
+    (lambda: run_coins(1.0).counted_in(100.0), "must be a Market"),
+])  # fmt: skip
+def test_what_cannot_be_counted_is_refused(make: Any, words: str):
+    check_refused(make, words, kind=bt.BacktestError)
+
+
+# -------------------------------------------------------------------------------------- benchmarks
+pytestmark = pytest.mark.filterwarnings("ignore::UserWarning")
+PAIR = simulate_pair(200, 3)
+MARGINS = [{}, {"margin": "isolated", "venue_leverage": 10.0}]
+
+
+def run_pair(markets, level=4.0, *, venue=None, account=None, **more):
+    account = account or bt.Account(capital=1_000.0)
+    venue = venue or make_venue(taker=0.0005, slippage=0.0002)
+    return bt.run(markets, Hold(level), venue=venue, account=account, compile=False, **more)
+
+
+@pytest.mark.parametrize("terms", MARGINS)
+@pytest.mark.parametrize("kind", ["linear", "inverse"])
+def test_a_weight_of_0_in_a_second_instrument_changes_no_measure(terms, kind):
+    """All measures: benchmark and margin ratio included."""
+    account = bt.Account(capital=1_000.0, **terms)
+    venue = make_venue(taker=0.0005).override({"contract": {"kind": kind}})
+    one = run_pair(PAIR["AAA"], 7.0, venue=venue, account=account)
+    two = run_pair(PAIR, 7.0, venue=venue, account=account, signal={"AAA": 1.0, "BBB": 0.0})
+    assert one.metrics["peak_margin_ratio"] > 0.3
+    assert (one.metrics["liquidations"] > 0) == bool(terms)
+    found = {name: two.metrics[name] for name in one.metrics}
+    assert found == pytest.approx(dict(one.metrics), rel=1e-9, nan_ok=True)
+
+
+def test_the_money_for_new_orders_of_cross_and_isolated_positions():
+    """10,000 hold A at 2x in cross and B at 1x in isolated margin, with leverages of 20 and 4.
+
+    B posts 10,000 / 4 = 2,500. A at 100 -> 110 gains 2,000, half of which backs orders. The pool
+    has 10,000 - 2,500 + 2,000 = 9,500, the initial margin of A is 22,000 / 20 = 1,100.
+    """
+    prices = [flat(100), flat(100), (100, 110, 100, 110)]
+    markets = bt.Markets({"A": make_market(prices), "B": make_market([flat(50)] * 3)})
+    account = bt.Account(
+        capital=10_000.0, margin={"A": "cross", "B": "isolated"},
+        venue_leverage={"A": 20.0, "B": 4.0},
+    )  # fmt: skip
+    venue = make_venue().override({"profit_counts": 0.5})
+    policy = {"A": Hold(2.0), "B": Hold(1.0)}
+    signal = {"A": 1.0, "B": 1.0}
+    done = bt.run(markets, policy, venue=venue, account=account, signal=signal, compile=False)
+    free = [1.0, (7_500 - 1_000) / 10_000, (9_500 - 1_000 - 1_100) / 12_000]
+    assert (done.bars["available"] / done.bars["equity"]).tolist() == pytest.approx(free)
+    # cross: 5 % of 20,000 over 7,500; isolated: 500 over 2,500
+    assert done.metrics["peak_margin_ratio"] == pytest.approx(0.2)
+
+
+def test_weights_of_the_index_of_what_is_traded():
+    """Rows are shares of |s|; rows without a signal keep the last, and the first has no earlier."""
+    markets = bt.Markets({"A": make_market([flat(1)] * 5), "B": make_market([flat(1)] * 5)})
+    signal = np.array([[0.0, 0.5, 0.0, -0.2, 0.0], [0.0, -1.5, 0.0, 0.0, 0.0]])
+    expected = [[0.25, 0.25, 0.25, 1.0, 1.0], [0.75, 0.75, 0.75, 0.0, 0.0]]
+    assert spread_weights(signal, markets).tolist() == expected
+    assert spread_weights(np.zeros((2, 5)), markets).tolist() == [[0.5] * 5] * 2
+    # A ends after bar 2, and cannot be bought in it
+    ended = bt.Markets({"A": make_market([flat(1)] * 3), "B": make_market([flat(1)] * 5)})
+    found = spread_weights(np.array([[1.0] * 5, [1.0] * 5]), ended)
+    assert found.tolist() == [[0.5, 0.5, 0.0, 0.0, 0.0], [0.5, 0.5, 1.0, 1.0, 1.0]]
+
+
+def test_moves_of_the_index_by_hand():
+    """Half each; in bar 1 A goes from 100 to 110, and B from 50 to 60 at the open, then to 54."""
+    a, b = [flat(100), (100, 110, 100, 110), flat(110)], [flat(50), (60, 60, 54, 54), flat(54)]
+    markets = bt.Markets({"A": make_market(a), "B": make_market(b)})
+    found = index_traded(markets, dict.fromkeys("AB", make_venue()), np.full((2, 3), -0.3), 0)
+    assert found.text == "index of what is traded: A, B"
+    # the first close is the base; B gaps by 20 % (index 1.1), then A +10 %, B -10 %
+    assert found.moves == pytest.approx([0.0, 0.1, 0.0])
+    linear, coin = make_venue(), make_venue().override({"contract": {"kind": "inverse"}})
+    only = np.array([[0.0] * 3, [1.0] * 3])
+    assert index_traded(markets, {"A": linear, "B": linear}, only, 0).moves[1] == pytest.approx(
+        0.08
+    )
+    assert index_traded(markets, {"A": linear, "B": coin}, only, 0).moves[1] == pytest.approx(
+        1 - 50 / 54
+    )
+
+
+def test_the_first_return_is_that_since_the_close_before_only_in_a_resumed_run():
+    prices = pd.Series(np.arange(1.0, 201.0), index=PAIR.times)
+    begun = run_pair(PAIR, start=PAIR.times[100], benchmark=prices)
+    assert begun.market_returns[:2].tolist() == pytest.approx([0.0, 1 / 101])
+    before = run_pair(PAIR.prefix(100), benchmark=prices)
+    resumed = run_pair(PAIR, resume=before, benchmark=prices)
+    assert resumed.market_returns[0] == pytest.approx(1 / 100)
+
+
+@pytest.mark.parametrize(("given", "message"), [
+    ("CCC", "benchmark must be an instrument of the run, .*got 'CCC'"),
+    (1.5, "benchmark must be .*got float"),
+    ({"CCC": 1.0}, "got one of 'CCC'"),
+    (pd.Series([1.0], index=[0]), "must be indexed by time"),
+    (pd.Series(1.0, index=PAIR.times[:150]), "50 of 200 have none, the first at 2024-01-07"),
+])  # fmt: skip
+def test_a_bad_benchmark_is_refused(given, message):
+    with pytest.raises(ParameterError, match=message):
+        run_pair(PAIR, benchmark=given)
+
+
+def test_prices_are_matched_by_the_opens_of_bars():
+    prices = pd.Series([5.0, 1.0, 2.0, 3.0], index=PAIR.times[[50, 0, 1, 2]])
+    assert read_prices(prices, PAIR.prefix(3), 0).tolist() == [0.0, 1.0, 0.5]
+
+
+# -------------------------------------------------------- one and several answer to the same names
+BINANCE = bt.Venue.preset("binance-usdm", "BTCUSDT")
+ACCOUNT = bt.Account(capital=1_000)
+
+
+def test_results_of_one_and_of_several_have_the_same_names():
+    """Instruments, venues, policies, markets, marks and fields of the record."""
+    market = bt.Market.sample(bars=60)
+    policy = bt.strategies.Constant(2.0)
+    one = bt.run(market, policy, venue=BINANCE, account=ACCOUNT, compile=False)
+    pair = bt.Markets({"A": market, "B": market})
+    two = bt.run(pair, policy, venue=BINANCE, account=ACCOUNT, compile=False)
+    for result, n in ((one, 1), (two, 2)):
+        assert len(result.names) == n
+        assert list(result.venues) == list(result.policies) == list(result.names)
+        assert result.overlay is None
+        assert result.markets.names == result.names
+        assert result.spans.tolist() == [[0, 60]] * n
+        assert list(result.contagion().columns[:3]) == ["liquidation", "time", "cause"]
+        assert result.contagion().empty
+        assert len(result.diversity) == 2 * (n > 1)
+        assert result.last_time == result.time[-1] == market.time[-1]
+        assert result.marks.shape == result.of_positions("quantity").shape == (60, n)
+        np.testing.assert_array_equal(result.of_account("equity"), result.bars["equity"])
+    np.testing.assert_array_equal(one.of_positions("quantity")[:, 0], one.bars["position"])
+
+
+LATER = bt.Markets(
+    {"A": bt.Market.sample(bars=240), "B": bt.Market.sample(bars=240, seed=3).between("2023-01-03")}
+)
+
+
+@pytest.fixture(scope="module")
+def two():
+    """Return a run of two instruments, one of them listed later."""
+    policy = bt.strategies.Constant(2.0)
+    return bt.run(LATER, policy, venue=BINANCE, account=ACCOUNT, compile=False)
+
+
+def test_several_positions_have_what_one_has(two, tmp_path):
+    """The use of capital, forecasts and attribution by period; loaded as made."""
+    bars = two.bars
+    assert np.all(bars["available"] <= bars["backing"] + 1e-9)
+    np.testing.assert_allclose(
+        bars["unrealized_pnl"].iloc[-1], two.positions["profit"].iloc[-2:].sum()
+    )
+    gained = (bars["price_pnl"] - bars["slippage"] - bars["impact"]).sum()
+    realized = bars["realized_pnl"].sum() + bars["unrealized_pnl"].iloc[-1]
+    assert realized == pytest.approx(gained, rel=1e-9)
+    assert two.volatility_forecast.shape == (240, 2)
+    assert np.isnan(two.volatility_forecast[:48, 1]).all()
+    weekly = two.attribution("week").groupby(level="instrument").sum()
+    whole = two.attribution()
+    np.testing.assert_allclose(weekly.loc[whole.index], whole, atol=1e-9)
+    loaded = bt.Result.load(two.save(tmp_path))
+    assert loaded.bars.equals(bars)
+
+
+# -------------------------------------------------------------------------- what closes are called
+DAYS = pd.bdate_range("2000-03-13", periods=15, tz="UTC")
+"""Business days: the market peaks on Friday 2000-03-24 and recovers on Friday 2000-03-31."""
+PEAKING = [100, 101, 102, 103, 104, 105, 106, 107, 108, 120, 110, 100, 105, 115, 125]
+
+
+def sessions(closes=PEAKING, index=DAYS, **more):
+    start = np.concatenate(([closes[0]], closes[:-1])).astype(float)
+    start[10] = closes[10]  # a gap after the peak
+    frame = pd.DataFrame(
+        {"open": start, "high": np.maximum(start, closes), "low": np.minimum(start, closes),
+         "close": closes, "volume": 1e6}, index=index[: len(closes)], dtype=float)  # fmt: skip
+    return bt.Market.from_frames(frame, **more)
+
+
+def run_days(market, leverage=1.0, **more):
+    return bt.run(
+        market, Constant(leverage=leverage), venue=free_venue(), account=bt.Account(),
+        compile=False, **more,
+    )  # fmt: skip
+
+
+def words(text):
+    return " ".join(text.split())
+
+
+@pytest.fixture(scope="module")
+def daily():
+    return run_days(sessions(interval="1d", sessions=True), calendar="252")
+
+
+def test_business_days_are_named_by_their_sessions(daily):
+    """The close of Friday, midnight of Saturday, is called Friday."""
+    text = words(daily.summary())
+    assert "2000-03-24 to 2000-03-28, recovered 2000-03-31; 7 days under water" in text
+    assert "2000-03-13 to 2000-03-31 UTC, 15 bars of 1d" in text
+    assert "2000-03-25" not in text
+    worst = find_drawdowns(daily).iloc[0]
+    assert [f"{worst[name]:%a %d}" for name in ("peak", "trough", "recovery")] == [
+        "Fri 24", "Tue 28", "Fri 31",
+    ]  # fmt: skip
+    assert (worst["days_down"], worst["days_under_water"]) == (4.0, 7.0)
+    row = list_falls(daily)[0].table.iloc[0]
+    assert row[["peak", "trough", "recovery"]].tolist() == [
+        "2000-03-24", "2000-03-28", "2000-03-31",
+    ]  # fmt: skip
+
+
+def test_the_close_of_an_hour_at_midnight_belongs_to_the_day_that_ends():
+    """The peak is the close of 23:00 to 24:00 on Friday, the low that of 01:00 to 02:00."""
+    hours = pd.date_range("2000-03-24 14:00", periods=15, freq="1h", tz="UTC")
+    result = run_days(sessions(index=hours))
+    assert "2000-03-24 to 2000-03-25, recovered 2000-03-25" in words(result.summary())
+    row = list_falls(result)[0].table.iloc[0]
+    assert row[["peak", "trough"]].tolist() == ["2000-03-25 00:00", "2000-03-25 02:00"]
+    days = {"start": "2000-03-13", "end": "2000-03-25", "interval": "1d"}
+    assert format_span(days) == "2000-03-13 to 2000-03-24 UTC"
+    assert format_span({**days, "interval": "1h"}) == "2000-03-13 to 2000-03-25 UTC"
+
+
+# ------------------------------------------------------------------------------------- the summary
+ROOT = Path(__file__).parents[2]
+FREE = bt.Venue.simple(
+    taker=0.0, slippage=0.0, maintenance_rate=0.001, max_leverage=100, liquidation_fee=0.0
+)
+
+
+def run_held(market, turns=1.0, venue=BINANCE, **settings):
+    return bt.run(market, Hold(turns), venue=venue, account=bt.Account(**settings), compile=False)
+
+
+@pytest.fixture(scope="module")
+def market():
+    return bt.Market.sample(bars=24 * 60)
+
+
+@pytest.fixture(scope="module")
+def calm(market):
+    return run_held(market)
+
+
+@pytest.fixture(scope="module")
+def wild():
+    """Liquidated every day: 5 % of the notional is posted, and the price falls by 6 %."""
+    return run_held(make_days([-0.06] * 20), 2.0, margin="isolated", venue_leverage=20.0)
+
+
+def make_days(steps):
+    """Return daily bars whose closes move by these fractions."""
+    close = 100.0 * np.cumprod(1.0 + np.asarray(steps))
+    return bars_market(np.concatenate(([100.0], close[:-1])), close, "1D", volume=1.0)
+
+
+def test_it_shows_the_result_own_numbers(calm):
+    text, metrics = calm.summary(), calm.metrics
+    for name in ("total_return", "volatility", "max_drawdown", "es_95", "cagr"):
+        assert f"{100 * metrics[name]:,.2f} %" in text
+    for name in ("sharpe", "calmar", "mean_leverage", "peak_leverage", "turnover"):
+        assert f"{metrics[name]:,.2f}" in text
+    assert f"{metrics['final_equity']:,.2f}" in text
+    assert "causality" in text
+
+
+def test_the_statement_adds_up(wild, calm):
+    for result in (wild, calm):
+        block = result.summary().split("equity at the start", 1)[1].split("equity at the end")
+        amounts = [
+            float(x.replace(",", "")) for x in re.findall(r"[-+]?[\d,]+\.\d\d(?! %)", block[0])
+        ]
+        final = float(block[1].split()[0].replace(",", ""))
+        assert amounts[0] == 10_000.0
+        assert sum(amounts) == pytest.approx(final, abs=0.06)
+
+
+def test_buy_and_hold_is_the_mark_price_itself():
+    """Closes 100 · 1.1 · 0.5 · 1.2: from the first close 110, a fall of 50 %, then + 20 %."""
+    result = run_held(make_days([0.1, -0.5, 0.2]))
+    held = measure_holding(result)
+    assert held.total_return == pytest.approx(0.5 * 1.2 - 1.0)
+    assert held.max_drawdown == pytest.approx(0.5)
+    returns = np.array([0.0, -0.5, 0.2])
+    spread = returns.std(ddof=1)
+    assert held.volatility == pytest.approx(spread * math.sqrt(365))
+    assert held.sharpe == pytest.approx(returns.mean() / spread * math.sqrt(365))
+
+
+def test_the_risk_free_rate_is_taken_off_both():
+    venue = FREE.override(interest_on="balance", cash_rate=0.0365)
+    result = run_held(make_days([0.01, -0.02, 0.03]), venue=venue)
+    assert sample_risk_free(result) == pytest.approx([1e-4] * 3)
+    assert (
+        measure_holding(result).sharpe
+        < measure_holding(run_held(make_days([0.01, -0.02, 0.03]))).sharpe
+    )
+
+
+def test_every_metric_is_explained_and_nothing_else(calm):
+    text = (ROOT / "docs" / "metrics.md").read_text(encoding="utf-8")
+    text = text.partition("## Functions of arrays")[0]
+    rows = [line.split("|")[1] for line in text.splitlines() if line.startswith("| `")]
+    explained = [name for row in rows for name in re.findall(r"`(\w+)`", row)]
+    assert sorted(explained) == sorted(calm.metrics)
