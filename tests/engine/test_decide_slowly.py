@@ -24,7 +24,6 @@ FINE = (
     "max_drawdown", "peak_leverage", "peak_margin_ratio", "near_liquidation_share", "liquidations",
 )  # fmt: skip
 """Measures of every bar of the market."""
-
 pytestmark = pytest.mark.filterwarnings("ignore::UserWarning")
 
 
@@ -174,17 +173,6 @@ def test_several_instruments_decide_on_one_longer_clock():
     assert with_overlay.metrics["turnover"] > 0.0
 
 
-@pytest.mark.parametrize("account", [ACCOUNT, GENERAL])
-def test_a_run_is_its_two_parts(market, account):
-    """A run that is resumed between two longer closes goes on with the same bits."""
-    cut = 203
-    policy = bt.strategies.VolTarget(half_life=10)
-    whole = run(market, policy, account, decide="4h")
-    begin = run(market.prefix(cut), policy, account, decide="4h")
-    rest = run(market, policy, account, decide="4h", resume=begin)
-    pd.testing.assert_frame_equal(whole.bars.iloc[cut:], rest.bars)
-
-
 def test_a_longer_bar_without_its_last_bars_is_decided_at_the_next_open():
     """Gaps: the next open at or after its end fills, and a thin bar is told."""
     frame = bt.Market.sample(bars=60).bars()
@@ -243,3 +231,17 @@ def test_bad_input_is_refused(market):
     check_refused(lambda: bt.decide_every(7, "4h"), "must be a Market")
     signal = pd.Series(1.0, index=market.times)
     check_refused(lambda: run(market, Reading(), decide="4h", signal=signal.to_numpy()), "per bar")
+
+
+@pytest.mark.slow
+def test_searches_and_validations_take_the_clock():
+    """``tune``, the validations and comparisons decide on the longer bars."""
+    market = bt.Market.sample(bars=1200).slice(2, 1199)
+    terms: dict[str, Any] = {"venue": VENUE, "account": ACCOUNT, "decide": "4h"}
+    given = {**terms, "trials": 8, "space": {"target": (0.5, 1.9)}}
+    study = bt.tune(market, bt.strategies.VolTarget, holdout="20%", **given)
+    best = bt.run(market, study.best_policy, **terms)
+    assert best.manifest["data"]["decide"] == "4h"
+    walk = bt.walk_forward(market, bt.strategies.VolTarget, train="20d", test="10d", **given)
+    assert set(walk.result.events.query("kind == 'fill'")["time"].dt.hour % 4) == {0}
+    assert bt.cross_validate(market, bt.strategies.VolTarget, groups=4, **given) is not None

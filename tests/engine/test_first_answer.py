@@ -137,7 +137,7 @@ class Branch(bt.Policy):
 
 @pytest.mark.parametrize("n", [1, 2])
 def test_a_policy_that_adds_comparisons_is_compiled(cold, n):
-    """The first run_cold would take 1, and later ones 2."""
+    """The first run would take 1, and later ones 2."""
     run_cold(Branch(), n)
     with pytest.raises(AssertionError, match="compiled"):
         run_cold(Votes(), n)

@@ -1,10 +1,13 @@
 """Sets on a cluster: the bytes of one machine, whoever comes, dies or is told to stop."""
 
+import contextlib
+import json
 import os
 import signal
+import subprocess
 import sys
 import time
-import warnings
+from pathlib import Path
 from typing import Annotated, Any
 
 import numpy as np
@@ -18,11 +21,80 @@ from backtest.sweep import cluster as clustering
 from backtest.sweep.cluster import on_cluster
 from backtest.sweep.set_evaluator import Evaluator, Rows
 from backtest.sweep.sets.sets import grid
-from tests.sweep.clusters import (
-    Cluster,
-    distributed,
-    start_scheduler,
-)
+
+distributed = pytest.importorskip("distributed")
+ROOT = Path(__file__).parents[2]
+
+
+def start(folder: Path, *words: str) -> subprocess.Popen[bytes]:
+    """Start a command of Dask in a folder of its own."""
+    with (folder / "log").open("ab") as log:
+        return subprocess.Popen(
+            [sys.executable, "-m", "dask", *words],
+            cwd=folder,
+            env={**os.environ, "PYTHONPATH": str(ROOT), "PYTHONWARNINGS": "default"},
+            stdout=log,
+            stderr=log,
+        )
+
+
+def start_scheduler(folder: Path) -> tuple[subprocess.Popen[bytes], str]:
+    """Start a scheduler on loopback; return its process and address."""
+    file = folder / "scheduler.json"
+    options = ("--host", "127.0.0.1", "--port", "0", "--no-dashboard", "--no-show")
+    process = start(folder, "scheduler", *options, "--scheduler-file", str(file))
+    for _ in range(6_000):
+        if file.is_file() and file.read_text():
+            return process, str(json.loads(file.read_text())["address"])
+        time.sleep(0.05)
+    raise RuntimeError((folder / "log").read_text())
+
+
+def start_worker(folder: Path, address: str) -> subprocess.Popen[bytes]:
+    """Start a worker on loopback that nothing restarts."""
+    options = ("--nthreads", "1", "--no-dashboard", "--no-nanny", "--host", "127.0.0.1")
+    return start(folder, "worker", address, *options)
+
+
+def start_client(address: str) -> distributed.Client:
+    """Return a client; Dask wants its thread to start in ten seconds, also on a busy machine."""
+    for _ in range(5):
+        with contextlib.suppress(AssertionError):
+            return distributed.Client(address, set_as_default=False)
+    return distributed.Client(address, set_as_default=False)
+
+
+class Cluster:
+    """A scheduler and its workers."""
+
+    def __init__(self, folder: Path, n_workers: int = 2) -> None:
+        self.folder = folder
+        self.scheduler, self.address = start_scheduler(folder)
+        self.workers = [start_worker(folder, self.address) for _ in range(n_workers)]
+        self.wait(n_workers)
+
+    def wait(self, n: int) -> None:
+        """Wait until there are so many workers."""
+        with start_client(self.address) as client:
+            for _ in range(6_000):
+                if len(client.nthreads()) == n:
+                    return
+                time.sleep(0.05)
+        raise RuntimeError((self.folder / "log").read_text())
+
+    def renew(self) -> None:
+        """Start workers for those that died."""
+        alive = [each for each in self.workers if each.poll() is None]
+        new = [start_worker(self.folder, self.address) for _ in range(2 - len(alive))]
+        self.workers = [*alive, *new]
+        self.wait(2)
+
+    def kill(self) -> None:
+        """End all processes."""
+        for process in (*self.workers, self.scheduler):
+            process.kill()
+            process.wait()
+
 
 VENUE = bt.Venue.preset("binance-usdm", "BTCUSDT")
 MARKET = bt.Market.sample(bars=240)
@@ -60,9 +132,6 @@ def check_same(one: Rows, other: Rows) -> None:
         assert one.returns.tobytes() == other.returns.tobytes()
 
 
-# ------------------------------------------------------------------------------------- processes
-
-
 @pytest.fixture(scope="module")
 def cluster(tmp_path_factory):
     """Return a real scheduler with two worker processes."""
@@ -80,20 +149,6 @@ def test_rows_are_those_of_one_machine_bit_for_bit(cluster):
         check_same(
             working.evaluate(sets, first=48, stop=200), own.evaluate(sets, first=48, stop=200)
         )
-
-
-@pytest.mark.slow
-def test_a_sweep_is_the_same_table_failed_sets_and_paths_included(cluster):
-    sets = {"size": [0.5, -1.0, 2.0, 3.0], "account.band": [0.0, 0.2]}
-    settings = {"venue": VENUE, "account": bt.Account(), "compile": False, "full": True}
-    tables = []
-    for where in (None, cluster.address):
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            sweep = bt.sweep(MARKET, Slow, sets, cluster=where, **settings)
-        tables.append(sweep.table)
-    assert tables[0].equals(tables[1])
-    assert (tables[0]["error"] != "").sum() == 2
 
 
 MINE = '''
@@ -119,6 +174,8 @@ class Mine(bt.Policy):
     def leverage(self, bar, account, memory):
         return brake(self.most, account.drawdown, self.limit), Memory(bar.close)
 '''
+
+
 BESIDE = """
 def brake(most, drawdown, limit):
     return {factor} * most * max(0.0, 1.0 - drawdown / limit)
@@ -140,9 +197,6 @@ def test_a_policy_of_a_file_and_what_lies_beside_it_reach_workers_as_they_are_no
         own = prepare(load_policy(str(tmp_path / "mine.py")), compile=factor == 1.0)
         with on_cluster(own, cluster.address) as working:
             check_same(working.evaluate(sets), own.evaluate(sets))
-
-
-# ---------------------------------------------------------------------------------- what dies
 
 
 @pytest.mark.slow
@@ -176,9 +230,6 @@ def test_ctrl_c_returns_what_is_done_and_leaves_the_cluster_free(cluster):
         assert found.done.sum() == 5
         assert np.isnan(found.metrics["sharpe"][~found.done]).all()
         assert working.evaluate({"size": np.array([1.0])}).done.all()
-
-
-# ------------------------------------------------------------------------------------ mistakes
 
 
 @pytest.mark.parametrize("text", ["local", "local:0", "local:x", "10.0.0.1:8786", "tcp://x", 3])
@@ -221,9 +272,3 @@ def test_no_scheduler_and_no_worker_are_told(tmp_path, monkeypatch):
     finally:
         scheduler.kill()
         scheduler.wait()
-
-
-# ---------------------------------------------------------------------------------- local workers
-
-
-# ----------------------------------------------------------------------------- several markets

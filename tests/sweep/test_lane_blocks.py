@@ -18,7 +18,6 @@ from backtest.sweep.lanes import block as lane_block
 from backtest.sweep.lanes import compiler, loop, runner
 from backtest.sweep.lanes.block import Block, join_columns, score_block
 from backtest.sweep.lanes.rows import TARGET, cell, spot
-from backtest.sweep.lanes.runner import SetTask, score_lanes
 from backtest.sweep.set_evaluator import Evaluator
 from backtest.sweep.sets.sets import take_sets
 from tests.agreement import trust_data
@@ -275,27 +274,6 @@ def test_a_block_of_random_accounts_has_the_rows_of_its_sets(monkeypatch, seed):
         rows = evaluator.evaluate(sets, returns=True)
         scored = score_plainly(monkeypatch, evaluator, sets)
     require_equal(rows._replace(**scored._asdict()), rows)
-
-
-def test_a_later_block_has_the_accounts_of_its_own_sets(monkeypatch):
-    trust_data(monkeypatch)
-    evaluator, sets = make_case(2, 45, 4)
-    sets["account.capital"] = np.array([1e3, 2e3, 3e3, 2e3])
-    sets["account.band"] = np.array([0.0, 0.1, 0.2, 0.1])
-    panel = evaluator._runner()._find_panel(0, None)
-    begin = panel.begin
-    monkeypatch.setattr(panel, "begin", lambda setup, **_: begin(setup, is_compiled=False))
-    monkeypatch.setattr(runner, "compile_lane_formula", lambda *_, **__: 0)
-    monkeypatch.setattr(runner, "score_block", lambda _, block, __: block)
-    rows = np.array([1, 2, 3])
-    like = panel.set_up(take_sets(sets, 0))
-    task = SetTask(rows, take_sets(sets, rows), panel, False, like)
-
-    block = score_lanes((), task, like, lambda: False)
-
-    assert [each.account.capital for each in block.setups] == [2e3, 3e3, 2e3]
-    bands = [each.inputs.terms.numbers[NUMBERS.index("band"), 0] for each in block.setups]
-    assert bands == [0.1, 0.2, 0.1]
 
 
 @pytest.mark.slow

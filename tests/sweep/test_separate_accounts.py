@@ -1,7 +1,5 @@
 """One set scored in several markets, in an account of its own in each."""
 
-from pathlib import Path
-
 import numpy as np
 import pytest
 
@@ -52,12 +50,6 @@ def test_a_mapping_of_markets_is_decided_as_slowly_as_markets():
         sweep(given, **slow).table["sharpe"].tolist() for given in (MARKETS, bt.Markets(MARKETS))
     ]
     assert found[0] == found[1]
-
-
-def test_worst_is_the_largest_where_less_is_better(alone):
-    found = sweep(MARKETS, accounts="separate", pool="worst").table
-    worst = np.max([table["max_drawdown"] for table in alone.values()], axis=0)
-    assert found["max_drawdown"].tolist() == worst.tolist()
 
 
 @pytest.mark.slow
@@ -125,22 +117,6 @@ def test_copies_of_a_market_count_as_one():
         [one.deflated_sharpe, one.effective_trials, one.score, one.holdout_score],
         rtol=1e-9,
     )
-
-
-@pytest.mark.slow
-def test_other_pools_are_judged_by_a_bootstrap(tmp_path: Path):
-    terms = {"venue": VENUE, "account": bt.Account(), "trials": 20, "seed": 1, "store": tmp_path}
-    study = bt.tune(MARKETS, bt.strategies.VolTarget, accounts="separate", pool="median", **terms)
-    assert 0.0 <= study.verdict.deflated_sharpe <= 1.0
-    said = " ".join(study.summary().split())
-    assert "bootstrap probability of the median Sharpe ratio" in said
-    assert "one in each of 3 markets" in said
-    loaded = bt.tune(
-        MARKETS, bt.strategies.VolTarget, accounts="separate", pool="median", resume=True, **terms
-    )
-    assert loaded.replay().keys() == study.replay().keys()
-    one = {name: run.metrics["sharpe"] for name, run in loaded.replay().items()}
-    assert one == {name: run.metrics["sharpe"] for name, run in study.replay().items()}
 
 
 @pytest.mark.parametrize(("more", "problem"), [

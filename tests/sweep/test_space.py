@@ -1,4 +1,4 @@
-"""Sets of parameters: what may vary, what is refused, and how they are drawn."""
+"""Sets of parameters and spaces: what may vary, what is refused, how they are drawn."""
 
 import dataclasses
 import math
@@ -10,16 +10,13 @@ import pytest
 
 import backtest as bt
 from backtest import Choice, ParameterError, Range
-from backtest.strategies import VolTarget
-from backtest.sweep.sets.sets import (
-    BaseTerms,
-    build_trio,
-    check_sets,
-    grid,
-    read_settings,
-)
+from backtest.features import VOLATILITY_ESTIMATORS, WEIGHTED_ESTIMATORS
+from backtest.strategies import Constant, SharpeScaling, VolTarget
+from backtest.sweep.lookahead_at_ends import check_markets
+from backtest.sweep.sets.sets import BaseTerms, build_trio, check_sets, grid, read_settings
 from backtest.sweep.sets.space import draw_sets, read_space
-from tests.kit import check_refused
+from tests.kit import Hold, check_refused, make_venue, simulate_pair
+from tests.sweep.sweeps import are_equal
 
 VENUE = bt.Venue.preset("binance-usdm", "BTCUSDT")
 ACCOUNT = bt.Account()
@@ -58,17 +55,11 @@ def space_of(policy: Any, given: Any = None, **fix: Any) -> Any:
     return read_space(policy, given, fix=fix, account=ACCOUNT, venue=VENUE)
 
 
-# ----- where sets come from -----
-
-
 def test_a_grid_is_the_product_with_the_last_name_fastest():
     sets = grid({"target": np.array([0.1, 0.2]), "account.margin": ["cross", "isolated"], "n": 3})
     assert sets["target"].tolist() == [0.1, 0.1, 0.2, 0.2]
     assert sets["account.margin"].tolist() == ["cross", "isolated"] * 2
     assert sets["n"].tolist() == [3] * 4
-
-
-# ----- what may vary -----
 
 
 def test_every_field_of_account_and_venue_may_vary():
@@ -131,9 +122,6 @@ def test_what_does_not_matter_is_set_to_its_default():
     assert sets["count"].tolist() == [3, 2]
 
 
-# ----- what is refused -----
-
-
 BAD_SETS: dict[str, tuple[Any, Any]] = {
     "count must be a whole number, got 1.5": (Modes, {"count": [1.5]}),
     "scale must be 0.5 to 2, got inf": (Modes, {"scale": [math.inf]}),
@@ -161,9 +149,6 @@ def test_bad_sets_are_refused(words):
 def test_what_must_go_together_is_checked_for_all_sets(sets, words):
     check_refused(lambda: check(VolTarget, sets), words)
     check_refused(lambda: check(VolTarget, sets), "in 1 of 2 sets, first in set 1")
-
-
-# ----- conditions -----
 
 
 @pytest.mark.parametrize(("when", "words"), [
@@ -206,3 +191,255 @@ def test_a_condition_may_name_a_later_parameter_but_not_lead_in_a_circle():
 
     with pytest.raises(ParameterError, match="in a circle"):
         Circle.parameters()
+
+
+# ------------------------------------------------------------------------------------------ spaces
+
+
+def test_a_space_is_all_declared_ranges_unless_told_otherwise():
+    space = space_of(VolTarget, power=2)
+    target, half_life, estimator = space.dimensions
+    assert target[:7] == ("target", "float", 0.05, 2.0, True, (), None)
+    assert half_life.default == 72.0
+    assert half_life.when == ("estimator", WEIGHTED_ESTIMATORS)
+    assert estimator.options == VOLATILITY_ESTIMATORS
+    assert space.fixed == {"power": 2.0}
+    assert len(space_of(VolTarget, power=2, estimator="ewma").dimensions) == 2
+    assert len(space_of(VolTarget, power=2, estimator="garch").dimensions) == 1
+
+
+def test_a_space_reads_bounds_ranges_options_and_fields():
+    given = {
+        "target": (0.1, 1.0),
+        "window": (24.0, 100.5),
+        "account.margin": ["cross", "isolated"],
+        "account.stop_loss": [None, 0.1],
+        "account.band": Range(0.0, 0.2),
+        "venue.liquidation.step": [0.2, "bracket"],
+    }
+    dimensions = space_of(SharpeScaling, given).dimensions
+    kinds = ["float", "int", "choice", "choice", "float", "choice"]
+    assert [each.kind for each in dimensions] == kinds
+    assert dimensions[1][2:5] == (24, 100, True)
+    assert dimensions[2].options == ("cross", "isolated")
+
+
+def test_all_defects_of_a_space_are_listed_at_once():
+    given = {"targt": (0, 1), "half_life": (1, 9000), "power": "high", "target": (0.1, 0.2, 0.3)}
+    with pytest.raises(ParameterError) as caught:
+        space_of(VolTarget, given, power=99.0)
+    for text in (
+        "nothing named 'targt'",
+        "half_life must be 2 to 2000 bars, got 1",
+        "power must be given as bounds or as a list of options, got 'high'",
+        r"bounds of target must be (low, high), got (0.1, 0.2, 0.3)",
+        "power must not be both varied and fixed",
+        "power must be 0.5 to 3, got 99",
+    ):
+        assert text in str(caught.value)
+
+
+CIRCLE = {"mode": ["plain", "both"], "scale": Range(0.5, 1, when=("scale", 1))}
+ALL_FIXED = {"target": 0.1, "half_life": 5, "power": 1, "estimator": "ewma"}
+
+
+@pytest.mark.parametrize(("make", "words"), [
+    (lambda: space_of(SharpeScaling, {"window": (10, 100)}), "window must be 24 to 20000"),
+    (lambda: space_of(VolTarget, {"target": (1.0, 0.1)}), "bounds of target must be low <= high"),
+    (lambda: space_of(Bare), "must be finite to be drawn from, size has 0 to inf"),
+    (lambda: space_of(Bare, {"window": (2, 3)}), "size has no default"),
+    (lambda: space_of(VolTarget, **ALL_FIXED), "space must have something to vary"),
+    (lambda: space_of(Modes, {"scale": (0.5, 1.0)}), "no effect in any set: it is used only where"),
+    (lambda: space_of(Modes, CIRCLE), "when must name another parameter"),
+    (lambda: draw_sets(space_of(VolTarget), 4, method="sobl"), "method must be one of sobol"),
+    (lambda: draw_sets(space_of(VolTarget), 0), "the number of sets must be"),
+    (lambda: space_of(VolTarget, ["target"]), "space must be a mapping"),
+])  # fmt: skip
+def test_bad_spaces_are_refused(make, words):
+    check_refused(make, words, ParameterError)
+
+
+def test_points_become_sets_and_sets_become_points():
+    space = space_of(
+        Modes, {"mode": ["plain", "both"], "scale": (0.5, 2), "count": (1, 4)}, kind="y"
+    )
+    cube = np.array([[0.9, 0.0, 0.0], [0.9, 1.0, 1.0], [0.6, 0.5, 0.3], [0.1, 0.9, 0.9]])
+    sets = space.decode(cube)
+    assert sets["mode"].tolist() == ["both", "both", "both", "plain"]
+    assert sets["scale"].tolist() == [0.5, 2.0, 1.0, 1.0]
+    assert sets["count"].tolist() == [1, 4, 2, 2]
+    assert sets["kind"].tolist() == ["y"] * 4
+    assert sets["count"].dtype == np.int64
+    again = space.decode(space.encode(sets))
+    for name, column in sets.items():
+        assert again[name].tolist() == pytest.approx(column.tolist()) or name in ("mode", "kind")
+    check(Modes, sets)
+
+
+def test_a_parameter_that_never_matters_is_no_dimension():
+    names = [each.name for each in space_of(Modes, mode="plain").dimensions]
+    assert names == ["is_on"]
+    reduced = space_of(Modes, mode="both").dimensions
+    assert {each.name: each.when for each in reduced}["scale"] is None
+    assert {each.name: each.when for each in reduced}["count"] == ("kind", ("y",))
+    chained = space_of(Modes, kind="y").dimensions
+    assert {each.name: each.when for each in chained}["count"] == ("mode", ("both",))
+
+
+@pytest.mark.parametrize("method", ["sobol", "lhs", "uniform"])
+def test_draws_fill_the_space_and_depend_on_the_seed_alone(method):
+    space = space_of(VolTarget)
+    one, same = (
+        draw_sets(space, 300, method=method, seed=1),
+        draw_sets(space, 300, method=method, seed=1),
+    )
+    other = draw_sets(space, 300, method=method, seed=2)
+    for name in one:
+        assert (one[name] == same[name]).all()
+        assert not (one[name] == other[name]).all()
+    assert np.median(one["half_life"]) == pytest.approx(math.sqrt(2 * 2000), rel=0.25)
+    assert len(check(VolTarget, one)["target"]) == 300
+
+
+# ------------------------------------------------- parameters of one instrument and of the overlay
+PAIR = simulate_pair(80)
+OF_PAIR = {"venue": make_venue(taker=0.0005), "account": bt.Account(), "compile": False}
+GRID = {"level": [0.5, 1.0], "AAA.level": [0.2, 0.9], "overlay.target": [0.2, 0.6]}
+OVERLAY = VolTarget(target=0.4, half_life=12.0)
+pytestmark = pytest.mark.filterwarnings("ignore::UserWarning")
+
+
+def run_set(row: Any, **terms: Any) -> bt.Result:
+    """Return the run of one set by hand: AAA has a level of its own, BBB that of all."""
+    policies = {"AAA": Hold(float(row["AAA.level"])), "BBB": Hold(float(row["level"]))}
+    overlay = VolTarget(target=float(row["overlay.target"]), half_life=12.0)
+    return bt.run(PAIR, policies, overlay=overlay, **OF_PAIR | terms)
+
+
+@pytest.mark.slow
+def test_a_sweep_varies_one_instrument_and_the_overlay():
+    sweep = bt.sweep(PAIR, Hold, GRID, overlay=OVERLAY, **OF_PAIR)
+    assert len(sweep.table) == 8
+    for _, row in sweep.table.iloc[::3].iterrows():
+        for name in ("total_return", "sharpe", "fees", "turnover"):
+            assert row[name] == run_set(row).metrics[name], name
+    assert sweep.table["total_return"].nunique() == 8
+
+
+@pytest.mark.slow
+def test_a_search_finds_and_returns_them():
+    space = {"AAA.level": [0.2, 0.9], "overlay.target": [0.2, 0.6]}
+    study = bt.tune(
+        PAIR, Hold(1.0), space=space, objective="total_return", trials=4, sampler="grid",
+        overlay=OVERLAY, **OF_PAIR,
+    )  # fmt: skip
+    best = study.best_values
+    policies, overlay = study.best_policy, study.best_overlay
+    assert policies["AAA"] == Hold(best["AAA.level"])
+    assert policies["BBB"] == Hold(1.0)
+    assert overlay == VolTarget(target=best["overlay.target"], half_life=12.0)
+    again = bt.run(PAIR, policies, overlay=overlay, **OF_PAIR)
+    assert study.replay().metrics["total_return"] == again.metrics["total_return"]
+
+
+@pytest.mark.parametrize(("grid", "overlay", "message"), [
+    ({"CCC.level": [0.2]}, None, "there is nothing named 'CCC.level' to vary"),
+    ({"AAA.size": [0.2]}, None, "there is nothing named 'AAA.size' to vary"),
+    ({"AAA.level": [-1.0]}, None, "AAA.level must be"),
+    ({"overlay.target": [0.2]}, None, "there is nothing named 'overlay.target' to vary"),
+    ({"overlay.level": [0.2]}, OVERLAY, "there is nothing named 'overlay.level' to vary"),
+    ({"overlay.target": ["x"]}, OVERLAY, "overlay.target must be"),
+])  # fmt: skip
+def test_unknown_names_are_refused(grid, overlay, message):
+    with pytest.raises(bt.ParameterError, match=message):
+        bt.sweep(PAIR, Hold(1.0), grid, overlay=overlay, **OF_PAIR)
+
+
+# ------------------------------------------------------------------- parameters of a signal's rule
+MARKET = bt.Market.sample(bars=400)
+TERMS = {"venue": VENUE, "account": bt.Account(band=0.02)}
+
+
+class Peek(bt.signals.SignalRule):
+    """Long if the close some bars later is higher; honest for 0 bars."""
+
+    bars: Annotated[int, bt.Range(0, 100, "bars")] = 0
+
+    def direction(self, market):
+        close = market.bars()["close"]
+        return close.shift(-self.bars) > close.shift(1)
+
+
+def assert_rows_are_runs(sweep: bt.Sweep, market: bt.Market) -> None:
+    """Run each row alone, with the rule as a text."""
+    for _, row in sweep.table.iterrows():
+        rule = dict(bt.engine.signal_rules.read_rule("rsi:14:30:60").settings())
+        rule |= {name[7:]: row[name] for name in sweep.parameters if name.startswith("signal.")}
+        own = bt.signals.Rsi(**rule | {"window": int(rule["window"])})
+        alone = bt.run(
+            market, VolTarget(target=row["target"]), signal=own.text(), compile=False, **TERMS
+        )
+        for name, value in alone.metrics.items():
+            if name in sweep.table:
+                assert are_equal(name, row[name], value, 10_000.0), name
+
+
+SETS = {"target": [0.3, 0.9], "signal.window": [5, 14], "signal.low": [25.0, 40.0]}
+
+
+@pytest.mark.slow
+def test_rows_of_lanes_are_runs():
+    found = bt.sweep(MARKET, VolTarget, SETS, signal="rsi:14:30:60", full=True, **TERMS)
+    assert len(found.table) == 8
+    assert found.manifest["signal"].startswith("rsi:14:30:60 sha256:")
+    assert "signal checked" in found.manifest["causality"]
+    assert_rows_are_runs(found, MARKET)
+
+
+@pytest.mark.slow
+def test_sets_whose_rule_is_refused_fail_with_the_reason():
+    sets = {"signal.fast": [5, 60], "signal.slow": [50, 90]}
+    with pytest.warns(UserWarning, match="1 of 4 sets failed"):
+        found = bt.sweep(MARKET, Constant(leverage=1.0), sets, signal="ma-cross", **TERMS)
+    failed = found.table[found.table["error"] != ""]
+    assert failed[["signal.fast", "signal.slow"]].to_numpy().tolist() == [[60, 50]]
+    assert "fast must be below slow 50, got 60" in failed["error"].iloc[0]
+
+
+@pytest.mark.slow
+def test_a_rule_that_looks_ahead_with_some_parameters_is_refused():
+    policy = Constant(leverage=1.0)
+    with pytest.raises(bt.PolicyError, match="peek:3"):
+        bt.sweep(MARKET, policy, {"signal.bars": [0, 3]}, signal=Peek(), **TERMS)
+
+
+@pytest.mark.parametrize(("signal", "name", "message"), [
+    (None, "signal.window", "needs a signal rule"),
+    ("rsi", "signal.windw", "did you mean 'signal.window'"),
+    ("breakout", "signal.window", "window must be 1 to 100000 bars"),
+])  # fmt: skip
+def test_a_wrong_name_or_value_is_one_clear_error(signal, name, message):
+    with pytest.raises(bt.ParameterError, match=message):
+        bt.sweep(MARKET, VolTarget, {name: [0, 5]}, signal=signal, **TERMS)
+
+
+def test_an_overlay_is_checked_from_the_first_weight_on_as_in_a_run():
+    class Awake(bt.Policy):
+        """Refuse an index that does not move."""
+
+        def observe(self, market):
+            moves = np.diff(market.close, prepend=market.open[0])
+            if market.n_bars > 5 and not moves[:5].any():
+                raise ValueError("nothing moves")
+            return {"move": moves}
+
+        def leverage(self, bar, account):
+            return 1.0 + 0.0 * bar.move
+
+    # a rule is flat until its window is full, and the index stays where it is
+    pair = simulate_pair(30)
+    flat = pd.DataFrame(0.0, index=pair.times[:10], columns=pair.names)
+    held = pd.DataFrame(0.5, index=pair.times[10:], columns=pair.names)
+    sets = {"leverage": np.array([1.0])}
+    base = BaseTerms(Constant, TERMS["venue"], TERMS["account"], None, pair.names, Awake())
+    check_markets(pair, base, read_settings(base), sets, signal=pd.concat([flat, held]), memory=1e6)

@@ -1,4 +1,4 @@
-"""The sweep: its rows are runs, whatever is swept; what fails, is ruined or interrupted stays."""
+"""The sweep: its table, its map, what is ruined, fails or is interrupted, saved and loaded."""
 
 import math
 import warnings
@@ -9,11 +9,14 @@ import pandas as pd
 import pytest
 
 import backtest as bt
-from backtest import ParameterError, Range
+from backtest import DataError, ParameterError, Range
 from backtest.measures.measure_table import METRICS, PATH
+from backtest.measures.ranking import read_constraints, read_objective
 from backtest.measures.run_facts import DATES
-from backtest.strategies import Constant, Cppi, VolTarget
+from backtest.strategies import Constant, VolTarget
 from backtest.sweep.sets.sets import BaseTerms, build_trio, read_settings
+from backtest.tune.search import choose_metrics
+from backtest.tune.trials import Goal
 from tests.sweep.sweeps import ACCOUNT, CRASH, MARKET, VENUE, Modes, run
 
 
@@ -57,89 +60,6 @@ def check_rows(sweep: bt.Sweep, policy: Any, *, names: tuple[str, ...], **settin
 
 
 STREAMED = tuple(name for name in METRICS if name not in PATH)
-ISOLATED = bt.Account(margin="isolated", venue_leverage=20.0)
-COIN = bt.Venue(
-    contract=bt.Contract(kind="inverse", size=100.0, lot=1.0, tick=0.1, min_notional=0.0),
-    brackets=[bt.Bracket(0.0, 5.0, 100.0, 0.005), bt.Bracket(5.0, 1e6, 50.0, 0.01)],
-    fees=bt.Fees(taker=5e-4, maker=1e-4),
-    slippage=bt.Slippage(rate=1e-4, impact=0.5),
-    liquidation=bt.Liquidation(mode="partial", fee=0.005, slippage=0.002),
-)
-SCENES: dict[str, tuple[Any, dict[str, Any], dict[str, Any]]] = {
-    "cross": (
-        VolTarget(power=2.0),
-        {"target": [0.2, 0.8, 2.0], "half_life": [24, 72], "account.band": [0.0, 0.2]},
-        {},
-    ),
-    "isolated with limits, stops and costs": (
-        VolTarget,
-        {
-            "target": [0.5, 2.0],
-            "account.max_leverage": [2.0, math.inf],
-            "account.venue_leverage": [5.0, 40.0],
-            "account.stop_loss": [None, 0.03],
-            "venue.fees.taker": [1e-4, 1e-3],
-        },
-        {"account": ISOLATED},
-    ),
-    "inverse, partial, impact": (
-        Constant,
-        {
-            "leverage": [1.0, 30.0, 60.0],
-            "venue.liquidation.step": [0.2, "bracket"],
-            "venue.slippage.impact": [0.0, 1.0],
-        },
-        {"venue": COIN, "account": bt.Account(capital=1.0)},
-    ),
-    "margins and modes": (
-        Constant,
-        {
-            "leverage": [2.0, 50.0],
-            "account.margin": ["cross", "isolated"],
-            "account.venue_leverage": [60.0],
-            "venue.liquidation.mode": ["close", "takeover", "partial"],
-        },
-        {},
-    ),
-    "memory and a signal with flips": (
-        Cppi,
-        {"multiplier": [2.0, 8.0], "floor": [0.5, 0.9], "ratchet": [0.0, 0.8]},
-        {"signal": np.where(np.arange(400) // 37 % 2 == 0, 1.0, -0.5)},
-    ),
-    "words, numbers and flags": (
-        Modes,
-        {"mode": ["plain", "scaled"], "scale": [0.5, 2.0], "count": [1, 3], "is_on": [True, False]},
-        {"sampling": "8h"},
-    ),
-}
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("scene", SCENES)
-def test_a_row_is_the_run_of_its_parameters_bit_for_bit(scene):
-    policy, sets, settings = SCENES[scene]
-    sweep = run(policy, sets, **settings)
-    assert len(sweep.table) == math.prod(len(values) for values in sets.values())
-    check_rows(sweep, policy, names=STREAMED, **settings)
-
-
-COMPILED = [
-    pytest.param(name, marks=pytest.mark.slow if name.startswith(("inverse", "margins")) else ())
-    for name in SCENES
-]
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("scene", COMPILED)
-def test_a_row_is_the_run_of_its_parameters_compiled_on_any_threads(scene):
-    policy, sets, settings = SCENES[scene]
-    tables = [run(policy, sets, compile=True, threads=n, **settings).table for n in (1, 2)]
-    pd.testing.assert_frame_equal(*tables, check_exact=True)
-    plain = run(policy, sets, **settings).table
-    pd.testing.assert_frame_equal(tables[0], plain, rtol=1e-9, atol=1e-12)
-
-
-# ----- the table -----
 
 
 @pytest.mark.slow
@@ -206,9 +126,6 @@ def test_details_say_when_the_deepest_drawdown_was():
         assert bool(table["recovered"][row]) == after.any()
 
 
-# ----- ruin, failure, interruption -----
-
-
 def test_a_ruined_set_is_a_row_below_all_others():
     sets = {"leverage": [1.0, 60.0, 90.0]}
     sweep = run(Constant, sets, venue=CRASH)
@@ -270,9 +187,6 @@ def test_a_policy_that_does_not_compile_is_swept_with_one_warning():
     check_rows(sweep, Tabled, names=STREAMED)
 
 
-# ----- what is refused -----
-
-
 @pytest.mark.parametrize(("change", "problem"), [
     ({"sets": {"targt": [1.0]}}, "nothing named 'targt' to vary; did you mean 'target'"),
     ({"sets": pd.DataFrame({"target": [1.0], "sharpe": [2.0]})}, "got the measure sharpe"),
@@ -289,3 +203,141 @@ def test_wrong_arguments_are_refused_before_anything_runs(change, problem):
     }
     with pytest.raises(ParameterError, match=problem):
         bt.sweep(given["market"], given["policy"], given["sets"], **rest)
+
+
+# -------------------------------------------------------------------------- maps of two parameters
+
+
+def heat(figure: Any) -> Any:
+    return figure.data[0]
+
+
+@pytest.mark.slow
+def test_a_map_shows_the_median_of_the_other_parameters():
+    sets = {"target": [0.2, 0.4, 0.8], "half_life": [24, 72], "account.band": [0.0, 0.1, 0.2]}
+    sweep = run(VolTarget, sets)
+    figure = sweep.heatmap("target", "half_life")
+    medians = sweep.table.pivot_table("sharpe", "half_life", "target", aggfunc="median")
+    assert np.array_equal(heat(figure).z, medians.to_numpy())
+    assert figure.layout.xaxis.title.text == "target (per sqrt(year))"
+    assert figure.layout.yaxis.title.text == "half_life (bars)"
+    assert figure.layout.xaxis.type == figure.layout.yaxis.type == "log"
+    assert "median over account.band" in figure.layout.title.text
+    assert heat(figure).colorbar.title.text == "per sqrt(year)"
+    best = sweep.heatmap("target", "half_life", "max_drawdown", reduce="best")
+    least = sweep.table.pivot_table("max_drawdown", "half_life", "target", aggfunc="min")
+    assert np.array_equal(heat(best).z, least.to_numpy())
+    assert heat(best).reversescale
+    figure.to_json()
+
+
+def test_a_map_marks_what_is_ruined():
+    sets = {"leverage": [1.0, 2.0, 60.0], "account.band": [0.0, 0.5]}
+    figure = run(Constant, sets, venue=CRASH).heatmap("account.band", "leverage")
+    assert np.isnan(heat(figure).z).tolist() == [[False] * 2, [False] * 2, [True] * 2]
+    ruined = figure.data[1]
+    assert ruined.name == "ruined"
+    assert list(ruined.x) == [0.0, 0.5]
+    assert ruined.text[0] == "1 sets, 1 ruined"
+
+
+@pytest.mark.parametrize(("arguments", "problem"), [
+    (("targt", "half_life"), "x must be one of .*; did you mean 'target'"),
+    (("target", "target"), "x and y must be two parameters"),
+    (("target", "half_life", "sharp"), "metric must be one of .*; did you mean 'sharpe'"),
+    (("target", "half_life", "es_95"), "metric must be one of"),
+    (("target", "half_life", "sharpe", "mean"), "reduce must be one of median, best"),
+])  # fmt: skip
+def test_a_map_of_what_is_not_there_is_refused(arguments, problem):
+    sweep = run(VolTarget, {"target": [0.2], "half_life": [24]})
+    with pytest.raises(ParameterError, match=problem):
+        sweep.heatmap(*arguments)
+
+
+# ------------------------------------------------------------------------------------ saved sweeps
+
+
+@pytest.mark.slow
+def test_a_saved_sweep_comes_back_as_it_was(tmp_path):
+    sets = {
+        "mode": ["plain", "scaled"],
+        "count": [1, 2],
+        "is_on": [True, False],
+        "account.stop_loss": [None, 0.1],
+        "venue.liquidation.step": [0.5, "bracket"],
+    }
+    sweep = run(Modes, sets, full=True)
+    folder = sweep.save(tmp_path)
+    assert folder.name == f"sweep-modes-{sweep.manifest['id']}"
+    loaded = bt.Sweep.load(folder)
+    pd.testing.assert_frame_equal(loaded.table, sweep.table)
+    assert loaded.manifest == sweep.manifest
+    assert repr(loaded) == repr(sweep)
+    assert loaded.best().equals(sweep.best())
+    names = sorted(path.name for path in folder.iterdir())
+    assert names == ["manifest.json", "provenance.json", "table.parquet"]
+    with pytest.raises(ParameterError, match="a loaded sweep has none"):
+        loaded.replay(0)
+
+
+@pytest.mark.parametrize(("damage", "problem"), [
+    (lambda folder: (folder / "table.parquet").write_bytes(b"PAR1"), "changed or truncated"),
+    (lambda folder: (folder / "manifest.json").write_text("{"), "must be JSON"),
+    (lambda folder: (folder / "manifest.json").write_text("{}"), "format must be 1"),
+])  # fmt: skip
+def test_a_damaged_folder_is_refused(tmp_path, damage, problem):
+    folder = run(Constant, {"leverage": [1.0]}).save(tmp_path)
+    damage(folder)
+    with pytest.raises(DataError, match=problem):
+        bt.Sweep.load(folder)
+
+
+def test_a_folder_of_another_kind_is_refused(tmp_path):
+    sweep = run(Constant, {"leverage": [1.0]})
+    with pytest.raises(DataError, match="must be the folder of a saved sweep, got a result"):
+        bt.Sweep.load(sweep.replay(0).save(tmp_path))
+    with pytest.raises(DataError, match="must be the folder of a saved result, got a sweep"):
+        bt.Result.load(sweep.save(tmp_path))
+
+
+# -------------------------------------------------- measures of the path and certainty equivalents
+LEVERAGES = [0.5, 1.0, 2.0]
+
+
+@pytest.fixture(scope="module")
+def full():
+    market = bt.Market.sample(bars=24 * 60)
+    return bt.sweep(market, Constant, {"leverage": LEVERAGES}, venue=VENUE, account=bt.Account(),
+                    full=True, compile=False)  # fmt: skip
+
+
+@pytest.mark.parametrize("name", PATH)
+def test_a_search_refuses_measures_of_the_path(name):
+    goal = Goal((read_objective("sharpe"),), read_constraints({name: "<= 1"}))
+    with pytest.raises(bt.ParameterError, match=name):
+        choose_metrics("sharpe", goal)
+
+
+@pytest.mark.parametrize("accounts", ["shared", "separate"])
+def test_a_search_has_the_certainty_equivalent_of_any_risk_aversion(accounts):
+    """Of aversion 10: that of the returns of each run; of several accounts, the mean of theirs."""
+    market = bt.Market.sample(bars=24 * 20)
+    several = bt.Markets({"A": market, "B": market.slice(0, 400)})
+    name = "certainty_equivalent_10"
+    study = bt.tune(several if accounts == "separate" else market, Constant, objective=name,
+                    space={"leverage": (0.1, 1.5)}, venue=VENUE, account=bt.Account(),
+                    trials=4, holdout=None, seed=0, compile=False, accounts=accounts)  # fmt: skip
+    row = study.table[study.table["stage"] == "search"].iloc[0]
+    markets = [market] if accounts == "shared" else several.values()
+    policy = Constant(leverage=row["leverage"])
+    runs = [
+        bt.run(each, policy, venue=VENUE, account=bt.Account(), compile=False) for each in markets
+    ]
+    wanted = [bt.measures.certainty_equivalent(run.returns.to_numpy(), 365.0, 10.0) for run in runs]
+    assert row["score"] == pytest.approx(np.mean(wanted), rel=1e-12)
+    assert row["score"] < row["certainty_equivalent"]
+
+
+def test_a_sweep_says_that_a_risk_aversion_needs_a_search(full):
+    with pytest.raises(bt.ParameterError, match="was not measured"):
+        full.rank("certainty_equivalent_5")

@@ -1,0 +1,446 @@
+"""A row of a sweep is its run, in lanes and set by set, whatever varies and whatever else runs."""
+
+import warnings
+from typing import Annotated, Any, NamedTuple
+
+import numpy as np
+import pandas as pd
+import pytest
+
+import backtest as bt
+from backtest.strategies import Constant, LiquidationDistance, VolTarget
+from backtest.sweep.lanes.runner import LaneRunner
+from backtest.sweep.set_evaluator import Evaluator, Rows
+from backtest.sweep.sets.sets import grid
+from tests.agreement import Scripted, Swinging, trust_data
+from tests.cases import make_case, make_exit_case, make_portfolio_case
+from tests.kit import make_venue, simulate_pair
+from tests.sweep.sweeps import Modes, are_equal
+
+pytestmark = pytest.mark.filterwarnings("ignore::UserWarning")
+BINANCE = bt.Venue.preset("binance-usdm", "BTCUSDT")
+LEAN = bt.Venue.simple(
+    taker=5e-4, slippage=1e-4, maintenance_rate=0.005, max_leverage=100, liquidation_fee=0.0125
+)
+BARS = 1_000
+SAMPLE = bt.Market.sample(bars=BARS)
+
+
+class Scaled(bt.Policy):
+    """Ask for a multiple of the leverage in the market's column ``target``."""
+
+    scale: Annotated[float, bt.Range(0.0, 50.0)] = 1.0
+
+    def observe(self, market):
+        return {"target": market.columns["target"]}
+
+    def leverage(self, bar, account):
+        return bar.target * self.scale
+
+
+class Past(NamedTuple):
+    """What :class:`Remembers` remembers."""
+
+    n: float
+    peak: float
+
+
+class Remembers(bt.Policy):
+    """Look at most of what a policy may see of its account, and remember."""
+
+    scale: Annotated[float, bt.Range(0.0, 50.0)] = 1.0
+
+    def observe(self, market):
+        return {"target": market.columns["target"] * self.scale}
+
+    def start(self):
+        return Past(0.0, self.scale)
+
+    def leverage(self, bar, account, memory):
+        rested = min(account.bars_since_liquidation, account.bars_since_stop, 10.0) / 10.0
+        asked = bar.target * (1.0 - 0.5 * account.drawdown) * (0.5 + 0.5 * rested)
+        if account.margin_ratio > 0.9:
+            asked = 0.5 * asked
+        return asked, Past(memory.n + 1.0, max(memory.peak, account.equity))
+
+
+def assert_rows_are_runs(evaluator: Evaluator, sets, rows: Rows, every: int = 1, **span) -> None:
+    """Compare every set with its single run; a set that fails must fail alone too.
+
+    A run takes longer than a row: of many sets every so many are compared.
+    """
+    for k in range(0, len(rows.done), every):
+        values = {name: column[k] for name, column in sets.items()}
+        if rows.errors[k]:
+            with pytest.raises(bt.BacktestError):
+                evaluator.replay(values, **span)
+            continue
+        result = evaluator.replay(values, **span)
+        for name, column in rows.metrics.items():
+            alone = result.metrics[name]
+            is_same = are_equal(name, column[k], alone, evaluator.base.account.capital)
+            assert is_same, (k, name, column[k], alone)
+        if rows.returns is not None:
+            given = (rows.returns[:, k], result.returns.to_numpy())
+            np.testing.assert_allclose(*given, rtol=1e-9, atol=1e-12)
+
+
+# ------------------------------------------------------------------------ every kind of account
+
+
+def by_bar(*values: float) -> pd.Series:
+    """Return values that change at even distances over the market."""
+    bars = np.linspace(0, BARS, len(values), endpoint=False).astype(int)
+    return pd.Series(list(values), index=SAMPLE.times[bars])
+
+
+RNG = np.random.default_rng(0)
+MOVES = pd.Series(np.abs(SAMPLE.close - SAMPLE.open))
+MARKET = SAMPLE.with_columns(
+    width=MOVES.rolling(14).mean().to_numpy(),
+    dear=1e-4 * (1.0 + np.arange(BARS) % 7),
+    target=np.where(np.arange(BARS) % 7 == 0, 2.0 + np.sin(np.arange(BARS) / 11.0), np.nan),
+)  # fmt: skip
+COSTLY = bt.Venue(
+    contract=bt.Contract(lot=0.001, min_notional=5.0),
+    brackets=[bt.Bracket(0.0, 2e4, 100.0, 0.005), bt.Bracket(2e4, 1e9, 40.0, 0.012)],
+    fees=bt.Fees(taker=5e-4, maker=2e-4, per_order=0.7),
+    slippage=bt.Slippage(rate=1e-4),
+    liquidation=bt.Liquidation(fee=0.004, slippage=0.001, impact=0.3, mode="partial", step=0.4),
+)
+COIN = bt.Venue(
+    contract=bt.Contract(kind="inverse", size=100.0, lot=1.0, tick=0.1, min_notional=0.0),
+    brackets=[bt.Bracket(0.0, 5.0, 100.0, 0.005), bt.Bracket(5.0, 1e6, 50.0, 0.01)],
+    fees=bt.Fees(taker=5e-4, maker=1e-4),
+    slippage=bt.Slippage(rate=1e-4, impact=0.5),
+    liquidation=bt.Liquidation(mode="partial", fee=0.005, slippage=0.002),
+)
+TIERS = [bt.FeeTier(3e4, 3e-4, 1e-4), bt.FeeTier(1e5, 1e-4, -1e-4)]
+ISOLATED = {"margin": "isolated", "venue_leverage": 40.0}
+STOPS = {
+    "stop_loss": bt.Multiple(4.0, "width"), "take_profit": 0.05, "trailing_stop": 0.05,
+    "equity_stop": 0.2,
+}  # fmt: skip
+
+
+def draw(n: int, **ranges: tuple[float, float]) -> dict[str, np.ndarray]:
+    """Draw values of each name evenly; two underscores stand for a dot."""
+    return {name.replace("__", "."): RNG.uniform(*each, n) for name, each in ranges.items()}
+
+
+SIZES = draw(12, target=(0.5, 2.0), account__band=(0.0, 0.2))
+WIDE = draw(12, scale=(2.0, 14.0), venue__fees__per_order=(0.0, 3.0), account__band=(0.0, 0.5),
+            venue__liquidation__impact=(0.1, 1.0))  # fmt: skip
+EXITS = draw(
+    128, scale=(0.2, 3.0), account__stop_loss__multiple=(2.0, 30.0),
+    account__take_profit=(0.01, 0.2), account__trailing_stop=(0.01, 0.2),
+    account__equity_stop=(0.05, 0.6),
+)  # fmt: skip
+ROWS: dict[str, tuple[Any, bt.Venue, dict[str, Any], dict[str, Any]]] = {
+    "stops of all kinds": (Remembers, BINANCE, STOPS, EXITS),
+    "stops, filled at the next close": (Remembers, BINANCE, STOPS | {"fill": "next_close"}, EXITS),
+    "loans, filled at the same close": (
+        Remembers, BINANCE.override(interest_on="loan", borrow_rate=0.08, cash_rate=0.02),
+        {"fill": "same_close", "stop_loss": 0.1},
+        draw(128, scale=(0.2, 4.0), account__band=(0.0, 0.5), account__stop_loss=(0.02, 0.5)),
+    ),
+    "wallets that add margin, and calls": (
+        Scaled, COSTLY.override(profit_counts=0.3, call_grace=3),
+        {"auto_margin": True, "margin_call": 0.6} | ISOLATED, WIDE,
+    ),
+    "profits that do not count": (
+        Scaled, COSTLY.override(profit_counts="losses", call_grace=2), {"margin_call": 0.3}, WIDE,
+    ),
+    "words and switches": (
+        Scaled, COSTLY, {"auto_margin": True} | ISOLATED,
+        {
+            "account.auto_margin": np.array([True, False, True, False]),
+            "venue.profit_counts": np.array(["losses", "losses", 0.25, 0.25], dtype=object),
+            "venue.fees.per_order": np.array([0.5, 0.5, 1.0, 2.0]),
+            "scale": np.full(4, 12.0),
+        },
+    ),
+    "two multipliers": (
+        VolTarget, LEAN.override(
+            initial_multiplier=by_bar(1.0, 60.0, 1.0, 25.0), maintenance_multiplier=3.0),
+        {}, SIZES | {"venue.maintenance_multiplier": np.r_[3.0, 1.0, np.nan, [3.0] * 8, 90.0]},
+    ),
+    "a limit by date, whole ticks": (
+        VolTarget, LEAN.override({"contract.round_to_tick": True, "contract.tick": 25.0}),
+        {"max_leverage": by_bar(np.inf, 1.5, 0.0, 3.0, 0.7), "stop_loss": 0.1}, SIZES,
+    ),
+    "fee tiers": (
+        VolTarget, LEAN.override({"fees.maker_share": 0.3, "fees.tiers": TIERS}), {},
+        SIZES | draw(12, venue__fees__taker=(4e-4, 1e-3), account__capital=(1e3, 1e5)),
+    ),
+    "a dear closing fee": (
+        Scaled, BINANCE.override(includes_close_fee=True), {},
+        draw(6, venue__fees__taker=(0.0, 0.003), scale=(1.0, 8.0)),
+    ),
+    "coins, partial liquidations": (
+        Constant, COIN, {"capital": 1.0},
+        grid({"leverage": [1.0, 30.0, 60.0], "venue.liquidation.step": [0.2, "bracket"],
+              "venue.slippage.impact": [0.0, 1.0]}),
+    ),
+    "words, numbers and flags": (
+        Modes, BINANCE, {},
+        grid({"mode": ["plain", "scaled"], "scale": [0.5, 2.0], "count": [1, 3],
+              "is_on": [True, False]}),
+    ),
+    "deposits and withdrawals": (
+        Remembers, BINANCE, {"flows": by_bar(0.0, 5_000.0, -3_000.0)}, draw(4, scale=(0.2, 1.5)),
+    ),
+    "limit orders": (
+        VolTarget, BINANCE, {"fill": "limit", "offset": 0.002, "max_holding": "2d"},
+        draw(3, account__offset=(0.0, 0.004)),
+    ),
+    "costs over time": (
+        VolTarget, BINANCE.override({"fees.taker": "dear", "slippage.spread": "dear"}), {}, SIZES,
+    ),
+    "decided settings": (
+        LiquidationDistance, BINANCE, {"margin": "isolated", "venue_leverage": 10.0},
+        draw(4, distance=(0.05, 0.3)),
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", ROWS)
+def test_a_row_is_its_run(kind):
+    policy, venue, terms, sets = ROWS[kind]
+    signal = np.where(np.arange(BARS) // 170 % 2 == 0, 1.0, -0.7)
+    account = bt.Account(**terms)
+    evaluator = Evaluator(MARKET, policy, venue=venue, account=account, signal=signal)
+    rows = evaluator.evaluate(sets, returns=True)
+    assert rows.done.all()
+    assert not any(rows.errors)
+    assert_rows_are_runs(evaluator, sets, rows, every=max(1, len(rows.done) // 12))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("policy", [Scaled, Remembers])
+@pytest.mark.parametrize(("make", "seed"), [(make_case, 2), (make_case, 5), (make_exit_case, 1)])
+def test_a_row_is_its_run_in_random_accounts(make, seed, policy):
+    """Linear and inverse, cross and isolated, all modes."""
+    case = make(seed).for_engine(bt)
+    rng, account = np.random.default_rng(seed), case["account"]
+    sets = {
+        "scale": np.r_[1.0, rng.uniform(0.2, 3.0, 3)],
+        "account.band": np.r_[account.band, rng.uniform(0.0, 0.5, 3)],
+        "venue.fees.taker": np.r_[case["venue"].fees.taker, rng.uniform(0.0, 0.001, 3)],
+        "account.capital": account.capital * np.r_[1.0, rng.uniform(0.5, 2.0, 3)],
+    }
+    evaluator = Evaluator(policy=policy, **case)
+    rows = evaluator.evaluate(sets, returns=True)
+    assert rows.done.all()
+    assert_rows_are_runs(evaluator, sets, rows)
+
+
+@pytest.mark.slow
+def test_a_row_that_decides_on_longer_bars_is_its_run():
+    market = bt.decide_every(SAMPLE.slice(2, 999), "4h")
+    evaluator = Evaluator(market, VolTarget, venue=BINANCE, account=bt.Account(stop_loss=0.03))
+    sets = draw(6, target=(0.5, 3.0))
+    assert_rows_are_runs(evaluator, sets, evaluator.evaluate(sets, returns=True))
+
+
+# -------------------------------------------------------------------------------------- several
+
+MARKETS = simulate_pair(40)
+FLOWS = pd.Series([500.0, -300.0], index=MARKETS.times[[5, 20]])
+SCENARIOS = bt.ScenarioMargin(moves={"AAA": [(-0.1, 1.0), (0.1, 1.0)], "BBB": [(-0.2, 0.9)]})
+ACCOUNTS: dict[str, dict[str, Any]] = {
+    "cross": {"band": 0.2},
+    "isolated": {
+        "margin": "isolated", "venue_leverage": 10.0, "stop_loss": 0.05, "intrabar": "worst",
+    },
+    "mixed": {"margin": {"AAA": "isolated", "BBB": "cross"}, "venue_leverage": 8.0, "ruin_at": 0.3},
+    "called": {"margin_call": 0.4, "reserve": 500.0, "top_up_to": 0.3, "max_gross_leverage": 6.0},
+    "flows": {"flows": FLOWS, "after_liquidation": "halt"},
+    "scenarios": {"requirement": SCENARIOS, "band": 0.1, "trailing_stop": 0.1},
+    "same close": {"fill": "same_close", "equity_stop": 0.2},
+    "spot": {"band": 0.2},
+    "expiring": {},
+}  # fmt: skip
+
+
+def choose_venues(kind: str) -> Any:
+    """Return the venues of a kind of account; AAA is a spot leg, or BBB expires."""
+    venue = make_venue(interest_on="balance", borrow_rate=0.2)
+    if kind == "spot":
+        leg = bt.Venue.spot(taker=1e-3, slippage=1e-4, haircut=0.1, borrow_rate=0.2, like=venue)
+        return {"AAA": leg, "BBB": venue}
+    until = "2024-01-02" if kind == "expiring" else None
+    return {"AAA": venue, "BBB": venue.override({"contract.expires": until})}
+
+
+@pytest.mark.parametrize("kind", ACCOUNTS)
+def test_rows_of_several_positions_are_runs(kind):
+    """In plain Python, where no record is written."""
+    rng = np.random.default_rng([*kind.encode()])
+    sets = {
+        "target": rng.uniform(0.2, 2.0, 3),
+        "half_life": np.array([3.0, 3.0, 8.0]),
+        "account.max_leverage": rng.uniform(2.0, 8.0, 3),
+    }
+    evaluator = Evaluator(
+        MARKETS, VolTarget, venue=choose_venues(kind), sampling="4h",
+        account=bt.Account(capital=1_000.0, **ACCOUNTS[kind]),
+        signal={"AAA": 1.0, "BBB": -0.8} if kind != "mixed" else None,
+        overlay=VolTarget(half_life=5) if kind == "cross" else None,
+    )  # fmt: skip
+    rows = evaluator.evaluate(sets, returns=True)
+    evaluator.compile = False  # the runs
+    assert not any(rows.errors)
+    assert_rows_are_runs(evaluator, sets, rows)
+
+
+@pytest.mark.slow
+def test_compiled_rows_of_random_accounts_are_runs(monkeypatch):
+    trust_data(monkeypatch)
+    compared = 0
+    for seed in range(60):
+        case = make_portfolio_case(seed)
+        if len(case.tapes) == 1:
+            continue
+        overlay = case.overlay and Swinging(
+            level=case.overlay.level, hours=case.overlay.every / 3_600_000_000_000
+        )
+        sets = {"account.band": np.array([0.0, 0.3]), "account.capital": np.array([9e3, 4e4])}
+        evaluator = Evaluator(policy=Scripted(), overlay=overlay, **case.for_engine(bt))
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            rows = evaluator.evaluate(sets, returns=True)
+            assert_rows_are_runs(evaluator, sets, rows)
+        compared += len(rows.done)
+    assert compared > 30
+
+
+# ---------------------------------------------------------------- neighbours, failures, Ctrl-C
+
+
+@pytest.fixture(scope="module")
+def lean() -> tuple[Evaluator, dict[str, np.ndarray]]:
+    """Return the simplest kind of account, with more sets than one block takes."""
+    rng = np.random.default_rng(0)
+    sets = {
+        "target": rng.uniform(0.1, 2.0, 150),
+        "half_life": rng.choice([24.0, 72.0, 168.0], 150),
+        "account.band": rng.uniform(0.0, 0.3, 150),
+        "account.max_leverage": rng.uniform(1.0, 60.0, 150),
+    }
+    return Evaluator(SAMPLE, VolTarget, venue=LEAN, account=bt.Account(), threads=1), sets
+
+
+@pytest.mark.slow
+def test_rows_do_not_depend_on_threads_order_or_neighbours(lean):
+    evaluator, sets = lean
+    rows = evaluator.evaluate(sets)
+    evaluator._runner().threads = 3
+    order = np.random.default_rng(1).permutation(150)
+    other = evaluator.evaluate({name: column[order] for name, column in sets.items()})
+    evaluator._runner().threads = 1
+    for name, column in rows.metrics.items():
+        np.testing.assert_array_equal(other.metrics[name], column[order])
+
+
+@pytest.mark.slow
+def test_an_account_may_begin_and_end_inside_the_market(lean):
+    evaluator, sets = lean
+    some = {name: column[:4] for name, column in sets.items()}
+    rows = evaluator.evaluate(some, first=300, stop=800, returns=True)
+    assert_rows_are_runs(evaluator, some, rows, first=300, stop=800)
+
+
+@pytest.mark.slow
+def test_ctrl_c_returns_what_is_done(lean, monkeypatch):
+    evaluator, sets = lean
+    score = LaneRunner.score
+
+    def interrupted(self, *args, **kwargs):
+        blocks = score(self, *args, **kwargs)
+        yield next(blocks)
+        blocks.close()
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(LaneRunner, "score", interrupted)
+    rows = evaluator.evaluate(sets)
+    assert 0 < rows.done.sum() < 150
+    assert np.isnan(rows.metrics["sharpe"][~rows.done]).all()
+
+
+class Loud(bt.Policy):
+    """Ask for a negative leverage when a parameter says so, or raise."""
+
+    least: Annotated[float, bt.Range(-5.0, 5.0)] = 1.0
+
+    def leverage(self, bar, account):
+        if self.least > 4.0:
+            raise ValueError("too loud")
+        return self.least
+
+
+@pytest.mark.slow
+def test_a_set_that_fails_is_a_row_with_its_cause_and_the_others_go_on(capfd):
+    evaluator = Evaluator(SAMPLE.prefix(300), Loud, venue=BINANCE, account=bt.Account())
+    rows = evaluator.evaluate({"least": np.array([1.0, -1.0, 2.0, 4.5])})
+    assert [bool(error) for error in rows.errors] == [False, True, False, True]
+    assert "negative" in rows.errors[1] or "at least 0" in rows.errors[1]
+    assert "too loud" in rows.errors[3]
+    assert rows.done.all()
+    assert np.isfinite(rows.metrics["sharpe"][[0, 2]]).all()
+    assert "too loud" not in capfd.readouterr().err
+
+
+def test_sets_that_contradict_themselves_are_rows_with_their_cause():
+    evaluator = Evaluator(SAMPLE.prefix(100), Constant, venue=BINANCE, account=bt.Account())
+    sets = {
+        "account.min_leverage": np.array([2.0, 0.0, 1.0]),
+        "account.max_leverage": np.array([1.0, 1.0, 0.5]),
+    }
+    rows = evaluator.evaluate(sets, returns=True)
+    assert ["min_leverage" in error for error in rows.errors] == [True, False, True]
+    assert rows.done.all()
+    assert np.isnan(rows.returns[:, [0, 2]]).all()
+    assert_rows_are_runs(evaluator, sets, rows._replace(returns=None))
+
+
+class Branching(bt.Policy):
+    """Read one parameter or another, through a property, a helper and a power."""
+
+    fast: bool = True
+    a: Annotated[float, bt.Range(1.0, 500.0)] = 10.0
+    b: Annotated[float, bt.Range(1.0, 500.0)] = 20.0
+
+    @property
+    def is_slow(self):
+        return not self.fast
+
+    def choose(self):
+        return (self.b if self.is_slow else self.a) ** 0.9
+
+    def observe(self, market):
+        return {"sigma": bt.features.ewma_volatility(market, self.choose())}
+
+    def leverage(self, bar, account):
+        return 0.3 / bar.sigma
+
+
+@pytest.mark.slow
+def test_columns_are_shared_only_by_sets_that_read_the_same():
+    """Every branch of ``observe`` is watched: what one set reads another may not."""
+    sets = {
+        "fast": np.array([True, False] * 6),
+        "a": np.repeat([5.0, 50.0], 6),
+        "b": np.tile([7.0, 70.0, 200.0], 4),
+    }
+    evaluator = Evaluator(SAMPLE.prefix(400), Branching, venue=LEAN, account=bt.Account())
+    assert_rows_are_runs(evaluator, sets, evaluator.evaluate(sets))
+
+
+def test_the_bars_of_an_account_that_begins_later_only_warm_its_columns():
+    market = SAMPLE.prefix(600)
+    result = bt.run(market, VolTarget(), venue=BINANCE, account=bt.Account(),
+                    start=market.times[200])  # fmt: skip
+    assert result.bars.index[0] == market.times[200]
+    assert np.isfinite(result.bars["target"].iloc[0])
