@@ -1,11 +1,9 @@
 """Shorter bars in the place of longer ones where they are known."""
 
 import warnings
-from dataclasses import replace
 from typing import Any
 
 import numpy as np
-import pandas as pd
 import pytest
 
 import backtest as bt
@@ -44,15 +42,6 @@ def test_full_detail_is_the_shorter_market_with_a_slow_policy(quarters):
     assert one.manifest["data"]["decide"] == "1h"
 
 
-def test_the_funding_of_a_folder_of_detail_is_not_needed(quarters, tmp_path):
-    """Funding is that of the longer bars: a file that ends before the detail does is no matter."""
-    folder = quarters.save(tmp_path / "quarters")
-    funding = folder / "funding.parquet"
-    pd.read_parquet(funding).iloc[:3].to_parquet(funding)
-    hours = quarters.resample("1h")
-    assert run(hours, detail=folder).bars.equals(run(hours, detail=quarters).bars)
-
-
 def test_the_account_lives_the_detail_where_it_is_known(quarters):
     """Hours without detail are one bar, and nothing is decided between hours."""
     hours, part = quarters.resample("1h"), quarters.slice(202, 602)
@@ -68,18 +57,6 @@ def test_the_account_lives_the_detail_where_it_is_known(quarters):
     assert result.metrics["sharpe"] == pytest.approx(coarse.metrics["sharpe"], rel=0.2)
     slower = run(hours, detail=part, decide="4h")
     assert set(slower.events.query("kind == 'fill'")["time"].dt.hour % 4) == {0}
-
-
-def test_impact_reads_the_longer_bars_where_both_are_mixed(quarters):
-    """Sigma and volume of a day are of one kind of bars."""
-    impact = replace(VENUE, slippage=bt.Slippage(rate=0.0, impact=1.0))
-    hours, part = quarters.resample("1h"), quarters.slice(400, 600)
-    terms = {"venue": impact, "account": bt.Account(), "compile": False}
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        mixed = bt.run(hours, VolTarget(), detail=part, **terms)
-        plain = bt.run(hours, VolTarget(), **terms)
-    assert mixed.metrics["impact"] == pytest.approx(plain.metrics["impact"], rel=0.1)
 
 
 def test_columns_of_the_longer_bars_are_known_at_their_closes(quarters):

@@ -11,7 +11,7 @@ import pytest
 import backtest as bt
 from backtest.cli import main
 from tests.agreement import assert_agrees, trust_data
-from tests.cases import make_case, make_portfolio_case
+from tests.cases import make_case
 from tests.scenes import Follow, account_of, happened, venue_of
 
 DAYS = pd.date_range("2024-03-04", periods=5, freq="D", tz="UTC")
@@ -72,25 +72,6 @@ def test_the_engine_equals_the_oracle(monkeypatch):
         bars = case.bars.assign(dividend_per_share=amount)
         case = dataclasses.replace(case, funding=None, bars=bars)
         assert any(assert_agrees(case.whole(), f"seed {seed}").funding)
-
-
-def test_the_engine_equals_the_reference_of_several_positions(monkeypatch):
-    """Two random accounts, with a dividend instead of funding in every third bar."""
-    trust_data(monkeypatch)
-    tried = 0
-    for seed in range(60):
-        case = make_portfolio_case(seed)
-        if tried == 2 or any(v["contract"]["kind"] == "inverse" for v in case.venues.values()):
-            continue
-        tapes = {}
-        for name, tape in case.tapes.items():
-            amount = np.full(len(tape.bars), NAN)
-            amount[2::3] = tape.bars["close"].to_numpy()[1:-1:3] * 0.004
-            bars = tape.bars.assign(dividend_per_share=amount)
-            tapes[name] = dataclasses.replace(tape, funding=None, bars=bars)
-        out = assert_agrees(dataclasses.replace(case, tapes=tapes), f"seed {seed}")
-        tried += any(out.funding)
-    assert tried == 2
 
 
 def test_a_folder_keeps_them_and_longer_bars_add_them(tmp_path: Path):

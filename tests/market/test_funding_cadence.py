@@ -1,7 +1,6 @@
 """Funding of any cadence settles each event once; predictions are known from their stamp on."""
 
 import math
-from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -92,31 +91,6 @@ def test_a_settlement_at_an_odd_minute_falls_into_its_bar():
     assert bars.sum() == pytest.approx(5.0, rel=1e-12)
 
 
-def test_the_price_of_settlement_is_the_events_own_where_it_is_known():
-    funding = settled([8, 16], 1e-4, mark=[110.0, np.nan])
-    market = bt.Market.from_frames(flat_bars("1h", days=1), funding=funding)
-    assert payments(live(market))["amount"].to_numpy() == pytest.approx([1.1, 1.0], rel=1e-12)
-
-
-def test_an_extra_settlement_between_two_is_no_defect_and_is_paid():
-    market = bt.Market.from_frames(
-        flat_bars("1h", days=2), funding=settled([0, 8, 12, 16, 24, 32, 40], 1e-4)
-    )
-    assert len(payments(live(market))) == 6
-    assert dict(market.filled) == {}
-
-
-def test_what_is_missing_among_hours_is_counted_in_hours():
-    """Nine days every 8 hours, then hours of which three are missing."""
-    hours = [*range(0, 216, 8), *range(216, 222), *range(225, 240)]
-    with pytest.raises(bt.DataError, match="each other every 1h, 3 missing in 1 gap"):
-        bt.Market.from_frames(flat_bars("1h", days=10), funding=settled(hours, 1e-5))
-    accepted = bt.Market.from_frames(
-        flat_bars("1h", days=10), funding=settled(hours, 1e-5), funding_gaps="zero"
-    )
-    assert accepted.filled["funding_gaps"].startswith("zero: 3 settlements missing")
-
-
 @pytest.mark.parametrize(("rate", "is_taken"), [(0.04, True), (-0.1, True), (0.11, False)])
 def test_a_venues_cap_is_believed_and_more_than_a_tenth_is_not(rate: float, is_taken: bool):
     """4 % an hour is Hyperliquid's cap, the largest known."""
@@ -167,50 +141,3 @@ def test_predictions_are_known_from_their_stamp_on_and_no_earlier():
     assert whole[7] == market.funding_predicted[0]  # the close at 08:00 does not know 08:00 yet
     assert whole[8] == market.funding_predicted[1]
     assert math.isnan(published_funding(market.between("2024-01-01 01:00", None))[0])
-
-
-def test_predictions_travel_with_the_market(tmp_path: Path):
-    market = predicted_market()
-    assert market.funding()["predicted"].tolist() == market.funding_predicted.tolist()
-    again = bt.Market.load(market.save(tmp_path / "market"))
-    assert again == market
-    assert again.funding_predicted.tolist() == market.funding_predicted.tolist()
-    frames = {"bars": market.bars(), "funding": market.funding()}
-    for name, frame in frames.items():
-        frame.to_csv(tmp_path / f"{name}.csv", index_label="time")
-    loaded = bt.Market.load(tmp_path / "bars.csv", tmp_path / "funding.csv")
-    assert loaded.content_hash == market.content_hash
-
-
-@pytest.mark.parametrize("value", [np.inf, 0.5])
-def test_a_prediction_that_is_no_rate_is_refused(value: float):
-    funding = settled([0, 8, 16], 1e-4, predicted=[1e-4, value, np.nan])
-    with pytest.raises(bt.DataError, match=r"predicted rates must lie within.* 2024-01-01 08:00"):
-        bt.Market.from_frames(flat_bars("1h", days=1), funding=funding)
-
-
-def test_a_run_that_goes_on_later_sees_the_same_predictions():
-    market = predicted_market()
-    account = bt.Account(capital=10_000.0)
-    whole = live(market, Careful(), account=account)
-    first = live(market.between(None, "2024-01-03"), Careful(), account=account)
-    second = live(market.between("2024-01-03", None), Careful(), account=account, resume=first)
-    joined = pd.concat([first.bars["equity"], second.bars["equity"]])
-    assert joined[~joined.index.duplicated(keep="last")].tolist() == whole.bars["equity"].tolist()
-
-
-def test_funding_of_a_simulated_premium_is_the_venues_formula_within_its_cap():
-    """Minutes of a premium to the settlements of a venue that caps an hour at 4 %."""
-    rng = np.random.default_rng(4)
-    path = np.cumsum(rng.normal(0.0, 4e-3, 60 * 96))
-    terms = bt.funding.terms("hyperliquid", "BTC")
-    average = path.reshape(-1, 60).mean(axis=1)
-    rates = bt.funding.rate_of(terms, average)
-    assert rates.shape == (96,)
-    assert np.abs(rates).max() <= terms.cap
-    inner = average + np.clip(1e-4 - average, -5e-4, 5e-4)
-    np.testing.assert_allclose(rates, np.clip(inner / 8, -0.04, 0.04), rtol=1e-12)
-    market = bt.Market.from_frames(flat_bars("1h"), funding=settled([*range(96)], rates.tolist()))
-    rich = bt.Account(capital=100_000.0, band=0.09)
-    paid = payments(live(market, Constant(leverage=0.1), account=rich))["amount"].to_numpy()
-    np.testing.assert_allclose(paid, 1e4 * rates[2:], rtol=1e-9)

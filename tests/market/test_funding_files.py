@@ -1,6 +1,5 @@
 """A folder of freqtrade's with two files of the same settlements: both are one table."""
 
-import shutil
 from pathlib import Path
 
 import numpy as np
@@ -42,17 +41,3 @@ def test_files_that_disagree_are_refused(tmp_path):
     write(tmp_path, rate=0.0123)
     with pytest.raises(DataError, match="funding stamps must have each time once, 1 of 13"):
         Market.load(tmp_path)
-
-
-@pytest.mark.skipif(
-    not (real := Path(__file__).parents[3] / "shared" / "data" / "xrp-usdm-freqtrade").is_dir(),
-    reason="needs ../shared/data",
-)
-def test_a_real_folder_with_both(tmp_path):
-    """XRP of late 2021: what freqtrade leaves where it was asked for 1h and for 8h."""
-    shutil.copytree(real, tmp_path / "xrp")
-    rates = pd.read_feather(real / "XRP_USDT_USDT-8h-funding_rate.feather")
-    short = tmp_path / "xrp" / "XRP_USDT_USDT-1h-funding_rate.feather"
-    rates.iloc[:40].reset_index(drop=True).to_feather(short)
-    options = {"interval": "1h", "mark_gaps": "last", "funding_gaps": "zero"}
-    assert Market.load(tmp_path / "xrp", **options) == Market.load(real, **options)

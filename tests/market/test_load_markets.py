@@ -43,13 +43,6 @@ def test_a_folder_of_saved_markets_is_loaded_by_the_names_of_its_folders(tmp_pat
     assert again["BTCUSDT"] == markets["BTCUSDT"] == bt.Market.load(tmp_path / "BTCUSDT")
 
 
-def test_saved_panels_load_again(tmp_path):
-    markets = bt.Markets({"A": bt.Market.sample(bars=48), "B": bt.Market.sample(bars=48, seed=1)})
-    for name, market in markets.items():
-        market.save(tmp_path / name)
-    assert bt.Markets.load(tmp_path) == markets
-
-
 def test_freqtrades_pairs_are_loaded_by_instrument_or_by_pair(tmp_path):
     write_pair(tmp_path, "BTC_USDT_USDT", make_bars())
     write_pair(tmp_path, "ETH_USDT_USDT", make_bars(start=8))
@@ -113,9 +106,3 @@ BAD = {
 def test_bad_panels_on_disk_are_refused(case, tmp_path):
     load, words = BAD[case]
     check_refused(lambda: load(write_bad(tmp_path)), words)
-
-
-def test_currencies_that_count_as_one_are_accepted_when_said(tmp_path):
-    write_pair(tmp_path, "BTC_USDT_USDT", make_bars())
-    write_pair(tmp_path, "ETH_USDC_USDC", make_bars())
-    assert bt.Markets.load(tmp_path, currency="USD").currency == "USD"

@@ -54,22 +54,6 @@ def test_without_funding_nothing_is_settled_and_the_market_says_so():
     assert market.filled["funding"] == "none given"
 
 
-def test_a_series_of_rates_is_funding():
-    rates = pd.Series([1e-4], index=stamps("2023-01-01"), name="anything")
-    assert Market.from_frames(four_bars(), funding=rates).funding_rate.tolist() == [1e-4]
-
-
-def test_without_volume_it_is_zero():
-    market = Market.from_frames(four_bars().drop(columns="volume"))
-    assert market.volume.tolist() == [0.0] * 4
-
-
-def test_times_may_stand_in_a_column():
-    for name in ("time", "date", "timestamp", "open_time", "datetime"):
-        frame = four_bars().reset_index(names=name)
-        assert Market.from_frames(frame) == Market.from_frames(four_bars())
-
-
 @pytest.mark.parametrize("unit", ["s", "ms", "us", "ns"])
 def test_epochs_of_any_unit_and_times_of_any_resolution_are_the_same_market(unit):
     frame = four_bars()
@@ -96,12 +80,6 @@ def test_stamps_of_another_zone_are_moved_to_utc_and_naive_ones_localised_when_a
     assert Market.from_frames(texts) == whole
 
 
-def test_funding_stamps_off_the_boundary_are_kept_as_they_are():
-    index = stamps("2022-12-31 23:59:59.998", "2023-01-01 03:00:00.017")
-    market = Market.from_frames(four_bars(), funding=pd.Series([1e-4, 2e-4], index=index))
-    assert market.funding_time.tolist() == [t.value for t in index]
-
-
 def test_the_market_is_frozen_and_shares_nothing_with_the_frames():
     frame = four_bars()
     market = Market.from_frames(frame)
@@ -118,28 +96,6 @@ def test_the_market_is_frozen_and_shares_nothing_with_the_frames():
     with pytest.raises(TypeError, match="item assignment"):
         market.columns["x"] = market.close  # type: ignore[index]
     assert dataclasses.replace(market).content_hash == before
-
-
-@pytest.mark.parametrize("derived", [
-    SAMPLE.resample("1d"),
-    SAMPLE.between("2023-01-02", "2023-01-05"),
-    SAMPLE.prefix(9),
-    pickle.loads(pickle.dumps(SAMPLE)),
-    Market.sample(bars=10, interval="1d"),
-], ids=["resample", "between", "prefix", "pickle", "daily"])  # fmt: skip
-def test_what_is_derived_is_frozen_too(derived):
-    for name in ARRAYS:
-        array = getattr(derived, name)
-        assert array.flags.c_contiguous
-        with pytest.raises(ValueError, match="cannot set WRITEABLE flag"):
-            array.flags.writeable = True
-
-
-def test_a_constructor_copies_an_array_somebody_else_could_still_write_to():
-    mine = SAMPLE.close.copy()
-    market = dataclasses.replace(SAMPLE, close=mine)
-    mine[:] = 0.0
-    assert market.close[0] == SAMPLE.close[0]
 
 
 def test_copies_through_pickle_are_equal_in_everything():

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from backtest.base.errors import ParameterError
 from backtest.base.units import HOUR
 from backtest.market.market import Market
-from tests.market.small_markets import ARRAYS, SAMPLE, four_bars
+from tests.market.small_markets import SAMPLE, four_bars
 from tests.peeks import MARKET
 from tests.refusals import check_refused
 
@@ -93,11 +93,6 @@ def test_resampling_drops_partial_groups_at_the_ends_and_notes_it():
     assert days == whole
 
 
-def test_weeks_begin_on_monday():
-    assert SAMPLE.resample("1w").times[0] == pd.Timestamp("2023-01-02", tz="UTC")
-    assert SAMPLE.resample("1w").times[0].day_name() == "Monday"
-
-
 @settings(max_examples=40)
 @given(st.sampled_from(["1h", "2h", "4h", "8h", "12h", "1d"]), st.integers(-20, 20))
 def test_resampling_keeps_every_settlement_and_all_volume(interval, milliseconds):
@@ -111,17 +106,6 @@ def test_resampling_keeps_every_settlement_and_all_volume(interval, milliseconds
     assert longer.mark_low.min() == market.mark_low.min()
     assert longer.start == market.start
     assert longer.end == market.end
-
-
-@settings(max_examples=20)
-@given(st.sampled_from([("2h", "8h"), ("4h", "1d"), ("8h", "2d"), ("1d", "1w")]))
-def test_resampling_in_two_steps_is_resampling_in_one(steps):
-    first, second = steps
-    two, one = SAMPLE.resample(first).resample(second), SAMPLE.resample(second)
-    for name in ARRAYS:
-        if name not in ("volume", "funding_mark"):
-            assert getattr(two, name).tolist() == getattr(one, name).tolist()
-    assert two.volume == pytest.approx(one.volume, rel=1e-12)
 
 
 @pytest.mark.parametrize(("first", "stop"), [(0, 1), (0, 9), (3, 20), (100, 101), (7, 3000)])

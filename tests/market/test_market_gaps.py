@@ -36,12 +36,6 @@ def test_the_length_of_a_session_bar_is_the_smallest_gap_and_may_be_given():
         Market.from_frames(frame, sessions=True, interval="2d")
 
 
-def test_one_bar_is_a_market_when_its_length_is_given():
-    market = Market.from_frames(four_bars().iloc[:1], interval="1h")
-    assert market.n_bars == 1
-    assert market.interval == HOUR
-
-
 def test_missing_mark_bars_take_last_prices_when_asked_and_the_market_says_how_many():
     mark = four_bars() * 2
     market = Market.from_frames(four_bars(), mark=mark.iloc[[1, 3]], mark_gaps="last")
@@ -107,12 +101,3 @@ def test_a_spacing_longer_than_its_neighbours_or_than_8_hours_is_a_gap(hours, mi
     bars = SAMPLE.bars().loc[: funding.index[-1]]
     with pytest.raises(DataError, match=f"{missing} missing in"):
         Market.from_frames(bars, funding=funding)
-
-
-def test_jitter_is_neither_a_gap_nor_a_change_of_cadence():
-    rng = np.random.default_rng(0)
-    funding = SAMPLE.funding()
-    jitter = pd.to_timedelta(rng.integers(-30, 30, len(funding)), unit="ms")
-    market = Market.from_frames(SAMPLE.bars(), funding=funding.set_axis(funding.index + jitter))
-    assert market.funding_rate.size == 60
-    assert "funding" not in market.filled

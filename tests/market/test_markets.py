@@ -102,29 +102,11 @@ def test_cuts_leave_out_what_has_no_bar():
     assert WHOLE.between(None, "2023-01-01T03:00") == WHOLE.prefix(3)
 
 
-def test_a_cut_keeps_funding_as_a_market_does():
-    one, other = funded(0, 2, 4), funded(3, first=1)
-    markets = bt.Markets({"A": one, "B": other})
-    part = markets.slice(2, 4)
-    assert part["A"] == one.slice(2, 4)
-    assert part["B"] == other.slice(1, 3)
-    assert part.panel().funding_bar.tolist() == [0, 1]
-
-
 def test_selection_makes_a_panel_of_its_own():
     chosen = WHOLE.select("C", "B")
     assert chosen.names == ("C", "B")
     assert chosen.spans.tolist() == [[1, 4], [0, 2]]
     assert WHOLE.select("B").tradable().tolist() == [[True, True]]  # nothing goes on after it
-
-
-def test_equality_is_that_of_the_content_and_the_order():
-    again = bt.Markets({name: WHOLE[name] for name in WHOLE.names})
-    assert again == WHOLE
-    assert hash(again) == hash(WHOLE)
-    assert bt.Markets({name: WHOLE[name] for name in reversed(WHOLE.names)}) != WHOLE
-    assert bt.Markets({"A": WHOLE["A"]}) != WHOLE
-    assert WHOLE["A"] != WHOLE
 
 
 def test_pickling_keeps_where_the_whole_ends():
@@ -178,10 +160,3 @@ BAD = {
 @pytest.mark.parametrize("case", BAD)
 def test_bad_panels_are_refused(case):
     check_refused(*BAD[case])
-
-
-def test_an_unknown_name_is_a_key_error_that_lists_the_names():
-    with pytest.raises(KeyError, match="'D' is not among A, B, C"):
-        WHOLE["D"]
-    assert WHOLE.get("D") is None
-    assert "D" not in WHOLE

@@ -59,14 +59,6 @@ def test_an_index_that_reaches_zero_is_an_error():
     check_refused(lambda: PAIR.index({"B": -10.0}), "stay over 0", DataError)
 
 
-def test_a_run_takes_the_index_as_any_market():
-    index = PAIR.index({"A": 0.5, "B": 0.5})
-    assert index.prefix(2).close.tolist() == [1.0, 1.0]
-    assert len(index.content_hash) == 64
-    again = PAIR.index(np.full((4, 2), 0.5))
-    assert again == index
-
-
 def frame(**changes: object) -> pd.DataFrame:
     return pd.DataFrame({"A": 0.5, "B": -0.5} | changes, index=PAIR.times)
 
@@ -84,11 +76,6 @@ def test_weights_are_read_by_time_and_name():
     back = weights_to_frame(read_weights(given, PAIR), PAIR)
     assert back.columns.tolist() == ["A", "B"]
     np.testing.assert_array_equal(read_weights(back, PAIR), read_weights(given, PAIR))
-
-
-def test_an_array_may_begin_later():
-    whole = read_weights(np.full((3, 2), 0.5), PAIR, first=1)
-    np.testing.assert_array_equal(whole, [[0.0, 0.5, 0.5, 0.5]] * 2)
 
 
 def test_weights_of_the_whole_are_weights_of_a_part():

@@ -9,7 +9,6 @@ import pytest
 import backtest as bt
 from backtest import Market, ParameterError
 from backtest.base.units import DAY
-from backtest.engine.run_record import sample_risk_free
 from backtest.strategies import Constant
 
 VENUE = bt.Venue.simple(
@@ -98,18 +97,6 @@ def test_days_of_hours_are_stamped_at_midnight_also_where_summer_time_begins():
     )
 
 
-def test_all_funding_of_a_week_stays_in_it():
-    """Settlements on a weekend, too, and those before the first open of the week."""
-    stamps = pd.date_range("2015-01-05", "2015-02-21", freq="8h", tz="UTC", inclusive="left")
-    rates = pd.Series(np.arange(len(stamps)) * 1e-6, stamps)
-    market = Market.from_frames(days(35), funding=rates, sessions=True)
-    weeks = market.resample("1w")
-    assert weeks.funding_time[0] == weeks.start
-    inside = (stamps >= weeks.times[0]) & (stamps < pd.Timestamp(weeks.end, tz="UTC"))
-    known = stamps < pd.Timestamp(market.end, tz="UTC")
-    np.testing.assert_array_equal(weeks.funding_rate, rates[inside & known])
-
-
 @pytest.mark.parametrize(("frame", "interval", "rule"), [
     (days(20), "12h", "bars must become longer than 1d, got 12h"),
     (days(4), "1w", "at least one whole group of bars is needed, found none in 4 bars"),
@@ -145,25 +132,3 @@ def test_bars_longer_than_a_day_are_scaled_by_calendar_time(name):
     assert result.metrics["sharpe"] == pytest.approx(
         returns.mean() / returns.std() * root, rel=1e-12
     )
-
-
-def test_the_rate_of_cash_is_earned_over_nights_and_weekends():
-    """In the measures of holding the asset: 4 % a year, not 252 / 365 of it."""
-    venue = VENUE.override(cash_rate=0.04, interest_on="balance")
-    result = bt.run(
-        Market.from_frames(days(520), sessions=True), Constant(1.0), venue=venue,
-        account=bt.Account(), calendar="252", compile=False,
-    )  # fmt: skip
-    years = (result.time[-1] - result.time[0]) / (365 * DAY)
-    assert sample_risk_free(result).sum() == pytest.approx(0.04 * years, rel=1e-12)
-
-
-def test_interest_at_the_last_open_is_that_of_the_days_since_the_one_before():
-    """2x of 1,000 from Friday's open on owes 1,000: three days to Monday's cost 3."""
-    index = pd.DatetimeIndex(["2015-01-08", "2015-01-09", "2015-01-12"], tz="UTC")
-    flat = pd.DataFrame(100.0, index, ["open", "high", "low", "close"]).assign(volume=1.0)
-    venue = VENUE.override(borrow_rate=0.365, interest_on="loan")
-    market, account = Market.from_frames(flat, sessions=True), bt.Account(capital=1000.0)
-    found = bt.run(market, Constant(2.0), venue=venue, account=account, calendar="252",
-                   compile=False)  # fmt: skip
-    assert found.bars["interest"].tolist() == [0.0, 0.0, pytest.approx(3.0)]

@@ -96,15 +96,6 @@ def test_a_csv_of_epochs_in_any_unit_or_of_texts_is_the_same_market(tmp_path):
         assert Market.load(tmp_path).content_hash == Market.from_frames(SAMPLE.bars()).content_hash
 
 
-def test_naive_texts_of_a_csv_are_localised_when_asked(tmp_path):
-    SAMPLE.bars().tz_localize(None).to_csv(tmp_path / "bars.csv", index_label="time")
-    with pytest.raises(DataError, match="stamps must have a time zone"):
-        Market.load(tmp_path)
-    market = Market.load(tmp_path, timezone="UTC")
-    assert market.content_hash == Market.from_frames(SAMPLE.bars()).content_hash
-    assert repr(market).endswith("timezone='UTC')")
-
-
 def test_a_column_of_a_csv_that_is_empty_is_nan_and_not_text(tmp_path):
     SAMPLE.bars().assign(iv=np.nan).to_csv(tmp_path / "bars.csv", index_label="time")
     assert np.isnan(Market.load(tmp_path).columns["iv"]).all()
@@ -162,28 +153,6 @@ def test_a_save_that_fails_leaves_nothing_behind(tmp_path, monkeypatch):
     assert list(tmp_path.iterdir()) == []
 
 
-@pytest.mark.slow
-@settings(max_examples=25)
-@given(st.data())
-def test_save_and_load_keep_the_content_hash_of_any_part(tmp_path_factory, data):
-    first, last = sorted(
-        data.draw(st.lists(st.integers(0, 240), min_size=2, max_size=2, unique=True))
-    )
-    start, end = (pd.Timestamp(SAMPLE.start + hour * HOUR) for hour in (first, last))
-    market = SAMPLE.between(start, end)
-    if data.draw(st.booleans()):
-        frames = frames_of(market)
-        frames["bars"]["x"] = data.draw(
-            st.lists(st.floats(width=64), min_size=len(market), max_size=len(market))
-        )
-        frames.pop("mark")
-        market = Market.from_frames(
-            frames["bars"], funding=frames.get("funding"), interval="1h", instrument="Ä/B"
-        )
-    folder = tmp_path_factory.mktemp("saved") / "market"
-    assert Market.load(market.save(folder)).content_hash == market.content_hash
-
-
 # freqtrade's layout
 
 
@@ -206,26 +175,6 @@ def test_a_file_whose_bars_are_not_as_long_as_its_name_says_is_refused(tmp_path)
     freqtrade(tmp_path, bars="4h", mark="4h")
     with pytest.raises(DataError, match="bars must open 4h apart"):
         Market.load(tmp_path)
-
-
-def test_a_loaded_source_pastes_back_with_every_argument(tmp_path):
-    freqtrade(tmp_path)
-    market = Market.load(
-        tmp_path,
-        instrument="BTCUSDT",
-        interval="1h",
-        timezone="UTC",
-        mark_gaps="last",
-        funding_gaps="zero",
-        between=("2023-01-02", None),
-    )
-    again = eval(repr(market), {"Market": Market})
-    assert again == market
-    assert repr(again) == repr(market)
-    assert repr(market).endswith(
-        "instrument='BTCUSDT', interval='1h', timezone='UTC', mark_gaps='last', "
-        "funding_gaps='zero', between=('2023-01-02', None))"
-    )
 
 
 # times and settlements as functions

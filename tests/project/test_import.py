@@ -57,13 +57,6 @@ def test_a_folder_of_binance_files_needs_no_list(tmp_path: Path):
     assert market == MARKET
 
 
-def test_endings_may_be_written_large(tmp_path: Path):
-    (path,) = own_files(tmp_path, ("bars",))
-    assert len(bt.Market.load(path.rename(tmp_path / "BARS.CSV"))) == 96
-    text = kline_text(MARKET.bars(), unit=1_000_000, has_header=True)
-    assert len(bt.Market.load(zip_text(tmp_path / "K.ZIP", "K.CSV", text))) == 96
-
-
 def test_months_in_ms_and_us_are_one_market_but_one_file_of_both_is_refused(tmp_path: Path):
     bars = MARKET.bars()
     parts = (
@@ -81,22 +74,6 @@ def test_a_month_that_is_there_twice_is_refused(tmp_path: Path):
     zip_text(tmp_path / "BTCUSDT-1h-2023-01.zip", "BTCUSDT-1h-2023-01.csv", text)
     with pytest.raises(bt.DataError, match="one bars is loaded at a time"):
         bt.Market.load(tmp_path)
-
-
-def test_a_month_that_is_missing_is_refused_with_its_place(tmp_path: Path):
-    paths, _ = LAYOUTS["binance_zip"](tmp_path)
-    kept = [path for path in paths if not ("/klines/" in str(path) and "01-02" in path.name)]
-    with pytest.raises(bt.DataError, match=r"24 missing in 1 gap.*2023-01-02 to 2023-01-03 UTC"):
-        bt.Market.load(*kept)
-
-
-def test_premium_klines_are_no_bars(tmp_path: Path):
-    folder = tmp_path / "premiumIndexKlines"
-    folder.mkdir()
-    text = kline_text(MARKET.bars(), unit=1_000_000, has_header=True)
-    (folder / "BTCUSDT-1h-2023-01.csv").write_text(text)
-    with pytest.raises(bt.DataError, match="a folder must hold bars"):
-        bt.Market.load(folder)
 
 
 def test_columns_may_be_named_by_position_and_others_are_left_out(tmp_path: Path):
@@ -227,16 +204,6 @@ def test_an_open_of_zero_becomes_the_last_close_but_for_the_first_bar(tmp_path: 
     first = spoil(tmp_path, "bars", with_cell(0, "open", 0.0))
     with pytest.raises(bt.DataError, match="open must be positive"):
         bt.Market.load(*first, repair="zero-opens=previous-close")
-
-
-def test_of_rows_that_differ_the_one_asked_for_is_kept(tmp_path: Path):
-    paths = spoil(tmp_path, "bars", differing)
-    with pytest.raises(bt.DataError, match="bars must have each time once"):
-        bt.Market.load(*paths, repair="drop-duplicates")
-    first = bt.Market.load(*paths, repair="drop-duplicates=first")
-    last = bt.Market.load(*paths, repair="drop-duplicates=last")
-    assert first.volume[2] == MARKET.volume[2]
-    assert last.volume[2] == MARKET.volume[2] + 1.0
 
 
 @pytest.mark.parametrize("repair", ["srt", "sort,sort", "mark-gaps=zero", ""])
