@@ -21,7 +21,7 @@ from backtest.base import Number, ParameterError, format_percent, format_price, 
 from backtest.engine import AccountInputs, Result, TradedDays, gather_deciders, look_at_close, run
 from backtest.engine.loop import DAY_NS, N_SHOWN
 from backtest.live import state as snapshots
-from backtest.live.state import AccountSnapshot, check_known, find_traded, rebuild_memories
+from backtest.live.state import AccountSnapshot, check_known, find_traded, start_memories
 from backtest.market import Market, Markets, find_clock, remake, with_clock
 from backtest.market.tables import JITTER
 from backtest.options import refuse_options
@@ -345,10 +345,6 @@ def fill(setup: Setup, state: AccountState, traded: TradedDays | None, stated: S
 
 
 BY_MARGIN = ("initial_margin", "venue_leverage", "wallet", "max_gross_leverage")
-FAR, TOO_FAR = 0.1, 0.5
-"""Moves from the last price that are named, and that look like a slip of the pen."""
-MOST_FUNDING = 0.05
-"""A larger rate of one settlement is likely a percentage: venues cap it below."""
 
 
 class Cut(NamedTuple):
@@ -484,7 +480,7 @@ def decide(
         As in :func:`backtest.run`. The market ends with the last closed bar.
     state : AccountSnapshot or Result
         The account at the last close. A result that ends earlier is continued to the last close. A
-        policy that remembers what it saw of the account needs a result.
+        policy with a memory needs a result.
     at : float or mapping of str to float, optional
         Price of the order, by instrument; default: the last close. It is the next open, or with
         ``fill="next_close"`` the next close.
@@ -515,7 +511,6 @@ def decide(
         of_snapshot = tuple(find_other_account(setup, state))
     cautions = [
         *find_old_data(setup, present),
-        *find_slips(setup, stated),
         *find_cold_columns(setup),
         *of_snapshot,
     ]
@@ -527,7 +522,7 @@ def start(setup: Setup, snapshot: AccountSnapshot) -> tuple[AccountState, Traded
     traded = find_traded(setup, snapshot)
     terms = read_terms(setup.inputs, traded, setup.markets.n_bars - 1)
     state = snapshots.start_account(setup, snapshot, terms)
-    return ask(setup, state, rebuild_memories(setup), traded), traded
+    return ask(setup, state, start_memories(setup), traded), traded
 
 
 def go_on(
@@ -613,25 +608,6 @@ def find_old_data(setup: Setup, now: int | None) -> Iterator[Caution]:
     if now is not None and now < end:
         text = f"the last bar closes at {format_time(end)}, after now, {format_time(now)}"
         yield Caution(text, stops=True)
-
-
-def find_slips(setup: Setup, stated: Stated) -> Iterator[Caution]:
-    for name, market in setup.markets.items():
-        last = (float(market.close[-1]), float(market.mark_close[-1]))
-        stated_prices = find_price(market, name, stated)
-        for word, price, known in zip(("price", "mark"), stated_prices, last, strict=True):
-            move = price / known - 1.0
-            if abs(move) > FAR and (word == "price" or name in stated.mark):
-                text = (
-                    f"the {word} {format_price(price)} of {name} is {format_percent(abs(move))} "
-                    f"{'over' if move > 0.0 else 'under'} the last one, {format_price(known)}"
-                )
-                yield Caution(text, stops=abs(move) > TOO_FAR)
-    for name, frame in stated.funding.items():
-        largest = float(frame["rate"].abs().max()) if len(frame) else 0.0
-        if largest > MOST_FUNDING:
-            text = f"the funding of {name} is {format_percent(largest)} of the notional, as stated"
-            yield Caution(text, stops=True)
 
 
 def find_cold_columns(setup: Setup) -> Iterator[Caution]:

@@ -19,25 +19,21 @@ from backtest.account import records as r
 from backtest.base import Choice, Declaration, Flag, FrozenTable, Number, ParameterError, checked
 from backtest.base.units import DAY
 from backtest.engine import (
-    Glimpse,
     TradedDays,
-    place_funding,
-    read_index,
     start_account_state,
 )
 from backtest.engine.feed_arrays import WINDOW
-from backtest.engine.policies import BAR_NUMBERS
 from backtest.policy import AccountView, Combinator, Policy, may_read_of_account, start_memory
-from backtest.venue import compute_price, compute_value
+from backtest.venue import compute_value
 
 if TYPE_CHECKING:
     from backtest.base import Faults
-    from backtest.engine import Result, Setup
+    from backtest.engine import Setup
 
 
 SIGNED, NOT_NEGATIVE = Number(), Number(0.0)
 BARS = Number(0.0, may_be_infinite=True)
-MONEY = ("cash", "wallet", "equity")
+MONEY = ("wallet", "equity")
 
 
 class Moment(Declaration):
@@ -81,12 +77,8 @@ class HeldPosition(Snapshot):
     overlay: Annotated[float | None, SIGNED] = None
     halted: Annotated[bool, Flag()] = False
     venue_leverage: Annotated[float | None, NOT_NEGATIVE] = None
-    entry_value: Annotated[float | None, SIGNED] = None
-    best_value: Annotated[float | None, SIGNED] = None
 
     def faults(self) -> Faults:
-        if self.entry_value is not None:
-            return
         if self.quantity != 0.0 and self.entry is None:
             yield "entry", "must be the average entry price of an open position"
         if self.entry is not None and not self.entry > 0.0:
@@ -107,7 +99,7 @@ def read_amount(name: str, given: Any) -> float:
 class AccountSnapshot(Snapshot):
     """What an account owns at one moment: the state that :func:`backtest.decide` starts from.
 
-    Exactly one of ``cash``, ``wallet`` and ``equity`` is given. All money is in the settlement
+    Either ``wallet`` or ``equity`` is given. All money is in the settlement
     currency.
 
     Raises ParameterError if a field is unknown, missing or of the wrong kind.
@@ -119,8 +111,6 @@ class AccountSnapshot(Snapshot):
     wallet : float, optional
         Realized money without unrealized profit, as exchanges report a wallet balance; in isolated
         margin without what is posted.
-    cash : float, optional
-        Cash after paying for cross positions, which runs record.
     positions : mapping of str to HeldPosition or mapping
         Open positions by instrument.
     time : str or Timestamp, optional
@@ -129,8 +119,6 @@ class AccountSnapshot(Snapshot):
         Money outside the account for top-ups.
     peak_equity : float, optional
         Highest equity so far, without flows.
-    unit, unit_peak : float, optional
-        Unit value and its peak, instead of ``peak_equity``; runs write them to keep all bits.
     highest_equity : float, optional
         Highest equity at a close since the start or the last equity stop.
     paid_in : float, optional
@@ -156,15 +144,12 @@ class AccountSnapshot(Snapshot):
     0.5
     """
 
-    cash: Annotated[float | None, SIGNED] = None
     wallet: Annotated[float | None, SIGNED] = None
     equity: Annotated[float | None, SIGNED] = None
     positions: Annotated[Mapping[str, HeldPosition], ByName(read_position)] = FrozenTable({})
     time: Annotated[Any, Moment()] = None
     reserve: Annotated[float | None, NOT_NEGATIVE] = None
     peak_equity: Annotated[float | None, NOT_NEGATIVE] = None
-    unit: Annotated[float | None, NOT_NEGATIVE] = None
-    unit_peak: Annotated[float | None, NOT_NEGATIVE] = None
     highest_equity: Annotated[float | None, NOT_NEGATIVE] = None
     paid_in: Annotated[float | None, NOT_NEGATIVE] = None
     bars_since_liquidation: Annotated[float | None, BARS] = None
@@ -178,16 +163,9 @@ class AccountSnapshot(Snapshot):
     def faults(self) -> Faults:
         given = [name for name in MONEY if getattr(self, name) is not None]
         if not given:
-            yield (
-                "equity",
-                "must be given (with unrealized profit), or wallet (without it) or cash",
-            )
+            yield "equity", "must be given (with unrealized profit), or wallet (without it)"
         if given[1:]:
             yield given[1], f"must be left out beside {given[0]}"
-        if (self.unit is None) != (self.unit_peak is None):
-            yield "unit", "must be given together with unit_peak"
-        elif self.unit is not None and self.unit > (self.unit_peak or 0.0):
-            yield "unit", f"must be at most unit_peak, {self.unit_peak:g}"
 
     @classmethod
     @checked
@@ -202,17 +180,6 @@ class AccountSnapshot(Snapshot):
                 f"{base.describe_fault(error)} ({file})"
             ) from error
         return cls.from_dict(data, where=file.name)
-
-    # --------------------------------------------------------------------------- sources
-
-    @classmethod
-    @checked
-    def from_result(cls, result: Result) -> AccountSnapshot:
-        """Return what the account of a run owns at its last close.
-
-        Open margin calls are left out; go on from the result itself to keep them.
-        """
-        return cls(**read_snapshot(result))
 
     @classmethod
     @checked
@@ -243,58 +210,6 @@ class AccountSnapshot(Snapshot):
             Further fields of the snapshot, such as ``peak_equity``.
         """
         return cls(**(read_ccxt(balance, positions, currency, total, names or {}) | known))
-
-
-def read_snapshot(result: Result) -> dict[str, Any]:
-    state = result.state
-    wallet = state.wallet
-    overlay = float(wallet[r.OVERLAY])
-    return {
-        "cash": float(wallet[r.CASH]),
-        "positions": {
-            name: read_held(result, state, i, name) for i, name in enumerate(result.names)
-        },
-        "time": pd.Timestamp(result.last_time + result.interval, tz="UTC"),
-        "started": pd.Timestamp(result.started, tz="UTC"),
-        "reserve": float(wallet[r.RESERVE]),
-        "unit": float(wallet[r.UNIT]),
-        "unit_peak": float(wallet[r.PEAK]),
-        "highest_equity": float(wallet[r.HIGHEST]),
-        "paid_in": float(wallet[r.PAID_IN]),
-        "bars_since_liquidation": float(wallet[r.SINCE_POOL]),
-        "overlay": None if math.isnan(overlay) else overlay,
-        "collateral": {
-            each.name: float(amount)
-            for each, amount in zip(result.account.collateral, state.held.amounts, strict=True)
-        },
-        "halted": bool(wallet[r.IS_OVER] + wallet[r.IS_RUINED] != 0.0),
-        "traded_30d": None if result.traded is None else result.traded.sum_past(),
-    }
-
-
-def read_held(result: Result, state: AccountState, i: int, name: str) -> dict[str, Any]:
-    opened = float(state.opened[i])
-    contract, entry, best = result.venues[name].contract, state.held.entries[i], state.best[i]
-
-    def price(value: float) -> float | None:
-        is_inverse = contract.kind == "inverse"
-        return float(compute_price(contract.size, is_inverse, value)) if value != 0.0 else None
-
-    return {
-        "quantity": float(state.held.quantities[i]),
-        "entry": price(float(entry)),
-        "entry_value": float(entry),
-        "margin": float(state.margin[i]),
-        "mode": result.account.for_instrument(name).margin,
-        "best_price": price(float(best)),
-        "best_value": float(best),
-        "opened": None if math.isnan(opened) else pd.Timestamp(int(opened), tz="UTC"),
-        "bars_since_liquidation": float(state.since[i]),
-        "bars_since_stop": float(state.since_stop[i]),
-        "overlay": float(state.factor[i]),
-        "halted": bool(state.is_halted[i]),
-        "venue_leverage": float(state.setting[i]) or None,
-    }
 
 
 def read_ccxt(
@@ -405,11 +320,8 @@ def find_account_reads(policy: Policy) -> frozenset[str]:
 
 def is_known(setup: Setup, snapshot: AccountSnapshot, fact: str) -> bool:
     held = {name: each for name, each in snapshot.positions.items() if each.quantity != 0.0}
-    if fact == "peak_equity" and snapshot.unit is not None:
-        return True
     if fact == "best_price":
-        of_all = held.values()
-        return all(each.best_price is not None or each.best_value is not None for each in of_all)
+        return all(each.best_price is not None for each in held.values())
     if fact == "opened":
         stopped = [n for n in setup.markets.names if setup.account.for_instrument(n).max_holding]
         return all(held[name].opened is not None for name in stopped if name in held)
@@ -431,10 +343,10 @@ def start_account(setup: Setup, snapshot: AccountSnapshot, terms: Terms) -> Acco
     is_listed = setup.markets.spans[:, 1] == setup.markets.n_bars
     for i, (each, market) in enumerate(zip(held, setup.markets.values(), strict=True)):
         is_open = each.quantity != 0.0
-        mark = value_price(setup, i, market.mark_close[-1], None) if is_listed[i] else 0.0
-        best = value_price(setup, i, each.best_price, each.best_value)
+        mark = value_price(setup, i, market.mark_close[-1]) if is_listed[i] else 0.0
+        best = value_price(setup, i, each.best_price)
         state.held.quantities[i] = each.quantity
-        state.held.entries[i] = value_price(setup, i, each.entry, each.entry_value) * is_open
+        state.held.entries[i] = value_price(setup, i, each.entry) * is_open
         state.held.values[i] = state.marked[i] = mark
         state.margin[i] = each.margin
         state.best[i] = best * is_open
@@ -456,9 +368,7 @@ def start_account(setup: Setup, snapshot: AccountSnapshot, terms: Terms) -> Acco
     return state
 
 
-def value_price(setup: Setup, i: int, price: float | None, value: float | None) -> float:
-    if value is not None:
-        return value
+def value_price(setup: Setup, i: int, price: float | None) -> float:
     contract = setup.venues[setup.markets.names[i]].contract
     if price is None:
         return 0.0
@@ -477,9 +387,8 @@ def write_wallet(
     wallet[r.CASH] = find_cash(setup, snapshot, state)
     equity = compute_account_equity(terms, state)
     wallet[r.EQUITY], wallet[r.RESERVE] = equity, snapshot.reserve or 0.0
-    wallet[r.UNIT] = equity if snapshot.unit is None else snapshot.unit
-    peak = max(snapshot.peak_equity or equity, equity)
-    wallet[r.PEAK] = peak if snapshot.unit_peak is None else snapshot.unit_peak
+    wallet[r.UNIT] = equity
+    wallet[r.PEAK] = max(snapshot.peak_equity or equity, equity)
     wealth = equity + wallet[r.RESERVE]
     wallet[r.SCALE] = wallet[r.UNIT] / wealth if wealth > 0.0 else 1.0
     wallet[r.PAID_IN] = wealth if snapshot.paid_in is None else snapshot.paid_in
@@ -493,8 +402,6 @@ def write_wallet(
 
 
 def find_cash(setup: Setup, snapshot: AccountSnapshot, state: AccountState) -> float:
-    if snapshot.cash is not None:
-        return snapshot.cash
     paid, worth = 0.0, 0.0
     for i, name in enumerate(setup.markets.names):
         quantity, entry = float(state.held.quantities[i]), float(state.held.entries[i])
@@ -518,45 +425,12 @@ def find_traded(setup: Setup, snapshot: AccountSnapshot) -> TradedDays | None:
     return TradedDays(int(setup.markets.time[-1]) // DAY, 0.0, past)
 
 
-# ------------------------------------------------------------------ what policies remember
-
-
-def rebuild_memories(setup: Setup) -> list[tuple[float, ...]]:
-    """Return what the policies remember at the last close, from the bars that they saw."""
-    found = []
-    for i, policy in enumerate(setup.observed):
-        kept = tuple(map(float, start_memory(policy.policy) or ()))
-        if kept and find_account_reads(policy.policy) - {"venue"}:
+def start_memories(setup: Setup) -> list[tuple[float, ...]]:
+    """Return what the policies that remember nothing start with."""
+    for policy in setup.observed:
+        if start_memory(policy.policy):
             raise ParameterError(
-                f"{type(policy.policy).__name__} remembers what it saw of the account, which a "
-                "snapshot does not know; decide from the result of a run"
+                f"{type(policy.policy).__name__} remembers what it saw, which a snapshot does not "
+                "know; decide from the result of a run"
             )
-        found.append(rebuild(setup, i) if kept else kept)
-    return found
-
-
-def rebuild(setup: Setup, i: int) -> tuple[float, ...]:
-    policy = setup.observed[i]
-    decide = policies.bind_plain(policy.policy, tuple(policy.columns))
-    columns = tuple(policy.columns.values())
-    numbers = tuple(map(float, start_memory(policy.policy)))
-    view = AccountView._make((*[math.nan] * (len(AccountView._fields) - 1), None))
-    bars, time = list_bars(setup, i), policy.market.time.tolist()
-    with np.errstate(all="ignore"):
-        for t in range(policy.market.n_bars - 1):
-            seen = Glimpse(time[t], t, bars[:, t])
-            _, numbers = decide(None, columns, numbers, seen, view, float(bars[6, t]), t)
-    return tuple(numbers)
-
-
-def list_bars(setup: Setup, i: int) -> base.FloatArray:
-    """Return the bars that a policy saw, of shape (7, n_bars)."""
-    policy, n = setup.observed[i], len(setup.markets)
-    if i == n:
-        return read_index(setup.observed, n, setup.markets.n_bars)
-    market = policy.market
-    names = ["mark_close" if name == "mark" else name for name in BAR_NUMBERS[:-1]]
-    paid = place_funding(market, setup.venues[setup.markets.names[i]], 0)
-    known = np.searchsorted(paid["funding_bar"], np.arange(market.n_bars), side="right") - 1
-    rates = np.concatenate([paid["funding_rate"], [math.nan]])
-    return np.stack([*(getattr(market, name) for name in names), rates[known]])
+    return [() for _ in setup.observed]

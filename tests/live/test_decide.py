@@ -1,6 +1,5 @@
 """A decision equals that of a run: leverage, order and cuts, bit for bit."""
 
-import json
 import math
 from dataclasses import replace
 from typing import Any
@@ -176,13 +175,9 @@ def run_to(whole: Whole, t: int) -> Any:
     return finish(setup, outcome, calendar="365")
 
 
-def decide_like(whole: Whole, t: int, *, by_facts: bool) -> Any:
-    """Return the decision at the close of bar t, from facts as JSON or from a result."""
-    result = run_to(whole, t)
-    state: Any = result
-    if by_facts:
-        text = json.dumps(bt.AccountSnapshot.from_result(result).to_dict())
-        state = bt.AccountSnapshot.from_dict(json.loads(text))
+def decide_like(whole: Whole, t: int) -> Any:
+    """Return the decision at the close of bar t."""
+    state = run_to(whole, t)
     return bt.decide(Reading(), **whole.prefix(t), **whole.terms, state=state, **whole.stated(t))
 
 
@@ -196,7 +191,7 @@ class Count:
     """What was compared: bars, those that trade, by kind; and what differed."""
 
     def __init__(self) -> None:
-        self.runs = self.bars = self.trading = self.by_facts = self.gaps = 0
+        self.runs = self.bars = self.trading = self.gaps = 0
         self.kinds: set[tuple[bool, str]] = set()
         self.wrong: list[str] = []
 
@@ -205,13 +200,11 @@ class Count:
         whole = Whole(case)
         rng, free = np.random.default_rng([case.seed, 41]), whole.list_bars()
         busy = [t for t in free if any(whole.order(t + 1, i) for i in range(len(whole.names)))]
-        account, venues = whole.terms["account"], whole.setup.venues.values()
-        is_plain = account.margin_call is None and not any(each.fees.tiers for each in venues)
+        account = whole.terms["account"]
         self.runs += bool(free)
         for t in {*rng.permutation(busy)[: per_run - 1].tolist(), *rng.permutation(free)[:1]}:
-            decision = decide_like(whole, int(t), by_facts=is_plain)
+            decision = decide_like(whole, int(t))
             self.bars += 1
-            self.by_facts += is_plain
             self.gaps += is_gap(whole, int(t), decision)
             self.trading += any(decision.order.values())
             self.kinds.add((len(whole.names) == 1, account.fill))
@@ -239,6 +232,5 @@ def test_decisions_at_200_bars_of_50_runs_are_those_of_the_runs(monkeypatch):
     assert count.runs >= 50
     assert count.bars >= 200
     assert count.trading >= 0.6 * count.bars
-    assert count.by_facts >= 0.4 * count.bars
     assert count.gaps >= 0.6 * count.bars
     assert len(count.kinds) == 6

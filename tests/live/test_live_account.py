@@ -1,7 +1,7 @@
 """What speaks against acting, memories, snapshots of exchanges, and the command."""
 
 import json
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -31,26 +31,6 @@ def snapshot(**fields: Any) -> bt.AccountSnapshot:
     """Return a snapshot of 1,000 with a position."""
     held = {"market": OLD | fields.pop("held", {})} | fields.pop("more", {})
     return bt.AccountSnapshot(**{"equity": 1_000.0, "positions": held} | fields)
-
-
-class Average(bt.Policy):
-    """Aim at 1x where the mark is above its running average, else at 0.5x."""
-
-    def start(self):
-        """Return an empty average."""
-        return Running(0.0, 0.0)
-
-    def leverage(self, bar, account, memory):
-        """Return the leverage, and the average with this bar."""
-        after = Running(memory.total + bar.mark, memory.count + 1.0)
-        return (1.0 if bar.mark > after.total / after.count else 0.5), after
-
-
-class Running(NamedTuple):
-    """Marks seen: their sum and their number."""
-
-    total: float
-    count: float
 
 
 def test_an_order_by_hand():
@@ -107,23 +87,17 @@ def test_the_policy_says_what_it_reads():
 def test_what_was_held_for_its_longest_time_is_closed_by_the_next_order():
     account, venue = account_of(max_holding="5h"), venue_of()
     run = bt.run(MARKET.prefix(6), Follow(), venue=venue, account=account, compile=False)
-    own = bt.AccountSnapshot.from_result(run)
-    held = own.positions["market"]
-    assert held.opened == run.fills["time"].iloc[0]
+    size, fill = float(run.bars["position"].iloc[-1]), run.fills.iloc[0]
+    held = {"quantity": size, "entry": float(fill["price"]), "opened": fill["time"]}
+    own = bt.AccountSnapshot(equity=float(run.bars["equity"].iloc[-1]), positions={"market": held})
     for state in (run, bt.AccountSnapshot.from_dict(json.loads(json.dumps(own.to_dict())))):
         decided = decide(state, MARKET.prefix(6), account=account)
-        assert decided.order == {"market": -held.quantity}
+        assert decided.order == {"market": -size}
         assert decided.may_act
     earlier = snapshot(held={"opened": END - pd.Timedelta("4h")})
     assert decide(earlier, account=account).order["market"] > 0.0
     with pytest.raises(bt.ParameterError, match="no opened: max_holding counts from it"):
         decide(snapshot(), account=account)
-
-
-def test_memory_of_the_market_is_rebuilt_as_the_run_has_it():
-    run = bt.run(MARKET, Average(), venue=venue_of(), account=account_of(), compile=False)
-    decision = decide(bt.AccountSnapshot.from_result(run), policy=Average())
-    assert decision.leverage["market"] == run.state.leverage
 
 
 # ------------------------------------------------------------------------------------ sources

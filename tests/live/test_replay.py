@@ -195,11 +195,6 @@ def test_fills_are_read(source, form, tmp_path):
         "BTCUSDT", -0.5, 100.0, 0.05, "USDT"]  # fmt: skip
 
 
-def test_a_negative_amount_beside_a_side_is_refused():
-    with pytest.raises(bt.DataError, match="at least 0, beside its side"):
-        bt.read_fills([{**ROW["ccxt"][0], "amount": -0.5}])
-
-
 def test_no_fills_are_read_and_those_without_fees_are_named():
     assert replay(bt.read_fills([])).bars["equity"].nunique() == 1
     with pytest.warns(UserWarning, match="1 fills have no fee"):
