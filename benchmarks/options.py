@@ -18,6 +18,7 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+from timing import best_of, timed
 
 import backtest as bt
 from backtest.base import black_kernels, compile_module
@@ -32,14 +33,9 @@ LOOPS = 200
 EXPIRIES = ("2026-01-30", "2026-02-27", "2026-03-27", "2026-06-26", "2026-12-25")
 
 
-def best_of(work: Callable[[], Any], n: int) -> float:
-    """Return the least nanoseconds of CPU per option over some repeats, after one not counted."""
-    seconds = []
-    for _ in range(REPEAT + 1):
-        start = time.thread_time()
-        work()
-        seconds.append(time.thread_time() - start)
-    return round(min(seconds[1:]) / n * 1e9, 1)
+def time_each(work: Callable[[], Any], n: int) -> float:
+    """Return the least nanoseconds of CPU per option."""
+    return round(best_of(REPEAT, timed(work, n / 1e9))[0], 1)
 
 
 def time_kernels(n: int) -> dict[str, float]:
@@ -55,9 +51,9 @@ def time_kernels(n: int) -> dict[str, float]:
     black.fill_prices(terms, False, values)
     prices = np.stack([sign, values, forward, strike, years, rate])
     return {
-        "price_ns": best_of(lambda: black.fill_prices(terms, False, values), n),
-        "greeks_ns": best_of(lambda: black.fill_greeks(terms, False, greeks), n),
-        "implied_volatility_ns": best_of(
+        "price_ns": time_each(lambda: black.fill_prices(terms, False, values), n),
+        "greeks_ns": time_each(lambda: black.fill_greeks(terms, False, greeks), n),
+        "implied_volatility_ns": time_each(
             lambda: implied.fill_volatilities(prices, False, found), n
         ),
         "largest_error": float(np.nanmax(np.abs(found - volatility))),
@@ -96,10 +92,10 @@ def time_margin(n: int) -> dict[str, float]:
         for _ in range(LOOPS):
             kernels.fill_option_table(account.options, account.rules, False, room)
 
-    reused = best_of(reuse, LOOPS) / 2_000.0
+    reused = time_each(reuse, LOOPS) / 2_000.0
     return {
         "rows": float(account.rules.shocks.counts[0]),
-        "table_us": round(best_of(fill, LOOPS) / 1_000.0 + reused, 1),
+        "table_us": round(time_each(fill, LOOPS) / 1_000.0 + reused, 1),
         "reused_us": round(reused, 1),
         "load": os.getloadavg()[0],
     }

@@ -11,9 +11,7 @@ Figures are CPU time, the best of some repeats, the works taking turns, on one t
   equal single runs bit for bit;
 * ``vectorbt``: the sweep against ``from_orders(cash_sharing=True)`` on the same weights, its
   fastest engine that is installed, simulation only (at least 20 times faster). Ours has a band of
-  2 %, and once more none, so that it trades at every open as vectorbt does;
-* ``cold``: the first run on a machine: CPU seconds to compile the loop, which a background process
-  does, and of the answer in plain Python until then, for three instruments and 20,000 bars.
+  2 %, and once more none, so that it trades at every open as vectorbt does.
 """
 
 from __future__ import annotations
@@ -22,11 +20,7 @@ import argparse
 import importlib.util
 import json
 import os
-import platform
-import subprocess
 import sys
-import tempfile
-import time
 import warnings
 from collections.abc import Callable
 from typing import Any
@@ -34,6 +28,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 from sweep import make_cases
+from timing import best_of, describe_machine, timed
 
 import backtest as bt
 from backtest.strategies import VolTarget
@@ -46,38 +41,13 @@ VENUE = bt.Venue.simple(
 )
 ACCOUNT = bt.Account(band=0.02)
 POLICY = VolTarget()
-PARTS = ("recorded", "sweep", "vectorbt", "cold")
-FIRST_RUN = """
-import sys, time
-import backtest as bt
-from backtest.strategies import VolTarget
-
-bars = int(sys.argv[1])
-markets = bt.Markets({f"COIN{k}": bt.Market.sample(bars=bars, seed=k) for k in range(3)})
-venue = bt.Venue.preset("binance-usdm", "BTCUSDT")
-start = time.process_time()
-bt.run(markets, VolTarget(), venue=venue, account=bt.Account())
-print(time.process_time() - start)
-"""
+PARTS = ("recorded", "sweep", "vectorbt")
 
 
 def make_markets(bars: int) -> bt.Markets:
     """Return eight synthetic markets of one minute."""
     samples = (bt.Market.sample(bars=bars, interval="1m", seed=k) for k in range(N))
     return bt.Markets(dict(zip(NAMES, samples, strict=True)))
-
-
-def best_of(repeat: int, *works: Callable[[], object]) -> list[float]:
-    """Return the least CPU seconds of each work, taking turns, after one unmeasured turn."""
-    for work in works:
-        work()
-    best = [float("inf")] * len(works)
-    for _ in range(repeat):
-        for i, work in enumerate(works):
-            start = time.process_time()
-            work()
-            best[i] = min(best[i], time.process_time() - start)
-    return best
 
 
 def measure_recorded(markets: bt.Markets, repeat: int) -> dict[str, Any]:
@@ -90,7 +60,7 @@ def measure_recorded(markets: bt.Markets, repeat: int) -> dict[str, Any]:
         for market in markets.values():
             dict(bt.run(market, POLICY, venue=VENUE, account=ACCOUNT).metrics)
 
-    ours, singles = best_of(repeat, together, apart)
+    ours, singles = best_of(repeat, timed(together), timed(apart))
     return {"portfolio_seconds": ours, "single_runs_seconds": singles, "ratio": ours / singles}
 
 
@@ -126,7 +96,7 @@ def measure_sweep(markets: bt.Markets, n_sets: int, repeat: int) -> dict[str, An
     case = full._replace(venue=VENUE, account=ACCOUNT, policy=VolTarget())
     equal = check_parity(markets.prefix(min(markets.n_bars, 2000)), case)
     single = next(iter(markets.values()))
-    several, one = best_of(repeat, sweep_of(markets, case), sweep_of(single, full))
+    several, one = best_of(repeat, *map(timed, (sweep_of(markets, case), sweep_of(single, full))))
     per_bar = several / (markets.n_bars * n_sets * N) * 1e9
     of_one = one / (single.n_bars * n_sets) * 1e9
     return {
@@ -165,9 +135,8 @@ def measure_vectorbt(markets: bt.Markets, n_sets: int, repeat: int) -> dict[str,
         ).value()  # fmt: skip
 
     restless = case._replace(account=bt.Account())
-    ours, their, always = best_of(
-        repeat, sweep_of(markets, case), theirs, sweep_of(markets, restless)
-    )
+    works = (sweep_of(markets, case), theirs, sweep_of(markets, restless))
+    ours, their, always = best_of(repeat, *map(timed, works))
     unit = 1e9 / (markets.n_bars * columns * N)
     return {
         "engine": engine,
@@ -177,20 +146,6 @@ def measure_vectorbt(markets: bt.Markets, n_sets: int, repeat: int) -> dict[str,
         "ours_with_orders_at_every_open_ns": always * unit,
         "times_faster_with_them": their / always,
     }
-
-
-def measure_cold() -> dict[str, float]:
-    """Time the first run, compiled before it and in plain Python, from an empty cache."""
-    seconds = {}
-    for name, mode, bars in (("compiling", "now", 200), ("plain_answer", "no", 20_000)):
-        with tempfile.TemporaryDirectory() as folder:
-            done = subprocess.run(
-                [sys.executable, "-c", FIRST_RUN, str(bars)], check=True, capture_output=True,
-                text=True,
-                env={**os.environ, "BACKTEST_CACHE_DIR": folder, "BACKTEST_COMPILE": mode},
-            )  # fmt: skip
-        seconds[f"{name}_cpu_seconds"] = float(done.stdout)
-    return seconds
 
 
 def main() -> None:
@@ -203,7 +158,7 @@ def main() -> None:
     wanted = parser.parse_args()
     markets = make_markets(wanted.bars)
     report: dict[str, Any] = {
-        "machine": {"processor": platform.machine(), "cores": os.cpu_count()},
+        "machine": describe_machine(),
         "bars": wanted.bars,
         "instruments": N,
     }
@@ -215,8 +170,6 @@ def main() -> None:
             report["sweep"] = measure_sweep(markets, wanted.sets, wanted.repeat)
         if "vectorbt" in wanted.only:
             report["vectorbt"] = measure_vectorbt(markets, wanted.sets, wanted.repeat)
-        if "cold" in wanted.only:
-            report["cold"] = measure_cold()
     sys.stdout.write(json.dumps(report, indent=1) + "\n")
 
 

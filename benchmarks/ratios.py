@@ -13,19 +13,18 @@ from __future__ import annotations
 
 import argparse
 import json
-import resource
 import shutil
 import subprocess
 import sys
 import tempfile
-import time
 from collections.abc import Callable, Iterator
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
-from run import ACCOUNT, INSTALLED, POLICY, VENUE, measure_recorded, prepare_loop
-from sweep import Case, best_of, make_cases, time_case, time_limit
+from run import ACCOUNT, POLICY, VENUE, measure_recorded, prepare_loop
+from sweep import Case, make_cases, time_case, time_limit
+from timing import best_of, timed, timed_process
 
 import backtest as bt
 from backtest.risk import make_runner
@@ -83,37 +82,11 @@ RATIOS = {
 }  # fmt: skip
 
 
-def time_work(work: Callable[[], Any]) -> Callable[[], float]:
-    """Return a function that does some work and says its CPU seconds, after a first time."""
-    work()
-
-    def timed() -> float:
-        start = time.process_time()
-        work()
-        return time.process_time() - start
-
-    return timed
-
-
-def time_process(*words: str) -> Callable[[], float]:
-    """Return a function that runs Python with some words and says its CPU seconds."""
-
-    def timed() -> float:
-        before = resource.getrusage(resource.RUSAGE_CHILDREN)
-        subprocess.run([sys.executable, *words], check=True, capture_output=True, env=INSTALLED)
-        after = resource.getrusage(resource.RUSAGE_CHILDREN)
-        return after.ru_utime - before.ru_utime + after.ru_stime - before.ru_stime
-
-    timed()
-    return timed
-
-
 def time_risk(market: bt.Market, policy: bt.Policy) -> Callable[[], float]:
     """Return a function that takes an account through paths and says ns per bar of a path."""
     paths = bt.simulate_paths(market, "filtered", paths=PATHS, horizon=f"{PATH_BARS}h", seed=1)
     runner = make_runner(paths, policy, venue=VENUE, account=bt.Account())
-    timed = time_work(lambda: [None for _ in runner.run_chunks()])
-    return lambda: timed() / (PATHS * PATH_BARS) * 1e9
+    return timed(lambda: [None for _ in runner.run_chunks()], PATHS * PATH_BARS / 1e9)
 
 
 def measure_runs(market: bt.Market, repeat: int) -> Iterator[tuple[str, float]]:
@@ -122,7 +95,7 @@ def measure_runs(market: bt.Market, repeat: int) -> Iterator[tuple[str, float]]:
     def run() -> None:
         dict(bt.run(market, POLICY, venue=VENUE, account=ACCOUNT).metrics)
 
-    recorded, bare = best_of(repeat, *map(time_work, (run, prepare_loop(market, POLICY))))
+    recorded, bare = best_of(repeat, *map(timed, (run, prepare_loop(market, POLICY))))
     yield "run", recorded / bare
     if find_spec("vectorbt") is not None:
         yield "run_vectorbt", 1.0 / measure_recorded(market, repeat)["times_faster"]
@@ -135,7 +108,7 @@ def measure_sweeps(market: bt.Market, repeat: int, folder: Path) -> Iterator[tup
     names["power"] = "power"
 
     def sweep(case: Case) -> Callable[[], float]:
-        return time_case(market, case, 1, time.process_time)
+        return time_case(market, case, 1)
 
     sample = bt.Market.sample()
     risks = (time_risk(sample, Constant()), time_risk(sample, VolTarget()))
@@ -166,7 +139,7 @@ def measure_processes(repeat: int, folder: Path) -> Iterator[tuple[str, float]]:
     """Yield the ratios of whole processes."""
     command = ("-m", "backtest", "run", "--results", str(folder))
     words = (("-c", LIBRARIES), ("-c", "import backtest"), command)
-    libraries, package, run = best_of(repeat, *(time_process(*each) for each in words))
+    libraries, package, run = best_of(repeat, *(timed_process(*each) for each in words))
     yield "import", package / libraries
     yield "process", run / libraries
 

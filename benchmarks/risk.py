@@ -34,35 +34,20 @@ class Hold(bt.Policy):
         return math.nan if account.position != 0.0 else self.size
 
 
-def time_paths(market: bt.Market, model: Any, bridge: int, count: int) -> float:
-    """Return CPU microseconds per bar of a path, after a warm start."""
+def time_paths(market: Any, model: Any, bridge: int, count: int) -> float:
+    """Return CPU microseconds per bar of a path and instrument, after a warm start."""
     paths = bt.simulate_paths(
         market, model, paths=count, horizon=f"{HOURS}h", bridge=bridge, seed=1
     )
     venue = bt.Venue.preset("binance-usdm", "BTCUSDT", at="latest")
-    account = bt.Account(capital=10_000)
-    runner = make_runner(paths, Hold(), venue=venue, account=account)
+    runner = make_runner(paths, Hold(), venue=venue, account=bt.Account(capital=10_000))
     for _ in runner.run_chunks(count=64):
         pass
     start = time.process_time()
     for _ in runner.run_chunks():
         pass
-    return (time.process_time() - start) / (count * HOURS) * 1e6
-
-
-def time_panel(market: bt.Market, count: int) -> float:
-    """Return CPU microseconds per bar of a path and instrument, of two instruments."""
-    markets = bt.Markets({"BTCUSDT": market, "ETHUSDT": bt.Market.sample(seed=1)})
-    paths = bt.simulate_paths(markets, "filtered", paths=count, horizon=f"{HOURS}h", seed=1)
-    venue = bt.Venue.preset("binance-usdm", "BTCUSDT", at="latest")
-    account = bt.Account(capital=10_000)
-    runner = make_runner(paths, Hold(), venue=venue, account=account)
-    for _ in runner.run_chunks(count=8):
-        pass
-    start = time.process_time()
-    for _ in runner.run_chunks():
-        pass
-    return (time.process_time() - start) / (2 * count * HOURS) * 1e6
+    n_markets = len(market) if isinstance(market, bt.Markets) else 1
+    return (time.process_time() - start) / (n_markets * count * HOURS) * 1e6
 
 
 def main() -> None:
@@ -71,13 +56,16 @@ def main() -> None:
     bare = bt.Market.from_frames(pd.DataFrame(market.bars()))
     count = int(sys.argv[1]) if len(sys.argv) > 1 else 10_000
     gbm = models.GBM(volatility=0.8)
+    two = bt.Markets({"BTCUSDT": market, "ETHUSDT": bt.Market.sample(seed=1)})
     found: dict[str, Any] = {"paths": count, "bars": HOURS}
     found["us_per_path_bar"] = {
         "gbm, one step": time_paths(bare, gbm, 1, count),
         "gbm, four steps": time_paths(bare, gbm, 4, count),
         "gbm with mark and funding, one step": time_paths(market, gbm, 1, count),
         "filtered with mark and funding": time_paths(market, "filtered", 1, count),
-        "filtered, two instruments, by instrument": time_panel(market, max(count // 10, 100)),
+        "filtered, two instruments, by instrument": time_paths(
+            two, "filtered", 1, max(count // 10, 100)
+        ),
     }
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     time_paths(bare, gbm, 1, 4 * count)

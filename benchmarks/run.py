@@ -2,7 +2,7 @@
 
     python benchmarks/run.py [--bars 525600] [--repeat 7] [--only PART ...]
 
-Figures are the best of some repeats, ours and theirs in turn, in one process on one machine:
+Figures are the least CPU time of some repeats, ours and theirs in turn:
 
 * ``recorded``: a run fully recorded with all its metrics, against vectorbt's fastest engine that
   is installed, doing ``from_orders`` on the same targets and then Sharpe, drawdown and return;
@@ -19,18 +19,15 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import platform
-import subprocess
 import sys
 import tempfile
-import time
 import tracemalloc
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
+from timing import best_of, describe_machine, time_first, timed, timed_process
 
 import backtest as bt
 from backtest.engine import begin, bind_loop, set_up_run, summarize_account
@@ -38,42 +35,11 @@ from backtest.engine.batch import list_policies
 from backtest.strategies import Constant, VolTarget
 
 os.environ["BACKTEST_COMPILE"] = "now"  # compiled code is timed
-INSTALLED = {**os.environ, "PYTHONDONTWRITEBYTECODE": ""}
-"""The environment of a process that finds the bytecode of its modules, as that of a user does."""
 POLICY = VolTarget()
 ACCOUNT = bt.Account(band=0.02)
 VENUE = bt.Venue.simple(
     taker=5e-4, slippage=1e-4, maintenance_rate=0.005, max_leverage=100, liquidation_fee=0.0125
 )
-NEW_POLICY = """
-import sys, time
-from typing import Annotated
-import backtest as bt
-
-class Fresh(bt.Policy):
-    half: Annotated[float, bt.Range(0, 9)] = 0.5
-    def leverage(self, bar, account):
-        return self.half + {number} * bar.close / bar.open
-
-market = bt.Market.sample(bars=200)
-venue = bt.Venue.preset("binance-usdm", "BTCUSDT")
-start = time.perf_counter()
-bt.run(market, Fresh(), venue=venue, account=bt.Account())
-print(time.perf_counter() - start)
-"""
-
-
-def best_of(repeat: int, *works: Callable[[], Any]) -> list[float]:
-    """Return the least seconds of each work, the works taking turns."""
-    for work in works:
-        work()
-    best = [float("inf")] * len(works)
-    for _ in range(repeat):
-        for i, work in enumerate(works):
-            start = time.perf_counter()
-            work()
-            best[i] = min(best[i], time.perf_counter() - start)
-    return best
 
 
 def measure_recorded(market: bt.Market, repeat: int) -> dict[str, Any]:
@@ -109,7 +75,7 @@ def measure_recorded(market: bt.Market, repeat: int) -> dict[str, Any]:
         return work
 
     engines = {"numba": theirs("numba")} | ({"rust": theirs("rust")} if has_rust() else {})
-    seconds, *others = best_of(repeat, ours, *engines.values())
+    seconds, *others = best_of(repeat, *map(timed, (ours, *engines.values())))
     fastest = min(zip(others, engines, strict=True))
     return {
         "ours_seconds": seconds,
@@ -130,7 +96,7 @@ def has_rust() -> bool:
 def measure_loop(market: bt.Market, repeat: int) -> dict[str, float]:
     """Time the compiled loop alone."""
     works = [prepare_loop(market, policy) for policy in (Constant(), POLICY)]
-    seconds = best_of(repeat, *works)
+    seconds = best_of(repeat, *map(timed, works))
     names = ("ns_per_bar", "ns_per_bar_vol_target")
     return {n: each / market.n_bars * 1e9 for n, each in zip(names, seconds, strict=True)}
 
@@ -153,18 +119,10 @@ def prepare_loop(market: bt.Market, policy: bt.Policy) -> Callable[[], Any]:
 def measure_process(repeat: int) -> dict[str, float]:
     """Time ``backtest run`` as a whole process against importing pandas, numba and pyarrow."""
     with tempfile.TemporaryDirectory() as folder:
-        run = [sys.executable, "-m", "backtest", "run", "--results", folder]
-        libraries = [sys.executable, "-c", "import pandas, numba, pyarrow"]
-        ours, imports = best_of(repeat, lambda: call(run), lambda: call(libraries))
+        run = timed_process("-m", "backtest", "run", "--results", folder)
+        libraries = timed_process("-c", "import pandas, numba, pyarrow")
+        ours, imports = best_of(repeat, run, libraries)
     return {"run_seconds": ours, "import_seconds": imports, "ratio": ours / imports}
-
-
-def call(command: list[str], **more: str) -> str:
-    """Run a command and return what it printed."""
-    done = subprocess.run(
-        command, check=True, capture_output=True, text=True, env={**INSTALLED, **more}
-    )
-    return done.stdout
 
 
 def measure_memory(market: bt.Market) -> dict[str, float]:
@@ -177,18 +135,6 @@ def measure_memory(market: bt.Market) -> dict[str, float]:
     tracemalloc.stop()
     recorded = 18 * result.of_account("equity").nbytes + np.asarray(result.entries).nbytes
     return {"peak_bytes": peak, "recorded_bytes": recorded, "ratio": peak / recorded}
-
-
-def measure_compile() -> dict[str, float]:
-    """Time a policy's first run: all cold, a new policy with the rules compiled, once more."""
-    with tempfile.TemporaryDirectory() as folder:
-        script = Path(folder) / "fresh.py"
-        seconds = {}
-        for name, number in (("cold", 0.25), ("new_policy", 0.26), ("second_process", 0.26)):
-            script.write_text(NEW_POLICY.format(number=number))
-            printed = call([sys.executable, str(script)], BACKTEST_CACHE_DIR=folder)
-            seconds[name] = float(printed)
-    return seconds
 
 
 PARTS = ("recorded", "loop", "process", "memory", "compile")
@@ -207,13 +153,10 @@ def main() -> None:
         "loop": lambda: measure_loop(market, wanted.repeat),
         "process": lambda: measure_process(wanted.repeat),
         "memory": lambda: measure_memory(market),
-        "compile": measure_compile,
+        "compile": lambda: time_first("bt.run(market, Fresh(), **terms)"),
     }
     report = {
-        "machine": {
-            "processor": platform.processor() or platform.machine(),
-            "cores": os.cpu_count(),
-        },
+        "machine": describe_machine(),
         "bars": wanted.bars,
         **{name: parts[name]() for name in PARTS if name in wanted.only},
     }

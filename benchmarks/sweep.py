@@ -12,11 +12,8 @@ equal single runs to 1e-9.
 * ``all``: every measure, with lots and the cap of initial margin;
 * ``rules``: five brackets, isolated margin, partial liquidation, a stop, an inverse contract, with
   every measure; ``rules_core`` with those of ``core``;
-* ``memory`` and ``half_lives``: a policy that remembers; 64 half-lives;
-* ``power`` and ``powers``: a power that varies; with 64 half-lives. The part ``power``
-  times them in turn with the formula without a power, on 35,064 hours;
+* ``power``: a power that varies;
 * ``vectorbt``: target-percent orders with fees, 64 columns, without and with measures;
-* ``growth``: rates over three doublings of bars and of sets, the same ones repeated;
 * ``million``: 1,000,000 sets on 61,320 hourly bars, with the peak of memory;
 * ``compile``: seconds until a policy has been swept: all cold, a new policy, a second process.
 """
@@ -25,67 +22,26 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
-import platform
 import resource
 import subprocess
 import sys
-import tempfile
 import time
 from collections.abc import Callable, Mapping
-from pathlib import Path
 from typing import Annotated, Any, NamedTuple
 
 import numpy as np
 import pandas as pd
+from timing import best_of, describe_machine, time_first, timed
 
 import backtest as bt
 from backtest.strategies import VolTarget
 from backtest.sweep.set_evaluator import Evaluator
 
-HOURLY_BARS, POWER_BARS = 61_320, 35_064
+HOURLY_BARS = 61_320
 SIMPLE = bt.Venue.simple(
     taker=5e-4, slippage=1e-4, maintenance_rate=0.005, max_leverage=100, liquidation_fee=0.0125
 )
 ACCOUNT = bt.Account(band=0.02, max_leverage=20.0)
-FRESH = """
-import sys, time
-from typing import Annotated
-import numpy as np
-import backtest as bt
-
-class Fresh(bt.Policy):
-    half: Annotated[float, bt.Range(0, 9)] = 0.5
-    def leverage(self, bar, account):
-        return self.half + {number} * bar.close / bar.open
-
-market = bt.Market.sample(bars=200)
-venue = bt.Venue.preset("binance-usdm", "BTCUSDT")
-start = time.perf_counter()
-bt.sweep(market, Fresh, {{"half": np.linspace(0.1, 1, 64)}}, venue=venue, account=bt.Account())
-print(time.perf_counter() - start)
-"""
-
-
-class Peak(NamedTuple):
-    """What :class:`Braked` remembers."""
-
-    close: float
-
-
-class Braked(bt.Policy):
-    """Hold less the further the price is under its peak."""
-
-    most: Annotated[float, bt.Range(0.01, 10.0)] = 2.0
-
-    def start(self) -> Peak:
-        """Return a memory that knows no price."""
-        return Peak(0.0)
-
-    def leverage(self, bar: bt.Bar, account: bt.AccountView, memory: Peak) -> tuple[float, Peak]:
-        """Return the leverage and the peak."""
-        peak = max(memory.close, bar.close)
-        return self.most * (bar.close / peak), Peak(peak)
 
 
 class Restless(bt.Policy):
@@ -141,19 +97,15 @@ def make_cases(n_sets: int) -> dict[str, Case]:
         max_leverage=8.0,
     )  # fmt: skip
     powers = 0.5 + 2.5 * (np.arange(n_sets) * 7919 % n_sets) / n_sets
-    half_lives = {**both, "half_life": np.geomspace(100, 2_000, 64)[np.arange(n_sets) % 64]}
     return {
         "core": Case(VolTarget(half_life=2000), both, SIMPLE, ACCOUNT, "core"),
         "every_bar": Case(Restless, both, SIMPLE, ACCOUNT, "core"),
         "all": Case(VolTarget(half_life=2000), both, lots, ACCOUNT, "all"),
         "rules": Case(VolTarget(half_life=2000), {"target": targets}, full, isolated, "all"),
         "rules_core": Case(VolTarget(half_life=2000), {"target": targets}, full, isolated, "core"),
-        "memory": Case(Braked, {"most": targets}, SIMPLE, ACCOUNT, "core"),
-        "half_lives": Case(VolTarget, half_lives, SIMPLE, ACCOUNT, "core"),
         "power": Case(
             VolTarget(half_life=2000), {**both, "power": powers}, SIMPLE, ACCOUNT, "core"
         ),
-        "powers": Case(VolTarget, {**half_lives, "power": powers}, SIMPLE, ACCOUNT, "core"),
     }
 
 
@@ -185,18 +137,12 @@ def check_parity(cases: Mapping[str, Case]) -> dict[str, int]:
     return compared
 
 
-def best_of(repeat: int, *works: Callable[[], float]) -> list[float]:
-    """Return the least of what each work says it took, the works taking turns."""
-    best = [float("inf")] * len(works)
-    for _ in range(repeat):
-        best = [min(least, work()) for least, work in zip(best, works, strict=True)]
-    return best
+def time_case(market: bt.Market, case: Case, threads: int) -> Callable[[], float]:
+    """Return a function that sweeps a case and says the nanoseconds per bar and set.
 
-
-def time_case(
-    market: bt.Market, case: Case, threads: int, clock: Callable[[], float] = time.perf_counter
-) -> Callable[[], float]:
-    """Return a function that sweeps a case and says the nanoseconds per bar and set."""
+    CPU time on one thread, wall time on several.
+    """
+    clock = time.process_time if threads == 1 else time.perf_counter
     evaluator = build(market, case, threads)
     n_sets = len(next(iter(case.sets.values())))
     evaluator.evaluate({name: values[:64] for name, values in case.sets.items()})
@@ -259,20 +205,15 @@ def measure_vectorbt(market: bt.Market, case: Case, repeat: int) -> dict[str, An
             freq="1min", init_cash=10_000, engine=engine,
         )  # fmt: skip
 
-    def timed(with_measures: bool) -> Callable[[], float]:
-        def work() -> float:
-            start = time.perf_counter()
-            portfolio = simulate()
-            if with_measures:
-                portfolio.sharpe_ratio()
-                portfolio.max_drawdown()
-                portfolio.total_return()
-            return (time.perf_counter() - start) / market.n_bars / columns * 1e9
+    def simulate_and_measure() -> None:
+        portfolio = simulate()
+        portfolio.sharpe_ratio()
+        portfolio.max_drawdown()
+        portfolio.total_return()
 
-        return work
-
-    simulate()
-    ours, bare, measured = best_of(repeat, time_case(market, case, 1), timed(False), timed(True))
+    unit = market.n_bars * columns / 1e9
+    theirs = (timed(simulate, unit), timed(simulate_and_measure, unit))
+    ours, bare, measured = best_of(repeat, time_case(market, case, 1), *theirs)
     return {
         "engine": engine,
         "ours_ns": ours,
@@ -280,60 +221,6 @@ def measure_vectorbt(market: bt.Market, case: Case, repeat: int) -> dict[str, An
         "with_measures_ns": measured,
         "times_faster_than_simulation": bare / ours,
         "times_faster_than_with_measures": measured / ours,
-    }
-
-
-def measure_power(n_sets: int, repeat: int) -> dict[str, float]:
-    """Time formulas with a power in turn with those without, in CPU seconds of one thread."""
-    market = bt.Market.sample(bars=POWER_BARS)
-    cases = make_cases(n_sets)
-    names = ("core", "power", "half_lives", "powers")
-    works = [time_case(market, cases[name], 1, time.process_time) for name in names]
-    report = dict(zip(names, best_of(repeat, *works), strict=True))
-    return {
-        **{f"{name}_ns": ns for name, ns in report.items()},
-        "power_over_plain": report["power"] / report["core"],
-        "powers_over_half_lives": report["powers"] / report["half_lives"],
-    }
-
-
-def repeat_market(market: bt.Market, times: int) -> bt.Market:
-    """Return the same bars again and again, each time from where the last ended."""
-    span = pd.Timedelta(market.interval * market.n_bars, unit="ns")
-    growth = market.close[-1] / market.open[0]
-
-    def repeat(frame: pd.DataFrame | None) -> pd.DataFrame | None:
-        if frame is None:
-            return None
-        prices = [name for name in frame.columns if name in ("open", "high", "low", "close")]
-        parts = [
-            frame.assign(**{name: frame[name] * growth**k for name in prices}).shift(freq=k * span)
-            for k in range(times)
-        ]
-        return pd.concat(parts)
-
-    funding = repeat(market.funding())
-    rates = None if funding is None else funding["rate"]
-    return bt.Market.from_frames(repeat(market.bars()), mark=repeat(market.mark()), funding=rates)
-
-
-def measure_growth(case: Case, bars: int, repeat: int) -> dict[str, Any]:
-    """Return the rates over three doublings of bars, and of sets: the same ones again and again."""
-
-    def repeated(times: int) -> Case:
-        return case._replace(sets={name: np.tile(v, times) for name, v in case.sets.items()})
-
-    times = [1, 2, 4, 8]
-    market = bt.Market.sample(bars=bars // 8, interval="1m")
-    sizes = [market.n_bars * n for n in times]
-    by_bars = [best_of(repeat, time_case(repeat_market(market, n), case, 1))[0] for n in times]
-    by_sets = [best_of(repeat, time_case(market, repeated(n), 1))[0] for n in times]
-    counts = [n * len(next(iter(case.sets.values()))) for n in times]
-    return {
-        "ns_by_bars": dict(zip(map(str, sizes), by_bars, strict=True)),
-        "ns_by_sets": dict(zip(map(str, counts), by_sets, strict=True)),
-        "spread_by_bars": max(by_bars) / min(by_bars) - 1.0,
-        "spread_by_sets": max(by_sets) / min(by_sets) - 1.0,
     }
 
 
@@ -355,22 +242,7 @@ def measure_million(n_sets: int) -> dict[str, float]:
     }
 
 
-def measure_compile() -> dict[str, float]:
-    """Time a policy's first sweep: all cold, a new policy with the rules compiled, once more."""
-    with tempfile.TemporaryDirectory() as folder:
-        script = Path(folder) / "fresh.py"
-        seconds = {}
-        for name, number in (("cold", 0.25), ("new_policy", 0.26), ("second_process", 0.26)):
-            script.write_text(FRESH.format(number=number))
-            done = subprocess.run(
-                [sys.executable, str(script)], check=True, capture_output=True, text=True,
-                env={**os.environ, "BACKTEST_CACHE_DIR": folder},
-            )  # fmt: skip
-            seconds[name] = float(done.stdout)
-    return seconds
-
-
-PARTS = ("ratios", "power", "vectorbt", "growth", "million", "compile")
+PARTS = ("ratios", "vectorbt", "million", "compile")
 
 
 def main() -> None:
@@ -387,7 +259,7 @@ def main() -> None:
     cases = make_cases(wanted.sets)
     cases = {name: cases[name] for name in wanted.cases or cases}
     report: dict[str, Any] = {
-        "machine": {"processor": platform.machine(), "cores": os.cpu_count()},
+        "machine": describe_machine(),
         "bars": wanted.bars,
         "sets": wanted.sets,
         "sets_equal_to_runs": check_parity(cases),
@@ -396,16 +268,13 @@ def main() -> None:
     if "ratios" in wanted.only:
         report["ratios"] = measure_ratios(market, cases, wanted.limit, wanted.repeat)
     core = make_cases(wanted.sets)["core"]
-    if "power" in wanted.only:
-        report["power"] = measure_power(wanted.sets, wanted.repeat)
     if "vectorbt" in wanted.only:
         report["vectorbt"] = measure_vectorbt(market, core, max(1, wanted.repeat // 2))
-    if "growth" in wanted.only:
-        report["growth"] = measure_growth(core, wanted.bars, wanted.repeat)
     if "million" in wanted.only:
         report["million"] = measure_million(wanted.million)
     if "compile" in wanted.only:
-        report["compile"] = measure_compile()
+        sets = '{"half": np.linspace(0.1, 1, 64)}'
+        report["compile"] = time_first(f"bt.sweep(market, Fresh, {sets}, **terms)")
     sys.stdout.write(json.dumps(report, indent=1) + "\n")
 
 

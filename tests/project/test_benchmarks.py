@@ -14,7 +14,7 @@ import backtest as bt
 
 BENCHMARKS = Path(__file__).parents[2] / "benchmarks"
 SCRIPTS = {path.relative_to(BENCHMARKS).as_posix() for path in BENCHMARKS.rglob("*.py")}
-HELPERS = {"replications/comparison.py", "replications/paths.py"}
+HELPERS = {"timing.py", "replications/comparison.py", "replications/paths.py"}
 """What the others import: no commands."""
 
 SMALLEST = {
