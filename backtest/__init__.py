@@ -92,7 +92,6 @@ if TYPE_CHECKING:
     from backtest.tune import Robustness, Study, objective, tune
     from backtest.validation import (
         CrossValidation,
-        Folds,
         WalkForward,
         cross_validate,
         folds,
@@ -134,7 +133,6 @@ __all__ = [
     "Earlier",
     "FeeTier",
     "Fees",
-    "Folds",
     "InForce",
     "InfiniteLeverageWarning",
     "LastPriceWarning",

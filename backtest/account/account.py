@@ -29,7 +29,6 @@ from backtest.base import (
     Rate,
     Timed,
     Value,
-    Viewable,
     checked,
     declared,
     did_you_mean,
@@ -256,7 +255,7 @@ GENERAL: dict[str, Any] = {
 
 
 @declared(kw_only=True)
-class Account(Value, Viewable):
+class Account(Value):
     """One account, with one position or several on one collateral.
 
     With several, ``margin``, ``venue_leverage``, ``min_leverage``, ``max_leverage``, ``band``,

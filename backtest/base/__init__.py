@@ -71,7 +71,7 @@ if TYPE_CHECKING:
     from backtest.base.result_folders import write_json_file, write_parquet
     from backtest.base.result_parts import Headline, Panel, Part, Shown, ShownChart, ShownTable
     from backtest.base.result_parts import list_changes
-    from backtest.base.saved_result import Kind, Origin, Reportable, SavedResult, Viewable
+    from backtest.base.saved_result import Kind, Origin, Reportable, SavedResult
     from backtest.base.saved_result import describe_origin, list_records, select_numbers
     from backtest.base.settings_result import SettingsResult, compute_id, find_version
     from backtest.base.settings_result import find_versions

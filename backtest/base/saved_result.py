@@ -161,16 +161,6 @@ class Reportable:
         return str(self._write_cell())
 
 
-class Viewable:
-    """Base of markets, venues, accounts, policies and paths: a notebook shows their facts."""
-
-    __slots__ = ()
-    _write_view = call_later("backtest.report", "write_view")
-
-    def _repr_html_(self) -> str:
-        return str(self._write_view())
-
-
 class SavedResult(Reportable):
     """Base of results that are saved.
 

@@ -34,7 +34,7 @@ _SAMPLE = Path(__file__).parents[2] / "data" / "sample-1h"
 _SAMPLE_DEFAULTS = {"bars": 8760, "seed": 0, "interval": "1h"}
 
 
-class BarClock(base.Viewable):
+class BarClock:
     """Base of one market and of several: bars by their opens, equal if their contents are."""
 
     time: IntArray

@@ -32,7 +32,6 @@ from backtest.base import (
     ParameterError,
     PolicyError,
     Range,
-    Viewable,
     check_names,
     checked,
     did_you_mean,
@@ -82,7 +81,7 @@ class Parameter(NamedTuple):
 
 
 @dataclass_transform(frozen_default=True)
-class Policy(Viewable):
+class Policy:
     """The base of all policies; a subclass becomes a frozen dataclass of its parameters.
 
     Declare parameters as ``name: Annotated[float, Range(low, high, unit)] = default`` (or int with

@@ -6,8 +6,8 @@ from backtest.base import open_door
 
 if TYPE_CHECKING:
     from backtest.report.index import write_all
-    from backtest.report.notebook import write_cell, write_view
-    from backtest.report.pictures import draw_run, draw_spans, draw_surface
+    from backtest.report.notebook import write_cell
+    from backtest.report.pictures import draw_run, draw_surface
     from backtest.report.render import choose_format, write_page
     from backtest.report.report_numbers import format_measure, name_unit
     from backtest.report.write import build_page, write_report, write_summary

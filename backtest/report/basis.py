@@ -231,6 +231,12 @@ GROUPS = {
 ASIDE = ("in_force", "earlier")
 
 
+def read_group(venue: Mapping[str, Any], group: str) -> Any:
+    if group != "rules":
+        return venue.get(group)
+    return {name: each for name, each in venue.items() if name not in (*GROUPS, *ASIDE)}
+
+
 def list_sources(venue: Mapping[str, Any], days: Sequence[str], of: str = "") -> Block:
     preset = str((venue.get("in_force") or {}).get("preset", ""))
     if not preset:
@@ -240,66 +246,25 @@ def list_sources(venue: Mapping[str, Any], days: Sequence[str], of: str = "") ->
         )
     if preset not in {each.name for each in preset_files.available()}:
         return Paragraph(f"The rules are those of {preset}; its file has their dates and sources.")
-    name, changes = choose_table(preset, venue)
-    rows = tuple(list_group_sources(name, changes, days))
+    name, symbol, _ = preset_files.parse_name(preset)
+    since = venue["in_force"].get("since") or None
+    presets = {at: to_plain(Venue.preset(name, symbol, at).to_dict()) for at in (None, since)}
+    kept = {at: [g for g in GROUPS if read_group(venue, g) == read_group(own, g)]
+            for at, own in presets.items()}  # fmt: skip
+    at = max(kept, key=lambda each: len(kept[each]))
+    found = [each for each in preset_files.origins(name, symbol, at) if each.group != "brackets"]
+    for day in days or (at,):
+        found += [each for each in preset_files.origins(name, symbol, day)
+                  if each.group == "brackets"]  # fmt: skip
+    rows = tuple(
+        (GROUPS.get(each.group, each.group), each.date,
+         each.source + "; this run changes them" * (each.group in GROUPS
+                                                    and each.group not in kept[at]))
+        for each in found
+    )  # fmt: skip
     columns = tuple(Column(each, is_number=False) for each in ("rules", "as of", "source"))
     note = "Figures without a source are assumptions, marked as such."
     return Table(f"Sources of the rules{of}", columns, rows, note)
-
-
-def list_group_sources(
-    name: preset_files.PresetName, changes: Mapping[str, list[str]], days: Sequence[str]
-) -> Iterator[tuple[str, str, str]]:
-    venue, symbol, at = name
-    origins = {each.group: each for each in preset_files.origins(venue, symbol, at)}
-    for group, words in GROUPS.items():
-        changed = "; ".join(changes.get(group, ()))
-        found = [origins[group]] if group in origins else []
-        if group == "brackets" and days:
-            of_days = [preset_files.origins(venue, symbol, day) for day in days]
-            found = [each for several in of_days for each in several if each.group == group]
-        for each in found:
-            yield words, each.date, each.source
-        if changed or not found:
-            yield words, "this run", changed or "not in the preset: the default"
-
-
-def choose_table(
-    preset: str, venue: Mapping[str, Any]
-) -> tuple[preset_files.PresetName, dict[str, list[str]]]:
-    since = str(venue["in_force"].get("since", ""))
-    days = dict.fromkeys(("", f"@{preset_files.LATEST}", f"@{since}" if since else ""))
-    names = [preset_files.parse_name(preset + day) for day in days]
-    found = [(name, find_changes(name, venue)) for name in names]
-    return min(found, key=lambda each: sum(map(len, each[1].values())))
-
-
-def find_changes(name: preset_files.PresetName, venue: Mapping[str, Any]) -> dict[str, list[str]]:
-    before = to_plain(Venue.preset(*name).to_dict())
-    changes: dict[str, list[str]] = {}
-    for key in dict.fromkeys((*before, *venue)):
-        was, now = before.get(key), venue.get(key)
-        if key in ASIDE or was == now:
-            continue
-        if isinstance(was, Mapping) and isinstance(now, Mapping):
-            names = dict.fromkeys((*was, *now))
-            changes[key] = [
-                describe_change(each, was.get(each), now.get(each))
-                for each in names
-                if was.get(each) != now.get(each)
-            ]
-        elif key in GROUPS:
-            changes[key] = [f"{len(now or ())} rows of this run's own"]
-        else:
-            text = describe_change(key.replace("_", " "), was, now)
-            changes.setdefault("rules", []).append(text)
-    return changes
-
-
-def describe_change(name: str, was: Any, now: Any) -> str:
-    is_plain = isinstance(now, list) or (isinstance(now, Mapping) and "value" not in now)
-    text = f"{name} of this run's own" if is_plain else f"{name} {format_setting(now)}"
-    return text if was is None else f"{text} instead of {format_setting(was)}"
 
 
 # ----------------------------------------------------------------------------------------- settings

@@ -215,11 +215,8 @@ DUST = 1e-6
 
 def choose_scale(layout: dict[str, Any], *series: FloatArray) -> None:
     drawn = [each for each in map(keep_positive, series) if np.isfinite(each).any()]
-    if not drawn:
-        return
-    log, is_log = scale_log(*drawn), is_wide(np.concatenate(drawn))
-    layout["yaxis"] |= log if is_log else {}
-    layout["meta"] = {"log": log, "is_log": is_log}
+    if drawn and is_wide(np.concatenate(drawn)):
+        layout["yaxis"] |= scale_log(*drawn)
 
 
 def keep_positive(values: FloatArray) -> FloatArray:
@@ -563,23 +560,6 @@ def draw_area(
                             line={"width": 0.5})  # fmt: skip
 
 
-def draw_band(
-    shown: ShownChart,  # noqa: ARG001
-    table: pd.DataFrame,
-    layout: dict[str, Any],  # noqa: ARG001
-) -> Iterator[dict[str, Any]]:
-    x = [escape_label(each) if isinstance(each, str) else each for each in table.index]
-    low, middle, high = (table.iloc[:, k].to_numpy(dtype=np.float64) for k in range(3))
-    yield draw_line(x, low, "low", "accent_soft", line={"width": 0}, hoverinfo="skip")
-    yield draw_line(x, high, "high", "accent_soft", line={"width": 0}, fill="tonexty",
-                    fillcolor=LIGHT["accent_soft"], hoverinfo="skip")  # fmt: skip
-    yield draw_line(x, middle, "median", mode="lines+markers", marker={"size": 4},
-                    hovertemplate="%{y:.4g}")  # fmt: skip
-    if table.shape[1] > 3:
-        yield draw_points(x, table.iloc[:, 3].to_numpy(), str(table.columns[3]), "loss", size=10,
-                          symbol="circle-open", stroke=2, hovertemplate="%{y:.4g}")  # fmt: skip
-
-
 def draw_quotes(
     shown: ShownChart,  # noqa: ARG001
     table: pd.DataFrame,
@@ -651,7 +631,6 @@ DRAWN: Mapping[str, Draw] = {
     "steps": draw_lines,
     "bars": draw_bars,
     "area": draw_area,
-    "band": draw_band,
     "quotes": draw_quotes,
     "matrix": draw_matrix,
     "waterfall": draw_waterfall,

@@ -1,4 +1,4 @@
-"""The sets of a sweep, or the trials of a study, for charts; and what parameters matter."""
+"""The sets of a sweep, or the trials of a study, for charts."""
 
 from __future__ import annotations
 
@@ -12,7 +12,6 @@ from backtest.base import BoolArray, FloatArray, IntArray
 from backtest.measures import check_metric, order_sets, read_objective
 from backtest.measures.measure_table import ABOUT
 from backtest.sweep import ERROR, Axis, read_axis
-from backtest.sweep.sweep_table import MOST_VALUES
 
 if TYPE_CHECKING:
     from backtest.sweep import Sweep
@@ -43,16 +42,6 @@ class Explored(NamedTuple):
     @property
     def varied(self) -> list[str]:
         return [name for name in self.parameters if self.table[name].nunique(dropna=False) > 1]
-
-    def keep(self, chosen: BoolArray) -> Explored:
-        place = np.cumsum(chosen) - 1
-        return self._replace(
-            table=self.table[chosen].reset_index(drop=True),
-            values=self.values[chosen],
-            order=place[self.order[chosen[self.order]]].astype(np.int64),
-            is_ruined=self.is_ruined[chosen],
-            is_kept=self.is_kept[chosen],
-        )
 
     def read_axis(self, name: str) -> Axis:
         return read_axis(self.table[name], self.parameters[name]["log"])
@@ -114,41 +103,6 @@ def find_label(table: pd.DataFrame, name: str) -> str:
     return own if own in table else name
 
 
-def find_idle(explored: Explored, name: str) -> BoolArray:
-    column = explored.table[name]
-    none = np.zeros(len(column), dtype=np.bool_)
-    if not pd.api.types.is_float_dtype(column) or column.nunique() <= MOST_VALUES:
-        return none
-    counts = column.value_counts()
-    value, count = float(counts.index[0]), int(counts.iloc[0])
-    is_inside = column.min() < value < column.max()
-    is_alone = len(counts) < 2 or int(counts.iloc[1]) < count / 10
-    if not (is_inside and is_alone and count > len(column) / 20):
-        return none
-    return (column == value).to_numpy(dtype=np.bool_)
-
-
-def exclude_idle(explored: Explored, *names: str) -> tuple[Explored, str]:
-    idle = np.zeros(len(explored.table), dtype=np.bool_)
-    said = []
-    for name in names:
-        here = find_idle(explored, name)
-        if here.any():
-            value = explored.table[name].to_numpy()[here][0]
-            said.append(f"{here.sum():,} sets in which {name} has no part and is {value:g}")
-        idle |= here
-    idle[explored.best] = False
-    words = f" Left out: {' and '.join(said)}." if said else ""
-    return (explored.keep(~idle), words) if idle.any() else (explored, "")
-
-
-def rank_from_best(explored: Explored) -> FloatArray:
-    n = len(explored.order)
-    place = np.empty(n)
-    place[explored.order] = np.arange(n)
-    return 1.0 - place / max(n - 1, 1)
-
-
 def scale_parameter(column: pd.Series, *, log: bool) -> FloatArray:
     is_number = pd.api.types.is_numeric_dtype(column) and not pd.api.types.is_bool_dtype(column)
     if is_number and not column.isna().any():
@@ -175,31 +129,3 @@ def find_neighbors(explored: Explored) -> BoolArray:
         near &= distance <= reach + TIED
     near[explored.best] = False
     return near
-
-
-LEAST_SETS = 20
-"""Fewer sets than this do not show what matters."""
-
-
-def measure_importance(explored: Explored) -> pd.Series | None:
-    """Return the share of each varied parameter, the largest first; None if there are too few sets.
-
-    Notes
-    -----
-    The correlation ratio (Fisher 1925), adjusted for the number of cells: the part of the variance
-    of the ranks of sets that lies between the cells of one parameter. Ranks, so that ruined sets
-    count as the worst and single extremes do not dominate. What parameters do only together is in
-    none of them.
-    """
-    names, n = explored.varied, len(explored.table)
-    if n < LEAST_SETS or not names:
-        return None
-    rank = pd.Series(rank_from_best(explored))
-    shares = {}
-    for name in names:
-        cells = explored.read_axis(name).cells
-        k = len(np.unique(cells))
-        inside = float((rank - rank.groupby(cells).transform("mean")).pow(2).sum())
-        whole = float((rank - rank.mean()).pow(2).sum())
-        shares[name] = 1.0 - inside / whole * (n - 1) / max(n - k, 1) if whole > 0.0 else 0.0
-    return pd.Series(shares, name="importance").sort_values(ascending=False, kind="stable")

@@ -1,11 +1,10 @@
-"""Options of a run: their Greeks, cost by roll, hedging error, explained profit and payoff."""
+"""Options of a run: their Greeks, cost by roll, hedging error and explained profit."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
-import numpy as np
 import pandas as pd
 
 from backtest.base import (
@@ -20,15 +19,11 @@ from backtest.base import (
 )
 from backtest.engine.option_trader import SCHEDULED
 from backtest.engine.trades import COSTS
-from backtest.measures import compute_payoffs
 from backtest.measures.option_profit import EXPLAINED
 
 if TYPE_CHECKING:
     from backtest.engine import Result, RunOptions
 
-REACH = 0.5
-"""How far from the last price a payoff is drawn, as a fraction of it."""
-POINTS = 201
 MONEY = (
     "options",
     "hedge",
@@ -47,7 +42,7 @@ def list_option_parts(result: Result) -> list[Part]:
         return []
     lead = (
         "What the options added to the account's leverage, what they cost, which part of their "
-        "profit each Greek explains, and what they pay at expiry."
+        "profit each Greek explains."
     )
     return [
         Part("costs of options", "Cost of options", "", lambda: list_tables(result), "both"),
@@ -121,8 +116,6 @@ def list_charts(result: Result, options: RunOptions) -> Iterator[Shown]:
                          errors[["profit", "theory", "error"]], y="money",
                          colors={"profit": "ink", "theory": "accent", "error": "loss"},
                          has_legend=True)  # fmt: skip
-    for i in np.unique(options.terms.instruments).tolist():
-        yield draw_payoff(result, options, i)
 
 
 def tabulate_contracts(result: Result) -> ShownTable:
@@ -138,24 +131,3 @@ def tabulate_contracts(result: Result) -> ShownTable:
     heads = {name: Head(name, "money", "money") for name in COSTS}
     note = "Premium and proceeds of what was sold are negative; an open one counts at its mark."
     return ShownTable(shown, "Cost by roll", note, Head("contract"), heads)
-
-
-def draw_payoff(result: Result, options: RunOptions, i: int) -> ShownChart:
-    own = options.terms.instruments == i
-    held = np.where(own, options.record.quantity, 0.0)
-    last = int(np.flatnonzero(held.any(axis=1))[-1]) if held.any() else 0
-    peak = int(np.abs(np.where(own, options.greeks["delta"], 0.0).sum(axis=1)).argmax())
-    closes = {"held last": last}
-    if (held[peak] != held[last]).any():
-        closes["at the peak of delta"] = peak
-    marks = [float(result.marks[t, i]) for t in closes.values()]
-    prices = np.linspace(min(marks) * (1.0 - REACH), max(marks) * (1.0 + REACH), POINTS)
-    table = pd.DataFrame({label: compute_payoffs(options.terms, held[t], prices)
-                          for label, t in closes.items()}, index=prices)  # fmt: skip
-    told = "; ".join(f"{label}, {result.span.describe_close(t)}" for label, t in closes.items())
-    name = result.names[i]
-    return ShownChart(f"payoff_{i}", f"Payoff at expiry, {name}", "What the options pay if all "
-                      f"expire at one price, without their premiums: {told}. Dotted: the mark "
-                      "then.", table, colors={"held last": "accent",
-                      "at the peak of delta": "neutral"}, x=f"price of {name} at expiry", y="money",
-                      marks=tuple(marks), has_legend=True)  # fmt: skip

@@ -35,7 +35,6 @@ from backtest.engine.run_record import (
     describe_benchmark,
     find_start,
     measure_holding,
-    sample_risk_free,
 )
 from backtest.engine.run_result import WORDS, is_large
 from backtest.engine.trades import (
@@ -49,7 +48,6 @@ from backtest.measures import (
     monthly_returns,
     name_measure,
     name_sharpe,
-    rolling_measures,
     worst_drawdowns,
 )
 from backtest.measures.cautions import AFTER_RUIN, DOUBTS
@@ -57,7 +55,7 @@ from backtest.measures.measure_table import ABOUT, COSTS, find_cost_rates
 from backtest.policy import sets_margin
 from backtest.report.charts import is_wide, thin_rows
 from backtest.report.option_parts import list_option_parts
-from backtest.report.report_numbers import format_close, format_measure, name_period, name_unit
+from backtest.report.report_numbers import format_close, format_measure, name_unit
 
 if TYPE_CHECKING:
     from backtest.engine import Result, Trades
@@ -343,7 +341,7 @@ def list_parts(result: Result) -> list[Part]:
              lambda: [tabulate_events(result)], "summary"),
         Part("exposure", "Exposure", "What was held, and which instruments carried the risk.",
              lambda: list_exposure(result), is_folded=True),
-        Part("time", "Over time", "Monthly returns and rolling measures.",
+        Part("time", "Over time", "Monthly returns.",
              lambda: list_over_time(result), is_folded=True),
         Part("events", "Event ledger", "All events in order. Search by any word.",
              lambda: [tabulate_ledger(result)], is_folded=True),
@@ -558,52 +556,18 @@ def list_falls(result: Result) -> list[Shown]:
 
 # --------------------------------------------------------------------------------------- over time
 
-WINDOWS = ((365, 90), (90, 30), (30, 10))
-"""Least number of samples, and the rolling window that it allows."""
-
 
 def list_over_time(result: Result) -> list[Shown]:
     months = find_months(result)
     names = [*calendar.month_abbr[1:], "year"]
     heads = {name: Head(name, "%", "points") for name in names}
     note = "Simple returns of the unit value by calendar month, UTC, in per cent."
-    table = ShownTable(months.set_axis(names, axis=1), "Monthly returns", note,
-                       Head("year", "", "whole"), heads, is_tinted=True)  # fmt: skip
-    samples = len(result.returns)
-    window = next((window for least, window in WINDOWS if samples >= least), 0)
-    return [table, draw_rolling(result, window)] if window else [table]
+    return [ShownTable(months.set_axis(names, axis=1), "Monthly returns", note,
+                       Head("year", "", "whole"), heads, is_tinted=True)]  # fmt: skip
 
 
 def find_months(result: Result) -> pd.DataFrame:
     return monthly_returns(result.time, result.of_account("unit"), result.tally.first_unit)
-
-
-def draw_rolling(result: Result, window: int) -> ShownChart:
-    ends = result.ends_sample != 0.0
-    table = rolling_measures(
-        result.returns.to_numpy(), sample_risk_free(result), result.span.periods, window
-    )[["sharpe", "volatility"]]
-    table.index = utc_index(result.span.named[ends])
-    table["leverage"] = pd.Series(average_leverage(result)).rolling(window).mean().to_numpy()
-    panels = (
-        Panel("Sharpe ratio", ("sharpe",)),
-        Panel("Volatility, annual", ("volatility",), percent=True, from_zero=True),
-        Panel("Leverage, mean without sign", ("leverage",), from_zero=True),
-    )
-    period = name_period(str(result.manifest["sampling"]))
-    caption = f"Each point measures the {window} {period}s up to it."
-    return ShownChart("rolling", "Rolling measures", caption, table, height=460, panels=panels,
-                      colors=dict.fromkeys(map(str, table), "accent"))  # fmt: skip
-
-
-def average_leverage(result: Result) -> FloatArray:
-    leverage = result.bars["gross_leverage"].to_numpy()
-    leverage = np.where(np.isfinite(leverage), leverage, 0.0)
-    ends = np.flatnonzero(result.ends_sample != 0.0)
-    starts = np.concatenate([[0], ends[:-1] + 1])
-    total = np.add.reduceat(leverage[: ends[-1] + 1], starts)
-    mean: FloatArray = total / (ends - starts + 1)
-    return mean
 
 
 # -------------------------------------------------------------------------------------------- risk
@@ -684,8 +648,6 @@ def tabulate_contagion(result: Result) -> ShownTable:
 
 FILLS_PER_TRIP = 20
 """Fills per round trip from which the page shows lots: the policy keeps its position adjusted."""
-MOST_POINTS = 1_500
-"""The most trades in a chart: those with the largest profits and losses."""
 GROUPED = {
     "trades": Head("closed", "", "count"), "open": Head("open", "", "count"),
     "win_rate": Head("win rate", "", "percent"),
@@ -720,22 +682,7 @@ def list_trades(result: Result) -> list[Shown]:
     missing = trades.unallocated[trades.unallocated != 0.0]
     left = "; ".join(f"{str(k).replace('_', ' ')} {format_money(x)}" for k, x in missing.items())
     note = VIEWS[trades.view] + f" Money of no trade: {left}." * bool(left)
-    kind = "mark" if closed["mae_last"].isna().all() else "last"
-    held = (closed["exit_time"] - closed["entry_time"]).dt.total_seconds() / 86_400.0
-    whole = f" The {MOST_POINTS:,} largest of {len(closed):,}." if len(closed) > MOST_POINTS else ""
-    more: dict[str, Any] = {"kind": "dots", "colors": {"winners": "accent", "losers": "loss"},
-                            "has_legend": True, "size": "half"}  # fmt: skip
-    return [
-        note,
-        group_trades(trades),
-        ShownChart("excursions", "Excursions of trades", f"Each trade by the furthest move of the "
-                   f"{kind} price against it and for it, as returns on its entry price.{whole}",
-                   split_by_sign(closed, closed[f"mae_{kind}"], closed[f"mfe_{kind}"]),
-                   x="furthest against", y="furthest for", percent="xy", **more),
-        ShownChart("holding", "Profit by holding time", f"Profit after costs.{whole}",
-                   split_by_sign(closed, held, closed["profit"]), x="days held", y="profit, money",
-                   **more),
-    ]  # fmt: skip
+    return [note, group_trades(trades)]
 
 
 def group_trades(trades: Trades) -> ShownTable:
@@ -757,16 +704,6 @@ def name_groups(trades: Trades, by: Any) -> dict[str, Any]:
     if isinstance(table.index, pd.DatetimeIndex):
         table.index = pd.Index([f"{each:%Y}" for each in table.index])
     return {str(name): row for name, row in table.to_dict("index").items()}
-
-
-def split_by_sign(closed: pd.DataFrame, x: pd.Series, y: pd.Series) -> pd.DataFrame:
-    order = closed["profit"].abs().sort_values(ascending=False, kind="stable")
-    rows = order.index[:MOST_POINTS]
-    is_win = (closed["profit"].loc[rows] > 0.0).to_numpy()
-    values = y.loc[rows].to_numpy(dtype=np.float64)
-    columns = {"winners": np.where(is_win, values, np.nan),
-               "losers": np.where(is_win, np.nan, values)}  # fmt: skip
-    return pd.DataFrame(columns, index=x.loc[rows].to_numpy())
 
 
 # --------------------------------------------------------------------------- targets and exposure
@@ -814,32 +751,7 @@ def list_exposure(result: Result) -> list[Shown]:
         ShownChart("risk_shares", "Where the risk came from", "From exponentially weighted "
                    "covariances of mark returns with a half-life of 30 days. A share below 0 is a "
                    "hedge.", ratio, height=460, panels=panels),
-        ShownChart("correlation", "Correlation", "Of daily log returns of mark prices over the "
-                   "whole run.", correlate_days(result.time, result.marks, names), "matrix",
-                   size="narrow"),
     ]  # fmt: skip
-
-
-LEAST_DAYS = 20
-"""Fewer daily returns than this show no correlation."""
-
-
-def correlate_days(time: IntArray, marks: FloatArray, names: list[str]) -> pd.DataFrame | None:
-    """Return the correlations of daily log returns, pairwise where both are known.
-
-    Parameters
-    ----------
-    time : IntArray of shape (n_bars,)
-        Opens of the bars, UTC ns.
-    marks : FloatArray of shape (n_bars, n)
-        Mark closes, NaN where an instrument has no bar.
-    names : list of str
-        Instruments.
-    """
-    days = time // DAY
-    last = np.append(days[1:] != days[:-1], True)
-    returns = pd.DataFrame(np.diff(np.log(marks[last]), axis=0), columns=names)
-    return returns.corr(min_periods=LEAST_DAYS) if len(returns) >= LEAST_DAYS else None
 
 
 # ------------------------------------------------------------------------------- ledger, measures

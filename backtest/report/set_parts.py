@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import functools
 import math
-from collections.abc import Iterator
 from itertools import combinations
 from typing import TYPE_CHECKING, Any
 
@@ -12,7 +10,6 @@ import numpy as np
 import pandas as pd
 
 from backtest.base import (
-    FloatArray,
     Head,
     Headline,
     Part,
@@ -32,14 +29,11 @@ from backtest.measures import count_cautions, find_cautions, name_measure, read_
 from backtest.measures.measure_table import ABOUT
 from backtest.report.explored import (
     Explored,
-    exclude_idle,
     explore_study,
     explore_sweep,
     find_neighbors,
-    measure_importance,
 )
 from backtest.report.report_numbers import format_measure
-from backtest.sweep import Axis
 from backtest.tune import describe_budget, find_measures, name_short
 
 if TYPE_CHECKING:
@@ -50,7 +44,7 @@ NO_HOLDOUT = (
     "A sweep has no holdout: its best set is chosen and measured on the same prices. "
     "backtest tune estimates how much of that is luck."
 )
-TOP, MAPS, PROFILES, LISTED = 10, 3, 8, 500
+TOP, LISTED = 10, 500
 MARKING = ("ruined", "ruin_time", "cagr", "max_drawdown")
 SHOWN = ("sharpe", "total_return", "max_drawdown", "turnover", "liquidations")
 
@@ -126,45 +120,24 @@ def list_sweep_assumptions(sweep: Sweep) -> tuple[str, ...]:
 
 
 def list_landscape(explored: Explored, whole: str) -> list[Part]:
-    measure = functools.cache(lambda: measure_importance(explored))
     total = len(explored.table)
     note = f"The best {LISTED} of {total:,}: all are in {whole}." if total > LISTED else ""
     return [
         Part("plateau", "The plateau around the best", "Whether the best set is one of many good "
              "ones, or alone.", lambda: [tabulate_plateau(explored)], "both"),
-        Part("map", "Where the best lie", "By the parameters that matter most.",
-             lambda: list_maps(explored, measure())),
-        Part("parameters", "What matters", "Which parameters matter, and how the measure changes "
-             "along each.", lambda: list_profiles(explored, measure())),
+        Part("map", "Where the best lie", "By the first three parameters.",
+             lambda: list_maps(explored)),
         Part("sets", "All sets", "Search by any word or number.",
              lambda: [tabulate_sets(explored, LISTED)._replace(is_searched=True, note=note)],
              is_folded=True),
     ]  # fmt: skip
 
 
-def rank_parameters(explored: Explored, found: pd.Series | None) -> list[str]:
-    return explored.varied if found is None else list(map(str, found.index))
-
-
-def list_maps(explored: Explored, found: pd.Series | None) -> list[Shown]:
-    pairs = list(combinations(rank_parameters(explored, found)[:3], 2))[:MAPS]
-    return [draw_map(explored, x, y) for x, y in pairs]
-
-
-def list_profiles(explored: Explored, found: pd.Series | None) -> Iterator[Shown]:
-    if found is None:
-        yield "Too few sets: importance is not measured."
-    else:
-        heads = {"importance": Head("share of the order", "", "percent")}
-        note = "The part of the variance of ranks between the cells of one parameter alone."
-        yield ShownTable(found.to_frame(), "Which parameters matter", note, Head("parameter"),
-                         heads)  # fmt: skip
-    names = rank_parameters(explored, found)[:PROFILES]
-    yield from (draw_profile(explored, name) for name in names)
+def list_maps(explored: Explored) -> list[Shown]:
+    return [draw_map(explored, x, y) for x, y in combinations(explored.varied[:3], 2)]
 
 
 def draw_map(explored: Explored, x: str, y: str) -> ShownChart:
-    explored, left_out = exclude_idle(explored, x, y)
     across, along = explored.read_axis(x), explored.read_axis(y)
     width = len(across.words)
     place = along.cells * width + across.cells
@@ -179,31 +152,11 @@ def draw_map(explored: Explored, x: str, y: str) -> ShownChart:
     caption = (
         f"Median {what} of the sets in each cell, over all other parameters; cells that are mostly "
         f"ruined are blank. The best set has {best}. A wide area can be relied on more than a "
-        f"speck.{left_out}"
+        f"speck."
     )
     color = "accent" if explored.better > 0 else "loss"
     return ShownChart(f"map-{x}-{y}", f"{what} by {x} and {y}", caption, table, "heat",
                       colors={what: color}, size="narrow", height=400)  # fmt: skip
-
-
-def draw_profile(explored: Explored, name: str) -> ShownChart:
-    explored, left_out = exclude_idle(explored, name)
-    cells: Axis = explored.read_axis(name)
-    groups = pd.Series(explored.values).groupby(cells.cells)
-    table = (
-        groups.quantile(np.array([0.1, 0.5, 0.9]))
-        .unstack()
-        .set_axis(["low", "median", "high"], axis=1)
-    )
-    best = int(cells.cells[explored.best])
-    table["best"] = np.where(table.index == best, explored.values[explored.best], np.nan)
-    table.index = pd.Index(cells.centers[table.index.to_numpy(dtype=np.int64)])
-    unit = explored.parameters[name]["unit"]
-    caption = f"Line: median. Area: four fifths of the sets. Circle: the best set.{left_out}"
-    is_log = cells.scale == "log"
-    return ShownChart(f"profile-{name}", f"{name_measure(explored.name)} by {name}", caption, table,
-                      "band", x=f"{name}, {unit}" if unit else name, log="x" if is_log else "",
-                      size="half", height=230)  # fmt: skip
 
 
 def tabulate_plateau(explored: Explored) -> ShownTable:
@@ -270,7 +223,6 @@ def format_explored(explored: Explored, value: float) -> str:
 
 # ----------------------------------------------------------------------------------------- studies
 
-MOST_POINTS = 3000
 COMPARED = (
     "total_return", "cagr", "volatility", "sharpe", "max_drawdown", "calmar", "turnover",
     "liquidations",
@@ -364,8 +316,6 @@ def list_study_parts(study: Study) -> list[Part]:
         Part("winner", "The winner", "In the search, and where it was not searched.",
              lambda: [tabulate_settings(study), tabulate_winner(study)], "both"),
         Part("verdict", "How much of it is luck", luck, lambda: list_luck(study), "both"),
-        Part("search", "How the search went", "Every trial in its order.",
-             lambda: [draw_search(study, explored)]),
         *list_landscape(explored, "study.table"),
     ]  # fmt: skip
 
@@ -447,38 +397,3 @@ def tabulate_settings(study: Study) -> ShownTable:
     heads = {"value": Head("value", "", "decimals")}
     return ShownTable(pd.DataFrame.from_dict(rows, orient="index") if values else None,
                       "Parameters of the winner", "", Head("parameter"), heads)  # fmt: skip
-
-
-def draw_search(study: Study, explored: Explored) -> ShownChart:
-    values, sign = explored.values, float(explored.better)
-    kept = explored.is_kept & np.isfinite(values)
-    running = np.fmax.accumulate(np.where(kept, sign * values, np.nan)) * sign
-    steps = np.diff(running, prepend=np.nan) != 0.0
-    rows = choose_points(values, kept, sign)
-    low = float(np.quantile(values[kept], 0.05)) if kept.any() else -np.inf
-    high = float(np.quantile(values[kept], 0.95)) if kept.any() else np.inf
-    is_shown = values >= low if sign > 0.0 else values <= high
-    table = pd.DataFrame({
-        "trial": np.where(kept & is_shown, values, np.nan),
-        "excluded": np.where(~kept & is_shown, values, np.nan),
-        "best so far": np.where(steps & np.isfinite(running), running, np.nan),
-        "chosen": np.where(np.arange(len(values)) == study.best_trial, values, np.nan),
-    }).iloc[np.union1d(rows, [max(study.best_trial, 0)])]  # fmt: skip
-    colors = {"trial": "step_3", "excluded": "neutral", "best so far": "accent", "chosen": "loss"}
-    caption = (
-        f"{len(rows):,} of {len(values):,} trials. The chosen set is the one whose neighbors do "
-        "best too, so it need not be the highest point. Gray trials break a constraint and are "
-        "excluded; very poor ones are left out."
-    )
-    return ShownChart("search", "Objective over the search", caption, table, "dots",
-                      colors, "trial", name_measure(explored.name), has_legend=True,
-                      height=340)  # fmt: skip
-
-
-def choose_points(values: FloatArray, kept: Any, sign: float) -> Any:
-    n = len(values)
-    if n <= MOST_POINTS:
-        return np.arange(n)
-    worth = np.where(kept, sign * values, -np.inf)
-    best = np.argsort(-worth, kind="stable")[: MOST_POINTS // 3]
-    return np.union1d(best, np.linspace(0, n - 1, MOST_POINTS - len(best)).astype(np.int64))

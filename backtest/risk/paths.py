@@ -18,7 +18,6 @@ from backtest.base import (
     ParameterError,
     Range,
     TimeLike,
-    Viewable,
     checked,
     did_you_mean,
     format_time,
@@ -65,7 +64,7 @@ SLACK = 1e-9
 
 
 @dataclass(frozen=True, eq=False, repr=False)
-class Paths(Viewable):
+class Paths:
     """Possible continuations of a market, or of several instruments drawn together.
 
     Path i depends on the models, the history, the seed and i alone: not on how many paths there

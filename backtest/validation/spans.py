@@ -6,7 +6,7 @@ import itertools
 import math
 import re
 from collections.abc import Iterator, Sequence
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -16,7 +16,6 @@ from backtest.base import (
     IntArray,
     ParameterError,
     Range,
-    call_later,
     checked,
     format_duration,
     format_time,
@@ -63,20 +62,6 @@ class Groups(NamedTuple):
         return int(self.edges[group]), int(self.edges[group + 1])
 
 
-class Folds(pd.DataFrame):
-    """Table of spans, one row per fold or per split and group, with a picture of them."""
-
-    _draw_spans = call_later("backtest.report", "draw_spans")
-
-    @property
-    def _constructor(self) -> type[pd.DataFrame]:  # what is cut from it is a plain table
-        return pd.DataFrame
-
-    def draw(self) -> Any:
-        """Return the spans over time as a Plotly figure: train gray, test blue."""
-        return self._draw_spans()
-
-
 @checked
 def folds(
     market: Market | Markets,
@@ -89,7 +74,7 @@ def folds(
     test_groups: int = 2,
     embargo: int | str = 0,
     sampling: str = "1d",
-) -> Folds:
+) -> pd.DataFrame:
     """Return the spans of a walk, or with ``groups`` those of a cross-validation.
 
     Parameters
@@ -103,7 +88,7 @@ def folds(
 
     Returns
     -------
-    Folds
+    DataFrame
         Of a walk, a row per fold: ``train_start, train_end, test_start, test_end``. Of a
         cross-validation, a row per split and group: ``split``, ``group``, ``is_test``, ``start``,
         ``end``; a train group after a test group starts after the embargo. Times are UTC,
@@ -125,7 +110,7 @@ def folds(
     """
     as_markets(market)
     if groups is None:
-        return Folds(tabulate_spans(market, plan_spans(market, train, test, anchored, gap)))
+        return tabulate_spans(market, plan_spans(market, train, test, anchored, gap))
     n, k = check_counts(groups, test_groups)
     cut = split_groups(market, n, sampling)
     late = check_embargo(embargo, cut, market)
@@ -137,7 +122,7 @@ def folds(
             rows.append((split, group, group in tested, first + late * int(is_late[group]), stop))
     table = pd.DataFrame(rows, columns=["split", "group", "is_test", "start", "end"])
     bars = {name: table[name].to_numpy(dtype=np.int64) for name in ("start", "end")}
-    return Folds(table.assign(**{name: time_bars(market, each) for name, each in bars.items()}))
+    return table.assign(**{name: time_bars(market, each) for name, each in bars.items()})
 
 
 # ------------------------------------------------------------------------------ folds of a walk

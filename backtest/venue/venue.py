@@ -693,7 +693,7 @@ _OF_NO_PRESET: Mapping[str, object] = {"in_force": None, "earlier": ()}
 
 
 @declared(kw_only=True)
-class Venue(Value, base.Viewable):
+class Venue(Value):
     """The rules of one instrument at one venue.
 
     Parameters

@@ -9,7 +9,6 @@ import backtest as bt
 from backtest.report.basis import describe_account, list_venues
 from backtest.report.charts import draw_declared
 from backtest.report.run_parts import (
-    correlate_days,
     list_exposure,
     list_statement,
     tabulate_contagion,
@@ -18,8 +17,6 @@ from backtest.report.run_parts import (
 from backtest.report.write import build_page
 from tests.agreement import flat, run_engine, scene, tape
 from tests.kit import Hold, make_market, make_venue
-
-DAY = 86_400_000_000_000
 
 
 @pytest.fixture(scope="module")
@@ -69,17 +66,6 @@ def test_collateral_is_part_of_what_the_account_began_with():
     assert "capital 1,000, margin cross, collateral (name C, amount 100" in " ".join(
         result.summary().split()
     )
-
-
-def test_correlations_are_of_daily_returns():
-    """Two markets whose daily log returns are opposite; too few days show nothing."""
-    rng = np.random.default_rng(0)
-    moves = rng.normal(0.0, 0.02, 40)
-    marks = np.exp(np.cumsum(np.stack([moves, -moves], axis=1), axis=0))
-    time = DAY * np.arange(40)
-    found = correlate_days(time, marks, ["A", "B"])
-    assert found.to_numpy() == pytest.approx(np.array([[1.0, -1.0], [-1.0, 1.0]]))
-    assert correlate_days(time[:10], marks[:10], ["A", "B"]) is None
 
 
 def test_rules_by_instrument_are_told_once_for_each_venue():

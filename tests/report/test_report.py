@@ -12,7 +12,7 @@ import backtest as bt
 from backtest.base.number_text import format_percent
 from backtest.base.units import DAY
 from backtest.cli import main
-from backtest.measures.history import monthly_returns, rolling_measures, worst_drawdowns
+from backtest.measures.history import monthly_returns, worst_drawdowns
 from backtest.measures.measure_table import METRICS
 from backtest.report.page import Paragraph, Table
 from backtest.report.render import write_html, write_text
@@ -137,11 +137,3 @@ def test_the_worst_drawdown_is_that_of_the_metrics(result):
     )
     assert found["depth"].iloc[0] == pytest.approx(result.metrics["max_drawdown"], abs=1e-12)
     assert found["days_under_water"].iloc[0] == pytest.approx(result.metrics["drawdown_days"])
-
-
-def test_a_window_of_the_whole_run_measures_as_the_metrics_do(result):
-    returns = result.returns.to_numpy()
-    free = np.zeros(len(returns))
-    last = rolling_measures(returns, free, result.span.periods, len(returns)).iloc[-1]
-    assert last["sharpe"] == pytest.approx(result.metrics["sharpe"], rel=1e-9)
-    assert last["volatility"] == pytest.approx(result.metrics["volatility"], rel=1e-9)

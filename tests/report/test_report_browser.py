@@ -88,12 +88,10 @@ def page(browser, files):
 
 
 @pytest.mark.parametrize(("name", "width", "charts"), [
-    ("run", 1440, 6),
-    ("run", 390, 6),
-    ("hostile", 390, 6),
-    ("sweep", 390, 6),
-    ("study", 390, 3),
-    ("study", 1440, 3),
+    ("run", 1440, 3),
+    ("hostile", 390, 3),
+    ("sweep", 390, 1),
+    ("study", 390, 1),
     ("comparison", 390, 4),
 ])  # fmt: skip
 def test_every_chart_draws_in_silence_and_without_a_request(visit, files, name, width, charts):
@@ -159,72 +157,3 @@ def test_a_mark_leads_to_its_row_and_a_row_to_its_time(page):
     assert low < pd.Timestamp(stamp) < high
     assert high - low <= pd.Timedelta("10D")
     assert page.trouble == []
-
-
-def test_the_keyboard_reaches_everything(visit):
-    page = visit("run")
-    page.keyboard.press("Tab")
-    assert page.evaluate("document.activeElement.className") == "skip"
-    assert page.evaluate("document.activeElement.getBoundingClientRect().left") >= 0
-    page.keyboard.press("Enter")
-    assert page.evaluate("document.activeElement.id") == "main"
-    seen = set()
-    active = "document.activeElement"
-    for _ in range(60):
-        page.keyboard.press("Tab")
-        seen.add(page.evaluate(f"{active}.tagName + '.' + {active}.className"))
-        assert page.evaluate(f"getComputedStyle({active}).outlineStyle") != "none"
-    assert {"DIV.scroll", "INPUT.words", "SUMMARY."} <= seen
-
-
-def test_words_stand_out_from_the_paper(page):
-    """Contrast of WCAG 2.2 AA: 4.5 for text."""
-    for theme in ("light", "dark"):
-        page.evaluate(f"document.documentElement.dataset.theme = '{theme}'")
-        colors = page.evaluate(
-            "['h1', '.lead', '.note', 'thead th', '.notice', '.link', 'nav a', 'code']"
-            ".map(each => getComputedStyle(document.querySelector(each)).color)"
-        )
-        paper = page.evaluate("getComputedStyle(document.body).backgroundColor")
-        assert min(contrast(color, paper) for color in colors) >= 4.5
-    page.evaluate("document.documentElement.dataset.theme = 'auto'")
-
-
-def contrast(one: str, other: str) -> float:
-    """Return the ratio of two colors' luminance."""
-    low, high = sorted(map(luminance, (one, other)))
-    return (high + 0.05) / (low + 0.05)
-
-
-def luminance(color: str) -> float:
-    values = np.array([float(each) for each in color[4:-1].split(",")]) / 255.0
-    linear = np.where(values <= 0.04045, values / 12.92, ((values + 0.055) / 1.055) ** 2.4)
-    return float(linear @ np.array([0.2126, 0.7152, 0.0722]))
-
-
-def test_without_scripts_the_tables_are_there(visit, browser, files):
-    context = browser.new_context(java_script_enabled=False)
-    page = context.new_page()
-    page.goto(files["run"].as_uri())
-    assert "charts need JavaScript" in page.inner_text("main")
-    assert page.locator("table").count() >= 10
-    assert page.locator(".ledger tbody tr").count() == 50
-    context.close()
-
-
-def test_the_scale_can_be_chosen(page):
-    axis = "document.querySelector('[data-chart=story]')._fullLayout.yaxis"
-    for name, kind in (("linear scale", "linear"), ("log scale", "log")):
-        page.get_by_label(name).first.check()
-        page.wait_for_function(f"{axis}.type === '{kind}'")
-    assert page.trouble == []
-
-
-def test_what_is_folded_draws_when_it_is_opened(browser, files):
-    page = browser.new_page()
-    page.goto(files["run"].as_uri())
-    page.wait_for_selector("html[data-ready]", state="attached")
-    assert not page.is_visible("[data-chart=rolling]")
-    page.click("#time summary")
-    page.wait_for_selector("[data-chart=rolling] .main-svg")
-    page.close()

@@ -6,7 +6,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from backtest.report.charts import thin_rows
+from backtest.report.charts import drop_dust, thin_rows
 from backtest.report.render import write_html
 from backtest.report.run_parts import choose_rows, tabulate_ledger
 from backtest.report.write import build_page
@@ -61,3 +61,8 @@ def test_a_ledger_keeps_rare_events_and_says_how_many_it_leaves_out(result):
     vars(long)["events"] = several
     total = 10 * int((~kinds.isin(["fee", "slippage", "impact", "liquidation_loss"])).sum())
     assert f"2,000 of {total:,} events" in tabulate_ledger(long).note
+
+
+def test_dust_is_dropped_at_the_end_only():
+    values = np.array([1.0, 1e-7, 0.5, 1e-8, 0.0])
+    assert drop_dust(values).tolist() == [1.0, 1e-7, 0.5, 0.0, 0.0]

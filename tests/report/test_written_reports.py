@@ -2,8 +2,6 @@
 
 import errno
 import json
-import os
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import plotly.graph_objects as go
@@ -58,25 +56,6 @@ def test_a_full_disk_leaves_the_older_report_and_nothing_else(result, tmp_path, 
         result.report(path)
     assert path.read_bytes() == before
     assert [each.name for each in tmp_path.iterdir()] == ["run.md"]
-
-
-@pytest.mark.slow
-def test_a_report_goes_through_a_link_and_into_a_pipe(result, tmp_path):
-    path = result.report(tmp_path / "run.md")
-    link = tmp_path / "link.md"
-    link.symlink_to(path)
-    path.write_text("older")
-    path.chmod(0o640)
-    result.report(link)
-    assert link.is_symlink()
-    assert path.stat().st_mode & 0o777 == 0o640
-    assert path.read_text().startswith("# ")
-    pipe = tmp_path / "pipe.md"
-    os.mkfifo(pipe)
-    with ThreadPoolExecutor(1) as pool:
-        heard = pool.submit(pipe.read_text)
-        result.report(pipe)
-        assert heard.result(timeout=10) == path.read_text()
 
 
 @pytest.fixture

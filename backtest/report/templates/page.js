@@ -27,31 +27,6 @@
     displaylogo: false, responsive: false, showSendToCloud: false, showLink: false,
     modeBarButtons: [["toImage", "resetScale2d"]],
   };
-  // What a reader chooses of a chart: the scale of its first axis.
-  const choices = new Map();
-  const choose = (figure, isLog) => {
-    const axis = figure.layout.yaxis;
-    ["type", "tickvals", "ticktext"].forEach((name) => delete axis[name]);
-    if (isLog) Object.assign(axis, figure.layout.meta.log);
-  };
-  const offer = (box) => {
-    const meta = data.charts[box.dataset.chart].layout.meta;
-    if (!meta || !meta.log) return;
-    choices.set(box, meta.is_log);
-    const bar = document.createElement("div");
-    bar.className = "controls";
-    [["log scale", true], ["linear scale", false]].forEach(([words, isLog]) => {
-      const label = document.createElement("label");
-      const input = document.createElement("input");
-      input.type = "radio";
-      input.name = `${box.dataset.chart}-scale`;
-      input.checked = isLog === meta.is_log;
-      input.addEventListener("change", () => { choices.set(box, isLog); if (window.Plotly) draw(box); });
-      label.append(input, ` ${words}`);
-      bar.append(label);
-    });
-    box.before(bar);
-  };
   // The title of a panel that is wider than a narrow screen goes on in a second line.
   const pen = document.createElement("canvas").getContext("2d");
   const fit = (note, layout) => {
@@ -75,7 +50,6 @@
     const plain = data.charts[box.dataset.chart];
     const figure = isDark() ? recolor(plain) : JSON.parse(JSON.stringify(plain));
     const template = isDark() ? recolor(data.template) : data.template;
-    if (choices.has(box)) choose(figure, choices.get(box));
     const width = printing ? (box.parentElement.matches(".half") ? 330 : 690) : box.clientWidth;
     const layout = { ...figure.layout, template, width, height: printing ? Math.min(box.dataset.height, 800) : Number(box.dataset.height) };
     if (width < wide) {
@@ -206,7 +180,6 @@
   document.querySelectorAll("details").forEach((fold) => fold.addEventListener("toggle", () => {
     if (fold.open && window.Plotly) charts.filter((box) => fold.contains(box)).forEach(draw);
   }));
-  charts.forEach(offer);
   unpack().then(drawAll).then(() => {
     charts.filter((box) => box.on).forEach(listen);
     root.dataset.ready = "yes";
