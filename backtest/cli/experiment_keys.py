@@ -178,7 +178,6 @@ TEXTS = {
     "capitals": "Capitals to try: 1e4,1e6,1e8.",
     "metrics": "'all', or 'core', which is faster.",
     "method": "How to draw: sobol, lhs or uniform.",
-    "risk.method": "'auto' (mirrored pairs where the model has them) or 'plain'.",
     "rules": "Margin tables: 'run', 'today' or 'then'.",
     "groups": "Number of groups of time.",
     "test_groups": "Number of groups in each test.",

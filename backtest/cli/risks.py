@@ -416,7 +416,7 @@ PATHS = (
 )
 COMMANDS = {
     "risk": (
-        take_experiment(risk, f"{PATHS} risk.horizons risk.method risk.find_leverage risk.threads"),
+        take_experiment(risk, f"{PATHS} risk.horizons risk.find_leverage risk.threads"),
         RISK_EXAMPLES,
     ),
     "stress": (

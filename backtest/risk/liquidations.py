@@ -14,7 +14,6 @@ import pandas as pd
 
 from backtest.account import Account
 from backtest.base import (
-    Choice,
     FloatArray,
     Head,
     Headline,
@@ -57,7 +56,6 @@ from backtest.risk.paths_runner import (
 from backtest.venue import Venue, find_newest
 
 USUAL = ("1d", "7d", "30d")
-METHODS = Choice("auto", "plain")
 BETWEEN = Number(0.0, 1.0, open_low=True, open_high=True)
 PhaseProgress = Callable[[str, int, int], None]
 SHOWN = 2000
@@ -142,9 +140,6 @@ def reduce_lives(lives: Iterable[PathLives], bars: Sequence[int], last: FloatArr
 
 # -------------------------------------------------------------------------------------- estimates
 
-FEW_HITS = 10
-"""Below this many hits the correlation within pairs is taken as 0: it cannot be estimated."""
-
 
 class RiskEstimate(NamedTuple):
     value: float
@@ -152,33 +147,15 @@ class RiskEstimate(NamedTuple):
     high: float
 
 
-def exact_interval(hits: float, n: float, confidence: float) -> tuple[float, float]:
-    """Return the interval of Clopper and Pearson; hits and n may be effective, not whole.
+def estimate(hits: int, n: int, confidence: float) -> RiskEstimate:
+    """Return the share of n paths that were hit, and its interval by Clopper and Pearson.
 
     Source: Clopper and Pearson (1934), Biometrika 26(4).
     """
-    from scipy.special import betaincinv  # noqa: PLC0415 - slow to load
+    from scipy.stats import binomtest  # noqa: PLC0415 - slow to load
 
-    tail = 0.5 * (1.0 - confidence)
-    low = 0.0 if hits <= 0.0 else float(betaincinv(hits, n - hits + 1.0, tail))
-    high = 1.0 if hits >= n else float(betaincinv(hits + 1.0, n - hits, 1.0 - tail))
-    return low, high
-
-
-def estimate(is_hit: FloatArray, confidence: float, *, is_mirrored: bool = False) -> RiskEstimate:
-    """Return the share of paths that were hit; ``is_hit`` has shape (n_paths,).
-
-    Of pairs of mirrored paths side by side, the interval is that of Clopper and Pearson for the
-    effective number of independent paths, p (1 - p) over the variance of the pair means. Source:
-    Korn and Graubard (1998), Confidence Intervals for Proportions with Small Expected Number of
-    Positive Counts, Survey Methodology 24(2).
-    """
-    p, n = float(np.mean(is_hit)), float(len(is_hit))
-    pairs = is_hit[: len(is_hit) // 2 * 2].reshape(-1, 2).mean(axis=1)
-    if is_mirrored and len(pairs) > 1 and min(np.sum(is_hit), n - np.sum(is_hit)) >= FEW_HITS:
-        variance = float(np.var(pairs, ddof=1)) / len(pairs)
-        n = p * (1.0 - p) / variance if variance > 0.0 else n
-    return RiskEstimate(p, *exact_interval(p * n, n, confidence))
+    found = binomtest(hits, n).proportion_ci(confidence, method="exact")
+    return RiskEstimate(hits / n, float(found.low), float(found.high))
 
 
 EVENTS = {"p_liquidation": "liquidation", "p_ruin": "ruin", "p_margin_call": "margin call"}
@@ -192,8 +169,7 @@ def describe_horizon(
 ) -> dict[str, Any]:
     paths, row = runner.paths, dict[str, float]()
     for kind, first in zip(EVENTS, events.firsts, strict=True):
-        is_hit = (first < bars).astype(np.float64)
-        found = estimate(is_hit, confidence, is_mirrored=paths.antithetic)
+        found = estimate(int(np.sum(first < bars)), paths.count, confidence)
         if kind == "p_margin_call" and runner.terms.margin_call is None:
             found = RiskEstimate(math.nan, math.nan, math.nan)
         row |= {kind: found.value, f"{kind}_low": found.low, f"{kind}_high": found.high}
@@ -203,7 +179,6 @@ def describe_horizon(
         "bad_debt": float(np.mean(events.bad_debt[k])),
         **{name: float(np.quantile(events.wealth[k], q)) for name, q in QUANTILES.items()},
         "days_to_liquidation": float(np.median(find_days(paths)[died])) if died.size else math.nan,
-        "method": "antithetic" if paths.antithetic else "plain",
     }
 
 
@@ -259,7 +234,7 @@ class LiquidationRisk(SettingsResult):
         calls), each with ``_low`` and ``_high``, the ends of its interval; ``bad_debt``, the
         expected loss of the venue; ``equity_05``, ``equity_50``, ``equity_95``, quantiles of wealth
         at the horizon; ``days_to_liquidation``, the median over the paths that are liquidated (NaN
-        without any); ``method``.
+        without any).
     fan : DataFrame
         Quantiles of wealth by time, of the first 2,000 paths.
     hazard : DataFrame
@@ -351,11 +326,8 @@ class LiquidationRisk(SettingsResult):
     @property
     def details(self) -> str:
         """What was drawn, and how little the paths can show."""
-        drawn, is_plain = self.settings["paths"], self.table["method"].iloc[-1] == "plain"
-        text = (
-            f"{drawn['paths']:,} paths of {drawn['model']['name']}, {describe_drift(drawn)}; the "
-            f"shares are those of {'independent paths' if is_plain else 'mirrored pairs'}."
-        )
+        drawn = self.settings["paths"]
+        text = f"{drawn['paths']:,} paths of {drawn['model']['name']}, {describe_drift(drawn)}."
         unseen = self.table.index[self.table["p_liquidation"] == 0.0]
         if len(unseen):
             text += (
@@ -437,7 +409,6 @@ def liquidation_risk(
     account: AnyAccount,
     horizons: Sequence[str] | None = None,
     confidence: float = 0.95,
-    method: str = "auto",
     signal: float | Mapping[str, float] | None = None,
     overlay: Policy | None = None,
     threads: int = 1,
@@ -463,9 +434,6 @@ def liquidation_risk(
         Not longer than the paths; by default those of 1, 7 and 30 days that fit, and the whole.
     confidence : float
         Of the intervals, in (0, 1).
-    method : str
-        ``"plain"``: the paths as they are. ``"auto"``: with mirrored pairs where the model has
-        them.
     signal : float, or mapping of str to float
         Direction and scale in [-1, 1], 1 by default. Of several instruments, direction times weight
         of each, by default 1/n, or what the result had at its last close.
@@ -497,12 +465,10 @@ def liquidation_risk(
 
     Notes
     -----
-    Intervals: Clopper-Pearson for independent paths; the same with the effective number of paths
-    for mirrored pairs. n paths show nothing under 3 / n. Where a policy has columns and paths a
-    bridge of one step, bars get four steps, so that ranges are right: ``risk.paths`` are the paths
-    used.
+    Intervals are those of Clopper and Pearson. n paths show nothing under 3 / n. Where a policy has
+    columns and paths a bridge of one step, bars get four steps, so that ranges are right:
+    ``risk.paths`` are the paths used.
     """
-    METHODS.check("method", method)
     sure = BETWEEN.check("confidence", confidence)
     threads = Whole(1).check("threads", threads)
     names = read_horizons(paths, horizons)
@@ -511,7 +477,7 @@ def liquidation_risk(
         paths, policy, venue=venue, account=account, signal=signal, overlay=overlay,
         compile=compile,
     )  # fmt: skip
-    runner = refine_runner(runner, method)
+    runner = refine_runner(runner)
     report = (lambda *_: None) if progress is None else progress
     report("checking and compiling the policy", 0, 0)
     runner.prepare()
@@ -520,7 +486,7 @@ def liquidation_risk(
     events = reduce_lives(lives, bars, runner.last)
     no_fill = explain_idle(runner, events)
     rows = [describe_horizon(runner, events, k, n, sure) for k, n in enumerate(bars)]
-    settings = describe_settings(runner, sure, method) | ({"no_fill": no_fill} if no_fill else {})
+    settings = describe_settings(runner, sure) | ({"no_fill": no_fill} if no_fill else {})
     typical, drawn = None, runner.paths
     if events.doomed is not None:
         columns = dict(zip(("price", "equity"), events.doomed, strict=True))
@@ -552,17 +518,15 @@ def explain_idle(runner: PathsRunner, events: PathEvents) -> str:
     return reason
 
 
-def refine_runner(runner: PathsRunner, method: str) -> PathsRunner:
-    """Return a runner on mirrored paths, or on bars of four steps, where that is better."""
-    paths, changes = runner.paths, dict[str, Any]()
-    if method == "auto" and paths.is_symmetric and paths.count >= 2:
-        changes["antithetic"] = True
-    if paths.bridge == 1 and not paths.is_resampled and runner.has_columns:
-        changes["bridge"] = 4
-    return replace(runner, paths=paths.with_settings(**changes)) if changes else runner
+def refine_runner(runner: PathsRunner) -> PathsRunner:
+    """Return a runner on bars of four steps, where columns may read ranges."""
+    paths = runner.paths
+    if paths.bridge != 1 or paths.is_resampled or not runner.has_columns:
+        return runner
+    return replace(runner, paths=paths.with_settings(bridge=4))
 
 
-def describe_settings(runner: PathsRunner, confidence: float, method: str) -> dict[str, Any]:
+def describe_settings(runner: PathsRunner, confidence: float) -> dict[str, Any]:
     resume, overlay = runner.resume, runner.overlay
     return {
         "policy": name_policies(runner.policy),
@@ -572,7 +536,6 @@ def describe_settings(runner: PathsRunner, confidence: float, method: str) -> di
         "resumed": None if resume is None else resume.manifest["id"],
         "signal": runner.signal,
         "confidence": confidence,
-        "method": method,
         "paths": runner.paths.describe(),
     }
 
@@ -860,11 +823,11 @@ class LeverageScan:
 
     def estimate(self, size: float, count: int) -> RiskEstimate:
         bars = count_bars(self.paths, self.horizon)
-        hits = [
-            find_first(lives.liquidations[:, :bars]) < bars
+        hits = sum(
+            int(np.sum(find_first(lives.liquidations[:, :bars]) < bars))
             for lives in self.make_runner(size).run_chunks(count=count, threads=self.threads)
-        ]
-        return estimate(np.concatenate(hits).astype(np.float64), 0.95)
+        )
+        return estimate(hits, count, 0.95)
 
     def search(self, sizes: FloatArray, chance: float) -> tuple[dict[str, Any], list[float]]:
         """Return the row of the largest size, and the probability by size on the first paths.

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 import math
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -256,7 +256,7 @@ class InstrumentPaths:
 
     def lay_marks(self, draws: Draws, prices: FloatArray, marks: FloatArray) -> None:
         now, mean, keep, spread = self.basis
-        z = draws.own_normals(BASIS)
+        z = draws.normals(BASIS)
         basis = np.empty((len(z) + 1, z.shape[1]))
         basis[0] = now
         for t, shock in enumerate(z):
@@ -276,7 +276,7 @@ class InstrumentPaths:
         calendar, model = self.calendar, self.model
         rows = np.full(volume.shape, -1, np.int64)
         kernels = compile_module(path_rows)
-        uniforms = draws.generator(ROWS, 0).random((*draws.shape, 2))
+        uniforms = draws.generator(ROWS).random((*draws.shape, 2))
         kernels.choose_rows(
             uniforms[:, :, 0], uniforms[:, :, 1], float(model.block),  # type: ignore[attr-defined] # resampled
             calendar.phases, table.starts, table.counts, calendar.row_phases, table.first, rows,
@@ -293,11 +293,9 @@ class InstrumentPaths:
             return np.asarray(
                 self.settled[calendar.stamp_order[None, :], rows[:, calendar.stamp_bar]]
             )
-        own = replace(draws, shape=(len(calendar.stamps), draws.shape[1]))
-        if self.table is None:
-            return process.walk(np.sort(process.residuals), own.own_uniforms(FUNDING)).T.copy()
-        common = own.generator(FUNDING, 0).random(own.shape)  # the times of all instruments
-        return process.walk(process.residuals, common).T.copy()
+        residuals = process.residuals if self.table is not None else np.sort(process.residuals)
+        size = len(calendar.stamps), draws.shape[1]
+        return process.walk(residuals, draws.generator(FUNDING).random(size)).T.copy()
 
     # --------------------------------------------------------------------------- markets
 

@@ -132,8 +132,8 @@ class FundingProcess:
     def walk(self, residuals: FloatArray, uniforms: FloatArray) -> FloatArray:
         """Return the rates of paths by settlement, of the shape of ``uniforms``.
 
-        A uniform number chooses among ``residuals``: if they are ranked, the opposite one has the
-        opposite residual; in order of time, instruments have those of the same time.
+        A uniform number chooses among ``residuals``: in order of time, instruments have those of
+        the same time.
         """
         count, lags = len(residuals), len(self.recent)
         rates = np.empty((lags + len(uniforms), uniforms.shape[1]))

@@ -78,7 +78,7 @@ Drift = float | str
 
 Moves: TypeAlias = tuple[FloatArray, FloatArray, FloatArray]
 """Log moves of bars, and their highest and lowest log price over the open, (bars, paths)."""
-NORMALS, EXTREMES, STUDENT, ROWS, BASIS, FUNDING, JUMPS, COMMON, PICKS, PARTS = range(10)
+NORMALS, EXTREMES, STUDENT, ROWS, BASIS, FUNDING, JUMPS, COMMON, PARTS = range(9)
 """The kinds of random numbers: each has a generator of its own."""
 
 
@@ -87,94 +87,37 @@ class Draws:
     """The random numbers of one instrument on one block of paths.
 
     ``shape`` counts bars and paths, ``loads`` is the row of the instrument in the factor of the
-    correlation: with the probability of the first load, what is no normal move is that of the first
-    instrument.
+    correlation. Moves and jumps are of the instrument; all other numbers are common to all.
     """
 
     seed: int
     block: int
     shape: tuple[int, int]
     bridge: int = 1
-    is_mirrored: bool = False
     instrument: int = 0
     loads: tuple[float, ...] = (1.0,)
     common_jump: float = 1.0
 
-    def generator(self, kind: int, instrument: int, part: int = 0) -> np.random.Generator:
+    def generator(self, kind: int, instrument: int = 0, part: int = 0) -> np.random.Generator:
         key = np.array([self.seed, self.block], dtype=np.uint64)
         counter = np.array([0, instrument, part, kind], dtype=np.uint64)
         return np.random.Generator(np.random.Philox(key=key, counter=counter))
 
-    @property
-    def halves(self) -> tuple[int, int]:
-        """The shape of what is drawn: mirrored paths need no numbers of their own."""
-        return (self.shape[0], self.shape[1] // 2) if self.is_mirrored else self.shape
-
-    def repeat(self, values: Any, twins: Any) -> Any:
-        """Return numbers for all paths, those of mirrored ones from ``twins``."""
-        if not self.is_mirrored:
-            return values
-        return np.stack([values, twins], axis=-1).reshape(len(values), self.shape[1])
-
-    def normals(self, kind: int, instrument: int, part: int = 0) -> FloatArray:
-        z = self.generator(kind, instrument, part).standard_normal(self.halves)
-        return np.asarray(self.repeat(z, -z))
-
-    def uniforms(self, kind: int, instrument: int, part: int = 0) -> FloatArray:
-        """Return numbers in (0, 1], the same for a path and its mirrored twin."""
-        u = 1.0 - self.generator(kind, instrument, part).random(self.halves)
-        return np.asarray(self.repeat(u, u))
-
-    def pick(self, own: FloatArray, first: FloatArray, chance: float, kind: int) -> FloatArray:
-        is_first = self.generator(kind, self.instrument).random(self.halves) < chance
-        return np.where(self.repeat(is_first, is_first), first, own)
-
-    @property
-    def is_joined(self) -> bool:
-        return self.instrument > 0 and self.loads[0] > 0.0
-
-    def own_normals(self, kind: int, part: int = 0) -> FloatArray:
-        own = self.normals(kind, self.instrument, part)
-        if not self.is_joined:
-            return own
-        return self.pick(own, self.normals(kind, 0, part), self.loads[0], PICKS)
-
-    def own_uniforms(self, kind: int) -> FloatArray:
-        """Return numbers in [0, 1), u for a path and 1 - u for its mirrored twin."""
-        u = [self.generator(kind, each).random(self.halves) for each in (self.instrument, 0)]
-        own, first = (self.repeat(each, 1.0 - each) for each in u)
-        return self.pick(own, first, self.loads[0], PICKS) if self.is_joined else own
+    def normals(self, kind: int, part: int = 0) -> FloatArray:
+        return self.generator(kind, 0, part).standard_normal(self.shape)
 
     def joint_normals(self) -> FloatArray:
         """Return the normal numbers of bars, correlated with those of other instruments."""
         total = np.zeros(self.shape)
         for j, load in enumerate(self.loads):
             if load != 0.0:
-                total += load * self.normals(NORMALS, j)
+                total += load * self.generator(NORMALS, j).standard_normal(self.shape)
         return total
-
-    def part_normals(self, part: int) -> FloatArray:
-        return self.own_normals(PARTS, part)
 
     def student_scale(self, degrees: float) -> FloatArray:
         """Return what makes a normal number one of Student's t with unit variance."""
-        chi = 2.0 * self.generator(STUDENT, 0).standard_gamma(0.5 * degrees, self.halves)
-        return np.asarray(np.sqrt((degrees - 2.0) / self.repeat(chi, chi)))
-
-    def waits(self, part: int) -> tuple[FloatArray, FloatArray]:
-        """Return exponential numbers for the highest and for the lowest point of each bar."""
-        pairs = []
-        for instrument in (self.instrument, 0) if self.is_joined else (self.instrument,):
-            made = self.generator(EXTREMES, instrument, part)
-            up, down = np.moveaxis(made.standard_exponential((*self.halves, 2)), -1, 0)
-            pairs.append((self.repeat(up, down), self.repeat(down, up)))
-        if not self.is_joined:
-            return pairs[0]
-        (up, down), (first_up, first_down) = pairs
-        return (
-            self.pick(up, first_up, self.loads[0], PICKS),
-            self.pick(down, first_down, self.loads[0], PICKS),
-        )
+        chi = 2.0 * self.generator(STUDENT).standard_gamma(0.5 * degrees, self.shape)
+        return np.asarray(np.sqrt((degrees - 2.0) / chi))
 
     def extremes(
         self, moves: FloatArray, variance: FloatArray | float, rows: Any = ..., part: int = 0
@@ -184,19 +127,19 @@ class Draws:
         P(M >= m) = exp(-2 m (m - x) / v) for m >= max(0, x). A bridge of several steps draws the
         prices between them. ``rows`` are the bars that ``moves`` are of.
         """
-        if self.bridge == 1:
-            up, down = (each[rows] for each in self.waits(32 * part))
-            return find_top(moves, variance, up), -find_top(-moves, variance, down)
         steps = self.bridge
         share, deviation = variance / steps, np.sqrt(np.asarray(variance) / steps)
-        normals = [self.own_normals(PARTS, 1000 + 32 * part + i)[rows] for i in range(steps)]
+        normals: list[FloatArray] = []
+        if steps > 1:
+            normals = [self.normals(PARTS, 1000 + 32 * part + i)[rows] for i in range(steps)]
         mean = sum(normals) / steps
         at, high, low = np.zeros_like(moves), np.zeros_like(moves), np.zeros_like(moves)
-        for i, z in enumerate(normals):
-            move = moves / steps + deviation * (z - mean)
-            up, down = (each[rows] for each in self.waits(32 * part + i))
-            high = np.maximum(high, at + find_top(move, share, up))
-            low = np.minimum(low, at - find_top(-move, share, down))
+        for i in range(steps):
+            waits = self.generator(EXTREMES, 0, 32 * part + i)
+            up, down = np.moveaxis(waits.standard_exponential((*self.shape, 2)), -1, 0)
+            move = moves / steps + (deviation * (normals[i] - mean) if normals else 0.0)
+            high = np.maximum(high, at + find_top(move, share, up[rows]))
+            low = np.minimum(low, at - find_top(-move, share, down[rows]))
             at = at + move
         return high, low
 
@@ -204,23 +147,19 @@ class Draws:
         """Return the jumps of each bar, by the quantiles of Poisson's distribution."""
         terms = np.cumsum([math.log(rate / k) if k and rate else 0.0 for k in range(most)])
         totals = np.cumsum(np.exp(terms - rate)) if rate else np.ones(1)
-        return np.searchsorted(totals, self.jump_uniforms(0))
+        return np.searchsorted(totals, self.jump_numbers(0)[0])
 
-    def jump(self, i: int) -> tuple[FloatArray, FloatArray]:
-        """Return a uniform number for the time, and a normal one for the size, of jump i."""
-        own, first = (self.generator(JUMPS, k, 500 + i) for k in (self.instrument, 0))
-        size = own.standard_normal(self.halves)
-        size = self.repeat(size, size)
-        if self.instrument:
-            other = first.standard_normal(self.halves)
-            size = self.pick(size, self.repeat(other, other), self.common_jump, COMMON)
-        return self.jump_uniforms(1 + i), size
-
-    def jump_uniforms(self, part: int) -> FloatArray:
-        own = self.uniforms(JUMPS, self.instrument, part)
-        if not self.instrument:
-            return own
-        return self.pick(own, self.uniforms(JUMPS, 0, part), self.common_jump, COMMON)
+    def jump_numbers(self, part: int) -> tuple[FloatArray, FloatArray]:
+        """Return uniform numbers in (0, 1] and normal ones, common with some probability."""
+        found = []
+        for k in dict.fromkeys((self.instrument, 0)):
+            own, sizes = self.generator(JUMPS, k, part), self.generator(JUMPS, k, 499 + part)
+            found.append((1.0 - own.random(self.shape), sizes.standard_normal(self.shape)))
+        if len(found) == 1:
+            return found[0]
+        is_common = self.generator(COMMON, self.instrument).random(self.shape) < self.common_jump
+        (uniform, size), (first_uniform, first_size) = found
+        return np.where(is_common, first_uniform, uniform), np.where(is_common, first_size, size)
 
 
 def find_top(move: FloatArray, variance: FloatArray | float, wait: FloatArray) -> FloatArray:
@@ -241,8 +180,6 @@ class PathModel(Value):
 
     is_resampled: ClassVar[bool] = False
     """Whether bars repeat rows of history, with their mark prices, volumes and funding."""
-    is_symmetric: ClassVar[bool] = True
-    """Whether a path has a mirrored twin, drawn by the opposite normal numbers."""
     _simulate = staticmethod(call_later("backtest.risk.paths", "simulate_paths"))
 
     @classmethod
@@ -422,12 +359,12 @@ class Merton(PathModel):
         count, left = counts[rows], np.ones(len(rows[0]))
         parts = []
         for i in range(int(count.max()) + 1):
-            u, size = draws.jump(i)
+            u, size = draws.jump_numbers(1 + i)
             waits = np.maximum(count - i, 1)
             span = np.where(i < count, left * (1.0 - u[rows] ** (1.0 / waits)), left)
             left = left - span
             jump = self.jump_mean + self.jump_deviation * size[rows]
-            parts.append((span, draws.part_normals(i)[rows], np.where(i < count, jump, 0.0)))
+            parts.append((span, draws.normals(PARTS, i)[rows], np.where(i < count, jump, 0.0)))
         # the parts of a Brownian motion whose sum is the move of the bar
         free = sum(np.sqrt(span) * z for span, z, _ in parts)
         total = moves[rows]
@@ -619,7 +556,6 @@ class _Resampled(PathModel):
     block: Annotated[float, Number(1.0)]
 
     is_resampled: ClassVar[bool] = True
-    is_symmetric: ClassVar[bool] = False
     is_scaled: ClassVar[bool] = False
 
     @property

@@ -21,7 +21,6 @@ from backtest.base import (
     checked,
     did_you_mean,
     format_time,
-    name_values,
     parse_duration,
     pick_value,
     repr_plain,
@@ -69,7 +68,7 @@ class Paths:
 
     Path i depends on the models, the history, the seed and i alone: not on how many paths there
     are, nor in which threads they are drawn. Blocks of 256 paths (fewer of long ones) are drawn
-    when asked for. Two sets are equal if they draw the same paths.
+    when asked for.
 
     Resampled models repeat the same rows of history in all instruments at once, with their mark
     prices, volumes and funding. Parametric models have correlated normal numbers. Path i of the
@@ -90,8 +89,6 @@ class Paths:
         Of the random numbers.
     bridge : int
         Steps in which high and low of a bar are drawn, 1 or 4.
-    antithetic : bool
-        Whether path 2 k + 1 is the mirror image of path 2 k.
     funding : str, float, FundingTerms or None, or a mapping of them by instrument
         ``"fitted"``, ``"history"``, a rate per settlement, terms with a cap, or none; see
         :func:`backtest.simulate_paths`.
@@ -109,7 +106,6 @@ class Paths:
     horizon: int
     seed: int = 0
     bridge: int = 1
-    antithetic: bool = False
     funding: FundingChoice | Mapping[str, FundingChoice] = FITTED
     drift_of_history: bool = False
     correlation: tuple[tuple[float, ...], ...] = ((1.0,),)
@@ -169,11 +165,6 @@ class Paths:
         return all(each.is_resampled for each in self.models.values())
 
     @property
-    def is_symmetric(self) -> bool:
-        """Whether paths have mirrored twins."""
-        return all(each.is_symmetric for each in self.models.values())
-
-    @property
     def width(self) -> int:
         """Bars of a path, the last one of history included."""
         return len(self.calendar.time)
@@ -198,15 +189,6 @@ class Paths:
 
     def __iter__(self) -> Iterator[Any]:
         return (self[i] for i in range(self.count))
-
-    def __eq__(self, other: object) -> bool:
-        if not isinstance(other, Paths):
-            return NotImplemented
-        mine, theirs = ([*each.markets.values()] for each in (self, other))
-        return self.describe() == other.describe() and mine == theirs
-
-    def __hash__(self) -> int:
-        return hash((*self.markets.values(), self.seed, self.count, self.horizon))
 
     def __repr__(self) -> str:
         begins = format_time(int(self.calendar.time[0]) + self.markets.interval)
@@ -240,7 +222,6 @@ class Paths:
             "horizon": self.horizon,
             "seed": self.seed,
             "bridge": self.bridge,
-            "antithetic": self.antithetic,
             "drift_of_history": self.drift_of_history,
             "start": format_time(int(self.calendar.time[0]) + self.markets.interval),
         }
@@ -314,7 +295,6 @@ class Paths:
                 block=number,
                 shape=(self.n_bars, self.block),
                 bridge=self.bridge,
-                is_mirrored=self.antithetic,
                 instrument=i,
                 loads=tuple(map(float, self.factor[i])),
                 common_jump=self.common_jump,
@@ -427,7 +407,6 @@ def simulate_paths(
     start: TimeLike = "now",
     seed: int = 0,
     bridge: int = 1,
-    antithetic: bool = False,
     funding: Any = FITTED,
     drift: Drift | None = None,
     correlation: float | FloatArray | None = None,
@@ -442,8 +421,7 @@ def simulate_paths(
         instruments, the bars that all of them have.
     model : str, PathModel or class
         ``"filtered"``, ``"stationary"``, ``"gbm"``, ``"merton"`` or ``"garch"``, or a class of
-        :mod:`backtest.paths`, to fit; or a model with parameters. Of several instruments, one for
-        all, or a mapping by name.
+        :mod:`backtest.paths`, to fit; or a model with parameters.
     paths : int
         Their number.
     horizon : str
@@ -456,8 +434,6 @@ def simulate_paths(
     bridge : int
         Steps in which a parametric model draws the high and low of a bar. 1 is right where one
         barrier matters, 4 also for what reads high and low together (ranges).
-    antithetic : bool
-        Whether every second path mirrors the one before it. Not for resampled models.
     funding : str, float, FundingTerms, mapping or None
         ``"fitted"``: an autoregression of the settlements of history on the last one and their
         means of 1, 7 and 30 days, or on the last one alone where history has less than 180 days
@@ -507,18 +483,11 @@ def simulate_paths(
         horizon=span,
         seed=int(seed),
         bridge=bridge,
-        antithetic=bool(antithetic),
         funding=read_fundings(funding, history, is_resampled=is_resampled),
         drift_of_history=drift == HISTORY,
         correlation=read_correlation(correlation, history),
         common_jump=1.0 if common_jump is None else common_jump,
     )
-    if antithetic and not made.is_symmetric:
-        first = next(each for each in models.values() if not each.is_symmetric)
-        raise ParameterError(
-            f"antithetic needs a model with normal random numbers such as 'gbm', "
-            f"got {type(first).__name__}"
-        )
     _ = made.factor  # its errors belong here
     for each in made.members.values():
         each.prepare()
@@ -553,19 +522,9 @@ def select_history_of_all(markets: Markets, start: TimeLike) -> Markets:
 
 
 def fit_models(model: Any, history: Markets, drift: Drift | None) -> dict[str, PathModel]:
-    given = name_values(model, history.names)
-    if set(given) != set(history.names):
-        raise ParameterError(
-            f"model must be one for all or one for each of {', '.join(history.names)}, "
-            f"got {', '.join(map(str, given))}"
-        )
-    found = {name: choose_model(given[name], history[name], drift) for name in history.names}
+    found = {name: choose_model(model, each, drift) for name, each in history.items()}
     if not any(each.is_resampled for each in found.values()):
         return found
-    if len({type(each) for each in found.values()}) > 1:
-        raise ParameterError(
-            "model must be one resampled model for all, or parametric ones, got several"
-        )
     longest = max(each.block for each in found.values())  # type: ignore[attr-defined] # resampled
     return {name: replace(each, block=longest) for name, each in found.items()}  # type: ignore[call-arg]
 

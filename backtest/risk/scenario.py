@@ -306,12 +306,6 @@ def measure_recent(market: Market) -> float:
     return float(np.std(np.diff(np.log(recent)))) if len(recent) > 2 else 0.0
 
 
-def is_calm(bars: ShockBars, market: Market) -> bool:
-    moves = np.diff(np.log(np.concatenate([[1.0], bars.last[3]])))
-    size = float(np.sqrt(np.mean(moves**2))) if len(moves) > 1 else 0.0
-    return 0.0 < size < measure_recent(market)
-
-
 def walk_bridge(
     scenario: Scenario, market: Market, n: int, end: float, noise: FloatArray
 ) -> FloatArray:

@@ -39,7 +39,6 @@ from backtest.risk.scenario import (
     Bars,
     Scenario,
     ShockBars,
-    is_calm,
     make_flat_bars,
     replay_crash,
     shift_scenario,
@@ -159,19 +158,34 @@ class Stress(SettingsResult):
         shown = self.table[[*front, *self.table.columns.difference(front, sort=False)]]
         sources = (f"{each['name']}: {each['source']}." for each in self.settings["scenarios"]
                    if each.get("source"))  # fmt: skip
-        ladder = () if self.ladder is None else (
-            draw_ladder(self.ladder),
-            ShownTable(self.ladder, "Ladder", labels=Head("shock"), heads={"loss": heads["loss"]}),
-        )  # fmt: skip
+        ladder: tuple[ShownChart | ShownTable, ...] = ()
+        if self.ladder is not None:
+            names = [str(name) for name in self.ladder.index.names[:2]]
+            kind = "heat" if len(names) > 1 else "line"
+            ladder = (
+                ShownChart("ladder", "Ladder", f"Loss of one-bar shocks, by {' and '.join(names)}.",
+                           self.ladder["loss"], kind, {"loss": "loss"}, x="".join(names),
+                           y="money" * (kind == "line"), height=340),
+                ShownTable(self.ladder, "Ladder", labels=Head("shock"),
+                           heads={"loss": heads["loss"]}),
+            )  # fmt: skip
         return [
             Part("scenarios", "Scenarios", "From the last close of the run on.", (
                 ShownTable(shown, "Scenarios", labels=Head("scenario"), heads=heads),
-                describe_leads(self.settings["leads"]), describe_calm(self.settings["calm"]),
-                *ladder,
+                self._describe_leads(), *ladder,
             ), shows="page" if self.lost else "both"),
             Part("sources", "Sources", "Where the figures of scenarios come from.",
                  tuple(sources) or ("The scenarios are the user's.",)),
         ]  # fmt: skip
+
+    def _describe_leads(self) -> str:
+        """Return whose moves the break-evens are; empty with one market."""
+        leads = self.settings["leads"]
+        names = [*dict.fromkeys(leads.values())]
+        if not names:
+            return ""
+        told = ", ".join(f"{v} in {k}" for k, v in leads.items()) if names[1:] else names[0]
+        return f"Break-even: the move of {told}; the others move as the scenario says."
 
     def list_assumptions(self) -> tuple[str, ...]:
         """Return how scenarios are made."""
@@ -185,87 +199,59 @@ class Stress(SettingsResult):
         return f"<Stress of {len(self.table)} scenarios: {self.note}>"
 
 
-def describe_leads(leads: Mapping[str, str]) -> str:
-    """Return whose moves the break-evens are; empty with one market."""
-    names = [*dict.fromkeys(leads.values())]
-    if not names:
-        return ""
-    told = names[0] if len(names) == 1 else ", ".join(f"{v} in {k}" for k, v in leads.items())
-    return f"Break-even: the move of {told}; the others move as the scenario says."
-
-
-def describe_calm(names: Sequence[str]) -> str:
-    if not names:
-        return ""
-    return (
-        f"{', '.join(names)}: made of figures, the bars move less than those of the last 30 days. "
-        "A policy that measures volatility takes more leverage there than in the event."
-    )
-
-
-def draw_ladder(ladder: pd.DataFrame) -> ShownChart:
-    names = [str(name) for name in ladder.index.names[:2]]
-    kind = "heat" if len(names) > 1 else "line"
-    caption = f"Loss of one-bar shocks, by {' and '.join(names)}."
-    return ShownChart("ladder", "Ladder", caption, ladder["loss"], kind, {"loss": "loss"},
-                      x="".join(names), y="money" * (kind == "line"), height=340)  # fmt: skip
-
-
 # ------------------------------------------------------------------------------------- break-even
 
-STEPS = 60
-LARGEST_RISE = 64.0
-"""The largest rise of the price, as a multiple, that a search for the break-even tries."""
+LARGEST_RISE, LARGEST_FALL = math.log(64.0), 36.7
+"""The largest log moves that a search for the break-even tries."""
 HEDGED = tuple(2.0**k for k in range(-6, 6))
 """Log moves that a search for the break-even of a hedge tries: it may die and live again."""
 
 
-def find_break_even(account: StressedAccount, scenario: Scenario) -> tuple[str, float]:
-    """Return whose move the break-even is, and the move, with bars made anew for each."""
-    moves = account.find_moves(scenario)
-    lead = next((name for name, move in moves.items() if move != 0.0), next(iter(moves)))
-    ratios = dict.fromkeys(moves, 1.0)
-    if moves[lead] != 0.0:
-        ratios = {name: math.log1p(x) / math.log1p(moves[lead]) for name, x in moves.items()}
-    gains = [account.exposures[name] * ratio for name, ratio in ratios.items()]
-    side = 1.0 if sum(gains) < 0.0 else -1.0
-
-    def is_dead(move: float) -> bool:
-        moved = shift_scenario(scenario, moves, lead, move)
-        return not moved.is_empty and account.is_liquidated(moved, account.make(moved))
-
-    tried: Iterable[float] = [math.nextafter(-1.0, 0.0) if side < 0.0 else LARGEST_RISE]
-    if any(side * each > 0.0 for each in gains):
-        tried = [x for x in (shrink(side * step) for step in HEDGED) if abs(x) <= LARGEST_RISE]
-    return lead, find_edge(is_dead, tried)
-
-
-def find_break_even_of(
-    account: StressedAccount, scenario: Scenario, bars: Bars
+def find_break_even(
+    account: StressedAccount, scenario: Scenario, replayed: Bars | None
 ) -> tuple[str, float]:
-    """Return the same of a replay, all of whose log moves are multiplied by one factor."""
-    worst = {
-        name: float(each.last[1].max() if account.exposures[name] < 0.0 else each.last[2].min())
-        for name, each in bars.items()
-    }
-    lead = next((name for name, price in worst.items() if price != 1.0), None)
-    if lead is None:
-        return next(iter(bars)), math.nan
-    log_move = abs(math.log(worst[lead]))
+    """Return whose move the break-even is, and the move; all log moves keep their ratios.
 
-    def is_dead(factor: float) -> bool:
+    Bars of figures are made anew for each move, towards the side that hurts. Of a replay, all log
+    moves are multiplied by one factor, and the move is that at the worst point of the leader.
+    """
+    held = account.exposures
+    if replayed is None:
+        moves = account.find_moves(scenario)
+        lead = next((name for name, move in moves.items() if move != 0.0), next(iter(moves)))
+        logs = {name: math.log1p(move) for name, move in moves.items()}
+        gains = [held[name] * (log / logs[lead] if logs[lead] else 1.0)
+                 for name, log in logs.items()]  # fmt: skip
+        side = 1.0 if sum(gains) < 0.0 else -1.0
+        is_hedged = any(side * each > 0.0 for each in gains)
+    else:
+        worst = {
+            name: math.log(each.last[1].max() if held[name] < 0.0 else each.last[2].min())
+            for name, each in replayed.items()
+        }
+        lead = next((name for name, log in worst.items() if log != 0.0), "")
+        if not lead:
+            return next(iter(replayed)), math.nan
+        side = math.copysign(1.0, worst[lead])
+        gains = [held[name] * find_farthest(each) for name, each in replayed.items()]
+        is_hedged = min(gains) < 0.0 < max(gains)
+
+    def is_dead(size: float) -> bool:
+        if replayed is None:
+            moved = shift_scenario(scenario, moves, lead, shrink(side * size))
+            return not moved.is_empty and account.is_liquidated(moved, account.make(moved))
+        factor = size / abs(worst[lead])
         scaled = {
             name: each._replace(last=each.last**factor, mark=each.mark**factor)
-            for name, each in bars.items()
+            for name, each in replayed.items()
         }
         return account.is_liquidated(scenario, scaled)
 
-    limit = math.log(LARGEST_RISE) / log_move
-    gains = [account.exposures[name] * find_farthest(each) for name, each in bars.items()]
-    tried = [limit]
-    if min(gains) < 0.0 < max(gains):
-        tried = [step / log_move for step in HEDGED if step / log_move <= limit]
-    return lead, float(worst[lead] ** find_edge(is_dead, tried) - 1.0)
+    limit = LARGEST_RISE
+    if replayed is None and side < 0.0:
+        limit = LARGEST_FALL
+    tried = [size for size in HEDGED if size <= limit] if is_hedged else [limit]
+    return lead, math.expm1(side * find_edge(is_dead, tried))
 
 
 def find_farthest(bars: ShockBars) -> float:
@@ -277,20 +263,14 @@ def find_edge(is_dead: Callable[[float], bool], tried: Iterable[float]) -> float
     """Return the least x from 0 on at which an account dies, of values tried in turn; or NaN."""
     from scipy.optimize import bisect  # noqa: PLC0415 - slow to load
 
-    known = {0.0: is_dead(0.0)}
-    if known[0.0]:
+    known = functools.cache(lambda x: 1.0 if is_dead(x) else -1.0)
+    if known(0.0) > 0.0:
         return 0.0
-
-    def is_over(x: float) -> float:
-        if x not in known:
-            known[x] = is_dead(x)
-        return 1.0 if known[x] else -1.0
-
     alive = 0.0
     for dead in tried:
-        if is_over(dead) > 0.0:
-            bisect(is_over, alive, dead, xtol=1e-15, maxiter=STEPS, disp=False)
-            return min((x for x, found in known.items() if found), key=lambda x: abs(x - alive))
+        if known(dead) > 0.0:
+            edge = bisect(known, alive, dead, xtol=1e-15, maxiter=60, disp=False)
+            return float(edge)
         alive = dead
     return math.nan
 
@@ -377,7 +357,6 @@ def stress(
     how = RULES.check("rules", rules)
     grid = list_shocks(ladder)
     rows, leads, total = {}, {}, len(chosen) + len(grid)
-    calm: list[str] = []
 
     @functools.cache
     def stand_at(time: int) -> StressedAccount:
@@ -385,9 +364,8 @@ def stress(
 
     for done, each in enumerate(chosen, 1):
         account = stand_at(find_table_time(result, how, each))
-        row, leads[each.name], is_misled = run_scenario(account, each, data)
+        row, leads[each.name] = run_scenario(account, each, data)
         rows[each.name] = row | {"rules": "run" if how == "then" and each.date is None else how}
-        calm += [each.name] if is_misled else []
         if progress is not None:
             progress(done, total)
     climbed: list[StressOutcome] = []
@@ -405,7 +383,6 @@ def stress(
         "rules": how,
         "scenarios": [each.to_dict() for each in chosen],
         "ladder": None if ladder is None else {name: list(axis) for name, axis in ladder.items()},
-        "calm": calm,
         "leads": leads if len(account.moving) > 1 else {},
     }
     return Stress(
@@ -463,7 +440,7 @@ def read_scenarios(scenarios: Sequence[Scenario] | Scenario | None) -> tuple[Sce
 
 def run_scenario(
     account: StressedAccount, scenario: Scenario, data: Any
-) -> tuple[dict[str, Any], str, bool]:
+) -> tuple[dict[str, Any], str]:
     replayed, source = slice_replays(account, scenario, data), "data"
     if replayed is None:
         bare = {*account.moving} - {*account.history}
@@ -472,19 +449,16 @@ def run_scenario(
         replayed, source = (None, "figures") if shipped is None else shipped
     bars = account.make(scenario) if replayed is None else replayed
     outcome = account.live(scenario, bars)
-    if replayed is None:
-        lead, even = find_break_even(account, scenario)
-    else:
-        lead, even = find_break_even_of(account, scenario, replayed)
+    lead, even = find_break_even(account, scenario, replayed)
     length = next(iter(bars.values())).last.shape[1]
-    row = {**outcome._asdict(), "break_even": even, "bars": length, "from": source}
-    is_misled = replayed is None and account.has_columns
-    is_misled = is_misled and any(is_calm(bars[name], account.moving[name]) for name in bars)
-    return row, lead, is_misled
+    return {**outcome._asdict(), "break_even": even, "bars": length, "from": source}, lead
 
 
 def slice_replays(account: StressedAccount, scenario: Scenario, data: Any) -> Bars | None:
-    markets, moving, interval = read_data(data, account), account.moving, account.history.interval
+    names, moving, interval = account.history.names, account.moving, account.history.interval
+    markets: Mapping[str, Market] = {} if data is None else as_markets(data)
+    if data is not None and data is not markets and is_same_account(tuple(markets), names):
+        markets = dict(zip(names, markets.values(), strict=True))
     found = {name: slice_replay(scenario, markets.get(name), interval) for name in moving}
     cut = {name: bars for name, bars in found.items() if bars is not None}
     still = {name for name in found if name in account.resting and name not in markets}
@@ -494,36 +468,16 @@ def slice_replays(account: StressedAccount, scenario: Scenario, data: Any) -> Ba
     return {name: cut.get(name, flat) for name in found}
 
 
-def read_data(data: Any, account: StressedAccount) -> Mapping[str, Market]:
-    if data is None:
-        return {}
-    markets: Markets = as_markets(data)
-    names = account.history.names
-    if data is markets:
-        return {**markets}
-    if not is_same_account(markets.names, names):
-        raise ParameterError(f"data must be Markets of {', '.join(names)}, got {repr_plain(data)}")
-    return dict(zip(names, markets.values(), strict=True))
-
-
 def list_shocks(ladder: Mapping[str, Sequence[float]] | None) -> list[dict[str, float]]:
-    if ladder is None:
-        return []
-    if not isinstance(ladder, Mapping) or not ladder:
-        raise ParameterError(
-            "ladder must map axes to values, as {'price': (-0.5, 0.5, 41)}, "
-            f"got {repr_plain(ladder)}"
-        )
-    for name in ladder:
+    for name in ladder or ():
         if name not in AXES:
             raise ParameterError(
                 f"an axis of ladder must be one of {', '.join(AXES)}, got {name!r}"
                 + did_you_mean(name, AXES)
             )
-    values = [find_values(axis, name) for name, axis in ladder.items()]
-    return [
-        dict(zip(ladder, map(float, point), strict=True)) for point in itertools.product(*values)
-    ]
+    values = [find_values(axis, name) for name, axis in (ladder or {}).items()]
+    points = itertools.product(*values) if values else ()
+    return [dict(zip(ladder or {}, map(float, point), strict=True)) for point in points]
 
 
 def find_values(axis: Any, name: str) -> FloatArray:

@@ -32,7 +32,7 @@ from backtest.market import Market, Markets, remake
 from backtest.policy import start_memory
 from backtest.risk import liquidation_distance
 from backtest.risk.scenario import Bars, Scenario, append_bars, find_moves, make_all_bars
-from backtest.venue import Contract, Venue, compute_value, has_spread, pick_cost, scale_cost
+from backtest.venue import Venue, compute_value, has_spread, pick_cost, scale_cost
 
 NO_STOPS: dict[str, Any] = {
     "stop_loss": None,
@@ -110,10 +110,6 @@ class StressedAccount:
                 ),
             )
 
-    @property
-    def has_columns(self) -> bool:
-        return any(each.columns for each in self.base.observed)
-
     # --------------------------------------------------------------------------- what it holds
 
     @property
@@ -164,7 +160,7 @@ class StressedAccount:
         for name in found:
             if name in self.history:
                 mark = float(self.history[name].mark_close[-1])
-                found[name] += quantities[name] * abs(value_one(self.venues[name].contract, mark))
+                found[name] += quantities[name] * abs(self.value_one(name, mark))
         for asset, amount, price in zip(
             self.result.account.collateral, held.amounts, held.prices, strict=True
         ):
@@ -172,6 +168,10 @@ class StressedAccount:
             if name in found:
                 found[name] += float(amount * price)
         return found
+
+    def value_one(self, name: str, price: float) -> float:
+        contract = self.venues[name].contract
+        return float(compute_value(contract.size, contract.kind == "inverse", price))
 
     def find_distance(self) -> float:
         last = self.result.positions
@@ -192,22 +192,20 @@ class StressedAccount:
     def live(self, scenario: Scenario, bars: Bars) -> StressOutcome:
         before = self.wealth
         if count_bars(bars) == 0:
-            gone = find_lost_equity(scenario, float(self.result.of_account("equity")[-1]))
+            gone = scenario.venue_default * max(float(self.result.of_account("equity")[-1]), 0.0)
             return StressOutcome(
                 before - gone, gone, False, self.find_distance(), 0, 0.0, 0.0, 0.0, 0.0, 0.0, gone
             )
         markets, steps, distance = self.pass_bars(scenario, bars, is_search=False)
         state, money = steps.state, steps.tally.money
-        lost = 0.0
-        for name, quantity in zip(
-            steps.setup.markets.names, state.held.quantities.tolist(), strict=True
-        ):
-            if name in markets:
-                first, last = (float(each[name].close[-1]) for each in (self.history, markets))
-                contract = self.venues[name].contract
-                lost += find_lost_profit(scenario, contract, quantity, first, last)
+        held = zip(steps.setup.markets.names, state.held.quantities.tolist(), strict=True)
+        lost = sum(
+            self.find_lost_profit(scenario, name, quantity, float(markets[name].close[-1]))
+            for name, quantity in held
+            if name in markets
+        )
         kept = float(state.wallet[EQUITY]) - lost
-        gone = find_lost_equity(scenario, kept)
+        gone = scenario.venue_default * max(kept, 0.0)
         equity = kept - gone + float(state.wallet[RESERVE])
         converted = state.wallet[CONVERTED_SO_FAR] - self.result.state.wallet[CONVERTED_SO_FAR]
         liquidated = money.liquidations > 0
@@ -224,6 +222,18 @@ class StressedAccount:
             lost_to_adl=lost,
             lost_to_default=gone,
         )
+
+    def find_lost_profit(
+        self, scenario: Scenario, name: str, quantity: float, last: float
+    ) -> float:
+        """Return what auto-deleveraging takes: closed at the bankruptcy price of a counterparty."""
+        side = math.copysign(1.0, quantity)
+        start = float(self.history[name].close[-1])
+        bankrupt = start * (1.0 + side / scenario.adl_leverage)
+        if scenario.adl == 0.0 or quantity == 0.0 or side * (last - bankrupt) <= 0.0:
+            return 0.0
+        gap = self.value_one(name, last) - self.value_one(name, bankrupt)
+        return float(scenario.adl * quantity * gap)
 
     def is_liquidated(self, scenario: Scenario, bars: Bars) -> bool:
         if count_bars(bars) == 0:
@@ -402,25 +412,3 @@ def scale_venue(venue: Venue, scenario: Scenario) -> Venue:
         changes["slippage.impact"] = venue.slippage.impact * factor
         changes["liquidation.impact"] = venue.liquidation.impact * factor
     return venue.override(changes) if changes else venue
-
-
-def value_one(contract: Contract, price: float) -> float:
-    return float(compute_value(contract.size, contract.kind == "inverse", price))
-
-
-def find_lost_profit(
-    scenario: Scenario, contract: Contract, quantity: float, start: float, last: float
-) -> float:
-    """Return what auto-deleveraging takes: closed at the bankruptcy price of a counterparty."""
-    if scenario.adl == 0.0 or quantity == 0.0:
-        return 0.0
-    side = math.copysign(1.0, quantity)
-    bankrupt = start * (1.0 + side / scenario.adl_leverage)
-    if side * (last - bankrupt) <= 0.0:
-        return 0.0
-    gap = value_one(contract, last) - value_one(contract, bankrupt)
-    return float(scenario.adl * quantity * gap)
-
-
-def find_lost_equity(scenario: Scenario, equity: float) -> float:
-    return scenario.venue_default * max(equity, 0.0)

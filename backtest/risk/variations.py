@@ -260,7 +260,7 @@ def sensitivity(
         found = liquidation_risk(
             paths if terms.market is markets else continue_changed(paths, terms.market), policy,
             venue=terms.venue, account=account, signal=find_last_signal(signal, markets),
-            overlay=overlay, method="plain", compile=compile,
+            overlay=overlay, compile=compile,
         )  # fmt: skip
         return float(found.table["p_ruin"].iloc[-1])
 

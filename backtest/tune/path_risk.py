@@ -88,7 +88,7 @@ class PathRisk:
         )  # fmt: skip
         bars = {each.name: count_bars(self.paths, each.horizon) for each in chances}
         hits = dict.fromkeys(bars, 0)
-        for lives in refine_runner(runner, "plain").run_chunks(threads=self.threads):
+        for lives in refine_runner(runner).run_chunks(threads=self.threads):
             first = {"liquidation": find_first(lives.liquidations),
                      "ruin": find_first(lives.is_ruined)}  # fmt: skip
             for each in chances:

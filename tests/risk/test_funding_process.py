@@ -112,7 +112,7 @@ def test_short_histories_have_simpler_processes_and_say_so(market):
     bare = bt.Market.from_frames(market.bars())
     none = bt.simulate_paths(bare, GBM, paths=2, horizon="5d")
     assert not none[0].funding_time.size
-    terms = {"venue": free_venue(), "account": free_account(), "compile": False, "method": "plain"}
+    terms = {"venue": free_venue(), "account": free_account(), "compile": False}
     risk = bt.liquidation_risk(none, Hold(5.0), **terms)
     assert "funding: none (the history has no settlements)" in risk.summary()
 
@@ -129,20 +129,6 @@ def test_a_number_is_a_constant_none_is_none_and_terms_cap(market):
     capped = bt.simulate_paths(market, GBM, **given, funding=terms).draw(0, 3).rates
     free = bt.simulate_paths(market, GBM, **given).draw(0, 3).rates
     assert np.abs(capped).max() == 1.05e-4 < np.abs(free).max()
-
-
-def test_a_mirrored_path_has_the_opposite_residual(market):
-    drawn = bt.simulate_paths(market, GBM, paths=2, horizon="8h", seed=3, antithetic=True)
-    process, rates = drawn.leader.process, drawn.draw(0, 2).rates[:, 0]
-    ranks = [int(np.abs(np.sort(process.residuals) + free - rate).argmin())
-             for rate in rates for free in [forecast(process, market)]]  # fmt: skip
-    assert sum(ranks) == len(process.residuals) - 1
-
-
-def forecast(process, market) -> float:
-    """Return the next rate without its residual."""
-    means = [market.funding_rate[-each:].mean() for each in process.windows]
-    return process.constant + float(np.dot(process.weights, means))
 
 
 def test_several_instruments_have_processes_of_their_own(market):

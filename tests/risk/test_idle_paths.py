@@ -24,7 +24,7 @@ def test_a_risk_without_a_fill_says_so(names):
     terms = {"venue": make_venue(), "account": free_account(max_leverage=20.0, band=100.0)}
     policy = Constant(leverage=5.0)
     with pytest.warns(bt.NoFillWarning, match="on any of 20 paths, so nothing can be liquidated"):
-        risk = bt.liquidation_risk(draw(market), policy, **terms, method="plain", compile=False)
+        risk = bt.liquidation_risk(draw(market), policy, **terms, compile=False)
     assert "band" in risk.settings["no_fill"]
     assert "! No order was filled on any path: " in risk.summary()
 

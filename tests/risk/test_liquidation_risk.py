@@ -5,12 +5,12 @@ import math
 import numpy as np
 import pandas as pd
 import pytest
-from scipy.stats import beta, norm
+from scipy.stats import beta
 
 import backtest as bt
 from backtest import paths as models
 from backtest.features import touch_probability
-from backtest.risk.liquidations import estimate, exact_interval
+from backtest.risk.liquidations import estimate
 from backtest.strategies import Constant, TailHedge, VolTarget
 from tests.options.listed_markets import make_markets, make_venue
 from tests.risk.accounts import Hold, free_account, free_venue, liquidation_distance, still_market
@@ -39,24 +39,10 @@ def test_paths_find_the_closed_form_from_2x_to_100x(days):
     for lever in (2.0, 3.0, 5.0, 10.0, 20.0, 50.0, 100.0):
         wanted = known(lever, days)
         row = bt.liquidation_risk(
-            gbm_paths(paths=10_000, horizon=horizon), Hold(lever), **TERMS, method="plain",
+            gbm_paths(paths=10_000, horizon=horizon), Hold(lever), **TERMS,
             horizons=(horizon,), confidence=1 - 1e-4 / 21,
         ).table.iloc[0]  # fmt: skip
         assert row.p_liquidation_low <= wanted <= row.p_liquidation_high, lever
-        assert row.method == "plain"
-
-
-def test_auto_mirrors_paths_where_the_model_has_mirrored_ones():
-    phases: list[str] = []
-    for model, method in ((models.GBM(volatility=SIGMA), "antithetic"), ("stationary", "plain")):
-        paths = bt.simulate_paths(bt.Market.sample(bars=400), model, paths=4, horizon="4h")
-        risk = bt.liquidation_risk(
-            paths, Hold(20.0), **TERMS, compile=False,
-            progress=lambda phase, *_: phases.append(phase),
-        )  # fmt: skip
-        assert risk.table["method"].tolist() == [method]
-        assert risk.paths.antithetic == (method == "antithetic")
-    assert list(dict.fromkeys(phases)) == ["checking and compiling the policy", "paths"]
 
 
 @pytest.mark.slow
@@ -67,9 +53,7 @@ def test_paths_with_jumps_find_the_closed_form():
     """
     model = models.Merton(volatility=0.5, jumps=20, jump_mean=-1.0, jump_deviation=0.01)
     drawn = bt.simulate_paths(still_market(), model, paths=20_000, horizon="7d", seed=6)
-    risk = bt.liquidation_risk(
-        drawn, Hold(8.0), **TERMS, method="plain", horizons=("7d",), confidence=0.9999
-    )
+    risk = bt.liquidation_risk(drawn, Hold(8.0), **TERMS, horizons=("7d",), confidence=0.9999)
     drift = -0.5 * 0.5**2 + 20 * (1.0 - math.exp(-1.0 + 0.5 * 0.01**2))
     touched = touch_probability(liquidation_distance(8.0), 0.5, 7 / 365, drift=drift)
     wanted = 1.0 - math.exp(-20 * 7 / 365) * (1.0 - touched)
@@ -84,7 +68,7 @@ def test_a_result_goes_on_as_a_resumed_run_does():
     result = bt.run(market, VolTarget(target=1.5), venue=venue, account=account, compile=False)
     drawn = bt.simulate_paths(market, "stationary", paths=3, horizon="3d", seed=4)
     risk = bt.liquidation_risk(
-        drawn, VolTarget(target=1.5), venue=venue, account=result, compile=False, method="plain"
+        drawn, VolTarget(target=1.5), venue=venue, account=result, compile=False
     )
     runner = risk.runner
     lives = next(iter(runner.run_chunks()))
@@ -113,38 +97,18 @@ def test_compiled_and_plain_are_the_same_bits_in_any_number_of_threads():
 
 
 def test_the_interval_is_that_of_clopper_and_pearson():
-    assert exact_interval(10, 100, 0.95) == pytest.approx(
-        (beta.ppf(0.025, 10, 91), beta.ppf(0.975, 11, 90))
-    )
-    assert exact_interval(0, 100, 0.95)[0] == 0.0
-    assert exact_interval(0, 100, 0.95)[1] == pytest.approx(1 - 0.025 ** (1 / 100))
-    # pairs that always differ: the share is certain up to the number of pairs, the interval narrow
-    mixed = np.tile([1.0, 0.0], 500)
-    mixed[:40] = 1.0
-    pairs = estimate(mixed, 0.95, is_mirrored=True)
-    assert pairs.high - pairs.low < 0.5 * np.subtract(*exact_interval(520, 1000, 0.95)[::-1])
-
-
-@pytest.mark.parametrize("p", [0.3, 0.05, 1e-3])
-def test_intervals_of_pairs_cover_the_truth(p):
-    # 400 draws of 5,000 mirrored pairs, normal with barrier Phi^-1(p): hits never come in pairs
-    rng = np.random.default_rng(1)
-    covered = 0
-    for _ in range(400):
-        z = rng.standard_normal(5000)
-        hits = (np.stack([z, -z], axis=1).ravel() < norm.ppf(p)).astype(float)
-        found = estimate(hits, 0.95, is_mirrored=True)
-        covered += found.low <= p <= found.high
-    assert 0.93 <= covered / 400 <= 0.985
+    found = estimate(10, 100, 0.95)
+    assert found == pytest.approx((0.1, beta.ppf(0.025, 10, 91), beta.ppf(0.975, 11, 90)))
+    assert estimate(0, 100, 0.95)[1:] == pytest.approx((0.0, 1 - 0.025 ** (1 / 100)))
 
 
 @pytest.mark.slow
 def test_the_usual_horizons_end_with_the_whole_once():
     # regression: a horizon of 7 days was listed as 7d and again as 1w
-    risk = bt.liquidation_risk(gbm_paths(paths=10), Hold(5.0), **TERMS, method="plain")
+    risk = bt.liquidation_risk(gbm_paths(paths=10), Hold(5.0), **TERMS)
     assert list(risk.table.index) == ["1d", "7d"]
     longer = gbm_paths(paths=10, horizon="36h")
-    assert list(bt.liquidation_risk(longer, Hold(5.0), **TERMS, method="plain").table.index) == [
+    assert list(bt.liquidation_risk(longer, Hold(5.0), **TERMS).table.index) == [
         "1d",
         "36h",
     ]
@@ -163,9 +127,7 @@ def test_the_report_of_a_risk_says_what_happened():
     assert path["price"].iloc[-1] < 1.0
     assert 0.0 < path["equity"].iloc[-1] < 1000.0
     assert math.isnan(last.p_margin_call)
-    quiet = bt.liquidation_risk(
-        gbm_paths(paths=50, horizon="1d"), Hold(0.0), **TERMS, method="plain"
-    )
+    quiet = bt.liquidation_risk(gbm_paths(paths=50, horizon="1d"), Hold(0.0), **TERMS)
     with pytest.raises(bt.ParameterError, match="no path was liquidated"):
         quiet.path()
     said = " ".join(quiet.summary().split())
@@ -175,7 +137,6 @@ def test_the_report_of_a_risk_says_what_happened():
 @pytest.mark.parametrize(("settings", "words"), [
     ({"horizons": ("8d",)}, "horizons must lie"),
     ({"confidence": math.nan}, "confidence must be a number"),
-    ({"method": "fast"}, "method must be one of"),
     ({"policy": Hold}, r"add \(\)"),
 ])  # fmt: skip
 def test_bad_arguments_are_refused(settings, words):
@@ -217,5 +178,5 @@ def test_a_result_that_holds_options_is_refused_until_they_are_closed():
             with pytest.raises(bt.ParameterError, match=r"(?s)a result that holds PUT.*bt\.stress"):
                 bt.liquidation_risk(paths, Constant(0.5), **terms)
         else:
-            found = bt.liquidation_risk(paths, Constant(0.5), **terms, method="plain")
+            found = bt.liquidation_risk(paths, Constant(0.5), **terms)
             assert found.table["equity_50"].notna().all()

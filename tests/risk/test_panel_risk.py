@@ -29,14 +29,14 @@ def twins(**terms) -> tuple[bt.Paths, bt.Paths]:
 @pytest.mark.parametrize("margin", ["cross", "isolated"])
 def test_the_same_market_twice_at_half_the_size_has_the_risk_of_one_account(model, margin):
     one, two = twins(model=model, bridge=1)
-    given = {"venue": free_venue(), "compile": False, "method": "plain"}
+    given = {"venue": free_venue(), "compile": False}
     given["account"] = free_account(
         margin=margin, **({"venue_leverage": 30.0} if margin == "isolated" else {})
     )
     alone = bt.liquidation_risk(one, Hold(30.0), **given).table
     joint = bt.liquidation_risk(two, Hold(30.0), **given).table
     assert 0.0 < alone["p_liquidation"].iloc[0] < 1.0
-    for name in alone.columns.drop("method"):
+    for name in alone.columns:
         assert np.allclose(alone[name], joint[name], rtol=1e-9, equal_nan=True), name
 
 
@@ -50,9 +50,7 @@ def test_a_path_is_bit_for_bit_the_run_on_it(terms):
     for policy in (Hold(8.0), {"A": Hold(5.0), "B": VolTarget(target=2.0, half_life=12.0)}):
         account = free_account(**terms)
         given = {"venue": free_venue(), "account": account, "compile": False}
-        found = bt.liquidation_risk(
-            paths, policy, **given, signal={"A": 0.6, "B": -0.4}, method="plain"
-        )
+        found = bt.liquidation_risk(paths, policy, **given, signal={"A": 0.6, "B": -0.4})
         lives = next(found.runner.run_chunks())
         for i in range(3):
             whole = found.run(i)
@@ -75,9 +73,7 @@ def test_a_portfolio_goes_on_from_where_it_stands(policy, terms):
     }
     before = bt.run(history, policy, **given, signal={"A": 0.7, "B": -0.3}, compile=False)
     paths = bt.simulate_paths(history, models.Stationary(block=6.0), paths=2, horizon="1d")
-    risk = bt.liquidation_risk(
-        paths, policy, **{**given, "account": before}, compile=False, method="plain"
-    )
+    risk = bt.liquidation_risk(paths, policy, **{**given, "account": before}, compile=False)
     lives = next(risk.runner.run_chunks())
     for i in range(2):
         joined = paths.join_history(paths[i], 10**6)

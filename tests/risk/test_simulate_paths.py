@@ -155,22 +155,12 @@ def test_filtered_paths_start_at_todays_volatility():
     assert np.diff(np.log(calm.closes()), axis=1)[:, 0].std() < 0.5 * moves.std()
 
 
-def test_mirrored_paths_are_opposite(market):
-    model = models.GBM(volatility=0.8, drift=0.32)
-    drawn = bt.simulate_paths(market, model, paths=4, horizon="2d", seed=3, antithetic=True)
-    logs = np.log(drawn.closes() / market.close[-1])
-    assert np.allclose(logs[0], -logs[1], atol=1e-13)
-    prices = drawn.draw(0, 2).prices.reshape(4, 2, -1)[:, :, 1:] / market.close[-1]
-    assert np.allclose(prices[1, 0] * prices[2, 1], 1.0, atol=1e-13)  # a high is the other's low
-    with pytest.raises(bt.ParameterError, match="normal random numbers"):
-        bt.simulate_paths(market, "stationary", antithetic=True)
-
-
 def test_a_start_in_the_past_uses_no_later_bar(market):
     start = market.times[1200]
     early = bt.simulate_paths(market, "gbm", paths=2, start=start, horizon="2d")
     assert early.history.n_bars == 1200
-    assert early == bt.simulate_paths(market.prefix(1200), "gbm", paths=2, horizon="2d")
+    alone = bt.simulate_paths(market.prefix(1200), "gbm", paths=2, horizon="2d")
+    assert np.array_equal(early.closes(), alone.closes())
 
 
 def test_sessions_go_on_at_their_times_of_the_week():

@@ -74,19 +74,6 @@ def test_an_account_lost_before_is_said_to_be_lost(tmp_path):
         assert f"{told} scenario can change it." in " ".join(made.summary().split())
 
 
-@pytest.mark.parametrize(("policy", "calm"), [(VolTarget(), ["long"]), (Hold(2.0), [])])
-def test_a_fall_that_is_calmer_than_history_is_named(policy, calm):
-    """A volatility target levered up to its cap on the straight line of a month, without a word."""
-    result = bt.run(
-        bt.Market.sample(bars=800), policy, venue=free_venue(), account=free_account(),
-        compile=False,
-    )  # fmt: skip
-    shocks = [bt.Scenario("long", price=-0.3, over="30d"), bt.Scenario("fast", price=-0.3)]
-    found = bt.stress(result, shocks)
-    assert found.settings["calm"] == calm
-    assert ("A policy that measures volatility" in " ".join(found.summary().split())) == bool(calm)
-
-
 def test_a_fall_by_hand():
     # a long of q = 10 * 1000 / 100.0909 at the second open; -5 % from the last close in one bar
     result = held()

@@ -34,7 +34,7 @@ def draw(**settings) -> bt.Paths:
 
 
 def make_risk(lever: float = 40.0) -> SavedResult:
-    return bt.liquidation_risk(draw(), Hold(lever), **TERMS, method="plain", compile=False)
+    return bt.liquidation_risk(draw(), Hold(lever), **TERMS, compile=False)
 
 
 def make_quiet_risk() -> SavedResult:
@@ -218,7 +218,7 @@ def test_other_numbers_are_another_result():
     # the settings name no horizon: the id covers the tables
     ids = {
         bt.liquidation_risk(
-            draw(), Hold(40.0), **TERMS, horizons=(horizon,), method="plain", compile=False
+            draw(), Hold(40.0), **TERMS, horizons=(horizon,), compile=False
         ).manifest["id"]
         for horizon in ("3h", "6h")
     }

@@ -69,9 +69,7 @@ def test_the_measures_are_those_of_the_public_functions_on_the_same_paths():
     paths = bt.simulate_paths(MARKET, model, paths=40, horizon="6h", seed=3)
     measures = tuple(map(read_risk_name, ("p_liquidation_3h", "max_leverage_at_50pct")))
     found = PathRisk(paths, measures, threads=2, compile=False).measure(Hold(12.0), *TERMS.values())
-    risk = bt.liquidation_risk(
-        paths, Hold(12.0), **TERMS, horizons=("3h",), method="plain", compile=False
-    )
+    risk = bt.liquidation_risk(paths, Hold(12.0), **TERMS, horizons=("3h",), compile=False)
     assert found["p_liquidation_3h"] == risk.table["p_liquidation"].iloc[0] > 0.0
     largest = bt.max_leverage(
         MARKET, Hold(12.0), **TERMS, probability=0.5, horizon="6h", models=[model], paths=40,
