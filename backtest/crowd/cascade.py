@@ -30,10 +30,9 @@ from backtest.base import (
     record_making,
     repr_plain,
 )
-from backtest.base.units import DAY, TOLERANCE
+from backtest.base.units import TOLERANCE
 from backtest.crowd.crowd import ARRAYS_OF_CROWD, Crowd, find_price, to_price, to_value
 from backtest.crowd.rounds import (
-    SLACK,
     Books,
     Impact,
     ImpactCurve,
@@ -88,8 +87,6 @@ class Cascade(SettingsResult):
         The forced notional that one unit of forced notional causes at the start.
     deficit : float
         Losses of bankrupt accounts beyond what backed them, in the settlement currency.
-    days_empty : float
-        The time in days during which rounds left the insurance fund empty.
     liquidated : int
         The accounts of the crowd that were liquidated.
     clearing_prices : list of float
@@ -112,7 +109,6 @@ class Cascade(SettingsResult):
     multiplier: float
     reproduction: float
     deficit: float
-    days_empty: float
     liquidated: int
     clearing_prices: list[float]
     me: dict[str, Any] | None = None
@@ -121,7 +117,7 @@ class Cascade(SettingsResult):
     kind = "cascade"
     table_names = ("rounds", "accounts", "ladder")
     numbers = ("price", "shock", "final_price", "multiplier", "reproduction", "deficit",
-               "days_empty", "liquidated", "clearing_prices", "me")  # fmt: skip
+               "liquidated", "clearing_prices", "me")  # fmt: skip
 
     def describe_data(self) -> Mapping[str, Any]:
         """Return the data of the crowd's market, or the crowd itself."""
@@ -265,7 +261,6 @@ def cascade(  # noqa: PLR0913 - keywords, each with a default that is said
     recovery: str | None = None,
     round_time: str = "1m",
     jump: bool = False,
-    margin: float = 1.0,
     me: Result | Account | Mapping[str, Any] | None = None,
     progress: Callable[[int, int], None] | None = None,
 ) -> Cascade:
@@ -300,8 +295,6 @@ def cascade(  # noqa: PLR0913 - keywords, each with a default that is said
         Whether the shock is a jump, on whose way nobody trades: all that fail in it trade at its
         end, and many are bankrupt. Otherwise the price moves through it, and each account trades
         at its liquidation price, or behind those that fail before it.
-    margin : float
-        The multiplier of maintenance margin.
     me : Result, Account or mapping, optional
         One's own account in the crowd: the state of a run at its end; an account that is long with
         its ``venue_leverage`` (or ``max_leverage``) at the price; or side, quantity, entry and
@@ -339,17 +332,15 @@ def cascade(  # noqa: PLR0913 - keywords, each with a default that is said
     length, decay = parse_duration(round_time, "round_time"), 1.0
     if recovery is not None:
         decay = 0.5 ** (length / parse_duration(recovery, "recovery"))
-    check_range("margin", margin, low=0.0, high=100.0, open_low=True)
     own = read_own_account(me, venue, start)
     terms = read_terms(venue, curve, start, float(shock), adl, jump=jump)
     everyone = known if own is None else join(known, own)
-    books = open_books(everyone, terms.rules, insurance, margin, start)
+    books = open_books(everyone, terms.rules, insurance, start)
     clearing = find_clearing_prices(books, terms, shock)
     rows, outcomes, final = run_rounds(books, terms, decay, progress)
     rounds = pd.DataFrame(rows)
     rounds.index.name = "round"
     first = outcomes[0].flow if outcomes else 0.0
-    is_empty = rounds["insurance"] <= SLACK * insurance
     settings = {
         "crowd": {**known.origin, "content_hash": known.content_hash},
         "venue": venue.to_dict(),
@@ -360,7 +351,6 @@ def cascade(  # noqa: PLR0913 - keywords, each with a default that is said
         "recovery": recovery,
         "round_time": round_time,
         "jump": bool(jump),
-        "margin": margin,
         "me": own,
     }
     return Cascade(
@@ -374,7 +364,6 @@ def cascade(  # noqa: PLR0913 - keywords, each with a default that is said
         multiplier=(final / start - 1.0) / shock if shock != 0.0 else math.nan,
         reproduction=outcomes[1].fresh / abs(first) if len(outcomes) > 1 and first else 0.0,
         deficit=float(rounds["deficit"].sum()),
-        days_empty=int(is_empty.sum()) * length / DAY if 0.0 < insurance < math.inf else 0.0,
         liquidated=int(np.sum(books.first_round[: len(known)] > 0)),
         clearing_prices=clearing,
         me=None if own is None else describe_own_account(books, start, final),

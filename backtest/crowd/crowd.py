@@ -54,16 +54,12 @@ def to_price(rules: MarginRules, value: Any) -> Any:
 
 
 def find_liquidation_prices(
-    rules: MarginRules,
-    quantity: FloatArray,
-    entry: FloatArray,
-    base: FloatArray,
-    multiplier: float = 1.0,
+    rules: MarginRules, quantity: FloatArray, entry: FloatArray, base: FloatArray
 ) -> FloatArray:
     """Return the prices that liquidate positions entered at values ``entry``; NaN where none."""
-    root = compute_liquidation_values(rules, quantity, entry, base, multiplier)
+    root = compute_liquidation_values(rules, quantity, entry, base, 1.0)
     price = np.where(np.isnan(root), np.nan, to_price(rules, root))
-    needed = compute_maintenances(rules, np.abs(quantity * entry), multiplier)
+    needed = compute_maintenances(rules, np.abs(quantity * entry), 1.0)
     is_failing = base + quantity * entry <= needed * (1.0 + TOLERANCE)
     price = np.where(np.isnan(price) & is_failing, to_price(rules, entry), price)
     return np.asarray(np.where(quantity == 0.0, np.nan, price))
@@ -176,7 +172,6 @@ class Crowd:
         seed: int = 0,
         price: float | None = None,
         venue: Venue | None = None,
-        contract: Contract | None = None,
         lookback: str = "30d",
     ) -> Crowd:
         """Return a crowd with a distribution of leverage.
@@ -199,10 +194,9 @@ class Crowd:
         price : float, optional
             The price now; the last close of the market by default.
         venue : Venue, optional
-            The venue: no account has met its lowest maintenance rate since its entry. Without one,
-            none has lost everything, and some fail at any venue before a cascade begins.
-        contract : Contract, optional
-            The contract; that of the venue, or linear, of one unit, by default.
+            The venue: no account has met its lowest maintenance rate since its entry, and
+            quantities are of its contract. Without one, none has lost everything, some fail at any
+            venue before a cascade begins, and the contract is linear, of one unit.
         lookback : str
             How far back entries go, such as ``"30d"``.
 
@@ -221,9 +215,8 @@ class Crowd:
         rng.shuffle(is_long)
         market = unwrap_market(entries) if isinstance(entries, Market | Markets) else None
         now = find_price(price, market, entries)
-        own = Contract() if venue is None else venue.contract
-        terms = own if contract is None else contract
-        rules = read_contract(terms)
+        contract = Contract() if venue is None else venue.contract
+        rules = read_contract(contract)
         margin = 0.0 if venue is None else read_rules(venue).rates[0]
         if market is None:
             given = np.asarray(now if entries is None else entries)
@@ -253,7 +246,7 @@ class Crowd:
             equity=collateral,
             price=now,
             market=market,
-            contract=terms,
+            contract=contract,
             origin=origin,
         )
 
@@ -283,17 +276,17 @@ class Crowd:
         return float(np.sum(np.abs(self.notional(price))))
 
     @checked
-    def liquidation_prices(self, venue: Venue, multiplier: float = 1.0) -> FloatArray:
+    def liquidation_prices(self, venue: Venue) -> FloatArray:
         """Return the price at which a venue liquidates each account, NaN where none does.
 
         As :func:`backtest.margin.liquidation_price` gives them.
         """
-        return self._find_prices(read_rules(venue), multiplier)
+        return self._find_prices(read_rules(venue))
 
-    def _find_prices(self, rules: MarginRules, multiplier: float = 1.0) -> FloatArray:
+    def _find_prices(self, rules: MarginRules) -> FloatArray:
         value = np.asarray(to_value(rules, self.entry))
         base = self.collateral - self.quantity * value
-        return find_liquidation_prices(rules, self.quantity, value, base, multiplier)
+        return find_liquidation_prices(rules, self.quantity, value, base)
 
     @checked
     def ladder(self, venue: Venue | None = None, *, price: float | None = None, bins: int = 100,

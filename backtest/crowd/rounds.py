@@ -254,7 +254,6 @@ class Books:
     base: FloatArray
     safe: FloatArray
     insurance: float
-    multiplier: float
     first_quantity: FloatArray
     first_equity: FloatArray
     liquidity_quantity: float
@@ -279,7 +278,7 @@ class Books:
 
     def recompute(self, rows: IntArray | BoolArray | slice) -> None:
         self.liquidation[rows] = find_liquidation_prices(
-            self.rules, self.quantity[rows], self.entry[rows], self.base[rows], self.multiplier
+            self.rules, self.quantity[rows], self.entry[rows], self.base[rows]
         )
 
     def close(self, rows: IntArray, size: FloatArray, value: FloatArray | float) -> None:
@@ -295,9 +294,7 @@ class Books:
         return accounts + liquidity - self.fund_paid + self.fees - self.unpaid
 
 
-def open_books(
-    crowd: Crowd, rules: MarginRules, insurance: float, multiplier: float, start: float
-) -> Books:
+def open_books(crowd: Crowd, rules: MarginRules, insurance: float, start: float) -> Books:
     n, entry = len(crowd), np.asarray(to_value(rules, crowd.entry))
     books = Books(
         rules=rules,
@@ -306,7 +303,6 @@ def open_books(
         base=crowd.collateral - crowd.quantity * entry,
         safe=crowd.equity - crowd.collateral,
         insurance=insurance,
-        multiplier=multiplier,
         first_quantity=crowd.quantity.copy(),
         first_equity=crowd.equity.copy(),
         liquidity_quantity=-float(np.sum(crowd.quantity)),

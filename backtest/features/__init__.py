@@ -10,20 +10,18 @@ from typing import TYPE_CHECKING
 from backtest.base import open_door
 
 if TYPE_CHECKING:
-    from backtest.features.funding import funding_forecast, predicted_funding, published_funding
+    from backtest.features.funding import funding_forecast, published_funding
     from backtest.features.liquidation_forecast import VolatilityState, find_day
     from backtest.features.liquidation_forecast import forecast_liquidation, forecast_volatility
-    from backtest.features.regimes import RegimeVolatility, Regimes, learned_regimes
-    from backtest.features.regimes import learned_volatility
+    from backtest.features.regimes import Regimes, learned_regimes
     from backtest.features.returns import log_returns, long_returns, settled_funding, traded_returns
     from backtest.features.tails import TAIL_MODELS, Tail, forecast_reach, tail_losses
-    from backtest.features.trends import Drawdown, Drift, Sharpe, drawdown_state, excess_momentum
-    from backtest.features.trends import rolling_drift, rolling_sharpe, trend_sign, trend_strength
+    from backtest.features.trends import Drift, Sharpe, rolling_drift, rolling_sharpe
+    from backtest.features.trends import trend_sign, trend_strength
     from backtest.features.estimators import VOLATILITY_ESTIMATORS, WEIGHTED_ESTIMATORS
     from backtest.features.estimators import close_to_close_volatility, ewma_volatility
-    from backtest.features.estimators import find_backcast, garch_volatility
-    from backtest.features.estimators import garman_klass_volatility, har_volatility
-    from backtest.features.estimators import implied_volatility, parkinson_volatility, volatility
+    from backtest.features.estimators import find_backcast, garch_volatility, har_volatility
+    from backtest.features.estimators import implied_volatility, volatility
     from backtest.market.clock import bars_per_year
     from backtest.venue.calculators import touch_distance, touch_probability
 
@@ -33,29 +31,21 @@ __all__ = [
     "TAIL_MODELS",
     "VOLATILITY_ESTIMATORS",
     "WEIGHTED_ESTIMATORS",
-    "Drawdown",
     "Drift",
-    "RegimeVolatility",
     "Regimes",
     "Sharpe",
     "Tail",
     "bars_per_year",
     "close_to_close_volatility",
-    "drawdown_state",
     "ewma_volatility",
-    "excess_momentum",
     "forecast_reach",
     "funding_forecast",
     "garch_volatility",
-    "garman_klass_volatility",
     "har_volatility",
     "implied_volatility",
     "learned_regimes",
-    "learned_volatility",
     "log_returns",
     "long_returns",
-    "parkinson_volatility",
-    "predicted_funding",
     "published_funding",
     "rolling_drift",
     "rolling_sharpe",

@@ -60,9 +60,13 @@ def volatility(
     Notes
     -----
     sigma_t^2 = A sum_i w^i v_{t-i} / sum_i w^i with w = 2^(-1/half_life), A the bars per year and v
-    the variance of one bar: the squared close-to-close log return (``"ewma"``), or that of
-    :func:`parkinson_volatility` or :func:`garman_klass_volatility`. See :func:`garch_volatility`
-    and :func:`har_volatility` for the others.
+    the variance of one bar: the squared close-to-close log return (``"ewma"``);
+    ``ln(H / L)^2 / (4 ln 2)`` (``"parkinson"``), which without drift has 1/4.9 of the variance of
+    squared returns; or ``1/2 ln(H / L)^2 - (2 ln 2 - 1) ln(C / O)^2`` (``"garman-klass"``), 1/7.4.
+    Ranges do not see moves from one bar's close to the next open. Sources: Parkinson (1980), The
+    Extreme Value Method for Estimating the Variance of the Rate of Return, Journal of Business
+    53(1); Garman and Klass (1980), On the Estimation of Security Price Volatilities from Historical
+    Data, the same issue. See :func:`garch_volatility` and :func:`har_volatility` for the others.
     """
     names = np.atleast_1d(np.asarray(estimator, dtype=object))
     half_lives = np.array(list_lanes("half_life", half_life), dtype=np.float64)
@@ -117,14 +121,12 @@ def ewma_deviation(returns: FloatArray, decay: FloatArray, scale: float | FloatA
     return out
 
 
-def weighted_root(
-    squares: FloatArray, decay: FloatArray, scale: FloatArray, state: FloatArray | None = None
-) -> FloatArray:
+def weighted_root(squares: FloatArray, decay: FloatArray, scale: FloatArray) -> FloatArray:
     """Return roots of weighted means times ``scale`` (n_bars,), of shape (n_bars, k)."""
     out = np.empty((len(squares), len(decay)))
-    state = np.zeros((3, len(decay))) if state is None else state
+    state = np.zeros((3, len(decay)))
     compile_module(kernels).ewma_lanes(squares, decay, scale, state, out)
-    return out
+    return np.sqrt(out, out=out)
 
 
 @checked
@@ -188,39 +190,6 @@ def implied_volatility(market: Market) -> FloatArray:
 # ----- ranges -----
 
 
-@checked
-def parkinson_volatility(market: Market, window: OneOrMany) -> FloatArray:
-    """Return the volatility of the last ``window`` bars, from their highs and lows.
-
-    ``window``: bars, at least 2. Per sqrt(year); NaN until ``window`` bars are known.
-
-    Notes
-    -----
-    sigma_t^2 = A / (4 n ln 2) sum_i ln(H_i / L_i)^2, n = window, A the bars per year. Without drift
-    its variance is 1/4.9 of that of squared returns. Moves from one bar's close to the next open
-    are not seen. Source: Parkinson (1980), The Extreme Value Method for Estimating the Variance of
-    the Rate of Return, Journal of Business 53(1).
-    """
-    return _roll_variance(market, parkinson_variance(market), window)
-
-
-@checked
-def garman_klass_volatility(market: Market, window: OneOrMany) -> FloatArray:
-    """Return the volatility of the last ``window`` bars, from open, high, low and close.
-
-    Parameters and returns are those of :func:`parkinson_volatility`.
-
-    Notes
-    -----
-    sigma_t^2 = A / n sum_i (1/2 ln(H_i / L_i)^2 - (2 ln 2 - 1) ln(C_i / O_i)^2), n = window, A the
-    bars per year. Without drift its variance is 1/7.4 of that of squared returns. Moves from one
-    bar's close to the next open are not seen. Source: Garman and Klass (1980), On the Estimation of
-    Security Price Volatilities from Historical Data, Journal of Business 53(1), the practical form
-    of their best analytic estimator.
-    """
-    return _roll_variance(market, garman_klass_variance(market), window)
-
-
 def parkinson_variance(market: Market) -> FloatArray:
     return np.asarray(np.log(market.high / market.low) ** 2 / (4.0 * math.log(2.0)))
 
@@ -228,12 +197,6 @@ def parkinson_variance(market: Market) -> FloatArray:
 def garman_klass_variance(market: Market) -> FloatArray:
     width, move = np.log(market.high / market.low), np.log(market.close / market.open)
     return np.asarray(0.5 * width**2 - (2.0 * math.log(2.0) - 1.0) * move**2)
-
-
-def _roll_variance(market: Market, variance: FloatArray, window: OneOrMany) -> FloatArray:
-    mean, _ = roll_moments(variance, read_windows(window))
-    per_year = np.reshape(bars_per_year(market), (-1, 1))
-    return shape_as(np.sqrt(np.maximum(mean, 0.0) * per_year), window)
 
 
 # ----- GARCH -----

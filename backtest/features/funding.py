@@ -1,21 +1,13 @@
-"""Funding rates: their mean per year, and the next rate, published or by the venue's formula."""
+"""Funding rates: their mean per year, and the next rate as published."""
 
 from __future__ import annotations
 
-import math
-from typing import Literal, TypeAlias
-
 import numpy as np
-import pandas as pd
 
-from backtest.base import Choice, FloatArray, check_range, checked, compile_module
+from backtest.base import FloatArray, checked
 from backtest.base.units import DAY, YEAR_DAYS
-from backtest.features import kernels
 from backtest.features.returns import OneOrMany, find_decay, find_known_bars, shape_as
 from backtest.market import Market
-from backtest.venue import funding, read_column
-
-Weights: TypeAlias = Literal["linear", "equal"]
 
 
 @checked
@@ -43,68 +35,19 @@ def funding_forecast(market: Market, half_life: OneOrMany) -> FloatArray:
     length, and the first settlement only starts the clock. This is the estimator of the rate of a
     renewal-reward process, reward per time, with exponential weights.
     """
-    decay, known = find_decay(half_life), find_known_bars(market)
+    from scipy.signal import lfilter  # noqa: PLC0415 - takes a while to load
+
+    known, n = find_known_bars(market)[1:], market.n_bars
     years = np.diff(market.funding_time) / (YEAR_DAYS * DAY)
-    state = np.zeros((3, len(decay)))
-    state[2] = math.nan
-    out = np.empty((market.n_bars, len(decay)))
-    compile_module(kernels).forecast_lanes(
-        market.funding_rate[1:], years, known[1:].astype(np.int64), decay, state, out
-    )
-    return shape_as(out, half_life)
-
-
-@checked
-def predicted_funding(
-    market: Market,
-    column: str = "premium",
-    *,
-    weights: Weights = "linear",
-    interest: float = 1e-4,
-    clamp: float = 5e-4,
-    cap: float = math.inf,
-) -> FloatArray:
-    """Return the rate of the next settlement if the premium stays at its average so far.
-
-    Parameters
-    ----------
-    market : Market
-        Market with settlements, and a column with the premium index at each close, a fraction.
-    column : str
-        The name of that column.
-    weights : str
-        ``"linear"``: the i-th premium since the last settlement has weight i (Binance, Bybit);
-        ``"equal"``: all weights are equal (BitMEX, Hyperliquid).
-    interest, clamp, cap : float
-        The venue's terms, as in :func:`backtest.funding.rate`.
-
-    Returns
-    -------
-    FloatArray of shape (n_bars,)
-        Fraction of the notional for the period, positive: longs pay. NaN if a premium of the period
-        is NaN, and before the first settlement.
-
-    Notes
-    -----
-    :func:`backtest.funding.rate` of ``P_t = sum_i i p_i / sum_i i`` over the closes since the last
-    settlement. A premium at the close at which a settlement is stamped belongs to that settlement,
-    also if its stamp is up to a quarter of a bar early. Then the value is the rate that is being
-    settled. With one premium per bar rather than per minute, the result is an approximation.
-    """
-    Choice("linear", "equal").check("weights", weights)
-    for name, value in (("interest", interest), ("clamp", clamp), ("cap", cap)):
-        check_range(name, value, low=-1.0 if name == "interest" else 0.0)
-    premium = pd.Series(read_column(market, column))
-    closes = market.time + market.interval
-    period = np.searchsorted(market.funding_time, closes - market.interval // 4, side="left")
-    weight = pd.Series(1.0, index=premium.index)
-    if weights == "linear":
-        weight = weight.groupby(period).cumsum()
-    average = (weight * premium).groupby(period).cumsum() / weight.groupby(period).cumsum()
-    is_lost = premium.isna().groupby(period).cummax() | (period == 0)
-    mean = np.asarray(average.mask(is_lost), dtype=np.float64)
-    rate: FloatArray = funding.rate(mean, interest, clamp, cap)
-    return rate
+    sums = [np.bincount(known, each, minlength=n)[:n] for each in (market.funding_rate[1:], years)]
+    rows = np.arange(n)
+    last = np.maximum.accumulate(np.where(np.isin(rows, known), rows, -1))
+    columns = []
+    for decay in find_decay(half_life).tolist():
+        paid, time = (lfilter([1.0], [1.0, -decay], each) for each in sums)
+        with np.errstate(invalid="ignore", divide="ignore"):
+            columns.append(np.append(paid / time, np.nan)[last])
+    return shape_as(np.stack(columns, axis=1), half_life)
 
 
 @checked
@@ -127,7 +70,7 @@ def published_funding(market: Market) -> FloatArray:
     The ``predicted`` value of the last settlement stamped before the close; ``bar.funding`` is the
     ``rate`` of the same settlement. A row of funding is known from its stamp on: the prediction for
     the settlement at 16:00 is in the row of 08:00. A prediction that changes between settlements
-    belongs in a column of the bars; :func:`predicted_funding` computes one from a premium.
+    belongs in a column of the bars.
 
     Examples
     --------

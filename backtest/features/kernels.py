@@ -7,12 +7,10 @@ from __future__ import annotations
 
 import math
 
-from backtest.base import FloatArray, IntArray
+from backtest.base import FloatArray
 
-KERNELS = ("ewma_lanes", "forecast_lanes", "learn_lanes", "peak_lanes", "tail_lane")
+KERNELS = ("ewma_lanes", "learn_lanes", "tail_lane")
 PLAIN_SECONDS = {"ewma_lanes": 3e-6}
-FEW, AT_ONCE = 16, 8
-"""With fewer columns than ``FEW``, roots are taken of ``AT_ONCE`` bars at a time."""
 
 START = 20
 """Returns whose mean square starts the learning of regimes."""
@@ -33,30 +31,20 @@ SLOTS = 10
 def ewma_lanes(
     squares: FloatArray, decay: FloatArray, scale: FloatArray, state: FloatArray, out: FloatArray
 ) -> None:
-    """Write the roots of exponentially weighted means to ``out`` (n_bars, k).
+    """Write exponentially weighted means times ``scale`` (n_bars,) to ``out`` (n_bars, k).
 
-    ``out[t]`` is sqrt(mean * scale[t]), NaN at the first. ``squares`` (n_bars,) is averaged.
-    ``decay`` (k,) is the weight of a bar relative to the next one. ``state`` (3, k) is scratch
-    space and must be zero.
+    The first is NaN. ``squares`` (n_bars,) is averaged. ``decay`` (k,) is the weight of a bar
+    relative to the next one. ``state`` (3, k) is scratch space and must be zero.
     """
     weighted, weight, inverse = state[0], state[1], state[2]
     n, k = out.shape
-    flat = out.reshape(n * k)
-    moved, rooted = 1, 0
+    moved = 1
     for t in range(n):
         if moved > 0:
             moved = advance_weights(decay, weight, inverse)
-        if k >= FEW:
-            for j in range(k):
-                weighted[j] = decay[j] * weighted[j] + squares[t]
-                out[t, j] = math.sqrt(weighted[j] * inverse[j] * scale[t])
-            continue
         for j in range(k):
             weighted[j] = decay[j] * weighted[j] + squares[t]
             out[t, j] = weighted[j] * inverse[j] * scale[t]
-        if t % AT_ONCE == 0 or t == n - 1:
-            root_in_place(flat[rooted : (t + 1) * k])
-            rooted = (t + 1) * k
     out[:1] = math.nan
 
 
@@ -70,71 +58,7 @@ def advance_weights(decay: FloatArray, weight: FloatArray, inverse: FloatArray) 
     return moved
 
 
-def root_in_place(numbers: FloatArray) -> None:
-    for i in range(len(numbers)):
-        numbers[i] = math.sqrt(numbers[i])
-
-
-def forecast_lanes(
-    rates: FloatArray,
-    years: FloatArray,
-    bars: IntArray,
-    decay: FloatArray,
-    state: FloatArray,
-    out: FloatArray,
-) -> None:
-    """Write weighted sums of funding rates over weighted sums of their periods to ``out``.
-
-    ``rates`` and ``years`` (n_events,) hold the rate of each settlement and the time since the one
-    before. ``bars`` (n_events,) is the bar at whose close each is known, in order. ``decay`` (k,)
-    is the weight of a bar relative to the next one. ``state`` (3, k) is scratch space: zeros,
-    zeros, and NaN. ``out`` (n_bars, k) is NaN until a settlement counts.
-    """
-    paid, time, known = state[0], state[1], state[2]
-    n, k = out.shape
-    event = 0
-    for t in range(n):
-        for j in range(k):
-            paid[j] *= decay[j]
-            time[j] *= decay[j]
-        while event < len(bars) and bars[event] == t:
-            for j in range(k):
-                paid[j] += rates[event]
-                time[j] += years[event]
-                known[j] = paid[j] / time[j]
-            event += 1
-        for j in range(k):
-            out[t, j] = known[j]
-
-
 # ----- windows -----
-
-
-def peak_lanes(
-    values: FloatArray, windows: IntArray, queue: IntArray, depth: FloatArray, age: FloatArray
-) -> None:
-    """Write the fraction below the highest of the last values, and the bars since it.
-
-    ``depth`` and ``age`` (n_bars, k) are NaN until a window is full. ``values`` (n_bars,) are
-    positive. ``windows`` (k,) is in bars, at least 1; 0 means all bars. ``queue`` (n_bars,) is
-    scratch space: the bars of a window that are higher than all after them, in order.
-
-    Source: Lemire (2006), Streaming Maximum-Minimum Filter Using No More than Three Comparisons
-    per Element, Nordic J. Computing 13(4).
-    """
-    n, k = depth.shape
-    for j in range(k):
-        head, tail = 0, 0
-        for t in range(n):
-            while tail > head and values[queue[tail - 1]] <= values[t]:
-                tail -= 1
-            queue[tail] = t
-            tail += 1
-            if windows[j] > 0 and queue[head] <= t - windows[j]:
-                head += 1
-            is_full = t >= windows[j] - 1
-            depth[t, j] = 1.0 - values[t] / values[queue[head]] if is_full else math.nan
-            age[t, j] = t - queue[head] if is_full else math.nan
 
 
 def tail_lane(
@@ -202,15 +126,14 @@ def learn_lanes(
     leave: FloatArray,
     state: FloatArray,
     filtered: FloatArray,
-    calm: FloatArray,
-    stress: FloatArray,
 ) -> None:
     """Write filtered probabilities of stress, with variances learned bar by bar.
 
     ``squares`` (n_bars,) are squared returns; the first does not count. ``forget`` (k,) is the
     weight of a new bar, once there are many. ``leave`` (2, k) is the probability of leaving calm,
-    and stress, after a bar. ``filtered`` (n_bars, k) is NaN until ``WARM`` returns count. ``calm``
-    and ``stress``, of shape (n_bars, k), or (0, k) if they are not wanted, receive both variances.
+    and stress, after a bar. ``state`` (10, k) is what is remembered: probabilities of stress now
+    and ahead, both variances, and what is learned of time and squares in both states. ``filtered``
+    (n_bars, k) is NaN until ``WARM`` returns count.
     """
     n, k = filtered.shape
     if n > START:
@@ -240,11 +163,7 @@ def learn_lanes(
             state[6, j], state[7, j] = low_0, low_1
             state[8, j], state[9, j] = high_0, high_1
             filtered[t, j] = now
-        if len(calm) > 0:
-            for j in range(k):
-                calm[t, j], stress[t, j] = state[2, j], state[3, j]
-    first = min(WARM, n)
-    filtered[:first], calm[:first], stress[:first] = math.nan, math.nan, math.nan
+    filtered[: min(WARM, n)] = math.nan
 
 
 def start_learning(squares: FloatArray, leave: FloatArray, state: FloatArray) -> None:

@@ -16,7 +16,7 @@ from backtest.features.returns import (
     log_returns,
     shape_as,
 )
-from backtest.market import Market, bars_per_year
+from backtest.market import Market
 
 
 class Regimes(NamedTuple):
@@ -27,16 +27,6 @@ class Regimes(NamedTuple):
 
     filtered: FloatArray
     predicted: FloatArray
-
-
-class RegimeVolatility(NamedTuple):
-    """Learned volatilities of two regimes by bar, per sqrt(year).
-
-    Arrays of shape (n_bars,), or (n_bars, k) for k sets of parameters; NaN until warm.
-    """
-
-    calm: FloatArray
-    stress: FloatArray
 
 
 @checked
@@ -68,45 +58,14 @@ def learned_regimes(
     Statistics 20(3), section 2.
     """
     given = (half_life, calm_bars, stress_bars)
-    filtered, _, leave = learn_variances(market, *given, rows=0)
-    predicted = filtered * (1.0 - leave[0] - leave[1]) + leave[0]
-    return Regimes(shape_as(filtered, *given), shape_as(predicted, *given))
-
-
-@checked
-def learned_volatility(
-    market: Market, half_life: OneOrMany, calm_bars: OneOrMany, stress_bars: OneOrMany
-) -> RegimeVolatility:
-    """Return the volatilities that :func:`learned_regimes` has learned by each close.
-
-    Parameters are those of :func:`learned_regimes`.
-
-    Returns
-    -------
-    RegimeVolatility
-        Per sqrt(year); NaN until 100 returns are known.
-    """
-    given = (half_life, calm_bars, stress_bars)
-    _, found, _ = learn_variances(market, *given, rows=market.n_bars)
-    found *= np.reshape(bars_per_year(market), (-1, 1))
-    return RegimeVolatility(*(shape_as(each, *given) for each in np.sqrt(found, out=found)))
-
-
-def learn_variances(
-    market: Market, half_life: OneOrMany, calm_bars: OneOrMany, stress_bars: OneOrMany, *, rows: int
-) -> tuple[FloatArray, FloatArray, FloatArray]:
-    """Learn both variances; return filtered probabilities, variances, leaving probabilities.
-
-    Shapes (n_bars, k), (2, rows, k), and (2, k). With 0 ``rows`` variances are not kept.
-    """
     check_lanes("half_life", half_life, low=0.0, open_low=True)
     check_lanes("calm_bars", calm_bars, low=1.0, open_low=True)
     check_lanes("stress_bars", stress_bars, low=1.0, open_low=True)
-    half_lives, *stays = broadcast(half_life, calm_bars, stress_bars)
+    half_lives, *stays = broadcast(*given)
     leave, k = 1.0 / np.stack(stays), len(half_lives)
-    filtered, variances = np.empty((market.n_bars, k)), np.empty((2, rows, k))
+    filtered = np.empty((market.n_bars, k))
     compile_module(kernels).learn_lanes(
-        log_returns(market) ** 2, 1.0 - find_decay(half_lives), leave, np.empty((kernels.SLOTS, k)),
-        filtered, *variances,
-    )  # fmt: skip
-    return filtered, variances, leave
+        log_returns(market) ** 2, 1.0 - find_decay(half_lives), leave, np.empty((10, k)), filtered
+    )
+    predicted = filtered * (1.0 - leave[0] - leave[1]) + leave[0]
+    return Regimes(shape_as(filtered, *given), shape_as(predicted, *given))

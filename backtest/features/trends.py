@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import math
 from typing import NamedTuple
 
 import numpy as np
 
-from backtest.base import FloatArray, IntArray, checked, compile_module
-from backtest.features import kernels
+from backtest.base import FloatArray, IntArray, checked
 from backtest.features.estimators import ewma_volatility, roll_moments
 from backtest.features.returns import (
     OneOrMany,
@@ -26,22 +24,8 @@ LEAST_DEVIATION = 1e-12
 """Standard deviation per bar below which the Sharpe ratio is NaN."""
 
 
-@checked
-def excess_momentum(market: Market, lookback: OneOrMany) -> FloatArray:
-    """Return the log return of a long position over the last bars, net of funding.
-
-    ``lookback``: bars, at least 1. NaN until ``lookback`` returns are known.
-
-    Notes
-    -----
-    ln(C_t / C_{t-n}) - sum f, n = lookback and f the funding rates settled after the close of bar
-    t-n and before that of bar t. Source: Moskowitz, Ooi and Pedersen (2012), Time Series Momentum,
-    J. Financial Economics 104(2): the excess return over the lookback.
-    """
-    return shape_as(find_moves(market, read_lookbacks(lookback)), lookback)
-
-
 def find_moves(market: Market, lookbacks: IntArray) -> FloatArray:
+    """Return ln(C_t / C_{t-n}) less the funding settled since, (n_bars, k); NaN until known."""
     path = np.log(market.close) - np.cumsum(settled_funding(market))
     moves = np.full((len(path), len(lookbacks)), np.nan)
     for j, bars in enumerate(lookbacks.tolist()):
@@ -49,25 +33,23 @@ def find_moves(market: Market, lookbacks: IntArray) -> FloatArray:
     return moves
 
 
-def read_lookbacks(lookback: OneOrMany) -> IntArray:
-    check_bars("lookback", lookback)
-    return np.atleast_1d(lookback).astype(np.int64)
-
-
 @checked
 def trend_sign(market: Market, lookback: OneOrMany) -> FloatArray:
     """Return the direction of the last bars: 1 up, -1 down, 0 if the return is 0.
 
-    Parameters, shape, and NaN are those of :func:`excess_momentum`.
+    The log return of a long position, net of funding. ``lookback``: bars, at least 1. NaN until
+    ``lookback`` returns are known.
 
     Notes
     -----
-    sign of the excess return over the lookback. Where log prices have drift m per year and
+    sign of ln(C_t / C_{t-n}) - sum f, n = lookback and f the funding rates settled after the close
+    of bar t-n and before that of bar t. Where log prices have drift m per year and
     volatility sigma, it is that of the drift with probability Phi(|m| sqrt(T) / sigma), T the
     lookback in years. Source: Moskowitz, Ooi and Pedersen (2012), Time Series Momentum.
     """
-    signs: FloatArray = np.sign(excess_momentum(market, lookback))
-    return signs
+    check_bars("lookback", lookback)
+    moves = find_moves(market, np.atleast_1d(lookback).astype(np.int64))
+    return shape_as(np.sign(moves), lookback)
 
 
 @checked
@@ -98,40 +80,6 @@ def trend_strength(
     with np.errstate(divide="ignore", invalid="ignore"):
         parts = np.where(moves != 0.0, moves / width, 0.0 * width)
     return shape_as(np.clip(parts, -1.0, 1.0), lookback, half_life, full)
-
-
-class Drawdown(NamedTuple):
-    """Drawdown of a market by bar, from closing prices.
-
-    Arrays of shape (n_bars,), or (n_bars, k) for k windows; NaN until the window is full. ``depth``
-    is the fraction below the peak, in [0, 1); ``bars`` is the number of bars since the peak.
-    """
-
-    depth: FloatArray
-    bars: FloatArray
-
-
-@checked
-def drawdown_state(market: Market, window: OneOrMany = math.inf) -> Drawdown:
-    """Return how far each close is below the highest of the last closes, and the bars since that.
-
-    Only closes count. ``window``: closes, at least 1, the current one included; infinite:
-    all so far. NaN until ``window`` closes are known; never NaN with an infinite
-    window.
-
-    Notes
-    -----
-    depth_t = 1 - C_t / max_{t-n < s <= t} C_s, bars_t = t - s of the latest such maximum. Falls
-    inside a bar are missed. Source: Grossman and Zhou (1993), Optimal Investment Strategies for
-    Controlling Drawdowns, Mathematical Finance 3(3), for the running maximum.
-    """
-    check_bars("window", window, or_infinite=True)
-    (windows,) = broadcast(window)
-    sizes = np.where(np.isinf(windows), 0.0, windows).astype(np.int64)
-    depth, bars = np.empty((2, market.n_bars, len(sizes)))
-    queue = np.empty(market.n_bars, dtype=np.int64)
-    compile_module(kernels).peak_lanes(market.close, sizes, queue, depth, bars)
-    return Drawdown(shape_as(depth, window), shape_as(bars, window))
 
 
 class Drift(NamedTuple):

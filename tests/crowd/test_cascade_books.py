@@ -27,7 +27,6 @@ def random_arguments(rng: np.random.Generator) -> dict[str, Any]:
         "adl": [None, "queue", "pro-rata"][rng.integers(3)],
         "recovery": [None, "3m"][rng.integers(2)],
         "jump": bool(rng.integers(2)),
-        "margin": float(rng.choice([1.0, 1.5])),
     }
 
 
@@ -57,7 +56,7 @@ def test_the_books_balance_in_every_round_of_random_crowds(crowds):
 
 def test_books_that_do_not_balance_are_an_error():
     rules = read_rules(plain_venue())
-    books = open_books(longs_failing_at(np.array([99.0])), rules, 0.0, 1.0, 100.0)
+    books = open_books(longs_failing_at(np.array([99.0])), rules, 0.0, 100.0)
     before = books.sum_money(100.0)
     books.base[0] += 1.0
     with pytest.raises(bt.AccountingError, match="must balance"):
@@ -109,7 +108,6 @@ def test_the_fund_pays_first_and_profits_pay_what_it_lacks():
     )
     assert hit.haircuts.tolist() == pytest.approx([0.0, 3.0, 3.0])
     assert hit.rounds["insurance"].tolist() == pytest.approx([4.0, 0.0])
-    assert hit.days_empty == pytest.approx(1.0 / 1_440.0)  # one round of a minute
 
 
 def test_without_profits_the_venue_owes_the_rest():
@@ -139,15 +137,6 @@ def test_impact_that_recovers_between_rounds_liquidates_less():
     assert falls[1] == pytest.approx(falls[0] / 2.0)
 
 
-def test_a_multiplier_of_margin_moves_the_price_of_liquidation():
-    """c + q (L - 100) = 2 RATE q L at L = 94.05 / 0.98 = 95.97, where it was 95."""
-    crowd = longs_failing_at(np.array([95.0]))
-    terms: dict[str, Any] = {"impact": bt.Linear(0.0), "margin": 2.0}
-    assert bt.cascade(crowd, plain_venue(), shock=-0.0402, **terms).liquidated == 0
-    hit = bt.cascade(crowd, plain_venue(), shock=-0.0404, **terms)
-    assert hit.accounts["close_price"].item() == pytest.approx(94.05 / 0.98)
-
-
 def test_the_same_arguments_give_the_same_bits():
     one, other = (
         bt.cascade(
@@ -166,7 +155,7 @@ def test_the_same_arguments_give_the_same_bits():
 BAD: tuple[dict[str, Any], ...] = (
     {"crowd": None}, {"venue": "binance"}, {"shock": math.nan}, {"shock": -1.0}, {"impact": 0.1},
     {"volume": math.nan}, {"volume": None}, {"insurance": -1.0}, {"adl": "que"},
-    {"recovery": "soon"}, {"round_time": "0m"}, {"margin": 0.0}, {"price": -1.0}, {"me": 3},
+    {"recovery": "soon"}, {"round_time": "0m"}, {"price": -1.0}, {"me": 3},
     {"me": bt.Account()},
 )  # fmt: skip
 

@@ -15,13 +15,8 @@ def test_liquidation_prices_are_those_of_the_margin_functions():
     rng = np.random.default_rng(0)
     crowd = random_crowd(rng, 300)
     venue = bracket_venue("close", rng)
-    for multiplier in (1.0, 2.0):
-        expected = bt.margin.liquidation_price(
-            venue, crowd.quantity, crowd.entry, crowd.collateral, multiplier
-        )
-        np.testing.assert_allclose(
-            crowd.liquidation_prices(venue, multiplier), expected, rtol=1e-12
-        )
+    expected = bt.margin.liquidation_price(venue, crowd.quantity, crowd.entry, crowd.collateral)
+    np.testing.assert_allclose(crowd.liquidation_prices(venue), expected, rtol=1e-12)
 
 
 def test_liquidation_prices_of_inverse_contracts():
@@ -30,7 +25,7 @@ def test_liquidation_prices_of_inverse_contracts():
     )
     crowd = bt.Crowd.from_leverage(
         open_interest=50.0, leverage="uniform:2:20", accounts=200, price=30_000.0,
-        contract=venue.contract,
+        venue=venue,
     )  # fmt: skip
     expected = bt.margin.liquidation_price(venue, crowd.quantity, crowd.entry, crowd.collateral)
     np.testing.assert_allclose(crowd.liquidation_prices(venue), expected, rtol=1e-12)

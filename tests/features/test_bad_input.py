@@ -24,7 +24,6 @@ def tail(**changed):
 
 BAD = [
     (lambda: features.ewma_volatility(FEW, math.nan), "half_life must be a number"),
-    (lambda: features.drawdown_state(FEW, np.array([5.0, 2.5])), "window must be a whole number"),
     (lambda: features.close_to_close_volatility(FEW, 1), "window must be 2"),
     (lambda: features.trend_sign(FEW, math.inf), "lookback must be a whole number"),
     (lambda: features.trend_strength(FEW, 2, 10.0, np.array([1.0, 0.0])), "full must be over 0"),

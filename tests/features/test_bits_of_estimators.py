@@ -11,13 +11,10 @@ from backtest import Market
 from backtest.features import (
     TAIL_MODELS,
     close_to_close_volatility,
-    drawdown_state,
     ewma_volatility,
-    excess_momentum,
     forecast_reach,
     funding_forecast,
     learned_regimes,
-    learned_volatility,
     rolling_sharpe,
     tail_losses,
     trend_sign,
@@ -102,14 +99,9 @@ FAMILIES = {
         np.array([24.0, 1.0, 0.1, 3000.0, 168.0]), (1, 2, 8, 9, 10, 16, 17, 200),
         {"forecast": funding_forecast},
     ),
-    "drawdown": Family(
-        np.array([1, math.inf, 2, 50, 24, 700, 2.0**26]), (1, 2, 23, 24, 25, 51, 300),
-        {"depth": lambda m, window: drawdown_state(m, window).depth,
-         "bars": lambda m, window: drawdown_state(m, window).bars},
-    ),
     "trend": Family(
         np.array([1, 24, 2, 300, 168, 5000]), (1, 2, 3, 24, 25, 168, 301),
-        {"momentum": excess_momentum, "sign": trend_sign,
+        {"sign": trend_sign,
          "strength by lookback": lambda m, bars: trend_strength(m, bars, 36.0),
          "strength by half-life": lambda m, bars: trend_strength(m, 48, bars, 1.5),
          "strength by both": lambda m, bars: trend_strength(m, bars, bars, bars / 50.0)},
@@ -117,9 +109,7 @@ FAMILIES = {
     "regimes": Family(
         np.array([200.0, 30.0, 1.5, 2000.0, 77.0]), (1, 2, 19, 20, 21, 22, 99, 100, 101, 102, 300),
         {"learned, filtered": lambda m, bars: learned_regimes(m, 200, bars, 30).filtered,
-         "learned, predicted": lambda m, bars: learned_regimes(m, bars, 200, bars).predicted,
-         "learned, calm": lambda m, bars: learned_volatility(m, bars, 200, 30).calm,
-         "learned, stress": lambda m, bars: learned_volatility(m, bars, 200, 30).stress},
+         "learned, predicted": lambda m, bars: learned_regimes(m, bars, 200, bars).predicted},
     ),
 }  # fmt: skip
 CASES = [(family, name) for family, each in FAMILIES.items() for name in each.estimates]

@@ -5,7 +5,7 @@ import pandas as pd
 import pytest
 
 from backtest import Market, funding
-from backtest.features import funding_forecast, predicted_funding
+from backtest.features import funding_forecast
 from tests.features.test_features import market_of
 
 HALF_LIVES = np.array([24.0, 1.0, 0.1, 3000.0, 168.0])
@@ -107,48 +107,3 @@ def test_deribits_maximum_and_minimum_are_the_same_formula():
     np.testing.assert_allclose(found, expected, atol=1e-18)
     both = funding.rate(premium, np.zeros(41), np.full((3, 1), damper))
     assert both.shape == (3, 41)
-
-
-def make_premium(n: int = 240) -> tuple[np.ndarray, list[float], list[float]]:
-    """Return premiums, and what a venue settles on their linearly weighted means every 8 hours."""
-    premium = np.random.default_rng(3).normal(0.0, 8e-4, n)
-    weights = np.arange(1.0, 9.0)
-    means = premium.reshape(-1, 8) @ weights / weights.sum()
-    rates = means + np.clip(1e-4 - means, -5e-4, 5e-4)
-    hours = [0.0, *(8.0 * np.arange(1, n // 8))]
-    return premium, hours, [1e-4, *rates[: n // 8 - 1]]
-
-
-@pytest.mark.parametrize("jitter", [0.0, 0.01, -0.01])
-def test_at_the_close_of_a_period_the_prediction_is_the_rate_being_settled(jitter: float):
-    """Stamps may be half a minute off, either way."""
-    premium, hours, rates = make_premium()
-    hours = [max(hour + jitter, 0.0) for hour in hours]
-    market = funded(hours, rates, n=240, premium=premium)
-    found = predicted_funding(market)
-    np.testing.assert_allclose(found[15::8][:-1], market.funding_rate[2:], rtol=1e-12)
-    assert found[8] == pytest.approx(funding.rate(premium[8]), rel=1e-12)
-    first_two = (premium[8] + 2 * premium[9]) / 3
-    assert found[9] == pytest.approx(funding.rate(first_two), rel=1e-12)
-
-
-def test_equal_weights_give_the_plain_mean():
-    premium, hours, rates = make_premium()
-    market = funded(hours, rates, n=240, premium=premium)
-    found = predicted_funding(market, weights="equal", interest=0.0, clamp=2.5e-4, cap=1e-3)
-    assert found[11] == pytest.approx(
-        funding.rate(premium[8:12].mean(), 0.0, 2.5e-4, 1e-3), rel=1e-12
-    )
-
-
-def test_predictions_know_the_past_only():
-    premium, hours, rates = make_premium()
-    premium[100] = np.nan
-    market = funded(hours, rates, n=240, premium=premium)
-    whole = predicted_funding(market)
-    for n in range(1, 240):
-        assert predicted_funding(market.prefix(n)).tobytes() == whole[:n].tobytes()
-    assert np.isnan(whole[100:104]).all()
-    assert np.isfinite(whole[104:]).all()
-    late = funded(hours[3:], rates[3:], n=240, premium=premium)
-    assert np.isnan(predicted_funding(late)[:24]).all()

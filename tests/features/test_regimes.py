@@ -7,7 +7,7 @@ import pytest
 from statsmodels.tsa.regime_switching.markov_regression import MarkovRegression
 
 from backtest import Market
-from backtest.features import kernels, learned_regimes, learned_volatility, log_returns
+from backtest.features import learned_regimes, log_returns
 from tests.markets import YEAR, market_of
 
 
@@ -39,39 +39,17 @@ def test_learning_recovers_the_states_nearly_as_well_as_knowing(volatility, bars
     """The best filter knows the volatilities; learning with 0.4 and 1.2 loses hardly anything.
 
     Bars told right differ between both only where they disagree, a share d of the bars; if one is
-    right as often as the other there, by sqrt(d / n_eff), n_eff = n / 50. Variances have a standard
-    error of sqrt(2 / n), n = 2 half_life / ln 2 times the share of time: volatilities half of it.
+    right as often as the other there, by sqrt(d / n_eff), n_eff = n / 50.
     """
     market, state = simulate(30_000, volatility, bars, seed=3)
     best = filter_known(market, volatility, bars)
-    found, volatilities = (
-        learned_regimes(market, 2000, *bars),
-        learned_volatility(market, 2000, *bars),
-    )
+    found = learned_regimes(market, 2000, *bars)
     later = slice(2000, None)
     right = ((found.filtered > 0.5) == state)[later].mean()
     most = ((best > 0.5) == state)[later].mean()
     differ = ((found.filtered > 0.5) != (best > 0.5))[later].mean()
     assert right >= most - 3 * math.sqrt(differ / (28_000 / 50))
     assert differ < 0.01
-    weight = 2 * 2000 / math.log(2)
-    share = bars[1] / sum(bars)
-    calm_error, stress_error = (1 / math.sqrt(2 * weight * part) for part in (1 - share, share))
-    assert np.mean(volatilities.calm[later]) == pytest.approx(volatility[0], rel=3 * calm_error)
-    assert np.mean(volatilities.stress[later]) == pytest.approx(volatility[1], rel=3 * stress_error)
-
-
-def test_a_season_is_enough_to_learn_from():
-    """After 2000 hours the log of stress is known to thrice the error of who sees the states.
-
-    Weights that grow with t are worth 3/4 of equal ones: 1 / sqrt(2 * 1500 / 5). Steps of 1 / t
-    would keep what was made of the first returns by guesses, at four times that error.
-    """
-    errors = []
-    for seed in range(40):
-        market, _ = simulate(2001, (0.4, 1.2), (200.0, 50.0), seed=100 + seed)
-        errors.append(math.log(learned_volatility(market, 5000, 200, 50).stress[-1] / 1.2))
-    assert math.sqrt(np.mean(np.square(errors))) < 3 / math.sqrt(2 * 1500 / 5)
 
 
 def test_what_is_learned_follows_a_market_that_grows_calm():
@@ -83,10 +61,6 @@ def test_what_is_learned_follows_a_market_that_grows_calm():
     later = slice(14_000, None)
     right = ((found.filtered[later] > 0.5) == state[6000:]).mean()
     assert right > 0.95
-    # 2 half_life / ln 2 = 1443 returns, of which a fifth in stress
-    found = learned_volatility(market, 500, 200, 50)
-    assert np.mean(found.calm[later]) == pytest.approx(0.2, rel=3 / math.sqrt(2 * 1154))
-    assert np.mean(found.stress[later]) == pytest.approx(0.6, rel=3 / math.sqrt(2 * 289))
 
 
 def test_a_market_of_one_regime_is_called_calm_and_can_still_part_in_two():
@@ -95,9 +69,6 @@ def test_a_market_of_one_regime_is_called_calm_and_can_still_part_in_two():
     two, state = simulate(12_000, (0.5, 1.5), (200.0, 50.0), seed=7)
     market = market_of(np.concatenate([one.close, one.close[-1] / 100.0 * two.close]))
     found = learned_regimes(market, 500, 200, 50)
-    learned = learned_volatility(market, 500, 200, 50)
-    ratio = learned.stress[100:] / learned.calm[100:]
-    assert ratio.min() >= math.sqrt(kernels.LEAST_RATIO) * (1 - 1e-12)
     assert np.mean(found.filtered[2000:8000]) < 0.2
     assert ((found.filtered[12_000:] > 0.5) == state[4000:]).mean() > 0.95
 
@@ -107,12 +78,10 @@ def test_a_price_that_stands_still_is_calm():
     found = learned_regimes(market, 50, 200, 20)
     assert np.isfinite(found.filtered[100:]).all()
     assert (found.filtered[100:] < 0.1).all()
-    moving = market_of(np.concatenate([np.full(300, 100.0), 100.0 + np.arange(100) % 2]))
-    assert np.isfinite(learned_volatility(moving, 50, 200, 20).stress[100:]).all()
 
 
 def test_nothing_is_said_before_a_hundred_returns_are_known():
     market = Market.sample(bars=150)
-    for column in (*learned_regimes(market, 50, 200, 20), *learned_volatility(market, 50, 200, 20)):
+    for column in learned_regimes(market, 50, 200, 20):
         assert np.isnan(column[:100]).all()
         assert np.isfinite(column[100:]).all()

@@ -7,7 +7,8 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from backtest.features import ewma_volatility, excess_momentum, trend_sign, trend_strength
+from backtest.features import ewma_volatility, trend_sign, trend_strength
+from backtest.features.trends import find_moves
 from tests.features.test_features import market_of as funded_market
 from tests.markets import YEAR, market_of, walk
 
@@ -18,7 +19,7 @@ def test_momentum_is_the_log_return_net_of_funding():
     """ln 1.1, ln 1.2, ln(1.2 / 1.1) less the 0.01 settled in the third bar, with its stamp."""
     stamp = pd.DatetimeIndex(["2024-01-01 02:00"], tz="UTC")
     market = funded_market([1.0, 1.1, 1.2], funding=pd.Series([0.01], index=stamp))
-    found = excess_momentum(market, np.array([1, 2, 3]))
+    found = find_moves(market, np.array([1, 2, 3]))
     expected = [[math.nan] * 3, [math.log(1.1), *[math.nan] * 2]]
     expected += [[math.log(1.2 / 1.1) - 0.01, math.log(1.2) - 0.01, math.nan]]
     np.testing.assert_allclose(found, expected, rtol=1e-12)

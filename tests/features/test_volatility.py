@@ -13,24 +13,15 @@ import pytest
 from backtest import Market
 from backtest.features import (
     WEIGHTED_ESTIMATORS,
-    bars_per_year,
-    garman_klass_volatility,
     implied_volatility,
-    parkinson_volatility,
     volatility,
 )
 from backtest.features.estimators import garman_klass_variance, parkinson_variance
-from tests.features.test_features import sessions_market
 
 YEAR = 8760.0
-WINDOWS = np.array([2, 3, 10, 64, 65, 250])
 HALF_LIVES = np.array([0.5, 2.0, 24.0, 72.0, 300.0, 1e9])
 
-ROLLING: dict[str, Callable[..., np.ndarray]] = {
-    "parkinson": parkinson_volatility,
-    "garman-klass": garman_klass_volatility,
-}
-MANY = {f"rolling {name}": (estimate, WINDOWS) for name, estimate in ROLLING.items()} | {
+MANY = {
     f"weighted {name}": (lambda market, h, name=name: volatility(market, name, h), HALF_LIVES)
     for name in WEIGHTED_ESTIMATORS
 }
@@ -41,37 +32,6 @@ MANY["by name"] = (lambda market, at: volatility(market, NAMES[at], HALF_LIVES[a
 @pytest.fixture(scope="module")
 def market() -> Market:
     return Market.sample(bars=400)
-
-
-@pytest.mark.parametrize("name", MANY)
-def test_nothing_is_known_before_two_bars_and_a_full_window(market: Market, name: str):
-    estimate, values = MANY[name]
-    found = estimate(market, values)
-    first = np.isfinite(found).argmax(axis=0)
-    needs_close = name in ("weighted ewma", "by name")
-    expected = np.where("rolling" in name, values - 1, 1) + needs_close
-    assert (first == expected).all() or name == "by name"
-    assert np.isfinite(found[252:]).all()
-    assert np.isnan(found[0]).all()
-
-
-def plain(name: str, bars: pd.DataFrame, n: int) -> pd.Series:
-    """Return the variance per bar as R's TTR has it: volatility(calc=name, n=n, N=1)^2."""
-    o, h, low, c = (np.log(bars[each]) for each in ("open", "high", "low", "close"))
-    if name == "parkinson":
-        return ((h - low) ** 2).rolling(n).sum() / (4 * n * math.log(2))
-    each = 0.5 * (h - low) ** 2 - (2 * math.log(2) - 1) * (c - o) ** 2
-    return each.rolling(n).mean()
-
-
-@pytest.mark.parametrize("name", ROLLING)
-@pytest.mark.parametrize("sessions", [False, True])
-def test_a_window_is_that_of_ttr(market: Market, name: str, sessions: bool):
-    bars = sessions_market(30, 13) if sessions else market
-    wide = WINDOWS[WINDOWS > 9]  # in short windows pandas itself loses digits
-    expected = np.transpose([plain(name, bars.bars(), int(n)) for n in wide])
-    expected *= np.reshape(bars_per_year(bars), (-1, 1))
-    np.testing.assert_allclose(ROLLING[name](bars, wide), np.sqrt(expected), rtol=1e-10)
 
 
 @pytest.mark.parametrize(("name", "variance"), [
@@ -98,7 +58,7 @@ def test_a_single_bar_by_hand():
         "garman-klass": 0.045 - (2 * math.log(2) - 1) * 0.01,
     }
     for name, variance in expected.items():
-        found = ROLLING[name](market, 2)
+        found = volatility(market, name, 24.0)
         np.testing.assert_allclose(found, [np.nan, math.sqrt(YEAR * variance)], rtol=1e-12)
 
 
@@ -151,16 +111,6 @@ VARIANCES = {
     "parkinson": parkinson_variance,
     "garman-klass": garman_klass_variance,
 }
-
-
-@pytest.mark.parametrize("name", ROLLING)
-def test_the_volatility_of_a_random_walk_is_found(gbm, name: str):
-    """Variances of 40,000 bars: within three standard errors of the mean, which are their own."""
-    market, variance = gbm
-    each = VARIANCES[name](market)
-    error = each.std() / math.sqrt(N) / variance  # of a variance; half of it of a volatility
-    found = ROLLING[name](market, N - 1)[-1] / math.sqrt(YEAR * variance)
-    assert found == pytest.approx(1.0, abs=3 * error / 2 + 5e-4)
 
 
 @pytest.mark.parametrize(("name", "published"), [("parkinson", 4.91), ("garman-klass", 7.41)])

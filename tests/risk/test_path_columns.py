@@ -13,7 +13,6 @@ FIELDS = (*PRICES, *MARKS, "volume", "funding_time", "funding_rate", "funding_ma
 ESTIMATORS = [
     lambda m: features.volatility(m, np.array(features.WEIGHTED_ESTIMATORS, object), 24.0),
     lambda m: features.har_volatility(m, first=10),
-    lambda m: features.drawdown_state(m, 48).bars,
     lambda m: features.funding_forecast(m, 24.0),
     lambda m: m.bars().rolling(5).mean()["close"].to_numpy(),
 ]
