@@ -45,26 +45,6 @@ def test_a_top_up_restores_the_ratio_at_the_next_open():
     assert result.bars["unit"].iloc[-1] == is_(1050 / 1500)  # wealth: 955 + 95
 
 
-def test_a_call_fails_when_the_reserve_is_gone():
-    result = play(
-        100,
-        (100, 100, 95.5, 95.5),
-        95.5,
-        (95.5, 95.5, 91.5, 91.5),
-        (91.5, 91.5, 91.5, 91.5),
-        (91.5, 91.5, 90, 90),
-        90,
-        targets=TEN,
-        account=account_of(**CALL),
-    )
-    # 405; then at 91.5 the equity is 555 for a requirement of 457.5: 360 are needed, 95 are left:
-    # 650, ratio 0.704. At 90: 500 and 450, a call of 0.9 that nobody meets
-    assert happened(result, "top_up")["amount"].tolist() == [is_(405.0), is_(95.0)]
-    assert result.bars["reserve"].iloc[-1] == 0.0
-    assert len(happened(result, "margin_call")) == 3
-    assert equities(result)[-1] == is_(500.0)
-
-
 def test_an_isolated_top_up_goes_to_the_margin():
     account = isolated(**CALL)
     result = play(100, (100, 100, 95.5, 95.5), 95.5, targets=TEN, account=account)
@@ -108,11 +88,6 @@ def test_a_withdrawal_leaves_the_initial_margin():
     assert equities(result)[-1] == is_(312.5)
     assert total(result, "flow") == is_(-687.5)
     assert abs(total(result, "withdrawal_refused")) == is_(112.5)
-
-
-def test_a_withdrawal_respects_the_leverage_set_at_the_venue():
-    account = account_of(flows=series({2: -800.0}), venue_leverage=10.0)
-    assert equities(play(*[100] * 3, targets=(5.0, NAN), account=account))[-1] == is_(500.0)
 
 
 def test_a_withdrawal_from_an_isolated_account_takes_the_wallet_at_most():
@@ -209,10 +184,6 @@ def test_a_call_stays_open_where_decisions_fill_at_their_close():
     account = account_of(margin_call=0.8, fill="same_close")
     result = called(95.5, (95.5, 96.5, 95.5, 96.5), 96.5, account=account)
     assert ends(result) == [("margin_call", 1), ("call_met", 3)]
-
-
-def test_a_call_that_is_open_at_the_end_has_not_ended():
-    assert counts(called(95.5, 95.5)) == (1.0, 0.0, 0.0, 0.0)
 
 
 def test_a_top_up_that_is_not_due_leaves_the_call_open_to_the_close():

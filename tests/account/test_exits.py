@@ -123,13 +123,6 @@ def test_a_withdrawal_takes_its_share_of_the_highest_equity():
     assert near(out.equity[3], 560)
 
 
-def test_nearest_stop_gives_the_event_its_kind():
-    """Stop 95, trailing 97, equity (900 + 1000) / 20 = 95: the trailing stop is met first."""
-    account = {"stop_loss": 0.05, "trailing_stop": 0.03, "equity_stop": 0.1}
-    out = agreement.play(FLAT, FLAT, (100, 100, 90, 90), targets=(2.0, NAN), **account)
-    assert exits(out) == [(2, "trailing_stop", 97.0)]
-
-
 def test_liquidation_and_equity_stop_act_by_distance():
     """At 10x the liquidation is at 94.74; an equity stop of 40 % at 96 comes before it."""
     before = agreement.play(FLAT, FLAT, (100, 100, 90, 90), targets=(10.0, NAN), equity_stop=0.4)
@@ -188,9 +181,6 @@ def test_a_column_that_is_not_there_is_refused():
         run(1.0, market, account=bt.Account(trailing_stop=bt.Multiple(2.0, "below")))
 
 
-# -------------------------------------------------------------------------------------- time stops
-
-
 def live(market, *, fee=0.0, signal=None, **terms):
     venue = venue_of(contract={"min_notional": 5.0}, fees={"taker": fee, "maker": fee})
     account = bt.Account(**{"capital": 1000.0, **terms})
@@ -239,9 +229,6 @@ def test_each_instrument_has_its_own_time():
     result = live(markets, max_holding={"A": "2h", "B": None})
     events = result.events[result.events["kind"] == "time_stop"]
     assert set(events["instrument"]) == {"A"}
-
-
-# ------------------------------------------------------------------------ one of several positions
 
 
 def run_two(a, b, policy=None, venue=None, signal=1.0, **account):

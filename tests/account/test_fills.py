@@ -136,14 +136,6 @@ def test_impact_grows_with_the_square_root_of_the_share_of_the_daily_volume():
     assert total(result, "slippage") == 0.0
 
 
-def test_slippage_and_impact_share_a_cost_of_99_percent():
-    # an impact of 2 and a slippage of 0.5 take 0.99 of the price together: 4/5 and 1/5 of 24 x 0.99
-    result = impact_scene(rate=0.5, impact=2000.0 / math.sqrt(8))
-    assert happened(result, "fill")["price"].item() == is_(199.0)
-    assert total(result, "impact") == is_(24 * 0.99 * 8 / 9)
-    assert total(result, "slippage") == is_(24 * 0.99 / 9)
-
-
 def test_there_is_no_impact_before_its_window_is_full():
     venue = slip(0.0, impact=2.0, impact_window="3h")
     result = play(100, (101, 101, 101, 101), 100, targets=ONCE, venue=venue, volume=1.0)
@@ -155,12 +147,6 @@ def test_participation_fills_a_share_of_the_last_volume_and_leaves_the_rest():
     result = play(100, 100, 100, 100, targets=1.0, venue=venue, volume=[30, 50, 70, 90])
     # 10 wanted: 10 % of 30 at the first open, of 50 at the next, then the 2 that are left
     assert result.bars["position"].tolist() == [0.0, is_(3.0), is_(8.0), is_(10.0)]
-
-
-def test_participation_trades_whole_lots():
-    venue = venue_of(contract={"lot": 2.0}, slippage={"rate": 0.0, "max_participation": 0.1})
-    result = play(100, 100, targets=1.0, venue=venue, volume=50.0)
-    assert result.bars["position"].iloc[-1] == is_(4.0)  # 5 allowed
 
 
 @pytest.mark.parametrize("side", [1.0, -1.0])
@@ -224,15 +210,6 @@ def test_the_cap_of_a_flip_pays_for_what_it_closes_too():
     assert result.bars["position"].iloc[-1] == is_(9700 / 1.03002 / 100)
 
 
-def test_the_cap_of_an_addition_pays_only_for_what_it_adds():
-    venue = venue_of(fees=FEE, slippage={"rate": 0.002}, brackets=[bracket(leverage=10.0)])
-    two = play(100, 100, 100, targets=(5.0, INF), venue=venue)
-    one = play(100, 100, 100, targets=(INF, NAN), venue=venue)
-    # E = 1000 - 5,000 kappa; N = 10 (E + 5,000 kappa) / (1 + 10 kappa), as in one go
-    assert two.bars["position"].iloc[-1] == is_(10_000 / 1.03002 / 100)
-    assert equities(two)[-1] == is_(equities(one)[-1])
-
-
 def test_a_position_over_the_limit_is_left_alone_and_not_reduced():
     # 160 x 96 = 15,360 on an equity of 360, 42.7x; with 1 % maintenance it lives
     venue = venue_of(brackets=[bracket(rate=0.01)])
@@ -266,12 +243,6 @@ def test_the_leverage_setting_and_the_caps_limit_the_notional(capital, setting, 
     assert result.bars["position"].iloc[-1] * 100 == is_(notional)
 
 
-@pytest.mark.parametrize(("side", "position"), [(1.0, 9.0), (-1.0, -9.0)])
-def test_the_position_is_whole_lots_truncated_toward_zero(side, position):
-    venue = venue_of(contract={"lot": 3.0})
-    assert play(100, 100, signal=side, venue=venue).bars["position"].iloc[-1] == position
-
-
 @pytest.mark.parametrize(("wanted", "expected"), [(36, 35), (34, 30), (41, 40), (4, 0)])
 def test_lots_never_turn_an_increase_into_a_reduction(wanted, expected):
     # bar 2: 15 of 50 contracts go at 4000 / 47.5, 35 of lot 10 are held to 100: 36 are no order
@@ -297,11 +268,6 @@ def test_a_trade_under_the_minimum_notional_is_skipped_unless_it_closes():
     result = play(100, 100, 100, 100, 40, 40, targets=(0.4, 0.6, 0.5, NAN, 0.0), venue=venue)
     # 400 is skipped; 600 is bought; a reduction of 100 is skipped; 6 x 40 = 240 is closed
     assert result.bars["position"].tolist() == [0.0, 0.0, is_(6.0), is_(6.0), is_(6.0), 0.0]
-
-
-def test_order_prices_are_not_rounded_to_the_tick():
-    venue = venue_of(contract={"tick": 10.0}, slippage={"rate": 0.01})
-    assert happened(play(100, 100, venue=venue), "fill")["price"].item() == is_(101.0)
 
 
 def test_nan_leaves_the_position_even_when_the_signal_turned():
@@ -336,9 +302,6 @@ def test_an_infinite_target_is_what_the_limits_allow_scaled_by_the_signal():
     assert result.bars["leverage"].tolist() == [0.0, is_(16.0), is_(-8.0)]
 
 
-# ------------------------------------------------------------------------------------- whole ticks
-
-
 def price_of(result, kind="fill"):
     return happened(result, kind)["price"].tolist()
 
@@ -356,13 +319,6 @@ def test_a_fill_is_rounded_against_the_trader_and_costs_slippage(side, price):
     assert result.bars["entry"].iloc[-1] == is_(price)
     assert total(result, "slippage") == is_(5.0)
     assert result.bars["equity"].iloc[-1] == is_(995.0)
-
-
-def test_a_price_on_a_tick_stays():
-    # 100.3 is 1003 ticks of 0.1, but not in floating point
-    result = play(100.3, 100.3, targets=1.0, venue=rounded(0.1))
-    assert price_of(result) == [is_(100.3)]
-    assert total(result, "slippage") == is_(0.0)
 
 
 @pytest.mark.parametrize(("side", "price"), [(1.0, 100.5), (-1.0, 99.5)])
@@ -491,16 +447,6 @@ def test_same_close_of_an_inverse_contract(side):
     found = run(2.0, venue=venue, account=account, signal=side)
     factors = 1.0 + side * 2.0 * (1.0 - MARKET.close[:-1] / MARKET.close[1:])
     np.testing.assert_allclose(found.bars["unit"].to_numpy()[1:], np.cumprod(factors), rtol=1e-9)
-
-
-def test_same_close_has_nothing_to_attribute_to_fills():
-    """The leverage held over each bar is the target, and its return that of the bar."""
-    found = run(2.0)
-    assert abs(found.attribution().fills) < 1e-12
-    assert found.metrics["mean_leverage"] == pytest.approx(2.0, abs=0.1)
-    cuts = found.target_cuts()
-    assert cuts.loc["all", "mean_held"] == pytest.approx(2.0, rel=1e-12)
-    assert list(cuts.index) == ["all"]
 
 
 def test_next_close_is_same_close_one_bar_later():

@@ -61,15 +61,6 @@ def test_an_isolated_setting_yields_to_the_multiplier():
     assert result.bars["margin"].iloc[-1] == is_(500.0)
 
 
-def test_the_gap_check_comes_before_the_fill_and_drops_the_decision():
-    result = play(100, 100, (93, 93, 93, 93), 93, targets=(10.0, 0.0, NAN))
-    # the order to close would have filled at 93 too, but the open liquidates before it
-    event = happened(result, "liquidation")
-    assert event["price"].item() == is_(93.0)  # not 94.7
-    assert len(happened(result, "fill")) == 1
-    assert equities(result)[-1] == is_(300.0)
-
-
 def test_a_decision_waits_for_the_close_after_a_gap():
     result = play(100, 100, 93, 93, targets=(10.0, 5.0, 1.0))
     # the 5x of bar 1 is dropped; the 1x of bar 2 fills at the open of bar 3: 300 / 93
@@ -177,13 +168,6 @@ def test_the_liquidation_fee_never_makes_a_shortfall():
     # 0.2 x 9,473.7 is more than the 473.684 that is left
     assert total(result, "liquidation_loss") == is_(0.05 * 100 * LP)
     assert total(result, "bad_debt") == 0.0
-    assert equities(result)[-1] == 0.0
-
-
-def test_a_shortfall_is_bad_debt_and_the_equity_is_0():
-    result = play(100, (100, 100, 94, 94), targets=TEN, venue=dies(slippage=0.1))
-    # filled at 85.263: 947.368 lost of 473.684
-    assert total(result, "bad_debt") == is_(5 * LP)
     assert equities(result)[-1] == 0.0
 
 
@@ -333,18 +317,6 @@ def test_halt_closes_what_a_partial_liquidation_left_at_the_next_open():
     assert equities(result)[-1] == is_(1000 - 50 * (100 - LP) - 50 * 4)
 
 
-def test_a_ruined_account_never_trades_again():
-    result = play(100, 100, 80, 80, 160, targets=10.0)
-    assert equities(result) == [1000.0, 1000.0, 0.0, 0.0, 0.0]
-    assert len(happened(result, "fill")) == 1
-    assert result.metrics["ruined"] == 1.0
-    assert result.metrics["ruin_time"] == is_(3 / 24)
-    assert result.metrics["cagr"] == -1.0
-
-
-# ------------------------------------------------------------------- bad debt of several positions
-
-
 def test_a_gap_past_bankruptcy_leaves_nothing_and_books_what_is_missing():
     # 2.5x in each: 25 A at 100 and 50 B at 50. The open loses 25 x 40 + 50 x 10 = 1,500 of 1,000
     prices = {"A": [flat(100), flat(100), flat(60)], "B": [flat(50), flat(50), flat(40)]}
@@ -398,13 +370,6 @@ def test_a_fee_of_the_maintenance_rate_leaves_nothing():
     assert len(happened(result, "fill")) == 1
 
 
-def test_a_fee_a_little_under_what_is_left_leaves_the_rest():
-    venue = venue_of(brackets=[bracket(leverage=20.0, rate=0.05)], liquidation={"fee": 0.04})
-    result = play(100, 100, (100, 100, 90, 95), 95, targets=(10.0, NAN), venue=venue)
-    assert equities(result)[-1] == is_(0.01 * 100 * 9000 / 95)
-    assert result.metrics["ruined"] == 0.0
-
-
 def test_an_equity_of_a_billionth_of_the_capital_is_none():
     # 9 of 10 are lost at each close: after nine such bars 1e-9 of the capital is left
     bars = [(p, p, 0.9 * p, 0.9 * p) for p in 100.0 * 0.9 ** np.arange(12)]
@@ -433,15 +398,6 @@ def test_a_loss_to_the_line_closes_the_account_at_the_mark_close():
     spared = play(*bars, targets=FIVE, account=account_of(ruin_at=0.5499))
     assert equities(spared)[-1] == 1000.0 + 50 * 20
     assert spared.metrics["ruined"] == 0.0
-
-
-def test_the_costs_of_ruin_are_those_of_the_trades_before():
-    venue = venue_of(fees={"taker": 0.001, "maker": 0.0}, slippage={"rate": 0.001})
-    account = account_of(ruin_at=0.6)
-    result = play(100, 100, (100, 100, 90, 90), targets=FIVE, venue=venue, account=account)
-    row = result.bars.iloc[-1]
-    assert (row["fees"], row["slippage"], row["position"]) == (0.0, 0.0, 0.0)
-    assert row["equity"] == is_(result.bars["equity"].iloc[1] + row["price_pnl"])
 
 
 def test_an_isolated_account_ends_with_wallet_and_margin():

@@ -156,13 +156,6 @@ def test_a_stop_that_is_nearer_acts_before_the_wallet():
     assert happened(result, "stop")["price"].tolist() == [99.0]
 
 
-def test_a_stop_between_two_additions_acts_after_the_first():
-    account = isolated(25.0, auto_margin=True, stop_loss=0.04)
-    result = guarded(100, (100, 100, 93, 93), account=account)
-    assert additions(result) == [(is_(4800 / 49), is_(200.0))]
-    assert happened(result, "stop")["price"].tolist() == [96.0]
-
-
 def test_a_short_draws_margin_as_well():
     result = guarded(100, (100, 107, 100, 107), signal=-1.0)
     # 200 - 50 (P - 100) = P: 5,200 / 51 = 101.96, then 5,400 / 51 = 105.88
@@ -177,14 +170,6 @@ def test_new_orders_are_backed_by_the_share_of_profit_that_counts(counts, free):
     assert result.bars["position"].iloc[2] == is_(16 * free / 120)
     finite = play(100, 100, 120, 120, targets=(5.0, 16.0, NAN), venue=venue)
     assert finite.bars["position"].iloc[2] == is_(16 * free / 120)
-
-
-def test_losses_always_count():
-    # at 95: equity 750
-    bars, targets = (100, (100, 100, 95, 95), 95), (5.0, INF, NAN)
-    for counts in ("all", "losses", 0.5):
-        result = play(*bars, targets=targets, venue=venue_of(profit_counts=counts))
-        assert result.bars["position"].iloc[-1] == is_(16 * 750 / 95)
 
 
 def test_the_limit_leaves_room_for_the_costs_of_the_order():
@@ -203,13 +188,6 @@ def test_an_order_that_turns_the_position_around_realizes_its_profit_first():
         100, 100, 120, 120, targets=(5.0, INF, NAN), signal=[1.0, -1.0, -1.0, -1.0], venue=venue
     )
     assert result.bars["position"].iloc[2] == is_(-16 * 2000 / 120)
-
-
-def test_a_position_over_the_limit_is_kept():
-    # 15x from 100 to 120: 18,000 are held, 16 x 1,000 may be; nothing is sold, nothing bought
-    venue = venue_of(profit_counts="losses")
-    result = play(100, 100, 120, 120, targets=(15.0, INF, NAN), venue=venue)
-    assert len(happened(result, "fill")) == 1
 
 
 @pytest.mark.parametrize("margin", ["cross", "isolated"])
@@ -433,16 +411,6 @@ def test_the_wallet_gives_what_it_has_and_the_rest_is_refused_once():
     assert list_moved(result, "margin_added") == [(2, 200.0)]
     assert list_moved(result, "margin_refused") == [(2, 600.0)]
     assert list(result.positions["margin"].iloc[1:]) == [800.0] + [1000.0] * 4
-
-
-def test_what_is_refused_again_is_no_event_until_it_is_granted():
-    """800 of 8,000 with 200 free: 5x and 4x want more, 10x and 9x are granted, 5x wants more."""
-    settings = (math.nan, 5.0, 4.0, 10.0, 9.0, 5.0, 4.0, math.nan)
-    result = live(make_market([100.0] * 8, settings), Steps(size=8.0))
-    added = list_moved(result, "margin_added")
-    assert [t for t, _ in added] == [2, 5, 6]
-    assert list_moved(result, "margin_returned") == [(4, 200.0)]
-    assert list_moved(result, "margin_refused") == [(2, 600.0), (6, pytest.approx(600.0))]
 
 
 def test_margin_returns_down_to_the_initial_margin_and_the_loss():

@@ -13,7 +13,6 @@ from tests.agreement import FLAT, assert_agrees, near, scene, tape
 from tests.draws import HOUR, utc
 from tests.kit import bars_market, check_refused
 from tests.scenes import (
-    FEE,
     LP,
     NAN,
     ONCE,
@@ -60,11 +59,6 @@ def test_the_jitter_is_at_most_a_quarter_of_a_bar():
     for seconds, paid in ((15, 0.0), (16, 1.0)):
         result = funded((1 / 60 + seconds / 3600, 0.001), interval="1m")
         assert total(result, "funding") == is_(paid)
-
-
-def test_the_jitter_is_the_venues():
-    result = funded((1 + 90 / 3600, 0.001), venue=venue_of(funding_jitter="2m"))
-    assert total(result, "funding") == 0.0
 
 
 def test_funding_is_valued_at_its_own_price_else_at_the_mark_open():
@@ -172,12 +166,6 @@ def test_interest_uses_the_rate_of_the_previous_open():
     assert happened(result, "interest")["amount"].tolist() == [is_(1.0), is_(2.002)]
 
 
-def test_interest_accrues_within_the_day():
-    venue = venue_of(interest_on="loan", borrow_rate=0.365)
-    result = play(*[100] * 3, targets=(2.0, NAN), venue=venue, interval="6h")
-    assert total(result, "interest") == is_(0.25)
-
-
 def test_price_pnl_is_split_at_the_open_of_the_trade():
     result = play(100, 100, (110, 120, 110, 120), targets=(1.0, 0.5, NAN), venue=slip(0.01))
     # 10 carried from 100 to the open 110 unworsened: 100. Equity 1,090: 0.5x is 545 / 110 = 4.9545
@@ -189,24 +177,6 @@ def test_price_pnl_ends_at_the_liquidation_price_and_the_rest_is_loss():
     result = play(100, 100, (98, 98, 90, 90), targets=TEN, venue=dies(slippage=0.01))
     assert result.bars["price_pnl"].iloc[-1] == is_(-100 * (100 - LP))
     assert result.bars["liquidation_loss"].iloc[-1] == is_(LP)
-
-
-def test_the_terms_add_up_to_the_change_of_equity():
-    result = play(
-        100,
-        (100, 103, 99, 102),
-        (101, 101, 80, 85),
-        85,
-        targets=(8.0, 12.0, 3.0),
-        funding=[(2, 0.001), (2.5, -0.002)],
-        venue=venue_of(fees=FEE, slippage={"rate": 0.002}, liquidation={"fee": 0.01}),
-        account=account_of(flows=series({2: 50.0})),
-    )
-    bars = result.bars
-    costs = bars[["fees", "slippage", "impact", "funding", "interest", "liquidation_loss"]]
-    terms = bars["price_pnl"] - costs.sum(axis=1) + bars["flows"] + bars["bad_debt"]
-    change = np.diff([1000.0, *bars["equity"]])
-    assert terms.to_numpy() == pytest.approx(change, abs=1e-9)
 
 
 # --------------------------------------------------------------------------------- costs over time

@@ -13,12 +13,10 @@ from numba.core.errors import NumbaError
 
 from backtest.base import cache_folder, compiler, fast_link
 from backtest.base.atomic_files import write_file
-from backtest.base.cache_folder import find_lasting_folder, write_once
-from backtest.base.compiler import cfunc, jit
-from backtest.base.fast_link import LinkedLibrary, WholeLibrary
+from backtest.base.cache_folder import find_lasting_folder
+from backtest.base.compiler import jit
 
 TEXT = "def double(x):\n    return x + x\n"
-
 DAMAGES = {
     "empty": lambda content: b"",
     "cut midway": lambda content: content[: len(content) // 2],
@@ -47,14 +45,6 @@ def find_code(tmp_path) -> list[Path]:
     return sorted(tmp_path.rglob("*.nbc"))
 
 
-def test_a_second_one_loads_what_the_first_compiled(function, tmp_path):
-    first, second = jit(function, cache=True), jit(function, cache=True)
-    assert (first(2.0), first(3), second(2.0), second(3)) == (4.0, 6, 4.0, 6)
-    assert len(find_code(tmp_path)) == 2
-    assert sum(second.stats.cache_hits.values()) == 2
-    assert not second.stats.cache_misses
-
-
 @pytest.mark.parametrize("way", DAMAGES)
 @pytest.mark.parametrize("end", ["nbc", "nbi"])
 def test_damaged_code_is_compiled_again_with_one_warning(function, tmp_path, way, end):
@@ -69,24 +59,6 @@ def test_damaged_code_is_compiled_again_with_one_warning(function, tmp_path, way
     healed = jit(function, cache=True)
     assert healed(2.0) == 4.0
     assert not healed.stats.cache_misses
-
-
-def test_damage_is_told_once_for_many_files(tmp_path, recwarn):
-    for name in "abc":
-        write_once(tmp_path / name, "right")
-        (tmp_path / name).write_text("wrong")
-        write_once(tmp_path / name, "right")
-        assert (tmp_path / name).read_text() == "right"
-    assert len(recwarn) == 1
-
-
-def test_a_pointer_is_kept_as_well(function, tmp_path):
-    assert cfunc("float64(float64)", function, cache=True).cache_hits == 0
-    assert cfunc("float64(float64)", function, cache=True).cache_hits == 1
-    (path,) = find_code(tmp_path)
-    path.write_bytes(b"")
-    with pytest.warns(UserWarning, match="damaged"):
-        assert cfunc("float64(float64)", function, cache=True).ctypes(2.0) == 4.0
 
 
 def test_what_cannot_be_written_is_compiled_and_not_kept(function, tmp_path, monkeypatch):
@@ -114,55 +86,6 @@ def test_a_folder_that_cannot_be_made_is_none(tmp_path, monkeypatch):
     monkeypatch.setenv("BACKTEST_CACHE_DIR", str(tmp_path / "file" / "cache"))
     monkeypatch.setattr(cache_folder.tempfile, "gettempdir", lambda: str(tmp_path / "file"))
     assert find_lasting_folder() is None
-
-
-RUN = """
-import warnings
-import backtest as bt
-from backtest.strategies.constant import Constant
-with warnings.catch_warnings(record=True) as told:
-    warnings.simplefilter("always")
-    result = bt.run(bt.Market.sample(bars=300), Constant(), venue=bt.Venue.preset(
-        "binance-usdm", "BTCUSDT"), account=bt.Account())
-print(result.manifest["compiled"], len([each for each in told if "damaged" in str(each.message)]),
-      result.metrics["final_equity"])
-"""
-
-
-@pytest.mark.slow
-def test_a_run_mends_a_cache_of_which_every_file_is_cut(tmp_path):
-    """Every later run failed, and the policy was blamed."""
-    environment = {**os.environ, "BACKTEST_CACHE_DIR": str(tmp_path), "BACKTEST_COMPILE": "now"}
-
-    def run() -> str:
-        done = subprocess.run(
-            [sys.executable, "-W", "ignore", "-c", RUN],
-            env=environment,
-            capture_output=True,
-            text=True,
-            check=True,
-            cwd=Path(__file__).parents[2],
-        )
-        return done.stdout.strip()
-
-    whole = run()
-    assert whole.startswith("yes 0 ")
-    for path in tmp_path.rglob("*.*"):
-        if path.is_file():
-            path.write_bytes(b"")
-    assert run() == whole.replace("yes 0", "yes 1")
-    assert run() == whole
-
-
-def test_code_that_only_others_call_is_linked_and_compiled_once():
-    """It has no machine code, and a constant argument makes no version of its own."""
-    inner: dict[str, Any] = {"no_cpython_wrapper": True, "no_cfunc_wrapper": True}
-    add = jit(lambda x, k: x + k, cache=False, **inner)
-    both = jit(lambda x: add(x, 1) * add(x, 2), cache=False)
-    assert both(3.0) == 20.0
-    (compiled,) = add.overloads.values()
-    assert isinstance(compiled.library, LinkedLibrary)
-    assert type(next(iter(both.overloads.values())).library) is WholeLibrary
 
 
 def test_code_from_the_cache_is_linked_though_its_first_caller_dropped_the_call(function):

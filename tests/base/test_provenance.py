@@ -3,14 +3,12 @@
 import importlib.util
 import json
 import os
-import pickle
 import shutil
 import subprocess
 import sys
 import time
 import zipfile
 from pathlib import Path
-from typing import Annotated
 
 import pytest
 
@@ -21,20 +19,20 @@ from backtest.base.provenance import (
     PROVENANCE,
     Checkout,
     Making,
-    choose_making,
     encode_provenance,
     find_checkout,
     read_provenance,
 )
-from backtest.store import export_result, list_results, read_entry, sort_entries, verify_folder
+from backtest.store import export_result, list_results, read_entry, verify_folder
 from backtest.strategies import Constant, VolTarget
 from tests.kit import compare_policies
-from tests.tuning import seek, stand_in
 
 VENUE = bt.Venue.preset("binance-usdm", "BTCUSDT")
 TERMS = {"venue": VENUE, "account": bt.Account(), "compile": False}
 MARKET = bt.Market.sample(bars=24 * 5)
 MONTHS = bt.Market.sample(bars=24 * 40)
+
+
 SOURCE = '''"""A policy of somebody's own."""
 
 import backtest as bt
@@ -47,21 +45,6 @@ class Mine(bt.Policy):
         """Return one."""
         return 1.0
 '''
-
-
-class Fragile(bt.Policy):
-    """Fails above one."""
-
-    x: Annotated[float, bt.Range(0.0, 10.0)] = 0.5
-
-    def leverage(self, bar, account):
-        """Return x, or fail."""
-        if self.x > 1.0:
-            raise ValueError("too large")
-        return self.x
-
-
-CLEAN, DIRTY = (Checkout("0a1b2c3d", is_dirty=each) for each in (False, True))
 
 
 @pytest.fixture(autouse=True)
@@ -134,12 +117,6 @@ def test_a_source_that_is_not_committed_is_dirty_and_one_that_git_ignores_is_in_
     assert find_checkout(installed / "new.py") is None
 
 
-def test_before_the_first_commit_there_is_no_commit(tmp_path):
-    git(tmp_path, "init", "-q")
-    (tmp_path / "mine.py").write_text(SOURCE)
-    assert find_checkout(tmp_path / "mine.py") == Checkout("", is_dirty=True)
-
-
 def test_outside_of_a_checkout_and_without_git_nothing_is_said(project, tmp_path, monkeypatch):
     (tmp_path / "alone.py").write_text(SOURCE)
     monkeypatch.setenv("GIT_CEILING_DIRECTORIES", str(tmp_path.parent))
@@ -149,35 +126,6 @@ def test_outside_of_a_checkout_and_without_git_nothing_is_said(project, tmp_path
     folder = run().save(tmp_path / "results")
     assert making_of(folder).code == {"backtest": None, "Constant": None}
     assert read_entry(folder).is_dirty is None
-
-
-def test_the_repository_of_a_hook_is_not_taken_for_that_of_the_source(
-    project, tmp_path, monkeypatch
-):
-    git(tmp_path, "init", "-q")
-    monkeypatch.setenv("GIT_DIR", str(tmp_path / ".git"))
-    found = find_checkout(project / "mine.py")
-    monkeypatch.delenv("GIT_DIR")
-    assert found == Checkout(git(project, "rev-parse", "HEAD"), is_dirty=False)
-
-
-def test_a_git_that_does_not_answer_is_asked_once_only(project, tmp_path, monkeypatch):
-    slow = tmp_path / "bin"
-    slow.mkdir()
-    (slow / "git").write_text("#!/bin/sh\nexec sleep 5\n")
-    (slow / "git").chmod(0o755)
-    monkeypatch.setenv("PATH", f"{slow}{os.pathsep}{os.environ['PATH']}")
-    monkeypatch.setattr(provenance, "GIT_TIMEOUT", 0.05)
-    assert find_checkout(project / "mine.py") is None
-    monkeypatch.setattr(provenance, "run_git", lambda *_: 1 / 0)
-    assert find_checkout(project / "mine.py") is None
-
-
-def test_many_results_in_a_row_ask_git_once(project, monkeypatch):
-    monkeypatch.setattr(provenance, "GIT_FRESH", 60.0)
-    first = find_checkout(project / "mine.py")
-    monkeypatch.setattr(provenance, "run_git", lambda *_: 1 / 0)
-    assert find_checkout(project / "mine.py") == first
 
 
 def test_a_run_says_its_time_and_the_commits_of_package_and_policy(project, tmp_path, monkeypatch):
@@ -193,16 +141,6 @@ def test_a_run_says_its_time_and_the_commits_of_package_and_policy(project, tmp_
     assert making.code["Mine"] == Checkout(head, is_dirty=False)
     entry = read_entry(folder)
     assert (entry.commit, entry.seconds) == (head, making.seconds)
-
-
-def test_a_policy_of_no_checkout_is_not_said_to_be_clean():
-    """Beside a clean checkout of the package it read as code that a commit holds."""
-    loose, both = {"backtest": CLEAN, "Mine": None}, {"backtest": CLEAN, "Mine": CLEAN}
-    assert Making(1.0, both).is_dirty is False
-    assert Making(1.0, loose).is_dirty is None
-    assert Making(1.0, both, (loose,)).is_dirty is None
-    assert Making(1.0, loose, ({"backtest": DIRTY},)).is_dirty is True
-    assert Making(1.0, {"backtest": None, "VolTarget": None, "Mine": CLEAN}).is_dirty is False
 
 
 def test_only_the_provenance_depends_on_commits_and_time(project, tmp_path, monkeypatch):
@@ -236,12 +174,6 @@ def test_saved_again_by_other_code_the_first_making_is_kept_but_a_dirty_one_give
     assert (folder / PROVENANCE).read_bytes() == kept
 
 
-def test_a_making_that_is_not_known_gives_way_and_never_replaces_one_that_is():
-    known = Making(1.0, {"backtest": DIRTY})
-    assert choose_making(Making(None, {}), known) == known
-    assert choose_making(known, Making(None, {})) == known
-
-
 @pytest.mark.slow
 @pytest.mark.parametrize("kind", ["run", "sweep", "comparison"])
 def test_what_was_loaded_and_saved_elsewhere_keeps_where_it_came_from(tmp_path, kind):
@@ -261,41 +193,6 @@ def test_what_was_loaded_and_saved_elsewhere_keeps_where_it_came_from(tmp_path, 
     (folder / PROVENANCE).unlink()
     lost = type(made).load(folder).save(tmp_path / "three")
     assert making_of(lost) == Making(None, {})
-
-
-def test_warnings_of_functions_that_are_clocked_name_the_line_that_called_them():
-    both = {f"{each}": bt.run(MARKET, Constant(each), **TERMS) for each in (0.5, 1.0)}
-    with pytest.warns(UserWarning, match="too few") as caught:
-        bt.compare(both, draws=99)
-    assert caught[0].filename == __file__
-    with pytest.warns(UserWarning, match="1 of 2 sets failed") as lost:
-        bt.sweep(MARKET, Fragile, {"x": [0.5, 2.0]}, **TERMS)
-    assert [each.filename for each in lost if "sets failed" in str(each.message)] == [__file__]
-
-
-def test_functions_that_are_clocked_can_be_sent_to_other_processes():
-    for function in (bt.run, bt.sweep, bt.compare):
-        assert pickle.loads(pickle.dumps(function)) is function
-        assert function.__doc__
-
-
-@pytest.mark.slow
-def test_the_time_of_a_study_is_that_of_all_its_parts(tmp_path, monkeypatch):
-    stand_in(put=monkeypatch.setattr)
-    stand_in(pause=0.02)
-
-    def interrupt(progress):
-        if progress.seconds >= 0.1:
-            raise KeyboardInterrupt
-
-    with pytest.warns(UserWarning, match="unfinished"):
-        part = seek(store=tmp_path, trials=200, progress=interrupt)
-    began = time.perf_counter()
-    whole = seek(store=tmp_path, trials=200, resume=True)
-    second = time.perf_counter() - began
-    seconds = making_of(whole.folder).seconds
-    assert whole.batches[-1].seconds <= seconds <= part.batches[-1].seconds + second
-    assert read_entry(whole.folder).seconds == seconds
 
 
 @pytest.fixture
@@ -350,17 +247,6 @@ def test_an_edit_that_keeps_the_size_is_seen_by_a_list(folder, name):
     os.utime(path, ns=(0, 0))  # whoever edits may set this time, but not that of the change
     [entry] = list_results(folder.parent)
     assert name.partition(".")[0] in entry.trouble
-
-
-@pytest.mark.slow
-def test_lists_are_ordered_by_time_spent_and_what_has_none_is_last(folder):
-    (run(Constant(leverage=2.0)).save(folder.parent) / PROVENANCE).unlink()
-    run(Constant(leverage=0.5)).save(folder.parent)
-    for is_reversed in (False, True):
-        found = sort_entries(list_results(folder.parent), "seconds", is_reversed=is_reversed)
-        seconds = [each.seconds for each in found]
-        assert seconds[2] is None
-        assert seconds[:2] == sorted(seconds[:2], reverse=is_reversed)
 
 
 def test_an_archive_holds_the_provenance(folder, tmp_path):

@@ -1,14 +1,66 @@
-"""Ctrl-C and other signals never come into a compiled call."""
+"""One holder of a lock, and signals that never come into a compiled call."""
 
+import os
 import signal
 import subprocess
 import sys
-import threading
 import types
 
 import pytest
 
+from backtest.base import atomic_files
+from backtest.base.atomic_files import LOCK, LockHeldError, hold_lock_file, is_lock_held
+from backtest.base.errors import DataError
 from backtest.base.interrupts import SignalGate, hold_signals, is_compiling
+from backtest.tune.journal import hold_lock
+
+
+def test_a_second_holder_is_refused_with_the_number_of_the_first(tmp_path, monkeypatch):
+    monkeypatch.setattr(atomic_files, "PATIENCE", 0.0)
+    with hold_lock(tmp_path):
+        with pytest.raises(DataError, match=rf"process \({os.getpid()}\) is already"):
+            hold_lock(tmp_path).__enter__()
+        with pytest.raises(LockHeldError, match=str(os.getpid())):
+            hold_lock_file(tmp_path / LOCK).__enter__()
+    assert not is_lock_held(tmp_path / LOCK)
+    with hold_lock(tmp_path):
+        assert is_lock_held(tmp_path / LOCK)
+
+
+@pytest.mark.slow
+def test_a_process_that_dies_lets_go(tmp_path):
+    code = "import os\nfrom pathlib import Path\n"
+    code += "from backtest.base.atomic_files import hold_lock_file\n"
+    code += f"hold_lock_file(Path({str(tmp_path / LOCK)!r})).__enter__()\nos._exit(0)"
+    subprocess.run([sys.executable, "-c", code], check=True)
+    assert (tmp_path / LOCK).read_text().strip().isdigit()
+    assert not is_lock_held(tmp_path / LOCK)
+
+
+def test_a_lock_file_that_its_holder_deletes_is_made_again(tmp_path, monkeypatch):
+    """A fetch deletes its lock when it is done, while the next one may have opened it already."""
+    path, real = tmp_path / "work" / LOCK, atomic_files.lock_handle
+
+    def delete(handle, patience=None):
+        monkeypatch.setattr(atomic_files, "lock_handle", real)
+        path.unlink()
+        path.parent.rmdir()
+        return real(handle, patience)
+
+    monkeypatch.setattr(atomic_files, "lock_handle", delete)
+    with hold_lock_file(path):
+        assert path.read_text() == f"{os.getpid()}\n"
+
+
+@pytest.mark.slow
+def test_the_package_imports_without_the_modules_of_unix():
+    code = "import sys\nfor name in ('fcntl', 'resource', 'pwd', 'grp', 'termios'):\n"
+    code += "    sys.modules[name] = None\nimport backtest\n"
+    code += "import backtest.store"
+    subprocess.run([sys.executable, "-c", code], check=True)
+
+
+# ----------------------------------------------------------------------------------------- signals
 
 
 def raise_interrupt() -> None:
@@ -39,18 +91,6 @@ def test_an_interrupt_comes_before_what_the_call_raises():
     with pytest.raises(KeyboardInterrupt) as caught:
         call()
     assert isinstance(caught.value.__context__, ValueError)
-
-
-def test_what_somebody_else_handles_is_held_and_handled_once(monkeypatch):
-    heard = []
-    before = signal.signal(signal.SIGTERM, lambda number, _: heard.append(number))
-    try:
-        with hold_signals():
-            signal.raise_signal(signal.SIGTERM)
-            assert heard == []
-        assert heard == [signal.SIGTERM]
-    finally:
-        signal.signal(signal.SIGTERM, before)
 
 
 def test_all_that_is_held_is_answered_and_all_handlers_come_back():
@@ -110,29 +150,6 @@ def test_the_callback_of_llvm_has_the_name_that_is_looked_for():
     engine = pytest.importorskip("llvmlite.binding.executionengine")
     assert callable(engine.ExecutionEngine._raw_object_cache_notify)
     assert callable(engine.ExecutionEngine._raw_object_cache_getbuffer)
-
-
-def test_a_signal_that_is_ignored_stays_so():
-    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
-    try:
-        with hold_signals():
-            assert signal.getsignal(signal.SIGINT) is signal.SIG_IGN
-    finally:
-        signal.signal(signal.SIGINT, before)
-
-
-def test_other_threads_have_no_signals_to_hold():
-    found = []
-
-    def look() -> None:
-        with hold_signals():
-            found.append(signal.getsignal(signal.SIGINT))
-
-    before = signal.getsignal(signal.SIGINT)
-    thread = threading.Thread(target=look)
-    thread.start()
-    thread.join()
-    assert found == [before]
 
 
 def test_while_numba_compiles_an_interrupt_comes_at_once():

@@ -1,4 +1,4 @@
-"""Exponential, logarithm, power and the normal distribution, against fifty digits."""
+"""Elementary functions against fifty digits, lengths of blocks, and how numbers are written."""
 
 import functools
 import math
@@ -8,9 +8,13 @@ from typing import Any
 
 import numpy as np
 import pytest
+from arch.bootstrap import optimal_block_length
 
 import backtest as bt
+from backtest.base import find_block_length
+from backtest.base import number_text as text
 from backtest.base.formula_functions import SHORT, raise_to
+from backtest.base.units import HOUR
 from backtest.engine.compiler import compile_core
 
 INF, NAN = math.inf, math.nan
@@ -69,12 +73,6 @@ def largest_error(name: str, n: int) -> float:
 @pytest.mark.parametrize("name", ["exp", "log", "power"])
 def test_errors_stay_within_their_bounds(name):
     assert largest_error(name, 300) <= 1.0
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("name", ["exp", "log", "power"])
-def test_errors_stay_within_their_bounds_at_a_hundred_thousand_arguments(name):
-    assert largest_error(name, 25_000 if name == "power" else 50_000) <= 1.0
 
 
 def test_powers_of_edges_are_those_of_the_standard():
@@ -160,3 +158,75 @@ def test_compiled_code_gives_the_bits_of_plain_python(name):
     assert np.array_equal(
         found[~both_nan].view(np.int64), np.array(plain)[~both_nan].view(np.int64)
     )
+
+
+@pytest.mark.parametrize("persistence", [-0.5, 0.0, 0.9, 0.999])
+@pytest.mark.parametrize("n", [8, 12, 100, 5000])
+def test_blocks_are_as_long_as_those_of_arch(n, persistence):
+    series = np.random.default_rng(n).standard_normal(n)
+    for t in range(1, n):
+        series[t] += persistence * series[t - 1]
+    with np.errstate(all="ignore"):
+        known = optimal_block_length(series)["stationary"].iloc[0]
+    np.testing.assert_allclose(find_block_length(series), known, rtol=1e-12)
+
+
+def test_a_series_that_does_not_vary_has_no_length_of_blocks():
+    assert np.isnan(find_block_length(np.ones(50)))
+
+
+@pytest.mark.parametrize(("written", "expected"), [
+    (text.format_number(1234.567), "1,234.57"),
+    (text.format_signed(0.5), "+0.50"),
+    (text.format_percent(-0.1234), "-12.34 %"),
+    (text.format_percent(-0.0), "0.00 %"),
+    (text.format_percent(0.00012, 3), "0.012 %"),
+    (text.format_percent(0.0001, 4, is_signed=True), "+0.0100 %"),
+    (text.format_probability(0.9499), "0.94"),
+    (text.format_probability(0.95), "0.95"),
+    (text.format_chance(0.036217), "3.62 %"),
+    (text.format_bps(0.0005), "5 bp"),
+    (text.format_leverage(2.207), "2.21x"),
+    (text.format_leverage(0.0034), "0.0034x"),
+    (text.format_price(24103.456), "24,103.46"),
+    (text.format_price(0.00123456), "0.00123456"),
+    (text.format_price_at_tick(27108.4337, 0.1), "27,108.4"),
+    (text.format_price_at_tick(1e-6, 1e-8), "0.00000100"),
+    (text.format_price_at_tick(NAN, 0.1), "none"),
+    (text.format_money(12345.678), "12,345.68"),
+    (text.format_money(0.0123456), "0.0123456"),
+    (text.format_value(0.123456), "0.1235"),
+    (text.format_value(24), "24"),
+    (text.format_value(None), "none"),
+    (text.format_setting(1_800_000_000), "1,800,000,000"),
+    (text.format_setting({"time": ["2021-05-19"], "value": [0.1]}), "a series of 1 values"),
+    (text.format_magnitude(20_000.0), "20k"),
+    (text.format_days(3.25), "3.2"),
+    (text.format_days(1200.0), "1,200"),
+    (text.format_days(INF), "never"),
+    (text.format_hours(72 * HOUR / 60), "1.2 h"),
+    (text.format_hours(72 * 24 * HOUR), "72 d"),
+    (text.format_rate(1893.4), "1,893"),
+    (text.format_rate(0.344), "0.34"),
+    (text.format_clock(3725.0), "1:02:05"),
+    (text.format_clock(5.0), "0:05"),
+    (text.format_pair(0.5, 0.25), ("0.5", "0.25")),
+    (text.format_pair(1.0, 1.0000001), ("1", "1.0000001")),
+    (text.format_change(2.0, 1.9), "-5 %"),
+    (text.format_change(0.0, 0.5), "+0.5"),
+    (text.format_change(NAN, 1.0), ""),
+])  # fmt: skip
+def test_a_number_is_written_in_one_way(written, expected):
+    assert written == expected
+
+
+@pytest.mark.parametrize("write", [
+    text.format_number,
+    text.format_signed,
+    text.format_percent,
+    text.format_probability,
+    text.format_money,
+    text.format_days,
+])  # fmt: skip
+def test_what_is_not_known_is_not_available(write):
+    assert write(NAN) == "n/a"
