@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import math
+from bisect import bisect_left
 from collections import Counter, defaultdict
+from collections.abc import Iterator, Sequence
 from decimal import Context, Decimal, localcontext
 from typing import Any, NamedTuple
 
-from tests.oracle.numbers import DIGITS, ZERO
+import pandas as pd
+
+from tests.oracle.numbers import DAY, DIGITS, ZERO, Contract, decimals, exact, stamps_of
 
 COSTS = (
     "fees", "slippage", "impact", "funding", "interest", "liquidation_loss", "conversion",
@@ -66,3 +71,78 @@ class Outcome:
     def of_kind(self, kind: str) -> list[Event]:
         """Return the events of one kind."""
         return [event for event in self.events if event.kind == kind]
+
+
+# ---------------------------------------------- when flows and funding fall, and what impact knows
+
+
+class Settlement(NamedTuple):
+    """One funding event of one instrument; price is None when the data has none of its own."""
+
+    time: int
+    rank: int  # of the instrument, in the order given
+    rate: Decimal
+    price: Decimal | None
+    is_dividend: bool = False
+
+
+def settlements_of(market: Any, rank: int, jitter: int) -> Iterator[tuple[int, bool, Settlement]]:
+    """§2.2: the bar of each event, whether it belongs to its open (by the jitter), and the event.
+
+    A dividend of D is an event at the open of its bar: longs receive D on each share.
+    """
+    opens, length = [int(stamp) for stamp in market.time], int(market.interval)
+    window = min(jitter, length // 4)
+    rows = zip(market.funding_time, market.funding_rate, market.funding_mark, strict=True)
+    for time, rate, mark in rows:
+        stamp = int(time)
+        price = None if math.isnan(mark) else exact(mark)
+        following = bisect_left(opens, stamp - window)
+        if following < len(opens) and opens[following] <= stamp + window:
+            yield following, True, Settlement(stamp, rank, exact(rate), price)
+        elif following > 0 and stamp < opens[following - 1] + length - window:
+            yield following - 1, False, Settlement(stamp, rank, exact(rate), price)
+    for bar, amount in enumerate(getattr(market, "columns", {}).get("dividend_per_share", ())):
+        if not math.isnan(amount) and amount != 0.0:
+            price = exact(market.close[bar - 1] if bar else market.open[0])
+            yield bar, True, Settlement(opens[bar], rank, -exact(amount) / price, price, True)
+
+
+def flows_by_bar(clock: Sequence[int], flows: pd.Series | None) -> list[list[Decimal]]:
+    """§2.1: a flow happens at the first open at or after its stamp."""
+    result: list[list[Decimal]] = [[] for _ in clock]
+    if flows is not None:
+        for stamp, amount in sorted(
+            zip(stamps_of(flows), decimals(flows), strict=True), key=lambda row: row[0]
+        ):
+            bar = bisect_left(clock, stamp)
+            if bar < len(clock) and stamp >= clock[0]:
+                result[bar].append(+amount)
+    return result
+
+
+def impact_statistics(market: Any, contract: Contract, window: int) -> list[tuple | None]:
+    """§4.6: daily sigma and daily notional volume of the window that ends at each bar.
+
+    A window of n bars holds the n returns and the n volumes of these bars, so that the close
+    before it is needed too. None until that is known, for one return alone, and where nothing
+    traded.
+    """
+    length = window // int(market.interval)
+    bars_per_day = Decimal(DAY) / int(market.interval)
+    closes = decimals(market.close)
+    logs = [close.ln() for close in closes]
+    pairs = zip(decimals(market.volume), closes, strict=True)
+    turnover = [volume * abs(contract.value(close)) for volume, close in pairs]
+    result: list[tuple | None] = []
+    for last in range(len(closes)):
+        first = last - length + 1
+        if first < 1 or length < 2 or sum(turnover[first : last + 1]) <= 0:
+            result.append(None)
+            continue
+        moves = [logs[i] - logs[i - 1] for i in range(first, last + 1)]
+        mean = sum(moves) / len(moves)
+        variance = sum((move - mean) ** 2 for move in moves) / (len(moves) - 1)
+        volume = sum(turnover[first : last + 1]) / length
+        result.append((variance.sqrt() * bars_per_day.sqrt(), volume * bars_per_day))
+    return result

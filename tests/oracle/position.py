@@ -21,8 +21,8 @@ from tests.oracle.numbers import (
     nanoseconds,
     per_name,
 )
+from tests.oracle.outcome import impact_statistics
 from tests.oracle.requirement import Brackets, Leg, brackets_of
-from tests.oracle.schedule import impact_statistics
 
 PRICES = ("open", "high", "low", "close", "mark_open", "mark_high", "mark_low", "mark_close")
 

@@ -7,10 +7,18 @@ from decimal import Decimal
 from typing import Any, NamedTuple
 
 from tests.oracle.numbers import DAY, INFINITY, ONE, TIE, ZERO, AsOf, decimals, exact, nanoseconds
-from tests.oracle.outcome import COSTS, GAINS, KIND_OF_COLUMN, Event, Outcome
+from tests.oracle.outcome import (
+    COSTS,
+    GAINS,
+    KIND_OF_COLUMN,
+    Event,
+    Outcome,
+    Settlement,
+    flows_by_bar,
+    settlements_of,
+)
 from tests.oracle.position import PRICES, Call, Position, traded_before
 from tests.oracle.requirement import Asset, Collateral, Leg, Scenarios, Standard
-from tests.oracle.schedule import Settlement, flows_by_bar, settlements_of
 
 
 class Point(NamedTuple):

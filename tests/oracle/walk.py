@@ -7,11 +7,10 @@ from functools import partial
 from itertools import pairwise
 from typing import Any, NamedTuple
 
-from tests.oracle.numbers import ONE, TIE, ZERO
+from tests.oracle.numbers import ONE, TIE, ZERO, find_fall, find_signs
+from tests.oracle.orders import RestingOrders
 from tests.oracle.position import Position, reaches
 from tests.oracle.requirement import Collateral
-from tests.oracle.resting import RestingOrders
-from tests.oracle.roots import find_fall, find_signs
 from tests.oracle.state import Point
 
 NEAR = Decimal("1e-9")  # of a notional: two extremes that are as bad as each other
