@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import importlib
 import inspect
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from types import ModuleType
 
 import backtest as bt
-from docs.ext.examples import read_examples
 from docs.ext.markdown import write_table, write_toc
 
 MODULES = {
@@ -42,19 +41,26 @@ def list_pages() -> dict[str, str]:
     for name in bt.__all__:
         if not inspect.ismodule(getattr(bt, name)):
             parts[find_wing(getattr(bt, name))].append(name)
-    pages = {
-        f"api/{wing}": write_page(WINGS[wing], "backtest", "bt", names)
-        for wing, names in parts.items()
-        if names
-    }
+    pages, rows = {}, []
+    for wing, names in parts.items():
+        if names:
+            pages[f"api/{wing}"] = write_page(WINGS[wing], "backtest", "bt", names)
+            rows.append([f"[{WINGS[wing]}](generated/api/{wing}.md)", list_code(names)])
     for title, path in MODULES.items():
-        module = importlib.import_module(path)
-        own = list_names(module)
-        if title == "bt.strategies":
-            own = []
+        module, page = importlib.import_module(path), f"api/{title.replace('.', '-')}"
+        names = list_names(module)
         about = (inspect.getdoc(module) or "").partition("\n")[0]
-        pages[f"api/{title.replace('.', '-')}"] = write_page(title, path, title, own, about)
-    return pages | {"parts/api": write_index(parts, pages)}
+        if title == "bt.strategies":
+            about += " The [gallery](/policies.md) has a page for each policy."
+        own = [] if title == "bt.strategies" else names
+        pages[page] = write_page(title, path, title, own, about)
+        rows.append([f"[`{title}`](generated/{page}.md)", list_code(names)])
+    return pages | {"parts/api": write_table(["page", "names"], rows) + "\n" + write_toc(pages)}
+
+
+def list_code(names: list[str]) -> str:
+    """Return names as code."""
+    return ", ".join(f"`{name}`" for name in names)
 
 
 def find_wing(value: object) -> str:
@@ -64,63 +70,32 @@ def find_wing(value: object) -> str:
 
 
 def list_names(module: ModuleType) -> list[str]:
-    """Return the public names of a module: those of ``__all__``, or what it defines."""
-    listed = getattr(module, "__all__", None)
-    if listed is not None:
-        return sorted(
-            each for each in listed if getattr(bt, each, None) is not getattr(module, each)
-        )
-    return sorted(
+    """Return the public names of a module that ``bt`` has not: of ``__all__``, or defined in it."""
+    own = (
         name
         for name, value in vars(module).items()
-        if not name.startswith("_")
-        and getattr(value, "__module__", "") == module.__name__
-        and callable(value)
+        if not name.startswith("_") and getattr(value, "__module__", "") == module.__name__
     )
+    names = getattr(module, "__all__", own)
+    return sorted(each for each in names if getattr(bt, each, None) is not getattr(module, each))
 
 
 def write_page(title: str, path: str, shown: str, names: list[str], about: str = "") -> str:
     """Return a page with the documentation of some names of a module."""
-    head = f"# {title}\n\n{about}\n\n"
-    if title == "bt.strategies":
-        head += "The [gallery](/policies.md) has a page for each policy.\n"
-    return head + "\n".join(section for name in names for section in write_name(path, shown, name))
+    sections = [write_name(path, shown, name) for name in names]
+    return f"# {title}\n\n{about}\n\n" + "\n".join(sections)
 
 
-def write_name(path: str, shown: str, name: str) -> Iterator[str]:
-    """Yield the section of one name."""
+def write_name(path: str, shown: str, name: str) -> str:
+    """Return the section of one name."""
     value = getattr(importlib.import_module(path), name)
-    yield f"## `{shown}.{name}`\n"
+    head = f"## `{shown}.{name}`\n\n"
     if not inspect.isclass(value) and not inspect.isroutine(inspect.unwrap(value)):
-        options = ", ".join(f"`{each}`" for each in value) if isinstance(value, Iterable) else ""
-        yield f"One of {options}.\n" if options else f"`{value}`\n"
-        return
-    directive = "class" if inspect.isclass(value) else "function"
-    options = (
-        "   :members:\n   :inherited-members: object, tuple, Exception, UserWarning\n"
-        if directive == "class"
-        else ""
+        options = list_code(list(map(str, value))) if isinstance(value, Iterable) else ""
+        return head + (f"One of {options}.\n" if options else f"`{value}`\n")
+    kind = "class" if inspect.isclass(value) else "function"
+    members = "   :members:\n   :inherited-members: object, tuple, Exception, UserWarning\n"
+    return (
+        f"{head}```{{eval-rst}}\n.. py:currentmodule:: {path}\n\n"
+        f".. auto{kind}:: {name}\n{members if kind == 'class' else ''}\n```\n"
     )
-    yield (
-        "```{eval-rst}\n"
-        f".. py:currentmodule:: {path}\n\n"
-        f".. auto{directive}:: {name}\n{options}\n"
-        "```\n"
-    )
-    code = read_examples().get(f"{shown}.{name}")
-    if code is not None:
-        yield f"```python\n{code}```\n"
-
-
-def write_index(parts: dict[str, list[str]], pages: dict[str, str]) -> str:
-    """Return the list of all public names."""
-    rows = [
-        [f"[{WINGS[wing]}](generated/api/{wing}.md)", ", ".join(f"`{name}`" for name in names)]
-        for wing, names in parts.items()
-        if names
-    ]
-    for title, path in MODULES.items():
-        names = list_names(importlib.import_module(path))
-        page = f"generated/api/{title.replace('.', '-')}.md"
-        rows.append([f"[`{title}`]({page})", ", ".join(f"`{name}`" for name in names)])
-    return write_table(["page", "names"], rows) + "\n" + write_toc(pages)

@@ -121,19 +121,14 @@ def run_python(block: Block, folder: Path, page: str, module: ModuleType | None 
     return Output(printed.getvalue(), html)
 
 
-def write_html(shown: object) -> str:
-    """Return what a notebook would show of a value, a Plotly figure without its library."""
-    if hasattr(shown, "to_plotly_json"):
-        return draw_figure(shown)
-    display = getattr(shown, "_repr_html_", None)
-    return display() if display else ""
-
-
-def draw_figure(figure: Any) -> str:
-    """Return a Plotly figure as HTML, on the background of the page."""
-    clear = "rgba(0,0,0,0)"
-    figure.update_layout(paper_bgcolor=clear, plot_bgcolor=clear, font_color="#888", autosize=True)
-    text: str = figure.to_html(
+def write_html(shown: Any) -> str:
+    """Return what a notebook would show of a value; of a Plotly figure without its library."""
+    if not hasattr(shown, "to_plotly_json"):
+        display = getattr(shown, "_repr_html_", None)
+        return display() if display else ""
+    clear = "rgba(0,0,0,0)"  # the background of the page
+    shown.update_layout(paper_bgcolor=clear, plot_bgcolor=clear, font_color="#888", autosize=True)
+    text: str = shown.to_html(
         full_html=False, include_plotlyjs=False, config={"responsive": True, "displaylogo": False}
     )
     return text

@@ -65,7 +65,7 @@ def write_page(name: str, policy: Any) -> str:
     about = (inspect.getdoc(policy) or "").split("\n", 1)[1]
     rule, _, source = about.partition("Source:")
     rows = [
-        [f"`{each.name}`", show_default(each.default), str(each.space)]
+        [f"`{each.name}`", f"`{each.default!r}`", str(each.space)]
         for each in policy.parameters().values()
     ]
     return (
@@ -76,11 +76,6 @@ def write_page(name: str, policy: Any) -> str:
         f"```python\n{write_run(name, policy)}```\n\n"
         + (f"## Parameters\n\n{write_table(['name', 'default', 'range'], rows)}" if rows else "")
     )
-
-
-def show_default(value: object) -> str:
-    """Return a default as it is written."""
-    return "" if value is None else f"`{value!r}`"
 
 
 def indent_rule(text: str) -> str:

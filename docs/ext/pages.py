@@ -1,32 +1,47 @@
-"""The pages that are made from the code, each by one module; nothing on them is written twice."""
+"""The pages that are made from the code; nothing on them is written twice."""
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from pathlib import Path
 
-from docs.ext import (
-    api,
-    commands,
-    experiments,
-    gallery,
-    notebook,
-    venues,
-)  # fmt: skip
+from docs.ext import api, commands, gallery, venues
+from docs.ext.markdown import write_table
+
+NOTEBOOK = Path(__file__).parents[2] / "examples" / "notebook.ipynb"
+
+
+def list_keys() -> dict[str, str]:
+    """Return every key of an experiment file, from the declarations that check it."""
+    from backtest.cli.experiment import describe_keys
+    from backtest.cli.experiment_keys import TABLES
+
+    parts = []
+    for table in TABLES:
+        rows = [[f"`{name}`", kind, text] for name, kind, text in describe_keys(table)]
+        head = ["key", "default or type", "meaning"]
+        parts.append(f"### `[{table}]`\n\n" + write_table(head, rows))
+    return {"parts/keys": "\n".join(parts)}
+
+
+def list_cells() -> dict[str, str]:
+    """Return the example notebook as a page whose blocks share their names."""
+    cells = json.loads(NOTEBOOK.read_text(encoding="utf-8"))["cells"]
+    texts = [(cell["cell_type"], "".join(cell["source"])) for cell in cells]
+    parts = [f"```python\n{text}\n```" if kind == "code" else text for kind, text in texts]
+    return {"notebook": "---\nshared: true\n---\n\n" + "\n\n".join(parts) + "\n"}
+
 
 GENERATORS: tuple[Callable[[], dict[str, str]], ...] = (
-    api.list_pages,
-    commands.list_pages,
-    experiments.list_pages,
-    venues.list_pages,
-    gallery.list_pages,
-    notebook.list_pages,
-)
+    api.list_pages, commands.list_pages, list_keys, venues.list_pages, gallery.list_pages,
+    list_cells,
+)  # fmt: skip
 """Each returns the texts of its pages by name."""
 
 
 def write_pages(folder: Path) -> None:
-    """Write all pages into an empty folder, and leave those alone that are as they were."""
+    """Write all pages into a folder, and leave those alone that are as they were."""
     pages = {name: text for generate in GENERATORS for name, text in generate().items()}
     for old in sorted(folder.rglob("*.md")):
         if old.relative_to(folder).with_suffix("").as_posix() not in pages:

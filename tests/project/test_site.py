@@ -4,8 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from docs.ext import api, blocks, links
-from docs.ext.examples import read_examples
+from docs.ext import blocks, links
 
 ROOT = Path(__file__).parents[2]
 PAGES = sorted((ROOT / "docs").glob("*.md"))
@@ -41,23 +40,11 @@ def test_a_block_runs_on_its_own(page, block, folder):
     blocks.run_python(block, folder, page.name)
 
 
-EXAMPLES = [
-    pytest.param(name, marks=() if number % 8 == 0 else pytest.mark.slow)
-    for number, name in enumerate(read_examples())
-]
-
-
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
 def test_no_line_is_a_comment(page):
     """A line that begins with a percent sign is left out of the page."""
     lines = page.read_text("utf-8").splitlines()
     assert not [line for line in lines if line.lstrip().startswith("%")]
-
-
-@pytest.mark.parametrize("name", EXAMPLES)
-def test_the_example_of_a_name_runs(name, folder):
-    assert any(f"## `{name}`\n" in page for page in api.list_pages().values())
-    blocks.run_python(blocks.Block("python", read_examples()[name], 1), folder, name)
 
 
 def test_a_dead_link_and_a_dead_anchor_are_found(tmp_path):
