@@ -226,8 +226,8 @@ def build_resume_command(draft: Draft) -> str:
 
 # --------------------------------------------------------------------------------------- validate
 
-SEARCHED = ("accounts", "pool", "markets_left_out", "objective", "constraints", "trials", "space",
-            "fix", "seed", "threads", "memory", "cluster", "resume")  # fmt: skip
+SEARCHED = ("objective", "constraints", "trials", "space", "fix", "seed", "threads", "memory",
+            "cluster", "resume")  # fmt: skip
 WALK = ("train", "test", "anchored", "gap", "carry", *SEARCHED, "sampler", "robust")
 CROSS = ("groups", "test_groups", "embargo", *SEARCHED)
 FOLDS = ("train", "test", "anchored", "gap", "groups", "test_groups", "embargo")

@@ -28,7 +28,6 @@ from backtest.base import (
     checked_only,
     format_number,
     format_probability,
-    format_time,
     list_records,
     parse_duration,
     record_making,
@@ -46,8 +45,6 @@ from backtest.measures import (
 )
 from backtest.measures.measure_table import COSTS
 from backtest.sweep import (
-    Accounts,
-    Pool,
     count_sets,
     draw_sets,
     name_column,
@@ -55,15 +52,8 @@ from backtest.sweep import (
     take_sets,
     to_plain_value,
 )
-from backtest.tune import (
-    OtherTrials,
-    SpanTries,
-    count_independent,
-    find_distinct,
-    pool_deviation,
-    write_study_file,
-)
-from backtest.validation.procedure import Procedure, Records, read_procedure
+from backtest.tune import find_distinct, write_study_file
+from backtest.validation.procedure import Procedure, read_procedure
 from backtest.validation.spans import (
     Groups,
     check_counts,
@@ -80,14 +70,12 @@ from backtest.validation.validation import (
     Validation,
     estimate_share,
     find_rank,
-    finite_or_nan,
     load_finished,
     open_progress,
     order_scores,
     read_figures,
     select_metrics,
     share_overfit,
-    show_choice,
 )
 from backtest.venue import Venue
 
@@ -103,8 +91,6 @@ CHUNK = 256
 """Sets that are run and stored at a time, which is what a kill can lose."""
 SAMPLE = 128
 """Sets whose returns are correlated, spread evenly over the draws."""
-SHOWN = 12
-"""Splits of which the objectives of all sets are kept."""
 PANELS, PANEL_SETS = 200, 50
 """Panels of noise by which the interval of an overfitting probability is calibrated."""
 MOST_COMPARED = 500
@@ -136,9 +122,6 @@ def cross_validate(  # noqa: PLR0913 - keywords, each with a default that is sai
     *,
     venue: Venue | Mapping[str, Venue],
     account: Account,
-    accounts: Accounts = "shared",
-    pool: Pool = "mean",
-    markets_left_out: int = 0,
     space: Mapping[str, Any] | None = None,
     fix: Mapping[str, Any] | None = None,
     objective: Any = "sharpe",
@@ -168,12 +151,10 @@ def cross_validate(  # noqa: PLR0913 - keywords, each with a default that is sai
     ----------
     market, venue, account, signal, overlay, sampling, calendar, compile, decide, detail
         As in :func:`backtest.walk_forward`.
-    accounts, pool, markets_left_out
-        As in :func:`backtest.walk_forward`. The markets of separate
-        accounts must have the same span: a group has the same days in each.
     policy, space, fix, objective, constraints, seed, threads, memory, cluster
-        As in :func:`backtest.tune`. One objective; the space holds parameters of the policy
-        and of the signal.
+        As in :func:`backtest.tune`. One objective; it and the constraints are measures that add
+        up over groups, as returns, costs, counts and the deepest drawdown do. The space holds
+        parameters of the policy and of the signal.
     groups, test_groups : int
         N groups of whole sampling periods, k of them in each test: C(N, k) splits and
         k/N · C(N, k) paths.
@@ -206,10 +187,9 @@ def cross_validate(  # noqa: PLR0913 - keywords, each with a default that is sai
     -----
     Every set lives with fresh capital in each group; its columns are warmed by the bars before. A
     split is scored from these accounts: returns one after another, costs and counts as sums, the
-    drawdown as the deepest within a group, ruin in any. For other objectives each segment of
-    consecutive groups is run instead; ``figures["scored_by"]`` says which. Labels do not overlap
-    here, so that nothing is purged: accounts end at their mark. Source: Lopez de Prado (2018),
-    Advances in Financial Machine Learning, chapter 12.
+    drawdown as the deepest within a group, ruin in any. Labels do not overlap here, so that nothing
+    is purged: accounts end at their mark. Source: Lopez de Prado (2018), Advances in Financial
+    Machine Learning, chapter 12.
     """
     market = with_clock(market, decide, detail)
     procedure = read_procedure(locals())
@@ -229,7 +209,6 @@ def cross_validate(  # noqa: PLR0913 - keywords, each with a default that is sai
     if (finished := load_finished(CrossValidation, store, manifest, resume=resume)) is not None:
         return finished
     evaluator = procedure.build_evaluator()
-    records = Records(None if store is None else Path(store), procedure, manifest)
     with open_progress(store, manifest, resume=resume) as folder:
         with warn_once(is_first=False), on_cluster(evaluator, cluster) as working:
             working.check_causal(procedure.space.list_ends())
@@ -238,8 +217,7 @@ def cross_validate(  # noqa: PLR0913 - keywords, each with a default that is sai
                 raise PolicyError(
                     "every set failed in a group; run one alone with bt.run to see more"
                 )
-            found = judge_splits(procedure, working, sets, plan, runs, records, progress)
-        record_splits(records, plan, found)
+            found = judge_splits(procedure, working, sets, plan, runs, manifest)
         if store is not None:
             found.save(store)
     for text in found.warnings:
@@ -262,29 +240,17 @@ class SplitWinners(NamedTuple):
     rank: FloatArray
 
 
-class Scores(NamedTuple):
-    """Objectives of all sets, an array of shape (n_sets,) per split."""
-
-    inside: list[FloatArray]
-    outside: list[FloatArray]
-
-
 def check_procedure(procedure: Procedure) -> None:
-    market, pool = procedure.market, procedure.pool
-    if pool is None:
-        return
-    if not pool.is_mean:
+    objective = procedure.objective
+    names = {*objective} if isinstance(objective, Mapping) else {objective}
+    names = {name.strip().lstrip("- ") if isinstance(name, str) else "a function" for name in names}
+    names |= {each.name for each in procedure.goal.constraints}
+    if names - KNOWN:
         raise ParameterError(
-            f"pool must be 'mean', which has returns to join, got {pool.name!r}; a walk forward "
-            "takes others"
+            "objective and constraints of a cross-validation must add up over groups, as sharpe, "
+            f"cagr, max_drawdown and fees do, got {', '.join(sorted(names - KNOWN))}; a walk "
+            "forward takes any"
         )
-    for name, span in zip(market.names, market.spans.tolist(), strict=True):
-        if tuple(span) != (0, market.n_bars):
-            raise ParameterError(
-                f"separate accounts need markets of one span, got {name} from "
-                f"{format_time(int(market[name].time[0]))} to {format_time(market[name].end)}; "
-                "Markets.between cuts them"
-            )
 
 
 def judge_splits(
@@ -293,28 +259,18 @@ def judge_splits(
     sets: Sets,
     plan: SplitPlan,
     runs: Sequence[GroupRuns],
-    records: Records,
-    progress: Progress | None,
+    manifest: Mapping[str, Any],
 ) -> CrossValidation:
     market = procedure.market
     periods = count_periods(procedure.calendar, procedure.sampling, market)
     plain = build_parts(procedure, plan.groups, runs, 0)
     late = build_parts(procedure, plan.groups, runs, plan.skipped)
-    by_groups = procedure.pool is None and is_decided(procedure)
-    if by_groups:
-        scores = score_splits(procedure, plain, late, runs, plan.k, periods)
-    else:
-        scores = score_segments(procedure, evaluator, sets, plan, progress)
-    winners = choose_winners(scores.inside, scores.outside)
+    failed = np.any([each.failed for each in runs], axis=0)
+    winners = score_splits(procedure, plain, late, failed, plan.k, periods)
     paths, curves = stitch_paths(plan, winners, plain, runs, periods)
     ends = np.flatnonzero(mark_ends(market, parse_duration(procedure.sampling, "sampling")))
     measured = combine_parts(plain, periods)
-    failed = np.any([each.failed for each in runs], axis=0)
     sharpes = np.where(failed | (measured["ruined"] != 0.0), np.nan, measured["sharpe"])
-    span = procedure.find_times(0, market.n_bars)
-    records.add_tries([SpanTries(*span, sets, sharpes, np.isfinite(sharpes))])
-    others = records.count_tries(0, market.n_bars)
-    luck = judge_best(sharpes, runs, others, 1 + procedure.n_left_out, periods)
     objective, empty = procedure.goal.objectives[0], int(np.sum(winners.row < 0))
     text = f"{empty} of {len(winners.row)} splits have no set that keeps all constraints"
     matrix = np.stack([objective.score(each.metrics) for each in runs], axis=1)
@@ -326,9 +282,7 @@ def judge_splits(
         curves=pd.DataFrame(
             curves.T, index=pd.DatetimeIndex(market.time[ends], tz="UTC", name="time")
         ),
-        trials=tabulate_points(scores, winners),
         figures={
-            "scored_by": "groups" if by_groups else "stretches",
             "embargo_bars": plan.embargo,
             "embargo_samples": plan.skipped,
             "sets": count_sets(sets),
@@ -336,11 +290,10 @@ def judge_splits(
             "mean_rank": find_known(np.mean, winners.rank),
             "median_in_sample": find_known(np.median, winners.inside),
             "median_out_of_sample": find_known(np.median, winners.outside),
-            **luck,
-            **others.describe(),
+            **judge_best(sharpes, runs, periods),
             "warnings": [text] * bool(empty),
         },
-        manifest=records.manifest,
+        manifest=manifest,
     )
 
 
@@ -360,32 +313,6 @@ def tabulate_splits(
                   for row in winners.row.tolist()]  # fmt: skip
         table[name_column(name)] = pd.Series(values)
     return table.rename_axis("split")
-
-
-def tabulate_points(scores: Scores, winners: SplitWinners) -> pd.DataFrame:
-    chosen = np.unique(np.linspace(0, len(scores.inside) - 1, SHOWN).astype(np.int64))
-    tables = [
-        pd.DataFrame(
-            {
-                "split": split,
-                "in_sample": finite_or_nan(scores.inside[split]),
-                "out_of_sample": finite_or_nan(scores.outside[split]),
-                "is_winner": np.arange(len(scores.inside[split])) == winners.row[split],
-            }
-        )
-        for split in chosen.tolist()
-    ]
-    return pd.concat(tables, ignore_index=True)
-
-
-def record_splits(records: Records, plan: SplitPlan, found: CrossValidation) -> None:
-    """Note each winner as a look at the groups that it was tested on."""
-    names = [name_column(name) for name in records.procedure.names]
-    for row in found.splits.reset_index().to_dict("records"):
-        for group in row["groups"] if not math.isnan(row["rank"]) else ():
-            times = records.procedure.find_times(*plan.groups.span(group))
-            values = {name: row[name] for name in names}
-            records.add_look(f"{row['split']}-{group}", *times, values)
 
 
 # ------------------------------------------------------------------------- all sets in each group
@@ -585,35 +512,24 @@ def find_deviation(squares: FloatArray, total: FloatArray, n: FloatArray) -> Flo
 # ------------------------------------------------------------------------------ scores of splits
 
 
-def is_decided(procedure: Procedure) -> bool:
-    """Return whether objective and constraints follow from the accounts of groups."""
-    objective = procedure.objective
-    if callable(objective):
-        return False
-    is_name = isinstance(objective, str)
-    names = {objective.strip().removeprefix("-").strip()} if is_name else {*objective}
-    return names | {each.name for each in procedure.goal.constraints} <= KNOWN
-
-
 def score_splits(
     procedure: Procedure,
     plain: Sequence[GroupPart],
     late: Sequence[GroupPart],
-    runs: Sequence[GroupRuns],
+    failed: BoolArray,
     k: int,
     periods: float,
-) -> Scores:
-    failed = np.any([each.failed for each in runs], axis=0)
-    found = Scores([], [])
+) -> SplitWinners:
+    insides, outsides = [], []
     n = len(plain)
     for tested in list_splits(n, k):
         embargoed = find_embargoed(n, tested)
         train = [late[g] if embargoed[g] else plain[g] for g in range(n) if g not in tested]
         inside, violation = score_parts(procedure, train, failed, periods)
-        found.inside.append(np.where(violation == 0.0, inside, -np.inf))
+        insides.append(np.where(violation == 0.0, inside, -np.inf))
         outside, _ = score_parts(procedure, [plain[g] for g in tested], failed, periods)
-        found.outside.append(outside)
-    return found
+        outsides.append(outside)
+    return choose_winners(insides, outsides)
 
 
 def score_parts(
@@ -622,67 +538,6 @@ def score_parts(
     metrics = combine_parts(parts, periods)
     scores, violation = procedure.goal.score(metrics, failed)
     return order_scores(scores[:, 0], metrics["ruined"]), violation
-
-
-def score_segments(
-    procedure: Procedure,
-    evaluator: Evaluator,
-    sets: Sets,
-    plan: SplitPlan,
-    progress: Progress | None,
-) -> Scores:
-    """Score splits by runs of their segments of consecutive groups, weighted by their bars."""
-    wanted = []
-    for tested in list_splits(plan.groups.n, plan.k):
-        rest = [g for g in range(plan.groups.n) if g not in tested]
-        embargoed = plan.embargo * find_embargoed(plan.groups.n, tested)
-        nothing = np.zeros_like(embargoed)
-        wanted.append([list_segments(plan.groups, *each)
-                       for each in ((rest, embargoed), (tested, nothing))])  # fmt: skip
-    spans = sorted({span for pair in wanted for part in pair for span in part})
-    scores: dict[tuple[int, int], tuple[FloatArray, FloatArray]] = {}
-    for done, (first, stop) in enumerate(spans):
-        rows = evaluator.evaluate(sets, first=first, stop=stop)
-        if not rows.done.all():
-            raise KeyboardInterrupt
-        failed = np.array([error != "" for error in rows.errors], dtype=np.bool_)
-        found, violation = procedure.goal.score(rows.metrics, failed)
-        scores[first, stop] = order_scores(found[:, 0], rows.metrics["ruined"]), violation
-        if progress is not None:
-            progress(done + 1, len(spans))
-    return Scores(
-        [average_spans(scores, inside, is_bound=True) for inside, _ in wanted],
-        [average_spans(scores, outside, is_bound=False) for _, outside in wanted],
-    )
-
-
-def list_segments(
-    groups: Groups, chosen: Sequence[int], skipped: IntArray
-) -> list[tuple[int, int]]:
-    spans: list[tuple[int, int]] = []
-    for group in chosen:
-        first, stop = groups.span(group)
-        first += int(skipped[group])
-        if spans and spans[-1][1] == first:
-            first = spans.pop()[0]
-        spans.append((first, stop))
-    return spans
-
-
-def average_spans(
-    scores: Mapping[tuple[int, int], tuple[FloatArray, FloatArray]],
-    spans: Sequence[tuple[int, int]],
-    *,
-    is_bound: bool,
-) -> FloatArray:
-    weights = np.array([stop - first for first, stop in spans], dtype=np.float64)
-    rows = np.stack([scores[span][0] for span in spans])
-    known = np.isfinite(rows).all(axis=0)
-    if is_bound:
-        known &= np.stack([scores[span][1] for span in spans]).max(axis=0) == 0.0
-    mean = np.full(rows.shape[1], -np.inf)
-    mean[known] = weights @ rows[:, known] / weights.sum()
-    return mean
 
 
 # ------------------------------------------------------------------- winners, paths and their luck
@@ -758,29 +613,21 @@ def stitch_paths(
     return table.rename_axis("path"), curves
 
 
-def judge_best(
-    sharpe: FloatArray,
-    runs: Sequence[GroupRuns],
-    others: OtherTrials,
-    pools: int,
-    periods: float,
-) -> dict[str, Any]:
+def judge_best(sharpe: FloatArray, runs: Sequence[GroupRuns], periods: float) -> dict[str, Any]:
     if not np.isfinite(sharpe).any():
         return {"best_sharpe": math.nan, "lucky_sharpe": math.nan, "deflated_sharpe": math.nan}
     best, kept = int(np.nanargmax(sharpe)), np.flatnonzero(np.isfinite(sharpe))
     returns = np.concatenate([each.returns for each in runs])
     chosen = kept[np.unique(np.linspace(0, len(kept) - 1, SAMPLE).astype(np.int64))]
     found = simulate_luck(returns[:, chosen], n_trials=len(kept))
-    n = count_independent(found.n, len(kept), others) * pools
-    own = found.find_deviation(len(returns), periods)
-    deviation = pool_deviation(own, sharpe[kept], len(kept), others)
+    deviation = found.find_deviation(len(returns), periods)
     return {
         "best_sharpe": float(sharpe[best]),
         "best_set": best,
-        "effective_trials": n,
-        "lucky_sharpe": expected_max_sharpe(n, deviation),
+        "effective_trials": found.n,
+        "lucky_sharpe": expected_max_sharpe(found.n, deviation),
         "deflated_sharpe": deflated_sharpe_of_returns(
-            returns[:, best], n_trials=n, std=deviation / math.sqrt(periods)
+            returns[:, best], n_trials=found.n, std=deviation / math.sqrt(periods)
         ),
     }
 
@@ -806,10 +653,8 @@ class CrossValidation(Validation):
         The parameters of the sets, in the rows of the matrix.
     curves : DataFrame
         Unit value of each path (column) at the end of each sampling period.
-    trials : DataFrame
-        Both objectives of all sets in some splits.
     figures : mapping
-        Headline figures as data: ``scored_by`` (``"groups"`` or ``"stretches"``), the embargo.
+        Headline figures as data.
     manifest : mapping
         Everything that decides the numbers.
     """
@@ -819,13 +664,12 @@ class CrossValidation(Validation):
     matrix: pd.DataFrame
     sets: pd.DataFrame
     curves: pd.DataFrame
-    trials: pd.DataFrame
     figures: Mapping[str, Any]
     manifest: Mapping[str, Any]
 
     kind = "cross-validation"
     call = "bt.cross_validate"
-    table_names = ("splits", "paths", "matrix", "sets", "curves", "trials")
+    table_names = ("splits", "paths", "matrix", "sets", "curves")
 
     @property
     def ranks(self) -> pd.Series:
@@ -893,7 +737,6 @@ class CrossValidation(Validation):
                  "summary"),
             Part("choice", "What choosing was worth", "Winners of the train groups, in the test "
                  "groups.", (
-                     show_choice(self.trials, self.objective),
                      ShownChart("ranks", "Ranks of the winners", "Orange: no better than the "
                                 "median set. Skill piles up at 1; noise is even.",
                                 counts, "bars", BARS,
@@ -904,13 +747,9 @@ class CrossValidation(Validation):
 
     def list_assumptions(self) -> tuple[str, ...]:
         """Return how splits were scored."""
-        how = (
-            "the fresh accounts of their groups, one after another"
-            if self.figures["scored_by"] == "groups"
-            else "runs of each segment of consecutive groups"
-        )
         return (
-            f"Splits are scored from {how}. {self.figures['embargo_bars']:,} bars after a test "
+            "Splits are scored from the fresh accounts of their groups, one after another. "
+            f"{self.figures['embargo_bars']:,} bars after a test "
             f"group do not count in training ({self.figures['embargo_samples']} sampled returns). "
             "Paths are made of fresh accounts, without trades of switching; ruin ends a path. "
             f"Sets: scrambled Sobol points, seed {self.manifest['seed']}.",
@@ -953,7 +792,6 @@ class CrossValidation(Validation):
             "matrix": self.matrix.rename(columns=str),
             "sets": self.sets,
             "curves": self.curves.rename(columns=str).reset_index(),
-            "trials": self.trials,
         }
 
     @staticmethod
@@ -971,7 +809,6 @@ class CrossValidation(Validation):
             "matrix": tables["matrix"].rename(columns=int).rename_axis("set"),
             "sets": tables["sets"],
             "curves": tables["curves"].set_index("time").rename(columns=int),
-            "trials": tables["trials"],
         }
 
 

@@ -31,12 +31,12 @@ from backtest.base import (
 )
 from backtest.base.result_folders import MANIFEST
 from backtest.engine import Result
-from backtest.measures import describe_left_out, name_measure
+from backtest.measures import name_measure
 from backtest.measures.measure_table import METRICS
 from backtest.tune import UNFINISHED, open_folder
 
 FIGURES, ACCOUNTS = "figures.json", "accounts"
-TITLE = re.compile(r"(result|fixed)(-\d+)?")
+TITLE = re.compile(r"result|fixed")
 EVIDENCE, EVEN = 0.95, 0.5
 """Least deflated Sharpe ratio that is evidence (without skill it has 1 in 20 chances), and the
 probability of overfitting above which a choice is no better than chance."""
@@ -120,25 +120,11 @@ class Validation(SavedResult):
             yield from map(type, policies)
 
     def describe_search(self) -> str:
-        """Return what was searched, by what, and what else counts as tried, in sentences."""
-        facts, figures = self.manifest, self.figures
+        """Return what was searched, and by what, in a sentence."""
+        facts = self.manifest
         above = f" under {facts['overlay']}" if "overlay" in facts else ""
         rules = f", where {', '.join(facts['constraints'])}" if facts["constraints"] else ""
-        text = f"Sets of {facts['policy']['text']}{above} were chosen by {self.objective}{rules}."
-        if "pool" in facts:
-            text += (
-                f" Accounts: one in each of {len(facts['data']['instruments'])} markets; measures "
-                f"are searched by their {facts['pool']}, the others are means."
-            )
-        if "pool" in facts or facts.get("markets_left_out"):
-            text += f" {capitalize(describe_left_out(facts))}."
-        if figures.get("other_trials"):
-            text += (
-                f" {figures['other_trials']:,} sets that other searches of "
-                f"{', '.join(figures['other_policies'])} tried on some of the same bars count as "
-                "trials too."
-            )
-        return text
+        return f"Sets of {facts['policy']['text']}{above} were chosen by {self.objective}{rules}."
 
     def _write_data(self, name: str, **more: Any) -> dict[str, Any]:
         data: dict[str, Any] = to_plain(
@@ -164,15 +150,8 @@ class Validation(SavedResult):
             title: load_account(folder / ACCOUNTS / title, seal)
             for title, seal in stored["accounts"].items()
         }
-        fields = {**cls._read_tables(tables), **cls._read_accounts(accounts, manifest)}
+        fields = {**cls._read_tables(tables), **accounts}
         return cls(**fields | {"figures": stored["figures"], "manifest": manifest})
-
-    @classmethod
-    def _read_accounts(
-        cls, accounts: Mapping[str, Result], manifest: Mapping[str, Any]
-    ) -> dict[str, Any]:
-        del manifest
-        return dict(accounts)
 
     @classmethod
     def _read_tables(cls, tables: Mapping[str, pd.DataFrame]) -> dict[str, Any]:

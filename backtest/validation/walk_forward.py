@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 import math
 import re
-from collections import Counter, defaultdict
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -16,7 +16,6 @@ import numpy as np
 import pandas as pd
 
 from backtest.base import (
-    BoolArray,
     FloatArray,
     Head,
     Headline,
@@ -40,7 +39,7 @@ from backtest.compare import (
     estimate_pairs,
     find_basis,
     find_growth,
-    sample_free,
+    sample_returns,
     search_scale,
     show_accounts,
 )
@@ -48,16 +47,13 @@ from backtest.engine import Result, Segment, merge_segments, run_switched
 from backtest.engine.checks import warn_once
 from backtest.engine.run_record import measure_holding
 from backtest.market import Markets, with_clock
-from backtest.measures import Sampled, compound_growth
+from backtest.measures import compound_growth
 from backtest.measures.performance import LEAST_DEVIATION
 from backtest.policy import Policy
 from backtest.sweep import (
-    Accounts,
     Dimension,
     Evaluator,
-    Pool,
     build_signal,
-    clip_spans,
     find_different,
     name_column,
     on_cluster,
@@ -68,24 +64,17 @@ from backtest.tune import (
     Bench,
     Examiner,
     Journal,
-    SpanTries,
+    OtherTrials,
     StudyTask,
     deflate_alone,
-    find_chance,
     find_distinct,
     find_extent,
     gather,
     is_feasible,
-    name_evidence,
-    name_short,
     search_and_choose,
 )
 from backtest.validation.procedure import (
-    AnyAccount,
     Procedure,
-    Records,
-    SeparateAccounts,
-    list_results,
     read_procedure,
 )
 from backtest.validation.spans import (
@@ -164,9 +153,6 @@ def walk_forward(  # noqa: PLR0913 - keywords, each with a default that is said
     *,
     venue: Venue | Mapping[str, Venue],
     account: Account,
-    accounts: Accounts = "shared",
-    pool: Pool = "mean",
-    markets_left_out: int = 0,
     space: Mapping[str, Any] | None = None,
     fix: Mapping[str, Any] | None = None,
     objective: Any = "sharpe",
@@ -203,9 +189,6 @@ def walk_forward(  # noqa: PLR0913 - keywords, each with a default that is said
         As in :func:`backtest.run`. Several markets have one policy, whose parameters are those of
         all instruments; of several, ``BTCUSDT.NAME`` of one of them, ``overlay.NAME`` of the
         overlay.
-    accounts, pool, markets_left_out
-        As in :func:`backtest.tune`. Separate accounts are searched pooled, and traded in each
-        market in an account of its own; returns out of sample are their mean.
     policy, space, fix, objective, constraints, sampler, robust, seed, threads, memory, cluster
         As in :func:`backtest.tune`, which searches every train span with the same seed. One
         objective; the space holds parameters of the policy and of the signal.
@@ -269,16 +252,10 @@ def walk_forward(  # noqa: PLR0913 - keywords, each with a default that is said
     if (finished := load_finished(WalkForward, store, manifest, resume=resume)) is not None:
         return finished
     evaluator = procedure.build_evaluator()
-    records = Records(None if store is None else Path(store), procedure, manifest)
     with open_progress(store, manifest, resume=resume) as folder:
         with warn_once(is_first=False), on_cluster(evaluator, cluster) as working:
-            found = search_folds(procedure, working, spans, folder, progress, records)
-        records.add_tries([fold.describe_tries(procedure) for fold in found])
-        for fold in found:
-            if fold.values:
-                times = procedure.find_times(fold.span.test, fold.span.stop)
-                records.add_look(str(fold.span.test), *times, fold.values)
-        walk = build_walk(procedure, found, manifest, records, carry=carry)
+            found = search_folds(procedure, working, spans, folder, progress)
+        walk = build_walk(procedure, found, manifest, carry=carry)
         if store is not None:
             walk.save(store)
     for text in walk.warnings:
@@ -294,9 +271,8 @@ class SearchedFold(NamedTuple):
 
     ``sets`` are the distinct sets tried, ``winner`` the row of the best of them (-1 if none keeps
     the constraints), ``values`` its parameters. ``inside`` and ``outside`` of shape (n,) are their
-    objectives on both spans, minus infinity after ruin or without a score. ``sharpes`` of shape
-    (n,) are those of the train span, ``is_kept`` marks the sets that keep the constraints there.
-    ``growth`` is the winner's log growth per year on the train span.
+    objectives on both spans, minus infinity after ruin or without a score. ``growth`` is the
+    winner's log growth per year on the train span.
     """
 
     span: FoldSpan
@@ -305,8 +281,6 @@ class SearchedFold(NamedTuple):
     values: dict[str, Any]
     inside: FloatArray
     outside: FloatArray
-    sharpes: FloatArray
-    is_kept: BoolArray
     growth: float
     verdict: Verdict
     warnings: tuple[str, ...]
@@ -315,10 +289,6 @@ class SearchedFold(NamedTuple):
     def rank(self) -> float:
         return find_rank(self.outside, self.winner) if self.winner >= 0 else math.nan
 
-    def describe_tries(self, procedure: Procedure) -> SpanTries:
-        times = procedure.find_times(self.span.train, self.span.train_stop)
-        return SpanTries(*times, self.sets, self.sharpes, self.is_kept)
-
 
 def search_folds(
     procedure: Procedure,
@@ -326,7 +296,6 @@ def search_folds(
     spans: list[FoldSpan],
     folder: Path | None,
     progress: Progress | None,
-    records: Records,
 ) -> list[SearchedFold]:
     found: list[SearchedFold] = []
     trials = procedure.trials
@@ -335,7 +304,7 @@ def search_folds(
         if progress is not None:
             on_batch = partial(_report_sets, progress, k * trials, trials, len(spans) * trials)
         own = None if folder is None else folder / f"fold-{k:05d}"
-        fold = search_fold(procedure, evaluator, span, own, records, on_batch)
+        fold = search_fold(procedure, evaluator, span, own, on_batch)
         if fold.winner < 0 and not found:
             raise ParameterError(
                 "the first train span must have a set that keeps all constraints, none of "
@@ -358,7 +327,6 @@ def search_fold(
     whole: Evaluator,
     span: FoldSpan,
     folder: Path | None,
-    records: Records,
     on_batch: Callable[[SearchProgress], object] | None,
 ) -> SearchedFold:
     seen: Any = SpanEvaluator(whole, span.train, span.train_stop)
@@ -366,7 +334,6 @@ def search_fold(
     later: Any = SpanEvaluator(whole, span.test, span.stop)
     task = StudyTask(
         facts={
-            **procedure.left_out,
             "id": "",
             "sampler": procedure.sampler,
             "objectives": [each.name for each in procedure.goal.objectives],
@@ -381,7 +348,7 @@ def search_fold(
         seen=seen,
         bench=Bench(held_out, span.test),
         store=None,
-        count_others=partial(records.count_tries, span.train, span.train_stop),
+        count_others=OtherTrials,
     )
     examiner = Examiner(seen, task.goal, Journal(folder), total=task.trials, progress=on_batch)
     outcome = search_and_choose(task, examiner)
@@ -398,7 +365,9 @@ def search_fold(
         values = {name: to_plain_value(whole.settings[name], best[name]) for name in names}
         code = find_different(trials.sets)[1][outcome.best]
         winner = int(np.searchsorted(rows, rows[code]))
-        growth = measure_growth(whole, span, trials.metrics, outcome.best)
+        first, stop = whole.market.time[[span.train, span.train_stop - 1]].tolist()
+        years = (stop + whole.market.interval - first) / (YEAR_DAYS * DAY)
+        growth = math.log1p(float(trials.metrics["total_return"][outcome.best])) / years
     return SearchedFold(
         span=span,
         sets=sets,
@@ -406,28 +375,10 @@ def search_fold(
         values=values,
         inside=np.where(is_kept, trials.scores[rows, 0], -np.inf),
         outside=order_scores(outside.scores[:, 0], outside.metrics["ruined"]),
-        sharpes=trials.metrics["sharpe"][rows],
-        is_kept=is_kept,
         growth=growth,
         verdict=outcome.verdict,
         warnings=tuple(outcome.warnings),
     )
-
-
-def measure_growth(
-    whole: Evaluator, span: FoldSpan, metrics: Mapping[str, FloatArray], best: int
-) -> float:
-    """Return the log growth per year of a set on a train span; of separate accounts their mean."""
-    market = whole.market
-    parts = [(market, (span.train, span.train_stop), "total_return")]
-    if whole.pool is not None:
-        cuts = clip_spans(market, span.train, span.train_stop)
-        parts = [(market[name], cut, f"total_return {name}") for name, cut in cuts.items()]
-    growth = []
-    for part, (first, stop), name in parts:
-        length = int(part.time[stop - 1]) + part.interval - int(part.time[first])
-        growth.append(math.log1p(float(metrics[name][best])) * YEAR_DAYS * DAY / length)
-    return math.fsum(growth) / len(growth)
 
 
 class SpanEvaluator:
@@ -452,20 +403,17 @@ class SpanEvaluator:
     def replay(self, values: Mapping[str, object]) -> Any:
         return self.whole.replay(values, **self._move(0, None))
 
-    def sample_returns(self, sets: Sets) -> FloatArray:
-        return self.whole.sample_returns(sets, **self._move(0, None))
-
 
 # ------------------------------------------------------------------------------------ the accounts
 
 
 class Walked(NamedTuple):
-    result: AnyAccount | None
-    fixed: AnyAccount
-    parts: tuple[AnyAccount, ...]
+    result: Result | None
+    fixed: Result
+    parts: tuple[Result, ...]
 
     @property
-    def accounts(self) -> tuple[AnyAccount, ...]:
+    def accounts(self) -> tuple[Result, ...]:
         return self.parts if self.result is None else (self.result,)
 
 
@@ -482,20 +430,18 @@ def build_walk(
     procedure: Procedure,
     found: list[SearchedFold],
     manifest: dict[str, Any],
-    records: Records,
     *,
     carry: bool,
 ) -> WalkForward:
     walked = run_walk(procedure, found, carry=carry)
     table = tabulate_folds(procedure, found)
-    others = records.count_tries(found[0].span.train, found[-1].span.train_stop)
     return WalkForward(
         folds=table,
         result=walked.result,
         fixed=walked.fixed,
         stability=measure_stability(procedure, found),
         trials=tabulate_trials(procedure, found),
-        figures=judge_walk(procedure, found, table, walked) | others.describe(),
+        figures=judge_walk(procedure, found, table, walked),
         manifest=manifest,
         parts=walked.parts,
     )
@@ -516,65 +462,38 @@ def run_walk(procedure: Procedure, found: list[SearchedFold], *, carry: bool) ->
         policy = procedure.build_trio(fold.values).policy
         rule = build_signal(procedure.base, fold.values)
         segments.append(Segment(fold.span.test, stop, policy, rule, own))
-    if isinstance(fixed, Result):
-        return Walked(switch(procedure, segments, fixed), fixed, ())
-    accounts = {}
-    for name in fixed.results:
-        own_segments = []
-        for each in segments:
-            cut = clip_spans(procedure.market, each.first, each.stop).get(name)
-            if cut is not None:
-                own_segments.append(each._replace(first=cut[0], stop=cut[1]))
-        known = fixed.results[name] if own_segments[0][2:] == segments[0][2:] else None
-        accounts[name] = switch(procedure.take_market(name), own_segments, known)
-    return Walked(SeparateAccounts(accounts), fixed, ())
-
-
-def switch(procedure: Procedure, segments: Sequence[Segment], fixed: Result | None) -> Result:
-    stop = segments[-1].stop
-    if fixed is not None and len(merge_segments(segments)) == 1:
-        return fixed
+    if len(merge_segments(segments)) == 1:
+        return Walked(fixed, fixed, ())
     with warn_once(is_first=False):
-        return run_switched(
-            procedure.market.prefix(stop),
+        result = run_switched(
+            procedure.market.prefix(end),
             segments,
             venue=procedure.venue,
             account=procedure.account,
-            signal=procedure.slice_signal(stop),
+            signal=procedure.slice_signal(end),
             overlay=segments[0].overlay or procedure.overlay,
             **procedure.terms,
         )
+    return Walked(result, fixed, ())
 
 
 def hold_at_equal_risk(
-    procedure: Procedure, fold: SearchedFold, end: int, wanted: AnyAccount
+    procedure: Procedure, fold: SearchedFold, end: int, wanted: Result
 ) -> dict[str, float] | None:
     """Return the measures of a constant leverage with the volatility of another account.
 
     It trades the signal, under the overlay, with the costs of that account. None of an account
     with options, which have no leverage of their own, and of one that was ruined or did not move.
     """
-    for each in list_results(wanted):
-        moves = each.metrics["volatility"] > LEAST_DEVIATION
-        if each.options is not None or each.metrics["ruined"] or not moves:
-            return None
-    if isinstance(wanted, Result):
-        return dict(scale_held(procedure, fold, (fold.span.test, end), wanted).metrics)
-    spans = clip_spans(procedure.market, fold.span.test, end)
-    accounts = {
-        name: scale_held(procedure.take_market(name), fold, spans[name], each)
-        for name, each in wanted.results.items()
-    }
-    return SeparateAccounts(accounts).metrics
+    moves = wanted.metrics["volatility"] > LEAST_DEVIATION
+    if wanted.options is not None or wanted.metrics["ruined"] or not moves:
+        return None
 
-
-def scale_held(
-    procedure: Procedure, fold: SearchedFold, span: tuple[int, int], wanted: Result
-) -> Result:
     def hold(turns: float) -> Any:
-        return procedure.run(fold.values, *span, ConstantLeverage(turns=turns))
+        return procedure.run(fold.values, fold.span.test, end, ConstantLeverage(turns=turns))
 
-    return search_scale(hold(1.0), hold, wanted.metrics["volatility"], most=math.inf).result
+    found = search_scale(hold(1.0), hold, wanted.metrics["volatility"], most=math.inf)
+    return dict(found.result.metrics)
 
 
 # ------------------------------------------------------------------------------ tables and figures
@@ -618,8 +537,8 @@ def judge_walk(
     procedure: Procedure, found: Sequence[SearchedFold], table: pd.DataFrame, walked: Walked
 ) -> dict[str, Any]:
     inside = float(np.nanmean([fold.growth for fold in found]))
-    years = [count_years(each) for each in walked.accounts]
-    growth = [find_log_growth(each) for each in walked.accounts]
+    years = [each.span.years for each in walked.accounts]
+    growth = [find_growth(each) for each in walked.accounts]
     outside = float(np.dot(growth, years)) / sum(years)
     ranks = table["rank"].to_numpy(dtype=np.float64)
     trades = count_trades(procedure, walked, found)
@@ -627,7 +546,7 @@ def judge_walk(
     return {
         "growth_in_sample": inside,
         "growth_out_of_sample": outside,
-        "growth_fixed": find_log_growth(walked.fixed),
+        "growth_fixed": find_growth(walked.fixed),
         "efficiency": outside / inside if inside > 0.0 else math.nan,
         "efficiency_difference": outside - inside,
         "mean_rank": float(np.nanmean(ranks)) if known else math.nan,
@@ -645,15 +564,15 @@ def judge_account(
     if result is None:
         return {"sharpe": math.nan, "deflated_sharpe": math.nan, "against_fixed": None,
                 "effective_trials": math.nan, "broken": {}, "beside": {}}  # fmt: skip
-    sampled = sample_accounts([result, fixed])
+    sampled = sample_returns({"re-tuned": result, "tuned once": fixed})
     ruined = np.array([each.metrics["ruined"] != 0.0 for each in (result, fixed)])
     pair = np.array([[0, 1]])
     bases = np.array([find_basis(sampled.returns, pair[0], ruined)], dtype=object)
     rules = BootstrapRules(CONFIDENCE, DRAWS, procedure.seed)
     living = sampled._replace(returns=np.where(ruined[:, None], 0.0, sampled.returns))
     gap, _ = estimate_pairs(living, pair, bases, "log_growth", rules, None)
-    trials = count_trials(procedure, found)
-    deflated = deflate(procedure, result, sampled.returns[0] - sampled.free, trials)
+    trials = count_trials(found)
+    deflated, _ = deflate_alone(sampled.returns[0] - sampled.free, trials)
     held = hold_at_equal_risk(procedure, found[0], found[-1].span.stop, result)
     beside = {"the market": follow_market(fixed)}
     beside |= {} if held is None else {"constant leverage at equal risk": held}
@@ -661,7 +580,10 @@ def judge_account(
         "sharpe": float(result.metrics["sharpe"]),
         "effective_trials": trials,
         "deflated_sharpe": 0.0 if ruined[0] else deflated,
-        "broken": find_broken(procedure, result),
+        "broken": {
+            str(each): float(result.metrics[each.name])
+            for each in procedure.goal.list_broken(result.metrics)
+        },
         "beside": beside,
         "against_fixed": {
             **{name: float(column[0]) for name, column in gap.items()},
@@ -670,76 +592,27 @@ def judge_account(
     }
 
 
-def count_trials(procedure: Procedure, found: Sequence[SearchedFold]) -> float:
+def count_trials(found: Sequence[SearchedFold]) -> float:
     """Return the independent sets of all folds; those of a fold with one set chose nothing."""
-    pools = 1.0 + procedure.n_left_out
     counts = [
-        pools * len(fold.inside) if math.isnan(known) else known
+        len(fold.inside) if math.isnan(known) else known
         for fold in found
         if len(fold.inside) > 1
         for known in [fold.verdict.effective_trials]
     ]
-    return max(pools, sum(counts))
+    return max(1.0, sum(counts))
 
 
-def deflate(procedure: Procedure, account: AnyAccount, excess: FloatArray, trials: float) -> float:
-    """Return the probability that the account is better than the luckiest of as many trials."""
-    pool = procedure.pool
-    if pool is None or pool.is_mean or isinstance(account, Result) or len(excess) < LEAST_DRAWN:
-        return deflate_alone(excess, trials)[0]
-    returns = account.returns_by_market.to_numpy().T[:, :, None]
-    return find_chance(returns, pool, procedure.seed, trials)
-
-
-def find_broken(procedure: Procedure, account: AnyAccount) -> dict[str, float]:
-    """Return the constraints of the search that the account broke, and what it came to."""
-    measured, pool = dict(account.metrics), procedure.pool
-    if isinstance(account, SeparateAccounts) and pool is not None:
-        measured |= account.pool(pool)
-    broken = procedure.goal.list_broken(measured)
-    return {str(each): float(measured[each.name]) for each in broken if each.name in measured}
-
-
-def follow_market(account: AnyAccount) -> dict[str, float]:
+def follow_market(account: Result) -> dict[str, float]:
     """Return the measures of holding the market over the same bars, without costs."""
-    rows = [measure_holding(each) for each in list_results(account)]
+    held = measure_holding(account)
     names = ("total_return", "volatility", "sharpe", "max_drawdown")
-    row = {name: float(np.mean([getattr(each, name) for each in rows])) for name in names}
-    cagr = [
-        compound_growth(1.0 + held.total_return, each.span.years)
-        for held, each in zip(rows, list_results(account), strict=True)
-    ]
-    return {**row, "cagr": float(np.mean(cagr))}
-
-
-def count_years(account: AnyAccount) -> float:
-    """Return the years that all accounts have in common."""
-    spans = [each.span for each in list_results(account)]
-    start, end = max(each.start for each in spans), min(int(each.closes[-1]) for each in spans)
-    return spans[0]._replace(start=start, closes=np.array([end])).years
-
-
-def find_log_growth(account: AnyAccount) -> float:
-    """Return the log growth of the unit value per year; -inf after ruin."""
-    if isinstance(account, Result):
-        return find_growth(account)
-    return float(account.metrics["log_growth"])
-
-
-def sample_accounts(accounts: Sequence[AnyAccount]) -> Sampled:
-    """Return the sampled returns of accounts over the same time, of shape (k, n)."""
-    first = accounts[0]
-    result = list_results(first)[0]
-    rows = np.array([each.returns.to_numpy() for each in accounts])
-    free: FloatArray = sample_free(result)
-    if isinstance(first, SeparateAccounts):
-        free = np.asarray(pd.Series(free, index=result.returns.index).loc[first.returns.index])
-    return Sampled(rows, free, rows.shape[1] / count_years(first), result.span.periods)
+    row = {name: float(getattr(held, name)) for name in names}
+    return {**row, "cagr": float(compound_growth(1.0 + held.total_return, account.span.years))}
 
 
 def count_trades(procedure: Procedure, walked: Walked, found: Sequence[SearchedFold]) -> list[int]:
-    runs = [each for account in walked.accounts for each in list_results(account)]
-    fills = [each.events.loc[each.events["kind"] == "fill", "time"] for each in runs]
+    fills = [each.events.loc[each.events["kind"] == "fill", "time"] for each in walked.accounts]
     times = pd.DatetimeIndex(pd.concat(fills)).as_unit("ns").asi8
     rows = np.searchsorted(procedure.market.time, times)
     return [int(np.sum((rows >= fold.span.test) & (rows < fold.span.stop))) for fold in found]
@@ -820,9 +693,9 @@ class WalkForward(Validation):
         winner's parameters, ``in_sample`` and ``out_of_sample`` (the objective), ``rank`` of the
         winner among all sets out of sample (1 best, 0 worst), ``shrinkage`` (out / in; NaN where
         in is not positive), ``difference`` (out - in), ``trials``, ``deflated_sharpe``.
-    result : Result, SeparateAccounts or None
+    result : Result or None
         The account that lived through all test spans while its parameters changed; None with
-        ``carry=False``. Of separate accounts, ``result.results`` has one for each market.
+        ``carry=False``.
     fixed : Result
         The account with the winner of the first train span, left alone.
     stability : DataFrame
@@ -843,13 +716,13 @@ class WalkForward(Validation):
     """
 
     folds: pd.DataFrame
-    result: AnyAccount | None
-    fixed: AnyAccount
+    result: Result | None
+    fixed: Result
     stability: pd.DataFrame
     trials: pd.DataFrame
     figures: Mapping[str, Any]
     manifest: Mapping[str, Any]
-    parts: tuple[AnyAccount, ...] = ()
+    parts: tuple[Result, ...] = ()
 
     kind = "walk-forward"
     plural = "walk-forward validations"
@@ -922,7 +795,12 @@ class WalkForward(Validation):
     def _show_accounts(self) -> tuple[Shown, ...]:
         kept: dict[str, Any] = {"tuned once": self.fixed}
         kept = kept if self.result is None else {"re-tuned": self.result, **kept}
-        units = {name: follow_unit(each) for name, each in kept.items()}
+        units = {
+            name: pd.Series(
+                each.of_account("unit") / each.tally.first_unit, utc_index(each.span.named)
+            )
+            for name, each in kept.items()
+        }
         rows = {name: dict(each.metrics) for name, each in kept.items()}
         beside = self.figures["beside"]
         rows |= {name: {k: read_figures(row, k) for k in row} for name, row in beside.items()}
@@ -964,7 +842,7 @@ class WalkForward(Validation):
         tried, known = int(self.folds["trials"].sum()), read_figures(figures, "effective_trials")
         of_sets = f"that it is more than the luck of {tried:,} sets ({known:,.0f} independent)"
         numbers = [
-            Headline("deflated_sharpe", name_short(self.manifest), self.deflated_sharpe,
+            Headline("deflated_sharpe", "Deflated Sharpe", self.deflated_sharpe,
                      "probability", of_sets, "more"),
             Headline("efficiency", "Efficiency", self.efficiency, "decimals",
                      "growth out of sample over in sample", "more"),
@@ -998,30 +876,8 @@ class WalkForward(Validation):
 
     @property
     def accounts(self) -> Mapping[str, Result]:
-        """The account tuned once, and the re-tuned one; of separate ones, one per market."""
-        found: dict[str, Result] = {}
-        for title, account in {"fixed": self.fixed, "result": self.result}.items():
-            if isinstance(account, Result):
-                found[title] = account
-            elif account is not None:
-                names = [*self.manifest["data"]["instruments"]]
-                found |= {
-                    f"{title}-{names.index(name)}": each for name, each in account.results.items()
-                }
-        return found
-
-    @classmethod
-    def _read_accounts(
-        cls, accounts: Mapping[str, Result], manifest: Mapping[str, Any]
-    ) -> dict[str, Any]:
-        if "pool" not in manifest:
-            return dict(accounts)
-        names = [*manifest["data"]["instruments"]]
-        found: defaultdict[str, dict[str, Result]] = defaultdict(dict)
-        for folder, account in accounts.items():
-            title, _, place = folder.partition("-")
-            found[title][names[int(place)]] = account
-        return {title: SeparateAccounts(each) for title, each in found.items()}
+        """The account tuned once, and the re-tuned one."""
+        return {"fixed": self.fixed} | ({} if self.result is None else {"result": self.result})
 
     def _lay_out(self) -> dict[str, pd.DataFrame]:
         return {
@@ -1045,21 +901,11 @@ class WalkForward(Validation):
         }
 
 
-def follow_unit(account: Any) -> pd.Series:
-    if isinstance(account, SeparateAccounts):
-        return (1.0 + account.returns).cumprod()
-    index = utc_index(account.span.named)
-    return pd.Series(account.of_account("unit") / account.tally.first_unit, index)
-
-
 def write_verdict(walk: WalkForward) -> str:
     if walk.result is None:
         return "no verdict: accounts that begin anew in every fold pay nothing for switching"
     if walk.result.metrics["ruined"]:
-        n, where = walk.result.metrics["ruined"], ""
-        if "pool" in walk.manifest:
-            where = f" in {n:.0f} of {len(walk.manifest['data']['instruments'])} markets"
-        return f"do not trust it: the re-tuned account was ruined out of sample{where}"
+        return "do not trust it: the re-tuned account was ruined out of sample"
     clauses = [write_evidence(walk)]
     broken = walk.figures["broken"]
     if broken:
@@ -1074,9 +920,7 @@ def write_verdict(walk: WalkForward) -> str:
 
 def write_evidence(walk: WalkForward) -> str:
     pbo, sets = walk.pbo, int(walk.folds["trials"].sum())
-    number = (
-        f"{name_evidence(walk.manifest)} {format_probability(walk.deflated_sharpe)} out of sample"
-    )
+    number = f"deflated Sharpe ratio {format_probability(walk.deflated_sharpe)} out of sample"
     number += f" after {sets:,} sets in {len(walk.folds)} folds" if sets > len(walk.folds) else ""
     count = walk.chance["better_than_median"]
     words = f"winners were {{}} the median set, where chance alone gives {count.expected:g}"

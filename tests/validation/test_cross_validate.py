@@ -208,23 +208,6 @@ def test_an_embargo_leaves_out_the_first_days_of_groups_after_a_test(found):
     )
 
 
-@pytest.mark.slow
-def test_other_objectives_run_each_segment_and_say_so():
-    some = {**SMALL, "groups": 4, "trials": 4}
-
-    def calm(row):
-        return -row["peak_leverage"]
-
-    made = cross_validate(MARKET, Lever, **PLAIN, **some, objective=calm, embargo=0)
-    assert made.figures["scored_by"] == "stretches"
-    groups = split_groups(MARKET, 4, "1d")
-    split = made.splits.iloc[0]  # tested on 0 and 1: one segment
-    policy = Lever(size=split["size"], window=int(split["window"]))
-    stop = groups.span(1)[1]
-    alone = bt.run(MARKET.prefix(stop), policy, **PLAIN)
-    assert split["out_of_sample"] == pytest.approx(-alone.metrics["peak_leverage"])
-
-
 def test_a_ruined_set_never_wins_and_ruin_ends_a_path():
     returns = np.full((20, 2), 0.01)
     alive = GroupPart(
@@ -270,6 +253,7 @@ def test_a_cross_validation_killed_at_any_piece_ends_at_the_same_bytes(tmp_path,
     ({"groups": 30}, "200 bars"),
     ({"embargo": 100}, "embargo must leave"),
     ({"objective": ["sharpe", "cagr"]}, "objective must be one"),
+    ({"objective": lambda row: -row["peak_leverage"]}, "must add up over groups, .* a function"),
 ])  # fmt: skip
 def test_arguments_that_cannot_be_are_refused(given, match):
     with pytest.raises(bt.ParameterError, match=match):

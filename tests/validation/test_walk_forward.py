@@ -8,7 +8,6 @@ import pytest
 
 import backtest as bt
 from backtest.engine.lookahead import rewrite_after
-from backtest.tune import LOOKS
 from backtest.validation.validation import estimate_share, find_rank, share_overfit
 from backtest.validation.walk_forward import walk_forward
 from tests.validation.worlds import PLAIN, Lever, Stop, make_market
@@ -165,14 +164,13 @@ def test_ranks_and_overfitting_by_hand():
     assert 0.5 * (found.low + found.high) == pytest.approx(0.573, abs=1e-3)
 
 
-def test_a_saved_walk_is_loaded_whole_and_counts_its_looks(tmp_path, walk):
+def test_a_saved_walk_is_loaded_whole(tmp_path, walk):
     made = walk_forward(MARKET, Lever, **PLAIN, **SMALL, store=tmp_path)
     folder = next(path for path in tmp_path.iterdir() if path.is_dir())
     loaded = bt.WalkForward.load(folder)
     pd.testing.assert_frame_equal(loaded.folds, made.folds)
     assert loaded.summary() == made.summary() == walk.summary()
     assert dict(loaded.result.metrics) == pytest.approx(dict(made.result.metrics), nan_ok=True)
-    assert len((tmp_path / LOOKS).read_text().splitlines()) == len(made.folds)
     (folder / "accounts" / "result" / "manifest.json").write_text("{}")
     with pytest.raises(bt.DataError, match="was changed or truncated"):
         bt.WalkForward.load(folder)
