@@ -41,7 +41,7 @@ import numpy as np
 import pandas as pd
 
 import backtest as bt
-from backtest.measures import read_objectives
+from backtest.measures import read_objective
 from backtest.strategies import VolTarget
 from backtest.sweep import Evaluator, draw_sets, read_space, take_sets
 from backtest.tune.samplers import make_sampler
@@ -103,7 +103,7 @@ class Problem:
         self.names = [*space]
         self.space = read_space(VolTarget, space, account=ACCOUNT, venue=venue)
         self.evaluator = Evaluator(market, VolTarget, venue=venue, account=ACCOUNT, metrics="core")
-        (self.objective,) = read_objectives(OBJECTIVE)
+        self.objective = read_objective(OBJECTIVE)
 
     def judge(self, cube: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Return scores and violations, which are of ruin alone, of shape (n,)."""

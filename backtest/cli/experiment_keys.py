@@ -191,7 +191,6 @@ TEXTS = {
     "confidence": "Confidence of the intervals.",
     "accounts": "Several markets: one 'shared' account, or 'separate' ones, pooled.",
     "pool": "Separate accounts: how their measures become one: mean, median or worst.",
-    "markets_left_out": "Markets left out after being seen, which count as trials.",
     "objective": "A measure (sharpe) or sharpe=1,turnover=-0.1.",
     "constraints": "A bound: 'max_drawdown<=0.4'; repeatable.",
     "space": "NAME=0.1:1, NAME=log:10:500 or NAME=a,b.",

@@ -25,19 +25,16 @@ from backtest.cli.printing import (
     print_table,
 )
 from backtest.cli.progress import show_progress, show_search
-from backtest.cli.risks import draw_paths
 from backtest.cli.typed_values import parse_entries, read_bounds, read_values
 from backtest.measures import (
     find_cautions,
     read_constraints,
     read_objective,
-    read_risk_name,
     total_violation,
 )
 from backtest.measures.measure_table import CORE, PATH, STREAMED
 from backtest.measures.run_facts import DATES
 from backtest.sweep import ERROR, Sweep, name_parameter, to_plain_value
-from backtest.tune import find_names
 from backtest.validation import name_result
 
 DRAWS = 1_024
@@ -93,11 +90,6 @@ def choose_sets(draft: Draft) -> dict[str, list[Any]] | int:
 
 
 def check_ranking(objective: Any, constraints: Mapping[str, str], table: Mapping[str, Any]) -> None:
-    if isinstance(objective, list):
-        raise ParameterError(
-            f"a sweep is ranked by one objective, got {len(objective)}; give weights, "
-            "sharpe=1,turnover=-0.01 for example, or tune for several"
-        )
     measured = CORE if table.get("metrics") == "core" else STREAMED
     names = (*measured, *(PATH if table.get("full") else ()))
     nothing = {name: np.zeros(1) for name in names}
@@ -170,8 +162,6 @@ def tune(draft: Draft, *, output: Output) -> None:
         search["holdout"] = read_holdout(search["holdout"])
     search.setdefault("objective", "sharpe")
     market, policy, terms = build_experiment(draft, warms=False)
-    if needs_paths(draft, search):
-        search["paths"] = draw_paths(draft, market, terms["venue"])
     with show_search(name_policies(policy), name_objective(search["objective"])) as progress:
         study = backtest.tune(
             market, policy, **terms, **search, store=output.store, progress=progress
@@ -201,13 +191,6 @@ def read_search(draft: Draft, table: str, names: tuple[str, ...]) -> dict[str, A
     return found
 
 
-def needs_paths(draft: Draft, search: Mapping[str, Any]) -> bool:
-    names = find_names(search["objective"]) | {*search.get("constraints", {})}
-    is_measured = any(read_risk_name(name) is not None for name in names)
-    is_given = any(flag.table == "paths" for flag in draft.flags)
-    return is_given or (is_measured and bool(draft.table("paths")))
-
-
 def read_holdout(given: str | float) -> str | float | None:
     value = parse_entries(given)
     is_nothing = value is None or (isinstance(value, int | float) and value == 0)
@@ -215,8 +198,7 @@ def read_holdout(given: str | float) -> str | float | None:
 
 
 def name_objective(objective: Any) -> str:
-    first = objective[0] if isinstance(objective, list) else objective
-    return first if isinstance(first, str) else "score"
+    return objective if isinstance(objective, str) else "score"
 
 
 def build_resume_command(draft: Draft) -> str:
@@ -273,9 +255,6 @@ def format_entry(value: object) -> str:
 
 def read_validation(draft: Draft, names: tuple[str, ...]) -> dict[str, Any]:
     found = read_search(draft, "validate", names)
-    objective = found.get("objective")
-    if isinstance(objective, list):
-        raise ParameterError(f"validate.objective must be one value here, got {objective!r}")
     return parse_embargo(found)
 
 

@@ -10,7 +10,7 @@ from backtest.base import open_door
 if TYPE_CHECKING:
     from backtest.measures.attribution import AccountHistory, Attribution, Period, attribute
     from backtest.measures.attribution import attribute_by, find_periods, read_account_history
-    from backtest.measures.cautions import count_cautions, describe_left_out, find_cautions, is_lost
+    from backtest.measures.cautions import count_cautions, find_cautions, is_lost
     from backtest.measures.cautions import name_sharpe
     from backtest.measures.differences import STATISTICS, Differences, Sampled
     from backtest.measures.differences import choose_block, compare_pairs, draw_histories
@@ -25,9 +25,9 @@ if TYPE_CHECKING:
     from backtest.measures.luck import probabilistic_sharpe
     from backtest.measures.luck import probability_of_backtest_overfitting, sharpe_error
     from backtest.measures.luck import simulate_luck
-    from backtest.measures.measure_table import RiskMeasure, annualize_ratios, find_cost_rates
+    from backtest.measures.measure_table import annualize_ratios, find_cost_rates
     from backtest.measures.measure_table import measure_accounts, measure_run, name_measure
-    from backtest.measures.measure_table import read_aversion, read_risk_name
+    from backtest.measures.measure_table import read_aversion
     from backtest.measures.option_profit import OptionQuotes, OptionTerms, compute_payoffs
     from backtest.measures.option_profit import compute_prices, compute_volatilities, explain_profit
     from backtest.measures.option_profit import measure_greeks, multiply, weigh_gamma
@@ -36,8 +36,8 @@ if TYPE_CHECKING:
     from backtest.measures.performance import expected_shortfall, fit_market, max_drawdown, ratio
     from backtest.measures.performance import sample_moves, sampled_returns, value_at_risk
     from backtest.measures.ranking import Constraint, Objective, ObjectiveLike, check_metric
-    from backtest.measures.ranking import find_direction, order_sets, pareto, rank_by_objective
-    from backtest.measures.ranking import read_constraints, read_objective, read_objectives
+    from backtest.measures.ranking import find_direction, order_sets, rank_by_objective
+    from backtest.measures.ranking import read_constraints, read_objective
     from backtest.measures.ranking import total_violation
     from backtest.measures.run_facts import AccountPath, MarginUse, RunSpan, Samples, drawdown_dates
     from backtest.measures.run_facts import sum_use

@@ -53,11 +53,3 @@ def count_cautions(metrics: Sequence[Mapping[Any, float]]) -> str:
     best = ", the best one among them," if marks[0] and len(marks) > 1 else ""
     of = f"{n:,} of these {len(marks):,} sets" if len(marks) > 1 else "this set"
     return f"{of}{best} {has} negative growth or a drawdown over 80 %"
-
-
-def describe_left_out(facts: Mapping[str, Any]) -> str:
-    n = int(facts.get("markets_left_out", 0))
-    if not n:
-        return "no market was left out after its results were seen: such ones would be trials"
-    times = f"the verdict counts {n + 1} times the trials"
-    return f"{n} {'market was' if n == 1 else 'markets were'} left out after being seen: {times}"

@@ -429,25 +429,3 @@ def name_measure(name: str) -> str:
     known = {"price_1x": "price at 1x", "cagr": "CAGR", "price_pnl": "price profit and loss"}
     known |= {each: each.capitalize() for each in ("sharpe", "sortino", "calmar")}
     return known.get(name, name.replace("_", " "))
-
-
-# ----- measures on simulated paths -----
-
-_CHANCE = re.compile(r"p_(liquidation|ruin)_(\d+(?:\.\d+)?[a-z]+)")
-_LARGEST = re.compile(r"max_leverage_at_(\d+(?:\.\d+)?)pct")
-LARGEST = "max_leverage"
-
-
-class RiskMeasure(NamedTuple):
-    name: str
-    kind: str
-    horizon: str = ""
-    probability: float = math.nan
-
-
-def read_risk_name(name: str) -> RiskMeasure | None:
-    if chance := _CHANCE.fullmatch(name):
-        return RiskMeasure(name, chance[1], horizon=chance[2])
-    if largest := _LARGEST.fullmatch(name):
-        return RiskMeasure(name, LARGEST, probability=float(largest[1]) / 100.0)
-    return None

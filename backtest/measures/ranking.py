@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, NamedTuple, TypeAlias
+from typing import NamedTuple, TypeAlias
 
 import numpy as np
 
@@ -21,11 +21,9 @@ from backtest.base import (
 )
 from backtest.measures.measure_table import (
     ABOUT,
-    LARGEST,
     METRICS,
     PATH,
     read_aversion,
-    read_risk_name,
 )
 
 MetricArrays: TypeAlias = Mapping[str, FloatArray]
@@ -94,11 +92,11 @@ def select_measure(metrics: MetricArrays, name: str) -> FloatArray:
 # --------------------------------------------------------------------------------- reading words
 
 
-def read_objective(objective: ObjectiveLike, *, on_paths: Collection[str] = ()) -> Objective:
+def read_objective(objective: ObjectiveLike) -> Objective:
     if isinstance(objective, str):
-        return _read_name(objective, on_paths)
+        return _read_name(objective)
     if isinstance(objective, Mapping) and objective:
-        return _read_sum(objective, on_paths)
+        return _read_sum(objective)
     if callable(objective):
         return _read_function(objective)
     raise ParameterError(
@@ -107,17 +105,9 @@ def read_objective(objective: ObjectiveLike, *, on_paths: Collection[str] = ()) 
     )
 
 
-def read_objectives(
-    objectives: ObjectiveLike | Sequence[ObjectiveLike], *, on_paths: Collection[str] = ()
-) -> tuple[Objective, ...]:
-    is_list = isinstance(objectives, Sequence) and not isinstance(objectives, str)
-    several: Any = objectives if is_list and objectives else [objectives]
-    return tuple(read_objective(each, on_paths=on_paths) for each in several)
-
-
-def _read_name(text: str, on_paths: Collection[str]) -> Objective:
+def _read_name(text: str) -> Objective:
     name = text.strip().removeprefix("-").strip()
-    check_metric(name, on_paths=on_paths)
+    check_metric(name)
     is_turned = text.strip().startswith("-") or find_direction(name) < 0
     if is_turned:
         return Objective(f"-{name}", lambda metrics: -select_measure(metrics, name))
@@ -125,20 +115,17 @@ def _read_name(text: str, on_paths: Collection[str]) -> Objective:
 
 
 def find_direction(name: str) -> int:
-    risk = read_risk_name(name)
-    if risk is None:
-        return ABOUT[name].better
-    return 1 if risk.kind == LARGEST else -1
+    return ABOUT[name].better
 
 
-def _read_sum(weights: Mapping[str, float], on_paths: Collection[str]) -> Objective:
+def _read_sum(weights: Mapping[str, float]) -> Objective:
     for name, weight in weights.items():
         if not isinstance(name, str):
             raise ParameterError(
                 f"objective must name its measures, got {repr_plain(name)}; "
                 "{'sharpe': 1.0, 'max_drawdown': -0.5}, for example"
             )
-        check_metric(name, on_paths=on_paths)
+        check_metric(name)
         check_number(f"the weight of {name}", weight)
 
     def add(metrics: MetricArrays) -> FloatArray:
@@ -183,21 +170,19 @@ def _call_objective(
         ) from error
 
 
-def read_constraints(
-    constraints: Mapping[str, str] | None = None, *, on_paths: Collection[str] = ()
-) -> tuple[Constraint, ...]:
+def read_constraints(constraints: Mapping[str, str] | None = None) -> tuple[Constraint, ...]:
     if constraints is not None and not isinstance(constraints, Mapping):
         raise ParameterError(
             f"constraints must map measures to bounds, got {constraints!r}; "
             "{'max_drawdown': '<= 0.4'}, for example"
         )
     given = (constraints or {}).items()
-    read = [_read_constraint(name, text, on_paths) for name, text in given]
+    read = [_read_constraint(name, text) for name, text in given]
     return (RUIN, *(each for each in read if each != RUIN))
 
 
-def _read_constraint(name: str, text: str, on_paths: Collection[str]) -> Constraint:
-    check_metric(name, on_paths=on_paths)
+def _read_constraint(name: str, text: str) -> Constraint:
+    check_metric(name)
     match = _CONSTRAINT.fullmatch(str(text))
     try:
         bound = float(match[2]) if match else math.nan
@@ -211,13 +196,7 @@ def _read_constraint(name: str, text: str, on_paths: Collection[str]) -> Constra
     return Constraint(name, match[1], bound)
 
 
-def check_metric(name: str, *, on_paths: Collection[str] = ()) -> None:
-    if name in on_paths:
-        return
-    if read_risk_name(name) is not None:
-        raise ParameterError(
-            f"{name} is measured on simulated paths, got none; only a search takes paths"
-        )
+def check_metric(name: str) -> None:
     if name not in METRICS and read_aversion(name) is None:
         raise ParameterError(f"there is no measure {name!r}{did_you_mean(name, METRICS)}")
 
@@ -265,28 +244,3 @@ def rank_by_objective(
         select_measure(metrics, "ruin_time"),
         failed,
     )
-
-
-def pareto(scores: FloatArray, feasible: BoolArray) -> IntArray:
-    """Return the rows of the sets that no other set beats in every objective.
-
-    Of ``scores`` (n_sets, n_objectives) larger is better, and sets with a NaN are left out;
-    ``feasible`` sets satisfy all constraints.
-    """
-    left = np.flatnonzero(feasible & ~np.isnan(scores).any(axis=1))
-    left = left[np.argsort(-_rank_sums(scores[left]), kind="stable")]
-    k = 0
-    while k < len(left):
-        here = scores[left[k]]
-        is_kept = (scores[left] > here).any(axis=1) | (scores[left] == here).all(axis=1)
-        k = int(is_kept[:k].sum()) + 1
-        left = left[is_kept]
-    return np.sort(left)
-
-
-def _rank_sums(scores: FloatArray) -> FloatArray:
-    if not len(scores):
-        return np.empty(0)
-    ranks = [np.unique(column, return_inverse=True)[1] for column in scores.T]
-    total: FloatArray = np.sum(ranks, axis=0, dtype=np.float64)
-    return total

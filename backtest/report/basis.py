@@ -19,7 +19,6 @@ from backtest.base import (
 )
 from backtest.engine import read_tables_in_use
 from backtest.market import split_notes
-from backtest.measures import describe_left_out
 from backtest.report.page import Block, Code, Column, Paragraph, Section, Table, build_pairs
 from backtest.risk import describe_drift, summarize_funding
 from backtest.venue import Bracket, Venue, preset_files
@@ -279,8 +278,6 @@ def describe_rest(manifest: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
     yield from flatten({k: v for k, v in settings.items() if k not in told})
     if manifest.get("pool"):
         yield "accounts", f"one in each market; measures are their {manifest['pool']}"
-    if manifest.get("pool") or manifest.get("markets_left_out"):
-        yield "markets left out", describe_left_out(manifest)
     versions = manifest.get("versions", {})
     yield "versions", ", ".join(f"{name} {value}" for name, value in versions.items())
 

@@ -73,13 +73,12 @@ def explore_sweep(sweep: Sweep) -> Explored:
 
 def explore_study(study: Study) -> Explored:
     table = study.table
-    name = study.objectives[0]
-    score = "score" if len(study.objectives) == 1 else f"score: {name}"
+    name = study.objective
     metrics = {each: table[each].to_numpy() for each in ABOUT if each in table}
     ruins = np.nan_to_num(metrics["ruined"], nan=0.0)
     ruined = ruins > 0.0
     kept = (table["violation"] == 0.0).to_numpy(dtype=np.bool_)
-    scores = table[score].to_numpy(dtype=np.float64)
+    scores = table["score"].to_numpy(dtype=np.float64)
     violations = table["violation"].to_numpy(dtype=np.float64)
     failed = (table[ERROR] != "").to_numpy(dtype=np.bool_)
     order = order_sets(scores, violations, ruins, metrics["ruin_time"], failed)

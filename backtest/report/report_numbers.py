@@ -7,8 +7,7 @@ import math
 import pandas as pd
 
 from backtest.base import format_money, format_number, format_percent
-from backtest.measures import read_risk_name
-from backtest.measures.measure_table import ABOUT, LARGEST
+from backtest.measures.measure_table import ABOUT
 
 IN_PERCENT = ("fraction", "fraction per year")
 PERIODS = {
@@ -21,11 +20,8 @@ PLAIN = ("count", "0 or 1")
 
 
 def format_measure(name: str, value: float) -> str:
-    risk = read_risk_name(name)
     if math.isnan(value):
         return "n/a"
-    if risk is not None:
-        return format_number(value) if risk.kind == LARGEST else format_percent(value)
     unit = ABOUT[name].unit
     if unit in IN_PERCENT or name == "volatility":
         return format_percent(value)

@@ -25,7 +25,7 @@ from backtest.base import (
     format_value,
 )
 from backtest.engine import count_unfilled
-from backtest.measures import count_cautions, find_cautions, name_measure, read_risk_name
+from backtest.measures import count_cautions, find_cautions, name_measure
 from backtest.measures.measure_table import ABOUT
 from backtest.report.explored import (
     Explored,
@@ -230,8 +230,8 @@ COMPARED = (
 
 
 def write_study_title(study: Study) -> str:
-    sets, objectives = count_nouns(study.trials, "set"), " and ".join(study.objectives)
-    return f"{study.policy_name}: {sets} searched for the best {objectives}"
+    sets = count_nouns(study.trials, "set")
+    return f"{study.policy_name}: {sets} searched for the best {study.objective}"
 
 
 def write_study_details(study: Study) -> str:
@@ -301,7 +301,7 @@ def list_study_numbers(study: Study) -> list[Headline]:
 
 
 def format_holdout(study: Study) -> str:
-    name, outcome = study.objectives[0], study.outcome
+    name, outcome = study.objective, study.outcome
     if outcome is not None and name in outcome.holdout:
         return format_measure(name, outcome.holdout[name])
     return format_number(math.nan if study.verdict is None else study.verdict.holdout_score)
@@ -343,8 +343,6 @@ def list_luck(study: Study) -> list[Shown]:
                               f"of {candidates} candidates; the median of the neighbors there is "
                               f"{format_number(verdict.plain_plateau)}"),
         "neighbors that keep bounds": (verdict.kept, "%", ""),
-        "sets on the front": (len(study.front) if len(study.objectives) > 1 else math.nan, "",
-                              "that no other beats in all objectives"),
         "objective on the holdout": (verdict.holdout_score, ".2f", "never searched"),
     }  # fmt: skip
     rows = {
@@ -367,7 +365,7 @@ def tabulate_winner(study: Study) -> ShownTable:
     known: dict[str, Any] = {} if study.best is None else dict(study.best)
     holdout = {} if study.outcome is None else study.outcome.holdout
     every = dict.fromkeys((*COMPARED, *find_measures(study)))
-    names = [name for name in every if name in ABOUT or read_risk_name(name) is not None]
+    names = [name for name in every if name in ABOUT]
     rows = {
         name_measure(name): {
             "search": format_measure(name, float(known[name])),

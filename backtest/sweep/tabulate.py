@@ -7,7 +7,7 @@ import pandas as pd
 
 from backtest.base import IntArray, PolicyError, warn_caller
 from backtest.engine import Progress
-from backtest.measures import read_aversion, read_risk_name
+from backtest.measures import read_aversion
 from backtest.measures.measure_table import METRICS, OPTION_COSTS
 from backtest.measures.run_facts import DATES
 from backtest.sweep.set_evaluator import OF_PATH, Evaluator, Rows
@@ -91,7 +91,7 @@ def order_columns(table: pd.DataFrame, parameters: tuple[str, ...]) -> pd.DataFr
 
 
 def is_measure(name: str) -> bool:
-    return name in METRICS or bool(read_risk_name(name)) or read_aversion(name) is not None
+    return name in METRICS or read_aversion(name) is not None
 
 
 def convert_dates(table: pd.DataFrame) -> pd.DataFrame:

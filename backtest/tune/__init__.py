@@ -7,14 +7,11 @@ from backtest.base import open_door
 if TYPE_CHECKING:
     from backtest.tune.journal import TRIALS, UNFINISHED, Batch, Journal, open_folder
     from backtest.tune.journal import write_study_file
-    from backtest.tune.looks import LOOKS, TRIED, OtherTrials, SpanTries
-    from backtest.tune.looks import count_independent, find_other_trials
-    from backtest.tune.looks import pool_deviation, record_look, record_tries
-    from backtest.tune.luck import Verdict, deflate_alone, find_chance
+    from backtest.tune.looks import OtherTrials
+    from backtest.tune.luck import Verdict, deflate_alone
     from backtest.tune.winner import Robustness, find_extent
-    from backtest.tune.search import check_choices, choose_metrics, describe_market
-    from backtest.tune.search import describe_objective, describe_policy, find_names, objective
-    from backtest.tune.search import read_budget, read_left_out, read_robustness
+    from backtest.tune.search import check_choices, choose_metrics, describe_objective
+    from backtest.tune.search import describe_policy, objective, read_budget, read_robustness
     from backtest.tune.search import search_and_choose, tune
     from backtest.tune.winner import StudyTask
     from backtest.tune.looks import Bench

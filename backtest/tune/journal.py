@@ -32,7 +32,7 @@ PART = "part"
 """The stage of sets that are evaluated on a part of the time."""
 UNFINISHED = ".unfinished-"
 TRIALS = "trials"
-SET, METRIC, SCORE = "set:", "metric:", "score:"
+SET, METRIC = "set:", "metric:"
 FORMAT = 1
 
 
@@ -41,9 +41,9 @@ class Batch(NamedTuple):
 
     ``stage`` is ``"search"``, ``"neighbour"``, or ``"part"`` (of the time). ``seconds`` were spent
     on the study up to the end of this batch. ``sets`` and ``metrics`` are arrays of shape (n,) by
-    name, NaN if a set failed. ``scores`` of shape (n, n_objectives) are larger for better sets, NaN
-    if there is none. ``violation`` of shape (n,) is by how much constraints are broken, 0 if they
-    hold. ``errors`` say in one line why a set failed, empty if it did not.
+    name, NaN if a set failed. ``scores`` of shape (n,) are larger for better sets, NaN if there is
+    none. ``violation`` of shape (n,) is by how much constraints are broken, 0 if they hold.
+    ``errors`` say in one line why a set failed, empty if it did not.
     """
 
     stage: str
@@ -68,9 +68,7 @@ def lay_out_batch(batch: Batch, number: int) -> pd.DataFrame:
         f"{SET}{name}": encode_objects(values) for name, values in batch.sets.items()
     }
     columns |= {f"{METRIC}{name}": values for name, values in batch.metrics.items()}
-    columns |= {f"{SCORE}{k}": scores for k, scores in enumerate(batch.scores.T)}
-    table = pd.DataFrame(columns)
-    table["violation"] = batch.violation
+    table = pd.DataFrame(columns).assign(score=batch.scores, violation=batch.violation)
     table["error"] = np.array(batch.errors, dtype=object)
     return table.assign(batch=number, stage=batch.stage, seconds=batch.seconds)
 
@@ -87,7 +85,7 @@ def read_batch(table: pd.DataFrame) -> Batch:
         seconds=float(columns["seconds"][0]),
         sets={k: decode_objects(v) for k, v in strip(columns, SET).items()},
         metrics=strip(columns, METRIC),
-        scores=np.stack([*strip(columns, SCORE).values()], axis=1),
+        scores=columns["score"],
         violation=columns["violation"],
         errors=columns["error"].tolist(),
     )

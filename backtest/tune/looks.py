@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import re
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import MISSING
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
@@ -12,28 +12,22 @@ from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
 import numpy as np
 
 from backtest.base import (
-    BoolArray,
-    FloatArray,
     ParameterError,
     PolicyError,
     parse_duration,
     warn_caller,
 )
 from backtest.market import as_markets
-from backtest.sweep import BaseTerms, Sets, check_sets, find_different, to_plain_value
+from backtest.sweep import BaseTerms, Sets, check_sets, to_plain_value
 from backtest.tune.journal import append_line, read_lines
 
 if TYPE_CHECKING:
     from backtest.market import Market, Markets
     from backtest.sweep import Evaluator
-    from backtest.tune.path_risk import PathRisk
 
 LOOKS, TRIED = "looks.jsonl", "trials.jsonl"
 LEAST_BARS = 2
 """Least bars on either side of the split, as a run needs two."""
-ALIKE = 2.0
-"""Spans compare if neither is longer than the other by more than this factor: the Sharpe ratios of
-shorter ones scatter more, which says nothing about the luck of longer ones."""
 
 _SHARE = re.compile(r"\s*(\d+(?:\.\d*)?)\s*%\s*")
 Line: TypeAlias = Mapping[str, Any]
@@ -121,121 +115,27 @@ def count_looks(store: Path, facts: Mapping[str, Any]) -> int:
 
 
 class OtherTrials(NamedTuple):
-    """Sets that other searches tried on some of the same bars.
-
-    ``policies`` are those of these searches, in alphabetical order. ``n_alike`` of the ``n_sets``
-    sets were tried on spans that compare with the search's. ``n_known`` of those kept the
-    constraints of their search; ``mean`` and ``variance`` are of their Sharpe ratios per
-    sqrt(year).
-    """
+    """Number of sets that other searches tried on some of the same bars, and their policies."""
 
     n_sets: int = 0
     policies: tuple[str, ...] = ()
-    n_alike: int = 0
-    n_known: int = 0
-    mean: float = 0.0
-    variance: float = 0.0
-
-    def describe(self) -> dict[str, Any]:
-        return {"other_trials": self.n_sets, "other_policies": list(self.policies)}
 
 
-CountTries: TypeAlias = Callable[[int, int], OtherTrials]
-NO_TRIALS = OtherTrials()
-
-
-class SpanTries(NamedTuple):
-    """Sets tried on one span of time, from ``start`` to ``stop`` as text in UTC.
-
-    ``sharpes`` of shape (n,) are per sqrt(year), NaN if unknown. ``is_kept`` of shape (n,) marks
-    the sets that keep the constraints.
-    """
-
-    start: str
-    stop: str
-    sets: Sets
-    sharpes: FloatArray
-    is_kept: BoolArray
-
-
-def record_tries(store: Path, facts: Mapping[str, Any], spans: Sequence[SpanTries]) -> None:
-    """Note how many different sets a search tried, and their Sharpe ratios."""
-    known = [each for each in spans if len(each.sharpes)]
-    if not known:
-        return
-    names = known[0].sets
-    sets = {name: np.concatenate([each.sets[name] for each in known]) for name in names}
-    sharpes = np.concatenate([np.where(each.is_kept, each.sharpes, np.nan) for each in known])
-    sharpes = sharpes[np.isfinite(sharpes)]
-    start, stop = min(each.start for each in known), max(each.stop for each in known)
-    lengths = [measure_span(each.start, each.stop) for each in known]
-    line = {
-        "study": facts["id"],
-        "policy": facts["policy"]["name"],
-        "sets": len(find_different(sets)[0]),
-        "lengths": [min(lengths), max(lengths)],
-        "sharpe": [len(sharpes), *([sharpes.mean(), sharpes.var()] if len(sharpes) else [0, 0])],
-    }
-    append_line(store / TRIED, {**line, **describe_bars_of(facts, start, stop)})
-
-
-def read_tries(store: Path) -> list[Line]:
-    """Return one line for each search in a store; a damaged line is left out."""
-    wanted = {"study", "policy", "sets", "lengths", "sharpe"}
-    wanted |= {"prices", "synthetic", "start", "stop"}
-    lines = [line for line in read_lines(store / TRIED) if line is not None and wanted <= {*line}]
-    return [*{line["study"]: line for line in lines}.values()]
+def record_tries(store: Path, facts: Mapping[str, Any], n_sets: int) -> None:
+    about = {"study": facts["id"], "policy": facts["policy"]["name"], "sets": n_sets}
+    here = describe_bars_of(facts, facts["data"]["start"], facts["searched"])
+    append_line(store / TRIED, {**about, **here})
 
 
 def find_other_trials(store: Path | None, facts: Mapping[str, Any]) -> OtherTrials:
-    return NO_TRIALS if store is None else count_other_trials(read_tries(store), facts)
-
-
-def count_other_trials(tries: Iterable[Line], facts: Mapping[str, Any]) -> OtherTrials:
+    if store is None:
+        return OtherTrials()
     here = describe_bars_of(facts, facts["data"]["start"], facts["searched"])
-    found = [each for each in tries if each["study"] != facts["id"] and shares_bars(here, each)]
-    alike = [each for each in found if is_alike(here, each)]
-    counts, means, variances = np.array([each["sharpe"] for each in alike]).reshape(-1, 3).T
-    n, mean, variance = float(counts.sum()), 0.0, 0.0
-    if n:
-        mean = float(counts @ means) / n
-        variance = float(counts @ (variances + (means - mean) ** 2)) / n
-    return OtherTrials(
-        n_sets=sum(each["sets"] for each in found),
-        policies=tuple(sorted({each["policy"] for each in found})),
-        n_alike=sum(each["sets"] for each in alike),
-        n_known=int(n),
-        mean=mean,
-        variance=variance,
-    )
-
-
-def is_alike(one: Line, other: Line) -> bool:
-    """Whether Sharpe ratios of all spans of another search scatter as those of this one."""
-    here = measure_span(one["start"], one["stop"])
-    shortest, longest = other["lengths"]
-    return bool(max(here, longest) <= ALIKE * min(here, shortest))
-
-
-def measure_span(start: str, stop: str) -> float:
-    """Return the length of a span in seconds."""
-    ends = np.array([start, stop], dtype="datetime64[s]")
-    return float((ends[1] - ends[0]).astype(np.float64))
-
-
-def count_independent(n: float, n_sets: int, others: OtherTrials) -> float:
-    return n * (1.0 + others.n_sets / n_sets)
-
-
-def pool_deviation(
-    deviation: float, sharpes: FloatArray, n_sets: int, others: OtherTrials
-) -> float:
-    if not others.n_known:
-        return deviation
-    share = n_sets / (n_sets + others.n_alike)
-    gap = float(np.mean(sharpes)) - others.mean
-    within = share * deviation**2 + (1.0 - share) * others.variance
-    return float(np.sqrt(within + share * (1.0 - share) * gap * gap))
+    lines = [line for line in read_lines(store / TRIED) if line and {"study", "sets"} <= {*line}]
+    found = {line["study"]: line for line in lines if shares_bars(here, line)}
+    found.pop(facts["id"], None)
+    policies = {str(each.get("policy")) for each in found.values()}
+    return OtherTrials(sum(each["sets"] for each in found.values()), tuple(sorted(policies)))
 
 
 # ---------------------------------------------------------------- sets run again on the holdout
@@ -244,7 +144,6 @@ def pool_deviation(
 class Bench(NamedTuple):
     whole: Evaluator
     split: int
-    risk: PathRisk | None = None
 
     @property
     def has_holdout(self) -> bool:
@@ -277,8 +176,6 @@ def measure_holdout(bench: Bench, values: Mapping[str, Any]) -> dict[str, float]
     columns = {name: [value] for name, value in values.items()}
     sets = check_columns(base, columns)
     rows = bench.whole.evaluate(sets, first=bench.split)
-    if bench.risk is not None:
-        rows = bench.risk.add(rows, sets, bench.whole)
     if not rows.done.all():
         raise KeyboardInterrupt
     if rows.errors[0]:

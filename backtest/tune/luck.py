@@ -23,7 +23,7 @@ from backtest.measures import (
 from backtest.measures.performance import LEAST_DEVIATION
 from backtest.sweep import take_sets
 from backtest.tune.journal import Batch
-from backtest.tune.looks import OtherTrials, count_independent, pool_deviation
+from backtest.tune.looks import OtherTrials
 from backtest.tune.trials import find_distinct, is_feasible, spread_sample
 
 if TYPE_CHECKING:
@@ -77,7 +77,6 @@ def measure_luck(
     best: int,
     others: OtherTrials,
     seed: int,
-    left_out: int = 0,
 ) -> Luck:
     places = find_distinct(trials.sets)
     kept = places[is_feasible(trials)[places]]
@@ -86,7 +85,7 @@ def measure_luck(
     chosen = take_sets(trials.sets, sample)
     unknown = UNKNOWN._replace(sharpe=float(trials.metrics["sharpe"][best]))
     if evaluator.pool is not None and not evaluator.pool.is_mean:
-        return measure_drawn_luck(evaluator, evaluator.pool, chosen, unknown, seed, left_out)
+        return measure_drawn_luck(evaluator, evaluator.pool, chosen, unknown, seed)
     rows = evaluator.evaluate(chosen, returns=True)
     if not rows.done.all():
         raise KeyboardInterrupt
@@ -101,16 +100,13 @@ def measure_luck(
     own_sharpe = unknown.sharpe
     n_sets = max(len(places), len(sample))
     try:
-        if n_sets + others.n_sets == 1:  # nothing was chosen, so only the data can be lucky
-            alone, lucky = deflate_alone(rows.returns[:, -1], 1.0 + left_out)
-            return Luck(1.0 + left_out, lucky * scale, alone, math.nan, own_sharpe)
-        if len(sample) == 1 and not others.n_known:
-            return unknown
+        if len(sample) == 1:  # its returns show no correlation
+            count = float(n_sets + others.n_sets)
+            alone, lucky = deflate_alone(rows.returns[:, -1], count)
+            return Luck(count, lucky * scale, alone, math.nan, own_sharpe)
         found = simulate_luck(rows.returns, n_trials=n_sets)
-        own = found.find_deviation(len(rows.returns), periods)
-        std = pool_deviation(own, sharpes, n_sets, others)
-        n = found.n if len(sample) > 1 else float(n_sets)  # one set shows no correlations
-        count = count_independent(n, n_sets, others) * (1 + left_out)
+        std = found.find_deviation(len(rows.returns), periods)
+        count = found.n * (1.0 + others.n_sets / n_sets)
         deflated = deflate(sharpes[-1] / scale, rows.returns[:, -1], count, std / scale)
         lucky, pbo = expected_max_sharpe(count, std), find_overfitting(rows.returns)
         return Luck(count, lucky, deflated, pbo, own_sharpe)
@@ -131,13 +127,13 @@ def deflate_alone(returns: FloatArray, trials: float) -> tuple[float, float]:
 
 
 def measure_drawn_luck(
-    evaluator: Evaluator, pool: Pooling, chosen: Sets, unknown: Luck, seed: int, left_out: int
+    evaluator: Evaluator, pool: Pooling, chosen: Sets, unknown: Luck, seed: int
 ) -> Luck:
     returns = evaluator.sample_returns(chosen)
     if returns.shape[1] < 4:
         return unknown
     pbo = find_overfitting(returns.mean(axis=0))
-    chance = find_chance(returns, pool, seed, 1.0 + left_out)
+    chance = find_chance(returns, pool, seed)
     return unknown._replace(deflated_sharpe=chance, overfitting=pbo)
 
 
@@ -213,7 +209,7 @@ def find_sharpes(returns: FloatArray) -> FloatArray:
     return np.where(moves, mean / np.where(moves, deviation, 1.0), 0.0)
 
 
-def find_chance(returns: FloatArray, pooling: Pooling, seed: int, pools: float = 1.0) -> float:
+def find_chance(returns: FloatArray, pooling: Pooling, seed: int) -> float:
     """Return the probability that the best of some sets is truly better than luck.
 
     Parameters
@@ -224,8 +220,6 @@ def find_chance(returns: FloatArray, pooling: Pooling, seed: int, pools: float =
         How Sharpe ratios of several markets become one.
     seed : int
         Seed of the draws.
-    pools : float
-        Independent pools of returns that luck might have favored, this one included.
 
     Notes
     -----
@@ -240,5 +234,4 @@ def find_chance(returns: FloatArray, pooling: Pooling, seed: int, pools: float =
     block = choose_block(returns.mean(axis=0).T)
     draws = draw_histories(n, block, HISTORIES, np.random.default_rng([seed, 3]))
     best = [pooling.join("sharpe", find_sharpes(still[:, days])).max() for days, _ in draws]
-    share: float = np.mean(np.array(best) < found).item() ** pools
-    return share
+    return float(np.mean(np.array(best) < found))

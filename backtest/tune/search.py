@@ -6,10 +6,10 @@ import contextlib
 import dataclasses
 import math
 import warnings
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias, get_args
+from typing import TYPE_CHECKING, Any, NamedTuple, get_args
 
 from backtest.base import (
     Choice,
@@ -49,8 +49,7 @@ from backtest.measures import (
     ObjectiveLike,
     read_aversion,
     read_constraints,
-    read_objectives,
-    read_risk_name,
+    read_objective,
 )
 from backtest.measures.measure_table import CORE, PATH
 from backtest.sweep import (
@@ -68,16 +67,13 @@ from backtest.sweep import (
 from backtest.tune.journal import UNFINISHED, Journal, open_folder
 from backtest.tune.looks import (
     Bench,
-    SpanTries,
     check_columns,
-    find_other_trials,
     find_split,
     record_tries,
     warn_of_unseen,
 )
-from backtest.tune.path_risk import read_path_risk
 from backtest.tune.study import Study
-from backtest.tune.trials import Budget, Examiner, Goal, Progress, gather, is_feasible, search
+from backtest.tune.trials import Budget, Examiner, Goal, Progress, search
 from backtest.tune.winner import (
     BUDGET_SHARE,
     PLAIN,
@@ -92,13 +88,10 @@ if TYPE_CHECKING:
     from backtest.account import Account
     from backtest.market import Market
     from backtest.policy import Policy
-    from backtest.risk import Paths
     from backtest.sweep import Metrics
     from backtest.tune.samplers import SamplerName
     from backtest.venue import Venue
 
-
-ObjectivesLike: TypeAlias = "ObjectiveLike | Sequence[ObjectiveLike]"
 
 TRIALS = 20_000
 """Trials if neither trials nor seconds are given."""
@@ -114,10 +107,8 @@ def tune(  # noqa: PLR0913 - keywords, each with a default that is said
     account: Account,
     accounts: Accounts = "shared",
     pool: Pool = "mean",
-    markets_left_out: int = 0,
-    objective: ObjectivesLike = "sharpe",
+    objective: ObjectiveLike = "sharpe",
     constraints: Mapping[str, str] | None = None,
-    paths: Paths | None = None,
     trials: int | None = None,
     seconds: float | None = None,
     sampler: SamplerName = "auto",
@@ -155,23 +146,13 @@ def tune(  # noqa: PLR0913 - keywords, each with a default that is said
         the mean of the returns, on the days that all markets have; the markets are no trials. For
         other pools than ``"mean"`` the verdict is a bootstrap that draws the same days in all
         markets.
-    markets_left_out : int
-        Markets that are not here because of their results, in earlier searches or charts. Each is
-        another choice of the markets: with 19 of 20 markets left out, the verdict counts 20 times
-        as many trials.
-    objective : str, mapping, callable, or a list of these
+    objective : str, mapping or callable
         What to maximize, as in :func:`backtest.measures.ranking.read_objective`: a measure, a
         weighted sum ``{"sharpe": 1.0, "turnover": -0.01}``, or a function of the measures of one
-        set. Several give a Pareto front (``study.front``); the best is its knee.
+        set.
     constraints : mapping, optional
         Bounds such as ``{"max_drawdown": "<= 0.4", "liquidations": "== 0"}``. A set that breaks one
         never wins over a set that does not. No ruin is always a constraint.
-    paths : Paths, optional
-        From :func:`backtest.simulate_paths` of the market or markets, for objectives and
-        constraints on the risk ahead: the probabilities ``p_liquidation_30d`` and ``p_ruin_30d``
-        (any horizon up to that of the paths), and ``max_leverage_at_1pct``, the largest factor on
-        the policy at which 1 % of the
-        paths are liquidated. All sets see the same paths, and begin there with a new account.
     trials : int, optional
         Most sets to evaluate, neighbors included, at least 4. Default 20,000 if ``seconds`` is not
         given either. A sampler may end earlier if nothing more is gained.
@@ -186,7 +167,7 @@ def tune(  # noqa: PLR0913 - keywords, each with a default that is said
     space : mapping, optional
         What varies, as in :func:`backtest.sweep.sets.space.read_space`: ``{"target": (0.1, 1.0)}``.
         Default all parameters of the policy over their declared ranges. Where ``signal`` is a rule,
-        ``signal.window`` is its parameter ``window``; with ``paths`` it is kept.
+        ``signal.window`` is its parameter ``window``.
     fix : mapping, optional
         Settings with one value in every set.
     robust : bool or Robustness
@@ -236,28 +217,15 @@ def tune(  # noqa: PLR0913 - keywords, each with a default that is said
         detail=detail,
     )  # fmt: skip
     market, named, split = problem.market, problem.named, problem.split
-    if accounts == "separate" and paths is not None:
-        raise ParameterError(
-            "paths are of one account, and accounts='separate' has one in each market"
-        )
     number, limit = read_budget(trials, seconds)
     rule = read_robustness(robust)
-    left_out = read_left_out(markets_left_out)
     check_choices(sampler, seed)
     own = named if isinstance(named, SignalRule) else None
     found = read_space(
         policy, space, fix=fix, account=account, venue=venue, signal=own,
         names=() if accounts == "separate" else list_names(market), overlay=check_overlay(overlay),
     )  # fmt: skip
-    words = find_names(objective) | {*(constraints if isinstance(constraints, Mapping) else ())}
-    risk = read_path_risk(
-        paths, words, market, signal=signal, overlay=overlay, threads=threads, compile=compile
-    )
-    on_paths = () if risk is None else [each.name for each in risk.measures]
-    goal = Goal(
-        read_objectives(objective, on_paths=on_paths),
-        read_constraints(constraints, on_paths=on_paths),
-    )
+    goal = Goal(read_objective(objective), read_constraints(constraints))
     metrics = choose_metrics(objective, goal)
     whole = problem.make(market, signal=problem.resolved)
     if accounts != "separate":
@@ -268,8 +236,8 @@ def tune(  # noqa: PLR0913 - keywords, each with a default that is said
         whole.describe_signals(),
         sampling=sampling,
         calendar=calendar,
-        objectives=[each.name for each in goal.objectives],
-        objective=[describe_objective(each) for each in list_objectives(objective)],
+        objective=goal.objective.name,
+        objective_source=describe_objective(objective),
         constraints=[str(each) for each in goal.constraints],
         metrics=metrics,
         space=found.describe(),
@@ -279,10 +247,8 @@ def tune(  # noqa: PLR0913 - keywords, each with a default that is said
         holdout=holdout,
         searched=format_time(int(market.time[split - 1]) + market.interval),
         seed=seed,
-        **({} if risk is None else {"paths": risk.paths.describe()}),
         **({} if overlay is None else {"overlay": repr(overlay)}),
         **whole.describe_pool(),
-        **left_out,
     )
     prepare = partial(
         problem.make,
@@ -308,9 +274,8 @@ def tune(  # noqa: PLR0913 - keywords, each with a default that is said
             seconds=limit,
             seed=seed,
             seen=prepare(market.prefix(split)),
-            bench=Bench(prepare(market), split, risk),
+            bench=Bench(prepare(market), split),
             store=place,
-            count_others=partial(find_other_trials, place, manifest),
         )
         if finished is not None:
             study = dataclasses.replace(Study.load(finished), bench=task.bench)
@@ -395,8 +360,7 @@ def objective(  # noqa: PLR0913 - keywords, each with a default that is said
     Parameters
     ----------
     market, policy, venue, account, accounts, pool, objective, constraints, fix, holdout
-        As in :func:`backtest.tune`, with one objective. The score is of the bars before the
-        holdout.
+        As in :func:`backtest.tune`. The score is of the bars before the holdout.
     signal, overlay, sampling, calendar, compile, decide, detail
         As in :func:`backtest.tune`.
 
@@ -419,12 +383,7 @@ def objective(  # noqa: PLR0913 - keywords, each with a default that is said
         overlay=overlay, sampling=sampling, calendar=calendar, holdout=holdout, decide=decide,
         detail=detail,
     )  # fmt: skip
-    goal = Goal(read_objectives(objective), read_constraints(constraints))
-    if len(goal.objectives) != 1:
-        raise ParameterError(
-            f"objective must be one, {{'sharpe': 1.0, 'turnover': -0.01}} for example, "
-            f"got {len(goal.objectives)}"
-        )
+    goal = Goal(read_objective(objective), read_constraints(constraints))
     named = problem.named
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", VenueDateWarning)  # given above
@@ -456,7 +415,7 @@ def objective(  # noqa: PLR0913 - keywords, each with a default that is said
         if rows.errors[0]:
             return float("nan")
         scores, violation = goal.score(rows.metrics, ~rows.done)
-        return float(scores[0, 0]) if violation[0] == 0.0 else float("-inf")
+        return float(scores[0]) if violation[0] == 0.0 else float("-inf")
 
     return score
 
@@ -544,12 +503,8 @@ def run_study(task: StudyTask, progress: Callable[[Progress], object] | None) ->
     with open_folder(folder, task.facts):
         study = search_journal(task, folder, progress)
         if study.complete:
-            trials, facts = gather(study.batches), task.facts
-            if trials.sets:
-                span = facts["data"]["start"], facts["searched"]
-                kept = is_feasible(trials)
-                tried = SpanTries(*span, trials.sets, trials.metrics["sharpe"], kept)
-                record_tries(task.store, facts, [tried])
+            if study.trials:
+                record_tries(task.store, task.facts, study.trials)
             study.save(task.store)
             discard_folder(folder)
     return study
@@ -558,14 +513,11 @@ def run_study(task: StudyTask, progress: Callable[[Progress], object] | None) ->
 def search_journal(
     task: StudyTask, folder: Path | None, progress: Callable[[Progress], object] | None
 ) -> Study:
-    bench, journal = task.bench, Journal(folder)
-    examiner = Examiner(
-        task.seen, task.goal, journal, risk=bench.risk, total=task.trials, progress=progress
-    )
+    examiner = Examiner(task.seen, task.goal, Journal(folder), total=task.trials, progress=progress)
     outcome = None
     with contextlib.suppress(KeyboardInterrupt):
         outcome = search_and_choose(task, examiner)
-    study = Study(task.facts, tuple(examiner.batches), outcome, task.store, bench)
+    study = Study(task.facts, tuple(examiner.batches), outcome, task.store, task.bench)
     attach_making(study, Making(round(examiner.elapsed, 6), {}, argv=COMMAND.get()))
     if not study.complete:
         warn_caller(f"interrupted: the study is unfinished, {study.trials:,} sets were evaluated")
@@ -599,11 +551,6 @@ def read_budget(trials: int | None, seconds: float | None) -> tuple[int | None, 
     return number, limit
 
 
-def read_left_out(markets: object) -> dict[str, int]:
-    number = Whole(0).check("markets_left_out", markets)
-    return {"markets_left_out": number} if number else {}
-
-
 def read_robustness(robust: object) -> Robustness:
     if isinstance(robust, Robustness):
         return robust
@@ -619,27 +566,11 @@ def check_choices(sampler: str, seed: int) -> None:
     Whole(0).check("seed", seed)
 
 
-def list_objectives(objective: ObjectivesLike) -> list[Any]:
-    if isinstance(objective, Sequence) and not isinstance(objective, str):
-        return list(objective)
-    return [objective]
-
-
-def find_names(objective: ObjectivesLike) -> set[str]:
-    names: set[str] = set()
-    for each in list_objectives(objective):
-        if isinstance(each, str):
-            names.add(each.strip().removeprefix("-").strip())
-        elif isinstance(each, Mapping):
-            names |= {str(name) for name in each}
-    return names
-
-
-def choose_metrics(objective: ObjectivesLike, goal: Goal) -> Metrics:
-    if any(callable(each) for each in list_objectives(objective)):
+def choose_metrics(objective: ObjectiveLike, goal: Goal) -> Metrics:
+    if callable(objective):
         return "all"
-    names = find_names(objective) | {each.name for each in goal.constraints}
-    names = {name for name in names if read_risk_name(name) is None}
+    names = {*objective} if isinstance(objective, Mapping) else {objective.strip().lstrip("- ")}
+    names |= {each.name for each in goal.constraints}
     by_aversion = tuple(sorted(name for name in names if read_aversion(name) is not None))
     names -= {*by_aversion}
     slow = sorted(names & set(PATH))

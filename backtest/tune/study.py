@@ -24,7 +24,7 @@ from backtest.base import (
     write_json_file,
 )
 from backtest.engine import count_unfilled
-from backtest.measures import find_cautions, pareto
+from backtest.measures import find_cautions
 from backtest.sweep import (
     Trio,
     build_overlay,
@@ -33,7 +33,7 @@ from backtest.sweep import (
     take_sets,
     to_plain_value,
 )
-from backtest.sweep.tabulate import PLATEAU, ROBUST, STAGE
+from backtest.sweep.tabulate import PLATEAU, ROBUST, SCORE
 from backtest.tune.journal import (
     UNFINISHED,
     Batch,
@@ -43,15 +43,8 @@ from backtest.tune.journal import (
 )
 from backtest.tune.looks import Bench, complete_set, count_looks, measure_holdout, record_look
 from backtest.tune.luck import Verdict
-from backtest.tune.trials import (
-    find_distinct,
-    find_knee,
-    gather,
-    is_feasible,
-    name_scores,
-    tabulate_trials,
-)
-from backtest.tune.winner import NEIGHBOUR, StudyOutcome
+from backtest.tune.trials import find_best, find_distinct, gather, tabulate_trials
+from backtest.tune.winner import StudyOutcome
 
 if TYPE_CHECKING:
     from backtest.account import Account
@@ -116,9 +109,9 @@ class Study(SavedResult):
         return self.outcome is not None
 
     @property
-    def objectives(self) -> tuple[str, ...]:
-        """The names of the objectives."""
-        return tuple(self.manifest["objectives"])
+    def objective(self) -> str:
+        """The name of the objective."""
+        return str(self.manifest["objective"])
 
     @property
     def folder(self) -> Path | None:
@@ -152,45 +145,29 @@ class Study(SavedResult):
     def table(self) -> pd.DataFrame:
         """One row per set: parameters, measures, error, score, violation, stage.
 
-        Measures are those of the bars of the search. ``score`` is the objective, larger is better
-        (``score: name`` for each of several); ``violation`` is by how much the constraints are
-        broken, infinite for a ruined or failed set; ``error`` is why a set failed. The candidates
+        Measures are those of the bars of the search. ``score`` is the objective, larger is better;
+        ``violation`` is by how much the constraints are broken, infinite for a ruined or failed
+        set; ``error`` is why a set failed. The candidates
         also have ``robust_score``, by which they were ranked, and ``plateau``, the median of their
         neighbors. The column of a parameter with the name of a measure, or of one of these
         columns, is ``policy.name``.
         """
-        table = tabulate_trials(self.batches, name_scores(self.objectives))
+        table = tabulate_trials(self.batches)
         if self.outcome is not None:
-            for prefix, values in ((ROBUST, self.outcome.robust), (PLATEAU, self.outcome.plateau)):
-                for k, name in enumerate(name_scores(self.objectives, prefix)):
-                    table[name] = np.nan
-                    column = [row[k] for row in values]
-                    table.loc[self.outcome.candidates, name] = column
+            for name, values in ((ROBUST, self.outcome.robust), (PLATEAU, self.outcome.plateau)):
+                table[name] = np.nan
+                table.loc[self.outcome.candidates, name] = values
         return table
-
-    @property
-    def front(self) -> pd.DataFrame:
-        """The rows of the table on the Pareto front: no other is better in every objective.
-
-        They keep all constraints. Sets that were evaluated only as neighbors are left out.
-        """
-        is_found = (self.table[STAGE] != NEIGHBOUR).to_numpy(copy=True)
-        if self.outcome is not None:
-            is_found[self.outcome.candidates] = True
-        return self.table.iloc[pareto(self._rows.scores, is_feasible(self._rows) & is_found)]
 
     @cached_property
     def best_trial(self) -> int:
         """The row of the table that won; -1 if none keeps the constraints.
 
-        With several objectives, this is the knee of the front: the set nearest to the best of
-        every objective, with the front scaled to 0 .. 1 in each. With ``robust``, it is the knee of
-        the candidates' robust scores, which may lie off that front. In an unfinished study, it is
-        the best by its own score.
+        In an unfinished study, it is the best by its own score.
         """
         if self.outcome is not None:
             return self.outcome.best
-        return find_knee(self._rows.scores, is_feasible(self._rows))
+        return find_best(self._rows)
 
     @property
     def best(self) -> pd.Series | None:
@@ -376,10 +353,10 @@ class Study(SavedResult):
 
     def __repr__(self) -> str:
         best = self.best
-        score = math.nan if best is None else best[name_scores(self.objectives)[0]]
+        score = math.nan if best is None else best[SCORE]
         state = "" if self.complete else ", unfinished"
         return (
-            f"<Study of {self.policy_name}: {self.trials:,} sets, best {self.objectives[0]} "
+            f"<Study of {self.policy_name}: {self.trials:,} sets, best {self.objective} "
             f"{score:.4g}{state}>"
         )
 
@@ -419,7 +396,7 @@ def describe_budget(facts: Mapping[str, Any]) -> str:
 
 
 def find_measures(study: Study) -> list[str]:
-    words = [*study.objectives, *study.facts["constraints"]]
+    words = [study.objective, *study.facts["constraints"]]
     return [word.removeprefix("-").partition(" ")[0] for word in words]
 
 

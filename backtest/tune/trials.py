@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import itertools
 import math
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
@@ -13,7 +12,7 @@ import pandas as pd
 
 from backtest.base import BoolArray, DataError, FloatArray, IntArray, PolicyError
 from backtest.base.compile_choice import COMPILING
-from backtest.measures import Constraint, Objective, pareto, total_violation
+from backtest.measures import Constraint, Objective, total_violation
 from backtest.sweep import (
     ERROR,
     count_sets,
@@ -28,7 +27,6 @@ from backtest.tune.journal import PART, Batch, Journal
 
 if TYPE_CHECKING:
     from backtest.sweep import Evaluator, Sets, Space
-    from backtest.tune.path_risk import PathRisk
     from backtest.tune.samplers import Sampler, SamplerName
 
 FIRST_PIECE = 16
@@ -51,31 +49,29 @@ class Progress(NamedTuple):
 
     def add(self, batch: Batch) -> Progress:
         is_whole = batch.stage != "part"
-        best = find_best(batch.scores[:, 0], batch.violation) if is_whole else -1
+        best = find_best(batch) if is_whole else -1
         now = self._replace(
             trials=self.trials + (count_sets(batch.sets) if is_whole else 0),
             seconds=batch.seconds,
             stage=batch.stage,
         )
-        if best < 0 or batch.scores[best, 0] <= now.best_score:
+        if best < 0 or batch.scores[best] <= now.best_score:
             return now
         values = take_sets(batch.sets, best)
         plain = {name: v.item() if hasattr(v, "item") else v for name, v in values.items()}
-        return now._replace(best_score=float(batch.scores[best, 0]), best_values=plain)
+        return now._replace(best_score=float(batch.scores[best]), best_values=plain)
 
 
 class Goal(NamedTuple):
-    objectives: tuple[Objective, ...]
+    objective: Objective
     constraints: tuple[Constraint, ...]
 
     def score(
         self, metrics: Mapping[str, FloatArray], failed: BoolArray
     ) -> tuple[FloatArray, FloatArray]:
-        """Return scores of shape (n, n_objectives), and violations of shape (n,)."""
-        scores = np.full((len(failed), len(self.objectives)), np.nan)
-        kept = take_sets(metrics, ~failed)
-        for k, objective in enumerate(self.objectives):
-            scores[~failed, k] = objective.score(kept)
+        """Return scores and violations, of shape (n,) each."""
+        scores = np.full(len(failed), np.nan)
+        scores[~failed] = self.objective.score(take_sets(metrics, ~failed))
         violation = total_violation(self.constraints, metrics)
         violation[failed | ~(metrics["ruined"] == 0.0)] = np.inf
         return scores, violation
@@ -86,11 +82,10 @@ class Goal(NamedTuple):
         return [each for each in known if each.violation(columns)[0] > 0.0]
 
 
-def find_best(scores: FloatArray, violation: FloatArray) -> int:
-    is_feasible = (violation == 0.0) & np.isfinite(scores)
-    if not is_feasible.any():
-        return -1
-    return int(np.argmax(np.where(is_feasible, scores, -np.inf)))
+def find_best(trials: Batch) -> int:
+    """Return the row of the best set, of the first of equals; -1 if none keeps the constraints."""
+    scores = worst_where_broken(trials)
+    return int(np.argmax(scores)) if np.isfinite(scores).any() else -1
 
 
 class Examiner:
@@ -100,14 +95,12 @@ class Examiner:
         goal: Goal,
         journal: Journal,
         *,
-        risk: PathRisk | None = None,
         total: int | None = None,
         progress: Callable[[Progress], object] | None = None,
         clock: Callable[[], float] = time.perf_counter,
     ) -> None:
         self.evaluator = evaluator
         self.goal = goal
-        self.risk = risk
         self.journal = journal
         self.batches: list[Batch] = []
         self.progress = progress
@@ -147,7 +140,7 @@ class Examiner:
                 piece = self._evaluate(rest, stage, first, stop, deadline)
             pieces.append(piece)
             done += count_sets(piece.sets)
-        return join_batches(pieces, sets, len(self.goal.objectives))
+        return join_batches(pieces, sets)
 
     def _has_time(self, stage: str, deadline: float) -> bool:
         if deadline == math.inf:
@@ -176,8 +169,6 @@ class Examiner:
         asked = take_sets(sets, slice(self.piece))
         compiled = COMPILING.seconds
         rows = self.evaluator.evaluate(asked, first=first, stop=stop)
-        if self.risk is not None:
-            rows = self.risk.add(rows, asked, self.evaluator)
         if deadline < math.inf:  # compiling does not count
             compiled = COMPILING.seconds - compiled
             began, self.since = began + compiled, self.since + compiled
@@ -225,11 +216,9 @@ def starts_with(sets: Sets, first: Sets) -> bool:
     )
 
 
-def join_batches(pieces: list[Batch], sets: Sets, n_objectives: int) -> Batch:
+def join_batches(pieces: list[Batch], sets: Sets) -> Batch:
     if not pieces:
-        return Batch(
-            "", 0.0, take_sets(sets, slice(0)), {}, np.empty((0, n_objectives)), np.empty(0), []
-        )
+        return Batch("", 0.0, take_sets(sets, slice(0)), {}, np.empty(0), np.empty(0), [])
     if len(pieces) == 1:
         return pieces[0]
     return Batch(
@@ -253,12 +242,12 @@ def join_columns(parts: list[Any]) -> dict[str, Any]:
 def gather(batches: Sequence[Batch]) -> Batch:
     whole = [batch for batch in batches if batch.stage != PART]
     if not whole:
-        return Batch("", 0.0, {}, {}, np.empty((0, 1)), np.empty(0), [])
-    return join_batches(whole, whole[0].sets, whole[0].scores.shape[1])
+        return Batch("", 0.0, {}, {}, np.empty(0), np.empty(0), [])
+    return join_batches(whole, whole[0].sets)
 
 
 def is_feasible(trials: Batch) -> BoolArray:
-    kept: BoolArray = (trials.violation == 0.0) & np.isfinite(trials.scores).all(axis=1)
+    kept: BoolArray = (trials.violation == 0.0) & np.isfinite(trials.scores)
     return kept
 
 
@@ -266,24 +255,17 @@ def find_distinct(sets: Sets) -> IntArray:
     return find_different(sets)[0] if sets else np.empty(0, dtype=np.int64)
 
 
-def tabulate_trials(batches: Sequence[Batch], names: Sequence[str]) -> pd.DataFrame:
+def tabulate_trials(batches: Sequence[Batch]) -> pd.DataFrame:
     trials = gather(batches)
     parameters = {name_column(name): values for name, values in trials.sets.items()}
     table = pd.DataFrame({**parameters, **trials.metrics})
     table[ERROR] = np.array(trials.errors, dtype=object)
     table = order_columns(table, tuple(parameters))
-    for name, scores in zip(names, trials.scores.T, strict=False):
-        table[name] = scores
+    table[SCORE] = trials.scores
     table[VIOLATION] = trials.violation
     sizes = [0 if batch.stage == PART else count_sets(batch.sets) for batch in batches]
     table[STAGE] = np.repeat([batch.stage for batch in batches], sizes).astype(object)
     return table.rename_axis("trial")
-
-
-def name_scores(objectives: Sequence[str], prefix: str = SCORE) -> list[str]:
-    if len(objectives) == 1:
-        return [prefix]
-    return [f"{prefix}: {name}" for name in objectives]
 
 
 def spread_sample(
@@ -299,38 +281,19 @@ def spread_sample(
 
 
 def worst_where_broken(trials: Batch) -> FloatArray:
-    return np.where(is_feasible(trials)[:, None], trials.scores, -np.inf)
+    return np.where(is_feasible(trials), trials.scores, -np.inf)
 
 
 # ---------------------------------------------------------------------------- the search loop
 
 SEARCH = "search"
-EXPLORED = 256
-"""Sets drawn to estimate the scales of several objectives; a quarter of the trials at most."""
 FAILURES = 16
 """If a batch of at least so many sets fails as a whole, the search stops."""
-DIVISIONS = {2: 4, 3: 2}
-NOT_ADAPTIVE = ("grid", "sobol", "random")
-FARTHER = 2.0
-"""Distance of the ideal point from the median, in spreads of an objective."""
-SLOPE = 0.05
-"""Weight of the sum of distances in the score of a direction, which breaks ties."""
 
 
 class Budget(NamedTuple):
     trials: int | None
     deadline: float
-
-
-def search(
-    examiner: Examiner, space: Space, sampler: SamplerName, budget: Budget, seed: int
-) -> None:
-    if len(examiner.goal.objectives) == 1 or sampler in NOT_ADAPTIVE:
-        chosen = start_sampler(sampler, space, budget.trials, seed)
-        for _ in run_sampler(examiner, space, chosen, budget, None):
-            pass
-    else:
-        search_directions(examiner, space, sampler, budget, seed)
 
 
 def start_sampler(sampler: SamplerName, space: Space, trials: int | None, seed: int) -> Sampler:
@@ -339,93 +302,22 @@ def start_sampler(sampler: SamplerName, space: Space, trials: int | None, seed: 
     return make_sampler(sampler, space, seed=seed, trials=trials)
 
 
-class Ideal(NamedTuple):
-    point: FloatArray
-    spread: FloatArray
-    weights: FloatArray
-
-    def score(self, scores: FloatArray) -> FloatArray:
-        """Return the scores in this direction, given scores of shape (n, n_objectives)."""
-        distance = (self.point - scores) / self.spread
-        total: FloatArray = -np.max(self.weights * distance, axis=1) - SLOPE * distance.sum(axis=1)
-        return total
-
-
-def run_sampler(
-    examiner: Examiner, space: Space, sampler: Sampler, budget: Budget, ideal: Ideal | None
-) -> Iterator[Batch]:
-    left = budget.trials
+def search(examiner: Examiner, space: Space, name: SamplerName, budget: Budget, seed: int) -> None:
+    sampler, left = start_sampler(name, space, budget.trials, seed), budget.trials
     while left is None or left > 0:
         asked = sampler.ask()
         cube = asked[:left]
         if not len(cube):
             return
         batch = examiner.evaluate(space.decode(cube), SEARCH, deadline=budget.deadline)
-        check_failures(batch)
+        if len(batch.errors) >= FAILURES and all(batch.errors):
+            raise PolicyError(
+                f"all {len(batch.errors)} sets failed, the first with: {batch.errors[0]}"
+            )
         n = count_sets(batch.sets)
         if n < len(cube):
             return  # time is up
         if n == len(asked):
-            is_known = np.isfinite(batch.scores).all(axis=1, keepdims=True)
-            scores = np.where(is_known, batch.scores, np.nan)
-            score = scores[:, 0] if ideal is None else ideal.score(scores)
-            sampler.tell(cube, score, batch.violation)
+            scores = np.where(np.isfinite(batch.scores), batch.scores, np.nan)
+            sampler.tell(cube, scores, batch.violation)
         left = None if left is None else left - n
-        yield batch
-
-
-def check_failures(batch: Batch) -> None:
-    if len(batch.errors) >= FAILURES and all(batch.errors):
-        raise PolicyError(f"all {len(batch.errors)} sets failed, the first with: {batch.errors[0]}")
-
-
-def search_directions(
-    examiner: Examiner, space: Space, sampler: SamplerName, budget: Budget, seed: int
-) -> None:
-    n = EXPLORED if budget.trials is None else min(EXPLORED, budget.trials // 4)
-    rng = np.random.default_rng([seed, 3])
-    cube = draw_cube(len(space.dimensions), max(n, 1), "sobol", rng)
-    drawn = examiner.evaluate(space.decode(cube), SEARCH, deadline=budget.deadline)
-    check_failures(drawn)
-    directions = list(spread_weights(len(examiner.goal.objectives)))
-    share = None if budget.trials is None else (budget.trials - len(cube)) // len(directions)
-    runs = []
-    for k, weights in enumerate(directions if share != 0 else ()):
-        direction_seed = int(np.random.SeedSequence([seed, k]).generate_state(1)[0])
-        chosen = start_sampler(sampler, space, share, direction_seed)
-        ideal = find_ideal(drawn, weights)
-        runs.append(run_sampler(examiner, space, chosen, Budget(share, budget.deadline), ideal))
-    while runs:
-        runs = [run for run in runs if next(run, None) is not None]
-
-
-def spread_weights(n: int) -> Iterator[FloatArray]:
-    steps = DIVISIONS.get(n, 1)
-    for counts in itertools.product(range(steps + 1), repeat=n):
-        if sum(counts) == steps:
-            yield np.array(counts) / steps
-    if steps < n and n > 2:
-        yield np.full(n, 1.0 / n)
-
-
-def find_ideal(drawn: Batch, weights: FloatArray) -> Ideal:
-    is_known = np.isfinite(drawn.scores).all(axis=1)
-    is_kept = is_known & (drawn.violation == 0.0)
-    scores = drawn.scores[is_kept if is_kept.sum() > 1 else is_known]
-    if len(scores) < 2:
-        scores = np.array([[0.0] * len(weights), [1.0] * len(weights)])
-    low, middle, high = np.quantile(scores, [0.05, 0.5, 0.95], axis=0)
-    spread = np.where(high > low, high - low, 1.0)
-    return Ideal(middle + FARTHER * spread, spread, weights)
-
-
-def find_knee(scores: FloatArray, feasible: np.ndarray) -> int:
-    if scores.shape[1] == 1:
-        return find_best(scores[:, 0], np.where(feasible, 0.0, 1.0))
-    front = pareto(scores, feasible & np.isfinite(scores).all(axis=1))
-    if not len(front):
-        return -1
-    values = scores[front]
-    low, high = values.min(axis=0), values.max(axis=0)
-    share = np.where(high > low, (values - low) / np.where(high > low, high - low, 1.0), 1.0)
-    return int(front[np.argmin(np.sum((1.0 - share) ** 2, axis=1))])

@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 import math
 import warnings
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, NamedTuple
 
@@ -22,21 +22,19 @@ from backtest.base import (
     declared,
     to_plain,
 )
-from backtest.measures import pareto
 from backtest.sweep import build_trio, count_sets, draw_cube, take_sets
 from backtest.tune.journal import PART, Batch
 from backtest.tune.looks import (
     Bench,
-    OtherTrials,
     complete_set,
     count_looks,
+    find_other_trials,
     measure_holdout,
     record_look,
 )
 from backtest.tune.luck import Verdict, is_spike, measure_luck, warn_of_edges
 from backtest.tune.trials import (
     find_distinct,
-    find_knee,
     gather,
     is_feasible,
     join_columns,
@@ -113,9 +111,9 @@ PLAIN = Robustness(parts=1, candidates=1)
 class CandidateScores(NamedTuple):
     """Robust scores of k candidates.
 
-    ``robust`` is the robust score and ``plateau`` the median of the neighbors over the whole time,
-    of shape (k, n_objectives). ``kept``, of shape (k,), is the share of neighbors, over the whole
-    time and its parts, that break no constraint and are not ruined.
+    ``robust`` is the robust score and ``plateau`` the median of the neighbors over the whole time.
+    ``kept`` is the share of neighbors, over the whole time and its parts, that break no constraint
+    and are not ruined. Arrays of shape (k,).
     """
 
     robust: FloatArray
@@ -201,7 +199,7 @@ def estimate_robustness(
     distance, place = (np.asarray(each) for each in found)
     is_near = np.isfinite(distance)
     around = np.append(values[known], np.nan)[place]
-    low = low_quantile(around[:, :, None], robustness.quantile)[:, 0]
+    low = low_quantile(around, robustness.quantile)
     kept = np.sum(is_near & np.isfinite(around), axis=1) / np.maximum(is_near.sum(axis=1), 1)
     floor = np.min(low, initial=0.0, where=np.isfinite(low)) - 2.0
     keys = np.full(len(values), -np.inf)
@@ -220,32 +218,31 @@ def score_candidates(
 ) -> CandidateScores:
     """Evaluate the neighbors of k sets and return the robust scores.
 
-    ``own`` of shape (k, n_objectives) are the scores of the sets over the whole time.
+    ``own`` of shape (k,) are the scores of the sets over the whole time.
     """
-    k, m = own.shape
+    k = len(own)
     around = draw_neighbors(space, sets, robustness, rng)
-    batch = examiner.evaluate(around, NEIGHBOUR)
-    is_bad = (batch.violation > 0.0)[:, None] | np.isnan(batch.scores)
-    scores = np.where(is_bad, -np.inf, batch.scores).reshape(k, -1, m)
-    whole = np.concatenate([own[:, None, :], scores], axis=1)
+    scores = worst_unless_known(examiner.evaluate(around, NEIGHBOUR)).reshape(k, -1)
+    samples = [np.column_stack([own, scores])]
     everything = join_columns([sets, around])
-    parts = []
     for first, stop in split_parts(examiner.evaluator.market.n_bars, robustness.parts):
         part = examiner.evaluate(everything, PART, first=first, stop=stop)
-        is_lost = ~(part.metrics["ruined"] == 0.0)[:, None]
-        values = np.where(is_lost, -np.inf, part.scores)
-        values = np.concatenate([values[:k, None, :], values[k:].reshape(k, -1, m)], axis=1)
-        parts.append(values)
-    samples = np.stack([whole, *parts])
+        values = np.where(part.metrics["ruined"] == 0.0, part.scores, -np.inf)
+        samples.append(np.column_stack([values[:k], values[k:].reshape(k, -1)]))
     lows = np.stack([low_quantile(values, robustness.quantile) for values in samples])
-    kept = np.mean(~np.isneginf(samples), axis=(0, 2, 3))
+    kept = np.mean(~np.isneginf(samples), axis=(0, 2))
     return CandidateScores(average_parts(lows), np.median(scores, axis=1), kept)
+
+
+def worst_unless_known(batch: Batch) -> FloatArray:
+    is_bad = (batch.violation > 0.0) | np.isnan(batch.scores)
+    return np.where(is_bad, -np.inf, batch.scores)
 
 
 def average_parts(lows: FloatArray) -> FloatArray:
     """Return the mean of the value over the whole time and the mean over its parts.
 
-    ``lows`` has shape (1 + n_parts, k, m), the whole time first; parts that are NaN are left out.
+    ``lows`` has shape (1 + n_parts, k), the whole time first; parts that are NaN are left out.
     """
     parts = lows[1:]
     known = np.count_nonzero(~np.isnan(parts), axis=0)
@@ -264,11 +261,11 @@ def split_parts(n_bars: int, parts: int) -> list[tuple[int, int]]:
 
 
 def low_quantile(samples: FloatArray, quantile: float) -> FloatArray:
-    """Return the lower quantile along axis 1 of an array of shape (k, n, m), ignoring NaN."""
+    """Return the lower quantile along axis 1 of an array of shape (k, n), ignoring NaN."""
     ordered = np.sort(samples, axis=1)  # NaN comes last
     known = np.count_nonzero(~np.isnan(ordered), axis=1)
     place = np.maximum(np.floor(quantile * (known - 1)), 0).astype(np.int64)
-    found: FloatArray = np.take_along_axis(ordered, place[:, None, :], axis=1)[:, 0, :]
+    found: FloatArray = np.take_along_axis(ordered, place[:, None], axis=1)[:, 0]
     return found
 
 
@@ -292,8 +289,8 @@ class StudyOutcome(NamedTuple):
 
     best: int
     candidates: list[int]
-    robust: list[list[float]]
-    plateau: list[list[float]]
+    robust: list[float]
+    plateau: list[float]
     verdict: Verdict
     warnings: list[str]
     holdout: dict[str, float]
@@ -322,7 +319,6 @@ class StudyTask(NamedTuple):
     seen: Evaluator
     bench: Bench
     store: Path | None
-    count_others: Callable[[], OtherTrials]
 
 
 def build_outcome(task: StudyTask, examiner: Examiner) -> StudyOutcome:
@@ -338,19 +334,18 @@ def build_outcome(task: StudyTask, examiner: Examiner) -> StudyOutcome:
     choice, notes = WinnerChoice(0, BY_SCORE), []
     if task.is_robust:
         scores = trials.scores[rows]
-        median = float(np.median(trials.scores[is_feasible(trials), 0]))
+        median = float(np.median(trials.scores[is_feasible(trials)]))
         is_enough = (1 + rounds) * rule.candidates >= min(ENOUGH, task.rule.candidates)
         choice = choose_winner(candidates, scores, median, is_enough=is_enough)
-        name = task.goal.objectives[0].name
+        name = task.goal.objective.name
         notes = [*explain_choice(choice, candidates, scores, median, name)]
     place = choice.place
     best = int(rows[place])
     values = take_sets(trials.sets, best)
     task.seen.check_set(values)
-    highest = int(np.argmax(worst_where_broken(trials)[rows, 0]))
-    others = task.count_others()
-    left_out = int(task.facts.get("markets_left_out", 0))
-    luck = measure_luck(task.seen, task.space, trials, best, others, task.seed, left_out)
+    highest = int(np.argmax(worst_where_broken(trials)[rows]))
+    others = find_other_trials(task.store, task.facts)
+    luck = measure_luck(task.seen, task.space, trials, best, others, task.seed)
     holdout, failures = evaluate_holdout(task, values)
     seen = {name: np.array([value]) for name, value in holdout.items()}
     looks = int(task.bench.has_holdout)
@@ -359,13 +354,13 @@ def build_outcome(task: StudyTask, examiner: Examiner) -> StudyOutcome:
         other_trials=others.n_sets,
         other_policies=others.policies,
         **luck._asdict(),
-        score=float(trials.scores[best, 0]),
-        robust_score=float(candidates.robust[place, 0]),
-        plateau=float(candidates.plateau[place, 0]),
+        score=float(trials.scores[best]),
+        robust_score=float(candidates.robust[place]),
+        plateau=float(candidates.plateau[place]),
         kept=float(candidates.kept[place]),
-        plain_score=float(trials.scores[rows[highest], 0]),
-        plain_plateau=float(candidates.plateau[highest, 0]),
-        holdout_score=float(task.goal.objectives[0].score(seen)[0]) if seen else math.nan,
+        plain_score=float(trials.scores[rows[highest]]),
+        plain_plateau=float(candidates.plateau[highest]),
+        holdout_score=float(task.goal.objective.score(seen)[0]) if seen else math.nan,
         looks=looks if task.store is None else count_looks(task.store, task.facts),
     )
     told = [*notes, *list_warnings(task, trials, best, verdict), *failures, *task.seen.doubts]
@@ -383,10 +378,9 @@ def build_outcome_without_winner(task: StudyTask, trials: Batch) -> StudyOutcome
         causes.append(f"{np.count_nonzero(~has_run):,} failed")
     scoreless = np.count_nonzero(trials.violation == 0.0)  # or they would have been feasible
     if scoreless:
-        names = " and ".join(task.facts["objectives"])
-        causes.insert(0, f"{scoreless:,} keep them and have no finite {names}")
+        causes.insert(0, f"{scoreless:,} keep them and have no finite {task.goal.objective.name}")
     text = f"no set keeps all constraints and has a score: of {n:,} sets {', '.join(causes)}"
-    others = task.count_others()
+    others = find_other_trials(task.store, task.facts)
     verdict = Verdict(n, others.n_sets, other_policies=others.policies)
     return StudyOutcome(-1, [], [], [], verdict, [text, *warn_of_failures(trials)], {})
 
@@ -397,11 +391,11 @@ def build_outcome_without_winner(task: StudyTask, trials: Batch) -> StudyOutcome
 def find_candidates(
     task: StudyTask, examiner: Examiner, trials: Batch, rule: Robustness, rounds: int
 ) -> tuple[IntArray, CandidateScores]:
-    rows = choose_candidates(task.space, trials.sets, find_keys(trials), rule)
+    rows = choose_candidates(task.space, trials.sets, worst_where_broken(trials), rule)
     candidates = score_rows(task, examiner, trials, rows, rule)
     for _ in range(rounds):
         trials = gather(examiner.batches)
-        keys = estimate_robustness(task.space, trials.sets, find_values(trials), rule)
+        keys = estimate_robustness(task.space, trials.sets, worst_where_broken(trials), rule)
         keys[rows] = -np.inf
         more = choose_candidates(task.space, trials.sets, keys, rule)
         if len(more):
@@ -416,26 +410,6 @@ def score_rows(
     rng = np.random.default_rng([task.seed, 1])
     sets, own = take_sets(trials.sets, rows), trials.scores[rows]
     return score_candidates(examiner, task.space, sets, own, rule, rng)
-
-
-def find_keys(trials: Batch) -> FloatArray:
-    """Return the keys by which the first candidates are chosen, of shape (n,)."""
-    if trials.scores.shape[1] == 1:
-        return find_values(trials)
-    kept = is_feasible(trials)
-    keys = np.full(len(kept), -np.inf)
-    front = pareto(trials.scores, kept)
-    keys[front] = trials.scores[front].argsort(axis=0).argsort(axis=0).sum(axis=1)
-    if len(front):
-        keys[find_knee(trials.scores, kept)] = 1e9
-    return keys
-
-
-def find_values(trials: Batch) -> FloatArray:
-    if trials.scores.shape[1] == 1:
-        return worst_where_broken(trials)[:, 0]
-    ranks = trials.scores.argsort(axis=0).argsort(axis=0).mean(axis=1)
-    return np.where(is_feasible(trials), ranks, -np.inf)
 
 
 def find_allowance(task: StudyTask, examiner: Examiner) -> float:
@@ -473,15 +447,8 @@ def evaluate_holdout(
 def list_warnings(task: StudyTask, trials: Batch, best: int, verdict: Verdict) -> Iterator[str]:
     values = take_sets(trials.sets, best)
     yield from warn_of_edges(task.space, task.seen.settings, values)
-    risk, bench = task.bench.risk, task.bench
-    begins = bench.whole.market.time[bench.split] if risk and bench.has_holdout else math.inf
-    if risk is not None and risk.paths.history.time[-1] >= begins:
-        yield (
-            "the paths begin after bars of the holdout, so their measures depend on it; "
-            "simulate them with start= at the end of the search to keep it unseen"
-        )
-    scores = trials.scores[is_feasible(trials), 0]
-    name = task.goal.objectives[0].name
+    scores = trials.scores[is_feasible(trials)]
+    name = task.goal.objective.name
     if is_spike(verdict.score, verdict.plateau, scores):
         yield (
             f"the best sits on a spike: its own {name} is {verdict.score:.4g}, the median of its "
@@ -523,22 +490,20 @@ def choose_winner(
     If no candidate has one (some neighbors of each break a constraint), the winner is the one with
     the largest share of neighbors that keep them. With too few candidates (not ``is_enough``),
     such a winner, or one below the median of the sets tried, is replaced by the highest score.
-    ``scores`` of shape (k, n_objectives) are the candidates' own; ``median`` is of the first.
+    ``scores`` of shape (k,) are the candidates' own.
     """
-    place = find_knee(candidates.robust, np.isfinite(candidates.robust.min(axis=1)))
-    by = BY_ROBUST if place >= 0 else BY_KEPT
-    place = place if place >= 0 else int(np.argmax(candidates.kept))
-    is_single = scores.shape[1] == 1
-    is_low = is_single and bool(scores[place, 0] < median)
-    if is_enough or (by == BY_ROBUST and not is_low):
+    is_known = bool(np.isfinite(candidates.robust).any())
+    by = BY_ROBUST if is_known else BY_KEPT
+    place = int(np.argmax(candidates.robust if is_known else candidates.kept))
+    if is_enough or (is_known and scores[place] >= median):
         return WinnerChoice(place, by)
-    return WinnerChoice(int(np.argmax(scores[:, 0])) if is_single else 0, BY_SCORE)
+    return WinnerChoice(int(np.argmax(scores)), BY_SCORE)
 
 
 def explain_choice(
     choice: WinnerChoice, candidates: CandidateScores, scores: FloatArray, median: float, name: str
 ) -> Iterator[str]:
-    n, own = len(candidates.kept), scores[choice.place, 0]
+    n, own = len(candidates.kept), scores[choice.place]
     if choice.by == BY_SCORE:
         yield (
             f"too few candidates to rank by neighbors: only {n} scored, none of them both robust "
@@ -550,7 +515,7 @@ def explain_choice(
             f"none of the {n} candidates is robust: some neighbors of each break a constraint or "
             "are ruined; the best is the one with the largest share of neighbors that do not"
         )
-    if scores.shape[1] == 1 and own < median:
+    if own < median:
         yield (
             f"the best is below the median of the sets tried: its own {name} is {own:.4g}, the "
             f"median {median:.4g}; it was chosen for its neighbors"

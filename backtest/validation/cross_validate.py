@@ -271,7 +271,7 @@ def judge_splits(
     ends = np.flatnonzero(mark_ends(market, parse_duration(procedure.sampling, "sampling")))
     measured = combine_parts(plain, periods)
     sharpes = np.where(failed | (measured["ruined"] != 0.0), np.nan, measured["sharpe"])
-    objective, empty = procedure.goal.objectives[0], int(np.sum(winners.row < 0))
+    objective, empty = procedure.goal.objective, int(np.sum(winners.row < 0))
     text = f"{empty} of {len(winners.row)} splits have no set that keeps all constraints"
     matrix = np.stack([objective.score(each.metrics) for each in runs], axis=1)
     return CrossValidation(
@@ -537,7 +537,7 @@ def score_parts(
 ) -> tuple[FloatArray, FloatArray]:
     metrics = combine_parts(parts, periods)
     scores, violation = procedure.goal.score(metrics, failed)
-    return order_scores(scores[:, 0], metrics["ruined"]), violation
+    return order_scores(scores, metrics["ruined"]), violation
 
 
 # ------------------------------------------------------------------- winners, paths and their luck

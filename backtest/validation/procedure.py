@@ -24,7 +24,7 @@ from backtest.engine import (
     widen_market,
 )
 from backtest.engine.checks import warn_once
-from backtest.measures import read_constraints, read_objectives
+from backtest.measures import read_constraints, read_objective
 from backtest.policy import Policy
 from backtest.sweep import (
     BaseTerms,
@@ -187,8 +187,8 @@ def read_procedure(arguments: Mapping[str, Any]) -> Procedure:
         given.policy, given.space, fix=given.fix, account=account, venue=venue, signal=rule,
         names=list_names(market), overlay=check_overlay(overlay),
     )  # fmt: skip
-    single = check_search(space, given.objective)
-    goal = Goal(read_objectives(single), read_constraints(given.constraints))
+    check_space(space)
+    goal = Goal(read_objective(given.objective), read_constraints(given.constraints))
     same = ("sampling", "calendar", "compile", "policy", "sampler", "seed", "threads", "memory")
     return Procedure(
         **{name: getattr(given, name) for name in same},
@@ -199,8 +199,8 @@ def read_procedure(arguments: Mapping[str, Any]) -> Procedure:
         overlay=overlay,
         space=space,
         goal=goal,
-        objective=single,
-        metrics=choose_metrics(single, goal),
+        objective=given.objective,
+        metrics=choose_metrics(given.objective, goal),
         rule=read_robustness(given.robust),
         is_robust=bool(given.robust),
         trials=TRIALS if number is None else number,
@@ -208,7 +208,7 @@ def read_procedure(arguments: Mapping[str, Any]) -> Procedure:
     )
 
 
-def check_search(space: Space, objective: Any) -> Any:
+def check_space(space: Space) -> None:
     names = [each.name for each in space.dimensions]
     dotted = [name for name in names if name.startswith(("account.", "venue."))]
     if dotted:
@@ -216,11 +216,3 @@ def check_search(space: Space, objective: Any) -> Any:
             "space of a validation must hold parameters of policies, overlay and signal, got "
             f"{', '.join(dotted)}; fix takes one value each"
         )
-    if not isinstance(objective, list | tuple):
-        return objective
-    if len(objective) != 1:
-        raise ParameterError(
-            f"objective must be one, {{'sharpe': 1.0, 'turnover': -0.01}} for example, "
-            f"got {len(objective)}"
-        )
-    return objective[0]

@@ -64,7 +64,6 @@ from backtest.tune import (
     Bench,
     Examiner,
     Journal,
-    OtherTrials,
     StudyTask,
     deflate_alone,
     find_distinct,
@@ -336,7 +335,6 @@ def search_fold(
         facts={
             "id": "",
             "sampler": procedure.sampler,
-            "objectives": [each.name for each in procedure.goal.objectives],
         },
         space=procedure.space,
         goal=procedure.goal,
@@ -348,7 +346,6 @@ def search_fold(
         seen=seen,
         bench=Bench(held_out, span.test),
         store=None,
-        count_others=OtherTrials,
     )
     examiner = Examiner(seen, task.goal, Journal(folder), total=task.trials, progress=on_batch)
     outcome = search_and_choose(task, examiner)
@@ -373,8 +370,8 @@ def search_fold(
         sets=sets,
         winner=winner,
         values=values,
-        inside=np.where(is_kept, trials.scores[rows, 0], -np.inf),
-        outside=order_scores(outside.scores[:, 0], outside.metrics["ruined"]),
+        inside=np.where(is_kept, trials.scores[rows], -np.inf),
+        outside=order_scores(outside.scores, outside.metrics["ruined"]),
         growth=growth,
         verdict=outcome.verdict,
         warnings=tuple(outcome.warnings),

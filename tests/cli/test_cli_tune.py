@@ -77,7 +77,7 @@ def test_flags_reach_the_search(capsys):
         "power=1,2", "--fix", "target=0.3", "--no-robust", "--holdout", "none", "--seconds", "99",
     )  # fmt: skip
     study = found["study"]
-    assert study["objectives"] == ["calmar - 0.01 * turnover"]
+    assert study["objective"] == "calmar - 0.01 * turnover"
     assert study["constraints"] == ["ruined == 0", "max_drawdown <= 0.9", "liquidations == 0"]
     half_life, power = study["space"]["dimensions"]
     assert (half_life["low"], half_life["high"], half_life["log"]) == (10, 100, True)

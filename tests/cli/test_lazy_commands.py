@@ -25,7 +25,7 @@ def test_help_lists_every_key_of_a_table(capsys):
     for table, keys in (
         ("account", ("stop_loss", "max_holding", "trailing_stop")),
         ("venue", ("preset", "fees.taker", "slippage.impact")),
-        ("tune", ("sampler", "markets_left_out")),
+        ("tune", ("sampler", "robust")),
     ):
         out = call(capsys, "help", table)[1]
         assert all(f"\n{key} " in out for key in keys)

@@ -7,15 +7,13 @@ import numpy as np
 import pytest
 
 from backtest import ParameterError
-from backtest.measures.measure_table import ABOUT, METRICS, read_risk_name
+from backtest.measures.measure_table import ABOUT, METRICS
 from backtest.measures.ranking import (
     Constraint,
     order_sets,
-    pareto,
     rank_by_objective,
     read_constraints,
     read_objective,
-    read_objectives,
     total_violation,
 )
 from tests.refusals import check_refused
@@ -51,14 +49,6 @@ def test_an_objective_is_a_measure_a_sum_or_a_function(objective, name, scores):
     assert read.name == name
     assert read.score(TABLE)[:2].tolist() == pytest.approx(scores)
     assert np.isnan(read.score(TABLE)[4])
-
-
-def test_a_list_is_several_objectives():
-    assert [each.name for each in read_objectives(["sharpe", "turnover"])] == [
-        "sharpe",
-        "-turnover",
-    ]
-    assert [each.name for each in read_objectives("cagr")] == ["cagr"]
 
 
 BAD = {
@@ -148,30 +138,3 @@ def test_the_ruined_are_ordered_by_how_long_they_lived():
     scores = np.array([9.0, 0.0, 5.0, 7.0])
     found = order_sets(scores, np.full(n, np.inf), ruined, lived, np.zeros(n, dtype=bool))
     assert found.tolist() == [1, 3, 2, 0]
-
-
-def test_the_front_is_what_no_other_set_beats():
-    rng = np.random.default_rng(0)
-    scores = rng.normal(size=(300, 3)).round(1)
-    scores[7] = NAN
-    feasible = rng.random(300) < 0.8
-    candidates = [k for k in range(300) if feasible[k] and not np.isnan(scores[k]).any()]
-    expected = [
-        k
-        for k in candidates
-        if not any(
-            (scores[j] >= scores[k]).all() and (scores[j] > scores[k]).any() for j in candidates
-        )
-    ]
-    assert pareto(scores, feasible).tolist() == expected
-    assert pareto(scores, np.zeros(300, dtype=bool)).tolist() == []
-
-
-def test_names_of_measures_on_paths_tell_kind_and_horizon():
-    ruin = read_risk_name("p_ruin_36h")
-    assert (ruin.kind, ruin.horizon) == ("ruin", "36h")
-    chance = read_risk_name("p_liquidation_30d")
-    assert (chance.kind, chance.horizon) == ("liquidation", "30d")
-    largest = read_risk_name("max_leverage_at_0.5pct")
-    assert (largest.kind, largest.horizon, largest.probability) == ("max_leverage", "", 0.005)
-    assert read_risk_name("p_ruin_30") is None

@@ -80,14 +80,6 @@ def test_a_spike_is_what_its_neighbours_are_not():
     assert is_spike(math.nan, 1.0, scores) is False
 
 
-def test_the_highest_of_the_candidates_is_no_lower_than_the_winner():
-    for seed in range(4):
-        study = seek(objective=["sharpe", "max_drawdown"], trials=200, seed=seed)
-        assert study.verdict.plain_score >= study.verdict.score
-        scores = study.table.loc[study.outcome.candidates, "score: sharpe"]
-        assert study.verdict.plain_score == scores.max()
-
-
 def test_one_set_alone_was_not_chosen(tmp_path):
     study = seek(space={"x": [6.0]}, trials=10)
     assert study.trials == 1

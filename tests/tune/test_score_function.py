@@ -62,7 +62,7 @@ def test_what_is_not_defined_is_nan():
     ({}, {"leverage": -1.0}, "leverage"),
     ({}, {"lever": 1.0}, "leverage"),
     ({}, 1.0, "mapping"),
-    ({"objective": ["sharpe", "cagr"]}, {}, "objective must be one"),
+    ({"objective": ["sharpe", "cagr"]}, {}, "objective must be a measure"),
 ])  # fmt: skip
 def test_what_cannot_be_is_refused(given, values, problem):
     with pytest.raises(bt.ParameterError, match=problem):

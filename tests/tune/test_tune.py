@@ -1,4 +1,4 @@
-"""The search finds the best sets, keeps its budget and its limits, and takes several objectives."""
+"""The search finds the best sets, keeps its budget and its limits."""
 
 import itertools
 import json
@@ -12,7 +12,6 @@ import pytest
 import backtest as bt
 from backtest.base.errors import ParameterError, PolicyError
 from backtest.base.json_values import to_plain
-from backtest.measures.ranking import pareto
 from backtest.tune import Progress, trials
 from tests.refusals import check_refused
 from tests.tuning import Columns, Hills, MadeUp, Mixed, dome, seek, stand_in
@@ -74,6 +73,7 @@ def test_the_check_for_looking_ahead_takes_nothing_of_a_budget_in_seconds(monkey
     ({"seconds": math.nan}, "seconds must be"),
     ({"sampler": "magic"}, "sampler must be one of"),
     ({"objective": "sharp"}, "did you mean 'sharpe'"),
+    ({"objective": ["sharpe", "cagr"]}, "objective must be a measure"),
     ({"objective": "es_95"}, "need no path of an account, got es_95"),
     ({"holdout": "100%"}, "holdout must be"),
     ({"space": {"z": (0, 1)}}, "nothing named 'z' to vary"),
@@ -202,44 +202,17 @@ def test_sets_without_a_score_do_not_win(on):
 
 
 @pytest.mark.parametrize("value", [-math.inf, math.inf])
-@pytest.mark.parametrize("objective", ["sharpe", ["sharpe", "calmar"]])
-def test_a_search_whose_scores_are_all_infinite_ends_without_a_winner(on, value, objective):
+def test_a_search_whose_scores_are_all_infinite_ends_without_a_winner(on, value):
     on(lambda sets: {"sharpe": np.full(len(sets["x"]), value)})
-    study = seek(trials=40, objective=objective)
+    study = seek(trials=40)
     assert study.best is None
     assert "no set keeps all constraints and has a score" in study.warnings[0]
     assert re.search(r"of (\d+) sets \1 keep them and have no finite sharpe", study.warnings[0])
 
 
-@pytest.mark.parametrize("objective", ["sharpe", ["sharpe", "calmar"]])
-def test_an_infinite_score_never_wins(on, objective):
+def test_an_infinite_score_never_wins(on):
     def half(sets: Columns) -> Columns:
         return {"sharpe": np.where(sets["x"] > 5.0, np.inf, sets["x"])}
 
     on(half)
-    assert seek(trials=200, objective=objective).best["x"] <= 5.0
-
-
-def trade_off(sets: Columns) -> Columns:
-    """Return more Sharpe and more turnover with x; y is best at 20 for both."""
-    loss = np.log(sets["y"] / 20.0) ** 2
-    return {"sharpe": np.sqrt(sets["x"]) - loss, "turnover": sets["x"] + loss}
-
-
-@pytest.mark.parametrize("sampler", ["auto", "sobol"])
-def test_several_objectives_give_a_front_and_its_knee(on, sampler):
-    on(trade_off)
-    study = seek(objective=["sharpe", "turnover"], trials=1500, sampler=sampler)
-    front = study.front
-    assert len(front) > 15
-    assert front["x"].min() < 1.0
-    assert front["x"].max() > 9.0
-    assert front["y"].between(10.0, 40.0).mean() > 0.8
-    scores = study.table[["score: sharpe", "score: -turnover"]].to_numpy()
-    is_found = study.table["stage"] == "search"
-    is_found.iloc[study.outcome.candidates] = True
-    assert list(pareto(scores, is_found.to_numpy())) == list(front.index)
-    assert 0.5 < study.best["x"] < 7.0  # the knee of sqrt(x) against x lies at x = 2.5
-    assert "sets on the front" in study.summary()
-    plain = seek(objective=["sharpe", "turnover"], trials=600, robust=False)
-    assert plain.best_trial in plain.front.index
+    assert seek(trials=200).best["x"] <= 5.0

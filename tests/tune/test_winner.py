@@ -29,7 +29,7 @@ def test_with_few_trials_no_winner_comes_by_a_fallback_or_below_the_median():
     for seed in range(6):
         study = seek(constraints=BROKEN, trials=300, seed=seed)
         trials = gather(study.batches)
-        scores = trials.scores[is_feasible(trials), 0]
+        scores = trials.scores[is_feasible(trials)]
         assert study.best["score"] >= np.median(scores)
         assert study.best["score"] == study.verdict.plain_score
         assert study.outcome.chosen_by == "score"
@@ -43,9 +43,9 @@ def test_with_many_trials_a_fallback_is_said():
     assert any("candidates is robust" in text for text in study.warnings)
 
 
-JUDGED = CandidateScores(np.array([[0.1], [0.5]]), np.zeros((2, 1)), np.array([0.3, 0.9]))
-LOST = JUDGED._replace(robust=np.full((2, 1), -np.inf))
-SCORES = np.array([[3.0], [1.0]])
+JUDGED = CandidateScores(np.array([0.1, 0.5]), np.zeros(2), np.array([0.3, 0.9]))
+LOST = JUDGED._replace(robust=np.full(2, -np.inf))
+SCORES = np.array([3.0, 1.0])
 
 
 @pytest.mark.parametrize(("judged", "median", "is_enough", "expected"), [

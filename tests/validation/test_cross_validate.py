@@ -252,7 +252,7 @@ def test_a_cross_validation_killed_at_any_piece_ends_at_the_same_bytes(tmp_path,
 @pytest.mark.parametrize(("given", "match"), [
     ({"groups": 30}, "200 bars"),
     ({"embargo": 100}, "embargo must leave"),
-    ({"objective": ["sharpe", "cagr"]}, "objective must be one"),
+    ({"objective": ["sharpe", "cagr"]}, "objective must be a measure"),
     ({"objective": lambda row: -row["peak_leverage"]}, "must add up over groups, .* a function"),
 ])  # fmt: skip
 def test_arguments_that_cannot_be_are_refused(given, match):

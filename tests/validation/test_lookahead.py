@@ -53,17 +53,10 @@ def risk(policy: type[bt.Policy], **given: Any) -> Any:
     return bt.liquidation_risk(paths, policy(), **TERMS, **given)
 
 
-def tune_on_paths(policy: type[bt.Policy], **given: Any) -> Any:
-    paths = bt.simulate_paths(MARKET, "gbm", paths=20, horizon="5d")
-    terms = {"constraints": {"p_liquidation_5d": "<= 0.5"}, "paths": paths}
-    return bt.tune(MARKET, policy, **TERMS, **LEAN, **terms, **given)
-
-
 WINGS = {
     "sweep": lambda policy, **given: bt.sweep(MARKET, policy, SPACE, **TERMS, **given),
     "sweep of several": lambda policy, **given: bt.sweep(PANEL, policy, SPACE, **TERMS, **given),
     "tune": lambda policy, **given: bt.tune(MARKET, policy, **TERMS, **LEAN, **given),
-    "tune on paths": tune_on_paths,
     "walk": lambda policy, **given: bt.walk_forward(
         MARKET, policy, **TERMS, **LEAN, **SPANS, **given
     ),
