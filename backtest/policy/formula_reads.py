@@ -7,30 +7,8 @@ from collections.abc import Sequence
 from types import FunctionType
 from typing import Any
 
-from backtest.policy.combinators import Combinator, combinator_of, find_flat_names
-from backtest.policy.policy import Policy, formula_of, sets_margin
-
 ACCOUNT = 2
 """Place of the account among the arguments of a formula."""
-
-
-def find_unread(policy: Policy) -> frozenset[str]:
-    if sets_margin(policy):
-        return frozenset()
-    if not isinstance(policy, Combinator):
-        return frozenset(policy.settings()) - find_read(formula_of(type(policy)), policy)
-    names = frozenset(policy.settings())
-    unread = names - find_read(combinator_of(type(policy)).combine, policy)
-    for part, asked in zip(policy.parts, policy.policies, strict=True):
-        flat = find_flat_names(part)
-        own = find_unread(asked)
-        unread -= {there for name, there in flat.items() if name not in own}
-    return unread
-
-
-def find_read(rule: Any, policy: Policy) -> frozenset[str]:
-    known, fields = frozenset(policy.settings()), find_fields(rule, 0)
-    return known if fields & {"*", "settings"} else fields & known
 
 
 def may_read_of_account(rule: Any, names: frozenset[str]) -> bool:

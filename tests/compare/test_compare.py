@@ -2,7 +2,6 @@
 
 import json
 import math
-from typing import Annotated
 
 import numpy as np
 import pandas as pd
@@ -20,15 +19,6 @@ ACCOUNT = bt.Account(capital=10_000.0, max_leverage=10.0)
 POLICIES = {"target": VolTarget(), "cppi": Cppi(), "one": Constant(leverage=1.0)}
 RULES = ("baseline", "equal_risk", "confidence", "draws", "seed", "progress")
 """Arguments of the comparison; the others are those of the runs."""
-
-
-class Restless(bt.Policy):
-    """Trades at every bar, around a size."""
-
-    size: Annotated[float, bt.Range(0.0, 10.0)] = 1.0
-
-    def leverage(self, bar, account):
-        return self.size * (1.1 if account.leverage < self.size else 0.9)
 
 
 def compare(policies=POLICIES, market=MARKET, **settings):
@@ -110,13 +100,6 @@ def test_a_result_under_other_terms_is_refused_and_says_which(changes, named):
     assert "'other'" in str(refusal.value)
 
 
-def test_accounts_may_begin_inside_the_market():
-    found = compare(start="2023-01-20")
-    assert found.manifest["data"]["start"] == "2023-01-20"
-    assert len(found.returns) == 60 - 19
-    assert found.table.loc["one", "sharpe"] == run(Constant(), start="2023-01-20").metrics["sharpe"]
-
-
 @pytest.mark.parametrize("cash", [0.0, 0.08])
 def test_differences_are_those_of_the_table(cash):
     found = compare(venue=free_venue(interest_on="balance", cash_rate=cash), account=bt.Account())
@@ -139,17 +122,6 @@ def test_another_baseline_turns_the_signs_and_the_family(plain):
         assert (back["low"], back["high"]) == (-forth["high"], -forth["low"])
     assert len(plain.pairs) == 4 * 3
     assert (plain.pairs["p_holm"] >= plain.pairs["p_value"]).all()
-
-
-def test_a_policy_that_only_trades_more_is_found_out():
-    """It pays some 0.07 % a day for nothing, and is otherwise as the other."""
-    found = compare({"one": Constant(), "restless": Restless()})
-    row = pick(found.differences, "restless")
-    assert row["distinguishable"]
-    assert row["high"] < 0.0
-    paid = found.table["fees_annual"] + found.table["slippage_annual"]
-    drag = paid["restless"] - paid["one"]
-    assert row["low"] < -drag < row["high"]
 
 
 @pytest.mark.slow

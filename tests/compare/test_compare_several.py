@@ -16,21 +16,6 @@ POLICIES = {"one": Constant(leverage=1), "two": Constant(leverage=2), "target": 
 
 
 @pytest.mark.slow
-def test_measures_and_returns_are_those_of_the_runs():
-    weights = {"A": 0.75, "B": -0.25}
-    done = compare_policies(MARKETS, POLICIES, signal=weights, draws=99, confidence=0.9, **TERMS)
-    for name, policy in POLICIES.items():
-        run = bt.run(MARKETS, policy, signal=weights, **TERMS)
-        np.testing.assert_array_equal(done.returns[name], run.returns)
-        for measure in ("sharpe", "max_drawdown", "fees_annual"):
-            if measure in run.metrics:
-                assert done.table.loc[name, measure] == run.metrics[measure]
-    assert done.manifest["signal"].startswith("frame sha256:")
-    assert set(done.manifest["venue"]) == {"A", "B"}
-    assert "overlay" not in done.manifest
-
-
-@pytest.mark.slow
 def test_an_overlay_and_the_venues_of_each_are_part_of_the_terms():
     terms = {**TERMS, "venue": {"A": VENUE, "B": VENUE}}
     whole = compare_policies(MARKETS, POLICIES, draws=99, confidence=0.9, **TERMS)

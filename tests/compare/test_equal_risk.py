@@ -47,32 +47,6 @@ def test_equal_risk_leaves_volatilities_equal(plain):
 
 
 @pytest.mark.slow
-def test_a_scaled_account_is_lived_through_again():
-    """Scaling returns would leave the costs in proportion; lots and the band are not."""
-    policies = {"one": Constant(), "five": Constant(leverage=5.0)}
-    found = compare(policies, equal_risk=True)
-    scale = found.table.loc["five", "scale"]
-    again = run(Constant(leverage=5.0), signal=scale)
-    assert again.metrics["final_equity"] == found.table.loc["five", "final_equity"]
-    assert repr(found.results["five"].policy) == repr(Constant(leverage=5.0))
-
-
-@pytest.mark.slow
-def test_holding_half_as_much_is_not_better_at_equal_risk_and_free_of_costs():
-    settings = {"venue": free_venue(), "account": bt.Account(), "signal": 0.8}
-    policies = {"one": Constant(leverage=1.0), "half": Constant(leverage=0.5)}
-    found = compare(policies, equal_risk=True, **settings)
-    assert found.table.loc["one", "scale"] == pytest.approx(0.5, abs=1e-5)
-    assert set(found.differences["basis"]) == {"alike"}
-    assert not found.differences["distinguishable"].any()
-    assert abs(pick(found.differences, "half")["difference"]) < 1e-5
-    bare = compare(policies, **settings)
-    assert set(bare.differences["basis"]) == {"test"}
-    one, half = bare.table["volatility"]
-    assert half == pytest.approx(0.5 * one, rel=0.01)
-
-
-@pytest.mark.slow
 def test_a_policy_that_feels_what_it_trades_does_not_feel_the_scale():
     settings = {"venue": free_venue(), "account": bt.Account()}
     policies = {"bold": Feeling(target=1.0), "calm": Feeling(target=0.25)}

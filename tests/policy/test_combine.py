@@ -1,6 +1,5 @@
 """Policies over policies: the algebra, bit for bit, and that they are ordinary policies."""
 
-import importlib
 import math
 import pickle
 from pathlib import Path
@@ -102,46 +101,12 @@ def test_the_lowest_and_the_mean_of_two():
     assert asked(Average(*both), a, b)[4] == 1.0
 
 
-@pytest.mark.parametrize("signal", [0.5, -0.5, -1.0])
-def test_what_is_held_is_told_by_the_side_and_size_of_the_signal(signal: float):
-    """A policy that leaves 2x alone, traded at half: asking for it again would halve it each bar.
-
-    The mean of 2x and 4x is 3x, the cap of 1x cuts it, and a least of 5x leaves it alone.
-    """
-    n = 30
-    frame = market_of(*[100.0] * n).bars().assign(a=[2.0] + [math.nan] * (n - 1), b=[4.0] * n)
-    market = bt.Market.from_frames(frame)
-
-    def held(policy: bt.Policy) -> list[float]:
-        result = live(policy, market=market, signal=signal, venue=free_venue())
-        return result.bars["leverage"].tolist()[1:]
-
-    alone = held(Asks("a"))
-    assert alone == pytest.approx([2.0 * signal] * (n - 1), rel=1e-12)
-    assert held(Lowest(Asks("a"), Constant(5.0))) == alone
-    assert held(Capped(Asks("a"), 2.5)) == alone
-    assert held(Capped(Asks("a"), 1.0)) == pytest.approx([signal] * (n - 1), rel=1e-12)
-    average = held(Average(Asks("a"), Asks("b")))
-    assert average[0] == pytest.approx(3.0 * signal)
-    assert average[-1] == pytest.approx(4.0 * signal, rel=1e-6)  # of what is held and 4x, each bar
-
-
 def test_smoothed_moves_by_its_speed_limit():
     """Hourly bars, 24 turns a day up and 12 down: at most 1 up and 0.5 down at each close."""
     policy = Smoothed(Asks(), up=24.0, down=12.0)
     found = asked(policy, [3.0, 3.0, 3.0, 3.0, 0.0, 0.0, math.nan, 0.0])
     expected = [1.0, 2.0, 3.0, 3.0, 2.5, 2.0, math.nan, 1.5]
     np.testing.assert_allclose(found, expected, rtol=1e-9)
-
-
-def test_smoothed_comes_back_from_an_infinite_request():
-    """The account holds 4x of it; at 12 turns a day down the next request is 3.5x."""
-    policy = Smoothed(Asks(), up=INF, down=12.0)
-    account = bt.Account(max_leverage=4.0)
-    frame = market_of(*[100.0] * 5).bars().assign(a=[INF, INF, 2.0, 2.0, 2.0])
-    market = bt.Market.from_frames(frame)
-    result = live(policy, market=market, account=account, venue=free_venue())
-    assert result.bars["target"].tolist()[2:] == pytest.approx([3.5, 3.0, 2.5])
 
 
 def test_smoothed_begins_anew_after_a_stop_and_while_the_signal_is_flat():
@@ -179,15 +144,6 @@ def test_cooldown_stays_out_after_a_stop_and_not_after_a_planned_exit():
     signal = np.array([1.0, 1.0, 0.0, 0.0, 1.0, 1.0, 1.0, 1.0, 1.0])
     closed = live(policy, market=market_of(*[100.0] * 9), signal=signal, venue=free_venue())
     assert (closed.bars["target"] == 3.0).all()
-
-
-def test_cooldown_stays_out_after_a_liquidation():
-    """Isolated at 10x, a fall of 15 % takes the margin, not the account."""
-    market = market_of(100.0, 100.0, (100.0, 100.0, 85.0, 95.0), *[95.0] * 5)
-    account = bt.Account(margin="isolated", venue_leverage=10)
-    result = live(Cooldown(Constant(3.0), bars=2), market=market, account=account)
-    assert result.metrics["liquidations"] == 1
-    assert result.bars["target"].tolist()[:6] == [3.0, 3.0, 0.0, 0.0, 3.0, 3.0]
 
 
 DEEP = Smoothed(Lowest(VolTarget(0.6), Cppi(5.0)), up=2.0)
@@ -279,22 +235,6 @@ def test_what_a_policy_of_a_combinator_raises_is_named_by_its_own_line(fails):
         live(Lowest(Capped(Unhappy(fails)), Constant(1.0)))
     line = getattr(Unhappy, fails).__code__.co_firstlineno + 1
     assert f"{Path(__file__).name}, line {line}" in str(caught.value)
-
-
-@pytest.mark.slow
-def test_two_policies_of_one_name_are_not_taken_for_each_other(tmp_path, monkeypatch):
-    """Compiled code was shared by combinators that differ only in which of two they ask again."""
-    head = "import backtest as bt\nclass Mine(bt.Policy):\n    def leverage(self, bar, account):\n"
-    (tmp_path / "version_1.py").write_text(f"{head}        return 0.5\n")
-    (tmp_path / "version_2.py").write_text(f"{head}        return 2.0\n")
-    monkeypatch.syspath_prepend(tmp_path)
-    one, two = (importlib.import_module(f"version_{k}").Mine for k in (1, 2))
-    market = bt.Market.sample(bars=60)
-    for policies, mean in (((one, two, one), 1.0), ((one, two, two), 1.5)):
-        policy = Average(*(each() for each in policies))
-        result = live(policy, market=market, compile=True)
-        assert result.manifest["compiled"] == "yes"
-        assert result.bars["target"].iloc[-1] == mean
 
 
 class Trend(bt.Policy):

@@ -1,15 +1,14 @@
 """Which policies compile, to the same bits, and what is said of the others."""
 
 import importlib
-import math
 import sys
-from typing import Annotated, Any
+from typing import Any
 
 import numpy as np
 import pytest
 
 import backtest as bt
-from backtest import PolicyError, Range
+from backtest import PolicyError
 from tests.policy.policies import MARKET, VENUE, Remembering, live
 
 
@@ -24,27 +23,7 @@ def compiled(policy: bt.Policy, **settings: Any) -> bt.Result:
     return result
 
 
-def bounded(value: float, high: float) -> float:
-    """Return a value from 0 to high."""
-    return not_negative(min(value, high))
-
-
-def not_negative(value: float) -> float:
-    """Return a value, at least 0."""
-    return max(value, 0.0)
-
-
 HIGH = 1.25
-
-
-class Helped(bt.Policy):
-    """Call helpers, which call helpers, and name a constant."""
-
-    target: Annotated[float, Range(0.1, 4.0)] = 1.0
-
-    def leverage(self, bar: bt.Bar, account: bt.AccountView) -> float:
-        """Return the target times the bar's range, bounded."""
-        return bounded(self.target * 50.0 * math.log(bar.high / bar.low), HIGH)
 
 
 def make_closure(scale: float) -> bt.Policy:
@@ -66,14 +45,6 @@ def make_closure(scale: float) -> bt.Policy:
             return scaled(bar.low / bar.high)
 
     return Closed() if scale < 10.0 else Called()
-
-
-@pytest.mark.slow
-def test_helpers_compile_with_the_policy():
-    target = compiled(Helped()).bars["target"].to_numpy()
-    expected = np.minimum(50.0 * np.log(MARKET.high / MARKET.low), HIGH)
-    np.testing.assert_allclose(target, expected, rtol=1e-12)
-    assert 1 < (target == HIGH).sum() < 299
 
 
 @pytest.mark.slow

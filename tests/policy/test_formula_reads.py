@@ -1,57 +1,12 @@
 """One compiled formula serves all values of what it does not read."""
 
-from typing import Annotated
-
 import pytest
 
-import backtest as bt
 from backtest.policy import formula_for
-from backtest.policy.formula_reads import find_unread, may_read_of_account
-from backtest.strategies.average import Average
-from backtest.strategies.capped import Capped
-from backtest.strategies.constant import Constant
+from backtest.policy.formula_reads import may_read_of_account
 from backtest.strategies.vol_target import VolTarget
 
 ROOT_NAMES = frozenset({"liquidation_price"})
-
-
-class Switch(bt.Policy):
-    """A policy whose formula reads a word."""
-
-    how: Annotated[str, bt.Choice("a", "b")] = "a"
-
-    def leverage(self, bar, account):
-        return 1.0 if self.how == "a" else 2.0
-
-
-class HandsOn(bt.Policy):
-    """A policy whose formula hands itself on: what is read of it cannot be told here."""
-
-    how: Annotated[str, bt.Choice("a", "b")] = "a"
-
-    def leverage(self, bar, account):
-        mine = self
-        return 1.0 if mine is not None else 2.0
-
-
-class ByName(bt.Policy):
-    how: Annotated[str, bt.Choice("a", "b")] = "a"
-
-    def leverage(self, bar, account):
-        return 1.0 if getattr(self, "how") == "a" else 2.0  # noqa: B009
-
-
-@pytest.mark.parametrize(("policy", "unread"), [
-    (VolTarget(), {"half_life", "estimator"}),
-    (Switch(), set()),
-    (HandsOn(), set()),
-    (ByName(), set()),
-    (Constant(), set()),
-    (Capped(VolTarget(), cap=3.0), {"vol_target_half_life", "vol_target_estimator"}),
-    (Average(VolTarget(), Switch()), {"vol_target_half_life", "vol_target_estimator"}),
-], ids=lambda each: type(each).__name__)  # fmt: skip
-def test_what_a_formula_does_not_read_is_told_from_its_code(policy, unread):
-    assert find_unread(policy) == unread
 
 
 def read_it(account):

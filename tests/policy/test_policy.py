@@ -47,14 +47,6 @@ def test_settings_may_be_text():
     assert Mixed.from_settings(given) == Mixed(0.5, 4, "high", False)
 
 
-def test_parameters_are_inherited():
-    class More(Mixed):
-        extra: Annotated[float, Range(0.0, 1.0)] = 0.5
-
-    assert list(More.parameters()) == ["target", "count", "mode", "is_on", "extra"]
-    assert More(extra=0.25).settings()["extra"] == 0.25
-
-
 def one(self: Any, bar: Any, account: Any) -> float:
     return 1.0
 
@@ -128,18 +120,6 @@ def test_an_error_of_a_formula_names_its_line_and_its_bar():
     assert f"test_policy.py, line {line}; at the close of bar 0, 2023-01-01" in str(caught.value)
 
 
-def test_the_policys_code_names_the_experiment():
-    """Two policies of one name and different code are different experiments."""
-    made = []
-    for level in (1.0, 2.0):
-        scope = {"bt": bt}
-        text = f"class Same(bt.Policy):\n def leverage(self, bar, account):\n  return {level}\n"
-        exec(text, scope)
-        rules = {"venue": VENUE, "account": bt.Account(), "compile": False}
-        made.append(bt.run(MARKET, scope["Same"](), **rules).manifest["id"])
-    assert made[0] != made[1]
-
-
 def test_a_leverage_may_be_a_parameter():
     class Bare(bt.Policy):
         """Hold a number."""
@@ -200,9 +180,3 @@ class Slow(bt.Policy):
 
     def leverage(self, bar: Any, account: Any) -> float:
         return bar.next / bar.close
-
-
-def test_a_slow_policy_is_caught_looking_ahead_too():
-    """Whether it was depended on the clock: on how long its columns took."""
-    with pytest.raises(PolicyError, match="looks ahead"):
-        live(Slow())

@@ -3,7 +3,6 @@
 import dataclasses
 import math
 import types
-from types import SimpleNamespace
 from typing import Annotated, Any
 
 import numpy as np
@@ -61,53 +60,6 @@ def test_compiled_code_and_lanes_have_the_bits_of_plain_python():
         policy = Curved(power=float(powers[k]))
         result = bt.run(MARKET, policy, venue=venue, account=account, compile=False)
         assert swept.table["final_equity"].iloc[k] == result.metrics["final_equity"]
-
-
-def make_rules() -> list[Any]:
-    """Return functions that stay as they are."""
-    scope: dict[str, Any] = {"math": math}
-    exec("def rule(self, bar, account): return math.exp(bar)", scope)
-
-    def shadowing(self: Any, math: Any, account: Any) -> Any:
-        return math.exp(1.0)
-
-    def with_a_base(self: Any, bar: Any, account: Any) -> Any:
-        return math.log(bar, 2.0) + 2**10
-
-    def without(self: Any, bar: Any, account: Any) -> Any:
-        return math.sqrt(bar)
-
-    return [scope["rule"], shadowing, with_a_base, without, lambda self, bar, account: bar**2.0]
-
-
-@pytest.mark.parametrize("rule", make_rules())
-def test_other_functions_stay_as_they_are(rule):
-    """No source, another ``math``, a base of logarithms, nothing to replace, no statement."""
-    assert rewrite_formula(rule) is rule
-
-
-def test_whole_numbers_and_arrays_keep_their_kind():
-    def rule(self: Any, bar: Any, account: Any) -> Any:
-        return bar**account
-
-    written = rewrite_formula(rule)
-    assert written is not rule
-    assert [type(written(0, *each)) for each in ((2, 3), (2.0, 3), (2, 3.0))] == [
-        int, np.float64, np.float64,
-    ]  # fmt: skip
-    assert written(0, np.array([1.0, 2.0]), 2).tolist() == [1.0, 4.0]
-
-
-def test_a_helper_that_changes_is_read_again(monkeypatch):
-    def doubled(value: float) -> float:
-        return 2.0 * value**2.0
-
-    before = rewrite_formula(Curved.leverage)
-    monkeypatch.setitem(Curved.leverage.__globals__, "steepen", doubled)
-    after = rewrite_formula(Curved.leverage)
-    bar, account = SimpleNamespace(open=1.0, close=1.1), None
-    assert before is not after
-    assert before(Curved(), bar, account) != after(Curved(), bar, account)
 
 
 def careful_log(value: float) -> float:

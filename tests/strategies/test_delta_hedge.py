@@ -21,7 +21,6 @@ from benchmarks.hedging_error import (
     integrate_gamma,
     simulate,
 )
-from tests.options.listed_markets import make_markets, make_venue
 
 pytestmark = pytest.mark.filterwarnings("ignore:volatility is flat before")
 N_PATHS = 40
@@ -122,20 +121,3 @@ def test_a_result_tells_the_hedging_error(kind: str, tmp_path: Path):
     assert bt.Result.load(result.save(tmp_path)).hedging_error().equals(table)
     assert "Hedging error of each instrument" in result.summary()
     assert "Hedging error of each instrument" in result.report(tmp_path / "run.md").read_text()
-
-
-def test_a_gross_cap_cuts_the_hedge():
-    """Ten puts ask for 1.7 turns of the coin; a cap of half a turn fills that much of 60,000."""
-    markets = make_markets(24)
-    puts = pd.DataFrame(10.0, index=markets["BTC"].times[8:9], columns=["PUT"])
-    free = {"fees.taker": 0.0, "slippage.rate": 0.0}
-    terms = {"venue": make_venue(**free), "compile": False, "option_quantities": puts}
-    given = {"capital": 60_000.0, "requirement": "deribit-standard"}
-    account = bt.Account(**given, max_gross_leverage=0.5)
-    result = bt.run(markets, ALWAYS, account=account, **terms)
-    events = result.events
-    first = events[(events["kind"] == "fill") & (events["instrument"] == "BTC")].iloc[0]
-    wanted = -result.greeks["delta"].iloc[9] / first["price"]
-    assert wanted * first["price"] / result.bars["equity"].iloc[9] > 1.6
-    held = first["quantity"] * first["price"] / result.bars["equity"].iloc[9]
-    assert held == pytest.approx(0.5, rel=1e-2)

@@ -10,7 +10,7 @@ import pytest
 import backtest as bt
 from backtest.features import ewma_volatility
 from backtest.strategies import Constant, Cppi, SharpeScaling, VolTarget
-from tests.markets import YEAR, bars_market, free_venue, live, market_of, walk
+from tests.markets import YEAR, bars_market, live, market_of, walk
 
 
 @pytest.mark.slow
@@ -23,24 +23,6 @@ def test_constant_grows_as_a_leveraged_fund(turns: float):
     growth = math.log(result.metrics["final_equity"] / 10_000.0) / years
     expected = turns * mu - 0.5 * turns**2 * sigma**2
     assert growth == pytest.approx(expected, abs=3 * turns * sigma / math.sqrt(years))
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("turns", [0.5, 2.0, 3.0])
-def test_what_constant_loses_against_its_market_is_the_decay(turns: float):
-    """Growth less l times the market's is (l - l^2) sigma^2 / 2, whatever the path's drift.
-
-    Its standard error comes from the variance alone: sqrt(2 / n) of it.
-    """
-    sigma, years = 0.6, 10
-    market = walk(years * YEAR, 0.3, sigma, seed=3)
-    result = live(market, Constant(leverage=turns))
-    growth = math.log(result.metrics["final_equity"] / 10_000.0) / years
-    drift = math.log(market.close[-1] / market.open[1]) / years
-    decay = 0.5 * (turns**2 - turns) * sigma**2
-    error = abs(decay) * math.sqrt(2 / (years * YEAR))
-    assert turns * drift - growth == pytest.approx(decay, abs=3 * error + 1e-4)
-    assert result.metrics["leverage_decay"] == pytest.approx(turns * drift - growth, rel=1e-6)
 
 
 def test_decay_of_constant_in_a_market_that_goes_nowhere():
@@ -75,29 +57,6 @@ def test_vol_target_meets_its_target_on_a_random_walk(sigma: float):
     assert result.metrics["mean_leverage"] == pytest.approx(0.4 / sigma, rel=0.02)
 
 
-@pytest.mark.slow
-def test_vol_target_meets_its_target_when_volatility_moves():
-    """Volatility from 0.3 to 1.5 over months: the account's stays, a constant leverage's does not.
-
-    The monthly volatility of 720 hours has a standard error of 2.6 % by itself.
-    """
-    n = 40_000
-    sigma = 0.67 * np.exp(0.8 * np.sin(2 * np.pi * np.arange(n) / 8000))
-    market = walk(n, 0.0, sigma, seed=5)
-    aimed = live(market, VolTarget(target=0.4, half_life=72.0), sampling="1h")
-    fixed = live(market, Constant(leverage=0.5), sampling="1h")
-    assert aimed.metrics["volatility"] == pytest.approx(0.4, rel=0.03)
-    assert monthly_volatility(aimed).min() > 0.4 * 0.88
-    assert monthly_volatility(aimed).max() < 0.4 * 1.12
-    assert monthly_volatility(fixed).max() > 4 * monthly_volatility(fixed).min()
-
-
-def monthly_volatility(result: bt.Result) -> np.ndarray:
-    """Return the annual volatility of each 720 bars, but for the first."""
-    returns = result.returns.to_numpy()[720:]
-    return returns[: len(returns) // 720 * 720].reshape(-1, 720).std(axis=1) * math.sqrt(YEAR)
-
-
 def decide(policy: SharpeScaling, sigma: float, sharpe: float, error: float) -> float:
     """Return the leverage at one bar."""
     return policy.leverage(SimpleNamespace(sigma=sigma, sharpe=sharpe, error=error), None)
@@ -126,17 +85,6 @@ def test_sharpe_scaling_weighs_the_estimate_with_the_prior():
     """Error 2 and prior error 1: weights 1/5 and 4/5; 0.2 * 3 + 0.8 * 0.5 = 1 of 2 wanted."""
     policy = SharpeScaling(target=0.4, prior=0.5, prior_error=1.0, reference=2.0)
     assert decide(policy, sigma=0.8, sharpe=3.0, error=2.0) == pytest.approx(0.25, rel=1e-12)
-
-
-@pytest.mark.slow
-def test_sharpe_scaling_is_out_of_a_market_that_falls_and_in_one_that_rises():
-    n, window = 4000, 1000
-    policy = SharpeScaling(target=0.4, window=window, prior=0.0, prior_error=5.0, cap=1.0)
-    falling = live(walk(n, -10.0, 0.6, seed=6), policy, compile=False).bars["target"]
-    rising = live(walk(n, 10.0, 0.6, seed=6), policy, compile=False).bars["target"]
-    assert falling.isna().sum() == rising.isna().sum() == window
-    assert (falling[window:] == 0.0).all()
-    assert (rising[window:] > 0.4).all()
 
 
 def gentle_walk(n: int, largest: float, seed: int) -> bt.Market:
@@ -184,17 +132,6 @@ def test_a_gap_takes_cppi_under_its_floor_by_the_closed_form(multiplier, floor, 
     assert shortfall == pytest.approx((multiplier * gap - 1.0) * cushion, rel=1e-9)
     assert (bars["target"].iloc[5:] == 0.0).all()
     assert (bars["position"].iloc[6:] == 0.0).all()
-
-
-def test_cppi_keeps_a_growing_floor_where_cash_earns_as_much():
-    policy = Cppi(multiplier=3.0, floor=0.95, growth=0.05)
-    market = gentle_walk(1500, 0.333, seed=1)
-    result = live(
-        market, policy, venue=free_venue(interest_on="balance", cash_rate=0.05), compile=False
-    )
-    years = np.arange(1, 1501) / YEAR
-    assert (result.bars["equity"] >= 9500.0 * 1.05**years * (1.0 - 1e-9)).all()
-    assert result.bars["equity"].min() < 9600.0
 
 
 def test_the_floor_of_tipp_follows_the_peak_and_never_falls():

@@ -47,16 +47,6 @@ def test_what_just_survives_is_liquidated_at_the_price_after_the_move(name: str,
         assert found == pytest.approx(price * ratio, rel=1e-9)
 
 
-def test_a_requirement_that_stays_that_of_the_entry_is_met_after_the_move():
-    """E - N |1 - x| = MM(N)."""
-    venue = dataclasses.replace(BINANCE, maintenance_at="entry")
-    for equity in (1e3, 1e6, 1e8):
-        for ratio in (0.8, 1.3):
-            notional = bt.margin.survivable_notional(venue, equity, ratio)
-            left = equity - notional * abs(1.0 - ratio)
-            assert left == pytest.approx(bt.margin.maintenance(venue, notional), rel=1e-9)
-
-
 @pytest.mark.parametrize(("setting", "ratio"), [(5.0, 0.85), (20.0, 0.98), (3.0, 1.3)])
 def test_in_isolated_margin_it_is_as_much_as_the_setting_keeps_away(setting: float, ratio: float):
     """The margin is N / X: the price after the move liquidates a fresh position of that size.
@@ -119,21 +109,6 @@ def test_the_leverage_is_the_closed_form_in_one_bracket():
         np.testing.assert_allclose(found, expected, rtol=1e-12)
 
 
-def test_more_is_held_where_more_is_risked_and_less_the_longer_and_fatter_it_is():
-    market = bt.Market.sample(bars=200)
-
-    def hold(**settings: float) -> float:
-        result = live(market, LiquidationProbability(**settings), venue=BINANCE, compile=False)
-        return float(result.bars["target"].iloc[-1])
-
-    plain = {"probability": 1e-3, "horizon": 48.0, "tail_index": 0.2}
-    base = hold(**plain)
-    assert hold(**{**plain, "probability": 1e-2}) > base
-    assert hold(**{**plain, "horizon": 96.0}) < base
-    assert hold(**{**plain, "tail_index": 0.3}) < base
-    assert hold(**{**plain, "tail_index": 0.0}) > base
-
-
 def test_in_isolated_margin_it_is_all_or_nothing():
     """At 10x a fall of 9.64 % liquidates in the first bracket: all of it, or out."""
     market = bt.Market.sample(bars=600)
@@ -146,13 +121,6 @@ def test_in_isolated_margin_it_is_all_or_nothing():
     likely = touch_probability(math.log(0.9 / 0.996), sigma, 24.0 / YEAR)
     np.testing.assert_allclose(target, np.where(likely <= 0.02, 10.0, 0.0))
     assert len(set(target.round(6))) == 2
-
-
-def test_a_market_that_stands_still_gets_what_maintenance_allows():
-    """No move at all: N = E / r, here 1e6 turns."""
-    market = walk(20, 0.0, 0.0, seed=0)
-    target = live(market, LiquidationProbability(), compile=False).bars["target"].to_numpy()
-    np.testing.assert_allclose(target[2:], 1e6, rtol=1e-9)
 
 
 @pytest.mark.slow

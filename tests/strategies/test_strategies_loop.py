@@ -10,7 +10,7 @@ import pytest
 import backtest as bt
 from backtest.strategies import LeverageLoop
 from tests import scenes
-from tests.markets import YEAR, live, market_of, walk
+from tests.markets import live, market_of
 
 THRESHOLD, CLOSE_FACTOR, PENALTY = 0.8, 0.5, 0.05
 
@@ -77,34 +77,6 @@ def test_the_loop_is_left_alone_while_its_health_is_in_the_band(held, direction,
     assert answer == 2.0 if is_traded else math.isnan(answer)
 
 
-def test_the_band_holds_at_every_close_and_saves_most_trades():
-    """After a close out of the band the next open restores it.
-
-    Between trades the debt stays, and health moves with the price: it leaves a band of 10 % after
-    moves to 0.9 and 1.1, and by no more than the bar's own. A random walk of volatility s per bar
-    needs ab / s^2 bars for that, a and b the logarithms, 0.5826 s farther away as only closes count
-    (Broadie, Glasserman and Kou); with a variance of 2/3 of the square, of n bars so many are out
-    with a variance of 2/3 of their number.
-    """
-    n, s = 4000, 0.6 / math.sqrt(YEAR)
-    market = walk(n, 0.3, 0.6, seed=15)
-    policy = LeverageLoop(ltv=0.6, band=0.1)
-    bars = live(market, policy, compile=False).bars
-    health = 0.6 * bars["leverage"] / (bars["leverage"] - 1.0)
-    is_out = ~((health >= 0.9) & (health <= 1.1))
-    assert (np.isfinite(bars["target"]) == is_out).all()
-    down, up = -math.log(0.9) + 0.5826 * s, math.log(1.1) + 0.5826 * s
-    expected = n * s * s / (down * up)
-    assert is_out[1:].sum() == pytest.approx(expected, abs=3 * math.sqrt(2 / 3 * expected))
-    moves = market.close[1:] / market.close[:-1]
-    assert health[1:].min() >= 0.9 * moves.min()
-    assert health[1:].max() <= 1.1 * moves.max()
-    restored = np.flatnonzero(is_out.to_numpy()[:-1]) + 1
-    gross = (bars["position"] * market.open).to_numpy()[restored]
-    equity = np.concatenate([[1e4], bars["equity"]])[restored]
-    np.testing.assert_allclose(gross / equity, 2.5, rtol=1e-9)
-
-
 def test_the_collateral_the_debt_and_the_health_factor_by_hand():
     """10,000 at 60 %: 25,000 of collateral, 15,000 of debt, health 0.8 * 25,000 / 15,000 = 4/3."""
     result = borrow(100.0, 100.0, 100.0)
@@ -132,14 +104,6 @@ def test_a_breach_repays_half_of_the_debt_and_seizes_its_worth_and_the_penalty()
     liquidated = events[events["kind"] == "liquidation"]
     assert liquidated["price"].tolist() == pytest.approx([75.0], rel=1e-12)
     assert result.metrics["liquidations"] == 1
-
-
-def test_a_fall_on_in_the_same_bar_liquidates_again():
-    """Down to 64, under 64.6551...: again 42 % of the collateral, half of 7,500 of debt."""
-    result = borrow(100.0, 100.0, (100.0, 100.0, 64.0, 64.0), 64.0)
-    assert result.bars["position"].iloc[2] == pytest.approx(145.0 * 0.58, rel=1e-12)
-    assert debt(result)[2] == pytest.approx(3750.0, rel=1e-12)
-    assert result.metrics["liquidations"] == 2
 
 
 def test_a_gap_repays_a_fixed_part_of_the_collateral_until_the_loan_is_healthy():

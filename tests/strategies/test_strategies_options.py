@@ -8,8 +8,6 @@ import pytest
 
 import backtest as bt
 from backtest import options
-from backtest.engine import option_trader
-from backtest.engine.run import Segment, run_switched
 from backtest.strategies import Collar, Constant, CoveredCall, LongVolatility, TailHedge
 from tests.options.listed_markets import make_chain, make_surfaces, make_venue
 
@@ -175,32 +173,3 @@ def test_a_run_goes_on_with_its_legs():
     )  # fmt: skip
     assert rest.bars["equity"].equals(whole.bars["equity"][rest.bars.index])
     assert len(find_fills(rest)) == 2
-
-
-def count_asks(monkeypatch: pytest.MonkeyPatch) -> list[bt.Policy]:
-    """Return a list that gets each policy that is asked for orders of options."""
-    asked, ask = [], option_trader.ask
-
-    def count(trade: Any, *given: Any) -> Any:
-        asked.append(trade.policy)
-        return ask(trade, *given)
-
-    monkeypatch.setattr(option_trader, "ask", count)
-    return asked
-
-
-def test_a_rule_without_a_budget_still_sells_what_it_holds(monkeypatch: pytest.MonkeyPatch):
-    """A put of 13 January, bought on the first day, is sold when it has five days left.
-
-    With a budget of 0 from the second day on the rule is asked at the first close of that day,
-    with five days left, and at the close of the sale.
-    """
-    terms = {"delta": -0.1, "tenor": 12.0, "roll": 5.0}
-    first, last = (TailHedge(Constant(3.0), budget=each, **terms) for each in (0.01, 0.0))
-    asked = count_asks(monkeypatch)
-    switched = [Segment(0, 24, first), Segment(24, 216, last)]
-    result = run(switched, days=9, call=run_switched)
-    fills = find_fills(result)
-    assert fills["instrument"].tolist() == ["tail:P26-13", "tail:P26-13"]
-    assert fills["bar"].tolist() == [2, 176]
-    assert [each for each in asked if each == last] == [last] * 3

@@ -130,19 +130,6 @@ def test_a_ladder_steps_at_its_thresholds_and_back_under_their_bands():
     assert climb(policy, sigma).tolist() == expected
 
 
-def test_a_ladder_is_two_switches_with_hysteresis():
-    """On a random walk of volatility each threshold is its own switch; the step counts them."""
-    sigma = np.exp(np.cumsum(np.random.default_rng(43).normal(0.0, 0.1, 5000)) % 2.0 - 1.5)
-    policy = Ladder(by="volatility", volatility_1=0.5, volatility_2=1.0, **STEPS)
-    swapped = Ladder(by="volatility", volatility_1=1.0, volatility_2=0.5, **STEPS)
-    is_on, expected = [False, False], []
-    for x in sigma:
-        is_on = [x >= (0.8 * t if on else t) for on, t in zip(is_on, (0.5, 1.0), strict=True)]
-        expected.append((3.0, 1.5, 0.5)[sum(is_on)])
-    assert climb(policy, sigma).tolist() == climb(swapped, sigma).tolist() == expected
-    assert len(set(expected)) == 3
-
-
 def test_a_ladder_by_drawdown_follows_the_account():
     """Levels 2, 1 and 0.5 at falls of 10 % and 20 %, each held until the next close."""
     close = 100.0 * np.cumprod([1.0, 1.0, 0.96, 0.98, 0.9, 0.9, 1.1, 1.3, 1.3, 1.3, 1.01])
@@ -218,30 +205,6 @@ def move(ratio: float, by: float, rate: float) -> float:
     """
     turns = ratio / rate
     return ratio * (1.0 + 1.3 * by) / (1.0 - turns * by)
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("side", [1.0, -1.0])
-@pytest.mark.parametrize("capital", [1e4, 5e6])
-def test_the_margin_ratio_leaves_the_band_for_one_close_at_most(side: float, capital: float):
-    """Moves of up to 0.3 % an hour: over the band only where the bar itself took it there, by no
-    more than one such move, and from the next open on at the target but for that bar's move."""
-    market = gentle_walk(6000, 0.003, seed=44)
-    account = bt.Account(capital=capital)
-    policy = MarginBuffer(target=0.06, low=0.8, high=1.25)
-    result = live(market, policy, venue=tiered(), account=account, signal=side)
-    bars = result.bars[1:]
-    ratio, target = bars["margin_ratio"].to_numpy(), bars["target"].to_numpy()
-    is_out = (ratio < 0.048) | (ratio > 0.075)
-    np.testing.assert_array_equal(is_out, ~np.isnan(target))
-    assert is_out.sum() > 3
-    assert not (is_out[1:] & is_out[:-1]).any()
-    rate = bt.margin.maintenance(PRESET, 1.0)
-    assert ratio.max() <= move(0.075, 0.003, rate)
-    after = ratio[1:][is_out[:-1]]
-    assert after.max() <= move(0.06, 0.003, rate)
-    assert after.min() >= move(0.06, -0.003, rate)
-    assert result.metrics["liquidations"] == 0
 
 
 def test_margin_buffer_takes_up_leverage_again_when_the_price_has_run_with_it():

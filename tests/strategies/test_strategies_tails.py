@@ -83,33 +83,3 @@ def test_the_account_loses_more_than_its_budget_as_often_as_the_level_says():
     p = stats.t.cdf(np.log1p(-risk) / sigma[1101:] * math.sqrt(2.0), 4)
     error = math.sqrt(np.sum(p * (1.0 - p)))
     assert held["normal"].sum() == pytest.approx(p.sum(), abs=3 * error)
-
-
-@pytest.mark.slow
-def test_a_short_position_is_sized_by_the_losses_of_a_short_one():
-    """Returns that leap up by 3 % and drift down: the short's tail is the longer one.
-
-    Losses at 99 %: of a long x with 0.97 Phi((0.0009 - x) / 0.001) = 0.01, of a short y with
-    0.03 Phi((0.03 - y) / 0.001) = 0.01. A quantile of n = 1000 has the standard error
-    sqrt(0.0099 / n) / f, f the density there; the mean over bars has a smaller one.
-    """
-    rng = np.random.default_rng(23)
-    steps = np.where(rng.random(3000) < 0.03, 0.03, -0.0009) + 0.001 * rng.standard_normal(3000)
-    market = market_of(100.0 * np.exp(np.cumsum(steps)))
-    policy = TailRisk(
-        measure="VaR", level=0.99, model="historical", window=1000, horizon=1, budget=0.02, cap=50.0
-    )
-    targets = [
-        live(market, policy, signal=side, compile=False).bars["target"].to_numpy()[1100:]
-        for side in (1.0, -1.0)
-    ]
-    for target, middle, share, side in (
-        (targets[0], 0.0009, 0.97, 1),
-        (targets[1], 0.03, 0.03, -1),
-    ):
-        z = stats.norm.isf(0.01 / share)
-        quantile = -side * math.expm1(-side * (middle + 0.001 * z))
-        density = share * stats.norm.pdf(z) / 0.001
-        error = math.sqrt(0.01 * 0.99 / 1000) / density / quantile
-        assert np.mean(target) == pytest.approx(0.02 / quantile, rel=3 * error)
-        assert error < 0.04

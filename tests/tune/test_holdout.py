@@ -8,8 +8,8 @@ import backtest as bt
 from backtest.base.errors import ParameterError
 from backtest.strategies import VolTarget
 from backtest.tune import Study, search, trials, tune
-from backtest.tune.looks import LOOKS, TRIED, find_split
-from tests.tuning import MARKET, MadeUp, seek, start_drawn
+from backtest.tune.looks import find_split
+from tests.tuning import MARKET, seek, start_drawn
 
 pytestmark = pytest.mark.usefixtures("made_up")
 
@@ -91,31 +91,6 @@ def test_looks_and_trials_on_data_that_have_grown_since_count(tmp_path):
     early = seek(store=tmp_path, market=long.prefix(400), seed=7)  # its holdout ends before theirs
     assert early.looks == 1
     assert early.verdict.other_trials == first.trials + grown.trials
-
-
-def test_damaged_lines_count_as_looks_and_as_no_trials(tmp_path):
-    first = seek(store=tmp_path)
-    for name in (LOOKS, TRIED):
-        with (tmp_path / name).open("a", encoding="utf-8") as file:
-            file.write('{"study": 3\n{"study": "a"}\n[]\n')
-    assert first.looks == 3
-    second = seek(store=tmp_path, seed=1)
-    assert second.verdict.other_trials == first.trials
-
-
-def test_a_holdout_that_breaks_a_constraint_is_told(monkeypatch):
-    plain = MadeUp.evaluate
-
-    def evaluate(self, sets, *, first=0, stop=None, returns=False, progress=None):
-        found = plain(self, sets, first=first, stop=stop, returns=returns)
-        if first == 720:
-            found.metrics["ruined"][:] = 1.0
-        return found
-
-    monkeypatch.setattr(MadeUp, "evaluate", evaluate)
-    study = seek()
-    assert "on the holdout the best set breaks ruined == 0" in study.warnings
-    assert study.best is not None
 
 
 def poison(market: bt.Market, split: int) -> bt.Market:

@@ -5,17 +5,9 @@ import functools
 import numpy as np
 import pytest
 
-from backtest.base.errors import ParameterError
 from backtest.tune.search import describe_objective
-from tests.tuning import seek
 
 pytestmark = pytest.mark.usefixtures("made_up")
-
-
-def test_an_objective_function_is_known_by_its_code(tmp_path):
-    seek(store=tmp_path, objective=lambda row: row["sharpe"])
-    with pytest.raises(ParameterError, match="objective"):
-        seek(store=tmp_path, objective=lambda row: row["calmar"], resume=True)
 
 
 class Weighted:

@@ -7,12 +7,11 @@ from typing import Any
 import numpy as np
 import pytest
 
-from backtest.tune import Robustness, winner
+from backtest.tune import Robustness
 from backtest.tune.winner import (
-    choose_candidates,
     draw_neighbors,
 )
-from tests.tuning import Columns, Hills, MadeUp, Mixed, seek, space_of, spike_and_plateau
+from tests.tuning import Columns, MadeUp, Mixed, seek, space_of, spike_and_plateau
 
 pytestmark = pytest.mark.usefixtures("made_up")
 
@@ -39,28 +38,6 @@ def test_robust_takes_the_plateau_and_plain_the_spike(on):
     assert robust.verdict.plain_plateau == 0.0
     assert robust.verdict.plateau == pytest.approx(1.0, abs=0.01)
     assert re.search(r"highest objective +3\.00 ", robust.summary())
-
-
-def test_candidates_are_the_best_and_no_two_boxes_overlap(monkeypatch):
-    chosen = []
-
-    def choose(*args):
-        chosen.append(choose_candidates(*args))
-        return chosen[-1]
-
-    monkeypatch.setattr(winner, "choose_candidates", choose)
-    study = seek(trials=2000)
-    judged = study.table[study.table["robust_score"].notna()]
-    assert len(chosen) == 3
-    assert 16 < len(judged) == sum(map(len, chosen)) <= 31
-    space = space_of(Hills)
-    for rows in chosen:
-        some = study.table.loc[rows]
-        cube = space.encode({name: some[name].to_numpy() for name in ("x", "y")})
-        for k, one in enumerate(cube):
-            away = np.abs(np.delete(cube, k, axis=0) - one).max(axis=1)
-            assert away.min() >= 0.2
-    assert study.table["score"][study.table["stage"] == "search"].idxmax() in judged.index
 
 
 def test_the_winner_has_the_highest_low_quantile():
@@ -119,20 +96,3 @@ def test_where_all_that_leads_stands_at_the_edge_of_a_constraint_the_winner_stan
         assert study.verdict.kept > 0.94
         assert math.isfinite(study.verdict.robust_score)
         assert study.verdict.plain_score > 7.99
-
-
-def test_where_every_candidate_has_bad_neighbours_the_safest_wins(on):
-    """Feasible are only stripes of x: two narrow ones, and a wider one with a lower score."""
-
-    def surface(sets: Columns) -> Columns:
-        x = sets["x"]
-        narrow = (np.abs(x - 2.0) < 0.2) | (np.abs(x - 9.0) < 0.2)
-        wide = np.abs(x - 5.5) < 0.8
-        return {"sharpe": np.where(narrow, 2.0, 1.0), "liquidations": 1.0 - (narrow | wide)}
-
-    on(surface)
-    study = seek(constraints={"liquidations": "== 0"}, trials=2000)
-    assert np.isneginf(study.table["robust_score"].dropna()).all()
-    assert study.best["x"] == pytest.approx(5.5, abs=0.8)
-    assert 0.0 < study.verdict.kept < 1.0
-    assert "neighbors that keep bounds" in study.summary()

@@ -10,14 +10,13 @@ import pandas as pd
 import pytest
 
 import backtest as bt
-from backtest.base.atomic_files import DRAFT_FILE
 from backtest.base.errors import DataError, ParameterError
 from backtest.base.json_values import to_plain
 from backtest.tune import Study, trials
 from backtest.tune.journal import UNFINISHED, name_batch
 from tests.fast_cases import every_nth
 from tests.refusals import check_refused
-from tests.tuning import MARKET, Hills, Mixed, seek, seek_slowly, stand_in
+from tests.tuning import MARKET, Hills, Mixed, seek, seek_slowly
 
 pytestmark = pytest.mark.usefixtures("made_up")
 
@@ -127,23 +126,6 @@ def test_every_sampler_goes_on_as_if_nothing_had_been(tmp_path, monkeypatch, sam
     assert is_same(whole, seek(store=tmp_path / "cut", resume=True, **few))
 
 
-def test_time_spent_before_counts(tmp_path, clock):
-    seconds = 0.3
-    stand_in(pause=0.02)
-
-    def interrupt(progress):
-        if progress.seconds >= 0.15:
-            raise KeyboardInterrupt
-
-    with pytest.warns(UserWarning, match="unfinished"):
-        part = seek(store=tmp_path, trials=None, seconds=seconds, progress=interrupt)
-    before = part.batches[-1].seconds
-    whole = seek(store=tmp_path, trials=None, seconds=seconds, resume=True)
-    searched = [batch.seconds for batch in whole.batches if batch.stage == "search"]
-    assert searched[: len(part.batches)] == [batch.seconds for batch in part.batches]
-    assert before < searched[-1] < seconds + 0.1
-
-
 def test_what_has_begun_is_not_begun_again(tmp_path):
     study = seek(store=tmp_path)
     words = f"{study.folder}: this study was already started; resume=True"
@@ -186,12 +168,6 @@ def test_going_on_with_anything_else_is_refused(tmp_path, changes):
     check_refused(lambda: seek(policy, store=tmp_path, resume=True, **wanted), words)
 
 
-def test_going_on_with_nothing_says_so(tmp_path):
-    check_refused(lambda: seek(store=tmp_path, resume=True), "no study of Hills of these data")
-    check_refused(lambda: seek(resume=True), "resume needs the store")
-    assert not list(tmp_path.iterdir())
-
-
 def test_two_processes_do_not_work_on_one_study(processes, tmp_path):
     child = start(processes, tmp_path, pause=0.05)
     wait_for_batches(tmp_path, 2)
@@ -229,41 +205,11 @@ def test_a_truncated_batch_is_named_and_costs_only_itself(tmp_path, keep):
     pd.testing.assert_frame_equal(whole.table, again.table)
 
 
-def flip_a_bit(folder: Path) -> None:
-    path = name_batch(folder / "trials", 3)
-    content = bytearray(path.read_bytes())
-    content[200] ^= 4
-    path.write_bytes(content)
-
-
-@pytest.mark.parametrize(("damage", "words"), [
-    (flip_a_bit, "not a readable Parquet file"),
-    (lambda folder: name_batch(folder / "trials", 2).unlink(), "batch 000002 of a study is miss"),
-])  # fmt: skip
-def test_a_damaged_study_is_refused(tmp_path, damage, words):
-    damage(cut(tmp_path))
-    check_refused(lambda: seek(store=tmp_path, resume=True), words)
-
-
-def test_a_foreign_folder_and_an_unfinished_study_are_not_loaded(tmp_path):
-    check_refused(lambda: Study.load(tmp_path), "must be the folder of a saved study", DataError)
-    folder = cut(tmp_path)
-    check_refused(lambda: Study.load(folder), "trials.parquet: is missing", DataError)
-
-
 def test_a_sampler_that_has_changed_is_noticed(tmp_path, monkeypatch):
     cut(tmp_path)
     monkeypatch.setattr("tests.tuning.Drawn.batch", 30)
     with pytest.raises(DataError, match="does not hold the sets that the sampler proposes"):
         seek(store=tmp_path, resume=True)
-
-
-def test_drafts_of_a_killed_process_are_cleared(tmp_path):
-    folder = cut(tmp_path)
-    draft = folder / "trials" / f"{DRAFT_FILE}half"
-    draft.write_bytes(b"half a file")
-    seek(store=tmp_path, resume=True)
-    assert not draft.exists()
 
 
 def test_nothing_in_a_folder_is_code(tmp_path):

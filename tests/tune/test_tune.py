@@ -12,9 +12,9 @@ import pytest
 import backtest as bt
 from backtest.base.errors import ParameterError, PolicyError
 from backtest.base.json_values import to_plain
-from backtest.tune import Progress, trials
+from backtest.tune import Progress
 from tests.refusals import check_refused
-from tests.tuning import Columns, Hills, MadeUp, Mixed, dome, seek, stand_in
+from tests.tuning import Columns, Hills, MadeUp, dome, seek, stand_in
 
 pytestmark = pytest.mark.usefixtures("made_up")
 
@@ -59,15 +59,6 @@ def test_seconds_are_of_searching_and_not_of_what_compiles_first(monkeypatch, cl
     assert study.batches[0].seconds < 0.3
 
 
-def test_the_check_for_looking_ahead_takes_nothing_of_a_budget_in_seconds(monkeypatch, clock):
-    """It left no time for a single set, and an error that spoke of a measure."""
-    monkeypatch.setattr(MadeUp, "check_causal", lambda self, sets: clock.pause(0.4))
-    stand_in(pause=0.01)
-    study = seek(trials=None, seconds=0.3, robust=False)
-    assert study.batches[0].seconds < 0.3
-    assert study.trials > 100
-
-
 @pytest.mark.parametrize(("wrong", "words"), [
     ({"trials": 3}, "trials must be"),
     ({"seconds": math.nan}, "seconds must be"),
@@ -90,15 +81,6 @@ def test_the_same_seed_makes_the_same_study_and_another_another():
     assert not one.table["x"].equals(other.table["x"])
 
 
-def test_pieces_do_not_change_what_is_found(monkeypatch):
-    whole = seek()
-    monkeypatch.setattr(trials, "FIRST_PIECE", 3)
-    monkeypatch.setattr(trials, "GROWTH", 1)
-    small = seek()
-    pd.testing.assert_frame_equal(whole.table, small.table)
-    assert to_plain(whole.outcome) == to_plain(small.outcome)
-
-
 def test_progress_is_told_after_every_piece():
     told: list[Progress] = []
     study = seek(progress=told.append)
@@ -119,22 +101,6 @@ def test_account_and_venue_are_searched_by_dotted_names():
     assert study.best_account.band == study.best["account.band"]
     assert study.best_venue.fees.taker == study.best["venue.fees.taker"]
     assert set(study.table["venue.fees.taker"]) == {0.0, 0.001}
-
-
-def test_every_kind_of_parameter_is_searched(on):
-    def surface(sets: Columns) -> Columns:
-        is_b = sets["mode"] == "b"
-        score = np.where(is_b, 1.0 - np.abs(sets["depth"] - 0.8), 0.0) + 0.2 * sets["fast"]
-        return {"sharpe": score - 0.1 * np.abs(sets["n"] - 4)}
-
-    on(surface)
-    study = seek(Mixed, trials=1500)
-    best = study.best_values
-    assert (best["mode"], best["n"], best["fast"]) == ("b", 4, True)
-    assert best["depth"] == pytest.approx(0.8, abs=0.1)
-    assert (study.table.loc[study.table["mode"] == "a", "depth"] == 0.5).all()
-    assert study.table["n"].dtype == np.int64
-    assert study.best_policy == Mixed(**best)
 
 
 def test_constraints_are_kept_whatever_the_score(on):
@@ -208,11 +174,3 @@ def test_a_search_whose_scores_are_all_infinite_ends_without_a_winner(on, value)
     assert study.best is None
     assert "no set keeps all constraints and has a score" in study.warnings[0]
     assert re.search(r"of (\d+) sets \1 keep them and have no finite sharpe", study.warnings[0])
-
-
-def test_an_infinite_score_never_wins(on):
-    def half(sets: Columns) -> Columns:
-        return {"sharpe": np.where(sets["x"] > 5.0, np.inf, sets["x"])}
-
-    on(half)
-    assert seek(trials=200).best["x"] <= 5.0

@@ -62,23 +62,6 @@ def test_an_instrument_listed_in_the_holdout_is_not_searched():
     assert study.outcome.holdout["final_equity"] == whole.metrics["final_equity"]
 
 
-def test_a_part_of_a_panel_keeps_the_terms_of_the_whole():
-    rule = bt.ScenarioMargin(
-        moves={"*": [(-0.1, 1.0)], "pair": [(0.2, 1.0)], "BBB": [(0.3, 1.0)]},
-        groups={"pair": ["AAA"], "last": ["BBB"]},
-        products={"one": ["pair", "last"]},
-        across="same row",
-    )
-    assert rule.without({"BBB"}) == bt.ScenarioMargin(
-        moves={"*": [(-0.1, 1.0)], "pair": [(0.2, 1.0)]},
-        groups={"pair": ["AAA"]},
-        products={"one": ["pair"]},
-        across="same row",
-    )
-    with pytest.raises(ParameterError, match="an unknown 'CCC'"):
-        bt.run(MARKETS.prefix(5), Hold(), **{**TERMS, "venue": {**VENUES, "CCC": make_venue()}})
-
-
 @pytest.mark.parametrize(("settings", "message"), [
     ({"policy": {"AAA": Hold(), "BBB": Hold()}}, "one policy for all instruments"),
     ({"venue": {"AAA": make_venue()}}, "none for BBB"),

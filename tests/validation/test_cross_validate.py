@@ -63,29 +63,6 @@ class Steady(Lever):
         return 0.5 * self.size if bar.rise > 0.0 else self.size
 
 
-def test_consecutive_groups_equal_the_continuous_span_for_a_policy_blind_to_the_account():
-    """Without lots, with one bracket, and no cost: the first decision of each group aside.
-
-    A fresh account holds nothing in its first bar. So returns are compared without those days.
-    """
-    venue = bt.Venue.from_dict({**PLAIN["venue"].to_dict(), "fees": {"taker": 0.0, "maker": 0.0}})
-    groups = split_groups(MARKET, 6, "1d")
-    free = {**PLAIN, "venue": venue}
-    policy = Steady(size=1.0, window=5)
-    parts = [
-        bt.run(
-            MARKET.prefix(groups.span(g)[1]), policy, **free, start=MARKET.times[groups.span(g)[0]]
-        )
-        for g in (1, 2)
-    ]
-    whole = bt.run(MARKET.prefix(groups.span(2)[1]), policy, **free,
-                   start=MARKET.times[groups.span(1)[0]])  # fmt: skip
-    joined = np.concatenate([part.returns.to_numpy() for part in parts])
-    n = len(parts[0].returns)
-    assert np.allclose(joined[:n], whole.returns.to_numpy()[:n], rtol=1e-9, atol=1e-12)
-    assert np.allclose(joined[n + 1 :], whole.returns.to_numpy()[n + 1 :], rtol=1e-9, atol=1e-12)
-
-
 def test_measures_of_groups_add_up_as_one_series():
     """Sums and maxima by hand: fees 1 + 2 = 3, drawdown max(0.1, 0.3); 0.1 and 0.2 compound."""
     rng = np.random.default_rng(0)
@@ -206,20 +183,6 @@ def test_an_embargo_leaves_out_the_first_days_of_groups_after_a_test(found):
         late.splits["out_of_sample"].iloc[0] == pytest.approx(found.splits["out_of_sample"].iloc[0])
         or split["size"] != found.splits.iloc[0]["size"]
     )
-
-
-def test_a_ruined_set_never_wins_and_ruin_ends_a_path():
-    returns = np.full((20, 2), 0.01)
-    alive = GroupPart(
-        sum_moments(returns, np.zeros(20), 20 / 365),
-        {"ruined": np.array([0.0, 1.0]), "max_drawdown": np.array([0.0, 1.0])},
-    )
-    after = alive.take(np.arange(2), np.array([True, False]))
-    found = combine_parts([alive, after], 365.0)
-    assert found["ruined"].tolist() == [0.0, 1.0]
-    assert found["cagr"][1] == -1.0
-    winners = choose_winners([np.array([1.0, -np.inf])], [np.array([0.5, 9.0])])
-    assert winners.row.tolist() == [0]
 
 
 def test_a_cross_validation_killed_at_any_piece_ends_at_the_same_bytes(tmp_path, monkeypatch):

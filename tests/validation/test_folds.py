@@ -73,13 +73,6 @@ def brute(group_of, tested, embargo, is_test):
     return ~is_tested & ~late
 
 
-def test_groups_differ_by_one_day_at_most_and_cover_all_bars():
-    for n in (2, 3, 7):
-        edges = split_groups(MARKET, n, "1d").edges
-        assert (edges[0], edges[-1]) == (0, MARKET.n_bars)
-        assert np.ptp(np.diff(edges)) <= 24
-
-
 @pytest.mark.parametrize("anchored", [False, True])
 @pytest.mark.parametrize("gap", [0, 2])
 @pytest.mark.parametrize("start", [0, 7])
@@ -96,15 +89,6 @@ def test_walk_spans_equal_those_found_bar_by_bar(anchored, gap, start):
         assert (span.train, span.train_stop) == (train[0], train[-1] + 1)
         assert (span.test, span.stop) == (test[0], test[-1] + 1)
     assert spans[-1].stop == market.n_bars
-
-
-def test_a_rest_under_twenty_bars_belongs_to_the_last_test_span():
-    # 30 + 2 x 10 days, and 10 hours
-    market = MARKET.prefix(24 * 50 + 10)
-    spans = plan_spans(market, "30d", "10d")
-    assert [span.stop - span.test for span in spans] == [240, 250]
-    longer = plan_spans(MARKET.prefix(24 * 50 + 20), "30d", "10d")
-    assert [span.stop - span.test for span in longer] == [240, 240, 20]
 
 
 def test_a_table_of_folds_is_read_back_to_the_same_spans():

@@ -1,6 +1,5 @@
 """The command line, the store and the reports know validations."""
 
-import json
 from pathlib import Path
 
 import pytest
@@ -60,43 +59,6 @@ def test_a_validation_is_run_listed_verified_shown_exported_and_reported(place, 
     assert load_saved(folder).verdict.lower() in page.lower()
     assert main(["results", "show", entry.id, "--results", str(place / "results")]) == 0
     assert "backtest validate" in capsys.readouterr().out
-
-
-@pytest.mark.slow
-def test_damage_inside_an_account_of_a_walk_is_found(place):
-    assert call(place, "walk-forward") == 0
-    entry = next(each for each in list_results(place / "results") if each.kind == "walk-forward")
-    path = place / "results" / entry.name / "accounts" / "fixed" / "bars.parquet"
-    whole = path.read_bytes()
-    path.write_bytes(whole[:-1] + b"x")
-    assert verify_folder(path.parents[2]).faults
-    path.write_bytes(whole)
-    assert not verify_folder(path.parents[2]).faults
-
-
-@pytest.mark.slow
-def test_an_experiment_file_gives_the_same_walk(place, capsys):
-    assert call(place, "walk-forward", "--json") == 0
-    by_flags = json.loads(capsys.readouterr().out)["walk"]["id"]
-    (place / "walk.toml").write_text(
-        """
-[data]
-path = "data"
-[policy]
-name = "held.py:Held"
-[run]
-compile = false
-[validate]
-train = "60d"
-test = "30d"
-sampler = "sobol"
-robust = false
-trials = 6
-"""
-    )
-    words = ["validate", "walk-forward", str(place / "walk.toml"), "--json", "--no-save"]
-    assert main(words) == 0
-    assert json.loads(capsys.readouterr().out)["walk"]["id"] == by_flags
 
 
 @pytest.mark.parametrize(("words", "text"), [

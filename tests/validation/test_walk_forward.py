@@ -38,15 +38,6 @@ def test_a_walk_has_the_rows_and_columns_of_the_page(walk):
     assert np.allclose(folds.loc[positive, "shrinkage"], ratio[positive])
 
 
-def test_a_walk_that_is_ruined_has_no_difference_of_growth():
-    """The logarithm of its last return was taken: numpy warned of a division by zero."""
-    bars = MARKET.bars()
-    bars.loc[bars.index[400:], ["open", "high", "low", "close"]] *= 0.02
-    found = walk_forward(bt.Market.from_frames(bars), Lever, **PLAIN, **SMALL)
-    assert found.figures["against_fixed"]["basis"] == "ruin"
-    assert math.isnan(found.figures["against_fixed"]["difference"])
-
-
 def test_objectives_of_a_winner_are_those_of_fresh_accounts_on_both_spans(walk):
     row = walk.folds.iloc[1]
     policy = Lever(size=row["size"], window=int(row["window"]))
@@ -57,16 +48,6 @@ def test_objectives_of_a_winner_are_those_of_fresh_accounts_on_both_spans(walk):
         stop = int(np.searchsorted(MARKET.time, end.value if hasattr(end, "value") else end))
         alone = bt.run(MARKET.prefix(stop), policy, **PLAIN, start=start)
         assert alone.metrics["sharpe"] == row[name]
-
-
-def test_growth_in_sample_is_that_of_the_winners_per_year_of_training(walk):
-    growths = []
-    for row in walk.folds.to_dict("records"):
-        policy = Lever(size=row["size"], window=int(row["window"]))
-        stop = MARKET.times.searchsorted(row["train_end"])
-        alone = bt.run(MARKET.prefix(stop), policy, **PLAIN, start=row["train_start"])
-        growths.append(math.log1p(alone.metrics["total_return"]) / (50 / 365))
-    assert walk.figures["growth_in_sample"] == pytest.approx(np.mean(growths), rel=1e-9)
 
 
 def test_a_space_of_one_set_walks_as_one_run_bit_for_bit():
