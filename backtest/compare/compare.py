@@ -29,7 +29,7 @@ from backtest.base import (
 from backtest.base.units import DAY
 from backtest.compare.comparison import Comparison
 from backtest.compare.pairs import LEAST_SAMPLES, BootstrapRules, tabulate_pairs
-from backtest.engine import Progress, Result, as_of, count_at, earn_cash, finish, run_account
+from backtest.engine import Progress, Result, as_of, earn_cash, finish, run_account
 from backtest.engine.checks import OF_EACH_RUN
 from backtest.measures import Sampled, find_cost_rates, is_lost
 from backtest.measures.performance import LEAST_DEVIATION
@@ -268,28 +268,13 @@ def list_cautions(n: int, scaled: Mapping[str, ScaledAccount] | None) -> Iterato
 
 
 def measure_account(result: Result) -> dict[str, float]:
-    """Return log growth, all measures of a run, and its costs per year over mean equity.
-
-    Of an account in coins also its growth and deepest fall in the quote currency.
-    """
+    """Return log growth, all measures of a run, and its costs per year over mean equity."""
     rates = find_cost_rates(result.tally, result.span)
     return {
         "log_growth": find_growth(result),
         **result.metrics,
         **{f"{name}_annual": rate for name, rate in rates.items()},
-        **measure_in_quote(result),
     }
-
-
-def measure_in_quote(result: Result) -> dict[str, float]:
-    """Return growth and deepest fall at closes in the quote currency, of an account in one coin."""
-    venues = zip(result.list_venues(), result.marks.T, strict=True)
-    of_coins = [marks for venue, marks in venues if venue.contract.kind == "inverse"]
-    marks = next((each for each in of_coins if np.isfinite(each).all()), None)
-    if marks is None:
-        return {}
-    metrics = count_at(result, marks, float(marks[0])).metrics
-    return {f"{name}_quote": metrics[name] for name in ("total_return", "max_drawdown")}
 
 
 def find_growth(result: Result) -> float:

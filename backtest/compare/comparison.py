@@ -46,21 +46,6 @@ MEASURED = (
     "log_growth", "cagr", "volatility", "sharpe", "max_drawdown", "es_95", "mean_leverage",
     "liquidations", "fees_annual", "funding_annual",
 )  # fmt: skip
-WHOLE_HEADS = {
-    "total_return": Head("growth", style="percent"),
-    "max_drawdown": Head("drawdown", style="percent"),
-    "total_return_quote": Head("growth", "quote currency", "percent"),
-    "max_drawdown_quote": Head("drawdown", "quote currency", "percent"),
-    "options_cost_annual": Head("options", "cost a year", "percent"),
-    "options_spread_annual": Head("spread", "in it", "percent"),
-    "ruined": Head("ruined", style="claim"),
-}
-OF_SOME = ("total_return_quote", "options_cost_annual")
-"""Measures that only accounts in coins, or with options, have."""
-OPTION_COSTS = (
-    "Options cost premium less proceeds, and fees, of the mean equity a year; that contains the "
-    "spread paid."
-)
 TITLES = {
     "log_growth": "log growth per year",
     "sharpe": "Sharpe",
@@ -228,8 +213,6 @@ class Comparison(SavedResult):
                 "At equal risk: positions were scaled by factors known only afterwards, to compare "
                 "and not to trade."
             )
-        if any(name in self.table for name in OF_SOME[1:]):
-            found.append(OPTION_COSTS)
         for measure, doubt in DOUBTS.items():
             counts = self.table[measure][self.table[measure] > 0.0]
             if len(counts):
@@ -302,10 +285,6 @@ class Comparison(SavedResult):
             ShownTable(ordered, "Measures", columns=names, labels=label,
                        note="The highest log growth first, ruined accounts last."),
         ]  # fmt: skip
-        if any(name in self.table for name in OF_SOME):
-            whole = tuple(name for name in WHOLE_HEADS if name in self.table)
-            accounts.append(ShownTable(ordered, "Over the run", OPTION_COSTS, labels=label,
-                                       heads=WHOLE_HEADS, columns=whole))  # fmt: skip
         gaps: list[Shown] = []
         for measure, title in TITLES.items():
             rows = self.differences[self.differences["measure"] == measure].set_index("policy")

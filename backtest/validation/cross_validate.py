@@ -53,30 +53,9 @@ from backtest.sweep import (
     to_plain_value,
 )
 from backtest.tune import find_distinct, write_study_file
+from backtest.validation import spans as s
+from backtest.validation import validation as v
 from backtest.validation.procedure import Procedure, read_procedure
-from backtest.validation.spans import (
-    Groups,
-    check_counts,
-    check_embargo,
-    find_embargoed,
-    list_paths,
-    list_splits,
-    split_groups,
-)
-from backtest.validation.validation import (
-    EVEN,
-    EVIDENCE,
-    Estimate,
-    Validation,
-    estimate_share,
-    find_rank,
-    load_finished,
-    open_progress,
-    order_scores,
-    read_figures,
-    select_metrics,
-    share_overfit,
-)
 from backtest.venue import Venue
 
 if TYPE_CHECKING:
@@ -195,9 +174,9 @@ def cross_validate(  # noqa: PLR0913 - keywords, each with a default that is sai
     procedure = read_procedure(locals())
     check_procedure(procedure)
     market = procedure.market
-    n, k = check_counts(groups, test_groups)
-    cut = split_groups(market, n, sampling)
-    bars = check_embargo(embargo, cut, market)
+    n, k = s.check_counts(groups, test_groups)
+    cut = s.split_groups(market, n, sampling)
+    bars = s.check_embargo(embargo, cut, market)
     period = max(parse_duration(sampling, "sampling"), market.interval)
     skipped = min(-(-bars * market.interval // period), int(np.diff(cut.samples).min()) - 2)
     plan = SplitPlan(cut, k, bars, skipped)
@@ -206,10 +185,10 @@ def cross_validate(  # noqa: PLR0913 - keywords, each with a default that is sai
     )
     drawn = draw_sets(procedure.space, procedure.trials, seed=procedure.seed)
     sets = take_sets(drawn, find_distinct(drawn))
-    if (finished := load_finished(CrossValidation, store, manifest, resume=resume)) is not None:
+    if (finished := v.load_finished(CrossValidation, store, manifest, resume=resume)) is not None:
         return finished
     evaluator = procedure.build_evaluator()
-    with open_progress(store, manifest, resume=resume) as folder:
+    with v.open_progress(store, manifest, resume=resume) as folder:
         with warn_once(is_first=False), on_cluster(evaluator, cluster) as working:
             working.check_causal(procedure.space.list_ends())
             runs = run_groups(working, sets, plan.groups, folder, progress)
@@ -226,7 +205,7 @@ def cross_validate(  # noqa: PLR0913 - keywords, each with a default that is sai
 
 
 class SplitPlan(NamedTuple):
-    groups: Groups
+    groups: s.Groups
     k: int
     embargo: int
     skipped: int
@@ -305,7 +284,7 @@ def find_known(measure: Any, values: FloatArray) -> float:
 def tabulate_splits(
     procedure: Procedure, evaluator: Evaluator, sets: Sets, plan: SplitPlan, winners: SplitWinners
 ) -> pd.DataFrame:
-    table = pd.DataFrame({"groups": list_splits(plan.groups.n, plan.k)})
+    table = pd.DataFrame({"groups": s.list_splits(plan.groups.n, plan.k)})
     table = table.assign(in_sample=winners.inside, out_of_sample=winners.outside, rank=winners.rank)
     for name in procedure.names:
         setting = evaluator.settings[name]
@@ -329,7 +308,7 @@ class GroupRuns(NamedTuple):
 def run_groups(
     evaluator: Evaluator,
     sets: Sets,
-    groups: Groups,
+    groups: s.Groups,
     folder: Path | None,
     progress: Progress | None,
 ) -> list[GroupRuns]:
@@ -441,7 +420,7 @@ class GroupPart(NamedTuple):
 
 
 def build_parts(
-    procedure: Procedure, groups: Groups, runs: Sequence[GroupRuns], skipped: int
+    procedure: Procedure, groups: s.Groups, runs: Sequence[GroupRuns], skipped: int
 ) -> list[GroupPart]:
     market, parts = procedure.market, []
     for group, each in enumerate(runs):
@@ -522,8 +501,8 @@ def score_splits(
 ) -> SplitWinners:
     insides, outsides = [], []
     n = len(plain)
-    for tested in list_splits(n, k):
-        embargoed = find_embargoed(n, tested)
+    for tested in s.list_splits(n, k):
+        embargoed = s.find_embargoed(n, tested)
         train = [late[g] if embargoed[g] else plain[g] for g in range(n) if g not in tested]
         inside, violation = score_parts(procedure, train, failed, periods)
         insides.append(np.where(violation == 0.0, inside, -np.inf))
@@ -537,7 +516,7 @@ def score_parts(
 ) -> tuple[FloatArray, FloatArray]:
     metrics = combine_parts(parts, periods)
     scores, violation = procedure.goal.score(metrics, failed)
-    return order_scores(scores, metrics["ruined"]), violation
+    return v.order_scores(scores, metrics["ruined"]), violation
 
 
 # ------------------------------------------------------------------- winners, paths and their luck
@@ -553,20 +532,20 @@ def choose_winners(inside: Sequence[FloatArray], outside: Sequence[FloatArray]) 
     for one, other in zip(inside, outside, strict=True):
         best = int(np.argmax(one))
         is_any = bool(np.isfinite(one[best]))
-        found = (best, float(one[best]), float(other[best]), find_rank(other, best))
+        found = (best, float(one[best]), float(other[best]), v.find_rank(other, best))
         rows.append(found if is_any else (-1, math.nan, math.nan, math.nan))
     row, *scores = (np.array(column) for column in zip(*rows, strict=True))
     return SplitWinners(row, *scores)
 
 
-def estimate_overfitting(ranks: FloatArray, n: int, k: int) -> Estimate:
-    return estimate_share(share_overfit(ranks), count_independent_splits(n, k))
+def estimate_overfitting(ranks: FloatArray, n: int, k: int) -> v.Estimate:
+    return v.estimate_share(v.share_overfit(ranks), count_independent_splits(n, k))
 
 
 @functools.cache
 def count_independent_splits(n: int, k: int) -> float:
     """Return how many independent splits have an overfitting that scatters as much on noise."""
-    splits = list_splits(n, k)
+    splits = s.list_splits(n, k)
     chosen = np.unique(np.linspace(0, len(splits) - 1, MOST_COMPARED).astype(np.int64))
     tested = np.zeros((len(chosen), n))
     for row, place in enumerate(chosen.tolist()):
@@ -592,7 +571,7 @@ def stitch_paths(
     periods: float,
 ) -> tuple[pd.DataFrame, FloatArray]:
     """Return the measures of each path, and the unit values of shape (n_paths, n_samples)."""
-    rows = winners.row[np.array(list_paths(plan.groups.n, plan.k))]
+    rows = winners.row[np.array(s.list_paths(plan.groups.n, plan.k))]
     alive = np.ones(len(rows), dtype=np.bool_)
     taken, returns = [], []
     for group in range(plan.groups.n):
@@ -636,7 +615,7 @@ def judge_best(sharpe: FloatArray, runs: Sequence[GroupRuns], periods: float) ->
 
 
 @dataclass(frozen=True, eq=False, repr=False)
-class CrossValidation(Validation):
+class CrossValidation(v.Validation):
     """Result of a combinatorial cross-validation of choosing the best of many sets.
 
     Attributes
@@ -695,8 +674,8 @@ class CrossValidation(Validation):
     @property
     def details(self) -> str:
         """What was searched, and what luck alone would show, in sentences."""
-        best, lucky = (read_figures(self.figures, f"{k}_sharpe") for k in ("best", "lucky"))
-        rank = read_figures(self.figures, "mean_rank")
+        best, lucky = (v.read_figures(self.figures, f"{k}_sharpe") for k in ("best", "lucky"))
+        rank = v.read_figures(self.figures, "mean_rank")
         return (
             f"{self.describe_search()} The mean rank of winners out of sample is "
             f"{format_number(rank)} (1 best, 0.5 the median). The best Sharpe ratio over all "
@@ -757,12 +736,12 @@ class CrossValidation(Validation):
 
     def list_measures(self) -> Mapping[str, float]:
         """Return the medians over paths."""
-        return select_metrics(self.paths.median().to_dict())
+        return v.select_metrics(self.paths.median().to_dict())
 
     def list_numbers(self) -> list[Headline]:
         """Return the probability of overfitting, and the objective in and out of sample."""
         pbo, figures = self.pbo, self.figures
-        inside, outside = (read_figures(figures, f"median_{k}_sample") for k in ("in", "out_of"))
+        inside, outside = (v.read_figures(figures, f"median_{k}_sample") for k in ("in", "out_of"))
         return [
             Headline("pbo", "Overfitting", float(pbo), "decimals", "share of winners no better "
                      f"than the median; {pbo.low:.2f} to {pbo.high:.2f}", "less"),
@@ -823,11 +802,11 @@ def write_verdict(found: CrossValidation) -> str:
     number = f"the best set has a deflated Sharpe ratio of {format_probability(deflated)}"
     if math.isnan(deflated):
         return f"no verdict: no set has a Sharpe ratio over all groups; {lost}"
-    if deflated < EVIDENCE:
+    if deflated < v.EVIDENCE:
         return f"no evidence that the best set is more than luck: {number}, and {lost}"
-    if pbo > EVEN:
+    if pbo > v.EVEN:
         return f"the policy gains, but choosing its best set adds nothing: {number}, yet {lost}"
-    if pbo.high >= EVEN:
+    if pbo.high >= v.EVEN:
         return (
             f"the policy gains, and it is not clear that choosing its best set adds anything: "
             f"{number}, and {lost}"

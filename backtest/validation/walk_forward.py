@@ -23,7 +23,6 @@ from backtest.base import (
     Part,
     Range,
     Shown,
-    ShownChart,
     ShownTable,
     checked_only,
     format_percent,
@@ -35,9 +34,6 @@ from backtest.base import (
 )
 from backtest.base.units import DAY, YEAR_DAYS
 from backtest.compare import (
-    BootstrapRules,
-    estimate_pairs,
-    find_basis,
     find_growth,
     sample_returns,
     search_scale,
@@ -72,37 +68,11 @@ from backtest.tune import (
     is_feasible,
     search_and_choose,
 )
+from backtest.validation import spans as s
+from backtest.validation import validation as v
 from backtest.validation.procedure import (
     Procedure,
     read_procedure,
-)
-from backtest.validation.spans import (
-    TIMES,
-    FoldSpan,
-    describe_bar,
-    plan_spans,
-    read_spans,
-    tabulate_spans,
-    warn_of_short,
-)
-from backtest.validation.validation import (
-    ACCOUNTS,
-    CONFIDENCE,
-    EVEN,
-    EVIDENCE,
-    ChanceCount,
-    Validation,
-    count_by_chance,
-    estimate_share,
-    find_rank,
-    finite_or_nan,
-    load_finished,
-    open_progress,
-    order_scores,
-    read_figures,
-    select_metrics,
-    share_overfit,
-    show_choice,
 )
 
 if TYPE_CHECKING:
@@ -116,11 +86,8 @@ if TYPE_CHECKING:
 
 KIND = "walk-forward"
 NO_WINNER = -1
-LEAST_DRAWN = 4
-"""Least returns that are resampled."""
 FEW_TRADES = 10
 """A fold with fewer trades than this says little about its parameters."""
-DRAWS = 1_999
 MOST_NOTES = 5
 """Most kinds of warnings of folds that a walk repeats."""
 MEASURES = ("cagr", "volatility", "sharpe", "max_drawdown", "total_return", "turnover", "fees",
@@ -140,8 +107,6 @@ BESIDE = (
     "Constant leverage pays the same costs, and has the volatility of the re-tuned account; the "
     "market is held at 1x without costs."
 )
-PLATEAU_WIDTH = 0.1
-PARAMETER = "Blue: the winner of each fold. Gray: the box of its neighbors."
 
 
 @record_making
@@ -236,22 +201,22 @@ def walk_forward(  # noqa: PLR0913 - keywords, each with a default that is said
     procedure = read_procedure(locals())
     market = procedure.market
     if folds is None:
-        spans = plan_spans(market, train, test, anchored, gap)
+        spans = s.plan_spans(market, train, test, anchored, gap)
     else:
-        spans = read_spans(folds, market)
-    table = tabulate_spans(market, spans)
+        spans = s.read_spans(folds, market)
+    table = s.tabulate_spans(market, spans)
     rows = [[f"{time:%Y-%m-%d %H:%M:%S}" for time in row] for row in table.to_numpy().tolist()]
     manifest = procedure.describe(
         KIND,
         sampler=procedure.sampler,
         robust=procedure.rule.to_dict() if procedure.is_robust else False,
         carry=carry,
-        spans={"columns": list(TIMES), "rows": rows},
+        spans={"columns": list(s.TIMES), "rows": rows},
     )
-    if (finished := load_finished(WalkForward, store, manifest, resume=resume)) is not None:
+    if (finished := v.load_finished(WalkForward, store, manifest, resume=resume)) is not None:
         return finished
     evaluator = procedure.build_evaluator()
-    with open_progress(store, manifest, resume=resume) as folder:
+    with v.open_progress(store, manifest, resume=resume) as folder:
         with warn_once(is_first=False), on_cluster(evaluator, cluster) as working:
             found = search_folds(procedure, working, spans, folder, progress)
         walk = build_walk(procedure, found, manifest, carry=carry)
@@ -274,7 +239,7 @@ class SearchedFold(NamedTuple):
     winner's log growth per year on the train span.
     """
 
-    span: FoldSpan
+    span: s.FoldSpan
     sets: Sets
     winner: int
     values: dict[str, Any]
@@ -286,13 +251,13 @@ class SearchedFold(NamedTuple):
 
     @property
     def rank(self) -> float:
-        return find_rank(self.outside, self.winner) if self.winner >= 0 else math.nan
+        return v.find_rank(self.outside, self.winner) if self.winner >= 0 else math.nan
 
 
 def search_folds(
     procedure: Procedure,
     evaluator: Evaluator,
-    spans: list[FoldSpan],
+    spans: list[s.FoldSpan],
     folder: Path | None,
     progress: Progress | None,
 ) -> list[SearchedFold]:
@@ -307,7 +272,7 @@ def search_folds(
         if fold.winner < 0 and not found:
             raise ParameterError(
                 "the first train span must have a set that keeps all constraints, none of "
-                f"{len(fold.inside):,} does from {describe_bar(evaluator.market, span.train)}"
+                f"{len(fold.inside):,} does from {s.describe_bar(evaluator.market, span.train)}"
             )
         found.append(fold if fold.winner >= 0 else fold._replace(values=found[-1].values))
     if progress is not None:
@@ -324,7 +289,7 @@ def _report_sets(
 def search_fold(
     procedure: Procedure,
     whole: Evaluator,
-    span: FoldSpan,
+    span: s.FoldSpan,
     folder: Path | None,
     on_batch: Callable[[SearchProgress], object] | None,
 ) -> SearchedFold:
@@ -371,7 +336,7 @@ def search_fold(
         winner=winner,
         values=values,
         inside=np.where(is_kept, trials.scores[rows], -np.inf),
-        outside=order_scores(outside.scores, outside.metrics["ruined"]),
+        outside=v.order_scores(outside.scores, outside.metrics["ruined"]),
         growth=growth,
         verdict=outcome.verdict,
         warnings=tuple(outcome.warnings),
@@ -497,7 +462,7 @@ def hold_at_equal_risk(
 
 
 def tabulate_folds(procedure: Procedure, found: Sequence[SearchedFold]) -> pd.DataFrame:
-    table = tabulate_spans(procedure.market, [fold.span for fold in found])
+    table = s.tabulate_spans(procedure.market, [fold.span for fold in found])
     for name in procedure.names:
         table[name_column(name)] = [fold.values[name] for fold in found]
     inside = np.array([fold.verdict.score for fold in found])
@@ -519,8 +484,8 @@ def tabulate_trials(procedure: Procedure, found: Sequence[SearchedFold]) -> pd.D
         pd.DataFrame(
             {
                 "fold": np.full(len(fold.inside), k, dtype=np.int64),
-                "in_sample": finite_or_nan(fold.inside),
-                "out_of_sample": finite_or_nan(fold.outside),
+                "in_sample": v.finite_or_nan(fold.inside),
+                "out_of_sample": v.finite_or_nan(fold.outside),
                 "is_winner": np.arange(len(fold.inside)) == fold.winner,
                 **{name_column(name): fold.sets[name] for name in procedure.names},
             }
@@ -547,7 +512,7 @@ def judge_walk(
         "efficiency": outside / inside if inside > 0.0 else math.nan,
         "efficiency_difference": outside - inside,
         "mean_rank": float(np.nanmean(ranks)) if known else math.nan,
-        "pbo": estimate_share(share_overfit(ranks), known).to_dict(),
+        "pbo": v.estimate_share(v.share_overfit(ranks), known).to_dict(),
         **judge_account(procedure, found, walked),
         "trades": trades,
         "warnings": list(list_warnings(found, trades)),
@@ -559,15 +524,9 @@ def judge_account(
 ) -> dict[str, Any]:
     result, fixed = walked.result, walked.fixed
     if result is None:
-        return {"sharpe": math.nan, "deflated_sharpe": math.nan, "against_fixed": None,
-                "effective_trials": math.nan, "broken": {}, "beside": {}}  # fmt: skip
-    sampled = sample_returns({"re-tuned": result, "tuned once": fixed})
-    ruined = np.array([each.metrics["ruined"] != 0.0 for each in (result, fixed)])
-    pair = np.array([[0, 1]])
-    bases = np.array([find_basis(sampled.returns, pair[0], ruined)], dtype=object)
-    rules = BootstrapRules(CONFIDENCE, DRAWS, procedure.seed)
-    living = sampled._replace(returns=np.where(ruined[:, None], 0.0, sampled.returns))
-    gap, _ = estimate_pairs(living, pair, bases, "log_growth", rules, None)
+        return {"sharpe": math.nan, "deflated_sharpe": math.nan, "effective_trials": math.nan,
+                "broken": {}, "beside": {}}  # fmt: skip
+    sampled = sample_returns({"re-tuned": result})
     trials = count_trials(found)
     deflated, _ = deflate_alone(sampled.returns[0] - sampled.free, trials)
     held = hold_at_equal_risk(procedure, found[0], found[-1].span.stop, result)
@@ -576,16 +535,12 @@ def judge_account(
     return {
         "sharpe": float(result.metrics["sharpe"]),
         "effective_trials": trials,
-        "deflated_sharpe": 0.0 if ruined[0] else deflated,
+        "deflated_sharpe": 0.0 if result.metrics["ruined"] else deflated,
         "broken": {
             str(each): float(result.metrics[each.name])
             for each in procedure.goal.list_broken(result.metrics)
         },
         "beside": beside,
-        "against_fixed": {
-            **{name: float(column[0]) for name, column in gap.items()},
-            "basis": str(bases[0]),
-        },
     }
 
 
@@ -616,7 +571,7 @@ def count_trades(procedure: Procedure, walked: Walked, found: Sequence[SearchedF
 
 
 def list_warnings(found: Sequence[SearchedFold], trades: Sequence[int]) -> Iterator[str]:
-    yield from warn_of_short([fold.span for fold in found])
+    yield from s.warn_of_short([fold.span for fold in found])
     few = sum(n < FEW_TRADES for n in trades)
     if 2 * few > len(found):
         yield (
@@ -680,7 +635,7 @@ def correlate_pair(one: SearchedFold, other: SearchedFold) -> float:
 
 
 @dataclass(frozen=True, eq=False, repr=False)
-class WalkForward(Validation):
+class WalkForward(v.Validation):
     """Result of a walk-forward: tuned on each train span, tested on the span after it.
 
     Attributes
@@ -723,21 +678,21 @@ class WalkForward(Validation):
 
     kind = "walk-forward"
     plural = "walk-forward validations"
-    inner = (ACCOUNTS,)
+    inner = (v.ACCOUNTS,)
     table_names = ("folds", "stability", "trials")
 
     @property
     def efficiency(self) -> float:
         """Log growth per year out of sample over that in sample; NaN if that is not positive."""
-        return read_figures(self.figures, "efficiency")
+        return v.read_figures(self.figures, "efficiency")
 
     @property
     def efficiency_difference(self) -> float:
         """Log growth per year out of sample less that in sample."""
-        return read_figures(self.figures, "efficiency_difference")
+        return v.read_figures(self.figures, "efficiency_difference")
 
     @property
-    def chance(self) -> dict[str, ChanceCount]:
+    def chance(self) -> dict[str, v.ChanceCount]:
         """Counts of folds beside what chance alone gives.
 
         ``better_than_median``: winners that were better than the median set out of sample.
@@ -747,8 +702,8 @@ class WalkForward(Validation):
         ranks, deflated = (self.folds[name].to_numpy(dtype=np.float64) for name in names)
         ranks, deflated = ranks[~np.isnan(ranks)], deflated[~np.isnan(deflated)]
         return {
-            "better_than_median": count_by_chance(ranks > EVEN, 0.5),
-            "searches_with_evidence": count_by_chance(deflated >= EVIDENCE, 1.0 - EVIDENCE),
+            "better_than_median": v.count_by_chance(ranks > v.EVEN, 0.5),
+            "searches_with_evidence": v.count_by_chance(deflated >= v.EVIDENCE, 1.0 - v.EVIDENCE),
         }
 
     @property
@@ -768,8 +723,13 @@ class WalkForward(Validation):
 
     @property
     def details(self) -> str:
-        """What was searched, and what re-tuning gained, in sentences."""
-        return f"{self.describe_search()} {' '.join(describe_choice(self))}"
+        """What was searched, and what it gained in and out of sample, in sentences."""
+        found = (v.read_figures(self.figures, f"growth_{k}_sample") for k in ("in", "out_of"))
+        inside, outside = map(format_percent, found)
+        return (
+            f"{self.describe_search()} Log growth per year was {inside} in sample and {outside} "
+            "out of sample."
+        )
 
     def list_parts(self) -> list[Part]:
         """Return the accounts, what choosing was worth, and the parameters through time."""
@@ -780,13 +740,10 @@ class WalkForward(Validation):
                  self._show_accounts(), "both"),
             Part("choice", "What choosing was worth", "Winners of the train spans, in their test "
                  "spans.", (
-                     show_choice(self.trials, self.objective),
-                     self._show_winners(),
+                     v.show_choice(self.trials, self.objective),
                      ShownTable(folds, "Folds", RANK, heads=OF_SPANS))),
-            Part("parameters", "Parameters through time", "The winner of each fold, with the "
-                 "plateau around it.", (
-                     *show_parameters(self.folds, self.manifest),
-                     ShownTable(self.stability, "Stability", STABILITY, heads=OF_STABILITY))),
+            Part("parameters", "How far winners agree", "", (
+                ShownTable(self.stability, "Stability", STABILITY, heads=OF_STABILITY),)),
         ]  # fmt: skip
 
     def _show_accounts(self) -> tuple[Shown, ...]:
@@ -800,7 +757,7 @@ class WalkForward(Validation):
         }
         rows = {name: dict(each.metrics) for name, each in kept.items()}
         beside = self.figures["beside"]
-        rows |= {name: {k: read_figures(row, k) for k in row} for name, row in beside.items()}
+        rows |= {name: {k: v.read_figures(row, k) for k in row} for name, row in beside.items()}
         table = pd.DataFrame.from_dict(rows, orient="index").reindex(columns=list(MEASURES))
         edges = pd.DatetimeIndex(self.folds["test_start"]).as_unit("ns").asi8
         return (
@@ -808,16 +765,6 @@ class WalkForward(Validation):
                           tuple(map(float, edges)), "Thin lines: parameters may change."),
             ShownTable(table, "Measures over all test spans", BESIDE if beside else "",
                        labels=Head("account"), columns=MEASURES),
-        )  # fmt: skip
-
-    def _show_winners(self) -> ShownChart:
-        caption = f"The winner's {self.objective} on the train span, and on the test span after it."
-        colors = {"in sample": "neutral", "out of sample": "accent"}
-        table = self.folds.set_index("test_start")[["in_sample", "out_of_sample"]]
-        return ShownChart(
-            "folds", f"{self.objective} of the winners, fold by fold", caption,
-            table.set_axis([*colors], axis=1), "points", colors, "test span from",
-            has_legend=True,
         )  # fmt: skip
 
     def list_assumptions(self) -> tuple[str, ...]:
@@ -831,12 +778,12 @@ class WalkForward(Validation):
 
     def list_measures(self) -> Mapping[str, float]:
         """Return the measures of the re-tuned account."""
-        return {} if self.result is None else select_metrics(self.result.metrics)
+        return {} if self.result is None else v.select_metrics(self.result.metrics)
 
     def list_numbers(self) -> list[Headline]:
         """Return the Sharpe ratios of both accounts, and what says whether the choice lasts."""
         pbo, figures = self.pbo, self.figures
-        tried, known = int(self.folds["trials"].sum()), read_figures(figures, "effective_trials")
+        tried, known = int(self.folds["trials"].sum()), v.read_figures(figures, "effective_trials")
         of_sets = f"that it is more than the luck of {tried:,} sets ({known:,.0f} independent)"
         numbers = [
             Headline("deflated_sharpe", "Deflated Sharpe", self.deflated_sharpe,
@@ -908,7 +855,7 @@ def write_verdict(walk: WalkForward) -> str:
     if broken:
         told = ", ".join(f"{rule} (it came to {value:.4g})" for rule, value in broken.items())
         clauses.append(f"out of sample the account broke a constraint of the search: {told}")
-    if walk.pbo > EVEN:
+    if walk.pbo > v.EVEN:
         clauses.append(
             f"the choice is no better than chance: the overfitting probability is {walk.pbo:.2f}"
         )
@@ -923,59 +870,22 @@ def write_evidence(walk: WalkForward) -> str:
     words = f"winners were {{}} the median set, where chance alone gives {count.expected:g}"
     lost = f"{count.n - count.found} of {count.n} {words.format('no better than')}"
     won = f"{count.found} of {count.n} {words.format('better than')}"
-    if walk.deflated_sharpe < EVIDENCE:
+    if walk.deflated_sharpe < v.EVIDENCE:
         return (
-            f"no evidence that re-tuning finds what lasts: {number}, and {EVIDENCE} or more would "
-            f"be evidence; {lost if count.n else 'a single set leaves nothing to choose'}"
+            f"no evidence that re-tuning finds what lasts: {number}, and {v.EVIDENCE} or more "
+            f"would be evidence; {lost if count.n else 'a single set leaves nothing to choose'}"
         )
     if math.isnan(pbo):
         return f"evidence of a gain out of sample, {number}; a single set leaves nothing to choose"
-    if pbo > EVEN:
+    if pbo > v.EVEN:
         return (
             f"the policy gains out of sample, but choosing its parameters adds nothing: {number}, "
             f"yet {lost}"
         )
-    if pbo.high >= EVEN:
+    if pbo.high >= v.EVEN:
         return (
             f"the policy gains out of sample, and it is not clear that choosing its parameters "
             f"adds anything: {number}; {won}, and as many or more with probability "
             f"{format_probability(count.p_value)}"
         )
     return f"evidence that it lasts: {number}, and {won}"
-
-
-def describe_choice(walk: WalkForward) -> Iterator[str]:
-    inside, outside = (read_figures(walk.figures, f"growth_{k}_sample") for k in ("in", "out_of"))
-    yield (
-        f"Log growth per year was {format_percent(inside)} in sample and {format_percent(outside)} "
-        "out of sample."
-    )
-    gap = walk.figures["against_fixed"]
-    if gap and math.isfinite(read_figures(gap, "low")):
-        words = "more than noise" if read_figures(gap, "p_value") <= 1.0 - EVIDENCE else "noise"
-        low, gain, high = (format_percent(read_figures(gap, k))
-                           for k in ("low", "difference", "high"))  # fmt: skip
-        yield (
-            f"Re-tuning changed log growth per year by {gain} against tuning once, 95 % interval "
-            f"{low} to {high}: {words}."
-        )
-
-
-def show_parameters(folds: pd.DataFrame, manifest: Mapping[str, Any]) -> Iterator[ShownChart]:
-    rule = manifest["robust"] or {}
-    width = float(rule.get("width", PLATEAU_WIDTH)) if isinstance(rule, dict) else PLATEAU_WIDTH
-    names = ("lower end of its plateau", "upper end of its plateau", "winner")
-    colors = dict(zip(names, ("neutral", "neutral", "accent"), strict=True))
-    for facts in manifest["space"]["dimensions"]:
-        each = Dimension(**{name: facts[name] for name in Dimension._fields})
-        if each.options:
-            continue
-        values = folds[name_column(each.name)].to_numpy(dtype=np.float64)
-        ends = (each.decode(np.clip(each.encode(values) + side, 0.0, 1.0))
-                for side in (-width, width))  # fmt: skip
-        table = pd.DataFrame(dict(zip(names, (*ends, values), strict=True)), folds["test_start"])
-        table.loc[folds["test_end"].iloc[-1]] = table.iloc[-1]
-        yield ShownChart(
-            f"parameter-{each.name}", each.name.replace("_", " "), PARAMETER, table, "steps",
-            colors, log="y" if each.log else "", size="half", height=240,
-        )  # fmt: skip

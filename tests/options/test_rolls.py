@@ -99,11 +99,7 @@ def test_without_options_there_are_no_rolls_and_a_saved_run_keeps_them(
         hedged.rolls("day")  # type: ignore[arg-type]
 
 
-def test_a_comparison_has_the_cost_of_protection_beside_growth_in_coins_and_in_money():
-    """An account in coins: its growth in money is that of its coins times that of their price.
-
-    A result under a preset of margin is compared as its policy.
-    """
+def test_a_comparison_has_the_cost_of_protection():
     market = bt.Market.sample(bars=72)
     put = bt.Option(
         kind="put", strike=26_000, expiry="2023-01-20 08:00", underlying="BTC", settlement="coin"
@@ -120,21 +116,9 @@ def test_a_comparison_has_the_cost_of_protection_beside_growth_in_coins_and_in_m
     hedged = bt.run(markets, TailHedge(Constant(1.0), tenor=18.0, budget=0.01), **terms)
     arms = {"bare": Constant(1.0), "hedged": hedged}
     done = compare_policies(markets, arms, **terms, draws=99, confidence=0.9)
-    coins = hedged.bars["equity"] / 10.0
-    growth = coins.iloc[-1] * market.mark_close[-1] / market.mark_close[0] - 1.0
     row = done.table.loc["hedged"]
-    assert row["total_return_quote"] == pytest.approx(growth)
-    value = coins.to_numpy() * market.mark_close
-    assert row["max_drawdown_quote"] == pytest.approx(
-        float(np.max(1.0 - value / np.maximum.accumulate(value)))
-    )
     assert row["options_cost_annual"] == hedged.metrics["options_cost_annual"]
     assert np.isnan(done.table["options_cost_annual"]["bare"])
-    linear = compare_policies(
-        bt.Market.sample(bars=72), {"one": Constant(1.0), "two": Constant(2.0)},
-        **{**terms, "venue": make_venue(), "account": bt.Account()}, draws=99, confidence=0.9,
-    )  # fmt: skip
-    assert "total_return_quote" not in linear.table
 
 
 class EachClose(TailHedge):

@@ -1,6 +1,5 @@
 """Baselines of walks: the account, the figures and the winners of every fold are held."""
 
-import importlib
 import json
 import math
 from dataclasses import replace
@@ -36,16 +35,8 @@ robust = false
 """
 
 
-@pytest.fixture(scope="module", autouse=True)
-def _few_draws():
-    """Bootstrap draws decide no number that is looked at here."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(importlib.import_module("backtest.validation.walk_forward"), "DRAWS", 99)
-        yield
-
-
 @pytest.fixture(scope="module")
-def walk(_few_draws):
+def walk():
     return walk_forward(make_market(90), Lever, **PLAIN, **SMALL, **SPACE)
 
 
