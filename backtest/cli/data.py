@@ -171,7 +171,6 @@ Instrument = Annotated[str | None, flag("Name of the instrument; selects one of 
 Interval = Annotated[str | None, flag("Selects the bars among several files.")]
 Timezone = Annotated[str | None, flag("Time zone of stamps that have none, such as UTC.")]
 Sessions = Annotated[bool, flag("The market closes: bars may be missing.", "--sessions")]
-Decimal = Annotated[str, flag("Decimal mark of a CSV: '.' or ','.")]
 
 
 def import_files(  # noqa: PLR0913 - one for each flag
@@ -201,7 +200,6 @@ def import_files(  # noqa: PLR0913 - one for each flag
     sessions: Sessions = False,
     start: Annotated[str | None, flag("First bar to read, UTC.", "--from")] = None,
     end: Annotated[str | None, flag("End of the last bar, UTC.", "--to")] = None,
-    decimal: Decimal = ".",
     as_json: AsJson = False,
 ) -> None:
     """Convert files of other tools to the project's layout; nothing is written if a check fails.
@@ -222,7 +220,6 @@ def import_files(  # noqa: PLR0913 - one for each flag
             timezone=timezone,
             sessions=sessions,
             between=(start, end) if start or end else None,
-            decimal=decimal,
         )
         market = market if resample is None else market.resample(resample)
         market.save(out)
@@ -288,7 +285,6 @@ def inspect(
     interval: Interval = None,
     timezone: Timezone = None,
     sessions: Sessions = False,
-    decimal: Decimal = ".",
     as_json: AsJson = False,
 ) -> None:
     """Report every defect of data, even if they do not load.
@@ -319,7 +315,6 @@ def inspect(
             interval=interval,
             timezone=timezone,
             sessions=sessions,
-            decimal=decimal,
         )
     if as_json:
         print_json(report.to_dict())

@@ -281,7 +281,6 @@ def describe_clock(market: Market) -> dict[str, Any]:
 
 SAME, MOST = 1e-6, 0.01
 """Relative differences of prices that are noise, and that are refused."""
-SPANS_TOLD = 5
 
 
 def with_clock(market: Any, decide: str | None, detail: Any) -> Any:
@@ -450,17 +449,11 @@ def compare(
 
 
 def describe(market: Market, detail: Market, opens: IntArray) -> str:
-    length = market.interval
-    begins = np.flatnonzero(np.diff(opens, prepend=opens[:1] - 2 * length) > length)
-    spans = [
-        f"{format_time(int(opens[a]))} to {format_time(int(opens[b]) + length)}"
-        for a, b in zip(begins, np.append(begins[1:], len(opens)) - 1, strict=True)
-    ]
-    more = f" and {len(spans) - SPANS_TOLD} more spans" if len(spans) > SPANS_TOLD else ""
     covered = f"{len(opens):,} of {base.count_nouns(market.n_bars, 'bar')}"
-    told = ", ".join(spans[:SPANS_TOLD]) + more
+    length = format_duration(market.interval)
+    span = ""
+    if len(opens):
+        end = int(opens[-1]) + market.interval
+        span = f", from {format_time(int(opens[0]))} to {format_time(end)}"
     marks = "" if detail.has_mark or not market.has_mark else "; it has no mark prices"
-    return (
-        f"{format_duration(detail.interval)} in {covered} of {format_duration(length)}: "
-        f"{told or 'none'}{marks}"
-    )
+    return f"{format_duration(detail.interval)} in {covered} of {length}{span}{marks}"

@@ -45,7 +45,7 @@ def stem_of(path: Path) -> str:
     return path.name[: len(path.name) - len(suffix_of(path))]
 
 
-def read_file(path: Path, times: Collection[str] = (), decimal: str = ".") -> pd.DataFrame | Defect:
+def read_file(path: Path, times: Collection[str] = ()) -> pd.DataFrame | Defect:
     from pyarrow import ipc, parquet  # noqa: PLC0415 - 20 ms, only when needed
 
     kind = suffix_of(path)
@@ -58,7 +58,7 @@ def read_file(path: Path, times: Collection[str] = (), decimal: str = ".") -> pd
         with path.open("rb") as file:
             if kind not in (".parquet", ".feather"):
                 data = unpack(file, path.suffix.lower(), str(path))
-                return data if isinstance(data, Defect) else parse_csv(data, times, decimal)
+                return data if isinstance(data, Defect) else parse_csv(data, times)
             is_parquet = kind == ".parquet"
             table = (
                 parquet.ParquetFile(file).read() if is_parquet else ipc.open_file(file).read_all()
@@ -89,7 +89,7 @@ def unpack(file: IO[bytes], kind: str, where: str, largest: int | None = None) -
     return data
 
 
-def parse_csv(data: bytes, times: Collection[str], decimal: str = ".") -> pd.DataFrame:
+def parse_csv(data: bytes, times: Collection[str]) -> pd.DataFrame:
     """Return the table in a text, with a header or none: then columns are named by position."""
     from pyarrow import csv  # noqa: PLC0415 - 20 ms, only when needed
 
@@ -108,7 +108,7 @@ def parse_csv(data: bytes, times: Collection[str], decimal: str = ".") -> pd.Dat
         pa.BufferReader(data),
         csv.ReadOptions(skip_rows=skip, column_names=names, block_size=1 << 22),
         csv.ParseOptions(delimiter=delimiter),
-        csv.ConvertOptions(column_types=stamps, strings_can_be_null=True, decimal_point=decimal),
+        csv.ConvertOptions(column_types=stamps, strings_can_be_null=True),
     )
     odd = [field.name for field in table.schema if "binary" in str(field.type)]
     if odd:
@@ -287,33 +287,52 @@ class NamedFile(NamedTuple):
     def instrument(self) -> str:
         return self.pair if self.period else "".join(self.pair.split("_")[:2])
 
-    def is_called(self, name: str) -> bool:
-        return name == self.instrument or re.sub(r"[/:]", "_", name) == self.pair
-
-    def lasts(self, length: int, where: str) -> bool:
-        """Whether the timeframe is ``length`` ns."""
-        return parse_duration(self.timeframe, where) == length
+    @property
+    def names(self) -> tuple[str, ...]:
+        """What the instrument may be called: BTCUSDT, BTC_USDT_USDT or BTC/USDT:USDT."""
+        parts = self.pair.split("_")
+        own = (self.instrument, self.pair)
+        return (*own, f"{parts[0]}/{parts[1]}:{parts[2]}") if len(parts) == 3 else own
 
 
 def find_layout(paths: Sequence[Path], options: ReadOptions, *, needs_bars: bool = True) -> Layout:
     for path in paths:
         _check_exists(path)
     where, folder = ", ".join(map(str, paths)), paths[0]
-    if any(path.is_dir() for path in paths):
+    is_folder = any(path.is_dir() for path in paths)
+    if is_folder:
         if len(paths) > 1:
             raise DataError(f"one folder or several files are loaded, got {len(paths)} ({where})")
-        return _in_folder(folder, options, needs_bars=needs_bars)
+        paths = _list_tables(folder)
+        facts = read_facts(folder / "market.json")
+        own = [path for path in paths if stem_of(path) in ROLES]
+        if any(stem_of(path) == "bars" for path in own) or (own and not needs_bars):
+            known = facts.get("instrument")
+            if options.instrument and known and options.instrument != known:
+                raise DataError(
+                    f"instrument must be the folder's, got {options.instrument!r} against "
+                    f"{known!r} ({folder / 'market.json'})"
+                )
+            return _by_role(own, where, options, joins=False)._replace(**facts)
     named = [file for file in map(parse_name, paths) if file]
-    if len(named) < len(paths):
-        return _by_role(paths, where, options.instrument, joins=True, needs_bars=needs_bars)
-    layout = _by_name(named, where, options, needs_bars=needs_bars)
-    used = {*layout.bars, *layout.mark, *layout.funding}
-    unused = [path.name for path in paths if path not in used]
-    if unused:
-        raise DataError(
-            f"files given one by one must belong together, {', '.join(unused)} does not ({where}); "
-            "give mark and funding of the same pair, mark of the same bars"
-        )
+    bars = [file for file in named if file.role == "bars"]
+    if is_folder:
+        paths = [file.path for file in named]
+    if bars and len(named) == len(paths):
+        layout = _by_name(bars, named, where, options)
+        used = {*layout.bars, *layout.mark, *layout.funding}
+        unused = [path.name for path in paths if path not in used]
+        if unused and not is_folder:
+            raise DataError(
+                f"files given one by one must belong together, {', '.join(unused)} does not "
+                f"({where}); give mark and funding of the same pair, mark of the same bars"
+            )
+        return layout
+    layout = _by_role(paths, where, options, joins=True)
+    if needs_bars and not layout.bars:
+        inside = sorted(folder.iterdir()) if is_folder else paths
+        found = ", ".join(path.name for path in inside[:8]) or "nothing"
+        raise DataError(f"there must be bars, found {found} ({where}); {_CURE}")
     return layout
 
 
@@ -323,47 +342,19 @@ def _list_tables(path: Path) -> list[Path]:
     return sorted(file for file in path.iterdir() if suffix_of(file) in SUFFIXES)
 
 
-def _in_folder(folder: Path, options: ReadOptions, *, needs_bars: bool) -> Layout:
-    files = _list_tables(folder)
-    own = [path for path in files if stem_of(path) in ROLES]
-    named = [file for file in map(parse_name, files) if file]
-    facts = read_facts(folder / "market.json")
-    if any(stem_of(path) == "bars" for path in own) or (own and not needs_bars):
-        _check_instrument(options.instrument, facts.get("instrument"), folder)
-        layout = _by_role(own, str(folder), options.instrument, needs_bars=needs_bars)
-        return layout._replace(**facts) if facts else layout
-    if named:
-        return _by_name(named, str(folder), options, needs_bars=needs_bars)
-    found = ", ".join(path.name for path in sorted(folder.iterdir())[:8]) or "nothing"
-    raise DataError(f"a folder must hold bars, found {found} ({folder}); {_CURE}")
-
-
-def _by_role(
-    paths: Sequence[Path],
-    where: str,
-    instrument: str,
-    *,
-    joins: bool = False,
-    needs_bars: bool = True,
-) -> Layout:
-    chosen: dict[str, list[Path]] = {role: [] for role in ROLES}
+def _by_role(paths: Sequence[Path], where: str, options: ReadOptions, *, joins: bool) -> Layout:
+    chosen: dict[str, Any] = dict.fromkeys(ROLES, ())
     for path in paths:
-        chosen[_find_role(path) or "bars"].append(path)
+        chosen[_find_role(path) or "bars"] += (path,)
     for role, files in chosen.items():
         if len(files) > 1 and not joins:
             raise DataError(
-                f"one file of {role} is needed, found {files[0].name} and {files[1].name} "
-                f"({where}); name them bars, mark and funding if one is not {role}"
+                f"one file of {role} is needed, found {files[0].name} and {files[1].name} ({where})"
             )
-    if not chosen["bars"] and needs_bars:
-        raise _no_bars(where, paths)
     return Layout(
-        bars=tuple(chosen["bars"]),
-        mark=tuple(chosen["mark"]),
-        funding=tuple(chosen["funding"]),
-        dividends=tuple(chosen["dividends"]),
+        **chosen,
         rate_column=find_rate_column(chosen["funding"]),
-        instrument=instrument,
+        instrument=options.instrument,
     )
 
 
@@ -373,48 +364,29 @@ def find_rate_column(paths: Sequence[Path]) -> str:
 
 
 def _by_name(
-    files: Sequence[NamedFile], where: str, options: ReadOptions, *, needs_bars: bool
+    bars: list[NamedFile], files: Sequence[NamedFile], where: str, options: ReadOptions
 ) -> Layout:
-    bars = [file for file in files if file.role == "bars"]
-    if not bars:
-        paths = [file.path for file in files]
-        if needs_bars:
-            raise _no_bars(where, paths)
-        return _by_role(paths, where, options.instrument, needs_bars=False)
-    name, length = options.instrument, options.interval
-    if name:
-        known = {file.instrument for file in bars}
-        bars = [f for f in bars if f.is_called(name)] or _refuse("instrument", name, known, where)
-    _check_one("instrument", {f.pair for f in bars}, {f.instrument for f in bars}, where)
-    timeframes = {file.timeframe for file in bars}
-    if length is not None:
-        text = format_duration(length)
-        bars = [f for f in bars if f.lasts(length, where)] or _refuse(
-            "interval", text, timeframes, where
-        )
-        timeframes = {file.timeframe for file in bars}
-    _check_one("interval", timeframes, timeframes, where)
-    return _add_companions(bars, files, where)
-
-
-def _add_companions(bars: Sequence[NamedFile], files: Iterable[NamedFile], where: str) -> Layout:
+    if options.instrument:
+        own = [file for file in bars if options.instrument in file.names]
+        names = {file.instrument for file in bars}
+        bars = own or _refuse("instrument", options.instrument, names, where)
+    _check_one("instrument", {file.pair: file.instrument for file in bars}, where)
+    if options.interval is not None:
+        own = [f for f in bars if parse_duration(f.timeframe, where) == options.interval]
+        names = {file.timeframe for file in bars}
+        bars = own or _refuse("interval", format_duration(options.interval), names, where)
+    _check_one("interval", {file.timeframe: file.timeframe for file in bars}, where)
     pair = [file for file in files if file.pair == bars[0].pair]
-    marks = [file for file in pair if file.role == "mark"]
-    funding = [file for file in pair if file.role == "funding"]
-    timed = [file for file in funding if file.timeframe]
-    timed.sort(key=lambda file: parse_duration(file.timeframe, where))
-    funding = timed or funding
-    is_same = len({file.timeframe for file in funding}) == len(funding) > 1
     timeframe = bars[0].timeframe
+    marks = [file for file in pair if file.role == "mark"]
     same = [file for file in marks if file.timeframe == timeframe]
+    funding = [file for file in pair if file.role == "funding"]
     others = " and ".join(sorted({file.timeframe for file in marks}))
     unused = f"not used: mark bars are {others}, bars {timeframe}"
     return Layout(
-        bars=_by_period(bars, "bars", where),
-        mark=_by_period(same, "mark", where),
-        funding=tuple(file.path for file in funding)
-        if is_same
-        else _by_period(funding, "funding", where),
+        bars=_by_period(bars, where),
+        mark=_by_period(same, where),
+        funding=_by_period(funding, where),
         rate_column="rate" if bars[0].period else "open",
         instrument=bars[0].instrument,
         interval=timeframe,
@@ -422,38 +394,31 @@ def _add_companions(bars: Sequence[NamedFile], files: Iterable[NamedFile], where
     )
 
 
-def _by_period(files: Sequence[NamedFile], role: str, where: str) -> tuple[Path, ...]:
-    ordered = sorted(files, key=lambda file: (file.period, file.path.name))
+def _by_period(files: Sequence[NamedFile], where: str) -> tuple[Path, ...]:
+    ordered = sorted(files, key=lambda file: (file.period, file.timeframe, file.path.name))
     for first, second in pairwise(ordered):
-        if first.period == second.period:
-            names = {first.path.name, second.path.name}
-            _check_one(role, {first.path, second.path}, names, where)
+        if (first.period, first.timeframe) == (second.period, second.timeframe):
+            raise DataError(
+                f"one file of {first.role} is needed for each time, found {first.path.name} and "
+                f"{second.path.name} ({where})"
+            )
     return tuple(file.path for file in ordered)
 
 
-def _check_one(what: str, found: Iterable[object], names: Iterable[str], where: str) -> None:
-    if len({*found}) <= 1:
-        return
-    choices = sorted(names)
-    more = "" if what in ROLES else f"; {what}={choices[0]!r}, or the paths of its files"
-    raise DataError(f"one {what} is loaded at a time, found {_shorten(choices)} ({where}){more}")
+def _check_one(what: str, names: Mapping[str, str], where: str) -> None:
+    if len(names) > 1:
+        found = sorted(names.values())
+        raise DataError(
+            f"one {what} is loaded at a time, found {', '.join(found[:10])} ({where}); "
+            f"{what}={found[0]!r}, or the paths of its files"
+        )
 
 
 def _refuse(what: str, wanted: str, names: Iterable[str], where: str) -> NoReturn:
     raise DataError(
         f"{what} must be among the files, got {wanted!r}{did_you_mean(wanted, names)}; there are "
-        f"{_shorten(sorted(names))} ({where})"
+        f"{', '.join(sorted(names)[:10])} ({where})"
     )
-
-
-def _shorten(names: Sequence[str]) -> str:
-    rest = f" and {len(names) - 10} more" if len(names) > 10 else ""
-    return ", ".join(names[:10]) + rest
-
-
-def _no_bars(where: str, paths: Sequence[Path]) -> DataError:
-    names = ", ".join(path.name for path in paths)
-    return DataError(f"there are no bars, found {names} ({where}); {_CURE}")
 
 
 def parse_name(path: Path) -> NamedFile | None:
@@ -486,14 +451,6 @@ def _check_exists(path: Path) -> None:
     parent = path.parent
     near = did_you_mean(path.name, (p.name for p in parent.iterdir())) if parent.is_dir() else ""
     raise DataError(f"a path must exist, {str(path)!r} does not{near}; searched from {Path.cwd()}")
-
-
-def _check_instrument(wanted: str, found: str | None, folder: Path) -> None:
-    if wanted and found and wanted != found:
-        raise DataError(
-            f"instrument must be the folder's, got {wanted!r} against {found!r} "
-            f"({folder / 'market.json'})"
-        )
 
 
 def read_facts(path: Path) -> dict[str, Any]:
@@ -571,7 +528,7 @@ def _read_part(path: Path, role: str, layout: Layout, options: ReadOptions) -> S
         for name, theirs in options.columns.items()
         if (name.startswith(lead) if lead else "." not in name)
     }
-    frame = read_file(path, [chosen["time"]] if "time" in chosen else (), options.decimal)
+    frame = read_file(path, [chosen["time"]] if "time" in chosen else ())
     if not isinstance(frame, Defect) and len(frame):
         frame = rename_columns(frame, role, chosen, str(path))
     rate, zeros = layout.rate_column, ("high", "low", "close", "volume")
@@ -597,16 +554,15 @@ class MarketSource(NamedTuple):
     also: tuple[str, ...] = ()
     currency: str = ""
 
-    def is_called(self, name: str) -> bool:
-        return name in (self.name, *self.also)
-
 
 def find_sources(
     paths: Sequence[Path], instruments: Sequence[str] | None
 ) -> dict[str, MarketSource]:
     found = [source for path in paths for source in _list_sources(path, is_only=len(paths) == 1)]
     if instruments is not None:
-        return {name: _choose(name, found) for name in _check_names(instruments)}
+        if len({*instruments}) < len(instruments):
+            raise ParameterError(f"instruments are given once each, got {', '.join(instruments)}")
+        return {name: _choose(name, found) for name in instruments}
     named: dict[str, MarketSource] = {}
     for source in found:
         if source.name in named:
@@ -679,20 +635,16 @@ def _list_in_folder(folder: Path) -> list[MarketSource]:
 
 def _list_pairs(folder: Path, files: Sequence[NamedFile]) -> Iterator[MarketSource]:
     pairs = {file.pair: file for file in files if file.role == "bars"}
-    for pair, file in pairs.items():
-        parts = pair.split("_")
-        is_perpetual = not file.period and len(parts) == 3
-        yield MarketSource(
-            file.instrument,
-            folder,
-            file.instrument if len(pairs) > 1 else None,
-            also=(pair, f"{parts[0]}/{parts[1]}:{parts[2]}") if is_perpetual else (pair,),
-            currency=parts[2].partition("-")[0] if is_perpetual else "",
-        )
+    for file in pairs.values():
+        name, *also = file.names
+        settled = file.pair.split("_")[2:]
+        currency = settled[0].partition("-")[0] if settled and not file.period else ""
+        chosen = name if len(pairs) > 1 else None
+        yield MarketSource(name, folder, chosen, tuple(also), currency)
 
 
 def _choose(name: str, found: Sequence[MarketSource]) -> MarketSource:
-    fits = [source for source in found if source.is_called(name)]
+    fits = [source for source in found if name in (source.name, *source.also)]
     if not fits:
         names = [each for source in found for each in (source.name, *source.also)]
         raise ParameterError(
@@ -705,9 +657,3 @@ def _choose(name: str, found: Sequence[MarketSource]) -> MarketSource:
             f"instruments must be found once, {name!r} is in {len(fits)} places ({places})"
         )
     return fits[0]
-
-
-def _check_names(instruments: Sequence[str]) -> Sequence[str]:
-    if len({*instruments}) < len(instruments):
-        raise ParameterError(f"instruments must be given once each, got {', '.join(instruments)}")
-    return instruments

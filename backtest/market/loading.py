@@ -36,7 +36,6 @@ class ReadOptions(NamedTuple):
     synthetic: bool = False
     columns: Mapping[str, str] = MappingProxyType({})
     repairs: tuple[Repair, ...] = ()
-    decimal: str = "."
     clips: bool = False
 
     def expression(
@@ -54,7 +53,6 @@ class ReadOptions(NamedTuple):
             "between": span if span != (None, None) else None,
             "columns": dict(self.columns) or None,
             "repair": ",".join(map(str, self.repairs)) or None,
-            "decimal": self.decimal if self.decimal != "." else None,
             **more,
         }
         arguments = [repr(str(path)) for path in paths]
@@ -80,13 +78,10 @@ def read_options(
     between: tuple[TimeLike | None, TimeLike | None] | None = None,
     columns: Mapping[str, str | int] | None = None,
     repair: str | Sequence[str] = (),
-    decimal: str = ".",
 ) -> ReadOptions:
     repairs = rules.parse_repairs([repair] if isinstance(repair, str) else repair)
     ways = {each.name: each.way for each in repairs}
     timed.check_timezone(timezone)
-    if decimal not in (".", ","):
-        raise ParameterError(f"decimal must be '.' or ',', got {repr_plain(decimal)}")
     known = [f"{role}.{name}" for role in ROLES[1:] for name in ("time", *SCHEMAS[role].known)]
     for ours in columns or {}:
         if "." in ours and ours not in known:
@@ -108,7 +103,6 @@ def read_options(
         between=(start, end),
         columns={ours: str(theirs) for ours, theirs in (columns or {}).items()},
         repairs=repairs,
-        decimal=decimal,
     )
 
 

@@ -296,7 +296,7 @@ class Market(BarClock):
 
     @classmethod
     @checked
-    def load(  # noqa: PLR0913 - one for each choice of the reader
+    def load(
         cls,
         *paths: str | Path,
         instrument: str | None = None,
@@ -311,7 +311,6 @@ class Market(BarClock):
         dividends: Sequence[str | Path] = (),
         columns: Mapping[str, str | int] | None = None,
         repair: str | Sequence[str] = (),
-        decimal: str = ".",
     ) -> Market:
         """Return the market in one folder, or in several files: CSV, Parquet, Feather, zip.
 
@@ -343,8 +342,6 @@ class Market(BarClock):
         repair : str or sequence of str, optional
             Names of repairs, such as ``"drop-duplicates,mark-gaps=last"``; see the table of repairs
             in the documentation. ``market.filled`` notes what each did.
-        decimal : str
-            The decimal mark of CSV files, ``"."`` or ``","``.
         """
         if not paths:
             raise ParameterError("load needs a path, got none")
@@ -358,7 +355,6 @@ class Market(BarClock):
             between=between,
             columns=columns,
             repair=repair,
-            decimal=decimal,
         )
         given = {"mark": mark, "funding": funding, "dividends": dividends}
         more: dict[str, Any] = {role: [*map(str, files)] for role, files in given.items() if files}
@@ -589,25 +585,18 @@ def _read_column(name: str, values: object, time: IntArray) -> FloatArray:
 
 
 def _check_times(name: str, values: pd.Series, time: IntArray) -> None:
-    index = values.index
+    index, wanted = values.index, base.utc_index(time)
     if not isinstance(index, pd.DatetimeIndex):
         return
-    wanted = base.utc_index(time)
     if index.tz is None:
         raise DataError(
             f"{name}: must be indexed by time in a zone, has none; series.tz_localize('UTC')"
         )
-    index = index.tz_convert("UTC")
-    if index.equals(wanted):
+    if index.tz_convert("UTC").equals(wanted):
         return
-    missing = wanted.difference(index)
-    found = (
-        f"lacks {missing.size} of {time.size}, first "
-        f"{base.format_time(int(missing.as_unit('ns').asi8[0]))}"
-        if missing.size
-        else f"has {len(index)} times for {time.size} bars"
-    )
+    lacking = wanted.difference(index.tz_convert("UTC"))
     raise DataError(
-        f"{name}: must be indexed by the opens of the bars, {found}; the last value known at each "
-        f"open is {name}.reindex(market.times, method='ffill'), never one stamped later"
+        f"{name}: must be indexed by the opens of the bars, lacks {lacking.size} of {time.size} "
+        f"and has {len(index)} times; the last value known at each open is "
+        f"{name}.reindex(market.times, method='ffill'), never one stamped later"
     )

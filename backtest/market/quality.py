@@ -202,7 +202,6 @@ def quality(
     interval: str | None = None,
     timezone: str | None = None,
     sessions: bool = False,
-    decimal: str = ".",
 ) -> Any:
     """Return a report on the quality of data; nothing is changed.
 
@@ -213,7 +212,7 @@ def quality(
     ----------
     data : Market, Markets, path, or sequence of paths
         A folder or files are read even if :meth:`Market.load` refuses them.
-    columns, instrument, interval, timezone, sessions, decimal
+    columns, instrument, interval, timezone, sessions
         As in :meth:`Market.load`; a market has its own.
 
     Returns
@@ -241,6 +240,5 @@ def quality(
         timezone=timezone,
         sessions=sessions,
         columns=columns,
-        decimal=decimal,
     )
     return inspect_files([Path(path) for path in paths], options)

@@ -638,7 +638,7 @@ RULES = (
     Rule("missing", _BARS, ERROR, find_bar_gaps, repair="bar-gaps=flat"),
     Rule("impossible prices", ("bars", "mark"), ERROR, find_bad_prices,
          f"{_AGAIN}, or cut them off with between=, or (of marks) drop them and give "
-         "mark_gaps='last'", "zero-opens=previous-close"),
+         "mark_gaps='last'"),
     Rule("impossible ranges", ("bars", "mark"), ERROR, find_bad_ranges,
          f"{_AGAIN}: a range that excludes its own prices hides liquidations", "widen-range"),
     Rule("impossible volume", _BARS, ERROR, find_bad_volume,
@@ -706,9 +706,6 @@ KINDS: Mapping[str, RepairKind] = {
     "settle-once": RepairKind(
         ("",), "keep the first of settlements under a minute apart at one rate"
     ),
-    "zero-opens": RepairKind(
-        ("previous-close",), "set an open of 0 to the close of the bar before it"
-    ),
     "widen-range": RepairKind(("",), "widen high and low to include open and close"),
     "volume-gaps": RepairKind(("zero",), "treat missing volume as zero"),
     "bar-gaps": RepairKind(("flat",), "fill missing bars with the last close and no volume"),
@@ -716,7 +713,7 @@ KINDS: Mapping[str, RepairKind] = {
     "funding-gaps": RepairKind(("zero",), "treat missing settlements as no payment"),
 }
 
-FILLING = frozenset({"zero_opens", "volume_gaps", "bar_gaps", "mark_gaps", "funding_gaps"})
+FILLING = frozenset({"volume_gaps", "bar_gaps", "mark_gaps", "funding_gaps"})
 
 MOST_FLAT = 10_000_000
 """The largest number of bars that is filled in."""
@@ -818,16 +815,6 @@ def _widen_range(table: TimedTable, _way: str, _interval: int | None) -> Repaire
     return mended, int(changed.sum()), table.time[changed]
 
 
-def _fill_opens(table: TimedTable, _way: str, _interval: int | None) -> Repaired:
-    if not {"open", "close"} <= {*table.columns} or not is_increasing(table.time):
-        return table, 0, table.time
-    opens, before = table.columns["open"], np.roll(table.columns["close"], 1)
-    empty = opens == 0.0
-    empty[:1] = False
-    mended = table.with_columns(open=np.where(empty, before, opens))
-    return mended, int(empty.sum()), table.time[empty]
-
-
 def _fill_volume(table: TimedTable, _way: str, _interval: int | None) -> Repaired:
     volume = table.columns.get("volume")
     if volume is None:
@@ -860,7 +847,6 @@ _REPAIRS: Mapping[tuple[str, str], Callable[[TimedTable, str, int | None], Repai
     **{("sort", role): _sort for role in ("bars", "mark", "funding")},
     **{("drop-duplicates", role): drop_duplicates for role in ("bars", "mark", "funding")},
     ("settle-once", "funding"): _settle_once,
-    ("zero-opens", "bars"): _fill_opens,
     ("widen-range", "bars"): _widen_range,
     ("widen-range", "mark"): _widen_range,
     ("volume-gaps", "bars"): _fill_volume,

@@ -18,12 +18,10 @@ from backtest.base.units import HOUR, MINUTE, SECOND
 PRICES = ("open", "high", "low", "close")
 TIME_NAMES = ("time", "date", "timestamp", "open_time", "datetime")
 NAIVE = "stamps must have a time zone"
-DECIMAL_COMMA = "for decimal commas decimal=','"
 
 Stamps: TypeAlias = "pd.Index | pd.Series"
 
-_DECIMAL_COMMA = r"\s*[+-]?\d+,\d+\s*"
-_ZONE = re.compile(r"(Z|[+-]\d\d:?\d\d)$")
+_ZONE = re.compile(r"(?:Z|[+-]\d\d:?\d\d)$")
 _SMALLEST_EPOCH = 100_000_000  # 1973 in seconds; smaller integers are row numbers or yyyymmdd
 _EPOCHS = ((10**11, 10**9), (10**14, 10**6), (10**17, 10**3), (2**63 - 1, 1))
 _T = TypeVar("_T")
@@ -209,11 +207,9 @@ def to_floats(values: pd.Series, *, column: str, name: str) -> FloatArray | Defe
             f"{rule}, got {texts.iloc[0]!r}, numbers written as text ({name}, row 0); "
             f"frame[{column!r}].astype(float)"
         )
-    is_comma = texts.iloc[bad].str.fullmatch(_DECIMAL_COMMA).all()
     return Defect(
         f"{rule}, got {texts.iloc[bad[0]]!r} in {bad.size} of {len(values)} cells "
-        f"({name}, row {bad[0]}); "
-        + (DECIMAL_COMMA if is_comma else "correct the cell, or drop the column")
+        f"({name}, row {bad[0]}); correct the cell, or drop the column"
     )
 
 
@@ -258,17 +254,39 @@ def to_utc(stamps: Stamps, *, name: str, timezone: str | None) -> IntArray | Def
     Stamps are times of any resolution, ISO 8601 texts, or whole epochs in s, ms, us or ns.
     ``timezone`` is the zone of stamps without one; epochs are always UTC.
     """
-    kind = stamps.dtype.kind
-    if kind in "iuf" and stamps.isna().any():
-        rows = np.flatnonzero(stamps.isna())
-        return _unreadable("empty", rows.size, int(rows[0]), name)
-    if kind in "iu":
-        return _from_epochs(stamps.to_numpy(dtype=np.int64), name=name)
-    if kind == "f":
-        return _from_floats(stamps.to_numpy(dtype=np.float64, na_value=np.nan), name=name)
-    if kind == "M":
-        return _from_times(pd.DatetimeIndex(stamps), name=name, timezone=timezone)
-    return _from_texts(pd.Series(stamps.astype(str).to_numpy()), name=name, timezone=timezone)
+    given = texts = pd.Series(stamps.array)
+    if given.dtype.kind not in "iufM":
+        texts = given.astype(str)
+        is_whole = len(texts) > 0 and texts.str.fullmatch(r"\d{1,19}").all()
+        given = pd.to_numeric(texts) if is_whole else texts
+    if given.dtype.kind in "iuf":
+        return _from_epochs(given, name)
+    if given.dtype.kind != "M":
+        given = pd.to_datetime(texts, format="ISO8601", utc=True, errors="coerce")
+        is_naive = ~texts.where(given.notna(), "Z").str.contains(_ZONE)
+        if is_naive.any() and not is_naive.all():
+            row = int(np.flatnonzero(is_naive != is_naive.iloc[0])[0])
+            return Defect(
+                f"stamps must all have a zone or none, were {texts.iloc[0]!r} and "
+                f"{texts.iloc[row]!r} ({name}, row {row}); write them all in UTC, ending in Z"
+            )
+        given = given.dt.tz_localize(None) if is_naive.any() else given
+    index = pd.DatetimeIndex(given)
+    if index.hasnans:
+        return _unreadable(texts, np.asarray(index.isna()), name)
+    if index.tz is None and timezone is None:
+        return Defect(
+            f"{NAIVE}, got {index[0] if len(index) else 'none'} ({name}, row 0); timezone='UTC', "
+            "or the zone they were written in"
+        )
+    try:
+        aware = index.tz_localize(timezone) if index.tz is None else index
+        return np.asarray(aware.as_unit("ns").asi8, dtype=np.int64).copy()
+    except (ValueError, OverflowError) as error:  # a clock change, or outside 1678 to 2261
+        return Defect(
+            f"stamps must be moments that UTC nanoseconds can hold, got "
+            f"{' '.join(str(error).split())[:120]} ({name}); write the stamps in UTC"
+        )
 
 
 def check_timezone(timezone: str | None) -> None:
@@ -281,85 +299,33 @@ def check_timezone(timezone: str | None) -> None:
         ) from error
 
 
-def _from_times(index: pd.DatetimeIndex, *, name: str, timezone: str | None) -> IntArray | Defect:
-    if index.hasnans:
-        rows = np.flatnonzero(index.isna())
-        return _unreadable("NaT", rows.size, int(rows[0]), name)
-    if index.tz is None and timezone is None:
-        return _naive(str(index[0]) if len(index) else "none", name)
-    try:
-        aware = index.tz_localize(timezone) if index.tz is None else index
-        return np.asarray(aware.as_unit("ns").asi8, dtype=np.int64).copy()
-    except (ValueError, OverflowError) as error:  # a clock change, or outside 1678 to 2261
-        return Defect(
-            f"stamps must be moments that UTC nanoseconds can hold, got "
-            f"{' '.join(str(error).split())[:120]} ({name}); write the stamps in UTC"
-        )
-
-
-def _from_epochs(epochs: IntArray, *, name: str) -> IntArray | Defect:
-    if not epochs.size:
-        return epochs
-    low = int(epochs.min())
-    if low < _SMALLEST_EPOCH:
-        return Defect(
-            f"whole numbers as stamps must be epochs in s, ms, us or ns, got {low} "
-            f"({name}, row {int(epochs.argmin())}); write times as 2021-05-19T12:00Z"
-        )
-    factors = _find_factors(epochs)
-    if (factors != factors[0]).any():
+def _from_epochs(given: pd.Series, name: str) -> IntArray | Defect:
+    floats = given.to_numpy(dtype=np.float64, na_value=np.nan)
+    is_float = given.dtype.kind == "f"
+    is_whole = (floats == np.trunc(floats)) & (floats < (2**53 if is_float else 2.0**63))
+    is_bad = ~((floats >= _SMALLEST_EPOCH) & is_whole)
+    if is_bad.any():
+        return _unreadable(given, is_bad, name)
+    epochs = given.to_numpy(dtype=np.int64)
+    bounds, known = np.array(_EPOCHS).T
+    factors = known[np.searchsorted(bounds, epochs)]
+    if (factors != factors[:1]).any():
         row = int(np.argmax(factors != factors[0]))
         return Defect(
             f"epochs must all be in one unit, were {int(epochs[0])} and {int(epochs[row])} "
             f"({name}, row {row}); some venues went from ms to us within a file"
         )
-    return epochs * int(factors[0])
+    return np.asarray(epochs * factors)
 
 
-def _from_floats(values: FloatArray, *, name: str) -> IntArray | Defect:
-    whole = np.isfinite(values) & (values == np.trunc(values)) & (np.abs(values) < 2**53)
-    if whole.all():
-        return _from_epochs(values.astype(np.int64), name=name)
-    row = int(np.flatnonzero(~whole)[0])
-    return _unreadable(f"{values[row]}", int((~whole).sum()), row, name)
-
-
-def _from_texts(texts: pd.Series, *, name: str, timezone: str | None) -> IntArray | Defect:
-    if len(texts) and texts.notna().all() and texts.str.fullmatch(r"\d{1,19}").all():
-        return _from_epochs(texts.to_numpy(dtype=np.int64), name=name)
-    parsed = pd.to_datetime(texts, format="ISO8601", utc=True, errors="coerce")
-    if parsed.isna().any():
-        row = int(np.flatnonzero(parsed.isna())[0])
-        return _unreadable(repr(texts.iloc[row]), int(parsed.isna().sum()), row, name)
-    zones = texts.str[-6:].str.extract(_ZONE, expand=False).fillna("no zone")
-    if zones.nunique() > 1:
-        row = int(np.flatnonzero(zones != zones.iloc[0])[0])
-        return Defect(
-            f"stamps must all be in one zone, were {texts.iloc[0]!r} and {texts.iloc[row]!r} "
-            f"({name}, row {row}); write them all in UTC, ending in Z"
-        )
-    if len(zones) and zones.iloc[0] == "no zone":
-        naive = pd.DatetimeIndex(parsed).tz_localize(None)
-        return _from_times(naive, name=name, timezone=timezone)
-    return _from_times(pd.DatetimeIndex(parsed), name=name, timezone=timezone)
-
-
-def _find_factors(epochs: IntArray) -> IntArray:
-    bounds, factors = np.array(_EPOCHS).T
-    return np.asarray(factors[np.searchsorted(bounds, epochs)])
-
-
-def _unreadable(value: str, count: int, row: int, name: str) -> Defect:
-    rows = f"{count} row{'s' if count > 1 else ''}"
+def _unreadable(given: pd.Series, is_bad: BoolArray, name: str) -> Defect:
+    count, row = int(is_bad.sum()), int(np.argmax(is_bad))
+    value = given.iloc[row]
+    shown = repr(value) if isinstance(value, str) else value
     return Defect(
-        f"every row needs a readable time, got {value} in {rows} ({name}, row {row}); "
-        "write it as 2021-05-19T12:00Z, or drop the row"
-    )
-
-
-def _naive(value: str, name: str) -> Defect:
-    return Defect(
-        f"{NAIVE}, got {value} ({name}, row 0); timezone='UTC', or the zone they were written in"
+        f"every row needs a readable time, got {shown} in {count} "
+        f"row{'s' * (count > 1)} ({name}, row {row}); write it as 2021-05-19T12:00Z, whole numbers "
+        "as epochs in s, ms, us or ns, or drop the row"
     )
 
 

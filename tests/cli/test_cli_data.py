@@ -74,16 +74,3 @@ def test_data_that_do_not_load_are_inspected_all_the_same(capsys, folder: Path):
     assert "What the loader refuses" in out
     assert "2023-01-01 10:00 to 2023-01-01 12:00: 2" in out
     assert "bars must have each time once" in out
-
-
-def test_decimal_commas_are_recognized_and_read_when_that_is_said(capsys, folder: Path):
-    days = bt.Market.sample(bars=72).bars().to_csv(index_label="time")
-    (folder / "eu.csv").write_text(days.replace(",", ";").replace(".", ","))
-    code, _, err = call(capsys, "data", "import", "eu.csv", "--out", "x")
-    assert code == 2
-    assert "got '30000,0' in 72 of 72 cells" in err
-    assert "decimal commas" in err
-    code, _, err = call(capsys, "data", "import", "eu.csv", "--out", "x", "--decimal", ",")
-    assert (code, err) == (0, "")
-    assert bt.Market.load("x").bars().equals(bt.Market.sample(bars=72).bars())
-    assert bt.quality("eu.csv", decimal=",").defects == ()

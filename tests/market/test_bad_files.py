@@ -34,7 +34,7 @@ def write_twice(folder: Path) -> None:
 @pytest.mark.parametrize(("make", "words"), [
     (rename, "a file must be whole and readable"),
     (write_cell, "close must be numbers, got 'n.a.' in 1 of 72 cells (bars.csv, row 6)"),
-    (lambda at: (at / "notes.txt").touch(), "a folder must hold bars, found notes.txt"),
+    (lambda at: (at / "notes.txt").touch(), "there must be bars, found notes.txt"),
     (write_twice, "one file of bars is needed, found bars.csv and"),
     (lambda at: (write(at) / "market.json").write_text('{"interva": 1}'), "did you mean 'interval"),
     (lambda at: (write(at) / "market.json").write_text('{"sessions": 1}'), "must be a bool"),

@@ -49,7 +49,9 @@ def test_the_account_lives_the_detail_where_it_is_known(quarters):
     lengths = np.diff(result.bars.index.as_unit("ns").asi8) // MINUTE
     assert sorted(set(lengths.tolist())) == [15, 60]
     assert (lengths == 15).sum() == 400 - 2 - 2  # its first and last half hours are of one bar
-    assert "2023-01-03 03:00 to 2023-01-07 06:00" in result.manifest["data"]["filled"]["detail"]
+    assert (
+        "from 2023-01-03 03:00 to 2023-01-07 06:00" in result.manifest["data"]["filled"]["detail"]
+    )
     fills = result.events.query("kind == 'fill'")["time"]
     assert set(fills.dt.minute) == {0}
     coarse = run(hours)

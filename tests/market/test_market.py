@@ -168,10 +168,10 @@ def test_a_series_of_a_column_must_have_the_times_of_the_bars():
     assert market.with_columns(iv=pd.Series(np.ones(8))).columns["iv"].sum() == 8.0
     moved = pd.Series(np.ones(8), index=market.times + pd.Timedelta(hours=1))
     for series, words in (
-        (days, "lacks 6 of 8, first 2023-01-01 01:00"),
-        (moved, "lacks 1 of 8, first 2023-01-01"),
+        (days, "lacks 6 of 8"),
+        (moved, "lacks 1 of 8"),
         (filled.tz_localize(None), "in a zone, has none"),
-        (pd.concat([filled, moved.iloc[-1:]]), "has 9 times for 8 bars"),
+        (pd.concat([filled, moved.iloc[-1:]]), "has 9 times"),
     ):
         with pytest.raises(DataError, match=words):
             market.with_columns(iv=series)

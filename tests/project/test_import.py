@@ -72,7 +72,7 @@ def test_a_month_that_is_there_twice_is_refused(tmp_path: Path):
     text = kline_text(MARKET.bars(), unit=1_000_000, has_header=True)
     (tmp_path / "BTCUSDT-1h-2023-01.csv").write_text(text)
     zip_text(tmp_path / "BTCUSDT-1h-2023-01.zip", "BTCUSDT-1h-2023-01.csv", text)
-    with pytest.raises(bt.DataError, match="one bars is loaded at a time"):
+    with pytest.raises(bt.DataError, match="one file of bars is needed for each time"):
         bt.Market.load(tmp_path)
 
 
@@ -157,8 +157,6 @@ REPAIRS = [
     ("drop-duplicates=first", "bars", differing, "drop_duplicates", "first: 1 of 97 in bars"),
     ("settle-once", "funding",
      lambda f: pd.concat([f, f.shift(1, freq="7ms")]).sort_index(), "settle_once", "12 of 24"),
-    ("zero-opens=previous-close", "bars", with_cell(5, "open", 0.0), "zero_opens",
-     "previous-close: 1 of 96 in bars"),
     ("widen-range", "bars", with_cell(5, "high", 1.0), "widen_range", "1 of 96 in bars"),
     ("widen-range", "mark", with_cell(5, "low", 1e6), "widen_range", "1 of 96 in mark"),
     ("volume-gaps=zero", "bars", with_cell(5, "volume", np.nan), "volume_gaps", "zero: 1 of 96"),
@@ -187,23 +185,13 @@ def test_a_repair_is_done_when_asked_and_recorded_and_never_otherwise(
 
 
 def test_a_repair_with_nothing_to_do_changes_and_records_nothing(tmp_path: Path):
-    every = ["drop-duplicates=last", "sort", "settle-once", "zero-opens=previous-close",
+    every = ["drop-duplicates=last", "sort", "settle-once",
              "widen-range", "volume-gaps=zero", "bar-gaps=flat", "mark-gaps=last",
              "funding-gaps=zero"]  # fmt: skip
     market = bt.Market.load(*own_files(tmp_path), repair=every, instrument="BTCUSDT")
     assert market == MARKET
     assert dict(market.filled) == {}
     assert len(every) == len(KINDS)
-
-
-def test_an_open_of_zero_becomes_the_last_close_but_for_the_first_bar(tmp_path: Path):
-    paths = spoil(tmp_path, "bars", with_cell(5, "open", 0.0))
-    market = bt.Market.load(*paths, repair="zero-opens=previous-close")
-    assert market.open[5] == MARKET.close[4]
-    np.testing.assert_array_equal(np.delete(market.open, 5), np.delete(MARKET.open, 5))
-    first = spoil(tmp_path, "bars", with_cell(0, "open", 0.0))
-    with pytest.raises(bt.DataError, match="open must be positive"):
-        bt.Market.load(*first, repair="zero-opens=previous-close")
 
 
 @pytest.mark.parametrize("repair", ["srt", "sort,sort", "mark-gaps=zero", ""])
