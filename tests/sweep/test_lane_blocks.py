@@ -265,10 +265,9 @@ def require_equal(rows: Any, others: Any) -> None:
     np.testing.assert_array_equal(np.isnan(rows.returns), np.isnan(others.returns))
 
 
-@pytest.mark.parametrize("seed", [8, *(pytest.param(k, marks=pytest.mark.slow) for k in (2, 3, 6))])
-def test_a_block_of_random_accounts_has_the_rows_of_its_sets(monkeypatch, seed):
+def test_a_block_of_a_random_account_has_the_rows_of_its_sets(monkeypatch):
     trust_data(monkeypatch)
-    evaluator, sets = make_case(seed, 45, 3)
+    evaluator, sets = make_case(8, 45, 3)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         rows = evaluator.evaluate(sets, returns=True)
@@ -281,7 +280,7 @@ def test_compiled_blocks_of_random_accounts_are_single_sets(monkeypatch):
     monkeypatch.setenv("BACKTEST_COMPILE", "now")
     trust_data(monkeypatch)
     ruined = liquidated = 0
-    for seed in range(100):
+    for seed in range(40):
         evaluator, sets = make_case(seed, 600, 24)
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
@@ -292,5 +291,5 @@ def test_compiled_blocks_of_random_accounts_are_single_sets(monkeypatch):
             require_equal(rows, evaluator.evaluate(sets, returns=True))
         ruined += int(np.sum(rows.metrics["ruined"]))
         liquidated += int(np.sum(rows.metrics["liquidations"]))
-    assert ruined > 100
-    assert liquidated > 1_000
+    assert ruined > 40
+    assert liquidated > 400
