@@ -6,7 +6,6 @@ import json
 import math
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,10 +14,8 @@ from backtest.base.units import TOLERANCE
 from backtest.venue.preset_files import GROUPS, PresetName, find_preset, read_tables
 from backtest.venue.venue import Bracket, Venue
 
-NAMES = ("minNotional", "maxNotional", "maxLeverage", "maintenanceMarginRate")
 AMOUNTS = ("maintAmt", "cum", "mmDeduction")
 SIZES = ("maxSz", "contracts", "numNonContractUnits")
-MOST_BYTES = 200 << 20
 
 
 def read_tiers(file: Path, symbol: str, unit: float | None = None) -> list[Bracket]:
@@ -28,87 +25,43 @@ def read_tiers(file: Path, symbol: str, unit: float | None = None) -> list[Brack
     and ``symbol`` is written as there, ``"BTC/USDT:USDT"``. If its sizes are in contracts or coins,
     ``unit`` is the worth of one in the settlement currency; by default they are notionals.
     """
-    tiers = _find_tiers(_read_json(file), symbol, file)
-    if unit is None and any(name in _info(tier) for tier in tiers for name in SIZES):
-        raise VenueError(
-            f"{file}: the tiers of {symbol} are in contracts or coins, notionals are needed; unit "
-            "says what one of them is worth in the settlement currency"
-        )
-    scale = 1.0 if unit is None else unit
-    rows = [
-        _read_tier(tier, scale, f"{file}: {symbol}, tier {k}") for k, tier in enumerate(tiers, 1)
-    ]
-    return rows if unit is None else _close_steps(rows, unit)
-
-
-def _close_steps(rows: Sequence[Bracket], unit: float) -> list[Bracket]:
-    caps = [0.0, *(row.cap for row in rows[:-1])]
-    return [
-        replace(row, floor=cap) if 0.0 < row.floor - cap <= unit * (1.0 + TOLERANCE) else row
-        for cap, row in zip(caps, rows, strict=True)
-    ]
-
-
-def _read_json(file: Path) -> Any:
-    if not file.is_file():
-        raise VenueError(f"file of leverage tiers {str(file)!r} does not exist in {Path.cwd()}")
-    if file.stat().st_size > MOST_BYTES:
-        raise VenueError(f"{file}: leverage tiers must be at most {MOST_BYTES >> 20} MiB")
     try:
-        return json.loads(file.read_text(encoding="utf-8"))
-    except (ValueError, RecursionError) as error:
+        content = json.loads(file.read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError) as error:
         raise VenueError(f"{file}: leverage tiers must be JSON: {error}") from error
-
-
-def _find_tiers(content: Any, symbol: str, file: Path) -> list[Mapping[str, Any]]:
-    if isinstance(content, list):
-        named = {str(tier.get("symbol")) for tier in content if isinstance(tier, Mapping)}
-        named -= {"None"}
-        content = {(named.pop() if len(named) == 1 else symbol): content}
-    known = [*map(str, content)] if isinstance(content, Mapping) else []
-    if symbol not in known:
+    tables = content if isinstance(content, Mapping) else {symbol: content}
+    if symbol not in tables:
+        known = [*map(str, tables)]
         raise VenueError(
             f"{file} must have tiers of {symbol!r}, got {', '.join(known[:5]) or 'none'}"
             + did_you_mean(symbol, known)
         )
-    tiers = content[symbol]
-    if not isinstance(tiers, list) or not tiers or not all(isinstance(t, Mapping) for t in tiers):
-        raise VenueError(f"{file}: tiers of {symbol} must be a list of objects, got {tiers!r:.60}")
-    return tiers
-
-
-def _read_tier(tier: Mapping[str, Any], scale: float, where: str) -> Bracket:
-    floor, cap, leverage, rate = (_read_number(tier.get(name), name, where) for name in NAMES)
-    info = {**_info(tier), **tier}
-    initial = info.get("initialMargin")  # of Bybit, whose rates are in percent for some contracts
-    if initial not in (None, "") and _read_number(initial, "initialMargin", where) * leverage > 10:
-        rate /= 100
-    amount = next((info[name] for name in AMOUNTS if info.get(name) not in (None, "")), None)
-    deduction = None if amount is None else _read_number(amount, "amount", where) * scale
-    end = math.inf if math.isnan(cap) else cap * scale
+    scale, rows = 1.0 if unit is None else unit, []
     try:
-        return Bracket(floor * scale, end, leverage, rate, deduction)
+        for tier in tables[symbol]:
+            info = {**(tier.get("info") or {}), **tier}
+            if unit is None and any(name in info for name in SIZES):
+                raise VenueError(
+                    f"{file}: the tiers of {symbol} are in contracts or coins, notionals are "
+                    "needed; unit says what one of them is worth in the settlement currency"
+                )
+            floor = float(tier["minNotional"]) * scale
+            before = rows[-1].cap if rows else 0.0
+            if unit is not None and 0.0 < floor - before <= unit * (1.0 + TOLERANCE):
+                floor = before  # the next tier begins with the next contract
+            cap = tier.get("maxNotional")
+            end = math.inf if cap is None else float(cap) * scale
+            most, rate = float(tier["maxLeverage"]), float(tier["maintenanceMarginRate"])
+            given = [float(info[each]) for each in AMOUNTS if info.get(each) not in (None, "")]
+            rows.append(Bracket(floor, end, most, rate, given[0] * scale if given else None))
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        raise VenueError(
+            f"{file}: {symbol}, tier {len(rows) + 1} must have the numbers minNotional, "
+            f"maxNotional, maxLeverage and maintenanceMarginRate: {error}"
+        ) from error
     except ParameterError as error:
-        raise VenueError(f"{where}: {error}") from error
-
-
-def _read_number(value: Any, name: str, where: str) -> float:
-    if value is None and name == "maxNotional":
-        return math.nan
-    try:
-        if not isinstance(value, bool):
-            return float(value)
-    except (TypeError, ValueError):
-        pass
-    raise VenueError(f"{where}: {name} must be a number, got {value!r:.60}")
-
-
-def _info(tier: Mapping[str, Any]) -> Mapping[str, Any]:
-    info = tier.get("info")
-    return info if isinstance(info, Mapping) else {}
-
-
-# ----------------------------------------------------------------------------------- writing tables
+        raise VenueError(f"{file}: {symbol}, tier {len(rows) + 1}: {error}") from error
+    return rows
 
 
 def plain_symbol(symbol: str) -> str:
