@@ -36,7 +36,8 @@ def read_tiers(file: Path, symbol: str, unit: float | None = None) -> list[Brack
             f"{file} must have tiers of {symbol!r}, got {', '.join(known[:5]) or 'none'}"
             + did_you_mean(symbol, known)
         )
-    scale, rows = 1.0 if unit is None else unit, []
+    rows: list[Bracket] = []
+    scale = 1.0 if unit is None else unit
     try:
         for tier in tables[symbol]:
             info = {**(tier.get("info") or {}), **tier}
