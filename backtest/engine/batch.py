@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from functools import partial
 from types import ModuleType
 from typing import Any, NamedTuple, TypeAlias
@@ -40,7 +40,7 @@ from backtest.engine.record import Outcome
 from backtest.engine.run_setup import Setup
 from backtest.measures import Tally, read_tally, start_tally
 from backtest.policy import Policy, start_memory
-from backtest.venue import Brackets, OwnMargin, make_own_twins
+from backtest.venue import Brackets, OwnMargin
 
 
 class Switch(NamedTuple):
@@ -128,8 +128,7 @@ def take(
         [first, *later],
         is_compiled=is_compiled,
         progress=progress,
-        own=account.requirement if isinstance(account.requirement, OwnMargin) else None,
-        names=setup.markets.names,
+        has_own=isinstance(account.requirement, OwnMargin),
         traded=None if setup.resume is None else setup.resume.traded,
     )
 
@@ -288,10 +287,9 @@ def join_deciders(
 
 
 def bind_policies(setup: Setup, deciders: Deciders, *, is_compiled: bool) -> BoundLoop:
-    rule = setup.account.requirement
-    own = rule if isinstance(rule, OwnMargin) else None
+    has_own = isinstance(setup.account.requirement, OwnMargin)
     asked = [(deciders, list_policies(setup.observed))]
-    return bind_loop(asked, is_compiled=is_compiled, own=own, names=setup.markets.names)
+    return bind_loop(asked, is_compiled=is_compiled, has_own=has_own)
 
 
 class BatchLoop:
@@ -399,7 +397,6 @@ class LaterBars:
         self.deciders.memory[:] = memory
         self.counts = Counts(tally, traded)
         self.loop = bind_policies(setup, self.deciders, is_compiled=is_compiled)
-        self.measures: dict[ModuleType, Callable[..., float]] = {}
         self.tape = new_tape(len(setup.markets), 0, setup.first, 0)
         self.tape.is_on[0] = 0
 
@@ -417,22 +414,10 @@ class LaterBars:
 
     def measure(self, module: ModuleType, inputs: AccountInputs, t: int) -> float:
         """Return what the function ``measure`` of a module finds before bar t, which stays so."""
-        if module not in self.measures:
-            self.measures[module] = find_measure(self.setup, module)
         terms = read_tables(inputs, t)
         if inputs.fees is not None:
             terms = inputs.fees.write(terms, start_day(inputs.fees.day, self.counts.traded, t)[0])
         n, assets = len(self.setup.markets), len(self.state.priced)
         room = new_quotes(n, assets), new_scratch(n, assets)
         with np.errstate(all="ignore"):
-            return self.measures[module](terms, inputs.feed, copy_state(self.state), *room, t)
-
-
-def find_measure(setup: Setup, module: ModuleType) -> Callable[..., float]:
-    rule, found = setup.account.requirement, module.measure
-    if isinstance(rule, OwnMargin):
-        from backtest.engine.compiler import MODULES  # noqa: PLC0415 - numba
-
-        found = make_own_twins((*MODULES, module), rule.rule, setup.markets.names).measure
-    measure: Callable[..., float] = found
-    return measure
+            return float(module.measure(terms, inputs.feed, copy_state(self.state), *room, t))

@@ -413,6 +413,7 @@ def compile_general_rules(*, has_parts: bool) -> dict[str, Any]:
     inner_text = jit(load_function(NO_TUPLES, "write_tuple", names), **inner, forceinline=True)
     twins[id(records.write_tuple)] = inner_text
     twins[id(loop.ask)] = jit(write_ask(names), **inner, forceinline=True)
+    twins[id(portfolio_kernels.ask_own)] = jit(return_always(0.0), **inner, forceinline=True)
     twins[id(records.share)] = share_record  # not inside a function, whose stack would be gone
     for space in spaces.values():
         space |= {name: twins[id(value)] for name, value in space.items() if id(value) in twins}

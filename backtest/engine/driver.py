@@ -38,7 +38,6 @@ from backtest.engine.record import Outcome, new_record
 from backtest.measures import read_tally
 from backtest.measures.tally import TRADED
 from backtest.policy import Combinator, Policy, locate_numba_error
-from backtest.venue import OwnMargin, make_own_twins
 
 
 def new_quotes(n: int, assets: int) -> MarketBar:
@@ -98,15 +97,7 @@ class PolicySwitch(NamedTuple):
     trader: OptionTrader | None = None
 
 
-def find_simulate(
-    *, is_compiled: bool, own: OwnMargin | None = None, names: Sequence[str] = ()
-) -> Callable[..., Any]:
-    if own is not None:
-        from backtest.engine.compiler import MODULES  # noqa: PLC0415 - numba
-
-        twins = make_own_twins(MODULES, own.rule, names, {"ask": ask_plain})
-        simulate: Callable[..., Any] = twins.simulate_batch
-        return simulate
+def find_simulate(*, is_compiled: bool) -> Callable[..., Any]:
     if is_compiled:
         from backtest.engine.compiler import simulate_held  # noqa: PLC0415 - numba
 
@@ -115,16 +106,10 @@ def find_simulate(
     return found
 
 
-def find_fill(
-    *, is_compiled: bool, own: OwnMargin | None = None, names: Sequence[str] = ()
-) -> Callable[..., Any]:
+def find_fill(*, is_compiled: bool) -> Callable[..., Any]:
     """Return :func:`backtest.engine.closes.fill_closes` as an account needs it."""
     found: Callable[..., Any] = closes.fill_closes
-    if own is not None:
-        from backtest.engine.compiler import MODULES  # noqa: PLC0415 - numba
-
-        found = make_own_twins(MODULES, own.rule, names).fill_closes
-    elif is_compiled:
+    if is_compiled:
         from backtest.engine.compiler import fill_compiled  # noqa: PLC0415 - numba
 
         found = fill_compiled
@@ -139,14 +124,13 @@ def run_in_loop(
     *,
     is_compiled: bool,
     progress: Progress | None,
-    own: OwnMargin | None = None,
-    names: Sequence[str] = (),
+    has_own: bool = False,
     traded: TradedDays | None = None,
 ) -> Outcome:
     inputs = renew_targets(inputs) if any(each.trader for each in parts) else inputs
     first, deciders = parts[0].bar, parts[0].deciders
     asked = [(each.deciders, each.policies) for each in parts]
-    loop = bind_loop(asked, is_compiled=is_compiled, own=own, names=names)
+    loop = bind_loop(asked, is_compiled=is_compiled, has_own=has_own)
     n, total = len(state.margin), len(inputs.feed.time)
     chunk = PLAIN_CHUNK if loop.plain_because else CHUNK
     capacity = 4 * n * min(chunk, total) + LOGGED
@@ -312,11 +296,10 @@ def bind_loop(
     asked: Sequence[tuple[Deciders, Formulas]],
     *,
     is_compiled: bool,
-    own: OwnMargin | None = None,
-    names: Sequence[str] = (),
+    has_own: bool = False,
 ) -> BoundLoop:
     bound = [deciders for deciders, _ in asked]
-    because = "the requirement is a Python object" if own is not None else ""
+    because = "the requirement is a Python object" if has_own else ""
     because = because or ("" if is_compiled else "compile=False")
     if not because:
         # numba loads with these
@@ -338,7 +321,7 @@ def bind_loop(
             told = [f"{name} runs in plain Python: {reason}" for name, reason in reasons.items()]
             warn_caller("; ".join(told))
         return BoundLoop(simulate, pack, bound, "; ".join(reasons.values()))
-    simulate = find_simulate(is_compiled=False, own=own, names=names)
+    simulate = find_simulate(is_compiled=False)
     return BoundLoop(simulate, None, bound, because)
 
 

@@ -34,7 +34,7 @@ from backtest.engine.tables import (
     value_of,
 )
 from backtest.measures import AccountPath
-from backtest.venue import MarginRules, OwnMargin, compute_maintenances, read_rules
+from backtest.venue import MarginRules, compute_maintenances, read_rules
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -147,9 +147,7 @@ def measure_closes(setup: Any, run: Any, rows: slice, *, is_whole: bool) -> Clos
     """Compute closes from the record of a run or outcome; of one not ``is_whole`` only the pool."""
     record, names, inputs = run.record, setup.markets.names, setup.inputs
     n, first, (begin, stop, _) = len(names), setup.first, rows.indices(record.n_bars)
-    rule = setup.account.requirement
-    own = rule if isinstance(rule, OwnMargin) else None
-    fill = find_fill(is_compiled=setup.is_compiled, own=own, names=names)
+    fill = find_fill(is_compiled=setup.is_compiled)
     state = start_account_state(inputs, setup.account, first, has_overlay=False)
     assets = len(state.priced)
     room = (new_quotes(n, assets), new_scratch(n, assets), new_ledger_array(n))

@@ -26,7 +26,7 @@ from backtest.market import Market, Markets, find_clock, remake, with_clock
 from backtest.market.tables import JITTER
 from backtest.options import refuse_options
 from backtest.policy import AccountView, sets_margin
-from backtest.venue import OwnMargin, compute_price, make_own_twins
+from backtest.venue import compute_price
 
 if TYPE_CHECKING:
     from backtest.account import Account
@@ -244,12 +244,7 @@ class Filled(NamedTuple):
         return np.asarray(self.entries[self.entries[:, OWNER] == i])
 
 
-def find_functions(setup: Setup) -> Any:
-    own = setup.account.requirement
-    if isinstance(own, OwnMargin):
-        from backtest.engine.compiler import MODULES  # noqa: PLC0415 - numba
-
-        return make_own_twins(MODULES, own.rule, setup.markets.names, {"ask": engine.ask_plain})
+def find_functions() -> Any:
     bound = base.bind_functions(engine.loop, ask=engine.ask_plain)
     return SimpleNamespace(**{**vars(bar_steps), **bound, "look_at_close": look_at_close})
 
@@ -306,13 +301,13 @@ def view_close(
     deciders = gather_deciders(setup, setup.observed)
     with np.errstate(all="ignore"):
         set_close(bar, t)
-        return show(find_functions(setup), setup, bar, deciders, t)
+        return show(find_functions(), setup, bar, deciders, t)
 
 
 def ask(
     setup: Setup, state: AccountState, memory: list[tuple[float, ...]], traded: TradedDays | None
 ) -> AccountState:
-    t, functions = setup.markets.n_bars - 1, find_functions(setup)
+    t, functions = setup.markets.n_bars - 1, find_functions()
     bar = new_bar(setup, setup.inputs, state, traded, t)
     deciders = gather_deciders(setup, setup.observed)
     deciders.memory[:] = [x for numbers in memory for x in (*numbers, 0.0)]
@@ -328,7 +323,7 @@ def ask(
 
 def fill(setup: Setup, state: AccountState, traded: TradedDays | None, stated: Stated) -> Filled:
     later = look_ahead(setup, stated)
-    t, functions, n = setup.markets.n_bars, find_functions(setup), len(state.margin)
+    t, functions, n = setup.markets.n_bars, find_functions(), len(state.margin)
     bar = new_bar(setup, later.inputs, state, traded, t)
     deciders = gather_deciders(setup, setup.observed)
     with np.errstate(all="ignore"):

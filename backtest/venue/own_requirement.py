@@ -1,43 +1,28 @@
-"""A requirement of the user's own: a Python object, run uncompiled.
+"""A requirement of the user's own: a Python object, which an account asks in plain Python.
 
-The kernels of a portfolio call a few functions for the requirement. For a rule of the user's own
-they run as twins in which these functions ask the rule instead (:func:`make_own_twins`). Nothing is
-known of its shape, so that a segment of a bar is tested at 16 places and bisected, and Euler shares
-are differences.
+The kernels of a portfolio call it through its number in :data:`portfolio_kernels.OWN_RULES`.
+Nothing is known of its shape, so that a segment of a bar is tested at 16 places and bisected, and
+Euler shares are differences.
 """
 
 from __future__ import annotations
 
 import math
-import types
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Annotated, Any, Self
 
 import numpy as np
 
 from backtest import base
-from backtest.base import BacktestError, Declaration, Fault, Faults, FloatArray, ParameterError
+from backtest.base import BacktestError, Declaration, Fault, Faults, ParameterError
 from backtest.base.fields import POSITIVE
 from backtest.venue import portfolio_kernels
+from backtest.venue.collateral import Collateral
 from backtest.venue.contract_value import compute_price
-from backtest.venue.portfolio_kernels import (
-    Holdings,
-    PortfolioRules,
-    ScenarioTables,
-    Waypoint,
-    is_in_pool,
-    move_holdings,
-)
+from backtest.venue.portfolio_kernels import Holdings, PortfolioRules, ScenarioTables, is_in_pool
+from backtest.venue.requirement import MarginRules
 from backtest.venue.requirement_rule import MarginRule, RequirementRule, pack_no_scenarios
-
-PARTS = 16
-"""Places at which a segment of a bar is tested."""
-HALVINGS = 60
-"""Steps of bisection: beyond the last digit."""
-STEP = 1e-6
-"""The relative change of a quantity for its Euler share."""
 
 
 class OwnRule(Declaration):
@@ -76,6 +61,19 @@ class OwnMargin(MarginRule):
             n_products=count,
             nets=np.zeros((count, 2)),
         )
+
+    def pack(
+        self,
+        rules: Mapping[str, MarginRules],
+        collateral: Sequence[Collateral] = (),
+        width: int = 1,
+        underlyings: Sequence[str] = (),
+    ) -> PortfolioRules:
+        asked = AskedRule(self.rule, tuple(rules))
+        if asked not in portfolio_kernels.OWN_RULES:
+            portfolio_kernels.OWN_RULES.append(asked)
+        own = portfolio_kernels.OWN_RULES.index(asked) + 1
+        return super().pack(rules, collateral, width, underlyings)._replace(own=own)
 
     def to_dict(self) -> dict[str, Any]:
         own = self.rule.name if isinstance(self.rule, StoredRule) else type(self.rule).__name__
@@ -129,82 +127,19 @@ def ask_rule(
     return float(base.Number(0, may_be_infinite=True).check(name, base.check_number(name, answer)))
 
 
-# ------------------------------------------------------------------------------------- the twins
+class AskedRule:
+    def __init__(self, rule: RequirementRule, names: tuple[str, ...]) -> None:
+        self.rule, self.names = rule, names
 
+    def __eq__(self, other: object) -> bool:
+        if not isinstance(other, AskedRule):
+            return NotImplemented
+        return other.rule is self.rule and other.names == self.names
 
-def make_own_twins(
-    modules: Sequence[types.ModuleType],
-    rule: RequirementRule,
-    names: Sequence[str],
-    extra: Mapping[str, Any] | None = None,
-) -> types.SimpleNamespace:
-    scopes = [dict(vars(module)) for module in modules]
-    twins: dict[int, Any] = {}
-    for module, scope in zip(modules, scopes, strict=True):
-        for _, function in base.find_own_functions(module):
-            twins[id(function)] = base.make_twin(
-                function, scope, Path(function.__code__.co_filename)
-            )
-    own = OwnFunctions(rule, names, twins[id(portfolio_kernels.is_pool_failing)])
-    twins |= {id(replaced): function for replaced, function in own.replacements()}
-    found: dict[str, Any] = {}
-    for scope in scopes:
-        for name, value in list(scope.items()):
-            given = (extra or {}).get(name, value)
-            scope[name] = found[name] = twins.get(id(given), given)
-    return types.SimpleNamespace(**found)
+    def __hash__(self) -> int:
+        return hash((id(self.rule), self.names))
 
-
-class OwnFunctions:
-    def __init__(
-        self, rule: RequirementRule, names: Sequence[str], is_failing: Callable[..., bool]
-    ) -> None:
-        self.rule = rule
-        self.names = tuple(names)
-        self.is_failing = is_failing
-
-    def replacements(self) -> list[tuple[Callable[..., Any], Callable[..., Any]]]:
-        return [
-            (portfolio_kernels.compute_portfolio_requirement, self.compute_requirement),
-            (portfolio_kernels.compute_portfolio_initial, self.compute_initial),
-            (portfolio_kernels.fill_shares, self.fill_shares),
-            (portfolio_kernels.find_failure, self.find_failure),
-        ]
-
-    def compute_requirement(self, rules: PortfolioRules, held: Holdings) -> float:
-        return ask_rule(self.rule, "requirement", *self.describe(rules, held))
-
-    def compute_initial(self, rules: PortfolioRules, held: Holdings) -> float:
-        return ask_rule(self.rule, "initial", *self.describe(rules, held))
-
-    def fill_shares(self, rules: PortfolioRules, held: Holdings, shares: FloatArray) -> None:
-        shares[:] = 0.0
-        for i, quantity in enumerate(held.quantities.tolist()):
-            if is_in_pool(rules, held, i):
-                held.quantities[i] = quantity * (1.0 + STEP)
-                more = self.compute_requirement(rules, held)
-                held.quantities[i] = quantity * (1.0 - STEP)
-                shares[i] = (more - self.compute_requirement(rules, held)) / (2.0 * STEP)
-                held.quantities[i] = quantity
-
-    def find_failure(
-        self,
-        rules: PortfolioRules,
-        held: Holdings,
-        cash: float,
-        start: Waypoint,
-        end: Waypoint,
-        shares: FloatArray,  # noqa: ARG002 - as the function that it replaces
-    ) -> float:
-        def fails(place: float) -> bool:
-            move_holdings(held, start, end, place)
-            return self.is_failing(rules, held, cash)
-
-        return find_first_place(fails)
-
-    def describe(
-        self, rules: PortfolioRules, held: Holdings
-    ) -> tuple[dict[str, float], dict[str, float]]:
+    def __call__(self, rules: PortfolioRules, held: Holdings, is_initial: bool) -> float:
         positions, prices = {}, {}
         for i, name in enumerate(self.names):
             value = float(held.values[i])
@@ -213,18 +148,5 @@ class OwnFunctions:
                 prices[name] = compute_price(size, bool(rules.brackets.are_inverse[i]), value)
             if is_in_pool(rules, held, i):
                 positions[name] = float(held.quantities[i])
-        return positions, prices
-
-
-def find_first_place(fails: Callable[[float], bool]) -> float:
-    if fails(0.0):
-        return 0.0
-    for part in range(1, PARTS + 1):
-        if fails(part / PARTS):
-            sound, failing = (part - 1) / PARTS, part / PARTS
-            for _ in range(HALVINGS):
-                middle = 0.5 * (sound + failing)
-                sound, failing = (sound, middle) if fails(middle) else (middle, failing)
-            fails(failing)  # the holdings are valued there afterwards
-            return failing
-    return math.nan
+        method = "initial" if is_initial else "requirement"
+        return ask_rule(self.rule, method, positions, prices)

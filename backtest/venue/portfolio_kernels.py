@@ -21,6 +21,7 @@ reaches it after finitely many pieces.
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 from backtest.base import BoolArray, FloatArray, IntArray
@@ -109,12 +110,15 @@ class SpotTables(NamedTuple):
 
 
 class PortfolioRules(NamedTuple):
+    """All rules of a portfolio. ``own`` counts its rule in :data:`OWN_RULES` from 1, 0 for none."""
+
     brackets: BracketTables
     scenarios: ScenarioTables
     collateral: CollateralTables
     has_scenarios: bool
     level: float
     spot: SpotTables
+    own: int = 0
 
 
 class Holdings(NamedTuple):
@@ -130,6 +134,15 @@ class Holdings(NamedTuple):
     values: FloatArray
     amounts: FloatArray
     prices: FloatArray
+
+
+OWN_RULES: list[Callable[[PortfolioRules, Holdings, bool], float]] = []
+"""The requirements of the user's own in this process."""
+
+
+def ask_own(rules: PortfolioRules, held: Holdings, is_initial: bool) -> float:
+    """Ask a requirement of the user's own; compiled code, which has none, replaces this."""
+    return OWN_RULES[rules.own - 1](rules, held, is_initial)
 
 
 def pick_rules(tables: BracketTables, i: int) -> MarginRules:
@@ -410,6 +423,8 @@ def compute_scenario_margin(rules: PortfolioRules, held: Holdings, is_initial: b
 
 def compute_portfolio_requirement(rules: PortfolioRules, held: Holdings) -> float:
     """Return R, the maintenance requirement of all cross positions, in the settlement currency."""
+    if rules.own > 0:
+        return ask_own(rules, held, False)
     if rules.has_scenarios:
         return compute_scenario_margin(rules, held, False)
     return sum_maintenance(rules, held, 0, len(held.quantities))
@@ -417,6 +432,8 @@ def compute_portfolio_requirement(rules: PortfolioRules, held: Holdings) -> floa
 
 def compute_portfolio_initial(rules: PortfolioRules, held: Holdings) -> float:
     """Return the initial margin of all cross positions, in the settlement currency."""
+    if rules.own > 0:
+        return ask_own(rules, held, True)
     if rules.has_scenarios:
         return compute_scenario_margin(rules, held, True)
     total = sum_initial(rules, held)
@@ -476,7 +493,9 @@ def fill_shares(rules: PortfolioRules, held: Holdings, shares: FloatArray) -> No
     without counts as if it were required.
     """
     shares[:] = 0.0
-    if rules.has_scenarios:
+    if rules.own > 0:
+        fill_own_shares(rules, held, shares)
+    elif rules.has_scenarios:
         fill_scenario_shares(rules, held, shares)
     else:
         for i in range(len(held.quantities)):
@@ -488,6 +507,18 @@ def fill_shares(rules: PortfolioRules, held: Holdings, shares: FloatArray) -> No
     if rules.spot.has_any:
         for i in range(len(held.quantities)):
             shares[i] += compute_haircut(rules, held, i) / rules.level
+
+
+def fill_own_shares(rules: PortfolioRules, held: Holdings, shares: FloatArray) -> None:
+    for i in range(len(held.quantities)):
+        if is_in_pool(rules, held, i):
+            quantity = held.quantities[i]
+            held.quantities[i] = quantity * (1.0 + OWN_STEP)
+            more = compute_portfolio_requirement(rules, held)
+            held.quantities[i] = quantity * (1.0 - OWN_STEP)
+            less = compute_portfolio_requirement(rules, held)
+            shares[i] = (more - less) / (2.0 * OWN_STEP)
+            held.quantities[i] = quantity
 
 
 def fill_scenario_shares(rules: PortfolioRules, held: Holdings, shares: FloatArray) -> None:
@@ -548,6 +579,10 @@ def add_offset_shares(rules: PortfolioRules, held: Holdings, g: int, shares: Flo
             shares[i] += rate * part * abs(exposure)
 
 
+OWN_PARTS = 16
+"""Places at which a segment of a bar is tested under a requirement of the user's own."""
+OWN_STEP = 1e-6
+"""The relative change of a quantity for its Euler share under such a requirement."""
 MOST_STEPS = 100
 """Steps of Newton's method; each ends on another piece, and a portfolio has few."""
 
@@ -599,6 +634,8 @@ def find_next_break(
     rules: PortfolioRules, held: Holdings, start: Waypoint, end: Waypoint, place: float
 ) -> float:
     nearest = 1.0
+    if rules.own > 0:
+        return place + 1.0 / OWN_PARTS
     if not rules.has_scenarios or rules.scenarios.pair_contingency <= 0.0:
         return nearest
     for g in range(len(rules.scenarios.products)):
@@ -631,9 +668,31 @@ def find_failure(
         after = find_next_break(rules, held, start, end, place)
         move_holdings(held, start, end, after)
         if is_pool_failing(rules, held, cash):
+            if rules.own > 0:
+                return halve(rules, held, cash, start, end, place, after)
             return descend(rules, held, cash, start, end, place, after, shares)
         place = after
     return math.nan
+
+
+def halve(
+    rules: PortfolioRules,
+    held: Holdings,
+    cash: float,
+    start: Waypoint,
+    end: Waypoint,
+    sound: float,
+    failing: float,
+) -> float:
+    for _ in range(HALVINGS):
+        middle = 0.5 * (sound + failing)
+        move_holdings(held, start, end, middle)
+        if is_pool_failing(rules, held, cash):
+            failing = middle
+        else:
+            sound = middle
+    move_holdings(held, start, end, failing)
+    return failing
 
 
 def descend(

@@ -1,4 +1,4 @@
-"""A requirement of one's own: in an account's field, and in the twins of the kernels."""
+"""A requirement of one's own: in an account's field, and in the kernels."""
 
 import math
 
@@ -7,10 +7,10 @@ import pytest
 
 import backtest as bt
 from backtest.venue import portfolio_kernels
-from backtest.venue.own_requirement import OwnMargin, Requirement, make_own_twins
+from backtest.venue.own_requirement import OwnMargin, Requirement
 from backtest.venue.requirement import read_rules
 from backtest.venue.requirement_rule import MarginRule, pack_holdings
-from tests.portfolios import MODULES, make_portfolios
+from tests.portfolios import make_portfolios
 from tests.scenes import venue_of
 
 NAMES = ("BTCUSDT", "ETHUSDT", "PLAIN")
@@ -78,19 +78,18 @@ def test_an_instrument_that_is_not_held_needs_nothing():
     assert bt.margin.initial(*given) == pytest.approx(12.5)  # a 16th
 
 
-def test_twins_ask_the_rule():
+def test_the_kernels_ask_the_rule():
     """A rule that answers as the package's rules do fails where they do, to the last digits."""
     failures = 0
     for packed, held, cash, rng in make_portfolios(4):
         if len(held.amounts) or packed.level != 1.0:
             continue  # collateral is not told to a rule
-        twins = make_own_twins(MODULES, Mirror(packed), NAMES)
         own = OwnMargin(rule=Mirror(packed)).pack({name: read_rules(venue_of()) for name in NAMES})
-        assert twins.compute_portfolio_requirement(own, held) == pytest.approx(
+        assert portfolio_kernels.compute_portfolio_requirement(own, held) == pytest.approx(
             portfolio_kernels.compute_portfolio_requirement(packed, held), rel=1e-14
         )
         shares = np.zeros((2, 3))
-        twins.fill_shares(own, held, shares[0])
+        portfolio_kernels.fill_shares(own, held, shares[0])
         portfolio_kernels.fill_shares(packed, held, shares[1])
         assert shares[0] == pytest.approx(shares[1], rel=1e-6, abs=1e-6)
         start = portfolio_kernels.Waypoint(held.values.copy(), held.prices.copy())
@@ -99,10 +98,12 @@ def test_twins_ask_the_rule():
         )
         path = (held, cash, start, end, shares[0])
         expected = portfolio_kernels.find_failure(packed, *path)
-        assert twins.find_failure(own, *path) == pytest.approx(expected, abs=1e-12, nan_ok=True)
+        assert portfolio_kernels.find_failure(own, *path) == pytest.approx(
+            expected, abs=1e-12, nan_ok=True
+        )
         failures += 0.0 < expected < 1.0
         room = (held, cash, 0, start, end, shares[0])
-        assert twins.find_failure_ratio(own, *room) == pytest.approx(
+        assert portfolio_kernels.find_failure_ratio(own, *room) == pytest.approx(
             portfolio_kernels.find_failure_ratio(packed, *room), rel=1e-11, nan_ok=True
         )
     assert failures
@@ -118,10 +119,13 @@ def test_bad_rules_and_answers_are_errors():
         OwnMargin(rule=rule)
     rule.level = 1.5
     rule.requirement = lambda positions, prices: math.nan
-    twins = make_own_twins(MODULES, rule, NAMES)
     own = OwnMargin(rule=rule).pack({name: read_rules(venue_of()) for name in NAMES})
     with pytest.raises(bt.ParameterError, match=r"Fifth\.requirement"):
-        twins.compute_portfolio_requirement(own, pack_holdings([1.0, 0.0, 0.0], [1.0, 1.0, 1.0]))
+        portfolio_kernels.compute_portfolio_requirement(
+            own, pack_holdings([1.0, 0.0, 0.0], [1.0, 1.0, 1.0])
+        )
     rule.requirement = lambda positions, prices: max(positions.values())
     with pytest.raises(bt.ParameterError, match=r"Fifth.requirement must.*given {} it raised Val"):
-        twins.compute_portfolio_requirement(own, pack_holdings([0.0, 0.0, 0.0], [1.0, 1.0, 1.0]))
+        portfolio_kernels.compute_portfolio_requirement(
+            own, pack_holdings([0.0, 0.0, 0.0], [1.0, 1.0, 1.0])
+        )
