@@ -33,7 +33,6 @@ from backtest.engine.tables import (
     sum_positions,
     value_of,
 )
-from backtest.measures import AccountPath
 from backtest.venue import MarginRules, compute_maintenances, read_rules
 
 if TYPE_CHECKING:
@@ -47,11 +46,6 @@ if TYPE_CHECKING:
 
 class RunCloses(RunData):
     """The data of a run with what they say of each close, made on first access."""
-
-    def read_path(self, rows: slice) -> AccountPath:
-        """Return the unit values and the margin used at some closes."""
-        account, (_, initial) = self.record.take(rows).account, self.read_pool(rows)
-        return AccountPath(account.unit, find_margin_used(initial, account.equity))
 
     def read_pool(self, rows: slice) -> tuple[FloatArray, FloatArray]:
         """Return the backing of the cross positions, and the initial margin of all, at closes."""

@@ -51,7 +51,6 @@ from backtest.engine.tables import (
 )
 from backtest.market import Markets, read_stamps, read_weights
 from backtest.measures import (
-    MarginUse,
     Samples,
     average_covariances,
     diversification_ratio,
@@ -61,7 +60,6 @@ from backtest.measures import (
     risk_shares,
     sample_moves,
     sampled_returns,
-    sum_use,
 )
 from backtest.venue import Venue
 
@@ -221,8 +219,6 @@ def hash_values(values: FloatArray) -> str:
 DIVERSITY = ("mean_net_leverage", "diversification_ratio")
 SHORT = 330.0
 """Days of a run under which its yearly figures are said to be extrapolated."""
-PIECE = 32_768
-"""Bars whose measures are summed at once; their arrays fit into the L2 cache."""
 HALF_LIFE = 30 * DAY
 """The half-life of the covariances behind risk shares, in ns."""
 
@@ -237,7 +233,7 @@ class RunRecord(RunCloses):
         """The measures by name."""
         unit, equity = self.of_account("unit"), self.of_account("equity")
         measured = measure_run(
-            self.tally, self.span, float(unit[-1]), float(equity[-1]), self.samples, self._use
+            self.tally, self.span, float(unit[-1]), float(equity[-1]), self.samples
         )
         if self.has_one_position and self.manifest.get("overlay") is None:
             return MappingProxyType(measured)
@@ -274,12 +270,6 @@ class RunRecord(RunCloses):
             name = find_benchmark(self.manifest)
             market = sample_benchmark(self.benchmark, self.ends_sample, name, self.venues)
         return Samples(self._sampled, sample_risk_free(self), market)
-
-    @property
-    def _use(self) -> MarginUse:
-        n = self.record.n_bars
-        pieces = (self.read_path(slice(t, t + PIECE)) for t in range(0, n, PIECE))
-        return sum_use(pieces)
 
     @cached_property
     def _sampled(self) -> FloatArray:

@@ -39,8 +39,7 @@ if TYPE_CHECKING:
     from backtest.measures.ranking import find_direction, order_sets, rank_by_objective
     from backtest.measures.ranking import read_constraints, read_objective
     from backtest.measures.ranking import total_violation
-    from backtest.measures.run_facts import AccountPath, MarginUse, RunSpan, Samples, drawdown_dates
-    from backtest.measures.run_facts import sum_use
+    from backtest.measures.run_facts import RunSpan, Samples, drawdown_dates
     from backtest.measures.tally import Clock, Tally, add_free, finish_sample
     from backtest.measures.tally import flatten_tally, fold_product, grow_free, invert, is_deeper
     from backtest.measures.tally import make_tally, mark_drawdown, name_tally, needs_folding

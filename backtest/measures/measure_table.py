@@ -24,7 +24,7 @@ from backtest.measures.performance import (
 from backtest.measures.tally import flatten_tally
 
 if TYPE_CHECKING:
-    from backtest.measures.run_facts import MarginUse, RunSpan, Samples
+    from backtest.measures.run_facts import RunSpan, Samples
     from backtest.measures.tally import Tally
 
 COSTS = ("fees", "slippage", "impact", "funding", "interest")
@@ -67,15 +67,10 @@ class Accounts:
     def leverage(self) -> FloatArray:
         return np.asarray(self.tally["leverage"] / self.tally["bars"])
 
-    @cached_property
-    def drag(self) -> FloatArray:
+    def find_decay(self) -> FloatArray:
         logs = np.array([math.log(each) for each in self.tally["decay_product"].tolist()])
-        lost = (self.tally["decay_held"] - (self.tally["decay_log"] + logs)) / self.years
-        return np.where(self.is_ruined, np.nan, lost)
-
-    @cached_property
-    def carry(self) -> FloatArray:
-        return np.where(self.is_ruined, np.nan, self.tally["carry"] / self.years)
+        drag = (self.tally["decay_held"] - (self.tally["decay_log"] + logs)) / self.years
+        return np.where(self.is_ruined, np.nan, drag + self.tally["carry"] / self.years)
 
     def find_deviation(self, name: str) -> FloatArray:
         n = self.tally["samples"]
@@ -106,13 +101,11 @@ class Accounts:
 
 
 class Path:
-    """Sampled returns of one account, its deepest drawdown, and its use of margin."""
+    """Sampled returns of one account, and its deepest drawdown."""
 
-    def __init__(
-        self, samples: Samples, periods: float, fall: Tally, span: RunSpan, use: MarginUse
-    ) -> None:
+    def __init__(self, samples: Samples, periods: float, fall: Tally, span: RunSpan) -> None:
         self.samples, self.periods = samples, periods
-        self.fall, self.span, self.use = fall, span, use
+        self.fall, self.span = fall, span
 
     @property
     def excess(self) -> FloatArray:
@@ -337,22 +330,9 @@ ABOUT = MeasureTable({
         FRACTION, -1, "highest maintenance over what backs the position", "all",
         Accounts.find_peak_ratio,
     ),
-    "mean_margin_used": Measure(
-        FRACTION, 0, "mean of initial margin over equity at closes", "path",
-        lambda p: p.use.total / p.use.n,
-    ),
-    "peak_margin_used": Measure(
-        FRACTION, -1, "highest initial margin over equity at a close", "path",
-        lambda p: p.use.most,
-    ),
     "leverage_decay": Measure(
-        LOSS, -1, "growth lost to volatility and carry", "all", lambda a: a.drag + a.carry,
-    ),
-    "volatility_drag": Measure(
-        LOSS, -1, "growth lost to volatility, before costs", "all", lambda a: a.drag,
-    ),
-    "carry_decay": Measure(
-        LOSS, -1, "growth lost to funding, interest and fees", "all", lambda a: a.carry,
+        LOSS, -1, "growth lost to volatility, funding, interest and fees", "all",
+        Accounts.find_decay,
     ),
     "flows": Measure(
         MONEY, 0, "deposits less withdrawals, and top-ups", "all",
@@ -379,7 +359,7 @@ STREAMED = list_parts("core", "all")
 
 
 def measure_run(
-    tally: Tally, span: RunSpan, unit: float, equity: float, samples: Samples, use: MarginUse
+    tally: Tally, span: RunSpan, unit: float, equity: float, samples: Samples
 ) -> dict[str, float]:
     """Return all measures of one account by name.
 
@@ -388,7 +368,7 @@ def measure_run(
     """
     many = {name: np.array([value]) for name, value in flatten_tally(tally).items()}
     measured = measure_accounts(many, span, np.array([unit]), np.array([equity]))
-    path = Path(samples, span.periods, tally, span, use)
+    path = Path(samples, span.periods, tally, span)
     return {
         name: float(ABOUT[name].of(path) if name in PATH else measured[name][0]) for name in METRICS
     }
@@ -404,7 +384,7 @@ def measure_accounts(
 
 
 def measure_returns(samples: Samples, periods: float) -> dict[str, float]:
-    path: Any = Path(samples, periods, *[None] * 3)  # type: ignore[arg-type] # not asked for
+    path: Any = Path(samples, periods, *[None] * 2)  # type: ignore[arg-type] # not asked for
     return {name: ABOUT[name].of(path) for name in OF_RETURNS}
 
 

@@ -1,19 +1,15 @@
-"""What measures are computed from: the time of a run, its samples, its path, and its tally."""
+"""What measures are computed from: the time of a run, its samples, and its tally."""
 
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING, NamedTuple
+from typing import NamedTuple
 
-import numpy as np
 import pandas as pd
 
 from backtest.base import FloatArray, IntArray, format_time
 from backtest.base.units import DAY, YEAR_DAYS
 from backtest.measures.tally import Tally
-
-if TYPE_CHECKING:
-    from collections.abc import Iterable
 
 DATES = ("drawdown_peak", "drawdown_trough", "drawdown_recovery")
 
@@ -67,30 +63,6 @@ class Samples(NamedTuple):
     returns: FloatArray
     risk_free: FloatArray
     market: FloatArray
-
-
-class AccountPath(NamedTuple):
-    """Unit values and margin used at closes, or at some of them, of shape (n_bars,)."""
-
-    unit: FloatArray
-    used: FloatArray
-
-
-class MarginUse(NamedTuple):
-    n: int
-    total: float
-    most: float
-
-
-def sum_use(pieces: Iterable[AccountPath]) -> MarginUse:
-    use = MarginUse(0, 0.0, 0.0)
-    for piece in pieces:
-        use = MarginUse(
-            n=use.n + len(piece.used),
-            total=use.total + float(np.sum(piece.used)),
-            most=max(use.most, float(np.max(piece.used))),
-        )
-    return use
 
 
 def drawdown_dates(fall: Tally, span: RunSpan) -> dict[str, float]:
