@@ -31,6 +31,7 @@ from backtest.compare.pairs import (
     LOST,
     SAME,
     TEST,
+    UNTESTED,
     correct_p_values,
     orient_pairs,
     show_accounts,
@@ -54,8 +55,7 @@ TITLES = {
 }
 COVERAGE = (
     "on simulated accounts of 500 and 2,000 days, 95 % intervals held the true difference of log "
-    "growth and Sharpe ratio in 93 to 97 % of cases, of volatility in 96 to 98 %, of ES in 94 to "
-    "99 % (docs/sweeps.md)"
+    "growth and Sharpe ratio in 93 to 97 % of cases (docs/sweeps.md)"
 )
 LEAST_MEASURED = 500
 """Periods of a comparison under which nobody measured the coverage."""
@@ -75,7 +75,8 @@ class Comparison(SavedResult):
         volatility, es_95), ``difference`` of the first less the second, ``low`` and ``high`` of its
         interval, ``p_value``, ``p_holm`` (corrected over the pairs of the measure),
         ``distinguishable``, and its ``basis``: ``test``; ``alike`` (almost equal returns);
-        ``ruin`` (decided without a test); ``too few returns``; ``undefined``.
+        ``ruin`` (decided without a test); ``no test`` (volatility, es_95); ``too few returns``;
+        ``undefined``.
     returns : DataFrame
         Simple returns per sampling period, one column per policy.
     risk_free : Series
@@ -340,9 +341,9 @@ def write_gap(row: Mapping[Any, Any]) -> str:
     gap, half, basis = row["difference"], row["high"] - row["difference"], row["basis"]
     if basis in (SAME, LOST):
         return str(basis)
-    if basis not in (TEST, FEW):
+    if basis not in (TEST, FEW, UNTESTED):
         word = "below" if gap < 0.0 else "above"
         return f"{word if math.isinf(gap) else 'n/a'}{mark}"
     unit = 1.0 if row["measure"] == "sharpe" else 100.0
-    around = "" if basis == FEW else f" ± {unit * half:.2f}" if math.isfinite(half) else " ± ?"
+    around = "" if basis != TEST else f" ± {unit * half:.2f}" if math.isfinite(half) else " ± ?"
     return f"{unit * gap:.2f}{around}{'' if unit == 1.0 else ' %'}{mark}"

@@ -22,6 +22,7 @@ ALIKE = 1e-4
 share of that of the returns."""
 
 TEST, SAME, RUIN, FEW, NONE = "test", "alike", "ruin", "too few returns", "undefined"
+UNTESTED = "no test"
 LOST = "both lost"
 
 COLUMNS = (
@@ -59,7 +60,7 @@ def tabulate_pairs(
     bases = np.array([find_basis(sampled.returns, pair, ruined) for pair in pairs], dtype=object)
     bases[lost[pairs].all(axis=1)] = LOST
     living = sampled._replace(returns=np.where(ruined[:, None], 0.0, sampled.returns))
-    whole = rules.draws * len(STATISTICS)
+    whole = rules.draws * sum(each.is_tested for each in STATISTICS.values())
     tables, blocks = [], {}
     for place, measure in enumerate(STATISTICS):
         on_draw = (
@@ -72,13 +73,14 @@ def tabulate_pairs(
             set_ruined_growth(found, ruined, pairs)
         for name in ("difference", "low", "high"):
             found[name][bases == LOST] = np.nan
+        own = bases if STATISTICS[measure].is_tested else np.where(bases == TEST, UNTESTED, bases)
         unknown = np.isnan(found["difference"]) & ~np.isin(bases, (RUIN, LOST))
         rows: dict[str, Any] = {
             "policy": [names[one] for one, _ in pairs],
             "against": [names[other] for _, other in pairs],
             "measure": measure,
             **found,
-            "basis": np.where(unknown, NONE, bases),
+            "basis": np.where(unknown, NONE, own),
         }
         tables.append(pd.DataFrame(rows))
     return correct_p_values(pd.concat(tables, ignore_index=True), rules.confidence), blocks
@@ -112,7 +114,7 @@ def estimate_pairs(
     gap = pair_differences(value, pairs)
     found = {name: np.full(len(pairs), np.nan) for name in ("low", "high", "p_value")}
     found = {"difference": np.where(bases == RUIN, np.nan, gap), **found}
-    tested = np.isin(bases, (TEST, SAME))
+    tested = np.isin(bases, (TEST, SAME)) & statistic.is_tested
     if not tested.any():
         return found, 0
     drawn = compare_pairs(

@@ -47,7 +47,9 @@ class Statistic(NamedTuple):
     read: Callable[[Sampled], FloatArray]
     estimate: Callable[[FloatArray], StatisticInfluence]
     scale: Callable[[Sampled], float]
-    is_risk: bool = False
+    is_tested: bool = True
+    """Not volatility and shortfall: volatility persists for longer than blocks can be, and 95 %
+    intervals held the true difference of 8 in 10 pairs under GARCH."""
 
 
 def estimate_mean(x: FloatArray) -> StatisticInfluence:
@@ -88,12 +90,6 @@ def standardise(x: FloatArray, deviation: FloatArray) -> FloatArray:
     return np.asarray((x - np.mean(x, axis=1)[:, None]) / whole[:, None])
 
 
-def measure_activity(x: FloatArray) -> FloatArray:
-    """Return the absolute standardized values of series of shape (k, n); 0 without deviation."""
-    deviation = np.std(x, axis=1, ddof=1)
-    return np.abs(standardise(x, np.maximum(deviation, LEAST_DEVIATION)))
-
-
 STATISTICS = {
     "log_growth": Statistic(
         lambda sampled: np.log1p(sampled.returns), estimate_mean, lambda sampled: sampled.per_year
@@ -107,10 +103,10 @@ STATISTICS = {
         lambda sampled: sampled.returns,
         estimate_deviation,
         lambda sampled: math.sqrt(sampled.periods),
-        is_risk=True,
+        is_tested=False,
     ),
     "es_95": Statistic(
-        lambda sampled: sampled.returns, estimate_shortfall, lambda _: 1.0, is_risk=True
+        lambda sampled: sampled.returns, estimate_shortfall, lambda _: 1.0, is_tested=False
     ),
 }
 
@@ -149,7 +145,8 @@ def compare_pairs(
     """Return the differences of a measure between pairs of accounts, with intervals and p-values.
 
     ``sampled`` are returns of accounts that were not ruined, ``pairs`` (p, 2) two accounts each:
-    the difference is the first less the second. ``measure`` is one of :data:`STATISTICS`;
+    the difference is the first less the second. ``measure`` is one of :data:`STATISTICS` that is
+    tested;
     ``confidence`` is at most 1 - 1 / (draws + 1); ``draws`` are resampled histories; ``block`` is
     their mean length of blocks in samples, :func:`choose_block` by default. NaN if the measure of
     one account does not exist; the interval is infinite if too few histories have a difference.
@@ -161,10 +158,7 @@ def compare_pairs(
     Ledoit and Wolf (2008, J. Empirical Finance 15(5)) for Sharpe ratios: c is the quantile of |d* -
     d| / s*, and p the share of those at or over |d| / s, with d itself counted as one. s is the
     error of the mean influence under this bootstrap (:func:`resampling_error`), s* that of the sums
-    over the blocks of a history. Volatility persists for longer than a block. So for measures of
-    risk s has several values, each with a weight (:func:`estimate_errors`), p is the weighted mean
-    of their p-values, and the interval contains every difference from d whose p exceeds 1 -
-    confidence.
+    over the blocks of a history.
     """
     statistic, scale = STATISTICS[measure], STATISTICS[measure].scale(sampled)
     series = statistic.read(sampled)
@@ -172,7 +166,7 @@ def compare_pairs(
     gap = pair_differences(whole.value, pairs)
     influence = pair_differences(whole.influence, pairs)
     length = choose_block(influence) if block is None else block
-    errors = difference_errors(influence, series, pairs, length, is_risk=statistic.is_risk)
+    error = resampling_error(influence, length)
     rounding = ROUNDING * np.max(np.abs(influence), axis=1)
     ratios = np.empty((draws, len(pairs)))
     for row, (chosen, starts) in enumerate(draw_histories(series.shape[1], length, draws, rng)):
@@ -183,7 +177,12 @@ def compare_pairs(
         ratios[row] = studentize(pair_differences(drawn.value, pairs) - gap, spread)
         if progress is not None:
             progress(row + 1)
-    half, p_value = compute_intervals(gap, errors, ratios, confidence)
+    count = np.sum(ratios >= studentize(gap, error), axis=0)
+    p_value = np.minimum(1.0, (1.0 + count) / (draws + 1.0))
+    p_value[np.isnan(gap)] = np.nan
+    beyond = math.floor((1.0 - confidence + 1e-12) * (draws + 1.0))
+    widest = np.sort(ratios, axis=0)[draws - beyond]
+    half = np.where(error > 0.0, widest, 0.0) * error
     return Differences(scale * gap, scale * (gap - half), scale * (gap + half), p_value, length)
 
 
@@ -195,53 +194,6 @@ def studentize(gap: FloatArray, error: FloatArray) -> FloatArray:
     with np.errstate(divide="ignore", invalid="ignore"):
         ratio = np.where(gap == 0.0, 0.0, np.abs(gap) / error)
     return np.where(np.isnan(ratio), np.inf, ratio)
-
-
-def difference_errors(
-    influence: FloatArray, series: FloatArray, pairs: IntArray, block: int, *, is_risk: bool
-) -> Errors:
-    """Return the standard errors of differences, given their influence of shape (p, n)."""
-    if is_risk:
-        activity = measure_activity(series)
-        return estimate_errors(influence, activity[pairs[:, 0]] + activity[pairs[:, 1]])
-    error = resampling_error(influence, block)[:, None]
-    return Errors(error, np.ones_like(error))
-
-
-def compute_intervals(
-    gap: FloatArray, errors: Errors, ratios: FloatArray, confidence: float
-) -> tuple[FloatArray, FloatArray]:
-    """Return the half widths of intervals and the p-values, from ratios of shape (draws, p)."""
-    ratios, level = np.sort(ratios, axis=0), 1.0 - confidence + 1e-12
-    half, p_value = np.full(len(gap), np.nan), np.full(len(gap), np.nan)
-    for row in np.flatnonzero(~np.isnan(gap)):
-        mine = ratios[:, row], errors.error[row], errors.weight[row]
-        half[row] = find_half_width(*mine, level)
-        p_value[row] = find_p_value(gap[row], *mine)
-    return half, p_value
-
-
-def find_p_value(gap: float, ratios: FloatArray, error: FloatArray, weight: FloatArray) -> float:
-    found = studentize(np.full(len(error), gap), error)
-    beyond = len(ratios) - np.searchsorted(ratios, found, side="left")
-    return min(1.0, (1.0 + float(np.sum(weight * beyond))) / (len(ratios) + 1.0))
-
-
-def find_half_width(
-    ratios: FloatArray, error: FloatArray, weight: FloatArray, level: float
-) -> float:
-    if not error.any():
-        return 0.0
-    finite = ratios[np.isfinite(ratios)]
-    low, high = 0.0, float(2.0 * (np.max(finite, initial=0.0) + 1.0) * np.max(error))
-    if find_p_value(high, ratios, error, weight) > level:
-        return math.inf
-    while low < (middle := 0.5 * (low + high)) < high:
-        if find_p_value(middle, ratios, error, weight) > level:
-            low = middle
-        else:
-            high = middle
-    return low
 
 
 def draw_histories(
@@ -314,107 +266,3 @@ def holm(p_values: FloatArray) -> FloatArray:
     corrected = np.full(len(p_values), np.nan)
     corrected[order] = np.minimum(1.0, np.maximum.accumulate(p_values[order] * steps))
     return corrected
-
-
-CALM = 0.75
-"""Prior probability that a series does not persist."""
-SHORTEST = 0.5
-"""Least autocorrelation of a persistent series from one sample to the next."""
-SPEEDS, SHARES = 16, 10
-"""Sizes of the grid: speeds of decay, and shares of the variance that persist."""
-LEAST_SHARE = 0.02
-CHUNK = 4_096
-"""Frequencies evaluated at a time, which bounds the memory."""
-
-
-class Errors(NamedTuple):
-    """Possible standard errors of p means, with their probabilities; arrays of shape (p, g)."""
-
-    error: FloatArray
-    weight: FloatArray
-
-
-class Spectra(NamedTuple):
-    decay: FloatArray
-    """Autocorrelation of the persistent part from one sample to the next, of shape (g,)."""
-    share: FloatArray
-    """Of the variance that is persistent, of shape (g,)."""
-    inflation: FloatArray
-    """Variance of a mean of n samples over that of independent ones, of shape (g,)."""
-
-
-def estimate_errors(influence: FloatArray, activity: FloatArray) -> Errors:
-    """Return the possible standard errors of means of series (p, n), weighted by the data.
-
-    Notes
-    -----
-    A series is noise plus a first-order autoregression: its autocorrelation at lag k >= 1 is
-    share decay^k, as for squared GARCH(1, 1) returns. The likelihood of each spectrum is
-    Whittle's (Gaussian, in the frequency domain), with estimated level. The activity weights
-    the decay, the influence weights its share. The longest decay time is n samples. Source of
-    the likelihood: Whittle (1953), Estimation and Information in Stationary Time Series, Arkiv
-    foer Matematik 2(5).
-    """
-    spectra = make_spectra(influence.shape[1])
-    moves = np.ptp(influence, axis=1) > 0.0
-    error = np.zeros((len(influence), len(spectra.decay)))
-    weight = np.zeros_like(error)
-    weight[:, 0] = 1.0
-    if moves.any():
-        seen, _ = measure_likelihood(activity[moves], spectra)
-        likelihood, level = measure_likelihood(influence[moves], spectra)
-        error[moves] = np.sqrt(level * spectra.inflation / influence.shape[1])
-        weight[moves] = normalize_weights(likelihood + np.log(decay_weights(seen)))
-    return Errors(error, weight)
-
-
-def make_spectra(n: int) -> Spectra:
-    decays = 1.0 - np.geomspace(1.0 - SHORTEST, 1.0 / n, SPEEDS)
-    shares = np.geomspace(LEAST_SHARE, 1.0, SHARES)
-    decay = np.append(SHORTEST, np.tile(decays, SHARES))
-    share = np.append(0.0, np.repeat(shares, SPEEDS))
-    away = 1.0 - decay
-    persistent = (1.0 + decay) / away - 2.0 * decay * (1.0 - decay**n) / (n * away**2)
-    return Spectra(decay, share, 1.0 - share + share * persistent)
-
-
-def measure_likelihood(series: FloatArray, spectra: Spectra) -> tuple[FloatArray, FloatArray]:
-    """Return the log-likelihoods of spectra and the variances under them, of shape (p, g)."""
-    n = series.shape[1]
-    transform = np.fft.rfft(series - np.mean(series, axis=1)[:, None], axis=1)[:, 1 : n // 2 + 1]
-    power = (transform.real**2 + transform.imag**2) / n
-    total = np.zeros((len(series), len(spectra.decay)))
-    logs = np.zeros(len(spectra.decay))
-    for part, density in split_densities(n, spectra):
-        total += np.einsum("pm,mg->pg", power[:, part], 1.0 / density)  # single-threaded: same bits
-        logs += np.sum(np.log(density), axis=0)
-    level = np.maximum(total / power.shape[1], np.finfo(np.float64).tiny)
-    return -power.shape[1] * np.log(level) - logs, level
-
-
-def split_densities(n: int, spectra: Spectra) -> Iterator[tuple[slice, FloatArray]]:
-    """Yield slices of frequencies with the spectral densities there, of shape (m, g)."""
-    for first in range(0, n // 2, CHUNK):
-        part = slice(first, min(first + CHUNK, n // 2))
-        cosine = np.cos(2.0 * math.pi / n * np.arange(part.start + 1, part.stop + 1))[:, None]
-        decay, share = spectra.decay, spectra.share
-        persistent = (1.0 - decay**2) / (1.0 - 2.0 * decay * cosine + decay**2)
-        yield part, 1.0 - share + share * persistent
-
-
-def decay_weights(likelihood: FloatArray) -> FloatArray:
-    """Return the weights of spectra by the decay that the activity shows, of shape (p, g)."""
-    size = SPEEDS * SHARES
-    prior = np.append(math.log(CALM), np.full(size, math.log((1.0 - CALM) / size)))
-    found = normalize_weights(likelihood + prior)
-    by_decay = np.sum(found[:, 1:].reshape(-1, SHARES, SPEEDS), axis=1) / SHARES
-    weights = np.hstack([found[:, :1], np.tile(by_decay, (1, SHARES))])
-    return np.asarray(np.maximum(weights, np.finfo(np.float64).tiny))
-
-
-def normalize_weights(log_weights: FloatArray) -> FloatArray:
-    weights = np.exp(log_weights - np.max(log_weights, axis=1)[:, None])
-    return np.asarray(weights / np.sum(weights, axis=1)[:, None])
-
-
-# ----- the best of many -----

@@ -143,7 +143,6 @@ MEASURE = "log_growth"
 NOISY = {
     MEASURE: ("total_return", "cagr", "final_equity"),
     "sharpe": ("sharpe",),
-    "volatility": ("volatility",),
 }
 """Statistics of the returns whose differences have a test, and the measures that follow them."""
 INDISTINGUISHABLE = "indistinguishable"

@@ -12,7 +12,6 @@ from backtest.measures.differences import (
     compare_pairs,
     draw_histories,
     holm,
-    make_spectra,
     resampling_error,
 )
 
@@ -87,7 +86,7 @@ def test_the_influence_on_a_shortfall_says_how_much_it_varies():
 @pytest.mark.slow
 @pytest.mark.parametrize(
     ("measure", "persistence", "block"),
-    [("log_growth", 0.0, 5), ("sharpe", 0.0, 5), ("volatility", 0.0, 5), ("log_growth", 0.4, 10)],
+    [("log_growth", 0.0, 5), ("sharpe", 0.0, 5), ("log_growth", 0.4, 10)],
 )
 def test_an_interval_of_95_percent_holds_the_true_difference_that_often(
     measure, persistence, block
@@ -104,7 +103,7 @@ def test_an_interval_of_95_percent_holds_the_true_difference_that_often(
     if measure == "log_growth":
         returns = np.expm1(returns)  # so that its mean is known
     scale = {"log_growth": 365.0}.get(measure, math.sqrt(365.0))
-    true = {"log_growth": 0.002, "sharpe": 0.1, "volatility": 0.005}[measure] * scale
+    true = {"log_growth": 0.002, "sharpe": 0.1}[measure] * scale
     rows = returns.reshape(400, 250)
     found = compute_intervals(rows, measure, pairs=ladder(400), draws=499, block=block)
     covered = np.mean((found.low <= true) & (true <= found.high))
@@ -123,7 +122,7 @@ def test_returns_that_follow_each_other_need_blocks():
     assert held[10] > 0.90
 
 
-@pytest.mark.parametrize("measure", STATISTICS)
+@pytest.mark.parametrize("measure", ["log_growth", "sharpe"])
 def test_the_interval_leaves_out_no_difference_exactly_where_p_is_small(measure):
     rows = 0.01 * noise(120, 80, seed=5)
     rows[::2] += 0.002 * np.linspace(0.0, 2.0, 60)[:, None]
@@ -144,7 +143,7 @@ def test_p_values_of_no_difference_are_spread_evenly():
         assert abs(np.mean(p_value <= level) - level) < 3 * error
 
 
-@pytest.mark.parametrize("measure", STATISTICS)
+@pytest.mark.parametrize("measure", ["log_growth", "sharpe"])
 def test_an_account_does_not_differ_from_itself(measure):
     rows = np.tile(0.01 * noise(1, 100, seed=7), (2, 1))
     found = compute_intervals(rows, measure)
@@ -188,15 +187,6 @@ def test_blocks_are_long_where_returns_follow_each_other():
     assert choose_block(persistent) > 2 * least
     assert choose_block(np.vstack([calm, persistent, persistent])) == choose_block(persistent)
     assert choose_block(np.zeros((1, 500))) == least
-
-
-def test_the_variance_of_a_mean_that_persists_is_the_exact_one():
-    n = 60
-    spectra = make_spectra(n)
-    for decay, share, inflation in zip(*spectra, strict=True):
-        lags = np.abs(np.subtract.outer(np.arange(n), np.arange(n)))
-        correlation = np.where(lags == 0, 1.0, share * decay**lags)
-        assert inflation == pytest.approx(np.sum(correlation) / n, rel=1e-9)
 
 
 def test_holm_multiplies_by_what_is_left():
