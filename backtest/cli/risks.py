@@ -316,12 +316,11 @@ def paths(
 
 def describe_drawn(drawn: Paths) -> str:
     told = drawn.describe()
-    model = dict(told["model"])
-    name = model.pop("name")
+    name, models = told["model"]["name"], [*told["model"]["instruments"].values()]
     fitted = ", ".join(
         f"{key} {value:.4g}"
-        for key, value in model.items()
-        if isinstance(value, float) and value and key != "drift"
+        for key, value in models[0].items()
+        if len(models) == 1 and isinstance(value, float) and value and key != "drift"
     )
     return (
         f"{drawn.count:,} paths of {drawn.n_bars:,} bars from {told['start']}, {name}"

@@ -310,10 +310,10 @@ def list_paths(drawn: Mapping[str, Any]) -> Iterator[Table]:
 def describe_paths(paths: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
     model = paths["model"]
     yield "model", str(model["name"])
-    for name, own in model.get("instruments", {"": model}).items():
+    for name, own in model["instruments"].items():
         words = (f"{key.replace('_', ' ')} {write_parameter(value)}"
                  for key, value in own.items() if key not in ("name", "class"))  # fmt: skip
-        yield f"parameters{f' of {name}' if name else ''}", ", ".join(words)
+        yield f"parameters of {name}", ", ".join(words)
     yield "paths", f"{paths['paths']:,} of {format_duration(paths['horizon'])}"
     if "drift" in paths:
         yield "drift", describe_drift(paths)

@@ -14,7 +14,6 @@ from backtest.base import (
     FloatArray,
     IntArray,
     ParameterError,
-    check_shape,
     compile_module,
     format_duration,
 )
@@ -67,10 +66,7 @@ class PathCalendar(NamedTuple):
 def plan_calendar(
     history: Market, horizon: int, grid: FundingGrid | None, every: int
 ) -> PathCalendar:
-    """Return the calendar of paths that continue a market for a time in ns.
-
-    ``grid`` holds the settlements of paths, None without any. Phases repeat after ``every`` ns.
-    """
+    """Return the calendar of ``horizon`` ns, with phases that repeat after ``every`` ns."""
     if history.end + horizon > LAST_TIME:
         raise ParameterError(
             f"horizon must end before the year 2262, got {format_duration(horizon)}"
@@ -160,11 +156,12 @@ class PathBars(NamedTuple):
 def join_bars(parts: list[PathBars]) -> PathBars:
     if len(parts) == 1:
         return parts[0]
-    columns: list[Any] = []
-    for name, each in zip(PathBars._fields, zip(*parts, strict=True), strict=True):
-        axis = 1 if name in ("prices", "marks") else 0
-        columns.append(None if each[0] is None else np.concatenate(each, axis=axis))
-    return PathBars(*columns)
+    columns = zip(*parts, strict=True)
+    joined: list[Any] = [
+        None if each[0] is None else np.concatenate(each, axis=axis)
+        for axis, each in zip((1, 1, 0, 0, 0), columns, strict=True)
+    ]
+    return PathBars(*joined)
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -308,7 +305,6 @@ class InstrumentPaths:
     def market_of(self, bars: PathBars, k: int, source: str) -> Market:
         """Return path k of some bars, with the settlements of its first bar."""
         history, rates = self.history, bars.rates[k]
-        check_shape("rates", rates, np.shape(rates)[:1] or (-1,))
         kept = slice(len(history.funding_time) - self.n_settled, None)
         ahead = (self.calendar.stamps, rates, *np.full((2, len(rates)), np.nan))
         events = {

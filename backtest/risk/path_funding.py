@@ -155,24 +155,16 @@ class FundingProcess:
 
     def describe(self) -> dict[str, Any]:
         """Return the fit as plain data: rates are fractions per settlement."""
-        total = sum(self.weights)
-        has_residuals = self.residuals.size > 0
-        is_drawn = self.kind in ("first-order autoregression", "heterogeneous autoregression")
+        is_drawn = self.residuals.size > 0
+        rates, left = self.rates, 1.0 - sum(self.weights)
         return {
             "process": self.kind,
             "reason": self.reason,
             "every": None if self.grid is None else format_duration(self.grid.every),
-            "settlements": len(self.rates),
-            "last_rate": float(self.rates[-1]) if len(self.rates) else None,
-            "mean_rate": float(np.mean(self.rates)) if len(self.rates) else None,
-            "long_run_rate": self.constant / (1.0 - total) if is_drawn or self.constant else None,
-            "weight_last": self.weights[0] if is_drawn else None,
-            "weight_1d": self.weights[1] if is_drawn else None,
-            "weight_7d": self.weights[2] if is_drawn else None,
-            "weight_30d": self.weights[3] if is_drawn else None,
-            "residual": float(np.std(self.residuals)) if has_residuals else None,
-            "base_rate": self.base if self.clamp else None,
-            "cap": self.cap if is_drawn else None,
+            "settlements": len(rates),
+            "last_rate": float(rates[-1]) if len(rates) else None,
+            "long_run_rate": self.constant / left if is_drawn or self.constant else None,
+            "residual": float(np.std(self.residuals)) if is_drawn else None,
         }
 
 
@@ -331,16 +323,14 @@ def summarize_funding(fits: Mapping[str, Mapping[str, Any]]) -> list[str]:
 def summarize_fit(fit: Mapping[str, Any]) -> str:
     if fit["process"] in ("none", "history"):
         return f"{fit['process']} ({fit['reason']})"
+    # in basis points, to three significant digits
+    shown = {name: format_bps(float(f"{fit[name] or 0.0:.3g}"))
+             for name in ("last_rate", "long_run_rate", "residual")}  # fmt: skip
     if fit["process"] == "constant":
-        return f"constant at {write_bps(fit['long_run_rate'] or 0.0)} ({fit['reason']})"
+        return f"constant at {shown['long_run_rate']} ({fit['reason']})"
     because = f" because {fit['reason']}" if fit["reason"] else ""
     return (
         f"{fit['process']} of {fit['settlements']:,} settlements every {fit['every']}{because}; "
-        f"starts at {write_bps(fit['last_rate'])}, long-run mean "
-        f"{write_bps(fit['long_run_rate'])}, residuals {write_bps(fit['residual'])}"
+        f"starts at {shown['last_rate']}, long-run mean {shown['long_run_rate']}, residuals "
+        f"{shown['residual']}"
     )
-
-
-def write_bps(rate: float) -> str:
-    """Return a rate in basis points, to three significant digits."""
-    return format_bps(float(f"{rate:.3g}"))

@@ -240,11 +240,11 @@ def read_drift(drift: Drift, market: Market) -> float:
 
 
 def describe_drift(paths: Mapping[str, Any]) -> str:
-    rates = paths["drift"] if isinstance(paths["drift"], Mapping) else {"": paths["drift"]}
-    shown = {name: format_percent(rate, is_signed=True) for name, rate in rates.items()}
+    rates = paths["drift"]
     if not any(rates.values()):
         return "no drift"
-    each = [f"{name} {rate}".strip() for name, rate in shown.items()]
+    shown = {name: format_percent(rate, is_signed=True) for name, rate in rates.items()}
+    each = [f"{name} {rate}" for name, rate in shown.items()]
     text = shown[next(iter(shown))] if len(set(rates.values())) == 1 else ", ".join(each)
     return f"a drift {'of history, ' if paths['drift_of_history'] else 'of '}{text} per year"
 

@@ -74,30 +74,10 @@ class Paths:
     prices, volumes and funding. Parametric models have correlated normal numbers. Path i of the
     first instrument is the same as alone, if its model is.
 
-    Parameters
-    ----------
-    history : Market or Markets
-        The bars up to the start; of several instruments, those that all of them have. The first
-        bar of every path is its last one. ``paths[i]`` is a Market or Markets, as this is.
-    models : mapping of str to PathModel
-        What draws the bars after it, by instrument.
-    count : int
-        The number of paths.
-    horizon : int
-        Time after the last bar of history, ns.
-    seed : int
-        Of the random numbers.
-    bridge : int
-        Steps in which high and low of a bar are drawn, 1 or 4.
-    funding : str, float, FundingTerms or None, or a mapping of them by instrument
-        ``"fitted"``, ``"history"``, a rate per settlement, terms with a cap, or none; see
-        :func:`backtest.simulate_paths`.
-    drift_of_history : bool
-        Whether the drift of the models was estimated on history.
-    correlation : tuple of tuple of float
-        Of the normal numbers of parametric models, by instrument.
-    common_jump : float
-        The probability that the jumps of a bar are common to all instruments.
+    ``history`` holds the bars up to the start, of several instruments those that all of them have:
+    the first bar of every path is its last one. ``models`` draw the bars after it, by instrument,
+    ``count`` paths of ``horizon`` ns. The other fields are arguments of
+    :func:`backtest.simulate_paths`.
     """
 
     history: Market | Markets
@@ -203,44 +183,31 @@ class Paths:
 
     @checked
     def __getitem__(self, i: int) -> Any:
-        number = find_path_number(i, self.count)
+        if not -self.count <= i < self.count:
+            raise IndexError(f"there are {self.count} paths, got {i}")
+        number = i % self.count
         path = self.markets_of(self.draw_all(number, number + 1), 0, number)
         return as_given(path, self.history)
 
     def describe(self) -> dict[str, Any]:
-        """Return what draws the paths, as plain data for a manifest.
-
-        Of one instrument its name does not matter; of several, settings are by name.
-        """
-        each = {name: describe_model(model) for name, model in self.models.items()}
-        funding = {name: describe_choice(own.funding) for name, own in self.members.items()}
-        fits = {name: own.describe() for name, own in self.processes.items()}
-        drift = {name: model.drift for name, model in self.models.items()}
-        found = {
-            "model": {},
+        """Return what draws the paths, as plain data for a manifest."""
+        kinds = ", ".join(dict.fromkeys(type(each).__name__ for each in self.models.values()))
+        is_joined = len(self.names) > 1 and not self.is_resampled
+        return {
+            "model": {"name": kinds,
+                      "instruments": {name: each.to_dict() for name, each in self.models.items()}},
             "paths": self.count,
             "horizon": self.horizon,
             "seed": self.seed,
             "bridge": self.bridge,
+            "drift": {name: model.drift for name, model in self.models.items()},
             "drift_of_history": self.drift_of_history,
-            "start": format_time(int(self.calendar.time[0]) + self.markets.interval),
-        }
-        if len(self.names) == 1:
-            (model,), (choice,), (fit,), (rate,) = (
-                own.values() for own in (each, funding, fits, drift)
-            )
-            history = self.leader.history
-            return found | {
-                "model": model, "funding": choice, "funding_fit": {history.instrument: fit},
-                "drift": rate, "history": history.content_hash,
-            }  # fmt: skip
-        kinds = ", ".join(dict.fromkeys(model["name"] for model in each.values()))
-        is_joined = not self.is_resampled
-        return found | {
-            "model": {"name": kinds, "instruments": each}, "funding": funding,
-            "funding_fit": fits, "drift": drift, "history": self.markets.content_hash,
+            "funding": {name: describe_choice(own.funding) for name, own in self.members.items()},
+            "funding_fit": {name: own.describe() for name, own in self.processes.items()},
             "correlation": [list(row) for row in self.correlation] if is_joined else None,
             "common_jump": self.common_jump if is_joined else None,
+            "start": format_time(int(self.calendar.time[0]) + self.markets.interval),
+            "history": self.markets.content_hash,
         }  # fmt: skip
 
     @property
@@ -248,33 +215,20 @@ class Paths:
         """What draws the settlements, by instrument."""
         return {name: each.process for name, each in self.members.items()}
 
-    @checked
     def with_settings(self, **changes: Any) -> Paths:
         """Return the paths with other settings, such as ``count``, ``seed`` or ``bridge``."""
         return replace(self, **changes)
 
-    @checked
     def draw_all(self, first: int, stop: int) -> dict[str, PathBars]:
         """Return the bars of the paths from ``first`` up to ``stop``, by instrument."""
         return {name: self.draw(first, stop, name) for name in self.names}
 
-    @checked
     def draw(self, first: int, stop: int, name: str | None = None) -> PathBars:
-        """Return the bars of the paths from ``first`` up to ``stop``.
-
-        They are those of one instrument, by default the first.
-        """
-        if name is not None and name not in self.members:
-            raise ParameterError(
-                f"name must be one of {', '.join(self.names)}, got {name!r}"
-                + did_you_mean(name, self.names)
-            )
-        size = self.block
-        parts = []
+        """Return the same of one instrument, by default the first."""
+        size, parts = self.block, []
         for k in range(first // size, -(-stop // size)):
-            begin = k * size
-            whole = self.draw_block(k, self.names[0] if name is None else name)
-            parts.append(whole.select(slice(max(first - begin, 0), min(stop - begin, size))))
+            whole = self.draw_block(k, name or self.names[0])
+            parts.append(whole.select(slice(max(first - k * size, 0), min(stop - k * size, size))))
         return join_bars(parts)
 
     @property
@@ -303,18 +257,13 @@ class Paths:
         self._kept[name] = (number, found)
         return found
 
-    @checked
     def closes(
         self, first: int = 0, stop: int | None = None, name: str | None = None
     ) -> FloatArray:
-        """Return last prices at closes, of shape (paths, width), of some or all paths.
-
-        They are those of one instrument, by default the first.
-        """
+        """Return last prices of an instrument at closes, of shape (paths, width)."""
         bars = self.draw(first, self.count if stop is None else stop, name)
         return np.asarray(bars.prices[3])
 
-    @checked
     def markets_of(self, bars: Mapping[str, PathBars], k: int, number: int) -> Markets:
         """Return path k of some bars by instrument; ``number`` names it."""
         source = f"{self!r}[{number}]"
@@ -335,22 +284,12 @@ def describe_choice(funding: FundingChoice) -> Any:
     return funding.to_dict() if isinstance(funding, FundingTerms) else funding
 
 
-def describe_model(model: PathModel) -> dict[str, Any]:
-    return {"name": type(model).__name__, **model.to_dict()}
-
-
 def check_paths(paths: object) -> Paths:
     if not isinstance(paths, Paths):
         raise ParameterError(
             f"paths must be those of bt.simulate_paths, got {repr_plain(paths):.60}"
         )
     return paths
-
-
-def find_path_number(i: int, count: int) -> int:
-    if not -count <= i < count:
-        raise IndexError(f"there are {count} paths, got {i}")
-    return i % count
 
 
 def factor_correlation(correlation: FloatArray) -> FloatArray:
@@ -471,7 +410,11 @@ def simulate_paths(
     if isinstance(bridge, bool) or bridge not in BRIDGES:
         raise ParameterError(f"bridge must be 1 or 4 steps, got {bridge!r}")
     span = parse_duration(horizon, "horizon")
-    check_unlisted(markets)
+    if markets.options:
+        raise ParameterError(
+            "simulated paths have no prices of options, got "
+            f"{next(iter(markets.options))!r}; bt.stress answers for accounts that hold them"
+        )
     history = select_history_of_all(markets, start)
     models = fit_models(model, history, drift)
     is_resampled = all(each.is_resampled for each in models.values())
@@ -494,27 +437,15 @@ def simulate_paths(
     return made
 
 
-def check_unlisted(markets: Markets) -> None:
-    if markets.options:
-        raise ParameterError(
-            "simulated paths have no prices of options, got "
-            f"{next(iter(markets.options))!r}; bt.stress answers for accounts that hold them"
-        )
-
-
 def select_history_of_all(markets: Markets, start: TimeLike) -> Markets:
-    ended = [
-        name
-        for name, (_, stop) in zip(markets.names, markets.spans, strict=True)
-        if stop < markets.n_bars
-    ]
+    spans = zip(markets.names, markets.spans, strict=True)
+    ended = [name for name, (_, stop) in spans if stop < markets.n_bars]
     if ended:
         raise DataError(
             f"paths begin at the end of all instruments, {', '.join(ended)} ended earlier; "
             "markets.select(...) leaves them out"
         )
-    first = int(markets.spans[:, 0].max())
-    common = markets.slice(first, markets.n_bars)
+    common = markets.slice(int(markets.spans[:, 0].max()), markets.n_bars)
     return Markets(
         {name: select_history(each, start) for name, each in common.items()},
         currency=markets.currency or None,
@@ -539,10 +470,7 @@ def read_fundings(
             f"funding must be one for all or one for each of {', '.join(history.names)}, "
             f"got {', '.join(map(str, funding))}"
         )
-    return {
-        name: read_funding(pick_value(funding, name), is_resampled=is_resampled)
-        for name in history.names
-    }
+    return {name: read_funding(each, is_resampled=is_resampled) for name, each in funding.items()}
 
 
 def check_joint(
@@ -558,9 +486,8 @@ def check_joint(
 
 
 def select_history(market: Market, start: TimeLike) -> Market:
-    if isinstance(start, str) and start == "now":
-        history = market
-    else:
+    history = market
+    if not (isinstance(start, str) and start == "now"):
         end = to_nanoseconds(start, "start")
         n = int((market.time + market.interval <= end).sum())
         if n < 2 or end > market.end:

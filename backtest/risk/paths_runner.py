@@ -49,7 +49,7 @@ from backtest.engine import (
 from backtest.market import Market, Markets, as_given, find_clock, read_weights, weights_to_frame
 from backtest.policy import Policy, trades_options
 from backtest.risk.path_bars import MARKS, PRICES, PathBars
-from backtest.risk.paths import Paths, find_path_number
+from backtest.risk.paths import Paths
 from backtest.venue import Venue, check_no_column, list_dated, pick_cost
 
 AnyPolicy: TypeAlias = Policy | Mapping[str, Policy]
@@ -153,7 +153,7 @@ class PathsRunner:
 
     def run_path(self, i: int) -> Result:
         paths = self.paths
-        number = find_path_number(i, paths.count)
+        number = i % paths.count
         path = paths.markets_of(paths.draw_all(number, number + 1), 0, number)
         joined = paths.join_history(path, WARMUP)
         start = np.datetime64(int(joined.time[joined.n_bars - paths.width]), "ns")

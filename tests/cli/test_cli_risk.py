@@ -22,7 +22,7 @@ def test_paths_are_shown_and_written(capsys, tmp_path):
 
 
 def test_a_risk_is_estimated_and_repeats(capsys, tmp_path):
-    given = ["risk", *CONSTANT, "--paths", "40", "--horizon", "1d", "--method", "plain"]
+    given = ["risk", *CONSTANT, "--paths", "40", "--horizon", "1d"]
     assert main([*given, "--model", "gbm", "--json"]) == 0
     first = json.loads(capsys.readouterr().out)["table"][0]
     assert first["horizon"] == "1d"
@@ -94,7 +94,7 @@ def test_several_instruments_are_stressed(capsys, tmp_path):
 
 
 @pytest.mark.parametrize(("words", "kind"), [
-    (["risk", "--paths", "40", "--horizon", "2h", "--method", "plain", "--model", "gbm"],
+    (["risk", "--paths", "40", "--horizon", "2h", "--model", "gbm"],
      "liquidation-risk"),
     (["stress", "--shock", "price=-0.05"], "stress"),
     (["bounds"], "bounds"),

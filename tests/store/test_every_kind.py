@@ -65,9 +65,8 @@ def make_sensitivity() -> SavedResult:
 def make_capacity() -> SavedResult:
     venue = free_venue().override({"slippage.impact": 1.0})
     return bt.capacity(
-        MARKET, Constant(leverage=2.0), **PLAIN | {"venue": venue}, capitals=[1e3, 1e8],
-        tolerance=0.5,
-    )  # fmt: skip
+        MARKET, Constant(leverage=2.0), **PLAIN | {"venue": venue}, capitals=[1e3, 1e8]
+    )
 
 
 MAKERS = (
