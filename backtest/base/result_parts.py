@@ -82,15 +82,12 @@ class ShownChart(NamedTuple):
         The columns that are drawn, by the values of the x axis; None leaves it out.
     kind : str
         ``"line"``, ``"points"`` (a line with its points), ``"dots"`` (points alone), ``"steps"``,
-        ``"area"`` (bands stacked above and below 0), ``"bars"``, ``"band"`` (the area from the
-        first column to the third, and a line of the second), ``"heat"`` (a map over two levels of
-        the index), ``"matrix"`` (signed numbers from -1 to 1 by label), ``"tornado"`` (a bar per
-        label of the first level, from its lowest to its highest), ``"waterfall"`` (terms that add
-        up, by label), ``"scatter"`` (points, and where both axes are equal), ``"intervals"``
-        (values by label, from the second column to the third, in color where the fourth holds),
-        ``"quotes"`` (a line of the first column, and bars from the second to the third),
-        ``"accounts"`` (unit values over time above their drawdowns) or ``"fan"`` (such values in
-        gray, and their median).
+        ``"area"`` (stacked above and below 0), ``"bars"``, ``"heat"`` (a map over two levels of the
+        index), ``"matrix"`` (signed numbers from -1 to 1 by label), ``"tornado"`` (a bar per label
+        of the first level, from its lowest to its highest), ``"scatter"`` (points, and where both
+        axes are equal), ``"intervals"`` (values by label, from the second column to the third, in
+        color where the fourth holds), ``"quotes"`` (a line of the first column, and bars from the
+        second to the third) or ``"accounts"`` (unit values over time above their drawdowns).
     panels : tuple of Panel
         Panels below each other over time, instead of a kind.
     events : DataFrame or None

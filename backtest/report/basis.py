@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
@@ -77,7 +76,6 @@ def build_basis(found: Any, command: str, background: Background) -> list[Sectio
         rules.append(Code("Command that reproduces the result", background.command))
     rules += [Paragraph(f"The result: {each}.", "note") for each in background.remarks]
     rules.append(Code("Command that writes this report from the saved result", command))
-    rules.append(Code("Manifest", format_manifest(manifest), is_folded=True))
     return [
         Section("assumptions", "Assumptions", "What was modeled, the rules and their sources, and "
                 "how to reproduce the result.", rules),
@@ -89,18 +87,6 @@ def build_basis(found: Any, command: str, background: Background) -> list[Sectio
 def find_settings(manifest: Mapping[str, Any]) -> Mapping[str, Any]:
     found: Mapping[str, Any] = manifest.get("settings") or manifest
     return found
-
-
-def format_manifest(manifest: Mapping[str, Any]) -> str:
-    return json.dumps(shorten(manifest), indent=1, ensure_ascii=False, allow_nan=False)
-
-
-def shorten(value: Any) -> Any:
-    if isinstance(value, Mapping):
-        if set(value) == {"time", "value"} and len(value["time"]) > 20:
-            return f"{len(value['time']):,} values from {value['time'][0]} to {value['time'][-1]}"
-        return {name: shorten(item) for name, item in value.items()}
-    return [shorten(item) for item in value] if isinstance(value, list | tuple) else value
 
 
 # ------------------------------------------------------------------------------ accounts and venues

@@ -273,7 +273,7 @@ def find_gap_ends(values: FloatArray, buckets: int) -> IntArray:
 COLORS = ("accent", "loss", "ink", "neutral", "step_5", "step_2", "step_3", "muted")
 DASHES = ("solid", "dash", "dot")
 MODES = {"points": "lines+markers", "dots": "markers"}
-FROM_LABELS = ("matrix", "waterfall", "intervals", "tornado")
+FROM_LABELS = ("matrix", "intervals", "tornado")
 MOST_CELLS = 12
 """Numbers of more labels than this are not written into the cells of a matrix."""
 MOST_POINTS = 3_000
@@ -525,26 +525,6 @@ def draw_edge(time: int) -> dict[str, Any]:
             "line": line, "layer": "below"}  # fmt: skip
 
 
-def draw_fan(
-    shown: ShownChart,  # noqa: ARG001
-    table: pd.DataFrame,
-    layout: dict[str, Any],
-) -> Iterator[dict[str, Any]]:
-    closes = pd.DatetimeIndex(table.index).as_unit("ns").asi8
-    units = table.to_numpy(dtype=np.float64)
-    rows = thin_rows(closes, *units.T)
-    layout["xaxis"] |= {"type": "date"}
-    choose_scale(layout, *units.T)
-    gray: dict[str, Any] = {"color": "neutral", "opacity": 0.5, "line": {"width": 1.0}}
-    blue: dict[str, Any] = {"line": {"width": 2.2}, "showlegend": True}
-    drawn = [*((f"{table.columns.name} {name}", unit, gray)
-               for name, unit in zip(table, units.T, strict=True)),
-             ("median", np.median(units, axis=1), blue)]  # fmt: skip
-    for name, unit, more in drawn:
-        yield draw_line(to_datetimes(closes[rows]), drop_dust(unit)[rows], escape_label(name),
-                        hovertemplate="%{y:.3f}", **more)  # fmt: skip
-
-
 def draw_area(
     shown: ShownChart, table: pd.DataFrame, layout: dict[str, Any]
 ) -> Iterator[dict[str, Any]]:
@@ -593,36 +573,6 @@ def draw_matrix(
     }  # fmt: skip
 
 
-def draw_waterfall(
-    shown: ShownChart,  # noqa: ARG001
-    table: pd.DataFrame,
-    layout: dict[str, Any],
-) -> Iterator[dict[str, Any]]:
-    values = table.iloc[:, 0].to_numpy(dtype=np.float64)
-    steps = np.concatenate([[0.0], np.cumsum(values[:-1])])
-    room = 0.21 * max(float(np.ptp(steps)), 1e-6)
-    layout |= {"height": 90 + 30 * len(values)}
-    layout["yaxis"] = {"autorange": "reversed", "showgrid": False, "ticks": ""}
-    layout["xaxis"] |= {"zeroline": True, "nticks": 6, "showgrid": True,
-                        "range": [steps.min() - room, steps.max() + room]}  # fmt: skip
-    yield {
-        "type": "waterfall", "orientation": "h", "cliponaxis": False,
-        "y": list(map(escape_label, table.index)), "x": [*values],
-        "measure": ["relative"] * (len(values) - 1) + ["total"],
-        "text": [format_term(value) for value in values],
-        "textposition": "outside", "textfont": {"color": LIGHT["muted"], "size": 11},
-        "connector": {"line": {"color": LIGHT["grid"], "width": 1}},
-        "increasing": {"marker": {"color": LIGHT["accent"]}},
-        "decreasing": {"marker": {"color": LIGHT["loss"]}},
-        "totals": {"marker": {"color": LIGHT["neutral"]}},
-        "hovertemplate": "%{y}: %{text}<extra></extra>",
-    }  # fmt: skip
-
-
-def format_term(value: float) -> str:
-    return f"{value:+,.0f}" if abs(value) >= 100.0 else f"{value:+.3g}"
-
-
 Draw: TypeAlias = Callable[[ShownChart, pd.DataFrame, dict[str, Any]], Iterator[dict[str, Any]]]
 DRAWN: Mapping[str, Draw] = {
     "line": draw_lines,
@@ -633,11 +583,9 @@ DRAWN: Mapping[str, Draw] = {
     "area": draw_area,
     "quotes": draw_quotes,
     "matrix": draw_matrix,
-    "waterfall": draw_waterfall,
     "heat": draw_heat,
     "tornado": draw_tornado,
     "scatter": draw_scatter,
     "intervals": draw_intervals,
     "accounts": draw_accounts,
-    "fan": draw_fan,
 }

@@ -22,7 +22,7 @@ from backtest.engine.trades import COSTS
 from backtest.measures.option_profit import EXPLAINED
 
 if TYPE_CHECKING:
-    from backtest.engine import Result, RunOptions
+    from backtest.engine import Result
 
 MONEY = (
     "options",
@@ -37,8 +37,7 @@ MONEY = (
 
 
 def list_option_parts(result: Result) -> list[Part]:
-    options = result.options
-    if options is None:
+    if result.options is None:
         return []
     lead = (
         "What the options added to the account's leverage, what they cost, which part of their "
@@ -46,7 +45,7 @@ def list_option_parts(result: Result) -> list[Part]:
     )
     return [
         Part("costs of options", "Cost of options", "", lambda: list_tables(result), "both"),
-        Part("options", "Options over time", lead, lambda: list_charts(result, options)),
+        Part("options", "Options over time", lead, lambda: list_charts(result)),
     ]
 
 
@@ -80,7 +79,7 @@ def list_tables(result: Result) -> list[Shown]:
     return shown
 
 
-def list_charts(result: Result, options: RunOptions) -> Iterator[Shown]:
+def list_charts(result: Result) -> Iterator[Shown]:
     index = utc_index(result.span.named)
     table = result.greeks[["options_leverage", "net_delta", "gamma", "vega", "theta"]].set_axis(
         index
@@ -108,14 +107,6 @@ def list_charts(result: Result, options: RunOptions) -> Iterator[Shown]:
                      "each bar: each Greek at its start times the move of forward, volatility or "
                      "time, and the rest.", parts[["price profit", *EXPLAINED]], y="money",
                      has_legend=True, height=340)  # fmt: skip
-    if options.hedged:
-        errors = result.hedging_error("bar").cumsum().set_axis(index)
-        yield ShownChart("hedging", "Hedging error", "What options and hedge earned together, "
-                         "before costs; what gamma says, half of gamma times S² (s² - s_h²) dt; "
-                         "and the difference. Summed up since the start.",
-                         errors[["profit", "theory", "error"]], y="money",
-                         colors={"profit": "ink", "theory": "accent", "error": "loss"},
-                         has_legend=True)  # fmt: skip
 
 
 def tabulate_contracts(result: Result) -> ShownTable:

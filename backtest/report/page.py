@@ -61,7 +61,6 @@ class Chart(NamedTuple):
 class Code(NamedTuple):
     label: str
     text: str
-    is_folded: bool = False
 
 
 SYNTHETIC = "Synthetic data: these prices are made up."

@@ -218,7 +218,7 @@ def write_block(block: Any) -> Iterator[str]:
         yield from write_table(block, LEDGER_ROWS if block.is_searched else None)
     elif isinstance(block, Chart):
         yield f"*Chart in the HTML report: {escape_markdown(block.title)}.*"
-    elif isinstance(block, Code) and not block.is_folded:
+    elif isinstance(block, Code):
         yield escape_markdown(block.label)
         yield fence_code(block.text)
 

@@ -53,7 +53,7 @@ from backtest.measures import (
 from backtest.measures.cautions import AFTER_RUIN, DOUBTS
 from backtest.measures.measure_table import ABOUT, COSTS, find_cost_rates
 from backtest.policy import sets_margin
-from backtest.report.charts import is_wide, thin_rows
+from backtest.report.charts import is_wide
 from backtest.report.option_parts import list_option_parts
 from backtest.report.report_numbers import format_close, format_measure, name_unit
 
@@ -468,8 +468,6 @@ def find_marks(result: Result) -> pd.DataFrame:
 
 def list_costs(result: Result) -> list[Shown]:
     rows = list(list_statement(result))
-    terms = pd.Series([amount for _, amount, _ in rows], [words for words, _, _ in rows])
-    terms["change of equity"] = terms.sum()
     reserve = float(result.of_account("reserve")[-1])
     lines = {
         "equity at the start": (format_money(find_start(result)), ""),
@@ -484,8 +482,6 @@ def list_costs(result: Result) -> list[Shown]:
     }
     statement = pd.DataFrame.from_dict(lines, orient="index", columns=["amount", "rate"])
     return [
-        ShownChart("growth", "From price to profit", "Blue adds, orange takes away, gray is "
-                   "what is left.", terms.to_frame(), "waterfall", x="money", size="narrow"),
         ShownTable(statement, "Statement of the account", labels=Head("statement"), heads=heads),
         tabulate_instruments(result),
     ]  # fmt: skip
@@ -841,43 +837,25 @@ def tabulate_measures(metrics: Mapping[str, float]) -> ShownTable:
 
 # -------------------------------------------------------------------------------------------- JSON
 
-CURVES = (
-    "equity", "drawdown", "leverage", "gross_leverage", "net_leverage", "options_leverage", "mark",
-    "liquidation_price", "margin_ratio",
-)  # fmt: skip
-
 
 def collect_run(result: Result) -> dict[str, Any]:
-    """Return measures, history, thinned curves, trades and manifest as data for JSON."""
-    trades, months, falls = choose_trades(result), find_months(result), find_drawdowns(result)
-    table = zip(months.index, months.to_numpy().tolist(), strict=True)
-    split: Any = result.attribution()
-    closes, bars = result.span.named, result.bars
-    columns = [name for name in CURVES if name in bars]
-    rows = thin_rows(closes, *(bars[name].to_numpy() for name in columns), buckets=250)
-    exposures, counts = result.exposures.iloc[rows], result.events["kind"].value_counts()
+    """Return measures, attribution, drawdowns, trades, counts of events and manifest for JSON."""
+    trades, split = choose_trades(result), result.attribution()
+    counts = result.events["kind"].value_counts()
     return {
         "metrics": dict(result.metrics),
         "attribution": {**split.terms.to_dict(), "growth": split.growth}
         if result.has_one_position
         else dict(split.to_dict("index")),
-        "months": {str(year): list(row) for year, row in table},
-        "drawdowns": falls.astype(dict.fromkeys(DATED, str)).to_dict("records"),
-        "curves": {"close": [format_time(int(each)) for each in closes[rows]],
-                   **{name: bars[name].to_numpy()[rows].tolist() for name in columns}},
-        "exposures": {str(name): exposures[name].tolist() for name in exposures},
+        "drawdowns": find_drawdowns(result).astype(dict.fromkeys(DATED, str)).to_dict("records"),
         "contagion": result.contagion().astype({"time": str}).to_dict("records"),
         "trades": {
             "view": trades.view,
             "measures": trades.measures.to_dict(),
             "unallocated": trades.unallocated.to_dict(),
-            **{f"by_{by}": name_groups(trades, by) for by in ("year", "ended")},
         },
         **collect_limit_orders(result),
-        "target_cuts": list(result.target_cut_rows),
-        "no_fill": result.no_fill,
-        "infinite_leverage": count_boundless(result),
         **collect_options(result),
         "events": {str(kind): int(n) for kind, n in counts.items() if n},
         "manifest": result.manifest,
-    }  # fmt: skip
+    }

@@ -56,7 +56,7 @@ def list_parts(found: Surface) -> list[Part]:
     ]  # fmt: skip
     if several:
         parts.insert(1, Part("surface", "Surface", "Volatility by moneyness and time to expiry.",
-                             lambda: [draw_map(found), draw_term(found)]))  # fmt: skip
+                             lambda: [draw_map(found)]))  # fmt: skip
     return parts
 
 
@@ -76,18 +76,6 @@ def draw_smile(found: Surface, place: int) -> ShownChart:
     caption = f"{100 * row['inside']:.0f} % of {row['quotes']} quotes contain the fit."
     return ShownChart(f"smile-{place}", title, caption, table, "quotes", x="strike", percent="y",
                       y="a year", size="half", height=240)  # fmt: skip
-
-
-def draw_term(found: Surface) -> ShownChart:
-    years = np.geomspace(found.years[0], found.years[-1], 60)
-    values = {
-        "at the money": [found.atm(float(each)) for each in years],
-        "model-free": [found.vix(float(each)) for each in years],
-    }
-    table = pd.DataFrame(values, index=YEAR_DAYS * years)
-    return ShownChart("term", "At the money and model-free", "At the forward, and the model-free "
-                      "volatility.", table, x="days to expiry", log="x", y="a year", percent="y",
-                      has_legend=True)  # fmt: skip
 
 
 def draw_map(found: Surface) -> ShownChart:

@@ -708,7 +708,7 @@ class CrossValidation(v.Validation):
             Part("paths", "What the procedure would have earned", "Paths through all groups of "
                  "time, each group under the winner of a split that did not train on it.", (
                      ShownChart("fan", "Paths out of sample", caption,
-                                self.curves.rename_axis(columns="path"), "fan", has_legend=True,
+                                self.curves.rename_axis(columns="path"), has_legend=True,
                                 height=420),
                      ShownTable(self.paths, "Paths", note, columns=measures))),
             Part("spread", "Paths", "", (ShownTable(spread, "Paths",

@@ -19,7 +19,6 @@ def test_json_holds_the_numbers_and_null_for_those_that_are_none(page, result):
     assert found["metrics"]["sharpe"] == result.metrics["sharpe"]
     assert found["metrics"]["ruin_time"] is None
     assert found["drawdowns"][0]["depth"] == result.metrics["max_drawdown"]
-    assert len(found["curves"]["equity"]) == len(found["curves"]["close"])
 
 
 def test_the_format_is_that_of_the_name_unless_it_is_said(page, tmp_path):
