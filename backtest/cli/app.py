@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import sys
 import warnings
 from collections.abc import Callable, Sequence
@@ -28,7 +29,7 @@ from backtest.cli.printing import (
     add_command,
     format_help,
     print_message,
-    print_table,
+    render,
     reserve_stdout,
 )
 
@@ -106,10 +107,9 @@ def show_keys(
     ] = None,
 ) -> None:
     """List the tables of an experiment, or every key of one: what --set TABLE.KEY=VALUE takes."""
-    from backtest.cli.experiment import describe_keys  # noqa: PLC0415 - loads the package
-    from backtest.cli.experiment_keys import OPEN_TABLES, TABLES  # noqa: PLC0415
+    from backtest.cli.keys import MODELS, TABLES, describe_keys  # noqa: PLC0415 - loads the package
 
-    known = (*TABLES, *OPEN_TABLES)
+    known = (*TABLES, *MODELS)
     if table is None:
         typer.echo("\n".join(known))
     elif table not in known:
@@ -118,7 +118,7 @@ def show_keys(
             f"{', '.join(known)}"
         )
     else:
-        print_table(("key", "default or type", "meaning"), describe_keys(table))
+        render(list(describe_keys(table)), ("key", "default or type", "meaning"))
 
 
 COMMANDS = {"help": (show_keys, "backtest help account")}
@@ -176,11 +176,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def call_command(given: list[str]) -> int:
-    printing.check_arguments(given)
+    if any(re.search(r"[\0\ud800-\udfff]", word) for word in given):
+        raise ParameterError("arguments must be text in UTF-8 without NUL")
     output = reserve_stdout() if "--json" in given else nullcontext()
     with recording_command(["backtest", *given]), output:
         tree: Any = typer.main.get_command(app)
-        code = tree(args=given, prog_name="backtest", standalone_mode=False, obj=given)
+        code = tree(args=given, prog_name="backtest", standalone_mode=False)
     return code if isinstance(code, int) else printing.DONE
 
 
@@ -209,14 +210,7 @@ def report_usage_error(error: typer.TyperException) -> int:
 def make_warning_printer() -> Callable[..., None]:
     printed: set[str] = set()
 
-    def show_warning(
-        message: Warning | str,
-        category: type[Warning],  # noqa: ARG001 - the signature of warnings.showwarning
-        filename: str,  # noqa: ARG001
-        lineno: int,  # noqa: ARG001
-        file: object = None,  # noqa: ARG001
-        line: str | None = None,  # noqa: ARG001
-    ) -> None:
+    def show_warning(message: Warning | str, *_: object) -> None:
         if str(message) not in printed:
             print_message(f"warning: {message}")
         printed.add(str(message))

@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, fields, is_dataclass
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, get_origin
 
 import typer
 
 from backtest.base import BacktestError, from_plain
-from backtest.cli.experiment import Draft, GivenFlag, draft_experiment, read_flag
-from backtest.cli.experiment_keys import Key, find_key
+from backtest.cli.experiment import Entry, draft_experiment, read_flags
+from backtest.cli.keys import Key, find_key
 from backtest.cli.printing import print_json
 
 OUTPUT = "Output"
@@ -24,11 +24,15 @@ USUAL = (
 )
 """The keys that every experiment has as flags; all others are set by ``--set TABLE.KEY=VALUE``."""
 
-Reader = Callable[[Key, Any], Iterator[GivenFlag]]
+Reader = Callable[[Key, list[str]], Iterator[Entry]]
 
 
 def option(text: str, *names: str, panel: str | None = OUTPUT, **more: Any) -> Any:
     return typer.Option(*names, help=text, rich_help_panel=panel, show_default=False, **more)
+
+
+def flag(text: str, *names: str, **more: Any) -> Any:
+    return option(text, *names, panel=None, **more)
 
 
 AsJson = Annotated[bool, option("Print one JSON object only.", "--json")]
@@ -85,40 +89,36 @@ def take_experiment(
     own: str = "",
     *,
     several: bool = False,
-    readers: Mapping[str, Reader] | None = None,
+    read: Reader = read_flags,
 ) -> Callable[..., None]:
     """Return a command whose first argument is made of a file and flags.
 
-    ``own`` names the keys that it has as flags beside :data:`USUAL`; ``readers`` read flags, given
-    as often as wanted, in their own way. With ``several`` the argument is a list, one per file.
+    ``own`` names the keys that it has as flags beside :data:`USUAL`; ``read`` reads what a flag
+    says. With ``several`` the argument is a list, one per file.
     """
-    own_readers = readers or {}
     rest = list(inspect.signature(command, eval_str=True).parameters.values())[1:]
     keys = [find_key(name) for name in (*USUAL, *own.split())]
     groups: dict[str, Any] = {
         each.name: each.annotation for each in rest if is_dataclass(each.annotation)
     }
 
-    def read_and_call(context: typer.Context, experiment: Any = None, **given: Any) -> None:
-        files = experiment if isinstance(experiment, list) else [experiment]
-        values = {each: given.pop(name_parameter(each)) for each in keys}
-        values |= {each: False for each in keys if each.default is True and values[each]}
+    def read_and_call(experiment: Any = None, **given: Any) -> None:
+        entries: list[Entry] = []
         # --set names one entry in full, so it overrides a flag for the same entry
-        in_order = sorted(keys, key=lambda each: each.flag == "--set")
-        flags = [
-            flag
-            for each in in_order
-            for flag in own_readers.get(each.flag, read_flag)(each, values[each])
-        ]
-        usual = {each: values[each] for each in keys[: len(USUAL)]}
-        typed = [*(str(file) for file in files if file), *list_arguments(usual)]
-        line = tuple(context.obj or ())
-        drafts: list[Draft] = [draft_experiment(each, flags, typed, line) for each in files]
+        for key in sorted(keys, key=lambda each: each.flag == "--set"):
+            value = given.pop(name_parameter(key))
+            if isinstance(value, bool):
+                entries.append((key.place, value != bool(key.default)))
+            elif value:
+                entries += read(key, value if isinstance(value, list) else [value])
         for name, group in groups.items():
             given[name] = group(**{field.name: given.pop(field.name) for field in fields(group)})
-        command(drafts if several else drafts[0], **given)
+        if several:
+            drafts = [draft_experiment(file, entries) for file in experiment or [None]]
+            command(drafts, **given)
+        else:
+            command(draft_experiment(experiment, entries), **given)
 
-    options = [make_option(each, is_list=each.flag in own_readers) for each in keys]
     file = inspect.Parameter(
         "experiment",
         inspect.Parameter.KEYWORD_ONLY,
@@ -128,37 +128,37 @@ def take_experiment(
             typer.Argument(metavar="[EXPERIMENT.toml]", hidden=True),
         ],
     )
-    context = inspect.Parameter(
-        "context", inspect.Parameter.POSITIONAL_OR_KEYWORD, annotation=typer.Context
-    )
-    parameters = [context, file, *options, *(one for each in rest for one in list_group(each))]
+    parameters = [file, *(make_option(each, several=several) for each in keys)]
+    for each in rest:
+        is_group = each.name in groups
+        signature: Any = inspect.signature(each.annotation, eval_str=True) if is_group else None
+        parameters += signature.parameters.values() if is_group else [each]
     read_and_call.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
     read_and_call.__annotations__ = {each.name: each.annotation for each in parameters}
     read_and_call.__doc__ = command.__doc__
     return read_and_call
 
 
-def list_group(parameter: inspect.Parameter) -> list[inspect.Parameter]:
-    if not is_dataclass(parameter.annotation):
-        return [parameter]
-    return [*inspect.signature(parameter.annotation, eval_str=True).parameters.values()]  # type: ignore[arg-type]
-
-
 def name_parameter(key: Key) -> str:
     return f"{key.table}_{key.name}"
 
 
-def make_option(key: Key, *, is_list: bool = False) -> inspect.Parameter:
-    flag, kind, more = key.flag, key.kind, {"metavar": "TEXT"}
-    if is_list or key.is_table or key.name in ("objective", "path", "instrument"):
-        kind = list[str] | None
-    elif kind is bool or isinstance(key.default, bool):
+def make_option(key: Key, *, several: bool) -> inspect.Parameter:
+    kind: Any = str | None
+    flag, more = key.flag, {"metavar": "TEXT"}
+    is_switch = key.kind is bool or isinstance(key.default, bool)
+    if is_switch:
+        flag = f"--no-{flag.removeprefix('--')}" if key.default else flag
         kind, more = bool | None, {}
-        flag = f"--no-{flag.removeprefix('--')}" if key.default else f"{flag}"
+    elif (
+        get_origin(key.kind) is dict
+        or key.name in ("path", "instrument")
+        or (several and key.place == "policy.name")
+    ):
+        kind = list[str] | None
     else:
-        more = {"metavar": {int: "N", float: "X"}.get(kind, "TEXT")}
-        kind = kind | None if kind in (int, float) else str | None
-    is_told = key.default is None or isinstance(key.default, bool) or str(key.default) in key.text
+        more = {"metavar": {int: "N", float: "X"}.get(key.kind, "TEXT")}
+    is_told = is_switch or key.default is None or str(key.default) in key.text
     text = key.text if is_told else f"{key.text.removesuffix('.')} ({key.default})."
     return inspect.Parameter(
         name_parameter(key),
@@ -166,16 +166,3 @@ def make_option(key: Key, *, is_list: bool = False) -> inspect.Parameter:
         default=None,
         annotation=Annotated[kind, option(text, flag, panel=None, **more)],
     )
-
-
-def list_arguments(values: Mapping[Key, Any]) -> Iterator[str]:
-    for each, value in values.items():
-        if isinstance(value, bool):
-            yield f"{'--' if value else '--no-'}{each.flag.removeprefix('--')}"
-        elif value is not None:
-            for one in value if isinstance(value, list) else [value]:
-                yield from (each.flag, str(one))
-
-
-def flag(text: str, *names: str, **more: Any) -> Any:
-    return typer.Option(*names, help=text, show_default=False, **more)

@@ -4,20 +4,21 @@ from __future__ import annotations
 
 import re
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from backtest.base import DataError, ParameterError, format_duration, format_percent, format_time
+from backtest.base import DataError, ParameterError, format_duration, format_time
 from backtest.cli.command import AsJson, flag
 from backtest.cli.printing import (
     add_command,
     format_help,
     print_json,
     print_paragraph,
-    print_table,
+    print_title,
+    render,
 )
 from backtest.cli.progress import show_activity, show_download
 from backtest.cli.typed_values import split_pair
@@ -31,7 +32,6 @@ from backtest.market import (
     list_names,
     quality,
 )
-from backtest.market.quality import Finding
 from backtest.market.rules import KINDS
 
 if TYPE_CHECKING:
@@ -142,14 +142,12 @@ def fetched_to_dict(fetched: Fetched) -> dict[str, Any]:
 
 def print_fetched(fetched: Fetched) -> None:
     facts = fetched.facts
-    typer.secho(f"{facts['instrument']} {facts['interval']}, {facts['source']}", bold=True)
+    print_title(f"{facts['instrument']} {facts['interval']}, {facts['source']}")
     span = f"{facts['from']} to {facts['to']} UTC"
     print_paragraph(span if fetched.is_new else f"{span}: all of it was there already")
     print_paragraph(", ".join(f"{count:,} {kind}" for kind, count in facts["rows"].items()))
-    if facts["gaps"]:
-        typer.secho("  gaps, not filled:", fg="yellow")
-        for gap in facts["gaps"]:
-            print_paragraph(gap, indent="    ")
+    for gap in facts["gaps"]:
+        print_paragraph(f"gap, accepted and not filled: {gap}")
 
 
 # ----------------------------------------------------------------------------------------- import
@@ -227,35 +225,26 @@ def import_files(  # noqa: PLR0913 - one for each flag
         print_json({
             "path": str(out),
             "instrument": market.instrument,
-            "interval": format_duration(market.interval),
             "bars": len(market),
-            "start": format_time(market.start),
-            "end": format_time(market.end),
-            "has_mark": market.has_mark,
-            "funding_events": int(market.funding_time.size),
-            "columns": list(market.columns),
             "filled": dict(market.filled),
             "content_hash": market.content_hash,
         })  # fmt: skip
     else:
-        print_market(market, out)
+        print_title(f"{market.instrument or 'market'} {format_duration(market.interval)}")
+        marked = "with mark prices" if market.has_mark else "no mark prices"
+        span = f"{format_time(market.start)} to {format_time(market.end)} UTC"
+        print_paragraph(
+            f"{len(market)} bars, {span}; {marked}; {market.funding_time.size} settlements"
+        )
+        for name, note in market.filled.items():
+            print_paragraph(f"{name}: {note}")
+        typer.echo(f"saved: {out}")
 
 
 def read_columns(text: str | None) -> dict[str, str | int]:
     if text is None:
         return {}
     return dict(split_pair("--columns", part, "time=ts,open=o") for part in text.split(","))
-
-
-def print_market(market: Market, out: Path) -> None:
-    typer.secho(f"{market.instrument or 'market'} {format_duration(market.interval)}", bold=True)
-    marked = "with mark prices" if market.has_mark else "no mark prices"
-    settled = f"{market.funding_time.size} settlements"
-    span = f"{format_time(market.start)} to {format_time(market.end)} UTC"
-    print_paragraph(f"{len(market)} bars, {span}; {marked}; {settled}")
-    for name, note in market.filled.items():
-        print_paragraph(f"{name}: {note}")
-    print_paragraph(f"saved: {out}", indent="")
 
 
 # ---------------------------------------------------------------------------------------- inspect
@@ -323,47 +312,28 @@ def inspect(
 
 
 def print_quality(report: Quality) -> None:
-    typer.secho(report.instrument or report.source, bold=True)
+    print_title(report.instrument or report.source)
     for note in (*report.notes, *(f"{name}: {text}" for name, text in report.filled.items())):
         print_paragraph(note)
-    columns = ("table", "rows that are", "", "count", "share", "longest run", "first", "last")
-    places = [
-        (f"{finding.table}: {finding.rule}", place)
-        for finding in report.findings
-        for place in finding.places
+    facts = [
+        (table, name, value)
+        for table, values in report.facts.items()
+        for name, value in values.items()
     ]
-    print_section(("table", "", ""), list_facts(report.facts))
-    print_section(columns, [list_finding(each) for each in report.findings], right=columns[3:6])
-    print_section(("where", ""), places)
-    if report.defects:
-        typer.secho("\nWhat the loader refuses", bold=True)
-        for each in report.defects:
-            print_paragraph(each)
-
-
-def print_section(columns: Sequence[str], rows: Sequence[Sequence[str]], **sides: Any) -> None:
-    if rows:
-        typer.echo("")
-        print_table(columns, rows, **sides)
-
-
-def list_facts(facts: Mapping[str, Mapping[str, Any]]) -> Sequence[Sequence[str]]:
-    rows = []
-    for table, values in facts.items():
-        for k, (name, value) in enumerate(values.items()):
-            text = str(value)
-            if name == "coverage":
-                text = format_percent(float(value))
-            elif isinstance(value, float):
-                text = f"{value:.4g}"
-            rows.append(("" if k else table, name, "unknown" if value is None else text))
-    return rows
-
-
-def list_finding(each: Finding) -> Sequence[str]:
-    last = each.last if each.last != each.first else ""
-    counts = f"{each.count:,}", format_percent(each.share), f"{each.longest:,}"
-    return each.table, each.rule, each.level, *counts, each.first, last
+    columns = ("table", "rule", "level", "count", "share", "longest", "first", "last")
+    findings = [[getattr(each, name) for name in columns] for each in report.findings]
+    places = [
+        (f"{each.table}: {each.rule}", place) for each in report.findings for place in each.places
+    ]
+    for names, rows in (
+        (("table", "fact", ""), facts),
+        (columns, findings),
+        (("where", ""), places),
+        (("what the loader refuses",), [(str(each),) for each in report.defects]),
+    ):
+        if rows:
+            typer.echo()
+            render(rows, names, shares=("share",))
 
 
 # ------------------------------------------------------------------------------------ the commands

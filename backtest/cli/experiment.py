@@ -2,100 +2,75 @@
 
 from __future__ import annotations
 
-import datetime as dt
-import shlex
+import re
 import tomllib
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from pathlib import Path
-from types import UnionType
 from typing import Any, NamedTuple, Union, get_args, get_origin
 
-from backtest.base import Choice, ParameterError, did_you_mean, read_small
-from backtest.cli.experiment_keys import (
-    OPEN_TABLES,
-    RULE_TABLES,
-    TABLES,
-    Entries,
-    Key,
-    list_model_keys,
-    read_keys,
-)
-from backtest.cli.typed_values import (
-    format_typed,
-    parse_typed,
-    read_constraints,
-    read_objective,
-    split_pair,
-)
+from backtest.base import ParameterError, did_you_mean, read_small
+from backtest.cli.keys import MODELS, RULE_TABLES, TABLES, Key, find_faults, read_keys
+from backtest.cli.typed_values import parse_typed, read_bound, read_objective, split_pair
 
 Tables = dict[str, dict[str, Any]]
-
-
-class GivenFlag(NamedTuple):
-    table: str
-    key: str
-    value: object
-
-    @property
-    def group(self) -> str:
-        return self.key.partition(".")[0]
-
-
-class DraftTable(NamedTuple):
-    entries: Mapping[str, Any]
-    folder: Path
+Entry = tuple[str, Any]
+"""The dotted name of a key, such as ``account.band``, and its value."""
+SAMPLE = "sample"
+DEFAULT_VENUE = "binance-usdm:BTCUSDT"
+PATHS = ("data.path", "run.weights", "run.detail", "options.chains", "options.quantities",
+         "decide.snapshot", "replay.fills", "replay.begin", "replay.ledger")  # fmt: skip
+RAW = ("settings", "policies", "space", "values", "ladder", "constraints")
+"""Tables in tables whose entries stay text: what takes them reads ranges, bounds and settings."""
 
 
 class Draft(NamedTuple):
     tables: Tables
-    file: Path | None
-    from_file: Tables
-    flags: Sequence[GivenFlag]
-    arguments: tuple[str, ...] = ()
-    line: tuple[str, ...] = ()
+    flags: tuple[str, ...] = ()
+    file: Path | None = None
 
     def table(self, name: str) -> dict[str, Any]:
         return self.tables.get(name, {})
-
-    def section(self, table: str, *, path: str = "") -> DraftTable:
-        return DraftTable(self.table(table), self.find_base(table, path))
 
     def read_entries(self, table: str, key: str, read: Callable[..., Any]) -> dict[str, Any]:
         entries = flatten(self.table(table).get(key, {}))
         return {name: read(entry, name=f"{table}.{key}.{name}") for name, entry in entries.items()}
 
-    def find_base(self, table: str, key: str) -> Path:
-        is_flag = any(flag.table == table and flag.key == key for flag in self.flags)
-        return Path() if is_flag or self.file is None else self.file.parent
 
-    def find_path(self, table: str, key: str) -> Path:
-        return self.find_base(table, key) / Path(self.tables[table][key])
+def draft_experiment(file: Path | None, entries: Iterable[Entry] = ()) -> Draft:
+    """Read an experiment file, and set entries over it.
 
-
-def draft_experiment(
-    file: Path | None,
-    flags: Sequence[GivenFlag],
-    arguments: Sequence[str] = (),
-    line: Sequence[str] = (),
-) -> Draft:
-    """Read an experiment file and apply the flags to it.
-
-    A flag that replaces the policy, the venue, the signal or the allocation of the file also drops
+    An entry that replaces the policy, the venue, the signal or the sets of the file also drops
     their settings.
     """
-    from_file = {} if file is None else read_experiment(file)
-    tables: Tables = {name: dict(content) for name, content in from_file.items()}
-    for flag in flags:
-        is_policy = (flag.table, flag.key) == ("policy", "name")
-        is_other = is_policy and tables.get("policy", {}).get("name") != flag.value
-        if is_other or (flag.table, flag.key) == ("venue", "preset"):
-            tables[flag.table] = {}
-        if flag.table == "run" and flag.key in RULE_TABLES:
-            tables.get("run", {}).pop(f"{flag.key}_settings", None)
-    for flag in flags:
-        tables = overlay(tables, nest(flag))
-    refuse_defects(tables)
-    return Draft(tables, file, from_file, flags, tuple(arguments), tuple(line))
+    tables = {} if file is None else read_experiment(file)
+    given = list(entries)
+    for name, value in given:
+        drop_replaced(tables, name, value)
+    for name, value in given:
+        put(tables, name.split("."), value)
+    refuse_faults(tables)
+    return Draft(tables, tuple(name for name, _ in given), file)
+
+
+def drop_replaced(tables: Tables, name: str, value: object) -> None:
+    table, _, key = name.partition(".")
+    if name == "venue.preset" or (
+        name == "policy.name" and tables.get(table, {key: 0})[key] != value
+    ):
+        tables.pop(table, None)
+    if table == "run" and key in RULE_TABLES:
+        tables.get(table, {}).pop(f"{key}_settings", None)
+    if table == "sweep" and key.partition(".")[0] in ("values", "draws"):
+        for other in ("values",) if key == "draws" else ("draws", "method", "seed"):
+            tables.get(table, {}).pop(other, None)
+
+
+def put(tables: dict[str, Any], names: list[str], value: Any) -> None:
+    for each in names[:-1]:
+        if not isinstance(tables.get(each), dict):
+            tables[each] = {}
+        tables = tables[each]
+    tables[names[-1]] = value
 
 
 def flatten(table: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
@@ -108,159 +83,75 @@ def flatten(table: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
     return flat
 
 
-def nest(flag: GivenFlag) -> Tables:
-    """Return a flag as nested tables, one level for each dot in its key.
-
-    Examples
-    --------
-    >>> nest(GivenFlag("venue", "fees.taker", 0.0005))
-    {'venue': {'fees': {'taker': 0.0005}}}
-    """
-    value: Any = flag.value
-    for key in reversed(flag.key.split(".")):
-        value = {key: value}
-    return {flag.table: value}
-
-
 def overlay(under: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
     merged = dict(under)
     for key, value in over.items():
         below = merged.get(key)
-        if isinstance(value, Mapping) and isinstance(below, Mapping):
-            merged[key] = overlay(below, value)
-        else:
-            merged[key] = value
+        is_table = isinstance(value, Mapping) and isinstance(below, Mapping)
+        merged[key] = overlay(below, value) if is_table else value  # type: ignore[arg-type]
     return merged
-
-
-def build_run_command(draft: Draft, values: Mapping[str, object]) -> str:
-    """Return the ``backtest run`` command that runs one set of a sweep or a search again.
-
-    Their accounts begin with their market, so the data are cut at the start of the account.
-
-    Examples
-    --------
-    >>> draft = draft_experiment(None, [], arguments=["--to", "2023-02-01", "--set", "target=1"])
-    >>> build_run_command(draft, {"target": 0.5, "account.band": 0.1})
-    'backtest run --to 2023-02-01 --set target=0.5 --set account.band=0.1'
-    """
-    words = ["backtest", "run"]
-    rest = iter(draft.arguments)
-    for word in rest:
-        given = [word, next(rest)] if word in ("--set", "--data") else [word]
-        is_replaced = word == "--set" and given[1].partition("=")[0].strip() in values
-        if not is_replaced and not (word in words and word == "--data" and is_separate(draft)):
-            words += given
-    start = draft.table("run").get("start")
-    words += [] if start is None else ["--from", str(start)]
-    for name, value in values.items():
-        words += ["--set", f"{name}={format_typed(value)}"]
-    return shlex.join(words)
-
-
-def is_separate(draft: Draft) -> bool:
-    tables = (draft.table(name) for name in ("sweep", "tune", "validate", "compare"))
-    return any(table.get("accounts") == "separate" for table in tables)
-
-
-def name_where(draft: Draft) -> str:
-    return ", in the first market" if is_separate(draft) else ""
 
 
 # ----------------------------------------------------------------------------- what a flag says
 
 
-def read_flag(key: Key, given: Any) -> Iterator[GivenFlag]:
-    if given is None or given == []:
+def read_flags(key: Key, texts: list[str]) -> Iterator[Entry]:
+    if key.name in ("path", "instrument") and len(texts) > 1:
+        yield key.place, [read_entry(key.place, text)[1] for text in texts]
         return
-    texts = given if isinstance(given, list) else [given]
-    if (key.table, key.name) == ("policy", "settings"):
-        for text in texts:
-            yield from read_setting(*split_pair(key.flag, text, "target=0.4"))
-    elif key.name == "constraints":
-        for measure, bound in read_constraints(texts):
-            yield GivenFlag(key.table, f"{key.name}.{measure}", bound)
-    elif key.name == "objective":
-        wanted = [read_objective(text) for text in texts]
-        yield GivenFlag(key.table, key.name, wanted[0] if len(wanted) == 1 else wanted)
-    elif key.is_table:
-        yield from read_pairs(key, texts)
-    elif key.table in OPEN_TABLES or isinstance(given, bool | int | float):
-        yield GivenFlag(key.table, key.name, parse_typed(str(given)))
-    elif str in get_args(key.kind) and list[str] in get_args(key.kind):
-        yield GivenFlag(key.table, key.name, texts[0] if len(texts) == 1 else texts)
-    else:
-        yield from read_text(key.table, key.name, str(given), key.kind)
-
-
-def read_pairs(key: Key, texts: Sequence[str]) -> Iterator[GivenFlag]:
-    seen = set()
     for text in texts:
-        example = {"shocks": "price=-0.3", "ladder": "price=-0.5:0.5:41"}
-        name, value = split_pair(key.flag, text, example.get(key.name, "target=0.1:1"))
-        if name in seen:
-            raise ParameterError(
-                f"{key.table}.{key.name} must have each entry once, {name!r} was given twice"
-            )
-        seen.add(name)
-        yield GivenFlag(key.table, f"{key.name}.{name}", read_entry(key.name, value))
+        if key.place == "policy.settings":
+            yield read_setting(text)
+        elif key.name == "constraints":
+            measure, bound = read_bound(text)
+            yield f"{key.place}.{measure}", bound
+        elif key.is_table:
+            name, value = split_pair(key.flag, text, key.example)
+            yield read_entry(f"{key.place}.{name}", value)
+        else:
+            yield read_entry(key.place, text)
 
 
-def read_entry(name: str, text: str) -> Any:
-    """Return an entry of a table as a file has it: ranges stay texts."""
-    return text if name in ("space", "values", "ladder", "constraints") else parse_typed(text)
+def read_setting(text: str) -> Entry:
+    """Read ``--set``: the key of a table, or else a parameter of the policy."""
+    return read_entry(*split_pair("--set", text, "target=0.4"))
 
 
-def read_text(table: str, name: str, text: str, kind: Any) -> Iterator[GivenFlag]:
-    several = get_args(kind) if get_origin(kind) in (UnionType, Union) else (kind,)
+def read_entry(name: str, text: str) -> Entry:
+    table, _, key = name.partition(".")
+    first, dot, _ = key.partition(".")
+    if key and table in RULE_TABLES:
+        return f"run.{table}_settings.{key}", parse_typed(text)
+    if key and table in MODELS:
+        return name, parse_typed(text)
+    if not key or table not in TABLES:
+        return f"policy.settings.{name}", text
+    known = read_keys(table).get(first)
+    if known is None:
+        is_policy = table in ("policy", "overlay")
+        return (f"{table}.settings.{key}" if is_policy else name), text
+    if first == "objective":
+        return name, read_objective(text)
+    if dot:
+        return name, text if first in RAW else parse_typed(text)
+    return name, read_text(name, text, known.kind)
+
+
+def read_text(name: str, text: str, kind: Any) -> Any:
+    several = get_args(kind) if get_origin(kind) is Union else (kind,)
     if kind in (list[str], list[float]):
         words = [each.strip() for each in text.split(",")]
-        yield GivenFlag(table, name, words if kind == list[str] else [*map(parse_typed, words)])
-    elif "=" in text and any(get_origin(each) is dict for each in several):
-        for pair in text.split(","):
-            entry, number = split_pair(f"{table}.{name}", pair, "BTCUSDT=30000")
-            yield GivenFlag(table, f"{name}.{entry}", parse_typed(number))
-    else:
-        is_text = str in several and float not in several and int not in several
-        value: Any = None if is_text else parse_typed(text)
-        is_word = value is None and str in several  # such as none, the word of the argument
-        yield GivenFlag(table, name, text if is_text or is_word else value)
-
-
-def read_setting(name: str, text: str) -> Iterator[GivenFlag]:
-    """Yield the entry of one ``--set``: of a table, or else a parameter of the policy."""
-    table, dot, field = name.partition(".")
-    if dot and table in RULE_TABLES:
-        yield GivenFlag("run", f"{table}_settings.{field}", parse_typed(text))
-    elif dot and table in OPEN_TABLES:
-        yield GivenFlag(table, field, parse_typed(text))
-    elif dot and table in ("policy", "overlay") and field.partition(".")[0] not in read_keys(table):
-        yield GivenFlag(table, f"settings.{field}", text)
-    elif dot and table in ("policy", "overlay"):
-        yield GivenFlag(table, field, text)
-    elif dot and table in TABLES:
-        key = read_keys(table).get(field.partition(".")[0])
-        if "." in field or key is None:
-            yield GivenFlag(table, field, read_entry(field.partition(".")[0], text))
-        elif field == "objective":
-            yield GivenFlag(table, field, read_objective(text))
-        else:
-            yield from read_text(table, field, text, key.kind)
-    else:
-        yield GivenFlag("policy", f"settings.{name}", text)
+        return words if kind == list[str] else [*map(parse_typed, words)]
+    if "=" in text and any(get_origin(each) is dict for each in several):
+        pairs = (split_pair(name, pair, "BTCUSDT=30000") for pair in text.split(","))
+        return {entry: parse_typed(number) for entry, number in pairs}
+    if str in several and float not in several and int not in several:
+        return text
+    value = parse_typed(text)
+    return text if value is None and str in several else value
 
 
 # ------------------------------------------------------------------------------- what a file says
-
-KIND_TEXTS = {
-    str: "text",
-    int: "a whole number",
-    float: "a number",
-    bool: "true or false",
-    list: "a list",
-    dict: "a table",
-    dt.date: "a time",
-}
 
 
 def read_experiment(file: Path) -> Tables:
@@ -269,101 +160,95 @@ def read_experiment(file: Path) -> Tables:
     tables = read_toml(file, noun="an experiment")
     if "balance" in tables:
         raise ParameterError(f"{file} is no experiment but a book: backtest liq --book {file}")
-    refuse_defects(tables)
+    refuse_faults(tables)
     for name in ("policy", "overlay"):
         table = tables.get(name, {"name": ""})
         if "name" not in table and not find_single(table):
             raise ParameterError(f"{name}.name: is needed")
-    return tables
+    venue = tables.get("venue", {})
+    for each in [venue, *venue.values()]:  # a venue given whole has no preset under it
+        if isinstance(each, dict) and "contract" in each:
+            each.setdefault("preset", "")
+    anchored: Tables = anchor(tables, file.parent)
+    return anchored
 
 
-def refuse_defects(tables: Mapping[str, Any]) -> None:
-    defects = dict.fromkeys(find_defects(tables))
-    if defects:
-        raise ParameterError("\n".join(defects))
+def anchor(value: Any, folder: Path, name: str = "") -> Any:
+    """Return an entry with its paths, which are relative to the folder of the experiment."""
+    if isinstance(value, dict):
+        return {
+            key: anchor(each, folder, f"{name}.{key}" if name else key)
+            for key, each in value.items()
+        }
+    if isinstance(value, list):
+        return [anchor(each, folder, name) for each in value]
+    if not isinstance(value, str) or value.partition(":")[0] == SAMPLE:
+        return value
+    table, _, key = name.partition(".")
+    if name in PATHS:
+        return str(folder / value)
+    if table in ("policy", "overlay", "compare") and key.endswith("name"):
+        return re.sub(r"[^\s(),=]+\.py\b", lambda found: find_beside(folder, found[0]), value)
+    if table == "venue" and key.endswith("preset") and re.search(r"\.(json|toml):", value):
+        return str(folder / value)
+    return value
 
 
-def find_defects(tables: Mapping[str, Any]) -> Iterator[str]:
-    known = [*TABLES, *OPEN_TABLES]
+def find_beside(folder: Path, path: str) -> str:
+    """Return the path of a policy beside the experiment, or else from the working directory."""
+    return path if Path(path).exists() and not (folder / path).exists() else str(folder / path)
+
+
+def refuse_faults(tables: Mapping[str, Any]) -> None:
+    if faults := dict.fromkeys(list_faults(tables)):
+        raise ParameterError("\n".join(faults))
+
+
+def list_faults(tables: Mapping[str, Any]) -> Iterator[str]:
+    known = [*TABLES, *MODELS]
     for name, table in tables.items():
         if name not in known:
             yield f"{name}: an experiment has no such table{suggest(name, known)}"
         elif not isinstance(table, dict):
             yield f"{name}: must be a table, got {table!r:.60}"
         elif name in TABLES:
-            yield from find_table_defects(name, table, read_keys(name))
-            if name == "compare":
-                yield from find_policy_defects(table.get("policies"))
+            yield from list_table_faults(name, table, read_keys(name))
         elif not isinstance(table.get("preset", ""), str):
             yield f"{name}.preset: must be text, got {table['preset']!r:.60}"
+    policies = tables.get("compare", {}).get("policies", {}) if "compare" in tables else {}
+    for label, policy in policies.items() if isinstance(policies, dict) else ():
+        title = f"compare.policies.{label}"
+        if isinstance(policy, dict):
+            yield from list_table_faults(title, policy, read_keys("policy"))
+        else:
+            yield f"{title}: must be a table, got {policy!r:.60}"
+
+
+def list_table_faults(
+    title: str, table: Mapping[str, Any], keys: Mapping[str, Key]
+) -> Iterator[str]:
+    single = find_single(table) if title == "policy" else {}
+    for name, value in table.items():
+        if name in single:
+            yield from list_table_faults(f"{title}.{name}", value, keys)
+        elif name not in keys:
+            own = f"; parameters stand in {title}.settings" if "settings" in keys else ""
+            yield f"{title}.{name}: no such key{suggest(name, keys)}{own}"
+        else:
+            yield from find_faults(f"{title}.{name}", value, keys[name].kind)
 
 
 def suggest(name: str, known: Collection[str]) -> str:
     return did_you_mean(name, known) or f"; known are {', '.join(known)}"
 
 
-def find_policy_defects(policies: object) -> Iterator[str]:
-    for label, policy in policies.items() if isinstance(policies, dict) else ():
-        if isinstance(policy, dict):
-            yield from find_table_defects(f"compare.policies.{label}", policy, read_keys("policy"))
-        else:
-            yield f"compare.policies.{label}: must be a table, got {policy!r:.60}"
-
-
-def find_table_defects(
-    title: str, table: Mapping[str, Any], keys: Mapping[str, Key]
-) -> Iterator[str]:
-    is_policy = "settings" in keys and "name" in keys
-    single = find_single(table) if title == "policy" else {}
-    for name, value in table.items():
-        if name in single:
-            yield from find_table_defects(f"{title}.{name}", value, keys)
-        elif name not in keys:
-            own = f"; parameters stand in {title}.settings" if is_policy else ""
-            yield f"{title}.{name}: no such key{suggest(name, keys)}{own}"
-        else:
-            yield from find_kind_defects(f"{title}.{name}", value, keys[name].kind)
-
-
-def find_kind_defects(title: str, value: object, kind: Any) -> Iterator[str]:
-    if get_origin(kind) is dict and isinstance(value, dict):
-        for name, each in value.items():
-            inner = kind if kind == Entries and isinstance(each, dict) else get_args(kind)[1]
-            yield from find_kind_defects(f"{title}.{name}", each, inner)
-    elif not has_kind(value, kind):
-        yield f"{title}: must be {describe_kind(kind)}, got {value!r:.60}"
-
-
 def find_single(table: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the tables of instruments in that of the policy."""
     return {
         name: value
         for name, value in table.items()
         if name not in ("name", "settings") and isinstance(value, dict) and "name" in value
     }
-
-
-def has_kind(value: object, kind: Any) -> bool:
-    if isinstance(kind, Choice):
-        return value in kind.options
-    if get_origin(kind) in (UnionType, Union):
-        return any(has_kind(value, each) for each in get_args(kind))
-    if get_origin(kind) is list:
-        return isinstance(value, list) and all(has_kind(each, get_args(kind)[0]) for each in value)
-    if get_origin(kind) is dict:
-        inner = get_args(kind)[1]
-        return isinstance(value, dict) and all(has_kind(each, inner) for each in value.values())
-    if kind is Any or isinstance(value, bool):
-        return kind in (Any, bool)
-    return isinstance(value, int | float if kind is float else kind)
-
-
-def describe_kind(kind: Any) -> str:
-    if isinstance(kind, Choice):
-        return " or ".join(map(repr, kind.options))
-    if get_origin(kind) in (UnionType, Union):
-        kinds = [each for each in get_args(kind) if each is not dt.datetime]
-        return " or ".join(dict.fromkeys(map(describe_kind, kinds)))
-    return KIND_TEXTS.get(get_origin(kind) or kind, "a value")
 
 
 def read_toml(file: Path, *, noun: str) -> dict[str, Any]:
@@ -377,42 +262,10 @@ def read_toml(file: Path, *, noun: str) -> dict[str, Any]:
     try:
         tables = tomllib.loads(read_small(file).decode("utf-8"))
     except (ValueError, RecursionError) as error:
-        raise ParameterError(f"{file} must be TOML: {describe_toml(error):.200}") from error
-    check_values(tables)
+        raise ParameterError(f"{file} must be TOML: {error!s:.200}") from error
+    for name, value in flatten(tables).items():
+        if type(value) is int and not -(2**63) <= value < 2**63:
+            raise ParameterError(f"{name:.60}: a whole number must fit into 64 bits")
+        if isinstance(value, str) and "\0" in value:
+            raise ParameterError(f"{name:.60}: a text must hold no NUL")
     return tables
-
-
-def describe_toml(error: Exception) -> str:
-    if isinstance(error, RecursionError):
-        return "it is nested too deeply"
-    if isinstance(error, tomllib.TOMLDecodeError | UnicodeDecodeError):
-        return str(error)
-    return "a number has too many digits"
-
-
-def check_values(raw: Mapping[str, Any]) -> None:
-    for key, value in walk_values(raw):
-        is_huge = type(value) is int and not -(2**63) <= value < 2**63
-        if is_huge or (isinstance(value, str) and "\0" in value):
-            rule = "a whole number must fit into 64 bits" if is_huge else "a text must hold no NUL"
-            shown = f"one of {value.bit_length():,} bits" if is_huge else f"{value!r:.60}"
-            raise ParameterError(f"{key:.60}: {rule}, got {shown}")
-
-
-def walk_values(value: Any, key: str = "") -> Iterator[tuple[str, Any]]:
-    if isinstance(value, Mapping):
-        for name, each in value.items():
-            yield key, name
-            yield from walk_values(each, f"{key}.{name}" if key else name)
-    elif isinstance(value, list):
-        for each in value:
-            yield from walk_values(each, key)
-    else:
-        yield key, value
-
-
-def describe_keys(table: str) -> Iterator[tuple[str, str, str]]:
-    keys = list_model_keys(table) if table in OPEN_TABLES else read_keys(table).values()
-    for key in keys:
-        kind = "" if key.kind is Any else describe_kind(key.kind)
-        yield key.name, kind if key.default is None else str(key.default), key.text

@@ -9,7 +9,7 @@ import re
 import sys
 import traceback
 import warnings
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -18,33 +18,35 @@ from backtest import strategies
 from backtest.base import BacktestError, ParameterError, PolicyError, did_you_mean
 from backtest.policy import Policy, check_settings, find_policies
 
+LONGEST = 4_000
+"""Most characters of a policy expression."""
+EXAMPLE = "Capped(VolTarget(target=0.6), cap=3)"
+
 
 def built_in_policies() -> list[type[Policy]]:
     return sorted(find_policies(strategies), key=lambda policy: policy.title())
 
 
-def load_policies(text: str, folder: Path = Path()) -> list[type[Policy]]:
-    check_length(text)
-    if is_expression(text):
-        return [type(read_policy(text, {}, folder))]
+def load_policies(text: str) -> list[type[Policy]]:
+    """Return the policy of a name, an expression or ``FILE.py:Class``, or all of ``FILE.py``."""
+    if "(" in text:
+        return [type(read_policy(text, {}))]
     path, _, name = text.partition(".py:") if ".py:" in text else (text, "", "")
     if not (name or text.endswith(".py")):
         return [find_built_in(text)]
-    file = folder / (f"{path}.py" if name else text)
+    file = Path(f"{path}.py" if name else text)
     found = load_file_policies(file)
-    if not name:
-        return found
     known = [policy.__name__ for policy in found]
-    if name in known:
-        return [found[known.index(name)]]
-    raise ParameterError(
-        f"{file} must hold the policy asked for, {name!r} is not in it{did_you_mean(name, known)}; "
-        f"it has {', '.join(known)}"
-    )
+    if name and name not in known:
+        raise ParameterError(
+            f"{file} must hold the policy asked for, {name!r} is not in it"
+            f"{did_you_mean(name, known)}; it has {', '.join(known)}"
+        )
+    return [found[known.index(name)]] if name else found
 
 
-def load_policy(text: str, folder: Path = Path()) -> type[Policy]:
-    found = load_policies(text, folder)
+def load_policy(text: str) -> type[Policy]:
+    found = load_policies(text)
     if len(found) > 1:
         names = [policy.__name__ for policy in found]
         raise ParameterError(
@@ -54,23 +56,24 @@ def load_policy(text: str, folder: Path = Path()) -> type[Policy]:
     return found[0]
 
 
-def read_policy(text: str, settings: Mapping[str, object], folder: Path = Path()) -> Policy:
-    if not is_expression(text):
-        return load_policy(text, folder).from_settings(settings)
-    known = {policy.__name__: policy for policy in built_in_policies()}
-    policy = parse_policy(text, known, lambda name: load_policy(name, folder))
+def read_policy(text: str, settings: Mapping[str, object]) -> Policy:
+    if "(" not in text:
+        return load_policy(text).from_settings(settings)
+    policy = parse_policy(text)
     return type(policy).from_settings({**policy.settings(), **settings})
 
 
 def find_built_in(name: str) -> type[Policy]:
     known = {policy.title(): policy for policy in built_in_policies()}
     classes = {policy.__name__: policy.title() for policy in known.values()}
-    if classes.get(name, name) in known:
-        return known[classes.get(name, name)]
-    near = did_you_mean(name.lower(), known) or did_you_mean(classes.get(name, name), known)
-    raise ParameterError(
-        f"policy must be a known name or a file, got {name!r}{near}; `backtest policies` lists them"
-    )
+    title = classes.get(name, name)
+    if title not in known:
+        near = did_you_mean(name.lower(), known)
+        raise ParameterError(
+            f"policy must be a known name or a file, got {name!r:.200}{near}; `backtest policies` "
+            "lists them"
+        )
+    return known[title]
 
 
 def load_file_policies(file: Path) -> list[type[Policy]]:
@@ -89,9 +92,7 @@ def load_file_policies(file: Path) -> list[type[Policy]]:
 
 def import_file(file: Path) -> ModuleType:
     name = f"_file_{file.stem}"
-    spec = importlib.util.spec_from_file_location(name, file.resolve())
-    if spec is None or spec.loader is None:
-        raise PolicyError(f"a policy's file must be Python and end in .py, got {file}")
+    spec: Any = importlib.util.spec_from_file_location(name, file.resolve())
     module = importlib.util.module_from_spec(spec)
     sys.modules[name] = module
     sys.path.append(str(file.resolve().parent))
@@ -104,110 +105,74 @@ def import_file(file: Path) -> ModuleType:
 
 
 def import_error(file: Path, error: BaseException) -> PolicyError:
-    where = str(file)
     frames = traceback.extract_tb(error.__traceback__)
     lines = [frame.lineno for frame in frames if Path(frame.filename) == file.resolve()]
-    if isinstance(error, SyntaxError) and error.filename == str(file.resolve()):
-        lines = [error.lineno]
-    if lines:
-        where = f"{file}:{lines[-1]}"
+    text = str(error)
+    if isinstance(error, SyntaxError):
+        lines, text = [error.lineno], error.msg
+    where = f"{file}:{lines[-1]}" if lines else str(file)
     if isinstance(error, BacktestError):
         return PolicyError(f"{where}: {error}")
-    text = error.msg if isinstance(error, SyntaxError) else str(error)
     return PolicyError(
         f"a policy's file must be importable, {where} raised {type(error).__name__}: {text}"
     )
 
 
-EXAMPLE = "Capped(VolTarget(target=0.6), cap=3)"
-LONGEST = 4_000
-"""Most characters of a policy expression."""
-NODES = (ast.Expression, ast.Call, ast.keyword, ast.Name, ast.Load, ast.Constant, ast.UnaryOp,
-         ast.USub)  # fmt: skip
-"""What an expression may be made of: calls of policies, numbers and texts."""
-NUMBERS = {"inf": math.inf, "float": float}
-
-Find = Callable[[str], type[Policy]]
+# -------------------------------------------------------------------------------- expressions
 
 
-def is_expression(text: str) -> bool:
-    return "(" in text
+def parse_policy(text: str) -> Policy:
+    """Read calls of policies with numbers and texts; nothing else is evaluated."""
+    refused = ParameterError(
+        "a policy must be written as calls of policies with numbers, "
+        f"{EXAMPLE} for example, got {text!r:.200}"
+    )
+    classes: dict[str, type[Policy]] = {each.__name__: each for each in built_in_policies()}
 
-
-def parse_policy(text: str, known: Mapping[str, type[Policy]], find: Find) -> Policy:
-    check_length(text)
-    classes = dict(known)
-
-    def replace_file(found: re.Match[str]) -> str:
-        classes[f"_{len(classes)}"] = find(found[0])
+    def name_class(found: re.Match[str]) -> str:
+        classes[f"_{len(classes)}"] = load_policy(found[0])
         return f"_{len(classes) - 1}"
 
-    plain = re.sub(r"[^\s(),=]+\.py:\w+", replace_file, text)
+    if len(text) > LONGEST:
+        raise refused
+    plain = re.sub(r"[^\s(),=]+\.py:\w+", name_class, text)
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # what Python warns of is an error below
-            tree = ast.parse(plain.strip(), mode="eval")
-            check_nodes(tree, classes, text)
-            code = compile(ast.fix_missing_locations(Defaults(classes).visit(tree)), "", "eval")
-            names = {name: checked_class(each) for name, each in classes.items()}
-            policy = eval(code, {"__builtins__": {}, **NUMBERS, **names})
+            policy = build_node(ast.parse(plain.strip(), mode="eval").body, classes)
     except (SyntaxError, TypeError, ValueError, RecursionError, MemoryError) as error:
-        raise expression_error(text) from error
+        raise refused from error
     if not isinstance(policy, Policy):
-        raise expression_error(text)
+        raise refused
     return policy
 
 
-def check_length(text: str) -> None:
-    if len(text) > LONGEST:
+def build_node(node: ast.AST, classes: Mapping[str, type[Policy]]) -> Any:
+    match node:
+        case ast.Call(func=ast.Name(id="float"), args=[ast.Constant(value=str(number))]):
+            return float(number)
+        case ast.Call(func=ast.Name(id=name)):
+            named = {str(each.arg): build_node(each.value, classes) for each in node.keywords}
+            cls = find_class(name, classes)
+            if len(named) < len(node.keywords):
+                raise ValueError(node)
+            check_settings(cls, named)
+            return cls(*(build_node(each, classes) for each in node.args), **named)
+        case ast.Name(id="inf"):
+            return math.inf
+        case ast.Name(id=name):
+            return find_class(name, classes)()
+        case ast.Constant(value=bool() | int() | float() | str() as value):
+            return value
+        case ast.UnaryOp(op=ast.USub()):
+            return -build_node(node.operand, classes)
+    raise ValueError(node)
+
+
+def find_class(name: str, classes: Mapping[str, type[Policy]]) -> type[Policy]:
+    if name not in classes:
+        named = [each for each in classes if not each.startswith("_")]
         raise ParameterError(
-            f"a policy must have at most {LONGEST:,} letters, got {len(text):,}; "
-            "write it as a class in a file"
+            f"a policy must be known by its class, {name!r} is not{did_you_mean(name, named)}"
         )
-
-
-def check_nodes(tree: ast.AST, classes: Mapping[str, type[Policy]], text: str) -> None:
-    for node in ast.walk(tree):
-        if isinstance(node, ast.Name) and node.id not in {**classes, **NUMBERS}:
-            named = [each for each in classes if not each.startswith("_")]
-            raise ParameterError(
-                f"a policy must be known by its class, {node.id!r} is not"
-                + did_you_mean(node.id, named)
-            )
-        is_call = not isinstance(node, ast.Call) or isinstance(node.func, ast.Name)
-        is_value = not isinstance(node, ast.Constant) or isinstance(
-            node.value, (bool, int, float, str)
-        )
-        is_named = not isinstance(node, ast.keyword) or node.arg is not None
-        if not (isinstance(node, NODES) and is_call and is_value and is_named):
-            raise expression_error(text)
-
-
-class Defaults(ast.NodeTransformer):
-    """Reads a class that is not called as the policy with its defaults."""
-
-    def __init__(self, classes: Mapping[str, type[Policy]]) -> None:
-        self.classes = classes
-
-    def visit_Call(self, node: ast.Call) -> ast.Call:
-        node.args = [self.visit(each) for each in node.args]
-        node.keywords = [self.visit(each) for each in node.keywords]
-        return node
-
-    def visit_Name(self, node: ast.Name) -> ast.expr:
-        return ast.Call(node, [], []) if node.id in self.classes else node
-
-
-def checked_class(cls: type[Policy]) -> Callable[..., Policy]:
-    def build(*given: Any, **named: Any) -> Policy:
-        check_settings(cls, named)
-        return cls(*given, **named)
-
-    return build
-
-
-def expression_error(text: str) -> ParameterError:
-    return ParameterError(
-        "a policy must be written as calls of policies with numbers, each name once, "
-        f"{EXAMPLE} for example, got {text!r:.200}"
-    )
+    return classes[name]

@@ -3,27 +3,20 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any, NoReturn
+from typing import Annotated, Any
 
+import pandas as pd
 import typer
 
-from backtest.base import (
-    BacktestError,
-    ParameterError,
-    check_names,
-    format_percent,
-    format_price_at_tick,
-)
-from backtest.cli.build import DEFAULT_VENUE, split_preset
+from backtest.base import BacktestError, ParameterError, check_names, format_price_at_tick
 from backtest.cli.command import AsJson, flag
-from backtest.cli.experiment import read_toml
-from backtest.cli.printing import print_facts, print_json, print_paragraph, print_table
+from backtest.cli.experiment import DEFAULT_VENUE, read_toml
+from backtest.cli.printing import print_json, print_paragraph, print_title, render
 from backtest.venue import (
     BookCalculation,
     Brackets,
-    Calculation,
     Collateral,
     MarginRule,
     OptionPosition,
@@ -31,7 +24,6 @@ from backtest.venue import (
     Venue,
     calculate_book,
     calculate_liquidation,
-    choose_nearest,
     preset_files,
 )
 
@@ -77,22 +69,18 @@ def liq(
     positions, what is left over it, and the moves that liquidate. Money is in the settlement
     currency. Fees for opening are not subtracted.
     """
+    given = {"side": side, "entry": entry, "leverage": leverage}
     if book is not None:
-        refuse_with_book(side=side, entry=entry, leverage=leverage, capital=capital,
-                         quantity=quantity, volatility=volatility)  # fmt: skip
-        of_book = read_book_file(book)
-        if as_json:
-            print_json({"book": str(book), **of_book.to_dict()})
-        else:
-            typer.secho(str(book), bold=True)
-            print_book(of_book)
+        if typed := [f"--{name}" for name, each in given.items() if each is not None]:
+            raise ParameterError(
+                f"{', '.join(typed)} must be left out with --book, whose file has the positions"
+            )
+        print_book(book, read_book_file(book), as_json=as_json)
         return
     if side is None or entry is None or leverage is None:
-        raise_missing(side=side, entry=entry, leverage=leverage)
-    name = split_preset(venue)
-    if preset_files.is_history(name.at):
-        name = name._replace(at=preset_files.LATEST)
-    rules = Venue.preset(*name)
+        missing = ", ".join(f"--{name}" for name, each in given.items() if each is None)
+        raise ParameterError(f"a position needs {missing}, or --book FILE for several positions")
+    rules = read_venue(venue)
     found = calculate_liquidation(
         rules,
         side=side,
@@ -104,63 +92,32 @@ def liq(
         volatility=volatility,
         multiplier=multiplier,
     )
+    odds = {f"{days:g}d": chance for days, chance in found.probabilities.items()}
+    table = rules.in_force
     if as_json:
-        odds = {f"{days:g}d": chance for days, chance in found.probabilities.items()}
-        table = None if rules.in_force is None else rules.in_force.to_dict()
-        print_json({"venue": venue, "table": table, **found._asdict(), "probabilities": odds})
+        content = {**found._asdict(), "probabilities": odds}
+        print_json({"venue": venue, "table": table and table.to_dict(), **content})
         return
-    kind = next(p.title for p in preset_files.in_file(name.venue) if p.symbol == name.symbol)
-    typer.secho(f"{venue}{describe_table_day(name, rules)}", bold=True)
-    print_paragraph(kind)
-    print_facts(list_calculation(rules, found))
+    print_title(venue + ("" if table is None else f", margin table of {table.since}"))
+    numbers = {name: x for name, x in found._asdict().items() if name not in ("probabilities",)}
+    for name in ("liquidation_price", "bankruptcy_price"):
+        numbers[name] = format_price_at_tick(numbers[name], rules.contract.tick)
+    numbers |= {f"liquidated in {days}": chance for days, chance in odds.items()}
+    render([(name.replace("_", " "), numbers[name]) for name in numbers], ("of the position", ""))
 
 
-def describe_table_day(name: preset_files.PresetName, rules: Venue) -> str:
-    since = "" if rules.in_force is None else rules.in_force.since
-    known = f" (none is known for {name.at}: this is the oldest)" if name.is_before(since) else ""
-    return f", margin table of {since}{known}" if since else ""
-
-
-def list_calculation(rules: Venue, found: Calculation) -> Iterator[tuple[str, str]]:
-    size, tick = abs(found.quantity), rules.contract.tick
-    contracts = "contract" if size == 1.0 else "contracts"
-    what = f"{found.side} {size:.12g} {contracts} at {found.entry:.12g}, "
-    yield "position", f"{what}notional {found.notional:,.8g}, {found.margin} margin"
-    yield "initial margin", f"{found.initial_margin:,.8g} at {found.leverage:g}x"
-    yield "maintenance margin", f"{found.maintenance_margin:,.8g}"
-    yield "backed by", f"{found.collateral:,.8g}"
-    yield "liquidation price", format_price_at_tick(found.liquidation_price, tick)
-    yield "bankruptcy price", format_price_at_tick(found.bankruptcy_price, tick)
-    distance = format_percent(found.distance, 3, is_signed=True)
-    if not math.isnan(found.volatility) and not math.isnan(found.distance):
-        yearly = format_percent(found.volatility, 0)
-        distance += f", {found.daily_sigmas:.2f} daily sigma at {yearly} a year"
-    yield "distance", "no price liquidates" if math.isnan(found.distance) else distance
-    if not math.isnan(found.volatility):
-        odds = found.probabilities.items()
-        yield "liquidated", ", ".join(f"{format_percent(p, 3)} in {n:g} d" for n, p in odds)
+def read_venue(text: str) -> Venue:
+    """Return the rules of a preset; without a date those of its newest table."""
+    name = preset_files.parse_name(text)
+    if preset_files.is_history(name.at):
+        name = name._replace(at=preset_files.LATEST)
+    return Venue.preset(*name)
 
 
 # ----------------------------------------------------------------------------- several positions
 
-
-def refuse_with_book(**given: object) -> None:
-    flags = [f"--{name}" for name, value in given.items() if value is not None]
-    if flags:
-        raise ParameterError(
-            f"{', '.join(flags)} must be left out with --book, whose file has the positions"
-        )
-
-
-def raise_missing(**given: object) -> NoReturn:
-    missing = ", ".join(f"--{name}" for name, value in given.items() if value is None)
-    raise ParameterError(f"a position needs {missing}, or --book FILE for several positions")
-
-
 KEYS = ("balance", "venue", "requirement", "positions", "collateral", "options")
 POSITION = ("quantity", "price", "entry", "venue")
-COIN = "name, amount, prices and rate"
-OPTION = "option, quantity, index, at and volatility"
 
 
 def read_book_file(file: Path) -> BookCalculation:
@@ -168,142 +125,87 @@ def read_book_file(file: Path) -> BookCalculation:
     try:
         needed = ("balance",) if tables.get("options") else ("balance", "positions")
         check_names("a book", tables, KEYS, needed, noun="entry")
-        positions = read_positions(tables["positions"]) if "positions" in tables else {}
+        positions = read_tables("positions", tables.get("positions", {}))
+        for name, row in positions.items():
+            check_names(f"positions.{name}", row, POSITION, POSITION[:2], noun="entry")
         return calculate_book(
-            {name: read_venue(name, row, tables.get("venue")) for name, row in positions.items()},
+            {name: pick_venue(name, row, tables.get("venue")) for name, row in positions.items()},
             {name: row["quantity"] for name, row in positions.items()},
             {name: row["price"] for name, row in positions.items()},
             entries={name: row.get("entry", row["price"]) for name, row in positions.items()},
             balance=tables["balance"],
             rule=read_requirement(tables.get("requirement")),
-            collateral=read_list(tables.get("collateral", []), "collateral", COIN, Collateral),
-            options=read_list(tables.get("options", []), "options", OPTION, OptionPosition),
+            collateral=read_list("collateral", tables, Collateral),
+            options=read_list("options", tables, OptionPosition),
         )
     except BacktestError as error:
         raise type(error)(f"{file}: {error}") from error
 
 
-def read_positions(tables: object) -> dict[str, Mapping[str, Any]]:
-    if not isinstance(tables, Mapping) or not tables:
+def read_tables(name: str, tables: Any) -> dict[str, Mapping[str, Any]]:
+    if not isinstance(tables, dict) or not all(isinstance(x, dict) for x in tables.values()):
         raise ParameterError(
-            f"positions must be tables by instrument, [positions.BTCUSDT] with quantity and price, "
+            f"{name} must be tables by instrument, [{name}.BTCUSDT] with quantity and price, "
             f"got {tables!r:.80}"
         )
-    for name, row in tables.items():
-        if not isinstance(row, Mapping):
-            raise ParameterError(
-                f"positions.{name} must be a table with quantity and price, got {row!r:.80}"
-            )
-        needed = ("quantity", "price")
-        check_names(f"positions.{name}", row, POSITION, needed, noun="entry")
-    return dict(tables)
+    return tables
 
 
-def read_venue(name: str, row: Mapping[str, Any], common: object) -> Venue:
+def pick_venue(name: str, row: Mapping[str, Any], common: object) -> Venue:
     given = row.get("venue", None if common is None else f"{common}:{name}")
     if not isinstance(given, str):
         raise ParameterError(
             f'positions.{name}.venue must be "NAME:SYMBOL", or venue at the top "binance-usdm", '
             f"got {given!r}"
         )
-    found = split_preset(given)
-    if preset_files.is_history(found.at):
-        found = found._replace(at=preset_files.LATEST)
-    return Venue.preset(*found)
+    return read_venue(given)
 
 
-def read_requirement(given: object) -> MarginRule:
-    if given is None:
-        return Brackets()
-    if isinstance(given, str):
-        return PresetMargin(preset=given)
-    return MarginRule.from_dict(given, where="requirement")  # type: ignore[arg-type] # checked there
+def read_requirement(given: Any) -> MarginRule:
+    if given is None or isinstance(given, str):
+        return Brackets() if given is None else PresetMargin(preset=given)
+    return MarginRule.from_dict(given, where="requirement")
 
 
-def read_list(given: object, name: str, keys: str, model: Any) -> list[Any]:
+def read_list(name: str, tables: Mapping[str, Any], model: Any) -> list[Any]:
+    given = tables.get(name, [])
     if not isinstance(given, list):
-        raise ParameterError(
-            f"{name} must be a list of tables, [[{name}]] with {keys}, got {given!r:.80}"
-        )
+        raise ParameterError(f"{name} must be a list of tables, [[{name}]], got {given!r:.80}")
     return [model.from_dict(row, where=f"{name}[{k}]") for k, row in enumerate(given)]
 
 
-OF_OPTIONS = ("option", "quantity", "index", "days", "mark", "value", "delta")
-COLUMNS = ("instrument", "quantity", "price", "notional", "profit", "share", "fails at", "move")
+FIGURES = ("balance", "equity", "backing", "collateral", "option_value", "requirement", "initial",
+           "margin_ratio", "distance", "gross_leverage", "net_leverage")  # fmt: skip
 
 
-def print_book(found: BookCalculation) -> None:
-    print_facts(list_figures(found))
-    for columns, rows in ((COLUMNS, list_positions(found)), (OF_OPTIONS, list_options(found))):
-        typer.echo()
+def print_book(file: Path, found: BookCalculation, *, as_json: bool) -> None:
+    if as_json:
+        print_json({"book": str(file), **found.to_dict()})
+        return
+    print_title(str(file))
+    render(
+        [(name.replace("_", " "), getattr(found, name)) for name in FIGURES], ("of the book", "")
+    )
+    for rows, columns in (
+        (found.positions, ("instrument", "quantity", "price", "notional", "profit", "share",
+                           "liquidation_price", "down", "up")),
+        (found.options, ("option", "quantity", "price", "days", "mark", "value", "delta")),
+    ):  # fmt: skip
         if rows:
-            print_table(columns, rows, right=columns[1:], squeezes=True)
-    print_paragraph(describe_first(found))
-    for move in () if found.is_failing else found.moves:
+            typer.echo()
+            render(
+                pd.DataFrame(row._asdict() for row in rows)[list(columns)], shares=("down", "up")
+            )
+    if found.is_failing:
+        print_paragraph("The requirement fails at these prices.")
+        return
+    for move in found.moves:
         name = "all prices together" if move.name == "all" else move.name
-        known = [format_move(each) for each in (move.down, move.up) if not math.isnan(each)]
+        known = [f"{each:+.2%}" for each in (move.down, move.up) if not math.isnan(each)]
         what = f"liquidated at {' or '.join(known)}" if known else "no move liquidates"
         print_paragraph(f"{name}: {what}")
-
-
-def list_figures(found: BookCalculation) -> list[tuple[str, str]]:
-    share = f", of which collateral {found.collateral_share:,.8g}" * (found.collateral_share != 0.0)
-    level = "" if found.level == 1.0 else f", fails at {found.level:g} times that"
-    state = ": it fails now" if found.is_failing else ""
-    of_options = f", options {found.option_value:,.8g}" * bool(found.options)
-    turns = f", options {found.options_leverage:.4g}" * bool(found.options)
-    backed = f"{found.backing:,.8g}, of which collateral {found.collateral:,.8g}{of_options}"
-    return [
-        ("balance", f"{found.balance:,.8g}"),
-        ("equity", f"{found.equity:,.8g}"),
-        ("backed by", backed),
-        ("requirement", f"{found.requirement:,.8g}{share}{level}"),
-        ("initial margin", f"{found.initial:,.8g}"),
-        ("margin ratio", format_percent(found.margin_ratio, 2) + state),
-        ("left", f"{found.distance:,.8g}"),
-        ("gross leverage", f"{found.gross_leverage:.4g}, net {found.net_leverage:.4g}{turns}"),
-    ]
-
-
-def list_positions(found: BookCalculation) -> list[tuple[str, ...]]:
-    return [
-        (
-            row.instrument,
-            f"{row.quantity:,.7g}",
-            f"{row.price:,.7g}",
-            f"{row.notional:,.6g}",
-            f"{row.profit + 0.0:,.6g}",
-            f"{row.share:,.6g}",
-            "none" if math.isnan(row.liquidation_price) else f"{row.liquidation_price:,.7g}",
-            format_move(choose_nearest(row.down, row.up)),
-        )
-        for row in found.positions
-    ]
-
-
-def list_options(found: BookCalculation) -> list[tuple[str, ...]]:
-    styles = {"quantity": ",.7g", "price": ",.7g", "days": ",.4g"}
-    styles |= {"mark": ",.6g", "value": ",.6g", "delta": ",.4g"}
-    return [
-        (row.option, *(format(getattr(row, name), style) for name, style in styles.items()))
-        for row in found.options
-    ]
-
-
-def format_move(move: float) -> str:
-    return "-" if math.isnan(move) else format_percent(move, 2, is_signed=True)
-
-
-def describe_first(found: BookCalculation) -> str:
-    if found.is_failing:
-        return "The requirement fails at these prices."
-    if found.first is None and not found.positions:
-        return "The book holds options only: their index moves it."
-    if found.first is None:
-        return "No move of one price alone liquidates."
-    row = next(row for row in found.positions if row.instrument == found.first)
-    move = format_move(choose_nearest(row.down, row.up))
-    return f"First to liquidate, the others frozen: {found.first} at {move}."
+    if found.first is not None:
+        print_paragraph(f"first to liquidate, the others frozen: {found.first}")
 
 
 COMMANDS = {"liq": (liq, EXAMPLES)}

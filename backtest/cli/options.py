@@ -2,23 +2,17 @@
 
 from __future__ import annotations
 
-import math
 from pathlib import Path
 from typing import Annotated, Any
 
 import pandas as pd
 import typer
 
-from backtest.base import ParameterError, format_percent
+from backtest.base import ParameterError
 from backtest.cli.command import AsJson, flag, option
-from backtest.cli.printing import add_command, format_help, print_json, print_paragraph, print_table
+from backtest.cli.printing import add_command, format_help, print_json, print_paragraph, render
 from backtest.cli.progress import show_activity, show_progress
-from backtest.options import (
-    Chain,
-    Surface,
-    Surfaces,
-    name_underlying,
-)
+from backtest.options import Chain, Surface, Surfaces
 from backtest.options.chain import CHECKS
 from backtest.options.surfaces import MODELS
 
@@ -75,17 +69,7 @@ def show_chain(
     print_paragraph(repr(chain), indent="")
     typer.echo(repr(found))
     kept = [name for name in CHECKS if found.total[name]]
-    counts = ("quotes", "two_sided", *kept)
-    heads = ("time", "underlying", *(name.replace("_", " ") for name in counts))
-    rows = [
-        (
-            f"{row['time']:%Y-%m-%d %H:%M}",
-            name_underlying(row["underlying"]),
-            *(f"{row[k]:,}" for k in counts),
-        )
-        for row in found.table.to_dict("records")
-    ]
-    print_table(heads, rows, right=heads[2:])
+    render(found.table[["time", "underlying", "quotes", "two_sided", *kept]])
 
 
 def show_surface(
@@ -141,20 +125,10 @@ def show_surfaces(chain: Chain, model: str, *, as_json: bool) -> None:
         print_json({"surfaces": to_rows(table), "skipped": to_rows(found.skipped)})
         return
     print_paragraph(repr(found), indent="")
-    heads = ("time", "expiries", "iv", "skew", "vix", "inside", "butterfly",
-             "crossing")  # fmt: skip
-    rows = [
-        (
-            f"{row['time']:%Y-%m-%d %H:%M}", f"{row['expiries']}", show_percent(row["iv"]),
-            show_points(row["skew"]), show_percent(row["vix"]), show_percent(row["inside"]),
-            f"{row['butterflies']}", f"{row['crossings']}",
-        )
-        for row in table.to_dict("records")
-    ]  # fmt: skip
-    print_table(heads, rows, right=heads[1:], squeezes=True)
+    render(table, shares=("iv", "skew", "vix", "inside"))
     print_paragraph(
         "At 30 days: iv at the money, skew of the 25-delta put less the call, vix model-free. "
-        "butterfly and crossing: expiries with arbitrage of that kind."
+        "butterflies and crossings: expiries with arbitrage of that kind."
     )
     for time, reason in found.skipped.itertuples(index=False):
         print_paragraph(f"skipped: {time:%Y-%m-%d %H:%M}, {reason}")
@@ -177,14 +151,6 @@ def measure_surfaces(found: Surfaces) -> pd.DataFrame:
             }
         )
     return pd.DataFrame(rows)
-
-
-def show_percent(share: float) -> str:
-    return "-" if math.isnan(share) else format_percent(share, 1)
-
-
-def show_points(volatility: float) -> str:
-    return "-" if math.isnan(volatility) else f"{100.0 * volatility:.2f} pt"
 
 
 def read_chain(file: Path | None, settlement: str | None) -> Chain:

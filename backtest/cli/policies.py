@@ -15,9 +15,9 @@ import backtest
 from backtest.base import ParameterError, compiling_first, pick_value
 from backtest.cli.build import build_experiment, load_data
 from backtest.cli.command import AsJson
-from backtest.cli.experiment import GivenFlag, draft_experiment
+from backtest.cli.experiment import draft_experiment
 from backtest.cli.find_policy import built_in_policies, load_policies
-from backtest.cli.printing import print_json, print_table
+from backtest.cli.printing import print_json, print_paragraph, print_title, render
 from backtest.cli.progress import show_activity
 from backtest.engine import Finding, check_policy, resolve_signal
 from backtest.market import Market, Markets, as_markets, label_names
@@ -48,48 +48,42 @@ def policies(
 
 
 def print_policy(policy: type[Policy], *, is_whole: bool) -> None:
-    typer.secho(policy.title(), bold=True)
+    print_title(policy.title())
     text = inspect.getdoc(policy) if is_whole else policy.summary()
-    for line in (text or "").splitlines():
-        typer.echo(f"  {line}".rstrip())
-    parameters = list(policy.parameters().values())
-    if parameters:
-        if is_whole:
-            typer.echo("")
-        rows = [("  " + each.name, *format_parameter(each)) for each in parameters]
-        print_table(("  parameter", "default", "range", "unit"), rows, right=("default",))
+    typer.echo(textwrap.indent(text or "", "  "))
+    if parameters := list(policy.parameters().values()):
+        columns = ("parameter", "default", "range", "unit")
+        render([list_parameter(each) for each in parameters], columns)
 
 
-def format_parameter(parameter: Parameter) -> tuple[str, str, str]:
-    space = parameter.space
-    default = "" if parameter.default is None else f"{parameter.default}"
+def list_parameter(parameter: Parameter) -> tuple[str, str, str, str]:
+    space, default = parameter.space, parameter.default
+    shown = "" if default is None else str(default)
     if space is None:
-        return default, "True, False", ""
-    return default, str(space).removesuffix(f" {space.unit}"), space.unit
+        return parameter.name, shown, "True, False", ""
+    return parameter.name, shown, str(space).removesuffix(f" {space.unit}"), space.unit
 
 
 def policy_to_dict(policy: type[Policy]) -> dict[str, Any]:
+    parameters = [
+        {
+            "name": each.name,
+            "type": each.kind.__name__,
+            "default": each.default,
+            **({} if each.space is None else dataclasses.asdict(each.space)),
+        }
+        for each in policy.parameters().values()
+    ]
     return {
         "name": policy.title(),
         "class": policy.__name__,
         "summary": policy.summary(),
-        "parameters": [parameter_to_dict(each) for each in policy.parameters().values()],
-    }
-
-
-def parameter_to_dict(parameter: Parameter) -> dict[str, Any]:
-    space = {} if parameter.space is None else dataclasses.asdict(parameter.space)
-    return {
-        "name": parameter.name,
-        "type": parameter.kind.__name__,
-        "default": parameter.default,
-        **space,
+        "parameters": parameters,
     }
 
 
 # ------------------------------------------------------------------------------------------ check
 
-WIDTH = 80
 CHECK_EXAMPLES = """
 backtest check my_policy.py:MyPolicy --data btc/
 backtest check examples/btc-vol-target.toml
@@ -117,14 +111,19 @@ def check(
 
     Without data it is checked on a synthetic market. The exit code is 1 if a check fails.
     """
-    given = {"path": data, "instrument": instrument}
-    flags = [GivenFlag("data", name, texts) for name, texts in given.items() if texts]
+    given = {"data.path": data, "data.instrument": instrument}
+    entries = [(name, texts) for name, texts in given.items() if texts]
     if policy.endswith(".toml"):
-        trials = list_of_experiment(Path(policy), flags)
+        if entries:
+            raise ParameterError(
+                f"the policies of an experiment are checked on its own data, got {entries[0][0]}"
+            )
+        trials = list_of_experiment(Path(policy))
     else:
-        markets = load_checked(flags)
-        classes = load_policies(policy)
-        trials = [(each, name, market) for each in classes for name, market in markets.items()]
+        markets: dict[str, Any] = {"": None}
+        if entries:
+            markets = label_markets(load_data(draft_experiment(None, entries)))
+        trials = [(x, name, each) for x in load_policies(policy) for name, each in markets.items()]
     found = {}
     for each, name, market in trials:
         title = f"{each.__name__} on {name}" if name else each.__name__
@@ -139,35 +138,15 @@ def check(
         raise typer.Exit(1)
 
 
-def list_of_experiment(
-    file: Path, flags: list[GivenFlag]
-) -> list[tuple[type[Policy], str, Market | None]]:
-    if flags:
-        given = ", ".join(f"{each.table}.{each.key}" for each in flags)
-        raise ParameterError(
-            f"the policies of an experiment are checked on its own data, got {given}"
-        )
-    market, policy, terms = build_experiment(draft_experiment(file, []))
+def list_of_experiment(file: Path) -> list[tuple[type[Policy], str, Market | None]]:
+    market, policy, terms = build_experiment(draft_experiment(file))
     found: list[tuple[type[Policy], str, Market | None]] = [
         (type(pick_value(policy, name)), name, each) for name, each in label_markets(market).items()
     ]
-    overlay = terms.get("overlay")
-    if overlay is not None:
-        found.append(
-            (
-                type(overlay),
-                "the portfolio index",
-                market.index(resolve_signal(terms["signal"], market)),
-            )
-        )
+    if "overlay" in terms:
+        index = market.index(resolve_signal(terms["signal"], market))
+        found.append((type(terms["overlay"]), "the portfolio index", index))
     return found
-
-
-def load_checked(flags: list[GivenFlag]) -> dict[str, Market | None]:
-    if not flags:
-        return {"": None}
-    found = load_data(draft_experiment(None, flags))
-    return {**label_markets(found)}
 
 
 def label_markets(market: Market | Markets) -> dict[str, Market]:
@@ -176,19 +155,15 @@ def label_markets(market: Market | Markets) -> dict[str, Market]:
 
 
 def print_findings(name: str, findings: list[Finding]) -> None:
-    typer.secho(name, bold=True)
-    width = max(len(each.name) for each in findings)
+    print_title(name)
     for each in findings:
-        lead = f"  {'ok   ' if each.passed else 'FAILS'}  {each.name:{width}}  "
-        lines = each.detail.splitlines() or [""]
-        shown = textwrap.wrap(
-            lines[0], WIDTH, initial_indent=lead, subsequent_indent=" " * len(lead)
-        ) or [lead.rstrip()]
-        shown += [" " * len(lead) + line for line in lines[1:]]
-        typer.secho("\n".join(shown), fg=None if each.passed else "red")
+        first, *rest = each.detail.splitlines() or [""]
+        print_paragraph(f"{'ok   ' if each.passed else 'FAILS'}  {each.name}: {first}".rstrip(": "))
+        for line in rest:
+            typer.echo(f"      {line}")
     failed = sum(not each.passed for each in findings)
     verdict = f"{failed} of {len(findings)} checks failed" if failed else "keeps the contract"
-    typer.secho(f"{name}: {verdict}", bold=True)
+    print_title(f"{name}: {verdict}")
 
 
 # ---------------------------------------------------------------------------------------- compile

@@ -6,23 +6,21 @@ import errno
 import inspect
 import json
 import os
-import re
 import shutil
 import sys
 import textwrap
 import unicodedata
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, redirect_stdout, suppress
 from contextvars import ContextVar
 from typing import Any, TextIO
 
 import typer
 
-from backtest.base import ParameterError, escape_directions, to_json
+from backtest.base import escape_directions, format_percent, to_json
 
-LONG_NAME = 9
-LONGEST_LINE = 10_000
-PIPED_WIDTH, NARROW = 160, 100
+DONE, FAILED, REFUSED, INTERRUPTED = 0, 1, 2, 130
+PIPED_WIDTH, LONGEST_MESSAGE = 160, 2_000
 JSON_OUTPUT: ContextVar[TextIO | None] = ContextVar("json_output", default=None)
 
 
@@ -46,6 +44,7 @@ def add_command(
 
 @contextmanager
 def reserve_stdout() -> Iterator[None]:
+    """Keep the output for JSON: what policies print goes to stderr."""
     token = JSON_OUTPUT.set(sys.stdout)
     try:
         with redirect_stdout(sys.stderr):
@@ -59,11 +58,14 @@ def print_json(value: object) -> None:
     typer.echo(text, file=JSON_OUTPUT.get())
 
 
+def print_title(text: str) -> None:
+    typer.secho(clean(text), bold=True)
+
+
 def print_paragraph(text: str, *, indent: str = "  ") -> None:
-    width = min(shutil.get_terminal_size().columns, 100)
     lines = textwrap.wrap(
-        text,
-        width,
+        clean(text),
+        min(shutil.get_terminal_size().columns, 100),
         initial_indent=indent,
         subsequent_indent=indent + "  ",
         break_long_words=False,
@@ -78,111 +80,93 @@ def clean(text: str) -> str:
         return text
     return "".join(
         c.encode("unicode_escape", "backslashreplace").decode()
-        if unicodedata.category(c).startswith("C") and c != "\t"
+        if unicodedata.category(c).startswith("C") and c not in "\t\n"
         else c
         for c in escape_directions(text)
     )
 
 
-def print_facts(pairs: Iterable[tuple[str, str]]) -> None:
-    for name, text in pairs:
-        typer.echo(f"  {name:<20}{clean(text)}")
-
-
-def print_table(
-    columns: Sequence[str],
-    rows: Iterable[Sequence[str]],
-    *,
-    right: Sequence[str] = (),
-    cut: Sequence[str] = (),
-    squeezes: bool = False,
+def render(
+    rows: Any, columns: Sequence[str] = (), *, cut: Sequence[str] = (), shares: Sequence[str] = ()
 ) -> None:
-    """Print a table; columns of ``cut`` give way where the terminal is too narrow for all."""
+    """Print a frame, or rows of columns.
+
+    Numbers stand on the right, those of ``shares`` in percent; columns of ``cut`` give way where
+    the terminal is too narrow for all.
+    """
     from rich import box  # noqa: PLC0415 - it takes longer to load than most commands to run
     from rich.console import Console  # noqa: PLC0415
     from rich.table import Table  # noqa: PLC0415
     from rich.text import Text  # noqa: PLC0415
 
+    if not columns:
+        columns, rows = list(map(str, rows.columns)), rows.to_numpy(dtype=object).tolist()
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False, show_edge=False, padding=(0, 1))
-    for name in columns:
-        side: Any = "right" if name in right else "left"
+    rows = [list(row) for row in rows]
+    for name, cells in zip(columns, zip(*rows, strict=True) if rows else columns, strict=True):
+        is_right = bool(rows) and all(map(is_number, cells))
         table.add_column(
-            name if cut else break_name(name),
-            justify=side,
-            overflow="fold",
-            no_wrap=bool(cut) and name not in cut,
+            name.replace("_", " "),
+            justify="right" if is_right else "left",
+            overflow="ellipsis" if name in cut else "fold",
+            no_wrap=bool(cut),
         )
     for row in rows:
-        texts = [Text("\n".join(map(clean, cell.split("\n")))) for cell in row]
-        for name, text in zip(columns, texts, strict=True):
-            if name in cut:
-                text.no_wrap, text.overflow = True, "ellipsis"
-        table.add_row(*texts)
+        table.add_row(
+            *(
+                Text(clean(format_cell(each, is_share=name in shares)))
+                for name, each in zip(columns, row, strict=True)
+            )
+        )
     is_piped = bool(cut) and not sys.stdout.isatty()
-    console = Console(width=PIPED_WIDTH if is_piped else None)
-    wide = console.options.update(max_width=LONGEST_LINE)
-    if (squeezes or (cut and console.width < NARROW)) and console.measure(
-        table, options=wide
-    ).maximum > console.width:
-        table.padding = (0, 0)
-    console.print(table)
+    Console(width=PIPED_WIDTH if is_piped else None).print(table)
 
 
-def break_name(name: str) -> str:
-    if len(name) <= LONG_NAME or " " in name:
-        return name
-    return re.sub(r"(?<=[._])(?=\w{4})", "\n", name)
+def is_number(cell: object) -> bool:
+    if isinstance(cell, str):
+        return cell[:1].isdigit() or (cell[:1] in "-+" and cell[1:2].isdigit()) or cell == ""
+    return cell is None or (isinstance(cell, (int, float)) and not isinstance(cell, bool))
 
 
-DONE, FAILED, REFUSED, INTERRUPTED = 0, 1, 2, 130
-LONGEST_MESSAGE = 2_000
-KEPT = 300
-"""Characters printed from each end of a longer line."""
+def format_cell(cell: Any, *, is_share: bool = False) -> str:
+    if cell is None or cell != cell:  # noqa: PLR0124 - NaN
+        return "-"
+    if isinstance(cell, bool):
+        return "yes" if cell else "no"
+    if isinstance(cell, str):
+        return cell
+    if hasattr(cell, "strftime"):
+        return f"{cell:%Y-%m-%d %H:%M}"
+    if is_share:
+        return format_percent(float(cell), 2)
+    if isinstance(cell, (int, float)):
+        return f"{cell:,}" if isinstance(cell, int) else f"{cell:,.7g}"
+    return str(cell)
 
 
 def print_message(text: str) -> None:
+    lines = [clean(each) for each in text.split("\n")]
+    short = [each if len(each) <= LONGEST_MESSAGE else f"{each[:600]} ..." for each in lines]
     with suppress(OSError):
-        typer.echo(make_printable(text), err=True)
-
-
-def make_printable(text: str) -> str:
-    return "\n".join(clip_line(clean(each)) for each in text.split("\n"))
-
-
-def clip_line(line: str) -> str:
-    if len(line) <= LONGEST_MESSAGE:
-        return line
-    return f"{line[:KEPT]} ... ({len(line):,} letters) ... {line[-KEPT:]}"
-
-
-def check_arguments(given: Sequence[str]) -> None:
-    for position, word in enumerate(given, start=1):
-        if re.search(r"[\0\ud800-\udfff]", word):
-            raise ParameterError(
-                f"argument {position} must be text in UTF-8 without NUL, got {word!r:.100}"
-            )
+        typer.echo("\n".join(short), err=True)
 
 
 def report_system_error(error: OSError) -> int:
     reason = error.strerror or str(error)
-    if error.filename is not None:
-        print_message(f"error: the operating system refused {error.filename}: {reason}")
-    elif error.errno == errno.EPIPE:  # the reader has seen enough
+    if error.errno == errno.EPIPE:  # the reader has seen enough
         return FAILED
-    else:
-        print_message(f"error: the output cannot be written: {reason}")
+    what = f"refused {error.filename}" if error.filename else "cannot write the output"
+    print_message(f"error: the operating system {what}: {reason}")
     return REFUSED
 
 
 def flush_output(code: int) -> int:
-    if sys.stdout is None:
-        return code
+    """Return the exit code: a full disk, or a reader that left, is no success."""
     try:
-        sys.stdout.flush()
+        if sys.stdout is not None:
+            sys.stdout.flush()
     except OSError as error:
         code = code or report_system_error(error)
         with suppress(OSError, ValueError):  # the end of the process would flush it once more
-            nowhere = os.open(os.devnull, os.O_WRONLY)
-            os.dup2(nowhere, sys.stdout.fileno())
-            os.close(nowhere)
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     return code

@@ -28,7 +28,7 @@ from backtest.cli.command import AsJson, flag
 from backtest.cli.experiment import draft_experiment
 from backtest.cli.printing import add_command, format_help, print_json
 from backtest.cli.runs import run_with_progress
-from backtest.cli.searches import walk_experiment
+from backtest.cli.searches import run_validation
 from backtest.cli.typed_values import split_pair
 from backtest.engine import Result
 from backtest.measures.measure_table import METRICS
@@ -174,7 +174,8 @@ def run_experiment(file: Path) -> Result:
 
 def walk_file(file: Path) -> backtest.WalkForward:
     with ending_by_itself(file):
-        return walk_experiment(draft_experiment(file, []))
+        found: backtest.WalkForward = run_validation(draft_experiment(file))
+        return found
 
 
 @contextmanager

@@ -1,4 +1,4 @@
-"""``backtest results``: list, show, compare, diff, verify, prune and export saved results."""
+"""``backtest results``: list, show, verify, prune and export saved results."""
 
 from __future__ import annotations
 
@@ -10,15 +10,15 @@ from typing import Annotated, Any
 
 import typer
 
-from backtest.base import ParameterError, clip, format_time
-from backtest.cli.command import RESULTS, AsJson, Output, Results, option
+from backtest.base import ParameterError, format_time
+from backtest.cli.command import RESULTS, AsJson, Results, option
 from backtest.cli.printing import (
     add_command,
     clean,
     format_help,
     print_json,
     print_paragraph,
-    print_table,
+    render,
 )
 from backtest.cli.progress import show_progress
 
@@ -33,7 +33,6 @@ Where = Annotated[list[str] | None, option("A bound on a measure: 'sharpe>1'; re
 SHOWN_ID, SHOWN_COMMIT, MOST_NAMED = 8, 12, 20
 MEASURES = ("sharpe", "cagr", "max_drawdown")
 USUAL = ("id", "kind", "policy", "data")
-SHORT = {"comparison": "compare", "walk-forward": "walk", "cross-validation": "cross"}
 EXAMPLES = """
 backtest results list --sort sharpe
 backtest results prune --keep 100 --dry-run
@@ -45,13 +44,6 @@ backtest results list --columns id,policy,sharpe,seconds,commit,dirty --top 20
 SHOW_EXAMPLES = """
 backtest results show voltarget-0a1b2c3d4e5f6071
 backtest results show 0a1b --json              [dim]# how the id begins[/dim]
-"""
-COMPARE_EXAMPLES = """
-backtest results compare 0a1b2c3d 77aa8cc5
-backtest results compare calm=0a1b2c3d bold=77aa8cc5 --baseline bold --json
-"""
-DIFF_EXAMPLES = """
-backtest results diff 0a1b2c3d 77aa8cc5        [dim]# two stress tests, two walks ...[/dim]
 """
 VERIFY_EXAMPLES = """
 backtest results verify                        [dim]# all of results/[/dim]
@@ -73,7 +65,7 @@ Name = Annotated[
 
 
 def results() -> None:
-    """List, show, compare, diff, verify, prune and export saved results."""
+    """List, show, verify, prune and export saved results."""
 
 
 app.callback(help=format_help(results, EXAMPLES))(results)
@@ -153,21 +145,21 @@ def read_columns(text: str | None, sort: str, asked: Sequence[str]) -> list[str]
     return names
 
 
-CELLS: dict[str, Callable[[Any], str]] = {
+CELLS: dict[str, Callable[[Any], object]] = {
     "id": lambda each: each.id[:SHOWN_ID] if each.name.endswith(each.id) else each.name,
     "name": lambda each: each.name,
-    "kind": lambda each: SHORT.get(each.kind, each.kind),
+    "kind": lambda each: each.kind,
     "policy": lambda each: f"{each.policy} ({describe(each)})" if each.note else each.policy,
-    "data": lambda each: clip(f"{each.instrument or 'unnamed'} {each.interval}", 18),
+    "data": lambda each: f"{each.instrument or 'unnamed'} {each.interval}",
     "start": lambda each: each.start,
     "end": lambda each: each.end,
     "source": lambda each: each.source,
     "saved": lambda each: format_time(each.saved)[:16],
     "size": lambda each: f"{each.size / 1e6:,.2f} MB",
-    "seconds": lambda each: "-" if each.seconds is None else f"{each.seconds:,.2f} s",
-    "commit": lambda each: each.commit[:SHOWN_COMMIT] or "-",
-    "backtest_commit": lambda each: each.backtest_commit[:SHOWN_COMMIT] or "-",
-    "dirty": lambda each: {None: "-", True: "yes", False: "no"}[each.is_dirty],
+    "seconds": lambda each: each.seconds,
+    "commit": lambda each: each.commit[:SHOWN_COMMIT] or None,
+    "backtest_commit": lambda each: each.backtest_commit[:SHOWN_COMMIT] or None,
+    "dirty": lambda each: each.is_dirty,
 }
 
 
@@ -179,21 +171,25 @@ def describe(entry: Any) -> str:
 
 def print_entries(shown: Sequence[Any], columns: Sequence[str]) -> None:
     from backtest.measures import name_measure  # noqa: PLC0415 - loads much
+
+    heads = [name if name in CELLS else name_measure(name) for name in columns]
+    rows = [
+        [
+            CELLS[name](each) if name in CELLS else show_measure(name, each.metrics.get(name))
+            for name in columns
+        ]
+        for each in shown
+    ]
+    render(rows, heads, cut=("policy", "data", "saved", "name", "source"))
+
+
+def show_measure(name: str, value: float | None) -> str | None:
+    from backtest.measures.measure_table import ABOUT  # noqa: PLC0415 - loads much
     from backtest.report import format_measure  # noqa: PLC0415
 
-    def format_cell(name: str, entry: Any) -> str:
-        if name in CELLS:
-            return CELLS[name](entry)
-        value = entry.metrics.get(name, math.nan)
-        return "-" if math.isnan(value) else format_measure(name, value)
-
-    heads = {
-        name: name.replace("_", " ") if name in CELLS else name_measure(name) for name in columns
-    }
-    right = [heads[name] for name in columns if name not in CELLS or name in ("size", "seconds")]
-    cut = [heads[name] for name in ("policy", "data", "saved", "name", "source") if name in heads]
-    rows = ([format_cell(name, each) for name in columns] for each in shown)
-    print_table(list(heads.values()), rows, right=right, cut=cut)
+    if value is None or math.isnan(value):
+        return None
+    return format_measure(name, value) if name in ABOUT else f"{value:.6g}"
 
 
 def print_unread(unread: Sequence[Any]) -> None:
@@ -209,7 +205,7 @@ def print_unread(unread: Sequence[Any]) -> None:
 
 def print_named(lines: Sequence[str]) -> None:
     for each in lines[:MOST_NAMED]:
-        print_paragraph(clean(each))
+        print_paragraph(each)
     if len(lines) > MOST_NAMED:
         typer.echo(f"  and {len(lines) - MOST_NAMED:,} more: --json names all")
 
@@ -217,7 +213,8 @@ def print_named(lines: Sequence[str]) -> None:
 def show(name: Name, *, as_json: AsJson = False, results: Results = RESULTS) -> None:
     """Show one result: its facts, its measures, and the command that makes it again."""
     from backtest.base import describe_origin, making_to_json, read_provenance  # noqa: PLC0415 - loads much
-    from backtest.store import open_folder, read_usable  # noqa: PLC0415 - loads much
+    from backtest.measures import name_measure  # noqa: PLC0415
+    from backtest.store import open_folder, read_usable  # noqa: PLC0415
 
     folder, entry = read_usable(name, results)
     _, facts = open_folder(folder)
@@ -229,178 +226,22 @@ def show(name: Name, *, as_json: AsJson = False, results: Results = RESULTS) -> 
         shown = {"path": str(folder), **entry.to_dict(), "again": again, "made": made}
         print_json({**shown, "manifest": facts})
         return
-    code = [each for each in (*making.earlier, making.code) if each] if making else []
-    policies = facts.get("policies") or ({"": facts["policy"]} if "policy" in facts else {})
-    pairs = [
+    pairs: list[tuple[str, Any]] = [
         ("folder", str(folder)),
-        ("kind", entry.kind + (f", {describe(entry)}" if entry.note else "")),
-        ("id", entry.id),
-        ("policy", entry.policy),
-        ("data", f"{entry.instrument or 'unnamed'} {entry.interval}, {entry.start} to {entry.end}"),
-        ("source", entry.source),
-        ("data hash", str(facts["data"]["content_hash"])),
-        *((f"source hash {name}".strip(), each["source_hash"]) for name, each in policies.items()),
-        ("versions", ", ".join(f"{k} {v}" for k, v in facts["versions"].items())),
-        *(("code", format_code(each)) for each in code),
-        ("seconds", CELLS["seconds"](entry)),
-        ("saved", f"{format_time(entry.saved)[:19]} UTC, {CELLS['size'](entry)}"),
+        *((name, str(read(entry))) for name, read in CELLS.items()),
     ]
-    wide = max(len(label) for label, _ in pairs)
-    for label, value in pairs:
-        print_paragraph(clean(f"{label.ljust(wide)}  {value}"), indent="")
-    print_measures(entry)
+    if entry.note:
+        pairs.append(("note", describe(entry)))
+    for label, each in (facts.get("policies") or {"": facts.get("policy", {})}).items():
+        pairs.append((f"source hash {label}".strip(), each.get("source_hash", "")))
+    pairs.append(("data hash", facts["data"]["content_hash"]))
+    pairs += [(f"version of {name}", each) for name, each in facts["versions"].items()]
+    pairs += [(name_measure(x), show_measure(x, each)) for x, each in entry.metrics.items()]
+    render(pairs, ("of the result", ""))
     if origin.command:
         typer.echo(f"\nrun again by\n{clean(origin.command)}")
     for remark in origin.remarks:
-        print_paragraph(clean(remark), indent="")
-
-
-BEST = {
-    "sweep": " of its best set",
-    "study": " of the set it chose",
-    "comparison": " of its best policy",
-    "walk-forward": " of the re-tuned account",
-    "cross-validation": ", medians over its paths",
-}
-"""What the measures of a result are, beside those of a run."""
-
-
-def print_measures(entry: Any) -> None:
-    from backtest.measures import name_measure  # noqa: PLC0415 - loads much
-    from backtest.measures.measure_table import ABOUT  # noqa: PLC0415
-    from backtest.report import format_measure, name_unit  # noqa: PLC0415
-
-    rows = [
-        (name_measure(name), format_measure(name, value), name_unit(name))
-        if name in ABOUT
-        else (name_measure(name), f"{value:.6g}", "")
-        for name, value in entry.metrics.items()
-        if not math.isnan(value)
-    ]
-    if rows:
-        typer.echo()
-        print_table((f"measure{BEST.get(entry.kind, '')}", "value", "unit"), rows, right=("value",))
-
-
-def format_code(code: Any) -> str:
-    places: dict[Any, list[str]] = {}
-    for name, each in code.items():
-        places.setdefault(each, []).append(name)
-    texts = []
-    for place, names in places.items():
-        dirty = " with changes not committed" if place and place.is_dirty else ""
-        commit = place.commit[:SHOWN_COMMIT] or "no commit yet" if place else ""
-        texts.append(f"{', '.join(names)} {f'at {commit}{dirty}' if place else 'of no checkout'}")
-    return "; ".join(texts)
-
-
-def compare(
-    names: Annotated[
-        list[str],
-        typer.Argument(metavar="RUN...", help="Runs by name or id, or LABEL=RUN to label one."),
-    ],
-    *,
-    baseline: Annotated[
-        str | None,
-        option("The run that the others are compared with (the first).", "--baseline"),
-    ] = None,
-    confidence: Annotated[
-        float, option("Confidence of intervals and decisions (0.95).", "--confidence")
-    ] = 0.95,
-    draws: Annotated[int, option("Number of resampled histories (1999).", "--draws")] = 1_999,
-    seed: Annotated[int, option("Seed of the histories (0).", "--seed")] = 0,
-    save: Annotated[bool, option("Save the comparison.", "--save/--no-save")] = False,
-    as_json: AsJson = False,
-    results: Results = RESULTS,
-) -> None:
-    """Compare saved runs of the same market and terms, without running them again."""
-    import backtest  # noqa: PLC0415 - loads much
-
-    named = load_runs(names, results)
-    terms: dict[str, Any] = {"confidence": confidence, "draws": draws, "seed": seed}
-    done = backtest.compare(named, baseline=baseline, **terms)
-    warn_of_other_versions(named)
-    Output(as_json=as_json, save=save, results=results).give_out(done)
-
-
-def load_runs(names: list[str], results: Path) -> dict[str, Any]:
-    from backtest.store import load_saved  # noqa: PLC0415 - loads much
-
-    given = [split_label(each, results) for each in names]
-    folders = [find_run(name, results) for _, name in given]
-    twice = [each.name for each in folders if folders.count(each) > 1]
-    if twice:
-        raise ParameterError(f"each run must be named once, {twice[0]} was named twice")
-    loaded: list[Any] = [load_saved(folder) for folder in folders]
-    titles = [name_run(each, loaded) for each in loaded]
-    labels = [label or title for (label, _), title in zip(given, titles, strict=True)]
-    if len(set(labels)) < len(labels):
-        raise ParameterError(
-            f"the names of runs must be different, got {', '.join(labels)}; label them: "
-            "calm=0a1b2c3d bold=77aa8cc5"
-        )
-    return dict(zip(labels, loaded, strict=True))
-
-
-def name_run(result: Any, others: Sequence[Any]) -> str:
-    names = [str(each.manifest["policy"]["name"]) for each in others]
-    name = str(result.manifest["policy"]["name"])
-    return name if names.count(name) == 1 else f"{name} {result.manifest['id'][:SHOWN_ID]}"
-
-
-def split_label(text: str, results: Path) -> tuple[str, str]:
-    label, equals, name = text.partition("=")
-    return (label, name) if equals and not (results / text).exists() else ("", text)
-
-
-def find_run(name: str, results: Path) -> Path:
-    from backtest.store import is_run, read_usable  # noqa: PLC0415 - loads much
-
-    folder, entry = read_usable(name, results)
-    if not is_run(entry.kind):
-        raise ParameterError(f"only runs can be compared, {folder.name} is a {entry.kind}")
-    return folder
-
-
-def warn_of_other_versions(named: dict[str, Any]) -> None:
-    (first, one), *rest = named.items()
-    versions = one.manifest["versions"]
-    for name, result in rest:
-        theirs = result.manifest["versions"]
-        other = [each for each in {**versions, **theirs} if versions.get(each) != theirs.get(each)]
-        if other:
-            text = f"{name} was made with other versions than {first}: {', '.join(other)}"
-            typer.echo(f"warning: {text}", err=True)
-
-
-def diff(
-    before: Name,
-    after: Name,
-    *,
-    as_json: AsJson = False,
-    results: Results = RESULTS,
-) -> None:
-    """Show the headline numbers of two saved results of one kind, and which are better."""
-    from backtest.base import list_changes  # noqa: PLC0415 - loads pandas
-    from backtest.store import load_saved, read_usable  # noqa: PLC0415 - loads much
-
-    (first, entry), (second, other) = (read_usable(name, results) for name in (before, after))
-    if entry.kind != other.kind or entry.kind in ("run", "portfolio", "study"):
-        raise ParameterError(
-            f"a diff needs two results of one kind, got a {entry.kind} and a {other.kind}"
-        )
-    loaded: list[Any] = [load_saved(folder) for folder in (first, second)]
-    changes = list_changes(*(each.list_numbers() for each in loaded))
-    if as_json:
-        rows = changes.reset_index(names="name").to_dict("records")
-        print_json(
-            {"kind": entry.kind, "before": first.name, "after": second.name, "numbers": rows}
-        )
-        return
-    for folder, each in zip((first, second), loaded, strict=True):
-        typer.echo(f"{folder.name}: {each.verdict}")
-    columns = ("number", "before", "after", "is")
-    print_table(columns, changes[list(columns)].to_numpy().tolist(), right=columns[1:3])
+        print_paragraph(remark, indent="")
 
 
 def verify(
@@ -442,7 +283,7 @@ def print_checks(checks: Sequence[Any]) -> None:
         for word, found in (("DAMAGED", each.faults), ("note   ", each.remarks)):
             for name, what in found:
                 place = "" if name == "." else f"{name} "
-                print_paragraph(clean(f"{word} {each.name}: {place}{what}"), indent="")
+                print_paragraph(f"{word} {each.name}: {place}{what}", indent="")
     bad = sum(bool(each.faults) for each in checks)
     files = sum(each.files for each in checks)
     whole = sum(not each.faults and each.kind in list_kinds() for each in checks)
@@ -517,7 +358,7 @@ def prune(
         print_deletions([each.entry for each in to_delete])
         for each in kept:
             text = f"left, not known to be a result: {each.name}  {each.why}; by hand:"
-            print_paragraph(clean(text))
+            print_paragraph(text)
             typer.echo(f"    {clean(each.by_hand)}")
     is_agreed = bool(to_delete) and not dry_run and (yes or confirm_deletion(len(to_delete)))
     if to_delete and not dry_run and not is_agreed:
@@ -661,7 +502,7 @@ def write_everything(
         raise ParameterError(
             "--all writes HTML of every result, and takes no names and no other format"
         )
-    with show_progress("pages", "results", wait="reading") as progress:
+    with show_progress("pages", "results") as progress:
         rows = write_all(results, out, objective, progress)
     for row in (each for each in rows if each.trouble):
         typer.echo(f"warning: {row.name} has no page: {row.trouble}", err=True)
@@ -681,8 +522,6 @@ def name_files(folders: list[Path], out: Path | None, format_: str) -> list[Path
 
 add_command(app, "list", list_, LIST_EXAMPLES)
 add_command(app, "show", show, SHOW_EXAMPLES)
-add_command(app, "compare", compare, COMPARE_EXAMPLES)
-add_command(app, "diff", diff, DIFF_EXAMPLES)
 add_command(app, "verify", verify, VERIFY_EXAMPLES)
 add_command(app, "prune", prune, PRUNE_EXAMPLES)
 add_command(app, "export", export, EXPORT_EXAMPLES)

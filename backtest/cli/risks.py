@@ -16,13 +16,13 @@ from backtest.base import ParameterError, count_cores, did_you_mean
 from backtest.cli.build import Experiment, build_experiment
 from backtest.cli.command import AsJson, Output, option, take_experiment
 from backtest.cli.experiment import Draft
-from backtest.cli.printing import print_json
-from backtest.cli.progress import EARLY, show_activity, show_phases, show_progress
+from backtest.cli.printing import print_json, print_paragraph, print_title, render
+from backtest.cli.progress import show_activity, show_phases, show_progress
 from backtest.cli.runs import run_with_progress
-from backtest.cli.typed_values import parse_entries
+from backtest.cli.typed_values import parse_entries, read_list, read_numbers
 from backtest.crowd import Linear, SquareRoot
 from backtest.market import Market, Markets, as_given, as_markets, label_names, unwrap_market
-from backtest.risk import MaxLeverage, Paths, Scenario, describe_drift, summarize_funding
+from backtest.risk import Paths, Scenario, describe_drift, summarize_funding
 from backtest.venue import FundingTerms, Venue
 
 RISK_EXAMPLES = """
@@ -36,77 +36,45 @@ FromRun = Annotated[
 
 def risk(draft: Draft, *, from_run: FromRun = False, output: Output) -> None:
     """Estimate the probability that the account is liquidated after the end of the data."""
-    with show_activity(describe_start(draft), EARLY):
-        experiment = build_experiment(draft)
-    if "find_leverage" in draft.table("risk"):
-        refuse_with_search(draft, from_run=from_run)
-        searched = find_leverage(draft, experiment)
-        output.give_out(searched)
+    settings = {"threads": count_cores(), **draft.table("risk")}
+    probability = settings.pop("find_leverage", None)
+    if probability is not None:
+        output.give_out(find_leverage(draft, probability, settings, from_run=from_run))
         return
-    fitting = f"fitting the model of the paths to {experiment.market.n_bars:,} bars"
-    with show_activity(fitting, EARLY):
+    with show_activity("risk of liquidation: reading the data, fitting the model of the paths"):
+        experiment = build_experiment(draft)
         drawn = draw_paths(draft, experiment.market, experiment.terms["venue"])
     terms = list_path_terms(experiment, from_run=from_run)
-    settings = {"threads": count_cores(), **draft.table("risk")}
-    with show_phases(describe_plan(drawn)) as progress:
+    plan = f"risk of liquidation on {len(drawn):,} paths of {drawn.n_bars:,} bars"
+    with show_phases(plan) as progress:
         found = backtest.liquidation_risk(
-            drawn,
-            experiment.policy,
-            **terms,
-            progress=progress,
-            **settings,
+            drawn, experiment.policy, **terms, progress=progress, **settings
         )
     output.give_out(found)
 
 
-def describe_start(draft: Draft) -> str:
-    count = draft.table("paths").get("paths", 10_000)
-    return (
-        f"risk of liquidation on {count:,} paths: reading the data; this takes seconds, or minutes "
-        "if the policy has columns or does not compile"
-    )
-
-
-def describe_plan(drawn: Paths) -> str:
-    return (
-        f"risk of liquidation on {len(drawn):,} paths of {drawn.n_bars:,} bars: the policy is "
-        "checked, then taken through all paths"
-    )
-
-
-SEARCHED = ("find_leverage", "threads", "model", "paths", "horizon", "seed", "drift")
-
-
-def refuse_with_search(draft: Draft, *, from_run: bool) -> None:
-    given = [
-        f"{flag.table}.{flag.key}"
-        for flag in draft.flags
-        if flag.table in ("risk", "paths") and flag.group not in SEARCHED
-    ]
-    given += ["from_run"] if from_run else []
-    if given:
+def find_leverage(
+    draft: Draft, probability: float, settings: Mapping[str, Any], *, from_run: bool
+) -> Any:
+    paths = dict(draft.table("paths"))
+    if "model" in paths:
+        paths["models"] = [paths.pop("model")]
+    taken = ("paths", "horizon", "models", "seed", "drift")
+    others = [f"risk.{name}" for name in settings if name != "threads"]
+    others += [f"paths.{name}" for name in paths if name not in taken]
+    others += ["--from-run"] if from_run else []
+    if others:
         raise ParameterError(
-            f"a search for the leverage uses plain paths of a new account, got {given[0]}"
+            f"a search for the leverage uses plain paths of a new account, got {others[0]}"
         )
-
-
-def find_leverage(draft: Draft, experiment: Experiment) -> MaxLeverage:
+    experiment = build_experiment(draft)
     terms = list_path_terms(experiment, from_run=False)
-    table = draft.table("paths")
-    settings: dict[str, Any] = {name: table[name] for name in SEARCHED[2:] if name in table}
-    if "model" in settings:
-        settings["models"] = [settings.pop("model")]
-    has_policy = bool(draft.table("policy"))
+    policy = experiment.policy if draft.table("policy") else None
     with show_progress("models", "models") as progress:
         return backtest.max_leverage(
-            experiment.market,
-            experiment.policy if has_policy else None,
-            **terms,
-            probability=draft.tables["risk"]["find_leverage"],
-            threads=draft.table("risk").get("threads", count_cores()),
-            progress=progress,
-            **settings,
-        )
+            experiment.market, policy, **terms, probability=probability, progress=progress,
+            **settings, **paths,
+        )  # fmt: skip
 
 
 def list_path_terms(experiment: Experiment, *, from_run: bool) -> dict[str, Any]:
@@ -145,11 +113,11 @@ def stress(draft: Draft, *, output: Output) -> None:
     experiment = build_experiment(draft)
     table = draft.table("stress")
     chosen = list_scenarios(table)
-    ladder = read_ladder(table.get("ladder"))
+    ladder = {name: read_axis(name, axis) for name, axis in table.get("ladder", {}).items()}
     result = run_with_progress(experiment)
     with show_progress("scenarios", "scenarios") as progress:
         found = backtest.stress(
-            result, chosen, rules=table.get("rules", "run"), ladder=ladder,
+            result, chosen, rules=table.get("rules", "run"), ladder=ladder or None,
             data=experiment.market, progress=progress,
         )  # fmt: skip
     output.give_out(found)
@@ -165,31 +133,19 @@ def list_scenarios(table: Mapping[str, Any]) -> list[Scenario]:
                 f"stress.scenarios must be of {', '.join(known)}, got {name!r}"
                 + did_you_mean(name, known)
             )
-    chosen = [known[name] for name in names]
-    if shocks:
-        typed = {"name": "shock", **parse_entries(shocks)}
-        chosen.append(Scenario.from_dict(typed, where="stress.shocks"))
-    return chosen
-
-
-def read_ladder(axes: Mapping[str, Any] | None) -> dict[str, Any] | None:
-    if axes is None:
-        return None
-    return {name: read_axis(name, axis) for name, axis in axes.items()}
+    own = {"name": "shock", **parse_entries(shocks)} if shocks else None
+    one = [] if own is None else [Scenario.from_dict(own, where="stress.shocks")]
+    return [*(known[name] for name in names), *one]
 
 
 def read_axis(name: str, axis: Any) -> Any:
+    """Return an axis of a ladder: values, or the ends and the number of values between them."""
     if not isinstance(axis, str):
         return axis if isinstance(axis, list) else [axis]
-    try:
-        if ":" in axis:
-            low, high, n = axis.split(":")
-            return (float(low), float(high), int(n))
-        return [float(each) for each in axis.split(",")]
-    except ValueError as error:
-        raise ParameterError(
-            f"stress.ladder.{name} must be LOW:HIGH:COUNT or values between commas, got {axis!r}"
-        ) from error
+    if ":" not in axis:
+        return read_list(axis, name=f"stress.ladder.{name}")
+    low, high, n, _ = read_numbers(axis, 3, name=f"stress.ladder.{name}")
+    return low, high, int(n)
 
 
 # --------------------------------------------------- bounds, capacity and sensitivity of a run
@@ -227,16 +183,10 @@ def sensitivity(draft: Draft, *, output: Output) -> None:
 
 
 def run_variations(draft: Draft, vary: Callable[..., Any], unit: str) -> Any:
-    experiment = build_experiment(draft)
-    name = vary.__name__
+    market, policy, terms = build_experiment(draft)
+    given = {name: each for name, each in terms.items() if each is not None}
     with show_progress(unit, unit) as progress:
-        return vary(
-            experiment.market,
-            experiment.policy,
-            **experiment.list_given_terms(),
-            **draft.table(name),
-            progress=progress,
-        )
+        return vary(market, policy, **given, **draft.table(vary.__name__), progress=progress)
 
 
 # ------------------------------------------------------------------------------------------ paths
@@ -294,40 +244,25 @@ def paths(
     tables = {name: tabulate_spread(drawn, name) for name in drawn.names}
     for i in range(number if write is not None else 0):
         write_path(drawn[i], Path(str(write)) / f"path-{i}")
+    told = drawn.describe()
     if as_json:
         rows = {name: each.reset_index().to_dict("records") for name, each in tables.items()}
-        print_json({"paths": drawn.describe(), "spread": as_given(rows, drawn.history)})
+        print_json({"paths": told, "spread": as_given(rows, drawn.history)})
         return
-    told = drawn.describe()
-    typer.echo(f"{describe_drawn(drawn)}, {describe_drift(told)}")
+    print_title(
+        f"{drawn.count:,} paths of {drawn.n_bars:,} bars from {told['start']}, "
+        f"{told['model']['name']}, seed {drawn.seed}, {describe_drift(told)}"
+    )
     for line in summarize_funding(told["funding_fit"]):
-        typer.echo(line)
-    typer.echo()
-    typer.echo(
-        "Returns from the last close, by day: quantiles, and the mean lowest price on the way"
+        print_paragraph(line)
+    print_paragraph(
+        "Returns from the last close, by day: quantiles, and the mean lowest price on the way."
     )
     for name, label in label_names(tables).items():
-        if label:
-            typer.echo(f"\n{label}")
-        typer.echo(tables[name].map(lambda x: f"{100 * x:.2f} %").to_string())
+        typer.echo(f"\n{label}".rstrip())
+        render(tables[name].reset_index(), shares=list(tables[name].columns))
     if write is not None:
         typer.echo(f"\nwritten: {write}")
-
-
-def describe_drawn(drawn: Paths) -> str:
-    told = drawn.describe()
-    name, models = told["model"]["name"], [*told["model"]["instruments"].values()]
-    fitted = ", ".join(
-        f"{key} {value:.4g}"
-        for key, value in models[0].items()
-        if len(models) == 1 and isinstance(value, float) and value and key != "drift"
-    )
-    return (
-        f"{drawn.count:,} paths of {drawn.n_bars:,} bars from {told['start']}, {name}"
-        + (f" ({fitted})" if fitted else "")
-        + (f" of {', '.join(drawn.names)}" if len(drawn.names) > 1 else "")
-        + f", seed {drawn.seed}"
-    )
 
 
 def write_path(path: Market | Markets, folder: Path) -> None:
@@ -369,12 +304,12 @@ def cascade(draft: Draft, *, output: Output) -> None:
     The policy's account runs through the market first, and stands in the crowd with what it holds
     at the end.
     """
-    table = dict(draft.table("cascade"))
+    table = {"impact": "sqrt:1", **draft.table("cascade")}
     for name in ("shock", "open_interest"):
         if name not in table:
             raise ParameterError(f"cascade.{name} is needed, got none")
     crowd = {name: table.pop(name) for name in CROWD if name in table}
-    table["impact"] = read_impact(table.get("impact", "sqrt:1"))
+    table["impact"] = read_impact(table["impact"])
     if table.get("adl") == "none":
         table["adl"] = None
     experiment = build_experiment(draft)
@@ -384,10 +319,10 @@ def cascade(draft: Draft, *, output: Output) -> None:
     venue = experiment.terms["venue"]
     accounts = backtest.Crowd.from_leverage(**crowd, entries=experiment.market, venue=venue)
     mine = run_with_progress(experiment)
-    if mine.record.positions.quantity[-1, 0] == 0.0:
+    is_flat = mine.record.positions.quantity[-1, 0] == 0.0
+    if is_flat:
         typer.echo("note: the policy's account holds nothing at the end of the data", err=True)
-        mine = None
-    output.give_out(backtest.cascade(accounts, venue, **table, me=mine))
+    output.give_out(backtest.cascade(accounts, venue, **table, me=None if is_flat else mine))
 
 
 LAWS: dict[str, tuple[Callable[..., SquareRoot | Linear], int]] = {

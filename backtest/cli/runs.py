@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterator, Sequence
 from functools import partial
 from pathlib import Path
@@ -13,7 +12,6 @@ import typer
 
 import backtest
 from backtest.base import (
-    BacktestError,
     DataError,
     ParameterError,
     describe_fault,
@@ -25,17 +23,18 @@ from backtest.cli.build import (
     Experiment,
     build_experiment,
     build_policy,
+    by_instrument,
     name_policies,
 )
 from backtest.cli.command import AsJson, Output, option, take_experiment
-from backtest.cli.experiment import Draft, DraftTable, GivenFlag, find_single, overlay, read_setting
-from backtest.cli.experiment_keys import OPEN_TABLES, RULE_TABLES, TABLES, Key
-from backtest.cli.find_policy import is_expression
+from backtest.cli.experiment import Draft, Entry, overlay, read_entry, read_flags
+from backtest.cli.keys import MODELS, RULE_TABLES, TABLES, Key
 from backtest.cli.printing import print_json
 from backtest.cli.progress import show_progress
 from backtest.cli.typed_values import split_pair
 from backtest.engine import Result, Trades, collect_limit_orders, collect_options, count_boundless
-from backtest.policy import Policy, format_title
+from backtest.market import as_markets
+from backtest.policy import format_title
 
 RUN_EXAMPLES = """
 backtest run --policy cppi --set multiplier=4 --data btc/
@@ -51,8 +50,7 @@ def run(draft: Draft, *, trades: TradesFile = None, output: Output) -> None:
     """Run an account through a market under a policy, and summarize the result."""
     if trades is not None and trades.suffix.lower() not in ENDINGS:
         raise ParameterError(f"a file of trades ends in {', '.join(ENDINGS)}, got {trades.name!r}")
-    experiment = build_experiment(draft)
-    result = run_with_progress(experiment)
+    result = run_with_progress(build_experiment(draft))
     if trades is not None:
         write_trades(result.trades, trades)
     output.give_out(result, partial(result_to_dict, result))
@@ -68,22 +66,23 @@ def run_with_progress(experiment: Experiment) -> Any:
 def result_to_dict(result: Result, path: str | None) -> dict[str, Any]:
     manifest, trades = result.manifest, result.trades
     counts = result.events["kind"].value_counts(sort=False)
-    data = {
+    measures = {**trades.measures.to_dict(), "unallocated": trades.unallocated.to_dict()}
+    return {
         "id": manifest["id"],
         "path": path,
         "policy": manifest["policy"]["text"],
         "data": manifest["data"],
         "metrics": dict(result.metrics),
+        "attribution": result.attribution("instrument").to_dict(orient="index"),
+        "contagion": list_records(result.contagion()),
+        "events": {str(kind): int(count) for kind, count in counts.items() if count},
+        "target_cuts": list(result.target_cut_rows),
+        "no_fill": result.no_fill or None,
+        "infinite_leverage": count_boundless(result),
+        **collect_limit_orders(result),
+        **collect_options(result),
+        "trades": {"by": trades.view, **measures},
     }
-    data["attribution"] = result.attribution("instrument").to_dict(orient="index")
-    data["contagion"] = list_records(result.contagion())
-    data["events"] = {str(kind): int(count) for kind, count in counts.items() if count}
-    data |= {"target_cuts": list(result.target_cut_rows), "no_fill": result.no_fill or None}
-    data["infinite_leverage"] = count_boundless(result)
-    data |= {**collect_limit_orders(result), **collect_options(result)}
-    measures = {**trades.measures.to_dict(), "unallocated": trades.unallocated.to_dict()}
-    data["trades"] = {"by": trades.view, **measures}
-    return data
 
 
 def write_trades(trades: Trades, path: Path) -> None:
@@ -94,13 +93,8 @@ def write_trades(trades: Trades, path: Path) -> None:
         content = trades.to_json(orient="records", date_format="iso", indent=1).encode()
     else:
         content = trades.to_csv(index=False, lineterminator="\n").encode()
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        write_file(path, content)
-    except OSError as error:
-        raise DataError(
-            f"the trades cannot be written to {path}: {error.strerror or error}"
-        ) from error
+    path.parent.mkdir(parents=True, exist_ok=True)
+    write_file(path, content)
 
 
 # ----------------------------------------------------------------------------------------- compare
@@ -109,9 +103,7 @@ COMPARE_EXAMPLES = """
 backtest compare --policy calm=vol-target --policy bold=vol-target --set bold.target=0.8
 backtest compare calm.toml bold.toml       [dim]# experiments that differ in their policy[/dim]
 """
-_LABELLED = re.compile(r"\s*([A-Za-z_][\w-]*)\s*=\s*(.+)", re.DOTALL)
-_CLASS = re.compile(r"(\w+)\s*\(")
-RESERVED = (*TABLES, *OPEN_TABLES, *RULE_TABLES)
+RESERVED = (*TABLES, *MODELS, *RULE_TABLES)
 """Names that ``--set`` reads as tables, and not as labels of policies."""
 
 
@@ -121,123 +113,77 @@ def compare(drafts: list[Draft], *, output: Output) -> None:
     Policies come from experiments, from [compare.policies] and from --policy NAME or LABEL=NAME,
     and --set LABEL.NAME=VALUE sets a parameter of one.
     """
-    policies = build_policies(drafts)
-    for draft in drafts:
-        for name in find_single(draft.table("policy")):
-            raise ParameterError(
-                f"a comparison runs each of its policies on all instruments, policy.{name} is for "
-                "one; name it in [compare.policies]"
-            )
-    experiments = [build_experiment(draft) for draft in drafts]
-    check_alike(drafts, experiments)
-    market, _, terms = experiments[0]
-    arguments = {name: x for name, x in drafts[0].table("compare").items() if name != "policies"}
+    tables = collect_policies(drafts)
+    experiments = {id(each): build_experiment(each) for each, _ in tables.values()}
+    settings = {x: each for x, each in drafts[0].table("compare").items() if x != "policies"}
     found = {}
     with show_progress("running", "policies") as progress:
-        for done, (label, policy) in enumerate(policies.items()):
-            try:
-                found[label] = backtest.run(market, policy, **terms)
-            except BacktestError as error:
-                raise type(error)(f"policy {label!r}: {error}") from error
+        for done, (label, (draft, table)) in enumerate(tables.items(), start=1):
+            market, _, terms = experiments[id(draft)]
+            names = as_markets(market).names
+            policy = by_instrument("policy", table, names, ("name", "settings"), build_policy)
+            found[label] = backtest.run(market, policy, **terms)
             if progress is not None:
-                progress(done + 1, len(policies))
+                progress(done, len(tables))
     with show_progress("comparing", "steps") as progress:
-        compared = backtest.compare(found, **arguments, progress=progress)
+        compared = backtest.compare(found, **settings, progress=progress)
     output.give_out(compared)
 
 
-def read_policy_flags(_key: Key, texts: Sequence[str] | None) -> Iterator[GivenFlag]:
-    seen: dict[str, str] = {}
-    for text in texts or ():
-        match = _LABELLED.fullmatch(text)
-        label, policy = (match[1], match[2]) if match else (make_label(text), text.strip())
-        if label in seen or label in RESERVED:
-            why = f"two are called {label!r}" if label in seen else f"one is called {label!r}"
+def collect_policies(drafts: Sequence[Draft]) -> dict[str, tuple[Draft, dict[str, Any]]]:
+    """Return the table of each policy by label, and the draft whose market and terms it runs on."""
+    first, found = drafts[0], {}
+    named = first.table("compare").get("policies", {})
+    typed = {each.split(".")[2] for each in first.flags if each.startswith("compare.policies.")}
+    is_whole = len(drafts) == 1 and any(label not in typed for label in named)
+    stems = [draft.file.stem for draft in drafts if draft.file is not None]
+    for draft in drafts:
+        if draft.file is not None and not is_whole:
+            is_alone = stems.count(draft.file.stem) == 1
+            parent = "" if is_alone else f"{draft.file.parent.name}/"
+            found[f"{parent}{draft.file.stem}"] = (draft, draft.table("policy"))
+    for label, table in named.items():
+        if "name" not in table and label not in found:
             raise ParameterError(
-                f"the names of policies must be different, {why}; label it, as 'bold={policy}'"
+                f"compare.policies.{label} must have a name or be of a policy that is compared, "
+                f"{', '.join(found) or 'got none'}{did_you_mean(label, found)}"
             )
-        seen[label] = policy
-        yield GivenFlag("compare", f"policies.{label}.name", policy)
+        draft, under = found.get(label, (first, {}))
+        found[label] = (draft, overlay(under, table))
+    if len(found) < 2:
+        raise ParameterError(
+            f"a comparison needs two policies or more, got {', '.join(found) or 'none'}; "
+            "`backtest policies` lists policies"
+        )
+    return found
 
 
-def make_label(text: str) -> str:
-    if is_expression(text):
-        return "-".join(map(format_title, _CLASS.findall(text)))
-    path, _, name = text.strip().partition(".py:")
-    return format_title(name) if name else Path(path).name.removesuffix(".py")
-
-
-def read_setting_flags(key: Key, texts: Sequence[str] | None) -> Iterator[GivenFlag]:
-    for text in texts or ():
+def read_compared(key: Key, texts: list[str]) -> Iterator[Entry]:
+    if key.place not in ("policy.name", "policy.settings"):
+        yield from read_flags(key, texts)
+        return
+    for text in texts:
+        if key.name == "name":
+            label, equals, policy = text.partition("=")
+            if "(" in label or not equals:
+                label, policy = make_label(text), text
+            yield f"compare.policies.{label.strip()}.name", policy.strip()
+            continue
         name, value = split_pair(key.flag, text, "cppi.multiplier=5")
-        whose, dot, field = name.partition(".")
-        if not (dot and field):
+        whose, dot, setting = name.partition(".")
+        if not dot:
             raise ParameterError(
                 f"a setting must name its policy, as vol-target.{text}, got {text!r}"
             )
         if whose in RESERVED:
-            yield from read_setting(name, value)
+            yield read_entry(name, value)
         else:
-            yield GivenFlag("compare", f"policies.{whose}.settings.{field}", value)
+            yield f"compare.policies.{whose}.settings.{setting}", value
 
 
-def build_policies(drafts: Sequence[Draft]) -> dict[str, Policy]:
-    entries = dict(list_file_policies(drafts))
-    first = drafts[0]
-    for label, table in first.table("compare").get("policies", {}).items():
-        if "name" in table:
-            folder = first.find_base("compare", f"policies.{label}.name")
-            entries[label] = DraftTable(table, folder)
-        elif label in entries:
-            merged = overlay(entries[label].entries, table)
-            entries[label] = entries[label]._replace(entries=merged)
-        else:
-            raise ParameterError(
-                f"compare.policies.{label} must have a name or be of a policy that is compared, "
-                f"{', '.join(entries) or 'got none'}{did_you_mean(label, entries)}"
-            )
-    if len(entries) < 2:
-        found = f"got {', '.join(entries)} alone" if entries else "got none"
-        raise ParameterError(
-            f"a comparison needs two policies or more, {found}; `backtest policies` lists policies"
-        )
-    return {label: build_policy(each) for label, each in entries.items()}
-
-
-def list_file_policies(drafts: Sequence[Draft]) -> Iterator[tuple[str, DraftTable]]:
-    files = [draft for draft in drafts if draft.file is not None]
-    for draft in files:
-        file, own = draft.file, draft.from_file.get("compare", {})
-        if file is None or (len(files) == 1 and own.get("policies")):
-            continue
-        if own and len(files) > 1:
-            raise ParameterError(
-                f"[compare] must not be in one of several experiments, {file} has it"
-            )
-        yield label_file(file, files), draft.section("policy", path="name")
-
-
-def label_file(file: Path, files: Sequence[Draft]) -> str:
-    alike = [each for each in files if each.file is not None and each.file.stem == file.stem]
-    return file.stem if len(alike) == 1 else f"{file.parent.name}/{file.stem}"
-
-
-def check_alike(drafts: Sequence[Draft], experiments: Sequence[Experiment]) -> None:
-    first = experiments[0]
-    for draft, other in zip(drafts[1:], experiments[1:], strict=True):
-        differing = [name for name in first.terms if not is_alike(first, other, name)]
-        if first.market.content_hash != other.market.content_hash:
-            differing.insert(0, "market")
-        if differing:
-            raise ParameterError(
-                f"experiments must share data, venue, account and signal, {draft.file} and "
-                f"{drafts[0].file} differ in {', '.join(differing)}"
-            )
-
-
-def is_alike(first: Experiment, other: Experiment, name: str) -> bool:
-    mine, theirs = (repr(each.terms.get(name)) for each in (first, other))
-    return mine == theirs
+def make_label(text: str) -> str:
+    path, _, name = text.strip().partition(".py:")
+    return format_title(name.partition("(")[0]) if name else Path(path).name.removesuffix(".py")
 
 
 # ------------------------------------------------------------------------------------ live accounts
@@ -254,21 +200,15 @@ def decide(draft: Draft, *, as_json: AsJson = False) -> None:
 
     Sends no orders and holds no keys. Exit code 1 means: do not act on the order.
     """
-    experiment = build_experiment(draft)
-    table = draft.table("decide")
+    table = {"now": pd.Timestamp.now(tz="UTC"), **draft.table("decide")}
     if "snapshot" not in table:
         raise ParameterError(
             "decide.snapshot is needed, a file with the fields of bt.AccountSnapshot"
         )
-    terms = {name: x for name, x in experiment.terms.items() if name not in LEFT_OUT}
-    found = backtest.decide(
-        experiment.policy,
-        experiment.market,
-        **terms,
-        **{name: table[name] for name in ("at", "mark", "funding") if name in table},
-        state=backtest.AccountSnapshot.load(draft.find_path("decide", "snapshot")),
-        now=table.get("now", pd.Timestamp.now(tz="UTC")),
-    )
+    state = backtest.AccountSnapshot.load(table.pop("snapshot"))
+    market, policy, terms = build_experiment(draft)
+    given = {name: x for name, x in terms.items() if name not in LEFT_OUT}
+    found = backtest.decide(policy, market, **given, **table, state=state)
     if as_json:
         print_json(found.to_dict())
     else:
@@ -281,9 +221,7 @@ REPLAY_EXAMPLES = """
 backtest replay --data btc/ --fills trades.csv --begin account.json
 backtest replay live.toml --fills trades.csv --ledger income.csv --json --no-save
 """
-SHOWN = 10
-"""Differences that are printed."""
-REPLAYED = ("venue", "account", "sampling", "calendar")
+REPLAYED = ("venue", "account", "sampling", "calendar", "start")
 
 
 def replay(draft: Draft, *, output: Output) -> None:
@@ -292,49 +230,40 @@ def replay(draft: Draft, *, output: Output) -> None:
     With --ledger, also show the differences from what the venue says; the exit code is 1 if there
     are any. The policy of the experiment plays no part.
     """
-    table = draft.table("replay")
-    experiment = build_experiment(draft)
+    table = dict(draft.table("replay"))
     if "fills" not in table:
         raise ParameterError(
             "replay.fills is needed, a table of time, instrument, quantity, price and fee"
         )
-    terms: dict[str, Any] = {name: x for name, x in experiment.terms.items() if name in REPLAYED}
-    if "range_tolerance" in table:
-        terms["range_tolerance"] = table["range_tolerance"]
+    market, _, given = build_experiment(draft)
+    terms: dict[str, Any] = {name: x for name, x in given.items() if name in REPLAYED}
     if "begin" in table:
-        terms["start"] = backtest.AccountSnapshot.load(draft.find_path("replay", "begin"))
-    elif experiment.terms.get("start") is not None:
-        terms["start"] = experiment.terms["start"]
-    fills = backtest.read_fills(draft.find_path("replay", "fills"))
-    found = backtest.replay(experiment.market, fills, **terms)
-    compared = None
-    if "ledger" in table:
-        compared = found.reconcile(read_ledger(draft.find_path("replay", "ledger")))
-    more = [] if compared is None else [describe_differences(compared)]
-    output.give_out(found, partial(list_replay, found, compared), more)
-    if compared is not None and len(compared):
+        terms["start"] = backtest.AccountSnapshot.load(table.pop("begin"))
+    fills, ledger = backtest.read_fills(table.pop("fills")), table.pop("ledger", None)
+    found = backtest.replay(market, fills, **terms, **table)
+    more, compared = [], pd.DataFrame()
+    if ledger is not None:
+        compared = found.reconcile(read_ledger(ledger))
+        more = ["the ledger does not differ"]
+    if len(compared):
+        more = [f"the ledger differs in {len(compared):,} amounts, first:\n"
+                f"{compared.head(10).to_string()}"]  # fmt: skip
+
+    def list_replay(path: str | None) -> dict[str, Any]:
+        differences = list_records(compared.reset_index()) if len(compared) else []
+        own = {} if ledger is None else {"differences": differences}
+        return {**result_to_dict(found, path), **own}
+
+    output.give_out(found, list_replay, more)
+    if len(compared):
         raise typer.Exit(1)
 
 
-def describe_differences(compared: pd.DataFrame) -> str:
-    if compared.empty:
-        return "the ledger does not differ"
-    shown = compared.head(SHOWN).to_string()
-    return f"the ledger differs in {len(compared):,} amounts, first:\n{shown}"
-
-
-def list_replay(found: Any, compared: pd.DataFrame | None, path: str | None) -> dict[str, Any]:
-    data = result_to_dict(found, path)
-    if compared is not None:
-        data["differences"] = list_records(compared.reset_index()) if len(compared) else []
-    return data
-
-
-def read_ledger(path: Path) -> pd.DataFrame:
+def read_ledger(path: str) -> pd.DataFrame:
     try:
         return pd.read_csv(path)
     except (OSError, ValueError) as error:
-        raise ParameterError(
+        raise DataError(
             f"a ledger must be a CSV file of time, term and amount, or time and equity, {path}: "
             f"{describe_fault(error)}"
         ) from error
@@ -347,15 +276,12 @@ COMMANDS = {
             compare,
             "compare.baseline compare.equal_risk compare.confidence compare.draws compare.seed",
             several=True,
-            readers={"--policy": read_policy_flags, "--set": read_setting_flags},
+            read=read_compared,
         ),
         COMPARE_EXAMPLES,
     ),
     "decide": (
-        take_experiment(
-            decide,
-            "decide.snapshot decide.at decide.mark decide.funding decide.now",
-        ),
+        take_experiment(decide, "decide.snapshot decide.at decide.mark decide.funding decide.now"),
         DECIDE_EXAMPLES,
     ),
     "replay": (

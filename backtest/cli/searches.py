@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shlex
 from collections.abc import Mapping
 from typing import Any
 
@@ -14,18 +13,17 @@ import backtest
 from backtest.base import ParameterError, format_time, list_records
 from backtest.cli.build import build_experiment, load_data, name_policies
 from backtest.cli.command import AsJson, Output, take_experiment
-from backtest.cli.experiment import Draft, build_run_command, flatten, name_where
-from backtest.cli.experiment_keys import read_keys
+from backtest.cli.experiment import Draft, flatten
 from backtest.cli.printing import (
     FAILED,
     INTERRUPTED,
     add_command,
     print_json,
     print_message,
-    print_table,
+    render,
 )
 from backtest.cli.progress import show_progress, show_search
-from backtest.cli.typed_values import parse_entries, read_bounds, read_values
+from backtest.cli.typed_values import format_typed, parse_entries, read_bounds, read_values
 from backtest.measures import (
     find_cautions,
     read_constraints,
@@ -54,69 +52,61 @@ def sweep(draft: Draft, *, output: Output) -> None:
     parameters of a signal's rule such as signal.window.
     """
     table = dict(draft.table("sweep"))
-    sets = choose_sets(draft)
+    values, draws = draft.read_entries("sweep", "values", read_values), table.pop("draws", DRAWS)
+    table.pop("values", None)
+    if values and "draws" in draft.table("sweep"):
+        raise ParameterError("a sweep takes values or draws, got both")
+    for name in ("method", "seed"):
+        if values and name in table:
+            raise ParameterError(
+                f"sweep.{name} is only for sets that are drawn, but values are given"
+            )
     objective, constraints = table.pop("objective", "sharpe"), table.pop("constraints", {})
-    table = {name: x for name, x in table.items() if name not in ("values", "draws")}
     check_ranking(objective, constraints, table)
     table["space"] = draft.read_entries("sweep", "space", read_bounds) or None
     market, policy, terms = build_experiment(draft, warms=False)
     with show_progress(name_policies(policy), "sets") as progress:
-        done = backtest.sweep(market, policy, sets, **terms, **table, progress=progress)
+        done = backtest.sweep(market, policy, values or draws, **terms, **table, progress=progress)
     vars(done)["ranked_by"], vars(done)["ranked_where"] = objective, constraints
-    again = build_best_command(done, draft, int(done.rank(objective, constraints)[0]))
-    more = [f"run the best again{name_where(draft)}:\n{again}"] if again else []
-    output.give_out(done, lambda path: {"path": path, **list_sweep(done, again)}, more)
+    best = find_best(done, int(done.rank(objective, constraints)[0]))
+    output.give_out(done, lambda path: {"path": path, **list_sweep(done)}, list_settings(best))
     if not done.complete:
         raise typer.Exit(INTERRUPTED)
 
 
-def choose_sets(draft: Draft) -> dict[str, list[Any]] | int:
-    table = draft.table("sweep")
-    is_grid, draws = bool(flatten(table.get("values", {}))), table.get("draws")
-    typed = {flag.group for flag in draft.flags if flag.table == "sweep"}
-    if is_grid and draws is not None:
-        if ("values" in typed) == ("draws" in typed):
-            raise ParameterError("a sweep takes values or draws, got both")
-        is_grid = "draws" not in typed
-    given = typed if "values" in typed else table
-    idle = [name for name in ("method", "seed") if name in given]
-    if is_grid and idle:
-        raise ParameterError(
-            f"sweep.{idle[0]} is only for sets that are drawn, but values are given"
-        )
-    if is_grid:
-        return draft.read_entries("sweep", "values", read_values)
-    return DRAWS if draws is None else int(draws)
-
-
 def check_ranking(objective: Any, constraints: Mapping[str, str], table: Mapping[str, Any]) -> None:
     measured = CORE if table.get("metrics") == "core" else STREAMED
-    names = (*measured, *(PATH if table.get("full") else ()))
-    nothing = {name: np.zeros(1) for name in names}
+    nothing = {name: np.zeros(1) for name in (*measured, *(PATH if table.get("full") else ()))}
     read_objective(objective).score(nothing)
     total_violation(read_constraints(constraints), nothing)
 
 
-def build_best_command(sweep: Sweep, draft: Draft, best: int) -> str | None:
+def find_best(sweep: Sweep, best: int) -> dict[str, Any]:
+    """Return the settings of a set, as its run had them."""
     row = sweep.table.iloc[best]
     if row.get(ERROR, ""):
-        return None
+        return {}
     values = {name_parameter(name): row[name] for name in sweep.parameters}
     if sweep.evaluator is not None:
         settings = sweep.evaluator.settings
         values = {name: to_plain_value(settings[name], each) for name, each in values.items()}
-    return build_run_command(draft, values)
+    return values
 
 
-def list_sweep(sweep: Sweep, again: str | None) -> dict[str, Any]:
+def list_settings(values: Mapping[str, Any]) -> list[str]:
+    """Return how the winner is run again: its settings after those of this command."""
+    words = " ".join(f"--set {name}={format_typed(value)}" for name, value in values.items())
+    return [f"run the best again by `backtest run` with\n{words}"] if words else []
+
+
+def list_sweep(sweep: Sweep) -> dict[str, Any]:
     """Return what JSON says of a sweep: its best sets, and how many fared ill."""
     manifest, rules = sweep.manifest, read_constraints(sweep.ranked_where)
-    places = sweep.rank(sweep.ranked_by, sweep.ranked_where)[:TOP].tolist()
     failed = (sweep.table.get(ERROR, pd.Series("", sweep.table.index)) != "").to_numpy()
     ruined = ~failed & (sweep.metrics["ruined"] > 0.0)
     over = total_violation(rules, sweep.metrics)
     top = []
-    for place in places:
+    for place in sweep.rank(sweep.ranked_by, sweep.ranked_where)[:TOP].tolist():
         row = sweep.table.iloc[place].to_dict()
         dates = {name: row[name] for name in DATES if name in row}
         row |= {x: None if pd.isna(at) else format_time(at.value) for x, at in dates.items()}
@@ -138,7 +128,6 @@ def list_sweep(sweep: Sweep, again: str | None) -> dict[str, Any]:
             "breaking": int((~failed & ~ruined & ~(over == 0.0)).sum()),
         },
         "top": top,
-        "command": again,
     }
 
 
@@ -157,64 +146,39 @@ def tune(draft: Draft, *, output: Output) -> None:
     parameters of a signal's rule such as signal.window. Exit code 1 if no set meets the
     constraints.
     """
-    search = read_search(draft, "tune", tuple(read_keys("tune")))
-    if "holdout" in search:
-        search["holdout"] = read_holdout(search["holdout"])
-    search.setdefault("objective", "sharpe")
+    search = {"objective": "sharpe", **read_search(draft, "tune")}
+    search["holdout"] = parse_entries(search.get("holdout", "25%")) or None
     market, policy, terms = build_experiment(draft, warms=False)
-    with show_search(name_policies(policy), name_objective(search["objective"])) as progress:
+    title = search["objective"] if isinstance(search["objective"], str) else "score"
+    with show_search(name_policies(policy), title) as progress:
         study = backtest.tune(
             market, policy, **terms, **search, store=output.store, progress=progress
         )
-    best = None if study.best is None else build_run_command(draft, study.best_values)
-    more = (
-        []
-        if best is None
-        else [f"run the best again{name_where(draft)}, on all of the data:\n{best}"]
-    )
+    more = list_settings({} if study.best is None else study.best_values)
     if study.folder is not None and not study.complete:
-        more.append(f"continue the search:\n{build_resume_command(draft)}")
-    output.give_out(
-        study, lambda _: {**study.to_dict(), "command": best}, more, folder=study.folder
-    )
+        more.append(RESUME)
+    output.give_out(study, lambda _: study.to_dict(), more, folder=study.folder)
     if not study.complete:
         raise typer.Exit(INTERRUPTED)
     if study.best is None:
         raise typer.Exit(FAILED)
 
 
-def read_search(draft: Draft, table: str, names: tuple[str, ...]) -> dict[str, Any]:
-    given = draft.table(table)
-    found = {name: given[name] for name in names if name in given}
+RESUME = "continue with the same command and --resume"
+
+
+def read_search(draft: Draft, table: str) -> dict[str, Any]:
+    found = dict(draft.table(table))
     found["space"] = draft.read_entries(table, "space", read_bounds) or None
-    found["fix"] = parse_entries(flatten(given.get("fix", {})))
+    found["fix"] = parse_entries(flatten(found.get("fix", {})))
     return found
-
-
-def read_holdout(given: str | float) -> str | float | None:
-    value = parse_entries(given)
-    is_nothing = value is None or (isinstance(value, int | float) and value == 0)
-    return None if is_nothing else value
-
-
-def name_objective(objective: Any) -> str:
-    return objective if isinstance(objective, str) else "score"
-
-
-def build_resume_command(draft: Draft) -> str:
-    resume = [] if "--resume" in draft.line else ["--resume"]
-    return shlex.join(["backtest", *draft.line, *resume])
 
 
 # --------------------------------------------------------------------------------------- validate
 
-SEARCHED = ("objective", "constraints", "trials", "space", "fix", "seed", "threads", "memory",
-            "cluster", "resume")  # fmt: skip
-WALK = ("train", "test", "anchored", "gap", "carry", *SEARCHED, "sampler", "robust")
-CROSS = ("groups", "test_groups", "embargo", *SEARCHED)
-FOLDS = ("train", "test", "anchored", "gap", "groups", "test_groups", "embargo")
-MOST_ROWS = 100
-"""Most rows of spans that are printed."""
+CROSS = ("groups", "test_groups", "embargo")
+WALK = ("train", "test", "anchored", "gap", "carry", "sampler", "robust")
+"""Keys of ``[validate]`` that only one of its functions takes."""
 VALIDATE_EXAMPLES = """
 backtest validate walk-forward --train 180d --test 30d
 backtest validate cross-validate --groups 8 --trials 500
@@ -225,66 +189,58 @@ app = typer.Typer(help="Test a way of choosing parameters on the data after each
 
 def walk_forward(draft: Draft, *, output: Output) -> None:
     """Tune on each train span, trade the test span after it, and judge the procedure."""
-    run_validation(draft, "walk_forward", WALK, output)
+    give_out_validation(draft, backtest.walk_forward, CROSS, output)
 
 
 def cross_validate(draft: Draft, *, output: Output) -> None:
     """Choose the best set on each choice of groups of time, and test it on the others."""
-    run_validation(draft, "cross_validate", CROSS, output)
+    give_out_validation(draft, backtest.cross_validate, WALK, output)
 
 
 def folds(draft: Draft, *, as_json: AsJson = False) -> None:
     """Print the spans of a walk, or with --groups those of a cross-validation."""
-    market = load_data(draft)
-    table = {name: x for name, x in draft.table("validate").items() if name in FOLDS}
+    table = draft.table("validate")
+    spans = {name: table[name] for name in (*CROSS, *WALK[:4]) if name in table}
+    if "embargo" in spans:
+        spans["embargo"] = parse_entries(spans["embargo"])
     sampling = draft.table("run").get("sampling", "1d")
-    found = backtest.folds(market, **parse_embargo(table), sampling=sampling)
+    found = backtest.folds(load_data(draft), **spans, sampling=sampling)
     if as_json:
         print_json(list_records(found))
-        return
-    rows = [[format_entry(each) for each in row] for row in found.reset_index().to_numpy().tolist()]
-    names = [str(name) for name in found.reset_index().columns]
-    print_table(names, rows[:MOST_ROWS])
-    if len(rows) > MOST_ROWS:
-        typer.echo(f"and {len(rows) - MOST_ROWS:,} more: --json names all")
+    else:
+        render(found.reset_index())
 
 
 def format_entry(value: object) -> str:
     return f"{value:%Y-%m-%d %H:%M}" if hasattr(value, "strftime") else str(value)
 
 
-def read_validation(draft: Draft, names: tuple[str, ...]) -> dict[str, Any]:
-    found = read_search(draft, "validate", names)
-    return parse_embargo(found)
-
-
-def parse_embargo(table: Mapping[str, Any]) -> dict[str, Any]:
-    own = {"embargo": parse_entries(table["embargo"])} if "embargo" in table else {}
-    return {**table, **own}
-
-
-def run_validation(draft: Draft, name: str, names: tuple[str, ...], output: Output) -> None:
-    arguments = read_validation(draft, names)
-    market, policy, terms = build_experiment(draft, warms=False)
-    validate = getattr(backtest, name)
+def give_out_validation(
+    draft: Draft, validate: Any, others: tuple[str, ...], output: Output
+) -> None:
     try:
-        with show_progress(name_policies(policy), "sets") as progress:
-            found = validate(
-                market, policy, **terms, **arguments, store=output.store, progress=progress
-            )
+        found = run_validation(draft, validate, others, store=output.store)
     except KeyboardInterrupt:
         if output.save:
-            print_message(f"unfinished; continue with:\n{build_resume_command(draft)}")
+            print_message(f"unfinished; {RESUME}")
         raise
     folder = None if output.store is None else output.store / name_result(found.manifest)
     output.give_out(found, folder=folder)
 
 
-def walk_experiment(draft: Draft) -> backtest.WalkForward:
-    arguments = read_validation(draft, WALK)
+def run_validation(
+    draft: Draft, validate: Any = None, others: tuple[str, ...] = CROSS, **more: Any
+) -> Any:
+    """Validate as ``[validate]`` says, by walking forward unless told otherwise."""
+    search = read_search(draft, "validate")
+    given = {name: each for name, each in search.items() if name not in others}
+    if "embargo" in given:
+        given["embargo"] = parse_entries(given["embargo"])
     market, policy, terms = build_experiment(draft, warms=False)
     with show_progress(name_policies(policy), "sets") as progress:
-        return backtest.walk_forward(market, policy, **terms, **arguments, progress=progress)
+        return (validate or backtest.walk_forward)(
+            market, policy, **terms, **given, **more, progress=progress
+        )
 
 
 def list_flags(table: str, names: str) -> str:
@@ -292,12 +248,11 @@ def list_flags(table: str, names: str) -> str:
 
 
 SHARED = "objective constraints trials space fix seed threads cluster resume"
+SPANS = "train test anchored gap"
 add_command(
     app,
     "walk-forward",
-    take_experiment(
-        walk_forward, list_flags("validate", f"train test anchored gap carry {SHARED} sampler")
-    ),
+    take_experiment(walk_forward, list_flags("validate", f"{SPANS} carry {SHARED} sampler")),
     VALIDATE_EXAMPLES,
 )
 add_command(
@@ -309,7 +264,7 @@ add_command(
 add_command(
     app,
     "folds",
-    take_experiment(folds, list_flags("validate", " ".join(FOLDS))),
+    take_experiment(folds, list_flags("validate", f"{SPANS} groups test_groups embargo")),
     "backtest validate folds --train 180d          [dim]# only the spans[/dim]",
 )
 COMMANDS = {

@@ -4,37 +4,31 @@ from __future__ import annotations
 
 import re
 import shlex
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from typing import Any
 
 import numpy as np
 
-from backtest.base import (
-    ParameterError,
-    read_range,
-    repr_given,
-)
+from backtest.base import ParameterError, read_range, repr_given
 
-_WORDS: Mapping[str, Any] = {"none": None, "true": True, "false": False}
-_BOUND = re.compile(r"\s*(\w+)\s*((?:<=|>=|==|<|>).*)")
-
+WORDS: Mapping[str, Any] = {"none": None, "true": True, "false": False}
 MOST_VALUES = 1_000_000
 
 
-def split_pair(name: str, text: str, example: str, *, form: str = "NAME=VALUE") -> tuple[str, str]:
+def split_pair(name: str, text: str, example: str) -> tuple[str, str]:
     key, equals, value = (part.strip() for part in text.partition("="))
     if not (key and equals and value):
         raise ParameterError(
-            f"{name} takes {form}, {shlex.quote(example)} for example, got {text!r}"
+            f"{name} takes NAME=VALUE, {shlex.quote(example)} for example, got {text!r}"
         )
     return key, value
 
 
 def parse_typed(text: str) -> Any:
     text = text.strip()
-    if text.lower() in _WORDS:
-        return _WORDS[text.lower()]
+    if text.lower() in WORDS:
+        return WORDS[text.lower()]
     for kind in (int, float):
         with suppress(ValueError):
             return kind(text)
@@ -54,12 +48,12 @@ def format_typed(value: object) -> str:
 
 
 def read_values(given: Any, *, name: str) -> list[Any]:
+    """Read values: a list, ``24,72``, ``LOW:HIGH:COUNT`` or ``log:LOW:HIGH:COUNT``."""
     if not isinstance(given, str):
         return list(given) if isinstance(given, list) else [given]
-    parts, is_log = split_range(given)
-    if len(parts) == 1:
+    if ":" not in given:
         return read_list(given, name=name)
-    low, high, count = read_numbers(parts, 3, given, name=name)
+    low, high, count, is_log = read_numbers(given, 3, name=name)
     if count != round(count) or not 1 <= count <= MOST_VALUES or (is_log and min(low, high) <= 0):
         raise range_error(given, 3, name=name)
     space = np.geomspace if is_log else np.linspace
@@ -68,20 +62,14 @@ def read_values(given: Any, *, name: str) -> list[Any]:
 
 
 def read_bounds(given: Any, *, name: str) -> Any:
+    """Read what a search may choose from: a list, ``LOW:HIGH`` or ``log:LOW:HIGH``."""
     if not isinstance(given, str):
         return given if isinstance(given, list) else [given]
-    parts, is_log = split_range(given)
-    if len(parts) == 1:
+    if ":" not in given:
         return read_list(given, name=name)
-    low, high = read_numbers(parts, 2, given, name=name)
-    between = read_range(name, low, high, is_log=is_log)
+    low, high, is_log = read_numbers(given, 2, name=name)
+    between = read_range(name, low, high, is_log=bool(is_log))
     return between if is_log else (low, high)
-
-
-def split_range(text: str) -> tuple[list[str], bool]:
-    parts = [part.strip() for part in text.split(":")]
-    is_log = parts[0].lower() == "log" and len(parts) > 1
-    return parts[is_log:], is_log
 
 
 def read_list(text: str, *, name: str) -> list[Any]:
@@ -91,12 +79,15 @@ def read_list(text: str, *, name: str) -> list[Any]:
     return [parse_typed(word) for word in words]
 
 
-def read_numbers(parts: Sequence[str], n: int, text: str, *, name: str) -> list[float]:
-    numbers = [parse_typed(part) for part in parts]
+def read_numbers(text: str, n: int, *, name: str) -> Sequence[float]:
+    """Return the ``n`` numbers between colons, and whether they are of a logarithmic scale."""
+    parts = text.split(":")
+    is_log = parts[0].strip().lower() == "log"
+    numbers = [parse_typed(part) for part in parts[is_log:]]
     is_number = [isinstance(each, int | float) and abs(each) < np.inf for each in numbers]
     if len(numbers) != n or not all(is_number):
         raise range_error(text, n, name=name)
-    return [float(each) for each in numbers]
+    return [*map(float, numbers), is_log]
 
 
 def range_error(text: str, n: int, *, name: str) -> ParameterError:
@@ -119,15 +110,11 @@ def read_objective(text: str) -> str | dict[str, float]:
     return weights
 
 
-def read_constraints(texts: Sequence[str]) -> Iterator[tuple[str, str]]:
-    seen = set()
-    for text in texts:
-        match = _BOUND.fullmatch(text)
-        if match is None or match[1] in seen:
-            found = "a second one for it" if match else repr(text)
-            raise ParameterError(
-                f"a constraint is one bound for a measure, 'max_drawdown<=0.4' for example, "
-                f"got {found}"
-            )
-        seen.add(match[1])
-        yield match[1], match[2].strip()
+def read_bound(text: str) -> tuple[str, str]:
+    match = re.fullmatch(r"\s*(\w+)\s*((?:<=|>=|==|<|>).*)", text)
+    if match is None:
+        raise ParameterError(
+            "a constraint is one bound for a measure, 'max_drawdown<=0.4' for example, got "
+            f"{text!r}"
+        )
+    return match[1], match[2].strip()

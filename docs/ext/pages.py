@@ -14,8 +14,7 @@ NOTEBOOK = Path(__file__).parents[2] / "examples" / "notebook.ipynb"
 
 def list_keys() -> dict[str, str]:
     """Return every key of an experiment file, from the declarations that check it."""
-    from backtest.cli.experiment import describe_keys
-    from backtest.cli.experiment_keys import TABLES
+    from backtest.cli.keys import TABLES, describe_keys
 
     parts = []
     for table in TABLES:

@@ -2,6 +2,7 @@
 
 import json
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -9,8 +10,8 @@ import pytest
 
 import backtest as bt
 from backtest.cli.build import Experiment, build_experiment
-from backtest.cli.experiment import draft_experiment, read_flag
-from backtest.cli.experiment_keys import MODEL_FLAGS, read_keys
+from backtest.cli.experiment import draft_experiment, read_flags
+from backtest.cli.keys import MODEL_KEYS, read_keys
 from backtest.strategies import Constant, VolTarget
 from tests.commands import call
 from tests.refusals import check_refused
@@ -37,20 +38,19 @@ def folder(stored: Path, tmp_path, monkeypatch):
     return tmp_path
 
 
-def list_flags(**given: object) -> list[object]:
-    """Return flags as the commands read them: by the names of their arguments."""
-    tables = ("policy", "overlay", "data", "run")
-    known = [*MODEL_FLAGS, *(key for table in tables[::-1] for key in read_keys(table).values())]
-    keys = {key.flag.strip("-").replace("-", "_"): key for key in known}
-    keys |= {"set": read_keys("policy")["settings"], "overlay": read_keys("overlay")["name"]}
-    return [flag for name, value in given.items() for flag in read_flag(keys[name], value)]
-
-
-def build(text: str = "", **flags: object) -> Experiment:
+def build(text: str = "", **flags: Any) -> Experiment:
+    """Build an experiment of a file and flags, as the commands read them."""
     file = Path("e.toml") if text else None
     if file is not None:
         file.write_text(text)
-    return build_experiment(draft_experiment(file, list_flags(**flags)))
+    known = [
+        *MODEL_KEYS,
+        *(x for table in ("run", "data", "policy") for x in read_keys(table).values()),
+    ]
+    keys = {each.flag.strip("-"): each for each in known}
+    typed = {x: each if isinstance(each, list) else [each] for x, each in flags.items()}
+    entries = [entry for name, texts in typed.items() for entry in read_flags(keys[name], texts)]
+    return build_experiment(draft_experiment(file, entries))
 
 
 BTC = "binance-usdm:BTCUSDT"
@@ -99,7 +99,7 @@ def test_tables_are_the_policies_of_their_instruments():
 def test_an_overlay_is_a_policy_of_its_own():
     overlay = "overlay = {name = 'vol-target', settings = {target = 0.3}}"
     assert build(f"{DATA}{overlay}").terms["overlay"] == VolTarget(target=0.3)
-    terms = build(data=FOLDERS, overlay="VolTarget(target=0.5)").terms
+    terms = build(data=FOLDERS, set=["overlay.name=VolTarget(target=0.5)"]).terms
     assert terms["overlay"] == VolTarget(target=0.5)
 
 
@@ -221,8 +221,8 @@ def test_weights_by_a_rule():
 
 def test_settings_name_an_instrument_or_the_overlay():
     """The names that vary in sweeps are settings of a run too, so its best set can run again."""
-    words = ["leverage=0.4", "BTCUSDT.leverage=2", "overlay.target=0.3"]
-    given = build(data=FOLDERS, policy="constant", overlay="vol-target", set=words)
+    words = ["leverage=0.4", "BTCUSDT.leverage=2", "overlay.name=vol-target", "overlay.target=0.3"]
+    given = build(data=FOLDERS, policy="constant", set=words)
     assert given.policy == {"BTCUSDT": Constant(leverage=2.0), "ETHUSDT": Constant(leverage=0.4)}
     assert given.terms["overlay"] == VolTarget(target=0.3)
     text = f"[data]\npath = {json.dumps(FOLDERS)}\n[policy]\nname = 'constant'\n"
@@ -245,7 +245,7 @@ REFUSED = [
     (lambda: build(f"{DATA}venue.XRPUSDT = {{preset = 'bybit-linear:XRPUSDT'}}"),
      "venue.XRPUSDT must be of an instrument of the data, BTCUSDT, ETHUSDT"),
     (lambda: build(f"{DATA}run.allocate = 'equl'"), "run.allocate: must be 'equal' or 'inverse-"),
-    (lambda: build(f"{DATA}run.allocate = 'equal'\nrun.weights = 'w.csv'"), "allocate and weights"),
+    (lambda: build(f"{DATA}run.allocate = 'equal'\nrun.weights = 'w.csv'"), "run.weights and "),
     (lambda: build(f"{DATA}run.allocate = 'equal'\nrun.allocate_settings.window = 3"),
      "run.allocate_settings.window: equal has no such setting"),
     (lambda: build(f"{DATA}run.signal = 1"), "run.signal of several instruments must be a rule"),

@@ -97,34 +97,6 @@ def test_show_says_what_it_is_and_its_command_makes_it_again(capsys, results):
     assert ask(capsys, "show", run.name)["manifest"]["id"] == run.name[-16:]
 
 
-@pytest.mark.slow
-def test_compare_gives_what_backtest_compare_gives(capsys, results):
-    one, other = folder_of(results, "voltarget"), folder_of(results, "constant")
-    words = (f"vol-target={one.name}", f"constant={other.name[-16:]}", "--draws", "99")
-    found = ask(capsys, "compare", *words)
-    code, out, _ = call(
-        capsys, "compare", "--policy", "vol-target", "--policy", "constant",
-        "--draws", "99", *SHORT, "--json", "--no-save",
-    )  # fmt: skip
-    assert code == 0
-    assert found == json.loads(out)
-    code, out, _ = call(capsys, "results", "compare", one.name, other.name, "--save")
-    assert code == 0
-    assert "Difference from VolTarget" in out
-    assert bt.Comparison.load(out.rsplit("full result: ", 1)[1].strip())
-
-
-@pytest.mark.parametrize(("names", "told"), [
-    (("voltarget", "voltarget"), "named twice"),
-    (("voltarget", "sweep"), "is a sweep"),
-    (("a=voltarget", "a=constant"), "must be different"),
-])  # fmt: skip
-def test_compare_refuses(capsys, names, told):
-    code, out, err = call(capsys, "results", "compare", *names)
-    assert (code, out) == (2, "")
-    assert told in err
-
-
 def test_verify_is_zero_where_all_is_whole_and_one_where_a_file_is_not(capsys, results):
     code, out, _ = call(capsys, "results", "verify")
     assert (code, out) == (0, "3 whole, 0 damaged; 17 files checked\n")

@@ -42,43 +42,21 @@ def ask(capsys, *arguments):
 
 
 @pytest.mark.slow
-def test_the_best_row_is_the_run_that_the_printed_command_makes(capsys):
-    found = ask(
-        capsys, "--vary", "target=0.3:0.9:4", "--vary", "account.band=0,0.1", "--set", "target=2",
-        "--vary", "account.stop_loss=none,0.1", "--vary", "venue.fees.taker=0.0003",
-        "--capital", "777", "--signal", "-0.5",
-    )  # fmt: skip
-    words = shlex.split(found["command"])
-    assert words[:2] == ["backtest", "run"]
-    assert words.count("--set") == 4
-    code, out, err = call(capsys, *words[1:], "--json", "--no-save")
+def test_the_best_row_is_the_run_of_the_printed_settings(capsys):
+    """The winner's settings go over those of the flags and the preset."""
+    given = ("--capital", "777", "--signal", "-0.5", "--set", "account.band=0.3")
+    vary = ("target=0.3:0.9:4", "account.band=0,0.1", "account.stop_loss=none,0.1",
+            "venue.fees.taker=0.0009")  # fmt: skip
+    varied = [word for each in vary for word in ("--vary", each)]
+    best = ask(capsys, *given, *varied)["top"][0]
+    out = call(capsys, "sweep", *SHORT, "--no-save", *given, *varied)[1]
+    words = shlex.split(out.rsplit("`backtest run` with\n", 1)[1])
+    assert len(words) == 8
+    code, out, err = call(capsys, "run", *SHORT, *given, *words, "--json", "--no-save")
     assert code == 0, err
     metrics = json.loads(out)["metrics"]
-    best = found["top"][0]
     for name in ("final_equity", "sharpe", "fees", "max_drawdown"):
         assert metrics[name] == best[name]
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize(("flags", "vary", "account", "taker"), [
-    (("--max-leverage", "3"), "account.max_leverage=1.5", {"max_leverage": 1.5}, 5e-4),
-    (("--set", "account.band=0.3"), "account.band=0.1", {"band": 0.1}, 5e-4),
-    (("--margin", "isolated", "--set", "account.venue_leverage=5"), "account.venue_leverage=7",
-     {"margin": "isolated", "venue_leverage": 7.0}, 5e-4),
-    (("--set", "account.stop_loss=0.2"), "account.stop_loss=none", {"stop_loss": None}, 5e-4),
-    (("--set", "venue.fees.taker=0.0003"), "venue.fees.taker=0.0009", {}, 9e-4),
-])  # fmt: skip
-def test_the_printed_command_runs_the_winners_value_and_not_that_of_a_flag(
-    capsys, flags, vary, account, taker
-):
-    found = ask(capsys, *flags, "--vary", vary)
-    code, out, err = call(capsys, *shlex.split(found["command"])[1:], "--json")
-    assert code == 0, err
-    ran = json.loads(out)
-    manifest = json.loads((Path(ran["path"]) / "manifest.json").read_text(encoding="utf-8"))
-    assert {name: manifest["account"].get(name) for name in account} == account
-    assert manifest["venue"]["fees"]["taker"] == taker
-    assert ran["metrics"]["final_equity"] == found["top"][0]["final_equity"]
 
 
 @pytest.mark.slow

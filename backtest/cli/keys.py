@@ -7,10 +7,12 @@ import inspect
 import re
 from collections.abc import Iterator
 from functools import cache
-from typing import Any, NamedTuple, Union, get_origin
+from types import UnionType
+from typing import Any, NamedTuple, Union, get_args, get_origin
 
 import backtest
 from backtest.base import Choice, Value
+from backtest.venue import RateCurve
 
 Time = dt.datetime | dt.date | str
 Entries = dict[str, float | str | bool]
@@ -26,16 +28,21 @@ class Key(NamedTuple):
     default: Any = None
 
     @property
+    def place(self) -> str:
+        return f"{self.table}.{self.name}"
+
+    @property
     def flag(self) -> str:
-        return FLAGS.get(f"{self.table}.{self.name}", f"--{self.name.replace('_', '-')}")
+        return FLAGS.get(self.place, f"--{self.name.replace('_', '-')}")
+
+    @property
+    def example(self) -> str:
+        examples = {"shocks": "price=-0.3", "ladder": "price=-0.5:0.5:41"}
+        return examples.get(self.name, "target=0.1:1")
 
     @property
     def is_table(self) -> bool:
         return get_origin(self.kind) is dict
-
-    @property
-    def is_list(self) -> bool:
-        return get_origin(self.kind) is list
 
 
 FLAGS = {
@@ -57,12 +64,6 @@ OWN: dict[str, dict[str, tuple[Any, str]]] = {
         "to": (Time, "End of the last bar, UTC."),
         "resample": (str, "Combine bars into longer ones, e.g. 1d."),
         "instrument": (str | list[str], "Instrument of a folder of several."),
-        "currency": (str, "Settlement currency of several markets, if their names differ in it."),
-        "interval": (str, "Interval of the bars to read from a folder of several."),
-        "timezone": (str, "Time zone of stamps that have none."),
-        "sessions": (bool, "The market closes: bars may be missing."),
-        "mark_gaps": (Choice("last"), "'last': fill missing mark prices with last prices."),
-        "funding_gaps": (Choice("zero"), "'zero': treat missing funding as none."),
     },
     "policy": {
         "name": (str, "A policy (vol-target), or FILE.py:ClassName."),
@@ -87,14 +88,6 @@ OWN: dict[str, dict[str, tuple[Any, str]]] = {
         "sampling": (str, "Period of returns (1d)."),
         "calendar": (str, "Days a year: 365 (default) or 252."),
         "compile": (bool, "Whether to compile; off for a debugger."),
-    },
-    "lending": {
-        "base": (float, "Rate of a loan when nothing is borrowed, per year."),
-        "slope1": (float, "Rise of the rate up to the optimal utilization, per year."),
-        "slope2": (float, "Rise of the rate above the optimal utilization, per year."),
-        "optimal": (float, "Utilization at which the slope changes."),
-        "reserve_factor": (float, "Share of the interest that lenders do not get."),
-        "utilization": (float | str, "Share of deposits lent out, or a column of the bars."),
     },
     "options": {
         "contracts": (str | list[str] | list[dict[str, Any]],
@@ -134,6 +127,7 @@ OWN: dict[str, dict[str, tuple[Any, str]]] = {
 """Keys that are no argument of the function of their table, or are written otherwise."""
 
 FUNCTIONS = {
+    "data": ("Markets.load",),
     "sweep": ("sweep",),
     "tune": ("tune",),
     "validate": ("walk_forward", "cross_validate"),
@@ -152,22 +146,27 @@ TAKEN = {
     *("market", "policy", "venue", "account", "signal", "overlay", "sampling", "calendar"),
     *("compile", "decide", "detail", "start", "sets", "results", "result", "store", "progress"),
     *("benchmark", "folds", "data", "settings", "crowd", "me", "entries", "contract", "state"),
-    *("rules", "top_ups", "price"),
+    *("rules", "top_ups", "price", "between", "instruments"),
 }  # fmt: skip
 """Arguments that the other tables give, or that are objects."""
 KEPT = {("stress", "rules"), ("cascade", "price")}
 
 TABLES = tuple(dict.fromkeys([*OWN, *FUNCTIONS]))
-OPEN_TABLES = ("venue", "account")
+MODELS: dict[str, Any] = {
+    "venue": backtest.Venue,
+    "account": backtest.Account,
+    "lending": RateCurve,
+}
 """Tables of a model, which checks its own fields."""
 
-MODEL_FLAGS = (
+MODEL_KEYS = (
     Key("venue", "preset", str, "NAME:SYMBOL, such as binance-usdm:BTCUSDT."),
+    Key("lending", "utilization", Any, "Share of deposits lent out, or a column of the bars."),
     Key("account", "capital", float, "Money at the start (10000)."),
     Key("account", "margin", str, "'cross' (default) or 'isolated'."),
     Key("account", "max_leverage", Any, "Highest leverage the policy may ask for."),
 )
-"""The fields of the venue and the account that are flags."""
+"""Keys of models that are flags, or no fields."""
 
 TEXTS = {
     "cascade.accounts": "Number of accounts.",
@@ -267,9 +266,17 @@ def read_parameters(text: str) -> dict[str, str]:
     return found
 
 
+def describe_keys(table: str) -> Iterator[tuple[str, str, str]]:
+    for key in list_model_keys(table) if table in MODELS else read_keys(table).values():
+        kind = "" if key.kind is Any else describe_kind(key.kind)
+        yield key.name, kind if key.default is None else str(key.default), key.text
+
+
 def list_model_keys(table: str) -> Iterator[Key]:
-    yield from (key for key in MODEL_FLAGS if key.name == "preset" and key.table == table)
-    yield from list_fields(backtest.Account if table == "account" else backtest.Venue, table, "")
+    fields = list(list_fields(MODELS[table], table, ""))
+    known = {each.name for each in fields}
+    yield from (key for key in MODEL_KEYS if key.table == table and key.name not in known)
+    yield from fields
 
 
 def list_fields(model: Any, table: str, prefix: str) -> Iterator[Key]:
@@ -285,5 +292,43 @@ def list_fields(model: Any, table: str, prefix: str) -> Iterator[Key]:
 
 def find_key(name: str) -> Key:
     table, _, key = name.partition(".")
-    models = {f"{each.table}.{each.name}": each for each in MODEL_FLAGS}
+    models = {f"{each.table}.{each.name}": each for each in MODEL_KEYS}
     return models[name] if name in models else read_keys(table)[key]
+
+
+KIND_TEXTS = {str: "text", int: "a whole number", float: "a number", bool: "true or false",
+              list: "a list", dict: "a table", dt.date: "a time"}  # fmt: skip
+
+
+def find_faults(name: str, value: object, kind: Any) -> Iterator[str]:
+    """Yield what is wrong with a value of a file."""
+    if get_origin(kind) is dict and isinstance(value, dict):
+        for key, each in value.items():
+            inner = kind if kind == Entries and isinstance(each, dict) else get_args(kind)[1]
+            yield from find_faults(f"{name}.{key}", each, inner)
+    elif not has_kind(value, kind):
+        yield f"{name}: must be {describe_kind(kind)}, got {value!r:.60}"
+
+
+def has_kind(value: object, kind: Any) -> bool:
+    if isinstance(kind, Choice):
+        return value in kind.options
+    if get_origin(kind) in (UnionType, Union):
+        return any(has_kind(value, each) for each in get_args(kind))
+    if get_origin(kind) is list:
+        return isinstance(value, list) and all(has_kind(each, get_args(kind)[0]) for each in value)
+    if get_origin(kind) is dict:
+        return isinstance(value, dict)
+    if kind is Any or isinstance(value, bool):
+        return kind in (Any, bool)
+    return isinstance(value, int | float if kind is float else kind)
+
+
+def describe_kind(kind: Any) -> str:
+    if isinstance(kind, Choice):
+        return " or ".join(map(repr, kind.options))
+    if get_origin(kind) in (UnionType, Union):
+        return " or ".join(
+            dict.fromkeys(describe_kind(each) for each in get_args(kind) if each is not dt.datetime)
+        )
+    return KIND_TEXTS.get(get_origin(kind) or kind, "a value")
