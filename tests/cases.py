@@ -278,17 +278,6 @@ def with_ruin(case: Case, rng: np.random.Generator) -> Case:
     return case
 
 
-def with_two_multipliers(case: Case, rng: np.random.Generator) -> Case:
-    """Return a case with a multiplier for each kind of margin."""
-    venue = {**case.venue, "margin_multiplier": 1.0}
-    if rng.random() < 0.5:
-        venue["maintenance_multiplier"] = float(rng.uniform(0.8, 2.5))
-    n = len(case.bars)
-    stamps = np.unique(np.r_[START - DAY, rng.integers(START, START + n * case.interval, 6)])
-    values = pd.Series(rng.uniform(0.5, 4.0, stamps.size), index=utc(stamps))
-    return replace(case, venue={**venue, "initial_multiplier": values})
-
-
 def with_limits(case: Case, rng: np.random.Generator) -> Case:
     """Return a case with a limit of leverage by date: none, some of the targets, or a ban."""
     stamps = np.unique(

@@ -1,14 +1,10 @@
 """Random portfolios, and compiled twins of their rules."""
 
-import functools
-import types
 from collections.abc import Iterator
 
-import numba
 import numpy as np
 
 import backtest as bt
-from backtest.base.compiled_twins import count_all_brackets, find_own_functions
 from backtest.venue import (
     contract_value,
     liquidation_price,
@@ -24,25 +20,6 @@ MODULES = (
     contract_value, requirement, liquidation_price, portfolio_kernels,
 )  # fmt: skip
 """In this order, as the kernel of a portfolio compiles them."""
-OPTIONS = {"error_model": "numpy", "_nrt": False}
-
-
-def ask_none(rules, held, is_initial):
-    return 0.0
-
-
-@functools.cache
-def compile_rules() -> types.SimpleNamespace:
-    """Return all functions of a portfolio's rules, compiled."""
-    names = {}
-    for module in MODULES:
-        names |= {k: v for k, v in vars(module).items() if not isinstance(v, types.FunctionType)}
-    for module in MODULES:
-        for name, plain in find_own_functions(module):
-            own = {"count_brackets": count_all_brackets, "ask_own": ask_none}.get(name, plain)
-            copy = types.FunctionType(own.__code__, names, name, own.__defaults__)
-            names[name] = numba.njit(**OPTIONS)(copy)
-    return types.SimpleNamespace(**names)
 
 
 def make_portfolios(

@@ -130,7 +130,8 @@ def check_run(markets: Markets, venues: Mapping[str, Venue], account: Account) -
     check_health(markets.names, venues, account)
     check_spot_legs(markets, venues, own, account)
     check_options(markets, venues, own, account)
-    account.requirement.check_names(list(markets.names), account.collateral)
+    names = list(markets.names)
+    account.requirement.resolve(names).check_names(names, account.collateral)
 
 
 def check_expiry(market: Market, venue: Venue) -> None:

@@ -4,17 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 from backtest import base
 from backtest.base import AS_TUPLE, Choice, Text, TimeLike, Value, VenueError, declared, repr_plain
 from backtest.venue.preset_files import Group, Tables, choose_table, read_choice, read_file
 from backtest.venue.requirement_rule import EVERY, MarginRule, find_asset
 from backtest.venue.venue import Day
-
-if TYPE_CHECKING:
-    from backtest.venue.collateral import Collateral
-    from backtest.venue.portfolio_kernels import ScenarioTables
 
 FILE = Path(__file__).with_suffix(".toml")
 STATUSES = ("read", "memory", "left out")
@@ -224,25 +220,6 @@ class PresetMargin(MarginRule):
         table = find_content(self.preset).choose(self.at)
         assets = [*map(find_asset, underlyings)]
         return make_rule(self.preset, table, group_by_asset(names), assets)
-
-    def check_names(
-        self,
-        names: Sequence[str],
-        collateral: Sequence[Collateral],
-        underlyings: Sequence[str] = (),
-    ) -> None:
-        """Check that there are moves for the instruments, and groups for the collateral."""
-        self.resolve(names, underlyings).check_names(names, collateral, underlyings)
-
-    def name_groups(self, names: Sequence[str]) -> tuple[str, ...]:
-        """Return the groups of the instruments, in order."""
-        return self.resolve(names).name_groups(names)
-
-    def pack_scenarios(
-        self, names: Sequence[str], underlyings: Sequence[str] = ()
-    ) -> ScenarioTables | None:
-        """Return the scenarios of these instruments as arrays; None under brackets."""
-        return self.resolve(names, underlyings).pack_scenarios(names, underlyings)
 
 
 MarginRule.kinds["preset"] = PresetMargin

@@ -159,6 +159,9 @@ class MarginRule(base.Value):
         underlyings: Sequence[str] = (),
     ) -> PortfolioRules:
         names = list(rules)
+        rule = self.resolve(names, underlyings)
+        if rule is not self:
+            return rule.pack(rules, collateral, width, underlyings)
         self.check_names(names, collateral, underlyings)
         scenarios = self.pack_scenarios(names, underlyings)
         packed = PortfolioRules(

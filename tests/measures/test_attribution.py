@@ -7,11 +7,11 @@ import pandas as pd
 import pytest
 
 import backtest as bt
-from backtest.measures.attribution import TERMS, AccountHistory, attribute
+from backtest.measures.attribution import TERMS
 from backtest.strategies import Constant
 from tests.cases import make_case
 from tests.fast_cases import every_nth
-from tests.markets import YEAR, bars_market, live, market_of, walk
+from tests.markets import bars_market, live, market_of, walk
 from tests.scenes import Follow, account_of, isolated, play, venue_of
 
 CASES = 80
@@ -130,30 +130,6 @@ def test_constant_leverage_has_no_timing(signal, kind):
     assert split.average_leverage == pytest.approx(2.0 * moves.sum(), rel=1e-10)
 
 
-@pytest.mark.slow
-def test_the_drag_of_a_random_walk_is_half_the_variance_that_leverage_adds():
-    """-(l^2 - 1) sigma^2 / 2 a year, within 3 standard errors: sqrt(2 / n) of it."""
-    sigma, turns = 0.6, 3.0
-    market = walk(YEAR, 0.2, sigma, seed=9)
-    split = live(market, Constant(leverage=turns), compile=False).attribution()
-    expected = -0.5 * (turns**2 - 1.0) * sigma**2
-    error = abs(expected) * math.sqrt(2 / YEAR)
-    assert split.volatility_drag / split.years == pytest.approx(expected, abs=3 * error)
-
-
-def test_leverage_that_foresees_the_next_move_has_it_under_timing():
-    """2x in the bars that rise, nothing in the others: n times the covariance."""
-    targets = np.where(np.array([*SOME, 0.0]) > 0.0, 2.0, 0.0)
-    market = steps_market(target=targets)
-    split = live(market, Follow(), compile=False).attribution()
-    held, moves = targets[:-1], np.array(SOME)
-    assert split.leverage_timing == pytest.approx(
-        np.sum((held - held.mean()) * (moves - moves.mean())), rel=1e-12
-    )
-    assert split.average_leverage == pytest.approx((held.mean() - 1.0) * moves.sum(), rel=1e-12)
-    assert split.leverage_timing > 0.4
-
-
 def test_a_signal_decides_the_direction_and_times_without_one_count_for_nothing():
     """Long, short, out, long: 2x in each has no timing, and 1x earns what the signal earns."""
     signal = np.array([1.0, -1.0, 0.0, 1.0, -1.0, 1.0, 0.0])
@@ -173,16 +149,6 @@ def test_deposits_and_withdrawals_are_no_growth():
     account = bt.Account(flows=flows)
     flowing = live(market, Constant(leverage=2.0), account=account, compile=False).attribution()
     np.testing.assert_allclose(flowing.terms, plain.terms, atol=1e-13)
-
-
-def test_a_bar_in_which_1x_itself_loses_all_is_counted_simply():
-    """A short at 0.1x of a price that triples: 1x would be gone, the account is not."""
-    split = live(
-        steps_market((0.1, 2.0, 0.1)), Constant(leverage=0.1), signal=-1.0, compile=False
-    ).attribution()
-    assert split.price_1x == pytest.approx(2.0 * math.log(0.9) - 2.0, rel=1e-12)
-    assert split.terms.sum() == pytest.approx(split.growth, rel=1e-12)
-    assert split.ruin == 0.0
 
 
 def takeover():
@@ -243,39 +209,3 @@ def test_a_run_and_its_continuation_add_up_to_the_whole(tmp_path):
         terms = whole.attribution().terms
         np.testing.assert_allclose(parts.drop(joint), terms.drop(joint), atol=1e-12)
         assert parts[joint].sum() == pytest.approx(terms[joint].sum(), abs=1e-12)
-
-
-def test_the_standard_error_of_timing_is_that_of_chance():
-    """Leverage and moves drawn apart: timing / error over 400 lives has deviation 1 +- 3.5 %."""
-    rng = np.random.default_rng(5)
-    n, zeros = 250, np.zeros(250)
-    scores = []
-    for _ in range(400):
-        leverage, move = rng.gamma(2.0, 1.0, n), 0.01 * rng.standard_t(5, n)
-        before = np.ones(n)
-        money = dict.fromkeys(
-            (
-                "fees",
-                "slippage",
-                "impact",
-                "funding",
-                "interest",
-                "liquidation_loss",
-                "bad_debt",
-            ),
-            zeros,
-        )
-        life = AccountHistory(
-            before,
-            before + leverage * move,
-            {"price_pnl": leverage * move, **money},
-            leverage,
-            before,
-            move,
-            zeros > 0.0,
-            before > 0.0,
-        )
-        split = attribute(life, 1.0)
-        scores.append(split.leverage_timing / split.timing_error)
-    assert np.std(scores) == pytest.approx(1.0, abs=3 * math.sqrt(0.5 / 400))
-    assert np.mean(scores) == pytest.approx(0.0, abs=3 / math.sqrt(400))

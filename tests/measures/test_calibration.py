@@ -96,43 +96,6 @@ def test_pairs_that_are_not_known_do_not_count():
     assert rest.count == 4
 
 
-def test_no_event_is_judged_by_its_own_probability():
-    """L_0 = 0.99^n, L_1 = 1: at 1 % two years without any are too good."""
-    found = judge(np.zeros(500), 0.01)
-    assert found.kupiec == pytest.approx(-1000 * math.log(0.99), rel=1e-12)
-    assert found.kupiec_p < 0.01
-    assert (found.christoffersen, found.christoffersen_p) == (0.0, 1.0)
-    assert (found.frequency, found.base_brier) == (0.0, 0.0)
-    always = judge(np.ones(10), 0.05)
-    assert always.kupiec == pytest.approx(-20 * math.log(0.05), rel=1e-12)
-    assert (always.christoffersen, always.christoffersen_p) == (0.0, 1.0)
-
-
-def test_certainty_that_fails_is_refused_and_one_that_holds_is_not():
-    assert (judge([0, 1, 0], 0.0).kupiec, judge([0, 1, 0], 0.0).kupiec_p) == (math.inf, 0.0)
-    assert judge([0, 1, 0], 1.0).kupiec_p == 0.0
-    assert (judge([0, 0, 0], 0.0).kupiec, judge([0, 0, 0], 0.0).kupiec_p) == (0.0, 1.0)
-    assert judge([1, 1, 1], 1.0).kupiec_p == 1.0
-
-
-def test_clusters_fail_independence_and_pass_the_count():
-    hits = np.zeros(1000, dtype=bool)
-    hits[400:450] = True
-    found = judge(hits, 0.05)
-    assert found.kupiec_p == pytest.approx(1.0, abs=1e-6)
-    assert found.christoffersen_p < 1e-12
-
-
-def test_a_right_model_is_refused_as_often_as_the_level_of_the_test():
-    """2,000 series of 1,000 with a fifth of events, at which the limit is reached (40 pairs): 5 %
-    of refusals within three standard errors of 0.49 %."""
-    rng = np.random.default_rng(2)
-    found = [judge(hits, 0.2) for hits in rng.random((2000, 1000)) < 0.2]
-    for name in ("kupiec_p", "christoffersen_p"):
-        share = np.mean([getattr(each, name) < 0.05 for each in found])
-        assert share == pytest.approx(0.05, abs=3 * 0.0049)
-
-
 @pytest.mark.parametrize(("forecast", "outcome", "message"), [
     ([0.5, 0.5], [0.5, 1.0], "outcome must be 0 or 1, got 0.5 in 1 of 2"),
     ([0.5, 1.5], [0.0, 1.0], "forecast must be probabilities from 0 to 1, got 1.5"),

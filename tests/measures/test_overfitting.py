@@ -91,12 +91,6 @@ def test_far_in_the_tail_a_probability_is_still_exact():
     assert found == pytest.approx(7.619853024160526e-24, rel=1e-9)
 
 
-def test_the_benchmark_is_the_mean_of_the_best_of_many_normal_numbers():
-    rng = np.random.default_rng(0)
-    best = rng.standard_normal((4000, 1000)).max(axis=1).mean()
-    assert expected_max_sharpe(1000, 1.0) == pytest.approx(best, rel=0.01)
-
-
 @pytest.mark.parametrize("level", [0.0, 0.1, -0.3, 1e6])
 def test_returns_that_stand_still_tell_nothing(level: float):
     returns = np.full(50, level)
@@ -153,14 +147,6 @@ def test_the_best_everywhere_is_not_overfit():
     assert found.loss == 0.0
 
 
-def test_two_trials_that_change_places_are_overfit():
-    """Each is best in one half and worst in the other: ranks 1 of 2, logit ln((1/3) / (2/3))."""
-    returns = np.array([[0.1, 0.0], [0.3, 0.0], [0.0, 0.1], [0.0, 0.3]])
-    found = probability_of_backtest_overfitting(returns, n_splits=2, metric="mean")
-    np.testing.assert_allclose(found.logits, [math.log(0.5)] * 2)
-    assert (found.pbo, found.degradation, found.loss) == (1.0, 0.0, 0.0)
-
-
 def test_trials_that_are_all_alike_share_the_median():
     """Nothing is gained by choosing: logit 0, which counts as overfit."""
     same = np.repeat(noise(0, 100, 1), 9, axis=1)
@@ -193,21 +179,10 @@ def test_copies_of_a_trial_are_one_trial():
     assert effective_trials(scaled) == pytest.approx(1.0, rel=1e-9)
 
 
-def test_independent_trials_are_as_many_as_they_are():
-    assert effective_trials(noise(1)) == pytest.approx(100.0, rel=0.01)
-
-
 def luck_of(returns, **given):
     """Return the expected highest ratio of trials without skill, in standard errors of one."""
     found = simulate_luck(returns, **given)
     return expected_max_sharpe(found.n, found.deviation)
-
-
-def test_opposite_trials_are_lucky_as_often_as_one_is():
-    """The higher of z and -z has a mean of sqrt(2 / pi); that of two independent ones, 0.564."""
-    one = noise(0, trials=1)
-    assert luck_of(np.hstack([one, -one])) == pytest.approx(math.sqrt(2.0 / math.pi), rel=0.02)
-    assert effective_trials(np.hstack([one, -one])) == 2.0
 
 
 def test_copies_add_no_luck_and_new_trials_add_theirs():
@@ -217,31 +192,6 @@ def test_copies_add_no_luck_and_new_trials_add_theirs():
     many = noise(4, 1_000, 128)
     assert luck_of(many) == pytest.approx(2.59, rel=0.03)
     assert luck_of(many, n_trials=2_000) == pytest.approx(3.44, rel=0.03)
-
-
-def test_near_copies_that_are_worth_little_over_one_trial_add_no_luck():
-    """The formula of the highest of n is 0 up to n = 1.26; a ratio to it divided by zero."""
-    rng = np.random.default_rng(0)
-    one, rest = rng.standard_normal((400, 1)), rng.standard_normal((400, 16))
-    found = simulate_luck(0.01 * (one + 5.4e-4 * rest))
-    assert 1.0 < found.n < 1.26
-    assert found.deviation == 0.0
-
-
-@pytest.mark.parametrize("width", [0.5, 5.0, 50.0])
-def test_neighbors_are_as_lucky_as_a_simulation_of_theirs_shows(width):
-    """Sets on a line, each like its neighbors: the mean correlation told nothing of their luck.
-
-    With correlations exp(-d^2 / 2 w^2) of 64 sets at distances d, the mean of the highest of
-    20,000 draws is compared with the benchmark, from 1,000 returns and half of the sets.
-    """
-    at = np.arange(64.0)
-    root = np.linalg.cholesky(np.exp(-0.5 * ((at[:, None] - at) / width) ** 2) + 1e-9 * np.eye(64))
-    rng = np.random.default_rng(5)
-    true = np.mean(np.max(rng.standard_normal((20_000, 64)) @ root.T, axis=1))
-    returns = rng.standard_normal((1_000, 64)) @ root.T
-    assert luck_of(returns) == pytest.approx(true, rel=0.03)
-    assert luck_of(returns[:, ::2], n_trials=64) == pytest.approx(true, rel=0.05)
 
 
 def test_trials_with_a_common_part_expect_the_best_that_is_seen():

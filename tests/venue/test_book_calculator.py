@@ -5,7 +5,6 @@ import math
 import pytest
 
 import backtest as bt
-from tests.refusals import check_refused
 from tests.scenes import bracket, venue_of
 
 PLAIN = venue_of(brackets=[bracket(leverage=10.0, rate=0.05)])
@@ -77,26 +76,6 @@ def test_groups_move_together_and_collateral_follows_its_instrument():
     assert found.positions[0].down == pytest.approx(-127.5 / 1_030, rel=1e-10)
 
 
-def test_the_level_and_an_own_rule():
-    class Fifth:
-        level = 2.0
-
-        def requirement(self, positions, prices):
-            return 0.05 * sum(abs(q) * prices[name] for name, q in positions.items())
-
-        def initial(self, positions, prices):
-            return 2.0 * self.requirement(positions, prices)
-
-    own = bt.calculate_book(PLAIN, {"A": 10, "B": -20}, TWO, balance=300, rule=Fifth())
-    same = bt.calculate_book(
-        PLAIN, {"A": 10, "B": -20}, TWO, balance=300, rule=bt.Brackets(level=2)
-    )
-    assert (own.requirement, own.initial, own.level) == (100.0, 200.0, 2.0)
-    assert own.distance == same.distance == 100.0
-    assert own.positions[0].down == pytest.approx(same.positions[0].down)
-    assert math.isnan(own.positions[0].share)
-
-
 def test_a_failing_and_a_flat_book():
     failing = bt.calculate_book(PLAIN, {"A": 10}, {"A": 100}, balance=50)
     assert failing.is_failing
@@ -116,27 +95,3 @@ def test_collateral_that_cancels_risk_has_its_share_of_the_requirement():
     )  # fmt: skip
     assert (found.requirement, found.positions[0].share) == pytest.approx((150.0, 100.0))
     assert found.collateral_share == pytest.approx(50.0)
-
-
-BAD = {
-    "a NaN balance": (lambda: book(balance=math.nan), "balance must be"),
-    "two currencies": (
-        lambda: bt.calculate_book(
-            {"BTCUSDT": PLAIN, "BTCUSD_PERP": PLAIN.override({"contract.kind": "inverse"})},
-            {"BTCUSDT": 1, "BTCUSD_PERP": 1},
-            {"BTCUSDT": 1, "BTCUSD_PERP": 1},
-            balance=1,
-        ),
-        "got USDT for 'BTCUSDT' and BTC for 'BTCUSD_PERP'",
-    ),
-}  # fmt: skip
-
-
-def book(**changes):
-    terms = {"balance": 300.0} | changes
-    return bt.calculate_book(PLAIN, {"A": 10, "B": -20}, TWO, **terms)
-
-
-@pytest.mark.parametrize("name", BAD)
-def test_bad_input_is_one_clear_error(name):
-    check_refused(*BAD[name], kind=bt.ParameterError)

@@ -277,34 +277,6 @@ def test_a_mixed_group_is_bisected():
     assert abs(portfolio_kernels.compute_distance_left(packed, held, -1.7)) < 1e-12
 
 
-class Flat:
-    """A fifth of the gross notional; a quarter for orders."""
-
-    level = 1.1
-
-    def requirement(self, positions, prices):
-        return 0.2 * sum(abs(quantity) * prices[name] for name, quantity in positions.items())
-
-    def initial(self, positions, prices):
-        return 1.25 * self.requirement(positions, prices)
-
-
-def test_a_rule_of_ones_own():
-    assert needed({BTC: -1.0, ETH: 0.0}, PRICES, Flat(), BINANCE) == 12_000.0
-    assert bt.margin.initial(BINANCE, {BTC: -1.0}, PRICES, Flat()) == 15_000.0
-    assert isinstance(Flat(), bt.RequirementRule)
-
-
-def test_books_may_be_given_in_order():
-    by_name = needed({BTC: 1.0, ETH: -20.0}, PRICES, bt.Brackets(), BINANCE)
-    assert needed([1.0, -20.0], [60_000.0, 3_000.0], bt.Brackets(), BINANCE) == by_name
-    rows = list(BINANCE.values())
-    assert needed(np.array([1.0, -20.0]), (60_000.0, 3_000.0), bt.Brackets(), rows) == by_name
-    assert needed(1.0, 60_000.0, bt.Brackets(), BINANCE[BTC]) == bt.margin.maintenance(
-        BINANCE[BTC], 60_000.0
-    )
-
-
 def test_maintenance_at_entry():
     venue = venue_of(brackets=[bracket(rate=0.05)], maintenance_at="entry")
     assert needed(2.0, 100.0, bt.Brackets(), venue, entries=80.0) == pytest.approx(8.0)

@@ -1,11 +1,7 @@
 """Fee tiers by the account's own volume of the last 30 UTC days."""
 
-import numpy as np
-import pytest
-
 import backtest as bt
-from backtest.engine.feed_arrays import start_day
-from tests.scenes import NAN, account_of, happened, is_, isolated, play, venue_of
+from tests.scenes import NAN, account_of, happened, is_, play, venue_of
 
 TIERS = [bt.FeeTier(1500.0, 0.0005, 0.0), bt.FeeTier(2500.0, 0.0002, -0.0001)]
 VENUE = venue_of(fees={"taker": 0.001, "maker": 0.0004, "tiers": TIERS})
@@ -74,34 +70,3 @@ def test_a_policy_sees_the_taker_rate_of_the_day():
 
     result = play(*[100] * 4, venue=VENUE, policy=Looks(), interval="1d")
     assert result.bars["target"].tolist() == [is_(2.1), is_(2.1), is_(2.05), is_(2.05)]
-
-
-def test_the_cuts_of_targets_know_the_tier():
-    rng = np.random.default_rng(1)
-    targets = np.where(np.arange(60) % 3, 40.0, 0.0).tolist()
-    bars = (100 * np.exp(np.cumsum(rng.normal(0, 0.002, 60)))).tolist()
-    for account in (account_of(), isolated(12.0)):
-        result = play(*bars, targets=targets, venue=VENUE, account=account, interval="1d")
-        rows = result.target_cuts()
-        whole = rows.loc["all", "mean_asked"] - rows.loc["all", "mean_held"]
-        parts = (rows["mean_shortfall"] * rows["decisions"]).iloc[1:].sum()
-        assert parts / rows.loc["all", "decisions"] == pytest.approx(whole, rel=1e-9)
-        assert "margin_call" not in rows.index
-
-
-def test_days_are_counted_over_gaps():
-    traded, end = start_day(np.array([100, 100, 101]), None, 0)
-    assert end == 2
-    traded = traded.add(5.0)
-    assert traded.sum_past() == 0.0
-    assert traded.at(101).sum_past() == 5.0
-    assert traded.at(130).sum_past() == 5.0
-    assert traded.at(131).sum_past() == 0.0
-    assert traded.at(10_000).sum_past() == 0.0
-    assert traded.at(101).add(2.0).at(102).sum_past() == 7.0
-    assert traded.at(101).past.shape == (30,)
-
-
-def test_tiers_are_stored_without_loss():
-    assert bt.Venue.from_dict(VENUE.to_dict()) == VENUE
-    assert VENUE.fees.tiers == tuple(TIERS)

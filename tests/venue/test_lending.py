@@ -1,18 +1,14 @@
 """Lending: the curve of rates, the whole debt repaid, the health target, collateral of an asset."""
 
 import math
-from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import pytest
 
 import backtest as bt
-from backtest.cli import main
 from backtest.strategies import Constant, HealthTarget, LeverageLoop
 from tests import scenes
-from tests.agreement import assert_agrees
-from tests.cases import make_case
 from tests.markets import free_venue, live
 from tests.strategies.test_strategies_loop import PENALTY, THRESHOLD, debt, lending_market
 
@@ -95,15 +91,6 @@ def test_a_short_is_closed_whole():
     assert result.bars["equity"].iloc[2] == pytest.approx(2_000.0 - loss, rel=1e-12)
 
 
-@pytest.mark.slow
-def test_the_engine_equals_the_reference():
-    for seed in range(700, 730):
-        case = make_case(seed)
-        if case.liquidation["mode"] == "partial":
-            case.liquidation["full_below_health"] = 0.97
-            assert_agrees(case.whole(), f"make_case({seed})")
-
-
 def test_it_repays_by_hand():
     """2x at 100 with 10,000: 200 coins, 10,000 owed. At 80 the health is 0.8 * 16,000 / 10,000
     = 1.28: equity 6,000, and at 80 150 coins with 6,000 owed have a health of 1.6.
@@ -140,49 +127,3 @@ def test_each_collateral_counts_at_its_threshold(ether, count):
         venue=venue, account=account, compile=False, signal={"BTC": 1.0},
     )  # fmt: skip
     assert result.metrics["liquidations"] == count
-
-
-EXPERIMENT = """
-[data]
-path = "bars.csv"
-timezone = "UTC"
-instrument = "BTCUSDT"
-[policy]
-name = "health-target"
-[lending]
-base = 0.0
-slope1 = 0.04
-slope2 = 0.6
-optimal = 0.9
-reserve_factor = 0.1
-utilization = "used"
-"""
-
-
-def write_experiment(folder: Path, text: str = EXPERIMENT) -> str:
-    index = pd.date_range("2024-01-01", periods=48, freq="h", tz="UTC")
-    bars = pd.DataFrame(dict.fromkeys(("open", "high", "low", "close"), 100.0), index=index)
-    bars.assign(used=0.95).to_csv(folder / "bars.csv", index_label="time")
-    file = folder / "loan.toml"
-    file.write_text(text, encoding="utf-8")
-    return str(file)
-
-
-def test_a_table_sets_the_rates_of_the_account(tmp_path: Path, capsys):
-    assert main(["run", write_experiment(tmp_path), "--no-save", "--no-compile"]) == 0
-    assert "borrow_rate a series of 48 values" in " ".join(capsys.readouterr().out.split())
-
-
-@pytest.mark.parametrize(("change", "message"), [
-    (('utilization = "used"', ""), "utilization is needed"),
-    (('"used"', '"use"'), "did you mean 'used'"),
-    (('"used"', "1.5"), "utilization must be from 0 to 1, got 1.5"),
-    (("[lending]", '[venue]\ninterest_on = "loan"\nborrow_rate = 0.1\n[lending]'),
-     "got venue.borrow_rate too"),
-])  # fmt: skip
-def test_a_wrong_table_is_one_clear_error(tmp_path: Path, capsys, change, message):
-    file = write_experiment(tmp_path, EXPERIMENT.replace(*change))
-    assert main(["run", file, "--no-save", "--no-compile"]) == 2
-    shown = " ".join(capsys.readouterr().err.split())
-    assert message in shown
-    assert "Traceback" not in shown

@@ -1,6 +1,5 @@
 """The liquidation calculator: published answers, closed forms, and what it refuses."""
 
-import json
 import math
 
 import pandas as pd
@@ -8,7 +7,6 @@ import pytest
 
 import backtest as bt
 from backtest import features
-from tests.commands import call
 from tests.venue import test_vectors as vectors
 
 BINANCE = bt.Venue.preset("binance-usdm", "BTCUSDT", at="2024-10-24")
@@ -57,13 +55,6 @@ def test_an_inverse_position_is_sized_in_contracts_and_margined_in_the_coin():
     short = bt.calculate_liquidation(rules, side="short", entry=8_000, leverage=50, quantity=12_000)
     assert short.bankruptcy_price == pytest.approx(8_163.265306122449, rel=1e-10)
     assert short.liquidation_price == pytest.approx(8_121.827411167513, rel=1e-10)
-
-
-def test_coin_margined_contracts_of_a_hundred_dollars():
-    """lean_crypto_coinm_im: 10 contracts at 16,000 and 25x take 40 USD in BTC."""
-    rules = bt.Venue.preset("binance-coinm", "BTCUSD_PERP")
-    found = bt.calculate_liquidation(rules, side="long", entry=16_000, leverage=25, quantity=10)
-    assert found.initial_margin * 16_000 == pytest.approx(40.0, abs=1e-9)
 
 
 @pytest.mark.parametrize(("initial", "side", "price", "call_price"), [
@@ -121,15 +112,6 @@ def test_a_leverage_agrees_with_what_a_run_shows():
     assert last["liquidation_price"] == pytest.approx(found.liquidation_price, rel=1e-12)
 
 
-def test_capital_backs_a_cross_position_and_not_an_isolated_one():
-    terms = {"side": "short", "entry": 30_000, "leverage": 10, "capital": 9_000, "quantity": 1}
-    isolated = bt.calculate_liquidation(BINANCE, **terms)
-    cross = bt.calculate_liquidation(BINANCE, margin="cross", **terms)
-    assert isolated.bankruptcy_price == pytest.approx(33_000)
-    assert cross.bankruptcy_price == pytest.approx(39_000)
-    assert cross.initial_margin == isolated.initial_margin == 3_000
-
-
 def test_a_position_that_no_price_liquidates():
     found = bt.calculate_liquidation(
         BINANCE, side="long", entry=30_000, leverage=1, quantity=1, margin="cross",
@@ -137,27 +119,3 @@ def test_a_position_that_no_price_liquidates():
     )  # fmt: skip
     assert math.isnan(found.liquidation_price)
     assert set(found.probabilities.values()) == {0.0}
-
-
-def test_a_multiplier_brings_the_price_nearer_and_the_leverage_down():
-    plain, twice = (
-        bt.calculate_liquidation(BINANCE, side="long", entry=30_000, leverage=10, multiplier=x)
-        for x in (1.0, 2.0)
-    )
-    assert twice.maintenance_margin == 2 * plain.maintenance_margin
-    assert twice.liquidation_price == pytest.approx(27_000 / 0.992, rel=1e-12)
-    with pytest.raises(bt.ParameterError, match=r"leverage must be at most 62\.5"):
-        bt.calculate_liquidation(BINANCE, side="long", entry=30_000, leverage=100, multiplier=2)
-
-
-def test_the_command_takes_a_day_and_prints_json(capsys):
-    words = ("--venue", "binance-usdm:BTCUSDT@2021-05-19", *LONG, "--capital", "60000", "--json")
-    code, out, _ = call(capsys, "liq", *words)
-    found = json.loads(out)
-    assert code == 0
-    assert found["table"]["since"] == "2021-03-18"
-    rules = bt.Venue.preset("binance-usdm", "BTCUSDT", at="2021-05-19")
-    same = bt.calculate_liquidation(rules, side="long", entry=3e4, leverage=10, capital=6e4)
-    assert found["liquidation_price"] == same.liquidation_price
-    assert found["maintenance_margin"] == same.maintenance_margin == 600_000 * 0.01 - 1_300
-    assert found["probabilities"] == {"1d": None, "7d": None, "30d": None}

@@ -1,7 +1,7 @@
 """Margin tables that follow each other: at each bar the one in force, in runs and in sweeps."""
 
 from dataclasses import replace
-from typing import Annotated, Any
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -73,42 +73,6 @@ def test_a_change_liquidates_what_the_old_table_let_live():
     dead = result.events[result.events["kind"] == "liquidation"]
     assert dead["time"].iloc[0] == index[CHANGE]
     assert len(live(Constant(8.0), account, BEFORE, market=market).events) == 1
-
-
-@pytest.mark.slow
-def test_tables_with_one_bracket_and_with_many_may_follow_each_other():
-    one = [Bracket(0.0, 1e9, 50.0, 0.01)]
-    venue = replace(AFTER, earlier=[Earlier(until=DAY, brackets=one)])
-    policy, account = ACCOUNTS["cross"]
-    plain, compiled = live(policy, account, venue), live(policy, account, venue, compile=True)
-    assert np.array_equal(plain.record.values, compiled.record.values, equal_nan=True)
-    table = bt.sweep(SAMPLE, Constant, {"leverage": [1.0, 4.0]}, venue=venue, account=account).table
-    assert table["peak_margin_ratio"][1] == plain.metrics["peak_margin_ratio"]
-
-
-class Counting(bt.Policy):
-    """Hold by how many brackets there are, which no margin function tells."""
-
-    scale: Annotated[float, bt.Range(0.0, 10.0)] = 1.0
-
-    def leverage(self, bar: Any, account: Any) -> float:
-        return self.scale * len(account.venue.floors)
-
-
-@pytest.mark.slow  # four brackets are a loop of their own
-def test_a_policy_is_shown_the_table_of_its_bar_in_a_sweep_too():
-    """The loop over lanes is compiled for more brackets than a table may have."""
-    one = [Bracket(0.0, 1e9, 50.0, 0.01)]
-    account = ACCOUNTS["cross"][1]
-    for early, late in ((one, THREE), (THREE, one), (STRICT, THREE)):
-        venue = replace(AFTER, brackets=late, earlier=[Earlier(until=DAY, brackets=early)])
-        sets = {"scale": [0.5, 1.0]}
-        table = bt.sweep(SAMPLE, Counting, sets, venue=venue, account=account).table
-        for _, row in table.iterrows():
-            alone = live(Counting(row["scale"]), account, venue)
-            assert row["final_equity"] == alone.metrics["final_equity"]
-            targets = alone.bars["target"].iloc[[0, -1]].to_list()
-            assert targets == [row["scale"] * len(early), row["scale"] * len(late)]
 
 
 def test_the_leverage_set_at_the_venue_must_be_allowed_by_every_table():

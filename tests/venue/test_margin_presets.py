@@ -1,8 +1,5 @@
 """Presets of margin rules: dated tables, each figure with its status and source."""
 
-import re
-from pathlib import Path
-
 import pytest
 
 import backtest as bt
@@ -115,16 +112,3 @@ BAD = {
 @pytest.mark.parametrize("name", BAD)
 def test_bad_input_is_one_clear_error(name):
     check_refused(*BAD[name])
-
-
-def test_the_code_of_the_page_gives_the_margin_by_hand():
-    page = (Path(__file__).parents[2] / "docs" / "portfolio.md").read_text("utf-8")
-    names = {"bt": bt}
-    _, _, part = page.partition("## Margin of a book of positions")
-    for block in re.findall(r"```python\n(.*?)```", part, re.DOTALL):
-        exec(block, names)  # our own page
-    held, prices = {"BTCUSDT": 1.0, "ETHUSDT": -10.0}, PRICES
-    assert bt.margin.requirement(PLAIN, held, prices, names["FifthOfGross"]()) == 15_000.0
-    rule = names["rule"].override(groups={"BTC": ["BTCUSDT"]})
-    # 12 % of 50,000 and 25 % of 25,000
-    assert bt.margin.requirement(PLAIN, held, prices, rule) == pytest.approx(12_250.0)

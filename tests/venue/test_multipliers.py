@@ -1,12 +1,6 @@
 """Multipliers of initial and of maintenance margin."""
 
-import numpy as np
-import pytest
-
 import backtest as bt
-from tests.agreement import assert_agrees
-from tests.cases import make_case, with_two_multipliers
-from tests.fast_cases import every_nth
 from tests.scenes import INF, NAN, account_of, is_, isolated, play, series, venue_of
 
 
@@ -72,14 +66,3 @@ def test_margin_multiplier_is_both_to_the_bit():
     one = play(*bars, targets=7.0, venue=venue_of(margin_multiplier=x))
     two = play(*bars, targets=7.0, venue=venue_of(initial_multiplier=x, maintenance_multiplier=x))
     assert one.record.values.tobytes() == two.record.values.tobytes()
-
-
-@pytest.mark.parametrize("seed", every_nth(range(60), 4))
-def test_random_cases_equal_the_reference(seed):
-    case = with_two_multipliers(make_case(seed), np.random.default_rng([seed, 2]))
-    assert_agrees(case.whole(), f"with_two_multipliers, {seed}")
-
-
-def test_a_venue_with_multipliers_is_stored_without_loss():
-    venue = venue_of(initial_multiplier=series({0: 1.0, 3: 2.0}), maintenance_multiplier=1.5)
-    assert bt.Venue.from_dict(venue.to_dict()) == venue

@@ -1,18 +1,14 @@
 """Margin of options by hand: a trade at its mark under every preset, scenarios, strategies."""
 
-import itertools
 import json
 import math
 
-import numpy as np
 import pytest
 
 import backtest as bt
 from backtest.base.errors import BacktestError
-from backtest.base.kernels import compile_kernels
-from backtest.venue import option_kernels
 from backtest.venue.margin_presets import list_presets
-from backtest.venue.requirement_rule import MarginRule, make_option_account, pack_holdings
+from backtest.venue.requirement_rule import MarginRule
 from tests.option_books import FREE, SHARES, hold, stock_option
 
 
@@ -134,40 +130,6 @@ def test_futures_hedge_options_of_their_group():
     assert both == pytest.approx(12_000.0)
 
 
-def test_strategies_need_at_most_any_pairing():
-    """The requirement of random books is at most the cheapest of all pairings one by one."""
-    rng = np.random.default_rng(3)
-    for _ in range(60):
-        kind = ("call", "put")[rng.integers(2)]
-        legs = [
-            (float(rng.integers(8, 13) * 10), int(quantity), float(rng.integers(1, 4) * 30))
-            for quantity in (*[-1] * rng.integers(1, 4), *[1] * rng.integers(0, 4))
-        ]
-        options = [stock_option(kind, strike, q, 2.0, 100.0, days) for strike, q, days in legs]
-        found = bt.margin.requirement({}, {}, {}, "reg-t", options=options)
-        assert found <= 100.0 * find_cheapest(kind, legs) + 1e-6
-        assert found >= 0.0
-
-
-def find_cheapest(kind, legs):
-    """Return the least over all pairings of the pairs' losses and the naked shorts."""
-    sign = 1.0 if kind == "call" else -1.0
-    shorts = [leg for leg in legs if leg[1] < 0]
-    longs = [*(leg for leg in legs if leg[1] > 0), *[None] * len(shorts)]
-    return min(
-        sum(find_need(sign, short, long) for short, long in zip(shorts, order, strict=False))
-        for order in set(itertools.permutations(longs, len(shorts)))
-    )
-
-
-def find_need(sign, short, long):
-    strike, _, days = short
-    if long is not None and long[2] >= days:
-        return max(0.0, sign * (long[0] - strike))
-    otm = max(0.0, sign * (strike - 100.0))
-    return 2.0 + max(20.0 - otm, 10.0 if sign > 0 else 0.1 * strike)
-
-
 def test_a_conversion_and_a_reversal_need_a_tenth_of_the_strike():
     """LEAN's figures without options that lock the price: 25 % of the shares."""
     held, prices = {"XYZ": 100.0}, {"XYZ": 110.0}
@@ -193,41 +155,6 @@ def test_calculate_book_counts_options_in_equity_and_moves_them():
     assert (name, down) == ("index BTC", pytest.approx(-21_000 / 51_000))
     assert math.isnan(up)
     assert found.to_dict()["options"][0]["delta"] == 0.5
-
-
-@pytest.mark.slow
-def test_compiled_margins_have_the_bits_of_plain_python():
-    rng = np.random.default_rng(7)
-    grid = bt.margin.scenario_grid([-0.1, 0.0, 0.1], [0.0, 0.5, -0.25], [(1.0, 0.2, 0.5, 500.0)])
-    shocks = bt.margin_preset("derive", ["BTC"]).requirement.options.override(
-        delta_charge=(0.01, 0.1)
-    )
-    rules = [
-        bt.ScenarioMargin(moves=grid, options=shocks, pair_contingency=0.01),
-        bt.Standard(initial=0.15, least=0.1, maintenance=0.075, of_mark=0.075),
-        bt.Strategy(),
-    ]
-    kernels = compile_kernels(option_kernels)
-    for rule in rules * 4:
-        held = [
-            hold(
-                float(rng.integers(-3, 4)),
-                ("call", "put")[rng.integers(2)],
-                float(rng.integers(4, 8) * 10_000),
-                days=float(rng.integers(0, 4) * 20),
-            )
-            for _ in range(12)
-        ]
-        account = make_option_account(held, rule, {})
-        packed = rule.pack({}, underlyings=account.names)
-        plain, compiled = np.zeros(3), np.zeros(3)
-        rest = (packed, pack_holdings([], []), account.options, account.rules, 5_000.0)
-        option_kernels.fill_option_margins(*rest, plain)
-        before = account.rules.scratch.table.copy()
-        kernels.fill_option_table(account.options, account.rules, False, np.zeros(1))
-        kernels.fill_option_margins(*rest, compiled)
-        np.testing.assert_allclose(before, account.rules.scratch.table, rtol=1e-13)
-        np.testing.assert_allclose(plain, compiled, rtol=1e-12)
 
 
 @pytest.mark.parametrize("name", ["derive", "deribit-portfolio", "reg-t", "deribit-standard"])

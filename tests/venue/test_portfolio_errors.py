@@ -104,13 +104,6 @@ def test_values_are_stored_and_read_without_loss(value):
     assert value.override() == value
 
 
-def test_overrides_of_tables_change_the_groups_that_they_name():
-    rule = scenario(moves={"A": ROWS, "*": [0.2]})
-    changed = rule.override({"moves.A": [0.3]})
-    assert changed.moves == scenario(moves={"A": [0.3], "*": [0.2]}).moves
-    assert rule.override(groups={"g": ["B"]}).groups["g"] == ("B",)
-
-
 def test_collateral_keeps_its_market_and_stores_its_hash():
     market = market_of(100.0, 101.0)
     held = coin(prices=market)

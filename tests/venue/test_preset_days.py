@@ -84,20 +84,6 @@ def test_a_manifest_says_which_table_was_used_at_which_bars(tmp_path, start, at,
     assert kept.manifest["margin_tables"] == rows
 
 
-def test_an_override_holds_under_every_margin_table():
-    venue = Venue.preset(*BTC).override(
-        {"fees.taker": 4e-4, "includes_close_fee": True, "margin_multiplier": 1.5}
-    )
-    assert venue.days() == Venue.preset(*BTC).days()
-    for at in ("2021-05-19", "2024-10-24"):
-        day = Venue.preset(*BTC, at=at).override(
-            {"fees.taker": 4e-4, "includes_close_fee": True, "margin_multiplier": 1.5}
-        )
-        moved, pinned = (live(fall(at), each) for each in (venue, day))
-        pd.testing.assert_frame_equal(moved.bars, pinned.bars)
-        assert moved.bars.margin_ratio.iloc[-1] > 0.0
-
-
 @pytest.mark.filterwarnings("ignore::backtest.VenueDateWarning")
 @pytest.mark.parametrize("start", ["2020-01-01", "2024-10-22", "2025-01-01"])
 def test_other_brackets_take_the_place_of_the_tables_of_all_days(start):

@@ -2,7 +2,6 @@
 
 import json
 import math
-from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -11,12 +10,10 @@ import pytest
 import backtest as bt
 from backtest.base.errors import BacktestError
 from backtest.venue import preset_files
-from backtest.venue.imported_tiers import read_tiers, write_venue
 from backtest.venue.venue import InForce, Venue
 from tests.fast_cases import every_nth
 from tests.markets import market_of
 from tests.refusals import check_refused
-from tests.venue import test_vectors as vectors
 
 BTC = ("binance-usdm", "BTCUSDT")
 PUBLISHED = ("binance-usdm", "BTCUSDT", "2024-10-24")
@@ -90,12 +87,6 @@ def test_a_symbol_may_end_with_its_day():
     }  # fmt: skip
 
 
-def test_groups_have_dates_of_their_own():
-    found = {each.group: each for each in preset_files.origins(*BTC, "2021-05-19")}
-    assert found["brackets"].until == "2022-12-29"
-    assert found["fees"].until is None
-
-
 def test_an_override_changes_what_it_names_and_nothing_else():
     venue = Venue.preset(*BTC)
     changed = venue.override({"fees.taker": 4e-4, "margin_multiplier": 2.0}, slippage={"rate": 0.0})
@@ -116,22 +107,6 @@ def test_a_least_notional_does_not_follow_a_contract_into_another_currency():
     }).contract.min_notional == venue.contract.min_notional  # fmt: skip
     given = venue.override(contract={"kind": "inverse", "min_notional": 0.1})
     assert given.contract.min_notional == 0.1
-
-
-def test_an_override_takes_parts_tables_and_series():
-    venue = Venue.preset(*BTC)
-    rows = [{"floor": 0, "cap": "inf", "max_leverage": 20, "maintenance_rate": 0.01}]
-    rates = {"time": ["2021-01-01T00:00:00Z"], "value": [0.05]}
-    changed = venue.override(
-        fees=bt.Fees(taker=1e-3, maker=0.0),
-        brackets=rows,
-        interest_on="loan",
-        borrow_rate=rates,
-        in_force=None,
-    )
-    assert changed.fees == bt.Fees(taker=1e-3, maker=0.0)
-    assert changed.brackets == (bt.Bracket(0.0, math.inf, 20.0, 0.01, 0.0),)
-    assert changed.borrow_rate.tolist() == [0.05]
 
 
 GOOD = """
@@ -219,17 +194,6 @@ def test_bad_input_is_refused(name):
     check_refused(*REFUSED[name])
 
 
-def test_a_file_may_tell_of_a_change_of_the_funding_interval(tmp_path):
-    file = tmp_path / "mine.toml"
-    group = "[[BTCUSDT.funding]]\nsource = 'a'\ninterest = 0.0001\nclamp = 0.0005\nperiod = '8h'\n"
-    tables = (f"{group}date = '{day}'\ninterval = '{interval}'\n"
-              for day, interval in (("2022-01-01", "8h"), ("2023-06-01", "4h")))  # fmt: skip
-    file.write_text(GOOD + "".join(tables))
-    old, new = (bt.funding.terms(str(file), "BTCUSDT", at) for at in ("2023-05-31", "2023-06-01"))
-    assert (old.interval, new.interval) == ("8h", "4h")
-    assert bt.funding.rate_of(new, 0.0012) == pytest.approx(0.5 * bt.funding.rate_of(old, 0.0012))
-
-
 @pytest.mark.parametrize(("text", "name"), [
     ("a@b/mine.toml:BTCUSDT", ("a@b/mine.toml", "BTCUSDT", None)),
     ("a@b/mine.toml:BTCUSDT@2021-05-19", ("a@b/mine.toml", "BTCUSDT", "2021-05-19")),
@@ -239,79 +203,6 @@ def test_a_file_may_tell_of_a_change_of_the_funding_interval(tmp_path):
 ])  # fmt: skip
 def test_a_name_may_have_a_path_and_a_day(text, name):
     assert preset_files.parse_name(text) == name
-
-
-PRESETS = {
-    "binance_usdm": PUBLISHED,
-    "binance_coinm": ("binance-coinm", "BTCUSD_PERP"),
-    "bybit_linear": ("bybit-linear", "BTCUSDT"),
-    "bybit_inverse": ("bybit-inverse", "BTCUSD"),
-    "okx_gate": ("okx", "BTC-USDT-SWAP"),
-    "hyperliquid": ("hyperliquid", "BTC"),
-    "dydx": ("dydx", "BTC-USD"),
-    "regt": ("reg-t", "STOCK"),
-    "composite": BTC,
-}
-"""The preset whose rules a case goes by; brackets of its own are laid over it."""
-
-TABLES = {
-    "binance_usdm.BTCUSDT": PUBLISHED,
-    "binance_usdm.ETHUSDT": ("binance-usdm", "ETHUSDT", "2024-10-24"),
-    "binance_usdm.KSMUSDT": ("binance-usdm", "KSMUSDT", "2024-10-31"),
-    "bybit_linear.BTCUSDT": ("bybit-linear", "BTCUSDT", "2026-09-24"),
-    "hyperliquid.BTC": ("hyperliquid", "BTC"),
-    "hyperliquid.SOL": ("hyperliquid", "SOL"),
-    "hyperliquid.OP_group": ("hyperliquid", "OP"),
-}
-"""The presets that hold a published table; tables of fixtures are imported from a file."""
-
-FREE = {
-    "contract": {"size": 1.0, "lot": 0.0, "min_notional": 0.0},
-    "fees": {"taker": 0.0, "maker": 0.0},
-    "slippage": {"rate": 0.0},
-    "borrow_rate": 0.0,
-    "cash_rate": 0.0,
-}
-
-CASES = [name for name, case in vectors.CASES.items() if case["area"].partition(".")[0] in PRESETS]
-
-
-@pytest.mark.parametrize("name", CASES)
-def test_a_published_case_has_its_answer_through_a_preset(name, monkeypatch, tmp_path):
-    area = vectors.CASES[name]["area"].partition(".")[0]
-
-    def venue_of(**changes: Any) -> Venue:
-        merged = {**FREE, **changes}
-        merged["contract"] = {**FREE["contract"], **changes.get("contract", {})}
-        is_coin_swap = area == "okx_gate" and changes.get("contract", {}).get("kind") == "inverse"
-        if is_coin_swap:  # published without the fee of closing
-            merged["includes_close_fee"] = False
-        return Venue.preset(*PRESETS[area]).override(merged)
-
-    def venue_of_table(table: str) -> Venue:
-        if table in TABLES:
-            return Venue.preset(*TABLES[table])
-        return imported(tmp_path, table)
-
-    monkeypatch.setattr(vectors, "venue_of", venue_of)
-    monkeypatch.setattr(vectors, "venue_of_table", venue_of_table)
-    vectors.test_a_published_case_has_its_published_answer(name)
-
-
-def imported(folder, table: str) -> Venue:
-    """Return a venue whose table was written as freqtrade has it, imported and read back."""
-    rows = vectors.DATA["tables"][table]["rows"]
-    tiers = [
-        {"minNotional": floor, "maxNotional": cap, "maintenanceMarginRate": rate,
-         "maxLeverage": leverage, "maintAmt": amount}
-        for floor, cap, leverage, rate, amount in rows
-    ]  # fmt: skip
-    source = folder / "tiers.json"
-    source.write_text(json.dumps({"X/USDT:USDT": tiers}))
-    brackets = read_tiers(source, "X/USDT:USDT")
-    like = preset_files.PresetName(*BTC, None)
-    file = folder / "mine.json"
-    return write_venue(file, "XUSDT", brackets, date="2022-01-01", source="a fixture", like=like)
 
 
 def test_rules_that_tell_venues_apart_stand_in_their_presets():

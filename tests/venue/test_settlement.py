@@ -95,19 +95,8 @@ def test_the_currency_of_the_markets_never_goes_over_that_of_a_preset(
         run(panel(*names, currency=currency), venue, venue)
 
 
-def test_prices_of_one_dollar_may_be_counted_as_another_where_that_is_said():
-    dollars = bt.Venue.preset("hyperliquid", "BTC")
-    run(panel("BTCUSDT", "ETHUSDT", currency="USDC"), dollars, dollars)
-
-
 def test_every_preset_declares_its_currency_but_a_loan_in_any_stable_coin():
     for each in bt.venue.preset_files.available():
         settles = bt.Venue.preset(each.venue, each.symbol).contract.settles
         said = each.title.partition("settled in ")[2].split(",")[0]
         assert settles == {"a stable coin": None, "XBT": "BTC"}.get(said, said), each.name
-
-
-def test_a_currency_is_kept_in_files_and_left_out_where_there_is_none():
-    assert bt.Contract(settles="BTC").to_dict()["settles"] == "BTC"
-    assert bt.Contract.from_dict(bt.Contract(settles="BTC").to_dict()).settles == "BTC"
-    assert "settles" not in bt.Contract().to_dict()

@@ -1,7 +1,6 @@
 """Venues: derived amounts, equality, what is stored, and the presets."""
 
 import copy
-import json
 import pickle
 import tomllib
 from math import inf
@@ -9,8 +8,6 @@ from math import inf
 import numpy as np
 import pandas as pd
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
 
 from backtest.venue.venue import (
     Bracket,
@@ -21,7 +18,7 @@ from backtest.venue.venue import (
     Venue,
     derive_amounts,
 )
-from tests.venue.published_tables import BTCUSDT, by_day, liquidation, make_brackets, make_venue
+from tests.venue.published_tables import BTCUSDT, by_day, make_brackets, make_venue
 
 # Bybit BTCUSDT, the first six of its risk limits and their published deductions.
 BYBIT = [
@@ -43,23 +40,6 @@ def test_published_amounts_are_derived_to_the_last_digit() -> None:
     for table in (BTCUSDT, BYBIT):
         rows = [Bracket(*row[:4]) for row in table]
         assert derive_amounts(rows) == [row[4] for row in table]
-
-
-def test_the_requirement_is_continuous_where_brackets_meet() -> None:
-    table = make_venue().brackets
-    floors, rates, amounts = (
-        np.array([getattr(row, name) for row in table])
-        for name in ("floor", "maintenance_rate", "amount")
-    )
-    below = rates[:-1] * floors[1:] - amounts[:-1]
-    above = rates[1:] * floors[1:] - amounts[1:]
-    np.testing.assert_allclose(below, above, rtol=1e-15)
-
-
-def test_a_maker_rebate_a_step_by_bracket_and_a_leap_year_are_allowed() -> None:
-    assert Fees(taker=5e-4, maker=-1e-4).maker == -1e-4
-    assert liquidation(mode="partial", step="bracket", full_below=100).step == "bracket"
-    assert make_venue(day_count=365.25, call_grace=0, interest_on="loan", short_rate=0.1)
 
 
 def test_whole_numbers_and_numpy_numbers_settle_as_floats() -> None:
@@ -94,74 +74,6 @@ def test_venues_are_equal_and_hash_alike_by_content() -> None:
     assert series == same
     assert hash(series) == hash(same)
     assert len({make_venue(), make_venue(), series, same, later}) == 3
-
-
-@st.composite
-def series(draw: st.DrawFn, low: float, high: float) -> pd.Series:
-    """Draw a series at distinct times, to the nanosecond."""
-    times = sorted(draw(st.sets(st.integers(0, 2_000_000_000 * 10**9), min_size=1, max_size=4)))
-    values = [draw(st.floats(low, high)) for _ in times]
-    return pd.Series(values, index=pd.DatetimeIndex(pd.to_datetime(times, utc=True)))
-
-
-@st.composite
-def tables(draw: st.DrawFn) -> list[Bracket]:
-    """Draw a sound table of brackets."""
-    rates = sorted(draw(st.sets(st.floats(1e-4, 0.9), min_size=1, max_size=6)))
-    caps = sorted(draw(st.sets(st.floats(1, 1e12), min_size=len(rates), max_size=len(rates))))
-    caps[-1] = draw(st.sampled_from([caps[-1], inf]))
-    share = draw(st.floats(0.1, 1.0))
-    floors = [0.0, *caps[:-1]]
-    return [
-        Bracket(floor, cap, share / (rate + 0.01), rate)
-        for floor, cap, rate in zip(floors, caps, rates, strict=True)
-    ]
-
-
-@st.composite
-def venues(draw: st.DrawFn) -> Venue:
-    """Draw a sound venue."""
-    small = st.floats(0, 0.01)
-    mode = draw(st.sampled_from(["close", "takeover", "partial"]))
-    interest_on = draw(st.sampled_from(["balance", "loan"]))
-    annual = st.floats(-1, 10) | series(-1, 10)
-    return Venue(
-        contract=Contract(
-            kind=draw(st.sampled_from(["linear", "inverse"])),
-            size=draw(st.floats(1e-6, 1e6)),
-            lot=draw(small),
-        ),
-        brackets=draw(tables()),
-        fees=Fees(taker=draw(small), maker=draw(st.floats(-0.01, 0.01)), maker_share=draw(small)),
-        slippage=Slippage(rate=draw(small), max_participation=draw(st.none() | st.floats(0.1, 1))),
-        liquidation=Liquidation(
-            mode=mode,
-            fee=draw(small),
-            slippage=draw(small),
-            step=draw(st.just("bracket") | st.floats(0.1, 1)),
-            full_below=draw(st.floats(0, 1e5)) if mode == "partial" else 0.0,
-        ),
-        interest_on=interest_on,
-        borrow_rate=draw(annual),
-        cash_rate=draw(annual),
-        short_rate=draw(annual) if interest_on == "loan" else 0.0,
-        day_count=draw(st.floats(360, 366)),
-        includes_close_fee=draw(st.booleans()),
-        margin_multiplier=draw(st.floats(0.1, 5) | series(0.1, 5)),
-        call_grace=draw(st.none() | st.integers(0, 10)),
-    )
-
-
-@pytest.mark.slow
-@settings(max_examples=60)
-@given(venues())
-def test_any_venue_goes_to_text_and_to_data_and_back(venue: Venue) -> None:
-    assert repr(venue).startswith("<Venue of no preset: ")
-    assert Venue.from_dict(venue.to_dict()) == venue
-    stored = json.dumps(venue.to_dict(), allow_nan=False)
-    read = Venue.from_dict(json.loads(stored))
-    assert read == venue
-    assert hash(read) == hash(venue)
 
 
 def test_stored_data_can_be_read_from_toml_with_its_own_times_and_infinity() -> None:
