@@ -1,6 +1,8 @@
 """What results say of options, on four accounts worked by hand."""
 
-import importlib
+import functools
+import math
+from typing import Annotated
 
 import numpy as np
 import pandas as pd
@@ -22,15 +24,91 @@ COSTS = ["fees", "slippage", "impact", "funding", "interest", "liquidation_loss"
 pytestmark = pytest.mark.slow
 
 
-@pytest.fixture(scope="module")
-def examples():
-    """Run the accounts, in plain Python."""
-    return importlib.import_module("tests.account.worked_options")
+def make_market(prices):
+    """Return hourly bars from one price to the next."""
+    time = pd.date_range("2023-01-01 12:00", periods=len(prices) - 1, freq="1h", tz="UTC")
+    bars = pd.DataFrame({"open": prices[:-1], "close": prices[1:], "volume": 0.0}, index=time)
+    ends = bars[["open", "close"]]
+    return bt.Market.from_frames(bars.assign(high=ends.max(axis=1), low=ends.min(axis=1)))
 
 
-def test_a_strangle_fails_where_marks_and_margin_take_the_balance(examples):
+class Buy(bt.Policy):
+    """Buy a leverage of futures at the first close, and leave it alone."""
+
+    level: Annotated[float, bt.Range(0, 20, "turns")] = 0.0
+
+    def leverage(self, bar, account):
+        return self.level if account.days < 0.05 else math.nan
+
+
+def live(prices, options, contracts, level, capital, rule, maintenance, **costs):
+    """Return the run of an account that trades options after the first bar."""
+    market, surfaces = make_market(prices), bt.Surfaces.fit(bt.Chain.sample())
+    markets = bt.Markets({"BTC": market, **options}, surfaces={"BTC": surfaces}, currency="USDT")
+    venue = bt.Venue.simple(
+        taker=0,
+        slippage=0,
+        maintenance_rate=maintenance,
+        max_leverage=1 / maintenance,
+        liquidation_fee=0,
+    ).override(option_costs=bt.OptionCosts(**costs))
+    return bt.run(
+        markets,
+        Buy(level),
+        venue=venue,
+        account=bt.Account(capital=capital, requirement=rule),
+        option_quantities=pd.DataFrame(contracts, index=market.times[:1]),
+    )
+
+
+FREE = {"fee": 0, "fee_cap": 1, "delivery_fee": 0, "delivery_cap": 1, "tick": 0, "spread": 0}
+PAID = {
+    "fee": 0.0003,
+    "fee_cap": 0.125,
+    "delivery_fee": 0.00015,
+    "delivery_cap": 0.125,
+    "tick": 5,
+    "spread": 0.01,
+}
+STANDARD = bt.Standard(initial=0.15, least=0.1, maintenance=0.075)
+NET = bt.ScenarioMargin(
+    moves=bt.margin.scenario_grid([-0.15, -0.075, 0, 0.075, 0.15], [0.3, 0.0, -0.3]),
+    options=bt.OptionShocks(),
+)
+
+
+def make_option(kind, strike, day):
+    return bt.Option(kind=kind, strike=strike, expiry=f"2023-01-{day} 12:00", underlying="BTC")
+
+
+FALL = np.linspace(100_000, 60_000, 161)  # 250 down in an hour
+RISE = np.concatenate((np.full(2, 1e5), np.linspace(1e5, 1.4e5, 119), [1.4e5]))
+DIP = np.concatenate((
+    np.full(2, 1e5), np.linspace(100_000, 65_000, 101), np.linspace(65_000, 90_000, 18), [90_000],
+))  # fmt: skip
+BOTH = {"put": make_option("put", 80_000, 31), "call": make_option("call", 120_000, 31)}
+CALL = {"call": make_option("call", 105_000, "06")}
+PUT = {"put": make_option("put", 95_000, "06")}
+RUNS = {
+    "strangle": (FALL, BOTH, {"put": -1.0, "call": -1.0}, 0.0, 25_000, STANDARD, 0.05, PAID),
+    "covered": (RISE, CALL, {"call": -1.0}, 2.0, 50_000, "reg-t", 0.25, FREE),
+    "naked": (RISE, CALL, {"call": -1.0}, 0.0, 50_000, "reg-t", 0.25, FREE),
+    "lost": (DIP, PUT, {"put": 1.0}, 5.0, 20_000, STANDARD, 0.05, FREE),
+    "saved": (DIP, PUT, {"put": 1.0}, 5.0, 20_000, NET, 0.05, FREE),
+}
+"""Four accounts that trade options after the first bar, the last with two rules."""
+
+
+@functools.cache
+def example(name):
+    """Return the run of an account, in plain Python."""
+    *given, costs = RUNS[name]
+    return live(*given, **costs)
+
+
+def test_a_strangle_fails_where_marks_and_margin_take_the_balance():
     """0.15 S and the marks of put and call reach the balance at S = 62,950."""
-    result = examples.strangle
+    result = example("strangle")
     first = result.bars.iloc[1]
     marks = result.positions[result.positions["time"] == result.bars.index[1]].set_index(
         "instrument"
@@ -60,30 +138,30 @@ def read_premium(result):
     return result.fills.loc[result.fills["instrument"] != "BTC", "price"].iloc[0]
 
 
-def test_a_covered_call_gives_the_strike_and_the_premium(examples):
+def test_a_covered_call_gives_the_strike_and_the_premium():
     """50,000 + 601.48 + 40,000 - 35,000; alone the call fails where its mark + S / 5 is M."""
-    premium = read_premium(examples.covered)
-    assert examples.covered.metrics["final_equity"] == pytest.approx(55_000 + premium, abs=1e-9)
-    row = examples.covered.bars.loc["2023-01-03 04:00"]
+    premium = read_premium(example("covered"))
+    assert example("covered").metrics["final_equity"] == pytest.approx(55_000 + premium, abs=1e-9)
+    row = example("covered").bars.loc["2023-01-03 04:00"]
     assert row["requirement"] == pytest.approx(0.25 * row["close"] + row["close"] - 105_000)
-    (hit,) = examples.naked.events.loc[examples.naked.events["kind"] == "liquidation", "price"]
+    (hit,) = example("naked").events.loc[example("naked").events["kind"] == "liquidation", "price"]
     spot = (50_000 + premium - hit) / 0.2
     assert spot == pytest.approx(129_644.9, abs=0.1)
     assert hit > spot - 105_000
-    found = [premium, examples.covered.metrics["final_equity"], hit, 0.2 * spot]
+    found = [premium, example("covered").metrics["final_equity"], hit, 0.2 * spot]
     assert [round(each, 2) for each in found] == [601.48, 55_601.48, 24_672.50, 25_928.98]
 
 
-def test_a_put_saves_the_account_only_where_it_counts(examples):
+def test_a_put_saves_the_account_only_where_it_counts():
     """Truth 6: M = 20,000 - premium - (100,000 - S) alone fails at R = S / 20."""
-    premium = read_premium(examples.lost)
-    (hit,) = examples.lost.events.loc[examples.lost.events["kind"] == "liquidation", "price"]
+    premium = read_premium(example("lost"))
+    (hit,) = example("lost").events.loc[example("lost").events["kind"] == "liquidation", "price"]
     assert hit == pytest.approx((80_000 + premium) / 0.95, rel=1e-12)
-    assert examples.lost.metrics["final_equity"] == pytest.approx(0.05 * hit + 5_000, rel=1e-12)
-    assert examples.saved.metrics["liquidations"] == 0.0
-    assert examples.saved.metrics["final_equity"] == pytest.approx(15_000 - premium, rel=1e-12)
-    assert examples.saved.events["kind"].eq("expiry").sum() == 1
-    certain, bars = 15_000 - premium, examples.saved.bars
+    assert example("lost").metrics["final_equity"] == pytest.approx(0.05 * hit + 5_000, rel=1e-12)
+    assert example("saved").metrics["liquidations"] == 0.0
+    assert example("saved").metrics["final_equity"] == pytest.approx(15_000 - premium, rel=1e-12)
+    assert example("saved").events["kind"].eq("expiry").sum() == 1
+    certain, bars = 15_000 - premium, example("saved").bars
     assert bars["requirement"].max() == pytest.approx(0.15 * 90_000)
     assert certain > 13_500
     assert (bars["backing"] > bars["requirement"]).all()
@@ -91,9 +169,9 @@ def test_a_put_saves_the_account_only_where_it_counts(examples):
 
 
 @pytest.mark.parametrize("name", ["strangle", "covered", "naked", "lost", "saved"])
-def test_all_money_adds_up(examples, name):
+def test_all_money_adds_up(name):
     """Explained parts to price profits, positions and trades to the change of equity."""
-    result = getattr(examples, name)
+    result = example(name)
     explained = result.explained()
     np.testing.assert_allclose(explained[list(EXPLAINED)].sum(axis=1), explained["price_pnl"])
     assert result.metrics["unexplained_share"] < 0.02
@@ -111,9 +189,9 @@ def test_all_money_adds_up(examples, name):
     )
 
 
-def test_a_saved_result_reads_back_with_its_options(examples, tmp_path):
+def test_a_saved_result_reads_back_with_its_options(tmp_path):
     """Tables, measures and the page are those of the run."""
-    result = examples.strangle
+    result = example("strangle")
     loaded = bt.Result.load(result.save(tmp_path))
     for table in ("positions", "greeks", "events", "bars", "fills"):
         pd.testing.assert_frame_equal(getattr(loaded, table), getattr(result, table))
@@ -122,11 +200,11 @@ def test_a_saved_result_reads_back_with_its_options(examples, tmp_path):
     assert loaded.summary() == result.summary()
 
 
-def test_stress_moves_price_and_volatility(examples):
+def test_stress_moves_price_and_volatility():
     """In one bar without a move, a put at 1.5 times its volatility gains its price difference."""
-    result = examples.live(
-        np.full(12, 100_000.0), examples.put, {"put": 1.0}, 0.0, 20_000, examples.net, 0.05,
-        **examples.free,
+    result = live(
+        np.full(12, 100_000.0), PUT, {"put": 1.0}, 0.0, 20_000, NET, 0.05,
+        **FREE,
     )  # fmt: skip
     ladder = {"price": [-0.2, 0.0], "implied_volatility": [0.0, 0.5]}
     losses = bt.stress(result, bt.Scenario("still"), ladder=ladder).ladder["loss"]
@@ -137,11 +215,11 @@ def test_stress_moves_price_and_volatility(examples):
     assert losses[-0.2, 0.5] < losses[-0.2, 0.0] < losses[0.0, 0.0]
 
 
-def test_options_are_refused_where_nothing_values_them(examples):
-    result = examples.saved
+def test_options_are_refused_where_nothing_values_them():
+    result = example("saved")
     markets, venue, account = result.markets, result.venue, result.account
     for call in (
         lambda: bt.replay(markets, result.fills, venue=venue, account=account),
-        lambda: bt.decide(examples.Buy(), markets, venue=venue, account=account, state=result),
+        lambda: bt.decide(Buy(), markets, venue=venue, account=account, state=result),
     ):
         check_refused(call, "cannot hold options, got 'put'")

@@ -174,7 +174,7 @@ ROWS: dict[str, tuple[Any, bt.Venue, dict[str, Any], dict[str, Any]]] = {
         SIZES | draw(12, venue__fees__taker=(4e-4, 1e-3), account__capital=(1e3, 1e5)),
     ),
     "a dear closing fee": (
-        Scaled, BINANCE.override(includes_close_fee=True), {},
+        Scaled, LEAN.override(includes_close_fee=True), {},
         draw(6, venue__fees__taker=(0.0, 0.003), scale=(1.0, 8.0)),
     ),
     "coins, partial liquidations": (
