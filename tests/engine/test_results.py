@@ -13,7 +13,6 @@ import pytest
 import backtest as bt
 from backtest.base.errors import ParameterError
 from backtest.base.units import format_span
-from backtest.engine import run_record
 from backtest.engine.run_record import (
     index_traded,
     measure_holding,
@@ -68,9 +67,6 @@ def test_a_cross_position_uses_the_margin_of_its_bracket():
     assert column(result, "position_leverage") == is_([0, 10, 10, 20])
     assert column(result, "unrealized_pnl") == is_([0, 0, 300, 10 * 1300 / 110])
     assert column(result, "realized_pnl") == is_([0, 0, 0, 10 * sold])
-    metrics = result.metrics
-    assert metrics["mean_margin_used"] == is_((0.3 + 330 / 1300 + 0.05) / 4)
-    assert metrics["peak_margin_used"] == is_(0.3)
 
 
 def test_the_multiplier_and_the_setting_change_the_initial_margin():
@@ -140,9 +136,7 @@ def test_carry_is_what_funding_interest_and_fees_cost():
                   venue=venue_of(fees={"taker": 0.001, "maker": 0.0}))  # fmt: skip
     years = 10 / HOURS
     metrics = result.metrics
-    assert metrics["carry_decay"] == is_((2 / 1000 + 4 / 998) / years)
-    assert metrics["volatility_drag"] == is_(0.0)
-    assert metrics["leverage_decay"] == is_(metrics["carry_decay"])
+    assert metrics["leverage_decay"] == is_((2 / 1000 + 4 / 998) / years)
 
 
 def test_interest_is_carry_and_deposits_are_in_its_base():
@@ -155,10 +149,10 @@ def test_interest_is_carry_and_deposits_are_in_its_base():
     rest = owed / 8760
     assert result.bars["interest"].tolist() == is_([0, 0, owed, rest])
     expected = owed / 1000 + rest / (1000 - owed + 1000)
-    assert result.metrics["carry_decay"] == is_(expected / (4 / HOURS), 1e-9)
+    assert result.metrics["leverage_decay"] == is_(expected / (4 / HOURS), 1e-9)
 
 
-def test_the_margin_table_of_each_day_decides_in_every_piece(monkeypatch):
+def test_the_margin_table_of_each_day_decides():
     index = pd.date_range("2024-10-22", periods=96, freq="h", tz="UTC", unit="ns")
     prices = pd.DataFrame(60_000.0, index=index, columns=["open", "high", "low", "close"])
     market = bt.Market.from_frames(prices.assign(volume=1e9), instrument="BTCUSDT")
@@ -168,8 +162,6 @@ def test_the_margin_table_of_each_day_decides_in_every_piece(monkeypatch):
     # 5 million at 1x: 15x in the table of 2022-12-29, 50x in that of 2024-10-24
     assert shares[1:48] == pytest.approx(1 / 15, rel=1e-3)
     assert shares[48:] == pytest.approx(1 / 50, rel=1e-3)
-    monkeypatch.setattr(run_record, "PIECE", 7)
-    assert replace(result).metrics["mean_margin_used"] == is_(float(np.mean(shares)))
 
 
 # ------------------------------------------------------------------ coins at the marks of a market
