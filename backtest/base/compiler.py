@@ -34,18 +34,22 @@ from backtest.base.rule_passes import RuleCompiler
 class KeptCode(FunctionCache):
     """numba's files of a function: damaged ones are compiled again, by one process at a time."""
 
-    def __init__(self, function: Callable[..., Any]) -> None:
+    def __init__(self, function: Callable[..., Any], prepare: Callable[[], Any]) -> None:
         super().__init__(function)  # type: ignore[no-untyped-call] # numba's
         self.place = Path(self._cache_path) / self._impl.filename_base
+        self.prepare = prepare
 
     def load_overload(self, sig: Any, target_context: Any) -> Any:
+        found = None
         try:
-            return super().load_overload(sig, target_context)  # type: ignore[no-untyped-call]
+            found = super().load_overload(sig, target_context)  # type: ignore[no-untyped-call]
         except Exception:  # damaged bytes may raise any error
             warn_of_damage(self.place)
             for path in self.place.parent.glob(f"{self.place.name}.*nb?"):
                 path.unlink(missing_ok=True)
-            return None
+        if found is None:
+            self.prepare()
+        return found
 
     def save_overload(self, sig: Any, data: Any) -> None:
         with contextlib.suppress(OSError):
@@ -65,9 +69,20 @@ def widen(kind: Any) -> Any:
     return unliteral(kind)  # type: ignore[no-untyped-call] # numba's
 
 
-def jit(function: Callable[..., Any], *, cache: bool, **options: Any) -> Any:
+def do_nothing() -> None:
+    pass
+
+
+def jit(
+    function: Callable[..., Any],
+    *,
+    cache: bool,
+    prepare: Callable[[], Any] = do_nothing,
+    **options: Any,
+) -> Any:
+    """Return a function compiled by numba; ``prepare`` gives it its globals if it is not kept."""
     compiled: Any = numba.njit(pipeline_class=RuleCompiler, **options)(function)
-    kept = KeptCode(function) if cache else None
+    kept = KeptCode(function, prepare) if cache else None
     if kept is not None:
         compiled._cache = kept
     find, compile_for = compiled.get_call_template, compiled.compile
@@ -85,13 +100,22 @@ def jit(function: Callable[..., Any], *, cache: bool, **options: Any) -> Any:
     return compiled
 
 
-def cfunc(signature: Any, function: Callable[..., Any], *, cache: bool, **options: Any) -> Any:
+def cfunc(
+    signature: Any,
+    function: Callable[..., Any],
+    *,
+    cache: bool,
+    prepare: Callable[[], Any] = do_nothing,
+    **options: Any,
+) -> Any:
     kinds = normalize_signature(signature)  # type: ignore[no-untyped-call] # numba's
     passes: Any = RuleCompiler
     compiled: Any = CFunc(function, kinds, locals={}, options=options, pipeline_class=passes)
-    kept = KeptCode(function) if cache else None
+    kept = KeptCode(function, prepare) if cache else None
     if kept is not None:
         compiled._cache = kept
+    else:
+        prepare()
     with count_as_compiling(), kept.held() if kept else contextlib.nullcontext():
         compiled.compile()
     return compiled

@@ -245,9 +245,15 @@ def compile_at_address(
 ) -> Any:
     if recipe.is_complete and recipe.name in _addressed:
         return _addressed[recipe.name]
-    module = import_part(recipe, folder, {**compile_core(), **names})
+    module = import_part(recipe, folder, names)
     options: dict[str, Any] = {"error_model": "numpy", "cache": recipe.is_complete}
     options |= {} if has_counts else {"_nrt": False}
+
+    def prepare() -> None:
+        own = dict(vars(module))
+        vars(module).update(compile_core() | own)
+
+    options["prepare"] = prepare
     _addressed[recipe.name] = cfunc(signature, module.decide, **options)  # keeps the address valid
     return _addressed[recipe.name]
 
@@ -381,19 +387,47 @@ def return_always(value: Any) -> Callable[..., Any]:
 
 
 @functools.cache
-def compile_general_rules(*, has_parts: bool) -> dict[str, Any]:
+def find_entry(name: str, *, has_parts: bool) -> Any:
+    """Return a kernel that is called from Python; what it calls is made if it is not kept."""
+    for write in (write_pick, write_tuples, write_ask):
+        write({})  # kept code names the modules that are written for it
+    module = next(each for each in (loop, closes) if hasattr(each, name))
+    space = find_space(module, has_parts)
+    path = write_module(module, has_parts)
+    twin = make_twin(getattr(module, name), space, path)
+    options = {**OPTIONS, "nogil": True}
+    return jit(twin, prepare=lambda: compile_general_rules(has_parts=has_parts), **options)
+
+
+SPACES: dict[tuple[str, bool], dict[str, Any]] = {}
+"""The globals of compiled modules, by whether the account may hold options."""
+
+
+def find_space(module: types.ModuleType, has_parts: bool) -> dict[str, Any]:
+    return SPACES.setdefault((module.__name__, has_parts), {"__name__": module.__name__})
+
+
+def write_module(module: types.ModuleType, has_parts: bool) -> Path:
     folder = find_general_folder() / ("all" if has_parts else "usual")
+    text = Path(str(module.__file__)).read_text()
+    return cache_folder.write_once(folder / f"{module.__name__}.py", text)
+
+
+@functools.cache
+def compile_general_rules(*, has_parts: bool) -> dict[str, Any]:
     modules = (*CORE, *MODULES)
     twins: dict[int, Any] = {}
     spaces: dict[str, dict[str, Any]] = {}
     for module in modules:
-        spaces[module.__name__] = dict(vars(module))
-        text = Path(str(module.__file__)).read_text()
-        path = cache_folder.write_once(folder / f"{module.__name__}.py", text)
+        space = find_space(module, has_parts)
+        space |= vars(module)
+        spaces[module.__name__] = space
+        path = write_module(module, has_parts)
         for name, own in find_own_functions(module, PUBLIC_NAMES):
             options = {**INNER, "cache": False, "forceinline": name in INLINED}
             if name in ENTRIES:
-                options = {**OPTIONS, "nogil": True}
+                twins[id(own)] = find_entry(name, has_parts=has_parts)
+                continue
             twin: Any = make_twin(own, spaces[module.__name__], path)
             if not has_parts and name in WITHOUT_OPTIONS:
                 twin, options["forceinline"] = return_always(WITHOUT_OPTIONS[name]), True
@@ -410,7 +444,7 @@ def compile_general_rules(*, has_parts: bool) -> dict[str, Any]:
     twins[id(requirement.count_brackets)] = jit(count_all_brackets, **inner, forceinline=True)
     twins[id(records.pick_instrument)] = jit(write_pick(names), **inner, forceinline=True)
     names["pick_instrument"] = twins[id(records.pick_instrument)]
-    inner_text = jit(load_function(NO_TUPLES, "write_tuple", names), **inner, forceinline=True)
+    inner_text = jit(write_tuples(names), **inner, forceinline=True)
     twins[id(records.write_tuple)] = inner_text
     twins[id(loop.ask)] = jit(write_ask(names), **inner, forceinline=True)
     twins[id(portfolio_kernels.ask_own)] = jit(return_always(0.0), **inner, forceinline=True)
@@ -422,7 +456,7 @@ def compile_general_rules(*, has_parts: bool) -> dict[str, Any]:
 
 def find_general_loop(terms: Terms) -> Any:
     with LOCK:
-        return compile_general_rules(has_parts=terms.instruments is not None)["simulate_batch"]
+        return find_entry("simulate_batch", has_parts=terms.instruments is not None)
 
 
 def simulate_compiled(terms: Terms, *given: Any) -> Any:
@@ -439,9 +473,9 @@ def simulate_held(terms: Terms, *given: Any) -> Any:
 def fill_compiled(bar: AccountBar, *given: Any) -> Any:
     bar = bar._replace(terms=pack_terms(bar.terms))
     with LOCK:
-        rules = compile_general_rules(has_parts=bar.terms.instruments is not None)
+        fill = find_entry("fill_closes", has_parts=bar.terms.instruments is not None)
     with hold_signals():
-        return rules["fill_closes"](bar, *given)
+        return fill(bar, *given)
 
 
 def write_pick(names: Mapping[str, Any]) -> Callable[..., Any]:
@@ -470,7 +504,8 @@ def write_pick(names: Mapping[str, Any]) -> Callable[..., Any]:
     return load_function(text, "pick_instrument", names)
 
 
-NO_TUPLES = "def write_tuple(terms, i):\n    return None\n"
+def write_tuples(names: Mapping[str, Any]) -> Callable[..., Any]:
+    return load_function("def write_tuple(terms, i):\n    return None\n", "write_tuple", names)
 
 
 def load_function(text: str, name: str, names: Mapping[str, Any]) -> Callable[..., Any]:
