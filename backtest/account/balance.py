@@ -4,17 +4,12 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from backtest.account import records as r
 from backtest.account.account_records import Balances
 from backtest.account.ledger import log_trade
 from backtest.account.options import count_options, has_short_option, holds_options, is_walking
 from backtest.account.position import mark_position
 from backtest.account.records import (
-    CASH,
-    COLLATERAL_PNL,
-    CONVERSION,
-    CONVERTED,
-    PRICE_PNL,
-    STOPS,
     AccountBar,
     AccountState,
     Terms,
@@ -105,7 +100,7 @@ def has_collateral_to_sell(state: AccountState) -> bool:
 
 
 def compute_balance(terms: Terms, state: AccountState) -> float:
-    balance = state.wallet[CASH]
+    balance = state.wallet[r.CASH]
     for i in range(len(state.margin)):
         if is_held(state, i) and not is_isolated(terms, i) and not is_spot(terms, i):
             balance += state.held.quantities[i] * state.held.entries[i]
@@ -124,7 +119,7 @@ def compute_isolated(terms: Terms, state: AccountState) -> float:
 
 
 def compute_pool(terms: Terms, state: AccountState) -> float:
-    backing = compute_portfolio_backing(terms.rules, state.held, state.wallet[CASH])
+    backing = compute_portfolio_backing(terms.rules, state.held, state.wallet[r.CASH])
     return backing + compute_counted(terms, state) if holds_options(state) else backing
 
 
@@ -133,7 +128,7 @@ def compute_counted(terms: Terms, state: AccountState) -> float:
 
 
 def compute_whole_pool(terms: Terms, state: AccountState) -> float:
-    backing = compute_full_backing(terms.rules, state.held, state.wallet[CASH])
+    backing = compute_full_backing(terms.rules, state.held, state.wallet[r.CASH])
     return backing + compute_counted(terms, state) if holds_options(state) else backing
 
 
@@ -157,7 +152,7 @@ def compute_with_options(terms: Terms, state: AccountState, is_initial: bool) ->
 
 
 def compute_account_equity(terms: Terms, state: AccountState) -> float:
-    equity = state.wallet[CASH]
+    equity = state.wallet[r.CASH]
     for i in range(len(state.margin)):
         if is_held(state, i) and not is_isolated(terms, i):
             equity += state.held.quantities[i] * state.held.values[i]
@@ -177,7 +172,7 @@ def is_pool_short(terms: Terms, state: AccountState) -> bool:
     if count_cross(terms, state) == 0:
         return False
     if not holds_options(state):
-        return is_short(terms.rules, state.held, state.wallet[CASH])
+        return is_short(terms.rules, state.held, state.wallet[r.CASH])
     return compute_caution(terms, state) <= 0.0
 
 
@@ -198,16 +193,16 @@ def compute_caution(terms: Terms, state: AccountState) -> float:
 def pick_balances(terms: Terms, state: AccountState, i: int) -> Balances:
     if is_isolated(terms, i):
         return Balances(max(compute_balance(terms, state), 0.0), (pick_position(state, i),))
-    return Balances(state.wallet[CASH], (pick_position(state, i),))
+    return Balances(state.wallet[r.CASH], (pick_position(state, i),))
 
 
 def put_balances(
     terms: Terms, state: AccountState, i: int, before: Balances, after: Balances
 ) -> None:
     if is_isolated(terms, i):
-        state.wallet[CASH] += after.cash - before.cash
+        state.wallet[r.CASH] += after.cash - before.cash
     else:
-        state.wallet[CASH] = after.cash
+        state.wallet[r.CASH] = after.cash
     put_position(state, i, after.positions[0])
 
 
@@ -222,7 +217,7 @@ def enter_fill(
     row = bar.log.written[0]
     log_trade(as_log(bar.log), t, kind, done)
     enter_trade(bar.ledger, i, done)
-    bar.ledger[STOPS, i] += stops
+    bar.ledger[r.STOPS, i] += stops
     enter_step(bar, i, row, before, done.balances)
 
 
@@ -234,7 +229,7 @@ def is_under_limit(terms: Terms, state: AccountState, equity: float) -> bool:
 def mark_to_ledger(state: AccountState, i: int, value: float, ledger: FloatArray) -> None:
     marked, pnl = mark_position(pick_position(state, i), value)
     put_position(state, i, marked)
-    ledger[PRICE_PNL, i] += pnl
+    ledger[r.PRICE_PNL, i] += pnl
 
 
 # ------------------------------------------------------------------------------ the collateral
@@ -245,7 +240,7 @@ def mark_collateral(state: AccountState, prices: FloatArray, ledger: FloatArray)
     for c in range(len(prices)):
         if state.held.amounts[c] != 0.0:
             pnl = state.held.amounts[c] * (prices[c] - state.priced[c])
-            ledger[COLLATERAL_PNL, last] += pnl
+            ledger[r.COLLATERAL_PNL, last] += pnl
         state.priced[c] = prices[c]
 
 
@@ -277,15 +272,15 @@ def sell_collateral(bar: AccountBar, t: int, missing: float) -> None:
                 sold = missing / kept
             missing -= sold * kept
         last = ledger.shape[1] - 1
-        ledger[COLLATERAL_PNL, last] += sold * (price - state.priced[c])
-        ledger[CONVERSION, last] += sold * (price - kept)
+        ledger[r.COLLATERAL_PNL, last] += sold * (price - state.priced[c])
+        ledger[r.CONVERSION, last] += sold * (price - kept)
         state.held.amounts[c] = amount - sold
-        state.wallet[CASH] += sold * kept
+        state.wallet[r.CASH] += sold * kept
         note(
             bar.log,
             t,
             len(state.margin) + c,
-            CONVERTED,
+            r.CONVERTED,
             kept,
             -sold,
             sold * kept,

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from typing import TYPE_CHECKING
 
+from backtest.account import records as r
 from backtest.account.account_records import Watch
 from backtest.account.balance import (
     compute_account_equity,
@@ -53,38 +54,6 @@ from backtest.account.price_walk import (
     walk,
 )
 from backtest.account.records import (
-    ASSETS_SO_FAR,
-    AT_OPEN,
-    CALLS_FAILED,
-    CALLS_MET,
-    CASH,
-    COLLATERAL_PNL,
-    CONVERSION,
-    CONVERTED_SO_FAR,
-    DELISTED,
-    EARLY,
-    EQUITY,
-    FLAGS,
-    FLOW_NEXT,
-    FLOWS,
-    FUNDING_NEXT,
-    INCREASE,
-    IS_CONVERTING,
-    IS_RUINED,
-    KEPT,
-    LATE,
-    LEFT,
-    PAID_IN,
-    PEAK,
-    POOL_FAILED,
-    PRICE_PNL,
-    REDUCE,
-    RESERVE,
-    RESTING,
-    SCALE,
-    SINCE_POOL,
-    TOP_UP,
-    UNIT,
     AccountBar,
     AccountState,
     MarketBar,
@@ -110,11 +79,11 @@ if TYPE_CHECKING:
     from backtest.base import FloatArray
 
 
-HAS_ORDER_FEE, HAS_EXITS = FLAGS.index("has_order_fee"), FLAGS.index("has_exits")
+HAS_ORDER_FEE, HAS_EXITS = r.FLAGS.index("has_order_fee"), r.FLAGS.index("has_exits")
 
 
 def may_use_fast_path(terms: Terms, feed: MarketFeed, state: AccountState) -> bool:
-    found = not terms.has_interest and terms.margin_call == 0.0 and terms.fill == AT_OPEN
+    found = not terms.has_interest and terms.margin_call == 0.0 and terms.fill == r.AT_OPEN
     found = found and len(state.held.amounts) == 0 and not terms.has_time_stop
     found = found and len(state.options.targets) == 0
     found = found and len(feed.multiplier) == 1 and len(feed.initial) == 1
@@ -151,7 +120,7 @@ def is_event_due(feed: MarketFeed, state: AccountState, t: int) -> bool:
     for i in range(len(state.margin)):
         if feed.span[i, 0] == t:
             return True
-    flow, event = state.cursor[FLOW_NEXT], state.cursor[FUNDING_NEXT]
+    flow, event = state.cursor[r.FLOW_NEXT], state.cursor[r.FUNDING_NEXT]
     is_flow = flow < len(feed.flow_bar) and feed.flow_bar[flow] == t
     return bool(is_flow or (event < len(feed.funding_bar) and feed.funding_bar[event] == t))
 
@@ -206,13 +175,13 @@ def is_any_trading(bar: AccountBar, equity: float) -> bool:
 def has_order(scratch: Scratch) -> bool:
     found = False
     for i in range(len(scratch.kind)):
-        found = found or scratch.kind[i] == REDUCE or scratch.kind[i] == INCREASE
+        found = found or scratch.kind[i] == r.REDUCE or scratch.kind[i] == r.INCREASE
     return bool(found)
 
 
 def is_trading(bar: AccountBar, equity: float, i: int) -> bool:
     terms, state, quotes, scratch = bar.terms, bar.state, bar.quotes, bar.scratch
-    scratch.kind[i] = LEFT
+    scratch.kind[i] = r.LEFT
     if not is_deciding(state, quotes, i):
         return False
     if is_ending(state, i):
@@ -220,7 +189,7 @@ def is_trading(bar: AccountBar, equity: float, i: int) -> bool:
     is_asking, _, held, reach = measure_target(terms, state, quotes, equity, i)
     if not is_asking:
         return False
-    scratch.kind[i], scratch.before[i], scratch.reach[i] = KEPT, held, reach
+    scratch.kind[i], scratch.before[i], scratch.reach[i] = r.KEPT, held, reach
     return reach == math.inf or is_outside(pick_instrument(terms, i), equity, reach, held)
 
 
@@ -230,11 +199,11 @@ def is_sound(terms: Terms, state: AccountState, equity: float) -> bool:
         if is_held(state, i):
             count += 1
             crossed += 0 if is_isolated(terms, i) else 1
-    if equity < 0.0 or (crossed == 0 and state.wallet[CASH] < 0.0):
+    if equity < 0.0 or (crossed == 0 and state.wallet[r.CASH] < 0.0):
         return False
-    if count == 0 or state.wallet[IS_RUINED] != 0.0:
+    if count == 0 or state.wallet[r.IS_RUINED] != 0.0:
         return True
-    wealth, paid_in = equity + state.wallet[RESERVE], state.wallet[PAID_IN]
+    wealth, paid_in = equity + state.wallet[r.RESERVE], state.wallet[r.PAID_IN]
     is_under = wealth <= terms.ruin_at * paid_in * (1.0 + TOLERANCE)
     return not (is_under or equity <= NOTHING_LEFT * paid_in * (1.0 + TOLERANCE))
 
@@ -247,16 +216,16 @@ def close_fast_bar(bar: AccountBar, equity: float) -> None:
         if is_held(state, i):
             profit += state.held.quantities[i] * (quotes.mark_close[i] - state.marked[i])
             state.marked[i] = quotes.mark_close[i]
-        bar.ledger[PRICE_PNL, i] = profit
+        bar.ledger[r.PRICE_PNL, i] = profit
         state.since[i] += 1.0
         state.since_stop[i] += 1.0
-    wealth = wallet[EQUITY] + wallet[RESERVE]
-    wallet[POOL_FAILED] = 0.0
-    wallet[SINCE_POOL] += 1.0
-    wallet[EQUITY] = equity
-    if has_wealth(wealth, 0.0) and wallet[IS_RUINED] == 0.0:
-        wallet[UNIT] = wallet[SCALE] * (equity + wallet[RESERVE])
-    wallet[PEAK] = max(wallet[UNIT], wallet[PEAK])
+    wealth = wallet[r.EQUITY] + wallet[r.RESERVE]
+    wallet[r.POOL_FAILED] = 0.0
+    wallet[r.SINCE_POOL] += 1.0
+    wallet[r.EQUITY] = equity
+    if has_wealth(wealth, 0.0) and wallet[r.IS_RUINED] == 0.0:
+        wallet[r.UNIT] = wallet[r.SCALE] * (equity + wallet[r.RESERVE])
+    wallet[r.PEAK] = max(wallet[r.UNIT], wallet[r.PEAK])
 
 
 # --------------------------------------------------------------------------------- the eight steps
@@ -266,9 +235,9 @@ def live_bar(bar: AccountBar, t: int) -> None:
     terms, feed, state, quotes, ledger = bar.terms, bar.feed, bar.state, bar.quotes, bar.ledger
     set_quotes(terms, feed, quotes, t)
     clear_ledger(ledger)
-    before, wealth = state.wallet[EQUITY], state.wallet[EQUITY] + state.wallet[RESERVE]
-    state.wallet[POOL_FAILED] = 0.0
-    if terms.fill == EARLY and t > 0:
+    before, wealth = state.wallet[r.EQUITY], state.wallet[r.EQUITY] + state.wallet[r.RESERVE]
+    state.wallet[r.POOL_FAILED] = 0.0
+    if terms.fill == r.EARLY and t > 0:
         fill_early(bar, t)  # 0
     open_options(terms, feed, state, quotes, t)
     book_profits(state, ledger)
@@ -277,25 +246,25 @@ def live_bar(bar: AccountBar, t: int) -> None:
     answer_calls(bar, t)
     rescale_unit(state, ledger, before)
     if terms.equity_stop > 0.0:
-        rescale_highest(state, total(ledger, FLOWS) + total(ledger, TOP_UP), before)
+        rescale_highest(state, total(ledger, r.FLOWS) + total(ledger, r.TOP_UP), before)
     settle_funding(bar, t, 1)  # 2
     expire_options(bar, t, 0, ENDLESS)
     if terms.has_interest and t > 0:
         charge_interest(bar, t)  # 3
     check_gap(bar, t)  # 4
     stop_by_time(bar, t, 1.0 * feed.time[t])
-    if terms.fill in (AT_OPEN, RESTING) and t > 0:
+    if terms.fill in (r.AT_OPEN, r.RESTING) and t > 0:
         fill_pending(bar, t)  # 5
     stamp_openings(terms, state, 1.0 * feed.time[t])
     settle_funding(bar, t, 0)  # 6
     expire_options(bar, t, 1, ENDLESS)
     walk(bar, t)  # 7
-    if terms.fill == RESTING:
+    if terms.fill == r.RESTING:
         stamp_openings(terms, state, 1.0 * feed.time[t])
-        if len(bar.scratch.cuts) > 0 and t > 0 and state.wallet[IS_RUINED] == 0.0:
+        if len(bar.scratch.cuts) > 0 and t > 0 and state.wallet[r.IS_RUINED] == 0.0:
             count_decisions(bar, t, before)
     follow_bests(bar)
-    if terms.fill == LATE:
+    if terms.fill == r.LATE:
         fill_late(bar, t)
     close_bar(bar, t, wealth)  # 8
 
@@ -342,14 +311,14 @@ def set_quotes(terms: Terms, feed: MarketFeed, quotes: MarketBar, t: int) -> Non
         quotes.asset_mark_high[c] = feed.asset_mark_high[c, t]
         quotes.asset_mark_close[c] = feed.asset_mark_close[c, t]
         quotes.asset_fill[c] = quotes.asset_open[c]
-    if terms.fill == RESTING:
+    if terms.fill == r.RESTING:
         set_decision_prices(terms, feed, quotes, t)
-    elif terms.fill != AT_OPEN:
+    elif terms.fill != r.AT_OPEN:
         set_fill_prices(terms, feed, quotes, t)
 
 
 def set_fill_prices(terms: Terms, feed: MarketFeed, quotes: MarketBar, t: int) -> None:
-    at = t if terms.fill == LATE else max(t - 1, 0)
+    at = t if terms.fill == r.LATE else max(t - 1, 0)
     brackets = terms.rules.brackets
     for i in range(len(quotes.open)):
         if feed.span[i, 0] <= at < feed.span[i, 1]:
@@ -369,10 +338,10 @@ def set_decision_prices(terms: Terms, feed: MarketFeed, quotes: MarketBar, t: in
 
 
 def rescale_unit(state: AccountState, ledger: FloatArray, equity: float) -> None:
-    flows = total(ledger, FLOWS)
-    wealth = equity + state.wallet[RESERVE] + total(ledger, TOP_UP)
+    flows = total(ledger, r.FLOWS)
+    wealth = equity + state.wallet[r.RESERVE] + total(ledger, r.TOP_UP)
     if flows != 0.0 and has_wealth(wealth, flows):
-        state.wallet[SCALE] = state.wallet[UNIT] / (wealth + flows)
+        state.wallet[r.SCALE] = state.wallet[r.UNIT] / (wealth + flows)
 
 
 # ---------------------------------------------------------------------- steps 0 and 5: the fills
@@ -380,13 +349,13 @@ def rescale_unit(state: AccountState, ledger: FloatArray, equity: float) -> None
 
 def fill_pending(bar: AccountBar, t: int) -> None:
     terms, state, quotes = bar.terms, bar.state, bar.quotes
-    if state.wallet[IS_RUINED] == 0.0:
+    if state.wallet[r.IS_RUINED] == 0.0:
         value_at(state, quotes.fill, quotes.asset_fill)
         equity = compute_account_equity(terms, state)
         change_settings(bar, t)
         force_reductions(bar, t)
-        if terms.fill == RESTING:
-            known = state.wallet[EQUITY] if equity > 0.0 else 0.0
+        if terms.fill == r.RESTING:
+            known = state.wallet[r.EQUITY] if equity > 0.0 else 0.0
             place_orders(bar, t, known)
         else:
             fill_decisions(bar, t, equity)
@@ -399,7 +368,7 @@ def fill_early(bar: AccountBar, t: int) -> None:
             mark_to_ledger(state, i, bar.quotes.fill[i], ledger)
     fill_pending(bar, t)
     for pool in range(len(state.is_called)):
-        if ledger[CALLS_MET, pool] + ledger[CALLS_FAILED, pool] > 0.0:
+        if ledger[r.CALLS_MET, pool] + ledger[r.CALLS_FAILED, pool] > 0.0:
             state.is_call_open[pool] = 0
             state.is_called[pool] = 0
 
@@ -417,7 +386,7 @@ def fill_late(bar: AccountBar, t: int) -> None:
 def follow_bests(bar: AccountBar) -> None:
     terms, state, quotes = bar.terms, bar.state, bar.quotes
     for i in range(len(state.margin)):
-        is_fresh = terms.fill == RESTING and bar.scratch.fresh[i] == 1.0
+        is_fresh = terms.fill == r.RESTING and bar.scratch.fresh[i] == 1.0
         if not is_held(state, i):
             state.best[i] = 0.0
         elif is_fresh:
@@ -437,24 +406,24 @@ def close_bar(bar: AccountBar, t: int, wealth: float) -> None:
     close_options(bar, t)
     mark_closes(bar, t)
     equity = compute_account_equity(terms, state)
-    is_lost = state.wallet[IS_RUINED] == 0.0 and earn(ledger) < 0.0
+    is_lost = state.wallet[r.IS_RUINED] == 0.0 and earn(ledger) < 0.0
     if is_lost:
         is_lost = is_account_ruined(terms, state, bar.quotes, equity)
     if is_lost:
         end_account(bar, t)
         equity = compute_account_equity(terms, state)
     close_calls(bar, t, is_lost)
-    state.wallet[IS_CONVERTING] = 1.0 if is_under_limit(terms, state, equity) else 0.0
-    state.wallet[EQUITY] = equity
+    state.wallet[r.IS_CONVERTING] = 1.0 if is_under_limit(terms, state, equity) else 0.0
+    state.wallet[r.EQUITY] = equity
     follow_highest(terms, state, equity)
     count_bars(state)
     count_assets(state, ledger)
-    is_growing = has_wealth(wealth, total(ledger, FLOWS)) and state.wallet[IS_RUINED] == 0.0
+    is_growing = has_wealth(wealth, total(ledger, r.FLOWS)) and state.wallet[r.IS_RUINED] == 0.0
     if is_growing:
-        state.wallet[UNIT] = state.wallet[SCALE] * (equity + state.wallet[RESERVE])
-    state.wallet[PEAK] = max(state.wallet[UNIT], state.wallet[PEAK])
+        state.wallet[r.UNIT] = state.wallet[r.SCALE] * (equity + state.wallet[r.RESERVE])
+    state.wallet[r.PEAK] = max(state.wallet[r.UNIT], state.wallet[r.PEAK])
     if is_lost:
-        state.wallet[IS_RUINED] = 1.0
+        state.wallet[r.IS_RUINED] = 1.0
 
 
 def mark_closes(bar: AccountBar, t: int) -> None:
@@ -471,7 +440,7 @@ def mark_closes(bar: AccountBar, t: int) -> None:
 
 
 def count_bars(state: AccountState) -> None:
-    state.wallet[SINCE_POOL] += 1.0
+    state.wallet[r.SINCE_POOL] += 1.0
     for i in range(len(state.margin)):
         state.since[i] += 1.0
         state.since_stop[i] += 1.0
@@ -479,12 +448,12 @@ def count_bars(state: AccountState) -> None:
 
 def count_assets(state: AccountState, ledger: FloatArray) -> None:
     if len(state.priced) > 0:
-        state.wallet[ASSETS_SO_FAR] += total(ledger, COLLATERAL_PNL)
-        state.wallet[CONVERTED_SO_FAR] += total(ledger, CONVERSION)
+        state.wallet[r.ASSETS_SO_FAR] += total(ledger, r.COLLATERAL_PNL)
+        state.wallet[r.CONVERTED_SO_FAR] += total(ledger, r.CONVERSION)
 
 
 def delist(bar: AccountBar, t: int, i: int) -> None:
     rules, quote = share(pick_instrument(bar.terms, i)), pick_quote(bar.quotes, i)
     before = pick_balances(bar.terms, bar.state, i)
     done = trade(rules, before, bar.quotes.mark_close[i], 0.0, 0.0, 0.0, rules.taker, quote, False)
-    enter_fill(bar, t, i, DELISTED, before, done, 0)
+    enter_fill(bar, t, i, r.DELISTED, before, done, 0)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 
+from backtest.account import records as r
 from backtest.account.balance import (
     compute_balance,
     compute_needed,
@@ -34,18 +35,6 @@ from backtest.account.orders import (
 from backtest.account.payments import compute_free
 from backtest.account.position import add_margin, compute_profit, compute_requirement
 from backtest.account.records import (
-    CALL_DAYS,
-    CALLS,
-    CALLS_FAILED,
-    CALLS_MET,
-    CASH,
-    LIQUIDATED_CALLS,
-    LIQUIDATIONS,
-    MARGIN_REFUSED,
-    MARGIN_RETURNED,
-    POOL_FAILED,
-    RESERVE,
-    TOP_UP,
     AccountBar,
     AccountState,
     EventLog,
@@ -134,13 +123,13 @@ def top_up_pool(bar: AccountBar, t: int, pool: int) -> None:
     if is_pool_held(terms, state, pool):
         needed = compute_pool_needed(terms, state, quotes, pool)
         missing = needed / terms.top_up_to - compute_pool_backing(terms, state, pool)
-        moved = min(max(missing, 0.0), state.wallet[RESERVE])
+        moved = min(max(missing, 0.0), state.wallet[r.RESERVE])
     if not missing > 0.0:
         return
-    state.wallet[RESERVE] -= moved
-    ledger[TOP_UP, pool] += moved
+    state.wallet[r.RESERVE] -= moved
+    ledger[r.TOP_UP, pool] += moved
     if pool == n:
-        state.wallet[CASH] += moved
+        state.wallet[r.CASH] += moved
     else:
         put_position(state, pool, add_margin(pick_position(state, pool), moved))
     ratio = compute_pool_ratio(terms, state, quotes, pool)
@@ -152,7 +141,7 @@ def top_up_pool(bar: AccountBar, t: int, pool: int) -> None:
         if not is_met:
             note_pool(log, t, n, pool, CALL_PARTLY_MET, ratio)
     note_pool(log, t, n, pool, CALL_MET if is_met else CALL_FAILED, ratio)
-    ledger[CALLS_MET if is_met else CALLS_FAILED, pool] += 1.0
+    ledger[r.CALLS_MET if is_met else r.CALLS_FAILED, pool] += 1.0
     state.is_call_open[pool] = 0
     if is_met:
         state.called_at[pool] = math.nan
@@ -171,7 +160,7 @@ def force_reductions(bar: AccountBar, t: int) -> None:
     if terms.grace < 0.0:
         return
     is_due = is_pool_forced(terms, state, n) and count_cross(terms, state) > 0
-    if is_due and state.wallet[POOL_FAILED] == 0.0:
+    if is_due and state.wallet[r.POOL_FAILED] == 0.0:
         force_pool(bar, t)
     for i in range(n):
         is_due = is_isolated(terms, i) and is_held(state, i) and is_pool_forced(terms, state, i)
@@ -262,7 +251,7 @@ def end_pool_grace(bar: AccountBar, t: int, pool: int, is_reduced: bool) -> None
     ratio = compute_pool_ratio(terms, state, quotes, pool)
     is_met = is_pool_under(terms, ratio) and not is_reduced
     note_pool(bar.log, t, len(state.margin), pool, CALL_MET if is_met else CALL_FAILED, ratio)
-    bar.ledger[CALLS_MET if is_met else CALLS_FAILED, pool] += 1.0
+    bar.ledger[r.CALLS_MET if is_met else r.CALLS_FAILED, pool] += 1.0
 
 
 # -------------------------------------------------------------------------------- at the close
@@ -279,7 +268,7 @@ def close_calls(bar: AccountBar, t: int, is_lost: bool) -> None:
             state.is_called[pool] = 1 if is_called else 0
             state.ratio[pool], state.unmet[pool] = ratio, unmet
             if is_called:
-                bar.ledger[CALLS, pool] += 1.0
+                bar.ledger[r.CALLS, pool] += 1.0
                 note_pool(bar.log, t, n, pool, CALLED, ratio)
 
 
@@ -297,23 +286,23 @@ def end_pool_call(
     bar: AccountBar, t: int, pool: int, ratio: float, is_called: bool, is_lost: bool
 ) -> None:
     feed, state, ledger = bar.feed, bar.state, bar.ledger
-    is_under, is_hit = is_pool_under(bar.terms, ratio), ledger[LIQUIDATIONS, pool] > 0.0
-    is_answered = ledger[CALLS_MET, pool] + ledger[CALLS_FAILED, pool] > 0.0
+    is_under, is_hit = is_pool_under(bar.terms, ratio), ledger[r.LIQUIDATIONS, pool] > 0.0
+    is_answered = ledger[r.CALLS_MET, pool] + ledger[r.CALLS_FAILED, pool] > 0.0
     is_open = state.is_call_open[pool] == 1 and not is_answered
-    called_at = math.nan if ledger[CALLS_MET, pool] > 0.0 else state.called_at[pool]
+    called_at = math.nan if ledger[r.CALLS_MET, pool] > 0.0 else state.called_at[pool]
     is_failed = is_open and (is_hit or is_lost)
     is_met = is_open and is_under and not is_failed
     is_liquidated = is_hit and not math.isnan(called_at)
     if is_liquidated:
-        ledger[LIQUIDATED_CALLS, pool] += 1.0
-        ledger[CALL_DAYS, pool] += (feed.time[t] - called_at) / DAY
+        ledger[r.LIQUIDATED_CALLS, pool] += 1.0
+        ledger[r.CALL_DAYS, pool] += (feed.time[t] - called_at) / DAY
     if is_liquidated or is_under:
         called_at = math.nan
     if is_called:
         called_at = 1.0 * feed.time[t]
     if is_met or is_failed:
         note_pool(bar.log, t, len(state.margin), pool, CALL_MET if is_met else CALL_FAILED, ratio)
-        ledger[CALLS_MET if is_met else CALLS_FAILED, pool] += 1.0
+        ledger[r.CALLS_MET if is_met else r.CALLS_FAILED, pool] += 1.0
     is_left = is_open and not (is_failed or is_met)
     state.is_call_open[pool] = 1 if is_called or is_left else 0
     state.called_at[pool] = called_at
@@ -388,8 +377,8 @@ def return_margin(bar: AccountBar, t: int, i: int) -> None:
     needed = max(needed, abs(position.quantity * position.entry) / setting)
     moved = min(-bar.scratch.reach[i], max(position.margin - needed, 0.0))
     state.margin[i] -= moved
-    state.wallet[CASH] += moved
-    log_margin(bar, t, i, MARGIN_RETURNED, moved)
+    state.wallet[r.CASH] += moved
+    log_margin(bar, t, i, r.MARGIN_RETURNED, moved)
 
 
 def add_from_balance(bar: AccountBar, t: int, i: int) -> None:
@@ -397,7 +386,7 @@ def add_from_balance(bar: AccountBar, t: int, i: int) -> None:
     free = min(compute_free(terms, state), max(compute_balance(terms, state), 0.0))
     moved = min(bar.scratch.reach[i], free)
     state.margin[i] += moved
-    state.wallet[CASH] -= moved
+    state.wallet[r.CASH] -= moved
     log_margin(bar, t, i, MARGIN_ADDED, moved)
 
 
@@ -410,5 +399,5 @@ def log_margin(bar: AccountBar, t: int, i: int, kind: int, moved: float) -> None
     if refused <= TOLERANCE * abs(scratch.reach[i]):
         state.refused[i] &= ~cause
     elif scratch.kind[i] == 1 and state.refused[i] & cause == 0:
-        note(log, t, i, MARGIN_REFUSED, quotes.fill[i], 0.0, refused)
+        note(log, t, i, r.MARGIN_REFUSED, quotes.fill[i], 0.0, refused)
         state.refused[i] |= cause

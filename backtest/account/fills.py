@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from typing import TYPE_CHECKING
 
+from backtest.account import records as r
 from backtest.account.account_records import Balances, Quote, Trade
 from backtest.account.balance import (
     compute_balance,
@@ -55,16 +56,6 @@ from backtest.account.orders import (
 )
 from backtest.account.position import compute_backing, compute_profit, worsen
 from backtest.account.records import (
-    CASH,
-    INCREASE,
-    IS_OVER,
-    IS_RUINED,
-    KEPT,
-    LEFT,
-    OVERLAY,
-    REDUCE,
-    RESTED,
-    UNPLACED,
     AccountBar,
     AccountState,
     MarketBar,
@@ -97,7 +88,7 @@ def fill_decisions(bar: AccountBar, t: int, equity: float) -> None:
     value_at(state, quotes.fill, quotes.asset_fill)
     choose_orders(bar, equity)
     for i in range(len(state.margin)):
-        if scratch.kind[i] == REDUCE:
+        if scratch.kind[i] == r.REDUCE:
             wanted = scratch.side[i] * scratch.reach[i] * (1.0 / abs(quotes.fill[i]))
             trade_to(bar, t, i, wanted + 0.0, False)
     factor = 1.0
@@ -119,7 +110,7 @@ def fill_decisions(bar: AccountBar, t: int, equity: float) -> None:
 def has_increase(scratch: Scratch) -> bool:
     found = False
     for i in range(len(scratch.kind)):
-        found = found or scratch.kind[i] == INCREASE
+        found = found or scratch.kind[i] == r.INCREASE
     return found
 
 
@@ -136,47 +127,47 @@ def choose_within_bands(bar: AccountBar, equity: float) -> None:
     if terms.max_gross_leverage < math.inf:
         scale_targets(bar, equity)
     for i in range(len(state.margin)):
-        if scratch.kind[i] == KEPT:
+        if scratch.kind[i] == r.KEPT:
             rules = pick_instrument(terms, i)
             if is_outside(rules, equity, scratch.reach[i], scratch.before[i]):
                 scratch.kind[i] = tell_order(scratch, i)
 
 
 def is_deciding(state: AccountState, quotes: MarketBar, i: int) -> bool:
-    is_waiting = state.is_pending[i] == 1 and state.wallet[IS_RUINED] == 0.0
+    is_waiting = state.is_pending[i] == 1 and state.wallet[r.IS_RUINED] == 0.0
     return bool(is_waiting and quotes.is_listed[i] == 1)
 
 
 def is_ending(state: AccountState, i: int) -> bool:
-    return bool(state.is_halted[i] == 1 or state.wallet[IS_OVER] != 0.0)
+    return bool(state.is_halted[i] == 1 or state.wallet[r.IS_OVER] != 0.0)
 
 
 def aim(bar: AccountBar, equity: float, i: int) -> int:
     terms, state, quotes, scratch = bar.terms, bar.state, bar.quotes, bar.scratch
     scratch.reach[i], scratch.added[i], scratch.kept[i] = 0.0, 0.0, 0.0
     if not is_deciding(state, quotes, i):
-        return LEFT
+        return r.LEFT
     if is_ending(state, i):
-        return REDUCE if is_held(state, i) else LEFT
+        return r.REDUCE if is_held(state, i) else r.LEFT
     is_asking, side, held, reach = measure_target(terms, state, quotes, equity, i)
     if not math.isnan(scratch.ordered[i]):
         is_asking, side, held, reach = measure_ordered(state, quotes, scratch.ordered[i], i)
         scratch.ordered[i] = math.nan
     if not is_asking:
-        return LEFT
+        return r.LEFT
     scratch.side[i], scratch.before[i] = side, held
     if reach == math.inf:
         quote, scale = pick_quote(quotes, i), abs(state.signal[i])
         reach = compute_everything(terms, state, scratch, quote, equity, scale, i)
     scratch.reach[i] = reach
-    return KEPT
+    return r.KEPT
 
 
 def measure_target(
     terms: Terms, state: AccountState, quotes: MarketBar, equity: float, i: int
 ) -> tuple[bool, float, float, float]:
     rules, quote = pick_instrument(terms, i), pick_quote(quotes, i)
-    leverage, signal, overlay = state.leverage[i], state.signal[i], state.wallet[OVERLAY]
+    leverage, signal, overlay = state.leverage[i], state.signal[i], state.wallet[r.OVERLAY]
     is_unchanged = (math.isnan(leverage) or math.isnan(overlay)) and signal != 0.0
     if is_unchanged or not can_order(rules, quote, equity):
         return False, 1.0, 0.0, 0.0
@@ -224,7 +215,7 @@ def compute_everything(
 def cut_increases(bar: AccountBar, equity: float) -> None:
     scratch = bar.scratch
     for i in range(len(bar.state.margin)):
-        if scratch.kind[i] == INCREASE:
+        if scratch.kind[i] == r.INCREASE:
             price_order(bar.terms, bar.quotes, scratch, i)
             kept = max(scratch.before[i], 0.0)
             limit = find_own_limit(bar, equity, i)
@@ -299,7 +290,7 @@ def cut_to_balance(bar: AccountBar) -> None:
         return
     returned, (fees, taken) = 0.0, sum_premiums(terms, state)
     for i in range(len(state.margin)):
-        if scratch.kind[i] == INCREASE:
+        if scratch.kind[i] == r.INCREASE:
             price_balance(bar, i)
             if is_isolated(terms, i):
                 is_cut = scratch.added[i] == 0.0
@@ -311,7 +302,7 @@ def cut_to_balance(bar: AccountBar) -> None:
     most = max(max(compute_balance(terms, state) - fees, 0.0) + returned, 0.0)
     if taken > most:
         for i in range(len(state.margin)):
-            if scratch.kind[i] == INCREASE and is_isolated(terms, i):
+            if scratch.kind[i] == r.INCREASE and is_isolated(terms, i):
                 scratch.added[i] *= most / taken
         cut_premiums(state, most / taken)
 
@@ -319,14 +310,14 @@ def cut_to_balance(bar: AccountBar) -> None:
 def has_isolated_increase(terms: Terms, scratch: Scratch) -> bool:
     found = False
     for i in range(len(scratch.kind)):
-        found = found or (scratch.kind[i] == INCREASE and is_isolated(terms, i))
+        found = found or (scratch.kind[i] == r.INCREASE and is_isolated(terms, i))
     return bool(found)
 
 
 def fill_increases(bar: AccountBar, t: int, factor: float) -> None:
     state, scratch = bar.state, bar.scratch
     for i in range(len(state.margin)):
-        if scratch.kind[i] == INCREASE:
+        if scratch.kind[i] == r.INCREASE:
             wanted = size_increase(state, bar.quotes, scratch, i, factor)
             trade_to(bar, t, i, wanted, True)
     lift_balance(bar.terms, state, scratch)
@@ -342,15 +333,15 @@ def size_increase(
 
 
 def lift_balance(terms: Terms, state: AccountState, scratch: Scratch) -> None:
-    if not state.wallet[CASH] < 0.0 or count_cross(terms, state) > 0 or has_collateral(state):
+    if not state.wallet[r.CASH] < 0.0 or count_cross(terms, state) > 0 or has_collateral(state):
         return
     n = len(state.margin)
     for k in range(n):
         i = n - 1 - k
-        if scratch.kind[i] == INCREASE and is_isolated(terms, i) and is_held(state, i):
-            moved = min(max(state.margin[i], 0.0), max(-state.wallet[CASH], 0.0))
+        if scratch.kind[i] == r.INCREASE and is_isolated(terms, i) and is_held(state, i):
+            moved = min(max(state.margin[i], 0.0), max(-state.wallet[r.CASH], 0.0))
             state.margin[i] -= moved
-            state.wallet[CASH] += moved
+            state.wallet[r.CASH] += moved
 
 
 def trade_to(bar: AccountBar, t: int, i: int, wanted: float, is_increase: bool) -> None:
@@ -364,7 +355,7 @@ def trade_to(bar: AccountBar, t: int, i: int, wanted: float, is_increase: bool) 
     if is_increase and is_isolated(terms, i):
         post_in_full(terms, state, quotes, before, done, i)
     if done.quantity != 0.0:
-        state.factor[i] = state.wallet[OVERLAY]
+        state.factor[i] = state.wallet[r.OVERLAY]
     follow_best(state, i, before.positions[0].quantity)
 
 
@@ -374,7 +365,7 @@ def post_in_full(
     rules, quote = share(pick_instrument(terms, i)), pick_quote(quotes, i)
     held = state.held.quantities[i]
     _, margin = move_margin(rules, before, held, done.value, quote.initial)
-    state.wallet[CASH] -= margin - state.margin[i]
+    state.wallet[r.CASH] -= margin - state.margin[i]
     state.margin[i] = margin
 
 
@@ -407,7 +398,7 @@ def place_orders(bar: AccountBar, t: int, equity: float) -> None:
         quotes.fill[i] = quotes.open[i]
         trade_at_market(bar, t, i)
     for i in range(n):
-        if scratch.kind[i] == INCREASE:
+        if scratch.kind[i] == r.INCREASE:
             aim_increase(bar, equity, i)
     factor = 1.0
     if has_increase(scratch):
@@ -415,7 +406,11 @@ def place_orders(bar: AccountBar, t: int, equity: float) -> None:
         factor = fit_increases(bar)
         rest_increases(bar, t, factor)
     for i in range(n):
-        if scratch.kind[i] == REDUCE and is_held(state, i) and not goes_to_market(terms, state, i):
+        if (
+            scratch.kind[i] == r.REDUCE
+            and is_held(state, i)
+            and not goes_to_market(terms, state, i)
+        ):
             rest_reduction(bar, t, i)
         plan_order(bar, factor, i)
         quotes.fill[i] = quotes.open[i]
@@ -430,10 +425,10 @@ def trade_at_market(bar: AccountBar, t: int, i: int) -> None:
     scratch = bar.scratch
     if not goes_to_market(bar.terms, bar.state, i):
         return
-    if scratch.kind[i] == REDUCE:
+    if scratch.kind[i] == r.REDUCE:
         wanted = scratch.side[i] * scratch.reach[i] * (1.0 / abs(bar.quotes.decided[i]))
         trade_to(bar, t, i, wanted + 0.0, False)
-    elif scratch.kind[i] == INCREASE and scratch.before[i] < 0.0:
+    elif scratch.kind[i] == r.INCREASE and scratch.before[i] < 0.0:
         trade_to(bar, t, i, 0.0, False)
 
 
@@ -462,7 +457,7 @@ def aim_increase(bar: AccountBar, equity: float, i: int) -> None:
     scratch.steps[i, LIMITED] = scratch.reach[i]
     is_left = scratch.before[i] < 0.0 and not terms.rests_closing
     if is_left or math.isnan(scratch.through[i]) or not scratch.reach[i] > kept:
-        scratch.kind[i] = UNPLACED
+        scratch.kind[i] = r.UNPLACED
         quotes.fill[i] = quotes.open[i]
         return
     price_resting(terms, quotes, scratch, i)
@@ -472,7 +467,7 @@ def aim_increase(bar: AccountBar, equity: float, i: int) -> None:
     scratch.steps[i, LIMITED] = find_margin_limit(bar, equity, i, most)
     if scratch.added[i] == 0.0 and scratch.before[i] >= 0.0:
         scratch.kind[i], scratch.fee[i] = (
-            UNPLACED,
+            r.UNPLACED,
             0.0,
         )  # held, and valued at the open as the others
         quotes.fill[i] = quotes.open[i]
@@ -506,7 +501,7 @@ def find_resting_limit(bar: AccountBar, equity: float, i: int) -> float:
 
 def rest_increases(bar: AccountBar, t: int, factor: float) -> None:
     for i in range(len(bar.state.margin)):
-        if bar.scratch.kind[i] == INCREASE:
+        if bar.scratch.kind[i] == r.INCREASE:
             wanted = size_increase(bar.state, bar.quotes, bar.scratch, i, factor)
             rest(bar, t, i, wanted)
 
@@ -527,14 +522,14 @@ def rest(bar: AccountBar, t: int, i: int, wanted: float) -> None:
     if quantity != held:
         scratch.wanted[i], scratch.limit[i] = quantity, quotes.fill[i]
         change = quantity - held
-        note(bar.log, t, i, RESTED, quotes.fill[i], change, abs(change) * abs(quotes.fill[i]))
+        note(bar.log, t, i, r.RESTED, quotes.fill[i], change, abs(change) * abs(quotes.fill[i]))
 
 
 # ---------------------------------------------------------------------- step 7: inside the bar
 
 
 def is_resting(state: AccountState, scratch: Scratch, i: int) -> bool:
-    is_waiting = state.is_pending[i] == 1 and state.wallet[IS_RUINED] == 0.0
+    is_waiting = state.is_pending[i] == 1 and state.wallet[r.IS_RUINED] == 0.0
     return bool(is_waiting and not math.isnan(scratch.wanted[i]))
 
 
@@ -571,15 +566,15 @@ def fill_resting(bar: AccountBar, t: int, i: int) -> None:
     held, wanted, limit = before.positions[0].quantity, scratch.wanted[i], scratch.limit[i]
     done = trade(rules, before, limit, wanted, 0.0, 0.0, terms.makers[i], quote, False)
     state.is_pending[i] = 0
-    if scratch.kind[i] == INCREASE and is_isolated(terms, i):
+    if scratch.kind[i] == r.INCREASE and is_isolated(terms, i):
         wallet, _ = move_margin(rules, before, wanted, limit, quote.initial)
         if wallet - done.fee < -ROUNDING * abs(wanted * limit):
             return
     enter_fill(bar, t, i, FILL, before, done, 0)
     scratch.steps[i, REACHED] = scratch.side[i] * wanted
-    if scratch.kind[i] == INCREASE and is_isolated(terms, i):
+    if scratch.kind[i] == r.INCREASE and is_isolated(terms, i):
         post_in_full(terms, state, quotes, before, done, i)
-    state.factor[i] = state.wallet[OVERLAY]
+    state.factor[i] = state.wallet[r.OVERLAY]
     follow_best(state, i, held)
     if held * wanted <= 0.0:
         scratch.fresh[i] = 1.0

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from typing import TYPE_CHECKING
 
+from backtest.account import records as r
 from backtest.account.account_records import PARTIAL
 from backtest.account.balance import (
     compute_balance,
@@ -24,15 +25,6 @@ from backtest.account.options import (
     trade_option,
 )
 from backtest.account.records import (
-    BY_NAME,
-    CASH,
-    LARGEST_LOSS,
-    LARGEST_NOTIONAL,
-    LARGEST_REQUIREMENT,
-    LOSS,
-    NUMBERS,
-    OPTIONS_LAST,
-    WORST,
     AccountBar,
     AccountState,
     EventLog,
@@ -61,7 +53,7 @@ if TYPE_CHECKING:
 
 
 SLIPPAGE, STEP, FULL_BELOW = (
-    NUMBERS.index(name) for name in ("liquidation_slippage", "step", "full_below")
+    r.NUMBERS.index(name) for name in ("liquidation_slippage", "step", "full_below")
 )
 
 
@@ -102,7 +94,7 @@ def book_forced(
 ) -> None:
     mark = state.options.positions.marks[k]
     state.options.losses[k] += loss
-    ledger[LOSS, ledger.shape[1] - 1] += loss
+    ledger[r.LOSS, ledger.shape[1] - 1] += loss
     note(log, t, name_option(state, k), LIQUIDATED, mark, traded, abs(traded) * mark, loss)
 
 
@@ -146,7 +138,7 @@ def end_close(
     for k in range(len(own.targets)):
         if own.added[k] != 0.0:
             fee = own.kept[k] * share
-            state.wallet[CASH] -= fee
+            state.wallet[r.CASH] -= fee
             book_forced(state, ledger, log, t, k, own.added[k], own.prices[k] + fee)
             own.added[k] = 0.0
 
@@ -216,16 +208,16 @@ def cap_fee(asked: float, left: float) -> float:
 
 def try_option_step(terms: Terms, state: AccountState, k: int) -> tuple[float, float]:
     own = state.options
-    held, cash = own.positions.quantities[k], state.wallet[CASH]
+    held, cash = own.positions.quantities[k], state.wallet[r.CASH]
     before, traded = compute_excess(terms, state), size_option_step(terms, state, k)
     price = price_forced(terms, state, k, 1.0 if traded > 0.0 else -1.0)
     notional = compute_option_notional(state, k) * abs(traded / held)
-    state.wallet[CASH] -= traded * price
+    state.wallet[r.CASH] -= traded * price
     own.positions.quantities[k] = held + traded
     asked = abs(traded) * compute_option_fee(terms, state, k, price)
     fee = cap_fee(asked, compute_pool(terms, state))
     gain = compute_excess(terms, state) - fee - before
-    own.positions.quantities[k], state.wallet[CASH] = held, cash
+    own.positions.quantities[k], state.wallet[r.CASH] = held, cash
     return gain, notional
 
 
@@ -234,7 +226,7 @@ def take_option_step(bar: AccountBar, t: int, k: int) -> None:
     traded = size_option_step(terms, state, k)
     cost, asked = force_option(terms, state, ledger, k, traded)
     fee = cap_fee(asked, compute_pool(terms, state))
-    state.wallet[CASH] -= fee
+    state.wallet[r.CASH] -= fee
     book_forced(state, ledger, bar.log, t, k, traded, cost + fee)
 
 
@@ -257,15 +249,15 @@ def rank_option(
 ) -> float:
     positions = state.options.positions
     held = positions.quantities[k]
-    if terms.order == LARGEST_LOSS:
+    if terms.order == r.LARGEST_LOSS:
         return float(-held * (positions.marks[k] - state.options.paid[k]))
-    if terms.order == LARGEST_REQUIREMENT:
+    if terms.order == r.LARGEST_REQUIREMENT:
         return compute_requirement_of_option(terms, state, scratch, k)
-    if terms.order == LARGEST_NOTIONAL:
+    if terms.order == r.LARGEST_NOTIONAL:
         return compute_option_notional(state, k)
-    if terms.order == BY_NAME:
+    if terms.order == r.BY_NAME:
         return -1.0 * (len(state.margin) + k)
-    if terms.order == OPTIONS_LAST:
+    if terms.order == r.OPTIONS_LAST:
         return float(abs(held * compute_option_delta(positions, k)) * positions.indices[k])
     return gain / notional
 
@@ -355,7 +347,7 @@ def find_strike(
     terms: Terms, state: AccountState, scratch: Scratch, after: float, before: float
 ) -> float:
     found = before
-    if terms.intrabar != WORST:
+    if terms.intrabar != r.WORST:
         return found
     brackets, positions = terms.rules.brackets, state.options.positions
     for k in range(len(state.options.targets)):

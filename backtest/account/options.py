@@ -5,23 +5,9 @@ from __future__ import annotations
 import math
 from typing import TYPE_CHECKING
 
+from backtest.account import records as r
 from backtest.account.ledger import EQUITY_STOPPED, FILL
-from backtest.account.records import (
-    CASH,
-    EXPIRED,
-    FEES,
-    IS_OVER,
-    PRICE_PNL,
-    SLIPPAGE,
-    TRADED,
-    UNQUOTED,
-    AccountBar,
-    AccountState,
-    MarketBar,
-    MarketFeed,
-    Terms,
-    note,
-)
+from backtest.account.records import AccountBar, AccountState, MarketBar, MarketFeed, Terms, note
 from backtest.base.units import TOLERANCE
 from backtest.venue import compute_option_value, compute_price, fill_option, is_vega_small
 from backtest.venue.option_kernels import NONE
@@ -152,7 +138,7 @@ def book_profits(state: AccountState, ledger: FloatArray) -> None:
         if held != 0.0:
             profit = held * (own.positions.marks[k] - own.priced[k])
             own.profits[k] += profit
-            ledger[PRICE_PNL, ledger.shape[1] - 1] += profit
+            ledger[r.PRICE_PNL, ledger.shape[1] - 1] += profit
         own.priced[k] = own.positions.marks[k]
 
 
@@ -201,11 +187,11 @@ def settle(bar: AccountBar, t: int, k: int) -> None:
     profit = held * (payoff - own.priced[k])
     own.profits[k] += profit
     own.fees[k] += fee
-    ledger[PRICE_PNL, last] += profit
-    ledger[FEES, last] += fee
-    state.wallet[CASH] += held * payoff - fee
+    ledger[r.PRICE_PNL, last] += profit
+    ledger[r.FEES, last] += fee
+    state.wallet[r.CASH] += held * payoff - fee
     release(state, k)
-    note(bar.log, t, name_option(state, k), EXPIRED, payoff, -held, abs(held) * payoff, fee)
+    note(bar.log, t, name_option(state, k), r.EXPIRED, payoff, -held, abs(held) * payoff, fee)
 
 
 def release(state: AccountState, k: int) -> None:
@@ -258,13 +244,13 @@ def begin_options(bar: AccountBar, t: int, equity: float) -> None:
     for k in range(len(own.targets)):
         held = own.positions.quantities[k]
         own.kept[k], own.added[k] = held, 0.0
-        wanted = 0.0 if state.wallet[IS_OVER] != 0.0 else own.targets[k]
+        wanted = 0.0 if state.wallet[r.IS_OVER] != 0.0 else own.targets[k]
         own.targets[k] = math.nan
         if math.isnan(wanted) or wanted == held or not equity > 0.0:
             continue
         own.prices[k] = price_fill(bar.terms, state, k, 1.0 if wanted > held else -1.0)
         if math.isnan(own.prices[k]):
-            note(bar.log, t, name_option(state, k), UNQUOTED, own.positions.marks[k], 0.0, 0.0)
+            note(bar.log, t, name_option(state, k), r.UNQUOTED, own.positions.marks[k], 0.0, 0.0)
         elif wanted * held >= 0.0 and abs(wanted) < abs(held):
             fill_option_order(bar, t, k, wanted)
             own.kept[k] = wanted
@@ -367,10 +353,10 @@ def enter_option_trade(bar: AccountBar, t: int, k: int, wanted: float, kind: int
     worsening = traded * (price - own.positions.marks[k])
     own.fees[k] += fee
     own.slippage[k] += worsening
-    ledger[FEES, last] += fee
-    ledger[SLIPPAGE, last] += worsening
+    ledger[r.FEES, last] += fee
+    ledger[r.SLIPPAGE, last] += worsening
     trade_option(state, ledger, k, wanted, price)
-    state.wallet[CASH] -= fee
+    state.wallet[r.CASH] -= fee
     amount = abs(traded) * price
     note(bar.log, t, name_option(state, k), kind, price, traded, amount, fee, worsening)
 
@@ -381,9 +367,9 @@ def trade_option(
     own = state.options
     held = own.positions.quantities[k]
     traded = wanted - held
-    state.wallet[CASH] -= traded * price
+    state.wallet[r.CASH] -= traded * price
     own.traded[k] += abs(traded) * price
-    ledger[TRADED, ledger.shape[1] - 1] += abs(traded) * price
+    ledger[r.TRADED, ledger.shape[1] - 1] += abs(traded) * price
     own.positions.quantities[k] = wanted
     if wanted == 0.0:
         own.paid[k] = 0.0

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from typing import TYPE_CHECKING, NamedTuple
 
+from backtest.account import records as r
 from backtest.account.balance import compute_counted, compute_initial_needed, value_at
 from backtest.account.options import (
     end_trial,
@@ -16,15 +17,6 @@ from backtest.account.options import (
 from backtest.account.orders import find_limit, tell_rounding
 from backtest.account.position import compute_profit
 from backtest.account.records import (
-    CASH,
-    INCREASE,
-    KEPT,
-    LEFT,
-    NUMBERS,
-    OVERLAY,
-    REDUCE,
-    RESTING,
-    UNPLACED,
     AccountBar,
     AccountState,
     MarketBar,
@@ -56,7 +48,7 @@ BAND_SLACK = 0.1
 
 
 def tell_order(scratch: Scratch, i: int) -> int:
-    return INCREASE if scratch.reach[i] > max(scratch.before[i], 0.0) else REDUCE
+    return r.INCREASE if scratch.reach[i] > max(scratch.before[i], 0.0) else r.REDUCE
 
 
 def scale_targets(bar: AccountBar, equity: float) -> None:
@@ -79,7 +71,7 @@ def sum_targets(
 ) -> tuple[float, float]:
     wanted, rest = 0.0, 0.0
     for i in range(len(state.margin)):
-        if scratch.kind[i] == KEPT:
+        if scratch.kind[i] == r.KEPT:
             scratch.reach[i] = most if scratch.reach[i] == math.inf else scratch.reach[i]
             wanted += scratch.reach[i]
         elif is_held(state, i):
@@ -92,14 +84,14 @@ def narrow_bands(bar: AccountBar, equity: float) -> None:
     total = sum_orders(state, bar.quotes, scratch)
     if total > (1.0 + BAND_SLACK) * bar.terms.max_gross_leverage * equity * (1.0 + TOLERANCE):
         for i in range(len(state.margin)):
-            if scratch.kind[i] == KEPT and abs(scratch.before[i]) > scratch.reach[i]:
+            if scratch.kind[i] == r.KEPT and abs(scratch.before[i]) > scratch.reach[i]:
                 scratch.kind[i] = tell_order(scratch, i)
 
 
 def sum_orders(state: AccountState, quotes: MarketBar, scratch: Scratch) -> float:
     total = 0.0
     for i in range(len(state.margin)):
-        if scratch.kind[i] == REDUCE or scratch.kind[i] == INCREASE:
+        if scratch.kind[i] == r.REDUCE or scratch.kind[i] == r.INCREASE:
             total += scratch.reach[i]
         elif is_held(state, i):
             total += compute_notional(state, quotes, i)
@@ -129,7 +121,7 @@ LIMITED, UNIT, START, SIZED, PLANNED, REACHED = range(6)
 The notional that its margin allows; the value of a contract, and contracts before, as the limits
 leave them, in whole lots, and after the fill.
 """
-LEAST_LEVERAGE = NUMBERS.index("min_leverage")
+LEAST_LEVERAGE = r.NUMBERS.index("min_leverage")
 LEAST = 1e-9
 """A limit binds if it moves a target by more than this share of it."""
 
@@ -147,16 +139,16 @@ def plan_order(bar: AccountBar, factor: float, i: int) -> None:
     """Write the contracts of an order as the limits leave them, at the price of its fill."""
     state, quotes, scratch = bar.state, bar.quotes, bar.scratch
     steps, before, size = scratch.steps, scratch.before[i], scratch.reach[i]
-    if scratch.kind[i] == INCREASE:
+    if scratch.kind[i] == r.INCREASE:
         size = scratch.kept[i] + factor * scratch.added[i]
         size = before if size <= before and before > 0.0 else size
-    elif scratch.kind[i] == UNPLACED:
+    elif scratch.kind[i] == r.UNPLACED:
         size = before
     unit = abs(quotes.fill[i])
     steps[i, UNIT], steps[i, START], steps[i, SIZED] = unit, before / unit, size / unit
     steps[i, REACHED] = scratch.side[i] * state.held.quantities[i]
     steps[i, PLANNED] = steps[i, REACHED]
-    if bar.terms.fill == RESTING and not math.isnan(scratch.wanted[i]):
+    if bar.terms.fill == r.RESTING and not math.isnan(scratch.wanted[i]):
         steps[i, PLANNED] = scratch.side[i] * scratch.wanted[i]
 
 
@@ -166,13 +158,13 @@ def count_decisions(bar: AccountBar, t: int, equity: float) -> None:
     inverse, time = 1.0 / equity if equity > 0.0 else 0.0, 1.0 * bar.feed.time[t]
     for i in range(len(state.margin)):
         level, signal, reach = state.leverage[i], state.signal[i], scratch.reach[i]
-        is_kept = scratch.kind[i] == KEPT
-        overlay, before = state.wallet[OVERLAY], scratch.before[i]
+        is_kept = scratch.kind[i] == r.KEPT
+        overlay, before = state.wallet[r.OVERLAY], scratch.before[i]
         stated = 0.0
         if signal != 0.0:
             stated = abs(signal) * level * equity * overlay
         is_counted = stated < math.inf and (signal != 0.0 or before != 0.0)
-        if scratch.kind[i] == LEFT or inverse == 0.0 or not is_counted:
+        if scratch.kind[i] == r.LEFT or inverse == 0.0 or not is_counted:
             continue
         reached = before if is_kept else scratch.steps[i, REACHED] * scratch.steps[i, UNIT]
         decision = Decision(stated, reached, inverse, time)
@@ -195,14 +187,14 @@ def count_order(bar: AccountBar, decision: Decision, i: int) -> None:
     scratch, steps = bar.scratch, bar.scratch.steps
     unit, reach, limited = steps[i, UNIT], scratch.reach[i], steps[i, LIMITED]
     sized, planned = steps[i, SIZED] * unit, steps[i, PLANNED] * unit
-    if scratch.kind[i] == INCREASE or scratch.kind[i] == UNPLACED:
+    if scratch.kind[i] == r.INCREASE or scratch.kind[i] == r.UNPLACED:
         size = sized
-        if scratch.kind[i] == INCREASE:
+        if scratch.kind[i] == r.INCREASE:
             size = scratch.kept[i] + scratch.added[i]
         margin = VENUE_LEVERAGE if pick_margin(bar.terms, i).setting > 0.0 else INITIAL_MARGIN
-        taken = size - sized if scratch.kind[i] == INCREASE else 0.0
+        taken = size - sized if scratch.kind[i] == r.INCREASE else 0.0
         count_cut(scratch, decision, i, margin, reach - limited + taken)
-        rest = WALLET if scratch.kind[i] == INCREASE else UNFILLED
+        rest = WALLET if scratch.kind[i] == r.INCREASE else UNFILLED
         count_cut(scratch, decision, i, rest, limited - size)
     if sized != planned:
         rules, volume = share(pick_instrument(bar.terms, i)), bar.quotes.volume[i]
@@ -249,9 +241,9 @@ GOLDEN = 0.3819660112501051
 
 def fit_increases(bar: AccountBar) -> float:
     terms, state, quotes, scratch = bar.terms, bar.state, bar.quotes, bar.scratch
-    values = quotes.open if terms.fill == RESTING else quotes.fill
+    values = quotes.open if terms.fill == r.RESTING else quotes.fill
     value_at(state, values, quotes.asset_fill)
-    free = compute_full_backing(terms.rules, state.held, state.wallet[CASH])
+    free = compute_full_backing(terms.rules, state.held, state.wallet[r.CASH])
     free -= compute_all_uncounted(terms, state, scratch, -2)
     count, only = count_increases(scratch)
     fixed = 0.0
@@ -276,7 +268,7 @@ def is_joint(terms: Terms, state: AccountState) -> bool:
 def count_increases(scratch: Scratch) -> tuple[int, int]:
     count, only = 0, 0
     for i in range(len(scratch.kind)):
-        if scratch.kind[i] == INCREASE:
+        if scratch.kind[i] == r.INCREASE:
             count, only = count + 1, i
     return count, only
 
@@ -288,7 +280,7 @@ def compute_all_uncounted(
     for i in range(len(state.margin)):
         if is_held(state, i) and not is_isolated(terms, i):
             rules = share(pick_instrument(terms, i))
-            is_flip = scratch.kind[i] == INCREASE and scratch.before[i] < 0.0 and turned == -2
+            is_flip = scratch.kind[i] == r.INCREASE and scratch.before[i] < 0.0 and turned == -2
             if rules.has_profit_share is not None and not is_flip and i != turned:
                 profit = compute_profit(pick_position(state, i), state.held.values[i])
                 found += (1.0 - rules.profit_share) * max(profit, 0.0)
@@ -299,7 +291,7 @@ def sum_other_initial(bar: AccountBar) -> float:
     terms, state, quotes = bar.terms, bar.state, bar.quotes
     found = 0.0
     for i in range(len(state.margin)):
-        if is_held(state, i) and not is_isolated(terms, i) and bar.scratch.kind[i] != INCREASE:
+        if is_held(state, i) and not is_isolated(terms, i) and bar.scratch.kind[i] != r.INCREASE:
             notional = abs(state.held.quantities[i]) * abs(quotes.fill[i])
             found += compute_initial(pick_margin(terms, i), notional, quotes.initial[i])
     return found
@@ -324,7 +316,7 @@ def compute_room(bar: AccountBar, free: float, fixed: float, factor: float) -> f
     costs, taken, needed = 0.0, 0.0, fixed
     is_whole = is_joint(terms, state)
     for i in range(len(state.margin)):
-        if scratch.kind[i] == INCREASE:
+        if scratch.kind[i] == r.INCREASE:
             size = scratch.kept[i] + factor * scratch.added[i]
             if is_isolated(terms, i):
                 taken += factor * scratch.added[i] * scratch.taken[i] - scratch.returned[i]
@@ -341,7 +333,7 @@ def try_initial(bar: AccountBar, factor: float) -> float:
     terms, state, scratch = bar.terms, bar.state, bar.scratch
     for i in range(len(state.margin)):
         scratch.start[i] = state.held.quantities[i]
-        if scratch.kind[i] == INCREASE:
+        if scratch.kind[i] == r.INCREASE:
             size = scratch.kept[i] + factor * scratch.added[i]
             state.held.quantities[i] = scratch.side[i] * size / abs(bar.quotes.fill[i])
     outlay = try_options(terms, state, factor)

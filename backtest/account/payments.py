@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 
+from backtest.account import records as r
 from backtest.account.account_records import Position
 from backtest.account.balance import (
     compute_account_equity,
@@ -37,20 +38,6 @@ from backtest.account.position import (
     pay_in,
 )
 from backtest.account.records import (
-    BAD_DEBT,
-    CASH,
-    FLOW_NEXT,
-    FLOWS,
-    FUNDING,
-    FUNDING_NEXT,
-    INTEREST,
-    IS_CONVERTING,
-    IS_OVER,
-    PAID_IN,
-    POOL_FAILED,
-    RESERVE,
-    SINCE_POOL,
-    TRADED,
     AccountBar,
     AccountState,
     MarketBar,
@@ -78,23 +65,23 @@ def take_flows(bar: AccountBar, t: int) -> None:
     terms, feed, state = bar.terms, bar.feed, bar.state
     quotes, ledger, log = bar.quotes, bar.ledger, bar.log
     last = ledger.shape[1] - 1
-    flow = state.cursor[FLOW_NEXT]
+    flow = state.cursor[r.FLOW_NEXT]
     while flow < len(feed.flow_bar) and feed.flow_bar[flow] == t:
         amount = feed.flow_amount[flow]
         value_at(state, quotes.mark_open, quotes.asset_mark_open)
-        wealth = compute_account_equity(terms, state) + state.wallet[RESERVE]
+        wealth = compute_account_equity(terms, state) + state.wallet[r.RESERVE]
         moved = amount
         if amount < 0.0:
             moved = -min(-amount, compute_withdrawable(bar))
-        state.wallet[CASH] += moved
-        state.wallet[PAID_IN] = pay_in(state.wallet[PAID_IN], wealth, moved)
-        ledger[FLOWS, last] += moved
+        state.wallet[r.CASH] += moved
+        state.wallet[r.PAID_IN] = pay_in(state.wallet[r.PAID_IN], wealth, moved)
+        ledger[r.FLOWS, last] += moved
         if moved != 0.0:
             note(log, t, -1, FLOW, 1.0, 0.0, moved)
         if moved != amount:
             note(log, t, -1, REFUSED, 1.0, 0.0, moved - amount)
         flow += 1
-    state.cursor[FLOW_NEXT] = flow
+    state.cursor[r.FLOW_NEXT] = flow
 
 
 def compute_withdrawable(bar: AccountBar) -> float:
@@ -121,9 +108,9 @@ def compute_free(terms: Terms, state: AccountState) -> float:
 
 def convert_collateral(bar: AccountBar, t: int) -> None:
     state, quotes = bar.state, bar.quotes
-    if state.wallet[IS_CONVERTING] == 0.0:
+    if state.wallet[r.IS_CONVERTING] == 0.0:
         return
-    state.wallet[IS_CONVERTING] = 0.0
+    state.wallet[r.IS_CONVERTING] = 0.0
     value_at(state, quotes.open, quotes.asset_open)
     missing = -compute_balance(bar.terms, state)
     if missing > 0.0:
@@ -134,7 +121,7 @@ def convert_collateral(bar: AccountBar, t: int) -> None:
 
 
 def is_funding_due(feed: MarketFeed, state: AccountState, t: int, is_open: int) -> bool:
-    event = state.cursor[FUNDING_NEXT]
+    event = state.cursor[r.FUNDING_NEXT]
     if event >= len(feed.funding_bar) or feed.funding_bar[event] != t:
         return False
     return bool(feed.funding_is_open[event] == is_open)
@@ -143,8 +130,8 @@ def is_funding_due(feed: MarketFeed, state: AccountState, t: int, is_open: int) 
 def settle_funding(bar: AccountBar, t: int, is_open: int) -> None:
     terms, feed, state = bar.terms, bar.feed, bar.state
     while is_funding_due(feed, state, t, is_open):
-        event = state.cursor[FUNDING_NEXT]
-        state.cursor[FUNDING_NEXT] = event + 1
+        event = state.cursor[r.FUNDING_NEXT]
+        state.cursor[r.FUNDING_NEXT] = event + 1
         if is_open == 0:
             expire_options(bar, t, 1, feed.funding_time[event])
         i = feed.funding_instrument[event]
@@ -158,7 +145,7 @@ def settle_funding(bar: AccountBar, t: int, is_open: int) -> None:
             before = pick_balances(terms, state, i)
             after, paid = pay_funding(rules, before, value, rate)
             put_balances(terms, state, i, before, after)
-            bar.ledger[FUNDING, i] += paid
+            bar.ledger[r.FUNDING, i] += paid
             note(bar.log, t, i, FUNDED, value, after.positions[0].quantity, paid)
             if is_isolated(terms, i):
                 liquidate_isolated(bar, t, i)
@@ -191,10 +178,10 @@ def drop_after_liquidation(terms: Terms, state: AccountState, i: int) -> None:
 
 
 def drop_after_pool_failure(terms: Terms, state: AccountState) -> None:
-    state.wallet[POOL_FAILED] = 1.0
-    state.wallet[SINCE_POOL] = -1.0
+    state.wallet[r.POOL_FAILED] = 1.0
+    state.wallet[r.SINCE_POOL] = -1.0
     if terms.is_halting:
-        state.wallet[IS_OVER] = 1.0
+        state.wallet[r.IS_OVER] = 1.0
     for i in range(len(state.margin)):
         if not is_isolated(terms, i):
             state.is_pending[i] = 0
@@ -213,7 +200,7 @@ def charge_interest(bar: AccountBar, t: int) -> None:
     borrow = feed.borrow_rate[min(before, len(feed.borrow_rate) - 1)]
     cash = feed.cash_rate[min(before, len(feed.cash_rate) - 1)]
     short = feed.short_rate[min(before, len(feed.short_rate) - 1)]
-    base, lent = state.wallet[CASH], 0.0
+    base, lent = state.wallet[r.CASH], 0.0
     for i in range(len(state.margin)):
         if is_isolated(terms, i):
             base += state.margin[i]
@@ -230,12 +217,12 @@ def charge_interest(bar: AccountBar, t: int) -> None:
     if terms.is_loan and lent > 0.0:
         interest += lent * short * years
     if interest != 0.0:
-        state.wallet[CASH] -= interest
-        ledger[INTEREST, ledger.shape[1] - 1] += interest
+        state.wallet[r.CASH] -= interest
+        ledger[r.INTEREST, ledger.shape[1] - 1] += interest
         note(bar.log, t, -1, CHARGED, 1.0, 0.0, interest)
     if terms.rules.spot.has_any:
         charge_coins(bar, t, years)
-    if state.wallet[CASH] < 0.0 and count_cross(terms, state) == 0 and not has_collateral(state):
+    if state.wallet[r.CASH] < 0.0 and count_cross(terms, state) == 0 and not has_collateral(state):
         take_from_isolated(terms, state)
 
 
@@ -246,19 +233,19 @@ def charge_coins(bar: AccountBar, t: int, years: float) -> None:
             rate = feed.coin_rate[min(max(t - 1, 0), len(feed.coin_rate) - 1), i]
             interest = abs(state.held.quantities[i] * quotes.mark_open[i]) * rate * years
             if interest != 0.0:
-                state.wallet[CASH] -= interest
-                bar.ledger[INTEREST, i] += interest
+                state.wallet[r.CASH] -= interest
+                bar.ledger[r.INTEREST, i] += interest
                 note(log, t, i, CHARGED, quotes.mark_open[i], state.held.quantities[i], interest)
 
 
 def take_from_isolated(terms: Terms, state: AccountState) -> None:
     for i in range(len(state.margin)):
-        if is_isolated(terms, i) and is_held(state, i) and state.wallet[CASH] < 0.0:
-            taken = -state.wallet[CASH]
+        if is_isolated(terms, i) and is_held(state, i) and state.wallet[r.CASH] < 0.0:
+            taken = -state.wallet[r.CASH]
             if not has_one_position(terms, state):
                 taken = min(max(state.margin[i], 0.0), taken)
             put_position(state, i, add_margin(pick_position(state, i), -taken))
-            state.wallet[CASH] += taken
+            state.wallet[r.CASH] += taken
 
 
 # -------------------------------------------------------------------------- the end of the account
@@ -267,20 +254,20 @@ def take_from_isolated(terms: Terms, state: AccountState) -> None:
 def settle_debt(bar: AccountBar, t: int) -> None:
     terms, state, ledger = bar.terms, bar.state, bar.ledger
     debt = 0.0
-    if count_cross(terms, state) == 0 and not has_collateral(state) and state.wallet[CASH] < 0.0:
-        debt = -state.wallet[CASH]
-        state.wallet[CASH] = 0.0
+    if count_cross(terms, state) == 0 and not has_collateral(state) and state.wallet[r.CASH] < 0.0:
+        debt = -state.wallet[r.CASH]
+        state.wallet[r.CASH] = 0.0
     equity = compute_account_equity(terms, state)
     if equity < 0.0:
         debt -= equity
-        state.wallet[CASH] -= equity
+        state.wallet[r.CASH] -= equity
     if debt != 0.0:
-        ledger[BAD_DEBT, ledger.shape[1] - 1] += debt
+        ledger[r.BAD_DEBT, ledger.shape[1] - 1] += debt
         note(bar.log, t, -1, DEBT, 1.0, 0.0, debt)
 
 
 def is_account_ruined(terms: Terms, state: AccountState, quotes: MarketBar, equity: float) -> bool:
-    wealth, paid_in = equity + state.wallet[RESERVE], state.wallet[PAID_IN]
+    wealth, paid_in = equity + state.wallet[r.RESERVE], state.wallet[r.PAID_IN]
     is_under = wealth <= terms.ruin_at * paid_in * (1.0 + TOLERANCE)
     is_under = is_under or equity <= NOTHING_LEFT * paid_in * (1.0 + TOLERANCE)
     if is_under or count_open(state) > 0:
@@ -314,20 +301,20 @@ def end_account(bar: AccountBar, t: int) -> None:
         if is_held(state, i):
             value, held = bar.quotes.mark_close[i], state.held.quantities[i]
             note(log, t, i, RUINED, value, 0.0 - held, abs(held) * abs(value))
-            ledger[TRADED, i] += abs(held) * abs(value)
+            ledger[r.TRADED, i] += abs(held) * abs(value)
             if is_isolated(bar.terms, i):
                 profit = held * (value - state.held.entries[i])
-                state.wallet[CASH] += state.margin[i] + profit
+                state.wallet[r.CASH] += state.margin[i] + profit
             else:
-                state.wallet[CASH] += held * value
+                state.wallet[r.CASH] += held * value
             put_position(state, i, Position(0.0, 0.0, 0.0, value))
     for k in range(len(state.options.targets)):
         held, mark = state.options.positions.quantities[k], state.options.positions.marks[k]
         if held != 0.0:
             trade_option(state, ledger, k, 0.0, mark)
             note(log, t, name_option(state, k), RUINED, mark, 0.0 - held, abs(held) * mark)
-    if count_open(state) == 0 and not has_collateral(state) and state.wallet[CASH] < 0.0:
-        debt = -state.wallet[CASH]
-        state.wallet[CASH] = 0.0
-        ledger[BAD_DEBT, ledger.shape[1] - 1] += debt
+    if count_open(state) == 0 and not has_collateral(state) and state.wallet[r.CASH] < 0.0:
+        debt = -state.wallet[r.CASH]
+        state.wallet[r.CASH] = 0.0
+        ledger[r.BAD_DEBT, ledger.shape[1] - 1] += debt
         note(log, t, -1, DEBT, 1.0, 0.0, debt)

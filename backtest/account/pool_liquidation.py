@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from typing import TYPE_CHECKING
 
+from backtest.account import records as r
 from backtest.account.account_records import (
     CLOSE,
     TAKEOVER,
@@ -52,26 +53,6 @@ from backtest.account.orders import LARGEST_WORSENING, compute_square_root_impac
 from backtest.account.payments import drop_after_pool_failure
 from backtest.account.position import worsen
 from backtest.account.records import (
-    BAD_DEBT,
-    BY_NAME,
-    CASH,
-    COLLATERAL_PNL,
-    CONVERSION,
-    FEES,
-    FLOWS,
-    FUNDING,
-    IMPACT,
-    INTEREST,
-    LARGEST_LOSS,
-    LARGEST_NOTIONAL,
-    LARGEST_REQUIREMENT,
-    LIQUIDATIONS,
-    LOSS,
-    OPTIONS_LAST,
-    PRICE_PNL,
-    SLIPPAGE,
-    TOP_UP,
-    TRADED,
     AccountBar,
     AccountState,
     EventLog,
@@ -119,20 +100,25 @@ def log_causes(bar: AccountBar, t: int) -> None:
     for i in range(n):
         stand, profit, held = 0.0, 0.0, state.held.quantities[i]
         if not is_isolated(terms, i):
-            gain = ledger[PRICE_PNL, i] - ledger[FUNDING, i] - ledger[FEES, i] - ledger[LOSS, i]
-            gain -= ledger[SLIPPAGE, i] + ledger[IMPACT, i]
+            gain = (
+                ledger[r.PRICE_PNL, i]
+                - ledger[r.FUNDING, i]
+                - ledger[r.FEES, i]
+                - ledger[r.LOSS, i]
+            )
+            gain -= ledger[r.SLIPPAGE, i] + ledger[r.IMPACT, i]
             if is_held(state, i):
                 gain += held * (state.held.values[i] - state.marked[i])
                 profit = held * (state.held.values[i] - state.held.entries[i])
             gain += sum_option_gains(terms, state, i)
             stand = level * scratch.shares[i] - gain
         note(log, t, i, CAUSED, stand, held, profit)
-    assets = ledger[CONVERSION, last] - ledger[COLLATERAL_PNL, last]
+    assets = ledger[r.CONVERSION, last] - ledger[r.COLLATERAL_PNL, last]
     for c in range(len(state.held.amounts)):
         assets -= state.held.amounts[c] * (state.held.prices[c] - state.priced[c])
         assets += level * scratch.shares[n + c]
     note(log, t, n + OF_COLLATERAL, CAUSED, assets, 0.0, 0.0)
-    flows = total(ledger, INTEREST) - total(ledger, FLOWS) - total(ledger, TOP_UP)
+    flows = total(ledger, r.INTEREST) - total(ledger, r.FLOWS) - total(ledger, r.TOP_UP)
     note(log, t, n + OF_FLOWS, CAUSED, flows, 0.0, 0.0)
     left = compute_pool(terms, state) - level * needed
     note(log, t, n + OF_RULES, CAUSED, left, 0.0, 0.0)
@@ -195,7 +181,7 @@ def close_part(
         worsening = min(worsening + impact, LARGEST_WORSENING)
     side = -1.0 if closed > 0.0 else 1.0
     filled = worsen(rules, value, side, worsening)
-    state.wallet[CASH] += closed * filled
+    state.wallet[r.CASH] += closed * filled
     quantity = state.held.quantities[i] - closed
     entry = state.held.entries[i] if quantity != 0.0 else 0.0
     put_position(state, i, Position(quantity, entry, 0.0, value))
@@ -236,7 +222,7 @@ def weigh_pool(terms: Terms, state: AccountState, pool: float) -> tuple[float, f
 
 def try_step(bar: AccountBar, i: int) -> tuple[float, float]:
     terms, state = bar.terms, bar.state
-    position, cash = pick_position(state, i), state.wallet[CASH]
+    position, cash = pick_position(state, i), state.wallet[r.CASH]
     before = compute_excess(terms, state)
     closed = find_step(terms, state, bar.scratch, i)
     rules = share(pick_instrument(terms, i))
@@ -244,7 +230,7 @@ def try_step(bar: AccountBar, i: int) -> tuple[float, float]:
     fee = cap_fee(rules.liquidation_fee * notional, compute_pool(terms, state))
     gain = compute_excess(terms, state) - fee - before
     put_position(state, i, position)
-    state.wallet[CASH] = cash
+    state.wallet[r.CASH] = cash
     return gain, notional
 
 
@@ -254,9 +240,9 @@ def take_step(bar: AccountBar, t: int, i: int) -> None:
     rules = share(pick_instrument(terms, i))
     cost, notional = close_part(rules, state, pick_quote(bar.quotes, i), i, closed)
     fee = cap_fee(rules.liquidation_fee * notional, compute_pool(terms, state))
-    state.wallet[CASH] -= fee
-    ledger[LOSS, i] += cost + fee
-    ledger[TRADED, i] += notional
+    state.wallet[r.CASH] -= fee
+    ledger[r.LOSS, i] += cost + fee
+    ledger[r.TRADED, i] += notional
     note_liquidation(bar.log, t, i, state.held.values[i], -closed, cost + fee)
 
 
@@ -271,7 +257,7 @@ def choose_step(bar: AccountBar) -> int:
                 score = rank(terms, state, scratch, i, gain, notional)
                 if score > best:
                     chosen, best = i, score
-    if chosen >= 0 and terms.order == OPTIONS_LAST:
+    if chosen >= 0 and terms.order == r.OPTIONS_LAST:
         return chosen
     k = choose_option_step(terms, state, scratch, TOLERANCE * needed, best)
     return len(state.margin) + k if k >= 0 else chosen
@@ -281,13 +267,13 @@ def rank(
     terms: Terms, state: AccountState, scratch: Scratch, i: int, gain: float, notional: float
 ) -> float:
     held = state.held
-    if terms.order == LARGEST_LOSS:
+    if terms.order == r.LARGEST_LOSS:
         return float(-held.quantities[i] * (held.values[i] - held.entries[i]))
-    if terms.order == LARGEST_REQUIREMENT:
+    if terms.order == r.LARGEST_REQUIREMENT:
         return compute_requirement_of_one(terms, state, scratch, i)
-    if terms.order in (LARGEST_NOTIONAL, OPTIONS_LAST):
+    if terms.order in (r.LARGEST_NOTIONAL, r.OPTIONS_LAST):
         return float(abs(held.quantities[i] * held.values[i]))
-    if terms.order == BY_NAME:
+    if terms.order == r.BY_NAME:
         return float(-1.0 * terms.ranks[i])
     return gain / notional
 
@@ -319,7 +305,7 @@ def liquidate_pool(bar: AccountBar, t: int, is_alone: bool) -> None:
     begin_forced(state)
     book_profits(state, ledger)
     last = ledger.shape[1] - 1
-    ledger[LIQUIDATIONS, last] += 1.0
+    ledger[r.LIQUIDATIONS, last] += 1.0
     mark_assets(state, ledger)
     if is_alone and not holds_options(state):
         liquidate_only_position(bar, t)
@@ -338,7 +324,7 @@ def mark_assets(state: AccountState, ledger: FloatArray) -> None:
     for c in range(len(state.held.amounts)):
         if state.held.amounts[c] != 0.0:
             change = state.held.prices[c] - state.priced[c]
-            ledger[COLLATERAL_PNL, last] += state.held.amounts[c] * change
+            ledger[r.COLLATERAL_PNL, last] += state.held.amounts[c] * change
             state.priced[c] = state.held.prices[c]
 
 
@@ -348,10 +334,10 @@ def liquidate_only_position(bar: AccountBar, t: int) -> None:
         if is_held(state, i):
             rules, quote = share(pick_instrument(terms, i)), pick_quote(quotes, i)
             held, value = state.held.quantities[i], state.held.values[i]
-            balances = Balances(state.wallet[CASH], (pick_position(state, i),))
+            balances = Balances(state.wallet[r.CASH], (pick_position(state, i),))
             loss = 0.0
             if terms.liquidation_mode == TAKEOVER:
-                ledger[TRADED, i] += abs(held) * abs(value)
+                ledger[r.TRADED, i] += abs(held) * abs(value)
                 balances, loss = forfeit(rules, balances, value)
             while balances.positions[0].quantity != 0.0:
                 if rules.full_below_health > 0.0 and terms.rules.level != 1.0:
@@ -361,14 +347,14 @@ def liquidate_only_position(bar: AccountBar, t: int) -> None:
                     closed = choose_reduction(rules, balances, value, abs(held), x)
                 balances, cost, notional = close_contracts(rules, balances, value, closed, quote)
                 loss += cost
-                ledger[TRADED, i] += notional
+                ledger[r.TRADED, i] += notional
                 put_position(state, i, balances.positions[0])
-                state.wallet[CASH] = balances.cash
+                state.wallet[r.CASH] = balances.cash
                 if is_held(state, i) and not is_pool_short(terms, state):
                     break
-            state.wallet[CASH] = balances.cash
+            state.wallet[r.CASH] = balances.cash
             put_position(state, i, balances.positions[0])
-            ledger[LOSS, i] += loss
+            ledger[r.LOSS, i] += loss
             note_liquidation(bar.log, t, i, value, state.held.quantities[i] - held, loss)
 
 
@@ -376,10 +362,10 @@ def record_bad_debt(bar: AccountBar, t: int) -> None:
     state, ledger = bar.state, bar.ledger
     if count_cross(bar.terms, state) > 0 or has_collateral_to_sell(state):
         return
-    if state.wallet[CASH] < 0.0:
-        debt = -state.wallet[CASH]
-        state.wallet[CASH] = 0.0
-        ledger[BAD_DEBT, ledger.shape[1] - 1] += debt
+    if state.wallet[r.CASH] < 0.0:
+        debt = -state.wallet[r.CASH]
+        state.wallet[r.CASH] = 0.0
+        ledger[r.BAD_DEBT, ledger.shape[1] - 1] += debt
         note(bar.log, t, -1, DEBT, 1.0, 0.0, debt)
 
 
@@ -389,7 +375,7 @@ def record_bad_debt(bar: AccountBar, t: int) -> None:
 def forfeit_pool(bar: AccountBar, t: int) -> None:
     terms, state, ledger, log = bar.terms, bar.state, bar.ledger, bar.log
     lost, gross = forfeit_options(state)
-    lost += state.wallet[CASH]
+    lost += state.wallet[r.CASH]
     for c in range(len(state.held.amounts)):
         amount, price = state.held.amounts[c], state.held.prices[c]
         lost += amount * price
@@ -400,7 +386,7 @@ def forfeit_pool(bar: AccountBar, t: int) -> None:
         if is_held(state, i) and not is_isolated(terms, i):
             lost += state.held.quantities[i] * state.held.values[i]
             gross += abs(state.held.quantities[i] * state.held.values[i])
-    state.wallet[CASH] = min(lost, 0.0)
+    state.wallet[r.CASH] = min(lost, 0.0)
     loss = max(lost, 0.0)
     end_forfeit(state, ledger, log, t, loss / gross if gross > 0.0 else 0.0)
     for i in range(len(state.margin)):
@@ -408,8 +394,8 @@ def forfeit_pool(bar: AccountBar, t: int) -> None:
             value = state.held.values[i]
             notional = abs(state.held.quantities[i] * value)
             share = loss * (notional / gross) if gross > 0.0 else 0.0
-            ledger[LOSS, i] += share
-            ledger[TRADED, i] += notional
+            ledger[r.LOSS, i] += share
+            ledger[r.TRADED, i] += notional
             note_liquidation(log, t, i, value, -state.held.quantities[i], share)
             put_position(state, i, Position(0.0, 0.0, 0.0, value))
 
@@ -426,7 +412,7 @@ def close_pool(bar: AccountBar, t: int) -> None:
             scratch.fee[i] = rules.liquidation_fee * scratch.taken[i]
             asked += scratch.fee[i]
             gross += scratch.taken[i]
-            ledger[TRADED, i] += scratch.taken[i]
+            ledger[r.TRADED, i] += scratch.taken[i]
     asked_of_options, premiums = close_options_of_pool(terms, state, ledger)
     asked, gross = asked + asked_of_options, gross + premiums
     sell_collateral(bar, t, -compute_balance(terms, state))
@@ -435,15 +421,15 @@ def close_pool(bar: AccountBar, t: int) -> None:
     for i in range(len(state.margin)):
         if scratch.taken[i] > 0.0:
             fee = scratch.fee[i] if is_all else left * (scratch.taken[i] / gross)
-            state.wallet[CASH] -= fee
+            state.wallet[r.CASH] -= fee
             loss = scratch.cost[i] + fee
-            ledger[LOSS, i] += loss
+            ledger[r.LOSS, i] += loss
             note_liquidation(log, t, i, state.marked[i], -scratch.reach[i], loss)
     paid = asked_of_options if is_all else left * (premiums / gross) if gross > 0.0 else 0.0
     end_close(state, ledger, log, t, asked_of_options, paid)
     sell_collateral(bar, t, -compute_balance(terms, state))
     if not is_all and left > 0.0:
-        state.wallet[CASH] = 0.0  # the shares of the fee add up to all that was left
+        state.wallet[r.CASH] = 0.0  # the shares of the fee add up to all that was left
 
 
 def reduce_pool(bar: AccountBar, t: int) -> None:

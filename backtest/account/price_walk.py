@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from typing import TYPE_CHECKING, NamedTuple
 
+from backtest.account import records as r
 from backtest.account.account_records import Balances, Watch
 from backtest.account.balance import (
     count_cross,
@@ -67,15 +68,6 @@ from backtest.account.position import (
     place_stop,
 )
 from backtest.account.records import (
-    AMBIGUOUS,
-    BOTH_REACHED,
-    CASH,
-    HIGHEST,
-    POOL_FAILED,
-    RESTING,
-    STOPS,
-    TAKE_PROFITS,
-    WORST,
     AccountBar,
     AccountState,
     MarketBar,
@@ -115,7 +107,7 @@ CAUTION = 1e-9
 def compute_last_equity(
     terms: Terms, state: AccountState, values: FloatArray, prices: FloatArray
 ) -> float:
-    equity = state.wallet[CASH]
+    equity = state.wallet[r.CASH]
     for i in range(len(state.margin)):
         if is_held(state, i):
             moved = values[i] - state.held.entries[i] if is_isolated(terms, i) else values[i]
@@ -128,7 +120,7 @@ def compute_last_equity(
 
 
 def compute_stop_level(terms: Terms, state: AccountState) -> float:
-    return float((1.0 - terms.equity_stop) * state.wallet[HIGHEST])
+    return float((1.0 - terms.equity_stop) * state.wallet[r.HIGHEST])
 
 
 def is_drawn(terms: Terms, state: AccountState, values: FloatArray, prices: FloatArray) -> bool:
@@ -178,7 +170,7 @@ def find_stop_with_options(terms: Terms, state: AccountState, scratch: Scratch) 
 
 
 def is_drawdown_near(terms: Terms, state: AccountState, quotes: MarketBar) -> bool:
-    least, gross = state.wallet[CASH], abs(state.wallet[HIGHEST])
+    least, gross = state.wallet[r.CASH], abs(state.wallet[r.HIGHEST])
     for i in range(len(state.margin)):
         if is_held(state, i):
             held = state.held.quantities[i]
@@ -197,7 +189,7 @@ def is_drawdown_near(terms: Terms, state: AccountState, quotes: MarketBar) -> bo
 
 def rescale_highest(state: AccountState, moved: float, equity: float) -> None:
     if moved != 0.0 and equity > 0.0:
-        state.wallet[HIGHEST] = max(state.wallet[HIGHEST] * ((equity + moved) / equity), 0.0)
+        state.wallet[r.HIGHEST] = max(state.wallet[r.HIGHEST] * ((equity + moved) / equity), 0.0)
 
 
 def follow_highest(terms: Terms, state: AccountState, equity: float) -> None:
@@ -205,7 +197,7 @@ def follow_highest(terms: Terms, state: AccountState, equity: float) -> None:
         return
     level = compute_stop_level(terms, state) * (1.0 + USED_UP)
     is_anew = count_open(state) == 0 and equity <= level
-    state.wallet[HIGHEST] = equity if is_anew else max(state.wallet[HIGHEST], equity)
+    state.wallet[r.HIGHEST] = equity if is_anew else max(state.wallet[r.HIGHEST], equity)
 
 
 # --------------------------------------------------------------------------- step 4: the open
@@ -217,7 +209,7 @@ def check_gap(bar: AccountBar, t: int) -> None:
     is_any_hit = liquidate_at_gap(bar, t)
     highest = math.nan
     if terms.equity_stop > 0.0 and had_only_position:
-        highest = state.wallet[HIGHEST]
+        highest = state.wallet[r.HIGHEST]
     elif terms.equity_stop > 0.0 and is_drawn(terms, state, quotes.open, quotes.asset_mark_open):
         close_account(bar, t, quotes.open, quotes.asset_mark_open)
     for i in range(len(state.margin)):
@@ -282,7 +274,7 @@ def stop_position(bar: AccountBar, t: int, i: int, kind: int, value: float) -> N
     done = stop_out(rules, before, value, quote)
     log_trade(as_log(log), t, name_stop(kind), done)
     enter_trade(bar.ledger, i, done)
-    bar.ledger[TAKE_PROFITS if kind == PROFIT else STOPS, i] += 1.0
+    bar.ledger[r.TAKE_PROFITS if kind == PROFIT else r.STOPS, i] += 1.0
     enter_step(bar, i, row, before, done.balances)
     state.is_pending[i] = 0
     if kind != PROFIT:
@@ -313,7 +305,7 @@ def close_account(bar: AccountBar, t: int, values: FloatArray, prices: FloatArra
         if is_held(state, i):
             stop_position(bar, t, i, DRAW, values[i])
     stop_options(bar, t)
-    state.wallet[HIGHEST] = compute_last_equity(bar.terms, state, values, prices)
+    state.wallet[r.HIGHEST] = compute_last_equity(bar.terms, state, values, prices)
 
 
 # ------------------------------------------------------------------------- can anything act?
@@ -327,7 +319,7 @@ def is_quiet(terms: Terms, state: AccountState, quotes: MarketBar) -> bool:
     """
     if terms.equity_stop > 0.0 and is_drawdown_near(terms, state, quotes):
         return False
-    least, gross = state.wallet[CASH], 0.0
+    least, gross = state.wallet[r.CASH], 0.0
     has_pool = False
     for i in range(len(state.margin)):
         if not is_held(state, i):
@@ -448,7 +440,7 @@ class Event(NamedTuple):
 def walk(bar: AccountBar, t: int) -> None:
     """Take prices through the bar: open, both extremes, the worse one first, and the close."""
     terms, state, quotes, scratch = bar.terms, bar.state, bar.quotes, bar.scratch
-    is_filling = terms.fill == RESTING and is_any_reached(state, quotes, scratch)
+    is_filling = terms.fill == r.RESTING and is_any_reached(state, quotes, scratch)
     is_sensed = is_filling or is_walking(terms, state)
     if not is_sensed and is_quiet(terms, state, quotes):
         return
@@ -464,8 +456,8 @@ def walk(bar: AccountBar, t: int) -> None:
     if is_filling:
         take_late_profits(bar, t)
         follow_fresh(state, scratch)
-    if is_ambiguous and state.wallet[POOL_FAILED] == 0.0:
-        bar.ledger[AMBIGUOUS, bar.ledger.shape[1] - 1] += 1.0
+    if is_ambiguous and state.wallet[r.POOL_FAILED] == 0.0:
+        bar.ledger[r.AMBIGUOUS, bar.ledger.shape[1] - 1] += 1.0
 
 
 def is_sound_on_path(bar: AccountBar) -> bool:
@@ -497,7 +489,7 @@ def start_walk(quotes: MarketBar, scratch: Scratch) -> None:
 
 def choose_turns(terms: Terms, state: AccountState, quotes: MarketBar, scratch: Scratch) -> None:
     """Write whether each price goes to its low first, once for the bar."""
-    n, is_worst = len(scratch.last), terms.intrabar == WORST
+    n, is_worst = len(scratch.last), terms.intrabar == r.WORST
     is_low = is_low_first(terms, state, quotes, EVERY)
     for i in range(n):
         if is_worst:
@@ -558,7 +550,7 @@ def aim_at_leg(quotes: MarketBar, scratch: Scratch, leg: int) -> None:
 def is_failing_at_adverse(bar: AccountBar) -> bool:
     """Return whether the pool fails with each cross position at its adverse extreme, or stop."""
     terms, state, quotes, scratch = bar.terms, bar.state, bar.quotes, bar.scratch
-    if terms.intrabar == WORST or count_cross(terms, state) == 0:
+    if terms.intrabar == r.WORST or count_cross(terms, state) == 0:
         return False
     has_options = is_walking(terms, state)
     for i in range(len(scratch.mark)):
@@ -589,7 +581,7 @@ def count_both_reached(bar: AccountBar) -> None:
     for i in range(len(bar.state.margin)):
         found = found or (is_held(bar.state, i) and is_both_reached(bar, i))
     if found:
-        bar.ledger[BOTH_REACHED, bar.ledger.shape[1] - 1] += 1.0
+        bar.ledger[r.BOTH_REACHED, bar.ledger.shape[1] - 1] += 1.0
 
 
 def is_both_reached(bar: AccountBar, i: int) -> bool:
@@ -685,7 +677,7 @@ def find_event(bar: AccountBar) -> Event:
     if place < found.place - SAME_PLACE:
         found = Event(DRAWN, -1, place, math.nan, NOTHING)
     found = add_stops(bar, found)
-    return add_fills(state, scratch, found) if terms.fill == RESTING else found
+    return add_fills(state, scratch, found) if terms.fill == r.RESTING else found
 
 
 def add_fills(state: AccountState, scratch: Scratch, found: Event) -> Event:
@@ -717,7 +709,7 @@ def find_pool_failure(terms: Terms, state: AccountState, scratch: Scratch) -> fl
         return 0.0 if is_pool_short(terms, state) else 2.0
     start = Waypoint(scratch.mark, scratch.price)
     end = Waypoint(scratch.mark_end, scratch.price_end)
-    place = find_failure(terms.rules, state.held, state.wallet[CASH], start, end, scratch.shares)
+    place = find_failure(terms.rules, state.held, state.wallet[r.CASH], start, end, scratch.shares)
     return 2.0 if math.isnan(place) else place
 
 
@@ -755,7 +747,7 @@ def find_stop_place(bar: AccountBar, i: int) -> tuple[int, float, float]:
         found = kind
         nearest, at = place_stop(side, start, end, stop)
     goal = compute_target_price(rules, position, quote)
-    may_profit = scratch.fresh[i] == 0.0 or terms.fill != RESTING
+    may_profit = scratch.fresh[i] == 0.0 or terms.fill != r.RESTING
     if may_profit and is_through(-side, find_adverse(position, high, low), goal):
         place, value = place_stop(-side, start, end, goal)
         if place < nearest - SAME_PLACE:

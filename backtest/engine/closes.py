@@ -35,31 +35,7 @@ from backtest.account import (
     share,
     total,
 )
-from backtest.account.records import (
-    AMBIGUOUS,
-    BAD_DEBT,
-    BOTH_REACHED,
-    CASH,
-    COLLATERAL_PNL,
-    CONVERSION,
-    EQUITY,
-    FEES,
-    FLOWS,
-    FUNDING,
-    IMPACT,
-    INTEREST,
-    IS_RUINED,
-    LIQUIDATIONS,
-    LOSS,
-    OVERLAY,
-    PRICE_PNL,
-    RESERVE,
-    SLIPPAGE,
-    STOPS,
-    TAKE_PROFITS,
-    TOP_UP,
-    UNIT,
-)
+from backtest.account import records as r
 from backtest.base.units import TOLERANCE
 from backtest.measures import (
     Clock,
@@ -119,26 +95,26 @@ def count_bar(  # noqa: PLR0913, PLR0917 - the arguments of a kernel
     shape (n_bars, n) those of the marks. ``money`` are the sums of the ledger, of a fast bar the
     profit alone. ``cap`` is that of gross leverage, ``held`` the quantities held over the bar.
     """
-    unit, equity = state.wallet[UNIT], state.wallet[EQUITY]
+    unit, equity = state.wallet[r.UNIT], state.wallet[r.EQUITY]
     add_free(clock, tally, t)
     if clock.ends_sample[t] != 0.0:
         finish_sample(tally, unit)
     base, is_forced = tally[y.INVERSE], False
     if is_fast:
-        tally[y.MONEY + PRICE_PNL] += money[PRICE_PNL]
+        tally[y.MONEY + r.PRICE_PNL] += money[r.PRICE_PNL]
     else:
-        moved = money[FLOWS] + money[TOP_UP]
+        moved = money[r.FLOWS] + money[r.TOP_UP]
         base = base if moved == 0.0 else invert(started + moved)
-        is_forced = money[LIQUIDATIONS] + money[STOPS] + money[TAKE_PROFITS] > 0.0
-        tally[y.CARRY] += money[FUNDING] * base
-        tally[y.CARRY] += money[INTEREST] * base
-        tally[y.CARRY] += money[FEES] * base
+        is_forced = money[r.LIQUIDATIONS] + money[r.STOPS] + money[r.TAKE_PROFITS] > 0.0
+        tally[y.CARRY] += money[r.FUNDING] * base
+        tally[y.CARRY] += money[r.INTEREST] * base
+        tally[y.CARRY] += money[r.FEES] * base
         for term in range(y.N_TALLY - y.MONEY):
             tally[y.MONEY + term] += money[term]
-        note_first(tally, y.FIRST_LIQUIDATION, money[LIQUIDATIONS] > 0.0, t)
-        note_first(tally, y.FIRST_RUIN, state.wallet[IS_RUINED] != 0.0, t)
-        note_first(tally, y.FIRST_AMBIGUOUS, money[AMBIGUOUS] > 0.0, t)
-        note_first(tally, y.FIRST_BOTH, money[BOTH_REACHED] > 0.0, t)
+        note_first(tally, y.FIRST_LIQUIDATION, money[r.LIQUIDATIONS] > 0.0, t)
+        note_first(tally, y.FIRST_RUIN, state.wallet[r.IS_RUINED] != 0.0, t)
+        note_first(tally, y.FIRST_AMBIGUOUS, money[r.AMBIGUOUS] > 0.0, t)
+        note_first(tally, y.FIRST_BOTH, money[r.BOTH_REACHED] > 0.0, t)
     if not is_forced:
         count_decay(tally, held, before, quotes, log_returns, base, t)
     tally[y.INVERSE] = invert(equity)
@@ -309,7 +285,7 @@ def find_failure_value(
         Waypoint(scratch.mark, scratch.price),
         Waypoint(scratch.mark_end, scratch.price_end),
     )
-    cash = state.wallet[CASH]
+    cash = state.wallet[r.CASH]
     ratio = find_failure_ratio(terms.rules, held, cash, i, start, end, scratch.shares)
     return float(value / ratio if terms.rules.brackets.are_inverse[i] else value * ratio)
 
@@ -375,7 +351,7 @@ def fill_close(bar: AccountBar, closes: Closes, row: int) -> None:
 def set_close(bar: AccountBar, held: HeldAtCloses, row: int, t: int) -> None:
     terms, feed, state, quotes = bar.terms, bar.feed, bar.state, bar.quotes
     brackets = terms.rules.brackets
-    state.wallet[CASH] = held.cash[row]
+    state.wallet[r.CASH] = held.cash[row]
     for i in range(len(state.margin)):
         if feed.span[i, 0] <= t < feed.span[i, 1]:
             size, is_inverse = brackets.sizes[i], brackets.are_inverse[i]
@@ -438,12 +414,12 @@ def record_account(bar: AccountBar, tape: RunTape, is_fast: bool, t: int) -> Non
     """Write one bar; in one that ``is_fast`` prices moved, and nothing else happened."""
     state, ledger = bar.state, bar.ledger
     account, wallet = tape.record.account, state.wallet
-    account.equity[t] = wallet[EQUITY]
-    write(account.cash, wallet[CASH], t)
-    write(account.reserve, wallet[RESERVE], t)
-    account.unit[t] = wallet[UNIT]
-    account.overlay[t] = wallet[OVERLAY]
-    write_total(account.price_pnl, ledger, PRICE_PNL, t)
+    account.equity[t] = wallet[r.EQUITY]
+    write(account.cash, wallet[r.CASH], t)
+    write(account.reserve, wallet[r.RESERVE], t)
+    account.unit[t] = wallet[r.UNIT]
+    account.overlay[t] = wallet[r.OVERLAY]
+    write_total(account.price_pnl, ledger, r.PRICE_PNL, t)
     if not is_fast:
         record_money(account, ledger, t)
     for i in range(len(state.margin)):
@@ -453,17 +429,17 @@ def record_account(bar: AccountBar, tape: RunTape, is_fast: bool, t: int) -> Non
 
 
 def record_money(account: AccountFields, ledger: FloatArray, t: int) -> None:
-    write_total(account.fees, ledger, FEES, t)
-    write_total(account.slippage, ledger, SLIPPAGE, t)
-    write_total(account.impact, ledger, IMPACT, t)
-    write_total(account.funding, ledger, FUNDING, t)
-    write_total(account.interest, ledger, INTEREST, t)
-    write_total(account.liquidation_loss, ledger, LOSS, t)
-    write(account.flows, total(ledger, FLOWS) + total(ledger, TOP_UP), t)
-    write_total(account.top_up, ledger, TOP_UP, t)
-    write_total(account.bad_debt, ledger, BAD_DEBT, t)
-    write_total(account.collateral_pnl, ledger, COLLATERAL_PNL, t)
-    write_total(account.conversion, ledger, CONVERSION, t)
+    write_total(account.fees, ledger, r.FEES, t)
+    write_total(account.slippage, ledger, r.SLIPPAGE, t)
+    write_total(account.impact, ledger, r.IMPACT, t)
+    write_total(account.funding, ledger, r.FUNDING, t)
+    write_total(account.interest, ledger, r.INTEREST, t)
+    write_total(account.liquidation_loss, ledger, r.LOSS, t)
+    write(account.flows, total(ledger, r.FLOWS) + total(ledger, r.TOP_UP), t)
+    write_total(account.top_up, ledger, r.TOP_UP, t)
+    write_total(account.bad_debt, ledger, r.BAD_DEBT, t)
+    write_total(account.collateral_pnl, ledger, r.COLLATERAL_PNL, t)
+    write_total(account.conversion, ledger, r.CONVERSION, t)
 
 
 def write_total(column: FloatArray, ledger: FloatArray, term: int, t: int) -> None:
@@ -491,17 +467,17 @@ def record_position(
     write_of(held.target, state.leverage[i], t, i)
     is_alone = len(state.margin) == 1 and len(state.options.targets) == 0
     if not is_alone:  # whose money is the account's, but bad debt: see new_record
-        write_of(held.price_pnl, ledger[PRICE_PNL, i], t, i)
+        write_of(held.price_pnl, ledger[r.PRICE_PNL, i], t, i)
     if is_fast:
         return
-    write_of(held.bad_debt, ledger[BAD_DEBT, i], t, i)
+    write_of(held.bad_debt, ledger[r.BAD_DEBT, i], t, i)
     if is_alone:
         return
-    write_of(held.fees, ledger[FEES, i], t, i)
-    write_of(held.slippage, ledger[SLIPPAGE, i], t, i)
-    write_of(held.impact, ledger[IMPACT, i], t, i)
-    write_of(held.funding, ledger[FUNDING, i], t, i)
-    write_of(held.liquidation_loss, ledger[LOSS, i], t, i)
+    write_of(held.fees, ledger[r.FEES, i], t, i)
+    write_of(held.slippage, ledger[r.SLIPPAGE, i], t, i)
+    write_of(held.impact, ledger[r.IMPACT, i], t, i)
+    write_of(held.funding, ledger[r.FUNDING, i], t, i)
+    write_of(held.liquidation_loss, ledger[r.LOSS, i], t, i)
 
 
 def record_option(tape: RunTape, state: AccountState, k: int, t: int) -> None:

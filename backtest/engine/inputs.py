@@ -18,35 +18,8 @@ from backtest.account import (
     Terms,
     make_option_feed,
 )
+from backtest.account import records as r
 from backtest.account.account_records import CLOSE
-from backtest.account.records import (
-    AT_OPEN,
-    BY_NAME,
-    CASH,
-    EARLY,
-    EQUITY,
-    FLAGS,
-    HIGHEST,
-    LARGEST_LOSS,
-    LARGEST_NOTIONAL,
-    LARGEST_REQUIREMENT,
-    LATE,
-    MAKER_ROW,
-    MOST_RELIEF,
-    N_WALLET,
-    NUMBERS,
-    OPTIONS_LAST,
-    OVERLAY,
-    PAID_IN,
-    PATH,
-    PEAK,
-    RESERVE,
-    RESTING,
-    SCALE,
-    SINCE_POOL,
-    UNIT,
-    WORST,
-)
 from backtest.base import FloatArray, IntArray, ParameterError, parse_duration, pick_value
 from backtest.engine.feed_arrays import (
     DailyFees,
@@ -169,13 +142,13 @@ def no_options() -> OptionState:
 # ---------------------------------------------------------------------------------- terms and feed
 
 ORDERS = {
-    "most_relief": MOST_RELIEF,
-    "largest_loss": LARGEST_LOSS,
-    "largest_requirement": LARGEST_REQUIREMENT,
-    "largest_notional": LARGEST_NOTIONAL,
-    "futures_then_options": OPTIONS_LAST,
+    "most_relief": r.MOST_RELIEF,
+    "largest_loss": r.LARGEST_LOSS,
+    "largest_requirement": r.LARGEST_REQUIREMENT,
+    "largest_notional": r.LARGEST_NOTIONAL,
+    "futures_then_options": r.OPTIONS_LAST,
 }
-FILLS = {"next_open": AT_OPEN, "next_close": LATE, "same_close": EARLY, "limit": RESTING}
+FILLS = {"next_open": r.AT_OPEN, "next_close": r.LATE, "same_close": r.EARLY, "limit": r.RESTING}
 ON_CLOCK = (
     "open", "high", "low", "close", "mark_open", "mark_high", "mark_low", "mark_close", "volume",
 )  # fmt: skip
@@ -247,15 +220,15 @@ def read_terms(
     modes = {own.liquidation_mode for own in rules if own.is_isolated is None}
     return Terms(
         instruments=list(rules),
-        numbers=np.array([[getattr(own, name) for own in rules] for name in NUMBERS], np.float64),
+        numbers=np.array([[getattr(own, name) for own in rules] for name in r.NUMBERS], np.float64),
         flags=np.array(
-            [[1 if getattr(own, name) else 0 for own in rules] for name in FLAGS], np.int64
+            [[1 if getattr(own, name) else 0 for own in rules] for name in r.FLAGS], np.int64
         ),
         rules=packed,
         markets=number_markets(markets, account),
         ranks=ranks,
         modes=np.array([own.liquidation_mode for own in rules], dtype=np.int64),
-        intrabar=WORST if account.intrabar == "worst" else PATH,
+        intrabar=r.WORST if account.intrabar == "worst" else r.PATH,
         liquidation_mode=modes.pop() if modes else CLOSE,
         order=order,
         has_interest=whole.has_interest is not None or pays_for_coins(venues),
@@ -290,12 +263,12 @@ def read_order(account: Account, venue: Venue, names: Sequence[str]) -> tuple[in
     ranks = np.arange(len(names), dtype=np.int64)
     if order is None:
         has_scenarios = isinstance(account.requirement, ScenarioMargin)
-        return (MOST_RELIEF if has_scenarios else LARGEST_LOSS), ranks
+        return (r.MOST_RELIEF if has_scenarios else r.LARGEST_LOSS), ranks
     if isinstance(order, str):
         return ORDERS[order], ranks
     first = [name for name in order if name in names]
     listed = [*first, *(name for name in names if name not in first)]
-    return BY_NAME, np.array([listed.index(name) for name in names], dtype=np.int64)
+    return r.BY_NAME, np.array([listed.index(name) for name in names], dtype=np.int64)
 
 
 def number_markets(markets: Markets, account: Account) -> IntArray:
@@ -369,7 +342,7 @@ def read_costs(markets: Markets, venues: Mapping[str, Venue]) -> FloatArray:
     """Return the costs that change over time by bar, of shape (n_bars or 1, 6, n)."""
     placed = [place_costs(markets[name], venues[name]) for name in markets.names]
     n_bars = markets.n_bars if any(placed) else 1
-    found = np.full((n_bars, MAKER_ROW + 1, len(placed)), np.nan)
+    found = np.full((n_bars, r.MAKER_ROW + 1, len(placed)), np.nan)
     for i, (rows, (first, stop)) in enumerate(zip(placed, markets.spans, strict=True)):
         for row, values in rows.items():
             found[first:stop, row, i] = values
@@ -439,11 +412,16 @@ def start_account_state(
     )
     equity = account.capital + float(np.sum(amounts * prices))
     wealth = equity + account.reserve
-    wallet = np.zeros(N_WALLET)
-    wallet[[CASH, RESERVE, EQUITY, HIGHEST]] = account.capital, account.reserve, equity, equity
-    wallet[[UNIT, PEAK, SCALE, PAID_IN]] = wealth, wealth, 1.0, wealth
-    wallet[OVERLAY] = np.nan if has_overlay else 1.0
-    wallet[SINCE_POOL] = np.inf
+    wallet = np.zeros(r.N_WALLET)
+    wallet[[r.CASH, r.RESERVE, r.EQUITY, r.HIGHEST]] = (
+        account.capital,
+        account.reserve,
+        equity,
+        equity,
+    )
+    wallet[[r.UNIT, r.PEAK, r.SCALE, r.PAID_IN]] = wealth, wealth, 1.0, wealth
+    wallet[r.OVERLAY] = np.nan if has_overlay else 1.0
+    wallet[r.SINCE_POOL] = np.inf
     return AccountState(
         held=held,
         margin=np.zeros(n),

@@ -23,22 +23,7 @@ from backtest.account import (
     take_fast_path,
     write_settings,
 )
-from backtest.account.records import (
-    BAD_DEBT,
-    CALLS,
-    EQUITY,
-    FLOW_NEXT,
-    FUNDING_NEXT,
-    IS_OVER,
-    IS_RUINED,
-    LATE,
-    LIQUIDATIONS,
-    OVERLAY,
-    PEAK,
-    RESERVE,
-    SINCE_POOL,
-    UNIT,
-)
+from backtest.account import records as r
 from backtest.engine.closes import (
     CloseFacts,
     Lanes,
@@ -169,8 +154,8 @@ def begin_lane(
     at = put_back(lanes.begun, state)
     for j in range(len(deciders.memory)):
         deciders.memory[j] = lanes.begun[at + j]
-    state.cursor[FUNDING_NEXT] = lanes.places[k, SETTLED]
-    state.cursor[FLOW_NEXT] = lanes.places[k, FLOWED]
+    state.cursor[r.FUNDING_NEXT] = lanes.places[k, SETTLED]
+    state.cursor[r.FLOW_NEXT] = lanes.places[k, FLOWED]
     for i in range(len(state.margin)):
         feed.span[i, 0], feed.span[i, 1] = lanes.places[k, BEGIN], lanes.places[k, STOP]
 
@@ -243,7 +228,7 @@ def simulate_account(  # noqa: PLR0913, PLR0917 - the arguments and the steps of
     has_close = is_counted or wants_close(deciders)
     for t in range(start, stop):
         tape.cursor[0] = t
-        equity = state.wallet[EQUITY]
+        equity = state.wallet[r.EQUITY]
         if is_counted:
             remember_marks(tape, terms, feed, quotes, t, t == start)
         may_be = has_fast_path and t > start  # the first bar writes the whole quotes
@@ -259,7 +244,7 @@ def simulate_account(  # noqa: PLR0913, PLR0917 - the arguments and the steps of
         if not is_balanced(equity, state, change, turnover, close.gross):
             return t, BROKEN
         if is_counted:
-            held = scratch.carried if terms.fill == LATE else state.held.quantities
+            held = scratch.carried if terms.fill == r.LATE else state.held.quantities
             count_bar(
                 clock, tally, state, tape.before, equity, quotes, money, is_fast, close,
                 log_returns, terms.max_gross_leverage, held, t,
@@ -269,7 +254,7 @@ def simulate_account(  # noqa: PLR0913, PLR0917 - the arguments and the steps of
         if not decide_all(bar, deciders, close, t):
             return t, NEGATIVE
         if len(tape.units) > 0:
-            tape.units[t - tape.cursor[1]] = state.wallet[UNIT]
+            tape.units[t - tape.cursor[1]] = state.wallet[r.UNIT]
         if is_recorded:
             record_account(bar, tape, is_fast, t - tape.cursor[1])
     return stop, DONE
@@ -278,11 +263,11 @@ def simulate_account(  # noqa: PLR0913, PLR0917 - the arguments and the steps of
 def write_life(
     lives: FloatArray, state: AccountState, money: FloatArray, is_fast: bool, t: int
 ) -> None:
-    lives[WEALTH, t] = state.wallet[EQUITY] + state.wallet[RESERVE]
-    lives[RUINED, t] = state.wallet[IS_RUINED]
+    lives[WEALTH, t] = state.wallet[r.EQUITY] + state.wallet[r.RESERVE]
+    lives[RUINED, t] = state.wallet[r.IS_RUINED]
     if not is_fast:
-        lives[LIQUIDATED, t], lives[LOST, t] = money[LIQUIDATIONS], money[BAD_DEBT]
-        lives[CALLED, t] = money[CALLS]
+        lives[LIQUIDATED, t], lives[LOST, t] = money[r.LIQUIDATIONS], money[r.BAD_DEBT]
+        lives[CALLED, t] = money[r.CALLS]
 
 
 def begin_bars(terms: Terms, feed: MarketFeed, deciders: Deciders, state: AccountState) -> bool:
@@ -302,7 +287,7 @@ def wants_close(deciders: Deciders) -> bool:
 
 def begin_peak(deciders: Deciders, state: AccountState) -> None:
     if len(deciders.rows) > 1 and deciders.memory[-1] == 0.0:
-        deciders.memory[-1] = state.wallet[PEAK]
+        deciders.memory[-1] = state.wallet[r.PEAK]
 
 
 def is_any_set(flags: IntArray) -> bool:
@@ -326,7 +311,7 @@ def remember_marks(
 def is_balanced(
     before: float, state: AccountState, change: float, traded: float, gross: float
 ) -> bool:
-    after = state.wallet[EQUITY]
+    after = state.wallet[r.EQUITY]
     gap = abs(after - before - change)
     return bool(gap <= IDENTITY_TOLERANCE * max(before, after, traded, gross))
 
@@ -341,7 +326,7 @@ def decide_all(bar: AccountBar, deciders: Deciders, close: CloseFacts, t: int) -
         hold_all(state)
         return True
     time = open_of(deciders, bar.feed, k)
-    is_done = state.wallet[IS_RUINED] + state.wallet[IS_OVER] != 0.0
+    is_done = state.wallet[r.IS_RUINED] + state.wallet[r.IS_OVER] != 0.0
     if deciders.asks[n] == 1 or is_any_set(deciders.wants_account):
         days = (time + deciders.interval - deciders.start) / DAY_NS
         show_account_totals(terms, deciders, state, quotes, close, days)
@@ -356,7 +341,7 @@ def decide_all(bar: AccountBar, deciders: Deciders, close: CloseFacts, t: int) -
         if overlay < 0.0 or overlay == math.inf:
             return False
         if not math.isnan(overlay):
-            state.wallet[OVERLAY] = min(overlay, terms.max_overlay)
+            state.wallet[r.OVERLAY] = min(overlay, terms.max_overlay)
     return True
 
 
@@ -365,7 +350,7 @@ def find_seen_bar(deciders: Deciders, state: AccountState, t: int) -> int:
     if len(deciders.rows) > 1:
         k = deciders.rows[t]
         if k >= 0:
-            deciders.memory[-1] = max(deciders.memory[-1], state.wallet[UNIT])
+            deciders.memory[-1] = max(deciders.memory[-1], state.wallet[r.UNIT])
     return k
 
 
@@ -380,7 +365,7 @@ def hold_all(state: AccountState) -> None:
         state.signal[i] = 1.0
         state.since[i] = hold_count(state.since[i])
         state.since_stop[i] = hold_count(state.since_stop[i])
-    state.wallet[SINCE_POOL] = hold_count(state.wallet[SINCE_POOL])
+    state.wallet[r.SINCE_POOL] = hold_count(state.wallet[r.SINCE_POOL])
 
 
 def hold_count(since: float) -> float:
@@ -417,17 +402,17 @@ def show_account_totals(
     close: CloseFacts,
     days: float,
 ) -> None:
-    shown, equity = deciders.shown, state.wallet[EQUITY]
+    shown, equity = deciders.shown, state.wallet[r.EQUITY]
     net = 0.0
     for i in range(len(state.margin)):
         if is_held(state, i):
             net += state.held.quantities[i] * abs(quotes.mark_close[i])
     shown[SHOWN_EQUITY] = equity
-    peak = deciders.memory[-1] if len(deciders.rows) > 1 else state.wallet[PEAK]
-    shown[SHOWN_PEAK] = equity * (peak / state.wallet[UNIT])
-    shown[SHOWN_DRAWDOWN] = 1.0 - state.wallet[UNIT] / peak
+    peak = deciders.memory[-1] if len(deciders.rows) > 1 else state.wallet[r.PEAK]
+    shown[SHOWN_PEAK] = equity * (peak / state.wallet[r.UNIT])
+    shown[SHOWN_DRAWDOWN] = 1.0 - state.wallet[r.UNIT] / peak
     shown[SHOWN_WALLET] = compute_balance(terms, state)
-    shown[SHOWN_RESERVE] = state.wallet[RESERVE]
+    shown[SHOWN_RESERVE] = state.wallet[r.RESERVE]
     shown[SHOWN_DAYS] = days
     shown[SHOWN_GROSS] = close.gross / equity if equity > 0.0 else 0.0
     shown[SHOWN_NET] = net / equity if equity > 0.0 else 0.0
@@ -444,7 +429,7 @@ def show_position(
     scratch: Scratch,
     i: int,
 ) -> None:
-    shown, equity = deciders.shown, state.wallet[EQUITY]
+    shown, equity = deciders.shown, state.wallet[r.EQUITY]
     shown[SHOWN_LEVERAGE], shown[SHOWN_POSITION], shown[SHOWN_ENTRY] = 0.0, 0.0, math.nan
     shown[SHOWN_MAINTENANCE], shown[SHOWN_PRICE] = 0.0, math.nan
     shown[SHOWN_RATIO] = shown[SHOWN_POOL_RATIO]
@@ -477,7 +462,7 @@ def show_account(terms: Terms, deciders: Deciders, state: AccountState, close: C
         shown[SHOWN_POOL_RATIO] = close.needed / close.backing if close.backing > 0.0 else math.inf
     shown[SHOWN_RATIO] = shown[SHOWN_POOL_RATIO]
     shown[SHOWN_PRICE] = math.nan
-    shown[SHOWN_SINCE] = state.wallet[SINCE_POOL]
+    shown[SHOWN_SINCE] = state.wallet[r.SINCE_POOL]
     shown[SHOWN_SINCE_STOP] = math.inf
     for i in range(len(state.margin)):
         shown[SHOWN_SINCE_STOP] = min(shown[SHOWN_SINCE_STOP], state.since_stop[i])

@@ -9,18 +9,8 @@ import numpy as np
 import pandas as pd
 
 from backtest.account import ledger
+from backtest.account import records as r
 from backtest.account.pool_liquidation import CAUSED
-from backtest.account.records import (
-    CONVERTED,
-    DELISTED,
-    EXPIRED,
-    MARGIN_REFUSED,
-    MARGIN_RETURNED,
-    RESTED,
-    SIGNS,
-    TERMS,
-    UNQUOTED,
-)
 from backtest.base import BoolArray, FloatArray, IntArray, utc_index
 from backtest.engine.record import PositionFields
 from backtest.venue import Venue, compute_prices, compute_value
@@ -45,13 +35,13 @@ KINDS = {
     ledger.EQUITY_STOPPED: "equity_stop",
     ledger.TOOK_PROFIT: "take_profit",
     ledger.TIME_STOPPED: "time_stop",
-    DELISTED: "delisted",
-    EXPIRED: "expiry",
-    UNQUOTED: "unquoted",
-    CONVERTED: "conversion",
-    RESTED: "limit_order",
-    MARGIN_RETURNED: "margin_returned",
-    MARGIN_REFUSED: "margin_refused",
+    r.DELISTED: "delisted",
+    r.EXPIRED: "expiry",
+    r.UNQUOTED: "unquoted",
+    r.CONVERTED: "conversion",
+    r.RESTED: "limit_order",
+    r.MARGIN_RETURNED: "margin_returned",
+    r.MARGIN_REFUSED: "margin_refused",
 }
 ORDER = (
     "fill", "stop", "liquidation", "fee", "slippage", "impact", "liquidation_loss", "funding",
@@ -121,7 +111,7 @@ def events_table(
 
 
 def find_costs(kinds: IntArray) -> tuple[tuple[str, BoolArray, int], ...]:
-    trades = np.isin(kinds, (ledger.FILL, *ledger.STOP_KINDS, DELISTED, EXPIRED))
+    trades = np.isin(kinds, (ledger.FILL, *ledger.STOP_KINDS, r.DELISTED, r.EXPIRED))
     liquidations = kinds == ledger.LIQUIDATED
     return (
         ("fee", trades, 5),
@@ -187,7 +177,7 @@ Fields = Mapping[str, FloatArray]
 SHOWN = (
     "price_pnl", "fees", "slippage", "impact", "funding", "liquidation_loss", "margin",
 )  # fmt: skip
-OWN = tuple(name for name in TERMS if name in PositionFields._fields)
+OWN = tuple(name for name in r.TERMS if name in PositionFields._fields)
 
 
 def compute_notionals(held: Fields, marks: FloatArray, venues: Sequence[Venue]) -> FloatArray:
@@ -286,16 +276,16 @@ def attribution_table(names: Sequence[str], account: Fields, held: Fields) -> pd
     rows: dict[str, dict[str, float]] = {
         name: {term: float(held[term][:, i].sum()) for term in OWN} for i, name in enumerate(names)
     }
-    known = {term: account[term] for term in TERMS if term in account}
+    known = {term: account[term] for term in r.TERMS if term in account}
     total = {term: float(each.sum()) for term, each in known.items()}
     parts = {term: [row.get(term, 0.0) for row in rows.values()] for term in known}
     rest = {term: total[term] - sum(parts[term]) for term in known}
     rounding = {term: 1e-9 * np.abs(each).sum() for term, each in known.items()}
     rows["account"] = {term: 0.0 if abs(x) <= rounding[term] else x for term, x in rest.items()}
     rows["total"] = total
-    table = pd.DataFrame.from_dict(rows, orient="index", columns=TERMS).fillna(0.0)
-    gains = [name for name in TERMS if SIGNS[name] > 0.0 and name != "flows"]
-    costs = [name for name in TERMS if SIGNS[name] < 0.0 and name != "conversion"]
+    table = pd.DataFrame.from_dict(rows, orient="index", columns=r.TERMS).fillna(0.0)
+    gains = [name for name in r.TERMS if r.SIGNS[name] > 0.0 and name != "flows"]
+    costs = [name for name in r.TERMS if r.SIGNS[name] < 0.0 and name != "conversion"]
     net = table[gains].sum(axis=1) - table[costs].sum(axis=1)
     table["net"] = net - table["conversion"]
     return table.rename_axis("instrument")
