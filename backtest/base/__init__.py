@@ -57,11 +57,8 @@ if TYPE_CHECKING:
     from backtest.base.number_text import format_number, format_pair, format_percent, format_price
     from backtest.base.number_text import format_price_at_tick, format_probability, format_rate
     from backtest.base.number_text import format_setting, format_signed, format_value
-    from backtest.base.provenance import Checkout, Code, Making, attach_saved_making
-    from backtest.base.provenance import decode_provenance, encode_provenance
-    from backtest.base.provenance import find_changed_files, find_code, find_making
-    from backtest.base.provenance import making_from_json, making_to_json, read_provenance
-    from backtest.base.provenance import record_making, recording_command, try_read_provenance
+    from backtest.base.provenance import Making, attach_saved_making, find_making, making_to_json
+    from backtest.base.provenance import read_provenance, record_making, recording_command
     from backtest.base.provenance import write_provenance
     from backtest.base.ranges import Choice, Condition, Declaration, Number, Range, check_number
     from backtest.base.ranges import check_range, read_number, read_range, to_float

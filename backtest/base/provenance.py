@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import functools
-import hashlib
 import inspect
-import json
 import os
 import subprocess
 import time
@@ -16,14 +14,10 @@ from pathlib import Path
 from typing import Any, NamedTuple, ParamSpec, TypeVar
 
 from backtest.base.errors import DataError
-from backtest.base.json_values import parse_json, read_small, to_plain
-from backtest.base.result_folders import MANIFEST, hash_file
+from backtest.base.result_folders import read_json_file, write_json_file
 
 PROVENANCE = "provenance.json"
-FORMAT = 1
 PACKAGE, PACKAGE_FILE = "backtest", Path(__file__)
-SEAL = ',\n "seal": "{}"\n}}\n'
-SEAL_LENGTH = len(SEAL.format("")) + 64
 KEPT = "_making"
 
 P = ParamSpec("P")
@@ -89,29 +83,23 @@ def run_git(folder: Path, *words: str) -> str | None:
     return done.stdout.decode(errors="replace") if done.returncode == 0 else None
 
 
-Code = Mapping[str, Checkout | None]
-
-
 class Making(NamedTuple):
+    """What made a result: seconds, checkouts by the name of their code, and the command line."""
+
     seconds: float | None
-    code: Code
-    earlier: tuple[Code, ...] = ()
+    code: Mapping[str, Checkout | None]
     argv: tuple[str, ...] = ()
 
     @property
     def is_dirty(self) -> bool | None:
-        states = (self.code, *self.earlier)
-        known = [each for code in states for each in code.values() if each]
+        known = [each for each in self.code.values() if each]
         if any(each.is_dirty for each in known):
             return True
-        is_loose = any(code.get(PACKAGE) and None in code.values() for code in states)
+        is_loose = self.code.get(PACKAGE) and None in self.code.values()
         return None if is_loose or not known else False
 
 
-UNKNOWN = Making(None, {})
 COMMAND: ContextVar[tuple[str, ...]] = ContextVar("COMMAND", default=())
-
-# ------------------------------------------------------------------------------------- in memory
 
 
 def record_making(function: Callable[P, T]) -> Callable[P, T]:
@@ -152,8 +140,7 @@ def find_making(made: object, policies: Iterable[type]) -> Making:
 
 
 def find_code(policies: Iterable[type]) -> dict[str, Checkout | None]:
-    own = find_checkout(PACKAGE_FILE)
-    found: dict[str, Checkout | None] = {PACKAGE: own}
+    found: dict[str, Checkout | None] = {PACKAGE: find_checkout(PACKAGE_FILE)}
     return found | {
         each.__name__: find_source_checkout(each) for each in find_policy_classes(policies)
     }
@@ -176,105 +163,42 @@ def find_source_checkout(cls: type) -> Checkout | None:
 # -------------------------------------------------------------------------------------- in a folder
 
 
-def choose_making(earlier: Making | None, now: Making) -> Making:
-    if earlier is None:
-        return now
-    is_better = not earlier.code or (bool(now.code) and earlier.is_dirty and not now.is_dirty)
-    kept, other = (now, earlier) if is_better else (earlier, now)
-    return kept._replace(argv=kept.argv or other.argv)
-
-
-def encode_provenance(
-    identity: str, making: Making, line: Mapping[str, Any] | None = None
-) -> bytes:
-    data = {"format": FORMAT, "id": identity, "made": making_to_json(making), **(line or {})}
-    text = json.dumps(to_plain(data), indent=1, allow_nan=False, ensure_ascii=False)
-    body = text.removesuffix("\n}").encode()
-    return body + SEAL.format(hashlib.sha256(body).hexdigest()).encode()
+def write_provenance(folder: Path, identity: str, making: Making) -> None:
+    write_json_file({"id": identity, "made": making_to_json(making)}, folder / PROVENANCE)
 
 
 def making_to_json(making: Making) -> dict[str, Any]:
-    states = [code_to_json(each) for each in making.earlier]
-    earlier = {"earlier": states} if states else {}
-    command = {"argv": list(making.argv)} if making.argv else {}
-    return {"seconds": making.seconds, "code": code_to_json(making.code), **earlier, **command}
-
-
-def code_to_json(code: Code) -> dict[str, Any]:
-    return {
+    code = {
         name: None if each is None else {"commit": each.commit, "dirty": each.is_dirty}
-        for name, each in code.items()
+        for name, each in making.code.items()
     }
-
-
-def decode_provenance(content: bytes, folder: str) -> dict[str, Any]:
-    body = content[:-SEAL_LENGTH]
-    if content[-SEAL_LENGTH:] != SEAL.format(hashlib.sha256(body).hexdigest()).encode():
-        raise DataError(
-            f"{folder}/{PROVENANCE}: was changed or truncated after saving; "
-            "the result can be read without it"
-        )
-    data: dict[str, Any] = parse_json(content, f"{folder}/{PROVENANCE}")
-    return data
+    return {"seconds": making.seconds, "code": code, "argv": list(making.argv)}
 
 
 def read_provenance(folder: Path, identity: str) -> Making | None:
-    data = read_provenance_data(folder, identity)
-    return making_from_json(data["made"]) if data else None
-
-
-def find_changed_files(folder: Path, identity: str) -> list[str]:
-    hashes = read_provenance_data(folder, identity).get("hashes", {})
-    there = {name: folder / name for name in hashes if (folder / name).is_file()}
-    return [name for name, path in there.items() if hash_file(path) != hashes[name]]
-
-
-def read_provenance_data(folder: Path, identity: str) -> dict[str, Any]:
     path = folder / PROVENANCE
+    if not path.exists():
+        return None
+    data = read_json_file(path)
     try:
-        data = decode_provenance(read_small(path), str(folder))
-    except FileNotFoundError:
-        return {}
-    check_identity(data, identity, path)
-    return data
-
-
-def check_identity(data: Mapping[str, Any], identity: str, path: Path) -> None:
-    if data.get("format") != FORMAT:
-        raise DataError(f"{path}: format must be {FORMAT}, got {data.get('format')!r:.40}")
-    if data["id"] != identity:
+        found, made = data["id"], data["made"]
+        code = {
+            name: None if each is None else Checkout(each["commit"], is_dirty=each["dirty"])
+            for name, each in made["code"].items()
+        }
+        making = Making(made["seconds"], code, tuple(map(str, made["argv"])))
+    except (TypeError, KeyError, AttributeError) as error:
         raise DataError(
-            f"{path}: must belong to the result {identity}, got one of {data['id']!r:.40}"
-        )
-
-
-def making_from_json(data: Mapping[str, Any]) -> Making:
-    earlier = tuple(code_from_json(each) for each in data.get("earlier", ()))
-    argv = tuple(map(str, data.get("argv", ())))
-    return Making(data["seconds"], code_from_json(data["code"]), earlier, argv)
-
-
-def code_from_json(data: Mapping[str, Any]) -> Code:
-    return {
-        name: None if each is None else Checkout(each["commit"], is_dirty=each["dirty"])
-        for name, each in data.items()
-    }
-
-
-def write_provenance(
-    draft: Path, target: Path, identity: str, making: Making, line: Mapping[str, Any] | None = None
-) -> None:
-    kept = choose_making(try_read_provenance(target, identity), making)
-    hashes = {"hashes": {MANIFEST: hash_file(draft / MANIFEST)}}
-    (draft / PROVENANCE).write_bytes(encode_provenance(identity, kept, {**hashes, **(line or {})}))
+            f"{path}: must hold id, seconds, code and argv; the result can be read without it"
+        ) from error
+    if found != identity:
+        raise DataError(f"{path}: must belong to the result {identity}, got one of {found!r:.40}")
+    return making
 
 
 def attach_saved_making(made: object, folder: Path, identity: str) -> None:
-    attach_making(made, try_read_provenance(folder, identity) or UNKNOWN)
-
-
-def try_read_provenance(folder: Path, identity: str) -> Making | None:
     try:
-        return read_provenance(folder, identity)
-    except (DataError, OSError):
-        return None  # lists and ``verify`` report the damage
+        making = read_provenance(folder, identity)
+    except DataError:  # lists and ``verify`` report the damage
+        making = None
+    attach_making(made, making or Making(None, {}))

@@ -281,7 +281,7 @@ class SavedResult(Reportable):
                 write_parquet(table, draft / f"{name}.parquet")
             manifest = {**self.manifest, **self._write_more(draft)}
             write_folder_manifest(draft, manifest, self.files(), self.layout)
-            write_provenance(draft, target, identity, making)
+            write_provenance(draft, identity, making)
 
         return save_folder(target.parent, target.name, write, what=self.kind)
 

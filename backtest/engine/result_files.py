@@ -19,7 +19,6 @@ from backtest.base import (
     explain_other_metrics,
     find_making,
     from_plain,
-    hash_file,
     name_folder,
     read_json_file,
     read_manifest,
@@ -108,7 +107,6 @@ RUN = "result"
 FORMAT = 4
 FILES = ("bars.parquet", "positions.parquet", "events.parquet", "state.json", "metrics.json")
 BARS, POSITIONS, EVENTS, STATE, METRICS = FILES
-HASHED = (MANIFEST, METRICS, STATE)
 KEPT = ("interval", "is_session", "first_peak", "started")
 WHOLE = ("is_pending", "is_halted", "is_called", "is_call_open", "cursor", "refused")
 
@@ -125,25 +123,13 @@ def save_result(result: RunRecord, folder: Path) -> Path:
 
     def write(draft: Path) -> None:
         _write(result, draft)
-        line = describe_line(draft, manifest, describe_metrics(result.metrics))
-        write_provenance(draft, folder / name, manifest["id"], making, line)
+        write_provenance(draft, manifest["id"], making)
 
     other = explain_other_metrics(folder / name / METRICS, describe_metrics(result.metrics))
     target = save_folder(folder, name, write, what=RUN)
     if other:
         warn_caller(other)
     return target
-
-
-def describe_line(
-    folder: Path, manifest: Mapping[str, Any], metrics: Mapping[str, float | None]
-) -> dict[str, Any]:
-    return {
-        "run_format": FORMAT,
-        "shows": describe_run(manifest, metrics),
-        "sizes": {name: (folder / name).stat().st_size for name in sorted((*FILES, MANIFEST))},
-        "hashes": {name: hash_file(folder / name) for name in HASHED},
-    }
 
 
 def describe_run(

@@ -18,8 +18,8 @@ from backtest.base import (
     BacktestError,
     DataError,
     ParameterError,
-    find_changed_files,
     hash_file,
+    read_provenance,
     reading_folder,
     save_folder,
     write_file,
@@ -105,7 +105,10 @@ def find_faults(folder: Path, kind: str, manifest: Mapping[str, Any]) -> Iterato
     if not isinstance(hashes, Mapping) or {*hashes} != {*files}:
         return
     yield from compare_hashes(folder, hashes)
-    yield from find_provenance_faults(folder, str(manifest.get("id")))
+    try:
+        read_provenance(folder, str(manifest.get("id")))
+    except BacktestError as error:
+        yield locate_fault(error, folder)
     for inner in KINDS[kind].inner:
         for account in sorted((folder / inner).iterdir()):
             for name, what in check_folder(account).faults:
@@ -113,14 +116,6 @@ def find_faults(folder: Path, kind: str, manifest: Mapping[str, Any]) -> Iterato
     for each in sorted(folder.iterdir()):
         if each.name not in (*files, *KINDS[kind].inner, MANIFEST, PROVENANCE):
             yield each.name, "is not part of the result"
-
-
-def find_provenance_faults(folder: Path, identity: str) -> Iterator[tuple[str, str]]:
-    try:
-        for name in find_changed_files(folder, identity):
-            yield name, "was changed: its hash is not that in the provenance"
-    except BacktestError as error:
-        yield locate_fault(error, folder)
 
 
 def compare_hashes(folder: Path, hashes: Mapping[str, str]) -> Iterator[tuple[str, str]]:
