@@ -6,7 +6,7 @@ from backtest.base.later_import import open_door
 
 if TYPE_CHECKING:
     from backtest.base.atomic_files import LockHeldError, held_folder, hold_lock_file, is_lock_held
-    from backtest.base.atomic_files import lock_handle, move_file, replace_file, replace_folder
+    from backtest.base.atomic_files import replace_file, replace_folder
     from backtest.base.atomic_files import temporary_folder, write_file
     from backtest.base.black_kernels import Greeks, is_possible, log_ratio, normalized_price
     from backtest.base.black_kernels import price_and_slope, scalar_greeks, scalar_price

@@ -148,6 +148,7 @@ def keep_added_files(older: Path, target: Path, names: frozenset[str], spare: st
 PATIENCE = 1.0
 """Seconds to retry: :func:`is_lock_held` in another process takes the lock for an instant."""
 MOST_LOCK_TRIES = 100
+MOST_ASKS = 5
 
 
 class LockHeldError(Exception):
@@ -158,78 +159,46 @@ class LockHeldError(Exception):
 
 @contextmanager
 def hold_lock_file(path: Path) -> Iterator[None]:
-    handle = open_locked(path)
+    from filelock import FileLock, Timeout  # noqa: PLC0415 - imported only where used
+
+    lock = FileLock(path, timeout=PATIENCE, poll_interval=0.002)
     try:
-        os.ftruncate(handle, 0)
-        os.write(handle, f"{os.getpid()}\n".encode())
+        for _ in range(MOST_LOCK_TRIES):
+            path.parent.mkdir(parents=True, exist_ok=True)
+            with suppress(FileNotFoundError):  # the previous holder has just deleted the folder
+                lock.acquire()
+                break
+        else:
+            raise FileNotFoundError(errno.ENOENT, "its folder is deleted all the time", str(path))
+    except Timeout:
+        raise LockHeldError(read_holder(path)) from None
+    try:
+        path.write_text(f"{os.getpid()}\n", encoding="ascii")
         yield
     finally:
-        os.close(handle)
+        lock.release()
 
 
-def open_locked(path: Path) -> int:
-    for _ in range(MOST_LOCK_TRIES):
-        with suppress(FileNotFoundError):  # the previous holder has just deleted the folder
-            make_folder(path.parent)
-            handle = os.open(path, os.O_RDWR | os.O_CREAT | os.O_APPEND, 0o666)
-            if is_locked_there(handle, path):
-                return handle
-    raise FileNotFoundError(errno.ENOENT, "its folder is deleted again and again", str(path))
-
-
-def make_folder(folder: Path) -> None:
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except FileExistsError:
-        folder.lstat()
-        raise
-
-
-def is_locked_there(handle: int, path: Path) -> bool:
-    is_ours = False
-    try:
-        if not lock_handle(handle):
-            raise LockHeldError(read_holder(handle))
-        is_ours = is_file_at(handle, path)
-    finally:
-        if not is_ours:
-            os.close(handle)
-    return is_ours
-
-
-def lock_handle(handle: int, patience: float | None = None) -> bool:
-    from filelock import lock_descriptor  # noqa: PLC0415 - imported only where used
-
-    until = time.monotonic() + (PATIENCE if patience is None else patience)
-    while not lock_descriptor(handle, blocking=False):
-        if time.monotonic() >= until:
-            return False
-        time.sleep(0.001)
-    return True
-
-
-def is_file_at(handle: int, path: Path) -> bool:
-    try:
-        return os.path.samestat(os.fstat(handle), path.stat())
-    except FileNotFoundError:
-        return False
-
-
-def read_holder(handle: int) -> str:
-    with suppress(OSError, ValueError):
-        os.lseek(handle, 0, os.SEEK_SET)
-        return os.read(handle, 20).decode("ascii").strip() or "?"
+def read_holder(path: Path) -> str:
+    with suppress(OSError, ValueError), path.open(encoding="ascii") as file:
+        return file.read(20).strip() or "?"
     return "?"
 
 
 def is_lock_held(path: Path) -> bool:
+    from filelock import lock_descriptor  # noqa: PLC0415 - as above
+
     try:
         handle = os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0))
     except OSError:
         return False
     try:
-        return not lock_handle(handle, patience=0.05)
+        for _ in range(MOST_ASKS):  # another asker holds it for an instant
+            if lock_descriptor(handle, blocking=False):
+                return False
+            time.sleep(0.01)
     except OSError:
         return False
     finally:
         os.close(handle)
+    return True
