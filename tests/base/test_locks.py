@@ -37,21 +37,6 @@ def test_a_process_that_dies_lets_go(tmp_path):
     assert not is_lock_held(tmp_path / LOCK)
 
 
-def test_a_lock_file_that_its_holder_deletes_is_made_again(tmp_path, monkeypatch):
-    """A fetch deletes its lock when it is done, while the next one may have opened it already."""
-    path, real = tmp_path / "work" / LOCK, atomic_files.lock_handle
-
-    def delete(handle, patience=None):
-        monkeypatch.setattr(atomic_files, "lock_handle", real)
-        path.unlink()
-        path.parent.rmdir()
-        return real(handle, patience)
-
-    monkeypatch.setattr(atomic_files, "lock_handle", delete)
-    with hold_lock_file(path):
-        assert path.read_text() == f"{os.getpid()}\n"
-
-
 @pytest.mark.slow
 def test_the_package_imports_without_the_modules_of_unix():
     code = "import sys\nfor name in ('fcntl', 'resource', 'pwd', 'grp', 'termios'):\n"
