@@ -3,11 +3,10 @@
 import json
 from pathlib import Path
 
-import numpy as np
 import pytest
 
 import backtest as bt
-from backtest.cli import main, policies, runs
+from backtest.cli import policies
 from backtest.cli.build import build_experiment
 from backtest.cli.experiment import draft_experiment
 from backtest.engine.policy_contract import Finding
@@ -92,28 +91,6 @@ def test_flags_reach_policy_venue_account_and_run(capsys):
     assert (result.bars["position"].iloc[-100:] <= 0).all()
 
 
-def test_data_from_a_folder_are_cut_and_resampled_and_a_column_can_be_the_signal(capsys):
-    sample = bt.Market.sample(bars=24 * 30)
-    bars = sample.bars().assign(trend=np.where(np.arange(720) < 360, 1.0, -1.0))
-    frames = {"funding": sample.funding(), "mark": sample.mark()}
-    bt.Market.from_frames(bars, **frames, instrument="BTCUSDT").save("data")
-    arguments = (
-        "--data",
-        "data",
-        "--set",
-        "data.resample=4h",
-        "--from",
-        "2023-01-10",
-        "--no-compile",
-    )
-    code, _, err = call(capsys, "run", *arguments, "--signal", "trend", "--results", "r")
-    assert code == 0, err
-    result = bt.Result.load(next(Path("r").iterdir()))
-    assert result.manifest["data"]["interval"] == "4h"
-    assert result.manifest["data"]["start"] == "2023-01-10"
-    assert result.bars["position"].min() < 0 < result.bars["position"].max()
-
-
 def test_a_venue_may_be_given_whole(folder):
     venue = bt.Venue.simple(
         taker=1e-3,
@@ -170,29 +147,6 @@ def test_check_exits_with_1_where_a_check_fails(capsys, folder, monkeypatch):
     code, out, _ = call(capsys, "check", "mine.py:Other", "--json")
     assert code == 1
     assert json.loads(out)["Other"][0]["passed"] is False
-
-
-def test_a_shell_can_complete_words(capsys, monkeypatch):
-    for given, position, expected in (
-        ("backtest va", 1, "validate"),
-        ("backtest run --cap", 2, "--capital"),
-    ):
-        monkeypatch.setenv("_BACKTEST_COMPLETE", "complete_bash")
-        monkeypatch.setenv("COMP_WORDS", given)
-        monkeypatch.setenv("COMP_CWORD", str(position))
-        with pytest.raises(SystemExit):
-            main([])
-        assert capsys.readouterr().out.split() == [expected]
-
-
-def test_books_that_do_not_balance_are_no_user_error(capsys, monkeypatch):
-    def fail(*args, **settings):
-        raise bt.AccountingError("no balance at bar 3")
-
-    monkeypatch.setattr(runs.backtest, "run", fail)
-    code, _, err = call(capsys, "run")
-    assert code == 1
-    assert "bar 3" in err
 
 
 @pytest.mark.slow

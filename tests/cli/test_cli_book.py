@@ -63,14 +63,6 @@ def test_options_are_in_the_book(capsys, folder):
     assert found["options"][0]["option"] == "BTC-26JUN26-50000-P"
 
 
-def test_json_has_all_figures(capsys, folder):
-    code, out, _ = call(capsys, "liq", "--book", "book.toml", "--json")
-    found = json.loads(out)
-    assert code == 0
-    assert found["requirement"] == pytest.approx(10_080)
-    assert [row["instrument"] for row in found["positions"]] == ["BTCUSDT", "ETHUSDT"]
-
-
 def test_brackets_are_the_default_and_a_table_gives_a_rule(capsys, folder):
     (folder / "own.toml").write_text(BOOK)
     needed = json.loads(call(capsys, "liq", "--book", "own.toml", "--json")[1])

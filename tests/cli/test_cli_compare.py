@@ -7,7 +7,6 @@ import pytest
 
 import backtest as bt
 from backtest.strategies import Constant, Cppi, VolTarget
-from tests.cli.test_cli import MY_POLICY
 from tests.commands import call
 
 ROOT = Path(__file__).parents[2]
@@ -65,15 +64,6 @@ def test_policies_go_by_labels_and_have_settings_of_their_own(capsys):
     }
     assert found["comparison"]["baseline"] == "calm"
     assert found["comparison"]["account"]["band"] == 0.3
-
-
-def test_several_files_differ_in_their_policy(capsys, folder):
-    write(folder, "a.toml", account="capital = 700")
-    (folder / "deep").mkdir()
-    (folder / "deep" / "mine.py").write_text(MY_POLICY)
-    write(folder, "deep/b.toml", "mine.py:Other", account="capital = 700")
-    found = ask(capsys, "a.toml", "deep/b.toml")
-    assert texts(found) == {"a": "Constant(leverage=1.0)", "b": "Other()"}
 
 
 @pytest.mark.slow

@@ -64,15 +64,3 @@ def test_one_market_of_a_folder_of_folders_is_inspected_alone(capsys, folder: Pa
     code, out, err = call(capsys, "data", "inspect", "data", "--instrument", "B")
     assert (code, err) == (0, "")
     assert out == call(capsys, "data", "inspect", "data/B")[1]
-
-
-def test_instruments_of_one_folder_are_chosen_by_name(capsys, folder: Path):
-    for name in ("A", "B", "C"):
-        save(f"data/{name}", HOURS, seed=ord(name))
-    chosen = ("--instrument", "C", "--instrument", "A")
-    code, out, _ = call(capsys, "data", "inspect", "data", *chosen, "--json")
-    assert code == 0
-    assert list(json.loads(out)) == ["C", "A"]
-    code, _, err = call(capsys, "data", "inspect", "data", "--instrument", "A", "--instrument", "X")
-    assert code == 2
-    assert "instruments must be among the data, got 'X'" in err

@@ -1,6 +1,5 @@
 """``backtest results``: what it prints, what it refuses, its exit codes."""
 
-import io
 import json
 import shlex
 import shutil
@@ -8,7 +7,6 @@ from pathlib import Path
 
 import pytest
 
-import backtest as bt
 from backtest.cli import main
 from tests.commands import call, override
 
@@ -128,25 +126,3 @@ def test_prune_says_what_goes_asks_and_deletes(capsys, results, monkeypatch):
     found = ask(capsys, "prune", "--keep", "0", "--yes")
     assert len(found["deleted"]) == 1
     assert call(capsys, "results", "list")[1] == "no results in results\n"
-
-
-def test_prune_without_an_answer_deletes_nothing(capsys, results, monkeypatch):
-    monkeypatch.setattr("sys.stdin", io.StringIO(""))
-    code, out, err = call(capsys, "results", "prune", "--older-than", "2100-01-01")
-    assert code == 2
-    assert "to delete: " in out
-    assert "nothing was deleted" in err
-    assert "--yes" in err
-    assert len(list(results.glob("*-*"))) == 3
-
-
-def test_export_writes_an_archive_or_a_folder(capsys, results):
-    run = folder_of(results, "voltarget")
-    code, out, _ = call(capsys, "results", "export", "voltarget", "--out", "a.zip", "--csv")
-    assert (code, out) == (0, "a.zip\n")
-    code, out, _ = call(capsys, "results", "export", "voltarget", "--out", "shared")
-    assert (code, out) == (0, f"shared/{run.name}\n")
-    assert bt.Result.load(f"shared/{run.name}").metrics
-    code, _, err = call(capsys, "results", "export", "voltarget", "--out", "a.zip")
-    assert code == 2
-    assert "must not exist yet" in err

@@ -5,7 +5,6 @@ import warnings
 
 import pytest
 
-import backtest as bt
 from backtest.cli import main
 
 POLICY = ["--policy", "constant", "--set", "leverage=8", "--no-compile"]
@@ -56,41 +55,6 @@ def test_shocks_and_ladders_are_read_from_flags(capsys):
     assert len(found["ladder"]) == 6
     assert main(["stress", *CONSTANT, "--scenario", "2020-03-12"]) == 0
     assert "2020-03-12" in capsys.readouterr().out
-
-
-def save_two(folder) -> list[str]:
-    """Save two short markets, and return the flags of their data and of a venue."""
-    for name, seed in (("BTCUSDT", 1), ("ETHUSDT", 2)):
-        market = bt.Market.sample(bars=150, seed=seed)
-        fields = market.fields() | {"instrument": name}
-        bt.Market(**fields, source=name).save(folder / name)
-    given = [word for name in ("BTCUSDT", "ETHUSDT") for word in ("--data", str(folder / name))]
-    return [*given, "--venue", "binance-usdm:BTCUSDT@latest"]
-
-
-def test_paths_of_several_instruments_are_shown_and_written(capsys, tmp_path):
-    given = ["paths", *save_two(tmp_path / "data"), "--paths", "8", "--horizon", "1d"]
-    assert main([*given, "--model", "gbm", "--correlation", "0.9", "--write", "out"]) == 0
-    assert "ETHUSDT" in capsys.readouterr().out
-    assert (tmp_path / "out" / "path-0" / "ETHUSDT").is_dir()
-    assert main([*given, "--model", "stationary", "--json"]) == 0
-    assert set(json.loads(capsys.readouterr().out)["spread"]) == {"BTCUSDT", "ETHUSDT"}
-    assert main([*given, "--model", "stationary", "--correlation", "0.9"]) == 2
-    assert "resampled history has its own" in capsys.readouterr().err
-
-
-def test_several_instruments_are_stressed(capsys, tmp_path):
-    given = ["stress", *save_two(tmp_path / "data"), "--no-compile", "--policy", "constant"]
-    given += ["--set", "leverage=4", "--shock", "prices.ETHUSDT=-0.2", "--shock", "shape=bar"]
-    assert main([*given, "--json"]) == 0
-    alone = json.loads(capsys.readouterr().out)["table"][0]["loss"]
-    assert main([*given, "--shock", "correlation=0.9", "--report", "stress.html"]) == 0
-    assert (tmp_path / "stress.html").exists()
-    assert main([*given, "--shock", "correlation=0.9", "--json"]) == 0
-    assert "loss" in capsys.readouterr().out
-    assert alone > 0.0
-    assert main([*given[:-4], "--shock", "prices.ETHUSD=-0.2"]) == 2
-    assert "did you mean 'ETHUSDT'" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(("words", "kind"), [

@@ -29,10 +29,3 @@ def test_flags_and_files_give_the_run_of_python(tmp_path, capsys):
     assert run_json(capsys, "run", str(file))["id"] == identity
     other = run_json(capsys, "run", str(file), "--signal", "rsi:30:40:60")
     assert other["id"] != identity  # the settings of the file belong to its rule
-
-
-def test_comparisons_take_a_rule(capsys):
-    words = ("--policy", "constant", "--policy", "vol-target", "--draws", "99")
-    words += ("--confidence", "0.9", "--set", "run.sampling=8h", "--signal", "breakout:24")
-    found = run_json(capsys, "compare", *words)
-    assert found["comparison"]["signal"].startswith("breakout:24 sha256:")

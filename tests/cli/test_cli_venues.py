@@ -1,11 +1,9 @@
 """``backtest venues``: list, show, import, and what other commands make of a preset's name."""
 
 import json
-import math
 import warnings
 from typing import Any
 
-import numpy as np
 import pandas as pd
 import pytest
 
@@ -119,12 +117,6 @@ def test_sizes_in_contracts_need_their_worth(capsys, folder):
     assert bt.Venue.preset("venues/mine.json", "ETHUSDT").brackets[0].cap == 200_000.0
 
 
-def test_a_last_tier_without_end_is_open(capsys, folder):
-    write(folder, {"ETH/USDT:USDT": [tier(0, None, 20, 0.01)]})
-    assert call(capsys, "venues", *IMPORT)[0] == 0
-    assert bt.Venue.preset("venues/mine.json", "ETHUSDT").brackets[0].cap == math.inf
-
-
 BAD = {
     "no json": ("{", "must be JSON"),
     "other symbols": ({"ETH/USD:ETH": TIERS}, "did you mean 'ETH/USD:ETH'?"),
@@ -166,20 +158,6 @@ def test_a_run_by_the_rules_of_a_day_says_where_that_does_not_fit(capsys, folder
         code, out, err = call(capsys, *words, *preset)
         assert (code, "margin table" in err) == (0, False)
         assert [each["of"] for each in manifest(out)["margin_tables"]] == ["2021-03-18"]
-
-
-@pytest.mark.slow
-def test_a_search_says_once_that_its_bars_begin_before_the_oldest_table(capsys, folder, recwarn):
-    index = pd.date_range("2021-03-01", periods=24 * 12, freq="h", tz="UTC")
-    price = 100.0 + np.arange(len(index)) % 7
-    names = ("open", "high", "low", "close", "volume")
-    pd.DataFrame(dict.fromkeys(names, price), index).rename_axis("time").to_csv("bars.csv")
-    words = ("tune", "--data", "bars.csv", "--trials", "4", "--no-compile", "--policy", "constant")
-    with warnings.catch_warnings():
-        warnings.simplefilter("default", bt.VenueDateWarning)
-        code, _, err = call(capsys, *words, "--space", "leverage=0.1:1")
-    assert code == 0
-    assert err.count("the oldest margin table of binance-usdm:BTCUSDT is of 2021-03-18") == 1
 
 
 @pytest.mark.parametrize("preset", ["", f'preset = "{BTC}@history"\n'])

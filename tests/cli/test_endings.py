@@ -41,23 +41,6 @@ def test_a_reader_that_leaves_ends_the_command_in_silence(tmp_path):
     assert (done.returncode, done.stderr) == (1, "")
 
 
-@pytest.mark.slow
-def test_a_command_without_an_output_ends_well():
-    """As with ``>&-``: nothing is there to be written to."""
-    code = (
-        "import sys; sys.stdout = None; import backtest.cli as c; sys.exit(c.main(['--version']))"
-    )
-    assert subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=False).returncode == 0
-
-
-def test_a_ctrl_c_outside_of_any_command_is_told(monkeypatch, capsys):
-    def interrupt(given):
-        raise KeyboardInterrupt
-
-    monkeypatch.setattr("backtest.cli.app.call_command", interrupt)
-    assert call(capsys, "venues") == (130, "", "interrupted\n")
-
-
 def test_a_path_too_long_for_the_system_is_refused(capsys):
     """Before: a traceback of OSError with 5,000 letters."""
     code, out, err = call(capsys, "run", "--no-save", "--data", "a" * 5_000)

@@ -61,29 +61,6 @@ def test_every_command_of_the_page_runs(desk, capsys, is_cut):
     assert list(desk.glob("sweep-cppi-*.md"))
 
 
-def test_the_page_has_every_command_of_the_program(capsys):
-    _, out, _ = call(capsys, "--help")
-    names = re.findall(r"^│ (\w+)  ", out.partition("─ Commands ─")[2], re.MULTILINE)
-    assert len(names) > 10
-    assert {words[0] for words in find_commands(PAGE)} == set(names)
-
-
-def test_the_page_lists_every_example():
-    listed = set(re.findall(r"^\| `([\w./-]+)` \|", PAGE, re.MULTILINE))
-    there = {f"{path.name}{'/' * path.is_dir()}" for path in EXAMPLES.iterdir()}
-    assert listed == there - {"README.md", "data/", "__pycache__/", "results/"}
-
-
-@pytest.mark.parametrize("path", sorted(EXAMPLES.glob("*.toml")), ids=lambda path: path.name)
-def test_the_commands_in_an_experiment_are_on_the_page_or_are_of_its_tables(path):
-    """A comment shows how each experiment is run, and names the file itself."""
-    lines = re.findall(r"^#   backtest (.*)$", path.read_text(encoding="utf-8"), re.MULTILINE)
-    assert any(f"examples/{path.name}" in line for line in lines)
-    commands = find_commands(PAGE)
-    for words in map(shlex.split, lines):
-        assert words in commands or words[0] in ("sweep", "tune")
-
-
 def test_the_gate_of_the_policy_repository_passes_and_notices_a_change(desk, capsys, monkeypatch):
     monkeypatch.chdir(desk / "examples" / "policy-repo")
     code, out, _ = call(capsys, "regress", "check", "--json")
@@ -114,20 +91,6 @@ def test_the_tests_of_the_policy_repository_pass(desk):
     )
     assert done.returncode == 0, done.stdout
     assert "1 passed" in done.stdout
-
-
-def test_the_commands_of_the_policy_repository_name_files_that_are_there():
-    text = (REPOSITORY / "README.md").read_text(encoding="utf-8")
-    for path in re.findall(r"^\| `([\w./-]+)` \|", text, re.MULTILINE):
-        assert (REPOSITORY / path).exists(), path
-    for words in find_commands(text):
-        assert all((REPOSITORY / word).is_file() for word in words if "/" in word)
-
-
-def test_its_versions_are_those_of_the_constraints():
-    pinned = (REPOSITORY / "requirements.txt").read_text().splitlines()
-    constraints = (ROOT / "constraints.txt").read_text().splitlines()
-    assert all(line in constraints for line in pinned if not line.startswith("leverage-backtest="))
 
 
 RUNNER = """
@@ -164,9 +127,3 @@ def test_the_cells_of_the_notebook_run_in_order(desk):
     )
     assert done.returncode == 0, done.stderr[-3000:]
     assert (desk / "steady.html").is_file()
-
-
-def test_the_notebook_has_no_outputs():
-    for cell in load_cells():
-        assert cell.get("outputs", []) == []
-        assert cell.get("execution_count") is None

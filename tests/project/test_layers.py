@@ -1,7 +1,6 @@
 """Imports go one way: from what is built to what it is built of."""
 
 import ast
-import importlib
 import inspect
 import pickle
 from collections.abc import Iterator
@@ -141,14 +140,6 @@ def test_import_backtest_loads_nothing_slow():
 
 
 @pytest.mark.slow
-def test_the_strategies_are_imported_at_their_first_use():
-    code = "import sys, backtest as bt; print('backtest.strategies' in sys.modules); "
-    code += "print(bt.strategies.Constant(2.0), hasattr(bt, 'strategis'))"
-    printed = run_python(code)
-    assert printed.split() == ["False", "Constant(leverage=2.0)", "False"]
-
-
-@pytest.mark.slow
 def test_wings_above_the_engine_wait_for_their_first_use_and_hide_no_function():
     above = ("risk", "sweep", "tune", "crowd", "validation", "store")
     code = "import sys, backtest as bt; "
@@ -158,32 +149,10 @@ def test_wings_above_the_engine_wait_for_their_first_use_and_hide_no_function():
     assert printed.split() == ["[]", "sweep", "tune"]
 
 
-@pytest.mark.slow
-def test_numba_loads_linear_algebra_only_for_code_that_uses_it():
-    code = (
-        "import sys, numba, numpy as np\n"
-        "from backtest.base import compiler\n"
-        "print('scipy.linalg' in sys.modules)\n"
-        "@numba.njit\n"
-        "def solve(a):\n"
-        "    return np.dot(np.linalg.inv(a), a)[0, 0]\n"
-        "print(solve(2.0 * np.eye(2)))\n"
-    )
-    printed = run_python(code)
-    assert printed.split() == ["False", "1.0"]
-
-
 def test_the_package_is_pickled_by_name():
     """A policy of a script that names the package is sent to other processes."""
     assert pickle.loads(cloudpickle.dumps(bt)) is bt
     assert pickle.loads(pickle.dumps([bt, bt.measures])) == [bt, bt.measures]
-
-
-def test_a_function_hides_the_file_of_its_name():
-    importlib.import_module("backtest.sweep.sweep")
-    assert bt.sweep.__module__ == "backtest.sweep.sweep"
-    with pytest.raises(AttributeError, match="module 'backtest' has no attribute 'swep'"):
-        bt.swep  # noqa: B018
 
 
 PUBLIC = (bt, bt.features, bt.paths, bt.options, bt.allocate, bt.measures, bt.strategies, bt.math)

@@ -1,7 +1,6 @@
 """The metadata of the project, its workflows and its make targets agree."""
 
 import os
-import re
 import subprocess
 import sys
 import tomllib
@@ -20,13 +19,6 @@ def load_jobs(name):
     return yaml.safe_load(text)["jobs"]
 
 
-def test_the_citation_names_the_version_and_license_of_the_package():
-    citation = yaml.safe_load((ROOT / "CITATION.cff").read_text(encoding="utf-8"))
-    assert citation["version"] == PROJECT["version"]
-    assert citation["license"] == PROJECT["license"]
-    assert citation["repository-code"] == PROJECT["urls"]["Homepage"]
-
-
 @pytest.mark.parametrize("name", ["test.yml", "newest.yml"])
 def test_the_matrix_covers_every_supported_python_on_linux_and_macos(name):
     (job,) = load_jobs(name).values()
@@ -35,13 +27,6 @@ def test_the_matrix_covers_every_supported_python_on_linux_and_macos(name):
     supported = [each.rpartition(" ")[2] for each in PROJECT["classifiers"] if classifier in each]
     assert matrix["python"] == supported
     assert {each.partition("-")[0] for each in matrix["os"]} == {"ubuntu", "macos"}
-
-
-@pytest.mark.parametrize("path", [*WORKFLOWS, ROOT / ".ci" / "run"], ids=lambda path: path.name)
-def test_the_make_targets_that_it_runs_exist(path):
-    makefile = (ROOT / "Makefile").read_text(encoding="utf-8")
-    for target in re.findall(r"(?:run: |exec )make ([\w-]+)", path.read_text(encoding="utf-8")):
-        assert re.search(rf"^{target}:", makefile, re.MULTILINE)
 
 
 @pytest.mark.slow

@@ -16,7 +16,6 @@ PAGES = [
     *(ROOT / f"{name}.md" for name in ("ARCHITECTURE", "CONTRIBUTING", "SECURITY")),
 ]
 
-FOLDERS = "backtest|backtest_pytest|benchmarks|tests|data|docs|strategies|examples"
 GROUPS = ("data", "options", "regress", "results", "validate")
 """The commands that have commands of their own."""
 
@@ -50,15 +49,6 @@ def test_what_it_prints_is_what_the_command_prints(capsys):
         assert line.strip() == "..." or line in printed, line
 
 
-def test_two_commands_set_up_and_both_are_in_the_makefile():
-    commands = find_commands()
-    assert [command[:2] for command in commands[:2]] == [["make", "run"], ["make", "test"]]
-    makefile = (ROOT / "Makefile").read_text(encoding="utf-8")
-    for command in commands:
-        if command[0] == "make":
-            assert re.search(rf"^{command[1]}:", makefile, re.MULTILINE)
-
-
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
 def test_the_commands_of_a_page_exist_with_all_their_flags(page, capsys):
     helps = {}
@@ -74,12 +64,3 @@ def test_the_commands_of_a_page_exist_with_all_their_flags(page, capsys):
                 assert word in helps[names], " ".join(command)
             if word.startswith("examples/"):
                 assert (ROOT / word).is_file()
-
-
-def test_links_and_paths_lead_somewhere():
-    for page in PAGES:
-        text = page.read_text(encoding="utf-8")
-        for link in re.findall(r"\]\((?!http)([^)#]+)", text):
-            assert (page.parent / link).exists(), f"{page.name}: {link}"
-        for path in re.findall(rf"`((?:{FOLDERS})/[\w./-]*)`", text):
-            assert (ROOT / path).exists(), f"{page.name}: {path}"

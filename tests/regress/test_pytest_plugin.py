@@ -135,27 +135,6 @@ def test_an_experiment_file_is_run_and_its_baseline_is_checked_by_the_command_to
     gone.stdout.fnmatch_lines(["calm: not measured: an experiment must be a TOML file*"])
 
 
-@pytest.mark.slow
-def test_two_uses_of_one_name_are_refused(project):
-    twice = HOLDS.replace("MORE", ", 'x'") + "    backtest_regression(run(), 'x')\n"
-    found = project(*FIRST, test=twice)
-    found.assert_outcomes(failed=1)
-    found.stdout.fnmatch_lines(["*'x' of * is used again*"])
-
-
-def test_a_truncated_baseline_fails(project, pytester):
-    project(*FIRST)
-    (pytester.path / "baselines" / "test_calm.json").write_text("{")
-    found = project()
-    found.assert_outcomes(failed=1)
-    found.stdout.fnmatch_lines(["test_calm: not measured:*", "*test_calm.json:*"])
-
-
-def test_the_folder_of_baselines_can_be_said(project, pytester):
-    project(*FIRST, "--backtest-baselines", "kept").assert_outcomes(passed=1)
-    assert (pytester.path / "kept" / "test_calm.json").is_file()
-
-
 @pytest.mark.parametrize(
     "options", [("--backtest-update",), (*FIRST[:1], "--backtest-reason", " "), FIRST[1:]]
 )
@@ -186,10 +165,3 @@ def test_the_plugin_imports_nothing_until_it_is_used():
     code = "import sys, backtest_pytest; "
     code += "print([x for x in ('backtest', 'numpy', 'pandas', 'typer') if x in sys.modules])"
     assert run_python(code) == "[]"
-
-
-def test_the_plugin_is_installed_with_the_package():
-    import tomllib  # noqa: PLC0415 - here alone
-
-    project = tomllib.loads((ROOT / "pyproject.toml").read_text())
-    assert project["project"]["entry-points"]["pytest11"] == {"backtest_pytest": "backtest_pytest"}

@@ -6,7 +6,6 @@ from dataclasses import replace
 
 import pytest
 
-import backtest as bt
 from backtest.regress import compare_baselines, load_baseline, save_baseline, take_baseline
 from backtest.regress.text import write_markdown, write_text
 from backtest.validation.walk_forward import walk_forward
@@ -77,23 +76,6 @@ def test_a_moved_winner_is_named_and_is_no_cause(was):
     assert json.loads(json.dumps(verdict.to_dict()))["changes"][0]["kind"] == "winners"
     allowed = compare_baselines(was, now, allow_better=["walk_eff*"])
     assert allowed.accepted == ("walk_efficiency_difference",)
-
-
-def test_the_search_is_an_input(was):
-    facts = {**was.facts, "walk": {**was.facts["walk"], "trials": 8}}
-    changes = compare_baselines(was, replace(was, facts=facts)).changes
-    assert [str(each) for each in changes] == ["walk.trials: 4 -> 8"]
-
-
-def test_a_run_is_not_compared_with_a_walk_and_a_walk_needs_one_account(walk, was):
-    run = take_baseline(walk.result, "calm-walk")
-    for pair in ((was, run), (run, was)):
-        verdict = compare_baselines(*pair)
-        assert verdict.exit_code == 2
-        assert "a baseline of a" in verdict.reason
-    fresh = replace(walk, result=None)
-    with pytest.raises(bt.ParameterError, match="one account"):
-        take_baseline(fresh, "calm")
 
 
 @pytest.mark.slow

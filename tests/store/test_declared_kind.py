@@ -75,11 +75,6 @@ def test_a_kind_follows_from_its_declaration(hours, tmp_path, capsys):
     for shown in (hours.verdict, "largest move", "mean move (per hour)", "## Data", "| bins | 24 |",
                   "## Assumptions", "Chart in the HTML report: Moves"):  # fmt: skip
         assert shown in text
-    wider = Hours(2.0 * hours.table, hours.settings, MARKET).save(tmp_path / "store")
-    code, out, err = call(capsys, "results", "diff", folder.name, wider.name, *store, "--json")
-    assert code == 0, err
-    (change,) = json.loads(out)["numbers"]
-    assert (change["number"], change["is"]) == ("largest move", "worse")
     data = json.loads(hours.report(tmp_path / "page.json").read_text(encoding="utf-8"))
     assert data["numbers"]["most"] == pytest.approx(float(hours.table["move"].max()))
     assert "largest move" in hours._repr_html_()

@@ -14,10 +14,8 @@ from backtest.report.write import build_page, write_part
 from backtest.store import read_entry
 from backtest.store.folders import SAVED
 from backtest.strategies import Constant
-from tests.commands import call
 from tests.comparing import compare_policies
 from tests.crowd.crowds import make_cascade
-from tests.fast_cases import every_nth
 from tests.markets import free_venue
 from tests.risk.accounts import Hold, free_account
 from tests.risk.accounts import free_venue as riskless_venue
@@ -104,33 +102,6 @@ def test_saved_and_loaded_it_is_the_same(made, tmp_path):
     assert loaded.save(tmp_path / "again").name == folder.name
 
 
-@pytest.mark.parametrize("ending", every_nth(["html", "md", "json"], 3))
-def test_the_report_of_a_loaded_one_is_that_of_the_made_one(made, ending, tmp_path):
-    loaded = type(made).load(made.save(tmp_path))
-    pages = [each.report(tmp_path / f"{k}.{ending}").read_text(encoding="utf-8")
-             for k, each in enumerate((made, loaded))]  # fmt: skip
-    assert pages[0] == pages[1]
-    assert made.manifest["id"] in pages[1]
-    assert "<b>" in made._repr_html_()
-
-
-def test_damage_is_found(made, tmp_path, capsys):
-    folder = made.save(tmp_path)
-    code, out, _ = call(capsys, "results", "verify", "--results", tmp_path)
-    assert code == 0
-    assert "1 whole, 0 damaged" in out
-    path = folder / made.files()[0]
-    content = path.read_bytes()
-    path.write_bytes(content[:-20])
-    with pytest.raises(bt.DataError, match=path.name):
-        type(made).load(folder)
-    assert call(capsys, "results", "verify", "--results", tmp_path)[0] == 1
-    path.write_bytes(content)
-    text = (folder / "manifest.json").read_text()
-    (folder / "manifest.json").write_text(text.replace('"data"', '"dAta"'))
-    assert call(capsys, "results", "verify", "--results", tmp_path)[0] == 1
-
-
 def make_run() -> SavedResult:
     return bt.run(MARKET, Constant(leverage=5.0), **PLAIN)
 
@@ -211,14 +182,3 @@ def test_every_kind_is_in_that_test():
     own = {"risk": "liquidation-risk", "largest": "max-leverage", "walk": "walk-forward"}
     known = {each.kind for each in SAVED} | {"run"}
     assert {own.get(name, name) for name in made - {"quiet-risk"}} == known
-
-
-def test_other_numbers_are_another_result():
-    # the settings name no horizon: the id covers the tables
-    ids = {
-        bt.liquidation_risk(
-            draw(), Hold(40.0), **TERMS, horizons=(horizon,), compile=False
-        ).manifest["id"]
-        for horizon in ("3h", "6h")
-    }
-    assert len(ids) == 2

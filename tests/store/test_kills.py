@@ -85,9 +85,3 @@ def kill_and_do_again(
 @pytest.mark.parametrize("work", WORKS)
 def test_killed_twelve_times_it_ends_at_the_same_bytes(tmp_path, work):
     kill_and_do_again(work, tmp_path, KILLS // len(WORKS), np.random.default_rng(5))
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("work", [search, save])
-def test_killed_once_it_ends_at_the_same_bytes(tmp_path, work):
-    kill_and_do_again(work, tmp_path, 1, np.random.default_rng(1))

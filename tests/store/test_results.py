@@ -7,10 +7,8 @@ import pytest
 import backtest as bt
 from backtest.base.provenance import read_provenance, recording_command
 from backtest.base.saved_result import describe_origin
-from backtest.base.units import DAY
 from backtest.store import (
     find_folder,
-    list_results,
     read_bound,
     read_entry,
     read_time_or_age,
@@ -21,17 +19,6 @@ from backtest.strategies import Constant
 from backtest.tune import Study
 from tests.refusals import check_refused
 from tests.store.stores import folder_of, live
-
-
-@pytest.mark.slow
-def test_a_list_has_every_result_of_all_four_kinds_and_the_record_of_looks_is_none(store):
-    entries = list_results(store)
-    assert sorted(each.kind for each in entries) == ["comparison", "run", "run", "study", "sweep"]
-    assert not any(each.trouble for each in entries)
-    assert (store / "looks.jsonl").is_file()
-    for each in entries:
-        assert each.name.endswith(each.id)
-        assert each.metrics["sharpe"] == each.metrics["sharpe"]
 
 
 @pytest.mark.slow
@@ -70,11 +57,6 @@ def test_a_ruined_account_is_never_among_the_best():
     assert names("sharpe", is_reversed=True) == ["lost", "poor", "good"]
     assert names("max_drawdown", is_reversed=True) == ["lost", "poor", "good"]
     assert names("mean_leverage") == ["good", "poor", "lost"]
-
-
-def test_moments():
-    assert read_time_or_age("2d", 10 * DAY, where="test") == 8 * DAY
-    assert read_time_or_age("1970-01-03", 0, where="test") == 2 * DAY
 
 
 def test_a_result_is_found_by_name_id_and_beginning_and_a_damaged_one_too(store):
