@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import re
 from collections.abc import Mapping
-from dataclasses import MISSING
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
 
@@ -15,10 +14,11 @@ from backtest.base import (
     ParameterError,
     PolicyError,
     parse_duration,
+    to_plain,
     warn_caller,
 )
 from backtest.market import as_markets
-from backtest.sweep import BaseTerms, Sets, check_sets, to_plain_value
+from backtest.sweep import BaseTerms, Sets, check_sets
 from backtest.tune.journal import append_line, read_lines
 
 if TYPE_CHECKING:
@@ -102,7 +102,8 @@ def describe_holdout(facts: Mapping[str, Any]) -> dict[str, Any]:
 
 def record_look(store: Path, facts: Mapping[str, Any], values: Mapping[str, Any]) -> None:
     """Note that a set was looked at on the holdout; the same set again is the same look."""
-    about = {"study": facts["id"], "policy": facts["policy"]["name"], "values": values}
+    plain = {name: to_plain(value) for name, value in values.items()}
+    about = {"study": facts["id"], "policy": facts["policy"]["name"], "values": plain}
     append_line(store / LOOKS, {**about, **describe_holdout(facts)})
 
 
@@ -149,19 +150,8 @@ class Bench(NamedTuple):
     def has_holdout(self) -> bool:
         return bool(self.split < self.whole.market.n_bars)
 
-
-def complete_set(bench: Bench, values: Mapping[str, Any]) -> dict[str, Any]:
-    base, settings = bench.whole.base, bench.whole.settings
-    held = {name: settings[name].value for name in base.policy_class.parameters()}
-    whole = {**{name: value for name, value in held.items() if value is not MISSING}, **values}
-    columns = {name: [value] for name, value in whole.items()}
-    sets = check_columns(base, columns)
-    found = {name: to_plain_value(settings[name], column[0]) for name, column in sets.items()}
-    return {
-        name: value
-        for name, value in sorted(found.items())
-        if "." not in name or base.has_own([name]) or value != settings[name].value
-    }
+    def read(self, values: Mapping[str, Any]) -> Sets:
+        return check_columns(self.whole.base, {name: [value] for name, value in values.items()})
 
 
 def check_columns(base: BaseTerms, columns: Mapping[str, Any]) -> Sets:
@@ -171,13 +161,10 @@ def check_columns(base: BaseTerms, columns: Mapping[str, Any]) -> Sets:
     )  # fmt: skip
 
 
-def measure_holdout(bench: Bench, values: Mapping[str, Any]) -> dict[str, float]:
-    base = bench.whole.base
-    columns = {name: [value] for name, value in values.items()}
-    sets = check_columns(base, columns)
+def measure_holdout(bench: Bench, sets: Sets) -> dict[str, float]:
     rows = bench.whole.evaluate(sets, first=bench.split)
     if not rows.done.all():
         raise KeyboardInterrupt
     if rows.errors[0]:
-        raise PolicyError(f"a set failed on the holdout, {dict(values)}: {rows.errors[0]}")
+        raise PolicyError(f"the set failed on the holdout: {rows.errors[0]}")
     return {name: float(column[0]) for name, column in rows.metrics.items()}

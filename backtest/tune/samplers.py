@@ -42,43 +42,12 @@ class Sampler(Protocol):
         """
 
 
-class SamplerTerms(NamedTuple):
-    space: Space
-    seed: int
-    trials: int | None = None
-
-    @property
-    def n_dimensions(self) -> int:
-        return len(self.space.dimensions)
-
-
 def make_sampler(
     name: SamplerName, space: Space, *, seed: int, trials: int | None = None
 ) -> Sampler:
+    """Return a sampler; ``trials`` are those that will be evaluated, by which it plans."""
     Choice(*get_args(SamplerName)).check("sampler", name)
-    Whole(0).check("seed", seed)
-    if trials is not None:
-        Whole(1).check("trials", trials)
-    terms = SamplerTerms(space, seed, trials)
-    sampler = SAMPLERS[name](terms)
-    return sampler if trials is None else Capped(sampler, trials, terms.n_dimensions)
-
-
-class Capped:
-    def __init__(self, sampler: Sampler, trials: int, n_dimensions: int) -> None:
-        self._sampler = sampler
-        self._left = trials
-        self._n_dimensions = n_dimensions
-
-    def ask(self) -> FloatArray:
-        if self._left == 0:
-            return np.empty((0, self._n_dimensions))
-        return self._sampler.ask()[: self._left]
-
-    def tell(self, cube: FloatArray, score: FloatArray, violation: FloatArray) -> None:
-        self._left -= len(cube)
-        if self._left > 0:
-            self._sampler.tell(cube, score, violation)
+    return SAMPLERS[name](space, Whole(0).check("seed", seed), trials)
 
 
 class Grades(NamedTuple):
@@ -149,8 +118,8 @@ class SobolStream:
 
 
 class Sobol:
-    def __init__(self, terms: SamplerTerms) -> None:
-        self._stream = SobolStream(terms.n_dimensions, np.random.default_rng(terms.seed))
+    def __init__(self, space: Space, seed: int, trials: int | None) -> None:  # noqa: ARG002 - as of all
+        self._stream = SobolStream(len(space.dimensions), np.random.default_rng(seed))
 
     def ask(self) -> FloatArray:
         return self._stream.take(BULK)
@@ -160,9 +129,9 @@ class Sobol:
 
 
 class Random:
-    def __init__(self, terms: SamplerTerms) -> None:
-        self._rng = np.random.default_rng(terms.seed)
-        self._shape = (BULK, terms.n_dimensions)
+    def __init__(self, space: Space, seed: int, trials: int | None) -> None:  # noqa: ARG002 - as of all
+        self._rng = np.random.default_rng(seed)
+        self._shape = (BULK, len(space.dimensions))
 
     def ask(self) -> FloatArray:
         return self._rng.random(self._shape)
@@ -176,9 +145,9 @@ MOST_POINTS = 4096
 
 
 class Grid:
-    def __init__(self, terms: SamplerTerms) -> None:
-        points = build_grid(terms.space, terms.trials or MOST_POINTS)
-        self._points = np.random.default_rng(terms.seed).permutation(points)
+    def __init__(self, space: Space, seed: int, trials: int | None) -> None:
+        points = build_grid(space, trials or MOST_POINTS)
+        self._points = np.random.default_rng(seed).permutation(points)
         self._done = 0
 
     def ask(self) -> FloatArray:
@@ -269,10 +238,10 @@ LEAST_GAIN = 1e-3
 """Least gain of the best score, as a share of its distance from the median score."""
 
 
-def start_auto(terms: SamplerTerms) -> Sampler:
-    number = math.prod(count_values(each) for each in terms.space.dimensions)
-    is_small = number <= min(MOST_POINTS, terms.trials or MOST_POINTS)
-    return Grid(terms) if is_small else Auto(terms)
+def start_auto(space: Space, seed: int, trials: int | None) -> Sampler:
+    number = math.prod(count_values(each) for each in space.dimensions)
+    is_small = number <= min(MOST_POINTS, trials or MOST_POINTS)
+    return (Grid if is_small else Auto)(space, seed, trials)
 
 
 class Auto:
@@ -284,15 +253,14 @@ class Auto:
     GECCO (restarts of two kinds); as in ``cmaes.CMA``.
     """
 
-    def __init__(self, terms: SamplerTerms) -> None:
-        stream, rng = np.random.SeedSequence(terms.seed).spawn(2)
-        self._stream = SobolStream(terms.n_dimensions, np.random.default_rng(stream))
+    def __init__(self, space: Space, seed: int, trials: int | None) -> None:
+        stream, rng = np.random.SeedSequence(seed).spawn(2)
+        self._d, most = len(space.dimensions), math.inf if trials is None else trials
+        self._stream = SobolStream(self._d, np.random.default_rng(stream))
         self._rng = np.random.default_rng(rng)
-        trials = math.inf if terms.trials is None else terms.trials
-        self._members = FEW_MEMBERS if trials <= FEW_TRIALS else MEMBERS
-        self._explored = min(EXPLORED, trials / 8)
+        self._members = FEW_MEMBERS if most <= FEW_TRIALS else MEMBERS
+        self._explored = min(EXPLORED, most / 8)
         self._strategies: list[cmaes.CMA] = []
-        self._d = terms.n_dimensions
         self._known = Known.nothing(self._d)
         self._asked = np.empty((0, self._d))
         self._done, self._gained = 0, 0
@@ -395,10 +363,10 @@ class GaussianProcess:
     Source: ``skopt.Optimizer`` with the lower confidence bound.
     """
 
-    def __init__(self, terms: SamplerTerms) -> None:
-        self._space, self._seed = terms.space, terms.seed % 2**32
-        self._stream = SobolStream(terms.n_dimensions, np.random.default_rng(terms.seed))
-        self._known = Known.nothing(terms.n_dimensions)
+    def __init__(self, space: Space, seed: int, trials: int | None) -> None:  # noqa: ARG002 - as of all
+        self._space, self._seed = space, seed % 2**32
+        self._stream = SobolStream(len(space.dimensions), np.random.default_rng(seed))
+        self._known = Known.nothing(len(space.dimensions))
         self._asked: set[bytes] = set()
 
     def ask(self) -> FloatArray:
@@ -443,7 +411,7 @@ class GaussianProcess:
         return point
 
 
-SAMPLERS: dict[SamplerName, Callable[[SamplerTerms], Sampler]] = {
+SAMPLERS: dict[SamplerName, Callable[[Space, int, int | None], Sampler]] = {
     "auto": start_auto,
     "gp": GaussianProcess,
     "sobol": Sobol,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
@@ -41,7 +41,7 @@ from backtest.tune.journal import (
     read_batches,
     tabulate_batches,
 )
-from backtest.tune.looks import Bench, complete_set, count_looks, measure_holdout, record_look
+from backtest.tune.looks import Bench, count_looks, measure_holdout, record_look
 from backtest.tune.luck import Verdict
 from backtest.tune.trials import find_best, find_distinct, gather, tabulate_trials
 from backtest.tune.winner import StudyOutcome
@@ -77,8 +77,6 @@ class Study(SavedResult):
         Folder in which its folder and the looks at its holdout are kept.
     bench : Bench or None
         Runs its sets; None in a study that was loaded.
-    seen : list of mapping
-        Sets that were looked at on the holdout since, if there is no store to record them.
     """
 
     manifest: Mapping[str, Any]
@@ -86,7 +84,6 @@ class Study(SavedResult):
     outcome: StudyOutcome | None
     store: Path | None = None
     bench: Bench | None = None
-    seen: list[Mapping[str, Any]] = field(default_factory=list)
 
     kind = "study"
     plural = "studies"
@@ -263,13 +260,13 @@ class Study(SavedResult):
 
     @property
     def looks(self) -> int:
-        """How often any study in the store has looked at the holdout so far."""
+        """How many sets any study in the store has looked at on the holdout so far."""
         if self.store is not None:
             return count_looks(self.store, self.manifest)
-        return len(self.seen) + (0 if self.outcome is None else self.outcome.verdict.looks)
+        return 0 if self.outcome is None else self.outcome.verdict.looks
 
     def look(self, values: Mapping[str, Any]) -> dict[str, float]:
-        """Return the measures of a set on the holdout. Each set that is looked at is recorded.
+        """Return the measures of a set on the holdout. A store records each set that is looked at.
 
         The account begins with fresh capital at the first bar of the holdout; what the policy
         observes is computed on all bars. A holdout that was used to choose a set is no longer one.
@@ -288,17 +285,10 @@ class Study(SavedResult):
         bench = self._find_bench("a look at the holdout")
         if not bench.has_holdout:
             raise ParameterError("a look needs a holdout, and this study has none")
-        here = complete_set(bench, values)
+        sets = bench.read(values)
         if self.store is not None:
-            record_look(self.store, self.manifest, here)
-        elif here not in [*self.seen, *self._seen_first]:
-            self.seen.append(here)
-        return measure_holdout(bench, here)
-
-    @property
-    def _seen_first(self) -> list[dict[str, Any]]:
-        is_there = self.outcome is not None and self.best_trial >= 0
-        return [complete_set(self._find_bench("a look"), self.best_values)] if is_there else []
+            record_look(self.store, self.manifest, values)
+        return measure_holdout(bench, sets)
 
     # --------------------------------------------------------------------------------- what it says
 

@@ -26,7 +26,6 @@ from backtest.sweep import build_trio, count_sets, draw_cube, take_sets
 from backtest.tune.journal import PART, Batch
 from backtest.tune.looks import (
     Bench,
-    complete_set,
     count_looks,
     find_other_trials,
     measure_holdout,
@@ -431,10 +430,10 @@ def evaluate_holdout(
     if not task.bench.has_holdout:
         return {}, []
     if task.store is not None:
-        record_look(task.store, task.facts, complete_set(task.bench, values))
+        record_look(task.store, task.facts, values)
     task.bench.whole.copy_fallback(task.seen)  # the warning was already given
     try:
-        metrics = measure_holdout(task.bench, values)
+        metrics = measure_holdout(task.bench, task.bench.read(values))
     except BacktestError as error:
         return {}, [f"the best set cannot be run on the holdout: {error}"]
     broken = task.goal.list_broken(metrics)

@@ -67,9 +67,6 @@ def test_every_look_is_counted(tmp_path):
     assert "looked at 3 times" in second.summary()
     elsewhere = seek(store=tmp_path, market=MARKET.prefix(900))
     assert elsewhere.looks == 1
-    in_memory = seek()
-    in_memory.look({"x": 1.0, "y": 2.0})
-    assert in_memory.looks == 2
     assert Study.load(first.folder).looks == 3
 
 
