@@ -28,7 +28,7 @@ from backtest.base import (
 )
 from backtest.base.units import DAY
 from backtest.compare.comparison import Comparison
-from backtest.compare.pairs import LEAST_SAMPLES, BootstrapRules, tabulate_pairs
+from backtest.compare.pairs import LEAST_SAMPLES, BootstrapRules, tabulate_differences
 from backtest.engine import Progress, Result, as_of, earn_cash, finish, run_account
 from backtest.engine.checks import OF_EACH_RUN
 from backtest.measures import Sampled, find_cost_rates, is_lost
@@ -111,7 +111,9 @@ def compare(
     lost = np.array([is_lost(result.metrics) for result in results.values()])
     rest = [1.0 if scaled is None else scaled[name].rest for name in results]
     tested = sampled._replace(returns=sampled.returns * np.array(rest)[:, None])
-    pairs, blocks = tabulate_pairs(tested, tuple(results), ruined, lost, rules, progress)
+    differences, blocks = tabulate_differences(
+        tested, tuple(results), base, ruined, lost, rules, progress
+    )
     cautions = list(list_cautions(len(sampled.free), scaled))
     facts = {
         "baseline": base,
@@ -126,7 +128,7 @@ def compare(
     free = pd.Series(sampled.free, index=index, name="risk_free")
     for caution in cautions:
         warn_caller(caution)
-    return Comparison(table, pairs, returns, free, manifest, results)
+    return Comparison(table, differences, returns, free, manifest, results)
 
 
 def build_manifest(

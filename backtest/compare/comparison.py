@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
@@ -14,14 +13,12 @@ import pandas as pd
 from backtest.base import (
     Head,
     Headline,
-    ParameterError,
     Part,
     SavedResult,
     Shown,
     ShownTable,
     capitalize,
     clip,
-    did_you_mean,
     format_number,
     format_percent,
     to_plain,
@@ -32,8 +29,6 @@ from backtest.compare.pairs import (
     SAME,
     TEST,
     UNTESTED,
-    correct_p_values,
-    orient_pairs,
     show_accounts,
     show_gap,
 )
@@ -70,10 +65,10 @@ class Comparison(SavedResult):
     table : DataFrame
         One row per policy: ``log_growth`` per year (-inf after ruin), all measures of a run, and
         ``liquidation_loss_annual``; at equal risk also ``scale`` and ``unscaled_volatility``.
-    pairs : DataFrame
-        One row per measure and pair: ``policy``, ``against``, ``measure`` (log_growth, sharpe,
-        volatility, es_95), ``difference`` of the first less the second, ``low`` and ``high`` of its
-        interval, ``p_value``, ``p_holm`` (corrected over the pairs of the measure),
+    differences : DataFrame
+        One row per measure and policy beside the baseline: ``policy``, ``against``, ``measure``
+        (log_growth, sharpe, volatility, es_95), ``difference`` from the baseline, ``low`` and
+        ``high`` of its interval, ``p_value``, ``p_holm`` (corrected over the rows of the measure),
         ``distinguishable``, and its ``basis``: ``test``; ``alike`` (almost equal returns);
         ``ruin`` (decided without a test); ``no test`` (volatility, es_95); ``too few returns``;
         ``undefined``.
@@ -88,7 +83,7 @@ class Comparison(SavedResult):
     """
 
     table: pd.DataFrame
-    pairs: pd.DataFrame
+    differences: pd.DataFrame
     returns: pd.DataFrame
     risk_free: pd.Series[float]
     manifest: Mapping[str, Any]
@@ -96,7 +91,7 @@ class Comparison(SavedResult):
 
     kind = "comparison"
     call = "bt.compare"
-    table_names = ("table", "pairs", "returns")
+    table_names = ("table", "differences", "returns")
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -136,28 +131,6 @@ class Comparison(SavedResult):
         """The policies by log growth, highest first; ruined ones last, latest ruin first."""
         growth = self.table["log_growth"].sort_values(ascending=False, kind="stable")
         return (*(str(name) for name in growth.index if name not in self.ruined), *self.ruined)
-
-    @cached_property
-    def differences(self) -> pd.DataFrame:
-        """The rows of ``pairs`` with the baseline, as differences of the others from it.
-
-        Holm's correction covers only these comparisons of a measure.
-        """
-        return self.against(self.baseline)
-
-    def against(self, baseline: str) -> pd.DataFrame:
-        """Return :attr:`differences` from another baseline.
-
-        Raises
-        ------
-        ParameterError
-            If no result has this name.
-        """
-        if baseline not in self.names:
-            near = did_you_mean(baseline, self.names)
-            names = ", ".join(self.names)
-            raise ParameterError(f"baseline must be one of {names}, got {baseline!r}{near}")
-        return correct_p_values(orient_pairs(self.pairs, baseline), self.confidence)
 
     def _tabulate_gaps(self) -> ShownTable:
         cells: dict[str, dict[str, str]] = {}
@@ -232,7 +205,6 @@ class Comparison(SavedResult):
                 "comparison": self.manifest,
                 "table": self.table.reset_index().to_dict("records"),
                 "differences": self.differences.to_dict("records"),
-                "pairs": self.pairs.to_dict("records"),
                 "order": list(self.order),
             }
         )
@@ -318,7 +290,7 @@ class Comparison(SavedResult):
         columns = {"time": returns.index, "risk_free": self.risk_free, **numbered}
         return {
             "table": self.table.reset_index(),
-            "pairs": self.pairs,
+            "differences": self.differences,
             "returns": pd.DataFrame(columns),
         }
 
@@ -332,7 +304,7 @@ class Comparison(SavedResult):
         table, returns = tables["table"].set_index("policy"), tables["returns"].set_index("time")
         free = returns.pop("risk_free")
         named = returns.set_axis(table.index.rename(None), axis=1)
-        return cls(table, tables["pairs"], named, free, manifest)
+        return cls(table, tables["differences"], named, free, manifest)
 
 
 def write_gap(row: Mapping[Any, Any]) -> str:

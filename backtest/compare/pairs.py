@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
-from itertools import combinations
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -48,15 +47,17 @@ class BootstrapRules(NamedTuple):
     seed: int
 
 
-def tabulate_pairs(
+def tabulate_differences(
     sampled: Sampled,
     names: Sequence[str],
+    baseline: str,
     ruined: BoolArray,
     lost: BoolArray,
     rules: BootstrapRules,
     progress: Callable[[int, int], None] | None,
 ) -> tuple[pd.DataFrame, dict[str, int]]:
-    pairs = np.array(list(combinations(range(len(names)), 2)), dtype=np.int64)
+    base = names.index(baseline)
+    pairs = np.array([(k, base) for k in range(len(names)) if k != base], dtype=np.int64)
     bases = np.array([find_basis(sampled.returns, pair, ruined) for pair in pairs], dtype=object)
     bases[lost[pairs].all(axis=1)] = LOST
     living = sampled._replace(returns=np.where(ruined[:, None], 0.0, sampled.returns))
@@ -77,7 +78,7 @@ def tabulate_pairs(
         unknown = np.isnan(found["difference"]) & ~np.isin(bases, (RUIN, LOST))
         rows: dict[str, Any] = {
             "policy": [names[one] for one, _ in pairs],
-            "against": [names[other] for _, other in pairs],
+            "against": baseline,
             "measure": measure,
             **found,
             "basis": np.where(unknown, NONE, own),
@@ -149,18 +150,6 @@ def correct_p_values(rows: pd.DataFrame, confidence: float) -> pd.DataFrame:
     decided = is_fall | (np.nan_to_num(corrected, nan=1.0) <= 1.0 - confidence + 1e-12)
     table = rows.assign(p_holm=corrected, distinguishable=decided)
     return table[list(COLUMNS)]
-
-
-def orient_pairs(pairs: pd.DataFrame, baseline: str) -> pd.DataFrame:
-    turned = pairs["policy"] == baseline
-    rows = pairs[turned | (pairs["against"] == baseline)].copy()
-    turned = turned[rows.index]
-    rows.loc[turned, ["policy", "against"]] = rows.loc[turned, ["against", "policy"]].to_numpy()
-    rows.loc[turned, "difference"] *= -1.0
-    rows.loc[turned, ["low", "high"]] = -rows.loc[turned, ["high", "low"]].to_numpy()
-    numbers = ["difference", "low", "high"]
-    rows[numbers] += 0.0  # no -0.0
-    return rows.reset_index(drop=True)
 
 
 def show_gap(key: str, title: str, rows: pd.DataFrame) -> ShownChart:

@@ -74,7 +74,7 @@ def test_saved_runs_are_compared_without_running_again(tmp_path):
     whole = compare_policies(markets, policies, overlay=half, draws=99, confidence=0.9, **TERMS)
     assert done.manifest["id"] == whole.manifest["id"]
     assert done.table.equals(whole.table)
-    assert done.pairs.equals(whole.pairs)
+    assert done.differences.equals(whole.differences)
     bare = bt.run(markets, POLICIES["two"], **TERMS)
     with pytest.raises(ParameterError, match="differs from one in overlay"):
         bt.compare({"one": loaded[0], "bare": bare})
