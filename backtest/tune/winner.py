@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import itertools
 import math
-import warnings
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, NamedTuple
@@ -13,7 +12,6 @@ import numpy as np
 
 from backtest.base import (
     BacktestError,
-    BandWarning,
     FloatArray,
     IntArray,
     Number,
@@ -22,7 +20,7 @@ from backtest.base import (
     declared,
     to_plain,
 )
-from backtest.sweep import build_trio, count_sets, draw_cube, take_sets
+from backtest.sweep import count_sets, draw_cube, take_sets
 from backtest.tune.journal import PART, Batch
 from backtest.tune.looks import (
     Bench,
@@ -453,20 +451,9 @@ def list_warnings(task: StudyTask, trials: Batch, best: int, verdict: Verdict) -
             f"the best sits on a spike: its own {name} is {verdict.score:.4g}, the median of its "
             f"neighbors {verdict.plateau:.4g}"
         )
-    yield from warn_of_trading(task.seen, values, float(trials.metrics["turnover"][best]))
-    yield from warn_of_failures(trials)
-
-
-def warn_of_trading(seen: Evaluator, values: Mapping[str, Any], turnover: float) -> Iterator[str]:
-    if turnover == 0.0:
+    if trials.metrics["turnover"][best] == 0.0:
         yield "the best set filled no order: bt.run of it says why"
-    elif build_trio(seen.base, seen.settings, values).account.band:  # a run warns of wide bands
-        with warnings.catch_warnings(record=True) as caught:
-            warnings.simplefilter("always")
-            seen.replay(values)
-        for each in caught:
-            if issubclass(each.category, BandWarning):
-                yield f"the best set hardly trades: {each.message}"
+    yield from warn_of_failures(trials)
 
 
 def warn_of_failures(trials: Batch) -> Iterator[str]:

@@ -111,7 +111,7 @@ def cross_validate(  # noqa: PLR0913 - keywords, each with a default that is sai
     trials: int | None = None,
     seed: int = 0,
     store: str | Path | None = None,
-    resume: bool | None = False,
+    resume: bool = False,
     signal: Any = None,
     overlay: Policy | None = None,
     sampling: str = "1d",
@@ -145,9 +145,8 @@ def cross_validate(  # noqa: PLR0913 - keywords, each with a default that is sai
         Sets, drawn evenly from the space (scrambled Sobol points); 2,000 by default.
     store : str or Path, optional
         Folder in which the result is saved; it keeps each group until then.
-    resume : bool or None
-        Continue the cross-validation of the same arguments in the store, to the same bytes. None
-        continues it if it was begun.
+    resume : bool
+        Continue the cross-validation of the same arguments in the store, to the same bytes.
     progress : callable, optional
         Called with the sets run in a group, and all there will be.
 

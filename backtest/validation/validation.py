@@ -201,7 +201,7 @@ def name_result(manifest: Mapping[str, Any]) -> str:
 
 
 def load_finished(
-    cls: type[Kind], store: str | Path | None, manifest: Mapping[str, Any], *, resume: bool | None
+    cls: type[Kind], store: str | Path | None, manifest: Mapping[str, Any], *, resume: bool
 ) -> Kind | None:
     """Return a validation that is to be resumed and was finished; None of any other."""
     if not resume or store is None:
@@ -219,7 +219,7 @@ def read_store(store: object) -> Path:
 
 @contextlib.contextmanager
 def open_progress(
-    store: str | Path | None, manifest: Mapping[str, Any], *, resume: bool | None
+    store: str | Path | None, manifest: Mapping[str, Any], *, resume: bool
 ) -> Iterator[Path | None]:
     """Hold the folder of an unfinished validation, which is discarded when it is finished."""
     if store is None:
@@ -235,7 +235,7 @@ def open_progress(
             f"{folder.parent}: there is no validation of these data, policy source and settings "
             "to resume"
         )
-    if folder.is_dir() and resume is False:
+    if folder.is_dir() and not resume:
         raise ParameterError(
             f"{folder}: this validation was already started; resume=True continues it"
         )

@@ -132,7 +132,7 @@ def walk_forward(  # noqa: PLR0913 - keywords, each with a default that is said
     carry: bool = True,
     seed: int = 0,
     store: str | Path | None = None,
-    resume: bool | None = False,
+    resume: bool = False,
     signal: Any = None,
     overlay: Policy | None = None,
     sampling: str = "1d",
@@ -174,9 +174,9 @@ def walk_forward(  # noqa: PLR0913 - keywords, each with a default that is said
     store : str or Path, optional
         Folder in which the walk is saved, ``"results"`` for example. It keeps every batch until
         then, so that a killed walk can be resumed.
-    resume : bool or None
+    resume : bool
         Continue the walk of the same arguments in the store. It ends at the same bytes. A finished
-        walk is loaded from the store. None continues it if it was begun.
+        walk is loaded from the store.
     progress : callable, optional
         Called with the sets evaluated and the most there will be.
 
@@ -692,19 +692,10 @@ class WalkForward(v.Validation):
         return v.read_figures(self.figures, "efficiency_difference")
 
     @property
-    def chance(self) -> dict[str, v.ChanceCount]:
-        """Counts of folds beside what chance alone gives.
-
-        ``better_than_median``: winners that were better than the median set out of sample.
-        ``searches_with_evidence``: searches whose own deflated Sharpe ratio is 0.95 or more.
-        """
-        names = ("rank", "deflated_sharpe")
-        ranks, deflated = (self.folds[name].to_numpy(dtype=np.float64) for name in names)
-        ranks, deflated = ranks[~np.isnan(ranks)], deflated[~np.isnan(deflated)]
-        return {
-            "better_than_median": v.count_by_chance(ranks > v.EVEN, 0.5),
-            "searches_with_evidence": v.count_by_chance(deflated >= v.EVIDENCE, 1.0 - v.EVIDENCE),
-        }
+    def chance(self) -> v.ChanceCount:
+        """Winners that were better than the median set out of sample, beside what chance gives."""
+        ranks = self.folds["rank"].to_numpy(dtype=np.float64)
+        return v.count_by_chance(ranks[~np.isnan(ranks)] > v.EVEN, 0.5)
 
     @property
     def verdict(self) -> str:
@@ -811,7 +802,7 @@ class WalkForward(v.Validation):
         """Return the walk as data for JSON."""
         return self._write_data(
             "walk",
-            chance={name: each._asdict() for name, each in self.chance.items()},
+            chance=self.chance._asdict(),
             folds=list_records(self.folds),
             stability=list_records(self.stability),
             metrics=None if self.result is None else dict(self.result.metrics),
@@ -866,7 +857,7 @@ def write_evidence(walk: WalkForward) -> str:
     pbo, sets = walk.pbo, int(walk.folds["trials"].sum())
     number = f"deflated Sharpe ratio {format_probability(walk.deflated_sharpe)} out of sample"
     number += f" after {sets:,} sets in {len(walk.folds)} folds" if sets > len(walk.folds) else ""
-    count = walk.chance["better_than_median"]
+    count = walk.chance
     words = f"winners were {{}} the median set, where chance alone gives {count.expected:g}"
     lost = f"{count.n - count.found} of {count.n} {words.format('no better than')}"
     won = f"{count.found} of {count.n} {words.format('better than')}"

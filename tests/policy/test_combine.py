@@ -10,7 +10,7 @@ import pandas as pd
 import pytest
 
 import backtest as bt
-from backtest import Choice, PolicyError, Range
+from backtest import Choice, PolicyError
 from backtest.engine.manifest import hash_source
 from backtest.strategies import (
     Average,
@@ -196,24 +196,6 @@ def test_a_sweep_over_parameters_of_the_policies_is_the_runs():
 def test_the_code_of_the_policies_is_part_of_the_hash():
     assert hash_source(Lowest.over(VolTarget)) != hash_source(Lowest.over(Cppi))
     assert hash_source(Lowest.over(VolTarget)) == hash_source(type(Lowest(VolTarget(0.1))))
-
-
-class Named(bt.Policy):
-    """Depend on a choice, and have a method."""
-
-    by: Annotated[str, Choice("one", "two")] = "one"
-    width: Annotated[float, Range(1.0, 5.0, when=("by", "two"))] = 2.0
-
-    def twice(self) -> float:
-        return 2.0 * self.width
-
-    def leverage(self, bar: Any, account: Any) -> float:
-        return self.twice() if account.days >= 0.0 else 0.0
-
-
-def test_conditions_of_the_policies_hold_under_their_names():
-    parameters = Capped.over(Named).parameters()
-    assert parameters["named_width"].space.when == ("named_by", "two")
 
 
 class Unhappy(bt.Policy):

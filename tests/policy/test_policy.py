@@ -13,7 +13,7 @@ import backtest as bt
 from backtest import PolicyError, Range
 from backtest.engine.manifest import hash_source
 from backtest.strategies import SharpeScaling, VolTarget
-from tests.policy.policies import MARKET, VENUE, Mixed, live
+from tests.policy.policies import Mixed, live
 from tests.refusals import check_refused
 
 
@@ -118,16 +118,6 @@ def test_an_error_of_a_formula_names_its_line_and_its_bar():
         live(observing(lambda m: {"sigma": m.close}, misspell))
     line = misspell.__code__.co_firstlineno + 1
     assert f"test_policy.py, line {line}; at the close of bar 0, 2023-01-01" in str(caught.value)
-
-
-def test_a_leverage_may_be_a_parameter():
-    class Bare(bt.Policy):
-        """Hold a number."""
-
-        leverage: Annotated[float, Range(0.0, 5.0, "turns")]  # type: ignore[assignment]
-
-    rules = {"venue": VENUE, "account": bt.Account(), "compile": False}
-    assert bt.run(MARKET, Bare(leverage=2.0), **rules).bars["target"].iloc[3] == 2.0
 
 
 def make_scaled(

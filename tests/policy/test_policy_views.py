@@ -8,8 +8,6 @@ import pytest
 
 import backtest as bt
 from backtest import Range
-from backtest.features import traded_returns
-from tests.markets import market_of
 from tests.policy.policies import MARKET, Remembering, live
 
 VIEWS: list[tuple[Any, Any]] = []
@@ -71,14 +69,3 @@ def test_a_memory_goes_on_where_a_run_is_resumed():
     second = live(Remembering(), market=MARKET, resume=first)
     assert first.memory.tolist() == [100.0, MARKET.close[:100].max(), 0.0]
     assert second.memory.tolist() == [300.0, MARKET.close.max(), 0.0]
-
-
-def test_a_policy_sees_the_direction_it_trades_in():
-    """Up 10 % held long, then up 10 % held half short, then down 1/11 held short."""
-    market = market_of(np.array([100.0, 110.0, 121.0, 110.0])).with_signal(
-        np.array([1.0, -0.5, -1.0, 0.0])
-    )
-    np.testing.assert_allclose(traded_returns(market)[1:], [0.1, -0.05, 1.0 / 11.0], rtol=1e-12)
-    assert (market_of(np.array([100.0, 110.0])).signal == 1.0).all()
-    assert market.prefix(2).signal.tolist() == [1.0, -0.5]
-    assert market.content_hash == market.prefix(4).content_hash

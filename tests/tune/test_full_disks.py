@@ -28,9 +28,9 @@ def fail_after(monkeypatch, n: int, code: int) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("code", [errno.ENOSPC, errno.EROFS, errno.EIO])
-@pytest.mark.parametrize("n", [0, 1, 9, 20])
-def test_a_full_disk_loses_no_finished_trial(tmp_path, monkeypatch, code, n):
+@pytest.mark.parametrize("n", [0, 9])
+def test_a_full_disk_loses_no_finished_trial(tmp_path, monkeypatch, n):
+    code = errno.ENOSPC
     whole = seek(store=tmp_path / "whole")
     with monkeypatch.context() as patch:
         fail_after(patch, n, code)

@@ -21,7 +21,7 @@ from tests.tuning import MARKET, Hills, Mixed, seek, seek_slowly
 pytestmark = pytest.mark.usefixtures("made_up")
 
 START = trials.start_sampler
-KILLS = 20
+KILLS = 8
 PAUSE = 0.01
 """Seconds per call of the evaluator in a process that is to be killed."""
 
@@ -72,7 +72,7 @@ def is_same(one: Study, other: Study) -> bool:
 
 
 @pytest.mark.slow
-def test_killed_at_twenty_random_moments_it_ends_as_if_it_had_not_been(processes, tmp_path):
+def test_killed_at_random_moments_it_ends_as_if_it_had_not_been(processes, tmp_path):
     whole = seek(store=tmp_path / "whole")
     batches = len(whole.batches)
     moments = random.Random(3)
@@ -191,12 +191,11 @@ def cut(store: Path, n: int = 14) -> Path:
     return folder
 
 
-@pytest.mark.parametrize("keep", [0, 100, 0.5, -1])
-def test_a_truncated_batch_is_named_and_costs_only_itself(tmp_path, keep):
+def test_a_truncated_batch_is_named_and_costs_only_itself(tmp_path):
     whole, folder = seek(), cut(tmp_path)
     path = name_batch(folder / "trials", 7)
     content = path.read_bytes()
-    path.write_bytes(content[: int(keep * len(content)) if keep == 0.5 else keep])
+    path.write_bytes(content[: len(content) // 2])
     words = f"{path}: is not a readable Parquet file"
     check_refused(lambda: seek(store=tmp_path, resume=True), words, DataError)
     for later in sorted((folder / "trials").glob("*.parquet"))[7:]:
@@ -216,17 +215,3 @@ def test_nothing_in_a_folder_is_code(tmp_path):
     seek(Mixed, store=tmp_path)
     kinds = {path.suffix for path in tmp_path.rglob("*") if path.is_file()}
     assert kinds == {".json", ".jsonl", ".parquet"}
-
-
-@pytest.mark.slow
-def test_every_kind_of_value_comes_back(tmp_path):
-    made = seek(Mixed, store=tmp_path)
-    loaded = Study.load(made.folder)
-    for name in ("x", "n", "mode", "depth", "fast"):
-        one, other = made.table[name], loaded.table[name]
-        assert one.dtype == other.dtype
-        assert (one == other).all()
-    assert loaded.best_values == made.best_values
-    assert {name: type(value) for name, value in loaded.best_values.items()} == {
-        "x": float, "n": int, "mode": str, "depth": float, "fast": bool
-    }  # fmt: skip

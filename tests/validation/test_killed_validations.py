@@ -1,19 +1,17 @@
 """Validations whose process is killed: they go on to the same bytes, and the store knows them."""
 
 import os
-import shutil
 import signal
 from pathlib import Path
 
 import pytest
 
 import backtest as bt
-from backtest.base.result_folders import MANIFEST, discard_folder
 from backtest.store import choose_deletions, delete_chosen, list_results, load_saved, verify_folder
 from backtest.store.listing import Filter
 from backtest.tune import UNFINISHED
 from backtest.validation.walk_forward import walk_forward
-from tests.kills import NEVER, clear_leftovers, die_at
+from tests.kills import NEVER, die_at
 from tests.validation.worlds import PLAIN, Lever, make_market, read_all
 
 pytestmark = [
@@ -51,20 +49,6 @@ def test_a_walk_killed_after_a_batch_ends_at_the_same_bytes(begun, tmp_path):
     assert read_all(begun) == read_all(tmp_path / "whole")
 
 
-def test_a_kill_while_a_finished_walk_is_cleared_away_leaves_no_half_journal(begun, tmp_path):
-    """Half of it stayed under its name: "already started", then "batch 000000 is missing"."""
-    journal = next(begun.glob(f"{UNFINISHED}*"))
-    whole, ends = read_all(journal), []
-    while not ends or ends[-1] != 0:
-        folder = shutil.copytree(journal, tmp_path / str(len(ends)) / journal.name)
-        ends.append(die_at(len(ends), lambda folder=folder: discard_folder(folder)))
-        assert not folder.exists() or read_all(folder) == whole
-        shutil.rmtree(folder, ignore_errors=True)
-        clear_leftovers(folder.parent)
-        assert not list(folder.parent.iterdir())
-    assert len(ends) > 3
-
-
 def test_an_unfinished_walk_is_listed_and_pruned_only_when_asked(begun):
     entry = next(each for each in list_results(begun) if each.kind == "walk-forward")
     assert (entry.name[:12], entry.policy, entry.instrument) == (UNFINISHED, "Lever", "RANDOM")
@@ -78,17 +62,3 @@ def test_an_unfinished_walk_is_listed_and_pruned_only_when_asked(begun):
     chosen = choose_deletions(begun, None, with_unfinished=True)
     assert delete_chosen(begun, chosen.to_delete) == ([entry.name], [])
     assert {each.name for each in begun.iterdir() if each.is_dir()} == {"notes"}
-
-
-def test_what_is_not_ours_stays(begun):
-    folder = next(begun.glob(f"{UNFINISHED}*"))
-    mine = folder / "fold-00000" / "mine.csv"
-    mine.touch()
-    chosen = choose_deletions(begun, None, with_unfinished=True)
-    assert (len(chosen.to_delete), len(chosen.kept)) == (0, 1)
-    assert "mine.csv" in chosen.kept[0].why
-    mine.unlink()
-    (folder / MANIFEST).write_text("{}")
-    chosen = choose_deletions(begun, None, with_unfinished=True, with_damaged=True)
-    assert [each.name for each in chosen.kept] == [folder.name]
-    assert MANIFEST in chosen.kept[0].why

@@ -57,17 +57,3 @@ def test_the_account_trades_the_signal_of_each_fold():
     switches = found.manifest["policy"]["switches"]
     assert [each["signal"] for each in switches] == ["breakout:4", "breakout:20"]
     assert found.manifest["signal"].startswith("breakout:4 (and 1 others) sha256:")
-
-
-@pytest.mark.slow
-def test_groups_vary_a_rule():
-    space = {"size": (0.5, 1.0), "signal.window": (3, 30)}
-    more = {"space": space, "signal": "breakout"}
-    cv = bt.cross_validate(
-        ONE, Sized, **TERMS, **more, trials=4, groups=2, test_groups=1, embargo=0
-    )
-    row = cv.sets.iloc[2]
-    early = bt.run(
-        ONE.prefix(240), Sized(row["size"]), **TERMS, signal=f"breakout:{row['signal.window']:.0f}"
-    )
-    assert cv.matrix.iloc[2, 0] == early.metrics["sharpe"]
