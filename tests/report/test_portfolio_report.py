@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 import backtest as bt
-from backtest.report.basis import describe_account, list_venues
+from backtest.report.basis import describe_account
 from backtest.report.charts import draw_declared
 from backtest.report.run_parts import (
     list_exposure,
@@ -66,10 +66,3 @@ def test_collateral_is_part_of_what_the_account_began_with():
     assert "capital 1,000, margin cross, collateral (name C, amount 100" in " ".join(
         result.summary().split()
     )
-
-
-def test_rules_by_instrument_are_told_once_for_each_venue():
-    """Three instruments: A and C share a venue, B has a higher fee."""
-    plain, dear = make_venue().to_dict(), make_venue(taker=0.002, liquidation_fee=0.01).to_dict()
-    assert [*list_venues({"A": plain, "B": dear, "C": plain})] == [" of A, C", " of B"]
-    assert [*list_venues(dict.fromkeys("ABC", plain))] == [*list_venues(plain)] == [""]

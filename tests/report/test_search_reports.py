@@ -6,16 +6,11 @@ import numpy as np
 import pandas as pd
 import pytest
 
-import backtest as bt
 from backtest.report.explored import explore_sweep, find_neighbors
-from backtest.report.page import Chart
 from backtest.report.render import write_html, write_text
 from backtest.report.write import build_page
 from backtest.store.folders import load_saved
-from backtest.strategies import Constant
 from backtest.sweep.sweep_table import Sweep
-from tests.comparing import compare_policies
-from tests.report.reported import VENUE
 from tests.tuning import seek, stand_in
 
 
@@ -52,21 +47,3 @@ def test_a_study_is_told_with_its_verdict_and_its_search(monkeypatch, tmp_path):
     unfinished = dataclasses.replace(study, outcome=None)
     assert any("UNFINISHED" in notice for notice in build_page(unfinished).notices)
     assert write_html(build_page(unfinished))
-
-
-@pytest.mark.slow
-def test_a_comparison_is_told_with_accounts_over_each_other(tmp_path):
-    market = bt.Market.sample(bars=24 * 50)
-    policies = {"calm": Constant(leverage=1.0), "<b>bold</b>": Constant(leverage=3.0)}
-    compared = compare_policies(
-        market, policies, venue=VENUE, account=bt.Account(), compile=False, draws=99
-    )
-    page = build_page(load_saved(compared.save(tmp_path)))
-    accounts = page.charts[0].figure["data"]
-    assert [trace["name"] for trace in accounts[::2]] == ["calm", "&lt;b&gt;bold&lt;/b&gt;"]
-    total = np.prod(1.0 + compared.returns["calm"])
-    assert accounts[0]["y"][-1] == pytest.approx(total)
-    assert "<b>bold" not in write_html(page)
-    assert "&lt;b&gt;bold" in compared._repr_html_()
-    assert "<b>bold" not in compared._repr_html_()
-    assert all(isinstance(chart, Chart) for chart in page.charts)

@@ -1,13 +1,10 @@
 """Reports in their formats, written by the command, through links, or not at all."""
 
-import errno
 import json
-from pathlib import Path
 
 import plotly.graph_objects as go
 import pytest
 
-from backtest.base.errors import DataError
 from backtest.cli import main
 from backtest.report.render import write_page, write_text
 from backtest.report.write import build_page
@@ -37,24 +34,6 @@ def test_every_figure_is_one_that_plotly_knows(page, sweep, result):
     for chart in (*page.charts, *build_page(sweep).charts):
         assert go.Figure(chart.figure).data
     assert {"account", "leverage", "mark price"} <= {trace.name for trace in result.plot().data}
-
-
-def test_a_full_disk_leaves_the_older_report_and_nothing_else(result, tmp_path, monkeypatch):
-    """Half a page of 57 kB stood where the report of yesterday had been."""
-    path = result.report(tmp_path / "run.md")
-    before = path.read_bytes()
-
-    write = Path.write_text
-
-    def fill(draft, text, **how):
-        write(draft, text[:8], **how)
-        raise OSError(errno.ENOSPC, "No space left on device")
-
-    monkeypatch.setattr(Path, "write_text", fill)
-    with pytest.raises(DataError, match=r"run\.md: .*No space left on device"):
-        result.report(path)
-    assert path.read_bytes() == before
-    assert [each.name for each in tmp_path.iterdir()] == ["run.md"]
 
 
 @pytest.fixture
