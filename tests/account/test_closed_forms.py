@@ -5,7 +5,6 @@ Unless said otherwise: 1,000 of capital, one bracket of 16x and 5 % maintenance,
 
 import math
 import warnings
-from fractions import Fraction
 from typing import Any
 
 import numpy as np
@@ -196,9 +195,6 @@ def test_an_account_emptied_by_its_owner_is_not_ruined_and_trades_again():
     assert empty.bars["position"].iloc[-1] == is_(5.0)
 
 
-# ------------------------------------------ what is true of several positions, whoever computes it
-
-
 def quiet_run(*given: Any, **terms: Any) -> Any:
     """Run in plain Python without warnings."""
     with warnings.catch_warnings():
@@ -376,16 +372,6 @@ def test_contagion_in_steps_names_no_winner_that_stays():
     table = result.contagion()
     assert list(table["cause"].unique()) == ["XRP"]
     assert table["profit"].eq(0.0).all()
-
-
-def test_contagion_isolated_the_winner_survives():
-    """XRP fails alone at x = 300/1575 and leaves 600 - 1500 x; BTC has 400 + 160 at the close."""
-    result = contagion(margin="isolated", venue_leverage={"BTC": 10.0, "XRP": 10.0})
-    left = 600 - 1500 * Fraction(300, 1575)
-    assert result.bars["equity"].iloc[-1] == pytest.approx(float(left) + 560, rel=1e-12)
-    dead = result.events[result.events["kind"] == "liquidation"]
-    assert list(dead["instrument"]) == ["XRP"]
-    assert len(result.contagion()) == 0
 
 
 @pytest.mark.parametrize(

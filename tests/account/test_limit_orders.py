@@ -10,7 +10,6 @@ import pytest
 import backtest as bt
 from backtest.strategies import Constant, VolTarget
 from tests.agreement import FLAT, assert_agrees, bracket, flat, near, play, scene, tape
-from tests.draws import HOUR, START, utc
 from tests.kit import check_refused
 
 NAN = math.nan
@@ -112,14 +111,6 @@ def test_a_stop_cancels_the_order_of_its_instrument():
     assert near(out.equity[1], 970)
 
 
-def test_a_take_profit_of_the_same_bar_needs_the_close():
-    """Bought at 99, sold at 103.95 if the bar closes over it: the high may precede the fill."""
-    out = rest(FLAT, (100, 105, 98, 104), targets=(1.0,), take_profit=0.05)
-    assert near(out.equity[1], 1050)
-    out = rest(FLAT, (100, 105, 98, 98.5), targets=(1.0,), take_profit=0.05)
-    assert near(out.equity[1], 1000 - Fraction(1000, 99) * Fraction(1, 2))
-
-
 def test_a_liquidation_of_the_same_bar():
     """10x at 99: 1000 - 10000 + q P = 5 % of q P with q = 10000 / 99; nothing else is taken."""
     out = rest(FLAT, (100, 100, 90, 90), targets=(10.0,))
@@ -143,16 +134,6 @@ def test_an_order_lives_for_one_bar():
     """Decided once at 100: the bar after the next trades through 99, too late."""
     out = rest(FLAT, FLAT, (100, 100, 95, 100), targets=(1.0, NAN))
     assert near(out.equity[2], 1000)
-
-
-def test_the_maker_fee_may_change_over_time():
-    """5 bp from the third bar on."""
-    maker = pd.Series([1e-4, 5e-4], index=utc([START, START + 2 * HOUR]))
-    out = rest(*TWO, (100, 100, 99, 100), targets=(1.0, 2.0, NAN), offset=0.0,
-               venue={"fees": {"maker": maker}})  # fmt: skip
-    assert near(out.fees[1], 0.1)
-    equity = 1000 - Fraction(1, 10)
-    assert near(out.fees[2], Fraction(5, 10_000) * (2 * equity - 1000))
 
 
 MARKET = bt.Market.sample(bars=600)

@@ -252,13 +252,6 @@ def test_a_step_of_a_bracket_reduces_to_its_floor():
     assert result.bars["position"].iloc[-1] == is_(5000 / 93.75)
 
 
-def test_the_lowest_bracket_is_closed_whole():
-    venue = venue_of(brackets=TWO, liquidation={"mode": "partial", "step": "bracket"})
-    account = account_of(capital=400.0)
-    result = play(100, (100, 100, 90, 95), targets=(12.0, NAN), venue=venue, account=account)
-    assert result.bars["position"].iloc[-1] == 0.0
-
-
 @pytest.mark.parametrize(("full_below", "left"), [(9473.0, 50.0), (9474.0, 0.0)])
 def test_a_small_position_is_closed_whole(full_below, left):
     venue = dies(**HALVES, full_below=full_below)
@@ -294,11 +287,6 @@ def test_the_bracket_is_the_one_at_the_tested_price():
     # 52 contracts: 5,200 at entry, in the second bracket; the root of the first:
     # 700 - 5,200 + 52 P = 2.6 P, P = 91.09, 4,737 in notional
     assert happened(result, "liquidation")["price"].item() == is_(4500 / 49.4)
-
-
-def test_after_a_liquidation_the_policy_goes_on_with_what_is_left():
-    result = play(100, (100, 100, 94, 94), 94, targets=(10.0, 1.0))
-    assert result.bars["leverage"].iloc[-1] == is_(1.0)
 
 
 def test_halt_ends_the_run_flat():

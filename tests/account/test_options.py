@@ -103,9 +103,6 @@ def list_events(out: Any, kind: int) -> list[list[float]]:
     return [row[[0, 2, 3, 5, 8]].tolist() for row in out.entries if row[1] == kind]
 
 
-# -------------------------------------------------- accounts whose market data are given as arrays
-
-
 # -------------------------------------------------------------------------------------------- held
 PUT = {"sign": -1.0, "strike": 100.0, "expiry": 4, "spot": 90.0}
 CALL = {"sign": 1.0, "strike": 100.0, "expiry": 720}
@@ -231,14 +228,6 @@ def test_a_quoted_mark_takes_the_place_of_the_model_and_moves_with_it():
     assert is_near(account.equity[1] - account.cash[1], price("call", 100.0, 718.0))
 
 
-def test_premiums_of_a_bar_take_at_most_the_balance():
-    """300 calls cost far more than 1,000: as many are bought as the balance pays."""
-    feed = make_feed([{**CALL, "targets": {1: 300.0}}], 3)
-    out = run_options(FLAT, feed)
-    assert is_near(out.record.options.quantity[1, 0], 1000 / price("call", 100.0, 719.0))
-    assert is_near(out.record.account.cash[1], 0.0)
-
-
 def test_shorts_are_scaled_to_the_initial_margin():
     """w + n p >= n (0.15 x 100 + p): 1,000 / 15 calls at the money."""
     feed = make_feed([{**CALL, "targets": {1: -300.0}}], 3)
@@ -327,7 +316,6 @@ STRANGLE = [
     {"sign": -1.0, "strike": 90.0, "expiry": MONTH, "targets": {1: -10.0}},
 ]
 RALLY = [flat(100), flat(100), (100, 125, 100, 120), flat(120)]
-NET = bt.ScenarioMargin(moves={"BTC": [(-0.15, 1.0, 0.0), (0.15, 1.0, 0.0)]})
 
 
 def price_of(sign, index, strike, hours, volatility=0.6):
@@ -353,18 +341,6 @@ def find_failure(cash, hours=MONTH - 2):
         needed = 10 * (value_strangle(middle, hours) + 0.15 * middle)
         low, high = (low, middle) if cash <= needed else (middle, high)
     return high
-
-
-def test_a_short_strangle_is_closed_where_the_cash_is_its_requirement():
-    """250 and the premiums of ten strangles; both legs are bought back at the marks there."""
-    out = run_options(RALLY, make_feed(STRANGLE, 4), capital=250.0)
-    cash = 250 + 10 * value_strangle(100.0, MONTH - 1)
-    assert is_close(out.record.account.cash[1], cash)
-    failure = find_failure(cash)
-    left = cash - 10 * value_strangle(failure, MONTH - 2)
-    assert is_close(out.record.account.equity[2], left)
-    assert is_close(left, 10 * 0.15 * failure)
-    assert [each[2] for each in list_events(out, LIQUIDATED)] == [10.0, 10.0]
 
 
 def test_it_is_bought_back_over_the_mark_and_pays_fees():
@@ -410,44 +386,6 @@ def test_a_partial_liquidation_reduces_the_leg_that_the_order_names(order):
     assert first == 0 if order != "largest_notional" else first in {0, 1}
     assert record.options.quantity[2, 0] > -10.0
     assert record.closes.backing[2] > record.closes.requirement[2]
-
-
-def test_longs_are_sold_as_far_as_the_balance_is_negative():
-    """Ten times long with puts that count nothing: the long closes, and a part of the puts pays."""
-    put = {"sign": -1.0, "strike": 95.0, "expiry": MONTH, "targets": {1: 60.0}}
-    rows = [flat(100), flat(100), flat(86), flat(86)]
-    out = run_options(rows, make_feed([put], 4), level=8.0)
-    record = out.record
-    cash = 1000 - 60 * price_of(-1.0, 100.0, 95.0, MONTH - 1) - 80 * 14
-    assert cash < 0
-    mark = price_of(-1.0, 86.0, 95.0, MONTH - 2)
-    assert is_close(record.options.quantity[2, 0], 60 + cash / mark)
-    assert is_close(record.account.cash[2], 0.0)
-    assert is_close(record.account.equity[3], (60 + cash / mark) * record.options.value[3, 0])
-
-
-def test_protection_saves_an_account_where_it_counts_and_not_where_it_does_not():
-    """Ten long at 100, ten puts of 95, capital 190: a fall to 70 costs at most 50 and the premium.
-
-    What is left, 140 less the premium, is more than the largest requirement on the path: the loss
-    of the pair at +-15 %, in the end 105 of the long alone. Where longs count none the long is
-    closed where 190 - premium - 10 (100 - S) is 5 % of 10 S, though the puts gain on the way.
-    """
-    put = {"sign": -1.0, "strike": 95.0, "expiry": 5, "spot": 70.0, "targets": {1: 10.0}}
-    rows = [flat(100), flat(100), (100, 100, 70, 70), flat(70), flat(70), flat(70)]
-    premium = 10 * price_of(-1.0, 100.0, 95.0, 4)
-    level = 1000.0 / 190.0
-    kept = run_options(rows, make_feed([put], 6), rule=NET, level=level, capital=190.0)
-    assert not list_events(kept, LIQUIDATED)
-    assert is_close(kept.record.account.equity[5], 190 - 300 + 250 - premium)
-    lost = run_options(rows, make_feed([put], 6), level=level, capital=190.0)
-    ((bar, failure, quantity, _, owner),) = list_events(lost, LIQUIDATED)
-    assert (bar, owner) == (2, 0)
-    assert is_close(quantity, -10.0)
-    assert is_close(failure, (1000 - 190 + premium) / 9.5)
-    after = 190 - premium - 10 * (100 - failure)
-    assert is_close(lost.record.account.cash[4], after)
-    assert is_close(lost.record.account.equity[5], after + 250)
 
 
 def test_an_equity_stop_closes_options_too():

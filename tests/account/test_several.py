@@ -16,14 +16,7 @@ from backtest.base.errors import ParameterError, PolicyError
 from backtest.engine import Result
 from backtest.measures.history import diversification_ratio, risk_shares
 from backtest.strategies import Constant, VolTarget
-from tests.agreement import (
-    assert_agrees,
-    bracket,
-    near,
-    play_case,
-    scene,
-    tape,
-)
+from tests.agreement import assert_agrees, bracket, near, play_case, scene, tape
 from tests.draws import HOUR, START, utc
 from tests.kit import Hold, Once, flat, make_market, make_venue, simulate_pair
 
@@ -53,38 +46,6 @@ def test_two_positions_share_one_equity():
     }  # fmt: skip
 
 
-def test_a_loss_of_one_position_liquidates_the_other():
-    # 5x in each half: long 2,500 of A and short 2,500 of B. B rises from 50 to 70: -1,000, so the
-    # equity of 1,000 is under 5 % of 2,500 + 3,500 before: A closes though it is at 100 unchanged.
-    markets = two([flat(100)] * 3, [flat(50), flat(50), (50, 70, 50, 70)])
-    signal = {"A": 0.5, "B": -0.5}
-    result = run(markets, Once(5.0), signal=signal)
-    assert result.quantities.iloc[-1].tolist() == [0.0, 0.0]
-    table = result.contagion()
-    assert table["share"].sum() == pytest.approx(1.0, abs=1e-12)
-    assert table["cause"].tolist() == ["B"]
-    # A fails where 1,000 - 50 d = .05 (2,500 + 2,500 + 50 d) for a rise d of B: d = 750 / 52.5
-    place = 50.0 + 750.0 / 52.5
-    hit = result.events[result.events["kind"] == "liquidation"].set_index("instrument")
-    assert hit.loc["B", "price"] == pytest.approx(place, rel=1e-12)
-    assert result.bars["equity"].iloc[-1] == pytest.approx(1_000.0 - 50.0 * (place - 50.0))
-
-
-def test_isolated_positions_do_not_pull_each_other_down():
-    markets = two([flat(100)] * 3, [flat(50), flat(50), (50, 70, 50, 70)])
-    account = bt.Account(capital=1_000.0, margin="isolated", venue_leverage=10.0)
-    result = run(markets, Once(2.0), signal={"A": 0.5, "B": -0.5}, account=account)
-    assert result.quantities.iloc[-1].tolist() == [10.0, 0.0]  # 1,000 of A stay
-    assert result.contagion().empty
-
-
-def test_increases_shrink_by_one_factor():
-    # 30x in each half asks for 15,000 + 15,000 with 1,000 and 20x: both become 10,000
-    venue = make_venue(maintenance_rate=0.02)
-    result = run(two([flat(100)] * 3, [flat(50)] * 3), Once(30.0), venue=venue)
-    assert result.quantities.iloc[-1].tolist() == pytest.approx([100.0, 200.0], rel=1e-12)
-
-
 def test_an_overlay_scales_all_targets():
     result = run(simulate_pair(200), Hold(1.0), overlay=Hold(0.5))
     known = result.bars["gross_leverage"].iloc[60:150]
@@ -93,24 +54,6 @@ def test_an_overlay_scales_all_targets():
         simulate_pair(200), overlay=Hold(9.0), account=bt.Account(capital=1e3, max_overlay=2.0)
     )
     assert limited.bars["overlay"].iloc[-1] == 2.0
-
-
-def test_collateral_backs_positions_and_is_sold_when_money_is_short():
-    # 1 C worth 500 at rate .8; money 1,000. 10x long of A: 15,000 of equity 1,500, falls by 10 %:
-    # B = -1,500 under the limit 0 once it is closed. Interest aside nothing else moves.
-    index = make_market([flat(500)] * 4)
-    asset = bt.Collateral("C", amount=1.0, prices=index, rate=0.8, slippage=0.1)
-    account = bt.Account(capital=1_000.0, collateral=[asset], negative_limit=0.0)
-    markets = two([flat(100), flat(100), flat(90), flat(90)], [flat(50)] * 4)
-    result = run(
-        markets, {"A": Once(1.0), "B": Hold(0.0)}, signal={"A": 1, "B": 1}, account=account
-    )
-    bars = result.bars
-    assert bars["equity"].iloc[0] == 1_500.0
-    assert bars["backing"].iloc[0] == 1_400.0
-    assert result.quantities["A"].iloc[-1] == 15.0  # 1x of the equity of 1,500
-    assert bars["equity"].iloc[-1] == 1_350.0
-    assert bars["collateral_pnl"].sum() == 0.0
 
 
 def test_one_instrument_is_the_single_run():
@@ -561,15 +504,6 @@ def test_the_price_of_the_settlement_is_not_rounded_to_a_tick():
         kind: events[events["kind"] == kind]["price"].iloc[0] for kind in ("fill", "delisted")
     }
     assert prices == {"fill": 66.0, "delisted": 80.0}
-
-
-@pytest.mark.parametrize("when", ["2024-01-01T03:00", "2024-01-01T02:30"])
-def test_it_equals_a_market_that_ends_there(when):
-    whole = make_pair()
-    cut = bt.Markets({"A": whole["A"], "B": whole["B"].slice(0, 3)})
-    found, wanted = run_half(whole, expire(when)), run_half(cut, expire(None))
-    assert found.bars.equals(wanted.bars)
-    assert found.events.equals(wanted.events)
 
 
 @pytest.mark.parametrize(

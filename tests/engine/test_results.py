@@ -17,7 +17,6 @@ from backtest.engine.run_record import (
     index_traded,
     measure_holding,
     read_prices,
-    sample_risk_free,
     spread_weights,
 )
 from backtest.report.run_parts import find_drawdowns, list_falls
@@ -360,25 +359,6 @@ def two():
     return bt.run(LATER, policy, venue=BINANCE, account=ACCOUNT, compile=False)
 
 
-def test_several_positions_have_what_one_has(two, tmp_path):
-    """The use of capital, forecasts and attribution by period; loaded as made."""
-    bars = two.bars
-    assert np.all(bars["available"] <= bars["backing"] + 1e-9)
-    np.testing.assert_allclose(
-        bars["unrealized_pnl"].iloc[-1], two.positions["profit"].iloc[-2:].sum()
-    )
-    gained = (bars["price_pnl"] - bars["slippage"] - bars["impact"]).sum()
-    realized = bars["realized_pnl"].sum() + bars["unrealized_pnl"].iloc[-1]
-    assert realized == pytest.approx(gained, rel=1e-9)
-    assert two.volatility_forecast.shape == (240, 2)
-    assert np.isnan(two.volatility_forecast[:48, 1]).all()
-    weekly = two.attribution("week").groupby(level="instrument").sum()
-    whole = two.attribution()
-    np.testing.assert_allclose(weekly.loc[whole.index], whole, atol=1e-9)
-    loaded = bt.Result.load(two.save(tmp_path))
-    assert loaded.bars.equals(bars)
-
-
 # -------------------------------------------------------------------------- what closes are called
 DAYS = pd.bdate_range("2000-03-13", periods=15, tz="UTC")
 """Business days: the market peaks on Friday 2000-03-24 and recovers on Friday 2000-03-31."""
@@ -441,9 +421,6 @@ def test_the_close_of_an_hour_at_midnight_belongs_to_the_day_that_ends():
 
 # ------------------------------------------------------------------------------------- the summary
 ROOT = Path(__file__).parents[2]
-FREE = bt.Venue.simple(
-    taker=0.0, slippage=0.0, maintenance_rate=0.001, max_leverage=100, liquidation_fee=0.0
-)
 
 
 def run_held(market, turns=1.0, venue=BINANCE, **settings):
@@ -503,16 +480,6 @@ def test_buy_and_hold_is_the_mark_price_itself():
     spread = returns.std(ddof=1)
     assert held.volatility == pytest.approx(spread * math.sqrt(365))
     assert held.sharpe == pytest.approx(returns.mean() / spread * math.sqrt(365))
-
-
-def test_the_risk_free_rate_is_taken_off_both():
-    venue = FREE.override(interest_on="balance", cash_rate=0.0365)
-    result = run_held(make_days([0.01, -0.02, 0.03]), venue=venue)
-    assert sample_risk_free(result) == pytest.approx([1e-4] * 3)
-    assert (
-        measure_holding(result).sharpe
-        < measure_holding(run_held(make_days([0.01, -0.02, 0.03]))).sharpe
-    )
 
 
 def test_every_metric_is_explained_and_nothing_else(calm):
