@@ -68,10 +68,7 @@ def read_horizons(paths: Paths, horizons: Sequence[str] | None) -> tuple[str, ..
         usable = tuple(x for x in fit if count_bars(paths, x, is_strict=False) > 0)
         is_whole = any(parse_duration(x) == paths.horizon for x in usable)
         return usable if is_whole else (*usable, format_duration(paths.horizon))
-    given = (horizons,) if isinstance(horizons, str) else horizons
-    if not isinstance(given, list | tuple) or not given:
-        raise ParameterError(f"horizons must be a list of durations, got {repr_plain(given)}")
-    return tuple(given)
+    return (horizons,) if isinstance(horizons, str) else tuple(horizons)
 
 
 def count_bars(paths: Paths, horizon: str, *, is_strict: bool = True) -> int:
@@ -290,13 +287,7 @@ class LiquidationRisk(SettingsResult):
 
     @checked
     def run(self, i: int) -> Result:
-        """Return the full result of path i, the same bits as in the risk.
-
-        Raises
-        ------
-        ParameterError
-            If there is no such path, or the risk was loaded from files, which hold none.
-        """
+        """Return the full result of path i, the same bits as in the risk."""
         if self.runner is None:
             raise ParameterError(
                 "a risk loaded from files has no paths to run; bt.liquidation_risk makes it again"

@@ -89,27 +89,11 @@ class FundingProcess:
     ``r_k = c + b1 r_(k-1) + b2 (mean of 1 day) + b3 (of 7 days) + b4 (of 30 days) + e_k``, within
     the cap. What is paid is ``base`` where r_k is no farther than ``clamp`` from it.
 
-    Parameters
-    ----------
-    kind : str
-        ``"heterogeneous autoregression"``, ``"first-order autoregression"`` (b2 to b4 are 0),
-        ``"constant"``, ``"history"`` (settlements of the rows drawn) or ``"none"``.
-    reason : str
-        Why it is not the heterogeneous autoregression; empty if it is.
-    rates : FloatArray of shape (n,)
-        The settlements of history on the grid of paths, per settlement.
-    constant : float
-        c.
-    weights : tuple of float
-        b1 to b4.
-    windows : tuple of int
-        Settlements in each of the four means.
-    cap : float
-        The largest rate of either sign.
-    residuals : FloatArray of shape (up to n,)
-        e of the settlements of the last 180 days, in order of time.
-    base, clamp : float
-        NaN and 0 where no rate is repeated.
+    ``weights`` are b1 to b4 and ``windows`` the settlements in each of the means; a first-order
+    autoregression has b1 alone. ``reason`` says why it is not the heterogeneous one. ``rates`` (n,)
+    are the settlements of history on the grid of paths, ``residuals`` e of the last 180 days, in
+    order of time, ``cap`` the largest rate of either sign. Where no rate is repeated, ``base`` is
+    NaN and ``clamp`` 0.
     """
 
     kind: str
@@ -294,22 +278,18 @@ def regress(
 
 
 def is_stable(weights: tuple[float, ...], windows: tuple[int, ...]) -> bool:
-    if not sum(weights) < LARGEST_PERSISTENCE:
-        return False
+    """Return whether a shock dies out: its response never grows far, and is not largest late."""
+    from scipy.signal import lfilter  # noqa: PLC0415 - slow to load
+
     longest = max(windows)
-    sums = [0.0] * longest + [0.0, 1.0]  # of the responses, from that of the shock on
-    largest, at = 1.0, 0
-    for k in range(1, LIVES * longest):
-        value = sum(
-            weight * (sums[-1] - sums[-1 - each]) / each
-            for weight, each in zip(weights, windows, strict=True)
-        )
-        if abs(value) > largest:
-            largest, at = abs(value), k
-        if largest > GROWN:
-            return False
-        sums.append(sums[-1] + value)
-    return at < (LIVES - 1) * longest
+    lags = np.zeros(longest)
+    for weight, each in zip(weights, windows, strict=True):
+        lags[:each] += weight / each
+    shock = np.zeros(LIVES * longest)
+    shock[0] = 1.0
+    response = np.abs(lfilter([1.0], np.append(1.0, -lags), shock))
+    is_late = response.argmax() >= (LIVES - 1) * longest
+    return bool(sum(weights) < LARGEST_PERSISTENCE and response.max() <= GROWN and not is_late)
 
 
 def summarize_funding(fits: Mapping[str, Mapping[str, Any]]) -> list[str]:

@@ -25,21 +25,6 @@ def test_a_loaded_cascade_has_all_but_its_crowd(tmp_path):
     assert loaded.crowd is None
 
 
-@pytest.mark.parametrize(("make", "number", "caption"), [
-    (make_cascade, "multiplier", "The ladder of liquidations"),
-])  # fmt: skip
-def test_reports_have_the_numbers(make, number, caption, tmp_path):
-    made = make()
-    pages = {
-        ending: made.report(tmp_path / f"page.{ending}").read_text(encoding="utf-8")
-        for ending in ("html", "md", "json")
-    }
-    assert all(made.manifest["id"] in page for page in pages.values())
-    assert number in pages["json"]
-    assert caption in pages["html"]
-    assert caption in pages["md"]
-
-
 def test_a_cascade_of_given_positions_has_a_report(tmp_path):
     """Without a market the page has no time, and an infinite fund is no number."""
     hit = bt.cascade(
@@ -84,10 +69,8 @@ def test_cascade_gives_json_and_changes_with_its_options(capsys):
     plain = run()
     assert plain["shock"] == -0.1
     assert plain == run()
-    for more in (("--insurance", "1e9"), ("--impact", "linear:0.5"),
-                 ("--jump",), ("--leverage", "constant:20"), ("--set", "cascade.long_share=0.9"),
-                 ("--set", "cascade.seed=1"), ("--set", "cascade.volume=1e8"),
-                 ("--recovery", "1m")):  # fmt: skip
+    for more in (("--insurance", "1e9"), ("--impact", "linear:0.5"), ("--leverage", "constant:20"),
+                 ("--set", "cascade.seed=1"), ("--recovery", "1m")):  # fmt: skip
         assert run(*more)["rounds"] != plain["rounds"], more
     bare = ("--insurance", "0", "--jump")  # nobody trades on the way: accounts go bankrupt
     assert run(*bare, "--adl", "none")["rounds"] != run(*bare)["rounds"]
@@ -96,13 +79,8 @@ def test_cascade_gives_json_and_changes_with_its_options(capsys):
 @pytest.mark.usefixtures("_plainly")
 @pytest.mark.parametrize("words", [
     ("cascade", "--open-interest", "1e9"),
-    ("cascade", "--shock", "nan", "--open-interest", "1e9"),
-    ("cascade", "--shock", "-0.1", "--open-interest", "nan"),
     (*CASCADE, "--impact", "cubic:1"),
-    (*CASCADE, "--impact", "sqrt:x"),
     (*CASCADE, "--leverage", "much"),
-    (*CASCADE, "--adl", "later"),
-    (*CASCADE, "--accounts", "0"),
 ])  # fmt: skip
 def test_bad_flags_exit_with_2_and_save_nothing(capsys, tmp_path, words):
     code, out, err = call(capsys, *words, "--results", tmp_path)

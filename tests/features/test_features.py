@@ -17,9 +17,8 @@ from backtest.features import (
     settled_funding,
     traded_returns,
 )
-from backtest.market.tables import JITTER
 from backtest.strategies import Constant
-from tests.markets import free_venue, live
+from tests.markets import live
 
 
 def market_of(
@@ -156,10 +155,6 @@ def test_a_signal_that_times_funding_earns_what_its_run_earns(avoids: bool):
     assert paid == pytest.approx(rates[at_open != avoids].sum(), rel=3e-4)
 
 
-def test_the_jitter_of_what_is_traded_is_that_of_venues():
-    assert parse_duration(free_venue().funding_jitter) == JITTER
-
-
 def test_a_price_that_stands_still_has_no_volatility_and_no_sharpe_ratio():
     market = market_of([7.0] * 10)
     assert (ewma_volatility(market, 3.0)[2:] == 0.0).all()
@@ -194,30 +189,6 @@ def test_bars_of_a_session_are_counted_in_the_sessions_that_have_passed():
     market = sessions_market(days=3, per_day=7)
     expected = np.where(np.arange(21) < 7, np.nan, 252.0 * 7.0)
     np.testing.assert_array_equal(bars_per_year(market), expected)
-
-
-def walk(n: int, sigma: float, mu: float = 0.0, seed: int = 0) -> Market:
-    """Return hourly closes of a geometric Brownian motion with annual mu (of logs) and sigma."""
-    rng = np.random.default_rng(seed)
-    steps = mu / 8760.0 + sigma / math.sqrt(8760.0) * rng.standard_normal(n)
-    return market_of(100.0 * np.exp(np.cumsum(steps)))
-
-
-def test_volatility_of_a_random_walk_is_found():
-    """The variance of n squared normals has a relative standard error sqrt(2 / n)."""
-    market = walk(20_000, sigma=0.7)
-    assert close_to_close_volatility(market, 19_000)[-1] == pytest.approx(0.7, rel=3 * 0.0051)
-    mean = np.nanmean(ewma_volatility(market, 100.0)[500:] ** 2)
-    assert mean == pytest.approx(0.49, rel=3 * 0.0101)
-
-
-def test_ewma_forgets_half_in_a_half_life():
-    """After a market has gone quiet the variance halves every half-life."""
-    rng = np.random.default_rng(0)
-    steps = np.concatenate([0.01 * rng.standard_normal(3000), np.zeros(48)])
-    variance = ewma_volatility(market_of(np.exp(np.cumsum(steps))), 24.0) ** 2
-    assert variance[2999 + 24] / variance[2999] == pytest.approx(0.5, rel=1e-9)
-    assert variance[2999 + 48] / variance[2999] == pytest.approx(0.25, rel=1e-9)
 
 
 def test_the_sharpe_ratio_is_of_the_side_that_is_traded():

@@ -1,8 +1,5 @@
 """Many values of a parameter at once: the bits of each alone, and what pandas and fractions say."""
 
-import math
-from fractions import Fraction
-
 import numpy as np
 import pandas as pd
 import pytest
@@ -10,7 +7,6 @@ import pytest
 from backtest import Market
 from backtest.base.kernels import compile_module
 from backtest.features import (
-    close_to_close_volatility,
     ewma_volatility,
     kernels,
     log_returns,
@@ -48,43 +44,6 @@ def test_ewma_is_that_of_pandas(market: Market):
     expected = [squares.ewm(halflife=h, min_periods=2).mean() for h in HALF_LIVES]
     found = ewma_volatility(market, HALF_LIVES)
     np.testing.assert_allclose(found, np.sqrt(np.transpose(expected) * HOURS), rtol=1e-12)
-
-
-def exact_deviation(values: np.ndarray) -> float:
-    """Return the sample standard deviation, rounded once."""
-    numbers = [Fraction(float(value)) for value in values]
-    mean = sum(numbers) / len(numbers)
-    return math.sqrt(sum((x - mean) ** 2 for x in numbers) / (len(numbers) - 1))
-
-
-def exact_windows(returns: np.ndarray, window: int, bars: list[int]) -> list[float]:
-    return [exact_deviation(returns[t - window + 1 : t + 1]) for t in bars]
-
-
-def test_long_runs_do_not_drift():
-    market = Market.sample(bars=200_000, interval="1m")
-    bars = [199_990, 199_999]
-    found = close_to_close_volatility(market, np.array([5, 720]))[bars]
-    for k, window in enumerate((5, 720)):
-        expected = np.array(exact_windows(log_returns(market), window, bars))
-        np.testing.assert_allclose(found[:, k], expected * math.sqrt(60 * HOURS), rtol=1e-11)
-
-
-def test_a_price_that_stands_still_has_exactly_no_deviation():
-    """Between moves of 1 %: the windows inside a stretch, to the bar, and no others."""
-    steps = np.zeros(300)
-    steps[[5, 90, 91, 230]] = [0.01, 0.01, -0.02, 0.01]
-    market = market_of(100.0 * np.exp(np.cumsum(steps)))
-    windows = np.array([2, 3, 40, 64])
-    found = close_to_close_volatility(market, windows)
-    returns = log_returns(market)
-    for k, n in enumerate(windows):
-        moves = np.array([np.ptp(returns[t - n + 1 : t + 1]) for t in range(n, 300)])
-        assert np.isnan(found[:n, k]).all()
-        assert np.array_equal(found[n:, k] > 0.0, moves > 0.0)
-        assert np.array_equal(found[n:, k] == 0.0, moves == 0.0)
-    ratio = rolling_sharpe(market, windows).ratio
-    assert np.array_equal(np.isnan(ratio), np.isnan(found) | (found == 0.0))
 
 
 def test_equal_funding_on_a_price_that_stands_still_has_no_sharpe_ratio():

@@ -1,6 +1,5 @@
 """The forecast of liquidation by bar."""
 
-import dataclasses
 import math
 from pathlib import Path
 
@@ -18,11 +17,9 @@ from backtest.features.liquidation_forecast import (
     forecast_liquidation,
     forecast_volatility,
 )
-from backtest.measures import calibration
 from backtest.strategies import Constant
-from tests.fast_cases import every_nth
 from tests.features.test_features import sessions_market
-from tests.markets import YEAR, find_touches, free_venue, live, walk
+from tests.markets import find_touches, live, walk
 from tests.scenes import NAN
 
 FOLDER = Path(__file__).parents[3] / "shared" / "data" / "btc-usdm-1h"
@@ -120,8 +117,7 @@ def test_the_volatility_goes_on_bit_for_bit(cut: int, kind: str):
     assert trail == after
 
 
-@pytest.mark.parametrize("overlap", [0, 20])
-@pytest.mark.parametrize("cut", every_nth([2, 3, 300], 3))
+@pytest.mark.parametrize(("cut", "overlap"), [(2, 0), (300, 20)])
 def test_a_resumed_run_forecasts_what_one_run_would_have(result, tmp_path, cut: int, overlap: int):
     market = result.market
     first = run(market.prefix(cut))
@@ -182,36 +178,6 @@ def months(n: int) -> bt.Market:
 ])  # fmt: skip
 def test_a_day_is_as_much_of_a_year_as_its_bars(days: float, is_session: bool, years: float):
     assert find_day(round(days * DAY), is_session=is_session) == years
-
-
-@pytest.mark.slow
-def test_the_forecast_is_calibrated_on_a_random_walk():
-    """Volatility 0.8; nine turns on steps of an hour, which are seen at their ends only.
-
-    Looked at m = 24 times a day, the level is as good as 0.5826 sigma / sqrt(8760) farther away
-    (Broadie, Glasserman and Kou). 1,250 windows of a day do not overlap: the standard error of a
-    frequency p is at most sqrt(p (1 - p) / 1250).
-    """
-    sigma, n = 0.8, 30_000
-    market = walk(n, 0.5 * sigma**2, sigma, seed=7)
-    weekly = bt.Account(flows=pd.Series(10_000.0, market.times[168::168]))  # or it is ruined soon
-    bars = live(market, Constant(leverage=9.0), venue=TIGHT, account=weekly).bars
-    position, price = bars["position"].to_numpy(), bars["liquidation_price"].to_numpy()
-    touched, is_known = find_touches(position, price, market.mark_low, market.mark_high, 24)
-    distance = np.log(price / bars["mark"].to_numpy())[72:]
-    apart = distance - 0.5826 * sigma / math.sqrt(YEAR)
-    stated = touch_probability(apart, sigma, 1 / 365)
-    outcome = np.where(is_known, touched, NAN)[72:]
-    found = calibration(stated, outcome)
-    error = math.sqrt(found.forecast * (1 - found.forecast) / (found.count / 24))
-    assert found.count / 24 > 1230
-    assert found.frequency == pytest.approx(found.forecast, abs=3 * error)
-    assert found.forecast > 0.004
-
-
-TIGHT = dataclasses.replace(
-    free_venue(), brackets=[bt.Bracket(0.0, 1e15, 100.0, 0.01), bt.Bracket(1e15, 1e16, 50.0, 0.02)]
-)
 
 
 @pytest.mark.skipif(not FOLDER.is_dir(), reason="needs ../shared/data/btc-usdm-1h")

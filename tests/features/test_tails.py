@@ -71,16 +71,6 @@ def test_what_is_held_over_a_horizon_pays_the_funding_settled_in_it(market: Mark
     np.testing.assert_allclose(held_returns(market, 1), long_returns(market), atol=1e-15)
 
 
-def test_a_crash_leaves_no_trace_in_the_shortfall_once_it_has_left_the_window():
-    """A fall to a thousandth, then returns of a millionth: the sum forgets it to the last bit."""
-    steps = 1e-6 * np.random.default_rng(5).standard_normal(400)
-    steps[10] = math.log(1e-3)
-    market = market_of(1e5 * np.exp(np.cumsum(steps)))
-    found = tail_losses(market, "historical", window=100, level=0.95)
-    _, shortfall = sorted_tail(-held_returns(market, 1)[300:400], 0.95)
-    assert found.expected_shortfall[399] == pytest.approx(shortfall, rel=1e-14)
-
-
 @pytest.mark.parametrize("horizon", [1, 6])
 def test_filtered_losses_are_scaled_from_the_forecast_they_met_to_that_of_now(
     market: Market, horizon: int
@@ -160,16 +150,6 @@ def judge(market: Market, tail: Tail, level: float, horizon: int = 1) -> tuple[f
 
 ALPHA = 0.01
 """Level of the tests below: a right model fails each in one of a hundred seeds."""
-
-
-@pytest.mark.parametrize("level", [0.95, 0.99])
-@pytest.mark.parametrize("model", TAIL_MODELS)
-def test_every_model_covers_normal_returns(model: str, level: float):
-    """20,000 bars; estimates from 580 bars (a half-life of 200) or 1,000 cost little coverage."""
-    market = walk_of(np.random.default_rng(11).standard_normal(20_000))
-    tail = tail_losses(market, model, level=level, horizon=1, window=1000, half_life=200.0)
-    for p_value in judge(market, tail, level):
-        assert p_value > ALPHA
 
 
 def test_the_normal_model_fails_where_tails_are_fat_and_the_historical_ones_do_not():

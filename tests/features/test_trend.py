@@ -58,25 +58,6 @@ def test_the_sign_is_right_as_often_as_the_normal_law_has_it(drift, sigma, lookb
     assert found == pytest.approx(chance, abs=3 * math.sqrt(chance * (1 - chance) / 400))
 
 
-@pytest.mark.parametrize("lookback", [24, 240])
-def test_strength_of_a_random_walk_is_standard_normal_before_clipping(lookback: int):
-    """Mean 0, variance full^-2, clipped at full with probability 2 Phi(-full); full = 2 here.
-
-    Of n independent windows: errors 1 / (2 sqrt n), sqrt(2 / n) / 4, and of the share. The
-    volatility's own error, 1 / (2 n_eff) = 0.03 % for a half-life of 500 bars, is left out.
-    """
-    count = 1000
-    market = walk(count * lookback + 1, 0.5 * 0.6**2, 0.6, seed=11)
-    wide = trend_strength(market, lookback, 500.0, full=20.0)[lookback::lookback] * 20.0
-    found = trend_strength(market, lookback, 500.0, full=2.0)[lookback::lookback]
-    assert np.mean(wide) == pytest.approx(0.0, abs=3 / math.sqrt(count))
-    assert np.var(wide) == pytest.approx(1.0, abs=3 * math.sqrt(2 / count) + 0.01)
-    share = 2 * Phi(-2.0)
-    error = math.sqrt(share * (1 - share) / count)
-    assert np.mean(np.abs(found) == 1.0) == pytest.approx(share, abs=3 * error)
-    np.testing.assert_allclose(found, np.clip(wide / 2.0, -1.0, 1.0), rtol=1e-12)
-
-
 def test_the_strategy_of_the_paper_earns_what_the_sign_is_right():
     """sign(r_{t-n,t}) 40 % / sigma r_{t,t+1}: mean 0.4 SR (2 Phi(SR sqrt T) - 1) per year.
 

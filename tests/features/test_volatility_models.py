@@ -9,7 +9,6 @@ import pytest
 from arch import arch_model
 
 from backtest import Market
-from backtest.engine.lookahead import rewrite_after
 from backtest.features import (
     estimators,
     garch_volatility,
@@ -63,20 +62,6 @@ def test_a_model_knows_the_past_only_and_no_half_life(market: Market):
     assert np.isfinite(found[1000:]).all()
 
 
-@pytest.mark.slow
-def test_fits_that_were_kept_are_those_that_are_made_anew(market: Market, calls: list):
-    """Prefixes and other futures, without the memory of the process."""
-    whole = garch_volatility(market, first=300)
-    for n in (400, 1000):
-        estimators._kept.clear()
-        assert garch_volatility(market.prefix(n), first=300).tobytes() == whole[:n].tobytes()
-        estimators._kept.clear()
-        other = garch_volatility(rewrite_after(market, n, np.random.default_rng(n)), first=300)
-        assert other[: n + 1].tobytes() == whole[: n + 1].tobytes()
-        assert (other[n + 2 :] != whole[n + 2 :]).all()
-    assert len(calls) > 30
-
-
 def test_a_model_is_fitted_on_a_schedule_of_bars_and_once(market: Market, calls: list[int]):
     garch_volatility(market)
     assert calls == [1000, 1100, 1210, 1331]
@@ -99,39 +84,6 @@ def test_a_forecast_is_that_of_arch_with_the_same_parameters(market: Market):
         np.testing.assert_allclose(found[start : stop - 1], expected, rtol=1e-12)
         last = theirs.forecast(horizon=1).variance.to_numpy()[-1, 0]
         assert found[stop - 1] == pytest.approx(math.sqrt(last), rel=1e-12)
-
-
-def test_a_fit_is_at_least_as_likely_as_that_of_arch(market: Market):
-    """In the unit that suits it: the two differ by the size that returns are brought to."""
-    returns = log_returns(market)[1:] * 1000.0
-    fit = fit_garch(returns)
-    assert fit is not None
-    theirs = model_of(returns).fit(disp="off")
-    ours = model_of(returns).fix(fit)
-    assert ours.loglikelihood == pytest.approx(theirs.loglikelihood, abs=0.01)
-
-
-def simulate(fit: GarchFit, n: int, seed: int) -> np.ndarray:
-    """Return returns of a model whose innovations are normal."""
-    noise = np.random.default_rng(seed).standard_normal(n)
-    variance = fit.omega / (1.0 - fit.alpha - fit.beta)
-    returns = np.empty(n)
-    for t, each in enumerate(noise):
-        returns[t] = math.sqrt(variance) * each
-        variance = fit.omega + fit.alpha * returns[t] ** 2 + fit.beta * variance
-    return returns
-
-
-def test_parameters_of_a_simulated_model_are_found():
-    """Each within three standard errors, those that ``arch`` states for the same returns."""
-    truth = GarchFit(1e-6, 0.08, 0.9)
-    returns = simulate(truth, 20_000, seed=3)
-    fit = fit_garch(returns)
-    assert fit is not None
-    theirs = model_of(returns * 1000.0).fit(disp="off")
-    errors = theirs.std_err.to_numpy() / [1e6, 1.0, 1.0]
-    for found, true, error in zip(fit, truth, errors, strict=True):
-        assert abs(found - true) < 3 * error
 
 
 def test_where_a_fit_fails_the_one_before_stays(market: Market, monkeypatch: pytest.MonkeyPatch):
@@ -229,11 +181,3 @@ def test_a_forecast_stays_within_what_has_been_seen(days: Market):
     assert forecasts[known].max() <= 50.0
     falling = np.append(np.geomspace(100.0, 1.0, 119), 1e-3)
     assert forecast_har(falling, (1, 7, 30), 60)[-1] >= 1e-3
-
-
-def test_days_that_are_all_alike_are_forecast_as_they_are():
-    """Nothing to tell the components apart: any of them will do."""
-    forecasts = forecast_har(np.full(150, 0.25), (1, 7, 30), 60)
-    np.testing.assert_allclose(forecasts[89:], 0.25, rtol=1e-9)
-    still = har_volatility(market_of(np.full(150 * 6, 7.0), "4h"), first=60)
-    assert (still[6 * 91 :] == 0.0).all()

@@ -64,12 +64,6 @@ def test_participation_alone_holds_a_large_account_back():
     assert large < 0.5 * small
 
 
-def test_several_instruments_share_the_capital():
-    markets = bt.Markets({"A": RISING, "B": RISING}, currency="USD")
-    found = bt.capacity(markets, Constant(2.0), venue=costly(), capitals=[1e3, 1e6], **TERMS)
-    assert found.table["growth"].is_monotonic_decreasing
-
-
 @pytest.mark.parametrize(("change", "message"), [
     ({"venue": free_venue()}, "costs or limits that depend on size"),
     ({"capitals": [1e4, 1e3]}, "two or more increasing numbers"),
@@ -96,17 +90,3 @@ def test_a_ruined_account_has_no_half_of_its_sharpe_ratio():
     given = {"capitals": [1e3, 1e4], "account": bt.Account(), "compile": False}
     found = bt.capacity(market, Constant(leverage=50.0), venue=venue, **given)
     assert found.table["ruined"].tolist() == [1.0, 1.0]
-
-
-@pytest.mark.parametrize("call", [bt.capacity, bt.sensitivity])
-def test_what_every_run_would_warn_of_is_said_once(call):
-    venue = bt.Venue.simple(
-        taker=0.0, slippage=0.001, maintenance_rate=0.005, max_leverage=10.0, liquidation_fee=0.0
-    ).override({"slippage.impact": 1.0})
-    more = {"capitals": [1e3, 1e4]} if call is bt.capacity else {"factors": ["slippage"]}
-    with pytest.warns(bt.NoFillWarning, match="within the band") as said:
-        call(
-            bt.Market.sample(bars=60), Constant(leverage=1.0), venue=venue,
-            account=bt.Account(band=50.0), compile=False, **more,
-        )  # fmt: skip
-    assert len([each for each in said if each.category is bt.NoFillWarning]) == 1

@@ -103,18 +103,6 @@ def test_the_interval_is_that_of_clopper_and_pearson():
 
 
 @pytest.mark.slow
-def test_the_usual_horizons_end_with_the_whole_once():
-    # regression: a horizon of 7 days was listed as 7d and again as 1w
-    risk = bt.liquidation_risk(gbm_paths(paths=10), Hold(5.0), **TERMS)
-    assert list(risk.table.index) == ["1d", "7d"]
-    longer = gbm_paths(paths=10, horizon="36h")
-    assert list(bt.liquidation_risk(longer, Hold(5.0), **TERMS).table.index) == [
-        "1d",
-        "36h",
-    ]
-
-
-@pytest.mark.slow
 def test_the_report_of_a_risk_says_what_happened():
     risk = bt.liquidation_risk(gbm_paths(paths=2000), Hold(30.0), **TERMS, horizons=("1d", "7d"))
     last = risk.table.iloc[-1]

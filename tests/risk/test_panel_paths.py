@@ -73,16 +73,6 @@ def test_rows_keep_their_phase_of_the_longest_funding_interval():
     assert np.allclose(bars["B"].rates[3], 1e-5 * drawn / 4)
 
 
-def test_filtered_rows_are_drawn_together_each_at_its_own_volatility():
-    history = two_markets()
-    paths = bt.simulate_paths(history, "filtered", **DAYS)
-    one, two = (paths.draw(0, 6, name) for name in history)
-    assert np.array_equal(one.rows, two.rows)
-    blocks = {each.block for each in paths.models.values()}
-    assert len(blocks) == 1
-    assert len({each.variance_now for each in paths.models.values()}) == 2
-
-
 def test_the_first_instrument_has_the_paths_that_it_has_alone():
     history = two_markets()
     for model in (models.GBM(volatility=0.8), models.Stationary(block=9.0)):

@@ -16,30 +16,6 @@ def sample(seed: int = 0) -> bt.Market:
     return bt.Market.sample(bars=120, seed=seed)
 
 
-def twins(**terms) -> tuple[bt.Paths, bt.Paths]:
-    """Return paths of one market, and of the same market under two names."""
-    given = {"model": GBM, "paths": 12, "horizon": "1d", "seed": 2, **terms}
-    one = bt.simulate_paths(sample(), **given)
-    both = bt.Markets(dict.fromkeys(NAMES, sample()))
-    joint = {"correlation": 1.0} if not one.is_resampled else {}
-    return one, bt.simulate_paths(both, **given, **joint)
-
-
-@pytest.mark.parametrize("model", [GBM, models.Stationary(block=12.0)])
-@pytest.mark.parametrize("margin", ["cross", "isolated"])
-def test_the_same_market_twice_at_half_the_size_has_the_risk_of_one_account(model, margin):
-    one, two = twins(model=model, bridge=1)
-    given = {"venue": free_venue(), "compile": False}
-    given["account"] = free_account(
-        margin=margin, **({"venue_leverage": 30.0} if margin == "isolated" else {})
-    )
-    alone = bt.liquidation_risk(one, Hold(30.0), **given).table
-    joint = bt.liquidation_risk(two, Hold(30.0), **given).table
-    assert 0.0 < alone["p_liquidation"].iloc[0] < 1.0
-    for name in alone.columns:
-        assert np.allclose(alone[name], joint[name], rtol=1e-9, equal_nan=True), name
-
-
 @pytest.mark.parametrize("terms", [
     {"fill": "same_close", "equity_stop": 0.1},
     *(pytest.param(each, marks=pytest.mark.slow) for each in ({}, {"fill": "next_close"})),

@@ -85,22 +85,6 @@ def tiered() -> bt.Venue:
     return costly().override({"fees.tiers": tiers})
 
 
-def test_fee_tiers_on_paths_of_one_are_those_of_its_run():
-    """The second day is cheaper: 12 turns of 1,000 a bar leave the first tier on the first day."""
-    given = {"venue": tiered(), "account": free_account(), "compile": False}
-    paths = draw(sample(), horizon="2d")
-    risk = bt.liquidation_risk(paths, Flip(), **given, horizons=("2d",))
-    lives = next(risk.runner.run_chunks())
-    for i in range(2):
-        whole = risk.run(i)
-        assert isinstance(whole, bt.Result)
-        assert np.allclose(lives.wealth[i], whole.bars["equity"].to_numpy()[1:], **SAME)
-    plain = bt.liquidation_risk(paths, Flip(), **{**given, "venue": costly()}, horizons=("2d",))
-    dear = next(plain.runner.run_chunks())
-    assert np.allclose(lives.wealth[:, 5], dear.wealth[:, 5])
-    assert (lives.wealth[:, -1] > dear.wealth[:, -1]).all()
-
-
 def test_a_result_of_one_goes_on_at_fee_tiers_and_with_no_other_overlay():
     """60 hours of the run leave the first tier, so its volume must go on along the paths."""
     given = {"venue": tiered(), "account": free_account(), "compile": False}
@@ -113,20 +97,6 @@ def test_a_result_of_one_goes_on_at_fee_tiers_and_with_no_other_overlay():
         assert np.allclose(lives.wealth[i], risk.run(i).bars["equity"].to_numpy(), **SAME)
     with pytest.raises(bt.ParameterError, match="overlay must be that of the result, None"):
         bt.liquidation_risk(paths, Flip(), **given, overlay=Constant(leverage=0.5))
-
-
-@pytest.mark.parametrize("name", ["policy", "venue", "signal"])
-def test_a_mapping_of_another_name_is_refused_on_paths_of_one(name):
-    given = {"policy": Hold(2.0), "venue": free_venue(), "signal": 1.0}
-    paths = draw(bt.Markets({"AAA": sample()}))
-    for key in ("AAA", "ZZZ"):
-        terms = {**given, name: {key: given[name]}, "account": free_account(), "compile": False}
-        policy = terms.pop("policy")
-        if key == "AAA":
-            assert len(bt.liquidation_risk(paths, policy, **terms).table)
-            continue
-        with pytest.raises(bt.ParameterError, match="ZZZ"):
-            bt.liquidation_risk(paths, policy, **terms)
 
 
 class Flip(bt.Policy):

@@ -87,15 +87,3 @@ def test_ruin_is_that_of_paths():
 def test_bad_factors_are_refused(factors, words):
     with pytest.raises(bt.ParameterError, match=words):
         bt.sensitivity(rising(), Hold(2.0), venue=free_venue(), **TERMS, factors=factors)
-
-
-@pytest.mark.slow
-def test_ruin_of_several_is_that_of_paths_of_the_changed_markets():
-    markets = bt.Markets({name: bt.Market.sample(bars=150, seed=k) for k, name in enumerate("AB")})
-    paths = bt.simulate_paths(markets, models.Stationary(block=6.0), paths=4, horizon="6h")
-    found = bt.sensitivity(
-        markets, Hold(1.0), venue=free_venue(), **TERMS, signal={"A": 0.5, "B": -0.5},
-        factors=["volatility"], paths=paths,
-    )  # fmt: skip
-    assert found.table["p_ruin"].notna().all()
-    assert found.settings["paths"]["model"]["name"] == "Stationary"

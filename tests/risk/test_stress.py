@@ -138,15 +138,6 @@ def test_in_an_outage_stops_and_decisions_do_not_act_and_liquidations_do():
     assert not table.loc["out", "liquidated"]
 
 
-def test_in_an_outage_a_position_is_held_over_its_longest_time():
-    fall = bt.Scenario("fall", price=-0.05, over="4h", outage="4h")
-    plain, timed = (held(5.0, max_holding=longest) for longest in (None, "61h"))
-    losses = [bt.stress(each, fall).table.loc["fall", "loss"] for each in (plain, timed)]
-    assert losses[0] == losses[1]
-    late = bt.stress(timed, fall.override(outage="1h")).table.loc["fall", "loss"]
-    assert late < losses[1]  # it acts at the first close after the outage
-
-
 def test_no_stop_of_an_account_acts_in_an_outage():
     named = {each.name for each in dataclasses.fields(bt.Account) if "stop" in each.name}
     assert {*named, "take_profit", "max_holding"} == {*NO_STOPS}
@@ -213,22 +204,6 @@ def test_a_replay_on_its_own_day_equals_the_run(policy):
     assert row["bars"] == 60
     assert row["equity"] == whole.metrics["final_equity"]
     assert row["funding"] == pytest.approx(whole.bars["funding"].sum(), rel=1e-12)
-
-
-def test_fee_tiers_go_on_with_the_volume_of_the_run():
-    """They were refused."""
-    tiers = [bt.FeeTier(2e3, 3e-4, 1e-4), bt.FeeTier(9e3, 1e-4, 0.0)]
-    venue = free_venue().override({"fees.taker": 5e-4, "fees.tiers": tiers})
-    market, terms = bt.Market.sample(bars=120), {"venue": venue, "compile": False}
-    policy, account = VolTarget(target=1.0), free_account()
-    first = market.prefix(48)
-    before = bt.run(first, policy, account=account, **terms)
-    span = {"date": str(market.times[48]), "until": str(market.times[96])}
-    row = bt.stress(before, bt.Scenario("then", **span), data=market).table.iloc[0]
-    whole = bt.run(market.prefix(96), policy, account=account, resume=before, **terms)
-    assert row["equity"] == pytest.approx(whole.metrics["final_equity"], rel=1e-12)
-    assert row["fees"] == pytest.approx(whole.bars["fees"].sum(), rel=1e-12)
-    assert before.traded.sum_past() + before.traded.today > 2e3
 
 
 def test_an_episode_is_replayed_only_from_data_of_its_kind_of_asset():

@@ -25,51 +25,11 @@ def wild(n: int = 60, seed: int = 5) -> bt.Market:
     return bt.Market.from_frames(pd.DataFrame(frame, index=index))
 
 
-SHOCKS = [
-    bt.Scenario("nothing"),
-    bt.Scenario("fall", price=-0.05, over="3h"),
-    bt.Scenario("rate", price=-0.01, funding=0.001, basis=-0.02),
-    bt.Scenario("margin", margin=2.0, shape="bar"),
-    bt.Scenario("crash", price=-0.4, over="2h"),
-    bt.Scenario("bridge", price=-0.02, over="4h", shape="bridge", volatility=3.0),
-    bt.Scenario("out", price=-0.05, over="3h", outage="2h"),
-    bt.Scenario("adl", price=0.3, shape="bar", adl=0.5),
-]
-
-
-def check_same(one: pd.DataFrame, other: pd.DataFrame) -> None:
-    """Require two tables of stress tests that are equal but for rounding."""
-    assert list(one.columns) == list(other.columns)
-    for name in one.columns:
-        if name in ("from", "rules"):
-            assert (one[name] == other[name]).all()
-        else:
-            given = (each[name].to_numpy(dtype=float) for each in (one, other))
-            assert np.allclose(*given, rtol=1e-9, atol=1e-9, equal_nan=True), name
-
-
 def held(market, lever=10.0, signal=None, policy=None, **terms):
     return bt.run(
         market, Hold(lever) if policy is None else policy, venue=free_venue(),
         account=free_account(**terms), signal=signal, compile=False,
     )  # fmt: skip
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("margin", ["cross", "isolated"])
-def test_the_same_market_twice_at_half_the_size_is_one_account(margin):
-    terms = {"margin": margin} | ({"venue_leverage": 10.0} if margin == "isolated" else {})
-    one = held(steady(), 8.0, **terms)
-    two = held(bt.Markets(dict.fromkeys(TWINS, steady())), 8.0, TWINS, **terms)
-    given = SHOCKS
-    alone, both = bt.stress(one, given).table, bt.stress(two, given).table
-    # one leg alone has to fall twice as far
-    legs = 1.0 if margin == "isolated" else 2.0
-    both["distance"] = np.where(both["liquidated"], 0.0, both["distance"] / legs)
-    check_same(alone, both)
-    ladder = {"price": (-0.2, 0.2, 3)}
-    rungs = [bt.stress(each, given[0], ladder=ladder).ladder for each in (one, two)]
-    assert np.allclose(rungs[0]["equity"], rungs[1]["equity"], rtol=1e-9, atol=1e-7)
 
 
 @pytest.mark.slow
