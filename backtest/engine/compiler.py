@@ -103,8 +103,6 @@ OPTION_FUNCTIONS: tuple[tuple[Any, str], ...] = (
     (pricing.greeks, "scalar_greeks"),
     (pricing.implied_volatility, "scalar_implied"),
     (pricing.bs, "scalar_bs"),
-    (pricing.bs_greeks, "scalar_bs_greeks"),
-    (pricing.bs_implied_volatility, "scalar_bs_implied"),
 )
 MATH: tuple[Any, ...] = (
     elementary.exp,

@@ -6,7 +6,7 @@ from backtest.base import open_door
 
 if TYPE_CHECKING:
     from backtest.base import Greeks
-    from backtest.options.pricing import bs, bs_greeks, bs_implied_volatility
+    from backtest.options.pricing import bs, bs_greeks
     from backtest.options.chain import Chain, name_underlying
     from backtest.options.chain import Inspection
     from backtest.options.option_listing import find_expiry, find_underlying, refuse_options
@@ -28,7 +28,6 @@ __all__ = [
     "Surfaces",
     "bs",
     "bs_greeks",
-    "bs_implied_volatility",
     "greeks",
     "implied_volatility",
     "price",

@@ -208,39 +208,38 @@ STALE = pd.Timedelta("5min")
 
 class Check(NamedTuple):
     text: str
-    pattern: str
     find: Callable[[pd.DataFrame], pd.Series]
 
 
 CHECKS = {
-    "crossed": Check("the bid is above the ask", "bid {bid:g}, ask {ask:g}",
-                     lambda r: r["bid"] > r["ask"]),
+    "crossed": Check("the bid is above the ask", lambda r: r["bid"] > r["ask"]),
     "outside_bounds": Check(
         "a bid is at or above the largest value, or an ask at the intrinsic value",
-        "bid {bid:g}, ask {ask:g}, between {least:g} and {most:g}",
-        lambda r: (r["bid"] >= r["most"]) | (r["ask"] <= r["least"]) & (r["least"] > 0.0)),
+        lambda r: (r["bid"] >= r["most"]) | (r["ask"] <= r["least"]) & (r["least"] > 0.0),
+    ),
     "disagrees": Check(
         "mark, forward and volatility do not agree to 1e-4",
-        "mark {mark:g}, its volatility gives {model:g}",
-        lambda r: (r["mark"] - r["model"]).abs() * r["per_coin"] > AGREEMENT),
-    "duplicated": Check("the same contract stands twice", "strike {strike:g}",
-                        lambda r: r.duplicated([*KEYS, "expiry", "strike", "kind"])),
+        lambda r: (r["mark"] - r["model"]).abs() * r["per_coin"] > AGREEMENT,
+    ),
+    "duplicated": Check(
+        "the same contract stands twice",
+        lambda r: r.duplicated([*KEYS, "expiry", "strike", "kind"]),
+    ),
     "no_future": Check(
         "the expiry has no future: its forward is from put-call parity or the index",
-        "forward {forward:g} by {forward_source}",
-        lambda r: r["forward_source"].isin(["parity", "index"])),
-    "no_forward": Check("the expiry has no forward at all", "expiry {expiry:%Y-%m-%d}",
-                        lambda r: r["forward"].isna()),
+        lambda r: r["forward_source"].isin(["parity", "index"]),
+    ),
+    "no_forward": Check("the expiry has no forward at all", lambda r: r["forward"].isna()),
     "forward_differs": Check(
         "the forward differs from that of its expiry by over 1e-4",
-        "forward {forward:g}, of its expiry {usual:g}",
-        lambda r: (r["forward"] / r["usual"] - 1.0).abs() > AGREEMENT),
+        lambda r: (r["forward"] / r["usual"] - 1.0).abs() > AGREEMENT,
+    ),
     "stale": Check(
         "the row was quoted over five minutes before the snapshot",
-        "quoted {quoted:%Y-%m-%d %H:%M}", lambda r: r["time"] - r["quoted"] > STALE),
-    "expired": Check("the expiry is not after the snapshot", "expiry {expiry:%Y-%m-%d %H:%M}",
-                     lambda r: r["years"] <= 0.0),
-}  # fmt: skip
+        lambda r: r["time"] - r["quoted"] > STALE,
+    ),
+    "expired": Check("the expiry is not after the snapshot", lambda r: r["years"] <= 0.0),
+}
 """Every check of a quote."""
 
 
@@ -254,7 +253,7 @@ class Inspection:
         A row per snapshot and underlying: ``quotes``, ``two_sided``, and the number of rows for
         each of the checks.
     rows : DataFrame
-        A row per defect: time, underlying, name, ``check`` and ``found``.
+        A row per defect: time, underlying, name and ``check``.
     """
 
     table: pd.DataFrame
@@ -284,7 +283,7 @@ class Inspection:
                 text = CHECKS[str(name)].text
                 lines.append(
                     f"{count:>8,} ({share:.1%}): {text}; first {first['name']} at "
-                    f"{first['time']:%Y-%m-%d %H:%M}, {first['found']}"
+                    f"{first['time']:%Y-%m-%d %H:%M}"
                 )
         return "\n".join(lines if len(lines) > 1 else [*lines, "no defect found"])
 
@@ -295,8 +294,7 @@ def inspect_quotes(rows: pd.DataFrame, settlement: str) -> Inspection:
     for name, check in CHECKS.items():
         bad = check.find(shown)
         counts[name] = bad.astype(int)
-        found = [check.pattern.format_map(row) for row in shown[bad].to_dict("records")]
-        parts.append(rows.loc[bad, [*KEYS, "name"]].assign(check=name, found=found))
+        parts.append(rows.loc[bad, [*KEYS, "name"]].assign(check=name))
     table = counts.groupby(KEYS, sort=True).sum().reset_index()
     return Inspection(table, pd.concat(parts, ignore_index=True))
 

@@ -426,18 +426,3 @@ def bs_greeks(
         vanna=found.vanna * growth,
     )
     return Greeks(*(each if np.ndim(each) else float(each) for each in values))
-
-
-def bs_implied_volatility(
-    kind: Kind,
-    price: Number,
-    spot: Number,
-    strike: Number,
-    years: Number,
-    rate: Number = 0.0,
-    dividend: Number = 0.0,
-) -> Any:
-    """Return the volatility at which :func:`bs` gives a price; see :func:`implied_volatility`."""
-    numbers = {"price": price, "spot": spot, "strike": strike, "years": years}
-    numbers |= {"rate": rate, "dividend": dividend}
-    return evaluate(IMPLIED, move_spot(read_terms(kind, numbers), 2)[0])

@@ -55,21 +55,6 @@ def test_own_rows_replace_the_model_while_they_are_young():
     assert np.isnan(feed.half_prices[12, 0])
 
 
-def test_spreads_are_those_of_the_nearest_quote_until_a_contract_has_its_own():
-    chain = make_chain(["2023-01-01 12:20"])
-    wide = chain.table["strike"] == chain.table["strike"].iloc[0]
-    chain.table.loc[wide, ["bid"]] *= 0.5
-    near = bt.Option(
-        kind="put", strike=1.001 * float(chain.table["strike"].iloc[0]), expiry="2023-01-03 12:20",
-        underlying="BTC",
-    )  # fmt: skip
-    feed = read(make_markets(options={"P": near}, chains={"BTC": chain}))
-    rows = chain.implied()
-    first = rows[wide & (rows["expiry"] == rows["expiry"].min())]
-    halves = 0.5 * (first["ask_iv"] - first["bid_iv"]).dropna()
-    assert feed.half_spreads[20, 0] in set(halves)
-
-
 def test_settlement_is_the_price_given_the_mean_of_closes_or_the_mark_open():
     markets = make_markets()
     assert read(markets).expiry_spots[0] == markets["BTC"].mark_open[180]

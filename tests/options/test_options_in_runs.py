@@ -164,14 +164,6 @@ def test_results_keep_what_options_were_given(tmp_path):
     assert loaded.manifest == result.manifest
 
 
-def test_a_schedule_that_begins_after_an_expiry_is_told():
-    markets = make_markets()
-    frame = pd.DataFrame({"PUT": 1.0}, index=markets.times[190:192])
-    with pytest.warns(UserWarning, match="PUT is never traded: its quantities begin after it"):
-        result = run(markets, Hold(level=0.0), option_quantities=frame)
-    assert result.options is None
-
-
 def test_greeks_explain_the_profit_on_simulated_bars():
     """Over a week to go, sold and bought in and out of the money: all but 0.03 % is explained."""
     rng = np.random.default_rng(0)

@@ -6,9 +6,7 @@ import numpy as np
 import pytest
 
 import backtest as bt
-from backtest.engine.trades import share_costs
-from backtest.policy.option_rule import orders_at_rolls, trades_nothing
-from backtest.strategies import Collar, Constant, CoveredCall, LongVolatility, TailHedge
+from backtest.strategies import Collar, Constant, CoveredCall, TailHedge
 from tests.comparing import compare_policies
 from tests.options.listed_markets import make_markets, make_surfaces, make_venue
 from tests.strategies.test_strategies_options import find_fills, run
@@ -58,15 +56,6 @@ def test_the_cost_of_a_leg_is_a_share_of_the_mean_equity_a_year(hedged: bt.Resul
     assert legs["rolls"].tolist() == [2, 2]
     assert hedged.metrics["options_cost_annual"] == pytest.approx(legs["cost"]["total"])
     assert hedged.metrics["options_spread_annual"] == pytest.approx(legs["spread"]["total"])
-
-
-def test_the_cost_of_a_leg_is_unknown_if_that_of_one_of_its_rolls_is(hedged: bt.Result):
-    """A resumed run does not know what was paid for the contract that it began with."""
-    rolls = hedged.rolls()
-    rolls.loc[0, ["premium", "cost"]] = np.nan
-    legs = share_costs(hedged, rolls)
-    assert np.isnan(legs.loc[["tail", "total"], ["premium", "cost"]]).all(axis=None)
-    assert legs["proceeds"].equals(hedged.rolls("leg")["proceeds"])
 
 
 def test_what_is_sold_has_negative_premiums_and_pays_at_expiry():
@@ -150,29 +139,3 @@ def test_a_rule_that_only_rolls_is_asked_only_where_a_roll_may_be_due():
         first, second = (each.bars["equity"].to_numpy() for each in runs)
         assert np.array_equal(first, second)
         assert runs[0].events.equals(runs[1].events)
-
-
-class TakeProfit(TailHedge):
-    """A rule that also sells between rolls."""
-
-    def orders(self, bar, account, chain):
-        held = chain.held("tail")
-        if held is not None and held.days < 4.0:
-            return {"tail": (held.name, 0.0)}
-        return super().orders(bar, account, chain)
-
-
-class Telling(TakeProfit):
-    """One that says when it gives orders."""
-
-    only_rolls = True
-
-
-def test_what_a_rule_says_of_its_rolls_does_not_hold_for_orders_of_a_subclass():
-    assert orders_at_rolls(TailHedge(Constant(1.0)))
-    assert orders_at_rolls(Telling(Constant(1.0)))
-    assert orders_at_rolls(TailHedge(LongVolatility(Constant(1.0))))
-    assert not orders_at_rolls(TakeProfit(Constant(1.0)))
-    assert not orders_at_rolls(TailHedge(TakeProfit(Constant(1.0))))
-    assert trades_nothing(EachClose(Constant(1.0), budget=0.0))
-    assert not trades_nothing(Telling(Constant(1.0), budget=0.0))

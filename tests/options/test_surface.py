@@ -15,7 +15,6 @@ from tests.options.quotes import (
     NOW,
     ROWS,
     hours,
-    known_volatility,
     make_chain,
     make_rows,
     make_surfaces,
@@ -106,23 +105,6 @@ def test_a_fit_is_sound_between_the_points_of_its_grid():
     fine = np.linspace(-1.5, 1.5, 120_001)
     assert fitted.smiles[0].density(fine).min() >= -1e-9
     assert fitted.fits["least_density"].iloc[0] <= fitted.smiles[0].density(fine).min() + 1e-9
-
-
-def test_far_wings_do_not_bend_a_fit_near_the_money():
-    """Quotes beyond 2.5 deviations, ten points too high, move the fit at the money by little."""
-    rows = make_rows(days=(30.0,), spread=0.02)
-    k = np.log(rows["strike"] / rows["forward"])
-    wings = rows.assign(
-        strike=rows["forward"] * np.exp(np.sign(k) * 0.5 + k), kind=np.where(k > 0, "call", "put")
-    )[k.abs() > 0.1]
-    for side, shift in (("bid", 0.08), ("ask", 0.12)):
-        wings[side] = options.price(
-            wings["kind"].to_numpy(dtype=str), wings["forward"], wings["strike"], 30.0 / 365.0,
-            known_volatility(np.log(wings["strike"] / wings["forward"])) + shift, 0.0, "coin",
-        )  # fmt: skip
-    both = pd.concat([rows, wings.drop_duplicates("strike")])
-    fitted = bt.Surface.fit(bt.Chain.from_frame(both, settlement="coin"))
-    assert fitted.atm("30d") == pytest.approx(0.6, abs=0.003)
 
 
 def test_beyond_twice_the_last_expiry_there_is_no_skew(surface: bt.Surface):
@@ -221,13 +203,6 @@ def test_columns_come_from_the_last_surface_before_the_close(surfaces: bt.Surfac
     assert surfaces.at("2026-01-02 11:59") is surfaces.surfaces[0]
 
 
-def test_a_tenor_that_no_surface_reaches_warns(surfaces: bt.Surfaces):
-    with pytest.warns(UserWarning, match="vix_200d are missing for 3 of 3 surfaces"):
-        market = surfaces.attach(hours(72), tenors=("30d", "200d"))
-    assert np.isnan(market.columns["vix_200d"]).all()
-    assert np.isfinite(market.columns["iv_200d"][12:]).all()
-
-
 def test_a_later_snapshot_changes_no_earlier_value(surfaces: bt.Surfaces):
     cut = bt.Surfaces(surfaces.surfaces[:2], surfaces.skipped)
     whole, part = surfaces.attach(hours(72)), cut.attach(hours(72))
@@ -296,17 +271,6 @@ CALLS = [
 @pytest.mark.parametrize(("call", "words"), CALLS)
 def test_bad_calls_get_one_clear_error(surface, surfaces, call, words):
     check_refused(lambda: call(surface, make_chain(), surfaces), words)
-
-
-def test_several_underlyings_or_snapshots_need_a_choice():
-    both = pd.concat([ROWS, ROWS.assign(underlying="ETH")])
-    chain = bt.Chain.from_frame(both, settlement="coin")
-    with pytest.raises(bt.ParameterError, match="one underlying is needed, got 2: BTC, ETH"):
-        bt.Surface.fit(chain)
-    assert bt.Surface.fit(chain, underlying="ETH").underlying == "ETH"
-    later = pd.concat([ROWS, ROWS.assign(time=NOW + pd.Timedelta("1h"))])
-    with pytest.raises(bt.ParameterError, match="one snapshot is needed, got 2"):
-        bt.Surface.fit(bt.Chain.from_frame(later, settlement="coin"))
 
 
 @needs_chains
