@@ -78,12 +78,6 @@ def write_freqtrade_parquet(folder: Path) -> Written:
     return [folder], {}
 
 
-def rows_of(frame: pd.DataFrame) -> list[list[float]]:
-    """Return rows of ms and numbers, as ccxt has them."""
-    stamps = (frame.index.as_unit("ns").asi8 // 1_000_000).tolist()
-    return [[ms, *row] for ms, row in zip(stamps, frame.to_numpy().tolist(), strict=True)]
-
-
 def kline_text(frame: pd.DataFrame, *, unit: int, has_header: bool) -> str:
     """Return bars as Binance's archive has them, ``unit`` of time in ns."""
     stamps = frame.index.as_unit("ns").asi8

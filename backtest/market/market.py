@@ -413,11 +413,6 @@ class Market(BarClock):
     def _arrays(self) -> dict[str, Any]:
         return {name: each for name, each in self.fields().items() if isinstance(each, np.ndarray)}
 
-    @property
-    def close_hash(self) -> str:
-        """SHA-256, hex, of the closes."""
-        return compute_once(self, "close", lambda: hashlib.sha256(self.close.data).hexdigest())
-
     def _hash_content(self) -> str:
         flags = [self.instrument, self.interval, self.has_mark, self.synthetic, self.sessions]
         flags += [self.decide] if self.decide else []

@@ -76,7 +76,3 @@ def shifted(row: int, by: str) -> Callable[[pd.DataFrame], pd.DataFrame]:
 
 def coarse_mark(frames: Frames) -> None:
     frames["mark"] = frames["mark"].iloc[::8]
-
-
-def fine_mark(frames: Frames) -> None:
-    frames["mark"] = frames["mark"].resample("30min").ffill()
