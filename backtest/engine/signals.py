@@ -26,9 +26,8 @@ from backtest.engine.signal_rules import (
     Sides,
     SignalRule,
     choose_directions,
-    resolve_signal,
 )
-from backtest.market import Market, Markets, as_markets, unwrap_market
+from backtest.market import Market, Markets, unwrap_market
 
 __all__ = [
     "Bollinger",
@@ -37,14 +36,10 @@ __all__ = [
     "Rsi",
     "Sides",
     "SignalRule",
-    "bollinger",
-    "breakout",
     "from_frame",
     "from_function",
     "from_series",
     "from_vectorbt",
-    "ma_cross",
-    "rsi",
 ]
 
 
@@ -221,182 +216,6 @@ def from_vectorbt(portfolio: Any, fills: Fills = "close", *, sized: bool = False
         If it is no portfolio, or has several columns.
     """
     return read_portfolio(portfolio, fills, sized=sized)
-
-
-def _apply(rule: SignalRule, market: Market | Markets) -> pd.Series | pd.DataFrame:
-    as_markets(market)  # refuses what is none
-    found: pd.Series | pd.DataFrame = resolve_signal(rule, market)
-    return found
-
-
-@overload
-def ma_cross(
-    market: Market, fast: int = ..., slow: int = ..., sides: Sides = ..., *, ewm: bool = ...
-) -> pd.Series: ...
-
-
-@overload
-def ma_cross(
-    market: Markets, fast: int = ..., slow: int = ..., sides: Sides = ..., *, ewm: bool = ...
-) -> pd.DataFrame: ...
-
-
-def ma_cross(
-    market: Market | Markets,
-    fast: int = 24,
-    slow: int = 168,
-    sides: Sides = "both",
-    *,
-    ewm: bool = False,
-) -> pd.Series | pd.DataFrame:
-    """Return long while the fast moving average of closes is over the slow one, short under it.
-
-    Parameters
-    ----------
-    market : Market or Markets
-        Only its closes count.
-    fast, slow : int
-        Bars of each average, fast below slow.
-    sides : str
-        ``"both"``, ``"long"`` or ``"short"``.
-    ewm : bool
-        Whether the averages are exponentially weighted, with these spans, by recursion.
-
-    Returns
-    -------
-    Series of shape (n_bars,), or DataFrame of shape (n_bars, n_instruments)
-        Flat until the slow average is known.
-
-    Notes
-    -----
-    sign(MA_fast - MA_slow), the rule ``ma-cross:24:168``.
-    """
-    return _apply(MaCross(fast, slow, sides, ewm), market)
-
-
-@overload
-def rsi(
-    market: Market, window: int = ..., low: float = ..., high: float = ..., sides: Sides = ...
-) -> pd.Series: ...
-
-
-@overload
-def rsi(
-    market: Markets, window: int = ..., low: float = ..., high: float = ..., sides: Sides = ...
-) -> pd.DataFrame: ...
-
-
-def rsi(
-    market: Market | Markets,
-    window: int = 14,
-    low: float = 30.0,
-    high: float = 70.0,
-    sides: Sides = "both",
-) -> pd.Series | pd.DataFrame:
-    """Return long after the relative strength index was under ``low``, until it is over 50.
-
-    Short after it was over ``high``, until it is under 50: a bet on reversal. The negative of this
-    signal follows the move.
-
-    Parameters
-    ----------
-    market : Market or Markets
-        Only its closes count.
-    window : int
-        Bars of the index.
-    low, high : float
-        From 0 to 50, and from 50 to 100.
-    sides : str
-        ``"both"``, ``"long"`` or ``"short"``.
-
-    Returns
-    -------
-    Series of shape (n_bars,), or DataFrame of shape (n_bars, n_instruments)
-        Flat until the index is known.
-
-    Notes
-    -----
-    The rule ``rsi:14:30:70``, with plain means. Source: Wilder (1978), New Concepts in Technical
-    Trading Systems.
-    """
-    return _apply(Rsi(window, low, high, sides), market)
-
-
-@overload
-def bollinger(
-    market: Market, window: int = ..., width: float = ..., sides: Sides = ...
-) -> pd.Series: ...
-
-
-@overload
-def bollinger(
-    market: Markets, window: int = ..., width: float = ..., sides: Sides = ...
-) -> pd.DataFrame: ...
-
-
-def bollinger(
-    market: Market | Markets, window: int = 20, width: float = 2.0, sides: Sides = "both"
-) -> pd.Series | pd.DataFrame:
-    """Return long after a close under the lower Bollinger band, until one over the middle.
-
-    Short after a close over the upper band, until one under the middle: a bet on reversal. The
-    negative of this signal follows the move.
-
-    Parameters
-    ----------
-    market : Market or Markets
-        Only its closes count.
-    window : int
-        Bars of the middle, a moving average, and of the deviation.
-    width : float
-        Deviations from the middle to a band, over 0.
-    sides : str
-        ``"both"``, ``"long"`` or ``"short"``.
-
-    Returns
-    -------
-    Series of shape (n_bars,), or DataFrame of shape (n_bars, n_instruments)
-        Flat until the bands are known.
-
-    Notes
-    -----
-    The rule ``bollinger:20:2``. Source: Bollinger (2001), Bollinger on Bollinger Bands.
-    """
-    return _apply(Bollinger(window, width, sides), market)
-
-
-@overload
-def breakout(market: Market, window: int = ..., sides: Sides = ...) -> pd.Series: ...
-
-
-@overload
-def breakout(market: Markets, window: int = ..., sides: Sides = ...) -> pd.DataFrame: ...
-
-
-def breakout(
-    market: Market | Markets, window: int = 48, sides: Sides = "both"
-) -> pd.Series | pd.DataFrame:
-    """Return long from a close over the highest high of the bars before it, short under the lowest.
-
-    Parameters
-    ----------
-    market : Market or Markets
-        Its highs, lows and closes count.
-    window : int
-        Bars of the channel, which ends before the bar.
-    sides : str
-        ``"both"``, ``"long"`` or ``"short"``.
-
-    Returns
-    -------
-    Series of shape (n_bars,), or DataFrame of shape (n_bars, n_instruments)
-        Flat until the first breakout; then each holds until the opposite one.
-
-    Notes
-    -----
-    The rule ``breakout:48``. Source: Donchian (1960), High Finance in Copper.
-    """
-    return _apply(Breakout(window, sides), market)
 
 
 def read_portfolio(portfolio: Any, fills: Fills, *, sized: bool) -> pd.Series:

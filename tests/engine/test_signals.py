@@ -19,7 +19,7 @@ from backtest.engine.signal_rules import (
     read_rule,
     resolve_signal,
 )
-from backtest.engine.signals import bollinger, from_function, from_series, ma_cross, rsi
+from backtest.engine.signals import Bollinger, MaCross, Rsi, from_function, from_series
 from backtest.engine.tables import TRADES
 from backtest.strategies import Constant, VolTarget
 from tests.kit import check_refused, every_nth, live, market_of
@@ -153,9 +153,9 @@ FUNCTIONS = [
     (lambda seen: ["long"] * seen.n_bars, "must be numbers"),
 ]
 BAD_RULES = [
-    (lambda: rsi(FLAT, 2.5), "window must be"),
-    (lambda: ma_cross(FLAT, 10, 10), "fast must be below slow 10, got 10"),
-    (lambda: bollinger(FLAT, width=0.0), "width must be"),
+    (lambda: Rsi(2.5), "window must be"),
+    (lambda: MaCross(10, 10), "fast must be below slow 10, got 10"),
+    (lambda: Bollinger(width=0.0), "width must be"),
     (lambda: from_series(FLAT, by_hours({0: 1.0}), "flat"), "sides must be one of both, long"),
 ]
 
@@ -289,10 +289,10 @@ BAD = {
 
 def test_a_rule_at_the_call_is_the_rule_by_name():
     few = MARKETS.slice(380, 480)
-    found = bt.signals.rsi(few, 14, 35, 65)
+    found = Rsi(14, 35, 65).weigh(few)
     again = resolve_signal("rsi:14:35:65", few)
     pd.testing.assert_frame_equal(found, again)
-    alone = bt.signals.rsi(few["A"], 14, 35, 65)
+    alone = Rsi(14, 35, 65).apply(few["A"])
     share = np.where(few.tradable()[2], 3.0, 2.0)
     np.testing.assert_array_equal(found["A"], alone / share)
     assert describe_signal_check(found) == describe_signal_check(again) != ""
@@ -387,7 +387,7 @@ def test_a_run_takes_a_rule_its_text_or_a_column_and_the_manifest_keeps_the_name
     policy = Constant(leverage=2.0)
     by_text = live(market, policy, signal="breakout:10", compile=False)
     by_rule = live(market, policy, signal=bt.signals.Breakout(10), compile=False)
-    given = live(market, policy, signal=bt.signals.breakout(market, 10), compile=False)
+    given = live(market, policy, signal=bt.signals.Breakout(10).apply(market), compile=False)
     name, _, digest = by_text.manifest["signal"].partition(" sha256:")
     assert (name, len(digest)) == ("breakout:10", 64)
     assert by_rule.manifest["id"] == by_text.manifest["id"] == given.manifest["id"]
@@ -410,7 +410,7 @@ def test_an_own_rule_runs_and_one_that_looks_ahead_is_refused():
 
 def test_a_changed_signal_loses_its_name():
     market = bt.Market.sample(bars=100)
-    signal = bt.signals.breakout(market, 10)
+    signal = bt.signals.Breakout(10).apply(market)
     changed = live(market, Constant(leverage=1.0), signal=0.5 * signal, compile=False)
     assert changed.manifest["signal"].startswith("series sha256:")
 
@@ -420,7 +420,7 @@ def test_a_rule_of_several_instruments_is_its_direction_in_each_times_one_over_n
     markets = bt.Markets(pair)
     weights = resolve_signal("breakout:10", markets)
     for name, market in pair.items():
-        direction = bt.signals.breakout(market, 10).to_numpy()
+        direction = bt.signals.Breakout(10).apply(market).to_numpy()
         assert weights[name].tolist()[:-1] == (0.5 * direction).tolist()[:-1]
     venue = bt.Venue.preset("binance-usdm", "BTCUSDT")
     terms = {"venue": venue, "account": bt.Account(), "compile": False}
