@@ -288,7 +288,7 @@ BAD: list[Row] = [
     (bt.ScenarioMargin, {"initial": (0.9, 0)},
      "initial: must be at least (1, 0), or an order is liquidated at once, got (0.9, 0.0)"),
     (bt.ScenarioMargin, {"initial": 1.2},
-     "initial: must be (factor, contingency), (1.2, 0.02) for example, got 1.2"),
+     "initial: must be 2 numbers, got 1.2"),
     (bt.ScenarioMargin, {"level": 1.2}, "initial: must be at least (1.2, 0), or an order is"),
     (bt.OptionShocks, {"power": 1}, "power: must be 2 numbers, got 1"),
     (bt.OptionShocks, {"short_charge": (0.2, 0.1)},

@@ -455,7 +455,7 @@ def calculate_book(
     balance : float
         The settlement balance: realized money, without unrealized profit, collateral and the
         value of spot legs.
-    entries : float, Mapping or sequence
+    entries : float or Mapping
         Average entry prices; default: the prices, without unrealized profit.
     options : OptionPosition or sequence of them
         Options of the account. Their premiums are in the balance: what was paid has left it.

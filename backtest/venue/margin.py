@@ -44,8 +44,8 @@ if TYPE_CHECKING:
 
     Numeric = float | FloatArray
     Options = OptionPosition | Sequence[OptionPosition]
-    Venues = Venue | Mapping[str, Venue] | Sequence[Venue]
-    Numbers = float | Mapping[str, float] | Sequence[float]
+    Venues = Venue | Mapping[str, Venue]
+    Numbers = float | Mapping[str, float]
     Assets = Collateral | Sequence[Collateral]
 
 
@@ -485,22 +485,22 @@ def requirement(
 
     Parameters
     ----------
-    venues : Venue, Mapping or sequence
-        The venue of all instruments, or of each by name or in order.
-    quantities : float, Mapping or sequence
-        Signed contracts of each instrument; one that a mapping leaves out is not held.
-    prices : float, Mapping or sequence
+    venues : Venue or Mapping
+        The venue of all instruments, or of each by name.
+    quantities : float or Mapping
+        Signed contracts of each instrument by name; one that is left out is not held.
+    prices : float or Mapping
         The mark price of each instrument.
     rule : RequirementRule
         :class:`Brackets` (default), :class:`ScenarioMargin`, the name of a preset, or an object
         with the two methods of :class:`RequirementRule`.
     collateral : Collateral or sequence of them
         Assets; those that cancel risk lower the losses of their group.
-    collateral_prices : float, Mapping or sequence
+    collateral_prices : float or Mapping
         The price of each; default: its constant price, or the last mark close of its market.
-    entries : float, Mapping or sequence
+    entries : float or Mapping
         Average entry prices, for venues that value maintenance at entry; default: the prices.
-    index : float, Mapping or sequence
+    index : float or Mapping
         The prices at which gross notional is valued for ``minimum`` and the contingencies, where a
         venue values them at an index instead of the mark; default: the prices.
     options : OptionPosition or sequence of them
@@ -567,7 +567,7 @@ def collateral_value(collateral: Assets, prices: Numbers | None = None) -> float
     ----------
     collateral : Collateral or sequence of them
         The assets.
-    prices : float, Mapping by name, or sequence
+    prices : float, or Mapping by name
         The price of each, in the settlement currency; default: its constant price, or the last
         mark close of its market.
 
@@ -614,8 +614,8 @@ def read_book(
     rules = {name: read_rules(venue) for name, venue in chosen.items()}
     agree_settlement({name: venue.contract for name, venue in chosen.items()})
     if venue_leverage is not None:
-        is_each = isinstance(venue_leverage, Mapping) or is_row(venue_leverage)
-        given = venue_leverage if is_each else dict.fromkeys(names, venue_leverage)
+        is_table = isinstance(venue_leverage, Mapping)
+        given = venue_leverage if is_table else dict.fromkeys(names, venue_leverage)
         settings = read_numbers("venue_leverage", given, names)
         rules = {name: rule._replace(setting=settings[name]) for name, rule in rules.items()}
     assets = requirement_rule.list_given("collateral", collateral, Collateral)
@@ -661,26 +661,13 @@ def link_collateral(assets: Sequence[Collateral], names: Sequence[str]) -> dict[
 
 
 def name_instruments(venues: Any, quantities: Any, prices: Any) -> tuple[str, ...]:
-    for given in (venues, quantities, prices):
-        if isinstance(given, Mapping):
-            return tuple(str(name) for name in given)
-    counts = [len(each) for each in (venues, quantities, prices) if is_row(each)]
-    if len(set(counts)) > 1:
-        raise ParameterError(f"venues, quantities and prices must have one length, got {counts}")
-    return tuple(str(k) for k in range(counts[0] if counts else 1))
-
-
-def is_row(value: Any) -> bool:
-    return isinstance(value, list | tuple) or (isinstance(value, np.ndarray) and value.ndim == 1)
+    """Return the names of the first mapping; a single instrument has none of its own."""
+    given = next((each for each in (venues, quantities, prices) if isinstance(each, Mapping)), "0")
+    return tuple(map(str, given))
 
 
 def match_venues(venues: Any, names: tuple[str, ...]) -> dict[str, Any]:
-    if isinstance(venues, Mapping):
-        found = {str(name): venue for name, venue in venues.items()}
-    elif is_row(venues):
-        found = dict(zip(names, venues, strict=True)) if len(venues) == len(names) else {}
-    else:
-        found = dict.fromkeys(names, venues)
+    found = venues if isinstance(venues, Mapping) else dict.fromkeys(names, venues)
     missing = [name for name in names if not hasattr(found.get(name), "brackets")]
     if missing:
         raise ParameterError(
@@ -697,15 +684,11 @@ def read_numbers(
     number: Number = PRICE,
     missing: float | None = None,
 ) -> dict[str, float]:
-    order = list(names)
-    if isinstance(given, Mapping):
-        found = dict(given)
-    else:
-        row = list(given) if is_row(given) else [given]
-        found = dict(zip(order, row, strict=False)) if len(row) == len(order) else {}
+    order, is_table = list(names), isinstance(given, Mapping)
+    found = dict(given) if is_table else dict.fromkeys(order[:1], given)
     unknown = [name for name in found if name not in order]
     absent = [name for name in order if name not in found]
-    if unknown or (absent and (missing is None or not isinstance(given, Mapping))):
+    if unknown or (absent and (missing is None or not is_table)):
         hint = did_you_mean(unknown[0], order) if unknown else ""
         raise ParameterError(
             f"{noun} must have one number for each of {', '.join(order)}, "

@@ -283,14 +283,6 @@ class NameGroups(base.Declaration):
         return tuple(names)
 
 
-class InitialTerms(base.Declaration):
-    def read(self, value: Any) -> tuple[float, float]:
-        if not is_list(value) or len(value) != 2:
-            raise Fault("must be (factor, contingency), (1.2, 0.02) for example")
-        factor, contingency = map(NOT_NEGATIVE.read, value)
-        return factor, contingency
-
-
 @dataclass(frozen=True)
 class Figures(base.Declaration):
     count: int
@@ -432,7 +424,7 @@ class ScenarioMargin(MarginRule):
     minimum: Annotated[float, NOT_NEGATIVE] = 0.0
     contingency: Annotated[float, NOT_NEGATIVE] = 0.0
     pair_contingency: Annotated[float, NOT_NEGATIVE] = 0.0
-    initial: Annotated[Sequence[float] | None, InitialTerms()] = None
+    initial: Annotated[Sequence[float] | None, Figures(2)] = None
     options: OptionShocks = NO_SHOCKS
 
     _omitted = frozenset({"options"})
