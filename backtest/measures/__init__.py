@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from backtest.measures.differences import holm
     from backtest.measures.differences import pair_differences
     from backtest.measures.history import average_covariances, diversification_ratio
-    from backtest.measures.history import monthly_returns, risk_shares, rolling_measures
+    from backtest.measures.history import monthly_returns, risk_shares
     from backtest.measures.history import worst_drawdowns
     from backtest.measures.luck import Overfitting, SharpeMoments, deflated_sharpe
     from backtest.measures.luck import deflated_sharpe_of_returns, effective_trials
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from backtest.measures.measure_table import annualize_ratios, find_cost_rates
     from backtest.measures.measure_table import measure_accounts, measure_run, name_measure
     from backtest.measures.measure_table import read_aversion
-    from backtest.measures.option_profit import OptionQuotes, OptionTerms, compute_payoffs
+    from backtest.measures.option_profit import OptionQuotes, OptionTerms
     from backtest.measures.option_profit import compute_prices, compute_volatilities, explain_profit
     from backtest.measures.option_profit import measure_greeks, multiply, weigh_gamma
     from backtest.measures.performance import Calibration, MarketFit, calibration
@@ -77,7 +77,6 @@ __all__ = [
     "monthly_returns",
     "probabilistic_sharpe",
     "probability_of_backtest_overfitting",
-    "rolling_measures",
     "sharpe_error",
     "value_at_risk",
     "worst_drawdowns",

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import math
-
 import numpy as np
 import pandas as pd
 
@@ -11,13 +9,11 @@ from backtest.base import (
     FloatArray,
     IntArray,
     check_lengths,
-    check_range,
     check_shape,
     checked,
     utc_index,
 )
 from backtest.base.units import DAY, TOLERANCE
-from backtest.measures.performance import LEAST_DEVIATION
 
 YEAR = "year"
 
@@ -103,29 +99,6 @@ def tabulate_falls(
             "recovery": utc_index(np.where(is_over, end, pd.NaT.value)),
             "days_down": (trough - peak) / DAY,
             "days_under_water": (end - peak) / DAY,
-        }
-    )
-
-
-@checked
-def rolling_measures(
-    returns: FloatArray, risk_free: FloatArray, periods: float, window: int
-) -> pd.DataFrame:
-    """Return volatility and Sharpe ratio over the last ``window`` samples, NaN before.
-
-    ``returns`` and ``risk_free`` (n_samples,) are per sampling period, ``periods`` of them a year.
-    """
-    check_lengths(returns=returns, risk_free=risk_free)
-    check_range("window", window, low=1)
-    check_range("periods", periods, low=0.0)
-    excess = pd.Series(returns - risk_free).rolling(window)
-    deviation = excess.std(ddof=1)
-    known = deviation.where(deviation >= LEAST_DEVIATION)
-    scale = math.sqrt(periods)
-    return pd.DataFrame(
-        {
-            "volatility": pd.Series(returns).rolling(window).std(ddof=1) * scale,
-            "sharpe": excess.mean() / known * scale,
         }
     )
 

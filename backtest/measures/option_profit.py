@@ -142,13 +142,6 @@ def pick_open(quotes: OptionQuotes) -> tuple[FloatArray, ...]:
     return quotes.forward_open, quotes.volatility_open, quotes.years_open
 
 
-def compute_payoffs(terms: OptionTerms, quantities: FloatArray, prices: FloatArray) -> FloatArray:
-    """Return what contracts (K,) pay together at some prices of the underlying, of shape (m,)."""
-    moved = terms.signs * (prices[:, None] - terms.strikes)
-    paid = np.maximum(moved, 0.0) / np.where(terms.are_coin, prices[:, None], 1.0)
-    return np.asarray(paid @ (quantities * terms.sizes))
-
-
 def explain_profit(
     terms: OptionTerms,
     quotes: OptionQuotes,
