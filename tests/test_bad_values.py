@@ -11,7 +11,7 @@ import backtest as bt
 from backtest.base import FrozenTable, ParameterError
 from backtest.base.values import Value, name_place
 from backtest.paths import GBM, Filtered, Garch, Merton, Stationary
-from backtest.venue.own_requirement import OwnMargin
+from backtest.venue.requirement_rule import OwnMargin
 from backtest.venue.venue import Earlier, InForce
 
 

@@ -43,7 +43,7 @@ if TYPE_CHECKING:
     from backtest.venue.option_kernels import compute_counted_rate, compute_counted_value
     from backtest.venue.option_kernels import compute_option_delta, compute_option_value
     from backtest.venue.option_kernels import compute_options_value, is_vega_small
-    from backtest.venue.own_requirement import OwnMargin, Requirement, ask_rule
+    from backtest.venue.requirement_rule import OwnMargin, Requirement, ask_rule
     from backtest.venue.portfolio_kernels import Waypoint, find_failure, move_holdings
     from backtest.venue.portfolio_kernels import aim, find_failure_ratio
     from backtest.venue.portfolio_kernels import compute_full_backing, compute_haircut

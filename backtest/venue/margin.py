@@ -25,7 +25,6 @@ from backtest.venue.contract_value import compute_price, compute_value
 from backtest.venue.liquidation_price import compute_liquidation_value
 from backtest.venue.option_contract import OptionPosition
 from backtest.venue.option_kernels import compute_option_loss, compute_premiums
-from backtest.venue.own_requirement import OwnMargin, Requirement, ask_rule
 from backtest.venue.portfolio_kernels import Holdings, PortfolioRules, combine_scenarios
 from backtest.venue.requirement import (
     MarginRules,
@@ -34,7 +33,15 @@ from backtest.venue.requirement import (
     compute_setting,
     read_rules,
 )
-from backtest.venue.requirement_rule import MarginRule, RequirementRule, Strategy, scenario_grid
+from backtest.venue.requirement_rule import (
+    MarginRule,
+    OwnMargin,
+    Requirement,
+    RequirementRule,
+    Strategy,
+    ask_rule,
+    scenario_grid,
+)
 from backtest.venue.venue import agree_settlement
 
 if TYPE_CHECKING:

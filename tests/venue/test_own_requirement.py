@@ -7,9 +7,8 @@ import pytest
 
 import backtest as bt
 from backtest.venue import portfolio_kernels
-from backtest.venue.own_requirement import OwnMargin, Requirement
 from backtest.venue.requirement import read_rules
-from backtest.venue.requirement_rule import MarginRule, pack_holdings
+from backtest.venue.requirement_rule import MarginRule, OwnMargin, Requirement, pack_holdings
 from tests.portfolios import make_portfolios
 from tests.scenes import venue_of
 
