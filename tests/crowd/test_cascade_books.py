@@ -137,21 +137,6 @@ def test_impact_that_recovers_between_rounds_liquidates_less():
     assert falls[1] == pytest.approx(falls[0] / 2.0)
 
 
-def test_the_same_arguments_give_the_same_bits():
-    one, other = (
-        bt.cascade(
-            bt.Crowd.from_leverage(
-                open_interest=1e8, entries=bt.Market.sample(bars=900), accounts=3_000, seed=4
-            ),
-            plain_venue(slippage=0.01), shock=-0.03, impact=bt.SquareRoot(1.0), insurance=1e4,
-        )
-        for _ in range(2)
-    )  # fmt: skip
-    assert one.manifest == other.manifest
-    pd.testing.assert_frame_equal(one.accounts, other.accounts, check_exact=True)
-    pd.testing.assert_frame_equal(one.rounds, other.rounds, check_exact=True)
-
-
 BAD: tuple[dict[str, Any], ...] = (
     {"crowd": None}, {"venue": "binance"}, {"shock": math.nan}, {"shock": -1.0}, {"impact": 0.1},
     {"volume": math.nan}, {"volume": None}, {"insurance": -1.0}, {"adl": "que"},

@@ -93,15 +93,6 @@ def test_a_rung_that_is_passed_sells_where_the_one_before_it_left_the_price():
     assert hit.accounts["close_price"].tolist() == pytest.approx([98.0, 96.0])
 
 
-def test_all_that_fail_in_a_jump_sell_below_it():
-    # a jump to 97; the sales take the price from 97 to 96.8 and on to 96.6
-    hit = bt.cascade(
-        longs_failing_at(np.array([99.0, 98.0])), plain_venue(), shock=-0.03, jump=True,
-        impact=bt.Linear(0.002 / 100.0), volume=1.0, insurance=math.inf,
-    )  # fmt: skip
-    assert hit.accounts["close_price"].tolist() == pytest.approx([96.9, 96.7])
-
-
 def test_several_clearing_prices_are_reported_and_the_nearest_is_taken():
     # shock 1 % fails nobody (first rung at 98); if both rungs were sold, a fall of 2 x 2 % holds
     crowd = longs_failing_at(np.array([98.0, 97.0]))
@@ -130,58 +121,6 @@ def test_rounds_end_where_the_sweep_of_the_ladder_does():
         assert hit.final_price == pytest.approx(100.0 * max(1.0 - move, 1e-6), rel=1e-12)
         reached = (crowd.notional() > 0.0) & (distance <= move * (1.0 + 1e-12))
         assert hit.liquidated == reached.sum()
-
-
-def follow_by_hand(crowd: bt.Crowd, venue: bt.Venue, shock: float, k: float) -> tuple:
-    """Return the sale prices, the last price and the deficit of a cascade of longs, one by one.
-
-    The plain reading of the rules: the level falls from 100 to its end; the next long sells where
-    the level less the fall so far is its liquidation price, or at once if it is there already.
-    """
-    order = np.argsort(-crowd.liquidation_prices(venue))
-    level, flow, deficit = 100.0, 0.0, 0.0
-    sold: dict[int, float] = {}
-    for row in order.tolist():
-        price = crowd.liquidation_prices(venue)[row]
-        needed = price + 100.0 * k * flow  # the level at which it fails
-        if not needed >= 100.0 * (1.0 - shock):
-            break
-        level = min(level, needed)
-        size = float(crowd.quantity[row])
-        middle = level - 100.0 * k * (flow + 0.5 * size * 100.0)
-        sold[row] = middle * (1.0 - venue.liquidation.slippage)
-        left = crowd.collateral[row] + size * (sold[row] - crowd.entry[row])
-        deficit += max(-left, 0.0)
-        flow += size * 100.0
-    return sold, 100.0 * (1.0 - shock) - 100.0 * k * flow, deficit
-
-
-def test_a_cascade_of_longs_is_the_plain_reading_of_its_rules():
-    deficits = []
-    for seed in range(30):
-        rng = np.random.default_rng(seed)
-        n = 60
-        entry = 100.0 * np.exp(0.02 * rng.standard_normal(n))
-        quantity = 10.0 ** rng.uniform(-1.0, 1.0, n)
-        leverage = rng.uniform(2.0, 25.0, n)
-        frame = pd.DataFrame({"side": "long", "quantity": quantity, "entry": entry,
-                              "collateral": quantity * entry / leverage})  # fmt: skip
-        crowd = bt.Crowd.from_positions(frame, price=100.0)
-        venue, k = plain_venue(slippage=0.01), rng.uniform(0.0, 1e-5)
-        if (crowd.liquidation_prices(venue) >= 100.0).any():
-            continue
-        hit = bt.cascade(
-            crowd, venue, shock=-0.06, impact=bt.Linear(k), volume=1.0, insurance=math.inf
-        )
-        sold, last, deficit = follow_by_hand(crowd, venue, 0.06, k)
-        found = hit.accounts["close_price"]
-        assert set(found.dropna().index) == set(sold)
-        assert found.dropna().to_dict() == pytest.approx(sold, rel=1e-10)
-        assert hit.final_price == pytest.approx(last, rel=1e-12)
-        assert hit.deficit == pytest.approx(deficit, rel=1e-9, abs=1e-9)
-        deficits.append(deficit)
-    assert len(deficits) > 10
-    assert max(deficits) > 0.0
 
 
 def test_an_empty_crowd_changes_nothing():

@@ -104,13 +104,6 @@ def test_the_ladder_counts_notional_by_price():
     assert bare["long"].idxmax() == pytest.approx(98.25)
 
 
-def test_a_cascade_gives_the_crowd_at_its_venue():
-    hit = bt.cascade(
-        longs_failing_at(np.array([99.2])), plain_venue(), shock=-0.1, impact=bt.Linear(0.0)
-    )
-    pd.testing.assert_frame_equal(hit.crowd.ladder(), hit.ladder)
-
-
 @pytest.mark.parametrize("bad", [
     {"side": "up"}, {"quantity": math.nan}, {"entry": -1.0}, {"collateral": math.inf},
     {"equity": 1.0},

@@ -133,15 +133,6 @@ def test_a_resumed_run_forecasts_what_one_run_would_have(result, tmp_path, cut: 
         assert second.last_trails == result.last_trails
 
 
-def test_a_run_that_starts_late_forecasts_from_the_bars_before(result: bt.Result):
-    market = result.market
-    late = run(market, start=str(market.times[100]))
-    held = late.bars["position"].to_numpy() != 0.0
-    assert held[1]
-    assert late.bars["liquidation_probability"].iloc[1] > 0.0
-    assert late.last_trails == result.last_trails
-
-
 def test_in_a_market_with_sessions_a_day_is_a_session():
     """Seven bars of half an hour each."""
     market = sessions_market(40, 7)

@@ -175,10 +175,3 @@ def test_filtering_takes_out_the_clusters_that_plain_history_has(seed: int):
     filtered = tail_losses(market, FILTERED, window=1000, half_life=12.0, level=0.95)
     for p_value in judge(market, filtered, 0.95):
         assert p_value > ALPHA
-
-
-def test_windows_and_horizons_up_to_the_limit_longer_than_the_market_know_nothing(market: Market):
-    few, most = market.prefix(300), 2**26
-    for model in ("historical", FILTERED):
-        for terms in ({"window": most}, {"window": 100, "horizon": 300}):
-            assert np.isnan(tail_losses(few, model, level=0.99, half_life=10.0, **terms)).all()

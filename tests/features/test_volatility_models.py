@@ -16,7 +16,7 @@ from backtest.features import (
     log_returns,
     volatility,
 )
-from backtest.features.estimators import GarchFit, fit_garch, forecast_har
+from backtest.features.estimators import GarchFit, fit_garch
 from tests.bits import check_knows_the_past_only, check_lanes_are_each_alone
 from tests.features.test_features import sessions_market
 from tests.markets import market_of
@@ -168,16 +168,3 @@ def test_a_session_is_over_with_the_first_bar_of_the_next():
     assert np.isfinite(found[start:]).all()
     for t in (start, start + 6, start + 7, 419):
         assert found[t] == pytest.approx(slow_har(sessions, t, 10), rel=1e-9)
-
-
-def test_a_forecast_stays_within_what_has_been_seen(days: Market):
-    """Where the last day was the wildest of all the fit would go beyond it, or below zero."""
-    variance = np.tile([1.0, 2.0, 3.0, 2.5], 30)
-    variance[-1] = 50.0
-    forecasts = forecast_har(variance, (1, 7, 30), 60)
-    known = np.isfinite(forecasts)
-    assert known.sum() == 120 - 29 - 60
-    assert forecasts[known].min() >= 1.0
-    assert forecasts[known].max() <= 50.0
-    falling = np.append(np.geomspace(100.0, 1.0, 119), 1e-3)
-    assert forecast_har(falling, (1, 7, 30), 60)[-1] >= 1e-3

@@ -69,16 +69,6 @@ def test_a_negative_leverage_on_a_path_is_the_error_of_its_run():
         runner.run_block(0, 4)
 
 
-def test_a_path_of_markets_of_one_is_that_of_its_market_bit_for_bit():
-    for model in (GBM, models.Stationary(block=5.0)):
-        given = {"model": model, "paths": 3, "horizon": "6h", "seed": 1}
-        alone = bt.simulate_paths(sample(), **given)
-        named = bt.simulate_paths(bt.Markets({"A": sample()}), **given)
-        assert alone[2] == named[2]["A"]
-        assert isinstance(alone[2], bt.Market)
-        assert isinstance(named[2], bt.Markets)
-
-
 def tiered() -> bt.Venue:
     """Return a venue whose fee falls by half after 20,000 traded."""
     tiers = [bt.FeeTier(volume=20_000.0, maker=2e-4, taker=2.5e-4)]

@@ -86,15 +86,6 @@ def test_scenarios_are_the_same_compiled_and_plain(monkeypatch):
     assert tables[0].equals(tables[1])
 
 
-def test_prices_name_instruments_of_the_account_also_of_one():
-    result = held(bt.Markets({"A": steady()}), 2.0)
-    named = bt.Scenario("x", prices={"A": -0.1}, shape="bar")
-    fall = bt.Scenario("x", price=-0.1, shape="bar")
-    assert bt.stress(result, named).table.equals(bt.stress(result, fall).table)
-    with pytest.raises(bt.ParameterError, match="prices of scenario 'x' must be of A, got 'C'"):
-        bt.stress(result, bt.Scenario("x", prices={"C": -0.1}))
-
-
 def test_instruments_that_ended_long_ago_are_left_out(monkeypatch):
     monkeypatch.setattr(stress_account, "WARMUP", 20)
     market = bt.Market.sample(bars=100)
