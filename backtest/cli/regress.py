@@ -2,31 +2,26 @@
 
 from __future__ import annotations
 
-import importlib
 import os
-import shutil
 import sys
 import traceback
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
-import backtest
 from backtest.base import (
     BacktestError,
     DataError,
     ParameterError,
-    PolicyError,
     check_range,
     write_file,
 )
 from backtest.cli.build import build_experiment
 from backtest.cli.command import AsJson, flag
 from backtest.cli.experiment import draft_experiment
-from backtest.cli.printing import add_command, format_help, print_json
+from backtest.cli.printing import add_command, clean, format_help, print_json
 from backtest.cli.runs import run_with_progress
 from backtest.cli.searches import run_validation
 from backtest.cli.typed_values import split_pair
@@ -44,41 +39,17 @@ from backtest.regress import (
     list_allowed,
     load_baseline,
     name_baseline,
-    print_verdicts,
     report_failure,
     report_skipped,
     rewrite_baseline,
     save_baseline,
     take_baseline,
+    write_junit,
+    write_markdown,
+    write_text,
 )
 from backtest.regress.baseline import EXACT, WALK
-from backtest.regress.text import WIDTH
 from backtest.regress.tolerances import BETTER_IF, CONFIDENCE
-
-OWN = frozenset({"backtest", "backtest_pytest"})
-
-
-@contextmanager
-def isolated_imports() -> Iterator[None]:
-    path, modules = [*sys.path], {*sys.modules}
-    importlib.invalidate_caches()
-    try:
-        yield
-    finally:
-        folders = {Path(each).resolve() for each in sys.path}
-        brought = {Path(each).resolve() for each in sys.path if each not in path}
-        sys.path[:] = path
-        for name in {*sys.modules} - modules:
-            if name.partition(".")[0] not in OWN and find_home(name, folders) in brought:
-                del sys.modules[name]
-
-
-def find_home(name: str, folders: set[Path]) -> Path | None:
-    file = getattr(sys.modules[name], "__file__", None)
-    if file is None:
-        return None
-    return next((each for each in Path(file).resolve().parents if each in folders), None)
-
 
 FOLDER = Path("baselines")
 SUMMARY = "GITHUB_STEP_SUMMARY"
@@ -137,7 +108,7 @@ def record(
     check_new(experiments, names, out)
     taken = [
         take_baseline(
-            walk_file(file) if walk else run_experiment(file),
+            run_validation(draft_experiment(file)) if walk else run_experiment(file),
             name,
             experiment=Path(os.path.relpath(file, out)).as_posix(),
             mode=checked_mode,
@@ -166,27 +137,8 @@ def check_new(experiments: Sequence[Path], names: Sequence[str], out: Path) -> N
 
 
 def run_experiment(file: Path) -> Result:
-    with ending_by_itself(file):
-        experiment = build_experiment(draft_experiment(file, []))
-        result: Result = run_with_progress(experiment)
-        return result
-
-
-def walk_file(file: Path) -> backtest.WalkForward:
-    with ending_by_itself(file):
-        found: backtest.WalkForward = run_validation(draft_experiment(file))
-        return found
-
-
-@contextmanager
-def ending_by_itself(file: Path) -> Iterator[None]:
-    try:
-        with isolated_imports():
-            yield
-    except SystemExit as stop:
-        raise PolicyError(
-            f"a run must end by itself, the policy of {file} raised SystemExit: {stop.code}"
-        ) from stop
+    result: Result = run_with_progress(build_experiment(draft_experiment(file)))
+    return result
 
 
 def check(
@@ -291,23 +243,18 @@ def run_again(path: Path, was: Baseline) -> Baseline:
             f"{path} has no experiment to run again: a test made it, and pytest checks it"
         )
     file = Path(os.path.normpath(path.parent / was.experiment))
-    result = walk_file(file) if WALK in was.facts else run_experiment(file)
+    result = run_validation(draft_experiment(file)) if WALK in was.facts else run_experiment(file)
     return take_baseline(result, was.name)
 
 
 def report_verdicts(
     verdicts: Sequence[RegressVerdict], junit: Path | None, summary: Path | None, *, as_json: bool
 ) -> None:
-    from rich.console import Console  # noqa: PLC0415 - it loads slowly
-
-    from backtest.regress import write_junit, write_markdown  # noqa: PLC0415 - only if asked for
-
     if as_json:
         each = [verdict.to_dict() for verdict in verdicts]
         print_json({"exit": combine_exit_codes(verdicts), "baselines": each})
     else:
-        width = min(shutil.get_terminal_size((WIDTH, 24)).columns, WIDTH)
-        print_verdicts(verdicts, Console(width=width, highlight=False))
+        typer.echo(clean(write_text(verdicts)))
     if junit is not None:
         write_output(junit, write_junit(verdicts))
     step = os.environ.get(SUMMARY)
@@ -318,17 +265,12 @@ def report_verdicts(
 
 
 def write_output(path: Path, text: str, *, is_added: bool = False) -> None:
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        if is_added:
-            with path.open("a", encoding="utf-8") as file:
-                file.write(text)
-        else:
-            write_file(path, text.encode())
-    except OSError as error:
-        raise DataError(
-            f"the report cannot be written to {path}: {error.strerror or error}"
-        ) from error
+    path.parent.mkdir(parents=True, exist_ok=True)
+    if is_added:
+        with path.open("a", encoding="utf-8") as file:
+            file.write(text)
+    else:
+        write_file(path, text.encode())
 
 
 add_command(app, "record", record, RECORD_EXAMPLES)

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import html
-import io
 import re
+import textwrap
 import xml.etree.ElementTree as ET
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from typing import TYPE_CHECKING, NamedTuple
+from typing import NamedTuple
+
+import pandas as pd
 
 from backtest.base import format_change, format_pair
 from backtest.regress import tolerances as t
@@ -23,14 +25,9 @@ from backtest.regress.verdict import (
     describe_noise,
 )
 
-if TYPE_CHECKING:
-    from rich.console import Console
-
 WIDTH = 100
 METRIC_HEADS = ("measure", "baseline", "now", "change", "tolerance", "")
 BAR_HEADS = ("first differing bar", "baseline", "now", "change", "bars that differ")
-LEFT = ("measure", "first differing bar", "")
-STYLES = {SAME: "green", REWRITTEN: "cyan", MOVED: "red", UNMEASURED: "yellow", SKIPPED: "dim"}
 WORDS = (SAME, t.INDISTINGUISHABLE, REWRITTEN, MOVED, t.WORSE, t.BETTER, UNMEASURED, SKIPPED)
 MOST_LATER = 6
 MOST_WINNERS = 8
@@ -146,51 +143,24 @@ def caution_python(change: FactChange, host: Sequence[str]) -> str:
 
 
 def write_text(verdicts: Sequence[RegressVerdict]) -> str:
-    from rich.console import Console  # noqa: PLC0415 - only needed to print
-
-    file = io.StringIO()
-    print_verdicts(verdicts, Console(file=file, width=WIDTH, color_system=None))
-    return "\n".join(line.rstrip() for line in file.getvalue().splitlines())
-
-
-def print_verdicts(verdicts: Sequence[RegressVerdict], console: Console) -> None:
-    from rich.padding import Padding  # noqa: PLC0415
-    from rich.table import Table  # noqa: PLC0415
-    from rich.text import Text  # noqa: PLC0415
-
+    lines = []
     for verdict in verdicts:
-        console.print(Text(write_headline(verdict), style=STYLES[verdict.status]))
+        lines.append(write_headline(verdict))
         is_unmoved = verdict.noise is not None and verdict.noise.is_same
         is_told = verdict.mode == STATISTICAL or (verdict.status == SAME and is_unmoved)
-        remarks = Table.grid(padding=(0, 1))
-        remarks.add_column(no_wrap=True)
-        remarks.add_column(overflow="fold")
         for subject, text in list_remarks(verdict):
             if subject != "returns" or not is_told:
-                remarks.add_row(Text(subject, style="bold"), Text(text))
-        if remarks.row_count:
-            console.print(Padding(remarks, (0, 0, 0, 2), expand=False))
+                lines += textwrap.wrap(
+                    f"{subject}: {text}", WIDTH, initial_indent="  ", subsequent_indent="    "
+                )
         if verdict.status != SAME or verdict.accepted:
             for shown in list_tables(verdict):
-                print_shown(shown, console)
+                table = pd.DataFrame(list(shown.rows), columns=list(shown.heads))
+                text = table.to_string(index=False) if shown.rows else ""
+                lines += [f"  {each}".rstrip() for each in f"{text}\n{shown.note}".splitlines()]
     if len(verdicts) > 1:
-        console.print(Text(count_statuses(verdicts), style="bold"))
-
-
-def print_shown(shown: Shown, console: Console) -> None:
-    from rich import box  # noqa: PLC0415
-    from rich.padding import Padding  # noqa: PLC0415
-    from rich.table import Table  # noqa: PLC0415
-    from rich.text import Text  # noqa: PLC0415
-
-    table = Table(box=box.SIMPLE_HEAD, pad_edge=False, show_edge=False, padding=(0, 1))
-    for name in shown.heads:
-        table.add_column(name, justify="left" if name in LEFT else "right", overflow="fold")
-    for row in shown.rows:
-        table.add_row(*map(Text, row))
-    for part in (table if shown.rows else None, Text(shown.note) if shown.note else None):
-        if part is not None:
-            console.print(Padding(part, (0, 0, 0, 2), expand=False))
+        lines.append(count_statuses(verdicts))
+    return "\n".join(lines)
 
 
 # ------------------------------------------------------------------------------- Markdown, JUnit
