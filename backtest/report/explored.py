@@ -110,7 +110,7 @@ def scale_parameter(column: pd.Series, *, log: bool) -> FloatArray:
         numbers = np.clip(numbers, -1e300, 1e300)
         span = float(np.ptp(numbers))
         return (numbers - np.min(numbers)) / span if span > 0.0 else np.zeros(len(numbers))
-    words, codes = np.unique(column.fillna("none").astype(str), return_inverse=True)
+    words, codes = np.unique(column.astype(object).fillna("none").astype(str), return_inverse=True)
     return np.asarray(codes / max(len(words) - 1, 1), dtype=np.float64)
 
 

@@ -56,7 +56,7 @@ def test_the_best_row_is_the_run_of_the_printed_settings(capsys):
     assert code == 0, err
     metrics = json.loads(out)["metrics"]
     for name in ("final_equity", "sharpe", "fees", "max_drawdown"):
-        assert metrics[name] == best[name]
+        assert metrics[name] == pytest.approx(best[name], rel=1e-9)
 
 
 @pytest.mark.slow
