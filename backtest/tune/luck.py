@@ -27,7 +27,7 @@ from backtest.tune.looks import OtherTrials
 from backtest.tune.trials import find_distinct, is_feasible, spread_sample
 
 if TYPE_CHECKING:
-    from backtest.sweep import Dimension, Evaluator, Pooling, Sets, Setting, Space
+    from backtest.sweep import Dimension, Evaluator, Pooling, Sets, Space
 
 SAMPLE = 128
 """Sets in the sample whose returns are compared."""
@@ -163,9 +163,7 @@ def is_spike(score: float, plateau: float, scores: FloatArray) -> bool:
     return bool(score - plateau > SPIKE * max(abs(score), high - low))
 
 
-def warn_of_edges(
-    space: Space, settings: Mapping[str, Setting], values: Mapping[str, Any]
-) -> Iterator[str]:
+def warn_of_edges(space: Space, values: Mapping[str, Any]) -> Iterator[str]:
     for each in space.dimensions:
         if each.options or not is_used(space, each, values):
             continue
@@ -173,7 +171,8 @@ def warn_of_edges(
         place = float(each.encode(np.array([value]))[0])
         for side, bound, distance in (("lower", each.low, place), ("upper", each.high, 1 - place)):
             is_there = value == bound if each.kind == "int" else distance <= EDGE
-            if is_there and not is_natural(settings[each.name], each, bound):
+            is_natural = bound == 0.0 and not each.log
+            if is_there and not is_natural:
                 yield (
                     f"{each.name} = {value:.4g} lies on the {side} edge of its range, "
                     f"{each.low:g} to {each.high:g}: widen it, better values may lie beyond"
@@ -183,20 +182,6 @@ def warn_of_edges(
 def is_used(space: Space, dimension: Dimension, values: Mapping[str, Any]) -> bool:
     sets = {name: np.array([value], dtype=object) for name, value in values.items()}
     return bool(space.find_active(sets, dimension)[0])
-
-
-def is_natural(setting: Setting, dimension: Dimension, bound: float) -> bool:
-    if bound == 0.0 and not dimension.log:
-        return True
-    if "." not in setting.name:
-        return False
-    step = 1.0 if dimension.kind == "int" else 1e-9 * max(1.0, abs(bound))
-    beyond = bound - step if bound == dimension.low else bound + step
-    try:
-        setting.check(setting.name, beyond)
-    except BacktestError:
-        return True
-    return False
 
 
 HISTORIES = 1_000

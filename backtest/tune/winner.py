@@ -443,7 +443,7 @@ def evaluate_holdout(
 
 def list_warnings(task: StudyTask, trials: Batch, best: int, verdict: Verdict) -> Iterator[str]:
     values = take_sets(trials.sets, best)
-    yield from warn_of_edges(task.space, task.seen.settings, values)
+    yield from warn_of_edges(task.space, values)
     scores = trials.scores[is_feasible(trials)]
     name = task.goal.objective.name
     if is_spike(verdict.score, verdict.plateau, scores):

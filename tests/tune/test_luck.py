@@ -5,10 +5,7 @@ import math
 import numpy as np
 import pytest
 
-import backtest as bt
-from backtest.sweep.sets.sets import BaseTerms, read_settings
 from backtest.tune.luck import is_spike, warn_of_edges
-from tests.scenes import venue_of
 from tests.tuning import MARKET, Columns, Hills, Mixed, seek, space_of
 
 pytestmark = pytest.mark.usefixtures("made_up")
@@ -63,12 +60,11 @@ def test_noise_is_called_noise_and_skill_is_not(on):
 
 def test_edges_of_every_kind():
     space = space_of(Mixed)
-    settings = read_settings(BaseTerms(Mixed, venue_of(), bt.Account()))
     values = {"x": 0.0, "n": 6, "mode": "a", "depth": 1.0, "fast": True}
-    told = list(warn_of_edges(space, settings, values))
+    told = list(warn_of_edges(space, values))
     assert len(told) == 1  # x = 0 is natural; depth does not matter in mode a
     assert told[0].startswith("n = 6 lies on the upper edge")
-    assert len(list(warn_of_edges(space, settings, {**values, "mode": "b"}))) == 2
+    assert len(list(warn_of_edges(space, {**values, "mode": "b"}))) == 2
 
 
 def test_a_spike_is_what_its_neighbours_are_not():

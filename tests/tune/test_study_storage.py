@@ -1,7 +1,10 @@
 """A study survives kill -9, full disks and damaged files, and is never mixed up with another."""
 
+import errno
 import multiprocessing
+import os
 import random
+import re
 import time
 from pathlib import Path
 from typing import Annotated
@@ -10,6 +13,7 @@ import pandas as pd
 import pytest
 
 import backtest as bt
+from backtest.base.atomic_files import DRAFT_FILE
 from backtest.base.errors import DataError, ParameterError
 from backtest.base.json_values import to_plain
 from backtest.tune import Study, trials
@@ -215,3 +219,37 @@ def test_nothing_in_a_folder_is_code(tmp_path):
     seek(Mixed, store=tmp_path)
     kinds = {path.suffix for path in tmp_path.rglob("*") if path.is_file()}
     assert kinds == {".json", ".jsonl", ".parquet"}
+
+
+def fail_after(monkeypatch, n: int, code: int) -> None:
+    """Let the disk refuse every write from the n-th on."""
+    count = iter(range(10**9))
+    sync = os.fsync
+
+    def refuse(handle):
+        if next(count) >= n:
+            raise OSError(code, os.strerror(code))
+        sync(handle)
+
+    monkeypatch.setattr(os, "fsync", refuse)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("n", [0, 9])
+def test_a_full_disk_loses_no_finished_trial(tmp_path, monkeypatch, n):
+    code = errno.ENOSPC
+    whole = seek(store=tmp_path / "whole")
+    with monkeypatch.context() as patch:
+        fail_after(patch, n, code)
+        with pytest.raises(DataError, match=f"{re.escape(os.strerror(code))}; resume=True"):
+            seek(store=tmp_path / "full")
+    folder = find_folder(tmp_path / "full")
+    assert not list((tmp_path / "full").rglob(f"{DRAFT_FILE}*"))
+    assert is_same(whole, seek(store=tmp_path / "full", resume=folder is not None))
+
+
+def test_a_store_that_cannot_be_a_folder_is_refused(tmp_path):
+    (tmp_path / "file").write_text("", encoding="utf-8")
+    for store in (tmp_path / "file", tmp_path / "file" / "store"):
+        with pytest.raises(DataError, match=r"cannot write the study: .*; a file is in the way"):
+            seek(store=store)
