@@ -175,7 +175,7 @@ ROWS: dict[str, tuple[Any, bt.Venue, dict[str, Any], dict[str, Any]]] = {
     ),
     "a dear closing fee": (
         Scaled, LEAN.override(includes_close_fee=True), {},
-        draw(6, venue__fees__taker=(0.0, 0.003), scale=(1.0, 8.0)),
+        draw(6, venue__fees__taker=(0.0, 0.003), scale=(3.0, 14.0)),
     ),
     "coins, partial liquidations": (
         Constant, COIN, {"capital": 1.0},
