@@ -169,6 +169,12 @@ MODEL_KEYS = (
 """Keys of models that are flags, or no fields."""
 
 TEXTS = {
+    "currency": "Settlement currency of several markets, if their names differ in it.",
+    "interval": "Interval of the bars to read from a folder of several.",
+    "timezone": "Time zone of stamps that have none.",
+    "mark_gaps": "'last': fill missing mark prices with last prices.",
+    "funding_gaps": "'zero': treat missing funding as none.",
+    "sessions": "The market closes: bars may be missing.",
     "cascade.accounts": "Number of accounts.",
     "cascade.seed": "Seed of the accounts.",
     "cascade.leverage": "Leverage of accounts: loguniform:1:50, uniform:1:20 or constant:10.",

@@ -211,10 +211,6 @@ def folds(draft: Draft, *, as_json: AsJson = False) -> None:
         render(found.reset_index())
 
 
-def format_entry(value: object) -> str:
-    return f"{value:%Y-%m-%d %H:%M}" if hasattr(value, "strftime") else str(value)
-
-
 def give_out_validation(
     draft: Draft, validate: Any, others: tuple[str, ...], output: Output
 ) -> None:
