@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 import backtest as bt
-from tests.commands import call
+from tests.kit import call
 
 EXAMPLE = Path(__file__).parents[2] / "examples" / "book.toml"
 BOOK = """

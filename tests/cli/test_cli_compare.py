@@ -7,7 +7,7 @@ import pytest
 
 import backtest as bt
 from backtest.strategies import Constant, Cppi, VolTarget
-from tests.commands import call
+from tests.kit import call
 
 ROOT = Path(__file__).parents[2]
 EXAMPLE = str(ROOT / "examples" / "btc-vol-target.toml")

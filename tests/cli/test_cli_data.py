@@ -7,7 +7,7 @@ import pytest
 
 import backtest as bt
 from backtest.cli import main
-from tests.commands import call
+from tests.kit import call
 from tests.layouts import LAYOUTS, MARKET, own_files
 
 

@@ -13,8 +13,7 @@ from backtest.cli.build import Experiment, build_experiment
 from backtest.cli.experiment import draft_experiment, read_flags
 from backtest.cli.keys import MODEL_KEYS, read_keys
 from backtest.strategies import Constant, VolTarget
-from tests.commands import call
-from tests.refusals import check_refused
+from tests.kit import call, check_refused
 
 HOURS = 24 * 20
 

@@ -8,7 +8,7 @@ import pandas as pd
 import pytest
 
 import backtest as bt
-from tests.commands import call
+from tests.kit import call
 from tests.replay import Replay
 
 HOURS = pd.date_range("2023-01-01", periods=24 * 30, freq="h", tz="UTC")

@@ -8,8 +8,7 @@ from pathlib import Path
 import pytest
 
 import backtest as bt
-from tests.commands import call
-from tests.fast_cases import every_nth
+from tests.kit import call, every_nth
 
 ROOT = Path(__file__).parents[2]
 DAYS = 40

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from backtest.cli import main
-from tests.commands import call, override
+from tests.kit import call, override
 
 SHORT = ("--to", "2023-02-05", "--set", "data.resample=4h", "--no-compile")
 

@@ -6,7 +6,7 @@ import pytest
 
 import backtest as bt
 from backtest.strategies import VolTarget
-from tests.commands import call
+from tests.kit import call
 
 pytestmark = pytest.mark.filterwarnings("always::UserWarning")  # they are what is looked at
 

@@ -11,7 +11,7 @@ import pytest
 import backtest as bt
 from backtest.cli import searches
 from backtest.strategies import VolTarget
-from tests.commands import call
+from tests.kit import call
 
 ROOT = Path(__file__).parents[2]
 EXAMPLE = str(ROOT / "examples" / "btc-vol-target.toml")

@@ -10,7 +10,7 @@ import pytest
 
 import backtest as bt
 from backtest.cli import searches, typed_values
-from tests.commands import call
+from tests.kit import call
 
 ROOT = Path(__file__).parents[2]
 EXAMPLE = str(ROOT / "examples" / "btc-vol-target.toml")

@@ -9,7 +9,7 @@ import pytest
 
 import backtest as bt
 from backtest.venue import preset_files
-from tests.commands import call
+from tests.kit import call
 
 BTC = "binance-usdm:BTCUSDT"
 

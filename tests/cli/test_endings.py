@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from backtest.cli import printing
-from tests.commands import call
+from tests.kit import call
 
 ROOT = Path(__file__).parents[2]
 COMMAND = (sys.executable, "-m", "backtest")

@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 import backtest as bt
 from backtest.cli import runs, searches  # noqa: F401 - they read signatures that are replaced here
 from backtest.strategies import Constant
-from tests.commands import call
+from tests.kit import call
 
 ROOT = Path(__file__).parents[2]
 EXAMPLES = sorted((ROOT / "examples").glob("*.toml"))

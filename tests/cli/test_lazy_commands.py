@@ -3,7 +3,7 @@
 import pytest
 
 from backtest.cli.app import MODULES
-from tests.commands import call, run_python
+from tests.kit import call, run_python
 
 
 @pytest.mark.parametrize("name", MODULES)

@@ -6,7 +6,7 @@ import re
 import pandas as pd
 import pytest
 
-from tests.commands import call
+from tests.kit import call
 from tests.options.listed_markets import make_chain
 
 TEXT = """

@@ -6,7 +6,7 @@ import pytest
 
 from tests.cli.test_cli import MY_POLICY
 from tests.cli.test_cli_book import BOOK
-from tests.commands import call
+from tests.kit import call
 from tests.layouts import own_files
 
 FILES = {

@@ -10,7 +10,7 @@ from backtest.base.errors import DataError
 from backtest.regress import report_failure
 from backtest.regress.text import write_junit, write_markdown
 from tests.cli.test_cli_regress import ROOT
-from tests.commands import call
+from tests.kit import call
 
 HOSTILE = [
     "<script>alert(1)</script>",

@@ -11,7 +11,7 @@ import backtest as bt
 from backtest.measures.differences import STATISTICS
 from backtest.report.write import build_head
 from backtest.strategies import Constant, Cppi, VolTarget
-from tests.markets import bars_market, free_venue
+from tests.kit import bars_market, free_venue
 
 MARKET = bt.Market.sample(bars=24 * 60).resample("4h")
 VENUE = bt.Venue.preset("binance-usdm", "BTCUSDT")

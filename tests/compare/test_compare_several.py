@@ -7,7 +7,7 @@ import backtest as bt
 from backtest.base.errors import ParameterError
 from backtest.store import load_saved
 from backtest.strategies import Constant, VolTarget
-from tests.comparing import compare_policies
+from tests.kit import compare_policies
 
 MARKETS = bt.Markets({"A": bt.Market.sample(bars=480), "B": bt.Market.sample(bars=480, seed=1)})
 VENUE = bt.Venue.preset("binance-usdm", "BTCUSDT")

@@ -11,7 +11,7 @@ import backtest as bt
 from backtest.features import bars_per_year, traded_returns
 from backtest.strategies import Constant
 from tests.compare.test_compare import compare, pick, run
-from tests.markets import free_venue
+from tests.kit import free_venue
 
 
 @pytest.fixture(scope="module")

@@ -11,7 +11,7 @@ import backtest as bt
 from backtest.crowd.rounds import check_books, open_books
 from backtest.venue.requirement import read_rules
 from tests.crowd.crowds import bracket_venue, longs_failing_at, plain_venue, random_crowd
-from tests.refusals import check_refused
+from tests.kit import check_refused
 
 
 def random_arguments(rng: np.random.Generator) -> dict[str, Any]:

@@ -7,12 +7,12 @@ import pandas as pd
 import pytest
 
 import backtest as bt
-from tests.commands import call
 from tests.crowd.crowds import (
     longs_failing_at,
     make_cascade,
     plain_venue,
 )
+from tests.kit import call
 
 
 def test_a_loaded_cascade_has_all_but_its_crowd(tmp_path):

@@ -8,7 +8,7 @@ import pytest
 
 import backtest as bt
 from tests.crowd.crowds import bracket_venue, longs_failing_at, plain_venue, random_crowd
-from tests.refusals import check_refused
+from tests.kit import check_refused
 
 
 def test_liquidation_prices_are_those_of_the_margin_functions():

@@ -31,7 +31,7 @@ def market() -> Market:
 
 
 def hour(k: float) -> pd.Timestamp:
-    """Return a time so many hours after the first open of :func:`tests.markets.market_of`."""
+    """Return a time so many hours after the first open of :func:`tests.kit.market_of`."""
     return pd.Timestamp("2020-01-01", tz="UTC") + pd.Timedelta(hours=k)
 
 

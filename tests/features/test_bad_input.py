@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from backtest import Market, features
-from tests.refusals import check_refused
+from tests.kit import check_refused
 
 FEW = Market.sample(bars=10)
 DAY = 1 / 365

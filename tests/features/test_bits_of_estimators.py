@@ -20,9 +20,9 @@ from backtest.features import (
     trend_sign,
     trend_strength,
 )
-from tests.bits import Estimate, check_knows_the_past_only, check_lanes_are_each_alone
 from tests.features.test_features import sessions_market
 from tests.features.test_volatility import MANY as RANGES
+from tests.kit import Estimate, check_knows_the_past_only, check_lanes_are_each_alone
 
 
 class Family(NamedTuple):

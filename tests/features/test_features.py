@@ -18,7 +18,7 @@ from backtest.features import (
     traded_returns,
 )
 from backtest.strategies import Constant
-from tests.markets import live
+from tests.kit import live
 
 
 def market_of(

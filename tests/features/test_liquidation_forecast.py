@@ -19,7 +19,7 @@ from backtest.features.liquidation_forecast import (
 )
 from backtest.strategies import Constant
 from tests.features.test_features import sessions_market
-from tests.markets import find_touches, live, walk
+from tests.kit import find_touches, live, walk
 from tests.scenes import NAN
 
 FOLDER = Path(__file__).parents[3] / "shared" / "data" / "btc-usdm-1h"

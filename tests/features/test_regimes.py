@@ -8,7 +8,7 @@ from statsmodels.tsa.regime_switching.markov_regression import MarkovRegression
 
 from backtest import Market
 from backtest.features import learned_regimes, log_returns
-from tests.markets import YEAR, market_of
+from tests.kit import YEAR, market_of
 
 
 def filter_known(market: Market, volatility, bars) -> np.ndarray:

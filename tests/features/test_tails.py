@@ -11,7 +11,7 @@ from backtest import Market
 from backtest.features import TAIL_MODELS, Tail, long_returns, tail_losses
 from backtest.features.tails import held_returns
 from backtest.measures import calibration
-from tests.markets import YEAR, market_of
+from tests.kit import YEAR, market_of
 
 FILTERED = "filtered-historical"
 

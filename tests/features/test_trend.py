@@ -10,7 +10,7 @@ import pytest
 from backtest.features import ewma_volatility, trend_sign, trend_strength
 from backtest.features.trends import find_moves
 from tests.features.test_features import market_of as funded_market
-from tests.markets import YEAR, market_of, walk
+from tests.kit import YEAR, market_of, walk
 
 Phi = NormalDist().cdf
 

@@ -17,9 +17,8 @@ from backtest.features import (
     volatility,
 )
 from backtest.features.estimators import GarchFit, fit_garch
-from tests.bits import check_knows_the_past_only, check_lanes_are_each_alone
 from tests.features.test_features import sessions_market
-from tests.markets import market_of
+from tests.kit import check_knows_the_past_only, check_lanes_are_each_alone, market_of
 
 HOURS = 8760.0
 

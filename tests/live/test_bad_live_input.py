@@ -6,7 +6,7 @@ import pandas as pd
 import pytest
 
 import backtest as bt
-from tests.refusals import check_refused
+from tests.kit import check_refused
 from tests.scenes import Follow, account_of, market_of, venue_of
 
 MARKET = market_of(*[100.0 + k % 3 for k in range(30)])

@@ -10,7 +10,7 @@ import pytest
 import backtest as bt
 from backtest.live.state import find_account_reads
 from backtest.strategies import Capped, Cppi, VolTarget
-from tests.commands import call
+from tests.kit import call
 from tests.scenes import Follow, account_of, market_of, venue_of
 
 pytestmark = pytest.mark.filterwarnings("ignore::UserWarning")

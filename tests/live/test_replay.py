@@ -13,7 +13,7 @@ import backtest as bt
 from backtest.strategies import VolTarget
 from tests.agreement import Scripted, run_engine, trust_data
 from tests.cases import Case, make_exit_case, make_full_case, make_limit_case
-from tests.commands import call
+from tests.kit import call
 from tests.scenes import account_of, market_of, venue_of
 
 pytestmark = pytest.mark.filterwarnings("ignore::UserWarning")

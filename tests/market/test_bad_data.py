@@ -5,6 +5,7 @@ import pandas as pd
 import pytest
 
 from backtest.base.errors import DataError
+from tests.kit import check_refused
 from tests.market.good_frames import (
     cell,
     coarse_mark,
@@ -18,7 +19,6 @@ from tests.market.good_frames import (
     swapped,
     without,
 )
-from tests.refusals import check_refused
 
 BAD = {
     "unsorted bars": (replace("bars", swapped), "bars must be in order of time, 1 of 72 came "

@@ -7,8 +7,8 @@ import pytest
 
 from backtest.base.errors import DataError
 from backtest.market.market import Market
+from tests.kit import check_refused
 from tests.market.good_frames import Frames, cell, good, load
-from tests.refusals import check_refused
 
 
 def write(folder: Path, frames: Frames | None = None) -> Path:

@@ -10,7 +10,7 @@ import backtest as bt
 from backtest.base.errors import BacktestError
 from backtest.market.clock import with_clock
 from backtest.strategies import VolTarget
-from tests.refusals import check_refused
+from tests.kit import check_refused
 
 MINUTE = 60_000_000_000
 VENUE = bt.Venue.preset("binance-usdm", "BTCUSDT")

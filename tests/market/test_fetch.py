@@ -17,9 +17,8 @@ from backtest.base.units import HOUR, to_nanoseconds
 from backtest.cli import main
 from backtest.market import fetch as module
 from backtest.market.fetch import OFFERS, fetch_market, read_archive_rows, read_request
-from tests.commands import override
 from tests.kills import count_steps, die_at
-from tests.refusals import check_refused
+from tests.kit import check_refused, override
 from tests.replay import HEADER, Replay, epoch, kline_text, klines, settlements
 
 pytest.importorskip("httpx", reason="downloads need httpx: pip install 'leverage-backtest[fetch]'")

@@ -10,7 +10,7 @@ import backtest as bt
 from backtest.base.units import HOUR
 from backtest.features import published_funding
 from backtest.strategies import Constant
-from tests.markets import free_venue
+from tests.kit import free_venue
 
 START = pd.Timestamp("2024-01-01", tz="UTC")
 ACCOUNT = bt.Account(capital=10_000.0, band=0.9)

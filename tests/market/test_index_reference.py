@@ -5,7 +5,7 @@ import pandas as pd
 import pytest
 
 import backtest as bt
-from tests.fast_cases import every_nth
+from tests.kit import every_nth
 
 START = pd.Timestamp("2023-01-01", tz="UTC")
 N = 40

@@ -6,8 +6,7 @@ import pandas as pd
 import pytest
 
 import backtest as bt
-from tests.fast_cases import every_nth
-from tests.refusals import check_refused
+from tests.kit import check_refused, every_nth
 
 HOURS = pd.date_range("2023-01-01", periods=48, freq="h", tz="UTC")
 

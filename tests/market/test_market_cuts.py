@@ -12,9 +12,9 @@ from hypothesis import strategies as st
 from backtest.base.errors import ParameterError
 from backtest.base.units import HOUR
 from backtest.market.market import Market
+from tests.kit import check_refused
 from tests.market.small_markets import SAMPLE, four_bars
 from tests.peeks import MARKET
-from tests.refusals import check_refused
 
 
 def test_a_prefix_holds_nothing_stamped_at_or_after_its_end():

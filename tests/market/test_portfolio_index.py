@@ -7,7 +7,7 @@ import pytest
 import backtest as bt
 from backtest.base.errors import DataError, ParameterError
 from backtest.market.weight_frame import read_weights, weights_to_frame
-from tests.refusals import check_refused
+from tests.kit import check_refused
 
 START = pd.Timestamp("2023-01-01", tz="UTC")
 

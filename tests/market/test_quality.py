@@ -12,9 +12,9 @@ import backtest as bt
 from backtest.base.units import HOUR
 from backtest.market.rules import MOST_MOVES, measure_outliers
 from backtest.market.tables import TimedTable
+from tests.kit import check_refused
 from tests.layouts import MARKET, own_files
 from tests.market.good_frames import without
-from tests.refusals import check_refused
 
 SAMPLE = bt.Market.sample(bars=24 * 30)
 Change = Callable[[pd.DataFrame], pd.DataFrame]

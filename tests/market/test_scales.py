@@ -12,7 +12,7 @@ from backtest.market.rules import (
     FURTHEST_MARK,
     HIGHEST_RATE,
 )
-from tests.refusals import check_refused
+from tests.kit import check_refused
 
 REAL = Path(__file__).parents[3] / "shared" / "data"
 SAMPLE = Market.sample(bars=600)

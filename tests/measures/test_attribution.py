@@ -10,8 +10,7 @@ import backtest as bt
 from backtest.measures.attribution import TERMS
 from backtest.strategies import Constant
 from tests.cases import make_case
-from tests.fast_cases import every_nth
-from tests.markets import bars_market, live, market_of, walk
+from tests.kit import bars_market, every_nth, live, market_of, walk
 from tests.scenes import Follow, account_of, isolated, play, venue_of
 
 CASES = 80

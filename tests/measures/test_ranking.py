@@ -16,7 +16,7 @@ from backtest.measures.ranking import (
     read_objective,
     total_violation,
 )
-from tests.refusals import check_refused
+from tests.kit import check_refused
 
 NAN = math.nan
 TABLE = {

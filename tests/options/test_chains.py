@@ -7,8 +7,8 @@ import pandas as pd
 import pytest
 
 import backtest as bt
+from tests.kit import check_refused
 from tests.options.quotes import NOW, ROWS, make_chain, make_rows
-from tests.refusals import check_refused
 
 
 def test_a_sound_chain_has_no_defects():

@@ -5,9 +5,8 @@ import pandas as pd
 import pytest
 
 import backtest as bt
-from tests.kit import Hold
+from tests.kit import Hold, check_refused
 from tests.options.listed_markets import PUT, make_markets, make_venue
-from tests.refusals import check_refused
 
 COIN = bt.Option("BTC-27JAN23-30000-P")
 

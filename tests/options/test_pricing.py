@@ -13,7 +13,7 @@ from backtest import options
 from backtest.base import black_kernels
 from backtest.base.normal import normal_cdf
 from backtest.options import implied_kernels
-from tests.refusals import check_refused
+from tests.kit import check_refused
 
 VECTORS = Path(__file__).parents[3] / "shared" / "vectors" / "options.json"
 KINDS = {"c": "call", "p": "put"}

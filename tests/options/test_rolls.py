@@ -7,7 +7,7 @@ import pytest
 
 import backtest as bt
 from backtest.strategies import Collar, Constant, CoveredCall, TailHedge
-from tests.comparing import compare_policies
+from tests.kit import compare_policies
 from tests.options.listed_markets import make_markets, make_surfaces, make_venue
 from tests.strategies.test_strategies_options import find_fills, run
 

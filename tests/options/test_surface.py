@@ -11,6 +11,7 @@ import pytest
 import backtest as bt
 from backtest import options
 from backtest.options import SVI
+from tests.kit import check_refused
 from tests.options.quotes import (
     NOW,
     ROWS,
@@ -20,7 +21,6 @@ from tests.options.quotes import (
     make_surfaces,
 )
 from tests.options.test_pricing import VECTORS
-from tests.refusals import check_refused
 
 CHAINS = Path(__file__).parents[3] / "shared" / "data" / "deribit-chains"
 needs_chains = pytest.mark.skipif(not CHAINS.is_dir(), reason="needs ../shared/data/deribit-chains")

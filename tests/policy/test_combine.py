@@ -25,7 +25,7 @@ from backtest.strategies import (
     TrendVol,
     VolTarget,
 )
-from tests.markets import free_venue
+from tests.kit import free_venue
 from tests.scenes import market_of
 
 INF = math.inf

@@ -13,8 +13,8 @@ import backtest as bt
 from backtest import PolicyError, Range
 from backtest.engine.manifest import hash_source
 from backtest.strategies import SharpeScaling, VolTarget
+from tests.kit import check_refused
 from tests.policy.policies import Mixed, live
-from tests.refusals import check_refused
 
 
 def test_a_policy_is_a_frozen_value():

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.commands import call, override
+from tests.kit import call, override
 
 ROOT = Path(__file__).parents[2]
 EXAMPLES = ROOT / "examples"

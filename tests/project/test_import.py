@@ -11,7 +11,7 @@ import pytest
 import backtest as bt
 from backtest.market.rules import KINDS
 from backtest.strategies import Constant
-from tests.fast_cases import every_nth
+from tests.kit import every_nth
 from tests.layouts import LAYOUTS, MARKET, kline_text, own_files, zip_text
 from tests.market.good_frames import doubled
 

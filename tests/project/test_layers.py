@@ -12,7 +12,7 @@ import pytest
 
 import backtest as bt
 from backtest import features
-from tests.commands import run_python
+from tests.kit import run_python
 
 ROOT = Path(__file__).parents[2]
 

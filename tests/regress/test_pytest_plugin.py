@@ -9,7 +9,7 @@ import pytest
 
 import backtest.cli
 import backtest_pytest.fixture  # noqa: F401 - with it, all that a test inside pytester imports
-from tests.commands import run_python
+from tests.kit import run_python
 
 pytest_plugins = ["pytester"]
 

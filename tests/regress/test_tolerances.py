@@ -13,7 +13,7 @@ from backtest.regress.tolerances import (
     choose_bands,
     read_band,
 )
-from tests.refusals import check_refused
+from tests.kit import check_refused
 from tests.regress.baselines import VENUE, run, take
 
 

@@ -9,7 +9,7 @@ import pytest
 from backtest.regress import compare_baselines, load_baseline, save_baseline, take_baseline
 from backtest.regress.text import write_markdown, write_text
 from backtest.validation.walk_forward import walk_forward
-from tests.commands import call
+from tests.kit import call
 from tests.validation.worlds import PLAIN, POLICY, Lever, make_market
 
 pytestmark = pytest.mark.filterwarnings("ignore::UserWarning")

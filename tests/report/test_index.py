@@ -10,7 +10,7 @@ import pytest
 import backtest as bt
 from backtest.report import write_all
 from backtest.strategies import Constant
-from tests.commands import call
+from tests.kit import call
 from tests.report.reported import live
 
 HOSTILE = "<b>x&y%2F</b>\u202e"

@@ -20,7 +20,7 @@ from backtest.report.run_parts import MARKS, list_statement
 from backtest.report.write import build_page
 from backtest.store.folders import load_saved
 from backtest.strategies import Constant
-from tests.markets import market_of
+from tests.kit import market_of
 from tests.report.reported import VENUE, live
 
 

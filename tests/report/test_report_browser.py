@@ -11,7 +11,7 @@ import backtest as bt
 from backtest.report.render import write_page
 from backtest.report.write import build_page
 from backtest.strategies import Constant, VolTarget
-from tests.comparing import compare_policies
+from tests.kit import compare_policies
 from tests.tuning import seek, stand_in
 
 pytestmark = pytest.mark.slow

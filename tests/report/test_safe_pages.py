@@ -14,7 +14,7 @@ from backtest.report.charts import encode_figure, write_script_data
 from backtest.report.render import read_plotly, write_html, write_text
 from backtest.report.write import build_page
 from backtest.sweep.sweep_table import Sweep
-from tests.fast_cases import first_only
+from tests.kit import first_only
 
 HOSTILE = (
     "</script><script>alert(1)</script>",

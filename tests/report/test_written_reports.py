@@ -8,7 +8,7 @@ import pytest
 from backtest.cli import main
 from backtest.report.render import write_page, write_text
 from backtest.report.write import build_page
-from tests.refusals import check_refused
+from tests.kit import check_refused
 
 
 def test_json_holds_the_numbers_and_null_for_those_that_are_none(page, result):

@@ -8,7 +8,7 @@ import pytest
 import backtest as bt
 from backtest.risk.variations import find_half
 from backtest.strategies import Constant
-from tests.markets import free_venue, market_of
+from tests.kit import free_venue, market_of
 
 N = 24 * 12
 RISING = market_of(

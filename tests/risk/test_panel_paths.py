@@ -7,7 +7,7 @@ import pytest
 import backtest as bt
 from backtest import paths as models
 from backtest.risk.paths import factor_correlation
-from tests.fast_cases import every_nth
+from tests.kit import every_nth
 from tests.risk.accounts import still_market
 
 DAYS = {"paths": 6, "horizon": "2d", "seed": 3}

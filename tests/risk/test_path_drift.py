@@ -8,7 +8,7 @@ import pytest
 
 import backtest as bt
 from backtest import paths as models
-from tests.fast_cases import every_nth
+from tests.kit import every_nth
 from tests.risk.test_simulate_paths import NAMES, noise, with_returns
 
 WEEK = 7 / 365

@@ -10,7 +10,7 @@ from arch.bootstrap import optimal_block_length
 import backtest as bt
 from backtest import paths as models
 from backtest.risk.path_models import find_long_run, find_row_scale
-from tests.fast_cases import every_nth
+from tests.kit import every_nth
 
 NAMES = ["filtered", "stationary", "gbm", "merton", "garch"]
 

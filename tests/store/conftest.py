@@ -7,7 +7,7 @@ import pytest
 
 import backtest as bt
 from backtest.strategies import Constant, VolTarget
-from tests.comparing import compare_policies
+from tests.kit import compare_policies
 from tests.store.stores import DAYS, VENUE, live
 from tests.tuning import seek, stand_in
 

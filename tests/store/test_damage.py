@@ -7,8 +7,7 @@ import pytest
 
 import backtest as bt
 from backtest.store import read_entry, verify_folder
-from tests.commands import call
-from tests.fast_cases import every_nth
+from tests.kit import call, every_nth
 from tests.store.stores import folder_of, spoil
 from tests.validation.worlds import PLAIN, Lever, make_market
 

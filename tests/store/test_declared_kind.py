@@ -14,7 +14,7 @@ from backtest.base.settings_result import SettingsResult
 from backtest.base.table_text import Head
 from backtest.base.units import HOUR
 from backtest.engine.manifest import describe_history
-from tests.commands import call
+from tests.kit import call
 
 MARKET = bt.Market.sample(bars=48)
 

@@ -14,9 +14,8 @@ from backtest.report.write import build_page, write_part
 from backtest.store import read_entry
 from backtest.store.folders import SAVED
 from backtest.strategies import Constant
-from tests.comparing import compare_policies
 from tests.crowd.crowds import make_cascade
-from tests.markets import free_venue
+from tests.kit import compare_policies, free_venue
 from tests.risk.accounts import Hold, free_account
 from tests.risk.accounts import free_venue as riskless_venue
 from tests.validation import worlds

@@ -12,7 +12,7 @@ from backtest.base import atomic_files, json_values
 from backtest.store import choose_deletions, delete_chosen, list_results
 from backtest.store.listing import Filter
 from backtest.strategies import Constant
-from tests.commands import call
+from tests.kit import call
 
 VENUE = bt.Venue.preset("binance-usdm", "BTCUSDT")
 DAMAGED = {"wanted": Filter(before=0), "with_damaged": True}

@@ -17,7 +17,7 @@ from backtest.store import (
 from backtest.store.listing import StoreEntry
 from backtest.strategies import Constant
 from backtest.tune import Study
-from tests.refusals import check_refused
+from tests.kit import check_refused
 from tests.store.stores import folder_of, live
 
 

@@ -20,7 +20,7 @@ from backtest.store import (
     verify_folder,
 )
 from backtest.store.folders import load_saved
-from tests.fast_cases import every_nth
+from tests.kit import every_nth
 from tests.store.stores import YEARS
 
 

@@ -10,7 +10,7 @@ import pytest
 import backtest as bt
 from backtest.features import ewma_volatility
 from backtest.strategies import Constant, Cppi, SharpeScaling, VolTarget
-from tests.markets import YEAR, bars_market, live, market_of, walk
+from tests.kit import YEAR, bars_market, live, market_of, walk
 
 
 @pytest.mark.slow

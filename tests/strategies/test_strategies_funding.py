@@ -10,7 +10,7 @@ import pytest
 import backtest as bt
 from backtest.features import ewma_volatility, funding_forecast
 from backtest.strategies import Constant, FundingAware, VolTarget
-from tests.markets import free_venue, live, market_of
+from tests.kit import free_venue, live, market_of
 
 SAMPLE = bt.Market.sample(bars=800)
 

@@ -10,7 +10,7 @@ import pytest
 import backtest as bt
 from backtest.features import ewma_volatility, long_returns, rolling_drift
 from backtest.strategies import Constant, Kelly
-from tests.markets import YEAR, live, market_of
+from tests.kit import YEAR, live, market_of
 
 MU, SIGMA = 0.5, 0.5
 FULL = MU / SIGMA**2

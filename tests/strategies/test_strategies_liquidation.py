@@ -12,7 +12,7 @@ import backtest as bt
 from backtest.features import ewma_volatility, touch_distance, touch_probability
 from backtest.strategies import LiquidationDistance, LiquidationProbability
 from backtest.venue.requirement import read_rules
-from tests.markets import YEAR, find_touches, free_venue, live, walk
+from tests.kit import YEAR, find_touches, free_venue, live, walk
 
 BINANCE = bt.Venue.preset("binance-usdm", "BTCUSDT", at="latest")
 TERMS: dict[str, Any] = {

@@ -10,7 +10,7 @@ import pytest
 import backtest as bt
 from backtest.strategies import LeverageLoop
 from tests import scenes
-from tests.markets import live, market_of
+from tests.kit import live, market_of
 
 THRESHOLD, CLOSE_FACTOR, PENALTY = 0.8, 0.5, 0.05
 

@@ -11,7 +11,7 @@ import backtest as bt
 from backtest.strategies import DrawdownControl, Ladder, MarginBuffer
 from backtest.strategies.margin_buffer import find_notional
 from backtest.venue.requirement import read_rules
-from tests.markets import YEAR, bars_market, free_venue, live, market_of, walk
+from tests.kit import YEAR, bars_market, free_venue, live, market_of, walk
 
 
 def gentle_walk(n: int, largest: float, seed: int) -> bt.Market:

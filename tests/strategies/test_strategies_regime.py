@@ -14,7 +14,7 @@ from backtest.features import (
     trend_strength,
 )
 from backtest.strategies import Regime, TrendVol
-from tests.markets import YEAR, live, market_of
+from tests.kit import YEAR, live, market_of
 
 
 def test_regime_weighs_two_leverages_with_the_probability_of_the_next_bar():

@@ -10,8 +10,7 @@ import backtest as bt
 from backtest.features import TAIL_MODELS, tail_losses
 from backtest.measures import calibration
 from backtest.strategies import TailRisk
-from tests.fast_cases import every_nth
-from tests.markets import YEAR, live, market_of, walk
+from tests.kit import YEAR, every_nth, live, market_of, walk
 
 
 @pytest.mark.parametrize("model", TAIL_MODELS)

@@ -13,7 +13,7 @@ from backtest.features import (
     volatility,
 )
 from backtest.strategies import ImpliedVolTarget, VolTarget
-from tests.markets import live
+from tests.kit import live
 
 
 def test_vol_target_keeps_its_order_of_parameters_and_its_default_bits():

@@ -18,8 +18,7 @@ from backtest.base.errors import DataError, ParameterError
 from backtest.base.json_values import to_plain
 from backtest.tune import Study, trials
 from backtest.tune.journal import UNFINISHED, name_batch
-from tests.fast_cases import every_nth
-from tests.refusals import check_refused
+from tests.kit import check_refused, every_nth
 from tests.tuning import MARKET, Hills, Mixed, seek, seek_slowly
 
 pytestmark = pytest.mark.usefixtures("made_up")

@@ -15,7 +15,7 @@ from backtest.base.errors import ParameterError, PolicyError
 from backtest.base.json_values import to_plain
 from backtest.tune import Progress
 from backtest.tune.search import describe_objective
-from tests.refusals import check_refused
+from tests.kit import check_refused
 from tests.tuning import Columns, Hills, MadeUp, dome, seek, stand_in
 
 pytestmark = pytest.mark.usefixtures("made_up")

@@ -9,7 +9,7 @@ import pytest
 import backtest as bt
 from backtest.strategies import Constant, HealthTarget, LeverageLoop
 from tests import scenes
-from tests.markets import free_venue, live
+from tests.kit import free_venue, live
 from tests.strategies.test_strategies_loop import PENALTY, THRESHOLD, debt, lending_market
 
 AAVE = bt.RateCurve(base=0.0, slope1=0.04, slope2=0.6, optimal=0.9, reserve_factor=0.1)

@@ -10,7 +10,7 @@ import pytest
 import backtest as bt
 from backtest import Bracket, Earlier
 from backtest.strategies import Constant, MarginBuffer, VolTarget
-from tests.markets import free_venue
+from tests.kit import free_venue
 
 CHANGE = 300
 SAMPLE = bt.Market.sample(bars=600)

@@ -5,7 +5,7 @@ import pytest
 import backtest as bt
 from backtest.venue.margin_presets import list_presets
 from backtest.venue.requirement_rule import MarginRule
-from tests.refusals import check_refused
+from tests.kit import check_refused
 
 COINS = ["BTCUSDT", "ETHUSDT"]
 PRICES = {"BTCUSDT": 50_000.0, "ETHUSDT": 2_500.0}

@@ -10,8 +10,8 @@ from backtest.strategies import Constant
 from backtest.venue.collateral import StoredMarket
 from backtest.venue.requirement import read_rules
 from backtest.venue.requirement_rule import MarginRule
+from tests.kit import check_refused
 from tests.option_books import hold
-from tests.refusals import check_refused
 from tests.scenes import market_of, venue_of
 
 NAN, INF = math.nan, math.inf

@@ -11,9 +11,7 @@ import backtest as bt
 from backtest.base.errors import BacktestError
 from backtest.venue import preset_files
 from backtest.venue.venue import InForce, Venue
-from tests.fast_cases import every_nth
-from tests.markets import market_of
-from tests.refusals import check_refused
+from tests.kit import check_refused, every_nth, market_of
 
 BTC = ("binance-usdm", "BTCUSDT")
 PUBLISHED = ("binance-usdm", "BTCUSDT", "2024-10-24")

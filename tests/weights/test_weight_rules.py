@@ -12,7 +12,7 @@ from backtest.base.errors import PolicyError
 from backtest.engine.signal_rules import describe_signal_check
 from backtest.weights import by_volatility
 from backtest.weights.by_volatility import Memory
-from tests.refusals import check_refused
+from tests.kit import check_refused
 
 A, B, C = (bt.Market.sample(bars=24 * 30, seed=seed) for seed in range(3))
 # ruff: noqa: N803 - X is what fit calls its argument

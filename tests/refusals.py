@@ -1,5 +1,0 @@
-"""Names that are in ``kit.py``."""
-
-from tests.kit import (  # noqa: F401
-    check_refused,
-)
