@@ -70,7 +70,7 @@ if TYPE_CHECKING:
     from backtest.engine.run_setup import is_same_account, join_resumed, read_resume
     from backtest.engine.run import run
     from backtest.engine.result import read_metrics
-    from backtest.engine.run_data import RunOptions
+    from backtest.engine.run_data import RunOptions, explain_idle_options
     from backtest.engine.run_record import SHORT, count_boundless, find_start, measure_holding
     from backtest.engine.run_record import sample_risk_free
     from backtest.engine.run_result import finish

@@ -18,6 +18,7 @@ from backtest.base import (
     FloatArray,
     IntArray,
     ParameterError,
+    format_money,
     parse_duration,
     repr_plain,
     utc_index,
@@ -37,6 +38,7 @@ from backtest.measures import (
     measure_greeks,
     multiply,
 )
+from backtest.venue import ScenarioMargin
 
 if TYPE_CHECKING:
     from backtest.account import Account, OptionFeed
@@ -486,6 +488,22 @@ def forecast_touches(run: RunData, prices: FloatArray) -> FloatArray:
         run.of_positions("quantity").T, run.marks.T, prices.T, run.volatilities[0].T, strict=True
     )
     return np.stack([forecast_liquidation(*each, years) for each in columns], axis=1)
+
+
+def explain_idle_options(run: RunData) -> str:
+    """Say what the long options at the last close are worth if that backs no position."""
+    rule = run.account.requirement
+    is_counted = isinstance(rule, ScenarioMargin) or getattr(rule, "option_value", "") == "long"
+    if run.options is None or is_counted or getattr(rule, "loan_value", 0.0) > 0.0:
+        return ""
+    held, value = run.options.record.quantity[-1], run.options.record.value[-1]
+    worth = float(np.nansum(np.where(held > 0.0, held * value, 0.0)))
+    if worth == 0.0:
+        return ""
+    return (
+        f"the options held are worth {format_money(worth)}, which back no position before they are "
+        "sold: the requirement counts no option as money"
+    )
 
 
 # ------------------------------------------------------------------------------------------- fills

@@ -29,6 +29,7 @@ from backtest.base import (
     utc_index,
 )
 from backtest.base.units import DAY
+from backtest.engine.run_data import explain_idle_options
 from backtest.engine.run_record import (
     SHORT,
     count_boundless,
@@ -222,6 +223,8 @@ def find_notices(result: Result) -> Iterator[str]:
     if filled:
         yield f"missing values were filled in{name_those(filled)}: see the data"
     yield from find_other_days(result)
+    if idle := explain_idle_options(result):
+        yield idle
     if boundless := count_boundless(result):
         yield f"an infinite leverage asked for at {boundless:,} closes"
     first = int(np.argmax(~np.isnan(result.of_positions("target")).all(axis=1)))

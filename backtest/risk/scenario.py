@@ -379,6 +379,7 @@ def append_bars(market: Market, bars: ShockBars) -> Market:
 
 OTHERS = ("ADA", "LTC", "XRP")
 """The coins whose median is the path of a coin that is not among the hours."""
+STANDS_IN = ": median of "
 MOVES = ("price", "prices", "correlation", "over", "shape", "basis", "date", "until")
 """Fields of a scenario that say how prices move."""
 
@@ -423,7 +424,7 @@ def replay_crash(
             alone = scenario.override(funding=None) if name in bare else scenario
             found[name] = complete_bars(alone, each, *bars)
     names = ", ".join(name for name in taken if name not in resting)
-    return found, f"history; {names}: median of {', '.join(OTHERS)}" if names else "history"
+    return found, f"history; {names}{STANDS_IN}{', '.join(OTHERS)}" if names else "history"
 
 
 def read_hours(scenario: Scenario) -> dict[str, FloatArray]:

@@ -7,7 +7,7 @@ import itertools
 import math
 import tomllib
 import warnings
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -25,6 +25,7 @@ from backtest.base import (
     SettingsResult,
     ShownChart,
     ShownTable,
+    capitalize,
     checked_only,
     did_you_mean,
     format_money,
@@ -33,9 +34,11 @@ from backtest.base import (
     to_nanoseconds,
 )
 from backtest.base.units import DAY
-from backtest.engine import Progress, Result, is_same_account
+from backtest.engine import Progress, Result, explain_idle_options, is_same_account
 from backtest.market import Market, Markets, as_markets
 from backtest.risk.scenario import (
+    OTHERS,
+    STANDS_IN,
     Bars,
     Scenario,
     ShockBars,
@@ -127,7 +130,13 @@ class Stress(SettingsResult):
         if self.lost:
             return ""
         before = format_money(float(self.table["equity"].iloc[0] + self.table["loss"].iloc[0]))
-        return f"The account was worth {before} at the last close of the run."
+        worth = f"The account was worth {before} at the last close of the run."
+        return " ".join([worth, *self.settings["tables"]])
+
+    @property
+    def notices(self) -> tuple[str, ...]:
+        """Return what does not count in the scenarios, though it may seem to."""
+        return tuple(self.settings["not_counted"])
 
     def list_numbers(self) -> list[Headline]:
         """Return how many scenarios liquidate, and the largest loss."""
@@ -357,13 +366,14 @@ def stress(
     how = RULES.check("rules", rules)
     grid = list_shocks(ladder)
     rows, leads, total = {}, {}, len(chosen) + len(grid)
+    times = {each.name: find_table_time(result, how, each) for each in chosen}
 
     @functools.cache
     def stand_at(time: int) -> StressedAccount:
         return StressedAccount(result, fix_margin_tables(result, time))
 
     for done, each in enumerate(chosen, 1):
-        account = stand_at(find_table_time(result, how, each))
+        account = stand_at(times[each.name])
         row, leads[each.name] = run_scenario(account, each, data)
         rows[each.name] = row | {"rules": "run" if how == "then" and each.date is None else how}
         if progress is not None:
@@ -384,6 +394,8 @@ def stress(
         "scenarios": [each.to_dict() for each in chosen],
         "ladder": None if ladder is None else {name: list(axis) for name, axis in ladder.items()},
         "leads": leads if len(account.moving) > 1 else {},
+        "tables": list(describe_tables(result, times)),
+        "not_counted": list(find_not_counted(result, [row["from"] for row in rows.values()])),
     }
     return Stress(
         table=pd.DataFrame(rows.values(), index=pd.Index(rows, name="scenario")),
@@ -399,6 +411,35 @@ def tabulate_ladder(
     index = pd.MultiIndex.from_frame(pd.DataFrame(grid))
     found = pd.DataFrame(climbed, index=index)[["equity", "loss", "liquidated"]]
     return found.astype({"liquidated": np.bool_})
+
+
+def describe_tables(result: Result, times: Mapping[str, int]) -> Iterator[str]:
+    """Yield since when the margin tables of scenarios are in force, and which are too old."""
+    days, early = set(), {}
+    for name, time in times.items():
+        for venue in result.venues.values():
+            first = venue.days()[0]
+            days.add(venue.in_use(np.array([time], dtype=np.int64))[0].since)
+            if first is not None and time < to_nanoseconds(first):
+                early[name] = first
+    known = ", ".join(sorted(day for day in days if day))
+    if known:
+        yield f"Margin tables in force since {known}."
+    if early:
+        yield (
+            f"{', '.join(early)} {'is' if len(early) == 1 else 'are'} older than any table known, "
+            f"of {min(early.values())}, which stands in."
+        )
+
+
+def find_not_counted(result: Result, sources: Sequence[str]) -> Iterator[str]:
+    if idle := explain_idle_options(result):
+        yield f"{capitalize(idle)}."
+    taken = [text for text in dict.fromkeys(sources) if STANDS_IN in text]
+    names = dict.fromkeys(text.partition("; ")[2].partition(STANDS_IN)[0] for text in taken)
+    if names:
+        coins = f"the median of {', '.join(OTHERS)}"
+        yield f"{', '.join(names)}: no hours of their own in crashes, so {coins} stands in."
 
 
 def find_loss(result: Result) -> str:

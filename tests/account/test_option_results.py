@@ -213,6 +213,17 @@ def test_stress_moves_price_and_volatility():
     new = options.price("put", forward, 95_000.0, years, 1.5 * row["volatility"])
     assert -losses[0.0, 0.5] == pytest.approx(new - row["mark"], rel=2e-3)
     assert losses[-0.2, 0.5] < losses[-0.2, 0.0] < losses[0.0, 0.0]
+    assert not bt.stress(result, bt.Scenario("still")).notices
+
+
+def test_stress_says_that_a_long_option_backs_nothing():
+    held = live(np.full(12, 100_000.0), PUT, {"put": 1.0}, 0.0, 20_000, "deribit-standard", 0.05,
+                **FREE)  # fmt: skip
+    (notice,) = bt.stress(held, bt.Scenario("still")).notices
+    worth = held.positions.iloc[-1]["mark"]
+    told = f"options held are worth {worth:,.2f}, which back no position"
+    assert notice.startswith(f"The {told}")
+    assert told in " ".join(held.summary().split())
 
 
 def test_options_are_refused_where_nothing_values_them():

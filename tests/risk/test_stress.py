@@ -255,3 +255,20 @@ def test_bad_arguments_are_refused(settings, words):
     given = {"result": held(), **settings}
     with pytest.raises(bt.ParameterError, match=words):
         bt.stress(given.pop("result"), given.pop("scenarios", bt.Scenario("x")), **given)
+
+
+def test_what_does_not_count_and_the_date_of_the_rules_are_said(tmp_path):
+    bars = steady().bars()
+    market = bt.Market.from_frames(bars, instrument="DOGEUSDT")
+    venue = bt.Venue.preset("binance-usdm", "BTCUSDT")
+    result = bt.run(market, Hold(2.0), venue=venue, account=bt.Account(), compile=False)
+    found = bt.stress(result, rules="then")
+    for made in (found, bt.Stress.load(found.save(tmp_path))):
+        text = " ".join(made.summary().split())
+        assert "! DOGEUSDT: no hours of their own in crashes, so the median of ADA, LTC," in text
+        assert "Margin tables in force since 2021-03-18, 2022-12-29, 2024-10-24." in text
+        assert "2020-03-12 are older than any table known, of 2021-03-18, which stands" in text
+    plain = bt.stress(result, bt.Scenario("fall", price=-0.1))
+    assert not plain.notices
+    assert "Margin tables in force since 2022-12-29." in plain.details
+    assert "Margin tables" not in bt.stress(held(), bt.Scenario("fall", price=-0.1)).details
