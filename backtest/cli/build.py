@@ -26,6 +26,7 @@ from backtest.cli.experiment import DEFAULT_VENUE, SAMPLE, Draft, flatten, overl
 from backtest.cli.find_policy import read_policy
 from backtest.cli.progress import show_progress
 from backtest.engine import check_columns, read_named, read_rule, schedule_options, signals
+from backtest.engine.option_inputs import check_settlement
 from backtest.engine.signal_rules import RULES
 from backtest.market import (
     Market,
@@ -393,6 +394,14 @@ def list_options(draft: Draft, market: Market | Markets, venue: Any) -> Market |
     }
     for name in dict.fromkeys(owners.values()):
         require_costs(pick_value(venue, name).option_costs, name)
+    quoted = entries.get("settlement")
+    for name, each in contracts.items():  # before surfaces are fitted, which takes minutes
+        check_settlement(name, each, owners[name], pick_value(venue, owners[name]))
+        if quoted not in (None, each.settlement):
+            raise ParameterError(
+                f"options.settlement must be that of the contracts, {each.settlement!r}, got "
+                f"{quoted!r}"
+            )
     quantities = None
     if "quantities" in entries:
         zone = draft.table("data").get("timezone")

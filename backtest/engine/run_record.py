@@ -574,7 +574,8 @@ def measure_holding(result: RunRecord) -> Held:
 
 
 def follow_market(result: RunRecord) -> tuple[str, str, FloatArray]:
-    if not result.has_one_position:
+    is_alone = result.has_one_instrument and result.benchmark is None
+    if not (is_alone or result.has_one_position):
         unit = np.cumprod(1.0 + result.market_returns)
         text = f"the {name_benchmark(result.manifest)} at 1x; price only, no costs"
         return "benchmark", text, unit / unit[0]

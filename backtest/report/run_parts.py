@@ -168,7 +168,7 @@ def describe_trips(result: Result) -> Headline:
 
 def write_verdict(result: Result) -> str:
     metrics, held = result.metrics, measure_holding(result)
-    market = "the instrument" if result.has_one_position else f"{len(result.names)} instruments"
+    market = "the instrument" if held.name == "1x" else f"{len(result.names)} instruments"
     hits = int(metrics["liquidations"])
     words = {0: "was never liquidated", 1: "was liquidated once"}
     flows = metrics["flows"] - metrics["top_ups"]

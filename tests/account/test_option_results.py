@@ -223,7 +223,9 @@ def test_stress_says_that_a_long_option_backs_nothing():
     worth = held.positions.iloc[-1]["mark"]
     told = f"options held are worth {worth:,.2f}, which back no position"
     assert notice.startswith(f"The {told}")
-    assert told in " ".join(held.summary().split())
+    text = " ".join(held.summary().split())
+    assert told in text
+    assert "against 0.00 % of the instrument at 1x" in text
 
 
 def test_options_are_refused_where_nothing_values_them():

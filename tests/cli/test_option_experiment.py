@@ -80,3 +80,16 @@ def test_paths_of_listed_options_are_refused(folder, capsys, command):
     code, _, err = call(capsys, command, "puts.toml", "--paths", "3", "--horizon", "1d")
     assert code == 2
     assert "bt.stress answers for accounts that hold them" in err
+
+
+@pytest.mark.parametrize(("before", "after", "told"), [
+    ('settlement = "cash"', 'settlement = "coin"', "options.settlement must be that of the"),
+    ('kind = "put"', 'kind = "put"\nsettlement = "coin"', "'cash' beside the linear contract"),
+])  # fmt: skip
+def test_a_mixture_of_settlements_is_refused_before_quotes_are_read(
+    folder, capsys, before, after, told
+):
+    (folder / "puts.toml").write_text(TEXT.replace(before, after))
+    (folder / "quotes.csv").unlink()
+    code, _, err = call(capsys, "run", "puts.toml", "--no-compile")
+    assert (code, told in err) == (2, True), err
