@@ -94,7 +94,7 @@ def tell_of_compiling(seconds: int) -> None:
     if REQUESTS.must_compile:
         return
     text = (
-        f"compiling the engine once on this machine, about {seconds} s; later runs take 1 s "
+        f"compiling the engine once on this machine, about {seconds} s; later runs take 2 s "
         "(backtest compile does it beforehand)"
     )
     with contextlib.suppress(OSError, ValueError, AttributeError):  # there may be no stderr

@@ -25,7 +25,7 @@ Outcome = TypeVar("Outcome")
 
 PER_GENERAL_BAR, PER_INSTRUMENT = 200e-6, 150e-6
 """Seconds of plain Python per bar, and for each instrument."""
-GENERAL_LOOP = 35
+GENERAL_LOOP = 60
 """Seconds to compile the loop."""
 FOLDERS = ("account", "venue", "engine", "base", "measures")
 
