@@ -481,11 +481,13 @@ def fetch_market(
         raise ParameterError(f"base_url must begin with http:// or https://, got {address!r}")
     facts = read_facts(folder, request)
     start = request.start
-    if facts and start < to_nanoseconds(facts["from"], FACTS):  # begins again
-        for kind in reversed(KINDS):
-            (folder / f"{kind}.parquet").unlink(missing_ok=True)
-    elif facts:
+    if facts:
         start = to_nanoseconds(facts["from"], FACTS)
+        if request.start < start:
+            raise ParameterError(
+                f"start must be {facts['from']} or later in a folder that begins there, got "
+                f"{format_time(request.start)}; fetch earlier data into a new folder"
+            )
         has_kinds = {*request.kinds} <= {*facts.get("rows", ())}
         if has_kinds and request.end and format_time(request.end) <= facts["to"]:
             return Fetched(folder, facts, is_new=False)

@@ -163,10 +163,12 @@ def test_a_longer_fetch_asks_for_what_is_new_only_and_equals_a_fresh_one(tmp_pat
     assert not server.asked
     fetch(tmp_path / "btc", server, "2024-01-10", "2024-03-01")
     assert not any("lines/BTCUSDT/1h/BTCUSDT-1h-2024-01" in path for path in server.asked)
-    for start in ("2024-01-10", "2024-01-01"):
-        fetch(tmp_path / "btc", server, start, "2024-03-01")
-        fetch(tmp_path / start, server, start, "2024-03-01")
-        assert content(tmp_path / "btc") == content(tmp_path / start)
+    fetch(tmp_path / "fresh", server, "2024-01-10", "2024-03-01")
+    kept = content(tmp_path / "btc")
+    assert kept == content(tmp_path / "fresh")
+    earlier = "start must be 2024-01-10 or later in a folder that begins there, got 2024-01-01"
+    check_refused(lambda: fetch(tmp_path / "btc", server, "2024-01-01"), earlier)
+    assert content(tmp_path / "btc") == kept
 
 
 def test_a_folder_of_something_else_is_left_alone(tmp_path, server):
