@@ -9,19 +9,17 @@ if TYPE_CHECKING:
     from backtest.account.account import check_setting
     from backtest.account.account_records import AccountRules, Balances, InstrumentRules
     from backtest.account.account_records import Position, Quote, Rules, Trade, Watch
-    from backtest.account.liquidation import add_from_wallet, can_add
-    from backtest.account.position import charge, compute_backing, compute_equity
+    from backtest.account.liquidation import add_from_wallet
+    from backtest.account.position import charge
     from backtest.account.position import compute_root, is_failing, make_balances
     from backtest.account.account import ByInstrument
     from backtest.account.pool_liquidation import measure_shares
-    from backtest.account.position import follow_prices, follow_trade, is_exiting
+    from backtest.account.position import follow_prices, follow_trade
     from backtest.account.bar import may_use_fast_path, take_fast_path
     from backtest.account.orders import fill, move_margin, split_margin
-    from backtest.account.order_limits import compute_cap_factor
     from backtest.account.ledger import Ledger, Log, write_event
-    from backtest.account.account import LimitDeclaration
     from backtest.account.account import find_least
-    from backtest.account.account import Multiple, StopDistance, find_column, find_factor
+    from backtest.account.account import Multiple, find_column, find_factor
     from backtest.account.account import is_price_distance, read_scale
     from backtest.account.records import OptionFeed, make_option_feed
     from backtest.account.options import is_walking
@@ -30,11 +28,11 @@ if TYPE_CHECKING:
     from backtest.account.option_liquidation import find_value_with_options, is_far_with_options
     from backtest.account.option_liquidation import is_moved_by
     from backtest.account.orders import can_order, compute_square_root_impact, compute_target
-    from backtest.account.orders import is_outside, size_order
+    from backtest.account.orders import is_outside
     from backtest.account.position import pay_funding
     from backtest.account.balance import compute_account_equity, compute_balance
     from backtest.account.balance import compute_excess, compute_initial_needed
-    from backtest.account.balance import compute_pool, count_cross, is_pool_short
+    from backtest.account.balance import compute_pool, count_cross
     from backtest.account.balance import is_under_limit, mark_to_ledger, pick_balances
     from backtest.account.balance import put_balances, value_at
     from backtest.account.bar import set_quotes, live_bar
@@ -48,10 +46,9 @@ if TYPE_CHECKING:
     from backtest.account.records import MarketFeed, Scratch, Terms, has_exits, has_stops
     from backtest.account.records import is_held, is_isolated, is_spot, pick_instrument
     from backtest.account.records import pick_margin, pick_position, pick_quote, share
-    from backtest.account.position import compute_entry, compute_requirement, find_adverse
+    from backtest.account.position import compute_entry, find_adverse
     from backtest.account.position import find_side, is_stopped, worsen
     from backtest.account.price_walk import aim_at_leg, choose_turns
     from backtest.account.position import find_line
-    from backtest.account.position import has_wealth
 
 open_door(__name__)

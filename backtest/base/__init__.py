@@ -17,8 +17,8 @@ if TYPE_CHECKING:
     from backtest.base.code_identity import CodeText, describe_bytecode, describe_function
     from backtest.base.code_identity import describe_value, find_references, hash_texts, join_texts
     from backtest.base.code_identity import name_callable
-    from backtest.base.compile_choice import compiling_first, count_as_compiling
-    from backtest.base.compile_choice import is_plain_sooner, name_types, read_mode, set_single
+    from backtest.base.compile_choice import compiling_first
+    from backtest.base.compile_choice import is_plain_sooner, name_types, set_single
     from backtest.base.compile_choice import tell_of_compiling, write_mark
     from backtest.base.compiler import cfunc, jit
     from backtest.base.compiled_twins import bind_functions, count_all_brackets, describe_target
@@ -51,7 +51,7 @@ if TYPE_CHECKING:
     from backtest.base.kernels import compile_module
     from backtest.base.later_import import call_later
     from backtest.base.normal import mills_ratio, normal_cdf, normal_density
-    from backtest.base.number_text import choose_decimals, count_nouns, format_bps, format_chance
+    from backtest.base.number_text import count_nouns, format_bps, format_chance
     from backtest.base.number_text import format_change, format_clock, format_days, format_hours
     from backtest.base.number_text import format_leverage, format_magnitude, format_money
     from backtest.base.number_text import format_number, format_pair, format_percent, format_price
@@ -61,7 +61,7 @@ if TYPE_CHECKING:
     from backtest.base.provenance import read_provenance, record_making, recording_command
     from backtest.base.provenance import write_provenance
     from backtest.base.ranges import Choice, Condition, Declaration, Number, Range, check_number
-    from backtest.base.ranges import check_range, read_number, read_range, to_float
+    from backtest.base.ranges import check_range, read_number, read_range
     from backtest.base.result_folders import damage_error, discard_folder, explain_other_metrics
     from backtest.base.result_folders import hash_file, name_folder, read_json_file, read_manifest
     from backtest.base.result_folders import reading_folder, save_folder, write_folder_manifest
@@ -69,7 +69,7 @@ if TYPE_CHECKING:
     from backtest.base.result_parts import Headline, Panel, Part, Shown, ShownChart, ShownTable
     from backtest.base.result_parts import list_changes
     from backtest.base.saved_result import Kind, Origin, Reportable, SavedResult
-    from backtest.base.saved_result import describe_origin, list_records, select_numbers
+    from backtest.base.saved_result import describe_origin, list_records
     from backtest.base.settings_result import SettingsResult, compute_id, find_version
     from backtest.base.settings_result import find_versions
     from backtest.base.compiler import share_record

@@ -75,10 +75,6 @@ def format_money(amount: float) -> str:
     return f"{amount:,.2f}" if abs(amount) >= 10.0 or amount == 0.0 else f"{amount:,.6g}"
 
 
-def choose_decimals(capital: float) -> int:
-    return 2 if abs(capital) >= 100.0 else 6
-
-
 def format_value(value: object) -> str:
     if isinstance(value, float):
         return f"{value:.4g}"

@@ -15,20 +15,18 @@ if TYPE_CHECKING:
     from backtest.engine.compiler import find_general_loop
     from backtest.engine.compiler import compile_at_address, compile_core, jit_modules
     from backtest.engine.compiler import mark_sources
-    from backtest.engine.recipe import Place, Recipe, count_slots, make_recipe, may_refer_to
+    from backtest.engine.recipe import Place, make_recipe
     from backtest.engine.recipe import read_parameter, write_decide
-    from backtest.engine.result import CountedResult, count_at
+    from backtest.engine.result import CountedResult
     from backtest.engine.loop import Deciders
     from backtest.engine.signal_rules import Directions, read_directions
     from backtest.engine.feed_arrays import TradedDays, start_day
-    from backtest.engine.feed_arrays import as_of, earn_cash, measure_years, place_flows
-    from backtest.engine.feed_arrays import place_funding
+    from backtest.engine.feed_arrays import as_of, earn_cash, measure_years
     from backtest.engine.signal_rules import compute_frame
     from backtest.engine.signal_rules import change_rule, read_named, read_rule, resolve_signal
     from backtest.engine.trades import collect_limit_orders, describe_limit_orders
     from backtest.engine.lookahead import (
         Causality,
-        LookAheadCheck,
         check_causality,
         is_ours,
         observe,
@@ -47,39 +45,36 @@ if TYPE_CHECKING:
     from backtest.engine.driver import new_cuts, new_scratch
     from backtest.engine.checks import check_periods, check_run
     from backtest.engine.checks import count_periods, read_venues
-    from backtest.engine.closes import find_failure_value, is_near_failure, look_at_close
+    from backtest.engine.closes import find_failure_value, look_at_close
     from backtest.engine.driver import Counts, bind_loop, drive
-    from backtest.engine.driver import find_simulate, list_kernel_arguments, new_tape
+    from backtest.engine.driver import find_simulate, new_tape
     from backtest.engine.driver import read_tables, report_bad_decision
     from backtest.engine.driver import summarize_account
     from backtest.engine.inputs import AccountInputs, read_inputs
     from backtest.engine.inputs import pack_terms, start_account_state, write_table
-    from backtest.engine.policies import Glimpse, ObservedPolicy, ask_plain
+    from backtest.engine.policies import ObservedPolicy, ask_plain
     from backtest.engine.policies import assign_policies, check_overlay, flatten_columns
     from backtest.engine.policies import flatten_settings, make_deciders, observe_overlay
-    from backtest.engine.policies import observe_policies, read_index, replace_policies
+    from backtest.engine.policies import observe_policies, replace_policies
     from backtest.engine.closes import RunTape
     from backtest.engine.run_setup import Setup, end_expired, set_up, set_up_again
     from backtest.engine.run_setup import read_signals, set_up_like
     from backtest.engine.closes import is_over_cap
-    from backtest.engine.tables import compute_notionals, measure_profits
     from backtest.engine.record import AccountFields, Outcome, PositionFields, Record
     from backtest.engine.result import Result
     from backtest.engine.result_files import name_result
     from backtest.engine.run_setup import append_last_bar, check_rules
     from backtest.engine.run_setup import is_same_account, join_resumed, read_resume
     from backtest.engine.run import run
-    from backtest.engine.result import read_metrics
     from backtest.engine.run_data import RunOptions, explain_idle_options
     from backtest.engine.run_record import SHORT, count_boundless, find_start, measure_holding
-    from backtest.engine.run_record import sample_risk_free
     from backtest.engine.run_result import finish
-    from backtest.engine.run_setup import needs_general_loop, set_up_run, take_markets, widen_market
-    from backtest.engine.checks import warn_of_last_prices, warn_of_market, warn_of_weights
+    from backtest.engine.run_setup import set_up_run, take_markets, widen_market
+    from backtest.engine.checks import warn_of_market, warn_of_weights
     from backtest.engine.checks import warn_once
     from backtest.engine.signal_rules import describe_signal_check, join_checks
     from backtest.engine.signal_rules import read_signal
-    from backtest.engine.signal_rules import SignalRule, write_word
+    from backtest.engine.signal_rules import SignalRule
     from backtest.engine.run import Segment, merge_segments, run_switched
     from backtest.engine.run_result import is_large
     from backtest.engine.run_setup import check_terms

@@ -270,13 +270,6 @@ def bind(policy: ObservedPolicy, n_memory: int) -> Callable[..., float]:
     return answer
 
 
-class Glimpse:
-    def __init__(self, time: int, local: int, bar: FloatArray) -> None:
-        self.time = {local: np.int64(time)}
-        for name, value in zip(BAR_NUMBERS[:-1], bar, strict=False):
-            setattr(self, name, {local: np.float64(value)})
-
-
 def list_rules(policy: Policy, columns: tuple[str, ...]) -> list[Callable[..., Any]]:
     found = (formula_for(policy, columns), margin_formula_for(policy, columns))
     return [each for each in found if each is not None]

@@ -458,15 +458,6 @@ class RunData:
         return forecasts, tuple(states)
 
     @property
-    def volatility_forecast(self) -> FloatArray:
-        """The volatility forecast at each close, NaN until it is known.
-
-        Of shape (n_bars,), of several instruments (n_bars, n).
-        """
-        forecasts = self.volatilities[0]
-        return forecasts[:, 0] if self.has_one_position else forecasts
-
-    @property
     def last_trails(self) -> tuple[VolatilityState, ...]:
         """The states of the volatility forecasts after the last bar."""
         return self.volatilities[1]

@@ -9,11 +9,11 @@ if TYPE_CHECKING:
     from backtest.market.fetch import Fetched, fetch_market, read_request
     from backtest.market.files import find_in_folders, is_panel, list_names
     from backtest.market.clock import SESSIONS, bars_per_year, count_by_calendar
-    from backtest.market.market import Market, compute_once
+    from backtest.market.market import Market
     from backtest.market.markets import Markets, Panel, as_given, as_markets, detach, label_names
     from backtest.market.markets import lend, remake, require_panel, unwrap_market
     from backtest.market.clock import PolicyClock, decide_every, describe_clock, find_clock
-    from backtest.market.clock import has_gaps, show_signal, with_decide
+    from backtest.market.clock import has_gaps, show_signal
     from backtest.market.quality import Finding, Quality, inspect_all, quality
     from backtest.market.files import read_file, suffix_of
     from backtest.market.rules import Repair, split_notes

@@ -7,7 +7,7 @@ from backtest.base import open_door
 if TYPE_CHECKING:
     from backtest.policy.combinators import Combinator, combinator_of, held_leverage, rebuild_class
     from backtest.policy.combinators import written_formulas, written_names
-    from backtest.policy.error_location import bind_formula, bind_plain, explain_numba
+    from backtest.policy.error_location import bind_formula, explain_numba
     from backtest.policy.error_location import format_location, locate_numba_error
     from backtest.policy.formula_reads import find_fields, may_read_of_account
     from backtest.policy.option_rule import OptionRule, orders_at_rolls, trades_nothing

@@ -30,25 +30,6 @@ if TYPE_CHECKING:
     from backtest.policy.view import AccountView
 
 
-def bind_plain(policy: Policy, columns: tuple[str, ...]) -> Callable[..., Any]:
-    bar_type, answer = bind_formula(policy, columns)
-
-    def decide(
-        also: Any, values: Any, memory: Any, seen: Any, account: Any, funding: float, t: int
-    ) -> tuple[float, tuple[float, ...]]:
-        bar = bar_type(
-            seen.time[t],
-            *(getattr(seen, name)[t] for name in BAR_FIELDS[1:-1]),
-            np.float64(funding),
-            *(column[t] for column in values),
-        )
-        view = type(account)(*map(np.float64, account[:-1]), account.venue)
-        found: tuple[float, tuple[float, ...]] = answer(also, bar, view, memory, t)
-        return found
-
-    return decide
-
-
 def bind_formula(policy: Policy, columns: tuple[str, ...]) -> tuple[Any, Callable[..., Any]]:
     own = renew(policy)
     for name, value in policy.settings().items():

@@ -9,7 +9,7 @@ if TYPE_CHECKING:
     from backtest.report.notebook import write_cell
     from backtest.report.pictures import draw_run, draw_surface
     from backtest.report.render import choose_format, write_page
-    from backtest.report.report_numbers import format_measure, name_unit
+    from backtest.report.report_numbers import format_measure
     from backtest.report.write import build_page, write_report, write_summary
 
 open_door(__name__)

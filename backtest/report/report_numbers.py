@@ -37,10 +37,6 @@ def name_unit(name: str) -> str:
     return unit.removeprefix("fraction").strip()
 
 
-def name_period(duration: str) -> str:
-    return PERIODS.get(duration, f"period of {duration}")
-
-
 def format_close(stamp: pd.Timestamp, *, is_daily: bool) -> str:
     if pd.isna(stamp):
         return "not yet"

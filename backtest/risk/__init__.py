@@ -6,13 +6,12 @@ from backtest.base import open_door
 
 if TYPE_CHECKING:
     from backtest.risk.bounds import Bounds, bounds
-    from backtest.risk.liquidations import LeverageScan, LiquidationRisk, MaxLeverage, choose_grid
+    from backtest.risk.liquidations import LeverageScan, LiquidationRisk, MaxLeverage
     from backtest.risk.liquidations import count_bars, find_first, liquidation_risk, max_leverage
-    from backtest.risk.liquidations import refine_runner
     from backtest.risk.path_funding import summarize_funding
     from backtest.risk.path_models import GBM, Filtered, Garch, Merton, PathModel, Stationary
     from backtest.risk.path_models import block_length, describe_drift
-    from backtest.risk.paths import Paths, check_paths, simulate_paths
+    from backtest.risk.paths import Paths, simulate_paths
     from backtest.risk.paths_runner import make_runner
     from backtest.risk.scenario import Scenario
     from backtest.risk.stress import Stress, crashes, stress

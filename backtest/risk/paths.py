@@ -284,14 +284,6 @@ def describe_choice(funding: FundingChoice) -> Any:
     return funding.to_dict() if isinstance(funding, FundingTerms) else funding
 
 
-def check_paths(paths: object) -> Paths:
-    if not isinstance(paths, Paths):
-        raise ParameterError(
-            f"paths must be those of bt.simulate_paths, got {repr_plain(paths):.60}"
-        )
-    return paths
-
-
 def factor_correlation(correlation: FloatArray) -> FloatArray:
     c = np.asarray(correlation, dtype=np.float64)
     is_matrix = bool(np.isfinite(c).all() and np.allclose(c, c.T, atol=1e-12))

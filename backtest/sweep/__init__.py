@@ -7,15 +7,15 @@ from backtest.base import open_door
 if TYPE_CHECKING:
     from backtest.sweep.cluster import on_cluster
     from backtest.sweep.sweep_table import Axis, read_axis
-    from backtest.sweep.pooled_evaluator import Accounts, choose_evaluator, clip_spans, pick
+    from backtest.sweep.pooled_evaluator import Accounts, choose_evaluator, pick
     from backtest.sweep.pooled_evaluator import read_accounts, resolve_signals
-    from backtest.sweep.pooled_evaluator import Pool, Pooling, pool_measure, read_pool, refuse_pool
+    from backtest.sweep.pooled_evaluator import Pool, Pooling, read_pool
     from backtest.sweep.set_evaluator import Evaluator, Metrics
-    from backtest.sweep.set_evaluator import Rows, describe_error
+    from backtest.sweep.set_evaluator import Rows
     from backtest.sweep.sets.space import Dimension
     from backtest.sweep.sets.sets import check_sets
-    from backtest.sweep.sets.sets import BaseTerms, Sets, Setting, Trio, build_overlay, build_signal
-    from backtest.sweep.sets.sets import build_trio, count_sets, list_names, names_signal
+    from backtest.sweep.sets.sets import BaseTerms, Sets, Trio, build_overlay, build_signal
+    from backtest.sweep.sets.sets import build_trio, count_sets, list_names
     from backtest.sweep.sets.sets import read_settings, take_sets, to_plain_value
     from backtest.sweep.sets.space import Space, draw_cube, draw_sets, read_space
     from backtest.sweep.sweep import sweep

@@ -63,15 +63,6 @@ def raise_exactly(base: Any, exponent: Any) -> Any:
     return np.array([one**other for one, other in pairs]).view(Exact)
 
 
-def find_reads(policy: Policy, method: str, *arguments: object) -> tuple[str, ...]:
-    watched = Watched(policy, policy.settings())
-    try:
-        getattr(watched, method)(*arguments)
-    except Exception:  # the policy's own code; a run will show the error
-        return tuple(policy.settings())
-    return watched.reads()
-
-
 class Columns:
     def __init__(
         self, market: Market, build: Callable[[Mapping[str, Any]], Policy], memory: float

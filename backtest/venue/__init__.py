@@ -7,7 +7,6 @@ from backtest.base import open_door
 if TYPE_CHECKING:
     from backtest.venue.venue import Bracket
     from backtest.venue.calculators import BookCalculation, calculate_book
-    from backtest.venue.calculators import choose_nearest
     from backtest.venue.collateral import Collateral, Prices, StoredMarket, check_collateral
     from backtest.venue.portfolio_kernels import compute_collateral_value, compute_full_value
     from backtest.venue.portfolio_kernels import compute_value_at_rate
@@ -29,10 +28,10 @@ if TYPE_CHECKING:
     from backtest.venue.margin_presets import MarginPreset, PresetMargin, list_presets
     from backtest.venue.margin_presets import margin_preset
     from backtest.venue.venue import choose_multipliers, is_one
-    from backtest.venue.requirement_rule import OptionAccount, list_given
+    from backtest.venue.requirement_rule import OptionAccount
     from backtest.venue.option_kernels import bound_asset_slope, bound_linear_slope
     from backtest.venue.option_kernels import bound_option_slope, bound_relief_slope
-    from backtest.venue.option_contract import Option, OptionField, OptionPosition
+    from backtest.venue.option_contract import Option, OptionPosition
     from backtest.venue.option_contract import OptionCosts, require_costs
     from backtest.venue.option_kernels import OptionPositions, OptionRules
     from backtest.venue.option_kernels import compute_option_requirement, fill_option
@@ -43,7 +42,7 @@ if TYPE_CHECKING:
     from backtest.venue.option_kernels import compute_counted_rate, compute_counted_value
     from backtest.venue.option_kernels import compute_option_delta, compute_option_value
     from backtest.venue.option_kernels import compute_options_value, is_vega_small
-    from backtest.venue.requirement_rule import OwnMargin, Requirement, ask_rule
+    from backtest.venue.requirement_rule import OwnMargin, Requirement
     from backtest.venue.portfolio_kernels import Waypoint, find_failure, move_holdings
     from backtest.venue.portfolio_kernels import aim, find_failure_ratio
     from backtest.venue.portfolio_kernels import compute_full_backing, compute_haircut
