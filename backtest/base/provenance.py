@@ -177,7 +177,7 @@ def making_to_json(making: Making) -> dict[str, Any]:
 
 def read_provenance(folder: Path, identity: str) -> Making | None:
     path = folder / PROVENANCE
-    if not path.exists():
+    if not os.path.lexists(path):
         return None
     data = read_json_file(path)
     try:
