@@ -84,7 +84,7 @@ def read(pytester, name="test_calm"):
 def test_a_result_is_recorded_held_and_caught(project, pytester):
     missing = project()
     missing.assert_outcomes(failed=1)
-    missing.stdout.fnmatch_lines(["*a result must have a baseline*", "*--backtest-update*"])
+    missing.stdout.fnmatch_lines(["*a result must have a baseline*--backtest-update*"])
     assert missing.stdout.str().count("--backtest-update") == 1
     project(*FIRST).assert_outcomes(passed=1)
     project().assert_outcomes(passed=1)
@@ -154,7 +154,7 @@ def test_the_tests_of_the_docs_run(project, pytester):
         '[data]\nto = 2023-02-01\n[policy]\nname = "vol-target"\n[run]\ncompile = false\n'
     )
     block = block.replace("band=0.05))", "band=0.05), compile=False)")
-    project(*FIRST, test=f"\n\n{block}").assert_outcomes(passed=3)
+    project(*FIRST, test=f"\n\n{block}").assert_outcomes(passed=2)
     assert {path.stem for path in (pytester.path / "baselines").glob("*.json")} == {
         "btc",
         "test_half_the_target",

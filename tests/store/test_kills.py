@@ -24,13 +24,20 @@ SPANS = {"train": "50d", "test": "20d", "sampler": "sobol", "robust": False}
 KILLS = 60
 
 
+def is_there(store: Path, kind: str) -> bool:
+    """Return whether a validation was begun or finished; to resume any other is an error."""
+    return any(each.is_dir() for each in store.glob(f"*-{kind}-*"))
+
+
 def walk(store: Path) -> object:
-    return bt.walk_forward(make_market(90), Lever, **SEARCH, **SPANS, store=store, resume=None)
+    resume = is_there(store, "walk-forward")
+    return bt.walk_forward(make_market(90), Lever, **SEARCH, **SPANS, store=store, resume=resume)
 
 
 def cross(store: Path) -> object:
     groups = {"groups": 2, "test_groups": 1, "embargo": 0}
-    return bt.cross_validate(make_market(110), Lever, **SEARCH, **groups, store=store, resume=None)
+    how = {"store": store, "resume": is_there(store, "cross-validation")}
+    return bt.cross_validate(make_market(110), Lever, **SEARCH, **groups, **how)
 
 
 def search(store: Path) -> object:
