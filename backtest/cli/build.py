@@ -169,6 +169,9 @@ def read_signal(draft: Draft, market: Market | Markets) -> Any:
     chosen = [name for name in ("signal", "weights", "allocate") if run.get(name) is not None]
     if len(chosen) > 1:
         raise ParameterError(f"give one of run.{' and run.'.join(chosen)}")
+    several = [name for name in ("allocate", "carry_weights") if run.get(name)]
+    if several and len(markets) == 1:
+        raise ParameterError(f"run.{several[0]} is for several instruments, got one")
     if run.get("allocate") is not None:
         return allocate(run, markets)
     if "weights" in run:

@@ -144,19 +144,17 @@ def name_parameter(key: Key) -> str:
 
 
 def make_option(key: Key, *, several: bool) -> inspect.Parameter:
-    kind: Any = str | None
+    kind: Any = list[str] | None  # also of what may be given once, to refuse a second
     flag, more = key.flag, {"metavar": "TEXT"}
     is_switch = key.kind is bool or isinstance(key.default, bool)
     if is_switch:
         flag = f"--no-{flag.removeprefix('--')}" if key.default else flag
         kind, more = bool | None, {}
-    elif (
+    elif not (
         get_origin(key.kind) is dict
         or key.name in ("path", "instrument")
         or (several and key.place == "policy.name")
     ):
-        kind = list[str] | None
-    else:
         more = {"metavar": {int: "N", float: "X"}.get(key.kind, "TEXT")}
     is_told = is_switch or key.default is None or str(key.default) in key.text
     text = key.text if is_told else f"{key.text.removesuffix('.')} ({key.default})."

@@ -147,7 +147,7 @@ def print_fetched(fetched: Fetched) -> None:
     print_paragraph(span if fetched.is_new else f"{span}: all of it was there already")
     print_paragraph(", ".join(f"{count:,} {kind}" for kind, count in facts["rows"].items()))
     for gap in facts["gaps"]:
-        print_paragraph(f"gap, accepted and not filled: {gap}")
+        print_paragraph(f"missing or wrong, stored as it is: {gap}")
 
 
 # ----------------------------------------------------------------------------------------- import

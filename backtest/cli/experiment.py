@@ -96,6 +96,15 @@ def overlay(under: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]
 
 
 def read_flags(key: Key, texts: list[str]) -> Iterator[Entry]:
+    seen: set[str] = set()
+    for place, value in list_entries(key, texts):
+        if place in seen and key.place != "policy.settings":
+            raise ParameterError(f"{key.flag} must have each entry once, {place} was given twice")
+        seen.add(place)
+        yield place, value
+
+
+def list_entries(key: Key, texts: list[str]) -> Iterator[Entry]:
     if key.name in ("path", "instrument") and len(texts) > 1:
         yield key.place, [read_entry(key.place, text)[1] for text in texts]
         return
@@ -215,7 +224,8 @@ def list_faults(tables: Mapping[str, Any]) -> Iterator[str]:
             yield from list_table_faults(name, table, read_keys(name))
         elif not isinstance(table.get("preset", ""), str):
             yield f"{name}.preset: must be text, got {table['preset']!r:.60}"
-    policies = tables.get("compare", {}).get("policies", {}) if "compare" in tables else {}
+    compared = tables.get("compare")
+    policies = compared.get("policies") if isinstance(compared, dict) else None
     for label, policy in policies.items() if isinstance(policies, dict) else ():
         title = f"compare.policies.{label}"
         if isinstance(policy, dict):

@@ -96,7 +96,7 @@ def record(
         ),
     ] = None,
     walk: Annotated[
-        bool, flag("Run the walk-forward of [validate], and record it as NAME-walk.", "--walk")
+        bool, flag("Run the walk-forward of validate, and record it as NAME-walk.", "--walk")
     ] = False,
     as_json: AsJson = False,
 ) -> None:

@@ -110,7 +110,7 @@ RESERVED = (*TABLES, *MODELS, *RULE_TABLES)
 def compare(drafts: list[Draft], *, output: Output) -> None:
     """Compare policies on the same market and terms, and say which differences are beyond noise.
 
-    Policies come from experiments, from [compare.policies] and from --policy NAME or LABEL=NAME,
+    Policies come from experiments, from compare.policies, and from --policy NAME or LABEL=NAME,
     and --set LABEL.NAME=VALUE sets a parameter of one.
     """
     tables = collect_policies(drafts)

@@ -30,8 +30,8 @@ from backtest.engine.policies import ObservedPolicy, observe_overlay
 from backtest.engine.result import Result
 from backtest.engine.run_record import BenchmarkLike
 from backtest.engine.run_result import finish
-from backtest.engine.run_setup import end_expired, set_up_run
-from backtest.engine.signal_rules import SignalRule, name_signal, resolve_signal
+from backtest.engine.run_setup import end_expired, set_up_run, widen_signal
+from backtest.engine.signal_rules import SignalRule, name_signal, read_directions, resolve_signal
 from backtest.market import (
     Market,
     Markets,
@@ -77,9 +77,12 @@ def run_switched(
     calendar: str = "365",
     compile: bool = True,  # noqa: A002 - as that of bt.run
 ) -> Result:
-    given = resolve_signal(signal, market)
+    ended = end_expired(market, venue)
+    markets, given = as_markets(ended), resolve_signal(signal, market)
+    if isinstance(market, Market) and given is not None:
+        given = widen_signal(read_directions(given, ended).keep_times(), markets)
     return run_segments(
-        end_expired(as_markets(market), venue),
+        markets,
         merge_segments(segments),
         venue=venue,
         account=account,

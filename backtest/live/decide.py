@@ -340,6 +340,10 @@ def fill(setup: Setup, state: AccountState, traded: TradedDays | None, stated: S
 
 
 BY_MARGIN = ("initial_margin", "venue_leverage", "wallet", "max_gross_leverage")
+FAR, TOO_FAR = 0.1, 0.5
+"""Moves from the last price that are named, and that look like a slip of the pen."""
+MOST_FUNDING = 0.05
+"""A larger rate of one settlement is likely a percentage: venues cap it below."""
 
 
 class Cut(NamedTuple):
@@ -506,6 +510,7 @@ def decide(
         of_snapshot = tuple(find_other_account(setup, state))
     cautions = [
         *find_old_data(setup, present),
+        *find_slips(setup, stated),
         *find_cold_columns(setup),
         *of_snapshot,
     ]
@@ -603,6 +608,25 @@ def find_old_data(setup: Setup, now: int | None) -> Iterator[Caution]:
     if now is not None and now < end:
         text = f"the last bar closes at {format_time(end)}, after now, {format_time(now)}"
         yield Caution(text, stops=True)
+
+
+def find_slips(setup: Setup, stated: Stated) -> Iterator[Caution]:
+    for name, market in setup.markets.items():
+        last = (float(market.close[-1]), float(market.mark_close[-1]))
+        stated_prices = find_price(market, name, stated)
+        for word, price, known in zip(("price", "mark"), stated_prices, last, strict=True):
+            move = price / known - 1.0
+            if abs(move) > FAR and (word == "price" or name in stated.mark):
+                text = (
+                    f"the {word} {format_price(price)} of {name} is {format_percent(abs(move))} "
+                    f"{'over' if move > 0.0 else 'under'} the last one, {format_price(known)}"
+                )
+                yield Caution(text, stops=abs(move) > TOO_FAR)
+    for name, frame in stated.funding.items():
+        largest = float(frame["rate"].abs().max()) if len(frame) else 0.0
+        if largest > MOST_FUNDING:
+            text = f"the funding of {name} is {format_percent(largest)} of the notional, as stated"
+            yield Caution(text, stops=True)
 
 
 def find_cold_columns(setup: Setup) -> Iterator[Caution]:

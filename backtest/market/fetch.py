@@ -476,6 +476,8 @@ def fetch_market(
         raise ParameterError(
             f"a day is stored when it is over, the last whole one ends at {format_time(today)} UTC"
         )
+    if base_url and request.source != ARCHIVE:
+        raise ParameterError(f"base_url is of the archive's mirrors, got it for {request.source}")
     address = (base_url or ARCHIVE_URL).rstrip("/")
     if not address.startswith(("http://", "https://")):
         raise ParameterError(f"base_url must begin with http:// or https://, got {address!r}")
@@ -488,8 +490,9 @@ def fetch_market(
                 f"start must be {facts['from']} or later in a folder that begins there, got "
                 f"{format_time(request.start)}; fetch earlier data into a new folder"
             )
-        has_kinds = {*request.kinds} <= {*facts.get("rows", ())}
-        if has_kinds and request.end and format_time(request.end) <= facts["to"]:
+        is_whole = {*request.kinds} <= {*facts.get("rows", ())} and not facts.get("gaps", True)
+        is_whole &= all((folder / f"{kind}.parquet").exists() for kind in request.kinds)
+        if is_whole and request.end and format_time(request.end) <= facts["to"]:
             return Fetched(folder, facts, is_new=False)
     with contextlib.ExitStack() as stack:
         if request.source == ARCHIVE:

@@ -97,6 +97,12 @@ REFUSED = [
     ("compare --policy kelly --policy cppi --baseline x", "baseline"),
     # sets
     ("sweep --vary target", "--vary takes NAME=VALUE"),
+    ("run --set run.allocate=equal", "run.allocate is for several instruments"),
+    ("run --set run.carry_weights=true", "run.carry_weights is for several instruments"),
+    ("sweep --vary target=1 --vary target=2", "--vary must have each entry once"),
+    ("sweep --objective sharpe --objective cagr", "--objective must have each entry once"),
+    ("tune --constraint max_drawdown<=0.4 --constraint max_drawdown<=0.2",
+     "--constraint must have each entry once, tune.constraints.max_drawdown was given twice"),
     ("sweep --vary target=0.1:1", "sweep.values.target must be LOW:HIGH:COUNT"),
     ("sweep --vary target=1,,2", "sweep.values.target must be values between commas"),
     ("sweep --vary account.margin=isolated", "account.venue_leverage: is needed"),

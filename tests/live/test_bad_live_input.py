@@ -93,3 +93,15 @@ def go_on(**changes: Any) -> Any:
 ])  # fmt: skip
 def test_bad_input_is_refused(call, words):
     check_refused(call, words)
+
+
+@pytest.mark.parametrize(("stated", "words", "may_act"), [
+    ({"at": 120.0}, "the price 120 of market is 17.65 % over the last one, 102", True),
+    ({"at": 10.2}, "the price 10.2 of market is 90.00 % under the last one, 102", False),
+    ({"at": 102.0, "funding": 0.06}, "the funding of market is 6.00 % of the notional", False),
+])  # fmt: skip
+@pytest.mark.filterwarnings("ignore::UserWarning")
+def test_a_likely_slip_in_what_is_stated_is_named(stated, words, may_act):
+    decision = decide(**stated)
+    assert decision.may_act == may_act
+    assert [words in str(each) for each in decision.warnings] == [True]

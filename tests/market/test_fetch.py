@@ -171,6 +171,14 @@ def test_a_longer_fetch_asks_for_what_is_new_only_and_equals_a_fresh_one(tmp_pat
     assert content(tmp_path / "btc") == kept
 
 
+def test_what_lacked_a_kind_is_asked_for_again(tmp_path, server):
+    lost = server.files.pop(server.path("mark", "2024-02"))
+    assert fetch(tmp_path / "btc", server).facts["gaps"]
+    server.files[server.path("mark", "2024-02")] = lost
+    again = fetch(tmp_path / "btc", server)
+    assert (again.is_new, again.facts["gaps"]) == (True, [])
+
+
 def test_a_folder_of_something_else_is_left_alone(tmp_path, server):
     bt.Market.sample(bars=48).save(tmp_path / "mine")
     before = content(tmp_path / "mine")

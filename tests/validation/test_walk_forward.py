@@ -180,3 +180,16 @@ def test_nothing_to_resume_and_one_begun_already_are_refused(tmp_path):
         walk_forward(MARKET, Lever, **PLAIN, **SMALL, store=tmp_path, progress=kill)
     with pytest.raises(bt.ParameterError, match="already started"):
         walk_forward(MARKET, Lever, **PLAIN, **SMALL, store=tmp_path)
+
+
+def test_a_signal_of_any_form_leads_an_account_whose_winners_differ():
+    market = make_market(110, seed=1)
+    turns = np.sign(np.sin(np.arange(market.n_bars) / 20.0))
+    market = market.with_columns(mood=turns)
+    forms = (turns, pd.Series(turns, index=market.times), "mood", -1.0, np.full(len(turns), -1.0))
+    how = {**PLAIN, **SMALL, "objective": "total_return"}
+    walks = [walk_forward(market, Lever, **how, signal=each) for each in forms]
+    assert all(each.folds["size"].nunique() > 1 for each in walks)
+    ends = [each.result.metrics["final_equity"] for each in walks]
+    assert ends[:3] == [ends[0]] * 3 != ends[3:] == [ends[3]] * 2
+    assert walks[0].result.signal[-90:].tolist() == turns[-90:].tolist()
