@@ -108,7 +108,6 @@ def describe_hedge(hedge: Hedge) -> dict[str, float]:
 OptionSplit: TypeAlias = Literal["option", "bar"] | Period
 SPLITS = Choice("option", "bar", *CALENDAR_PERIODS)
 GREEKS = ("delta", "gamma", "vega", "theta", "vanna", "volga", "rho")
-OF_OPTIONS = ("value", *GREEKS, "volatility", "days", "surface_age")
 MEASURES = (
     "mean_options_leverage", "peak_options_leverage", "premium_decay", "unexplained_share",
     *OPTION_COSTS,

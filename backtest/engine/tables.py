@@ -59,7 +59,6 @@ WITHOUT_PRICE = (
 )  # fmt: skip
 DIVIDEND = "dividend"
 FORCED = (*(KINDS[kind] for kind in ledger.STOP_KINDS), "liquidation", "ruin")
-TRADES = ("fill", *FORCED, "delisted", "expiry")
 
 
 def price_of(venue: Venue, value: FloatArray) -> FloatArray:

@@ -21,8 +21,6 @@ LEAST_RATIO = 2.0
 LEAST_VARIANCE = 1e-20
 """Least variance of one bar's return: below it the price does not move."""
 LARGEST_EXPONENT = 700.0
-SLOTS = 10
-"""Numbers that a lane remembers while it learns."""
 
 
 # ----- weighted means -----

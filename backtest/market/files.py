@@ -347,7 +347,8 @@ def _by_role(paths: Sequence[Path], where: str, options: ReadOptions, *, joins: 
     for path in paths:
         chosen[_find_role(path) or "bars"] += (path,)
     for role, files in chosen.items():
-        if len(files) > 1 and not joins:
+        of_one = len({re.sub(r"[\W\d_]+", "", stem_of(each)) for each in files}) < 2
+        if len(files) > 1 and not (joins and of_one):  # files that differ in dates are joined
             raise DataError(
                 f"one file of {role} is needed, found {files[0].name} and {files[1].name} ({where})"
             )

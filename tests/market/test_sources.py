@@ -227,3 +227,13 @@ def test_real_hours_with_mark_and_funding_load_for_the_span_all_three_cover(real
     assert dict(market.filled) == {}
     assert eval(repr(market), {"Market": Market}) == market
     assert market.resample("1d").n_bars == 1469
+
+
+def test_files_of_two_names_are_not_joined_into_one_market(tmp_path):
+    bars = SAMPLE.bars()
+    for name, part in {"btc-1": bars[:99], "btc-2": bars[99:], "eth": bars[99:]}.items():
+        write_csv(part, tmp_path / name)
+    joined = Market.load(tmp_path / "btc-1.csv", tmp_path / "btc-2.csv")
+    assert joined.n_bars == SAMPLE.n_bars
+    with pytest.raises(DataError, match="one file of bars is needed"):
+        Market.load(tmp_path / "btc-1.csv", tmp_path / "eth.csv")

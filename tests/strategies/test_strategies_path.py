@@ -207,6 +207,29 @@ def move(ratio: float, by: float, rate: float) -> float:
     return ratio * (1.0 + 1.3 * by) / (1.0 - turns * by)
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize("side", [1.0, -1.0])
+def test_the_margin_ratio_leaves_the_band_for_one_close_at_most(side: float):
+    """Moves of up to 0.3 % an hour: over the band only where the bar itself took it there, by no
+    more than one such move, and from the next open on at the target but for that bar's move."""
+    market = gentle_walk(6000, 0.003, seed=44)
+    account = bt.Account(capital=5e6)
+    policy = MarginBuffer(target=0.06, low=0.8, high=1.25)
+    result = live(market, policy, venue=tiered(), account=account, signal=side)
+    bars = result.bars[1:]
+    ratio, target = bars["margin_ratio"].to_numpy(), bars["target"].to_numpy()
+    is_out = (ratio < 0.048) | (ratio > 0.075)
+    np.testing.assert_array_equal(is_out, ~np.isnan(target))
+    assert is_out.sum() > 3
+    assert not (is_out[1:] & is_out[:-1]).any()
+    rate = bt.margin.maintenance(PRESET, 1.0)
+    assert ratio.max() <= move(0.075, 0.003, rate)
+    after = ratio[1:][is_out[:-1]]
+    assert after.max() <= move(0.06, 0.003, rate)
+    assert after.min() >= move(0.06, -0.003, rate)
+    assert result.metrics["liquidations"] == 0
+
+
 def test_margin_buffer_takes_up_leverage_again_when_the_price_has_run_with_it():
     """A rate of 0.4 %, 5 turns, and the price doubles: 5 * 2 / 6 turns, a third of the target."""
     market = market_of(np.array([100.0, 100.0, 200.0, 200.0, 200.0]))
