@@ -20,7 +20,7 @@ from backtest.engine.signal_rules import (
     resolve_signal,
 )
 from backtest.engine.signals import Bollinger, MaCross, Rsi, from_function, from_series
-from backtest.engine.tables import TRADES
+from backtest.engine.tables import FORCED
 from backtest.strategies import Constant, VolTarget
 from tests.kit import check_refused, every_nth, live, market_of
 
@@ -447,7 +447,7 @@ def make_portfolio(result):
     import vectorbt  # noqa: PLC0415 - slow to import
 
     events, index = result.events, result.bars.index
-    trades = events[events["kind"].isin(TRADES)].set_index("time")
+    trades = events[events["kind"].isin(("fill", *FORCED, "delisted", "expiry"))].set_index("time")
     fees = events[events["kind"] == "fee"].set_index("time")["amount"]
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")

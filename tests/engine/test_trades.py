@@ -9,7 +9,7 @@ import pandas as pd
 import pytest
 
 import backtest as bt
-from backtest.engine.tables import TRADES
+from backtest.engine.tables import FORCED
 from backtest.measures.trades import match_first_in, split_trades
 from backtest.strategies import Constant
 from tests.agreement import run_engine, trust_data
@@ -112,7 +112,13 @@ def check_sums(result: bt.Result) -> set[str]:
     gains = gains - account.interest - sum(getattr(account, name) for name in COSTS)
     start = account.equity[0] - gains[0] - account.flows[0]
     change = account.equity[-1] - start - account.flows.sum()
-    traded = result.events.loc[result.events["kind"].isin(TRADES), "amount"].abs().sum()
+    traded = (
+        result.events.loc[
+            result.events["kind"].isin(("fill", *FORCED, "delisted", "expiry")), "amount"
+        ]
+        .abs()
+        .sum()
+    )
     most = 1e-9 * max(float(traded), float(np.abs(account.equity).max()), abs(start))
     for view in ("trip", "fifo"):
         trades = result.trades.lots(view)
