@@ -31,7 +31,7 @@ from backtest.engine.result import Result
 from backtest.engine.run_record import BenchmarkLike
 from backtest.engine.run_result import finish
 from backtest.engine.run_setup import end_expired, set_up_run, widen_signal
-from backtest.engine.signal_rules import SignalRule, name_signal, read_directions, resolve_signal
+from backtest.engine.signal_rules import SignalRule, name_signal, resolve_signal
 from backtest.market import (
     Market,
     Markets,
@@ -79,8 +79,8 @@ def run_switched(
 ) -> Result:
     ended = end_expired(market, venue)
     markets, given = as_markets(ended), resolve_signal(signal, market)
-    if isinstance(market, Market) and given is not None:
-        given = widen_signal(read_directions(given, ended).keep_times(), markets)
+    if isinstance(market, Market):
+        given = widen_signal(given, markets)
     return run_segments(
         markets,
         merge_segments(segments),
