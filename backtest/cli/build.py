@@ -172,6 +172,9 @@ def read_signal(draft: Draft, market: Market | Markets) -> Any:
     several = [name for name in ("allocate", "carry_weights") if run.get(name)]
     if several and len(markets) == 1:
         raise ParameterError(f"run.{several[0]} is for several instruments, got one")
+    for name, needed in (("carry_weights", "weights"), ("allocate_settings", "allocate")):
+        if run.get(name) and needed not in run:
+            raise ParameterError(f"run.{name} needs run.{needed}, got none")
     if run.get("allocate") is not None:
         return allocate(run, markets)
     if "weights" in run:

@@ -99,6 +99,7 @@ REFUSED = [
     ("sweep --vary target", "--vary takes NAME=VALUE"),
     ("run --set run.allocate=equal", "run.allocate is for several instruments"),
     ("run --set run.carry_weights=true", "run.carry_weights is for several instruments"),
+    ("run --set run.allocate_settings.window=5", "run.allocate_settings needs run.allocate"),
     ("sweep --vary target=1 --vary target=2", "--vary must have each entry once"),
     ("sweep --objective sharpe --objective cagr", "--objective must have each entry once"),
     ("tune --constraint max_drawdown<=0.4 --constraint max_drawdown<=0.2",
