@@ -10,7 +10,7 @@ from typing import Annotated, Any
 
 import typer
 
-from backtest.base import ParameterError, format_time
+from backtest.base import ParameterError, call_later, format_time
 from backtest.cli.command import RESULTS, AsJson, Results, option
 from backtest.cli.printing import (
     add_command,
@@ -51,7 +51,7 @@ backtest results verify 0a1b2c3d --json
 """
 EXPORT_EXAMPLES = """
 backtest results export 0a1b2c3d --out run.zip
-backtest results export 0a1b2c3d --out shared/ --csv
+backtest results export 0a1b2c3d --out shared/
 """
 
 app = typer.Typer(rich_markup_mode="rich")
@@ -86,7 +86,7 @@ def list_(
         option("A measure, best first; or saved, name, kind, policy, size, seconds."),
     ] = "saved",
     is_reversed: Annotated[bool, option("Reverse the order.", "--reverse")] = False,
-    top: Annotated[int | None, option("Show only this many.", "--top")] = None,
+    top: Annotated[int | None, option("Show only this many.", "--top", min=1)] = None,
     columns: Annotated[
         str | None,
         option(
@@ -106,8 +106,6 @@ def list_(
     from backtest.store import list_results, sort_entries  # noqa: PLC0415 - loads much
 
     wanted = build_filter(text, kind, policy, where, since=since)
-    if top is not None and top < 1:
-        raise ParameterError(f"top must be 1 or more, got {top}")
     named = read_columns(columns, sort, [bound.measure for bound in wanted.bounds])
     sort_entries((), sort)  # an unknown word is an error before anything is read
     everything = list_results(results)
@@ -145,6 +143,7 @@ def read_columns(text: str | None, sort: str, asked: Sequence[str]) -> list[str]
     return names
 
 
+describe = call_later("backtest.store", "describe_note")
 CELLS: dict[str, Callable[[Any], object]] = {
     "id": lambda each: each.id[:SHOWN_ID] if each.name.endswith(each.id) else each.name,
     "name": lambda each: each.name,
@@ -161,12 +160,6 @@ CELLS: dict[str, Callable[[Any], object]] = {
     "backtest_commit": lambda each: each.backtest_commit[:SHOWN_COMMIT] or None,
     "dirty": lambda each: each.is_dirty,
 }
-
-
-def describe(entry: Any) -> str:
-    from backtest.store import describe_note  # noqa: PLC0415 - loads much
-
-    return describe_note(entry)
 
 
 def print_entries(shown: Sequence[Any], columns: Sequence[str]) -> None:
@@ -294,13 +287,12 @@ def export(
     name: Name,
     *,
     out: Annotated[Path, option("FILE.zip, or a folder to put it in.", "--out")],
-    csv: Annotated[bool, option("Also write its tables as CSV.", "--csv")] = False,
     results: Results = RESULTS,
 ) -> None:
-    """Verify a result, and export it as an archive, the same bytes every time, or as a folder."""
+    """Verify a result, and export it as an archive or a folder."""
     from backtest.store import export_result, find_folder  # noqa: PLC0415 - loads much
 
-    typer.echo(str(export_result(find_folder(name, results), out, with_csv=csv)))
+    typer.echo(str(export_result(find_folder(name, results), out)))
 
 
 # ------------------------------------------------------------------------------------------ prune
@@ -314,7 +306,7 @@ backtest results prune --damaged --yes         [dim]# only unreadable ones[/dim]
 def prune(
     text: Text = "",
     *,
-    keep: Annotated[int | None, option("Keep this many of the newest.", "--keep")] = None,
+    keep: Annotated[int | None, option("Keep this many of the newest.", "--keep", min=0)] = None,
     older_than: Annotated[
         str | None, option("Saved before a date (UTC), or 30d ago.", "--older-than")
     ] = None,
@@ -344,10 +336,14 @@ def prune(
 
     wanted = build_filter(text, kind, policy, where, before=older_than)
     is_only_marked = keep is None and wanted == Filter()
-    check_keep(keep, is_all=is_only_marked and not (damaged or unfinished))
+    if is_only_marked and not (damaged or unfinished):
+        raise ParameterError(
+            "prune needs a flag that chooses what to delete, got none: a filter, --keep, "
+            "--older-than, --unfinished or --damaged; --keep 0 deletes all"
+        )
     if as_json and not (yes or dry_run):
         raise ParameterError("--json cannot ask: give --yes or --dry-run too")
-    to_delete, kept = choose_deletions(
+    chosen, kept = choose_deletions(
         results,
         None if is_only_marked else wanted,
         keep=keep or 0,
@@ -355,30 +351,25 @@ def prune(
         with_damaged=damaged,
     )
     if not as_json:
-        print_deletions([each.entry for each in to_delete])
+        print_deletions(chosen)
         for each in kept:
-            text = f"left, not known to be a result: {each.name}  {each.why}; by hand:"
-            print_paragraph(text)
-            typer.echo(f"    {clean(each.by_hand)}")
-    is_agreed = bool(to_delete) and not dry_run and (yes or confirm_deletion(len(to_delete)))
-    if to_delete and not dry_run and not is_agreed:
-        typer.echo("nothing was deleted")
-        return
-    deleted, left = delete_chosen(results, to_delete) if is_agreed else ([], [])
+            print_paragraph(f"left, not known to be a result: {each.name}  {each.why}")
+    is_agreed = bool(chosen) and not dry_run and (yes or confirm_deletion(len(chosen)))
+    deleted, left = delete_chosen(results, chosen) if is_agreed else ([], [])
     if as_json:
         print_json(
             {
-                "chosen": [each.entry.name for each in to_delete],
+                "chosen": [each.name for each in chosen],
                 "deleted": deleted,
-                "changed_meanwhile": left,
+                "left": left,
                 "not_ours": [each._asdict() for each in kept],
             }
         )
         return
     for name in left:
-        typer.echo(f"left, it changed meanwhile: {name!r}")
-    if is_agreed:
-        typer.echo(f"deleted {len(deleted):,}")
+        typer.echo(f"left, it is in use: {name!r}")
+    if chosen and not dry_run:
+        typer.echo(f"deleted {len(deleted):,}" if is_agreed else "nothing was deleted")
 
 
 def print_deletions(to_delete: Sequence[Any]) -> None:
@@ -395,16 +386,6 @@ def print_deletions(to_delete: Sequence[Any]) -> None:
             for each in to_delete
         ]
     )
-
-
-def check_keep(keep: int | None, *, is_all: bool) -> None:
-    if keep is not None and keep < 0:
-        raise ParameterError(f"keep must be 0 or more, got {keep}")
-    if keep is None and is_all:
-        raise ParameterError(
-            "prune needs a flag that chooses what to delete, got none: a filter, --keep, "
-            "--older-than, --unfinished or --damaged; --keep 0 deletes all"
-        )
 
 
 def confirm_deletion(n: int) -> bool:

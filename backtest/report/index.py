@@ -14,7 +14,7 @@ from backtest.report.render import read_template, save_text, start_jinja, write_
 from backtest.report.report_numbers import format_measure
 from backtest.report.write import build_page
 from backtest.store import StoreEntry, count_kinds, describe_note, list_results, load_saved
-from backtest.store.folders import LEFTOVER, name_fault
+from backtest.store.listing import LEFTOVER, name_fault
 
 INDEX, PAGES = "index.html", "pages"
 SHOWN = ("cagr", "volatility", "sharpe", "max_drawdown", "liquidations")

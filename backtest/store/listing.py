@@ -1,39 +1,188 @@
-"""List a store: read each folder into an entry, select and sort the entries."""
+"""The store: its folders, each read into an entry; entries are selected and sorted."""
 
 from __future__ import annotations
 
 import contextlib
+import importlib
 import math
 import operator
+import os
 import re
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeAlias
 
 from backtest.base import (
     BacktestError,
     DataError,
     Making,
     ParameterError,
+    SavedResult,
+    compute_id,
     damage_error,
     did_you_mean,
     is_lock_held,
-    open_plain,
     parse_duration,
+    read_json_file,
     read_provenance,
     to_nanoseconds,
 )
 from backtest.base.atomic_files import LOCK
 from backtest.base.provenance import PACKAGE
-from backtest.base.result_folders import MANIFEST
+from backtest.base.result_folders import LEFTOVERS, MANIFEST
 from backtest.base.saved_result import KINDS
+from backtest.engine import Result
+from backtest.engine.result import RUN
 from backtest.measures.measure_table import ABOUT
-from backtest.store import folders as f
-from backtest.validation import describe_search
+from backtest.tune import UNFINISHED
+from backtest.validation import describe_search, name_result
 
-MAGIC, LEAST_PARQUET = b"PAR1", 12
+WINGS = ("sweep", "tune", "compare", "risk", "crowd", "validation")
+SHORTEST = 4
+"""The least number of letters that may abbreviate an id."""
+MOST_NAMED = 5
+LEFTOVER, UNKNOWN = "leftover", "unknown"
+Saved: TypeAlias = Result | SavedResult
+
+
+def import_kinds() -> Iterator[type[SavedResult]]:
+    for wing in WINGS:
+        door = importlib.import_module(f"backtest.{wing}")
+        yield from (getattr(door, name) for name in door.RESULTS)
+
+
+SAVED = tuple(import_kinds())
+
+
+def list_kinds() -> tuple[str, ...]:
+    return tuple(dict.fromkeys((RUN, *(each.kind for each in SAVED), *KINDS)))
+
+
+def name_kind(kind: str, n: int) -> str:
+    if n == 1:
+        return kind
+    if kind in KINDS:
+        return KINDS[kind].plural
+    return f"{LEFTOVER}s" if kind == LEFTOVER else kind
+
+
+def is_leftover(folder: Path) -> bool:
+    return folder.name.startswith(LEFTOVERS)
+
+
+def is_begun(folder: Path) -> bool:
+    return folder.name.startswith(UNFINISHED)
+
+
+# ---------------------------------------------------------------------------------- one folder
+
+
+def open_folder(folder: Path) -> tuple[str, dict[str, Any]]:
+    path = folder / MANIFEST
+    if not path.exists():
+        raise DataError(f"{folder}: holds no {MANIFEST}")
+    manifest = read_json_file(path)
+    if not isinstance(manifest, dict):
+        raise DataError(f"{path}: must hold a JSON object, got a {type(manifest).__name__}")
+    kind = manifest.get("kind", RUN)
+    if not isinstance(kind, str) or kind not in KINDS:
+        raise DataError(
+            f"{path}: must have a known kind, got {kind!r:.40}; read it with the "
+            "version that saved it"
+        )
+    if is_begun(folder) and folder.resolve().name != name_begun(kind, manifest):
+        raise DataError(
+            f"{folder}: {MANIFEST} must describe the result that the folder is named after"
+        )
+    return kind, manifest
+
+
+def name_begun(kind: str, manifest: Mapping[str, Any]) -> str:
+    try:
+        return f"{UNFINISHED}{name_result(manifest)}" if KINDS[kind].read_progress else ""
+    except (KeyError, TypeError, AttributeError):
+        return ""
+
+
+def load_saved(folder: Path) -> Saved:
+    if is_begun(folder):
+        raise DataError(f"{folder}: must be finished to be loaded; run it again with resume=True")
+    kind, _ = open_folder(folder)
+    found: Saved = KINDS[kind].load(folder)
+    return found
+
+
+def name_fault(error: Exception, folder: Path) -> str:
+    text = str(error).partition("\n")[0]  # lists of results have a line for each
+    return text.removeprefix(f"{folder}: ").removeprefix(f"{folder}{os.sep}")
+
+
+def hash_manifest(manifest: Mapping[str, Any], kind: str) -> str:
+    aside = ("format", "files", "id", *KINDS[kind].aside)
+    return compute_id({name: value for name, value in manifest.items() if name not in aside})
+
+
+def find_manifest_faults(manifest: Mapping[str, Any], kind: str) -> Iterator[str]:
+    layout, files = KINDS[kind].layout, KINDS[kind].files
+    if manifest.get("format") != layout:
+        yield f"is of format {manifest.get('format')!r:.40}, not {layout}"
+        return
+    if manifest.get("id") != hash_manifest(manifest, kind):
+        yield "was changed: its id does not match its content"
+    hashes = manifest.get("files")
+    if not isinstance(hashes, Mapping) or {*hashes} != {*files}:
+        yield f"must have the hashes of {', '.join(files)}"
+
+
+# ------------------------------------------------------------------------------------ by name
+
+
+def list_folders(store: Path) -> list[str]:
+    try:
+        names = [each.name for each in store.iterdir() if each.is_dir()]
+    except FileNotFoundError:
+        return []
+    except OSError as error:
+        raise DataError(
+            f"{store}: cannot read the folder of results: {error.strerror or error}"
+        ) from error
+    listed = (*LEFTOVERS, UNFINISHED)
+    return sorted(name for name in names if name[0] != "." or name.startswith(listed))
+
+
+def find_folder(name: str, store: Path) -> Path:
+    folders = list_folders(store)
+    if name in folders:
+        return store / name
+    if name and is_result(Path(name)):
+        return Path(name)
+    known = [each for each in folders if is_result(store / each)]
+    fits = [each for each in folders if has_prefix(each, name)]
+    if len(fits) == 1:
+        return store / fits[0]
+    if fits:
+        shown = ", ".join(fits[:MOST_NAMED]) + (", ..." if len(fits) > MOST_NAMED else "")
+        raise ParameterError(
+            f"a name must match one result in {store}, {name!r:.60} matches {len(fits)}: {shown}"
+        )
+    raise DataError(
+        f"no saved result is called {name!r:.60} in {store}{did_you_mean(name, known)}; "
+        f"{SHORTEST} or more letters of an id are enough"
+    )
+
+
+def is_result(folder: Path) -> bool:
+    return (folder / MANIFEST).is_file() and not folder.name.startswith(".")
+
+
+def has_prefix(folder: str, name: str) -> bool:
+    is_id = len(name) >= SHORTEST and folder.rpartition("-")[2].startswith(name)
+    return is_id or (len(name) > 0 and folder.startswith(name))
+
+
+# --------------------------------------------------------------------------------- entries
 
 
 @dataclass(frozen=True)
@@ -76,49 +225,36 @@ class StoreEntry:
 
 
 def list_results(store: Path) -> list[StoreEntry]:
-    entries = (read_entry(store / name) for name in f.list_folders(store))
+    entries = (read_entry(store / name) for name in list_folders(store))
     return [each for each in entries if not each.trouble or (store / each.name).is_dir()]
 
 
 def read_entry(folder: Path) -> StoreEntry:
     entry = try_entry(folder)
     # what another process was replacing meanwhile is read again
-    return try_entry(folder) if entry.trouble and entry.kind != f.LEFTOVER else entry
+    return try_entry(folder) if entry.trouble and entry.kind != LEFTOVER else entry
 
 
 def try_entry(folder: Path) -> StoreEntry:
-    kind, disk = f.UNKNOWN, {}
+    kind, disk = UNKNOWN, {}
     try:
-        check_utf8_name(folder)
         disk = measure_disk(folder)
-        if f.is_leftover(folder):
+        if is_leftover(folder):
             return read_leftover(folder, disk)
-        kind, manifest = f.open_folder(folder)
-        if not f.is_begun(folder):
-            check_files(folder, kind, manifest)
+        kind, manifest = open_folder(folder)
         facts = describe_manifest(manifest)
-        if f.is_begun(folder):
+        if is_begun(folder):
             facts |= {**describe_search(manifest), **describe_progress(folder, kind, manifest)}
         else:
+            check_files(folder, kind, manifest)
             facts |= KINDS[kind].read_line(folder, manifest)
             facts |= summarize_making(read_provenance(folder, facts["id"]))
         return StoreEntry(folder.name, kind, **{**disk, **facts})
-    except FileNotFoundError as error:
-        text = f"{Path(error.filename or folder).name} is missing"
     except BacktestError as error:
-        text = f.name_fault(error, folder)
+        text = name_fault(error, folder)
     except Exception as error:  # a damaged file may raise anything
         text = f"it cannot be read: {type(error).__name__}: {error}"
     return StoreEntry(folder.name, kind, text, **disk)
-
-
-def check_utf8_name(folder: Path) -> None:
-    try:
-        folder.name.encode()
-    except UnicodeEncodeError as error:
-        raise DataError(
-            f"{folder.parent}: the name of a folder must be UTF-8, got {folder.name!r}"
-        ) from error
 
 
 def measure_disk(folder: Path) -> dict[str, Any]:
@@ -137,7 +273,7 @@ def read_leftover(folder: Path, disk: Mapping[str, Any]) -> StoreEntry:
     inner = [each.name for each in folder.glob("*") if each.is_dir()]
     about = f" of {inner[0]}" if len(inner) == 1 else ""
     what = "is being written now" if busy else f"was left by a process that died{about}"
-    return StoreEntry(folder.name, f.LEFTOVER, f"it {what}", **disk, is_busy=busy)
+    return StoreEntry(folder.name, LEFTOVER, f"it {what}", **disk, is_busy=busy)
 
 
 def describe_manifest(manifest: Mapping[str, Any]) -> dict[str, Any]:
@@ -164,7 +300,7 @@ def describe_note(entry: StoreEntry) -> str:
 
 def count_kinds(entries: Iterable[StoreEntry]) -> str:
     counts = Counter(each.kind for each in entries)
-    return ", ".join(f"{n:,} {f.name_kind(kind, n)}" for kind, n in counts.items()) or "none"
+    return ", ".join(f"{n:,} {name_kind(kind, n)}" for kind, n in counts.items()) or "none"
 
 
 def summarize_making(making: Making | None) -> dict[str, Any]:
@@ -181,31 +317,15 @@ def summarize_making(making: Making | None) -> dict[str, Any]:
 
 
 def check_files(folder: Path, kind: str, manifest: Mapping[str, Any]) -> None:
-    faults = [(MANIFEST, fault) for fault in f.find_manifest_faults(manifest, kind)]
-    faults += [(name, find_damage(folder / name)) for name in KINDS[kind].files]
+    faults = [(MANIFEST, fault) for fault in find_manifest_faults(manifest, kind)]
+    paths = [folder / name for name in KINDS[kind].files]
+    faults += [(path.name, "is missing") for path in paths if not path.is_file()]
     for name, fault in faults:
-        if fault:
-            raise damage_error(folder / name, fault)
-
-
-def find_damage(path: Path) -> str:
-    """Return what a look at the ends of a file shows; ``verify`` reads all of it."""
-    if not path.exists():
-        return "is missing"
-    size = path.stat().st_size
-    if path.suffix != ".parquet":
-        return "" if size else "is empty"
-    if size >= LEAST_PARQUET:
-        with open_plain(path) as file:
-            head = file.read(4)
-            file.seek(size - 4)
-            if head == file.read(4) == MAGIC:
-                return ""
-    return "is truncated or not a Parquet file"
+        raise damage_error(folder / name, fault)
 
 
 def read_usable(name: str, folder: Path) -> tuple[Path, StoreEntry]:
-    place = f.find_folder(name, folder)
+    place = find_folder(name, folder)
     entry = read_entry(place)
     if entry.trouble:
         raise DataError(
@@ -269,10 +389,10 @@ def normalize_name(text: str) -> str:
 def read_kinds(texts: Iterable[str]) -> tuple[str, ...]:
     found = tuple(texts)
     for each in found:
-        if each not in f.list_kinds():
+        if each not in list_kinds():
             raise ParameterError(
-                f"kind must be one of {', '.join(f.list_kinds())}, got "
-                f"{each!r}{did_you_mean(each, f.list_kinds())}"
+                f"kind must be one of {', '.join(list_kinds())}, got "
+                f"{each!r}{did_you_mean(each, list_kinds())}"
             )
     return found
 
@@ -312,15 +432,12 @@ def sort_entries(
 ) -> list[StoreEntry]:
     check_measure(by, where="sort", others=FIELDS)
     named = sorted(entries, key=lambda each: each.name)
-    if by == "seconds":
-        sign = -1.0 if is_reversed else 1.0
-        return sorted(
-            named, key=lambda each: math.inf if each.seconds is None else sign * each.seconds
-        )
-    if by in FIELDS:
-        falls = (by in ("saved", "size")) != is_reversed
-        return sorted(named, key=lambda each: getattr(each, by), reverse=falls)
-    return sort_by_measure(named, by, is_reversed=is_reversed)
+    if by not in FIELDS:
+        return sort_by_measure(named, by, is_reversed=is_reversed)
+    falls = (by in ("saved", "size")) != is_reversed
+    known = [each for each in named if getattr(each, by) is not None]
+    found = sorted(known, key=lambda each: getattr(each, by), reverse=falls)
+    return found + [each for each in named if getattr(each, by) is None]
 
 
 def sort_by_measure(entries: list[StoreEntry], by: str, *, is_reversed: bool) -> list[StoreEntry]:

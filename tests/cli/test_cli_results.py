@@ -61,7 +61,7 @@ def test_a_list_is_filtered_sorted_and_cut(capsys, results):
 
 def test_what_is_damaged_or_left_is_named_in_every_list(capsys, results):
     run = folder_of(results, "voltarget")
-    (run / "bars.parquet").write_bytes(b"PAR1")
+    (run / "bars.parquet").unlink()
     (results / ".saving-x").mkdir()
     code, out, _ = call(capsys, "results", "list", "--kind", "sweep")
     assert code == 0

@@ -18,7 +18,7 @@ from backtest.report.page import Paragraph, Table
 from backtest.report.render import write_html, write_text
 from backtest.report.run_parts import MARKS, list_statement
 from backtest.report.write import build_page
-from backtest.store.folders import load_saved
+from backtest.store import load_saved
 from backtest.strategies import Constant
 from tests.kit import market_of
 from tests.report.reported import VENUE, live

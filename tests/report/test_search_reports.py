@@ -9,7 +9,7 @@ import pytest
 from backtest.report.explored import explore_sweep, find_neighbors
 from backtest.report.render import write_html, write_text
 from backtest.report.write import build_page
-from backtest.store.folders import load_saved
+from backtest.store import load_saved
 from backtest.sweep.sweep_table import Sweep
 from tests.tuning import seek, stand_in
 

@@ -1,16 +1,12 @@
 """Results of short runs in a store, and ways to damage them."""
 
-import time
 from pathlib import Path
 
 import backtest as bt
 from backtest.store import list_results
-from backtest.store.prune import QUIET
 
 VENUE = bt.Venue.preset("binance-usdm", "BTCUSDT")
 DAYS = 40
-YEARS = 10**18
-"""Nanoseconds; within so many a folder was touched just now, however slow the machine is."""
 
 
 def live(policy, venue=VENUE, **settings):
@@ -20,12 +16,6 @@ def live(policy, venue=VENUE, **settings):
 
 def folder_of(store: Path, kind: str) -> Path:
     return next(store / each.name for each in list_results(store) if each.kind == kind)
-
-
-def settle(monkeypatch) -> None:
-    """Make the clock of lists run ahead, so that fresh folders count as long untouched."""
-    ahead = time.time_ns() + 10 * QUIET
-    monkeypatch.setattr("backtest.store.prune.time.time_ns", lambda: ahead)
 
 
 def spoil(path: Path, change: str) -> None:

@@ -1,5 +1,7 @@
-"""Work that is killed at steps drawn from a seed: done again, it ends at the same bytes."""
+"""Kills, several writers and full disks leave whole results or none."""
 
+import multiprocessing
+import shutil
 import signal
 from collections.abc import Callable
 from pathlib import Path
@@ -8,11 +10,24 @@ import numpy as np
 import pytest
 
 import backtest as bt
-from backtest.base.atomic_files import DRAFT_FILE
+from backtest.base import atomic_files
+from backtest.base.atomic_files import DRAFT_FILE, LOCK, hold_lock_file
+from backtest.base.errors import DataError
 from backtest.base.json_values import to_plain
-from backtest.store import list_results, verify_folder
+from backtest.regress import find_baselines, load_baseline, save_baseline, take_baseline
+from backtest.store import (
+    Filter,
+    choose_deletions,
+    delete_chosen,
+    list_results,
+    load_saved,
+    read_entry,
+    verify_folder,
+)
 from backtest.strategies import Constant
 from tests.kills import clear_leftovers, count_steps, die_at
+from tests.kit import every_nth
+from tests.store.stores import live
 from tests.validation.worlds import PLAIN, Lever, make_market, read_all
 
 pytestmark = [
@@ -92,3 +107,132 @@ def kill_and_do_again(
 @pytest.mark.parametrize("work", WORKS)
 def test_killed_twelve_times_it_ends_at_the_same_bytes(tmp_path, work):
     kill_and_do_again(work, tmp_path, KILLS // len(WORKS), np.random.default_rng(5))
+
+
+@pytest.mark.slow
+def test_a_record_that_is_killed_at_any_step_leaves_no_baseline_or_a_whole_one(tmp_path):
+    baseline = take_baseline(live(Constant()), "calm")
+    ends = []
+    while not ends or ends[-1] != 0:
+        folder = tmp_path / f"at-{len(ends)}"
+        ends.append(die_at(len(ends), lambda folder=folder: save_baseline(baseline, folder)))
+        try:
+            assert not load_baseline(find_baselines([folder])[0]).is_other_than(baseline)
+        except DataError as error:
+            assert "there is no baseline" in str(error)  # noqa: PT017 - either is right
+        path = save_baseline(baseline, folder)
+        assert not load_baseline(path).is_other_than(baseline)
+    assert len(ends) > 4
+    assert {*ends[:-1]} == {-9}
+
+
+@pytest.mark.slow
+def test_a_save_and_a_prune_that_are_killed_at_any_step_leave_a_store_that_works(tmp_path):
+    result, store = live(Constant()), tmp_path / "store"
+    source = result.save(tmp_path / "source")
+
+    def prune():
+        delete_chosen(store, choose_deletions(store, Filter())[0])
+
+    for work in (lambda: result.save(store), prune):
+        ends = []
+        while not ends or ends[-1] != 0:
+            shutil.rmtree(store, ignore_errors=True)
+            if work is prune:
+                shutil.copytree(source.parent, store)
+            ends.append(die_at(len(ends), work))
+            found = list_results(store)
+            assert {each.name for each in found if not each.trouble} <= {source.name}
+            assert not verify_folder(result.save(store)).faults
+        assert {*ends[:-1]} == {-9}
+        assert len(ends) > 4
+
+
+# ---------------------------------------------------------------------------- several writers
+
+
+def save_the_same(source: Path, store: Path, times: int) -> None:
+    """Save one result over and over under its own name."""
+    found = load_saved(source)
+    for _ in range(times):
+        found.save(store)
+
+
+@pytest.fixture(scope="module")
+def processes():
+    """Return a way to start processes that have loaded everything already."""
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(["backtest", "pyarrow.parquet", "backtest.store"])
+    return context
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("kind", "can_exchange"), [("run", True), ("run", False), ("sweep", True), ("comparison", True)]
+)
+def test_two_writers_of_one_result_and_a_reader_never_meet_half_of_it(
+    made, processes, tmp_path, monkeypatch, kind, can_exchange
+):
+    """Without an exchange of folders there is a moment without any: the reader then sees none."""
+    source = next(made / e.name for e in list_results(made) if e.kind == kind)
+    shutil.copytree(source, tmp_path / source.name)
+    target = save_the_same if can_exchange else save_slowly
+    writers = [processes.Process(target=target, args=(source, tmp_path, 15)) for _ in range(2)]
+    for each in writers:
+        each.start()
+    seen = []
+    while any(each.is_alive() for each in writers):
+        entry = next((e for e in list_results(tmp_path) if e.name == source.name), None)
+        seen.append(entry is not None and not entry.trouble)
+    for each in writers:
+        each.join()
+        assert each.exitcode == 0
+    assert all(seen) or not can_exchange
+    assert not verify_folder(tmp_path / source.name).faults
+    assert [p.name for p in tmp_path.iterdir() if p.is_dir()] == [source.name]
+
+
+def save_slowly(source: Path, store: Path, times: int) -> None:
+    """Save as on a system that cannot exchange two folders at once."""
+    atomic_files.exchange_folders = lambda one, other: False
+    save_the_same(source, store, times)
+
+
+def test_a_draft_that_is_being_written_is_told_from_one_that_was_left(tmp_path):
+    draft = tmp_path / ".saving-x"
+    draft.mkdir()
+    assert "was left" in read_entry(draft).trouble
+    with hold_lock_file(draft / LOCK):
+        assert read_entry(draft).is_busy
+        assert choose_deletions(tmp_path, Filter(), with_damaged=True) == ([], [])
+    chosen, _ = choose_deletions(tmp_path, Filter(), with_damaged=True)
+    with hold_lock_file(draft / LOCK):
+        assert delete_chosen(tmp_path, chosen) == ([], [".saving-x"])
+    assert delete_chosen(tmp_path, chosen) == ([".saving-x"], [])
+
+
+@pytest.mark.parametrize("kind", ["run", "sweep", "comparison"])
+@pytest.mark.parametrize(
+    "broken", ["pyarrow.parquet.write_table", "pathlib.Path.write_text", "os.fsync"]
+)
+@pytest.mark.parametrize("is_there", every_nth([True, False], 4))
+def test_a_full_disk_leaves_the_store_as_it_was(
+    made, tmp_path, monkeypatch, kind, broken, is_there
+):
+    """Whichever write finds no space: no folder that was not there, and the old one whole."""
+    source = next(made / e.name for e in list_results(made) if e.kind == kind)
+    found, store = load_saved(source), tmp_path / "store"
+    if is_there:
+        found.save(store)
+    before = repr(list_results(store))
+
+    def refuse(*_, **__):
+        raise OSError(28, "No space left on device")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(broken, refuse)
+        with pytest.raises(DataError, match="No space left") as caught:
+            found.save(store)
+    assert source.name in str(caught.value)
+    assert repr(list_results(store)) == before
+    assert found.save(store).is_dir()

@@ -7,8 +7,14 @@ from pathlib import Path
 import pytest
 
 import backtest as bt
-from backtest.store import choose_deletions, delete_chosen, list_results, load_saved, verify_folder
-from backtest.store.listing import Filter
+from backtest.store import (
+    Filter,
+    choose_deletions,
+    delete_chosen,
+    list_results,
+    load_saved,
+    verify_folder,
+)
 from backtest.tune import UNFINISHED
 from backtest.validation.walk_forward import walk_forward
 from tests.kills import NEVER, die_at
@@ -56,9 +62,9 @@ def test_an_unfinished_walk_is_listed_and_pruned_only_when_asked(begun):
     assert not verify_folder(begun / entry.name).faults
     with pytest.raises(bt.DataError, match=r"must be finished .* resume=True"):
         load_saved(begun / entry.name)
-    assert not choose_deletions(begun, Filter()).to_delete
+    assert not choose_deletions(begun, Filter())[0]
     (begun / "notes").mkdir()
     (begun / "notes" / "mine.txt").touch()
-    chosen = choose_deletions(begun, None, with_unfinished=True)
-    assert delete_chosen(begun, chosen.to_delete) == ([entry.name], [])
+    chosen, _ = choose_deletions(begun, None, with_unfinished=True)
+    assert delete_chosen(begun, chosen) == ([entry.name], [])
     assert {each.name for each in begun.iterdir() if each.is_dir()} == {"notes"}

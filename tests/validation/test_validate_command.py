@@ -53,7 +53,7 @@ def test_a_validation_is_run_listed_verified_shown_exported_and_reported(place, 
     check = verify_folder(folder)
     assert (check.faults, check.remarks) == ((), ())
     assert read_entry(folder).id == load_saved(folder).manifest["id"]
-    out = export_result(folder, place / f"{command}.zip", with_csv=True)
+    out = export_result(folder, place / f"{command}.zip")
     assert out.is_file()
     page = load_saved(folder).report(place / f"{command}.md").read_text()
     assert load_saved(folder).verdict.lower() in page.lower()
