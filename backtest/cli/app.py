@@ -22,6 +22,7 @@ from backtest.base import (
     recording_command,
 )
 from backtest.cli import printing
+from backtest.cli.command import Command
 from backtest.cli.printing import (
     FAILED,
     INTERRUPTED,
@@ -55,14 +56,13 @@ MODULES = {
     "capacity": "risks",
     "sensitivity": "risks",
     "cascade": "risks",
-    "paths": "risks",
     "replay": "runs",
     "policies": "policies",
     "compile": "policies",
     "help": "app",
 }
 """The module of each command, in the order of the first screen."""
-RARE = ("capacity", "sensitivity", "cascade", "paths", "replay", "policies", "compile", "help")
+RARE = ("capacity", "sensitivity", "cascade", "replay", "policies", "compile", "help")
 
 
 class CommandGroup(typer.core.TyperGroup):
@@ -91,12 +91,12 @@ def build_command(name: str) -> Any:
     found = import_module(f"backtest.cli.{MODULES[name]}").COMMANDS[name]
     panel = MORE if name in RARE else None
     alone = typer.Typer(add_completion=False, rich_markup_mode="rich")
-    if isinstance(found, typer.Typer):
-        alone.add_typer(found, name=name, rich_help_panel=panel)
+    if not isinstance(found, Command):
+        group_of = found if isinstance(found, typer.Typer) else found()
+        alone.add_typer(group_of, name=name, rich_help_panel=panel)
         group: Any = typer.main.get_command(alone)
         return group.commands[name]
-    function, examples = found
-    add_command(alone, name, function, examples, panel)
+    add_command(alone, name, found.build(), found.examples, panel)
     command: Any = typer.main.get_command(alone)
     return command
 
@@ -121,7 +121,7 @@ def show_keys(
         render(list(describe_keys(table)), ("key", "default or type", "meaning"))
 
 
-COMMANDS = {"help": (show_keys, "backtest help account")}
+COMMANDS = {"help": Command(show_keys, "backtest help account")}
 
 
 app = typer.Typer(

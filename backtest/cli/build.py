@@ -42,7 +42,6 @@ from backtest.market.markets import MAX_AGE
 from backtest.options import Chain, Surfaces, find_underlying
 from backtest.policy import Policy
 from backtest.venue import Option, RateCurve, Venue, has_other_unit, preset_files, require_costs
-from backtest.weights import equal, inverse_volatility
 
 DEFAULT_POLICY = "vol-target"
 
@@ -201,6 +200,8 @@ def read_signal(draft: Draft, market: Market | Markets) -> Any:
 
 
 def allocate(run: Mapping[str, Any], markets: Markets) -> pd.DataFrame:
+    from backtest.weights import equal, inverse_volatility  # noqa: PLC0415 - seldom used
+
     rule, settings = run["allocate"], flatten(run.get("allocate_settings", {}))
     known = () if rule == "equal" else ("half_life", "window", "every")
     for name in settings:

@@ -6,7 +6,7 @@ import inspect
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, fields, is_dataclass
 from pathlib import Path
-from typing import Annotated, Any, get_origin
+from typing import Annotated, Any, NamedTuple, get_origin
 
 import typer
 
@@ -84,6 +84,24 @@ class Output:
             raise failure
 
 
+class Command(NamedTuple):
+    """A command of the first screen; ``keys`` are the flags that it has beside :data:`USUAL`.
+
+    None of a command that takes no experiment. With ``several`` it takes any number.
+    """
+
+    function: Callable[..., None]
+    examples: str
+    keys: str | None = None
+    several: bool = False
+    read: Reader = read_flags
+
+    def build(self) -> Callable[..., None]:
+        if self.keys is None:
+            return self.function
+        return take_experiment(self.function, self.keys, several=self.several, read=self.read)
+
+
 def take_experiment(
     command: Callable[..., None],
     own: str = "",
@@ -93,8 +111,7 @@ def take_experiment(
 ) -> Callable[..., None]:
     """Return a command whose first argument is made of a file and flags.
 
-    ``own`` names the keys that it has as flags beside :data:`USUAL`; ``read`` reads what a flag
-    says. With ``several`` the argument is a list, one per file.
+    ``read`` reads what a flag says. With ``several`` the argument is a list, one per file.
     """
     rest = list(inspect.signature(command, eval_str=True).parameters.values())[1:]
     keys = [find_key(name) for name in (*USUAL, *own.split())]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import time
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -16,11 +17,12 @@ from backtest.cli.printing import (
     add_command,
     format_help,
     print_json,
+    print_message,
     print_paragraph,
     print_title,
     render,
 )
-from backtest.cli.progress import show_activity, show_download
+from backtest.cli.progress import Meter, draw, show_progress
 from backtest.cli.typed_values import split_pair
 from backtest.market import (
     Market,
@@ -103,14 +105,14 @@ def fetch(
     now = time.time_ns()
     done = []
     for symbol, (folder, request) in zip(symbols, requests.items(), strict=True):
-        with show_download(f"fetching {symbol}") as (report, notice):
+        with draw(Meter(f"fetching {symbol}", "days")) as meter:
             fetched = fetch_market(
                 folder,
                 request,
                 now=now,
                 base_url=base_url,
-                report=report,
-                notice=notice,
+                report=meter.report if meter else None,
+                notice=partial(setattr, meter, "note") if meter else print_message,
             )
         done.append(fetched)
         if not as_json:
@@ -205,7 +207,7 @@ def import_files(  # noqa: PLR0913 - one for each flag
     Reads what freqtrade and Binance's archive write, and plain CSV with --columns. Every defect is
     an error, unless a --repair for it is given; what the repair did is recorded with the data.
     """
-    with show_activity("importing"):
+    with show_progress("importing"):
         market = Market.load(
             *files,
             mark=mark or (),
@@ -284,7 +286,7 @@ def inspect(
     is_whole = not names and len(paths) == 1 and len(list_names(paths)) > 1
     if columns is None and (is_whole or is_panel(paths, names)):
         more = {"interval": interval, "timezone": timezone, "sessions": sessions}
-        with show_activity("inspecting"):
+        with show_progress("inspecting"):
             reports = inspect_all(paths, instrument, **more)
         if as_json:
             print_json({name: each.to_dict() for name, each in reports.items()})
@@ -296,7 +298,7 @@ def inspect(
     chosen = find_in_folders(paths, named)
     if chosen is not None:
         paths, named = [chosen.path], chosen.instrument
-    with show_activity("inspecting"):
+    with show_progress("inspecting"):
         report = quality(
             paths,
             columns=read_columns(columns),

@@ -11,7 +11,7 @@ import pandas as pd
 import typer
 
 from backtest.base import BacktestError, ParameterError, check_names, format_price_at_tick
-from backtest.cli.command import AsJson, flag
+from backtest.cli.command import AsJson, Command, flag
 from backtest.cli.experiment import DEFAULT_VENUE, read_toml
 from backtest.cli.printing import print_json, print_paragraph, print_title, render
 from backtest.venue import (
@@ -208,4 +208,4 @@ def print_book(file: Path, found: BookCalculation, *, as_json: bool) -> None:
         print_paragraph(f"first to liquidate, the others frozen: {found.first}")
 
 
-COMMANDS = {"liq": (liq, EXAMPLES)}
+COMMANDS = {"liq": Command(liq, EXAMPLES)}

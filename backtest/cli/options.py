@@ -11,8 +11,8 @@ import typer
 from backtest.base import ParameterError
 from backtest.cli.command import AsJson, flag, option
 from backtest.cli.printing import add_command, format_help, print_json, print_paragraph, render
-from backtest.cli.progress import show_activity, show_progress
-from backtest.options import Chain, Surface, Surfaces
+from backtest.cli.progress import show_progress
+from backtest.options import Chain, Surface
 from backtest.options.chain import CHECKS
 from backtest.options.surfaces import MODELS
 
@@ -26,7 +26,7 @@ backtest options chain quotes.csv --settlement cash --json
 """
 SURFACE_EXAMPLES = """
 backtest options surface deribit.parquet --underlying ETH --model ssvi --report surface.html
-backtest options surface chains --underlying BTC   [dim]# a folder: a line per snapshot[/dim]
+backtest options surface chains --underlying BTC --at 2026-01-05
 """
 
 
@@ -43,7 +43,6 @@ FileSettlement = Annotated[
     str | None, flag("'cash' or 'coin'; needed unless the file is Deribit's.", "--settlement")
 ]
 Underlying = Annotated[str | None, flag("Name of the underlying, if there are several.")]
-HEADLINE = "30d"
 
 app = typer.Typer(rich_markup_mode="rich")
 
@@ -60,7 +59,7 @@ def show_chain(
     as_json: AsJson = False,
 ) -> None:
     """Count the defects of a chain's quotes, by snapshot."""
-    with show_activity("reading the chain"):
+    with show_progress("reading the chain"):
         chain = read_chain(file, settlement).select(underlying)
         found = chain.inspect()
     if as_json:
@@ -86,24 +85,14 @@ def show_surface(
     ] = None,
     as_json: AsJson = False,
 ) -> None:
-    """Fit a surface of implied volatility to bids and asks, and say how well it fits.
-
-    Of several snapshots, a line each.
-    """
-    if report is not None:
-        from backtest.report import choose_format  # noqa: PLC0415 - seldom used
-
-        choose_format(report, None)
-    with show_activity("reading the chain"):
+    """Fit a surface of implied volatility to bids and asks, and say how well it fits."""
+    with show_progress("reading the chain"):
         chain = read_chain(file, settlement).select(underlying, time)
     if len(chain.times) > 1:
-        if report is not None:
-            raise ParameterError(
-                f"a report shows one snapshot, got {len(chain.times)}; choose one with --at"
-            )
-        show_surfaces(chain, model, as_json=as_json)
-        return
-    with show_activity("fitting the surface"):
+        raise ParameterError(
+            f"a surface is of one snapshot, got {len(chain.times)}: choose one with --at"
+        )
+    with show_progress("fitting the surface"):
         surface = Surface.fit(chain, model)  # type: ignore[arg-type] # checked there
     if report is not None:
         surface.report(report)
@@ -115,42 +104,6 @@ def show_surface(
     typer.echo(surface.summary())
     if report is not None:
         typer.echo(f"\nreport: {report}")
-
-
-def show_surfaces(chain: Chain, model: str, *, as_json: bool) -> None:
-    with show_progress("fitting surfaces", "snapshots") as progress:
-        found = Surfaces.fit(chain, model, progress=progress)  # type: ignore[arg-type]
-    table = measure_surfaces(found)
-    if as_json:
-        print_json({"surfaces": to_rows(table), "skipped": to_rows(found.skipped)})
-        return
-    print_paragraph(repr(found), indent="")
-    render(table, shares=("iv", "skew", "vix", "inside"))
-    print_paragraph(
-        "At 30 days: iv at the money, skew of the 25-delta put less the call, vix model-free. "
-        "butterflies and crossings: expiries with arbitrage of that kind."
-    )
-    for time, reason in found.skipped.itertuples(index=False):
-        print_paragraph(f"skipped: {time:%Y-%m-%d %H:%M}, {reason}")
-
-
-def measure_surfaces(found: Surfaces) -> pd.DataFrame:
-    rows = []
-    for each in found.surfaces:
-        arbitrage = each.arbitrage()
-        rows.append(
-            {
-                "time": each.time,
-                "expiries": len(each.fits),
-                "iv": each.measure("atm", HEADLINE),
-                "skew": each.measure("skew", HEADLINE),
-                "vix": each.measure("vix", HEADLINE),
-                "inside": each.inside,
-                "butterflies": int(arbitrage["butterfly"].sum()),
-                "crossings": int((arbitrage["crossings"] > 0.0).sum()),
-            }
-        )
-    return pd.DataFrame(rows)
 
 
 def read_chain(file: Path | None, settlement: str | None) -> Chain:

@@ -14,11 +14,11 @@ import typer
 import backtest
 from backtest.base import ParameterError, compiling_first, pick_value
 from backtest.cli.build import build_experiment, load_data
-from backtest.cli.command import AsJson
+from backtest.cli.command import AsJson, Command
 from backtest.cli.experiment import draft_experiment
 from backtest.cli.find_policy import built_in_policies, load_policies
 from backtest.cli.printing import print_json, print_paragraph, print_title, render
-from backtest.cli.progress import show_activity
+from backtest.cli.progress import show_progress
 from backtest.engine import Finding, check_policy, resolve_signal
 from backtest.market import Market, Markets, as_markets, label_names
 from backtest.policy import Parameter, Policy
@@ -127,7 +127,7 @@ def check(
     found = {}
     for each, name, market in trials:
         title = f"{each.__name__} on {name}" if name else each.__name__
-        with show_activity(f"checking {title}"):
+        with show_progress(f"checking {title}"):
             found[title] = check_policy(each, market)
     if as_json:
         print_json({name: [each._asdict() for each in found[name]] for name in found})
@@ -188,7 +188,7 @@ def compile_engine() -> None:
 
 
 COMMANDS = {
-    "policies": (policies, POLICIES_EXAMPLES),
-    "check": (check, CHECK_EXAMPLES),
-    "compile": (compile_engine, COMPILE_EXAMPLES),
+    "policies": Command(policies, POLICIES_EXAMPLES),
+    "check": Command(check, CHECK_EXAMPLES),
+    "compile": Command(compile_engine, COMPILE_EXAMPLES),
 }

@@ -6,7 +6,6 @@ import sys
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
-from functools import partial
 from typing import TYPE_CHECKING
 
 from backtest.base import format_rate, format_value
@@ -46,9 +45,6 @@ class Meter:
             values = ", ".join(f"{k} {format_value(v)}" for k, v in now.best_values.items())
             self.note += f"; best {objective} {format_value(now.best_score)} at {values}"
 
-    def set_note(self, text: str) -> None:
-        self.note = text
-
     def describe(self, speed: float | None) -> str:
         text = f"{self.what}\n{self.phase}" if self.phase else self.what
         if self.done:
@@ -60,55 +56,23 @@ class Meter:
 
 
 @contextmanager
-def show_progress(what: str, unit: str = "bars") -> Iterator[Callable[[int, int], None] | None]:
-    meter = Meter(what, unit)
-    with draw(meter) as is_watched:
-        yield meter.report if is_watched else None
+def show_progress(what: str, unit: str = "") -> Iterator[Callable[[int, int], None] | None]:
+    with draw(Meter(what, unit)) as meter:
+        yield meter.report if meter else None
 
 
 @contextmanager
-def show_activity(what: str) -> Iterator[None]:
-    with draw(Meter(what)):
-        yield
-
-
-@contextmanager
-def show_phases(plan: str) -> Iterator[Callable[[str, int, int], None] | None]:
-    meter = Meter(plan)
-    with draw(meter) as is_watched:
-        yield meter.report_phase if is_watched else None
-
-
-@contextmanager
-def show_download(
-    what: str,
-) -> Iterator[tuple[Callable[[int, int], None] | None, Callable[[str], None]]]:
-    meter = Meter(what, "days")
-    with draw(meter) as is_watched:
-        if is_watched:
-            yield meter.report, meter.set_note
-        else:
-            yield None, partial(print, file=sys.stderr, flush=True)
-
-
-@contextmanager
-def show_search(what: str, objective: str) -> Iterator[Callable[[Progress], None] | None]:
-    meter = Meter(what, "sets")
-    with draw(meter) as is_watched:
-        yield partial(meter.report_search, objective=objective) if is_watched else None
-
-
-@contextmanager
-def draw(meter: Meter) -> Iterator[bool]:
+def draw(meter: Meter) -> Iterator[Meter | None]:
+    """Yield the meter if somebody watches it."""
     if not sys.stderr.isatty():
-        yield False
+        yield None
         return
     with ExitStack() as shown:
         timer = threading.Timer(PATIENCE, lambda: shown.enter_context(build_live(meter)))
         timer.daemon = True
         timer.start()
         try:
-            yield True
+            yield meter
         finally:
             timer.cancel()
             timer.join()

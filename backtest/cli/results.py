@@ -11,7 +11,7 @@ from typing import Annotated, Any
 import typer
 
 from backtest.base import ParameterError, call_later, format_time
-from backtest.cli.command import RESULTS, AsJson, Results, option
+from backtest.cli.command import RESULTS, AsJson, Command, Results, option
 from backtest.cli.printing import (
     add_command,
     clean,
@@ -39,7 +39,7 @@ backtest results prune --keep 100 --dry-run
 """
 LIST_EXAMPLES = """
 backtest results list btc --where 'sharpe>1' --where 'max_drawdown<=0.4' --since 7d
-backtest results list --columns id,policy,sharpe,seconds,commit,dirty --top 20
+backtest results list --sort max_drawdown --top 20
 """
 SHOW_EXAMPLES = """
 backtest results show voltarget-0a1b2c3d4e5f6071
@@ -87,14 +87,6 @@ def list_(
     ] = "saved",
     is_reversed: Annotated[bool, option("Reverse the order.", "--reverse")] = False,
     top: Annotated[int | None, option("Show only this many.", "--top", min=1)] = None,
-    columns: Annotated[
-        str | None,
-        option(
-            "What to show: measures; id, name, kind, policy, data, start, end, source, saved, "
-            "size, seconds, commit, backtest_commit, dirty.",
-            "--columns",
-        ),
-    ] = None,
     as_json: AsJson = False,
     results: Results = RESULTS,
 ) -> None:
@@ -106,7 +98,6 @@ def list_(
     from backtest.store import list_results, sort_entries  # noqa: PLC0415 - loads much
 
     wanted = build_filter(text, kind, policy, where, since=since)
-    named = read_columns(columns, sort, [bound.measure for bound in wanted.bounds])
     sort_entries((), sort)  # an unknown word is an error before anything is read
     everything = list_results(results)
     found = sort_entries(filter(wanted.matches, everything), sort, is_reversed=is_reversed)
@@ -122,25 +113,18 @@ def list_(
         typer.echo(f"no results in {clean(str(results))}")
         return
     if shown:
-        print_entries(shown, named)
+        print_entries(shown, choose_columns(sort, [each.measure for each in wanted.bounds]))
     count = f"{total:,} result{'' if total == 1 else 's'}"
     count = count if len(found) == total else f"{len(found):,} of {count} match"
     typer.echo(f"\n{'' if shown == found else f'{len(shown):,} shown; '}{count}")
     print_unread(unread)
 
 
-def read_columns(text: str | None, sort: str, asked: Sequence[str]) -> list[str]:
-    from backtest.store.listing import FIELDS, check_measure  # noqa: PLC0415 - loads much
+def choose_columns(sort: str, asked: Sequence[str]) -> list[str]:
+    from backtest.store.listing import FIELDS  # noqa: PLC0415 - loads much
 
-    if text is None:
-        first = [] if sort in FIELDS else [sort]
-        return [*USUAL, *list(dict.fromkeys([*first, *asked, *MEASURES]))[:4], "saved"]
-    names = [each.strip() for each in text.split(",")]
-    for each in names:
-        check_measure(each, where="columns", others=tuple(CELLS))
-    if len(set(names)) < len(names):
-        raise ParameterError(f"each of columns must be named once, got {text!r:.80}")
-    return names
+    first = [] if sort in FIELDS else [sort]
+    return [*USUAL, *list(dict.fromkeys([*first, *asked, *MEASURES]))[:4], "saved"]
 
 
 describe = call_later("backtest.store", "describe_note")
@@ -506,4 +490,4 @@ add_command(app, "show", show, SHOW_EXAMPLES)
 add_command(app, "verify", verify, VERIFY_EXAMPLES)
 add_command(app, "prune", prune, PRUNE_EXAMPLES)
 add_command(app, "export", export, EXPORT_EXAMPLES)
-COMMANDS = {"results": app, "report": (report, REPORT_EXAMPLES)}
+COMMANDS = {"results": app, "report": Command(report, REPORT_EXAMPLES)}

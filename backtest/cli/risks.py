@@ -4,25 +4,22 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping
-from pathlib import Path
 from typing import Annotated, Any
 
-import numpy as np
 import pandas as pd
 import typer
 
 import backtest
 from backtest.base import ParameterError, count_cores, did_you_mean
 from backtest.cli.build import Experiment, build_experiment
-from backtest.cli.command import AsJson, Output, option, take_experiment
+from backtest.cli.command import Command, Output, option
 from backtest.cli.experiment import Draft
-from backtest.cli.printing import print_json, print_paragraph, print_title, render
-from backtest.cli.progress import show_activity, show_phases, show_progress
+from backtest.cli.progress import Meter, draw, show_progress
 from backtest.cli.runs import run_with_progress
 from backtest.cli.typed_values import parse_entries, read_list, read_numbers
 from backtest.crowd import Linear, SquareRoot
-from backtest.market import Market, Markets, as_given, as_markets, label_names, unwrap_market
-from backtest.risk import Paths, Scenario, describe_drift, summarize_funding
+from backtest.market import Market, Markets, unwrap_market
+from backtest.risk import Paths, Scenario
 from backtest.venue import FundingTerms, Venue
 
 RISK_EXAMPLES = """
@@ -41,14 +38,15 @@ def risk(draft: Draft, *, from_run: FromRun = False, output: Output) -> None:
     if probability is not None:
         output.give_out(find_leverage(draft, probability, settings, from_run=from_run))
         return
-    with show_activity("risk of liquidation: reading the data, fitting the model of the paths"):
+    with show_progress("risk of liquidation: reading the data, fitting the model of the paths"):
         experiment = build_experiment(draft)
         drawn = draw_paths(draft, experiment.market, experiment.terms["venue"])
     terms = list_path_terms(experiment, from_run=from_run)
     plan = f"risk of liquidation on {len(drawn):,} paths of {drawn.n_bars:,} bars"
-    with show_phases(plan) as progress:
+    with draw(Meter(plan)) as meter:
+        report = meter.report_phase if meter else None
         found = backtest.liquidation_risk(
-            drawn, experiment.policy, **terms, progress=progress, **settings
+            drawn, experiment.policy, **terms, progress=report, **settings
         )
     output.give_out(found)
 
@@ -191,12 +189,6 @@ def run_variations(draft: Draft, vary: Callable[..., Any], unit: str) -> Any:
 
 # ------------------------------------------------------------------------------------------ paths
 
-PATHS_EXAMPLES = """
-backtest paths --model gbm --horizon 7d --paths 1000
-backtest paths --data btc/ --write paths/ --number 3      [dim]# three paths as data[/dim]
-"""
-QUANTILES = (0.01, 0.05, 0.25, 0.5, 0.75, 0.95, 0.99)
-
 
 def draw_paths(draft: Draft, market: Market | Markets, venue: Any) -> Paths:
     settings = dict(draft.table("paths"))
@@ -223,70 +215,6 @@ def find_capped_funding(venue: Any) -> FundingTerms | str:
     name, _, symbol = venue.in_force.preset.rpartition(":")
     terms = backtest.funding.terms(name, symbol)
     return "fitted" if terms is None or math.isinf(terms.cap) else terms
-
-
-def paths(
-    draft: Draft,
-    *,
-    write: Annotated[
-        Path | None, option("Write paths as data into this new folder.", "--write")
-    ] = None,
-    number: Annotated[int, option("How many to write (1).", "--number")] = 1,
-    as_json: AsJson = False,
-) -> None:
-    """Simulate possible continuations of the data, and show how far they spread."""
-    experiment = build_experiment(draft)
-    drawn = draw_paths(draft, experiment.market, experiment.terms["venue"])
-    if not 1 <= number <= len(drawn):
-        raise ParameterError(
-            f"number must be from 1 to {len(drawn)}, the number of paths, got {number}"
-        )
-    tables = {name: tabulate_spread(drawn, name) for name in drawn.names}
-    for i in range(number if write is not None else 0):
-        write_path(drawn[i], Path(str(write)) / f"path-{i}")
-    told = drawn.describe()
-    if as_json:
-        rows = {name: each.reset_index().to_dict("records") for name, each in tables.items()}
-        print_json({"paths": told, "spread": as_given(rows, drawn.history)})
-        return
-    print_title(
-        f"{drawn.count:,} paths of {drawn.n_bars:,} bars from {told['start']}, "
-        f"{told['model']['name']}, seed {drawn.seed}, {describe_drift(told)}"
-    )
-    for line in summarize_funding(told["funding_fit"]):
-        print_paragraph(line)
-    print_paragraph(
-        "Returns from the last close, by day: quantiles, and the mean lowest price on the way."
-    )
-    for name, label in label_names(tables).items():
-        typer.echo(f"\n{label}".rstrip())
-        render(tables[name].reset_index(), shares=list(tables[name].columns))
-    if write is not None:
-        typer.echo(f"\nwritten: {write}")
-
-
-def write_path(path: Market | Markets, folder: Path) -> None:
-    parts = as_markets(path)
-    for name, label in label_names(parts).items():
-        parts[name].save(folder / label)
-
-
-def tabulate_spread(drawn: Paths, name: str) -> pd.DataFrame:
-    days = np.asarray(drawn.calendar.time[1:] - drawn.calendar.time[0]) / 86_400e9
-    marks = [k for k in (1.0, 7.0, 30.0) if k < days[-1]]
-    rows = {f"{day:g}": int(np.searchsorted(days, day)) for day in [*marks, float(days[-1])]}
-    ends, lows, size = [], [], max(65_536 // drawn.width, 1)
-    for first in range(0, len(drawn), size):
-        bars = drawn.draw(first, min(first + size, len(drawn)), name)
-        shaped = bars.prices.reshape(4, -1, drawn.width)
-        base = shaped[3, :, :1]
-        low = np.minimum.accumulate(shaped[2, :, 1:], axis=1) / base - 1.0
-        ends.append((shaped[3, :, 1:] / base - 1.0)[:, list(rows.values())])
-        lows.append(low[:, list(rows.values())])
-    end, low = np.concatenate(ends), np.concatenate(lows)
-    table = pd.DataFrame(np.quantile(end, QUANTILES, axis=0).T, index=pd.Index(rows, name="days"))
-    table.columns = pd.Index([f"{100 * q:g} %" for q in QUANTILES])
-    return table.assign(lowest=low.mean(axis=0))
 
 
 # ---------------------------------------------------------------------------------------- cascade
@@ -349,27 +277,17 @@ PATHS = (
     "paths.model paths.paths paths.horizon paths.seed paths.drift paths.funding paths.correlation"
 )
 COMMANDS = {
-    "risk": (
-        take_experiment(risk, f"{PATHS} risk.horizons risk.find_leverage risk.threads"),
-        RISK_EXAMPLES,
+    "risk": Command(risk, RISK_EXAMPLES, f"{PATHS} risk.horizons risk.find_leverage risk.threads"),
+    "stress": Command(
+        stress, STRESS_EXAMPLES, "stress.scenarios stress.shocks stress.ladder stress.rules"
     ),
-    "stress": (
-        take_experiment(stress, "stress.scenarios stress.shocks stress.ladder stress.rules"),
-        STRESS_EXAMPLES,
-    ),
-    "bounds": (take_experiment(bounds), BOUNDS_EXAMPLES),
-    "capacity": (
-        take_experiment(capacity, "capacity.capitals"),
-        CAPACITY_EXAMPLES,
-    ),
-    "sensitivity": (take_experiment(sensitivity, "sensitivity.factors"), SENSITIVITY_EXAMPLES),
-    "paths": (take_experiment(paths, PATHS), PATHS_EXAMPLES),
-    "cascade": (
-        take_experiment(
-            cascade,
-            "cascade.shock cascade.open_interest cascade.leverage cascade.impact "
-            "cascade.insurance cascade.adl cascade.recovery cascade.jump",
-        ),
+    "bounds": Command(bounds, BOUNDS_EXAMPLES, ""),
+    "capacity": Command(capacity, CAPACITY_EXAMPLES, "capacity.capitals"),
+    "sensitivity": Command(sensitivity, SENSITIVITY_EXAMPLES, "sensitivity.factors"),
+    "cascade": Command(
+        cascade,
         CASCADE_EXAMPLES,
+        "cascade.shock cascade.open_interest cascade.leverage cascade.impact "
+        "cascade.insurance cascade.adl cascade.recovery cascade.jump",
     ),
 }

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from functools import partial
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Any
 
 import pandas as pd
 import typer
@@ -17,7 +17,6 @@ from backtest.base import (
     describe_fault,
     did_you_mean,
     list_records,
-    write_file,
 )
 from backtest.cli.build import (
     Experiment,
@@ -26,13 +25,13 @@ from backtest.cli.build import (
     by_instrument,
     name_policies,
 )
-from backtest.cli.command import AsJson, Output, option, take_experiment
+from backtest.cli.command import AsJson, Command, Output
 from backtest.cli.experiment import Draft, Entry, overlay, read_entry, read_flags
 from backtest.cli.keys import MODELS, RULE_TABLES, TABLES, Key
 from backtest.cli.printing import print_json
 from backtest.cli.progress import show_progress
 from backtest.cli.typed_values import split_pair
-from backtest.engine import Result, Trades, collect_limit_orders, collect_options, count_boundless
+from backtest.engine import Result, collect_limit_orders, collect_options, count_boundless
 from backtest.market import as_markets
 from backtest.policy import format_title
 
@@ -40,24 +39,16 @@ RUN_EXAMPLES = """
 backtest run --policy cppi --set multiplier=4 --data btc/
 backtest run examples/btc-vol-target.toml --set account.band=0.1 --json
 """
-ENDINGS = (".csv", ".parquet", ".json")
-TradesFile = Annotated[
-    Path | None, option("Write the trades to a .csv, .parquet or .json file.", "--trades")
-]
 
 
-def run(draft: Draft, *, trades: TradesFile = None, output: Output) -> None:
+def run(draft: Draft, *, output: Output) -> None:
     """Run an account through a market under a policy, and summarize the result."""
-    if trades is not None and trades.suffix.lower() not in ENDINGS:
-        raise ParameterError(f"a file of trades ends in {', '.join(ENDINGS)}, got {trades.name!r}")
     result = run_with_progress(build_experiment(draft))
-    if trades is not None:
-        write_trades(result.trades, trades)
     output.give_out(result, partial(result_to_dict, result))
 
 
 def run_with_progress(experiment: Experiment) -> Any:
-    with show_progress(name_policies(experiment.policy)) as progress:
+    with show_progress(name_policies(experiment.policy), "bars") as progress:
         return backtest.run(
             experiment.market, experiment.policy, **experiment.terms, progress=progress
         )
@@ -83,18 +74,6 @@ def result_to_dict(result: Result, path: str | None) -> dict[str, Any]:
         **collect_options(result),
         "trades": {"by": trades.view, **measures},
     }
-
-
-def write_trades(trades: Trades, path: Path) -> None:
-    ending = path.suffix.lower()
-    if ending == ".parquet":
-        content = trades.to_parquet(index=False)
-    elif ending == ".json":
-        content = trades.to_json(orient="records", date_format="iso", indent=1).encode()
-    else:
-        content = trades.to_csv(index=False, lineterminator="\n").encode()
-    path.parent.mkdir(parents=True, exist_ok=True)
-    write_file(path, content)
 
 
 # ----------------------------------------------------------------------------------------- compare
@@ -270,22 +249,22 @@ def read_ledger(path: str) -> pd.DataFrame:
 
 
 COMMANDS = {
-    "run": (take_experiment(run), RUN_EXAMPLES),
-    "compare": (
-        take_experiment(
-            compare,
-            "compare.baseline compare.equal_risk compare.confidence compare.draws compare.seed",
-            several=True,
-            read=read_compared,
-        ),
+    "run": Command(run, RUN_EXAMPLES, ""),
+    "compare": Command(
+        compare,
         COMPARE_EXAMPLES,
+        "compare.baseline compare.equal_risk compare.confidence compare.draws compare.seed",
+        several=True,
+        read=read_compared,
     ),
-    "decide": (
-        take_experiment(decide, "decide.snapshot decide.at decide.mark decide.funding decide.now"),
+    "decide": Command(
+        decide,
         DECIDE_EXAMPLES,
+        "decide.snapshot decide.at decide.mark decide.funding decide.now",
     ),
-    "replay": (
-        take_experiment(replay, "replay.fills replay.begin replay.ledger replay.range_tolerance"),
+    "replay": Command(
+        replay,
         REPLAY_EXAMPLES,
+        "replay.fills replay.begin replay.ledger replay.range_tolerance",
     ),
 }

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -12,7 +13,7 @@ import typer
 import backtest
 from backtest.base import ParameterError, format_time, list_records
 from backtest.cli.build import build_experiment, load_data, name_policies
-from backtest.cli.command import AsJson, Output, take_experiment
+from backtest.cli.command import AsJson, Command, Output, take_experiment
 from backtest.cli.experiment import Draft, flatten
 from backtest.cli.printing import (
     FAILED,
@@ -22,7 +23,7 @@ from backtest.cli.printing import (
     print_message,
     render,
 )
-from backtest.cli.progress import show_progress, show_search
+from backtest.cli.progress import Meter, draw, show_progress
 from backtest.cli.typed_values import format_typed, parse_entries, read_bounds, read_values
 from backtest.measures import (
     find_cautions,
@@ -150,9 +151,10 @@ def tune(draft: Draft, *, output: Output) -> None:
     search["holdout"] = parse_entries(search.get("holdout", "25%")) or None
     market, policy, terms = build_experiment(draft, warms=False)
     title = search["objective"] if isinstance(search["objective"], str) else "score"
-    with show_search(name_policies(policy), title) as progress:
+    with draw(Meter(name_policies(policy), "sets")) as meter:
+        report = partial(meter.report_search, objective=title) if meter else None
         study = backtest.tune(
-            market, policy, **terms, **search, store=output.store, progress=progress
+            market, policy, **terms, **search, store=output.store, progress=report
         )
     more = list_settings({} if study.best is None else study.best_values)
     if study.folder is not None and not study.complete:
@@ -183,8 +185,6 @@ VALIDATE_EXAMPLES = """
 backtest validate walk-forward --train 180d --test 30d
 backtest validate cross-validate --groups 8 --trials 500
 """
-
-app = typer.Typer(help="Test a way of choosing parameters on the data after each choice.")
 
 
 def walk_forward(draft: Draft, *, output: Output) -> None:
@@ -243,47 +243,27 @@ def list_flags(table: str, names: str) -> str:
     return " ".join(f"{table}.{name}" for name in names.split())
 
 
-SHARED = "objective constraints trials space fix seed threads cluster resume"
-SPANS = "train test anchored gap"
-add_command(
-    app,
-    "walk-forward",
-    take_experiment(walk_forward, list_flags("validate", f"{SPANS} carry {SHARED} sampler")),
-    VALIDATE_EXAMPLES,
-)
-add_command(
-    app,
-    "cross-validate",
-    take_experiment(cross_validate, list_flags("validate", f"groups test_groups embargo {SHARED}")),
-    VALIDATE_EXAMPLES,
-)
-add_command(
-    app,
-    "folds",
-    take_experiment(folds, list_flags("validate", f"{SPANS} groups test_groups embargo")),
-    "backtest validate folds --train 180d          [dim]# only the spans[/dim]",
+def build_validate() -> typer.Typer:
+    app = typer.Typer(help="Test a way of choosing parameters on the data after each choice.")
+    shared = "objective constraints trials space fix seed threads cluster resume"
+    spans, cross = "train test anchored gap", "groups test_groups embargo"
+    for name, function, keys, examples in (
+        ("walk-forward", walk_forward, f"{spans} carry {shared} sampler", VALIDATE_EXAMPLES),
+        ("cross-validate", cross_validate, f"{cross} {shared}", VALIDATE_EXAMPLES),
+        ("folds", folds, f"{spans} {cross}", "backtest validate folds --train 180d"),
+    ):
+        command = take_experiment(function, list_flags("validate", keys))
+        add_command(app, name, command, examples)
+    return app
+
+
+SWEPT = "values draws space method seed objective constraints metrics threads cluster"
+TUNED = (
+    "objective constraints space fix trials seconds sampler robust holdout seed threads cluster "
+    "resume"
 )
 COMMANDS = {
-    "sweep": (
-        take_experiment(
-            sweep,
-            list_flags(
-                "sweep",
-                "values draws space method seed objective constraints metrics threads cluster",
-            ),
-        ),
-        SWEEP_EXAMPLES,
-    ),
-    "tune": (
-        take_experiment(
-            tune,
-            list_flags(
-                "tune",
-                "objective constraints space fix trials seconds sampler robust holdout seed "
-                "threads cluster resume",
-            ),
-        ),
-        TUNE_EXAMPLES,
-    ),
-    "validate": app,
+    "sweep": Command(sweep, SWEEP_EXAMPLES, list_flags("sweep", SWEPT)),
+    "tune": Command(tune, TUNE_EXAMPLES, list_flags("tune", TUNED)),
+    "validate": build_validate,
 }

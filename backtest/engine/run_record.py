@@ -532,9 +532,9 @@ def add_up(values: FloatArray) -> float:
 
 
 def find_start(result: RunRecord) -> float:
-    first = result.bars.iloc[0]
-    gains = sum(sign * first[name] for name, sign in SIGNS.items() if name in first)
-    return float(first["equity"] - gains)
+    account = result.record.account
+    gains = sum(sign * getattr(account, name)[0] for name, sign in SIGNS.items())
+    return float(account.equity[0] - gains)
 
 
 def count_boundless(result: RunRecord) -> int:

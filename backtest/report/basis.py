@@ -19,7 +19,6 @@ from backtest.base import (
 from backtest.engine import read_tables_in_use
 from backtest.market import split_notes
 from backtest.report.page import Block, Code, Column, Paragraph, Section, Table, build_pairs
-from backtest.risk import describe_drift, summarize_funding
 from backtest.venue import Bracket, Venue, preset_files
 
 NOT_SETTINGS = (
@@ -294,6 +293,8 @@ def list_paths(drawn: Mapping[str, Any]) -> Iterator[Table]:
 
 
 def describe_paths(paths: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
+    from backtest.risk import describe_drift, summarize_funding  # noqa: PLC0415 - loads models
+
     model = paths["model"]
     yield "model", str(model["name"])
     for name, own in model["instruments"].items():

@@ -1,12 +1,16 @@
-"""The command line: what it prints and where it saves."""
+"""The command line: what it prints, where it saves, how it ends."""
 
 import json
+import os
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 
 import backtest as bt
-from backtest.cli import policies
+from backtest.cli import main, policies, printing
+from backtest.cli.app import MODULES
 from backtest.cli.build import build_experiment
 from backtest.cli.experiment import draft_experiment
 from backtest.engine.policy_contract import Finding
@@ -157,3 +161,163 @@ def test_lists_and_help_do_not_load_the_compiler():
     )
     printed = run_python(code)
     assert printed.endswith("[]")
+
+
+# ---------------------------------------------------------------------- the span of an account
+
+
+PLAIN = ("--no-compile", "--no-save", "--json")
+SPAN = ("--start", "2023-02-01", "--set", "run.end=2023-02-08")
+VENUE = bt.Venue.preset("binance-usdm", "BTCUSDT")
+
+
+def ask(capsys, *words: object):
+    code, out, err = call(capsys, *words)
+    assert code == 0, err
+    return json.loads(out)
+
+
+@pytest.mark.slow
+def test_a_run_from_a_start_is_that_of_python_with_the_bars_before_it_as_history(capsys):
+    found = ask(capsys, "run", *SPAN, *PLAIN)
+    market = bt.Market.sample().between(None, "2023-02-08")
+    account = bt.Account()
+    result = bt.run(
+        market, VolTarget(), venue=VENUE, account=account, start="2023-02-01", compile=False
+    )
+    assert found["metrics"]["sharpe"] == result.metrics["sharpe"]
+    assert found["data"]["start"] == "2023-02-01"
+    assert found["data"]["end"] == "2023-02-08"
+    assert found["data"]["bars"] == 7 * 24
+    cold = ask(capsys, "run", "--from", "2023-02-01", "--to", "2023-02-08", *PLAIN)
+    assert cold["data"]["bars"] == 7 * 24
+    assert cold["metrics"]["sharpe"] != found["metrics"]["sharpe"]
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("always::UserWarning")  # it is what is looked at
+def test_a_sweep_cuts_the_data_there_and_says_so(capsys, folder):
+    words = ("--vary", "target=0.3,0.6", *SPAN, "--no-compile", "--no-save", "--json")
+    code, out, err = call(capsys, "sweep", *words)
+    assert code == 0
+    assert err.count("warning") == 1
+    assert "the data are cut at the start, 2023-02-01" in err
+    found = json.loads(out)
+    best = ("--set", f"target={found['top'][0]['target']}")
+    again = ask(capsys, "run", "--from", "2023-02-01", "--to", "2023-02-08", *best, *PLAIN)
+    assert again["metrics"]["sharpe"] == found["top"][0]["sharpe"]
+
+
+# ------------------------------------------------------------------------------------- signals
+
+
+FAST = ("--to", "2023-01-20", "--no-compile", "--no-save", "--json")
+
+
+def run_json(capsys, *words):
+    assert main([*words, *FAST]) == 0
+    return json.loads(capsys.readouterr().out)
+
+
+def test_flags_and_files_give_the_run_of_python(tmp_path, capsys):
+    market = bt.Market.sample().between(None, "2023-01-20")
+    venue = bt.Venue.preset("binance-usdm", "BTCUSDT")
+    expected = bt.run(
+        market, VolTarget(), venue=venue, account=bt.Account(), signal="breakout:24", compile=False
+    )
+    identity = expected.manifest["id"]
+    assert run_json(capsys, "run", "--signal", "breakout:24")["id"] == identity
+    named = run_json(capsys, "run", "--signal", "breakout", "--set", "signal.window=24")
+    assert named["id"] == identity
+    file = tmp_path / "breakout.toml"
+    file.write_text("[run]\nsignal = 'breakout'\nsignal_settings = {window = 24}\n")
+    assert run_json(capsys, "run", str(file))["id"] == identity
+    other = run_json(capsys, "run", str(file), "--signal", "rsi:30:40:60")
+    assert other["id"] != identity  # the settings of the file belong to its rule
+
+
+# ---------------------------------------------------------------------------------------- help
+
+
+@pytest.mark.parametrize("name", MODULES)
+def test_each_command_has_help_with_examples(capsys, name):
+    code, out, _ = call(capsys, name, "--help")
+    assert code == 0
+    assert f"Usage: backtest {name}" in out
+    assert "Examples" in out or name == "validate"
+
+
+def test_the_help_of_a_run_and_of_a_search_is_short(capsys, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "80")
+    assert len(call(capsys, "run", "--help")[1].splitlines()) <= 45
+    assert len(call(capsys, "tune", "--help")[1].splitlines()) <= 60
+
+
+def test_help_lists_every_key_of_a_table(capsys):
+    assert {"tune", "venue", "account"} <= {*call(capsys, "help")[1].split()}
+    for table, keys in (
+        ("account", ("stop_loss", "max_holding", "trailing_stop")),
+        ("venue", ("preset", "fees.taker", "slippage.impact")),
+        ("tune", ("sampler", "robust")),
+    ):
+        out = call(capsys, "help", table)[1]
+        assert all(f"\n{key} " in out for key in keys)
+    code, _, err = call(capsys, "help", "acount")
+    assert code == 2
+    assert "did you mean 'account'?" in err
+
+
+def test_only_the_module_of_the_typed_command_is_imported():
+    code = "import sys; from backtest.cli import main; main(['venues']); print(*sys.modules)"
+    loaded = run_python(code).splitlines()[-1].split()
+    assert "backtest.cli.venues" in loaded
+    assert not {"backtest.cli.searches", "backtest.cli.regress"} & {*loaded}
+
+
+# ------------------------------------------------------------------------------------- endings
+
+
+COMMAND = (sys.executable, "-m", "backtest")
+
+
+def start(*words, **how):
+    """Start the command as a process of its own."""
+    return subprocess.run(
+        [*COMMAND, *words], cwd=ROOT, stderr=subprocess.PIPE, text=True, check=False, **how
+    )
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="this system has no /dev/full")
+@pytest.mark.parametrize("words", [("results", "list", "--json"), ("venues", "--help")])
+def test_a_full_output_is_one_line_and_no_success(tmp_path, words):
+    """Before: a traceback of OSError, and of `--help` exit code 0."""
+    with Path("/dev/full").open("w") as full:
+        done = start(*words, stdout=full)
+    assert done.returncode == 2
+    assert done.stderr.endswith("cannot write the output: No space left on device\n")
+
+
+@pytest.mark.slow
+def test_a_reader_that_leaves_ends_the_command_in_silence(tmp_path):
+    reader, writer = os.pipe()
+    os.close(reader)
+    done = start("results", "list", "--json", stdout=writer)
+    os.close(writer)
+    assert (done.returncode, done.stderr) == (1, "")
+
+
+def test_a_path_too_long_for_the_system_is_refused(capsys):
+    """Before: a traceback of OSError with 5,000 letters."""
+    code, out, err = call(capsys, "run", "--no-save", "--data", "a" * 5_000)
+    assert (code, out) == (2, "")
+    assert "refused aaaaa" in err
+    assert len(err) < 2_000
+
+
+def test_messages_hold_no_control_codes_and_no_endless_lines(capsys):
+    code, _, err = call(capsys, "run", "\x1b[2J\x07" + "x" * 3_000)
+    assert code == 2
+    assert "\x1b" not in err
+    assert "\x07" not in err
+    assert max(map(len, err.splitlines())) <= printing.LONGEST_MESSAGE

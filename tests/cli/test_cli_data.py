@@ -1,14 +1,23 @@
-"""``backtest data import`` and ``inspect``: what they write, print and refuse."""
+"""Commands of data, venues, books and options: what they write, print and refuse."""
 
 import json
+import re
+import shutil
+import warnings
 from pathlib import Path
+from typing import Any
 
+import numpy as np
+import pandas as pd
 import pytest
 
 import backtest as bt
 from backtest.cli import main
+from backtest.venue import preset_files
 from tests.kit import call
 from tests.layouts import LAYOUTS, MARKET, own_files
+from tests.options.listed_markets import make_chain
+from tests.replay import Replay
 
 
 def test_an_import_is_a_folder_that_every_command_reads(capsys, folder: Path):
@@ -72,3 +81,378 @@ def test_data_that_do_not_load_are_inspected_all_the_same(capsys, folder: Path):
     assert "what the loader refuses" in out
     assert "2023-01-01 10:00 to 2023-01-01 12:00: 2" in out
     assert "bars must have each time once" in out
+
+
+# ----------------------------------------------------------------------------- several symbols
+
+
+HOURS = pd.date_range("2023-01-01", periods=24 * 30, freq="h", tz="UTC")
+
+
+@pytest.fixture
+def two_symbols():
+    pytest.importorskip("httpx", reason="downloads need httpx")
+    server = Replay().publish("2024-01")
+    server.files |= Replay("ETHUSDT").publish("2024-01").files
+    with server.serve():
+        yield server
+
+
+def test_several_symbols_are_fetched_into_folders_of_their_own(capsys, folder: Path, two_symbols):
+    flags = ("--from", "2024-01-01", "--to", "2024-02-01", "--interval", "1h", "--out", "data")
+    flags += ("--base-url", two_symbols.url)
+    code, out, err = call(capsys, "data", "fetch", "BTCUSDT", "ETHUSDT", *flags)
+    assert (code, err) == (0, "")
+    assert out.count("93 funding, 744 mark, 744 bars") == 2
+    assert out.endswith("backtest run --data data/BTCUSDT --data data/ETHUSDT\n")
+    markets = bt.Markets.load("data")
+    assert markets.names == ("BTCUSDT", "ETHUSDT")
+    assert markets["ETHUSDT"].instrument == "ETHUSDT"
+    code, out, _ = call(capsys, "data", "fetch", "BTCUSDT", "ETHUSDT", *flags, "--json")
+    found = json.loads(out)
+    assert found["folder"] == "data"
+    assert [each["is_new"] for each in found["markets"]] == [False, False]
+    code, _, err = call(capsys, "data", "fetch", "BTCUSDT", "NOPEUSDT", *flags)
+    assert code == 2
+    assert "NOPEUSDT" in err
+    assert not (folder / "data" / "NOPEUSDT").exists()
+    code, _, err = call(
+        capsys, "data", "fetch", "BTCUSDT", "ETHUSDT", *flags[:-4], "--out", "data/BTCUSDT"
+    )
+    assert code == 2
+    assert "holds one market" in err
+    assert sorted(path.name for path in (folder / "data").iterdir()) == ["BTCUSDT", "ETHUSDT"]
+
+
+def save(name: str, hours: pd.DatetimeIndex, seed: int) -> None:
+    """Write a market of a random walk."""
+    moves = np.random.default_rng(seed).normal(0.0, 0.01, len(HOURS))
+    close = pd.Series(100.0 * np.exp(np.cumsum(moves)), index=HOURS).loc[hours]
+    frame = pd.DataFrame({"open": close, "high": close, "low": close, "close": close})
+    Path(name).mkdir(parents=True)
+    frame.rename_axis("time").to_csv(Path(name) / "bars.csv")
+
+
+def test_one_market_of_a_folder_of_folders_is_inspected_alone(capsys, folder: Path):
+    save("data/A", HOURS[:72], seed=0)
+    save("data/B", HOURS[:48], seed=1)
+    code, out, err = call(capsys, "data", "inspect", "data", "--instrument", "B")
+    assert (code, err) == (0, "")
+    assert out == call(capsys, "data", "inspect", "data/B")[1]
+
+
+# -------------------------------------------------------------------------------------- venues
+
+
+BTC = "binance-usdm:BTCUSDT"
+
+
+def manifest(out: str) -> dict[str, Any]:
+    """Return the manifest of the run that was printed."""
+    return bt.Result.load(json.loads(out)["path"]).manifest
+
+
+def squeeze(text: str) -> str:
+    return " ".join(text.split())
+
+
+@pytest.mark.parametrize("words", [(BTC + "@2021-05-19",), ("show", BTC, "--at", "2021-05-19")])
+def test_a_day_shows_the_table_the_prices_and_the_sources_of_that_day(capsys, words):
+    code, out, _ = call(capsys, "venues", *words)
+    text = squeeze(out)
+    assert code == 0
+    assert out.startswith(f"{BTC}@2021-05-19\n")
+    assert "margin table from 2021-03-18" in text
+    assert "All margin tables: 2021-03-18, 2022-12-29, 2024-10-24, 2026-09-29." in text
+
+
+def test_a_preset_as_json_is_the_venue_the_funding_and_the_sources(capsys):
+    code, out, _ = call(capsys, "venues", "show", BTC, "--at", "2021-05-19", "--json")
+    found = json.loads(out)
+    assert code == 0
+    assert bt.Venue.from_dict(found["venue"]) == bt.Venue.preset(
+        "binance-usdm", "BTCUSDT", at="2021-05-19"
+    )
+    assert found["funding"]["interval"] == "8h"
+    assert found["sources"]["brackets"]["until"] == "2022-12-29"
+
+
+def tier(floor, cap, leverage, rate, **more):
+    sizes = {"minNotional": floor, "maxNotional": cap, "maxLeverage": leverage}
+    return {"tier": 1, "symbol": "ETH/USDT:USDT", **sizes, "maintenanceMarginRate": rate, **more}
+
+
+TIERS = [
+    tier(0, 50_000.0, 100.0, 0.005, info={"bracket": "1", "cum": "0.0"}),
+    tier(50_000, 250_000.0, 50.0, 0.01, info={"bracket": "2", "cum": "250.0"}),
+]
+IMPORT = ("import", "tiers.json", "--venue", "mine", "--symbol", "ETH/USDT:USDT", "--like", BTC)
+
+
+def write(folder, content) -> None:
+    text = content if isinstance(content, str) else json.dumps(content)
+    (folder / "tiers.json").write_text(text)
+
+
+@pytest.mark.parametrize("content", [
+    {"ETH/USDT:USDT": TIERS},  # ccxt's fetchLeverageTiers, freqtrade's binance_leverage_tiers.json
+    TIERS,  # ccxt's fetchMarketLeverageTiers
+    {"ETH/USDT:USDT": [  # freqtrade's own form
+        {"minNotional": "0", "maxNotional": "50000", "maintenanceMarginRate": "0.005",
+         "maxLeverage": "100", "maintAmt": 0.0},
+        {"minNotional": 50_000, "maxNotional": 250_000, "maintenanceMarginRate": 0.01,
+         "maxLeverage": 50, "maintAmt": 250.0}]},
+], ids=["of ccxt", "of one market", "of freqtrade"])  # fmt: skip
+def test_tiers_of_other_programs_become_a_venue(capsys, folder, content):
+    write(folder, content)
+    code, out, _ = call(capsys, "venues", *IMPORT, "--date", "2023-03-01")
+    assert code == 0
+    assert "--venue venues/mine.json:ETHUSDT" in out
+    venue = bt.Venue.preset("venues/mine.json", "ETHUSDT")
+    assert [(row.floor, row.cap, row.max_leverage, row.amount) for row in venue.brackets] == [
+        (0.0, 50_000.0, 100.0, 0.0), (50_000.0, 250_000.0, 50.0, 250.0)
+    ]  # fmt: skip
+    like = bt.Venue.preset("binance-usdm", "BTCUSDT")
+    assert (venue.fees, venue.liquidation) == (like.fees, like.liquidation)
+    assert venue.contract.lot == 0.0
+    assert venue.in_force.since == "2023-03-01"
+    sources = {
+        each.group: each.source for each in preset_files.origins("venues/mine.json", "ETHUSDT")
+    }
+    assert sources["brackets"] == "tiers.json, ETH/USDT:USDT"
+    assert sources["fees"].startswith(f"as {BTC}: ")
+
+
+@pytest.mark.slow
+def test_what_was_imported_can_be_named_wherever_a_venue_is(capsys, folder):
+    write(folder, {"ETH/USDT:USDT": TIERS})
+    call(capsys, "venues", *IMPORT)
+    name = "venues/mine.json:ETHUSDT"
+    assert call(capsys, "venues", "show", name)[0] == 0
+    assert call(capsys, "liq", "--venue", name, "--side", "long", "--entry", "2000",
+                "--leverage", "10")[0] == 0  # fmt: skip
+    short = ("--to", "2023-01-03", "--no-compile", "--json")
+    code, out, _ = call(capsys, "run", "--venue", name, *short)
+    assert code == 0
+    assert manifest(out)["venue"]["in_force"]["preset"] == "mine:ETHUSDT"
+    (folder / "sub").mkdir()
+    (folder / "sub" / "e.toml").write_text('[venue]\npreset = "../venues/mine.json:ETHUSDT"\n')
+    assert call(capsys, "run", "sub/e.toml", *short)[0] == 0
+
+
+def test_sizes_in_contracts_need_their_worth(capsys, folder):
+    sized = [tier(0, 1000, 100, 0.004, info={"maxSz": "1000"})]
+    write(folder, {"ETH/USDT:USDT": sized})
+    code, _, err = call(capsys, "venues", *IMPORT)
+    assert code == 2
+    assert "in contracts or coins" in err
+    assert call(capsys, "venues", *IMPORT, "--unit", "200")[0] == 0
+    assert bt.Venue.preset("venues/mine.json", "ETHUSDT").brackets[0].cap == 200_000.0
+
+
+BAD = {
+    "no json": ("{", "must be JSON"),
+    "other symbols": ({"ETH/USD:ETH": TIERS}, "did you mean 'ETH/USD:ETH'?"),
+    "a rate in percent": ({"ETH/USDT:USDT": [tier(0, 1, 10, 0.5)]}, "must be at most 1"),
+    "a wrong amount": ({"ETH/USDT:USDT": [tier(0, 1, 10, 0.01, maintAmt=7)]}, "amount: must be"),
+}
+
+
+@pytest.mark.parametrize("name", BAD)
+def test_bad_tiers_are_refused_and_nothing_is_written(capsys, folder, name):
+    content, words = BAD[name]
+    write(folder, content)
+    code, out, err = call(capsys, "venues", *IMPORT)
+    assert (code, out) == (2, "")
+    assert words in err
+    assert not (folder / "venues").exists()
+
+
+@pytest.mark.slow
+def test_a_run_by_the_rules_of_a_day_says_where_that_does_not_fit(capsys, folder, recwarn):
+    index = pd.date_range("2021-05-01", periods=48, freq="h", tz="UTC")
+    bars = pd.DataFrame(dict.fromkeys(("open", "high", "low", "close", "volume"), 100.0), index)
+    bars.rename_axis("time").to_csv("bars.csv")
+    words = ("run", "--data", "bars.csv", "--no-compile", "--json")
+    code, out, err = call(capsys, *words, "--venue", f"{BTC}@2021-05-19")
+    found = manifest(out)
+    assert code == 0
+    assert found["margin_table"] == "in force"
+    assert found["venue"]["in_force"] == {
+        "preset": BTC, "since": "2021-03-18", "until": "2022-12-29"
+    }  # fmt: skip
+    with warnings.catch_warnings():
+        warnings.simplefilter("default", bt.VenueDateWarning)
+        code, out, err = call(capsys, *words, "--venue", f"{BTC}@latest")
+    assert code == 0
+    assert err.count("warning: the margin table of binance-usdm:BTCUSDT is of 2026-09-29") == 1
+    assert "the run uses it from 2021-05-01" in manifest(out)["margin_table"]
+    for preset in ((), ("--venue", f"{BTC}@history")):
+        code, out, err = call(capsys, *words, *preset)
+        assert (code, "margin table" in err) == (0, False)
+        assert [each["of"] for each in manifest(out)["margin_tables"]] == ["2021-03-18"]
+
+
+@pytest.mark.parametrize("preset", ["", f'preset = "{BTC}@history"\n'])
+def test_brackets_of_an_experiment_are_of_no_preset(capsys, folder, preset):
+    (folder / "e.toml").write_text(
+        f"[venue]\n{preset}"
+        "brackets = [{floor = 0, cap = inf, max_leverage = 10, maintenance_rate = 0.05}]\n"
+    )
+    short = ("--to", "2023-01-03", "--no-compile", "--json")
+    code, out, _ = call(capsys, "run", "e.toml", *short)
+    assert code == 0
+    assert "in_force" not in manifest(out)["venue"]
+    assert manifest(out)["venue"]["earlier"] == []
+    assert manifest(out)["margin_tables"] == [{"of": None, "from": "2023-01-01", "bars": 48}]
+
+
+# --------------------------------------------------------------------------------------- books
+
+
+EXAMPLE = Path(__file__).parents[2] / "examples" / "book.toml"
+BOOK = """
+balance = 1000
+venue = "binance-usdm"
+[positions.BTCUSDT]
+quantity = 0.1
+price = 60_000
+[positions.ETHUSDT]
+quantity = -1
+price = 3_000
+"""
+
+
+def test_the_example_is_calculated(capsys, folder):
+    """0.8 BTC and 10 ETH short of 60,000 and 3,000: 12 % of 48,000 with .1 BTC less, and 30,000.
+
+    The coin cancels its part: .12 * (48,000 + 6,000) + .12 * 30,000 = 10,080.
+    """
+    code, out, _ = call(capsys, "liq", "--book", EXAMPLE)
+    assert code == 0
+    out = " ".join(out.split())
+    assert "requirement 10,080" in out
+    assert "backing 12,900 collateral 5,700" in out
+    assert "first to liquidate, the others frozen: BTCUSDT" in out
+    assert "all prices together: liquidated at -20.70%" in out
+
+
+def test_options_are_in_the_book(capsys, folder):
+    """Per option: 2 * .075 and the marks of .0116 and .0106; no option value backs it."""
+    shutil.copy(EXAMPLE.with_name("strangle.toml"), folder)
+    code, out, _ = call(capsys, "liq", "--book", "strangle.toml")
+    assert code == 0
+    out = " ".join(out.split())
+    assert "backing 0.3222 collateral 0 option value 0 requirement 0.1721994" in out
+    assert "index BTC: liquidated at -27.58% or +43.34%" in out
+    whole = (folder / "strangle.toml").read_text().replace("deribit-standard", "deribit-portfolio")
+    text = whole.replace(
+        'option = "BTC-26JUN26-50000-P"',
+        """
+        option = {kind = "put", strike = 50_000, expiry = "2026-06-26 08:00",
+                  settlement = "coin", underlying = "BTC"}""".replace("\n", " "),
+    )
+    (folder / "own.toml").write_text(text)
+    found = json.loads(call(capsys, "liq", "--book", "own.toml", "--json")[1])
+    assert found["backing"] == found["equity"] == pytest.approx(0.3222 + found["option_value"])
+    assert found["options"][0]["option"] == "BTC-26JUN26-50000-P"
+
+
+def test_brackets_are_the_default_and_a_table_gives_a_rule(capsys, folder):
+    (folder / "own.toml").write_text(BOOK)
+    needed = json.loads(call(capsys, "liq", "--book", "own.toml", "--json")[1])
+    venues = bt.Venue.preset("binance-usdm", ["BTCUSDT", "ETHUSDT"])
+    held, prices = {"BTCUSDT": 0.1, "ETHUSDT": -1.0}, {"BTCUSDT": 60e3, "ETHUSDT": 3e3}
+    assert needed["requirement"] == bt.margin.requirement(venues, held, prices)
+    more = BOOK + '[requirement]\nmoves = {"*" = [[-0.1, 1], [0.1, 1]]}\n'
+    (folder / "own.toml").write_text(more)
+    found = json.loads(call(capsys, "liq", "--book", "own.toml", "--json")[1])
+    assert found["requirement"] == pytest.approx(900)
+
+
+# -------------------------------------------------------------------- options in an experiment
+
+
+TEXT = """
+[data]
+path = "sample"
+to = "2023-01-15"
+
+[options]
+chains = "quotes.csv"
+settlement = "cash"
+quantities = "puts.csv"
+
+[[options.contracts]]
+kind = "put"
+strike = 30_000
+expiry = "2023-01-08 12:00"
+underlying = "SYNTHETIC-PERP"
+
+[venue]
+preset = "binance-usdm:BTCUSDT"
+
+[venue.option_costs]
+fee = 0.0003
+fee_cap = 0.125
+delivery_fee = 0.00015
+delivery_cap = 0.125
+tick = 0.1
+spread = 0.02
+"""
+NAME = "SYNTHETIC-PERP-2023-01-08-30000-P"
+
+
+@pytest.fixture
+def puts(tmp_path, monkeypatch):
+    """Return a folder with an experiment, its quotes and a schedule."""
+    monkeypatch.chdir(tmp_path)
+    chain = make_chain(["2023-01-01 12:20"])
+    kept = ["time", "expiry", "strike", "kind", "bid", "ask", "mark", "iv", "forward", "index"]
+    chain.table[kept].to_csv(tmp_path / "quotes.csv", index=False)
+    times = pd.date_range("2023-01-02", periods=3, freq="1h", tz="UTC")
+    pd.DataFrame({"time": times, NAME: 2.0}).to_csv(tmp_path / "puts.csv", index=False)
+    (tmp_path / "puts.toml").write_text(TEXT)
+    return tmp_path
+
+
+@pytest.mark.slow
+def test_a_file_lists_options_and_holds_them(puts, capsys):
+    words = ["run", "puts.toml", "--results", "kept", "--no-compile"]
+    code, _, err = call(capsys, *words, "--set", "target=0.3")
+    assert code == 0, err
+    (manifest,) = puts.glob("kept/*/manifest.json")
+    listed = json.loads(manifest.read_text())["data"]["options"]
+    assert [*listed["contracts"]] == [NAME]
+    assert listed["underlyings"] == {NAME: "SYNTHETIC-PERP"}
+    assert {*listed["quantities"]} <= {*"0123456789abcdef"}
+
+
+def test_the_sample_chain_values_options_of_the_sample(puts, capsys):
+    text = TEXT.replace('"quotes.csv"', '"sample"').replace('settlement = "cash"\n', "")
+    (puts / "puts.toml").write_text(text)
+    words = ["run", "puts.toml", "--no-save", "--no-compile", "--to", "2023-01-10"]
+    code, out, err = call(capsys, *words, "--policy", "constant")
+    assert code == 0, err
+    assert f"{NAME}  " in out
+    assert re.search(r"expiry +1\n", out)
+
+
+def test_paths_of_listed_options_are_refused(puts, capsys):
+    (puts / "puts.toml").write_text(TEXT)
+    code, _, err = call(capsys, "risk", "puts.toml", "--paths", "3", "--horizon", "1d")
+    assert code == 2
+    assert "bt.stress answers for accounts that hold them" in err
+
+
+@pytest.mark.parametrize(("before", "after", "told"), [
+    ('settlement = "cash"', 'settlement = "coin"', "options.settlement must be that of the"),
+    ('kind = "put"', 'kind = "put"\nsettlement = "coin"', "'cash' beside the linear contract"),
+])  # fmt: skip
+def test_a_mixture_of_settlements_is_refused_before_quotes_are_read(
+    puts, capsys, before, after, told
+):
+    (puts / "puts.toml").write_text(TEXT.replace(before, after))
+    (puts / "quotes.csv").unlink()
+    code, _, err = call(capsys, "run", "puts.toml", "--no-compile")
+    assert (code, told in err) == (2, True), err

@@ -5,7 +5,7 @@ import shlex
 import pytest
 
 from tests.cli.test_cli import MY_POLICY
-from tests.cli.test_cli_book import BOOK
+from tests.cli.test_cli_data import BOOK
 from tests.kit import call
 from tests.layouts import own_files
 
@@ -49,7 +49,6 @@ REFUSED = [
     ("run --set account.bnd=1", "account.bnd: Account has no such field; did you mean 'band'?"),
     ("run --set target=9", "target must be 0.05 to 2 per sqrt(year), got 9"),
     ("run --data nope", "'nope'"),
-    ("run --trades x.txt", "ends in .csv, .parquet, .json, got 'x.txt'"),
     ("run --set options.contracts=BTC-27JAN23-30000-P", "options need contracts, and chains"),
     # spans
     ("run --from 2030-01-01", "2030-01-01"),
@@ -121,10 +120,8 @@ REFUSED = [
     # risk and live accounts
     ("capacity --set venue.slippage.impact=1 --capitals 1e6,1e4", "capitals must be"),
     ("sensitivity --factors signal", "signal"),
-    ("paths --model gbmm", "did you mean 'gbm'"),
-    ("paths --model gbm --paths 5 --horizon 2h --drift up", "drift"),
-    ("paths --model gbm --paths 5 --horizon 2h --funding fited", "did you mean 'fitted'"),
-    ("paths --model gbm --paths 5 --horizon 2h --number 9", "number must be from 1 to 5"),
+    ("risk --model gbm --paths 5 --horizon 2h --drift up", "drift"),
+    ("risk --model gbm --paths 5 --horizon 2h --funding fited", "did you mean 'fitted'"),
     ("risk --signal rsi", "run.signal must be a number on simulated paths"),
     ("risk --find-leverage 1.5 --model gbm", "probability must be"),
     ("risk --find-leverage 0.1 --set paths.bridge=4", "a new account, got paths.bridge"),
@@ -159,10 +156,9 @@ REFUSED = [
     ("results list --where shrpe>1", "did you mean 'sharpe'"),
     ("results list --kind runs", "did you mean 'run'"),
     ("results list --since soon", "soon"),
-    ("results list --columns id,id", "each of columns must be named once"),
     ("results show nothing", "no saved result is called 'nothing'"),
     ("results prune --yes", "needs a flag that chooses what to delete"),
-    ("results prune --keep -1", "keep must be 0 or more, got -1"),
+    ("results prune --keep -1", "'--keep'"),
     ("results prune --keep 1 --json", "--json cannot ask"),
     ("report", "name a saved result"),
     ("report nothing", "no saved result is called 'nothing'"),

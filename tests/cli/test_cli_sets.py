@@ -1,0 +1,396 @@
+"""The commands sweep, tune, compare, risk and stress: what they run, print and save."""
+
+import json
+import math
+import re
+import shlex
+import warnings
+from contextlib import nullcontext
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+
+import backtest as bt
+from backtest.cli import main, searches, typed_values
+from backtest.strategies import Constant, Cppi, VolTarget
+from tests.kit import call
+
+ROOT = Path(__file__).parents[2]
+EXAMPLE = str(ROOT / "examples" / "btc-vol-target.toml")
+SHORT = ("--to", "2023-01-08", "--no-compile")
+"""A week in plain Python: nothing is compiled."""
+
+FRAGILE = '''
+from typing import Annotated
+
+import backtest as bt
+
+
+class Fragile(bt.Policy):
+    """Refuses some sizes."""
+
+    size: Annotated[float, bt.Range(-10.0, 100.0)] = 1.0
+
+    def leverage(self, bar, account):
+        return self.size
+'''
+
+
+def ask(capsys, *arguments):
+    """Sweep a week, and return the JSON."""
+    code, out, err = call(capsys, "sweep", *SHORT, "--json", "--no-save", *arguments)
+    assert code == 0, err
+    return json.loads(out)
+
+
+@pytest.mark.slow
+def test_the_best_row_is_the_run_of_the_printed_settings(capsys):
+    """The winner's settings go over those of the flags and the preset."""
+    given = ("--capital", "777", "--signal", "-0.5", "--set", "account.band=0.3")
+    vary = ("target=0.3:0.9:4", "account.band=0,0.1", "account.stop_loss=none,0.1",
+            "venue.fees.taker=0.0009")  # fmt: skip
+    varied = [word for each in vary for word in ("--vary", each)]
+    best = ask(capsys, *given, *varied)["top"][0]
+    out = call(capsys, "sweep", *SHORT, "--no-save", *given, *varied)[1]
+    words = shlex.split(out.rsplit("`backtest run` with\n", 1)[1])
+    assert len(words) == 8
+    code, out, err = call(capsys, "run", *SHORT, *given, *words, "--json", "--no-save")
+    assert code == 0, err
+    metrics = json.loads(out)["metrics"]
+    for name in ("final_equity", "sharpe", "fees", "max_drawdown"):
+        assert metrics[name] == pytest.approx(best[name], rel=1e-9)
+
+
+@pytest.mark.slow
+def test_the_command_line_and_python_agree(capsys):
+    found = ask(capsys, "--draws", "8", "--seed", "3", "--method", "lhs", "--metrics", "core")
+    swept = bt.sweep(
+        bt.Market.sample().between(None, "2023-01-08"),
+        VolTarget(),
+        8,
+        venue=bt.Venue.preset("binance-usdm", "BTCUSDT"),
+        account=bt.Account(),
+        method="lhs",
+        seed=3,
+        metrics="core",
+        compile=False,
+    )
+    assert found["id"] == swept.manifest["id"]
+    assert found["path"] is None
+    assert found["top"][0]["row"] == swept.best().name
+    assert found["top"][0]["final_equity"] == swept.best()["final_equity"]
+    fates = {"ruined": 0, "failed": 0, "breaking": 0}
+    assert found["sets"] == {"asked": 8, "done": 8, **fates}
+
+
+def test_ruined_failed_and_forbidden_sets_stand_below_and_are_counted(capsys, folder):
+    (folder / "fragile.py").write_text(FRAGILE)
+    flags = ("--policy", "fragile.py", "--vary", "size=-1,0.1,2,90", "--constraint", "fees<=40")
+    harsh = ("--set", "account.after_liquidation=halt", "--set", "venue.slippage.rate=0.05")
+    with warnings.catch_warnings():
+        warnings.simplefilter("always")
+        code, out, err = call(capsys, "sweep", *SHORT, "--no-save", *flags, *harsh)
+    assert code == 0
+    assert "1 of 4 sets failed" in err
+    order = re.findall(r"^ *(\d)  +(-?[\d.]+)", out, re.MULTILINE)
+    assert order[0] == ("1", "0.1")
+    assert order[-1] == ("4", "-1")
+    assert "1 failed" in out
+
+
+def test_ctrl_c_prints_and_saves_what_is_done(capsys, monkeypatch):
+    run = bt.sweep
+
+    def stop_early(*given, **settings):
+        def stop(done, total):
+            if done == 3:
+                raise KeyboardInterrupt
+
+        with pytest.warns(UserWarning, match="5 of 8 sets were not done"):
+            return run(*given, **{**settings, "progress": stop})
+
+    monkeypatch.setattr(searches.backtest, "sweep", stop_early)
+    code, out, _ = call(capsys, "sweep", *SHORT, "--draws", "8")
+    assert code == 130
+    assert "3 of 8 sets were run" in out
+    assert len(bt.Sweep.load(next(Path("results").iterdir())).table) == 3
+
+
+# ---------------------------------------------------------------------------------------- tune
+
+
+SHORT_TUNE = ("--to", "2023-01-15", "--no-compile", "--sampler", "random")
+"""Two weeks in plain Python: nothing is compiled."""
+FEW = (*SHORT_TUNE, "--trials", "24")
+
+
+@pytest.fixture
+def studies(monkeypatch):
+    """Return a list that the studies made by the command line are put on."""
+    made = []
+    make = bt.tune
+
+    def listen(*given, **settings):
+        made.append(make(*given, **settings))
+        return made[-1]
+
+    monkeypatch.setattr(searches.backtest, "tune", listen)
+    return made
+
+
+def ask_tune(capsys, *arguments):
+    """Tune on two weeks, and return the JSON."""
+    code, out, err = call(capsys, "tune", *FEW, "--json", "--no-save", *arguments)
+    assert code == 0, err
+    return json.loads(out)
+
+
+@pytest.mark.slow
+def test_a_search_prints_its_summary_and_the_command_that_runs_the_winner(capsys, studies):
+    flags = ("--space", "target=0.1:1", "--space", "account.band=0:0.2", "--fix", "half_life=48")
+    given = (
+        "--capital",
+        "777",
+        "--set",
+        "target=2",
+        "--set",
+        "venue.fees.taker=0.0003",
+        "--signal",
+        "-0.5",
+    )
+    code, out, err = call(capsys, "tune", *FEW, *flags, *given)
+    assert (code, err) == (0, "")
+    assert "sets searched for the best sharpe" in out
+    assert "deflated Sharpe ratio" in out
+    assert "On the holdout" in out
+    assert Path(out.rsplit("full result: ", 1)[1].strip()) == studies[0].folder
+    line = shlex.split(re.search(r"`backtest run` with\n(.*)$", out, re.MULTILINE)[1])
+    assert "half_life=48" in line
+    code, out, err = call(capsys, "run", *SHORT_TUNE[:3], *given, *line, "--json", "--no-save")
+    assert code == 0, err
+    again = json.loads(out)["metrics"]
+    for name, value in studies[0].replay().metrics.items():
+        assert again[name] == (None if math.isnan(value) else value)
+
+
+@pytest.mark.slow
+def test_flags_reach_the_search(capsys):
+    found = ask_tune(
+        capsys, "--objective", "calmar=1,turnover=-0.01", "--constraint", "max_drawdown<=0.9",
+        "--constraint", "liquidations==0", "--space", "half_life=log:10:100", "--space",
+        "power=1,2", "--fix", "target=0.3", "--no-robust", "--holdout", "none", "--seconds", "99",
+    )  # fmt: skip
+    study = found["study"]
+    assert study["objective"] == "calmar - 0.01 * turnover"
+    assert study["constraints"] == ["ruined == 0", "max_drawdown <= 0.9", "liquidations == 0"]
+    half_life, power = study["space"]["dimensions"]
+    assert (half_life["low"], half_life["high"], half_life["log"]) == (10, 100, True)
+    assert power["options"] == [1, 2]
+    assert study["space"]["fixed"] == {"target": 0.3}
+    assert study["robust"] is False
+    assert study["holdout"] is None
+    assert study["budget"] == {"trials": 24, "seconds": 99.0}
+
+
+@pytest.mark.slow
+def test_no_set_that_keeps_the_constraints_is_told(capsys):
+    code, out, _ = call(capsys, "tune", *FEW, "--no-save", "--constraint", "fees<0")
+    assert code == 1
+    assert "constraints" in out.replace("\n", " ").replace("  ", "")
+    assert "backtest run" not in out
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("always::UserWarning")
+def test_an_interrupted_search_says_how_to_go_on_and_ends_the_same(capsys, monkeypatch, studies):
+    code, whole, _ = call(capsys, "tune", *FEW, "--results", "whole")
+    assert code == 0
+
+    def stop(now, objective):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(searches, "draw", lambda _: nullcontext(SimpleNamespace(report_search=stop)))
+        code, out, err = call(capsys, "tune", *FEW)
+    assert code == 130
+    assert err == "warning: interrupted: the study is unfinished, 16 sets were evaluated\n"
+    assert "UNFINISHED" in out
+    assert "it can be resumed" in out
+    assert "continue with the same command and --resume" in out
+    code, out, _ = call(capsys, "tune", *FEW, "--resume")
+    assert code == 0
+    assert without_places(out) == without_places(whole)
+
+
+def without_places(out):
+    return out.rsplit("full result:", 1)[0]
+
+
+@pytest.mark.parametrize("value", [0.1 + 0.2, 1e-17, 3, True, None, "isolated", float("inf")])
+def test_a_value_is_written_as_it_is_read_again(value):
+    assert typed_values.parse_typed(typed_values.format_typed(value)) == value
+
+
+# ------------------------------------------------------------------------------------- compare
+
+
+SHORT_COMPARE = ("--to", "2023-02-05", "--set", "data.resample=4h", "--no-compile", "--draws", "99")
+"""Five weeks in plain Python: nothing is compiled."""
+TWO = ("--policy", "vol-target", "--policy", "constant")
+
+
+def ask_compare(capsys, *arguments):
+    """Compare over five weeks, and return the JSON."""
+    code, out, err = call(capsys, "compare", *arguments, *SHORT_COMPARE, "--json", "--no-save")
+    assert code == 0, err
+    return json.loads(out)
+
+
+def texts(found):
+    return {name: each["text"] for name, each in found["comparison"]["policies"].items()}
+
+
+def write(folder, name, policy="constant", **tables):
+    """Write an experiment of five weeks."""
+    lines = [f'[policy]\nname = "{policy}"\n'] if policy else []
+    lines += [f"[{table}]\n{content}\n" for table, content in tables.items()]
+    (folder / name).write_text("\n".join(lines))
+
+
+@pytest.mark.slow
+def test_a_comparison_of_the_command_line_is_that_of_python(capsys):
+    found = ask_compare(
+        capsys, *TWO, "--set", "constant.leverage=2", "--baseline", "constant", "--seed", "3"
+    )
+    market = bt.Market.sample().between(None, "2023-02-05").resample("4h")
+    venue = bt.Venue.preset("binance-usdm", "BTCUSDT")
+    terms = {"venue": venue, "account": bt.Account(), "compile": False}
+    policies = {"vol-target": VolTarget(), "constant": Constant(leverage=2.0)}
+    results = {name: bt.run(market, each, **terms) for name, each in policies.items()}
+    compared = bt.compare(results, baseline="constant", draws=99, seed=3)
+    assert found["comparison"]["id"] == compared.manifest["id"]
+    assert found["path"] is None
+    assert [row["policy"] for row in found["table"]] == ["vol-target", "constant"]
+    assert found["differences"][0]["against"] == "constant"
+    assert found["differences"][0]["low"] == compared.differences["low"].iloc[0]
+
+
+def test_policies_go_by_labels_and_have_settings_of_their_own(capsys):
+    found = ask_compare(
+        capsys, "--policy", "calm=constant", "--policy", "bold=constant", "--policy", "cppi",
+        "--set", "bold.leverage=2", "--set", "cppi.multiplier=5", "--set", "account.band=0.3",
+    )  # fmt: skip
+    assert texts(found) == {
+        "calm": repr(Constant()),
+        "bold": repr(Constant(leverage=2.0)),
+        "cppi": repr(Cppi(multiplier=5.0)),
+    }
+    assert found["comparison"]["baseline"] == "calm"
+    assert found["comparison"]["account"]["band"] == 0.3
+
+
+@pytest.mark.slow
+def test_a_table_says_it_all_and_flags_go_over_it(capsys, folder):
+    write(
+        folder, "c.toml", None, run="compile = false",
+        compare='baseline = "bold"\nequal_risk = true\nseed = 7\nconfidence = 0.9\ndraws = 150',
+        **{"compare.policies.calm": 'name = "constant"',
+           "compare.policies.bold": 'name = "constant"\nsettings = {leverage = 2}'},
+    )  # fmt: skip
+    flags = ("--to", "2023-02-05", "--set", "data.resample=4h", "--json", "--no-save")
+    code, out, err = call(capsys, "compare", "c.toml", *flags, "--set", "calm.leverage=0.5")
+    assert code == 0, err
+    facts = json.loads(out)["comparison"]
+    kept = {name: facts[name] for name in ("baseline", "equal_risk", "seed", "confidence", "draws")}
+    assert kept == {
+        "baseline": "bold", "equal_risk": True, "seed": 7, "confidence": 0.9, "draws": 150,
+    }  # fmt: skip
+    assert {name: each["text"] for name, each in facts["policies"].items()} == {
+        "calm": "Constant(leverage=0.5)",
+        "bold": "Constant(leverage=2.0)",
+    }
+
+
+@pytest.mark.slow
+def test_files_that_differ_in_more_than_their_policy_are_refused(capsys, folder):
+    write(folder, "a.toml", account="capital = 700", data='to = "2023-02-05"')
+    write(folder, "b.toml", "cppi", account="band = 0.1", run="signal = -1",
+          data='to = "2023-02-06"', venue="fees = {taker = 0.001, maker = 0.0}")  # fmt: skip
+    code, _, err = call(capsys, "compare", "a.toml", "b.toml", "--no-compile", "--draws", "99")
+    assert code == 2
+    assert "differs from" in err
+    shared = (
+        "--capital",
+        "700",
+        "--set",
+        "account.band=0",
+        "--signal",
+        "1",
+        "--venue",
+        "binance-usdm:BTCUSDT",
+    )
+    assert texts(ask_compare(capsys, "a.toml", "b.toml", *shared))["b"].startswith("Cppi(")
+
+
+# ----------------------------------------------------------------------------- risk and stress
+
+
+POLICY = ["--policy", "constant", "--set", "leverage=8", "--no-compile"]
+CONSTANT = [*POLICY, "--to", "2023-01-20"]
+
+
+def test_a_risk_is_estimated_and_repeats(capsys, tmp_path):
+    given = ["risk", *CONSTANT, "--paths", "40", "--horizon", "1d"]
+    assert main([*given, "--model", "gbm", "--json"]) == 0
+    first = json.loads(capsys.readouterr().out)["table"][0]
+    assert first["horizon"] == "1d"
+    assert 0.0 <= first["p_liquidation"] <= 1.0
+    assert main([*given, "--model", "gbm", "--report", "risk.html"]) == 0
+    assert "liquidation" in capsys.readouterr().out
+    assert (tmp_path / "risk.html").exists()
+    assert main([*given, "--model", "gbm", "--from-run"]) == 0
+
+
+def test_the_most_leverage_is_found(capsys):
+    given = ["risk", "--no-compile", "--to", "2023-01-20", "--find-leverage", "0.5"]
+    drawn = ["--paths", "40", "--horizon", "2h", "--model", "gbm", "--json"]
+    assert main([*given, *drawn]) == 0
+    held = json.loads(capsys.readouterr().out)["table"]
+    assert [row["model"] for row in held] == ["gbm", "worst"]
+    assert held[0]["p_liquidation"] <= 0.5
+    words = [each for each in [*given, *drawn] if each != "--json"]
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        assert main([*words, "--policy", "constant", "--set", "leverage=8"]) == 0
+    assert "largest factor" in capsys.readouterr().out
+
+
+def test_shocks_and_ladders_are_read_from_flags(capsys):
+    given = ["stress", *CONSTANT, "--shock", "price=-0.05", "--shock", "over=2h", "--json"]
+    assert main([*given, "--ladder", "price=-0.1:0.1:3", "--ladder", "margin=1,2"]) == 0
+    found = json.loads(capsys.readouterr().out)
+    assert [row["scenario"] for row in found["table"]] == ["shock"]
+    assert found["table"][0]["loss"] > 0.0
+    assert len(found["ladder"]) == 6
+    assert main(["stress", *CONSTANT, "--scenario", "2020-03-12"]) == 0
+    assert "2020-03-12" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(("words", "kind"), [
+    (["risk", "--paths", "40", "--horizon", "2h", "--model", "gbm"],
+     "liquidation-risk"),
+    (["stress", "--shock", "price=-0.05"], "stress"),
+    (["bounds"], "bounds"),
+    (["sensitivity", "--factors", "funding"], "sensitivity"),
+])  # fmt: skip
+def test_results_are_saved_unless_told_otherwise(words, kind, capsys, tmp_path):
+    given = [words[0], *POLICY, *words[1:], "--to", "2023-01-10", "--json"]
+    assert main([*given, "--no-save"]) == 0
+    assert json.loads(capsys.readouterr().out)["path"] is None
+    assert not (tmp_path / "results").exists()
+    assert main([*given, "--results", "kept"]) == 0
+    folder = json.loads(capsys.readouterr().out)["path"]
+    assert folder.startswith(f"kept/{kind}-")
+    assert main(["results", "show", folder]) == 0
+    assert f"backtest {words[0]}" in capsys.readouterr().out
