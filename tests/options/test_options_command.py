@@ -29,17 +29,18 @@ def test_chains_and_surfaces_at_the_command_line(capsys, tmp_path: Path):
     assert len(json.loads(text)["fits"]) == 3
 
 
-def test_many_snapshots_are_a_line_each(capsys, tmp_path: Path):
+def test_a_surface_is_of_one_snapshot_of_many(capsys, tmp_path: Path):
     for k in range(2):
         rows = make_rows(time=NOW + pd.Timedelta(days=k), days=(7.0, 30.0))
         both = pd.concat([rows, rows.assign(underlying="ETH")])
         both.to_parquet(tmp_path / f"{k}.parquet")
-    given = (str(tmp_path), "--settlement", "coin")
-    code, text, _ = call(capsys, "surface", *given, "--underlying", "ETH", "--json")
-    found = json.loads(text)["surfaces"]
-    assert (code, len(found), found[0]["expiries"]) == (0, 2, 2)
-    assert found[0]["iv"] == pytest.approx(0.6, abs=0.003)
-    assert "104 quotes in 2 snapshots" in call(capsys, "chain", *given, "--underlying", "ETH")[1]
+    given = (str(tmp_path), "--settlement", "coin", "--underlying", "ETH")
+    assert "104 quotes in 2 snapshots" in call(capsys, "chain", *given)[1]
+    code, text, error = call(capsys, "surface", *given)
+    assert (code, text) == (2, "")
+    assert "a surface is of one snapshot, got 2: choose one with --at" in error
+    text = call(capsys, "surface", *given, "--at", str(NOW), "--json")[1]
+    assert len(json.loads(text)["fits"]) == 2
 
 
 def test_bad_words_end_with_exit_code_2(capsys):
