@@ -444,6 +444,7 @@ def compile_general_rules(*, has_parts: bool) -> dict[str, Any]:
     names["pick_instrument"] = twins[id(records.pick_instrument)]
     inner_text = jit(write_tuples(names), **inner, forceinline=True)
     twins[id(records.write_tuple)] = inner_text
+    twins[id(loop.locate)] = locate_function
     twins[id(loop.ask)] = jit(write_ask(names), **inner, forceinline=True)
     twins[id(portfolio_kernels.ask_own)] = jit(return_always(0.0), **inner, forceinline=True)
     twins[id(records.share)] = share_record  # not inside a function, whose stack would be gone
@@ -556,6 +557,20 @@ def build_call(
         return builder.call(function, [*pointers, *arguments[-n_numbers:]])
 
     return build
+
+
+@intrinsic
+def locate_function(context: Any, function: Any, arguments: Any) -> Any:
+    """Return the address of a compiled function, as it is called with these arguments."""
+    kinds = function.get_call_type(context, tuple(arguments.types), {}).args
+
+    def build(context: Any, builder: Any, _signature: Any, _arguments: Any) -> Any:
+        compiled = function.dispatcher.overloads[kinds]
+        context.add_linking_libs([compiled.library])
+        place = context.declare_function(builder.module, compiled.fndesc)
+        return builder.ptrtoint(place, ir.IntType(64))
+
+    return numba.int64(function, arguments), build
 
 
 def write_ask(names: Mapping[str, Any]) -> Callable[..., Any]:

@@ -132,7 +132,18 @@ def simulate_batch(  # noqa: PLR0913, PLR0917 - the arguments of a kernel
     start: int,
     stop: int,
 ) -> tuple[int, int]:
-    """Take the account through the bars from start to stop, or through each lane of the tape."""
+    """Take the account through the bars from start to stop, or through each lane of the tape.
+
+    With ``stop`` below 0, return the address of :func:`simulate_account` instead.
+    """
+    terms, feed, deciders, state = share(terms), share(feed), share(deciders), share(state)
+    quotes, scratch, tape, clock = share(quotes), share(scratch), share(tape), share(clock)
+    if stop < 0:
+        given = (
+            terms, feed, clock, log_returns, deciders, state, quotes, scratch, ledger, tally, tape,
+            start, stop,
+        )  # fmt: skip
+        return locate(simulate_account, given), DONE
     lanes, reached, why = tape.lanes, start, DONE
     for k in range(max(len(lanes.places), 1)):
         first, end = start, stop
@@ -146,6 +157,10 @@ def simulate_batch(  # noqa: PLR0913, PLR0917 - the arguments of a kernel
         if why != DONE:
             break
     return reached, why
+
+
+def locate(function: Any, arguments: Any) -> int:
+    raise NotImplementedError
 
 
 def begin_lane(
@@ -213,8 +228,6 @@ def simulate_account(  # noqa: PLR0913, PLR0917 - the arguments and the steps of
     start: int,
     stop: int,
 ) -> tuple[int, int]:
-    terms, feed, deciders, state = share(terms), share(feed), share(deciders), share(state)
-    quotes, scratch, tape, clock = share(quotes), share(scratch), share(tape), share(clock)
     bar = AccountBar(
         terms=terms, feed=feed, state=state, quotes=quotes, scratch=scratch, ledger=ledger,
         log=tape.log,

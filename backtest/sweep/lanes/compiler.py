@@ -8,11 +8,13 @@ from typing import Any
 
 import numpy as np
 from llvmlite import ir
-from numba import typeof
+from numba import int64, typeof
 from numba.core import cgutils
+from numba.core.types import BaseNamedTuple, UniTuple
 from numba.extending import intrinsic
 
 from backtest.base import jit, share_record
+from backtest.base.compiler import Shared
 from backtest.engine import (
     compile_core,
     compile_general_rules,
@@ -57,14 +59,11 @@ def compile_lanes() -> dict[str, Any]:
 
 
 def find_loop_of_runs(arguments: tuple[Any, ...]) -> tuple[int, Any, tuple[Any, ...]]:
-    with LOCK:
-        loop = find_general_loop(arguments[0])
-        kinds = tuple(typeof(each) for each in arguments)  # type: ignore[no-untyped-call]
-        loop.compile(kinds)
-        compiled = loop.overloads[kinds]
-        name = compiled.fndesc.llvm_func_name
-        address = compiled.library.get_pointer_to_function(name)
-        return int(address), compiled.signature.return_type, kinds
+    """Return the address of the loop of one account, what it returns, and what it takes."""
+    address, _ = find_general_loop(arguments[0])(*arguments[:-2], 0, -1)
+    kinds = tuple(typeof(each) for each in arguments)  # type: ignore[no-untyped-call]
+    taken = tuple(Shared(each) if isinstance(each, BaseNamedTuple) else each for each in kinds)
+    return int(address), UniTuple(int64, 2), taken
 
 
 _loops: dict[Any, tuple[Callable[..., Any], int]] = {}

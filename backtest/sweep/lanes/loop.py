@@ -98,6 +98,8 @@ def take_block(  # noqa: PLR0913, PLR0917 - the arguments of a kernel
     """Take the lanes from bar start to stop; return the bar reached, and why it ended there."""
     rules, markets, asked, block = share(terms), share(feed), share(policies), share(lanes)
     own, n = share(state), len(block.signal)
+    shown, quotes, scratch, tape = share(deciders), share(quotes), share(scratch), share(tape)
+    times = share(clock)
     begin_prices(rules, markets, block)
     for t in range(start, stop):
         write_bar_prices(rules, markets, block, t)
@@ -113,8 +115,8 @@ def take_block(  # noqa: PLR0913, PLR0917 - the arguments of a kernel
             take_out(block, rules, own, t, lane)
             take_tally(block, block.kept_account, block.free[0], t - first, lane)
             _, why = pass_alone(
-                address, terms, feed, clock, log_returns, deciders, state, quotes, scratch,
-                ledger, block.tally, tape, t, t + 1,
+                address, rules, markets, times, log_returns, shown, own, quotes, scratch, ledger,
+                block.tally, tape, t, t + 1,
             )  # fmt: skip
             if why != DONE:
                 return t, why
