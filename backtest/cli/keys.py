@@ -105,8 +105,8 @@ OWN: dict[str, dict[str, tuple[Any, str]]] = {
         "constraints": (dict[str, str], "A bound: 'max_drawdown<=0.4'; repeatable."),
     },
     "compare": {"policies": (dict[str, Any], "Policies by label, each as [policy].")},
-    "paths": {"funding": (float | str, "'fitted' to the data (default), 'history', a rate per "
-                          "settlement, or 'none'.")},
+    "paths": {"funding": (float | str, "'fitted' to the data (default), a rate per settlement, or "
+                          "'none'.")},
     "risk": {"find_leverage": (float, "Find the highest leverage (with --policy: factor) of at "
                                "most this risk.")},
     "stress": {

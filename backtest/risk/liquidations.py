@@ -149,10 +149,12 @@ def estimate(hits: int, n: int, confidence: float) -> RiskEstimate:
 
     Source: Clopper and Pearson (1934), Biometrika 26(4).
     """
-    from scipy.stats import binomtest  # noqa: PLC0415 - slow to load
+    from scipy.special import betaincinv  # noqa: PLC0415 - slow to load
 
-    found = binomtest(hits, n).proportion_ci(confidence, method="exact")
-    return RiskEstimate(hits / n, float(found.low), float(found.high))
+    side = 0.5 * (1.0 - confidence)
+    low = float(betaincinv(hits, n - hits + 1, side)) if hits else 0.0
+    high = float(betaincinv(hits + 1, n - hits, 1.0 - side)) if hits < n else 1.0
+    return RiskEstimate(hits / n, low, high)
 
 
 EVENTS = {"p_liquidation": "liquidation", "p_ruin": "ruin", "p_margin_call": "margin call"}

@@ -24,7 +24,7 @@ from backtest.market.tables import LARGEST_RATE
 from backtest.venue import FundingTerms
 
 FundingChoice: TypeAlias = str | float | FundingTerms | None
-FITTED, HISTORY = "fitted", "history"
+FITTED = "fitted"
 WINDOWS = (7 * DAY, 30 * DAY)
 LONG_HISTORY = 180 * DAY
 """Span of settlements from which the means of 1, 7 and 30 days have weights of their own."""
@@ -65,21 +65,6 @@ def find_grid(history: Market) -> FundingGrid | None:
 def find_period(history: Market, grid: FundingGrid | None) -> int:
     """Return the time in ns between settlements that fall on the open of a bar."""
     return math.lcm(history.interval if grid is None else grid.every, history.interval)
-
-
-def sum_settled(history: Market, grid: FundingGrid, n_orders: int) -> FloatArray:
-    """Return the rates that each bar of history settles on a grid, of shape (n_orders, n_bars)."""
-    stamps = grid.find(int(history.time[0]), int(history.time[-1]) + history.interval)
-    bar = np.searchsorted(history.time, stamps, side="right") - 1
-    order = np.arange(len(stamps)) - np.searchsorted(bar, bar)
-    snapped = (history.funding_time + MINUTE // 2) // MINUTE * MINUTE
-    slot = np.searchsorted(stamps, snapped)
-    kept = slot < len(stamps)
-    sums = np.bincount(slot[kept], history.funding_rate[kept], minlength=len(stamps))
-    rates = np.zeros((max(n_orders, 1), history.n_bars))
-    used = order < len(rates)
-    rates[order[used], bar[used]] = sums[used]
-    return rates
 
 
 @dataclass(frozen=True, eq=False)
@@ -152,20 +137,14 @@ class FundingProcess:
         }
 
 
-def read_funding(funding: object, *, is_resampled: bool) -> FundingChoice:
-    if funding is None or isinstance(funding, FundingTerms):
+def read_funding(funding: object) -> FundingChoice:
+    if funding is None or funding == FITTED or isinstance(funding, FundingTerms):
         return funding
-    if isinstance(funding, str) and funding not in (FITTED, HISTORY):
-        raise ParameterError(
-            f"funding must be 'fitted', 'history', a rate, terms or None, got {funding[:40]!r}"
-            + did_you_mean(funding, (FITTED, HISTORY))
-        )
-    if isinstance(funding, str) and funding == HISTORY and not is_resampled:
-        raise ParameterError(
-            "funding='history' needs a resampled model such as 'filtered', got a parametric one"
-        )
     if isinstance(funding, str):
-        return funding
+        raise ParameterError(
+            f"funding must be 'fitted', a rate, terms or None, got {funding:.40}"
+            + did_you_mean(funding, [FITTED])
+        )
     rate = Number(-LARGEST_RATE, LARGEST_RATE)
     return float(rate.check("funding", funding))
 
@@ -186,8 +165,6 @@ def make_process(history: Market, funding: FundingChoice) -> FundingProcess:
     rates = lay_on_grid(history, grid)
     if isinstance(funding, float):
         return FundingProcess("constant", "a rate was given", grid, rates, constant=funding)
-    if funding == HISTORY:
-        return FundingProcess("history", "settlements of the rows are repeated", grid, rates)
     cap = funding.cap if isinstance(funding, FundingTerms) else math.inf
     return fit_process(rates, grid, min(cap, LARGEST_RATE))
 
@@ -279,17 +256,19 @@ def regress(
 
 def is_stable(weights: tuple[float, ...], windows: tuple[int, ...]) -> bool:
     """Return whether a shock dies out: its response never grows far, and is not largest late."""
-    from scipy.signal import lfilter  # noqa: PLC0415 - slow to load
-
     longest = max(windows)
     lags = np.zeros(longest)
     for weight, each in zip(weights, windows, strict=True):
-        lags[:each] += weight / each
-    shock = np.zeros(LIVES * longest)
-    shock[0] = 1.0
-    response = np.abs(lfilter([1.0], np.append(1.0, -lags), shock))
+        lags[-each:] += weight / each
+    response = np.zeros((LIVES + 1) * longest)
+    response[longest] = 1.0
+    for k in range(longest + 1, len(response)):
+        response[k] = lags @ response[k - longest : k]
+        if abs(response[k]) > GROWN:
+            return False
+    response = np.abs(response[longest:])
     is_late = response.argmax() >= (LIVES - 1) * longest
-    return bool(sum(weights) < LARGEST_PERSISTENCE and response.max() <= GROWN and not is_late)
+    return bool(sum(weights) < LARGEST_PERSISTENCE and not is_late)
 
 
 def summarize_funding(fits: Mapping[str, Mapping[str, Any]]) -> list[str]:
@@ -301,8 +280,8 @@ def summarize_funding(fits: Mapping[str, Mapping[str, Any]]) -> list[str]:
 
 
 def summarize_fit(fit: Mapping[str, Any]) -> str:
-    if fit["process"] in ("none", "history"):
-        return f"{fit['process']} ({fit['reason']})"
+    if fit["process"] == "none":
+        return f"none ({fit['reason']})"
     # in basis points, to three significant digits
     shown = {name: format_bps(float(f"{fit[name] or 0.0:.3g}"))
              for name in ("last_rate", "long_run_rate", "residual")}  # fmt: skip

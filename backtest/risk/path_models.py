@@ -7,7 +7,7 @@ same bars. Their numbers are those of NumPy's Philox.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Annotated, Any, ClassVar, Self, TypeAlias
 
@@ -20,9 +20,7 @@ from backtest.base import (
     IntArray,
     Number,
     ParameterError,
-    TimeLike,
     Value,
-    call_later,
     check_lengths,
     checked,
     compile_module,
@@ -62,13 +60,9 @@ MOST_AT_ONCE = 4
 FAR = 4.0
 """Returns beyond this many robust deviations start the search as jumps."""
 LARGEST_PERSISTENCE = 0.9999
-LEAST_DEGREES = 2.05
 STEPS, CHAINS = 1500, 400
 """Bars and number of the chains whose mean variance is made that of history."""
 MOST_RAISE = 64.0
-FIRST_GUESS = (4.0, -2.5, 0.5, 0.0)
-"""Where the search begins: a persistence of 0.98, 8 % of it from the last surprise, 3.7 degrees of
-freedom, and no asymmetry."""
 HISTORY = "history"
 Drift = float | str
 """Growth of the expected price per year, or :data:`HISTORY`."""
@@ -78,7 +72,7 @@ Drift = float | str
 
 Moves: TypeAlias = tuple[FloatArray, FloatArray, FloatArray]
 """Log moves of bars, and their highest and lowest log price over the open, (bars, paths)."""
-NORMALS, EXTREMES, STUDENT, ROWS, BASIS, FUNDING, JUMPS, COMMON, PARTS = range(9)
+NORMALS, EXTREMES, STUDENT, ROWS, BASIS, FUNDING, JUMPS, _, PARTS = range(9)
 """The kinds of random numbers: each has a generator of its own."""
 
 
@@ -87,16 +81,14 @@ class Draws:
     """The random numbers of one instrument on one block of paths.
 
     ``shape`` counts bars and paths, ``loads`` is the row of the instrument in the factor of the
-    correlation. Moves and jumps are of the instrument; all other numbers are common to all.
+    correlation. Moves are of the instrument; all other numbers are common to all.
     """
 
     seed: int
     block: int
     shape: tuple[int, int]
     bridge: int = 1
-    instrument: int = 0
     loads: tuple[float, ...] = (1.0,)
-    common_jump: float = 1.0
 
     def generator(self, kind: int, instrument: int = 0, part: int = 0) -> np.random.Generator:
         key = np.array([self.seed, self.block], dtype=np.uint64)
@@ -150,16 +142,9 @@ class Draws:
         return np.searchsorted(totals, self.jump_numbers(0)[0])
 
     def jump_numbers(self, part: int) -> tuple[FloatArray, FloatArray]:
-        """Return uniform numbers in (0, 1] and normal ones, common with some probability."""
-        found = []
-        for k in dict.fromkeys((self.instrument, 0)):
-            own, sizes = self.generator(JUMPS, k, part), self.generator(JUMPS, k, 499 + part)
-            found.append((1.0 - own.random(self.shape), sizes.standard_normal(self.shape)))
-        if len(found) == 1:
-            return found[0]
-        is_common = self.generator(COMMON, self.instrument).random(self.shape) < self.common_jump
-        (uniform, size), (first_uniform, first_size) = found
-        return np.where(is_common, first_uniform, uniform), np.where(is_common, first_size, size)
+        """Return uniform numbers in (0, 1] and normal ones, common to all instruments."""
+        own, sizes = self.generator(JUMPS, 0, part), self.generator(JUMPS, 0, 499 + part)
+        return 1.0 - own.random(self.shape), sizes.standard_normal(self.shape)
 
 
 def find_top(move: FloatArray, variance: FloatArray | float, wait: FloatArray) -> FloatArray:
@@ -174,13 +159,11 @@ def find_top(move: FloatArray, variance: FloatArray | float, wait: FloatArray) -
 class PathModel(Value):
     """Base of the models of paths: frozen values whose fields are parameters with units.
 
-    ``fit`` estimates the parameters on a market. ``simulate`` draws paths that go on from the end
-    of a market.
+    ``fit`` estimates the parameters on a market.
     """
 
     is_resampled: ClassVar[bool] = False
     """Whether bars repeat rows of history, with their mark prices, volumes and funding."""
-    _simulate = staticmethod(call_later("backtest.risk.paths", "simulate_paths"))
 
     @classmethod
     @checked
@@ -194,10 +177,6 @@ class PathModel(Value):
         """
         raise NotImplementedError
 
-    def with_drift(self, drift: Drift, market: Market) -> Self:
-        """Return the model with a growth per year, or with that of a market."""
-        return self.override(drift=read_drift(drift, market))
-
     @property
     def drift(self) -> float:
         """Growth of the expected price per year: after T years it is exp(drift T) times today's.
@@ -209,24 +188,6 @@ class PathModel(Value):
     def walk(self, draws: Draws, per_year: float) -> Moves:
         """Return log moves and extremes of the bars of a block; ``per_year`` counts bars."""
         raise NotImplementedError
-
-    def simulate(
-        self,
-        market: Market,
-        *,
-        paths: int = 10_000,
-        horizon: str = "30d",
-        start: TimeLike = "now",
-        seed: int = 0,
-        **settings: Any,
-    ) -> Any:
-        """Return :class:`backtest.Paths` of this model that continue a market.
-
-        See :func:`backtest.simulate_paths`, whose arguments these are.
-        """
-        return self._simulate(
-            market, model=self, paths=paths, horizon=horizon, start=start, seed=seed, **settings
-        )
 
 
 def read_drift(drift: Drift, market: Market) -> float:
@@ -286,12 +247,12 @@ class GBM(PathModel):
     @classmethod
     @checked
     def fit(cls, market: Market) -> Self:
-        """Return the model with the volatility of the last 20,000 returns."""
+        """Return the model of the last 20,000 returns."""
         returns, per_year = read_returns(market, cls.__name__), count_per_year(market)
         return cls(volatility=float(np.std(returns)) * math.sqrt(per_year))
 
     def walk(self, draws: Draws, per_year: float) -> Moves:
-        """Return a normal move per bar, and the extremes of its Brownian bridge."""
+        """Return the moves of bars."""
         variance = self.volatility**2 / per_year
         mean = self.drift / per_year - 0.5 * variance
         moves = mean + math.sqrt(variance) * draws.joint_normals()
@@ -439,26 +400,18 @@ class Garch(PathModel):
     @classmethod
     @checked
     def fit(cls, market: Market, *, asymmetric: bool = False) -> Self:
-        """Return the most likely model with Student's t of the last 20,000 returns.
+        """Return the most likely model with Student's t; falls weigh more if ``asymmetric`` (GJR).
 
-        Its mean variance is that of these returns, ``variance_now`` that of today, and
-        ``variance_most`` the largest that it had at any of them.
-
-        Parameters
-        ----------
-        market : Market
-            Its closes.
-        asymmetric : bool
-            Whether falls may weigh more than rises (GJR).
+        The likelihood puts the mean variance of hourly prices far above their mean square, as the
+        persistence is close to 1. So the variance is bounded by the largest one of the returns, and
+        omega makes the mean variance of paths that mean square.
         """
-        returns = read_returns(market, cls.__name__)
-        return cls(**fit_student_garch(returns, is_asymmetric=asymmetric))
+        return cls(
+            **fit_student_garch(read_returns(market, cls.__name__), is_asymmetric=asymmetric)
+        )
 
     def walk(self, draws: Draws, per_year: float) -> Moves:
-        """Return moves whose simple returns are the innovations, cut at :data:`MOST_MOVE`.
-
-        The exponential of Student's t has no mean.
-        """
+        """Return moves whose simple returns are the innovations: exp of t has no mean."""
         surprise = draws.joint_normals()
         if math.isfinite(self.degrees_of_freedom):
             surprise = surprise * draws.student_scale(self.degrees_of_freedom)
@@ -692,7 +645,8 @@ class Filtered(_Resampled):
 
 def fit_merton(returns: FloatArray) -> tuple[float, float, float, float]:
     """Return deviation per bar, jumps per bar, and mean and deviation of a jump: most likely."""
-    from scipy.special import expit, logit  # noqa: PLC0415 - slow to load
+    from scipy.optimize import minimize  # noqa: PLC0415 - slow to load
+    from scipy.special import expit, logit  # noqa: PLC0415
     from scipy.stats import poisson  # noqa: PLC0415
 
     deviation = float(np.median(np.abs(returns))) / 0.6745 or float(np.std(returns))
@@ -708,68 +662,42 @@ def fit_merton(returns: FloatArray) -> tuple[float, float, float, float]:
             total += poisson.pmf(k, jumps) * np.exp(-0.5 * z * z) / width
         return np.asarray(np.log(np.maximum(total, 1e-300)))
 
-    spread = float(np.std(far)) if len(far) > 1 else FAR * deviation
-    first = [math.log(deviation), logit(share), 0.0, math.log(max(spread, deviation))]
-    found = maximize(log_density, first)
-    return math.exp(found[0]), float(expit(found[1])), float(found[2]), math.exp(found[3])
-
-
-def maximize(log_density: Callable[[FloatArray], FloatArray], first: list[float]) -> FloatArray:
-    from scipy.optimize import minimize  # noqa: PLC0415 - slow to load
-
     def cost(x: FloatArray) -> float:
         return -float(np.mean(log_density(np.clip(x, -30.0, 30.0))))
 
+    spread = float(np.std(far)) if len(far) > 1 else FAR * deviation
+    first = [math.log(deviation), logit(share), 0.0, math.log(max(spread, deviation))]
     settings = {"maxiter": 4000, "xatol": 1e-4, "fatol": 1e-9}
     found: Any = minimize(cost, first, method="Nelder-Mead", options=settings)  # type: ignore[call-overload] # its stubs know no limits of this method
-    return np.clip(np.asarray(found.x, dtype=np.float64), -30.0, 30.0)
+    x = np.clip(np.asarray(found.x, dtype=np.float64), -30.0, 30.0)
+    return math.exp(x[0]), float(expit(x[1])), float(x[2]), math.exp(x[3])
 
 
 def fit_student_garch(returns: FloatArray, *, is_asymmetric: bool) -> dict[str, float]:
-    """Return the parameters of the most likely GARCH or GJR with Student's t, returns of mean 0.
+    from arch import arch_model  # noqa: PLC0415 - takes a second to import
 
-    Notes
-    -----
-    In the likelihood, omega is ``(1 - alpha - gamma / 2 - beta)`` times the mean square of the
-    returns. The likelihood alone puts the mean variance far above them, as the persistence of
-    hourly prices is close to 1. The variance is bounded by the largest one of the returns, and
-    omega then raised, so that paths have the mean square of the returns all the same.
-    Source: Engle and Mezrich (1996), GARCH for Groups, Risk 9(8).
-    """
-    from scipy.special import expit, gammaln  # noqa: PLC0415 - slow to load
-
-    squares = np.concatenate([[0.0], returns**2])
-    falls = np.concatenate([[0.0], (returns < 0.0).astype(np.float64)])
-    target, backcast = float(np.mean(squares[1:])), find_backcast(squares[1:])
-    filter_variance = compile_module(garch_kernels).filter_variance
-
-    def read(x: FloatArray) -> dict[str, float]:
-        persistence = LARGEST_PERSISTENCE * float(expit(x[0]))
-        shocks = persistence * float(expit(x[1]))
-        skew = 2.0 * float(expit(x[3])) - 1.0 if is_asymmetric else 0.0
-        weights = np.array([(1.0 - persistence) * target, shocks * (1.0 - skew),
-                            2.0 * shocks * skew, persistence - shocks])  # fmt: skip
-        ahead[0] = weights[0] + (shocks + weights[3]) * backcast
-        filter_variance(squares, falls, weights, backcast, 1, ahead)
-        omega, alpha, gamma, beta = map(float, weights)
-        return {
-            "omega": omega, "alpha": alpha, "beta": beta, "gamma": gamma,
-            "degrees_of_freedom": LEAST_DEGREES + float(np.exp(min(x[2], 6.0))),
-            "variance_now": float(ahead[-1]), "variance_most": float(ahead.max()),
-        }  # fmt: skip
-
-    def log_density(x: FloatArray) -> FloatArray:
-        nu = read(x)["degrees_of_freedom"]
-        constant = gammaln(0.5 * (nu + 1.0)) - gammaln(0.5 * nu) - 0.5 * np.log(np.pi * (nu - 2.0))
-        tail = np.log1p(squares[1:] / (ahead[:-1] * (nu - 2.0)))
-        return np.asarray(constant - 0.5 * np.log(ahead[:-1]) - 0.5 * (nu + 1.0) * tail)
-
-    ahead = np.empty(len(squares))
-    found = read(np.append(maximize(log_density, [*FIRST_GUESS[: 3 + is_asymmetric]]), 0.0))
-    return found | {"omega": found["omega"] * find_raise(found, target)}
+    target = float(np.mean(returns**2))
+    scaled = returns / math.sqrt(target)
+    model = arch_model(scaled, mean="Zero", o=int(is_asymmetric), dist="t", rescale=False)
+    with np.errstate(all="ignore"):  # the optimizer may try parameters without a likelihood
+        found = model.fit(disp="off", show_warning=False)
+    _, alpha, *gamma, beta, degrees = map(float, found.params)
+    shocks = alpha + 0.5 * sum(gamma)
+    beta = min(beta, LARGEST_PERSISTENCE - shocks)
+    variance = target * np.asarray(found.conditional_volatility) ** 2
+    last = alpha + sum(gamma) * (returns[-1] < 0.0)
+    omega = (1.0 - shocks - beta) * target
+    fit = {
+        "omega": omega, "alpha": alpha, "beta": beta, "gamma": sum(gamma),
+        "degrees_of_freedom": degrees,
+        "variance_now": omega + float(last * returns[-1] ** 2 + beta * variance[-1]),
+        "variance_most": float(variance.max()),
+    }  # fmt: skip
+    return fit | {"omega": omega * find_raise(fit, target)}
 
 
 def find_raise(fit: Mapping[str, float], target: float) -> float:
+    """Return by what omega is multiplied, so that a bounded variance has a mean of ``target``."""
     from scipy.optimize import brentq  # noqa: PLC0415 - slow to load
 
     nu = fit["degrees_of_freedom"]

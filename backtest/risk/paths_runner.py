@@ -48,8 +48,7 @@ from backtest.engine import (
 )
 from backtest.market import Market, Markets, as_given, find_clock, read_weights, weights_to_frame
 from backtest.policy import Policy, trades_options
-from backtest.risk.path_bars import MARKS, PRICES, PathBars
-from backtest.risk.paths import Paths
+from backtest.risk.paths import MARKS, PRICES, PathBars, Paths
 from backtest.venue import Venue, check_no_column, list_dated, pick_cost
 
 AnyPolicy: TypeAlias = Policy | Mapping[str, Policy]
@@ -303,12 +302,10 @@ class PathsRunner:
         member, width = self.paths.members[name], self.paths.width
         if not own.columns:
             return {}
-        n = len(bars.volume)
-        found = {column: np.empty((n, width)) for column in own.columns}
+        found = {column: np.empty((len(bars.volume), width)) for column in own.columns}
         signal = self.list_weights(self.prepared.seen)[self.paths.names.index(name)]
         pattern = self.prepared.seen[name].with_signal(np.clip(signal, -1.0, 1.0))
-        for k in range(n):
-            path = member.put_at_end(pattern, bars, k)
+        for k, path in enumerate(member.put_at_end(pattern, bars)):
             columns = observe(own.policy, path, is_lent=False)
             for column, rows in found.items():
                 rows[k] = columns[column][-width:]
@@ -317,10 +314,7 @@ class PathsRunner:
     def draw_fields(self, bars: Mapping[str, PathBars], n: int) -> dict[str, FloatArray]:
         """Return prices and volumes of some paths, (bars, n), and their rates of funding."""
         each, feed = [*bars.values()], self.prepared.setup.inputs.feed
-        fields = [
-            (*own.prices, *(own.prices if own.marks is None else own.marks), own.volume)
-            for own in each
-        ]
+        fields = [(*own.prices, *own.marks, own.volume) for own in each]
         found = {
             name: np.stack([values.ravel() for values in columns], axis=1)
             for name, columns in zip(

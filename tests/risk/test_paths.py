@@ -1,0 +1,485 @@
+"""Paths: rows, blocks, drift, and several instruments."""
+
+import itertools
+import math
+
+import numpy as np
+import pandas as pd
+import pytest
+from arch.bootstrap import optimal_block_length
+
+import backtest as bt
+from backtest import features, strategies
+from backtest import paths as models
+from backtest.risk.path_models import find_long_run, find_row_scale
+from backtest.risk.paths import MARKS, PRICES, factor_correlation
+from backtest.risk.paths_runner import make_runner
+from tests.kit import every_nth
+from tests.risk.accounts import free_account, free_venue, still_market
+
+NAMES = ["filtered", "stationary", "gbm", "merton", "garch"]
+
+
+@pytest.fixture(scope="module")
+def market() -> bt.Market:
+    return bt.Market.sample(bars=2000)
+
+
+def noise(n: int, seed: int) -> np.ndarray:
+    return np.random.default_rng(seed).standard_normal(n)
+
+
+@pytest.mark.parametrize("name", every_nth(NAMES, 3))
+def test_paths_are_markets_and_do_not_depend_on_blocks(market, name):
+    drawn = bt.simulate_paths(market, name, paths=300, horizon="3d", seed=7)
+    path = drawn[280]
+    again = bt.Market.from_frames(path.bars(), funding=path.funding(), mark=path.mark())
+    assert again.n_bars == 73  # the last bar of history, and 72 hours
+    whole = drawn.draw(0, 300)
+    part = drawn.draw(280, 281)
+    lone = bt.simulate_paths(market, name, paths=281, horizon="3d", seed=7).draw(280, 281)
+    for mine, theirs in zip(part, lone, strict=True):
+        assert np.array_equal(mine, theirs)
+    assert np.array_equal(whole.prices[:, 280:281], part.prices)
+    assert np.array_equal(path.close, part.prices[3, 0])
+    other = bt.simulate_paths(market, name, paths=300, horizon="3d", seed=8)
+    assert not np.array_equal(other.closes(), drawn.closes())
+    # a longer horizon begins with the same bars
+    longer = bt.simulate_paths(market, name, paths=300, horizon="5d", seed=7)
+    assert np.array_equal(longer.closes()[:, :73], drawn.closes())
+
+
+def test_rows_are_never_torn_and_funding_stays_at_its_stamps(market):
+    given = {"paths": 60, "horizon": "20d", "seed": 1}
+    drawn = bt.simulate_paths(market, models.Stationary(block=50), **given)
+    bars = drawn.draw(0, 60)
+    rows = bars.rows.reshape(60, -1)[:, 1:]
+    prices = bars.prices.reshape(4, 60, -1)
+    before = prices[3, :, :-1]
+    source = np.array([market.open, market.high, market.low, market.close])
+    drift = prices[3, 0, 1:] / before[0] / (market.close[rows[0]] / market.close[rows[0] - 1])
+    assert np.all(np.abs(drift - 1.0) < 1e-3)  # of a bar: the same for all its prices and paths
+    for j in range(4):
+        wanted = source[j][rows] / market.close[rows - 1] * drift
+        assert np.allclose(prices[j, :, 1:] / before, wanted, rtol=1e-13)
+    marks = bars.marks.reshape(4, 60, -1)[3, :, 1:] / prices[3, :, 1:]
+    assert np.allclose(marks, (market.mark_close / market.close)[rows], rtol=1e-13)
+    # stamps at 00, 08 and 16 hours only, with the rate of the row that is there
+    assert set(pd.DatetimeIndex(drawn[0].funding().index).hour) == {0, 8, 16}
+    assert np.array_equal(
+        (market.time[rows] // 3_600_000_000_000) % 8,
+        np.broadcast_to((drawn.calendar.time[1:] // 3_600_000_000_000) % 8, rows.shape),
+    )
+
+
+def test_blocks_have_their_length_and_rows_are_equally_likely(market):
+    drawn = bt.simulate_paths(market, models.Stationary(block=20), paths=400, horizon="40d", seed=2)
+    rows = drawn.draw(0, 400).rows.reshape(400, -1)[:, 1:]
+    joined = rows[:, 1:] == rows[:, :-1] + 1
+    # a new block follows with probability 1/20, and by chance at the next row again: negligible
+    assert 1.0 / (1.0 - joined.mean()) == pytest.approx(20.0, rel=0.03)
+    counts = np.bincount(rows.ravel(), minlength=market.n_bars)[1:]
+    expected = rows.size / (market.n_bars - 1)  # 192
+    # blocks put neighbors together: the variance of a count is below 2 * 20 times its mean
+    assert counts.min() > 0
+    assert (
+        abs(counts.reshape(-1)[:1992].reshape(8, -1).sum(axis=1) / 249 / expected - 1).max() < 0.1
+    )
+
+
+@pytest.mark.slow
+def test_block_length_of_an_autoregression_is_that_of_politis_and_white():
+    # AR(1) with rho = 0.6: (2 rho / (1 - rho^2))^(2/3) n^(1/3) for the stationary bootstrap;
+    # the function squares its argument, so it is given roots of a positive autoregression
+    n, rho = 20_000, 0.6
+    known = (2 * rho / (1 - rho**2)) ** (2 / 3) * n ** (1 / 3)
+    found = []
+    for seed in range(8):
+        x = np.zeros(n)
+        shocks = noise(n, seed)
+        for t in range(1, n):
+            x[t] = rho * x[t - 1] + shocks[t]
+        found.append(float(optimal_block_length(x)["stationary"].iloc[0]))
+        root = np.sqrt(x - x.min() + 1.0)
+        assert models.block_length(root) == pytest.approx(found[-1], rel=1e-6)
+    assert np.mean(found) == pytest.approx(known, rel=0.1)
+    assert models.block_length(noise(8000, 1)) == pytest.approx(20.0, rel=0.2)  # at least n^(1/3)
+
+
+def with_returns(returns):
+    """Return a market of hourly closes with these log returns."""
+    close = 100 * np.exp(np.cumsum(returns))
+    opens = np.concatenate([[100.0], close[:-1]])
+    index = pd.date_range("2023", periods=len(close), freq="1h", tz="UTC")
+    frame = pd.DataFrame(
+        {"open": opens, "high": np.maximum(opens, close), "low": np.minimum(opens, close),
+         "close": close},
+        index=index,
+    )  # fmt: skip
+    return bt.Market.from_frames(frame)
+
+
+def test_the_long_run_variance_of_resampled_rows_by_hand():
+    model = models.Filtered(block=2.0, omega=1.0, alpha=0.1, beta=0.5, variance_now=1.0)
+    rows = np.array([1.0, 3.0])
+    # a = 0.6 and 0.8; u1 = (1 + 0.8 u2 + W) / 2, u2 = (1 + 0.6 u1 + W) / 2,
+    # W = 1 + (0.6 u1 + 0.8 u2) / 2: u1 = 140 / 41, u2 = 130 / 41
+    assert find_long_run(model, rows, 0.1 * rows) == pytest.approx((140 + 3 * 130) / 82, rel=1e-9)
+    alone = model.override(block=1.0)  # each row by itself: (1 + 3) / 2 / (1 - 0.7)
+    assert find_long_run(alone, rows, 0.1 * rows) == pytest.approx(2.0 / 0.3, rel=1e-9)
+    assert find_long_run(alone, 3.0 * rows, 0.3 * rows) == math.inf
+    half = find_row_scale(alone, rows, 0.1 * rows, 2.5)  # 2 c / (0.5 - 0.2 c) = 2.5
+    assert half == pytest.approx(0.5, rel=1e-8)
+
+
+def test_filtered_paths_have_the_long_run_variance_of_history():
+    returns = 0.002 * noise(4000, 1)
+    returns[np.random.default_rng(2).choice(4000, 80, replace=False)] *= 6.0
+    jumpy = with_returns(returns)
+    model = models.Filtered(block=20.0, omega=2e-7, alpha=0.04, beta=0.94, variance_now=2e-5)
+    drawn = bt.simulate_paths(jumpy, model, paths=400, horizon="90d", seed=1)
+    moves = np.diff(np.log(drawn.closes()), axis=1)[:, -1000:]
+    assert np.mean(moves**2) == pytest.approx(np.mean(returns[1:] ** 2), rel=0.15)
+
+
+def test_filtered_paths_start_at_todays_volatility():
+    returns = np.concatenate([0.002 * noise(3000, 1), 0.02 * noise(48, 2)])
+    loud = with_returns(returns)
+    drawn = bt.simulate_paths(loud, "filtered", paths=500, horizon="1d", seed=1)
+    mean = np.mean(np.diff(np.log(loud.close)) ** 2)
+    today = drawn.model.filter(loud)[-1]
+    assert today > 0.01**2
+    assert drawn.model.variance_now == pytest.approx(mean * (today / mean) ** 0.8, rel=1e-9)
+    moves = np.diff(np.log(drawn.closes()), axis=1)[:, 0]
+    assert moves.std() == pytest.approx(math.sqrt(drawn.model.variance_now), rel=0.35)
+    calm = bt.simulate_paths(loud, models.Stationary(block=20), paths=500, horizon="1d", seed=1)
+    assert np.diff(np.log(calm.closes()), axis=1)[:, 0].std() < 0.5 * moves.std()
+
+
+def test_a_start_in_the_past_uses_no_later_bar(market):
+    start = market.times[1200]
+    early = bt.simulate_paths(market, "gbm", paths=2, start=start, horizon="2d")
+    assert early.history.n_bars == 1200
+    alone = bt.simulate_paths(market.prefix(1200), "gbm", paths=2, horizon="2d")
+    assert np.array_equal(early.closes(), alone.closes())
+
+
+def test_sessions_go_on_at_their_times_of_the_week():
+    days = pd.bdate_range("2020-01-01", periods=700, tz="UTC")
+    close = 100 * np.exp(np.cumsum(0.01 * noise(700, 1)))
+    frame = pd.DataFrame(dict.fromkeys(("open", "high", "low", "close"), close), index=days)
+    stocks = bt.Market.from_frames(frame, sessions=True, interval="1d")
+    drawn = bt.simulate_paths(stocks, models.Stationary(block=10), paths=5, horizon="28d", seed=1)
+    assert drawn.n_bars == 20
+    assert set(drawn.time.day_of_week) == {0, 1, 2, 3, 4}
+    rows = drawn.draw(0, 5).rows.reshape(5, -1)[:, 1:]
+    weekdays = stocks.times.day_of_week.to_numpy()[rows]
+    assert np.array_equal(weekdays, np.broadcast_to(drawn.time.day_of_week[1:], weekdays.shape))
+
+
+@pytest.mark.parametrize(("settings", "words"), [
+    ({"model": "gbmm"}, "did you mean 'gbm'"),
+    ({"paths": math.nan}, "paths must be a whole number"),
+    ({"horizon": "30m"}, "horizon must be at least one bar"),
+    ({"start": "2019-01-01"}, "start must lie after two bars"),
+    ({"model": "gbm", "funding": 0.2}, "funding must be"),
+    ({"model": "stationary", "correlation": 0.5}, "correlation needs"),
+])  # fmt: skip
+def test_bad_arguments_of_paths_are_refused(market, settings, words):
+    given = {"market": market, **settings}
+    with pytest.raises(bt.ParameterError, match=words):
+        bt.simulate_paths(given.pop("market"), **given)
+
+
+def test_a_fit_needs_returns_that_vary(market):
+    with pytest.raises(bt.DataError, match="at least 100 returns"):
+        models.GBM.fit(market.prefix(50))
+
+
+WEEK = 7 / 365
+
+
+@pytest.mark.parametrize("name", every_nth(NAMES, 3))
+def test_the_mean_price_is_todays(market, name):
+    drawn = bt.simulate_paths(market, name, paths=4000, horizon="7d", seed=11)
+    assert drawn.model.drift == 0.0
+    ratio = drawn.closes()[:, -1] / market.close[-1]
+    # four standard errors, fixed seed; history itself rises by 0.2 % a week
+    assert ratio.mean() == pytest.approx(1.0, abs=4.0 * ratio.std() / math.sqrt(4000))
+
+
+def test_blocks_of_a_trending_history_have_no_drift_either():
+    """Rows that follow each other rise together: the mean of a product is not that of means."""
+    wave = 0.002 * np.sin(np.arange(3000) / 80.0) + 0.002 * noise(3000, 1)
+    trending = with_returns(wave + 0.0005)
+    model = models.Stationary(block=100.0)
+    ratio = bt.simulate_paths(trending, model, paths=4000, horizon="14d", seed=3).closes()
+    ends = ratio[:, -1] / ratio[:, 0]
+    assert ends.mean() == pytest.approx(1.0, abs=4.0 * ends.std() / math.sqrt(4000))
+
+
+def test_the_growth_of_blocks_by_enumeration():
+    history = with_returns(np.array([0.0, 0.01, -0.02, 0.03, 0.005]))
+    drawn = bt.simulate_paths(history, models.Stationary(block=2.0), paths=1, horizon="3h")
+    moves = np.log(history.close[1:] / history.close[:-1])
+    total = 0.0
+    for rows in itertools.product(range(4), repeat=3):
+        chance = 0.25
+        for t in (1, 2):  # the second and the third bar begin a block with a probability of a half
+            follows = rows[t] == (rows[t - 1] + 1) % 4
+            chance *= 0.5 * 0.25 + 0.5 * follows
+        total += chance * math.exp(moves[list(rows)].sum())
+    table = drawn.leader.table
+    taken = table.growth[1:].sum() + 3 * table.terms[8]
+    assert math.log(total) == pytest.approx(taken, abs=3e-6)  # the third order is left out
+    assert abs(table.growth).max() > 1e-5
+
+
+@pytest.mark.parametrize("name", every_nth(NAMES, 3))
+def test_a_drift_moves_all_paths_alike(market, name):
+    terms = {"paths": 3, "horizon": "7d", "seed": 1}
+    plain = bt.simulate_paths(market, name, **terms).closes()[:, -1]
+    moved = bt.simulate_paths(market, name, drift=0.5, **terms)
+    assert moved.closes()[:, -1] / plain == pytest.approx(math.exp(0.5 * WEEK), rel=1e-12)
+    assert [*moved.describe()["drift"].values()] == [0.5]
+    of_history = bt.simulate_paths(market, name, drift="history", **terms)
+    simple = market.close[1:] / market.close[:-1] - 1.0
+    assert of_history.model.drift == pytest.approx(8760 * math.log1p(simple.mean()), rel=1e-9)
+    assert of_history.describe()["drift_of_history"]
+
+
+def test_a_model_with_parameters_keeps_its_drift(market):
+    model = models.GBM(volatility=0.5, drift=0.3)
+    assert bt.simulate_paths(market, model, paths=1).model.drift == 0.3
+    assert bt.simulate_paths(market, model, paths=1, drift=0.0).model.drift == 0.0
+    for wrong in ("histori", math.nan, [1.0]):
+        with pytest.raises(bt.ParameterError, match="drift must be"):
+            bt.simulate_paths(market, model, paths=1, drift=wrong)
+
+
+def test_paths_of_a_fitted_garch_have_the_variance_of_history_for_long():
+    """Without a bound, 180 days of BTCUSDT had a deviation of 171 % where history has 60 %."""
+    shocks = np.random.default_rng(4).standard_t(3, 3000) / math.sqrt(3.0)
+    returns, variance = np.zeros(3000), 1e-5
+    for t, shock in enumerate(shocks):
+        returns[t] = math.sqrt(variance) * shock
+        variance = 1e-8 + 0.08 * returns[t] ** 2 + 0.92 * variance
+    jumpy = with_returns(returns)
+    drawn = bt.simulate_paths(jumpy, "garch", paths=300, horizon="90d", seed=2)
+    mean_square = np.mean(np.diff(np.log(jumpy.close)) ** 2)
+    moves = np.diff(np.log(drawn.closes()), axis=1)
+    assert np.mean(moves**2) == pytest.approx(mean_square, rel=0.15)
+    assert np.std(np.sum(moves, axis=1)) == pytest.approx(math.sqrt(2160 * mean_square), rel=0.15)
+
+
+def test_the_first_bar_of_filtered_paths_has_todays_variance():
+    returns = np.concatenate([0.002 * noise(3000, 1), 0.006 * noise(48, 2)])
+    drawn = bt.simulate_paths(with_returns(returns), "filtered", paths=1, horizon="1h")
+    table = drawn.leader.table
+    scaled = table.moves[3, 1:] * math.sqrt(table.terms[3]) / table.moves[4, 1:]
+    assert np.mean(scaled**2) == pytest.approx(drawn.model.variance_now, rel=1e-9)
+    # half-lives of 72 and 480 bars
+    alpha, back = 1.0 - 0.5 ** (1 / 72), 1.0 - 0.5 ** (1 / 480)
+    assert drawn.model.alpha == pytest.approx(alpha, rel=1e-12)
+    assert drawn.model.beta == pytest.approx(1.0 - alpha - back, rel=1e-12)
+    assert drawn.model.omega == pytest.approx(back * np.mean(returns[1:] ** 2), rel=1e-9)
+
+
+DAYS = {"paths": 6, "horizon": "2d", "seed": 3}
+
+
+def two_markets(bars: int = 400) -> bt.Markets:
+    """Return two instruments whose moves are correlated, with marks and funding."""
+    one = bt.Market.sample(bars=bars, seed=1)
+    other = bt.Market.sample(bars=bars, seed=2)
+    mixed = np.exp(0.6 * np.log(one.close / one.close[0]) + 0.4 * np.log(other.close))
+    scale = mixed / other.close
+    fields = other.fields()
+    for name in ("open", "high", "low", "close"):
+        for prefix in ("", "mark_"):
+            fields[prefix + name] = fields[prefix + name] * scale
+    fields["instrument"] = "ETHUSDT"
+    return bt.Markets({"BTCUSDT": one, "ETHUSDT": bt.Market(**fields, source="mixed")})
+
+
+def test_rows_of_history_are_drawn_together():
+    history = two_markets()
+    paths = bt.simulate_paths(history, models.Stationary(block=9.0), **DAYS)
+    one, two = (paths.draw(0, 6, name) for name in history)
+    assert np.array_equal(one.rows, two.rows)
+    drawn = one.rows.reshape(6, -1)[:, 1:]
+    for name, bars in (("BTCUSDT", one), ("ETHUSDT", two)):
+        own = history[name]
+        close = bars.prices[3].reshape(6, -1)
+        moves = close[:, 1:] / close[:, :-1] / (own.close[drawn] / own.close[drawn - 1])
+        assert np.allclose(moves, moves[0], rtol=1e-12)  # the drift that a bar of all paths loses
+        mark = bars.marks[2].reshape(6, -1)[:, 1:] / close[:, 1:]
+        assert np.allclose(mark, own.mark_low[drawn] / own.close[drawn], rtol=1e-12)
+
+
+def test_rows_keep_their_phase_of_the_longest_funding_interval():
+    # one settles every 8 hours, the other every 4: a row never lands where it settles otherwise
+    one, other = two_markets().values()
+    stamps = other.time[:: 4 * 3600 * 10**9 // other.interval]
+    fields = other.fields() | {
+        "funding_time": stamps, "funding_rate": 1e-5 * np.arange(len(stamps)),
+        "funding_mark": np.full(len(stamps), np.nan),
+        "funding_predicted": np.full(len(stamps), np.nan),
+    }  # fmt: skip
+    history = bt.Markets({"A": one, "B": bt.Market(**fields, source="every 4 hours")})
+    paths = bt.simulate_paths(history, models.Stationary(block=5.0), **DAYS)
+    bars = {name: paths.draw(0, 6, name) for name in history}
+    rows = bars["A"].rows.reshape(6, -1)[:, 1:]
+    assert np.array_equal(bars["A"].rows, bars["B"].rows)
+    assert (rows % 8 == (np.arange(rows.shape[1]) + history.n_bars) % 8).all()
+    counts = [len(each.calendar.stamps) for each in paths.members.values()]
+    assert counts == [6, 12]
+
+
+def test_the_first_instrument_has_the_paths_that_it_has_alone():
+    history = two_markets()
+    for model in (models.GBM(volatility=0.8), models.Stationary(block=9.0)):
+        both = bt.simulate_paths(history, model, **DAYS)
+        alone = bt.simulate_paths(history["BTCUSDT"], model, **DAYS)
+        assert both[4]["BTCUSDT"] == alone[4]
+        assert isinstance(both[4], bt.Markets)
+
+
+@pytest.mark.parametrize(
+    "model",
+    every_nth(
+        [
+            models.GBM(volatility=0.8),
+            models.Merton(volatility=0.6, jumps=2000.0, jump_mean=-0.01, jump_deviation=0.03),
+            models.Garch(omega=1e-6, alpha=0.1, beta=0.85, degrees_of_freedom=5.0),
+        ],
+        3,
+    ),
+    ids=lambda each: type(each).__name__,
+)
+def test_at_correlation_1_the_same_model_draws_the_same_bars(model):
+    history = bt.Markets(dict.fromkeys(("A", "B"), bt.Market.sample(bars=200)))
+    paths = bt.simulate_paths(history, model, **DAYS, correlation=1.0)
+    path = paths[5]
+    assert path["A"].content_hash == path["B"].content_hash
+    apart = bt.simulate_paths(history, model, **DAYS, correlation=0.0)[5]
+    assert not np.allclose(apart["A"].close[1:], apart["B"].close[1:])
+
+
+@pytest.mark.parametrize("rho", [-0.6, 0.0, 0.8])
+def test_moves_have_the_correlation_and_each_its_own_distribution(rho):
+    history = bt.Markets({name: still_market() for name in ("A", "B", "C")})
+    given = {"paths": 400, "horizon": "100h", "seed": 1}
+    matrix = np.array([[1.0, rho, 0.3], [rho, 1.0, 0.0], [0.3, 0.0, 1.0]])
+    garch = models.Garch(omega=1e-4, alpha=0.0, beta=0.0, degrees_of_freedom=6.0)
+    for model in (models.GBM(volatility=0.8), garch):
+        paths = bt.simulate_paths(history, model, **given, correlation=matrix)
+        moves = [np.diff(np.log(paths.closes(name=name)), axis=1).ravel() for name in "ABC"]
+        found = np.corrcoef(moves)
+        # of 40,000 pairs of t with 6 degrees of freedom the standard error is below 0.01
+        assert np.allclose(found, matrix, atol=0.035)
+        deviations = [float(np.std(each)) for each in moves]
+        assert deviations == pytest.approx([deviations[0]] * 3, rel=0.03)
+        if model is garch:
+            assert deviations[0] == pytest.approx(0.01, rel=0.03)
+            # Student's t with 6 degrees of freedom: P(|t| > 2.447) = 5 %
+            scaled = np.abs(moves[1]) / 0.01 * np.sqrt(6 / 4)
+            assert np.mean(scaled > 2.447) == pytest.approx(0.05, abs=0.005)
+
+
+def test_jumps_are_common():
+    history = bt.Markets({name: still_market() for name in ("A", "B")})
+    model = models.Merton(volatility=1e-6, jumps=876.0, jump_mean=-0.05, jump_deviation=0.01)
+    paths = bt.simulate_paths(history, model, paths=200, horizon="100h", seed=1, correlation=0.0)
+    jumped = [np.diff(np.log(paths.closes(name=name)), axis=1) < -0.001 for name in "AB"]
+    assert np.mean(jumped[0]) == pytest.approx(0.095, abs=0.008)  # 1 - exp(-0.1)
+    assert np.array_equal(*jumped)
+
+
+def test_a_correlation_is_factored_also_if_singular():
+    for matrix in ([[1, 1], [1, 1]], [[1, 0.5, 0.5], [0.5, 1, 1], [0.5, 1, 1]],
+                   [[1, -1, 0.5], [-1, 1, -0.5], [0.5, -0.5, 1]]):  # fmt: skip
+        low = factor_correlation(np.array(matrix, dtype=float))
+        assert np.allclose(low @ low.T, matrix, atol=1e-12)
+        assert np.allclose(low, np.tril(low))
+
+
+def test_paths_begin_where_all_instruments_have_bars():
+    market = bt.Market.sample(bars=300)
+    late = bt.Market.sample(bars=300, seed=5).slice(100, 300)
+    paths = bt.simulate_paths(
+        bt.Markets({"A": market, "B": late}), models.Stationary(block=5.0), **DAYS
+    )
+    assert paths.history.n_bars == 200
+    joined = paths.join_history(paths[0], 50)
+    assert joined.n_bars == 50 + paths.width
+    assert joined["B"].time[50] == market.time[-1]
+    assert pd.Timestamp(paths.start) == market.times[-1]
+
+
+def gone() -> bt.Markets:
+    market = bt.Market.sample(bars=300)
+    return bt.Markets({"A": market, "B": market.prefix(200)})
+
+
+@pytest.mark.parametrize(("settings", "error", "words"), [
+    ({"market": gone()}, bt.DataError, "B ended earlier"),
+    ({"model": "gbm", "correlation": 1.5}, bt.ParameterError, "correlation must be"),
+    ({"model": "gbm", "correlation": [[1, 2], [2, 1]]}, bt.ParameterError, "eigenvalue"),
+    ({"funding": {"BTCUSDT": 0.0}}, bt.ParameterError, "one for each"),
+])  # fmt: skip
+def test_bad_arguments_of_several_are_refused(settings, error, words):
+    given = {"market": two_markets(200), "paths": 4, "horizon": "1d", **settings}
+    with pytest.raises(error, match=words):
+        bt.simulate_paths(given.pop("market"), **given)
+
+
+FIELDS = (*PRICES, *MARKS, "volume", "funding_time", "funding_rate", "funding_mark", "time")
+ESTIMATORS = [
+    lambda m: features.volatility(m, np.array(features.WEIGHTED_ESTIMATORS, object), 24.0),
+    lambda m: features.har_volatility(m, first=10),
+    lambda m: features.funding_forecast(m, 24.0),
+    lambda m: m.bars().rolling(5).mean()["close"].to_numpy(),
+]
+
+
+@pytest.mark.parametrize("has_mark", [True, False])
+def test_a_path_is_joined_with_its_history_as_a_run_sees_it(has_mark):
+    market = bt.Market.sample(bars=700)
+    if not has_mark:
+        market = bt.Market.from_frames(market.bars(), funding=market.funding())
+    paths = bt.simulate_paths(market, horizon="1d", paths=3, seed=3)
+    pattern, bars = paths.join_history(paths[0], 500), paths.draw(0, 3)
+    for k, found in enumerate(paths.leader.put_at_end(pattern, bars)):
+        wanted = paths.join_history(paths[k], 500)
+        for name in FIELDS:
+            np.testing.assert_array_equal(getattr(found, name), getattr(wanted, name))
+        assert found.content_hash == wanted.content_hash
+        for estimate in ESTIMATORS:
+            np.testing.assert_array_equal(estimate(found), estimate(wanted))
+        with pytest.raises(ValueError, match="read-only"):
+            found.close[0] = 1.0
+
+
+class HalfOnPathsThatRise(strategies.VolTarget):
+    """The estimator's own column, or half of it, by the closes of the path."""
+
+    def observe(self, market):
+        """Return sigma."""
+        columns = super().observe(market)
+        columns["sigma"] *= 0.5 if market.close[-1] > market.close[-20] else 1.0
+        return columns
+
+
+@pytest.mark.filterwarnings("ignore:.*looks ahead")
+def test_columns_of_a_policy_of_the_user_are_made_for_each_path(monkeypatch):
+    paths = bt.simulate_paths(bt.Market.sample(bars=700), horizon="1d", paths=3, seed=3)
+    runner = make_runner(
+        paths, strategies.VolTarget(), venue=free_venue(), account=free_account(), compile=False
+    )
+    (own,) = runner.prepared.setup.observed
+    own = own._replace(policy=HalfOnPathsThatRise())
+    found = runner.observe(own, paths.names[0], paths.draw(0, 3))["sigma"].reshape(3, -1)
+    for k in range(3):
+        column = own.policy.observe(paths.join_history(paths[k], 2000))["sigma"]
+        np.testing.assert_array_equal(found[k], column[-paths.width :])
