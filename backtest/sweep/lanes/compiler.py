@@ -63,7 +63,7 @@ def find_loop_of_runs(arguments: tuple[Any, ...]) -> tuple[int, Any, tuple[Any, 
     address, _ = find_general_loop(arguments[0])(*arguments[:-2], 0, -1)
     kinds = tuple(typeof(each) for each in arguments)  # type: ignore[no-untyped-call]
     taken = tuple(Shared(each) if isinstance(each, BaseNamedTuple) else each for each in kinds)
-    return int(address), UniTuple(int64, 2), taken
+    return int(address), UniTuple(int64, 2), taken  # type: ignore[no-untyped-call]
 
 
 _loops: dict[Any, tuple[Callable[..., Any], int]] = {}
