@@ -267,8 +267,8 @@ def warn_of_band(account: Account, markets: Markets, targets: np.ndarray) -> Non
 
 
 def warn_of_delisting(markets: Markets, entries: np.ndarray, delisted: int) -> None:
-    found = sorted({int(row[8]) for row in entries if row[1] == delisted})
-    if found:
+    found = np.unique(entries[entries[:, 1] == delisted, 8]).astype(int)
+    if len(found):
         names = ", ".join(markets.names[i] for i in found)
         warn_caller(
             f"the history of {names} ends before that of the others: the position was closed in "

@@ -40,31 +40,26 @@ def find_all_read(observed: Sequence[ObservedPolicy]) -> frozenset[str]:
 
 def have_same_terms(one: Setup, other: Setup) -> bool:
     """Compare all that lanes share of the terms and the feed."""
-    mine, theirs = list_terms(one), list_terms(other)
-    return len(mine) == len(theirs) and all(map(is_same, mine, theirs))
+    return is_same(list_shared(one), list_shared(other))
 
 
-def list_terms(setup: Setup) -> list[object]:
+def list_shared(setup: Setup) -> tuple[Any, ...]:
     inputs, feed = setup.inputs, setup.inputs.feed
-    lines = (
+    terms = inputs.terms._replace(instruments=0, numbers=0)
+    return (
         feed.flow_bar, feed.flow_amount, feed.multiplier, feed.initial, feed.years, feed.sigma,
         feed.adv, feed.borrow_rate, feed.cash_rate, feed.short_rate, feed.stop_scale,
-        feed.profit_scale, feed.trail_scale,
+        feed.profit_scale, feed.trail_scale, inputs.clock.risk_free, inputs.changes, terms,
     )  # fmt: skip
-    terms = inputs.terms._replace(instruments=0, numbers=0)
-    return flatten((lines, inputs.clock.risk_free, inputs.changes, terms))
-
-
-def flatten(value: object) -> list[object]:
-    if isinstance(value, tuple):
-        return [each for part in value for each in flatten(part)]
-    return [value]
 
 
 def is_same(one: Any, other: Any) -> bool:
+    if one is other:
+        return True
+    if isinstance(one, tuple):
+        return len(one) == len(other) and all(map(is_same, one, other))
     if isinstance(one, np.ndarray):
-        same = one is other or np.array_equal(one, other)
-        return same or (one.dtype.kind == "f" and np.array_equal(one, other, equal_nan=True))
+        return one.shape == other.shape and one.tobytes() == other.tobytes()
     return bool(one == other)
 
 
