@@ -108,7 +108,6 @@ def market_of(
     funding: Sequence[tuple[float, ...]] = (),
     volume: float | Sequence[float] = 1e9,
     interval: str = "1h",
-    dividends: pd.DataFrame | None = None,
 ) -> bt.Market:
     """Return a market; the last target is repeated; funding of (hours, rate, own price)."""
     told = list(targets) if isinstance(targets, Sequence) else [targets]
@@ -124,7 +123,6 @@ def market_of(
         table,
         mark=None if mark is None else frame(mark, interval),
         funding=events,
-        dividends=dividends,
         funding_gaps="zero" if funding else None,
         interval=interval,
     )

@@ -186,9 +186,6 @@ def import_files(  # noqa: PLR0913 - one for each flag
     funding: Annotated[
         list[Path] | None, flag("Funding: a file or folder; repeat for more.")
     ] = None,
-    dividends: Annotated[
-        list[Path] | None, flag("Dividends per share by ex-date (time, amount): a file.")
-    ] = None,
     columns: Columns = None,
     resample: Annotated[
         str | None, flag("Combine bars into longer ones of this length: 1h.")
@@ -212,7 +209,6 @@ def import_files(  # noqa: PLR0913 - one for each flag
             *files,
             mark=mark or (),
             funding=funding or (),
-            dividends=dividends or (),
             columns=read_columns(columns),
             repair=repair or (),
             instrument=instrument,

@@ -34,8 +34,7 @@ from backtest.base import (
     parse_duration,
 )
 from backtest.base.units import DAY
-from backtest.market import Market, Markets, find_clock, has_gaps, place_on_bars, read_settlements
-from backtest.market.tables import DIVIDEND
+from backtest.market import Market, Markets, find_clock, has_gaps, place_on_bars
 from backtest.venue import (
     Collateral,
     MarginRules,
@@ -60,11 +59,6 @@ def check_contract(market: Market, venue: Venue) -> None:
     if venue.contract.round_to_tick and not tick <= lowest:
         raise ParameterError(
             f"tick must be at most the lowest price, {lowest:g}, with round_to_tick, got {tick:g}"
-        )
-    has_dividends = not market.funding_time.size and bool(read_settlements(market).time.size)
-    if has_dividends and venue.contract.kind == "inverse":
-        raise ParameterError(
-            f"dividends are paid on linear contracts, got 'inverse' and a column {DIVIDEND!r}"
         )
 
 
@@ -144,14 +138,13 @@ def as_of(rate: float | pd.Series, time: IntArray, key: str) -> FloatArray:
 
 def place_funding(market: Market, venue: Venue, first: int) -> dict[str, Any]:
     jitter = parse_duration(venue.funding_jitter)
-    settled = read_settlements(market)
-    bar, is_open = place_on_bars(settled.time, market.time, market.interval, jitter)
+    bar, is_open = place_on_bars(market.funding_time, market.time, market.interval, jitter)
     kept = (bar >= first) & (bar < market.n_bars)
     return {
         "funding_bar": bar[kept].astype(np.int64),
         "funding_is_open": is_open[kept].astype(np.int64),
-        "funding_price": settled.price[kept],
-        "funding_rate": settled.rate[kept],
+        "funding_price": market.funding_mark[kept],
+        "funding_rate": market.funding_rate[kept],
     }
 
 

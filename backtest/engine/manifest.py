@@ -19,7 +19,7 @@ from backtest.base import (
     to_plain,
     utc_index,
 )
-from backtest.market import Market, describe_clock, read_settlements
+from backtest.market import Market, describe_clock
 from backtest.policy import formula_of
 
 if TYPE_CHECKING:
@@ -124,14 +124,12 @@ def describe_data(
 def describe_instrument(
     market: Market, account: Account, start: int, closes: IntArray
 ) -> dict[str, Any]:
-    paid = 0 if market.funding_time.size else len(read_settlements(market).time)
     return {
         **describe_bars(market, start, closes),
         **describe_clock(market),
         "filled": dict(market.filled),
         "liquidations_tested_on": "mark prices" if market.has_mark else "last prices",
         "funding_events": len(market.funding_time),
-        **({"dividends": paid} if paid else {}),
         "flows_after_the_end": count_later_flows(market, account),
     }
 

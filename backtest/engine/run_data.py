@@ -27,7 +27,7 @@ from backtest.engine.feed_arrays import place_funding
 from backtest.engine.record import OptionFields
 from backtest.engine.tables import OWNER, price_of, value_of
 from backtest.features import VolatilityState, find_day, forecast_liquidation, forecast_volatility
-from backtest.market import place_on_bars, read_settlements
+from backtest.market import place_on_bars
 from backtest.measures import (
     OptionQuotes,
     OptionTerms,
@@ -590,12 +590,12 @@ class Scan:
             self.resting = set()
         if kind == "limit_order":
             self.resting.add(name)
-        if kind in ("funding", "dividend"):
+        if kind == "funding":
             self._pay(name, settled.get((name, self.time), Settled([], 0)))
         else:
             self.step = self._find_step(kind, name)
         if kind not in ("bad_debt", "margin_added"):
-            self.last = f"funding {name}" if kind in ("funding", "dividend") else kind
+            self.last = f"funding {name}" if kind == "funding" else kind
         if kind in CHANGES and kind != "bad_debt":
             self.held[name] += event["quantity"]
 
@@ -647,7 +647,7 @@ def find_settlements(result: RunData) -> dict[tuple[str, int], Settled]:
 
 def place_stamps(market: Any, venue: Any) -> list[int]:
     jitter = parse_duration(venue.funding_jitter)
-    time = read_settlements(market).time
+    time = market.funding_time
     bar, _ = place_on_bars(time, market.time, market.interval, jitter)
     stamps: list[int] = time[(bar >= 0) & (bar < market.n_bars)].tolist()
     return stamps

@@ -401,9 +401,6 @@ class RunRecord(RunCloses):
     @cached_property
     def events(self) -> pd.DataFrame:
         """One row per event."""
-        data = self.manifest["data"]
-        described = data.get("instruments", dict.fromkeys(self.names, data))
-        paying = [name for name in self.names if "dividends" in described[name]]
         assets = [each.name for each in self.account.collateral]
         return events_table(
             self.names,
@@ -412,7 +409,6 @@ class RunRecord(RunCloses):
             self.time,
             self.entries,
             self.span.first,
-            paying,
             None if self.options is None else self.options.named,
         )
 

@@ -66,7 +66,6 @@ from backtest.market import (
     read_weights,
     remake,
 )
-from backtest.market.tables import DIVIDEND
 from backtest.policy import Policy, sets_margin, trades_options
 from backtest.venue import ScenarioMargin, Venue, list_dated
 
@@ -201,10 +200,7 @@ def append_last_bar(
     return Market(
         **{name: np.append(getattr(market, name), value) for name, value in rows.items()},
         **{name: getattr(market, name) for name in kept},
-        columns={
-            name: np.append(each, np.nan if name == DIVIDEND else each[-1])
-            for name, each in market.columns.items()
-        },
+        columns={name: np.append(each, each[-1]) for name, each in market.columns.items()},
         instrument=market.instrument,
         interval=market.interval,
         has_mark=market.has_mark,

@@ -57,7 +57,6 @@ WITHOUT_PRICE = (
     ledger.INTEREST, ledger.FLOW, ledger.TOP_UP, ledger.REFUSED, ledger.CALLED, ledger.CALL_MET,
     ledger.CALL_PARTLY_MET, ledger.CALL_FAILED,
 )  # fmt: skip
-DIVIDEND = "dividend"
 FORCED = (*(KINDS[kind] for kind in ledger.STOP_KINDS), "liquidation", "ruin")
 
 
@@ -80,7 +79,6 @@ def events_table(
     time: IntArray,
     entries: FloatArray,
     first: int,
-    paying: Sequence[str] = (),
     options: Mapping[int, str] | None = None,
 ) -> pd.DataFrame:
     shown = entries[entries[:, 1] != CAUSED]
@@ -101,9 +99,7 @@ def events_table(
     labels = np.array([*names, *assets, *unknown, ""], dtype=object)
     for owner, name in named.items():
         labels[owner] = name
-    is_paid = (table["kind"] == "funding") & np.isin(labels[who], list(paying))
-    table.loc[is_paid, "kind"] = DIVIDEND  # paid as funding is, and a market has one of the two
-    table["kind"] = pd.Categorical(table["kind"], categories=[*ORDER, DIVIDEND])
+    table["kind"] = pd.Categorical(table["kind"], categories=[*ORDER])
     of: Any = pd.Categorical(labels[who], categories=[*dict.fromkeys(labels)])
     table.insert(2, "instrument", of)
     return table

@@ -22,7 +22,7 @@ from backtest.base import (
 )
 from backtest.engine.bar_tables import GREEKS, measure_equity
 from backtest.engine.option_trader import SCHEDULED, TOTAL
-from backtest.engine.tables import DIVIDEND, KINDS, OWNER, find_costs, price_of, value_of
+from backtest.engine.tables import KINDS, OWNER, find_costs, price_of, value_of
 from backtest.measures import (
     Fills,
     TradeRows,
@@ -137,7 +137,7 @@ def describe_move(against: float) -> str:
 CARRIED, OPEN = -1, -2
 """Kinds of the fills before the first, of what an earlier run held, and after the last."""
 TRADED = (ledger.FILL, *ledger.STOP_KINDS, ledger.LIQUIDATED, ledger.RUINED, DELISTED, EXPIRED)
-NUMBERS = {name: kind for kind, name in KINDS.items()} | {DIVIDEND: ledger.FUNDING}
+NUMBERS = {name: kind for kind, name in KINDS.items()}
 
 
 class Holding(NamedTuple):
@@ -347,7 +347,7 @@ def list_run_trades(run: RunRecord, view: TradeView) -> Trades:
     ``entry_price``, ``exit_price`` (filled, averages by quantity; of an open trade the last mark),
     ``bars`` at whose close it was open; ``peak_leverage`` of the position at these closes;
     ``price_pnl`` before costs, ``fees``, ``slippage``, ``impact``, ``liquidation_loss``,
-    ``funding`` paid while held (with dividends, and what a short spot leg pays for coins), and
+    ``funding`` paid while held (and what a short spot leg pays for coins), and
     ``profit`` after them, in the settlement currency; ``return`` = profit / entry notional;
     ``mae_mark``, ``mfe_mark``, ``mae_last`` and ``mfe_last``, the furthest moves of the price
     against and for it, as returns on the entry price; ``opened`` (``order``, or ``earlier run``:

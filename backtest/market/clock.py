@@ -18,7 +18,7 @@ from backtest.market.market import Market, compute_once
 from backtest.market.markets import Markets, as_given, as_markets, rebuild
 from backtest.market.reshape import MARK_PRICES as MARKS
 from backtest.market.reshape import grid_origin, group_bars, group_stretches, resample_fields
-from backtest.market.tables import DIVIDEND, PRICES
+from backtest.market.tables import PRICES
 
 SESSIONS = 252.0
 """Sessions per year, in a market with sessions."""
@@ -388,7 +388,7 @@ def join(market: Market, part: Part, chosen: base.BoolArray) -> Market:
     if not has_mark:
         joined |= {mark: joined[name] for mark, name in zip(MARKS, PRICES, strict=True)}
     time = time[order]
-    columns = {name: spread(name, values, market, time) for name, values in market.columns.items()}
+    columns = {name: spread(values, market, time) for name, values in market.columns.items()}
     return Market(
         **{
             **market.fields(),
@@ -404,12 +404,8 @@ def join(market: Market, part: Part, chosen: base.BoolArray) -> Market:
     )
 
 
-def spread(name: str, values: FloatArray, market: Market, time: IntArray) -> FloatArray:
+def spread(values: FloatArray, market: Market, time: IntArray) -> FloatArray:
     ends = np.append(np.searchsorted(time, market.time[1:]) - 1, len(time) - 1)
-    found = np.full(len(time), np.nan)
-    if name == DIVIDEND:
-        found[np.searchsorted(time, market.time)] = values
-        return found
     known = np.searchsorted(ends, np.arange(len(time)), side="right") - 1
     return np.where(known >= 0, values[np.maximum(known, 0)], np.nan)
 

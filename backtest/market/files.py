@@ -267,7 +267,6 @@ class Layout(NamedTuple):
     bars: tuple[Path, ...] = ()
     mark: tuple[Path, ...] = ()
     funding: tuple[Path, ...] = ()
-    dividends: tuple[Path, ...] = ()
     rate_column: str = "rate"
     instrument: str = ""
     interval: str | None = None
@@ -484,7 +483,7 @@ def load_fields(
 ) -> dict[str, Any]:
     """Return the fields of the market in files, but for its source.
 
-    ``more`` are the paths of mark, funding and dividends that names do not say.
+    ``more`` are the paths of mark and funding that names do not say.
     """
     files = open_files(paths, options, more=more)
     fields = load_frames(files.frames, files.options, where=", ".join(map(str, paths)))

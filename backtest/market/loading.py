@@ -15,9 +15,9 @@ from backtest.base.units import SECOND
 from backtest.market import rules
 from backtest.market import tables as timed
 from backtest.market.rules import Repair, Subject, apply_repairs, count_uncovered, drop_duplicates
-from backtest.market.tables import DIVIDEND, PRICES, SCHEMAS, Defect, SourceFrame, Span, TimedTable
+from backtest.market.tables import PRICES, SCHEMAS, Defect, SourceFrame, Span, TimedTable
 
-ROLES = ("bars", "mark", "funding", "dividends")
+ROLES = ("bars", "mark", "funding")
 Frames = Mapping[str, Sequence[SourceFrame]]
 
 # ------------------------------------------------------------------------------------- options
@@ -141,9 +141,6 @@ def read_frames(frames: Frames, options: ReadOptions) -> Read:
     bars = tables.get("bars")
     if bars is not None and options.between != (None, None):
         tables["bars"] = select_bars(bars, options, interval or 0)
-    if "funding" in tables and "dividends" in tables:
-        name = tables["dividends"].name
-        defects.append(Defect(f"a market has funding or dividends, has both ({name})"))
     return Read(tables, defects, notes, interval)
 
 
@@ -193,8 +190,9 @@ def make_subjects(read: Read, *, sessions: bool = False) -> dict[str, Subject]:
             continue
         start, end = int(bars.time.min()), int(bars.time.max()) + interval
         lead = interval // 4 if role == "funding" else 0
-        part = table if role == "dividends" else table.between(start - lead, end)
-        found[role] = Subject(role, part, bars=bars, whole=table, **known)
+        found[role] = Subject(
+            role, table.between(start - lead, end), bars=bars, whole=table, **known
+        )
     return found
 
 
@@ -213,7 +211,7 @@ def load_frames(frames: Frames, options: ReadOptions, *, where: str) -> dict[str
 def find_defects(
     read: Read, subjects: Mapping[str, Subject], options: ReadOptions, filled: dict[str, str]
 ) -> list[Defect]:
-    bars, mark, funding = (subjects.get(role) for role in ROLES[:3])
+    bars, mark, funding = (subjects.get(role) for role in ROLES)
     interval = read.interval
     repairs, needed = [], bars.span if bars is not None and interval else None
     if mark is not None and options.mark_gaps == "last" and mark.is_marked.any():
@@ -265,9 +263,6 @@ def _build_fields(
     unknown = np.full(settled.time.size, np.nan)
     known = SCHEMAS["bars"].known
     columns = {key: values for key, values in bars.columns.items() if key not in known}
-    if "dividends" in subjects:
-        paid = subjects["dividends"].table
-        columns[DIVIDEND] = timed.place_dividends(paid, bars.time, interval, filled)
     return {
         **last,
         **{f"mark_{name}": values for name, values in marked.items()},

@@ -234,7 +234,6 @@ class Market(BarClock):
         *,
         funding: pd.DataFrame | pd.Series | None = None,
         mark: pd.DataFrame | None = None,
-        dividends: pd.DataFrame | None = None,
         instrument: str = "",
         interval: str | None = None,
         timezone: str | None = None,
@@ -258,10 +257,6 @@ class Market(BarClock):
             venue predicts it at that stamp), by settlement stamp. A Series holds the rates.
         mark : DataFrame, optional
             open, high, low, close of the mark price; other columns are ignored.
-        dividends : DataFrame, optional
-            ``amount`` per share by ex-date, in the currency of the prices, which must not be
-            adjusted for them. It becomes the column ``dividend_per_share`` of the bars and is paid
-            to longs and by shorts that hold a position at the first open at or after its time.
         instrument : str
             The name of the instrument.
         interval : str, optional
@@ -287,7 +282,7 @@ class Market(BarClock):
             between=between,
         )
         rates = funding.to_frame("rate") if isinstance(funding, pd.Series) else funding
-        given = {"bars": bars, "mark": mark, "funding": rates, "dividends": dividends}
+        given = {"bars": bars, "mark": mark, "funding": rates}
         frames = {n: (SourceFrame(n, each),) for n, each in given.items() if each is not None}
         fields = load_frames(frames, options, where="the frames given")
         length, time = base.format_duration(fields["interval"]), fields["time"]
@@ -308,16 +303,15 @@ class Market(BarClock):
         between: Between = None,
         mark: Sequence[str | Path] = (),
         funding: Sequence[str | Path] = (),
-        dividends: Sequence[str | Path] = (),
         columns: Mapping[str, str | int] | None = None,
         repair: str | Sequence[str] = (),
     ) -> Market:
         """Return the market in one folder, or in several files: CSV, Parquet, Feather, zip.
 
-        A folder holds ``bars.*`` and optionally ``mark.*``, ``funding.*``, ``dividends.*`` and
-        ``market.json`` (as :meth:`save` writes them, dividends as a column of the bars), or files
-        with the names of freqtrade or of Binance's archive. Of files given one by one, the name
-        says which is mark, funding or dividends; several files of a kind are one table.
+        A folder holds ``bars.*`` and optionally ``mark.*``, ``funding.*`` and ``market.json`` (as
+        :meth:`save` writes them), or files with the names of freqtrade or of Binance's archive. Of
+        files given one by one, the name says which is mark or funding; several files of a kind are
+        one table.
 
         Raises DataError listing every defect of every file, each with its place and cure;
         ParameterError if an argument is unknown or unreadable.
@@ -333,12 +327,12 @@ class Market(BarClock):
             Which bars to load from a folder with several (``"1h"``).
         timezone, mark_gaps, funding_gaps, sessions, between
             As in :meth:`from_frames`.
-        mark, funding, dividends : sequence of str or Path
+        mark, funding : sequence of str or Path
             Files, or folders of files, of these kinds, if their names do not say so.
         columns : mapping of str to str or int, optional
             Our names of the bars' columns, and their names or positions (from 0) in the files:
-            ``{"time": "ts", "open": "o"}``; for the other files ``"mark.time"``,
-            ``"funding.rate"`` and ``"dividends.amount"``. Columns that are not named are left out.
+            ``{"time": "ts", "open": "o"}``; for the other files ``"mark.time"``
+            and ``"funding.rate"``. Columns that are not named are left out.
         repair : str or sequence of str, optional
             Names of repairs, such as ``"drop-duplicates,mark-gaps=last"``; see the table of repairs
             in the documentation. ``market.filled`` notes what each did.
@@ -356,7 +350,7 @@ class Market(BarClock):
             columns=columns,
             repair=repair,
         )
-        given = {"mark": mark, "funding": funding, "dividends": dividends}
+        given = {"mark": mark, "funding": funding}
         more: dict[str, Any] = {role: [*map(str, files)] for role, files in given.items() if files}
         fields = load_fields([Path(path) for path in paths], options, **more)
         return cls(**fields, source=options.expression(paths, **more))

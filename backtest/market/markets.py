@@ -24,7 +24,7 @@ from backtest.market.market import (
     MarkGaps,
     compute_once,
 )
-from backtest.market.tables import JITTER, place_on_bars, read_settlements
+from backtest.market.tables import JITTER, place_on_bars
 from backtest.market.weight_frame import Weights, make_index, read_weights
 
 MAX_AGE = "14d"
@@ -101,16 +101,16 @@ def _place_funding(markets: Sequence[Market], spans: IntArray, jitter: int) -> d
 
 
 def _place_events(market: Market, instrument: int, first: int, jitter: int) -> dict[str, Any]:
-    settled = read_settlements(market)
-    bar, is_open = place_on_bars(settled.time, market.time, market.interval, jitter)
+    time = market.funding_time
+    bar, is_open = place_on_bars(time, market.time, market.interval, jitter)
     kept = (bar >= 0) & (bar < market.n_bars)
     return {
-        "funding_time": settled.time[kept],
+        "funding_time": time[kept],
         "funding_bar": bar[kept].astype(np.int64) + first,
         "funding_is_open": is_open[kept].astype(np.int64),
         "funding_instrument": np.full(int(kept.sum()), instrument, dtype=np.int64),
-        "funding_price": settled.price[kept],
-        "funding_rate": settled.rate[kept],
+        "funding_price": market.funding_mark[kept],
+        "funding_rate": market.funding_rate[kept],
     }
 
 

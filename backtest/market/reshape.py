@@ -9,7 +9,7 @@ import numpy as np
 
 from backtest.base import FloatArray, IntArray, ParameterError, format_duration
 from backtest.base.units import DAY
-from backtest.market.tables import DIVIDEND, PRICES
+from backtest.market.tables import PRICES
 
 NEIGHBORS = 5
 """Groups at either end that show when a group usually begins and ends."""
@@ -156,20 +156,11 @@ def resample_fields(market: Any, length: int, groups: BarGroups | None = None) -
     fields = slice_fields(market, slice(groups.first, groups.stop), funding_from=lead, end=end)
     last = groups.ohlc(*(fields[name] for name in PRICES))
     mark = groups.ohlc(*(fields[name] for name in MARK_PRICES)) if market.has_mark else last
-    notes, columns = [], {}
+    note: Mapping[str, str] = {}
     before, after = groups.first, market.n_bars - groups.stop
     if before or after:
-        notes.append(
-            f"{before} bars before the first whole group and {after} after the last dropped"
-        )
-    for name, values in fields["columns"].items():
-        columns[name] = groups.last(values)
-        if name == DIVIDEND:
-            at_open, later = split_dividends(groups, values)
-            columns[name] = at_open + np.append(0.0, later[:-1])
-            if later[-1] > 0.0:
-                notes.append("dividends inside the last bar dropped, as no open follows them")
-    note: Mapping[str, str] = {"resample": "; ".join(notes)} if notes else {}
+        text = f"{before} bars before the first whole group and {after} after the last dropped"
+        note = {"resample": text}
     return fields | {
         **dict(zip(PRICES, last, strict=True)),
         **dict(zip(MARK_PRICES, mark, strict=True)),
@@ -177,13 +168,6 @@ def resample_fields(market: Any, length: int, groups: BarGroups | None = None) -
         "decide": 0,
         "time": groups.time,
         "volume": groups.total(fields["volume"]),
-        "columns": columns,
+        "columns": {name: groups.last(values) for name, values in fields["columns"].items()},
         "filled": {**market.filled, **note},
     }
-
-
-def split_dividends(groups: BarGroups, values: FloatArray) -> tuple[FloatArray, FloatArray]:
-    paid = np.nan_to_num(values)
-    later = paid.copy()
-    later[groups.starts] = 0.0
-    return paid[groups.starts], groups.total(later)

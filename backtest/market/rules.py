@@ -53,8 +53,7 @@ WICK = 0.01
 LISTED = 10
 """How many places of a rule are listed."""
 
-NOUNS = {"bars": "bars", "mark": "mark bars", "funding": "funding stamps",
-         "dividends": "dividends"}  # fmt: skip
+NOUNS = {"bars": "bars", "mark": "mark bars", "funding": "funding stamps"}
 
 
 class Subject:
@@ -526,7 +525,7 @@ def find_stale(subject: Subject) -> Iterator[Hit]:
         yield Hit(mark.time[is_stale])
 
 
-# -------------------------------------------------------------------------- funding, dividends
+# ------------------------------------------------------------------------------------- funding
 
 
 def find_settled_twice(subject: Subject) -> Iterator[Hit]:
@@ -616,21 +615,14 @@ def find_off_hour(subject: Subject) -> Iterator[Hit]:
         yield Hit(time[is_off])
 
 
-def find_bad_dividends(subject: Subject) -> Iterator[Hit]:
-    amount = subject.table.columns.get("amount")
-    if amount is not None:
-        rule = "a dividend per share must be positive and finite"
-        yield from find_values(subject.table, amount, ~is_price(amount), rule, "dividends")
-
-
 ERROR, DOUBT = "error", "doubt"
-_BARS, _MARK, _FUNDING = ("bars",), ("mark",), ("funding",)
+_BARS, _MARK, _FUNDING, _ALL = ("bars",), ("mark",), ("funding",), (*NOUNS,)
 _AGAIN = "download those bars again"
 
 RULES = (
-    Rule("out of order", ("bars", "mark", "funding", "dividends"), ERROR, find_disorder,
+    Rule("out of order", _ALL, ERROR, find_disorder,
          "frame.sort_index(), or repair='sort'", "sort"),
-    Rule("repeated times", ("bars", "mark", "funding", "dividends"), ERROR, find_repeats,
+    Rule("repeated times", _ALL, ERROR, find_repeats,
          "frame[~frame.index.duplicated()], or repair='drop-duplicates' (=first or =last where "
          "they differ)", "drop-duplicates"),
     Rule("off the grid", _BARS, ERROR, find_off_grid,
@@ -660,7 +652,6 @@ RULES = (
          "{span}; or funding_gaps='zero' to charge none there", "funding-gaps=zero"),
     Rule("missing", _FUNDING, ERROR, find_settlement_gaps,
          "funding_gaps='zero' charges none there", "funding-gaps=zero"),
-    Rule("impossible amounts", ("dividends",), ERROR, find_bad_dividends),
     Rule("away from last prices", _MARK, DOUBT, lambda s: find_other_scale(s, doubts=True)),
     Rule("stale", _MARK, DOUBT, find_stale),
     Rule("outliers", ("bars", "mark"), DOUBT, find_outliers),

@@ -6,7 +6,7 @@ import difflib
 import re
 from collections.abc import Sequence
 from functools import cached_property
-from typing import Any, Literal, NamedTuple, TypeAlias, TypeVar
+from typing import Literal, NamedTuple, TypeAlias, TypeVar
 
 import numpy as np
 import pandas as pd
@@ -141,7 +141,6 @@ SCHEMAS = {
     "bars": Schema(PRICES, ("volume",), "keep"),
     "mark": Schema(PRICES, (), "ignore"),
     "funding": Schema(("rate",), ("mark", "predicted"), "refuse"),
-    "dividends": Schema(("amount",), (), "refuse"),
 }
 
 
@@ -381,7 +380,6 @@ LARGEST_RATE = 0.10
 """The largest rate of one settlement that is accepted, as a fraction; venues cap well below."""
 
 USUAL = 8 * HOUR
-DIVIDEND = "dividend_per_share"
 _Time = TypeVar("_Time", int, IntArray)
 
 
@@ -486,47 +484,3 @@ def _gaps(time: IntArray) -> IntArray:
 def nearest_minute(time: _Time) -> _Time:
     """Round times in ns to whole minutes, to remove the jitter of stamps."""
     return (time + MINUTE // 2) // MINUTE * MINUTE
-
-
-class Settled(NamedTuple):
-    """Payments for holding a position, arrays of shape (n_events,).
-
-    ``time`` in UTC ns; ``rate`` as a fraction, longs pay if it is positive; ``price`` is the one
-    that it is paid on, NaN for the mark at the open.
-    """
-
-    time: IntArray
-    rate: FloatArray
-    price: FloatArray
-
-
-def place_dividends(
-    table: TimedTable, time: IntArray, interval: int, notes: dict[str, str]
-) -> FloatArray:
-    """Return dividends of shape (n_bars,), NaN without one, and note their number."""
-    kept = (table.time >= time[0]) & (table.time < time[-1] + interval)
-    bar = np.searchsorted(time, table.time, side="left")
-    kept &= bar < time.size
-    totals = np.bincount(bar[kept], table.columns["amount"][kept], minlength=time.size)
-    outside = f", {int((~kept).sum())} outside the bars left out" if not kept.all() else ""
-    notes["dividends"] = f"{int(kept.sum())} of {table.name}, per share{outside}"
-    return np.where(totals > 0.0, totals, np.nan)
-
-
-def read_settlements(data: Any) -> Settled:
-    column = data.columns.get(DIVIDEND)
-    if column is None or not np.any(np.nan_to_num(column)):
-        return Settled(data.funding_time, data.funding_rate, data.funding_mark)
-    if data.funding_time.size:
-        name = data.instrument or "the market"
-        raise DataError(f"a market has funding or dividends, {name} has both")
-    paid = np.flatnonzero(np.nan_to_num(column))
-    price = np.where(paid > 0, data.close[paid - 1], data.open[0])
-    amount = column[paid]
-    bad = np.flatnonzero(~((amount > 0.0) & (amount < price)))
-    if bad.size:
-        raise DataError(
-            f"{DIVIDEND} must be positive and below the close before it, got {amount[bad[0]]:g} "
-            f"after a close of {price[bad[0]]:g} at {format_time(int(data.time[paid[bad[0]]]))} UTC"
-        )
-    return Settled(data.time[paid], -amount / price, price)

@@ -248,7 +248,6 @@ def find_lost_data(was: Mapping[str, Any], now: Mapping[str, Any]) -> str:
         return ", ".join(f"{what} of {name}" for name, what in lost.items() if what)
     kinds = {
         "settlements of funding": [each["funding_events"] > 0 for each in (was, now)],
-        "dividends": [each.get("dividends", 0) > 0 for each in (was, now)],
         "mark prices": [each["liquidations_tested_on"] == "mark prices" for each in (was, now)],
     }
     return " and ".join(kind for kind, (had, has) in kinds.items() if had and not has)

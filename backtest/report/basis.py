@@ -348,9 +348,7 @@ def describe_data(data: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
         yield from [("data choices", chosen)] if chosen else []
     if "liquidations_tested_on" in data:
         yield "liquidations tested on", str(data["liquidations_tested_on"])
-    if "dividends" in data:
-        yield "dividends", f"{data['dividends']} payments, booked as funding"
-    elif "funding_events" in data:
+    if "funding_events" in data:
         count = data["funding_events"]
         yield "funding", f"{count:,} settlements" if count else "no rates: none is charged"
     if "content_hash" in data:

@@ -211,12 +211,7 @@ def find_notices(result: Result) -> Iterator[str]:
                 if each.get("liquidations_tested_on") == "last prices"]  # fmt: skip
     if unmarked:
         yield f"no mark prices{name_those(unmarked)}: liquidations tested on last prices"
-    paying = [name for name, each in instruments.items() if "dividends" in each]
-    if paying:
-        total = f": {data['dividends']}" if "dividends" in data else ""
-        yield f"dividends{name_those(paying)}{total}, booked as funding"
-    unfunded = [name for name, each in perpetual.items()
-                if not each.get("funding_events") and name not in paying]  # fmt: skip
+    unfunded = [name for name, each in perpetual.items() if not each.get("funding_events")]
     if unfunded:
         yield f"no funding rates{name_those(unfunded)}: none is charged"
     filled = [name for name, each in instruments.items() if split_notes(each.get("filled", {}))[0]]

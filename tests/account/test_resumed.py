@@ -326,10 +326,12 @@ def test_an_instrument_without_a_further_bar_is_closed_in_the_first_one():
     assert rest.bars["equity"].tolist() == pytest.approx([1_050.0 - 10.0 - 5.5] * 2)
 
 
-def test_a_dividend_of_the_last_bar_is_paid_once():
+def test_funding_of_the_last_bar_is_paid_once():
     # 10 of B at 50 receive 5 each in its last bar, and nothing in the one in which they are sold
-    paid = pd.DataFrame({"amount": [5.0]}, index=pd.DatetimeIndex(["2024-01-01 02:00"], tz="UTC"))
-    ended = make_market([flat(50), flat(50), flat(45)], dividends=paid)
+    paid = pd.DataFrame(
+        {"rate": [-0.1], "mark": [50.0]}, index=pd.DatetimeIndex(["2024-01-01 02:00"], tz="UTC")
+    )
+    ended = make_market([flat(50), flat(50), flat(45)], funding=paid, funding_gaps="zero")
     short = bt.Markets({"A": make_market([flat(100)] * 3), "B": ended}, currency="USDT")
     longer = bt.Markets({"A": make_market([flat(100)] * 5), "B": ended}, currency="USDT")
     terms = {"venue": make_venue(), "account": bt.Account(capital=1_000.0)}

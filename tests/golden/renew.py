@@ -161,14 +161,16 @@ def late_with_stops() -> bt.Result:
 
 
 def dividends_both_ways() -> bt.Result:
-    """A long that receives a dividend, turned into a short that pays the next."""
+    """A long that receives a dividend, turned into a short that pays the next, as funding."""
+    bars = path(0.02)
+    paid = {20: 0.7, 50: 1.1}
     return run(
-        path(0.02),
+        bars,
         [1.5] * BARS,
         signal=[1.0 if t < 30 else -1.0 for t in range(BARS)],
         venue=venue_of(**COSTS, contract={"lot": 0.01}),
         account=account_of(band=0.2),
-        dividends=pd.DataFrame({"amount": [0.7, 1.1]}, index=[at(20), at(50)]),
+        funding=[(t, -each / bars[t - 1][3], bars[t - 1][3]) for t, each in paid.items()],
     )
 
 

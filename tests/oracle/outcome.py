@@ -83,14 +83,10 @@ class Settlement(NamedTuple):
     rank: int  # of the instrument, in the order given
     rate: Decimal
     price: Decimal | None
-    is_dividend: bool = False
 
 
 def settlements_of(market: Any, rank: int, jitter: int) -> Iterator[tuple[int, bool, Settlement]]:
-    """§2.2: the bar of each event, whether it belongs to its open (by the jitter), and the event.
-
-    A dividend of D is an event at the open of its bar: longs receive D on each share.
-    """
+    """§2.2: the bar of each event, whether it belongs to its open by the jitter, and the event."""
     opens, length = [int(stamp) for stamp in market.time], int(market.interval)
     window = min(jitter, length // 4)
     rows = zip(market.funding_time, market.funding_rate, market.funding_mark, strict=True)
@@ -102,10 +98,6 @@ def settlements_of(market: Any, rank: int, jitter: int) -> Iterator[tuple[int, b
             yield following, True, Settlement(stamp, rank, exact(rate), price)
         elif following > 0 and stamp < opens[following - 1] + length - window:
             yield following - 1, False, Settlement(stamp, rank, exact(rate), price)
-    for bar, amount in enumerate(getattr(market, "columns", {}).get("dividend_per_share", ())):
-        if not math.isnan(amount) and amount != 0.0:
-            price = exact(market.close[bar - 1] if bar else market.open[0])
-            yield bar, True, Settlement(opens[bar], rank, -exact(amount) / price, price, True)
 
 
 def flows_by_bar(clock: Sequence[int], flows: pd.Series | None) -> list[list[Decimal]]:

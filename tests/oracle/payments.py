@@ -177,8 +177,7 @@ class Payments(Liquidations):
                 debt = min(self.balance(), ZERO)
                 self.cash -= payment
                 self.lift_wallet(position, debt)
-            kind = "dividend" if event.is_dividend else None
-            self.charge("funding", payment, position, value, kind)
+            self.charge("funding", payment, position, value)
             if position.is_isolated and self.fails_unaided(position, mark):
                 self.note("liquidated after funding")
                 self.liquidate_isolated(position, mark)

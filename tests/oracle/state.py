@@ -305,13 +305,12 @@ class State:
         amount: Decimal,
         position: Position | None = None,
         value: Decimal | None = None,
-        kind: str | None = None,
     ) -> None:
         """Enter an amount in its column and in the ledger."""
         self.row[column] += amount
         if amount != 0:
             held = ZERO if position is None else position.quantity
-            name = kind or KIND_OF_COLUMN.get(column, column)
+            name = KIND_OF_COLUMN.get(column, column)
             self.log(name, position, held, amount, value)
 
     def note(self, path: str) -> None:

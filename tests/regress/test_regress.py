@@ -3,7 +3,6 @@
 from dataclasses import replace
 
 import numpy as np
-import pandas as pd
 import pytest
 
 import backtest as bt
@@ -71,13 +70,10 @@ def test_one_bar_of_data_that_changed_is_named(was):
     assert "data differ" in write_text([verdict])
 
 
-@pytest.mark.parametrize("what", ["funding", "mark", "dividends"])
+@pytest.mark.parametrize("what", ["funding", "mark"])
 def test_data_of_a_kind_that_are_gone_cannot_be_measured(what):
     sample = bt.Market.sample(bars=24 * 4)
     frames = {"funding": sample.funding(), "mark": sample.mark()}
-    if what == "dividends":  # a market has funding or dividends
-        paid = pd.DataFrame({"amount": [1.0]}, index=sample.times[48:49])
-        frames = {"dividends": paid, "mark": sample.mark()}
     whole = take(run(data=bt.Market.from_frames(sample.bars(), **frames)))
     del frames[what]
     less = take(run(data=bt.Market.from_frames(sample.bars(), **frames)))
