@@ -184,7 +184,6 @@ def with_decide(market: Any, decide: str) -> Any:
 
 
 def set_decide(market: Any, length: int) -> Any:
-    """Return a market, or several, whose policies decide every ``length`` ns."""
     markets = as_markets(market)
     found = {
         name: dataclasses.replace(each, decide=length, source=name_clock(each, length))
@@ -196,7 +195,6 @@ def set_decide(market: Any, length: int) -> Any:
 
 
 def name_clock(market: Market | Markets, length: int) -> str:
-    """Return the source of a market whose policies decide every ``length`` ns."""
     return f"bt.decide_every({market.source}, {format_duration(length)!r})"
 
 
@@ -335,11 +333,7 @@ def read_detail(markets: Markets, detail: Any) -> Mapping[str, Market]:
 
 
 class Part(NamedTuple):
-    """The shorter bars of one market that stand for longer ones.
-
-    ``opens`` (ns) are the longer bars that have enough of them, ``rows`` which rows of ``detail``
-    belong to each, as first and stop.
-    """
+    """The longer bars that have enough detail, and its rows for each: first and stop."""
 
     detail: Market
     opens: IntArray

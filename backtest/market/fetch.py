@@ -345,18 +345,11 @@ def reading(where: str) -> Iterator[None]:
     """Say of whatever ccxt raises where it was raised."""
     try:
         yield
-    except (TypeError, ValueError, KeyError, IndexError, AttributeError) as error:
-        raise DataError(
-            f"cannot read the exchange's answer, {type(error).__name__}: {error} ({where}); "
-            "another version of ccxt, or another source, may do"
-        ) from error
     except Exception as error:
-        if not any(each.__name__ == "BaseError" for each in type(error).__mro__):
-            raise
         raise DataError(
-            f"the exchange failed or refused, {type(error).__name__}: {str(error)[:200]} "
-            f"({where}); fetch again later: what has arrived is kept; some venues refuse whole "
-            "countries"
+            f"the exchange failed or refused, or its answer cannot be read, "
+            f"{type(error).__name__}: {str(error)[:200]} ({where}); fetch again later: what has "
+            "arrived is kept; some venues refuse whole countries"
         ) from error
 
 
@@ -451,25 +444,12 @@ def fetch_market(
     notice: Callable[[str], None] = lambda _: None,
     client: Any = None,
 ) -> Fetched:
-    """Download a market into a folder that ``Market.load`` reads.
+    """Download a market into a new folder, or go on from the last stamps of an earlier fetch.
 
-    Parameters
-    ----------
-    folder : Path
-        A new folder, or that of an earlier fetch of the same instrument, which goes on from its
-        last stamps.
-    now : int
-        UTC ns; days that are not over are not stored.
-    base_url : str, optional
-        The address of a mirror of the archive.
-    first_wait : float
-        Seconds before a file is asked for again; each further wait is twice as long.
-    report : callable, optional
-        Called with the number of days done and in all; a day counts once per kind of data.
-    notice : callable
-        Called with a text before each retry.
-    client : optional
-        Of an exchange, in place of one of ccxt.
+    Days that are not over at ``now`` (UTC ns) are not stored. ``base_url`` is a mirror of the
+    archive. ``first_wait`` seconds pass before a file is asked for again, then twice as many.
+    ``report`` gets the days done and in all, once per kind of data, ``notice`` a text before a
+    retry. ``client`` stands in for one of ccxt.
     """
     today = now // DAY * DAY
     if max(request.start + DAY, request.end or 0) > today:

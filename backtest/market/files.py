@@ -12,7 +12,6 @@ import re
 import zipfile
 import zlib
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
-from itertools import pairwise
 from pathlib import Path
 from types import MappingProxyType
 from typing import IO, Any, NamedTuple, NoReturn
@@ -267,7 +266,6 @@ class Layout(NamedTuple):
     bars: tuple[Path, ...] = ()
     mark: tuple[Path, ...] = ()
     funding: tuple[Path, ...] = ()
-    rate_column: str = "rate"
     instrument: str = ""
     interval: str | None = None
     synthetic: bool = False
@@ -353,14 +351,8 @@ def _by_role(paths: Sequence[Path], where: str, options: ReadOptions, *, joins: 
             )
     return Layout(
         **chosen,
-        rate_column=find_rate_column(chosen["funding"]),
         instrument=options.instrument,
     )
-
-
-def find_rate_column(paths: Sequence[Path]) -> str:
-    files = [parse_name(path) for path in paths]
-    return "open" if any(file and not file.period for file in files) else "rate"
 
 
 def _by_name(
@@ -384,25 +376,13 @@ def _by_name(
     others = " and ".join(sorted({file.timeframe for file in marks}))
     unused = f"not used: mark bars are {others}, bars {timeframe}"
     return Layout(
-        bars=_by_period(bars, where),
-        mark=_by_period(same, where),
-        funding=_by_period(funding, where),
-        rate_column="rate" if bars[0].period else "open",
+        bars=tuple(file.path for file in bars),
+        mark=tuple(file.path for file in same),
+        funding=tuple(file.path for file in funding),
         instrument=bars[0].instrument,
         interval=timeframe,
         filled={"mark": unused} if marks and not same else {},
     )
-
-
-def _by_period(files: Sequence[NamedFile], where: str) -> tuple[Path, ...]:
-    ordered = sorted(files, key=lambda file: (file.period, file.timeframe, file.path.name))
-    for first, second in pairwise(ordered):
-        if (first.period, first.timeframe) == (second.period, second.timeframe):
-            raise DataError(
-                f"one file of {first.role} is needed for each time, found {first.path.name} and "
-                f"{second.path.name} ({where})"
-            )
-    return tuple(file.path for file in ordered)
 
 
 def _check_one(what: str, names: Mapping[str, str], where: str) -> None:
@@ -503,8 +483,6 @@ def open_files(
         for role, given in more.items()
     }
     layout = layout._replace(**given)
-    if "funding" in given:
-        layout = layout._replace(rate_column=find_rate_column(given["funding"]))
     interval = parse_duration(layout.interval, "interval") if layout.interval else None
     known_gaps = "zero" if "funding_gaps" in layout.filled else None  # accepted when it was saved
     options = options._replace(
@@ -515,13 +493,12 @@ def open_files(
         synthetic=layout.synthetic,
     )
     frames = {
-        role: [_read_part(path, role, layout, options) for path in getattr(layout, role)]
-        for role in ROLES
+        role: [_read_part(path, role, options) for path in getattr(layout, role)] for role in ROLES
     }
     return SourceFiles(layout, frames, options)
 
 
-def _read_part(path: Path, role: str, layout: Layout, options: ReadOptions) -> SourceFrame:
+def _read_part(path: Path, role: str, options: ReadOptions) -> SourceFrame:
     lead = "" if role == "bars" else f"{role}."
     chosen = {
         name.removeprefix(lead): theirs
@@ -531,10 +508,10 @@ def _read_part(path: Path, role: str, layout: Layout, options: ReadOptions) -> S
     frame = read_file(path, [chosen["time"]] if "time" in chosen else ())
     if not isinstance(frame, Defect) and len(frame):
         frame = rename_columns(frame, role, chosen, str(path))
-    rate, zeros = layout.rate_column, ("high", "low", "close", "volume")
-    if not isinstance(frame, Defect) and role == "funding" and rate != "rate" and rate in frame:
-        frame = frame.drop(columns=[name for name in zeros if name in frame])
-        frame = frame.rename(columns={rate: "rate"})
+    named = parse_name(path) if role == "funding" else None
+    if not isinstance(frame, Defect) and named and not named.period:  # freqtrade's rates
+        zeros = ["high", "low", "close", "volume"]
+        frame = frame.drop(columns=zeros, errors="ignore").rename(columns={"open": "rate"})
     return SourceFrame(path.name, frame, is_file=True)
 
 

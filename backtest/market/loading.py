@@ -110,11 +110,6 @@ def read_options(
 
 
 class Read(NamedTuple):
-    """Tables as they were read and repaired, by role, and what is wrong with them so far.
-
-    ``notes`` says what repairs did, ``interval`` is the length of a bar in ns, None if unknown.
-    """
-
     tables: dict[str, TimedTable]
     defects: list[Defect]
     notes: dict[str, str]

@@ -30,9 +30,6 @@ FundingGaps = Literal["zero"] | None
 Between = tuple[TimeLike | None, TimeLike | None] | None
 T = TypeVar("T")
 
-_SAMPLE = Path(__file__).parents[2] / "data" / "sample-1h"
-_SAMPLE_DEFAULTS = {"bars": 8760, "seed": 0, "interval": "1h"}
-
 
 class BarClock:
     """Base of one market and of several: bars by their opens, equal if their contents are."""
@@ -360,8 +357,6 @@ class Market(BarClock):
     def sample(cls, *, bars: int = 8760, seed: int = 0, interval: str = "1h") -> Market:
         """Return a synthetic perpetual future with mark prices and funding, from 2023-01-01 on.
 
-        The default, a year of hours with seed 0, is read from the file of the package, if present.
-
         Raises ParameterError if an argument is out of range.
 
         Parameters
@@ -387,11 +382,9 @@ class Market(BarClock):
                 f"bars must end before the year 2262, at most {most:,} of {interval}, got {bars:,}"
             )
         Range(0, math.inf).check("seed", seed, whole=True)
-        wanted: dict[str, Any] = {"bars": bars, "seed": seed, "interval": interval}
-        given = {key: value for key, value in wanted.items() if value != _SAMPLE_DEFAULTS[key]}
-        source = f"Market.sample({', '.join(f'{key}={given[key]!r}' for key in given)})"
-        if not given and _SAMPLE.is_dir():
-            return dataclasses.replace(cls.load(_SAMPLE), source=source)
+        known = (("bars", bars, 8760), ("seed", seed, 0), ("interval", interval, "1h"))
+        given = ", ".join(f"{key}={value!r}" for key, value, usual in known if value != usual)
+        source = f"Market.sample({given})"
         market = cls(**generate_sample(bars=bars, seed=seed, length=length), source=source)
         if market.interval == length:
             return market

@@ -16,7 +16,7 @@ import pandas as pd
 
 from backtest import base
 from backtest.base import BoolArray, FloatArray, IntArray, format_duration, format_time
-from backtest.base.units import DAY, HOUR, MINUTE
+from backtest.base.units import DAY, HOUR
 from backtest.market import tables
 from backtest.market.tables import PRICES, USUAL, Span, TimedTable, is_increasing, is_price, spacing
 
@@ -57,11 +57,7 @@ NOUNS = {"bars": "bars", "mark": "mark bars", "funding": "funding stamps"}
 
 
 class Subject:
-    """A table of a role, and what the rules read beside it.
-
-    ``interval`` is the length of a bar in ns, None if unknown; ``bars`` are those that mark prices
-    and funding belong to; ``whole`` is all of the file, if ``table`` is the part inside the bars.
-    """
+    """A table of a role, its bars, and ``whole``: the file of which it is the part inside them."""
 
     def __init__(
         self,
@@ -84,7 +80,6 @@ class Subject:
 
     @property
     def span(self) -> Span:
-        """The time of the bars, or that of the table if there are none."""
         time = self.whole.time if self.bars is None else self.bars.time
         return Span(int(time[0]), int(time[-1]) + (self.interval or 1))
 
@@ -95,7 +90,6 @@ class Subject:
 
     @cached_property
     def is_marked(self) -> BoolArray:
-        """Which bars have a mark bar, of shape (n_bars,)."""
         time = np.empty(0, np.int64) if self.bars is None else self.bars.time
         return tables.is_among(time, self.time)
 
@@ -134,11 +128,7 @@ class Subject:
 
 
 class Hit(NamedTuple):
-    """Rows that break a rule: their stamps (ns), and what is wrong in words.
-
-    ``missing`` is the number of rows that lack at each stamp, if rows are missing. ``place`` and
-    ``cure`` stand in for those that the rule has, ``places`` names some of the rows.
-    """
+    """Rows that break a rule; ``missing``: how many rows lack at each stamp."""
 
     time: IntArray
     text: str = ""
@@ -149,10 +139,9 @@ class Hit(NamedTuple):
 
 
 class Rule(NamedTuple):
-    """A rule of data: ``find`` yields what breaks it in the tables of its roles.
+    """A rule of data; its cure may hold ``{span}``, the bars that have all of mark and funding.
 
-    A cure may hold ``{span}``: the part of the bars that has all of mark and funding. A rule that
-    a repair of the loader answers (``repair``) is not an error once that is asked for.
+    It is not an error once its ``repair`` is asked for.
     """
 
     name: str
@@ -632,10 +621,9 @@ RULES = (
          f"{_AGAIN}, or cut them off with between=, or (of marks) drop them and give "
          "mark_gaps='last'"),
     Rule("impossible ranges", ("bars", "mark"), ERROR, find_bad_ranges,
-         f"{_AGAIN}: a range that excludes its own prices hides liquidations", "widen-range"),
+         f"{_AGAIN}: a range that excludes its own prices hides liquidations"),
     Rule("impossible volume", _BARS, ERROR, find_bad_volume,
-         f"{_AGAIN}, or drop the column, or repair='volume-gaps=zero' if it is missing",
-         "volume-gaps=zero"),
+         f"{_AGAIN}, or drop the column"),
     Rule("of another length", _MARK, ERROR, find_other_length),
     Rule("bars without a mark", _MARK, ERROR, find_unmarked,
          "{span}; or mark_gaps='last' to test liquidations on last prices there",
@@ -643,8 +631,7 @@ RULES = (
     Rule("on another scale", _MARK, ERROR, find_other_scale,
          "of another instrument, currency or scale?"),
     Rule("settled twice", _FUNDING, ERROR, find_settled_twice,
-         "like two sources of one event; keep one stamp of each pair, or repair='settle-once'",
-         "settle-once"),
+         "like two sources of one event; keep one stamp of each pair"),
     Rule("not believable", _FUNDING, ERROR, find_bad_rates),
     Rule("on another scale", _FUNDING, ERROR, find_high_rates,
          "divide by 100 if they are in per cent, by the settlements of a year if they are annual"),
@@ -694,17 +681,12 @@ KINDS: Mapping[str, RepairKind] = {
         ("", "first", "last"),
         "keep one of equal rows; with =first or =last also of rows that differ",
     ),
-    "settle-once": RepairKind(
-        ("",), "keep the first of settlements under a minute apart at one rate"
-    ),
-    "widen-range": RepairKind(("",), "widen high and low to include open and close"),
-    "volume-gaps": RepairKind(("zero",), "treat missing volume as zero"),
     "bar-gaps": RepairKind(("flat",), "fill missing bars with the last close and no volume"),
     "mark-gaps": RepairKind(("last",), "use last prices for bars without a mark bar"),
     "funding-gaps": RepairKind(("zero",), "treat missing settlements as no payment"),
 }
 
-FILLING = frozenset({"volume_gaps", "bar_gaps", "mark_gaps", "funding_gaps"})
+FILLING = frozenset({"bar_gaps", "mark_gaps", "funding_gaps"})
 
 MOST_FLAT = 10_000_000
 """The largest number of bars that is filled in."""
@@ -738,14 +720,10 @@ def apply_repairs(
     interval: int | None,
     notes: dict[str, str],
 ) -> TimedTable:
-    """Return a table after the repairs of its role, and note in ``notes`` what each changed.
-
-    ``role`` is bars, mark or funding; ``interval`` is the length of a bar in ns, None if unknown.
-    The key of a note is the repair's name with underscores.
-    """
+    """Return a table after the repairs of its role, and note in ``notes`` what each changed."""
     for repair in repairs:
-        apply = _REPAIRS.get((repair.name, role))
-        if apply is None:
+        apply = _REPAIRS.get(repair.name)
+        if apply is None or (repair.name == "bar-gaps" and role != "bars"):
             continue
         before = table
         table, rows, times = apply(table, repair.way, interval)
@@ -769,50 +747,10 @@ def _sort(table: TimedTable, _way: str, _interval: int | None) -> Repaired:
 
 
 def drop_duplicates(table: TimedTable, way: str, _interval: int | None) -> Repaired:
-    if is_increasing(table.time):
-        return table, 0, table.time
-    order = np.argsort(table.time, kind="stable")
-    time = table.time[order]
-    again = np.concatenate([[False], time[1:] == time[:-1]])
-    if way == "last":
-        dropped = order[np.concatenate([again[1:], [False]])]
-    elif way == "first":
-        dropped = order[again]
-    else:
-        for values in table.columns.values():
-            again[1:] &= tables.equal_or_nan(values[order][1:], values[order][:-1])
-        dropped = order[again]
-    kept = np.setdiff1d(np.arange(time.size), dropped)
-    return table.rows(kept), dropped.size, np.sort(table.time[dropped])
-
-
-def _settle_once(table: TimedTable, _way: str, _interval: int | None) -> Repaired:
-    rate = table.columns.get("rate")
-    if rate is None or not is_increasing(table.time):
-        return table, 0, table.time
-    near = np.concatenate([[False], (np.diff(table.time) < MINUTE) & (rate[1:] == rate[:-1])])
-    return table.rows(np.flatnonzero(~near)), int(near.sum()), table.time[near]
-
-
-def _widen_range(table: TimedTable, _way: str, _interval: int | None) -> Repaired:
-    if not table.has_prices:
-        return table, 0, table.time
-    opens, highs, lows, closes = (table.columns[name] for name in PRICES)
-    high, low = np.maximum(highs, np.maximum(opens, closes)), np.minimum(lows, opens)
-    low = np.minimum(low, closes)
-    changed = (high > highs) | (low < lows)  # NaN is not a change: it stays a defect
-    high, low = np.where(changed, high, highs), np.where(changed, low, lows)
-    mended = table.with_columns(high=high, low=low)
-    return mended, int(changed.sum()), table.time[changed]
-
-
-def _fill_volume(table: TimedTable, _way: str, _interval: int | None) -> Repaired:
-    volume = table.columns.get("volume")
-    if volume is None:
-        return table, 0, table.time
-    empty = np.isnan(volume)
-    mended = table.with_columns(volume=np.where(empty, 0.0, volume))
-    return mended, int(empty.sum()), table.time[empty]
+    frame = pd.DataFrame({"": table.time, **table.columns})
+    dropped = frame.duplicated("" if way else None, keep="last" if way == "last" else "first")
+    is_dropped = dropped.to_numpy()
+    return table.rows(~is_dropped), int(is_dropped.sum()), np.sort(table.time[is_dropped])
 
 
 def _fill_bars(table: TimedTable, _way: str, interval: int | None) -> Repaired:
@@ -834,12 +772,8 @@ def _fill_bars(table: TimedTable, _way: str, interval: int | None) -> Repaired:
     return TimedTable(table.name, time, columns), int(is_new.sum()), time[is_new]
 
 
-_REPAIRS: Mapping[tuple[str, str], Callable[[TimedTable, str, int | None], Repaired]] = {
-    **{("sort", role): _sort for role in ("bars", "mark", "funding")},
-    **{("drop-duplicates", role): drop_duplicates for role in ("bars", "mark", "funding")},
-    ("settle-once", "funding"): _settle_once,
-    ("widen-range", "bars"): _widen_range,
-    ("widen-range", "mark"): _widen_range,
-    ("volume-gaps", "bars"): _fill_volume,
-    ("bar-gaps", "bars"): _fill_bars,
+_REPAIRS: Mapping[str, Callable[[TimedTable, str, int | None], Repaired]] = {
+    "sort": _sort,
+    "drop-duplicates": drop_duplicates,
+    "bar-gaps": _fill_bars,
 }

@@ -61,17 +61,7 @@ def refuse(defects: Sequence[Defect], *, where: str) -> None:
 
 
 class TimedTable:
-    """Columns by time, as read.
-
-    Parameters
-    ----------
-    name : str
-        The file or frame that they came from, for messages.
-    time : IntArray of shape (n,)
-        UTC nanoseconds.
-    columns : dict of FloatArray of shape (n,)
-        The columns that could be read; the others are among the defects.
-    """
+    """Columns by time (UTC ns), as read; ``name`` is the file or frame that they came from."""
 
     def __init__(self, name: str, time: IntArray, columns: dict[str, FloatArray]) -> None:
         self.name = name
@@ -81,9 +71,6 @@ class TimedTable:
     def rows(self, kept: slice | IntArray | BoolArray) -> TimedTable:
         columns = {key: values[kept] for key, values in self.columns.items()}
         return TimedTable(self.name, self.time[kept], columns)
-
-    def with_columns(self, **columns: FloatArray) -> TimedTable:
-        return TimedTable(self.name, self.time, {**self.columns, **columns})
 
     def between(self, start: int, end: int) -> TimedTable:
         return self.rows((self.time >= start) & (self.time < end))
@@ -403,10 +390,7 @@ class Span(NamedTuple):
 
 
 class SettlementGap(NamedTuple):
-    """A gap between two settlements, at ``start`` and ``end`` (ns), in which others are missing.
-
-    ``every`` is the time between the settlements around it, ns.
-    """
+    """A gap between two settlements (ns); ``every`` is the time between those around it."""
 
     start: int
     end: int

@@ -36,7 +36,7 @@ BAD = {
     "high": (cell("bars", "high", 7, 100.5), "high must be at least open and close, got 100.5 "
         "under 101.0 in 1 of 72 bars (bars, first at 2023-01-01 07:00 UTC)"),
     "volume": (cell("bars", "volume", 9, -2.0), "volume must not be negative or NaN, got -2.0"),
-    "no volume": (cell("bars", "volume", 9, np.nan), "repair='volume-gaps=zero'"),
+    "no volume": (cell("bars", "volume", 9, np.nan), "drop the column"),
     "late mark": (replace("mark", lambda f: f.iloc[6:]), "mark bars must cover the bars, 6 of 72 "
         "bars lie outside them (mark, 2023-01-01 06:00 to 2023-01-04 UTC; bars 2023-01-01 to "
         "2023-01-04 UTC); cut the bars to what is covered, between=('2023-01-01 06:00'"),

@@ -72,7 +72,7 @@ def test_a_month_that_is_there_twice_is_refused(tmp_path: Path):
     text = kline_text(MARKET.bars(), unit=1_000_000, has_header=True)
     (tmp_path / "BTCUSDT-1h-2023-01.csv").write_text(text)
     zip_text(tmp_path / "BTCUSDT-1h-2023-01.zip", "BTCUSDT-1h-2023-01.csv", text)
-    with pytest.raises(bt.DataError, match="one file of bars is needed for each time"):
+    with pytest.raises(bt.DataError, match="bars must have each time once"):
         bt.Market.load(tmp_path)
 
 
@@ -140,26 +140,12 @@ def differing(frame: pd.DataFrame) -> pd.DataFrame:
     return twice
 
 
-def with_cell(row: int, column: str, value: float) -> Callable[[pd.DataFrame], pd.DataFrame]:
-    def change(frame: pd.DataFrame) -> pd.DataFrame:
-        changed = frame.copy()
-        changed.iloc[row, changed.columns.get_loc(column)] = value
-        return changed
-
-    return change
-
-
 REPAIRS = [
     ("sort", "bars", lambda f: f.iloc[[0, 2, 1, *range(3, 96)]], "sort", "1 of 96 in bars"),
     ("drop-duplicates", "bars", doubled, "drop_duplicates", "1 of 97 in bars, first at 2023"),
     ("drop-duplicates", "mark", doubled, "drop_duplicates", "1 of 97 in mark"),
     ("drop-duplicates", "funding", doubled, "drop_duplicates", "1 of 13 in funding"),
     ("drop-duplicates=first", "bars", differing, "drop_duplicates", "first: 1 of 97 in bars"),
-    ("settle-once", "funding",
-     lambda f: pd.concat([f, f.shift(1, freq="7ms")]).sort_index(), "settle_once", "12 of 24"),
-    ("widen-range", "bars", with_cell(5, "high", 1.0), "widen_range", "1 of 96 in bars"),
-    ("widen-range", "mark", with_cell(5, "low", 1e6), "widen_range", "1 of 96 in mark"),
-    ("volume-gaps=zero", "bars", with_cell(5, "volume", np.nan), "volume_gaps", "zero: 1 of 96"),
     ("bar-gaps=flat", "bars", lambda f: f.drop(f.index[[10, 11]]), "bar_gaps", "flat: 2 of 94"),
     ("mark-gaps=last", "mark", lambda f: f[6:], "mark_gaps", "last: 6 of 96 bars"),
     ("funding-gaps=zero", "funding", lambda f: f.drop(f.index[4]), "funding_gaps", "zero: 1 "),
@@ -173,9 +159,9 @@ def test_a_repair_is_done_when_asked_and_recorded_and_never_otherwise(
     paths = spoil(tmp_path, kind, change)
     with pytest.raises(bt.DataError) as first:
         bt.Market.load(*paths)
-    others = [n for n in ("sort", "settle-once", "widen-range") if not repair.startswith(n)]
+    other = "bar-gaps=flat" if repair == "sort" else "sort"
     with pytest.raises(bt.DataError, match=re.escape(str(first.value))):
-        bt.Market.load(*paths, repair=others)
+        bt.Market.load(*paths, repair=other)
     market = bt.Market.load(*paths, repair=repair)
     assert len(market) == 96
     assert note in market.filled[key]
@@ -185,8 +171,7 @@ def test_a_repair_is_done_when_asked_and_recorded_and_never_otherwise(
 
 
 def test_a_repair_with_nothing_to_do_changes_and_records_nothing(tmp_path: Path):
-    every = ["drop-duplicates=last", "sort", "settle-once",
-             "widen-range", "volume-gaps=zero", "bar-gaps=flat", "mark-gaps=last",
+    every = ["drop-duplicates=last", "sort", "bar-gaps=flat", "mark-gaps=last",
              "funding-gaps=zero"]  # fmt: skip
     market = bt.Market.load(*own_files(tmp_path), repair=every, instrument="BTCUSDT")
     assert market == MARKET
