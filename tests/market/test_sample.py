@@ -1,4 +1,6 @@
-"""The sample: the generator bit for bit, its statistics, and its card."""
+"""The sample: the stored year bit for bit, its statistics, and its card."""
+
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -6,20 +8,16 @@ import pytest
 
 from backtest.base.errors import ParameterError
 from backtest.base.units import HOUR
-from backtest.market import market as module
 from backtest.market.market import Market
-from backtest.market.synthetic import generate
 from tests.market.small_markets import ARRAYS
 
 
-def test_the_embedded_year_equals_the_generator_bit_for_bit():
-    assert module._SAMPLE.is_dir(), "data/sample-1h is missing: run data/make_sample.py"
-    generated = Market(**generate(bars=8760, seed=0, interval=HOUR), source="generated")
-    sample = Market.sample()
+def test_the_stored_year_equals_the_sample_bit_for_bit():
+    stored, sample = Market.load(Path("data/sample-1h")), Market.sample()
     assert repr(sample) == "Market.sample()"
     for name in ARRAYS:
-        assert np.array_equal(getattr(sample, name), getattr(generated, name), equal_nan=True)
-    assert sample.content_hash == generated.content_hash
+        assert np.array_equal(getattr(sample, name), getattr(stored, name), equal_nan=True)
+    assert sample.content_hash == stored.content_hash
     assert dict(sample.filled) == {}
 
 
