@@ -33,7 +33,6 @@ from backtest.base import (
 from backtest.base.units import DAY
 from backtest.features import log_returns
 from backtest.market import Market, Markets, as_given, as_markets
-from backtest.market.tables import DIVIDEND
 from backtest.risk import path_rows
 from backtest.risk.path_funding import (
     FITTED,
@@ -320,7 +319,6 @@ class InstrumentPaths:
             name: np.concatenate([getattr(history, name)[kept], later])
             for name, later in zip(EVENTS, ahead, strict=True)
         }
-        unpaid = {DIVIDEND: np.full(len(self.calendar.time), np.nan)}  # paths have no dividends
         return Market(
             **dict(zip((*PRICES, *MARKS), (*bars.prices[:, k], *bars.marks[:, k]), strict=True)),
             **events,
@@ -329,7 +327,7 @@ class InstrumentPaths:
             time=self.calendar.time,
             volume=bars.volume[k],
             has_mark=history.has_mark,
-            columns=unpaid if DIVIDEND in history.columns else {},
+            columns={},
             synthetic=True,
             sessions=history.sessions,
             decide=history.decide,
