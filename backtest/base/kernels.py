@@ -15,7 +15,7 @@ import numpy as np
 
 from backtest.base import cache_folder
 from backtest.base.code_identity import hash_texts
-from backtest.base.compile_choice import is_plain_sooner, name_types, write_mark
+from backtest.base.compile_choice import describe_type, is_plain_sooner, write_mark
 from backtest.base.compiled_twins import describe_target, find_own_functions, make_twin
 
 OPTIONS: dict[str, Any] = {"error_model": "numpy", "nogil": True, "_nrt": False}
@@ -30,15 +30,18 @@ class Kernel:
     def __init__(self, module: ModuleType, name: str) -> None:
         self.module = module
         self.name = name
-        self.ready: set[Path] = set()
+        self.ready: set[tuple[str, ...]] = set()
 
     def __call__(self, *arguments: Any) -> None:
-        mark = write_copy(self.module).parent / f"{self.name}.{name_types(*arguments)}.ready"
-        is_plain = mark not in self.ready and self.is_plain(mark, arguments[-1].size)
-        if not (is_plain and self.is_done_plainly(arguments)):
+        types = tuple(map(describe_type, arguments))
+        if types in self.ready:
+            self.compiled(*arguments)
+            return
+        mark = write_copy(self.module).parent / f"{self.name}.{hash_texts(*types)}.ready"
+        if not (self.is_plain(mark, arguments[-1].size) and self.is_done_plainly(arguments)):
             self.compiled(*arguments)
             write_mark(mark)
-            self.ready.add(mark)
+            self.ready.add(types)
 
     def is_done_plainly(self, arguments: tuple[Any, ...]) -> bool:
         arrays = [each for each in arguments if isinstance(each, np.ndarray)]
