@@ -42,7 +42,6 @@ from backtest.venue import Venue
 # ------------------------------------------------------------------------------------ sensitivity
 
 PRICES = ("open", "high", "low", "close")
-SCANNED = tuple(2.0 ** (k / 2) for k in range(1, 13))
 LEAST_CHANGE = 0.00005
 """Change of growth that is not 0.00 %."""
 
@@ -53,15 +52,11 @@ class VariedTerms(NamedTuple):
 
 
 class Factor(NamedTuple):
-    """What changes by a step: a venue, of which it gives the new fields, or else a market.
-
-    ``shift`` is the unit of steps that are added, 0 where they multiply.
-    """
+    """What changes by a step: a venue, of which it gives the new fields, or else a market."""
 
     venue: Callable[[Venue, float], Mapping[str, Any]] | None = None
     market: Callable[[Market, float], Market] | None = None
     steps: tuple[float, ...] = (0.5, 2.0)
-    shift: float = 0.0
 
     def change(self, terms: VariedTerms, step: float) -> VariedTerms:
         markets, venues = terms
@@ -113,12 +108,11 @@ def scale_moves(market: Market, factor: float) -> Market:
 
 
 FACTORS: dict[str, Factor] = {
-    "rates": Factor(shift_rates, steps=(-0.01, 0.01), shift=0.01),
+    "rates": Factor(shift_rates, steps=(-0.01, 0.01)),
     "funding": Factor(market=lambda own, x: change_funding(own, own.funding_rate * x)),
     "funding shift": Factor(
         market=lambda own, x: change_funding(own, own.funding_rate + x),
         steps=(-1e-4, 1e-4),
-        shift=1e-4,
     ),
     "fees": Factor(scale_fees),
     "slippage": Factor(scale_slippage),
@@ -135,8 +129,7 @@ class Sensitivity(SettingsResult):
     ----------
     table : DataFrame
         A row per ``factor`` and ``step``: ``growth`` (the CAGR), ``p_ruin`` (NaN without paths),
-        ``change_of_growth`` against the unchanged run, and ``break_even``: the multiple, or the
-        shift, at which the growth is 0 (NaN if it is nowhere).
+        and ``change_of_growth`` against the unchanged run.
     base : float
         The growth of the unchanged run.
     settings : dict
@@ -177,15 +170,11 @@ class Sensitivity(SettingsResult):
     def list_parts(self) -> list[Part]:
         """Return the changes by factor."""
         caption = "Change of growth, % a year, for the lowest step (orange) and the highest (blue)."
-        heads = {
-            "step": Head("step"),
-            "break_even": Head("break-even", "step at which growth is 0"),
-        }
         return [
             Part("factors", "By factor", "Steps are multiples, or shifts.", (
                 ShownChart("tornado", "Tornado", caption, 100.0 * self.table["change_of_growth"],
                            "tornado"),
-                ShownTable(self.table, labels=Head("factor"), heads=heads),
+                ShownTable(self.table, labels=Head("factor"), heads={"step": Head("step")}),
             ), shows="both")
         ]  # fmt: skip
 
@@ -226,33 +215,17 @@ def sensitivity(
         Called with factors done and factors in all.
     **settings
         ``sampling``, ``calendar`` and ``start`` of :func:`backtest.run`.
-
-    Returns
-    -------
-    Sensitivity
-
-    Raises
-    ------
-    ParameterError
-        If a factor is unknown, or does not apply.
-
-    Notes
-    -----
-    A break-even is looked for among multiples from 1/64 to 64 (or as many units of a shift, of
-    either sign), the nearest change of sign first, and found by bisection.
     """
     markets = as_markets(market)
     base = VariedTerms(markets, read_venues(venue, markets))
     chosen = choose_factors(factors, base)
     signal = resolve_signal(read_named(signal, market), markets)
     more: dict[str, Any] = {"signal": signal, "overlay": overlay, "compile": compile, **settings}
-    grown: list[float] = []
 
     def grow(terms: VariedTerms) -> float:
-        with warn_once(is_first=not grown):
+        with warn_once(is_first=terms is base):
             result = run(terms.market, policy, venue=terms.venue, account=account, **more)
-        grown.append(float(result.metrics["cagr"]))
-        return grown[-1]
+        return float(result.metrics["cagr"])
 
     def ruin(terms: VariedTerms) -> float:
         if paths is None:
@@ -268,12 +241,11 @@ def sensitivity(
     rows: list[dict[str, Any]] = []
     for done, name in enumerate(chosen, 1):
         factor = FACTORS[name]
-        even = find_even(factor, base, first, grow)
         for step in factor.steps:
             changed = factor.change(base, step)
             growth = grow(changed)
             rows.append({"factor": name, "step": step, "growth": growth, "p_ruin": ruin(changed),
-                         "change_of_growth": growth - first, "break_even": even})  # fmt: skip
+                         "change_of_growth": growth - first})  # fmt: skip
         if progress is not None:
             progress(done, len(chosen))
     described = {
@@ -317,27 +289,6 @@ def choose_factors(factors: Sequence[str] | None, terms: VariedTerms) -> tuple[s
                 f"{name!r}{did_you_mean(name, FACTORS)}"
             )
     return tuple(dict.fromkeys(factors))
-
-
-def find_even(
-    factor: Factor, base: VariedTerms, first: float, grow: Callable[[VariedTerms], float]
-) -> float:
-    from scipy.optimize import brentq  # noqa: PLC0415 - slow to load
-
-    def at(step: float) -> float:
-        return grow(factor.change(base, step))
-
-    none = 0.0 if factor.shift else 1.0
-    if first == 0.0:
-        return none
-    before = {1: none, -1: none}
-    for size in SCANNED:
-        for side in (1, -1):
-            step = side * size * factor.shift if factor.shift else size**side
-            if (at(step) > 0.0) != (first > 0.0):
-                return float(brentq(at, before[side], step, xtol=1e-6 * abs(step)))
-            before[side] = step
-    return math.nan
 
 
 # --------------------------------------------------------------------------------------- capacity
@@ -454,15 +405,6 @@ def capacity(
     **settings
         ``signal``, ``overlay``, ``sampling``, ``calendar``, ``start`` and ``compile`` of
         :func:`backtest.run`.
-
-    Returns
-    -------
-    Capacity
-
-    Raises
-    ------
-    ParameterError
-        If an argument is not allowed, or nothing in the venue depends on size.
 
     Notes
     -----
