@@ -27,16 +27,12 @@ STAGES = {
 
 class Meter:
     def __init__(self, what: str, unit: str = "") -> None:
-        self.what, self.unit, self.note, self.phase = what, unit, "", ""
+        self.what, self.unit, self.note = what, unit, ""
         self.done, self.total = 0, 0
 
     def report(self, done: int, total: int) -> None:
         self.note = "" if done > self.done else self.note
         self.done, self.total = done, total
-
-    def report_phase(self, phase: str, done: int, total: int) -> None:
-        self.phase = phase
-        self.report(done, total)
 
     def report_search(self, now: Progress, objective: str) -> None:
         self.report(now.trials, now.total or 0)
@@ -46,7 +42,7 @@ class Meter:
             self.note += f"; best {objective} {format_value(now.best_score)} at {values}"
 
     def describe(self, speed: float | None) -> str:
-        text = f"{self.what}\n{self.phase}" if self.phase else self.what
+        text = self.what
         if self.done:
             text = f"{text}: {self.done:,} {self.unit}".rstrip()
             text += f" of {self.total:,}" if self.total else ""

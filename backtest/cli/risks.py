@@ -14,7 +14,7 @@ from backtest.base import ParameterError, count_cores, did_you_mean
 from backtest.cli.build import Experiment, build_experiment
 from backtest.cli.command import Command, Output, option
 from backtest.cli.experiment import Draft
-from backtest.cli.progress import Meter, draw, show_progress
+from backtest.cli.progress import show_progress
 from backtest.cli.runs import run_with_progress
 from backtest.cli.typed_values import parse_entries, read_list, read_numbers
 from backtest.crowd import Linear, SquareRoot
@@ -43,10 +43,9 @@ def risk(draft: Draft, *, from_run: FromRun = False, output: Output) -> None:
         drawn = draw_paths(draft, experiment.market, experiment.terms["venue"])
     terms = list_path_terms(experiment, from_run=from_run)
     plan = f"risk of liquidation on {len(drawn):,} paths of {drawn.n_bars:,} bars"
-    with draw(Meter(plan)) as meter:
-        report = meter.report_phase if meter else None
+    with show_progress(plan, "paths") as progress:
         found = backtest.liquidation_risk(
-            drawn, experiment.policy, **terms, progress=report, **settings
+            drawn, experiment.policy, **terms, progress=progress, **settings
         )
     output.give_out(found)
 
@@ -176,7 +175,7 @@ def capacity(draft: Draft, *, output: Output) -> None:
 
 
 def sensitivity(draft: Draft, *, output: Output) -> None:
-    """Show how growth changes with one assumption at a time, and where it falls to 0."""
+    """Show how growth changes with one assumption at a time."""
     output.give_out(run_variations(draft, backtest.sensitivity, "factors"))
 
 

@@ -120,7 +120,6 @@ class Cascade(SettingsResult):
                "liquidated", "clearing_prices", "me")  # fmt: skip
 
     def describe_data(self) -> Mapping[str, Any]:
-        """Return the data of the crowd's market, or the crowd itself."""
         crowd = self.crowd
         market = None if crowd is None else crowd.market
         found = dict(describe_history(market))
@@ -144,23 +143,19 @@ class Cascade(SettingsResult):
 
     @property
     def title(self) -> str:
-        """The accounts and the shock."""
         shock = format_percent(self.shock, is_signed=True)
         return f"Cascade of {self.settings['crowd'].get('accounts', 0):,} accounts after {shock}"
 
     @property
     def heading(self) -> str:
-        """The title of the page."""
         return self.title
 
     @property
     def about(self) -> str:
-        """That there are positions and no market."""
         return "" if self.manifest["data"]["bars"] else "Positions given, without a market"
 
     @property
     def note(self) -> str:
-        """The final move over the shock."""
         return f"{self.multiplier:.2f} times the shock"
 
     @property
@@ -170,7 +165,6 @@ class Cascade(SettingsResult):
 
     @property
     def verdict(self) -> str:
-        """How far the liquidations moved the price."""
         text = (
             f"After a shock of {format_percent(self.shock)}, {len(self.rounds) - 1} rounds of "
             f"liquidations moved the price by {format_percent(self.move)} in all."
@@ -181,7 +175,6 @@ class Cascade(SettingsResult):
 
     @property
     def details(self) -> str:
-        """What happened to the own account."""
         me = self.me
         if me is None:
             return ""
@@ -189,7 +182,6 @@ class Cascade(SettingsResult):
         return f"The own account {fate}: {me['equity_before']:,.2f} became {me['equity']:,.2f}."
 
     def list_numbers(self) -> list[Headline]:
-        """Return the move, the two multipliers, the accounts liquidated, and the deficit."""
         shock, n = format_percent(self.shock), f"of {len(self.accounts):,} accounts"
         beyond = "losses beyond what backed the accounts"
         return [
@@ -203,7 +195,6 @@ class Cascade(SettingsResult):
         ]  # fmt: skip
 
     def list_parts(self) -> list[Part]:
-        """Return the ladder before the shock, the rounds, and who paid."""
         ends = "Solid and dashed: before the shock, and where the cascade ended."
         price, fund = self.rounds["price"], self.rounds["insurance"]
         paid = pd.DataFrame({"money": self.payers()}).rename(index=PAYERS)

@@ -63,12 +63,10 @@ class Bounds(SettingsResult):
 
     @property
     def note(self) -> str:
-        """In how many bars the runs part."""
         return f"the runs part in {len(self.bars):,} of {self.n_bars:,} bars"
 
     @property
     def verdict(self) -> str:
-        """One sentence on how far the result depends on the way inside bars."""
         path, worst = (float(self.table[way]["final_equity"]) for way in WAYS)
         if not len(self.bars):
             return f"The runs agree in all {self.n_bars:,} bars: final equity {path:,.2f}."
@@ -80,11 +78,9 @@ class Bounds(SettingsResult):
 
     @property
     def heading(self) -> str:
-        """The title of the page."""
         return f"Prices inside bars: {self.title}"
 
     def list_numbers(self) -> list[Headline]:
-        """Return how many bars part, and the final equity of both runs."""
         of = f"of {self.n_bars:,}"
         return [
             Headline("parted", "bars that part", len(self.bars), "count", of, "less"),
@@ -96,7 +92,6 @@ class Bounds(SettingsResult):
         ]  # fmt: skip
 
     def list_parts(self) -> list[Part]:
-        """Return the measures of both runs, and the bars in which they part."""
         lead = (
             "Under worst, each position goes to its own adverse extreme at once, which removes "
             "hedges between markets."
@@ -124,16 +119,6 @@ def bounds(result: Result, *, progress: Progress | None = None) -> Bounds:
         A whole run of this process. It is one of the two; the other is run with the same terms.
     progress : callable, optional
         Called with bars done and bars in all.
-
-    Returns
-    -------
-    Bounds
-
-    Raises
-    ------
-    ParameterError
-        If the account has limit orders, or the result is loaded, resumed, re-tuned or run with
-        ``decide``.
 
     Notes
     -----

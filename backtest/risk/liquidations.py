@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import functools
 import math
-import warnings
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Annotated, Any, NamedTuple
@@ -57,7 +56,6 @@ from backtest.venue import Venue, find_newest
 
 USUAL = ("1d", "7d", "30d")
 BETWEEN = Number(0.0, 1.0, open_low=True, open_high=True)
-PhaseProgress = Callable[[str, int, int], None]
 SHOWN = 2000
 """Paths whose equity is kept bar by bar, for the fan."""
 
@@ -87,11 +85,9 @@ def count_bars(paths: Paths, horizon: str, *, is_strict: bool = True) -> int:
 class PathEvents(NamedTuple):
     """Events of paths, and what is left at the horizons.
 
-    ``firsts`` (3, n_paths) are the bars of the first liquidation, ruin and margin call, the number
-    of bars where there is none. ``wealth`` and ``bad_debt`` (n_horizons, n_paths) are wealth and
-    debt at the end of each horizon. ``shown`` (up to 2000, n_bars) is the wealth of the first
-    paths. ``doomed`` (2, n_bars) are the means of close (relative) and wealth over the paths that
-    are liquidated; None without any.
+    ``firsts`` (3, n_paths) are the bars of the first liquidation, ruin and margin call, or the
+    number of bars; ``wealth`` and ``bad_debt`` have shape (n_horizons, n_paths), ``shown`` (up to
+    2000, n_bars). ``doomed`` (2, n_bars) are mean close (relative) and wealth of liquidated paths.
     """
 
     firsts: IntArray
@@ -258,30 +254,19 @@ class LiquidationRisk(SettingsResult):
     long_tables = ("fan", "hazard", "typical")
 
     def describe_data(self) -> Mapping[str, Any]:
-        """Return the data that the paths continue."""
         return describe_history(None if self.paths is None else self.paths.history)
 
     @property
     def note(self) -> str:
-        """The probability of liquidation within the longest horizon."""
         if "no_fill" in self.settings:
             return "no order was filled"
         chance = float(self.table["p_liquidation"].iloc[-1])
         return f"{format_percent(chance)} liquidated in {self.table.index[-1]}"
 
     def path(self) -> pd.DataFrame:
-        """Return the typical path to liquidation: the mean of the paths that are liquidated.
+        """Return the mean of the paths that are liquidated, by time.
 
-        Returns
-        -------
-        DataFrame
-            By time: ``price``, the mean close of the liquidated paths over the last close of
-            history, and ``equity``, their mean wealth.
-
-        Raises
-        ------
-        ParameterError
-            If no path was liquidated.
+        ``price`` is the close over the last one of history, ``equity`` the wealth.
         """
         if self.typical is None:
             raise ParameterError("there is no typical path: no path was liquidated")
@@ -308,7 +293,6 @@ class LiquidationRisk(SettingsResult):
 
     @property
     def verdict(self) -> str:
-        """The probability of liquidation within the longest horizon, as a sentence."""
         row, horizon = self.table.iloc[-1], self.table.index[-1]
         return (
             f"The account is liquidated within {horizon} with a probability of "
@@ -318,7 +302,6 @@ class LiquidationRisk(SettingsResult):
 
     @property
     def details(self) -> str:
-        """What was drawn, and how little the paths can show."""
         drawn = self.settings["paths"]
         text = f"{drawn['paths']:,} paths of {drawn['model']['name']}, {describe_drift(drawn)}."
         unseen = self.table.index[self.table["p_liquidation"] == 0.0]
@@ -335,17 +318,14 @@ class LiquidationRisk(SettingsResult):
 
     @property
     def heading(self) -> str:
-        """The title of the page."""
         return f"Risk of liquidation: {self.title}"
 
     @property
     def notices(self) -> tuple[str, ...]:
-        """That no order was filled."""
         no_fill = self.settings.get("no_fill")
         return (f"No order was filled on any path: {no_fill}.",) if no_fill else ()
 
     def list_numbers(self) -> list[Headline]:
-        """Return the probability of liquidation within each horizon."""
         return [
             Headline(f"p_liquidation_{name}", f"liquidated within {name}",
                      float(row["p_liquidation"]), "chance", write_interval(row, "p_liquidation"),
@@ -354,7 +334,6 @@ class LiquidationRisk(SettingsResult):
         ]  # fmt: skip
 
     def list_parts(self) -> list[Part]:
-        """Return the probabilities by horizon, the way there, and the hazard by day."""
         heads: dict[str, Head] = {}
         for kind in (kind for kind in EVENTS if not self.table[kind].isna().all()):
             low, high = f"{kind}_low", f"{kind}_high"
@@ -406,7 +385,7 @@ def liquidation_risk(
     overlay: Policy | None = None,
     threads: int = 1,
     compile: bool = True,  # noqa: A002 - the word of bt.run
-    progress: PhaseProgress | None = None,
+    progress: Progress | None = None,
 ) -> LiquidationRisk:
     """Return the probabilities that an account is liquidated, ruined or called from now on.
 
@@ -437,24 +416,12 @@ def liquidation_risk(
     compile : bool
         False runs the policy in plain Python; the numbers are the same bits.
     progress : callable, optional
-        Called with the name of a phase, the units of it that are done, and all of them (0 where
-        that is not known): the policy, and the paths.
-
-    Returns
-    -------
-    LiquidationRisk
+        Called with paths done and paths in all.
 
     Warns
     -----
     NoFillWarning
         If no path filled an order: nothing can be liquidated.
-
-    Raises
-    ------
-    ParameterError
-        If an argument is not allowed, or the account holds or trades options.
-    DataError
-        If the paths do not begin where the result ended.
 
     Notes
     -----
@@ -471,11 +438,7 @@ def liquidation_risk(
         compile=compile,
     )  # fmt: skip
     runner = refine_runner(runner)
-    report = (lambda *_: None) if progress is None else progress
-    report("checking and compiling the policy", 0, 0)
-    runner.prepare()
-    report("checking and compiling the policy", 1, 1)
-    lives = runner.run_chunks(threads=threads, progress=functools.partial(report, "paths"))
+    lives = runner.run_chunks(threads=threads, progress=progress)
     events = reduce_lives(lives, bars, runner.last)
     no_fill = explain_idle(runner, events)
     rows = [describe_horizon(runner, events, k, n, sure) for k, n in enumerate(bars)]
@@ -499,9 +462,7 @@ def explain_idle(runner: PathsRunner, events: PathEvents) -> str:
     """Warn if no path filled an order, and return why."""
     if any((each != each[:, :1]).any() for each in (events.wealth, events.shown.T)):
         return ""
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        reason = replace(runner, compile=False).run_path(0).no_fill
+    reason = replace(runner, compile=False).run_path(0).no_fill
     if reason:
         warn_caller(
             f"no order was filled on any of {runner.paths.count:,} paths, so nothing can be "
@@ -603,7 +564,6 @@ class MaxLeverage(SettingsResult):
 
     @property
     def note(self) -> str:
-        """The worst of the models."""
         return f"{self.leverage:.3g} at {self.settings['probability']:g}"
 
     @property
@@ -613,13 +573,11 @@ class MaxLeverage(SettingsResult):
 
     @property
     def heading(self) -> str:
-        """The title of the page."""
         chance = format_chance(self.settings["probability"])
         return f"Largest {self.grid.index.name} at {chance} in {self.settings['horizon']}"
 
     @property
     def verdict(self) -> str:
-        """The largest leverage, and over which models."""
         bound = format_chance(self.settings["probability"])
         return (
             f"Up to a {self.grid.index.name} of {self.leverage:.3g}, the account is liquidated "
@@ -629,7 +587,6 @@ class MaxLeverage(SettingsResult):
 
     @property
     def details(self) -> str:
-        """How to read the models, and their drift."""
         return (
             "The smallest over the models is the one to use: they differ in what they assume. "
             f"Their paths have {describe_drift(self._drawn)}."
@@ -640,14 +597,12 @@ class MaxLeverage(SettingsResult):
         return next(iter(self.settings["paths"].values()))  # all models draw the same funding
 
     def list_numbers(self) -> list[Headline]:
-        """Return the largest leverage."""
         return [
             Headline("leverage", f"largest {self.grid.index.name}", self.leverage,
                      note="worst model", better="more", text=f"{self.leverage:.3g}")
         ]  # fmt: skip
 
     def list_parts(self) -> list[Part]:
-        """Return the largest leverage by model, and the probability by size."""
         size = str(self.grid.index.name)
         heads = {
             "leverage": Head(size),
@@ -711,15 +666,6 @@ def max_leverage(  # noqa: PLR0913 - by name, as in bt.run
         As in :func:`backtest.simulate_paths` and :func:`backtest.liquidation_risk`.
     signal, overlay
         As in :func:`backtest.liquidation_risk`.
-
-    Returns
-    -------
-    MaxLeverage
-
-    Raises
-    ------
-    ParameterError
-        If an argument is not allowed.
 
     Notes
     -----
@@ -823,11 +769,6 @@ class LeverageScan:
         return estimate(hits, count, 0.95)
 
     def search(self, sizes: FloatArray, chance: float) -> tuple[dict[str, Any], list[float]]:
-        """Return the row of the largest size, and the probability by size on the first paths.
-
-        The edge is that next to the first size over the bound, on all paths; the first ones may
-        have it elsewhere.
-        """
         of_all = functools.cache(lambda size: self.estimate(size, self.paths.count))
         scanned, grid = min(SCANNED, self.paths.count), [0.0, *map(float, sizes)]
         rough = [self.estimate(size, scanned).value for size in grid[1:]]

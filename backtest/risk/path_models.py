@@ -168,13 +168,7 @@ class PathModel(Value):
     @classmethod
     @checked
     def fit(cls, market: Market) -> Self:
-        """Return the model with its parameters estimated on a market.
-
-        Raises
-        ------
-        DataError
-            If the market has too few bars, or its prices do not move.
-        """
+        """Return the model with its parameters estimated on a market."""
         raise NotImplementedError
 
     @property
@@ -431,20 +425,9 @@ class Garch(PathModel):
 def block_length(returns: FloatArray) -> float:
     """Return the mean length of blocks for a stationary bootstrap of squared returns, in bars.
 
-    Parameters
-    ----------
-    returns : FloatArray of shape (n,)
-        Their squares are what blocks must keep together.
-
-    Returns
-    -------
-    float
-        At least n^(1/3).
-
-    Notes
-    -----
-    Source: Politis and White (2004), Automatic Block-Length Selection for the Dependent Bootstrap,
-    Econometric Reviews 23(1), with the correction of Patton, Politis and White (2009).
+    ``returns`` have shape (n,); it is at least n^(1/3). Source: Politis and White
+    (2004), Automatic Block-Length Selection for the Dependent Bootstrap, Econometric Reviews 23(1),
+    with the correction of Patton, Politis and White (2009).
     """
     check_lengths(returns=returns)
     if len(returns) < LEAST_SQUARES:
@@ -458,8 +441,7 @@ def block_length(returns: FloatArray) -> float:
 def find_row_scale(model: Filtered, rows: FloatArray, weight: FloatArray, target: float) -> float:
     """Return by what squared rows are multiplied, so that paths have the variance of history.
 
-    ``rows`` are squared returns over their variance, ``weight`` the same times ``alpha`` (and
-    ``gamma`` after a fall), of shape (n_rows,). ``target`` is the mean squared return.
+    ``rows`` (n,) are squared returns over their variance, ``weight`` the same times ``alpha``.
     """
     from scipy.optimize import brentq  # noqa: PLC0415 - slow to load
 
@@ -616,10 +598,7 @@ class Filtered(_Resampled):
         return (self.variance_now, self.omega, self.alpha, self.gamma, self.beta)
 
     def filter(self, market: Market) -> FloatArray:
-        """Return the variance that the model forecasts for the bar after each, of shape (n_bars,).
-
-        Before the first return, it is a weighted mean square of the first ones.
-        """
+        """Return the variance that the model forecasts for the bar after each, (n_bars,)."""
         returns = log_returns(market)
         squares = returns**2
         ahead = np.full(market.n_bars, find_backcast(squares[1:]))
@@ -630,10 +609,7 @@ class Filtered(_Resampled):
         return ahead
 
     def volatilities(self, market: Market) -> FloatArray:
-        """Return the volatility per bar that the model had for each bar, at the close before.
-
-        All are multiplied by a constant; see the notes of the class.
-        """
+        """Return the volatility per bar that the model had for each bar, times a constant."""
         returns = log_returns(market)
         ahead = self.filter(market)
         found = np.sqrt(np.concatenate([ahead[:1], ahead[:-1]]))

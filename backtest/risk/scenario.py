@@ -165,10 +165,9 @@ MONTH = 30 * DAY
 
 
 class ShockBars(NamedTuple):
-    """Bars relative to the last close before them.
+    """Open, high, low and close (4, n) over the last close before, and settlements.
 
-    ``last`` and ``mark`` (4, n) are open, high, low, close over that close; ``volume`` (n,) in
-    contracts; ``stamps`` (ns after the open of the first bar) and ``rates`` are settlements.
+    ``stamps`` are ns after the open of the first bar.
     """
 
     last: FloatArray
@@ -398,8 +397,7 @@ def replay_crash(
 ) -> tuple[Bars, str] | None:
     """Return the shipped bars of a crash for each market, and what a row says of them.
 
-    None if the scenario moves prices otherwise than the crash of its name, or bars do not fit into
-    those of the run.
+    None if prices move otherwise than in the crash of its name, or bars do not fit.
     """
     same = known.get(scenario.name)
     if same is None or any(getattr(scenario, name) != getattr(same, name) for name in MOVES):
@@ -490,11 +488,7 @@ def fit_bars(path: FloatArray, parts: int, together: int) -> FloatArray:
 
 
 def split_all(path: FloatArray, parts: int) -> Iterator[list[FloatArray]]:
-    """Yield each bar as shorter ones along open, the nearer extreme, the other, and close.
-
-    The logarithm of the price moves at one speed; rising bars go by their low, falling ones by
-    their high first.
-    """
+    """Yield each bar as shorter ones; rising bars go by their low, falling ones by their high."""
     for first, high, low, close in path.T.tolist():
         turns = [low, high] if close >= first else [high, low]
         logs = np.log([first, *turns, close])

@@ -103,19 +103,17 @@ class Stress(SettingsResult):
 
     @property
     def lost(self) -> str:
-        """When the account was ruined in the run, as words; empty if it was not."""
+        """When the account was ruined in the run; empty if it was not."""
         return str(self.settings.get("lost", ""))
 
     @property
     def note(self) -> str:
-        """How many scenarios liquidate, or that the account was lost before them."""
         if self.lost:
             return "account lost before"
         return f"{int(self.table['liquidated'].sum())} of {len(self.table)} liquidate"
 
     @property
     def verdict(self) -> str:
-        """How many scenarios liquidate, and the worst of them; of a lost account, that it is."""
         if self.lost:
             return f"The account was ruined in the run, at {self.lost}: no scenario can change it."
         dead, total = int(self.table["liquidated"].sum()), len(self.table)
@@ -126,7 +124,6 @@ class Stress(SettingsResult):
 
     @property
     def details(self) -> str:
-        """What the account was worth before."""
         if self.lost:
             return ""
         before = format_money(float(self.table["equity"].iloc[0] + self.table["loss"].iloc[0]))
@@ -135,11 +132,9 @@ class Stress(SettingsResult):
 
     @property
     def notices(self) -> tuple[str, ...]:
-        """Return what does not count in the scenarios, though it may seem to."""
         return tuple(self.settings["not_counted"])
 
     def list_numbers(self) -> list[Headline]:
-        """Return how many scenarios liquidate, and the largest loss."""
         if self.lost:
             return []
         loss, dead = self.table["loss"], int(self.table["liquidated"].sum())
@@ -151,7 +146,6 @@ class Stress(SettingsResult):
         ]  # fmt: skip
 
     def list_parts(self) -> list[Part]:
-        """Return the scenarios, the ladder, and the sources."""
         heads = {
             **{name: Head(name, "money", "money")
                for name in ("loss", "fees", "slippage", "impact", "funding")},
@@ -188,7 +182,6 @@ class Stress(SettingsResult):
         ]  # fmt: skip
 
     def _describe_leads(self) -> str:
-        """Return whose moves the break-evens are; empty with one market."""
         leads = self.settings["leads"]
         names = [*dict.fromkeys(leads.values())]
         if not names:
@@ -197,7 +190,6 @@ class Stress(SettingsResult):
         return f"Break-even: the move of {told}; the others move as the scenario says."
 
     def list_assumptions(self) -> tuple[str, ...]:
-        """Return how scenarios are made."""
         return (
             "Policies go on deciding at the closes of a scenario, with the last signal. Bars are "
             "replayed from data or from history where the row says so, and are made of the figures "
@@ -219,11 +211,7 @@ HEDGED = tuple(2.0**k for k in range(-6, 6))
 def find_break_even(
     account: StressedAccount, scenario: Scenario, replayed: Bars | None
 ) -> tuple[str, float]:
-    """Return whose move the break-even is, and the move; all log moves keep their ratios.
-
-    Bars of figures are made anew for each move, towards the side that hurts. Of a replay, all log
-    moves are multiplied by one factor, and the move is that at the worst point of the leader.
-    """
+    """Return whose move the break-even is, and the move: of a replay, that at its worst point."""
     held = account.exposures
     if replayed is None:
         moves = account.find_moves(scenario)
@@ -314,53 +302,34 @@ def stress(
         By default :func:`backtest.crashes`.
     rules : str
         ``"run"``: the margin table in force at the end of the run; ``"today"``: the newest one of
-        the venue; ``"then"``: the one in force at the date of a scenario, or at the end of the run
-        for one without a date. The column ``rules`` says which.
+        the venue; ``"then"``: the one in force at the date of a scenario, if it has one.
     data : Market or Markets, optional
-        Where it covers the days of a scenario, and is of the same kind of asset, its bars and
-        funding are replayed, relative to the close before them. Otherwise crashes of history are
-        replayed from the hours of BTC, ETH, XRP, LTC, ADA, and the days of the S&P 500, that are
-        shipped; a coin without hours of its own takes the median of ADA, LTC and XRP. Bars of other
+        Where it covers the days of a scenario, its bars and funding are replayed. Otherwise crashes
+        of history are replayed from the hours of BTC, ETH, XRP, LTC, ADA, and the days of the S&P
+        500, that are shipped; another coin takes the median of ADA, LTC and XRP. Bars of other
         scenarios are made from their figures.
     ladder : mapping, optional
-        Axes of a grid of one-bar shocks by field of a scenario: ``{"price": (-0.5, 0.5, 41),
-        "depth": (0.1, 0.3, 1)}``. ``(low, high, n)`` with a whole n over 2 is a range, anything
-        else a list of values.
+        Axes of a grid of one-bar shocks: ``{"price": (-0.5, 0.5, 41), "depth": (0.1, 0.3, 1)}``.
+        ``(low, high, n)`` with a whole n over 2 is a range, anything else a list of values.
     progress : callable, optional
         Called with scenarios done and scenarios in all.
 
-    Returns
-    -------
-    Stress
-
-    Raises
-    ------
-    ParameterError
-        If an argument is not allowed.
-    DataError
-        If the data have another interval than the run.
-
     Notes
     -----
-    Bars are those of the market of the run: a scenario takes whole ones, rounded up, and policies
-    decide at their closes. ``distance`` is measured at the marks inside the bars: of several
-    positions, at each waypoint of a bar for each position, with all marks at the waypoint.
+    A scenario takes whole bars of the market of the run, rounded up, and policies decide at their
+    closes. ``distance`` is measured at the marks inside the bars: of several positions, at each
+    waypoint of a bar for each position, with all marks at the waypoint.
 
     ``break_even`` is found by bisection on the move of the price in the direction that hurts the
     account, with bars made anew for each move. Of several instruments it is the move of the first
-    that moves in the scenario (of a scenario that moves none, the move of all alike). The others
-    move with it as the scenario says: where all move alike, by the same; otherwise all log moves
-    of the scenario are multiplied by one factor. Funding, basis, noise of a bridge and everything
-    else stay as they are. In a replay, all log moves of all bars and marks are multiplied by one
-    factor, and it is the move of the first that moves against its position, at its worst point.
+    that moves in the scenario. The others move with it: where all move alike, by the same;
+    otherwise all log moves of the scenario, or of a replay, are multiplied by one factor. Funding,
+    basis, noise of a bridge and everything else stay as they are.
 
-    Options are valued by the last surface, moved by ``implied_volatility``, without quotes of
-    their own; the crashes of history move prices alone.
-
-    Instruments that ended in the run have no bars; one whose contract expires during a scenario is
-    closed at its mark price then. Collateral moves as the instrument whose prices it has; with
-    prices of its own it moves as an instrument without a move of its own, under its name, and with
-    a constant price only where ``prices`` name it. Collateral pays no funding and has no basis.
+    Options are valued by the last surface, moved by ``implied_volatility``; the crashes of history
+    move prices alone. Instruments that ended in the run have no bars; one whose contract expires
+    during a scenario is closed at its mark price then. Collateral moves as the instrument whose
+    prices it has, else under its own name; one with a constant price only where ``prices`` name it.
     """
     chosen = read_scenarios(scenarios)
     how = RULES.check("rules", rules)

@@ -149,12 +149,10 @@ class Sensitivity(SettingsResult):
 
     @property
     def note(self) -> str:
-        """The growth of the unchanged run."""
         return f"growth {format_percent(self.base)} a year"
 
     @property
     def verdict(self) -> str:
-        """The growth as run, and the assumption on which it depends most."""
         change = self.table["change_of_growth"].dropna()
         text = f"Growth is {format_percent(self.base)} a year as run"
         if not len(change) or not change.abs().max() >= LEAST_CHANGE:
@@ -164,11 +162,9 @@ class Sensitivity(SettingsResult):
         return f"{text}. It depends most on {most[0]}: step {most[1]:g} changes it by {moved}."
 
     def list_numbers(self) -> list[Headline]:
-        """Return the growth as run."""
         return [Headline("growth", "growth as run", self.base, "percent", "per year", "more")]
 
     def list_parts(self) -> list[Part]:
-        """Return the changes by factor."""
         caption = "Change of growth, % a year, for the lowest step (orange) and the highest (blue)."
         return [
             Part("factors", "By factor", "Steps are multiples, or shifts.", (
@@ -331,7 +327,6 @@ class Capacity(SettingsResult):
 
     @property
     def note(self) -> str:
-        """The capital at which growth is halved."""
         return f"growth halves at {format_round_money(self.half_growth)}"
 
     def __repr__(self) -> str:
@@ -339,12 +334,10 @@ class Capacity(SettingsResult):
 
     @property
     def verdict(self) -> str:
-        """The capitals at which growth and the Sharpe ratio are half."""
         halves = (describe_half(self.table, name, getattr(self, f"half_{name}")) for name in HALVED)
         return f"{capitalize('; '.join(halves))}."
 
     def list_numbers(self) -> list[Headline]:
-        """Return the capitals at which measures halve, and the measures at the smallest."""
         first, base = self.table.iloc[0], format_round_money(float(self.table.index[0]))
         money, growth, sharpe = "round money", float(first["growth"]), float(first["sharpe"])
         return [
@@ -355,7 +348,6 @@ class Capacity(SettingsResult):
         ]
 
     def list_parts(self) -> list[Part]:
-        """Return growth and Sharpe ratio by capital."""
         lead = "A dotted line marks the capital at which a measure is half of the first."
         heads = {"final_equity": Head("final equity", "multiple of the capital", "multiple")}
         return [
