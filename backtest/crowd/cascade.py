@@ -10,7 +10,6 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from backtest.account import Account, find_least
 from backtest.base import (
     AccountingError,
     Choice,
@@ -30,12 +29,11 @@ from backtest.base import (
     record_making,
     repr_plain,
 )
-from backtest.base.units import TOLERANCE
+from backtest.base.units import MINUTE
 from backtest.crowd.crowd import ARRAYS_OF_CROWD, Crowd, find_price, to_price, to_value
 from backtest.crowd.rounds import (
     Books,
     Impact,
-    ImpactCurve,
     Round,
     Terms,
     check_books,
@@ -89,8 +87,6 @@ class Cascade(SettingsResult):
         Losses of bankrupt accounts beyond what backed them, in the settlement currency.
     liquidated : int
         The accounts of the crowd that were liquidated.
-    clearing_prices : list of float
-        All prices at which the market clears without recovery, the nearest first.
     me : dict or None
         The own account: ``liquidated``, in which ``round``, the ``quantity`` left, the mean
         ``close_price``, ``equity_before`` the shock and ``equity`` now, their difference ``loss``,
@@ -110,14 +106,13 @@ class Cascade(SettingsResult):
     reproduction: float
     deficit: float
     liquidated: int
-    clearing_prices: list[float]
     me: dict[str, Any] | None = None
     crowd: Crowd | None = None
 
     kind = "cascade"
     table_names = ("rounds", "accounts", "ladder")
     numbers = ("price", "shock", "final_price", "multiplier", "reproduction", "deficit",
-               "liquidated", "clearing_prices", "me")  # fmt: skip
+               "liquidated", "me")  # fmt: skip
 
     def describe_data(self) -> Mapping[str, Any]:
         crowd = self.crowd
@@ -126,11 +121,6 @@ class Cascade(SettingsResult):
         if crowd is not None and market is None:
             found |= {"source": repr(crowd), "content_hash": crowd.content_hash}
         return found
-
-    @property
-    def is_ambiguous(self) -> bool:
-        """Whether there is more than one clearing price."""
-        return len(self.clearing_prices) > 1
 
     @property
     def haircuts(self) -> FloatArray:
@@ -165,13 +155,10 @@ class Cascade(SettingsResult):
 
     @property
     def verdict(self) -> str:
-        text = (
+        return (
             f"After a shock of {format_percent(self.shock)}, {len(self.rounds) - 1} rounds of "
             f"liquidations moved the price by {format_percent(self.move)} in all."
         )
-        if self.is_ambiguous:
-            text += " The market also clears at other prices; the nearest was taken."
-        return text
 
     @property
     def details(self) -> str:
@@ -239,7 +226,7 @@ class Cascade(SettingsResult):
 
 @record_making
 @checked_only("progress", "crowd", "venue", "impact")
-def cascade(  # noqa: PLR0913 - keywords, each with a default that is said
+def cascade(
     crowd: Crowd,
     venue: Venue,
     *,
@@ -250,9 +237,8 @@ def cascade(  # noqa: PLR0913 - keywords, each with a default that is said
     insurance: float = 0.0,
     adl: str | None = "queue",
     recovery: str | None = None,
-    round_time: str = "1m",
     jump: bool = False,
-    me: Result | Account | Mapping[str, Any] | None = None,
+    me: Result | Mapping[str, Any] | None = None,
     progress: Callable[[int, int], None] | None = None,
 ) -> Cascade:
     """Shock a crowd of accounts, and follow its liquidations until no account fails.
@@ -265,7 +251,7 @@ def cascade(  # noqa: PLR0913 - keywords, each with a default that is said
         Margin rules, mode and costs of liquidation. Its own ``liquidation.impact`` is not used:
         ``impact`` replaces it.
     shock : float
-        The move that starts the cascade, a fraction of the price: -0.03 is a fall of 3 %.
+        The move that starts the cascade: -0.03 is a fall of 3 %.
     impact : SquareRoot or Linear
         How forced flow moves the price.
     price : float, optional
@@ -279,55 +265,37 @@ def cascade(  # noqa: PLR0913 - keywords, each with a default that is said
         highest return x leverage first), ``"pro-rata"`` (against all of the other side), or None
         (in the market; the shortfall is taken from profits).
     recovery : str, optional
-        The half-life of the impact; None: it stays.
-    round_time : str
-        The time between rounds, for the recovery.
+        The half-life of the impact, in rounds of a minute; None: it stays.
     jump : bool
         Whether the shock is a jump, on whose way nobody trades: all that fail in it trade at its
         end, and many are bankrupt. Otherwise the price moves through it, and each account trades
         at its liquidation price, or behind those that fail before it.
-    me : Result, Account or mapping, optional
-        One's own account in the crowd: the state of a run at its end; an account that is long with
-        its ``venue_leverage`` (or ``max_leverage``) at the price; or side, quantity, entry and
+    me : Result or mapping, optional
+        One's own account in the crowd: the state of a run at its end, or side, quantity, entry and
         collateral.
     progress : callable, optional
         Called with rounds done, and 0 as their number in all is not known.
-
-    Returns
-    -------
-    Cascade
-
-    Raises
-    ------
-    ParameterError
-        If an argument is out of its range, or a price or volume is not known.
-    AccountingError
-        If the books do not balance after a round, or the rounds do not end.
 
     Notes
     -----
     The price is ``price (1 + shock - fall(Q))`` with Q the net flow that was forced so far, in
     notional at the price before the shock. Each round closes all accounts that fail at its price.
-    So the last price is the clearing price nearest to that before the shock; ``clearing_prices``
-    has the others.
+    So the last price is the clearing price nearest to that before the shock.
     """
     if venue.contract.is_spot:
         raise ParameterError("venue must have margined positions, got one of kind 'spot'")
     start = find_price(price, None, crowd.price)
     known = crowd.at_venue(venue)
-    curve = impact.curve(volume=volume, market=crowd.market, contract=venue.contract)
+    curve = impact.curve(volume, crowd.market, venue.contract)
     Number(-1.0, 10.0, open_low=True).check("shock", shock)
     check_range("insurance", insurance, low=0.0)
     if adl is not None:
         Choice("queue", "pro-rata").check("adl", adl)
-    length, decay = parse_duration(round_time, "round_time"), 1.0
-    if recovery is not None:
-        decay = 0.5 ** (length / parse_duration(recovery, "recovery"))
-    own = read_own_account(me, venue, start)
+    decay = 1.0 if recovery is None else 0.5 ** (MINUTE / parse_duration(recovery, "recovery"))
+    own = read_own_account(me)
     terms = read_terms(venue, curve, start, float(shock), adl, jump=jump)
     everyone = known if own is None else join(known, own)
     books = open_books(everyone, terms.rules, insurance, start)
-    clearing = find_clearing_prices(books, terms, shock)
     rows, outcomes, final = run_rounds(books, terms, decay, progress)
     rounds = pd.DataFrame(rows)
     rounds.index.name = "round"
@@ -340,7 +308,6 @@ def cascade(  # noqa: PLR0913 - keywords, each with a default that is said
         "insurance": insurance,
         "adl": adl,
         "recovery": recovery,
-        "round_time": round_time,
         "jump": bool(jump),
         "me": own,
     }
@@ -356,7 +323,6 @@ def cascade(  # noqa: PLR0913 - keywords, each with a default that is said
         reproduction=outcomes[1].fresh / abs(first) if len(outcomes) > 1 and first else 0.0,
         deficit=float(rounds["deficit"].sum()),
         liquidated=int(np.sum(books.first_round[: len(known)] > 0)),
-        clearing_prices=clearing,
         me=None if own is None else describe_own_account(books, start, final),
         crowd=known,
     )
@@ -394,34 +360,6 @@ def run_rounds(
     return rows, outcomes, mark
 
 
-def find_clearing_prices(books: Books, terms: Terms, shock: float) -> list[float]:
-    side = 1.0 if shock < 0.0 else -1.0
-    notional = books.quantity * terms.unit
-    moves = find_clearing_moves(
-        side * (1.0 - books.liquidation / terms.start), side * notional, abs(shock), terms.curve
-    )
-    return [terms.start * max(1.0 - side * float(move), 0.0) for move in moves[:100]]
-
-
-def find_clearing_moves(
-    distance: FloatArray, notional: FloatArray, shock: float, curve: ImpactCurve
-) -> FloatArray:
-    """Return all adverse moves at which a one-sided cascade clears, the nearest first.
-
-    Accounts with a positive ``notional`` fail at an adverse move of ``distance``, fractions of the
-    price before the ``shock``. With k of them liquidated the move is ``shock + fall(Q_k)``; it
-    clears if the next one lies farther, and the last one does not.
-    """
-    is_known = (notional > 0.0) & ~np.isnan(distance)
-    order = np.argsort(distance[is_known], kind="stable")
-    distance, notional = distance[is_known][order], notional[is_known][order]
-    move = shock + curve.fall(np.concatenate(([0.0], np.cumsum(notional))))
-    slack = TOLERANCE * (1.0 + np.abs(distance))
-    next_holds = np.append(distance > move[:-1] + slack, True)
-    last_fails = np.append(True, distance <= move[1:] + slack)
-    return np.asarray(move[next_holds & last_fails])
-
-
 def tabulate_outcomes(books: Books, n: int) -> pd.DataFrame:
     closed = books.closed[:n]
     with np.errstate(invalid="ignore", divide="ignore"):
@@ -447,22 +385,15 @@ def join(crowd: Crowd, own: Mapping[str, float]) -> Crowd:
     return replace(crowd, **added)
 
 
-def read_own_account(
-    me: Result | Account | Mapping[str, Any] | None, venue: Venue, price: float
-) -> dict[str, float] | None:
-    """Return the quantity, entry price, collateral and equity of one's own account."""
-    if me is None:
-        return None
-    if isinstance(me, Result):
-        return read_result(me)
-    if isinstance(me, Account):
-        return read_account(me, venue, price)
+def read_own_account(me: Result | Mapping[str, Any] | None) -> dict[str, float] | None:
+    if me is None or isinstance(me, Result):
+        return None if me is None else read_result(me)
     if isinstance(me, Mapping):
         row = Crowd.from_positions(pd.DataFrame([dict(me)]))
         return {name: float(getattr(row, name)[0]) for name in ARRAYS_OF_CROWD}
     raise ParameterError(
-        f"me must be a Result, an Account or a position as a mapping of side, quantity, entry and "
-        f"collateral, got {repr_plain(me)}"
+        "me must be a Result, or a mapping of side, quantity, entry and collateral, got "
+        f"{repr_plain(me)}"
     )
 
 
@@ -477,19 +408,6 @@ def read_result(result: Result) -> dict[str, float]:
         collateral, more = last["cash"] + quantity * entry, last["reserve"]
     price = float(to_price(read_rules(result.venue), np.asarray(entry)))
     return dict(zip(ARRAYS_OF_CROWD, (quantity, price, collateral, collateral + more), strict=True))
-
-
-def read_account(account: Account, venue: Venue, price: float) -> dict[str, float]:
-    leverage = account.venue_leverage
-    leverage = find_least(account.max_leverage) if leverage is None else leverage
-    if not 0.0 < leverage < math.inf:
-        raise ParameterError(
-            f"me must be an account with a finite venue_leverage or max_leverage, got {leverage:g}"
-        )
-    capital = account.capital
-    size = capital * leverage / abs(float(to_value(read_rules(venue), price)))
-    found = (size, price, capital, capital + account.reserve)
-    return dict(zip(ARRAYS_OF_CROWD, found, strict=True))
 
 
 def describe_own_account(books: Books, start: float, final: float) -> dict[str, Any]:

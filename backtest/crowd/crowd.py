@@ -131,11 +131,6 @@ class Crowd:
             ``equity``, at least the collateral. It may be empty.
         price : float, optional
             The price now; a cascade starts from it.
-
-        Raises
-        ------
-        ParameterError
-            If a column is missing, or a value is not a positive finite number.
         """
         if missing := [name for name in COLUMNS if name not in frame]:
             raise ParameterError(
@@ -165,7 +160,7 @@ class Crowd:
         cls,
         *,
         open_interest: float,
-        leverage: Any = "loguniform:1:50",
+        leverage: float | str = "loguniform:1:50",
         entries: Any = None,
         long_share: float = 0.5,
         accounts: int = 100_000,
@@ -181,10 +176,10 @@ class Crowd:
         open_interest : float
             The notional of all accounts at the price now, longs and shorts together, in the
             settlement currency. Every account has the same notional.
-        leverage : str, float or array of shape (accounts,)
+        leverage : str or float
             Notional over collateral at the entry: ``"loguniform:LOW:HIGH"``,
-            ``"uniform:LOW:HIGH"``, ``"constant:X"``, or numbers.
-        entries : Market (or Markets of one), float or array of shape (accounts,)
+            ``"uniform:LOW:HIGH"``, ``"constant:X"``, or a number.
+        entries : Market (or Markets of one) or float
             Where the entry prices come from. A market: its closes within ``lookback`` of its end,
             in proportion to volume, for accounts that survived since. None: the price now.
         long_share : float
@@ -199,11 +194,6 @@ class Crowd:
             venue before a cascade begins, and the contract is linear, of one unit.
         lookback : str
             How far back entries go, such as ``"30d"``.
-
-        Raises
-        ------
-        ParameterError
-            If an argument is out of its range, or no price is known.
         """
         check_range("open_interest", open_interest, low=0.0, high=1e300, open_low=True)
         check_range("long_share", long_share, low=0.0, high=1.0)
@@ -219,8 +209,7 @@ class Crowd:
         rules = read_contract(contract)
         margin = 0.0 if venue is None else read_rules(venue).rates[0]
         if market is None:
-            given = np.asarray(now if entries is None else entries)
-            entry = read_column(pd.DataFrame({"entry": np.broadcast_to(given, n)}), "entry")
+            entry = np.full(n, now if entries is None else find_price(entries, None, None))
         else:
             entry = draw_entries(market, ratio, is_long, lookback, rng, margin)
         longs = int(np.sum(is_long))
@@ -232,7 +221,7 @@ class Crowd:
         origin = {
             "made_from": "leverage",
             "open_interest": float(open_interest),
-            "leverage": leverage if isinstance(leverage, str | int | float) else "array",
+            "leverage": leverage,
             "long_share": float(long_share),
             "accounts": n,
             "seed": start,
@@ -277,10 +266,7 @@ class Crowd:
 
     @checked
     def liquidation_prices(self, venue: Venue) -> FloatArray:
-        """Return the price at which a venue liquidates each account, NaN where none does.
-
-        As :func:`backtest.margin.liquidation_price` gives them.
-        """
+        """Return the price at which a venue liquidates each account, NaN where none does."""
         return self._find_prices(read_rules(venue))
 
     def _find_prices(self, rules: MarginRules) -> FloatArray:
@@ -331,13 +317,7 @@ class Crowd:
 
     @checked
     def at_venue(self, venue: Venue) -> Crowd:
-        """Return the crowd on a venue; quantities are contracts of that venue.
-
-        Raises
-        ------
-        ParameterError
-            If the crowd was made for a contract of another kind or size.
-        """
+        """Return the crowd on a venue; quantities are contracts of that venue."""
         mine, theirs = self.contract, venue.contract
         if self.origin.get("made_from") == "positions":
             return replace(self, venue=venue, contract=theirs)
@@ -390,13 +370,6 @@ def find_price(price: float | None, market: Market | None, entries: object) -> f
 
 
 def draw_leverage(leverage: Any, n: int, rng: np.random.Generator) -> FloatArray:
-    if not isinstance(leverage, str) and np.ndim(leverage):
-        values = read_column(pd.DataFrame({"leverage": np.asarray(leverage)}), "leverage")
-        if values.shape != (n,):
-            raise ParameterError(
-                f"leverage must have one value for each of {n} accounts, got shape {values.shape}"
-            )
-        return values
     name, *parts = (leverage if isinstance(leverage, str) else f"constant:{leverage}").split(":")
     try:
         low, high = (float(each) for each in (parts * 2 if len(parts) == 1 else parts))
@@ -405,8 +378,8 @@ def draw_leverage(leverage: Any, n: int, rng: np.random.Generator) -> FloatArray
     is_known = (name, len(parts)) in (("constant", 1), ("uniform", 2), ("loguniform", 2))
     if not is_known or not 0.0 < low <= high < np.inf:
         raise ParameterError(
-            "leverage must be 'loguniform:LOW:HIGH', 'uniform:LOW:HIGH', 'constant:X', a positive "
-            f"number or an array of them, got {repr_plain(leverage)}"
+            "leverage must be 'loguniform:LOW:HIGH', 'uniform:LOW:HIGH', 'constant:X' or a "
+            f"positive number, got {repr_plain(leverage)}"
         )
     share = rng.random(n)
     if name == "loguniform":

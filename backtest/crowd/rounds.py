@@ -86,27 +86,13 @@ class SquareRoot(Value):
     -----
     Source: Toth et al. (2011), Anomalous Price Impact and the Critical Nature of Liquidity in
     Financial Markets, Physical Review X 1.
-
-    Examples
-    --------
-    >>> SquareRoot(1.0, volatility=0.04).curve(volume=100.0).fall(25.0).item()
-    0.02
     """
 
     coefficient: Annotated[float, NOT_NEGATIVE] = 1.0
     volatility: Annotated[float | None, POSITIVE] = None
 
-    def curve(
-        self,
-        *,
-        volume: float | None = None,
-        market: Market | None = None,
-        contract: Contract | None = None,
-    ) -> ImpactCurve:
-        """Return the law as numbers, for a daily volume in money or that of a market.
-
-        The volume of a market is valued by ``contract``, by default linear and of one unit.
-        """
+    def curve(self, volume: float | None, market: Market | None, contract: Contract) -> ImpactCurve:
+        """Return the law as numbers, for a daily volume in money or that of a market."""
         volatility = self.volatility
         if volatility is None:
             volatility = 1.0 if market is None else measure_volatility(market)
@@ -122,22 +108,11 @@ class Linear(Value):
     ----------
     coefficient : float
         The fall at a flow of one daily volume; without a volume, per unit of money.
-
-    Examples
-    --------
-    >>> Linear(0.5).curve(volume=100.0).fall(10.0).item()
-    0.05
     """
 
     coefficient: Annotated[float, NOT_NEGATIVE]
 
-    def curve(
-        self,
-        *,
-        volume: float | None = None,
-        market: Market | None = None,
-        contract: Contract | None = None,
-    ) -> ImpactCurve:
+    def curve(self, volume: float | None, market: Market | None, contract: Contract) -> ImpactCurve:
         """Return the law as numbers; without a volume and a market with one, the volume is 1."""
         if volume is None and (market is None or not np.any(market.volume > 0.0)):
             return ImpactCurve(self.coefficient, 1.0, 1.0)
@@ -147,7 +122,7 @@ class Linear(Value):
 Impact = SquareRoot | Linear
 
 
-def find_volume(volume: float | None, market: Market | None, contract: Contract | None) -> float:
+def find_volume(volume: float | None, market: Market | None, contract: Contract) -> float:
     """Return the volume per day, by default of a market's last 30 days, in money."""
     if volume is not None:
         return check_range("volume", volume, low=0.0, open_low=True)
@@ -156,8 +131,8 @@ def find_volume(volume: float | None, market: Market | None, contract: Contract 
             "a square-root impact needs a daily volume, the market has none; volume= is the money "
             "traded per day"
         )
-    rows, terms = find_window(market), Contract() if contract is None else contract
-    value = compute_value(terms.size, terms.kind == "inverse", market.close[rows])  # type: ignore[arg-type] # arrays too
+    rows, is_inverse = find_window(market), contract.kind == "inverse"
+    value = compute_value(contract.size, is_inverse, market.close[rows])  # type: ignore[arg-type] # arrays too
     money = market.volume[rows] * np.abs(value)
     return float(np.sum(money)) / (len(money) * market.interval / DAY)
 
