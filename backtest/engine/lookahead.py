@@ -61,12 +61,17 @@ class Causality(NamedTuple):
     cuts: int
     has_columns: bool
     unseen: tuple[str, ...] = ()
+    given: tuple[str, ...] = ()
 
     @property
     def is_weak(self) -> bool:
         return self.has_columns and self.cuts < ENOUGH
 
     def __str__(self) -> str:
+        names = f"; not checked, as data of the market: {', '.join(self.given)}"
+        return self._describe_columns() + names * bool(self.given)
+
+    def _describe_columns(self) -> str:
         if not self.has_columns:
             return "no columns to check"
         if self.cuts == 0:
@@ -211,7 +216,8 @@ class LookAheadCheck:
         known = [name for name, column in columns.items() if not np.isnan(column).all()]
         counts = {name: len(self.cuts.get(name, ())) for name in known or columns}
         unseen = tuple(name for name, count in counts.items() if known and count == 0)
-        self.causality = Causality(min(counts.values(), default=0), bool(columns), unseen)
+        given = tuple(self.market.columns) if isinstance(self.market, Market) else ()
+        self.causality = Causality(min(counts.values(), default=0), bool(columns), unseen, given)
         return columns
 
     def _find_warm_up(self) -> list[Part]:

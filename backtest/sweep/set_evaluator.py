@@ -283,7 +283,7 @@ class Evaluator:
     @property
     def doubts(self) -> list[str]:
         found = None if self._lanes is None else self._lanes.causality
-        few = [] if found is None or not found.is_weak else [str(found)]
+        few = [str(found)] if found is not None and (found.is_weak or found.given) else []
         signal = describe_signal_check(self.signal)
         return few + ([signal] if signal == NOT_CHECKED else [])
 
