@@ -567,7 +567,10 @@ def answer(
         leverage=leverage,
         venue_leverage=dict(zip(names, state.asked.tolist(), strict=True)),
         target=target,
-        order={name: filled.sum_fills(i) for i, name in enumerate(names)},
+        order={
+            name: write_in_lots(filled.sum_fills(i), setup.venues[name].contract.lot)
+            for i, name in enumerate(names)
+        },
         price={n: find_price(m, n, stated)[0] for n, m in setup.markets.items()},
         fill_price={name: price_fill(setup, filled, i) for i, name in enumerate(names)},
         costs={name: filled.sum_costs(i) for i, name in enumerate(names)},
@@ -581,6 +584,12 @@ def answer(
         equity=(float(before[0].equity), filled.equity),
         margin_ratio=(ratios[0], ratios[1]),
     )
+
+
+def write_in_lots(size: float, lot: float) -> float:
+    """Return a size in the digits of its lots: 0.007, where a difference left 0.00699999..."""
+    whole = round(round(size / lot) * lot, 12) if lot > 0.0 else size
+    return whole if abs(size - whole) <= 1e-6 * lot else size
 
 
 def price_fill(setup: Setup, filled: Filled, i: int) -> float:

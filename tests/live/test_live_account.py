@@ -42,6 +42,16 @@ def test_an_order_by_hand():
     assert decision.may_act
 
 
+def test_an_order_has_the_digits_of_its_lots():
+    venue = venue_of(contract={"lot": 0.001})
+    orders = [
+        decide(snapshot(held={"quantity": held}), venue=venue, at=110.0).order["market"]
+        for held in (1.0, 18.32, 18.321, 18.9, 20.007)
+    ]
+    assert orders == [round(each, 3) for each in orders]
+    assert 0.0 not in orders
+
+
 CAUTIONS: dict[str, tuple[dict[str, Any], str]] = {
     "old data": ({"now": END + pd.Timedelta("3h")}, "more than a bar"),
     "an open bar": ({"now": END - pd.Timedelta("1min")}, "after now"),
