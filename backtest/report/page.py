@@ -162,6 +162,8 @@ def write_label(label: Any, shown: ShownTable) -> str:
         return format_time(label.value)
     if isinstance(label, str):
         return name_measure(label) if shown.has_measures else label
+    if isinstance(label, tuple):
+        return ", ".join(write_label(each, shown) for each in label)
     return STYLES[shown.labels.style](float(label))
 
 

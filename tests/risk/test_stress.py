@@ -243,6 +243,8 @@ def test_a_ladder_is_a_grid():
     assert up.is_monotonic_increasing
     assert ladder.xs(-0.3, level="price")["liquidated"].all()
     assert not ladder.xs(0.3, level="price")["liquidated"].any()
+    one = bt.stress(held(5.0), bt.Scenario("nothing"), ladder={"price": (-0.3, 0.3, 3)}).summary()
+    assert [line.split()[0] for line in one.splitlines() if line.endswith("yes")][-1] == "-0.3"
 
 
 @pytest.mark.parametrize(("settings", "words"), [
