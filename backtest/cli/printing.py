@@ -109,12 +109,12 @@ def render(
             name.replace("_", " "),
             justify="right" if is_right else "left",
             overflow="ellipsis" if name in cut else "fold",
-            no_wrap=bool(cut),
+            no_wrap=bool(cut) and name not in cut,
         )
     for row in rows:
         table.add_row(
             *(
-                Text(clean(format_cell(each, is_share=name in shares)))
+                Text(clean(format_cell(each, is_share=name in shares)), no_wrap=name in cut or None)
                 for name, each in zip(columns, row, strict=True)
             )
         )

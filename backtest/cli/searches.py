@@ -97,7 +97,8 @@ def find_best(sweep: Sweep, best: int) -> dict[str, Any]:
 def list_settings(values: Mapping[str, Any]) -> list[str]:
     """Return how the winner is run again: its settings after those of this command."""
     words = " ".join(f"--set {name}={format_typed(value)}" for name, value in values.items())
-    return [f"run the best again by `backtest run` with\n{words}"] if words else []
+    again = "run the best again by `backtest run`, with this experiment's other options and"
+    return [f"{again}\n{words}"] if words else []
 
 
 def list_sweep(sweep: Sweep) -> dict[str, Any]:

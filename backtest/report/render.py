@@ -96,7 +96,7 @@ def write_terminal(page: Page, sections: Sequence[Section]) -> str:
     if page.facts:
         parts += [
             "",
-            lay_out(Table("", FACTS, tuple(page.facts))),
+            lay_out(Table("", FACTS, tuple(page.facts)))[0],
         ]
     for section in sections:
         parts += [part for block in section.blocks for part in list_lines(section, block)]
@@ -130,14 +130,17 @@ def list_lines(section: Section, block: Any) -> Iterator[Any]:
         pairs = ", ".join(f"{name} {value}" for name, value in block.rows)
         yield wrap(f"{block.caption}: {pairs}", "  ")
     elif isinstance(block, Table):
-        yield from ("", block.caption or section.title, lay_out(block))
+        grid, unseen = lay_out(block)
+        yield from ("", block.caption or section.title, grid)
         left = len(block.rows) - MOST_SHOWN
         if left > 0:
             yield f"and {left:,} more rows"
+        if unseen:
+            yield wrap(f"not shown here: {', '.join(unseen)}")
 
 
-def lay_out(table: Table) -> Any:
-    """Return a grid of the first rows; the last columns are left out where they do not fit."""
+def lay_out(table: Table) -> tuple[Any, list[str]]:
+    """Return a grid of the first rows, and the titles of the columns that do not fit."""
     from rich import box  # noqa: PLC0415 - loads when used
     from rich.table import Table as Grid  # noqa: PLC0415
     from rich.text import Text  # noqa: PLC0415
@@ -151,12 +154,14 @@ def lay_out(table: Table) -> Any:
         heads = textwrap.wrap(escape_directions(head), room, break_on_hyphens=False)
         columns.append((column, "\n".join(heads), cells, max(map(len, heads), default=0)))
     shown: list[tuple[Column, str, list[str]]] = []
-    used = 0
+    unseen, used = list[str](), 0
     for column, head, cells, least in columns:
         width, most = max(map(len, cells), default=0), LEAST_WORDS if shown else MOST_NAME
         used += 3 + max(least, width if column.is_number else min(width, most))
         if used - 3 <= WIDTH or table.columns is FACTS:
             shown.append((column, head, cells))
+        else:
+            unseen.append(column.title)
     grid = Grid(box=box.SIMPLE_HEAD, show_header=any(head for _, head, _ in shown),
                 show_edge=False, pad_edge=False, padding=(0, 1))  # fmt: skip
     for column, head, _ in shown:
@@ -169,7 +174,7 @@ def lay_out(table: Table) -> Any:
         )
     for row in zip(*(cells for _, _, cells in shown), strict=True):
         grid.add_row(*map(Text, row))
-    return grid
+    return grid, unseen
 
 
 LEAST_WORDS, MOST_NAME = 24, 40

@@ -1,5 +1,6 @@
 """The commands sweep, tune, compare, risk and stress: what they run, print and save."""
 
+import functools
 import json
 import math
 import re
@@ -53,7 +54,7 @@ def test_the_best_row_is_the_run_of_the_printed_settings(capsys):
     varied = [word for each in vary for word in ("--vary", each)]
     best = ask(capsys, *given, *varied)["top"][0]
     out = call(capsys, "sweep", *SHORT, "--no-save", *given, *varied)[1]
-    words = shlex.split(out.rsplit("`backtest run` with\n", 1)[1])
+    words = shlex.split(out.rsplit("other options and\n", 1)[1])
     assert len(words) == 8
     code, out, err = call(capsys, "run", *SHORT, *given, *words, "--json", "--no-save")
     assert code == 0, err
@@ -131,6 +132,7 @@ def studies(monkeypatch):
     made = []
     make = bt.tune
 
+    @functools.wraps(make)  # flags are made of its signature
     def listen(*given, **settings):
         made.append(make(*given, **settings))
         return made[-1]
@@ -165,7 +167,7 @@ def test_a_search_prints_its_summary_and_the_command_that_runs_the_winner(capsys
     assert "deflated Sharpe ratio" in out
     assert "On the holdout" in out
     assert Path(out.rsplit("full result: ", 1)[1].strip()) == studies[0].folder
-    line = shlex.split(re.search(r"`backtest run` with\n(.*)$", out, re.MULTILINE)[1])
+    line = shlex.split(re.search(r"`backtest run`, .* and\n(.*)$", out, re.MULTILINE)[1])
     assert "half_life=48" in line
     code, out, err = call(capsys, "run", *SHORT_TUNE[:3], *given, *line, "--json", "--no-save")
     assert code == 0, err
