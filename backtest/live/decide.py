@@ -21,7 +21,13 @@ from backtest.base import Number, ParameterError, format_percent, format_price, 
 from backtest.engine import AccountInputs, Result, TradedDays, gather_deciders, look_at_close, run
 from backtest.engine.loop import DAY_NS, N_SHOWN
 from backtest.live import state as snapshots
-from backtest.live.state import AccountSnapshot, check_known, find_traded, start_memories
+from backtest.live.state import (
+    AccountSnapshot,
+    check_known,
+    find_traded,
+    read_stamps,
+    start_memories,
+)
 from backtest.market import Market, Markets, find_clock, remake, with_clock
 from backtest.market.tables import JITTER
 from backtest.options import refuse_options
@@ -30,7 +36,7 @@ from backtest.venue import compute_price
 
 if TYPE_CHECKING:
     from backtest.account import Account
-    from backtest.base import FloatArray, IntArray
+    from backtest.base import FloatArray
     from backtest.engine import Setup
     from backtest.policy import Policy
 
@@ -80,7 +86,7 @@ def read_settlements(setup: Setup, given: Any) -> dict[str, pd.DataFrame]:
             stamps = base.utc_index(np.array([time]))
             frame = pd.DataFrame({"rate": [rate], "mark": [np.nan]}, index=stamps)
         found[name] = frame
-        known, due = setup.markets[name].funding_time[-1:], stamps_of(frame)
+        known, due = setup.markets[name].funding_time[-1:], read_stamps(frame.index)
         if len(known) and len(due) and due[0] - known[0] < JITTER:
             raise ParameterError(
                 f"funding must leave out settlements of the market, {format_time(int(known[0]))}, "
@@ -94,17 +100,13 @@ def check_frame(frame: pd.DataFrame, start: int, end: int) -> pd.DataFrame:
         raise ParameterError(
             f"funding must have a column rate by UTC time, got {list(frame.columns)}"
         )
-    stamps = stamps_of(frame)
+    stamps = read_stamps(frame.index)
     if not np.all((stamps >= start) & (stamps < end)):
         raise ParameterError(
             f"funding must lie in the next bar, up to {format_time(end)}, "
             f"got {format_time(int(stamps[0]))} to {format_time(int(stamps[-1]))}"
         )
     return frame if "mark" in frame else frame.assign(mark=np.nan)
-
-
-def stamps_of(frame: pd.DataFrame) -> IntArray:
-    return pd.DatetimeIndex(frame.index).as_unit("ns").asi8
 
 
 def read_by_name(name: str, given: Any, names: Any, kind: Number, n: int) -> dict[str, float]:
@@ -152,7 +154,7 @@ def extend_market(market: Market, name: str, time: int, stated: Stated) -> Marke
     due = stated.funding.get(name)
     if due is None:
         return longer
-    stamps = stamps_of(due)
+    stamps = read_stamps(due.index)
     return replace(
         longer,
         funding_time=np.append(longer.funding_time, stamps),
@@ -172,33 +174,22 @@ def open_at(market: Market, price: float) -> Market:
     return replace(market, **changes)
 
 
-def extend_markets(setup: Setup, stated: Stated) -> Markets:
-    markets = setup.markets
+def look_ahead(setup: Setup, stated: Stated) -> Setup:
+    markets, first, changed = setup.markets, setup.markets.n_bars, []
     time = int(markets.time[-1]) + markets.interval
-    extended = {
+    extended = remake(markets, {
         name: extend_market(market, name, time, stated) if stop == markets.n_bars else market
         for (name, market), (_, stop) in zip(markets.items(), markets.spans.tolist(), strict=True)
-    }
-    return remake(markets, extended)
-
-
-def extend_account(account: Account, markets: Markets, stated: Stated) -> Account:
-    time, changed = int(markets.time[-1]), []
-    for each in account.collateral:
+    })  # fmt: skip
+    for each in setup.account.collateral:
         prices: Any = each.prices
         if isinstance(prices, Market) and not np.isin(time, prices.time):
             prices = extend_market(prices, each.name, time, stated)
         changed.append(replace(each, prices=prices))
-    return replace(account, collateral=changed) if changed else account
-
-
-def look_ahead(setup: Setup, stated: Stated) -> Setup:
-    markets, first = extend_markets(setup, stated), setup.markets.n_bars
-    account = extend_account(setup.account, markets, stated)
+    account = replace(setup.account, collateral=changed) if changed else setup.account
     signal = setup.signal  # one entry is that of all bars
     longer = signal if signal.size == 1 else np.concatenate([signal, signal[..., -1:]], axis=-1)
-    later = setup.extend(markets, account, longer, first)
-    return later._replace(first=first - 1)
+    return setup.extend(extended, account, longer, first)._replace(first=first - 1)
 
 
 # ------------------------------------------------------------------ the account in it
@@ -506,7 +497,11 @@ def decide(
         decided, traded = go_on(setup, state, market, policy, terms)
         of_snapshot: tuple[Caution, ...] = ()
     else:
-        decided, traded = start(setup, state)
+        check_known(setup, state)
+        traded = find_traded(setup, state)
+        rules = read_terms(setup.inputs, traded, setup.markets.n_bars - 1)
+        begun = snapshots.start_account(setup, state, rules)
+        decided = ask(setup, begun, start_memories(setup), traded)
         of_snapshot = tuple(find_other_account(setup, state))
     cautions = [
         *find_old_data(setup, present),
@@ -515,14 +510,6 @@ def decide(
         *of_snapshot,
     ]
     return answer(setup, decided, traded, stated, cautions)
-
-
-def start(setup: Setup, snapshot: AccountSnapshot) -> tuple[AccountState, TradedDays | None]:
-    check_known(setup, snapshot)
-    traded = find_traded(setup, snapshot)
-    terms = read_terms(setup.inputs, traded, setup.markets.n_bars - 1)
-    state = snapshots.start_account(setup, snapshot, terms)
-    return ask(setup, state, start_memories(setup), traded), traded
 
 
 def go_on(
@@ -572,13 +559,15 @@ def answer(
             for i, name in enumerate(names)
         },
         price={n: find_price(m, n, stated)[0] for n, m in setup.markets.items()},
-        fill_price={name: price_fill(setup, filled, i) for i, name in enumerate(names)},
+        fill_price={
+            name: float(compute_price(each.size, each.kind == "inverse", filled.find_value(i)))
+            for i, (name, each) in enumerate((n, setup.venues[n].contract) for n in names)
+        },
         costs={name: filled.sum_costs(i) for i, name in enumerate(names)},
         cuts=tuple(Cut(names[i], cause, amount, asked) for i, cause, amount, asked in filled.cuts),
         warnings=(
             *cautions,
-            *find_margin(setup, ratios[0]),
-            *find_blocked(setup, filled, leverage),
+            *find_blocked(setup, filled, leverage, ratios[0]),
         ),
         account=pd.DataFrame(rows, index=list(names)).rename_axis("instrument"),
         equity=(float(before[0].equity), filled.equity),
@@ -590,13 +579,6 @@ def write_in_lots(size: float, lot: float) -> float:
     """Return a size in the digits of its lots: 0.007, where a difference left 0.00699999..."""
     whole = round(round(size / lot) * lot, 12) if lot > 0.0 else size
     return whole if abs(size - whole) <= 1e-6 * lot else size
-
-
-def price_fill(setup: Setup, filled: Filled, i: int) -> float:
-    contract, value = setup.venues[setup.markets.names[i]].contract, filled.find_value(i)
-    if math.isnan(value):
-        return value
-    return float(compute_price(contract.size, contract.kind == "inverse", value))
 
 
 # ------------------------------------------------------------------ what speaks against acting
@@ -668,16 +650,11 @@ def find_other_account(setup: Setup, snapshot: AccountSnapshot) -> Iterator[Caut
         yield Caution(text, stops=True)
 
 
-def find_margin(setup: Setup, ratio: float) -> Iterator[Caution]:
+def find_blocked(setup: Setup, filled: Filled, leverage: Any, ratio: float) -> Iterator[Caution]:
     call = setup.account.margin_call or 1.0
     if ratio >= call:
-        text = (
-            f"the margin ratio {format_percent(ratio)} is over the call at {format_percent(call)}"
-        )
-        yield Caution(text, stops=True)
-
-
-def find_blocked(setup: Setup, filled: Filled, leverage: Any) -> Iterator[Caution]:
+        said = f"{format_percent(ratio)} is over the call at {format_percent(call)}"
+        yield Caution(f"the margin ratio {said}", stops=True)
     for i, name in enumerate(setup.markets.names):
         if filled.is_forced(i):
             text = f"{name} is stopped or liquidated at this price, which drops the decision"

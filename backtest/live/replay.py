@@ -23,7 +23,7 @@ from backtest.account import records as r
 from backtest.account import records as rows
 from backtest.base import DataError, FloatArray, IntArray, ParameterError, format_time, repr_plain
 from backtest.engine import Counts, Outcome, Result, Setup, check_periods, drive, finish, new_cuts
-from backtest.live.state import AccountSnapshot, shorten, start_account
+from backtest.live.state import AccountSnapshot, read_stamps, shorten, start_account
 from backtest.market import Market, Markets
 from backtest.measures import read_tally, start_tally
 from backtest.options import refuse_options
@@ -233,11 +233,6 @@ def warn_without_fees(count: int) -> None:
         warnings.warn(f"{count:,} fills have no fee, and pay none", stacklevel=2)
 
 
-def read_stamps(column: pd.Series) -> IntArray:
-    """Return times as UTC ns."""
-    return np.asarray(pd.DatetimeIndex(column).tz_convert("UTC").as_unit("ns").asi8)
-
-
 def find_bars(setup: Setup, stamps: IntArray) -> IntArray:
     time = setup.markets.time
     bars = np.searchsorted(time, stamps, side="right") - 1
@@ -440,26 +435,20 @@ def replay(
         How far a price without a reference may lie outside the range of its bar, a fraction.
     """
     base.Number(0.0, 1.0).check("range_tolerance", range_tolerance)
-    setup = set_up_replay(market, venue, account, start, sampling, calendar)
+    markets = engine.take_markets(market, venue, account)
+    refuse_options(markets, "a replay of fills")
+    check_periods(markets, sampling, calendar)
+    begin: Any = start.time if isinstance(start, AccountSnapshot) else start
+    if begin is None and isinstance(start, AccountSnapshot) and start.positions:
+        begin = pd.Timestamp(int(markets.time[1]), tz="UTC")
+    setup = engine.set_up(
+        markets, Own(), venue=venue, account=account, signal=None, overlay=None,
+        sampling=sampling, calendar=calendar, start=begin,
+    )  # fmt: skip
     facts = place_fills(setup, fills, range_tolerance)
     state = find_start(setup, start)
     result = finish(setup, live_through(setup, state, facts), calendar=calendar)
     return Replay(**{each.name: getattr(result, each.name) for each in fields(Result)})
-
-
-def set_up_replay(
-    market: Any, venue: Any, account: Account, start: Any, sampling: str, calendar: str
-) -> Setup:
-    markets = engine.take_markets(market, venue, account)
-    refuse_options(markets, "a replay of fills")
-    check_periods(markets, sampling, calendar)
-    begin = start.time if isinstance(start, AccountSnapshot) else start
-    if begin is None and isinstance(start, AccountSnapshot) and start.positions:
-        begin = pd.Timestamp(int(markets.time[1]), tz="UTC")
-    return engine.set_up(
-        markets, Own(), venue=venue, account=account, signal=None, overlay=None,
-        sampling=sampling, calendar=calendar, start=begin,
-    )  # fmt: skip
 
 
 def find_start(setup: Setup, start: Any) -> accounts.AccountState:
@@ -484,7 +473,10 @@ def live_through(
 ) -> Outcome:
     inputs, n, first = setup.inputs, len(setup.markets), setup.first
     names = (*setup.markets.names, *(each.name for each in setup.account.collateral))
-    replayer = Replayer(names, n, facts, setup.markets.time, find_due(setup))
+    jitter = setup.venues[setup.markets.names[0]].funding_jitter
+    panel = setup.markets.panel(base.parse_duration(jitter, "funding_jitter"))
+    due = np.asarray(panel.funding_time[panel.funding_bar >= first])
+    replayer = Replayer(names, n, facts, setup.markets.time, due)
     bound = base.bind_functions(
         engine.loop,
         live_bar=replayer.live,
@@ -505,29 +497,14 @@ def live_through(
     )  # fmt: skip
 
 
-def find_due(setup: Setup) -> IntArray:
-    """Return the stamps of the settlements of the feed, ns."""
-    venue = setup.venues[setup.markets.names[0]]
-    panel = setup.markets.panel(base.parse_duration(venue.funding_jitter, "funding_jitter"))
-    return np.asarray(panel.funding_time[panel.funding_bar >= setup.first])
-
-
 # ------------------------------------------------------------------ one bar
 
 
 class Replayer:
     """The bars of a replay: flows, funding and interest as in a run, and fills that are facts.
 
-    Parameters
-    ----------
-    names : tuple of str
-        The instruments, then the collateral.
-    n : int
-        The number of instruments.
-    facts : mapping of int to list of Fact
-        The fills by bar, in order.
-    time, due : IntArray
-        Opens of the bars, and stamps of the settlements of the feed, ns.
+    ``names`` are those of the n instruments, then of the collateral. ``time`` has the opens of the
+    bars and ``due`` the stamps of the settlements, ns.
     """
 
     def __init__(
@@ -545,8 +522,8 @@ class Replayer:
         close = base.bind_functions(
             bar_steps,
             settle_debt=self._check_debt,
-            delist=_do_nothing,
-            end_account=_do_nothing,
+            delist=lambda *_: None,  # what is delisted or ruined is closed by its fill
+            end_account=lambda *_: None,
         )
         self.pay, self.flow = pay["settle_funding"], pay["take_flows"]
         self.close = close["close_bar"]
@@ -622,12 +599,7 @@ class Replayer:
                 f"{format_time(int(self.time[t]))}; add a row of the kind bad_debt with the fee "
                 "-amount after the fill that left the debt"
             )
-        if equity < 0.0:
-            state.wallet[r.CASH] -= equity
-
-
-def _do_nothing(*_: Any) -> None:
-    """Trade nothing: what is delisted or ruined is closed by its fill."""
+        state.wallet[r.CASH] -= min(equity, 0.0)
 
 
 def sell_asset(bar: AccountBar, t: int, fact: Fact, n: int) -> None:

@@ -18,16 +18,13 @@ from backtest.account import AccountState, Terms, compute_account_equity, is_und
 from backtest.account import records as r
 from backtest.base import Choice, Declaration, Flag, FrozenTable, Number, ParameterError, checked
 from backtest.base.units import DAY
-from backtest.engine import (
-    TradedDays,
-    start_account_state,
-)
+from backtest.engine import TradedDays, start_account_state
 from backtest.engine.feed_arrays import WINDOW
 from backtest.policy import AccountView, Combinator, Policy, may_read_of_account, start_memory
 from backtest.venue import compute_value
 
 if TYPE_CHECKING:
-    from backtest.base import Faults
+    from backtest.base import Faults, IntArray
     from backtest.engine import Setup
 
 
@@ -54,10 +51,7 @@ class ByName(Declaration):
 
 
 class Snapshot(base.Value):
-    """A value with times, which are written as text."""
-
     def to_dict(self) -> dict[str, Any]:
-        """Return what is known as data."""
         return {
             name: each.isoformat() if isinstance(each, pd.Timestamp) else each
             for name, each in super().to_dict().items()
@@ -256,6 +250,11 @@ def read_ccxt_position(given: Mapping[str, Any], symbol: str) -> dict[str, Any]:
         "margin": margin if mode == "isolated" else 0.0,
         "mode": mode,
     }
+
+
+def read_stamps(times: Any) -> IntArray:
+    """Return times as UTC ns."""
+    return np.asarray(pd.DatetimeIndex(times).as_unit("ns").asi8)
 
 
 FLAT = HeldPosition(quantity=0.0)
