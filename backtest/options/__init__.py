@@ -14,12 +14,11 @@ if TYPE_CHECKING:
     from backtest.options.surfaces import is_out_of_the_money
     from backtest.options.surfaces import Surface
     from backtest.options.surfaces import Surfaces
-    from backtest.options.surfaces import SSVI, SVI
+    from backtest.options.surfaces import SVI
 
 open_door(__name__)
 
 __all__ = [
-    "SSVI",
     "SVI",
     "Chain",
     "Greeks",

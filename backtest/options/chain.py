@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple, cast
@@ -17,7 +17,6 @@ from backtest.base.units import YEAR_DAYS
 from backtest.market import Defect, read_file, refuse, require, suffix_of, to_floats, to_utc
 from backtest.market.files import SUFFIXES
 from backtest.options.pricing import Settlement, implied_volatility, price, volatility_reason
-from backtest.venue import Option
 
 NUMBERS = ("bid", "ask", "mark", "iv", "forward", "index")
 REQUIRED = ("time", "expiry", "strike", "kind", "bid", "ask")
@@ -29,35 +28,28 @@ SYNTHETIC = "SYN."
 KINDS = {"call": "call", "put": "put", "c": "call", "p": "put"}
 
 
-class Layout(NamedTuple):
-    columns: Mapping[str, str]
-    settlement: str
-
-
-DERIBIT = Layout(
-    {
-        "timestamp": "time",
-        "currency": "underlying",
-        "expiry_datetime": "expiry",
-        "strike": "strike",
-        "option_type": "kind",
-        "bid_price": "bid",
-        "ask_price": "ask",
-        "mark_price": "mark",
-        "implied_volatility": "iv",
-        "underlying": "forward",
-        "index_price": "index",
-        "futures_instrument_name": "future",
-        "instrument_name": "name",
-    },
-    "coin",
-)
-PLAIN = Layout({name: name for name in (*COLUMNS, "future")}, "")
+DERIBIT = {
+    "timestamp": "time",
+    "currency": "underlying",
+    "expiry_datetime": "expiry",
+    "strike": "strike",
+    "option_type": "kind",
+    "bid_price": "bid",
+    "ask_price": "ask",
+    "mark_price": "mark",
+    "implied_volatility": "iv",
+    "underlying": "forward",
+    "index_price": "index",
+    "futures_instrument_name": "future",
+    "instrument_name": "name",
+}
+"""Our columns by those of Deribit, whose prices are in coins."""
 
 
 def read_table(frame: pd.DataFrame, *, where: str) -> tuple[pd.DataFrame, str]:
-    layout = DERIBIT if {"instrument_name", "option_type"} <= {*frame.columns} else PLAIN
-    known = {old: new for old, new in layout.columns.items() if old in frame.columns}
+    is_deribit = {"instrument_name", "option_type"} <= {*frame.columns}
+    names = DERIBIT if is_deribit else {name: name for name in (*COLUMNS, "future")}
+    known = {old: new for old, new in names.items() if old in frame.columns}
     renamed = frame[list(known)].rename(columns=known).reset_index(drop=True)
     missing = [name for name in REQUIRED if name not in renamed]
     if missing:
@@ -72,7 +64,7 @@ def read_table(frame: pd.DataFrame, *, where: str) -> tuple[pd.DataFrame, str]:
     refuse(defects, where=where)
     table = pd.DataFrame(columns)
     refuse(find_impossible(table, where), where=where)
-    return complete(table), layout.settlement
+    return complete(table), "coin" if is_deribit else ""
 
 
 def read_columns(frame: pd.DataFrame, where: str) -> tuple[dict[str, object], list[Defect]]:
@@ -138,18 +130,13 @@ def complete(table: pd.DataFrame) -> pd.DataFrame:
         known = np.where(is_synthetic, "synthetic", "future")
         named = np.where(source.notna() & table["forward"].notna(), known, "none")
     table["forward_source"] = named
-    table["name"] = np.where(table["name"] == "", write_names(table), table["name"])
+    day = table["expiry"].dt.strftime("%d%b%y").str.upper().str.lstrip("0")
+    head = table["underlying"].where(table["underlying"] != "", "OPTION")
+    strike, letter = table["strike"].map("{:g}".format), table["kind"].str[0].str.upper()
+    made = head + "-" + day + "-" + strike + "-" + letter
+    table["name"] = np.where(table["name"] == "", made, table["name"])
     keys = ["time", "underlying", "expiry", "strike", "kind"]
     return table[list(COLUMNS)].sort_values(keys, kind="stable", ignore_index=True)
-
-
-def write_names(table: pd.DataFrame) -> pd.Series:
-    day = table["expiry"].dt.strftime("%d%b%y").str.upper().str.lstrip("0")
-    letter = table["kind"].str[0].str.upper()
-    head = table["underlying"].where(table["underlying"] != "", "OPTION")
-    strike = table["strike"].map("{:g}".format)
-    parts = zip(head, day, strike, letter, strict=True)
-    return pd.Series(["-".join(each) for each in parts], table.index)
 
 
 # ------------------------------------------------------------------ forwards by put-call parity
@@ -260,11 +247,6 @@ class Inspection:
     rows: pd.DataFrame
 
     @property
-    def is_clean(self) -> bool:
-        """Whether no check found anything."""
-        return self.rows.empty
-
-    @property
     def total(self) -> pd.Series:
         """The number of rows for each check, over all snapshots."""
         return self.table[[*CHECKS]].sum()
@@ -286,17 +268,6 @@ class Inspection:
                     f"{first['time']:%Y-%m-%d %H:%M}"
                 )
         return "\n".join(lines if len(lines) > 1 else [*lines, "no defect found"])
-
-
-def inspect_quotes(rows: pd.DataFrame, settlement: str) -> Inspection:
-    counts = rows[KEYS].assign(quotes=1, two_sided=(rows["bid"].notna() & rows["ask"].notna()) * 1)
-    shown, parts = add_bounds(rows, settlement), []
-    for name, check in CHECKS.items():
-        bad = check.find(shown)
-        counts[name] = bad.astype(int)
-        parts.append(rows.loc[bad, [*KEYS, "name"]].assign(check=name))
-    table = counts.groupby(KEYS, sort=True).sum().reset_index()
-    return Inspection(table, pd.concat(parts, ignore_index=True))
 
 
 def add_bounds(rows: pd.DataFrame, settlement: str) -> pd.DataFrame:
@@ -374,7 +345,13 @@ class Chain:
         given = Path(path)
         files = find_files(given)
         chains = [cls._build(require(read_file(each)), settlement, str(each)) for each in files]
-        return chains[0] if not given.is_dir() else cls._join(chains, str(given))
+        if not given.is_dir():
+            return chains[0]
+        if len({each.settlement for each in chains}) > 1:
+            raise DataError(f"the files of a folder must settle alike, got cash and coin ({given})")
+        table = pd.concat([each.table for each in chains], ignore_index=True)
+        ordered = table.sort_values("time", kind="stable", ignore_index=True)
+        return cls(ordered, chains[0].settlement, str(given))
 
     @classmethod
     @checked
@@ -397,17 +374,6 @@ class Chain:
                 f"{repr_given(settlement)}{did_you_mean(settlement, SETTLEMENTS)} ({source})"
             )
         return cls(fill_forwards(table, chosen), cast("Settlement", chosen), source)
-
-    @classmethod
-    def _join(cls, chains: Sequence[Chain], source: str) -> Chain:
-        settlements = {each.settlement for each in chains}
-        if len(settlements) > 1:
-            raise DataError(
-                f"the files of a folder must settle alike, got cash and coin ({source})"
-            )
-        table = pd.concat([each.table for each in chains], ignore_index=True)
-        ordered = table.sort_values("time", kind="stable", ignore_index=True)
-        return cls(ordered, settlements.pop(), source)
 
     def __repr__(self) -> str:
         times, names = self.times, ", ".join(map(name_underlying, self.underlyings))
@@ -450,7 +416,13 @@ class Chain:
         """
         table = self.table
         if underlying is not None:
-            self._check_name(underlying)
+            names = self.underlyings
+            if underlying not in names:
+                rule = f"be one of {list_names(names)}" if names != [""] else "be left out"
+                raise ParameterError(
+                    f"underlying must {rule}, got {repr_given(underlying)}"
+                    f"{did_you_mean(underlying, names)} ({self.source})"
+                )
             table = table[table["underlying"] == underlying]
         if time is not None:
             stamp = base.to_nanoseconds(time, "time")
@@ -462,20 +434,6 @@ class Chain:
                 )
             table = table[table["time"] == table.loc[known, "time"].max()]
         return Chain(table.reset_index(drop=True), self.settlement, self.source)
-
-    def _check_name(self, underlying: object) -> None:
-        names = self.underlyings
-        if underlying in names:
-            return
-        if names == [""]:
-            raise ParameterError(
-                "underlying must be left out of a chain that names none, got "
-                f"{repr_given(underlying)} ({self.source})"
-            )
-        raise ParameterError(
-            f"underlying must be one of {list_names(names)}, got {repr_given(underlying)}"
-            f"{did_you_mean(underlying, names)} ({self.source})"
-        )
 
     def only(self, underlying: str | None = None) -> Chain:
         """Return the quotes of one underlying at one instant: of the only one if none is named.
@@ -494,55 +452,18 @@ class Chain:
                 )
         return chosen
 
-    @checked
-    def contracts(
-        self,
-        underlying: str | None = None,
-        *,
-        kind: str | None = None,
-        days: tuple[float, float] = (0.0, math.inf),
-        moneyness: tuple[float, float] = (0.0, math.inf),
-        lot: float = 0.0,
-    ) -> dict[str, Option]:
-        """Return the contracts that stand in the chain, by name, for ``bt.Markets``.
-
-        Parameters
-        ----------
-        underlying : str, optional
-            A name of :attr:`underlyings`.
-        kind : str, optional
-            ``"call"`` or ``"put"``.
-        days : (float, float)
-            The days to expiry that a row of the contract has in any snapshot.
-        moneyness : (float, float)
-            Strike over forward in such a row.
-        lot : float
-            The step of quantities.
-        """
-        chosen = self if underlying is None else self.select(underlying)
-        rows = chosen.table.assign(years=chosen.years)
-        ratio = rows["strike"] / rows["forward"].fillna(rows["index"])
-        fits = (YEAR_DAYS * rows["years"]).between(*days) & ratio.between(*moneyness)
-        if kind is not None:
-            fits &= rows["kind"] == kind
-        columns = ["underlying", "expiry", "strike", "kind"]
-        ordered = rows.loc[fits, columns].drop_duplicates().sort_values(columns)
-        found = [
-            Option(
-                underlying=name_underlying(str(name)),
-                expiry=str(expiry),
-                strike=float(strike),
-                kind=str(side),
-                settlement=self.settlement,
-                lot=lot,
-            )
-            for name, expiry, strike, side in zip(*(ordered[each] for each in columns), strict=True)
-        ]
-        return {str(each.name): each for each in found}
-
     def inspect(self) -> Inspection:
         """Return the defects of the quotes, counted by snapshot and underlying."""
-        return inspect_quotes(self.table.assign(years=self.years), self.settlement)
+        rows = self.table.assign(years=self.years)
+        is_two_sided = rows["bid"].notna() & rows["ask"].notna()
+        counts = rows[KEYS].assign(quotes=1, two_sided=is_two_sided.astype(int))
+        shown, parts = add_bounds(rows, self.settlement), []
+        for name, check in CHECKS.items():
+            bad = check.find(shown)
+            counts[name] = bad.astype(int)
+            parts.append(rows.loc[bad, [*KEYS, "name"]].assign(check=name))
+        table = counts.groupby(KEYS, sort=True).sum().reset_index()
+        return Inspection(table, pd.concat(parts, ignore_index=True))
 
     def implied(self) -> pd.DataFrame:
         """Return the volatilities of bids, asks and marks.

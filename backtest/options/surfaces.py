@@ -89,44 +89,6 @@ class SVI:
                 "sigma"
             )
 
-    @classmethod
-    def from_jump_wings(
-        cls, v: float, psi: float, p: float, c: float, v_tilde: float, years: float
-    ) -> SVI:
-        """Return the raw parameters of a smile in jump-wings form.
-
-        Raises ParameterError if they are no smile.
-
-        Parameters
-        ----------
-        v, v_tilde : float
-            Variance per year at the money and at its minimum.
-        psi : float
-            Skew at the money.
-        p, c : float
-            Slopes of the put and the call wing.
-        years : float
-            Time to expiry.
-        """
-        total = v * years
-        b = 0.5 * math.sqrt(total) * (c + p)
-        rho = 1.0 - p * math.sqrt(total) / b
-        beta = rho - 2.0 * psi * math.sqrt(total) / b
-        if not abs(beta) <= 1.0:
-            raise ParameterError(
-                f"psi must be between the slopes of the wings, -p / 2 and c / 2, got {psi:g}"
-            )
-        root = math.sqrt(1.0 - rho**2)
-        if beta == 0.0:
-            ratio, m = 0.0, 0.0
-        else:
-            alpha = math.copysign(math.sqrt(1.0 / beta**2 - 1.0), beta)
-            drop = -rho + math.copysign(math.sqrt(1.0 + alpha**2), alpha) - alpha * root
-            ratio, m = alpha, (v - v_tilde) * years / (b * drop)
-        sigma = ratio * m if m else (v - v_tilde) * years / (b * (1.0 - root))
-        a = v_tilde * years - b * sigma * root
-        return cls(a, b, rho, m, sigma)
-
     def smile(self, k: Number) -> Smile:
         """Return total variance and its derivatives at log-moneyness k."""
         x = np.asarray(k, dtype=np.float64) - self.m
@@ -142,8 +104,15 @@ class SVI:
         return self.smile(k).total
 
     def density(self, k: Number) -> FloatArray:
-        """Return g(k); butterfly spreads cost less than nothing where it is negative."""
-        return find_density(self.smile(k), k)
+        """Return Durrleman's g(k); butterfly spreads cost less than nothing where it is negative.
+
+        ``g = (1 - k w'/(2w))^2 - w'^2/4 (1/w + 1/4) + w''/2``; the density of the underlying at
+        expiry is g times a positive factor.
+        """
+        w, slope, bend = self.smile(k)
+        with np.errstate(divide="ignore", invalid="ignore"):
+            first = 1.0 - np.asarray(k) * slope / (2.0 * w)
+            return first * first - 0.25 * slope**2 * (1.0 / w + 0.25) + 0.5 * bend
 
     @property
     def least_density(self) -> float:
@@ -157,47 +126,6 @@ class SVI:
             k = np.sort(np.linspace(low, high, 41).ravel())
             found = self.density(k)
         return float(np.min(found))
-
-
-@dataclass(frozen=True)
-class SSVI:
-    """Smile of one expiry of an SSVI surface.
-
-    ``w(k) = theta/2 (1 + rho phi k + sqrt((phi k + rho)^2 + 1 - rho^2))`` with
-    ``phi = eta / (theta^gamma (1 + theta)^(1 - gamma))``. There is no arbitrage for
-    ``eta (1 + |rho|) <= 2``, ``gamma <= 1/2`` and theta that rises with the time to expiry
-    (Gatheral and Jacquier 2014, section 4).
-    """
-
-    theta: float
-    rho: float
-    eta: float
-    gamma: float
-
-    @property
-    def raw(self) -> SVI:
-        """The same smile in raw SVI parameters."""
-        phi = self.eta / (self.theta**self.gamma * (1.0 + self.theta) ** (1.0 - self.gamma))
-        root = math.sqrt(1.0 - self.rho**2)
-        return SVI(
-            a=0.5 * self.theta * (1.0 - self.rho**2),
-            b=0.5 * self.theta * phi,
-            rho=self.rho,
-            m=-self.rho / phi,
-            sigma=root / phi,
-        )
-
-
-def find_density(smile: Smile, k: Number) -> FloatArray:
-    """Return Durrleman's g(k) of a smile.
-
-    ``g = (1 - k w'/(2w))^2 - w'^2/4 (1/w + 1/4) + w''/2``; the density of the underlying at expiry
-    is g times a positive factor.
-    """
-    w, slope, bend = smile
-    with np.errstate(divide="ignore", invalid="ignore"):
-        first = 1.0 - np.asarray(k) * slope / (2.0 * w)
-        return first * first - 0.25 * slope**2 * (1.0 / w + 0.25) + 0.5 * bend
 
 
 WIDENING = 0.005
@@ -314,32 +242,25 @@ def fit_svi(quotes: Quotes) -> SVI:
 
     The start is the best of a grid over m and sigma, where the other three parameters are linear
     (Zeliade 2009). Least squares of volatility against the middle, in units of half the widened
-    spread, with a penalty for negative densities that grows. A smile that keeps some
-    is replaced by an SSVI smile, which has none.
+    spread, with a penalty for negative densities that grows. A smile that keeps some is replaced by
+    one of SSVI, which has none.
     """
     from scipy.optimize import least_squares  # noqa: PLC0415 - takes 0.3 s
 
-    bounds = find_bounds(quotes)
-    start = np.clip(find_start(quotes), bounds[0] + 1e-9, bounds[1] - 1e-9)
-    wide, near = np.linspace(-1.5, 1.5, 121), quotes.width * np.linspace(-6.0, 6.0, 121)
-    grid = np.concatenate([wide, near])
-    found = start
-    for weight in (0.0, 1e2, 1e4, 1e6):
-        solved = least_squares(
-            residuals, found, bounds=bounds, args=(quotes, grid, weight), x_scale="jac",
-            max_nfev=200,
-        )  # fmt: skip
-        found = solved.x
-        smile = build(found)
-        if is_sound(smile):
-            return smile
-    return fit_ssvi([quotes])[0].raw
-
-
-def find_bounds(quotes: Quotes) -> tuple[FloatArray, FloatArray]:
     width = quotes.width
     low = np.array([0.0, 0.0, -0.999, -2.0 * width, 0.01 * width])
-    return low, np.array([20.0, 2.0, 0.999, 2.0 * width, 8.0 * width])
+    high = np.array([20.0, 2.0, 0.999, 2.0 * width, 8.0 * width])
+    found = np.clip(find_start(quotes), low + 1e-9, high - 1e-9)
+    grid = np.concatenate([np.linspace(-1.5, 1.5, 121), width * np.linspace(-6.0, 6.0, 121)])
+    for weight in (0.0, 1e2, 1e4, 1e6):
+        found = least_squares(
+            residuals, found, bounds=(low, high), args=(quotes, grid, weight), x_scale="jac",
+            max_nfev=200,
+        ).x  # fmt: skip
+        smile = build(found)
+        if smile.least_density >= LEAST_DENSITY:
+            return smile
+    return fit_ssvi([quotes])[0]
 
 
 def build(x: FloatArray) -> SVI:
@@ -385,11 +306,14 @@ def solve_linear(
     return np.array([least, b, rho, m, sigma])
 
 
-def is_sound(smile: SVI) -> bool:
-    return smile.least_density >= LEAST_DENSITY
+def fit_ssvi(expiries: list[Quotes]) -> list[SVI]:
+    """Return one SSVI smile for each expiry, of the same rho, eta and gamma, in raw parameters.
 
-
-def fit_ssvi(expiries: list[Quotes]) -> list[SSVI]:
+    ``w(k) = theta/2 (1 + rho phi k + sqrt((phi k + rho)^2 + 1 - rho^2))`` with
+    ``phi = eta / (theta^gamma (1 + theta)^(1 - gamma))``. There is no arbitrage for
+    ``eta (1 + |rho|) <= 2``, ``gamma <= 1/2`` and theta that rises with the time to expiry
+    (Gatheral and Jacquier 2014, section 4).
+    """
     from scipy.optimize import least_squares  # noqa: PLC0415 - as above
 
     atm = [each.money**2 * each.years for each in expiries]
@@ -401,16 +325,21 @@ def fit_ssvi(expiries: list[Quotes]) -> list[SSVI]:
     return build_ssvi(solved.x)
 
 
-def build_ssvi(x: FloatArray) -> list[SSVI]:
+def build_ssvi(x: FloatArray) -> list[SVI]:
     rho, share, gamma = (float(each) for each in x[:3])
-    eta = 2.0 * share / (1.0 + abs(rho))
-    return [SSVI(float(theta), rho, eta, gamma) for theta in np.cumsum(np.exp(x[3:]))]
+    eta, root = 2.0 * share / (1.0 + abs(rho)), math.sqrt(1.0 - rho**2)
+    smiles = []
+    for theta in np.cumsum(np.exp(x[3:])).tolist():
+        phi = eta / (theta**gamma * (1.0 + theta) ** (1.0 - gamma))
+        a, b = 0.5 * theta * (1.0 - rho**2), 0.5 * theta * phi
+        smiles.append(SVI(a, b, rho, -rho / phi, root / phi))
+    return smiles
 
 
 def ssvi_residuals(x: FloatArray, expiries: list[Quotes]) -> FloatArray:
     parts = []
     for smile, quotes in zip(build_ssvi(x), expiries, strict=True):
-        total = smile.raw.total_variance(quotes.k)
+        total = smile.total_variance(quotes.k)
         parts.append((np.sqrt(total / quotes.years) - quotes.mid) / quotes.tolerance)
     return np.concatenate(parts)
 
@@ -520,7 +449,7 @@ class Surface(base.Reportable):
         if model == "svi":
             smiles = tuple(fit_svi(each) for each in quotes)
         else:
-            smiles = tuple(each.raw for each in fit_ssvi(quotes))
+            smiles = tuple(fit_ssvi(quotes))
         fits = pd.DataFrame(
             [describe_fit(part, smile) for (_, part), smile in zip(expiries, smiles, strict=True)]
         )

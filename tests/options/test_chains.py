@@ -14,7 +14,7 @@ from tests.options.quotes import NOW, ROWS, make_chain, make_rows
 def test_a_sound_chain_has_no_defects():
     chain = make_chain()
     found = chain.inspect()
-    assert found.is_clean
+    assert found.rows.empty
     assert "no defect found" in repr(found)
     assert found.table[["quotes", "two_sided"]].iloc[0].tolist() == [78, 78]
     implied = chain.implied()

@@ -11,6 +11,7 @@ import pytest
 import backtest as bt
 from backtest import options
 from backtest.options import SVI
+from backtest.options.surfaces import build_ssvi
 from tests.kit import check_refused
 from tests.options.quotes import (
     NOW,
@@ -29,6 +30,18 @@ WINGS = {"v": 0.01742625, "psi": -0.1752111, "p": 0.6997381}
 K = np.linspace(-1.5, 1.5, 3001)
 
 
+def from_jump_wings(v, psi, p, c, v_tilde, years):
+    """Return the smile of jump wings (Gatheral and Jacquier 2014, lemma 3.2)."""
+    root, b = math.sqrt(v * years), 0.5 * math.sqrt(v * years) * (c + p)
+    rho = 1.0 - p * root / b
+    beta = rho - 2.0 * psi * root / b
+    alpha = math.copysign(math.sqrt(1.0 / beta**2 - 1.0), beta)
+    drop = -rho + math.copysign(math.sqrt(1.0 + alpha**2), alpha)
+    m = (v - v_tilde) * years / (b * (drop - alpha * math.sqrt(1.0 - rho**2)))
+    a = v_tilde * years - b * alpha * m * math.sqrt(1.0 - rho**2)
+    return SVI(a, b, rho, m, alpha * m)
+
+
 def test_vogts_smile_has_butterfly_arbitrage():
     """Gatheral and Jacquier (2014), figure 2: negative density in spite of sound wings."""
     assert VOGT.total_variance(0.4) == pytest.approx(0.016236569623, abs=1e-12)
@@ -40,7 +53,7 @@ def test_vogts_smile_has_butterfly_arbitrage():
 
 @pytest.mark.parametrize(("c", "v_tilde"), [(0.3493158, 0.01548182), (0.8564763, 0.0116249)])
 def test_the_published_repairs_have_none(c: float, v_tilde: float):
-    repaired = SVI.from_jump_wings(**WINGS, c=c, v_tilde=v_tilde, years=1.0)
+    repaired = from_jump_wings(**WINGS, c=c, v_tilde=v_tilde, years=1.0)
     assert repaired.density(K).min() > 0.0
     assert repaired.total_variance(0.0) == pytest.approx(WINGS["v"], rel=1e-9)
 
@@ -54,7 +67,7 @@ def test_vectors_of_smiles():
             continue
         if "psi" in given:
             wings = {name: given[name] for name in ("v", "psi", "p", "c", "v_tilde")}
-            smile = SVI.from_jump_wings(**wings, years=given["t"])
+            smile = from_jump_wings(**wings, years=given["t"])
         else:
             smile = SVI(*(given[name] for name in ("a", "b", "rho", "m", "sigma")))
         found = {"min_g": smile.least_density, "butterfly_free": smile.least_density >= 0.0}
@@ -69,11 +82,12 @@ def test_vectors_of_smiles():
 
 
 def test_ssvi_is_raw_svi():
-    smile = options.SSVI(theta=0.04, rho=-0.4, eta=1.2, gamma=0.4)
+    """theta .04, rho -.4, eta 1.2 of at most 2 / 1.4, gamma .4."""
+    (smile,) = build_ssvi(np.array([-0.4, 1.2 * 1.4 / 2.0, 0.4, math.log(0.04)]))
     phi = 1.2 / (0.04**0.4 * 1.04**0.6)
     expected = 0.02 * (1.0 - 0.4 * phi * K + np.sqrt((phi * K - 0.4) ** 2 + 1.0 - 0.16))
-    np.testing.assert_allclose(smile.raw.total_variance(K), expected, rtol=1e-12)
-    assert smile.raw.least_density > 0.0
+    np.testing.assert_allclose(smile.total_variance(K), expected, rtol=1e-12)
+    assert smile.least_density > 0.0
 
 
 @pytest.fixture(scope="module")
