@@ -82,15 +82,17 @@ def time_margin(n: int) -> dict[str, float]:
     account = make_option_account(held, rule, {})
     book, none = rule.pack({}, underlyings=account.names), pack_holdings([], [])
     kernels = compile_kernels(option_kernels)
-    room, margins = np.zeros(1), np.zeros(3)
 
     def reuse() -> None:
         for _ in range(LOOPS):
-            kernels.fill_option_margins(book, none, account.options, account.rules, 0.0, margins)
+            for is_initial in (False, True):
+                kernels.compute_option_requirement(
+                    book, none, account.options, account.rules, is_initial
+                )
 
     def fill() -> None:
         for _ in range(LOOPS):
-            kernels.fill_option_table(account.options, account.rules, False, room)
+            kernels.fill_options(account.options, account.rules)
 
     reused = time_each(reuse, LOOPS) / 2_000.0
     return {

@@ -6,8 +6,6 @@ import numpy as np
 
 import backtest as bt
 from backtest.venue import (
-    contract_value,
-    liquidation_price,
     portfolio_kernels,
     requirement,
 )
@@ -17,7 +15,7 @@ from backtest.venue.requirement_rule import pack_holdings
 from tests.scenes import venue_of
 
 MODULES = (
-    contract_value, requirement, liquidation_price, portfolio_kernels,
+    requirement, portfolio_kernels,
 )  # fmt: skip
 """In this order, as the kernel of a portfolio compiles them."""
 

@@ -709,7 +709,7 @@ def find_pool_failure(terms: Terms, state: AccountState, scratch: Scratch) -> fl
         return 0.0 if is_pool_short(terms, state) else 2.0
     start = Waypoint(scratch.mark, scratch.price)
     end = Waypoint(scratch.mark_end, scratch.price_end)
-    place = find_failure(terms.rules, state.held, state.wallet[r.CASH], start, end, scratch.shares)
+    place = find_failure(terms.rules, state.held, state.wallet[r.CASH], start, end)
     return 2.0 if math.isnan(place) else place
 
 

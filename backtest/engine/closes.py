@@ -286,7 +286,7 @@ def find_failure_value(
         Waypoint(scratch.mark_end, scratch.price_end),
     )
     cash = state.wallet[r.CASH]
-    ratio = find_failure_ratio(terms.rules, held, cash, i, start, end, scratch.shares)
+    ratio = find_failure_ratio(terms.rules, held, cash, i, start, end)
     return float(value / ratio if terms.rules.brackets.are_inverse[i] else value * ratio)
 
 

@@ -29,14 +29,12 @@ from backtest.options import bs_kernels
 from backtest.policy import Policy, formula_for, margin_formula_for, start_memory, view
 from backtest.policy.policy import BAR_FIELDS
 from backtest.venue import (
-    contract_value,
-    liquidation_price,
     margin,
     requirement,
 )
 
 CORE = (
-    contract_value, requirement, liquidation_price, margin, account_records, position, orders,
+    requirement, margin, account_records, position, orders,
     liquidation, ledger, tally, view,
 )  # fmt: skip
 

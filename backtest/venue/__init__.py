@@ -10,8 +10,8 @@ if TYPE_CHECKING:
     from backtest.venue.collateral import Collateral, Prices, StoredMarket, check_collateral
     from backtest.venue.portfolio_kernels import compute_collateral_value, compute_full_value
     from backtest.venue.portfolio_kernels import compute_value_at_rate
-    from backtest.venue.contract_value import compute_payment, compute_price, compute_prices
-    from backtest.venue.contract_value import compute_value
+    from backtest.venue.requirement import compute_payment, compute_price, compute_prices
+    from backtest.venue.requirement import compute_value
     from backtest.venue.venue import check_no_column, find_newest, has_spread, list_dated
     from backtest.venue.venue import list_numbers, pick_cost, read_newest, scale_cost
     from backtest.venue.venue import Earlier, InForce, InUse
@@ -23,8 +23,8 @@ if TYPE_CHECKING:
     from backtest.venue.calculators import Calculation, calculate_liquidation
     from backtest.venue.calculators import find_touch_factor, touch_distance
     from backtest.venue.calculators import touch_probability
-    from backtest.venue.liquidation_price import compute_liquidation_value
-    from backtest.venue.liquidation_price import compute_liquidation_values
+    from backtest.venue.requirement import compute_liquidation_value
+    from backtest.venue.requirement import compute_liquidation_values
     from backtest.venue.margin_presets import MarginPreset, PresetMargin, list_presets
     from backtest.venue.margin_presets import margin_preset
     from backtest.venue.venue import choose_multipliers, is_one

@@ -11,7 +11,7 @@ from backtest import base
 from backtest.base import Duration, Number, check_broadcast, check_range, checked, float_if_single
 from backtest.base.fields import NOT_NEGATIVE
 from backtest.venue import preset_files
-from backtest.venue.contract_value import compute_payment, compute_value
+from backtest.venue.requirement import compute_payment, compute_value
 
 if TYPE_CHECKING:
     from backtest.base import FloatArray, Numbers

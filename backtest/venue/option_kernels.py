@@ -26,7 +26,6 @@ from backtest.base import (
     scalar_price,
 )
 from backtest.venue.portfolio_kernels import (
-    BracketTables,
     Holdings,
     PortfolioRules,
     combine_scenarios,
@@ -35,12 +34,12 @@ from backtest.venue.portfolio_kernels import (
     compute_move_loss,
     compute_offset,
     compute_own_maintenance,
-    compute_portfolio_backing,
     compute_portfolio_initial,
     compute_portfolio_requirement,
     count_gain,
     fill_nets,
     is_in_pool,
+    scale_rate,
 )
 
 NONE, LONG, NET = 0, 1, 2
@@ -155,6 +154,15 @@ class OptionRules(NamedTuple):
     scratch: OptionScratch
 
 
+class OptionPool(NamedTuple):
+    """The options of an account with what else it holds, and the rules of both."""
+
+    packed: PortfolioRules
+    held: Holdings
+    options: OptionPositions
+    rules: OptionRules
+
+
 DAYS_PER_YEAR = 365.0
 SMALL_VEGA = 1e-4
 """A vega under this share of the forward says nothing of a spread in volatility."""
@@ -197,23 +205,6 @@ def is_vega_small(options: OptionPositions, i: int) -> bool:
     return bool(discount * normal_density(d1) * root < SMALL_VEGA)
 
 
-def compute_shock_scale(shocks: ShockTables, years: float) -> float:
-    days = DAYS_PER_YEAR * years
-    power = shocks.short_power if days <= shocks.days else shocks.long_power
-    if power == 0.0:
-        return 1.0
-    return float((shocks.days / max(days, shocks.least_days)) ** power)
-
-
-def compute_shocked_volatility(
-    shocks: ShockTables, volatility: float, shock: float, scale: float
-) -> float:
-    if shock == 0.0:
-        return volatility
-    moved = volatility * max(0.0, 1.0 + shock * scale)
-    return max(moved, shocks.least_volatility) if shock > 0.0 else moved
-
-
 def compute_skewed_volatility(
     options: OptionPositions, i: int, shocks: ShockTables, is_absolute: bool
 ) -> float:
@@ -235,11 +226,16 @@ def fill_row_values(options: OptionPositions, rules: OptionRules, i: int) -> Non
     time, distance = math.sqrt(options.years[i]), log_ratio(forward, strike)
     discount = options.sizes[i] * math.exp(-options.rates[i] * options.years[i])
     middle = math.sqrt(forward) * math.sqrt(strike)
-    scale = compute_shock_scale(shocks, options.years[i])
+    days, scale = DAYS_PER_YEAR * options.years[i], 1.0
+    power = shocks.short_power if days <= shocks.days else shocks.long_power
+    if power != 0.0:
+        scale = float((shocks.days / max(days, shocks.least_days)) ** power)
     for k in range(shocks.counts[g]):
-        volatility = compute_shocked_volatility(
-            shocks, options.volatilities[i], shocks.volatilities[g, k], scale
-        )
+        volatility, shock = options.volatilities[i], shocks.volatilities[g, k]
+        if shock != 0.0:
+            volatility *= max(0.0, 1.0 + shock * scale)
+        if shock > 0.0:
+            volatility = max(volatility, shocks.least_volatility)
         moved = forward * (1.0 + shocks.moves[g, k])
         value = max(0.0, options.signs[i] * (moved - strike))
         s = volatility * time
@@ -271,16 +267,13 @@ def compute_counted_rate(rules: OptionRules, options: OptionPositions, i: int) -
         return 0.0
     if rules.counted == LONG:
         return 1.0
-    has_loan = rules.rates.loan_rate > 0.0 and options.years[i] > rules.rates.loan_years
-    return rules.rates.loan_rate if has_loan and not has_short(options, i) else 0.0
-
-
-def has_short(options: OptionPositions, i: int) -> bool:
-    count = 0
+    if not (rules.rates.loan_rate > 0.0 and options.years[i] > rules.rates.loan_years):
+        return 0.0
+    shorts = 0
     for j in range(len(options.signs)):
         is_alike = options.groups[j] == options.groups[i] and options.signs[j] == options.signs[i]
-        count += is_alike and options.quantities[j] < 0.0
-    return count > 0
+        shorts += is_alike and options.quantities[j] < 0.0
+    return rules.rates.loan_rate if shorts == 0 else 0.0
 
 
 def compute_counted_value(rules: OptionRules, options: OptionPositions) -> float:
@@ -327,19 +320,22 @@ def fill_sums(options: OptionPositions, rules: OptionRules) -> None:
                 scratch.sums[e, k] += quantity * scratch.table[i, k]
 
 
-def fill_losses(
-    packed: PortfolioRules, held: Holdings, options: OptionPositions, rules: OptionRules
-) -> None:
-    scratch, shocks, tables = rules.scratch, rules.shocks, packed.scenarios
-    fill_nets(packed, held)
+def fill_losses(pool: OptionPool) -> None:
+    options, rules = pool.options, pool.rules
+    scratch, shocks, tables = rules.scratch, rules.shocks, pool.packed.scenarios
+    fill_nets(pool.packed, pool.held)
     for g in range(len(tables.products)):
         for k in range(shocks.counts[g]):
             scratch.losses[g, k] = compute_move_loss(
                 tables.nets[g, 0], tables.nets[g, 1], shocks.linear_moves[g, k], 1.0
             )
-    for first in range(len(options.signs)):
-        if is_first(options, first):
-            add_expiry(options, rules, first)
+    for i in range(len(options.signs)):
+        if is_first(options, i):
+            g, e = options.groups[i], options.expiries[i]
+            for k in range(shocks.counts[g]):
+                value = scratch.sums[e, k]
+                discount = compute_discount(shocks, value, options.years[i], options.rates[i])
+                scratch.losses[g, k] -= value * discount - scratch.totals[e]
     for g in range(len(tables.products)):
         for k in range(shocks.counts[g]):
             loss = shocks.weights[g, k] * scratch.losses[g, k]
@@ -360,14 +356,6 @@ def is_first(options: OptionPositions, i: int) -> bool:
     for j in range(i):
         count += options.expiries[j] == options.expiries[i]
     return count == 0
-
-
-def add_expiry(options: OptionPositions, rules: OptionRules, i: int) -> None:
-    scratch, shocks, g, e = rules.scratch, rules.shocks, options.groups[i], options.expiries[i]
-    for k in range(shocks.counts[g]):
-        value = scratch.sums[e, k]
-        discount = compute_discount(shocks, value, options.years[i], options.rates[i])
-        scratch.losses[g, k] -= value * discount - scratch.totals[e]
 
 
 def compute_charges_by_expiry(options: OptionPositions, rules: OptionRules, g: int) -> float:
@@ -408,18 +396,6 @@ def compute_worst_loss(
     return total
 
 
-def compute_short_notional(options: OptionPositions, rules: OptionRules) -> float:
-    """Return the notional of what is net short by strike and expiry, in the settlement currency."""
-    nets, total = rules.scratch.nets, 0.0
-    nets[:] = 0.0
-    for i in range(len(options.signs)):
-        price = 1.0 if options.are_coin[i] else options.indices[i]
-        nets[options.pairs[i]] += options.quantities[i] * options.sizes[i] * price
-    for pair in range(len(nets)):
-        total += max(0.0, -nets[pair])
-    return total
-
-
 def compute_delta_charge(options: OptionPositions, rules: OptionRules) -> float:
     """Return the charge on the delta of each expiry, in the settlement currency."""
     shocks, scratch, total = rules.shocks, rules.scratch, 0.0
@@ -435,34 +411,36 @@ def compute_delta_charge(options: OptionPositions, rules: OptionRules) -> float:
     return total
 
 
-def compute_option_loss(
-    packed: PortfolioRules, held: Holdings, options: OptionPositions, rules: OptionRules
-) -> float:
+def compute_option_loss(pool: OptionPool) -> float:
+    options, rules = pool.options, pool.rules
     fill_sums(options, rules)
-    fill_losses(packed, held, options, rules)
-    loss = compute_worst_loss(packed, options, rules)
+    fill_losses(pool)
+    loss = compute_worst_loss(pool.packed, options, rules)
     if rules.shocks.delta_charge > 0.0 or rules.shocks.yearly_delta_charge > 0.0:
         loss += compute_delta_charge(options, rules)
     return loss
 
 
 def compute_short_charge(options: OptionPositions, rules: OptionRules, is_initial: bool) -> float:
-    shocks = rules.shocks
+    """Return the charge on what is net short by strike and expiry, in the settlement currency."""
+    shocks, nets, total = rules.shocks, rules.scratch.nets, 0.0
     rate = shocks.initial_short_charge if is_initial else shocks.short_charge
-    return rate * compute_short_notional(options, rules) if rate > 0.0 else 0.0
+    if rate > 0.0:
+        nets[:] = 0.0
+        for i in range(len(options.signs)):
+            price = 1.0 if options.are_coin[i] else options.indices[i]
+            nets[options.pairs[i]] += options.quantities[i] * options.sizes[i] * price
+        for pair in range(len(nets)):
+            total += max(0.0, -nets[pair])
+    return rate * total
 
 
-def compute_option_scenario_margin(
-    packed: PortfolioRules,
-    held: Holdings,
-    options: OptionPositions,
-    rules: OptionRules,
-    is_initial: bool,
-) -> float:
-    loss, gross = compute_option_loss(packed, held, options, rules), compute_gross(packed, held)
+def compute_option_scenario_margin(pool: OptionPool, is_initial: bool) -> float:
+    packed, held = pool.packed, pool.held
+    loss, gross = compute_option_loss(pool), compute_gross(packed, held)
     offset = compute_offset(packed, held) if packed.scenarios.pair_contingency > 0.0 else 0.0
     margin = combine_scenarios(packed, loss, gross, offset, is_initial)
-    return margin + compute_short_charge(options, rules, is_initial)
+    return margin + compute_short_charge(pool.options, pool.rules, is_initial)
 
 
 LEFT, SPARE, OF_SHORT, OF_LONG, NAKED = 0, 1, 2, 3, 4
@@ -536,11 +514,11 @@ def is_sold(options: OptionPositions, i: int, g: int, sign: float) -> bool:
     return bool(is_alike and options.quantities[i] < 0.0)
 
 
-def find_shares(packed: PortfolioRules, held: Holdings, rules: OptionRules, g: int) -> float:
-    s = rules.underlyings[g]
-    if s < 0 or packed.brackets.are_inverse[s] or not is_in_pool(packed, held, s):
+def find_shares(pool: OptionPool, g: int) -> float:
+    brackets, s = pool.packed.brackets, pool.rules.underlyings[g]
+    if s < 0 or brackets.are_inverse[s] or not is_in_pool(pool.packed, pool.held, s):
         return 0.0
-    return float(held.quantities[s] * packed.brackets.sizes[s])
+    return float(pool.held.quantities[s] * brackets.sizes[s])
 
 
 def reset(options: OptionPositions, rules: OptionRules, g: int, shares: float, sign: float) -> None:
@@ -590,12 +568,19 @@ def improve_ways(options: OptionPositions, rules: OptionRules, i: int) -> bool:
     return count > 0
 
 
-def find_last(rules: OptionRules) -> int:
-    rows, found, best = rules.scratch.rows, -1, 0.0
-    for j in range(rows.shape[1]):
-        if rows[SPARE, j] > 0.0 and rows[OF_LONG, j] < best:
-            found, best = j, rows[OF_LONG, j]
-    return found
+def pair_shorts(
+    options: OptionPositions, rules: OptionRules, g: int, sign: float, bonus: float
+) -> None:
+    n, rows = len(options.signs), rules.scratch.rows
+    for _ in range(4 * n * (n + 1)):
+        find_distances(options, rules, g, sign, bonus)
+        last, best = -1, 0.0
+        for j in range(n + 1):
+            if rows[SPARE, j] > 0.0 and rows[OF_LONG, j] < best:
+                last, best = j, rows[OF_LONG, j]
+        if last < 0:
+            break
+        pair_along(rules, last)
 
 
 def pair_along(rules: OptionRules, last: int) -> None:
@@ -615,18 +600,6 @@ def pair_along(rules: OptionRules, last: int) -> None:
             scratch.rows[LEFT, i] -= units
         else:
             scratch.matches[i, j] -= units
-
-
-def pair_shorts(
-    options: OptionPositions, rules: OptionRules, g: int, sign: float, bonus: float
-) -> None:
-    n = len(options.signs)
-    for _ in range(4 * n * (n + 1)):
-        find_distances(options, rules, g, sign, bonus)
-        last = find_last(rules)
-        if last < 0:
-            break
-        pair_along(rules, last)
 
 
 # ----------------------------------------------------------------------------- what it needs
@@ -686,24 +659,15 @@ def sum_naked(options: OptionPositions, rules: OptionRules, g: int) -> float:
     return total
 
 
-def sum_covered(
-    packed: PortfolioRules,
-    held: Holdings,
-    options: OptionPositions,
-    rules: OptionRules,
-    g: int,
-    is_initial: bool,
-) -> float:
-    scratch, n, total = rules.scratch, len(options.signs), 0.0
+def sum_covered(pool: OptionPool, g: int, is_initial: bool) -> float:
+    options, rules, n, total = pool.options, pool.rules, len(pool.options.signs), 0.0
     for i in range(n):
-        units = scratch.matches[i, n] if options.groups[i] == g else 0.0
+        units = rules.scratch.matches[i, n] if options.groups[i] == g else 0.0
         if units > 0.0 and options.quantities[i] < 0.0:
             total += units * compute_cover(options, rules.rates, i, n)
             if not is_initial and rules.rates.conversion > 0.0:
-                shares = find_shares(packed, held, rules, g)
-                of_shares = compute_own_maintenance(packed, held, rules.underlyings[g]) / abs(
-                    shares
-                )
+                of_shares = compute_own_maintenance(pool.packed, pool.held, rules.underlyings[g])
+                of_shares /= abs(find_shares(pool, g))
                 spared = of_shares - rules.rates.conversion * options.strikes[i]
                 total -= max(0.0, spared) * min(units, find_other_side(options, rules, i))
     return total
@@ -717,15 +681,8 @@ def find_other_side(options: OptionPositions, rules: OptionRules, i: int) -> flo
     return units
 
 
-def pair_group(
-    packed: PortfolioRules,
-    held: Holdings,
-    options: OptionPositions,
-    rules: OptionRules,
-    g: int,
-    way: int,
-) -> None:
-    shares = find_shares(packed, held, rules, g)
+def pair_group(pool: OptionPool, g: int, way: int) -> None:
+    options, rules, shares = pool.options, pool.rules, find_shares(pool, g)
     bonus = FAR * find_index(options, g) if way == 2 else 0.0
     for sign in (1.0, -1.0):
         reset(options, rules, g, shares, sign)
@@ -733,20 +690,13 @@ def pair_group(
             pair_shorts(options, rules, g, sign, bonus)
 
 
-def find_way(
-    packed: PortfolioRules,
-    held: Holdings,
-    options: OptionPositions,
-    rules: OptionRules,
-    g: int,
-    is_initial: bool,
-) -> tuple[int, float]:
+def find_way(pool: OptionPool, g: int, is_initial: bool) -> tuple[int, float]:
     found, least = 0, math.inf
     for way in (1, 2, 0):
-        pair_group(packed, held, options, rules, g, way)
-        needed = sum_pairs(options, rules, g)
-        needed += sum_covered(packed, held, options, rules, g, is_initial)
-        needed += sum_naked(options, rules, g)
+        pair_group(pool, g, way)
+        needed = sum_pairs(pool.options, pool.rules, g)
+        needed += sum_covered(pool, g, is_initial)
+        needed += sum_naked(pool.options, pool.rules, g)
         if needed < least:
             found, least = way, needed
     return found, least
@@ -759,46 +709,35 @@ def find_index(options: OptionPositions, g: int) -> float:
     return 0.0
 
 
-def compute_strategies(
-    packed: PortfolioRules,
-    held: Holdings,
-    options: OptionPositions,
-    rules: OptionRules,
-    is_initial: bool,
-) -> float:
+def compute_strategies(pool: OptionPool, is_initial: bool) -> float:
     total = 0.0
-    for g in range(len(rules.underlyings)):
-        total += find_way(packed, held, options, rules, g, is_initial)[1]
+    for g in range(len(pool.rules.underlyings)):
+        total += find_way(pool, g, is_initial)[1]
     return total
 
 
-def compute_premiums(
-    packed: PortfolioRules, held: Holdings, options: OptionPositions, rules: OptionRules
-) -> float:
-    matches, n, total = rules.scratch.matches, len(options.signs), 0.0
-    for g in range(len(rules.underlyings)):
-        way = find_way(packed, held, options, rules, g, True)[0]
-        pair_group(packed, held, options, rules, g, way)
+def compute_premiums(pool: OptionPool) -> float:
+    options, n, total = pool.options, len(pool.options.signs), 0.0
+    for g in range(len(pool.rules.underlyings)):
+        pair_group(pool, g, find_way(pool, g, True)[0])
         for i in range(n):
             if options.groups[i] == g:
                 total += max(0.0, options.quantities[i]) * options.marks[i]
                 if options.quantities[i] < 0.0:
                     for j in range(n):
-                        total -= matches[i, j] * (options.marks[i] / options.sizes[i])
+                        paired = pool.rules.scratch.matches[i, j]
+                        total -= paired * (options.marks[i] / options.sizes[i])
     return total
 
 
-KERNELS = ("fill_option_table", "fill_option_margins")
+# ------------------------------------------------------------------------------ what is needed
+
+KERNELS = ("fill_options", "compute_option_requirement")
 
 
-def fill_option_table(
-    options: OptionPositions, rules: OptionRules, has_quotes: bool, room: FloatArray
-) -> None:
+def fill_options(options: OptionPositions, rules: OptionRules) -> None:
     for i in range(len(options.signs)):
         fill_option(options, rules, i)
-        if not has_quotes:
-            options.marks[i] = options.values[i]
-    room[0] = 1.0
 
 
 def fill_option(options: OptionPositions, rules: OptionRules, i: int) -> None:
@@ -814,40 +753,20 @@ def compute_option_requirement(
     rules: OptionRules,
     is_initial: bool,
 ) -> float:
+    pool = OptionPool(packed, held, options, rules)
     if rules.kind == BY_SCENARIOS:
-        return compute_option_scenario_margin(packed, held, options, rules, is_initial)
+        return compute_option_scenario_margin(pool, is_initial)
     total = (
         compute_portfolio_initial(packed, held)
         if is_initial
         else compute_portfolio_requirement(packed, held)
     )
     if rules.kind == BY_STRATEGIES:
-        return total + compute_strategies(packed, held, options, rules, is_initial)
+        return total + compute_strategies(pool, is_initial)
     return total + compute_standard(options, rules, is_initial)
 
 
-def compute_option_backing(
-    packed: PortfolioRules,
-    held: Holdings,
-    options: OptionPositions,
-    rules: OptionRules,
-    cash: float,
-) -> float:
-    return compute_portfolio_backing(packed, held, cash) + compute_counted_value(rules, options)
-
-
-def fill_option_margins(
-    packed: PortfolioRules,
-    held: Holdings,
-    options: OptionPositions,
-    rules: OptionRules,
-    cash: float,
-    margins: FloatArray,
-) -> None:
-    for k in range(2):  # one place of the call: it is inlined
-        margins[k] = compute_option_requirement(packed, held, options, rules, k == 1)
-    margins[2] = compute_option_backing(packed, held, options, rules, cash)
-
+# ------------------------------------------------- bounds of what changes with the price
 
 DENSITY = 0.39894228040143276
 """The largest value of the normal density."""
@@ -862,52 +781,23 @@ def bound_value_slope(options: OptionPositions, i: int, low: float, move: float)
     return float(size * discount * options.bases[i] * move)
 
 
-def bound_turn(options: OptionPositions, rules: OptionRules, i: int, low: float) -> float:
-    shocks, root = rules.shocks, math.sqrt(options.years[i])
-    most = 0.0
-    for row in range(2):
-        cap = shocks.skew[2 * row] + shocks.skew[2 * row + 1] * root
-        level = shocks.skew[6] + shocks.skew[7] * root
-        width = max(shocks.skew[4], root * shocks.skew[5] * level)
-        if width > 0.0:
-            most = max(most, abs(cap) / width)
-    vega = DENSITY * root * options.sizes[i] * math.exp(abs(options.rates[i]) * options.years[i])
-    slope = vega * options.volatilities[i] * most
-    if options.are_coin[i]:
-        return float(slope / low)
-    return float(slope * options.bases[i])
-
-
 def bound_scenario_slope(
     packed: PortfolioRules, options: OptionPositions, rules: OptionRules, i: int, low: float
 ) -> float:
-    shocks, g, most = rules.shocks, options.groups[i], 0.0
-    years, rate = options.years[i], options.rates[i]
+    shocks, g, years, most = rules.shocks, options.groups[i], options.years[i], 0.0
+    if shocks.has_discounts or shocks.has_skew or shocks.has_expiry_charge:
+        return math.inf
     here = bound_value_slope(options, i, low, 1.0)
-    discount = max(
-        1.0,
-        compute_discount(shocks, 1.0, years, rate),
-        compute_discount(shocks, -1.0, years, rate),
-    )
     for k in range(shocks.counts[g]):
         moved = bound_value_slope(options, i, low, 1.0 + shocks.moves[g, k])
-        most = max(most, shocks.weights[g, k] * (moved * discount + here))
-    if shocks.has_skew:
-        turned = here + 2.0 * bound_turn(options, rules, i, low)
-        most += 2.0 * (turned * discount + here)
-    if shocks.has_expiry_charge:
-        move = shocks.expiry_charge[0]
-        share = shocks.expiry_charge[1] + shocks.expiry_charge[2] * years
-        widest = max(
-            bound_value_slope(options, i, low, 1.0 + move),
-            bound_value_slope(options, i, low, 1.0 - move),
-        )
-        most += share * (widest + here)
-    most += max(shocks.delta_charge, shocks.yearly_delta_charge * years) * bound_delta_slope(
-        options, i, low
-    )
-    charge = 0.0 if options.are_coin[i] else shocks.short_charge * options.sizes[i]
-    return float(packed.scenarios.factor * most + charge)
+        most = max(most, shocks.weights[g, k] * (moved + here))
+    s = options.volatilities[i] * math.sqrt(years)
+    bend = DENSITY / s if s > 0.0 else math.inf
+    turn = bend / low if options.are_coin[i] else 1.0 + bend
+    charge = max(shocks.delta_charge, shocks.yearly_delta_charge * years)
+    most += charge * options.sizes[i] * turn if charge > 0.0 else 0.0
+    short = 0.0 if options.are_coin[i] else shocks.short_charge * options.sizes[i]
+    return float(packed.scenarios.factor * most + short)
 
 
 def bound_relief_slope(
@@ -919,14 +809,6 @@ def bound_relief_slope(
         for k in range(shocks.counts[g]):
             most = max(most, shocks.reliefs[g, k])
     return float(packed.level * packed.scenarios.factor * most / (low * low))
-
-
-def bound_delta_slope(options: OptionPositions, i: int, low: float) -> float:
-    s = options.volatilities[i] * math.sqrt(options.years[i])
-    bend = DENSITY / s if s > 0.0 else math.inf
-    if options.are_coin[i]:
-        return float(options.sizes[i] * bend / low)
-    return float(options.sizes[i] * (1.0 + bend))
 
 
 def bound_option_slope(
@@ -950,16 +832,13 @@ def bound_option_slope(
 
 
 def bound_linear_slope(packed: PortfolioRules, held: Holdings, i: int) -> float:
+    tables = packed.brackets
     if packed.has_scenarios:
-        rate = bound_scenario_rate(packed, packed.brackets.are_inverse[i])
+        rate = bound_scenario_rate(packed, tables.are_inverse[i])
     else:
-        rate = find_highest_rate(packed.brackets, i)
+        highest = tables.rates[i, tables.counts[i] - 1]
+        rate = scale_rate(highest, tables.multipliers[i], tables.close_fees[i])
     return float(abs(held.quantities[i]) * (1.0 + packed.level * rate))
-
-
-def find_highest_rate(tables: BracketTables, i: int) -> float:
-    last = tables.counts[i] - 1
-    return float(min(1.0, tables.multipliers[i] * tables.rates[i, last] + tables.close_fees[i]))
 
 
 def bound_scenario_rate(packed: PortfolioRules, is_inverse: bool) -> float:

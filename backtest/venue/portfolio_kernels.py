@@ -2,7 +2,7 @@
 
 Arrays have one row per instrument, group or collateral, in the order in which they were given, and
 are padded on the right. Values ``u`` are those of one contract in the settlement currency
-(:mod:`backtest.venue.contract_value`). :mod:`backtest.venue.requirement_rule` builds the records.
+(:mod:`backtest.venue.requirement`). :mod:`backtest.venue.requirement_rule` builds the records.
 
 All instruments of a group move together. In row k the group loses
 ``l_gk = -w_k sum_i q_i (u_i(P_i (1 + m_k)) - u_i(P_i))``, which is the notional times m for a
@@ -13,9 +13,8 @@ group the loss is ``sum_g max(0, max_k l_gk)``; with the same row for all groups
 
 Between two waypoints every u and every collateral price moves on a straight line. The distance to
 failure ``D = M - level R`` is then concave and piecewise linear between the places where the
-smaller side of a group changes (which matters with a pair contingency only). A tangent of a concave
-function lies above it, so Newton's method from a failing place goes down to the one root and
-reaches it after finitely many pieces.
+smaller side of a group changes (which matters with a pair contingency only): it fails in between
+only if it fails at the end, at one root.
 """
 
 from __future__ import annotations
@@ -26,7 +25,7 @@ from typing import Any, NamedTuple
 
 from backtest.base import BoolArray, FloatArray, IntArray
 from backtest.base.units import TOLERANCE
-from backtest.venue.requirement import MarginRules
+from backtest.venue.requirement import MarginRules, compute_initial
 
 
 class BracketTables(NamedTuple):
@@ -174,12 +173,8 @@ def is_spot_leg(rules: PortfolioRules, i: int) -> bool:
     return bool(rules.spot.has_any and rules.spot.are_spot[i])
 
 
-def is_cross(quantity: float, is_isolated: bool) -> bool:
-    return quantity != 0.0 and not is_isolated
-
-
 def is_in_pool(rules: PortfolioRules, held: Holdings, i: int) -> bool:
-    return is_cross(held.quantities[i], rules.brackets.are_isolated[i])
+    return held.quantities[i] != 0.0 and not rules.brackets.are_isolated[i]
 
 
 def compute_value_at_rate(tables: CollateralTables, c: int, value: float) -> float:
@@ -190,16 +185,6 @@ def compute_value_at_rate(tables: CollateralTables, c: int, value: float) -> flo
         if value > tables.floors[c, k]:
             counted += tables.rates[c, k] * (min(value, tables.caps[c, k]) - tables.floors[c, k])
     return counted
-
-
-def compute_marginal_rate(tables: CollateralTables, c: int, value: float) -> float:
-    if value < 0.0:
-        return 1.0
-    rate = float(tables.rates[c, 0])
-    for k in range(tables.counts[c]):
-        if value > tables.floors[c, k]:
-            rate = float(tables.rates[c, k]) if value <= tables.caps[c, k] else 0.0
-    return rate
 
 
 def compute_collateral_value(tables: CollateralTables, held: Holdings) -> float:
@@ -236,17 +221,16 @@ def compute_exposure(held: Holdings, i: int) -> float:
 
 
 def fill_nets(rules: PortfolioRules, held: Holdings) -> None:
-    tables, brackets = rules.scenarios, rules.brackets
+    tables = rules.scenarios
     for g in range(len(tables.products)):
         linear, inverse = 0.0, 0.0
         for place in range(tables.starts[g], tables.starts[g + 1]):
             i = tables.members[place]
-            if is_cross(held.quantities[i], brackets.are_isolated[i]):
-                exposure = held.quantities[i] * abs(held.values[i])
-                if brackets.are_inverse[i]:
-                    inverse += exposure
+            if is_in_pool(rules, held, i):
+                if rules.brackets.are_inverse[i]:
+                    inverse += compute_exposure(held, i)
                 else:
-                    linear += exposure
+                    linear += compute_exposure(held, i)
         tables.nets[g, 0], tables.nets[g, 1] = linear, inverse
     for c in range(len(held.amounts)):
         if rules.collateral.groups[c] >= 0 and held.amounts[c] != 0.0:
@@ -260,10 +244,9 @@ def compute_group_loss(tables: ScenarioTables, g: int, k: int) -> float:
 
 
 def find_group_row(tables: ScenarioTables, g: int) -> int:
-    linear, inverse = tables.nets[g, 0], tables.nets[g, 1]
     worst, found = 0.0, -1
     for k in range(tables.counts[g]):
-        loss = compute_move_loss(linear, inverse, tables.moves[g, k], tables.weights[g, k])
+        loss = compute_group_loss(tables, g, k)
         if loss > worst:
             worst, found = loss, k
     return found
@@ -277,23 +260,16 @@ def compute_product_loss(tables: ScenarioTables, product: int, k: int) -> float:
     total = 0.0
     for g in range(len(tables.products)):
         if tables.products[g] == product:
-            linear, inverse = tables.nets[g, 0], tables.nets[g, 1]
-            loss = compute_move_loss(linear, inverse, tables.moves[g, k], tables.weights[g, k])
+            loss = compute_group_loss(tables, g, k)
             total += count_gain(tables.offset, loss) * loss
     return total
 
 
-def count_rows(tables: ScenarioTables, product: int) -> int:
-    rows = 0
-    for g in range(len(tables.products)):
-        if tables.products[g] == product:
-            rows = tables.counts[g]
-    return rows
-
-
 def find_product_row(tables: ScenarioTables, product: int) -> int:
-    worst, found = 0.0, -1
-    for k in range(count_rows(tables, product)):
+    worst, found, rows = 0.0, -1, 0
+    for g in range(len(tables.products)):
+        rows = tables.counts[g] if tables.products[g] == product else rows
+    for k in range(rows):
         loss = compute_product_loss(tables, product, k)
         if loss > worst:
             worst, found = loss, k
@@ -305,24 +281,19 @@ def compute_scenario_loss(rules: PortfolioRules, held: Holdings) -> float:
     tables, total = rules.scenarios, 0.0
     if tables.is_same_row:
         for product in range(tables.n_products):
-            worst = 0.0
-            for k in range(count_rows(tables, product)):
-                worst = max(worst, compute_product_loss(tables, product, k))
-            total += worst
+            k = find_product_row(tables, product)
+            total += compute_product_loss(tables, product, k) if k >= 0 else 0.0
         return total
     for g in range(len(tables.products)):
-        linear, inverse, worst = tables.nets[g, 0], tables.nets[g, 1], 0.0
-        for k in range(tables.counts[g]):
-            loss = compute_move_loss(linear, inverse, tables.moves[g, k], tables.weights[g, k])
-            worst = max(worst, loss)
-        total += worst
+        k = find_group_row(tables, g)
+        total += compute_group_loss(tables, g, k) if k >= 0 else 0.0
     return total
 
 
 def compute_gross(rules: PortfolioRules, held: Holdings) -> float:
     total = 0.0
     for i in range(len(held.quantities)):
-        if is_cross(held.quantities[i], rules.brackets.are_isolated[i]):
+        if is_in_pool(rules, held, i):
             total += abs(held.quantities[i] * held.values[i])
     return total
 
@@ -331,8 +302,8 @@ def compute_side(rules: PortfolioRules, held: Holdings, g: int, side: float) -> 
     total = 0.0
     for place in range(rules.scenarios.starts[g], rules.scenarios.starts[g + 1]):
         i = rules.scenarios.members[place]
-        if is_cross(held.quantities[i], rules.brackets.are_isolated[i]):
-            total += max(0.0, side * (held.quantities[i] * abs(held.values[i])))
+        if is_in_pool(rules, held, i):
+            total += max(0.0, side * compute_exposure(held, i))
     return total
 
 
@@ -373,12 +344,10 @@ def find_maintenance(tables: BracketTables, i: int, notional: float) -> float:
 
 
 def sum_maintenance(rules: PortfolioRules, held: Holdings, first: int, stop: int) -> float:
-    tables, total = rules.brackets, 0.0
+    total = 0.0
     for i in range(first, stop):
-        if is_cross(held.quantities[i], tables.are_isolated[i]):
-            value = held.entries[i] if tables.are_valued_at_entry[i] else held.values[i]
-            notional = abs(held.quantities[i]) * abs(value)
-            total += find_maintenance(tables, i, notional)
+        if is_in_pool(rules, held, i):
+            total += find_own_maintenance(rules, held, i)
     return total
 
 
@@ -393,15 +362,9 @@ def find_own_maintenance(rules: PortfolioRules, held: Holdings, i: int) -> float
 def sum_initial(rules: PortfolioRules, held: Holdings) -> float:
     tables, total = rules.brackets, 0.0
     for i in range(len(held.quantities)):
-        if is_cross(held.quantities[i], tables.are_isolated[i]):
+        if is_in_pool(rules, held, i):
             notional = abs(held.quantities[i] * abs(held.values[i]))
-            x, k = tables.initial_multipliers[i], 0
-            if tables.settings[i] > 0.0:
-                total += notional / min(tables.settings[i], tables.leverages[i, 0] / x)
-            else:
-                while k + 1 < tables.counts[i] and notional > tables.caps[i, k]:
-                    k += 1
-                total += notional * x / tables.leverages[i, k]
+            total += compute_initial(pick_rules(tables, i), notional, tables.initial_multipliers[i])
     return total
 
 
@@ -462,7 +425,7 @@ def compute_portfolio_backing(rules: PortfolioRules, held: Holdings, cash: float
 def compute_full_backing(rules: PortfolioRules, held: Holdings, cash: float) -> float:
     total = cash
     for i in range(len(held.quantities)):
-        if is_cross(held.quantities[i], rules.brackets.are_isolated[i]):
+        if is_in_pool(rules, held, i):
             total += held.quantities[i] * held.values[i]
     return total + compute_collateral_value(rules.collateral, held)
 
@@ -470,7 +433,7 @@ def compute_full_backing(rules: PortfolioRules, held: Holdings, cash: float) -> 
 def has_pool(rules: PortfolioRules, held: Holdings) -> bool:
     count = 0
     for i in range(len(held.quantities)):
-        count += is_cross(held.quantities[i], rules.brackets.are_isolated[i])
+        count += is_in_pool(rules, held, i)
     return count > 0
 
 
@@ -584,7 +547,7 @@ OWN_PARTS = 16
 OWN_STEP = 1e-6
 """The relative change of a quantity for its Euler share under such a requirement."""
 MOST_STEPS = 100
-"""Steps of Newton's method; each ends on another piece, and a portfolio has few."""
+"""Steps of false position; a portfolio needs about ten."""
 
 
 class Waypoint(NamedTuple):
@@ -607,27 +570,6 @@ def compute_distance_left(rules: PortfolioRules, held: Holdings, cash: float) ->
     """Return D = M - level R, negative where the cross positions fail."""
     backing = compute_portfolio_backing(rules, held, cash)
     return backing - rules.level * compute_portfolio_requirement(rules, held)
-
-
-def compute_slope(
-    rules: PortfolioRules, held: Holdings, start: Waypoint, end: Waypoint, shares: FloatArray
-) -> float:
-    fill_shares(rules, held, shares)
-    slope, n = 0.0, len(held.values)
-    for i in range(n):
-        if is_in_pool(rules, held, i):
-            step = end.values[i] - start.values[i]
-            slope += held.quantities[i] * step
-            if rules.has_scenarios or not rules.brackets.are_valued_at_entry[i]:
-                slope -= rules.level * (shares[i] / held.values[i] * step)
-    for c in range(len(held.prices)):
-        if held.amounts[c] != 0.0:
-            step = end.prices[c] - start.prices[c]
-            value = held.amounts[c] * held.prices[c]
-            rate = compute_marginal_rate(rules.collateral, c, value)
-            slope += rate * held.amounts[c] * step
-            slope -= rules.level * (shares[n + c] / held.prices[c] * step)
-    return slope
 
 
 def find_next_break(
@@ -653,78 +595,70 @@ def find_next_break(
 
 
 def find_failure(
-    rules: PortfolioRules,
-    held: Holdings,
-    cash: float,
-    start: Waypoint,
-    end: Waypoint,
-    shares: FloatArray,
+    rules: PortfolioRules, held: Holdings, cash: float, start: Waypoint, end: Waypoint
 ) -> float:
     move_holdings(held, start, end, 0.0)
     if is_pool_failing(rules, held, cash):
         return 0.0
-    place = 0.0
-    while place < 1.0:
-        after = find_next_break(rules, held, start, end, place)
-        move_holdings(held, start, end, after)
+    sound = 0.0
+    while sound < 1.0:
+        failing = find_next_break(rules, held, start, end, sound)
+        move_holdings(held, start, end, failing)
         if is_pool_failing(rules, held, cash):
-            if rules.own > 0:
-                return halve(rules, held, cash, start, end, place, after)
-            return descend(rules, held, cash, start, end, place, after, shares)
-        place = after
+            return find_root(rules, held, cash, start, end, -1, sound, failing)
+        sound = failing
     return math.nan
 
 
-def halve(
+def stand_at(
+    rules: PortfolioRules, held: Holdings, start: Waypoint, end: Waypoint, i: int, x: float
+) -> None:
+    """Move to place x of a segment, or the price of instrument ``i`` to x times what it was."""
+    if i >= 0:
+        aim(rules, start, i, x, end)
+    move_holdings(held, start, end, x if i < 0 else 1.0)
+
+
+def find_root(
     rules: PortfolioRules,
     held: Holdings,
     cash: float,
     start: Waypoint,
     end: Waypoint,
+    i: int,
     sound: float,
     failing: float,
 ) -> float:
-    for _ in range(HALVINGS):
-        middle = 0.5 * (sound + failing)
-        move_holdings(held, start, end, middle)
-        if is_pool_failing(rules, held, cash):
-            failing = middle
-        else:
-            sound = middle
-    move_holdings(held, start, end, failing)
-    return failing
+    """Return where D falls to 0 between two places, or ratios of the price of instrument ``i``.
 
-
-def descend(
-    rules: PortfolioRules,
-    held: Holdings,
-    cash: float,
-    start: Waypoint,
-    end: Waypoint,
-    low: float,
-    place: float,
-    shares: FloatArray,
-) -> float:
-    high = place
+    By false position with the halving of the Illinois method (Dowell and Jarratt 1971).
+    """
+    stand_at(rules, held, start, end, i, sound)
+    above = compute_distance_left(rules, held, cash)
+    stand_at(rules, held, start, end, i, failing)
+    under = compute_distance_left(rules, held, cash)
+    found, last = failing, 0.0
     for _ in range(MOST_STEPS):
+        if not (under < 0.0 < above):
+            break
+        before, found = found, failing - under * ((failing - sound) / (under - above))
+        stand_at(rules, held, start, end, i, found)
         left = compute_distance_left(rules, held, cash)
-        slope = compute_slope(rules, held, start, end, shares)
-        if not slope < 0.0:
+        if left == 0.0 or abs(found - before) <= 1e-15 * found:
             break
-        better = min(high, max(low, place - left / slope))
-        if abs(better - place) <= 1e-15 * place:
-            break
-        place = better
-        move_holdings(held, start, end, place)
-    return place
+        side = 1.0 if left > 0.0 else -1.0
+        if side > 0.0:
+            sound, above, under = found, left, under * (0.5 if side == last else 1.0)
+        else:
+            failing, under, above = found, left, above * (0.5 if side == last else 1.0)
+        last = side
+    return found
 
 
 NEAR_ZERO = 1e-12
 """The lowest price that is searched, as a fraction of the price now."""
 FAR_AWAY = 1e12
 """The highest price that is searched, as a multiple of the price now."""
-HALVINGS = 60
-"""Steps of bisection: beyond the last digit."""
 
 
 def find_group(packed: PortfolioRules, i: int) -> int:
@@ -752,80 +686,31 @@ def aim(packed: PortfolioRules, start: Waypoint, i: int, ratio: float, end: Wayp
         end.prices[c] = start.prices[c] * factor
 
 
-def has_one_kind(packed: PortfolioRules, held: Holdings, i: int) -> bool:
-    is_inverse = packed.brackets.are_inverse[i]
-    for j in range(len(held.quantities)):
-        is_other = packed.brackets.are_inverse[j] != is_inverse
-        if is_other and is_in_pool(packed, held, j) and is_moving(packed, i, j):
-            return False
-    group = find_group(packed, i)
-    for c in range(len(held.amounts)):
-        if is_inverse and held.amounts[c] != 0.0 and packed.collateral.groups[c] == group:
-            return False
-    return True
-
-
-def bisect_ratio(
-    packed: PortfolioRules,
-    held: Holdings,
-    cash: float,
-    i: int,
-    ratio: float,
-    start: Waypoint,
-    end: Waypoint,
-) -> float:
-    sound, failing = 1.0, ratio
-    for _ in range(HALVINGS):
-        middle = 0.5 * (sound + failing)
-        aim(packed, start, i, middle, end)
-        move_holdings(held, start, end, 1.0)
-        if is_pool_failing(packed, held, cash):
-            failing = middle
-        else:
-            sound = middle
-    return failing
-
-
 def search_ratio(
-    packed: PortfolioRules,
+    rules: PortfolioRules,
     held: Holdings,
     cash: float,
     i: int,
     first: float,
     start: Waypoint,
     end: Waypoint,
-    shares: FloatArray,
 ) -> float:
-    ratio = first
-    while NEAR_ZERO <= ratio <= FAR_AWAY:
-        aim(packed, start, i, ratio, end)
-        place = find_failure(packed, held, cash, start, end, shares)
-        if not math.isnan(place):
-            if not has_one_kind(packed, held, i):
-                return bisect_ratio(packed, held, cash, i, ratio, start, end)
-            if packed.brackets.are_inverse[i]:
-                return 1.0 / (1.0 + place * (1.0 / ratio - 1.0))
-            return 1.0 + place * (ratio - 1.0)
-        ratio *= ratio
+    sound, failing = 1.0, first
+    while NEAR_ZERO <= failing <= FAR_AWAY:
+        stand_at(rules, held, start, end, i, failing)
+        if is_pool_failing(rules, held, cash):
+            return find_root(rules, held, cash, start, end, i, sound, failing)
+        sound, failing = failing, failing * failing
     return math.nan
 
 
 def find_failure_ratio(
-    packed: PortfolioRules,
-    held: Holdings,
-    cash: float,
-    i: int,
-    start: Waypoint,
-    end: Waypoint,
-    shares: FloatArray,
+    rules: PortfolioRules, held: Holdings, cash: float, i: int, start: Waypoint, end: Waypoint
 ) -> float:
-    aim(packed, start, i, 1.0, end)
-    move_holdings(held, start, end, 0.0)
-    if is_pool_failing(packed, held, cash):
+    stand_at(rules, held, start, end, i, 1.0)
+    if is_pool_failing(rules, held, cash):
         return 1.0
-    down = search_ratio(packed, held, cash, i, 0.5, start, end, shares)
-    up = search_ratio(packed, held, cash, i, 2.0, start, end, shares)
+    down = search_ratio(rules, held, cash, i, 0.5, start, end)
+    up = search_ratio(rules, held, cash, i, 2.0, start, end)
     move_holdings(held, start, end, 0.0)
-    if math.isnan(up) or 1.0 - down < up - 1.0:
-        return down
-    return up
+    return down if math.isnan(up) or 1.0 - down < up - 1.0 else up

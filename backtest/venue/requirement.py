@@ -1,4 +1,7 @@
-"""The margin requirement of a position: its interface, and its implementation by brackets.
+"""What a contract is worth, what a position of it requires by brackets, and what liquidates it.
+
+The value ``u(P)`` of a contract is ``size P`` (linear) or ``-size / P`` (inverse) in the settlement
+currency. Both rise with the price, so that one formula of margin and profit works for both.
 
 Brackets ``k`` have a floor ``f_k``, a cap ``C_k``, a maintenance rate ``r_k`` and a largest
 leverage ``X_k``. The maintenance margin ``MM(N) = max_k (r_k N - c_k)`` with ``c_0 = 0`` and
@@ -17,7 +20,6 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 
 from backtest.base.units import TOLERANCE
-from backtest.venue.contract_value import choose
 from backtest.venue.venue import find_newest
 
 if TYPE_CHECKING:
@@ -72,6 +74,35 @@ def read_rules(venue: Venue, setting: float = 0.0, is_isolated: bool = False) ->
         multiplier=1.0,
         initial_multiplier=1.0,
     )
+
+
+# --------------------------------------------------------------------- the value of a contract
+
+
+def choose(condition: bool, yes: float, no: float) -> float:
+    return yes if condition else no
+
+
+def compute_value(size: float, is_inverse: bool, price: float) -> float:
+    """Return u(P), the value of one contract in the settlement currency."""
+    return -size / price if is_inverse else size * price
+
+
+def compute_price(size: float, is_inverse: bool, value: float) -> float:
+    """Return the price at which one contract is worth ``value``; NaN if there is none."""
+    known = choose(value != 0.0, value, math.nan)
+    return -size / known if is_inverse else known / size
+
+
+def compute_prices(size: float, is_inverse: bool, value: FloatArray) -> FloatArray:
+    """Return what :func:`compute_price` does, for an array."""
+    known = np.where(value != 0.0, value, math.nan)
+    return np.asarray(-size / known if is_inverse else known / size)
+
+
+def compute_payment(quantity: float, value: float, rate: float) -> float:
+    """Return the payment of a position at a funding event: ``q |u| r``, negative if received."""
+    return quantity * (abs(value) * rate)
 
 
 # -------------------------------------------------------------------------- maintenance margin
@@ -183,4 +214,54 @@ def compute_affordable(
     return allowed
 
 
-# ------------------------------------------------------------- properties for the quick checks
+# ------------------------------------------------------------------------------ liquidation
+
+
+def compute_liquidation_value(
+    rules: MarginRules, quantity: float, entry: float, base: float, multiplier: float
+) -> float:
+    """Return the u at which ``base + q u = MM``; NaN if no price liquidates."""
+    size = abs(quantity)
+    side = choose(quantity > 0.0, 1.0, -1.0)
+    sign = -1.0 if rules.is_inverse else 1.0
+    if rules.is_valued_at_entry:
+        needed = compute_maintenance(rules, size * abs(entry), multiplier)
+        root = side * (needed - base) / choose(size > 0.0, size, 1.0)
+        return choose((size > 0.0) & (root * sign > 0.0), root, math.nan)
+    best, highest = math.nan, -math.inf
+    amount, last = 0.0, 0.0
+    for k in range(len(rules.floors)):
+        rate = compute_rate(rules, k, multiplier)
+        if k > 0:
+            amount += rules.floors[k] * (rate - last)
+        last = rate
+        slope = size * (1.0 - side * sign * rate)
+        root = -side * (base + amount) / choose(slope > 0.0, slope, 1.0)
+        is_nearer = (slope > 0.0) & (root * sign > 0.0) & (side * root > highest)
+        best = choose(is_nearer, root, best)
+        highest = choose(is_nearer, side * root, highest)
+    return best
+
+
+def compute_liquidation_values(
+    rules: MarginRules, quantity: FloatArray, entry: FloatArray, base: FloatArray, multiplier: Any
+) -> FloatArray:
+    """Return what :func:`compute_liquidation_value` does, for arrays."""
+    size, side = np.abs(quantity), np.where(quantity > 0.0, 1.0, -1.0)
+    sign = -1.0 if rules.is_inverse else 1.0
+    if rules.is_valued_at_entry:
+        needed = compute_maintenances(rules, size * np.abs(entry), multiplier)
+        root = side * (needed - base) / np.where(size > 0.0, size, 1.0)
+        return np.where((size > 0.0) & (root * sign > 0.0), root, math.nan)
+    best, highest = np.full(np.shape(quantity), math.nan), np.full(np.shape(quantity), -math.inf)
+    amount, last = 0.0, 0.0
+    for k in range(len(rules.floors)):
+        rate = np.minimum(1.0, multiplier * rules.rates[k] + rules.close_fee)
+        if k > 0:
+            amount = amount + rules.floors[k] * (rate - last)
+        last = rate
+        slope = size * (1.0 - side * sign * rate)
+        root = -side * (base + amount) / np.where(slope > 0.0, slope, 1.0)
+        is_nearer = (slope > 0.0) & (root * sign > 0.0) & (side * root > highest)
+        best, highest = np.where(is_nearer, root, best), np.where(is_nearer, side * root, highest)
+    return best

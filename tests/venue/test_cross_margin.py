@@ -7,9 +7,13 @@ import pytest
 
 import backtest as bt
 from backtest.venue import portfolio_kernels
-from backtest.venue.liquidation_price import compute_liquidation_value
 from backtest.venue.portfolio_kernels import pick_rules
-from backtest.venue.requirement import compute_initial, compute_maintenance, read_rules
+from backtest.venue.requirement import (
+    compute_initial,
+    compute_liquidation_value,
+    compute_maintenance,
+    read_rules,
+)
 from backtest.venue.requirement_rule import pack_holdings
 from tests.portfolios import make_portfolios
 from tests.scenes import bracket, venue_of
@@ -208,8 +212,7 @@ def test_the_place_of_failure_is_the_first_one():
         start = portfolio_kernels.Waypoint(held.values.copy(), held.prices.copy())
         ends = held.values * np.exp(0.25 * rng.normal(size=3))
         end = portfolio_kernels.Waypoint(ends, held.prices * math.exp(0.2 * rng.normal()))
-        shares = np.zeros(len(held.quantities) + len(held.amounts))
-        found = portfolio_kernels.find_failure(packed, held, cash, start, end, shares)
+        found = portfolio_kernels.find_failure(packed, held, cash, start, end)
         expected = bisect_place(packed, held, cash, start, end)
         assert found == pytest.approx(expected, abs=1e-11, nan_ok=True)
         failures += 0.0 < expected < 1.0
@@ -224,8 +227,7 @@ def test_the_price_of_failure_with_the_others_frozen():
             continue
         start = portfolio_kernels.Waypoint(held.values.copy(), held.prices.copy())
         end = portfolio_kernels.Waypoint(held.values.copy(), held.prices.copy())
-        shares = np.zeros(3)
-        ratio = portfolio_kernels.find_failure_ratio(packed, held, cash, 0, start, end, shares)
+        ratio = portfolio_kernels.find_failure_ratio(packed, held, cash, 0, start, end)
         rules = pick_rules(packed.brackets, 0)
         others = portfolio_kernels.compute_portfolio_requirement(packed, held)
         others -= portfolio_kernels.compute_own_maintenance(packed, held, 0)
@@ -252,15 +254,14 @@ def test_a_group_moves_along_to_its_price_of_failure():
     held = pack_holdings([1.0, -10.0], [60_000.0, 3_000.0])
     start = portfolio_kernels.Waypoint(held.values.copy(), held.prices.copy())
     end = portfolio_kernels.Waypoint(held.values.copy(), held.prices.copy())
-    room = np.zeros(2)
     cash = 6_000.0 - 60_000.0 + 30_000.0
     for i in (0, 1):
-        ratio = portfolio_kernels.find_failure_ratio(packed, held, cash, i, start, end, room)
+        ratio = portfolio_kernels.find_failure_ratio(packed, held, cash, i, start, end)
         assert ratio == pytest.approx(1.0 - 3_000.0 / 27_000.0, rel=1e-12)
     assert held.values.tolist() == [60_000.0, 3_000.0]
 
 
-def test_a_mixed_group_is_bisected():
+def test_a_mixed_group_fails_where_both_sides_stand():
     """A coin-settled short beside the coin as collateral: both sides move by one ratio."""
     venue = venue_of(contract={"kind": "inverse", "size": 100.0})
     rule = bt.ScenarioMargin(moves=[-0.1, 0.1], groups={"coin": ["A"]})
@@ -269,7 +270,7 @@ def test_a_mixed_group_is_bisected():
     held = pack_holdings([-1e3], [-100.0 / 50_000.0], None, [1.0], [0.1])
     start = portfolio_kernels.Waypoint(held.values.copy(), held.prices.copy())
     end = portfolio_kernels.Waypoint(held.values.copy(), held.prices.copy())
-    ratio = portfolio_kernels.find_failure_ratio(packed, held, -1.7, 0, start, end, np.zeros(2))
+    ratio = portfolio_kernels.find_failure_ratio(packed, held, -1.7, 0, start, end)
     assert 1.1 < ratio < 1.2
     portfolio_kernels.move_holdings(held, start, end, 0.0)
     portfolio_kernels.aim(packed, start, 0, ratio, end)

@@ -95,13 +95,13 @@ def test_the_kernels_ask_the_rule():
         end = portfolio_kernels.Waypoint(
             held.values * np.exp(0.25 * rng.normal(size=3)), held.prices
         )
-        path = (held, cash, start, end, shares[0])
+        path = (held, cash, start, end)
         expected = portfolio_kernels.find_failure(packed, *path)
         assert portfolio_kernels.find_failure(own, *path) == pytest.approx(
             expected, abs=1e-12, nan_ok=True
         )
         failures += 0.0 < expected < 1.0
-        room = (held, cash, 0, start, end, shares[0])
+        room = (held, cash, 0, start, end)
         assert portfolio_kernels.find_failure_ratio(own, *room) == pytest.approx(
             portfolio_kernels.find_failure_ratio(packed, *room), rel=1e-11, nan_ok=True
         )
