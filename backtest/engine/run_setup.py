@@ -596,9 +596,9 @@ def drop_other_instruments(account: Account, markets: Markets) -> Account:
             changes[field] = {name: each for name, each in value.items() if name not in gone}
     rule = account.requirement
     if isinstance(rule, ScenarioMargin):
-        groups = {*rule.name_groups(markets.names_of_whole)}
+        groups = {*rule.list_groups(markets.names_of_whole)}
         rule = rule.without(gone)
-        lost = groups - {*rule.name_groups([n for n in markets.names_of_whole if n not in gone])}
+        lost = groups - {*rule.list_groups([n for n in markets.names_of_whole if n not in gone])}
         changes["requirement"] = rule
         changes["collateral"] = [
             replace(each, cancels_risk=None) if each.cancels_risk in lost else each

@@ -17,11 +17,11 @@ from backtest.base import Choice, FloatArray, ParameterError, checked, float_if_
 from backtest.base.fields import POSITIVE
 from backtest.base.units import TOLERANCE, YEAR_DAYS
 from backtest.venue import margin as margin_functions
-from backtest.venue.contract_value import compute_value
 from backtest.venue.margin import DEFAULT, Book, read_book
 from backtest.venue.option_kernels import compute_option_delta
 from backtest.venue.portfolio_kernels import fill_shares
-from backtest.venue.requirement_rule import MarginRule, RequirementRule
+from backtest.venue.requirement import compute_value
+from backtest.venue.requirement_rule import MarginRule, OwnMargin, RequirementRule
 from backtest.venue.venue import Venue
 
 if TYPE_CHECKING:
@@ -474,7 +474,7 @@ def calculate_book(
         collateral_prices=collateral_prices, options=options,
     )  # fmt: skip
     backing, needed = book.backing(), book.requirement()
-    threshold = book.level * needed
+    threshold = book.packed.level * needed
     shares, of_assets = find_shares(book)
     rows = tuple(describe_positions(book, shares))
     pairs = zip(book.collateral, book.collateral_prices, strict=True)
@@ -496,7 +496,7 @@ def calculate_book(
         requirement=needed,
         collateral_share=of_assets,
         initial=book.requirement(is_initial=True),
-        level=book.level,
+        level=book.packed.level,
         margin_ratio=0.0 if book.is_flat() else threshold / backing if backing > 0.0 else math.inf,
         distance=backing - threshold,
         is_failing=book.is_failing(),
@@ -540,7 +540,7 @@ def describe_positions(book: Book, shares: Mapping[str, float]) -> Iterator[Book
 
 
 def find_shares(book: Book) -> tuple[dict[str, float], float]:
-    if not isinstance(book.rule, MarginRule) or book.options is not None:
+    if isinstance(book.rule, OwnMargin) or book.options is not None:
         return dict.fromkeys(book.quantities, math.nan), 0.0
     held = book.hold()
     shares = np.zeros(len(held.quantities) + len(held.amounts))
@@ -551,8 +551,7 @@ def find_shares(book: Book) -> tuple[dict[str, float], float]:
 
 def describe_moves(book: Book) -> Iterator[BookMove]:
     names = tuple(book.quantities)
-    rule = book.rule.resolve(names) if isinstance(book.rule, MarginRule) else None
-    groups: dict[str, tuple[str, ...]] = getattr(rule, "list_groups", lambda _: {})(names)
+    groups = book.rule.resolve(names).list_groups(names)
     moved = () if book.options is None else book.options.groups
     for group, members in groups.items():
         if len(members) > 1 and set(members) != set(names) and group not in moved:

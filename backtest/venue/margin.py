@@ -21,25 +21,24 @@ from backtest.base.units import TOLERANCE
 from backtest.venue import option_kernels, requirement_rule
 from backtest.venue import portfolio_kernels as kernels
 from backtest.venue.collateral import Collateral
-from backtest.venue.contract_value import compute_price, compute_value
-from backtest.venue.liquidation_price import compute_liquidation_value
 from backtest.venue.option_contract import OptionPosition
-from backtest.venue.option_kernels import compute_option_loss, compute_premiums
+from backtest.venue.option_kernels import OptionPool, compute_option_loss, compute_premiums
 from backtest.venue.portfolio_kernels import Holdings, PortfolioRules, combine_scenarios
 from backtest.venue.requirement import (
     MarginRules,
+    compute_liquidation_value,
     compute_maintenance,
+    compute_price,
     compute_rate,
     compute_setting,
+    compute_value,
     read_rules,
 )
 from backtest.venue.requirement_rule import (
     MarginRule,
-    OwnMargin,
     Requirement,
     RequirementRule,
     Strategy,
-    ask_rule,
     scenario_grid,
 )
 from backtest.venue.venue import agree_settlement
@@ -359,16 +358,12 @@ class Book(NamedTuple):
     prices: Mapping[str, float]
     entries: Mapping[str, float]
     balance: float
-    rule: RequirementRule | MarginRule
+    rule: MarginRule
     collateral: tuple[Collateral, ...]
     collateral_prices: tuple[float, ...]
     linked: Mapping[str, str]
     options: requirement_rule.OptionAccount | None = None
     ratios: Mapping[str, float] = MappingProxyType({})
-
-    @property
-    def level(self) -> float:
-        return float(getattr(self.rule, "level", 1.0))
 
     def value_of(self, name: str, price: float) -> float:
         return compute_value(self.rules[name].size, self.rules[name].is_inverse, price)
@@ -431,18 +426,15 @@ class Book(NamedTuple):
         return float(kernels.compute_collateral_value(self.packed.collateral, self.hold()))
 
     def requirement(self, *, is_initial: bool = False) -> float:
-        options = self.value_options()
+        held, options = self.hold(), self.value_options()
         if options is not None:
-            return options.requirement(self.packed, self.hold(), is_initial=is_initial)
-        if isinstance(self.rule, MarginRule):
-            if is_initial:
-                return float(kernels.compute_portfolio_initial(self.packed, self.hold()))
-            return float(kernels.compute_portfolio_requirement(self.packed, self.hold()))
-        method = "initial" if is_initial else "requirement"
-        return ask_rule(self.rule, method, self.held(), self.prices)
+            return options.requirement(self.packed, held, is_initial=is_initial)
+        if is_initial:
+            return float(kernels.compute_portfolio_initial(self.packed, held))
+        return float(kernels.compute_portfolio_requirement(self.packed, held))
 
     def requirement_at(self, index: Numbers | None, *, is_initial: bool) -> float:
-        if index is None or not self.packed.has_scenarios:
+        if index is None or not self.packed.has_scenarios or self.packed.own > 0:
             return self.requirement(is_initial=is_initial)
         prices = read_numbers("index", index, self.rules)
         held, account, charges = self.hold(), self.value_options(), 0.0
@@ -451,7 +443,8 @@ class Book(NamedTuple):
         if account is None:
             loss = kernels.compute_scenario_loss(self.packed, held)
         else:
-            loss = compute_option_loss(self.packed, held, account.options, account.rules)
+            pool = OptionPool(self.packed, held, account.options, account.rules)
+            loss = compute_option_loss(pool)
             charges = option_kernels.compute_short_charge(
                 account.options, account.rules, is_initial
             )
@@ -462,10 +455,10 @@ class Book(NamedTuple):
         return float(combine_scenarios(self.packed, loss, gross, offset, is_initial) + charges)
 
     def distance(self) -> float:
-        return self.backing() - self.level * self.requirement()
+        return self.backing() - self.packed.level * self.requirement()
 
     def is_failing(self) -> bool:
-        needed = self.level * self.requirement()
+        needed = self.packed.level * self.requirement()
         return not self.is_flat() and self.backing() <= needed * (1.0 + TOLERANCE)
 
     def is_flat(self) -> bool:
@@ -638,8 +631,7 @@ def read_book(
     listed = requirement_rule.list_given("options", options, OptionPosition)
     account = requirement_rule.make_option_account(listed, checked, rules) if listed else None
     known, groups = (checked, ()) if account is None else (account.rule, account.names)
-    compiled = DEFAULT if isinstance(known, OwnMargin) else known
-    packed = compiled.pack(rules, assets, underlyings=groups)
+    packed = known.pack(rules, assets, underlyings=groups)
     haircuts = [venue.contract.haircut for venue in chosen.values()]
     return Book(
         rules=rules,
@@ -648,7 +640,7 @@ def read_book(
         prices=priced,
         entries=priced if entries is None else read_numbers("entries", entries, names),
         balance=Number().check("balance", balance),
-        rule=known.rule if isinstance(known, OwnMargin) else known,
+        rule=known,
         collateral=assets,
         collateral_prices=tuple(worth[each.name] for each in assets),
         linked=linked,
@@ -764,7 +756,8 @@ def strategy_deposit(
     needed = book.requirement(is_initial=True)
     if not proceeds:
         return needed
-    premiums = compute_premiums(book.packed, book.hold(), account.options, account.rules)
+    pool = OptionPool(book.packed, book.hold(), account.options, account.rules)
+    premiums = compute_premiums(pool)
     return float(needed + premiums - account.counted_value())
 
 

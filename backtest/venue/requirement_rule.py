@@ -1,12 +1,11 @@
 """What a portfolio on one collateral requires: by brackets, scenarios, per option or by strategies.
 
-Portfolio margin is the worst loss of the whole portfolio in scenarios of the price. A requirement
-of the user's own is a Python object, which the kernels call through its number in
-:data:`portfolio_kernels.OWN_RULES`.
+Portfolio margin is the worst loss of the whole portfolio in scenarios of the price.
 """
 
 from __future__ import annotations
 
+import functools
 import itertools
 import math
 import re
@@ -30,7 +29,6 @@ from backtest.base import Fault, Faults, FloatArray, IntArray, ParameterError, d
 from backtest.base.fields import NOT_NEGATIVE, POSITIVE, SHARE
 from backtest.venue import option_kernels, portfolio_kernels
 from backtest.venue.collateral import Collateral, pack_collateral, pack_rows
-from backtest.venue.contract_value import compute_price
 from backtest.venue.option_contract import OptionPosition
 from backtest.venue.option_kernels import OptionPositions, OptionRates, OptionRules, ShockTables
 from backtest.venue.portfolio_kernels import (
@@ -40,8 +38,9 @@ from backtest.venue.portfolio_kernels import (
     SpotTables,
     is_in_pool,
 )
-from backtest.venue.requirement import LEVELS, MarginRules
+from backtest.venue.requirement import LEVELS, MarginRules, compute_price
 
+OWN_RULES: Any = portfolio_kernels.OWN_RULES
 FLAGS = ("inverse", "isolated", "valued_at_entry")
 NUMBERS = ("close_fee", "taker", "size", "setting", "multiplier", "initial_multiplier")
 
@@ -55,14 +54,6 @@ def pack_brackets(rules: Sequence[MarginRules], width: int = 1) -> portfolio_ker
     numbers = {f"{name}s": read(name) for name in NUMBERS}
     packed: dict[str, Any] = {name: row for name, (_, row) in rows.items()}
     return portfolio_kernels.BracketTables(counts=rows["floors"][0], **packed, **flags, **numbers)
-
-
-def pack_groups(groups: Mapping[str, Sequence[str]], names: Sequence[str]) -> tuple[IntArray, ...]:
-    places = {name: i for i, name in enumerate(names)}
-    members = [[places[name] for name in group] for group in groups.values()]
-    lengths = [len(group) for group in members]
-    flat = np.array([i for group in members for i in group], dtype=np.int64)
-    return flat, np.concatenate([[0], np.cumsum(lengths, dtype=np.int64)]).astype(np.int64)
 
 
 def pack_no_scenarios() -> ScenarioTables:
@@ -142,15 +133,21 @@ class MarginRule(base.Value):
 
     def check_names(
         self,
-        names: Sequence[str],
+        names: Sequence[str],  # noqa: ARG002 - of scenarios
         collateral: Sequence[Collateral],
-        underlyings: Sequence[str] = (),
+        underlyings: Sequence[str] = (),  # noqa: ARG002 - of scenarios
     ) -> None:
         """Check that the rule, and what collateral cancels, fit the instruments of an account."""
+        for each in collateral:
+            if each.cancels_risk is not None:
+                raise ParameterError(
+                    "cancels_risk must be None without scenarios, which alone have groups, got "
+                    f"{each.cancels_risk!r} of collateral {each.name!r}"
+                )
 
-    def name_groups(self, names: Sequence[str]) -> tuple[str, ...]:  # noqa: ARG002 - of scenarios
-        """Return the groups of the instruments, in order; brackets have none."""
-        return ()
+    def list_groups(self, names: Sequence[str]) -> dict[str, tuple[str, ...]]:  # noqa: ARG002 - of scenarios
+        """Return the instruments of each group, in order; brackets have none."""
+        return {}
 
     def pack_scenarios(
         self,
@@ -176,7 +173,7 @@ class MarginRule(base.Value):
         packed = PortfolioRules(
             brackets=pack_brackets(list(rules.values()), width),
             scenarios=pack_no_scenarios() if scenarios is None else scenarios,
-            collateral=pack_collateral(collateral, self.name_groups(names)),
+            collateral=pack_collateral(collateral, tuple(self.list_groups(names))),
             has_scenarios=scenarios is not None,
             level=self.level,
             spot=pack_spot(),
@@ -195,20 +192,6 @@ class Brackets(MarginRule):
         The cross positions fail where what backs them is at most ``level`` times the requirement;
         Binance portfolio margin has 1.05.
     """
-
-    def check_names(
-        self,
-        names: Sequence[str],  # noqa: ARG002
-        collateral: Sequence[Collateral],
-        underlyings: Sequence[str] = (),  # noqa: ARG002
-    ) -> None:
-        """Refuse collateral that cancels the risk of a group: brackets have no groups."""
-        for each in collateral:
-            if each.cancels_risk is not None:
-                raise ParameterError(
-                    "cancels_risk must be None under brackets, which have no groups, "
-                    f"got {each.cancels_risk!r} of collateral {each.name!r}"
-                )
 
 
 def check_inverse(packed: PortfolioRules, names: Sequence[str]) -> None:
@@ -475,10 +458,6 @@ class ScenarioMargin(MarginRule):
         grouped = {each for members in given.values() for each in members}
         return given | {name: (name,) for name in names if name not in grouped}
 
-    def name_groups(self, names: Sequence[str]) -> tuple[str, ...]:
-        """Return the names of the groups, in order."""
-        return tuple(self.list_groups(names))
-
     def rows_of(self, group: str) -> tuple[Row, ...]:
         """Return the scenarios of a group."""
         moves: Any = self.moves
@@ -540,15 +519,16 @@ class ScenarioMargin(MarginRule):
         groups |= {each: () for each in underlyings if each not in groups}
         rows = [self.linear_rows_of(group) for group in groups]
         counts, moves = pack_rows([[move for move, _ in row] for row in rows])
-        members, starts = pack_groups(groups, names)
+        places = {name: i for i, name in enumerate(names)}
+        members = [places[name] for group in groups.values() for name in group]
         products = self.number_products(list(groups))
         factor, contingency = self.initial_terms()
         return ScenarioTables(
             counts=counts,
             moves=moves,
             weights=pack_rows([[weight for _, weight in row] for row in rows])[1],
-            members=members,
-            starts=starts,
+            members=np.array(members, dtype=np.int64),
+            starts=np.cumsum([0, *map(len, groups.values())], dtype=np.int64),
             products=np.array(products, dtype=np.int64),
             n_products=max(products, default=-1) + 1,
             is_same_row=self.across == "same row",
@@ -786,21 +766,6 @@ def pack_rates(rule: MarginRule) -> OptionRates:
     return OptionRates(**rates)
 
 
-def make_scratch(options: OptionPositions, shocks: ShockTables) -> option_kernels.OptionScratch:
-    n, (groups, rows) = len(options.signs), shocks.moves.shape
-    expiries = int(options.expiries.max(initial=-1)) + 1
-    return option_kernels.OptionScratch(
-        table=np.zeros((n, rows + 4)),
-        sums=np.zeros((expiries, rows + 4)),
-        losses=np.zeros((groups, rows)),
-        totals=np.zeros(expiries),
-        nets=np.zeros(int(options.pairs.max(initial=-1)) + 1),
-        matches=np.zeros((n, n + 1)),
-        rows=np.zeros((5, n + 1)),
-        paths=np.zeros((2, n + 1), dtype=np.int64),
-    )
-
-
 def pack_option_rules(
     rule: MarginRule, options: OptionPositions, groups: Sequence[str], names: Sequence[str]
 ) -> OptionRules:
@@ -811,8 +776,9 @@ def pack_option_rules(
         Strategy: option_kernels.BY_STRATEGIES,
     }
     counts = {"none": option_kernels.NONE, "long": option_kernels.LONG}
-    shocks = pack_shocks(scenarios, groups)
-    order = list(names)
+    shocks, order = pack_shocks(scenarios, groups), list(names)
+    n, (n_groups, rows) = len(options.signs), shocks.moves.shape
+    n_expiries = int(options.expiries.max(initial=-1)) + 1
     return OptionRules(
         kind=kinds.get(type(rule), option_kernels.BY_BRACKETS),
         counted=option_kernels.NET if scenarios else counts[getattr(rule, "option_value", "none")],
@@ -821,7 +787,16 @@ def pack_option_rules(
         ),
         shocks=shocks,
         rates=pack_rates(rule),
-        scratch=make_scratch(options, shocks),
+        scratch=option_kernels.OptionScratch(
+            table=np.zeros((n, rows + 4)),
+            sums=np.zeros((n_expiries, rows + 4)),
+            losses=np.zeros((n_groups, rows)),
+            totals=np.zeros(n_expiries),
+            nets=np.zeros(int(options.pairs.max(initial=-1)) + 1),
+            matches=np.zeros((n, n + 1)),
+            rows=np.zeros((5, n + 1)),
+            paths=np.zeros((2, n + 1), dtype=np.int64),
+        ),
     )
 
 
@@ -831,9 +806,23 @@ def check_options(options: Sequence[OptionPosition], rule: MarginRule) -> None:
             f"options need portfolio margin, bt.Standard or bt.Strategy, got {type(rule).__name__}"
         )
     check_settlement(options, rule)
-    check_indices(options)
+    first: dict[str, OptionPosition] = {}
+    for each in options:
+        other = first.setdefault(each.label, each)
+        for field in ("index", "at"):
+            one, two = getattr(other, field), getattr(each, field)
+            if one != two:
+                raise ParameterError(
+                    f"options of one underlying must have one {field}, got {one} for "
+                    f"{other.option.name} and {two} for {each.option.name}"
+                )
+        if isinstance(rule, ScenarioMargin) and each.volatility is None:
+            raise ParameterError(
+                "portfolio margin needs the volatility of each option, got none for "
+                f"{each.option.name}; bt.options.implied_volatility finds it from a mark"
+            )
     if isinstance(rule, ScenarioMargin):
-        check_scenarios(options, rule)
+        check_moves(rule)
 
 
 def check_settlement(options: Sequence[OptionPosition], rule: MarginRule) -> None:
@@ -845,29 +834,6 @@ def check_settlement(options: Sequence[OptionPosition], rule: MarginRule) -> Non
         raise ParameterError(f"options of one balance must settle in one currency, got {found}")
     if coin and isinstance(rule, Strategy):
         raise ParameterError(f"margin by strategies is of options settled in cash, got {coin[0]}")
-
-
-def check_indices(options: Sequence[OptionPosition]) -> None:
-    first: dict[str, OptionPosition] = {}
-    for each in options:
-        other = first.setdefault(each.label, each)
-        for field in ("index", "at"):
-            one, two = getattr(other, field), getattr(each, field)
-            if one != two:
-                raise ParameterError(
-                    f"options of one underlying must have one {field}, got {one} for "
-                    f"{other.option.name} and {two} for {each.option.name}"
-                )
-
-
-def check_scenarios(options: Sequence[OptionPosition], rule: ScenarioMargin) -> None:
-    for each in options:
-        if each.volatility is None:
-            raise ParameterError(
-                "portfolio margin needs the volatility of each option, got none for "
-                f"{each.option.name}; bt.options.implied_volatility finds it from a mark"
-            )
-    check_moves(rule)
 
 
 def check_moves(rule: ScenarioMargin) -> None:
@@ -914,7 +880,7 @@ class OptionAccount:
             options.marks[:] = np.where(np.isnan(self.quoted), options.values, self.quoted)
 
     def value(self) -> None:
-        option_kernels.fill_option_table(self.options, self.rules, False, np.zeros(1))
+        option_kernels.fill_options(self.options, self.rules)
 
     def list_linked(self, group: str, instruments: Sequence[str]) -> list[str]:
         labels = {each.label for k, each in enumerate(self.given) if self.name_of(k) == group}
@@ -958,7 +924,14 @@ def make_option_account(
     names = list(rules)
     resolved = rule.resolve(names, [each.label for each in options])
     check_options(options, resolved)
-    check_instruments(options, rules)
+    is_coin = options[0].option.is_coin
+    for name, each in rules.items():
+        if each.is_inverse != is_coin:
+            kinds = "in coins beside a linear" if is_coin else "in cash beside an inverse"
+            raise ParameterError(
+                "options and contracts of one balance must settle in one currency, got "
+                f"{options[0].option.name} {kinds} contract, {name}"
+            )
     groups, numbers = number_groups(options, resolved, names)
     packed = pack_options(options, numbers)
     packed_rules = pack_option_rules(resolved, packed, groups, names)
@@ -968,17 +941,6 @@ def make_option_account(
     offsets[:] = np.where(np.isnan(quoted), 0.0, quoted - packed.values)
     found.move({})
     return found
-
-
-def check_instruments(options: Sequence[OptionPosition], rules: Mapping[str, MarginRules]) -> None:
-    is_coin = options[0].option.is_coin
-    for name, each in rules.items():
-        if each.is_inverse != is_coin:
-            kinds = "in coins beside a linear" if is_coin else "in cash beside an inverse"
-            raise ParameterError(
-                "options and contracts of one balance must settle in one currency, got "
-                f"{options[0].option.name} {kinds} contract, {name}"
-            )
 
 
 # ----------------------------------------------------------------- a requirement of the user's own
@@ -1005,21 +967,10 @@ class OwnMargin(MarginRule):
         self._set_fields(level=float(getattr(self.rule, "level", 1.0)))
 
     def pack_scenarios(
-        self,
-        names: Sequence[str],
-        underlyings: Sequence[str] = (),  # noqa: ARG002 - as the others
+        self, names: Sequence[str], underlyings: Sequence[str] = ()
     ) -> ScenarioTables:
-        count = len(names)
-        return pack_no_scenarios()._replace(
-            counts=np.ones(count, dtype=np.int64),
-            moves=np.zeros((count, 1)),
-            weights=np.zeros((count, 1)),
-            members=np.arange(count, dtype=np.int64),
-            starts=np.arange(count + 1, dtype=np.int64),
-            products=np.arange(count, dtype=np.int64),
-            n_products=count,
-            nets=np.zeros((count, 2)),
-        )
+        """Return scenarios of each instrument alone in which nothing is lost."""
+        return ScenarioMargin(moves=[0.0]).pack_scenarios(names, underlyings)
 
     def pack(
         self,
@@ -1028,11 +979,11 @@ class OwnMargin(MarginRule):
         width: int = 1,
         underlyings: Sequence[str] = (),
     ) -> PortfolioRules:
-        asked = AskedRule(self.rule, tuple(rules))
-        if asked not in portfolio_kernels.OWN_RULES:
-            portfolio_kernels.OWN_RULES.append(asked)
-        own = portfolio_kernels.OWN_RULES.index(asked) + 1
-        return super().pack(rules, collateral, width, underlyings)._replace(own=own)
+        given, asked = (self.rule, tuple(rules)), OWN_RULES
+        found = next((k for k, each in enumerate(asked) if each.args == given), len(asked))
+        if found == len(asked):
+            asked.append(functools.partial(ask_rule, *given))
+        return super().pack(rules, collateral, width, underlyings)._replace(own=found + 1)
 
     def to_dict(self) -> dict[str, Any]:
         own = self.rule.name if isinstance(self.rule, StoredRule) else type(self.rule).__name__
@@ -1071,41 +1022,29 @@ class Requirement(base.Declaration):
 
 
 def ask_rule(
-    rule: RequirementRule, method: str, positions: Mapping[str, float], prices: Mapping[str, float]
+    rule: RequirementRule,
+    names: Sequence[str],
+    rules: PortfolioRules,
+    held: Holdings,
+    is_initial: bool,
 ) -> float:
-    name = f"{type(rule).__name__}.{method}"
+    positions, prices, brackets = {}, {}, rules.brackets
+    for i, name in enumerate(names):
+        value = float(held.values[i])
+        if not math.isnan(value):
+            is_inverse = bool(brackets.are_inverse[i])
+            prices[name] = compute_price(float(brackets.sizes[i]), is_inverse, value)
+        if is_in_pool(rules, held, i):
+            positions[name] = float(held.quantities[i])
+    method = "initial" if is_initial else "requirement"
+    noun = f"{type(rule).__name__}.{method}"
     try:
         answer = getattr(rule, method)(positions, prices)
     except base.BacktestError:
         raise
     except Exception as error:
         raise ParameterError(
-            f"{name} must answer for any positions, and for none; given {dict(positions)!r:.200} "
+            f"{noun} must answer for any positions, and for none; given {positions!r:.200} "
             f"it raised {type(error).__name__}: {error}"
         ) from error
-    return float(base.Number(0, may_be_infinite=True).check(name, base.check_number(name, answer)))
-
-
-class AskedRule:
-    def __init__(self, rule: RequirementRule, names: tuple[str, ...]) -> None:
-        self.rule, self.names = rule, names
-
-    def __eq__(self, other: object) -> bool:
-        if not isinstance(other, AskedRule):
-            return NotImplemented
-        return other.rule is self.rule and other.names == self.names
-
-    def __hash__(self) -> int:
-        return hash((id(self.rule), self.names))
-
-    def __call__(self, rules: PortfolioRules, held: Holdings, is_initial: bool) -> float:
-        positions, prices = {}, {}
-        for i, name in enumerate(self.names):
-            value = float(held.values[i])
-            if not math.isnan(value):
-                size = float(rules.brackets.sizes[i])
-                prices[name] = compute_price(size, bool(rules.brackets.are_inverse[i]), value)
-            if is_in_pool(rules, held, i):
-                positions[name] = float(held.quantities[i])
-        method = "initial" if is_initial else "requirement"
-        return ask_rule(self.rule, method, positions, prices)
+    return float(base.Number(0, may_be_infinite=True).check(noun, base.check_number(noun, answer)))
