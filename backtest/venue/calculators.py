@@ -8,7 +8,7 @@ horizons are in years. Numbers and arrays broadcast as in numpy.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
 
 import numpy as np
@@ -19,9 +19,14 @@ from backtest.base.units import TOLERANCE, YEAR_DAYS
 from backtest.venue import margin as margin_functions
 from backtest.venue.margin import DEFAULT, Book, read_book
 from backtest.venue.option_kernels import compute_option_delta
-from backtest.venue.portfolio_kernels import fill_shares
+from backtest.venue.portfolio_kernels import compute_full_value, fill_shares
 from backtest.venue.requirement import compute_value
-from backtest.venue.requirement_rule import MarginRule, OwnMargin, RequirementRule
+from backtest.venue.requirement_rule import (
+    MarginRule,
+    OptionAccount,
+    OwnMargin,
+    RequirementRule,
+)
 from backtest.venue.venue import Venue
 
 if TYPE_CHECKING:
@@ -220,7 +225,7 @@ def calculate_liquidation(
     side : str
         ``"long"`` or ``"short"``.
     entry : float
-        The price at which the position is opened.
+        The price at which the position is opened, without fees.
     leverage : float
         The leverage set at the venue: the initial margin is the notional over it.
     margin : str
@@ -239,9 +244,9 @@ def calculate_liquidation(
 
     Notes
     -----
-    Fees for opening are not deducted. The price is modeled as a geometric Brownian motion without
-    drift, observed continuously. The probability that it touches the liquidation price within T is
-    ``2 Phi(-abs(ln(P / entry)) / (sigma sqrt(T)))``. Quantities are not rounded to lots.
+    The probability that the price touches the liquidation price within T is that of a geometric
+    Brownian motion without drift, ``2 Phi(-abs(ln(P / entry)) / (sigma sqrt(T)))``. Quantities are
+    not rounded to lots.
 
     Examples
     --------
@@ -289,6 +294,7 @@ def calculate_liquidation(
     price = margin_functions.liquidation_price(venue, sign * size, entry, collateral, multiplier)
     distance = math.log(price / entry) if price > 0.0 else math.nan
     sigma = math.nan if volatility is None else float(volatility)
+    known = math.inf if math.isnan(distance) else distance
     return Calculation(
         side=side,
         margin=margin,
@@ -304,16 +310,10 @@ def calculate_liquidation(
         distance=price / entry - 1.0,
         volatility=sigma,
         daily_sigmas=abs(distance) / (sigma / math.sqrt(YEAR_DAYS)),
-        probabilities={float(n): _find_odds(distance, sigma, n) for n in days},
+        probabilities={
+            float(n): float(touch_probability(known, sigma, n / YEAR_DAYS)) for n in days
+        },
     )
-
-
-def _find_odds(distance: float, sigma: float, days: float) -> float:
-    if math.isnan(sigma):
-        return math.nan
-    if math.isnan(distance):
-        return 0.0
-    return float(touch_probability(distance, sigma, days / YEAR_DAYS))
 
 
 SQUARINGS = 5
@@ -364,26 +364,6 @@ class BookOption(NamedTuple):
     value: float
     delta: float
     exposure: float
-
-
-def describe_options(book: Book) -> Iterator[BookOption]:
-    account = book.value_options()
-    if account is None:
-        return
-    options = account.options
-    for k, each in enumerate(account.given):
-        delta = each.quantity * compute_option_delta(options, k)
-        yield BookOption(
-            option=str(each.option.name),
-            group=account.name_of(k),
-            quantity=each.quantity,
-            price=float(options.indices[k]),
-            days=365.0 * each.years,
-            mark=float(options.marks[k]),
-            value=float(each.quantity * options.marks[k]),
-            delta=delta,
-            exposure=delta * (1.0 if each.option.is_coin else float(options.indices[k])),
-        )
 
 
 class BookCalculation(NamedTuple):
@@ -473,21 +453,31 @@ def calculate_book(
         venues, quantities, prices, rule, balance=balance, entries=entries, collateral=collateral,
         collateral_prices=collateral_prices, options=options,
     )  # fmt: skip
-    backing, needed = book.backing(), book.requirement()
-    threshold = book.packed.level * needed
-    shares, of_assets = find_shares(book)
-    rows = tuple(describe_positions(book, shares))
-    pairs = zip(book.collateral, book.collateral_prices, strict=True)
-    owned = sum(each.amount * at for each, at in pairs)
-    account, held = book.value_options(), tuple(describe_options(book))
+    needed, account = book.requirement(), book.value_options()
+    backing, threshold = book.backing(), book.packed.level * needed
+    held, of_assets = book.hold(), 0.0
+    shares = np.full(len(held.quantities), math.nan)
+    if account is None and not isinstance(book.rule, OwnMargin):
+        found = np.zeros(len(held.quantities) + len(held.amounts))
+        fill_shares(book.packed, held, found)
+        shares, of_assets = found[: len(shares)], float(found[len(shares) :].sum())
+    rows = tuple(
+        describe_position(book, name, share)
+        for name, share in zip(book.quantities, shares.tolist(), strict=True)
+    )
+    listed = () if account is None else tuple(describe_options(account))
     counted = 0.0 if account is None else account.counted_value()
-    withheld = 0.0 if account is None else account.full_value() - counted
-    equity = backing - book.collateral_value() + owned + book.haircuts() + withheld
+    equity = backing - book.collateral_value() + compute_full_value(held) + book.haircuts()
+    equity += 0.0 if account is None else account.full_value() - counted
     exposed: dict[str, float] = {}
-    for row in held:
-        exposed[row.group] = exposed.get(row.group, 0.0) + row.exposure
+    for each in listed:
+        exposed[each.group] = exposed.get(each.group, 0.0) + each.exposure
     moves = {row.instrument: abs(choose_nearest(row.down, row.up)) for row in rows}
     known = {name: move for name, move in moves.items() if not math.isnan(move)}
+
+    def divide(amount: float) -> float:
+        return 0.0 if amount == 0.0 else amount / equity if equity > 0.0 else math.inf
+
     return BookCalculation(
         balance=book.balance,
         equity=equity,
@@ -500,65 +490,61 @@ def calculate_book(
         margin_ratio=0.0 if book.is_flat() else threshold / backing if backing > 0.0 else math.inf,
         distance=backing - threshold,
         is_failing=book.is_failing(),
-        gross_leverage=divide(sum(abs(row.notional) for row in rows), equity),
-        net_leverage=divide(sum(row.notional for row in rows), equity),
+        gross_leverage=divide(sum(abs(row.notional) for row in rows)),
+        net_leverage=divide(sum(row.notional for row in rows)),
         positions=rows,
         moves=tuple(describe_moves(book)),
         first=min(known, key=lambda name: known[name], default=None),
-        options=held,
+        options=listed,
         option_value=counted,
-        options_leverage=divide(sum(map(abs, exposed.values())), equity),
+        options_leverage=divide(sum(map(abs, exposed.values()))),
         book=book,
     )
 
 
-def divide(amount: float, equity: float) -> float:
-    if amount == 0.0:
-        return 0.0
-    return amount / equity if equity > 0.0 else math.inf
+def describe_position(book: Book, name: str, share: float) -> BookPosition:
+    down, up = find_moves(book, (name,))
+    price, quantity = book.prices[name], book.quantities[name]
+    return BookPosition(
+        instrument=name,
+        quantity=quantity,
+        price=price,
+        entry=book.entries[name],
+        notional=quantity * abs(book.value_of(name, price)),
+        profit=book.profit_of(name) + 0.0,
+        share=share,
+        down=down,
+        up=up,
+        liquidation_price=price * (1.0 + choose_nearest(down, up)),
+    )
 
 
-# ---------------------------------------------------------------------------------- what fails it
-
-
-def describe_positions(book: Book, shares: Mapping[str, float]) -> Iterator[BookPosition]:
-    for name, quantity in book.quantities.items():
-        down, up = find_moves(book, (name,))
-        price = book.prices[name]
-        yield BookPosition(
-            instrument=name,
-            quantity=quantity,
-            price=price,
-            entry=book.entries[name],
-            notional=quantity * abs(book.value_of(name, price)),
-            profit=book.profit_of(name) + 0.0,
-            share=shares[name],
-            down=down,
-            up=up,
-            liquidation_price=price * (1.0 + choose_nearest(down, up)),
+def describe_options(account: OptionAccount) -> Iterator[BookOption]:
+    for k, each in enumerate(account.given):
+        index, mark = float(account.options.indices[k]), float(account.options.marks[k])
+        delta = each.quantity * compute_option_delta(account.options, k)
+        yield BookOption(
+            option=str(each.option.name),
+            group=account.name_of(k),
+            quantity=each.quantity,
+            price=index,
+            days=365.0 * each.years,
+            mark=mark,
+            value=each.quantity * mark,
+            delta=delta,
+            exposure=delta * (1.0 if each.option.is_coin else index),
         )
 
 
-def find_shares(book: Book) -> tuple[dict[str, float], float]:
-    if isinstance(book.rule, OwnMargin) or book.options is not None:
-        return dict.fromkeys(book.quantities, math.nan), 0.0
-    held = book.hold()
-    shares = np.zeros(len(held.quantities) + len(held.amounts))
-    fill_shares(book.packed, held, shares)
-    own = dict(zip(book.quantities, shares.tolist(), strict=False))
-    return own, float(shares[len(own) :].sum())
-
-
 def describe_moves(book: Book) -> Iterator[BookMove]:
-    names = tuple(book.quantities)
-    groups = book.rule.resolve(names).list_groups(names)
-    moved = () if book.options is None else book.options.groups
-    for group, members in groups.items():
+    names, account = tuple(book.quantities), book.options
+    moved = () if account is None else account.groups
+    for group, members in book.rule.resolve(names).list_groups(names).items():
         if len(members) > 1 and set(members) != set(names) and group not in moved:
             yield BookMove(f"group {group}", members, *find_moves(book, members))
     for group in moved:
-        linked = () if book.options is None else book.options.list_linked(group, names)
-        yield BookMove(f"index {group}", (*linked,), *find_moves(book, (group, *linked)))
+        linked = () if account is None else tuple(account.list_linked(group, names))
+        yield BookMove(f"index {group}", linked, *find_moves(book, (group, *linked)))
     if len(names) + len(moved) > 1:
         yield BookMove("all", names, *find_moves(book, (*names, *moved)))
 

@@ -1,10 +1,8 @@
-"""Maintenance margin, initial margin and liquidation price of one position.
+"""Maintenance margin, initial margin and liquidation price of positions.
 
-The public functions take a venue, and scalars or arrays; inside compiled policies they take
-``account.venue``. Each one broadcasts the scalar function of the same name, which also compiles.
-:func:`requirement`, :func:`initial` and :func:`collateral_value` are of a portfolio of positions
-(:mod:`backtest.venue.margin`).
-The formulas and symbols are explained in :mod:`backtest.venue.requirement`.
+The functions of one position take a venue, and scalars or arrays; inside compiled policies they
+take ``account.venue``. Each one broadcasts the scalar function of the same name, which also
+compiles. The formulas and symbols are explained in :mod:`backtest.venue.requirement`.
 """
 
 from __future__ import annotations
@@ -148,9 +146,7 @@ OF_PRICES = (scalar_survivable_notional, scalar_liquidation_price, scalar_bankru
 def maintenance(
     venue: Venue | MarginRules, notional: Numeric, multiplier: Numeric | None = None
 ) -> Any:
-    """Return the maintenance margin MM(N).
-
-    Raises ParameterError if the multiplier is not positive.
+    """Return the maintenance margin MM(N), in the settlement currency, of the broadcast shape.
 
     Parameters
     ----------
@@ -159,13 +155,8 @@ def maintenance(
     notional : float or array
         In the settlement currency; the sign is ignored.
     multiplier : float or array, optional
-        The multiplier of maintenance margin. Default: 1 for a venue, whose own multipliers belong
-        to times; this bar's for ``account.venue``.
-
-    Returns
-    -------
-    float or array
-        In the settlement currency, of the broadcast shape.
+        Of maintenance margin, positive. Default: 1 for a venue, whose own multipliers belong to
+        times; this bar's for ``account.venue``.
 
     Examples
     --------
@@ -179,11 +170,9 @@ def maintenance(
 def largest_notional(
     venue: Venue | MarginRules, equity: Numeric, leverage: Numeric = math.inf
 ) -> Any:
-    """Return the largest notional that initial margin allows, before costs.
+    """Return the largest notional that initial margin allows, before costs; 0 where it allows none.
 
     It is under the multiplier of initial margin: this bar's for ``account.venue``, 1 for a venue.
-
-    Raises ParameterError if the leverage is not positive.
 
     Parameters
     ----------
@@ -192,14 +181,9 @@ def largest_notional(
     equity : float or array
         In the settlement currency.
     leverage : float or array
-        The leverage set at the venue: the largest cap whose bracket still allows it, and at most
-        ``equity leverage``. Infinite (default): the best setting for the order,
+        The leverage set at the venue, positive: the largest cap whose bracket still allows it, and
+        at most ``equity leverage``. Infinite (default): the best setting for the order,
         ``max_k min(C_k, equity X_k)``.
-
-    Returns
-    -------
-    float or array
-        In the settlement currency; 0 where no bracket allows the leverage.
     """
     _check_positive("leverage", leverage)
     return _broadcast(scalar_largest_notional, venue, equity, leverage)
@@ -216,7 +200,7 @@ def liquidation_price(
 ) -> Any:
     """Return the price at which the collateral and the profit equal the maintenance margin.
 
-    Raises ParameterError if an entry or a multiplier is not positive.
+    It is the entry where the requirement fails at every price, and NaN where no price liquidates.
 
     Parameters
     ----------
@@ -225,7 +209,7 @@ def liquidation_price(
     quantity : float or array
         Signed contracts.
     entry : float or array
-        Average entry price.
+        Average entry price, positive.
     collateral : float or array
         What backs the position, in the settlement currency: the posted margin, or the wallet
         balance in cross margin.
@@ -234,12 +218,6 @@ def liquidation_price(
     other_backing, other_maintenance : float or array
         Of the other cross positions on the same collateral, at prices that stay where they are:
         their unrealized profit with collateral at its rates, and their maintenance margin.
-
-    Returns
-    -------
-    float or array
-        The price at which the requirement is just met, beyond the entry where it already fails
-        there; NaN where no price liquidates; the entry where it fails at every price.
 
     Examples
     --------
@@ -256,9 +234,13 @@ def liquidation_price(
 
 
 def survivable_notional(venue: Venue | MarginRules, equity: Numeric, ratio: Numeric) -> Any:
-    """Return the largest notional that a move of the price does not liquidate.
+    """Return the largest notional, before a move of the price, that the move does not liquidate.
 
-    Raises ParameterError if a ratio is not positive.
+    It is the inverse of :func:`liquidation_price`. With u the value of a contract after the move
+    over that before, it is the largest N with ``N |1 - u| + MM(u N) <= equity``: the left side is
+    convex, and straight within a bracket. In isolated margin it is at most the equity times the
+    leverage set at the venue, and 0 where that setting alone brings the liquidation price nearer
+    than the move.
 
     Parameters
     ----------
@@ -266,24 +248,10 @@ def survivable_notional(venue: Venue | MarginRules, equity: Numeric, ratio: Nume
         The rules; inside a policy ``account.venue``, which also says what backs a position.
     equity : float or array
         In the settlement currency. In cross margin all of it backs the position; in isolated
-        margin (inside a policy) the margin that is posted for it, a fixed share of the notional,
-        however much equity there is.
+        margin (inside a policy) the margin that is posted for it, a fixed share of the notional.
     ratio : float or array
-        The price after the move over that before: under 1 for a long, over 1 for a short.
-
-    Returns
-    -------
-    float or array
-        In the settlement currency, at the price before the move; NaN where the ratio is. In cross
-        margin not limited by initial margin. In isolated margin at most the equity times the
-        leverage set at the venue, and 0 where that setting alone brings the liquidation price
-        nearer than the move.
-
-    Notes
-    -----
-    The inverse of :func:`liquidation_price`, for a position opened before the move. With u the
-    value of a contract after it over that before, the largest N with ``N |1 - u| + MM(u N) <=
-    equity``: the left side is convex, and straight within a bracket.
+        The price after the move over that before, positive: under 1 for a long, over 1 for a short.
+        NaN gives NaN.
 
     Examples
     --------
@@ -300,9 +268,9 @@ def survivable_notional(venue: Venue | MarginRules, equity: Numeric, ratio: Nume
 def bankruptcy_price(
     venue: Venue | MarginRules, quantity: Numeric, entry: Numeric, collateral: Numeric
 ) -> Any:
-    """Return the price at which the position has lost all that backs it.
+    """Return the price at which the position has lost all that backs it; NaN where no price does.
 
-    Parameters and errors are those of :func:`liquidation_price`; NaN where no price does.
+    Parameters and errors are those of :func:`liquidation_price`.
     """
     _check_positive("entry", entry)
     return _broadcast(scalar_bankruptcy_price, venue, quantity, entry, collateral)
@@ -480,6 +448,8 @@ def requirement(
 ) -> float:
     """Return R, the maintenance requirement of some positions on one collateral.
 
+    The positions fail where what backs them is at most ``rule.level`` times R.
+
     Raises ParameterError if names do not fit, a number is NaN or infinite, or a price is not
     positive.
 
@@ -506,12 +476,6 @@ def requirement(
     options : OptionPosition or sequence of them
         Options of the same account, whose margin the rule knows: :class:`ScenarioMargin`,
         :class:`Standard`, :class:`Strategy`, or a preset with options.
-
-    Returns
-    -------
-    float
-        In the settlement currency, at least 0. The positions fail where what backs them is at most
-        ``rule.level`` times this.
 
     Examples
     --------
@@ -607,19 +571,33 @@ def read_book(
     options: Options = (),
     venue_leverage: Numbers | None = None,
 ) -> Book:
-    names = name_instruments(venues, quantities, prices)
-    chosen = match_venues(venues, names)
+    tables: Any = [each for each in (venues, quantities, prices) if isinstance(each, Mapping)]
+    names = tuple(map(str, tables[0] if tables else "0"))  # a single instrument has no name
+    given: Any = venues if isinstance(venues, Mapping) else dict.fromkeys(names, venues)
+    missing = [name for name in names if not hasattr(given.get(name), "brackets")]
+    if missing:
+        raise ParameterError(
+            f"venues must give a Venue for every instrument, got {repr_plain(venues):.80} "
+            f"for {', '.join(missing)}"
+        )
+    chosen = {name: given[name] for name in names}
     held = read_numbers("quantities", quantities, names, Number(), missing=0.0)
     priced = read_numbers("prices", prices, names)
     rules = {name: read_rules(venue) for name, venue in chosen.items()}
     agree_settlement({name: venue.contract for name, venue in chosen.items()})
     if venue_leverage is not None:
         is_table = isinstance(venue_leverage, Mapping)
-        given = venue_leverage if is_table else dict.fromkeys(names, venue_leverage)
-        settings = read_numbers("venue_leverage", given, names)
+        every = venue_leverage if is_table else dict.fromkeys(names, venue_leverage)
+        settings = read_numbers("venue_leverage", every, names)
         rules = {name: rule._replace(setting=settings[name]) for name, rule in rules.items()}
     assets = requirement_rule.list_given("collateral", collateral, Collateral)
-    linked = link_collateral(assets, names)
+    linked = {each.name: each.prices for each in assets if isinstance(each.prices, str)}
+    unknown = [name for name, instrument in linked.items() if instrument not in names]
+    if unknown:
+        raise ParameterError(
+            f"prices of collateral {unknown[0]!r} must be a number or an instrument of the book, "
+            f"{', '.join(names)}, got {linked[unknown[0]]!r}"
+        )
     if collateral_prices is None:
         worth = {
             each.name: priced[linked[each.name]] if each.name in linked else each.last_price()
@@ -627,7 +605,7 @@ def read_book(
         }
     else:
         worth = read_numbers("prices", collateral_prices, [each.name for each in assets])
-    checked = read_rule(rule)
+    checked: MarginRule = Requirement().check("rule", rule)
     listed = requirement_rule.list_given("options", options, OptionPosition)
     account = requirement_rule.make_option_account(listed, checked, rules) if listed else None
     known, groups = (checked, ()) if account is None else (account.rule, account.names)
@@ -646,34 +624,6 @@ def read_book(
         linked=linked,
         options=account,
     )
-
-
-def link_collateral(assets: Sequence[Collateral], names: Sequence[str]) -> dict[str, str]:
-    linked = {each.name: each.prices for each in assets if isinstance(each.prices, str)}
-    unknown = [name for name, instrument in linked.items() if instrument not in names]
-    if unknown:
-        raise ParameterError(
-            f"prices of collateral {unknown[0]!r} must be a number or an instrument of the book, "
-            f"{', '.join(names)}, got {linked[unknown[0]]!r}"
-        )
-    return linked
-
-
-def name_instruments(venues: Any, quantities: Any, prices: Any) -> tuple[str, ...]:
-    """Return the names of the first mapping; a single instrument has none of its own."""
-    given = next((each for each in (venues, quantities, prices) if isinstance(each, Mapping)), "0")
-    return tuple(map(str, given))
-
-
-def match_venues(venues: Any, names: tuple[str, ...]) -> dict[str, Any]:
-    found = venues if isinstance(venues, Mapping) else dict.fromkeys(names, venues)
-    missing = [name for name in names if not hasattr(found.get(name), "brackets")]
-    if missing:
-        raise ParameterError(
-            f"venues must give a Venue for every instrument, got {repr_plain(venues):.80} "
-            f"for {', '.join(missing)}"
-        )
-    return {name: found[name] for name in names}
 
 
 def read_numbers(
@@ -696,11 +646,6 @@ def read_numbers(
     return {name: float(number.check(f"{noun}.{name}", found.get(name, missing))) for name in order}
 
 
-def read_rule(rule: Any) -> MarginRule:
-    found: MarginRule = Requirement().check("rule", rule)
-    return found
-
-
 REG_T = Strategy()
 
 
@@ -719,9 +664,6 @@ def strategy_deposit(
     shorts that they cover bring and the loan value of longs. Naked shorts, and those that shares
     cover, are without their proceeds. Cboe's manual counts so; LEAN publishes the initial margin
     alone. The account itself uses the requirement.
-
-    Raises ParameterError if the rule is another one, or an argument is not as :func:`requirement`
-    needs it.
 
     Parameters
     ----------
@@ -745,8 +687,6 @@ def strategy_deposit(
     >>> butterfly = [leg(545, 1, 12.4), leg(550, -2, 8.8), leg(565, 1, 2.0)]
     >>> round(bt.margin.strategy_deposit({}, {}, {}, options=butterfly), 6)
     680.0
-    >>> bt.margin.strategy_deposit({}, {}, {}, options=butterfly, proceeds=False)
-    1000.0
     """
     book = read_book(venues, quantities, prices, rule, options=options)
     account = book.options
@@ -765,21 +705,8 @@ def option_value(options: Options, rule: MarginRule | str) -> float:
     """Return what options add to the backing of an account under a rule, at their marks.
 
     Under portfolio margin that is the value of all options, of shorts negative. :class:`Standard`
-    counts what its ``option_value`` says, :class:`Strategy` the loan value of longs.
-
-    Raises ParameterError if the rule does not margin options, or they do not fit it.
-
-    Parameters
-    ----------
-    options : OptionPosition or sequence of them
-        The options.
-    rule : MarginRule or str
-        The rule, or the name of a preset.
-
-    Returns
-    -------
-    float
-        In the settlement currency.
+    counts what its ``option_value`` says, :class:`Strategy` the loan value of longs. ``rule`` may
+    be the name of a preset.
 
     Examples
     --------
@@ -794,4 +721,5 @@ def option_value(options: Options, rule: MarginRule | str) -> float:
     listed = requirement_rule.list_given("options", options, OptionPosition)
     if not listed:
         return 0.0
-    return requirement_rule.make_option_account(listed, read_rule(rule), {}).counted_value()
+    checked: MarginRule = Requirement().check("rule", rule)
+    return requirement_rule.make_option_account(listed, checked, {}).counted_value()

@@ -7,7 +7,6 @@ are per year. Notionals are in the settlement currency.
 from __future__ import annotations
 
 import datetime as dt
-import itertools
 import math
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -339,24 +338,16 @@ def agree_settlement(
 ) -> str:
     """Return the currency in which all contracts settle, empty if it is unknown.
 
-    Raises ParameterError if two settle in different currencies; or if one of several is inverse,
-    and the currency of one is unknown.
-
-    Parameters
-    ----------
-    contracts : mapping of str to Contract
-        By the name of the instrument.
-    said : mapping of str to collection of str, optional
-        Other names of each instrument; what the first of them says is taken before the key.
-    given : str
-        The currency that the caller gives for all, empty if none. It takes the place of what the
-        names of linear contracts say, and must be the one that the contracts declare, or that the
-        names of inverse contracts say.
+    ``said`` has other names of each instrument, which are read before its key. ``given`` is the
+    currency that the caller gives for all: it takes the place of what names of linear contracts
+    say, and must be what the contracts declare, or what the names of inverse ones say.
     """
-    found = {
-        name: _find_settlement(contract, (*(said or {}).get(name, ()), name), given)
-        for name, contract in contracts.items()
-    }
+    found = {}
+    for name, each in contracts.items():
+        is_inverse = each.kind == "inverse"
+        by_name = _read_names((*(said or {}).get(name, ()), name), is_inverse=is_inverse)
+        of_all = by_name or given if is_inverse else given or by_name
+        found[name] = each.settles or of_all
     known = {name: currency for name, currency in found.items() if currency}
     inverse = next((name for name, each in contracts.items() if each.kind == "inverse"), None)
     first = next(iter(known), "")
@@ -402,18 +393,9 @@ def check_names_agree(
             )
 
 
-def _find_settlement(contract: Contract, names: Collection[str], given: str) -> str:
-    """Return the currency that a contract declares, or else the caller or its names say."""
-    is_inverse = contract.kind == "inverse"
-    said = _read_names(names, is_inverse=is_inverse)
-    return contract.settles or (said or given if is_inverse else given or said)
-
-
 def _read_names(names: Collection[str], *, is_inverse: bool) -> str:
-    """Return the currency that the first name that says one says, empty if none does."""
-    return next(
-        filter(None, (base.find_currency(name, is_inverse=is_inverse) for name in names)), ""
-    )
+    found = (base.find_currency(name, is_inverse=is_inverse) for name in names)
+    return next(filter(None, found), "")
 
 
 AMOUNT_SLACK = 0.02
@@ -424,8 +406,6 @@ AMOUNT_SLACK_RELATIVE = 1e-6
 @declared
 class Bracket(Value):
     """One row of a venue's margin table.
-
-    Raises ParameterError listing all faults of the row.
 
     Parameters
     ----------
@@ -464,8 +444,6 @@ class Bracket(Value):
 def derive_amounts(brackets: Sequence[Bracket]) -> list[float]:
     """Return the cumulative amount of each bracket, in the settlement currency.
 
-    Notes
-    -----
     c_0 = 0, c_k = c_{k-1} + f_k (r_k - r_{k-1}), in exact fractions of the written decimals, so
     that a table gives the amounts that its venue publishes, to the last digit.
     """
@@ -589,25 +567,6 @@ class InUse(NamedTuple):
     stop: int
 
 
-def list_in_use(
-    tables: Sequence[Sequence[Bracket]],
-    days: Sequence[str | None],
-    ends: Sequence[int],
-    time: base.IntArray,
-) -> list[InUse]:
-    """Return the tables that apply to at least one of the bars that open at ``time``.
-
-    ``tables`` and ``days``, from which each applies, are in order from the oldest; ``ends`` are the
-    times (ns) at which all but the last end.
-    """
-    bars = [0, *np.searchsorted(time, np.array(ends, dtype=np.int64)).tolist(), len(time)]
-    found = (
-        InUse(day, table, first, stop)
-        for day, table, (first, stop) in zip(days, tables, itertools.pairwise(bars), strict=True)
-    )
-    return [each for each in found if each.first < each.stop]
-
-
 RATES = ("borrow_rate", "cash_rate", "short_rate")
 
 
@@ -615,15 +574,6 @@ def find_charged(rates: Mapping[str, object]) -> dict[str, object]:
     found = {name: rates[name] for name in RATES if name in rates}
     plain = {n: r.get("value", ()) if isinstance(r, Mapping) else r for n, r in found.items()}
     return {name: found[name] for name, rate in plain.items() if np.any(np.asarray(rate) != 0.0)}
-
-
-def find_interest_faults(venue: Any) -> Faults:
-    charged = find_charged(venue.rates())
-    if charged and venue.interest_on is None:
-        rule = "must be 'loan' (margin loans) or 'balance' (derivatives) when a rate is not 0"
-        yield "interest_on", f"{rule}: {', '.join(charged)}"
-    if venue.interest_on == "balance" and "short_rate" in charged:
-        yield "short_rate", "must be 0 with interest_on='balance', which never charges it"
 
 
 def is_one(multiplier: Rate) -> bool:
@@ -636,13 +586,6 @@ def choose_multipliers(venue: Any) -> dict[str, Rate]:
     return {name: getattr(venue, name) for name in given} or {
         "margin_multiplier": venue.margin_multiplier
     }
-
-
-def find_multiplier_faults(venue: Any) -> Faults:
-    """Yield more than one source of the multiplier of a margin."""
-    given = choose_multipliers(venue)
-    if "margin_multiplier" not in given and not is_one(venue.margin_multiplier):
-        yield "margin_multiplier", f"must be left out with {' and '.join(given)}: it sets both"
 
 
 ACCOUNT_FIELDS = (
@@ -772,8 +715,15 @@ class Venue(Value):
                 yield f"earlier.{k}.until", "must be after that of the table before it"
             if fee > 0.0:
                 yield from find_table_faults(each.brackets, f"earlier.{k}.brackets", fee)
-        yield from find_interest_faults(self)
-        yield from find_multiplier_faults(self)
+        charged = find_charged(self.rates())
+        if charged and self.interest_on is None:
+            rule = "must be 'loan' (margin loans) or 'balance' (derivatives) when a rate is not 0"
+            yield "interest_on", f"{rule}: {', '.join(charged)}"
+        if self.interest_on == "balance" and "short_rate" in charged:
+            yield "short_rate", "must be 0 with interest_on='balance', which never charges it"
+        given = choose_multipliers(self)
+        if "margin_multiplier" not in given and not is_one(self.margin_multiplier):
+            yield "margin_multiplier", f"must be left out with {' and '.join(given)}: it sets both"
         if is_spot:
             yield from find_spot_faults(self)
 
@@ -834,8 +784,7 @@ class Venue(Value):
     ) -> Self | dict[str, Self]:
         """Return the rules of a symbol from a preset of the package or from a file.
 
-        Raises VenueError if there is no such venue or symbol, or the symbol has a day beside
-        ``at``.
+        Raises VenueError if there is no such venue or symbol.
 
         Parameters
         ----------
@@ -1027,7 +976,15 @@ class Venue(Value):
         [('2022-12-29', 0, 1), ('2024-10-24', 1, 3)]
         """
         base.check_shape("time", time, (-1,))
-        return list_in_use(self.tables(), self.days(), [each.end for each in self.earlier], time)
+        ends = np.array([each.end for each in self.earlier], dtype=np.int64)
+        bars = [0, *np.searchsorted(time, ends).tolist(), len(time)]
+        found = (
+            InUse(day, table, first, stop)
+            for day, table, (first, stop) in zip(
+                self.days(), self.tables(), pairwise(bars), strict=True
+            )
+        )
+        return [each for each in found if each.first < each.stop]
 
     @checked
     def with_table(self, table: InUse) -> Venue:
