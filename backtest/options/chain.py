@@ -343,8 +343,18 @@ class Chain:
             Needed for plain tables; Deribit's are in coins.
         """
         given = Path(path)
-        files = find_files(given)
-        chains = [cls._build(require(read_file(each)), settlement, str(each)) for each in files]
+        if not given.exists():
+            raise DataError(f"a file or folder of quotes must exist, {str(path)!r} does not")
+        inside = sorted(given.iterdir()) if given.is_dir() else ()
+        files = [each for each in inside if suffix_of(each) in SUFFIXES]
+        if given.is_dir() and not files:
+            raise DataError(
+                f"a folder of chains needs files that end in {', '.join(SUFFIXES)}, got none in "
+                f"{path}"
+            )
+        chains = [
+            cls._build(require(read_file(each)), settlement, str(each)) for each in files or [given]
+        ]
         if not given.is_dir():
             return chains[0]
         if len({each.settlement for each in chains}) > 1:
@@ -489,19 +499,6 @@ class Chain:
         reason[good] = volatility_reason(kinds, marks, *place, 0.0, self.settlement)
         rows["reason"] = reason
         return rows
-
-
-def find_files(path: Path) -> list[Path]:
-    if not path.exists():
-        raise DataError(f"a file or folder of quotes must exist, {str(path)!r} does not")
-    if not path.is_dir():
-        return [path]
-    files = sorted(each for each in path.iterdir() if suffix_of(each) in SUFFIXES)
-    if not files:
-        raise DataError(
-            f"a folder of chains needs files that end in {', '.join(SUFFIXES)}, got none in {path}"
-        )
-    return files
 
 
 def name_underlying(name: str) -> str:

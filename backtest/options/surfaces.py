@@ -13,7 +13,6 @@ import json
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from itertools import pairwise
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
@@ -24,7 +23,7 @@ from backtest import base
 from backtest.base import DataError, FloatArray, IntArray, ParameterError, call_later, check_range
 from backtest.base.units import DAY, YEAR_DAYS
 from backtest.market import Market
-from backtest.options.chain import Chain, Inspection, find_files
+from backtest.options.chain import Chain, Inspection
 from backtest.options.pricing import broadcast, check_positive, price, read_numbers
 
 Number = float | FloatArray
@@ -413,7 +412,7 @@ class Surface(base.Reportable):
     inspection: Inspection
 
     kind = "surface"
-    _draw = call_later("backtest.report", "draw_surface")
+    plot = call_later("backtest.report", "draw_surface")
     list_numbers = call_later(DECLARED, "list_numbers")
     list_parts = call_later(DECLARED, "list_parts")
     to_dict = call_later(DECLARED, "collect")
@@ -523,10 +522,6 @@ class Surface(base.Reportable):
         columns = ["expiry", "strike", "kind", "bid", "ask", "forward"]
         rows = pd.util.hash_pandas_object(self.quotes[columns], index=False).to_numpy().tobytes()
         return hashlib.sha256(rows + f"{self.time} {self.model}".encode()).hexdigest()[:16]
-
-    def plot(self) -> Any:
-        """Return the surface as a Plotly figure: volatility by moneyness and time."""
-        return self._draw()
 
     @property
     def years(self) -> FloatArray:
@@ -783,16 +778,10 @@ class Surfaces:
         model, settlement
             As in :meth:`Surface.fit` and :meth:`Chain.load`.
         progress : callable, optional
-            Called with the number of files done and their total.
+            Called with the number of snapshots done and their total.
         """
-        files = find_files(Path(path))
-        surfaces: list[Surface] = []
-        skipped: list[tuple[pd.Timestamp, str]] = []
-        for k, file in enumerate(files):
-            fit_all(Chain.load(file, settlement=settlement), underlying, model, surfaces, skipped)
-            if progress is not None:
-                progress(k + 1, len(files))
-        return collect(surfaces, skipped, str(path))
+        chain = Chain.load(path, settlement=settlement)
+        return cls.fit(chain, model, underlying=underlying, progress=progress)
 
     @classmethod
     @base.checked
@@ -805,10 +794,20 @@ class Surfaces:
         progress: Progress | None = None,
     ) -> Surfaces:
         """Fit a surface to each snapshot of a chain; see :meth:`load`."""
-        surfaces: list[Surface] = []
-        skipped: list[tuple[pd.Timestamp, str]] = []
-        fit_all(chain, underlying, model, surfaces, skipped, progress)
-        return collect(surfaces, skipped, chain.source)
+        chosen, surfaces, skipped = chain.select(underlying), [], []
+        for k, time in enumerate(chosen.times):
+            try:
+                surfaces.append(Surface.fit(chosen.select(time=time), model))
+            except DataError as error:
+                skipped.append((time, str(error)))
+            if progress is not None:
+                progress(k + 1, len(chosen.times))
+        if not surfaces:
+            raise DataError(
+                f"a snapshot must have a surface, got none in {chain.source}: {skipped[0][1]}; "
+                "bt.Chain.load(path).inspect() shows why"
+            )
+        return cls(tuple(surfaces), pd.DataFrame(skipped, columns=["time", "reason"]))
 
     def __repr__(self) -> str:
         first, last = self.surfaces[0], self.surfaces[-1]
@@ -892,12 +891,6 @@ class Surfaces:
         ]
         return hashlib.sha256(json.dumps(content).encode()).hexdigest()
 
-    @property
-    def fits(self) -> pd.DataFrame:
-        """The rows of :attr:`Surface.fits` of all snapshots, with ``time``."""
-        parts = [each.fits.assign(time=each.time) for each in self.surfaces]
-        return pd.concat(parts, ignore_index=True)
-
     def atm(self, tenor: str | float) -> pd.Series:
         """Return the volatility at the forward of a tenor, by snapshot."""
         return self._series("atm", tenor)
@@ -943,15 +936,19 @@ class Surfaces:
                 f"{base.repr_given(tenors)}"
             )
         closes = market.time + market.interval
-        row = np.searchsorted(self._stamps, closes, side="left") - 1
-        self._check_overlap(closes, row)
+        row = self.locate(closes, "left")
+        if row[-1] < 0 or closes[0] - self._stamps[-1] > MAX_AGE:
+            raise DataError(
+                f"bars must close after a surface and at most {MAX_AGE / DAY:g} days after the "
+                f"last, got bars from {base.format_time(int(closes[0]))} to "
+                f"{base.format_time(int(closes[-1]))} for {self!r}"
+            )
         columns = {
             f"{name}_{tenor}": self._align(key, tenor, row)
             for tenor in tenors
             for name, key in COLUMNS.items()
         }
-        ages = (closes - self._stamps[np.maximum(row, 0)]) / DAY
-        columns["surface_age"] = np.where(row >= 0, ages, np.nan)
+        columns["surface_age"] = np.where(row >= 0, self.find_ages(closes, row), np.nan)
         columns["implied_volatility"] = columns[f"vix_{tenors[0]}"]
         self._warn_of_long_tenors(tenors, row)
         return market.with_columns(**columns)
@@ -961,16 +958,6 @@ class Surfaces:
         for k in np.unique(row[row >= 0]):
             values[k] = self.surfaces[k].measure(key, tenor)
         return values[row]
-
-    def _check_overlap(self, closes: IntArray, row: IntArray) -> None:
-        age = int(closes[0] - self._stamps[-1])
-        if row[-1] >= 0 and age <= MAX_AGE:
-            return
-        raise DataError(
-            f"bars must close after a surface and at most {MAX_AGE / DAY:g} days after the last, "
-            f"got bars from {base.format_time(int(closes[0]))} to "
-            f"{base.format_time(int(closes[-1]))} for {self!r}"
-        )
 
     def _warn_of_long_tenors(self, tenors: Sequence[str], row: IntArray) -> None:
         used = np.unique(row[row >= 0])
@@ -983,39 +970,3 @@ class Surfaces:
                     f"{base.count_nouns(len(used), 'surface')}: {tenor} is over twice their last "
                     "expiry"
                 )
-
-
-def fit_all(
-    chain: Chain,
-    underlying: str | None,
-    model: Model,
-    surfaces: list[Surface],
-    skipped: list[tuple[pd.Timestamp, str]],
-    progress: Progress | None = None,
-) -> None:
-    chosen = chain.select(underlying)
-    for k, time in enumerate(chosen.times):
-        try:
-            surfaces.append(Surface.fit(chosen.select(time=time), model))
-        except DataError as error:
-            skipped.append((time, str(error)))
-        if progress is not None:
-            progress(k + 1, len(chosen.times))
-
-
-def collect(
-    surfaces: list[Surface], skipped: list[tuple[pd.Timestamp, str]], source: str
-) -> Surfaces:
-    left = pd.DataFrame(skipped, columns=["time", "reason"])
-    if not surfaces:
-        reason = left["reason"].iloc[0] if len(left) else "no snapshot"
-        raise DataError(
-            f"a snapshot must have a surface, got none in {source}: {reason}; "
-            "bt.Chain.load(path).inspect() shows why"
-        )
-    ordered = sorted(surfaces, key=lambda each: each.time)
-    times = [each.time for each in ordered]
-    if len(set(times)) < len(times):
-        double = next(a for a, b in pairwise(times) if a == b)
-        raise DataError(f"snapshots must have different times, got {double} twice in {source}")
-    return Surfaces(tuple(ordered), left)
