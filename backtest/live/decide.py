@@ -80,11 +80,21 @@ def read_settlements(setup: Setup, given: Any) -> dict[str, pd.DataFrame]:
     found = {}
     for name, each in name_given("funding", given, names, len(names)).items():
         if isinstance(each, pd.DataFrame):
-            frame = check_frame(each, time - JITTER, time + setup.markets.interval)
+            if "rate" not in each or not isinstance(each.index, pd.DatetimeIndex):
+                raise ParameterError(
+                    f"funding must have a column rate by UTC time, got {list(each.columns)}"
+                )
+            stamps, end = read_stamps(each.index), time + setup.markets.interval
+            if not np.all((stamps >= time - JITTER) & (stamps < end)):
+                raise ParameterError(
+                    f"funding must lie in the next bar, up to {format_time(end)}, "
+                    f"got {format_time(int(stamps[0]))} to {format_time(int(stamps[-1]))}"
+                )
+            frame = each if "mark" in each else each.assign(mark=np.nan)
         else:
             rate = RATE.check(f"funding of {name}", each)
-            stamps = base.utc_index(np.array([time]))
-            frame = pd.DataFrame({"rate": [rate], "mark": [np.nan]}, index=stamps)
+            index = base.utc_index(np.array([time]))
+            frame = pd.DataFrame({"rate": [rate], "mark": [np.nan]}, index=index)
         found[name] = frame
         known, due = setup.markets[name].funding_time[-1:], read_stamps(frame.index)
         if len(known) and len(due) and due[0] - known[0] < JITTER:
@@ -93,20 +103,6 @@ def read_settlements(setup: Setup, given: Any) -> dict[str, pd.DataFrame]:
                 f"got one at {format_time(int(due[0]))}"
             )
     return found
-
-
-def check_frame(frame: pd.DataFrame, start: int, end: int) -> pd.DataFrame:
-    if "rate" not in frame or not isinstance(frame.index, pd.DatetimeIndex):
-        raise ParameterError(
-            f"funding must have a column rate by UTC time, got {list(frame.columns)}"
-        )
-    stamps = read_stamps(frame.index)
-    if not np.all((stamps >= start) & (stamps < end)):
-        raise ParameterError(
-            f"funding must lie in the next bar, up to {format_time(end)}, "
-            f"got {format_time(int(stamps[0]))} to {format_time(int(stamps[-1]))}"
-        )
-    return frame if "mark" in frame else frame.assign(mark=np.nan)
 
 
 def read_by_name(name: str, given: Any, names: Any, kind: Number, n: int) -> dict[str, float]:
@@ -504,11 +500,9 @@ def decide(
         decided = ask(setup, begun, start_memories(setup), traded)
         of_snapshot = tuple(find_other_account(setup, state))
     cautions = [
-        *find_old_data(setup, present),
-        *find_slips(setup, stated),
-        *find_cold_columns(setup),
+        *find_old_data(setup, present), *find_slips(setup, stated), *find_cold_columns(setup),
         *of_snapshot,
-    ]
+    ]  # fmt: skip
     return answer(setup, decided, traded, stated, cautions)
 
 
@@ -565,10 +559,7 @@ def answer(
         },
         costs={name: filled.sum_costs(i) for i, name in enumerate(names)},
         cuts=tuple(Cut(names[i], cause, amount, asked) for i, cause, amount, asked in filled.cuts),
-        warnings=(
-            *cautions,
-            *find_blocked(setup, filled, leverage, ratios[0]),
-        ),
+        warnings=(*cautions, *find_blocked(setup, filled, leverage, ratios[0])),
         account=pd.DataFrame(rows, index=list(names)).rename_axis("instrument"),
         equity=(float(before[0].equity), filled.equity),
         margin_ratio=(ratios[0], ratios[1]),

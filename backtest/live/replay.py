@@ -151,15 +151,34 @@ def place_fills(setup: Setup, given: pd.DataFrame, tolerance: float) -> dict[int
     names = (*setup.markets.names, *(each.name for each in setup.account.collateral))
     table = complete_fills(given, names, setup.markets.currency)
     stamps = read_stamps(table["time"])
-    bars = find_bars(setup, stamps)
-    is_late, opens = setup.account.fill == "same_close", setup.markets.time
+    time, start = setup.markets.time, int(setup.markets.time[setup.first])
+    bars, end = np.searchsorted(time, stamps, "right") - 1, int(time[-1]) + setup.markets.interval
+    outside: BoolArray = (bars < setup.first) | (stamps >= end)
+    if outside.any():
+        k = int(np.argmax(outside))
+        raise DataError(
+            f"a fill must lie within the replay, from {format_time(start)} to {format_time(end)}, "
+            f"got {format_time(int(stamps[k]))} (row {k} of fills)"
+        )
+    is_late = setup.account.fill == "same_close"
     facts: dict[int, list[Fact]] = defaultdict(list)
     rows: Any = table.to_dict(orient="records")
     for k, row in enumerate(rows):
-        bar, time, step = int(bars[k]), int(stamps[k]), int(row["step"])
-        if is_late and step < 0 and time == int(opens[bar]) and row["kind"] == "order":
+        bar, at, step = int(bars[k]), int(stamps[k]), int(row["step"])
+        if is_late and step < 0 and at == int(time[bar]) and row["kind"] == "order":
             step = 0
-        fact = make_fact(setup, names, time, row | {"step": step})
+        name, kind, value, filled = (row[x] for x in ("instrument", "kind", "reference", "price"))
+        place = names.index(name) if name in names else 0
+        if place < len(setup.markets) and kind != "bad_debt":
+            contract = setup.venues[setup.markets.names[place]].contract
+            value, filled = (
+                float(compute_value(contract.size, contract.kind == "inverse", x))
+                for x in (value, filled)
+            )
+        fact = Fact(
+            at, place, name, row["quantity"], row["price"], row["reference"], row["fee"], kind,
+            step, value, filled,
+        )  # fmt: skip
         check_range(setup, fact, bar, k, tolerance)
         facts[bar].append(fact)
     return {bar: sorted(own, key=lambda fact: fact.time) for bar, own in facts.items()}
@@ -231,36 +250,6 @@ def check_rows(
 def warn_without_fees(count: int) -> None:
     if count:
         warnings.warn(f"{count:,} fills have no fee, and pay none", stacklevel=2)
-
-
-def find_bars(setup: Setup, stamps: IntArray) -> IntArray:
-    time = setup.markets.time
-    bars = np.searchsorted(time, stamps, side="right") - 1
-    start, end = int(time[setup.first]), int(time[-1]) + setup.markets.interval
-    outside: BoolArray = (bars < setup.first) | (stamps >= end)
-    if outside.any():
-        k = int(np.argmax(outside))
-        raise DataError(
-            f"a fill must lie within the replay, from {format_time(start)} to {format_time(end)}, "
-            f"got {format_time(int(stamps[k]))} (row {k} of fills)"
-        )
-    return np.asarray(bars)
-
-
-def make_fact(setup: Setup, names: tuple[str, ...], time: int, row: Mapping[str, Any]) -> Fact:
-    name, kind = row["instrument"], row["kind"]
-    place = names.index(name) if name in names else 0
-    value, filled = row["reference"], row["price"]
-    if place < len(setup.markets) and kind != "bad_debt":
-        contract = setup.venues[setup.markets.names[place]].contract
-        is_inverse = contract.kind == "inverse"
-        value, filled = (
-            float(compute_value(contract.size, is_inverse, x)) for x in (value, filled)
-        )
-    return Fact(
-        time, place, name, row["quantity"], row["price"], row["reference"], row["fee"], kind,
-        row["step"], value, filled,
-    )  # fmt: skip
 
 
 def check_range(setup: Setup, fact: Fact, bar: int, k: int, tolerance: float) -> None:

@@ -93,8 +93,7 @@ def read_amount(name: str, given: Any) -> float:
 class AccountSnapshot(Snapshot):
     """What an account owns at one moment: the state that :func:`backtest.decide` starts from.
 
-    Either ``wallet`` or ``equity`` is given. All money is in the settlement
-    currency.
+    Either ``wallet`` or ``equity`` is given. All money is in the settlement currency.
 
     Raises ParameterError if a field is unknown, missing or of the wrong kind.
 
@@ -203,29 +202,19 @@ class AccountSnapshot(Snapshot):
         **known
             Further fields of the snapshot, such as ``peak_equity``.
         """
-        return cls(**(read_ccxt(balance, positions, currency, total, names or {}) | known))
-
-
-def read_ccxt(
-    balance: Mapping[str, Any],
-    positions: Sequence[Mapping[str, Any]],
-    currency: str,
-    total: str,
-    names: Mapping[str, str],
-) -> dict[str, Any]:
-    Choice("equity", "wallet").check("total", total)
-    own = balance.get(currency)
-    if not isinstance(own, Mapping) or own.get("total") is None:
-        raise ParameterError(
-            f"a balance must have the total of {currency}, got {base.repr_plain(own)}; "
-            "currency= names another"
-        )
-    held = {}
-    for each in positions:
-        if float(each.get("contracts") or 0.0) != 0.0:
-            symbol = str(each.get("symbol"))
-            held[names.get(symbol, shorten(symbol))] = read_ccxt_position(each, symbol)
-    return {total: float(own["total"]), "positions": held}
+        Choice("equity", "wallet").check("total", total)
+        own, held = balance.get(currency), {}
+        if not isinstance(own, Mapping) or own.get("total") is None:
+            raise ParameterError(
+                f"a balance must have the total of {currency}, got {base.repr_plain(own)}; "
+                "currency= names another"
+            )
+        for each in positions:
+            if float(each.get("contracts") or 0.0) != 0.0:
+                symbol = str(each.get("symbol"))
+                name = (names or {}).get(symbol, shorten(symbol))
+                held[name] = read_ccxt_position(each, symbol)
+        return cls(**({total: float(own["total"]), "positions": held} | known))
 
 
 def shorten(symbol: str) -> str:
@@ -351,8 +340,11 @@ def start_account(setup: Setup, snapshot: AccountSnapshot, terms: Terms) -> Acco
         state.best[i] = best * is_open
         state.factor[i] = 1.0 if each.overlay is None else each.overlay
         state.opened[i] = each.opened.value if is_open and each.opened is not None else math.nan
-        state.since[i] = find_since(snapshot, each, "bars_since_liquidation")
-        state.since_stop[i] = find_since(snapshot, each, "bars_since_stop")
+        for since, name in (
+            (state.since, "bars_since_liquidation"), (state.since_stop, "bars_since_stop"),
+        ):  # fmt: skip
+            known = [getattr(of, name) for of in (each, snapshot)]
+            since[i] = next((bars for bars in known if bars is not None), math.inf)
         state.is_halted[i] = 1 if each.halted else 0
         if each.venue_leverage is not None:
             state.setting[i] = each.venue_leverage
@@ -372,11 +364,6 @@ def value_price(setup: Setup, i: int, price: float | None) -> float:
     if price is None:
         return 0.0
     return float(compute_value(contract.size, contract.kind == "inverse", price))
-
-
-def find_since(snapshot: AccountSnapshot, held: HeldPosition, name: str) -> float:
-    own, whole = getattr(held, name), getattr(snapshot, name)
-    return float(own if own is not None else math.inf if whole is None else whole)
 
 
 def write_wallet(
