@@ -1,8 +1,9 @@
-"""A decision equals that of a run: leverage, order and cuts, bit for bit."""
+"""The next order of a live account: decisions, snapshots, and what is refused."""
 
+import json
 import math
 from dataclasses import replace
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -15,8 +16,12 @@ from backtest.account.order_limits import CAUSES, COUNT, CUT, count_decisions
 from backtest.engine.batch import run_account
 from backtest.engine.run_result import finish
 from backtest.engine.run_setup import set_up_run
+from backtest.live.state import find_account_reads
+from backtest.strategies import Capped, Cppi, VolTarget
 from tests.agreement import Swinging, trust_data
 from tests.cases import PRICES, Case, make_exit_case, make_full_case
+from tests.kit import call, check_refused
+from tests.scenes import Follow, account_of, market_of, venue_of
 
 pytestmark = pytest.mark.filterwarnings("ignore::UserWarning")
 
@@ -234,3 +239,234 @@ def test_decisions_at_200_bars_of_50_runs_are_those_of_the_runs(monkeypatch):
     assert count.trading >= 0.6 * count.bars
     assert count.gaps >= 0.6 * count.bars
     assert len(count.kinds) == 6
+
+
+MARKET = market_of(*[100.0 + k % 3 for k in range(30)], targets=2.0)
+END = pd.Timestamp(int(MARKET.time[-1]) + MARKET.interval, tz="UTC")
+OLD = {"quantity": 1.0, "entry": 100.0}
+
+
+def decide(state: Any = None, market: Any = MARKET, policy: Any = None, **terms: Any) -> Any:
+    """Decide for an account of 1,000 without costs."""
+    state = state or bt.AccountSnapshot(equity=1_000.0)
+    given = {"venue": venue_of(), "account": account_of(), "state": state} | terms
+    return bt.decide(policy or Follow(), market, **given)
+
+
+def snapshot(**fields: Any) -> bt.AccountSnapshot:
+    """Return a snapshot of 1,000 with a position."""
+    held = {"market": OLD | fields.pop("held", {})} | fields.pop("more", {})
+    return bt.AccountSnapshot(**{"equity": 1_000.0, "positions": held} | fields)
+
+
+def test_an_order_by_hand():
+    """2x of 1,000 at 110 is 18.18 coins; the position of 1 gained 9 on the way from 101."""
+    decision = decide(snapshot(), at=110.0)
+    assert decision.leverage == {"market": 2.0}
+    assert decision.order["market"] == pytest.approx(2.0 * (1_000.0 + 8.0) / 110.0 - 1.0)
+    assert decision.equity == (1_000.0, 1_008.0)
+    assert decision.may_act
+
+
+def test_an_order_has_the_digits_of_its_lots():
+    venue = venue_of(contract={"lot": 0.001})
+    orders = [
+        decide(snapshot(held={"quantity": held}), venue=venue, at=110.0).order["market"]
+        for held in (1.0, 18.32, 18.321, 18.9, 20.007)
+    ]
+    assert orders == [round(each, 3) for each in orders]
+    assert 0.0 not in orders
+
+
+CAUTIONS: dict[str, tuple[dict[str, Any], str]] = {
+    "old data": ({"now": END + pd.Timedelta("3h")}, "more than a bar"),
+    "an open bar": ({"now": END - pd.Timedelta("1min")}, "after now"),
+    "warm-up": ({"policy": VolTarget(), "market": MARKET.prefix(2)}, "warm-up"),
+    "another instrument": ({"state": snapshot(more={"ETHUSDT": OLD})}, "positions in ETHUSDT"),
+    "another mode": ({"state": snapshot(held={"mode": "isolated"})}, "held in isolated margin"),
+    "an old snapshot": ({"state": snapshot(time=END - pd.Timedelta("2h"))}, "before the last bar"),
+    "over the call": (
+        {"state": snapshot(held={"quantity": 50.0}), "account": account_of(margin_call=0.2)},
+        "over the call at 20.00 %"),
+    "liquidated at the price": (
+        {"state": snapshot(held={"quantity": 50.0}), "at": 70.0}, "stopped or liquidated"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("label", CAUTIONS)
+def test_what_speaks_against_acting_is_said(label):
+    given, words = CAUTIONS[label]
+    decision = decide(**given)
+    assert not decision.may_act
+    texts = [each.text for each in decision.warnings if each.stops]
+    assert any(word in text for word in words.split("|") for text in texts), texts
+
+
+def test_a_limit_of_margin_that_leaves_nothing_stops():
+    """At the venue's 16x nothing more fits: the position already is 20x."""
+    state = snapshot(held={"quantity": 200.0, "entry": 100.0})
+    decision = decide(state, market_of(*[100.0] * 30, targets=30.0), venue=venue_of(
+        brackets=[bt.Bracket(0.0, np.inf, 16.0, 0.01)]))  # fmt: skip
+    assert decision.order == {"market": 0.0}
+    assert any("cut to 0 by" in each.text for each in decision.warnings)
+
+
+def test_the_policy_says_what_it_reads():
+    reads = find_account_reads(Capped(Cppi(), cap=2.0))
+    assert reads == {"days", "equity", "leverage", "peak_equity"}
+    assert not find_account_reads(Follow())
+
+
+# ------------------------------------------------------------------------------------ memory
+
+
+def test_what_was_held_for_its_longest_time_is_closed_by_the_next_order():
+    account, venue = account_of(max_holding="5h"), venue_of()
+    run = bt.run(MARKET.prefix(6), Follow(), venue=venue, account=account, compile=False)
+    size, fill = float(run.bars["position"].iloc[-1]), run.fills.iloc[0]
+    held = {"quantity": size, "entry": float(fill["price"]), "opened": fill["time"]}
+    own = bt.AccountSnapshot(equity=float(run.bars["equity"].iloc[-1]), positions={"market": held})
+    for state in (run, bt.AccountSnapshot.from_dict(json.loads(json.dumps(own.to_dict())))):
+        decided = decide(state, MARKET.prefix(6), account=account)
+        assert decided.order == {"market": -size}
+        assert decided.may_act
+    earlier = snapshot(held={"opened": END - pd.Timedelta("4h")})
+    assert decide(earlier, account=account).order["market"] > 0.0
+    with pytest.raises(bt.ParameterError, match="no opened: max_holding counts from it"):
+        decide(snapshot(), account=account)
+
+
+# ------------------------------------------------------------------------------------ sources
+
+
+def test_the_structures_of_ccxt_are_read():
+    balance = {"USDT": {"free": 900.0, "used": 100.0, "total": 1_000.0}}
+    positions = [
+        {"symbol": "BTC/USDT:USDT", "side": "short", "contracts": 0.5, "entryPrice": 30_000.0,
+         "marginMode": "isolated", "collateral": 1_600.0, "unrealizedPnl": 100.0},
+        {"symbol": "ETH/USDT:USDT", "side": "long", "contracts": 0.0},
+    ]  # fmt: skip
+    found = bt.AccountSnapshot.from_ccxt(balance, positions, peak_equity=1_100.0)
+    assert (found.equity, found.peak_equity) == (1_000.0, 1_100.0)
+    held = found.positions["BTCUSDT"]
+    assert (held.quantity, held.entry, held.margin, held.mode) == (-0.5, 3e4, 1_500.0, "isolated")
+    assert len(found.positions) == 1
+
+
+# ------------------------------------------------------------------------------------ the command
+
+
+def test_the_command_answers_and_its_exit_code_says_whether_to_act(capsys, tmp_path):
+    account = tmp_path / "account.json"
+    held = {"SYNTHETIC-PERP": {"quantity": 0.1, "entry": 20_000.0}}
+    account.write_text(json.dumps({"equity": 10_000, "positions": held}), encoding="utf-8")
+    file = tmp_path / "live.toml"
+    file.write_text(f'[decide]\nsnapshot = "{account.name}"\nnow = 2024-01-01T00:10:00\n', "utf-8")
+    code, out, _ = call(capsys, "decide", file, "--at", 30_000, "--json")
+    found = json.loads(out)
+    assert code == 0
+    assert found["price"] == {"SYNTHETIC-PERP": 30_000.0}
+    code, out, _ = call(capsys, "decide", file, "--now", "2024-01-02")
+    assert code == 1
+    assert "do not act" in out
+    assert "no order was sent" in out
+    code, _, err = call(capsys, "decide", file, "--snapshot", "none.json")
+    assert (code, "readable JSON" in err) == (2, True)
+
+
+SAMPLE = market_of(*[100.0 + k % 3 for k in range(30)])
+VENUE, ACCOUNT = venue_of(), account_of()
+PAIR = bt.Markets({"AAA": SAMPLE, "BBB": SAMPLE}, currency="USDT")
+SNAPSHOT = bt.AccountSnapshot(equity=1_000.0)
+
+
+class Fearing(bt.Policy):
+    """Hold less after losses."""
+
+    def leverage(self, bar, account):
+        """Return what the drawdown leaves."""
+        return 1.0 - account.drawdown
+
+
+class Seen(NamedTuple):
+    """The highest equity seen."""
+
+    peak: float
+
+
+class Recalling(bt.Policy):
+    """Remember the highest equity."""
+
+    def start(self):
+        """Return nothing seen."""
+        return Seen(0.0)
+
+    def leverage(self, bar, account, memory):
+        """Return 1, and the highest equity."""
+        return 1.0, Seen(max(memory.peak, account.equity))
+
+
+def ask(policy: bt.Policy | None = None, market: Any = SAMPLE, **changes: Any) -> Any:
+    """Decide with some terms changed."""
+    terms = {"venue": VENUE, "account": ACCOUNT, "state": SNAPSHOT} | changes
+    return bt.decide(policy or Follow(), market, **terms)
+
+
+def held(**fields: Any) -> bt.AccountSnapshot:
+    """Return a snapshot with one position."""
+    return bt.AccountSnapshot(equity=1_000.0, positions={"market": fields})
+
+
+OPEN, DAYS = SAMPLE.times[5], pd.Timedelta(9, unit="D")
+FILL = {"time": OPEN, "quantity": 1.0, "price": 102.0}
+
+
+def replay(market: Any = SAMPLE, **changes: Any) -> Any:
+    """Replay one fill with some of its fields changed; None leaves a field out."""
+    row = {name: x for name, x in {**FILL, **changes}.items() if x is not None}
+    return bt.replay(market, pd.DataFrame([row]), venue=VENUE, account=ACCOUNT)
+
+
+def go_on(**changes: Any) -> Any:
+    """Decide from the result of a run under changed terms."""
+    result = bt.run(SAMPLE, Follow(), venue=VENUE, account=ACCOUNT, compile=False)
+    return ask(state=result, **changes)
+
+
+@pytest.mark.filterwarnings("ignore::UserWarning")
+@pytest.mark.parametrize(("call", "words"), [
+    (lambda: bt.AccountSnapshot(equity=1.0, wallet=1.0), "equity"),
+    (lambda: held(quantity=1.0), "positions.market.entry"),
+    (lambda: held(quantity=1.0, entry=1.0, mode="hedge"), "positions.market.mode"),
+    (lambda: bt.AccountSnapshot.from_ccxt(
+        {"USDT": {"total": 1.0}}, [{"symbol": "A/B:B", "contracts": 1.0}]), "side"),
+    (lambda: ask(at=0.0), "at must be over 0"),
+    (lambda: ask(funding=2.0), "funding"),
+    (lambda: ask(Fearing()), "Fearing reads account.drawdown"),
+    (lambda: ask(account=account_of(trailing_stop=0.1), state=held(quantity=1.0, entry=100.0)),
+     "best_price"),
+    (lambda: ask(Recalling()), "remembers what it saw"),
+    (lambda: ask(market=PAIR, at=100.0), "for each of several instruments"),
+    (lambda: replay(time=OPEN.tz_localize(None)), "a time zone"),
+    (lambda: replay(instrument="ETH"), "of the market"),
+    (lambda: replay(PAIR, instrument="AAA", fee=1.0, fee_currency="BNB"),
+     "settlement currency, USDT"),
+    (lambda: replay(price=120.0), "in the range of its bar"),
+    (lambda: replay(time=OPEN - DAYS), "within the replay"),
+    (lambda: replay(quantity=5_000.0), "must not fall below 0"),
+    (lambda: go_on(account=account_of(band=0.1)), "same rules"),
+])  # fmt: skip
+def test_bad_input_is_refused(call, words):
+    check_refused(call, words)
+
+
+@pytest.mark.parametrize(("stated", "words", "may_act"), [
+    ({"at": 120.0}, "the price 120 of market is 17.65 % over the last one, 102", True),
+    ({"at": 10.2}, "the price 10.2 of market is 90.00 % under the last one, 102", False),
+    ({"at": 102.0, "funding": 0.06}, "the funding of market is 6.00 % of the notional", False),
+])  # fmt: skip
+@pytest.mark.filterwarnings("ignore::UserWarning")
+def test_a_likely_slip_in_what_is_stated_is_named(stated, words, may_act):
+    decision = ask(**stated)
+    assert decision.may_act == may_act
+    assert [words in str(each) for each in decision.warnings] == [True]

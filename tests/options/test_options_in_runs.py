@@ -1,13 +1,18 @@
-"""Options in whole runs: never held they change no byte, and no later snapshot changes a bar."""
+"""Options in runs: inputs, values, rolls, and what is refused."""
+
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import pytest
 
 import backtest as bt
-from backtest.strategies import VolTarget
-from tests.kit import Hold
+from backtest.account.records import OptionFeed
+from backtest.engine.option_inputs import read_option_feed
+from backtest.strategies import Collar, Constant, CoveredCall, TailHedge, VolTarget
+from tests.kit import Hold, check_refused, compare_policies
 from tests.options.listed_markets import PUT, make_chain, make_markets, make_surfaces, make_venue
+from tests.strategies.test_strategies_options import find_fills, run
 
 STAMPS = ["2023-01-01 12:00", "2023-01-02 12:30", "2023-01-03 00:00", "2023-01-05 07:10"]
 
@@ -19,7 +24,7 @@ class Buys(Hold):
         return {name: (name, 1.0) for name, each in chain.items() if each.quantity == 0.0}
 
 
-def run(markets, policy, **more):
+def run_plain(markets, policy, **more):
     """Run an account in plain Python."""
     account = bt.Account(capital=30_000.0)
     return bt.run(markets, policy, **{"venue": make_venue(), "account": account, **more},
@@ -45,8 +50,8 @@ SIGNALS = {
 def test_options_that_are_never_held_change_no_byte(name):
     """B9: bars, positions of the instruments, events and measures are those without options."""
     policy = VolTarget(target=0.6, half_life=24.0)
-    with_options = run(make_pair(has_options=True), policy, **SIGNALS[name])
-    without = run(make_pair(has_options=False), policy, **SIGNALS[name])
+    with_options = run_plain(make_pair(has_options=True), policy, **SIGNALS[name])
+    without = run_plain(make_pair(has_options=False), policy, **SIGNALS[name])
     assert without.bars.equals(with_options.bars[[*without.bars]])
     held = with_options.positions
     held = held[held["instrument"] != "PUT"][[*without.positions]].reset_index(drop=True)
@@ -67,7 +72,7 @@ def test_a_later_snapshot_changes_no_earlier_bar(changed):
         put = PUT.override(strike=float(rows["strike"].iloc[5]))
         given = {"chains": {"BTC": chain}}
         given["surfaces"] = {"BTC": make_surfaces(STAMPS, shift=shift, at=changed)}
-        return run(make_markets(bars=120, options={"PUT": put}, **given), Buys(level=1.0))
+        return run_plain(make_markets(bars=120, options={"PUT": put}, **given), Buys(level=1.0))
 
     before, after = build(0.0), build(0.05)
     stamp = pd.Timestamp(STAMPS[changed], tz="UTC")
@@ -81,13 +86,16 @@ def test_a_later_snapshot_changes_no_earlier_bar(changed):
 
 def test_orders_of_a_policy_equal_a_schedule():
     markets = make_markets(bars=120)
-    ordered = run(markets, Buys(level=1.0))
+    ordered = run_plain(markets, Buys(level=1.0))
     frame = pd.DataFrame({"PUT": 1.0}, index=markets.times[6:7])
-    scheduled = run(markets, Hold(level=1.0), option_quantities=frame)
+    scheduled = run_plain(markets, Hold(level=1.0), option_quantities=frame)
     assert ordered.bars.equals(scheduled.bars)
     assert ordered.manifest["id"] != scheduled.manifest["id"]
     assert (ordered.events["kind"] == "fill").any()
-    assert ordered.bars["equity"].iloc[-1] != run(markets, Hold(level=1.0)).bars["equity"].iloc[-1]
+    assert (
+        ordered.bars["equity"].iloc[-1]
+        != run_plain(markets, Hold(level=1.0)).bars["equity"].iloc[-1]
+    )
 
 
 class Insists(Hold):
@@ -98,7 +106,7 @@ class Insists(Hold):
 
 
 def test_a_contract_is_not_traded_before_its_first_surface_nor_after_its_expiry():
-    result = run(make_markets(), Insists(level=0.0))
+    result = run_plain(make_markets(), Insists(level=0.0))
     events = result.events[result.events["instrument"] == "put:PUT"]
     counts = events["kind"].value_counts()
     assert (counts["unquoted"], counts["fill"], counts["expiry"]) == (6, 1, 1)
@@ -118,7 +126,7 @@ def test_expiries_and_funding_inside_a_bar_come_by_stamp():
     surfaces = {"BTC": make_surfaces(["2023-01-01 06:30"])}
     markets = bt.Markets({"BTC": funded, "PUT": option}, surfaces=surfaces)
     frame = pd.DataFrame({"PUT": 1.0}, index=markets.times[6:7])
-    events = run(markets, Hold(level=1.0), option_quantities=frame).events
+    events = run_plain(markets, Hold(level=1.0), option_quantities=frame).events
     last = events[events["time"] == "2023-01-08 12:00"]
     kinds = [each for each in last["kind"] if each in ("funding", "expiry")]
     assert kinds == ["funding", "funding", "expiry", "funding"]
@@ -129,11 +137,11 @@ def test_a_run_goes_on_with_the_options_that_a_result_holds(is_saved, tmp_path):
     """A put is held over the end of the first part; the second sells it."""
     whole, half = make_markets(bars=60), make_markets(bars=30)
     given = {"option_quantities": pd.DataFrame({"PUT": [1.0, 0.0]}, index=whole.times[[6, 40]])}
-    first = run(half, Hold(level=1.0), option_quantities=given["option_quantities"][:1])
+    first = run_plain(half, Hold(level=1.0), option_quantities=given["option_quantities"][:1])
     if is_saved:
         first = bt.Result.load(first.save(tmp_path))
-    rest = run(whole, Hold(level=1.0), resume=first, **given)
-    known = run(whole, Hold(level=1.0), **given).bars["equity"]
+    rest = run_plain(whole, Hold(level=1.0), resume=first, **given)
+    known = run_plain(whole, Hold(level=1.0), **given).bars["equity"]
     assert rest.bars["equity"].equals(known[rest.bars.index])
 
 
@@ -150,14 +158,14 @@ def test_compiled_orders_equal_plain_ones():
 
 
 def test_results_keep_what_options_were_given(tmp_path):
-    """Saved results, run again or compared with a baseline, are those of the same options."""
+    """Saved results, run_plain again or compared with a baseline, are those of the same options."""
     markets = make_markets(bars=120)
     frame = pd.DataFrame({"PUT": 1.0}, index=markets.times[6:7])
-    result = run(markets, Hold(level=1.0), option_quantities=frame)
+    result = run_plain(markets, Hold(level=1.0), option_quantities=frame)
     listed = result.manifest["data"]["options"]
     assert listed["underlyings"] == {"PUT": "BTC"}
     assert listed["quantities"]
-    other = run(markets, Hold(level=1.0), option_quantities=2.0 * frame)
+    other = run_plain(markets, Hold(level=1.0), option_quantities=2.0 * frame)
     assert other.manifest["id"] != result.manifest["id"]
     loaded = bt.Result.load(result.save(tmp_path))
     assert loaded.bars.equals(result.bars)
@@ -183,7 +191,7 @@ def test_greeks_explain_the_profit_on_simulated_bars():
         {"BTC": bt.Market.from_frames(bars), **contracts}, surfaces={"BTC": make_surfaces(stamps)}
     )
     frame = pd.DataFrame([[2.0, -3.0] * 3], markets.times[:1], [*contracts])
-    result = run(
+    result = run_plain(
         markets,
         Hold(level=0.0),
         option_quantities=frame,
@@ -195,3 +203,283 @@ def test_greeks_explain_the_profit_on_simulated_bars():
     assert result.metrics["unexplained_share"] < 5e-4
     assert max(shares) < 0.005
     np.testing.assert_allclose(table.drop(columns="price_pnl").sum(axis=1), table["price_pnl"])
+
+
+YEAR = 365.0 * 24.0
+
+
+def read(markets: bt.Markets, venue: bt.Venue | None = None) -> OptionFeed:
+    """Return the feed of one instrument's options."""
+    return read_option_feed(markets, {"BTC": venue or make_venue()}, markets.panel())
+
+
+def test_time_volatility_and_basis_are_those_of_the_last_surface():
+    """The basis of the snapshot, 6 % a year, shrinks with the time left; 7 days are quoted."""
+    markets = make_markets(surfaces={"BTC": make_surfaces(["2023-01-01 12:00"], 0.6, carry=0.06)})
+    feed = read(markets)
+    assert not feed.are_listed[:12].any()
+    assert feed.are_listed[12:180, 0].all()
+    assert not feed.are_listed[180:].any()
+    assert feed.years_open[12, 0] == pytest.approx(168 / YEAR)
+    assert feed.years_close[12, 0] == pytest.approx(167 / YEAR)
+    assert np.isnan(feed.volatilities_close[10, 0])  # the close at 11:00 knows no surface
+    assert np.isnan(feed.volatilities_close[11, 0])  # nor that at 12:00: stamped strictly before
+    assert feed.volatilities_open[12:180, 0] == pytest.approx(0.6)
+    hours = 168 - np.arange(168)
+    assert feed.bases_open[12:180, 0] == pytest.approx(np.exp(0.06 * hours / YEAR), rel=1e-12)
+    assert feed.ages[12, 0] == pytest.approx(1 / 24)
+    assert (feed.expiry_bars[0], feed.are_inside[0]) == (180, 0)
+    assert feed.expiry_spots[0] == markets["BTC"].mark_open[180]
+
+
+def test_own_rows_replace_the_model_while_they_are_young():
+    chain, expiry = make_chain(["2023-01-01 12:20"]), "2023-01-08 12:00"
+    table = chain.table[(chain.table.expiry == expiry) & (chain.table.kind == "put")]
+    row = table.iloc[10]
+    put = PUT.override(strike=float(row["strike"]), expiry=expiry)
+    markets = make_markets(options={"PUT": put}, chains={"BTC": chain}, quote_age="2h")
+    feed = read(markets)
+    assert np.flatnonzero(feed.has_quotes[:, 0]).tolist() == [13, 14]
+    assert np.flatnonzero(np.isfinite(feed.marks_close[:, 0])).tolist() == [12, 13]
+    assert feed.marks_open[13, 0] == row["mark"]
+    assert (feed.bids[13, 0], feed.asks[13, 0]) == (row["bid"], row["ask"])
+    assert feed.volatilities_open[13, 0] == row["iv"]
+    assert feed.half_spreads[13:, 0] == pytest.approx(0.01, abs=2e-3)  # of the last two sides
+    assert feed.half_spreads[12, 0] == 0.01  # as the venue says
+    assert feed.half_prices[13:, 0] == pytest.approx(0.5 * (row["ask"] - row["bid"]))
+    assert np.isnan(feed.half_prices[12, 0])
+
+
+def test_settlement_is_the_price_given_the_mean_of_closes_or_the_mark_open():
+    markets = make_markets()
+    assert read(markets).expiry_spots[0] == markets["BTC"].mark_open[180]
+    venue = make_venue(option_costs=make_venue().option_costs.override(delivery_window="3h"))
+    closes = markets["BTC"].mark_close[177:180]
+    assert read(markets, venue).expiry_spots[0] == np.mean(closes)
+    given = make_markets(options={"PUT": PUT.override(settlement_price=31_000.0)})
+    assert read(given, venue).expiry_spots[0] == 31_000.0
+    inside = read(make_markets(options={"PUT": PUT.override(expiry="2023-01-08 12:20")}))
+    assert (inside.expiry_bars[0], inside.are_inside[0]) == (180, 1)
+    assert inside.expiry_spots[0] == markets["BTC"].mark_open[180]
+    late = make_markets(bars=100)
+    assert read(late).expiry_bars[0] == -1
+
+
+def test_schedules_fill_at_the_next_open_and_end_with_the_contract():
+    markets = make_markets()
+    frame = pd.DataFrame({"PUT": 2.0}, index=markets.times[[20, 178, 179, 200]])
+    found = bt.engine.option_inputs.schedule_options(markets, frame)
+    targets = read(found).targets[:, 0]
+    assert np.flatnonzero(np.isfinite(targets)).tolist() == [21, 179]
+    assert markets.listing.quantities is None
+    assert found.content_hash != markets.content_hash
+
+
+@pytest.mark.parametrize("changed", range(len(STAMPS)))
+def test_a_later_snapshot_changes_nothing_before_it(changed):
+    """Truth 8: every array of the feed is equal bit for bit up to the snapshot that changed."""
+
+    def build(shift: float) -> OptionFeed:
+        chain = make_chain(STAMPS, shift, changed)
+        rows = chain.table[(chain.table.expiry == "2023-01-08 12:00") & (chain.table.kind == "put")]
+        put = PUT.override(strike=float(rows["strike"].iloc[10]))
+        surfaces = make_surfaces(STAMPS, shift=shift, at=changed)
+        given = {"chains": {"BTC": chain}, "surfaces": {"BTC": surfaces}}
+        return read(make_markets(options={"PUT": put}, **given))
+
+    before, after = build(0.0), build(0.05)
+    opens = pd.date_range("2023-01-01", periods=240, freq="1h", tz="UTC")
+    stamp, differs = pd.Timestamp(STAMPS[changed], tz="UTC"), False
+    for name in OptionFeed._fields[OptionFeed._fields.index("years_open") :]:
+        one, two = getattr(before, name), getattr(after, name)
+        is_close = name.endswith("_close") or name == "ages"
+        known = opens + pd.Timedelta(hours=1) <= stamp if is_close else opens < stamp
+        assert np.array_equal(one[known], two[known], equal_nan=True), name
+        differs |= not np.array_equal(one[~known], two[~known], equal_nan=True)
+    assert differs
+
+
+pytestmark = pytest.mark.filterwarnings("ignore:volatility is flat before")
+HEDGE = TailHedge(Constant(3.0), delta=-0.1, tenor=12.0, roll=5.0, budget=0.01)
+
+
+@pytest.fixture(scope="module")
+def hedged() -> bt.Result:
+    """Return nine days with a put that is sold for another."""
+    return run(HEDGE, days=9)
+
+
+def test_a_roll_costs_premium_less_proceeds_and_fees(hedged: bt.Result):
+    """Two puts: the first is bought in bar 2 and sold in bar 176, the second is held to the end.
+
+    The fee of a fill is 0.0003 of the price of 30,000, at most 0.125 of the premium; each fill is
+    one point of volatility worse than the mark.
+    """
+    fills, rolls = find_fills(hedged), hedged.rolls()
+    quantity, price = fills["quantity"].to_numpy(), fills["price"].to_numpy()
+    last = hedged.positions.query("instrument == 'tail:P26-20'")["mark"].iloc[-1]
+    assert rolls["contract"].tolist() == ["P26-13", "P26-20"]
+    assert rolls["leg"].tolist() == ["tail", "tail"]
+    assert rolls["ended"].tolist() == ["order", "open"]
+    assert rolls["opened"].tolist() == [hedged.bars.index[2], hedged.bars.index[176]]
+    assert rolls["closed"].tolist() == [hedged.bars.index[176], hedged.bars.index[-1]]
+    assert rolls["premium"].tolist() == pytest.approx([quantity[k] * price[k] for k in (0, 2)])
+    assert rolls["proceeds"].tolist() == pytest.approx([quantity[0] * price[1], quantity[2] * last])
+    fee = [min(9.0, 0.125 * each) for each in price]
+    fees = [quantity[0] * (fee[0] + fee[1]), quantity[2] * fee[2]]
+    assert rolls["fees"].tolist() == pytest.approx(fees)
+    cost = rolls["premium"] - rolls["proceeds"] + rolls["fees"]
+    assert rolls["cost"].tolist() == pytest.approx(cost.tolist())
+    own = hedged.trades[hedged.trades["instrument"] != "BTC"]
+    assert rolls["spread"].tolist() == own["slippage"].tolist()
+    assert (rolls["spread"] > 0.0).all()
+    assert (-cost).tolist() == pytest.approx(own["profit"].tolist())
+
+
+def test_the_cost_of_a_leg_is_a_share_of_the_mean_equity_a_year(hedged: bt.Result):
+    rolls, legs = hedged.rolls(), hedged.rolls("leg")
+    base = hedged.bars["equity"].mean() * 9 / 365
+    for name in ("premium", "proceeds", "fees", "spread", "cost"):
+        assert legs[name].tolist() == pytest.approx([rolls[name].sum() / base] * 2)
+    assert legs["rolls"].tolist() == [2, 2]
+    assert hedged.metrics["options_cost_annual"] == pytest.approx(legs["cost"]["total"])
+    assert hedged.metrics["options_spread_annual"] == pytest.approx(legs["spread"]["total"])
+
+
+def test_what_is_sold_has_negative_premiums_and_pays_at_expiry():
+    """A call of 32,000 expires worthless under 3 coins at 30,000: its premium is kept."""
+    rolls = run(CoveredCall(Constant(1.5), tenor=4.0, roll=0.0), days=6).rolls()
+    first = rolls.iloc[0]
+    assert (first["side"], first["ended"], first["proceeds"]) == ("short", "expiry", 0.0)
+    assert first["premium"] < 0.0
+    assert first["cost"] == pytest.approx(first["premium"] + first["fees"])
+    legs = run(Collar(Constant(1.5), tenor=12.0, put_delta=0.1), days=1).rolls("leg")
+    assert legs.index.tolist() == ["call", "put", "total"]
+    assert legs["cost"]["total"] == pytest.approx(legs["cost"][["put", "call"]].sum())
+
+
+def test_without_options_there_are_no_rolls_and_a_saved_run_keeps_them(
+    hedged: bt.Result, tmp_path: Path
+):
+    loaded = bt.Result.load(hedged.save(tmp_path))
+    assert loaded.rolls().equals(hedged.rolls())
+    assert loaded.rolls("leg").equals(hedged.rolls("leg"))
+    bare = run(Constant(1.0), days=1)
+    assert bare.rolls().empty
+    legs = bare.rolls("leg")
+    assert legs.columns.tolist() == hedged.rolls("leg").columns.tolist()
+    assert legs.loc["total"].tolist() == [0.0] * 6
+    assert legs.index.tolist() == ["total"]
+    assert bare.hedging_error().empty
+    assert hedged.hedging_error("bar").empty
+    with pytest.raises(bt.ParameterError, match="by must be"):
+        hedged.rolls("day")  # type: ignore[arg-type]
+
+
+def test_a_comparison_has_the_cost_of_protection():
+    market = bt.Market.sample(bars=72)
+    put = bt.Option(
+        kind="put", strike=26_000, expiry="2023-01-20 08:00", underlying="BTC", settlement="coin"
+    )
+    markets = bt.Markets(
+        {"BTC": market, "PUT": put},
+        surfaces={"BTC": make_surfaces(["2022-12-31 12:00"])}, currency="BTC",
+    )  # fmt: skip
+    inverse = bt.Contract(kind="inverse", size=1.0, lot=1.0)
+    terms = {
+        "venue": make_venue(contract=inverse), "compile": False, "sampling": "1h",
+        "account": bt.Account(capital=10.0, requirement="deribit-standard"),
+    }  # fmt: skip
+    hedged = bt.run(markets, TailHedge(Constant(1.0), tenor=18.0, budget=0.01), **terms)
+    arms = {"bare": Constant(1.0), "hedged": hedged}
+    done = compare_policies(markets, arms, **terms, draws=99, confidence=0.9)
+    row = done.table.loc["hedged"]
+    assert row["options_cost_annual"] == hedged.metrics["options_cost_annual"]
+    assert np.isnan(done.table["options_cost_annual"]["bare"])
+
+
+class EachClose(TailHedge):
+    """The same rule, asked at each close."""
+
+    only_rolls = False
+
+
+@pytest.mark.filterwarnings("ignore:volatility is flat")
+def test_a_rule_that_only_rolls_is_asked_only_where_a_roll_may_be_due():
+    """Also where the account is liquidated in between, and its put is sold."""
+    terms = {"delta": -0.3, "tenor": 5.0, "roll": 2.0, "budget": 0.05}
+    strikes = [27_000.0, 28_000.0, 29_000.0, 30_000.0]
+    options = bt.Option.grid(
+        "BTC", strikes=strikes, start="2023-01-03", end="2023-02-01", kinds=["put"]
+    )
+    account = bt.Account(capital=100_000.0, requirement="deribit-standard", band=0.05)
+    for leverage in (1.0, 30.0):
+        runs = [
+            bt.run(
+                make_markets(bars=240, options=options),
+                rule(Constant(leverage), **terms),
+                venue=make_venue(),
+                account=account,
+                compile=False,
+            )
+            for rule in (TailHedge, EachClose)
+        ]
+        first, second = (each.bars["equity"].to_numpy() for each in runs)
+        assert np.array_equal(first, second)
+        assert runs[0].events.equals(runs[1].events)
+
+
+COIN = bt.Option("BTC-27JAN23-30000-P")
+
+
+def run_small(markets=None, *, policy=None, venue=None, quantities=None, **account):
+    """Run a small account with options in plain Python."""
+    return bt.run(
+        make_markets() if markets is None else markets,
+        policy or Hold(level=0.0),
+        venue=venue or make_venue(),
+        account=bt.Account(**{"capital": 10_000.0, **account}),
+        option_quantities=quantities,
+        compile=False,
+    )
+
+
+def schedule(value=1.0, columns=("PUT",)):
+    """Return a frame of quantities at two opens."""
+    index = pd.date_range("2023-01-01 20:00", periods=2, freq="1h", tz="UTC")
+    return pd.DataFrame(value, index=index, columns=[*columns])
+
+
+def trading(orders):
+    """Return a policy that orders the same options at each close."""
+
+    class Trading(bt.Policy):
+        """Order options."""
+
+        def leverage(self, bar, account):
+            return 0.0
+
+        def option_orders(self, bar, account, chain):
+            return orders
+
+    return Trading()
+
+
+@pytest.mark.parametrize(("call", "words"), [
+    (lambda: make_markets(options={"P": PUT.override(expiry="2022-12-01")}),
+     "must expire after the first bar"),
+    (lambda: make_markets(surfaces=None), "surfaces must have those of 'BTC'"),
+    (lambda: make_markets(chains={"BTC": bt.Chain.sample()}), "must settle as its options"),
+    (lambda: run_small(venue=make_venue(option_costs=None)), "need venue.option_costs"),
+    (lambda: run_small(make_markets(options={"P": COIN})), "must be 'cash' beside the linear"),
+    (lambda: run_small(margin="isolated", venue_leverage=5), "must be 'cross', got 'isolated'"),
+    (lambda: run_small(fill="next_close"), "fill must be 'next_open'"),
+    (lambda: run_small(make_markets(bars=480, max_age="3d")), "must be at most 3 days old"),
+    (lambda: run_small(quantities=schedule(-1.0)), "must be at least 0 with brackets"),
+    (lambda: run_small(quantities=schedule(columns=["PTU"])), "listed options, PUT, got 'PTU'"),
+    (lambda: run_small(quantities=schedule().shift(freq="7min")), "rows by the opens"),
+    (lambda: run_small(policy=trading({"leg": ("PUT", np.inf)})), "must be a finite number"),
+    (lambda: run_small(policy=trading({"leg": ("CALL", 1.0)})), "must be one of those listed"),
+])  # fmt: skip
+def test_bad_input_is_refused(call, words):
+    check_refused(call, words)

@@ -1,4 +1,4 @@
-"""The requirement of a portfolio of positions, worked by hand, and its parts."""
+"""Cross margin of several positions: kernels, calculators, and a requirement of one's own."""
 
 import math
 
@@ -14,7 +14,7 @@ from backtest.venue.requirement import (
     compute_maintenance,
     read_rules,
 )
-from backtest.venue.requirement_rule import pack_holdings
+from backtest.venue.requirement_rule import MarginRule, OwnMargin, Requirement, pack_holdings
 from tests.portfolios import make_portfolios
 from tests.scenes import bracket, venue_of
 
@@ -282,3 +282,210 @@ def test_maintenance_at_entry():
     venue = venue_of(brackets=[bracket(rate=0.05)], maintenance_at="entry")
     assert needed(2.0, 100.0, bt.Brackets(), venue, entries=80.0) == pytest.approx(8.0)
     assert needed(2.0, 100.0, bt.Brackets(), venue) == pytest.approx(10.0)
+
+
+TWO = {"A": 100.0, "B": 50.0}
+
+
+def test_figures_by_hand():
+    """10 A bought at 90 and 20 B sold at 50, at 100 and 50, with 300 of money and 2 gold at 40.
+
+    Profit 100. Backing 300 + 100 + .5 * 80 = 440, equity 480. Each notional is 1,000: the
+    requirement is 5 % of 2,000, the initial margin 10 %. Gross leverage 2,000 / 480, net 0.
+    """
+    gold = bt.Collateral("GOLD", 2.0, prices=40.0, rate=0.5)
+    found = bt.calculate_book(
+        PLAIN, {"A": 10, "B": -20}, TWO, entries={"A": 90, "B": 50}, balance=300, collateral=gold
+    )
+    assert (found.balance, found.backing, found.equity, found.collateral) == (300, 440, 480, 40)
+    assert (found.requirement, found.initial) == pytest.approx((100.0, 200.0))
+    assert found.margin_ratio == pytest.approx(100 / 440)
+    assert found.distance == pytest.approx(340)
+    assert found.gross_leverage == pytest.approx(2_000 / 480)
+    assert found.net_leverage == 0.0
+    assert [row.share for row in found.positions] == pytest.approx([50.0, 50.0])
+    assert not found.is_failing
+    # A alone: 440 - 1,000 f = 50 (1 - f) + 50, f = 340 / 950. B alone: 340 = 1,050 f
+    a, b = found.positions
+    assert a.down == pytest.approx(-340 / 950, rel=1e-12)
+    assert math.isnan(a.up)
+    assert b.up == pytest.approx(340 / 1050, rel=1e-12)
+    assert b.liquidation_price == pytest.approx(50 * (1 + 340 / 1050))
+    assert found.first == "B"
+    # Together the profits cancel and the requirement moves: 440 = 100 (1 + f)
+    (every,) = found.moves
+    assert every.name == "all"
+    assert every.up == pytest.approx(3.4, rel=1e-12)
+    assert math.isnan(every.down)
+
+
+def test_one_position_has_the_closed_form():
+    venue = bt.Venue.preset("binance-usdm", "BTCUSDT")
+    for quantity in (2.0, -300.0):
+        balance = abs(quantity) * 6_000
+        found = bt.calculate_book(venue, quantity, 60_000, balance=balance)
+        price = bt.margin.liquidation_price(venue, quantity, 60_000, balance)
+        assert found.positions[0].liquidation_price == pytest.approx(price, rel=1e-11)
+
+
+def test_an_inverse_position_has_the_closed_form():
+    venue = bt.Venue.preset("binance-coinm", "BTCUSD_PERP")
+    found = bt.calculate_book(venue, -500.0, 50_000, balance=0.3)
+    price = bt.margin.liquidation_price(venue, -500.0, 50_000, 0.3)
+    assert found.positions[0].liquidation_price == pytest.approx(price, rel=1e-11)
+
+
+def test_groups_move_together_and_collateral_follows_its_instrument():
+    """Long spot-like A against short B of one group, and a coin worth A as collateral.
+
+    10 A of 100 and 20 B of 50 cancel in the group, and the coin counts 80 of its 100. A alone,
+    down by f: 230 - 1,080 f is left; needed are 5 % of 2,050 - 1,000 f, more than the 100 f of the
+    group and the 5 of C: f = 127.5 / 1,030.
+    """
+    rule = bt.ScenarioMargin(moves=[-0.1, 0.1], groups={"g": ["A", "B"]}, minimum=0.05)
+    coin = bt.Collateral("COIN", 1.0, prices="A", rate=0.8)
+    prices = TWO | {"C": 10.0}
+    held = {"A": 10.0, "B": -20.0, "C": 5.0}
+    found = bt.calculate_book(PLAIN, held, prices, balance=150, rule=rule, collateral=coin)
+    assert [move.name for move in found.moves] == ["group g", "all"]
+    assert found.collateral == 80.0
+    assert found.positions[0].down == pytest.approx(-127.5 / 1_030, rel=1e-10)
+
+
+def test_a_failing_and_a_flat_book():
+    failing = bt.calculate_book(PLAIN, {"A": 10}, {"A": 100}, balance=50)
+    assert failing.is_failing
+    assert (failing.positions[0].down, failing.positions[0].liquidation_price) == (0.0, 100.0)
+    ruined = bt.calculate_book(PLAIN, {"A": 10}, {"A": 100}, balance=-1)
+    assert ruined.margin_ratio == math.inf
+    flat = bt.calculate_book(PLAIN, {"A": 0}, {"A": 100}, balance=0)
+    assert (flat.is_failing, flat.margin_ratio, flat.first) == (False, 0.0, None)
+    assert (flat.gross_leverage, flat.moves) == (0.0, ())
+
+
+def test_collateral_that_cancels_risk_has_its_share_of_the_requirement():
+    """A moves by 10 %: 10 A and 5 more as collateral, both at 100, need 100 and 50."""
+    found = bt.calculate_book(
+        PLAIN, {"A": 10.0}, {"A": 100.0}, balance=300.0, rule=bt.ScenarioMargin(moves=[-0.1, 0.1]),
+        collateral=bt.Collateral("C", 5.0, prices="A", rate=1.0, cancels_risk="A"),
+    )  # fmt: skip
+    assert (found.requirement, found.positions[0].share) == pytest.approx((150.0, 100.0))
+    assert found.collateral_share == pytest.approx(50.0)
+
+
+NAMES = ("BTCUSDT", "ETHUSDT", "PLAIN")
+
+
+class Fifth:
+    """A fifth of the gross notional, and a quarter for orders; with a level of its own."""
+
+    level = 1.5
+
+    def requirement(self, positions, prices):
+        return 0.2 * sum(abs(quantity) * prices[name] for name, quantity in positions.items())
+
+    def initial(self, positions, prices):
+        return 1.25 * self.requirement(positions, prices)
+
+
+class Mirror:
+    """The requirement of a book of the package."""
+
+    def __init__(self, packed):
+        self.packed = packed
+        self.level = packed.level
+
+    def hold(self, positions, prices):
+        quantities = [positions.get(name, 0.0) for name in NAMES]
+        return pack_holdings(quantities, [prices[name] for name in NAMES])
+
+    def requirement(self, positions, prices):
+        return portfolio_kernels.compute_portfolio_requirement(
+            self.packed, self.hold(positions, prices)
+        )
+
+    def initial(self, positions, prices):
+        return portfolio_kernels.compute_portfolio_initial(
+            self.packed, self.hold(positions, prices)
+        )
+
+
+def test_a_field_takes_rules_presets_and_objects():
+    field = Requirement()
+    rule = bt.Brackets(level=1.2)
+    assert field.check("requirement", rule) is rule
+    assert field.check("requirement", "okx-portfolio") == bt.PresetMargin(preset="okx-portfolio")
+    own = field.check("requirement", Fifth())
+    assert isinstance(own, OwnMargin)
+    assert own.level == 1.5
+    assert own.to_dict() == {"level": 1.5, "own": "Fifth"}
+    stored = MarginRule.from_dict(own.to_dict())
+    assert stored.to_dict() == own.to_dict()
+    assert stored == MarginRule.from_dict(stored.to_dict())
+    with pytest.raises(
+        bt.ParameterError, match="requirement is not stored with a result: pass the Fifth"
+    ):
+        bt.margin.requirement(venue_of(), 1.0, 1.0, stored)
+    venue = venue_of()
+    assert bt.margin.requirement(venue, 2.0, 100.0, own) == 40.0
+    assert bt.margin.initial(venue, 2.0, 100.0, own) == 50.0
+    assert bt.calculate_book(venue, 2.0, 100.0, balance=100.0, rule=own).distance == 40.0
+
+
+def test_an_instrument_that_is_not_held_needs_nothing():
+    given = ({"A": venue_of(), "B": venue_of()}, {"A": 2.0}, {"A": 100.0, "B": 1000.0})
+    assert bt.margin.requirement(*given) == pytest.approx(10.0)  # 5 % of 200
+    assert bt.margin.initial(*given) == pytest.approx(12.5)  # a 16th
+
+
+def test_the_kernels_ask_the_rule():
+    """A rule that answers as the package's rules do fails where they do, to the last digits."""
+    failures = 0
+    for packed, held, cash, rng in make_portfolios(4):
+        if len(held.amounts) or packed.level != 1.0:
+            continue  # collateral is not told to a rule
+        own = OwnMargin(rule=Mirror(packed)).pack({name: read_rules(venue_of()) for name in NAMES})
+        assert portfolio_kernels.compute_portfolio_requirement(own, held) == pytest.approx(
+            portfolio_kernels.compute_portfolio_requirement(packed, held), rel=1e-14
+        )
+        shares = np.zeros((2, 3))
+        portfolio_kernels.fill_shares(own, held, shares[0])
+        portfolio_kernels.fill_shares(packed, held, shares[1])
+        assert shares[0] == pytest.approx(shares[1], rel=1e-6, abs=1e-6)
+        start = portfolio_kernels.Waypoint(held.values.copy(), held.prices.copy())
+        end = portfolio_kernels.Waypoint(
+            held.values * np.exp(0.25 * rng.normal(size=3)), held.prices
+        )
+        path = (held, cash, start, end)
+        expected = portfolio_kernels.find_failure(packed, *path)
+        assert portfolio_kernels.find_failure(own, *path) == pytest.approx(
+            expected, abs=1e-12, nan_ok=True
+        )
+        failures += 0.0 < expected < 1.0
+        room = (held, cash, 0, start, end)
+        assert portfolio_kernels.find_failure_ratio(own, *room) == pytest.approx(
+            portfolio_kernels.find_failure_ratio(packed, *room), rel=1e-11, nan_ok=True
+        )
+    assert failures
+
+
+def test_bad_rules_and_answers_are_errors():
+    for given in (5, None, Fifth, object()):
+        with pytest.raises(bt.ParameterError, match="must have the methods requirement and initi"):
+            Requirement().check("requirement", given)
+    rule = Fifth()
+    rule.level = math.nan
+    with pytest.raises(bt.ParameterError, match="level"):
+        OwnMargin(rule=rule)
+    rule.level = 1.5
+    rule.requirement = lambda positions, prices: math.nan
+    own = OwnMargin(rule=rule).pack({name: read_rules(venue_of()) for name in NAMES})
+    with pytest.raises(bt.ParameterError, match=r"Fifth\.requirement"):
+        portfolio_kernels.compute_portfolio_requirement(
+            own, pack_holdings([1.0, 0.0, 0.0], [1.0, 1.0, 1.0])
+        )
+    rule.requirement = lambda positions, prices: max(positions.values())
+    with pytest.raises(bt.ParameterError, match=r"Fifth.requirement must.*given {} it raised Val"):
+        portfolio_kernels.compute_portfolio_requirement(
+            own, pack_holdings([0.0, 0.0, 0.0], [1.0, 1.0, 1.0])
+        )

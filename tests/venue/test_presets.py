@@ -1,14 +1,17 @@
 """The venue tables that come with the package: dated, sourced, right where answers are known."""
 
+import itertools
 import json
 import math
+from fractions import Fraction
+from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
 import pytest
 
 import backtest as bt
-from backtest.base.errors import BacktestError
+from backtest.base.errors import BacktestError, VenueDateWarning
 from backtest.venue import preset_files
 from backtest.venue.venue import InForce, Venue
 from tests.kit import check_refused, every_nth, market_of
@@ -255,3 +258,313 @@ def test_the_health_factor_is_one_where_the_lending_market_liquidates():
     assert price == pytest.approx(7_500.0 / (5.0 * 0.825))
     # of each unit of collateral sold 1 / 1.05 repays debt
     assert venue.liquidation.fee == pytest.approx(1.0 - 1.0 / 1.05, abs=1e-10)
+
+
+def test_a_preset_has_the_tables_of_all_days_unless_one_is_asked_for():
+    venue = Venue.preset(*BTC)
+    assert venue == Venue.preset(*BTC, at="history")
+    assert venue.days() == ("2021-03-18", "2022-12-29", "2024-10-24", "2026-09-29")
+    days = ("2021-05-19", "2023-01-01", "2024-10-24", "latest")
+    assert venue.tables() == tuple(Venue.preset(*BTC, at=day).brackets for day in days)
+    assert venue.in_force == InForce(preset="binance-usdm:BTCUSDT", since="2021-03-18")
+
+
+@pytest.mark.parametrize("preset", preset_files.available(), ids=lambda each: each.name)
+def test_a_preset_of_one_table_is_that_of_its_day(preset):
+    pair = (preset.venue, preset.symbol)
+    newest = Venue.preset(*pair, at="latest")
+    assert (Venue.preset(*pair) == newest) == (len(preset.dates) == 1)
+    day = Venue.preset(*pair, at=preset.date)
+    assert (newest.tables(), newest.in_force) == (day.tables(), day.in_force)
+    assert Venue.preset(*pair).days() == preset.dates
+
+
+def fall(start: str, bars: int = 5) -> bt.Market:
+    """Return a market of days from a day on."""
+    index = pd.date_range(start, periods=bars, freq="D", tz="UTC")
+    return bt.Market.from_frames(
+        pd.DataFrame(dict.fromkeys(("open", "high", "low", "close"), 100.0), index=index)
+    )
+
+
+class Half(bt.Policy):
+    def leverage(self, bar, account):
+        return 0.5
+
+
+def live(market: bt.Market, venue: Venue) -> bt.Result:
+    return bt.run(market, Half(), venue=venue, account=bt.Account(), compile=False)
+
+
+@pytest.mark.parametrize(("start", "at", "words"), [
+    ("2021-01-01", None, ["the oldest", "is of 2021-03-18", "the run uses it from 2021-01-01"]),
+    ("2021-01-01", "latest", ["is of 2026-09-29", "the run uses it from 2021-01-01"]),
+    ("2021-01-01", "2021-01-01", ["is of 2021-03-18", "the run uses it from 2021-01-01"]),
+    ("2024-10-22", "2024-10-22", ["is of 2022-12-29", "replaced on 2024-10-24"]),
+])  # fmt: skip
+def test_a_run_outside_the_days_of_its_table_says_so_once_and_in_the_manifest(start, at, words):
+    venue = Venue.preset(*BTC, at=at)
+    with pytest.warns(VenueDateWarning) as caught:
+        result = live(fall(start), venue)
+    of_days = [each for each in caught if issubclass(each.category, VenueDateWarning)]
+    assert [each.filename for each in of_days] == [__file__]
+    said = str(of_days[0].message)
+    assert all(word in said for word in words)
+    assert "@DATE" in said
+    assert result.manifest["margin_table"] in said
+    assert result.manifest["margin_table"].lower() in " ".join(result.summary().split()).lower()
+
+
+@pytest.mark.parametrize(("start", "at", "used"), [
+    ("2021-05-19", None, [("2021-03-18", "2021-05-19", 5)]),
+    ("2021-05-19", "latest", [("2026-09-29", "2021-05-19", 5)]),
+    ("2020-01-01", None, [("2021-03-18", "2020-01-01", 5)]),
+    ("2025-01-01", None, [("2024-10-24", "2025-01-01", 5)]),
+    ("2024-10-22", None, [("2022-12-29", "2024-10-22", 2), ("2024-10-24", "2024-10-24", 3)]),
+])  # fmt: skip
+@pytest.mark.filterwarnings("ignore::backtest.VenueDateWarning")
+def test_a_manifest_says_which_table_was_used_at_which_bars(tmp_path, start, at, used):
+    result = live(fall(start), Venue.preset(*BTC, at=at))
+    rows = [{"of": of, "from": first, "bars": bars} for of, first, bars in used]
+    assert result.manifest["margin_tables"] == rows
+    kept = bt.Result.load(result.save(tmp_path))
+    assert kept.manifest["margin_tables"] == rows
+
+
+@pytest.mark.filterwarnings("ignore::backtest.VenueDateWarning")
+@pytest.mark.parametrize("start", ["2020-01-01", "2024-10-22", "2025-01-01"])
+def test_other_brackets_take_the_place_of_the_tables_of_all_days(start):
+    rows = [bt.Bracket(0.0, math.inf, 10.0, 0.05)]
+    all_days, one = (Venue.preset(*BTC, at=at).override(brackets=rows) for at in (None, "latest"))
+    assert all_days == one
+    ratio = live(fall(start), all_days).bars.margin_ratio
+    assert ratio.iloc[-1] == pytest.approx(0.05 * 0.5, rel=1e-3)
+
+
+def terms(venue: str, symbol: str) -> bt.funding.FundingTerms:
+    found = bt.funding.terms(venue, symbol)
+    assert found is not None
+    return found
+
+
+@pytest.mark.parametrize(("premium", "rate"), [
+    (0.0006, 1e-4), (-0.0004, 1e-4), (0.0012, 7e-4), (-0.0010, -5e-4)
+])  # fmt: skip
+def test_binance_funding_is_premium_and_clamp(premium, rate):
+    """bin_funding_clamp_5 and _6: within the clamp the rate is the interest."""
+    found = bt.funding.rate_of(terms(*BTC), premium)
+    assert found == pytest.approx(rate, abs=1e-15)
+    assert bt.funding.rate(premium) == found
+
+
+@pytest.mark.parametrize(("size", "premium", "hour", "paid"), [
+    (-10, -0.0008, -3.75e-5, 3.75), (5, 0.01, 0.0011875, 59.375), (1, 0.0, 1.25e-5, 0.125),
+])  # fmt: skip
+def test_hyperliquid_funding_of_an_hour(size, premium, hour, paid):
+    """hl_funding_3 to _5: an eighth of the rate of 8 hours, on the oracle's price of 10,000."""
+    rate = bt.funding.rate_of(terms("hyperliquid", "BTC"), premium)
+    assert rate == pytest.approx(hour, abs=1e-12)
+    contract = Venue.preset("hyperliquid", "BTC").contract
+    assert bt.funding.payment(contract, size, 10_000, rate) == pytest.approx(paid, abs=1e-9)
+
+
+def test_the_cap_of_hyperliquid_binds_per_hour():
+    assert bt.funding.rate_of(terms("hyperliquid", "BTC"), 1.0) == 0.04
+
+
+@pytest.mark.parametrize(("mark", "damper", "hours", "usd", "rate", "paid"), [
+    (9990, None, 4.0, 50_000, -0.00075, -0.001875), (10_010, 0.0005, 1 / 60, 10_000, 0.0005,
+                                                    1.0416666666666667e-06),
+])  # fmt: skip
+def test_deribit_funding_is_damped_and_paid_by_time(mark, damper, hours, usd, rate, paid):
+    """deribit_funding_3 and _4: the second by the damper of older documents; in the coin."""
+    its = terms("deribit", "BTC_USDC-PERPETUAL")
+    its = its if damper is None else its.override(clamp=damper)
+    premium = (mark - 10_000) / 10_000
+    found = bt.funding.rate(premium, its.interest, its.clamp, its.cap)
+    assert found == pytest.approx(rate, abs=1e-14)
+    assert bt.funding.rate_of(its, premium) == pytest.approx(rate / 8, abs=1e-14)
+    coin = bt.Contract(kind="inverse", size=1.0)
+    assert bt.funding.payment(coin, usd, 10_000, found * hours / 8) == pytest.approx(
+        paid, abs=1e-14
+    )
+
+
+def test_kraken_pays_a_24th_of_the_premium_each_hour_up_to_a_quarter_percent():
+    its = terms("kraken-futures", "PF_XBTUSD")
+    assert bt.funding.rate_of(its, 0.0012) == pytest.approx(0.0012 / 24, rel=1e-12)
+    assert bt.funding.rate_of(its, 0.5) == 0.0025
+    # kraken_funding_abs_rate: per contract of 1 USD, in the coin
+    coin = bt.Contract(kind="inverse", size=1.0)
+    assert bt.funding.payment(coin, 1.0, 7_000, 0.0005) == pytest.approx(7.142e-8, rel=1e-3)
+
+
+def test_the_costs_of_a_day():
+    contract = Venue.preset(*BTC).contract
+    paid = bt.funding.payment(contract, 1.0, 20_000.0, np.full(3, 1e-4))
+    assert paid.sum() == pytest.approx(6.0, abs=1e-9)  # bin_funding_day_cost
+    # thalex_funding: a premium of 0.2 % in a day, 4 coins for 3 hours, no damper
+    rate = bt.funding.rate(100 / 50_000, 0.0, 0.0) * 3 / 24
+    assert bt.funding.payment(contract, 4.0, 50_000.0, rate) == pytest.approx(50.0, abs=1e-9)
+
+
+def test_venues_without_known_terms_have_none():
+    assert bt.funding.terms("reg-t", "STOCK") is None
+
+
+def test_an_unknown_venue_is_refused():
+    with pytest.raises(BacktestError, match="known preset"):
+        bt.funding.terms("binance", "BTCUSDT")
+
+
+class Case(NamedTuple):
+    """A published price.
+
+    ``rate`` is the maintenance rate of the page, ``backing`` what stands behind the position at its
+    entry, ``digits`` how many decimals the page prints.
+    """
+
+    name: str
+    preset: tuple[str, str]
+    rate: float
+    quantity: float
+    entry: float
+    backing: float
+    price: float
+    digits: int
+    source: str
+    fee: float | None = None
+
+
+FREQTRADE = "freqtrade/freqtrade, tests/freqtradebot/test_freqtradebot.py, test_execute_entry"
+DYDX = (
+    "dydxprotocol/v4-documentation, docs/pages/concepts/trading/liquidations.mdx at "
+    "df2cc995218196355dacc139d6695536947c0e7e"
+)
+
+CASES = [
+    Case("dydx, isolated short of 3 ETH", ("dydx", "BTC-USD"), 0.05, -3.0, 3_000.0, 1_000.0,
+         3_174.60, 2, DYDX),
+    # the requirement of the other position, 175, backs nothing
+    Case("dydx, short of 1.5 ETH beside another position", ("dydx", "BTC-USD"), 0.05, -1.5, 3_000.0,
+         1_000.0 - 175.0, 3_380.95, 2, DYDX),
+    Case("okx, long at 5x", ("okx", "BTC-USDT-SWAP"), 0.01, 1.0, 10.0, 2.0,
+         8.085708510208207, 12, FREQTRADE, fee=0.0006),
+    Case("bybit, long at 5x", ("bybit-linear", "BTCUSDT"), 0.01, 1.0, 10.0, 2.0, 8.1, 9, FREQTRADE),
+    Case("bybit, short at 5x", ("bybit-linear", "BTCUSDT"), 0.01, -1.0, 10.0, 2.0, 11.9, 9,
+         FREQTRADE),
+    Case("broker, long of 20 at 40 %", ("reg-t", "STOCK"), 0.25, 1.0, 20.0, 8.0, 16.0, 9,
+         "analystforum.com/t/margin-call/96666"),
+    Case("broker, long of 40 at 60 %", ("reg-t", "STOCK"), 0.25, 1.0, 40.0, 24.0, 21.33, 2,
+         "sapling.com/6522069/calculate-maintenance-margin"),
+    Case("broker, long of 20 at 60 %", ("reg-t", "STOCK"), 0.20, 1.0, 20.0, 12.0, 10.0, 9,
+         "gradestack.com, Review CFA Level 1, Margin Calls"),
+    Case("broker, short of 40 at 50 %", ("reg-t", "STOCK"), 0.30, -1.0, 40.0, 20.0, 46.15, 2,
+         "analystforum.com/t/margin-call-price-for-short-sales/25013"),
+    Case("broker, short of 50 at 40 %", ("reg-t", "STOCK"), 0.30, -1.0, 50.0, 20.0, 53.8462, 4,
+         "analystforum.com/t/margin-call-for-short-position/12606"),
+    # collateral at a threshold of 80 % and 85 %: the rate is what the threshold leaves
+    Case("loan of 2,250 against 1 ETH at 3,000", ("lending", "WETH"), 0.20, 1.0, 3_000.0, 750.0,
+         2_812.5, 1,
+         "lemonwheel.com/defi/help-understanding-liquidation-treshold-with-actual-numbers"),
+    # the page has no price at which the loan was sound: it is that of the debt, whatever was paid
+    Case("loan of 10,000 against 5 ETH", ("lending", "WETH"), 0.20, 5.0, 2_600.0, 3_000.0,
+         2_500.0, 6, "cryptomaa.com/how-to-calculate-aave-liquidation-price"),
+]  # fmt: skip
+
+
+def build(case: Case) -> bt.Venue:
+    """Return the preset with the page's rate; with its taker fee where the price includes one."""
+    venue = bt.Venue.preset(*case.preset)
+    brackets = [bt.Bracket(0.0, math.inf, 0.9 / case.rate, case.rate)]
+    fees = venue.fees if case.fee is None else bt.Fees(taker=case.fee, maker=case.fee)
+    return venue.override(brackets=brackets, fees=fees, contract=bt.Contract(lot=0.0))
+
+
+@pytest.mark.parametrize("case", CASES, ids=[case.name for case in CASES])
+def test_a_published_price_is_that_of_the_preset(case: Case):
+    venue = build(case)
+    found = bt.margin.liquidation_price(venue, case.quantity, case.entry, case.backing)
+    assert found == pytest.approx(case.price, abs=0.51 * 10.0**-case.digits)
+    gain = case.quantity * (found - case.entry)
+    at = case.entry if venue.maintenance_at == "entry" else found
+    needed = bt.margin.maintenance(venue, abs(case.quantity) * at)
+    assert case.backing + gain == pytest.approx(needed, rel=1e-9)
+
+
+@pytest.mark.parametrize(("rate", "coins", "price", "debt", "factor", "digits", "source"), [
+    (0.20, 1.0, 10_000.0, 6_000.0, 1.333, 3, "aave.com/help/borrowing/liquidations"),
+    (0.15, 0.5, 600.0, 200.0, 1.275, 3,
+     "lemonwheel.com/defi/help-understanding-aaves-automatic-liquidation-threshold"),
+])  # fmt: skip
+def test_a_published_health_factor_is_the_price_over_that_of_liquidation(
+    rate, coins, price, debt, factor, digits, source
+):
+    assert source
+    venue = bt.Venue.preset("lending", "WETH").override(
+        brackets=[bt.Bracket(0.0, math.inf, 1.0 / rate, rate)]
+    )
+    found = bt.margin.liquidation_price(venue, coins, price, coins * price - debt)
+    assert price / found == pytest.approx(factor, abs=0.51 * 10.0**-digits)
+
+
+VENUE = "binance-usdm"
+TABLES = preset_files.read_tables(VENUE)
+COLUMNS = ("floor", "cap", "max_leverage", "maintenance_rate", "amount")
+
+
+@pytest.mark.parametrize(("symbol", "day", "rows"), [
+    ("ADAUSDT", "2026-09-29", [
+        (10_000, 75, 0.005, 0), (50_000, 50, 0.01, 50), (200_000, 40, 0.015, 300),
+        (1_000_000, 25, 0.02, 1_300), (2_000_000, 20, 0.025, 6_300),
+        (10_000_000, 10, 0.05, 56_300), (20_000_000, 5, 0.1, 556_300),
+        (25_000_000, 4, 0.125, 1_056_300), (50_000_000, 2, 0.25, 4_181_300),
+        (100_000_000, 1, 0.5, 16_681_300)]),
+    ("SOLUSDT", "2024-10-31", [
+        (20_000, 100, 0.005, 0), (100_000, 75, 0.0065, 30), (800_000, 50, 0.01, 380),
+        (4_000_000, 25, 0.02, 8_380), (8_000_000, 20, 0.025, 28_380),
+        (40_000_000, 10, 0.05, 228_380), (80_000_000, 5, 0.1, 2_228_380),
+        (100_000_000, 4, 0.125, 4_228_380), (200_000_000, 2, 0.25, 16_728_380),
+        (400_000_000, 1, 0.5, 66_728_380)]),
+    ("MATICUSDT", "2022-12-29", [
+        (50_000, 25, 0.01, 0), (150_000, 20, 0.025, 750), (250_000, 10, 0.05, 4_500),
+        (500_000, 5, 0.1, 17_000), (750_000, 4, 0.125, 29_500), (1_000_000, 2, 0.25, 123_250),
+        (8_000_000, 1, 0.5, 373_250)]),
+])  # fmt: skip
+def test_a_table_has_the_figures_of_its_source(symbol, day, rows):
+    found = bt.Venue.preset(VENUE, f"{symbol}@{day}").brackets
+    assert [(r.cap, r.max_leverage, r.maintenance_rate, r.amount) for r in found] == rows
+
+
+@pytest.mark.parametrize("symbol", TABLES)
+def test_the_requirement_of_each_table_has_no_jump_and_rises(symbol):
+    """At every cap r_k N - c_k = r_{k+1} N - c_{k+1}, with the amounts as published, exactly."""
+    for table in TABLES[symbol].brackets:
+        rows = [[Fraction(repr(row[name])) for name in COLUMNS] for row in table["brackets"]]
+        assert rows[0][0] == rows[0][4] == 0
+        for (_, cap, most, rate, amount), (floor, _, least, higher, more) in itertools.pairwise(
+            rows
+        ):
+            assert floor == cap
+            assert higher > rate
+            assert least <= most
+            assert rate * cap - amount == higher * cap - more
+        assert bt.Venue.preset(VENUE, symbol, at=table["date"]).in_force.since == table["date"]
+
+
+def test_a_position_in_ada_is_liquidated_where_the_table_says():
+    # 500,000 coins at 0.60 are 300,000: 2 % of it less 1,300. On 30,000 the long falls to
+    # (300,000 - 30,000 - 1,300) / (500,000 x 0.98)
+    venue = bt.Venue.preset(VENUE, "ADAUSDT@2026-09-29")
+    assert bt.margin.maintenance(venue, 300_000.0) == pytest.approx(4_700.0, rel=1e-12)
+    price = bt.margin.liquidation_price(venue, 500_000.0, 0.60, 30_000.0)
+    assert price == pytest.approx((270_000.0 - 1_300.0) / (500_000.0 * 0.98), rel=1e-12)
+    assert math.isclose(bt.margin.largest_notional(venue, 12_000.0), 300_000.0)
+
+
+def test_a_run_takes_the_table_of_each_day():
+    time = np.array(["2022-12-28", "2024-10-30", "2024-10-31", "2026-09-29"], dtype="M8[ns]")
+    used = bt.Venue.preset(VENUE, "XRPUSDT").in_use(time.view("i8"))
+    assert [(each.since, each.first, each.stop) for each in used] == [
+        ("2022-12-29", 0, 2), ("2024-10-31", 2, 3), ("2026-09-29", 3, 4)
+    ]  # fmt: skip

@@ -1,4 +1,4 @@
-"""SVI smiles, chains, fitted surfaces, and their columns for policies."""
+"""Chains of quotes, SVI smiles, fitted surfaces, and their columns for policies."""
 
 import json
 import math
@@ -10,18 +10,116 @@ import pytest
 
 import backtest as bt
 from backtest import options
+from backtest.cli import main
 from backtest.options import SVI
 from backtest.options.surfaces import build_ssvi
 from tests.kit import check_refused
-from tests.options.quotes import (
-    NOW,
-    ROWS,
-    hours,
-    make_chain,
-    make_rows,
-    make_surfaces,
-)
+from tests.options.quotes import NOW, ROWS, hours, make_chain, make_rows, make_surfaces
 from tests.options.test_pricing import VECTORS
+
+
+def test_a_sound_chain_has_no_defects():
+    chain = make_chain()
+    found = chain.inspect()
+    assert found.rows.empty
+    assert "no defect found" in repr(found)
+    assert found.table[["quotes", "two_sided"]].iloc[0].tolist() == [78, 78]
+    implied = chain.implied()
+    np.testing.assert_allclose(implied["mark_iv"], implied["iv"], atol=1e-9)
+
+
+def test_each_defect_is_counted_and_named():
+    rows = make_rows(days=(30.0,))
+    rows["quoted"] = rows["time"]
+    rows.loc[0, "bid"] = rows.loc[0, "ask"] * 1.1
+    rows.loc[1, "mark"] += 2e-4
+    rows.loc[3, "ask"] = 0.5 * (1.0 - rows.loc[3, "strike"] / rows.loc[3, "forward"])
+    rows.loc[3, "bid"] = np.nan
+    rows.loc[5, "quoted"] -= pd.Timedelta("6min")
+    rows.loc[9, "forward"] *= 1.0002
+    rows = pd.concat([rows, rows.iloc[[7]]])
+    late = rows.iloc[[8]].assign(expiry=rows["time"].iloc[0])
+    found = bt.Chain.from_frame(pd.concat([rows, late]), settlement="coin").inspect()
+    expected = dict.fromkeys(found.total.index, 0)
+    expected |= dict.fromkeys(("crossed", "outside_bounds", "stale", "forward_differs"), 1)
+    expected |= {"duplicated": 1, "expired": 1, "disagrees": 1}
+    assert found.total.to_dict() == expected
+    assert "bid is above the ask" in repr(found)
+    assert found.rows.set_index("check").loc["crossed", "name"].startswith("BTC-31JAN26-")
+
+
+@pytest.mark.parametrize("settlement", ["cash", "coin"])
+def test_forwards_by_parity_and_by_the_index(settlement: str):
+    rows = make_rows(days=(30.0, 60.0), settlement=settlement)
+    expected = rows["forward"].iloc[0]
+    rows["future"] = "BTC-X"
+    rows.loc[rows.index, "forward_known"] = rows["forward"]
+    is_first = rows["expiry"] == rows["expiry"].min()
+    rows.loc[:, "future"] = None
+    rows.loc[~is_first & (rows["kind"] == "put"), "bid"] = np.nan  # no pair in the second expiry
+    table = bt.Chain.from_frame(rows, settlement=settlement).table
+    by_expiry = table.groupby("expiry")[["forward", "forward_source"]].first()
+    assert by_expiry["forward_source"].tolist() == ["parity", "index"]
+    assert by_expiry["forward"].iloc[0] == pytest.approx(expected, rel=1e-9)
+    assert by_expiry["forward"].iloc[1] == 100.0
+
+
+def test_files_of_both_layouts(tmp_path: Path):
+    rows = make_rows()
+    rows.to_parquet(tmp_path / "plain.parquet")
+    rows.assign(time=rows["time"].astype(str), expiry=rows["expiry"].astype(str)).to_csv(
+        tmp_path / "plain.csv", index=False
+    )
+    deribit = rows.rename(
+        columns={
+            "time": "timestamp", "expiry": "expiry_datetime", "kind": "option_type",
+            "bid": "bid_price", "ask": "ask_price", "mark": "mark_price",
+            "iv": "implied_volatility", "forward": "underlying_", "index": "index_price",
+            "underlying": "currency",
+        }
+    ).rename(columns={"underlying_": "underlying"})  # fmt: skip
+    deribit["instrument_name"] = "BTC-X"
+    deribit["futures_instrument_name"] = "BTC-F"
+    deribit.to_parquet(tmp_path / "deribit.parquet")
+    plain = bt.Chain.load(tmp_path / "plain.parquet", settlement="coin")
+    venue = bt.Chain.load(tmp_path / "deribit.parquet")
+    text = bt.Chain.load(tmp_path / "plain.csv", settlement="coin")
+    assert (venue.settlement, set(venue.table["forward_source"])) == ("coin", {"future"})
+    deribit["futures_instrument_name"] = ["SYN.BTC-F", *["BTC-F"] * (len(deribit) - 1)]
+    sources = bt.Chain.from_frame(deribit).table["forward_source"]
+    assert sources.value_counts().to_dict() == {"future": len(deribit) - 1, "synthetic": 1}
+    for other in (venue, text):
+        pd.testing.assert_frame_equal(
+            plain.table[["strike", "kind", "bid", "ask"]],
+            other.table[["strike", "kind", "bid", "ask"]],
+        )
+
+
+def test_a_folder_is_one_chain_of_all_snapshots(tmp_path: Path):
+    for k in (1, 0):
+        rows = make_rows(time=NOW + pd.Timedelta(days=k))
+        rows.to_parquet(tmp_path / f"day-{1 - k}.parquet")
+    chain = bt.Chain.load(tmp_path, settlement="coin")
+    assert chain.times.tolist() == [NOW, NOW + pd.Timedelta(days=1)]
+    assert "156 quotes in 2 snapshots" in repr(chain.inspect())
+    with pytest.raises(bt.DataError, match="needs files that end in"):
+        bt.Chain.load(tmp_path.joinpath("none").mkdir() or tmp_path / "none")
+
+
+BAD_CHAINS = [
+    (ROWS.drop(columns="strike"), "coin", "needs the columns strike"),
+    (ROWS.iloc[:0], "coin", "at least one row"),
+    (ROWS, None, "settlement must be"),
+    (ROWS.assign(strike=-1.0), "coin", "strike must be positive"),
+    (ROWS.assign(expiry=pd.NaT), "coin", "expiry"),
+    (ROWS.assign(ask=np.inf), "coin", "must be finite"),
+]
+
+
+@pytest.mark.parametrize(("frame", "settlement", "words"), BAD_CHAINS)
+def test_bad_chains_get_one_clear_error(frame, settlement, words):
+    check_refused(lambda: bt.Chain.from_frame(frame, settlement=settlement), words)
+
 
 CHAINS = Path(__file__).parents[3] / "shared" / "data" / "deribit-chains"
 needs_chains = pytest.mark.skipif(not CHAINS.is_dir(), reason="needs ../shared/data/deribit-chains")
@@ -311,3 +409,41 @@ def test_every_real_snapshot_agrees_and_fits():
     judged = every[(every["years"] >= 2.0 / 365.0) & (every["strikes"] >= 8)]
     assert np.average(judged["inside"], weights=judged["quotes"]) > 0.99
     assert judged["median_error"].median() < 0.003
+
+
+def call(capsys: pytest.CaptureFixture[str], *words: str) -> tuple[int, str, str]:
+    code = main(["options", *words])
+    return code, *capsys.readouterr()
+
+
+def test_chains_and_surfaces_at_the_command_line(capsys, tmp_path: Path):
+    file = str(tmp_path / "chain.parquet")
+    rows = make_rows()
+    rows.loc[0, "bid"] = 1.0
+    rows.to_parquet(file)
+    code, text, _ = call(capsys, "chain", file, "--settlement", "coin")
+    assert code == 0
+    assert "1 (1.3%): the bid is above the ask" in text
+    code, text, _ = call(capsys, "chain", file, "--settlement", "coin", "--json")
+    assert json.loads(text)["defects"][0]["check"] == "crossed"
+    code, text, _ = call(capsys, "surface", file, "--settlement", "coin", "--json")
+    assert len(json.loads(text)["fits"]) == 3
+
+
+def test_a_surface_is_of_one_snapshot_of_many(capsys, tmp_path: Path):
+    for k in range(2):
+        rows = make_rows(time=NOW + pd.Timedelta(days=k), days=(7.0, 30.0))
+        both = pd.concat([rows, rows.assign(underlying="ETH")])
+        both.to_parquet(tmp_path / f"{k}.parquet")
+    given = (str(tmp_path), "--settlement", "coin", "--underlying", "ETH")
+    assert "104 quotes in 2 snapshots" in call(capsys, "chain", *given)[1]
+    code, text, error = call(capsys, "surface", *given)
+    assert (code, text) == (2, "")
+    assert "a surface is of one snapshot, got 2: choose one with --at" in error
+    text = call(capsys, "surface", *given, "--at", str(NOW), "--json")[1]
+    assert len(json.loads(text)["fits"]) == 2
+
+
+def test_bad_words_end_with_exit_code_2(capsys):
+    code, _, error = call(capsys, "chain", "nowhere.parquet")
+    assert (code, "error: " in error, "'nowhere.parquet' does not" in error) == (2, True, True)

@@ -1,0 +1,433 @@
+"""Rules of a venue in runs: tables by day, multipliers, lending, fee tiers, settlement."""
+
+import math
+from dataclasses import replace
+from typing import Annotated, Any
+
+import numpy as np
+import pandas as pd
+import pytest
+
+import backtest as bt
+from backtest import Bracket, Earlier
+from backtest.strategies import Constant, HealthTarget, LeverageLoop, MarginBuffer, VolTarget
+from tests import scenes
+from tests.kit import free_venue, live
+from tests.scenes import INF, NAN, account_of, happened, is_, isolated, play, series, venue_of
+from tests.strategies.test_strategies_loop import PENALTY, THRESHOLD, debt, lending_market
+
+CHANGE = 300
+SAMPLE = bt.Market.sample(bars=600)
+DAY = str(SAMPLE.times[CHANGE])
+LOOSE = [Bracket(0.0, 50_000.0, 50.0, 0.01), Bracket(50_000.0, 1e9, 20.0, 0.02)]
+STRICT = [Bracket(0.0, 50_000.0, 25.0, 0.02), Bracket(50_000.0, 1e9, 10.0, 0.04)]
+THREE = [*LOOSE[:1], Bracket(50_000.0, 1e6, 20.0, 0.02), Bracket(1e6, 1e9, 10.0, 0.05)]
+BEFORE = replace(free_venue(), brackets=LOOSE)
+AFTER = replace(free_venue(), brackets=STRICT)
+BOTH = replace(AFTER, earlier=[Earlier(until=DAY, brackets=LOOSE)])
+ACCOUNTS = {
+    "cross": (Constant(4.0), bt.Account(capital=20_000.0)),
+    "a policy that reads the table": (MarginBuffer(target=0.05), bt.Account(capital=20_000.0)),
+    "isolated": (VolTarget(2.0),
+        bt.Account(capital=50_000.0, margin="isolated", venue_leverage=8.0)),
+}  # fmt: skip
+
+
+def live_plain(policy: bt.Policy, account: bt.Account, venue: bt.Venue, **terms: Any) -> bt.Result:
+    """Run in plain Python, which has nothing to compile."""
+    terms = {"compile": False, **terms}
+    return bt.run(terms.pop("market", SAMPLE), policy, venue=venue, account=account, **terms)
+
+
+@pytest.mark.parametrize("name", ACCOUNTS)
+def test_twice_the_rates_from_a_bar_on_are_a_multiplier_of_two_from_there(name: str):
+    """Rates and amounts of the second table are twice the first's, and leverages half: the same."""
+    policy, account = ACCOUNTS[name]
+    stamps = [SAMPLE.times[0], SAMPLE.times[CHANGE]]
+    series = pd.Series([1.0, 2.0], index=pd.DatetimeIndex(stamps))
+    moved = live_plain(policy, account, replace(BEFORE, margin_multiplier=series))
+    both = live_plain(policy, account, BOTH)
+    assert np.array_equal(both.record.values, moved.record.values, equal_nan=True)
+    pd.testing.assert_frame_equal(both.bars, moved.bars)
+    assert both.bars["margin_ratio"].iloc[CHANGE] > 0.0
+
+
+@pytest.mark.parametrize("name", ACCOUNTS)
+def test_before_the_change_it_is_the_first_table_and_after_it_the_second(name: str):
+    policy, account = ACCOUNTS[name]
+    both, first = live_plain(policy, account, BOTH), live_plain(policy, account, BEFORE)
+    columns = ["equity", "position", "margin_ratio", "liquidation_price"]
+    pd.testing.assert_frame_equal(both.bars[columns][:CHANGE], first.bars[columns][:CHANGE])
+    ratio = both.bars["margin_ratio"] / first.bars["margin_ratio"]
+    assert ratio.iloc[CHANGE] == pytest.approx(2.0) or "reads" in name
+
+
+def test_a_change_liquidates_what_the_old_table_let_live():
+    """8x with 12.5 % of equity per notional; 2 % asked, then 20 %: more than there is."""
+    harsh = replace(
+        AFTER,
+        brackets=[Bracket(0.0, 1e9, 5.0, 0.2)],
+        earlier=[Earlier(until=DAY, brackets=[Bracket(0.0, 1e9, 50.0, 0.02)])],
+    )
+    index = SAMPLE.times
+    still = {name: np.full(600, 100.0) for name in ("open", "high", "low", "close")}
+    market = bt.Market.from_frames(pd.DataFrame(still, index=index))
+    account = bt.Account(capital=10_000.0)
+    result = live_plain(Constant(8.0), account, harsh, market=market)
+    dead = result.events[result.events["kind"] == "liquidation"]
+    assert dead["time"].iloc[0] == index[CHANGE]
+    assert len(live_plain(Constant(8.0), account, BEFORE, market=market).events) == 1
+
+
+def test_the_leverage_set_at_the_venue_must_be_allowed_by_every_table():
+    account = bt.Account(venue_leverage=40.0)
+    with pytest.raises(bt.ParameterError, match="venue_leverage must be at most 25") as caught:
+        live_plain(Constant(1.0), account, BOTH)
+    assert "a preset with @DATE" in str(caught.value)
+    with pytest.raises(bt.ParameterError) as caught:
+        live_plain(Constant(1.0), account, AFTER)
+    assert "a preset with @DATE" not in str(caught.value)
+
+
+def leverage_of(result):
+    return result.bars["leverage"].tolist()
+
+
+def test_the_initial_multiplier_divides_leverage_and_leaves_maintenance():
+    result = play(100, 100, targets=INF, venue=venue_of(initial_multiplier=2.0))
+    # 16 / 2 = 8 turns; the requirement of 8,000 stays 5 %: 400 of an equity of 1,000
+    assert leverage_of(result)[-1] == is_(8.0)
+    assert result.bars["margin_ratio"].iloc[-1] == is_(0.4)
+
+
+def test_the_maintenance_multiplier_scales_the_requirement_and_leaves_orders():
+    result = play(100, 100, targets=INF, venue=venue_of(maintenance_multiplier=0.5))
+    # 16 turns as without it; 0.5 x 5 % of 16,000 = 400
+    assert leverage_of(result)[-1] == is_(16.0)
+    assert result.bars["margin_ratio"].iloc[-1] == is_(0.4)
+
+
+def test_a_rising_initial_multiplier_never_closes_what_is_held():
+    venue = venue_of(initial_multiplier=series({0: 1.0, 3: 4.0}))
+    result = play(*[100] * 5, targets=(10.0, NAN, NAN, INF), venue=venue)
+    # 16 / 4 = 4 turns are allowed from bar 3 on; the 10 held stay, also where all is asked for
+    assert leverage_of(result)[1:] == [is_(10.0)] * 4
+
+
+def test_a_withdrawal_leaves_the_initial_margin_under_its_multiplier():
+    venue = venue_of(initial_multiplier=series({0: 1.0, 2: 2.0}))
+    account = account_of(flows=series({2: -900.0}))
+    result = play(*[100] * 3, targets=(4.0, NAN), venue=venue, account=account)
+    # 4,000 x 2 / 16 = 500 must stay
+    assert result.bars["equity"].iloc[-1] == is_(500.0)
+
+
+def test_isolated_margin_is_posted_under_the_initial_multiplier():
+    result = play(
+        100, 100, targets=2.0, venue=venue_of(initial_multiplier=4.0), account=isolated(10.0)
+    )
+    # 16 / 4 = 4 is the largest setting: 2,000 posts 500, of which 5 % x 2,000 = 100 are required
+    assert result.bars["margin"].iloc[-1] == is_(500.0)
+    assert result.bars["margin_ratio"].iloc[-1] == is_(0.2)
+
+
+def test_a_policy_sees_both_multipliers():
+    class Looks(bt.Policy):
+        def leverage(self, bar, account):
+            most = bt.margin.largest_notional(account.venue, account.equity)
+            needed = bt.margin.maintenance(account.venue, 1000.0)
+            x = account.venue.multiplier + 10.0 * account.venue.initial_multiplier
+            return x + 1e-3 * needed + 1e-7 * most
+
+    venue = venue_of(initial_multiplier=4.0, maintenance_multiplier=2.0)
+    result = play(100, 100, venue=venue, policy=Looks())
+    # 2 + 40; MM = 2 x 5 % of 1,000 = 100; 16 / 4 turns of 1,000
+    assert result.bars["target"].iloc[0] == is_(42.0 + 0.1 + 4e-4)
+
+
+def test_margin_multiplier_is_both_to_the_bit():
+    x = series({0: 1.0, 2: 1.7, 5: 0.9})
+    bars = [100, 99, 97.5, 96, 98, 94, 90, 91]
+    one = play(*bars, targets=7.0, venue=venue_of(margin_multiplier=x))
+    two = play(*bars, targets=7.0, venue=venue_of(initial_multiplier=x, maintenance_multiplier=x))
+    assert one.record.values.tobytes() == two.record.values.tobytes()
+
+
+AAVE = bt.RateCurve(base=0.0, slope1=0.04, slope2=0.6, optimal=0.9, reserve_factor=0.1)
+"""Stablecoins at Aave v3 as first deployed."""
+
+
+def full_below(health: float = 0.95, **terms) -> bt.Venue:
+    return lending_market(**terms).override({"liquidation.full_below_health": health})
+
+
+@pytest.mark.parametrize(
+    ("used", "rate"), [(0.0, 0.0), (0.45, 0.02), (0.9, 0.04), (0.95, 0.34), (1.0, 0.64)]
+)
+def test_the_borrow_rate_has_a_kink_and_suppliers_earn_their_part(used, rate):
+    assert AAVE.borrow(used) == pytest.approx(rate, abs=1e-12)
+    assert AAVE.supply(used) == pytest.approx(rate * used * 0.9, abs=1e-12)
+
+
+def test_arrays_and_series_keep_their_shape_and_a_bad_utilization_is_refused():
+    used = pd.Series([0.45, 0.9], index=pd.date_range("2024-01-01", periods=2, tz="UTC"))
+    assert AAVE.borrow(used).index.equals(used.index)
+    np.testing.assert_allclose(AAVE.borrow(used.to_numpy()), [0.02, 0.04])
+    for bad in (-0.1, 1.1, math.nan):
+        with pytest.raises(bt.ParameterError, match="utilization must be from 0 to 1"):
+            AAVE.borrow(np.array([0.5, bad]))
+
+
+def test_a_column_sets_the_rate_from_the_next_open_on():
+    market = scenes.market_of(100.0, 100.0, 100.0, 100.0).with_columns(used=[0.45, 0.9, 0.95, 1.0])
+    rates = AAVE.rates(market, "used")
+    np.testing.assert_allclose(rates["borrow_rate"], [0.02, 0.02, 0.04, 0.34])
+    venue = lending_market(**rates)
+    result = live(market, LeverageLoop(ltv=0.6, band=0.9), venue=venue, compile=False)
+    # 15,000 owed from bar 1 on: an hour at 2 %, known at the open of bar 1, then one at 4 %
+    first = 15_000 * 0.02 / 8760
+    second = (15_000 + first) * 0.04 / 8760
+    assert result.bars["interest"].tolist()[2:] == pytest.approx([first, second])
+    with pytest.raises(bt.DataError, match="did you mean 'used'"):
+        AAVE.rates(market, "use")
+
+
+@pytest.mark.parametrize("opened", [66.0, 71.25])
+def test_at_a_low_health_the_whole_debt_is_repaid_and_the_rest_of_the_collateral_stays(opened):
+    """Opening at 66, 250 coins hold 15,000: health 0.8 * 16,500 / 15,000 = 0.88; at 71.25, 0.95.
+
+    15,000 are repaid with 15,750 of coins, at 66 238.64 of 250; 750 go to the liquidator.
+    """
+    market = scenes.market_of(100.0, 100.0, opened, opened)
+    policy = LeverageLoop(ltv=0.6, band=0.9)
+    result = live(market, policy, venue=full_below(), compile=False)
+    left = 250.0 - 15_750.0 / opened
+    assert result.bars["position"].iloc[2] == pytest.approx(left, rel=1e-12)
+    assert debt(result)[2] == pytest.approx(0.0, abs=1e-9)
+    assert result.bars["liquidation_loss"].iloc[2] == pytest.approx(750.0, rel=1e-12)
+    assert result.bars["equity"].iloc[2] == pytest.approx(left * opened, rel=1e-12)
+
+
+def test_above_that_health_a_step_repays_its_part():
+    """Opening at 72, the health is 0.96: 42 % of the collateral, 7,560, as without the rule."""
+    market = scenes.market_of(100.0, 100.0, 72.0, 72.0)
+    policy = LeverageLoop(ltv=0.6, band=0.9)
+    results = [
+        live(market, policy, venue=venue, compile=False)
+        for venue in (full_below(), lending_market())
+    ]
+    assert results[0].bars["position"].iloc[2] == pytest.approx(145.0, rel=1e-12)
+    assert results[0].metrics["final_equity"] == results[1].metrics["final_equity"]
+
+
+def test_a_short_is_closed_whole():
+    """100 coins owed at 100, 20,000 held; opening at 165, health 20,000 / (1.2 * 16,500) = 1.01.
+
+    At 180 it is 0.926: all 100 are bought back for 18,000, and 857.14 of penalty.
+    """
+    market = scenes.market_of(100.0, 100.0, 180.0, 180.0)
+    result = live(market, Constant(1.0), venue=full_below(), signal=-1.0, compile=False)
+    assert result.bars["position"].iloc[2] == 0.0
+    loss = 18_000.0 * PENALTY / (1.0 + PENALTY)
+    assert result.bars["equity"].iloc[2] == pytest.approx(2_000.0 - loss, rel=1e-12)
+
+
+def test_it_repays_by_hand():
+    """2x at 100 with 10,000: 200 coins, 10,000 owed. At 80 the health is 0.8 * 16,000 / 10,000
+    = 1.28: equity 6,000, and at 80 150 coins with 6,000 owed have a health of 1.6.
+    """
+    market = scenes.market_of(100.0, 100.0, 80.0, 80.0, 80.0)
+    result = live(market, HealthTarget(), venue=lending_market(), compile=False)
+    assert result.bars["position"].tolist() == pytest.approx([0.0, 200.0, 200.0, 150.0, 150.0])
+    assert debt(result)[3] == pytest.approx(6_000.0)
+    assert result.bars["health_factor"].iloc[3] == pytest.approx(1.6)
+    before = result.bars["health_factor"].iloc[2]
+    assert before == pytest.approx(THRESHOLD * 16_000 / 10_000)
+
+
+@pytest.mark.parametrize(("ether", "count"), [(520.0, 0), (510.0, 1)])
+def test_each_collateral_counts_at_its_threshold(ether, count):
+    """21,000 of bitcoin bought with 1,000 and a loan of 20,000, beside 10 ether of 2,000 each.
+
+    Healthy while 0.75 * 21,000 + 0.825 * 10 P > 20,000: P over 515.15.
+    """
+    bitcoin = scenes.market_of(100.0, 100.0, 100.0, 100.0)
+    flat = (ether, ether, ether, ether)
+    coins = scenes.market_of(2000.0, 2000.0, (2000.0, 2000.0, ether, ether), flat)
+    account = bt.Account(
+        capital=1_000.0,
+        collateral=[bt.Collateral("ETH", amount=10.0, prices=coins, rate=0.825)],
+        negative_limit=1e6,
+        requirement=bt.Brackets(),
+    )
+    venue = free_venue(interest_on="loan").override(
+        {"brackets": [bt.Bracket(0.0, math.inf, 4.0, 0.25)]}
+    )
+    result = bt.run(
+        bt.Markets({"BTC": bitcoin}, currency="USD"), Constant(1.0),
+        venue=venue, account=account, compile=False, signal={"BTC": 1.0},
+    )  # fmt: skip
+    assert result.metrics["liquidations"] == count
+
+
+TIERS = [bt.FeeTier(1500.0, 0.0005, 0.0), bt.FeeTier(2500.0, 0.0002, -0.0001)]
+VENUE = venue_of(fees={"taker": 0.001, "maker": 0.0004, "tiers": TIERS})
+
+
+def rates_of(result):
+    fills = happened(result, "fill")["amount"].to_numpy()
+    return (happened(result, "fee")["amount"].to_numpy() / fills).tolist()
+
+
+def test_the_volume_of_the_days_before_chooses_the_tier():
+    # 12-hour bars, two a day: 1x, then flat, then 1x, ... trades about 1,000 at each open
+    result = play(*[100] * 8, targets=(1.0, 0.0) * 4, venue=VENUE, interval="12h")
+    # day 1 trades in bar 1 only: 1,000, no tier on day 2 (bars 2 and 3 trade 2 x 999); then
+    # 2,998 on day 3 and more after it
+    assert rates_of(result) == [is_(rate) for rate in [1e-3] * 3 + [2e-4] * 4]
+
+
+def test_today_does_not_count():
+    result = play(*[100] * 20, targets=(1.0, 0.0) * 10, venue=VENUE)
+    assert rates_of(result) == [is_(1e-3)] * 19  # hours of one day: 19,000 are traded
+
+
+def test_the_day_after_the_last_of_thirty_forgets():
+    # daily bars: 2,000 traded on day 2 (1x long to 1x short takes 2), then again after a wait
+    for wait, rate in ((30, 5e-4), (31, 1e-3)):
+        targets = [0.0, 2.0, *[NAN] * (wait - 1), 0.0, 0.0]
+        venue = VENUE
+        result = play(*[100] * len(targets), targets=targets, venue=venue, interval="1d")
+        assert rates_of(result) == [is_(1e-3), is_(rate)], wait
+
+
+def test_the_maker_share_mixes_the_rates_of_the_tier():
+    venue = VENUE.override({"fees.maker_share": 0.25})
+    result = play(*[100] * 4, targets=(1.6, NAN, 1.0, NAN), venue=venue, interval="1d")
+    # 1,600 on the second day, then tier 1: 0.75 x 5 bp + 0.25 x 0
+    assert rates_of(result)[1] == is_(0.75 * 5e-4)
+
+
+def test_a_stop_pays_the_taker_rate_of_the_tier():
+    venue = VENUE.override({"fees.maker_share": 1.0})
+    result = play(
+        100, 100, (100, 100, 90, 90), targets=(1.6, NAN), venue=venue, interval="1d",
+        account=account_of(stop_loss=0.05),
+    )  # fmt: skip
+    assert happened(result, "fee")["amount"].tolist()[-1] == is_(16 * 95 * 5e-4)
+
+
+def test_the_volume_of_an_inverse_contract_is_in_coins():
+    tiers = [bt.FeeTier(15.0, 0.0005, 0.0)]
+    venue = venue_of(
+        contract={"kind": "inverse", "min_notional": 0.0},
+        fees={"taker": 0.001, "maker": 0.001, "tiers": tiers},
+    )
+    account = account_of(capital=10.0)
+    result = play(
+        *[100] * 4, targets=(1.6, NAN, 1.0, NAN), venue=venue, account=account, interval="1d"
+    )
+    assert rates_of(result) == [is_(1e-3), is_(5e-4)]
+
+
+def test_a_policy_sees_the_taker_rate_of_the_day():
+    class Looks(bt.Policy):
+        def leverage(self, bar, account):
+            return 2.0 + 100.0 * account.venue.taker
+
+    result = play(*[100] * 4, venue=VENUE, policy=Looks(), interval="1d")
+    assert result.bars["target"].tolist() == [is_(2.1), is_(2.1), is_(2.05), is_(2.05)]
+
+
+COIN = bt.Venue.preset("binance-coinm", "BTCUSD_PERP")
+TETHER = bt.Venue.preset("binance-usdm", "BTCUSDT@latest")
+BYBIT = bt.Venue.preset("bybit-inverse", "BTCUSD")
+OWN_COIN = venue_of(contract={"kind": "inverse"})
+OWN = venue_of()
+TWO, ASKS = "must settle in one currency", "must have a known settlement currency"
+
+
+def panel(*names: str, currency: str | None = None) -> bt.Markets:
+    """Return markets whose own names say nothing."""
+    markets = {name: bt.Market.sample(bars=30, seed=k) for k, name in enumerate(names)}
+    return bt.Markets(markets, currency=currency)
+
+
+def run(markets: bt.Markets, *venues: bt.Venue) -> None:
+    each = dict(zip(markets, venues, strict=True))
+    bt.run(markets, Constant(0.5), venue=each, account=bt.Account(capital=1e4), compile=False)
+
+
+@pytest.mark.parametrize(("venues", "words"), [
+    ((COIN, TETHER), f"{TWO}, got BTC for 'A' and USDT for 'B'"),
+    ((OWN_COIN, TETHER), f"{ASKS}, got none for 'A'"),
+    ((OWN, COIN), f"{ASKS}, got none for 'A' beside 'B'"),
+    ((OWN_COIN, OWN_COIN), f"{ASKS}, got none for 'A'"),
+    ((OWN.override({"contract.settles": "USDC"}), TETHER), f"{TWO}, got USDC for 'A'"),
+])  # fmt: skip
+def test_names_that_say_nothing_do_not_hide_two_currencies(venues, words):
+    with pytest.raises(bt.ParameterError, match=words):
+        run(panel("A", "B"), *venues)
+    packed = (dict(zip("AB", venues, strict=True)), {"A": 1, "B": 1}, {"A": 100.0, "B": 100.0})
+    with pytest.raises(bt.ParameterError, match=words):
+        bt.calculate_book(*packed, balance=1e3)
+    with pytest.raises(bt.ParameterError, match=words):
+        bt.margin.requirement(*packed)
+
+
+class Early(bt.Policy):
+    """A policy that must not be asked."""
+
+    share: Annotated[float, bt.Range(0.1, 1.0)] = 0.5
+
+    def observe(self, market):
+        raise AssertionError
+
+    def leverage(self, bar, account):
+        raise AssertionError
+
+
+@pytest.mark.parametrize("call", [
+    lambda *given, **terms: bt.run(*given, Early(), **terms),
+    lambda *given, **terms: bt.sweep(*given, Early, {"share": [0.2, 0.4]}, **terms),
+    lambda *given, **terms: bt.tune(*given, Early, trials=2, **terms),
+    lambda *given, **terms: bt.walk_forward(*given, Early, train="10h", test="10h", **terms),
+], ids=["run", "sweep", "tune", "walk_forward"])  # fmt: skip
+def test_two_currencies_are_refused_before_a_policy_is_asked(call):
+    venues = {"A": COIN, "B": TETHER}
+    with pytest.raises(bt.ParameterError, match=TWO):
+        call(panel("A", "B"), venue=venues, account=bt.Account())
+
+
+@pytest.mark.parametrize(("venues", "names", "currency"), [
+    ((OWN, OWN), ("A", "B"), None),  # linear, and nothing is known
+    ((OWN, TETHER), ("A", "B"), None),
+    ((COIN, COIN), ("A", "B"), None),
+    ((OWN_COIN.override({"contract.settles": "BTC"}), COIN), ("A", "B"), None),
+    ((OWN_COIN, COIN), ("BTCUSD_PERP", "B"), None),  # the name says it
+    ((OWN_COIN, OWN_COIN), ("A", "B"), "BTC"),
+    ((BYBIT, BYBIT), ("BTCUSD", "B"), None),  # the name says the quote of an inverse contract
+])  # fmt: skip
+def test_one_currency_is_run(venues, names, currency):
+    run(panel(*names, currency=currency), *venues)
+
+
+@pytest.mark.parametrize(("names", "currency", "venue", "words"), [
+    (("A", "B"), "USDT", COIN, "got 'USDT' and 'BTC' for 'A'"),
+    (("BTCUSDT", "ETHUSDC"), "USD", TETHER, "got 'USD' and 'USDT' for 'BTCUSDT'"),
+    (("BTCUSDT", "ETHUSDT"), None, bt.Venue.preset("hyperliquid", "BTC"),
+     "got USDT by the"),
+    (("BTCUSD_PERP", "B"), "USDT", OWN_COIN, "got BTC for 'BTCUSD_PERP' and USDT for 'B'"),
+])  # fmt: skip
+def test_the_currency_of_the_markets_never_goes_over_that_of_a_preset(
+    names, currency, venue, words
+):
+    with pytest.raises(bt.ParameterError, match=words):
+        run(panel(*names, currency=currency), venue, venue)
+
+
+def test_every_preset_declares_its_currency_but_a_loan_in_any_stable_coin():
+    for each in bt.venue.preset_files.available():
+        settles = bt.Venue.preset(each.venue, each.symbol).contract.settles
+        said = each.title.partition("settled in ")[2].split(",")[0]
+        assert settles == {"a stable coin": None, "XBT": "BTC"}.get(said, said), each.name
