@@ -350,8 +350,7 @@ def complete_preset(text: str, name: str, market: Market) -> str:
     if known and not found:
         raise VenueError(
             f"the venue must have a margin table of each instrument, {venue} has none of "
-            f"{names[-1]!r}; 'backtest venues import' takes one from ccxt, and an experiment gives "
-            f"it, [venue.{name}] with preset = 'NAME:SYMBOL'"
+            f"{names[-1]!r}; an experiment gives one, [venue.{name}] with preset = 'NAME:SYMBOL'"
         )
     return f"{venue}:{found[0] if found else names[-1]}{at}{date}"
 

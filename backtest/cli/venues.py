@@ -1,11 +1,7 @@
-"""``backtest venues``: list the presets, show one, and import leverage tiers."""
+"""``backtest venues``: list the presets, and show one."""
 
 from __future__ import annotations
 
-import datetime as dt
-import math
-import re
-from pathlib import Path
 from typing import Annotated, Any
 
 import typer
@@ -21,20 +17,12 @@ from backtest.cli.printing import (
     print_title,
     render,
 )
-from backtest.venue import (
-    Venue,
-    list_presets,
-    plain_symbol,
-    preset_files,
-    read_settlement,
-    read_tiers,
-    write_venue,
-)
+from backtest.venue import Venue, list_presets, preset_files
 from backtest.venue import terms as funding_terms
 
 EXAMPLES = """
 backtest venues binance-usdm:BTCUSDT
-backtest venues import tiers.json --venue mine --symbol BTC/USDT:USDT --like binance-usdm:BTCUSDT
+backtest venues --margins
 """
 SHOW_EXAMPLES = """
 backtest venues show binance-usdm:BTCUSDT
@@ -154,55 +142,5 @@ def show(
         print_paragraph(f"{each.group}, {each.date}{late}: {each.source}")
 
 
-# ----------------------------------------------------------------------------------------- import
-
-IMPORT_EXAMPLES = """
-backtest venues import tiers.json --venue mine --symbol BTC/USDT:USDT --like binance-usdm:BTCUSDT
-"""
-
-
-def import_tiers(
-    file: Annotated[
-        Path,
-        typer.Argument(help="JSON file of ccxt's fetch_leverage_tiers, or of freqtrade."),
-    ],
-    *,
-    venue: Annotated[str, typer.Option(help="Name of the file to write, without .json.")],
-    symbol: Annotated[str, flag("The symbol as FILE has it, for example BTC/USDT:USDT.")],
-    like: Annotated[str, flag("The preset to copy fees, liquidation and contract kind from.")],
-    date: Annotated[
-        str | None, flag("The day from which the tiers apply (default: today).")
-    ] = None,
-    unit: Annotated[
-        float | None, flag("Value of one unit of FILE's sizes, if they count contracts.")
-    ] = None,
-    to: Annotated[Path, typer.Option(help="The folder to write to.")] = Path("venues"),
-    as_json: AsJson = False,
-) -> None:
-    """Read leverage tiers of ccxt or freqtrade, and write a venue file for --venue."""
-    if not re.fullmatch(r"[A-Za-z0-9_-]+", venue):
-        raise ParameterError(f"venue must be a name of letters, digits, - and _, got {venue!r}")
-    base = preset_files.parse_name(like)
-    preset_files.origins(*base)
-    if unit is not None and not 0 < unit < math.inf:
-        raise ParameterError(f"unit must be over 0, got {unit}")
-    today = f"{dt.datetime.now(tz=dt.UTC):%Y-%m-%d}"
-    path, name = to / f"{venue}.json", plain_symbol(symbol)
-    made = write_venue(
-        path,
-        name,
-        read_tiers(file, symbol, unit),
-        date=today if date is None else preset_files.read_day(date),
-        source=f"{file.name}, {symbol}" + ("" if date else ", day of the import"),
-        like=base,
-        settles=read_settlement(symbol),
-    )
-    if as_json:
-        print_json({"file": str(path), "name": f"{path}:{name}", "venue": made.to_dict()})
-    else:
-        typer.echo(f"written to {path}; use it with --venue {path}:{name}")
-
-
 add_command(app, "show", show, SHOW_EXAMPLES)
-add_command(app, "import", import_tiers, IMPORT_EXAMPLES)
 COMMANDS = {"venues": app}

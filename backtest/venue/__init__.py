@@ -17,7 +17,6 @@ if TYPE_CHECKING:
     from backtest.venue.venue import Earlier, InForce, InUse
     from backtest.venue.venue import FeeTier
     from backtest.venue.funding import FundingTerms, terms
-    from backtest.venue.imported_tiers import plain_symbol, read_settlement, read_tiers, write_venue
     from backtest.venue.venue import find_charged
     from backtest.venue.collateral import RateCurve, read_column
     from backtest.venue.calculators import Calculation, calculate_liquidation

@@ -270,7 +270,7 @@ def find_preset(venue: str, symbol: str) -> VenueTables:
         known = f"it has {', '.join(symbols)}" if is_short else "'backtest venues' lists them"
         raise VenueError(
             f"symbol must be one that {venue} has a table for, got {symbol!r}{near}; "
-            f"{known}, 'backtest venues import' takes others from ccxt"
+            f"{known}, venue.override(brackets=...) gives others"
         )
     return symbols[symbol]
 

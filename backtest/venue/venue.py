@@ -790,7 +790,7 @@ class Venue(Value):
         ----------
         venue : str
             One of :func:`backtest.venue.preset_files.available`, or the path of a file of such
-            tables, which ``backtest venues import`` writes.
+            tables, TOML or JSON.
         symbol : str or list of str
             The venue's name of the instrument, which may end with ``@`` and a day as at the command
             line, ``"BTCUSDT@2021-05-19"``; a list gives a table of venues by name.

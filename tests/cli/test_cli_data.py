@@ -177,56 +177,10 @@ def test_a_preset_as_json_is_the_venue_the_funding_and_the_sources(capsys):
     assert found["sources"]["brackets"]["until"] == "2022-12-29"
 
 
-def tier(floor, cap, leverage, rate, **more):
-    sizes = {"minNotional": floor, "maxNotional": cap, "maxLeverage": leverage}
-    return {"tier": 1, "symbol": "ETH/USDT:USDT", **sizes, "maintenanceMarginRate": rate, **more}
-
-
-TIERS = [
-    tier(0, 50_000.0, 100.0, 0.005, info={"bracket": "1", "cum": "0.0"}),
-    tier(50_000, 250_000.0, 50.0, 0.01, info={"bracket": "2", "cum": "250.0"}),
-]
-IMPORT = ("import", "tiers.json", "--venue", "mine", "--symbol", "ETH/USDT:USDT", "--like", BTC)
-
-
-def write(folder, content) -> None:
-    text = content if isinstance(content, str) else json.dumps(content)
-    (folder / "tiers.json").write_text(text)
-
-
-@pytest.mark.parametrize("content", [
-    {"ETH/USDT:USDT": TIERS},  # ccxt's fetchLeverageTiers, freqtrade's binance_leverage_tiers.json
-    TIERS,  # ccxt's fetchMarketLeverageTiers
-    {"ETH/USDT:USDT": [  # freqtrade's own form
-        {"minNotional": "0", "maxNotional": "50000", "maintenanceMarginRate": "0.005",
-         "maxLeverage": "100", "maintAmt": 0.0},
-        {"minNotional": 50_000, "maxNotional": 250_000, "maintenanceMarginRate": 0.01,
-         "maxLeverage": 50, "maintAmt": 250.0}]},
-], ids=["of ccxt", "of one market", "of freqtrade"])  # fmt: skip
-def test_tiers_of_other_programs_become_a_venue(capsys, folder, content):
-    write(folder, content)
-    code, out, _ = call(capsys, "venues", *IMPORT, "--date", "2023-03-01")
-    assert code == 0
-    assert "--venue venues/mine.json:ETHUSDT" in out
-    venue = bt.Venue.preset("venues/mine.json", "ETHUSDT")
-    assert [(row.floor, row.cap, row.max_leverage, row.amount) for row in venue.brackets] == [
-        (0.0, 50_000.0, 100.0, 0.0), (50_000.0, 250_000.0, 50.0, 250.0)
-    ]  # fmt: skip
-    like = bt.Venue.preset("binance-usdm", "BTCUSDT")
-    assert (venue.fees, venue.liquidation) == (like.fees, like.liquidation)
-    assert venue.contract.lot == 0.0
-    assert venue.in_force.since == "2023-03-01"
-    sources = {
-        each.group: each.source for each in preset_files.origins("venues/mine.json", "ETHUSDT")
-    }
-    assert sources["brackets"] == "tiers.json, ETH/USDT:USDT"
-    assert sources["fees"].startswith(f"as {BTC}: ")
-
-
 @pytest.mark.slow
-def test_what_was_imported_can_be_named_wherever_a_venue_is(capsys, folder):
-    write(folder, {"ETH/USDT:USDT": TIERS})
-    call(capsys, "venues", *IMPORT)
+def test_a_file_of_venues_can_be_named_wherever_a_venue_is(capsys, folder):
+    (folder / "venues").mkdir()
+    shutil.copy(preset_files.FOLDER / "binance-usdm.json", folder / "venues" / "mine.json")
     name = "venues/mine.json:ETHUSDT"
     assert call(capsys, "venues", "show", name)[0] == 0
     assert call(capsys, "liq", "--venue", name, "--side", "long", "--entry", "2000",
@@ -238,34 +192,6 @@ def test_what_was_imported_can_be_named_wherever_a_venue_is(capsys, folder):
     (folder / "sub").mkdir()
     (folder / "sub" / "e.toml").write_text('[venue]\npreset = "../venues/mine.json:ETHUSDT"\n')
     assert call(capsys, "run", "sub/e.toml", *short)[0] == 0
-
-
-def test_sizes_in_contracts_need_their_worth(capsys, folder):
-    sized = [tier(0, 1000, 100, 0.004, info={"maxSz": "1000"})]
-    write(folder, {"ETH/USDT:USDT": sized})
-    code, _, err = call(capsys, "venues", *IMPORT)
-    assert code == 2
-    assert "in contracts or coins" in err
-    assert call(capsys, "venues", *IMPORT, "--unit", "200")[0] == 0
-    assert bt.Venue.preset("venues/mine.json", "ETHUSDT").brackets[0].cap == 200_000.0
-
-
-BAD = {
-    "no json": ("{", "must be JSON"),
-    "other symbols": ({"ETH/USD:ETH": TIERS}, "did you mean 'ETH/USD:ETH'?"),
-    "a rate in percent": ({"ETH/USDT:USDT": [tier(0, 1, 10, 0.5)]}, "must be at most 1"),
-    "a wrong amount": ({"ETH/USDT:USDT": [tier(0, 1, 10, 0.01, maintAmt=7)]}, "amount: must be"),
-}
-
-
-@pytest.mark.parametrize("name", BAD)
-def test_bad_tiers_are_refused_and_nothing_is_written(capsys, folder, name):
-    content, words = BAD[name]
-    write(folder, content)
-    code, out, err = call(capsys, "venues", *IMPORT)
-    assert (code, out) == (2, "")
-    assert words in err
-    assert not (folder / "venues").exists()
 
 
 @pytest.mark.slow

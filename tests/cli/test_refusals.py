@@ -143,8 +143,7 @@ REFUSED = [
     ("venues show binance-usdm:BTCUSD", "'BTCUSD'; did you mean 'BTCUSDT'?"),
     ("venues show binance-usdm:BTCUSDT --at maybe", "'maybe'"),
     ("venues --json show okx:X", "--json goes after the command it is for: backtest venues show"),
-    ("venues import x.json --venue m --symbol X --like okx:BTC", "that okx has a table for"),
-    ("venues import x.json --venue a/b --symbol X --like okx:BTC", "letters, digits, - and _"),
+    ("venues okx:BTC", "that okx has a table for"),
     # data
     ("data import absent.csv --out x", "a path must exist"),
     ("data import bars.csv --out full", "a market is saved to a new or empty folder"),
