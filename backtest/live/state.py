@@ -203,7 +203,8 @@ class AccountSnapshot(Snapshot):
             Further fields of the snapshot, such as ``peak_equity``.
         """
         Choice("equity", "wallet").check("total", total)
-        own, held = balance.get(currency), {}
+        own: Any = balance.get(currency)
+        held: dict[str, Any] = {}
         if not isinstance(own, Mapping) or own.get("total") is None:
             raise ParameterError(
                 f"a balance must have the total of {currency}, got {base.repr_plain(own)}; "
@@ -214,7 +215,8 @@ class AccountSnapshot(Snapshot):
                 symbol = str(each.get("symbol"))
                 name = (names or {}).get(symbol, shorten(symbol))
                 held[name] = read_ccxt_position(each, symbol)
-        return cls(**({total: float(own["total"]), "positions": held} | known))
+        read: dict[str, Any] = {total: float(own["total"]), "positions": held}
+        return cls(**(read | known))
 
 
 def shorten(symbol: str) -> str:
