@@ -162,7 +162,7 @@ def compare(whole: Whole, t: int, decision: Any) -> list[str]:
         if not same(got, float(decided[i])):
             wrong.append(f"bar {t} leverage of {name}: {got!r}, run {decided[i]!r}")
         order = whole.order(t + 1, i)
-        if not same(decision.order[name], order):
+        if decision.order[name] != pytest.approx(order, rel=1e-12, abs=1e-11):  # in lots
             wrong.append(f"bar {t} order of {name}: {decision.order[name]!r}, run {order!r}")
         cuts = {each.cause: each.turns for each in decision.cuts if each.instrument == name}
         expected = describe(whole, t + 1, i)
