@@ -1,4 +1,4 @@
-"""liquidation_risk(): against closed forms, against single runs bit for bit, and its intervals."""
+"""liquidation_risk() and max_leverage(): closed forms, single runs, several positions, refusals."""
 
 import math
 
@@ -9,9 +9,11 @@ from scipy.stats import beta
 
 import backtest as bt
 from backtest import paths as models
-from backtest.features import touch_probability
-from backtest.risk.liquidations import estimate
+from backtest.features import touch_distance, touch_probability
+from backtest.risk.liquidations import Scaled, estimate
+from backtest.risk.paths_runner import make_runner
 from backtest.strategies import Constant, TailHedge, VolTarget
+from tests import kit
 from tests.options.listed_markets import make_markets, make_venue
 from tests.risk.accounts import Hold, free_account, free_venue, liquidation_distance, still_market
 
@@ -168,3 +170,266 @@ def test_a_result_that_holds_options_is_refused_until_they_are_closed():
         else:
             found = bt.liquidation_risk(paths, Constant(0.5), **terms)
             assert found.table["equity_50"].notna().all()
+
+
+@pytest.mark.slow
+def test_it_finds_the_leverage_of_the_closed_form():
+    # without drift of the log price, 5 % in 7 days: |ln x| = -sigma sqrt(T) Phi^-1(0.025), and the
+    # price of liquidation x = (L - 1) / (0.995 L), so L = 1 / (1 - 0.995 x)
+    model = models.GBM(volatility=0.8, drift=0.32)
+    found = bt.max_leverage(
+        still_market(), **TERMS, probability=0.05, horizon="7d", models=[model], paths=4000, seed=1
+    )
+    x = math.exp(-touch_distance(0.05, 0.8, 7 / 365))
+    # the error of p is sqrt(0.05 * 0.95 / 4000) = 0.0034, 7 % of it; that of L some 3 %
+    assert found.leverage == pytest.approx(1 / (1 - 0.995 * x), rel=0.04)
+    row = found.table.loc["gbm"]
+    assert row["p_liquidation"] <= 0.05 < row["p_liquidation_high"]
+    assert row["is_monotone"]
+    assert not row["is_limited"]
+    assert found.grid["gbm"].is_monotonic_increasing
+
+
+@pytest.mark.slow
+def test_the_worst_model_decides():
+    calm, wild = models.GBM(volatility=0.3), models.GBM(volatility=1.5)
+    found = bt.max_leverage(
+        still_market(), **TERMS, probability=0.1, horizon="2d", models=[calm, wild], paths=1000
+    )
+    assert list(found.table.index) == ["gbm", "gbm 2", "worst"]
+    assert found.leverage == found.table.loc["gbm 2", "leverage"]
+    assert found.leverage < 0.5 * found.table.loc["gbm", "leverage"]
+
+
+def test_a_policy_is_scaled_by_a_factor():
+    doubled = Scaled(VolTarget(target=0.3), factor=2.0)
+    market = bt.Market.sample(bars=300)
+    venue, account = free_venue(), free_account()
+    runs = [
+        bt.run(market, policy, venue=venue, account=account, compile=False)
+        for policy in (doubled, VolTarget(target=0.6))
+    ]
+    assert runs[0].metrics["final_equity"] == pytest.approx(runs[1].metrics["final_equity"])
+
+
+@pytest.mark.parametrize(("settings", "words"), [
+    ({"probability": 0.0}, "probability must be"),
+    ({"probability": math.nan}, "probability must be a number"),
+    ({"probability": 0.001, "paths": 1000}, "at least 20"),
+    ({"models": []}, "at least one model"),
+    ({"models": "gbm"}, "list with at least one"),
+])  # fmt: skip
+def test_bad_arguments_of_the_largest_leverage_are_refused(settings, words):
+    with pytest.raises(bt.ParameterError, match=words):
+        bt.max_leverage(still_market(), **TERMS, **{"models": [models.GBM(0.5)], **settings})
+
+
+NAMES = ("A", "B")
+WILD = models.GBM(volatility=1.2)
+
+
+def sample(seed: int = 0) -> bt.Market:
+    return bt.Market.sample(bars=120, seed=seed)
+
+
+@pytest.mark.parametrize("terms", [
+    {"fill": "same_close", "equity_stop": 0.1},
+    *(pytest.param(each, marks=pytest.mark.slow) for each in ({}, {"fill": "next_close"})),
+])  # fmt: skip
+def test_a_path_is_bit_for_bit_the_run_on_it(terms):
+    market = bt.Markets({"A": sample(), "B": sample(1)})
+    paths = bt.simulate_paths(market, models.Stationary(block=24.0), paths=3, horizon="1d", seed=1)
+    for policy in (Hold(8.0), {"A": Hold(5.0), "B": VolTarget(target=2.0, half_life=12.0)}):
+        account = free_account(**terms)
+        given = {"venue": free_venue(), "account": account, "compile": False}
+        found = bt.liquidation_risk(paths, policy, **given, signal={"A": 0.6, "B": -0.4})
+        lives = next(found.runner.run_chunks())
+        for i in range(3):
+            whole = found.run(i)
+            assert lives.wealth[i, -1] == whole.metrics["final_equity"]
+            assert np.array_equal(lives.wealth[i], whole.bars["equity"].to_numpy()[1:])
+            dead = whole.events["kind"].eq("liquidation").sum()
+            assert lives.liquidations[i].sum() == dead
+
+
+@pytest.mark.parametrize(("policy", "terms"), [
+    (Hold(6.0), {}),
+    (VolTarget(target=2.0, half_life=12.0), {"fill": "next_close"}),
+    (VolTarget(target=2.0, half_life=12.0), {"fill": "same_close", "equity_stop": 0.2}),
+])  # fmt: skip
+def test_a_portfolio_goes_on_from_where_it_stands(policy, terms):
+    history = bt.Markets({"A": sample(), "B": sample(1)})
+    given = {
+        "venue": free_venue(),
+        "account": free_account(reserve=100.0, margin_call=0.9, top_up_to=0.5, **terms),
+    }
+    before = bt.run(history, policy, **given, signal={"A": 0.7, "B": -0.3}, compile=False)
+    paths = bt.simulate_paths(history, models.Stationary(block=6.0), paths=2, horizon="1d")
+    risk = bt.liquidation_risk(paths, policy, **{**given, "account": before}, compile=False)
+    lives = next(risk.runner.run_chunks())
+    for i in range(2):
+        joined = paths.join_history(paths[i], 10**6)
+        whole = bt.run(joined, policy, **given, signal={"A": 0.7, "B": -0.3}, compile=False)
+        bars = whole.bars.iloc[-24:]
+        assert np.allclose(lives.wealth[i], bars["equity"] + bars["reserve"], rtol=1e-12)
+
+
+def ended() -> bt.Result:
+    market = bt.Markets({"A": sample().prefix(100), "B": sample(1).prefix(100)})
+    return bt.run(market, Hold(2.0), venue=free_venue(), account=free_account(), compile=False)
+
+
+@pytest.mark.parametrize(("settings", "error", "words"), [
+    ({"signal": {"A": 0.5}}, bt.ParameterError, "signal must name each of A, B"),
+    ({"account": 5}, bt.ParameterError, "account must be"),
+    ({"account": ended()}, bt.DataError, "must begin where the result ended"),
+    ({"policy": {"A": Hold(1.0)}}, bt.ParameterError, "none for B"),
+    ({"venue": {"A": free_venue()}}, bt.ParameterError, "none for B"),
+])  # fmt: skip
+def test_bad_arguments_of_several_are_refused(settings, error, words):
+    market = bt.Markets({"A": sample(), "B": sample(1)})
+    given = {
+        "paths": bt.simulate_paths(market, WILD, paths=2, horizon="2h"), "policy": Hold(2.0),
+        "venue": free_venue(), "account": free_account(), "compile": False, **settings,
+    }  # fmt: skip
+    with pytest.raises(error, match=words):
+        bt.liquidation_risk(given.pop("paths"), given.pop("policy"), **given)
+
+
+CALM = models.GBM(volatility=0.5)
+
+
+def draw_half_a_day(market=None, count=20):
+    """Return paths of half a day."""
+    return bt.simulate_paths(market or still_market(), CALM, paths=count, horizon="12h")
+
+
+@pytest.mark.parametrize("names", [(), ("A", "B")])
+def test_a_risk_without_a_fill_says_so(names):
+    """A band of 100 turns around no position: the probability of 0 means nothing."""
+    sample = {name: bt.Market.sample(bars=60, seed=k) for k, name in enumerate(names)}
+    market = bt.Markets(sample) if names else still_market()
+    terms = {"venue": kit.make_venue(), "account": free_account(max_leverage=20.0, band=100.0)}
+    policy = Constant(leverage=5.0)
+    with pytest.warns(bt.NoFillWarning, match="on any of 20 paths, so nothing can be liquidated"):
+        risk = bt.liquidation_risk(draw_half_a_day(market), policy, **terms, compile=False)
+    assert "band" in risk.settings["no_fill"]
+    assert "! No order was filled on any path: " in risk.summary()
+
+
+GIVEN = {"probability": 0.5, "horizon": "3h", "models": [CALM], "paths": 40, "compile": False}
+
+
+def test_the_largest_leverage_is_one_that_can_be_opened():
+    """20x up to a notional of 10,000, 4x above: 4,000 can open 4x, or 4 / (1 + 0.01 * 4) at a cost.
+
+    It was 20, at a probability of 0, although 3.85x was held.
+    """
+    brackets = [
+        bt.Bracket(floor=0.0, cap=10_000.0, maintenance_rate=0.005, max_leverage=20.0),
+        bt.Bracket(floor=10_000.0, cap=1e9, maintenance_rate=0.01, max_leverage=4.0),
+    ]
+    venue = free_venue().override(brackets=brackets)
+    account = free_account(capital=4_000.0)
+    found = bt.max_leverage(still_market(), venue=venue, account=account, **GIVEN)
+    assert found.leverage == pytest.approx(4.0)
+    dear = venue.override({"fees.taker": 0.006, "slippage.rate": 0.004})
+    found = bt.max_leverage(still_market(), venue=dear, account=account, **GIVEN)
+    assert found.leverage == pytest.approx(4.0 / 1.04)
+    assert found.table.loc["gbm", "is_limited"]
+
+
+GBM = models.GBM(volatility=3.0)
+SAME = {"rtol": 1e-12, "atol": 1e-9}
+"""Of a capital of 1,000."""
+
+
+def sixty_hours(seed: int = 0) -> bt.Market:
+    return bt.Market.sample(bars=60, seed=seed)
+
+
+def draw(market: bt.Market | bt.Markets, **terms) -> bt.Paths:
+    return bt.simulate_paths(market, GBM, **{"paths": 4, "horizon": "12h", "seed": 2, **terms})
+
+
+def costly() -> bt.Venue:
+    return free_venue().override({"fees.taker": 5e-4, "slippage.rate": 2e-4})
+
+
+@pytest.mark.parametrize(("policy", "account", "happens"), [
+    (Hold(20.0), {}, "liquidations"),
+    (Constant(leverage=15.0), {"margin": "isolated", "venue_leverage": 20.0}, "liquidations"),
+    (Hold(8.0), {"margin_call": 0.05, "reserve": 200.0, "top_up_to": 0.03}, "calls"),
+    (Hold(12.0), {"stop_loss": 0.02, "ruin_at": 0.5}, "is_ruined"),
+])  # fmt: skip
+def test_a_life_is_that_of_a_run_and_of_one_beside_an_instrument_that_is_not_held(
+    policy, account, happens
+):
+    given = {"venue": costly(), "account": free_account(**account), "compile": False}
+    runner = make_runner(draw(sixty_hours()), policy, **given)
+    lives = runner.run_block(0, 4)
+    assert getattr(lives, happens).any()
+    for i in range(4):
+        whole = runner.run_path(i)
+        wealth = (whole.bars["equity"] + whole.bars["reserve"]).to_numpy()[1:]
+        assert np.allclose(lives.wealth[i], wealth, **SAME)
+        assert lives.liquidations[i].sum() == whole.metrics["liquidations"]
+        assert lives.calls[i].sum() == whole.metrics["margin_calls"]
+        assert lives.is_ruined[i].any() == bool(whole.metrics["ruined"])
+        assert lives.bad_debt[i].sum() == pytest.approx(whole.metrics["bad_debt"])
+    both = draw(bt.Markets({"A": sixty_hours(), "B": sixty_hours(1)}))
+    two = make_runner(both, policy, signal={"A": 1.0, "B": 0.0}, **given).run_block(0, 4)
+    for mine, theirs in zip(lives[1:6], two[1:6], strict=True):
+        assert np.allclose(mine, theirs, **SAME)
+    assert np.array_equal(lives.closes[0], two.closes[0])
+
+
+class Short(bt.Policy):
+    """Ask for less than nothing at the last close of the first day."""
+
+    def leverage(self, bar, account):
+        return -1.0 if account.days > 0.4 else 1.0
+
+
+def test_a_negative_leverage_on_a_path_is_the_error_of_its_run():
+    runner = make_runner(
+        draw(sixty_hours()), Short(), venue=costly(), account=free_account(), compile=False
+    )
+    with pytest.raises(bt.PolicyError, match="a leverage must be at least 0"):
+        runner.run_block(0, 4)
+
+
+def tiered() -> bt.Venue:
+    """Return a venue whose fee falls by half after 20,000 traded."""
+    tiers = [bt.FeeTier(volume=20_000.0, maker=2e-4, taker=2.5e-4)]
+    return costly().override({"fees.tiers": tiers})
+
+
+def test_a_result_of_one_goes_on_at_fee_tiers_and_with_no_other_overlay():
+    """60 hours of the run leave the first tier, so its volume must go on along the paths."""
+    given = {"venue": tiered(), "account": free_account(), "compile": False}
+    before = bt.run(sixty_hours(), Flip(), **given)
+    paths = draw(sixty_hours(), horizon="1d", paths=2)
+    given |= {"account": before}
+    risk = bt.liquidation_risk(paths, Flip(), **given)
+    lives = next(risk.runner.run_chunks())
+    for i in range(2):
+        assert np.allclose(lives.wealth[i], risk.run(i).bars["equity"].to_numpy(), **SAME)
+    with pytest.raises(bt.ParameterError, match="overlay must be that of the result, None"):
+        bt.liquidation_risk(paths, Flip(), **given, overlay=Constant(leverage=0.5))
+
+
+class Flip(bt.Policy):
+    """Hold 3 and 1 turns in turn."""
+
+    def leverage(self, bar, account):
+        return 3.0 if abs(account.leverage) < 2.0 else 1.0
+
+
+def test_an_overlay_scales_the_only_position_too():
+    given = {"venue": free_venue(), "account": free_account(), "compile": False}
+    half = bt.liquidation_risk(
+        draw(sixty_hours()), Constant(leverage=4.0), overlay=Constant(leverage=0.5), **given
+    )
+    two = bt.liquidation_risk(draw(sixty_hours()), Constant(leverage=2.0), **given)
+    assert np.allclose(half.fan, two.fan, **SAME)

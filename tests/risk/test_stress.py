@@ -1,4 +1,4 @@
-"""stress(): against margin formulas, hand-computed cases and runs on the same bars."""
+"""stress(): margin formulas, cases by hand, runs on the same bars, several positions, crashes."""
 
 import dataclasses
 import math
@@ -9,8 +9,11 @@ import pytest
 
 import backtest as bt
 from backtest.account.records import CASH
+from backtest.base.units import DAY, HOUR
+from backtest.risk import stress_account
+from backtest.risk.scenario import FIELDS, list_days, read_hours, replay_crash
 from backtest.risk.stress_account import NO_STOPS
-from backtest.strategies import VolTarget
+from backtest.strategies import Constant, VolTarget
 from tests.risk.accounts import Hold, free_account, free_venue
 
 
@@ -274,3 +277,262 @@ def test_what_does_not_count_and_the_date_of_the_rules_are_said(tmp_path):
     assert not plain.notices
     assert "Margin tables in force since 2022-12-29." in plain.details
     assert "Margin tables" not in bt.stress(held(), bt.Scenario("fall", price=-0.1)).details
+
+
+TWINS = {"A": 0.5, "B": 0.5}
+
+
+def wild(n: int = 60, seed: int = 5) -> bt.Market:
+    """Return hourly bars that move twice as much as steady ones."""
+    market = steady(n)
+    index = market.times
+    close = 50 + 0.2 * 0.5 * np.sin(np.arange(n) + 0.0 * seed)
+    opens = np.concatenate([[50.0], close[:-1]])
+    frame = {"open": opens, "high": np.maximum(opens, close), "low": np.minimum(opens, close),
+             "close": close, "volume": np.full(n, 1000.0)}  # fmt: skip
+    return bt.Market.from_frames(pd.DataFrame(frame, index=index))
+
+
+def held_several(market, lever=10.0, signal=None, policy=None, **terms):
+    return bt.run(
+        market, Hold(lever) if policy is None else policy, venue=free_venue(),
+        account=free_account(**terms), signal=signal, compile=False,
+    )  # fmt: skip
+
+
+@pytest.mark.slow
+def test_shocks_by_instrument_and_correlations_by_hand():
+    result = held_several(bt.Markets({"A": steady(), "B": wild()}), 2.0, {"A": 0.5, "B": -0.5})
+    quantity, last = result.state.held.quantities, result.marks[-1]
+    sigma = [np.std(np.diff(np.log(each.close))) for each in (steady(), wild())]
+    follow = math.expm1(0.5 * sigma[1] / sigma[0] * math.log(0.9))
+    moves = {
+        "own": (bt.Scenario("own", prices={"B": 0.1}, shape="bar"), (0.0, 0.1)),
+        "both": (bt.Scenario("both", price=-0.1, prices={"B": 0.1}, shape="bar"), (-0.1, 0.1)),
+        "follow": (bt.Scenario("follow", price=-0.1, correlation=0.5, shape="bar"),
+                   (-0.1, follow)),
+        "led": (bt.Scenario("led", prices={"A": -0.1}, correlation=0.5, shape="bar"),
+                (-0.1, follow)),
+        "one": (bt.Scenario("one", prices={"A": -0.1}, correlation=1.0, shape="bar"),
+                (-0.1, math.expm1(sigma[1] / sigma[0] * math.log(0.9)))),
+    }  # fmt: skip
+    table = bt.stress(result, [scenario for scenario, _ in moves.values()]).table
+    for name, (_, move) in moves.items():
+        wanted = -float(np.sum(quantity * last * np.array(move)))
+        assert table.loc[name, "loss"] == pytest.approx(wanted, rel=1e-9), name
+
+
+def test_a_hedge_survives_a_common_move_and_not_one_of_its_legs():
+    result = held_several(
+        bt.Markets(dict.fromkeys(TWINS, steady())), 10.0, {"A": 1.0, "B": -1.0}, max_leverage=20
+    )
+    fall = bt.Scenario("fall", price=-0.3, shape="bar")
+    leg = bt.Scenario("leg", prices={"A": -0.3}, shape="bar")
+    table = bt.stress(result, [fall, leg]).table
+    assert not table.loc["fall", "liquidated"]
+    assert abs(table.loc["fall", "loss"]) < 1e-6
+    assert table.loc["leg", "liquidated"]
+    # equity + q_a (P_a - P) = 0.005 (q_a P_a + q_b P), of the legs q P = 10,000 at the last close
+    q, last = result.state.held.quantities[0], result.marks[-1, 0]
+    equity = float(result.of_account("equity")[-1])
+    price = (q * last * 1.005 - equity) / (0.995 * q)
+    assert table.loc["leg", "break_even"] == pytest.approx(price / last - 1.0, rel=1e-6)
+
+
+@pytest.mark.slow
+def test_scenarios_are_the_same_compiled_and_plain(monkeypatch):
+    monkeypatch.setenv("BACKTEST_COMPILE", "now")
+    market = bt.Markets({"A": steady(), "B": wild()})
+    fall = bt.Scenario("fall", price=-0.05, over="4h", outage="1h")
+    tables = []
+    for is_compiled in (True, False):
+        result = bt.run(
+            market, Hold(8.0), venue=free_venue(), account=free_account(stop_loss=0.02),
+            signal=TWINS, compile=is_compiled,
+        )  # fmt: skip
+        tables.append(bt.stress(result, fall).table)
+    assert tables[0].equals(tables[1])
+
+
+def test_instruments_that_ended_long_ago_are_left_out(monkeypatch):
+    monkeypatch.setattr(stress_account, "WARMUP", 20)
+    market = bt.Market.sample(bars=100)
+    given = {"A": market, "B": market.prefix(60), "C": market}
+    with pytest.warns(UserWarning, match="ends before"):
+        result = held_several(bt.Markets(given), 2.0)
+    row = bt.stress(result, bt.Scenario("fall", prices={"C": -0.1}, shape="bar")).table.iloc[0]
+    quantity, last = result.state.held.quantities[2], market.mark_close[-1]
+    assert row["loss"] == pytest.approx(0.1 * quantity * last, rel=1e-9)
+    with pytest.raises(bt.ParameterError, match="got 'B'"):
+        bt.stress(result, bt.Scenario("fall", prices={"B": -0.1}))
+
+
+def test_a_contract_that_expires_in_a_scenario_is_closed_at_its_mark():
+    market = steady()
+    ends = str(market.times[-1] + pd.Timedelta("2h"))[:16]
+    future = free_venue().override({"contract.expires": ends})
+    result = bt.run(
+        bt.Markets({"A": market, "B": market}), Hold(4.0), account=free_account(), compile=False,
+        venue={"A": free_venue(), "B": future},
+    )  # fmt: skip
+    fall = bt.Scenario("fall", price=-0.1, over="4h", shape="line")
+    row = bt.stress(result, fall).table.iloc[0]
+    # B is closed after one of four bars, at 0.9 ** 0.25 of the last close
+    quantities, last = result.state.held.quantities, market.close[-1]
+    wanted = last * (0.1 * quantities[0] + (1.0 - 0.9**0.25) * quantities[1])
+    assert row["loss"] == pytest.approx(wanted, rel=1e-9)
+
+
+@pytest.mark.slow
+def test_collateral_moves_by_its_own_prices_and_a_constant_one_where_it_is_named():
+    assets = [
+        bt.Collateral("COIN", 2.0, prices="A", rate=0.9),
+        bt.Collateral("GOLD", 3.0, prices=wild(), rate=0.5),
+        bt.Collateral("USDC", 50.0, prices=1.0, rate=1.0),
+    ]
+    account = free_account(collateral=assets, negative_limit=1e6)
+    market = bt.Markets({"A": steady(), "B": wild()})
+    result = bt.run(market, Hold(3.0), venue=free_venue(), account=account, compile=False)
+    quantities, last = result.state.held.quantities, result.marks[-1]
+    given = {
+        "all": (bt.Scenario("all", price=-0.1, shape="bar"), (-0.1, -0.1, -0.1, 0.0)),
+        "peg": (bt.Scenario("peg", prices={"USDC": -0.2}, shape="bar"), (0.0, 0.0, 0.0, -0.2)),
+        "gold": (bt.Scenario("gold", prices={"GOLD": 0.1, "B": -0.1}, shape="bar"),
+                 (0.0, -0.1, 0.1, 0.0)),
+    }  # fmt: skip
+    table = bt.stress(result, [scenario for scenario, _ in given.values()]).table
+    for name, (_, (a, b, gold, peg)) in given.items():
+        gained = a * last[0] * (quantities[0] + 2.0) + b * last[1] * quantities[1]
+        gained += 3.0 * gold * last[1] + 50.0 * peg
+        assert table.loc[name, "loss"] == pytest.approx(-gained, rel=1e-9), name
+    assert -1.0 < table.loc["all", "break_even"] < -0.1
+
+
+def test_collateral_beside_one_instrument_moves_if_named_and_stays_in_a_replay():
+    market = bt.Markets({"A": steady()})
+    assets = [bt.Collateral("USDC", 50.0, prices=1.0, rate=1.0)]
+    account = free_account(collateral=assets, negative_limit=1e6)
+    head = bt.run(market.prefix(40), Hold(3.0), venue=free_venue(), account=account, compile=False)
+    peg = bt.Scenario("peg", prices={"USDC": -0.2}, shape="bar")
+    assert bt.stress(head, peg).table.loc["peg", "loss"] == pytest.approx(10.0, rel=1e-9)
+    days = bt.Scenario("then", date=str(market.times[40]), until=str(market.times[50]))
+    row = bt.stress(head, days, data=market).table.iloc[0]
+    assert row["from"] == "data"
+    whole = bt.run(market.prefix(50), Hold(3.0), venue=free_venue(), account=account, compile=False)
+    assert row["equity"] == pytest.approx(whole.metrics["final_equity"], rel=1e-9)
+
+
+def test_the_distance_is_that_of_all_marks_at_a_waypoint():
+    """Of a hedge, the other leg moves too: frozen, each leg would be near its liquidation."""
+    hedge = held_several(bt.Markets(dict.fromkeys(TWINS, steady())), 8.0, {"A": 1.0, "B": -1.0})
+    deep = bt.Scenario("deep", price=-0.3, shape="bar")
+    row = bt.stress(hedge, deep).table.iloc[0]
+    # nearest at the open: B fails d above P, where E - q d = 0.005 q (2 P + d). With A frozen, B
+    # would be liquidated by the fall, and with B frozen A.
+    quantity, last = hedge.state.held.quantities[0], hedge.marks[-1, 0]
+    gap = (hedge.metrics["final_equity"] / quantity - 0.01 * last) / 1.005
+    assert row["distance"] == pytest.approx(gap / last, rel=1e-9)
+
+
+CRASHES = {each.name: each for each in bt.crashes()}
+
+
+def market_of(name: str, freq: str = "1h", n: int = 400, *, sessions: bool = False) -> bt.Market:
+    """Return bars of a walk of 60 % a year."""
+    index = pd.date_range("2024-01-01", periods=n, freq=freq, tz="UTC")
+    index = pd.bdate_range("2024-01-01", periods=n, tz="UTC") if sessions else index
+    sigma = 0.6 / np.sqrt(365 * 86_400 / (index[1] - index[0]).total_seconds())
+    close = 100.0 * np.exp(np.cumsum(sigma * np.random.default_rng(1).standard_normal(n)))
+    opens = np.append(close[:1], close[:-1])
+    frame = {"open": opens, "high": np.maximum(opens, close), "low": np.minimum(opens, close),
+             "close": close, "volume": 1000.0}  # fmt: skip
+    bars = pd.DataFrame(frame, index=index)
+    return bt.Market.from_frames(bars, instrument=name, sessions=sessions)
+
+
+def replay(name: str, *markets: bt.Market):
+    given = {each.instrument: each for each in markets}
+    found = replay_crash(CRASHES[name], CRASHES, given, set(), set())
+    assert found is not None
+    return found
+
+
+def test_each_coin_has_its_own_hours_and_the_others_the_median_of_three():
+    markets = [market_of(name) for name in ("BTCUSDT", "ADAUSDT", "SOLUSDT")]
+    bars, source = replay("2025-10-10", *markets)
+    hours = read_hours(CRASHES["2025-10-10"])
+    assert source == "history; SOLUSDT: median of ADA, LTC, XRP"
+    assert (bars["ADAUSDT"].mark == hours["ADA"][1]).all()
+    assert bars["BTCUSDT"].mark[2].min() / bars["BTCUSDT"].mark[1].max() - 1 == pytest.approx(
+        -0.165, abs=0.01
+    )
+    median = np.median([hours[coin][0] for coin in ("ADA", "LTC", "XRP")], axis=0)
+    assert (bars["SOLUSDT"].last == median).all()
+
+
+@pytest.mark.parametrize(("freq", "hours"), [("15min", 0.25), ("1h", 1), ("4h", 4), ("1D", 24)])
+def test_bars_of_any_length_keep_the_extremes_and_the_close(freq: str, hours: float):
+    bars, _ = replay("2020-03-12", market_of("BTCUSDT", freq, n=60))
+    whole = read_hours(CRASHES["2020-03-12"])["BTC"]
+    for found, expected in zip((bars["BTCUSDT"].last, bars["BTCUSDT"].mark), whole, strict=True):
+        assert found.shape == (4, int(np.ceil(28 / hours)))
+        assert found[1].max() == pytest.approx(expected[1].max(), rel=1e-12)
+        assert found[2].min() == pytest.approx(expected[2].min(), rel=1e-12)
+        assert found[3, -1] == pytest.approx(expected[3, -1], rel=1e-12)
+        assert (found[1] >= np.maximum(found[0], found[3]) * (1 - 1e-12)).all()
+        assert (found[2] <= np.minimum(found[0], found[3]) * (1 + 1e-12)).all()
+
+
+def test_days_of_stocks_are_sessions_where_the_market_has_them_and_weekends_stand_still():
+    days, scenario = market_of("SPX", sessions=True), CRASHES["2020-03 stocks"]
+    bars, source = replay(scenario.name, days)
+    assert source == "history"
+    assert bars["SPX"].last.shape == (4, 23)
+    whole, _ = replay(scenario.name, market_of("BTCUSDT", "1D"))
+    assert whole["BTCUSDT"].last.shape == (4, 33)
+    saturday = whole["BTCUSDT"].last[:, 2]  # 22 February 2020
+    assert (saturday == whole["BTCUSDT"].last[3, 1]).all()
+    hours, _ = replay(scenario.name, market_of("BTCUSDT"))
+    assert hours["BTCUSDT"].last.shape == (4, 33 * DAY // HOUR)
+
+
+def test_a_volatility_target_loses_what_it_loses_on_the_real_days():
+    """On a straight line it levered up, and lost far more."""
+    before, scenario = market_of("SPX", sessions=True), CRASHES["2020-03 stocks"]
+    terms = {"venue": free_venue(), "account": free_account(), "compile": False, "calendar": "252"}
+    run = bt.run(before, VolTarget(target=0.2, half_life=20.0), **terms)
+    row = bt.stress(run, scenario).table.iloc[0]
+    real = list_days(scenario)[list(FIELDS)].to_numpy() * before.close[-1]
+    index = pd.bdate_range(before.times[-1] + pd.Timedelta("1D"), periods=23, tz="UTC")
+    more = pd.DataFrame(real, columns=list(FIELDS), index=index).assign(volume=1000.0)
+    whole = bt.Market.from_frames(pd.concat([before.bars(), more]), sessions=True)
+    after = bt.run(whole, VolTarget(target=0.2, half_life=20.0), **terms)
+    expected = after.bars["equity"].iloc[-1] / after.bars["equity"].iloc[-24] - 1.0
+    lost = -row["loss"] / run.metrics["final_equity"]
+    assert lost == pytest.approx(expected, abs=0.02)
+    assert row["from"] == "history"
+
+
+def test_a_book_of_three_coins_at_four_turns_does_not_survive_october_2025():
+    markets = {name: market_of(name) for name in ("BTCUSDT", "ETHUSDT", "ADAUSDT")}
+    weights = pd.DataFrame(dict.fromkeys(markets, 1 / 3), index=markets["BTCUSDT"].times)
+    run = bt.run(
+        bt.Markets(markets), Constant(leverage=4.0), venue=dict.fromkeys(markets, free_venue()),
+        account=bt.Account(capital=10_000, intrabar="worst"), signal=weights, compile=False,
+    )  # fmt: skip
+    row = bt.stress(run, CRASHES["2025-10-10"]).table.iloc[0]
+    assert row["liquidated"]
+    assert row["bars"] == 12
+
+
+def test_a_crash_that_is_moved_is_made_of_its_figures():
+    run = bt.run(
+        market_of("BTCUSDT"), Constant(leverage=1.0), venue=free_venue(), account=free_account(),
+        compile=False,
+    )  # fmt: skip
+    crash = CRASHES["2024-08-05"]
+    given = [crash, crash.override(name="mine"), crash.override(price=-0.3)]
+    found = [bt.stress(run, each).table["from"].iloc[0] for each in given]
+    assert found == ["history", "figures", "figures"]
+    wide = crash.override(spread=3.0)
+    assert bt.stress(run, wide).table["from"].iloc[0] == "history"

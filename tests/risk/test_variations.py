@@ -1,0 +1,253 @@
+"""sensitivity(), capacity() and bounds(): by hand, against runs, and their refusals."""
+
+import math
+
+import numpy as np
+import pandas as pd
+import pytest
+
+import backtest as bt
+from backtest import paths as models
+from backtest.risk.variations import find_half, scale_moves
+from backtest.strategies import Constant
+from tests import kit
+from tests.risk.accounts import Hold, free_account, free_venue
+
+
+def rising(rate: float = 0.001) -> bt.Market:
+    """Return 30 days of a price that rises by 0.1 % a day, with one settlement a day."""
+    index = pd.date_range("2023-01-01", periods=31, freq="1D", tz="UTC")
+    close = 100 * 1.001 ** np.arange(31)
+    opens = np.concatenate([[100.0], close[:-1]])
+    frame = pd.DataFrame({"open": opens, "high": close, "low": opens, "close": close}, index=index)
+    frame.loc[index[0], ["high", "low"]] = 100.0
+    funding = pd.DataFrame({"rate": rate}, index=index)
+    return bt.Market.from_frames(frame, funding=funding)
+
+
+TERMS = {"account": free_account(), "compile": False}
+
+
+def test_twice_the_funding_eats_the_rise():
+    # a long earns 0.1 % a day of its entry and pays rate * price: with half the rise paid as
+    # funding, doubling the rate eats about all of it
+    found = bt.sensitivity(
+        rising(0.0005), Hold(2.0), venue=free_venue(), **TERMS, factors=["funding"]
+    )
+    table = found.table.loc["funding"]
+    assert found.base > 0.0
+    assert table.loc[0.5, "change_of_growth"] > 0.0 > table.loc[2.0, "change_of_growth"]
+    assert table.loc[2.0, "growth"] == pytest.approx(0.0, abs=0.1 * found.base)
+    assert table["p_ruin"].isna().all()
+
+
+def test_costs_that_are_0_change_nothing():
+    found = bt.sensitivity(
+        rising(), Hold(2.0), venue=free_venue(), **TERMS, factors=["fees", "slippage"]
+    )
+    assert (found.table["change_of_growth"] == 0.0).all()
+
+
+@pytest.mark.slow
+def test_only_what_applies_is_changed_by_default():
+    found = bt.sensitivity(rising(), Hold(2.0), venue=free_venue(), **TERMS)
+    assert "rates" not in found.table.index.get_level_values("factor")
+    charged = free_venue(interest_on="balance", cash_rate=0.02)
+    one = bt.sensitivity(rising(), Hold(0.0), venue=charged, **TERMS, factors=["rates"])
+    # nothing held: the account earns 2 % a year, and 3 % with 100 bp more
+    assert one.table.loc[("rates", 0.01), "growth"] == pytest.approx(0.0304, abs=1e-3)
+
+
+def test_volatility_scales_moves_and_keeps_their_mean():
+    market = bt.Market.sample(bars=500)
+    wild = scale_moves(market, 1.5)
+    before, after = (np.diff(np.log(each.close)) for each in (market, wild))
+    assert after.std() == pytest.approx(1.5 * before.std())
+    assert after.mean() == pytest.approx(before.mean(), abs=1e-12)
+    assert np.all(wild.low <= np.minimum(wild.open, wild.close) * (1 + 1e-12))
+    assert np.all(wild.high >= np.maximum(wild.open, wild.close) * (1 - 1e-12))
+
+
+def test_ruin_is_that_of_paths():
+    market = bt.Market.sample(bars=300)
+    drawn = bt.simulate_paths(market, models.GBM, paths=60, horizon="1d")
+    found = bt.sensitivity(
+        market, Hold(50.0), venue=free_venue(), paths=drawn, factors=["volatility"],
+        account=free_account(ruin_at=0.5), compile=False,
+    )  # fmt: skip
+    ruin = found.table["p_ruin"]
+    assert ((ruin >= 0.0) & (ruin <= 1.0)).all()
+    assert ruin.iloc[1] >= ruin.iloc[0]
+
+
+@pytest.mark.parametrize(
+    ("factors", "words"),
+    [(["feees"], "did you mean 'fees'"), ([], "list of names"), ("fees", "list of names"),
+     (["rates"], "factors with an effect .* got 'rates'"),
+     (["correlation"], "got 'correlation'")],
+)  # fmt: skip
+def test_bad_factors_are_refused(factors, words):
+    with pytest.raises(bt.ParameterError, match=words):
+        bt.sensitivity(rising(), Hold(2.0), venue=free_venue(), **TERMS, factors=factors)
+
+
+N = 24 * 12
+RISING = kit.market_of(
+    100.0 * np.exp(0.00004 * np.arange(N) + 0.004 * np.cos(np.arange(N))), volume=np.full(N, 1e4)
+)
+OF_1000 = {"account": bt.Account(capital=1000.0), "compile": False}
+
+
+def costly(impact: float = 1.0, most: float | None = None) -> bt.Venue:
+    return kit.free_venue().override(
+        {"slippage.impact": impact, "slippage.max_participation": most}
+    )
+
+
+def test_the_cost_of_impact_grows_with_the_root_of_the_capital():
+    """Four times the capital: twice the cost of each trade, as a share of the equity."""
+    found = bt.capacity(
+        RISING, Constant(2.0), venue=costly(0.1), capitals=[1.0, 1e4, 4e4, 16e4],
+        **OF_1000,
+    )  # fmt: skip
+    one, four, sixteen = found.table["impact"].iloc[1:]
+    assert four / one == pytest.approx(2.0, rel=0.02)
+    assert sixteen / four == pytest.approx(2.0, rel=0.02)
+
+
+def test_the_capital_at_which_growth_is_half_is_a_root():
+    grid = [1e3, 1e8, 1e10]
+    found = bt.capacity(RISING, Constant(2.0), venue=costly(), capitals=grid, **OF_1000)
+    growths = []
+    for capital in (grid[0], found.half_growth):
+        account = bt.Account(capital=capital)
+        run = bt.run(RISING, Constant(2.0), venue=costly(), account=account, compile=False)
+        growths.append(run.metrics["cagr"])
+    assert growths[1] == pytest.approx(0.5 * growths[0], rel=0.05)
+    assert grid[0] < found.half_growth < grid[-1]
+    assert found.table.loc[grid[0], "growth"] == growths[0]
+
+
+def test_the_first_crossing_is_found_to_one_per_cent_and_none_is_unknown():
+    def falling(capital: float) -> dict[str, float]:
+        return {"growth": 1.0 - math.log10(capital) / 8.0}
+
+    grid = [1.0, 10.0, 1e3, 1e5, 1e6]
+    assert find_half("growth", grid, falling) == pytest.approx(1e4, rel=1e-2)
+    assert math.isnan(find_half("growth", grid[:3], falling))
+    assert math.isnan(find_half("growth", grid, lambda _: {"growth": -0.1}))
+
+
+def test_participation_alone_holds_a_large_account_back():
+    found = bt.capacity(
+        RISING, Constant(2.0), venue=costly(0.0, 0.01), capitals=[1e3, 1e7], **OF_1000
+    )
+    small, large = found.table["mean_leverage"]
+    assert small == pytest.approx(2.0, rel=0.05)
+    assert large < 0.5 * small
+
+
+@pytest.mark.parametrize(("change", "message"), [
+    ({"venue": kit.free_venue()}, "costs or limits that depend on size"),
+    ({"capitals": [1e4, 1e3]}, "two or more increasing numbers"),
+    ({"capitals": "1e4"}, "capitals must be two or more"),
+])  # fmt: skip
+def test_a_wrong_argument_is_one_clear_error(change, message):
+    with pytest.raises(bt.ParameterError, match=message):
+        bt.capacity(RISING, Constant(2.0), **{"venue": costly(), **OF_1000, **change})
+
+
+def test_a_ruined_account_has_no_half_of_its_sharpe_ratio():
+    """Its ratio is that of the time before; a line said that it is not halved at any capital."""
+    grid = [1e3, 1e4, 1e5]
+    assert math.isnan(find_half("sharpe", grid, lambda _: {"sharpe": 2.0, "ruined": 1.0}))
+
+    def dying(capital):
+        return {"sharpe": 2.0, "ruined": float(capital > 3e4)}
+
+    assert find_half("sharpe", grid, dying) == pytest.approx(3e4, rel=1e-2)
+    market = bt.Market.sample(bars=200, seed=1)
+    venue = bt.Venue.simple(
+        taker=0.05, slippage=0.0, maintenance_rate=0.005, max_leverage=100.0, liquidation_fee=0.0
+    ).override({"slippage.impact": 1.0})
+    given = {"capitals": [1e3, 1e4], "account": bt.Account(), "compile": False}
+    found = bt.capacity(market, Constant(leverage=50.0), venue=venue, **given)
+    assert found.table["ruined"].tolist() == [1.0, 1.0]
+
+
+FLAT = (100, 100, 100, 100)
+LEGS = {"A": 0.5, "B": -0.5}
+
+
+def bars_of(rows):
+    index = pd.date_range("2023-01-01", periods=len(rows), freq="1h", tz="UTC")
+    frame = pd.DataFrame(rows, columns=["open", "high", "low", "close"], index=index, dtype=float)
+    return bt.Market.from_frames(frame)
+
+
+HEDGED = bt.Markets({
+    "A": bars_of([FLAT, FLAT, (100, 106, 94, 100), FLAT]),
+    "B": bars_of([FLAT, FLAT, (100, 107, 93, 100), FLAT]),
+})  # fmt: skip
+
+
+def live(markets, lever, signal=None, **terms):
+    return bt.run(
+        markets, Hold(lever), venue=free_venue(), account=free_account(**terms), signal=signal,
+        compile=False,
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize("way", ["path", "worst"])
+def test_a_hedge_holds_along_the_path_and_not_at_both_extremes(way):
+    # 30x of 1000 in two legs: 150 contracts of A, -150 of B at 100. Along the path both are at
+    # their lows together (-900 + 1050), then at their highs (900 - 1050): 850 is over the margin.
+    # At the low of A and the high of B at once, a share s of the way leaves 1000 - 1950 s, and
+    # needs 0.005 x 150 (200 + s): s = 850 / 1950.75, where 150 + 0.75 s are left.
+    left = 150.0 + 0.75 * 850.0 / 1950.75
+    found = bt.bounds(live(HEDGED, 30.0, LEGS, intrabar=way))
+    assert found.table.loc["final_equity"].tolist() == pytest.approx([1000.0, left])
+    assert found.table.loc["liquidations"].tolist() == [0.0, 1.0]
+    assert found.table.loc["max_drawdown"].tolist() == pytest.approx([0.0, 1.0 - left / 1000.0])
+    assert found.bars.index.tolist() == [pd.Timestamp("2023-01-01 02:00", tz="UTC")]
+    assert found.bars["instruments"].tolist() == ["A, B"]
+    assert found.bars[["path", "worst"]].iloc[0].tolist() == pytest.approx([1000.0, left])
+    assert found.verdict == (
+        "The runs part in 1 of 4 bars, first at 2023-01-01 02:00 UTC: final equity is "
+        "1,000.00 under path and 150.33 under worst."
+    )
+
+
+def test_a_position_alone_takes_its_adverse_extreme_first_under_both():
+    # 2x of 1000 at 100: 20 contracts; the stop at 95 loses 100 though 105 would have paid 100
+    found = bt.bounds(live(HEDGED["A"], 2.0, stop_loss=0.05, take_profit=0.05))
+    assert found.table.loc["final_equity"].tolist() == pytest.approx([900.0, 900.0])
+    assert len(found.bars) == 0
+    assert found.verdict == "The runs agree in all 4 bars: final equity 900.00."
+    assert "adverse extreme first under both" in found.summary()
+
+
+def test_the_terms_of_the_run_are_kept():
+    """Signals of each bar, start and sampling; the account alone has another way."""
+    signal = pd.DataFrame({"A": [1.0, 0.5, 0.5, 0.5], "B": [0.0, -0.5, -0.5, -0.5]},
+                          index=pd.to_datetime(HEDGED["A"].time, utc=True))  # fmt: skip
+    result = bt.run(
+        HEDGED, Hold(4.0), venue=free_venue(), account=free_account(), signal=signal,
+        compile=False, start="2023-01-01 01:00", sampling="1h",
+    )  # fmt: skip
+    other = bt.bounds(result).runs["worst"]
+    for name in ("sampling", "calendar", "signal", "venue", "policy", "data"):
+        assert other.manifest[name] == result.manifest[name]
+    pd.testing.assert_frame_equal(other.bars, result.bars)
+
+
+def test_what_has_no_two_ways_is_refused(tmp_path):
+    limit = bt.run(
+        HEDGED, Hold(2.0), venue=free_venue(), compile=False,
+        account=free_account(fill="limit", offset=0.01),
+    )  # fmt: skip
+    with pytest.raises(bt.ParameterError, match="an account with limit orders: detail="):
+        bt.bounds(limit)
+    loaded = bt.Result.load(live(HEDGED, 2.0).save(tmp_path))
+    with pytest.raises(bt.ParameterError, match="a loaded result"):
+        bt.bounds(loaded)
