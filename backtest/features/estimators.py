@@ -250,9 +250,9 @@ def garch_volatility(
     spans = pairwise([*bars, market.n_bars])
     for fit, (bar, stop) in zip(_fit_all(returns, bars), spans, strict=True):
         if fit is not None:
-            weights = np.array([fit.omega, fit.alpha, 0.0, fit.beta])
+            weights = np.array([fit.omega, fit.alpha, fit.beta])
             compile_module(garch_kernels).filter_variance(
-                squares[:stop], np.zeros(stop), weights, backcast, bar, variance[:stop]
+                squares[:stop], weights, backcast, bar, variance[:stop]
             )
     return np.sqrt(variance * bars_per_year(market))
 

@@ -336,7 +336,7 @@ class Merton(PathModel):
 
 @declared
 class Garch(PathModel):
-    """GARCH(1,1), or GJR with ``gamma``, with Student's t or normal innovations; per bar.
+    """GARCH(1,1) with Student's t or normal innovations; per bar.
 
     Parameters
     ----------
@@ -344,8 +344,6 @@ class Garch(PathModel):
         Constant of the variance, per bar.
     alpha, beta : float
         Weights of the last squared surprise and of the last variance.
-    gamma : float
-        Further weight of the square of a negative surprise.
     degrees_of_freedom : float
         Of Student's t, over 2; infinite for the normal distribution.
     variance_now : float
@@ -358,16 +356,14 @@ class Garch(PathModel):
 
     Notes
     -----
-    ``v' = omega + (alpha + gamma [e < 0]) e^2 + beta v``. Without ``variance_now`` the variance
-    starts at its mean, ``omega / (1 - alpha - gamma / 2 - beta)``. Source: Bollerslev (1986),
-    Generalized Autoregressive Conditional Heteroskedasticity, J. Econometrics 31(3); Glosten,
-    Jagannathan and Runkle (1993), J. Finance 48(5).
+    ``v' = omega + alpha e^2 + beta v``. Without ``variance_now`` the variance starts at its mean,
+    ``omega / (1 - alpha - beta)``. Source: Bollerslev (1986), Generalized Autoregressive
+    Conditional Heteroskedasticity, J. Econometrics 31(3).
     """
 
     omega: Annotated[float, Number(0.0, open_low=True)]
     alpha: Annotated[float, Number(0.0, 1.0)]
     beta: Annotated[float, Number(0.0, 1.0, open_high=True)]
-    gamma: Annotated[float, Number(-1.0, 2.0)] = 0.0
     degrees_of_freedom: Annotated[float, Number(2.0, open_low=True, may_be_infinite=True)] = (
         math.inf
     )
@@ -376,33 +372,24 @@ class Garch(PathModel):
     drift: Annotated[float, Number()] = 0.0
 
     def faults(self) -> Faults:
-        """Yield weights under which the variance has no mean, or may be negative."""
-        if not self.persistence < 1.0:
-            yield "beta", f"must leave alpha + gamma / 2 + beta under 1: it is {self.persistence:g}"
-        if self.alpha + self.gamma < 0.0:
-            yield "gamma", f"must be at least -alpha, {-self.alpha:g}"
+        """Yield weights under which the variance has no mean."""
+        if not self.alpha + self.beta < 1.0:
+            yield "beta", f"must leave alpha + beta under 1: it is {self.alpha + self.beta:g}"
 
     def _settle(self) -> None:
         if self.variance_now is None:
-            self._set_fields(variance_now=self.omega / (1.0 - self.persistence))
-
-    @property
-    def persistence(self) -> float:
-        """The share of a shock to the variance that is left after a bar."""
-        return self.alpha + 0.5 * self.gamma + self.beta
+            self._set_fields(variance_now=self.omega / (1.0 - self.alpha - self.beta))
 
     @classmethod
     @checked
-    def fit(cls, market: Market, *, asymmetric: bool = False) -> Self:
-        """Return the most likely model with Student's t; falls weigh more if ``asymmetric`` (GJR).
+    def fit(cls, market: Market) -> Self:
+        """Return the most likely model with Student's t.
 
         The likelihood puts the mean variance of hourly prices far above their mean square, as the
         persistence is close to 1. So the variance is bounded by the largest one of the returns, and
         omega makes the mean variance of paths that mean square.
         """
-        return cls(
-            **fit_student_garch(read_returns(market, cls.__name__), is_asymmetric=asymmetric)
-        )
+        return cls(**fit_student_garch(read_returns(market, cls.__name__)))
 
     def walk(self, draws: Draws, per_year: float) -> Moves:
         """Return moves whose simple returns are the innovations: exp of t has no mean."""
@@ -413,9 +400,8 @@ class Garch(PathModel):
         now = np.full(surprise.shape[1], self.variance_now)
         for t, z in enumerate(surprise):
             variance[t] = now
-            square = now * z * z
-            weight = self.alpha + self.gamma * (z < 0.0)
-            now = np.minimum(self.omega + weight * square + self.beta * now, self.variance_most)
+            ahead = self.omega + self.alpha * (now * z * z) + self.beta * now
+            now = np.minimum(ahead, self.variance_most)
         simple = np.clip(np.sqrt(variance) * surprise, -MOST_MOVE, MOST_MOVE)
         moves = self.drift / per_year + np.log1p(simple)
         return moves, *draws.extremes(moves, variance)
@@ -438,16 +424,15 @@ def block_length(returns: FloatArray) -> float:
     return max(float(len(returns) ** (1.0 / 3.0)), found)  # it is NaN if the squares do not vary
 
 
-def find_row_scale(model: Filtered, rows: FloatArray, weight: FloatArray, target: float) -> float:
+def find_row_scale(model: Filtered, rows: FloatArray, target: float) -> float:
     """Return by what squared rows are multiplied, so that paths have the variance of history.
 
-    ``rows`` (n,) are squared returns over their variance, ``weight`` the same times ``alpha``.
+    ``rows`` (n,) are squared returns over their variance.
     """
     from scipy.optimize import brentq  # noqa: PLC0415 - slow to load
 
     def excess(log: float) -> float:
-        size = math.exp(log)
-        return min(find_long_run(model, size * rows, size * weight) / target, 1e9) - 1.0
+        return min(find_long_run(model, math.exp(log) * rows) / target, 1e9) - 1.0
 
     if not rows.any():
         return 1.0
@@ -456,17 +441,17 @@ def find_row_scale(model: Filtered, rows: FloatArray, weight: FloatArray, target
     return math.exp(brentq(excess, -14.0, 14.0, xtol=1e-10))
 
 
-def find_long_run(model: Filtered, rows: FloatArray, weight: FloatArray) -> float:
+def find_long_run(model: Filtered, rows: FloatArray) -> float:
     """Return the mean squared return of a long path; infinite if its variance grows forever.
 
     Notes
     -----
-    With q the probability that a block ends, u_t the mean variance before row t, and
-    a_t = weight_t + beta, ``u_{t+1} = (1 - q) (omega + a_t u_t) + q mean(omega + a u)``. So u is a
-    multiple of S, ``S_{t+1} = 1 + (1 - q) a_t S_t``, on a circle of rows.
+    With q the probability that a block ends, u_t the mean variance before row t, and a_t = alpha
+    rows_t + beta, ``u_{t+1} = (1 - q) (omega + a_t u_t) + q mean(omega + a u)``. So u is a multiple
+    of S, ``S_{t+1} = 1 + (1 - q) a_t S_t``, on a circle of rows.
     """
     stay, n = 1.0 - 1.0 / model.block, len(rows)
-    growth = weight + model.beta
+    growth = model.alpha * rows + model.beta
     factor, total = stay * np.roll(growth, 1), np.ones(n)
     with np.errstate(over="ignore", invalid="ignore"):
         for doubling in range(DOUBLINGS):  # of the rows behind each one that total counts
@@ -495,8 +480,8 @@ class _Resampled(PathModel):
 
     @property
     def weights(self) -> tuple[float, ...]:
-        """Variance now, omega, alpha, gamma and beta, per bar; zeros without a variance."""
-        return (0.0,) * 5
+        """Variance now, omega, alpha and beta, per bar; zeros without a variance."""
+        return (0.0,) * 4
 
     def volatilities(self, market: Market) -> FloatArray:
         """Return the volatility per bar by which rows are divided: ones."""
@@ -539,8 +524,8 @@ class Filtered(_Resampled):
     ----------
     block : float
         Mean length of a block in bars, at least 1.
-    omega, alpha, gamma, beta : float
-        ``v' = omega + (alpha + gamma [e < 0]) e^2 + beta v`` per bar.
+    omega, alpha, beta : float
+        ``v' = omega + alpha e^2 + beta v`` per bar.
     variance_now : float
         That of the next bar.
     drift : float
@@ -558,7 +543,6 @@ class Filtered(_Resampled):
     alpha: Annotated[float, Number(0.0, 1.0)]
     beta: Annotated[float, Number(0.0, 1.0, open_high=True)]
     variance_now: Annotated[float, Number(0.0, open_low=True)]
-    gamma: Annotated[float, Number(-1.0, 2.0)] = 0.0
     drift: Annotated[float, Number()] = 0.0
 
     is_scaled: ClassVar[bool] = True
@@ -594,17 +578,15 @@ class Filtered(_Resampled):
 
     @property
     def weights(self) -> tuple[float, ...]:
-        """Variance now, omega, alpha, gamma and beta, per bar."""
-        return (self.variance_now, self.omega, self.alpha, self.gamma, self.beta)
+        """Variance now, omega, alpha and beta, per bar."""
+        return (self.variance_now, self.omega, self.alpha, self.beta)
 
     def filter(self, market: Market) -> FloatArray:
         """Return the variance that the model forecasts for the bar after each, (n_bars,)."""
-        returns = log_returns(market)
-        squares = returns**2
+        squares = log_returns(market) ** 2
         ahead = np.full(market.n_bars, find_backcast(squares[1:]))
-        falls = (returns < 0.0).astype(np.float64)
         compile_module(garch_kernels).filter_variance(
-            squares, falls, np.array(self.weights[1:]), float(ahead[0]), 1, ahead
+            squares, np.array(self.weights[1:]), float(ahead[0]), 1, ahead
         )
         return ahead
 
@@ -614,9 +596,8 @@ class Filtered(_Resampled):
         ahead = self.filter(market)
         found = np.sqrt(np.concatenate([ahead[:1], ahead[:-1]]))
         rows = (returns[1:] / found[1:]) ** 2
-        weight = (self.alpha + self.gamma * (returns[1:] < 0.0)) * rows
         target = float(np.mean(returns[1:] ** 2))
-        return np.asarray(found / math.sqrt(find_row_scale(self, rows, weight, target)))
+        return np.asarray(found / math.sqrt(find_row_scale(self, rows, target)))
 
 
 def fit_merton(returns: FloatArray) -> tuple[float, float, float, float]:
@@ -649,24 +630,20 @@ def fit_merton(returns: FloatArray) -> tuple[float, float, float, float]:
     return math.exp(x[0]), float(expit(x[1])), float(x[2]), math.exp(x[3])
 
 
-def fit_student_garch(returns: FloatArray, *, is_asymmetric: bool) -> dict[str, float]:
+def fit_student_garch(returns: FloatArray) -> dict[str, float]:
     from arch import arch_model  # noqa: PLC0415 - takes a second to import
 
     target = float(np.mean(returns**2))
-    scaled = returns / math.sqrt(target)
-    model = arch_model(scaled, mean="Zero", o=int(is_asymmetric), dist="t", rescale=False)
+    model = arch_model(returns / math.sqrt(target), mean="Zero", dist="t", rescale=False)
     with np.errstate(all="ignore"):  # the optimizer may try parameters without a likelihood
         found = model.fit(disp="off", show_warning=False)
-    _, alpha, *gamma, beta, degrees = map(float, found.params)
-    shocks = alpha + 0.5 * sum(gamma)
-    beta = min(beta, LARGEST_PERSISTENCE - shocks)
+    _, alpha, beta, degrees = map(float, found.params)
+    beta = min(beta, LARGEST_PERSISTENCE - alpha)
     variance = target * np.asarray(found.conditional_volatility) ** 2
-    last = alpha + sum(gamma) * (returns[-1] < 0.0)
-    omega = (1.0 - shocks - beta) * target
+    omega = (1.0 - alpha - beta) * target
     fit = {
-        "omega": omega, "alpha": alpha, "beta": beta, "gamma": sum(gamma),
-        "degrees_of_freedom": degrees,
-        "variance_now": omega + float(last * returns[-1] ** 2 + beta * variance[-1]),
+        "omega": omega, "alpha": alpha, "beta": beta, "degrees_of_freedom": degrees,
+        "variance_now": omega + float(alpha * returns[-1] ** 2 + beta * variance[-1]),
         "variance_most": float(variance.max()),
     }  # fmt: skip
     return fit | {"omega": omega * find_raise(fit, target)}
@@ -678,7 +655,7 @@ def find_raise(fit: Mapping[str, float], target: float) -> float:
 
     nu = fit["degrees_of_freedom"]
     shocks = np.random.default_rng(0).standard_t(nu, (STEPS, CHAINS)) * np.sqrt((nu - 2.0) / nu)
-    weights = (fit["alpha"] + fit["gamma"] * (shocks < 0.0)) * shocks**2 + fit["beta"]
+    weights = fit["alpha"] * shocks**2 + fit["beta"]
 
     def find_gap(factor: float) -> float:
         variance, total = np.full(CHAINS, target), 0.0

@@ -57,8 +57,8 @@ def choose_rows(
 
 def sum_cumulants(size: float, terms: FloatArray) -> float:
     """Return the log of the mean of exp(size x), x the log move of a row drawn by itself."""
-    rest: float = terms[9] / 2.0 + size * (terms[10] / 6.0 + size * (terms[11] / 24.0))
-    growth: float = size * (terms[8] + size * rest)
+    rest: float = terms[8] / 2.0 + size * (terms[9] / 6.0 + size * (terms[10] / 24.0))
+    growth: float = size * (terms[7] + size * rest)
     return growth
 
 
@@ -79,7 +79,7 @@ def lay_rows(
     volatility of the row by which they are divided; ``ratios`` (4, n_rows) are mark over last, and
     ``shares`` (n_rows,) volume over its mean. ``growth`` (width,) is taken out of the bars.
     ``terms`` are the mean volume, 1 if moves are scaled, and, per bar, growth of the expected
-    price, variance now, omega, alpha, gamma, beta, and the first four cumulants of the log move of
+    price, variance now, omega, alpha, beta, and the first four cumulants of the log move of
     a row at a variance of 1.
     """
     is_scaled = terms[1] != 0.0
@@ -98,5 +98,4 @@ def lay_rows(
             volume[p, t] = terms[0] * shares[row]
             last = prices[3, p, t]
             surprise = moves[3, row] * scale
-            weight = terms[5] + (terms[6] if surprise < 0.0 else 0.0)
-            variance = terms[4] + weight * surprise * surprise + terms[7] * variance
+            variance = terms[4] + terms[5] * surprise * surprise + terms[6] * variance

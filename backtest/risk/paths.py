@@ -436,8 +436,8 @@ def expect_growth(moves: FloatArray, model: Any, variance: float, width: int) ->
     growth: FloatArray = np.concatenate([np.zeros(2), np.cumsum(kept)])[:width]
     if not model.is_scaled:
         return growth
-    _, omega, alpha, gamma, beta = model.weights
-    persistence = float(np.mean((alpha + gamma * (moves < 0.0)) * moves**2)) + beta
+    _, omega, alpha, beta = model.weights
+    persistence = alpha * float(np.mean(moves**2)) + beta
     if persistence == 1.0:
         return np.asarray(growth * (variance + omega * np.arange(width)))
     level = omega / (1.0 - persistence)
