@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
-from types import ModuleType
 from typing import Any, NamedTuple, TypeAlias
 
 import numpy as np
@@ -412,12 +411,12 @@ class LaterBars:
             self.counts, first, stop, self.tape, stop - first, None,
         )  # fmt: skip
 
-    def measure(self, module: ModuleType, inputs: AccountInputs, t: int) -> float:
-        """Return what the function ``measure`` of a module finds before bar t, which stays so."""
+    def measure(self, find: Callable[..., float], inputs: AccountInputs, t: int) -> float:
+        """Return what a function finds before bar t of a copy of the state."""
         terms = read_tables(inputs, t)
         if inputs.fees is not None:
             terms = inputs.fees.write(terms, start_day(inputs.fees.day, self.counts.traded, t)[0])
         n, assets = len(self.setup.markets), len(self.state.priced)
         room = new_quotes(n, assets), new_scratch(n, assets)
         with np.errstate(all="ignore"):
-            return float(module.measure(terms, inputs.feed, copy_state(self.state), *room, t))
+            return float(find(terms, inputs.feed, copy_state(self.state), *room, t))

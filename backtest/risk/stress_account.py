@@ -11,7 +11,24 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from backtest.account import Account, AccountState, OptionFeed
+from backtest.account import (
+    Account,
+    AccountState,
+    MarketBar,
+    MarketFeed,
+    OptionFeed,
+    Scratch,
+    Terms,
+    aim_at_leg,
+    choose_turns,
+    compute_excess,
+    is_moved_by,
+    is_walking,
+    open_options,
+    price_options,
+    set_quotes,
+    value_at,
+)
 from backtest.account.records import CONVERTED_SO_FAR, EQUITY, RESERVE
 from backtest.base import Cost, FloatArray, ParameterError, parse_duration, to_nanoseconds
 from backtest.engine import (
@@ -21,6 +38,7 @@ from backtest.engine import (
     Setup,
     copy_state,
     end_expired,
+    find_failure_value,
     observe_policies,
     read_assets,
     read_inputs,
@@ -30,7 +48,6 @@ from backtest.engine import (
 from backtest.engine.feed_arrays import ASSET
 from backtest.market import Market, Markets, remake
 from backtest.policy import start_memory
-from backtest.risk import liquidation_distance
 from backtest.risk.scenario import Bars, Scenario, append_bars, find_moves, make_all_bars
 from backtest.venue import Venue, compute_value, has_spread, pick_cost, scale_cost
 
@@ -315,13 +332,55 @@ def go_through(steps: LaterBars, quiet: AccountInputs, outage: int, *, is_search
         inputs = quiet if is_out else setup.inputs
         stop = min(t + (SEARCHED if is_search and not is_out else 1), total)
         if not is_search:
-            least = min(least, steps.measure(liquidation_distance, inputs, t))
+            least = min(least, steps.measure(measure_distance, inputs, t))
         steps.pass_bars(inputs, t, stop)
         if is_search and steps.tally.money.liquidations > 0:
             break
         if t + 1 - first < outage:  # orders that would fill while the venue is out are lost
             drop_decisions(steps.state)
     return least if math.isfinite(least) else math.nan
+
+
+# ------------------------------------------------------------------- how near it comes
+
+
+def measure_distance(
+    terms: Terms, feed: MarketFeed, state: AccountState, quotes: MarketBar, scratch: Scratch, t: int
+) -> float:
+    """Return how near the marks of bar t come to the liquidation prices of what is carried in.
+
+    At each waypoint of the bar (:mod:`backtest.account.price_walk`), all marks are those of the
+    waypoint, and the distance of a position is that of its mark from the price at which it would be
+    liquidated there, the others frozen; a fraction of the mark, infinite if no price liquidates.
+    With options it is that of the nearer price on either side. The account is only valued.
+    """
+    set_quotes(terms, feed, quotes, t)
+    open_options(terms, feed, state, quotes, t)
+    least = math.inf
+    choose_turns(terms, state, quotes, scratch)
+    for leg in range(3):
+        aim_at_leg(quotes, scratch, leg)
+        values, prices = scratch.mark_end.copy(), scratch.price_end.copy()
+        value_all_at(terms, state, values, prices)
+        excess = compute_excess(terms, state)
+        for i in range(len(state.margin)):
+            if is_moved_by(terms, state, i):
+                value_all_at(terms, state, values, prices)
+                root = find_failure_value(terms, state, quotes, scratch, i, excess)
+                gap = (values[i] - root) / abs(values[i])
+                gap = gap if state.held.quantities[i] > 0.0 else -gap
+                if is_walking(terms, state):
+                    gap = abs(gap) if excess > 0.0 else 0.0
+                least = min(least, max(gap, 0.0)) if not math.isnan(gap) else least
+    return least
+
+
+def value_all_at(terms: Terms, state: AccountState, values: FloatArray, prices: FloatArray) -> None:
+    value_at(state, values, prices)
+    price_options(terms, state, values)
+
+
+# ------------------------------------------------------------------- where it begins
 
 
 def drop_decisions(state: AccountState) -> None:
