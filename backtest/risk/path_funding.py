@@ -75,14 +75,12 @@ class FundingProcess:
     the cap. What is paid is ``base`` where r_k is no farther than ``clamp`` from it.
 
     ``weights`` are b1 to b4 and ``windows`` the settlements in each of the means; a first-order
-    autoregression has b1 alone. ``reason`` says why it is not the heterogeneous one. ``rates`` (n,)
-    are the settlements of history on the grid of paths, ``residuals`` e of the last 180 days, in
-    order of time, ``cap`` the largest rate of either sign. Where no rate is repeated, ``base`` is
-    NaN and ``clamp`` 0.
+    autoregression has b1 alone. ``rates`` (n,) are the settlements of history on the grid of paths,
+    ``residuals`` e of the last 180 days, in order of time, ``cap`` the largest rate of either sign.
+    Where no rate is repeated, ``base`` is NaN and ``clamp`` 0.
     """
 
     kind: str
-    reason: str
     grid: FundingGrid | None
     rates: FloatArray
     constant: float = 0.0
@@ -128,7 +126,6 @@ class FundingProcess:
         rates, left = self.rates, 1.0 - sum(self.weights)
         return {
             "process": self.kind,
-            "reason": self.reason,
             "every": None if self.grid is None else format_duration(self.grid.every),
             "settlements": len(rates),
             "last_rate": float(rates[-1]) if len(rates) else None,
@@ -159,12 +156,10 @@ def find_path_grid(history: Market, funding: FundingChoice) -> FundingGrid | Non
 def make_process(history: Market, funding: FundingChoice) -> FundingProcess:
     grid = find_path_grid(history, funding)
     if grid is None:
-        asked = "none was asked for"
-        reason = asked if funding is None else "the history has no settlements"
-        return FundingProcess("none", reason, None, np.empty(0))
+        return FundingProcess("none", None, np.empty(0))
     rates = lay_on_grid(history, grid)
     if isinstance(funding, float):
-        return FundingProcess("constant", "a rate was given", grid, rates, constant=funding)
+        return FundingProcess("constant", grid, rates, constant=funding)
     cap = funding.cap if isinstance(funding, FundingTerms) else math.inf
     return fit_process(rates, grid, min(cap, LARGEST_RATE))
 
@@ -189,35 +184,20 @@ def fit_process(rates: FloatArray, grid: FundingGrid, cap: float) -> FundingProc
     """
     count = len(rates)
     if count < LEAST_SETTLEMENTS or not float(np.std(rates)) > LEAST_DEVIATION:
-        reason = "all settlements of the history are the same"
-        if count < LEAST_SETTLEMENTS:
-            reason = f"the history has {count} settlements, fewer than {LEAST_SETTLEMENTS}"
-        return FundingProcess("constant", reason, grid, rates, constant=float(np.mean(rates)))
-    span = count * grid.every
-    if span < LONG_HISTORY:
-        reason = f"the history has {span / DAY:.0f} days of settlements, fewer than 180"
-        return fit_first_order(rates, grid, cap, reason)
-    windows = (1, *(max(each // grid.every, 1) for each in (DAY, *WINDOWS)))
-    constant, weights, residuals = regress(rates, windows)
-    if not is_stable(weights, windows):
-        reason = "the weights of the means of 1, 7 and 30 days are not stable"
-        return fit_first_order(rates, grid, cap, reason)
-    found = FundingProcess(
-        "heterogeneous autoregression", "", grid, rates, constant, weights, windows, cap, residuals
-    )
-    return keep_recent(found)
-
-
-def fit_first_order(
-    rates: FloatArray, grid: FundingGrid, cap: float, reason: str
-) -> FundingProcess:
+        return FundingProcess("constant", grid, rates, constant=float(np.mean(rates)))
+    if count * grid.every >= LONG_HISTORY:
+        windows = (1, *(max(each // grid.every, 1) for each in (DAY, *WINDOWS)))
+        constant, weights, residuals = regress(rates, windows)
+        if is_stable(weights, windows):
+            kind, fit = "heterogeneous autoregression", (constant, weights, windows, cap, residuals)
+            return keep_recent(FundingProcess(kind, grid, rates, *fit))
     _, (found,), _ = regress(rates, (1,))
     weight = min(max(found, -LARGEST_PERSISTENCE), LARGEST_PERSISTENCE)
     left = rates[1:] - weight * rates[:-1]
-    constant = float(np.mean(left))
-    weights, kind = (weight, 0.0, 0.0, 0.0), "first-order autoregression"
+    constant, weights = float(np.mean(left)), (weight, 0.0, 0.0, 0.0)
+    kind = "first-order autoregression"
     process = FundingProcess(
-        kind, reason, grid, rates, constant, weights, cap=cap, residuals=left - constant
+        kind, grid, rates, constant, weights, cap=cap, residuals=left - constant
     )
     return keep_recent(process)
 
@@ -281,15 +261,14 @@ def summarize_funding(fits: Mapping[str, Mapping[str, Any]]) -> list[str]:
 
 def summarize_fit(fit: Mapping[str, Any]) -> str:
     if fit["process"] == "none":
-        return f"none ({fit['reason']})"
+        return "none"
     # in basis points, to three significant digits
     shown = {name: format_bps(float(f"{fit[name] or 0.0:.3g}"))
              for name in ("last_rate", "long_run_rate", "residual")}  # fmt: skip
     if fit["process"] == "constant":
-        return f"constant at {shown['long_run_rate']} ({fit['reason']})"
-    because = f" because {fit['reason']}" if fit["reason"] else ""
+        return f"constant at {shown['long_run_rate']}"
     return (
-        f"{fit['process']} of {fit['settlements']:,} settlements every {fit['every']}{because}; "
+        f"{fit['process']} of {fit['settlements']:,} settlements every {fit['every']}; "
         f"starts at {shown['last_rate']}, long-run mean {shown['long_run_rate']}, residuals "
         f"{shown['residual']}"
     )
