@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dis
 import functools
+import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from types import FunctionType
@@ -67,6 +68,8 @@ def make_recipe(
     lines += ["", "class Params(NamedTuple):", *fields, "", *write(memory, code)]
     text = "\n".join(lines) + "\n"
     slots = describe_value(memory, {}).text
+    if type(policy).__module__ not in sys.modules:  # pickled by value: of no use to others
+        marks = (*marks, "by value")
     identity = hash_texts(text, slots, code.text, *marks, type(policy).__qualname__)
     name = f"{prefix}_{identity}"
     return Recipe(name, text, rule, margin_rule, memory, code.names, code.is_complete)

@@ -4,10 +4,8 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-import importlib.abc
-import importlib.util
+import importlib
 import io
-import linecache
 import logging
 import pickle
 import re
@@ -18,7 +16,8 @@ import uuid
 import warnings
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, NamedTuple
+from types import ModuleType
+from typing import Any
 
 import numpy as np
 
@@ -145,70 +144,27 @@ class ClusterEvaluator(Evaluator):
 
 # ------------------------------------------------------------------------------------- the workers
 
-
-class Job(NamedTuple):
-    """Settings of an evaluator, pickled, and the user's modules: path and text by name.
-
-    Functions that are pickled by value are in no module, from which another worker could load them
-    compiled; so the modules travel too.
-    """
-
-    name: str
-    content: bytes
-    sources: dict[str, tuple[str, str]]
-
-
-class SentModules(importlib.abc.MetaPathFinder, importlib.abc.Loader):
-    """Lets a worker import modules whose files it does not have."""
-
-    def __init__(self) -> None:
-        self.sources: dict[str, tuple[str, str]] = {}
-
-    def take(self, sources: dict[str, tuple[str, str]]) -> None:
-        if self not in sys.meta_path:
-            sys.meta_path.insert(0, self)
-        if self.sources != sources:
-            for name in {*self.sources, *sources}:
-                sys.modules.pop(name, None)
-        self.sources = sources
-        for path, text in sources.values():  # tracebacks and the compiler read lines
-            linecache.cache[path] = (len(text), None, text.splitlines(keepends=True), path)
-
-    def find_spec(self, fullname: str, *_: object) -> Any:
-        is_package = any(name.startswith(f"{fullname}.") for name in self.sources)
-        if fullname not in self.sources and not is_package:
-            return None
-        return importlib.util.spec_from_loader(fullname, self, is_package=is_package)
-
-    def exec_module(self, module: Any) -> None:
-        path, text = self.sources.get(module.__name__, ("", ""))
-        if path:
-            module.__file__ = path
-            exec(compile(text, path, "exec"), module.__dict__)
-
-
-SENT_MODULES = SentModules()
 EVALUATORS: dict[str, Evaluator] = {}
 LOCK = threading.Lock()
 
 
 def compute_block(
-    job: Job, market: Any, sets: Sets, wanted: dict[str, Any] | None
+    job: tuple[str, bytes], market: Any, sets: Sets, wanted: dict[str, Any] | None
 ) -> tuple[Rows, tuple[tuple[str, type[Warning]], ...]]:
     """Evaluate sets in a worker, which keeps the evaluator of its last job."""
+    name, content = job
     with LOCK, warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
-        if job.name not in EVALUATORS:
-            SENT_MODULES.take(job.sources)
+        if name not in EVALUATORS:
             EVALUATORS.clear()
-            EVALUATORS[job.name] = Evaluator(market, threads=1, **pickle.loads(job.content))
-        made = EVALUATORS[job.name]
+            EVALUATORS[name] = Evaluator(market, threads=1, **pickle.loads(content))
+        made = EVALUATORS[name]
         found = made.evaluate_path(sets) if wanted is None else made.evaluate(sets, **wanted)
     return found, tuple(dict.fromkeys((str(each.message), each.category) for each in caught))
 
 
-def describe_job(evaluator: Evaluator) -> Job:
-    """Pickle the settings of an evaluator; what is defined in a script itself travels by value."""
+def describe_job(evaluator: Evaluator) -> tuple[str, bytes]:
+    """Pickle the settings of an evaluator under a name of its own; the user's code by value."""
     cloudpickle: Any = importlib.import_module("cloudpickle")
     base, same = evaluator.base, ("signal", "overlay", "sampling", "calendar", "memory", "compile")
     settings = {"policy": base.policy, "venue": base.venue, "account": base.account}
@@ -224,20 +180,26 @@ def describe_job(evaluator: Evaluator) -> Job:
                 return rebuild_class, (combinator_of(each), policies)
             return super().reducer_override(each)
 
-    file = io.BytesIO()
-    Packer(file).dump(settings)
-    return Job(uuid.uuid4().hex, file.getvalue(), read_own_modules())
+    own, file = list_own_modules(), io.BytesIO()
+    for module in own:
+        cloudpickle.register_pickle_by_value(module)
+    try:
+        Packer(file).dump(settings)
+    finally:
+        for module in own:
+            cloudpickle.unregister_pickle_by_value(module)
+    return uuid.uuid4().hex, file.getvalue()
 
 
-def read_own_modules() -> dict[str, tuple[str, str]]:
-    """Return paths and texts of the user's modules by name: those that are not installed."""
+def list_own_modules() -> list[ModuleType]:
+    """Return the modules of the user, which are not installed, so that workers lack them."""
     names = ("stdlib", "platstdlib", "purelib", "platlib")
     installed = [Path(sysconfig.get_path(name)).resolve() for name in names]
     installed.append(Path(__file__).resolve().parents[1])
-    found = {}
+    found = []
     for name, module in list(sys.modules.items()):
         path = Path(getattr(module, "__file__", None) or "")
         is_own = path.suffix == ".py" and path.is_file() and name != "__main__"
         if is_own and not any(path.resolve().is_relative_to(each) for each in installed):
-            found[name] = str(path), path.read_text(encoding="utf-8")
+            found.append(module)
     return found
