@@ -17,7 +17,7 @@ from backtest.measures.measure_table import CORE
 from backtest.sweep.set_evaluator import Evaluator, Rows
 from backtest.sweep.sets.sets import BaseTerms, count_sets, read_settings
 from backtest.sweep.sets.space import draw_cube, read_space
-from backtest.tune import Study, search, trials, tune
+from backtest.tune import Study, problem, trials, tune
 from tests.scenes import venue_of
 
 MARKET = bt.Market.sample(bars=24 * 40)
@@ -97,7 +97,7 @@ class MadeUp:
     keep_signals = Evaluator.keep_signals
     describe_signals = Evaluator.describe_signals
     describe_pool = Evaluator.describe_pool
-    pool = Evaluator.pool
+    is_pooled = Evaluator.is_pooled
     _read_directions = Evaluator._read_directions
 
     def evaluate(self, sets, *, first=0, stop=None, returns=False, progress=None) -> Rows:
@@ -176,7 +176,7 @@ def stand_in(
 ) -> None:
     """Put a surface in place of the evaluator, and the plain sampler in place of the others."""
     evaluator = type("Surface", (MadeUp,), {"surface": staticmethod(surface), "pause": pause})
-    put(search, "choose_evaluator", lambda pool, *, is_separate: evaluator)
+    put(problem, "choose_evaluator", lambda pool, *, is_separate: evaluator)
     put(trials, "start_sampler", start_drawn)
 
 

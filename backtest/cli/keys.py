@@ -208,7 +208,6 @@ TEXTS = {
     "cluster": "Dask workers: tcp://HOST:PORT, tls://HOST:PORT or local:N.",
     "holdout": "Unseen last part: 25%, 90d or none.",
     "resume": "Continue what these arguments began.",
-    "carry": "Whether one account lives through all folds.",
     "anchored": "Every train span begins with the data.",
     "embargo": "Bars, or a duration, left out of training after a test group.",
     "adl": "Auto-deleveraging: 'queue', 'pro-rata' or 'none'.",

@@ -34,7 +34,7 @@ from backtest.measures import (
 from backtest.measures.measure_table import CORE, PATH, STREAMED
 from backtest.measures.run_facts import DATES
 from backtest.sweep import ERROR, Sweep, name_parameter, to_plain_value
-from backtest.validation import name_result
+from backtest.tune import name_result
 
 DRAWS = 1_024
 """Default number of sets to draw."""
@@ -180,7 +180,7 @@ def read_search(draft: Draft, table: str) -> dict[str, Any]:
 # --------------------------------------------------------------------------------------- validate
 
 CROSS = ("groups", "test_groups", "embargo")
-WALK = ("train", "test", "anchored", "gap", "carry", "sampler", "robust")
+WALK = ("train", "test", "anchored", "gap", "sampler", "robust", "resume")
 """Keys of ``[validate]`` that only one of its functions takes."""
 VALIDATE_EXAMPLES = """
 backtest validate walk-forward --train 180d --test 30d
@@ -246,10 +246,10 @@ def list_flags(table: str, names: str) -> str:
 
 def build_validate() -> typer.Typer:
     app = typer.Typer(help="Test a way of choosing parameters on the data after each choice.")
-    shared = "objective constraints trials space fix seed threads cluster resume"
+    shared = "objective constraints trials space fix seed threads cluster"
     spans, cross = "train test anchored gap", "groups test_groups embargo"
     for name, function, keys, examples in (
-        ("walk-forward", walk_forward, f"{spans} carry {shared} sampler", VALIDATE_EXAMPLES),
+        ("walk-forward", walk_forward, f"{spans} {shared} sampler resume", VALIDATE_EXAMPLES),
         ("cross-validate", cross_validate, f"{cross} {shared}", VALIDATE_EXAMPLES),
         ("folds", folds, f"{spans} {cross}", "backtest validate folds --train 180d"),
     ):

@@ -178,28 +178,14 @@ SEARCHED_BY = ("sweep", "tune", "validation")
 SEARCH = ("space", "objective", "constraints", "trials", "seed", "sampler", "robust")
 
 
-def require_account(walk: WalkForward) -> Result:
-    if walk.result is None:
-        raise ParameterError(
-            "a baseline of a walk records one account, this walk opened a new one in every fold: "
-            "carry=False"
-        )
-    if not isinstance(walk.result, Result):
-        raise ParameterError(
-            f"a baseline of a walk records one account, this walk has {len(walk.result.results)}; "
-            "record each by itself: bt.record(walk.result.results['BTC'], ...)"
-        )
-    return walk.result
-
-
 def measure_walk(walk: WalkForward) -> dict[str, float]:
-    metrics = {name: float(value) for name, value in require_account(walk).metrics.items()}
+    metrics = {name: float(value) for name, value in walk.result.metrics.items()}
     figures = {name: read_figures(walk.figures, key) for name, (key, _) in FIGURES.items()}
     return {**metrics, **figures, OVERFIT: float(walk.pbo)}
 
 
 def gather_walk_facts(walk: WalkForward) -> dict[str, Any]:
-    manifest, facts = walk.manifest, gather_facts(require_account(walk))
+    manifest, facts = walk.manifest, gather_facts(walk.result)
     names = [name for name in manifest["spans"]["columns"] if name in walk.folds]
     winners = walk.folds.drop(columns=names).loc[:, :"in_sample"].drop(columns="in_sample")
     kept = ("name", "source_hash", "file_hash")
@@ -274,7 +260,7 @@ def take_baseline(
     """
     account: Result
     if isinstance(result, WalkForward):
-        account, metrics = require_account(result), measure_walk(result)
+        account, metrics = result.result, measure_walk(result)
         facts = gather_walk_facts(result)
     else:
         account, facts = result, gather_facts(result)

@@ -34,7 +34,7 @@ from backtest.report.explored import (
     find_neighbors,
 )
 from backtest.report.report_numbers import format_measure
-from backtest.tune import describe_budget, find_measures, name_short
+from backtest.tune import describe_budget, find_measures
 
 if TYPE_CHECKING:
     from backtest.sweep import Sweep
@@ -292,7 +292,7 @@ def list_study_numbers(study: Study) -> list[Headline]:
         found += [
             Headline("holdout", "On the holdout", verdict.holdout_score, note=f"looked at {looks}",
                      better="more", text=format_holdout(study)),
-            Headline("deflated_sharpe", name_short(study.facts), verdict.deflated_sharpe,
+            Headline("deflated_sharpe", "Deflated Sharpe", verdict.deflated_sharpe,
                      "probability", "probability that it is more than luck", "more"),
             Headline("overfitting", "Overfitting", verdict.overfitting, "decimals",
                      "probability that the best is no better than the median", "less"),
@@ -324,7 +324,6 @@ def list_luck(study: Study) -> list[Shown]:
     verdict = study.verdict
     if verdict is None or study.best_trial < 0:
         return ["The study is not finished, or no set keeps the constraints: there is no verdict."]
-    short = name_short(study.facts)
     policies = ", ".join(verdict.other_policies)
     candidates = 0 if study.outcome is None else len(study.outcome.candidates)
     known = {
@@ -333,7 +332,7 @@ def list_luck(study: Study) -> list[Shown]:
                                  f"of the same bars{': ' * bool(policies)}{policies}"),
         "independent sets": (verdict.effective_trials, ".0f", "by how their returns correlate"),
         "Sharpe of luck": (verdict.lucky_sharpe, ".2f", "expected of the luckiest without skill"),
-        short[0].lower() + short[1:]: (verdict.deflated_sharpe, "p", "probability that the true "
+        "deflated Sharpe": (verdict.deflated_sharpe, "p", "probability that the true "
                                        "one is above that of luck; 0.95 or more is evidence"),
         "probability of overfitting": (verdict.overfitting, ".2f", "how often the best of one half "
                                        "of time was no better than the median in the other"),

@@ -36,8 +36,8 @@ from backtest.base.saved_result import KINDS
 from backtest.engine import Result
 from backtest.engine.result import RUN
 from backtest.measures.measure_table import ABOUT
-from backtest.tune import UNFINISHED
-from backtest.validation import describe_search, name_result
+from backtest.tune import UNFINISHED, name_result
+from backtest.validation import describe_search
 
 WINGS = ("sweep", "tune", "compare", "risk", "crowd", "validation")
 SHORTEST = 4

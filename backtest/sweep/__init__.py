@@ -7,9 +7,8 @@ from backtest.base import open_door
 if TYPE_CHECKING:
     from backtest.sweep.cluster import on_cluster
     from backtest.sweep.sweep_table import Axis, read_axis
-    from backtest.sweep.pooled_evaluator import Accounts, choose_evaluator, pick
+    from backtest.sweep.pooled_evaluator import Accounts, Pool, choose_evaluator, pick
     from backtest.sweep.pooled_evaluator import read_accounts, resolve_signals
-    from backtest.sweep.pooled_evaluator import Pool, Pooling, read_pool
     from backtest.sweep.set_evaluator import Evaluator, Metrics
     from backtest.sweep.set_evaluator import Rows
     from backtest.sweep.sets.space import Dimension

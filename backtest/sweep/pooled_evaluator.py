@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 from collections.abc import Callable, Mapping
 from copy import copy
-from typing import Any, Literal, NamedTuple, TypeAlias, get_args
+from typing import Any, Literal, get_args
 
 import numpy as np
 
@@ -16,7 +16,6 @@ from backtest.base import (
     FloatArray,
     IntArray,
     ParameterError,
-    name_callable,
     parse_duration,
     repr_plain,
 )
@@ -36,80 +35,23 @@ from backtest.policy import Policy
 from backtest.sweep.set_evaluator import Evaluator, Rows
 from backtest.sweep.sets.sets import BaseTerms, Sets, read_settings
 
-Pool: TypeAlias = "str | Callable[[FloatArray], FloatArray] | Pooling"
-
-POOLS = ("mean", "median", "worst")
-
-
-class Pooling(NamedTuple):
-    """How measures of several markets become one: its name, and the function.
-
-    ``join`` takes the name of a measure and values of shape (n_markets, n_sets).
-    """
-
-    name: str
-    join: Callable[[str, FloatArray], FloatArray]
-
-    @property
-    def is_mean(self) -> bool:
-        return self.name == "mean"
-
-    def describe(self) -> dict[str, str]:
-        return {"accounts": "separate", "pool": self.name}
+Pool = Literal["mean", "median", "worst"]
+"""How measures of several markets become one."""
 
 
-def read_pool(pool: Pool) -> Pooling:
-    if isinstance(pool, Pooling):
-        return pool
-    if callable(pool):
-        name = f"function {name_callable(pool)}"
-        return Pooling(name, lambda _, values: check_pooled(pool(values), values))
-    if not isinstance(pool, str) or pool not in POOLS:
-        raise ParameterError(
-            f"pool must be 'mean', 'median', 'worst' or a function, got {repr_plain(pool)}"
-        )
-    joins = {"mean": lambda _, values: values.mean(axis=0),
-             "median": lambda _, values: np.median(values, axis=0),
-             "worst": take_worst}  # fmt: skip
-    return Pooling(pool, joins[pool])
-
-
-def refuse_pool(pool: Pool) -> None:
-    pooling = read_pool(pool)
-    if not pooling.is_mean:
-        raise ParameterError(
-            f"pool needs accounts='separate', whose measures it joins, got {pooling.name!r} for "
-            "one account"
-        )
-
-
-def take_worst(name: str, values: FloatArray) -> FloatArray:
-    direction = find_direction(name)
-    if direction == 0:
-        return np.asarray(values.mean(axis=0))
-    return np.asarray(values.min(axis=0) if direction > 0 else values.max(axis=0))
-
-
-def check_pooled(found: Any, values: FloatArray) -> FloatArray:
-    pooled = np.asarray(found)
-    if pooled.shape != values.shape[1:] or pooled.dtype.kind not in "iuf":
-        raise ParameterError(
-            f"pool must return a number for each set, of shape {values.shape[1:]}, "
-            f"as lambda values: values.min(axis=0) does, got shape {pooled.shape}"
-        )
-    return pooled.astype(np.float64)
-
-
-def pool_measure(name: str, values: FloatArray, pool: Pooling) -> FloatArray:
+def pool_measure(name: str, values: FloatArray, pool: Pool) -> FloatArray:
     """Return one measure of all sets from that of each market, of shape (n_markets, n_sets)."""
     if name == "ruined":
         return np.asarray(values.sum(axis=0))
-    if name not in NEVER:
-        return pool.join(name, values)
-    came = ~np.isnan(values)
-    total = np.where(came, values, 0.0).sum(axis=0)
-    with np.errstate(invalid="ignore"):
-        return np.asarray(total / came.sum(axis=0))
+    if name in NEVER:
+        came = ~np.isnan(values)
+        total = np.where(came, values, 0.0).sum(axis=0)
+        with np.errstate(invalid="ignore"):
+            return np.asarray(total / came.sum(axis=0))
+    direction = find_direction(name)
+    if pool == "worst" and direction != 0:
+        return np.asarray(values.min(axis=0) if direction > 0 else values.max(axis=0))
+    return np.asarray(np.median(values, axis=0) if pool == "median" else values.mean(axis=0))
 
 
 Accounts = Literal["shared", "separate"]
@@ -120,12 +62,12 @@ class PooledEvaluator(Evaluator):
     """Evaluator of accounts that each hold one instrument: a set lives in all of them.
 
     Its bars are those of the clock of the markets. ``members`` are the evaluators by instrument.
-    The measures of a set are pooled: their ``"mean"``, ``"median"`` or ``"worst"`` over markets, or
-    what a function makes of an array of shape (n_markets, n_sets). ``ruined`` is the number of
-    markets in which it was ruined. Returns are the mean over markets on the days that all have.
+    The measures of a set are pooled: their ``"mean"``, ``"median"`` or ``"worst"`` over markets.
+    ``ruined`` is the number of markets in which it was ruined. Returns are the mean over markets on
+    the days that all have.
     """
 
-    pool: Pooling
+    is_pooled = True
 
     def __init__(
         self,
@@ -143,7 +85,7 @@ class PooledEvaluator(Evaluator):
             raise ParameterError(f"account.{shared[0]} needs accounts='shared'")
         if terms.pop("overlay", None) is not None:
             raise ParameterError("overlay needs accounts='shared': it scales a portfolio")
-        self.pool = read_pool(pool)
+        self.pool = pool
         self.members = {
             name: Evaluator(
                 one,
@@ -225,22 +167,8 @@ class PooledEvaluator(Evaluator):
     def keep_signals(self) -> dict[str, Any]:
         return {name: each.signal for name, each in self.members.items()}
 
-    def sample_returns(self, sets: Sets, *, first: int = 0, stop: int | None = None) -> FloatArray:
-        """Return sampled returns of all sets on the days that all markets have.
-
-        Their shape is (n_markets, n_days, n_sets).
-        """
-        spans = self.find_spans(first, self.market.n_bars if stop is None else stop)
-        parts = {
-            name: self.members[name].evaluate(sets, first=a, stop=b, returns=True)
-            for name, (a, b) in spans.items()
-        }
-        if not all(rows.done.all() for rows in parts.values()):
-            raise KeyboardInterrupt
-        return self._align_returns(parts, spans)
-
     def describe_pool(self) -> dict[str, str]:
-        return self.pool.describe()
+        return {"accounts": "separate", "pool": self.pool}
 
     def describe_signals(self) -> str:
         if self.base.signal is not None:
@@ -281,7 +209,7 @@ def clip_spans(market: Markets, first: int, stop: int) -> dict[str, tuple[int, i
     return found
 
 
-def pool_rows(parts: Mapping[str, Rows], pool: Pooling) -> Rows:
+def pool_rows(parts: Mapping[str, Rows], pool: Pool) -> Rows:
     first = next(iter(parts.values()))
     done = np.all([rows.done for rows in parts.values()], axis=0)
     errors = [
@@ -318,9 +246,13 @@ def resolve_signals(signal: Any, market: Any, *, is_separate: bool) -> Any:
 
 
 def choose_evaluator(pool: Pool, *, is_separate: bool) -> Callable[..., Evaluator]:
+    Choice(*get_args(Pool)).check("pool", pool)
     if is_separate:
         return functools.partial(PooledEvaluator, pool=pool)
-    refuse_pool(pool)
+    if pool != "mean":
+        raise ParameterError(
+            f"pool needs accounts='separate', whose measures it joins, got {pool!r} for one account"
+        )
     return Evaluator
 
 

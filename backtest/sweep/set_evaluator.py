@@ -164,7 +164,7 @@ class EvaluatedBars(NamedTuple):
 
 
 class Evaluator:
-    pool: Any = None  # how accounts of several markets are pooled
+    is_pooled = False  # whether accounts of several markets are
 
     def __init__(  # noqa: PLR0913 - keywords, most with a default
         self,
@@ -295,13 +295,6 @@ class Evaluator:
 
     def keep_signals(self) -> Any:
         return self._read_directions().keep_times()
-
-    def sample_returns(self, sets: Sets, *, first: int = 0, stop: int | None = None) -> FloatArray:
-        """Return sampled returns of all sets, of shape (1, n_periods, n_sets)."""
-        rows = self.evaluate(sets, first=first, stop=stop, returns=True)
-        if not rows.done.all() or rows.returns is None:
-            raise KeyboardInterrupt
-        return rows.returns[None]
 
     def describe_pool(self) -> dict[str, str]:
         return {}

@@ -121,9 +121,8 @@ def sweep(  # noqa: PLR0913 - keywords, each with a default that is said
         measures, and beside them the Sharpe ratio, return, drawdown and ruin in each market
         (``"sharpe BTC"``). ``ruined`` counts the markets in which a set was ruined; a set ranks
         the lower the more they are. ``"shared"`` holds all instruments in one account.
-    pool : str or callable
-        How separate accounts make one measure: ``"mean"``, ``"median"``, ``"worst"``, or a function
-        of an array of shape (n_markets, n_sets) that returns one of shape (n_sets,).
+    pool : str
+        How separate accounts make one measure: ``"mean"``, ``"median"`` or ``"worst"``.
     metrics : str
         ``"all"`` measures that need no path, or ``"core"``, which is faster.
     full : bool

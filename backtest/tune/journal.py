@@ -1,11 +1,11 @@
-"""The batches of a search, and the folder that keeps them until the search is finished."""
+"""What a search writes into its store: its batches, looks at the holdout, and the sets tried."""
 
 from __future__ import annotations
 
-import contextlib
+import io
 import json
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -21,6 +21,7 @@ from backtest.base import (
     discard_folder,
     from_plain,
     hold_lock_file,
+    name_folder,
     to_plain,
     write_file,
 )
@@ -32,6 +33,7 @@ PART = "part"
 """The stage of sets that are evaluated on a part of the time."""
 UNFINISHED = ".unfinished-"
 TRIALS = "trials"
+LOOKS, TRIED = "looks.jsonl", "trials.jsonl"
 SET, METRIC = "set:", "metric:"
 FORMAT = 1
 
@@ -117,63 +119,37 @@ class Journal:
 
     def __init__(self, folder: Path | None) -> None:
         self.folder = None if folder is None else folder / TRIALS
-        self.stored = 0 if self.folder is None else count_batches(self.folder)
         self.position = 0
 
     def read_next(self) -> Batch | None:
-        if self.folder is None or self.position >= self.stored:
+        if self.folder is None or not self._name_next().is_file():
             return None
         self.position += 1
         return read_batch(load_batch(name_batch(self.folder, self.position - 1)))
 
     def append(self, batch: Batch) -> None:
         if self.folder is not None:
-            write_batch(batch, name_batch(self.folder, self.position), self.position)
+            sink = io.BytesIO()
+            lay_out_batch(batch, self.position).to_parquet(sink, index=False)
+            write_study_file(self._name_next(), sink.getvalue())
         self.position += 1
 
-
-AGAIN = "then continue with resume=True: those trials are evaluated again"
+    def _name_next(self) -> Path:
+        return name_batch(self.folder or Path(), self.position)
 
 
 def name_batch(folder: Path, number: int) -> Path:
     return folder / f"{number:06d}.parquet"
 
 
-def count_batches(folder: Path) -> int:
-    names = [path.name for path in sorted(folder.glob("*.parquet")) if path.name[0] != "."]
-    for number, name in enumerate(names):
-        if name != name_batch(folder, number).name:
-            raise DataError(
-                f"{folder}: batch {number:06d} of a study is missing, but {name} is there; restore "
-                f"it or delete the files after it, {AGAIN}"
-            )
-    return len(names)
-
-
-def write_batch(batch: Batch, path: Path, number: int) -> None:
-    import pyarrow as pa  # noqa: PLC0415 - loads where it is used
-    from pyarrow import parquet  # noqa: PLC0415 - as above
-
-    table = pa.Table.from_pandas(lay_out_batch(batch, number), preserve_index=False)
-    sink = pa.BufferOutputStream()
-    parquet.write_table(table, sink, compression="zstd", write_page_checksum=True)
-    write_study_file(path, sink.getvalue().to_pybytes())
-
-
 def load_batch(path: Path) -> pd.DataFrame:
-    import pyarrow as pa  # noqa: PLC0415 - loads where it is used
-    from pyarrow import parquet  # noqa: PLC0415 - as above
-
     try:
-        table = parquet.read_table(path, page_checksum_verification=True, partitioning=None)
-    except (pa.ArrowException, OSError, ValueError) as error:
-        reason, _, _ = str(error).partition("\n")
+        return pd.read_parquet(path)
+    except (OSError, ValueError) as error:  # those of Arrow are of these
         raise DataError(
-            f"{path}: is not a readable Parquet file: {reason}; restore it or delete it and the "
-            f"files after it, {AGAIN}"
+            f"{path}: cannot read trials: {str(error).partition(chr(10))[0]}; delete it and the "
+            "files after it, then continue with resume=True: those are evaluated again"
         ) from error
-    found: pd.DataFrame = table.to_pandas()
-    return found
 
 
 def count_stored_sets(folder: Path) -> int:
@@ -182,15 +158,50 @@ def count_stored_sets(folder: Path) -> int:
     return sum(len(table) for table in tables if len(table) and table["stage"][0] != PART)
 
 
+def name_result(manifest: Mapping[str, Any]) -> str:
+    return name_folder(f"{manifest['policy']['name']} {manifest['kind']}", manifest["id"])
+
+
+def find_finished(store: Path | None, manifest: Mapping[str, Any], *, resume: bool) -> Path | None:
+    """Return the folder of a finished result, if this one is to be resumed and is finished."""
+    kind = manifest["kind"]
+    if store is None:
+        if resume:
+            raise ParameterError(f"resume needs the store that the {kind} was started in, got None")
+        return None
+    name = name_result(manifest)
+    finished, begun = store / name, store / f"{UNFINISHED}{name}"
+    is_finished = (finished / MANIFEST).is_file()
+    if not resume and (is_finished or (begun / MANIFEST).is_file()):
+        raise ParameterError(
+            f"{finished if is_finished else begun}: this {kind} was already started; resume=True "
+            "continues it, or loads it if it is finished; another seed is another one"
+        )
+    if resume and not (is_finished or begun.is_dir()):
+        raise ParameterError(
+            f"{store}: there is no {kind} of {manifest['policy']['name']} of these data, policy "
+            "source and settings to resume"
+        )
+    if is_finished and begun.is_dir():  # of a process that was killed after it saved the result
+        discard_folder(begun)
+    return finished if is_finished else None
+
+
 @contextmanager
-def open_folder(folder: Path, manifest: Mapping[str, Any]) -> Iterator[None]:
-    """Hold the folder of an unfinished search, which a mistake of the user's discards."""
+def open_folder(store: Path | None, manifest: Mapping[str, Any]) -> Iterator[Path | None]:
+    """Hold the folder of what is unfinished, which a mistake of the user's discards."""
+    if store is None:
+        yield None
+        return
+    folder = store / f"{UNFINISHED}{name_result(manifest)}"
     with hold_lock(folder):
-        clear_drafts(folder)
+        for path in folder.rglob(f"{DRAFT_FILE}*"):
+            path.unlink(missing_ok=True)
         if not (folder / MANIFEST).is_file():
-            write_json(folder / MANIFEST, {"format": FORMAT, **manifest})
+            text = json.dumps(to_plain({"format": FORMAT, **manifest}), indent=1)
+            write_study_file(folder / MANIFEST, f"{text}\n".encode())
         try:
-            yield
+            yield folder
         except (ParameterError, PolicyError):  # a resume would end the same way
             discard_folder(folder)
             raise
@@ -203,22 +214,12 @@ def hold_lock(folder: Path) -> Iterator[None]:
             stack.enter_context(hold_lock_file(folder / LOCK))
         except LockHeldError as error:
             raise DataError(
-                f"{folder}: another process ({error.holder}) is already running this study; "
-                "another seed is another study"
+                f"{folder}: another process ({error.holder}) is already running this; another "
+                "seed is another folder"
             ) from error
         except OSError as error:
             raise cannot_write(folder / LOCK, error) from error
         yield
-
-
-def clear_drafts(folder: Path) -> None:
-    for path in (*folder.glob(f"{DRAFT_FILE}*"), *(folder / TRIALS).glob(f"{DRAFT_FILE}*")):
-        path.unlink(missing_ok=True)
-
-
-def write_json(path: Path, data: Mapping[str, Any]) -> None:
-    text = json.dumps(to_plain(data), indent=1, allow_nan=False, ensure_ascii=False)
-    write_study_file(path, f"{text}\n".encode())
 
 
 def write_study_file(path: Path, content: bytes) -> None:
@@ -235,32 +236,52 @@ def cannot_write(path: Path, error: OSError) -> DataError:
     return DataError(f"{path}: cannot write the study: {error.strerror or error}; {cure}")
 
 
-# ------------------------------------------------------------------------------ lines of the store
+# ------------------------------------------------------------------------------ notes of the store
 
 
-def append_line(path: Path, data: Mapping[str, Any]) -> None:
-    """Append one line of JSON to a file of the store, unless it is there already."""
-    text = json.dumps(to_plain(data), sort_keys=True, allow_nan=False)
+def add_note(store: Path, file: str, facts: Mapping[str, Any], **about: Any) -> None:
+    """Note a look at the holdout, or sets tried before it, as a line of JSON, once."""
+    note = {"study": facts["id"], "policy": facts["policy"]["name"], **about}
+    text = json.dumps(to_plain({**note, **describe_bars_of(facts, file)}), sort_keys=True)
+    path = store / file
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         if path.is_file() and text.encode() in path.read_bytes().splitlines():
             return
-        with path.open("ab", buffering=0) as file:  # in one write, so that processes do not mix
-            file.write(f"{text}\n".encode())
+        with path.open("ab", buffering=0) as sink:  # in one write, so that processes do not mix
+            sink.write(f"{text}\n".encode())
     except OSError as error:
         raise cannot_write(path, error) from error
 
 
-def read_lines(path: Path) -> list[dict[str, Any] | None]:
-    """Return the different lines of a file in their order, None for one that is damaged."""
-    try:
-        lines = path.read_bytes().splitlines()
-    except FileNotFoundError:
+def read_notes(store: Path | None, file: str, facts: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """Return the different notes about some of the same bars; one that is damaged is left out."""
+    if store is None or not (store / file).is_file():
         return []
-    found: list[dict[str, Any] | None] = []
-    for line in dict.fromkeys(filter(None, lines)):
-        data = None
-        with contextlib.suppress(ValueError):
-            data = json.loads(line)
-        found.append(data if isinstance(data, dict) else None)
+    here, found = describe_bars_of(facts, file), []
+    for line in dict.fromkeys((store / file).read_bytes().splitlines()):
+        with suppress(ValueError, KeyError, TypeError):
+            note = json.loads(line)
+            found += [note] if shares_bars(here, note) else []
     return found
+
+
+def describe_bars_of(facts: Mapping[str, Any], file: str) -> dict[str, Any]:
+    data, split = facts["data"], facts["searched"]
+    start, stop = (split, data["end"]) if file == LOOKS else (data["start"], split)
+    parts = data.get("instruments") or {str(data["instrument"]): data}
+    prices = {name: each["content_hash"] for name, each in parts.items()}
+    return {"prices": prices, "synthetic": data["synthetic"], "start": start, "stop": stop}
+
+
+def shares_bars(one: Mapping[str, Any], other: Mapping[str, Any]) -> bool:
+    """Return whether two notes are about some of the same bars.
+
+    An instrument is the same if its prices are, or its name: data grow, and made-up prices of one
+    name are not the same.
+    """
+    mine, theirs = one["prices"], other["prices"]
+    is_same = bool({*mine.values()} & {*theirs.values()})
+    if not (one["synthetic"] or other["synthetic"]):
+        is_same = is_same or bool({*filter(None, mine)} & {*filter(None, theirs)})
+    return is_same and max(one["start"], other["start"]) < min(one["stop"], other["stop"])

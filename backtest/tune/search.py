@@ -5,97 +5,54 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import math
+import re
 import warnings
 from collections.abc import Callable, Mapping
-from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple, get_args
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
 
 from backtest.base import (
-    Choice,
     Making,
-    Number,
     ParameterError,
     VenueDateWarning,
-    Whole,
     checked_only,
-    compute_id,
     discard_folder,
-    find_versions,
     format_time,
-    name_callable,
-    name_folder,
+    parse_duration,
     repr_plain,
-    to_plain,
     warn_caller,
 )
 from backtest.base.provenance import COMMAND, attach_making
-from backtest.base.result_folders import MANIFEST
-from backtest.engine import (
-    SignalRule,
-    check_overlay,
-    check_terms,
-    describe_bars,
-    describe_venue,
-    end_expired,
-    hash_source,
-    read_named,
-    warn_of_market,
-    warn_of_weights,
-    widen_market,
-)
-from backtest.market import Markets, as_markets, with_clock
-from backtest.measures import (
-    ObjectiveLike,
-    read_aversion,
-    read_constraints,
-    read_objective,
-)
-from backtest.measures.measure_table import CORE, PATH
-from backtest.sweep import (
-    Accounts,
-    BaseTerms,
-    Evaluator,
-    Pool,
-    choose_evaluator,
-    list_names,
-    on_cluster,
-    read_accounts,
-    read_space,
-    resolve_signals,
-)
-from backtest.tune.journal import UNFINISHED, Journal, open_folder
-from backtest.tune.looks import (
-    Bench,
-    check_columns,
-    find_split,
-    record_tries,
-    warn_of_unseen,
-)
+from backtest.engine import warn_of_weights
+from backtest.market import as_markets
+from backtest.measures import ObjectiveLike
+from backtest.sweep import Accounts, Pool, on_cluster
+from backtest.tune.journal import TRIED, Journal, add_note, find_finished, open_folder
+from backtest.tune.problem import read_problem
 from backtest.tune.study import Study
-from backtest.tune.trials import Budget, Examiner, Goal, Progress, search
+from backtest.tune.trials import Budget, Examiner, Progress, search
 from backtest.tune.winner import (
     BUDGET_SHARE,
-    PLAIN,
+    Bench,
     Robustness,
     StudyOutcome,
     StudyTask,
     build_outcome,
+    check_columns,
     reserve_trials,
 )
 
 if TYPE_CHECKING:
     from backtest.account import Account
-    from backtest.market import Market
+    from backtest.market import Market, Markets
     from backtest.policy import Policy
-    from backtest.sweep import Metrics
     from backtest.tune.samplers import SamplerName
     from backtest.venue import Venue
 
-
 TRIALS = 20_000
 """Trials if neither trials nor seconds are given."""
-LEAST_TRIALS = 4
 
 
 @checked_only("resume", "store", "progress")
@@ -140,12 +97,10 @@ def tune(  # noqa: PLR0913 - keywords, each with a default that is said
         all instruments.
     policy : type or Policy
         A policy class, or an instance whose settings are used unless the search varies them.
-    accounts, pool : str, str or callable
+    accounts, pool : str
         ``accounts="separate"`` scores each set in every market in an account of its own, and pools
         the measures, as in :func:`backtest.sweep.sweep.sweep`. The deflated Sharpe ratio is that of
-        the mean of the returns, on the days that all markets have; the markets are no trials. For
-        other pools than ``"mean"`` the verdict is a bootstrap that draws the same days in all
-        markets.
+        the mean of the returns, on the days that all markets have; the markets are no trials.
     objective : str, mapping or callable
         What to maximize, as in :func:`backtest.measures.ranking.read_objective`: a measure, a
         weighted sum ``{"sharpe": 1.0, "turnover": -0.01}``, or a function of the measures of one
@@ -211,54 +166,19 @@ def tune(  # noqa: PLR0913 - keywords, each with a default that is said
     PolicyError
         If every set of a batch fails.
     """
-    problem = read_problem(
-        market, policy, venue=venue, account=account, accounts=accounts, pool=pool, signal=signal,
-        overlay=overlay, sampling=sampling, calendar=calendar, holdout=holdout, decide=decide,
-        detail=detail,
-    )  # fmt: skip
-    market, named, split = problem.market, problem.named, problem.split
-    number, limit = read_budget(trials, seconds)
-    rule = read_robustness(robust)
-    check_choices(sampler, seed)
-    own = named if isinstance(named, SignalRule) else None
-    found = read_space(
-        policy, space, fix=fix, account=account, venue=venue, signal=own,
-        names=() if accounts == "separate" else list_names(market), overlay=check_overlay(overlay),
-    )  # fmt: skip
-    goal = Goal(read_objective(objective), read_constraints(constraints))
-    metrics = choose_metrics(objective, goal)
-    whole = problem.make(market, signal=problem.resolved)
-    if accounts != "separate":
-        warn_of_weights(problem.resolved, as_markets(market))
-    manifest = describe_study(
-        BaseTerms(policy, venue, account),
-        market,
-        whole.describe_signals(),
-        sampling=sampling,
-        calendar=calendar,
-        objective=goal.objective.name,
-        objective_source=describe_objective(objective),
-        constraints=[str(each) for each in goal.constraints],
-        metrics=metrics,
-        space=found.describe(),
-        sampler=sampler,
-        budget={"trials": number, "seconds": limit},
-        robust=rule.to_dict() if robust else False,
+    if trials is None and seconds is None:
+        trials = TRIALS
+    problem = read_problem(locals())
+    market = problem.market
+    split = find_split(market, holdout)
+    warn_of_unseen(market, split)
+    if not problem.is_separate:
+        warn_of_weights(problem.signal, as_markets(market))
+    manifest = problem.describe(
+        Study.kind,
+        seconds=problem.seconds,
         holdout=holdout,
         searched=format_time(int(market.time[split - 1]) + market.interval),
-        seed=seed,
-        **({} if overlay is None else {"overlay": repr(overlay)}),
-        **whole.describe_pool(),
-    )
-    prepare = partial(
-        problem.make,
-        signal=own if found.varies_signal else whole.keep_signals(),
-        sampling=sampling,
-        calendar=calendar,
-        metrics=metrics,
-        threads=threads,
-        memory=memory,
-        compile=compile,
     )
     place = None if store is None else Path(store)
     finished = find_finished(place, manifest, resume=resume)
@@ -266,73 +186,21 @@ def tune(  # noqa: PLR0913 - keywords, each with a default that is said
         warnings.simplefilter("ignore", VenueDateWarning)  # given above for the whole market
         task = StudyTask(
             facts=manifest,
-            space=found,
-            goal=goal,
-            rule=rule,
-            is_robust=bool(robust),
-            trials=number,
-            seconds=limit,
+            space=problem.space,
+            goal=problem.goal,
+            rule=problem.robustness,
+            is_robust=problem.is_robust,
+            trials=problem.trials,
+            seconds=problem.seconds,
             seed=seed,
-            seen=prepare(market.prefix(split)),
-            bench=Bench(prepare(market), split),
+            seen=problem.build_evaluator(market.prefix(split)),
+            bench=Bench(problem.build_evaluator(market), split),
             store=place,
         )
         if finished is not None:
-            study = dataclasses.replace(Study.load(finished), bench=task.bench)
-        else:
-            with on_cluster(task.seen, cluster) as working:
-                study = run_study(task._replace(seen=working), progress)
-    return study
-
-
-class Problem(NamedTuple):
-    """Market, signal and holdout of a search, and how its evaluators are made."""
-
-    market: Any
-    named: Any
-    resolved: Any
-    split: int
-    make: Callable[..., Evaluator]
-
-
-def read_problem(  # noqa: PLR0913 - keywords of tune and objective
-    market: Market | Markets,
-    policy: type[Policy] | Policy,
-    *,
-    venue: Any,
-    account: Account,
-    accounts: Accounts,
-    pool: Pool,
-    signal: Any,
-    overlay: Policy | None,
-    sampling: str,
-    calendar: str,
-    holdout: str | float | None,
-    decide: str | None,
-    detail: Any,
-) -> Problem:
-    market = with_clock(market, decide, detail)
-    is_separate, market = read_accounts(accounts, market, venue)
-    if not is_separate:
-        market, signal = widen_market(
-            market, signal, policy=policy, venue=venue, account=account, overlay=overlay
-        )
-        check_terms(end_expired(market, venue), policy, venue, account, sampling, calendar)
-    market = end_expired(market, venue)
-    warn_of_market(market, venue)
-    split = find_split(market, holdout)
-    warn_of_unseen(market, split)
-    named = read_named(signal, market)
-    make = partial(
-        choose_evaluator(pool, is_separate=is_separate),
-        policy=policy,
-        venue=venue,
-        account=account,
-        overlay=overlay,
-    )
-    return Problem(
-        market, named, resolve_signals(named, market, is_separate=is_separate), split, make
-    )
+            return dataclasses.replace(Study.load(finished), bench=task.bench)
+        with on_cluster(task.seen, cluster) as working:
+            return run_study(task._replace(seen=working), progress)
 
 
 def objective(  # noqa: PLR0913 - keywords, each with a default that is said
@@ -378,24 +246,12 @@ def objective(  # noqa: PLR0913 - keywords, each with a default that is said
     PolicyError
         From the function, if the columns of the first set look ahead.
     """
-    problem = read_problem(
-        market, policy, venue=venue, account=account, accounts=accounts, pool=pool, signal=signal,
-        overlay=overlay, sampling=sampling, calendar=calendar, holdout=holdout, decide=decide,
-        detail=detail,
-    )  # fmt: skip
-    goal = Goal(read_objective(objective), read_constraints(constraints))
-    named = problem.named
+    problem = read_problem(locals())
+    split = find_split(problem.market, holdout)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", VenueDateWarning)  # given above
-        lasting = problem.make(problem.market, signal=problem.resolved).keep_signals()
-        evaluator = problem.make(
-            problem.market.prefix(problem.split),
-            signal=named if isinstance(named, SignalRule) else lasting,
-            sampling=sampling,
-            calendar=calendar,
-            metrics=choose_metrics(objective, goal),
-            compile=compile,
-        )
+        evaluator = problem.build_evaluator(problem.market.prefix(split))
+    goal = problem.goal
     is_checked = False
 
     def score(values: Mapping[str, Any]) -> float:
@@ -423,88 +279,12 @@ def objective(  # noqa: PLR0913 - keywords, each with a default that is said
 # ---------------------------------------------------------------------------------------- the study
 
 
-def describe_study(
-    base: BaseTerms, market: Market | Markets, signal: str, **settings: Any
-) -> dict[str, Any]:
-    manifest: dict[str, Any] = to_plain(
-        {
-            "kind": Study.kind,
-            "data": {**describe_market(market), "source": repr(market)},
-            "policy": describe_policy(base),
-            "venue": describe_venue(base.venue),
-            "account": base.account.to_dict(),
-            "signal": signal,
-            **settings,
-        }
-    )
-    beside = {"policy_module": base.policy_class.__module__, "versions": find_versions()}
-    return {"id": compute_id(manifest), **manifest, **beside}
-
-
-def describe_market(market: Market | Markets) -> dict[str, Any]:
-    found = describe_bars(market, market.start, market.time + market.interval)
-    del found["source"]
-    if isinstance(market, Markets):
-        found["instruments"] = {name: each.content_hash for name, each in market.items()}
-    return found
-
-
-def describe_policy(base: BaseTerms) -> dict[str, Any]:
-    cls = base.policy_class
-    held = {} if isinstance(base.policy, type) else base.policy.settings()
-    defaults = {
-        name: each.default for name, each in cls.parameters().items() if each.default is not None
-    }
-    return {
-        "name": cls.__name__,
-        "source_hash": hash_source(cls),
-        "settings": defaults | held,
-    }
-
-
-def describe_objective(objective: Any) -> Any:
-    if isinstance(objective, Mapping):
-        return {name: float(weight) for name, weight in objective.items()}
-    return name_callable(objective) if callable(objective) else str(objective)
-
-
-def find_finished(store: Path | None, manifest: Mapping[str, Any], *, resume: bool) -> Path | None:
-    """Return the folder of a finished study, if this one is to be resumed and is finished."""
-    if store is None:
-        if resume:
-            raise ParameterError("resume needs the store that the study was started in, got None")
-        return None
-    name = name_study(manifest)
-    finished, begun = store / name, store / f"{UNFINISHED}{name}"
-    is_finished = (finished / MANIFEST).is_file()
-    if not resume and (is_finished or (begun / MANIFEST).is_file()):
-        raise ParameterError(
-            f"{finished if is_finished else begun}: this study was already started; resume=True "
-            "continues it, bt.Study.load loads it if it is finished, another seed is another study"
-        )
-    if resume and not (is_finished or begun.is_dir()):
-        raise ParameterError(
-            f"{store}: there is no study of {manifest['policy']['name']} of these data, policy "
-            "source and settings to resume"
-        )
-    if is_finished and begun.is_dir():  # of a process that was killed after it saved the study
-        discard_folder(begun)
-    return finished if is_finished else None
-
-
-def name_study(manifest: Mapping[str, Any]) -> str:
-    return name_folder(f"{manifest['policy']['name']} {Study.kind}", manifest["id"])
-
-
 def run_study(task: StudyTask, progress: Callable[[Progress], object] | None) -> Study:
-    if task.store is None:
-        return search_journal(task, None, progress)
-    folder = task.store / f"{UNFINISHED}{name_study(task.facts)}"
-    with open_folder(folder, task.facts):
+    with open_folder(task.store, task.facts) as folder:
         study = search_journal(task, folder, progress)
-        if study.complete:
+        if folder is not None and task.store is not None and study.complete:
             if study.trials:
-                record_tries(task.store, task.facts, study.trials)
+                add_note(task.store, TRIED, task.facts, sets=study.trials)
             study.save(task.store)
             discard_folder(folder)
     return study
@@ -529,56 +309,50 @@ def search_and_choose(task: StudyTask, examiner: Examiner) -> StudyOutcome:
     examiner.start_clock()  # a budget in seconds is for the search
     trials = task.trials
     if trials is not None:
-        trials -= reserve_trials(task.rule, trials, is_robust=task.is_robust)
+        trials -= reserve_trials(task.rule, trials)
     share = 1.0 - BUDGET_SHARE if task.is_robust else 1.0
     budget = Budget(trials, math.inf if task.seconds is None else share * task.seconds)
     search(examiner, task.space, task.facts["sampler"], budget, task.seed)
     return build_outcome(task, examiner)
 
 
-# ---------------------------------------------------------------------------------- the arguments
+# -------------------------------------------------------------------------------- the holdout
+
+LEAST_BARS = 2
+"""Least bars on either side of the split, as a run needs two."""
+
+_SHARE = re.compile(r"\s*(\d+(?:\.\d*)?)\s*%\s*")
 
 
-def read_budget(trials: int | None, seconds: float | None) -> tuple[int | None, float | None]:
-    if trials is None and seconds is None:
-        return TRIALS, None
-    number = None
-    if trials is not None:
-        number = Whole(LEAST_TRIALS).check("trials", trials)
-    limit = None
-    if seconds is not None:
-        limit = Number(0.0, open_low=True).check("seconds", seconds)
-    return number, limit
-
-
-def read_robustness(robust: object) -> Robustness:
-    if isinstance(robust, Robustness):
-        return robust
-    if not isinstance(robust, bool):
-        raise ParameterError(f"robust must be True, False or a bt.Robustness, got {robust!r}")
-    return Robustness() if robust else PLAIN
-
-
-def check_choices(sampler: str, seed: int) -> None:
-    from backtest.tune.samplers import SamplerName  # noqa: PLC0415 - they load SciPy and more
-
-    Choice(*get_args(SamplerName)).check("sampler", sampler)
-    Whole(0).check("seed", seed)
-
-
-def choose_metrics(objective: ObjectiveLike, goal: Goal) -> Metrics:
-    if callable(objective):
-        return "all"
-    names = {*objective} if isinstance(objective, Mapping) else {objective.strip().lstrip("- ")}
-    names |= {each.name for each in goal.constraints}
-    by_aversion = tuple(sorted(name for name in names if read_aversion(name) is not None))
-    names -= {*by_aversion}
-    slow = sorted(names & set(PATH))
-    if slow:
+def find_split(market: Market | Markets, holdout: str | float | None) -> int:
+    """Return the first bar of the holdout; the number of bars if there is none."""
+    n = market.n_bars
+    if holdout is None or (not isinstance(holdout, str) and holdout == 0):
+        return n
+    split = -1
+    match = _SHARE.fullmatch(holdout) if isinstance(holdout, str) else None
+    if match or isinstance(holdout, float):
+        share = float(match[1]) / 100.0 if match else float(holdout)
+        split = n - round(n * share) if 0.0 <= share < 1.0 else -1
+    elif isinstance(holdout, str):
+        with contextlib.suppress(ParameterError):
+            begin = market.end - parse_duration(holdout)
+            split = int(np.searchsorted(market.time, begin))
+    if split != n and not LEAST_BARS <= split <= n - LEAST_BARS:
         raise ParameterError(
-            "objective and constraints must be measures that need no path of an account, got "
-            f"{', '.join(slow)}; study.replay().metrics has all"
+            "holdout must be a share such as '25%', a duration such as '90d' or 0 for none, that "
+            f"leaves bars to search on, got {holdout!r} of {n} bars"
         )
-    if by_aversion:
-        return by_aversion
-    return "core" if names <= set(CORE) else "all"
+    return split
+
+
+def warn_of_unseen(market: Market | Markets, split: int) -> None:
+    markets = as_markets(market)
+    unseen = [
+        name for name, (listed, _) in zip(markets, markets.spans, strict=True) if listed >= split
+    ]
+    if unseen:
+        warn_caller(
+            f"{', '.join(unseen)} is first listed in the holdout, so the search does not see it. "
+            "Use a shorter holdout or other markets to include it"
+        )

@@ -18,7 +18,6 @@ from backtest.base import (
     call_later,
     format_probability,
     from_plain,
-    name_folder,
     read_json_file,
     to_plain,
     write_json_file,
@@ -35,16 +34,18 @@ from backtest.sweep import (
 )
 from backtest.sweep.tabulate import PLATEAU, ROBUST, SCORE
 from backtest.tune.journal import (
+    LOOKS,
     UNFINISHED,
     Batch,
+    add_note,
     count_stored_sets,
+    name_result,
     read_batches,
+    read_notes,
     tabulate_batches,
 )
-from backtest.tune.looks import Bench, count_looks, measure_holdout, record_look
-from backtest.tune.luck import Verdict
 from backtest.tune.trials import find_best, find_distinct, gather, tabulate_trials
-from backtest.tune.winner import StudyOutcome
+from backtest.tune.winner import Bench, StudyOutcome, Verdict
 
 if TYPE_CHECKING:
     from backtest.account import Account
@@ -115,7 +116,7 @@ class Study(SavedResult):
         """The folder in which it is stored; None if there is no store."""
         if self.store is None:
             return None
-        name = name_folder(self.folder_title, str(self.manifest["id"]))
+        name = name_result(self.manifest)
         return self.store / (name if self.complete else f"{UNFINISHED}{name}")
 
     @property
@@ -262,7 +263,7 @@ class Study(SavedResult):
     def looks(self) -> int:
         """How many sets any study in the store has looked at on the holdout so far."""
         if self.store is not None:
-            return count_looks(self.store, self.manifest)
+            return len(read_notes(self.store, LOOKS, self.manifest))
         return 0 if self.outcome is None else self.outcome.verdict.looks
 
     def look(self, values: Mapping[str, Any]) -> dict[str, float]:
@@ -287,8 +288,8 @@ class Study(SavedResult):
             raise ParameterError("a look needs a holdout, and this study has none")
         sets = bench.read(values)
         if self.store is not None:
-            record_look(self.store, self.manifest, values)
-        return measure_holdout(bench, sets)
+            add_note(self.store, LOOKS, self.manifest, values=dict(values))
+        return bench.measure_holdout(sets)
 
     # --------------------------------------------------------------------------------- what it says
 
@@ -378,7 +379,7 @@ class Study(SavedResult):
 
 
 def describe_budget(facts: Mapping[str, Any]) -> str:
-    trials, seconds = facts["budget"]["trials"], facts["budget"]["seconds"]
+    trials, seconds = facts["trials"], facts["seconds"]
     limits = [f"{trials:,} trials"] if trials is not None else []
     limits += [f"{seconds:g} s"] if seconds is not None else []
     how = "plateaus before spikes" if facts["robust"] else "the plain optimum"
@@ -402,7 +403,7 @@ def write_verdict(study: Study) -> str:
     deflated = verdict.deflated_sharpe
     if math.isnan(deflated):
         return "it cannot be told whether the winner is more than luck: too few returns or sets"
-    number = f"its {name_evidence(study.facts)} is {format_probability(deflated)}"
+    number = f"its deflated Sharpe ratio is {format_probability(deflated)}"
     if deflated < LIKELY:
         return (
             f"no evidence that the winner is more than luck: {number}, and {LIKELY} or more would "
@@ -415,16 +416,6 @@ def write_verdict(study: Study) -> str:
             f"other half in {100.0 * verdict.overfitting:.0f} % of the splits"
         )
     return f"the winner is more than the luck of {tried} explains: {number}{doubt}"
-
-
-def name_evidence(facts: Mapping[str, Any]) -> str:
-    if facts.get("pool", "mean") == "mean":
-        return "deflated Sharpe ratio"
-    return f"bootstrap probability of the {facts['pool']} Sharpe ratio"
-
-
-def name_short(facts: Mapping[str, Any]) -> str:
-    return "Deflated Sharpe" if facts.get("pool", "mean") == "mean" else "Bootstrap"
 
 
 def format_sets(n: int) -> str:

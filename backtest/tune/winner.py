@@ -1,4 +1,4 @@
-"""The winner of a search: candidates ranked by their neighbors, the best of them, its holdout."""
+"""The winner of a search: candidates ranked by their neighbors, its holdout, and its luck."""
 
 from __future__ import annotations
 
@@ -12,29 +12,34 @@ import numpy as np
 
 from backtest.base import (
     BacktestError,
+    BoolArray,
     FloatArray,
     IntArray,
     Number,
+    PolicyError,
     Value,
     Whole,
     declared,
     to_plain,
 )
-from backtest.sweep import count_sets, draw_cube, take_sets
-from backtest.tune.journal import PART, Batch
-from backtest.tune.looks import (
-    Bench,
-    count_looks,
-    find_other_trials,
-    measure_holdout,
-    record_look,
+from backtest.engine import count_periods
+from backtest.measures import (
+    deflated_sharpe,
+    deflated_sharpe_of_returns,
+    estimate_moments,
+    expected_max_sharpe,
+    probability_of_backtest_overfitting,
+    simulate_luck,
 )
-from backtest.tune.luck import Verdict, is_spike, measure_luck, warn_of_edges
+from backtest.measures.performance import LEAST_DEVIATION
+from backtest.sweep import BaseTerms, check_sets, count_sets, draw_cube, take_sets
+from backtest.tune.journal import LOOKS, PART, TRIED, Batch, add_note, read_notes
 from backtest.tune.trials import (
     find_distinct,
     gather,
     is_feasible,
     join_columns,
+    spread_sample,
     worst_where_broken,
 )
 
@@ -45,15 +50,23 @@ if TYPE_CHECKING:
 NEIGHBOUR = "neighbour"
 BY_ROBUST, BY_KEPT, BY_SCORE = "robust_score", "kept", "score"
 """By what a winner is chosen."""
+ENOUGH = 16
+"""With at least so many candidates, a winner below the median or without a robust score is
+accepted."""
 BUDGET_SHARE = 0.25
 """Share of the budget that may be spent on the neighbors of candidates."""
-CELLS = 2
-"""Cells per half of a box and axis. One set of each cell counts as known."""
-KNOWN, LEAST_KNOWN = 32, 6
-"""Known sets by which the robust score of another one is estimated, at most and at least."""
 WHOLE_STEPS = 1.5
 """Reach of neighbors in steps of a whole number: the value and the two next to it are equally
 likely."""
+SAMPLE = 128
+"""Sets in the sample whose returns are compared."""
+SPLITS = 10
+"""Blocks of time for the probability of overfitting, which gives 252 splits into halves."""
+EDGE = 0.01
+"""A parameter is on the edge if it is within this share of its range from an end."""
+SPIKE = 0.2
+"""A score is a spike if it exceeds the median of its neighbors by more than this share of itself,
+or of the interquartile range of all scores, whichever is larger."""
 
 
 @declared(kw_only=True)
@@ -78,9 +91,8 @@ class Robustness(Value):
     parts : int
         Equal parts of the time, with a fresh account in each.
     candidates : int
-        Leading sets whose neighbors are evaluated. Their boxes do not overlap, so that they are
-        not all from one hill. If the budget allows, twice as many follow: the sets with the best
-        estimated robust scores by then, with boxes that do not overlap either.
+        Leading sets whose neighbors are evaluated. The boxes of the first half do not overlap, so
+        that they are not all from one hill; the others are outside of the boxes before.
 
     Notes
     -----
@@ -93,7 +105,7 @@ class Robustness(Value):
     width: Annotated[float, Number(0, 0.5, open_low=True)] = 0.10
     neighbours: Annotated[int, Whole(1)] = 16
     parts: Annotated[int, Whole(1)] = 4
-    candidates: Annotated[int, Whole(1)] = 32
+    candidates: Annotated[int, Whole(1)] = 96
 
     def fit(self, trials: float) -> Robustness:
         """Return the rule with as many candidates, and neighbors, as ``trials`` can pay for."""
@@ -155,54 +167,30 @@ def draw_neighbors(
 def choose_candidates(
     space: Space, sets: Sets, scores: FloatArray, robustness: Robustness
 ) -> IntArray:
-    """Return the rows of the best sets whose boxes do not overlap, the best first.
+    """Return the rows of the best sets: half whose boxes do not overlap, half just outside them.
 
-    ``scores`` has shape (n,); sets without a finite score are no candidates.
+    The best is the first. ``scores`` has shape (n,); sets without a finite score are no candidates.
     """
     places = np.argsort(-scores, kind="stable")
     places = places[np.isfinite(scores[places])]
     cube = space.encode(take_sets(sets, places))
+
+    def is_apart(one: int, reach: float) -> BoolArray:
+        center = take_sets(sets, places[one : one + 1])
+        down, up = half_widths(space, center, reach * robustness.width)
+        distance = cube - cube[one]
+        found: BoolArray = ~((distance >= -down) & (distance <= up)).all(axis=1)
+        return found
+
     chosen: list[int] = []
-    is_left = np.ones(len(places), dtype=np.bool_)
-    while len(chosen) < robustness.candidates and is_left.any():
-        first = int(np.argmax(is_left))
-        chosen.append(int(places[first]))
-        one = take_sets(sets, places[first : first + 1])
-        down, up = half_widths(space, one, 2.0 * robustness.width)
-        distance = cube - cube[first]
-        is_left &= ~((distance >= -down) & (distance <= up)).all(axis=1)
-    return np.array(chosen, dtype=np.int64)
-
-
-def estimate_robustness(
-    space: Space, sets: Sets, values: FloatArray, robustness: Robustness
-) -> FloatArray:
-    """Estimate robust scores from the sets evaluated so far, as keys for choosing candidates.
-
-    ``values`` of shape (n,) are minus infinity for sets that break a constraint or have no score.
-    """
-    from scipy.spatial import KDTree  # noqa: PLC0415 - loads where it is used
-
-    reached = np.maximum(*half_widths(space, sets, robustness.width)).max(axis=0)
-    # different options are not close
-    cube = space.encode(sets) / np.where(reached > 0.0, reached, 1e-9)
-    cells = np.floor(cube * CELLS)
-    best = np.argsort(-values, kind="stable")
-    rated = best[np.unique(cells[best], axis=0, return_index=True)[1]]
-    rated = rated[np.isfinite(values[rated])]
-    known = np.unique(cells, axis=0, return_index=True)[1]
-    nearest = np.arange(1, min(KNOWN, len(known)) + 1)
-    found = KDTree(cube[known]).query(cube[rated], nearest, p=np.inf, distance_upper_bound=1.0)
-    distance, place = (np.asarray(each) for each in found)
-    is_near = np.isfinite(distance)
-    around = np.append(values[known], np.nan)[place]
-    low = low_quantile(around, robustness.quantile)
-    kept = np.sum(is_near & np.isfinite(around), axis=1) / np.maximum(is_near.sum(axis=1), 1)
-    floor = np.min(low, initial=0.0, where=np.isfinite(low)) - 2.0
-    keys = np.full(len(values), -np.inf)
-    keys[rated] = np.where(np.isfinite(low), low, floor + kept)
-    keys[rated[is_near.sum(axis=1) < LEAST_KNOWN]] = -np.inf
-    return keys
+    for reach, most in ((2.0, -(-robustness.candidates // 2)), (1.0, robustness.candidates)):
+        is_left = np.ones(len(places), dtype=np.bool_)
+        for one in chosen:
+            is_left &= is_apart(one, reach)
+        while len(chosen) < most and is_left.any():
+            chosen.append(int(np.argmax(is_left)))
+            is_left &= is_apart(chosen[-1], reach)
+    return places[chosen]
 
 
 def score_candidates(
@@ -269,16 +257,23 @@ def low_quantile(samples: FloatArray, quantile: float) -> FloatArray:
 # ------------------------------------------------------------------------------ the outcome
 
 
-REFINEMENTS = 2
-"""Rounds of further candidates after the first, chosen by estimated robust scores."""
-ENOUGH = 16
-"""With at least so many candidates, a winner below the median or without a robust score is
-accepted."""
-
-
-class WinnerChoice(NamedTuple):
-    place: int
-    by: str
+class Verdict(NamedTuple):
+    trials: int
+    other_trials: int
+    effective_trials: float = math.nan
+    sharpe: float = math.nan
+    lucky_sharpe: float = math.nan
+    deflated_sharpe: float = math.nan
+    overfitting: float = math.nan
+    score: float = math.nan
+    robust_score: float = math.nan
+    plateau: float = math.nan
+    kept: float = math.nan
+    plain_score: float = math.nan
+    plain_plateau: float = math.nan
+    holdout_score: float = math.nan
+    looks: int = 0
+    other_policies: tuple[str, ...] = ()
 
 
 class StudyOutcome(NamedTuple):
@@ -304,6 +299,35 @@ class StudyOutcome(NamedTuple):
         return cls(**{**data, "verdict": verdict})
 
 
+class Bench(NamedTuple):
+    """The whole market, on which sets are run again; the holdout begins at the split."""
+
+    whole: Evaluator
+    split: int
+
+    @property
+    def has_holdout(self) -> bool:
+        return bool(self.split < self.whole.market.n_bars)
+
+    def read(self, values: Mapping[str, Any]) -> Sets:
+        return check_columns(self.whole.base, {name: [value] for name, value in values.items()})
+
+    def measure_holdout(self, sets: Sets) -> dict[str, float]:
+        rows = self.whole.evaluate(sets, first=self.split)
+        if not rows.done.all():
+            raise KeyboardInterrupt
+        if rows.errors[0]:
+            raise PolicyError(f"the set failed on the holdout: {rows.errors[0]}")
+        return {name: float(column[0]) for name, column in rows.metrics.items()}
+
+
+def check_columns(base: BaseTerms, columns: Mapping[str, Any]) -> Sets:
+    return check_sets(
+        base.policy, base.account, base.venue, columns, signal=base.signal, names=base.names,
+        overlay=base.overlay,
+    )  # fmt: skip
+
+
 class StudyTask(NamedTuple):
     facts: Mapping[str, Any]
     space: Space
@@ -320,53 +344,52 @@ class StudyTask(NamedTuple):
 
 def build_outcome(task: StudyTask, examiner: Examiner) -> StudyOutcome:
     trials = gather(examiner.batches)
+    n, others = len(find_distinct(trials.sets)), find_other_trials(task)
     if not is_feasible(trials).any():
-        return build_outcome_without_winner(task, trials)
-    allowance = find_allowance(task, examiner)
-    is_enough = allowance >= (1 + REFINEMENTS) * task.rule.neighbours
-    rounds = REFINEMENTS if task.is_robust and is_enough else 0
-    rule = task.rule.fit(allowance / (1 + rounds))
-    rows, candidates = find_candidates(task, examiner, trials, rule, rounds)
+        verdict = Verdict(n, sum(others.values()), other_policies=name_policies(others))
+        told = [describe_lack(task, trials, n), *warn_of_failures(trials)]
+        return StudyOutcome(-1, [], [], [], verdict, told, {})
+    rule = task.rule.fit(find_allowance(task, examiner))
+    rows = choose_candidates(task.space, trials.sets, worst_where_broken(trials), rule)
+    sets, scores = take_sets(trials.sets, rows), trials.scores[rows]
+    rng = np.random.default_rng([task.seed, 1])
+    candidates = score_candidates(examiner, task.space, sets, scores, rule, rng)
     trials = gather(examiner.batches)
-    choice, notes = WinnerChoice(0, BY_SCORE), []
+    place, by, notes = 0, BY_SCORE, list[str]()
     if task.is_robust:
-        scores = trials.scores[rows]
         median = float(np.median(trials.scores[is_feasible(trials)]))
-        is_enough = (1 + rounds) * rule.candidates >= min(ENOUGH, task.rule.candidates)
-        choice = choose_winner(candidates, scores, median, is_enough=is_enough)
+        is_enough = rule.candidates >= min(ENOUGH, task.rule.candidates)
+        place, by = choose_winner(candidates, scores, median, is_enough=is_enough)
         name = task.goal.objective.name
-        notes = [*explain_choice(choice, candidates, scores, median, name)]
-    place = choice.place
+        notes = [*explain_choice(by, len(rows), scores[place], median, name)]
     best = int(rows[place])
     values = take_sets(trials.sets, best)
     task.seen.check_set(values)
-    highest = int(np.argmax(worst_where_broken(trials)[rows]))
-    others = find_other_trials(task.store, task.facts)
-    luck = measure_luck(task.seen, task.space, trials, best, others, task.seed)
     holdout, failures = evaluate_holdout(task, values)
     seen = {name: np.array([value]) for name, value in holdout.items()}
     looks = int(task.bench.has_holdout)
+    if task.store is not None:
+        looks = len(read_notes(task.store, LOOKS, task.facts))
     verdict = Verdict(
         trials=len(find_distinct(trials.sets)),
-        other_trials=others.n_sets,
-        other_policies=others.policies,
-        **luck._asdict(),
+        other_trials=sum(others.values()),
+        other_policies=name_policies(others),
+        **measure_luck(task.seen, task.space, trials, best, sum(others.values()), task.seed),
         score=float(trials.scores[best]),
         robust_score=float(candidates.robust[place]),
         plateau=float(candidates.plateau[place]),
         kept=float(candidates.kept[place]),
-        plain_score=float(trials.scores[rows[highest]]),
-        plain_plateau=float(candidates.plateau[highest]),
+        plain_score=float(scores[0]),
+        plain_plateau=float(candidates.plateau[0]),
         holdout_score=float(task.goal.objective.score(seen)[0]) if seen else math.nan,
-        looks=looks if task.store is None else count_looks(task.store, task.facts),
+        looks=looks,
     )
     told = [*notes, *list_warnings(task, trials, best, verdict), *failures, *task.seen.doubts]
     robust, plateau = candidates.robust.tolist(), candidates.plateau.tolist()
-    return StudyOutcome(best, rows.tolist(), robust, plateau, verdict, told, holdout, choice.by)
+    return StudyOutcome(best, rows.tolist(), robust, plateau, verdict, told, holdout, by)
 
 
-def build_outcome_without_winner(task: StudyTask, trials: Batch) -> StudyOutcome:
-    n = len(find_distinct(trials.sets))
+def describe_lack(task: StudyTask, trials: Batch, n: int) -> str:
     has_run = np.array([error == "" for error in trials.errors], dtype=np.bool_)
     broken = [(each, each.violation(trials.metrics) > 0.0) for each in task.goal.constraints]
     counts = [(each, np.count_nonzero(is_broken & has_run)) for each, is_broken in broken]
@@ -376,37 +399,18 @@ def build_outcome_without_winner(task: StudyTask, trials: Batch) -> StudyOutcome
     scoreless = np.count_nonzero(trials.violation == 0.0)  # or they would have been feasible
     if scoreless:
         causes.insert(0, f"{scoreless:,} keep them and have no finite {task.goal.objective.name}")
-    text = f"no set keeps all constraints and has a score: of {n:,} sets {', '.join(causes)}"
-    others = find_other_trials(task.store, task.facts)
-    verdict = Verdict(n, others.n_sets, other_policies=others.policies)
-    return StudyOutcome(-1, [], [], [], verdict, [text, *warn_of_failures(trials)], {})
+    return f"no set keeps all constraints and has a score: of {n:,} sets {', '.join(causes)}"
 
 
-# ------------------------------------------------------------------------------------- the winner
+def find_other_trials(task: StudyTask) -> dict[tuple[str, str], int]:
+    """Return how many sets each other search of the store tried on some of the same bars."""
+    notes = read_notes(task.store, TRIED, task.facts)
+    found = {(each["study"], each["policy"]): int(each["sets"]) for each in notes}
+    return {key: n for key, n in found.items() if key[0] != task.facts["id"]}
 
 
-def find_candidates(
-    task: StudyTask, examiner: Examiner, trials: Batch, rule: Robustness, rounds: int
-) -> tuple[IntArray, CandidateScores]:
-    rows = choose_candidates(task.space, trials.sets, worst_where_broken(trials), rule)
-    candidates = score_rows(task, examiner, trials, rows, rule)
-    for _ in range(rounds):
-        trials = gather(examiner.batches)
-        keys = estimate_robustness(task.space, trials.sets, worst_where_broken(trials), rule)
-        keys[rows] = -np.inf
-        more = choose_candidates(task.space, trials.sets, keys, rule)
-        if len(more):
-            found = zip(candidates, score_rows(task, examiner, trials, more, rule), strict=True)
-            rows, candidates = np.append(rows, more), CandidateScores(*map(np.concatenate, found))
-    return rows, candidates
-
-
-def score_rows(
-    task: StudyTask, examiner: Examiner, trials: Batch, rows: IntArray, rule: Robustness
-) -> CandidateScores:
-    rng = np.random.default_rng([task.seed, 1])
-    sets, own = take_sets(trials.sets, rows), trials.scores[rows]
-    return score_candidates(examiner, task.space, sets, own, rule, rng)
+def name_policies(others: Mapping[tuple[str, str], int]) -> tuple[str, ...]:
+    return tuple(sorted({policy for _, policy in others}))
 
 
 def find_allowance(task: StudyTask, examiner: Examiner) -> float:
@@ -419,7 +423,8 @@ def find_allowance(task: StudyTask, examiner: Examiner) -> float:
     return min(by_number, 0.5 * BUDGET_SHARE * task.seconds * done / max(examiner.seconds, 1e-9))
 
 
-# ------------------------------------------------------------------------------------ the holdout
+def reserve_trials(rule: Robustness, trials: int) -> int:
+    return max(1, min(rule.candidates * rule.neighbours, int(BUDGET_SHARE * trials)))
 
 
 def evaluate_holdout(
@@ -428,14 +433,50 @@ def evaluate_holdout(
     if not task.bench.has_holdout:
         return {}, []
     if task.store is not None:
-        record_look(task.store, task.facts, values)
+        add_note(task.store, LOOKS, task.facts, values=dict(values))
     task.bench.whole.copy_fallback(task.seen)  # the warning was already given
     try:
-        metrics = measure_holdout(task.bench, task.bench.read(values))
+        metrics = task.bench.measure_holdout(task.bench.read(values))
     except BacktestError as error:
         return {}, [f"the best set cannot be run on the holdout: {error}"]
     broken = task.goal.list_broken(metrics)
     return metrics, [f"on the holdout the best set breaks {each}" for each in broken]
+
+
+def choose_winner(
+    candidates: CandidateScores, scores: FloatArray, median: float, *, is_enough: bool
+) -> tuple[int, str]:
+    """Return the winner among k candidates, the one with the highest robust score, and by what.
+
+    If no candidate has one (some neighbors of each break a constraint), the winner is the one with
+    the largest share of neighbors that keep them. With too few candidates (not ``is_enough``),
+    such a winner, or one below the median of the sets tried, is replaced by the highest score.
+    ``scores`` of shape (k,) are the candidates' own.
+    """
+    is_known = bool(np.isfinite(candidates.robust).any())
+    place = int(np.argmax(candidates.robust if is_known else candidates.kept))
+    if is_enough or (is_known and scores[place] >= median):
+        return place, BY_ROBUST if is_known else BY_KEPT
+    return int(np.argmax(scores)), BY_SCORE
+
+
+def explain_choice(by: str, n: int, own: float, median: float, name: str) -> Iterator[str]:
+    if by == BY_SCORE:
+        yield (
+            f"too few candidates to rank by neighbors: only {n} scored, none of them both robust "
+            "and above the median of the sets tried; the best is the plain optimum, the highest "
+            f"{name}. More trials score more candidates"
+        )
+    elif by == BY_KEPT:
+        yield (
+            f"none of the {n} candidates is robust: some neighbors of each break a constraint or "
+            "are ruined; the best is the one with the largest share of neighbors that do not"
+        )
+    if own < median:
+        yield (
+            f"the best is below the median of the sets tried: its own {name} is {own:.4g}, the "
+            f"median {median:.4g}; it was chosen for its neighbors"
+        )
 
 
 # --------------------------------------------------------------------------------------- warnings
@@ -462,47 +503,102 @@ def warn_of_failures(trials: Batch) -> Iterator[str]:
         yield f"{len(errors):,} of {len(trials.errors):,} sets failed, the first with: {errors[0]}"
 
 
-def reserve_trials(rule: Robustness, trials: int, *, is_robust: bool) -> int:
-    rounds = 1 + REFINEMENTS if is_robust else 1
-    kept = rounds * rule.candidates * rule.neighbours
-    return max(1, min(kept, int(BUDGET_SHARE * trials)))
+def is_spike(score: float, plateau: float, scores: FloatArray) -> bool:
+    if not len(scores) or math.isnan(score) or math.isnan(plateau):
+        return False
+    low, high = np.quantile(scores, [0.25, 0.75], method="nearest")
+    return bool(score - plateau > SPIKE * max(abs(score), high - low))
 
 
-def choose_winner(
-    candidates: CandidateScores, scores: FloatArray, median: float, *, is_enough: bool
-) -> WinnerChoice:
-    """Return the winner among k candidates: the one with the highest robust score.
+def warn_of_edges(space: Space, values: Mapping[str, Any]) -> Iterator[str]:
+    sets = {name: np.array([value], dtype=object) for name, value in values.items()}
+    for each in space.dimensions:
+        if each.options or not space.find_active(sets, each)[0]:
+            continue
+        value = values[each.name]
+        place = float(each.encode(np.array([value]))[0])
+        for side, bound, distance in (("lower", each.low, place), ("upper", each.high, 1 - place)):
+            is_there = value == bound if each.kind == "int" else distance <= EDGE
+            is_natural = bound == 0.0 and not each.log
+            if is_there and not is_natural:
+                yield (
+                    f"{each.name} = {value:.4g} lies on the {side} edge of its range, "
+                    f"{each.low:g} to {each.high:g}: widen it, better values may lie beyond"
+                )
 
-    If no candidate has one (some neighbors of each break a constraint), the winner is the one with
-    the largest share of neighbors that keep them. With too few candidates (not ``is_enough``),
-    such a winner, or one below the median of the sets tried, is replaced by the highest score.
-    ``scores`` of shape (k,) are the candidates' own.
+
+# -------------------------------------------------------------------------------- luck
+
+
+def measure_luck(
+    evaluator: Evaluator, space: Space, trials: Batch, best: int, others: int, seed: int
+) -> dict[str, float]:
+    """Return what a verdict says of the luck in the best of some sets, after others elsewhere.
+
+    Of separate accounts, returns are the mean over markets.
     """
-    is_known = bool(np.isfinite(candidates.robust).any())
-    by = BY_ROBUST if is_known else BY_KEPT
-    place = int(np.argmax(candidates.robust if is_known else candidates.kept))
-    if is_enough or (is_known and scores[place] >= median):
-        return WinnerChoice(place, by)
-    return WinnerChoice(int(np.argmax(scores)), BY_SCORE)
+    places = find_distinct(trials.sets)
+    kept = places[is_feasible(trials)[places]]
+    sample = spread_sample(space, trials.sets, kept, SAMPLE, np.random.default_rng([seed, 2]))
+    sample = np.append(sample[sample != best], best)
+    rows = evaluator.evaluate(take_sets(trials.sets, sample), returns=True)
+    if not rows.done.all():
+        raise KeyboardInterrupt
+    unknown = {"sharpe": float(trials.metrics["sharpe"][best])}
+    if rows.returns is None or len(rows.returns) < 4:
+        return unknown
+    periods = count_periods(evaluator.calendar, evaluator.sampling, evaluator.market)
+    scale = math.sqrt(periods)
+    if evaluator.is_pooled:
+        unknown = {"sharpe": find_sharpe(rows.returns[:, -1]) * scale}
+    n_sets = max(len(places), len(sample))
+    try:
+        if len(sample) == 1:  # its returns show no correlation
+            count, overfit = float(n_sets + others), math.nan
+            deflated, lucky = deflate_alone(rows.returns[:, -1], count)
+            lucky *= scale
+        else:
+            found = simulate_luck(rows.returns, n_trials=n_sets)
+            std = found.find_deviation(len(rows.returns), periods)
+            count = found.n * (1.0 + others / n_sets)
+            moments = estimate_moments(rows.returns[:, -1])
+            deflated = deflated_sharpe(
+                np.nan_to_num(unknown["sharpe"]) / scale,
+                moments.n,
+                skew=moments.skew,
+                kurtosis=moments.kurtosis,
+                n_trials=count,
+                std=std / scale,
+            )
+            lucky, overfit = expected_max_sharpe(count, std), find_overfitting(rows.returns)
+    except BacktestError:  # returns that are not finite
+        return unknown
+    return {
+        **unknown,
+        "effective_trials": count,
+        "lucky_sharpe": lucky,
+        "deflated_sharpe": deflated,
+        "overfitting": overfit,
+    }
 
 
-def explain_choice(
-    choice: WinnerChoice, candidates: CandidateScores, scores: FloatArray, median: float, name: str
-) -> Iterator[str]:
-    n, own = len(candidates.kept), scores[choice.place]
-    if choice.by == BY_SCORE:
-        yield (
-            f"too few candidates to rank by neighbors: only {n} scored, none of them both robust "
-            "and above the median of the sets tried; the best is the plain optimum, the highest "
-            f"{name}. More trials score more candidates"
-        )
-    elif choice.by == BY_KEPT:
-        yield (
-            f"none of the {n} candidates is robust: some neighbors of each break a constraint or "
-            "are ruined; the best is the one with the largest share of neighbors that do not"
-        )
-    if own < median:
-        yield (
-            f"the best is below the median of the sets tried: its own {name} is {own:.4g}, the "
-            f"median {median:.4g}; it was chosen for its neighbors"
-        )
+def deflate_alone(returns: FloatArray, trials: float) -> tuple[float, float]:
+    """Return the deflated Sharpe ratio of one account after some trials, and the Sharpe of luck.
+
+    Without the other trials' returns, their Sharpe ratios scatter as those of noise.
+    """
+    if len(returns) < 2:
+        return 0.5, 0.0
+    std = math.sqrt(1.0 / (len(returns) - 1))
+    alone = deflated_sharpe_of_returns(returns, n_trials=trials, std=std if trials > 1.0 else 0.0)
+    return alone, expected_max_sharpe(trials, std)
+
+
+def find_overfitting(returns: FloatArray) -> float:
+    splits = min(SPLITS, len(returns) // 4 * 2)
+    return probability_of_backtest_overfitting(returns, n_splits=splits).pbo
+
+
+def find_sharpe(returns: FloatArray) -> float:
+    deviation = float(returns.std(ddof=1))
+    return float(returns.mean()) / deviation if deviation >= LEAST_DEVIATION else 0.0

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import functools
-import io
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -27,21 +26,17 @@ from backtest.base import (
     capitalize,
     checked_only,
     format_number,
-    format_probability,
     list_records,
     parse_duration,
     record_making,
     warn_caller,
 )
 from backtest.base.units import DAY, YEAR_DAYS
-from backtest.engine import as_of, count_periods, earn_cash, mark_ends, mark_samples, measure_years
+from backtest.engine import as_of, count_periods, earn_cash, mark_samples, measure_years
 from backtest.engine.checks import warn_once
-from backtest.market import Markets, with_clock
+from backtest.market import Markets
 from backtest.measures import (
     annualize_ratios,
-    deflated_sharpe_of_returns,
-    expected_max_sharpe,
-    simulate_luck,
 )
 from backtest.measures.measure_table import COSTS
 from backtest.sweep import (
@@ -52,10 +47,9 @@ from backtest.sweep import (
     take_sets,
     to_plain_value,
 )
-from backtest.tune import find_distinct, write_study_file
+from backtest.tune import Problem, find_distinct
 from backtest.validation import spans as s
 from backtest.validation import validation as v
-from backtest.validation.procedure import Procedure, read_procedure
 from backtest.venue import Venue
 
 if TYPE_CHECKING:
@@ -67,9 +61,7 @@ if TYPE_CHECKING:
 
 KIND = "cross-validation"
 CHUNK = 256
-"""Sets that are run and stored at a time, which is what a kill can lose."""
-SAMPLE = 128
-"""Sets whose returns are correlated, spread evenly over the draws."""
+"""Sets that are run at a time."""
 PANELS, PANEL_SETS = 200, 50
 """Panels of noise by which the interval of an overfitting probability is calibrated."""
 MOST_COMPARED = 500
@@ -94,7 +86,7 @@ SPREAD = "the spread of the paths is not an interval"
 
 
 @record_making
-@checked_only("resume", "progress")
+@checked_only("progress")
 def cross_validate(  # noqa: PLR0913 - keywords, each with a default that is said
     market: Market | Markets,
     policy: type[Policy] | Policy,
@@ -108,10 +100,9 @@ def cross_validate(  # noqa: PLR0913 - keywords, each with a default that is sai
     groups: int = 10,
     test_groups: int = 2,
     embargo: int | str | None = None,
-    trials: int | None = None,
+    trials: int = 2_000,
     seed: int = 0,
     store: str | Path | None = None,
-    resume: bool = False,
     signal: Any = None,
     overlay: Policy | None = None,
     sampling: str = "1d",
@@ -142,11 +133,9 @@ def cross_validate(  # noqa: PLR0913 - keywords, each with a default that is sai
         returns do not count, rounded up to whole sampling periods; 1 % of all bars by default.
         It should be as long as the policy's columns remember: their longest window.
     trials : int, optional
-        Sets, drawn evenly from the space (scrambled Sobol points); 2,000 by default.
+        Sets, drawn evenly from the space (scrambled Sobol points).
     store : str or Path, optional
-        Folder in which the result is saved; it keeps each group until then.
-    resume : bool
-        Continue the cross-validation of the same arguments in the store, to the same bytes.
+        Folder in which the result is saved.
     progress : callable, optional
         Called with the sets run in a group, and all there will be.
 
@@ -157,7 +146,7 @@ def cross_validate(  # noqa: PLR0913 - keywords, each with a default that is sai
     Raises
     ------
     ParameterError
-        If an argument is not allowed, groups are too short, or nothing is there to resume.
+        If an argument is not allowed, or groups are too short.
     PolicyError
         If every set fails.
 
@@ -169,35 +158,29 @@ def cross_validate(  # noqa: PLR0913 - keywords, each with a default that is sai
     is purged: accounts end at their mark. Source: Lopez de Prado (2018), Advances in Financial
     Machine Learning, chapter 12.
     """
-    market = with_clock(market, decide, detail)
-    procedure = read_procedure(locals())
-    check_procedure(procedure)
-    market = procedure.market
+    problem = v.read_validated(locals())
+    check_objective(problem)
+    market = problem.market
     n, k = s.check_counts(groups, test_groups)
     cut = s.split_groups(market, n, sampling)
     bars = s.check_embargo(embargo, cut, market)
     period = max(parse_duration(sampling, "sampling"), market.interval)
     skipped = min(-(-bars * market.interval // period), int(np.diff(cut.samples).min()) - 2)
     plan = SplitPlan(cut, k, bars, skipped)
-    manifest = procedure.describe(
+    manifest = problem.describe(
         KIND, groups=plan.groups.n, test_groups=plan.k, embargo=plan.embargo
     )
-    drawn = draw_sets(procedure.space, procedure.trials, seed=procedure.seed)
+    drawn = draw_sets(problem.space, trials, seed=seed)
     sets = take_sets(drawn, find_distinct(drawn))
-    if (finished := v.load_finished(CrossValidation, store, manifest, resume=resume)) is not None:
-        return finished
-    evaluator = procedure.build_evaluator()
-    with v.open_progress(store, manifest, resume=resume) as folder:
-        with warn_once(is_first=False), on_cluster(evaluator, cluster) as working:
-            working.check_causal(procedure.space.list_ends())
-            runs = run_groups(working, sets, plan.groups, folder, progress)
-            if any(each.failed.all() for each in runs):
-                raise PolicyError(
-                    "every set failed in a group; run one alone with bt.run to see more"
-                )
-            found = judge_splits(procedure, working, sets, plan, runs, manifest)
-        if store is not None:
-            found.save(store)
+    evaluator = problem.build_evaluator(problem.market)
+    with warn_once(is_first=False), on_cluster(evaluator, cluster) as working:
+        working.check_causal(problem.space.list_ends())
+        runs = run_groups(working, sets, plan.groups, progress)
+    if any(each.failed.all() for each in runs):
+        raise PolicyError("every set failed in a group; run one alone with bt.run to see more")
+    found = judge_splits(problem, evaluator, sets, plan, runs, manifest)
+    if store is not None:
+        found.save(store)
     for text in found.warnings:
         warn_caller(text)
     return found
@@ -218,11 +201,11 @@ class SplitWinners(NamedTuple):
     rank: FloatArray
 
 
-def check_procedure(procedure: Procedure) -> None:
-    objective = procedure.objective
+def check_objective(problem: Problem) -> None:
+    objective = problem.objective
     names = {*objective} if isinstance(objective, Mapping) else {objective}
     names = {name.strip().lstrip("- ") if isinstance(name, str) else "a function" for name in names}
-    names |= {each.name for each in procedure.goal.constraints}
+    names |= {each.name for each in problem.goal.constraints}
     if names - KNOWN:
         raise ParameterError(
             "objective and constraints of a cross-validation must add up over groups, as sharpe, "
@@ -232,34 +215,27 @@ def check_procedure(procedure: Procedure) -> None:
 
 
 def judge_splits(
-    procedure: Procedure,
+    problem: Problem,
     evaluator: Evaluator,
     sets: Sets,
     plan: SplitPlan,
     runs: Sequence[GroupRuns],
     manifest: Mapping[str, Any],
 ) -> CrossValidation:
-    market = procedure.market
-    periods = count_periods(procedure.calendar, procedure.sampling, market)
-    plain = build_parts(procedure, plan.groups, runs, 0)
-    late = build_parts(procedure, plan.groups, runs, plan.skipped)
+    market = problem.market
+    periods = count_periods(problem.calendar, problem.sampling, market)
+    plain = build_parts(problem, plan.groups, runs, 0)
+    late = build_parts(problem, plan.groups, runs, plan.skipped)
     failed = np.any([each.failed for each in runs], axis=0)
-    winners = score_splits(procedure, plain, late, failed, plan.k, periods)
-    paths, curves = stitch_paths(plan, winners, plain, runs, periods)
-    ends = np.flatnonzero(mark_ends(market, parse_duration(procedure.sampling, "sampling")))
-    measured = combine_parts(plain, periods)
-    sharpes = np.where(failed | (measured["ruined"] != 0.0), np.nan, measured["sharpe"])
-    objective, empty = procedure.goal.objective, int(np.sum(winners.row < 0))
+    winners = score_splits(problem, plain, late, failed, plan.k, periods)
+    objective, empty = problem.goal.objective, int(np.sum(winners.row < 0))
     text = f"{empty} of {len(winners.row)} splits have no set that keeps all constraints"
     matrix = np.stack([objective.score(each.metrics) for each in runs], axis=1)
     return CrossValidation(
-        splits=tabulate_splits(procedure, evaluator, sets, plan, winners),
-        paths=paths,
+        splits=tabulate_splits(problem, evaluator, sets, plan, winners),
+        paths=stitch_paths(plan, winners, plain, runs, periods),
         matrix=pd.DataFrame(matrix).rename_axis("set"),
-        sets=pd.DataFrame({name_column(name): sets[name] for name in procedure.names}),
-        curves=pd.DataFrame(
-            curves.T, index=pd.DatetimeIndex(market.time[ends], tz="UTC", name="time")
-        ),
+        sets=pd.DataFrame({name_column(name): sets[name] for name in problem.names}),
         figures={
             "embargo_bars": plan.embargo,
             "embargo_samples": plan.skipped,
@@ -268,7 +244,6 @@ def judge_splits(
             "mean_rank": find_known(np.mean, winners.rank),
             "median_in_sample": find_known(np.median, winners.inside),
             "median_out_of_sample": find_known(np.median, winners.outside),
-            **judge_best(sharpes, runs, periods),
             "warnings": [text] * bool(empty),
         },
         manifest=manifest,
@@ -281,11 +256,11 @@ def find_known(measure: Any, values: FloatArray) -> float:
 
 
 def tabulate_splits(
-    procedure: Procedure, evaluator: Evaluator, sets: Sets, plan: SplitPlan, winners: SplitWinners
+    problem: Problem, evaluator: Evaluator, sets: Sets, plan: SplitPlan, winners: SplitWinners
 ) -> pd.DataFrame:
     table = pd.DataFrame({"groups": s.list_splits(plan.groups.n, plan.k)})
     table = table.assign(in_sample=winners.inside, out_of_sample=winners.outside, rank=winners.rank)
-    for name in procedure.names:
+    for name in problem.names:
         setting = evaluator.settings[name]
         values = [None if row < 0 else to_plain_value(setting, sets[name][row])
                   for row in winners.row.tolist()]  # fmt: skip
@@ -305,24 +280,15 @@ class GroupRuns(NamedTuple):
 
 
 def run_groups(
-    evaluator: Evaluator,
-    sets: Sets,
-    groups: s.Groups,
-    folder: Path | None,
-    progress: Progress | None,
+    evaluator: Evaluator, sets: Sets, groups: s.Groups, progress: Progress | None
 ) -> list[GroupRuns]:
     spans = [groups.span(group) for group in range(groups.n)]
     n, chunks = count_sets(sets), []
-    for k, first in enumerate(range(0, n, CHUNK)):
-        path = None if folder is None else folder / f"sets-{k:05d}.npz"
-        if path is not None and path.is_file():
-            chunks.append(read_runs(path, groups.n))
-        else:
-            some = take_sets(sets, slice(first, first + CHUNK))
-            rows = evaluator.evaluate_spans(some, spans, returns=True)
-            chunks.append([keep_runs(each) for each in rows])
-            if path is not None:
-                write_study_file(path, pack_runs(chunks[-1]))
+    for first in range(0, n, CHUNK):
+        some = take_sets(sets, slice(first, first + CHUNK))
+        chunks.append(
+            [keep_runs(each) for each in evaluator.evaluate_spans(some, spans, returns=True)]
+        )
         if progress is not None:
             progress(min(first + CHUNK, n), n)
     return [join_runs(parts) for parts in zip(*chunks, strict=True)]
@@ -345,29 +311,6 @@ def join_runs(parts: Sequence[GroupRuns]) -> GroupRuns:
         np.concatenate(returns, axis=1),
         np.concatenate([part.failed for part in parts]),
     )
-
-
-def pack_runs(runs: Sequence[GroupRuns]) -> bytes:
-    arrays: dict[str, Any] = {}
-    for group, each in enumerate(runs):
-        parts = {"returns": each.returns, "failed": each.failed}
-        parts |= {f"metric {name}": values for name, values in each.metrics.items()}
-        arrays |= {f"{group}/{name}": values for name, values in parts.items()}
-    sink = io.BytesIO()
-    np.savez_compressed(sink, **arrays)
-    return sink.getvalue()
-
-
-def read_runs(path: Path, n_groups: int) -> list[GroupRuns]:
-    runs = []
-    with np.load(path, allow_pickle=False) as arrays:
-        for group in range(n_groups):
-            start = f"{group}/metric "
-            metrics = {k.removeprefix(start): arrays[k] for k in arrays if k.startswith(start)}
-            runs.append(
-                GroupRuns(metrics, *(arrays[f"{group}/{k}"] for k in GroupRuns._fields[1:]))
-            )
-    return runs
 
 
 # ------------------------------------------------------------ several fresh accounts, one by one
@@ -419,12 +362,12 @@ class GroupPart(NamedTuple):
 
 
 def build_parts(
-    procedure: Procedure, groups: s.Groups, runs: Sequence[GroupRuns], skipped: int
+    problem: Problem, groups: s.Groups, runs: Sequence[GroupRuns], skipped: int
 ) -> list[GroupPart]:
-    market, parts = procedure.market, []
+    market, parts = problem.market, []
     for group, each in enumerate(runs):
         first, stop = groups.span(group)
-        free = sample_free(procedure, first, stop)[skipped:]
+        free = sample_free(problem, first, stop)[skipped:]
         span = int(market.time[stop - 1]) + market.interval - int(market.time[first])
         years = span / (YEAR_DAYS * DAY) * len(free) / len(each.returns)
         metrics = {name: each.metrics[name] for name in each.metrics if name in KNOWN}
@@ -432,15 +375,15 @@ def build_parts(
     return parts
 
 
-def sample_free(procedure: Procedure, first: int, stop: int) -> FloatArray:
+def sample_free(problem: Problem, first: int, stop: int) -> FloatArray:
     """Return the simple risk-free return of each sampling period of a span, of shape (n,)."""
-    market, venue = procedure.market.prefix(stop), procedure.venue
+    market, venue = problem.market.prefix(stop), problem.venue
     if not isinstance(venue, Venue):
         venue = next(iter(venue.values()))
     rates = as_of(venue.cash_rate, market.time, "Venue.cash_rate")
     years = measure_years(market, venue, first, int(market.time[first]))
     free = earn_cash(rates, years, market.n_bars)[first:]
-    ends = np.flatnonzero(mark_samples(market, procedure.sampling)[first:])
+    ends = np.flatnonzero(mark_samples(market, problem.sampling)[first:])
     starts = np.concatenate(([0], ends[:-1] + 1))
     return np.asarray(np.expm1(np.add.reduceat(np.log1p(free), starts)))
 
@@ -491,7 +434,7 @@ def find_deviation(squares: FloatArray, total: FloatArray, n: FloatArray) -> Flo
 
 
 def score_splits(
-    procedure: Procedure,
+    problem: Problem,
     plain: Sequence[GroupPart],
     late: Sequence[GroupPart],
     failed: BoolArray,
@@ -503,18 +446,18 @@ def score_splits(
     for tested in s.list_splits(n, k):
         embargoed = s.find_embargoed(n, tested)
         train = [late[g] if embargoed[g] else plain[g] for g in range(n) if g not in tested]
-        inside, violation = score_parts(procedure, train, failed, periods)
+        inside, violation = score_parts(problem, train, failed, periods)
         insides.append(np.where(violation == 0.0, inside, -np.inf))
-        outside, _ = score_parts(procedure, [plain[g] for g in tested], failed, periods)
+        outside, _ = score_parts(problem, [plain[g] for g in tested], failed, periods)
         outsides.append(outside)
     return choose_winners(insides, outsides)
 
 
 def score_parts(
-    procedure: Procedure, parts: Sequence[GroupPart], failed: BoolArray, periods: float
+    problem: Problem, parts: Sequence[GroupPart], failed: BoolArray, periods: float
 ) -> tuple[FloatArray, FloatArray]:
     metrics = combine_parts(parts, periods)
-    scores, violation = procedure.goal.score(metrics, failed)
+    scores, violation = problem.goal.score(metrics, failed)
     return v.order_scores(scores, metrics["ruined"]), violation
 
 
@@ -568,8 +511,8 @@ def stitch_paths(
     parts: Sequence[GroupPart],
     runs: Sequence[GroupRuns],
     periods: float,
-) -> tuple[pd.DataFrame, FloatArray]:
-    """Return the measures of each path, and the unit values of shape (n_paths, n_samples)."""
+) -> pd.DataFrame:
+    """Return the measures of each path."""
     rows = winners.row[np.array(s.list_paths(plan.groups.n, plan.k))]
     alive = np.ones(len(rows), dtype=np.bool_)
     taken, returns = [], []
@@ -588,26 +531,7 @@ def stitch_paths(
         measured["calmar"] = np.where(drawdown > 0.0, measured["cagr"] / drawdown, np.nan)
     names = [*(name for name in FIRST if name in measured), *measured]
     table = pd.DataFrame({name: measured[name] for name in dict.fromkeys(names)})
-    return table.rename_axis("path"), curves
-
-
-def judge_best(sharpe: FloatArray, runs: Sequence[GroupRuns], periods: float) -> dict[str, Any]:
-    if not np.isfinite(sharpe).any():
-        return {"best_sharpe": math.nan, "lucky_sharpe": math.nan, "deflated_sharpe": math.nan}
-    best, kept = int(np.nanargmax(sharpe)), np.flatnonzero(np.isfinite(sharpe))
-    returns = np.concatenate([each.returns for each in runs])
-    chosen = kept[np.unique(np.linspace(0, len(kept) - 1, SAMPLE).astype(np.int64))]
-    found = simulate_luck(returns[:, chosen], n_trials=len(kept))
-    deviation = found.find_deviation(len(returns), periods)
-    return {
-        "best_sharpe": float(sharpe[best]),
-        "best_set": best,
-        "effective_trials": found.n,
-        "lucky_sharpe": expected_max_sharpe(found.n, deviation),
-        "deflated_sharpe": deflated_sharpe_of_returns(
-            returns[:, best], n_trials=found.n, std=deviation / math.sqrt(periods)
-        ),
-    }
+    return table.rename_axis("path")
 
 
 # ------------------------------------------------------------------------------------- the result
@@ -629,8 +553,6 @@ class CrossValidation(v.Validation):
         The objective of each set (row) in each group (column).
     sets : DataFrame
         The parameters of the sets, in the rows of the matrix.
-    curves : DataFrame
-        Unit value of each path (column) at the end of each sampling period.
     figures : mapping
         Headline figures as data.
     manifest : mapping
@@ -641,13 +563,12 @@ class CrossValidation(v.Validation):
     paths: pd.DataFrame
     matrix: pd.DataFrame
     sets: pd.DataFrame
-    curves: pd.DataFrame
     figures: Mapping[str, Any]
     manifest: Mapping[str, Any]
 
     kind = "cross-validation"
     call = "bt.cross_validate"
-    table_names = ("splits", "paths", "matrix", "sets", "curves")
+    table_names = ("splits", "paths", "matrix", "sets")
 
     @property
     def ranks(self) -> pd.Series:
@@ -673,23 +594,14 @@ class CrossValidation(v.Validation):
     @property
     def details(self) -> str:
         """What was searched, and what luck alone would show, in sentences."""
-        best, lucky = (v.read_figures(self.figures, f"{k}_sharpe") for k in ("best", "lucky"))
-        rank = v.read_figures(self.figures, "mean_rank")
         return (
             f"{self.describe_search()} The mean rank of winners out of sample is "
-            f"{format_number(rank)} (1 best, 0.5 the median). The best Sharpe ratio over all "
-            f"groups is {format_number(best)}; the luckiest of as many sets without skill would "
-            f"show about {format_number(lucky)}."
+            f"{format_number(v.read_figures(self.figures, 'mean_rank'))} (1 best, 0.5 the median)."
         )
 
     def list_parts(self) -> list[Part]:
         """Return the paths out of sample, and what choosing was worth."""
         measures = tuple(name for name in MEASURES if name in self.paths)
-        caption = (
-            f"{self.curves.shape[1]} paths, gray; the blue line is their median at each time. "
-            f"{capitalize(SPREAD)}: all are made of one history, and the true figure is often "
-            "outside."
-        )
         note = (
             "The drawdown is the deepest inside a group, or across groups by sampled returns. "
             f"{capitalize(SPREAD)}."
@@ -706,10 +618,7 @@ class CrossValidation(v.Validation):
         return [
             Part("paths", "What the procedure would have earned", "Paths through all groups of "
                  "time, each group under the winner of a split that did not train on it.", (
-                     ShownChart("fan", "Paths out of sample", caption,
-                                self.curves.rename_axis(columns="path"), has_legend=True,
-                                height=420),
-                     ShownTable(self.paths, "Paths", note, columns=measures))),
+                     ShownTable(self.paths, "Paths", note, columns=measures),)),
             Part("spread", "Paths", "", (ShownTable(spread, "Paths",
                  f"{capitalize(SPREAD)}: all are made of one history.", Head("of paths")),),
                  "summary"),
@@ -744,8 +653,6 @@ class CrossValidation(v.Validation):
         return [
             Headline("pbo", "Overfitting", float(pbo), "decimals", "share of winners no better "
                      f"than the median; {pbo.low:.2f} to {pbo.high:.2f}", "less"),
-            Headline("deflated_sharpe", "Deflated Sharpe", self.deflated_sharpe, "probability",
-                     "probability that the best set is more than luck", "more"),
             Headline("median_in_sample", "In sample", inside, "decimals",
                      "median objective of the winners", "more"),
             Headline("median_out_of_sample", "Out of sample", outside, "decimals",
@@ -769,13 +676,7 @@ class CrossValidation(v.Validation):
             "paths": self.paths.reset_index(),
             "matrix": self.matrix.rename(columns=str),
             "sets": self.sets,
-            "curves": self.curves.rename(columns=str).reset_index(),
         }
-
-    @staticmethod
-    def _read_progress(folder: Path, manifest: Mapping[str, Any]) -> str:  # noqa: ARG004
-        n = len(list(folder.glob("sets-*.npz")))
-        return f"{n:,} batch{'es' if n != 1 else ''} of sets"
 
     @classmethod
     def _read_tables(cls, tables: Mapping[str, pd.DataFrame]) -> dict[str, Any]:
@@ -786,28 +687,19 @@ class CrossValidation(v.Validation):
             "paths": tables["paths"].set_index("path"),
             "matrix": tables["matrix"].rename(columns=int).rename_axis("set"),
             "sets": tables["sets"],
-            "curves": tables["curves"].set_index("time").rename(columns=int),
         }
 
 
 def write_verdict(found: CrossValidation) -> str:
-    pbo, deflated = found.pbo, found.deflated_sharpe
+    pbo = found.pbo
     if math.isnan(pbo):
         return "no verdict: there is nothing to choose among"
     lost = (
         f"in {float(pbo):.0%} of {len(found.splits)} splits the winner was no better than the "
         "median set, where chance alone gives half"
     )
-    number = f"the best set has a deflated Sharpe ratio of {format_probability(deflated)}"
-    if math.isnan(deflated):
-        return f"no verdict: no set has a Sharpe ratio over all groups; {lost}"
-    if deflated < v.EVIDENCE:
-        return f"no evidence that the best set is more than luck: {number}, and {lost}"
     if pbo > v.EVEN:
-        return f"the policy gains, but choosing its best set adds nothing: {number}, yet {lost}"
+        return f"choosing the best set adds nothing: {lost}"
     if pbo.high >= v.EVEN:
-        return (
-            f"the policy gains, and it is not clear that choosing its best set adds anything: "
-            f"{number}, and {lost}"
-        )
-    return f"evidence that the choice lasts: {number}, and only {lost}"
+        return f"it is not clear that choosing the best set adds anything: {lost}"
+    return f"evidence that the choice lasts: only {lost}"

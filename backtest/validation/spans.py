@@ -20,7 +20,6 @@ from backtest.base import (
     format_duration,
     format_time,
     parse_duration,
-    to_nanoseconds,
     utc_index,
 )
 from backtest.engine import mark_ends
@@ -188,25 +187,6 @@ def check_spans(spans: Sequence[FoldSpan], market: Market | Markets) -> None:
 
 def describe_bar(market: Market | Markets, bar: int) -> str:
     return format_time(int(market.time[bar]) if bar < market.n_bars else market.end)
-
-
-def read_spans(folds: pd.DataFrame, market: Market | Markets) -> list[FoldSpan]:
-    missing = [name for name in TIMES if name not in folds]
-    if missing or not len(folds):
-        raise ParameterError(
-            f"folds must have rows and {', '.join(TIMES)}, as bt.folds(market, ...) has, lacks "
-            f"{', '.join(missing) or 'rows'}"
-        )
-    times = np.array([[to_nanoseconds(value, name) for value in folds[name]] for name in TIMES])
-    if times.min() < market.start or times.max() > market.end:
-        raise ParameterError(
-            f"folds must lie inside the data, {format_time(market.start)} to "
-            f"{format_time(market.end)}, got {format_time(int(times.min()))} to "
-            f"{format_time(int(times.max()))}"
-        )
-    spans = [FoldSpan(*row) for row in np.searchsorted(market.time, times).T.tolist()]
-    check_spans(spans, market)
-    return spans
 
 
 def tabulate_spans(market: Market | Markets, spans: Sequence[FoldSpan]) -> pd.DataFrame:

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import contextlib
 import math
 import re
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from statistics import NormalDist
-from typing import Any, NamedTuple, Self, TypeVar
+from typing import Any, NamedTuple, Self
 
 import numpy as np
 import pandas as pd
@@ -20,12 +19,9 @@ from backtest.base import (
     SavedResult,
     ShownChart,
     capitalize,
-    discard_folder,
     from_plain,
     hash_file,
-    name_folder,
     read_json_file,
-    repr_plain,
     to_plain,
     write_json_file,
 )
@@ -33,7 +29,7 @@ from backtest.base.result_folders import MANIFEST
 from backtest.engine import Result
 from backtest.measures import name_measure
 from backtest.measures.measure_table import METRICS
-from backtest.tune import UNFINISHED, open_folder
+from backtest.tune import Problem, read_problem
 
 FIGURES, ACCOUNTS = "figures.json", "accounts"
 TITLE = re.compile(r"result|fixed")
@@ -48,9 +44,6 @@ SCATTER = (
 )
 
 
-Kind = TypeVar("Kind", bound="Validation")
-
-
 class Validation(SavedResult):
     """Base of validations.
 
@@ -61,8 +54,7 @@ class Validation(SavedResult):
     """
 
     more_files = (FIGURES,)
-    can_be_resumed = True
-    aside = ("policy_module",)
+    aside = ("policy_module", "versions")
     figures: Mapping[str, Any]
 
     @property
@@ -79,11 +71,6 @@ class Validation(SavedResult):
     def title(self) -> str:
         """The policy, and the parameters that are chosen."""
         return describe_search(self.manifest)["title"]
-
-    @property
-    def deflated_sharpe(self) -> float:
-        """The probability that the true Sharpe ratio is above what luck gives so many sets."""
-        return read_figures(self.figures, "deflated_sharpe")
 
     @property
     def pbo(self) -> Estimate:
@@ -108,7 +95,7 @@ class Validation(SavedResult):
     @property
     def objective(self) -> str:
         """The objective in words."""
-        given = self.manifest["objective"]
+        given = self.manifest["objective_source"]
         if isinstance(given, Mapping):
             return " + ".join(f"{weight:g} {name_measure(name)}" for name, weight in given.items())
         return name_measure(str(given).partition(" sha256:")[0].removeprefix("-"))
@@ -124,7 +111,7 @@ class Validation(SavedResult):
         facts = self.manifest
         above = f" under {facts['overlay']}" if "overlay" in facts else ""
         rules = f", where {', '.join(facts['constraints'])}" if facts["constraints"] else ""
-        return f"Sets of {facts['policy']['text']}{above} were chosen by {self.objective}{rules}."
+        return f"Sets of {self.title}{above} were chosen by {self.objective}{rules}."
 
     def _write_data(self, name: str, **more: Any) -> dict[str, Any]:
         data: dict[str, Any] = to_plain(
@@ -193,55 +180,18 @@ def show_choice(trials: pd.DataFrame, what: str) -> ShownChart:
     )  # fmt: skip
 
 
-# ------------------------------------------------------------------------- killed and resumed
+# ------------------------------------------------------------------------------- the arguments
 
 
-def name_result(manifest: Mapping[str, Any]) -> str:
-    return name_folder(f"{manifest['policy']['name']} {manifest['kind']}", manifest["id"])
-
-
-def load_finished(
-    cls: type[Kind], store: str | Path | None, manifest: Mapping[str, Any], *, resume: bool
-) -> Kind | None:
-    """Return a validation that is to be resumed and was finished; None of any other."""
-    if not resume or store is None:
-        return None
-    finished, begun = (read_store(store) / f"{k}{name_result(manifest)}" for k in ("", UNFINISHED))
-    is_there = (finished / MANIFEST).is_file() and not begun.is_dir()
-    return cls.load(finished) if is_there else None
-
-
-def read_store(store: object) -> Path:
-    if not isinstance(store, str | Path):
-        raise ParameterError(f"store must be a folder, got {repr_plain(store):.60}")
-    return Path(store)
-
-
-@contextlib.contextmanager
-def open_progress(
-    store: str | Path | None, manifest: Mapping[str, Any], *, resume: bool
-) -> Iterator[Path | None]:
-    """Hold the folder of an unfinished validation, which is discarded when it is finished."""
-    if store is None:
-        if resume:
-            raise ParameterError(
-                "resume needs the store that the validation was started in, got None"
-            )
-        yield None
-        return
-    folder = read_store(store) / f"{UNFINISHED}{name_result(manifest)}"
-    if resume and not folder.is_dir():
+def read_validated(arguments: Mapping[str, Any]) -> Problem:
+    problem = read_problem(arguments)
+    dotted = [name for name in problem.names if name.startswith(("account.", "venue."))]
+    if dotted:
         raise ParameterError(
-            f"{folder.parent}: there is no validation of these data, policy source and settings "
-            "to resume"
+            "space of a validation must hold parameters of policies, overlay and signal, got "
+            f"{', '.join(dotted)}; fix takes one value each"
         )
-    if folder.is_dir() and not resume:
-        raise ParameterError(
-            f"{folder}: this validation was already started; resume=True continues it"
-        )
-    with open_folder(folder, manifest):
-        yield folder
-        discard_folder(folder)
+    return problem
 
 
 # ------------------------------------------------------------------ shares, ranks and chance alone

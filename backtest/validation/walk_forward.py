@@ -5,7 +5,6 @@ from __future__ import annotations
 import itertools
 import math
 import re
-from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -25,6 +24,7 @@ from backtest.base import (
     Shown,
     ShownTable,
     checked_only,
+    discard_folder,
     format_percent,
     format_probability,
     list_records,
@@ -42,7 +42,7 @@ from backtest.compare import (
 from backtest.engine import Result, Segment, merge_segments, run_switched
 from backtest.engine.checks import warn_once
 from backtest.engine.run_record import measure_holding
-from backtest.market import Markets, with_clock
+from backtest.market import Markets
 from backtest.measures import compound_growth
 from backtest.measures.performance import LEAST_DEVIATION
 from backtest.policy import Policy
@@ -60,20 +60,19 @@ from backtest.tune import (
     Bench,
     Examiner,
     Journal,
+    Problem,
     StudyTask,
     deflate_alone,
     find_distinct,
     find_extent,
+    find_finished,
     gather,
     is_feasible,
+    open_folder,
     search_and_choose,
 )
 from backtest.validation import spans as s
 from backtest.validation import validation as v
-from backtest.validation.procedure import (
-    Procedure,
-    read_procedure,
-)
 
 if TYPE_CHECKING:
     from backtest.account import Account
@@ -93,16 +92,12 @@ MOST_NOTES = 5
 MEASURES = ("cagr", "volatility", "sharpe", "max_drawdown", "total_return", "turnover", "fees",
             "funding", "liquidations")  # fmt: skip
 OF_SPANS = {"train_start": Head("trained from", "UTC"), "test_start": Head("tested from", "UTC")}
-OF_STABILITY = {
-    "interquartile_range": Head("interquartile range of winners", "", "decimals"),
-    "plateau_held": Head("plateau held", "", "decimals"),
-    "rank_correlation": Head("rank correlation of all sets", "", "decimals"),
-}
-RANK = "Rank: 1 is the best set of the test span, 0.5 the median, 0 the worst."
 STABILITY = (
-    "Range: as a share of the declared range, on its scale. Plateau held: share of folds whose "
-    "winner lies in the box of the last one. Correlation: of all sets between consecutive folds."
+    "Range: of the winners between quartiles, as a share of the declared range, on its scale. "
+    "Plateau held: share of folds whose winner lies in the box of the last one. Correlation: of "
+    "the ranks of all sets between consecutive folds."
 )
+RANK = "Rank: 1 is the best set of the test span, 0.5 the median, 0 the worst."
 BESIDE = (
     "Constant leverage pays the same costs, and has the volatility of the re-tuned account; the "
     "market is held at 1x without costs."
@@ -110,7 +105,7 @@ BESIDE = (
 
 
 @record_making
-@checked_only("resume", "progress", "folds", "anchored", "carry")
+@checked_only("resume", "progress", "anchored")
 def walk_forward(  # noqa: PLR0913 - keywords, each with a default that is said
     market: Market | Markets,
     policy: type[Policy] | Policy,
@@ -125,11 +120,9 @@ def walk_forward(  # noqa: PLR0913 - keywords, each with a default that is said
     test: str = "30d",
     anchored: bool = False,
     gap: str = "0d",
-    folds: pd.DataFrame | None = None,
-    trials: int | None = None,
+    trials: int = 2_000,
     sampler: str = "auto",
     robust: bool | Robustness = True,
-    carry: bool = True,
     seed: int = 0,
     store: str | Path | None = None,
     resume: bool = False,
@@ -164,13 +157,8 @@ def walk_forward(  # noqa: PLR0913 - keywords, each with a default that is said
     gap : str
         Time between the end of a train span and its test span; a walk trains before it tests, and
         needs none.
-    folds : DataFrame, optional
-        The spans themselves, as :func:`backtest.folds` returns them, instead of the four above.
     trials : int, optional
-        Most sets to evaluate in each fold, neighbors included; 2,000 by default.
-    carry : bool
-        Whether one account lives through all test spans, so that switching parameters costs what
-        it costs. False begins a fresh account in every fold, for comparison only.
+        Most sets to evaluate in each fold, neighbors included.
     store : str or Path, optional
         Folder in which the walk is saved, ``"results"`` for example. It keeps every batch until
         then, so that a killed walk can be resumed.
@@ -197,31 +185,23 @@ def walk_forward(  # noqa: PLR0913 - keywords, each with a default that is said
     before. The account's parameters change at the first close of each test span; until then the
     last decision of the earlier ones holds.
     """
-    market = with_clock(market, decide, detail)
-    procedure = read_procedure(locals())
-    market = procedure.market
-    if folds is None:
-        spans = s.plan_spans(market, train, test, anchored, gap)
-    else:
-        spans = s.read_spans(folds, market)
+    problem = v.read_validated(locals())
+    market = problem.market
+    spans = s.plan_spans(market, train, test, anchored, gap)
     table = s.tabulate_spans(market, spans)
     rows = [[f"{time:%Y-%m-%d %H:%M:%S}" for time in row] for row in table.to_numpy().tolist()]
-    manifest = procedure.describe(
-        KIND,
-        sampler=procedure.sampler,
-        robust=procedure.rule.to_dict() if procedure.is_robust else False,
-        carry=carry,
-        spans={"columns": list(s.TIMES), "rows": rows},
-    )
-    if (finished := v.load_finished(WalkForward, store, manifest, resume=resume)) is not None:
-        return finished
-    evaluator = procedure.build_evaluator()
-    with v.open_progress(store, manifest, resume=resume) as folder:
+    manifest = problem.describe(KIND, spans={"columns": list(s.TIMES), "rows": rows})
+    place = None if store is None else Path(store)
+    if (finished := find_finished(place, manifest, resume=resume)) is not None:
+        return WalkForward.load(finished)
+    evaluator = problem.build_evaluator(market)
+    with open_folder(place, manifest) as folder:
         with warn_once(is_first=False), on_cluster(evaluator, cluster) as working:
-            found = search_folds(procedure, working, spans, folder, progress)
-        walk = build_walk(procedure, found, manifest, carry=carry)
-        if store is not None:
-            walk.save(store)
+            found = search_folds(problem, working, spans, folder, progress)
+        walk = build_walk(problem, found, manifest)
+        if place is not None and folder is not None:
+            walk.save(place)
+            discard_folder(folder)
     for text in walk.warnings:
         warn_caller(text)
     return walk
@@ -255,20 +235,20 @@ class SearchedFold(NamedTuple):
 
 
 def search_folds(
-    procedure: Procedure,
+    problem: Problem,
     evaluator: Evaluator,
     spans: list[s.FoldSpan],
     folder: Path | None,
     progress: Progress | None,
 ) -> list[SearchedFold]:
     found: list[SearchedFold] = []
-    trials = procedure.trials
+    trials = problem.trials or 0
     for k, span in enumerate(spans):
         on_batch = None
         if progress is not None:
             on_batch = partial(_report_sets, progress, k * trials, trials, len(spans) * trials)
         own = None if folder is None else folder / f"fold-{k:05d}"
-        fold = search_fold(procedure, evaluator, span, own, on_batch)
+        fold = search_fold(problem, evaluator, span, own, on_batch)
         if fold.winner < 0 and not found:
             raise ParameterError(
                 "the first train span must have a set that keeps all constraints, none of "
@@ -287,7 +267,7 @@ def _report_sets(
 
 
 def search_fold(
-    procedure: Procedure,
+    problem: Problem,
     whole: Evaluator,
     span: s.FoldSpan,
     folder: Path | None,
@@ -299,15 +279,15 @@ def search_fold(
     task = StudyTask(
         facts={
             "id": "",
-            "sampler": procedure.sampler,
+            "sampler": problem.sampler,
         },
-        space=procedure.space,
-        goal=procedure.goal,
-        rule=procedure.rule,
-        is_robust=procedure.is_robust,
-        trials=procedure.trials,
+        space=problem.space,
+        goal=problem.goal,
+        rule=problem.robustness,
+        is_robust=problem.is_robust,
+        trials=problem.trials,
         seconds=None,
-        seed=procedure.seed,
+        seed=problem.seed,
         seen=seen,
         bench=Bench(held_out, span.test),
         store=None,
@@ -323,7 +303,7 @@ def search_fold(
     winner, values, growth = NO_WINNER, {}, math.nan
     if outcome.best >= 0:
         best = take_sets(trials.sets, outcome.best)
-        names = [*procedure.names, *procedure.space.fixed]
+        names = [*problem.names, *problem.space.fixed]
         values = {name: to_plain_value(whole.settings[name], best[name]) for name in names}
         code = find_different(trials.sets)[1][outcome.best]
         winner = int(np.searchsorted(rows, rows[code]))
@@ -369,16 +349,6 @@ class SpanEvaluator:
 # ------------------------------------------------------------------------------------ the accounts
 
 
-class Walked(NamedTuple):
-    result: Result | None
-    fixed: Result
-    parts: tuple[Result, ...]
-
-    @property
-    def accounts(self) -> tuple[Result, ...]:
-        return self.parts if self.result is None else (self.result,)
-
-
 class ConstantLeverage(Policy):
     """Hold the same leverage at all times."""
 
@@ -389,58 +359,48 @@ class ConstantLeverage(Policy):
 
 
 def build_walk(
-    procedure: Procedure,
-    found: list[SearchedFold],
-    manifest: dict[str, Any],
-    *,
-    carry: bool,
+    problem: Problem, found: list[SearchedFold], manifest: dict[str, Any]
 ) -> WalkForward:
-    walked = run_walk(procedure, found, carry=carry)
-    table = tabulate_folds(procedure, found)
+    fixed = problem.run(found[0].values, found[0].span.test, found[-1].span.stop)
+    result = run_walk(problem, found) or fixed
+    table = tabulate_folds(problem, found)
     return WalkForward(
         folds=table,
-        result=walked.result,
-        fixed=walked.fixed,
-        stability=measure_stability(procedure, found),
-        trials=tabulate_trials(procedure, found),
-        figures=judge_walk(procedure, found, table, walked),
+        result=result,
+        fixed=fixed,
+        stability=measure_stability(problem, found),
+        trials=tabulate_trials(problem, found),
+        figures=judge_walk(problem, found, table["rank"].to_numpy(), result, fixed),
         manifest=manifest,
-        parts=walked.parts,
     )
 
 
-def run_walk(procedure: Procedure, found: list[SearchedFold], *, carry: bool) -> Walked:
-    first, end = found[0].span.test, found[-1].span.stop
-    stops = [*(fold.span.test for fold in found[1:]), end]
-    fixed = procedure.run(found[0].values, first, end)
-    if not carry:
-        parts = zip(found, stops, strict=True)
-        runs = (procedure.run(fold.values, fold.span.test, stop) for fold, stop in parts)
-        return Walked(None, fixed, tuple(runs))
+def run_walk(problem: Problem, found: list[SearchedFold]) -> Result | None:
+    """Run one account through all test spans; None if its parameters never change."""
+    end = found[-1].span.stop
     segments = []
-    for fold, stop in zip(found, stops, strict=True):
-        overlay = procedure.build_overlay(fold.values)
-        own = None if overlay is procedure.overlay else overlay
-        policy = procedure.build_trio(fold.values).policy
-        rule = build_signal(procedure.base, fold.values)
+    for fold, stop in zip(found, [*(fold.span.test for fold in found[1:]), end], strict=True):
+        overlay = problem.build_overlay(fold.values)
+        own = None if overlay is problem.overlay else overlay
+        policy = problem.build_trio(fold.values).policy
+        rule = build_signal(problem.base, fold.values)
         segments.append(Segment(fold.span.test, stop, policy, rule, own))
     if len(merge_segments(segments)) == 1:
-        return Walked(fixed, fixed, ())
+        return None
     with warn_once(is_first=False):
-        result = run_switched(
-            procedure.market.prefix(end),
+        return run_switched(
+            problem.market.prefix(end),
             segments,
-            venue=procedure.venue,
-            account=procedure.account,
-            signal=procedure.slice_signal(end),
-            overlay=segments[0].overlay or procedure.overlay,
-            **procedure.terms,
+            venue=problem.venue,
+            account=problem.account,
+            signal=problem.slice_signal(end),
+            overlay=segments[0].overlay or problem.overlay,
+            **problem.terms,
         )
-    return Walked(result, fixed, ())
 
 
 def hold_at_equal_risk(
-    procedure: Procedure, fold: SearchedFold, end: int, wanted: Result
+    problem: Problem, fold: SearchedFold, end: int, wanted: Result
 ) -> dict[str, float] | None:
     """Return the measures of a constant leverage with the volatility of another account.
 
@@ -452,7 +412,7 @@ def hold_at_equal_risk(
         return None
 
     def hold(turns: float) -> Any:
-        return procedure.run(fold.values, fold.span.test, end, ConstantLeverage(turns=turns))
+        return problem.run(fold.values, fold.span.test, end, ConstantLeverage(turns=turns))
 
     found = search_scale(hold(1.0), hold, wanted.metrics["volatility"], most=math.inf)
     return dict(found.result.metrics)
@@ -461,9 +421,9 @@ def hold_at_equal_risk(
 # ------------------------------------------------------------------------------ tables and figures
 
 
-def tabulate_folds(procedure: Procedure, found: Sequence[SearchedFold]) -> pd.DataFrame:
-    table = s.tabulate_spans(procedure.market, [fold.span for fold in found])
-    for name in procedure.names:
+def tabulate_folds(problem: Problem, found: Sequence[SearchedFold]) -> pd.DataFrame:
+    table = s.tabulate_spans(problem.market, [fold.span for fold in found])
+    for name in problem.names:
         table[name_column(name)] = [fold.values[name] for fold in found]
     inside = np.array([fold.verdict.score for fold in found])
     outside = np.array([fold.verdict.holdout_score for fold in found])
@@ -479,7 +439,7 @@ def tabulate_folds(procedure: Procedure, found: Sequence[SearchedFold]) -> pd.Da
     )
 
 
-def tabulate_trials(procedure: Procedure, found: Sequence[SearchedFold]) -> pd.DataFrame:
+def tabulate_trials(problem: Problem, found: Sequence[SearchedFold]) -> pd.DataFrame:
     parts = [
         pd.DataFrame(
             {
@@ -487,7 +447,7 @@ def tabulate_trials(procedure: Procedure, found: Sequence[SearchedFold]) -> pd.D
                 "in_sample": v.finite_or_nan(fold.inside),
                 "out_of_sample": v.finite_or_nan(fold.outside),
                 "is_winner": np.arange(len(fold.inside)) == fold.winner,
-                **{name_column(name): fold.sets[name] for name in procedure.names},
+                **{name_column(name): fold.sets[name] for name in problem.names},
             }
         )
         for k, fold in enumerate(found)
@@ -496,51 +456,37 @@ def tabulate_trials(procedure: Procedure, found: Sequence[SearchedFold]) -> pd.D
 
 
 def judge_walk(
-    procedure: Procedure, found: Sequence[SearchedFold], table: pd.DataFrame, walked: Walked
+    problem: Problem,
+    found: Sequence[SearchedFold],
+    ranks: FloatArray,
+    result: Result,
+    fixed: Result,
 ) -> dict[str, Any]:
-    inside = float(np.nanmean([fold.growth for fold in found]))
-    years = [each.span.years for each in walked.accounts]
-    growth = [find_growth(each) for each in walked.accounts]
-    outside = float(np.dot(growth, years)) / sum(years)
-    ranks = table["rank"].to_numpy(dtype=np.float64)
-    trades = count_trades(procedure, walked, found)
+    inside, outside = float(np.nanmean([fold.growth for fold in found])), find_growth(result)
     known = int(np.count_nonzero(~np.isnan(ranks)))
+    tried, trades = count_trials(found), count_trades(problem, result, found)
+    sampled = sample_returns({"re-tuned": result})
+    deflated, _ = deflate_alone(sampled.returns[0] - sampled.free, tried)
+    held = hold_at_equal_risk(problem, found[0], found[-1].span.stop, result)
+    broken = problem.goal.list_broken(result.metrics)
     return {
         "growth_in_sample": inside,
         "growth_out_of_sample": outside,
-        "growth_fixed": find_growth(walked.fixed),
+        "growth_fixed": find_growth(fixed),
         "efficiency": outside / inside if inside > 0.0 else math.nan,
         "efficiency_difference": outside - inside,
         "mean_rank": float(np.nanmean(ranks)) if known else math.nan,
         "pbo": v.estimate_share(v.share_overfit(ranks), known).to_dict(),
-        **judge_account(procedure, found, walked),
+        "sharpe": float(result.metrics["sharpe"]),
+        "effective_trials": tried,
+        "deflated_sharpe": 0.0 if result.metrics["ruined"] else deflated,
+        "broken": {str(each): float(result.metrics[each.name]) for each in broken},
+        "beside": {
+            "the market": follow_market(fixed),
+            **({} if held is None else {"constant leverage at equal risk": held}),
+        },
         "trades": trades,
         "warnings": list(list_warnings(found, trades)),
-    }
-
-
-def judge_account(
-    procedure: Procedure, found: Sequence[SearchedFold], walked: Walked
-) -> dict[str, Any]:
-    result, fixed = walked.result, walked.fixed
-    if result is None:
-        return {"sharpe": math.nan, "deflated_sharpe": math.nan, "effective_trials": math.nan,
-                "broken": {}, "beside": {}}  # fmt: skip
-    sampled = sample_returns({"re-tuned": result})
-    trials = count_trials(found)
-    deflated, _ = deflate_alone(sampled.returns[0] - sampled.free, trials)
-    held = hold_at_equal_risk(procedure, found[0], found[-1].span.stop, result)
-    beside = {"the market": follow_market(fixed)}
-    beside |= {} if held is None else {"constant leverage at equal risk": held}
-    return {
-        "sharpe": float(result.metrics["sharpe"]),
-        "effective_trials": trials,
-        "deflated_sharpe": 0.0 if result.metrics["ruined"] else deflated,
-        "broken": {
-            str(each): float(result.metrics[each.name])
-            for each in procedure.goal.list_broken(result.metrics)
-        },
-        "beside": beside,
     }
 
 
@@ -563,10 +509,9 @@ def follow_market(account: Result) -> dict[str, float]:
     return {**row, "cagr": float(compound_growth(1.0 + held.total_return, account.span.years))}
 
 
-def count_trades(procedure: Procedure, walked: Walked, found: Sequence[SearchedFold]) -> list[int]:
-    fills = [each.events.loc[each.events["kind"] == "fill", "time"] for each in walked.accounts]
-    times = pd.DatetimeIndex(pd.concat(fills)).as_unit("ns").asi8
-    rows = np.searchsorted(procedure.market.time, times)
+def count_trades(problem: Problem, result: Result, found: Sequence[SearchedFold]) -> list[int]:
+    fills = result.events.loc[result.events["kind"] == "fill", "time"]
+    rows = np.searchsorted(problem.market.time, pd.DatetimeIndex(fills).as_unit("ns").asi8)
     return [int(np.sum((rows >= fold.span.test) & (rows < fold.span.stop))) for fold in found]
 
 
@@ -578,39 +523,33 @@ def list_warnings(found: Sequence[SearchedFold], trades: Sequence[int]) -> Itera
             f"{few} of {len(found)} folds have under {FEW_TRADES} trades, {sum(trades):,} in all: "
             "a fold says little about its parameters"
         )
-    first: dict[str, str] = {}
-    counts: Counter[str] = Counter()
+    kinds: dict[str, list[str]] = {}
     for text in (text for fold in found for text in fold.warnings):
-        key = re.sub(r"[-+]?\d[\d.,e+-]*", "#", text)
-        first.setdefault(key, text)
-        counts[key] += 1
-    for key, n in counts.most_common(MOST_NOTES):
-        yield f"in {n} of {len(found)} folds, as in the first of them: {first[key]}"
+        kinds.setdefault(re.sub(r"[-+]?\d[\d.,e+-]*", "#", text), []).append(text)
+    for texts in sorted(kinds.values(), key=len, reverse=True)[:MOST_NOTES]:
+        yield f"in {len(texts)} of {len(found)} folds, as in the first of them: {texts[0]}"
 
 
 # ----------------------------------------------------------------------- how much the winners move
 
 
-def measure_stability(procedure: Procedure, found: Sequence[SearchedFold]) -> pd.DataFrame:
-    pairs = [correlate_pair(one, other) for one, other in itertools.pairwise(found)]
+def measure_stability(problem: Problem, found: Sequence[SearchedFold]) -> pd.DataFrame:
+    pairs = [correlate_folds(one, other) for one, other in itertools.pairwise(found)]
     known = [value for value in pairs if not math.isnan(value)]
     rows = {}
-    for each in procedure.space.dimensions:
-        values = np.array([fold.values[each.name] for fold in found],
-                          dtype=object if each.options else np.float64)  # fmt: skip
-        spread = math.nan
-        if not each.options:
-            low, high = np.quantile(each.encode(values), [0.25, 0.75])
-            spread = float(high - low)
+    for each in problem.space.dimensions:
+        values = np.array([fold.values[each.name] for fold in found])
         rows[each.name] = {
-            "interquartile_range": spread,
-            "plateau_held": measure_held_plateaus(each, values, procedure.rule.width),
+            "interquartile_range": math.nan
+            if each.options
+            else float(np.ptp(np.quantile(each.encode(values), [0.25, 0.75]))),
+            "plateau_held": find_held_share(each, values, problem.robustness.width),
             "rank_correlation": float(np.mean(known)) if known else math.nan,
         }
     return pd.DataFrame.from_dict(rows, orient="index").rename_axis("parameter")
 
 
-def measure_held_plateaus(dimension: Dimension, values: np.ndarray, width: float) -> float:
+def find_held_share(dimension: Dimension, values: np.ndarray, width: float) -> float:
     if len(values) < 2:
         return math.nan
     if dimension.options:
@@ -620,15 +559,14 @@ def measure_held_plateaus(dimension: Dimension, values: np.ndarray, width: float
     return float(np.mean((move >= -down - 1e-12) & (move <= up + 1e-12)))
 
 
-def correlate_pair(one: SearchedFold, other: SearchedFold) -> float:
+def correlate_folds(one: SearchedFold, other: SearchedFold) -> float:
     """Return the rank correlation of the sets that two folds tried; NaN of fewer than three."""
     tables = [pd.DataFrame(dict(fold.sets)).assign(score=fold.inside) for fold in (one, other)]
-    shared = tables[0].merge(tables[1], on=list(one.sets), suffixes=("_one", "_other"))
-    scores = shared[["score_one", "score_other"]].to_numpy(dtype=np.float64)
-    known = scores[np.isfinite(scores).all(axis=1)]
-    if len(known) < 3 or not np.ptp(known, axis=0).all():
+    scores = tables[0].merge(tables[1], on=list(one.sets))[["score_x", "score_y"]]
+    scores = scores[np.isfinite(scores).all(axis=1)]
+    if len(scores) < 3 or (scores.nunique() == 1).any():
         return math.nan
-    return float(pd.Series(known[:, 0]).corr(pd.Series(known[:, 1]), method="spearman"))
+    return float(scores["score_x"].corr(scores["score_y"], method="spearman"))
 
 
 # ------------------------------------------------------------------------------------- the result
@@ -645,9 +583,8 @@ class WalkForward(v.Validation):
         winner's parameters, ``in_sample`` and ``out_of_sample`` (the objective), ``rank`` of the
         winner among all sets out of sample (1 best, 0 worst), ``shrinkage`` (out / in; NaN where
         in is not positive), ``difference`` (out - in), ``trials``, ``deflated_sharpe``.
-    result : Result or None
-        The account that lived through all test spans while its parameters changed; None with
-        ``carry=False``.
+    result : Result
+        The account that lived through all test spans while its parameters changed.
     fixed : Result
         The account with the winner of the first train span, left alone.
     stability : DataFrame
@@ -663,21 +600,19 @@ class WalkForward(v.Validation):
         market and of a constant leverage at equal risk.
     manifest : mapping
         Everything that decides the numbers.
-    parts : tuple of Result
-        The accounts of the folds with ``carry=False``.
     """
 
     folds: pd.DataFrame
-    result: Result | None
+    result: Result
     fixed: Result
     stability: pd.DataFrame
     trials: pd.DataFrame
     figures: Mapping[str, Any]
     manifest: Mapping[str, Any]
-    parts: tuple[Result, ...] = ()
 
     kind = "walk-forward"
     plural = "walk-forward validations"
+    can_be_resumed = True
     inner = (v.ACCOUNTS,)
     table_names = ("folds", "stability", "trials")
 
@@ -690,6 +625,11 @@ class WalkForward(v.Validation):
     def efficiency_difference(self) -> float:
         """Log growth per year out of sample less that in sample."""
         return v.read_figures(self.figures, "efficiency_difference")
+
+    @property
+    def deflated_sharpe(self) -> float:
+        """The probability that the true Sharpe ratio is above what luck gives so many sets."""
+        return v.read_figures(self.figures, "deflated_sharpe")
 
     @property
     def chance(self) -> v.ChanceCount:
@@ -732,14 +672,12 @@ class WalkForward(v.Validation):
             Part("choice", "What choosing was worth", "Winners of the train spans, in their test "
                  "spans.", (
                      v.show_choice(self.trials, self.objective),
-                     ShownTable(folds, "Folds", RANK, heads=OF_SPANS))),
-            Part("parameters", "How far winners agree", "", (
-                ShownTable(self.stability, "Stability", STABILITY, heads=OF_STABILITY),)),
+                     ShownTable(folds, "Folds", RANK, heads=OF_SPANS),
+                     ShownTable(self.stability, "Stability", STABILITY))),
         ]  # fmt: skip
 
     def _show_accounts(self) -> tuple[Shown, ...]:
-        kept: dict[str, Any] = {"tuned once": self.fixed}
-        kept = kept if self.result is None else {"re-tuned": self.result, **kept}
+        kept = {"re-tuned": self.result, "tuned once": self.fixed}
         units = {
             name: pd.Series(
                 each.of_account("unit") / each.tally.first_unit, utc_index(each.span.named)
@@ -754,7 +692,7 @@ class WalkForward(v.Validation):
         return (
             show_accounts(pd.DataFrame(units), {"re-tuned": "accent", "tuned once": "neutral"},
                           tuple(map(float, edges)), "Thin lines: parameters may change."),
-            ShownTable(table, "Measures over all test spans", BESIDE if beside else "",
+            ShownTable(table, "Measures over all test spans", BESIDE,
                        labels=Head("account"), columns=MEASURES),
         )  # fmt: skip
 
@@ -769,27 +707,22 @@ class WalkForward(v.Validation):
 
     def list_measures(self) -> Mapping[str, float]:
         """Return the measures of the re-tuned account."""
-        return {} if self.result is None else v.select_metrics(self.result.metrics)
+        return v.select_metrics(self.result.metrics)
 
     def list_numbers(self) -> list[Headline]:
         """Return the Sharpe ratios of both accounts, and what says whether the choice lasts."""
         pbo, figures = self.pbo, self.figures
         tried, known = int(self.folds["trials"].sum()), v.read_figures(figures, "effective_trials")
         of_sets = f"that it is more than the luck of {tried:,} sets ({known:,.0f} independent)"
-        numbers = [
+        return [
+            Headline("sharpe", "Sharpe, re-tuned", self.result.metrics["sharpe"], "decimals",
+                     "out of sample", "more"),
             Headline("deflated_sharpe", "Deflated Sharpe", self.deflated_sharpe,
                      "probability", of_sets, "more"),
             Headline("efficiency", "Efficiency", self.efficiency, "decimals",
                      "growth out of sample over in sample", "more"),
             Headline("pbo", "Overfitting", float(pbo), "decimals", "share of winners no better "
                      f"than the median, 0.5 by chance; {pbo.low:.2f} to {pbo.high:.2f}", "less"),
-        ]  # fmt: skip
-        if self.result is None:
-            return numbers
-        return [
-            Headline("sharpe", "Sharpe, re-tuned", self.result.metrics["sharpe"], "decimals",
-                     "out of sample", "more"),
-            *numbers,
             Headline("sharpe_fixed", "Sharpe, tuned once", self.fixed.metrics["sharpe"],
                      "decimals", "over the same bars", "more"),
         ]  # fmt: skip
@@ -805,14 +738,14 @@ class WalkForward(v.Validation):
             chance=self.chance._asdict(),
             folds=list_records(self.folds),
             stability=list_records(self.stability),
-            metrics=None if self.result is None else dict(self.result.metrics),
+            metrics=dict(self.result.metrics),
             metrics_fixed=dict(self.fixed.metrics),
         )
 
     @property
     def accounts(self) -> Mapping[str, Result]:
         """The account tuned once, and the re-tuned one."""
-        return {"fixed": self.fixed} | ({} if self.result is None else {"result": self.result})
+        return {"fixed": self.fixed, "result": self.result}
 
     def _lay_out(self) -> dict[str, pd.DataFrame]:
         return {
@@ -832,13 +765,10 @@ class WalkForward(v.Validation):
             "folds": tables["folds"].set_index("fold"),
             "stability": tables["stability"].set_index("parameter"),
             "trials": tables["trials"],
-            "result": None,  # without ``carry`` there is no re-tuned account
         }
 
 
 def write_verdict(walk: WalkForward) -> str:
-    if walk.result is None:
-        return "no verdict: accounts that begin anew in every fold pay nothing for switching"
     if walk.result.metrics["ruined"]:
         return "do not trust it: the re-tuned account was ruined out of sample"
     clauses = [write_evidence(walk)]

@@ -49,12 +49,6 @@ def walk(store: Path) -> object:
     return bt.walk_forward(make_market(90), Lever, **SEARCH, **SPANS, store=store, resume=resume)
 
 
-def cross(store: Path) -> object:
-    groups = {"groups": 2, "test_groups": 1, "embargo": 0}
-    how = {"store": store, "resume": is_there(store, "cross-validation")}
-    return bt.cross_validate(make_market(110), Lever, **SEARCH, **groups, **how)
-
-
 def search(store: Path) -> object:
     is_begun = any(store.glob("*-study-*/manifest.json"))
     how = {"sampler": "sobol", "robust": False}
@@ -65,7 +59,7 @@ def save(store: Path) -> object:
     return bt.run(make_market(20), Constant(2.0), **PLAIN).save(store)
 
 
-WORKS = (walk, cross, search, save)
+WORKS = (walk, search, save)
 
 
 def read_found(store: Path) -> dict[str, object]:

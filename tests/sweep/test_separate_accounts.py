@@ -5,7 +5,6 @@ import pytest
 
 import backtest as bt
 from backtest.sweep.pooled_evaluator import PooledEvaluator
-from backtest.tune.luck import find_chance, find_sharpes
 from tests.kit import check_refused
 
 VENUE = bt.Venue.preset("binance-usdm", "BTCUSDT")
@@ -30,11 +29,10 @@ def alone():
     return {name: sweep(market).table for name, market in MARKETS.items()}
 
 
-@pytest.mark.parametrize("pool", [*POOLS, "own"])
+@pytest.mark.parametrize("pool", POOLS)
 def test_a_row_pools_the_rows_of_each_market(pool, alone):
-    given = (lambda values: values.max(axis=0)) if pool == "own" else pool
-    found = sweep(MARKETS, accounts="separate", pool=given).table
-    joined = POOLS.get(pool, np.max)
+    found = sweep(MARKETS, accounts="separate", pool=pool).table
+    joined = POOLS[pool]
     for name in ("sharpe", "total_return", "cagr"):
         expected = joined([table[name] for table in alone.values()], axis=0)
         np.testing.assert_allclose(found[name], expected, rtol=1e-15)
@@ -87,23 +85,6 @@ def test_returns_are_the_mean_on_the_days_that_all_have():
     np.testing.assert_array_equal(rows.returns[:, 0], expected)
 
 
-def test_the_chance_of_an_edge_and_of_none():
-    """An edge of four standard errors in both markets is told from noise."""
-    rng = np.random.default_rng(1)
-    pooling = PooledEvaluator(
-        bt.Markets(MARKETS), bt.strategies.Constant, venue=VENUE, account=bt.Account(), pool="worst"
-    ).pool
-    noise = rng.normal(0.0, 0.01, (2, 400, 12))
-    noise -= noise.mean(axis=1, keepdims=True)
-    edge = noise.copy()
-    edge[:, :, -1] += 0.2 * 0.01
-    assert find_chance(edge, pooling, 0) > 0.99
-    assert find_chance(noise, pooling, 0) < 0.5
-    np.testing.assert_allclose(
-        find_sharpes(edge)[:, -1], 0.2 / noise[..., -1].std(1, ddof=1) * 0.01
-    )
-
-
 @pytest.mark.slow
 def test_copies_of_a_market_count_as_one():
     """The deflated Sharpe ratio of four copies is that of one, as are trials and scores."""
@@ -121,7 +102,7 @@ def test_copies_of_a_market_count_as_one():
 
 @pytest.mark.parametrize(("more", "problem"), [
     ({"accounts": "apart"}, "accounts must be one of shared, separate, got 'apart'"),
-    ({"pool": "best"}, "pool must be 'mean', 'median', 'worst' or a function, got 'best'"),
+    ({"pool": "best"}, "pool must be one of mean, median, worst, got 'best'"),
     ({"signal": {"BTC": 1.0}}, "one for each; ETH has none"),
     ({"overlay": bt.strategies.VolTarget()}, "overlay needs accounts='shared'"),
     ({"market": MARKETS["BTC"]}, "accounts='separate' needs several markets"),

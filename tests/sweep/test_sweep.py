@@ -15,7 +15,7 @@ from backtest.measures.ranking import read_constraints, read_objective
 from backtest.measures.run_facts import DATES
 from backtest.strategies import Constant, VolTarget
 from backtest.sweep.sets.sets import BaseTerms, build_trio, read_settings
-from backtest.tune.search import choose_metrics
+from backtest.tune.problem import choose_metrics
 from backtest.tune.trials import Goal
 from tests.sweep.sweeps import ACCOUNT, CRASH, MARKET, VENUE, Modes, run
 

@@ -199,7 +199,7 @@ def test_a_truncated_batch_is_named_and_costs_only_itself(tmp_path):
     path = name_batch(folder / "trials", 7)
     content = path.read_bytes()
     path.write_bytes(content[: len(content) // 2])
-    words = f"{path}: is not a readable Parquet file"
+    words = f"{path}: cannot read trials"
     check_refused(lambda: seek(store=tmp_path, resume=True), words, DataError)
     for later in sorted((folder / "trials").glob("*.parquet"))[7:]:
         later.unlink()

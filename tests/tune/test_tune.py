@@ -14,7 +14,7 @@ import backtest as bt
 from backtest.base.errors import ParameterError, PolicyError
 from backtest.base.json_values import to_plain
 from backtest.tune import Progress
-from backtest.tune.search import describe_objective
+from backtest.tune.problem import describe_objective
 from tests.kit import check_refused
 from tests.tuning import Columns, Hills, MadeUp, dome, seek, stand_in
 

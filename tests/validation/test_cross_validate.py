@@ -1,6 +1,5 @@
 """Cross-validation: each split is what fresh accounts in its groups say."""
 
-import importlib
 import math
 
 import numpy as np
@@ -19,7 +18,7 @@ from backtest.validation.cross_validate import (
     sum_moments,
 )
 from backtest.validation.spans import list_paths, list_splits, split_groups
-from tests.validation.worlds import PLAIN, Lever, Stop, make_market, read_all
+from tests.validation.worlds import PLAIN, Lever, make_market
 
 MARKET = make_market(320)
 SMALL = {"groups": 6, "test_groups": 2, "trials": 6}
@@ -96,20 +95,14 @@ def test_measures_of_groups_add_up_as_one_series():
 
 
 def test_a_path_is_stitched_from_the_winners_of_its_groups(found):
-    path = found.splits[found.splits["groups"].map(lambda groups: 0 in groups)].iloc[0]
-    alone = run_group(path, 0)
-    n = len(alone.returns)
-    assert np.allclose(found.curves[0].to_numpy()[:n], np.cumprod(1.0 + alone.returns))
-    last = found.curves.iloc[-1].to_numpy() - 1.0
-    assert found.paths["total_return"].to_numpy() == pytest.approx(last, rel=1e-9)
-
-
-def test_the_drawdown_of_a_path_is_the_deepest_in_a_group_or_across_groups(found):
+    """Its drawdown is the deepest in a group, or across groups by sampled returns."""
     winners = [(found.splits.iloc[split], group) for group, split in enumerate(list_paths(6, 2)[0])]
-    inside = [run_group(row, group).metrics["max_drawdown"] for row, group in winners]
-    curve = np.concatenate([[1.0], found.curves[0]])
+    runs = [run_group(row, group) for row, group in winners]
+    curve = np.cumprod([1.0, *(1.0 + np.concatenate([run.returns for run in runs]))])
+    assert found.paths["total_return"].iloc[0] == pytest.approx(curve[-1] - 1.0, rel=1e-9)
     across = np.max(1.0 - curve / np.maximum.accumulate(curve))
-    assert found.paths["max_drawdown"].iloc[0] == pytest.approx(max(*inside, across), rel=1e-12)
+    fall = max(across, *(run.metrics["max_drawdown"] for run in runs))
+    assert found.paths["max_drawdown"].iloc[0] == pytest.approx(fall, rel=1e-12)
 
 
 def judge_panel(panel: np.ndarray, n: int, k: int):
@@ -185,31 +178,14 @@ def test_an_embargo_leaves_out_the_first_days_of_groups_after_a_test(found):
     )
 
 
-def test_a_cross_validation_killed_at_any_piece_ends_at_the_same_bytes(tmp_path, monkeypatch):
-    monkeypatch.setattr(importlib.import_module(cross_validate.__module__), "CHUNK", 2)
-    market, some = make_market(105), {"groups": 2, "test_groups": 1, "trials": 6, "embargo": 0}
-    cross_validate(market, Lever, **PLAIN, **some, store=tmp_path / "whole")
-    for kill in range(4):
-        left = kill % 2  # two sets at a time: three pieces
-
-        def count(done, total):
-            nonlocal left
-            left -= 1
-            if left < 0:
-                raise Stop
-
-        with pytest.raises(Stop):
-            cross_validate(market, Lever, **PLAIN, **some, store=tmp_path / "cut",
-                           resume=kill > 0, progress=count)  # fmt: skip
-    cross_validate(market, Lever, **PLAIN, **some, store=tmp_path / "cut", resume=True)
-    assert read_all(tmp_path / "cut") == read_all(tmp_path / "whole")
-    folder = next(each for each in (tmp_path / "cut").iterdir() if each.is_dir())
-    loaded = CrossValidation.load(folder)
-    again = cross_validate(market, Lever, **PLAIN, **some)
-    pd.testing.assert_frame_equal(loaded.splits, again.splits)
-    pd.testing.assert_frame_equal(loaded.paths, again.paths)
-    assert loaded.summary() == again.summary()
-    assert loaded.pbo.low == again.pbo.low
+def test_a_saved_cross_validation_is_loaded_whole(tmp_path):
+    some = {"groups": 2, "test_groups": 1, "trials": 6, "embargo": 0, "store": tmp_path}
+    made = cross_validate(make_market(105), Lever, **PLAIN, **some)
+    loaded = CrossValidation.load(next(each for each in tmp_path.iterdir() if each.is_dir()))
+    pd.testing.assert_frame_equal(loaded.splits, made.splits)
+    pd.testing.assert_frame_equal(loaded.paths, made.paths)
+    assert loaded.summary() == made.summary()
+    assert loaded.pbo.low == made.pbo.low
 
 
 @pytest.mark.parametrize(("given", "match"), [

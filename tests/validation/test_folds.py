@@ -13,7 +13,6 @@ from backtest.validation.spans import (
     list_paths,
     list_splits,
     plan_spans,
-    read_spans,
     split_groups,
 )
 
@@ -91,12 +90,6 @@ def test_walk_spans_equal_those_found_bar_by_bar(anchored, gap, start):
     assert spans[-1].stop == market.n_bars
 
 
-def test_a_table_of_folds_is_read_back_to_the_same_spans():
-    table = folds(MARKET, train="30d", test="10d")
-    assert read_spans(table, MARKET) == plan_spans(MARKET, "30d", "10d")
-    assert isinstance(table, pd.DataFrame)
-
-
 @pytest.mark.parametrize(("given", "match"), [
     ({"train": "200d"}, "train must leave bars to test on, '[0-9]+d' for example"),
     ({"train": "5d", "test": "5d"}, "train span must have 200 bars"),
@@ -107,13 +100,3 @@ def test_a_table_of_folds_is_read_back_to_the_same_spans():
 def test_spans_that_cannot_be_are_refused(given, match):
     with pytest.raises(bt.ParameterError, match=match):
         folds(MARKET, **given)
-
-
-def test_unordered_or_overlapping_tables_are_refused():
-    table = folds(MARKET, train="30d", test="10d")
-    late = table.assign(train_end=table["train_end"] + pd.Timedelta(hours=1))
-    for bad in (table.iloc[::-1], late, table.drop(columns="test_end"), table.iloc[:0]):
-        with pytest.raises(bt.ParameterError):
-            read_spans(bad, MARKET)
-    with pytest.raises(bt.ParameterError, match="inside the data"):
-        read_spans(table, MARKET.prefix(24 * 60))

@@ -63,7 +63,7 @@ def test_a_validation_is_run_listed_verified_shown_exported_and_reported(place, 
 
 @pytest.mark.parametrize(("words", "text"), [
     (["walk-forward", "--train", "6d"], "200 bars"),
-    (["walk-forward", "--train", "60d", "--resume"], "no validation of these"),
+    (["walk-forward", "--train", "60d", "--resume"], "no walk-forward of Held of these"),
     (["cross-validate", "--groups", "2", "--test-groups", "1", "--embargo", "nan"], "embargo"),
 ])  # fmt: skip
 def test_bad_input_is_refused_with_code_2_and_leaves_nothing(place, tmp_path, words, text, capsys):

@@ -105,15 +105,6 @@ def test_the_account_is_carried_over_the_boundaries(walk):
     assert np.array_equal(walk.fixed.record.values, fixed.record.values, equal_nan=True)
 
 
-@pytest.mark.slow
-def test_without_carry_each_fold_is_a_fresh_account(walk):
-    fresh = walk_forward(MARKET, Lever, **PLAIN, **SMALL, carry=False)
-    assert fresh.result is None
-    assert len(fresh.parts) == len(walk.folds)
-    assert [part.metrics["sharpe"] for part in fresh.parts] == walk.folds["out_of_sample"].tolist()
-    assert "no verdict" in fresh.verdict
-
-
 def test_efficiency_is_growth_out_of_sample_over_growth_in_sample(walk):
     days = (walk.folds["test_end"].iloc[-1] - walk.folds["test_start"].iloc[0]).days
     growth = math.log1p(walk.result.metrics["total_return"]) / (days / 365)
@@ -170,7 +161,7 @@ def test_arguments_that_cannot_be_are_refused(given, match):
 
 
 def test_nothing_to_resume_and_one_begun_already_are_refused(tmp_path):
-    with pytest.raises(bt.ParameterError, match="no validation of these"):
+    with pytest.raises(bt.ParameterError, match="no walk-forward of Lever of these"):
         walk_forward(MARKET, Lever, **PLAIN, **SMALL, store=tmp_path, resume=True)
 
     def kill(done, total):

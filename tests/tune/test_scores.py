@@ -1,0 +1,138 @@
+"""Searches with the real evaluator: a score is that of a run, and ``objective`` returns it."""
+
+import math
+
+import numpy as np
+import pandas as pd
+import pytest
+
+import backtest as bt
+from backtest.base.errors import ParameterError
+from backtest.strategies import Constant, VolTarget
+from tests.kit import Hold, make_venue, simulate_pair
+
+pytestmark = pytest.mark.filterwarnings("ignore::UserWarning")
+
+MARKET = bt.Market.sample(bars=24 * 60)
+TERMS = {"venue": bt.Venue.preset("binance-usdm", "BTCUSDT"), "account": bt.Account(),
+         "compile": False}  # fmt: skip
+SEARCH = {"trials": 6, "sampler": "sobol", "robust": False, "seed": 1}
+
+
+def rescore(score, table, names):
+    return [score({name: row[name] for name in names}) for row in table.to_dict("records")]
+
+
+def test_scores_are_those_of_a_search():
+    given = {**TERMS, "objective": {"cagr": 1.0, "max_drawdown": -0.5}, "holdout": "20d",
+             "fix": {"estimator": "ewma", "power": 1.0}}  # fmt: skip
+    space = {"target": (0.1, 1.0), "half_life": (24, 480)}
+    table = bt.tune(MARKET, VolTarget, **given, **SEARCH, space=space).table
+    score = bt.objective(MARKET, VolTarget, **given)
+    assert rescore(score, table, space) == table["score"].tolist()
+
+
+def test_scores_of_a_varied_rule_are_those_of_a_search():
+    given = {**TERMS, "signal": "breakout", "holdout": None}
+    space = {"leverage": (0.5, 2.0), "signal.window": (10, 90)}
+    table = bt.tune(MARKET, Constant, **given, **SEARCH, space=space).table
+    score = bt.objective(MARKET, Constant, **given)
+    assert rescore(score, table, space) == table["score"].tolist()
+
+
+def test_scores_of_separate_accounts_are_those_of_a_search():
+    markets = {name: bt.Market.sample(bars=24 * 40, seed=k) for k, name in enumerate("AB")}
+    given = {**TERMS, "accounts": "separate", "pool": "worst"}
+    space = {"target": (0.1, 1.0)}
+    table = bt.tune(markets, VolTarget, **given, **SEARCH, space=space).table
+    score = bt.objective(markets, VolTarget, **given)
+    assert rescore(score, table, space) == table["score"].tolist()
+
+
+def test_a_broken_constraint_and_ruin_are_minus_infinity():
+    score = bt.objective(MARKET, Constant, **TERMS, constraints={"max_drawdown": "<= 0.01"})
+    assert score({"leverage": 3.0}) == -math.inf
+    account = bt.Account(max_leverage=100)
+    steep = bt.objective(MARKET, Constant, **{**TERMS, "account": account})
+    assert steep({"leverage": 50.0}) == -math.inf
+
+
+def test_what_is_not_defined_is_nan():
+    score = bt.objective(MARKET, Constant, **TERMS)
+    assert math.isnan(score({"leverage": 0.0}))
+    assert np.isfinite(score({"leverage": 1.0}))
+
+
+@pytest.mark.parametrize(("given", "values", "problem"), [
+    ({}, {"leverage": -1.0}, "leverage"),
+    ({}, {"lever": 1.0}, "leverage"),
+    ({}, 1.0, "mapping"),
+    ({"objective": ["sharpe", "cagr"]}, {}, "objective must be a measure"),
+])  # fmt: skip
+def test_what_cannot_be_is_refused(given, values, problem):
+    with pytest.raises(bt.ParameterError, match=problem):
+        bt.objective(MARKET, Constant, **TERMS, **given)(values)
+
+
+# ------------------------------------------------------------------------------ several instruments
+
+MARKETS = simulate_pair(60)
+VENUES = {"AAA": make_venue(), "BBB": make_venue(taker=0.001)}
+ACCOUNT = bt.Account(capital=1_000.0, margin={"AAA": "cross", "BBB": "isolated"}, venue_leverage=5)
+PAIR = {"venue": VENUES, "account": ACCOUNT, "sampling": "1h", "compile": False}
+SPACE = {"level": (0.1, 2.0), "account.band": (0.0, 0.1)}
+
+
+def seek_pair(markets=MARKETS, **settings):
+    wanted = {"space": SPACE, "trials": 6, "robust": False, **PAIR, **settings}
+    return bt.tune(markets, wanted.pop("policy", Hold), **wanted)
+
+
+@pytest.mark.slow
+def test_the_best_of_a_study_is_its_runs(tmp_path):
+    overlay = Hold(0.5)
+    study = seek_pair(overlay=overlay, store=tmp_path)
+    split, best = 45, study.best_values
+    terms = {**PAIR, "account": ACCOUNT.override({"band": best["account.band"]})}
+    policy = Hold(best["level"])
+    searched = bt.run(MARKETS.prefix(split), policy, overlay=overlay, **terms)
+    held = bt.run(MARKETS, policy, overlay=overlay, start=MARKETS.times[split], **terms)
+    for name in ("sharpe", "final_equity", "turnover"):
+        assert study.best[name] == searched.metrics[name]
+        assert study.outcome.holdout[name] == held.metrics[name]
+    assert (
+        study.replay().metrics["sharpe"]
+        == bt.run(MARKETS, policy, overlay=overlay, **terms).metrics["sharpe"]
+    )
+    again = seek_pair(overlay=overlay, store=tmp_path, resume=True)
+    assert again.look(best)["sharpe"] == study.outcome.holdout["sharpe"]
+    assert again.best_venue == VENUES
+    with pytest.raises(ParameterError, match="was already started"):
+        seek_pair(overlay=overlay, store=tmp_path)
+    assert again.best_values == best
+
+
+def test_an_instrument_listed_in_the_holdout_is_not_searched():
+    # BBB is listed at bar 6, the search ends before
+    split = 5
+    weights = pd.DataFrame({"AAA": 1.0, "BBB": -0.5}, index=MARKETS.times)
+    rule = bt.ScenarioMargin(moves=[(-0.1, 1.0), (0.1, 1.0)], groups={"B": ["BBB"]})
+    account = bt.Account(capital=1_000.0, requirement=rule, band={"AAA": 0.0, "BBB": 0.1})
+    sets = {"level": (0.5, 1.0)}
+    with pytest.warns(UserWarning, match="BBB is first listed in the holdout"):
+        study = seek_pair(space=sets, signal=weights, account=account, holdout=55 / 60, trials=4)
+    policy = Hold(study.best_values["level"])
+    terms = {**PAIR, "account": account}
+    alone = bt.run(MARKETS.prefix(split), policy, signal=weights, **terms)
+    assert study.best["final_equity"] == alone.metrics["final_equity"]
+    whole = bt.run(MARKETS, policy, signal=weights, start=MARKETS.times[split], **terms)
+    assert study.outcome.holdout["final_equity"] == whole.metrics["final_equity"]
+
+
+@pytest.mark.parametrize(("settings", "message"), [
+    ({"policy": {"AAA": Hold(), "BBB": Hold()}}, "one policy for all instruments"),
+    ({"venue": {"AAA": make_venue()}}, "none for BBB"),
+])  # fmt: skip
+def test_what_a_search_of_several_cannot_do_is_refused(settings, message):
+    with pytest.raises(ParameterError, match=message):
+        seek_pair(**settings)
