@@ -74,15 +74,10 @@ class Crowd:
 
     Attributes
     ----------
-    quantity : FloatArray of shape (n_accounts,)
-        Signed contracts, longs positive.
-    entry : FloatArray of shape (n_accounts,)
-        Entry prices.
-    collateral : FloatArray of shape (n_accounts,)
-        What backs each position, in the settlement currency.
-    equity : FloatArray of shape (n_accounts,)
-        All the money of the account at its entry price, at least the collateral. What exceeds the
-        collateral is never touched by a liquidation.
+    quantity, entry, collateral, equity : FloatArray of shape (n_accounts,)
+        Signed contracts, longs positive; entry prices; what backs each position, in the settlement
+        currency; and all the money of the account at its entry price. What exceeds the collateral
+        is never touched by a liquidation.
     price : float or None
         The price at which the crowd was made.
     market : Market or None
@@ -279,23 +274,10 @@ class Crowd:
                span: float = 0.5) -> pd.DataFrame:  # fmt: skip
         """Return the notional that is liquidated at each price.
 
-        Parameters
-        ----------
-        venue : Venue, optional
-            The venue whose margin rules hold; by default that of the cascade. Without one, the
-            prices are bankruptcy prices: a requirement of 0.
-        price : float, optional
-            The price now; that of the crowd by default.
-        bins : int
-            The number of price levels.
-        span : float
-            How far the levels reach to both sides, as a fraction of the price.
-
-        Returns
-        -------
-        DataFrame
-            Indexed by price, the middle of a level: ``long``, ``short``, and what is liquidated
-            between the price now and the level, ``cumulative``; notionals at the price now.
+        Without a venue, by default that of the cascade, prices are bankruptcy prices. ``bins``
+        price levels reach to both sides by ``span``, a fraction of the price now.
+        The index is the middle of each level; ``long``, ``short``, and what is liquidated between
+        the price now and the level, ``cumulative``, are notionals at the price now.
         """
         now = find_price(price, None, self.price)
         n = int(Range(2, 100_000).check("bins", bins, whole=True))

@@ -27,7 +27,15 @@ from backtest.base.fields import NOT_NEGATIVE, POSITIVE
 from backtest.base.units import DAY, TOLERANCE
 from backtest.crowd.crowd import Crowd, find_liquidation_prices, to_price, to_value
 from backtest.market import Market
-from backtest.venue import Contract, MarginRules, Venue, compute_value, read_newest, read_rules
+from backtest.venue import (
+    Contract,
+    Liquidation,
+    MarginRules,
+    Venue,
+    compute_value,
+    read_newest,
+    read_rules,
+)
 
 # ----- price impact -----
 #
@@ -164,11 +172,9 @@ class Terms(NamedTuple):
     """Rules of a cascade: the venue's, and what moves the price. ``unit`` is |u| at the start."""
 
     rules: MarginRules
-    mode: str
+    forced: Liquidation
     fee: float
     slippage: float
-    step: float
-    full_below: float
     curve: ImpactCurve
     start: float
     shocked: float
@@ -205,11 +211,9 @@ def read_terms(
     is_taken = forced.mode == "takeover"
     return Terms(
         rules=rules,
-        mode=forced.mode,
+        forced=forced,
         fee=0.0 if is_taken else fee,
         slippage=0.0 if is_taken else slippage,
-        step=0.0 if isinstance(forced.step, str) else forced.step,
-        full_below=forced.full_below,
         curve=curve,
         start=start,
         shocked=start * (1.0 + shock),
@@ -363,7 +367,7 @@ def do_round(
     books.recompute(rows)
     return Round(
         flow=float(np.sum(sizes)) * terms.unit,
-        level=level if terms.mode == "partial" else reached,
+        level=level if terms.forced.mode == "partial" else reached,
         fresh=fresh,
         long=float(np.sum(sizes[sizes > 0.0])) * terms.unit,
         short=float(np.sum(-sizes[sizes < 0.0])) * terms.unit,
@@ -390,14 +394,14 @@ def find_triggers(books: Books, terms: Terms, rows: IntArray, mark: float) -> Fl
 def choose_sizes(books: Books, terms: Terms, rows: IntArray, value: FloatArray) -> FloatArray:
     """Return the signed contracts that the venue closes, at the values of the triggers."""
     quantity = books.quantity[rows]
-    if terms.mode != "partial":
+    if terms.forced.mode != "partial":
         return quantity
     notional = np.abs(quantity * value)
-    is_whole = notional <= terms.full_below * (1.0 + TOLERANCE)
+    is_whole = notional <= terms.forced.full_below * (1.0 + TOLERANCE)
     is_whole |= np.abs(quantity) <= 1e-9 * np.abs(books.first_quantity[rows])
     is_whole |= books.base[rows] + quantity * value <= TOLERANCE * notional
-    if terms.step > 0.0:
-        return np.where(is_whole, quantity, quantity * terms.step)
+    if not isinstance(terms.forced.step, str):
+        return np.where(is_whole, quantity, quantity * terms.forced.step)
     floors = np.asarray(terms.rules.floors)
     row = np.searchsorted(floors, notional * (1.0 - 1e-9), side="left") - 1
     floor = floors[np.maximum(row, 0)]
@@ -434,7 +438,7 @@ def sell_in_turn(
             if -left > max(fund, 0.0):
                 lacks[k] = -left
                 continue
-            fund += left if terms.mode == "takeover" else min(left, 0.0)
+            fund += left if terms.forced.mode == "takeover" else min(left, 0.0)
         prices[k] = max(reached - terms.start * terms.curve.mean_fall(flow, size), least)
         flow, level = flow + size, reached
     return prices, lacks, level
@@ -470,7 +474,7 @@ def close_in_market(
     books.fees += float(np.sum(fee))
     flat = rows[books.quantity[rows] == 0.0]
     gaps = float(np.sum(np.maximum(-books.base[flat], 0.0)))
-    if terms.mode == "takeover":
+    if terms.forced.mode == "takeover":
         books.fund_paid -= float(np.sum(np.maximum(books.base[flat], 0.0)))
         books.base[flat] = 0.0
     books.base[flat] = np.maximum(books.base[flat], 0.0)

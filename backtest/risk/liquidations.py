@@ -155,8 +155,7 @@ def estimate(hits: int, n: int, confidence: float) -> RiskEstimate:
 
 EVENTS = {"p_liquidation": "liquidation", "p_ruin": "ruin", "p_margin_call": "margin call"}
 QUANTILES = {"equity_05": 0.05, "equity_50": 0.5, "equity_95": 0.95}
-FAN = (0.05, 0.25, 0.5, 0.75, 0.95)
-"""Quantiles of the fan."""
+FAN = {f"equity_{each:02d}": each / 100 for each in (5, 25, 50, 75, 95)}
 
 
 def describe_horizon(
@@ -181,12 +180,6 @@ def find_days(paths: Paths) -> FloatArray:
     """Return the days from the start to the close of each bar, of shape (n_bars,)."""
     time = paths.calendar.time
     return np.asarray((time[1:] - time[0]) / DAY, dtype=np.float64)
-
-
-def tabulate_fan(paths: Paths, events: PathEvents) -> pd.DataFrame:
-    values = np.quantile(events.shown, FAN, axis=0).T
-    names = [f"equity_{round(100 * q):02d}" for q in FAN]
-    return pd.DataFrame(values, columns=names, index=paths.time[1:])
 
 
 def tabulate_hazard(paths: Paths, events: PathEvents) -> pd.DataFrame:
@@ -437,19 +430,19 @@ def liquidation_risk(
         paths, policy, venue=venue, account=account, signal=signal, overlay=overlay,
         compile=compile,
     )  # fmt: skip
-    runner = refine_runner(runner)
+    if paths.bridge == 1 and not paths.is_resampled and runner.has_columns:
+        runner = replace(runner, paths=paths.with_settings(bridge=4))
     lives = runner.run_chunks(threads=threads, progress=progress)
     events = reduce_lives(lives, bars, runner.last)
     no_fill = explain_idle(runner, events)
     rows = [describe_horizon(runner, events, k, n, sure) for k, n in enumerate(bars)]
     settings = describe_settings(runner, sure) | ({"no_fill": no_fill} if no_fill else {})
-    typical, drawn = None, runner.paths
+    typical, drawn, later = None, runner.paths, runner.paths.time[1:]
     if events.doomed is not None:
-        columns = dict(zip(("price", "equity"), events.doomed, strict=True))
-        typical = pd.DataFrame(columns, index=drawn.time[1:])
+        typical = pd.DataFrame(events.doomed.T, later, ["price", "equity"])
     return LiquidationRisk(
         table=pd.DataFrame(rows, index=pd.Index(names, name="horizon")),
-        fan=tabulate_fan(drawn, events),
+        fan=pd.DataFrame(np.quantile(events.shown, [*FAN.values()], axis=0).T, later, [*FAN]),
         hazard=tabulate_hazard(drawn, events),
         typical=typical,
         settings=settings,
@@ -470,14 +463,6 @@ def explain_idle(runner: PathsRunner, events: PathEvents) -> str:
             NoFillWarning,
         )
     return reason
-
-
-def refine_runner(runner: PathsRunner) -> PathsRunner:
-    """Return a runner on bars of four steps, where columns may read ranges."""
-    paths = runner.paths
-    if paths.bridge != 1 or paths.is_resampled or not runner.has_columns:
-        return runner
-    return replace(runner, paths=paths.with_settings(bridge=4))
 
 
 def describe_settings(runner: PathsRunner, confidence: float) -> dict[str, Any]:

@@ -580,6 +580,7 @@ class Paths:
         """Return what draws the paths, as plain data for a manifest."""
         kinds = ", ".join(dict.fromkeys(type(each).__name__ for each in self.models.values()))
         is_joined = len(self.names) > 1 and not self.is_resampled
+        funding = {name: own.funding for name, own in self.members.items()}
         return {
             "model": {"name": kinds,
                       "instruments": {name: each.to_dict() for name, each in self.models.items()}},
@@ -589,17 +590,15 @@ class Paths:
             "bridge": self.bridge,
             "drift": {name: model.drift for name, model in self.models.items()},
             "drift_of_history": self.drift_of_history,
-            "funding": {name: describe_choice(own.funding) for name, own in self.members.items()},
-            "funding_fit": {name: own.describe() for name, own in self.processes.items()},
+            "funding": {
+                name: each.to_dict() if isinstance(each, FundingTerms) else each
+                for name, each in funding.items()
+            },
+            "funding_fit": {name: own.process.describe() for name, own in self.members.items()},
             "correlation": [list(row) for row in self.correlation] if is_joined else None,
             "start": format_time(int(self.calendar.time[0]) + self.markets.interval),
             "history": self.markets.content_hash,
         }  # fmt: skip
-
-    @property
-    def processes(self) -> dict[str, FundingProcess]:
-        """What draws the settlements, by instrument."""
-        return {name: each.process for name, each in self.members.items()}
 
     def with_settings(self, **changes: Any) -> Paths:
         """Return the paths with other settings, such as ``count``, ``seed`` or ``bridge``."""
@@ -662,10 +661,6 @@ class Paths:
         pairs = zip(self.members.items(), as_markets(path).values(), strict=True)
         joined = {name: each.join_history(market, bars) for (name, each), market in pairs}
         return as_given(Markets(joined, currency=self.markets.currency or None), path)
-
-
-def describe_choice(funding: FundingChoice) -> Any:
-    return funding.to_dict() if isinstance(funding, FundingTerms) else funding
 
 
 def factor_correlation(correlation: FloatArray) -> FloatArray:

@@ -354,6 +354,11 @@ def stress(
         climbed.append(account.live(shock, account.make(shock)))
         if progress is not None:
             progress(len(chosen) + len(climbed), total)
+    shocks = None
+    if grid:
+        points = pd.MultiIndex.from_frame(pd.DataFrame(grid))
+        shocks = pd.DataFrame(climbed, index=points)[["equity", "loss", "liquidated"]]
+        shocks = shocks.astype({"liquidated": np.bool_})
     settings = {
         "lost": find_loss(result),
         "policy": result.manifest["policy"]["text"],
@@ -368,18 +373,10 @@ def stress(
     }
     return Stress(
         table=pd.DataFrame(rows.values(), index=pd.Index(rows, name="scenario")),
-        ladder=tabulate_ladder(climbed, grid) if grid else None,
+        ladder=shocks,
         settings=settings,
         market=result.markets,
     )
-
-
-def tabulate_ladder(
-    climbed: Sequence[StressOutcome], grid: Sequence[Mapping[str, float]]
-) -> pd.DataFrame:
-    index = pd.MultiIndex.from_frame(pd.DataFrame(grid))
-    found = pd.DataFrame(climbed, index=index)[["equity", "loss", "liquidated"]]
-    return found.astype({"liquidated": np.bool_})
 
 
 def describe_tables(result: Result, times: Mapping[str, int]) -> Iterator[str]:

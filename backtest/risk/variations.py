@@ -362,14 +362,11 @@ class Capacity(SettingsResult):
 
 
 def describe_half(table: pd.DataFrame, name: str, capital: float) -> str:
-    words = HALVED[name]
     if not math.isnan(capital):
-        return f"{words} halves at {format_round_money(capital)}"
-    if table["ruined"].iloc[0]:
-        return f"the account is ruined at the smallest capital, so {words} has no half"
-    if not float(table[name].iloc[0]) > 0.0:
-        return f"{words} is not above 0 at the smallest capital, so it has no half"
-    return f"{words} is not halved at any capital tried"
+        return f"{HALVED[name]} halves at {format_round_money(capital)}"
+    if table["ruined"].iloc[0] or not float(table[name].iloc[0]) > 0.0:
+        return f"{HALVED[name]} is not above 0 at the smallest capital, so it has no half"
+    return f"{HALVED[name]} is not halved at any capital tried"
 
 
 @checked_only("progress", "market", "account")

@@ -138,7 +138,7 @@ def test_several_instruments_have_processes_of_their_own(market):
         paths = bt.simulate_paths(both, model, **given, **joint)
         alone = bt.simulate_paths(market, model, **given)
         assert np.array_equal(paths.draw(0, 4, "A").rates, alone.draw(0, 4).rates)
-        deviations = [np.std(each.residuals) for each in paths.processes.values()]
+        deviations = [np.std(each.process.residuals) for each in paths.members.values()]
         assert deviations[1] == pytest.approx(4 * deviations[0], rel=0.1)
     mixed = bt.simulate_paths(both, GBM, **given, funding={"A": 2e-4, "B": None})
     assert [row["process"] for row in mixed.describe()["funding_fit"].values()] == [
