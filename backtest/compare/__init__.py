@@ -7,7 +7,7 @@ from backtest.base import open_door
 if TYPE_CHECKING:
     from backtest.compare.compare import compare, find_growth, sample_returns, search_scale
     from backtest.compare.comparison import Comparison
-    from backtest.compare.pairs import LEAST_SAMPLES, show_accounts
+    from backtest.compare.comparison import LEAST_SAMPLES, show_accounts
 
 RESULTS = ("Comparison",)
 

@@ -27,8 +27,12 @@ from backtest.base import (
     warn_caller,
 )
 from backtest.base.units import DAY
-from backtest.compare.comparison import Comparison
-from backtest.compare.pairs import LEAST_SAMPLES, BootstrapRules, tabulate_differences
+from backtest.compare.comparison import (
+    LEAST_SAMPLES,
+    BootstrapRules,
+    Comparison,
+    tabulate_differences,
+)
 from backtest.engine import Progress, Result, as_of, earn_cash, finish, run_account
 from backtest.engine.checks import OF_EACH_RUN
 from backtest.measures import Sampled, find_cost_rates, is_lost

@@ -10,10 +10,10 @@ from typing import TYPE_CHECKING
 from backtest.base import open_door
 
 if TYPE_CHECKING:
-    from backtest.features.funding import funding_forecast, published_funding
+    from backtest.features.returns import funding_forecast, published_funding
     from backtest.features.liquidation_forecast import VolatilityState, find_day
     from backtest.features.liquidation_forecast import forecast_liquidation, forecast_volatility
-    from backtest.features.regimes import Regimes, learned_regimes
+    from backtest.features.trends import Regimes, learned_regimes
     from backtest.features.returns import log_returns, long_returns, settled_funding, traded_returns
     from backtest.features.tails import TAIL_MODELS, Tail, forecast_reach, tail_losses
     from backtest.features.trends import Drift, Sharpe, rolling_drift, rolling_sharpe

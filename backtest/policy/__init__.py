@@ -9,8 +9,8 @@ if TYPE_CHECKING:
     from backtest.policy.combinators import written_formulas, written_names
     from backtest.policy.error_location import bind_formula, explain_numba
     from backtest.policy.error_location import format_location, locate_numba_error
-    from backtest.policy.formula_reads import find_fields, may_read_of_account
-    from backtest.policy.option_rule import OptionRule, orders_at_rolls, trades_nothing
+    from backtest.policy.formulas import find_fields, may_read_of_account
+    from backtest.policy.combinators import OptionRule, orders_at_rolls, trades_nothing
     from backtest.policy.policy import Bar, Columns, Parameter, Policy, check_columns
     from backtest.policy.policy import check_settings, check_value, copy_policy, find_parameters
     from backtest.policy.policy import find_policies, format_title, formula_for, formula_of

@@ -1,4 +1,4 @@
-"""Combinators: policies made of other policies, with namespaces for what is of each."""
+"""Combinators: policies made of other policies, and rules that trade options over one."""
 
 from __future__ import annotations
 
@@ -9,12 +9,12 @@ import inspect
 import itertools
 import math
 from collections import namedtuple
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from types import FunctionType
-from typing import Annotated, Any, ClassVar, NamedTuple
+from typing import Annotated, Any, ClassVar, NamedTuple, TypeAlias
 
 from backtest.base import ParameterError, PolicyError, checked
-from backtest.policy.formula_rewriter import rewrite_formula
+from backtest.policy.formulas import rewrite_formula
 from backtest.policy.policy import (
     BAR_FIELDS,
     Columns,
@@ -25,6 +25,7 @@ from backtest.policy.policy import (
     margin_formula_for,
     return_parameter,
     start_memory,
+    trades_options,
     write_value,
 )
 
@@ -451,3 +452,92 @@ def annotate(parameter: Parameter, name: str) -> Any:
         space = copy.copy(space)
         object.__setattr__(space, "when", (f"{name}_{when[0]}", when[1]))
     return Annotated[parameter.kind, space]
+
+
+OptionOrders: TypeAlias = Mapping[str, tuple[str, float]]
+
+
+class OptionRule(Combinator):
+    """A rule that trades options, over the policy that sets the leverage.
+
+    A subclass defines ``orders(self, bar, account, chain)``, which returns what ``option_orders``
+    of a policy does. Orders of the policy inside are kept, so that rules can be stacked.
+
+    Attributes
+    ----------
+    only_rolls : bool
+        Whether ``orders`` is empty where ``chain.roll`` returns nothing. Such a rule is asked only
+        at the closes at which a roll may be due, which is faster. It does not hold for a subclass
+        that defines ``orders`` anew, unless that says so too.
+    factors : tuple of str
+        Names of parameters that multiply the quantities, such as a budget: if one of them is 0,
+        the rule orders nothing. With ``only_rolls`` it is then asked only until it holds nothing.
+        A subclass that defines ``orders`` anew says this anew, as it does ``only_rolls``.
+    """
+
+    only_rolls: ClassVar[bool] = False
+    factors: ClassVar[tuple[str, ...]] = ()
+
+    def combine(self, bar: Any, account: Any, asked: tuple[float, ...]) -> float:  # noqa: ARG002 - the signature of a formula
+        """Return what the policy asks."""
+        return asked[0]
+
+    def option_orders(self, bar: Any, account: Any, chain: Any) -> OptionOrders:
+        """Return the orders of the policy inside, and those of the rule."""
+        own = self.orders(bar, account, chain)
+        if not any(trades_options(part.policy) for part in self.parts):
+            return own
+        for part, policy in zip(self.parts, self.policies, strict=True):
+            if not trades_options(part.policy):
+                continue
+            inner: Any = policy
+            found = inner.option_orders(PartBar(bar, part.name), account, chain)
+            twice = sorted(found.keys() & own.keys())
+            if twice:
+                raise PolicyError(
+                    f"legs of one position must have different names, {type(self).__name__} and "
+                    f"the policy inside both order {twice[0]!r}"
+                )
+            own = {**found, **own}
+        return own
+
+    def orders(self, *_: Any, **__: Any) -> OptionOrders:
+        """Return the orders of the rule.
+
+        A subclass takes ``(self, bar, account, chain)``.
+        """
+        raise PolicyError(
+            f"a rule that trades options must define orders, {type(self).__name__} does not; add "
+            'def orders(self, bar, account, chain): return {"put": (contract, 1.0)}'
+        )
+
+
+class PartBar:
+    def __init__(self, bar: Any, part: str) -> None:
+        self.bar, self.part = bar, part
+
+    def __getattr__(self, name: str) -> Any:
+        own = f"{self.part}__{name}"
+        return getattr(self.bar, own if hasattr(self.bar, own) else name)
+
+
+def orders_at_rolls(policy: Any) -> bool:
+    cls = policy if isinstance(policy, type) else type(policy)
+    inner = [part.policy for part in getattr(cls, "parts", ()) if trades_options(part.policy)]
+    return bool(find_stated(cls, "only_rolls")) and all(map(orders_at_rolls, inner))
+
+
+def trades_nothing(policy: Any) -> bool:
+    inner = [each for each in getattr(policy, "policies", ()) if trades_options(each)]
+    is_zero = any(getattr(policy, name) == 0.0 for name in find_stated(type(policy), "factors"))
+    return is_zero and all(map(trades_nothing, inner))
+
+
+def find_stated(cls: type, name: str) -> Any:
+    for base in cls.__mro__:
+        own = vars(base)
+        if name in own:
+            return own[name]
+        if "orders" in own or "option_orders" in own:
+            break
+    return getattr(OptionRule, name)

@@ -37,7 +37,7 @@ from backtest.base import (
     did_you_mean,
     repr_plain,
 )
-from backtest.policy.formula_rewriter import rewrite_formula
+from backtest.policy.formulas import rewrite_formula
 
 Columns: TypeAlias = Mapping[str, FloatArray]
 

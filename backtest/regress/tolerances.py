@@ -13,7 +13,7 @@ import numpy as np
 
 from backtest.base import FloatArray, ParameterError, did_you_mean
 from backtest.base.units import DAY, TOLERANCE, YEAR_DAYS
-from backtest.compare.pairs import LEAST_SAMPLES
+from backtest.compare.comparison import LEAST_SAMPLES
 from backtest.measures import Sampled, compare_pairs
 from backtest.measures.measure_table import ABOUT
 from backtest.regress.trace import Trace

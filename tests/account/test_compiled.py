@@ -14,7 +14,7 @@ from backtest.base import find_own_functions, make_twin
 from backtest.engine import driver
 from backtest.engine.compiler import MODULES, WITHOUT_OPTIONS, return_always
 from backtest.engine.policies import ask_plain
-from backtest.policy.formula_reads import find_fields
+from backtest.policy.formulas import find_fields
 from backtest.strategies import Capped, LiquidationDistance, VolTarget
 from tests.agreement import run_engine, trust_data
 from tests.cases import make_full_case, make_margin_case, make_mode_case, make_spot_case
