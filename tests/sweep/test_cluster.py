@@ -1,13 +1,9 @@
 """Sets on a cluster: the bytes of one machine, whoever comes, dies or is told to stop."""
 
-import contextlib
-import json
 import os
 import signal
-import subprocess
 import sys
 import time
-from pathlib import Path
 from typing import Annotated, Any
 
 import numpy as np
@@ -23,77 +19,18 @@ from backtest.sweep.set_evaluator import Evaluator, Rows
 from backtest.sweep.sets.sets import grid
 
 distributed = pytest.importorskip("distributed")
-ROOT = Path(__file__).parents[2]
 
 
-def start(folder: Path, *words: str) -> subprocess.Popen[bytes]:
-    """Start a command of Dask in a folder of its own."""
-    with (folder / "log").open("ab") as log:
-        return subprocess.Popen(
-            [sys.executable, "-m", "dask", *words],
-            cwd=folder,
-            env={**os.environ, "PYTHONPATH": str(ROOT), "PYTHONWARNINGS": "default"},
-            stdout=log,
-            stderr=log,
-        )
-
-
-def start_scheduler(folder: Path) -> tuple[subprocess.Popen[bytes], str]:
-    """Start a scheduler on loopback; return its process and address."""
-    file = folder / "scheduler.json"
-    options = ("--host", "127.0.0.1", "--port", "0", "--no-dashboard", "--no-show")
-    process = start(folder, "scheduler", *options, "--scheduler-file", str(file))
-    for _ in range(6_000):
-        if file.is_file() and file.read_text():
-            return process, str(json.loads(file.read_text())["address"])
-        time.sleep(0.05)
-    raise RuntimeError((folder / "log").read_text())
-
-
-def start_worker(folder: Path, address: str) -> subprocess.Popen[bytes]:
-    """Start a worker on loopback that nothing restarts."""
-    options = ("--nthreads", "1", "--no-dashboard", "--no-nanny", "--host", "127.0.0.1")
-    return start(folder, "worker", address, *options)
-
-
-def start_client(address: str) -> distributed.Client:
-    """Return a client; Dask wants its thread to start in ten seconds, also on a busy machine."""
-    for _ in range(5):
-        with contextlib.suppress(AssertionError):
-            return distributed.Client(address, set_as_default=False)
-    return distributed.Client(address, set_as_default=False)
-
-
-class Cluster:
-    """A scheduler and its workers."""
-
-    def __init__(self, folder: Path, n_workers: int = 2) -> None:
-        self.folder = folder
-        self.scheduler, self.address = start_scheduler(folder)
-        self.workers = [start_worker(folder, self.address) for _ in range(n_workers)]
-        self.wait(n_workers)
-
-    def wait(self, n: int) -> None:
-        """Wait until there are so many workers."""
-        with start_client(self.address) as client:
-            for _ in range(6_000):
-                if len(client.nthreads()) == n:
-                    return
-                time.sleep(0.05)
-        raise RuntimeError((self.folder / "log").read_text())
-
-    def renew(self) -> None:
-        """Start workers for those that died."""
-        alive = [each for each in self.workers if each.poll() is None]
-        new = [start_worker(self.folder, self.address) for _ in range(2 - len(alive))]
-        self.workers = [*alive, *new]
-        self.wait(2)
-
-    def kill(self) -> None:
-        """End all processes."""
-        for process in (*self.workers, self.scheduler):
-            process.kill()
-            process.wait()
+def start_cluster(n_workers: int) -> distributed.LocalCluster:
+    """Return a scheduler and single workers on loopback, each a process."""
+    return distributed.LocalCluster(
+        n_workers=n_workers,
+        threads_per_worker=1,
+        host="127.0.0.1",
+        memory_limit=None,
+        dashboard_address="127.0.0.1:0",
+        scheduler_kwargs={"dashboard": False},
+    )
 
 
 VENUE = bt.Venue.preset("binance-usdm", "BTCUSDT")
@@ -133,18 +70,16 @@ def check_same(one: Rows, other: Rows) -> None:
 
 
 @pytest.fixture(scope="module")
-def cluster(tmp_path_factory):
-    """Return a real scheduler with two worker processes."""
-    running = Cluster(tmp_path_factory.mktemp("cluster"))
-    yield running
-    running.kill()
+def cluster():
+    with start_cluster(2) as running:
+        yield running
 
 
 @pytest.mark.slow
 def test_rows_are_those_of_one_machine_bit_for_bit(cluster):
     own = prepare(VolTarget, compile=True, signal=np.linspace(-1.0, 1.0, 240))
     sets = grid({"target": np.linspace(0.1, 1.0, 20), "half_life": [24.0, 72.0], "power": [1, 2]})
-    with on_cluster(own, cluster.address) as working:
+    with on_cluster(own, cluster.scheduler_address) as working:
         check_same(working.evaluate(sets, returns=True), own.evaluate(sets, returns=True))
         check_same(
             working.evaluate(sets, first=48, stop=200), own.evaluate(sets, first=48, stop=200)
@@ -195,7 +130,7 @@ def test_a_policy_of_a_file_and_what_lies_beside_it_reach_workers_as_they_are_no
         (tmp_path / "beside_mine.py").write_text(BESIDE.format(factor=factor))
         sys.modules.pop("beside_mine", None)
         own = prepare(load_policy(str(tmp_path / "mine.py")), compile=factor == 1.0)
-        with on_cluster(own, cluster.address) as working:
+        with on_cluster(own, cluster.scheduler_address) as working:
             check_same(working.evaluate(sets), own.evaluate(sets))
 
 
@@ -203,18 +138,16 @@ def test_a_policy_of_a_file_and_what_lies_beside_it_reach_workers_as_they_are_no
 def test_a_worker_killed_in_the_middle_loses_nothing(cluster):
     own = prepare(Slow, market=bt.Market.sample(bars=60))
     sets = {"size": np.linspace(-1.0, 3.0, 24), "pause": np.full(24, 0.1)}
-    killed = []
+    pid = cluster.workers[0].pid
 
     def kill_one(done: int, total: int) -> None:
-        if not killed:
-            killed.append(cluster.workers[0].pid)
-            os.kill(killed[0], signal.SIGKILL)
+        if cluster.workers[0].pid == pid:
+            os.kill(pid, signal.SIGKILL)
 
-    with on_cluster(own, cluster.address) as working:
+    with on_cluster(own, cluster.scheduler_address) as working:
         found = working.evaluate(sets, progress=kill_one)
-    assert cluster.workers[0].wait() == -signal.SIGKILL
+    assert cluster.workers[0].pid != pid
     check_same(found, own.evaluate({**sets, "pause": np.zeros(24)}))
-    cluster.renew()
 
 
 def test_ctrl_c_returns_what_is_done_and_leaves_the_cluster_free(cluster):
@@ -225,7 +158,7 @@ def test_ctrl_c_returns_what_is_done_and_leaves_the_cluster_free(cluster):
         if done == 5:
             raise KeyboardInterrupt
 
-    with on_cluster(own, cluster.address) as working:
+    with on_cluster(own, cluster.scheduler_address) as working:
         found = working.evaluate(sets, progress=stop)
         assert found.done.sum() == 5
         assert np.isnan(found.metrics["sharpe"][~found.done]).all()
@@ -250,7 +183,7 @@ def test_dask_that_is_not_installed_is_named_with_the_extra(monkeypatch):
         pass
 
 
-def test_no_scheduler_and_no_worker_are_told(tmp_path, monkeypatch):
+def test_no_scheduler_and_no_worker_are_told(monkeypatch):
     monkeypatch.setattr(clustering, "WAIT", 0.5)
     with (
         pytest.raises(BacktestError, match="cannot use the cluster"),
@@ -262,13 +195,9 @@ def test_no_scheduler_and_no_worker_are_told(tmp_path, monkeypatch):
     monkeypatch.setattr(
         distributed.Client, "wait_for_workers", lambda self, n, timeout: wait(self, n, timeout=0.5)
     )
-    scheduler, address = start_scheduler(tmp_path)
-    try:
-        with (
-            pytest.raises(BacktestError, match=f"cannot use the cluster {address}.*workers"),
-            on_cluster(prepare(Cppi), address),
-        ):
-            pass
-    finally:
-        scheduler.kill()
-        scheduler.wait()
+    with (
+        start_cluster(0) as empty,
+        pytest.raises(BacktestError, match=f"cannot use the cluster {empty.scheduler_address}"),
+        on_cluster(prepare(Cppi), empty.scheduler_address),
+    ):
+        pass
