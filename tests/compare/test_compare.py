@@ -1,17 +1,22 @@
-"""bt.compare: the accounts it tells of, their differences, equal risk, and what it refuses."""
+"""Comparisons of results: differences, several instruments, equal risk, and what is refused."""
 
+import dataclasses
 import json
 import math
+from typing import Annotated
 
 import numpy as np
 import pandas as pd
 import pytest
 
 import backtest as bt
+from backtest.base.errors import ParameterError
+from backtest.features import bars_per_year, traded_returns
 from backtest.measures.differences import STATISTICS
 from backtest.report.write import build_head
+from backtest.store import load_saved
 from backtest.strategies import Constant, Cppi, VolTarget
-from tests.kit import bars_market, free_venue
+from tests.kit import bars_market, compare_policies, free_venue
 
 MARKET = bt.Market.sample(bars=24 * 60).resample("4h")
 VENUE = bt.Venue.preset("binance-usdm", "BTCUSDT")
@@ -223,3 +228,154 @@ def test_a_comparison_is_saved_and_loaded_whole(plain, tmp_path):
     (folder / "differences.parquet").write_bytes(b"")
     with pytest.raises(bt.DataError, match=r"differences\.parquet: was changed or truncated"):
         bt.Comparison.load(folder)
+
+
+class Feeling(bt.Policy):
+    """Aims at a volatility of what it trades, as it was over four days."""
+
+    target: Annotated[float, bt.Range(0.0, 10.0)] = 1.0
+
+    def observe(self, market):
+        deviation = pd.Series(traded_returns(market)).rolling(24).std().to_numpy()
+        return {"sigma": deviation * np.sqrt(bars_per_year(market))}
+
+    def leverage(self, bar, account):
+        return min(self.target / bar.sigma, 20.0)
+
+
+@pytest.mark.slow
+def test_equal_risk_leaves_volatilities_equal(plain):
+    """To a thousandth: lots of 0.001 BTC are some 20 of 10,000 money."""
+    found = compare(equal_risk=True)
+    target = plain.table["volatility"].min()
+    np.testing.assert_allclose(found.table["volatility"], target, rtol=1e-3)
+    assert found.table["scale"].max() == 1.0
+    assert (found.table["scale"] > 0.0).all()
+    np.testing.assert_array_equal(found.table["unscaled_volatility"], plain.table["volatility"])
+    calmest = plain.table["volatility"].idxmin()
+    assert found.table.loc[calmest, "fees"] == plain.table.loc[calmest, "fees"]
+    assert "known only afterwards" in " ".join(found.notices)
+
+
+@pytest.mark.slow
+def test_a_policy_that_feels_what_it_trades_does_not_feel_the_scale():
+    settings = {"venue": free_venue(), "account": bt.Account()}
+    policies = {"bold": Feeling(target=1.0), "calm": Feeling(target=0.25)}
+    found = compare(policies, equal_risk=True, **settings)
+    volatility = found.table["volatility"]
+    assert volatility["bold"] == pytest.approx(volatility["calm"], rel=1e-5)
+    assert found.table.loc["bold", "scale"] == pytest.approx(0.25, rel=0.05)
+
+
+@pytest.mark.slow
+def test_an_account_that_holds_nothing_cannot_be_scaled():
+    found_policies = {
+        "none": Constant(leverage=0.0),
+        "one": Constant(),
+        "two": Constant(leverage=2.0),
+    }
+    with pytest.warns(UserWarning, match="its risk is not equal"):
+        found = compare(found_policies, equal_risk=True)
+    assert found.table.loc["none", "volatility"] == 0.0
+    assert found.table.loc["two", "volatility"] == pytest.approx(
+        found.table.loc["one", "volatility"], rel=2e-3
+    )
+    assert pick(found.differences, "one", "sharpe")["basis"] == "undefined"
+    with pytest.raises(bt.ParameterError, match="all have a volatility of 0"):
+        compare({"a": Constant(leverage=0.0), "b": Constant(leverage=0.0)}, equal_risk=True)
+
+
+def test_neither_a_loaded_result_nor_a_walk_can_be_scaled(tmp_path):
+    """A walk was run again with the parameters of its last span alone, without a word."""
+    result = run(Constant(leverage=3.0))
+    policy = {**result.manifest["policy"], "switches": []}
+    walked = dataclasses.replace(result, manifest={**result.manifest, "policy": policy})
+    loaded = bt.Result.load(result.save(tmp_path))
+    for given, words in ((loaded, "was loaded"), (walked, "changed its parameters")):
+        with pytest.raises(bt.ParameterError, match=f"'three' {words}"):
+            compare({"one": Constant(), "three": given}, equal_risk=True)
+
+
+MARKETS = bt.Markets({"A": bt.Market.sample(bars=480), "B": bt.Market.sample(bars=480, seed=1)})
+TERMS = {"venue": VENUE, "account": bt.Account(), "sampling": "12h", "compile": False}
+LEVERS = {"one": Constant(leverage=1), "two": Constant(leverage=2), "target": VolTarget()}
+
+
+@pytest.mark.slow
+def test_an_overlay_and_the_venues_of_each_are_part_of_the_terms():
+    terms = {**TERMS, "venue": {"A": VENUE, "B": VENUE}}
+    whole = compare_policies(MARKETS, LEVERS, draws=99, confidence=0.9, **TERMS)
+    same = compare_policies(MARKETS, LEVERS, draws=99, confidence=0.9, **terms)
+    assert same.manifest["venue"] == whole.manifest["venue"]
+    np.testing.assert_array_equal(same.returns, whole.returns)
+    half = Constant(leverage=0.5)
+    scaled = compare_policies(MARKETS, LEVERS, overlay=half, draws=99, confidence=0.9, **TERMS)
+    assert scaled.manifest["overlay"] == "Constant(leverage=0.5)"
+    assert scaled.manifest["id"] != whole.manifest["id"]
+    assert scaled.table.loc["one", "volatility"] < whole.table.loc["one", "volatility"]
+
+
+class SignalVol(bt.Policy):
+    """Hold less of an instrument with a larger weight, so that a scaled signal would be undone."""
+
+    def observe(self, market):
+        """Return the size of the signal."""
+        return {"size": np.abs(np.broadcast_to(market.signal, market.n_bars))}
+
+    def leverage(self, bar, account):
+        """Return what makes size times leverage constant."""
+        return 1.0 / bar.size
+
+
+@pytest.mark.slow
+def test_equal_risk_scales_the_positions_of_several():
+    """Volatilities meet; neither policies nor the overlay see the scale."""
+    markets, policies = MARKETS.prefix(240), {"calm": Constant(leverage=1), "bold": SignalVol()}
+    given = {
+        **TERMS, "sampling": "4h", "overlay": VolTarget(target=0.4, half_life=12),
+        "draws": 99, "confidence": 0.9,
+        "signal": {"A": 0.5, "B": 0.25},
+    }  # fmt: skip
+    done = compare_policies(markets, policies, equal_risk=True, **given)
+    volatility = done.table["volatility"]
+    assert volatility["bold"] == pytest.approx(volatility["calm"], rel=1e-3)
+    assert done.table.loc["calm", "scale"] == 1.0
+    assert 0.2 < done.table.loc["bold", "scale"] < 0.9
+    one = bt.Markets({"A": markets["A"]})
+    alone = {**given, "signal": 0.5, "overlay": None}
+    single = compare_policies(markets["A"], policies, equal_risk=True, **alone)
+    many = compare_policies(one, policies, equal_risk=True, **{**alone, "signal": {"A": 0.5}})
+    np.testing.assert_array_equal(single.table["scale"], many.table["scale"])
+
+
+@pytest.mark.filterwarnings("ignore:8 returns are too few:UserWarning")
+def test_saved_runs_are_compared_without_running_again(tmp_path):
+    """The numbers are those of bt.compare; another overlay or other data are refused."""
+    markets, half = MARKETS.prefix(96), Constant(leverage=0.5)
+    runs = [bt.run(markets, LEVERS[name], overlay=half, **TERMS) for name in ("one", "two")]
+    loaded = [load_saved(each.save(tmp_path)) for each in runs]
+    named = dict(zip(("one", "two"), loaded, strict=True))
+    done = bt.compare(named, draws=99, confidence=0.9)
+    policies = {name: LEVERS[name] for name in named}
+    whole = compare_policies(markets, policies, overlay=half, draws=99, confidence=0.9, **TERMS)
+    assert done.manifest["id"] == whole.manifest["id"]
+    assert done.table.equals(whole.table)
+    assert done.differences.equals(whole.differences)
+    bare = bt.run(markets, LEVERS["two"], **TERMS)
+    with pytest.raises(ParameterError, match="differs from one in overlay"):
+        bt.compare({"one": loaded[0], "bare": bare})
+    single = bt.run(markets["A"], LEVERS["two"], **TERMS)
+    with pytest.raises(ParameterError, match="differs from one in market data"):
+        bt.compare({"one": loaded[0], "single": single})
+
+
+def test_accounts_are_marked_that_hang_on_the_way_inside_bars():
+    account = bt.Account(take_profit=0.002, stop_loss=0.002)
+    terms = {**TERMS, "account": account}
+    results = {name: bt.run(MARKETS, policy, **terms) for name, policy in LEVERS.items()}
+    counts = {name: each.metrics["both_reached"] for name, each in results.items()}
+    done = bt.compare(results, draws=99)
+    (told,) = [each for each in done.notices if each.startswith("Bars in which a take-profit")]
+    assert counts["one"] > 0
+    assert f"one {counts['one']:,.0f}, two {counts['two']:,.0f}" in told
+    assert not any("hedge" in each for each in done.notices)
