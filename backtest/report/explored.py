@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -11,7 +12,7 @@ import pandas as pd
 from backtest.base import BoolArray, FloatArray, IntArray
 from backtest.measures import check_metric, order_sets, read_objective
 from backtest.measures.measure_table import ABOUT
-from backtest.sweep import ERROR, Axis, read_axis
+from backtest.sweep import ERROR
 
 if TYPE_CHECKING:
     from backtest.sweep import Sweep
@@ -21,6 +22,43 @@ if TYPE_CHECKING:
 NEAR = 0.1
 """Largest distance of neighbors, as a fraction of a parameter's range, or one grid step."""
 TIED = 1e-9
+
+
+MOST_VALUES = 40
+"""Most different numbers on an axis; more are put into bins."""
+
+BINS = 24
+
+
+class Axis(NamedTuple):
+    """The cell of each set, and the center and the name of each cell."""
+
+    cells: IntArray
+    centers: np.ndarray
+    words: list[str]
+    scale: str
+
+
+def read_axis(column: pd.Series, is_log: bool) -> Axis:
+    is_number = pd.api.types.is_numeric_dtype(column) and not pd.api.types.is_bool_dtype(column)
+    if not is_number or column.isna().any():
+        cells, names = pd.factorize(column.fillna("none").astype(str), sort=True)
+        return Axis(cells, np.array(names, dtype=object), [*names], "category")
+    numbers = column.to_numpy(dtype=np.float64)
+    values = np.unique(numbers)
+    is_log = is_log and bool(values[0] > 0.0)
+    scale = "log" if is_log else "linear"
+    if len(values) <= MOST_VALUES:
+        words = [f"{value:.6g}" for value in values]
+        return Axis(np.searchsorted(values, numbers), values, words, scale)
+    numbers = np.log(numbers) if is_log else numbers
+    edges = np.linspace(numbers.min(), numbers.max(), BINS + 1)
+    cells = np.clip(np.searchsorted(edges, numbers, side="right") - 1, 0, BINS - 1)
+    centers = (edges[1:] + edges[:-1]) / 2.0
+    if is_log:
+        edges, centers = np.exp(edges), np.exp(centers)
+    words = [f"{low:.4g} to {high:.4g}" for low, high in itertools.pairwise(edges)]
+    return Axis(cells, centers, words, scale)
 
 
 class Explored(NamedTuple):
@@ -47,8 +85,8 @@ class Explored(NamedTuple):
         return read_axis(self.table[name], self.parameters[name]["log"])
 
 
-def explore_sweep(sweep: Sweep) -> Explored:
-    objective, metrics = sweep.ranked_by, sweep.metrics
+def explore_sweep(sweep: Sweep, objective: Any = None) -> Explored:
+    objective, metrics = objective or sweep.ranked_by, sweep.metrics
     order = sweep.rank(objective, sweep.ranked_where)
     if isinstance(objective, str):
         check_metric(objective)

@@ -33,6 +33,7 @@ from backtest.report.explored import (
     explore_sweep,
     find_neighbors,
 )
+from backtest.report.pictures import draw_chart
 from backtest.report.report_numbers import format_measure
 from backtest.tune import describe_budget, find_measures
 
@@ -135,6 +136,10 @@ def list_landscape(explored: Explored, whole: str) -> list[Part]:
 
 def list_maps(explored: Explored) -> list[Shown]:
     return [draw_map(explored, x, y) for x, y in combinations(explored.varied[:3], 2)]
+
+
+def draw_sweep_map(sweep: Sweep, x: str, y: str, metric: str) -> Any:
+    return draw_chart(draw_map(explore_sweep(sweep, metric), x, y))
 
 
 def draw_map(explored: Explored, x: str, y: str) -> ShownChart:

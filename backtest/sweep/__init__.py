@@ -6,7 +6,6 @@ from backtest.base import open_door
 
 if TYPE_CHECKING:
     from backtest.sweep.cluster import on_cluster
-    from backtest.sweep.sweep_table import Axis, read_axis
     from backtest.sweep.pooled_evaluator import Accounts, Pool, choose_evaluator, pick
     from backtest.sweep.pooled_evaluator import read_accounts, resolve_signals
     from backtest.sweep.set_evaluator import Evaluator, Metrics
@@ -19,8 +18,8 @@ if TYPE_CHECKING:
     from backtest.sweep.sets.space import Space, draw_cube, draw_sets, read_space
     from backtest.sweep.sweep import sweep
     from backtest.sweep.sweep_table import Sweep
-    from backtest.sweep.tabulate import ERROR, find_different, name_column, name_parameter
-    from backtest.sweep.tabulate import order_columns
+    from backtest.sweep.sweep_table import ERROR, find_different, name_column, name_parameter
+    from backtest.sweep.sweep_table import order_columns
 
 RESULTS = ("Sweep",)
 

@@ -63,8 +63,14 @@ from backtest.sweep.sets.sets import (
     take_sets,
 )
 from backtest.sweep.sets.space import Method, draw_sets, read_space
-from backtest.sweep.sweep_table import Sweep, find_failed
-from backtest.sweep.tabulate import TAKEN, build_table, name_column, name_parameter
+from backtest.sweep.sweep_table import (
+    TAKEN,
+    Sweep,
+    build_table,
+    find_failed,
+    name_column,
+    name_parameter,
+)
 from backtest.venue import Venue
 
 SetsLike: TypeAlias = "Mapping[str, Any] | pd.DataFrame | int"

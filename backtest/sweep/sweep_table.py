@@ -1,13 +1,12 @@
-"""Sweep: the results of many parameter sets, to rank, draw, run again, save and load."""
+"""Sweep: the table of many parameter sets, to rank, draw, run again, save and load."""
 
 from __future__ import annotations
 
-import itertools
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, NamedTuple, Self, TypeAlias
+from typing import TYPE_CHECKING, Any, Self, TypeAlias
 
 import numpy as np
 import pandas as pd
@@ -19,6 +18,7 @@ from backtest.base import (
     FloatArray,
     IntArray,
     ParameterError,
+    PolicyError,
     SavedResult,
     Whole,
     call_later,
@@ -29,128 +29,114 @@ from backtest.base import (
     warn_caller,
 )
 from backtest.base.result_folders import MANIFEST
-from backtest.measures import ObjectiveLike, rank_by_objective, read_constraints
-from backtest.measures.measure_table import ABOUT, METRICS
+from backtest.engine import Progress
+from backtest.measures import ObjectiveLike, rank_by_objective, read_aversion, read_constraints
+from backtest.measures.measure_table import METRICS, OPTION_COSTS
+from backtest.measures.run_facts import DATES
+from backtest.sweep.set_evaluator import OF_PATH, Evaluator, Rows
 from backtest.sweep.sets.sets import Sets, from_frame, take_sets
-from backtest.sweep.tabulate import ERROR, convert_dates, name_parameter, order_columns
 
 if TYPE_CHECKING:
     from backtest.engine import Result
-    from backtest.sweep.set_evaluator import Evaluator
 
 
-Reduce = Literal["median", "best"]
-
-MOST_VALUES = 40
-"""Most different numbers on an axis; more are put into bins."""
-
-BINS = 24
-
-
-class Axis(NamedTuple):
-    """The cell of each set, and the center and the name of each cell."""
-
-    cells: IntArray
-    centers: np.ndarray
-    words: list[str]
-    scale: str
+ERROR = "error"
+SCORE, VIOLATION, STAGE = "score", "violation", "stage"
+ROBUST, PLATEAU = "robust_score", "plateau"
+TAKEN = frozenset(
+    {*METRICS, *OPTION_COSTS, *DATES, ERROR, SCORE, VIOLATION, STAGE, ROBUST, PLATEAU}
+)
 
 
-def draw_map(
-    table: pd.DataFrame,
-    manifest: Mapping[str, Any],
-    x: str,
-    y: str,
-    metric: str,
-    reduce: Reduce = "median",
-) -> Any:
-    import plotly.graph_objects as go  # type: ignore[import-untyped] # noqa: PLC0415 - a second
-
-    facts = manifest["parameters"]
-    Choice("median", "best").check("reduce", reduce)
-    Choice(*facts).check("x", x)
-    Choice(*facts).check("y", y)
-    Choice(*(name for name in METRICS if name in table)).check("metric", metric)
-    if x == y:
-        raise ParameterError(f"x and y must be two parameters, got {x!r} twice")
-    across, along = read_axis(table[x], facts[x]["log"]), read_axis(table[y], facts[y]["log"])
-    is_falling = ABOUT[metric].better < 0
-    ruined = table["ruined"].to_numpy() > 0.0
-    sets = pd.DataFrame({"y": along.cells, "x": across.cells, "ruined": ruined})
-    sets["value"] = table[metric].mask(ruined).to_numpy()
-    how = "median" if reduce == "median" else "min" if is_falling else "max"
-    cells = sets.groupby(["y", "x"]).agg(
-        value=("value", how), n=("ruined", "size"), ruined=("ruined", "sum")
-    )
-    hides = cells["ruined"] >= (cells["n"] if reduce == "best" else (cells["n"] + 1) // 2)
-    cells["value"] = cells["value"].mask(hides)
-    cells["note"] = [f"{n} sets, {lost} ruined" for n, lost in zip(cells["n"], cells["ruined"],
-                                                                  strict=True)]  # fmt: skip
-    whole = pd.MultiIndex.from_product([range(len(along.words)), range(len(across.words))])
-    shape = (len(along.words), len(across.words))
-    filled = cells.reindex(whole)
-    notes = np.empty((*shape, 3), dtype=object)
-    notes[..., 0], notes[..., 1] = across.words, np.array(along.words, dtype=object)[:, np.newaxis]
-    notes[..., 2] = filled["note"].fillna("0 sets").to_numpy().reshape(shape)
-    figure = go.Figure(
-        go.Heatmap(
-            x=across.centers,
-            y=along.centers,
-            z=filled["value"].to_numpy(dtype=np.float64).reshape(shape),
-            colorscale="Viridis",
-            reversescale=is_falling,
-            colorbar={"title": ABOUT[metric].unit},
-            customdata=notes,
-            hovertemplate=f"{x} %{{customdata[0]}}<br>{y} %{{customdata[1]}}"
-            f"<br>{metric} %{{z:.4g}}<br>%{{customdata[2]}}<extra></extra>",
-            hoverongaps=False,
-        )
-    )
-    lost = cells[hides]
-    if len(lost):
-        figure.add_scatter(
-            x=across.centers[lost.index.get_level_values("x")],
-            y=along.centers[lost.index.get_level_values("y")],
-            mode="markers",
-            marker={"symbol": "x", "color": "#b2182b", "size": 9},
-            name="ruined",
-            showlegend=True,
-            text=lost["note"].tolist(),
-            hovertemplate="%{text}<extra></extra>",
-        )
-    others = [name for name in facts if name not in (x, y)]
-    subtitle = f"{reduce} over {', '.join(others)}" if others else f"{len(table):,} sets"
-    title = f"{metric.replace('_', ' ')} of {manifest['policy']['name']}"
-    for update, name, axis in ((figure.update_xaxes, x, across), (figure.update_yaxes, y, along)):
-        unit = facts[name]["unit"]
-        update(title=f"{name} ({unit})" if unit else name, type=axis.scale, showgrid=False)
-    return figure.update_layout(
-        template="plotly_white",
-        legend={"orientation": "h", "x": 1.0, "xanchor": "right", "y": 1.02, "yanchor": "bottom"},
-        title={"text": f"{title}<br><sup>{subtitle}</sup>"},
-    )
+def build_table(
+    evaluator: Evaluator, sets: Sets, *, full: bool, progress: Progress | None
+) -> pd.DataFrame:
+    places, codes = find_different(sets)
+    different = take_sets(sets, places)
+    rows = evaluator.evaluate(different, progress=progress)
+    check_rows(evaluator, different, rows)
+    if full:
+        rows = add_path(evaluator, different, rows, progress)
+    columns = {name_column(name): column for name, column in sets.items()}
+    table = convert_dates(pd.DataFrame({**columns, **take_sets(rows.metrics, codes)}))
+    if any(rows.errors):
+        table[ERROR] = np.array(rows.errors, dtype=object)[codes]
+    done = rows.done[codes]
+    warn_of_losses(rows, codes)
+    return order_columns(table[done], tuple(columns))
 
 
-def read_axis(column: pd.Series, is_log: bool) -> Axis:
-    is_number = pd.api.types.is_numeric_dtype(column) and not pd.api.types.is_bool_dtype(column)
-    if not is_number or column.isna().any():
-        cells, names = pd.factorize(column.fillna("none").astype(str), sort=True)
-        return Axis(cells, np.array(names, dtype=object), [*names], "category")
-    numbers = column.to_numpy(dtype=np.float64)
-    values = np.unique(numbers)
-    is_log = is_log and bool(values[0] > 0.0)
-    scale = "log" if is_log else "linear"
-    if len(values) <= MOST_VALUES:
-        words = [f"{value:.6g}" for value in values]
-        return Axis(np.searchsorted(values, numbers), values, words, scale)
-    numbers = np.log(numbers) if is_log else numbers
-    edges = np.linspace(numbers.min(), numbers.max(), BINS + 1)
-    cells = np.clip(np.searchsorted(edges, numbers, side="right") - 1, 0, BINS - 1)
-    centers = (edges[1:] + edges[:-1]) / 2.0
-    if is_log:
-        edges, centers = np.exp(edges), np.exp(centers)
-    words = [f"{low:.4g} to {high:.4g}" for low, high in itertools.pairwise(edges)]
-    return Axis(cells, centers, words, scale)
+def find_different(sets: Sets) -> tuple[IntArray, IntArray]:
+    frame = pd.DataFrame(dict(sets))
+    groups = frame.groupby(list(frame.columns), sort=False, dropna=False)
+    codes = groups.ngroup().to_numpy().astype(np.int64)
+    places = np.unique(codes, return_index=True)[1]
+    return places.astype(np.int64), codes
+
+
+def check_rows(evaluator: Evaluator, sets: Sets, rows: Rows) -> None:
+    if not rows.done.any():
+        raise KeyboardInterrupt
+    first = int(np.argmax(rows.done))
+    errors = np.array(rows.errors, dtype=object)
+    if all(errors[rows.done]):
+        evaluator.replay(take_sets(sets, first))
+        raise PolicyError(f"every set failed, the first with: {errors[first]}")
+
+
+def add_path(evaluator: Evaluator, sets: Sets, rows: Rows, progress: Progress | None) -> Rows:
+    if not rows.done.all():
+        warn_caller("interrupted before the measures of the path: they are NaN")
+        nothing = {name: np.full(len(rows.done), np.nan) for name in OF_PATH}
+        return rows._replace(metrics={**rows.metrics, **nothing})
+    wanted = np.flatnonzero(np.array(rows.errors) == "")
+    found = evaluator.evaluate_path(take_sets(sets, wanted), progress=progress)
+    metrics, done = dict(rows.metrics), rows.done.copy()
+    for name, values in found.metrics.items():
+        metrics[name] = np.full(len(done), np.nan)
+        metrics[name][wanted] = values
+    done[wanted] = found.done
+    return rows._replace(metrics=metrics, done=done)
+
+
+def warn_of_losses(rows: Rows, codes: IntArray) -> None:
+    errors, n = np.array(rows.errors, dtype=object)[codes], len(codes)
+    failed = np.flatnonzero(errors != "")
+    if len(failed):
+        text = f"{len(failed):,} of {n:,} sets failed, the first (row {failed[0]}) with: "
+        warn_caller(text + errors[failed[0]])
+    left = int((~rows.done[codes]).sum())
+    if left:
+        warn_caller(f"interrupted: {left:,} of {n:,} sets were not done")
+
+
+def order_columns(table: pd.DataFrame, parameters: tuple[str, ...]) -> pd.DataFrame:
+    names = [*parameters, *(name for name in (*METRICS, *OPTION_COSTS, *DATES) if name in table)]
+    others = [name for name in map(str, table) if name not in names]
+    names += [name for name in others if is_measure(name.partition(" ")[0])]
+    return table[names + [ERROR] * (ERROR in table)]
+
+
+def is_measure(name: str) -> bool:
+    return name in METRICS or read_aversion(name) is not None
+
+
+def convert_dates(table: pd.DataFrame) -> pd.DataFrame:
+    """Return a table with times in place of UTC nanoseconds, NaT in place of NaN."""
+    times = {
+        name: pd.to_datetime(table[name], utc=True).dt.as_unit("ns")
+        for name in DATES
+        if name in table
+    }
+    return table.assign(**times)
+
+
+def name_column(name: str) -> str:
+    return f"policy.{name}" if name in TAKEN else name
+
+
+def name_parameter(column: str) -> str:
+    return column.removeprefix("policy.")
 
 
 DECLARED = "backtest.report.set_parts"
@@ -187,6 +173,7 @@ class Sweep(SavedResult):
     list_numbers = call_later(DECLARED, "list_sweep_numbers")
     list_parts = call_later(DECLARED, "list_sweep_parts")
     list_assumptions = call_later(DECLARED, "list_sweep_assumptions")
+    _draw_map = call_later(DECLARED, "draw_sweep_map")
     verdict = property(call_later(DECLARED, "write_sweep_verdict"))
     notices = property(call_later(DECLARED, "list_sweep_notices"))
 
@@ -251,12 +238,12 @@ class Sweep(SavedResult):
         return self.table.iloc[self.rank(objective, constraints)[:n]]
 
     @checked
-    def heatmap(self, x: str, y: str, metric: str = "sharpe", reduce: Reduce = "median") -> Any:
-        """Return a Plotly figure of a measure over two parameters.
-
-        See :func:`backtest.sweep.sweep_table.draw_map`.
-        """
-        return draw_map(self.table, self.manifest, x, y, metric, reduce)
+    def heatmap(self, x: str, y: str, metric: str = "sharpe") -> Any:
+        """Return a Plotly figure of the median of a measure over two parameters."""
+        Choice(*self.parameters).check("x", x)
+        Choice(*(name for name in self.parameters if name != x)).check("y", y)
+        Choice(*self.metrics).check("metric", metric)
+        return self._draw_map(x, y, metric)
 
     @checked
     def replay(self, row: int) -> Result:

@@ -32,7 +32,7 @@ from backtest.sweep import (
     take_sets,
     to_plain_value,
 )
-from backtest.sweep.tabulate import PLATEAU, ROBUST, SCORE
+from backtest.sweep.sweep_table import PLATEAU, ROBUST, SCORE
 from backtest.tune.journal import (
     LOOKS,
     UNFINISHED,

@@ -22,7 +22,7 @@ from backtest.sweep import (
     order_columns,
     take_sets,
 )
-from backtest.sweep.tabulate import SCORE, STAGE, VIOLATION
+from backtest.sweep.sweep_table import SCORE, STAGE, VIOLATION
 from backtest.tune.journal import PART, Batch, Journal
 
 if TYPE_CHECKING:
