@@ -16,7 +16,7 @@ import numpy as np
 
 from backtest.base import BacktestError, FloatArray, IntArray, PolicyError, format_time
 from backtest.base.units import DAY
-from backtest.market import Market, Markets, as_given, as_markets, detach, lend
+from backtest.market import Market, Markets, detach, lend
 from backtest.policy import Columns, Policy, check_columns, copy_policy, format_location, renew
 
 KNOWN = 32
@@ -44,12 +44,8 @@ OBSERVED = "observed"
 
 CURE = (
     "use only values up to each bar: rolling and ewm, not mean() of the whole, not shift(-1), no "
-    "centered windows, no backward fill; for columns that only rounding changes (FFT, float32) "
-    "declare tolerance = 1e-4, for example"
-)
-SETTLED = (
-    "a settlement stamped at a close is not known at it: use those stamped before, "
-    "np.searchsorted(market.funding_time, market.time + market.interval, side='left') - 1"
+    "centered windows, no backward fill, no settlement stamped at the close itself; for columns "
+    "that only rounding changes (FFT, float32) declare tolerance = 1e-4, for example"
 )
 STEADY = "use no random numbers, no clock, and nothing that is kept between calls"
 
@@ -373,9 +369,6 @@ class LookAheadCheck:
             f"{whole!r} when {self._name_bars(longer)} are seen, {less!r} when "
             f"{self._name_bars(part)} are"
         )
-        if self._is_settlement(part, longer, name, row):
-            what = f"uses the settlement stamped at the close of its bar, it is {values}"
-            return self._refuse(part, row, f"looks ahead: {name_column(name)} {what}", SETTLED)
         return self._refuse(part, row, f"looks ahead: {name_column(name)} is {values}", CURE)
 
     def _describe_unsteady(self, part: Part, again: Part) -> PolicyError:
@@ -399,16 +392,6 @@ class LookAheadCheck:
         if part.first == 0:
             return f"the first {part.stop}"
         return f"bars {part.first} to {part.stop - 1}"
-
-    def _is_settlement(self, part: Part, longer: Part, name: str, row: int) -> bool:
-        """Return whether the settlements at the end of the part alone make the difference."""
-        market = self.market.slice(part.first, part.stop)
-        parts, wholes = as_markets(market), as_markets(self.market)
-        more = {each: add_settlements(parts[each], wholes[each]) for each in parts}
-        seen = self._observe_part(detach(as_given(parts.with_markets(more), market)))
-        if seen is None or name not in seen:
-            return False
-        return row not in find_differences(seen[name], longer.seen[name], self.tolerance)
 
 
 def name_column(name: str) -> str:
@@ -464,16 +447,6 @@ def find_funding_changes(market: Market) -> FloatArray:
     places = np.searchsorted(market.funding_time, market.time)
     turns, moves = (np.abs(np.diff(each, prepend=each[:1])) for each in (np.sign(rates), rates))
     return np.asarray((turns + moves)[places])
-
-
-def add_settlements(part: Market, whole: Market) -> Market:
-    """Return a part with the settlements that are stamped at its end, or some seconds later."""
-    stop = int(np.searchsorted(whole.funding_time, part.end))
-    last = int(np.searchsorted(whole.funding_time, part.end + part.interval // 4, side="right"))
-    rows = slice(stop - len(part.funding_time), last)
-    names = ("funding_time", "funding_rate", "funding_mark", "funding_predicted")
-    fields: dict[str, Any] = {name: getattr(whole, name)[rows] for name in names}
-    return dataclasses.replace(part, **fields) if last > stop else part
 
 
 # ---------------------------------------------------------------------------------- other futures
