@@ -35,7 +35,6 @@ from backtest.engine.inputs import no_options
 from backtest.engine.record import AccountFields, Closes, OptionFields, PositionFields, Record
 from backtest.engine.run_data import Before, Quotes, RunOptions
 from backtest.engine.run_record import RunRecord
-from backtest.features import VolatilityState
 from backtest.measures import OptionQuotes, OptionTerms, RunSpan, flatten_tally, make_tally
 from backtest.venue import Holdings, Option, Venue
 
@@ -203,8 +202,7 @@ def _pack_state(result: RunRecord) -> dict[str, Any]:
         **shared,
         "names": list(result.names),
         "spans": result.spans.tolist(),
-        "before": {name: getattr(before, name).tolist() for name in Before._fields[:-1]},
-        "trails": [each._asdict() for each in before.trails],
+        "before": {name: each.tolist() for name, each in before._asdict().items()},
         **pack_options(result.options),
     }
 
@@ -276,8 +274,7 @@ def _read_parts(
         "quotes": Quotes(*(gather(name) for name in Quotes._fields)),
         "asset_marks": bars[assets].to_numpy(dtype=np.float64),
         "before": Before(
-            **{name: np.array(each, dtype=np.float64) for name, each in stored["before"].items()},
-            trails=tuple(VolatilityState(**each) for each in stored["trails"]),
+            **{name: np.array(each, dtype=np.float64) for name, each in stored["before"].items()}
         ),
         "benchmark": bars["market_return"].to_numpy() if "market_return" in bars else None,
         "options": read_options(stored.get("options"), wide),

@@ -26,7 +26,7 @@ from backtest.base import (
 from backtest.engine.feed_arrays import place_funding
 from backtest.engine.record import OptionFields
 from backtest.engine.tables import OWNER, price_of, value_of
-from backtest.features import VolatilityState, find_day, forecast_liquidation, forecast_volatility
+from backtest.features import find_day, forecast_liquidation, forecast_volatility
 from backtest.market import place_on_bars
 from backtest.measures import (
     OptionQuotes,
@@ -280,14 +280,15 @@ class Before(NamedTuple):
     """What a run knew at the close before its first bar, by instrument, of shape (n,).
 
     ``stands`` of shape (n + 3,) are where the causes of a liquidation stood at the last high of the
-    unit value, with what each has gained since (:mod:`backtest.engine.run_closes`).
+    unit value, with what each has gained since (:mod:`backtest.engine.run_closes`). ``trails`` of
+    shape (n, 4) are those of :func:`backtest.features.forecast_volatility`.
     """
 
     mark: FloatArray
     signal: FloatArray
     unrealized: FloatArray
     stands: FloatArray
-    trails: tuple[VolatilityState, ...]
+    trails: FloatArray
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -440,27 +441,21 @@ class RunData:
     # ------------------------------------------------------------------- forecasts
 
     @cached_property
-    def volatilities(self) -> tuple[FloatArray, tuple[VolatilityState, ...]]:
-        """Forecasts of shape (n_bars, n), and their states after the last bar."""
+    def volatilities(self) -> tuple[FloatArray, FloatArray]:
+        """Forecasts of shape (n_bars, n), and their trails after the last bar, of shape (n, 4)."""
         forecasts = np.full((len(self.time), len(self.names)), np.nan)
-        states = []
+        trails = np.empty_like(self.before.trails)
         for i, (first, stop) in enumerate(self.spans.tolist()):
             rows = slice(first, stop)
             close = self.quotes.close[rows, i]
-            forecasts[rows, i], state = forecast_volatility(
+            forecasts[rows, i], trails[i] = forecast_volatility(
                 self.before.trails[i],
                 self.time[rows],
                 close,
                 self.interval,
                 is_session=self.is_session,
             )
-            states.append(state)
-        return forecasts, tuple(states)
-
-    @property
-    def last_trails(self) -> tuple[VolatilityState, ...]:
-        """The states of the volatility forecasts after the last bar."""
-        return self.volatilities[1]
+        return forecasts, trails
 
 
 def read_field(fields: Mapping[str, FloatArray], name: object) -> FloatArray:

@@ -24,15 +24,13 @@ from backtest.engine.run_data import Before, Quotes, read_options
 from backtest.engine.run_record import Benchmark, begin_moves
 from backtest.engine.run_setup import Setup
 from backtest.engine.signal_rules import join_checks
-from backtest.features import forecast_volatility
-from backtest.features.liquidation_forecast import NO_BARS_SEEN
+from backtest.features import NOTHING_SEEN, forecast_volatility
 from backtest.market import label_names
 from backtest.measures import RunSpan
 from backtest.venue import compute_collateral_value
 
 if TYPE_CHECKING:
     from backtest.engine.run_record import RunRecord
-    from backtest.features import VolatilityState
     from backtest.market import Markets
 
 
@@ -314,7 +312,7 @@ def read_quotes(setup: Setup) -> Quotes:
 def find_before(setup: Setup) -> Before:
     resume, markets, n = setup.resume, setup.markets, len(setup.markets)
     if resume is None:
-        trails = tuple(start_trail(markets, i, setup.first) for i in range(n))
+        trails = np.array([start_trail(markets, i, setup.first) for i in range(n)])
         return Before(np.full(n, np.nan), np.zeros(n), np.zeros(n), start_stands(setup), trails)
     return Before(
         mark=resume.marks[-1],
@@ -323,7 +321,7 @@ def find_before(setup: Setup) -> Before:
         stands=np.zeros(n + 3)
         if resume.has_one_position
         else find_stands(resume, resume.record.n_bars),
-        trails=resume.last_trails,
+        trails=resume.volatilities[1],
     )
 
 
@@ -341,11 +339,11 @@ def find_signals(result: RunRecord) -> FloatArray:
     return np.atleast_1d(np.array(result.state.signal, dtype=np.float64))
 
 
-def start_trail(markets: Markets, i: int, first: int) -> VolatilityState:
+def start_trail(markets: Markets, i: int, first: int) -> FloatArray:
     market = markets[markets.names[i]]
     seen = max(min(first, int(markets.spans[i, 1])) - int(markets.spans[i, 0]), 0)
     return forecast_volatility(
-        NO_BARS_SEEN,
+        NOTHING_SEEN,
         market.time[:seen],
         market.close[:seen],
         market.interval,

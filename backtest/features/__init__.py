@@ -11,7 +11,7 @@ from backtest.base import open_door
 
 if TYPE_CHECKING:
     from backtest.features.returns import funding_forecast, published_funding
-    from backtest.features.liquidation_forecast import VolatilityState, find_day
+    from backtest.features.liquidation_forecast import NOTHING_SEEN, find_day
     from backtest.features.liquidation_forecast import forecast_liquidation, forecast_volatility
     from backtest.features.trends import Regimes, learned_regimes
     from backtest.features.returns import log_returns, long_returns, settled_funding, traded_returns

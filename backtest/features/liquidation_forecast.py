@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-from itertools import accumulate, repeat
-from typing import NamedTuple
-
 import numpy as np
 
 from backtest.base import (
@@ -13,7 +10,7 @@ from backtest.base import (
     parse_duration,
 )
 from backtest.base.units import DAY, YEAR_DAYS
-from backtest.market import SESSIONS
+from backtest.market import SESSIONS, count_bars_per_year
 from backtest.venue import touch_probability
 
 HALF_LIFE = "3d"
@@ -24,75 +21,35 @@ half-lives of 1, 2, 3, 5, 10 and 20 days, forecasts had a better log score with 
 than 1.3 standard errors."""
 
 
-class VolatilityState(NamedTuple):
-    weighted: float
-    weight: float
-    close: float
-    bars: int
-    day: int
-    days: int
-    whole: int
-
-
-NO_BARS_SEEN = VolatilityState(0.0, 0.0, 0.0, 0, 0, 0, 0)
+NOTHING_SEEN = np.array([0.0, 0.0, np.nan, np.nan])
+"""Before the first bar: sums of weighted squares and weights, last close, bars per year."""
 
 
 def forecast_volatility(
-    trail: VolatilityState, time: IntArray, close: FloatArray, interval: int, *, is_session: bool
-) -> tuple[FloatArray, VolatilityState]:
-    """Return the volatility known at each close, (n_bars,), and the state after the last.
+    trail: FloatArray, time: IntArray, close: FloatArray, interval: int, *, is_session: bool
+) -> tuple[FloatArray, FloatArray]:
+    """Return the volatility known at each close, (n_bars,), and the trail after the last.
 
     As :func:`backtest.features.ewma_volatility` with a half-life of :data:`HALF_LIFE`: per
-    sqrt(year), NaN until two returns are known. ``trail`` is the state before the first bar.
-    ``time`` holds the opens in ns, ``interval`` the length of a bar in ns. ``is_session`` tells
-    whether the market has sessions.
+    sqrt(year), NaN until two returns are known. ``trail`` is what the bars before left, as
+    :data:`NOTHING_SEEN`; its bars per year stand in until the first session of these is over.
     """
+    from scipy.signal import lfilter  # noqa: PLC0415 - takes a while to load
+
     if not len(close):
         return np.empty(0), trail
-    half_life = max(parse_duration(HALF_LIFE) / interval, 1.0)
-    decay = 0.5 ** (1.0 / half_life)
-    before = trail.close if trail.bars else close[0]
-    logs = np.log(np.concatenate([[before], close]))
-    squares = (logs[1:] - logs[:-1]) ** 2
-    first = 0 if trail.bars else 1  # the first close of all has no return
-    weighted = _decayed_sums(trail.weighted, decay, squares[first:].tolist())
-    weight = _decayed_sums(trail.weight, decay, repeat(1.0, len(squares) - first))
-    per_year, counted = _count_bars(trail, time, interval, is_session=is_session)
-    sigma = np.full(len(close), np.nan)
-    sigma[first:] = np.sqrt(weighted * (1.0 / weight) * per_year[first:])
-    sigma[: max(2 - trail.bars, 0)] = np.nan
-    if len(weighted):
-        counted = counted._replace(weighted=float(weighted[-1]), weight=float(weight[-1]))
-    return sigma, counted._replace(close=float(close[-1]))
-
-
-def _decayed_sums(state: float, decay: float, values: list[float] | repeat[float]) -> FloatArray:
-    sums = accumulate(values, lambda before, value: decay * before + value, initial=state)
-    return np.array(list(sums)[1:])
-
-
-def _count_bars(
-    trail: VolatilityState, time: IntArray, interval: int, *, is_session: bool
-) -> tuple[FloatArray, VolatilityState]:
-    """Return the bars per year known at each close, and the state with its counts updated."""
-    days = time // DAY
-    since = np.diff(days, prepend=trail.day if trail.bars else days[0])
-    starts = since != 0
-    is_long = interval > DAY
-    passed = trail.days + np.cumsum(since if is_long else starts)
-    rows = trail.bars + np.arange(len(time))
-    whole = np.maximum.accumulate(np.where(starts, rows, trail.whole))
-    counted = trail._replace(
-        bars=trail.bars + len(time), day=int(days[-1]), days=int(passed[-1]), whole=int(whole[-1])
+    decay = 0.5 ** (1.0 / max(parse_duration(HALF_LIFE) / interval, 1.0))
+    returns = np.diff(np.log(np.append(trail[2], close)))
+    parts = np.nan_to_num(returns) ** 2, (~np.isnan(returns)).astype(np.float64)
+    weighted, weight = (
+        lfilter([1.0], [1.0, -decay], part, zi=[decay * before])[0]
+        for part, before in zip(parts, trail, strict=False)
     )
-    if not is_session:
-        return np.full(len(time), YEAR_DAYS * DAY / interval), counted
-    if interval == DAY:
-        return np.full(len(time), SESSIONS), counted
-    counts = np.full(len(time), YEAR_DAYS * DAY / interval if is_long else np.nan)
-    year = YEAR_DAYS if is_long else SESSIONS
-    np.divide(year * whole, passed, out=counts, where=passed > 0)
-    return counts, counted
+    counted = np.broadcast_to(count_bars_per_year(time, interval, is_session), len(close))
+    per_year = np.where(np.isnan(counted), trail[3], counted)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        sigma = np.where(weight > 1.0, np.sqrt(weighted * (1.0 / weight) * per_year), np.nan)
+    return sigma, np.array([weighted[-1], weight[-1], close[-1], per_year[-1]])
 
 
 def find_day(interval: int, *, is_session: bool) -> float:

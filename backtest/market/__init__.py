@@ -8,7 +8,8 @@ if TYPE_CHECKING:
     from backtest.market.clock import with_clock
     from backtest.market.fetch import Fetched, fetch_market, read_request
     from backtest.market.files import find_in_folders, is_panel, list_names
-    from backtest.market.clock import SESSIONS, bars_per_year, count_by_calendar
+    from backtest.market.clock import SESSIONS, bars_per_year, count_bars_per_year
+    from backtest.market.clock import count_by_calendar
     from backtest.market.market import Market
     from backtest.market.markets import Markets, Panel, as_given, as_markets, detach, label_names
     from backtest.market.markets import lend, remake, require_panel, unwrap_market

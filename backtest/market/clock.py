@@ -38,16 +38,20 @@ def bars_per_year(market: Market) -> float | FloatArray:
     >>> bars_per_year(Market.sample(bars=24))
     8760.0
     """
-    if not market.sessions:
-        return YEAR_DAYS * DAY / market.interval
-    if market.interval > DAY:
-        return count_by_calendar(market.time, market.interval)
-    if market.interval == DAY:
+    return count_bars_per_year(market.time, market.interval, market.sessions)
+
+
+def count_bars_per_year(time: IntArray, interval: int, is_session: bool) -> float | FloatArray:
+    if not is_session:
+        return YEAR_DAYS * DAY / interval
+    if interval > DAY:
+        return count_by_calendar(time, interval)
+    if interval == DAY:
         return SESSIONS
-    starts = np.diff(market.time // DAY, prepend=market.time[0] // DAY) != 0
+    starts = np.diff(time // DAY, prepend=time[0] // DAY) != 0
     passed = np.cumsum(starts)
-    first = np.maximum.accumulate(np.where(starts, np.arange(market.n_bars), 0))
-    counts = np.full(market.n_bars, np.nan)
+    first = np.maximum.accumulate(np.where(starts, np.arange(len(time)), 0))
+    counts = np.full(len(time), np.nan)
     np.divide(SESSIONS * first, passed, out=counts, where=passed > 0)
     return counts
 
