@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
@@ -14,7 +15,6 @@ import pandas as pd
 from backtest.base import (
     BoolArray,
     Choice,
-    DataError,
     FloatArray,
     IntArray,
     ParameterError,
@@ -24,11 +24,11 @@ from backtest.base import (
     call_later,
     checked,
     format_value,
+    from_plain,
     list_records,
     to_plain,
     warn_caller,
 )
-from backtest.base.result_folders import MANIFEST
 from backtest.engine import Progress
 from backtest.measures import ObjectiveLike, rank_by_objective, read_aversion, read_constraints
 from backtest.measures.measure_table import METRICS, OPTION_COSTS
@@ -139,6 +139,7 @@ def name_parameter(column: str) -> str:
     return column.removeprefix("policy.")
 
 
+LABEL = "label"
 DECLARED = "backtest.report.set_parts"
 """Where the figures, tables and charts are declared."""
 Labels: TypeAlias = "int | Iterable[int] | pd.DataFrame"
@@ -169,7 +170,7 @@ class Sweep(SavedResult):
 
     kind = "sweep"
     table_names = ("table",)
-    aside = ("policy_module", "mixed", "causality")
+    aside = ("policy_module", "causality")
     list_numbers = call_later(DECLARED, "list_sweep_numbers")
     list_parts = call_later(DECLARED, "list_sweep_parts")
     list_assumptions = call_later(DECLARED, "list_sweep_assumptions")
@@ -326,16 +327,19 @@ class Sweep(SavedResult):
         return [self.evaluator.base.policy_class] if self.evaluator else []
 
     def _lay_out(self) -> dict[str, pd.DataFrame]:
-        return {"table": lay_out_sets(self.table)}
-
-    def _write_more(self, folder: Path) -> Mapping[str, Any]:  # noqa: ARG002
-        return {"mixed": find_mixed(self.table)}
+        words = {name: encode_objects(self.table[name].to_numpy()) for name in self.parameters}
+        return {"table": self.table.assign(**words).rename_axis(LABEL).reset_index()}
 
     @classmethod
     def _read_back(
-        cls, manifest: dict[str, Any], tables: Mapping[str, pd.DataFrame], folder: Path
+        cls,
+        manifest: dict[str, Any],
+        tables: Mapping[str, pd.DataFrame],
+        folder: Path,  # noqa: ARG003
     ) -> Self:
-        return cls(read_sets(tables["table"], manifest.pop("mixed", None), folder), manifest)
+        table = tables["table"].set_index(LABEL).rename_axis(None)
+        words = {name: decode_objects(table[name].to_numpy()) for name in manifest["parameters"]}
+        return cls(table.assign(**words), manifest)
 
     def __repr__(self) -> str:
         best = self.table.iloc[int(self.rank()[0])]
@@ -348,10 +352,7 @@ class Sweep(SavedResult):
 
     def _select(self, rows: Labels) -> pd.DataFrame:
         given: Any = rows.index if isinstance(rows, pd.DataFrame) else rows
-        is_many = isinstance(given, Iterable) and not isinstance(given, str)
-        given = [repr(k) if isinstance(k, bool | np.bool_) else k for k in
-                 (given if is_many else [given])]  # fmt: skip
-        labels = pd.Index(given, tupleize_cols=False, name=self.table.index.name)
+        labels = pd.Index(np.atleast_1d(np.asarray(given)), name=self.table.index.name)
         is_known = labels.isin(self.table.index) & (labels.inferred_type != "boolean")
         unknown = labels[~is_known].tolist()
         if unknown or not len(labels):
@@ -377,38 +378,16 @@ class Sweep(SavedResult):
         return self.evaluator
 
 
-LABEL = "label"
+def encode_objects(values: np.ndarray) -> np.ndarray:
+    """Return values of any kind as JSON, and numbers and claims as they are."""
+    if values.dtype != object:
+        return values
+    return np.array([json.dumps(to_plain(value)) for value in values], dtype=object)
 
 
-def find_mixed(table: pd.DataFrame) -> list[str]:
-    objects = [str(name) for name in table if table[name].dtype == object]
-    return [name for name in objects if pd.api.types.infer_dtype(table[name]) != "string"]
-
-
-def lay_out_sets(table: pd.DataFrame) -> pd.DataFrame:
-    shown = table.copy()
-    for name in find_mixed(table):
-        words = [None if value is None else str(value) for value in table[name]]
-        shown[name] = pd.Series(words, index=table.index, dtype=object)
-    shown.insert(0, LABEL, shown.index)
-    return shown
-
-
-def read_sets(stored: pd.DataFrame, mixed: object, folder: Path) -> pd.DataFrame:
-    table = stored.set_index(LABEL).rename_axis(None)
-    if not isinstance(mixed, list) or not {*map(str, mixed)} <= {*table}:
-        raise DataError(
-            f"{folder / MANIFEST}: mixed must be a list of columns of the table, got {mixed!r}"
-        )
-    for name in mixed:
-        table[name] = pd.Series(map(_read_word, table[name]), index=table.index, dtype=object)
-    return table
-
-
-def _read_word(text: object) -> Any:
-    if not isinstance(text, str):  # a missing word comes back from the file as NaN
-        return None
-    try:
-        return float(text)
-    except ValueError:
-        return text
+def decode_objects(values: np.ndarray) -> np.ndarray:
+    if values.dtype.kind in "iufb":
+        return values
+    objects = np.empty(len(values), dtype=object)
+    objects[:] = [from_plain(json.loads(text)) for text in values]
+    return objects

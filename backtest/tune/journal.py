@@ -19,7 +19,6 @@ from backtest.base import (
     ParameterError,
     PolicyError,
     discard_folder,
-    from_plain,
     hold_lock_file,
     name_folder,
     to_plain,
@@ -28,6 +27,7 @@ from backtest.base import (
 from backtest.base.atomic_files import DRAFT_FILE, LOCK
 from backtest.base.result_folders import MANIFEST
 from backtest.sweep import Sets
+from backtest.sweep.sweep_table import decode_objects, encode_objects
 
 PART = "part"
 """The stage of sets that are evaluated on a part of the time."""
@@ -95,20 +95,6 @@ def read_batch(table: pd.DataFrame) -> Batch:
 
 def strip(columns: Mapping[str, np.ndarray], prefix: str) -> dict[str, Any]:
     return {k.removeprefix(prefix): v for k, v in columns.items() if k.startswith(prefix)}
-
-
-def encode_objects(values: np.ndarray) -> np.ndarray:
-    if values.dtype != object:
-        return values
-    return np.array([json.dumps(to_plain(value)) for value in values], dtype=object)
-
-
-def decode_objects(values: np.ndarray) -> np.ndarray:
-    if values.dtype.kind in "iufb":
-        return values
-    objects = np.empty(len(values), dtype=object)
-    objects[:] = [from_plain(json.loads(text)) for text in values]
-    return objects
 
 
 # ----------------------------------------------------------------------------- unfinished searches

@@ -128,12 +128,15 @@ def _read_parameters(policy: type[Policy] | Policy, prefix: str = "") -> Iterato
 
 
 def _read_parameter(policy: type[Policy] | Policy, parameter: Parameter) -> Setting:
+    if isinstance(policy, Policy):
+        return _make_setting(parameter, getattr(policy, parameter.name))
+    is_needed = parameter.default is None
+    return _make_setting(parameter, dataclasses.MISSING if is_needed else parameter.default)
+
+
+def _make_setting(parameter: Any, value: object) -> Setting:
     space: Any = Flag() if parameter.space is None else parameter.space
     check = partial(space.check, whole=True) if parameter.kind is int else space.check
-    if isinstance(policy, Policy):
-        value = getattr(policy, parameter.name)
-    else:
-        value = dataclasses.MISSING if parameter.default is None else parameter.default
     return Setting(parameter.name, parameter.kind, space, check, value, may_be_none=False)
 
 
@@ -151,10 +154,7 @@ def _read_venues(venue: Venues) -> Iterator[Setting]:
 
 def _read_rule(rule: SignalRule) -> Iterator[Setting]:
     for each in rule.parameters().values():
-        space: Any = Flag() if each.space is None else each.space
-        check = partial(space.check, whole=True) if each.kind is int else space.check
-        value = getattr(rule, each.name)
-        yield Setting(f"{SIGNAL}{each.name}", each.kind, space, check, value, may_be_none=False)
+        yield _make_setting(each, getattr(rule, each.name))._replace(name=f"{SIGNAL}{each.name}")
 
 
 def _read_fields(value: Value, prefix: str) -> Iterator[Setting]:
