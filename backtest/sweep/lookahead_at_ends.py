@@ -39,19 +39,18 @@ from backtest.sweep.sets.sets import (
 )
 
 MOST_SETS = 32
-"""Most sets that are checked, as a search may reach new ends again and again."""
-
-NEW = 1000
-"""Votes of a new end; among sets with as many, the one with the most highest numbers is checked."""
+"""Most sets that are checked."""
 
 
 class EndsChecker:
-    """Checks sets until both ends of each number were checked, under all words that occur."""
+    """Checks the sets at both ends of each number, under all words that occur.
+
+    The first sets it is given: those of a sweep, or the ends of the space of a search.
+    """
 
     def __init__(self) -> None:
         self.causality: Causality | None = None
-        self._seen: dict[tuple[object, ...], dict[str, tuple[float, float]]] = {}
-        self._count = 0
+        self._has_begun = False
 
     def check(self, columns: Columns, sets: Sets) -> None:
         self.cover(sets, lambda: columns.reads, partial(self.check_set, columns))
@@ -68,51 +67,36 @@ class EndsChecker:
         list_reads: Callable[[], tuple[str, ...]],
         check: Callable[[Mapping[str, Any]], bool],
     ) -> None:
-        """Check sets whose values are ends of those that are read, the most such values first."""
-        left_out = np.zeros(count_sets(sets), dtype=np.bool_)
-        while self._count < MOST_SETS and not left_out.all():
-            votes = np.where(left_out, -1, self._count_new(sets, list_reads()))
-            row = int(votes.argmax())
-            if self._seen and votes[row] < NEW:
+        """Check sets at ends of what is read, which is known only after the first."""
+        if self._has_begun:
+            return
+        self._has_begun = True
+        left, done = np.arange(count_sets(sets)), list[int]()
+        while len(done) < MOST_SETS and len(left):
+            names = [name for name in list_reads() if name in sets and "." not in name]
+            codes = number_rows((sets[name] for name in names), count_sets(sets))
+            known = codes[done]
+            new = [row for row in find_ends(sets, names, left) if codes[row] not in known]
+            if not new:
                 return
-            self._count += 1
-            if not check(take_sets(sets, row)):
-                left_out[row] = True
-                continue
-            self._note(take_sets(sets, slice(row, row + 1)), list_reads())
-
-    def _note(self, chosen: Sets, names: tuple[str, ...]) -> None:
-        words, numbers = split_names(chosen, names)
-        spans = self._seen.setdefault(tuple(chosen[name][0] for name in words), {})
-        for name in numbers:
-            value = float(chosen[name][0])
-            low, high = spans.get(name, (value, value))
-            spans[name] = min(low, value), max(high, value)
-
-    def _count_new(self, sets: Sets, names: tuple[str, ...]) -> IntArray:
-        """Return by set ``NEW`` for each new end of a number, and 1 for each highest number."""
-        votes = np.zeros(count_sets(sets), dtype=np.int64)
-        words, numbers = split_names(sets, names)
-        keys = list(zip(*(sets[name].tolist() for name in words), strict=True)) or [()] * len(votes)
-        places = {key: k for k, key in enumerate(dict.fromkeys(keys))}
-        codes = np.array([places[key] for key in keys])
-        for key, code in places.items():
-            rows, spans = np.flatnonzero(codes == code), self._seen.get(key)
-            votes[rows] += NEW * (spans is None)
-            for name in numbers:
-                values = sets[name][rows].astype(np.float64)
-                low, high = (spans or {}).get(name, (np.inf, -np.inf))
-                is_end = (values == values.min()) | (values == values.max())
-                votes[rows] += NEW * (is_end & ((values < low) | (values > high)))
-                votes[rows] += values == values.max()
-        return votes
+            done.append(new[0])
+            if not check(take_sets(sets, new[0])):  # it cannot be observed: its neighbor can
+                left = left[left != new[0]]
 
 
-def split_names(sets: Sets, names: tuple[str, ...]) -> tuple[list[str], list[str]]:
-    """Return the names of words, and those of numbers."""
-    here = [name for name in names if name in sets and "." not in name]
-    words = [name for name in here if sets[name].dtype.kind in "Ob"]
-    return words, [name for name in here if name not in words]
+def find_ends(sets: Sets, names: list[str], rows: IntArray) -> list[int]:
+    """Return rows in which numbers are highest or lowest, those of many ends first."""
+    words = [name for name in names if sets[name].dtype.kind in "Ob"]
+    groups = group_rows(number_rows((sets[name][rows] for name in words), len(rows)))
+    found: dict[int, None] = {}
+    for part in (rows[each] for each in groups):
+        numbers = [sets[name][part].astype(np.float64) for name in names if name not in words]
+        for find_end in (np.max, np.min) if numbers else ():
+            is_end = np.array([values == find_end(values) for values in numbers])
+            votes = np.where(is_end, is_end.sum(axis=0), -1)
+            found |= dict.fromkeys(part[votes.argmax(axis=1)].tolist())
+        found |= {} if numbers else {int(part[0]): None}
+    return list(found)
 
 
 def check_markets(
