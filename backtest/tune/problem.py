@@ -57,6 +57,7 @@ if TYPE_CHECKING:
     from backtest.account import Account
     from backtest.policy import Policy
     from backtest.sweep import Metrics
+    from backtest.tune.samplers import SamplerName
 
 LEAST_TRIALS = 4
 DEFAULTS = {"accounts": "shared", "pool": "mean", "seed": 0, "sampler": "sobol", "robust": False,
@@ -85,7 +86,7 @@ class Problem(NamedTuple):
     goal: Goal
     objective: ObjectiveLike
     metrics: Metrics
-    sampler: str
+    sampler: SamplerName
     trials: int | None
     seconds: float | None
     robustness: Robustness

@@ -184,19 +184,9 @@ def tune(  # noqa: PLR0913 - keywords, each with a default that is said
     finished = find_finished(place, manifest, resume=resume)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", VenueDateWarning)  # given above for the whole market
-        task = StudyTask(
-            facts=manifest,
-            space=problem.space,
-            goal=problem.goal,
-            rule=problem.robustness,
-            is_robust=problem.is_robust,
-            trials=problem.trials,
-            seconds=problem.seconds,
-            seed=seed,
-            seen=problem.build_evaluator(market.prefix(split)),
-            bench=Bench(problem.build_evaluator(market), split),
-            store=place,
-        )
+        seen = problem.build_evaluator(market.prefix(split))
+        bench = Bench(problem.build_evaluator(market), split)
+        task = StudyTask(problem, seen, bench, manifest, place)
         if finished is not None:
             return dataclasses.replace(Study.load(finished), bench=task.bench)
         with on_cluster(task.seen, cluster) as working:
@@ -293,7 +283,9 @@ def run_study(task: StudyTask, progress: Callable[[Progress], object] | None) ->
 def search_journal(
     task: StudyTask, folder: Path | None, progress: Callable[[Progress], object] | None
 ) -> Study:
-    examiner = Examiner(task.seen, task.goal, Journal(folder), total=task.trials, progress=progress)
+    examiner = Examiner(
+        task.seen, task.problem.goal, Journal(folder), total=task.problem.trials, progress=progress
+    )
     outcome = None
     with contextlib.suppress(KeyboardInterrupt):
         outcome = search_and_choose(task, examiner)
@@ -305,14 +297,16 @@ def search_journal(
 
 
 def search_and_choose(task: StudyTask, examiner: Examiner) -> StudyOutcome:
-    task.seen.check_causal(task.space.list_ends())
+    task.seen.check_causal(task.problem.space.list_ends())
     examiner.start_clock()  # a budget in seconds is for the search
-    trials = task.trials
+    trials = task.problem.trials
     if trials is not None:
-        trials -= reserve_trials(task.rule, trials)
-    share = 1.0 - BUDGET_SHARE if task.is_robust else 1.0
-    budget = Budget(trials, math.inf if task.seconds is None else share * task.seconds)
-    search(examiner, task.space, task.facts["sampler"], budget, task.seed)
+        trials -= reserve_trials(task.problem.robustness, trials)
+    share = 1.0 - BUDGET_SHARE if task.problem.is_robust else 1.0
+    budget = Budget(
+        trials, math.inf if task.problem.seconds is None else share * task.problem.seconds
+    )
+    search(examiner, task.problem.space, task.problem.sampler, budget, task.problem.seed)
     return build_outcome(task, examiner)
 
 

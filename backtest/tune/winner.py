@@ -45,7 +45,8 @@ from backtest.tune.trials import (
 
 if TYPE_CHECKING:
     from backtest.sweep import Dimension, Evaluator, Sets, Space
-    from backtest.tune.trials import Examiner, Goal
+    from backtest.tune.problem import Problem
+    from backtest.tune.trials import Examiner
 
 NEIGHBOUR = "neighbour"
 BY_ROBUST, BY_KEPT, BY_SCORE = "robust_score", "kept", "score"
@@ -329,17 +330,12 @@ def check_columns(base: BaseTerms, columns: Mapping[str, Any]) -> Sets:
 
 
 class StudyTask(NamedTuple):
-    facts: Mapping[str, Any]
-    space: Space
-    goal: Goal
-    rule: Robustness
-    is_robust: bool
-    trials: int | None
-    seconds: float | None
-    seed: int
+    problem: Problem
     seen: Evaluator
     bench: Bench
-    store: Path | None
+    facts: Mapping[str, Any]
+    """The manifest, of which notes in the store are made."""
+    store: Path | None = None
 
 
 def build_outcome(task: StudyTask, examiner: Examiner) -> StudyOutcome:
@@ -349,18 +345,18 @@ def build_outcome(task: StudyTask, examiner: Examiner) -> StudyOutcome:
         verdict = Verdict(n, sum(others.values()), other_policies=name_policies(others))
         told = [describe_lack(task, trials, n), *warn_of_failures(trials)]
         return StudyOutcome(-1, [], [], [], verdict, told, {})
-    rule = task.rule.fit(find_allowance(task, examiner))
-    rows = choose_candidates(task.space, trials.sets, worst_where_broken(trials), rule)
+    rule = task.problem.robustness.fit(find_allowance(task, examiner))
+    rows = choose_candidates(task.problem.space, trials.sets, worst_where_broken(trials), rule)
     sets, scores = take_sets(trials.sets, rows), trials.scores[rows]
-    rng = np.random.default_rng([task.seed, 1])
-    candidates = score_candidates(examiner, task.space, sets, scores, rule, rng)
+    rng = np.random.default_rng([task.problem.seed, 1])
+    candidates = score_candidates(examiner, task.problem.space, sets, scores, rule, rng)
     trials = gather(examiner.batches)
     place, by, notes = 0, BY_SCORE, list[str]()
-    if task.is_robust:
+    if task.problem.is_robust:
         median = float(np.median(trials.scores[is_feasible(trials)]))
-        is_enough = rule.candidates >= min(ENOUGH, task.rule.candidates)
+        is_enough = rule.candidates >= min(ENOUGH, task.problem.robustness.candidates)
         place, by = choose_winner(candidates, scores, median, is_enough=is_enough)
-        name = task.goal.objective.name
+        name = task.problem.goal.objective.name
         notes = [*explain_choice(by, len(rows), scores[place], median, name)]
     best = int(rows[place])
     values = take_sets(trials.sets, best)
@@ -374,14 +370,16 @@ def build_outcome(task: StudyTask, examiner: Examiner) -> StudyOutcome:
         trials=len(find_distinct(trials.sets)),
         other_trials=sum(others.values()),
         other_policies=name_policies(others),
-        **measure_luck(task.seen, task.space, trials, best, sum(others.values()), task.seed),
+        **measure_luck(
+            task.seen, task.problem.space, trials, best, sum(others.values()), task.problem.seed
+        ),
         score=float(trials.scores[best]),
         robust_score=float(candidates.robust[place]),
         plateau=float(candidates.plateau[place]),
         kept=float(candidates.kept[place]),
         plain_score=float(scores[0]),
         plain_plateau=float(candidates.plateau[0]),
-        holdout_score=float(task.goal.objective.score(seen)[0]) if seen else math.nan,
+        holdout_score=float(task.problem.goal.objective.score(seen)[0]) if seen else math.nan,
         looks=looks,
     )
     told = [*notes, *list_warnings(task, trials, best, verdict), *failures, *task.seen.doubts]
@@ -391,14 +389,18 @@ def build_outcome(task: StudyTask, examiner: Examiner) -> StudyOutcome:
 
 def describe_lack(task: StudyTask, trials: Batch, n: int) -> str:
     has_run = np.array([error == "" for error in trials.errors], dtype=np.bool_)
-    broken = [(each, each.violation(trials.metrics) > 0.0) for each in task.goal.constraints]
+    broken = [
+        (each, each.violation(trials.metrics) > 0.0) for each in task.problem.goal.constraints
+    ]
     counts = [(each, np.count_nonzero(is_broken & has_run)) for each, is_broken in broken]
     causes = [f"{count:,} break {each}" for each, count in counts if count]
     if not has_run.all():
         causes.append(f"{np.count_nonzero(~has_run):,} failed")
     scoreless = np.count_nonzero(trials.violation == 0.0)  # or they would have been feasible
     if scoreless:
-        causes.insert(0, f"{scoreless:,} keep them and have no finite {task.goal.objective.name}")
+        causes.insert(
+            0, f"{scoreless:,} keep them and have no finite {task.problem.goal.objective.name}"
+        )
     return f"no set keeps all constraints and has a score: of {n:,} sets {', '.join(causes)}"
 
 
@@ -416,11 +418,13 @@ def name_policies(others: Mapping[tuple[str, str], int]) -> tuple[str, ...]:
 def find_allowance(task: StudyTask, examiner: Examiner) -> float:
     done = sum(count_sets(batch.sets) for batch in examiner.batches)
     by_number = math.inf
-    if task.trials is not None:
-        by_number = min(BUDGET_SHARE * task.trials, task.trials - done)
-    if task.seconds is None or not task.is_robust:
+    if task.problem.trials is not None:
+        by_number = min(BUDGET_SHARE * task.problem.trials, task.problem.trials - done)
+    if task.problem.seconds is None or not task.problem.is_robust:
         return by_number
-    return min(by_number, 0.5 * BUDGET_SHARE * task.seconds * done / max(examiner.seconds, 1e-9))
+    return min(
+        by_number, 0.5 * BUDGET_SHARE * task.problem.seconds * done / max(examiner.seconds, 1e-9)
+    )
 
 
 def reserve_trials(rule: Robustness, trials: int) -> int:
@@ -439,7 +443,7 @@ def evaluate_holdout(
         metrics = task.bench.measure_holdout(task.bench.read(values))
     except BacktestError as error:
         return {}, [f"the best set cannot be run on the holdout: {error}"]
-    broken = task.goal.list_broken(metrics)
+    broken = task.problem.goal.list_broken(metrics)
     return metrics, [f"on the holdout the best set breaks {each}" for each in broken]
 
 
@@ -484,9 +488,9 @@ def explain_choice(by: str, n: int, own: float, median: float, name: str) -> Ite
 
 def list_warnings(task: StudyTask, trials: Batch, best: int, verdict: Verdict) -> Iterator[str]:
     values = take_sets(trials.sets, best)
-    yield from warn_of_edges(task.space, values)
+    yield from warn_of_edges(task.problem.space, values)
     scores = trials.scores[is_feasible(trials)]
-    name = task.goal.objective.name
+    name = task.problem.goal.objective.name
     if is_spike(verdict.score, verdict.plateau, scores):
         yield (
             f"the best sits on a spike: its own {name} is {verdict.score:.4g}, the median of its "

@@ -276,29 +276,16 @@ def search_fold(
     seen: Any = SpanEvaluator(whole, span.train, span.train_stop)
     held_out: Any = SpanEvaluator(whole, 0, span.stop)
     later: Any = SpanEvaluator(whole, span.test, span.stop)
-    task = StudyTask(
-        facts={
-            "id": "",
-            "sampler": problem.sampler,
-        },
-        space=problem.space,
-        goal=problem.goal,
-        rule=problem.robustness,
-        is_robust=problem.is_robust,
-        trials=problem.trials,
-        seconds=None,
-        seed=problem.seed,
-        seen=seen,
-        bench=Bench(held_out, span.test),
-        store=None,
+    task = StudyTask(problem, seen, Bench(held_out, span.test), {"id": ""})
+    examiner = Examiner(
+        seen, problem.goal, Journal(folder), total=problem.trials, progress=on_batch
     )
-    examiner = Examiner(seen, task.goal, Journal(folder), total=task.trials, progress=on_batch)
     outcome = search_and_choose(task, examiner)
     trials = gather(examiner.batches)
     rows = find_distinct(trials.sets)
     sets = take_sets(trials.sets, rows)
     journal = Journal(None if folder is None else folder / "test")
-    outside = Examiner(later, task.goal, journal).evaluate(sets, "part")
+    outside = Examiner(later, problem.goal, journal).evaluate(sets, "part")
     is_kept = is_feasible(trials)[rows]
     winner, values, growth = NO_WINNER, {}, math.nan
     if outcome.best >= 0:
@@ -563,7 +550,7 @@ def correlate_folds(one: SearchedFold, other: SearchedFold) -> float:
     """Return the rank correlation of the sets that two folds tried; NaN of fewer than three."""
     tables = [pd.DataFrame(dict(fold.sets)).assign(score=fold.inside) for fold in (one, other)]
     scores = tables[0].merge(tables[1], on=list(one.sets))[["score_x", "score_y"]]
-    scores = scores[np.isfinite(scores).all(axis=1)]
+    scores = scores[np.isfinite(scores.to_numpy()).all(axis=1)]
     if len(scores) < 3 or (scores.nunique() == 1).any():
         return math.nan
     return float(scores["score_x"].corr(scores["score_y"], method="spearman"))
