@@ -11,6 +11,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
+import backtest as bt
 from backtest.venue.venue import (
     Bracket,
     Contract,
@@ -173,3 +174,14 @@ def test_the_binance_preset_is_the_published_table() -> None:
     assert venue.contract == Contract(lot=0.001, tick=0.1, min_notional=100.0, settles="USDT")
     assert venue.fees == Fees(taker=5e-4, maker=2e-4)
     assert venue.liquidation == Liquidation(mode="close", fee=0.0125, slippage=0.002)
+
+
+def test_a_bracket_holds_a_notional_up_to_its_cap():
+    """100x up to 50,000 and 50x beyond: 50,000 / 100, and 50,100 / 50; .5 % each, less 250 of 1 %.
+
+    Maintenance is continuous at the cap: .005 * 50,000 = .01 * 50,000 - 250.
+    """
+    venue = make_venue()
+    assert [bt.margin.initial(venue, n, 100.0) for n in (500.0, 501.0)] == [500.0, 1002.0]
+    assert [bt.margin.requirement(venue, n, 100.0) for n in (500.0, 501.0)] == [250.0, 251.0]
+    assert bt.margin.largest_notional(venue, 500.0) == 50_000.0
