@@ -137,7 +137,6 @@ class MarginRule(base.Value):
         collateral: Sequence[Collateral],
         underlyings: Sequence[str] = (),  # noqa: ARG002 - of scenarios
     ) -> None:
-        """Check that the rule, and what collateral cancels, fit the instruments of an account."""
         for each in collateral:
             if each.cancels_risk is not None:
                 raise ParameterError(
@@ -146,7 +145,6 @@ class MarginRule(base.Value):
                 )
 
     def list_groups(self, names: Sequence[str]) -> dict[str, tuple[str, ...]]:  # noqa: ARG002 - of scenarios
-        """Return the instruments of each group, in order; brackets have none."""
         return {}
 
     def pack_scenarios(
@@ -154,7 +152,6 @@ class MarginRule(base.Value):
         names: Sequence[str],  # noqa: ARG002
         underlyings: Sequence[str] = (),  # noqa: ARG002
     ) -> ScenarioTables | None:
-        """Return the scenarios as arrays; brackets have none."""
         return None
 
     def pack(
@@ -178,7 +175,15 @@ class MarginRule(base.Value):
             level=self.level,
             spot=pack_spot(),
         )
-        check_inverse(packed, names)
+        tables = packed.scenarios
+        for g in range(len(tables.products)):
+            lowest = float(tables.moves[g, : tables.counts[g]].min())
+            for i in tables.members[tables.starts[g] : tables.starts[g + 1]]:
+                if lowest <= -1.0 and packed.brackets.are_inverse[i]:
+                    raise ParameterError(
+                        f"moves of a group with an inverse contract must be over -1, got "
+                        f"{lowest:g} for {names[i]}"
+                    )
         return packed
 
 
@@ -192,18 +197,6 @@ class Brackets(MarginRule):
         The cross positions fail where what backs them is at most ``level`` times the requirement;
         Binance portfolio margin has 1.05.
     """
-
-
-def check_inverse(packed: PortfolioRules, names: Sequence[str]) -> None:
-    tables = packed.scenarios
-    for g in range(len(tables.products)):
-        lowest = float(tables.moves[g, : tables.counts[g]].min())
-        for i in tables.members[tables.starts[g] : tables.starts[g + 1]]:
-            if lowest <= -1.0 and packed.brackets.are_inverse[i]:
-                raise ParameterError(
-                    f"moves of a group with an inverse contract must be over -1, got {lowest:g} "
-                    f"for {names[i]}"
-                )
 
 
 EVERY = "*"
@@ -453,22 +446,17 @@ class ScenarioMargin(MarginRule):
     # ------------------------------------------------------------------- groups of an account
 
     def list_groups(self, names: Sequence[str]) -> dict[str, tuple[str, ...]]:
-        """Return the instruments of each group: the given ones, then the rest one by one."""
         given = {group: tuple(members) for group, members in (self.groups or {}).items()}
         grouped = {each for members in given.values() for each in members}
         return given | {name: (name,) for name in names if name not in grouped}
 
     def rows_of(self, group: str) -> tuple[Row, ...]:
-        """Return the scenarios of a group."""
         moves: Any = self.moves
         rows: tuple[Row, ...] = moves[group if group in moves else EVERY]
         return rows
 
     def linear_rows_of(self, group: str) -> list[tuple[float, float]]:
-        """Return the scenarios of a group without options: each move once, with its weight.
-
-        With the same row for all groups of a product every row stays, or they would not match.
-        """
+        # with the same row for all groups of a product every row stays, or they would not match
         limit = self.options.futures_range
         rows = [(min(limit, max(-limit, row[0])), row[1]) for row in self.rows_of(group)]
         if self.across == "same row":
@@ -479,7 +467,6 @@ class ScenarioMargin(MarginRule):
         return list(largest.items())
 
     def number_products(self, groups: Sequence[str]) -> list[int]:
-        """Return the number of each group's product; groups in none are one each."""
         if self.products is None:
             return [0] * len(groups) if self.across == "same row" else list(range(len(groups)))
         table = {each: p for p, each_of in enumerate(self.products.values()) for each in each_of}
@@ -488,13 +475,11 @@ class ScenarioMargin(MarginRule):
         return [table[group] for group in groups]
 
     def initial_terms(self) -> tuple[float, float]:
-        """Return the factor and the contingency of initial margin."""
         if self.initial is None:
             return self.factor, self.contingency
         return self.initial[0], self.initial[1]
 
     def without(self, gone: Collection[str]) -> ScenarioMargin:
-        """Return the rule without some instruments, and without groups that have no others."""
         whole = self.groups or {}
         left = {
             group: tuple(each for each in members if each not in gone)
@@ -514,7 +499,6 @@ class ScenarioMargin(MarginRule):
     def pack_scenarios(
         self, names: Sequence[str], underlyings: Sequence[str] = ()
     ) -> ScenarioTables:
-        """Return the scenarios of these instruments, and of underlyings of options, as arrays."""
         groups = self.list_groups(names)
         groups |= {each: () for each in underlyings if each not in groups}
         rows = [self.linear_rows_of(group) for group in groups]
@@ -548,7 +532,6 @@ class ScenarioMargin(MarginRule):
         collateral: Sequence[Collateral],
         underlyings: Sequence[str] = (),
     ) -> None:
-        """Check that the groups of moves, groups, products and collateral are there."""
         groups = [*self.list_groups(names), *underlyings]
         known = list(names)
         for group, members in (self.groups or {}).items():
@@ -564,7 +547,6 @@ class ScenarioMargin(MarginRule):
         self.check_rows(groups)
 
     def check_rows(self, groups: Sequence[str]) -> None:
-        """Check that each group has scenarios, as many as the others of its product."""
         missing = [each for each in groups if each not in self.moves and EVERY not in self.moves]
         if missing:
             raise ParameterError(
@@ -805,7 +787,14 @@ def check_options(options: Sequence[OptionPosition], rule: MarginRule) -> None:
         raise ParameterError(
             f"options need portfolio margin, bt.Standard or bt.Strategy, got {type(rule).__name__}"
         )
-    check_settlement(options, rule)
+    coin = [each.option.name for each in options if each.option.is_coin]
+    cash = [each.option.name for each in options if not each.option.is_coin]
+    coins = sorted({str(each.option.underlying) for each in options if each.option.is_coin})
+    if (coin and cash) or len(coins) > 1:
+        found = f"{coin[0]} in coins and {cash[0]} in cash" if coin and cash else ", ".join(coins)
+        raise ParameterError(f"options of one balance must settle in one currency, got {found}")
+    if coin and isinstance(rule, Strategy):
+        raise ParameterError(f"margin by strategies is of options settled in cash, got {coin[0]}")
     first: dict[str, OptionPosition] = {}
     for each in options:
         other = first.setdefault(each.label, each)
@@ -823,17 +812,6 @@ def check_options(options: Sequence[OptionPosition], rule: MarginRule) -> None:
             )
     if isinstance(rule, ScenarioMargin):
         check_moves(rule)
-
-
-def check_settlement(options: Sequence[OptionPosition], rule: MarginRule) -> None:
-    coin = [each.option.name for each in options if each.option.is_coin]
-    cash = [each.option.name for each in options if not each.option.is_coin]
-    coins = sorted({str(each.option.underlying) for each in options if each.option.is_coin})
-    if (coin and cash) or len(coins) > 1:
-        found = f"{coin[0]} in coins and {cash[0]} in cash" if coin and cash else ", ".join(coins)
-        raise ParameterError(f"options of one balance must settle in one currency, got {found}")
-    if coin and isinstance(rule, Strategy):
-        raise ParameterError(f"margin by strategies is of options settled in cash, got {coin[0]}")
 
 
 def check_moves(rule: ScenarioMargin) -> None:
@@ -874,13 +852,10 @@ class OptionAccount:
         factors = np.array([ratios.get(self.names[g], 1.0) for g in options.groups])
         if self.offsets.any() or not np.array_equal(options.indices, first * factors):
             options.indices[:] = first * factors
-            self.value()
+            option_kernels.fill_options(options, self.rules)
             options.marks[:] = np.maximum(0.0, options.values + self.offsets)
         if (factors == 1.0).all():
             options.marks[:] = np.where(np.isnan(self.quoted), options.values, self.quoted)
-
-    def value(self) -> None:
-        option_kernels.fill_options(self.options, self.rules)
 
     def list_linked(self, group: str, instruments: Sequence[str]) -> list[str]:
         labels = {each.label for k, each in enumerate(self.given) if self.name_of(k) == group}
@@ -937,7 +912,7 @@ def make_option_account(
     packed_rules = pack_option_rules(resolved, packed, groups, names)
     quoted, offsets = packed.marks.copy(), np.zeros(len(options))
     found = OptionAccount(resolved, tuple(options), groups, packed, packed_rules, quoted, offsets)
-    found.value()
+    option_kernels.fill_options(packed, packed_rules)
     offsets[:] = np.where(np.isnan(quoted), 0.0, quoted - packed.values)
     found.move({})
     return found

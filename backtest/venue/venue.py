@@ -315,16 +315,6 @@ def check_no_column(cost: Cost, name: str, place: str = "to be varied") -> None:
         )
 
 
-def find_fee_faults(venue: Any) -> Faults:
-    dated = [name for name in list_dated(venue) if name.startswith("fees")]
-    if venue.fees.tiers and dated:
-        yield "fees.tiers", f"must be left out with costs over time: {', '.join(dated)}"
-    if venue.fees.tiers and venue.includes_close_fee:
-        yield "fees.tiers", "must be left out where includes_close_fee is True: give one taker rate"
-    if "fees.taker" in dated and venue.includes_close_fee:
-        yield "fees.taker", "must be a number where includes_close_fee is True"
-
-
 def list_numbers(cost: Cost) -> Any:
     """Return the numbers of a cost, an array of shape (n,); empty for a column."""
     return np.empty(0) if isinstance(cost, str) else np.atleast_1d(np.asarray(cost, dtype=float))
@@ -707,7 +697,14 @@ class Venue(Value):
 
     def faults(self) -> Faults:
         is_spot = self.contract.is_spot
-        yield from find_fee_faults(self)
+        dated, closes = [n for n in list_dated(self) if "fees" in n], self.includes_close_fee
+        if self.fees.tiers and dated:
+            yield "fees.tiers", f"must be left out with costs over time: {', '.join(dated)}"
+        if self.fees.tiers and closes:
+            rule = "must be left out where includes_close_fee is True: give one taker rate"
+            yield "fees.tiers", rule
+        if "fees.taker" in dated and closes:
+            yield "fees.taker", "must be a number where includes_close_fee is True"
         fee = find_newest(self.fees.taker) if self.includes_close_fee else 0.0
         yield from find_table_faults(self.brackets, "brackets", fee, is_spot=is_spot)
         for k, each in enumerate(self.earlier):
