@@ -342,18 +342,12 @@ class Book(NamedTuple):
             price * ratios.get(self.linked.get(each.name, ""), 1.0)
             for each, price in zip(self.collateral, self.collateral_prices, strict=True)
         )
-        return self._replace(
-            prices=prices, collateral_prices=collateral, ratios=self.find_ratios(ratios)
-        )
-
-    def find_ratios(self, ratios: Mapping[str, float]) -> dict[str, float]:
-        if self.options is None:
-            return {}
-        found = {}
-        for group in self.options.groups:
-            linked = (group, *self.options.list_linked(group, list(self.rules)))
-            found[group] = next((ratios[each] for each in linked if each in ratios), 1.0)
-        return found
+        of_groups, account = {}, self.options
+        if account is not None:
+            for group in account.groups:
+                linked = (group, *account.list_linked(group, list(self.rules)))
+                of_groups[group] = next((ratios[each] for each in linked if each in ratios), 1.0)
+        return self._replace(prices=prices, collateral_prices=collateral, ratios=of_groups)
 
     def value_options(self) -> requirement_rule.OptionAccount | None:
         if self.options is not None:

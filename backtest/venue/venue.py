@@ -507,13 +507,7 @@ class InForce(Value):
     until: Annotated[str | None, Day()] = None
 
     def describe_misfit(self, start: int, end: int) -> str:
-        """Describe the part of a span, in ns, outside of these days; empty if there is none.
-
-        Examples
-        --------
-        >>> InForce(preset="x:Y", since="1970-01-03").describe_misfit(0, 10**15)
-        'the margin table of x:Y is of 1970-01-03, but the run uses it from 1970-01-01 on'
-        """
+        """Describe the part of a span, in ns, outside of these days; empty if there is none."""
         parts = []
         if start < base.to_nanoseconds(self.since):
             parts.append(f"but the run uses it from {base.format_time(start)[:10]} on")
@@ -963,15 +957,7 @@ class Venue(Value):
 
     @checked
     def in_use(self, time: base.IntArray) -> list[InUse]:
-        """Return the margin tables that apply to bars with these open times, with their bars.
-
-        Examples
-        --------
-        >>> bars = np.array(["2024-10-23", "2024-10-24", "2024-10-25"], dtype="M8[ns]").view("i8")
-        >>> used = Venue.preset("binance-usdm", "BTCUSDT").in_use(bars)
-        >>> [(each.since, each.first, each.stop) for each in used]
-        [('2022-12-29', 0, 1), ('2024-10-24', 1, 3)]
-        """
+        """Return the margin tables that apply to bars with these open times, with their bars."""
         base.check_shape("time", time, (-1,))
         ends = np.array([each.end for each in self.earlier], dtype=np.int64)
         bars = [0, *np.searchsorted(time, ends).tolist(), len(time)]
