@@ -7,12 +7,12 @@ from backtest.base import open_door
 if TYPE_CHECKING:
     from backtest.tune.journal import UNFINISHED, Batch, Journal, find_finished, name_result
     from backtest.tune.journal import open_folder
-    from backtest.tune.problem import Problem, read_problem
+    from backtest.tune.problem import Problem, Robustness, read_problem
     from backtest.tune.search import objective, search_and_choose, tune
     from backtest.tune.study import Study, describe_budget, find_measures
     from backtest.tune.trials import Examiner, Goal, Progress
     from backtest.tune.trials import find_distinct, gather, is_feasible
-    from backtest.tune.winner import Bench, Robustness, StudyTask, Verdict, deflate_alone
+    from backtest.tune.winner import Bench, StudyTask, Verdict, deflate_alone
     from backtest.tune.winner import find_extent
 
 RESULTS = ("Study",)

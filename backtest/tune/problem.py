@@ -4,14 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from types import SimpleNamespace
-from typing import TYPE_CHECKING, Any, NamedTuple, get_args
+from typing import TYPE_CHECKING, Annotated, Any, NamedTuple, get_args
 
 from backtest.base import (
     Choice,
     Number,
     ParameterError,
+    Value,
     Whole,
     compute_id,
+    declared,
     find_versions,
     name_callable,
     to_plain,
@@ -51,7 +53,6 @@ from backtest.sweep import (
     resolve_signals,
 )
 from backtest.tune.trials import Goal
-from backtest.tune.winner import PLAIN, Robustness
 
 if TYPE_CHECKING:
     from backtest.account import Account
@@ -62,6 +63,54 @@ if TYPE_CHECKING:
 LEAST_TRIALS = 4
 DEFAULTS = {"accounts": "shared", "pool": "mean", "seed": 0, "sampler": "sobol", "robust": False,
             "threads": None, "memory": "1GiB", "trials": LEAST_TRIALS, "seconds": None}  # fmt: skip
+
+
+@declared(kw_only=True)
+class Robustness(Value):
+    """Rule by which candidates are scored: a low quantile over neighbors, averaged over time.
+
+    A candidate's robust score is the mean of two: the low quantile of the objective over its
+    neighbors on the whole time, and the mean over equal parts of the time of the same quantile
+    there. So a spike fails by its neighbors, and a lucky part counts for no more than its share.
+
+    Parameters
+    ----------
+    quantile : float
+        Of the objective over the neighbors and the candidate itself. A tenth: of 17 the second
+        lowest, so that a single odd neighbor does not decide.
+    width : float
+        Neighbors lie in a box of this share of each range on either side, on its scale. A tenth is
+        farther than a spike of noise reaches, and near enough to be the same policy; whole numbers
+        reach at least 1 on either side, options stay.
+    neighbours : int
+        In each box, evenly spread (scrambled Sobol points), the same for all candidates.
+    parts : int
+        Equal parts of the time, with a fresh account in each.
+    candidates : int
+        Leading sets whose neighbors are evaluated. The boxes of the first half do not overlap, so
+        that they are not all from one hill; the others are outside of the boxes before.
+
+    Notes
+    -----
+    A neighbor that breaks a constraint over the whole time, is ruined in it or in a part, or fails
+    there, counts as minus infinity. A part where a set has no score (it does not trade) is left
+    out.
+    """
+
+    quantile: Annotated[float, Number(0, 1)] = 0.10
+    width: Annotated[float, Number(0, 0.5, open_low=True)] = 0.10
+    neighbours: Annotated[int, Whole(1)] = 16
+    parts: Annotated[int, Whole(1)] = 4
+    candidates: Annotated[int, Whole(1)] = 96
+
+    def fit(self, trials: float) -> Robustness:
+        """Return the rule with as many candidates, and neighbors, as ``trials`` can pay for."""
+        candidates = int(min(self.candidates, max(1.0, trials / self.neighbours)))
+        neighbours = int(min(self.neighbours, max(1.0, trials)))
+        return Robustness(**{**self.to_dict(), "candidates": candidates, "neighbours": neighbours})
+
+
+PLAIN = Robustness(parts=1, candidates=1)
 
 
 class Problem(NamedTuple):

@@ -30,13 +30,12 @@ from backtest.market import as_markets
 from backtest.measures import ObjectiveLike
 from backtest.sweep import Accounts, Pool, on_cluster
 from backtest.tune.journal import TRIED, Journal, add_note, find_finished, open_folder
-from backtest.tune.problem import read_problem
+from backtest.tune.problem import Robustness, read_problem
 from backtest.tune.study import Study
 from backtest.tune.trials import Budget, Examiner, Progress, search
 from backtest.tune.winner import (
     BUDGET_SHARE,
     Bench,
-    Robustness,
     StudyOutcome,
     StudyTask,
     build_outcome,
@@ -127,7 +126,7 @@ def tune(  # noqa: PLR0913 - keywords, each with a default that is said
         Settings with one value in every set.
     robust : bool or Robustness
         Whether the leading sets are ranked by a low quantile of the objective over their neighbors
-        and over parts of the time; a :class:`~backtest.tune.winner.Robustness` says how. False
+        and over parts of the time; a :class:`~backtest.tune.problem.Robustness` says how. False
         takes the highest objective. With too few trials for many candidates, the highest objective
         may win, with a warning.
     holdout : str, float or None

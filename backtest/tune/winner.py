@@ -6,7 +6,7 @@ import itertools
 import math
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
@@ -15,11 +15,7 @@ from backtest.base import (
     BoolArray,
     FloatArray,
     IntArray,
-    Number,
     PolicyError,
-    Value,
-    Whole,
-    declared,
     to_plain,
 )
 from backtest.engine import count_periods
@@ -34,6 +30,7 @@ from backtest.measures import (
 from backtest.measures.performance import LEAST_DEVIATION
 from backtest.sweep import BaseTerms, check_sets, count_sets, draw_cube, take_sets
 from backtest.tune.journal import LOOKS, PART, TRIED, Batch, add_note, read_notes
+from backtest.tune.problem import Problem, Robustness
 from backtest.tune.trials import (
     find_distinct,
     gather,
@@ -45,7 +42,6 @@ from backtest.tune.trials import (
 
 if TYPE_CHECKING:
     from backtest.sweep import Dimension, Evaluator, Sets, Space
-    from backtest.tune.problem import Problem
     from backtest.tune.trials import Examiner
 
 NEIGHBOUR = "neighbour"
@@ -68,54 +64,6 @@ EDGE = 0.01
 SPIKE = 0.2
 """A score is a spike if it exceeds the median of its neighbors by more than this share of itself,
 or of the interquartile range of all scores, whichever is larger."""
-
-
-@declared(kw_only=True)
-class Robustness(Value):
-    """Rule by which candidates are scored: a low quantile over neighbors, averaged over time.
-
-    A candidate's robust score is the mean of two: the low quantile of the objective over its
-    neighbors on the whole time, and the mean over equal parts of the time of the same quantile
-    there. So a spike fails by its neighbors, and a lucky part counts for no more than its share.
-
-    Parameters
-    ----------
-    quantile : float
-        Of the objective over the neighbors and the candidate itself. A tenth: of 17 the second
-        lowest, so that a single odd neighbor does not decide.
-    width : float
-        Neighbors lie in a box of this share of each range on either side, on its scale. A tenth is
-        farther than a spike of noise reaches, and near enough to be the same policy; whole numbers
-        reach at least 1 on either side, options stay.
-    neighbours : int
-        In each box, evenly spread (scrambled Sobol points), the same for all candidates.
-    parts : int
-        Equal parts of the time, with a fresh account in each.
-    candidates : int
-        Leading sets whose neighbors are evaluated. The boxes of the first half do not overlap, so
-        that they are not all from one hill; the others are outside of the boxes before.
-
-    Notes
-    -----
-    A neighbor that breaks a constraint over the whole time, is ruined in it or in a part, or fails
-    there, counts as minus infinity. A part where a set has no score (it does not trade) is left
-    out.
-    """
-
-    quantile: Annotated[float, Number(0, 1)] = 0.10
-    width: Annotated[float, Number(0, 0.5, open_low=True)] = 0.10
-    neighbours: Annotated[int, Whole(1)] = 16
-    parts: Annotated[int, Whole(1)] = 4
-    candidates: Annotated[int, Whole(1)] = 96
-
-    def fit(self, trials: float) -> Robustness:
-        """Return the rule with as many candidates, and neighbors, as ``trials`` can pay for."""
-        candidates = int(min(self.candidates, max(1.0, trials / self.neighbours)))
-        neighbours = int(min(self.neighbours, max(1.0, trials)))
-        return Robustness(**{**self.to_dict(), "candidates": candidates, "neighbours": neighbours})
-
-
-PLAIN = Robustness(parts=1, candidates=1)
 
 
 class CandidateScores(NamedTuple):
