@@ -16,7 +16,7 @@ from contextlib import contextmanager
 from types import ModuleType
 from typing import Any
 
-from llvmlite.binding import Linkage
+from llvmlite.binding import Linkage, parse_bitcode
 
 BLAS, ASKS = "scipy.linalg.cython_blas", "numba.np.arraymath"
 
@@ -83,6 +83,31 @@ class LinkedLibrary(JITCodeLibrary):
 
 
 class WholeLibrary(JITCodeLibrary):
+    kept = b""
+
+    @classmethod
+    def _unserialize(cls, codegen: Any, state: Any) -> Any:
+        name, kind, data = state
+        if kind != "object":
+            return super()._unserialize(codegen, state)  # type: ignore[no-untyped-call]
+        self = codegen.create_library(name)
+        compiled, self.kept = data
+        self.enable_object_caching()
+        self._set_compiled_object(compiled)
+        self._finalize_final_module()
+        return self
+
+    def get_pointer_to_function(self, name: str) -> int:
+        engine = self._codegen._engine
+        if self.kept and not engine.is_symbol_defined(name):  # numba has no list of kept names
+            return int(engine.get_function_address(name))
+        return super().get_pointer_to_function(name)  # type: ignore[no-any-return, no-untyped-call]
+
+    def _get_module_for_linking(self) -> Any:
+        if self._shared_module is None and self.kept:
+            self._shared_module = parse_bitcode(self.kept)  # takes .05 s, and few ask for it
+        return super()._get_module_for_linking()  # type: ignore[no-untyped-call]
+
     def finalize(self) -> None:
         functions = self._final_module.functions
         own = {each.name for each in functions if not each.is_declaration}
