@@ -36,7 +36,6 @@ WINGS = {
 
 
 def list_pages() -> dict[str, str]:
-    """Return a page for each part of ``bt`` and for each public module, and their list."""
     parts: dict[str, list[str]] = {wing: [] for wing in WINGS}
     for name in bt.__all__:
         if not inspect.ismodule(getattr(bt, name)):
@@ -59,18 +58,15 @@ def list_pages() -> dict[str, str]:
 
 
 def list_code(names: list[str]) -> str:
-    """Return names as code."""
     return ", ".join(f"`{name}`" for name in names)
 
 
 def find_wing(value: object) -> str:
-    """Return the folder that defines a public name; policies for type aliases."""
     parts: list[str] = getattr(value, "__module__", "").split(".")
     return parts[1] if parts[0] == "backtest" and parts[1] in WINGS else "policy"
 
 
 def list_names(module: ModuleType) -> list[str]:
-    """Return the public names of a module that ``bt`` has not: of ``__all__``, or defined in it."""
     own = (
         name
         for name, value in vars(module).items()
@@ -81,13 +77,11 @@ def list_names(module: ModuleType) -> list[str]:
 
 
 def write_page(title: str, path: str, shown: str, names: list[str], about: str = "") -> str:
-    """Return a page with the documentation of some names of a module."""
     sections = [write_name(path, shown, name) for name in names]
     return f"# {title}\n\n{about}\n\n" + "\n".join(sections)
 
 
 def write_name(path: str, shown: str, name: str) -> str:
-    """Return the section of one name."""
     value = getattr(importlib.import_module(path), name)
     head = f"## `{shown}.{name}`\n\n"
     if not inspect.isclass(value) and not inspect.isroutine(inspect.unwrap(value)):

@@ -29,34 +29,27 @@ PLAIN = ("--no-compile",)
 
 
 class Block(NamedTuple):
-    """A fenced block of a page, and the line of its code."""
-
     language: str
     code: str
     line: int
 
 
 class Output(NamedTuple):
-    """What a block printed, and the HTML of its last expression."""
-
     text: str
     html: str
 
 
 def find_blocks(page: str) -> list[Block]:
-    """Return the Python, shell and TOML blocks of a page, in order."""
     found = re.finditer(r"^```(python|sh|toml)\n(.*?)^```", page, re.DOTALL | re.MULTILINE)
     return [Block(each[1], each[2], page[: each.start()].count("\n") + 2) for each in found]
 
 
 def find_commands(code: str) -> list[list[str]]:
-    """Return the ``backtest`` commands of a shell block, as arguments."""
     lines = (shlex.split(line, comments=True) for line in code.replace("\\\n", " ").splitlines())
     return [words[1:] for words in lines if words[:1] == ["backtest"]]
 
 
 def write_samples(folder: Path) -> None:
-    """Write the data that blocks read: a folder for each of two instruments."""
     import backtest as bt
 
     for name, seed in SAMPLES.items():
@@ -67,7 +60,6 @@ def write_samples(folder: Path) -> None:
 
 @contextmanager
 def standing_in(folder: Path) -> Iterator[None]:
-    """Work in a folder, whose modules can be imported, as a user at a prompt does."""
     environment = dict(os.environ)
     modules = set(sys.modules)
     os.environ |= {"COLUMNS": str(WIDTH), "NO_COLOR": "1"}
@@ -86,7 +78,6 @@ def standing_in(folder: Path) -> Iterator[None]:
 
 
 def run_block(block: Block, folder: Path, page: str, module: ModuleType | None = None) -> Output:
-    """Run a block of any language; a block of TOML is saved."""
     if block.language == "python":
         return run_python(block, folder, page, module)
     if block.language == "sh":
@@ -96,7 +87,6 @@ def run_block(block: Block, folder: Path, page: str, module: ModuleType | None =
 
 
 def run_python(block: Block, folder: Path, page: str, module: ModuleType | None = None) -> Output:
-    """Run a block, by default with no names but its own; show its last expression."""
     file = write_file(block, folder) or folder / f"block_{block.line}.py"
     file.write_text(block.code, encoding="utf-8")
     module = module or ModuleType(file.stem)
@@ -122,7 +112,6 @@ def run_python(block: Block, folder: Path, page: str, module: ModuleType | None 
 
 
 def write_html(shown: Any) -> str:
-    """Return what a notebook would show of a value; of a Plotly figure without its library."""
     if not hasattr(shown, "to_plotly_json"):
         display = getattr(shown, "_repr_html_", None)
         return display() if display else ""
@@ -135,7 +124,6 @@ def write_html(shown: Any) -> str:
 
 
 def write_file(block: Block, folder: Path) -> Path | None:
-    """Save a block whose first line is the name of a file."""
     title = re.match(r"# (\w+\.(?:py|toml))\n", block.code)
     if title is None:
         return None
@@ -145,7 +133,6 @@ def write_file(block: Block, folder: Path) -> Path | None:
 
 
 def run_shell(block: Block, folder: Path, page: str) -> Output:
-    """Run the ``backtest`` commands of a block; any other command is not run."""
     from backtest.cli import main
 
     printed = io.StringIO()

@@ -14,7 +14,6 @@ PAGE = "commands/commands"
 
 
 def list_pages() -> dict[str, str]:
-    """Return the page of all commands, and their list."""
     import typer
 
     from backtest.cli.app import MODULES, app
@@ -27,7 +26,6 @@ def list_pages() -> dict[str, str]:
 
 
 def write_command(command: Any, parent: str, level: int) -> Iterator[str]:
-    """Yield the sections of a command and of its own commands."""
     name = f"{parent} {command.name}"
     about, _, examples = (command.help or "").partition(EXAMPLES)
     yield f"{'#' * level} {name}\n\n{clean(about)}\n"
@@ -48,5 +46,4 @@ def write_command(command: Any, parent: str, level: int) -> Iterator[str]:
 
 
 def clean(text: str) -> str:
-    """Return a help text without the marks of its colors."""
     return re.sub(r"\[/?(?:bold|dim)\]", "", text).replace("\b", "").strip()

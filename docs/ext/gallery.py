@@ -47,7 +47,6 @@ venue = venue.override(option_costs=costs)
 
 
 def list_pages() -> dict[str, str]:
-    """Return a page for each policy, and the table that lists them."""
     from backtest import strategies
 
     policies = {name: getattr(strategies, name) for name in strategies.__all__}
@@ -61,7 +60,6 @@ def list_pages() -> dict[str, str]:
 
 
 def write_page(name: str, policy: Any) -> str:
-    """Return the page of a policy."""
     about = (inspect.getdoc(policy) or "").split("\n", 1)[1]
     rule, _, source = about.partition("Source:")
     rows = [
@@ -79,7 +77,6 @@ def write_page(name: str, policy: Any) -> str:
 
 
 def indent_rule(text: str) -> str:
-    """Return a docstring as Markdown: roles become code, signs of formulas stay."""
     text = re.sub(r":\w+:`([^`]+)`", r"`\1`", text.strip()).replace("``", "`")
     parts = re.split(r"(`[^`]*`)", text)
     return "".join(
@@ -88,7 +85,6 @@ def indent_rule(text: str) -> str:
 
 
 def write_run(name: str, policy: Any) -> str:
-    """Return the code that runs a policy with its defaults, and draws leverage and equity."""
     import backtest as bt
 
     inner = INNER.get(name, "VolTarget(target=0.6)") if issubclass(policy, bt.Combinator) else ""

@@ -16,13 +16,11 @@ ROOT = Path(__file__).parents[2]
 
 
 def find_all(pattern: str, path: Path) -> set[str]:
-    """Return what a pattern captures in a page, but not in its scripts."""
     text = re.sub(r"(?s)<script.*?</script>", "", path.read_text(encoding="utf-8"))
     return {unescape(each) for each in re.findall(pattern, text)}
 
 
 def find_dead(site: Path) -> list[str]:
-    """Return the links to the site or the repository that lead nowhere."""
     anchors = {path.resolve(): find_all(r'\bid="([^"]+)"', path) for path in site.rglob("*.html")}
     dead = []
     for path in anchors:

@@ -7,22 +7,18 @@ from collections.abc import Iterable, Sequence
 
 
 def write_table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
-    """Return a table; bars and line breaks in cells are escaped."""
     lines = [head, ["---"] * len(head), *rows]
     return "".join(f"| {' | '.join(map(clean_cell, line))} |\n" for line in lines)
 
 
 def clean_cell(text: str) -> str:
-    """Return a text as a cell."""
     return text.replace("|", "\\|").replace("\n", " ").strip()
 
 
 def escape(text: str) -> str:
-    """Return a text without the signs that Markdown would read."""
     return re.sub(r"([\\*_`<>\[\]$])", r"\\\1", text)
 
 
 def write_toc(names: Iterable[str], *, depth: int = 1) -> str:
-    """Return a table of contents of generated pages."""
     listed = "\n".join(f"generated/{name}" for name in names)
     return f"```{{toctree}}\n:maxdepth: {depth}\n\n{listed}\n```\n"

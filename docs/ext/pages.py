@@ -13,7 +13,6 @@ NOTEBOOK = Path(__file__).parents[2] / "examples" / "notebook.ipynb"
 
 
 def list_keys() -> dict[str, str]:
-    """Return every key of an experiment file, from the declarations that check it."""
     from backtest.cli.keys import TABLES, describe_keys
 
     parts = []
@@ -25,7 +24,6 @@ def list_keys() -> dict[str, str]:
 
 
 def list_cells() -> dict[str, str]:
-    """Return the example notebook as a page whose blocks share their names."""
     cells = json.loads(NOTEBOOK.read_text(encoding="utf-8"))["cells"]
     texts = [(cell["cell_type"], "".join(cell["source"])) for cell in cells]
     parts = [f"```python\n{text}\n```" if kind == "code" else text for kind, text in texts]
@@ -40,7 +38,6 @@ GENERATORS: tuple[Callable[[], dict[str, str]], ...] = (
 
 
 def write_pages(folder: Path) -> None:
-    """Write all pages into a folder, and leave those alone that are as they were."""
     pages = {name: text for generate in GENERATORS for name, text in generate().items()}
     for old in sorted(folder.rglob("*.md")):
         if old.relative_to(folder).with_suffix("").as_posix() not in pages:

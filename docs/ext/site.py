@@ -22,7 +22,6 @@ PLOTLY = "plotly.min.js"
 
 
 def setup(app: Sphinx) -> dict[str, bool]:
-    """Connect to Sphinx."""
     app.connect("config-inited", generate_pages)
     app.connect("source-read", link_repository)
     app.connect("doctree-read", run_page)
@@ -34,7 +33,6 @@ def setup(app: Sphinx) -> dict[str, bool]:
 
 
 def generate_pages(app: Sphinx, _config: object) -> None:
-    """Write the pages that are made from the code."""
     from docs.ext import pages
 
     with progress_message("generating pages"):
@@ -42,14 +40,12 @@ def generate_pages(app: Sphinx, _config: object) -> None:
 
 
 def link_repository(_app: Sphinx, _name: str, source: list[str]) -> None:
-    """Point links that leave docs/ to the repository."""
     source[0] = re.sub(r"\]\(\.\./", f"]({REPOSITORY}", source[0])
 
 
 def escape_bars(
     _app: Sphinx, _what: str, _name: str, _value: object, _options: object, lines: list[str]
 ) -> None:
-    """Keep absolute values in docstrings from being read as substitutions."""
     lines[:] = [
         "".join(
             part if index % 2 else part.replace("|", "\\|")
@@ -62,7 +58,6 @@ def escape_bars(
 def skip_foreign(
     _app: Sphinx, _what: str, _name: str, value: object, skip: bool, _options: object
 ) -> bool | None:
-    """Leave out what a class has from another package, as a frame has."""
     value = value.fget if isinstance(value, property) else inspect.unwrap(value)  # type: ignore[arg-type]
     module = getattr(value, "__module__", None) or ""
     is_foreign = callable(value) and not module.startswith("backtest")
@@ -70,7 +65,6 @@ def skip_foreign(
 
 
 def run_page(app: Sphinx, doctree: nodes.document) -> None:
-    """Run the blocks of a page, and put what they show under each."""
     page = app.env.docname
     is_page_run = bool(app.env.metadata[page].get("run"))
     shared = ModuleType("shared") if app.env.metadata[page].get("shared") else None
@@ -86,13 +80,11 @@ def run_page(app: Sphinx, doctree: nodes.document) -> None:
 
 
 def is_run(node: nodes.literal_block, is_page_run: bool) -> bool:
-    """Whether a block is run: Python always, others on pages that ask for it."""
     language = node.get("language")
     return language == "python" or (is_page_run and language in {"sh", "toml"})
 
 
 def show_output(node: nodes.literal_block, output: blocks.Output) -> None:
-    """Insert what a block shows after it."""
     shown: list[nodes.Node] = []
     if output.text.strip():
         text = output.text.strip("\n")
@@ -108,14 +100,12 @@ def show_output(node: nodes.literal_block, output: blocks.Output) -> None:
 def add_plotly(
     app: Sphinx, _page: str, _template: str, context: dict[str, Any], _doctree: object
 ) -> None:
-    """Load the library of the charts in the head of pages that have one: their scripts use it."""
     if "plotly-graph-div" in context.get("body", ""):
         path = context["pathto"](f"_static/{PLOTLY}", 1)
         context["metatags"] = f'{context.get("metatags", "")}<script src="{path}"></script>'
 
 
 def copy_plotly(app: Sphinx, error: Exception | None) -> None:
-    """Copy the library of the charts out of the installed package."""
     from plotly.offline import get_plotlyjs
 
     if error is None and app.builder.format == "html":

@@ -9,7 +9,6 @@ from docs.ext.markdown import escape, write_table, write_toc
 
 
 def list_pages() -> dict[str, str]:
-    """Return the list of venues, a page for each, and the page of margin rules."""
     from backtest.venue import preset_files
 
     found = sorted(preset_files.available(), key=lambda each: each.venue)
@@ -28,7 +27,6 @@ def list_pages() -> dict[str, str]:
 
 
 def write_venue(venue: str, presets: list[Any]) -> str:
-    """Return the page of a venue: a section for each group of symbols with the same sources."""
     from backtest.venue import preset_files
 
     parts = [f"# {venue}\n"]
@@ -46,7 +44,6 @@ def write_venue(venue: str, presets: list[Any]) -> str:
 
 
 def write_margins() -> str:
-    """Return the margin rules of whole accounts, with the status of each figure."""
     from backtest.venue import list_presets
 
     parts = ["# Margin rules of whole accounts\n\nPresets of `bt.margin_preset`.\n"]
