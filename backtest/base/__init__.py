@@ -42,9 +42,9 @@ if TYPE_CHECKING:
     )
     from backtest.base.fields import Whole, check_names, read_time, read_timed
     from backtest.base.formula_functions import raise_to
-    from backtest.base.frozen_values import FrozenTable, copy_frozen, float_if_single, freeze
-    from backtest.base.frozen_values import list_values, name_values, pick_value
-    from backtest.base.interrupts import hold_signals
+    from backtest.base.values import FrozenTable, copy_frozen, float_if_single, freeze
+    from backtest.base.values import list_values, name_values, pick_value
+    from backtest.base.thread_pool import hold_signals
     from backtest.base.json_values import from_plain, open_plain, parse_json, read_small, repr_given
     from backtest.base.json_values import repr_plain, to_json, to_plain
     from backtest.base.kernels import compile_helpers, list_sources
@@ -70,12 +70,12 @@ if TYPE_CHECKING:
     from backtest.base.result_parts import list_changes
     from backtest.base.saved_result import Kind, Origin, Reportable, SavedResult
     from backtest.base.saved_result import describe_origin, list_records
-    from backtest.base.settings_result import SettingsResult, compute_id, find_version
-    from backtest.base.settings_result import find_versions
+    from backtest.base.saved_result import SettingsResult, compute_id, find_version
+    from backtest.base.saved_result import find_versions
     from backtest.base.compiler import share_record
-    from backtest.base.table_text import Head, capitalize, clip, escape_directions, find_head
-    from backtest.base.table_text import format_cell, format_round_money
-    from backtest.base.table_text import format_table, keep_units
+    from backtest.base.number_text import Head, capitalize, clip, escape_directions, find_head
+    from backtest.base.number_text import format_cell, format_round_money
+    from backtest.base.number_text import format_table, keep_units
     from backtest.base.thread_pool import count_cores, run_in_threads
     from backtest.base.units import BoolArray, FloatArray, IntArray, Numbers, TimeLike, find_coin
     from backtest.base.units import find_currency, format_duration, format_span, format_time

@@ -9,8 +9,7 @@ from typing import Any, NamedTuple, TypeAlias
 
 import pandas as pd
 
-from backtest.base.number_text import NOT_AVAILABLE
-from backtest.base.table_text import STYLES, Head
+from backtest.base.number_text import NOT_AVAILABLE, STYLES, Head
 
 NOTHING: Mapping[str, Any] = MappingProxyType({})
 

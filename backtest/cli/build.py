@@ -24,7 +24,7 @@ from backtest.base import (
 )
 from backtest.cli.experiment import DEFAULT_VENUE, SAMPLE, Draft, flatten, overlay
 from backtest.cli.find_policy import read_policy
-from backtest.cli.progress import show_progress
+from backtest.cli.printing import show_progress
 from backtest.engine import check_columns, read_named, read_rule, schedule_options, signals
 from backtest.engine.option_inputs import check_settlement
 from backtest.engine.signal_rules import RULES

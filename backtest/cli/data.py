@@ -14,15 +14,17 @@ import typer
 from backtest.base import DataError, ParameterError, format_duration, format_time
 from backtest.cli.command import AsJson, flag
 from backtest.cli.printing import (
+    Meter,
     add_command,
+    draw,
     format_help,
     print_json,
     print_message,
     print_paragraph,
     print_title,
     render,
+    show_progress,
 )
-from backtest.cli.progress import Meter, draw, show_progress
 from backtest.cli.typed_values import split_pair
 from backtest.market import (
     Market,

@@ -10,8 +10,14 @@ import typer
 
 from backtest.base import ParameterError
 from backtest.cli.command import AsJson, flag, option
-from backtest.cli.printing import add_command, format_help, print_json, print_paragraph, render
-from backtest.cli.progress import show_progress
+from backtest.cli.printing import (
+    add_command,
+    format_help,
+    print_json,
+    print_paragraph,
+    render,
+    show_progress,
+)
 from backtest.options import Chain, Surface
 from backtest.options.chain import CHECKS
 from backtest.options.surfaces import MODELS

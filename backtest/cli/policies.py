@@ -17,8 +17,7 @@ from backtest.cli.build import build_experiment, load_data
 from backtest.cli.command import AsJson, Command
 from backtest.cli.experiment import draft_experiment
 from backtest.cli.find_policy import built_in_policies, load_policies
-from backtest.cli.printing import print_json, print_paragraph, print_title, render
-from backtest.cli.progress import show_progress
+from backtest.cli.printing import print_json, print_paragraph, print_title, render, show_progress
 from backtest.engine import Finding, check_policy, resolve_signal
 from backtest.market import Market, Markets, as_markets, label_names
 from backtest.policy import Parameter, Policy

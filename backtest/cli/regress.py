@@ -49,7 +49,7 @@ from backtest.regress import (
     write_text,
 )
 from backtest.regress.baseline import EXACT, WALK
-from backtest.regress.tolerances import BETTER_IF, CONFIDENCE
+from backtest.regress.trace import BETTER_IF, CONFIDENCE
 
 FOLDER = Path("baselines")
 SUMMARY = "GITHUB_STEP_SUMMARY"

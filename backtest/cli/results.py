@@ -19,8 +19,8 @@ from backtest.cli.printing import (
     print_json,
     print_paragraph,
     render,
+    show_progress,
 )
-from backtest.cli.progress import show_progress
 
 Text = Annotated[
     str, typer.Argument(help="Part of name, policy, data or note.", show_default=False)

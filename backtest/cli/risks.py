@@ -14,7 +14,7 @@ from backtest.base import ParameterError, count_cores, did_you_mean
 from backtest.cli.build import Experiment, build_experiment
 from backtest.cli.command import Command, Output, option
 from backtest.cli.experiment import Draft
-from backtest.cli.progress import show_progress
+from backtest.cli.printing import show_progress
 from backtest.cli.runs import run_with_progress
 from backtest.cli.typed_values import parse_entries, read_list, read_numbers
 from backtest.crowd import Linear, SquareRoot

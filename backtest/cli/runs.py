@@ -28,8 +28,7 @@ from backtest.cli.build import (
 from backtest.cli.command import AsJson, Command, Output
 from backtest.cli.experiment import Draft, Entry, overlay, read_entry, read_flags
 from backtest.cli.keys import MODELS, RULE_TABLES, TABLES, Key
-from backtest.cli.printing import print_json
-from backtest.cli.progress import show_progress
+from backtest.cli.printing import print_json, show_progress
 from backtest.cli.typed_values import split_pair
 from backtest.engine import Result, collect_limit_orders, collect_options, count_boundless
 from backtest.market import as_markets

@@ -18,12 +18,14 @@ from backtest.cli.experiment import Draft, flatten
 from backtest.cli.printing import (
     FAILED,
     INTERRUPTED,
+    Meter,
     add_command,
+    draw,
     print_json,
     print_message,
     render,
+    show_progress,
 )
-from backtest.cli.progress import Meter, draw, show_progress
 from backtest.cli.typed_values import format_typed, parse_entries, read_bounds, read_values
 from backtest.measures import (
     find_cautions,
@@ -31,8 +33,7 @@ from backtest.measures import (
     read_objective,
     total_violation,
 )
-from backtest.measures.measure_table import CORE, PATH, STREAMED
-from backtest.measures.run_facts import DATES
+from backtest.measures.measure_table import CORE, DATES, PATH, STREAMED
 from backtest.sweep import ERROR, Sweep, name_parameter, to_plain_value
 from backtest.tune import name_result
 

@@ -31,8 +31,8 @@ from backtest.base import (
 )
 from backtest.base.result_parts import NOTHING
 from backtest.measures import Sampled, compare_pairs, holm, is_lost, pair_differences
-from backtest.measures.cautions import AFTER_RUIN, DOUBTS
 from backtest.measures.differences import STATISTICS
+from backtest.measures.ranking import AFTER_RUIN, DOUBTS
 
 if TYPE_CHECKING:
     from backtest.engine import Result

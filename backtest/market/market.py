@@ -19,8 +19,7 @@ import pandas as pd
 
 from backtest import base
 from backtest.base import DataError, FloatArray, IntArray, ParameterError, Range, TimeLike, checked
-from backtest.market.files import load_fields, write_folder
-from backtest.market.loading import load_frames, read_options, time_text
+from backtest.market.files import load_fields, load_frames, read_options, time_text, write_folder
 from backtest.market.reshape import resample_fields, slice_fields
 from backtest.market.synthetic import START, generate_sample
 from backtest.market.tables import SCHEMAS, TIME_NAMES, SourceFrame, require, to_floats

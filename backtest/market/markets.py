@@ -14,8 +14,7 @@ import numpy as np
 from backtest import base
 from backtest.base import DataError, FloatArray, IntArray, ParameterError, checked, format_time
 from backtest.base.units import DAY
-from backtest.market.files import find_sources, load_fields
-from backtest.market.loading import ReadOptions, read_options, time_text
+from backtest.market.files import ReadOptions, find_sources, load_fields, read_options, time_text
 from backtest.market.market import (
     BarClock,
     Between,

@@ -13,10 +13,17 @@ import pandas as pd
 
 from backtest import base
 from backtest.base import ParameterError, format_duration, format_time
-from backtest.market import loading
 from backtest.market import tables as timed
-from backtest.market.files import find_sources, open_files
-from backtest.market.loading import Read, ReadOptions, make_subjects, read_frames, read_options
+from backtest.market.files import (
+    Read,
+    ReadOptions,
+    find_defects,
+    find_sources,
+    make_subjects,
+    open_files,
+    read_frames,
+    read_options,
+)
 from backtest.market.market import Market
 from backtest.market.markets import Markets
 from backtest.market.rules import LISTED, RULES, Rule, Subject
@@ -164,9 +171,7 @@ def inspect_files(paths: Sequence[Path], options: ReadOptions) -> Quality:
     files = open_files(paths, options, needs_bars=False)
     source, options = ", ".join(map(str, paths)), files.options
     read = read_frames(files.frames, options)
-    defects = loading.find_defects(
-        read, make_subjects(read, sessions=options.sessions), options, {}
-    )
+    defects = find_defects(read, make_subjects(read, sessions=options.sessions), options, {})
     if not files.layout.bars:
         defects = [Defect(f"a market needs bars, found none ({source})")]
     notes: tuple[str, ...] = ()

@@ -10,15 +10,15 @@ from backtest.base import open_door
 if TYPE_CHECKING:
     from backtest.measures.attribution import AccountHistory, Attribution, Period, attribute
     from backtest.measures.attribution import attribute_by, find_periods, read_account_history
-    from backtest.measures.cautions import count_cautions, find_cautions, is_lost
-    from backtest.measures.cautions import name_sharpe
+    from backtest.measures.ranking import count_cautions, find_cautions, is_lost
+    from backtest.measures.ranking import name_sharpe
     from backtest.measures.differences import STATISTICS, Differences, Sampled
     from backtest.measures.differences import choose_block, compare_pairs, draw_histories
     from backtest.measures.differences import holm
     from backtest.measures.differences import pair_differences
-    from backtest.measures.history import average_covariances, diversification_ratio
-    from backtest.measures.history import monthly_returns, risk_shares
-    from backtest.measures.history import worst_drawdowns
+    from backtest.measures.performance import average_covariances, diversification_ratio
+    from backtest.measures.performance import monthly_returns, risk_shares
+    from backtest.measures.performance import worst_drawdowns
     from backtest.measures.luck import Overfitting, SharpeMoments, deflated_sharpe
     from backtest.measures.luck import deflated_sharpe_of_returns, effective_trials
     from backtest.measures.luck import estimate_moments, expected_max_sharpe
@@ -39,7 +39,7 @@ if TYPE_CHECKING:
     from backtest.measures.ranking import find_direction, order_sets, rank_by_objective
     from backtest.measures.ranking import read_constraints, read_objective
     from backtest.measures.ranking import total_violation
-    from backtest.measures.run_facts import RunSpan, Samples, drawdown_dates
+    from backtest.measures.measure_table import RunSpan, Samples, drawdown_dates
     from backtest.measures.tally import Clock, Tally, add_free, finish_sample
     from backtest.measures.tally import flatten_tally, fold_product, grow_free, invert, is_deeper
     from backtest.measures.tally import make_tally, mark_drawdown, name_tally, needs_folding

@@ -35,8 +35,18 @@ from backtest.base import (
 )
 from backtest.engine import Result
 from backtest.policy import written_formulas
-from backtest.regress.tolerances import FIGURES, OVERFIT, Band, choose_bands, read_band
-from backtest.regress.trace import BASIC, INPUTS, Trace, hash_array, take_trace
+from backtest.regress.trace import (
+    BASIC,
+    FIGURES,
+    INPUTS,
+    OVERFIT,
+    Band,
+    Trace,
+    choose_bands,
+    hash_array,
+    read_band,
+    take_trace,
+)
 from backtest.validation import WalkForward, read_figures
 
 if TYPE_CHECKING:

@@ -6,10 +6,10 @@ from backtest.base import open_door
 
 if TYPE_CHECKING:
     from backtest.report.index import write_all
-    from backtest.report.notebook import write_cell
-    from backtest.report.pictures import draw_run, draw_surface
+    from backtest.report.write import write_cell
+    from backtest.report.write import draw_run, draw_surface
     from backtest.report.render import choose_format, write_page
-    from backtest.report.report_numbers import format_measure
+    from backtest.report.page import format_measure
     from backtest.report.write import build_page, write_report, write_summary
 
 open_door(__name__)

@@ -10,8 +10,8 @@ from urllib.parse import quote
 
 from backtest.base import BacktestError, DataError, clip
 from backtest.measures import name_measure
+from backtest.report.page import format_measure
 from backtest.report.render import read_template, save_text, start_jinja, write_page
-from backtest.report.report_numbers import format_measure
 from backtest.report.write import build_page
 from backtest.store import StoreEntry, count_kinds, describe_note, list_results, load_saved
 from backtest.store.listing import LEFTOVER, name_fault

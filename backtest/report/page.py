@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -11,11 +12,20 @@ import numpy as np
 import pandas as pd
 from pandas.api.types import is_numeric_dtype
 
-from backtest.base import Head, ShownTable, find_head, format_cell, format_span, format_time
-from backtest.base.table_text import HEADS, NONE, STYLES
+from backtest.base import (
+    Head,
+    ShownTable,
+    find_head,
+    format_cell,
+    format_money,
+    format_number,
+    format_percent,
+    format_span,
+    format_time,
+)
+from backtest.base.number_text import HEADS, NONE, STYLES
 from backtest.measures import name_measure
 from backtest.measures.measure_table import ABOUT
-from backtest.report.report_numbers import format_measure
 
 
 class Paragraph(NamedTuple):
@@ -183,3 +193,37 @@ def write_row(
 def find_tint(value: float) -> int:
     strength = int(np.searchsorted(TINTS, abs(value), side="left"))
     return 0 if np.isnan(value) else strength if value > 0.0 else -strength
+
+
+IN_PERCENT = ("fraction", "fraction per year")
+PERIODS = {
+    "1m": "minute",
+    "1h": "hour",
+    "1d": "day",
+    "1w": "week",
+}
+PLAIN = ("count", "0 or 1")
+
+
+def format_measure(name: str, value: float) -> str:
+    if math.isnan(value):
+        return "n/a"
+    unit = ABOUT[name].unit
+    if unit in IN_PERCENT or name == "volatility":
+        return format_percent(value)
+    if unit in PLAIN:
+        return f"{value:,.0f}"
+    return format_money(value) if unit == "money" else format_number(round(value, 2) + 0.0)
+
+
+def name_unit(name: str) -> str:
+    unit = ABOUT[name].unit
+    if unit in PLAIN:
+        return ""
+    return unit.removeprefix("fraction").strip()
+
+
+def format_close(stamp: pd.Timestamp, *, is_daily: bool) -> str:
+    if pd.isna(stamp):
+        return "not yet"
+    return f"{stamp:%Y-%m-%d}" if is_daily else f"{stamp:%Y-%m-%d %H:%M}"

@@ -24,7 +24,7 @@ from backtest.base import (
     replace_file,
     to_json,
 )
-from backtest.base.table_text import HARD_SPACE
+from backtest.base.number_text import HARD_SPACE
 from backtest.report.charts import DARK, LIGHT, TEMPLATE, encode_figure, write_script_data
 from backtest.report.page import Cell, Chart, Code, Column, Fact, Page, Paragraph, Section, Table
 

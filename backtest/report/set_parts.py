@@ -33,8 +33,8 @@ from backtest.report.explored import (
     explore_sweep,
     find_neighbors,
 )
-from backtest.report.pictures import draw_chart
-from backtest.report.report_numbers import format_measure
+from backtest.report.page import format_measure
+from backtest.report.write import draw_chart
 from backtest.tune import describe_budget, find_measures
 
 if TYPE_CHECKING:

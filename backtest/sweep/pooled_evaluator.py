@@ -29,8 +29,8 @@ from backtest.engine import (
 )
 from backtest.market import Market, Markets, as_given, as_markets
 from backtest.measures import find_direction
+from backtest.measures.measure_table import DATES
 from backtest.measures.ranking import NEVER
-from backtest.measures.run_facts import DATES
 from backtest.policy import Policy
 from backtest.sweep.set_evaluator import Evaluator, Rows
 from backtest.sweep.sets.sets import BaseTerms, Sets, read_settings

@@ -40,8 +40,7 @@ from backtest.engine.checks import OF_EACH_RUN
 from backtest.engine.signal_rules import NOT_CHECKED
 from backtest.market import Market, as_markets
 from backtest.measures import certainty_equivalent, drawdown_dates
-from backtest.measures.measure_table import CORE, OPTION_COSTS, PATH, STREAMED
-from backtest.measures.run_facts import DATES
+from backtest.measures.measure_table import CORE, DATES, OPTION_COSTS, PATH, STREAMED
 from backtest.policy import Policy
 from backtest.sweep.lanes.outcomes import NotCompiled, Scored
 from backtest.sweep.lookahead_at_ends import RuleChecker

@@ -31,8 +31,7 @@ from backtest.base import (
 )
 from backtest.engine import Progress
 from backtest.measures import ObjectiveLike, rank_by_objective, read_aversion, read_constraints
-from backtest.measures.measure_table import METRICS, OPTION_COSTS
-from backtest.measures.run_facts import DATES
+from backtest.measures.measure_table import DATES, METRICS, OPTION_COSTS
 from backtest.sweep.set_evaluator import OF_PATH, Evaluator, Rows
 from backtest.sweep.sets.sets import Sets, from_frame, take_sets
 

@@ -14,7 +14,7 @@ import pytest
 import backtest as bt
 from backtest.base.errors import ParameterError, PolicyError
 from backtest.engine import Result
-from backtest.measures.history import diversification_ratio, risk_shares
+from backtest.measures.performance import diversification_ratio, risk_shares
 from backtest.strategies import Constant, VolTarget
 from tests.agreement import assert_agrees, bracket, near, play_case, scene, tape
 from tests.draws import HOUR, START, utc

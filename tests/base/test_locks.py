@@ -11,7 +11,7 @@ import pytest
 from backtest.base import atomic_files
 from backtest.base.atomic_files import LOCK, LockHeldError, hold_lock_file, is_lock_held
 from backtest.base.errors import DataError
-from backtest.base.interrupts import SignalGate, hold_signals, is_compiling
+from backtest.base.thread_pool import SignalGate, hold_signals, is_compiling
 from backtest.tune.journal import hold_lock
 
 

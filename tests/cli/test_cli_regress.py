@@ -1,6 +1,8 @@
 """``backtest regress``: exit codes, what is told where, and what is refused."""
 
 import json
+import re
+import shlex
 import sys
 import xml.etree.ElementTree as ET
 from pathlib import Path
@@ -8,6 +10,9 @@ from pathlib import Path
 import pytest
 
 import backtest as bt
+from backtest.base.errors import DataError
+from backtest.regress import report_failure
+from backtest.regress.verdict import write_junit, write_markdown
 from tests.kit import call, every_nth
 
 ROOT = Path(__file__).parents[2]
@@ -138,3 +143,39 @@ def test_junit_counts_failures_and_errors(capsys, folder):
     assert "fees" in cases["calm"].find("failure").text
     assert cases["bold"].find("error").get("type") == "not measured"
     assert cases["cold"].find("system-out") is not None
+
+
+HOSTILE = [
+    "<script>alert(1)</script>",
+    "a|b`c",
+    "../../x",
+    "\u202eabc",
+    "\x00\x1b[31m",
+    "x" * 10_000,
+]
+
+
+@pytest.mark.parametrize("name", HOSTILE, ids=range(len(HOSTILE)))
+def test_hostile_names_are_text(name):
+    verdicts = [report_failure(name, DataError(f"{name} ]]> &amp; \n# x"))]
+    root = ET.fromstring(write_junit(verdicts))
+    assert len(root.findall(".//testcase")) == 1
+    text = write_markdown(verdicts)
+    assert "<script>" not in text
+    assert "\n# x" not in text
+    rows = [line for line in text.splitlines() if line.startswith("| ")]
+    assert all(line.replace("\\|", "").count("|") == 4 for line in rows)
+
+
+DOCS = (ROOT / "docs" / "live.md").read_text(encoding="utf-8")
+
+
+COMMANDS = re.findall(r"^(?: *- run: |)(backtest regress .+)$", DOCS, re.MULTILINE)
+
+
+@pytest.mark.parametrize("line", COMMANDS)
+def test_a_command_of_the_docs_exists_with_all_its_flags(line, capsys):
+    words = shlex.split(line, comments=True)
+    assert call(capsys, *words[1:3], "--help")[0] == 0
+    text = call(capsys, *words[1:3], "--help")[1]
+    assert all(word in text for word in words if word.startswith("--"))

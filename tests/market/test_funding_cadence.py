@@ -1,16 +1,19 @@
 """Funding of any cadence settles each event once; predictions are known from their stamp on."""
 
 import math
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import pytest
 
 import backtest as bt
+from backtest import DataError, Market
 from backtest.base.units import HOUR
 from backtest.features import published_funding
 from backtest.strategies import Constant
 from tests.kit import free_venue
+from tests.layouts import MARKET, write_freqtrade_feather
 
 START = pd.Timestamp("2024-01-01", tz="UTC")
 ACCOUNT = bt.Account(capital=10_000.0, band=0.9)
@@ -141,3 +144,37 @@ def test_predictions_are_known_from_their_stamp_on_and_no_earlier():
     assert whole[7] == market.funding_predicted[0]  # the close at 08:00 does not know 08:00 yet
     assert whole[8] == market.funding_predicted[1]
     assert math.isnan(published_funding(market.between("2024-01-01 01:00", None))[0])
+
+
+LONG = "BTC_USDT_USDT-8h-funding_rate.feather"
+SHORT = "BTC_USDT_USDT-1h-funding_rate.feather"
+
+
+def write(folder: Path, rows: slice = slice(0, 8), rate: float | None = None) -> Path:
+    """Write a market, and some of its settlements under another interval as well."""
+    folder.mkdir(exist_ok=True)
+    write_freqtrade_feather(folder)
+    frame = pd.read_feather(folder / LONG).iloc[rows].reset_index(drop=True)
+    if rate is not None:
+        frame.loc[0, "open"] = rate
+    frame.to_feather(folder / SHORT)
+    return folder
+
+
+@pytest.mark.parametrize(("long", "short"), [
+    (slice(None), slice(0, 8)), (slice(None), slice(4, None)), (slice(3, None), slice(0, 6)),
+    (slice(0, 8), slice(6, None)),
+])  # fmt: skip
+def test_both_are_one_table_of_the_settlements_that_either_has(tmp_path, long, short):
+    write(tmp_path, short)
+    frame = pd.read_feather(tmp_path / LONG).iloc[long].reset_index(drop=True)
+    frame.to_feather(tmp_path / LONG)
+    market = Market.load(tmp_path)
+    np.testing.assert_array_equal(market.funding_rate, MARKET.funding_rate)
+    assert dict(market.filled) == {}
+
+
+def test_files_that_disagree_are_refused(tmp_path):
+    write(tmp_path, rate=0.0123)
+    with pytest.raises(DataError, match="funding stamps must have each time once, 1 of 13"):
+        Market.load(tmp_path)

@@ -2,16 +2,24 @@
 
 import copy
 import dataclasses
+import math
 import pickle
+from itertools import pairwise
 
 import numpy as np
 import pandas as pd
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
-from backtest.base.errors import DataError
-from backtest.base.units import HOUR
+import backtest as bt
+from backtest.base.errors import DataError, ParameterError
+from backtest.base.units import DAY, HOUR
 from backtest.market.market import Market
-from tests.market.small_markets import ARRAYS, SAMPLE, WITH_COLUMN, four_bars
+from backtest.strategies import Constant
+from tests.kit import check_refused
+from tests.market.good_frames import ARRAYS, SAMPLE, WITH_COLUMN, four_bars
+from tests.peeks import MARKET
 
 
 def stamps(*texts: str) -> pd.DatetimeIndex:
@@ -186,3 +194,248 @@ def test_a_series_of_a_column_must_have_the_times_of_the_bars():
 def test_a_column_that_is_not_one_number_per_bar_is_refused(values, words):
     with pytest.raises(DataError, match=words):
         Market.sample(bars=8).with_columns(**values)
+
+
+def test_a_prefix_holds_nothing_stamped_at_or_after_its_end():
+    for n in (1, 7, 8, 9, 480):
+        part = SAMPLE.prefix(n)
+        assert part.n_bars == n
+        assert part.close.tolist() == SAMPLE.close[:n].tolist()
+        assert (part.funding_time < part.end).all()
+        assert part.funding_time.size == 1 + (n - 1) // 8
+    jittered = dataclasses.replace(SAMPLE, funding_time=SAMPLE.funding_time - 2_000_000)
+    assert jittered.prefix(8).funding_time.size == 2  # stamped 2 ms before the close of bar 8
+
+
+def test_between_takes_the_opens_from_start_to_before_end():
+    part = SAMPLE.between("2023-01-02", pd.Timestamp("2023-01-03T00:30", tz="UTC"))
+    assert part.n_bars == 25
+    assert part.times[0] == pd.Timestamp("2023-01-02", tz="UTC")
+    assert part.times[-1] == pd.Timestamp("2023-01-03", tz="UTC")
+    assert part.funding_time.size == 4
+    assert SAMPLE.between() == SAMPLE
+    assert SAMPLE.between("2023-01-02").end == SAMPLE.end
+    tokyo = pd.Timestamp("2023-01-02T09:00", tz="Asia/Tokyo")
+    assert SAMPLE.between(tokyo) == SAMPLE.between("2023-01-02")
+
+
+def test_between_keeps_an_event_stamped_just_before_its_first_open_and_drops_the_next_ones():
+    for milliseconds in (-5, 0, 5):
+        jitter = milliseconds * 1_000_000
+        market = dataclasses.replace(SAMPLE, funding_time=SAMPLE.funding_time + jitter)
+        part = market.between("2023-01-02", "2023-01-02 08:00")
+        own = pd.Timestamp("2023-01-02").value + jitter
+        following = [pd.Timestamp("2023-01-02 08:00").value - 5_000_000] * (milliseconds < 0)
+        assert part.funding_time.tolist() == [own, *following]
+
+
+@settings(max_examples=30)
+@given(st.lists(st.integers(1, 479), max_size=4, unique=True), st.integers(-20, 20))
+def test_the_parts_of_a_market_hold_all_its_bars_and_settlements(cuts, milliseconds):
+    stamped = SAMPLE.funding_time + milliseconds * 1_000_000
+    market = dataclasses.replace(SAMPLE, funding_time=stamped)
+    times = [pd.Timestamp(market.start + hour * HOUR) for hour in [0, *sorted(cuts), 480]]
+    parts = [market.between(a, b) for a, b in pairwise(times)]
+    assert np.concatenate([part.close for part in parts]).tolist() == market.close.tolist()
+    settled = np.unique(np.concatenate([part.funding_time for part in parts]))
+    assert settled.tolist() == stamped.tolist()
+
+
+def test_resampling_takes_first_highest_lowest_last_and_the_sum():
+    market = Market.from_frames(four_bars(x=[1.0, 2.0, 3.0, np.nan]), mark=four_bars() * 2)
+    longer = market.resample("2h")
+    assert longer.interval == 2 * HOUR
+    assert longer.time.tolist() == market.time[::2].tolist()
+    assert longer.open.tolist() == [100.0, 103.0]
+    assert longer.high.tolist() == [105.0, 105.0]
+    assert longer.low.tolist() == [98.0, 99.0]
+    assert longer.close.tolist() == [103.0, 101.0]
+    assert longer.volume.tolist() == [3.0, 7.0]
+    assert longer.mark_open.tolist() == [200.0, 206.0]
+    assert longer.mark_high.tolist() == [210.0, 210.0]
+    assert longer.mark_low.tolist() == [196.0, 198.0]
+    assert longer.mark_close.tolist() == [206.0, 202.0]
+    assert longer.columns["x"][0] == 2.0
+    assert np.isnan(longer.columns["x"][1])
+    assert longer.end == market.end
+    assert "resample" not in longer.filled
+
+
+def test_resampling_drops_partial_groups_at_the_ends_and_notes_it():
+    part = SAMPLE.between("2023-01-01 21:00", "2023-01-04 02:00")
+    days = part.resample("1d")
+    assert [str(t.date()) for t in days.times] == ["2023-01-02", "2023-01-03"]
+    assert days.filled["resample"] == (
+        "3 bars before the first whole group and 2 after the last dropped"
+    )
+    whole = SAMPLE.resample("1d").between("2023-01-02", "2023-01-04")
+    assert days == whole
+
+
+@settings(max_examples=40)
+@given(st.sampled_from(["1h", "2h", "4h", "8h", "12h", "1d"]), st.integers(-20, 20))
+def test_resampling_keeps_every_settlement_and_all_volume(interval, milliseconds):
+    stamped = SAMPLE.funding_time + milliseconds * 1_000_000
+    market = dataclasses.replace(SAMPLE, funding_time=stamped).between("2023-01-06", "2023-01-21")
+    longer = market.resample(interval)
+    assert longer.funding_rate.sum() == market.funding_rate.sum()
+    assert longer.funding_time.tolist() == market.funding_time.tolist()
+    assert longer.volume.sum() == pytest.approx(market.volume.sum(), rel=1e-12)
+    assert longer.high.max() == market.high.max()
+    assert longer.mark_low.min() == market.mark_low.min()
+    assert longer.start == market.start
+    assert longer.end == market.end
+
+
+@pytest.mark.parametrize(("first", "stop"), [(0, 1), (0, 9), (3, 20), (100, 101), (7, 3000)])
+def test_a_slice_is_the_rows_and_the_funding_before_its_end(first: int, stop: int):
+    part = MARKET.slice(first, stop)
+    for name in ("time", "close", "mark_low", "volume", "signal"):
+        assert np.array_equal(getattr(part, name), getattr(MARKET, name)[first:stop])
+    assert np.array_equal(part.columns["late"], MARKET.columns["late"][first:stop], equal_nan=True)
+    low = part.start - part.interval // 4
+    inside = (MARKET.funding_time >= (low if first else 0)) & (MARKET.funding_time < part.end)
+    assert np.array_equal(part.funding_time, MARKET.funding_time[inside])
+    if first == 0:
+        assert part == MARKET.prefix(stop)
+
+
+OFF = Market.from_frames(four_bars().shift(30, freq="min"))
+SPAN = "a span must lie inside the market, 2023-01-01 to 2023-01-21, and hold a bar, got "
+
+
+@pytest.mark.parametrize(("cut", "words"), [
+    (lambda: SAMPLE.prefix(0), "n must be 1 to 480"),
+    (lambda: MARKET.slice(-1, 3), "first must be"),
+    (lambda: MARKET.slice(3, 3), "stop must be"),
+    (lambda: SAMPLE.between("2022-12-31"), f"{SPAN}2022-12-31 to 2023-01-21"),
+    (lambda: SAMPLE.between("2023-01-05 00:10", "2023-01-05 00:50"), SPAN),
+    (lambda: SAMPLE.resample("90m"), "bars must become a multiple of 1h, got 90m"),
+    (lambda: SAMPLE.resample("30d"), "at least one whole group of 720 bars is needed"),
+    (lambda: OFF.resample("2h"), "bars must open on multiples of 1h in UTC"),
+])  # fmt: skip
+def test_a_cut_that_cannot_be_made_is_refused(cut, words):
+    check_refused(cut, words, ParameterError)
+
+
+VENUE = bt.Venue.simple(
+    taker=0.0, slippage=0.0, maintenance_rate=0.005, max_leverage=10, liquidation_fee=0.0
+)
+OHLC = {"open": "first", "high": "max", "low": "min", "close": "last"}
+ALIKE = {"check_freq": False, "check_names": False, "check_index_type": False}
+HOLIDAYS = ("2015-01-19", "2015-04-03", "2015-05-25", "2015-09-07", "2016-01-18")
+
+
+def frame_of(index: pd.DatetimeIndex, seed: int = 3) -> pd.DataFrame:
+    """Return bars of a random walk at some opens, with volume and a column of their own."""
+    rng = np.random.default_rng(seed)
+    close = 100.0 * np.exp(np.cumsum(rng.normal(0.0, 0.01, len(index))))
+    opens = np.append(100.0, close[:-1]) * np.exp(rng.normal(0.0, 0.002, len(index)))
+    high, low = np.maximum(opens, close) * 1.003, np.minimum(opens, close) * 0.996
+    bars = {"open": opens, "high": high, "low": low, "close": close}
+    volume = rng.integers(1, 99, len(index)).astype(float)
+    return pd.DataFrame({**bars, "volume": volume, "own": close * 2.0}, index)
+
+
+def days(n: int = 500, start: str = "2015-01-05") -> pd.DataFrame:
+    """Return daily bars of weekdays without some holidays."""
+    index = pd.bdate_range(start, periods=n, tz="UTC")
+    return frame_of(index[~index.isin(pd.DatetimeIndex(HOLIDAYS, tz="UTC"))])
+
+
+def hours(n: int = 30) -> pd.DataFrame:
+    """Return seven hours a day of New York's sessions: from 14:30 UTC, in summer from 13:30."""
+    opens = [
+        (pd.Timestamp(f"{day:%Y-%m-%d} 09:30", tz="America/New_York") + pd.Timedelta(hours=k))
+        for day in pd.bdate_range("2015-02-16", periods=n)
+        for k in range(6)
+    ]
+    return frame_of(pd.DatetimeIndex(opens).tz_convert("UTC"))
+
+
+def run(market: Market, leverage: float = 1.0) -> bt.Result:
+    return bt.run(
+        market, Constant(leverage), venue=VENUE, account=bt.Account(), calendar="252", compile=False
+    )
+
+
+def test_weeks_of_sessions_are_those_of_pandas():
+    frame = days()
+    market = Market.from_frames(frame, mark=frame * 1.001, sessions=True)
+    rule = {**OHLC, "volume": "sum", "own": "last"}
+    expected = frame.resample("W-MON", closed="left", label="left").agg(rule)
+    weeks = market.resample("1w")
+    kept = expected[expected.index.isin(weeks.times)]
+    pd.testing.assert_frame_equal(weeks.bars(), kept, **ALIKE)
+    marks = kept[list(OHLC)] * 1.001
+    pd.testing.assert_frame_equal(weeks.mark(), marks, **ALIKE)
+    assert len(weeks) in (len(expected) - 1, len(expected))
+    assert (weeks.interval, weeks.sessions, weeks.has_mark) == (7 * DAY, True, True)
+    assert set(np.diff(weeks.time)) == {7 * DAY}
+    assert weeks == market.resample("7d")
+
+
+def test_a_first_and_a_last_week_that_are_not_whole_are_left_out_and_noted():
+    """From a Wednesday to a Thursday."""
+    market = Market.from_frames(days().iloc[2:23], sessions=True)
+    weeks = market.resample("1w")
+    assert weeks.times[0] == pd.Timestamp("2015-01-12", tz="UTC")
+    assert weeks.times[-1] == pd.Timestamp("2015-01-26", tz="UTC")
+    assert weeks.filled["resample"] == (
+        "3 bars before the first whole group and 4 after the last dropped"
+    )
+    whole = Market.from_frames(days(15), sessions=True).resample("1w")
+    assert "resample" not in whole.filled
+
+
+def test_days_of_hours_are_stamped_at_midnight_also_where_summer_time_begins():
+    frame = hours()
+    market = Market.from_frames(frame, sessions=True)
+    daily = market.resample("1d")
+    rule = {**OHLC, "volume": "sum", "own": "last"}
+    expected = frame.groupby(frame.index.floor("D")).agg(rule)
+    pd.testing.assert_frame_equal(daily.bars(), expected, **ALIKE)
+    assert daily.interval == DAY
+    assert run(daily).span.periods == 252.0
+    late = Market.from_frames(frame.iloc[2:-1], sessions=True).resample("1d")
+    assert late.n_bars == daily.n_bars - 2
+    assert late.filled["resample"] == (
+        "4 bars before the first whole group and 5 after the last dropped"
+    )
+
+
+@pytest.mark.parametrize(("frame", "interval", "rule"), [
+    (days(20), "12h", "bars must become longer than 1d, got 12h"),
+    (days(4), "1w", "at least one whole group of bars is needed, found none in 4 bars"),
+    (days(20).shift(9, freq="h"), "1d", "a bar must not reach from one 1d of UTC time into"),
+])  # fmt: skip
+def test_resampling_sessions_refuses_what_cannot_be_whole(frame, interval, rule):
+    with pytest.raises(ParameterError, match=rule):
+        Market.from_frames(frame, sessions=True).resample(interval)
+
+
+def shapes() -> dict[str, tuple[pd.DataFrame, float]]:
+    """Return bars longer than a day, and how many of them a year has."""
+    weeks = pd.date_range("2005-01-03", periods=300, freq="7D", tz="UTC")
+    shifted = weeks.where(np.arange(300) % 9 != 3, weeks + pd.Timedelta(days=1))
+    months = pd.date_range("1995-01-01", periods=240, freq="MS", tz="UTC")
+    quarters = pd.date_range("1980-01-01", periods=120, freq="QS", tz="UTC")
+    return {
+        "weeks": (frame_of(weeks), 365 / 7),
+        "weeks after holidays": (frame_of(shifted), 365 / 7),
+        "months": (frame_of(months), 12.0),
+        "quarters": (frame_of(quarters), 4.0),
+    }
+
+
+@pytest.mark.parametrize("name", shapes())
+def test_bars_longer_than_a_day_are_scaled_by_calendar_time(name):
+    """Not by sessions: 252 / 7 weeks and 252 / 28 months a year are wrong."""
+    frame, expected = shapes()[name]
+    result = run(Market.from_frames(frame, sessions=True))
+    assert result.span.periods == pytest.approx(expected, rel=2e-3)
+    returns, root = result.returns, math.sqrt(result.span.periods)
+    assert result.metrics["volatility"] == pytest.approx(returns.std() * root, rel=1e-12)
+    assert result.metrics["sharpe"] == pytest.approx(
+        returns.mean() / returns.std() * root, rel=1e-12
+    )

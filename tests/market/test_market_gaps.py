@@ -7,7 +7,7 @@ import pytest
 from backtest.base.errors import DataError
 from backtest.base.units import DAY, HOUR
 from backtest.market.market import Market
-from tests.market.small_markets import SAMPLE, four_bars
+from tests.market.good_frames import SAMPLE, four_bars
 
 
 def weekdays() -> pd.DataFrame:

@@ -13,7 +13,7 @@ from backtest.regress import (
     save_baseline,
 )
 from backtest.regress.baseline import find_baselines, name_baseline
-from backtest.regress.tolerances import Band
+from backtest.regress.trace import Band
 from backtest.regress.verdict import combine_exit_codes
 from tests.regress.baselines import run, take
 

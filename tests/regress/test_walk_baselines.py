@@ -7,7 +7,7 @@ from dataclasses import replace
 import pytest
 
 from backtest.regress import compare_baselines, load_baseline, save_baseline, take_baseline
-from backtest.regress.text import write_markdown, write_text
+from backtest.regress.verdict import write_markdown, write_text
 from backtest.validation.walk_forward import walk_forward
 from tests.kit import call
 from tests.validation.worlds import PLAIN, POLICY, Lever, make_market

@@ -1,7 +1,12 @@
 """``backtest report --all``: a page of every result, and an index that links to them."""
 
+import base64
+import dataclasses
+import hashlib
+import json
 import re
 import shutil
+import zlib
 from pathlib import Path
 from urllib.parse import unquote
 
@@ -9,8 +14,12 @@ import pytest
 
 import backtest as bt
 from backtest.report import write_all
+from backtest.report.charts import encode_figure, write_script_data
+from backtest.report.render import read_plotly, write_html, write_text
+from backtest.report.write import build_page
 from backtest.strategies import Constant
-from tests.kit import call
+from backtest.sweep.sweep_table import Sweep
+from tests.kit import call, first_only
 from tests.report.reported import live
 
 HOSTILE = "<b>x&y%2F</b>\u202e"
@@ -61,3 +70,109 @@ def test_names_are_escaped(store, tmp_path):
     assert "<b>" not in text
     assert "\u202e" not in text
     assert "<script" not in text
+
+
+HOSTILE_TEXTS = (
+    "</script><script>alert(1)</script>",
+    '"><img src=x onerror=alert(1)>',
+    "../../x",
+    "{{ 7 * 7 }}{% raw %}",
+    "a\u202eb\u2066",
+    "x" * 10_000,
+)
+
+
+@pytest.mark.slow
+def test_the_same_result_makes_the_same_bytes(result, html, tmp_path):
+    assert write_html(build_page(result)) == html
+    again = bt.Result.load(result.save(tmp_path))
+    assert write_html(build_page(again)) == html
+    assert again.report(tmp_path / "deep" / "report.html").read_text("utf-8") == html
+
+
+def scripts_of(html):
+    return re.findall(r"<script([^>]*)>(.*?)</script>", html, flags=re.S)
+
+
+def test_nothing_in_the_page_leads_outside(html):
+    rest = re.sub(r'<script type="application/octet-stream".*?</script>', "", html, flags=re.S)
+    assert not re.search(r"(?i)\b(https?|wss?|ftp|file):", rest)
+    assert not re.search(r"(?i)\bsrc=|@import|url\(", rest)
+    assert re.findall(r"<link[^>]*>", rest) == ['<link rel="icon" href="data:,">']
+    assert all(link.startswith("#") for link in re.findall(r'<a [^>]*href="([^"]*)"', rest))
+
+
+def test_the_security_policy_lets_run_our_two_scripts_only(html):
+    policy = re.search(r'Content-Security-Policy" content="([^"]*)"', html)[1].replace("&#39;", "'")
+    hashes = re.findall(r"'sha256-([^']*)'", policy)
+    (_, own), (_, packed) = (
+        next(each for each in scripts_of(html) if each[0] == ""),
+        next(each for each in scripts_of(html) if 'id="plotly"' in each[0]),
+    )
+    library = zlib.decompress(base64.b64decode(packed)).decode()
+    assert library == read_plotly()
+    expected = [hashlib.sha256(text.encode()).digest() for text in (own, library)]
+    assert hashes == [base64.b64encode(each).decode() for each in expected]
+    assert "default-src 'none'" in policy
+    assert "unsafe-inline" not in policy.partition("script-src")[2].partition(";")[0]
+    assert "unsafe-eval" not in policy
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "name", HOSTILE_TEXTS, ids=["script", "image", "path", "jinja", "bidi", "long"]
+)
+def test_hostile_names_of_a_run_are_text(result, name):
+    manifest = json.loads(json.dumps(result.manifest))
+    manifest["policy"] |= {"text": name, "name": name}
+    manifest["data"] |= {"instrument": name, "source": name, "filled": {name: name}}
+    manifest["causality"] = name
+    page = build_page(dataclasses.replace(result, manifest=manifest))
+    html = write_html(page)
+    assert len(re.findall(r"<script", html)) == len(scripts_of(html)) == 3
+    assert len(re.findall(r"<img", html)) == 0
+    assert not {"\u202e", "\u2066"} & set(html)
+    assert "{{ 7 * 7 }}" in html or "7 * 7" not in name
+    prose = re.sub(r"(?ms)^(`{3,})\n.*?^\1$", "", write_text(page, "md"))
+    assert "backtest run" not in prose, "commands stand in blocks of code, as they are"
+    assert "<script" not in prose
+    assert json.loads(write_text(page, "json"))["title"]
+
+
+@pytest.mark.parametrize(
+    "name", first_only(HOSTILE_TEXTS[:2] + HOSTILE_TEXTS[5:]), ids=["script", "image", "long"]
+)
+def test_hostile_names_of_parameters_are_text(sweep, name):
+    facts = {name if key == "target" else key: v for key, v in sweep.manifest["parameters"].items()}
+    hostile = Sweep(
+        sweep.table.rename(columns={"target": name}), {**sweep.manifest, "parameters": facts}
+    )
+    page = build_page(hostile)
+    html = write_html(page)
+    assert len(scripts_of(html)) == html.count("<script") == 3
+    figures = json.dumps([encode_figure(chart.figure) for chart in page.charts])
+    assert "<img" not in figures
+    assert "<script" not in figures
+    data = next(text for head, text in scripts_of(html) if 'id="page-data"' in head)
+    assert "<" not in data
+
+
+def test_data_in_a_script_element_cannot_end_it():
+    text = write_script_data({"</script>": "<!--", "&": "\u2028"})
+    assert not set("<>&\u2028") & set(text)
+    assert json.loads(text) == {"</script>": "<!--", "&": "\u2028"}
+
+
+def test_a_notebook_shows_names_as_text(result):
+    manifest = json.loads(json.dumps(result.manifest))
+    manifest["policy"]["text"] = HOSTILE_TEXTS[0]
+    manifest["data"]["instrument"] = HOSTILE_TEXTS[1]
+    cell = dataclasses.replace(result, manifest=manifest)._repr_html_()
+    assert "<script" not in cell
+    assert "<img" not in cell
+    assert "<svg" in cell
+    for name in HOSTILE_TEXTS[4:]:
+        manifest["policy"]["text"] = manifest["data"]["instrument"] = name
+        cell = dataclasses.replace(result, manifest=manifest)._repr_html_()
+        assert not {"\u202e", "\u2066"} & set(cell)
+    assert "…</b>" in cell

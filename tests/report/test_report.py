@@ -1,27 +1,34 @@
 """What the report of a run says, in which order, and that it adds up."""
 
+import dataclasses
+import json
 import re
 import shlex
 import shutil
 
 import numpy as np
 import pandas as pd
+import plotly.graph_objects as go
 import pytest
 
 import backtest as bt
 from backtest.base.number_text import format_percent
 from backtest.base.units import DAY
 from backtest.cli import main
-from backtest.measures.history import monthly_returns, worst_drawdowns
 from backtest.measures.measure_table import METRICS
+from backtest.measures.performance import monthly_returns, worst_drawdowns
+from backtest.report.charts import drop_dust, thin_rows
+from backtest.report.explored import explore_sweep, find_neighbors
 from backtest.report.page import Paragraph, Table
-from backtest.report.render import write_html, write_text
-from backtest.report.run_parts import MARKS, list_statement
+from backtest.report.render import write_html, write_page, write_text
+from backtest.report.run_parts import MARKS, choose_rows, list_statement, tabulate_ledger
 from backtest.report.write import build_page
 from backtest.store import load_saved
 from backtest.strategies import Constant
-from tests.kit import market_of
+from backtest.sweep.sweep_table import Sweep
+from tests.kit import check_refused, market_of
 from tests.report.reported import VENUE, live
+from tests.tuning import seek, stand_in
 
 
 def tables_of(page):
@@ -136,3 +143,135 @@ def test_the_worst_drawdown_is_that_of_the_metrics(result):
     )
     assert found["depth"].iloc[0] == pytest.approx(result.metrics["max_drawdown"], abs=1e-12)
     assert found["days_under_water"].iloc[0] == pytest.approx(result.metrics["drawdown_days"])
+
+
+def made_up(n=400):
+    """Return a sweep in which one parameter decides the Sharpe ratio and the other is noise."""
+    rng = np.random.default_rng(0)
+    x, y = rng.uniform(0.0, 1.0, n), rng.uniform(1.0, 100.0, n)
+    table = pd.DataFrame({"x": x, "y": y, "sharpe": -((x - 0.7) ** 2) + 0.01 * rng.normal(size=n)})
+    table["ruined"] = (x < 0.1).astype(float)
+    table["ruin_time"] = np.where(x < 0.1, 5.0, np.nan)
+    return table
+
+
+def test_neighbors_are_within_a_tenth_of_each_range(sweep):
+    facts = {"x": {"unit": "", "log": False}, "y": {"unit": "bars", "log": True}}
+    manifest = {**sweep.manifest, "parameters": facts}
+    explored = explore_sweep(Sweep(made_up(), manifest))
+    near = find_neighbors(explored)
+    x = explored.table["x"].to_numpy()
+    assert 0 < near.sum() < 80
+    assert np.abs(x[near] - x[explored.best]).max() <= 0.1 * np.ptp(x) + 1e-9
+
+
+@pytest.mark.slow
+def test_a_study_is_told_with_its_verdict_and_its_search(monkeypatch, tmp_path):
+    stand_in(put=monkeypatch.setattr)
+    study = seek(store=tmp_path)
+    page = build_page(study)
+    text = write_text(page, "md")
+    for words in ("Deflated Sharpe", "probability of overfitting", "holdout"):
+        assert words in text
+    assert write_html(build_page(load_saved(study.folder))) == write_html(page)
+    assert "Deflated Sharpe" in study._repr_html_()
+    unfinished = dataclasses.replace(study, outcome=None)
+    assert any("UNFINISHED" in notice for notice in build_page(unfinished).notices)
+    assert write_html(build_page(unfinished))
+
+
+def test_json_holds_the_numbers_and_null_for_those_that_are_none(page, result):
+    found = json.loads(write_text(page, "json"))
+    assert found["metrics"]["sharpe"] == result.metrics["sharpe"]
+    assert found["metrics"]["ruin_time"] is None
+    assert found["drawdowns"][0]["depth"] == result.metrics["max_drawdown"]
+
+
+def test_the_format_is_that_of_the_name_unless_it_is_said(page, tmp_path):
+    assert write_page(page, tmp_path / "a.json").read_text().startswith("{")
+    assert write_page(page, tmp_path / "a.txt", "md").read_text().startswith("# ")
+    for name, format_, words in (
+        ("a.txt", "pdf", "format must be one of"),
+        ("a.json/b.md", None, "cannot write"),
+        ("a.png", None, "cannot be a picture"),
+        ("a.html", "png", "a button that saves it as a picture"),
+    ):
+        check_refused(lambda: write_page(page, tmp_path / name, format_), words)  # noqa: B023
+
+
+def test_every_figure_is_one_that_plotly_knows(page, sweep, result):
+    for chart in (*page.charts, *build_page(sweep).charts):
+        assert go.Figure(chart.figure).data
+    assert {"account", "leverage", "mark price"} <= {trace.name for trace in result.plot().data}
+
+
+@pytest.fixture
+def saved(result, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    return result.save("results")
+
+
+@pytest.mark.slow
+def test_the_command_writes_one_file_and_says_which(saved, tmp_path, capsys):
+    assert main(["report", saved.name]) == 0
+    assert capsys.readouterr().out.strip() == f"{saved.name}.html"
+    assert (tmp_path / f"{saved.name}.html").read_text("utf-8").startswith("<!DOCTYPE html>")
+    assert main(["report", "constant", str(saved), "--format", "md", "--out", "there"]) == 0
+    assert (tmp_path / "there" / f"{saved.name}.md").is_file()
+    assert main(["report", "constant", "--out", "r.json"]) == 0
+    assert json.loads((tmp_path / "r.json").read_text())["kind"] == "run"
+
+
+MOST_BYTES = 3_000_000
+"""Of a page, of which the library of charts is two thirds."""
+
+
+@pytest.mark.slow
+def test_a_year_of_hours_is_small_and_keeps_its_extremes():
+    long = live(Constant(leverage=3.0), days=365)
+    page = build_page(long)
+    assert len(write_html(page).encode()) < MOST_BYTES
+    story = {trace["name"]: trace for trace in page.charts[0].figure["data"]}
+    for name, values in (("account", long.bars["equity"]), ("mark price", long.mark)):
+        drawn = story[name]["y"]
+        assert len(drawn) < 5_000
+        assert (np.nanmin(drawn), np.nanmax(drawn)) == (np.min(values), np.max(values))
+
+
+def test_each_pixel_keeps_its_first_last_lowest_and_highest():
+    rng = np.random.default_rng(3)
+    n, buckets = 50_000, 100
+    time = np.cumsum(rng.integers(1, 9, n)).astype(np.int64)
+    values = rng.standard_normal(n)
+    values[1000:1500] = np.nan
+    rows = thin_rows(time, values, keep=np.array([1234, 777]), buckets=buckets)
+    assert len(rows) <= 4 * buckets + 2 * 2 + 2
+    assert {0, n - 1, 777, 1234, 999, 1000, 1499, 1500} <= set(rows.tolist())
+    edges = np.linspace(time[0], time[-1], buckets + 1)
+    bucket = np.clip(np.searchsorted(edges[1:-1], time, side="right"), 0, buckets - 1)
+    for k in range(buckets):
+        mine = np.flatnonzero(bucket == k)
+        kept = np.intersect1d(mine, rows)
+        if np.isnan(values[mine]).all():
+            continue
+        assert np.nanmin(values[kept]) == np.nanmin(values[mine])
+        assert np.nanmax(values[kept]) == np.nanmax(values[mine])
+
+
+def test_a_ledger_keeps_rare_events_and_says_how_many_it_leaves_out(result):
+    events = pd.concat([result.events] * 4, ignore_index=True)
+    rows = choose_rows(events, most=300)
+    kinds = events["kind"].astype(str)
+    assert len(rows) == 300
+    rare = np.flatnonzero(kinds.isin(["liquidation", "margin_call", "top_up", "flow"]))
+    assert set(rare) <= set(rows.tolist())
+    several = pd.concat([result.events] * 40, ignore_index=True)
+    long = dataclasses.replace(result)
+    vars(long)["events"] = several
+    total = 10 * int((~kinds.isin(["fee", "slippage", "impact", "liquidation_loss"])).sum())
+    assert f"2,000 of {total:,} events" in tabulate_ledger(long).note
+
+
+def test_dust_is_dropped_at_the_end_only():
+    values = np.array([1.0, 1e-7, 0.5, 1e-8, 0.0])
+    assert drop_dust(values).tolist() == [1.0, 1e-7, 0.5, 0.0, 0.0]

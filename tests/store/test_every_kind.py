@@ -11,10 +11,9 @@ import pandas as pd
 import pytest
 
 import backtest as bt
+from backtest.base.number_text import Head
 from backtest.base.result_parts import Headline, Part, ShownChart, ShownTable
-from backtest.base.saved_result import Reportable, SavedResult
-from backtest.base.settings_result import SettingsResult
-from backtest.base.table_text import Head
+from backtest.base.saved_result import Reportable, SavedResult, SettingsResult
 from backtest.base.units import HOUR
 from backtest.engine.manifest import describe_history
 from backtest.report.render import MOST_SHOWN, write_html, write_text

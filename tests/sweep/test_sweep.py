@@ -10,9 +10,8 @@ import pytest
 
 import backtest as bt
 from backtest import DataError, ParameterError, Range
-from backtest.measures.measure_table import METRICS, PATH
+from backtest.measures.measure_table import DATES, METRICS, PATH
 from backtest.measures.ranking import read_constraints, read_objective
-from backtest.measures.run_facts import DATES
 from backtest.strategies import Constant, VolTarget
 from backtest.sweep.pooled_evaluator import PooledEvaluator
 from backtest.sweep.sets.sets import BaseTerms, build_trio, read_settings
