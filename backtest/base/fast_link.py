@@ -98,7 +98,7 @@ class WholeLibrary(JITCodeLibrary):
         return self
 
     def get_pointer_to_function(self, name: str) -> int:
-        engine = self._codegen._engine
+        engine: Any = self._codegen._engine
         if self.kept and not engine.is_symbol_defined(name):  # numba has no list of kept names
             return int(engine.get_function_address(name))
         return super().get_pointer_to_function(name)  # type: ignore[no-any-return, no-untyped-call]

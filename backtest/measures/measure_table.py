@@ -6,7 +6,7 @@ import math
 import re
 from collections.abc import Callable, Mapping
 from functools import cached_property
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -23,11 +23,6 @@ from backtest.measures.performance import (
     value_at_risk,
 )
 from backtest.measures.tally import Tally, flatten_tally
-
-if TYPE_CHECKING:
-    from backtest.measures.measure_table import RunSpan, Samples
-    from backtest.measures.tally import Tally
-
 
 COSTS = ("fees", "slippage", "impact", "funding", "interest")
 OPTION_COSTS = ("options_cost_annual", "options_spread_annual")
