@@ -137,6 +137,7 @@ class MarginRule(base.Value):
         collateral: Sequence[Collateral],
         underlyings: Sequence[str] = (),  # noqa: ARG002 - of scenarios
     ) -> None:
+        """Check that the rule, and what collateral cancels, fit the instruments of an account."""
         for each in collateral:
             if each.cancels_risk is not None:
                 raise ParameterError(
@@ -145,6 +146,7 @@ class MarginRule(base.Value):
                 )
 
     def list_groups(self, names: Sequence[str]) -> dict[str, tuple[str, ...]]:  # noqa: ARG002 - of scenarios
+        """Return the instruments of each group, in order; brackets have none."""
         return {}
 
     def pack_scenarios(
@@ -152,6 +154,7 @@ class MarginRule(base.Value):
         names: Sequence[str],  # noqa: ARG002
         underlyings: Sequence[str] = (),  # noqa: ARG002
     ) -> ScenarioTables | None:
+        """Return the scenarios as arrays; brackets have none."""
         return None
 
     def pack(
@@ -446,16 +449,19 @@ class ScenarioMargin(MarginRule):
     # ------------------------------------------------------------------- groups of an account
 
     def list_groups(self, names: Sequence[str]) -> dict[str, tuple[str, ...]]:
+        """Return the instruments of each group: the given ones, then the rest one by one."""
         given = {group: tuple(members) for group, members in (self.groups or {}).items()}
         grouped = {each for members in given.values() for each in members}
         return given | {name: (name,) for name in names if name not in grouped}
 
     def rows_of(self, group: str) -> tuple[Row, ...]:
+        """Return the scenarios of a group."""
         moves: Any = self.moves
         rows: tuple[Row, ...] = moves[group if group in moves else EVERY]
         return rows
 
     def linear_rows_of(self, group: str) -> list[tuple[float, float]]:
+        """Return the scenarios of a group without options: each move once, with its weight."""
         # with the same row for all groups of a product every row stays, or they would not match
         limit = self.options.futures_range
         rows = [(min(limit, max(-limit, row[0])), row[1]) for row in self.rows_of(group)]
@@ -467,6 +473,7 @@ class ScenarioMargin(MarginRule):
         return list(largest.items())
 
     def number_products(self, groups: Sequence[str]) -> list[int]:
+        """Return the number of each group's product; groups in none are one each."""
         if self.products is None:
             return [0] * len(groups) if self.across == "same row" else list(range(len(groups)))
         table = {each: p for p, each_of in enumerate(self.products.values()) for each in each_of}
@@ -475,11 +482,13 @@ class ScenarioMargin(MarginRule):
         return [table[group] for group in groups]
 
     def initial_terms(self) -> tuple[float, float]:
+        """Return the factor and the contingency of initial margin."""
         if self.initial is None:
             return self.factor, self.contingency
         return self.initial[0], self.initial[1]
 
     def without(self, gone: Collection[str]) -> ScenarioMargin:
+        """Return the rule without some instruments, and without groups that have no others."""
         whole = self.groups or {}
         left = {
             group: tuple(each for each in members if each not in gone)
@@ -499,6 +508,7 @@ class ScenarioMargin(MarginRule):
     def pack_scenarios(
         self, names: Sequence[str], underlyings: Sequence[str] = ()
     ) -> ScenarioTables:
+        """Return the scenarios of these instruments, and of underlyings of options, as arrays."""
         groups = self.list_groups(names)
         groups |= {each: () for each in underlyings if each not in groups}
         rows = [self.linear_rows_of(group) for group in groups]
@@ -532,6 +542,7 @@ class ScenarioMargin(MarginRule):
         collateral: Sequence[Collateral],
         underlyings: Sequence[str] = (),
     ) -> None:
+        """Check that the groups of moves, groups, products and collateral are there."""
         groups = [*self.list_groups(names), *underlyings]
         known = list(names)
         for group, members in (self.groups or {}).items():
@@ -547,6 +558,7 @@ class ScenarioMargin(MarginRule):
         self.check_rows(groups)
 
     def check_rows(self, groups: Sequence[str]) -> None:
+        """Check that each group has scenarios, as many as the others of its product."""
         missing = [each for each in groups if each not in self.moves and EVERY not in self.moves]
         if missing:
             raise ParameterError(
