@@ -1,6 +1,7 @@
 """Experiments and files that are damaged end in an answer or in one error, never in a traceback."""
 
 import datetime as dt
+import functools
 import json
 import math
 import random
@@ -14,7 +15,6 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 import backtest as bt
-from backtest.cli import runs, searches  # noqa: F401 - they read signatures that are replaced here
 from backtest.strategies import Constant
 from tests.kit import call
 
@@ -72,8 +72,12 @@ def mutate(tables: dict[str, Any], chance: random.Random) -> None:
             holder[key] = chance.choice(VALUES)
 
 
-def stop(*_: object, **__: object) -> None:
-    raise typer.Exit
+def stop_at(function: Any) -> Any:
+    @functools.wraps(function)  # flags are made of its signature
+    def stop(*_: object, **__: object) -> None:
+        raise typer.Exit
+
+    return stop
 
 
 @pytest.mark.filterwarnings("ignore::UserWarning")
@@ -81,7 +85,7 @@ def stop(*_: object, **__: object) -> None:
 def test_a_mutated_example_is_read_or_refused(capsys, folder, monkeypatch, seed):
     """Experiments are read as their command does, up to the run."""
     for name in ("run", "sweep", "tune", "compare"):
-        monkeypatch.setattr(bt, name, stop)
+        monkeypatch.setattr(bt, name, stop_at(getattr(bt, name)))
     chance = random.Random(seed)
     file = EXAMPLES[seed % len(EXAMPLES)]
     tables = tomllib.loads(file.read_text(encoding="utf-8"))
