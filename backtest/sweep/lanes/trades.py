@@ -379,14 +379,20 @@ def fill_lanes(lanes: Lanes, kind: FillKind, table: Table, is_more: bool, i: int
 
 
 def choose_exit_kind(terms: Terms, i: int) -> FillKind:
+    flags = terms.flags
+    # before the return: from Python 3.13 on, a choice in its last argument makes two returns
+    is_inverse = True if terms.rules.brackets.are_inverse[i] else None
+    is_stop_distance = True if flags[STOP_DISTANCE, i] else None
+    is_profit_distance = True if flags[PROFIT_DISTANCE, i] else None
+    is_trail_distance = True if flags[TRAIL_DISTANCE, i] else None
     return FillKind(
         has_rounding=True,
         has_impact=True,
-        is_inverse=True if terms.rules.brackets.are_inverse[i] else None,
+        is_inverse=is_inverse,
         is_isolated=None,
-        is_stop_distance=True if terms.flags[STOP_DISTANCE, i] else None,
-        is_profit_distance=True if terms.flags[PROFIT_DISTANCE, i] else None,
-        is_trail_distance=True if terms.flags[TRAIL_DISTANCE, i] else None,
+        is_stop_distance=is_stop_distance,
+        is_profit_distance=is_profit_distance,
+        is_trail_distance=is_trail_distance,
     )
 
 
