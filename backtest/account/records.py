@@ -268,8 +268,8 @@ class MarketFeed(NamedTuple):
 
     ``span`` of shape (n, 2) has the first bar and one past the last of each instrument, and
     ``ends`` is 1 if it is delisted after it. ``coin_rate`` is what a short spot leg pays per year,
-    of shape (n_bars or 1, n or 1). Collateral has prices of shape (C, n_bars). Rates are of the
-    account; the rest is as in :class:`backtest.account.Feed`. ``costs`` of shape (n_bars, 6, n) are
+    of shape (n_bars or 1, n or 1). Collateral has prices of shape (C, n_bars). Rates are those
+    of the account, per year, of shape (n_bars or 1,). ``costs`` of shape (n_bars, 6, n) are
     :data:`DATED_ROWS` and the maker fee, NaN for what does not change; one bar if nothing does.
     """
 
