@@ -55,7 +55,7 @@ USUAL_GRID = FundingGrid(8 * HOUR, 0)
 
 
 def find_grid(history: Market) -> FundingGrid | None:
-    if not history.funding_time.size:
+    if len(history.funding_time) < 2:  # how often is not known
         return None
     recent = history.funding_time[-100:]
     last = int(history.funding_time[-1])

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from backtest.base import FloatArray, IntArray
 
-KERNELS = ("choose_rows", "lay_rows")
+KERNELS = ("choose_rows", "expect_growth", "lay_rows")
 
 
 def grow(x: float) -> float:
@@ -60,6 +60,69 @@ def sum_cumulants(size: float, terms: FloatArray) -> float:
     rest: float = terms[8] / 2.0 + size * (terms[9] / 6.0 + size * (terms[10] / 24.0))
     growth: float = size * (terms[7] + size * rest)
     return growth
+
+
+def sum_ended(
+    mass: FloatArray, variances: FloatArray, rows: IntArray, own: IntArray, phase: int
+) -> tuple[float, float]:
+    ended, weighted = 0.0, 0.0
+    for row in rows:
+        if row + 1 >= len(own) or own[row + 1] != phase:
+            ended += mass[row]
+            weighted += mass[row] * variances[row]
+    return ended, weighted
+
+
+def expect_growth(
+    growth: FloatArray,
+    mass: FloatArray,
+    variances: FloatArray,
+    moves: FloatArray,
+    phases: IntArray,
+    starts: IntArray,
+    counts: IntArray,
+    own: IntArray,
+    first: IntArray,
+    length: float,
+    terms: FloatArray,
+) -> None:
+    """Write the log growth per bar, (width,), that blocks of rows add to that of single rows.
+
+    Rows of a block follow each other, and the mean of a product is not the product of the means.
+    ``mass`` (2, n_rows) receives the share of the paths that are at a row, weighted by price, and
+    ``variances`` (2, n_rows) their mean variance, as if all of them had it. ``moves`` (n_rows,) are
+    log moves at a variance of 1. ``length`` is that of :func:`choose_rows`, ``terms`` are those of
+    :func:`lay_rows`.
+    """
+    mean = terms[3]
+    for t in range(1, len(phases)):
+        now, before, phase, last_phase = t % 2, 1 - t % 2, phases[t], phases[t - 1]
+        fresh = 1.0 / length if t > 1 else 1.0
+        ended, ended_variance = 0.0, 0.0
+        if fresh < 1.0:
+            rows = starts[last_phase, : counts[last_phase]]
+            ended, ended_variance = sum_ended(mass[before], variances[before], rows, own, phase)
+        base, total, weighted = fresh / counts[phase], 0.0, 0.0
+        for j in range(counts[phase]):
+            row = starts[phase, j]
+            share, variance = base, base * mean
+            if fresh < 1.0 and row > 0 and own[row - 1] == last_phase:
+                share += (1.0 - fresh) * mass[before, row - 1]
+                variance += (1.0 - fresh) * mass[before, row - 1] * variances[before, row - 1]
+            if row == first[phase]:
+                share += (1.0 - fresh) * ended
+                variance += (1.0 - fresh) * ended_variance
+            variance = variance / share if share > 0.0 else mean
+            size = math.sqrt(variance) if terms[1] != 0.0 else 1.0
+            x = size * moves[row]
+            mass[now, row] = share * grow(x - sum_cumulants(size, terms))
+            variances[now, row] = terms[4] + terms[5] * x * x + terms[6] * variance
+            total += mass[now, row]
+            weighted += mass[now, row] * variances[now, row]
+        growth[t] = math.log(total)
+        mean = weighted / total
+        for j in range(counts[phase]):
+            mass[now, starts[phase, j]] /= total
 
 
 def lay_rows(

@@ -407,7 +407,7 @@ def tabulate_rows(history: Market, model: Any, calendar: PathCalendar, volume: f
     if model.is_scaled:  # the first bar has the variance of the model, whatever the scale of rows
         now /= float(np.mean(single[own >= 0] ** 2))
     drift = model.drift / count_per_year(history)
-    return RowTable(
+    table = RowTable(
         moves=moves,
         ratios=np.array(
             [getattr(history, mark) / getattr(history, price)
@@ -417,31 +417,15 @@ def tabulate_rows(history: Market, model: Any, calendar: PathCalendar, volume: f
         starts=starts,
         counts=np.array([len(rows) for rows in lists], np.int64),
         first=np.array([rows[0] if len(rows) else -1 for rows in lists], np.int64),
-        growth=expect_growth(single[1:], model, now, len(calendar.time)),
+        growth=np.zeros(len(calendar.time)),
         terms=np.array([volume, float(model.is_scaled), drift, now, *weights, *cumulants]),
     )  # fmt: skip
-
-
-def expect_growth(moves: FloatArray, model: Any, variance: float, width: int) -> FloatArray:
-    """Return the log growth per bar, (width,), that blocks of rows add to that of single rows.
-
-    Rows of a block follow each other, and the mean of a product is not the product of the means:
-    to the second order, a bar adds its covariances with the bars of its block before it. ``moves``
-    are log moves of rows at a variance of 1, ``variance`` is that of the first bar.
-    """
-    spectrum = np.abs(np.fft.rfft(moves - np.mean(moves))) ** 2
-    covariance = np.fft.irfft(spectrum, len(moves)) / len(moves)  # by distance, on a circle
-    lag = np.arange(1, max(width - 1, 1))
-    kept = (1.0 - 1.0 / model.block) ** lag * covariance[lag % len(moves)]
-    growth: FloatArray = np.concatenate([np.zeros(2), np.cumsum(kept)])[:width]
-    if not model.is_scaled:
-        return growth
-    _, omega, alpha, beta = model.weights
-    persistence = alpha * float(np.mean(moves**2)) + beta
-    if persistence == 1.0:
-        return np.asarray(growth * (variance + omega * np.arange(width)))
-    level = omega / (1.0 - persistence)
-    return np.asarray(growth * (level + (variance - level) * persistence ** np.arange(width)))
+    states = np.zeros((2, 2, history.n_bars))
+    compile_module(path_rows).expect_growth(
+        table.growth, states[0], states[1], single, calendar.phases, table.starts, table.counts,
+        own, table.first, float(model.block), table.terms,
+    )  # fmt: skip
+    return table
 
 
 def find_cumulants(moves: FloatArray, *, is_scaled: bool) -> FloatArray:

@@ -232,7 +232,7 @@ def test_the_growth_of_blocks_by_enumeration():
         total += chance * math.exp(moves[list(rows)].sum())
     table = drawn.leader.table
     taken = table.growth[1:].sum() + 3 * table.terms[7]
-    assert math.log(total) == pytest.approx(taken, abs=3e-6)  # the third order is left out
+    assert math.log(total) == pytest.approx(taken, abs=1e-14)
     assert abs(table.growth).max() > 1e-5
 
 
