@@ -543,7 +543,7 @@ def add_offset_shares(rules: PortfolioRules, held: Holdings, g: int, shares: Flo
 
 
 OWN_PARTS = 16
-"""Places at which a segment of a bar is tested under a requirement of the user's own."""
+"""Places at which a segment is tested under a requirement of the user's own."""
 OWN_STEP = 1e-6
 """The relative change of a quantity for its Euler share under such a requirement."""
 MOST_STEPS = 100
@@ -631,7 +631,8 @@ def find_root(
 ) -> float:
     """Return where D falls to 0 between two places, or ratios of the price of instrument ``i``.
 
-    By false position with the halving of the Illinois method (Dowell and Jarratt 1971).
+    By false position with the halving of the Illinois method (Dowell and Jarratt 1971); under a
+    requirement of the user's own, which may jump or be infinite, by bisection.
     """
     stand_at(rules, held, start, end, i, sound)
     above = compute_distance_left(rules, held, cash)
@@ -642,9 +643,13 @@ def find_root(
         if not (under < 0.0 < above):
             break
         before, found = found, failing - under * ((failing - sound) / (under - above))
+        if rules.own > 0:
+            found = 0.5 * (sound + failing)
+            if found in (sound, failing):
+                return failing
         stand_at(rules, held, start, end, i, found)
         left = compute_distance_left(rules, held, cash)
-        if left == 0.0 or abs(found - before) <= 1e-15 * found:
+        if left == 0.0 or (rules.own == 0 and abs(found - before) <= 1e-15 * found):
             break
         side = 1.0 if left > 0.0 else -1.0
         if side > 0.0:
@@ -696,11 +701,16 @@ def search_ratio(
     end: Waypoint,
 ) -> float:
     sound, failing = 1.0, first
+    parts = OWN_PARTS if rules.own > 0 else 1
     while NEAR_ZERO <= failing <= FAR_AWAY:
-        stand_at(rules, held, start, end, i, failing)
-        if is_pool_failing(rules, held, cash):
-            return find_root(rules, held, cash, start, end, i, sound, failing)
-        sound, failing = failing, failing * failing
+        far, step = failing, (failing - sound) / parts
+        for k in range(1, parts + 1):
+            failing = far if k == parts else far - (parts - k) * step
+            stand_at(rules, held, start, end, i, failing)
+            if is_pool_failing(rules, held, cash):
+                return find_root(rules, held, cash, start, end, i, sound, failing)
+            sound = failing
+        failing = far * far
     return math.nan
 
 

@@ -120,6 +120,33 @@ def test_a_requirement_of_ones_own_is_asked():
     assert limited.bars["gross_leverage"].iloc[-1] == pytest.approx(5.0, rel=1e-12)
 
 
+class Between(TenPercent):
+    """A requirement of a hundredth of the notional, and a sum while A stands between two prices."""
+
+    def __init__(self, low, high, more):
+        self.low, self.high, self.more = low, high, more
+
+    def requirement(self, positions, prices):
+        is_inside = self.low < prices.get("A", math.nan) < self.high
+        notional = sum(abs(quantity) * prices[name] for name, quantity in positions.items())
+        return 0.01 * notional + (self.more if is_inside else 0.0)
+
+
+@pytest.mark.parametrize("more", [1e4, 1e9, math.inf])
+def test_a_requirement_of_ones_own_may_jump(more):
+    """20 A at 100 fail where the requirement jumps: on the way to 60, and in a band below."""
+    markets = two([flat(100), flat(100), (100, 100, 60, 90)], [flat(50)] * 3)
+    account = bt.Account(capital=1_000.0, requirement=Between(0.0, 73.1, more))
+    result = run(markets, Once(2.0), signal={"A": 1.0, "B": 0.0}, account=account)
+    hit = result.events[result.events["kind"] == "liquidation"].set_index("instrument")
+    assert hit.loc["A", "price"] == pytest.approx(73.1, rel=1e-12)
+    markets = two([flat(100)] * 3, [flat(50)] * 3)
+    account = replace(account, requirement=Between(70.0, 80.0, more))
+    held = run(markets, Once(2.0), signal={"A": 1.0, "B": 0.0}, account=account).positions
+    last = held[held["instrument"] == "A"]["liquidation_price"].iloc[-1]
+    assert last == pytest.approx(80.0, rel=1e-12)
+
+
 def test_collateral_takes_its_price_from_an_instrument_or_a_constant(tmp_path):
     # 2 of A at 100, then 110, and 50 coins at 1: equity 1,250, then 1,270; at rates .9 and 1
     markets = two([flat(100), flat(100), flat(110)], [flat(50)] * 3)
