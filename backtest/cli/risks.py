@@ -142,6 +142,8 @@ def read_axis(name: str, axis: Any) -> Any:
     if ":" not in axis:
         return read_list(axis, name=f"stress.ladder.{name}")
     low, high, n, _ = read_numbers(axis, 3, name=f"stress.ladder.{name}")
+    if n < 1 or n != int(n):
+        raise ParameterError(f"stress.ladder.{name} must count 1 value or more, got {axis!r}")
     return low, high, int(n)
 
 

@@ -127,6 +127,7 @@ REFUSED = [
     ("risk --find-leverage 0.1 --set paths.bridge=4", "a new account, got paths.bridge"),
     ("stress --scenario 2020-03-13", "did you mean '2020-03-12'"),
     ("stress --ladder price=a:b:c", "stress.ladder.price must be LOW:HIGH:COUNT"),
+    ("stress --ladder price=-0.5:0.5:0", "stress.ladder.price must count 1 value or more"),
     ("cascade --shock -0.1 --open-interest 1e9 --impact cubic:1", "got 'cubic:1'"),
     ("replay", "replay.fills is needed"),
     # calculators
