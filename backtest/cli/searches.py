@@ -181,7 +181,7 @@ def read_search(draft: Draft, table: str) -> dict[str, Any]:
 # --------------------------------------------------------------------------------------- validate
 
 CROSS = ("groups", "test_groups", "embargo")
-WALK = ("train", "test", "anchored", "gap", "sampler", "robust", "resume")
+WALK = ("train", "test", "anchored", "gap", "sampler", "robust")
 """Keys of ``[validate]`` that only one of its functions takes."""
 VALIDATE_EXAMPLES = """
 backtest validate walk-forward --train 180d --test 30d
@@ -247,10 +247,10 @@ def list_flags(table: str, names: str) -> str:
 
 def build_validate() -> typer.Typer:
     app = typer.Typer(help="Test a way of choosing parameters on the data after each choice.")
-    shared = "objective constraints trials space fix seed threads cluster"
+    shared = "objective constraints trials space fix seed threads cluster resume"
     spans, cross = "train test anchored gap", "groups test_groups embargo"
     for name, function, keys, examples in (
-        ("walk-forward", walk_forward, f"{spans} {shared} sampler resume", VALIDATE_EXAMPLES),
+        ("walk-forward", walk_forward, f"{spans} {shared} sampler", VALIDATE_EXAMPLES),
         ("cross-validate", cross_validate, f"{cross} {shared}", VALIDATE_EXAMPLES),
         ("folds", folds, f"{spans} {cross}", "backtest validate folds --train 180d"),
     ):

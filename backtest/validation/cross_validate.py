@@ -25,6 +25,7 @@ from backtest.base import (
     ShownTable,
     capitalize,
     checked_only,
+    discard_folder,
     format_number,
     list_records,
     parse_duration,
@@ -47,7 +48,7 @@ from backtest.sweep import (
     take_sets,
     to_plain_value,
 )
-from backtest.tune import Problem, find_distinct
+from backtest.tune import Batch, Journal, Problem, find_distinct, find_finished, open_folder
 from backtest.validation import spans as s
 from backtest.validation import validation as v
 from backtest.venue import Venue
@@ -61,7 +62,8 @@ if TYPE_CHECKING:
 
 KIND = "cross-validation"
 CHUNK = 256
-"""Sets that are run at a time."""
+"""Sets that are run at a time, which is what a kill can lose."""
+RETURNS = "sampled returns"
 PANELS, PANEL_SETS = 200, 50
 """Panels of noise by which the interval of an overfitting probability is calibrated."""
 MOST_COMPARED = 500
@@ -86,7 +88,7 @@ SPREAD = "the spread of the paths is not an interval"
 
 
 @record_making
-@checked_only("progress")
+@checked_only("resume", "progress")
 def cross_validate(  # noqa: PLR0913 - keywords, each with a default that is said
     market: Market | Markets,
     policy: type[Policy] | Policy,
@@ -103,6 +105,7 @@ def cross_validate(  # noqa: PLR0913 - keywords, each with a default that is sai
     trials: int = 2_000,
     seed: int = 0,
     store: str | Path | None = None,
+    resume: bool = False,
     signal: Any = None,
     overlay: Policy | None = None,
     sampling: str = "1d",
@@ -135,7 +138,11 @@ def cross_validate(  # noqa: PLR0913 - keywords, each with a default that is sai
     trials : int, optional
         Sets, drawn evenly from the space (scrambled Sobol points).
     store : str or Path, optional
-        Folder in which the result is saved.
+        Folder in which the result is saved. It keeps every batch until then, so that a killed
+        cross-validation can be resumed.
+    resume : bool
+        Continue the cross-validation of the same arguments in the store. It ends at the same bytes.
+        A finished one is loaded from the store.
     progress : callable, optional
         Called with the sets run in a group, and all there will be.
 
@@ -146,9 +153,11 @@ def cross_validate(  # noqa: PLR0913 - keywords, each with a default that is sai
     Raises
     ------
     ParameterError
-        If an argument is not allowed, or groups are too short.
+        If an argument is not allowed, groups are too short, or nothing is there to resume.
     PolicyError
         If every set fails.
+    DataError
+        If the folder cannot be written, or another process works in it.
 
     Notes
     -----
@@ -170,17 +179,22 @@ def cross_validate(  # noqa: PLR0913 - keywords, each with a default that is sai
     manifest = problem.describe(
         KIND, groups=plan.groups.n, test_groups=plan.k, embargo=plan.embargo
     )
+    place = None if store is None else Path(store)
+    if (finished := find_finished(place, manifest, resume=resume)) is not None:
+        return CrossValidation.load(finished)
     drawn = draw_sets(problem.space, trials, seed=seed)
     sets = take_sets(drawn, find_distinct(drawn))
     evaluator = problem.build_evaluator(problem.market)
-    with warn_once(is_first=False), on_cluster(evaluator, cluster) as working:
-        working.check_causal(problem.space.list_ends())
-        runs = run_groups(working, sets, plan.groups, progress)
-    if any(each.failed.all() for each in runs):
-        raise PolicyError("every set failed in a group; run one alone with bt.run to see more")
-    found = judge_splits(problem, evaluator, sets, plan, runs, manifest)
-    if store is not None:
-        found.save(store)
+    with open_folder(place, manifest) as folder:
+        with warn_once(is_first=False), on_cluster(evaluator, cluster) as working:
+            working.check_causal(problem.space.list_ends())
+            runs = run_groups(working, sets, plan.groups, Journal(folder), progress)
+        if any(each.failed.all() for each in runs):
+            raise PolicyError("every set failed in a group; run one alone with bt.run to see more")
+        found = judge_splits(problem, evaluator, sets, plan, runs, manifest)
+        if place is not None and folder is not None:
+            found.save(place)
+            discard_folder(folder)
     for text in found.warnings:
         warn_caller(text)
     return found
@@ -280,18 +294,39 @@ class GroupRuns(NamedTuple):
 
 
 def run_groups(
-    evaluator: Evaluator, sets: Sets, groups: s.Groups, progress: Progress | None
+    evaluator: Evaluator,
+    sets: Sets,
+    groups: s.Groups,
+    journal: Journal,
+    progress: Progress | None,
 ) -> list[GroupRuns]:
     spans = [groups.span(group) for group in range(groups.n)]
     n, chunks = count_sets(sets), []
     for first in range(0, n, CHUNK):
         some = take_sets(sets, slice(first, first + CHUNK))
-        chunks.append(
-            [keep_runs(each) for each in evaluator.evaluate_spans(some, spans, returns=True)]
-        )
+        runs: list[GroupRuns] = []
+        while len(runs) < groups.n and (batch := journal.read_next()) is not None:
+            runs.append(read_runs(batch))
+        for rows in evaluator.evaluate_spans(some, spans[len(runs) :], returns=True):
+            runs.append(keep_runs(rows))
+            journal.append(lay_out_runs(some, runs[-1]))
+        chunks.append(runs)
         if progress is not None:
             progress(min(first + CHUNK, n), n)
     return [join_runs(parts) for parts in zip(*chunks, strict=True)]
+
+
+def lay_out_runs(sets: Sets, runs: GroupRuns) -> Batch:
+    columns: dict[str, Any] = {**runs.metrics, RETURNS: list(runs.returns.T.copy())}
+    none = np.full(len(runs.failed), np.nan)
+    errors = ["failed" if each else "" for each in runs.failed]
+    return Batch("part", 0.0, sets, columns, none, none, errors)
+
+
+def read_runs(batch: Batch) -> GroupRuns:
+    metrics = {name: each for name, each in batch.metrics.items() if name != RETURNS}
+    returns = np.stack(list(batch.metrics[RETURNS]), axis=1)
+    return GroupRuns(metrics, returns, np.array([each != "" for each in batch.errors]))
 
 
 def keep_runs(rows: Rows) -> GroupRuns:
@@ -568,6 +603,7 @@ class CrossValidation(v.Validation):
 
     kind = "cross-validation"
     call = "bt.cross_validate"
+    can_be_resumed = True
     table_names = ("splits", "paths", "matrix", "sets")
 
     @property
@@ -677,6 +713,11 @@ class CrossValidation(v.Validation):
             "matrix": self.matrix.rename(columns=str),
             "sets": self.sets,
         }
+
+    @staticmethod
+    def _read_progress(folder: Path, manifest: Mapping[str, Any]) -> str:  # noqa: ARG004
+        n = len(list(folder.rglob("[0-9]*.parquet")))
+        return f"{n:,} batch{'es' if n != 1 else ''} of sets"
 
     @classmethod
     def _read_tables(cls, tables: Mapping[str, pd.DataFrame]) -> dict[str, Any]:

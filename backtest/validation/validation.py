@@ -21,7 +21,9 @@ from backtest.base import (
     capitalize,
     from_plain,
     hash_file,
+    is_path,
     read_json_file,
+    repr_plain,
     to_plain,
     write_json_file,
 )
@@ -184,6 +186,9 @@ def show_choice(trials: pd.DataFrame, what: str) -> ShownChart:
 
 
 def read_validated(arguments: Mapping[str, Any]) -> Problem:
+    store = arguments["store"]
+    if store is not None and not is_path(store):
+        raise ParameterError(f"store must be the path of a folder or None, got {repr_plain(store)}")
     problem = read_problem(arguments)
     dotted = [name for name in problem.names if name.startswith(("account.", "venue."))]
     if dotted:

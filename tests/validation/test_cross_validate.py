@@ -190,6 +190,8 @@ def test_a_saved_cross_validation_is_loaded_whole(tmp_path):
 
 @pytest.mark.parametrize(("given", "match"), [
     ({"groups": 30}, "200 bars"),
+    ({"resume": True}, "resume needs the store"),
+    ({"store": 5}, "store must be"),
     ({"embargo": 100}, "embargo must leave"),
     ({"objective": ["sharpe", "cagr"]}, "objective must be a measure"),
     ({"objective": lambda row: -row["peak_leverage"]}, "must add up over groups, .* a function"),

@@ -1,5 +1,6 @@
 """The command line, the store and the reports know validations, killed ones too."""
 
+import importlib
 import os
 import signal
 from pathlib import Path
@@ -18,6 +19,7 @@ from backtest.store import (
     read_entry,
     verify_folder,
 )
+from backtest.sweep import Evaluator
 from backtest.tune import UNFINISHED
 from backtest.validation.walk_forward import walk_forward
 from tests.kills import NEVER, die_at
@@ -119,6 +121,40 @@ def test_a_walk_killed_after_a_batch_ends_at_the_same_bytes(begun, tmp_path):
     given_back = walk(begun, resume=True, progress=kill_this_process)
     assert given_back.summary() == made.summary()
     assert read_all(begun) == read_all(tmp_path / "whole")
+
+
+def test_a_cross_validation_killed_after_a_batch_ends_at_the_same_bytes(tmp_path, monkeypatch):
+    """Six sets, four at a time in three groups: what is stored is not run again."""
+    module = importlib.import_module("backtest.validation.cross_validate")
+    monkeypatch.setattr(module, "CHUNK", 4)
+    run, spans_run = Evaluator.evaluate_spans, []
+
+    def count(self, sets, spans, **terms):
+        spans_run.append(len(spans))
+        return run(self, sets, spans, **terms)
+
+    some = {"groups": 3, "test_groups": 1, "trials": 6, "embargo": 0, **SPACE}
+    market = make_market(160)
+
+    def validate(store, **more):
+        return bt.cross_validate(market, Lever, **PLAIN, **some, store=store, **more)
+
+    made = validate(tmp_path / "whole")
+    begun = tmp_path / "killed"
+    end = die_at(NEVER, lambda: validate(begun, progress=kill_this_process))
+    assert end == -signal.SIGKILL
+    entry = next(each for each in list_results(begun) if each.kind == "cross-validation")
+    assert (entry.note, entry.is_finished, entry.trouble) == ("3 batches of sets", False, "")
+    assert not verify_folder(begun / entry.name).faults
+    with pytest.raises(bt.ParameterError, match="already started"):
+        validate(begun)
+    max((begun / entry.name).rglob("[0-9]*.parquet")).unlink()  # killed between two groups
+    monkeypatch.setattr(Evaluator, "evaluate_spans", count)
+    assert validate(begun, resume=True).summary() == made.summary()
+    assert spans_run == [1, 3]
+    assert read_all(begun) == read_all(tmp_path / "whole")
+    given_back = validate(begun, resume=True, progress=kill_this_process)
+    assert given_back.summary() == made.summary()
 
 
 def test_an_unfinished_walk_is_listed_and_pruned_only_when_asked(begun):

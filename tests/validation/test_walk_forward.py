@@ -150,6 +150,7 @@ def test_a_saved_walk_is_loaded_whole(tmp_path, walk):
 
 @pytest.mark.parametrize(("given", "match"), [
     ({"resume": True}, "resume needs the store"),
+    ({"store": 5}, "store must be"),
     ({"space": {"account.band": (0.0, 0.5)}}, "parameters of policies"),
     ({"trials": 2}, "trials"),
     ({"train": "20d"}, "200 bars"),
