@@ -642,11 +642,14 @@ def find_root(
     for _ in range(MOST_STEPS):
         if not (under < 0.0 < above):
             break
-        before, found = found, failing - under * ((failing - sound) / (under - above))
+        before = found
         if rules.own > 0:
             found = 0.5 * (sound + failing)
             if found in (sound, failing):
+                stand_at(rules, held, start, end, i, failing)
                 return failing
+        else:
+            found = failing - under * ((failing - sound) / (under - above))
         stand_at(rules, held, start, end, i, found)
         left = compute_distance_left(rules, held, cash)
         if left == 0.0 or (rules.own == 0 and abs(found - before) <= 1e-15 * found):
