@@ -57,7 +57,7 @@ NOUNS = {"bars": "bars", "mark": "mark bars", "funding": "funding stamps"}
 
 
 class Subject:
-    """A table of a role, its bars, and ``whole``: the file of which it is the part inside them."""
+    """A table of a role, cut to its bars, and ``whole``, the file that it was cut from."""
 
     def __init__(
         self,

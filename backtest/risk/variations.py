@@ -52,7 +52,7 @@ class VariedTerms(NamedTuple):
 
 
 class Factor(NamedTuple):
-    """What changes by a step: a venue, of which it gives the new fields, or else a market."""
+    """What a step changes: new fields of a venue, or a market."""
 
     venue: Callable[[Venue, float], Mapping[str, Any]] | None = None
     market: Callable[[Market, float], Market] | None = None

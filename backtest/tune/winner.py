@@ -282,7 +282,7 @@ class StudyTask(NamedTuple):
     seen: Evaluator
     bench: Bench
     facts: Mapping[str, Any]
-    """The manifest, of which notes in the store are made."""
+    """The manifest. Notes in the store are made of it."""
     store: Path | None = None
 
 

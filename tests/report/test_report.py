@@ -223,7 +223,7 @@ def test_the_command_writes_one_file_and_says_which(saved, tmp_path, capsys):
 
 
 MOST_BYTES = 3_000_000
-"""Of a page, of which the library of charts is two thirds."""
+"""The most that a page may take; two thirds of it are the library of charts."""
 
 
 @pytest.mark.slow

@@ -359,7 +359,7 @@ def test_moves_of_volatility_have_the_tenor_of_the_published_rule():
 
 
 def test_span_like_scenarios_by_hand():
-    """Sixteen rows, of which the last two move twice as far and count a third; ours, not SPAN's."""
+    """Sixteen rows; the last two move twice as far and count a third. Ours, not SPAN's."""
     thirds = [k / 3 * 0.1 for k in (0, 1, -1, 2, -2, 3, -3)]
     rows = bt.margin.scenario_grid(thirds, [0.2, -0.2], [(0.2, 0.33), (-0.2, 0.33)])
     assert len(rows) == 16

@@ -126,7 +126,7 @@ def test_isolated_margin_is_posted_under_the_initial_multiplier():
     result = play(
         100, 100, targets=2.0, venue=venue_of(initial_multiplier=4.0), account=isolated(10.0)
     )
-    # 16 / 4 = 4 is the largest setting: 2,000 posts 500, of which 5 % x 2,000 = 100 are required
+    # 16 / 4 = 4 is the largest setting: 2,000 posts 500, and 5 % x 2,000 = 100 are required
     assert result.bars["margin"].iloc[-1] == is_(500.0)
     assert result.bars["margin_ratio"].iloc[-1] == is_(0.2)
 
