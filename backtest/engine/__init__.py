@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from backtest.engine.signal_rules import Directions, read_directions
     from backtest.engine.feed_arrays import TradedDays, start_day
     from backtest.engine.feed_arrays import as_of, earn_cash, measure_years
-    from backtest.engine.signal_rules import compute_frame
+    from backtest.engine.signal_rules import compute_signal
     from backtest.engine.signal_rules import change_rule, read_named, read_rule, resolve_signal
     from backtest.engine.trades import collect_limit_orders, describe_limit_orders
     from backtest.engine.lookahead import (

@@ -2,18 +2,14 @@
 
 from __future__ import annotations
 
-import dataclasses
 import functools
 import hashlib
-import inspect
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import (
     Annotated,
     Any,
-    ClassVar,
     Literal,
-    Self,
     TypeAlias,
     TypeVar,
     dataclass_transform,
@@ -45,21 +41,13 @@ from backtest.market import (
     find_clock,
     lend,
     name_as_panel,
+    read_raw_weights,
     read_stamps,
     read_weights,
     require_panel,
     weights_to_frame,
 )
-from backtest.policy import (
-    Parameter,
-    check_settings,
-    check_value,
-    find_parameters,
-    format_location,
-    format_title,
-    parse_value,
-    write_value,
-)
+from backtest.policy import Parameterized, format_location, freeze
 
 SignalT = TypeVar("SignalT", pd.Series, pd.DataFrame)
 
@@ -100,12 +88,6 @@ def describe_signal_check(signal: object) -> str:
     if note.get("sha256") not in (hash_values(values), hash_values(-values)):
         return NOT_CHECKED
     return describe_cuts("signal", int(note["cuts"]))
-
-
-def keep_note(signal: object, copy: SignalT) -> SignalT:
-    if isinstance(signal, pd.Series | pd.DataFrame):
-        copy.attrs.update({key: signal.attrs[key] for key in (KEY, TEXT) if key in signal.attrs})
-    return copy
 
 
 def join_checks(columns: object, signal: object) -> str:
@@ -174,7 +156,6 @@ def align_to_opens(market: Market, stamps: IntArray, values: FloatArray) -> Floa
 
 
 def make_signal(market: Market, raw: FloatArray, sides: Sides, name: str = "signal") -> pd.Series:
-    Choice("both", "long", "short").check("sides", sides)
     bad = np.flatnonzero(np.abs(raw) > 1.0)
     if len(bad):
         raise ParameterError(
@@ -182,33 +163,39 @@ def make_signal(market: Market, raw: FloatArray, sides: Sides, name: str = "sign
             f"{market.n_bars} bars, first at {format_time(int(market.time[bad[0]]))} UTC"
         )
     values = np.where(np.isnan(raw), 0.0, raw)
-    low, high = {"both": (-1.0, 1.0), "long": (0.0, 1.0), "short": (-1.0, 0.0)}[sides]
-    return pd.Series(np.clip(values, low, high), index=market.times, name="signal")
+    return pd.Series(keep_sides(values, sides), index=market.times, name="signal")
 
 
 def compute_signal(
-    market: Market,
-    function: Callable[[Market], Any],
+    market: Any,
+    function: Callable[[Any], Any],
     sides: Sides = "both",
     *,
-    name: str,
+    name: str = "",
     is_checked: bool = True,
-) -> pd.Series:
-    title = f"the signal {name}"
-    if not is_checked:
-        return make_signal(market, call_function(function, market, name), sides, title)
+) -> Any:
+    """Return the Series that a function finds for a market, or the frame it finds for a panel."""
+    name = name or getattr(function, "__name__", type(function).__name__)
+    title, names = f"the signal {name}", getattr(market, "names", ("",))
 
-    def observe_part(part: Market) -> dict[str, FloatArray] | None:
+    def observe_part(part: Any) -> dict[str, FloatArray] | None:
         try:
             answer = function(part)
         except Exception:  # of too few bars; the whole raises it again
             return None
-        return {"": read_answer(answer, part, name)}
+        return read_answer(answer, part, title, names)
+
+    def observe_whole() -> dict[str, FloatArray]:
+        return read_answer(call_function(function, market, title), market, title, names)
 
     check = LookAheadCheck(title, observe_part, market, find_tolerance(function))
-    raw = check.run(lambda: {"": call_function(function, market, name)})[""]
-    signal = make_signal(market, raw, sides, title)
-    return mark_checked(signal, check.causality.cuts)
+    columns = check.run(observe_whole) if is_checked else observe_whole()
+    if isinstance(market, Markets):
+        weights = read_weights(pd.DataFrame(columns, index=market.times), market)
+        signal: Any = weights_to_frame(keep_sides(weights, sides, np.inf), market)
+    else:
+        signal = make_signal(market, columns[""], sides, title)
+    return mark_checked(signal, check.causality.cuts) if is_checked else signal
 
 
 def find_tolerance(function: Callable[..., Any]) -> float:
@@ -217,32 +204,54 @@ def find_tolerance(function: Callable[..., Any]) -> float:
     return float(getattr(owner, "tolerance", TOLERANCE))
 
 
-def call_function(function: Callable[[Market], Any], market: Market, name: str) -> FloatArray:
-    """Return the signal that a function computes for a market, one number per bar."""
+def call_function(function: Callable[[Any], Any], market: Any, title: str) -> Any:
     try:
-        answer = function(lend(market))
+        return function(lend(market))
     except BacktestError:
         raise
     except Exception as error:
+        also = "; instruments that are not listed yet are missing in them"
         raise PolicyError(
-            f"the signal {name} raised {type(error).__name__}: {error}, in "
-            f"{locate_in(function, error)}, given {market.n_bars} bars; it also receives the first "
-            "bars of the market only"
+            f"{title} raised {type(error).__name__}: {error}, in {locate_in(function, error)}, "
+            f"given {market.n_bars} bars; it also receives other parts of the market"
+            + also
+            * isinstance(market, Markets)
         ) from error
-    return read_answer(answer, market, name)
 
 
-def read_answer(answer: Any, market: Market, name: str) -> FloatArray:
-    """Return the answer of a function as an array of one number per bar."""
+def read_answer(
+    answer: Any, market: Any, title: str, names: Sequence[str]
+) -> dict[str, FloatArray]:
+    """Return the answer of a function as arrays of one number per bar, by instrument."""
+    if isinstance(market, Markets):
+        return read_panel_answer(answer, market, title, names)
     is_series = isinstance(answer, pd.Series)
-    values = read_numbers(answer, f"the signal {name}")
+    values = read_numbers(answer, title)
     if values.shape != (market.n_bars,) or (is_series and not is_by_bars(answer, market)):
         found = "a Series by other times" if is_series else f"shape {values.shape}"
         raise PolicyError(
-            f"the signal {name} must return one number per bar, {market.n_bars}, as an array or a "
+            f"{title} must return one number per bar, {market.n_bars}, as an array or a "
             f"Series by market.times, returned {found}"
         )
-    return values
+    return {"": values}
+
+
+def read_panel_answer(
+    answer: Any, markets: Markets, title: str, names: Sequence[str]
+) -> dict[str, FloatArray]:
+    found = "" if isinstance(answer, pd.DataFrame | np.ndarray | Mapping) else type(answer).__name__
+    if isinstance(answer, pd.DataFrame) and not is_by_bars(answer, markets):
+        found = f"frame of {len(answer)} by other times"
+    if found:
+        raise PolicyError(
+            f"{title} must return a frame by markets.times and name, or an array of shape "
+            f"(n_bars, n_instruments), returned a {found}"
+        )
+    columns = {name: np.zeros(markets.n_bars) for name in names}
+    raw = read_raw_weights(answer, markets, argument=title)
+    for name, values, (first, stop) in zip(markets.names, raw, markets.spans, strict=True):
+        columns[name][first:stop] = values[first:stop]
+    return columns
 
 
 def locate_in(function: Callable[..., Any], error: BaseException) -> str:
@@ -250,10 +259,10 @@ def locate_in(function: Callable[..., Any], error: BaseException) -> str:
     return format_location(error, inner) if hasattr(inner, "__code__") else repr_plain(function)
 
 
-def is_by_bars(series: pd.Series, market: Market) -> bool:
-    if isinstance(series.index, pd.DatetimeIndex):
-        return series.index.equals(market.times)
-    return isinstance(series.index, pd.RangeIndex)
+def is_by_bars(answer: pd.Series | pd.DataFrame, market: Market | Markets) -> bool:
+    if isinstance(answer.index, pd.DatetimeIndex):
+        return answer.index.equals(market.times)
+    return isinstance(answer, pd.Series) and isinstance(answer.index, pd.RangeIndex)
 
 
 def check_density(market: Market, stamps: IntArray) -> None:
@@ -306,51 +315,17 @@ def align_signal(signal: pd.Series, market: Market) -> FloatArray:
     return read_numbers(signal.reindex(market.times))
 
 
-def describe_signal(signal: object, values: FloatArray) -> str:
-    if signal is None or np.ndim(signal) == 0:  # type: ignore[arg-type]
-        return f"constant {values[-1]:g}"
-    name = find_name(signal) or "series"
-    return f"{name} sha256:{hashlib.sha256(values.tobytes()).hexdigest()}"
+def describe_weights(signal: Any, values: FloatArray) -> str:
+    """Describe a signal, given its values of shape (n_bars,) or (n_instruments, n_bars)."""
+    if len(np.atleast_2d(values)) == 1 and (signal is None or np.ndim(signal) == 0):
+        return f"constant {values.flat[-1]:g}"
+    if signal is None:
+        return "equal weights"
+    name = find_name(signal) or ("series" if values.ndim == 1 or np.ndim(signal) == 1 else "frame")
+    return f"{name} sha256:{hashlib.sha256(np.ascontiguousarray(values).tobytes()).hexdigest()}"
 
 
 # ------------------------------------------------------------------------------- frames of weights
-
-SHAPE = "a frame by markets.times and name, or an array of shape (n_bars, n_instruments)"
-Function: TypeAlias = Callable[[Markets], Any]
-"""Returns the weights of a panel, as a frame or an array of shape (n_bars, n_instruments)."""
-
-
-def compute_frame(
-    markets: Markets,
-    function: Function,
-    sides: Sides = "both",
-    *,
-    name: str = "",
-    is_checked: bool = True,
-) -> pd.DataFrame:
-    name = name or getattr(function, "__name__", type(function).__name__)
-    answers: list[Any] = []
-
-    def observe_part(part: Markets) -> dict[str, FloatArray] | None:
-        try:
-            answer = function(part)
-        except Exception:  # of too few bars; the whole raises it again
-            return None
-        _read_answer(answer, part, name)
-        return _name_columns(answer, part, markets.names)
-
-    def observe_whole() -> dict[str, FloatArray]:
-        answer = _call(function, markets, name)
-        answers.append(_read_answer(answer, markets, name))
-        return _name_columns(answer, markets, markets.names)
-
-    if not is_checked:
-        observe_whole()
-        return weights_to_frame(_keep_sides(answers[0], sides), markets)
-    check = LookAheadCheck(f"the signal {name}", observe_part, markets, find_tolerance(function))
-    check.run(observe_whole)
-    frame = weights_to_frame(_keep_sides(answers[0], sides), markets)
-    return mark_checked(frame, check.causality.cuts)
 
 
 def read_frame(
@@ -365,16 +340,7 @@ def read_frame(
     given = _carry(markets, frame) if carry else frame
     weights = read_weights(given, markets)
     warn_of_weights(given, markets)
-    return weights_to_frame(_keep_sides(weights, sides), markets)
-
-
-def describe_weights(signal: Any, weights: FloatArray) -> str:
-    if len(weights) == 1 and (signal is None or np.ndim(signal) == 0):
-        return f"constant {weights[0, -1]:g}"
-    if signal is None:
-        return "equal weights"
-    name = find_name(signal) or ("series" if np.ndim(signal) == 1 else "frame")
-    return f"{name} sha256:{hashlib.sha256(np.ascontiguousarray(weights).tobytes()).hexdigest()}"
+    return weights_to_frame(keep_sides(weights, sides, np.inf), markets)
 
 
 def _carry(markets: Markets, frame: pd.DataFrame) -> pd.DataFrame:
@@ -386,63 +352,11 @@ def _carry(markets: Markets, frame: pd.DataFrame) -> pd.DataFrame:
     return found.where(pd.Series(last >= 0, index=markets.times), np.nan)
 
 
-def _keep_sides(weights: FloatArray, sides: Sides) -> FloatArray:
-    Choice("both", "long", "short").check("sides", sides)
-    low, high = {"both": (-np.inf, np.inf), "long": (0.0, np.inf), "short": (-np.inf, 0.0)}[sides]
-    return np.clip(weights, low, high)
-
-
-def _call(function: Function, markets: Markets, name: str) -> Any:
-    try:
-        return function(lend(markets))
-    except BacktestError:
-        raise
-    except Exception as error:
-        raise PolicyError(
-            f"the signal {name} raised {type(error).__name__}: {error}, in "
-            f"{locate_in(function, error)}, given {markets!r}; it also receives parts of the "
-            "panel, in which instruments that are not listed yet are missing"
-        ) from error
-
-
-def _read_answer(answer: Any, markets: Markets, name: str) -> FloatArray:
-    if not isinstance(answer, pd.DataFrame | np.ndarray | Mapping):
-        raise PolicyError(
-            f"the signal {name} must return {SHAPE}, returned a {type(answer).__name__}"
-        )
-    if isinstance(answer, pd.DataFrame) and not _has_all_bars(answer, markets):
-        raise PolicyError(
-            f"the signal {name} must return {SHAPE}, returned a frame of {len(answer)} by other "
-            "times"
-        )
-    return read_weights(answer, markets, argument=f"the signal {name}")
-
-
-def _has_all_bars(frame: pd.DataFrame, markets: Markets) -> bool:
-    return isinstance(frame.index, pd.DatetimeIndex) and frame.index.equals(markets.times)
-
-
-def _name_columns(answer: Any, markets: Markets, names: Sequence[str]) -> dict[str, FloatArray]:
-    values = _list_values(answer, markets)
-    columns = {name: np.zeros(markets.n_bars) for name in names}
-    for name, (first, stop) in zip(markets.names, markets.spans, strict=True):
-        columns[name][first:stop] = values[name][first:stop] if name in values else np.nan
-    return columns
-
-
-def _list_values(answer: Any, markets: Markets) -> dict[str, FloatArray]:
-    if isinstance(answer, pd.DataFrame | np.ndarray):
-        values = np.array(answer, dtype=np.float64)
-        names = answer.columns if isinstance(answer, pd.DataFrame) else markets.names
-        return {str(name): values[:, row] for row, name in enumerate(names)}
-    return dict(zip(markets.names, read_weights(answer, markets), strict=True))
-
-
 # ------------------------------------------------------------------------------------------- rules
 
 
 @dataclass_transform(frozen_default=True)
-class SignalRule:
+class SignalRule(Parameterized):
     """The base of all signal rules; a subclass becomes a frozen dataclass of its parameters.
 
     Declare parameters as those of a policy, ``window: Annotated[int, Range(1, 1000, "bars")] = 9``,
@@ -462,47 +376,11 @@ class SignalRule:
     """
 
     def __init_subclass__(cls) -> None:
-        dataclasses.dataclass(frozen=True, repr=False)(cls)
-        build = cls.__init__
-
-        def __init__(self: SignalRule, *args: object, **settings: object) -> None:  # noqa: N807 - it is the method
-            check_settings(cls, settings, len(args))  # type: ignore[arg-type] # it reads fields only
-            build(self, *args, **settings)
-
-        __init__.__signature__ = inspect.signature(build)  # type: ignore[attr-defined]
-        cls.__init__ = __init__  # type: ignore[method-assign, assignment]
+        freeze(cls)
 
     def __post_init__(self) -> None:
-        for parameter in self.parameters().values():
-            value = check_value(type(self), parameter, getattr(self, parameter.name))  # type: ignore[arg-type] # it reads the name only
-            object.__setattr__(self, parameter.name, value)
+        super().__post_init__()
         self.check()
-
-    def __repr__(self) -> str:
-        settings = [f"{name}={write_value(value)}" for name, value in self.settings().items()]
-        return f"{type(self).__name__}({', '.join(settings)})"
-
-    @classmethod
-    def parameters(cls) -> Mapping[str, Parameter]:
-        """Return the declared parameters by name, in order."""
-        return find_parameters(cls)  # type: ignore[arg-type] # it reads fields only
-
-    @classmethod
-    def title(cls) -> str:
-        """Return the name at the command line, for example ``ma-cross``."""
-        return format_title(cls.__name__)
-
-    @classmethod
-    @checked
-    def from_settings(cls, settings: Mapping[str, object]) -> Self:
-        """Create a rule from its parameters; numbers may be given as text."""
-        declared = cls.parameters()
-        check_settings(cls, settings)  # type: ignore[arg-type] # it reads fields only
-        return cls(**{name: parse_value(declared[name], v) for name, v in settings.items()})
-
-    def settings(self) -> dict[str, Any]:
-        """Return the values of all parameters by name."""
-        return {name: getattr(self, name) for name in self.parameters()}
 
     def text(self) -> str:
         """Return the rule as a text, ``rsi:14:30:70``: its parameters in order.
@@ -553,8 +431,8 @@ class SignalRule:
         Without ``is_checked`` there is no check for lookahead. Raises as :meth:`apply` does.
         """
         name = self.text()
-        frame = compute_frame(markets, self._find_weights, name=name, is_checked=is_checked)
-        return name_signal(frame, name)
+        found = compute_signal(markets, self._find_weights, name=name, is_checked=is_checked)
+        return name_signal(found, name)
 
     def _find_weights(self, markets: Markets) -> Any:
         count = np.maximum(markets.tradable().sum(axis=0), 1)
@@ -584,8 +462,8 @@ class Directions:
     ----------
     given : Any
         The signal as the caller gave it.
-    values : FloatArray of shape (n_bars,) or (1,)
-        The direction decided at each close; one for a constant.
+    values : FloatArray of shape (n_bars,), (1,) or (n_instruments, n_bars)
+        The direction decided at each close; one for a constant; weights of a panel.
     market : Market or Markets
         The market whose bars they are of: the one that policies see.
     is_slow : bool
@@ -597,74 +475,36 @@ class Directions:
     market: Any
     is_slow: bool = False
 
-    compute: ClassVar[Callable[..., Any]] = staticmethod(compute_signal)
-
-    @staticmethod
-    def follow(rule: SignalRule, market: Any) -> Any:
-        return rule.apply(market)
-
-    @staticmethod
-    def list_columns(market: Any) -> Mapping[str, FloatArray]:
-        columns: Mapping[str, FloatArray] = market.columns
-        return columns
-
-    @staticmethod
-    def read(signal: Any, market: Any, *, first: int) -> FloatArray:
-        return read_signal(signal, market, first)
-
-    def describe(self) -> str:
-        return describe_signal(self.given, self.values)
-
-    def keep_times(self) -> Any:
-        if len(self.values) == 1:
-            return float(self.values[0])
-        return keep_note(self.given, pd.Series(self.values, index=self.market.times))
-
-    def take_first(self, stop: int) -> Any:
-        if self.is_slow:
-            return self.keep_times()
-        return float(self.values[0]) if len(self.values) == 1 else self.values[:stop]
-
-
-class WeightedDirections(Directions):
-    """The weights of several instruments, of shape (n_instruments, n_bars)."""
-
-    compute: ClassVar[Callable[..., Any]] = staticmethod(compute_frame)
-
-    @staticmethod
-    def follow(rule: SignalRule, market: Any) -> Any:
-        return rule.weigh(market)
-
-    @staticmethod
-    def list_columns(market: Any) -> Mapping[str, FloatArray]:
-        del market
-        return {}
-
-    @staticmethod
-    def read(signal: Any, market: Any, *, first: int) -> FloatArray:
-        return read_weights(signal, market, first=first)
-
     def describe(self) -> str:
         return describe_weights(self.given, self.values)
 
     def keep_times(self) -> Any:
-        if self.given is None:
-            return None
-        return keep_note(self.given, weights_to_frame(self.values, self.market))
+        if self.values.ndim == 2:
+            is_given = self.given is not None
+            return self._note(weights_to_frame(self.values, self.market)) if is_given else None
+        if len(self.values) == 1:
+            return float(self.values[0])
+        return self._note(pd.Series(self.values, index=self.market.times))
 
     def take_first(self, stop: int) -> Any:
-        del stop
-        return self.keep_times()
+        is_whole = self.is_slow or self.values.ndim == 2 or len(self.values) == 1
+        return self.keep_times() if is_whole else self.values[:stop]
+
+    def _note(self, copy: Any) -> Any:
+        if isinstance(self.given, pd.Series | pd.DataFrame):
+            notes = self.given.attrs
+            copy.attrs.update({key: notes[key] for key in (KEY, TEXT) if key in notes})
+        return copy
 
 
 def read_directions(signal: Any, market: Market | Markets, *, first: int = 0) -> Directions:
-    clock, form = find_clock(market), choose_directions(market)
-    values = form.read(signal, clock.seen, first=clock.at(first))
-    return form(signal, values, clock.seen, not clock.is_every)
-
-
-def choose_directions(market: Market | Markets) -> type[Directions]:
-    return WeightedDirections if isinstance(market, Markets) else Directions
+    clock = find_clock(market)
+    seen, begin = clock.seen, clock.at(first)
+    is_panel = isinstance(seen, Markets)
+    values = (
+        read_weights(signal, seen, first=begin) if is_panel else read_signal(signal, seen, begin)
+    )
+    return Directions(signal, values, seen, not clock.is_every)
 
 
 # -------------------------------------------------------------------------------------- indicators
@@ -785,29 +625,28 @@ def hold_between(enter: Any, leave: Any) -> FloatArray:
     return np.asarray(pd.Series(events).ffill().fillna(0.0), dtype=np.float64)
 
 
-def keep_sides(values: FloatArray, sides: str) -> FloatArray:
-    low, high = {"both": (-1.0, 1.0), "long": (0.0, 1.0), "short": (-1.0, 0.0)}[sides]
+def keep_sides(values: FloatArray, sides: str, most: float = 1.0) -> FloatArray:
+    Choice("both", "long", "short").check("sides", sides)
+    low, high = 0.0 if sides == "long" else -most, 0.0 if sides == "short" else most
     return np.clip(values, low, high)
 
 
 def resolve_signal(signal: Any, market: Market | Markets) -> Any:
-    market = find_clock(market).seen
-    named = read_text(signal, market) if isinstance(signal, str) else signal
+    named, seen = read_named(signal, market), find_clock(market).seen
     if not isinstance(named, SignalRule):
         return named
-    return choose_directions(market).follow(named, market)
+    return named.weigh(seen) if isinstance(seen, Markets) else named.apply(seen)
 
 
 def read_named(signal: Any, market: Market | Markets) -> Any:
-    return read_text(signal, find_clock(market).seen) if isinstance(signal, str) else signal
-
-
-def read_text(text: str, seen: Market | Markets) -> Any:
-    columns = choose_directions(seen).list_columns(seen)
-    if text in columns:
-        values = pd.Series(columns[text], index=seen.times, name="signal")
-        return name_signal(values, f"column {text}")
-    return read_rule(text, columns=columns)
+    if not isinstance(signal, str):
+        return signal
+    seen = find_clock(market).seen
+    columns = {} if isinstance(seen, Markets) else seen.columns
+    if signal in columns:
+        values = pd.Series(columns[signal], index=seen.times, name="signal")
+        return name_signal(values, f"column {signal}")
+    return read_rule(signal, columns=columns)
 
 
 def read_rule(

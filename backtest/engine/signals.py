@@ -25,7 +25,6 @@ from backtest.engine.signal_rules import (
     Rsi,
     Sides,
     SignalRule,
-    choose_directions,
 )
 from backtest.market import Market, Markets, unwrap_market
 
@@ -183,9 +182,7 @@ def from_function(
     >>> int(rising.sum())
     25
     """
-    name = getattr(function, "__name__", type(function).__name__)
-    compute = choose_directions(market).compute
-    signal: pd.Series | pd.DataFrame = compute(market, function, sides, name=name)
+    signal: pd.Series | pd.DataFrame = signal_rules.compute_signal(market, function, sides)
     return signal
 
 

@@ -51,6 +51,14 @@ def read_weights(
     if signal is None:
         count = tradable.sum(axis=0)
         return np.where(tradable, 1.0 / np.maximum(count, 1), 0.0)
+    values = read_raw_weights(signal, markets, first=first, argument=argument)
+    return np.where(tradable & ~np.isnan(values), values, 0.0)
+
+
+def read_raw_weights(
+    signal: Any, markets: Any, *, first: int = 0, argument: str = "signal"
+) -> FloatArray:
+    """Return weights of shape (n_instruments, n_bars) with NaN where there are none."""
     if isinstance(signal, pd.DataFrame):
         values = _read_frame(name_as_panel(signal, markets), markets, argument)
     elif isinstance(signal, Mapping):
@@ -60,7 +68,7 @@ def read_weights(
     else:
         values = _read_array(signal, markets, argument, first)
     _check_finite(values, markets, argument)
-    return np.where(tradable & ~np.isnan(values), values, 0.0)
+    return values
 
 
 def name_as_panel(frame: pd.DataFrame, markets: Any) -> pd.DataFrame:

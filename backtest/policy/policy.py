@@ -80,8 +80,57 @@ class Parameter(NamedTuple):
     default: object
 
 
+class Parameterized:
+    """The base of frozen dataclasses whose fields are parameters with a range or a choice."""
+
+    def __post_init__(self) -> None:
+        for parameter in self.parameters().values():
+            value = check_value(type(self), parameter, getattr(self, parameter.name))
+            object.__setattr__(self, parameter.name, value)
+
+    def __repr__(self) -> str:
+        settings = [f"{name}={write_value(value)}" for name, value in self.settings().items()]
+        return f"{type(self).__name__}({', '.join(settings)})"
+
+    @classmethod
+    def parameters(cls) -> Mapping[str, Parameter]:
+        """Return the declared parameters by name, in order."""
+        return find_parameters(cls)  # type: ignore[arg-type] # classes are hashable
+
+    @classmethod
+    def title(cls) -> str:
+        """Return the name at the command line, for example ``vol-target``."""
+        return format_title(cls.__name__)
+
+    @classmethod
+    @checked
+    def from_settings(cls, settings: Mapping[str, object]) -> Self:
+        """Create one from its parameters; numbers may be given as text."""
+        check_settings(cls, settings)
+        declared = cls.parameters()
+        return cls(**{name: parse_value(declared[name], v) for name, v in settings.items()})
+
+    def settings(self) -> dict[str, Any]:
+        """Return the values of all parameters by name."""
+        return {name: getattr(self, name) for name in self.parameters()}
+
+
+def freeze(cls: Any) -> None:
+    """Make a class a frozen dataclass whose errors name its parameters."""
+    dataclasses.dataclass(frozen=True, repr=False)(cls)
+    build = cls.__init__
+
+    def __init__(self: Any, *args: object, **settings: object) -> None:  # noqa: N807 - it is the method
+        check_settings(cls, settings, len(args))
+        build(self, *args, **settings)
+
+    __init__.__wrapped__ = build  # type: ignore[attr-defined]
+    __init__.__signature__ = inspect.signature(build)  # type: ignore[attr-defined]
+    cls.__init__ = __init__
+
+
 @dataclass_transform(frozen_default=True)
-class Policy:
+class Policy(Parameterized):
     """The base of all policies; a subclass becomes a frozen dataclass of its parameters.
 
     Declare parameters as ``name: Annotated[float, Range(low, high, unit)] = default`` (or int with
@@ -120,52 +169,12 @@ class Policy:
         if "leverage" in vars(cls).get("__annotations__", {}) and "leverage" not in vars(cls):
             bare: Any = dataclasses.field()  # or it would inherit the formula as its default
             setattr(cls, "leverage", bare)  # noqa: B010 - a method for the type checker
-        dataclasses.dataclass(frozen=True, repr=False)(cls)
-        build = cls.__init__
-
-        def __init__(self: Policy, *args: object, **settings: object) -> None:  # noqa: N807 - it is the method
-            check_settings(cls, settings, len(args))
-            build(self, *args, **settings)
-
-        __init__.__wrapped__ = build  # type: ignore[attr-defined]
-        __init__.__signature__ = inspect.signature(build)  # type: ignore[attr-defined]
-        cls.__init__ = __init__  # type: ignore[method-assign, assignment]
-
-    def __post_init__(self) -> None:
-        for parameter in self.parameters().values():
-            value = check_value(type(self), parameter, getattr(self, parameter.name))
-            object.__setattr__(self, parameter.name, value)
-
-    def __repr__(self) -> str:
-        settings = [f"{name}={write_value(value)}" for name, value in self.settings().items()]
-        return f"{type(self).__name__}({', '.join(settings)})"
-
-    @classmethod
-    def parameters(cls) -> Mapping[str, Parameter]:
-        """Return the declared parameters by name, in order."""
-        return find_parameters(cls)  # type: ignore[arg-type] # classes are hashable
-
-    @classmethod
-    def title(cls) -> str:
-        """Return the name at the command line, for example ``vol-target``."""
-        return format_title(cls.__name__)
+        freeze(cls)
 
     @classmethod
     def summary(cls) -> str:
         """Return the first line of the docstring."""
         return (inspect.getdoc(cls) or "").partition("\n")[0]
-
-    @classmethod
-    @checked
-    def from_settings(cls, settings: Mapping[str, object]) -> Self:
-        """Create a policy from its parameters; numbers may be given as text."""
-        check_settings(cls, settings)
-        declared = cls.parameters()
-        return cls(**{name: parse_value(declared[name], v) for name, v in settings.items()})
-
-    def settings(self) -> dict[str, object]:
-        """Return the values of all parameters by name."""
-        return {name: getattr(self, name) for name in self.parameters()}
 
     def observe(self, market: Any) -> Columns:  # noqa: ARG002 - for subclasses
         """Return named columns of shape (n_bars,), each value known at its bar's close."""
@@ -257,17 +266,17 @@ def start_memory(policy: Policy) -> Any:
 
 
 @functools.cache
-def find_parameters(cls: type[Policy]) -> Mapping[str, Parameter]:
+def find_parameters(cls: type[Parameterized]) -> Mapping[str, Parameter]:
     return MappingProxyType({parameter.name: parameter for parameter in read_parameters(cls)})
 
 
-def list_fields(cls: type[Policy]) -> tuple[dataclasses.Field[Any], ...]:
+def list_fields(cls: type[Parameterized]) -> tuple[dataclasses.Field[Any], ...]:
     if not dataclasses.is_dataclass(cls):
         raise ParameterError(f"{cls.__name__} is a base class: derive a class from it")
     return dataclasses.fields(cls)
 
 
-def read_parameters(cls: type[Policy]) -> Iterator[Parameter]:
+def read_parameters(cls: type[Parameterized]) -> Iterator[Parameter]:
     declared = list_fields(cls)
     hints = get_type_hints(cls, include_extras=True)
     found: dict[str, Parameter] = {}
@@ -291,7 +300,7 @@ def read_parameters(cls: type[Policy]) -> Iterator[Parameter]:
 
 
 def check_condition(
-    cls: type[Policy], parameter: Parameter, found: Mapping[str, Parameter]
+    cls: type[Parameterized], parameter: Parameter, found: Mapping[str, Parameter]
 ) -> None:
     seen = [parameter.name]
     while parameter.space is not None and parameter.space.when is not None:
@@ -317,7 +326,7 @@ def split_hint(hint: Any) -> tuple[type, Range | Choice | None]:
 
 
 def check_settings(
-    cls: type[Policy], settings: Mapping[str, object], n_positional: int | None = None
+    cls: type[Parameterized], settings: Mapping[str, object], n_positional: int | None = None
 ) -> None:
     declared = list_fields(cls)
     known = [field.name for field in declared]
@@ -329,7 +338,7 @@ def check_settings(
     check_names(cls.__name__, settings, known, needed, noun="parameter")
 
 
-def check_value(cls: type[Policy], parameter: Parameter, value: object) -> object:
+def check_value(cls: type[Parameterized], parameter: Parameter, value: object) -> object:
     name = f"{cls.__name__}.{parameter.name}"
     if parameter.space is None:
         return Flag().check(name, value)

@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 
 from backtest.base import FloatArray, ParameterError, PolicyError, Whole
-from backtest.engine import compute_frame
+from backtest.engine import compute_signal
 from backtest.market import Markets, require_panel
 from backtest.weights.refits import Segment, hold_weights, list_segments
 
@@ -79,7 +79,7 @@ def fitted(
         return _fit_all(seen, estimator, window, every, report)
 
     fit_and_report.__name__ = type(estimator).__name__
-    return compute_frame(markets, fit_and_report)
+    return compute_signal(markets, fit_and_report)
 
 
 def _fit_all(

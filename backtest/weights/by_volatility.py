@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 
 from backtest.base import FloatArray, ParameterError, Range, Whole, format_time
-from backtest.engine import compute_frame
+from backtest.engine import compute_signal
 from backtest.market import Markets, read_weights, require_panel, weights_to_frame
 from backtest.weights.refits import Segment, hold_weights, list_segments
 
@@ -101,7 +101,7 @@ def inverse_volatility(
 
         return hold_weights(seen, list_segments(seen, memory.known, every), solve)
 
-    return compute_frame(markets, allocate)
+    return compute_signal(markets, allocate)
 
 
 def read_memory(half_life: Any, window: Any, every: Any) -> Memory:
