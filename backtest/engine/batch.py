@@ -134,6 +134,7 @@ def take(
 
 def start_policies(setup: Setup, switch: Switch, deciders: Deciders, legs: Legs) -> PolicySwitch:
     trader = find_trader(setup, switch.observed, legs)
+    deciders = deciders if trader is None else trader.bind(deciders)
     return PolicySwitch(switch.bar, deciders, list_policies(switch.observed), trader)
 
 

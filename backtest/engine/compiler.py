@@ -80,6 +80,7 @@ from backtest.policy import (
     formula_for,
     margin_formula_for,
     sets_margin,
+    trades_options,
 )
 from backtest.policy.policy import BAR_FIELDS
 from backtest.venue import (
@@ -676,15 +677,24 @@ def write_formula_part(
 def bind_compiled(
     deciders: Deciders,
     policies: list[tuple[Policy, tuple[str, ...]]],
-    call_back: Callable[[Exception, Deciders, Policy, tuple[str, ...], int], int] | None = None,
+    *,
+    call_back: Callable[..., int] | None = None,
+    has_orders: bool = False,
 ) -> Deciders:
+    """Return the policies by address; ``call_back`` gives that of one which stays in Python.
+
+    So do those that order options, if ``has_orders``; else each that numba refuses.
+    """
     addresses, wants = deciders.addresses.copy(), np.zeros((3, len(deciders.addresses)), np.int64)
     for i, (policy, columns) in enumerate(policies):
+        refusal, called = None, has_orders and trades_options(policy)
         try:
-            formula = compile_formula(policy, columns, deciders.width)
-        except Exception as refusal:  # numba raises what it likes; no policy runs here
+            formula = None if called else compile_formula(policy, columns, deciders.width)
+        except Exception as error:  # numba raises what it likes; no policy runs here
             if call_back is None:
                 raise
+            formula, refusal = None, error
+        if formula is None and call_back is not None:
             address = call_back(refusal, deciders, policy, columns, i)
             formula = Formula(address, has_table=False, account=WHOLE, has_bar=True)
         addresses[i] = formula.address

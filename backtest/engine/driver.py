@@ -32,7 +32,7 @@ from backtest.engine.closes import Lanes, RunTape
 from backtest.engine.feed_arrays import ASSET, TradedDays, start_day
 from backtest.engine.inputs import AccountInputs, pack_terms, write_table
 from backtest.engine.loop import BROKEN, DONE, FULL, NEGATIVE, Deciders
-from backtest.engine.option_trader import OptionTrader, ask_trader, find_lost, find_next_stop
+from backtest.engine.option_trader import OptionTrader
 from backtest.engine.policies import Callbacks, ask_plain
 from backtest.engine.record import Outcome, new_record
 from backtest.measures import read_tally
@@ -127,10 +127,11 @@ def run_in_loop(
     has_own: bool = False,
     traded: TradedDays | None = None,
 ) -> Outcome:
-    inputs = renew_targets(inputs) if any(each.trader for each in parts) else inputs
+    has_orders = any(each.trader is not None for each in parts)
+    inputs = renew_targets(inputs) if has_orders else inputs
     first, deciders = parts[0].bar, parts[0].deciders
     asked = [(each.deciders, each.policies) for each in parts]
-    loop = bind_loop(asked, is_compiled=is_compiled, has_own=has_own)
+    loop = bind_loop(asked, is_compiled=is_compiled, has_own=has_own, has_orders=has_orders)
     n, total = len(state.margin), len(inputs.feed.time)
     chunk = PLAIN_CHUNK if loop.plain_because else CHUNK
     capacity = 4 * n * min(chunk, total) + LOGGED
@@ -187,16 +188,18 @@ def drive(
     ledger, quotes = new_ledger_array(n), new_quotes(n, assets)
     kept: list[FloatArray] = []
     arrays = [*list_arrays(state, deciders), scratch.ordered, scratch.cuts, tally]
-    terms, t, limit = read_tables(inputs, first), first, total
+    terms, t, trader = read_tables(inputs, first), first, inputs.trader
+    if trader is not None:
+        trader.begin(inputs.feed.options, state, scratch, tape)
     while t < total:
         for bar, i, margin in inputs.changes:
             terms = write_table(terms, i, margin) if bar == t else terms
-        later = [bar for bar, _, _ in inputs.changes if bar > t]
-        stop = find_next_stop(inputs.trader, deciders, t, min(t + chunk, limit, *later))
+        stop = min(t + chunk, total, *(bar for bar, _, _ in inputs.changes if bar > t))
         if inputs.fees is not None:
             traded, end = start_day(inputs.fees.day, traded, t)
             terms, stop = inputs.fees.write(terms, traded), min(stop, end)
         saved, before = [each.copy() for each in arrays], tally[TRADED]
+        ordered = trader.keep() if trader is not None else []
         packed = terms if pack is None else pack(terms)
         given = (
             packed,
@@ -210,16 +213,16 @@ def drive(
         )
         with np.errstate(all="ignore"):
             reached, why = simulate(*given, ledger, tally, tape, t, stop)
-        lost = find_lost(inputs.trader, tape, t, reached) if why == DONE else -1
-        if why == FULL or lost >= 0:  # again, with room, or to the bar at which to ask
-            restore_arrays(saved, arrays)
-            tape.log.written[0] = 0
-            tape, limit = (widen_log(tape), limit) if why == FULL else (tape, lost + 1)
-            continue
-        if why in (BROKEN, NEGATIVE):
+        if why != DONE:
             after, entered = state.wallet[EQUITY], ledger.copy()
             restore_arrays(saved, arrays)
             tape.log.written[0] = 0
+            if trader is not None:
+                trader.put_back(ordered)
+        if why == FULL:  # again, with room
+            tape = widen_log(tape)
+            continue
+        if why in (BROKEN, NEGATIVE):
             with np.errstate(all="ignore"):
                 simulate(*given, ledger, tally, tape, t, reached)  # once more, to the bar before
             if why == NEGATIVE:
@@ -230,11 +233,9 @@ def drive(
             change = float(after - state.wallet[EQUITY])
             raise report_imbalance(change, entered, inputs, reached)
         traded = add_traded(traded, tally[TRADED] - before)
-        t, limit = reached, total
+        t = reached
         kept.append(tape.log.entries[: tape.log.written[0]].copy())
         tape.log.written[0] = 0
-        known = (terms, inputs.feed, deciders, state, quotes, scratch, tape)
-        ask_trader(inputs.trader, *known, t - 1)
         if progress is not None:
             progress(t - first, total - first)
     return Counts(tally, traded, cuts), np.concatenate(kept)
@@ -297,6 +298,7 @@ def bind_loop(
     *,
     is_compiled: bool,
     has_own: bool = False,
+    has_orders: bool = False,
 ) -> BoundLoop:
     bound = [deciders for deciders, _ in asked]
     because = "the requirement is a Python object" if has_own else ""
@@ -310,14 +312,19 @@ def bind_loop(
 
         callbacks, reasons = Callbacks(), {}
 
-        def call_back(refusal: Exception, deciders: Deciders, policy: Policy, *given: Any) -> int:
-            reasons[type(policy).__name__] = explain_refusal(refusal, policy)
+        def call_back(
+            refusal: Exception | None, deciders: Deciders, policy: Policy, *given: Any
+        ) -> int:
+            if refusal is not None:
+                reasons[type(policy).__name__] = explain_refusal(refusal, policy)
             return callbacks.add(deciders, policy, *given)
 
-        bound, pack = [bind_compiled(*each, call_back) for each in asked], pack_terms
+        given = {"call_back": call_back, "has_orders": has_orders}
+        bound, pack = [bind_compiled(*each, **given) for each in asked], pack_terms
         simulate = find_simulate(is_compiled=True)
-        if reasons:
+        if callbacks.kept:
             simulate = callbacks.guard(simulate_compiled)  # which lets signals in, bar by bar
+        if reasons:
             told = [f"{name} runs in plain Python: {reason}" for name, reason in reasons.items()]
             warn_caller("; ".join(told))
         return BoundLoop(simulate, pack, bound, "; ".join(reasons.values()))

@@ -3,36 +3,18 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from copy import copy
 from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
 
-from backtest.account import (
-    AccountState,
-    MarketBar,
-    MarketFeed,
-    OptionFeed,
-    Scratch,
-    pick_instrument,
-)
-from backtest.account.records import IS_OVER, IS_RUINED
+from backtest.account import AccountState, OptionFeed, Scratch
 from backtest.base import BacktestError, FloatArray, IntArray, PolicyError, format_time, repr_plain
 from backtest.base.units import TOLERANCE, YEAR_DAYS
-from backtest.engine.closes import CloseFacts, RunTape
-from backtest.engine.loop import (
-    DAY_NS,
-    N_SHOWN,
-    Deciders,
-    find_seen_bar,
-    open_of,
-    show_account,
-    show_account_totals,
-    show_bar,
-    show_index,
-    show_position,
-)
+from backtest.engine.closes import RunTape
+from backtest.engine.loop import N_SHOWN, Deciders
 from backtest.engine.option_inputs import MAY_SELL, CloseQuotes, check_order, read_close_quotes
 from backtest.engine.policies import ObservedPolicy
 from backtest.engine.run_data import RunOptions
@@ -231,56 +213,34 @@ class OptionChain(Mapping[str, ListedOption]):
 
 
 class Wait(NamedTuple):
+    """A policy is not asked before bar ``bar``, unless one of its contracts is gone."""
+
     bar: int
     contracts: tuple[int, ...]
 
 
-def find_next_stop(trader: Any, deciders: Deciders, t: int, stop: int) -> int:
-    if trader is None:
-        return stop
-    waits = [trader.waits[each.i].bar if each.i in trader.waits else t for each in trader.trades]
-    due = max(t, min(waits))
-    if len(deciders.rows) == 1:
-        return min(due + 1, stop)
-    later = np.flatnonzero(deciders.rows[due:stop] >= 0)
-    return min(due + int(later[0]) + 1, stop) if len(later) else stop
-
-
-def find_lost(trader: Any, tape: RunTape, t: int, stop: int) -> int:
-    if trader is None or not trader.waits:
-        return -1
-    kept = sorted({k for each in trader.waits.values() for k in each.contracts})
-    held = tape.record.options.quantity[t - tape.cursor[1] : stop - 1 - tape.cursor[1], kept]
-    lost = np.flatnonzero((held == 0.0).any(axis=1))
-    return t + int(lost[0]) if len(lost) else -1
-
-
-def wait_for_roll(
-    trader: Any, trade: Any, chain: OptionChain, t: int, *, has_ordered: bool
-) -> None:
+def find_wait(
+    trader: OptionTrader, trade: Trade, chain: OptionChain, t: int, *, has_ordered: bool
+) -> Wait:
+    now, due = Wait(t, ()), len(trader.markets.time)
     if not chain.rolled or not orders_at_rolls(trade.policy):
-        return
-    feed, due = trader.listed.feed, len(trader.markets.time)
-    owners, names = trader.listed.legs.owners, trader.listed.names
+        return now
+    feed, names = trader.listed.feed, trader.listed.names
+    owners = trader.listed.legs.owners
     own = [k for k, (i, _) in owners.items() if i == trade.i and chain.quantity_of(k) != 0.0]
     if not own and trades_nothing(trade.policy):
-        trader.waits[trade.i] = Wait(due, ())
+        now = Wait(due, ())
     held = [chain.held(leg) for leg in chain.rolled]
-    if has_ordered or not all(held) or has_chains(trader):
-        return
+    if has_ordered or not all(held) or trader.markets.listing.chains:
+        return now
     numbers = [trade.contracts[each.name] for each in held if each is not None]
     if {k for k in own if names[k] in chain} != {*numbers}:
-        return  # what is left over is ordered to end
+        return now  # what is left over is ordered to end
     for k, roll in zip(numbers, chain.rolled.values(), strict=True):
         days = np.round(YEAR_DAYS * feed.years_close[t + 1 :, k], 9)
         ends = np.flatnonzero(~(days > roll) | np.isnan(feed.volatilities_close[t + 1 :, k]))
         due = min(due, t + 1 + int(ends[0])) if len(ends) else due
-    trader.waits[trade.i] = Wait(due, tuple(numbers))
-
-
-def has_chains(trader: Any) -> bool:
-    listing = trader.markets.listing
-    return listing is not None and bool(listing.chains)
+    return Wait(due, tuple(numbers))
 
 
 # -------------------------------------------------------------------------------------- the trader
@@ -295,12 +255,75 @@ class Trade(NamedTuple):
     contracts: dict[str, int]
 
 
-class OptionTrader(NamedTuple):
-    markets: Markets
-    listed: ListedContracts
-    trades: tuple[Trade, ...]
-    may_sell: bool
-    waits: dict[int, Wait]
+class OptionTrader:
+    """Asks the policies that trade options: each when it has answered its leverage."""
+
+    feed: OptionFeed
+    state: AccountState
+    scratch: Scratch
+    cursor: IntArray
+
+    def __init__(
+        self, markets: Markets, listed: ListedContracts, trades: Sequence[Trade], *, may_sell: bool
+    ) -> None:
+        self.markets, self.listed, self.trades = markets, listed, trades
+        self.may_sell = may_sell
+        self.waits: dict[int, Wait] = {}
+
+    def begin(self, feed: OptionFeed, state: AccountState, scratch: Scratch, tape: RunTape) -> None:
+        self.feed, self.state, self.scratch, self.cursor = feed, state, scratch, tape.cursor
+
+    def keep(self) -> list[Any]:
+        return [copy(each) for each in (*self.listed.legs, self.waits)]
+
+    def put_back(self, kept: list[Any]) -> None:
+        for each, before in zip((*self.listed.legs, self.waits), kept, strict=True):
+            each.clear()
+            each.update(before)
+
+    def bind(self, deciders: Deciders) -> Deciders:
+        methods = list(deciders.methods)
+        for trade in self.trades:
+            methods[trade.i] = self.ask_after(trade, methods[trade.i])
+        return deciders._replace(methods=tuple(methods))
+
+    def ask_after(self, trade: Trade, decide: Callable[..., float]) -> Callable[..., float]:
+        def answer(deciders: Deciders, venue: Any, i: int, time: int, local: int) -> float:
+            leverage, t = decide(deciders, venue, i, time, local), int(self.cursor[0])
+            if i < len(self.scratch.ordered):
+                self.scratch.ordered[i] = np.nan
+            if self.is_due(trade, t) and t + 1 < len(self.markets.time):
+                rules = venue(min(i, len(self.state.margin) - 1)) if callable(venue) else venue
+                account = AccountView._make((*deciders.shown[:N_SHOWN], rules))
+                self.order(trade, read_bar(deciders, trade, time, local), account, t)
+            return leverage
+
+        return answer
+
+    def is_due(self, trade: Trade, t: int) -> bool:
+        wait = self.waits.get(trade.i)
+        held = self.state.options.positions.quantities
+        return wait is None or t >= wait.bar or any(held[k] == 0.0 for k in wait.contracts)
+
+    def order(self, trade: Trade, bar: SeenBar, account: AccountView, t: int) -> None:
+        state, listed = self.state, self.listed
+        is_own, quantities = trade.i < len(state.margin), state.options.positions.quantities
+        name = self.markets.names[trade.i] if is_own else ""
+        chain = OptionChain(listed, trade.contracts, quantities, trade.i, name, t)
+        orders = ask(trade, bar, account, chain)
+        try:
+            legs = read_orders(orders)
+            if is_own:
+                legs, is_hedged = order_instrument(legs, name, state, self.scratch, trade.i)
+                listed.legs.hedged.update([trade.i] * is_hedged)
+            write_orders(self, trade, legs, chain, t)
+        except WrongOrderError as wrong:
+            raise PolicyError(
+                f"{type(trade.policy).__name__}.option_orders at the close of bar {t}, "
+                f"{format_time(int(self.markets.time[t]))} UTC: {wrong}"
+            ) from None
+        sell_leftovers(self, trade, chain, t)
+        self.waits[trade.i] = find_wait(self, trade, chain, t, has_ordered=bool(orders))
 
     def name_legs(self) -> list[tuple[int, str]]:
         return [(k, leg) for k, (_, leg) in self.listed.legs.owners.items()]
@@ -339,7 +362,7 @@ def make_trader(
     if resume is not None and not legs.owners:
         resume_legs(legs, trades, resume)
         legs.hedged.update(resume.hedged)
-    return OptionTrader(markets, listed, tuple(trades), may_sell, {})
+    return OptionTrader(markets, listed, trades, may_sell=may_sell)
 
 
 def resume_legs(legs: Legs, trades: Sequence[Trade], before: RunOptions) -> None:
@@ -362,90 +385,6 @@ def list_contracts(markets: Markets, i: int) -> dict[str, int]:
     return {name: k for k, name in enumerate(markets.options) if owners[name] in wanted}
 
 
-def ask_trader(
-    trader: OptionTrader | None,
-    terms: Any,
-    feed: MarketFeed,
-    deciders: Deciders,
-    state: AccountState,
-    quotes: MarketBar,
-    scratch: Scratch,
-    tape: RunTape,
-    t: int,
-) -> None:
-    if trader is None:
-        return
-    n = len(state.margin)
-    scratch.ordered[:] = np.nan
-    k = find_seen_bar(deciders, state, t)
-    is_done = state.wallet[IS_RUINED] + state.wallet[IS_OVER] != 0.0
-    if is_done:
-        trader.waits.update({each.i: Wait(len(feed.time), ()) for each in trader.trades})
-    if k < 0 or is_done or t + 1 >= len(feed.time):
-        return
-    close = recall_close(state, quotes, tape)
-    time = open_of(deciders, feed, k)
-    days = (time + deciders.interval - deciders.start) / DAY_NS
-    show_account_totals(terms, deciders, state, quotes, close, days)
-    for trade in trader.trades:
-        local = k - deciders.firsts[trade.i]
-        if trade.i < n and deciders.tradable[min(t, len(deciders.tradable) - 1), trade.i] == 0:
-            continue
-        if trade.i < n:
-            show_position(terms, deciders, state, quotes, scratch, trade.i)
-            show_bar(deciders, feed, state, trade.i, t, k)
-        else:
-            show_account(terms, deciders, state, close)
-            show_index(deciders, k)
-        bar = read_bar(deciders, trade, time, int(local))
-        account = read_account(deciders, terms, quotes, min(trade.i, n - 1))
-        order(trader, trade, bar, account, feed.options, state, scratch, t)
-
-
-def order(
-    trader: OptionTrader,
-    trade: Trade,
-    bar: SeenBar,
-    account: AccountView,
-    feed: OptionFeed,
-    state: AccountState,
-    scratch: Scratch,
-    t: int,
-) -> None:
-    is_own, quantities = trade.i < len(state.margin), state.options.positions.quantities
-    name = trader.markets.names[trade.i] if is_own else ""
-    chain = OptionChain(trader.listed, trade.contracts, quantities, trade.i, name, t)
-    trader.waits.pop(trade.i, None)
-    orders = ask(trade, bar, account, chain)
-    try:
-        legs = read_orders(orders)
-        if is_own:
-            legs, is_hedged = order_instrument(legs, name, state, scratch, trade.i)
-            trader.listed.legs.hedged.update([trade.i] * is_hedged)
-        write_orders(trader, trade, feed, legs, chain, t)
-    except WrongOrderError as wrong:
-        raise PolicyError(
-            f"{type(trade.policy).__name__}.option_orders at the close of bar {t}, "
-            f"{format_time(int(trader.markets.time[t]))} UTC: {wrong}"
-        ) from None
-    sell_leftovers(trader, trade, feed, chain, t)
-    wait_for_roll(trader, trade, chain, t, has_ordered=bool(orders))
-
-
-def recall_close(state: AccountState, quotes: MarketBar, tape: RunTape) -> CloseFacts:
-    gross, (needed, backing) = 0.0, tape.pool.tolist()
-    for i in np.flatnonzero(state.held.quantities):
-        gross += abs(state.held.quantities[i]) * abs(quotes.mark_close[i])
-    return CloseFacts(
-        gross=float(gross),
-        backing=backing,
-        needed=needed,
-        worst_backing=backing,
-        worst_needed=needed,
-        is_near=False,
-    )
-
-
 class SeenBar:
     def __init__(self, **fields: Any) -> None:
         self.__dict__.update(fields)
@@ -457,13 +396,6 @@ def read_bar(deciders: Deciders, trade: Trade, time: int, local: int) -> SeenBar
         name: deciders.columns[at + j * length + local] for j, name in enumerate(trade.columns)
     }
     return SeenBar(time=time, **dict(zip(BAR, deciders.bar, strict=True)), **columns)
-
-
-def read_account(deciders: Deciders, terms: Any, quotes: MarketBar, i: int) -> AccountView:
-    rules = pick_instrument(terms, i).margin._replace(
-        multiplier=float(quotes.multiplier[i]), initial_multiplier=float(quotes.initial[i])
-    )
-    return AccountView._make((*deciders.shown[:N_SHOWN], rules))
 
 
 # ---------------------------------------------------------------------------------- the orders
@@ -485,11 +417,11 @@ def ask(trade: Trade, bar: SeenBar, account: AccountView, chain: OptionChain) ->
 def write_orders(
     trader: OptionTrader,
     trade: Trade,
-    feed: OptionFeed,
     orders: list[tuple[str, Any]],
     chain: OptionChain,
     t: int,
 ) -> None:
+    feed = trader.feed
     for leg, order in orders:
         name, quantity = read_order(leg, order, trader, trade)
         if math.isnan(quantity):
@@ -592,10 +524,8 @@ def enter_leg(listed: ListedContracts, trade: Trade, leg: str, k: int) -> None:
     listed.legs.held[owner] = k
 
 
-def sell_leftovers(
-    trader: OptionTrader, trade: Trade, feed: OptionFeed, chain: OptionChain, t: int
-) -> None:
-    legs = trader.listed.legs
+def sell_leftovers(trader: OptionTrader, trade: Trade, chain: OptionChain, t: int) -> None:
+    legs, feed = trader.listed.legs, trader.feed
     for each in chain.positions():
         k = trade.contracts[each.name]
         quote = each.bid if each.quantity > 0.0 else each.ask

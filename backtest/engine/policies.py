@@ -336,7 +336,7 @@ class Callbacks:
         def call(*given: int) -> float:
             try:
                 self.gate.open()
-                venue = self.read_venue(i) if has_venue else None
+                venue: Any = self.read_venue(i) if has_venue else self.read_venue
                 found: float = method(deciders, venue, i, given[8], given[9])
             except BaseException as error:
                 self.error = error
