@@ -242,8 +242,6 @@ DRAWS = 10_000
 """Simulated Sharpe ratios of each trial."""
 MOST_TRIALS = 512
 """Trials that are simulated; of more, a random sample."""
-LEAST_SPREAD = 1e-6
-"""A standard deviation over trials below which they are copies of one another."""
 FIGURES = 4
 """Significant digits of what was simulated, fewer than rounding errors of a machine can reach."""
 
@@ -273,11 +271,12 @@ def effective_trials(returns: FloatArray, *, n_trials: int | None = None) -> flo
     Notes
     -----
     Without skill, estimated Sharpe ratios are normal with the correlations of the returns (Jobson
-    and Korkie 1981, J. Finance 36(4)). 10,000 draws of them give the mean of the highest ratio and
-    of the standard deviation over trials. The result is the number of independent normals whose
-    expected highest is as many standard deviations. Halves of the trials show how it grows with
-    their count: n ~ k^b, b from 0 (more trials are copies) to 1 (each is new); trials beyond the k
-    given count by this power. Constant trials count as identical, and as uncorrelated with others.
+    and Korkie 1981, J. Finance 36(4)). The result is the number of independent normals whose
+    expected highest is the mean of the highest of these in 10,000 draws: trials that share most of
+    their returns, as where only a scale varies, are hardly more than one. Halves of the trials show
+    how it grows with their count: n ~ k^b, b from 0 (more trials are copies) to 1 (each is new);
+    trials beyond the k given count by this power. Constant trials count as identical, and as
+    uncorrelated with others.
 
     Examples
     --------
@@ -299,7 +298,7 @@ def simulate_luck(returns: FloatArray, *, n_trials: int | None = None) -> TrialL
     half = len(order) // 2
     expected = expected_max_sharpe(n, 1.0)  # 0 up to 1.26 trials
     if not half or expected == 0.0:
-        return TrialLuck(n, 0.0)
+        return TrialLuck(round_figures(n), 1.0)
     fewer = 0.5 * (match_draws(draws[:, :half])[0] + match_draws(draws[:, half : 2 * half])[0])
     power = min(1.0, max(0.0, math.log(n / fewer) / math.log(len(order) / half)))
     grown = min(float(total), n * (total / len(order)) ** power)
@@ -317,12 +316,8 @@ def find_root(table: FloatArray) -> FloatArray:
 
 
 def match_draws(draws: FloatArray) -> tuple[float, float]:
-    k = draws.shape[1]
-    spread = float(np.mean(np.std(draws, axis=1, ddof=1))) if k > 1 else 0.0
-    if spread < LEAST_SPREAD:
-        return 1.0, 0.0
-    highest = float(np.mean(np.max(draws, axis=1)))
-    return count_normals(highest / spread, k), highest
+    highest = float(np.mean(np.max(draws, axis=1) - np.mean(draws, axis=1)))  # copies: exactly 0
+    return count_normals(highest, draws.shape[1]), highest
 
 
 def count_normals(height: float, most: int) -> float:

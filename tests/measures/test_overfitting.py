@@ -177,6 +177,8 @@ def test_copies_of_a_trial_are_one_trial():
         assert effective_trials(returns) == pytest.approx(1.0, rel=1e-9)
     scaled = one * np.array([1.0, 2.0, 5.0])
     assert effective_trials(scaled) == pytest.approx(1.0, rel=1e-9)
+    nearly = one * np.linspace(0.2, 1.5, 12) + 0.02 * noise(1, trials=12)
+    assert effective_trials(nearly) < 1.2  # 12 of 12 were said
 
 
 def luck_of(returns, **given):
@@ -200,6 +202,7 @@ def test_trials_with_a_common_part_expect_the_best_that_is_seen():
     common = rng.standard_normal((2_000, 1))
     returns = math.sqrt(0.8) * common + math.sqrt(0.2) * rng.standard_normal((2_000, 200))
     assert luck_of(returns) == pytest.approx(math.sqrt(0.2) * 2.746, rel=0.03)
+    assert effective_trials(returns) == pytest.approx(5.5, rel=0.03)  # 200 were said
 
 
 FAILED = np.where(np.arange(400).reshape(50, 8) == 59, math.nan, noise(0, 50, 8))
