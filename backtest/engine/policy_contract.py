@@ -554,7 +554,19 @@ def check_docstring(trial: ContractTrial) -> str:
 
 
 def check_defaults(trial: ContractTrial) -> str:
-    return repr(trial.policy)
+    bare = {
+        name: value
+        for cls in trial.cls.__mro__
+        for name, value in vars(cls).items()
+        if type(value) in (int, float)
+        and not (name in vars(cls).get("__annotations__", ()) or hasattr(Policy, name))
+    }
+    notes = [
+        f"; {name} = {value!r} is no parameter, as it has no annotation: "
+        f"{name}: Annotated[{type(value).__name__}, bt.Range(low, high)] = {value!r} would be one"
+        for name, value in bare.items()
+    ]
+    return f"{trial.policy!r}{''.join(notes)}"
 
 
 def check_repr(trial: ContractTrial) -> str:

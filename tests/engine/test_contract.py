@@ -297,6 +297,23 @@ def test_decisions_may_be_withheld_but_not_infinite_nor_all_of_them(cls, passed,
     assert text in found["decisions are finite"].detail
 
 
+class Bare(Waiting):
+    """Count without an annotation. L = 1. Source: haste."""
+
+    window = 24
+    NAMES = ("a", "b")
+
+
+def test_an_attribute_without_an_annotation_is_said_to_be_no_parameter(monkeypatch):
+    """The check said nothing, and a sweep of it "there is nothing named 'window' to vary"."""
+    (kept,) = (check for check in CHECKS if "default" in check.name)
+    monkeypatch.setattr(policy_contract, "CHECKS", (kept,))
+    (found,) = check_policy(Bare, Market.sample(bars=300))
+    assert found.passed
+    assert found.detail.count("is no parameter") == 1
+    assert "window: Annotated[int, bt.Range(low, high)] = 24 would be one" in found.detail
+
+
 @pytest.mark.parametrize("policy", OURS, ids=lambda cls: cls.__name__)
 def test_a_policy_of_the_library_states_its_formula_and_its_source(policy):
     lines = inspect.getdoc(policy).splitlines()
