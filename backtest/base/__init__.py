@@ -10,7 +10,6 @@ if TYPE_CHECKING:
     from backtest.base.atomic_files import temporary_folder, write_file
     from backtest.base.black_kernels import Greeks, is_possible, log_ratio, normalized_price
     from backtest.base.black_kernels import price_and_slope, scalar_greeks, scalar_price
-    from backtest.base.block_bootstrap import find_block_length
     from backtest.base.cache_folder import find_lasting_folder, read_bytes
     from backtest.base.checked_calls import check_broadcast, check_lengths, check_shape, checked
     from backtest.base.checked_calls import checked_fields, checked_only, is_path

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from backtest.measures.ranking import name_sharpe
     from backtest.measures.differences import STATISTICS, Differences, Sampled
     from backtest.measures.differences import choose_block, compare_pairs, draw_histories
-    from backtest.measures.differences import holm
+    from backtest.measures.differences import find_block_length, holm
     from backtest.measures.differences import pair_differences
     from backtest.measures.performance import average_covariances, diversification_ratio
     from backtest.measures.performance import monthly_returns, risk_shares

@@ -13,7 +13,6 @@ from backtest.base import (
     IntArray,
     check_lengths,
     checked,
-    find_block_length,
 )
 from backtest.measures.performance import LEAST_DEVIATION
 
@@ -211,11 +210,22 @@ LEAST_FOR_BLOCKS = 8
 """Samples below which the optimal length of blocks is not defined."""
 
 
+def find_block_length(series: FloatArray) -> float:
+    """Return the best mean length of blocks for a stationary bootstrap of the mean of a series.
+
+    ``series`` has 8 values or more; the length is NaN if they do not vary. Source: Politis and
+    White (2004), Econometric Reviews 23(1), as corrected in 2009.
+    """
+    from arch.bootstrap import optimal_block_length  # noqa: PLC0415 - it takes a second to import
+
+    with np.errstate(divide="ignore", invalid="ignore"):
+        return float(optimal_block_length(series)["stationary"].iloc[0])
+
+
 def choose_block(influence: FloatArray) -> int:
     """Return the mean length of blocks for series of shape (p, n), in samples.
 
-    The median of their optimal lengths (Politis and White 2004, Econometric Reviews 23(1), as
-    corrected in 2009), at least n^(1/3).
+    The median of their optimal lengths, at least n^(1/3).
     """
     least: float = influence.shape[1] ** (1.0 / 3.0)
     moving = influence[np.ptp(influence, axis=1) > 0.0]  # NaN is not over 0 either

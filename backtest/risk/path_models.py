@@ -25,12 +25,12 @@ from backtest.base import (
     checked,
     compile_module,
     declared,
-    find_block_length,
     format_percent,
 )
 from backtest.base.units import YEAR_DAYS
 from backtest.features import find_backcast, garch_kernels, log_returns
 from backtest.market import SESSIONS, Market, bars_per_year
+from backtest.measures import find_block_length
 
 MOST_RETURNS = 20_000
 """Returns that a fit looks at, the latest ones."""
