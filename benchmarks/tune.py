@@ -43,7 +43,7 @@ import pandas as pd
 import backtest as bt
 from backtest.measures import read_objective
 from backtest.strategies import VolTarget
-from backtest.sweep import Evaluator, draw_sets, read_space, take_sets
+from backtest.sweep import BaseTerms, Evaluator, draw_sets, read_space, take_sets
 from backtest.tune.samplers import make_sampler
 
 VENUE = bt.Venue.simple(
@@ -101,7 +101,7 @@ class Problem:
         self, market: bt.Market, venue: bt.Venue = VENUE, space: Mapping[str, Any] = SPACE
     ) -> None:
         self.names = [*space]
-        self.space = read_space(VolTarget, space, account=ACCOUNT, venue=venue)
+        self.space = read_space(BaseTerms(VolTarget, venue, ACCOUNT), space)
         self.evaluator = Evaluator(market, VolTarget, venue=venue, account=ACCOUNT, metrics="core")
         self.objective = read_objective(OBJECTIVE)
 

@@ -14,10 +14,11 @@ import numpy as np
 
 import backtest as bt
 from backtest.measures.measure_table import CORE
+from backtest.sweep import shared_terms
 from backtest.sweep.set_evaluator import Evaluator, Rows
-from backtest.sweep.sets.sets import BaseTerms, count_sets, read_settings
-from backtest.sweep.sets.space import draw_cube, read_space
-from backtest.tune import Study, problem, trials, tune
+from backtest.sweep.sets import BaseTerms, count_sets
+from backtest.sweep.space import draw_cube, read_space
+from backtest.tune import Study, trials, tune
 from tests.scenes import venue_of
 
 MARKET = bt.Market.sample(bars=24 * 40)
@@ -88,7 +89,6 @@ class MadeUp:
     def __init__(self, market: bt.Market, policy: Any, *, venue, account, **settings) -> None:
         self.market = market
         self.base = BaseTerms(policy, venue, account)
-        self.settings = read_settings(self.base)
         self.signal = settings.get("signal")
         self.sampling = settings.get("sampling", "1d")
         self.calendar = settings.get("calendar", "365")
@@ -176,13 +176,13 @@ def stand_in(
 ) -> None:
     """Put a surface in place of the evaluator, and the plain sampler in place of the others."""
     evaluator = type("Surface", (MadeUp,), {"surface": staticmethod(surface), "pause": pause})
-    put(problem, "choose_evaluator", lambda pool, *, is_separate: evaluator)
+    put(shared_terms, "choose_evaluator", lambda pool, *, is_separate: evaluator)
     put(trials, "start_sampler", start_drawn)
 
 
 def space_of(policy: type[bt.Policy], given: Any = None):
     """Return the space of a policy, with the account and the venue of the searches."""
-    return read_space(policy, given, account=bt.Account(), venue=venue_of())
+    return read_space(BaseTerms(policy, venue_of(), bt.Account()), given)
 
 
 def seek(policy: Any = Hills, **settings) -> Study:

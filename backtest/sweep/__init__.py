@@ -6,16 +6,14 @@ from backtest.base import open_door
 
 if TYPE_CHECKING:
     from backtest.sweep.cluster import on_cluster
-    from backtest.sweep.pooled_evaluator import Accounts, Pool, choose_evaluator, pick
-    from backtest.sweep.pooled_evaluator import read_accounts, resolve_signals
+    from backtest.sweep.pooled_evaluator import Pool, pick
     from backtest.sweep.set_evaluator import Evaluator, Metrics
     from backtest.sweep.set_evaluator import Rows
-    from backtest.sweep.sets.space import Dimension
-    from backtest.sweep.sets.sets import check_sets
-    from backtest.sweep.sets.sets import BaseTerms, Sets, Trio, build_overlay, build_signal
-    from backtest.sweep.sets.sets import build_trio, count_sets, list_names
-    from backtest.sweep.sets.sets import read_settings, take_sets, to_plain_value
-    from backtest.sweep.sets.space import Space, draw_cube, draw_sets, read_space
+    from backtest.sweep.space import Dimension
+    from backtest.sweep.sets import check_sets
+    from backtest.sweep.sets import BaseTerms, Sets, Trio, count_sets, take_sets, to_plain_value
+    from backtest.sweep.shared_terms import Accounts, SharedTerms, read_shared
+    from backtest.sweep.space import Space, draw_cube, draw_sets, read_space
     from backtest.sweep.sweep import sweep
     from backtest.sweep.sweep_table import Sweep
     from backtest.sweep.sweep_table import ERROR, find_different, name_column, name_parameter

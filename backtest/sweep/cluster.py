@@ -34,7 +34,7 @@ from backtest.sweep.set_evaluator import (
     stack_returns,
     start_rows,
 )
-from backtest.sweep.sets.sets import Sets, count_sets, take_sets
+from backtest.sweep.sets import Sets, count_sets, take_sets
 
 WAIT = 15.0
 """Seconds to wait for a scheduler, and for its first worker."""

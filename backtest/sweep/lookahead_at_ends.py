@@ -19,22 +19,17 @@ from backtest.engine import (
 from backtest.market import Market, Markets, find_clock, read_weights
 from backtest.policy import Policy
 from backtest.sweep.policy_columns import Columns
-from backtest.sweep.sets.sets import (
+from backtest.sweep.sets import (
     OVERLAY,
     SIGNAL,
     BaseTerms,
     Sets,
-    Setting,
-    build_overlay,
-    build_policy,
-    build_signal,
     count_sets,
     find_own,
     find_values,
     group_rows,
-    names_signal,
     number_rows,
-    take_own,
+    take_part,
     take_sets,
 )
 
@@ -102,14 +97,12 @@ def find_ends(sets: Sets, names: list[str], rows: IntArray) -> list[int]:
 def check_markets(
     markets: Markets,
     base: BaseTerms,
-    settings: Mapping[str, Setting],
     sets: Sets,
     *,
     signal: Any,
     memory: float,
     is_alone: bool = False,
 ) -> None:
-    build = partial(build_policy, base, settings)
     markets = find_clock(markets).seen
     if is_alone:
         weights = read_signals(signal, markets, 0, is_alone=True)
@@ -118,14 +111,12 @@ def check_markets(
     for k, name in enumerate(markets.names):
         first, stop = (int(each) for each in markets.spans[k])
         market = markets[name].with_signal(np.clip(weights[k, first:stop], -1.0, 1.0))
-        EndsChecker().check(Columns(market, build, memory), find_values(sets, name))
-    for overlay in list_overlays(base, settings, sets):
+        EndsChecker().check(Columns(market, base.build_policy, memory), find_values(sets, name))
+    for overlay in list_overlays(base, sets):
         observe_overlay(overlay, markets, weights)
 
 
-def list_overlays(
-    base: BaseTerms, settings: Mapping[str, Setting], sets: Sets
-) -> list[Policy | None]:
+def list_overlays(base: BaseTerms, sets: Sets) -> list[Policy | None]:
     own = find_own(sets, OVERLAY)
     if not own:
         return [base.overlay]
@@ -133,7 +124,7 @@ def list_overlays(
 
     def keep(values: Mapping[str, Any]) -> bool:
         named = {f"{OVERLAY}.{name}": value for name, value in values.items()}
-        found.append(build_overlay(base, settings, named))
+        found.append(base.build_overlay(named))
         return True
 
     EndsChecker().cover(own, lambda: tuple(own), keep)
@@ -152,15 +143,15 @@ class RuleChecker:
     def check(self, sets: Sets) -> None:
         if self.base.signal is None or count_sets(sets) == 0:
             return
-        if not names_signal(sets):
+        own = take_part(sets, SIGNAL)
+        if not own:
             self.check_set(take_sets(sets, 0))
             return
-        own = take_own(sets)
         self._ends.cover(own, lambda: tuple(own), self._check_own)
 
     def check_set(self, values: Mapping[str, Any]) -> bool:
         try:
-            rule = build_signal(self.base, values)
+            rule = self.base.build_signal(values)
             if rule is not None and rule not in self._checked:
                 resolve_signal(rule, self.market)
                 self._checked.add(rule)
@@ -173,5 +164,5 @@ class RuleChecker:
 
 
 def split_by_signal(sets: Sets) -> list[IntArray]:
-    codes = number_rows(take_own(sets).values(), count_sets(sets))
+    codes = number_rows(take_part(sets, SIGNAL).values(), count_sets(sets))
     return sorted(group_rows(codes), key=lambda rows: int(rows[0]))

@@ -8,19 +8,10 @@ from collections import OrderedDict
 from collections.abc import Callable, Mapping
 from typing import Any
 
-import numpy as np
-
-from backtest.base import (
-    BacktestError,
-    FloatArray,
-)
+from backtest.base import BacktestError, FloatArray
 from backtest.engine import Causality, observe, start_check
-from backtest.market import Market, find_clock, lend, show_signal
+from backtest.market import Market, find_clock, show_signal
 from backtest.policy import Policy
-from backtest.sweep.sets.sets import find_codes, take_sets, varies
-
-CHECKED = 8
-"""Sets of the first block whose columns are also computed alone, to verify those of the block."""
 
 
 class Watched:
@@ -47,22 +38,6 @@ class Watched:
         return tuple(name for name in self._values if name in self._read)
 
 
-class Exact(np.ndarray):
-    def __pow__(self, other: Any, modulo: Any = None) -> Any:
-        return raise_exactly(self, other)
-
-    def __rpow__(self, other: Any, modulo: Any = None) -> Any:
-        return raise_exactly(other, self)
-
-
-def raise_exactly(base: Any, exponent: Any) -> Any:
-    sides = [np.asarray(base), np.asarray(exponent)]
-    if max(side.ndim for side in sides) > 1:
-        return np.power(*sides)
-    pairs = zip(*(side.tolist() for side in np.broadcast_arrays(*sides)), strict=True)
-    return np.array([one**other for one, other in pairs]).view(Exact)
-
-
 class Columns:
     def __init__(
         self, market: Market, build: Callable[[Mapping[str, Any]], Policy], memory: float
@@ -72,7 +47,6 @@ class Columns:
         self.build = build
         self.memory = memory
         self.reads: tuple[str, ...] = ()
-        self.is_together: bool | None = None
         self._kept: OrderedDict[tuple[object, ...], dict[str, FloatArray]] = OrderedDict()
         self._lock = threading.Lock()
 
@@ -99,28 +73,6 @@ class Columns:
             self._kept[tuple((name, values.get(name)) for name in self.reads)] = seen
             while len(self._kept) > 1 and size * len(self._kept) > self.memory:
                 self._kept.popitem(last=False)
-
-    def prepare(self, values: Mapping[str, np.ndarray]) -> None:
-        """Compute the columns of the sets of a block together, where they are not known yet."""
-        names = [name for name in self.reads if name in values]
-        if not names or self.is_together is False:
-            return
-        codes = np.stack([find_codes(values[name]) for name in names])
-        some = take_sets(values, np.unique(codes, axis=1, return_index=True)[1])
-        k_sets = len(some[names[0]])
-        missing = [k for k in range(k_sets) if not self._is_known(take_sets(some, k))]
-        parts = self._observe_block(take_sets(some, np.array(missing))) if missing[1:] else None
-        self.is_together = self.is_together if not missing[1:] else parts is not None
-        for j, k in enumerate(missing if parts is not None else ()):
-            seen = {
-                name: each if each.ndim == 1 else np.ascontiguousarray(each[:, j])
-                for name, each in (parts or {}).items()
-            }
-            self._keep(take_sets(some, k), seen)
-
-    def _is_known(self, values: Mapping[str, Any]) -> bool:
-        with self._lock:
-            return tuple((name, values.get(name)) for name in self.reads) in self._kept
 
     def check_causal(self, values: Mapping[str, Any]) -> Causality | None:
         """Check the columns of one set for look-ahead; return None if they cannot be observed."""
@@ -162,37 +114,3 @@ class Columns:
         else:
             self._note(watched.reads())
         return seen
-
-    def _observe_block(self, values: Mapping[str, np.ndarray]) -> dict[str, FloatArray] | None:
-        k = len(next(iter(values.values())))
-        policy = self.build(take_sets(values, 0))
-        many = {
-            name: as_exact(values[name]) if name in values and varies(values[name]) else value
-            for name, value in policy.settings().items()
-        }
-        watched: Any = Watched(policy, many)
-        try:
-            seen = watched.observe(lend(self.market))
-            parts = {str(name): np.asarray(each, dtype=np.float64) for name, each in seen.items()}
-        except Exception:  # it is written for single values
-            return None
-        shapes = ((self.market.n_bars,), (self.market.n_bars, k))
-        if any(part.shape not in shapes for part in parts.values()):
-            return None
-        self._note(watched.reads())
-        if self.is_together is None:
-            some = sorted({round(part * (k - 1) / (CHECKED - 1)) for part in range(CHECKED)})
-            alone = {j: self._observe_alone(take_sets(values, j)) for j in some}
-            self.is_together = all(is_same(parts, each, j) for j, each in alone.items())
-        return parts if self.is_together else None
-
-
-def as_exact(values: np.ndarray) -> np.ndarray:
-    return values if values.dtype == object else values.view(Exact)
-
-
-def is_same(parts: Mapping[str, FloatArray], alone: Mapping[str, FloatArray], j: int) -> bool:
-    return list(parts) == list(alone) and all(
-        np.array_equal(part if part.ndim == 1 else part[:, j], alone[name], equal_nan=True)
-        for name, part in parts.items()
-    )

@@ -5,19 +5,17 @@ from __future__ import annotations
 import functools
 from collections.abc import Callable, Mapping
 from copy import copy
-from typing import Any, Literal, get_args
+from typing import Any, Literal
 
 import numpy as np
 
 from backtest.account import Account, list_shared_settings
 from backtest.account.account import WHOLE
 from backtest.base import (
-    Choice,
     FloatArray,
     IntArray,
     ParameterError,
     parse_duration,
-    repr_plain,
 )
 from backtest.engine import (
     Progress,
@@ -25,15 +23,14 @@ from backtest.engine import (
     SignalRule,
     mark_samples,
     read_directions,
-    resolve_signal,
 )
-from backtest.market import Market, Markets, as_given, as_markets
+from backtest.market import Market, Markets
 from backtest.measures import find_direction
 from backtest.measures.measure_table import DATES
 from backtest.measures.ranking import NEVER
 from backtest.policy import Policy
 from backtest.sweep.set_evaluator import Evaluator, Rows
-from backtest.sweep.sets.sets import BaseTerms, Sets, read_settings
+from backtest.sweep.sets import BaseTerms, Sets
 
 Pool = Literal["mean", "median", "worst"]
 """How measures of several markets become one."""
@@ -54,7 +51,6 @@ def pool_measure(name: str, values: FloatArray, pool: Pool) -> FloatArray:
     return np.asarray(np.median(values, axis=0) if pool == "median" else values.mean(axis=0))
 
 
-Accounts = Literal["shared", "separate"]
 OF_MARKETS = ("sharpe", "total_return", "max_drawdown", "ruined")
 
 
@@ -101,7 +97,6 @@ class PooledEvaluator(Evaluator):
         vars(self).update(vars(first))
         self.is_alone, self.market, self.markets, self.signal = False, market, market, signal
         self.base = BaseTerms(policy, venue, account, first.base.signal)
-        self.settings = read_settings(self.base)
 
     def evaluate(
         self,
@@ -239,37 +234,7 @@ def pick(given: Any, name: str) -> Any:
     return given[name] if hasattr(given, "columns") else given
 
 
-def resolve_signals(signal: Any, market: Any, *, is_separate: bool) -> Any:
-    if not is_separate:
-        return resolve_signal(signal, market)
-    return {name: resolve_signal(pick(signal, name), one) for name, one in market.items()}
-
-
-def choose_evaluator(pool: Pool, *, is_separate: bool) -> Callable[..., Evaluator]:
-    Choice(*get_args(Pool)).check("pool", pool)
-    if is_separate:
-        return functools.partial(PooledEvaluator, pool=pool)
-    if pool != "mean":
-        raise ParameterError(
-            f"pool needs accounts='separate', whose measures it joins, got {pool!r} for one account"
-        )
-    return Evaluator
-
-
 def read_own_signal(signal: Any, market: Market) -> Any:
     if isinstance(signal, SignalRule):
         return signal
     return read_directions(signal, market).keep_times()
-
-
-def read_accounts(accounts: str, market: Any, venue: Any = None) -> tuple[bool, Any]:
-    Choice(*get_args(Accounts)).check("accounts", accounts)
-    is_separate, markets = accounts == "separate", as_markets(market)
-    if is_separate and isinstance(market, Market):
-        raise ParameterError(
-            f"accounts='separate' needs several markets, {{'BTC': btc, 'ETH': eth}}, "
-            f"got {repr_plain(market)}"
-        )
-    for name in markets if is_separate else ():
-        pick(venue, name)
-    return is_separate, as_given(markets, market)

@@ -44,17 +44,13 @@ from backtest.measures.measure_table import CORE, DATES, OPTION_COSTS, PATH, STR
 from backtest.policy import Policy
 from backtest.sweep.lanes.outcomes import NotCompiled, Scored
 from backtest.sweep.lookahead_at_ends import RuleChecker
-from backtest.sweep.sets.sets import (
+from backtest.sweep.sets import (
     BaseTerms,
     Sets,
     Venues,
-    build_overlay,
-    build_signal,
-    build_trio,
     count_sets,
     find_contradictions,
     list_names,
-    read_settings,
     take_sets,
 )
 from backtest.venue import OwnMargin
@@ -190,7 +186,6 @@ class Evaluator:
         self.base = BaseTerms(
             policy, venue, account, rule, list_names(market), check_overlay(overlay)
         )
-        self.settings = read_settings(self.base)
         self.signal = signal
         self.overlay = self.base.overlay
         self.sampling = sampling
@@ -260,7 +255,6 @@ class Evaluator:
         check_markets(
             self.markets,
             self.base,
-            self.settings,
             sets,
             signal=resolve_signal(self.signal, self.market),
             memory=parse_size(self.memory, "memory"),
@@ -332,7 +326,7 @@ class Evaluator:
     def _find_broken(self, sets: Sets) -> BoolArray:
         broken = np.zeros(count_sets(sets), dtype=np.bool_)
         if self.is_alone and not self.are_checked:
-            for rows, _ in find_contradictions(self.base, self.settings, sets):
+            for rows, _ in find_contradictions(self.base, sets):
                 broken[rows] = True
         return broken
 
@@ -362,19 +356,19 @@ class Evaluator:
     def replay(
         self, values: Mapping[str, object], *, first: int = 0, stop: int | None = None
     ) -> Result:
-        policy, venue, account = build_trio(self.base, self.settings, values)
+        policy, venue, account = self.base.build_trio(values)
         market = self.market if stop is None else self.market.prefix(stop)
         if first > 0:
             account = without_flows_before(account, int(market.time[first]))
         begin: dict[str, Any] = {} if first == 0 else {"start": market.times[first]}
         if self.overlay is not None:
-            begin["overlay"] = build_overlay(self.base, self.settings, values)
+            begin["overlay"] = self.base.build_overlay(values)
         result: Result = run(
             market,
             policy,
             venue=venue,
             account=account,
-            signal=self.signal if self.base.signal is None else build_signal(self.base, values),
+            signal=self.signal if self.base.signal is None else self.base.build_signal(values),
             sampling=self.sampling,
             calendar=self.calendar,
             compile=self.compile,

@@ -11,58 +11,26 @@ import numpy as np
 import pandas as pd
 
 from backtest.account import Account
-from backtest.base import (
-    Choice,
-    ParameterError,
-    Whole,
-    checked_only,
-    compute_id,
-    find_versions,
-    record_making,
-    to_plain,
-)
-from backtest.engine import (
-    Progress,
-    SignalRule,
-    check_overlay,
-    check_terms,
-    describe_data,
-    describe_venue,
-    end_expired,
-    hash_source,
-    read_named,
-    warn_of_market,
-    warn_of_unfilled,
-    warn_of_weights,
-    widen_market,
-)
-from backtest.market import Market, Markets, as_markets, with_clock
+from backtest.base import Choice, ParameterError, Whole, checked_only, record_making
+from backtest.engine import Progress, warn_of_unfilled
+from backtest.market import Market, Markets
 from backtest.measures import rank_by_objective
 from backtest.measures.measure_table import METRICS
 from backtest.policy import Policy
 from backtest.sweep.cluster import on_cluster
-from backtest.sweep.pooled_evaluator import (
-    Accounts,
-    Pool,
-    choose_evaluator,
-    read_accounts,
-    resolve_signals,
-)
+from backtest.sweep.pooled_evaluator import Pool
 from backtest.sweep.set_evaluator import Evaluator, Metrics
-from backtest.sweep.sets.sets import (
+from backtest.sweep.sets import (
     BaseTerms,
     Sets,
-    build_terms,
     check_sets,
     count_sets,
     from_frame,
     grid,
-    list_names,
-    names_signal,
-    read_settings,
     take_sets,
 )
-from backtest.sweep.sets.space import Method, draw_sets, read_space
+from backtest.sweep.shared_terms import Accounts, read_shared
+from backtest.sweep.space import Method, draw_sets, read_space
 from backtest.sweep.sweep_table import (
     TAKEN,
     Sweep,
@@ -136,7 +104,7 @@ def sweep(  # noqa: PLR0913 - keywords, each with a default that is said
         :meth:`Sweep.detail` does.
     space : mapping, optional
         What to draw from instead of all declared ranges, as in
-        :func:`backtest.sweep.sets.space.read_space`.
+        :func:`backtest.sweep.space.read_space`.
     method, seed : str, int
         How to draw: ``"sobol"``, ``"lhs"`` or ``"uniform"``, and the seed.
     threads : int, optional
@@ -162,61 +130,40 @@ def sweep(  # noqa: PLR0913 - keywords, each with a default that is said
     BacktestError
         If every set fails, with the reason of the first.
     """
-    market = with_clock(market, decide, detail)
-    is_separate, market = read_accounts(accounts, market, venue)
+    shared = read_shared(locals())
     Choice("all", "core").check("metrics", metrics)
-    terms = (sampling, calendar)
-    if not is_separate:
-        market, signal = widen_market(
-            market, signal, policy=policy, venue=venue, account=account, overlay=overlay
-        )
-        check_terms(end_expired(market, venue), policy, venue, account, *terms)
-    named = read_named(signal, market)
-    rule = named if isinstance(named, SignalRule) else None
-    names = () if is_separate else list_names(market)
-    base = BaseTerms(policy, venue, account, rule, names, check_overlay(overlay))
-    given = build_sets(sets, base, space=space, method=method, seed=seed)
-    chosen = check_sets(
-        policy, account, venue, given, signal=rule, names=base.names, overlay=base.overlay
-    )
-    signal = resolve_signals(named, market, is_separate=is_separate)
-    make = choose_evaluator(pool, is_separate=is_separate)
-    evaluator = make(
-        market,
-        policy,
-        venue=venue,
-        account=account,
-        signal=rule if names_signal(chosen) else signal,
-        overlay=overlay,
-        sampling=sampling,
-        calendar=calendar,
+    given = build_sets(sets, shared.base, space=space, method=method, seed=seed)
+    chosen = check_sets(shared.base, given)
+    shared = shared.fit_to(chosen)
+    evaluator = shared.make(
+        shared.market,
+        shared.base.signal or shared.signal,
         metrics=metrics,
         threads=threads,
         memory=memory,
-        compile=compile,
         are_checked=True,
+        **shared.terms,
     )
-    first_venue, first_account = build_terms(
-        evaluator.base, evaluator.settings, take_sets(chosen, 0)
-    )
-    warn_of_market(market, first_venue)
-    if not is_separate:
-        check_terms(evaluator.market, policy, first_venue, first_account, *terms)
-        warn_of_weights(signal, as_markets(market))
     evaluator.check_causal(chosen)
     with on_cluster(evaluator, cluster) as working:
         table = build_table(working, chosen, full=full, progress=progress)
     check_winner(evaluator, chosen, table)
     warn_of_unfilled({"turnover": table["turnover"].to_numpy()})
-    facts = {
-        "signal": evaluator.describe_signals(),
-        **evaluator.describe_pool(),
-        "metrics": metrics,
-        "full": full,
-        "drawn": {"method": method, "seed": seed} if is_count(sets) else None,
-        "sets": {"asked": count_sets(chosen), "hash": hash_sets(chosen)},
-    }
-    return Sweep(table, describe_sweep(evaluator, tuple(chosen), len(table), facts), evaluator)
+    settings = {name: shared.base.settings[name] for name in chosen}
+    manifest = shared.describe(
+        "sweep",
+        chosen,
+        parameters={
+            name_column(name): {"unit": each.unit, "log": getattr(each.space, "log", False)}
+            for name, each in settings.items()
+        },
+        metrics=metrics,
+        full=full,
+        drawn={"method": method, "seed": seed} if is_count(sets) else None,
+        sets={"asked": count_sets(chosen), "hash": hash_sets(chosen)},
+        done=len(table),
+    )
+    return Sweep(table, {**manifest, "causality": evaluator.causality}, evaluator)
 
 
 def check_winner(evaluator: Evaluator, sets: Sets, table: pd.DataFrame) -> None:
@@ -231,10 +178,7 @@ def build_sets(
     Choice(*get_args(Method)).check("method", method)
     Whole(0).check("seed", seed)
     if is_count(sets):
-        found = read_space(
-            base.policy, space, account=base.account, venue=base.venue, signal=base.signal,
-            names=base.names, overlay=base.overlay,
-        )  # fmt: skip
+        found = read_space(base, space)
         return draw_sets(found, int(sets), method=method, seed=seed)
     if space is not None:
         raise ParameterError(
@@ -242,7 +186,7 @@ def build_sets(
             f"got {type(sets).__name__}"
         )
     if isinstance(sets, pd.DataFrame):
-        check_is_not_result(sets, read_settings(base))
+        check_is_not_result(sets, base.settings)
         return from_frame(sets.rename(columns=lambda name: name_parameter(str(name))))
     if isinstance(sets, Mapping):
         return grid(sets)
@@ -263,46 +207,6 @@ def check_is_not_result(frame: pd.DataFrame, known: Mapping[str, object]) -> Non
 
 def is_count(sets: SetsLike) -> TypeGuard[int]:
     return isinstance(sets, int | np.integer) and not isinstance(sets, bool)
-
-
-def describe_sweep(
-    evaluator: Evaluator, names: tuple[str, ...], done: int, facts: Mapping[str, Any]
-) -> dict[str, Any]:
-    market, (_, venue, account, *_) = evaluator.market, evaluator.base
-    overlay = evaluator.overlay
-    cls = evaluator.base.policy_class
-    settings = {name: evaluator.settings[name] for name in names}
-    held = {name: evaluator.settings[name].value for name in cls.parameters()}
-    manifest: dict[str, Any] = to_plain(
-        {
-            "kind": "sweep",
-            "data": describe_data(
-                market, account, int(market.time[0]), market.time + market.interval
-            ),
-            "policy": {
-                "name": cls.__name__,
-                "settings": {name: value for name, value in held.items() if name not in names},
-                "source_hash": hash_source(cls),
-            },
-            "venue": describe_venue(venue),
-            "account": account.to_dict(),
-            **({} if overlay is None else {"overlay": repr(overlay)}),
-            "sampling": evaluator.sampling,
-            "calendar": evaluator.calendar,
-            "parameters": {
-                name_column(name): {
-                    "unit": setting.unit,
-                    "log": getattr(setting.space, "log", False),
-                }
-                for name, setting in settings.items()
-            },
-            **facts,
-            "done": done,
-            "versions": find_versions(),
-        }
-    )
-    beside = {"policy_module": cls.__module__, "causality": evaluator.causality}
-    return {"id": compute_id(manifest), **manifest, **beside}
 
 
 def hash_sets(sets: Sets) -> str:

@@ -33,7 +33,7 @@ from backtest.engine import Progress
 from backtest.measures import ObjectiveLike, rank_by_objective, read_aversion, read_constraints
 from backtest.measures.measure_table import DATES, METRICS, OPTION_COSTS
 from backtest.sweep.set_evaluator import OF_PATH, Evaluator, Rows
-from backtest.sweep.sets.sets import Sets, from_frame, take_sets
+from backtest.sweep.sets import Sets, from_frame, take_sets
 
 if TYPE_CHECKING:
     from backtest.engine import Result
@@ -169,7 +169,7 @@ class Sweep(SavedResult):
 
     kind = "sweep"
     table_names = ("table",)
-    aside = ("policy_module", "causality")
+    aside = ("policy_module", "versions", "causality")
     list_numbers = call_later(DECLARED, "list_sweep_numbers")
     list_parts = call_later(DECLARED, "list_sweep_parts")
     list_assumptions = call_later(DECLARED, "list_sweep_assumptions")

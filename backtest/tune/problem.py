@@ -3,59 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 from types import SimpleNamespace
-from typing import TYPE_CHECKING, Annotated, Any, NamedTuple, get_args
+from typing import TYPE_CHECKING, Annotated, Any, get_args
 
-from backtest.base import (
-    Choice,
-    Number,
-    ParameterError,
-    Value,
-    Whole,
-    compute_id,
-    declared,
-    find_versions,
-    name_callable,
-    to_plain,
-)
-from backtest.engine import (
-    Result,
-    SignalRule,
-    check_overlay,
-    check_terms,
-    describe_data,
-    describe_venue,
-    end_expired,
-    hash_source,
-    read_directions,
-    read_named,
-    run,
-    warn_of_market,
-    widen_market,
-)
+from backtest.base import Choice, Number, ParameterError, Value, Whole, declared, name_callable
+from backtest.engine import Result, read_directions, run
 from backtest.engine.checks import warn_once
-from backtest.market import with_clock
 from backtest.measures import ObjectiveLike, read_aversion, read_constraints, read_objective
 from backtest.measures.measure_table import CORE, PATH
-from backtest.sweep import (
-    BaseTerms,
-    Evaluator,
-    Pool,
-    Trio,
-    build_overlay,
-    build_signal,
-    build_trio,
-    choose_evaluator,
-    list_names,
-    read_accounts,
-    read_settings,
-    read_space,
-    resolve_signals,
-)
+from backtest.sweep import Evaluator, SharedTerms, Space, read_shared, read_space
 from backtest.tune.trials import Goal
 
 if TYPE_CHECKING:
-    from backtest.account import Account
     from backtest.policy import Policy
     from backtest.sweep import Metrics
     from backtest.tune.samplers import SamplerName
@@ -113,25 +73,11 @@ class Robustness(Value):
 PLAIN = Robustness(parts=1, candidates=1)
 
 
-class Problem(NamedTuple):
-    """``rule`` is the signal if it is a rule, and ``signal`` what it says over time."""
+@dataclass(frozen=True, eq=False)
+class Problem(SharedTerms):
+    """``space`` is what is searched."""
 
-    market: Any
-    policy: type[Policy] | Policy
-    venue: Any
-    account: Account
-    overlay: Policy | None
-    rule: SignalRule | None
-    signal: Any
-    is_separate: bool
-    pool: Pool
-    sampling: str
-    calendar: str
-    compile: bool
-    threads: int | None
-    memory: str
-    space: Any
-    """The space of a search; None if sets come from elsewhere."""
+    space: Space
     goal: Goal
     objective: ObjectiveLike
     metrics: Metrics
@@ -146,61 +92,25 @@ class Problem(NamedTuple):
     def names(self) -> list[str]:
         return [each.name for each in self.space.dimensions]
 
-    @property
-    def base(self) -> BaseTerms:
-        names = () if self.is_separate else list_names(self.market)
-        return BaseTerms(
-            self.policy, self.venue, self.account, self.varied_rule, names, self.overlay
-        )
-
-    @property
-    def varied_rule(self) -> SignalRule | None:
-        return self.rule if self.space is None or self.space.varies_signal else None
-
-    @property
-    def terms(self) -> dict[str, Any]:
-        return {name: getattr(self, name) for name in ("sampling", "calendar", "compile")}
-
-    def make(self, market: Any, signal: Any, **settings: Any) -> Evaluator:
-        make = choose_evaluator(self.pool, is_separate=self.is_separate)
-        return make(
-            market,
-            policy=self.policy,
-            venue=self.venue,
-            account=self.account,
-            overlay=self.overlay,
-            signal=signal,
-            **settings,
-        )
-
     def build_evaluator(self, market: Any) -> Evaluator:
         """Return an evaluator of some of the bars."""
-        lasting = self.varied_rule or self.make(self.market, self.signal).keep_signals()
+        lasting = self.base.signal or self.make(self.market, self.signal).keep_signals()
         more = {"metrics": self.metrics, "threads": self.threads, "memory": self.memory}
         return self.make(market, lasting, **more, **self.terms)
-
-    def build_trio(self, values: Mapping[str, Any]) -> Trio:
-        return build_trio(self.base, read_settings(self.base), values)
-
-    def build_overlay(self, values: Mapping[str, Any]) -> Policy | None:
-        return build_overlay(self.base, read_settings(self.base), values)
-
-    def build_signal(self, values: Mapping[str, Any]) -> SignalRule | None:
-        return build_signal(self.base, values)
 
     def run(
         self, values: Mapping[str, Any], first: int, stop: int, policy: Policy | None = None
     ) -> Result:
         """Run a set, or another policy in its place, on some bars with fresh capital."""
-        trio = self.build_trio(values)
+        trio = self.base.build_trio(values)
         with warn_once(is_first=False):
             return run(
                 self.market if stop == self.market.n_bars else self.market.prefix(stop),
                 policy or trio.policy,
                 venue=trio.venue,
                 account=trio.account,
-                signal=self.build_signal(values) or self.slice_signal(stop),
-                overlay=self.build_overlay(values),
+                signal=self.base.build_signal(values) or self.slice_signal(stop),
+                overlay=self.base.build_overlay(values),
                 start=self.market.times[first],
                 **self.terms,
             )
@@ -210,96 +120,45 @@ class Problem(NamedTuple):
             return self.signal
         return read_directions(self.signal, self.market).take_first(stop)
 
-    def describe(self, kind: str, **settings: Any) -> dict[str, Any]:
-        """Return the manifest of a result that this problem decides, with more settings."""
-        market, base = self.market, self.base
-        whole = self.make(market, self.signal)
-        cls = base.policy_class
-        held = {} if isinstance(base.policy, type) else base.policy.settings()
-        defaults = {
-            name: each.default
-            for name, each in cls.parameters().items()
-            if each.default is not None
-        }
-        manifest: dict[str, Any] = to_plain(
-            {
-                "kind": kind,
-                "data": describe_data(
-                    market, self.account, market.start, market.time + market.interval
-                ),
-                "policy": {
-                    "name": cls.__name__,
-                    "source_hash": hash_source(cls),
-                    "settings": defaults | held,
-                },
-                "venue": describe_venue(self.venue),
-                "account": self.account.to_dict(),
-                "signal": whole.describe_signals(),
-                **({} if self.overlay is None else {"overlay": repr(self.overlay)}),
-                **whole.describe_pool(),
-                "sampling": self.sampling,
-                "calendar": self.calendar,
-                "space": self.space.describe(),
-                "objective": self.goal.objective.name,
-                "objective_source": describe_objective(self.objective),
-                "constraints": [str(each) for each in self.goal.constraints],
-                "trials": self.trials,
-                "sampler": self.sampler,
-                "robust": self.robustness.to_dict() if self.is_robust else False,
-                "seed": self.seed,
-                **settings,
-            }
+    def describe_search(self, kind: str, **settings: Any) -> dict[str, Any]:
+        """Return the manifest of a result of the search, with more settings."""
+        return self.describe(
+            kind,
+            space=self.space.describe(),
+            objective=self.goal.objective.name,
+            objective_source=describe_objective(self.objective),
+            constraints=[str(each) for each in self.goal.constraints],
+            trials=self.trials,
+            sampler=self.sampler,
+            robust=self.robustness.to_dict() if self.is_robust else False,
+            seed=self.seed,
+            **settings,
         )
-        beside = {"policy_module": cls.__module__, "versions": find_versions()}
-        return {"id": compute_id(manifest), **manifest, **beside}
 
 
 def read_problem(arguments: Mapping[str, Any]) -> Problem:
-    """Read the arguments of a call by name; one without ``space`` searches none."""
+    """Read the arguments of a call by name."""
     given = SimpleNamespace(**{**DEFAULTS, **arguments})
-    venue, account, overlay = given.venue, given.account, given.overlay
-    market, signal = with_clock(given.market, given.decide, given.detail), given.signal
-    is_separate, market = read_accounts(given.accounts, market, venue)
-    if not is_separate:
-        market, signal = widen_market(
-            market, signal, policy=given.policy, venue=venue, account=account, overlay=overlay
-        )
-        check_terms(
-            end_expired(market, venue), given.policy, venue, account, given.sampling, given.calendar
-        )
-    market = end_expired(market, venue)
-    warn_of_market(market, venue)
-    named = read_named(signal, market)
-    rule = named if isinstance(named, SignalRule) else None
     Choice(*get_args(find_sampler_names())).check("sampler", given.sampler)
     Whole(0).check("seed", given.seed)
+    trials = None if given.trials is None else Whole(LEAST_TRIALS).check("trials", given.trials)
+    if given.seconds is not None:
+        Number(0.0, open_low=True).check("seconds", given.seconds)
+    shared = read_shared(vars(given))
     goal = Goal(read_objective(given.objective), read_constraints(given.constraints))
-    space = None
-    if hasattr(given, "space"):
-        space = read_space(
-            given.policy, given.space, fix=given.fix, account=account, venue=venue, signal=rule,
-            names=() if is_separate else list_names(market), overlay=check_overlay(overlay),
-        )  # fmt: skip
-    same = ("policy", "pool", "sampling", "calendar", "compile", "threads", "memory", "objective",
-            "sampler", "seed")  # fmt: skip
+    space = read_space(shared.base, given.space, fix=given.fix)
     return Problem(
-        **{name: getattr(given, name) for name in same},
-        market=market,
-        venue=venue,
-        account=account,
-        overlay=overlay,
-        rule=rule,
-        signal=resolve_signals(named, market, is_separate=is_separate),
-        is_separate=is_separate,
+        **vars(shared.fit_to([*(each.name for each in space.dimensions), *space.fixed])),
         space=space,
         goal=goal,
+        objective=given.objective,
         metrics=choose_metrics(given.objective, goal),
-        trials=None if given.trials is None else Whole(LEAST_TRIALS).check("trials", given.trials),
-        seconds=None
-        if given.seconds is None
-        else Number(0.0, open_low=True).check("seconds", given.seconds),
+        sampler=given.sampler,
+        trials=trials,
+        seconds=given.seconds,
         robustness=read_robustness(given.robust),
         is_robust=bool(given.robust),
+        seed=given.seed,
     )
 
 

@@ -25,10 +25,9 @@ from backtest.base import (
     warn_caller,
 )
 from backtest.base.provenance import COMMAND, attach_making
-from backtest.engine import warn_of_weights
 from backtest.market import as_markets
 from backtest.measures import ObjectiveLike
-from backtest.sweep import Accounts, Pool, on_cluster
+from backtest.sweep import Accounts, Pool, check_sets, on_cluster
 from backtest.tune.journal import TRIED, Journal, add_note, find_finished, open_folder
 from backtest.tune.problem import Robustness, read_problem
 from backtest.tune.study import Study
@@ -39,7 +38,6 @@ from backtest.tune.winner import (
     StudyOutcome,
     StudyTask,
     build_outcome,
-    check_columns,
     reserve_trials,
 )
 
@@ -119,7 +117,7 @@ def tune(  # noqa: PLR0913 - keywords, each with a default that is said
         of thinking for each set), ``"sobol"``, ``"random"`` or ``"grid"``;
         :func:`backtest.objective` serves any other optimizer.
     space : mapping, optional
-        What varies, as in :func:`backtest.sweep.sets.space.read_space`: ``{"target": (0.1, 1.0)}``.
+        What varies, as in :func:`backtest.sweep.space.read_space`: ``{"target": (0.1, 1.0)}``.
         Default all parameters of the policy over their declared ranges. Where ``signal`` is a rule,
         ``signal.window`` is its parameter ``window``.
     fix : mapping, optional
@@ -171,9 +169,7 @@ def tune(  # noqa: PLR0913 - keywords, each with a default that is said
     market = problem.market
     split = find_split(market, holdout)
     warn_of_unseen(market, split)
-    if not problem.is_separate:
-        warn_of_weights(problem.signal, as_markets(market))
-    manifest = problem.describe(
+    manifest = problem.describe_search(
         Study.kind,
         seconds=problem.seconds,
         holdout=holdout,
@@ -250,7 +246,7 @@ def objective(  # noqa: PLR0913 - keywords, each with a default that is said
                 f"values must be a mapping of parameters, got {repr_plain(values):.60}"
             )
         columns = {name: [value] for name, value in {**(fix or {}), **values}.items()}
-        sets = check_columns(evaluator.base, columns)
+        sets = check_sets(evaluator.base, columns)
         if not is_checked:
             evaluator.check_causal(sets)
             is_checked = True

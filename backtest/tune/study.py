@@ -24,14 +24,7 @@ from backtest.base import (
 )
 from backtest.engine import count_unfilled
 from backtest.measures import find_cautions
-from backtest.sweep import (
-    Trio,
-    build_overlay,
-    build_signal,
-    build_trio,
-    take_sets,
-    to_plain_value,
-)
+from backtest.sweep import Trio, take_sets, to_plain_value
 from backtest.sweep.sweep_table import PLATEAU, ROBUST, SCORE
 from backtest.tune.journal import (
     LOOKS,
@@ -190,7 +183,7 @@ class Study(SavedResult):
         plain = {name: v.item() if isinstance(v, np.generic) else v for name, v in chosen.items()}
         if self.bench is None:
             return plain
-        settings = self.bench.whole.settings
+        settings = self.bench.whole.base.settings
         return {name: to_plain_value(settings[name], value) for name, value in plain.items()}
 
     @property
@@ -221,8 +214,7 @@ class Study(SavedResult):
     @property
     def best_overlay(self) -> Policy | None:
         """The overlay with the parameters that won, if there is any."""
-        evaluator = self._find_bench("its overlay").whole
-        return build_overlay(evaluator.base, evaluator.settings, self.best_values)
+        return self._find_bench("its overlay").whole.base.build_overlay(self.best_values)
 
     @property
     def best_venue(self) -> Venue | dict[str, Venue]:
@@ -238,12 +230,11 @@ class Study(SavedResult):
     @property
     def best_signal(self) -> SignalRule | None:
         """The rule of the signal with the parameters that won; None unless some were searched."""
-        return build_signal(self._find_bench("its signal").whole.base, self.best_values)
+        return self._find_bench("its signal").whole.base.build_signal(self.best_values)
 
     @property
     def _best_trio(self) -> Trio:
-        evaluator = self._find_bench("its policy").whole
-        return build_trio(evaluator.base, evaluator.settings, self.best_values)
+        return self._find_bench("its policy").whole.base.build_trio(self.best_values)
 
     def replay(self) -> Result:
         """Return the run of the set that won on the whole market, holdout included."""

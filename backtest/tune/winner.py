@@ -28,7 +28,7 @@ from backtest.measures import (
     simulate_luck,
 )
 from backtest.measures.performance import LEAST_DEVIATION
-from backtest.sweep import BaseTerms, check_sets, count_sets, draw_cube, take_sets
+from backtest.sweep import check_sets, count_sets, draw_cube, take_sets
 from backtest.tune.journal import LOOKS, PART, TRIED, Batch, add_note, read_notes
 from backtest.tune.problem import Problem, Robustness
 from backtest.tune.trials import (
@@ -259,7 +259,7 @@ class Bench(NamedTuple):
         return bool(self.split < self.whole.market.n_bars)
 
     def read(self, values: Mapping[str, Any]) -> Sets:
-        return check_columns(self.whole.base, {name: [value] for name, value in values.items()})
+        return check_sets(self.whole.base, {name: [value] for name, value in values.items()})
 
     def measure_holdout(self, sets: Sets) -> dict[str, float]:
         rows = self.whole.evaluate(sets, first=self.split)
@@ -268,13 +268,6 @@ class Bench(NamedTuple):
         if rows.errors[0]:
             raise PolicyError(f"the set failed on the holdout: {rows.errors[0]}")
         return {name: float(column[0]) for name, column in rows.metrics.items()}
-
-
-def check_columns(base: BaseTerms, columns: Mapping[str, Any]) -> Sets:
-    return check_sets(
-        base.policy, base.account, base.venue, columns, signal=base.signal, names=base.names,
-        overlay=base.overlay,
-    )  # fmt: skip
 
 
 class StudyTask(NamedTuple):

@@ -176,7 +176,7 @@ def cross_validate(  # noqa: PLR0913 - keywords, each with a default that is sai
     period = max(parse_duration(sampling, "sampling"), market.interval)
     skipped = min(-(-bars * market.interval // period), int(np.diff(cut.samples).min()) - 2)
     plan = SplitPlan(cut, k, bars, skipped)
-    manifest = problem.describe(
+    manifest = problem.describe_search(
         KIND, groups=plan.groups.n, test_groups=plan.k, embargo=plan.embargo
     )
     place = None if store is None else Path(store)
@@ -275,7 +275,7 @@ def tabulate_splits(
     table = pd.DataFrame({"groups": s.list_splits(plan.groups.n, plan.k)})
     table = table.assign(in_sample=winners.inside, out_of_sample=winners.outside, rank=winners.rank)
     for name in problem.names:
-        setting = evaluator.settings[name]
+        setting = evaluator.base.settings[name]
         values = [None if row < 0 else to_plain_value(setting, sets[name][row])
                   for row in winners.row.tolist()]  # fmt: skip
         table[name_column(name)] = pd.Series(values)
@@ -412,7 +412,7 @@ def build_parts(
 
 def sample_free(problem: Problem, first: int, stop: int) -> FloatArray:
     """Return the simple risk-free return of each sampling period of a span, of shape (n,)."""
-    market, venue = problem.market.prefix(stop), problem.venue
+    market, venue = problem.market.prefix(stop), problem.base.venue
     if not isinstance(venue, Venue):
         venue = next(iter(venue.values()))
     rates = as_of(venue.cash_rate, market.time, "Venue.cash_rate")

@@ -49,7 +49,6 @@ from backtest.policy import Policy
 from backtest.sweep import (
     Dimension,
     Evaluator,
-    build_signal,
     find_different,
     name_column,
     on_cluster,
@@ -190,7 +189,7 @@ def walk_forward(  # noqa: PLR0913 - keywords, each with a default that is said
     spans = s.plan_spans(market, train, test, anchored, gap)
     table = s.tabulate_spans(market, spans)
     rows = [[f"{time:%Y-%m-%d %H:%M:%S}" for time in row] for row in table.to_numpy().tolist()]
-    manifest = problem.describe(KIND, spans={"columns": list(s.TIMES), "rows": rows})
+    manifest = problem.describe_search(KIND, spans={"columns": list(s.TIMES), "rows": rows})
     place = None if store is None else Path(store)
     if (finished := find_finished(place, manifest, resume=resume)) is not None:
         return WalkForward.load(finished)
@@ -291,7 +290,7 @@ def search_fold(
     if outcome.best >= 0:
         best = take_sets(trials.sets, outcome.best)
         names = [*problem.names, *problem.space.fixed]
-        values = {name: to_plain_value(whole.settings[name], best[name]) for name in names}
+        values = {name: to_plain_value(whole.base.settings[name], best[name]) for name in names}
         code = find_different(trials.sets)[1][outcome.best]
         winner = int(np.searchsorted(rows, rows[code]))
         first, stop = whole.market.time[[span.train, span.train_stop - 1]].tolist()
@@ -364,13 +363,12 @@ def build_walk(
 
 def run_walk(problem: Problem, found: list[SearchedFold]) -> Result | None:
     """Run one account through all test spans; None if its parameters never change."""
-    end = found[-1].span.stop
+    end, base = found[-1].span.stop, problem.base
     segments = []
     for fold, stop in zip(found, [*(fold.span.test for fold in found[1:]), end], strict=True):
-        overlay = problem.build_overlay(fold.values)
-        own = None if overlay is problem.overlay else overlay
-        policy = problem.build_trio(fold.values).policy
-        rule = build_signal(problem.base, fold.values)
+        overlay = base.build_overlay(fold.values)
+        own = None if overlay is base.overlay else overlay
+        policy, rule = base.build_trio(fold.values).policy, base.build_signal(fold.values)
         segments.append(Segment(fold.span.test, stop, policy, rule, own))
     if len(merge_segments(segments)) == 1:
         return None
@@ -378,10 +376,10 @@ def run_walk(problem: Problem, found: list[SearchedFold]) -> Result | None:
         return run_switched(
             problem.market.prefix(end),
             segments,
-            venue=problem.venue,
-            account=problem.account,
+            venue=base.venue,
+            account=base.account,
             signal=problem.slice_signal(end),
-            overlay=segments[0].overlay or problem.overlay,
+            overlay=segments[0].overlay or base.overlay,
             **problem.terms,
         )
 

@@ -16,7 +16,7 @@ from backtest.strategies import Cppi, VolTarget
 from backtest.sweep import cluster as clustering
 from backtest.sweep.cluster import on_cluster
 from backtest.sweep.set_evaluator import Evaluator, Rows
-from backtest.sweep.sets.sets import grid
+from backtest.sweep.sets import grid
 
 distributed = pytest.importorskip("distributed")
 

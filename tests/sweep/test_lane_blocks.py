@@ -19,7 +19,7 @@ from backtest.sweep.lanes import compiler, loop, runner
 from backtest.sweep.lanes.block import Block, join_columns, score_block
 from backtest.sweep.lanes.rows import TARGET, cell, spot
 from backtest.sweep.set_evaluator import Evaluator
-from backtest.sweep.sets.sets import take_sets
+from backtest.sweep.sets import take_sets
 from tests.agreement import trust_data
 from tests.sweep.sweeps import MONEY
 

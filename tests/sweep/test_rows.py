@@ -11,7 +11,7 @@ import backtest as bt
 from backtest.strategies import Constant, LiquidationDistance, VolTarget
 from backtest.sweep.lanes.runner import LaneRunner
 from backtest.sweep.set_evaluator import Evaluator, Rows
-from backtest.sweep.sets.sets import grid
+from backtest.sweep.sets import grid
 from tests.agreement import Scripted, Swinging, trust_data
 from tests.cases import make_case, make_exit_case, make_portfolio_case
 from tests.kit import make_venue, simulate_pair

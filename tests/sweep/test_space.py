@@ -13,8 +13,8 @@ from backtest import Choice, ParameterError, Range
 from backtest.features import VOLATILITY_ESTIMATORS, WEIGHTED_ESTIMATORS
 from backtest.strategies import Constant, SharpeScaling, VolTarget
 from backtest.sweep.lookahead_at_ends import check_markets
-from backtest.sweep.sets.sets import BaseTerms, build_trio, check_sets, grid, read_settings
-from backtest.sweep.sets.space import draw_sets, read_space
+from backtest.sweep.sets import BaseTerms, check_sets, grid
+from backtest.sweep.space import draw_sets, read_space
 from tests.kit import Hold, check_refused, make_venue, simulate_pair
 from tests.sweep.sweeps import are_equal
 
@@ -48,11 +48,11 @@ class Bare(bt.Policy):
 
 
 def check(policy: Any, sets: Any, account: bt.Account = ACCOUNT) -> Any:
-    return check_sets(policy, account, VENUE, sets)
+    return check_sets(BaseTerms(policy, VENUE, account), sets)
 
 
 def space_of(policy: Any, given: Any = None, **fix: Any) -> Any:
-    return read_space(policy, given, fix=fix, account=ACCOUNT, venue=VENUE)
+    return read_space(BaseTerms(policy, VENUE, ACCOUNT), given, fix=fix)
 
 
 def test_a_grid_is_the_product_with_the_last_name_fastest():
@@ -63,7 +63,7 @@ def test_a_grid_is_the_product_with_the_last_name_fastest():
 
 
 def test_every_field_of_account_and_venue_may_vary():
-    names = set(read_settings(BaseTerms(VolTarget, VENUE, ACCOUNT)))
+    names = set(BaseTerms(VolTarget, VENUE, ACCOUNT).settings)
     fields = {f"account.{each.name}" for each in dataclasses.fields(bt.Account)}
     for part in ("fees", "slippage", "liquidation", "contract"):
         kind = type(getattr(VENUE, part))
@@ -83,7 +83,7 @@ def test_a_set_becomes_a_policy_a_venue_and_an_account():
         "venue.fees.taker": np.float64(1e-3),
         "venue.liquidation.step": "bracket",
     }
-    policy, venue, account = build_trio(base, read_settings(base), values)
+    policy, venue, account = base.build_trio(values)
     assert policy == VolTarget(target=0.3, power=2.0)
     assert account == bt.Account(band=0.1)
     assert venue.fees == bt.Fees(taker=1e-3, maker=VENUE.fees.maker)
@@ -442,4 +442,4 @@ def test_an_overlay_is_checked_from_the_first_weight_on_as_in_a_run():
     held = pd.DataFrame(0.5, index=pair.times[10:], columns=pair.names)
     sets = {"leverage": np.array([1.0])}
     base = BaseTerms(Constant, TERMS["venue"], TERMS["account"], None, pair.names, Awake())
-    check_markets(pair, base, read_settings(base), sets, signal=pd.concat([flat, held]), memory=1e6)
+    check_markets(pair, base, sets, signal=pd.concat([flat, held]), memory=1e6)

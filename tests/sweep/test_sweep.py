@@ -14,7 +14,7 @@ from backtest.measures.measure_table import DATES, METRICS, PATH
 from backtest.measures.ranking import read_constraints, read_objective
 from backtest.strategies import Constant, VolTarget
 from backtest.sweep.pooled_evaluator import PooledEvaluator
-from backtest.sweep.sets.sets import BaseTerms, build_trio, read_settings
+from backtest.sweep.sets import BaseTerms
 from backtest.tune.problem import choose_metrics
 from backtest.tune.trials import Goal
 from tests.kit import check_refused
@@ -51,10 +51,9 @@ def check_rows(sweep: bt.Sweep, policy: Any, *, names: tuple[str, ...], **settin
     given = {"venue": VENUE, "account": ACCOUNT, "compile": False, **settings}
     market = given.pop("market", MARKET)
     base = BaseTerms(policy, given.pop("venue"), given.pop("account"))
-    declared = read_settings(base)
     for row in sweep.table.to_dict("records"):
         values = {name: row[name] for name in sweep.parameters}
-        built = build_trio(base, declared, values)
+        built = base.build_trio(values)
         result = bt.run(market, built.policy, venue=built.venue, account=built.account, **given)
         for name in names:
             assert same_bits(row[name], result.metrics[name]), (values, name)

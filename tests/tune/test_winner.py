@@ -11,7 +11,8 @@ import pytest
 import backtest as bt
 from backtest.base.errors import ParameterError
 from backtest.strategies import VolTarget
-from backtest.tune import Robustness, Study, problem, trials, tune
+from backtest.sweep import shared_terms
+from backtest.tune import Robustness, Study, trials, tune
 from backtest.tune.search import find_split
 from backtest.tune.winner import (
     CandidateScores,
@@ -235,13 +236,13 @@ def test_the_holdout_is_the_last_part():
 def test_the_search_sees_no_bar_of_the_holdout(monkeypatch):
     made = []
 
-    evaluator = problem.choose_evaluator("mean", is_separate=False)
+    evaluator = shared_terms.choose_evaluator("mean", is_separate=False)
 
     def build(market, *args, **kwargs):
         made.append(evaluator(market, *args, **kwargs))
         return made[-1]
 
-    monkeypatch.setattr(problem, "choose_evaluator", lambda pool, *, is_separate: build)
+    monkeypatch.setattr(shared_terms, "choose_evaluator", lambda pool, *, is_separate: build)
     seek()
     *_, seen, _, whole = made
     assert seen.market.n_bars == 720

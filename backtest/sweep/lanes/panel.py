@@ -5,7 +5,6 @@ from __future__ import annotations
 import threading
 from collections import OrderedDict
 from collections.abc import Mapping
-from functools import partial
 from typing import Any
 
 import numpy as np
@@ -34,7 +33,7 @@ from backtest.policy import Policy
 from backtest.sweep.lanes.rows import LANES
 from backtest.sweep.lookahead_at_ends import list_overlays
 from backtest.sweep.policy_columns import Columns
-from backtest.sweep.sets.sets import Sets, build_overlay, build_policy, build_trio, find_values
+from backtest.sweep.sets import Sets, find_values
 
 KEPT = 4
 """Flat arrays of columns that are kept; neighbors in the order of scoring have the same."""
@@ -42,7 +41,7 @@ KEPT = 4
 
 class Panel:
     def __init__(self, evaluator: Any, first: int, stop: int | None, memory: float) -> None:
-        self.base, self.settings = evaluator.base, evaluator.settings
+        self.base = evaluator.base
         self.sampling, self.overlay = evaluator.sampling, evaluator.overlay
         self.calendar = evaluator.calendar
         whole = evaluator.markets
@@ -62,7 +61,7 @@ class Panel:
             self.weights = np.ascontiguousarray(known[:, : seen.n_bars])
         else:
             self.weights = read_weights(self.signal, seen, first=begun)
-        build = partial(build_policy, self.base, self.settings)
+        build = self.base.build_policy
         self.columns = []
         for row, name, span in zip(self.weights, seen.names, seen.spans, strict=True):
             own = seen[name].with_signal(np.clip(row[span[0] : span[1]], -1.0, 1.0))
@@ -80,7 +79,7 @@ class Panel:
         return tuple(dict.fromkeys(name for each in self.columns for name in each.reads))
 
     def check_overlays(self, sets: Sets) -> None:
-        for overlay in list_overlays(self.base, self.settings, sets):
+        for overlay in list_overlays(self.base, sets):
             self._observe_overlay(overlay)
 
     def _observe_overlay(self, overlay: Policy | None) -> list[ObservedPolicy]:
@@ -93,14 +92,14 @@ class Panel:
             return self._above[overlay]
 
     def set_up(self, values: Mapping[str, Any]) -> Setup:
-        policy, venue, account = build_trio(self.base, self.settings, values)
+        policy, venue, account = self.base.build_trio(values)
         if self.first > 0:
             account = without_flows_before(account, int(self.markets.time[self.first]))
         observed = self._observe(policy, values)
         with self._lock:
             if self._pattern is None:
                 start = utc_index(self.markets.time)[self.first] if self.first > 0 else None
-                above = build_overlay(self.base, self.settings, values)
+                above = self.base.build_overlay(values)
                 given: dict[str, Any] = {"signal": self.weights.T, "overlay": above, "start": start}
                 given |= {"sampling": self.sampling, "calendar": self.calendar}
                 self._pattern = set_up(
@@ -139,12 +138,6 @@ class Panel:
             tally,
         )
 
-    def prepare(self, sets: Sets) -> None:
-        """Compute the columns of the sets of a block."""
-        for each, name in zip(self.columns, self.seen.names, strict=True):
-            own = {k: v for k, v in find_values(sets, name).items() if "." not in k}
-            each.prepare(own)
-
     def set_up_lane(self, like: Setup, values: Mapping[str, Any]) -> Setup:
         """Set up a set that shares all but its policies with an earlier one of the same terms."""
         terms = tuple((name, value) for name, value in values.items() if "." in name)
@@ -157,9 +150,7 @@ class Panel:
                 self._terms.move_to_end(terms)
                 while len(self._terms) > LANES:
                     self._terms.popitem(last=False)
-        policy = build_policy(
-            self.base, self.settings, {k: v for k, v in values.items() if "." not in k}
-        )
+        policy = self.base.build_policy(values)
         observed = self._observe(policy, values)
         return like._replace(policies=dict.fromkeys(self.markets.names, policy), observed=observed)
 
@@ -171,7 +162,7 @@ class Panel:
             own = {k: v for k, v in find_values(values, name).items() if "." not in k}
             one = pick_value(policy, name)
             found.append(ObservedPolicy(one, each.market, each.of_one(own), int(span[0]), ""))
-        above = build_overlay(self.base, self.settings, values)
+        above = self.base.build_overlay(values)
         return [*found, *self._observe_overlay(above)]
 
     def _flatten(self, observed: list[ObservedPolicy]) -> FloatArray:

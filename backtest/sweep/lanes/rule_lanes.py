@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import dataclasses
 import threading
 from collections import OrderedDict
 from collections.abc import Callable, Iterator, Mapping
@@ -14,7 +15,7 @@ from backtest.market import find_clock
 from backtest.sweep.lanes.outcomes import BlockFault, BlockOutcome
 from backtest.sweep.lanes.runner import LaneRunner
 from backtest.sweep.lookahead_at_ends import RuleChecker, split_by_signal
-from backtest.sweep.sets.sets import Sets, build_signal, count_sets, take_sets
+from backtest.sweep.sets import Sets, count_sets, take_sets
 
 KEPT = 4
 """Number of signals kept with their columns, because a search repeats its best sets."""
@@ -79,7 +80,7 @@ class RuleLanes:
             self._find_runner(values).check_set(values)
 
     def _find_runner(self, values: Mapping[str, Any]) -> LaneRunner:
-        rule = build_signal(self.base, values) or self.rule
+        rule = self.base.build_signal(values) or self.rule
         with self._lock:
             if rule not in self._runners:
                 runner = self._make_runner(rule)
@@ -94,5 +95,5 @@ class RuleLanes:
         own = copy.copy(self.evaluator)
         own.signal = rule.weigh(find_clock(self.evaluator.markets).seen, is_checked=False)
         own.is_alone = False
-        own.base = self.base._replace(signal=None)
+        own.base = dataclasses.replace(self.base, signal=None)
         return LaneRunner(own)

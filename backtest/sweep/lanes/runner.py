@@ -44,7 +44,7 @@ from backtest.sweep.lanes.outcomes import BlockFault, BlockOutcome, NotCompiled,
 from backtest.sweep.lanes.panel import Panel
 from backtest.sweep.lanes.rows import LANES
 from backtest.sweep.lookahead_at_ends import EndsChecker
-from backtest.sweep.sets.sets import Sets, count_sets, find_codes, find_values, take_sets
+from backtest.sweep.sets import Sets, count_sets, find_codes, find_values, take_sets
 
 OWN_TERMS = frozenset(
     {
@@ -219,7 +219,6 @@ def score_lanes(
     names: tuple[str, ...], task: SetTask, like: Setup, is_stopped: Callable[[], bool]
 ) -> Scored | None:
     panel, known = task.panel, {}
-    panel.prepare(task.sets)
     setups = [panel.set_up_lane(like, take_sets(task.sets, k)) for k in range(len(task.rows))]
     for setup in setups:
         known[id(setup.inputs)] = setup

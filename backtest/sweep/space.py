@@ -11,7 +11,6 @@ from typing import Any, Literal, NamedTuple, get_args
 
 import numpy as np
 
-from backtest.account import Account
 from backtest.base import (
     BacktestError,
     Choice,
@@ -24,23 +23,15 @@ from backtest.base import (
     repr_plain,
     to_plain,
 )
-from backtest.engine import SignalRule
-from backtest.policy import Policy
-from backtest.sweep.sets.sets import (
+from backtest.sweep.sets import (
     MOST_CELLS,
     BaseTerms,
     Sets,
     Setting,
-    Venues,
-    check_sets,
     convert_value,
     find_missing,
     find_unknown,
-    from_frame,
-    grid,
-    names_signal,
     raise_faults,
-    read_settings,
     suggest_name,
 )
 
@@ -160,8 +151,6 @@ def _default(setting: Setting, otherwise: object) -> object:
     return math.nan if setting.value is None else setting.value
 
 
-__all__ = ["Dimension", "Space", "check_sets", "draw_sets", "from_frame", "grid", "read_space"]
-
 Method = Literal["sobol", "lhs", "uniform"]
 Given = Mapping[str, Any]
 
@@ -173,10 +162,6 @@ MOST_COMBINED = 32
 class Space:
     dimensions: tuple[Dimension, ...]
     fixed: dict[str, Any]
-
-    @property
-    def varies_signal(self) -> bool:
-        return names_signal([*(each.name for each in self.dimensions), *self.fixed])
 
     def decode(self, cube: FloatArray) -> Sets:
         """Return the sets at points of shape (n_sets, n_dimensions) in [0, 1]."""
@@ -220,17 +205,7 @@ class Space:
         return is_active
 
 
-def read_space(
-    policy: type[Policy] | Policy,
-    given: Given | None = None,
-    *,
-    fix: Given | None = None,
-    account: Account,
-    venue: Venues,
-    signal: SignalRule | None = None,
-    names: tuple[str, ...] = (),
-    overlay: Policy | None = None,
-) -> Space:
+def read_space(base: BaseTerms, given: Given | None = None, *, fix: Given | None = None) -> Space:
     for name, value in (("space", given), ("fix", fix)):
         if value is not None and not isinstance(value, Mapping):
             example = "(0.1, 1.0)" if name == "space" else "0.4"
@@ -238,8 +213,7 @@ def read_space(
                 f"{name} must be a mapping by the names of parameters, {{'target': {example}}} for "
                 f"example, got {repr_plain(value)}"
             )
-    base = BaseTerms(policy, venue, account, signal, names, overlay)
-    settings = read_settings(base)
+    settings = base.settings
     fixed = dict(fix or {})
     wanted = dict(given) if given is not None else _declared(base, fixed)
     faults = [*find_unknown(settings, {**wanted, **fixed}), *_find_doubles(wanted, fixed)]

@@ -5,7 +5,8 @@ from __future__ import annotations
 import dataclasses
 import math
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from functools import partial
+from dataclasses import dataclass
+from functools import cached_property, partial
 from typing import Any, NamedTuple, TypeAlias, TypeVar
 
 import numpy as np
@@ -28,7 +29,7 @@ from backtest.base import (
 )
 from backtest.engine import SignalRule, change_rule
 from backtest.market import Market, Markets
-from backtest.policy import Parameter, Policy
+from backtest.policy import Policy
 from backtest.venue import Venue
 
 Venues: TypeAlias = Venue | Mapping[str, Venue]
@@ -77,7 +78,19 @@ class Setting(NamedTuple):
         return when if when is None else (f"{head}{dot}{when[0]}", when[1])
 
 
-class BaseTerms(NamedTuple):
+class Trio(NamedTuple):
+    policy: Any
+    venue: Any
+    account: Account
+
+
+@dataclass(frozen=True, eq=False)
+class BaseTerms:
+    """The terms of a run that sets vary, and the run that one set describes.
+
+    ``names`` are the instruments whose policies may have parameters of their own.
+    """
+
     policy: type[Policy] | Policy
     venue: Any
     account: Account
@@ -89,62 +102,85 @@ class BaseTerms(NamedTuple):
     def policy_class(self) -> type[Policy]:
         return self.policy if isinstance(self.policy, type) else type(self.policy)
 
+    @cached_property
+    def settings(self) -> dict[str, Setting]:
+        """What may vary, by name."""
+        own = [*list_parameters(self.policy)]
+        of_each = (
+            each._replace(name=f"{name}.{each.name}")
+            for name in self.names
+            if name not in RESERVED
+            for each in own
+        )
+        settings = (
+            *of_each,
+            *own,
+            *list_fields(self.account, "account"),
+            *list_venues(self.venue),
+            *(() if self.signal is None else list_parameters(self.signal, SIGNAL)),
+            *(() if self.overlay is None else list_parameters(self.overlay, f"{OVERLAY}.")),
+        )
+        return {setting.name: setting for setting in settings}
+
     def has_own(self, names: Iterable[str]) -> bool:
         heads = {name.rpartition(".")[0] for name in names}
         return bool(heads & ({*self.names} - {*RESERVED} | {OVERLAY}))
 
+    def build_trio(self, values: Mapping[str, Any]) -> Trio:
+        policy: Any = self.build_policy(values)
+        if any(find_own(values, name) for name in self.names):
+            policy = {name: self.build_policy(find_values(values, name)) for name in self.names}
+        return Trio(policy, self.build_venue(values), self.build_account(values))
 
-class Trio(NamedTuple):
-    policy: Any
-    venue: Any
-    account: Account
+    def build_policy(self, values: Mapping[str, Any]) -> Policy:
+        own = {name: value for name, value in values.items() if "." not in name}
+        held = self.policy.settings() if isinstance(self.policy, Policy) else {}
+        return self.policy_class(**{**held, **self._read(own)})
 
+    def build_overlay(self, values: Mapping[str, Any]) -> Policy | None:
+        own = find_own(values, OVERLAY)
+        if self.overlay is None or not own:
+            return self.overlay
+        chosen = self._read(own, f"{OVERLAY}.")
+        return type(self.overlay)(**{**self.overlay.settings(), **chosen})
 
-# ------------------------------------------------------------------------------------ settings
+    def build_signal(self, values: Mapping[str, Any]) -> SignalRule | None:
+        if self.signal is None:
+            return None
+        return change_rule(self.signal, self._read(take_part(values, SIGNAL), SIGNAL))
 
+    def build_account(self, values: Mapping[str, Any]) -> Account:
+        changes = self._read(take_part(values, "account."), "account.")
+        return self.account.override(changes) if changes else self.account
 
-def read_settings(base: BaseTerms) -> dict[str, Setting]:
-    own = [*_read_parameters(base.policy)]
-    settings = (
-        *(
-            each._replace(name=f"{name}.{each.name}")
-            for name in base.names
-            if name not in RESERVED
-            for each in own
-        ),
-        *own,
-        *_read_fields(base.account, "account"),
-        *_read_venues(base.venue),
-        *(() if base.signal is None else _read_rule(base.signal)),
-        *(() if base.overlay is None else _read_parameters(base.overlay, f"{OVERLAY}.")),
-    )
-    return {setting.name: setting for setting in settings}
+    def build_venue(self, values: Mapping[str, Any]) -> Any:
+        changes = self._read(take_part(values, "venue."), "venue.")
+        if not changes:
+            return self.venue
+        if isinstance(self.venue, Venue):
+            return self.venue.override(changes)
+        return {name: each.override(changes) for name, each in self.venue.items()}
 
-
-def _read_parameters(policy: type[Policy] | Policy, prefix: str = "") -> Iterator[Setting]:
-    cls = policy if isinstance(policy, type) else type(policy)
-    for each in cls.parameters().values():
-        yield _read_parameter(policy, each)._replace(name=f"{prefix}{each.name}")
-
-
-def _read_parameter(policy: type[Policy] | Policy, parameter: Parameter) -> Setting:
-    if isinstance(policy, Policy):
-        return _make_setting(parameter, getattr(policy, parameter.name))
-    is_needed = parameter.default is None
-    return _make_setting(parameter, dataclasses.MISSING if is_needed else parameter.default)
+    def _read(self, values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+        return {k: to_plain_value(self.settings[f"{prefix}{k}"], v) for k, v in values.items()}
 
 
-def _make_setting(parameter: Any, value: object) -> Setting:
-    space: Any = Flag() if parameter.space is None else parameter.space
-    check = partial(space.check, whole=True) if parameter.kind is int else space.check
-    return Setting(parameter.name, parameter.kind, space, check, value, may_be_none=False)
+def list_parameters(
+    owner: type[Policy] | Policy | SignalRule, prefix: str = ""
+) -> Iterator[Setting]:
+    for each in owner.parameters().values():
+        space: Any = Flag() if each.space is None else each.space
+        check = partial(space.check, whole=True) if each.kind is int else space.check
+        default = dataclasses.MISSING if each.default is None else each.default
+        value = default if isinstance(owner, type) else getattr(owner, each.name)
+        yield Setting(f"{prefix}{each.name}", each.kind, space, check, value, may_be_none=False)
 
 
-def _read_venues(venue: Venues) -> Iterator[Setting]:
+def list_venues(venue: Venues) -> Iterator[Setting]:
     if isinstance(venue, Venue):
-        yield from _read_fields(venue, "venue")
+        yield from list_fields(venue, "venue")
         return
-    found = [{each.name: each for each in _read_fields(own, "venue")} for own in venue.values()]
+    found = [{each.name: each for each in list_fields(own, "venue")} for own in venue.values()]
     for name, setting in found[0].items():
         if all(name in each for each in found):
             values = {key: each[name].value for key, each in zip(venue, found, strict=True)}
@@ -152,67 +188,22 @@ def _read_venues(venue: Venues) -> Iterator[Setting]:
             yield setting if is_same else setting._replace(value=FrozenTable(values))
 
 
-def _read_rule(rule: SignalRule) -> Iterator[Setting]:
-    for each in rule.parameters().values():
-        yield _make_setting(each, getattr(rule, each.name))._replace(name=f"{SIGNAL}{each.name}")
-
-
-def _read_fields(value: Value, prefix: str) -> Iterator[Setting]:
+def list_fields(value: Value, prefix: str) -> Iterator[Setting]:
     declarations = find_declarations(type(value))  # type: ignore[arg-type] # classes do hash
     for each in dataclasses.fields(value):  # type: ignore[arg-type] # every class is declared
         space = declarations.get(each.name)
         name, content = f"{prefix}.{each.name}", getattr(value, each.name)
         if space is None and isinstance(content, Value) and each.default is not None:
-            yield from _read_fields(content, name)
+            yield from list_fields(content, name)
         elif space is not None and getattr(space, "constant", True) and not name.endswith(_FIXED):
             yield Setting(name, space.kind, space, space.check, content, each.default is None)
             if isinstance(content, Value):
-                yield from _read_fields(content, name)
+                yield from list_fields(content, name)
 
 
 def suggest_name(name: str, known: Mapping[str, object]) -> str:
     same = [each for each in known if each.rpartition(".")[2] == name.rpartition(".")[2]]
     return did_you_mean(name, same) or did_you_mean(name, known)
-
-
-# ------------------------------------------------------------------------------ one set as a run
-
-
-def build_trio(
-    base: BaseTerms, settings: Mapping[str, Setting], values: Mapping[str, object]
-) -> Trio:
-    policy = build_policies(base, settings, values)
-    return Trio(policy, *build_terms(base, settings, values))
-
-
-def build_policies(
-    base: BaseTerms, settings: Mapping[str, Setting], values: Mapping[str, object]
-) -> Policy | dict[str, Policy]:
-    if not any(find_own(values, name) for name in base.names):
-        return build_policy(base, settings, values)
-    return {name: build_policy(base, settings, find_values(values, name)) for name in base.names}
-
-
-def build_policy(
-    base: BaseTerms, settings: Mapping[str, Setting], values: Mapping[str, object]
-) -> Policy:
-    chosen = {
-        name: to_plain_value(settings[name], value)
-        for name, value in values.items()
-        if "." not in name
-    }
-    held = base.policy.settings() if isinstance(base.policy, Policy) else {}
-    return base.policy_class(**{**held, **chosen})
-
-
-def build_overlay(
-    base: BaseTerms, settings: Mapping[str, Setting], values: Mapping[str, object]
-) -> Policy | None:
-    own = find_own(values, OVERLAY)
-    if base.overlay is None or not own:
-        return base.overlay
-    chosen = {k: to_plain_value(settings[f"{OVERLAY}.{k}"], v) for k, v in own.items()}
-    return type(base.overlay)(**{**base.overlay.settings(), **chosen})
 
 
 def find_own(values: Mapping[str, _T], owner: str) -> dict[str, _T]:
@@ -226,38 +217,8 @@ def find_values(values: Mapping[str, _T], owner: str) -> dict[str, _T]:
     return {**values, **({} if owner == OVERLAY else find_own(values, owner))}
 
 
-def build_terms(
-    base: BaseTerms, settings: Mapping[str, Setting], values: Mapping[str, object]
-) -> tuple[Any, Account]:
-    return change_venue(base, settings, values), change_account(base, settings, values)
-
-
-def change_account(
-    base: BaseTerms, settings: Mapping[str, Setting], values: Mapping[str, object]
-) -> Account:
-    changes = take_changes("account.", settings, values)
-    return base.account.override(changes) if changes else base.account
-
-
-def change_venue(
-    base: BaseTerms, settings: Mapping[str, Setting], values: Mapping[str, object]
-) -> Any:
-    changes = take_changes("venue.", settings, values)
-    if not changes:
-        return base.venue
-    if isinstance(base.venue, Venue):
-        return base.venue.override(changes)
-    return {name: each.override(changes) for name, each in base.venue.items()}
-
-
-def take_changes(
-    prefix: str, settings: Mapping[str, Setting], values: Mapping[str, object]
-) -> dict[str, object]:
-    return {
-        name.removeprefix(prefix): to_plain_value(settings[name], value)
-        for name, value in values.items()
-        if name.startswith(prefix)
-    }
+def take_part(values: Mapping[str, _T], prefix: str) -> dict[str, _T]:
+    return {k.removeprefix(prefix): v for k, v in values.items() if k.startswith(prefix)}
 
 
 def to_plain_value(setting: Setting, value: object) -> object:
@@ -265,19 +226,6 @@ def to_plain_value(setting: Setting, value: object) -> object:
     if setting.may_be_none and isinstance(value, float) and math.isnan(value):
         return None
     return value
-
-
-def build_signal(base: BaseTerms, values: Mapping[str, object]) -> SignalRule | None:
-    if base.signal is None:
-        return None
-    own = take_own(values)
-    plain = {name: v.item() if isinstance(v, np.generic) else v for name, v in own.items()}
-    return change_rule(base.signal, plain)
-
-
-def take_own(values: Mapping[str, _T]) -> dict[str, _T]:
-    own = (name for name in values if name.startswith(SIGNAL))
-    return {name.removeprefix(SIGNAL): values[name] for name in own}
 
 
 def names_signal(names: Iterable[str]) -> bool:
@@ -369,27 +317,13 @@ def _from_list(values: list[object]) -> np.ndarray:
     return column
 
 
-def varies(values: np.ndarray) -> bool:
-    return bool((values != values[0]).any())
-
-
 class CheckedColumn(NamedTuple):
     values: np.ndarray
     refused: BoolArray
 
 
-def check_sets(
-    policy: type[Policy] | Policy,
-    account: Account,
-    venue: Venues,
-    sets: Mapping[str, Any],
-    *,
-    signal: SignalRule | None = None,
-    names: tuple[str, ...] = (),
-    overlay: Policy | None = None,
-) -> Sets:
-    base = BaseTerms(policy, venue, account, signal, names, overlay)
-    settings = read_settings(base)
+def check_sets(base: BaseTerms, sets: Mapping[str, Any]) -> Sets:
+    settings = base.settings
     given = {str(name): as_column(str(name), values) for name, values in sets.items()}
     faults = [*find_unknown(settings, given), *find_uneven(given), *find_missing(settings, given)]
     columns = {
@@ -400,7 +334,7 @@ def check_sets(
     for name, column in columns.items():
         faults += find_refused(settings[name], given[name], column.refused)
     converted = {name: column.values for name, column in columns.items()}
-    raise_faults(faults or list_contradictions(base, settings, converted))
+    raise_faults(faults or list_contradictions(base, converted))
     return reset_inactive(settings, converted)
 
 
@@ -515,9 +449,9 @@ def name_sets(places: IntArray, n: int) -> str:
 # ------------------------------------------------------------------------ what must go together
 
 
-def list_contradictions(base: BaseTerms, settings: Mapping[str, Setting], sets: Sets) -> list[str]:
+def list_contradictions(base: BaseTerms, sets: Sets) -> list[str]:
     found: dict[str, tuple[str, list[IntArray]]] = {}
-    for rows, error in find_contradictions(base, settings, sets):
+    for rows, error in find_contradictions(base, sets):
         for line in str(error).splitlines():
             _, places = found.setdefault(line.split()[0], (line, []))  # one for each field
             places.append(rows)
@@ -525,33 +459,30 @@ def list_contradictions(base: BaseTerms, settings: Mapping[str, Setting], sets: 
     return [line + name_sets(np.unique(np.concatenate(rows)), n) for line, rows in found.values()]
 
 
-def find_contradictions(
-    base: BaseTerms, settings: Mapping[str, Setting], sets: Sets
-) -> Iterator[tuple[IntArray, BacktestError]]:
+def find_contradictions(base: BaseTerms, sets: Sets) -> Iterator[tuple[IntArray, BacktestError]]:
     """Yield the rows of sets whose account and venue break a rule, and the rule.
 
     Each different account and venue is built once.
     """
     of_account, of_venue = (
-        {name: values for name, values in sets.items() if name.startswith(f"{part}.")}
-        for part in ("account", "venue")
+        {name: values for name, values in sets.items() if name.startswith(part)}
+        for part in ("account.", "venue.")
     )
     if not (of_account or of_venue):
         return
     accounts: dict[int, Account] = {}
     venues: dict[int, Any] = {}
     n = count_sets(sets)
-    account_codes = number_rows(of_account.values(), n)
-    venue_codes = number_rows(of_venue.values(), n)
-    for rows in group_rows(number_rows((account_codes, venue_codes), n)):
-        account_code, venue_code = account_codes[rows[0]], venue_codes[rows[0]]
+    codes = [number_rows(part.values(), n) for part in (of_account, of_venue)]
+    for rows in group_rows(number_rows(codes, n)):
         values = take_sets({**of_account, **of_venue}, rows[0])
+        one, other = (int(code[rows[0]]) for code in codes)
         try:
-            if account_code not in accounts:
-                accounts[account_code] = change_account(base, settings, values)
-            if venue_code not in venues:
-                venues[venue_code] = change_venue(base, settings, values)
-            check_together(accounts[account_code], venues[venue_code])
+            if one not in accounts:
+                accounts[one] = base.build_account(values)
+            if other not in venues:
+                venues[other] = base.build_venue(values)
+            check_together(accounts[one], venues[other])
         except BacktestError as error:
             yield rows, error
 
