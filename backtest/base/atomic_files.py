@@ -5,7 +5,6 @@ from __future__ import annotations
 import errno
 import os
 import shutil
-import sys
 import tempfile
 import time
 import uuid
@@ -17,8 +16,6 @@ DRAFT_FILE = ".new-"
 LOCK = "lock"
 REPLACED = "replaced"
 MOST_TRIES = 100
-AT_CWD, EXCHANGE = -100, 2
-"""Arguments of the Linux system call renameat2."""
 
 
 # ------------------------------------------------------------------------------------------- files
@@ -36,15 +33,11 @@ def replace_file(path: Path) -> Iterator[Path]:
         yield draft
         with suppress(FileNotFoundError):
             shutil.copymode(path, draft)
-        move_file(draft, path)
+        sync_to_disk(draft)
+        draft.replace(path)
+        sync_to_disk(path.parent)
     finally:
         draft.unlink(missing_ok=True)
-
-
-def move_file(draft: Path, path: Path) -> None:
-    sync_to_disk(draft)
-    draft.replace(path)
-    sync_to_disk(path.parent)
 
 
 def sync_to_disk(path: Path) -> None:
@@ -95,9 +88,6 @@ def replace_folder(draft: Path, target: Path, spare: str) -> None:
     for _ in range(MOST_TRIES):
         if move_folder(draft, target):
             break
-        if exchange_folders(draft, target):
-            keep_added_files(draft, target, names, spare)
-            break
         older = draft.with_name(REPLACED)
         with suppress(FileNotFoundError):  # another process was faster
             target.rename(older)
@@ -118,18 +108,6 @@ def move_folder(draft: Path, target: Path) -> bool:
             raise
         return False
     return True
-
-
-def exchange_folders(one: Path, other: Path) -> bool:
-    if not sys.platform.startswith("linux"):
-        return False
-    import ctypes  # noqa: PLC0415 - only where a folder is replaced
-
-    swap = getattr(ctypes.CDLL(None, use_errno=True), "renameat2", None)
-    if swap is None:
-        return False
-    done: int = swap(AT_CWD, os.fsencode(one), AT_CWD, os.fsencode(other), EXCHANGE)
-    return done == 0
 
 
 def keep_added_files(older: Path, target: Path, names: frozenset[str], spare: str) -> None:

@@ -25,13 +25,9 @@ T = TypeVar("T")
 
 
 GIT_TIMEOUT = 2.0
-"""Seconds to wait for git; after a timeout it is not called again for that file."""
-GIT_FRESH = 5.0
-"""Seconds for which an answer is cached: many results saved in a row call git once."""
+"""Seconds to wait for git."""
 GIT = ("git", "--no-optional-locks", "-c", "core.fsmonitor=false", "-c", "core.quotepath=false")
 BRANCH = "# branch.oid "
-GIT_PLACES = ("GIT_DIR", "GIT_WORK_TREE", "GIT_INDEX_FILE", "GIT_PREFIX", "GIT_OBJECT_DIRECTORY",
-              "GIT_COMMON_DIR", "GIT_NAMESPACE")  # fmt: skip
 
 
 class Checkout(NamedTuple):
@@ -39,22 +35,8 @@ class Checkout(NamedTuple):
     is_dirty: bool
 
 
-_ANSWERS: dict[Path, tuple[float, Checkout | None]] = {}
-
-
 def find_checkout(source: Path) -> Checkout | None:
-    known = _ANSWERS.get(source)
-    if known is not None and time.monotonic() < known[0]:
-        return known[1]
-    try:
-        found, until = ask_git(source), time.monotonic() + GIT_FRESH
-    except subprocess.TimeoutExpired:
-        found, until = None, float("inf")
-    _ANSWERS[source] = until, found
-    return found
-
-
-def ask_git(source: Path) -> Checkout | None:
+    """Return what git says of a file; None if it is in no checkout, or git does not answer."""
     status = run_git(source.parent, "status", "--porcelain=v2", "--branch", "--untracked-files=no")
     if status is None:
         return None
@@ -68,17 +50,15 @@ def ask_git(source: Path) -> Checkout | None:
 
 
 def run_git(folder: Path, *words: str) -> str | None:
-    kept = {name: value for name, value in os.environ.items() if name not in GIT_PLACES}
     try:
         done = subprocess.run(
             [*GIT, "-C", str(folder), *words],
             stdin=subprocess.DEVNULL,
             capture_output=True,
-            env=kept,
             timeout=GIT_TIMEOUT,
             check=False,
         )
-    except OSError:
+    except (OSError, subprocess.TimeoutExpired):
         return None
     return done.stdout.decode(errors="replace") if done.returncode == 0 else None
 

@@ -33,7 +33,7 @@ from backtest.measures import (
     read_objective,
     total_violation,
 )
-from backtest.measures.measure_table import CORE, DATES, PATH, STREAMED
+from backtest.measures.measure_table import CORE, DATES, STREAMED
 from backtest.sweep import ERROR, Sweep, name_parameter, to_plain_value
 from backtest.tune import name_result
 
@@ -78,7 +78,7 @@ def sweep(draft: Draft, *, output: Output) -> None:
 
 def check_ranking(objective: Any, constraints: Mapping[str, str], table: Mapping[str, Any]) -> None:
     measured = CORE if table.get("metrics") == "core" else STREAMED
-    nothing = {name: np.zeros(1) for name in (*measured, *(PATH if table.get("full") else ()))}
+    nothing = {name: np.zeros(1) for name in measured}
     read_objective(objective).score(nothing)
     total_violation(read_constraints(constraints), nothing)
 

@@ -89,8 +89,8 @@ def select_measure(metrics: MetricArrays, name: str) -> FloatArray:
         raise ParameterError(f"{name} was not measured; only a search with objective={name!r} does")
     if name not in METRICS:
         raise ParameterError(f"there is no measure {name!r}{did_you_mean(name, metrics)}")
-    more = "full=True" if name in PATH else "metrics='all'"
-    raise ParameterError(f"{name} was not measured; a sweep with {more} does")
+    does = "sweep.detail of its rows" if name in PATH else "a sweep with metrics='all'"
+    raise ParameterError(f"{name} was not measured; {does} does")
 
 
 # --------------------------------------------------------------------------------- reading words

@@ -60,7 +60,6 @@ def sweep(  # noqa: PLR0913 - keywords, each with a default that is said
     sampling: str = "1d",
     calendar: str = "365",
     metrics: Metrics = "all",
-    full: bool = False,
     space: Mapping[str, Any] | None = None,
     method: Method = "sobol",
     seed: int = 0,
@@ -98,10 +97,8 @@ def sweep(  # noqa: PLR0913 - keywords, each with a default that is said
     pool : str
         How separate accounts make one measure: ``"mean"``, ``"median"`` or ``"worst"``.
     metrics : str
-        ``"all"`` measures that need no path, or ``"core"``, which is faster.
-    full : bool
-        Whether to run every set once more for the measures that need its path, as
-        :meth:`Sweep.detail` does.
+        ``"all"`` measures that need no path, or ``"core"``, which is faster;
+        :meth:`Sweep.detail` has those of the path.
     space : mapping, optional
         What to draw from instead of all declared ranges, as in
         :func:`backtest.sweep.space.read_space`.
@@ -116,7 +113,7 @@ def sweep(  # noqa: PLR0913 - keywords, each with a default that is said
         ``"tcp://host:port"`` or ``"local:N"``: the cluster to use, see
         :mod:`backtest.sweep.cluster`. The numbers do not depend on it.
     progress : callable, optional
-        Called with the number of sets done and of all sets; with ``full`` for each of both passes.
+        Called with the number of sets done and of all sets.
 
     Returns
     -------
@@ -146,7 +143,7 @@ def sweep(  # noqa: PLR0913 - keywords, each with a default that is said
     )
     evaluator.check_causal(chosen)
     with on_cluster(evaluator, cluster) as working:
-        table = build_table(working, chosen, full=full, progress=progress)
+        table = build_table(working, chosen, progress)
     check_winner(evaluator, chosen, table)
     warn_of_unfilled({"turnover": table["turnover"].to_numpy()})
     settings = {name: shared.base.settings[name] for name in chosen}
@@ -158,7 +155,6 @@ def sweep(  # noqa: PLR0913 - keywords, each with a default that is said
             for name, each in settings.items()
         },
         metrics=metrics,
-        full=full,
         drawn={"method": method, "seed": seed} if is_count(sets) else None,
         sets={"asked": count_sets(chosen), "hash": hash_sets(chosen)},
         done=len(table),

@@ -32,7 +32,7 @@ from backtest.base import (
 from backtest.engine import Progress
 from backtest.measures import ObjectiveLike, rank_by_objective, read_aversion, read_constraints
 from backtest.measures.measure_table import DATES, METRICS, OPTION_COSTS
-from backtest.sweep.set_evaluator import OF_PATH, Evaluator, Rows
+from backtest.sweep.set_evaluator import Evaluator, Rows
 from backtest.sweep.sets import Sets, from_frame, take_sets
 
 if TYPE_CHECKING:
@@ -47,17 +47,13 @@ TAKEN = frozenset(
 )
 
 
-def build_table(
-    evaluator: Evaluator, sets: Sets, *, full: bool, progress: Progress | None
-) -> pd.DataFrame:
+def build_table(evaluator: Evaluator, sets: Sets, progress: Progress | None) -> pd.DataFrame:
     places, codes = find_different(sets)
     different = take_sets(sets, places)
     rows = evaluator.evaluate(different, progress=progress)
     check_rows(evaluator, different, rows)
-    if full:
-        rows = add_path(evaluator, different, rows, progress)
     columns = {name_column(name): column for name, column in sets.items()}
-    table = convert_dates(pd.DataFrame({**columns, **take_sets(rows.metrics, codes)}))
+    table = pd.DataFrame({**columns, **take_sets(rows.metrics, codes)})
     if any(rows.errors):
         table[ERROR] = np.array(rows.errors, dtype=object)[codes]
     done = rows.done[codes]
@@ -81,21 +77,6 @@ def check_rows(evaluator: Evaluator, sets: Sets, rows: Rows) -> None:
     if all(errors[rows.done]):
         evaluator.replay(take_sets(sets, first))
         raise PolicyError(f"every set failed, the first with: {errors[first]}")
-
-
-def add_path(evaluator: Evaluator, sets: Sets, rows: Rows, progress: Progress | None) -> Rows:
-    if not rows.done.all():
-        warn_caller("interrupted before the measures of the path: they are NaN")
-        nothing = {name: np.full(len(rows.done), np.nan) for name in OF_PATH}
-        return rows._replace(metrics={**rows.metrics, **nothing})
-    wanted = np.flatnonzero(np.array(rows.errors) == "")
-    found = evaluator.evaluate_path(take_sets(sets, wanted), progress=progress)
-    metrics, done = dict(rows.metrics), rows.done.copy()
-    for name, values in found.metrics.items():
-        metrics[name] = np.full(len(done), np.nan)
-        metrics[name][wanted] = values
-    done[wanted] = found.done
-    return rows._replace(metrics=metrics, done=done)
 
 
 def warn_of_losses(rows: Rows, codes: IntArray) -> None:

@@ -108,24 +108,28 @@ class Journal:
         self.position = 0
 
     def read_next(self) -> Batch | None:
-        if self.folder is None or not self._name_next().is_file():
-            return None
-        self.position += 1
-        return read_batch(load_batch(name_batch(self.folder, self.position - 1)))
+        table = self.read_table()
+        return None if table is None else read_batch(table)
 
     def append(self, batch: Batch) -> None:
-        if self.folder is not None:
+        self.write_table(lay_out_batch(batch, self.position))
+
+    def read_table(self) -> pd.DataFrame | None:
+        path = self._name_next()
+        if path is None or not path.is_file():
+            return None
+        self.position += 1
+        return load_batch(path)
+
+    def write_table(self, table: pd.DataFrame) -> None:
+        if path := self._name_next():
             sink = io.BytesIO()
-            lay_out_batch(batch, self.position).to_parquet(sink, index=False)
-            write_study_file(self._name_next(), sink.getvalue())
+            table.to_parquet(sink, index=False)
+            write_study_file(path, sink.getvalue())
         self.position += 1
 
-    def _name_next(self) -> Path:
-        return name_batch(self.folder or Path(), self.position)
-
-
-def name_batch(folder: Path, number: int) -> Path:
-    return folder / f"{number:06d}.parquet"
+    def _name_next(self) -> Path | None:
+        return self.folder and self.folder / f"{self.position:06d}.parquet"
 
 
 def load_batch(path: Path) -> pd.DataFrame:

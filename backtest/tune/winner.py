@@ -498,32 +498,28 @@ def measure_luck(
         unknown = {"sharpe": find_sharpe(rows.returns[:, -1]) * scale}
     n_sets = max(len(places), len(sample))
     try:
-        if len(sample) == 1:  # its returns show no correlation
-            count, overfit = float(n_sets + others), math.nan
-            deflated, lucky = deflate_alone(rows.returns[:, -1], count)
-            lucky *= scale
-        else:
-            found = simulate_luck(rows.returns, n_trials=n_sets)
-            std = found.find_deviation(len(rows.returns), periods)
-            count = found.n * (1.0 + others / n_sets)
-            moments = estimate_moments(rows.returns[:, -1])
-            deflated = deflated_sharpe(
-                np.nan_to_num(unknown["sharpe"]) / scale,
-                moments.n,
-                skew=moments.skew,
-                kurtosis=moments.kurtosis,
-                n_trials=count,
-                std=std / scale,
-            )
-            lucky, overfit = expected_max_sharpe(count, std), find_overfitting(rows.returns)
+        found = simulate_luck(rows.returns, n_trials=n_sets)
+        is_alone = len(sample) == 1  # its returns show no correlation
+        count = n_sets + others if is_alone else found.n * (1.0 + others / n_sets)
+        std = found.find_deviation(len(rows.returns), periods)
+        moments = estimate_moments(rows.returns[:, -1])
+        deflated = deflated_sharpe(
+            np.nan_to_num(unknown["sharpe"]) / scale,
+            moments.n,
+            skew=moments.skew,
+            kurtosis=moments.kurtosis,
+            n_trials=count,
+            std=std / scale,
+        )
+        overfitting = math.nan if is_alone else find_overfitting(rows.returns)
     except BacktestError:  # returns that are not finite
         return unknown
     return {
         **unknown,
-        "effective_trials": count,
-        "lucky_sharpe": lucky,
+        "effective_trials": float(count),
+        "lucky_sharpe": expected_max_sharpe(count, std),
         "deflated_sharpe": deflated,
-        "overfitting": overfit,
+        "overfitting": overfitting,
     }
 
 

@@ -25,30 +25,24 @@ from backtest.base import (
     ShownTable,
     capitalize,
     checked_only,
-    discard_folder,
     format_number,
     list_records,
     parse_duration,
     record_making,
-    warn_caller,
 )
 from backtest.base.units import DAY, YEAR_DAYS
 from backtest.engine import as_of, count_periods, earn_cash, mark_samples, measure_years
-from backtest.engine.checks import warn_once
 from backtest.market import Markets
-from backtest.measures import (
-    annualize_ratios,
-)
+from backtest.measures import annualize_ratios
 from backtest.measures.measure_table import COSTS
 from backtest.sweep import (
     count_sets,
     draw_sets,
     name_column,
-    on_cluster,
     take_sets,
     to_plain_value,
 )
-from backtest.tune import Batch, Journal, Problem, find_distinct, find_finished, open_folder
+from backtest.tune import Journal, Problem, find_distinct
 from backtest.validation import spans as s
 from backtest.validation import validation as v
 from backtest.venue import Venue
@@ -63,7 +57,7 @@ if TYPE_CHECKING:
 KIND = "cross-validation"
 CHUNK = 256
 """Sets that are run at a time, which is what a kill can lose."""
-RETURNS = "sampled returns"
+RETURNS, FAILED = "sampled returns", "has failed"
 PANELS, PANEL_SETS = 200, 50
 """Panels of noise by which the interval of an overfitting probability is calibrated."""
 MOST_COMPARED = 500
@@ -167,7 +161,8 @@ def cross_validate(  # noqa: PLR0913 - keywords, each with a default that is sai
     is purged: accounts end at their mark. Source: Lopez de Prado (2018), Advances in Financial
     Machine Learning, chapter 12.
     """
-    problem = v.read_validated(locals())
+    arguments = locals()
+    problem = v.read_validated(arguments)
     check_objective(problem)
     market = problem.market
     n, k = s.check_counts(groups, test_groups)
@@ -179,25 +174,17 @@ def cross_validate(  # noqa: PLR0913 - keywords, each with a default that is sai
     manifest = problem.describe_search(
         KIND, groups=plan.groups.n, test_groups=plan.k, embargo=plan.embargo
     )
-    place = None if store is None else Path(store)
-    if (finished := find_finished(place, manifest, resume=resume)) is not None:
-        return CrossValidation.load(finished)
     drawn = draw_sets(problem.space, trials, seed=seed)
     sets = take_sets(drawn, find_distinct(drawn))
-    evaluator = problem.build_evaluator(problem.market)
-    with open_folder(place, manifest) as folder:
-        with warn_once(is_first=False), on_cluster(evaluator, cluster) as working:
-            working.check_causal(problem.space.list_ends())
-            runs = run_groups(working, sets, plan.groups, Journal(folder), progress)
+
+    def make(evaluator: Evaluator, folder: Path | None) -> CrossValidation:
+        evaluator.check_causal(problem.space.list_ends())
+        runs = run_groups(evaluator, sets, plan.groups, folder, progress)
         if any(each.failed.all() for each in runs):
             raise PolicyError("every set failed in a group; run one alone with bt.run to see more")
-        found = judge_splits(problem, evaluator, sets, plan, runs, manifest)
-        if place is not None and folder is not None:
-            found.save(place)
-            discard_folder(folder)
-    for text in found.warnings:
-        warn_caller(text)
-    return found
+        return judge_splits(problem, sets, plan, runs, manifest)
+
+    return v.make_or_resume(CrossValidation, problem, manifest, arguments, make)
 
 
 class SplitPlan(NamedTuple):
@@ -230,7 +217,6 @@ def check_objective(problem: Problem) -> None:
 
 def judge_splits(
     problem: Problem,
-    evaluator: Evaluator,
     sets: Sets,
     plan: SplitPlan,
     runs: Sequence[GroupRuns],
@@ -246,7 +232,7 @@ def judge_splits(
     text = f"{empty} of {len(winners.row)} splits have no set that keeps all constraints"
     matrix = np.stack([objective.score(each.metrics) for each in runs], axis=1)
     return CrossValidation(
-        splits=tabulate_splits(problem, evaluator, sets, plan, winners),
+        splits=tabulate_splits(problem, sets, plan, winners),
         paths=stitch_paths(plan, winners, plain, runs, periods),
         matrix=pd.DataFrame(matrix).rename_axis("set"),
         sets=pd.DataFrame({name_column(name): sets[name] for name in problem.names}),
@@ -270,12 +256,12 @@ def find_known(measure: Any, values: FloatArray) -> float:
 
 
 def tabulate_splits(
-    problem: Problem, evaluator: Evaluator, sets: Sets, plan: SplitPlan, winners: SplitWinners
+    problem: Problem, sets: Sets, plan: SplitPlan, winners: SplitWinners
 ) -> pd.DataFrame:
     table = pd.DataFrame({"groups": s.list_splits(plan.groups.n, plan.k)})
     table = table.assign(in_sample=winners.inside, out_of_sample=winners.outside, rank=winners.rank)
     for name in problem.names:
-        setting = evaluator.base.settings[name]
+        setting = problem.base.settings[name]
         values = [None if row < 0 else to_plain_value(setting, sets[name][row])
                   for row in winners.row.tolist()]  # fmt: skip
         table[name_column(name)] = pd.Series(values)
@@ -297,55 +283,39 @@ def run_groups(
     evaluator: Evaluator,
     sets: Sets,
     groups: s.Groups,
-    journal: Journal,
+    folder: Path | None,
     progress: Progress | None,
 ) -> list[GroupRuns]:
     spans = [groups.span(group) for group in range(groups.n)]
-    n, chunks = count_sets(sets), []
+    n, journal, chunks = count_sets(sets), Journal(folder), []
     for first in range(0, n, CHUNK):
         some = take_sets(sets, slice(first, first + CHUNK))
-        runs: list[GroupRuns] = []
-        while len(runs) < groups.n and (batch := journal.read_next()) is not None:
-            runs.append(read_runs(batch))
-        for rows in evaluator.evaluate_spans(some, spans[len(runs) :], returns=True):
-            runs.append(keep_runs(rows))
-            journal.append(lay_out_runs(some, runs[-1]))
-        chunks.append(runs)
+        tables: list[pd.DataFrame] = []
+        while len(tables) < groups.n and (table := journal.read_table()) is not None:
+            tables.append(table)
+        for rows in evaluator.evaluate_spans(some, spans[len(tables) :], returns=True):
+            tables.append(tabulate_runs(rows))
+            journal.write_table(tables[-1])
+        chunks.append(tables)
         if progress is not None:
             progress(min(first + CHUNK, n), n)
-    return [join_runs(parts) for parts in zip(*chunks, strict=True)]
+    return [read_runs(pd.concat(parts, ignore_index=True)) for parts in zip(*chunks, strict=True)]
 
 
-def lay_out_runs(sets: Sets, runs: GroupRuns) -> Batch:
-    columns: dict[str, Any] = {**runs.metrics, RETURNS: list(runs.returns.T.copy())}
-    none = np.full(len(runs.failed), np.nan)
-    errors = ["failed" if each else "" for each in runs.failed]
-    return Batch("part", 0.0, sets, columns, none, none, errors)
-
-
-def read_runs(batch: Batch) -> GroupRuns:
-    metrics = {name: each for name, each in batch.metrics.items() if name != RETURNS}
-    returns = np.stack(list(batch.metrics[RETURNS]), axis=1)
-    return GroupRuns(metrics, returns, np.array([each != "" for each in batch.errors]))
-
-
-def keep_runs(rows: Rows) -> GroupRuns:
+def tabulate_runs(rows: Rows) -> pd.DataFrame:
     if not rows.done.all() or rows.returns is None:
         raise KeyboardInterrupt
     failed = np.array([error != "" for error in rows.errors], dtype=np.bool_)
-    return GroupRuns(rows.metrics, np.where(failed, 0.0, rows.returns), failed)
+    returns = np.where(failed, 0.0, rows.returns).T.copy()
+    return pd.DataFrame({**rows.metrics, RETURNS: [*returns], FAILED: failed})
 
 
-def join_runs(parts: Sequence[GroupRuns]) -> GroupRuns:
-    length = max(len(part.returns) for part in parts)
-    returns = [np.zeros((length, len(part.failed))) for part in parts]
-    for whole, part in zip(returns, parts, strict=True):
-        whole[: len(part.returns)] = part.returns
-    return GroupRuns(
-        {k: np.concatenate([part.metrics[k] for part in parts]) for k in parts[0].metrics},
-        np.concatenate(returns, axis=1),
-        np.concatenate([part.failed for part in parts]),
-    )
+def read_runs(table: pd.DataFrame) -> GroupRuns:
+    each, failed = table[RETURNS], table[FAILED].to_numpy()
+    length = max(map(len, each))
+    returns = np.stack([np.pad(one, (0, length - len(one))) for one in each], axis=1)
+    metrics = table.drop(columns=[RETURNS, FAILED])
+    return GroupRuns({str(name): metrics[name].to_numpy() for name in metrics}, returns, failed)
 
 
 # ------------------------------------------------------------ several fresh accounts, one by one

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from statistics import NormalDist
-from typing import Any, NamedTuple, Self
+from typing import Any, NamedTuple, Self, TypeVar
 
 import numpy as np
 import pandas as pd
@@ -19,20 +19,25 @@ from backtest.base import (
     SavedResult,
     ShownChart,
     capitalize,
+    discard_folder,
     from_plain,
     hash_file,
     is_path,
     read_json_file,
     repr_plain,
     to_plain,
+    warn_caller,
     write_json_file,
 )
 from backtest.base.result_folders import MANIFEST
 from backtest.engine import Result
+from backtest.engine.checks import warn_once
 from backtest.measures import name_measure
 from backtest.measures.measure_table import METRICS
-from backtest.tune import Problem, read_problem
+from backtest.sweep import Evaluator, on_cluster
+from backtest.tune import Problem, find_finished, open_folder, read_problem
 
+V = TypeVar("V", bound="Validation")
 FIGURES, ACCOUNTS = "figures.json", "accounts"
 TITLE = re.compile(r"result|fixed")
 EVIDENCE, EVEN = 0.95, 0.5
@@ -197,6 +202,29 @@ def read_validated(arguments: Mapping[str, Any]) -> Problem:
             f"{', '.join(dotted)}; fix takes one value each"
         )
     return problem
+
+
+def make_or_resume(
+    cls: type[V],
+    problem: Problem,
+    manifest: Mapping[str, Any],
+    arguments: Mapping[str, Any],
+    make: Callable[[Evaluator, Path | None], V],
+) -> V:
+    """Return a validation that is loaded from the store if it is finished, or made and saved."""
+    store = None if arguments["store"] is None else Path(arguments["store"])
+    if (finished := find_finished(store, manifest, resume=arguments["resume"])) is not None:
+        return cls.load(finished)
+    evaluator = problem.build_evaluator(problem.market)
+    with open_folder(store, manifest) as folder:
+        with warn_once(is_first=False), on_cluster(evaluator, arguments["cluster"]) as working:
+            made = make(working, folder)
+        if store is not None and folder is not None:
+            made.save(store)
+            discard_folder(folder)
+    for text in made.warnings:
+        warn_caller(text)
+    return made
 
 
 # ------------------------------------------------------------------ shares, ranks and chance alone

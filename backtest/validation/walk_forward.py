@@ -24,13 +24,11 @@ from backtest.base import (
     Shown,
     ShownTable,
     checked_only,
-    discard_folder,
     format_percent,
     format_probability,
     list_records,
     record_making,
     utc_index,
-    warn_caller,
 )
 from backtest.base.units import DAY, YEAR_DAYS
 from backtest.compare import (
@@ -51,7 +49,6 @@ from backtest.sweep import (
     Evaluator,
     find_different,
     name_column,
-    on_cluster,
     take_sets,
     to_plain_value,
 )
@@ -64,10 +61,8 @@ from backtest.tune import (
     deflate_alone,
     find_distinct,
     find_extent,
-    find_finished,
     gather,
     is_feasible,
-    open_folder,
     search_and_choose,
 )
 from backtest.validation import spans as s
@@ -184,26 +179,19 @@ def walk_forward(  # noqa: PLR0913 - keywords, each with a default that is said
     before. The account's parameters change at the first close of each test span; until then the
     last decision of the earlier ones holds.
     """
-    problem = v.read_validated(locals())
+    arguments = locals()
+    problem = v.read_validated(arguments)
     market = problem.market
     spans = s.plan_spans(market, train, test, anchored, gap)
     table = s.tabulate_spans(market, spans)
     rows = [[f"{time:%Y-%m-%d %H:%M:%S}" for time in row] for row in table.to_numpy().tolist()]
     manifest = problem.describe_search(KIND, spans={"columns": list(s.TIMES), "rows": rows})
-    place = None if store is None else Path(store)
-    if (finished := find_finished(place, manifest, resume=resume)) is not None:
-        return WalkForward.load(finished)
-    evaluator = problem.build_evaluator(market)
-    with open_folder(place, manifest) as folder:
-        with warn_once(is_first=False), on_cluster(evaluator, cluster) as working:
-            found = search_folds(problem, working, spans, folder, progress)
-        walk = build_walk(problem, found, manifest)
-        if place is not None and folder is not None:
-            walk.save(place)
-            discard_folder(folder)
-    for text in walk.warnings:
-        warn_caller(text)
-    return walk
+
+    def make(evaluator: Evaluator, folder: Path | None) -> WalkForward:
+        found = search_folds(problem, evaluator, spans, folder, progress)
+        return build_walk(problem, found, manifest)
+
+    return v.make_or_resume(WalkForward, problem, manifest, arguments, make)
 
 
 # -------------------------------------------------------------------------------- searching a fold

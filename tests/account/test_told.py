@@ -235,7 +235,7 @@ def test_last_prices_are_warned_of_once_per_call():
     terms = {"venue": VENUE, "account": bt.Account(), "compile": False}
     acts = [
         lambda: bt.run(market, Constant(1.0), **terms),
-        lambda: bt.sweep(market, Constant, {"leverage": [0.5, 1.0]}, full=True, **terms),
+        lambda: bt.sweep(market, Constant, {"leverage": [0.5, 1.0]}, **terms),
     ]
     for act in acts:
         told = collect(act)

@@ -12,7 +12,6 @@ from pathlib import Path
 import pytest
 
 import backtest as bt
-from backtest.base import provenance
 from backtest.base.errors import DataError
 from backtest.base.provenance import (
     PROVENANCE,
@@ -43,15 +42,6 @@ class Mine(bt.Policy):
         """Return one."""
         return 1.0
 '''
-
-
-@pytest.fixture(autouse=True)
-def ask_anew(monkeypatch):
-    """Forget what git said in other tests, and at once what it says in this one."""
-    monkeypatch.setattr(provenance, "_ANSWERS", {})
-    monkeypatch.setattr(provenance, "GIT_FRESH", 0.0)
-    for name in provenance.GIT_PLACES:
-        monkeypatch.delenv(name, raising=False)
 
 
 def git(folder: Path, *words: str) -> str:

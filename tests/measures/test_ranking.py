@@ -57,7 +57,7 @@ BAD = {
     "a NaN weight": (lambda: read_objective({"sharpe": NAN}), "weight of sharpe must be a number"),
     "no measure": (lambda: read_objective({}), "objective must be a measure"),
     "not taken": (lambda: read_objective("sortino").score(TABLE), "metrics='all'"),
-    "of a path": (lambda: read_objective("es_95").score(TABLE), "full=True"),
+    "of a path": (lambda: read_objective("es_95").score(TABLE), "sweep.detail"),
     "a function that raises": (
         lambda: read_objective(lambda row: row["sharp"]).score(TABLE), "raised KeyError: 'sharp'"),
     "no mapping": (lambda: read_constraints("max_drawdown <= 0.4"), "constraints must map"),

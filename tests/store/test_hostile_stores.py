@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 import backtest as bt
-from backtest.base import atomic_files, json_values
+from backtest.base import json_values
 from backtest.store import Filter, choose_deletions, delete_chosen, list_results
 from backtest.strategies import Constant
 from tests.kit import call
@@ -111,13 +111,8 @@ def test_a_prune_that_is_killed_leaves_what_the_next_one_knows(store, run, monke
     assert list(store.iterdir()) == []
 
 
-@pytest.mark.parametrize("can_exchange", [True, False])
-def test_a_result_that_is_saved_again_keeps_the_notes_beside_it(
-    saved, run, store, monkeypatch, can_exchange
-):
+def test_a_result_that_is_saved_again_keeps_the_notes_beside_it(saved, run, store):
     """Before: the older folder was deleted with whatever somebody had put into it."""
-    if not can_exchange:
-        monkeypatch.setattr(atomic_files, "exchange_folders", lambda one, other: False)
     fill(run, {"notes.txt": "precious", "plots/a.png": b"png"})
     bt.Result.load(saved).save(store)
     assert (run / "notes.txt").read_text() == "precious"

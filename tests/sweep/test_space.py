@@ -389,7 +389,7 @@ SETS = {"target": [0.3, 0.9], "signal.window": [5, 14], "signal.low": [25.0, 40.
 
 @pytest.mark.slow
 def test_rows_of_lanes_are_runs():
-    found = bt.sweep(MARKET, VolTarget, SETS, signal="rsi:14:30:60", full=True, **TERMS)
+    found = bt.sweep(MARKET, VolTarget, SETS, signal="rsi:14:30:60", **TERMS)
     assert len(found.table) == 8
     assert found.manifest["signal"].startswith("rsi:14:30:60 sha256:")
     assert "signal checked" in found.manifest["causality"]

@@ -46,13 +46,14 @@ def same_bits(one: float, other: float) -> bool:
     return one == other or (math.isnan(one) and math.isnan(other))
 
 
-def check_rows(sweep: bt.Sweep, policy: Any, *, names: tuple[str, ...], **settings: Any) -> None:
+def check_rows(table: Any, policy: Any, *, names: tuple[str, ...], **settings: Any) -> None:
     """Hold every row to the run of its parameters, bit for bit."""
     given = {"venue": VENUE, "account": ACCOUNT, "compile": False, **settings}
     market = given.pop("market", MARKET)
     base = BaseTerms(policy, given.pop("venue"), given.pop("account"))
-    for row in sweep.table.to_dict("records"):
-        values = {name: row[name] for name in sweep.parameters}
+    parameters = [name for name in base.settings if name in table]
+    for row in table.to_dict("records"):
+        values = {name: row[name] for name in parameters}
         built = base.build_trio(values)
         result = bt.run(market, built.policy, venue=built.venue, account=built.account, **given)
         for name in names:
@@ -98,12 +99,12 @@ def test_a_parameter_named_like_a_measure_is_told_apart():
 @pytest.mark.slow
 def test_measures_of_the_path_come_by_replay():
     sets = {"target": [0.2, 0.8], "half_life": [24.0, 72.0]}
-    sweep, full = run(VolTarget, sets), run(VolTarget, sets, full=True)
-    assert list(full.table) == [*sets, *METRICS, *DATES]
+    sweep = run(VolTarget, sets)
+    full = sweep.detail(sweep.table)
+    assert list(full) == [*sets, *METRICS, *DATES]
     check_rows(full, VolTarget, names=METRICS)
-    pd.testing.assert_frame_equal(sweep.detail(sweep.table), full.table)
-    pd.testing.assert_frame_equal(sweep.detail([3, 0]), full.table.loc[[3, 0]])
-    pd.testing.assert_frame_equal(sweep.detail(sweep.top(2)), full.table.loc[sweep.top(2).index])
+    pd.testing.assert_frame_equal(sweep.detail([3, 0]), full.loc[[3, 0]])
+    pd.testing.assert_frame_equal(sweep.detail(sweep.top(2)), full.loc[sweep.top(2).index])
     assert sweep.detail(1).index.tolist() == [1]
     with pytest.raises(ParameterError, match="rows must be labels of the table, 0 to 3, got 9"):
         sweep.detail([1, 9])
@@ -184,7 +185,7 @@ def test_a_policy_that_does_not_compile_is_swept_with_one_warning():
     with pytest.warns(UserWarning, match="Tabled is swept in plain Python") as caught:
         sweep = run(Tabled, {"size": [1.0, 2.0, 3.0]}, compile=True)
     assert len(caught) == 1
-    check_rows(sweep, Tabled, names=STREAMED)
+    check_rows(sweep.table, Tabled, names=STREAMED)
 
 
 @pytest.mark.parametrize(("change", "problem"), [
@@ -249,7 +250,7 @@ def test_a_saved_sweep_comes_back_as_it_was(tmp_path):
         "account.stop_loss": [None, 0.1],
         "venue.liquidation.step": [0.5, "bracket"],
     }
-    sweep = run(Modes, sets, full=True)
+    sweep = run(Modes, sets)
     folder = sweep.save(tmp_path)
     assert folder.name == f"sweep-modes-{sweep.manifest['id']}"
     loaded = bt.Sweep.load(folder)
@@ -284,16 +285,6 @@ def test_a_folder_of_another_kind_is_refused(tmp_path):
 
 
 # -------------------------------------------------- measures of the path and certainty equivalents
-LEVERAGES = [0.5, 1.0, 2.0]
-
-
-@pytest.fixture(scope="module")
-def full():
-    market = bt.Market.sample(bars=24 * 60)
-    return bt.sweep(market, Constant, {"leverage": LEVERAGES}, venue=VENUE, account=bt.Account(),
-                    full=True, compile=False)  # fmt: skip
-
-
 @pytest.mark.parametrize("name", PATH)
 def test_a_search_refuses_measures_of_the_path(name):
     goal = Goal((read_objective("sharpe"),), read_constraints({name: "<= 1"}))
@@ -319,11 +310,6 @@ def test_a_search_has_the_certainty_equivalent_of_any_risk_aversion(accounts):
     wanted = [bt.measures.certainty_equivalent(run.returns.to_numpy(), 365.0, 10.0) for run in runs]
     assert row["score"] == pytest.approx(np.mean(wanted), rel=1e-12)
     assert row["score"] < row["certainty_equivalent"]
-
-
-def test_a_sweep_says_that_a_risk_aversion_needs_a_search(full):
-    with pytest.raises(bt.ParameterError, match="was not measured"):
-        full.rank("certainty_equivalent_5")
 
 
 LEVERED = {"leverage": [0.5, 2.0, 60.0]}

@@ -17,7 +17,7 @@ from backtest.base.atomic_files import DRAFT_FILE
 from backtest.base.errors import DataError, ParameterError
 from backtest.base.json_values import to_plain
 from backtest.tune import Study, trials
-from backtest.tune.journal import UNFINISHED, name_batch
+from backtest.tune.journal import UNFINISHED
 from tests.kit import check_refused, every_nth
 from tests.tuning import MARKET, Hills, Mixed, seek, seek_slowly
 
@@ -196,7 +196,7 @@ def cut(store: Path, n: int = 14) -> Path:
 
 def test_a_truncated_batch_is_named_and_costs_only_itself(tmp_path):
     whole, folder = seek(), cut(tmp_path)
-    path = name_batch(folder / "trials", 7)
+    path = folder / "trials" / "000007.parquet"
     content = path.read_bytes()
     path.write_bytes(content[: len(content) // 2])
     words = f"{path}: cannot read trials"
