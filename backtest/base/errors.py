@@ -81,15 +81,7 @@ def describe_fault(error: Exception) -> str:
 
 
 def did_you_mean(name: object, known: Iterable[str]) -> str:
-    """Return ``"; did you mean 'x'?"`` for the nearest known name, or an empty string.
-
-    Examples
-    --------
-    >>> did_you_mean("targt", ["target", "half_life"])
-    "; did you mean 'target'?"
-    >>> did_you_mean("zzz", ["target"])
-    ''
-    """
+    """Return ``"; did you mean 'x'?"`` for the nearest known name, or an empty string."""
     if not isinstance(name, str) or len(name) > LONGEST_NAME:
         return ""
     near = difflib.get_close_matches(name, list(known), n=1, cutoff=0.5)

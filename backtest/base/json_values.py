@@ -75,15 +75,7 @@ WRITER = PlainRepr()
 
 
 def repr_plain(value: object) -> str:
-    """Return a short repr of a value for messages, with numpy numbers written as Python numbers.
-
-    Examples
-    --------
-    >>> repr_plain(np.float64(1.5)), repr_plain((np.int64(2), [np.bool_(True)]))
-    ('1.5', '(2, [True])')
-    >>> repr_plain(np.zeros((2, 3))), repr_plain(-(10**5_000))
-    ('a ndarray of shape (2, 3)', 'an int of 16,610 bits')
-    """
+    """Return a short repr of a value for messages, with numpy numbers written as Python numbers."""
     return WRITER.repr(_strip(value))
 
 

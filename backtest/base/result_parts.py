@@ -46,20 +46,9 @@ class ShownTable(NamedTuple):
 
 
 class Panel(NamedTuple):
-    """A part of a chart that has an axis of its own: columns of its table.
+    """A part of a chart that has an axis of its own; ``height`` is relative to the other panels.
 
-    Attributes
-    ----------
-    title : str
-        The colors of its columns are named behind it if they are several.
-    columns : tuple of str
-        Columns of the table of the chart.
-    height : float
-        Relative to the other panels.
-    percent, from_zero : bool
-        Whether its axis is one of fractions, and begins at 0.
-    scale : str
-        ``"log"`` where values vary much, which a reader can switch off, or empty.
+    ``scale`` is ``"log"`` where values vary much, which a reader can switch off, or empty.
     """
 
     title: str
@@ -71,43 +60,19 @@ class Panel(NamedTuple):
 
 
 class ShownChart(NamedTuple):
-    """A chart of columns of a table over its index.
+    """A chart of columns of a table over its index; without a table it is left out.
 
-    Attributes
-    ----------
-    key, title, caption : str
-        Its name on the page; what it shows; how to read it.
-    table : DataFrame or None
-        The columns that are drawn, by the values of the x axis; None leaves it out.
-    kind : str
-        ``"line"``, ``"points"`` (a line with its points), ``"dots"`` (points alone), ``"steps"``,
-        ``"area"`` (stacked above and below 0), ``"bars"``, ``"heat"`` (a map over two levels of the
-        index), ``"matrix"`` (signed numbers from -1 to 1 by label), ``"tornado"`` (a bar per label
-        of the first level, from its lowest to its highest), ``"scatter"`` (points, and where both
-        axes are equal), ``"intervals"`` (values by label, from the second column to the third, in
-        color where the fourth holds), ``"quotes"`` (a line of the first column, and bars from the
-        second to the third) or ``"accounts"`` (unit values over time above their drawdowns).
-    panels : tuple of Panel
-        Panels below each other over time, instead of a kind.
-    events : DataFrame or None
-        What is marked in the first panel: ``y``, ``label``, ``color``, ``symbol`` and ``row``, the
-        number of its row in the ledger of the page, by the values of the x axis.
-    colors : mapping of str to str
-        Roles of colors by column; without one they take turns.
-    x, y : str
-        Titles of the axes.
-    log : str
-        The axes that are logarithmic: ``"x"``, ``"y"`` or both.
-    percent : str
-        The axes of fractions, written in percent.
-    marks : tuple of float
-        Places on the x axis that are marked by a dotted line, times in ns; NaN marks none.
-    has_legend : bool
-        Whether the columns are named beside the chart.
-    size : str
-        ``"full"``, ``"half"`` or ``"narrow"``, as in :class:`backtest.report.page.Chart`.
-    height : int
-        In pixels.
+    ``kind`` is ``"line"``, ``"points"`` (a line with its points), ``"dots"``, ``"steps"``,
+    ``"area"`` (stacked above and below 0), ``"bars"``, ``"heat"`` (a map over two levels of the
+    index), ``"matrix"`` (numbers from -1 to 1 by label), ``"tornado"`` (a bar per label of the
+    first level, from its lowest to its highest), ``"scatter"`` (points, and where both axes are
+    equal), ``"intervals"`` (values by label, from the second column to the third, in color where
+    the fourth holds), ``"quotes"`` (a line of the first column, bars from the second to the third)
+    or ``"accounts"`` (unit values over time above their drawdowns). ``colors`` are roles by column.
+    ``log`` and ``percent`` name axes: ``"x"``, ``"y"`` or both. ``marks`` are dotted lines on the
+    x axis, times in ns. ``events`` are marked in the first panel: ``y``, ``label``, ``color``,
+    ``symbol`` and ``row``, that of the ledger of the page. ``size`` is ``"full"``, ``"half"`` or
+    ``"narrow"``, ``height`` in pixels.
     """
 
     key: str
@@ -132,18 +97,9 @@ Shown: TypeAlias = ShownTable | ShownChart | str
 
 
 class Part(NamedTuple):
-    """A section of a result.
+    """A section of a result; ``shows`` is ``"page"``, ``"summary"`` (for a terminal) or ``"both"``.
 
-    Attributes
-    ----------
-    key, title, lead : str
-        Its name on the page, its title, and what it shows.
-    blocks : sequence or callable
-        What it consists of, or a function that makes it when it is shown.
-    shows : str
-        ``"page"``, ``"summary"`` (the text for a terminal) or ``"both"``.
-    is_folded : bool
-        Whether the page shows it when the reader asks for it.
+    ``blocks`` may be a function that makes them when they are shown.
     """
 
     key: str

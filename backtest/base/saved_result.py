@@ -171,28 +171,10 @@ class Reportable:
 class SavedResult(Reportable):
     """Base of results that are saved.
 
-    Attributes
-    ----------
-    kind : str
-        Its name in lists, manifests and the names of folders.
-    plural, called : str
-        Several of them, and what its page is called; by default made from ``kind``.
-    call : str
-        The function that makes it; by default ``kind`` in ``bt``.
-    layout : int
-        The number of the layout of its files.
-    table_names : tuple of str
-        Its tables, each an attribute and a file.
-    long_tables : tuple of str
-        The tables that are left out of JSON.
-    more_files, inner : tuple of str
-        Files beside the tables, and folders of results of its own.
-    can_be_resumed : bool
-        Whether what is computed is saved on the way.
-    aside : tuple of str
-        Entries of the manifest that the id does not depend on.
-    manifest : mapping
-        Everything that the numbers depend on, with an ``id``.
+    ``call`` is the function that makes it, by default ``kind`` in ``bt``. Tables are attributes and
+    files of the same names; ``long_tables`` are left out of JSON, ``inner`` are folders of results
+    of its own. The id in ``manifest``, which holds everything that the numbers depend on, does not
+    depend on its entries ``aside``.
     """
 
     plural: ClassVar[str] = ""
@@ -371,16 +353,9 @@ EMPTY = pd.DataFrame({"none": pd.Series(dtype="float64")})
 
 
 class SettingsResult(SavedResult):
-    """Base of results that are made of tables, settings and a few numbers.
+    """Base of results that are made of tables, settings and a few ``numbers``, attributes all.
 
-    All other fields, such as paths or a market, are not saved: a loaded result has None there.
-
-    Attributes
-    ----------
-    numbers : tuple of str
-        Its attributes beside tables and settings that are saved.
-    settings : dict
-        What the numbers come from.
+    Other fields, such as paths or a market, are not saved: a loaded result has None there.
     """
 
     numbers: ClassVar[tuple[str, ...]] = ()

@@ -43,13 +43,7 @@ _DURATION = re.compile(r"(\d+)\s*(s|m|min|h|d|w|H|D|W)")
 
 
 def parse_duration(text: str, name: str = "a duration") -> int:
-    """Return a duration such as ``"1h"`` or ``"8h"`` in nanoseconds.
-
-    Examples
-    --------
-    >>> parse_duration("8h") // HOUR
-    8
-    """
+    """Return a duration such as ``"1h"`` or ``"8h"`` in nanoseconds."""
     match = _DURATION.fullmatch(text.strip()) if isinstance(text, str) else None
     if match is None or int(match[1]) == 0:
         raise ParameterError(
@@ -84,13 +78,7 @@ DATE = re.compile(r"\d{4}(?:$|-\d{2}(?:$|-\d{2}(?:$|[T ])))")
 
 
 def to_nanoseconds(time: TimeLike, name: str = "a time") -> int:
-    """Return a time as UTC nanoseconds; a time without a zone is read as UTC.
-
-    Examples
-    --------
-    >>> to_nanoseconds("1970-01-02") == DAY
-    True
-    """
+    """Return a time as UTC nanoseconds; a time without a zone is read as UTC."""
     rule = f"{name} must be a time such as 2021-05-19 or 2021-05-19T12:00 (UTC)"
     if isinstance(time, str) and not DATE.match(time.strip()):
         raise ParameterError(f"{rule}, year first, got {time!r}")
@@ -110,13 +98,7 @@ def to_nanoseconds(time: TimeLike, name: str = "a time") -> int:
 
 
 def format_time(nanoseconds: int) -> str:
-    """Return UTC nanoseconds as text, without a time of day at midnight.
-
-    Examples
-    --------
-    >>> format_time(0), format_time(3 * HOUR)
-    ('1970-01-01', '1970-01-01 03:00')
-    """
+    """Return UTC nanoseconds as text, without a time of day at midnight."""
     stamp = pd.Timestamp(nanoseconds, tz="UTC")
     if nanoseconds % DAY == 0:
         return f"{stamp:%Y-%m-%d}"
