@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import functools
 import hashlib
-import inspect
 import json
 import platform
 import shlex
@@ -43,18 +42,15 @@ MOST_ROWS = 10_000
 
 
 class Kind(NamedTuple):
-    name: str
     plural: str
     layout: int
     files: tuple[str, ...]
     aside: tuple[str, ...]
-    source: str
     load: Callable[[Path], Any]
     read_line: Callable[[Path, Mapping[str, Any]], dict[str, Any]]
     call: str
     inner: tuple[str, ...] = ()
     read_progress: Callable[[Path, Mapping[str, Any]], str] | None = None
-    is_run: bool = False
 
 
 KINDS: dict[str, Kind] = {}
@@ -192,12 +188,10 @@ class SavedResult(Reportable):
         super().__init_subclass__()
         if "kind" in vars(cls):
             KINDS[cls.kind] = Kind(
-                name=cls.kind,
                 plural=cls.plural or f"{cls.kind}s",
                 layout=cls.layout,
                 files=cls.files(),
                 aside=cls.aside,
-                source=inspect.getfile(cls),
                 load=cls.load,
                 read_line=cls._read_line,
                 call=cls.call or f"bt.{cls.kind.replace('-', '_')}",

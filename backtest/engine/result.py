@@ -383,16 +383,13 @@ def read_metrics(metrics: Mapping[str, float | None]) -> dict[str, float]:
 
 
 KINDS[RUN] = Kind(
-    name=RUN,
     plural="runs",
     layout=result_files.FORMAT,
     files=result_files.FILES,
     aside=NOT_IN_ID[1:],
-    source=str(result_files.__file__),
     load=Result.load,
     read_line=read_run,
     call="bt.run",
-    is_run=True,
 )
 
 

@@ -27,7 +27,6 @@ from backtest.measures.measure_table import STREAMED
 from backtest.policy import Combinator, combinator_of, rebuild_class
 from backtest.sweep.lanes.rows import LANES
 from backtest.sweep.set_evaluator import (
-    OF_PATH,
     Evaluator,
     Rows,
     put_rows,
@@ -102,19 +101,10 @@ class ClusterEvaluator(Evaluator):
         returns: bool = False,
         progress: Progress | None = None,
     ) -> Rows:
+        distributed: Any = importlib.import_module("distributed")
         has_returns = returns or bool(self.equivalents)
         wanted = {"first": first, "stop": stop, "returns": has_returns}
-        rows = self._send(sets, LANES if self.compile else 1, wanted, progress)
-        return self.finish_rows(rows, returns)
-
-    def evaluate_path(self, sets: Sets, *, progress: Progress | None = None) -> Rows:
-        return self._send(sets, 1, None, progress)
-
-    def _send(
-        self, sets: Sets, unit: int, wanted: dict[str, Any] | None, progress: Progress | None
-    ) -> Rows:
-        distributed: Any = importlib.import_module("distributed")
-        rows = start_rows(sets, OF_PATH if wanted is None else self.measured)
+        rows, unit = start_rows(sets, self.measured), LANES if self.compile else 1
         n, n_workers = count_sets(sets), max(len(self.client.nthreads()), 1)
         size = unit * -(-n // (SHARE * n_workers * unit))
         futures = {}
@@ -132,14 +122,11 @@ class ClusterEvaluator(Evaluator):
                     progress(int(rows.done.sum()), n)
         except KeyboardInterrupt:
             self.client.cancel(list(futures), force=True)
-        except (distributed.client.FutureCancelledError, OSError) as error:
-            told[f"the cluster is gone: {error}", UserWarning] = None
-        except distributed.scheduler.KilledWorker as error:
-            raise BacktestError(f"workers of the cluster died at the same sets: {error}") from error
         for text, kind in told:
             warn_caller(text, kind)
-        has_returns = wanted is not None and wanted["returns"]
-        return rows._replace(returns=stack_returns(sampled, rows)) if has_returns else rows
+        if has_returns:
+            rows = rows._replace(returns=stack_returns(sampled, rows))
+        return self.finish_rows(rows, returns)
 
 
 # ------------------------------------------------------------------------------------- the workers
@@ -149,7 +136,7 @@ LOCK = threading.Lock()
 
 
 def compute_block(
-    job: tuple[str, bytes], market: Any, sets: Sets, wanted: dict[str, Any] | None
+    job: tuple[str, bytes], market: Any, sets: Sets, wanted: dict[str, Any]
 ) -> tuple[Rows, tuple[tuple[str, type[Warning]], ...]]:
     """Evaluate sets in a worker, which keeps the evaluator of its last job."""
     name, content = job
@@ -158,8 +145,7 @@ def compute_block(
         if name not in EVALUATORS:
             EVALUATORS.clear()
             EVALUATORS[name] = Evaluator(market, threads=1, **pickle.loads(content))
-        made = EVALUATORS[name]
-        found = made.evaluate_path(sets) if wanted is None else made.evaluate(sets, **wanted)
+        found = EVALUATORS[name].evaluate(sets, **wanted)
     return found, tuple(dict.fromkeys((str(each.message), each.category) for each in caught))
 
 

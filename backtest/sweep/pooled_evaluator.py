@@ -119,8 +119,7 @@ class PooledEvaluator(Evaluator):
             return rows
         return rows._replace(returns=self._align_returns(parts, spans).mean(axis=0))
 
-    def evaluate_path(self, sets: Sets, *, progress: Progress | None = None) -> Rows:
-        del progress
+    def evaluate_path(self, sets: Sets) -> Rows:
         parts = {name: each.evaluate_path(sets) for name, each in self.members.items()}
         return pool_rows(parts, self.pool)
 

@@ -350,8 +350,8 @@ class Evaluator:
         replay = partial(self.replay, first=wanted.first, stop=wanted.stop)
         return run_one_by_one(replay, sets, self.measured, wanted.returns, progress)
 
-    def evaluate_path(self, sets: Sets, *, progress: Progress | None = None) -> Rows:
-        return run_one_by_one(self.replay, sets, OF_PATH, False, progress)
+    def evaluate_path(self, sets: Sets) -> Rows:
+        return run_one_by_one(self.replay, sets, OF_PATH, False, None)
 
     def replay(
         self, values: Mapping[str, object], *, first: int = 0, stop: int | None = None
