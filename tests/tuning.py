@@ -16,8 +16,7 @@ import backtest as bt
 from backtest.measures.measure_table import CORE
 from backtest.sweep import shared_terms
 from backtest.sweep.set_evaluator import Evaluator, Rows
-from backtest.sweep.sets import BaseTerms, count_sets
-from backtest.sweep.space import draw_cube, read_space
+from backtest.sweep.sets import BaseTerms, count_sets, draw_cube, read_space
 from backtest.tune import Study, trials, tune
 from tests.scenes import venue_of
 

@@ -6,14 +6,14 @@ from backtest.base import open_door
 
 if TYPE_CHECKING:
     from backtest.sweep.cluster import on_cluster
-    from backtest.sweep.pooled_evaluator import Pool, pick
+    from backtest.sweep.set_evaluator import Pool, pick
     from backtest.sweep.set_evaluator import Evaluator, Metrics
     from backtest.sweep.set_evaluator import Rows
-    from backtest.sweep.space import Dimension
+    from backtest.sweep.sets import Dimension
     from backtest.sweep.sets import check_sets
     from backtest.sweep.sets import BaseTerms, Sets, Trio, count_sets, take_sets, to_plain_value
     from backtest.sweep.shared_terms import Accounts, SharedTerms, read_shared
-    from backtest.sweep.space import Space, draw_cube, draw_sets, read_space
+    from backtest.sweep.sets import Space, draw_cube, draw_sets, read_space
     from backtest.sweep.sweep import sweep
     from backtest.sweep.sweep_table import Sweep
     from backtest.sweep.sweep_table import ERROR, find_different, name_column, name_parameter

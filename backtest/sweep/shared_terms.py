@@ -25,8 +25,7 @@ from backtest.engine import (
     widen_market,
 )
 from backtest.market import Market, as_given, as_markets, with_clock
-from backtest.sweep.pooled_evaluator import Pool, PooledEvaluator, pick
-from backtest.sweep.set_evaluator import Evaluator
+from backtest.sweep.set_evaluator import Evaluator, Pool, PooledEvaluator, pick
 from backtest.sweep.sets import BaseTerms, list_names, names_signal
 
 Accounts = Literal["shared", "separate"]

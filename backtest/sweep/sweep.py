@@ -18,19 +18,20 @@ from backtest.measures import rank_by_objective
 from backtest.measures.measure_table import METRICS
 from backtest.policy import Policy
 from backtest.sweep.cluster import on_cluster
-from backtest.sweep.pooled_evaluator import Pool
-from backtest.sweep.set_evaluator import Evaluator, Metrics
+from backtest.sweep.set_evaluator import Evaluator, Metrics, Pool
 from backtest.sweep.sets import (
     BaseTerms,
+    Method,
     Sets,
     check_sets,
     count_sets,
+    draw_sets,
     from_frame,
     grid,
+    read_space,
     take_sets,
 )
 from backtest.sweep.shared_terms import Accounts, read_shared
-from backtest.sweep.space import Method, draw_sets, read_space
 from backtest.sweep.sweep_table import (
     TAKEN,
     Sweep,
@@ -101,7 +102,7 @@ def sweep(  # noqa: PLR0913 - keywords, each with a default that is said
         :meth:`Sweep.detail` has those of the path.
     space : mapping, optional
         What to draw from instead of all declared ranges, as in
-        :func:`backtest.sweep.space.read_space`.
+        :func:`backtest.sweep.sets.read_space`.
     method, seed : str, int
         How to draw: ``"sobol"``, ``"lhs"`` or ``"uniform"``, and the seed.
     threads : int, optional

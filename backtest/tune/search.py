@@ -117,7 +117,7 @@ def tune(  # noqa: PLR0913 - keywords, each with a default that is said
         of thinking for each set), ``"sobol"``, ``"random"`` or ``"grid"``;
         :func:`backtest.objective` serves any other optimizer.
     space : mapping, optional
-        What varies, as in :func:`backtest.sweep.space.read_space`: ``{"target": (0.1, 1.0)}``.
+        What varies, as in :func:`backtest.sweep.sets.read_space`: ``{"target": (0.1, 1.0)}``.
         Default all parameters of the policy over their declared ranges. Where ``signal`` is a rule,
         ``signal.window`` is its parameter ``window``.
     fix : mapping, optional

@@ -12,9 +12,8 @@ import backtest as bt
 from backtest import Choice, ParameterError, Range
 from backtest.features import VOLATILITY_ESTIMATORS, WEIGHTED_ESTIMATORS
 from backtest.strategies import Constant, SharpeScaling, VolTarget
-from backtest.sweep.lookahead_at_ends import check_markets
-from backtest.sweep.sets import BaseTerms, check_sets, grid
-from backtest.sweep.space import draw_sets, read_space
+from backtest.sweep.columns import check_markets
+from backtest.sweep.sets import BaseTerms, check_sets, draw_sets, grid, read_space
 from tests.kit import Hold, check_refused, make_venue, simulate_pair
 from tests.sweep.sweeps import are_equal
 

@@ -13,7 +13,7 @@ from backtest import DataError, ParameterError, Range
 from backtest.measures.measure_table import DATES, METRICS, PATH
 from backtest.measures.ranking import read_constraints, read_objective
 from backtest.strategies import Constant, VolTarget
-from backtest.sweep.pooled_evaluator import PooledEvaluator
+from backtest.sweep.set_evaluator import PooledEvaluator
 from backtest.sweep.sets import BaseTerms
 from backtest.tune.problem import choose_metrics
 from backtest.tune.trials import Goal

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from backtest.base.errors import ParameterError
-from backtest.sweep.space import Dimension, Space
+from backtest.sweep.sets import Dimension, Space
 from backtest.tune.samplers import build_grid, grade, make_sampler
 
 FAST = ("auto", "sobol", "random", "grid")

@@ -30,9 +30,8 @@ from backtest.engine import (
 from backtest.market import find_clock, read_weights
 from backtest.measures import RunSpan, start_tally
 from backtest.policy import Policy
+from backtest.sweep.columns import Columns, list_overlays
 from backtest.sweep.lanes.rows import LANES
-from backtest.sweep.lookahead_at_ends import list_overlays
-from backtest.sweep.policy_columns import Columns
 from backtest.sweep.sets import Sets, find_values
 
 KEPT = 4

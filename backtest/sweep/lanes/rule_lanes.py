@@ -12,9 +12,9 @@ from typing import Any
 from backtest.base import IntArray, ParameterError, PolicyError, count_cores, run_in_threads
 from backtest.engine import SignalRule
 from backtest.market import find_clock
+from backtest.sweep.columns import RuleChecker, split_by_signal
 from backtest.sweep.lanes.outcomes import BlockFault, BlockOutcome
 from backtest.sweep.lanes.runner import LaneRunner
-from backtest.sweep.lookahead_at_ends import RuleChecker, split_by_signal
 from backtest.sweep.sets import Sets, count_sets, take_sets
 
 KEPT = 4

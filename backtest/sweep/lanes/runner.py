@@ -30,6 +30,7 @@ from backtest.engine.compiler import LOCK
 from backtest.measures import name_tally, sampled_returns
 from backtest.measures.measure_table import CORE, STREAMED
 from backtest.measures.tally import FIRST_UNIT
+from backtest.sweep.columns import EndsChecker
 from backtest.sweep.lanes.block import (
     LEAST_LANES,
     Block,
@@ -43,7 +44,6 @@ from backtest.sweep.lanes.formula import compile_lane_formula
 from backtest.sweep.lanes.outcomes import BlockFault, BlockOutcome, NotCompiled, Scored
 from backtest.sweep.lanes.panel import Panel
 from backtest.sweep.lanes.rows import LANES
-from backtest.sweep.lookahead_at_ends import EndsChecker
 from backtest.sweep.sets import Sets, count_sets, find_codes, find_values, take_sets
 
 OWN_TERMS = frozenset(
