@@ -12,7 +12,7 @@ from backtest.engine import Result, read_directions, run
 from backtest.engine.checks import warn_once
 from backtest.measures import ObjectiveLike, read_aversion, read_constraints, read_objective
 from backtest.measures.measure_table import CORE, PATH
-from backtest.sweep import Evaluator, SharedTerms, Space, read_shared, read_space
+from backtest.sweep import Evaluator, SharedTerms, read_shared, read_space
 from backtest.tune.trials import Goal
 
 if TYPE_CHECKING:
@@ -75,9 +75,9 @@ PLAIN = Robustness(parts=1, candidates=1)
 
 @dataclass(frozen=True, eq=False)
 class Problem(SharedTerms):
-    """``space`` is what is searched."""
+    """``space`` is what is searched; None if sets come from elsewhere."""
 
-    space: Space
+    space: Any
     goal: Goal
     objective: ObjectiveLike
     metrics: Metrics
@@ -137,7 +137,7 @@ class Problem(SharedTerms):
 
 
 def read_problem(arguments: Mapping[str, Any]) -> Problem:
-    """Read the arguments of a call by name."""
+    """Read the arguments of a call by name; one without ``space`` searches none."""
     given = SimpleNamespace(**{**DEFAULTS, **arguments})
     Choice(*get_args(find_sampler_names())).check("sampler", given.sampler)
     Whole(0).check("seed", given.seed)
@@ -146,9 +146,12 @@ def read_problem(arguments: Mapping[str, Any]) -> Problem:
         Number(0.0, open_low=True).check("seconds", given.seconds)
     shared = read_shared(vars(given))
     goal = Goal(read_objective(given.objective), read_constraints(given.constraints))
-    space = read_space(shared.base, given.space, fix=given.fix)
+    space = None
+    if hasattr(given, "space"):
+        space = read_space(shared.base, given.space, fix=given.fix)
+        shared = shared.fit_to([*(each.name for each in space.dimensions), *space.fixed])
     return Problem(
-        **vars(shared.fit_to([*(each.name for each in space.dimensions), *space.fixed])),
+        **vars(shared),
         space=space,
         goal=goal,
         objective=given.objective,

@@ -437,11 +437,3 @@ def test_columns_are_shared_only_by_sets_that_read_the_same():
     }
     evaluator = Evaluator(SAMPLE.prefix(400), Branching, venue=LEAN, account=bt.Account())
     assert_rows_are_runs(evaluator, sets, evaluator.evaluate(sets))
-
-
-def test_the_bars_of_an_account_that_begins_later_only_warm_its_columns():
-    market = SAMPLE.prefix(600)
-    result = bt.run(market, VolTarget(), venue=BINANCE, account=bt.Account(),
-                    start=market.times[200])  # fmt: skip
-    assert result.bars.index[0] == market.times[200]
-    assert np.isfinite(result.bars["target"].iloc[0])

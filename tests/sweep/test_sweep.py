@@ -226,18 +226,6 @@ def test_a_map_leaves_out_what_is_ruined():
     assert np.isnan(figure.data[0].z).tolist() == [[False] * 2, [False] * 2, [True] * 2]
 
 
-@pytest.mark.parametrize(("arguments", "problem"), [
-    (("targt", "half_life"), "x must be one of .*; did you mean 'target'"),
-    (("target", "target"), "y must be half_life"),
-    (("target", "half_life", "sharp"), "metric must be one of .*; did you mean 'sharpe'"),
-    (("target", "half_life", "es_95"), "metric must be one of"),
-])  # fmt: skip
-def test_a_map_of_what_is_not_there_is_refused(arguments, problem):
-    sweep = run(VolTarget, {"target": [0.2], "half_life": [24]})
-    with pytest.raises(ParameterError, match=problem):
-        sweep.heatmap(*arguments)
-
-
 # ------------------------------------------------------------------------------------ saved sweeps
 
 
@@ -262,18 +250,6 @@ def test_a_saved_sweep_comes_back_as_it_was(tmp_path):
     assert names == ["manifest.json", "provenance.json", "table.parquet"]
     with pytest.raises(ParameterError, match="a loaded sweep has none"):
         loaded.replay(0)
-
-
-@pytest.mark.parametrize(("damage", "problem"), [
-    (lambda folder: (folder / "table.parquet").write_bytes(b"PAR1"), "changed or truncated"),
-    (lambda folder: (folder / "manifest.json").write_text("{"), "must be JSON"),
-    (lambda folder: (folder / "manifest.json").write_text("{}"), "format must be 1"),
-])  # fmt: skip
-def test_a_damaged_folder_is_refused(tmp_path, damage, problem):
-    folder = run(Constant, {"leverage": [1.0]}).save(tmp_path)
-    damage(folder)
-    with pytest.raises(DataError, match=problem):
-        bt.Sweep.load(folder)
 
 
 def test_a_folder_of_another_kind_is_refused(tmp_path):
@@ -343,16 +319,6 @@ def test_a_row_pools_the_rows_of_each_market(pool, alone):
     for market, table in alone.items():
         assert found[f"sharpe {market}"].tolist() == table["sharpe"].tolist()
         assert found[f"ruined {market}"].tolist() == table["ruined"].tolist()
-
-
-def test_a_mapping_of_markets_is_decided_as_slowly_as_markets():
-    """``decide`` was ignored for a plain mapping."""
-    slow = {"accounts": "separate", "decide": "4h"}
-    found = [
-        sweep_apart(given, **slow).table["sharpe"].tolist()
-        for given in (MARKETS, bt.Markets(MARKETS))
-    ]
-    assert found[0] == found[1]
 
 
 @pytest.mark.slow

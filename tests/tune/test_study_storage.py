@@ -19,7 +19,7 @@ from backtest.base.json_values import to_plain
 from backtest.tune import Study, trials
 from backtest.tune.journal import UNFINISHED
 from tests.kit import check_refused, every_nth
-from tests.tuning import MARKET, Hills, Mixed, seek, seek_slowly
+from tests.tuning import MARKET, Hills, seek, seek_slowly
 
 pytestmark = pytest.mark.usefixtures("made_up")
 
@@ -129,12 +129,6 @@ def test_every_sampler_goes_on_as_if_nothing_had_been(tmp_path, monkeypatch, sam
     assert is_same(whole, seek(store=tmp_path / "cut", resume=True, **few))
 
 
-def test_what_has_begun_is_not_begun_again(tmp_path):
-    study = seek(store=tmp_path)
-    words = f"{study.folder}: this study was already started; resume=True"
-    check_refused(lambda: seek(store=tmp_path), words, ParameterError)
-
-
 def make_other_hills() -> type[bt.Policy]:
     """Return the policy of the same name with another formula."""
 
@@ -212,12 +206,6 @@ def test_a_sampler_that_has_changed_is_noticed(tmp_path, monkeypatch):
     monkeypatch.setattr("tests.tuning.Drawn.batch", 30)
     with pytest.raises(DataError, match="does not hold the sets that the sampler proposes"):
         seek(store=tmp_path, resume=True)
-
-
-def test_nothing_in_a_folder_is_code(tmp_path):
-    seek(Mixed, store=tmp_path)
-    kinds = {path.suffix for path in tmp_path.rglob("*") if path.is_file()}
-    assert kinds == {".json", ".jsonl", ".parquet"}
 
 
 def fail_after(monkeypatch, n: int, code: int) -> None:

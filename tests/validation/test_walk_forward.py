@@ -10,7 +10,7 @@ import backtest as bt
 from backtest.engine.lookahead import rewrite_after
 from backtest.validation.validation import estimate_share, find_rank, share_overfit
 from backtest.validation.walk_forward import walk_forward
-from tests.validation.worlds import PLAIN, Lever, Stop, make_market
+from tests.validation.worlds import PLAIN, Lever, make_market
 
 pytestmark = pytest.mark.filterwarnings("ignore::UserWarning")  # test spans under 200 bars
 MARKET = make_market(110)  # 440 bars of 6 h
@@ -159,19 +159,6 @@ def test_a_saved_walk_is_loaded_whole(tmp_path, walk):
 def test_arguments_that_cannot_be_are_refused(given, match):
     with pytest.raises(bt.ParameterError, match=match):
         walk_forward(MARKET, Lever, **PLAIN, **{**SMALL, **given})
-
-
-def test_nothing_to_resume_and_one_begun_already_are_refused(tmp_path):
-    with pytest.raises(bt.ParameterError, match="no walk-forward of Lever of these"):
-        walk_forward(MARKET, Lever, **PLAIN, **SMALL, store=tmp_path, resume=True)
-
-    def kill(done, total):
-        raise Stop
-
-    with pytest.raises(Stop):
-        walk_forward(MARKET, Lever, **PLAIN, **SMALL, store=tmp_path, progress=kill)
-    with pytest.raises(bt.ParameterError, match="already started"):
-        walk_forward(MARKET, Lever, **PLAIN, **SMALL, store=tmp_path)
 
 
 def test_a_signal_of_any_form_leads_an_account_whose_winners_differ():
