@@ -119,7 +119,7 @@ def reading_folder(folder: Path) -> Iterator[None]:
 
 
 def write_parquet(table: pd.DataFrame, path: Path) -> None:
-    pq.write_table(pa.Table.from_pandas(table, preserve_index=False), path, compression="zstd")
+    pq.write_table(pa.Table.from_pandas(table), path, compression="zstd")
 
 
 def write_json_file(data: Mapping[str, Any], path: Path) -> None:

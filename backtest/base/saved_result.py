@@ -243,8 +243,8 @@ class SavedResult(Reportable):
         """Return the classes of policies whose code the provenance names."""
         return ()
 
-    def _lay_out(self) -> dict[str, pd.DataFrame]:
-        raise NotImplementedError
+    def _lay_out(self) -> dict[str, pd.DataFrame | None]:
+        return {name: getattr(self, name) for name in self.table_names}
 
     def _write_more(self, folder: Path) -> Mapping[str, Any]:  # noqa: ARG002
         return {}
@@ -261,7 +261,7 @@ class SavedResult(Reportable):
 
         def write(draft: Path) -> None:
             for name, table in self._lay_out().items():
-                write_parquet(table, draft / f"{name}.parquet")
+                write_parquet(EMPTY if table is None else table, draft / f"{name}.parquet")
             manifest = {**self.manifest, **self._write_more(draft)}
             write_folder_manifest(draft, manifest, self.files(), self.layout)
             write_provenance(draft, identity, making)
@@ -282,8 +282,9 @@ class SavedResult(Reportable):
         with reading_folder(path):
             manifest = read_manifest(path, cls.files(), cls.layout, what=cls.kind)
             tables = {
-                name: pq.read_table(path / f"{name}.parquet").to_pandas()
+                name: None if [*table] == [*EMPTY] else table
                 for name in cls.table_names
+                for table in [pq.read_table(path / f"{name}.parquet").to_pandas()]
             }
             kept = {key: value for key, value in manifest.items() if key not in ("format", "files")}
             made = cls._read_back(kept, tables, path)
@@ -294,7 +295,7 @@ class SavedResult(Reportable):
     def _read_back(
         cls,
         manifest: dict[str, Any],
-        tables: Mapping[str, pd.DataFrame],
+        tables: Mapping[str, Any],
         folder: Path,
     ) -> Self:
         raise NotImplementedError
@@ -344,6 +345,7 @@ def describe_call(manifest: Mapping[str, Any]) -> str:
 
 describe_history = call_later("backtest.engine", "describe_history")
 EMPTY = pd.DataFrame({"none": pd.Series(dtype="float64")})
+"""Stands for a table that is None."""
 
 
 class SettingsResult(SavedResult):
@@ -381,11 +383,6 @@ class SettingsResult(SavedResult):
                 "data": self.describe_data(),
                 "settings": self.settings,
                 "outcome": {name: getattr(self, name) for name in self.numbers},
-                "indices": {
-                    name: list(table.index.names)
-                    for name, table in tables.items()
-                    if table is not None
-                },
                 "content": {name: hash_table(table) for name, table in tables.items()},
                 "title": self.title,
                 "note": self.note,
@@ -409,45 +406,22 @@ class SettingsResult(SavedResult):
         )
         return {**data, "settings": self.manifest["settings"]}
 
-    def _lay_out(self) -> dict[str, pd.DataFrame]:
-        return {name: lay_flat(getattr(self, name)) for name in self.table_names}
-
     @classmethod
     def _read_back(
         cls,
         manifest: dict[str, Any],
-        tables: Mapping[str, pd.DataFrame],
+        tables: Mapping[str, Any],
         folder: Path,  # noqa: ARG003
     ) -> Self:
-        indices = manifest["indices"]
-        fields: dict[str, Any] = {
-            "settings": from_plain(manifest["settings"]),
-            **{
-                name: raise_index(table, indices[name]) if name in indices else None
-                for name, table in tables.items()
-            },
-            **from_plain(manifest["outcome"]),
-        }
-        made = cls(**fields)
+        settings = from_plain(manifest["settings"])
+        made = cls(settings=settings, **tables, **from_plain(manifest["outcome"]))
         vars(made)["manifest"] = manifest  # what was saved, not what is left of it
         return made
 
 
 def hash_table(table: pd.DataFrame | None) -> str:
-    text = lay_flat(table).to_csv(index=False, lineterminator="\n")
+    text = (EMPTY if table is None else table).to_csv(lineterminator="\n")
     return hashlib.sha256(text.encode()).hexdigest()
-
-
-def lay_flat(table: pd.DataFrame | None) -> pd.DataFrame:
-    if table is None:
-        return EMPTY
-    levels = [table.index.get_level_values(k) for k in range(table.index.nlevels)]
-    columns = {f"index {k}": level for k, level in enumerate(levels)}
-    return pd.DataFrame({**columns, **{str(name): table[name].array for name in table}})
-
-
-def raise_index(table: pd.DataFrame, names: list[Any]) -> pd.DataFrame:
-    return table.set_index([f"index {k}" for k in range(len(names))]).rename_axis(index=names)
 
 
 LIBRARIES = (

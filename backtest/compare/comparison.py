@@ -284,7 +284,7 @@ class Comparison(SavedResult):
         for result in (self.results or {}).values():
             yield from (type(each) for each in result.policies.values())
 
-    def _lay_out(self) -> dict[str, pd.DataFrame]:
+    def _lay_out(self) -> dict[str, pd.DataFrame | None]:
         returns = self.returns.set_axis(range(len(self.names)), axis=1)
         numbered = {str(name): returns[name] for name in returns}
         columns = {"time": returns.index, "risk_free": self.risk_free, **numbered}

@@ -119,7 +119,6 @@ def name_parameter(column: str) -> str:
     return column.removeprefix("policy.")
 
 
-LABEL = "label"
 DECLARED = "backtest.report.set_parts"
 """Where the figures, tables and charts are declared."""
 Labels: TypeAlias = "int | Iterable[int] | pd.DataFrame"
@@ -306,18 +305,18 @@ class Sweep(SavedResult):
         """Return the class of the policy; nothing of a loaded sweep."""
         return [self.evaluator.base.policy_class] if self.evaluator else []
 
-    def _lay_out(self) -> dict[str, pd.DataFrame]:
+    def _lay_out(self) -> dict[str, pd.DataFrame | None]:
         words = {name: encode_objects(self.table[name].to_numpy()) for name in self.parameters}
-        return {"table": self.table.assign(**words).rename_axis(LABEL).reset_index()}
+        return {"table": self.table.assign(**words)}
 
     @classmethod
     def _read_back(
         cls,
         manifest: dict[str, Any],
-        tables: Mapping[str, pd.DataFrame],
+        tables: Mapping[str, Any],
         folder: Path,  # noqa: ARG003
     ) -> Self:
-        table = tables["table"].set_index(LABEL).rename_axis(None)
+        table = tables["table"]
         words = {name: decode_objects(table[name].to_numpy()) for name in manifest["parameters"]}
         return cls(table.assign(**words), manifest)
 

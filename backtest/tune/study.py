@@ -348,7 +348,7 @@ class Study(SavedResult):
         """Return the class of the policy; nothing of a loaded study."""
         return [self.bench.whole.base.policy_class] if self.bench else []
 
-    def _lay_out(self) -> dict[str, pd.DataFrame]:
+    def _lay_out(self) -> dict[str, pd.DataFrame | None]:
         return {"trials": tabulate_batches(self.batches)}
 
     def _write_more(self, folder: Path) -> Mapping[str, Any]:
@@ -357,9 +357,7 @@ class Study(SavedResult):
         return {}
 
     @classmethod
-    def _read_back(
-        cls, manifest: dict[str, Any], tables: Mapping[str, pd.DataFrame], folder: Path
-    ) -> Self:
+    def _read_back(cls, manifest: dict[str, Any], tables: Mapping[str, Any], folder: Path) -> Self:
         stored = from_plain(read_json_file(folder / OUTCOME))["outcome"]
         outcome = None if stored is None else StudyOutcome.from_dict(stored)
         return cls(manifest, tuple(read_batches(tables["trials"])), outcome, folder.parent)

@@ -675,30 +675,15 @@ class CrossValidation(v.Validation):
             "cross_validation", splits=list_records(self.splits), paths=list_records(self.paths)
         )
 
-    def _lay_out(self) -> dict[str, pd.DataFrame]:
-        splits = self.splits.reset_index()
-        return {
-            "splits": splits.assign(groups=splits["groups"].map(list)),
-            "paths": self.paths.reset_index(),
-            "matrix": self.matrix.rename(columns=str),
-            "sets": self.sets,
-        }
-
     @staticmethod
     def _read_progress(folder: Path, manifest: Mapping[str, Any]) -> str:  # noqa: ARG004
         n = len(list(folder.rglob("[0-9]*.parquet")))
         return f"{n:,} batch{'es' if n != 1 else ''} of sets"
 
     @classmethod
-    def _read_tables(cls, tables: Mapping[str, pd.DataFrame]) -> dict[str, Any]:
-        splits = tables["splits"].set_index("split")
-        groups: Any = [tuple(map(int, each)) for each in splits["groups"]]
-        return {
-            "splits": splits.assign(groups=groups),
-            "paths": tables["paths"].set_index("path"),
-            "matrix": tables["matrix"].rename(columns=int).rename_axis("set"),
-            "sets": tables["sets"],
-        }
+    def _read_tables(cls, tables: Mapping[str, Any]) -> Mapping[str, Any]:
+        groups = [tuple(map(int, each)) for each in tables["splits"]["groups"]]
+        return {**tables, "splits": tables["splits"].assign(groups=groups)}
 
 
 def write_verdict(found: CrossValidation) -> str:

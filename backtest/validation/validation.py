@@ -136,9 +136,7 @@ class Validation(SavedResult):
         return {}
 
     @classmethod
-    def _read_back(
-        cls, manifest: dict[str, Any], tables: Mapping[str, pd.DataFrame], folder: Path
-    ) -> Self:
+    def _read_back(cls, manifest: dict[str, Any], tables: Mapping[str, Any], folder: Path) -> Self:
         stored = from_plain(read_json_file(folder / FIGURES))
         accounts = {
             title: load_account(folder / ACCOUNTS / title, seal)
@@ -148,8 +146,8 @@ class Validation(SavedResult):
         return cls(**fields | {"figures": stored["figures"], "manifest": manifest})
 
     @classmethod
-    def _read_tables(cls, tables: Mapping[str, pd.DataFrame]) -> dict[str, Any]:
-        raise NotImplementedError
+    def _read_tables(cls, tables: Mapping[str, Any]) -> Mapping[str, Any]:
+        return tables
 
 
 def load_account(folder: Path, seal: str) -> Result:

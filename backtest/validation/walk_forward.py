@@ -720,25 +720,10 @@ class WalkForward(v.Validation):
         """The account tuned once, and the re-tuned one."""
         return {"fixed": self.fixed, "result": self.result}
 
-    def _lay_out(self) -> dict[str, pd.DataFrame]:
-        return {
-            "folds": self.folds.reset_index(),
-            "stability": self.stability.reset_index(),
-            "trials": self.trials,
-        }
-
     @staticmethod
     def _read_progress(folder: Path, manifest: Mapping[str, Any]) -> str:
         done = len(list(folder.glob("fold-*")))
         return f"in fold {done:,} of {len(manifest['spans']['rows']):,}" if done else "no set yet"
-
-    @classmethod
-    def _read_tables(cls, tables: Mapping[str, pd.DataFrame]) -> dict[str, Any]:
-        return {
-            "folds": tables["folds"].set_index("fold"),
-            "stability": tables["stability"].set_index("parameter"),
-            "trials": tables["trials"],
-        }
 
 
 def write_verdict(walk: WalkForward) -> str:
