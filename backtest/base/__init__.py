@@ -56,15 +56,15 @@ if TYPE_CHECKING:
     from backtest.base.number_text import format_number, format_pair, format_percent, format_price
     from backtest.base.number_text import format_price_at_tick, format_probability, format_rate
     from backtest.base.number_text import format_setting, format_signed, format_value
-    from backtest.base.provenance import Making, attach_saved_making, find_making, making_to_json
-    from backtest.base.provenance import read_provenance, record_making, recording_command
-    from backtest.base.provenance import write_provenance
-    from backtest.base.ranges import Choice, Condition, Declaration, Number, Range, check_number
-    from backtest.base.ranges import check_range, read_number, read_range
-    from backtest.base.result_folders import damage_error, discard_folder, explain_other_metrics
-    from backtest.base.result_folders import hash_file, name_folder, read_json_file, read_manifest
-    from backtest.base.result_folders import reading_folder, save_folder, write_folder_manifest
-    from backtest.base.result_folders import write_json_file, write_parquet
+    from backtest.base.saved_result import Making, attach_saved_making, find_making, making_to_json
+    from backtest.base.saved_result import read_provenance, record_making, recording_command
+    from backtest.base.saved_result import write_provenance
+    from backtest.base.fields import Choice, Condition, Declaration, Number, Range, check_number
+    from backtest.base.fields import check_range, read_number, read_range
+    from backtest.base.saved_result import damage_error, discard_folder, explain_other_metrics
+    from backtest.base.saved_result import hash_file, name_folder, read_json_file, read_manifest
+    from backtest.base.saved_result import reading_folder, save_folder, write_folder_manifest
+    from backtest.base.saved_result import write_json_file, write_parquet
     from backtest.base.result_parts import Headline, Panel, Part, Shown, ShownChart, ShownTable
     from backtest.base.result_parts import list_changes
     from backtest.base.saved_result import Kind, Origin, Reportable, SavedResult

@@ -26,7 +26,7 @@ OWN_VERSION = frozenset(
 
 REWORDED = {
     "backtest.policy.policy": ", was given ",
-    "backtest.base.ranges": ", was ",
+    "backtest.base.fields": ", was ",
 }
 
 

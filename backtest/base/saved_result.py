@@ -1,41 +1,329 @@
-"""Base of results that are saved: a class declares itself, and the rest follows."""
+"""Results that are saved: their folders, what made them, and their base class."""
 
 from __future__ import annotations
 
 import functools
 import hashlib
+import inspect
 import json
+import math
+import os
 import platform
+import re
 import shlex
-from collections.abc import Callable, Iterable, Mapping
+import shutil
+import subprocess
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
+from contextvars import ContextVar
 from functools import cached_property
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import Any, ClassVar, NamedTuple, Self
+from typing import Any, ClassVar, NamedTuple, ParamSpec, Self, TypeVar
 
 import pandas as pd
+import pyarrow as pa
 import pyarrow.parquet as pq
 
+from backtest.base.atomic_files import held_folder, replace_folder, temporary_folder
 from backtest.base.checked_calls import checked
-from backtest.base.json_values import from_plain, to_json, to_plain
+from backtest.base.errors import DataError
+from backtest.base.json_values import from_plain, parse_json, read_small, to_json, to_plain
 from backtest.base.later_import import call_later
 from backtest.base.number_text import capitalize
-from backtest.base.provenance import (
-    Making,
-    attach_saved_making,
-    find_making,
-    get_attached_making,
-    write_provenance,
-)
-from backtest.base.result_folders import (
-    name_folder,
-    read_manifest,
-    reading_folder,
-    save_folder,
-    write_folder_manifest,
-    write_parquet,
-)
 from backtest.base.result_parts import NOTHING, Headline, Part
+
+MANIFEST = "manifest.json"
+DRAFT, OLDER, PRUNED = LEFTOVERS = (".saving-", ".older-", ".pruned-")
+ROUNDING = 1e-9
+"""Difference of two numbers, relative or absolute, by which processors of other models differ."""
+
+
+def save_folder(folder: Path, name: str, write: Callable[[Path], None], *, what: str) -> Path:
+    target = folder / name
+    try:
+        with temporary_folder(folder, DRAFT) as temporary:
+            draft = temporary / name
+            draft.mkdir()
+            write(draft)
+            replace_folder(draft, target, OLDER)
+    except OSError as error:
+        raise DataError(f"{target}: cannot write the {what}: {error.strerror or error}") from error
+    return target
+
+
+def discard_folder(folder: Path) -> None:
+    with suppress(OSError), held_folder(folder.parent, PRUNED) as grave:
+        moved = folder.rename(grave / folder.name)
+        for each in moved.iterdir():
+            if each.is_dir():
+                shutil.rmtree(each)
+            elif each.name != MANIFEST:
+                each.unlink()
+        shutil.rmtree(moved)
+
+
+def explain_other_metrics(saved: Path, metrics: Mapping[str, float | None]) -> str:
+    try:
+        before = read_json_file(saved)
+    except DataError:
+        return ""
+    names = before.keys() & metrics.keys() if isinstance(before, dict) else ()
+    moved = sorted(name for name in names if not is_rounded(before[name], metrics[name]))
+    if not moved:
+        return ""
+    first = "total_return" if "total_return" in moved else moved[0]
+    return (
+        f"the same experiment gave other numbers before: {first} was {before[first]}, is now "
+        f"{metrics[first]}; this result replaces the saved one. A policy that uses random numbers, "
+        "a clock or other files is not repeatable (backtest check tests it); or the code of the "
+        "backtester changed"
+    )
+
+
+def is_rounded(one: object, other: object) -> bool:
+    if isinstance(one, int | float) and isinstance(other, int | float):
+        return math.isclose(one, other, rel_tol=ROUNDING, abs_tol=ROUNDING)
+    return one == other
+
+
+def name_folder(title: str, identity: str) -> str:
+    return f"{re.sub(r'[^a-z0-9]+', '-', title.lower()).strip('-')}-{identity}"
+
+
+def write_folder_manifest(
+    folder: Path, manifest: Mapping[str, Any], files: Sequence[str], format_: int
+) -> None:
+    hashes = {name: hash_file(folder / name) for name in files}
+    write_json_file({"format": format_, **manifest, "files": hashes}, folder / MANIFEST)
+
+
+def read_manifest(folder: Path, files: Sequence[str], format_: int, *, what: str) -> dict[str, Any]:
+    path = folder / MANIFEST
+    if not path.is_file():
+        raise DataError(f"{folder}: must be the folder of a saved {what}, {MANIFEST} is missing")
+    manifest = read_json_file(path)
+    if not isinstance(manifest, dict):
+        manifest = {}
+    kind = manifest.get("kind", "result") if "format" in manifest else what
+    if kind != what:
+        raise DataError(f"{folder}: must be the folder of a saved {what}, got a {kind!s:.40}")
+    if manifest.get("format") != format_:
+        raise DataError(
+            f"{path}: format must be {format_}, got {manifest.get('format')!r}; "
+            "load it with the version that saved it"
+        )
+    for name in files:
+        expected = manifest.get("files", {}).get(name)
+        found = hash_file(folder / name) if (folder / name).is_file() else "missing"
+        if found != expected:
+            is_gone = found == "missing"
+            fault = "is missing" if is_gone else "was changed or truncated after saving"
+            raise damage_error(folder / name, fault)
+    return manifest
+
+
+@contextmanager
+def reading_folder(folder: Path) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        raise DataError(f"{folder}: cannot be read: {error.strerror or error}") from error
+
+
+def write_parquet(table: pd.DataFrame, path: Path) -> None:
+    pq.write_table(pa.Table.from_pandas(table), path, compression="zstd")
+
+
+def write_json_file(data: Mapping[str, Any], path: Path) -> None:
+    text = json.dumps(to_plain(data), indent=1, allow_nan=False, ensure_ascii=False)
+    path.write_text(text + "\n", encoding="utf-8")
+
+
+def read_json_file(path: Path) -> Any:
+    try:
+        return parse_json(read_small(path), path)
+    except OSError as error:
+        raise DataError(f"{path}: cannot be read: {error.strerror or error}") from error
+
+
+def hash_file(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def damage_error(path: Path, fault: str) -> DataError:
+    return DataError(f"{path}: {fault}; run the experiment again, or restore the file")
+
+
+PROVENANCE = "provenance.json"
+PACKAGE, PACKAGE_FILE = "backtest", Path(__file__)
+KEPT = "_making"
+
+P = ParamSpec("P")
+T = TypeVar("T")
+
+
+GIT_TIMEOUT = 2.0
+"""Seconds to wait for git."""
+GIT = ("git", "--no-optional-locks", "-c", "core.fsmonitor=false", "-c", "core.quotepath=false")
+BRANCH = "# branch.oid "
+
+
+class Checkout(NamedTuple):
+    commit: str
+    is_dirty: bool
+
+
+def find_checkout(source: Path) -> Checkout | None:
+    """Return what git says of a file; None if it is in no checkout, or git does not answer."""
+    status = run_git(source.parent, "status", "--porcelain=v2", "--branch", "--untracked-files=no")
+    if status is None:
+        return None
+    lines = status.splitlines()
+    oid = next((each.removeprefix(BRANCH) for each in lines if each.startswith(BRANCH)), "")
+    commit = "" if oid == "(initial)" else oid
+    if run_git(source.parent, "ls-files", "--error-unmatch", "--", source.name) is None:
+        is_ignored = run_git(source.parent, "check-ignore", "-q", "--", source.name) is not None
+        return None if is_ignored else Checkout(commit, is_dirty=True)
+    return Checkout(commit, is_dirty=any(not each.startswith("#") for each in lines))
+
+
+def run_git(folder: Path, *words: str) -> str | None:
+    try:
+        done = subprocess.run(
+            [*GIT, "-C", str(folder), *words],
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            timeout=GIT_TIMEOUT,
+            check=False,
+        )
+    except (OSError, subprocess.TimeoutExpired):
+        return None
+    return done.stdout.decode(errors="replace") if done.returncode == 0 else None
+
+
+class Making(NamedTuple):
+    """What made a result: seconds, checkouts by the name of their code, and the command line."""
+
+    seconds: float | None
+    code: Mapping[str, Checkout | None]
+    argv: tuple[str, ...] = ()
+
+    @property
+    def is_dirty(self) -> bool | None:
+        known = [each for each in self.code.values() if each]
+        if any(each.is_dirty for each in known):
+            return True
+        is_loose = self.code.get(PACKAGE) and None in self.code.values()
+        return None if is_loose or not known else False
+
+
+COMMAND: ContextVar[tuple[str, ...]] = ContextVar("COMMAND", default=())
+
+
+def record_making(function: Callable[P, T]) -> Callable[P, T]:
+    @functools.wraps(function)
+    def clock(*args: P.args, **kwargs: P.kwargs) -> T:
+        began = time.perf_counter()
+        made = function(*args, **kwargs)
+        seconds = round(time.perf_counter() - began, 6)
+        if get_attached_making(made) is None:  # otherwise it was loaded from a store
+            attach_making(made, Making(seconds, {}, argv=COMMAND.get()))
+        return made
+
+    return clock
+
+
+@contextmanager
+def recording_command(argv: Sequence[str]) -> Iterator[None]:
+    token = COMMAND.set(tuple(argv))
+    try:
+        yield
+    finally:
+        COMMAND.reset(token)
+
+
+def attach_making(made: object, making: Making) -> None:
+    vars(made)[KEPT] = making
+
+
+def get_attached_making(made: object) -> Making | None:
+    kept: Making | None = vars(made).get(KEPT)
+    return kept
+
+
+def find_making(made: object, policies: Iterable[type]) -> Making:
+    kept = get_attached_making(made) or Making(None, {}, argv=COMMAND.get())
+    is_loaded = KEPT in vars(made) and kept.seconds is None
+    return kept if kept.code or is_loaded else kept._replace(code=find_code(policies))
+
+
+def find_code(policies: Iterable[type]) -> dict[str, Checkout | None]:
+    found: dict[str, Checkout | None] = {PACKAGE: find_checkout(PACKAGE_FILE)}
+    return found | {
+        each.__name__: find_source_checkout(each) for each in find_policy_classes(policies)
+    }
+
+
+def find_policy_classes(policies: Iterable[type]) -> Iterator[type]:
+    for cls in policies:
+        yield cls
+        yield from find_policy_classes(part.policy for part in getattr(cls, "parts", ()))
+
+
+def find_source_checkout(cls: type) -> Checkout | None:
+    try:
+        path = Path(inspect.getfile(cls))
+    except (TypeError, OSError):
+        return None
+    return find_checkout(path.absolute()) if path.is_file() else None
+
+
+# -------------------------------------------------------------------------------------- in a folder
+
+
+def write_provenance(folder: Path, identity: str, making: Making) -> None:
+    write_json_file({"id": identity, "made": making_to_json(making)}, folder / PROVENANCE)
+
+
+def making_to_json(making: Making) -> dict[str, Any]:
+    code = {
+        name: None if each is None else {"commit": each.commit, "dirty": each.is_dirty}
+        for name, each in making.code.items()
+    }
+    return {"seconds": making.seconds, "code": code, "argv": list(making.argv)}
+
+
+def read_provenance(folder: Path, identity: str) -> Making | None:
+    path = folder / PROVENANCE
+    if not os.path.lexists(path):
+        return None
+    data = read_json_file(path)
+    try:
+        found, made = data["id"], data["made"]
+        code = {
+            name: None if each is None else Checkout(each["commit"], is_dirty=each["dirty"])
+            for name, each in made["code"].items()
+        }
+        making = Making(made["seconds"], code, tuple(map(str, made["argv"])))
+    except (TypeError, KeyError, AttributeError) as error:
+        raise DataError(
+            f"{path}: must hold id, seconds, code and argv; the result can be read without it"
+        ) from error
+    if found != identity:
+        raise DataError(f"{path}: must belong to the result {identity}, got one of {found!r:.40}")
+    return making
+
+
+def attach_saved_making(made: object, folder: Path, identity: str) -> None:
+    try:
+        making = read_provenance(folder, identity)
+    except DataError:  # lists and ``verify`` report the damage
+        making = None
+    attach_making(made, making or Making(None, {}))
+
 
 MOST_ROWS = 10_000
 """The rows of the largest table that is written as JSON."""

@@ -39,10 +39,9 @@ from pydantic_core import (
 
 from backtest.base.checked_calls import checked
 from backtest.base.errors import ParameterError, did_you_mean
-from backtest.base.fields import FloatSeries
+from backtest.base.fields import Declaration, FloatSeries
 from backtest.base.json_values import repr_given
 from backtest.base.number_text import format_setting
-from backtest.base.ranges import Declaration
 from backtest.base.units import SECOND, IntArray
 
 Faults: TypeAlias = Iterator[tuple[str, str]]

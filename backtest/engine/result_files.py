@@ -29,7 +29,7 @@ from backtest.base import (
     write_parquet,
     write_provenance,
 )
-from backtest.base.result_folders import MANIFEST
+from backtest.base.saved_result import MANIFEST
 from backtest.engine.feed_arrays import read_traded
 from backtest.engine.inputs import no_options
 from backtest.engine.record import AccountFields, Closes, OptionFields, PositionFields, Record

@@ -22,9 +22,7 @@ from backtest.base import (
     save_folder,
 )
 from backtest.base.atomic_files import LOCK, REPLACED
-from backtest.base.provenance import PROVENANCE
-from backtest.base.result_folders import DRAFT, MANIFEST, PRUNED
-from backtest.base.saved_result import KINDS
+from backtest.base.saved_result import DRAFT, KINDS, MANIFEST, PROVENANCE, PRUNED
 from backtest.store import listing as f
 
 # ------------------------------------------------------------------------------------- verify

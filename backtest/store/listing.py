@@ -30,9 +30,7 @@ from backtest.base import (
     to_nanoseconds,
 )
 from backtest.base.atomic_files import LOCK
-from backtest.base.provenance import PACKAGE
-from backtest.base.result_folders import LEFTOVERS, MANIFEST
-from backtest.base.saved_result import KINDS
+from backtest.base.saved_result import KINDS, LEFTOVERS, MANIFEST, PACKAGE
 from backtest.engine import Result
 from backtest.engine.result import RUN
 from backtest.measures.measure_table import ABOUT

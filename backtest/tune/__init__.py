@@ -5,8 +5,8 @@ from typing import TYPE_CHECKING
 from backtest.base import open_door
 
 if TYPE_CHECKING:
-    from backtest.tune.journal import UNFINISHED, Batch, Journal, find_finished, name_result
-    from backtest.tune.journal import open_folder
+    from backtest.tune.trials import UNFINISHED, Batch, Journal, find_finished, name_result
+    from backtest.tune.trials import open_folder
     from backtest.tune.problem import Problem, Robustness, read_problem
     from backtest.tune.search import objective, search_and_choose, tune
     from backtest.tune.study import Study, describe_budget, find_measures

@@ -24,14 +24,23 @@ from backtest.base import (
     repr_plain,
     warn_caller,
 )
-from backtest.base.provenance import COMMAND, attach_making
+from backtest.base.saved_result import COMMAND, attach_making
 from backtest.market import as_markets
 from backtest.measures import ObjectiveLike
 from backtest.sweep import Accounts, Pool, check_sets, on_cluster
-from backtest.tune.journal import TRIED, Journal, add_note, find_finished, open_folder
 from backtest.tune.problem import Robustness, read_problem
 from backtest.tune.study import Study
-from backtest.tune.trials import Budget, Examiner, Progress, search
+from backtest.tune.trials import (
+    TRIED,
+    Budget,
+    Examiner,
+    Journal,
+    Progress,
+    add_note,
+    find_finished,
+    open_folder,
+    search,
+)
 from backtest.tune.winner import (
     BUDGET_SHARE,
     Bench,

@@ -26,18 +26,21 @@ from backtest.engine import count_unfilled
 from backtest.measures import find_cautions
 from backtest.sweep import Trio, take_sets, to_plain_value
 from backtest.sweep.sweep_table import PLATEAU, ROBUST, SCORE
-from backtest.tune.journal import (
+from backtest.tune.trials import (
     LOOKS,
     UNFINISHED,
     Batch,
     add_note,
     count_stored_sets,
+    find_best,
+    find_distinct,
+    gather,
     name_result,
     read_batches,
     read_notes,
     tabulate_batches,
+    tabulate_trials,
 )
-from backtest.tune.trials import find_best, find_distinct, gather, tabulate_trials
 from backtest.tune.winner import Bench, StudyOutcome, Verdict
 
 if TYPE_CHECKING:

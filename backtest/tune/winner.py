@@ -29,13 +29,18 @@ from backtest.measures import (
 )
 from backtest.measures.performance import LEAST_DEVIATION
 from backtest.sweep import check_sets, count_sets, draw_cube, take_sets
-from backtest.tune.journal import LOOKS, PART, TRIED, Batch, add_note, read_notes
 from backtest.tune.problem import Problem, Robustness
 from backtest.tune.trials import (
+    LOOKS,
+    PART,
+    TRIED,
+    Batch,
+    add_note,
     find_distinct,
     gather,
     is_feasible,
     join_columns,
+    read_notes,
     spread_sample,
     worst_where_broken,
 )

@@ -7,7 +7,7 @@ from backtest.base import open_door
 if TYPE_CHECKING:
     from backtest.validation.cross_validate import cross_validate
     from backtest.validation.cross_validate import CrossValidation
-    from backtest.validation.spans import folds
+    from backtest.validation.validation import folds
     from backtest.validation.validation import ACCOUNTS, TITLE, describe_search
     from backtest.validation.validation import read_figures
     from backtest.validation.walk_forward import WalkForward

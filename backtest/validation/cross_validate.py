@@ -43,7 +43,6 @@ from backtest.sweep import (
     to_plain_value,
 )
 from backtest.tune import Journal, Problem, find_distinct
-from backtest.validation import spans as s
 from backtest.validation import validation as v
 from backtest.venue import Venue
 
@@ -165,9 +164,9 @@ def cross_validate(  # noqa: PLR0913 - keywords, each with a default that is sai
     problem = v.read_validated(arguments)
     check_objective(problem)
     market = problem.market
-    n, k = s.check_counts(groups, test_groups)
-    cut = s.split_groups(market, n, sampling)
-    bars = s.check_embargo(embargo, cut, market)
+    n, k = v.check_counts(groups, test_groups)
+    cut = v.split_groups(market, n, sampling)
+    bars = v.check_embargo(embargo, cut, market)
     period = max(parse_duration(sampling, "sampling"), market.interval)
     skipped = min(-(-bars * market.interval // period), int(np.diff(cut.samples).min()) - 2)
     plan = SplitPlan(cut, k, bars, skipped)
@@ -188,7 +187,7 @@ def cross_validate(  # noqa: PLR0913 - keywords, each with a default that is sai
 
 
 class SplitPlan(NamedTuple):
-    groups: s.Groups
+    groups: v.Groups
     k: int
     embargo: int
     skipped: int
@@ -258,7 +257,7 @@ def find_known(measure: Any, values: FloatArray) -> float:
 def tabulate_splits(
     problem: Problem, sets: Sets, plan: SplitPlan, winners: SplitWinners
 ) -> pd.DataFrame:
-    table = pd.DataFrame({"groups": s.list_splits(plan.groups.n, plan.k)})
+    table = pd.DataFrame({"groups": v.list_splits(plan.groups.n, plan.k)})
     table = table.assign(in_sample=winners.inside, out_of_sample=winners.outside, rank=winners.rank)
     for name in problem.names:
         setting = problem.base.settings[name]
@@ -282,7 +281,7 @@ class GroupRuns(NamedTuple):
 def run_groups(
     evaluator: Evaluator,
     sets: Sets,
-    groups: s.Groups,
+    groups: v.Groups,
     folder: Path | None,
     progress: Progress | None,
 ) -> list[GroupRuns]:
@@ -367,7 +366,7 @@ class GroupPart(NamedTuple):
 
 
 def build_parts(
-    problem: Problem, groups: s.Groups, runs: Sequence[GroupRuns], skipped: int
+    problem: Problem, groups: v.Groups, runs: Sequence[GroupRuns], skipped: int
 ) -> list[GroupPart]:
     market, parts = problem.market, []
     for group, each in enumerate(runs):
@@ -448,8 +447,8 @@ def score_splits(
 ) -> SplitWinners:
     insides, outsides = [], []
     n = len(plain)
-    for tested in s.list_splits(n, k):
-        embargoed = s.find_embargoed(n, tested)
+    for tested in v.list_splits(n, k):
+        embargoed = v.find_embargoed(n, tested)
         train = [late[g] if embargoed[g] else plain[g] for g in range(n) if g not in tested]
         inside, violation = score_parts(problem, train, failed, periods)
         insides.append(np.where(violation == 0.0, inside, -np.inf))
@@ -492,7 +491,7 @@ def estimate_overfitting(ranks: FloatArray, n: int, k: int) -> v.Estimate:
 @functools.cache
 def count_independent_splits(n: int, k: int) -> float:
     """Return how many independent splits have an overfitting that scatters as much on noise."""
-    splits = s.list_splits(n, k)
+    splits = v.list_splits(n, k)
     chosen = np.unique(np.linspace(0, len(splits) - 1, MOST_COMPARED).astype(np.int64))
     tested = np.zeros((len(chosen), n))
     for row, place in enumerate(chosen.tolist()):
@@ -518,7 +517,7 @@ def stitch_paths(
     periods: float,
 ) -> pd.DataFrame:
     """Return the measures of each path."""
-    rows = winners.row[np.array(s.list_paths(plan.groups.n, plan.k))]
+    rows = winners.row[np.array(v.list_paths(plan.groups.n, plan.k))]
     alive = np.ones(len(rows), dtype=np.bool_)
     taken, returns = [], []
     for group in range(plan.groups.n):

@@ -65,7 +65,6 @@ from backtest.tune import (
     is_feasible,
     search_and_choose,
 )
-from backtest.validation import spans as s
 from backtest.validation import validation as v
 
 if TYPE_CHECKING:
@@ -182,10 +181,10 @@ def walk_forward(  # noqa: PLR0913 - keywords, each with a default that is said
     arguments = locals()
     problem = v.read_validated(arguments)
     market = problem.market
-    spans = s.plan_spans(market, train, test, anchored, gap)
-    table = s.tabulate_spans(market, spans)
+    spans = v.plan_spans(market, train, test, anchored, gap)
+    table = v.tabulate_spans(market, spans)
     rows = [[f"{time:%Y-%m-%d %H:%M:%S}" for time in row] for row in table.to_numpy().tolist()]
-    manifest = problem.describe_search(KIND, spans={"columns": list(s.TIMES), "rows": rows})
+    manifest = problem.describe_search(KIND, spans={"columns": list(v.TIMES), "rows": rows})
 
     def make(evaluator: Evaluator, folder: Path | None) -> WalkForward:
         found = search_folds(problem, evaluator, spans, folder, progress)
@@ -206,7 +205,7 @@ class SearchedFold(NamedTuple):
     winner's log growth per year on the train span.
     """
 
-    span: s.FoldSpan
+    span: v.FoldSpan
     sets: Sets
     winner: int
     values: dict[str, Any]
@@ -224,7 +223,7 @@ class SearchedFold(NamedTuple):
 def search_folds(
     problem: Problem,
     evaluator: Evaluator,
-    spans: list[s.FoldSpan],
+    spans: list[v.FoldSpan],
     folder: Path | None,
     progress: Progress | None,
 ) -> list[SearchedFold]:
@@ -239,7 +238,7 @@ def search_folds(
         if fold.winner < 0 and not found:
             raise ParameterError(
                 "the first train span must have a set that keeps all constraints, none of "
-                f"{len(fold.inside):,} does from {s.describe_bar(evaluator.market, span.train)}"
+                f"{len(fold.inside):,} does from {v.describe_bar(evaluator.market, span.train)}"
             )
         found.append(fold if fold.winner >= 0 else fold._replace(values=found[-1].values))
     if progress is not None:
@@ -256,7 +255,7 @@ def _report_sets(
 def search_fold(
     problem: Problem,
     whole: Evaluator,
-    span: s.FoldSpan,
+    span: v.FoldSpan,
     folder: Path | None,
     on_batch: Callable[[SearchProgress], object] | None,
 ) -> SearchedFold:
@@ -395,7 +394,7 @@ def hold_at_equal_risk(
 
 
 def tabulate_folds(problem: Problem, found: Sequence[SearchedFold]) -> pd.DataFrame:
-    table = s.tabulate_spans(problem.market, [fold.span for fold in found])
+    table = v.tabulate_spans(problem.market, [fold.span for fold in found])
     for name in problem.names:
         table[name_column(name)] = [fold.values[name] for fold in found]
     inside = np.array([fold.verdict.score for fold in found])
@@ -489,7 +488,7 @@ def count_trades(problem: Problem, result: Result, found: Sequence[SearchedFold]
 
 
 def list_warnings(found: Sequence[SearchedFold], trades: Sequence[int]) -> Iterator[str]:
-    yield from s.warn_of_short([fold.span for fold in found])
+    yield from v.warn_of_short([fold.span for fold in found])
     few = sum(n < FEW_TRADES for n in trades)
     if 2 * few > len(found):
         yield (

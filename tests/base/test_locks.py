@@ -12,7 +12,7 @@ from backtest.base import atomic_files
 from backtest.base.atomic_files import LOCK, LockHeldError, hold_lock_file, is_lock_held
 from backtest.base.errors import DataError
 from backtest.base.thread_pool import SignalGate, hold_signals, is_compiling
-from backtest.tune.journal import hold_lock
+from backtest.tune.trials import hold_lock
 
 
 def test_a_second_holder_is_refused_with_the_number_of_the_first(tmp_path, monkeypatch):

@@ -13,7 +13,7 @@ import pytest
 
 import backtest as bt
 from backtest.base.errors import DataError
-from backtest.base.provenance import (
+from backtest.base.saved_result import (
     PROVENANCE,
     Checkout,
     Making,

@@ -10,7 +10,7 @@ import pytest
 from scipy import signal as filters
 
 import backtest as bt
-from backtest.base.ranges import Choice, Range
+from backtest.base.fields import Choice, Range
 from backtest.engine import lookahead
 from backtest.engine.lookahead import ENOUGH, Causality, describe_cuts, observe_checked
 from backtest.engine.signal_rules import NOT_CHECKED, describe_signal_check

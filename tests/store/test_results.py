@@ -10,8 +10,7 @@ import pytest
 
 import backtest as bt
 from backtest.base.errors import DataError, ParameterError
-from backtest.base.provenance import read_provenance, recording_command
-from backtest.base.saved_result import describe_origin
+from backtest.base.saved_result import describe_origin, read_provenance, recording_command
 from backtest.base.units import DAY
 from backtest.store import (
     Filter,

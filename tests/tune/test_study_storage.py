@@ -17,7 +17,7 @@ from backtest.base.atomic_files import DRAFT_FILE
 from backtest.base.errors import DataError, ParameterError
 from backtest.base.json_values import to_plain
 from backtest.tune import Study, trials
-from backtest.tune.journal import UNFINISHED
+from backtest.tune.trials import UNFINISHED
 from tests.kit import check_refused, every_nth
 from tests.tuning import MARKET, Hills, seek, seek_slowly
 

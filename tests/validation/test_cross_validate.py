@@ -17,7 +17,7 @@ from backtest.validation.cross_validate import (
     estimate_overfitting,
     sum_moments,
 )
-from backtest.validation.spans import list_paths, list_splits, split_groups
+from backtest.validation.validation import list_paths, list_splits, split_groups
 from tests.validation.worlds import PLAIN, Lever, make_market
 
 MARKET = make_market(320)

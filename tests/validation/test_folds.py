@@ -8,7 +8,7 @@ import pytest
 
 import backtest as bt
 from backtest.base.units import DAY
-from backtest.validation.spans import (
+from backtest.validation.validation import (
     folds,
     list_paths,
     list_splits,
