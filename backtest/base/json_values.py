@@ -19,8 +19,8 @@ from backtest.base.errors import DataError
 
 MOST_PLAIN = 1e15
 """Whole floats below this are written without a decimal point in messages."""
-LONGEST_TEXT, MOST_ITEMS, MOST_BITS = 200, 20, 10_000
-"""Letters, items and bits of a value that messages write."""
+LONGEST_TEXT, MOST_ITEMS = 200, 20
+"""Letters and items of a value that messages write."""
 WORDS = {"nan": math.nan, "inf": math.inf, "-inf": -math.inf}
 
 
@@ -48,15 +48,6 @@ class PlainRepr(reprlib.Repr):
         super().__init__()
         self.maxstring = self.maxlong = self.maxother = LONGEST_TEXT
         self.maxlist = self.maxtuple = self.maxdict = MOST_ITEMS
-
-    def repr_dict(self, x: dict[Any, Any], level: int) -> str:
-        parts = [f"{self.repr1(k, level - 1)}: {self.repr1(x[k], level - 1)}" for k in x]
-        more = ["..."] if len(parts) > MOST_ITEMS else []
-        return f"{{{', '.join(parts[:MOST_ITEMS] + more)}}}"
-
-    def repr_int(self, x: int, level: int) -> str:
-        is_short = x.bit_length() < MOST_BITS
-        return super().repr_int(x, level) if is_short else f"an int of {x.bit_length():,} bits"
 
     def repr_instance(self, x: Any, level: int) -> str:
         """Write any other value: a class by its name, a table or a large array by its shape."""
