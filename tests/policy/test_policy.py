@@ -4,13 +4,11 @@ import dataclasses
 import importlib
 import math
 import sys
-import time
 import types
 from collections.abc import Callable
 from typing import Annotated, Any, NamedTuple
 
 import numpy as np
-import pandas as pd
 import pytest
 
 import backtest as bt
@@ -207,19 +205,6 @@ def test_constants_properties_class_and_static_methods_are_part_of_a_policys_sou
     assert len({*hashes}) == len(changes)
 
 
-class Slow(bt.Policy):
-    """Look ahead, and take one's time over it."""
-
-    def observe(self, market: Any) -> Any:
-        time.sleep(0.05)
-        centered = pd.Series(market.close).rolling(25, center=True).mean().to_numpy()
-        known = np.where(np.arange(market.n_bars) < 200, np.nan, centered)
-        return {"next": known}
-
-    def leverage(self, bar: Any, account: Any) -> float:
-        return bar.next / bar.close
-
-
 VIEWS: list[tuple[Any, Any]] = []
 
 
@@ -290,9 +275,6 @@ def compiled(policy: bt.Policy, **settings: Any) -> bt.Result:
     assert np.array_equal(result.entries, plain.entries)
     assert np.array_equal(result.memory, plain.memory)
     return result
-
-
-HIGH = 1.25
 
 
 def make_closure(scale: float) -> bt.Policy:

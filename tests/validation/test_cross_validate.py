@@ -142,13 +142,6 @@ def test_the_score_of_a_split_equals_fresh_runs_group_by_group(found):
         assert split[name] == pytest.approx(sharpe, rel=1e-9)
 
 
-class Steady(Lever):
-    """Hold a leverage whatever happens, blind to the account."""
-
-    def leverage(self, bar, account):
-        return 0.5 * self.size if bar.rise > 0.0 else self.size
-
-
 def test_measures_of_groups_add_up_as_one_series():
     """Sums and maxima by hand: fees 1 + 2 = 3, drawdown max(0.1, 0.3); 0.1 and 0.2 compound."""
     rng = np.random.default_rng(0)
