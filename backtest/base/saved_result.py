@@ -701,8 +701,8 @@ class SettingsResult(SavedResult):
         tables: Mapping[str, Any],
         folder: Path,  # noqa: ARG003
     ) -> Self:
-        settings = from_plain(manifest["settings"])
-        made = cls(settings=settings, **tables, **from_plain(manifest["outcome"]))
+        fields = {"settings": from_plain(manifest["settings"]), **tables}
+        made = cls(**fields, **from_plain(manifest["outcome"]))
         vars(made)["manifest"] = manifest  # what was saved, not what is left of it
         return made
 
