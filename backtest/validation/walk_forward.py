@@ -444,8 +444,10 @@ def judge_walk(
     return {
         "growth_in_sample": inside,
         "growth_out_of_sample": outside,
+        "growth_fixed": find_growth(fixed),
         "efficiency": outside / inside if inside > 0.0 else math.nan,
         "efficiency_difference": outside - inside,
+        "mean_rank": float(np.nanmean(ranks)) if known else math.nan,
         "pbo": v.estimate_share(v.share_overfit(ranks), known).to_dict(),
         "effective_trials": tried,
         "deflated_sharpe": 0.0 if result.metrics["ruined"] else deflated,
