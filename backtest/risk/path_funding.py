@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Any, NamedTuple, TypeAlias
 
 import numpy as np
@@ -25,7 +25,7 @@ from backtest.venue import FundingTerms
 
 FundingChoice: TypeAlias = str | float | FundingTerms | None
 FITTED = "fitted"
-WINDOWS = (7 * DAY, 30 * DAY)
+WINDOWS = (DAY, 7 * DAY, 30 * DAY)
 LONG_HISTORY = 180 * DAY
 """Span of settlements from which the means of 1, 7 and 30 days have weights of their own."""
 LEAST_SETTLEMENTS = 10
@@ -34,8 +34,6 @@ LEAST_DEVIATION = 1e-12
 LARGEST_PERSISTENCE = 0.9999
 LEAST_BASE = 0.05
 """The share of equal settlements from which a rate counts as the one that the venue clamps to."""
-LIVES, GROWN = 4, 100.0
-"""Longest means over which a shock is followed, and the response at which it has grown."""
 
 
 class FundingGrid(NamedTuple):
@@ -84,8 +82,8 @@ class FundingProcess:
     grid: FundingGrid | None
     rates: FloatArray
     constant: float = 0.0
-    weights: tuple[float, ...] = (0.0, 0.0, 0.0, 0.0)
-    windows: tuple[int, ...] = (1, 1, 1, 1)
+    weights: tuple[float, ...] = ()
+    windows: tuple[int, ...] = (1,)
     cap: float = LARGEST_RATE
     residuals: FloatArray = field(default_factory=lambda: np.empty(0))
     base: float = math.nan
@@ -110,7 +108,7 @@ class FundingProcess:
         shocks = residuals[ranks] if count else np.zeros_like(uniforms)
         for k, shock in enumerate(shocks, lags):
             rate = self.constant + shock
-            for weight, each, total in zip(self.weights, self.windows, sums, strict=True):
+            for weight, each, total in zip(self.weights, self.windows, sums, strict=False):
                 rate = rate + weight / each * total
             rates[k] = np.clip(rate, -self.cap, self.cap)
             sums = [
@@ -149,8 +147,7 @@ def read_funding(funding: object) -> FundingChoice:
 def find_path_grid(history: Market, funding: FundingChoice) -> FundingGrid | None:
     if funding is None:
         return None
-    is_rate = isinstance(funding, float)
-    return find_grid(history) or (USUAL_GRID if is_rate else None)
+    return find_grid(history) or (USUAL_GRID if isinstance(funding, float) else None)
 
 
 def make_process(history: Market, funding: FundingChoice) -> FundingProcess:
@@ -179,76 +176,46 @@ def lay_on_grid(history: Market, grid: FundingGrid) -> FloatArray:
 def fit_process(rates: FloatArray, grid: FundingGrid, cap: float) -> FundingProcess:
     """Return the autoregression of settlements, by least squares on all of them.
 
+    Weights are at least 0 and their sum is under 1, so that every shock dies out. The clamp makes
+    the base rate as frequent as it was in the last 180 days, if residuals come in any order.
     Source: Corsi (2009), A Simple Approximate Long-Memory Model of Realized Volatility, J.
     Financial Econometrics 7(2), whose regression on means of several spans this is.
     """
-    count = len(rates)
-    if count < LEAST_SETTLEMENTS or not float(np.std(rates)) > LEAST_DEVIATION:
+    if len(rates) < LEAST_SETTLEMENTS or not float(np.std(rates)) > LEAST_DEVIATION:
         return FundingProcess("constant", grid, rates, constant=float(np.mean(rates)))
-    if count * grid.every >= LONG_HISTORY:
-        windows = (1, *(max(each // grid.every, 1) for each in (DAY, *WINDOWS)))
-        constant, weights, residuals = regress(rates, windows)
-        if is_stable(weights, windows):
-            kind, fit = "heterogeneous autoregression", (constant, weights, windows, cap, residuals)
-            return keep_recent(FundingProcess(kind, grid, rates, *fit))
-    _, (found,), _ = regress(rates, (1,))
-    weight = min(max(found, -LARGEST_PERSISTENCE), LARGEST_PERSISTENCE)
-    left = rates[1:] - weight * rates[:-1]
-    constant, weights = float(np.mean(left)), (weight, 0.0, 0.0, 0.0)
-    kind = "first-order autoregression"
-    process = FundingProcess(
-        kind, grid, rates, constant, weights, cap=cap, residuals=left - constant
-    )
-    return keep_recent(process)
-
-
-def keep_recent(process: FundingProcess) -> FundingProcess:
-    """Return the process with the residuals of the last 180 days, and the rate it clamps to.
-
-    The clamp is as wide as makes the base rate as frequent as it was, if residuals come in any
-    order.
-    """
-    assert process.grid is not None  # noqa: S101 - of a fit
-    count = min(len(process.residuals), LONG_HISTORY // process.grid.every)
-    residuals, rates = process.residuals[-count:], process.rates[-count:]
-    values, counts = np.unique(np.round(rates, 12), return_counts=True)
-    base, share = float(values[counts.argmax()]), float(counts.max()) / count
+    kind, windows = "first-order autoregression", (1,)
+    if len(rates) * grid.every >= LONG_HISTORY:
+        kind = "heterogeneous autoregression"
+        windows = (1, *(max(each // grid.every, 1) for each in WINDOWS))
+    constant, weights, residuals = regress(rates, windows)
+    residuals = residuals[-(LONG_HISTORY // grid.every) :]
+    recent = rates[-len(residuals) :]
+    values, counts = np.unique(np.round(recent, 12), return_counts=True)
+    base, share, clamp = float(values[counts.argmax()]), counts.max() / len(recent), 0.0
     if share < LEAST_BASE:
-        return replace(process, residuals=residuals)
-    mixed = rates - residuals + np.random.default_rng(0).permutation(residuals)
-    clamp = float(np.quantile(np.abs(mixed - base), share))
-    return replace(process, residuals=residuals, base=base, clamp=clamp)
+        base = math.nan
+    else:
+        mixed = recent - residuals + np.random.default_rng(0).permutation(residuals)
+        clamp = float(np.quantile(np.abs(mixed - base), share))
+    return FundingProcess(
+        kind, grid, rates, constant, weights, windows, cap, residuals, base, clamp
+    )
 
 
 def regress(
     rates: FloatArray, windows: tuple[int, ...]
 ) -> tuple[float, tuple[float, ...], FloatArray]:
     """Return constant, weights and residuals of the least squares on means of several windows."""
+    from scipy.optimize import nnls  # noqa: PLC0415 - slow to load
+
     sums = np.concatenate([[0.0], np.cumsum(rates)])
     k = np.arange(max(windows), len(rates))
     means = np.column_stack([(sums[k] - sums[k - each]) / each for each in windows])
-    target, center = rates[k], np.mean(means, axis=0)
-    level = float(np.mean(target))
-    weights = np.linalg.lstsq(means - center, target - level, rcond=None)[0]
-    constant = level - float(center @ weights)
+    target, center, unit = rates[k], np.mean(means, axis=0), float(np.std(rates))
+    weights, _ = nnls((means - center) / unit, (target - np.mean(target)) / unit)
+    weights *= min(1.0, LARGEST_PERSISTENCE / max(float(np.sum(weights)), 1e-9))
+    constant = float(np.mean(target) - center @ weights)
     return constant, tuple(map(float, weights)), target - constant - means @ weights
-
-
-def is_stable(weights: tuple[float, ...], windows: tuple[int, ...]) -> bool:
-    """Return whether a shock dies out: its response never grows far, and is not largest late."""
-    longest = max(windows)
-    lags = np.zeros(longest)
-    for weight, each in zip(weights, windows, strict=True):
-        lags[-each:] += weight / each
-    response = np.zeros((LIVES + 1) * longest)
-    response[longest] = 1.0
-    for k in range(longest + 1, len(response)):
-        response[k] = lags @ response[k - longest : k]
-        if abs(response[k]) > GROWN:
-            return False
-    response = np.abs(response[longest:])
-    is_late = response.argmax() >= (LIVES - 1) * longest
-    return bool(sum(weights) < LARGEST_PERSISTENCE and not is_late)
 
 
 def summarize_funding(fits: Mapping[str, Mapping[str, Any]]) -> list[str]:
@@ -262,13 +229,13 @@ def summarize_funding(fits: Mapping[str, Mapping[str, Any]]) -> list[str]:
 def summarize_fit(fit: Mapping[str, Any]) -> str:
     if fit["process"] == "none":
         return "none"
-    # in basis points, to three significant digits
-    shown = {name: format_bps(float(f"{fit[name] or 0.0:.3g}"))
-             for name in ("last_rate", "long_run_rate", "residual")}  # fmt: skip
+    last, mean, residual = (  # to three significant digits
+        format_bps(float(f"{fit[name] or 0.0:.3g}"))
+        for name in ("last_rate", "long_run_rate", "residual")
+    )
     if fit["process"] == "constant":
-        return f"constant at {shown['long_run_rate']}"
+        return f"constant at {mean}"
     return (
-        f"{fit['process']} of {fit['settlements']:,} settlements every {fit['every']}; "
-        f"starts at {shown['last_rate']}, long-run mean {shown['long_run_rate']}, residuals "
-        f"{shown['residual']}"
+        f"{fit['process']} of {fit['settlements']:,} settlements every {fit['every']}; starts at "
+        f"{last}, long-run mean {mean}, residuals {residual}"
     )
