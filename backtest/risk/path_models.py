@@ -17,7 +17,6 @@ from backtest.base import (
     DataError,
     Faults,
     FloatArray,
-    IntArray,
     Number,
     ParameterError,
     Value,
@@ -36,8 +35,6 @@ MOST_RETURNS = 20_000
 """Returns that a fit looks at, the latest ones."""
 LEAST_RETURNS = 100
 """Returns that a fit needs."""
-MOST_PER_BAR, MOST_JUMPS = 2.0, 40
-"""The largest expected number of jumps in a bar, and the most that are drawn."""
 MOST_MOVE = 0.9
 """The largest simple return of a bar in GARCH, in either direction."""
 HALF_LIFE, REVERSION = 3.0, 20.0
@@ -98,6 +95,9 @@ class Draws:
     def normals(self, kind: int, part: int = 0) -> FloatArray:
         return self.generator(kind, 0, part).standard_normal(self.shape)
 
+    def uniforms(self, kind: int, part: int = 0) -> FloatArray:
+        return self.generator(kind, 0, part).random(self.shape)
+
     def joint_normals(self) -> FloatArray:
         """Return the normal numbers of bars, correlated with those of other instruments."""
         total = np.zeros(self.shape)
@@ -106,45 +106,28 @@ class Draws:
                 total += load * self.generator(NORMALS, j).standard_normal(self.shape)
         return total
 
-    def student_scale(self, degrees: float) -> FloatArray:
-        """Return what makes a normal number one of Student's t with unit variance."""
-        chi = 2.0 * self.generator(STUDENT).standard_gamma(0.5 * degrees, self.shape)
-        return np.asarray(np.sqrt((degrees - 2.0) / chi))
-
     def extremes(
-        self, moves: FloatArray, variance: FloatArray | float, rows: Any = ..., part: int = 0
+        self, moves: FloatArray, variance: FloatArray | float, part: int = 0
     ) -> tuple[FloatArray, FloatArray]:
         """Return the highest and lowest points of Brownian bridges from 0 to ``moves``.
 
         P(M >= m) = exp(-2 m (m - x) / v) for m >= max(0, x). A bridge of several steps draws the
-        prices between them. ``rows`` are the bars that ``moves`` are of.
+        prices between them. Several bridges in a bar are its parts.
         """
-        steps = self.bridge
-        share, deviation = variance / steps, np.sqrt(np.asarray(variance) / steps)
-        normals: list[FloatArray] = []
+        steps, share = self.bridge, variance / self.bridge
+        z: list[Any] = [0.0]
         if steps > 1:
-            normals = [self.normals(PARTS, 1000 + 32 * part + i)[rows] for i in range(steps)]
-        mean = sum(normals) / steps
-        at, high, low = np.zeros_like(moves), np.zeros_like(moves), np.zeros_like(moves)
+            z = [self.normals(PARTS, 1000 + 32 * part + i) for i in range(steps)]
+        center = sum(z) / steps
+        at, high, low = np.zeros((3, *self.shape))
         for i in range(steps):
             waits = self.generator(EXTREMES, 0, 32 * part + i)
             up, down = np.moveaxis(waits.standard_exponential((*self.shape, 2)), -1, 0)
-            move = moves / steps + (deviation * (normals[i] - mean) if normals else 0.0)
-            high = np.maximum(high, at + find_top(move, share, up[rows]))
-            low = np.minimum(low, at - find_top(-move, share, down[rows]))
+            move = moves / steps + np.sqrt(share) * (z[i] - center)
+            high = np.maximum(high, at + find_top(move, share, up))
+            low = np.minimum(low, at - find_top(-move, share, down))
             at = at + move
         return high, low
-
-    def jump_counts(self, rate: float, most: int) -> IntArray:
-        """Return the jumps of each bar, by the quantiles of Poisson's distribution."""
-        terms = np.cumsum([math.log(rate / k) if k and rate else 0.0 for k in range(most)])
-        totals = np.cumsum(np.exp(terms - rate)) if rate else np.ones(1)
-        return np.searchsorted(totals, self.jump_numbers(0)[0])
-
-    def jump_numbers(self, part: int) -> tuple[FloatArray, FloatArray]:
-        """Return uniform numbers in (0, 1] and normal ones, common to all instruments."""
-        own, sizes = self.generator(JUMPS, 0, part), self.generator(JUMPS, 0, 499 + part)
-        return 1.0 - own.random(self.shape), sizes.standard_normal(self.shape)
 
 
 def find_top(move: FloatArray, variance: FloatArray | float, wait: FloatArray) -> FloatArray:
@@ -295,43 +278,25 @@ class Merton(PathModel):
         )
 
     def walk(self, draws: Draws, per_year: float) -> Moves:
-        """Return the moves of bars; in a bar with jumps, each part between them is a bridge."""
-        rate = self.jumps / per_year
-        if rate > MOST_PER_BAR:
-            raise ParameterError(
-                f"jumps must be at most {MOST_PER_BAR * per_year:g} a year with these bars, "
-                f"got {self.jumps:g}"
-            )
-        variance = self.volatility**2 / per_year
+        """Return the moves of bars; the jumps of a bar come at one time, between two bridges."""
+        from scipy.special import pdtr  # noqa: PLC0415 - slow to load
+
+        rate, variance = self.jumps / per_year, self.volatility**2 / per_year
         growth = math.exp(self.jump_mean + 0.5 * self.jump_deviation**2) - 1.0
         mean = self.drift / per_year - 0.5 * variance - rate * growth
         moves = mean + math.sqrt(variance) * draws.joint_normals()
-        high, low = draws.extremes(moves, variance)
-        counts = draws.jump_counts(rate, MOST_JUMPS)
-        rows = np.nonzero(counts)
-        if not len(rows[0]):
-            return moves, high, low
-        count, left = counts[rows], np.ones(len(rows[0]))
-        parts = []
-        for i in range(int(count.max()) + 1):
-            u, size = draws.jump_numbers(1 + i)
-            waits = np.maximum(count - i, 1)
-            span = np.where(i < count, left * (1.0 - u[rows] ** (1.0 / waits)), left)
-            left = left - span
-            jump = self.jump_mean + self.jump_deviation * size[rows]
-            parts.append((span, draws.normals(PARTS, i)[rows], np.where(i < count, jump, 0.0)))
-        # the parts of a Brownian motion whose sum is the move of the bar
-        free = sum(np.sqrt(span) * z for span, z, _ in parts)
-        total = moves[rows]
-        at, top, bottom = np.zeros(len(total)), np.zeros(len(total)), np.zeros(len(total))
-        for i, (span, z, jump) in enumerate(parts):
-            part = span * total + math.sqrt(variance) * (np.sqrt(span) * z - span * free)
-            up, down = draws.extremes(part, span * variance, rows=rows, part=i + 1)
-            top, bottom = np.maximum(top, at + up), np.minimum(bottom, at + down)
-            at = at + part + jump
-            top, bottom = np.maximum(top, at), np.minimum(bottom, at)
-        moves[rows], high[rows], low[rows] = at, top, bottom
-        return moves, high, low
+        chances = pdtr(np.arange(20.0 + rate + 12.0 * math.sqrt(rate)), rate)
+        count = np.searchsorted(chances, draws.uniforms(JUMPS))
+        size = np.sqrt(count) * draws.normals(JUMPS, 499)
+        jump = self.jump_mean * count + self.jump_deviation * size
+        span = draws.uniforms(JUMPS, 1)
+        spread = np.sqrt(variance * span * (1.0 - span))
+        first = span * moves + spread * draws.normals(PARTS)
+        high, low = draws.extremes(first, span * variance)
+        later = draws.extremes(moves - first, (1.0 - span) * variance, part=1)
+        high = np.maximum(high, first + jump + later[0])
+        low = np.minimum(low, first + jump + later[1])
+        return moves + jump, high, low
 
 
 @declared
@@ -395,7 +360,9 @@ class Garch(PathModel):
         """Return moves whose simple returns are the innovations: exp of t has no mean."""
         surprise = draws.joint_normals()
         if math.isfinite(self.degrees_of_freedom):
-            surprise = surprise * draws.student_scale(self.degrees_of_freedom)
+            nu = self.degrees_of_freedom
+            chi = 2.0 * draws.generator(STUDENT).standard_gamma(0.5 * nu, draws.shape)
+            surprise = surprise * np.sqrt((nu - 2.0) / chi)
         variance = np.empty_like(surprise)
         now = np.full(surprise.shape[1], self.variance_now)
         for t, z in enumerate(surprise):
@@ -434,11 +401,8 @@ def find_row_scale(model: Filtered, rows: FloatArray, target: float) -> float:
     def excess(log: float) -> float:
         return min(find_long_run(model, math.exp(log) * rows) / target, 1e9) - 1.0
 
-    if not rows.any():
-        return 1.0
-    if excess(-14.0) >= 0.0 or excess(14.0) <= 0.0:
-        return math.exp(-14.0 if excess(-14.0) >= 0.0 else 14.0)
-    return math.exp(brentq(excess, -14.0, 14.0, xtol=1e-10))
+    is_found = rows.any() and excess(-14.0) < 0.0 < excess(14.0)
+    return math.exp(brentq(excess, -14.0, 14.0, xtol=1e-10)) if is_found else 1.0
 
 
 def find_long_run(model: Filtered, rows: FloatArray) -> float:
@@ -476,16 +440,10 @@ class _Resampled(PathModel):
     block: Annotated[float, Number(1.0)]
 
     is_resampled: ClassVar[bool] = True
-    is_scaled: ClassVar[bool] = False
 
-    @property
-    def weights(self) -> tuple[float, ...]:
-        """Variance now, omega, alpha and beta, per bar; zeros without a variance."""
-        return (0.0,) * 4
-
-    def volatilities(self, market: Market) -> FloatArray:
-        """Return the volatility per bar by which rows are divided: ones."""
-        return np.ones(market.n_bars)
+    def scale(self, market: Market) -> tuple[FloatArray, FloatArray]:
+        """Return the volatility of each row, (n_bars,), and variance now, omega, alpha, beta."""
+        return np.ones(market.n_bars), np.array([1.0, 0.0, 0.0, 1.0])
 
 
 @declared
@@ -545,8 +503,6 @@ class Filtered(_Resampled):
     variance_now: Annotated[float, Number(0.0, open_low=True)]
     drift: Annotated[float, Number()] = 0.0
 
-    is_scaled: ClassVar[bool] = True
-
     @classmethod
     @checked
     def fit(cls, market: Market) -> Self:
@@ -573,31 +529,27 @@ class Filtered(_Resampled):
         )
         now = float(bare.filter(market)[-1])
         made = bare.override(variance_now=square * (now / square) ** STATE)
-        left = log_returns(market)[1:] / made.volatilities(market)[1:]
+        left = log_returns(market)[1:] / made.scale(market)[0][1:]
         return made.override(block=block_length(left[-len(returns) :]))
-
-    @property
-    def weights(self) -> tuple[float, ...]:
-        """Variance now, omega, alpha and beta, per bar."""
-        return (self.variance_now, self.omega, self.alpha, self.beta)
 
     def filter(self, market: Market) -> FloatArray:
         """Return the variance that the model forecasts for the bar after each, (n_bars,)."""
         squares = log_returns(market) ** 2
         ahead = np.full(market.n_bars, find_backcast(squares[1:]))
         compile_module(garch_kernels).filter_variance(
-            squares, np.array(self.weights[1:]), float(ahead[0]), 1, ahead
+            squares, np.array([self.omega, self.alpha, self.beta]), float(ahead[0]), 1, ahead
         )
         return ahead
 
-    def volatilities(self, market: Market) -> FloatArray:
-        """Return the volatility per bar that the model had for each bar, times a constant."""
+    def scale(self, market: Market) -> tuple[FloatArray, FloatArray]:
+        """Return the volatility that the model had for each bar, times a constant, and weights."""
         returns = log_returns(market)
         ahead = self.filter(market)
         found = np.sqrt(np.concatenate([ahead[:1], ahead[:-1]]))
         rows = (returns[1:] / found[1:]) ** 2
         target = float(np.mean(returns[1:] ** 2))
-        return np.asarray(found / math.sqrt(find_row_scale(self, rows, target)))
+        weights = np.array([self.variance_now, self.omega, self.alpha, self.beta])
+        return np.asarray(found / math.sqrt(find_row_scale(self, rows, target))), weights
 
 
 def fit_merton(returns: FloatArray) -> tuple[float, float, float, float]:
@@ -664,9 +616,6 @@ def find_raise(fit: Mapping[str, float], target: float) -> float:
             total += float(np.mean(variance))
         return total / STEPS - target
 
-    high = 2.0
-    while find_gap(high) < 0.0 and high < MOST_RAISE:
-        high *= 2.0
-    if find_gap(1.0) >= 0.0 or find_gap(high) < 0.0:
-        return 1.0 if find_gap(1.0) >= 0.0 else high
-    return float(brentq(find_gap, 1.0, high, xtol=0.004))
+    if find_gap(1.0) >= 0.0 or find_gap(MOST_RAISE) < 0.0:
+        return 1.0 if find_gap(1.0) >= 0.0 else MOST_RAISE
+    return float(brentq(find_gap, 1.0, MOST_RAISE, xtol=0.004))

@@ -19,8 +19,8 @@ from backtest.base import (
     ParameterError,
     Range,
     TimeLike,
+    check_shape,
     checked,
-    compile_module,
     did_you_mean,
     format_duration,
     format_time,
@@ -33,7 +33,6 @@ from backtest.base import (
 from backtest.base.units import DAY
 from backtest.features import log_returns
 from backtest.market import Market, Markets, as_given, as_markets
-from backtest.risk import path_rows
 from backtest.risk.path_funding import (
     FITTED,
     FundingChoice,
@@ -80,7 +79,6 @@ MONTH = 30 * DAY
 """The time before the start whose mean volume holds for paths, ns."""
 PRICES = ("open", "high", "low", "close")
 MARKS = tuple(f"mark_{name}" for name in PRICES)
-EVENTS = ("funding_time", "funding_rate", "funding_mark", "funding_predicted")
 
 
 # --------------------------------------------------------------------------------------- calendar
@@ -89,16 +87,13 @@ EVENTS = ("funding_time", "funding_rate", "funding_mark", "funding_predicted")
 class PathCalendar(NamedTuple):
     """The bars of a path, from the last one of history on, and their settlements.
 
-    ``time`` (width,) are opens in ns. ``stamps`` (n_stamps,) are settlements, in ns, ``stamp_bar``
-    the bar of the path that each falls into and ``stamp_order`` its place among those of the bar.
-    ``phases`` (width,) are the phases of the bars, ``row_phases`` (n_rows,) those of the bars of
-    history, -1 for a row that no bar may repeat.
+    ``time`` (width,) and ``stamps`` (n_stamps,) of settlements are in ns. ``phases`` (width,) are
+    the phases of the bars, ``row_phases`` (n_rows,) those of the bars of history, -1 for a row that
+    no bar may repeat.
     """
 
     time: IntArray
     stamps: IntArray
-    stamp_bar: IntArray
-    stamp_order: IntArray
     phases: IntArray
     row_phases: IntArray
 
@@ -120,28 +115,24 @@ def plan_calendar(
     stamps = np.empty(0, np.int64)
     if grid is not None:
         stamps = grid.find(int(time[1]), int(time[-1]) + history.interval)
-    bar = np.searchsorted(time, stamps, side="right") - 1
-    order = np.arange(len(stamps)) - np.searchsorted(bar, bar)
     phases, row_phases = find_phases(history, time, every)
     row_phases[0] = -1  # its last close is not known
-    missing = set(np.unique(phases[1:]).tolist()) - set(np.unique(row_phases).tolist())
-    if missing:
+    missing = np.setdiff1d(phases[1:], row_phases)
+    if len(missing):
         raise DataError(
             "history must have a bar for each phase of the funding interval or the week, "
             f"{len(missing)} have none in {history!r}"
         )
-    return PathCalendar(time, stamps, bar, order, phases, row_phases)
+    return PathCalendar(time, stamps, phases, row_phases)
 
 
 def plan_bars(history: Market, horizon: int) -> IntArray:
     last = int(history.time[-1])
     if not history.sessions:
-        n = horizon // history.interval
-        return last + history.interval * np.arange(n + 1, dtype=np.int64)
+        return last + np.arange(0, horizon + 1, history.interval, dtype=np.int64)
     weeks = np.arange(last // WEEK, (last + horizon) // WEEK + 2, dtype=np.int64) * WEEK
     opens = (weeks[:, None] + find_week(history)[None, :]).ravel()
-    ahead = opens[(opens > last) & (opens <= last + horizon)]
-    return np.concatenate([[last], ahead]).astype(np.int64)
+    return np.concatenate([[last], opens[(opens > last) & (opens <= last + horizon)]])
 
 
 def find_week(history: Market) -> IntArray:
@@ -156,14 +147,132 @@ def find_week(history: Market) -> IntArray:
 
 def find_phases(history: Market, time: IntArray, every: int) -> tuple[IntArray, IntArray]:
     if history.sessions and history.interval <= DAY:
-        known = {int(each): k for k, each in enumerate(find_week(history))}
-        ahead, rows = (
-            np.array([known.get(int(each) % WEEK, -1) for each in times], dtype=np.int64)
-            for times in (time, history.time)
-        )
-        return np.maximum(ahead, 0), rows
+        week = find_week(history)
+        place = np.searchsorted(week, history.time % WEEK).clip(max=len(week) - 1)
+        rows = np.where(week[place] == history.time % WEEK, place, -1)
+        return np.searchsorted(week, time % WEEK).clip(max=len(week) - 1), rows
     n, anchor = every // history.interval, int(time[0])
     return (time - anchor) // history.interval % n, (history.time - anchor) // history.interval % n
+
+
+# ------------------------------------------------------------------------------- rows of history
+
+
+@dataclass(frozen=True, eq=False)
+class RowTable:
+    """Rows of history, which resampled paths repeat.
+
+    ``moves`` (4, n_rows) are the logs of open, high, low and close over the last close, over the
+    volatility of their time; ``ratios`` (4, n_rows) are mark over last, and ``shares`` (n_rows,)
+    volume over its mean. ``order`` lists the rows by phase, ``counts`` are those of each phase and
+    ``starts`` their first places in the order. ``variance`` holds that of the first bar, omega,
+    alpha and beta; ``cumulants`` are the first four of the log move of a row at a variance of 1.
+    ``growth`` (width,) is the log growth per bar that blocks of rows add to that of single rows.
+    """
+
+    block: float
+    calendar: PathCalendar
+    moves: FloatArray
+    ratios: FloatArray
+    shares: FloatArray
+    order: IntArray
+    counts: IntArray
+    starts: IntArray
+    variance: FloatArray
+    cumulants: FloatArray
+
+    def choose(self, uniforms: FloatArray) -> IntArray:
+        """Return which row each bar repeats, (bars, paths), by uniform numbers (..., 2).
+
+        Blocks have geometric lengths, as in the stationary bootstrap. A block that runs over the
+        end of its rows goes on at the first row of its phase, so that all are equally likely.
+        """
+        phases, own = self.calendar.phases[1:], np.append(self.calendar.row_phases, -1)
+        counts, starts = self.counts[phases][:, None], self.starts[phases][:, None]
+        ranks = np.minimum((uniforms[..., 1] * counts).astype(np.int64), counts - 1)
+        fresh, begins = self.order[starts + ranks], uniforms[..., 0] * self.block < 1.0
+        begins[0] = True
+        rows, row = np.empty_like(fresh), np.zeros(fresh.shape[1], np.int64)
+        for t, phase in enumerate(phases):
+            row = np.where(own[row + 1] == phase, row + 1, self.order[starts[t]])
+            rows[t] = row = np.where(begins[t], fresh[t], row)
+        return rows
+
+    def sum_cumulants(self, size: FloatArray) -> FloatArray:
+        """Return the log of the mean of exp(size x), x the log move of a row drawn by itself."""
+        first, second, third, fourth = self.cumulants
+        rest = second / 2.0 + size * (third / 6.0 + size * (fourth / 24.0))
+        return np.asarray(size * (first + size * rest))
+
+    @functools.cached_property
+    def growth(self) -> FloatArray:
+        """The mean of a product is not the product of the means: rows of a block are neighbors.
+
+        It follows the share of the paths that are at each row, weighted by price, and their mean
+        variance, as if all of them had it.
+        """
+        own, phases = np.append(self.calendar.row_phases, -1), self.calendar.phases
+        mean, omega, alpha, beta = self.variance
+        growth, before = np.zeros(len(phases)), np.empty(0, np.int64)
+        mass, variance = np.zeros((2, 0))
+        for t, phase in enumerate(phases[1:], 1):
+            rows = self.order[self.starts[phase] :][: self.counts[phase]]
+            fresh = 1.0 / self.block if t > 1 else 1.0
+            goes = np.where(own[before + 1] == phase, before + 1, rows[0])
+            place, stays = np.searchsorted(rows, goes), (1.0 - fresh) * mass
+            share = fresh / len(rows) + np.bincount(place, stays, len(rows))
+            total = fresh / len(rows) * mean + np.bincount(place, stays * variance, len(rows))
+            size = np.sqrt(total / share)
+            moved = size * self.moves[3, rows]
+            mass = share * np.exp(moved - self.sum_cumulants(size))
+            variance = omega + alpha * moved**2 + beta * size**2
+            growth[t] = math.log(mass.sum())
+            mass, before = mass / mass.sum(), rows
+            mean = float(mass @ variance)
+        return growth
+
+    def lay(self, rows: IntArray, drift: float) -> FloatArray:
+        """Return the logs of open, high, low and close over the last close, (4, bars, paths)."""
+        now, omega, alpha, beta = self.variance
+        weights = alpha * self.moves[3] ** 2 + beta
+        variance, ahead = np.empty(rows.shape), np.full(rows.shape[1], now)
+        for t, row in enumerate(rows):
+            variance[t] = ahead
+            ahead = omega + weights[row] * ahead
+        size = np.sqrt(variance)
+        shift = drift - self.growth[1:, None] - self.sum_cumulants(size)
+        return np.asarray(self.moves[:, rows] * size + shift)
+
+
+def tabulate_rows(history: Market, model: Any, calendar: PathCalendar) -> RowTable:
+    before = np.concatenate([[np.nan], history.close[:-1]])
+    volatility, variance = model.scale(history)
+    own, mean = calendar.row_phases, float(np.mean(history.volume))
+    moves = np.array([np.log(getattr(history, each) / before) for each in PRICES]) / volatility
+    known = moves[3, own >= 0]
+    if isinstance(model, Filtered):  # the first bar has its variance, whatever the scale of rows
+        variance[0] /= float(np.mean(known**2))
+        away = known - np.mean(known)
+        second, third, fourth = (float(np.mean(away**k)) for k in (2, 3, 4))
+        cumulants = [float(np.mean(known)), second, third, fourth - 3.0 * second * second]
+    else:
+        cumulants = [math.log(float(np.mean(np.exp(known)))), 0.0, 0.0, 0.0]
+    pairs = zip(MARKS, PRICES, strict=True)
+    counts = np.bincount(own[own >= 0])
+    return RowTable(
+        block=float(model.block),
+        calendar=calendar,
+        moves=moves,
+        ratios=np.array(
+            [getattr(history, mark) / getattr(history, price) for mark, price in pairs]
+        ),
+        shares=history.volume / mean if mean > 0.0 else np.zeros(history.n_bars),
+        order=np.argsort(own, kind="stable"),
+        counts=counts,
+        starts=int(np.sum(own < 0)) + np.cumsum(counts) - counts,
+        variance=variance,
+        cumulants=np.array(cumulants),
+    )
 
 
 # ------------------------------------------------------------------------------------------- bars
@@ -212,15 +321,14 @@ class InstrumentPaths:
 
     @functools.cached_property
     def volume(self) -> float:
-        return float(
-            np.mean(self.history.volume[self.history.time > self.history.time[-1] - MONTH])
-        )
+        recent = self.history.time > self.history.time[-1] - MONTH
+        return float(np.mean(self.history.volume[recent]))
 
     @functools.cached_property
     def table(self) -> RowTable | None:
         if not self.model.is_resampled:
             return None
-        return tabulate_rows(self.history, self.model, self.calendar, self.volume)
+        return tabulate_rows(self.history, self.model, self.calendar)
 
     @functools.cached_property
     def basis(self) -> tuple[float, float, float, float]:
@@ -240,61 +348,47 @@ class InstrumentPaths:
     # --------------------------------------------------------------------------- drawing
 
     def draw(self, draws: Draws) -> PathBars:
-        n, width = draws.shape[1], len(self.calendar.time)
-        prices, marks = np.empty((2, 4, n, width))
-        for j, (price, mark) in enumerate(zip(PRICES, MARKS, strict=True)):
-            prices[j, :, 0] = getattr(self.history, price)[-1]
-            marks[j, :, 0] = getattr(self.history, mark)[-1]
-        volume, rows = np.full((n, width), self.volume), np.full((n, width), -1, np.int64)
-        volume[:, 0] = self.history.volume[-1]
+        history, (bars, n) = self.history, draws.shape
+        rows = np.full((bars, n), -1, np.int64)
+        logs, ratios, volume = np.zeros((4, bars, n)), np.ones((4, 1, 1)), np.full(n, self.volume)
         if self.table is not None:
-            self.repeat_rows(draws, self.table, prices, marks, volume, rows)
+            rows = self.table.choose(draws.generator(ROWS).random((bars, n, 2)))
+            logs = self.table.lay(rows, self.model.drift / count_per_year(history))
+            ratios, volume = self.table.ratios[:, rows], self.volume * self.table.shares[rows]
         else:
-            self.walk(draws, prices)
-            if self.history.has_mark:
-                self.lay_marks(draws, prices, marks)
-        marks = marks if self.history.has_mark else prices
-        return PathBars(prices, marks, volume, rows, self.draw_rates(draws))
+            logs[3], logs[1], logs[2] = self.model.walk(draws, count_per_year(history))
+            if history.has_mark:
+                ratios = np.exp(self.draw_basis(draws))
+        last = float(history.close[-1])
+        close = last * np.exp(np.cumsum(logs[3], axis=0))
+        prices = np.concatenate([np.full((1, n), last), close[:-1]]) * np.exp(logs)
+        prices[3] = close
+        whole = [self.put_first(each, bound_extremes(prices * by))
+                 for each, by in ((PRICES, 1.0), (MARKS, ratios))]  # fmt: skip
+        return PathBars(
+            prices=whole[0],
+            marks=whole[1] if history.has_mark else whole[0],
+            volume=self.put_first(("volume",), np.broadcast_to(volume, (1, bars, n)))[0],
+            rows=np.pad(rows.T, ((0, 0), (1, 0)), constant_values=-1),
+            rates=self.draw_rates(draws),
+        )
 
-    def walk(self, draws: Draws, prices: FloatArray) -> None:
-        moves, high, low = self.model.walk(draws, count_per_year(self.history))
-        last = prices[3, 0, 0]
-        close = last * np.exp(np.cumsum(moves, axis=0))
-        begun = np.concatenate([np.full((1, close.shape[1]), last), close[:-1]])
-        prices[0, :, 1:], prices[3, :, 1:] = begun.T, close.T
-        prices[1, :, 1:] = np.maximum(begun * np.exp(high), np.maximum(begun, close)).T
-        prices[2, :, 1:] = np.minimum(begun * np.exp(low), np.minimum(begun, close)).T
+    def put_first(self, names: tuple[str, ...], values: FloatArray) -> FloatArray:
+        """Return values (k, bars, paths) as (k, paths, width), with the last bar of history."""
+        found = np.empty((len(names), values.shape[2], values.shape[1] + 1))
+        found[:, :, 0] = np.array([getattr(self.history, name)[-1] for name in names])[:, None]
+        found[:, :, 1:] = np.moveaxis(values, 1, 2)
+        return found
 
-    def lay_marks(self, draws: Draws, prices: FloatArray, marks: FloatArray) -> None:
+    def draw_basis(self, draws: Draws) -> FloatArray:
+        """Return log mark over last at open, high, low and close, (4, bars, paths)."""
         now, mean, keep, spread = self.basis
         z = draws.normals(BASIS)
-        basis = np.empty((len(z) + 1, z.shape[1]))
-        basis[0] = now
+        basis = np.full((len(z) + 1, z.shape[1]), now)
         for t, shock in enumerate(z):
             basis[t + 1] = mean + keep * (basis[t] - mean) + spread * shock
-        before, after = basis[:-1].T, basis[1:].T
-        middle = np.exp(0.5 * (before + after))
-        first, final = prices[0, :, 1:] * np.exp(before), prices[3, :, 1:] * np.exp(after)
-        marks[0, :, 1:], marks[3, :, 1:] = first, final
-        marks[1, :, 1:] = np.maximum(prices[1, :, 1:] * middle, np.maximum(first, final))
-        marks[2, :, 1:] = np.minimum(prices[2, :, 1:] * middle, np.minimum(first, final))
-
-    def repeat_rows(
-        self, draws: Draws, table: RowTable, prices: FloatArray, marks: FloatArray,
-        volume: FloatArray, rows: IntArray,
-    ) -> None:  # fmt: skip
-        """Write bars that repeat rows of history, the same ones of all instruments."""
-        calendar, model = self.calendar, self.model
-        kernels = compile_module(path_rows)
-        uniforms = draws.generator(ROWS).random((*draws.shape, 2))
-        kernels.choose_rows(
-            uniforms[:, :, 0], uniforms[:, :, 1], float(model.block),  # type: ignore[attr-defined] # resampled
-            calendar.phases, table.starts, table.counts, calendar.row_phases, table.first, rows,
-        )  # fmt: skip
-        kernels.lay_rows(
-            rows, table.moves, table.ratios, table.shares, table.growth, table.terms, prices,
-            marks, volume,
-        )  # fmt: skip
+        middle = 0.5 * (basis[:-1] + basis[1:])
+        return np.array([basis[:-1], middle, middle, basis[1:]])
 
     def draw_rates(self, draws: Draws) -> FloatArray:
         process = self.process
@@ -305,53 +399,25 @@ class InstrumentPaths:
     # --------------------------------------------------------------------------- markets
 
     @functools.cached_property
-    def n_settled(self) -> int:
-        """Settlements of history that fall into the first bar of paths."""
-        since = self.history.time[-1] - self.history.interval // 4
-        return int(np.sum(self.history.funding_time >= since))
+    def begun(self) -> Market:
+        """The first bar of paths."""
+        return self.history.slice(self.history.n_bars - 1, self.history.n_bars)
 
     def market_of(self, bars: PathBars, k: int, source: str) -> Market:
         """Return path k of some bars, with the settlements of its first bar."""
-        history, rates = self.history, bars.rates[k]
-        kept = slice(len(history.funding_time) - self.n_settled, None)
-        ahead = (self.calendar.stamps, rates, *np.full((2, len(rates)), np.nan))
-        events = {
-            name: np.concatenate([getattr(history, name)[kept], later])
-            for name, later in zip(EVENTS, ahead, strict=True)
-        }
-        return Market(
-            **dict(zip((*PRICES, *MARKS), (*bars.prices[:, k], *bars.marks[:, k]), strict=True)),
-            **events,
-            instrument=history.instrument,
-            interval=history.interval,
-            time=self.calendar.time,
-            volume=bars.volume[k],
-            has_mark=history.has_mark,
-            columns={},
-            synthetic=True,
-            sessions=history.sessions,
-            decide=history.decide,
-            filled={},
-            source=source,
-        )
+        ahead = dict(zip(PRICES, bars.prices[:, k, 1:], strict=True))
+        ahead |= dict(zip(MARKS, bars.marks[:, k, 1:], strict=True))
+        ahead |= {"volume": bars.volume[k, 1:], "time": self.calendar.time[1:]}
+        ahead |= {"funding_time": self.calendar.stamps, "funding_rate": bars.rates[k]}
+        return append_bars(self.begun, ahead, source, columns={}, filled={})
 
     def join_history(self, path: Market, bars: int) -> Market:
-        first = max(self.history.n_bars - 1 - bars, 0)
-        if first == self.history.n_bars - 1:
-            return path
-        before = self.history.slice(first, self.history.n_bars)
-        cuts = dict.fromkeys(("time", *PRICES, "volume", *MARKS), 1)
-        cuts |= dict.fromkeys(EVENTS, self.n_settled)
-        joined: dict[str, Any] = {
-            name: np.concatenate([getattr(before, name), getattr(path, name)[cut:]])
-            for name, cut in cuts.items()
-        }
-        joined["columns"] = {
-            name: np.concatenate([before.columns[name], values[1:]])
-            for name, values in path.columns.items()
-        }
+        n, settled = self.history.n_bars, len(self.begun.funding_time)
+        before = self.history.slice(max(n - 1 - bars, 0), n)
+        ahead = {name: getattr(path, name)[1:] for name in (*PRICES, *MARKS, "volume", "time")}
+        ahead |= {name: getattr(path, name)[settled:] for name in ("funding_time", "funding_rate")}
         source = f"{self.history.source} then {path.source}"
-        return Market(**path.fields() | joined, source=source)
+        return append_bars(before, ahead, source, columns={}, filled={})
 
     def put_at_end(self, joined: Market, bars: PathBars) -> Iterator[Market]:
         """Yield a path with history in front, with each path of some bars in the place of its own.
@@ -374,66 +440,30 @@ class InstrumentPaths:
             yield path
 
 
-# --------------------------------------------------------------------------- rows of history
+def append_bars(
+    market: Market, ahead: Mapping[str, FloatArray], source: str, **changes: Any
+) -> Market:
+    """Return a market that goes on: bars and settlements by field; columns keep their last value.
+
+    ``changes`` are other fields.
+    """
+    unknown, n = np.full(len(ahead["funding_time"]), np.nan), len(ahead["time"])
+    ahead = {**ahead, "funding_mark": unknown, "funding_predicted": unknown}
+    fields = market.fields() | {"synthetic": True}
+    for name, later in ahead.items():
+        fields[name] = np.concatenate([fields[name], later])
+    fields["columns"] = {
+        name: np.append(each, np.full(n, each[-1])) for name, each in market.columns.items()
+    }
+    return Market(**fields | changes, source=source)
 
 
-class RowTable(NamedTuple):
-    """What the kernels of :mod:`backtest.risk.path_rows` read."""
-
-    moves: FloatArray
-    ratios: FloatArray
-    shares: FloatArray
-    starts: IntArray
-    counts: IntArray
-    first: IntArray
-    growth: FloatArray
-    terms: FloatArray
-
-
-def tabulate_rows(history: Market, model: Any, calendar: PathCalendar, volume: float) -> RowTable:
-    before = np.concatenate([[np.nan], history.close[:-1]])
-    scale, own = model.volatilities(history), calendar.row_phases
-    mean = float(np.mean(history.volume))
-    lists = [
-        np.flatnonzero(own == phase) for phase in range(max(own.max(), calendar.phases.max()) + 1)
-    ]
-    starts = np.zeros((len(lists), max(map(len, lists))), np.int64)
-    for phase, rows in enumerate(lists):
-        starts[phase, : len(rows)] = rows
-    moves = np.array([*(np.log(getattr(history, each) / before) for each in PRICES), scale])
-    single = moves[3] / scale
-    cumulants = find_cumulants(single[own >= 0], is_scaled=model.is_scaled)
-    now, *weights = model.weights
-    if model.is_scaled:  # the first bar has the variance of the model, whatever the scale of rows
-        now /= float(np.mean(single[own >= 0] ** 2))
-    drift = model.drift / count_per_year(history)
-    table = RowTable(
-        moves=moves,
-        ratios=np.array(
-            [getattr(history, mark) / getattr(history, price)
-             for mark, price in zip(MARKS, PRICES, strict=True)]
-        ),
-        shares=history.volume / mean if mean > 0.0 else np.zeros(history.n_bars),
-        starts=starts,
-        counts=np.array([len(rows) for rows in lists], np.int64),
-        first=np.array([rows[0] if len(rows) else -1 for rows in lists], np.int64),
-        growth=np.zeros(len(calendar.time)),
-        terms=np.array([volume, float(model.is_scaled), drift, now, *weights, *cumulants]),
-    )  # fmt: skip
-    states = np.zeros((2, 2, history.n_bars))
-    compile_module(path_rows).expect_growth(
-        table.growth, states[0], states[1], single, calendar.phases, table.starts, table.counts,
-        own, table.first, float(model.block), table.terms,
-    )  # fmt: skip
-    return table
-
-
-def find_cumulants(moves: FloatArray, *, is_scaled: bool) -> FloatArray:
-    if not is_scaled:
-        return np.array([math.log(float(np.mean(np.exp(moves)))), 0.0, 0.0, 0.0])
-    mean = float(np.mean(moves))
-    second, third, fourth = (float(np.mean((moves - mean) ** k)) for k in (2, 3, 4))
-    return np.array([mean, second, third, fourth - 3.0 * second * second])
+def bound_extremes(prices: FloatArray) -> FloatArray:
+    """Put the highs and lows of bars (4, ...) beyond their opens and closes, in place."""
+    first, high, low, close = prices
+    np.maximum(high, np.maximum(first, close), out=high)
+    np.minimum(low, np.minimum(first, close), out=low)
+    return prices
 
 
 # ------------------------------------------------------------------------------------------ paths
@@ -511,6 +541,11 @@ class Paths:
         return self.leader.calendar
 
     @property
+    def kinds(self) -> str:
+        """The names of the models."""
+        return ", ".join(dict.fromkeys(type(each).__name__ for each in self.models.values()))
+
+    @property
     def is_resampled(self) -> bool:
         """Whether bars repeat rows of history."""
         return all(each.is_resampled for each in self.models.values())
@@ -543,10 +578,8 @@ class Paths:
 
     def __repr__(self) -> str:
         begins = format_time(int(self.calendar.time[0]) + self.markets.interval)
-        kinds = ", ".join(dict.fromkeys(type(each).__name__ for each in self.models.values()))
-        names, drawn = f" of {', '.join(self.names)}", kinds
-        if len(self.names) == 1:
-            names, drawn = "", repr(self.model)
+        names = f" of {', '.join(self.names)}" if len(self.names) > 1 else ""
+        drawn = self.kinds if names else repr(self.model)
         return (
             f"<Paths: {self.count} of {self.n_bars} bars{names} from {begins}, {drawn}, "
             f"seed {self.seed}>"
@@ -562,11 +595,9 @@ class Paths:
 
     def describe(self) -> dict[str, Any]:
         """Return what draws the paths, as plain data for a manifest."""
-        kinds = ", ".join(dict.fromkeys(type(each).__name__ for each in self.models.values()))
         is_joined = len(self.names) > 1 and not self.is_resampled
-        funding = {name: own.funding for name, own in self.members.items()}
         return {
-            "model": {"name": kinds,
+            "model": {"name": self.kinds,
                       "instruments": {name: each.to_dict() for name, each in self.models.items()}},
             "paths": self.count,
             "horizon": self.horizon,
@@ -576,7 +607,7 @@ class Paths:
             "drift_of_history": self.drift_of_history,
             "funding": {
                 name: each.to_dict() if isinstance(each, FundingTerms) else each
-                for name, each in funding.items()
+                for name, each in ((name, own.funding) for name, own in self.members.items())
             },
             "funding_fit": {name: own.process.describe() for name, own in self.members.items()},
             "correlation": [list(row) for row in self.correlation] if is_joined else None,
@@ -596,7 +627,7 @@ class Paths:
         """Return the same of one instrument, by default the first."""
         size, parts = self.block, []
         for k in range(first // size, -(-stop // size)):
-            whole = self.draw_block(k, name or self.names[0])
+            whole = self._draw_block(k, name or self.names[0])
             parts.append(whole.select(slice(max(first - k * size, 0), min(stop - k * size, size))))
         return PathBars(*(np.concatenate(each, axis=-2) for each in zip(*parts, strict=True)))
 
@@ -605,31 +636,22 @@ class Paths:
         """The number of paths that are drawn at once: 256, fewer of over 2,048 bars."""
         return min(BLOCK, max(1 << int(math.log2(max(BLOCK_BARS / self.width, 1.0))), 2))
 
-    def draw_block(self, number: int, name: str) -> PathBars:
-        """Return the bars of a block of paths of an instrument."""
-        kept = self._kept.get(name)
-        if kept is not None and kept[0] == number:
-            found: PathBars = kept[1]
-            return found
-        i = self.names.index(name)
-        found = self.members[name].draw(
-            Draws(
-                seed=self.seed,
-                block=number,
-                shape=(self.n_bars, self.block),
-                bridge=self.bridge,
-                loads=tuple(map(float, self.factor[i])),
+    def _draw_block(self, number: int, name: str) -> PathBars:
+        kept, bars = self._kept.get(name, (None, None))
+        if kept != number:
+            loads = tuple(map(float, self.factor[self.names.index(name)]))
+            shape = (self.n_bars, self.block)
+            bars = self.members[name].draw(
+                Draws(self.seed, number, shape, bridge=self.bridge, loads=loads)
             )
-        )
-        self._kept[name] = (number, found)
-        return found
+            self._kept[name] = (number, bars)
+        return bars  # type: ignore[no-any-return] # what is kept
 
     def closes(
         self, first: int = 0, stop: int | None = None, name: str | None = None
     ) -> FloatArray:
         """Return last prices of an instrument at closes, of shape (paths, width)."""
-        bars = self.draw(first, self.count if stop is None else stop, name)
-        return np.asarray(bars.prices[3])
+        return self.draw(first, self.count if stop is None else stop, name).prices[3]
 
     def markets_of(self, bars: Mapping[str, PathBars], k: int, number: int) -> Markets:
         """Return path k of some bars by instrument; ``number`` names it."""
@@ -667,22 +689,16 @@ def read_correlation(given: Any, history: Markets) -> tuple[tuple[float, ...], .
     n = len(history)
     if given is None:
         returns = [log_returns(each)[1:][-MOST_RETURNS:] for each in history.values()]
-        found = np.zeros((n, n))
-        if len(returns[0]) > 1:
-            with np.errstate(all="ignore"):
-                found = np.atleast_2d(np.corrcoef(returns))
+        with np.errstate(all="ignore"):
+            found = np.eye(n) if len(returns[0]) < 2 else np.atleast_2d(np.corrcoef(returns))
         found = np.where(np.isfinite(found), found, 0.0)
-        np.fill_diagonal(found, 1.0)
     elif np.ndim(given) == 0:
-        rho = Number(-1.0, 1.0).check("correlation", given)
-        found = np.full((n, n), rho)
-        np.fill_diagonal(found, 1.0)
+        found = np.full((n, n), Number(-1.0, 1.0).check("correlation", given))
     else:
-        found = np.asarray(given, dtype=np.float64)
-        if found.shape != (n, n):
-            raise ParameterError(
-                f"correlation of {n} instruments must have shape ({n}, {n}), got {found.shape}"
-            )
+        check_shape("correlation", given, (n, n))
+        found = np.array(given, dtype=np.float64)
+    if np.ndim(given) == 0:
+        np.fill_diagonal(found, 1.0)
     return tuple(tuple(map(float, row)) for row in found)
 
 

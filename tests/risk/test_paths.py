@@ -231,7 +231,7 @@ def test_the_growth_of_blocks_by_enumeration():
             chance *= 0.5 * 0.25 + 0.5 * follows
         total += chance * math.exp(moves[list(rows)].sum())
     table = drawn.leader.table
-    taken = table.growth[1:].sum() + 3 * table.terms[7]
+    taken = table.growth[1:].sum() + 3 * table.cumulants[0]
     assert math.log(total) == pytest.approx(taken, abs=1e-14)
     assert abs(table.growth).max() > 1e-5
 
@@ -277,7 +277,7 @@ def test_the_first_bar_of_filtered_paths_has_todays_variance():
     returns = np.concatenate([0.002 * noise(3000, 1), 0.006 * noise(48, 2)])
     drawn = bt.simulate_paths(with_returns(returns), "filtered", paths=1, horizon="1h")
     table = drawn.leader.table
-    scaled = table.moves[3, 1:] * math.sqrt(table.terms[3]) / table.moves[4, 1:]
+    scaled = table.moves[3, 1:] * math.sqrt(table.variance[0])
     assert np.mean(scaled**2) == pytest.approx(drawn.model.variance_now, rel=1e-9)
     # half-lives of 72 and 480 bars
     alpha, back = 1.0 - 0.5 ** (1 / 72), 1.0 - 0.5 ** (1 / 480)
