@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import functools
 import math
-from collections.abc import Iterator, Mapping, Set
+from collections.abc import Mapping, Set
 from pathlib import Path
 from typing import Annotated, NamedTuple
 
@@ -38,7 +38,8 @@ from backtest.base import (
     to_nanoseconds,
 )
 from backtest.base.units import DAY, HOUR
-from backtest.market import SESSIONS, Market, bars_per_year
+from backtest.market import Market
+from backtest.risk.paths import MARKS, MONTH, PRICES, append_bars, bound_extremes
 
 SCALE = Number(0.0)
 
@@ -158,12 +159,6 @@ class Scenario(Value):
         )
 
 
-FIELDS = ("open", "high", "low", "close")
-MARKS = tuple(f"mark_{name}" for name in FIELDS)
-MONTH = 30 * DAY
-"""The time before the end whose volatility a bridge scales."""
-
-
 class ShockBars(NamedTuple):
     """Open, high, low and close (4, n) over the last close before, and settlements.
 
@@ -222,80 +217,69 @@ def shrink(log_move: float) -> float:
     return max(math.expm1(log_move), math.nextafter(-1.0, 0.0))
 
 
-def shift_scenario(
-    scenario: Scenario, moves: Mapping[str, float], lead: str, move: float
-) -> Scenario:
-    before = moves[lead]
-    if all(each == before for each in moves.values()):
-        return scenario.override(
-            price=max(move, math.nextafter(-1.0, 0.0)), prices=None, correlation=None
-        )
-    scale = math.log1p(move) / math.log1p(before)
-    shifted = {name: shrink(scale * math.log1p(each)) for name, each in moves.items()}
-    shifted[lead] = max(move, math.nextafter(-1.0, 0.0))
-    return scenario.override(price=0.0, prices=shifted, correlation=None)
+def move_all(scenario: Scenario, logs: Mapping[str, float]) -> Scenario:
+    """Return a scenario with other log moves, by market."""
+    moves = {name: shrink(log) for name, log in logs.items()}
+    return scenario.override(price=0.0, prices=moves, correlation=None)
 
 
 def make_all_bars(
     scenario: Scenario, markets: Mapping[str, Market], moves: Mapping[str, float], bare: Set[str]
 ) -> Bars:
+    """Return the bars of each market; those in ``bare`` have neither funding nor basis."""
     n = count_scenario_bars(scenario, next(iter(markets.values())).interval)
+    if n == 0:
+        return dict.fromkeys(markets, make_flat_bars(0))
     rho = 1.0 if scenario.correlation is None else scenario.correlation
     rng = np.random.Generator(np.random.Philox(scenario.seed))
     first, found = rng.standard_normal(16 * n), {}
     for k, (name, market) in enumerate(markets.items()):
         own = first if k == 0 else rng.standard_normal(16 * n)
         noise = first if k == 0 else rho * first + math.sqrt(1.0 - rho * rho) * own
-        alone = scenario.override(price=moves[name], prices=None, correlation=None)
-        if name in bare:
-            alone = alone.override(funding=None, basis=0.0)
-        found[name] = make_bars(alone, market, n, noise)
+        last = make_prices(scenario, market, n, moves[name], noise)
+        mark = make_marks(market, last, 0.0 if name in bare else scenario.basis)
+        found[name] = complete_bars(market, last, mark, None if name in bare else scenario.funding)
     return found
 
 
 def count_scenario_bars(scenario: Scenario, interval: int) -> int:
-    if scenario.is_empty:
-        return 0
-    if scenario.over is None:
-        return 1
+    if scenario.is_empty or scenario.over is None:
+        return int(not scenario.is_empty)
     return max(-(-parse_duration(scenario.over) // interval), 1)
 
 
-def make_bars(scenario: Scenario, market: Market, n: int, noise: FloatArray) -> ShockBars:
-    steps = np.arange(1, n + 1) / max(n, 1)
-    end = math.log1p(scenario.price)
-    if scenario.shape == "bridge" and scenario.volatility > 0.0 and n > 1:
-        last = walk_bridge(scenario, market, n, end, noise)
-    else:
-        close = np.exp(end * steps)
-        start = np.concatenate([[1.0], close[:-1]])[:n]
-        if n:
-            close[-1] = 1.0 + scenario.price
-        last = np.array([start, np.maximum(start, close), np.minimum(start, close), close])
-    before = np.log(market.mark_close[-1] / market.close[-1])
-    after = math.log1p(scenario.basis) if scenario.basis != 0.0 else before
-    at = np.exp(before + (after - before) * steps)
-    mark = last * at if n else last
-    if n:
-        first = np.exp(before + (after - before) * (steps - 1.0 / n))
-        mark[0] = last[0] * first
-        mark[1] = np.maximum(mark[1], np.maximum(mark[0], mark[3]))
-        mark[2] = np.minimum(mark[2], np.minimum(mark[0], mark[3]))
-    return complete_bars(scenario, market, last, mark)
+def make_prices(
+    scenario: Scenario, market: Market, n: int, move: float, noise: FloatArray
+) -> FloatArray:
+    sigma = scenario.volatility * measure_recent(market) / 4.0
+    walk = np.cumsum(noise) * (sigma if scenario.shape == "bridge" and n > 1 else 0.0)
+    way = walk + np.arange(1, 16 * n + 1) / (16 * n) * (math.log1p(move) - walk[-1])
+    path = np.concatenate([[0.0], way]).clip(-50.0, 50.0)
+    parts = np.lib.stride_tricks.sliding_window_view(path, 17)[::16]
+    last = np.exp([parts[:, 0], parts.max(axis=1), parts.min(axis=1), parts[:, -1]])
+    last[3, -1] = 1.0 + move
+    return bound_extremes(last)
+
+
+def make_marks(market: Market, last: FloatArray, basis: float) -> FloatArray:
+    n = last.shape[1]
+    before = math.log(market.mark_close[-1] / market.close[-1])
+    after = math.log1p(basis) if basis != 0.0 else before
+    at = np.exp(np.linspace(before, after, n + 1))
+    return bound_extremes(last * np.array([at[:-1], at[1:], at[1:], at[1:]]))
 
 
 def complete_bars(
-    scenario: Scenario, market: Market, last: FloatArray, mark: FloatArray
+    market: Market, last: FloatArray, mark: FloatArray, funding: float | None
 ) -> ShockBars:
-    """Return bars with the mean volume of a month, and the funding of the scenario at the last."""
+    """Return bars with the mean volume of a month, and funding at the open of the last one."""
     n, recent = last.shape[1], market.volume[market.time > market.time[-1] - MONTH]
-    is_paid = scenario.funding is not None and n > 0
     return ShockBars(
         last=last,
         mark=mark,
         volume=np.full(n, float(np.mean(recent))),
-        stamps=np.array([(n - 1) * market.interval] if is_paid else [], dtype=np.int64),
-        rates=np.array([scenario.funding] if is_paid else [], dtype=np.float64),
+        stamps=np.array([(n - 1) * market.interval] if funding is not None else [], dtype=np.int64),
+        rates=np.array([funding] if funding is not None else [], dtype=np.float64),
     )
 
 
@@ -303,21 +287,6 @@ def measure_recent(market: Market) -> float:
     """Return the standard deviation of the log returns of the last 30 days, per bar."""
     recent = market.close[market.time > market.time[-1] - MONTH]
     return float(np.std(np.diff(np.log(recent)))) if len(recent) > 2 else 0.0
-
-
-def walk_bridge(
-    scenario: Scenario, market: Market, n: int, end: float, noise: FloatArray
-) -> FloatArray:
-    sigma, steps = measure_recent(market), 16 * n
-    walk = np.cumsum(noise) * scenario.volatility * sigma / 4.0
-    share = np.arange(1, steps + 1) / steps
-    path = np.concatenate([[0.0], walk + share * (end - walk[-1])]).clip(-50.0, 50.0)
-    parts = np.array([path[16 * k : 16 * k + 17] for k in range(n)])
-    logs = np.array([parts[:, 0], parts.max(axis=1), parts.min(axis=1), parts[:, -1]])
-    found = np.exp(logs)
-    found[3, -1] = 1.0 + scenario.price
-    found[1], found[2] = np.maximum(found[1], found[3]), np.minimum(found[2], found[3])
-    return np.asarray(found)
 
 
 def slice_replay(scenario: Scenario, data: Market | None, interval: int) -> ShockBars | None:
@@ -341,7 +310,7 @@ def slice_replay(scenario: Scenario, data: Market | None, interval: int) -> Shoc
     lead = data.time[first] - data.interval // 4
     events = (data.funding_time >= lead) & (data.funding_time < data.time[last - 1] + data.interval)
     return ShockBars(
-        last=np.array([getattr(data, name)[part] / base for name in FIELDS]),
+        last=np.array([getattr(data, name)[part] / base for name in PRICES]),
         mark=np.array([getattr(data, name)[part] / base for name in MARKS]),
         volume=data.volume[part],
         stamps=data.funding_time[events] - data.time[first],
@@ -349,31 +318,18 @@ def slice_replay(scenario: Scenario, data: Market | None, interval: int) -> Shoc
     )
 
 
-def append_bars(market: Market, bars: ShockBars) -> Market:
-    n, close = bars.last.shape[1], float(market.close[-1])
-    start = int(market.time[-1]) + market.interval
-    time = start + market.interval * np.arange(n, dtype=np.int64)
-    fields = {
-        name: np.concatenate([getattr(market, name), close * values])
-        for name, values in zip((*FIELDS, *MARKS), (*bars.last, *bars.mark), strict=True)
-    }
-    unknown = np.full(len(bars.stamps), np.nan)
-    whole = market.fields() | fields
-    whole |= {
-        "time": np.concatenate([market.time, time]),
-        "volume": np.concatenate([market.volume, bars.volume]),
-        "funding_time": np.concatenate([market.funding_time, start + bars.stamps]).astype(np.int64),
-        "funding_rate": np.concatenate([market.funding_rate, bars.rates]),
-        "funding_mark": np.concatenate([market.funding_mark, unknown]),
-        "funding_predicted": np.concatenate([market.funding_predicted, unknown]),
-        "columns": {
-            name: np.concatenate([each, np.full(n, each[-1])])
-            for name, each in market.columns.items()
-        },
-        "synthetic": True,
-        "has_mark": market.has_mark or not np.array_equal(bars.mark, bars.last),
-    }
-    return Market(**whole, source=f"{market.source} and {n} bars after {format_time(start)}")
+def go_on(market: Market, bars: ShockBars) -> Market:
+    """Return a market with the bars of a scenario behind its own."""
+    close, start = float(market.close[-1]), int(market.time[-1]) + market.interval
+    ahead = dict(
+        zip((*PRICES, *MARKS), close * np.concatenate([bars.last, bars.mark]), strict=True)
+    )
+    ahead["time"] = start + market.interval * np.arange(len(bars.volume), dtype=np.int64)
+    ahead["volume"], ahead["funding_rate"] = bars.volume, bars.rates
+    ahead["funding_time"] = np.asarray(start + bars.stamps, dtype=np.int64)
+    source = f"{market.source} and {len(bars.volume)} bars after {format_time(start)}"
+    has_mark = market.has_mark or not np.array_equal(bars.mark, bars.last)
+    return append_bars(market, ahead, source, has_mark=has_mark)
 
 
 OTHERS = ("ADA", "LTC", "XRP")
@@ -397,32 +353,30 @@ def replay_crash(
 ) -> tuple[Bars, str] | None:
     """Return the shipped bars of a crash for each market, and what a row says of them.
 
-    None if prices move otherwise than in the crash of its name, or bars do not fit.
+    None if prices move otherwise than in the crash of its name, if markets are of another kind, or
+    their bars do not fit.
     """
-    same = known.get(scenario.name)
+    same, market = known.get(scenario.name), next(iter(markets.values()))
     if same is None or any(getattr(scenario, name) != getattr(same, name) for name in MOVES):
         return None
-    market = next(iter(markets.values()))
-    coins = {name: find_coin(each.instrument) or name for name, each in markets.items()}
-    paths = read_days(scenario) if scenario.asset == "stocks" else read_hours(scenario)
-    step = DAY if scenario.asset == "stocks" else HOUR
-    parts = count_parts(market, step)
-    if not paths or not (parts > 1 or market.interval % step == 0 or market.sessions):
+    is_stocks = scenario.asset == "stocks"
+    step = DAY if is_stocks else HOUR
+    fits = market.interval % step == 0 or (step % market.interval == 0 and not is_stocks)
+    paths = read_days(scenario) if is_stocks else read_hours(scenario)
+    if is_stocks != market.sessions or not fits or not paths:
         return None
-    taken, found = [], {}
+    coins = {name: find_coin(each.instrument) or name for name, each in markets.items()}
+    found = {}
     for name, each in markets.items():
-        path = paths.get(coins[name], paths[""])
-        taken += [] if coins[name] in paths or scenario.asset == "stocks" else [name]
-        if scenario.asset == "stocks" and not market.sessions:
-            path = fill_weekends(path, scenario)
-        bars = fit_bars(path, parts, max(market.interval // step, 1))
+        last, mark = fit_bars(paths.get(coins[name], paths[""]), market.interval / step)
+        funding = None if name in bare else scenario.funding
+        found[name] = complete_bars(each, last, mark, funding)
         if name in resting:
-            found[name] = make_flat_bars(bars.shape[2])
-        else:
-            alone = scenario.override(funding=None) if name in bare else scenario
-            found[name] = complete_bars(alone, each, *bars)
-    names = ", ".join(name for name in taken if name not in resting)
-    return found, f"history; {names}{STANDS_IN}{', '.join(OTHERS)}" if names else "history"
+            found[name] = make_flat_bars(last.shape[1])
+    strange = [name for name in markets if coins[name] not in paths and name not in resting]
+    if is_stocks or not strange:
+        return found, "history"
+    return found, f"history; {', '.join(strange)}{STANDS_IN}{', '.join(OTHERS)}"
 
 
 def read_hours(scenario: Scenario) -> dict[str, FloatArray]:
@@ -430,7 +384,7 @@ def read_hours(scenario: Scenario) -> dict[str, FloatArray]:
     rows = read_table("crash_hours.csv")
     rows = rows[rows["episode"] == scenario.name]
     found = {
-        str(coin): np.stack([part[list(names)].to_numpy().T for names in (FIELDS, MARKS)])
+        str(coin): np.stack([part[list(names)].to_numpy().T for names in (PRICES, MARKS)])
         for coin, part in rows.groupby("coin")
     }
     if found:
@@ -440,63 +394,24 @@ def read_hours(scenario: Scenario) -> dict[str, FloatArray]:
 
 def read_days(scenario: Scenario) -> dict[str, FloatArray]:
     """Return daily bars, (2, 4, n); marks are last prices."""
-    rows = list_days(scenario)
-    days = rows[list(FIELDS)].to_numpy().T
-    return {"": np.stack([days, days])} if len(rows) else {}
-
-
-def list_days(scenario: Scenario) -> pd.DataFrame:
     rows = read_table("crash_days.csv")
     inside = (rows["date"] >= str(scenario.date)) & (rows["date"] < str(scenario.until))
-    return rows[inside & (rows["episode"] == scenario.name)]
+    days = rows[inside & (rows["episode"] == scenario.name)][list(PRICES)].to_numpy().T
+    return {"": np.stack([days, days])} if days.size else {}
 
 
-def fill_weekends(path: FloatArray, scenario: Scenario) -> FloatArray:
-    """Return days of a market that never closes: flat where stocks did not trade."""
-    times = [to_nanoseconds(date) // DAY for date in list_days(scenario)["date"]]
-    day = np.arange(times[0], times[-1] + 1)
-    last = np.searchsorted(times, day, side="right") - 1
-    bars = path[:, :, last].copy()
-    closed = ~np.isin(day, times)
-    bars[:, :, closed] = bars[:, 3:, closed]
-    return bars
+def fit_bars(path: FloatArray, ratio: float) -> FloatArray:
+    """Return bars (2, 4, n) of ``ratio`` times their length.
 
-
-def count_parts(market: Market, step: int) -> int:
-    """Return how many bars of a market a step of the history takes, 1 if not several."""
-    if market.interval >= step:
-        return 1
-    if market.sessions and step == DAY:
-        return max(round(float(np.nanmax(np.atleast_1d(bars_per_year(market))[-1]) / SESSIONS)), 1)
-    return step // market.interval if step % market.interval == 0 else 1
-
-
-def fit_bars(path: FloatArray, parts: int, together: int) -> FloatArray:
-    """Return bars (2, 4, n) of another length: each in several parts, or several together."""
-    if parts > 1:
-        return np.stack([np.hstack([*map(np.array, split_all(each, parts))]) for each in path])
-    starts = np.arange(0, path.shape[2], together)
-    return np.stack([
-        np.stack([
-            each[0, starts],
-            np.maximum.reduceat(each[1], starts),
-            np.minimum.reduceat(each[2], starts),
-            each[3, np.append(starts[1:], path.shape[2]) - 1],
-        ])
-        for each in path
-    ])  # fmt: skip
-
-
-def split_all(path: FloatArray, parts: int) -> Iterator[list[FloatArray]]:
-    """Yield each bar as shorter ones; rising bars go by their low, falling ones by their high."""
-    for first, high, low, close in path.T.tolist():
-        turns = [low, high] if close >= first else [high, low]
-        logs = np.log([first, *turns, close])
-        way = np.concatenate(([0.0], np.cumsum(np.abs(np.diff(logs)))))
-        edges = np.linspace(0.0, way[-1], parts + 1)
-        at = np.interp(edges, way, logs)
-        inside = np.clip(np.searchsorted(edges, way[1:3], side="right") - 1, 0, parts - 1)
-        tops, bottoms = np.maximum(at[:-1], at[1:]), np.minimum(at[:-1], at[1:])
-        np.maximum.at(tops, inside, logs[1:3])
-        np.minimum.at(bottoms, inside, logs[1:3])
-        yield [np.exp(each) for each in (at[:-1], tops, bottoms, at[1:])]
+    Of several shorter ones, the first goes all the way, and the others stay at its close.
+    """
+    if ratio < 1.0:
+        parts = round(1.0 / ratio)
+        found = np.repeat(np.broadcast_to(path[:, 3:], path.shape), parts, axis=2)
+        found[:, :, ::parts] = path
+        return found
+    starts = np.arange(0, path.shape[2], round(ratio))
+    ends = np.append(starts[1:], path.shape[2]) - 1
+    high = np.maximum.reduceat(path[:, 1], starts, axis=1)
+    low = np.minimum.reduceat(path[:, 2], starts, axis=1)
+    return np.stack([path[:, 0, starts], high, low, path[:, 3, ends]], axis=1)

@@ -43,9 +43,8 @@ from backtest.risk.scenario import (
     Scenario,
     ShockBars,
     make_flat_bars,
+    move_all,
     replay_crash,
-    shift_scenario,
-    shrink,
     slice_replay,
 )
 from backtest.risk.stress_account import StressedAccount, StressOutcome
@@ -215,38 +214,35 @@ def find_break_even(
     held = account.exposures
     if replayed is None:
         moves = account.find_moves(scenario)
-        lead = next((name for name, move in moves.items() if move != 0.0), next(iter(moves)))
         logs = {name: math.log1p(move) for name, move in moves.items()}
-        gains = [held[name] * (log / logs[lead] if logs[lead] else 1.0)
-                 for name, log in logs.items()]  # fmt: skip
-        side = 1.0 if sum(gains) < 0.0 else -1.0
-        is_hedged = any(side * each > 0.0 for each in gains)
+        logs = logs if any(logs.values()) else dict.fromkeys(logs, 1.0)
     else:
-        worst = {
+        logs = {
             name: math.log(each.last[1].max() if held[name] < 0.0 else each.last[2].min())
             for name, each in replayed.items()
         }
-        lead = next((name for name, log in worst.items() if log != 0.0), "")
-        if not lead:
-            return next(iter(replayed)), math.nan
-        side = math.copysign(1.0, worst[lead])
-        gains = [held[name] * find_farthest(each) for name, each in replayed.items()]
-        is_hedged = min(gains) < 0.0 < max(gains)
+    lead = next((name for name, log in logs.items() if log != 0.0), "")
+    if not lead:
+        return next(iter(logs)), math.nan
+    way = logs if replayed is None else {k: find_farthest(each) for k, each in replayed.items()}
+    gains = [held[name] * log for name, log in way.items()]
+    side = math.copysign(1.0, logs[lead])
+    if replayed is None and sum(gains) > 0.0:
+        side = -side
 
     def is_dead(size: float) -> bool:
+        by = side * size / logs[lead]
         if replayed is None:
-            moved = shift_scenario(scenario, moves, lead, shrink(side * size))
-            return not moved.is_empty and account.is_liquidated(moved, account.make(moved))
-        factor = size / abs(worst[lead])
+            moved = move_all(scenario, {name: by * log for name, log in logs.items()})
+            return account.is_liquidated(moved, account.make(moved))
         scaled = {
-            name: each._replace(last=each.last**factor, mark=each.mark**factor)
+            name: each._replace(last=each.last**by, mark=each.mark**by)
             for name, each in replayed.items()
         }
         return account.is_liquidated(scenario, scaled)
 
-    limit = LARGEST_RISE
-    if replayed is None and side < 0.0:
-        limit = LARGEST_FALL
+    limit = LARGEST_FALL if replayed is None and side < 0.0 else LARGEST_RISE
+    is_hedged = min(gains) < 0.0 < max(gains)
     tried = [size for size in HEDGED if size <= limit] if is_hedged else [limit]
     return lead, math.expm1(side * find_edge(is_dead, tried))
 
@@ -305,9 +301,9 @@ def stress(
         the venue; ``"then"``: the one in force at the date of a scenario, if it has one.
     data : Market or Markets, optional
         Where it covers the days of a scenario, its bars and funding are replayed. Otherwise crashes
-        of history are replayed from the hours of BTC, ETH, XRP, LTC, ADA, and the days of the S&P
-        500, that are shipped; another coin takes the median of ADA, LTC and XRP. Bars of other
-        scenarios are made from their figures.
+        of history are replayed from the hours of BTC, ETH, XRP, LTC, ADA (another coin takes the
+        median of ADA, LTC and XRP), and in markets with sessions from the days of the S&P 500. Bars
+        of other scenarios are made from their figures.
     ladder : mapping, optional
         Axes of a grid of one-bar shocks: ``{"price": (-0.5, 0.5, 41), "depth": (0.1, 0.3, 1)}``.
         ``(low, high, n)`` with a whole n over 2 is a range, anything else a list of values.

@@ -10,6 +10,7 @@ from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
 
 import numpy as np
+import pandas as pd
 
 from backtest.account import (
     Account,
@@ -30,7 +31,14 @@ from backtest.account import (
     value_at,
 )
 from backtest.account.records import CONVERTED_SO_FAR, EQUITY, RESERVE
-from backtest.base import Cost, FloatArray, ParameterError, parse_duration, to_nanoseconds
+from backtest.base import (
+    Cost,
+    FloatArray,
+    ParameterError,
+    format_duration,
+    parse_duration,
+    to_nanoseconds,
+)
 from backtest.engine import (
     AccountInputs,
     LaterBars,
@@ -45,10 +53,9 @@ from backtest.engine import (
     set_up,
     set_up_again,
 )
-from backtest.engine.feed_arrays import ASSET
 from backtest.market import Market, Markets, remake
-from backtest.policy import start_memory
-from backtest.risk.scenario import Bars, Scenario, append_bars, find_moves, make_all_bars
+from backtest.risk.paths import PRICES
+from backtest.risk.scenario import Bars, Scenario, find_moves, go_on, make_all_bars
 from backtest.venue import Venue, compute_value, has_spread, pick_cost, scale_cost
 
 NO_STOPS: dict[str, Any] = {
@@ -62,8 +69,6 @@ SEARCHED = 16
 """Bars that a search takes before it looks for a liquidation."""
 FOREVER = 2**62
 """An age that no surface reaches, ns."""
-OF_ACCOUNT = ("wallet", "fund", "cursor", "priced", "amounts", "prices")
-"""Arrays of the state that have no row per instrument."""
 MULTIPLIERS = ("margin_multiplier", "initial_multiplier", "maintenance_multiplier")
 WARMUP = 20_000
 """Bars of history in front of a scenario, for the columns of policies and for impact."""
@@ -104,27 +109,28 @@ class StressedAccount:
             raise ParameterError(
                 "a stress test needs a result of this process, got a loaded one; run it again"
             )
-        return markets.slice(max(markets.n_bars - WARMUP, 0), markets.n_bars)
+        first = min(markets.n_bars - WARMUP, int(markets.spans[:, 1].min()) - 1)  # none is left out
+        return markets.slice(max(first, 0), markets.n_bars)
 
     @functools.cached_property
     def base(self) -> Setup:
         result, history = self.result, self.history
-        kept = {name: result.policies[name] for name in history}
         signal = np.zeros((history.n_bars, len(history)))
+        observed = observe_policies(
+            result.policies, result.overlay, history, signal.T, is_checked=False
+        )
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             return set_up(
                 history,
-                kept,
-                venue={name: self.venues[name] for name in history},
+                result.policies,
+                venue=self.venues,
                 account=replace(result.account, flows=None),
                 signal=signal,
                 overlay=result.overlay,
                 sampling="1d",
                 start=None,
-                observed=observe_policies(
-                    kept, result.overlay, history, signal.T, is_checked=False
-                ),
+                observed=observed,
             )
 
     # --------------------------------------------------------------------------- what it holds
@@ -138,7 +144,7 @@ class StressedAccount:
         """The collateral that moves by itself, as markets."""
         fields = read_assets(self.history, self.base.account)
         return {
-            each.name: make_asset(each.name, self.history, fields, c)
+            each.name: make_asset(self.history, fields, c)
             for c, each in enumerate(self.base.account.collateral)
             if self.find_instrument(each.prices) is None
         }
@@ -166,24 +172,22 @@ class StressedAccount:
 
     def find_instrument(self, prices: object) -> str | None:
         whole: Mapping[str, Market] = self.result.markets or {}
-        same = [name for name in self.history if whole[name] is prices]
-        return prices if isinstance(prices, str) else next(iter(same), None)
+        same = [name for name in whole if prices is whole[name] or prices == name]
+        return next(iter(same), None)
 
     @functools.cached_property
     def exposures(self) -> dict[str, float]:
         """Money that moves with each market."""
         held, found = self.result.state.held, dict.fromkeys(self.moving, 0.0)
-        quantities = dict(zip(self.result.names, held.quantities.tolist(), strict=True))
-        for name in found:
-            if name in self.history:
+        for name, quantity in zip(self.history, held.quantities.tolist(), strict=True):
+            if name in found:
                 mark = float(self.history[name].mark_close[-1])
-                found[name] += quantities[name] * abs(self.value_one(name, mark))
-        for asset, amount, price in zip(
-            self.result.account.collateral, held.amounts, held.prices, strict=True
-        ):
+                found[name] += quantity * abs(self.value_one(name, mark))
+        assets = zip(self.result.account.collateral, held.amounts * held.prices, strict=True)
+        for asset, worth in assets:
             name = self.find_instrument(asset.prices) or asset.name
             if name in found:
-                found[name] += float(amount * price)
+                found[name] += float(worth)
         return found
 
     def value_one(self, name: str, price: float) -> float:
@@ -207,35 +211,33 @@ class StressedAccount:
         return make_all_bars(scenario, self.moving, moves, bare)
 
     def live(self, scenario: Scenario, bars: Bars) -> StressOutcome:
-        before = self.wealth
-        if count_bars(bars) == 0:
-            gone = scenario.venue_default * max(float(self.result.of_account("equity")[-1]), 0.0)
-            return StressOutcome(
-                before - gone, gone, False, self.find_distance(), 0, 0.0, 0.0, 0.0, 0.0, 0.0, gone
+        before, state, money = self.wealth, self.result.state, None
+        distance, lost = self.find_distance(), 0.0
+        if count_bars(bars):
+            markets, steps, distance = self.pass_bars(scenario, bars, is_search=False)
+            state, money = steps.state, steps.tally.money
+            lost = sum(
+                self.find_lost_profit(scenario, name, quantity, float(markets[name].close[-1]))
+                for name, quantity in zip(self.history, state.held.quantities.tolist(), strict=True)
+                if name in markets
             )
-        markets, steps, distance = self.pass_bars(scenario, bars, is_search=False)
-        state, money = steps.state, steps.tally.money
-        held = zip(steps.setup.markets.names, state.held.quantities.tolist(), strict=True)
-        lost = sum(
-            self.find_lost_profit(scenario, name, quantity, float(markets[name].close[-1]))
-            for name, quantity in held
-            if name in markets
-        )
         kept = float(state.wallet[EQUITY]) - lost
         gone = scenario.venue_default * max(kept, 0.0)
         equity = kept - gone + float(state.wallet[RESERVE])
         converted = state.wallet[CONVERTED_SO_FAR] - self.result.state.wallet[CONVERTED_SO_FAR]
-        liquidated = money.liquidations > 0
+        costs = ("fees", "slippage", "impact", "funding")
+        fees, slippage, impact, funding = (float(getattr(money, name, 0.0)) for name in costs)
+        is_dead = money is not None and money.liquidations > 0
         return StressOutcome(
             equity=equity,
             loss=before - equity,
-            liquidated=liquidated,
-            distance=0.0 if liquidated else distance,
-            margin_calls=money.calls,
-            fees=money.fees,
-            slippage=float(money.slippage - converted),
-            impact=money.impact,
-            funding=money.funding,
+            liquidated=is_dead,
+            distance=0.0 if is_dead else distance,
+            margin_calls=0 if money is None else money.calls,
+            fees=fees,
+            slippage=slippage - float(converted),
+            impact=impact,
+            funding=funding,
             lost_to_adl=lost,
             lost_to_default=gone,
         )
@@ -263,37 +265,37 @@ class StressedAccount:
     ) -> tuple[dict[str, Market], LaterBars, float]:
         """Take the account through bars, or to a liquidation; return also the least distance."""
         result, history = self.result, self.history
-        markets = {name: append_bars(each, bars[name]) for name, each in self.moving.items()}
+        markets = {name: go_on(each, bars[name]) for name, each in self.moving.items()}
         venues = {name: scale_venue(each, scenario) for name, each in self.venues.items()}
         panel = remake(history, {name: markets.get(name, each) for name, each in history.items()})
-        panel = end_expired(keep_surfaces(panel), venues)
-        kept = [result.names.index(name) for name in history]
-        base = self.base._replace(
-            venues={name: venues[name] for name in history}, account=self.reprice(markets)
-        )
+        if panel.listing is not None:
+            panel.listing = panel.listing._replace(max_age=FOREVER)
+        panel = end_expired(panel, venues)
         setup = set_up_again(
-            base,
+            self.base._replace(venues=venues, account=self.reprice(markets)),
             panel,
-            np.tile(result.state.signal[kept, None], (1, panel.n_bars)),
+            np.tile(result.state.signal[:, None], (1, panel.n_bars)),
             first=history.n_bars,
             started=result.started,
         )
-        implied = 1.0 + scenario.implied_volatility
-        move_volatilities(setup.inputs.feed.options, setup.first, implied)
+        quiet, outage = setup.inputs, 0
+        if scenario.outage is not None:
+            outage = -(-parse_duration(scenario.outage) // history.interval)
+            account = replace(setup.account, **NO_STOPS)
+            quiet = read_inputs(
+                panel, venues, account, signal=setup.signal, sampling="1d", first=setup.first,
+                started=setup.inputs.started,
+            )  # fmt: skip
+        for inputs in (setup.inputs, quiet)[: 1 + bool(outage)]:
+            move_volatilities(inputs.feed.options, setup.first, 1.0 + scenario.implied_volatility)
         steps = LaterBars(
             setup,
-            select_state(result.state, kept),
-            select_memory(result, kept),
+            copy_state(result.state),
+            np.asarray(result.memory),
             result.traded,
             is_compiled=bool(result.manifest["compiled"] == "yes"),
         )
-        outage, quiet = 0, setup.inputs
-        if scenario.outage is not None:
-            outage = -(-parse_duration(scenario.outage) // history.interval)
-            quiet = read_quiet(setup)
-            move_volatilities(quiet.feed.options, setup.first, implied)
-        distance = go_through(steps, quiet, outage, is_search=is_search)
-        return markets, steps, distance
+        return markets, steps, go_through(steps, quiet, outage, is_search=is_search)
 
     def reprice(self, markets: Mapping[str, Market]) -> Account:
         known = self.base.account
@@ -306,19 +308,6 @@ class StressedAccount:
 
 def count_bars(bars: Bars) -> int:
     return int(next(iter(bars.values())).last.shape[1])
-
-
-def read_quiet(setup: Setup) -> AccountInputs:
-    """Return the inputs of an account whose stops do not act."""
-    return read_inputs(
-        setup.markets,
-        setup.venues,
-        replace(setup.account, **NO_STOPS),
-        signal=setup.signal,
-        sampling="1d",
-        first=setup.first,
-        started=setup.inputs.started,
-    )
 
 
 def go_through(steps: LaterBars, quiet: AccountInputs, outage: int, *, is_search: bool) -> float:
@@ -387,34 +376,6 @@ def drop_decisions(state: AccountState) -> None:
     state.leverage[:], state.is_pending[:] = np.nan, 0
 
 
-def select_state(state: AccountState, kept: list[int]) -> AccountState:
-    """Return a copy of the state of some of its instruments."""
-    n = len(state.margin)
-
-    def cut(name: str, array: FloatArray) -> FloatArray:
-        return array if name in OF_ACCOUNT else array[[*kept, *range(n, len(array))]]
-
-    held = type(state.held)._make(cut(name, each) for name, each in state.held._asdict().items())
-    own: dict[str, Any] = {"held": held, "options": state.options}
-    arrays: dict[str, Any] = {
-        name: cut(name, each) for name, each in state._asdict().items() if name not in own
-    }
-    return copy_state(type(state)(**arrays, **own))
-
-
-def select_memory(result: Result, kept: list[int]) -> FloatArray:
-    policies = [*result.policies.values(), result.overlay]
-    sizes = [0 if each is None else len(start_memory(each) or ()) + 1 for each in policies]
-    parts = np.split(np.asarray(result.memory), np.cumsum(sizes)[:-1])
-    return np.concatenate([parts[i] for i in (*kept, len(parts) - 1)])
-
-
-def keep_surfaces(markets: Markets) -> Markets:
-    if markets.listing is not None:
-        markets.listing = markets.listing._replace(max_age=FOREVER)
-    return markets
-
-
 def move_volatilities(options: OptionFeed, first: int, factor: float) -> None:
     n = len(options.marks_open) - first
     if options.marks_open.shape[1] == 0:
@@ -425,26 +386,13 @@ def move_volatilities(options: OptionFeed, first: int, factor: float) -> None:
     options.marks_open[first:], options.marks_close[first:] = np.nan, np.nan
 
 
-def make_asset(name: str, clock: Markets, assets: Mapping[str, FloatArray], c: int) -> Market:
-    empty = np.zeros(0)
-    prices: dict[str, Any] = {field: assets[f"asset_{field}"][c] for field in ASSET}
-    return Market(
-        time=clock.time,
-        **prices,
-        volume=np.zeros(clock.n_bars),
-        funding_time=empty.astype(np.int64),
-        funding_rate=empty,
-        funding_mark=empty,
-        funding_predicted=empty,
-        columns={},
-        instrument="",
-        interval=clock.interval,
-        has_mark=True,
-        synthetic=True,
-        sessions=clock.sessions,
-        filled={},
-        source=f"prices of {name}",
+def make_asset(clock: Markets, assets: Mapping[str, FloatArray], c: int) -> Market:
+    last, mark = (
+        pd.DataFrame({each: assets[f"asset_{kind}{each}"][c] for each in PRICES}, clock.times)
+        for kind in ("", "mark_")
     )
+    interval = format_duration(clock.interval)
+    return Market.from_frames(last, mark=mark, interval=interval, sessions=clock.sessions)
 
 
 # ------------------------------------------------------------------------- venue in a scenario
