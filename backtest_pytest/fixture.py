@@ -67,8 +67,7 @@ class Regression:
         tolerance : mapping of str to float or str, optional
             How far measures may move: ``{"*": "5%", "sharpe": 0.05}``; overrides the baseline.
         mode : str, optional
-            The comparison: ``"exact"``, ``"tolerance"`` or ``"statistical"``; by default that of
-            the baseline.
+            The comparison: ``"exact"`` or ``"tolerance"``; by default that of the baseline.
         allow_better : sequence of str
             Measures, or patterns of them, that may improve.
         """

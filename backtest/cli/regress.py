@@ -11,13 +11,8 @@ from typing import Annotated, Any
 
 import typer
 
-from backtest.base import (
-    BacktestError,
-    DataError,
-    ParameterError,
-    check_range,
-    write_file,
-)
+from backtest import regress as gate
+from backtest.base import BacktestError, DataError, ParameterError
 from backtest.cli.build import build_experiment
 from backtest.cli.command import AsJson, flag
 from backtest.cli.experiment import draft_experiment
@@ -27,29 +22,9 @@ from backtest.cli.searches import run_validation
 from backtest.cli.typed_values import split_pair
 from backtest.engine import Result
 from backtest.measures.measure_table import METRICS
-from backtest.regress import (
-    Baseline,
-    RegressVerdict,
-    check_mode,
-    check_unique_names,
-    choose_bands,
-    combine_exit_codes,
-    compare_baselines,
-    find_baselines,
-    list_allowed,
-    load_baseline,
-    name_baseline,
-    report_failure,
-    report_skipped,
-    rewrite_baseline,
-    save_baseline,
-    take_baseline,
-    write_junit,
-    write_markdown,
-    write_text,
-)
+from backtest.regress import Baseline, RegressVerdict
 from backtest.regress.baseline import EXACT, WALK
-from backtest.regress.trace import BETTER_IF, CONFIDENCE
+from backtest.regress.trace import BETTER_IF
 
 FOLDER = Path("baselines")
 SUMMARY = "GITHUB_STEP_SUMMARY"
@@ -69,10 +44,7 @@ backtest regress check --update --reason 'funding was charged twice'
 app = typer.Typer(rich_markup_mode="rich")
 
 Mode = Annotated[
-    str | None,
-    flag(
-        "What must match: exact (bars and measures), tolerance (measures), statistical (returns)."
-    ),
+    str | None, flag("What must match: exact (bars and measures) or tolerance (measures).")
 ]
 
 
@@ -101,13 +73,20 @@ def record(
     as_json: AsJson = False,
 ) -> None:
     """Run experiments and write a baseline for each; none is written if one cannot run."""
-    checked_mode = check_mode(mode or EXACT)
+    checked_mode = gate.check_mode(mode or EXACT)
     bands = dict(split_pair("--tolerance", text, "sharpe=0.05") for text in tolerance or ())
-    choose_bands((*METRICS, *BETTER_IF) if walk else METRICS, bands, {})
-    names = [name_baseline(f"{file.stem}-walk" if walk else file.stem) for file in experiments]
-    check_new(experiments, names, out)
+    gate.choose_bands((*METRICS, *BETTER_IF) if walk else METRICS, bands, {})
+    names = [gate.name_baseline(f"{x.stem}-walk" if walk else x.stem) for x in experiments]
+    gate.check_unique_names(experiments, names)
+    existing = {path.stem.casefold(): path for path in out.glob("*.json")}
+    for name, file in zip(names, experiments, strict=True):
+        if name.casefold() in existing:
+            raise DataError(
+                f"an experiment has one baseline, {file} has {existing[name.casefold()]}; "
+                "backtest regress check --update --reason '...' rewrites it"
+            )
     taken = [
-        take_baseline(
+        gate.take_baseline(
             run_validation(draft_experiment(file)) if walk else run_experiment(file),
             name,
             experiment=Path(os.path.relpath(file, out)).as_posix(),
@@ -116,24 +95,13 @@ def record(
         )
         for file, name in zip(experiments, names, strict=True)
     ]
-    paths = [save_baseline(each, out) for each in taken]
+    paths = [gate.save_baseline(each, out) for each in taken]
     if as_json:
         rows = zip(taken, paths, strict=True)
         print_json({each.name: {"path": str(path), "mode": each.mode} for each, path in rows})
         return
     for each, path in zip(taken, paths, strict=True):
         typer.echo(f"{each.name}: recorded, {len(each.trace.time):,} bars: {path}")
-
-
-def check_new(experiments: Sequence[Path], names: Sequence[str], out: Path) -> None:
-    check_unique_names(experiments, names)
-    existing = {path.stem.casefold(): path for path in out.glob("*.json")}
-    for name, file in zip(names, experiments, strict=True):
-        if name.casefold() in existing:
-            raise DataError(
-                f"an experiment has one baseline, {file} has {existing[name.casefold()]}; "
-                "backtest regress check --update --reason '...' rewrites it"
-            )
 
 
 def run_experiment(file: Path) -> Result:
@@ -152,14 +120,10 @@ def check(
         list[str] | None,
         flag("A measure that may move for the better, or a pattern; repeat for more."),
     ] = None,
-    confidence: Annotated[
-        float, typer.Option(help="Confidence of the comparison of returns.")
-    ] = CONFIDENCE,
     update: Annotated[
         bool, flag("Rewrite the baselines that moved; needs --reason.", "--update")
     ] = False,
     reason: Annotated[str | None, flag("Why it moved; kept in the baseline.")] = None,
-    junit: Annotated[Path | None, flag("Write JUnit XML to this file.")] = None,
     summary: Annotated[
         Path | None, flag(f"Write Markdown to this file; by default appended to ${SUMMARY} if set.")
     ] = None,
@@ -167,73 +131,64 @@ def check(
 ) -> None:
     """Run the experiments of baselines again, and report whether the results are the same.
 
+    Tolerances are those of the baseline: `record --tolerance` sets them, and its file may be
+    edited.
+
     Exit code: 0 same, 1 moved beyond tolerance in either direction, 2 not measured. Baselines of
     tests in a folder are reported as skipped: pytest checks them.
     """
-    checked_mode = None if mode is None else check_mode(mode)
-    list_allowed(allow_better or ())
-    level = check_range("confidence", confidence, low=0.5, high=0.999)
-    check_reason(reason, is_update=update)
+    terms: dict[str, Any] = {"allow_better": allow_better or ()}
+    terms["mode"] = None if mode is None else gate.check_mode(mode)
+    gate.list_allowed(terms["allow_better"])
+    if update and not (reason or "").strip():
+        raise ParameterError(
+            "--update needs a --reason, 'funding was charged twice' for example, got none"
+        )
+    if reason is not None and not update:
+        raise ParameterError("--reason is kept only with a rewritten baseline: it needs --update")
     places = baselines or [FOLDER]
-    loaded = {path: try_load(path) for path in find_baselines(places)}
-    names = [
-        each.name if isinstance(each, Baseline) else path.stem for path, each in loaded.items()
-    ]
-    check_unique_names([*loaded], names)
-    tests = find_test_baselines(places, loaded)
-    terms = {"mode": checked_mode, "allow_better": tuple(allow_better or ()), "confidence": level}
+    loaded = {path: try_load(path) for path in gate.find_baselines(places)}
+    gate.check_unique_names([*loaded], [path.stem for path in loaded])
+    tests = {x for x, each in loaded.items() if getattr(each, "experiment", "") is None}
+    tests = tests - {*places} if len(tests) < len(loaded) else set()
     verdicts = [
-        report_skipped(path.stem) if path in tests else check_baseline(path, each, terms, reason)
+        gate.report_skipped(path.stem)
+        if path in tests
+        else check_baseline(path, each, terms, reason)
         for path, each in loaded.items()
     ]
-    report_verdicts(verdicts, junit, summary, as_json=as_json)
-    code = combine_exit_codes(verdicts)
+    code = gate.combine_exit_codes(verdicts)
+    if as_json:
+        print_json({"exit": code, "baselines": [verdict.to_dict() for verdict in verdicts]})
+    else:
+        typer.echo(clean(gate.write_text(verdicts)))
+    write_summary(verdicts, summary)
     if code:
         raise typer.Exit(code)
 
 
-def check_reason(reason: str | None, *, is_update: bool) -> None:
-    if is_update and not (reason or "").strip():
-        raise ParameterError(
-            "--update needs a --reason, 'funding was charged twice' for example, got none"
-        )
-    if reason is not None and not is_update:
-        raise ParameterError("--reason is kept only with a rewritten baseline: it needs --update")
-
-
 def try_load(path: Path) -> Baseline | BacktestError:
     try:
-        return load_baseline(path)
+        return gate.load_baseline(path)
     except BacktestError as error:
         return error
-
-
-def find_test_baselines(
-    places: Sequence[Path], loaded: Mapping[Path, Baseline | BacktestError]
-) -> set[Path]:
-    tests = {
-        path
-        for path, each in loaded.items()
-        if isinstance(each, Baseline) and each.experiment is None
-    }
-    return tests - {*places} if len(tests) < len(loaded) else set()
 
 
 def check_baseline(
     path: Path, was: Baseline | BacktestError, terms: Mapping[str, Any], reason: str | None
 ) -> RegressVerdict:
     if isinstance(was, BacktestError):
-        return report_failure(path.stem, was)
+        return gate.report_failure(path.stem, was)
     try:
         now = run_again(path, was)
-        verdict = compare_baselines(was, now, **terms)
+        verdict = gate.compare_baselines(was, now, **terms)
     except Exception as error:
         if not isinstance(error, BacktestError):
             traceback.print_exc(file=sys.stderr)
-        return report_failure(was.name, error, terms["mode"] or was.mode)
+        return gate.report_failure(was.name, error, terms["mode"] or was.mode)
     if reason is None or not now.is_other_than(was):
         return verdict
-    save_baseline(rewrite_baseline(was, now, reason), path.parent)
+    gate.save_baseline(gate.rewrite_baseline(was, now, reason), path.parent)
     return verdict.as_rewritten(reason)
 
 
@@ -244,33 +199,16 @@ def run_again(path: Path, was: Baseline) -> Baseline:
         )
     file = Path(os.path.normpath(path.parent / was.experiment))
     result = run_validation(draft_experiment(file)) if WALK in was.facts else run_experiment(file)
-    return take_baseline(result, was.name)
+    return gate.take_baseline(result, was.name)
 
 
-def report_verdicts(
-    verdicts: Sequence[RegressVerdict], junit: Path | None, summary: Path | None, *, as_json: bool
-) -> None:
-    if as_json:
-        each = [verdict.to_dict() for verdict in verdicts]
-        print_json({"exit": combine_exit_codes(verdicts), "baselines": each})
-    else:
-        typer.echo(clean(write_text(verdicts)))
-    if junit is not None:
-        write_output(junit, write_junit(verdicts))
+def write_summary(verdicts: Sequence[RegressVerdict], file: Path | None) -> None:
     step = os.environ.get(SUMMARY)
-    target = summary or (Path(step) if step else None)
+    target = file or (Path(step) if step else None)
     if target is not None:
-        text = write_markdown(verdicts)
-        write_output(target, text, is_added=str(target) == step)
-
-
-def write_output(path: Path, text: str, *, is_added: bool = False) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    if is_added:
-        with path.open("a", encoding="utf-8") as file:
-            file.write(text)
-    else:
-        write_file(path, text.encode())
+        target.parent.mkdir(parents=True, exist_ok=True)
+        with target.open("a" if str(target) == step else "w", encoding="utf-8") as output:
+            output.write(gate.write_markdown(verdicts))
 
 
 add_command(app, "record", record, RECORD_EXAMPLES)

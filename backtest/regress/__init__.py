@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from backtest.regress.baseline import Baseline, check_mode, check_unique_names, find_baselines
     from backtest.regress.baseline import load_baseline, name_baseline, rewrite_baseline
     from backtest.regress.baseline import save_baseline, take_baseline
-    from backtest.regress.verdict import write_junit, write_markdown, write_text
+    from backtest.regress.verdict import write_markdown, write_text
     from backtest.regress.trace import choose_bands
     from backtest.regress.verdict import RegressVerdict, combine_exit_codes, compare_baselines
     from backtest.regress.verdict import list_allowed, report_failure, report_skipped

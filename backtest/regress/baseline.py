@@ -13,8 +13,7 @@ import os
 import platform
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import suppress
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -23,9 +22,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from backtest.base import (
-    BacktestError,
     DataError,
     ParameterError,
+    describe_fault,
     find_version,
     from_plain,
     parse_json,
@@ -36,14 +35,11 @@ from backtest.base import (
 from backtest.engine import Result
 from backtest.policy import written_formulas
 from backtest.regress.trace import (
-    BASIC,
     FIGURES,
-    INPUTS,
     OVERFIT,
     Band,
     Trace,
     choose_bands,
-    hash_array,
     read_band,
     take_trace,
 )
@@ -216,9 +212,9 @@ def gather_walk_facts(walk: WalkForward) -> dict[str, Any]:
 # ------------------------------------------------------------------------------------ baseline
 
 
-FORMAT = 1
-EXACT, TOLERANCE, STATISTICAL = "exact", "tolerance", "statistical"
-MODES = (EXACT, TOLERANCE, STATISTICAL)
+FORMAT = 2
+EXACT, TOLERANCE = "exact", "tolerance"
+MODES = (EXACT, TOLERANCE)
 
 
 @dataclass(frozen=True)
@@ -239,19 +235,17 @@ class Baseline:
     metrics: Mapping[str, float]
     bands: Mapping[str, Band]
     trace: Trace
-    history: Sequence[Mapping[str, Any]] = field(default_factory=tuple)
+    history: Sequence[Mapping[str, Any]] = ()
 
     def is_other_than(self, other: Baseline) -> bool:
         """Return whether another run differs in anything that is recorded."""
         changes = list_changes(self.facts, other.facts)
         return (
             any(each.name not in OF_FILES for each in changes)
-            or bool(list_host_changes(self.host, other.host))
-            or any(
-                not is_same_number(self.metrics.get(name), other.metrics.get(name))
-                for name in {*self.metrics, *other.metrics}
-            )
-            or hash_columns(self.trace) != hash_columns(other.trace)
+            or self.host != other.host
+            or self.metrics.keys() != other.metrics.keys()
+            or bool(list_moved(self, other))
+            or not self.trace.is_same(other.trace)
         )
 
 
@@ -289,7 +283,7 @@ def take_baseline(
 
 def check_mode(mode: str) -> str:
     if mode not in MODES:
-        raise ParameterError(f"mode must be {', '.join(MODES)}, got {mode!r}")
+        raise ParameterError(f"mode must be {' or '.join(MODES)}, got {mode!r}")
     return mode
 
 
@@ -305,12 +299,7 @@ def rewrite_baseline(old: Baseline, new: Baseline, reason: str) -> Baseline:
         "reason": given,
         "changed": [str(each) for each in list_changes(old.facts, new.facts)],
         "platform": list_host_changes(old.host, new.host),
-        "metrics": {
-            name: value
-            for name, value in old.metrics.items()
-            if not is_same_number(value, new.metrics.get(name))
-        },
-        "equity": hash_array(old.trace.columns["equity"]),
+        "metrics": list_moved(old, new),
     }
     return replace(
         new,
@@ -322,51 +311,14 @@ def rewrite_baseline(old: Baseline, new: Baseline, reason: str) -> Baseline:
     )
 
 
-def is_same_number(one: float | None, other: float | None) -> bool:
-    if one is None or other is None:
-        return one is other
-    return one == other or (math.isnan(one) and math.isnan(other))
-
-
-# ------------------------------------------------------------------------------------- as a file
-
-
-def hash_columns(trace: Trace) -> dict[str, str]:
-    arrays = {"time": trace.time.astype("<i8"), **trace.columns}
-    if trace.inputs is not None:
-        arrays["inputs"] = trace.inputs.astype("<u4")
-    return {name: hash_array(values) for name, values in arrays.items()}
-
-
-def build_document(baseline: Baseline, file: str) -> dict[str, Any]:
-    trace, columns = baseline.trace, hash_columns(baseline.trace)
-    measured = {
-        "format": FORMAT,
-        "name": baseline.name,
-        "experiment": baseline.experiment,
-        "facts": baseline.facts,
-        "platform": baseline.host,
-        "metrics": {
-            name: {"value": value, "tolerance": baseline.bands[name].to_data()}
-            for name, value in baseline.metrics.items()
-        },
-        "bars": {
-            "file": file,
-            "count": len(trace.time),
-            "interval": trace.interval,
-            "first_unit": trace.first_unit,
-            "columns": columns,
-        },
-        "history": list(baseline.history),
+def list_moved(old: Baseline, new: Baseline) -> dict[str, float]:
+    """Return the old values of measures that are others now, or gone."""
+    return {
+        name: value
+        for name, value in old.metrics.items()
+        if name not in new.metrics
+        or not (value == new.metrics[name] or (math.isnan(value) and math.isnan(new.metrics[name])))
     }
-    document: dict[str, Any] = to_plain(measured)
-    return {**document, "mode": baseline.mode, "seal": hash_measured(document)}
-
-
-def hash_measured(document: Mapping[str, Any]) -> str:
-    kept = {key: value for key, value in document.items() if key not in ("mode", "seal")}
-    kept["metrics"] = {name: each["value"] for name, each in document["metrics"].items()}
-    return hash_data(kept)
 
 
 LIBRARIES = ("numpy", "numba", "llvmlite", "scipy", "pandas", "arch")
@@ -374,29 +326,18 @@ OVERRIDES = ("NUMBA_CPU_NAME", "NUMBA_CPU_FEATURES", "NPY_DISABLE_CPU_FEATURES")
 
 
 def describe_host() -> dict[str, str]:
-    return {
-        **_describe_machine(),
-        **{name: find_version(name) for name in LIBRARIES},
-        **{name.lower(): os.environ[name] for name in OVERRIDES if os.environ.get(name)},
-    }
-
-
-@functools.cache
-def _describe_machine() -> dict[str, str]:
     from llvmlite import binding  # noqa: PLC0415 - the code generator is not always needed
 
     features = binding.get_host_cpu_features()
-    libm, version = platform.libc_ver()
-    config = np.show_config(mode="dicts") or {}
-    extensions = config.get("SIMD Extensions", {}).get("found", [])
     return {
         "system": platform.system(),
         "machine": platform.machine(),
         "cpu": binding.get_host_cpu_name(),
         "cpu_features": " ".join(sorted(name for name, has in features.items() if has)),
-        "numpy_simd": " ".join(sorted(map(str, extensions))),
-        "libm": f"{libm} {version}".strip() or platform.release(),
+        "libm": " ".join(platform.libc_ver()).strip() or platform.release(),
         "python": platform.python_version(),
+        **{name: find_version(name) for name in LIBRARIES},
+        **{name.lower(): os.environ[name] for name in OVERRIDES if os.environ.get(name)},
     }
 
 
@@ -408,9 +349,6 @@ def list_host_changes(was: Mapping[str, str], now: Mapping[str, str]) -> list[st
             is_short = max(len(one), len(other)) <= 24
             found.append(f"{name} {one} -> {other}" if is_short else name)
     return found
-
-
-BARS_FILE = re.compile(r".+\.[0-9a-f]{16}\.parquet")
 
 
 def name_baseline(text: str) -> str:
@@ -432,155 +370,6 @@ def find_baselines(places: Iterable[Path]) -> list[Path]:
     return list(dict.fromkeys(found))
 
 
-# ----------------------------------------------------------------------------------------- writing
-
-
-def save_baseline(baseline: Baseline, folder: Path) -> Path:
-    """Write a baseline to a folder; it replaces an older one of its name atomically."""
-    target = folder / f"{baseline.name}.json"
-    content = hash_data(hash_columns(baseline.trace))[:16]
-    bars = folder / f"{baseline.name}.{content}.parquet"
-    text = json.dumps(
-        build_document(baseline, bars.name),
-        indent=1,
-        sort_keys=True,
-        allow_nan=False,
-        ensure_ascii=False,
-    )
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        older = find_old_bars(target)
-        write_file(bars, encode_bars(baseline.trace))
-        write_file(target, (text + "\n").encode())
-        if older is not None and older != bars.name:
-            (folder / older).unlink(missing_ok=True)
-    except OSError as error:
-        raise DataError(
-            f"{target}: cannot write the baseline: {error.strerror or error}"
-        ) from error
-    return target
-
-
-def find_old_bars(target: Path) -> str | None:
-    with suppress(DataError, OSError, KeyError, TypeError):
-        name = parse_json(read_small(target), target)["bars"]["file"]
-        if BARS_FILE.fullmatch(name) and Path(name).name == name:
-            return str(name)
-    return None
-
-
-def encode_bars(trace: Trace) -> bytes:
-    hashes = hash_columns(trace)
-    arrays: dict[str, Any] = {"time": trace.time, **trace.columns}
-    if trace.inputs is not None:
-        arrays[INPUTS] = trace.inputs
-    kept = {hashes[name]: name for name in reversed(arrays)}
-    table = pa.table({name: arrays[name] for name in arrays if kept[hashes[name]] == name})
-    split = [field.name for field in table.schema if pa.types.is_floating(field.type)]
-    buffer = pa.BufferOutputStream()
-    pq.write_table(
-        table,
-        buffer,
-        compression="zstd",
-        compression_level=9,
-        use_dictionary=False,
-        use_byte_stream_split=split,
-        write_statistics=False,
-        store_schema=False,
-    )
-    content: bytes = buffer.getvalue().to_pybytes()
-    return content
-
-
-# ----------------------------------------------------------------------------------------- reading
-
-
-def load_baseline(path: Path) -> Baseline:
-    """Load a baseline; raise DataError if a file is missing, damaged or changed."""
-    document = read_document(path)
-    if document["name"] != path.stem:
-        raise baseline_error(path, f"must be in the file of its name, {document['name']}.json")
-    with_values = from_plain({name: each["value"] for name, each in document["metrics"].items()})
-    try:
-        bands = {
-            name: read_band(each.get("tolerance"), f"{path}: metrics.{name}.tolerance")
-            for name, each in document["metrics"].items()
-        }
-    except BacktestError as error:
-        raise DataError(str(error)) from error
-    return Baseline(
-        name=document["name"],
-        experiment=document["experiment"],
-        mode=document["mode"],
-        facts=document["facts"],
-        host=document["platform"],
-        metrics=with_values,
-        bands=bands,
-        trace=load_trace(path.parent, document["bars"]),
-        history=tuple(document["history"]),
-    )
-
-
-def read_document(path: Path) -> dict[str, Any]:
-    try:
-        document = parse_json(read_small(path), path)
-    except OSError as error:
-        raise baseline_error(path, f"must be readable: {error.strerror or error}") from error
-    if not isinstance(document, dict) or document.get("format") != FORMAT:
-        found = document.get("format") if isinstance(document, dict) else type(document).__name__
-        raise baseline_error(path, f"must have the format {FORMAT}, got {found!r}")
-    try:
-        seal = hash_measured(document)
-    except (KeyError, TypeError, ValueError, AttributeError) as error:
-        raise baseline_error(path, f"must be complete: {error!r}") from error
-    if document.get("seal") != seal:
-        raise baseline_error(
-            path,
-            "must not be changed by hand, except for mode and tolerances; its hash does not match",
-        )
-    if document.get("mode") not in MODES:
-        raise baseline_error(
-            path, f"must have a mode of {', '.join(MODES)}, got {document.get('mode')!r}"
-        )
-    return document
-
-
-def load_trace(folder: Path, about: Mapping[str, Any]) -> Trace:
-    path = folder / Path(about["file"]).name
-    try:
-        table = pq.read_table(path)
-    except (OSError, pa.ArrowException) as error:
-        problem = "are missing" if not path.is_file() else f"cannot be read: {error}"
-        raise baseline_error(path, f"must have bars, but they {problem}") from error
-    arrays = {name: table[name].to_numpy() for name in table.column_names}
-    arrays = restore_columns(arrays, about["columns"])
-    names = [name for name in about["columns"] if name not in ("time", INPUTS)]
-    missing = sorted({*about["columns"], "time", *BASIC} - {*arrays})
-    if missing:
-        raise baseline_error(path, f"must have all columns of its bars, lacks {', '.join(missing)}")
-    trace = Trace(
-        time=arrays["time"],
-        columns={name: np.ascontiguousarray(arrays[name]) for name in names},
-        inputs=arrays.get(INPUTS),
-        first_unit=float(about["first_unit"]),
-        interval=int(about["interval"]),
-    )
-    if hash_columns(trace) != about["columns"]:
-        raise baseline_error(path, "must have its recorded bars, but they were changed")
-    return trace
-
-
-def restore_columns(arrays: Mapping[str, Any], hashes: Mapping[str, str]) -> dict[str, Any]:
-    by_hash = {hashes[name]: values for name, values in arrays.items() if name in hashes}
-    return {name: by_hash[each] for name, each in hashes.items() if each in by_hash}
-
-
-def baseline_error(path: Path, problem: str) -> DataError:
-    return DataError(
-        f"{path}: a baseline {problem}; restore it from version control, or record it again"
-    )
-
-
 def check_unique_names(paths: Sequence[Path], names: Sequence[str]) -> None:
     seen: dict[str, Path] = {}
     for path, name in zip(paths, names, strict=True):
@@ -589,3 +378,108 @@ def check_unique_names(paths: Sequence[Path], names: Sequence[str]) -> None:
             raise DataError(
                 f"each experiment has one baseline, {name!r} has two, {other} and {path}"
             )
+
+
+# ------------------------------------------------------------------------------------- as a file
+
+
+def save_baseline(baseline: Baseline, folder: Path) -> Path:
+    """Write a baseline to a folder; it replaces an older one of its name atomically."""
+    target, content = folder / f"{baseline.name}.json", encode_bars(baseline.trace)
+    digest = hashlib.sha256(content).hexdigest()
+    bars = f"{baseline.name}.{digest[:16]}.parquet"
+    document = {
+        "format": FORMAT,
+        "name": baseline.name,
+        "experiment": baseline.experiment,
+        "mode": baseline.mode,
+        "facts": baseline.facts,
+        "platform": baseline.host,
+        "metrics": {
+            name: {"value": value, "tolerance": baseline.bands[name].to_data()}
+            for name, value in baseline.metrics.items()
+        },
+        "bars": {
+            "file": bars,
+            "sha256": digest,
+            "interval": baseline.trace.interval,
+            "first_unit": baseline.trace.first_unit,
+        },
+        "history": list(baseline.history),
+    }
+    text = json.dumps(to_plain(document), indent=1, sort_keys=True, ensure_ascii=False)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        write_file(folder / bars, content)
+        write_file(target, (text + "\n").encode())
+        is_of_it = re.compile(rf"{re.escape(baseline.name)}\.[0-9a-f]{{16}}\.parquet")
+        for older in folder.iterdir():
+            if is_of_it.fullmatch(older.name) and older.name != bars:
+                older.unlink(missing_ok=True)
+    except OSError as error:
+        raise DataError(f"{target}: cannot write the baseline: {describe_fault(error)}") from error
+    return target
+
+
+def encode_bars(trace: Trace) -> bytes:
+    arrays: dict[str, Any] = {"time": trace.time, **trace.columns}
+    if trace.inputs is not None:
+        arrays["inputs"] = trace.inputs
+    buffer = pa.BufferOutputStream()
+    pq.write_table(
+        pa.table(arrays),
+        buffer,
+        compression="zstd",
+        compression_level=9,
+        use_dictionary=False,
+        use_byte_stream_split=list(trace.columns),
+        write_statistics=False,
+        store_schema=False,
+    )
+    content: bytes = buffer.getvalue().to_pybytes()
+    return content
+
+
+def load_baseline(path: Path) -> Baseline:
+    """Load a baseline; raise DataError if a file is missing, damaged or changed."""
+    try:
+        return _read_baseline(path)
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, ParameterError,
+            pa.ArrowException) as error:  # fmt: skip
+        reason = repr(error) if isinstance(error, KeyError) else describe_fault(error)
+        raise DataError(
+            f"{path}: a baseline must be whole: {reason}; restore it from version control, or "
+            "record it again"
+        ) from error
+
+
+def _read_baseline(path: Path) -> Baseline:
+    document = parse_json(read_small(path), path)
+    about, metrics = document["bars"], document["metrics"]
+    content = (path.parent / Path(about["file"]).name).read_bytes()
+    for name, found, wanted in (
+        ("format", document["format"], FORMAT),
+        ("name", document["name"], path.stem),
+        ("hash of its bars", hashlib.sha256(content).hexdigest(), about["sha256"]),
+    ):
+        if found != wanted:
+            raise ValueError(f"its {name} must be {wanted}, got {found}")
+    table = pq.read_table(pa.BufferReader(content))
+    arrays = {name: np.ascontiguousarray(table[name].to_numpy()) for name in table.column_names}
+    return Baseline(
+        name=document["name"],
+        experiment=document["experiment"],
+        mode=check_mode(document["mode"]),
+        facts=document["facts"],
+        host=document["platform"],
+        metrics=from_plain({name: each["value"] for name, each in metrics.items()}),
+        bands={x: read_band(each["tolerance"], f"metrics.{x}") for x, each in metrics.items()},
+        trace=Trace(
+            time=arrays.pop("time"),
+            inputs=arrays.pop("inputs", None),
+            columns=arrays,
+            first_unit=float(about["first_unit"]),
+            interval=int(about["interval"]),
+        ),
+        history=tuple(document["history"]),
+    )

@@ -3,13 +3,9 @@
 from __future__ import annotations
 
 import html
-import math
-import re
 import textwrap
-import xml.etree.ElementTree as ET
-from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from typing import Any, NamedTuple
 
 import pandas as pd
@@ -19,7 +15,6 @@ from backtest.measures.measure_table import METRICS
 from backtest.regress import trace as t
 from backtest.regress.baseline import (
     EXACT,
-    STATISTICAL,
     TOLERANCE,
     WALK,
     WINNERS,
@@ -29,7 +24,6 @@ from backtest.regress.baseline import (
     list_changes,
     list_host_changes,
 )
-from backtest.regress.trace import BarMoves, compare_traces
 
 SAME, MOVED, UNMEASURED = "same", "moved", "not measured"
 REWRITTEN, SKIPPED = "rewritten", "skipped"
@@ -41,12 +35,12 @@ class MetricMove(NamedTuple):
     name: str
     was: float
     now: float
-    band: t.Band
+    tolerance: t.Band
     direction: str
 
     @property
     def is_inside(self) -> bool:
-        return self.band.holds(self.was, self.now)
+        return self.tolerance.holds(self.was, self.now)
 
 
 @dataclass(frozen=True)
@@ -66,16 +60,10 @@ class RegressVerdict:
     basis: str = ""
     metrics: tuple[MetricMove, ...] = ()
     accepted: tuple[str, ...] = ()
-    bars: BarMoves | None = None
+    bars: t.BarMoves | None = None
     noise: t.Noise | None = None
     changes: tuple[FactChange, ...] = ()
     host: tuple[str, ...] = ()
-
-    @property
-    def word(self) -> str:
-        """The status; in statistical mode worse, better or indistinguishable instead."""
-        is_of_returns = self.mode == STATISTICAL and self.status in (SAME, MOVED)
-        return self.noise.verdict if is_of_returns and self.noise is not None else self.status
 
     @property
     def exit_code(self) -> int:
@@ -83,7 +71,7 @@ class RegressVerdict:
         return EXIT[self.status]
 
     def as_rewritten(self, reason: str) -> RegressVerdict:
-        text = f"{reason.strip()} ({self.word}: {self.reason})"
+        text = f"{reason.strip()} ({self.status}: {self.reason})"
         return replace(self, status=REWRITTEN, reason=text)
 
     @property
@@ -97,56 +85,35 @@ class RegressVerdict:
         names = () if self.noise is None else self.noise.within
         return tuple(each for each in self.moved if each.name in names)
 
+    @property
+    def beyond_noise(self) -> tuple[MetricMove, ...]:
+        """Those of them that noise does not explain."""
+        return tuple(each for each in self.moved if each not in self.within_noise)
+
     def to_dict(self) -> dict[str, Any]:
         """Return the verdict as data for JSON; numbers that are not finite are strings."""
         noisy = {each.name for each in self.within_noise}
-        measures = {
-            each.name: {
-                "baseline": each.was,
-                "now": each.now,
-                "tolerance": each.band.to_data(),
-                "inside": each.is_inside,
-                "within_noise": each.name in noisy,
-                "direction": each.direction,
-            }
-            for each in self.metrics
-        }
+        kept = ("name", "status", "reason", "mode", "basis", "accepted")
         plain: dict[str, Any] = to_plain(
             {
-                "name": self.name,
-                "status": self.status,
-                "word": self.word,
+                **{name: getattr(self, name) for name in kept},
                 "exit": self.exit_code,
-                "reason": self.reason,
-                "mode": self.mode,
-                "basis": self.basis,
-                "metrics": measures,
-                "accepted": self.accepted,
-                "bars": None if self.bars is None else describe_bars(self.bars),
-                "returns": None if self.noise is None else self.noise._asdict(),
+                "metrics": {
+                    each.name: {
+                        **each._asdict(),
+                        "tolerance": each.tolerance.to_data(),
+                        "inside": each.is_inside,
+                        "within_noise": each.name in noisy,
+                    }
+                    for each in self.metrics
+                },
+                "bars": self.bars and {**asdict(self.bars), "is_same": self.bars.is_same},
+                "returns": self.noise and self.noise._asdict(),
                 "changes": [each._asdict() for each in self.changes],
                 "platform": self.host,
             }
         )
         return plain
-
-
-def describe_bars(bars: BarMoves) -> dict[str, Any]:
-    data = bars.data
-    return {
-        "exact": bars.is_exact,
-        "compared": bars.n_bars,
-        "same": bars.is_same,
-        "first_bar": None if bars.is_same else bars.first,
-        "first_time": bars.first_time or None,
-        "columns": [
-            {"column": each.column, "step": each.step, "first_bar": each.bar}
-            | {"baseline": each.was, "now": each.now, "bars": each.count, "largest": each.largest}
-            for each in bars.moves
-        ],
-        "data": data and {"first_bar": data.bar, "time": bars.data_time, "bars": data.count},
-        "equity_moved_by": bars.terms,
-    }
 
 
 # -------------------------------------------------------------------------------------- comparing
@@ -170,43 +137,34 @@ def combine_exit_codes(verdicts: Sequence[RegressVerdict]) -> int:
 
 
 def compare_baselines(
-    was: Baseline,
-    now: Baseline,
-    *,
-    mode: str | None = None,
-    allow_better: Sequence[str] = (),
-    confidence: float = t.CONFIDENCE,
+    was: Baseline, now: Baseline, *, mode: str | None = None, allow_better: Sequence[str] = ()
 ) -> RegressVerdict:
     """Compare a run with its baseline.
 
     ``mode`` is the baseline's own by default; ``allow_better`` are names or patterns of measures
-    that may become better, ``log_growth`` in statistical mode.
+    that may become better.
     """
     decides = check_mode(mode or was.mode)
     allowed = list_allowed(allow_better)
     host = tuple(list_host_changes(was.host, now.host))
-    found = RegressVerdict(
-        was.name,
-        UNMEASURED,
-        find_obstacle(was, now),
-        decides,
-        changes=tuple(list_changes(was.facts, now.facts)),
-        host=host,
-    )
-    if found.reason:
+    changes = tuple(list_changes(was.facts, now.facts))
+    obstacle = find_obstacle(was, now)
+    found = RegressVerdict(was.name, UNMEASURED, obstacle, decides, changes=changes, host=host)
+    if obstacle:
         return found
-    ruined = (each.metrics.get("ruined", 0.0) > 0.0 for each in (was, now))
+    basis = "bit by bit: the same platform"
+    if host:
+        basis = f"to 1e-9 relative per bar: another platform ({'; '.join(host)})"
+    was_ruined, is_ruined = (each.metrics.get("ruined", 0.0) > 0.0 for each in (was, now))
     found = replace(
         found,
-        basis=describe_basis(host),
+        basis=basis,
         metrics=tuple(compare_metric(name, was, now) for name in sort_metrics(was.metrics)),
-        bars=compare_traces(was.trace, now.trace, is_exact=not host),
-        noise=t.compare_returns(
-            was.trace, now.trace, confidence, was_ruined=next(ruined), is_ruined=next(ruined)
-        ),
+        bars=t.compare_traces(was.trace, now.trace, is_exact=not host),
+        noise=t.compare_returns(was.trace, now.trace, was_ruined=was_ruined, is_ruined=is_ruined),
     )
-    deciders = {EXACT: decide_by_bars, TOLERANCE: decide_by_metrics, STATISTICAL: decide_by_returns}
-    status, reason, accepted = deciders[decides](found, allowed)
+    accepted = tuple(m.name for m in found.moved if m.name in allowed and m.direction == t.BETTER)
+    status, reason = decide(found, accepted)
     return replace(found, status=status, reason=reason, accepted=accepted)
 
 
@@ -221,7 +179,7 @@ def compare_metric(name: str, was: Baseline, now: Baseline) -> MetricMove:
 
 
 def list_allowed(patterns: Sequence[str]) -> frozenset[str]:
-    known = (*METRICS, *t.BETTER_IF, t.MEASURE)
+    known = (*METRICS, *t.BETTER_IF)
     return frozenset(
         name for each in patterns for name in t.match_names(each, known, "allow_better")
     )
@@ -261,125 +219,62 @@ def find_lost_data(was: Mapping[str, Any], now: Mapping[str, Any]) -> str:
     return " and ".join(kind for kind, (had, has) in kinds.items() if had and not has)
 
 
-def describe_basis(host: Sequence[str]) -> str:
-    if not host:
-        return "bit by bit: the same platform"
-    return f"to 1e-9 relative per bar: another platform ({'; '.join(host)})"
-
-
-# --------------------------------------------------------------------------------- what decides
-
-Decision = tuple[str, str, tuple[str, ...]]
-
-
-def decide_by_metrics(found: RegressVerdict, allowed: frozenset[str]) -> Decision:
-    moved = found.moved
-    accepted = tuple(m.name for m in moved if m.name in allowed and m.direction == t.BETTER)
-    left = [each for each in moved if each.name not in accepted]
-    if left:
-        return MOVED, count_directions(left), accepted
+def decide(found: RegressVerdict, accepted: Sequence[str]) -> tuple[str, str]:
+    if any(each.name not in accepted for each in found.moved):
+        return MOVED, describe_moved(found, accepted)
     if accepted:
-        return SAME, f"better in {', '.join(accepted)}, which is allowed", accepted
-    return SAME, "every measure lies in its tolerance", ()
-
-
-def decide_by_bars(found: RegressVerdict, allowed: frozenset[str]) -> Decision:
-    status, reason, accepted = decide_by_metrics(found, allowed)
-    if status == MOVED or accepted:
-        return status, reason, accepted
+        return SAME, f"better in {', '.join(accepted)}, which is allowed"
+    if found.mode == TOLERANCE:
+        return SAME, "every measure lies in its tolerance"
     if found.bars is not None and not found.bars.is_same:
-        return MOVED, f"{t.NEITHER}: bars differ, every measure lies in its tolerance", ()
-    return SAME, "every bar is the same", ()
+        return MOVED, f"{t.NEITHER}: bars differ, every measure lies in its tolerance"
+    return SAME, "every bar is the same"
 
 
-def decide_by_returns(found: RegressVerdict, allowed: frozenset[str]) -> Decision:
-    noise = found.noise
-    if noise is None or noise.verdict == t.UNKNOWN:
-        return UNMEASURED, noise.reason if noise else "no returns", ()
-    text = describe_noise(noise)
-    if noise.verdict == t.INDISTINGUISHABLE:
-        return SAME, text, ()
-    if noise.verdict == t.BETTER and t.MEASURE in allowed:
-        return SAME, f"{text}, which is allowed", (t.MEASURE,)
-    return MOVED, text, ()
-
-
-def describe_noise(noise: t.Noise) -> str:
-    if noise.reason:
-        return noise.reason
-    power = (
-        f"detectable in about 4 of 5 cases: {noise.detectable:.3g} per year"
-        if math.isfinite(noise.detectable)
-        else "no difference could have been detected"
-    )
-    return (
-        f"log growth {noise.difference:+.3g} per year, {noise.confidence * 100.0:g} % interval "
-        f"{noise.low:+.3g} to {noise.high:+.3g}, p = {noise.p_value:.3g}, {noise.samples} returns; "
-        f"{power}"
-    )
-
-
-def count_directions(moved: Sequence[MetricMove]) -> str:
+def describe_moved(found: RegressVerdict, accepted: Sequence[str]) -> str:
+    """Return which measures moved in which direction, those within noise not among them."""
     words = []
     for direction in (t.WORSE, t.BETTER, t.NEITHER):
-        names = [each.name for each in moved if each.direction == direction]
-        shown = names if len(names) <= MOST_NAMED else names[: MOST_NAMED - 1]
-        rest = f" and {len(names) - len(shown)} more" if len(names) > len(shown) else ""
-        words += [f"{direction} in {', '.join(shown)}{rest}"] if names else []
-    return "; ".join(words)
+        moved = [each for each in found.beyond_noise if each.direction == direction]
+        names = [each.name for each in moved if each.name not in accepted]
+        most = MOST_NAMED if len(names) <= MOST_NAMED else MOST_NAMED - 1
+        words += [f"{direction} in {name_some(names, most, ', ', ' and ')}"] if names else []
+    return "; ".join(words) or f"{t.NEITHER}: what moved is within noise"
 
+
+# --------------------------------------------------------------------------------------- as text
 
 WIDTH = 100
 METRIC_HEADS = ("measure", "baseline", "now", "change", "tolerance", "")
 BAR_HEADS = ("first differing bar", "baseline", "now", "change", "bars that differ")
-WORDS = (SAME, t.INDISTINGUISHABLE, REWRITTEN, MOVED, t.WORSE, t.BETTER, UNMEASURED, SKIPPED)
 MOST_LATER = 6
 MOST_WINNERS = 8
 """Most parameters of winners of folds that are named."""
 
 
-class Shown(NamedTuple):
-    """A table of a verdict, and the line under it."""
-
-    heads: Sequence[str]
-    rows: Sequence[Sequence[str]]
-    note: str = ""
-
-
-def write_headline(verdict: RegressVerdict) -> str:
-    return f"{verdict.name}: {verdict.word}: {verdict.reason}"
-
-
 def count_statuses(verdicts: Sequence[RegressVerdict]) -> str:
-    counts = [(word, sum(each.word == word for each in verdicts)) for word in WORDS]
+    counts = [(word, sum(each.status == word for each in verdicts)) for word in EXIT]
     noun = "baseline" if len(verdicts) == 1 else "baselines"
     return f"{len(verdicts)} {noun}: " + ", ".join(f"{n} {status}" for status, n in counts if n)
 
 
-def list_tables(verdict: RegressVerdict) -> Iterator[Shown]:
+def list_tables(verdict: RegressVerdict) -> Iterator[tuple[Sequence[str], list[Sequence[str]]]]:
     """Yield the measures that moved by more than their noise, and the first bar that differs."""
-    noisy = verdict.within_noise
-    rows = []
-    for each in (move for move in verdict.moved if move not in noisy):
+    rows: list[Sequence[str]] = []
+    for each in verdict.beyond_noise:
         word = "allowed" if each.name in verdict.accepted else each.direction.partition(" ")[0]
         pair = format_pair(each.was, each.now)
-        rows.append((each.name, *pair, format_change(each.was, each.now), str(each.band), word))
-    if rows or noisy:
-        names = ", ".join(each.name for each in noisy)
-        yield Shown(METRIC_HEADS, rows, f"{len(noisy)} moved within noise: {names}" * bool(noisy))
-    if verdict.bars is not None and not verdict.bars.is_same:
-        yield Shown(
-            BAR_HEADS,
-            [
-                (
-                    each.step,
-                    *format_pair(each.was, each.now),
-                    format_change(each.was, each.now),
-                    f"{each.count:,}",
-                )
-                for each in verdict.bars.at_first
-            ],
-        )
+        change = format_change(each.was, each.now)
+        rows.append((each.name, *pair, change, str(each.tolerance), word))
+    yield METRIC_HEADS, rows
+    at_first = () if verdict.bars is None else verdict.bars.at_first
+    yield (
+        BAR_HEADS,
+        [
+            (x.step, *format_pair(x.was, x.now), format_change(x.was, x.now), f"{x.count:,}")
+            for x in at_first
+        ],
+    )
 
 
 def list_remarks(verdict: RegressVerdict) -> Iterator[tuple[str, str]]:
@@ -394,12 +289,15 @@ def list_remarks(verdict: RegressVerdict) -> Iterator[tuple[str, str]]:
         terms = sorted(bars.terms.items(), key=lambda item: -abs(item[1]))
         parts = ", ".join(f"{name} {value:+,.6g}" for name, value in terms)
         yield "equity", f"the final equity moved by {total:+,.6g}: {parts}"
-    if verdict.noise is not None:
-        yield "returns", f"{verdict.noise.verdict}: {describe_noise(verdict.noise)}"
+    if verdict.noise is not None and (verdict.moved or bars is not None):
+        yield "returns", str(verdict.noise)
+    if noisy := verdict.within_noise:
+        names = ", ".join(each.name for each in noisy)
+        yield "noise", f"{len(noisy)} moved within noise: {names}"
     if verdict.accepted:
         yield "allowed", f"better in {', '.join(verdict.accepted)}"
-    moves = bars.moves if bars is not None else ()
-    later = [f"{x.column} from bar {x.bar:,}" for x in moves if bars and x.bar > bars.first]
+    later = [f"{x.column} from bar {x.bar:,}" for x in (bars.moves if bars else ())
+             if bars and x.bar > bars.first]  # fmt: skip
     if later:
         yield "later", name_some(later, MOST_LATER, ", ", " and ")
     if verdict.basis:
@@ -408,9 +306,11 @@ def list_remarks(verdict: RegressVerdict) -> Iterator[tuple[str, str]]:
 
 def describe_causes(verdict: RegressVerdict) -> Iterator[tuple[str, str]]:
     by_kind: dict[str, list[str]] = {}
+    is_python = any(each.startswith("python ") for each in verdict.host)
     for change in verdict.changes:
-        text = f"{change}{caution_python(change, verdict.host)}"
-        by_kind.setdefault(change.kind, []).append(text)
+        is_bytecode = is_python and change.name == "policy.source_hash"
+        note = " (of another Python's bytecode: the source may be the same)" * is_bytecode
+        by_kind.setdefault(change.kind, []).append(f"{change}{note}")
     for kind, changes in by_kind.items():
         most = MOST_WINNERS if kind == WINNERS else len(changes)
         yield f"{kind} changed", name_some(changes, most, "; ", "; and ")
@@ -436,95 +336,24 @@ def name_some(texts: Sequence[str], most: int, comma: str, last: str) -> str:
     return comma.join(texts[:most]) + (f"{last}{rest} more" if rest > 0 else "")
 
 
-def caution_python(change: FactChange, host: Sequence[str]) -> str:
-    is_python = any(each.startswith("python ") for each in host)
-    if change.name == "policy.source_hash" and is_python:
-        return " (of another Python's bytecode: the source may be the same)"
-    return ""
-
-
-# --------------------------------------------------------------------------------------- terminal
-
-
 def write_text(verdicts: Sequence[RegressVerdict]) -> str:
     lines = []
     for verdict in verdicts:
-        lines.append(write_headline(verdict))
-        is_unmoved = verdict.noise is not None and verdict.noise.is_same
-        is_told = verdict.mode == STATISTICAL or (verdict.status == SAME and is_unmoved)
+        lines.append(f"{verdict.name}: {verdict.status}: {verdict.reason}")
         for subject, text in list_remarks(verdict):
-            if subject != "returns" or not is_told:
-                lines += textwrap.wrap(
-                    f"{subject}: {text}", WIDTH, initial_indent="  ", subsequent_indent="    "
-                )
-        if verdict.status != SAME or verdict.accepted:
-            for shown in list_tables(verdict):
-                table = pd.DataFrame(list(shown.rows), columns=list(shown.heads))
-                text = table.to_string(index=False) if shown.rows else ""
-                lines += [f"  {each}".rstrip() for each in f"{text}\n{shown.note}".splitlines()]
+            lines += textwrap.wrap(
+                f"{subject}: {text}", WIDTH, initial_indent="  ", subsequent_indent="    "
+            )
+        is_told = verdict.status != SAME or bool(verdict.accepted)
+        for heads, rows in list_tables(verdict):
+            if rows and is_told:
+                table = pd.DataFrame(rows, columns=list(heads)).to_string(index=False)
+                lines += [f"  {each}".rstrip() for each in table.splitlines()]
     if len(verdicts) > 1:
         lines.append(count_statuses(verdicts))
     return "\n".join(lines)
 
 
-# ------------------------------------------------------------------------------- Markdown, JUnit
-
-_SPECIAL = re.compile(r"([\\`*_{}\[\]()#+!|~])")
-_FORBIDDEN = re.compile("[^\t\n\r\u0020-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
-SUITE = "backtest.regress"
-
-
 def write_markdown(verdicts: Sequence[RegressVerdict]) -> str:
-    rows = [
-        (escape_markdown(each.name), f"**{each.word}**", escape_markdown(each.reason))
-        for each in verdicts
-    ]
-    lines = [f"## Regression gate: {count_statuses(verdicts)}", ""]
-    lines += format_table(("baseline", "verdict", "why"), rows)
-    for verdict in verdicts:
-        if verdict.status in (SAME, SKIPPED) and not verdict.changes:
-            continue
-        lines += ["", f"### {escape_markdown(verdict.name)}", ""]
-        for subject, text in list_remarks(verdict):
-            lines.append(f"- **{escape_markdown(subject)}**: {escape_markdown(text)}")
-        for shown in list_tables(verdict):
-            cells = [[escape_markdown(cell) for cell in row] for row in shown.rows]
-            lines += ["", *format_table(shown.heads, cells)] if cells else []
-            lines += ["", escape_markdown(shown.note)] if shown.note else []
-    return "\n".join(lines) + "\n"
-
-
-def format_table(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
-    return [f"| {' | '.join(line)} |" for line in (columns, ["---"] * len(columns), *rows)]
-
-
-def escape_markdown(text: str) -> str:
-    one_line = " ".join(text.split())
-    return _SPECIAL.sub(r"\\\1", html.escape(one_line, quote=False))
-
-
-def write_junit(verdicts: Sequence[RegressVerdict]) -> str:
-    found = Counter(each.status for each in verdicts)
-    counts = {
-        "tests": str(len(verdicts)),
-        "failures": str(found[MOVED]),
-        "errors": str(found[UNMEASURED]),
-        "name": SUITE,
-    }
-    root = ET.Element("testsuites", counts)
-    suite = ET.SubElement(root, "testsuite", {**counts, "skipped": str(found[SKIPPED])})
-    kinds = {MOVED: "failure", UNMEASURED: "error", SKIPPED: "skipped"}
-    for each in verdicts:
-        about = {"classname": SUITE, "name": replace_forbidden(each.name)}
-        case = ET.SubElement(suite, "testcase", about)
-        message = {"type": each.status, "message": replace_forbidden(write_headline(each))}
-        kind = kinds.get(each.status, "system-out")
-        told = ET.SubElement(case, kind, message if kind in ("failure", "error") else {})
-        told.text = replace_forbidden(write_text([each]))
-    ET.indent(root, " ")
-    document: bytes = ET.tostring(root, encoding="utf-8", xml_declaration=True)
-    return document.decode() + "\n"
-
-
-def replace_forbidden(text: str) -> str:
-    return _FORBIDDEN.sub("\N{REPLACEMENT CHARACTER}", text)
+    text = html.escape(write_text(verdicts), quote=False)
+    return f"## Regression gate: {count_statuses(verdicts)}\n\n<pre>\n{text}\n</pre>\n"
