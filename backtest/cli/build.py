@@ -125,12 +125,8 @@ def load_paths(
         return Markets.load(*paths, instruments=instruments or None, between=between, **choices)
     if "currency" in choices:
         raise ParameterError("data.currency is for several instruments, the data are of one")
-    name = instruments[0] if instruments else None
-    found = find_in_folders([*map(Path, paths)], name)
-    if found is not None:  # of a folder with a folder for each market
-        paths, name = [str(found.path)], found.instrument
-    own: dict[str, Any] = {} if name is None else {"instrument": name}
-    return Market.load(*paths, between=between, **choices, **own)
+    files, name = find_in_folders([*map(Path, paths)], instruments[0] if instruments else None)
+    return Market.load(*files, between=between, **choices, instrument=name)
 
 
 def load_samples(paths: list[str], between: Any, given: list[str]) -> Market | Markets:

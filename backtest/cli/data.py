@@ -12,12 +12,15 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from backtest.base import DataError, ParameterError, format_duration, format_time
-from backtest.cli.command import AsJson, flag
+from backtest.cli.command import (
+    AsJson,
+    add_command,
+    flag,
+    format_help,
+)
 from backtest.cli.printing import (
     Meter,
-    add_command,
     draw,
-    format_help,
     print_json,
     print_message,
     print_paragraph,
@@ -26,16 +29,7 @@ from backtest.cli.printing import (
     show_progress,
 )
 from backtest.cli.typed_values import split_pair
-from backtest.market import (
-    Market,
-    Quality,
-    Repair,
-    find_in_folders,
-    inspect_all,
-    is_panel,
-    list_names,
-    quality,
-)
+from backtest.market import Market, Quality, Repair, quality
 from backtest.market.rules import KINDS
 
 if TYPE_CHECKING:
@@ -162,8 +156,8 @@ backtest data import btc.csv --columns time=ts,close=c --repair funding-gaps=zer
 """
 
 REPAIR_HELP = "; ".join(
-    f"{'|'.join(str(Repair(name, way)) for way in kind.ways)}: {kind.text}"
-    for name, kind in KINDS.items()
+    f"{'|'.join(str(Repair(name, way)) for way in ways)}: {text}"
+    for name, (ways, text) in KINDS.items()
 )
 
 Columns = Annotated[
@@ -280,41 +274,28 @@ def inspect(
 
     Nothing is repaired. Of several markets, each is reported.
     """
-    names = instrument or []
-    is_whole = not names and len(paths) == 1 and len(list_names(paths)) > 1
-    if columns is None and (is_whole or is_panel(paths, names)):
-        more = {"interval": interval, "timezone": timezone, "sessions": sessions}
-        with show_progress("inspecting"):
-            reports = inspect_all(paths, instrument, **more)
-        if as_json:
-            print_json({name: each.to_dict() for name, each in reports.items()})
-        else:
-            for each in reports.values():
-                print_quality(each)
-        return
-    named = names[0] if names else None
-    chosen = find_in_folders(paths, named)
-    if chosen is not None:
-        paths, named = [chosen.path], chosen.instrument
     with show_progress("inspecting"):
-        report = quality(
+        found = quality(
             paths,
             columns=read_columns(columns),
-            instrument=named,
+            instrument=instrument,
             interval=interval,
             timezone=timezone,
             sessions=sessions,
         )
+    reports = found if isinstance(found, dict) else {"": found}
     if as_json:
-        print_json(report.to_dict())
+        plain = {name: each.to_dict() for name, each in reports.items()}
+        print_json(plain.get("", plain))
     else:
-        print_quality(report)
+        for each in reports.values():
+            print_quality(each)
 
 
 def print_quality(report: Quality) -> None:
     print_title(report.instrument or report.source)
-    for note in (*report.notes, *(f"{name}: {text}" for name, text in report.filled.items())):
-        print_paragraph(note)
+    for name, text in report.filled.items():
+        print_paragraph(f"{name}: {text}")
     facts = [
         (table, name, value)
         for table, values in report.facts.items()

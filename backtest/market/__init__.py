@@ -7,7 +7,7 @@ from backtest.base import open_door
 if TYPE_CHECKING:
     from backtest.market.clock import with_clock
     from backtest.market.fetch import Fetched, fetch_market, read_request
-    from backtest.market.files import find_in_folders, is_panel, list_names
+    from backtest.market.files import find_in_folders, is_panel
     from backtest.market.clock import SESSIONS, bars_per_year, count_bars_per_year
     from backtest.market.clock import count_by_calendar
     from backtest.market.market import Market
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from backtest.market.markets import lend, remake, require_panel, unwrap_market
     from backtest.market.clock import PolicyClock, decide_every, describe_clock, find_clock
     from backtest.market.clock import has_gaps, show_signal
-    from backtest.market.quality import Finding, Quality, inspect_all, quality
+    from backtest.market.quality import Finding, Quality, quality
     from backtest.market.files import read_file, suffix_of
     from backtest.market.rules import Repair, split_notes
     from backtest.market.tables import cadence, nearest_minute, place_on_bars

@@ -11,10 +11,10 @@ import json
 import re
 import zipfile
 import zlib
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from types import MappingProxyType
-from typing import IO, Any, NamedTuple, NoReturn
+from typing import IO, Any, NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -161,14 +161,13 @@ _HEADLESS = {
     ("mark", 5): ("time", *PRICES),
     ("funding", 3): ("calc_time", "funding_interval_hours", "last_funding_rate"),
 }  # fmt: skip
-_NAMES = {
-    "close_time": {"open_time": "time"},
+_RATES = {
     "last_funding_rate": {"calc_time": "time", "last_funding_rate": "rate", "mark_price": "mark"},
     "fundingrate": {
         "fundingtime": "time", "timestamp": "time", "fundingrate": "rate", "markprice": "mark"
     },
 }  # fmt: skip
-"""Binance's names of columns and ours, by a column that only such a table has."""
+"""Binance's names of columns of funding and ours, by a column that only such a table has."""
 
 _UNUSED = re.compile("close_time|quote_.*|count|number_of_trades|taker_buy_.*|ignore")
 _EXTRAS = {"dividends", "stock_splits", "capital_gains"}
@@ -191,15 +190,14 @@ def rename_columns(
         frame = frame.set_axis(list(names), axis=1)
     plain = frame.set_axis([_plain(name) for name in frame.columns], axis=1)
     known = {*plain.columns}
-    for mark, venue_names in _NAMES.items():
-        if mark in known and (mark != "close_time" or "open_time" in known):
-            is_kline = mark == "close_time"
-            kept = [
-                name
-                for name in plain
-                if (not _UNUSED.fullmatch(str(name)) if is_kline else name in venue_names)
-            ]
-            return plain[kept].rename(columns=venue_names)
+    if {"close_time", "open_time"} <= known:  # klines
+        kept = [name for name in plain if not _UNUSED.fullmatch(str(name))]
+        return plain[kept].rename(columns={"open_time": "time"})
+    for mark, venue_names in _RATES.items():
+        if mark in known:
+            return plain[[name for name in plain if name in venue_names]].rename(
+                columns=venue_names
+            )
     if {"open", "close"} <= {*map(str, frame.columns)} or "open" not in known:
         return frame
     times = [name for name in TIME_NAMES if name in known]
@@ -299,11 +297,11 @@ class NamedFile(NamedTuple):
     pair: str
     timeframe: str
     role: str
-    period: str = ""
+    is_archive: bool = False
 
     @property
     def instrument(self) -> str:
-        return self.pair if self.period else "".join(self.pair.split("_")[:2])
+        return self.pair if self.is_archive else "".join(self.pair.split("_")[:2])
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -322,9 +320,9 @@ def find_layout(paths: Sequence[Path], options: ReadOptions, *, needs_bars: bool
         if len(paths) > 1:
             raise DataError(f"one folder or several files are loaded, got {len(paths)} ({where})")
         paths = _list_tables(folder)
-        facts = read_facts(folder / "market.json")
         own = [path for path in paths if stem_of(path) in ROLES]
         if any(stem_of(path) == "bars" for path in own) or (own and not needs_bars):
+            facts = read_facts(folder / "market.json")
             known = facts.get("instrument")
             if options.instrument and known and options.instrument != known:
                 raise DataError(
@@ -333,20 +331,17 @@ def find_layout(paths: Sequence[Path], options: ReadOptions, *, needs_bars: bool
                 )
             return _by_role(own, where, options, joins=False)._replace(**facts)
     named = [file for file in map(parse_name, paths) if file]
-    bars = [file for file in named if file.role == "bars"]
-    if is_folder:
-        paths = [file.path for file in named]
-    if bars and len(named) == len(paths):
-        layout = _by_name(bars, named, where, options)
+    if any(file.role == "bars" for file in named) and (is_folder or len(named) == len(paths)):
+        layout = _by_name(named, where, options)
         used = {*layout.bars, *layout.mark, *layout.funding}
-        unused = [path.name for path in paths if path not in used]
+        unused = [file.path.name for file in named if file.path not in used]
         if unused and not is_folder:
             raise DataError(
                 f"files given one by one must belong together, {', '.join(unused)} does not "
                 f"({where}); give mark and funding of the same pair, mark of the same bars"
             )
         return layout
-    layout = _by_role(paths, where, options, joins=True)
+    layout = _by_role([file.path for file in named] if is_folder else paths, where, options)
     if needs_bars and not layout.bars:
         inside = sorted(folder.iterdir()) if is_folder else paths
         found = ", ".join(path.name for path in inside[:8]) or "nothing"
@@ -360,66 +355,61 @@ def _list_tables(path: Path) -> list[Path]:
     return sorted(file for file in path.iterdir() if suffix_of(file) in SUFFIXES)
 
 
-def _by_role(paths: Sequence[Path], where: str, options: ReadOptions, *, joins: bool) -> Layout:
+def _by_role(
+    paths: Sequence[Path], where: str, options: ReadOptions, *, joins: bool = True
+) -> Layout:
     chosen: dict[str, Any] = dict.fromkeys(ROLES, ())
     for path in paths:
-        chosen[_find_role(path) or "bars"] += (path,)
+        chosen[_find_role(path)] += (path,)
     for role, files in chosen.items():
         of_one = len({re.sub(r"[\W\d_]+", "", stem_of(each)) for each in files}) < 2
         if len(files) > 1 and not (joins and of_one):  # files that differ in dates are joined
             raise DataError(
                 f"one file of {role} is needed, found {files[0].name} and {files[1].name} ({where})"
             )
-    return Layout(
-        **chosen,
-        instrument=options.instrument,
-    )
+    return Layout(**chosen, instrument=options.instrument)
 
 
-def _by_name(
-    bars: list[NamedFile], files: Sequence[NamedFile], where: str, options: ReadOptions
-) -> Layout:
-    if options.instrument:
-        own = [file for file in bars if options.instrument in file.names]
-        names = {file.instrument for file in bars}
-        bars = own or _refuse("instrument", options.instrument, names, where)
-    _check_one("instrument", {file.pair: file.instrument for file in bars}, where)
-    if options.interval is not None:
-        own = [f for f in bars if parse_duration(f.timeframe, where) == options.interval]
-        names = {file.timeframe for file in bars}
-        bars = own or _refuse("interval", format_duration(options.interval), names, where)
-    _check_one("interval", {file.timeframe: file.timeframe for file in bars}, where)
-    pair = [file for file in files if file.pair == bars[0].pair]
-    timeframe = bars[0].timeframe
+def _by_name(files: Sequence[NamedFile], where: str, options: ReadOptions) -> Layout:
+    bars = [file for file in files if file.role == "bars"]
+    wanted = options.instrument
+    names = [(file, file.instrument, wanted in file.names) for file in bars]
+    bars = _choose_bars("instrument", names, wanted, where)
+    length = format_duration(options.interval) if options.interval else ""
+    names = [(x, x.timeframe, parse_duration(x.timeframe, where) == options.interval) for x in bars]
+    bars = _choose_bars("interval", names, length, where)
+    pair, timeframe = [file for file in files if file.pair == bars[0].pair], bars[0].timeframe
     marks = [file for file in pair if file.role == "mark"]
     same = [file for file in marks if file.timeframe == timeframe]
-    funding = [file for file in pair if file.role == "funding"]
     others = " and ".join(sorted({file.timeframe for file in marks}))
     unused = f"not used: mark bars are {others}, bars {timeframe}"
     return Layout(
         bars=tuple(file.path for file in bars),
         mark=tuple(file.path for file in same),
-        funding=tuple(file.path for file in funding),
+        funding=tuple(file.path for file in pair if file.role == "funding"),
         instrument=bars[0].instrument,
         interval=timeframe,
         filled={"mark": unused} if marks and not same else {},
     )
 
 
-def _check_one(what: str, names: Mapping[str, str], where: str) -> None:
-    if len(names) > 1:
-        found = sorted(names.values())
+def _choose_bars(
+    what: str, named: Sequence[tuple[NamedFile, str, bool]], wanted: str, where: str
+) -> list[NamedFile]:
+    """Return the files that are wanted, or all of them if they are of one name."""
+    known = sorted({name for _, name, _ in named})
+    kept = [(file, name) for file, name, is_wanted in named if is_wanted or not wanted]
+    if not kept:
         raise DataError(
-            f"one {what} is loaded at a time, found {', '.join(found[:10])} ({where}); "
-            f"{what}={found[0]!r}, or the paths of its files"
+            f"{what} must be among the files, got {wanted!r}{did_you_mean(wanted, known)}; there "
+            f"are {', '.join(known[:10])} ({where})"
         )
-
-
-def _refuse(what: str, wanted: str, names: Iterable[str], where: str) -> NoReturn:
-    raise DataError(
-        f"{what} must be among the files, got {wanted!r}{did_you_mean(wanted, names)}; there are "
-        f"{', '.join(sorted(names)[:10])} ({where})"
-    )
+    if len({name for _, name in kept}) > 1:
+        raise DataError(
+            f"one {what} is loaded at a time, found {', '.join(known[:10])} ({where}); "
+            f"{what}={known[0]!r}, or the paths of its files"
+        )
+    return [file for file, _ in kept]
 
 
 def parse_name(path: Path) -> NamedFile | None:
@@ -431,19 +421,18 @@ def parse_name(path: Path) -> NamedFile | None:
     match = _BINANCE.fullmatch(stem_of(path))
     if match is None or any(name in path.parts for name in _OTHER_KLINES):
         return None
-    what = match["what"]
-    if what == "fundingRate":
-        return NamedFile(path, match["pair"], "", "funding", match["date"])
+    if match["what"] == "fundingRate":
+        return NamedFile(path, match["pair"], "", "funding", is_archive=True)
     role = "mark" if "markPriceKlines" in path.parts else "bars"
-    return NamedFile(path, match["pair"], what, role, match["date"])
+    return NamedFile(path, match["pair"], match["what"], role, is_archive=True)
 
 
-def _find_role(path: Path) -> str | None:
+def _find_role(path: Path) -> str:
     file = parse_name(path)
     if file:
         return file.role
     words = re.split(r"[^a-z]+", stem_of(path).lower())
-    return next((role for role in ROLES if role in words), None)
+    return next((role for role in ROLES if role in words), "bars")
 
 
 def _check_exists(path: Path) -> None:
@@ -470,86 +459,19 @@ def read_facts(path: Path) -> dict[str, Any]:
     return facts
 
 
-# ------------------------------------------------------------------------------ files to frames
-
-
-class SourceFiles(NamedTuple):
-    layout: Layout
-    frames: Frames
-    options: ReadOptions
-
-
-def load_fields(
-    paths: Sequence[Path], options: ReadOptions, **more: Sequence[str]
-) -> dict[str, Any]:
-    """Return the fields of the market in files, but for its source.
-
-    ``more`` are the paths of mark and funding that names do not say.
-    """
-    files = open_files(paths, options, more=more)
-    fields = load_frames(files.frames, files.options, where=", ".join(map(str, paths)))
-    return {**fields, "filled": {**fields["filled"], **files.layout.filled}}
-
-
-def open_files(
-    paths: Sequence[Path],
-    options: ReadOptions,
-    *,
-    needs_bars: bool = True,
-    more: Mapping[str, Sequence[str]] = MappingProxyType({}),
-) -> SourceFiles:
-    layout = find_layout(paths, options, needs_bars=needs_bars)
-    given: dict[str, Any] = {
-        role: tuple(file for path in given for file in _list_tables(Path(path)))
-        for role, given in more.items()
-    }
-    layout = layout._replace(**given)
-    interval = parse_duration(layout.interval, "interval") if layout.interval else None
-    known_gaps = "zero" if "funding_gaps" in layout.filled else None  # accepted when it was saved
-    options = options._replace(
-        instrument=layout.instrument or options.instrument,
-        interval=options.interval or interval,
-        funding_gaps=options.funding_gaps or known_gaps,
-        sessions=options.sessions or layout.sessions,
-        synthetic=layout.synthetic,
-    )
-    frames = {
-        role: [_read_part(path, role, options) for path in getattr(layout, role)] for role in ROLES
-    }
-    return SourceFiles(layout, frames, options)
-
-
-def _read_part(path: Path, role: str, options: ReadOptions) -> SourceFrame:
-    lead = "" if role == "bars" else f"{role}."
-    chosen = {
-        name.removeprefix(lead): theirs
-        for name, theirs in options.columns.items()
-        if (name.startswith(lead) if lead else "." not in name)
-    }
-    frame = read_file(path, [chosen["time"]] if "time" in chosen else ())
-    if not isinstance(frame, Defect) and len(frame):
-        frame = rename_columns(frame, role, chosen, str(path))
-    named = parse_name(path) if role == "funding" else None
-    if not isinstance(frame, Defect) and named and not named.period:  # freqtrade's rates
-        zeros = ["high", "low", "close", "volume"]
-        frame = frame.drop(columns=zeros, errors="ignore").rename(columns={"open": "rate"})
-    return SourceFrame(path.name, frame, is_file=True)
-
-
 # ----------------------------------------------------------------------- folders of several markets
 
 
 class MarketSource(NamedTuple):
     """Where one market is: a path, and the instrument to choose if the path holds several.
 
-    ``name`` is the one that the market gets by default. ``also`` are other names for it, and
-    ``currency`` is the settlement currency, as the files say them.
+    ``names`` are those that it may be called, the default first; ``currency`` is the settlement
+    currency, as the files say it.
     """
 
-    name: str
+    names: tuple[str, ...]
     path: Path
     instrument: str | None = None
-    also: tuple[str, ...] = ()
     currency: str = ""
 
 
@@ -563,32 +485,35 @@ def find_sources(
         return {name: _choose(name, found) for name in instruments}
     named: dict[str, MarketSource] = {}
     for source in found:
-        if source.name in named:
-            first = named[source.name].path
+        first = named.setdefault(source.names[0], source)
+        if first is not source:
             raise DataError(
-                f"each market must have a name of its own, {source.name!r} occurs twice ({first}, "
-                f"{source.path}); bt.Markets({{name: Market.load(...), ...}}) names them"
+                f"each market must have a name of its own, {source.names[0]!r} occurs twice "
+                f"({first.path}, {source.path}); bt.Markets({{name: Market.load(...), ...}}) names "
+                "them"
             )
-        named[source.name] = source
     return named
 
 
 def is_panel(paths: Sequence[Path], instruments: Sequence[str] = ()) -> bool:
+    """Return whether paths hold several markets, or one in a folder in a folder."""
     if len(instruments) > 1 or (len(paths) > 1 and any(path.is_dir() for path in paths)):
         return True
     if len(paths) != 1 or not paths[0].is_dir() or instruments:
         return False
-    return not _list_in_folder(paths[0]) and bool(_list_in_folders(paths[0]))
+    found = _list_in_folder(paths[0]) or _list_in_folders(paths[0])
+    return len(found) > 1 or any(each.path != paths[0] for each in found)
 
 
-def find_in_folders(paths: Sequence[Path], instrument: object) -> MarketSource | None:
-    if not isinstance(instrument, str) or not is_panel(paths) or len(paths) != 1:
-        return None
-    return _choose(instrument, _list_in_folders(paths[0]))
-
-
-def list_names(paths: Sequence[Path]) -> list[str]:
-    return [each.name for path in paths for each in _list_sources(path, is_only=len(paths) == 1)]
+def find_in_folders(
+    paths: Sequence[Path], instrument: str | None
+) -> tuple[Sequence[Path], str | None]:
+    """Return the paths of one market, and the instrument to load from them."""
+    if instrument is None or len(paths) != 1 or not is_panel(paths):
+        return paths, instrument
+    (path,) = paths
+    chosen = _choose(instrument, _list_in_folder(path) or _list_in_folders(path))
+    return [chosen.path], chosen.instrument
 
 
 def _list_in_folders(path: Path) -> list[MarketSource]:
@@ -603,7 +528,7 @@ def _list_in_folders(path: Path) -> list[MarketSource]:
 def _list_sources(path: Path, *, is_only: bool) -> list[MarketSource]:
     if not path.is_dir():  # a file, or a path that is missing: the loader says so
         file = parse_name(path)
-        return [MarketSource(file.instrument if file else stem_of(path), path)]
+        return [MarketSource((file.instrument if file else stem_of(path),), path)]
     found = _list_in_folder(path) or _list_in_folders(path)
     if not found:
         inside = ", ".join(sorted(each.name for each in path.iterdir())[:8]) or "nothing"
@@ -618,36 +543,31 @@ def _list_sources(path: Path, *, is_only: bool) -> list[MarketSource]:
 def _name_after_folder(found: list[MarketSource], folder: Path) -> list[MarketSource]:
     if len(found) != 1 or found[0].path != folder:
         return found
-    (only,) = found
-    return [only._replace(name=folder.resolve().name, also=(only.name, *only.also))]
+    return [found[0]._replace(names=(folder.resolve().name, *found[0].names))]
 
 
 def _list_in_folder(folder: Path) -> list[MarketSource]:
     files = _list_tables(folder)
     if any(stem_of(path) == "bars" for path in files):
-        facts = read_facts(folder / "market.json")
-        name = folder.resolve().name
-        return [MarketSource(facts.get("instrument") or name, folder, also=(name,))]
-    return list(_list_pairs(folder, [file for file in map(parse_name, files) if file]))
-
-
-def _list_pairs(folder: Path, files: Sequence[NamedFile]) -> Iterator[MarketSource]:
-    pairs = {file.pair: file for file in files if file.role == "bars"}
+        names = (read_facts(folder / "market.json").get("instrument"), folder.resolve().name)
+        return [MarketSource(tuple(filter(None, names)), folder)]
+    named = [file for file in map(parse_name, files) if file and file.role == "bars"]
+    pairs = {file.pair: file for file in named}
+    found = []
     for file in pairs.values():
-        name, *also = file.names
-        settled = file.pair.split("_")[2:]
-        currency = settled[0].partition("-")[0] if settled and not file.period else ""
-        chosen = name if len(pairs) > 1 else None
-        yield MarketSource(name, folder, chosen, tuple(also), currency)
+        settled = "" if file.is_archive else file.pair.partition("_")[2].partition("_")[2]
+        chosen = file.names[0] if len(pairs) > 1 else None
+        found.append(MarketSource(file.names, folder, chosen, settled.partition("-")[0]))
+    return found
 
 
 def _choose(name: str, found: Sequence[MarketSource]) -> MarketSource:
-    fits = [source for source in found if name in (source.name, *source.also)]
+    fits = [source for source in found if name in source.names]
     if not fits:
-        names = [each for source in found for each in (source.name, *source.also)]
+        names = [each for source in found for each in source.names]
         raise ParameterError(
             f"instruments must be among the data, got {name!r}{did_you_mean(name, names)}; there "
-            f"are {', '.join(source.name for source in found)}"
+            f"are {', '.join(source.names[0] for source in found)}"
         )
     if len(fits) > 1:
         places = ", ".join(str(source.path) for source in fits)
@@ -681,24 +601,16 @@ class ReadOptions(NamedTuple):
     def expression(
         self, paths: Sequence[object], *, loader: str = "Market.load", **more: object
     ) -> str:
-        start, end = self.between
-        span = tuple(None if time is None else time_text(time) for time in (start, end))
-        named: dict[str, object] = {
-            "instrument": self.instrument or None,
+        span = tuple(None if time is None else time_text(time) for time in self.between)
+        shown = {name: getattr(self, name) for name in self._fields[:6]} | {
             "interval": format_duration(self.interval) if self.interval else None,
-            "timezone": self.timezone,
-            "mark_gaps": self.mark_gaps,
-            "funding_gaps": self.funding_gaps,
-            "sessions": self.sessions or None,
             "between": span if span != (None, None) else None,
-            "columns": dict(self.columns) or None,
-            "repair": ",".join(map(str, self.repairs)) or None,
+            "columns": dict(self.columns),
+            "repair": ",".join(map(str, self.repairs)),
             **more,
         }
         arguments = [repr(str(path)) for path in paths]
-        arguments += [
-            f"{name}={repr_plain(value)}" for name, value in named.items() if value is not None
-        ]
+        arguments += [f"{name}={repr_plain(value)}" for name, value in shown.items() if value]
         return f"{loader}({', '.join(arguments)})"
 
 
@@ -712,12 +624,12 @@ def read_options(
     instrument: str | None = None,
     interval: str | None = None,
     timezone: str | None = None,
-    mark_gaps: str | None = None,
-    funding_gaps: str | None = None,
-    sessions: bool = False,
     between: tuple[TimeLike | None, TimeLike | None] | None = None,
     columns: Mapping[str, str | int] | None = None,
     repair: str | Sequence[str] = (),
+    mark_gaps: str | None = None,
+    funding_gaps: str | None = None,
+    **more: Any,
 ) -> ReadOptions:
     repairs = rules.parse_repairs([repair] if isinstance(repair, str) else repair)
     ways = {each.name: each.way for each in repairs}
@@ -739,10 +651,10 @@ def read_options(
         timezone=timezone,
         mark_gaps=mark_gaps or ways.get("mark-gaps"),
         funding_gaps=funding_gaps or ways.get("funding-gaps"),
-        sessions=sessions,
         between=(start, end),
         columns={ours: str(theirs) for ours, theirs in (columns or {}).items()},
         repairs=repairs,
+        **more,
     )
 
 
@@ -750,10 +662,69 @@ def read_options(
 
 
 class Read(NamedTuple):
-    tables: dict[str, TimedTable]
-    defects: list[Defect]
-    notes: dict[str, str]
+    """What files or frames hold: their tables cut to the bars, and what cannot be read."""
+
+    subjects: Mapping[str, Subject]
     interval: int | None
+    defects: Sequence[Defect] = ()
+    notes: Mapping[str, str] = MappingProxyType({})
+
+
+def load_fields(
+    paths: Sequence[Path], options: ReadOptions, **more: Sequence[str]
+) -> dict[str, Any]:
+    """Return the fields of the market in files, but for its source.
+
+    ``more`` are the paths of mark and funding that names do not say.
+    """
+    layout, frames, options = open_files(paths, options, more=more)
+    fields = load_frames(frames, options, where=", ".join(map(str, paths)))
+    return {**fields, "filled": {**fields["filled"], **layout.filled}}
+
+
+def open_files(
+    paths: Sequence[Path],
+    options: ReadOptions,
+    *,
+    needs_bars: bool = True,
+    more: Mapping[str, Sequence[str]] = MappingProxyType({}),
+) -> tuple[Layout, Frames, ReadOptions]:
+    layout = find_layout(paths, options, needs_bars=needs_bars)
+    given: dict[str, Any] = {
+        role: tuple(file for path in given for file in _list_tables(Path(path)))
+        for role, given in more.items()
+    }
+    layout = layout._replace(**given)
+    interval = parse_duration(layout.interval, "interval") if layout.interval else None
+    known_gaps = "zero" if "funding_gaps" in layout.filled else None  # accepted when it was saved
+    options = options._replace(
+        instrument=layout.instrument or options.instrument,
+        interval=options.interval or interval,
+        funding_gaps=options.funding_gaps or known_gaps,
+        sessions=options.sessions or layout.sessions,
+        synthetic=layout.synthetic,
+    )
+    frames = {
+        role: [_read_part(path, role, options) for path in getattr(layout, role)] for role in ROLES
+    }
+    return layout, frames, options
+
+
+def _read_part(path: Path, role: str, options: ReadOptions) -> SourceFrame:
+    lead = "" if role == "bars" else f"{role}."
+    chosen = {
+        name.removeprefix(lead): theirs
+        for name, theirs in options.columns.items()
+        if (name.startswith(lead) if lead else "." not in name)
+    }
+    frame = read_file(path, [chosen["time"]] if "time" in chosen else ())
+    if not isinstance(frame, Defect) and len(frame):
+        frame = rename_columns(frame, role, chosen, str(path))
+    named = parse_name(path) if role == "funding" else None
+    if not isinstance(frame, Defect) and named and not named.is_archive:  # freqtrade's rates
+        zeros = ["high", "low", "close", "volume"]
+        frame = frame.drop(columns=zeros, errors="ignore").rename(columns={"open": "rate"})
+    return SourceFrame(path.name, frame, is_file=True)
 
 
 def read_frames(frames: Frames, options: ReadOptions) -> Read:
@@ -764,19 +735,21 @@ def read_frames(frames: Frames, options: ReadOptions) -> Read:
     for role in ROLES:
         table, found = timed.read_table(frames.get(role, ()), SCHEMAS[role], options.timezone)
         defects += found
-        if role == "funding" and table is not None and len(frames[role]) > 1:
+        if table is None:
+            continue
+        if role == "funding" and len(frames[role]) > 1:
             # two files may hold the same settlements
             table = table.rows(np.argsort(table.time, kind="stable"))
             table = drop_duplicates(table, "", None)[0]
-        if role == "bars" and table is not None:
+        if role == "bars":
             interval, found = find_interval(table, options)
             defects += found
-        if table is not None:
-            tables[role] = apply_repairs(table, role, options.repairs, interval, notes)
+        tables[role] = apply_repairs(table, role, options.repairs, interval, notes)
     bars = tables.get("bars")
     if bars is not None and options.between != (None, None):
         tables["bars"] = select_bars(bars, options, interval or 0)
-    return Read(tables, defects, notes, interval)
+    subjects = make_subjects(tables, interval, sessions=options.sessions)
+    return Read(subjects, interval, defects, notes)
 
 
 def find_interval(bars: TimedTable, options: ReadOptions) -> tuple[int | None, list[Defect]]:
@@ -815,19 +788,18 @@ def select_bars(bars: TimedTable, options: ReadOptions, interval: int) -> TimedT
     return kept
 
 
-def make_subjects(read: Read, *, sessions: bool = False) -> dict[str, Subject]:
-    found = {}
-    bars, interval = read.tables.get("bars"), read.interval
-    known: Any = {"interval": interval, "sessions": sessions}
-    for role, table in read.tables.items():
-        if role == "bars" or bars is None or not interval:
-            found[role] = Subject(role, table, **known)
-            continue
-        start, end = int(bars.time.min()), int(bars.time.max()) + interval
-        lead = interval // 4 if role == "funding" else 0
-        found[role] = Subject(
-            role, table.between(start - lead, end), bars=bars, whole=table, **known
-        )
+def make_subjects(
+    tables: Mapping[str, TimedTable], interval: int | None, *, sessions: bool = False
+) -> dict[str, Subject]:
+    found, bars = {}, tables.get("bars")
+    for role, table in tables.items():
+        known: dict[str, Any] = {"interval": interval, "sessions": sessions}
+        kept = table
+        if role != "bars" and bars is not None and interval:
+            start, end = int(bars.time.min()), int(bars.time.max()) + interval
+            kept = table.between(start - (interval // 4 if role == "funding" else 0), end)
+            known |= {"bars": bars, "whole": table}
+        found[role] = Subject(role, kept, **known)
     return found
 
 
@@ -837,16 +809,14 @@ def make_subjects(read: Read, *, sessions: bool = False) -> dict[str, Subject]:
 def load_frames(frames: Frames, options: ReadOptions, *, where: str) -> dict[str, Any]:
     """Return the fields of a market, but for its source; raise all that is wrong at once."""
     read = read_frames(frames, options)
-    subjects = make_subjects(read, sessions=options.sessions)
     filled = dict(read.notes)
-    timed.refuse(find_defects(read, subjects, options, filled), where=where)
-    return _build_fields(subjects, read.interval or 0, options, filled)
+    timed.refuse(find_defects(read, options, filled), where=where)
+    return _build_fields(read, options, filled)
 
 
-def find_defects(
-    read: Read, subjects: Mapping[str, Subject], options: ReadOptions, filled: dict[str, str]
-) -> list[Defect]:
-    bars, mark, funding = (subjects.get(role) for role in ROLES)
+def find_defects(read: Read, options: ReadOptions, filled: dict[str, str]) -> list[Defect]:
+    """Return what is wrong with tables; if nothing is, note in ``filled`` what gaps are filled."""
+    bars, mark, funding = (read.subjects.get(role) for role in ROLES)
     interval = read.interval
     repairs, needed = [], bars.span if bars is not None and interval else None
     if mark is not None and options.mark_gaps == "last" and mark.is_marked.any():
@@ -862,19 +832,13 @@ def find_defects(
     if cut is not None:
         cure = f"cut the bars to what is covered, {rules.name_span(*cut)}"
     defects = [*read.defects]
-    for subject in subjects.values():
+    for subject in read.subjects.values():
         defects += rules.list_defects(subject, cure, repairs)
-    if not defects and bars is not None:
-        _note_gaps(mark, funding, repairs, filled)
-    return defects
-
-
-def _note_gaps(
-    mark: Subject | None, funding: Subject | None, repairs: Sequence[str], filled: dict[str, str]
-) -> None:
+    if defects or bars is None:
+        return defects
     if mark is not None and mark.bars is not None and not mark.is_marked.all():
         absent = mark.bars.time[~mark.is_marked]
-        stretch = Span(int(absent[0]), int(absent[-1]) + (mark.interval or 0))
+        stretch = Span(int(absent[0]), int(absent[-1]) + (interval or 0))
         filled["mark_gaps"] = f"last: {absent.size} of {mark.bars.time.size} bars, {stretch}"
     if funding is None:
         filled["funding"] = "none given"
@@ -885,19 +849,22 @@ def _note_gaps(
         )
         if missing:
             filled["funding_gaps"] = f"zero: {missing} settlements missing in {funding.span}"
+    return []
 
 
-def _build_fields(
-    subjects: Mapping[str, Subject], interval: int, options: ReadOptions, filled: dict[str, str]
-) -> dict[str, Any]:
-    bars, mark = subjects["bars"].table.ordered, subjects.get("mark")
+def _build_fields(read: Read, options: ReadOptions, filled: dict[str, str]) -> dict[str, Any]:
+    bars, mark = read.subjects["bars"].table.ordered, read.subjects.get("mark")
     last = {name: bars.columns[name] for name in PRICES}
-    marked = last if mark is None else _fill_mark(mark, last)
+    marked = last
+    if mark is not None:
+        _, present = mark.marked
+        marked = {name: values.copy() for name, values in last.items()}
+        for name, values in marked.items():
+            values[mark.is_marked] = present.columns[name]
     none = TimedTable("", np.empty(0, np.int64), {"rate": np.empty(0)})
-    settled = subjects["funding"].table.ordered if "funding" in subjects else none
+    settled = read.subjects["funding"].table.ordered if "funding" in read.subjects else none
     unknown = np.full(settled.time.size, np.nan)
     known = SCHEMAS["bars"].known
-    columns = {key: values for key, values in bars.columns.items() if key not in known}
     return {
         **last,
         **{f"mark_{name}": values for name, values in marked.items()},
@@ -908,19 +875,10 @@ def _build_fields(
         "funding_mark": settled.columns.get("mark", unknown),
         "funding_predicted": settled.columns.get("predicted", unknown),
         "instrument": options.instrument,
-        "interval": interval,
+        "interval": read.interval,
         "has_mark": mark is not None,
-        "columns": columns,
+        "columns": {key: values for key, values in bars.columns.items() if key not in known},
         "synthetic": options.synthetic,
         "sessions": options.sessions,
         "filled": filled,
     }
-
-
-def _fill_mark(mark: Subject, last: Mapping[str, Any]) -> dict[str, Any]:
-    _, present = mark.marked
-    filled = {}
-    for name, values in last.items():
-        filled[name] = values.copy()
-        filled[name][mark.is_marked] = present.columns[name]
-    return filled

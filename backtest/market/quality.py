@@ -15,10 +15,11 @@ from backtest import base
 from backtest.base import ParameterError, format_duration, format_time
 from backtest.market import tables as timed
 from backtest.market.files import (
-    Read,
     ReadOptions,
     find_defects,
+    find_in_folders,
     find_sources,
+    is_panel,
     make_subjects,
     open_files,
     read_frames,
@@ -27,9 +28,7 @@ from backtest.market.files import (
 from backtest.market.market import Market
 from backtest.market.markets import Markets
 from backtest.market.rules import LISTED, RULES, Rule, Subject
-from backtest.market.tables import NAIVE, PRICES, Defect, TimedTable, spacing
-
-_NOTE = "stamps have no time zone: read as UTC for this report; the loader asks for timezone="
+from backtest.market.tables import PRICES, Defect, TimedTable, spacing
 
 
 @dataclass(frozen=True)
@@ -58,7 +57,7 @@ class Quality:
 
     ``facts`` describes each table (bars, mark, funding), ``findings`` counts what breaks a rule,
     ``defects`` lists what :meth:`Market.load` refuses, ``filled`` what was filled or repaired by
-    choice, ``notes`` how the files were read for this report.
+    choice.
     """
 
     source: str
@@ -67,16 +66,10 @@ class Quality:
     findings: tuple[Finding, ...] = ()
     defects: tuple[Defect, ...] = ()
     filled: Mapping[str, str] = field(default_factory=dict)
-    notes: tuple[str, ...] = ()
 
     def to_dict(self) -> dict[str, Any]:
         """Return plain data, for JSON."""
-        plain = {each.name: getattr(self, each.name) for each in dataclasses.fields(self)}
-        return plain | {
-            "findings": [dataclasses.asdict(each) for each in self.findings],
-            "defects": [*map(str, self.defects)],
-            "filled": dict(self.filled),
-        }
+        return dataclasses.asdict(self)
 
     def to_frame(self) -> pd.DataFrame:
         """Return the findings, a row each, by table and rule."""
@@ -90,15 +83,21 @@ class Quality:
         return next((e for e in self.findings if (e.table, e.rule) == (table, rule)), none)
 
 
-def build_quality(subjects: Mapping[str, Subject], **known: Any) -> Quality:
+def build_quality(
+    subjects: Mapping[str, Subject], filled: Mapping[str, str], **known: Any
+) -> Quality:
     found = [
         count_hits(rule, subject)
         for rule in RULES
         for role, subject in subjects.items()
         if role in rule.roles
     ]
-    facts = {role: describe_table(each) for role, each in subjects.items()}
-    return Quality(facts=facts, findings=tuple(each for each in found if each.count), **known)
+    return Quality(
+        facts={role: describe_table(each) for role, each in subjects.items()},
+        findings=tuple(each for each in found if each.count),
+        filled=dict(filled),
+        **known,
+    )
 
 
 def count_hits(rule: Rule, subject: Subject) -> Finding:
@@ -160,42 +159,27 @@ def inspect_market(market: Market) -> Quality:
     if market.funding_time.size:
         tables["funding"] = TimedTable("funding", market.funding_time, rates)
     return build_quality(
-        make_subjects(Read(tables, [], {}, market.interval), sessions=market.sessions),
+        make_subjects(tables, market.interval, sessions=market.sessions),
+        market.filled,
         source=repr(market),
         instrument=market.instrument,
-        filled=market.filled,
     )
 
 
 def inspect_files(paths: Sequence[Path], options: ReadOptions) -> Quality:
-    files = open_files(paths, options, needs_bars=False)
-    source, options = ", ".join(map(str, paths)), files.options
-    read = read_frames(files.frames, options)
-    defects = find_defects(read, make_subjects(read, sessions=options.sessions), options, {})
-    if not files.layout.bars:
+    layout, frames, options = open_files(paths, options, needs_bars=False)
+    source = ", ".join(map(str, paths))
+    read = read_frames(frames, options)
+    defects = find_defects(read, options, {})
+    if not layout.bars:
         defects = [Defect(f"a market needs bars, found none ({source})")]
-    notes: tuple[str, ...] = ()
-    if any(defect.startswith(NAIVE) for defect in defects):
-        options, notes = options._replace(timezone="UTC"), (_NOTE,)
-        read = read_frames(files.frames, options)
-    readable = {name: each for name, each in read.tables.items() if each.columns}
     return build_quality(
-        make_subjects(read._replace(tables=readable), sessions=options.sessions),
+        {name: each for name, each in read.subjects.items() if each.table.columns},
+        layout.filled,
         source=source,
         instrument=options.instrument,
         defects=tuple(defects),
-        filled=files.layout.filled,
-        notes=notes,
     )
-
-
-def inspect_all(
-    paths: Sequence[Path], instruments: Sequence[str] | None, **options: Any
-) -> dict[str, Quality]:
-    return {
-        name: inspect_files([each.path], read_options(instrument=each.instrument, **options))
-        for name, each in find_sources(paths, instruments).items()
-    }
 
 
 @base.checked
@@ -203,21 +187,23 @@ def quality(
     data: Market | Markets | str | Path | Sequence[str | Path],
     *,
     columns: Mapping[str, str | int] | None = None,
-    instrument: str | None = None,
+    instrument: str | Sequence[str] | None = None,
     interval: str | None = None,
     timezone: str | None = None,
     sessions: bool = False,
 ) -> Any:
     """Return a report on the quality of data; nothing is changed.
 
-    Raises DataError if there is no such path, or it holds several instruments and none is chosen;
-    ParameterError if an argument is unknown or unreadable.
+    Raises DataError if there is no such path; ParameterError if an argument is unknown or
+    unreadable.
 
     Parameters
     ----------
     data : Market, Markets, path, or sequence of paths
         A folder or files are read even if :meth:`Market.load` refuses them.
-    columns, instrument, interval, timezone, sessions
+    instrument : str or sequence of str, optional
+        Which of several instruments. Default: all.
+    columns, interval, timezone, sessions
         As in :meth:`Market.load`; a market has its own.
 
     Returns
@@ -236,14 +222,15 @@ def quality(
         return inspect_market(data)
     if isinstance(data, Markets):
         return {name: inspect_market(each) for name, each in data.items()}
-    paths = [data] if isinstance(data, (str, Path)) else data
-    if not len(paths):
+    paths = [Path(path) for path in ([data] if isinstance(data, (str, Path)) else data)]
+    if not paths:
         raise ParameterError("quality needs a path, got none")
-    options = read_options(
-        instrument=instrument,
-        interval=interval,
-        timezone=timezone,
-        sessions=sessions,
-        columns=columns,
-    )
-    return inspect_files([Path(path) for path in paths], options)
+    names = [instrument] if isinstance(instrument, str) else list(instrument or ())
+    terms: dict[str, Any] = {"interval": interval, "timezone": timezone, "sessions": sessions}
+    if is_panel(paths, names):
+        return {
+            name: inspect_files([each.path], read_options(instrument=each.instrument, **terms))
+            for name, each in find_sources(paths, names or None).items()
+        }
+    files, chosen = find_in_folders(paths, names[0] if names else None)
+    return inspect_files(files, read_options(instrument=chosen, columns=columns, **terms))

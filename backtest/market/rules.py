@@ -91,7 +91,7 @@ class Subject:
     @cached_property
     def is_marked(self) -> BoolArray:
         time = np.empty(0, np.int64) if self.bars is None else self.bars.time
-        return tables.is_among(time, self.time)
+        return np.isin(time, self.time)
 
     @cached_property
     def marked(self) -> tuple[TimedTable, TimedTable]:
@@ -107,7 +107,7 @@ class Subject:
         time = self.time
         is_off = (time - self.bars.time[0]) % self.interval != 0
         if self.sessions:
-            is_off = ~tables.is_among(time, self.bars.time)
+            is_off = ~np.isin(time, self.bars.time)
         if is_off.any():
             return np.asarray(time[is_off])
         found, usual = spacing(time), spacing(self.bars.time) or self.interval
@@ -153,9 +153,14 @@ class Rule(NamedTuple):
 
     def defects(self, subject: Subject, span: str) -> Iterator[tables.Defect]:
         for hit in self.find(subject):
-            place = hit.place or tables.locate_rows(subject.table.name, hit.time)
+            place = hit.place or f"{subject.table.name}, {locate_rows(hit.time)} UTC"
             cure = (hit.cure or self.cure).format(span=span)
             yield tables.Defect(f"{hit.text} ({place})" + (f"; {cure}" if cure else ""))
+
+
+def locate_rows(time: IntArray) -> str:
+    last = f", last at {format_time(int(time[-1]))}" if len(time) > 1 else ""
+    return f"first at {format_time(int(time[0]))}{last}"
 
 
 # ------------------------------------------------------------------------------------ any table
@@ -177,9 +182,9 @@ def find_repeats(subject: Subject) -> Iterator[Hit]:
     again = np.flatnonzero(np.diff(table.time[order]) == 0) + 1
     if not again.size:
         return
-    differs = np.zeros(again.size, dtype=np.bool_)
-    for values in table.columns.values():
-        differs |= ~tables.equal_or_nan(values[order[again]], values[order[again - 1]])
+    cells = np.array([*table.columns.values()])
+    one, other = cells[:, order[again]], cells[:, order[again - 1]]
+    differs = ~((one == other) | (np.isnan(one) & np.isnan(other))).all(axis=0)
     text = f"{NOUNS[subject.role]} must have each time once, {again.size} of {table.time.size}"
     yield Hit(
         table.time[order[again]],
@@ -232,15 +237,14 @@ def find_bar_gaps(subject: Subject) -> Iterator[Hit]:
     starts, ends = time[holes] + interval, time[holes + 1]
     whole = max(np.split(time, holes + 1), key=len)
     span = name_span(int(whole[0]), int(whole[-1]) + interval)
-    text = f"bars must follow each other every {format_duration(interval)}, {missing.sum()} missing"
-    yield Hit(
+    yield hit_of_gaps(
+        subject.table,
+        f"bars must follow each other every {format_duration(interval)}",
         starts,
-        f"{text} in {holes.size} gap{'s' * (holes.size > 1)}",
+        ends,
         missing,
-        f"{subject.table.name}, {name_first_gap(starts, ends)} UTC",
         f"download them, or take the longest whole stretch, {span}, or give sessions=True if the "
         "market was closed then",
-        list_gaps(starts, ends, missing),
     )
 
 
@@ -248,19 +252,19 @@ def name_span(start: int, end: int) -> str:
     return f"between={(format_time(start), format_time(end))}"
 
 
-def name_first_gap(starts: Sequence[int] | IntArray, ends: Sequence[int] | IntArray) -> str:
-    text = f"first gap from {format_time(int(starts[0]))} to {format_time(int(ends[0]))}"
-    if len(starts) == 1:
-        return text
-    return f"{text}, last from {format_time(int(starts[-1]))} to {format_time(int(ends[-1]))}"
-
-
-def list_gaps(starts: IntArray, ends: IntArray, missing: IntArray) -> tuple[str, ...]:
-    return tuple(
-        f"{format_time(start)} to {format_time(end)}: {count:,}"
-        for start, end, count in zip(
-            starts[:LISTED].tolist(), ends[:LISTED].tolist(), missing.tolist(), strict=False
-        )
+def hit_of_gaps(
+    table: TimedTable, text: str, starts: IntArray, ends: IntArray, missing: IntArray, cure: str
+) -> Hit:
+    spans = [f"{format_time(start)} to {format_time(end)}"
+             for start, end in zip(starts.tolist(), ends.tolist(), strict=True)]  # fmt: skip
+    more = f", last from {spans[-1]}" if len(spans) > 1 else ""
+    return Hit(
+        starts,
+        f"{text}, {missing.sum()} missing in {base.count_nouns(len(spans), 'gap')}",
+        missing,
+        f"{table.name}, first gap from {spans[0]}{more} UTC",
+        cure,
+        tuple(f"{span}: {n:,}" for span, n in zip(spans[:LISTED], missing, strict=False)),
     )
 
 
@@ -413,10 +417,26 @@ def find_unmarked(subject: Subject) -> Iterator[Hit]:
 
 
 class Scale(NamedTuple):
+    """The median furthest from 0 of stretches of a series, and where that stretch is."""
+
     value: float
     first: int
     rows: int
     is_long: bool
+
+
+def find_furthest(values: FloatArray, stretch: IntArray, last: int, *, least: float) -> Scale:
+    """Return the scale; the rows after stretch ``last`` belong to it.
+
+    A median counts as 0 if fewer than ``least`` of its stretch have its sign.
+    """
+    groups = pd.Series(values).groupby(np.minimum(stretch, last))
+    medians = groups.transform("median")
+    share = (values * medians > 0.0).groupby(np.minimum(stretch, last)).transform("mean")
+    size = np.where(share >= least, np.abs(medians), 0.0)
+    first = int(size.argmax())
+    rows = int(groups.transform("size").iloc[first])
+    return Scale(float(medians.iloc[first]) if size[first] else 0.0, first, rows, is_long=True)
 
 
 def compare_prices(last: FloatArray, other: FloatArray) -> Scale | None:
@@ -424,7 +444,8 @@ def compare_prices(last: FloatArray, other: FloatArray) -> Scale | None:
     if not rows.size:
         return None
     ratio = np.log(other[rows]) - np.log(last[rows])
-    found = _furthest(ratio, np.arange(rows.size) // STRETCH, max(rows.size // STRETCH, 1))
+    stretch = np.arange(rows.size) // STRETCH
+    found = find_furthest(ratio, stretch, max(rows.size // STRETCH, 1) - 1, least=0.0)
     is_long = rows.size >= FEWEST
     return Scale(math.exp(found.value), int(rows[found.first]), found.rows, is_long)
 
@@ -434,7 +455,7 @@ def measure_rates(time: IntArray, rate: FloatArray) -> Scale | None:
 
     ``time`` holds increasing stamps (UTC ns), ``rate`` fractions per settlement; rates that are not
     finite are left out. None if there is no rate; not long enough if the rates span less than 20
-    days. Stretches in which fewer than ``ONE_SIDED`` of the rates have the same sign count as 0.
+    days.
     """
     rows = np.flatnonzero(np.isfinite(rate))
     if not rows.size:
@@ -443,22 +464,8 @@ def measure_rates(time: IntArray, rate: FloatArray) -> Scale | None:
     since = time[rows] - time[rows[0]]
     periods = int((since[-1] + every) // PERIOD)
     scaled = rate[rows] * (USUAL / every)
-    found = _furthest(scaled, since // PERIOD, max(periods, 1), one_sided=ONE_SIDED)
+    found = find_furthest(scaled, since // PERIOD, max(periods, 1) - 1, least=ONE_SIDED)
     return found._replace(value=abs(found.value), first=int(rows[found.first]), is_long=periods > 0)
-
-
-def _furthest(
-    values: FloatArray, group: IntArray, n_groups: int, *, one_sided: float = 0.0
-) -> Scale:
-    group = np.minimum(group, n_groups - 1)
-    edges = np.searchsorted(group, np.arange(n_groups + 1))
-    best = Scale(0.0, 0, len(values), is_long=True)
-    for low, high in zip(edges[:-1].tolist(), edges[1:].tolist(), strict=True):
-        median = float(np.median(values[low:high])) if high > low else 0.0
-        share = float(np.mean(values[low:high] * median > 0.0)) if median else 0.0
-        if abs(median) > abs(best.value) and share >= one_sided:
-            best = Scale(median, low, high - low, is_long=True)
-    return best
 
 
 def measure_mark(subject: Subject) -> Scale | None:
@@ -567,13 +574,7 @@ def find_settlement_gaps(subject: Subject) -> Iterator[Hit]:
         return
     starts, ends, missing, every = np.array(holes).T
     text = f"settlements must follow each other every {format_duration(int(every[0]))}"
-    yield Hit(
-        starts,
-        f"{text}, {missing.sum()} missing in {len(holes)} gap{'s' * (len(holes) > 1)}",
-        missing,
-        f"{subject.table.name}, {name_first_gap(starts, ends)} UTC",
-        places=list_gaps(starts, ends, missing),
-    )
+    yield hit_of_gaps(subject.table, text, starts, ends, missing, "")
 
 
 def count_uncovered(span: Span, covered: Span, step: int) -> IntArray:
@@ -670,24 +671,21 @@ class Repair(NamedTuple):
         return f"{self.name}={self.way}" if self.way else self.name
 
 
-class RepairKind(NamedTuple):
-    ways: tuple[str, ...]
-    text: str
-
-
-KINDS: Mapping[str, RepairKind] = {
-    "sort": RepairKind(("",), "sort rows by time"),
-    "drop-duplicates": RepairKind(
+KINDS: Mapping[str, tuple[tuple[str, ...], str]] = {
+    "sort": (("",), "sort rows by time"),
+    "drop-duplicates": (
         ("", "first", "last"),
         "keep one of equal rows; with =first or =last also of rows that differ",
     ),
-    "bar-gaps": RepairKind(("flat",), "fill missing bars with the last close and no volume"),
-    "mark-gaps": RepairKind(("last",), "use last prices for bars without a mark bar"),
-    "funding-gaps": RepairKind(("zero",), "treat missing settlements as no payment"),
+    "bar-gaps": (("flat",), "fill missing bars with the last close and no volume"),
+    "mark-gaps": (("last",), "use last prices for bars without a mark bar"),
+    "funding-gaps": (("zero",), "treat missing settlements as no payment"),
 }
-
+"""The ways of each repair, and what it does."""
+WORDS = {
+    str(Repair(name, way)): Repair(name, way) for name, kind in KINDS.items() for way in kind[0]
+}
 FILLING = frozenset({"bar_gaps", "mark_gaps", "funding_gaps"})
-
 MOST_FLAT = 10_000_000
 """The largest number of bars that is filled in."""
 
@@ -698,19 +696,16 @@ def split_notes(notes: Mapping[str, str]) -> tuple[dict[str, str], dict[str, str
 
 
 def parse_repairs(texts: Sequence[str]) -> tuple[Repair, ...]:
-    repairs: list[Repair] = []
+    repairs: dict[str, Repair] = {}
     for word in (word.strip() for text in texts for word in text.split(",")):
-        name, _, way = word.partition("=")
-        kind = KINDS.get(name)
-        if kind is None or way not in kind.ways or name in {repair.name for repair in repairs}:
-            known = [str(Repair(each, way)) for each, found in KINDS.items() for way in found.ways]
-            near = base.did_you_mean(name, KINDS) if kind is None else ""
+        repair = WORDS.get(word)
+        if repair is None or repair.name in repairs:
             raise base.ParameterError(
-                f"a repair must be a known one, once each, got {word!r}{near}; there are "
-                f"{', '.join(known)}"
+                f"a repair must be a known one, once each, got {word!r}"
+                f"{base.did_you_mean(word, WORDS)}; there are {', '.join(WORDS)}"
             )
-        repairs.append(Repair(name, way))
-    return tuple(sorted(repairs, key=lambda repair: [*KINDS].index(repair.name)))
+        repairs[repair.name] = repair
+    return tuple(repairs[name] for name in KINDS if name in repairs)
 
 
 def apply_repairs(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import re
 from collections.abc import Sequence
 from functools import cached_property
@@ -17,7 +16,6 @@ from backtest.base.units import HOUR, MINUTE, SECOND
 
 PRICES = ("open", "high", "low", "close")
 TIME_NAMES = ("time", "date", "timestamp", "open_time", "datetime")
-NAIVE = "stamps must have a time zone"
 
 Stamps: TypeAlias = "pd.Index | pd.Series"
 
@@ -31,11 +29,6 @@ _T = TypeVar("_T")
 
 class Defect(str):
     """What is wrong with data, where, and how to mend it: ``rule, value (place); cure``."""
-
-
-def locate_rows(name: str, times: IntArray) -> str:
-    last = f", last at {format_time(int(times[-1]))}" if len(times) > 1 else ""
-    return f"{name}, first at {format_time(int(times[0]))}{last} UTC"
 
 
 def unreadable(reason: object, where: str) -> Defect:
@@ -86,19 +79,8 @@ class TimedTable:
         return self.rows(np.unique(self.time, return_index=True)[1])
 
 
-def equal_or_nan(one: FloatArray, other: FloatArray) -> BoolArray:
-    return np.asarray((one == other) | (np.isnan(one) & np.isnan(other)))
-
-
 def is_increasing(time: IntArray) -> bool:
     return bool((time[1:] > time[:-1]).all())
-
-
-def is_among(wanted: IntArray, times: IntArray) -> BoolArray:
-    if not times.size:
-        return np.zeros(wanted.size, dtype=np.bool_)
-    rows = np.minimum(np.searchsorted(times, wanted), times.size - 1)
-    return np.asarray(times[rows] == wanted)
 
 
 def is_price(values: FloatArray) -> BoolArray:
@@ -115,19 +97,15 @@ def spacing(time: IntArray) -> int | None:
 
 
 class Schema(NamedTuple):
-    required: tuple[str, ...]
-    optional: tuple[str, ...] = ()
-    others: Literal["keep", "ignore", "refuse"] = "refuse"
-
-    @property
-    def known(self) -> tuple[str, ...]:
-        return self.required + self.optional
+    known: tuple[str, ...]
+    n_required: int
+    others: Literal["keep", "ignore", "refuse"]
 
 
 SCHEMAS = {
-    "bars": Schema(PRICES, ("volume",), "keep"),
-    "mark": Schema(PRICES, (), "ignore"),
-    "funding": Schema(("rate",), ("mark", "predicted"), "refuse"),
+    "bars": Schema((*PRICES, "volume"), 4, "keep"),
+    "mark": Schema(PRICES, 4, "ignore"),
+    "funding": Schema(("rate", "mark", "predicted"), 1, "refuse"),
 }
 
 
@@ -153,27 +131,30 @@ def read_frame(
 def _read_columns(
     frame: pd.DataFrame, schema: Schema, *, name: str, skip: str | None
 ) -> tuple[dict[str, FloatArray], list[Defect]]:
-    known = schema.known
-    others = [column for column in frame.columns if column not in known and column != skip]
-    defects = [_missing(c, others, name) for c in schema.required if c not in frame.columns]
-    wanted = [column for column in known if column in frame.columns]
+    known, found = schema.known, [column for column in frame.columns if column != skip]
+    others = [column for column in found if column not in known]
+    shown = ", ".join(map(str, others)) or "no other"
+    defects = [
+        Defect(f"a column {x!r} is needed, found {shown}{base.did_you_mean(x, others)} ({name})")
+        for x in known[: schema.n_required]
+        if x not in found
+    ]
     if schema.others == "keep":
-        wanted += [column for column in others if isinstance(column, str)]
+        known += tuple(each for each in others if isinstance(each, str))
         defects += [
-            Defect(f"column names must be text, found {column!r} ({name})")
-            for column in others
-            if not isinstance(column, str)
+            Defect(f"column names must be text, found {each!r} ({name})")
+            for each in others
+            if not isinstance(each, str)
         ]
-    if schema.others == "refuse" and not defects:
-        defects += [_unknown(column, known, name) for column in others]
-    columns = {}
-    for column in wanted:
-        values = to_floats(frame[column], column=column, name=name)
-        if isinstance(values, Defect):
-            defects.append(values)
-        else:
-            columns[column] = values
-    return columns, defects
+    elif schema.others == "refuse" and not defects:
+        defects += [
+            Defect(f"columns must be {' and '.join(known)}, found {each!r}"
+                   f"{base.did_you_mean(str(each), known)} ({name})")
+            for each in others
+        ]  # fmt: skip
+    read = {x: to_floats(frame[x], column=x, name=name) for x in known if x in found}
+    defects += [each for each in read.values() if isinstance(each, Defect)]
+    return {x: each for x, each in read.items() if not isinstance(each, Defect)}, defects
 
 
 def to_floats(values: pd.Series, *, column: str, name: str) -> FloatArray | Defect:
@@ -197,20 +178,6 @@ def to_floats(values: pd.Series, *, column: str, name: str) -> FloatArray | Defe
         f"{rule}, got {texts.iloc[bad[0]]!r} in {bad.size} of {len(values)} cells "
         f"({name}, row {bad[0]}); correct the cell, or drop the column"
     )
-
-
-def _missing(column: str, others: list[str], name: str) -> Defect:
-    names = [str(other) for other in others]
-    near = [other for other in names if column in other.lower()]
-    near = near or difflib.get_close_matches(column, names, n=1, cutoff=0.5)
-    guess = f"; is it {near[0]!r}?" if near else ""
-    found = ", ".join(names) or "no other"
-    return Defect(f"a column {column!r} is needed, found {found}{guess} ({name})")
-
-
-def _unknown(column: str, known: tuple[str, ...], name: str) -> Defect:
-    near = base.did_you_mean(str(column), known)
-    return Defect(f"columns must be {' and '.join(known)}, found {column!r}{near} ({name})")
 
 
 # --------------------------------------------------------------------------------------- times
@@ -262,8 +229,8 @@ def to_utc(stamps: Stamps, *, name: str, timezone: str | None) -> IntArray | Def
         return _unreadable(texts, np.asarray(index.isna()), name)
     if index.tz is None and timezone is None:
         return Defect(
-            f"{NAIVE}, got {index[0] if len(index) else 'none'} ({name}, row 0); timezone='UTC', "
-            "or the zone they were written in"
+            f"stamps must have a time zone, got {index[0] if len(index) else 'none'} ({name}, row "
+            "0); timezone='UTC', or the zone they were written in"
         )
     try:
         aware = index.tz_localize(timezone) if index.tz is None else index
@@ -329,35 +296,27 @@ def read_table(
 ) -> tuple[TimedTable | None, list[Defect]]:
     tables, defects = [], []
     for part in parts:
-        table, found = _read_part(part, schema, timezone)
+        if isinstance(part.content, Defect):
+            defects.append(part.content)
+            continue
+        table, found = read_frame(part.content, schema, name=part.name, timezone=timezone)
         defects += found
         if table is not None:
-            tables.append(table)
+            is_back = part.is_file and is_increasing(-table.time)  # newest first
+            tables.append(table.rows(slice(None, None, -1)) if is_back else table)
     if len(tables) < len(parts) or not tables:
         return None, defects
     tables.sort(key=lambda table: int(table.time[0]))
-    first, more = tables[0], len(tables) - 1
-    odd = next((t for t in tables if {*t.columns} != {*first.columns}), None)
-    if odd is not None:
-        differ = ", ".join(sorted({*first.columns} ^ {*odd.columns}))
-        wrong = f"files of one table must have the same columns, {first.name} and {odd.name} differ"
-        return None, defects or [Defect(f"{wrong} in {differ}")]
-    if not more:
+    first = tables[0]
+    for other in tables[1:]:
+        if differ := ", ".join(sorted({*first.columns} ^ {*other.columns})):
+            wrong = f"files of one table must have the same columns, {first.name} and {other.name}"
+            return None, defects or [Defect(f"{wrong} differ in {differ}")]
+    if len(tables) == 1:
         return first, defects
     columns = {name: np.concatenate([t.columns[name] for t in tables]) for name in first.columns}
     time = np.concatenate([table.time for table in tables])
-    return TimedTable(f"{first.name} and {more} more", time, columns), defects
-
-
-def _read_part(
-    part: SourceFrame, schema: Schema, timezone: str | None
-) -> tuple[TimedTable | None, list[Defect]]:
-    if isinstance(part.content, Defect):
-        return None, [part.content]
-    table, defects = read_frame(part.content, schema, name=part.name, timezone=timezone)
-    if part.is_file and table is not None and is_increasing(-table.time):  # newest first
-        table = table.rows(slice(None, None, -1))
-    return table, defects
+    return TimedTable(f"{first.name} and {len(tables) - 1} more", time, columns), defects
 
 
 JITTER = MINUTE

@@ -65,7 +65,7 @@ BAD = {
     "free mark": (replace("funding", lambda f: f.assign(mark=0.0)), "got 0.0 in 9 of 9"),
     "one bar": (replace("bars", lambda f: f.iloc[:1]), "length of a bar must be known"),
     "column": (replace("bars", lambda f: f.rename(columns={"close": "Close"})),
-        "a column 'close' is needed, found Close; is it 'Close'? (bars)"),
+        "a column 'close' is needed, found Close; did you mean 'Close'? (bars)"),
     "unknown column": (replace("funding", lambda f: f.assign(makr=100.0)),
         "columns must be rate and mark and predicted, found 'makr'; did you mean 'mark'?"),
     "column twice": (replace("bars", lambda f: f.rename(columns={"volume": "close"})), "is twice"),

@@ -165,13 +165,10 @@ def test_missing_settlements_are_counted_by_the_cadence_around_them(tmp_path: Pa
     assert alone.defects[0].startswith("a market needs bars")
 
 
-def test_naive_stamps_are_read_as_utc_for_the_report_and_it_says_so(tmp_path: Path):
+def test_stamps_without_a_zone_are_a_defect_of_the_report(tmp_path: Path):
     MARKET.bars().tz_localize(None).to_csv(tmp_path / "bars.csv", index_label="time")
-    report = bt.quality(tmp_path)
-    assert report.facts["bars"]["rows"] == 96
-    assert "read as UTC for this report" in report.notes[0]
-    assert report.defects
-    assert bt.quality(tmp_path, timezone="UTC").notes == ()
+    assert "timezone='UTC'" in bt.quality(tmp_path).defects[0]
+    assert bt.quality(tmp_path, timezone="UTC").facts["bars"]["rows"] == 96
 
 
 def test_files_that_cannot_be_read_at_all_still_give_a_report(tmp_path: Path):
