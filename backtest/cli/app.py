@@ -22,13 +22,15 @@ from backtest.base import (
     recording_command,
 )
 from backtest.cli import printing
-from backtest.cli.command import Command
+from backtest.cli.command import (
+    Command,
+    add_command,
+    format_help,
+)
 from backtest.cli.printing import (
     FAILED,
     INTERRUPTED,
     REFUSED,
-    add_command,
-    format_help,
     print_message,
     render,
     reserve_stdout,

@@ -77,7 +77,7 @@ def build_experiment(draft: Draft, *, warms: bool = True) -> Experiment:
         terms["overlay"] = build_policy(overlaid)
     start = run.get("start")
     if start is not None and warms:
-        if to_nanoseconds(start, "run.start") < market.start:
+        if to_nanoseconds(start) < market.start:
             raise ParameterError(
                 "the account must begin inside the data, which begin "
                 f"{format_time(market.start)}, got {start}"
@@ -98,18 +98,19 @@ def build_experiment(draft: Draft, *, warms: bool = True) -> Experiment:
 
 def load_data(draft: Draft, *, warms: bool = False) -> Market | Markets:
     data, run = dict(draft.table("data")), draft.table("run")
-    start = run.get("start") if not warms else None
-    low, high = data.pop("from", None) if start is None else start, data.pop("to", None)
-    ends = [each for each in (high, run.get("end")) if each is not None]
-    high = min(ends, key=lambda each: to_nanoseconds(each, "run.end")) if ends else None
-    between = None if low is None and high is None else (low, high)
-    data.pop("from", None)
+    given = {"data.from": data.pop("from", None), "data.to": data.pop("to", None),
+             "run.start": run.get("start"), "run.end": run.get("end")}  # fmt: skip
+    flags = {name: f"--{name.partition('.')[2]}" for name in draft.flags if name != "run.end"}
+    times = {x: to_nanoseconds(t, flags.get(x, x)) for x, t in given.items() if t is not None}
+    start = "run.start" if "run.start" in times and not warms else "data.from"
+    end = min({"data.to", "run.end"} & times.keys(), key=times.__getitem__, default="run.end")
+    span = (given[start], given[end])
     paths, instruments = (
         list_texts(data.pop("path", SAMPLE)),
         list_texts(data.pop("instrument", [])),
     )
     interval = data.pop("resample", None)
-    market = load_paths(paths, instruments, between, data)
+    market = load_paths(paths, instruments, None if span == (None, None) else span, data)
     if interval is not None:
         market = market.resample(interval)
     found: Market | Markets = with_clock(market, run.get("decide"), run.get("detail"))
@@ -131,17 +132,15 @@ def load_paths(
 
 def load_samples(paths: list[str], between: Any, given: list[str]) -> Market | Markets:
     seeds = [re.fullmatch(r"sample(?::(\d{1,9}))?", path, re.ASCII) for path in paths]
-    found = {
-        f"{SAMPLE}-{seed}": Market.sample(seed=seed)
-        for seed in (int(each[1] or 0) for each in seeds if each)
-    }
-    if len(found) < len(paths):
+    numbers = dict.fromkeys(int(each[1] or 0) for each in seeds if each)
+    if len(numbers) < len(paths):
         raise ParameterError(
             "data.path must be paths, or samples of different seeds, sample:1 and sample:2, "
             f"got {', '.join(paths)}; a folder of that name is ./sample"
         )
     if given:
         raise ParameterError(f"the sample takes no {', '.join(given)}: its data are known")
+    found = {f"{SAMPLE}-{seed}": Market.sample(seed=seed) for seed in numbers}
     market = Markets(found) if len(found) > 1 else next(iter(found.values()))
     return market if between is None else market.between(*between)
 
@@ -160,21 +159,18 @@ def list_texts(given: Any) -> list[str]:
 def read_signal(draft: Draft, market: Market | Markets) -> Any:
     run, seen = draft.table("run"), find_clock(market).seen
     markets = as_markets(seen)
-    signal, settings = run.get("signal"), flatten(run.get("signal_settings", {}))
     chosen = [name for name in ("signal", "weights", "allocate") if run.get(name) is not None]
     if len(chosen) > 1:
         raise ParameterError(f"give one of run.{' and run.'.join(chosen)}")
-    several = [name for name in ("allocate", "carry_weights") if run.get(name)]
-    if several and len(markets) == 1:
-        raise ParameterError(f"run.{several[0]} is for several instruments, got one")
     for name, needed in (("carry_weights", "weights"), ("allocate_settings", "allocate")):
         if run.get(name) and needed not in run:
             raise ParameterError(f"run.{name} needs run.{needed}, got none")
-    if run.get("allocate") is not None:
-        return allocate(run, markets)
-    if "weights" in run:
+    if "allocate" in chosen:
+        return allocate(run["allocate"], flatten(run.get("allocate_settings", {})), markets)
+    if "weights" in chosen:
         frame = read_weight_file(Path(run["weights"]), draft.table("data").get("timezone"))
         return signals.from_frame(markets, frame, carry=run.get("carry_weights", False))
+    signal, settings = run.get("signal"), flatten(run.get("signal_settings", {}))
     if isinstance(signal, str):
         with suppress(ValueError):
             signal = float(signal)
@@ -195,10 +191,9 @@ def read_signal(draft: Draft, market: Market | Markets) -> Any:
     return read_rule(signal, settings, columns=columns)
 
 
-def allocate(run: Mapping[str, Any], markets: Markets) -> pd.DataFrame:
+def allocate(rule: str, settings: Mapping[str, Any], markets: Markets) -> pd.DataFrame:
     from backtest.weights import equal, inverse_volatility  # noqa: PLC0415 - seldom used
 
-    rule, settings = run["allocate"], flatten(run.get("allocate_settings", {}))
     known = () if rule == "equal" else ("half_life", "window", "every")
     for name in settings:
         if name not in known:
@@ -206,6 +201,8 @@ def allocate(run: Mapping[str, Any], markets: Markets) -> pd.DataFrame:
                 f"run.allocate_settings.{name}: {rule} has no such setting"
                 + did_you_mean(name, known)
             )
+    if len(markets) == 1:
+        raise ParameterError("run.allocate is for several instruments, got one")
     return equal(markets) if rule == "equal" else inverse_volatility(markets, **settings)
 
 
@@ -273,12 +270,11 @@ def build_venues(draft: Draft, markets: Markets) -> Venue | dict[str, Venue]:
     paths = list_texts(data.get("path", SAMPLE))
     is_sample = paths[0].partition(":")[0] == SAMPLE  # samples have no symbol
     if not is_sample and is_several(paths, list_texts(data.get("instrument", []))):
-        table.setdefault("preset", DEFAULT_VENUE.partition(":")[0])
-        if ":" not in table["preset"] and table["preset"]:
+        given = table.setdefault("preset", DEFAULT_VENUE.partition(":")[0])
+        if given and ":" not in given:
             for name, market in markets.items():
-                own = table.get(name, {})
-                given = own.get("preset", table["preset"])
-                table[name] = {**own, "preset": complete_preset(given, name, market)}
+                preset = complete_preset(table.get(name, {}).get("preset", given), name, market)
+                table[name] = {**table.get(name, {}), "preset": preset}
     table.setdefault("preset", DEFAULT_VENUE)
     venue: Venue | dict[str, Venue] = by_instrument(
         "venue", table, markets.names, [*Venue.__dataclass_fields__], build_venue
@@ -312,19 +308,15 @@ def warn_of_other_symbol(venue: Venue, name: str, market: Market) -> None:
     if venue.in_force is None or market.synthetic:
         return
     symbol, instrument = venue.in_force.preset.rpartition(":")[2], market.instrument
-    if not instrument and not names_symbol(symbol, name):
-        warnings.warn(
-            "the data do not name their instrument; the venue's rules (brackets, lot, least "
-            f"notional) are those of {symbol}: name it, --instrument {symbol}, or choose other "
-            "rules, --venue NAME:SYMBOL",
-            stacklevel=2,
-        )
-    elif instrument and not names_symbol(symbol, instrument):
-        warnings.warn(
-            f"the venue's rules (brackets, lot, least notional) are those of {symbol}, "
-            f"the prices are those of {instrument}",
-            stacklevel=2,
-        )
+    if names_symbol(symbol, instrument or name):
+        return
+    of = f"the venue's rules (brackets, lot, least notional) are those of {symbol}"
+    unnamed = (
+        f"the data do not name their instrument; {of}: name it, --instrument {symbol}, or choose "
+        "other rules, --venue NAME:SYMBOL"
+    )
+    text = f"{of}, the prices are those of {instrument}" if instrument else unnamed
+    warnings.warn(text, stacklevel=2)
 
 
 def names_symbol(symbol: str, instrument: str) -> bool:
@@ -389,16 +381,15 @@ def list_options(draft: Draft, market: Market | Markets, venue: Any) -> Market |
             "options need contracts, and chains: a folder of quotes or 'sample'; "
             + ("got no contracts" if not contracts else "got no chains")
         )
-    markets = as_markets(market)
+    markets, quoted = as_markets(market), entries.get("settlement")
     owners = {
         name: find_underlying(str(each.underlying), markets, f"option {name!r}")
         for name, each in contracts.items()
     }
-    for name in dict.fromkeys(owners.values()):
-        require_costs(pick_value(venue, name).option_costs, name)
-    quoted = entries.get("settlement")
     for name, each in contracts.items():  # before surfaces are fitted, which takes minutes
-        check_settlement(name, each, owners[name], pick_value(venue, owners[name]))
+        own = pick_value(venue, owners[name])
+        require_costs(own.option_costs, owners[name])
+        check_settlement(name, each, owners[name], own)
         if quoted not in (None, each.settlement):
             raise ParameterError(
                 f"options.settlement must be that of the contracts, {each.settlement!r}, got "
@@ -410,16 +401,14 @@ def list_options(draft: Draft, market: Market | Markets, venue: Any) -> Market |
         quantities = read_weight_file(Path(entries["quantities"]), zone)
         check_columns(quantities, [*contracts])
     is_sample = entries["chains"] == SAMPLE
-    chains = (
-        dict.fromkeys(owners.values(), Chain.sample())
-        if is_sample
-        else read_chains(entries, owners, contracts, markets)
-    )
+    chains = dict.fromkeys(owners.values(), Chain.sample()) if is_sample else {}
+    if not is_sample:
+        chains = read_chains(entries, owners, contracts, markets)
     surfaces = {}
     for name, chain in chains.items():
         with show_progress(f"surfaces of {name}", "snapshots") as progress:
             surfaces[name] = Surfaces.fit(chain, progress=progress)
-    found: Market | Markets = Markets(
+    found = Markets(
         {**markets, **contracts},
         currency=markets.currency or None,
         surfaces=surfaces,
@@ -427,7 +416,8 @@ def list_options(draft: Draft, market: Market | Markets, venue: Any) -> Market |
         quote_age=entries.get("quote_age"),
         max_age=entries.get("max_age", MAX_AGE),
     )
-    return found if quantities is None else schedule_options(found, quantities)
+    scheduled: Market | Markets = schedule_options(found, quantities)
+    return scheduled
 
 
 def read_contracts(given: Any) -> dict[str, Option]:

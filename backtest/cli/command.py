@@ -102,6 +102,54 @@ class Command(NamedTuple):
         return take_experiment(self.function, self.keys, several=self.several, read=self.read)
 
 
+def format_help(function: Callable[..., None], examples: str) -> str:
+    text = "\n\n".join(
+        " ".join(each.split()) for each in str(inspect.getdoc(function)).split("\n\n")
+    )
+    return f"{text}\n\n\b\n[bold]Examples[/bold]\n{examples.strip()}"
+
+
+def add_command(
+    app: typer.Typer,
+    name: str,
+    function: Callable[..., None],
+    examples: str,
+    panel: str | None = None,
+) -> None:
+    """Add a command to a group, with examples in its help, in a panel of the group's help."""
+    help_text = format_help(function, examples)
+    app.command(name, help=help_text, rich_help_panel=panel)(spread_groups(function))
+
+
+def spread_groups(function: Callable[..., None]) -> Callable[..., None]:
+    """Return a command that takes the fields of its dataclasses one by one."""
+    known = inspect.signature(function, eval_str=True).parameters
+    kinds: dict[str, Any] = {name: each.annotation for name, each in known.items()}
+    groups: dict[str, Any] = {name: kind for name, kind in kinds.items() if is_dataclass(kind)}
+    if not groups:
+        return function
+
+    def gather_and_call(**given: Any) -> None:
+        for name, group in groups.items():
+            given[name] = group(**{field.name: given.pop(field.name) for field in fields(group)})
+        function(**given)
+
+    parameters = []
+    for name, each in known.items():
+        own = inspect.signature(groups[name], eval_str=True).parameters if name in groups else {}
+        parameters += [*own.values()] if own else [each.replace(kind=each.KEYWORD_ONLY)]
+    return take_parameters(gather_and_call, parameters, function.__doc__)
+
+
+def take_parameters(
+    function: Callable[..., None], parameters: Sequence[inspect.Parameter], text: str | None
+) -> Callable[..., None]:
+    function.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
+    function.__annotations__ = {each.name: each.annotation for each in parameters}
+    function.__doc__ = text
+    return function
+
+
 def take_experiment(
     command: Callable[..., None],
     own: str = "",
@@ -113,11 +161,9 @@ def take_experiment(
 
     ``read`` reads what a flag says. With ``several`` the argument is a list, one per file.
     """
-    rest = list(inspect.signature(command, eval_str=True).parameters.values())[1:]
+    spread = spread_groups(command)
+    first, *rest = inspect.signature(spread, eval_str=True).parameters.values()
     keys = [find_key(name) for name in (*USUAL, *own.split())]
-    groups: dict[str, Any] = {
-        each.name: each.annotation for each in rest if is_dataclass(each.annotation)
-    }
 
     def read_and_call(experiment: Any = None, **given: Any) -> None:
         entries: list[Entry] = []
@@ -128,13 +174,9 @@ def take_experiment(
                 entries.append((key.place, value != bool(key.default)))
             elif value:
                 entries += read(key, value if isinstance(value, list) else [value])
-        for name, group in groups.items():
-            given[name] = group(**{field.name: given.pop(field.name) for field in fields(group)})
-        if several:
-            drafts = [draft_experiment(file, entries) for file in experiment or [None]]
-            command(drafts, **given)
-        else:
-            command(draft_experiment(experiment, entries), **given)
+        files = experiment if several else [experiment]
+        drafts = [draft_experiment(file, entries) for file in files or [None]]
+        spread(**{first.name: drafts if several else drafts[0]}, **given)
 
     file = inspect.Parameter(
         "experiment",
@@ -145,15 +187,8 @@ def take_experiment(
             typer.Argument(metavar="[EXPERIMENT.toml]", hidden=True),
         ],
     )
-    parameters = [file, *(make_option(each, several=several) for each in keys)]
-    for each in rest:
-        is_group = each.name in groups
-        signature: Any = inspect.signature(each.annotation, eval_str=True) if is_group else None
-        parameters += signature.parameters.values() if is_group else [each]
-    read_and_call.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
-    read_and_call.__annotations__ = {each.name: each.annotation for each in parameters}
-    read_and_call.__doc__ = command.__doc__
-    return read_and_call
+    parameters = [file, *(make_option(each, several=several) for each in keys), *rest]
+    return take_parameters(read_and_call, parameters, command.__doc__)
 
 
 def name_parameter(key: Key) -> str:

@@ -9,10 +9,14 @@ import pandas as pd
 import typer
 
 from backtest.base import ParameterError
-from backtest.cli.command import AsJson, flag, option
-from backtest.cli.printing import (
+from backtest.cli.command import (
+    AsJson,
     add_command,
+    flag,
     format_help,
+    option,
+)
+from backtest.cli.printing import (
     print_json,
     print_paragraph,
     render,

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import errno
-import inspect
 import json
 import os
 import shutil
@@ -30,24 +29,6 @@ if TYPE_CHECKING:
 DONE, FAILED, REFUSED, INTERRUPTED = 0, 1, 2, 130
 PIPED_WIDTH, LONGEST_MESSAGE = 160, 2_000
 JSON_OUTPUT: ContextVar[TextIO | None] = ContextVar("json_output", default=None)
-
-
-def format_help(function: Callable[..., None], examples: str) -> str:
-    text = "\n\n".join(
-        " ".join(each.split()) for each in str(inspect.getdoc(function)).split("\n\n")
-    )
-    return f"{text}\n\n\b\n[bold]Examples[/bold]\n{examples.strip()}"
-
-
-def add_command(
-    app: typer.Typer,
-    name: str,
-    function: Callable[..., None],
-    examples: str,
-    panel: str | None = None,
-) -> None:
-    """Add a command to a group, with examples in its help, in a panel of the group's help."""
-    app.command(name, help=format_help(function, examples), rich_help_panel=panel)(function)
 
 
 @contextmanager

@@ -14,9 +14,17 @@ import typer
 from backtest import regress as gate
 from backtest.base import BacktestError, DataError, ParameterError
 from backtest.cli.build import build_experiment
-from backtest.cli.command import AsJson, flag
+from backtest.cli.command import (
+    AsJson,
+    add_command,
+    flag,
+    format_help,
+)
 from backtest.cli.experiment import draft_experiment
-from backtest.cli.printing import add_command, clean, format_help, print_json
+from backtest.cli.printing import (
+    clean,
+    print_json,
+)
 from backtest.cli.runs import run_with_progress
 from backtest.cli.searches import run_validation
 from backtest.cli.typed_values import split_pair

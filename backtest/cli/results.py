@@ -1,38 +1,29 @@
-"""``backtest results``: list, show, verify, prune and export saved results."""
+"""``backtest results`` and ``report``: list, show, verify, prune, export and report results."""
 
 from __future__ import annotations
 
 import math
+import shutil
+import sys
 import time
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
-from backtest.base import ParameterError, call_later, format_time
-from backtest.cli.command import RESULTS, AsJson, Command, Results, option
-from backtest.cli.printing import (
-    add_command,
-    clean,
-    format_help,
-    print_json,
-    print_paragraph,
-    render,
-    show_progress,
-)
+from backtest import base, measures, store
+from backtest import report as reports
+from backtest.base import ParameterError, format_time
+from backtest.cli.command import RESULTS, AsJson, Command, Results, add_command, format_help, option
+from backtest.cli.printing import clean, print_json, print_paragraph, render, show_progress
+from backtest.measures.measure_table import ABOUT
 
-Text = Annotated[
-    str, typer.Argument(help="Part of name, policy, data or note.", show_default=False)
-]
-Kind = Annotated[
-    list[str] | None, option("run, sweep, study, cascade, ...; repeat for more.", "--kind")
-]
-PolicyPart = Annotated[str, option("Part of the policy's name or settings.", "--policy")]
-Where = Annotated[list[str] | None, option("A bound on a measure: 'sharpe>1'; repeat for more.")]
 SHOWN_ID, SHOWN_COMMIT, MOST_NAMED = 8, 12, 20
-MEASURES = ("sharpe", "cagr", "max_drawdown")
-USUAL = ("id", "kind", "policy", "data")
+MEASURES = ("sharpe", "max_drawdown", "cagr")
+NARROW = 100
+"""Columns of a terminal under which a list has fewer columns."""
 EXAMPLES = """
 backtest results list --sort sharpe
 backtest results prune --keep 100 --dry-run
@@ -53,6 +44,14 @@ EXPORT_EXAMPLES = """
 backtest results export 0a1b2c3d --out run.zip
 backtest results export 0a1b2c3d --out shared/
 """
+PRUNE_EXAMPLES = """
+backtest results prune --older-than 30d --kind run --where 'sharpe<0.5' --dry-run
+backtest results prune --damaged --yes         [dim]# only unreadable ones[/dim]
+"""
+REPORT_EXAMPLES = """
+backtest report 0a1b2c3d --format md    [dim]# by its id, or how that begins[/dim]
+backtest report --all --out pages       [dim]# every result, and pages/index.html[/dim]
+"""
 
 app = typer.Typer(rich_markup_mode="rich")
 
@@ -71,19 +70,34 @@ def results() -> None:
 app.callback(help=format_help(results, EXAMPLES))(results)
 
 
+@dataclass(frozen=True, kw_only=True)
+class Wanted:
+    text: Annotated[
+        str, typer.Argument(help="Part of name, policy, data or note.", show_default=False)
+    ] = ""
+    kind: Annotated[
+        list[str] | None, option("run, sweep, study, cascade, ...; repeat for more.", "--kind")
+    ] = None
+    policy: Annotated[str, option("Part of the policy's name or settings.", "--policy")] = ""
+    where: Annotated[
+        list[str] | None, option("A bound on a measure: 'sharpe>1'; repeat for more.")
+    ] = None
+
+    def build(self, **times: str | None) -> Any:
+        bounds = tuple(map(store.read_bound, self.where or ()))
+        now, kinds = time.time_ns(), store.read_kinds(self.kind or ())
+        read = {x: store.read_time_or_age(t, now, where=x) for x, t in times.items() if t}
+        return store.Filter(kinds, self.policy, self.text, bounds, **read)
+
+
 def list_(
-    text: Text = "",
+    wanted: Wanted,
     *,
-    kind: Kind = None,
-    policy: PolicyPart = "",
-    where: Where = None,
     since: Annotated[
-        str | None,
-        option("Saved since a date (UTC), or 7d, 12h ago.", "--since"),
+        str | None, option("Saved since a date (UTC), or 7d, 12h ago.", "--since")
     ] = None,
     sort: Annotated[
-        str,
-        option("A measure, best first; or saved, name, kind, policy, size, seconds."),
+        str, option("A measure, best first; or saved, name, kind, policy, size, seconds.")
     ] = "saved",
     is_reversed: Annotated[bool, option("Reverse the order.", "--reverse")] = False,
     top: Annotated[int | None, option("Show only this many.", "--top", min=1)] = None,
@@ -95,12 +109,10 @@ def list_(
     A sweep shows the measures of its set with the highest Sharpe ratio, a study those of the set
     it chose, a comparison those of its policy with the highest log growth.
     """
-    from backtest.store import list_results, sort_entries  # noqa: PLC0415 - loads much
-
-    wanted = build_filter(text, kind, policy, where, since=since)
-    sort_entries((), sort)  # an unknown word is an error before anything is read
-    everything = list_results(results)
-    found = sort_entries(filter(wanted.matches, everything), sort, is_reversed=is_reversed)
+    chosen = wanted.build(since=since)
+    store.sort_entries((), sort)  # an unknown word is an error before anything is read
+    everything = store.list_results(results)
+    found = store.sort_entries(filter(chosen.matches, everything), sort, is_reversed=is_reversed)
     shown = found[:top]
     unread = [each for each in everything if each.trouble]
     if as_json:
@@ -108,31 +120,45 @@ def list_(
         plain = {key: [each.to_dict() for each in each_list] for key, each_list in lists.items()}
         print_json({"folder": str(results), "found": len(found), **plain})
         return
-    total = len(everything) - len(unread)
     if not everything:
         typer.echo(f"no results in {clean(str(results))}")
         return
     if shown:
-        print_entries(shown, choose_columns(sort, [each.measure for each in wanted.bounds]))
-    count = f"{total:,} result{'' if total == 1 else 's'}"
+        width = shutil.get_terminal_size().columns if sys.stdout.isatty() else math.inf
+        columns = choose_columns(sort, [each.measure for each in chosen.bounds], width)
+        heads = [name if name in CELLS else measures.name_measure(name) for name in columns]
+        rows = [[show_cell(each, name) for name in columns] for each in shown]
+        render(rows, heads, cut=("policy", "data", "saved", "name", "source"))
+    total = len(everything) - len(unread)
+    count = base.count_nouns(total, "result")
     count = count if len(found) == total else f"{len(found):,} of {count} match"
     typer.echo(f"\n{'' if shown == found else f'{len(shown):,} shown; '}{count}")
-    print_unread(unread)
+    left = [each for each in unread if each.kind == "leftover"]
+    for heading, entries in (
+        ("not readable (see backtest results verify)", [e for e in unread if e not in left]),
+        ("left by writers (backtest results prune --damaged deletes the dead ones)", left),
+    ):
+        if entries:
+            typer.echo(f"\n{heading}: {len(entries):,}")
+            print_named([f"{each.name}: {each.trouble}" for each in entries])
 
 
-def choose_columns(sort: str, asked: Sequence[str]) -> list[str]:
-    from backtest.store.listing import FIELDS  # noqa: PLC0415 - loads much
+def choose_columns(sort: str, asked: Sequence[str], width: float) -> list[str]:
+    """Return the columns of a list: those asked for, and as many others as fit."""
+    first = [] if sort in CELLS else [sort]
+    shown = [*dict.fromkeys([*first, *asked, *MEASURES])]
+    if width < NARROW:
+        return ["id", "kind", "policy", "data", *shown[: max(2, len(first) + len(asked))]]
+    return ["id", "kind", "policy", "data", *shown[:4], "saved"]
 
-    first = [] if sort in FIELDS else [sort]
-    return [*USUAL, *list(dict.fromkeys([*first, *asked, *MEASURES]))[:4], "saved"]
 
-
-describe = call_later("backtest.store", "describe_note")
 CELLS: dict[str, Callable[[Any], object]] = {
     "id": lambda each: each.id[:SHOWN_ID] if each.name.endswith(each.id) else each.name,
     "name": lambda each: each.name,
     "kind": lambda each: each.kind,
-    "policy": lambda each: f"{each.policy} ({describe(each)})" if each.note else each.policy,
+    "policy": lambda each: (
+        f"{each.policy} ({store.describe_note(each)})" if each.note else each.policy
+    ),
     "data": lambda each: f"{each.instrument or 'unnamed'} {each.interval}",
     "start": lambda each: each.start,
     "end": lambda each: each.end,
@@ -146,38 +172,13 @@ CELLS: dict[str, Callable[[Any], object]] = {
 }
 
 
-def print_entries(shown: Sequence[Any], columns: Sequence[str]) -> None:
-    from backtest.measures import name_measure  # noqa: PLC0415 - loads much
-
-    heads = [name if name in CELLS else name_measure(name) for name in columns]
-    rows = [
-        [
-            CELLS[name](each) if name in CELLS else show_measure(name, each.metrics.get(name))
-            for name in columns
-        ]
-        for each in shown
-    ]
-    render(rows, heads, cut=("policy", "data", "saved", "name", "source"))
-
-
-def show_measure(name: str, value: float | None) -> str | None:
-    from backtest.measures.measure_table import ABOUT  # noqa: PLC0415 - loads much
-    from backtest.report import format_measure  # noqa: PLC0415
-
+def show_cell(entry: Any, name: str) -> object:
+    if name in CELLS:
+        return CELLS[name](entry)
+    value = entry.metrics.get(name)
     if value is None or math.isnan(value):
         return None
-    return format_measure(name, value) if name in ABOUT else f"{value:.6g}"
-
-
-def print_unread(unread: Sequence[Any]) -> None:
-    left = [each for each in unread if each.kind == "leftover"]
-    for heading, entries in (
-        ("not readable (see backtest results verify)", [e for e in unread if e not in left]),
-        ("left by writers (backtest results prune --damaged deletes the dead ones)", left),
-    ):
-        if entries:
-            typer.echo(f"\n{heading}: {len(entries):,}")
-            print_named([f"{each.name}: {each.trouble}" for each in entries])
+    return reports.format_measure(name, value) if name in ABOUT else f"{value:.6g}"
 
 
 def print_named(lines: Sequence[str]) -> None:
@@ -189,31 +190,23 @@ def print_named(lines: Sequence[str]) -> None:
 
 def show(name: Name, *, as_json: AsJson = False, results: Results = RESULTS) -> None:
     """Show one result: its facts, its measures, and the command that makes it again."""
-    from backtest.base import describe_origin, making_to_json, read_provenance  # noqa: PLC0415 - loads much
-    from backtest.measures import name_measure  # noqa: PLC0415
-    from backtest.store import open_folder, read_usable  # noqa: PLC0415
-
-    folder, entry = read_usable(name, results)
-    _, facts = open_folder(folder)
-    making = read_provenance(folder, entry.id)
-    origin = describe_origin(facts, making)
+    folder, entry = store.read_usable(name, results)
+    _, facts = store.open_folder(folder)
+    making = base.read_provenance(folder, entry.id)
+    origin = base.describe_origin(facts, making)
     if as_json:
         again = {"command": origin.command or None, "remarks": list(origin.remarks)}
-        made = None if making is None else making_to_json(making)
+        made = None if making is None else base.making_to_json(making)
         shown = {"path": str(folder), **entry.to_dict(), "again": again, "made": made}
         print_json({**shown, "manifest": facts})
         return
-    pairs: list[tuple[str, Any]] = [
-        ("folder", str(folder)),
-        *((name, str(read(entry))) for name, read in CELLS.items()),
-    ]
-    if entry.note:
-        pairs.append(("note", describe(entry)))
+    pairs: list[tuple[str, Any]] = [("folder", str(folder))]
+    pairs += [(name, str(read(entry))) for name, read in CELLS.items()]
     for label, each in (facts.get("policies") or {"": facts.get("policy", {})}).items():
         pairs.append((f"source hash {label}".strip(), each.get("source_hash", "")))
     pairs.append(("data hash", facts["data"]["content_hash"]))
     pairs += [(f"version of {name}", each) for name, each in facts["versions"].items()]
-    pairs += [(name_measure(x), show_measure(x, each)) for x, each in entry.metrics.items()]
+    pairs += [(measures.name_measure(x), show_cell(entry, x)) for x in entry.metrics]
     render(pairs, ("of the result", ""))
     if origin.command:
         typer.echo(f"\nrun again by\n{clean(origin.command)}")
@@ -233,38 +226,25 @@ def verify(
     results: Results = RESULTS,
 ) -> None:
     """Check every file of saved results against its hash; the exit code is 1 if one differs."""
-    from backtest.store import (  # noqa: PLC0415 - loads much
-        find_folder,
-        list_folders,
-        verify_folder,
-    )
-
+    folders = [results / name for name in store.list_folders(results)]
     if names:
-        folders = [find_folder(name, results) for name in names]
-    else:
-        folders = [results / name for name in list_folders(results)]
-    checks = [verify_folder(folder) for folder in folders]
+        folders = [store.find_folder(name, results) for name in names]
+    checks = [store.verify_folder(folder) for folder in folders]
     checks = [each for each, place in zip(checks, folders, strict=True) if place.exists()]
+    bad = sum(bool(each.faults) for each in checks)
     if as_json:
         print_json({"folder": str(results), "checked": [each.to_dict() for each in checks]})
     else:
-        print_checks(checks)
-    if any(each.faults for each in checks):
+        for each in checks:
+            for word, found in (("DAMAGED", each.faults), ("note   ", each.remarks)):
+                for name, what in found:
+                    place = "" if name == "." else f"{name} "
+                    print_paragraph(f"{word} {each.name}: {place}{what}", indent="")
+        files = sum(each.files for each in checks)
+        whole = sum(not each.faults and each.kind in store.list_kinds() for each in checks)
+        typer.echo(f"{whole:,} whole, {bad:,} damaged; {files:,} files checked")
+    if bad:
         raise typer.Exit(1)
-
-
-def print_checks(checks: Sequence[Any]) -> None:
-    from backtest.store import list_kinds  # noqa: PLC0415 - loads much
-
-    for each in checks:
-        for word, found in (("DAMAGED", each.faults), ("note   ", each.remarks)):
-            for name, what in found:
-                place = "" if name == "." else f"{name} "
-                print_paragraph(f"{word} {each.name}: {place}{what}", indent="")
-    bad = sum(bool(each.faults) for each in checks)
-    files = sum(each.files for each in checks)
-    whole = sum(not each.faults and each.kind in list_kinds() for each in checks)
-    typer.echo(f"{whole:,} whole, {bad:,} damaged; {files:,} files checked")
 
 
 def export(
@@ -274,37 +254,22 @@ def export(
     results: Results = RESULTS,
 ) -> None:
     """Verify a result, and export it as an archive or a folder."""
-    from backtest.store import export_result, find_folder  # noqa: PLC0415 - loads much
-
-    typer.echo(str(export_result(find_folder(name, results), out)))
-
-
-# ------------------------------------------------------------------------------------------ prune
-
-PRUNE_EXAMPLES = """
-backtest results prune --older-than 30d --kind run --where 'sharpe<0.5' --dry-run
-backtest results prune --damaged --yes         [dim]# only unreadable ones[/dim]
-"""
+    typer.echo(str(store.export_result(store.find_folder(name, results), out)))
 
 
 def prune(
-    text: Text = "",
+    wanted: Wanted,
     *,
     keep: Annotated[int | None, option("Keep this many of the newest.", "--keep", min=0)] = None,
     older_than: Annotated[
         str | None, option("Saved before a date (UTC), or 30d ago.", "--older-than")
     ] = None,
     unfinished: Annotated[
-        bool,
-        option("Also studies and validations that could be resumed.", "--unfinished"),
+        bool, option("Also studies and validations that could be resumed.", "--unfinished")
     ] = False,
     damaged: Annotated[
-        bool,
-        option("Also damaged results, and those that were being replaced.", "--damaged"),
+        bool, option("Also damaged results, and those that were being replaced.", "--damaged")
     ] = False,
-    kind: Kind = None,
-    policy: PolicyPart = "",
-    where: Where = None,
     dry_run: Annotated[bool, option("Only list what would be deleted.", "--dry-run")] = False,
     yes: Annotated[bool, option("Do not ask.", "--yes", "-y")] = False,
     as_json: AsJson = False,
@@ -316,10 +281,8 @@ def prune(
 
     Only folders with a readable manifest or study and its id are deleted; others are listed.
     """
-    from backtest.store import Filter, choose_deletions, delete_chosen  # noqa: PLC0415 - loads much
-
-    wanted = build_filter(text, kind, policy, where, before=older_than)
-    is_only_marked = keep is None and wanted == Filter()
+    chosen_by = wanted.build(before=older_than)
+    is_only_marked = keep is None and chosen_by == store.Filter()
     if is_only_marked and not (damaged or unfinished):
         raise ParameterError(
             "prune needs a flag that chooses what to delete, got none: a filter, --keep, "
@@ -327,49 +290,33 @@ def prune(
         )
     if as_json and not (yes or dry_run):
         raise ParameterError("--json cannot ask: give --yes or --dry-run too")
-    chosen, kept = choose_deletions(
+    chosen, kept = store.choose_deletions(
         results,
-        None if is_only_marked else wanted,
+        None if is_only_marked else chosen_by,
         keep=keep or 0,
         with_unfinished=unfinished,
         with_damaged=damaged,
     )
     if not as_json:
-        print_deletions(chosen)
+        size = sum(each.size for each in chosen) / 1e6
+        total = f"to delete: {store.count_kinds(chosen)}, {size:,.2f} MB"
+        typer.echo(total if chosen else "nothing to delete")
+        print_named([
+            f"{each.name}  {format_time(each.saved)[:10]}  {each.trouble or each.policy}"
+            for each in chosen
+        ])  # fmt: skip
         for each in kept:
             print_paragraph(f"left, not known to be a result: {each.name}  {each.why}")
     is_agreed = bool(chosen) and not dry_run and (yes or confirm_deletion(len(chosen)))
-    deleted, left = delete_chosen(results, chosen) if is_agreed else ([], [])
+    deleted, left = store.delete_chosen(results, chosen) if is_agreed else ([], [])
     if as_json:
-        print_json(
-            {
-                "chosen": [each.name for each in chosen],
-                "deleted": deleted,
-                "left": left,
-                "not_ours": [each._asdict() for each in kept],
-            }
-        )
+        not_ours, names = [each._asdict() for each in kept], [each.name for each in chosen]
+        print_json({"chosen": names, "deleted": deleted, "left": left, "not_ours": not_ours})
         return
     for name in left:
         typer.echo(f"left, it is in use: {name!r}")
     if chosen and not dry_run:
         typer.echo(f"deleted {len(deleted):,}" if is_agreed else "nothing was deleted")
-
-
-def print_deletions(to_delete: Sequence[Any]) -> None:
-    from backtest.store import count_kinds  # noqa: PLC0415 - loads much
-
-    if not to_delete:
-        typer.echo("nothing to delete")
-        return
-    size = sum(each.size for each in to_delete) / 1e6
-    typer.echo(f"to delete: {count_kinds(to_delete)}, {size:,.2f} MB")
-    print_named(
-        [
-            f"{each.name}  {format_time(each.saved)[:10]}  {each.trouble or each.policy}"
-            for each in to_delete
-        ]
-    )
 
 
 def confirm_deletion(n: int) -> bool:
@@ -383,34 +330,7 @@ def confirm_deletion(n: int) -> bool:
         ) from error
 
 
-def build_filter(
-    text: str,
-    kind: list[str] | None,
-    policy: str,
-    where: list[str] | None,
-    *,
-    since: str | None = None,
-    before: str | None = None,
-) -> Any:
-    from backtest.store import Filter, read_bound, read_kinds, read_time_or_age  # noqa: PLC0415
-
-    now = time.time_ns()
-    wanted = Filter(read_kinds(kind or ()), policy, text, tuple(map(read_bound, where or ())))
-    if since is not None:
-        wanted = wanted._replace(since=read_time_or_age(since, now, where="since"))
-    if before is not None:
-        wanted = wanted._replace(before=read_time_or_age(before, now, where="older_than"))
-    return wanted
-
-
 # ----------------------------------------------------------------------------------------- report
-
-REPORT_EXAMPLES = """
-backtest report 0a1b2c3d --format md    [dim]# by its id, or how that begins[/dim]
-backtest report --all --out pages       [dim]# every result, and pages/index.html[/dim]
-"""
-REPORTS = Path("reports")
-"""Folder of the pages of all results."""
 
 
 def report(
@@ -440,49 +360,32 @@ def report(
     results: Results = RESULTS,
 ) -> None:
     """Write a report: one file that works offline, with charts, tables and assumptions."""
-    from backtest.report import build_page, choose_format, write_page  # noqa: PLC0415 - loads much
-    from backtest.store import find_folder, load_saved  # noqa: PLC0415
-
     if everything:
-        write_everything(names, results, REPORTS if out is None else out, format_, objective)
+        if names or format_ not in (None, "html"):
+            raise ParameterError(
+                "--all writes HTML of every result, and takes no names and no other format"
+            )
+        folder = Path("reports") if out is None else out
+        with show_progress("pages", "results") as progress:
+            rows = reports.write_all(results, folder, objective, progress)
+        for row in (each for each in rows if each.trouble):
+            typer.echo(f"warning: {row.name} has no page: {row.trouble}", err=True)
+        typer.echo(str(folder / "index.html"))
         return
     if not names:
         raise ParameterError(
             "name a saved result, which `backtest results list` shows, or give --all"
         )
-    folders = [find_folder(name, results) for name in names]
-    chosen = choose_format(Path() if out is None else out, format_)
-    targets = name_files(folders, out, chosen)
-    for folder, target in zip(folders, targets, strict=True):
-        page = build_page(load_saved(folder), objective)
-        typer.echo(str(write_page(page, target, chosen)))
-
-
-def write_everything(
-    names: list[str] | None, results: Path, out: Path, format_: str | None, objective: str
-) -> None:
-    from backtest.report import write_all  # noqa: PLC0415 - loads much
-
-    if names or format_ not in (None, "html"):
-        raise ParameterError(
-            "--all writes HTML of every result, and takes no names and no other format"
-        )
-    with show_progress("pages", "results") as progress:
-        rows = write_all(results, out, objective, progress)
-    for row in (each for each in rows if each.trouble):
-        typer.echo(f"warning: {row.name} has no page: {row.trouble}", err=True)
-    typer.echo(str(out / "index.html"))
-
-
-def name_files(folders: list[Path], out: Path | None, format_: str) -> list[Path]:
-    names = [f"{folder.resolve().name}.{format_}" for folder in folders]
-    if out is None:
-        return [Path(name) for name in names]
-    if out.is_dir() or (len(folders) > 1 and not out.suffix):
-        return [out / name for name in names]
-    if len(folders) > 1:
+    folders = [store.find_folder(name, results) for name in names]
+    chosen = reports.choose_format(out or Path(), format_)
+    is_folder = out is None or out.is_dir() or (len(folders) > 1 and not out.suffix)
+    if len(folders) > 1 and not is_folder:
         raise ParameterError(f"{len(folders)} reports need a folder, got {str(out)!r}")
-    return [out]
+    for place in folders:
+        target = out or Path()
+        target = target / f"{place.resolve().name}.{chosen}" if is_folder else target
+        page = reports.build_page(store.load_saved(place), objective)
+        typer.echo(str(reports.write_page(page, target, chosen)))
 
 
 add_command(app, "list", list_, LIST_EXAMPLES)

@@ -13,13 +13,18 @@ import typer
 import backtest
 from backtest.base import ParameterError, format_time, list_records
 from backtest.cli.build import build_experiment, load_data, name_policies
-from backtest.cli.command import AsJson, Command, Output, take_experiment
+from backtest.cli.command import (
+    AsJson,
+    Command,
+    Output,
+    add_command,
+    take_experiment,
+)
 from backtest.cli.experiment import Draft, flatten
 from backtest.cli.printing import (
     FAILED,
     INTERRUPTED,
     Meter,
-    add_command,
     draw,
     print_json,
     print_message,

@@ -8,10 +8,13 @@ import typer
 from typer.core import TyperGroup
 
 from backtest.base import ParameterError
-from backtest.cli.command import AsJson, flag
-from backtest.cli.printing import (
+from backtest.cli.command import (
+    AsJson,
     add_command,
+    flag,
     format_help,
+)
+from backtest.cli.printing import (
     print_json,
     print_paragraph,
     print_title,

@@ -52,6 +52,8 @@ REFUSED = [
     ("run --set options.contracts=BTC-27JAN23-30000-P", "options need contracts, and chains"),
     # spans
     ("run --from 2030-01-01", "2030-01-01"),
+    ("run --to 2023-13-45", "error: --to must be a time such as"),
+    ("run --set run.end=2023-13-45", "error: run.end must be a time such as"),
     ("run --start 2023-02-01 --from 2023-03-01", "which begin 2023-03-01"),
     ("run --start 2023-02-08 --set run.end=2023-02-08", "start must lie before the last bar"),
     ("run --start 2023-12-31T23:30", "start must lie before the last bar"),
@@ -97,7 +99,7 @@ REFUSED = [
     # sets
     ("sweep --vary target", "--vary takes NAME=VALUE"),
     ("run --set run.allocate=equal", "run.allocate is for several instruments"),
-    ("run --set run.carry_weights=true", "run.carry_weights is for several instruments"),
+    ("run --set run.carry_weights=true", "run.carry_weights needs run.weights"),
     ("run --set run.allocate_settings.window=5", "run.allocate_settings needs run.allocate"),
     ("sweep --vary target=1 --vary target=2", "--vary must have each entry once"),
     ("sweep --objective sharpe --objective cagr", "--objective must have each entry once"),
