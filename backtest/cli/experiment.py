@@ -166,9 +166,7 @@ def read_text(name: str, text: str, kind: Any) -> Any:
 def read_experiment(file: Path) -> Tables:
     if file.suffix == ".py":
         raise ParameterError(f"an experiment must be TOML, got {file}; a policy goes to --policy")
-    tables = read_toml(file, noun="an experiment")
-    if "balance" in tables:
-        raise ParameterError(f"{file} is no experiment but a book: backtest liq --book {file}")
+    tables = read_toml(file)
     refuse_faults(tables)
     for name in ("policy", "overlay"):
         table = tables.get(name, {"name": ""})
@@ -261,14 +259,16 @@ def find_single(table: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
-def read_toml(file: Path, *, noun: str) -> dict[str, Any]:
+def read_toml(file: Path) -> dict[str, Any]:
     if file.is_dir():
         raise ParameterError(
-            f"{noun} must be a TOML file, {str(file)!r} is a folder; data go to --data"
+            f"an experiment must be a TOML file, {str(file)!r} is a folder; data go to --data"
         )
     if not file.is_file():
         near = did_you_mean(file.stem, (each.stem for each in file.parent.glob("*.toml")))
-        raise ParameterError(f"{noun} must be a TOML file, {str(file)!r} does not exist{near}")
+        raise ParameterError(
+            f"an experiment must be a TOML file, {str(file)!r} does not exist{near}"
+        )
     try:
         tables = tomllib.loads(read_small(file).decode("utf-8"))
     except (ValueError, RecursionError) as error:

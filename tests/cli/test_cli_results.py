@@ -59,6 +59,17 @@ def test_a_list_is_filtered_sorted_and_cut(capsys, results):
     assert ask(capsys, "list", "--since", "2100-01-01")["results"] == []
 
 
+def test_a_list_fits_a_terminal_of_80_columns(capsys, results, monkeypatch):
+    """Before: the policy was cut to four letters, and the data to five."""
+    monkeypatch.setenv("COLUMNS", "80")
+    monkeypatch.setattr("sys.stdout.isatty", lambda: True)
+    code, out, _ = call(capsys, "results", "list")
+    assert code == 0
+    assert max(map(len, out.splitlines())) <= 80
+    assert out.count("SYNTHETIC-PERP 4h") == 3
+    assert "Constant(leverag" in out
+
+
 def test_what_is_damaged_or_left_is_named_in_every_list(capsys, results):
     run = folder_of(results, "voltarget")
     (run / "bars.parquet").unlink()

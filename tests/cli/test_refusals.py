@@ -5,7 +5,6 @@ import shlex
 import pytest
 
 from tests.cli.test_cli import MY_POLICY
-from tests.cli.test_cli_data import BOOK
 from tests.kit import call
 from tests.layouts import own_files
 
@@ -18,14 +17,6 @@ FILES = {
     "nameless.toml": "[policy]\nsettings = {target = 1}\n",
     "account.toml": "[account]\ncapital = -3\nbnd = 1\n",
     "venue.toml": "[venue]\npreset = 'binance-usdm:BTCUSDT'\nfees = {takr = 0.1}\n",
-    "book.toml": BOOK,
-    "no-balance.toml": BOOK.replace("balance = 1000", ""),
-    "no-price.toml": BOOK.replace("price = 60_000", ""),
-    "no-venue.toml": BOOK.replace('venue = "binance-usdm"', ""),
-    "nan.toml": BOOK.replace("quantity = 0.1", "quantity = nan"),
-    "equity.toml": f'{BOOK}[[collateral]]\nname = "C"\namount = 1\nprices = "equity"\nrate = 0.5\n',
-    "option.toml": f"{BOOK}[[options]]\noption = 'BTC-26JUN26-50000-P'\nquantity = 1\nindex = 1\n"
-    "at = '2026-01-01'\nmark = 0.1\n",
     "raises.py": "import backtest as bt\n\n1 / 0\n",
     "leaves.py": "import sys\n\nsys.exit(3)\n",
     "range.py": "import backtest as bt\n\nx = bt.Range(3, 1)\n",
@@ -64,7 +55,6 @@ REFUSED = [
     # experiments
     ("run .", "'.' is a folder; data go to --data"),
     ("run two.py", "an experiment must be TOML, got two.py; a policy goes to --policy"),
-    ("run book.toml", "backtest liq --book book.toml"),
     ("run syntax.toml", "syntax.toml must be TOML: Expected ']' at the end of a table declaration "
      "(at line"),
     ("run table.toml", "polcy: an experiment has no such table; did you mean"),
@@ -133,14 +123,7 @@ REFUSED = [
     ("cascade --shock -0.1 --open-interest 1e9 --impact cubic:1", "got 'cubic:1'"),
     ("replay", "replay.fills is needed"),
     # calculators
-    ("liq --side long", "a position needs --entry, --leverage"),
-    ("liq --book book.toml --side long", "--side must be left out with --book"),
-    ("liq --book no-balance.toml", "no-balance.toml: a book needs balance"),
-    ("liq --book no-price.toml", "no-price.toml: positions.BTCUSDT needs price"),
-    ("liq --book no-venue.toml", "no-venue.toml: positions.BTCUSDT.venue must be"),
-    ("liq --book nan.toml", "quantities"),
-    ("liq --book equity.toml", "the account's own equity"),
-    ("liq --book option.toml", "options need portfolio margin"),
+    ("liq --side long", "Missing option '--entry'"),
     # venues
     ("venues x:Y", "known preset, got 'x'"),
     ("venues show binance-usdm:BTCUSD", "'BTCUSD'; did you mean 'BTCUSDT'?"),

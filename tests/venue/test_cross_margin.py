@@ -319,6 +319,35 @@ def test_figures_by_hand():
     assert math.isnan(every.down)
 
 
+def test_a_book_under_portfolio_margin_by_hand():
+    """12 % of 48,000 with .1 BTC less, and of 30,000: .12 * (48,000 + 6,000 + 30,000) = 10,080.
+
+    The coin cancels its part, and backs .95 * 6,000.
+    """
+    coin = bt.Collateral("BTC", 0.1, prices=BTC, rate=0.95, cancels_risk="BTC")
+    found = bt.calculate_book(
+        BINANCE, {BTC: 0.8, ETH: -10}, PRICES, entries={BTC: 58_500, ETH: 3_000}, balance=6_000,
+        rule=bt.PresetMargin(preset="okx-portfolio"), collateral=coin,
+    )  # fmt: skip
+    assert (found.requirement, found.backing) == pytest.approx((10_080, 12_900))
+    assert (found.collateral, found.first) == (pytest.approx(5_700), BTC)
+    assert found.moves[-1].down == pytest.approx(-0.2070, abs=5e-5)
+
+
+def test_a_strangle_under_standard_margin_by_hand():
+    """Per option .075 and its mark, .0116 and .0106; no option value backs it."""
+    sold = [
+        bt.OptionPosition(name, -1, index=60_000, at="2026-05-27 08:00", volatility=volatility)
+        for name, volatility in (("BTC-26JUN26-50000-P", 0.6), ("BTC-26JUN26-72000-C", 0.55))
+    ]
+    rule = bt.PresetMargin(preset="deribit-standard")
+    found = bt.calculate_book({}, {}, {}, balance=0.3222, rule=rule, options=sold)
+    assert (found.backing, found.option_value) == (0.3222, 0.0)
+    assert found.requirement == pytest.approx(0.1721994, abs=5e-8)
+    (index,) = (move for move in found.moves if move.name == "index BTC")
+    assert (index.down, index.up) == pytest.approx((-0.2758, 0.4334), abs=5e-5)
+
+
 def test_one_position_has_the_closed_form():
     venue = bt.Venue.preset("binance-usdm", "BTCUSDT")
     for quantity in (2.0, -300.0):
