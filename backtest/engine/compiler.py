@@ -70,7 +70,7 @@ from backtest.engine.recipe import (
     read_parameter,
     write_decide,
 )
-from backtest.options import bs_kernels, pricing
+from backtest.options import implied_kernels, pricing
 from backtest.options.pricing import SIGNS
 from backtest.policy import (
     AccountView,
@@ -143,7 +143,7 @@ def compile_core() -> dict[str, Any]:
     names["as_index"] = jit(as_unsigned, **options)
     names["floor"] = jit(floor_as_number, **options)
     names["count_brackets"] = jit(count_all_brackets, **options)
-    found = names | compile_helpers(bs_kernels)
+    found = names | compile_helpers(implied_kernels)
     for public, scalar in (*PUBLIC, *OPTION_FUNCTIONS):
         register_overload(public, found[scalar])
     for public in MATH:

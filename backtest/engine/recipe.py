@@ -26,7 +26,7 @@ from backtest.base import (
     units,
 )
 from backtest.measures import tally
-from backtest.options import bs_kernels
+from backtest.options import implied_kernels
 from backtest.policy import Policy, formula_for, margin_formula_for, start_memory, view
 from backtest.policy.policy import BAR_FIELDS
 from backtest.venue import (
@@ -150,7 +150,7 @@ def read_parameter(text: str, value: object) -> str:
 
 @functools.cache
 def find_rules_folder() -> Path:
-    modules = (*CORE, units, compiled_twins, formula_functions, *list_sources(bs_kernels))
+    modules = (*CORE, units, compiled_twins, formula_functions, *list_sources(implied_kernels))
     texts = [Path(str(each.__file__)).read_text() for each in modules]
     here = Path(__file__)
     texts += [path.read_text() for path in (here, here.with_name("compiler.py"))]

@@ -1,4 +1,6 @@
-"""Implied volatility, in scalar functions that also compile.
+"""Implied volatility and Black-Scholes, in scalar functions that also compile.
+
+Black-Scholes is Black-76 on the forward ``S exp((r - q) T)``.
 
 The price of the option out of the money, normalized as in :mod:`backtest.base.black_kernels`, is
 inverted from a guess by Householder steps of third order. A step solves for ``ln b`` below the
@@ -11,53 +13,35 @@ from __future__ import annotations
 
 import math
 
-from backtest.base import FloatArray, is_possible, log_ratio, mills_ratio, price_and_slope
+from backtest.base import FloatArray, is_possible, log_ratio, price_and_slope, scalar_price
+from backtest.base.black_kernels import MOST_CARRY
 from backtest.base.normal import ROOT_TWO_PI
 
 KERNELS = ("fill_volatilities",)
 PLAIN_SECONDS = {"fill_volatilities": 6e-5}
-BELOW, AT_INTRINSIC, AT_BOUND, NO_TIME, ROUNDED, FOUND = 1, 2, 3, 4, 5, 0
-"""Why a price has no implied volatility; see :data:`backtest.options.pricing.REASONS`."""
 EPSILON = 2.0**-52
 LEAST_CERTAIN = 1e-3
 """Largest part of a volatility that four rounding errors of the price may move it by."""
 LAST_STEP = 5e-4
 """Size of a step, in units of s or 1, after which the error, of fourth order in it, is nothing."""
-LARGE = 2.0
-"""Deviation above which a guess by the normal model is poor."""
 
 
-def check_price(
+def scalar_growth(years: float, rate: float, dividend: float) -> float:
+    carry = (rate - dividend) * years
+    return math.exp(carry) if abs(carry) <= MOST_CARRY else math.nan
+
+
+def scalar_bs(
     sign: float,
-    price: float,
-    forward: float,
+    spot: float,
     strike: float,
     years: float,
+    volatility: float,
     rate: float,
-    is_coin: bool,
-) -> int:
-    if not years > 0.0:
-        return NO_TIME
-    undiscounted = undiscount(price, forward, years, rate, is_coin)
-    reason = compare_price(sign, undiscounted, forward, strike)
-    if reason == FOUND and math.isnan(
-        scalar_implied(sign, price, forward, strike, years, rate, is_coin)
-    ):
-        return ROUNDED
-    return reason
-
-
-def undiscount(price: float, forward: float, years: float, rate: float, is_coin: bool) -> float:
-    return (price * forward if is_coin else price) * math.exp(rate * years)
-
-
-def compare_price(sign: float, undiscounted: float, forward: float, strike: float) -> int:
-    intrinsic = max(0.0, sign * (forward - strike))
-    if undiscounted >= (forward if sign > 0.0 else strike):
-        return AT_BOUND
-    if undiscounted == intrinsic:
-        return AT_INTRINSIC
-    return FOUND if undiscounted > intrinsic else BELOW
+    dividend: float,
+) -> float:
+    forward = spot * scalar_growth(years, rate, dividend)
+    return scalar_price(sign, forward, strike, years, volatility, rate, False)
 
 
 def scalar_implied(
@@ -71,10 +55,11 @@ def scalar_implied(
 ) -> float:
     if not (is_possible(forward, strike, years, price, rate) and years > 0.0):
         return math.nan
-    undiscounted = undiscount(price, forward, years, rate, is_coin)
-    if compare_price(sign, undiscounted, forward, strike) != FOUND:
+    undiscounted = (price * forward if is_coin else price) * math.exp(rate * years)
+    intrinsic = max(0.0, sign * (forward - strike))
+    if not intrinsic < undiscounted < (forward if sign > 0.0 else strike):
         return math.nan
-    value = undiscounted - max(0.0, sign * (forward - strike))
+    value = undiscounted - intrinsic
     x = -abs(log_ratio(forward, strike))
     unit = math.sqrt(forward) * math.sqrt(strike)
     scaled = value / unit
@@ -92,8 +77,6 @@ def solve_deviation(x: float, price: float) -> float:
     bound = math.exp(0.5 * x)
     s = guess_deviation(x, price)
     is_low = s * s < -2.0 * x
-    if s > LARGE and not is_low:
-        s = guess_large(x, price, bound)
     low, high = 0.0, math.inf
     for _ in range(60):
         b, slope = price_and_slope(x, s)
@@ -163,25 +146,6 @@ def guess_deviation(x: float, price: float) -> float:
     z = 0.25 * s * s / (3.0 + q * (1.8 + q))
     moved = (0.125 * s * s - z / (1.0 - 0.5 * z)) / (1.0 + q * (1.2533 + q))
     return s * (1.0 + moved * (1.0 + 3.0 * moved))
-
-
-def guess_large(x: float, price: float, bound: float) -> float:
-    """Return a first s above the inflection point, where it is large.
-
-    b is concave there: its tangent at the point gives too small an s. At the money the exact answer
-    is -2 z with Phi(z) = (1 - b) / 2, z by formula 26.2.23 of Abramowitz and Stegun (1964).
-    """
-    center = math.sqrt(-2.0 * x)
-    above = bound * (0.5 + mills_ratio(center) / ROOT_TWO_PI)  # bound less b at the point
-    tangent = center + (price - bound + above) * ROOT_TWO_PI / bound
-    share = 0.5 * (bound - price) / above
-    if not share > 0.0:
-        return tangent
-    r = math.sqrt(-2.0 * math.log(share))
-    z = r - (2.515517 + r * (0.802853 + r * 0.010328)) / (
-        1.0 + r * (1.432788 + r * (0.189269 + r * 0.001308))
-    )
-    return max(tangent, math.sqrt(center * center + 4.0 * z * z))
 
 
 def fill_volatilities(terms: FloatArray, is_coin: bool, out: FloatArray) -> None:

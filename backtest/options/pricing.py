@@ -19,8 +19,7 @@ from backtest import base
 from backtest.base import FloatArray, Greeks, ParameterError, black_kernels, repr_given
 from backtest.base.black_kernels import MOST_CARRY
 from backtest.options import implied_kernels
-from backtest.options.bs_kernels import scalar_growth
-from backtest.options.implied_kernels import check_price, scalar_implied
+from backtest.options.implied_kernels import scalar_growth, scalar_implied
 
 Number = float | FloatArray
 Kind = str | npt.NDArray[np.str_]
@@ -146,13 +145,13 @@ def is_coin(settlement: object) -> bool:
 PRICE = Formula(base.scalar_price, black_kernels, "fill_prices")
 GREEKS = Formula(base.scalar_greeks, black_kernels, "fill_greeks", width=len(Greeks._fields))
 IMPLIED = Formula(scalar_implied, implied_kernels, "fill_volatilities")
+UNCERTAIN = "vega is too small: the rounding of the price moves the volatility by over a thousandth"
 REASONS = (
-    "",
-    "below the intrinsic value",
-    "at the intrinsic value: every small volatility gives it",
-    "at or above the largest value: no volatility gives it",
+    "a number is missing",
     "no time to expiry",
-    "vega is too small: the rounding of the price moves the volatility by over a thousandth",
+    "at or above the largest value: no volatility gives it",
+    "at the intrinsic value: every small volatility gives it",
+    "below the intrinsic value",
 )
 
 
@@ -350,16 +349,17 @@ def volatility_reason(
     """
     numbers = {"price": price, "forward": forward, "strike": strike, "years": years, "rate": rate}
     terms = read_terms(kind, numbers, settlement)
-    rows = zip(*(np.ravel(each).tolist() for each in terms.numbers), strict=True)
-    texts = np.array([explain_row(*row, *terms.flags) for row in rows])
-    shape = np.shape(terms.numbers[0])
-    return texts.reshape(shape) if shape else str(texts[0])
-
-
-def explain_row(*row: Any) -> str:
-    if any(math.isnan(number) for number in row):
-        return "a number is missing"
-    return REASONS[check_price(*row)]
+    sign, paid, f, k, t, r = (np.asarray(each) for each in terms.numbers)
+    undiscounted = paid * np.exp(r * t) * (f if terms.flags[0] else 1.0)
+    intrinsic, most = np.maximum(0.0, sign * (f - k)), np.where(sign > 0.0, f, k)
+    is_missing = np.isnan(undiscounted + k)
+    tests = [
+        is_missing, ~(t > 0.0), undiscounted >= most, undiscounted == intrinsic,
+        undiscounted < intrinsic,
+    ]  # fmt: skip
+    reasons = np.select(tests, REASONS, UNCERTAIN)
+    texts = np.where(np.isnan(evaluate(IMPLIED, terms)), reasons, "")
+    return texts if texts.shape else str(texts)
 
 
 def move_spot(terms: Terms, place: int) -> tuple[Terms, Any]:

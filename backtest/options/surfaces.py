@@ -7,7 +7,6 @@ SVI volatility surfaces, Quantitative Finance 14(1).
 
 from __future__ import annotations
 
-import functools
 import hashlib
 import json
 import math
@@ -647,17 +646,6 @@ class Surface(base.Reportable):
         integral = float(values @ weights) * (k[1] - k[0]) / 3.0
         return math.sqrt(2.0 / years * integral)
 
-    def measure(self, name: Measure, tenor: str | float) -> float:
-        """Return :meth:`atm`, :meth:`skew` or :meth:`vix` of a tenor, computed once."""
-        key = (name, tenor)
-        if key not in self._measured:
-            self._measured[key] = getattr(self, name)(tenor)
-        return self._measured[key]
-
-    @functools.cached_property
-    def _measured(self) -> dict[tuple[str, str | float], float]:
-        return {}
-
     def arbitrage(self) -> pd.DataFrame:
         """Return what could be earned without risk on the fit itself.
 
@@ -904,7 +892,7 @@ class Surfaces:
         return self._series("vix", tenor)
 
     def _series(self, name: Measure, tenor: str | float) -> pd.Series:
-        values = [each.measure(name, tenor) for each in self.surfaces]
+        values = [getattr(each, name)(tenor) for each in self.surfaces]
         return pd.Series(values, self.times, name=f"{name}_{tenor}")
 
     def attach(self, market: Market, tenors: Sequence[str] = ("30d",)) -> Market:
@@ -956,7 +944,7 @@ class Surfaces:
     def _align(self, key: Measure, tenor: str, row: IntArray) -> FloatArray:
         values = np.full(len(self.surfaces) + 1, np.nan)  # the last is for row -1
         for k in np.unique(row[row >= 0]):
-            values[k] = self.surfaces[k].measure(key, tenor)
+            values[k] = getattr(self.surfaces[k], key)(tenor)
         return values[row]
 
     def _warn_of_long_tenors(self, tenors: Sequence[str], row: IntArray) -> None:
