@@ -112,6 +112,9 @@ class Path:
     def fit(self) -> MarketFit:
         return fit_market(self.excess, self.samples.market - self.samples.risk_free, self.periods)
 
+    def read(self, name: str) -> float:
+        return float(getattr(self.fit, name))
+
     def find_drawdown_days(self) -> float:
         if self.fall.low == self.fall.low_peak:
             return 0.0
@@ -127,14 +130,17 @@ class Measure(NamedTuple):
     """``better`` is 1 if larger is better, -1 if smaller is, 0 for neither.
 
     ``part`` says what ``of`` takes: ``"core"`` and ``"all"`` the tally of :class:`Accounts`,
-    ``"returns"`` and ``"path"`` a :class:`Path`.
+    ``"returns"`` and ``"path"`` a :class:`Path`. Without ``of`` it is the tally's sum of its name.
     """
 
     unit: str
     better: int
     meaning: str
-    part: str
-    of: Callable[[Any], Any]
+    part: str = "all"
+    of: Callable[[Any], Any] | None = None
+
+    def find(self, name: str, source: Any) -> Any:
+        return source.read(name) if self.of is None else self.of(source)
 
 
 class MeasureTable(dict[str, Measure]):
@@ -154,8 +160,7 @@ A_YEAR, TURNS, LOSS, FLAG = "fraction per year", "turns of equity", "log growth 
 
 ABOUT = MeasureTable({
     "total_return": Measure(
-        FRACTION, 1, "growth from start to end, free of deposits", "core",
-        lambda a: a.growth - 1.0,
+        FRACTION, 1, "growth from start to end, free of deposits", "core", lambda a: a.growth - 1.0,
     ),
     "cagr": Measure(
         A_YEAR, 1, "growth of the account per year, compounded", "core", lambda a: a.cagr,
@@ -212,20 +217,10 @@ ABOUT = MeasureTable({
         FRACTION, 1, "probability that the true Sharpe is above 0", "returns",
         lambda p: probability_of_skill(p.excess),
     ),
-    "alpha": Measure(
-        A_YEAR, 1, "return that beta times the market does not explain", "returns",
-        lambda p: p.fit.alpha,
-    ),
-    "alpha_error": Measure(
-        A_YEAR, -1, "HAC standard error of alpha", "returns", lambda p: p.fit.alpha_error,
-    ),
-    "beta": Measure(
-        "number", 0, "slope of the returns on those of the market at 1x", "returns",
-        lambda p: p.fit.beta,
-    ),
-    "beta_error": Measure(
-        "number", -1, "HAC standard error of beta", "returns", lambda p: p.fit.beta_error,
-    ),
+    "alpha": Measure(A_YEAR, 1, "return that beta times the market does not explain", "returns"),
+    "alpha_error": Measure(A_YEAR, -1, "HAC standard error of alpha", "returns"),
+    "beta": Measure("number", 0, "slope of the returns on those of the market at 1x", "returns"),
+    "beta_error": Measure("number", -1, "HAC standard error of beta", "returns"),
     "certainty_equivalent": Measure(
         A_YEAR, 1, "sure growth worth as much at a relative risk aversion of 3", "all",
         Accounts.find_equivalents,
@@ -233,35 +228,15 @@ ABOUT = MeasureTable({
     "turnover": Measure(
         "per year", -1, "traded notional over mean equity", "core", Accounts.find_turnover,
     ),
-    "price_pnl": Measure(
-        MONEY, 1, "profit of price moves, before any cost", "all", lambda a: a.read("price_pnl"),
-    ),
-    "fees": Measure(MONEY, -1, "trading fees paid", "core", lambda a: a.read("fees")),
-    "slippage": Measure(
-        MONEY, -1, "paid by fills worse than the open", "core", lambda a: a.read("slippage"),
-    ),
-    "impact": Measure(
-        MONEY, -1, "paid by fills worsened through their own size", "core",
-        lambda a: a.read("impact"),
-    ),
-    "funding": Measure(
-        MONEY, -1, "funding paid less received", "core", lambda a: a.read("funding"),
-    ),
-    "interest": Measure(
-        MONEY, -1, "interest paid less earned", "core", lambda a: a.read("interest"),
-    ),
-    "liquidations": Measure(
-        COUNT, -1, "times that a price triggered a liquidation", "core",
-        lambda a: a.read("liquidations"),
-    ),
-    "liquidation_loss": Measure(
-        MONEY, -1, "what liquidations cost beyond the price move", "all",
-        lambda a: a.read("liquidation_loss"),
-    ),
-    "bad_debt": Measure(
-        MONEY, -1, "losses beyond what backed the position, borne by the venue", "all",
-        lambda a: a.read("bad_debt"),
-    ),
+    "price_pnl": Measure(MONEY, 1, "profit of price moves, before any cost"),
+    "fees": Measure(MONEY, -1, "trading fees paid", "core"),
+    "slippage": Measure(MONEY, -1, "paid by fills worse than the open", "core"),
+    "impact": Measure(MONEY, -1, "paid by fills worsened through their own size", "core"),
+    "funding": Measure(MONEY, -1, "funding paid less received", "core"),
+    "interest": Measure(MONEY, -1, "interest paid less earned", "core"),
+    "liquidations": Measure(COUNT, -1, "times that a price triggered a liquidation", "core"),
+    "liquidation_loss": Measure(MONEY, -1, "what liquidations cost beyond the price move"),
+    "bad_debt": Measure(MONEY, -1, "losses beyond what backed the position, borne by the venue"),
     "ruined": Measure(
         FLAG, -1, "whether a loss ruined the account", "core",
         lambda a: np.array(a.is_ruined, dtype=np.float64),
@@ -278,35 +253,22 @@ ABOUT = MeasureTable({
         FRACTION, -1, "closes within 10 % of the liquidation price", "all",
         lambda a: a.tally["near"] / a.tally["bars"],
     ),
-    "stops": Measure(
-        COUNT, -1, "stops of any kind that closed the position at a loss limit", "all",
-        lambda a: a.read("stops"),
-    ),
-    "take_profits": Measure(
-        COUNT, 0, "take-profits that closed the position", "all", lambda a: a.read("take_profits"),
-    ),
+    "stops": Measure(COUNT, -1, "stops of any kind that closed the position at a loss limit"),
+    "take_profits": Measure(COUNT, 0, "take-profits that closed the position"),
     "ambiguous_bars": Measure(
-        COUNT, -1, "bars that the account lives only because prices move together", "all",
-        lambda a: a.read("ambiguous_bars"),
+        COUNT, -1, "bars that the account lives only because prices move together",
     ),
     "both_reached": Measure(
-        COUNT, -1, "bars that reach a take-profit, and a stop or the liquidation price", "all",
-        lambda a: a.read("both_reached"),
+        COUNT, -1, "bars that reach a take-profit, and a stop or the liquidation price",
     ),
     "margin_calls": Measure(
         COUNT, -1, "closes at which the margin ratio rose over the call", "all",
         lambda a: a.read("calls"),
     ),
-    "calls_met": Measure(
-        COUNT, 0, "margin calls that ended with the ratio under the call again", "all",
-        lambda a: a.read("calls_met"),
-    ),
-    "calls_failed": Measure(
-        COUNT, -1, "margin calls that ended otherwise", "all", lambda a: a.read("calls_failed"),
-    ),
+    "calls_met": Measure(COUNT, 0, "margin calls that ended with the ratio under the call again"),
+    "calls_failed": Measure(COUNT, -1, "margin calls that ended otherwise"),
     "liquidated_after_call": Measure(
-        COUNT, -1, "calls that a liquidation followed", "all",
-        lambda a: a.read("liquidated_calls"),
+        COUNT, -1, "calls that a liquidation followed", "all", lambda a: a.read("liquidated_calls"),
     ),
     "time_to_liquidation_after_call": Measure(
         DAYS, 1, "mean from a call to that liquidation", "all",
@@ -315,10 +277,7 @@ ABOUT = MeasureTable({
     "mean_leverage": Measure(
         TURNS, 0, "mean of notional over equity at closes", "all", lambda a: a.leverage,
     ),
-    "peak_leverage": Measure(
-        TURNS, -1, "highest notional over equity at a close", "all",
-        lambda a: a.read("peak_leverage"),
-    ),
+    "peak_leverage": Measure(TURNS, -1, "highest notional over equity at a close"),
     "gross_over_cap": Measure(
         FRACTION, -1, "closes above the cap of gross leverage", "all",
         lambda a: a.tally["over_cap"] / a.tally["bars"],
@@ -366,9 +325,8 @@ def measure_run(
     many = {name: np.array([value]) for name, value in flatten_tally(tally).items()}
     measured = measure_accounts(many, span, np.array([unit]), np.array([equity]))
     path = Path(samples, span.periods, tally, span)
-    return {
-        name: float(ABOUT[name].of(path) if name in PATH else measured[name][0]) for name in METRICS
-    }
+    of_path = {name: ABOUT[name].find(name, path) for name in PATH}
+    return {name: float(of_path[name] if name in PATH else measured[name][0]) for name in METRICS}
 
 
 def measure_accounts(
@@ -377,12 +335,13 @@ def measure_accounts(
     """Return the measures of many accounts, each array of shape (n_accounts,)."""
     accounts = Accounts(tally, span, unit, equity)
     with np.errstate(all="ignore"):
-        return {name: ABOUT[name].of(accounts) for name in (STREAMED if "near" in tally else CORE)}
+        names = STREAMED if "near" in tally else CORE
+        return {name: ABOUT[name].find(name, accounts) for name in names}
 
 
 def measure_returns(samples: Samples, periods: float) -> dict[str, float]:
     path: Any = Path(samples, periods, *[None] * 2)  # type: ignore[arg-type] # not asked for
-    return {name: ABOUT[name].of(path) for name in OF_RETURNS}
+    return {name: ABOUT[name].find(name, path) for name in OF_RETURNS}
 
 
 def find_cost_rates(tally: Tally, span: RunSpan) -> dict[str, float]:
