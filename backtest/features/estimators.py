@@ -30,7 +30,7 @@ from backtest.base import (
     format_time,
 )
 from backtest.base.units import DAY, YEAR_DAYS
-from backtest.features import garch_kernels, kernels
+from backtest.features import kernels
 from backtest.features.returns import (
     OneOrMany,
     find_decay,
@@ -251,7 +251,7 @@ def garch_volatility(
     for fit, (bar, stop) in zip(_fit_all(returns, bars), spans, strict=True):
         if fit is not None:
             weights = np.array([fit.omega, fit.alpha, fit.beta])
-            compile_module(garch_kernels).filter_variance(
+            compile_module(kernels).filter_variance(
                 squares[:stop], weights, backcast, bar, variance[:stop]
             )
     return np.sqrt(variance * bars_per_year(market))

@@ -9,7 +9,7 @@ import math
 
 from backtest.base import FloatArray
 
-KERNELS = ("ewma_lanes", "learn_lanes", "tail_lane")
+KERNELS = ("ewma_lanes", "filter_variance", "learn_lanes", "tail_lane")
 PLAIN_SECONDS = {"ewma_lanes": 3e-6}
 
 START = 20
@@ -54,6 +54,22 @@ def advance_weights(decay: FloatArray, weight: FloatArray, inverse: FloatArray) 
         weight[j] = after
         inverse[j] = 1.0 / after
     return moved
+
+
+def filter_variance(
+    squares: FloatArray, parameters: FloatArray, backcast: float, start: int, out: FloatArray
+) -> None:
+    """Write h_{t+1} = omega + alpha e_t^2 + beta h_t to ``out[t]``, from bar ``start`` >= 1 on.
+
+    ``squares`` (n_bars,) holds e_t^2, the first does not count. ``parameters`` (3,) are omega,
+    alpha and beta. ``backcast`` stands in for the square and the variance before the first.
+    """
+    omega, alpha, beta = parameters[0], parameters[1], parameters[2]
+    variance = omega + alpha * backcast + beta * backcast
+    for t in range(1, len(out)):
+        variance = omega + alpha * squares[t] + beta * variance
+        if t >= start:
+            out[t] = variance
 
 
 # ----- windows -----

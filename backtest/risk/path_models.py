@@ -27,7 +27,7 @@ from backtest.base import (
     format_percent,
 )
 from backtest.base.units import YEAR_DAYS
-from backtest.features import find_backcast, garch_kernels, log_returns
+from backtest.features import find_backcast, kernels, log_returns
 from backtest.market import SESSIONS, Market, bars_per_year
 from backtest.measures import find_block_length
 
@@ -536,7 +536,7 @@ class Filtered(_Resampled):
         """Return the variance that the model forecasts for the bar after each, (n_bars,)."""
         squares = log_returns(market) ** 2
         ahead = np.full(market.n_bars, find_backcast(squares[1:]))
-        compile_module(garch_kernels).filter_variance(
+        compile_module(kernels).filter_variance(
             squares, np.array([self.omega, self.alpha, self.beta]), float(ahead[0]), 1, ahead
         )
         return ahead
