@@ -19,7 +19,12 @@ from backtest.base.units import TOLERANCE, YEAR_DAYS
 from backtest.venue import margin as margin_functions
 from backtest.venue.margin import DEFAULT, Book, read_book
 from backtest.venue.option_kernels import compute_option_delta
-from backtest.venue.portfolio_kernels import compute_full_value, fill_shares
+from backtest.venue.portfolio_kernels import (
+    compute_collateral_value,
+    compute_full_backing,
+    compute_full_value,
+    fill_shares,
+)
 from backtest.venue.requirement import compute_value
 from backtest.venue.requirement_rule import (
     MarginRule,
@@ -377,7 +382,7 @@ class BookCalculation(NamedTuple):
     instrument whose move alone fails the book soonest, None if no move does. ``moves`` has the
     groups of portfolio margin with several instruments, the indices of options with what moves with
     them, and all. ``option_value`` is what options add to the backing, and ``options_leverage``
-    their net exposure in turns of equity. ``book`` is what was calculated.
+    their net exposure in turns of equity.
     """
 
     balance: float
@@ -399,7 +404,6 @@ class BookCalculation(NamedTuple):
     options: tuple[BookOption, ...]
     option_value: float
     options_leverage: float
-    book: Book
 
     def to_dict(self) -> dict[str, Any]:
         """Return the calculation as plain data."""
@@ -408,7 +412,7 @@ class BookCalculation(NamedTuple):
             "moves": [each._asdict() for each in self.moves],
             "options": [each._asdict() for each in self.options],
         }
-        return {name: value for name, value in (self._asdict() | rows).items() if name != "book"}
+        return self._asdict() | rows
 
 
 def calculate_book(
@@ -467,8 +471,10 @@ def calculate_book(
     )
     listed = () if account is None else tuple(describe_options(account))
     counted = 0.0 if account is None else account.counted_value()
-    equity = backing - book.collateral_value() + compute_full_value(held) + book.haircuts()
-    equity += 0.0 if account is None else account.full_value() - counted
+    collateral = float(compute_collateral_value(book.packed.collateral, held))
+    whole = compute_full_backing(book.packed, held, book.cash())
+    equity = float(whole) - collateral + compute_full_value(held)
+    equity += 0.0 if account is None else account.full_value()
     exposed: dict[str, float] = {}
     for each in listed:
         exposed[each.group] = exposed.get(each.group, 0.0) + each.exposure
@@ -482,7 +488,7 @@ def calculate_book(
         balance=book.balance,
         equity=equity,
         backing=backing,
-        collateral=book.collateral_value(),
+        collateral=collateral,
         requirement=needed,
         collateral_share=of_assets,
         initial=book.requirement(is_initial=True),
@@ -498,7 +504,6 @@ def calculate_book(
         options=listed,
         option_value=counted,
         options_leverage=divide(sum(map(abs, exposed.values()))),
-        book=book,
     )
 
 

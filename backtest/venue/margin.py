@@ -370,22 +370,19 @@ class Book(NamedTuple):
         gained = self.value_of(name, self.prices[name]) - self.value_of(name, self.entries[name])
         return self.quantities[name] * gained
 
-    def backing(self) -> float:
-        profit = sum(self.profit_of(name) for name in self.quantities)
-        paid = sum(
+    def cash(self) -> float:
+        """Return the balance less the margined positions at their entries."""
+        entered = (
             self.quantities[name] * self.value_of(name, self.entries[name])
             for i, name in enumerate(self.rules)
-            if kernels.is_spot_leg(self.packed, i)
+            if not kernels.is_spot_leg(self.packed, i)
         )
-        options = self.value_options()
+        return self.balance - sum(entered)
+
+    def backing(self) -> float:
+        options, held = self.value_options(), self.hold()
         counted = 0.0 if options is None else options.counted_value()
-        return self.balance + profit + paid + self.collateral_value() - self.haircuts() + counted
-
-    def haircuts(self) -> float:
-        return float(kernels.compute_haircuts(self.packed, self.hold()))
-
-    def collateral_value(self) -> float:
-        return float(kernels.compute_collateral_value(self.packed.collateral, self.hold()))
+        return float(kernels.compute_portfolio_backing(self.packed, held, self.cash())) + counted
 
     def requirement(self, *, is_initial: bool = False) -> float:
         held, options = self.hold(), self.value_options()

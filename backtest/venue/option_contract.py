@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Mapping
-from typing import Annotated, Any, ClassVar
+from typing import Annotated, Any
 
 import pandas as pd
 
@@ -15,16 +15,6 @@ from backtest.base.fields import COST, NOT_NEGATIVE, POSITIVE
 NAME = re.compile(r"([A-Z0-9]+)(_USDC|_USDT)?-(\d{1,2}[A-Z]{3}\d{2})-(\d+(?:[.d]\d+)?)-([CP])")
 SAID = ("kind", "strike", "expiry", "settlement", "underlying")
 YEAR = 365 * 86_400 * 10**9
-
-
-class Moment(Declaration):
-    """A time in UTC, written as text to the second or finer."""
-
-    kind: ClassVar[type] = str
-
-    def read(self, value: Any) -> str:
-        base.read_time(value)
-        return format_day(value)
 
 
 @declared
@@ -61,7 +51,7 @@ class Option(Value):
     name: Annotated[str | None, Text()] = None
     kind: Annotated[str | None, Choice("call", "put")] = None
     strike: Annotated[float | None, POSITIVE] = None
-    expiry: Annotated[str | None, Moment()] = None
+    expiry: Annotated[str | None, base.Time()] = None
     settlement: Annotated[str | None, Choice("cash", "coin")] = None
     style: Annotated[str, Choice("european")] = "european"
     size: Annotated[float, POSITIVE] = 1.0
@@ -228,7 +218,7 @@ class OptionPosition(Value):
     option: Annotated[Any, OptionField()]
     quantity: Annotated[float, Number()]
     index: Annotated[float, POSITIVE]
-    at: Annotated[str, Moment()]
+    at: Annotated[str, base.Time()]
     volatility: Annotated[float | None, NOT_NEGATIVE] = None
     forward: Annotated[float | None, POSITIVE] = None
     rate: Annotated[float, Number(-10, 10)] = 0.0
@@ -241,6 +231,9 @@ class OptionPosition(Value):
             yield "at", rule
         if self.volatility is None and self.mark is None:
             yield "volatility", "is needed, or a mark: 0.55 per sqrt(year) for example"
+
+    def _settle(self) -> None:
+        self._set_fields(at=format_day(self.at))
 
     @property
     def years(self) -> float:

@@ -461,16 +461,8 @@ class ScenarioMargin(MarginRule):
         return rows
 
     def linear_rows_of(self, group: str) -> list[tuple[float, float]]:
-        """Return the scenarios of a group without options: each move once, with its weight."""
-        # with the same row for all groups of a product every row stays, or they would not match
         limit = self.options.futures_range
-        rows = [(min(limit, max(-limit, row[0])), row[1]) for row in self.rows_of(group)]
-        if self.across == "same row":
-            return rows
-        largest: dict[float, float] = {}
-        for move, weight in rows:
-            largest[move] = max(weight, largest.get(move, 0.0))
-        return list(largest.items())
+        return [(min(limit, max(-limit, row[0])), row[1]) for row in self.rows_of(group)]
 
     def number_products(self, groups: Sequence[str]) -> list[int]:
         """Return the number of each group's product; groups in none are one each."""
