@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Iterator, Sequence
 from functools import partial
 from pathlib import Path
@@ -42,6 +43,8 @@ backtest run examples/btc-vol-target.toml --set account.band=0.1 --json
 
 def run(draft: Draft, *, output: Output) -> None:
     """Run an account through a market under a policy, and summarize the result."""
+    if not output.as_json:
+        warnings.simplefilter("ignore", backtest.LastPriceWarning)  # the summary says it
     result = run_with_progress(build_experiment(draft))
     output.give_out(result, partial(result_to_dict, result))
 
@@ -225,7 +228,7 @@ def replay(draft: Draft, *, output: Output) -> None:
         more = ["the ledger does not differ"]
     if len(compared):
         more = [f"the ledger differs in {len(compared):,} amounts, first:\n"
-                f"{compared.head(10).to_string()}"]  # fmt: skip
+                f"{compared.head(10).to_string(float_format='{:,.6g}'.format)}"]  # fmt: skip
 
     def list_replay(path: str | None) -> dict[str, Any]:
         differences = list_records(compared.reset_index()) if len(compared) else []

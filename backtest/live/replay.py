@@ -285,9 +285,12 @@ DUST = 1e-9
 """A position is closed if less than this share of it or of the fill would be left."""
 
 
-class Own(Policy):
+class Replayed(Policy):
     def leverage(self, bar: Any, account: Any) -> float:  # noqa: ARG002 - as of any policy
         return float("nan")
+
+    def __repr__(self) -> str:
+        return "Replay of fills"
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -431,7 +434,7 @@ def replay(
     if begin is None and isinstance(start, AccountSnapshot) and start.positions:
         begin = pd.Timestamp(int(markets.time[1]), tz="UTC")
     setup = engine.set_up(
-        markets, Own(), venue=venue, account=account, signal=None, overlay=None,
+        markets, Replayed(), venue=venue, account=account, signal=None, overlay=None,
         sampling=sampling, calendar=calendar, start=begin,
     )  # fmt: skip
     facts = place_fills(setup, fills, range_tolerance)

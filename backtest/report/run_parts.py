@@ -213,7 +213,8 @@ def find_notices(result: Result) -> Iterator[str]:
     unmarked = [name for name, each in perpetual.items()
                 if each.get("liquidations_tested_on") == "last prices"]  # fmt: skip
     if unmarked:
-        yield f"no mark prices{name_those(unmarked)}: liquidations tested on last prices"
+        where = name_those(unmarked)
+        yield f"no mark prices{where}: liquidations tested on last prices, which swing wider"
     unfunded = [name for name, each in perpetual.items() if not each.get("funding_events")]
     if unfunded:
         yield f"no funding rates{name_those(unfunded)}: none is charged"
@@ -555,16 +556,12 @@ def list_falls(result: Result) -> list[Shown]:
 
 
 def list_over_time(result: Result) -> list[Shown]:
-    months = find_months(result)
+    months = monthly_returns(result.time, result.of_account("unit"), result.tally.first_unit)
     names = [*calendar.month_abbr[1:], "year"]
     heads = {name: Head(name, "%", "points") for name in names}
     note = "Simple returns of the unit value by calendar month, UTC, in per cent."
     return [ShownTable(months.set_axis(names, axis=1), "Monthly returns", note,
                        Head("year", "", "whole"), heads, is_tinted=True)]  # fmt: skip
-
-
-def find_months(result: Result) -> pd.DataFrame:
-    return monthly_returns(result.time, result.of_account("unit"), result.tally.first_unit)
 
 
 # -------------------------------------------------------------------------------------------- risk
@@ -863,15 +860,8 @@ def collect_run(result: Result) -> dict[str, Any]:
 
 
 MONEY = (
-    "options",
-    "hedge",
-    "profit",
-    "theory",
-    "error",
-    "deviation",
-    "expected_deviation",
-    "costs",
-)
+    "options", "hedge", "profit", "theory", "error", "deviation", "expected_deviation", "costs",
+)  # fmt: skip
 
 
 def list_option_parts(result: Result) -> list[Part]:

@@ -168,7 +168,7 @@ class Stress(SettingsResult):
                 ShownChart("ladder", "Ladder", f"Loss of one-bar shocks, by {' and '.join(names)}.",
                            self.ladder["loss"], kind, {"loss": "loss"}, x="".join(names),
                            y="money" * (kind == "line"), height=340),
-                ShownTable(self.ladder, "Ladder", labels=Head("shock"),
+                ShownTable(self.ladder, "Ladder", labels=Head(names[0]),
                            heads={"loss": heads["loss"]}),
             )  # fmt: skip
         return [
@@ -183,10 +183,15 @@ class Stress(SettingsResult):
     def _describe_leads(self) -> str:
         leads = self.settings["leads"]
         names = [*dict.fromkeys(leads.values())]
-        if not names:
-            return ""
-        told = ", ".join(f"{v} in {k}" for k, v in leads.items()) if names[1:] else names[0]
-        return f"Break-even: the move of {told}; the others move as the scenario says."
+        told = []
+        if names:
+            of = ", ".join(f"{v} in {k}" for k, v in leads.items()) if names[1:] else names[0]
+            told = [f"Break-even: the move of {of}; the others move as the scenario says."]
+        if not self.lost and self.table["break_even"].isna().any():
+            told.append(
+                "Where it is -, no move of the price was found that liquidates the account."
+            )
+        return " ".join(told)
 
     def list_assumptions(self) -> tuple[str, ...]:
         return (
