@@ -5,11 +5,16 @@ from typing import TYPE_CHECKING
 from backtest.base import open_door
 
 if TYPE_CHECKING:
-    from backtest.report.index import write_all
-    from backtest.report.write import write_cell
-    from backtest.report.write import draw_run, draw_surface
     from backtest.report.render import choose_format, write_page
     from backtest.report.page import format_measure
-    from backtest.report.write import build_page, write_report, write_summary
+    from backtest.report.write import (
+        build_page,
+        draw_run,
+        draw_surface,
+        write_all,
+        write_cell,
+        write_report,
+        write_summary,
+    )
 
 open_door(__name__)

@@ -298,7 +298,8 @@ def describe_paths(paths: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
     model = paths["model"]
     yield "model", str(model["name"])
     for name, own in model["instruments"].items():
-        words = (f"{key.replace('_', ' ')} {write_parameter(value)}"
+        words = (f"{key.replace('_', ' ')} "
+                 f"{f'{value:.4g}' if isinstance(value, float) else format_setting(value)}"
                  for key, value in own.items() if key not in ("name", "class"))  # fmt: skip
         yield f"parameters of {name}", ", ".join(words)
     yield "paths", f"{paths['paths']:,} of {format_duration(paths['horizon'])}"
@@ -312,10 +313,6 @@ def describe_paths(paths: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
     if paths.get("correlation"):
         rows = "; ".join(", ".join(f"{x:.3f}" for x in row) for row in paths["correlation"])
         yield "correlation of instruments", rows
-
-
-def write_parameter(value: object) -> str:
-    return f"{value:.4g}" if isinstance(value, float) else format_setting(value)
 
 
 # --------------------------------------------------------------------------------------------- data

@@ -129,7 +129,11 @@ def stack_panels(
         low = max(top - room * weight / sum(weights), 0.0)
         number = "" if place == 1 else str(place)
         layout[f"yaxis{number}"] = {"domain": [round(low, 6), round(top, 6)], "nticks": 5}
-        notes.append(write_panel_title(title, round(top, 6)))
+        notes.append({
+            "text": title, "align": "left", "showarrow": False, "x": 0, "xref": "paper",
+            "xanchor": "left", "y": round(top, 6), "yref": "paper", "yanchor": "bottom",
+            "yshift": 3, "font": {"size": 12, "color": LIGHT["muted"]},
+        })  # fmt: skip
         top = low - gap
     last = "y" if len(titles) == 1 else f"y{len(titles)}"
     bottom: dict[str, Any] = {"showgrid": False, "anchor": last, "type": "date"}
@@ -138,19 +142,6 @@ def stack_panels(
         bottom["range"] = [str(np.datetime64(t, "ns").astype("datetime64[s]")) for t in span]
         layout |= {"hovermode": "x unified", "hoversubplots": "axis"}
     return {**layout, "xaxis": bottom, "annotations": notes}
-
-
-def write_panel_title(text: str, y: float) -> dict[str, Any]:
-    return {
-        "text": text, "align": "left", "showarrow": False,
-        "x": 0, "xref": "paper", "xanchor": "left",
-        "y": y, "yref": "paper", "yanchor": "bottom", "yshift": 3,
-        "font": {"size": 12, "color": LIGHT["muted"]},
-    }  # fmt: skip
-
-
-def color_key(text: str, color: str) -> str:
-    return f'<span style="color:{LIGHT[color]}">\N{EM DASH} {text}</span>'
 
 
 def to_datetimes(nanoseconds: IntArray) -> Any:
@@ -354,8 +345,11 @@ def draw_panels(shown: ShownChart, table: pd.DataFrame) -> Chart | None:
 def name_panel(shown: ShownChart, panel: Panel) -> str:
     if len(panel.columns) == 1:
         return panel.title
-    keys = (color_key(escape_label(name), choose_color(shown, name, place))
-            for place, name in enumerate(panel.columns))  # fmt: skip
+    keys = (
+        f'<span style="color:{LIGHT[choose_color(shown, name, place)]}">\N{EM DASH} '
+        f"{escape_label(name)}</span>"
+        for place, name in enumerate(panel.columns)
+    )
     return f"{panel.title} {'  '.join(keys)}"
 
 

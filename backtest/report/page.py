@@ -196,12 +196,6 @@ def find_tint(value: float) -> int:
 
 
 IN_PERCENT = ("fraction", "fraction per year")
-PERIODS = {
-    "1m": "minute",
-    "1h": "hour",
-    "1d": "day",
-    "1w": "week",
-}
 PLAIN = ("count", "0 or 1")
 
 

@@ -9,7 +9,7 @@ import io
 import json
 import textwrap
 import zlib
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from importlib import resources
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -26,7 +26,7 @@ from backtest.base import (
 )
 from backtest.base.number_text import HARD_SPACE
 from backtest.report.charts import DARK, LIGHT, TEMPLATE, encode_figure, write_script_data
-from backtest.report.page import Cell, Chart, Code, Column, Fact, Page, Paragraph, Section, Table
+from backtest.report.page import Cell, Chart, Code, Column, Page, Paragraph, Section, Table
 
 if TYPE_CHECKING:
     from jinja2 import Environment
@@ -89,33 +89,26 @@ MOST_SHOWN = 12
 def write_terminal(page: Page, sections: Sequence[Section]) -> str:
     """Return a page as lines of 80 characters: verdict, figures, and the sections of a summary."""
     from rich.console import Console, Group  # noqa: PLC0415 - loads when used
+    from rich.text import Text  # noqa: PLC0415
 
     parts: list[Any] = [wrap(clip(page.title, LONGEST_TITLE)), wrap(page.subtitle)]
     parts += [wrap(f"! {notice}") for notice in page.notices]
     parts += ["", wrap(page.summary)]
     if page.facts:
-        parts += [
-            "",
-            lay_out(Table("", FACTS, tuple(page.facts)))[0],
-        ]
+        parts += ["", lay_out(Table("", FACTS, tuple(page.facts)))[0]]
     for section in sections:
         parts += [part for block in section.blocks for part in list_lines(section, block)]
     stream = io.StringIO()
     console = Console(file=stream, width=WIDTH, color_system=None, force_terminal=False,
                       legacy_windows=False)  # fmt: skip
-    console.print(Group(*(escape_line(each) for each in parts)), markup=False, highlight=False)
-    lines = (line.rstrip() for line in stream.getvalue().splitlines())
-    return "\n".join(lines).strip("\n").replace(HARD_SPACE, " ")
+    lines = (Text(escape_directions(x)) if isinstance(x, str) else x for x in parts)
+    console.print(Group(*lines), markup=False, highlight=False)
+    shown = (line.rstrip() for line in stream.getvalue().splitlines())
+    return "\n".join(shown).strip("\n").replace(HARD_SPACE, " ")
 
 
 LONGEST_TITLE = 200
 FACTS = (Column("", is_number=False), Column(""), Column("", is_number=False))
-
-
-def escape_line(part: Any) -> Any:
-    from rich.text import Text  # noqa: PLC0415 - loads when used
-
-    return Text(escape_directions(part)) if isinstance(part, str) else part
 
 
 def wrap(text: str, indent: str = "") -> str:
@@ -166,12 +159,8 @@ def lay_out(table: Table) -> tuple[Any, list[str]]:
                 show_edge=False, pad_edge=False, padding=(0, 1))  # fmt: skip
     for column, head, _ in shown:
         side: Any = "right" if column.is_number else "left"
-        grid.add_column(
-            Text(head),
-            justify=side,
-            no_wrap=column.is_number and used - 3 <= WIDTH,
-            overflow="fold",
-        )
+        is_whole = column.is_number and used - 3 <= WIDTH
+        grid.add_column(Text(head), justify=side, no_wrap=is_whole, overflow="fold")
     for row in zip(*(cells for _, _, cells in shown), strict=True):
         grid.add_row(*map(Text, row))
     return grid, unseen
@@ -207,7 +196,7 @@ def write_markdown(page: Page) -> str:
         f"{escape_markdown(page.subtitle)}. {page.kind.capitalize()} `{page.identity}`.",
         *(f"> **{escape_markdown(notice)}**" for notice in page.notices),
         escape_markdown(page.summary),
-        *write_facts(page.facts),
+        *write_table(Table("", FACTS, tuple(page.facts))),
     ]
     for section in page.sections:
         lines += [f"## {escape_markdown(section.title)}", escape_markdown(section.lead)]
@@ -226,10 +215,6 @@ def write_block(block: Any) -> Iterator[str]:
     elif isinstance(block, Code):
         yield escape_markdown(block.label)
         yield fence_code(block.text)
-
-
-def write_facts(facts: Iterable[Fact]) -> Iterator[str]:
-    yield from write_table(Table("", FACTS, tuple(facts)))
 
 
 def write_table(table: Table, most: int | None = None) -> Iterator[str]:

@@ -1,19 +1,21 @@
-"""Build the page of a result from what it declares; write it, its cell and its pictures."""
+"""Build the page of a result from what it declares; write it, its cell, and the list of a store."""
 
 from __future__ import annotations
 
+import datetime as dt
 import shlex
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from html import escape
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
+from urllib.parse import quote
 
 import numpy as np
 
 from backtest.base import (
+    BacktestError,
+    DataError,
     FloatArray,
-    Headline,
-    IntArray,
     Part,
     Reportable,
     Shown,
@@ -23,6 +25,7 @@ from backtest.base import (
     escape_directions,
     name_folder,
 )
+from backtest.measures import name_measure
 from backtest.report.basis import NOTHING, Background, build_basis, find_background, list_terms
 from backtest.report.charts import LIGHT, TEMPLATE, draw_declared, thin_rows
 from backtest.report.page import (
@@ -32,13 +35,19 @@ from backtest.report.page import (
     Page,
     Paragraph,
     Section,
+    format_measure,
     write_table,
 )
 from backtest.report.render import (
     LONGEST_TITLE,
+    read_template,
+    save_text,
+    start_jinja,
     write_page,
     write_terminal,
 )
+from backtest.store import StoreEntry, count_kinds, describe_note, list_results, load_saved
+from backtest.store.listing import LEFTOVER, name_fault
 
 
 def build_page(found: Any, objective: str = "sharpe") -> Page:
@@ -56,7 +65,7 @@ def build_head(found: Any, background: Background = NOTHING) -> Page:
         title=clip(found.heading, LONGEST_TITLE),
         notices=[*found.notices, *([SYNTHETIC] if data.get("synthetic") else [])],
         summary=f"{write_sentence(found.verdict_text)} {found.details}".rstrip(),
-        facts=[write_fact(each) for each in found.list_numbers()],
+        facts=[Fact(each.title, str(each), each.note) for each in found.list_numbers()],
         write_sections=lambda: list_sections(found, background),
         collect=lambda: {**found.to_dict(), **background.to_dict()},
         about=found.about or ("" if data.get("bars") else "Without a market"),
@@ -74,10 +83,6 @@ def list_sections(found: Any, background: Background) -> list[Section]:
 
 def write_sentence(text: str) -> str:
     return capitalize(text) if text.endswith((".", "?")) else f"{capitalize(text)}."
-
-
-def write_fact(number: Headline) -> Fact:
-    return Fact(number.title, str(number), number.note)
 
 
 def write_part(part: Part) -> Section:
@@ -157,18 +162,14 @@ def write_facts_table(facts: Sequence[Fact]) -> str:
 
 
 def draw_equity_svg(result: Any) -> str:
-    unit = result.of_account("unit") / result.tally.first_unit
-    return draw_line_svg(result.span.closes, unit, "unit value")
-
-
-def draw_line_svg(time: IntArray, values: FloatArray, title: str) -> str:
+    time, values = result.span.closes, result.of_account("unit") / result.tally.first_unit
     rows = thin_rows(time, values, buckets=280)
     x = rescale(time[rows].astype(np.float64), 0.0, float(WIDTH))
     y = rescale(values[rows], HEIGHT - 2.0, 2.0)
     points = " ".join(f"{a:.1f},{b:.1f}" for a, b in zip(x, y, strict=True))
     return (
         f'<svg width="{WIDTH}" height="{HEIGHT}" viewBox="0 0 {WIDTH} {HEIGHT}" role="img" '
-        f'aria-label="{title} over time" style="display:block;max-width:100%">'
+        f'aria-label="unit value over time" style="display:block;max-width:100%">'
         f'<polyline fill="none" stroke="{LIGHT["accent"]}" stroke-width="1.2" points="{points}"/>'
         "</svg>"
     )
@@ -203,3 +204,88 @@ def draw_chart(shown: ShownChart) -> Any:
     chart = draw_declared(shown)
     figure = go.Figure({} if chart is None else dict(chart.figure))
     return figure.update_layout(template={"layout": TEMPLATE})
+
+
+# ------------------------------------------------------------------------- all results of a store
+
+INDEX, PAGES = "index.html", "pages"
+LONGEST_NOTE = 300
+"""Longest title and note of the list, in characters."""
+SHOWN = ("cagr", "volatility", "sharpe", "max_drawdown", "liquidations")
+"""Measures of the list; results without measures say in a note what came out."""
+
+
+class Row(NamedTuple):
+    entry: StoreEntry
+    trouble: str = ""
+
+    @property
+    def link(self) -> str:
+        is_written = self.entry.is_finished and not self.trouble
+        return f"{PAGES}/{quote(self.entry.name, safe='')}.html" if is_written else ""
+
+    @property
+    def name(self) -> str:
+        return self.entry.name.encode("utf-8", "replace").decode()
+
+    @property
+    def title(self) -> str:
+        return clip(self.entry.title or self.name, LONGEST_NOTE)
+
+    @property
+    def note(self) -> str:
+        said = f"damaged: {self.trouble}" if self.trouble else describe_note(self.entry)
+        name = "" if self.title == self.name else self.name
+        return clip(", ".join(filter(None, (said, name))), LONGEST_NOTE)
+
+    @property
+    def cells(self) -> list[str]:
+        metrics = {} if self.trouble else self.entry.metrics
+        return [format_measure(n, metrics[n]) if n in metrics else "" for n in SHOWN]
+
+    @property
+    def saved(self) -> str:
+        return f"{dt.datetime.fromtimestamp(self.entry.saved / 1e9, dt.UTC):%Y-%m-%d %H:%M}"
+
+
+def write_all(
+    store: Path,
+    folder: Path,
+    objective: str = "sharpe",
+    progress: Callable[[int, int], None] | None = None,
+) -> list[Row]:
+    """Return what the list shows; a result that cannot be read has a trouble and no page."""
+    entries = [each for each in list_results(store) if each.kind != LEFTOVER]
+    if not entries:
+        raise DataError(f"{store}: the folder of results must hold a result, it holds none")
+    entries.sort(key=lambda each: (-each.saved, each.name))
+    rows = []
+    for k, entry in enumerate(entries):
+        rows.append(write_one(store, folder / PAGES, entry, objective))
+        if progress is not None:
+            progress(k + 1, len(entries))
+    write_index(rows, store, folder / INDEX)
+    return rows
+
+
+def write_one(store: Path, folder: Path, entry: StoreEntry, objective: str) -> Row:
+    if entry.trouble or not entry.is_finished:
+        return Row(entry, entry.trouble)
+    try:
+        page = build_page(load_saved(store / entry.name), objective)
+    except (BacktestError, OSError) as error:
+        return Row(entry, name_fault(error, store / entry.name))
+    write_page(page, folder / f"{entry.name}.html", "html")
+    return Row(entry)
+
+
+def write_index(rows: Sequence[Row], store: Path, path: Path) -> None:
+    text = start_jinja().get_template(INDEX).render(
+        rows=rows,
+        store=store.resolve().name,
+        kinds=count_kinds([each.entry for each in rows if not each.trouble]),
+        damaged=sum(bool(each.trouble) for each in rows),
+        measures=[name_measure(name) for name in SHOWN],
+        style=read_template("page.css"),
+    )  # fmt: skip
+    save_text(text, path)

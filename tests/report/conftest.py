@@ -14,12 +14,10 @@ import backtest as bt
 from backtest.report.render import write_html
 from backtest.report.write import build_page
 from backtest.strategies import Constant, VolTarget
-from tests.report.reported import VENUE, live
 
 
 @pytest.fixture(scope="session")
 def result():
-    """Return a run with flows, margin calls, top-ups and liquidations."""
     days = pd.to_datetime(["2023-01-20", "2023-02-10"], utc=True)
     return live(
         Constant(leverage=8.0),
@@ -66,3 +64,12 @@ def browser():
         launched = started.chromium.launch(executable_path=chromium, args=FLAGS)
         yield launched
         launched.close()
+
+
+VENUE = bt.Venue.preset("binance-usdm", "BTCUSDT")
+
+
+def live(policy, days=80, **settings):
+    market = bt.Market.sample(bars=24 * days)
+    account = bt.Account(**{"capital": 10_000.0, **settings})
+    return bt.run(market, policy, venue=VENUE, account=account, compile=False)

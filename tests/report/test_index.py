@@ -14,20 +14,18 @@ import pytest
 
 import backtest as bt
 from backtest.report import write_all
-from backtest.report.charts import encode_figure, write_script_data
+from backtest.report.charts import write_script_data
 from backtest.report.render import read_plotly, write_html, write_text
 from backtest.report.write import build_page
 from backtest.strategies import Constant
-from backtest.sweep.sweep_table import Sweep
-from tests.kit import call, first_only
-from tests.report.reported import live
+from tests.kit import call
+from tests.report.conftest import live
 
 HOSTILE = "<b>x&y%2F</b>\u202e"
 
 
 @pytest.fixture
 def store(tmp_path):
-    """Return a store of a run under a hostile name, a stress test, and a damaged copy."""
     folder = tmp_path / "results"
     run = live(Constant(leverage=0.5), days=40)
     saved = run.save(folder)
@@ -138,24 +136,6 @@ def test_hostile_names_of_a_run_are_text(result, name):
     assert "backtest run" not in prose, "commands stand in blocks of code, as they are"
     assert "<script" not in prose
     assert json.loads(write_text(page, "json"))["title"]
-
-
-@pytest.mark.parametrize(
-    "name", first_only(HOSTILE_TEXTS[:2] + HOSTILE_TEXTS[5:]), ids=["script", "image", "long"]
-)
-def test_hostile_names_of_parameters_are_text(sweep, name):
-    facts = {name if key == "target" else key: v for key, v in sweep.manifest["parameters"].items()}
-    hostile = Sweep(
-        sweep.table.rename(columns={"target": name}), {**sweep.manifest, "parameters": facts}
-    )
-    page = build_page(hostile)
-    html = write_html(page)
-    assert len(scripts_of(html)) == html.count("<script") == 3
-    figures = json.dumps([encode_figure(chart.figure) for chart in page.charts])
-    assert "<img" not in figures
-    assert "<script" not in figures
-    data = next(text for head, text in scripts_of(html) if 'id="page-data"' in head)
-    assert "<" not in data
 
 
 def test_data_in_a_script_element_cannot_end_it():

@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import math
 import re
 import shlex
 import shutil
@@ -17,17 +18,27 @@ from backtest.base.units import DAY
 from backtest.cli import main
 from backtest.measures.measure_table import METRICS
 from backtest.measures.performance import monthly_returns, worst_drawdowns
-from backtest.report.charts import drop_dust, thin_rows
-from backtest.report.explored import explore_sweep, find_neighbors
+from backtest.report.basis import describe_account
+from backtest.report.charts import draw_declared, drop_dust, thin_rows
 from backtest.report.page import Paragraph, Table
 from backtest.report.render import write_html, write_page, write_text
-from backtest.report.run_parts import MARKS, choose_rows, list_statement, tabulate_ledger
+from backtest.report.run_parts import (
+    MARKS,
+    choose_rows,
+    list_exposure,
+    list_statement,
+    tabulate_contagion,
+    tabulate_instruments,
+    tabulate_ledger,
+)
+from backtest.report.set_parts import explore_sweep, find_neighbors
 from backtest.report.write import build_page
 from backtest.store import load_saved
 from backtest.strategies import Constant
 from backtest.sweep.sweep_table import Sweep
-from tests.kit import check_refused, market_of
-from tests.report.reported import VENUE, live
+from tests.agreement import run_engine, scene, tape
+from tests.kit import Hold, call, check_refused, flat, make_market, make_venue, market_of
+from tests.report.conftest import VENUE, live
 from tests.tuning import seek, stand_in
 
 
@@ -88,6 +99,26 @@ def test_the_command_of_the_report_makes_the_same_result_again(result, tmp_path)
 def test_the_statement_adds_up_to_the_change_of_equity(result):
     change = sum(amount for _, amount, _ in list_statement(result))
     assert 10_000.0 + change == pytest.approx(result.metrics["final_equity"])
+
+
+def test_a_run_without_marks_says_so_once(tmp_path, capsys):
+    market_of(np.linspace(100.0, 110.0, 60)).save(tmp_path / "data")
+    own = ("--instrument", "BTCUSDT", "--no-save", "--no-compile")
+    found = call(capsys, "run", "--data", tmp_path / "data", *own)
+    assert " ".join(found[1:]).lower().count("no mark prices") == 1
+
+
+def test_a_replay_and_a_stress_test_name_what_they_show(result):
+    """A replay has no policy; 0.5x has no break-even; an axis of a ladder has its name."""
+    calm = live(Constant(leverage=0.5), days=8)
+    again = bt.replay(calm.markets, calm.fills, venue=VENUE, account=calm.account)
+    assert build_page(again).title == "Replay of fills"
+    fall = [bt.Scenario("fall", price=-0.1, over="2h")]
+    text = bt.stress(calm, fall, ladder={"price": (-0.3, 0.3, 3)}).summary()
+    assert "Where it is -, no move of the price was found that liquidates" in text
+    assert re.search(r"^price +money", text, flags=re.M)
+    bold = live(Constant(leverage=5.0), days=8)
+    assert "Where it is -" not in bt.stress(bold, fall).summary()
 
 
 def test_a_ruined_account_is_said_to_be_ruined():
@@ -275,3 +306,55 @@ def test_a_ledger_keeps_rare_events_and_says_how_many_it_leaves_out(result):
 def test_dust_is_dropped_at_the_end_only():
     values = np.array([1.0, 1e-7, 0.5, 1e-8, 0.0])
     assert drop_dust(values).tolist() == [1.0, 1e-7, 0.5, 0.0, 0.0]
+
+
+# -------------------------------------------------------------------------------- several positions
+
+
+@pytest.fixture(scope="module")
+def pulled():
+    """A: 4x long, up 4 %; B: 6x short, up 25 %: the pool fails because of B."""
+    tapes = {
+        "A": tape([flat(100), flat(100), (100, 104, 100, 104)], (4.0, math.nan)),
+        "B": tape([flat(1), flat(1), (1, 1.25, 1, 1.25)], (6.0, math.nan)),
+    }
+    return run_engine(scene(tapes, {"A": 1.0, "B": -1.0}))
+
+
+def test_the_page_says_who_pulled_whom_down(pulled):
+    """B is the only cause; A closed with a profit of 160 x 500/1423 = 56.22."""
+    table = tabulate_contagion(pulled)
+    assert table.table.iloc[0].tolist() == ["B 100.00 %", "A 56.22"]
+    assert "1 position in profit closed too" in build_page(pulled).summary
+
+
+def test_exposure_stacks_longs_above_and_shorts_below(pulled):
+    """4 turns of A above 0, 6 turns of B below."""
+    traces = draw_declared(list_exposure(pulled)[0]).figure["data"]
+    highest = {(each["name"], each["stackgroup"]): np.abs(each["y"]).max() for each in traces}
+    assert highest == pytest.approx(
+        {("A", "long"): 4.0, ("A", "short"): 0.0, ("B", "long"): 0.0, ("B", "short"): 6.0}
+    )
+
+
+def test_collateral_is_part_of_what_the_account_began_with():
+    """100 of collateral at 10 rises to 12 in the first bar: 1,000 + 1,000 became 2,200."""
+    still = {name: make_market([flat(100)] * 3) for name in ("A", "B")}
+    coins = make_market([(10, 12, 10, 12), flat(12), flat(12)])
+    account = bt.Account(
+        capital=1_000.0, negative_limit=0.0, collateral=[bt.Collateral("C", 100.0, coins, rate=0.9)]
+    )
+    result = bt.run(
+        bt.Markets(still), Hold(0.0), venue=make_venue(), account=account, compile=False
+    )
+    page = build_page(result)
+    assert page.summary.startswith("2,000.00 became 2,200.00 in 0 days: a return of ")
+    table = tabulate_instruments(result).table
+    assert table.iloc[-1].to_dict() == {"collateral_pnl": 200.0, "net": 200.0}
+    lines = {name: amount for name, amount, _ in list_statement(result)}
+    assert lines["profit of collateral"] == 200.0
+    account_table = dict(describe_account(result.manifest["account"]))
+    assert account_table["collateral"].startswith("(name C, amount 100, ")
+    assert "capital 1,000, margin cross, collateral (name C, amount 100" in " ".join(
+        result.summary().split()
+    )

@@ -22,7 +22,6 @@ HOSTILE = "</script><script>document.title='broken'</script>\u202e" + "x" * 10_0
 
 @pytest.fixture(scope="module")
 def files(result, tmp_path_factory):
-    """Return the files of a run, of the same under a hostile name, and of the other kinds."""
     folder = tmp_path_factory.mktemp("reports")
     manifest = json.loads(json.dumps(result.manifest))
     manifest["policy"]["text"] = HOSTILE
@@ -66,7 +65,6 @@ def open_page(context, file):
 
 @pytest.fixture
 def visit(browser, files):
-    """Return how to open a file in a window of its own."""
     contexts = []
 
     def visit(name, width=1280, **settings):
