@@ -52,8 +52,6 @@ CALLS = ("margin_call", "call_met", "call_partly_met", "call_failed")
 
 
 class Scripted(bt.Policy):
-    """Replay targets that ride along as a column."""
-
     def observe(self, market):
         return {"target": market.columns["target"]}
 
@@ -62,8 +60,6 @@ class Scripted(bt.Policy):
 
 
 class ScriptedMargin(Scripted):
-    """Replay the settings of the venue too."""
-
     def observe(self, market):
         return {"target": market.columns["target"], "setting": market.columns["setting"]}
 
@@ -99,8 +95,13 @@ def trust_data(monkeypatch: Any) -> None:
     monkeypatch.setattr(rules, "HIGHEST_RATE", 1.0)
 
 
-def run_engine(case: PortfolioCase, *, is_compiled: bool = True) -> Any:
-    """Run a case through the engine, compiled where it is in the cache, or in plain Python."""
+def run_engine(
+    case: PortfolioCase, *, is_compiled: bool = True, stop: int | None = None, resume: Any = None
+) -> Any:
+    """Run a case through the engine, compiled where it is in the cache, or in plain Python.
+
+    Up to a bar of the clock, or on from where an earlier run ended.
+    """
     overlay = None
     if case.overlay is not None:
         overlay = Swinging(level=case.overlay.level, hours=case.overlay.every / 3_600_000_000_000)
@@ -110,7 +111,11 @@ def run_engine(case: PortfolioCase, *, is_compiled: bool = True) -> Any:
             name: ScriptedMargin() if "setting" in tape.bars else Scripted()
             for name, tape in case.tapes.items()
         }
-        return bt.run(policy=policies, overlay=overlay, compile=is_compiled, **case.for_engine(bt))
+        given = case.for_engine(bt)
+        if stop is not None:
+            given["market"] = given["market"].prefix(stop)
+            given["signal"] = given["signal"].iloc[:stop]
+        return bt.run(policy=policies, overlay=overlay, compile=is_compiled, resume=resume, **given)
 
 
 def assert_agrees(case: PortfolioCase, label: str, *, is_compiled: bool = True) -> Outcome:
@@ -122,7 +127,6 @@ def assert_agrees(case: PortfolioCase, label: str, *, is_compiled: bool = True) 
 
 
 def floats(values: Any) -> np.ndarray:
-    """Return a column of the oracle as an array."""
     return np.array([math.nan if value is None else float(value) for value in values])
 
 
@@ -133,7 +137,6 @@ def scales(out: Outcome) -> np.ndarray:
 
 
 def differences(case: PortfolioCase, out: Outcome, result: Any) -> list[str]:
-    """Return where the engine differs from the oracle, first bar first, then the ledger."""
     scale = scales(out)
     last = find_horizon(case, out, result, scale)
     found: list[tuple[int, str]] = []
@@ -200,7 +203,6 @@ def compare_columns(
 def compare_options(
     case: PortfolioCase, out: Outcome, result: Any
 ) -> Iterator[tuple[str, np.ndarray, np.ndarray, Any]]:
-    """Yield contracts and marks of each option, and the money that a unit of them is."""
     for k, option in enumerate(case.options):
         held, mark = (
             floats([row[k] for row in getattr(out, name)])
@@ -213,7 +215,6 @@ def compare_options(
 
 
 def compare_ratio(out: Outcome, got: np.ndarray) -> tuple[str, np.ndarray, np.ndarray, Any]:
-    """Return the margin ratios, weighted by the backing."""
     ratio, backing = floats(out.margin_ratio), floats(out.backing)
     with np.errstate(invalid="ignore"):
         is_same = got == ratio
@@ -283,7 +284,6 @@ def compare_ledger(out: Outcome, events: pd.DataFrame, scale: np.ndarray) -> lis
 
 
 def compare_calls(out: Outcome, metrics: Any) -> list[str]:
-    """Return the measures of margin calls that differ, and calls that did not end once."""
     waits = floats(out.waits)
     expected = {
         "margin_calls": out.count("margin_call"),
@@ -300,7 +300,6 @@ def compare_calls(out: Outcome, metrics: Any) -> list[str]:
 
 
 def compare_doubts(out: Outcome, metrics: Any) -> list[str]:
-    """Return the counts of bars whose outcome hangs on the order of prices that differ."""
     expected = {"ambiguous_bars": sum(out.ambiguous), "both_reached": sum(out.both_reached)}
     return [
         f"{name}: {metrics[name]!r}, oracle {count}"
@@ -323,14 +322,12 @@ def read_positions(case: PortfolioCase, result: Any) -> dict[str, np.ndarray]:
 
 
 def place_of(case: PortfolioCase, name: str) -> slice:
-    """Return the bars of one instrument on the clock."""
     index = case.tapes[name].bars.index
     first = int(np.searchsorted(case.clock.asi8, index.asi8[0]))
     return slice(first, first + len(index))
 
 
 def close_of(case: PortfolioCase, name: str) -> np.ndarray:
-    """Return the mark closes of one instrument."""
     tape = case.tapes[name]
     return (tape.bars if tape.mark is None else tape.mark)["close"].to_numpy()
 
@@ -424,7 +421,6 @@ def scene(
 
 
 def venue_of(*changes: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the groups of a venue with some of them changed, the last change first."""
     venue: dict[str, Any] = {name: dict(group) for name, group in FREE.items()}
     venue["brackets"] = [bracket()]
     for change in changes:
@@ -434,7 +430,6 @@ def venue_of(*changes: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def asset(name: str, amount: float, **terms: Any) -> dict[str, Any]:
-    """Return the terms of collateral."""
     plain = {"rate": None, "tiers": None, "slippage": 0.0, "cancels_risk": None}
     return {"name": name, "amount": amount, **plain, **terms}
 
@@ -450,18 +445,15 @@ def play(
     funding: Sequence[tuple[float, float, float]] = (),
     **account: Any,
 ) -> Outcome:
-    """Run an account of one position by the oracle, and hold the engine to it."""
     changes = {"brackets": [bracket(leverage=16.0)]} | (venue or {})
     tapes, signal = {"TEST": tape(bars, targets, funding)}, {"TEST": signals}
     return assert_agrees(scene(tapes, signal, venues={"*": changes}, **account), "by hand").alone()
 
 
 def near(value: Any, expected: float | Fraction) -> bool:
-    """Equal but for the last bits of the floats that went in."""
     assert float(value) == pytest.approx(float(expected), rel=1e-12, abs=1e-12)
     return True
 
 
 def play_case(case: PortfolioCase) -> Outcome:
-    """Run the oracle, and hold the engine to it."""
     return assert_agrees(case, "by hand")

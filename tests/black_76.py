@@ -7,7 +7,6 @@ ROOT_2_PI = math.sqrt(2.0 * math.pi)
 
 
 def normal_cdf(x: float) -> float:
-    """The probability that a standard normal number is at most x."""
     return 0.5 * math.erfc(-x / ROOT_2)
 
 

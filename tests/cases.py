@@ -1,4 +1,4 @@
-"""Accounts as constructor arguments, and random ones of one instrument: one seed, one case.
+"""Accounts as constructor arguments, and random ones: one seed, one case.
 
 Wild on purpose: position sizes reach several brackets, bars move by a good part of the margin, and
 opens gap, so that stops, partial liquidations, bad debt and ruin are common. Every random amount is
@@ -9,7 +9,7 @@ has probability 0.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from types import SimpleNamespace
@@ -18,7 +18,6 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from tests import draws
 from tests.draws import (
     DAY,
     HOUR,
@@ -48,15 +47,12 @@ PARTS = ("contract", "fees", "slippage", "liquidation")
 
 @dataclass(frozen=True)
 class Tape:
-    """The market of one instrument, or of collateral."""
-
     bars: pd.DataFrame  # open, high, low, close, volume, and target for an instrument
     mark: pd.DataFrame | None
     funding: pd.DataFrame | None
     interval: int
 
     def for_oracle(self) -> SimpleNamespace:
-        """Return the arrays that the oracle takes."""
         mark = self.bars if self.mark is None else self.mark
         empty = pd.DataFrame({"rate": [], "mark": []}, index=utc([]))
         funding = empty if self.funding is None else self.funding
@@ -72,7 +68,6 @@ class Tape:
         )
 
     def for_engine(self, bt: Any, name: str) -> Any:
-        """Return a Market."""
         return bt.Market.from_frames(
             self.bars,
             funding=self.funding,
@@ -84,8 +79,6 @@ class Tape:
 
 @dataclass(frozen=True)
 class PortfolioCase:
-    """Constructor arguments of one random account."""
-
     seed: int
     tapes: dict[str, Tape]
     venues: dict[str, dict[str, Any]]  # groups of a venue by name, and its own fields under "venue"
@@ -97,11 +90,9 @@ class PortfolioCase:
 
     @property
     def clock(self) -> pd.DatetimeIndex:
-        """The union of the open times."""
         return self.signal.index
 
     def for_oracle(self) -> tuple[Any, ...]:
-        """Return what ``oracle.simulate`` takes."""
         markets = {name: tape.for_oracle() for name, tape in self.tapes.items()}
         targets = {
             name: tape.bars["target"].reindex(self.clock).to_numpy()
@@ -129,12 +120,10 @@ class PortfolioCase:
         return answers
 
     def make_rule(self, bt: Any) -> Any:
-        """Return the margin rule."""
         rule = self.requirement or {}
         return (bt.ScenarioMargin if "moves" in rule else bt.Brackets)(**rule)
 
     def feeding(self) -> Any:
-        """What a run of the engine happens in."""
         return nullcontext()
 
     def for_engine(self, bt: Any) -> dict[str, Any]:
@@ -156,14 +145,12 @@ class PortfolioCase:
 
 
 def plain_venue(venue: dict[str, Any]) -> SimpleNamespace:
-    """Return the parts of a venue as the oracle takes them."""
     parts = {name: SimpleNamespace(**venue[name]) for name in PARTS}
     brackets = [SimpleNamespace(**row) for row in venue["brackets"]]
     return SimpleNamespace(**parts, brackets=brackets, **venue["venue"])
 
 
 def make_venue(bt: Any, venue: dict[str, Any]) -> Any:
-    """Return the parts of a venue as a Venue."""
     tiers = [bt.FeeTier(t.volume, t.taker, t.maker) for t in venue["fees"].get("tiers", ())]
     own = dict(venue["venue"])
     return bt.Venue(
@@ -184,7 +171,6 @@ class Swing:
     every: int  # ns
 
     def answers(self, time: np.ndarray) -> np.ndarray:
-        """Return the leverage at the close of each bar."""
         draw = (time // self.every * 2_654_435_761 % 2**32) / 2**32
         answer = self.level * (0.4 + draw)
         answer[draw < 0.15] = np.nan
@@ -192,143 +178,7 @@ class Swing:
         return answer
 
 
-@dataclass(frozen=True)
-class Case:
-    """Constructor arguments of one random run of one instrument."""
-
-    seed: int
-    interval: int
-    bars: pd.DataFrame  # open, high, low, close, volume, target
-    mark: pd.DataFrame | None
-    funding: pd.DataFrame | None  # rate, mark
-    signal: pd.Series
-    contract: dict[str, Any]
-    brackets: list[dict[str, Any]]
-    fees: dict[str, Any]
-    slippage: dict[str, Any]
-    liquidation: dict[str, Any]
-    venue: dict[str, Any]
-    account: dict[str, Any]
-
-    def whole(self) -> PortfolioCase:
-        """Return it as an account of one instrument, TEST."""
-        parts = {name: getattr(self, name) for name in (*PARTS, "brackets", "venue")}
-        return PortfolioCase(
-            seed=self.seed,
-            tapes={"TEST": Tape(self.bars, self.mark, self.funding, self.interval)},
-            venues={"TEST": parts},
-            account=self.account,
-            requirement=None,
-            collateral=[],
-            signal=self.signal.to_frame("TEST"),
-            overlay=None,
-        )
-
-    def for_engine(self, bt: Any) -> dict[str, Any]:
-        """Return the keyword arguments ``market``, ``venue``, ``account``, ``signal`` of bt.run."""
-        case = self.whole()
-        return {
-            "market": case.tapes["TEST"].for_engine(bt, "TEST"),
-            "venue": make_venue(bt, case.venues["TEST"]),
-            "account": bt.Account(**self.account),
-            "signal": self.signal,
-        }
-
-
-def make_case(seed: int) -> Case:
-    """Return the random case of a seed."""
-    scene = draws.make_scene(np.random.default_rng(seed))
-    bars, mark = draws.make_prices(scene)
-    contract = draws.make_contract(scene)
-    bars["volume"] = draws.make_volume(scene, bars, contract)
-    bars["target"] = draws.make_targets(scene)
-    fees = draws.make_fees(scene)
-    brackets = draws.make_brackets(scene, fees["taker"])
-    case = Case(
-        seed=seed,
-        interval=scene.interval,
-        bars=bars,
-        mark=mark,
-        funding=draws.make_funding(scene, bars),
-        signal=pd.Series(draws.make_signals(scene), index=bars.index),
-        contract=contract,
-        brackets=brackets,
-        fees=fees,
-        slippage=draws.make_slippage(scene),
-        liquidation=draws.make_liquidation(scene),
-        venue=draws.make_terms(scene),
-        account=draws.make_account(scene, brackets),
-    )
-    case = with_ruin(case, np.random.default_rng([seed, 1]))
-    return with_terms(replace(scene, rng=np.random.default_rng([seed, 2])), case)
-
-
-def with_ruin(case: Case, rng: np.random.Generator) -> Case:
-    """Return a case with a line of ruin, or a liquidation that takes all, now and then.
-
-    A fee of exactly the maintenance rate leaves nothing but rounding where one bracket holds.
-    """
-    if rng.random() < 0.3:
-        case = replace(case, account={**case.account, "ruin_at": float(rng.uniform(0.02, 0.95))})
-    if rng.random() < 0.2:
-        first = case.brackets[0]
-        whole = {**first, "cap": np.inf}
-        fee = {"fee": first["maintenance_rate"], "slippage": 0.0}
-        case = replace(case, brackets=[whole], liquidation={**case.liquidation, **fee})
-    return case
-
-
-def with_limits(case: Case, rng: np.random.Generator) -> Case:
-    """Return a case with a limit of leverage by date: none, some of the targets, or a ban."""
-    stamps = np.unique(
-        np.r_[START - DAY, rng.integers(START, START + len(case.bars) * case.interval, 6)]
-    )
-    most = np.nanmax(np.where(np.isfinite(case.bars["target"]), case.bars["target"], 0.0))
-    values = rng.uniform(0.1, 1.0, stamps.size) * most + 0.01
-    values[rng.random(stamps.size) < 0.2] = np.inf
-    values[rng.random(stamps.size) < 0.15] = 0.0
-    limit = pd.Series(values, index=utc(stamps))
-    account = {**case.account, "max_leverage": limit, "min_leverage": 0.0}
-    return replace(case, account=account)
-
-
-def with_terms(scene: Scene, case: Case) -> Case:
-    """Return a case with a fixed fee, profits that do not count, calls with a grace, and so on."""
-    fees, liquidation = dict(case.fees), dict(case.liquidation)
-    account, venue = dict(case.account), dict(case.venue)
-    fee = scene.capital * scene.spread(1e-5, 0.02)
-    kind = scene.pick("none", "none", "one", "series")
-    fees["per_order"] = {"none": 0.0, "one": fee}.get(kind)
-    if kind == "series":
-        fees["per_order"] = draws.make_series(scene, 0.0, fee)
-    liquidation["impact"] = 0.0
-    if case.liquidation["mode"] != "takeover" and scene.chance(0.3):
-        liquidation["impact"] = scene.uniform(0.05, 0.4) / (DAY // scene.interval) ** 0.5
-    venue["profit_counts"] = scene.pick("all", "all", "losses", scene.uniform(0.0, 1.0))
-    if account["margin_call"] is not None and scene.chance(0.35):
-        venue["call_grace"] = int(scene.rng.integers(0, 4))
-    account["auto_margin"] = scene.is_isolated and scene.chance(0.4)
-    return replace(case, fees=fees, liquidation=liquidation, venue=venue, account=account)
-
-
-def make_exit_case(seed: int) -> Case:
-    """Return the case of a seed with a fill mode, and stops of every kind now and then."""
-    case, rng = make_case(seed), np.random.default_rng([seed, 2])
-    bars = case.bars
-    moves = np.abs(np.log(bars["close"] / bars["open"])).rolling(5).mean().to_numpy() + 1e-4
-    width = moves * bars["close"].to_numpy()
-    width[rng.random(len(width)) < 0.1] = np.nan
-    exits = {
-        "fill": str(rng.choice(["next_open", "next_close", "same_close"])),
-        "equity_stop": float(rng.uniform(0.05, 0.6)) if rng.random() < 0.4 else None,
-    }
-    typical = float(np.nanmean(moves))
-    exits |= draws.draw_exits(rng, typical, "stop_loss", "trailing_stop", "take_profit")
-    bars = bars.assign(width=width, sigma=moves)
-    return replace(case, bars=bars, account={**case.account, **exits})
-
-
-# -------------------------------------------------------------------- draws of several instruments
+# ------------------------------------------------------------------------------------------- draws
 
 
 DATED = (
@@ -361,7 +211,6 @@ def draw_costs(
 
 
 def draw_spot(rng: np.random.Generator, venue: dict[str, Any]) -> dict[str, Any]:
-    """Return a venue as that of a spot leg."""
     haircut = 0.0 if rng.random() < 0.15 else float(rng.uniform(0.01, 0.3))
     most = float(rng.uniform(0.2, 0.95)) / max(haircut, 0.04)
     cap = 10.0 ** float(rng.uniform(3.5, 12))
@@ -379,7 +228,6 @@ def draw_spot(rng: np.random.Generator, venue: dict[str, Any]) -> dict[str, Any]
 
 
 def draw_holding(rng: np.random.Generator, case: PortfolioCase) -> dict[str, Any]:
-    """Draw the longest time of a position, now and then."""
     if rng.random() > 0.4:
         return {}
     hours = next(iter(case.tapes.values())).interval // HOUR
@@ -421,21 +269,27 @@ def draw_terms(
     return replace(tape, bars=bars), venue
 
 
-def make_stage(rng: np.random.Generator, settles: str | None = None) -> Scene:
-    """Draw what all instruments share; bars move by a good part of what the leverage bears."""
-    is_linear = bool(rng.random() < 0.85) if settles is None else settles == "cash"
+def make_stage(
+    rng: np.random.Generator, settles: str | None = None, *, is_alone: bool = False
+) -> Scene:
+    """Draw what all instruments share; bars move by a good part of what the leverage bears.
+
+    An account of one instrument lives longer, and is in coins as often as not.
+    """
+    linear = 0.5 if is_alone else 0.85
+    low, high = (0.03, 1.0) if is_alone else (0.1, 1.5)
+    is_linear = bool(rng.random() < linear) if settles is None else settles == "cash"
     leverage = float(np.exp(rng.uniform(np.log(1.0), np.log(25))))
-    reach = float(np.exp(rng.uniform(np.log(0.1), np.log(1.5))))
+    reach = float(np.exp(rng.uniform(np.log(low), np.log(high))))
     return Scene(
         rng=rng,
-        n_bars=int(rng.integers(6, 13)),
+        n_bars=int(rng.integers(30, 61) if is_alone else rng.integers(6, 13)),
         interval=int(rng.choice([HOUR, 4 * HOUR, 8 * HOUR, DAY])),
         price=1.0,
         capital=float(rng.uniform(5_000, 50_000) if is_linear else rng.uniform(0.5, 5)),
         leverage=leverage,
         sigma=min(0.2, reach / max(leverage, 1.0)),
         is_linear=is_linear,
-        is_isolated=False,
     )
 
 
@@ -449,7 +303,6 @@ def make_moves(scene: Scene) -> np.ndarray:
 
 
 def make_tape(scene: Scene, common: np.ndarray) -> Tape:
-    """Draw an instrument that moves with the others, against them, or alone."""
     rng, n, sigma = scene.rng, scene.n_bars, scene.sigma
     share = scene.pick(0.0, 0.6, 0.95, -0.5)
     moves, gaps = share * common + math.sqrt(1.0 - share**2) * make_moves(scene)
@@ -483,7 +336,6 @@ def list_and_delist(scene: Scene, tapes: dict[str, Tape]) -> dict[str, Tape]:
 
 
 def cut(tape: Tape, first: int, last: int) -> Tape:
-    """Return some bars of a tape, with the funding that falls into them."""
     bars = tape.bars.iloc[first:last]
     mark = None if tape.mark is None else tape.mark.iloc[first:last]
     funding = tape.funding
@@ -523,7 +375,6 @@ def make_signal(
 
 
 def make_shared(scene: Scene) -> dict[str, Any]:
-    """Draw what belongs to the account and must agree between venues."""
     return {
         **make_carry(scene),
         "call_grace": int(scene.rng.integers(0, 3)) if scene.chance(0.3) else None,
@@ -532,7 +383,6 @@ def make_shared(scene: Scene) -> dict[str, Any]:
 
 
 def make_one_venue(scene: Scene, shared: Mapping[str, Any]) -> dict[str, Any]:
-    """Draw the venue of one instrument."""
     fees = make_fees(scene)
     liquidation = make_liquidation(scene) | {"mode": shared["mode"]}
     if shared["mode"] != "partial":
@@ -565,11 +415,27 @@ def make_one_venue(scene: Scene, shared: Mapping[str, Any]) -> dict[str, Any]:
 GROUP = "pair"
 
 
+def make_case(seed: int) -> PortfolioCase:
+    """Return the random account of one instrument of a seed, some with a least leverage."""
+    rng = np.random.default_rng([seed, 17])
+    scene = make_stage(rng, is_alone=True)
+    case = draw_case(seed, scene, ["TEST"])
+    least = scene.sometimes(0.15, 0.0, 0.5) * scene.leverage
+    return replace(case, account=case.account | {"min_leverage": least})
+
+
 def make_portfolio_case(seed: int, settles: str | None = None) -> PortfolioCase:
     """Return the random account of a seed; all of it settles in "cash" or in a "coin" if said."""
     rng = np.random.default_rng([seed, 18])
     scene = make_stage(rng, settles)
     names = [f"I{k}" for k in range(int(rng.integers(1, 6)))]
+    return draw_case(seed, scene, names, settles)
+
+
+def draw_case(
+    seed: int, scene: Scene, names: list[str], settles: str | None = None
+) -> PortfolioCase:
+    rng = scene.rng
     weights = rng.dirichlet(np.full(len(names), 2.0)) if len(names) > 1 else np.ones(1)
     common = make_moves(scene)
     scenes = {
@@ -607,12 +473,15 @@ def make_portfolio_case(seed: int, settles: str | None = None) -> PortfolioCase:
     )
 
 
-def make_mode_case(seed: int) -> PortfolioCase:
+Maker = Callable[[int], PortfolioCase]
+
+
+def make_mode_case(seed: int, make: Maker = make_portfolio_case) -> PortfolioCase:
     """Return the account of a seed with a fill mode, and an equity stop or a health factor.
 
     A health factor needs partial liquidations under brackets.
     """
-    case, rng = make_portfolio_case(seed), np.random.default_rng([seed, 19])
+    case, rng = make(seed), np.random.default_rng([seed, 19])
     stop = float(rng.uniform(0.05, 0.6)) if rng.random() < 0.6 else None
     fill = str(rng.choice(["next_open", "next_close", "same_close"], p=[0.2, 0.4, 0.4]))
     has_scenarios = case.requirement is not None and "moves" in case.requirement
@@ -623,12 +492,12 @@ def make_mode_case(seed: int) -> PortfolioCase:
     return replace(case, account={**case.account, "fill": fill, "equity_stop": stop})
 
 
-def make_full_case(seed: int) -> PortfolioCase:
+def make_full_case(seed: int, make: Maker = make_portfolio_case) -> PortfolioCase:
     """Return the account of a seed with terms that few accounts have, and stops of every kind.
 
     Fixed fees, tiers, ticks, automatic margin, two multipliers, open interest, exits by columns.
     """
-    case, rng = make_mode_case(seed), np.random.default_rng([seed, 20])
+    case, rng = make_mode_case(seed, make), np.random.default_rng([seed, 20])
     tapes, venues, account = {}, {}, dict(case.account)
     is_isolated = set(account["margin"].values()) == {"isolated"}
     account["auto_margin"] = is_isolated and bool(rng.random() < 0.6)
@@ -642,6 +511,11 @@ def make_full_case(seed: int) -> PortfolioCase:
     for name, tape in case.tapes.items():
         tapes[name], venues[name] = draw_terms(rng, case, tape, case.venues[name], has_scenarios)
     return replace(case, tapes=tapes, venues=venues, account=account)
+
+
+def make_exit_case(seed: int) -> PortfolioCase:
+    """Return the same with one instrument."""
+    return make_full_case(seed, make_case)
 
 
 def make_margin_case(seed: int) -> PortfolioCase:
@@ -681,7 +555,6 @@ def make_dated_case(seed: int) -> PortfolioCase:
 
 
 def make_limit_case(seed: int) -> PortfolioCase:
-    """Return the account of a seed whose decisions are limit orders."""
     case, rng = make_dated_case(seed), np.random.default_rng([seed, 22])
     account = {**case.account, "fill": "limit", "intrabar": "path"}
     typical = np.mean([np.mean(t.bars["high"] / t.bars["low"] - 1.0) for t in case.tapes.values()])
@@ -728,7 +601,6 @@ def make_spot_case(seed: int) -> PortfolioCase:
 
 
 def make_order(scene: Scene, names: list[str], *, is_scenario: bool) -> Any:
-    """Draw the order of a partial liquidation."""
     kind = scene.pick(
         None, "most_relief", "largest_loss", "largest_requirement", "largest_notional", "names"
     )
@@ -740,7 +612,6 @@ def make_order(scene: Scene, names: list[str], *, is_scenario: bool) -> Any:
 def make_requirement(
     scene: Scene, names: list[str], venues: dict[str, dict[str, Any]]
 ) -> dict[str, Any] | None:
-    """Draw standard cross, with a level now and then, or portfolio margin."""
     level = scene.sometimes(0.4, 0.9, 1.3, 1.0)
     if scene.chance(0.5):
         return None if level == 1.0 else {"level": level}
@@ -781,7 +652,6 @@ def make_requirement(
 def make_collateral(
     scene: Scene, common: np.ndarray, requirement: dict[str, Any] | None
 ) -> list[tuple[dict[str, Any], Tape]]:
-    """Draw no collateral, or up to two assets with a rate or tiers."""
     if not scene.chance(0.35):
         return []
     result = []

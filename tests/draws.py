@@ -31,79 +31,35 @@ class Scene:
     leverage: float  # typical target
     sigma: float  # of one bar
     is_linear: bool
-    is_isolated: bool
 
     @property
     def time(self) -> np.ndarray:
-        """Open stamps."""
         return START + self.interval * np.arange(self.n_bars)
 
     @property
     def end(self) -> int:
-        """The end of the last bar."""
         return START + self.interval * self.n_bars
 
     def chance(self, probability: float) -> bool:
-        """Return True with a probability."""
         return bool(self.rng.random() < probability)
 
     def uniform(self, low: float, high: float) -> float:
-        """Draw evenly."""
         return float(self.rng.uniform(low, high))
 
     def spread(self, low: float, high: float) -> float:
-        """Draw evenly in the logarithm."""
         return float(np.exp(self.rng.uniform(np.log(low), np.log(high))))
 
     def pick(self, *options: Any) -> Any:
-        """Draw one of some values."""
         return options[self.rng.integers(len(options))]
 
     def sometimes(self, probability: float, low: float, high: float, other: Any = 0.0) -> Any:
-        """Draw evenly with a probability, else the other value."""
         return self.uniform(low, high) if self.chance(probability) else other
-
-
-def make_scene(rng: np.random.Generator) -> Scene:
-    """Draw what the parts share; bars move by a good part of what the leverage bears."""
-    is_linear, is_isolated = bool(rng.random() < 0.5), bool(rng.random() < 0.5)
-    leverage = float(np.exp(rng.uniform(np.log(0.7), np.log(40))))
-    wildest = 0.4 if is_isolated else 1.0  # of the margin, per bar; cross bears more
-    reach = float(np.exp(rng.uniform(np.log(0.03), np.log(wildest))))
-    return Scene(
-        rng=rng,
-        n_bars=int(rng.integers(30, 61)),
-        interval=int(rng.choice([HOUR // 4, HOUR, 4 * HOUR, 8 * HOUR, DAY])),
-        price=float(np.exp(rng.uniform(np.log(10), np.log(50_000)))),
-        capital=float(rng.uniform(5_000, 50_000) if is_linear else rng.uniform(0.5, 5)),
-        leverage=leverage,
-        sigma=min(0.2, reach / max(leverage, 1.0)),
-        is_linear=is_linear,
-        is_isolated=is_isolated,
-    )
 
 
 # ----- market -----
 
 
-def make_prices(scene: Scene) -> tuple[pd.DataFrame, pd.DataFrame | None]:
-    """Draw fat-tailed bars with gaps, and mark prices around them (or none)."""
-    rng, n, sigma = scene.rng, scene.n_bars, scene.sigma
-    moves = np.clip(rng.standard_t(3, n) * 0.6 * sigma, -0.7, 0.7)
-    gaps = np.where(rng.random(n) < scene.pick(0.0, 0.1, 0.5), rng.normal(0, 2 * sigma, n), 0.0)
-    gaps[0] = 0.0
-    close = np.log(scene.price) + np.cumsum(moves + gaps)
-    start = close - moves
-    bars = frame_of(scene, start, close, sigma)
-    if scene.chance(0.4):
-        return bars, None
-    basis = sigma * scene.pick(0.02, 0.3)
-    mark = frame_of(scene, start + rng.normal(0, basis, n), close + rng.normal(0, basis, n), sigma)
-    return bars, mark
-
-
 def frame_of(scene: Scene, start: np.ndarray, close: np.ndarray, sigma: float) -> pd.DataFrame:
-    """Return bars of log opens and closes, with wicks."""
     wick = np.abs(scene.rng.normal(0, 0.5 * sigma, (2, scene.n_bars)))
     high, low = np.maximum(start, close) + wick[0], np.minimum(start, close) - wick[1]
     columns = {"open": start, "high": high, "low": low, "close": close}
@@ -127,7 +83,6 @@ def make_contract(scene: Scene) -> dict[str, Any]:
 
 
 def make_volume(scene: Scene, bars: pd.DataFrame, contract: dict[str, Any]) -> np.ndarray:
-    """Draw volumes, in contracts, that large orders can feel."""
     close = bars["close"].to_numpy()
     unit = contract["size"] * (close if scene.is_linear else 1.0 / close)
     money = scene.capital * scene.leverage * scene.spread(2, 500)
@@ -166,18 +121,6 @@ def make_targets(scene: Scene) -> np.ndarray:
     return targets
 
 
-def make_signals(scene: Scene) -> np.ndarray:
-    """Draw directions: long, short, flipping, partial, with times out of the market."""
-    rng, n = scene.rng, scene.n_bars
-    side = scene.pick(1.0, -1.0)
-    flips = np.cumprod(np.where(rng.random(n) < scene.pick(0.0, 0.1, 0.4), -1.0, 1.0))
-    signals = side * flips
-    if scene.chance(0.3):
-        signals = signals * rng.uniform(0.2, 1.0, n)
-    signals[rng.random(n) < scene.pick(0.0, 0.1)] = 0.0
-    return signals
-
-
 # ----- venue -----
 
 
@@ -199,7 +142,6 @@ def make_brackets(scene: Scene, taker: float) -> list[dict[str, Any]]:
 
 
 def make_fees(scene: Scene) -> dict[str, Any]:
-    """Draw fees, rebates among them."""
     return {
         "taker": scene.pick(0.0, 5e-4, 2e-3),
         "maker": scene.pick(-2e-4, 0.0, 2e-4),
@@ -208,7 +150,6 @@ def make_fees(scene: Scene) -> dict[str, Any]:
 
 
 def make_slippage(scene: Scene) -> dict[str, Any]:
-    """Draw slippage, impact and the share of the volume."""
     per_day = DAY // scene.interval
     return {
         "rate": scene.sometimes(0.7, 1e-5, 3e-3),
@@ -219,7 +160,6 @@ def make_slippage(scene: Scene) -> dict[str, Any]:
 
 
 def make_liquidation(scene: Scene) -> dict[str, Any]:
-    """Draw how the venue liquidates."""
     mode = scene.pick("close", "takeover", "partial", "partial")
     full_below = scene.sometimes(0.4, 0.0, 1.0) * scene.capital * scene.leverage
     return {
@@ -240,14 +180,12 @@ def make_rate(scene: Scene, high: float) -> Any:
 
 
 def make_series(scene: Scene, low: float, high: float) -> pd.Series:
-    """Draw values that change at odd times."""
     stamps = scene.rng.integers(START, scene.end, 6)
     stamps = np.unique(np.concatenate([[START - DAY], stamps]))
     return pd.Series(scene.rng.uniform(low, high, stamps.size), index=utc(stamps))
 
 
 def make_carry(scene: Scene) -> dict[str, Any]:
-    """Draw interest, and how funding is settled."""
     interest_on = scene.pick("balance", "loan")
     return {
         "interest_on": interest_on,
@@ -257,19 +195,6 @@ def make_carry(scene: Scene) -> dict[str, Any]:
         "day_count": scene.pick(365, 360),
         "funding_jitter": scene.pick("60s", "60s", "2s"),
         "isolated_funding": scene.pick("margin", "wallet"),
-    }
-
-
-def make_terms(scene: Scene) -> dict[str, Any]:
-    """Draw the rest of the venue; rates are those of a crisis, to be felt in a few days."""
-    kind = scene.pick("one", "one", "scalar", "series")
-    multiplier = {"one": 1.0, "scalar": scene.uniform(1.0, 3.0)}.get(kind)
-    return {
-        **make_carry(scene),
-        "maintenance_at": "entry" if scene.chance(0.2) else "mark",
-        "includes_close_fee": scene.chance(0.3),
-        "margin_multiplier": make_series(scene, 1.0, 2.5) if multiplier is None else multiplier,
-        "call_grace": None,
     }
 
 
@@ -291,33 +216,7 @@ def draw_exits(rng: np.random.Generator, typical: float, *names: str) -> dict[st
     return exits
 
 
-def make_account(scene: Scene, brackets: list[dict[str, Any]]) -> dict[str, Any]:
-    """Draw the account."""
-    call = scene.spread(0.05, 0.9) if scene.chance(0.5) else None
-    has_reserve = call is not None and scene.chance(0.8)
-    most = brackets[0]["max_leverage"]
-    setting = min(most, max(1.0, scene.leverage * scene.spread(0.5, 4.0)))
-    is_plain = not scene.is_isolated and scene.chance(0.6)
-    return {
-        "capital": scene.capital,
-        "margin": "isolated" if scene.is_isolated else "cross",
-        "venue_leverage": None if is_plain else setting,
-        "min_leverage": scene.sometimes(0.15, 0.0, 0.5) * scene.leverage,
-        "max_leverage": scene.sometimes(0.3, 0.6, 2.0, np.inf) * scene.leverage,
-        "band": scene.sometimes(0.4, 0.0, 0.3) * scene.leverage,
-        "stop_loss": min(0.9, scene.uniform(0.3, 4.0) * scene.sigma)
-        if scene.chance(0.35)
-        else None,
-        "margin_call": call,
-        "reserve": scene.uniform(0.0, 1.5) * scene.capital if has_reserve else 0.0,
-        "top_up_to": call * scene.uniform(0.3, 0.9) if has_reserve else None,
-        "after_liquidation": "halt" if scene.chance(0.15) else "continue",
-        "flows": make_flows(scene) if scene.chance(0.4) else None,
-    }
-
-
 def make_flows(scene: Scene) -> pd.Series:
-    """Draw deposits and withdrawals at odd times, the last at or before the last open."""
     count = int(scene.rng.integers(1, 7))
     stamps = np.unique(scene.rng.integers(START, scene.end - scene.interval, count))
     amounts = scene.rng.normal(0, scene.pick(0.2, 1.0), stamps.size) * scene.capital

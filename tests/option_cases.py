@@ -45,7 +45,7 @@ COSTS = OptionCosts(fee=0.0, fee_cap=1.0, delivery_fee=0.0, delivery_cap=1.0, ti
 """Of a venue that lists options; each contract has its own."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class OptionTape:
     """One contract, and rows of its market by bar; ``index`` are mark prices of the underlying."""
 
@@ -76,15 +76,12 @@ class OptionTape:
     delivery_cap = property(lambda self: self.fees[3])
 
     def at(self, name: str, moment: Any) -> float:
-        """A number of a bar's open or close."""
         return float(self.rows[f"{name}_{'close' if moment.is_close else 'open'}"][moment.bar])
 
     def years(self, moment: Any) -> float:
-        """Time to expiry."""
         return self.at("years", moment)
 
     def volatility(self, moment: Any) -> float:
-        """Implied volatility."""
         return self.at("volatilities", moment)
 
     def quoted_mark(self, moment: Any) -> float:
@@ -92,15 +89,12 @@ class OptionTape:
         return self.at("marks", moment)
 
     def index(self, moment: Any) -> float:
-        """The mark price of the underlying."""
         return self.at("index", moment)
 
     def forward(self, moment: Any, index: float) -> float:
-        """The forward at a price of the underlying."""
         return index * self.at("bases", moment)
 
     def value(self, moment: Any, index: float, volatility: float | None) -> float:
-        """What one contract is worth by the model, at another volatility if it is given."""
         forward = self.forward(moment, index)
         sigma = self.volatility(moment) if volatility is None else volatility
         price = black_76.price(
@@ -109,14 +103,12 @@ class OptionTape:
         return self.size * (price / forward if self.is_coin else price)
 
     def delta(self, moment: Any, index: float) -> float:
-        """The delta of one unit."""
         forward = self.forward(moment, index)
         return black_76.delta(
             self.sign, forward, self.strike, self.years(moment), self.volatility(moment)
         )
 
     def vega(self, moment: Any, index: float) -> float:
-        """The vega of one unit, in quote currency."""
         forward = self.forward(moment, index)
         years, sigma = self.years(moment), self.volatility(moment)
         return black_76.vega(forward, self.strike, years, sigma, self.rate)
@@ -124,8 +116,6 @@ class OptionTape:
 
 @dataclass(frozen=True)
 class OptionCase(PortfolioCase):
-    """A case with options."""
-
     options: tuple[OptionTape, ...] = ()
 
     def for_oracle(self) -> tuple[Any, ...]:
@@ -135,7 +125,6 @@ class OptionCase(PortfolioCase):
         return (*first, account, overlay)
 
     def make_rule(self, bt: Any) -> Any:
-        """Return the margin rule."""
         rule = self.requirement or {}
         if "options" in rule:
             rule = rule | {"options": bt.OptionShocks(**vars(rule["options"]))}
@@ -146,17 +135,7 @@ class OptionCase(PortfolioCase):
         """Return the keyword arguments of bt.run; the markets list the options by name."""
         given = super().for_engine(bt)
         given["market"].listing = OptionListing(
-            options={
-                option.name: bt.Option(
-                    kind="call" if option.sign > 0 else "put",
-                    strike=option.strike,
-                    expiry=str(pd.Timestamp(option.expiry_time)),
-                    settlement="coin" if option.is_coin else "cash",
-                    size=option.size,
-                    underlying=option.underlying,
-                )
-                for option in self.options
-            },
+            options={option.name: make_contract(bt, option) for option in self.options},
             underlyings={option.name: option.underlying for option in self.options},
             surfaces={},
             chains={},
@@ -167,7 +146,6 @@ class OptionCase(PortfolioCase):
 
     @contextmanager
     def feeding(self) -> Iterator[None]:
-        """Give a run these options for those of its markets."""
         kept = inputs.read_option_feed
         made = make_option_feed(len(self.options), len(self.clock))
         inputs.read_option_feed = lambda *_: self.fill_feed(made)
@@ -196,8 +174,18 @@ class OptionCase(PortfolioCase):
         return feed
 
 
+def make_contract(bt: Any, option: OptionTape) -> Any:
+    return bt.Option(
+        kind="call" if option.sign > 0 else "put",
+        strike=option.strike,
+        expiry=str(pd.Timestamp(option.expiry_time)),
+        settlement="coin" if option.is_coin else "cash",
+        size=option.size,
+        underlying=option.underlying,
+    )
+
+
 def make_option_case(seed: int) -> OptionCase:
-    """Return the account of a seed with one to four options, in cash or in a coin."""
     rng = np.random.default_rng([seed, 39])
     settles = "coin" if rng.random() < 0.35 else "cash"
     case = make_portfolio_case(seed, settles)
@@ -331,7 +319,6 @@ def draw_options(
 
 
 def marks_of(tape: Tape) -> Any:
-    """Mark prices of a market."""
     return tape.bars if tape.mark is None else tape.mark
 
 

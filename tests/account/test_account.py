@@ -4,12 +4,14 @@ from dataclasses import FrozenInstanceError, replace
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import pytest
 
 import backtest as bt
 from backtest.account.account import check_setting
 from tests.agreement import assert_agrees
-from tests.cases import make_case, with_limits
+from tests.cases import make_case
+from tests.draws import DAY, START, utc
 from tests.kit import Hold, check_refused, make_venue, simulate_pair
 from tests.scenes import INF, NAN, account_of, is_, play, series, venue_of
 
@@ -48,22 +50,10 @@ def test_the_value_in_force_at_the_open_of_the_fill_limits_the_target():
     assert leverage_of(result) == [0.0, *[is_(5.0)] * 2, *[is_(2.0)] * 2, 0.0, 0.0, *[is_(4.0)] * 2]
 
 
-def test_a_change_between_two_opens_holds_from_the_next_open():
-    limit = series({0: INF, 2.5: 2.0})
-    result = play(*[100] * 5, targets=5.0, account=account_of(max_leverage=limit))
-    assert leverage_of(result) == [0.0, *[is_(5.0)] * 2, *[is_(2.0)] * 2]
-
-
 def test_a_position_that_is_left_alone_outlives_a_limit():
     account = account_of(max_leverage=series({0: INF, 3: 0.0}))
     result = play(*[100] * 6, targets=(5.0, NAN), account=account)
     assert leverage_of(result)[1:] == [is_(5.0)] * 5
-
-
-def test_an_infinite_leverage_asks_for_the_limit():
-    account = account_of(max_leverage=series({0: 3.0, 3: INF}))
-    result = play(*[100] * 5, targets=INF, account=account)
-    assert leverage_of(result) == [0.0, is_(3.0), is_(3.0), is_(16.0), is_(16.0)]
 
 
 def test_a_ban_ruins_no_flat_account():
@@ -88,28 +78,32 @@ def test_ruin_by_the_least_order_uses_the_limit_in_force():
 
 @pytest.mark.parametrize("seed", range(10))
 def test_random_accounts_under_a_limit_equal_the_oracle(seed):
-    case = with_limits(make_case(seed), np.random.default_rng([seed, 3]))
-    assert_agrees(case.whole(), f"with_limits, {seed}")
+    """None, some of the targets, or a ban, by date."""
+    case, rng = make_case(seed), np.random.default_rng([seed, 3])
+    targets = case.tapes["TEST"].bars["target"]
+    stamps = np.r_[START - DAY, np.sort(rng.choice(case.clock.asi8, 6, replace=False)) + 1]
+    values = rng.uniform(0.1, 1.0, 7) * targets[np.isfinite(targets)].max() + 0.01
+    values[rng.random(7) < 0.2] = INF
+    values[rng.random(7) < 0.15] = 0.0
+    limit = pd.Series(values, index=utc(stamps))
+    account = case.account | {"max_leverage": limit, "min_leverage": 0.0}
+    assert_agrees(replace(case, account=account), f"{seed}")
 
 
 # ------------------------------------------------------------------------------------ bad input
 
 
 class Careful(bt.Policy):
-    """Read what an overlay has not."""
-
     def leverage(self, bar, account):
         return 1.0 if account.liquidation_price > 0.0 else 0.5
 
 
 def run(**terms: Any) -> Any:
-    """Run a pair with some terms changed."""
     given = {"policy": Hold(), "venue": make_venue(), "account": bt.Account(capital=1e3), **terms}
     return bt.run(given.pop("markets", None) or simulate_pair(20), **given)
 
 
 def run_beside(**terms: Any) -> Any:
-    """Run BBB at another venue than AAA's."""
     return run(venue={"AAA": make_venue(), "BBB": make_venue(**terms)})
 
 

@@ -1,5 +1,8 @@
 """Options in the account: premiums, marks, fills, expiry, the walk and liquidations, by hand."""
 
+import math
+from fractions import Fraction
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -7,12 +10,16 @@ import pandas as pd
 import pytest
 
 import backtest as bt
-from backtest.account.ledger import BAD_DEBT, EQUITY_STOPPED, LIQUIDATED
-from backtest.account.records import EXPIRED, UNQUOTED, OptionFeed, make_option_feed
+from backtest.account.ledger import EQUITY_STOPPED, LIQUIDATED
+from backtest.account.records import UNQUOTED, OptionFeed, make_option_feed
 from backtest.engine import batch, inputs
 from backtest.engine.run_closes import measure_closes
 from backtest.engine.run_setup import set_up
+from tests.agreement import assert_agrees, bracket, near, scene, tape
+from tests.draws import DAY, HOUR, START
 from tests.kit import Once, flat, make_venue
+from tests.option_cases import COSTS, OptionCase, OptionTape, make_option_case
+from tests.oracle import Outcome, simulate
 
 HOUR_YEARS = 1.0 / (365.0 * 24.0)
 STANDARD = bt.Standard(initial=0.15, least=0.1, maintenance=0.075)
@@ -50,7 +57,6 @@ def make_feed(
 
 
 def make_rows(rows: Any) -> bt.Market:
-    """Return an hourly market of rows (open, high, low, close)."""
     index = pd.date_range("2024-01-01", periods=len(rows), freq="1h", tz="UTC")
     bars = pd.DataFrame(rows, columns=["open", "high", "low", "close"], index=index, dtype=float)
     bars["volume"] = 1e6
@@ -99,7 +105,6 @@ def run_options(
 
 
 def list_events(out: Any, kind: int) -> list[list[float]]:
-    """Return bar, value, quantity, fee and owner of the events of a kind."""
     return [row[[0, 2, 3, 5, 8]].tolist() for row in out.entries if row[1] == kind]
 
 
@@ -116,52 +121,6 @@ def price(kind, index, hours, strike=100.0, volatility=0.6):
 
 def is_near(value, expected):
     return value == pytest.approx(expected, rel=1e-12, abs=1e-12)
-
-
-def test_a_put_is_paid_marked_and_settled():
-    """Bought at 100 an hour in, marked at 95, and worth 10 at its expiry at 90."""
-    rows = [flat(100), flat(100), (100, 100, 95, 95), flat(95), flat(90), flat(90)]
-    out = run_options(rows, make_feed([{**PUT, "targets": {1: 2.0}}], 6))
-    premium, record = price("put", 100.0, 3.0), out.record
-    assert is_near(record.account.cash[1], 1000 - 2 * premium)
-    assert is_near(record.closes.balance[1], 1000 - 2 * premium)
-    assert record.options.quantity[:, 0].tolist() == [0, 2, 2, 2, 0, 0]
-    mark = price("put", 95.0, 1.0)
-    assert is_near(record.options.value[2, 0], mark)
-    assert is_near(record.account.equity[2], 1000 + 2 * (mark - premium))
-    assert is_near(record.account.equity[4], 1000 + 2 * (10 - premium))
-    assert is_near(np.sum(record.options.price_pnl), 2 * (10 - premium))
-    assert list_events(out, EXPIRED) == [[4.0, 10.0, -2.0, 0.0, 1.0]]
-
-
-@pytest.mark.parametrize("held", [3.0, -3.0])
-@pytest.mark.parametrize("expiry", [3, 3.5])
-def test_it_expires_at_its_settlement_price_less_a_capped_fee(held, expiry):
-    """A call of 100 settles at 130: 30 each; 0.5 % of 130 is under the cap of 12.5 % of 30."""
-    contract = {**CALL, "expiry": expiry, "spot": 130.0, "targets": {1: held}}
-    fees = {"delivery_rates": 0.005, "delivery_caps": 0.125}
-    out = run_options([flat(100)] * 5, make_feed([contract], 5, **fees))
-    premium, account = price("call", 100.0, expiry - 1.0), out.record.account
-    assert is_near(account.equity[3], 1000 + held * (30 - premium) - 3 * 0.65)
-    assert is_near(account.cash[4], account.equity[4])
-    assert is_near(account.price_pnl[3] - account.fees[3], account.equity[3] - account.equity[2])
-
-
-def test_an_expiry_that_pays_nothing_is_an_event_and_drops_the_order():
-    contract = {**CALL, "expiry": 3, "spot": 90.0, "targets": {1: 1.0, 3: 5.0}}
-    out = run_options([flat(100)] * 5, make_feed([contract], 5))
-    assert list_events(out, EXPIRED) == [[3.0, 0.0, -1.0, 0.0, 1.0]]
-    assert out.record.options.quantity[3:, 0].tolist() == [0, 0]
-
-
-def test_a_coin_settled_call_pays_in_coins():
-    """An inverse account of 10 coins: (130 - 100) / 130 coins each."""
-    contract = {**CALL, "expiry": 3, "spot": 130.0, "targets": {1: 2.0}}
-    out = run_options(
-        [flat(100)] * 5, make_feed([contract], 5, are_coin=True), kind="inverse", capital=10
-    )
-    premium = price("call", 100.0, 2.0) / 100.0
-    assert is_near(out.record.account.equity[4], 10 + 2 * (30 / 130 - premium))
 
 
 def test_fills_are_half_of_the_spread_in_volatility_from_the_mark():
@@ -193,20 +152,6 @@ def test_where_volatility_says_nothing_the_spread_of_the_price_is_kept():
     paid, mark = price("call", 100.0, 719.0, volatility=0.62), price("call", 100.0, 719.0)
     assert is_near(slippage[0], 0.3)
     assert is_near(slippage[1], paid - mark)
-
-
-@pytest.mark.parametrize(("wanted", "paid"), [(1.0, 8.0), (-1.0, 5.0)])
-def test_a_row_of_the_open_is_traded_at_its_ask_and_bid(wanted, paid):
-    feed = make_feed([{**CALL, "targets": {1: wanted}}], 3, has_quotes=1, asks=8.0, bids=5.0)
-    assert is_near(run_options(FLAT, feed).record.account.cash[1], 1000 - wanted * paid)
-
-
-@pytest.mark.parametrize("wanted", [1.0, -1.0])
-def test_a_side_without_a_quote_is_not_traded(wanted):
-    feed = make_feed([{**CALL, "targets": {1: wanted}}], 3, has_quotes=1)
-    out = run_options(FLAT, feed)
-    assert out.record.options.quantity[-1, 0] == 0
-    assert [each[0] for each in list_events(out, UNQUOTED)] == [1.0]
 
 
 def test_what_nothing_values_is_not_traded():
@@ -364,30 +309,6 @@ def test_a_takeover_leaves_nothing_of_options_and_balance():
     assert out.record.options.quantity[2].tolist() == [0.0, 0.0]
 
 
-def test_a_gap_beyond_the_cash_is_bad_debt_once_the_options_are_gone():
-    rows = [flat(100), flat(100), flat(200), flat(200)]
-    out = run_options(rows, make_feed(STRANGLE, 4), capital=250.0)
-    cash = 250 + 10 * value_strangle(100.0, MONTH - 1)
-    debt = 10 * value_strangle(200.0, MONTH - 2) - cash
-    assert debt > 0
-    assert is_close(out.record.account.bad_debt[2], debt)
-    assert len(list_events(out, BAD_DEBT)) == 1
-    assert out.record.account.equity[2] == 0.0
-
-
-@pytest.mark.parametrize("order", ["most_relief", "largest_loss", "largest_notional"])
-def test_a_partial_liquidation_reduces_the_leg_that_the_order_names(order):
-    """Halves of the call are bought back until the cash is more than the requirement."""
-    out = run_options(RALLY, make_feed(STRANGLE, 4), capital=250.0, partial=order)
-    record, events = out.record, list_events(out, LIQUIDATED)
-    assert events
-    first = int(events[0][4]) - 1
-    assert events[0][2] == 5.0
-    assert first == 0 if order != "largest_notional" else first in {0, 1}
-    assert record.options.quantity[2, 0] > -10.0
-    assert record.closes.backing[2] > record.closes.requirement[2]
-
-
 def test_an_equity_stop_closes_options_too():
     """Half of the highest equity is left: the ten calls are sold at the marks there."""
     call = {"sign": 1.0, "strike": 100.0, "expiry": MONTH, "targets": {1: 10.0}}
@@ -396,3 +317,246 @@ def test_an_equity_stop_closes_options_too():
     assert is_close(out.record.account.equity[2], 60.0, rel=1e-6)
     assert out.record.options.quantity[2, 0] == 0.0
     assert len(list_events(out, EQUITY_STOPPED)) == 1
+
+
+# ------------------------------------------------------------------------------------ by the oracle
+
+
+NAN = math.nan
+YEAR = 365 * DAY
+PER_OPTION = {
+    "level": 1.0, "initial": 0.15, "least": 0.1, "maintenance": 0.075, "of_mark": 0.0,
+    "option_value": "none",
+}  # fmt: skip
+SHOCKS = SimpleNamespace(
+    power=(0.0, 0.0), days=30.0, least_days=1.0, least_volatility=0.0, short_charge=(0.0, 0.0),
+    delta_charge=(0.0, 0.0), futures_range=math.inf,
+)  # fmt: skip
+BY_SCENARIOS = {
+    "level": 1.0, "moves": {"*": [(-0.01, 1.0), (0.01, 1.0)]}, "groups": None, "products": None,
+    "across": "independent", "offset": 0.0, "factor": 1.0, "minimum": 0.0, "contingency": 0.0,
+    "pair_contingency": 0.0, "initial": None, "options": SHOCKS,
+}  # fmt: skip
+
+
+def option(
+    bars: list[Any], sign: int, strike: float, held: list[float], expiry_bar: int = -1, **given: Any
+) -> OptionTape:
+    """An option without volatility: worth what it would pay, and asked and bid at ``quotes``.
+
+    ``held`` are the contracts from the open of each bar on.
+    """
+    n = len(bars)
+    stamps = START + HOUR * np.arange(n)
+    expiry = START + HOUR * expiry_bar if expiry_bar >= 0 else START + DAY
+    ask, bid = given.pop("quotes", (NAN, NAN))
+    rows = {
+        "years_open": np.maximum(expiry - stamps, 0) / YEAR,
+        "years_close": np.maximum(expiry - stamps - HOUR, 0) / YEAR,
+        "half_spread": np.zeros(n),
+        "half_price": np.full(n, NAN),
+        "has_quote": np.full(n, not math.isnan(ask) or not math.isnan(bid)),
+        "ask": np.full(n, ask),
+        "bid": np.full(n, bid),
+        "targets": np.array([*held, *[NAN] * (n - len(held))]),
+    }
+    volatility = given.pop("volatility", 0.0)
+    for name, place in (("open", 0), ("close", 3)):
+        rows |= {
+            f"volatilities_{name}": np.full(n, volatility),
+            f"bases_{name}": np.ones(n),
+            f"marks_{name}": np.full(n, NAN),
+            f"index_{name}": np.array([bar[place] for bar in bars], dtype=float),
+        }
+    plain = {
+        "name": "O", "underlying": "A", "size": 1.0, "is_coin": False, "rate": 0.0,
+        "fees": (0.0, 1.0, 0.0, 1.0), "tick": 0.0, "is_inside": False,
+        "expiry_spot": bars[expiry_bar][0],
+    }  # fmt: skip
+    terms = plain | given
+    return OptionTape(
+        sign=sign, strike=strike, expiry_time=expiry, expiry_bar=expiry_bar, rows=rows, **terms
+    )
+
+
+def play(
+    bars: list[Any], options: list[OptionTape], leverage: float = 0.0, **changes: Any
+) -> Outcome:
+    """Run an account of one instrument, A, and options; the engine is held to it."""
+    case = scene({"A": tape(bars, (leverage, NAN))}, {"A": 1.0}, **changes)
+    case.venues["A"]["venue"] |= {"option_costs": COSTS}
+    return assert_agrees(OptionCase(**vars(case), options=tuple(options)), "by hand")
+
+
+FALL = [flat(100), flat(100), (100, 100, 85, 85), flat(85), flat(85)]
+
+
+def protected(requirement: dict[str, Any], **venue: Any) -> Outcome:
+    """10 of capital, one unit long at 100, a put of strike 95 for 2."""
+    put = option(FALL, -1, 95.0, [NAN, 1.0], expiry_bar=4, quotes=(2.0, 0.0))
+    safe = {"*": {"brackets": [bracket(0.01, 50.0)]} | venue}
+    return play(FALL, [put], 10.0, capital=10.0, requirement=requirement, venues=safe)
+
+
+def test_a_put_saves_the_account_where_options_count_net():
+    """10 - 2 - 15 + 10 at 85: never under 10 - 5 - 2, the largest requirement 1 % of 100."""
+    out = protected(BY_SCENARIOS)
+    assert not out.of_kind("liquidation")
+    assert near(out.equity[2], 3)
+    # the put paid 10 at the open of bar 4
+    assert near(out.cash[4], 10 - 2 - 100 + 10)
+    assert near(out.equity[4], 3)
+    assert near(out.slippage[1], 2)
+    assert near(out.total("expiry"), 10)
+
+
+def test_the_same_put_does_not_save_it_where_longs_count_none():
+    """8 + S - 100 = 1 % of S: closed at 92/.99 though the put is worth 95 - 92/.99 more by then."""
+    out = protected(PER_OPTION)
+    at = Fraction(9200, 99)
+    assert near(out.of_kind("liquidation")[0].amount, at)
+    assert near(out.cash[2], 8 + at - 100)
+    # the put is kept, B is over 0: it is worth 10 in the end, and the account has lost the coin
+    assert near(out.equity[4], 8 + at - 100 + 10)
+    assert near(out.option_quantity[2][0], 1)
+
+
+def test_longs_are_sold_as_far_as_the_balance_is_negative():
+    """A liquidation slippage of 2 % leaves B = 8 + .98 S - 100 < 0: the put sells for that."""
+    out = protected(PER_OPTION, liquidation={"slippage": 0.02})
+    at = Fraction(9200, 99)
+    debt = 100 - 8 - Fraction(98, 100) * at
+    sold = debt / (95 - at)
+    assert near(out.option_quantity[2][0], 1 - sold)
+    assert near(out.cash[2], 0)
+    assert out.count("bad_debt") == 0
+
+
+@pytest.mark.parametrize(("is_coin", "paid"), [(False, 10), (True, Fraction(10, 110))])
+def test_a_short_call_pays_at_expiry_and_its_fee_is_capped(is_coin, paid):
+    """One call of strike 100 sold for a bid of 3 (or .03 coins), settled at 110.
+
+    The fee of expiry is the less of 1 % of 110 (or of a coin) and 5 % of what it pays.
+    """
+    bars = [flat(100), flat(100), flat(105), flat(110)]
+    bid = 0.03 if is_coin else 3.0
+    call = option(
+        bars, 1, 100.0, [NAN, -1.0], expiry_bar=3, quotes=(1.0, bid), is_coin=is_coin,
+        fees=(0.0, 1.0, 0.01, 0.05),
+    )  # fmt: skip
+    contract = {"contract": {"kind": "inverse" if is_coin else "linear"}}
+    capital = 1.0 if is_coin else 100.0
+    out = play([*bars], [call], capital=capital, requirement=PER_OPTION, venues={"*": contract})
+    fee = Fraction(5, 100) * paid
+    unit = Fraction(1) if is_coin else Fraction(110)
+    assert fee < unit / 100
+    assert near(out.cash[1], capital + bid)
+    assert near(out.cash[3], Fraction(capital) + Fraction(bid) - paid - fee)
+    assert near(out.equity[3], out.cash[3])
+    assert near(out.fees[3], fee)
+    assert [e.kind for e in out.events] == ["fill", "slippage", "expiry", "fee"]
+
+
+def test_a_short_strangle_is_bought_back_where_it_fails():
+    """A put 90 and a call 110 sold at 100 for 1 each with 20: at S > 110 the call is S - 110.
+
+    M = 22; R = .075 S + S - 110 of the call and .075 S of the put: S = 132/1.15.
+    """
+    bars = [flat(100), flat(100), (100, 120, 100, 120), flat(120)]
+    sold = [
+        option(bars, sign, strike, [NAN, -1.0], quotes=(NAN, 1.0), name=name)
+        for sign, strike, name in ((-1, 90.0, "P"), (1, 110.0, "C"))
+    ]
+    out = play(bars, sold, capital=20.0, requirement=PER_OPTION)
+    at = Fraction(13200, 115)
+    assert [e.instrument for e in out.of_kind("liquidation")] == ["P", "C"]
+    assert near(out.cash[2], 22 - (at - 110))
+    assert near(out.equity[3], out.cash[2])
+    # what it received counts once: sold at its mark of 0 for 1, both fill, 15 of 22 are needed
+    assert near(out.margin_ratio[1], Fraction(15, 22))
+
+
+def test_premiums_are_paid_out_of_the_balance():
+    """With 10 and no margin to post, two calls at 8 fill to 10/16."""
+    bars = [flat(100)] * 3
+    calls = [
+        option(bars, 1, strike, [NAN, 1.0], quotes=(8.0, NAN), name=f"C{strike}")
+        for strike in (91.0, 92.0)
+    ]
+    out = play(bars, calls, capital=10.0, requirement=PER_OPTION)
+    assert [float(q) for q in out.option_quantity[1]] == [0.625, 0.625]
+    assert near(out.cash[1], 0)
+    assert near(out.equity[1], 0.625 * 17)
+
+
+@pytest.mark.parametrize(("ask", "left"), [(12, Fraction(76, 10)), (25, Fraction(-2, 10))])
+def test_a_turn_closes_whatever_the_balance_buys(ask, left):
+    """Six tenths of a put are sold at 8 with 10, and bought back at the ask.
+
+    What is left of 14.8 buys more, or is the bad debt of an account that has nothing else.
+    """
+    bars = [flat(100)] * 4
+    put = option(bars, -1, 108.0, [NAN, -0.6, 5.0], quotes=(12.0, 8.0))
+    put.rows["ask"][2:] = float(ask)
+    out = play(bars, [put], capital=10.0, requirement=PER_OPTION)
+    assert near(out.cash[1], 14.8)
+    assert near(out.option_quantity[2][0], max(left, Fraction(0)) / ask)
+    assert near(out.cash[2], 0)
+    assert near(out.bad_debt[2], max(-left, Fraction(0)))
+
+
+def test_longs_that_took_the_whole_balance_are_kept():
+    """Three calls for all of 0.91 leave -5.6e-17, for which no venue takes an account over."""
+    bars = [flat(100)] * 4
+    calls = [
+        option(bars, 1, strike, [NAN, 9.0], quotes=(ask, ask), name=f"C{ask}")
+        for strike, ask in ((92.0, 1.1), (93.0, 0.7), (94.0, 0.3))
+    ]
+    venue = {"*": {"liquidation": {"mode": "takeover"}}}
+    out = play(bars, calls, capital=0.91, requirement=PER_OPTION, venues=venue)
+    assert not out.of_kind("liquidation")
+    assert near(out.option_quantity[3][0], Fraction(91, 210))
+
+
+def test_the_fees_of_a_liquidation_are_shared_by_what_asks_for_one():
+    """A 10x long and a sold call: at the failure a fee of 60 % takes all that is left."""
+    call = option(FALL, 1, 110.0, [NAN, -0.1], quotes=(NAN, 1.0))
+    out = play(
+        FALL, [call], 10.0, capital=10.0, requirement=PER_OPTION,
+        venues={"*": {"liquidation": {"fee": 0.6}}},
+    )  # fmt: skip
+    assert near(out.equity[2], 0)
+    assert out.count("bad_debt") == 0
+
+
+def test_an_order_that_nobody_quotes_is_no_position():
+    """Beside a liquidation, whose causes have numbers of their own."""
+    call = option(FALL, 1, 110.0, [NAN, 1.0], quotes=(NAN, 1.0))
+    out = play(FALL, [call], 10.0, capital=10.0, requirement=PER_OPTION)
+    assert out.count("unquoted") == 1
+    assert out.count("liquidation") == 1
+
+
+@pytest.mark.parametrize("order", [
+    ("A",),
+    "futures_then_options",
+    *(pytest.param(each, marks=pytest.mark.slow) for each in (None, "largest_notional")),
+])  # fmt: skip
+def test_a_partial_liquidation_names_instruments_before_options(order):
+    """A 9x long and a sold put fail together; by name, and futures first, the put is kept."""
+    put = option(FALL, -1, 101.0, [NAN, -0.5], quotes=(NAN, 1.0))
+    terms = {"mode": "partial", "step": 0.5, "order": order}
+    out = play(
+        FALL, [put], 9.0, capital=20.0, requirement=PER_OPTION, venues={"*": {"liquidation": terms}}
+    )
+    first = out.of_kind("liquidation")[0].instrument
+    assert first == "A" or order is None
+
+
+@pytest.mark.parametrize(
+    "first", [0, *(pytest.param(k, marks=pytest.mark.slow) for k in range(20, 500, 20))]
+)
+def test_random_accounts_with_options_balance(first):
+    """§6 at every bar to 1e-28, which ``simulate`` asserts."""
+    for seed in range(first, first + (20 if first else 3)):
+        simulate(*make_option_case(seed).for_oracle())

@@ -1,9 +1,8 @@
 """A run in parts is the whole run, bit for bit, saved between them or not, also after a switch."""
 
 import itertools
-import math
 from dataclasses import replace
-from typing import Annotated, Any, NamedTuple
+from typing import Annotated
 
 import numpy as np
 import pandas as pd
@@ -15,233 +14,46 @@ from backtest.engine.run import Segment, run_segments, run_switched
 from backtest.market import as_markets
 from backtest.regress import take_baseline
 from backtest.strategies import Cppi, VolTarget
+from tests.agreement import place_of, run_engine, trust_data
+from tests.cases import PortfolioCase
 from tests.kit import Hold, Once, check_refused, flat, make_market, make_venue, simulate_pair
-from tests.scenes import INF, account_of, bracket, market_of, series, venue_of, walk
+from tests.oracle.test_engine import KINDS
+from tests.scenes import account_of, venue_of
 from tests.validation.worlds import Lever
 
 pytestmark = pytest.mark.filterwarnings("ignore::UserWarning")
 
-# ------------------------------------------------------------------------------------ one position
+
+def find_stop(case: PortfolioCase) -> int:
+    spans = [place_of(case, name) for name in case.tapes]
+    stops = range(max(each.start for each in spans) + 1, len(case.clock))
+    ends = {each.stop for each in spans}
+    return next(stop for stop in [*stops[len(stops) // 2 :], *stops] if stop not in ends)
 
 
-class Wealth(NamedTuple):
-    """What a Ratchet remembers."""
-
-    floor: float
-    calls: float
-
-
-class Ratchet(bt.Policy):
-    """Lever the distance to a floor that only rises, sometimes leave the position alone."""
-
-    multiple: Annotated[float, bt.Range(0.5, 20.0, "turns")] = 6.0
-
-    def observe(self, market):
-        close = pd.Series(market.close)
-        return {"trend": close.ewm(halflife=12).mean().to_numpy()}
-
-    def start(self):
-        return Wealth(0.7, 0.0)
-
-    def leverage(self, bar, account, memory):
-        unit = account.peak_equity / 1000.0
-        floor = max(memory.floor, 0.7 * unit, memory.floor * (1 + 1e-5))
-        after = Wealth(floor, memory.calls + 1.0)
-        if after.calls % 5 == 0:
-            return math.nan, after
-        tilt = 1.2 if bar.close > bar.trend else 0.8
-        cushion = max(account.equity / 1000.0 - 0.5 * floor, 0.05)
-        return self.multiple * tilt * cushion, after
-
-
-FEES = {"taker": 0.0006, "maker": 0.0002, "maker_share": 0.3}
-SETTINGS: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
-    "cross, all costs": (
-        {
-            "fees": FEES,
-            "slippage": {"rate": 0.0002, "impact": 0.3, "impact_window": "6h"},
-            "interest_on": "balance",
-            "cash_rate": 0.03,
-            "borrow_rate": 0.08,
-            "margin_multiplier": series({0: 1.0, 50: 1.5, 100: 1.0}),
-        },
-        {
-            "band": 0.2,
-            "stop_loss": 0.06,
-            "flows": series({30.5: 150.0, 60: 90.0, 61: -400.0}),
-            "margin_call": 0.19,
-            "reserve": 300.0,
-            "top_up_to": 0.12,
-        },
-    ),
-    "isolated, partial, loan": (
-        {
-            "fees": FEES,
-            "slippage": {"rate": 0.0002, "max_participation": 0.2, "impact_window": "6h"},
-            "interest_on": "loan",
-            "borrow_rate": series({0: 0.05, 70: 0.2}),
-            "short_rate": 0.04,
-            "brackets": [bracket(0.0, 4000.0, 16.0, 0.04), bracket(4000.0, INF, 9.0, 0.09)],
-            "liquidation": {
-                "mode": "partial",
-                "step": 0.3,
-                "fee": 0.01,
-                "slippage": 0.002,
-                "impact": 0.2,
-            },
-        },
-        {"margin": "isolated", "venue_leverage": 12.0, "margin_call": 0.5},
-    ),
-    "inverse, graced": (
-        {
-            "contract": {"kind": "inverse", "lot": 10.0},
-            "fees": FEES,
-            "call_grace": 2,
-            "liquidation": {"mode": "takeover"},
-        },
-        {"margin_call": 0.22, "flows": series({40: -200.0})},
-    ),
-    "ruined at a line": (
-        {
-            "fees": FEES,
-            "slippage": {"rate": 0.0002},
-            "interest_on": "loan",
-            "borrow_rate": 0.05,
-            "cash_rate": 0.02,
-        },
-        {
-            "ruin_at": 0.8,
-            "flows": series({20: 300.0, 25: -150.0, 110: 100.0}),
-            "margin_call": 0.19,
-            "reserve": 200.0,
-            "top_up_to": 0.12,
-        },
-    ),
-    "isolated, guarded by its wallet": (
-        {
-            "fees": FEES | {"per_order": series({0: 0.5, 60: 2.0})},
-            "slippage": {"rate": 0.0002},
-            "brackets": [bracket(0.0, 4000.0, 16.0, 0.045), bracket(4000.0, INF, 15.0, 0.055)],
-            "profit_counts": 0.5,
-            "call_grace": 8,
-        },
-        {
-            "capital": 600.0,
-            "margin": "isolated",
-            "venue_leverage": 14.0,
-            "margin_call": 0.7,
-            "reserve": 15.0,
-            "top_up_to": 0.65,
-            "auto_margin": True,
-        },
-    ),
-    "filled at the close, stops of every kind": (
-        {"fees": FEES},
-        {
-            "fill": "same_close",
-            "stop_loss": 0.05,
-            "trailing_stop": 0.04,
-            "take_profit": 0.05,
-            "equity_stop": 0.15,
-        },
-    ),
-    "limits, times and dates": (
-        {"contract": {"min_notional": 5.0, "tick": 0.01}, "fees": {"taker": 6e-4, "maker": 2e-4}},
-        {
-            "fill": "limit",
-            "offset": 0.002,
-            "max_holding": "9h",
-            "max_leverage": series({-5: INF, 60: 4.0, 100: INF}),
-        },
-    ),
-}
-KINDS = {
-    "cross, all costs": {"impact", "interest", "margin_call", "top_up", "flow", "stop"},
-    "isolated, partial, loan": {"interest", "margin_call", "liquidation", "funding"},
-    "inverse, graced": {"margin_call", "funding", "flow"},
-    "ruined at a line": {"ruin", "flow", "top_up", "interest"},
-    "isolated, guarded by its wallet": {
-        "margin_call", "call_met", "call_partly_met", "call_failed", "margin_added", "top_up",
-    },
-    "filled at the close, stops of every kind": {"trailing_stop", "take_profit", "equity_stop"},
-    "limits, times and dates": {"limit_order", "fill", "time_stop"},
-}  # fmt: skip
-"""What must happen in each."""
-
-
-def lived(setting, *, seed=4):
-    """Return a market with mark prices and funding, and the other arguments of a run."""
-    n = 140
-    bars = walk(n, seed=seed, sigma=0.012, gap=0.003)
-    marks = [tuple(p * (1 + 0.0004 * math.sin(t)) for p in bar) for t, bar in enumerate(bars)]
-    stamps = [(h + 0.001 * math.sin(h), 0.0005 * math.cos(h)) for h in range(4, n, 4)]
-    stamps += [(h + 0.4, 0.0002, 99.0) for h in range(6, n, 16)]
-    market = market_of(*bars, mark=marks, funding=sorted(stamps), volume=400.0)
-    venue, account = SETTINGS[setting]
-    signal = pd.Series([1.0 if t % 40 < 25 else -0.7 for t in range(n)], index=market.times)
-    return market, {
-        "policy": Ratchet(),
-        "venue": venue_of(**venue),
-        "account": account_of(**account),
-        "signal": signal,
-        "compile": False,
-    }
-
-
-def assert_same_bits(whole, head, tail):
-    """The recorded bars and events of two parts, put together, are those of the whole."""
-    both = np.concatenate([head.record.values, tail.record.values])
-    assert both.tobytes() == whole.record.values.tobytes()
-    assert np.concatenate([head.entries, tail.entries]).tobytes() == whole.entries.tobytes()
-    assert tail.memory.tobytes() == whole.memory.tobytes()
-    mine, theirs = (each.state._replace(cursor=0) for each in (tail, whole))  # of the feed of each
-    assert repr(mine) == repr(theirs)
-    assert pd.concat([head.bars, tail.bars])["equity"].equals(whole.bars["equity"])
-
-
-def slice_signal(settings_, start, end):
-    signal = settings_["signal"]
-    if end is not None:
-        signal = signal[signal.index < end]
-    if start is not None:
-        signal = signal[signal.index >= start]
-    return {"signal": signal}
-
-
-@pytest.mark.parametrize("setting", SETTINGS)
-def test_a_run_equals_its_parts_bit_for_bit(setting, tmp_path):
-    """Cut in a position and out of one; a second part on the rest, on more, or after loading."""
-    market, settings_ = lived(setting)
-    whole = bt.run(market, **settings_)
-    assert KINDS[setting] <= set(whole.events["kind"])
-    assert whole.metrics["ruined"] == float(setting == "ruined at a line")
-    held = whole.bars["position"].to_numpy() != 0.0
-    assert any(held[k - 1] for k in (31, 62, 99))
-    for k, overlap in ((31, 0), (62, 1), (99, 20)):
-        edge, later = market.times[k], market.times[k - overlap]
-        head = bt.run(market.between(None, edge), **settings_ | slice_signal(settings_, None, edge))
-        rest = settings_ | slice_signal(settings_, later, None)
-        tail = bt.run(market.between(later, None), **rest, resume=head)
-        assert_same_bits(whole, head, tail)
+@pytest.mark.parametrize(
+    "seed", [0, *(pytest.param(k, marks=pytest.mark.slow) for k in range(1, 9))]
+)
+@pytest.mark.parametrize("make", KINDS[:-1], ids=lambda make: make.__name__)
+def test_parts_of_random_accounts_are_the_whole_bit_for_bit(make, seed, monkeypatch, tmp_path):
+    """On the rest of the market after the first part, which was saved and loaded between them."""
+    trust_data(monkeypatch)
+    case = make(seed)
+    stop = find_stop(case)
+    whole, head = (
+        run_engine(case, is_compiled=False),
+        run_engine(case, is_compiled=False, stop=stop),
+    )
     loaded = bt.Result.load(head.save(tmp_path))
     pd.testing.assert_frame_equal(loaded.bars, head.bars)
     pd.testing.assert_frame_equal(loaded.events, head.events)
     assert repr(dict(loaded.metrics)) == repr(dict(head.metrics))
-    assert_same_bits(whole, head, bt.run(market, **settings_, resume=loaded))
-
-
-@pytest.mark.parametrize(("change", "named"), [
-    ({"venue": venue_of(contract={"size": 0.01})}, "venue.contract"),
-    ({"account": account_of(band=0.5)}, "account.band"),
-    ({"account": account_of(flows=series({1: 5.0}))}, "account.flows"),
-    ({"policy": Ratchet(multiple=5.0)}, "policy"),
-])  # fmt: skip
-def test_resuming_under_other_rules_is_refused_naming_what_differs(change, named):
-    market, _ = lived("cross, all costs")
-    rules = {"policy": Ratchet(), "venue": venue_of(), "account": account_of()}
-    part = bt.run(market.between(None, market.times[50]), **rules, compile=False)
-    with pytest.raises(bt.ParameterError, match=named):
-        bt.run(market, **(rules | change), resume=part, compile=False)
+    for begun in (head, loaded):
+        tail = run_engine(case, is_compiled=False, resume=begun)
+        both = np.concatenate([head.record.values, tail.record.values])
+        assert both.tobytes() == whole.record.values.tobytes()
+        assert np.concatenate([head.entries, tail.entries]).tobytes() == whole.entries.tobytes()
+        assert tail.memory.tobytes() == whole.memory.tobytes()
 
 
 # -------------------------------------------------------------------------------------- several
@@ -265,23 +77,6 @@ TERMS = {
     "sampling": "4h",
 }
 POLICY = Probe(most=2.0)
-
-
-def test_parts_of_several_positions_are_the_whole_bit_for_bit(tmp_path):
-    whole = bt.run(MARKETS, POLICY, **TERMS)
-    begun = None
-    bars, events = [], []
-    for stop in (37, 38, 70, 90):
-        begun = bt.run(MARKETS.prefix(stop), POLICY, resume=begun, **TERMS)
-        bars.append(begun.record.values)
-        events.append(begun.entries)
-        if stop == 38:
-            begun = bt.Result.load(begun.save(tmp_path))
-    np.testing.assert_array_equal(np.concatenate(bars), whole.record.values)
-    np.testing.assert_array_equal(np.concatenate(events), whole.entries)
-    assert begun.manifest["resumed_from"] is not None
-    assert begun.bars["drawdown"].iloc[-1] == whole.bars["drawdown"].iloc[-1]
-    assert len(begun.time) == 20
 
 
 def test_the_causes_of_a_liquidation_reach_back_into_earlier_parts(tmp_path):

@@ -16,7 +16,8 @@ from backtest.base.errors import ParameterError, PolicyError
 from backtest.engine import Result
 from backtest.measures.performance import diversification_ratio, risk_shares
 from backtest.strategies import Constant, VolTarget
-from tests.agreement import assert_agrees, bracket, near, play_case, scene, tape
+from tests.agreement import assert_agrees, asset, bracket, near, play_case, scene, tape
+from tests.cases import PortfolioCase
 from tests.draws import HOUR, START, utc
 from tests.kit import Hold, Once, flat, make_market, make_venue, simulate_pair
 
@@ -99,8 +100,6 @@ def test_a_policy_sees_gross_and_net_leverage():
 
 
 class TenPercent:
-    """A requirement of a tenth of the gross notional, initial margin of a fifth."""
-
     def requirement(self, positions, prices):
         return 0.1 * sum(abs(quantity) * prices[name] for name, quantity in positions.items())
 
@@ -171,8 +170,6 @@ def test_collateral_takes_its_price_from_an_instrument_or_a_constant(tmp_path):
 
 
 class Seen(bt.Policy):
-    """Hold the number of bars whose closes are known."""
-
     def observe(self, market):
         return {"count": np.arange(1.0, market.n_bars + 1.0)}
 
@@ -334,45 +331,6 @@ def test_the_loss_of_a_cross_flip_does_not_shrink_isolated_margin():
 SAFE = {"*": {"brackets": [bracket(0.02)]}}
 
 
-def rising(fill: str, **changes: Any) -> Any:
-    """A and B, each at 2x: A opens at 100, closes at 110, then 110 to 121; B falls from 1 to .9."""
-    return scene(
-        {
-            "A": tape([(100, 110, 100, 110), (110, 121, 110, 121), flat(121)], (2.0,)),
-            "B": tape([(1, 1, 0.9, 0.9), (0.9, 0.9, 0.81, 0.81), flat(0.81)], (2.0,)),
-        },
-        {"A": 1.0, "B": 1.0},
-        venues=SAFE,
-        fill=fill,
-        **changes,
-    )
-
-
-def test_same_close_trades_at_the_price_that_decided():
-    """Bar 1: 2x of 110 and of .9 bought with 1000 earn 10 % and lose 10 %; bar 2 rebalances."""
-    out = play_case(rising("same_close"))
-    assert near(out.quantity[1][0], Fraction(2000, 110))
-    assert near(out.equity[1], 1000 + 200 - 200)
-    assert near(out.quantity[2][0], Fraction(2000, 121))
-    assert near(out.quantity[2][1], Fraction(200_000, 81))
-
-
-def test_next_close_trades_a_bar_later_at_the_close():
-    """The decision of bar 0 fills at 121 and .81, the close of bar 1, which earns nothing."""
-    out = play_case(rising("next_close"))
-    assert near(out.equity[1], 1000)
-    assert near(out.quantity[1][0], Fraction(2000, 121))
-    assert near(out.quantity[1][1], Fraction(200_000, 81))
-
-
-def test_the_increases_share_what_the_margin_admits_at_the_close():
-    """At 50x of 12 + 18 turns and leverage 20, initial margin is 1.5 equities: both get 2/3."""
-    tapes = {"A": tape([flat(100)] * 2, (12.0,)), "B": tape([flat(1)] * 2, (18.0,))}
-    out = play_case(scene(tapes, {"A": 1.0, "B": 1.0}, venues=SAFE, fill="next_close"))
-    assert near(out.quantity[1][0], 80)
-    assert near(out.quantity[1][1], 12_000)
-
-
 def falling(**changes: Any) -> Any:
     """A: 4x long, falls by 10 % on a straight line; B: 2x long, rises by 5 % after it."""
     return scene(
@@ -394,13 +352,6 @@ def test_the_equity_stop_closes_all_positions_at_one_place():
     assert near(out.equity[2], 800)
     # at the close of bar 2 it decides again, on what is left
     assert near(out.quantity[3][0], Fraction(4 * 800, 90))
-
-
-def test_isolated_positions_return_what_is_left_at_the_equity_stop():
-    """A posts 400 at 10x, B 200: at the same place as in cross margin 800 are cash."""
-    out = play_case(falling(equity_stop=0.2, margin="isolated", venue_leverage=10.0, venues=SAFE))
-    assert near(out.cash[2], 800)
-    assert out.margin[2] == (0, 0)
 
 
 def test_the_equity_stop_at_the_open_drops_all_decisions():
@@ -476,7 +427,6 @@ EXPIRING = {"account": bt.Account(capital=1_000.0), "compile": False}
 
 
 def expire(when: str | None) -> dict[str, bt.Venue]:
-    """Return venues of A and B, where B expires."""
     venue = make_venue(taker=0.01)
     contract = {"lot": venue.contract.lot, "min_notional": 0.0}
     return {"A": venue, "B": venue.override(contract=bt.Contract(expires=when, **contract))}
@@ -489,7 +439,6 @@ def make_pair() -> bt.Markets:
 
 
 def run_half(markets: bt.Markets, venue: object) -> Result:
-    """Run half of the capital long in B alone."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         return bt.run(
@@ -515,22 +464,6 @@ def test_an_expired_contract_is_closed_at_the_mark_close_of_its_last_bar():
     assert after["amount"] == pytest.approx(0.01 * 80.0 * abs(closed["quantity"]))
     assert (result.quantities["B"].iloc[2:] == 0.0).all()
     assert result.bars["equity"].iloc[2:].nunique() == 1
-
-
-def test_the_price_of_the_settlement_is_not_rounded_to_a_tick():
-    venues = expire("2024-01-01T03:00")
-    contract = venues["B"].contract.override(tick=33.0, round_to_tick=True)
-    venues["B"] = venues["B"].override(contract=contract)
-    with pytest.warns(UserWarning, match="history of B ends"):
-        events = bt.run(
-            make_pair(), {"A": Hold(0.0), "B": Hold(1.0)}, venue=venues,
-            signal={"A": 0, "B": 0.5}, **EXPIRING,
-        ).events  # fmt: skip
-    # it buys at 66, the next tick over 60; the last bar closes at 80, between 66 and 99
-    prices = {
-        kind: events[events["kind"] == kind]["price"].iloc[0] for kind in ("fill", "delisted")
-    }
-    assert prices == {"fill": 66.0, "delisted": 80.0}
 
 
 @pytest.mark.parametrize(
@@ -580,3 +513,255 @@ def test_an_account_reads_the_name_of_a_preset():
         bt.Account(requirement="none")
     with pytest.raises(bt.ParameterError, match="must have the methods"):
         bt.Account(requirement=5)
+
+
+# ------------------------------------------------------------------------------------- more by hand
+
+
+def long_and_short(**changes) -> PortfolioCase:
+    """A: 4x long at 100, B: 6x short at 1; A rises by 4 %, B by 25 % along its bar."""
+    return scene(
+        {
+            "A": tape([flat(100), flat(100), (100, 104, 100, 104)], (4.0, NAN)),
+            "B": tape([flat(1), flat(1), (1, 1.25, 1, 1.25)], (6.0, NAN)),
+        },
+        {"A": 1.0, "B": -1.0},
+        **changes,
+    )
+
+
+def test_a_cross_failure_closes_the_winner_too():
+    """At a share x of the way M = 1000 + 160 x - 1500 x, R = 5 % of 10000 + 1660 x."""
+    out = play_case(long_and_short())
+    # w = 1000 - 4000 + 6000; 1000 - 1340 x = 500 + 83 x: x = 500/1423
+    x = Fraction(500, 1423)
+    assert near(out.cash[1], 3000)
+    assert [(e.kind, e.instrument) for e in out.events if e.bar == 2] == [
+        ("liquidation", "A"),
+        ("liquidation", "B"),
+    ]
+    assert near(out.equity[2], 1000 - 1340 * x)
+    assert near(out.of_kind("liquidation")[0].amount, 4000 + 160 * x)
+
+
+def test_isolated_the_winner_survives():
+    """B posts 600: 600 - 1500 x = 5 % of 6000 + 1500 x: x = 300/1575; A keeps 400 + 160."""
+    setting = {"A": 10.0, "B": 10.0}
+    out = play_case(long_and_short(margin="isolated", venue_leverage=setting))
+    x = Fraction(300, 1575)
+    assert [e.instrument for e in out.of_kind("liquidation")] == ["B"]
+    assert near(out.cash[2], 600 - 1500 * x)
+    assert near(out.equity[2], 600 - 1500 * x + 560)
+
+
+def test_reductions_fill_first_and_are_not_scaled():
+    """A goes from 10x to 5x, B wants 20x: 250 of margin stay, 750 carry 15x of B."""
+    tapes = {"A": tape([flat(100)] * 3, (10.0, 5.0)), "B": tape([flat(1)] * 3, (0.0, 20.0))}
+    out = play_case(scene(tapes, {"A": 1.0, "B": 1.0}, venues=SAFE))
+    assert near(out.quantity[2][0], 50)
+    assert near(out.quantity[2][1], 15_000)
+
+
+def test_a_cap_is_an_edge_of_the_common_factor():
+    """Up to 5000 at 20x, above at 5x: with 4x of B, A stops at the cap of its first bracket.
+
+    A wants 6000: 6000/5 = 1200 is too much. At f = 5/6 it needs 250, B 4000·5/6/20 = 167.
+    """
+    two = [bracket() | {"cap": 5000.0}, bracket(0.1, 5.0) | {"floor": 5000.0}]
+    tapes = {"A": tape([flat(100)] * 2, (6.0,)), "B": tape([flat(1)] * 2, (4.0,))}
+    out = play_case(scene(tapes, {"A": 1.0, "B": 1.0}, venues={"A": {"brackets": two}}))
+    assert near(out.quantity[1][0], 50)
+    assert near(out.quantity[1][1], 4000 * Fraction(5, 6))
+
+
+def test_isolated_margin_is_not_funded_by_unrealized_profit():
+    """A gains 1000 on 1000: B = 1000 still; B's 20x at setting 10 needs 2000: 1000 carry 10000."""
+    tapes = {
+        "A": tape([flat(100), flat(100), flat(150), flat(150)], (2.0, NAN)),
+        "B": tape([flat(1)] * 4, (0.0, 0.0, 10.0)),
+    }
+    case = scene(
+        tapes,
+        {"A": 1.0, "B": 1.0},
+        margin={"A": "cross", "B": "isolated"},
+        venue_leverage={"A": None, "B": 10.0},
+    )
+    out = play_case(case)
+    # E = 2000 at bar 3: B wants 20000, margin 2000; B holds 1000
+    assert near(out.equity[2], 2000)
+    assert near(out.margin[3][1], 1000)
+    assert near(out.quantity[3][1], 10_000)
+
+
+def test_partial_takes_the_position_with_the_largest_loss_first():
+    """At the failure A is up and B is down: a step of half of B holds the requirement."""
+    out = play_case(long_and_short(venues={"*": {"liquidation": {"mode": "partial", "step": 0.5}}}))
+    steps = out.of_kind("liquidation")
+    x = Fraction(500, 1423)
+    # half of B at 1 + x/4; R falls by 5 % of 3000 + 750 x, M stays: holds until it fails again
+    assert steps[0].instrument == "B"
+    assert near(steps[0].quantity, 3000)
+    # then M = 1000 - 1340 x0 - 590 (x - x0), R = 5 % of 7000 + 160 x + 750 x: 1000 - 750 x0 - 350
+    #      = 590 x + 45.5 x with x0 = 500/1423: x = 0.608... < 1, so a second half
+    second = (650 - 750 * x) / (590 + Fraction(455, 10))
+    assert steps[1].instrument == "B"
+    assert near(steps[1].quantity, 1500)
+    assert near(steps[1].amount, 1500 * (1 + second / 4))
+
+
+def test_partial_by_relief_prefers_the_dearer_bracket():
+    """A at 10 % maintenance relieves more per notional than B at 5 %."""
+    changes = {
+        "*": {"liquidation": {"mode": "partial", "step": 0.5, "order": "most_relief"}},
+        "A": {"brackets": [bracket(0.06, 16.0)]},
+    }
+    out = play_case(long_and_short(venues=changes))
+    assert out.of_kind("liquidation")[0].instrument == "A"
+
+
+def test_takeover_leaves_isolated_margin():
+    """Pool of 600 with 6x short of B is taken; A's 400 at setting 10 stay and gain 160."""
+    out = play_case(
+        long_and_short(
+            margin={"A": "isolated", "B": "cross"},
+            venue_leverage={"A": 10.0, "B": None},
+            venues={"*": {"liquidation": {"mode": "takeover"}}},
+        )
+    )
+    # pool: w = 600 + 6000; 600 - 1500 x = 300 + 75 x
+    assert [e.instrument for e in out.of_kind("liquidation")] == ["B"]
+    assert near(out.liquidation_loss[2], 600 - 1500 * Fraction(300, 1575))
+    assert near(out.equity[2], 560)
+
+
+def test_one_position_goes_to_its_adverse_extreme_first():
+    """One 10x long: low 94 is first, high later; a stop at 3 % is nearer than 94.74."""
+    tapes = {
+        "A": tape([flat(100), flat(100), (100, 106, 94, 106)], (10.0, NAN)),
+        "B": tape([flat(1)] * 3, (0.0,)),
+    }
+    case = scene(tapes, {"A": 1.0, "B": 1.0}, stop_loss={"A": 0.03, "B": None})
+    out = play_case(case)
+    assert near(out.equity[2], 1000 - 100 * 3)
+
+
+def test_scenarios_net_within_a_group():
+    """Long and short of one group at +-10 %: nothing at risk but 1 % of the gross."""
+    rule = {
+        "level": 1.0,
+        "moves": {"g": [(-0.1, 1.0), (0.1, 1.0)]},
+        "groups": {"g": ["A", "B"]},
+        "products": None,
+        "across": "independent",
+        "offset": 0.0,
+        "factor": 0.5,
+        "minimum": 0.0,
+        "contingency": 0.01,
+        "pair_contingency": 0.0,
+        "initial": (1.0, 0.01),
+    }
+    tapes = {"A": tape([flat(100)] * 2, (30.0,)), "B": tape([flat(1)] * 2, (30.0,))}
+    out = play_case(scene(tapes, {"A": 1.0, "B": -1.0}, requirement=rule))
+    # 60000 gross need 600; brackets would have needed 3000
+    assert near(out.quantity[1][0], 300)
+    assert near(out.margin_ratio[1], 0.6)
+    # both long: 10 % of N + 1 % of N <= 1000
+    both = play_case(scene(tapes, {"A": 1.0, "B": 1.0}, requirement=rule))
+    assert near(both.quantity[1][0], Fraction(1000) / Fraction(11, 100) / 2 / 100)
+
+
+def test_collateral_backs_at_its_rate_and_is_sold_where_the_balance_is_negative():
+    """0.5 coins at 2000 count 500 in M and 1000 in E; a fee takes the balance of 1 below 0."""
+    coin = tape([flat(2000), flat(2000), flat(2000)], ())
+    tapes = {"A": tape([flat(100)] * 3, (2.5, NAN)), "B": tape([flat(1)] * 3, (0.0,))}
+    case = scene(
+        tapes,
+        {"A": 1.0, "B": 1.0},
+        venues={"*": {"fees": {"taker": 0.001}}},
+        collateral=[(asset("COIN", 0.5, rate=0.5, slippage=0.01), coin)],
+        capital=1.0,
+        negative_limit=0.0,
+    )
+    out = play_case(case)
+    # E = 1001: notional 2502.5, fee 2.5025; B = 1 - 2.5025 = -1.5025
+    assert near(out.fees[1], 2.5025)
+    # bar 2 sells 1.5025 / (2000 * 0.99) coins, with a haircut of 1 % of 2000 on each
+    sold = Fraction(15025, 10_000) / (2000 * Fraction(99, 100))
+    assert near(out.collateral[2][0], Fraction(1, 2) - sold)
+    assert near(out.conversion[2], sold * 20)
+    assert near(out.equity[2], 1001 - Fraction(25025, 10_000) - sold * 20)
+
+
+def test_marginal_tiers_of_collateral():
+    """1000 at 95 %, the next 1000 at 50 %, nothing beyond: 3000 count 1450."""
+    coin = tape([flat(3000)] * 2, ())
+    tiers = [(0.0, 1000.0, 0.95), (1000.0, 2000.0, 0.5)]
+    tapes = {"A": tape([flat(100)] * 2, (100.0,)), "B": tape([flat(1)] * 2, (0.0,))}
+    case = scene(
+        tapes,
+        {"A": 1.0, "B": 1.0},
+        collateral=[(asset("COIN", 1.0, tiers=tiers), coin)],
+        negative_limit=0.0,
+        venues=SAFE,
+    )
+    # M = 1000 + 1450 carries 20 x 2450
+    assert near(play_case(case).quantity[1][0], 490)
+
+
+def test_a_delisted_position_closes_at_the_mark_close_with_its_fee():
+    """B ends at 1.1 in bar 2: 4000 gain 400, less 0.1 % of 4400."""
+    tapes = {
+        "A": tape([flat(100)] * 5, (0.0,)),
+        "B": tape([flat(1), flat(1), (1, 1.1, 1, 1.1)], (4.0, NAN)),
+    }
+    fee = {"fees": {"taker": 0.001, "maker_share": 1.0}}
+    out = play_case(scene(tapes, {"A": 1.0, "B": 1.0}, venues={"*": fee}))
+    assert [e.kind for e in out.events if e.instrument == "B"] == ["fill", "delisted", "fee"]
+    assert near(out.equity[2], 1000 + 400 - Fraction(44, 10))
+
+
+def test_a_withdrawal_leaves_the_initial_margin_and_the_balance():
+    """A gains 1000 unrealized: M = 2000, initial 5 % of 3000; B = 1000 is all that may leave."""
+    flows = pd.Series([-5000.0], index=utc([START + 3 * HOUR]))
+    tapes = {
+        "A": tape([flat(100), flat(100), flat(150), flat(150)], (2.0, NAN)),
+        "B": tape([flat(1)] * 4, (0.0,)),
+    }
+    out = play_case(scene(tapes, {"A": 1.0, "B": 1.0}, flows=flows))
+    assert near(out.flows[3], -1000)
+
+
+def test_worst_takes_each_position_to_its_own_extreme():
+    """A long 4x falls 5 %, B short 6x rises 5 %, at once: M = 1000 - 500 x, R = 500 + 5 x."""
+    bars = {"A": (100, 101, 95, 100), "B": (1, 1.05, 0.99, 1)}
+    tapes = {
+        "A": tape([flat(100), flat(100), bars["A"]], (4.0, NAN)),
+        "B": tape([flat(1), flat(1), bars["B"]], (6.0, NAN)),
+    }
+    signal = {"A": 1.0, "B": -1.0}
+    out = play_case(scene(tapes, signal, intrabar="worst"))
+    # R = 5 % of 4000 (1 - 0.05 x) + 6000 (1 + 0.05 x) = 500 + 5 x; 505 x = 500
+    assert near(out.equity[2], 1000 - 500 * Fraction(500, 505))
+    # along the path both rise, then both fall: M stays over R
+    assert not play_case(scene(tapes, signal)).of_kind("liquidation")
+
+
+@pytest.mark.parametrize(("margin", "bought"), [("cross", 8900), ("isolated", 8000)])
+def test_an_order_that_the_cap_of_its_bracket_cuts_to_nothing_needs_no_room_for_its_fee(
+    margin, bought
+):
+    """A holds 10 at 110, over the cap of 1000, for a fee of 50: E = 1050, at 10x.
+
+    Cross, 10500 less 10 x the fee of B and the 1100 of A; isolated, B is 900, less a margin of 100.
+    """
+    tapes = {
+        "A": tape([flat(100), flat(100), flat(110), flat(110)], (5.0,)),
+        "B": tape([flat(1)] * 4, (0.0, 30.0)),
+    }
+    venues = {"*": {"fees": {"per_order": 50.0}}, "A": {"brackets": [bracket() | {"cap": 1000.0}]}}
+    terms = {"margin": margin, "venue_leverage": 10.0}
+    out = play_case(scene(tapes, {"A": 1.0, "B": 1.0}, venues=venues, **terms))
+    assert near(out.quantity[2][1], bought)
+
+
+# --------------------------------------------- the bracket table of the oracle against other means

@@ -19,7 +19,7 @@ from backtest.engine.run_setup import set_up_run
 from backtest.live.state import find_account_reads
 from backtest.strategies import Capped, Cppi, VolTarget
 from tests.agreement import Swinging, trust_data
-from tests.cases import PRICES, Case, make_exit_case, make_full_case
+from tests.cases import PRICES, make_exit_case, make_full_case
 from tests.kit import call, check_refused
 from tests.scenes import Follow, account_of, market_of, venue_of
 
@@ -52,8 +52,6 @@ def jolt(case: Any) -> Any:
         moved = None if mark is None else mark.assign(**mark[prices] * factor)
         return {"bars": bars.assign(**bars[prices] * factor), "mark": moved}
 
-    if isinstance(case, Case):
-        return replace(case, **move(case.bars, case.mark))
     tapes = {n: replace(tape, **move(tape.bars, tape.mark)) for n, tape in case.tapes.items()}
     return replace(case, tapes=tapes)
 
@@ -64,11 +62,11 @@ class Whole:
     def __init__(self, case: Any) -> None:
         given = jolt(case).for_engine(bt)
         self.market, self.signal = given.pop("market"), given.pop("signal")
-        if getattr(case, "overlay", None) is not None:
+        if case.overlay is not None:
             hours = case.overlay.every / 3_600_000_000_000
             given["overlay"] = Swinging(level=case.overlay.level, hours=hours)
         self.terms = given
-        self.markets = {"TEST": self.market} if isinstance(self.market, bt.Market) else self.market
+        self.markets = self.market
         self.setup = set_up_run(
             self.market, Reading(), signal=self.signal, **{"overlay": None, **given}
         )

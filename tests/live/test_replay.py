@@ -11,8 +11,8 @@ import pytest
 
 import backtest as bt
 from backtest.strategies import VolTarget
-from tests.agreement import Scripted, run_engine, trust_data
-from tests.cases import Case, make_exit_case, make_full_case, make_limit_case
+from tests.agreement import run_engine, trust_data
+from tests.cases import make_exit_case, make_full_case, make_limit_case
 from tests.kit import call
 from tests.scenes import account_of, market_of, venue_of
 
@@ -26,10 +26,7 @@ TERMS = (
 def replay_case(case: Any) -> tuple[Any, Any]:
     """Return the run of a case, and the replay of its fills."""
     given = case.for_engine(bt)
-    if isinstance(case, Case):
-        run = bt.run(policy=Scripted(), compile=False, **given)
-    else:
-        run = run_engine(case)
+    run = run_engine(case)
     given.pop("signal")
     changes = {"flows": run.transfers if len(run.transfers) else None, "reserve": 0.0}
     given["account"] = replace(given["account"], **changes, top_up_to=None)

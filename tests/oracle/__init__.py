@@ -36,7 +36,6 @@ __all__ = [
     "Event",
     "Outcome",
     "simulate",
-    "simulate_one",
 ]
 
 
@@ -66,12 +65,3 @@ def simulate(
     kind = OptionAccount if getattr(account, "options", None) else Account
     with localcontext(Context(prec=DIGITS)):
         return kind(markets, targets, signals, venues, account, overlay).run()
-
-
-def simulate_one(
-    market: Any, targets: Sequence[float], signals: Sequence[float], venue: Any, account: Any
-) -> Outcome:
-    """Run the rules over one market; columns of positions have one number per bar."""
-    name = "TEST"
-    given = ({name: each} for each in (market, targets, signals, venue))
-    return simulate(*given, account).alone()

@@ -13,7 +13,6 @@ class Account(Walk):
     """One account: the steps of a bar."""
 
     def run(self) -> Outcome:
-        """Go through the bars."""
         for t in range(len(self.clock)):
             self.begin(t)
             self.fill_early()  # 0
@@ -39,7 +38,6 @@ class Account(Walk):
         self.finish_close(point)
 
     def mark_close(self, point: Point) -> None:
-        """Mark to market, delistings, bad debt."""
         for each in self.held:
             self.revalue(each, point.marks[each.rank])
             if self.is_delisted(each):
@@ -53,7 +51,6 @@ class Account(Walk):
             self.charge("bad_debt", debt)
 
     def finish_close(self, point: Point) -> None:
-        """Calls and the record."""
         self.follow_highest(self.equity(point))
         self.check_identity(point)
         limit = self.negative_limit * (ONE - TIE) + max(self.equity(point), ZERO) * TIE
@@ -127,7 +124,6 @@ class Account(Walk):
     # ----- the record -----
 
     def record(self, point: Point) -> None:
-        """One row of each column."""
         equity, initial = self.equity(point), self.initial(point)
         row = self.row | {
             "equity": equity,

@@ -172,7 +172,6 @@ class Liquidations(State):
     # ----- the cross positions -----
 
     def liquidate_cross(self, point: Point) -> None:
-        """The pool is liquidated at the prices of a point."""
         for each in self.cross:
             self.revalue(each, point.marks[each.rank])
         self.note_liquidation(self.pool)
@@ -208,7 +207,6 @@ class Liquidations(State):
         self.charge("bad_debt", max(-lost, ZERO))
 
     def lose_options(self, point: Point) -> Decimal:
-        """What the options that are taken over were worth."""
         return ZERO
 
     def close_options(self, point: Point) -> tuple[Decimal, Decimal]:
@@ -217,7 +215,6 @@ class Liquidations(State):
 
     @property
     def has_options(self) -> bool:
-        """Whether any option is held."""
         return False
 
     def close_pool(self, point: Point) -> None:
@@ -263,7 +260,6 @@ class Liquidations(State):
                     return
 
     def log_asset(self, kind: str, asset: Collateral, sold: Decimal, amount: Decimal) -> None:
-        """The ledger row of collateral that is sold or lost."""
         if sold != 0:
             self.out.events.append(Event(self.t, kind, asset.name, None, -sold, abs(amount)))
 

@@ -23,12 +23,10 @@ DAY = 86_400_000_000_000
 
 
 def exact(number: float) -> Decimal:
-    """Return the number that a float is, to its last bit."""
     return Decimal(float(number))
 
 
 def decimals(values: Iterable[float]) -> list[Decimal]:
-    """Return an array as exact numbers."""
     return [exact(value) for value in values]
 
 
@@ -58,7 +56,6 @@ class AsOf:
         self.values = decimals(value.to_numpy()) if is_series else [exact(value)]
 
     def __call__(self, stamp: int) -> Decimal:
-        """Return the value that holds at a stamp."""
         if not self.stamps:
             return self.values[0]
         position = bisect_right(self.stamps, stamp) - 1
@@ -79,7 +76,6 @@ class Contract:
         return self.size * price if self.is_linear else -self.size / price
 
     def price(self, value: Decimal) -> Decimal:
-        """P of u."""
         return value / self.size if self.is_linear else -self.size / value
 
 
@@ -171,7 +167,6 @@ class Program:
         self.columns.append((rows, cost))
 
     def least(self) -> Decimal:
-        """The simplex method by Bland's rule, which does not cycle."""
         rows, n = list(self.amounts), len(self.columns)
         m = len(rows)
         table = [
@@ -198,7 +193,6 @@ class Program:
 
 
 def subtract(row: list[Decimal], factor: Decimal, other: list[Decimal]) -> list[Decimal]:
-    """A row less a multiple of another."""
     return [a - factor * b for a, b in zip(row, other, strict=True)] if factor else row
 
 

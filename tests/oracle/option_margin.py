@@ -37,30 +37,24 @@ class Holding(NamedTuple):
 
     @property
     def name(self) -> str:
-        """The underlying, an instrument."""
         return self.option.underlying
 
     @property
     def units(self) -> Decimal:
-        """Signed units of the underlying."""
         return self.quantity * exact(self.option.size)
 
     @property
     def unit_mark(self) -> Decimal:
-        """The mark of one unit of the underlying."""
         return self.mark / exact(self.option.size)
 
     @property
     def years(self) -> float:
-        """Time to expiry."""
         return self.option.years(self.moment)
 
     def payoff(self, price: Decimal) -> Decimal:
-        """What a unit pays at expiry, in quote currency."""
         return max(ZERO, self.option.sign * (price - exact(self.option.strike)))
 
     def otm(self, price: Decimal) -> Decimal:
-        """How far it is out of the money."""
         return max(ZERO, self.option.sign * (exact(self.option.strike) - price))
 
     def value(self, move: Decimal = ZERO, volatility: float | None = None) -> Decimal:
@@ -99,7 +93,6 @@ class OptionRule(Standard):
         self.rule = rule
 
     def counted(self, held: Sequence[Holding]) -> Decimal:
-        """What of the options is in M."""
         return counted_value(self.counts, held, self.rule)
 
     def matters(self, held: Sequence[Holding]) -> bool:
@@ -111,12 +104,10 @@ class OptionRule(Standard):
     def needed(
         self, legs: Sequence[Leg], assets: Sequence[Asset], held: Sequence[Holding], initial: bool
     ) -> Decimal:
-        """R or the initial margin, of all."""
         found = self.initial(legs, assets) if initial else self.requirement(legs, assets)
         return found + self.of_options(legs, [o for o in held if o.quantity != 0], initial)
 
     def of_options(self, legs: Sequence[Leg], held: Sequence[Holding], initial: bool) -> Decimal:
-        """What the options need besides the rest."""
         assert not any(o.quantity < 0 for o in held)
         return ZERO
 
@@ -129,7 +120,6 @@ class PerOption(OptionRule):
         self.counts = rule.option_value
 
     def of_options(self, legs: Sequence[Leg], held: Sequence[Holding], initial: bool) -> Decimal:
-        """Each short by itself."""
         return sum((-o.units * self.of_unit(o, initial) for o in held if o.quantity < 0), ZERO)
 
     def of_unit(self, held: Holding, initial: bool) -> Decimal:
@@ -153,7 +143,6 @@ class Strategies(OptionRule):
         self.counts = "loan" if rule.loan_value > 0 else "none"
 
     def of_options(self, legs: Sequence[Leg], held: Sequence[Holding], initial: bool) -> Decimal:
-        """Each underlying by itself."""
         total = ZERO
         for name in dict.fromkeys(o.name for o in held):
             shares = sum(
@@ -164,7 +153,6 @@ class Strategies(OptionRule):
         return total
 
     def naked(self, held: Holding) -> Decimal:
-        """A unit that nothing covers."""
         rule, price = self.rule, held.index
         is_call = held.option.sign > 0
         least = exact(rule.least_call) * price
@@ -173,7 +161,6 @@ class Strategies(OptionRule):
         return held.unit_mark + max(exact(rule.naked) * price - held.otm(price), least)
 
     def of_group(self, held: Sequence[Holding], shares: Decimal) -> Decimal:
-        """The least over the pairings, as a linear program."""
         shorts = [o for o in held if o.quantity < 0]
         longs = [o for o in held if o.quantity > 0]
         prices = [ZERO, *(exact(o.option.strike) for o in held)]
@@ -227,7 +214,6 @@ class OptionScenarios(Scenarios):
         self.shocks = rule.options
 
     def counted(self, held: Sequence[Holding]) -> Decimal:
-        """All options, with their sign."""
         return counted_value("net", held, None)
 
     def matters(self, held: Sequence[Holding]) -> bool:
@@ -235,7 +221,6 @@ class OptionScenarios(Scenarios):
         return any(o.quantity != 0 for o in held)
 
     def rows_of(self, group: str) -> list[tuple[float, ...]]:
-        """The scenarios of a group."""
         return self.rows.get(group, self.rows.get("*"))
 
     def shocked(self, held: Holding, move: float) -> float | None:
@@ -251,7 +236,6 @@ class OptionScenarios(Scenarios):
     def losses_with(
         self, legs: Sequence[Leg], assets: Sequence[Asset], held: Sequence[Holding]
     ) -> dict[str, list[Decimal]]:
-        """Losses by row of each group, options with futures."""
         groups = dict.fromkeys(self.group(leg.name) for leg in legs if leg.quantity != 0)
         groups |= dict.fromkeys(asset.group for asset in assets)
         groups |= dict.fromkeys(self.group(o.name) for o in held)
@@ -291,7 +275,6 @@ class OptionScenarios(Scenarios):
         return total + exact(self.shocks.short_charge[initial]) * self.net_short(held)
 
     def delta_charge(self, held: Sequence[Holding]) -> Decimal:
-        """Of the delta of each expiry."""
         least, yearly = self.shocks.delta_charge
         sums: dict[Any, Decimal] = {}
         for o in held:
@@ -303,7 +286,6 @@ class OptionScenarios(Scenarios):
         return sum((exact(max(least, yearly * key[1])) * abs(x) for key, x in sums.items()), ZERO)
 
     def net_short(self, held: Sequence[Holding]) -> Decimal:
-        """The notional that is net short by strike and expiry."""
         sums: dict[Any, Decimal] = {}
         for o in held:
             key = (self.group(o.name), o.years, o.option.strike)
@@ -312,14 +294,12 @@ class OptionScenarios(Scenarios):
 
 
 def rule_without_volatility(rule: Any) -> Any:
-    """The rule whose rows are (move, weight)."""
     plain = {name: value for name, value in vars(rule).items() if name != "moves"}
     moves = {group: [tuple(row[:2]) for row in rows] for group, rows in rule.moves.items()}
     return type(rule)(**plain, moves=moves)
 
 
 def option_rule(rule: Any) -> Any:
-    """The rule of an account with options."""
     if hasattr(rule, "moves"):
         return OptionScenarios(rule)
     if hasattr(rule, "naked"):
@@ -353,7 +333,6 @@ class OptionState:
         return capped(self, self.fee_rate, self.fee_cap, price, index)
 
     def delivery_fee(self, payoff: Decimal, index: Decimal) -> Decimal:
-        """The same on the payoff."""
         return capped(self, self.delivery_rate, self.delivery_cap, payoff, index)
 
     def hold(self, quantity: Decimal, price: Decimal, value: Decimal | None = None) -> None:
@@ -373,7 +352,6 @@ class OptionState:
         self.quantity = quantity
 
     def payoff(self, price: Decimal) -> Decimal:
-        """What one contract pays at expiry."""
         units = max(ZERO, self.given.sign * (price - exact(self.given.strike)))
         return self.size * (units / price if self.given.is_coin else units)
 
@@ -381,7 +359,6 @@ class OptionState:
 def capped(
     option: OptionState, rate: Decimal, cap: Decimal, price: Decimal, index: Decimal
 ) -> Decimal:
-    """A fee at most a share of a price."""
     unit = ONE if option.given.is_coin else index
     return min(rate * unit * option.size, cap * price)
 
@@ -396,7 +373,6 @@ class OptionOrder(NamedTuple):
     fee: Decimal
 
     def quantity(self, factor: Decimal) -> Decimal:
-        """What is held after a share of the increase."""
         return self.option.quantity + self.closing + factor * self.adding
 
     def paid(self, factor: Decimal) -> Decimal:

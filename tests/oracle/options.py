@@ -46,7 +46,6 @@ class OptionTrades(Account):
         self.note("coin" if self.options[0].given.is_coin else "cash")
 
     def read_rule(self, rule: Any) -> Any:
-        """The margin rule, with that of options."""
         return option_rule(rule)
 
     # ----- the bar -----
@@ -62,7 +61,6 @@ class OptionTrades(Account):
             each.pending = None if is_left else exact(wanted)
 
     def step_3_interest(self) -> None:
-        """Before it, what expires at the open."""
         for each in self.options:
             if each.given.expiry_bar == self.t and not each.given.is_inside:
                 self.expire(each)
@@ -103,19 +101,16 @@ class OptionTrades(Account):
         self.charge_option("fees", option, fee)
 
     def step_8_close(self) -> None:
-        """The close is marked anew."""
         self.moment = Moment(self.t, True)
         super().step_8_close()
 
     def mark_close(self, point: Point) -> None:
-        """Options too."""
         for each in self.options:
             if each.quantity != 0:
                 self.revalue_option(each, self.mark(each, point))
         super().mark_close(point)
 
     def end_ruined(self, point: Point) -> None:
-        """Options close at their marks."""
         for each in self.options:
             if each.quantity != 0:
                 mark = self.mark(each, point)
@@ -131,7 +126,6 @@ class OptionTrades(Account):
         return not self.has_options and super().is_poor(wealth)
 
     def record(self, point: Point) -> None:
-        """What is held of each option, and its mark."""
         super().record(point)
         columns = self.out.columns
         for each in self.options:
@@ -147,7 +141,6 @@ class OptionTrades(Account):
 
     @property
     def has_options(self) -> bool:
-        """Whether any is held."""
         return any(each.quantity != 0 for each in self.options)
 
     def index_of(self, option: OptionState, point: Point) -> Decimal:
@@ -176,7 +169,6 @@ class OptionTrades(Account):
         return max(ZERO, value + exact(quoted) * option.size - at_quote)
 
     def holdings(self, point: Point, amounts: Mapping[str, Decimal] | None = None) -> list[Holding]:
-        """The options, or other amounts of them, for the margin rule."""
         found = []
         for each in self.options:
             quantity = (amounts or {}).get(each.name, each.quantity)
@@ -186,7 +178,6 @@ class OptionTrades(Account):
         return found
 
     def worth_of_options(self, point: Point) -> Decimal:
-        """All options in full."""
         held = [each for each in self.options if each.quantity != 0]
         return sum((each.quantity * self.mark(each, point) for each in held), ZERO)
 
@@ -224,7 +215,6 @@ class OptionTrades(Account):
         sizes: Mapping[str, Decimal] | None = None,
         amounts: Mapping[str, Decimal] | None = None,
     ) -> Decimal:
-        """initial(cross)."""
         legs, held = self.legs(point, sizes or {}), self.holdings(point, amounts)
         whole = self.rule.needed(legs, self.cancelling(point), held, True)
         return whole if self.rule.has_scenarios else whole - self.withheld(point, sizes)
@@ -245,7 +235,6 @@ class OptionTrades(Account):
         return needed / backing if backing > 0 else INFINITY
 
     def is_alone(self) -> bool:
-        """One position, and no option that matters."""
         return super().is_alone() and not self.options_matter
 
     # ----- booking -----
@@ -258,11 +247,9 @@ class OptionTrades(Account):
     def log_option(
         self, kind: str, option: OptionState, quantity: Decimal, amount: Decimal
     ) -> None:
-        """A row of the ledger."""
         self.out.events.append(Event(self.t, kind, option.name, None, quantity, amount))
 
     def charge_option(self, column: str, option: OptionState, amount: Decimal) -> None:
-        """Enter an amount in its column and in the ledger."""
         self.row[column] += amount
         if amount != 0:
             kind = {"fees": "fee"}.get(column, column)
@@ -316,11 +303,9 @@ class OptionTrades(Account):
         self.charge_option("slippage", option, change * (price - mark))
 
     def at_fills(self) -> Point:
-        """Options at the mark open of their underlyings."""
         return super().at_fills()._replace(indices=self.at("open").marks)
 
     def option_orders(self) -> list[tuple[OptionState, Decimal, Decimal]]:
-        """Option, change and price of what is ordered and quoted."""
         found, point = [], self.at_fills()
         for each in self.options:
             if each.pending is None or each.pending == each.quantity:
@@ -335,7 +320,6 @@ class OptionTrades(Account):
         return found
 
     def fill_pending(self) -> None:
-        """Reductions of all, then increases of all together."""
         point = self.at_fills()
         equity = self.equity(point)
         replaced = self.force_reductions(point)
@@ -460,7 +444,6 @@ class OptionAccount(OptionTrades):
 
     @property
     def is_exposed(self) -> bool:
-        """What is held, and options that matter."""
         return super().is_exposed or self.options_matter
 
     def next_failure(self, start: Point, end: Point, place: Decimal) -> Decimal | None:
@@ -498,7 +481,6 @@ class OptionAccount(OptionTrades):
         return found
 
     def adverse_point(self) -> Point:
-        """What only options are written on goes where they lose more."""
         point, low, high = super().adverse_point(), self.at("low"), self.at("high")
         marks, changes = list(point.marks), defaultdict(Decimal)
         for each in self.options:
@@ -525,7 +507,6 @@ class OptionAccount(OptionTrades):
     # ----- liquidation (B7) -----
 
     def liquidate_cross(self, point: Point) -> None:
-        """Options are revalued and their orders dropped, too."""
         for each in self.options:
             each.pending = None
             if each.quantity != 0:
@@ -639,7 +620,6 @@ class OptionAccount(OptionTrades):
         return not (self.cross or any(each.quantity < 0 for each in self.options))
 
     def notional_of(self, option: OptionState, point: Point) -> Decimal:
-        """Units at the price of the underlying, or coins."""
         unit = ONE if option.given.is_coin else self.index_of(option, point)
         return abs(option.quantity) * option.size * unit
 
@@ -694,7 +674,6 @@ class OptionAccount(OptionTrades):
         return Decimal(len(list(self.order))), place
 
     def force_step(self, position: Any, part: Decimal, point: Point) -> None:
-        """One step, of a position or an option."""
         if isinstance(position, Position):
             super().force_step(position, part, point)
             return

@@ -25,15 +25,12 @@ class Order(NamedTuple):
 
     @property
     def trades(self) -> bool:
-        """Whether its own limits left anything of it."""
         return self.adding != 0 or self.closing != 0
 
     def quantity(self, factor: Decimal) -> Decimal:
-        """The position after a share of the increase."""
         return self.position.quantity + self.closing + factor * self.adding
 
     def traded(self, factor: Decimal) -> Decimal:
-        """Contracts traded."""
         return abs(self.closing) + factor * abs(self.adding)
 
     def opens_with(self) -> Decimal:
@@ -458,7 +455,6 @@ class RestingOrders(Orders):
 
     @property
     def rests_closing(self) -> bool:
-        """Whether closings and reductions are limit orders too."""
         return getattr(self.account, "closing", "market") == "limit"
 
     def rests(self, position: Position) -> bool:
@@ -468,7 +464,6 @@ class RestingOrders(Orders):
     def trade_at_market(
         self, position: Position, target: Decimal, held: Decimal, decided: Decimal
     ) -> None:
-        """A reduction, or the closing part of a flip, at the open."""
         if self.rests(position):
             return
         if is_reduction(target, held):
@@ -477,7 +472,6 @@ class RestingOrders(Orders):
             self.fill_to(position, ZERO)
 
     def rest_reduction(self, position: Position, target: Decimal, decided: Decimal) -> None:
-        """A reduction on the other side of the price."""
         self.set_limit(position, decided, -1 if position.quantity > 0 else 1)
         wanted = target / abs(position.value("fill"))
         if abs(wanted) < abs(position.quantity):
@@ -561,7 +555,6 @@ class RestingOrders(Orders):
 
     @staticmethod
     def next_fill(position: Position, start: Point, end: Point, place: Decimal) -> Decimal | None:
-        """Where an order fills on the rest of a segment."""
         opened, ended = start.lasts[position.rank], end.lasts[position.rank]
         now = opened + place * (ended - opened)
         if position.resting.is_reached(position.contract.price(now)):
@@ -572,7 +565,6 @@ class RestingOrders(Orders):
         return min(ONE, max(place, (through - opened) / (ended - opened)))
 
     def fill_resting(self, position: Position, _: Point) -> None:
-        """At the limit, never better, with the maker fee."""
         order, held = position.resting, position.quantity
         value = position.contract.value(order.limit)
         if order.adds and position.is_isolated and not self.covers(position, order, value):
@@ -616,5 +608,4 @@ class RestingOrders(Orders):
 
 
 def is_reduction(target: Decimal, held: Decimal) -> bool:
-    """Whether a target only takes from what is held."""
     return target == 0 or (target * held > 0 and abs(target) <= abs(held))

@@ -60,16 +60,13 @@ class Outcome:
         return self
 
     def total(self, kind: str) -> Decimal:
-        """Return the sum of the amounts of one kind of event."""
         with localcontext(Context(prec=DIGITS)):
             return sum((event.amount for event in self.of_kind(kind)), ZERO)
 
     def count(self, kind: str) -> int:
-        """Return how many events of one kind there were."""
         return len(self.of_kind(kind))
 
     def of_kind(self, kind: str) -> list[Event]:
-        """Return the events of one kind."""
         return [event for event in self.events if event.kind == kind]
 
 

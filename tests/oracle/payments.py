@@ -23,7 +23,6 @@ class Payments(Liquidations):
         self.answer_calls()
 
     def take_flows(self) -> None:
-        """Deposits and withdrawals, collateral sold for a debt."""
         for amount in self.external[self.t]:
             if amount >= 0:
                 self.move(amount)
@@ -34,7 +33,6 @@ class Payments(Liquidations):
             self.sell(-self.balance(), [prices["open"][self.t] for prices in self.asset_prices])
 
     def answer_calls(self) -> None:
-        """The top-ups of calls."""
         for owner, call in self.calls():
             if call.is_called and call.is_open and self.margin_ratio(owner, self.at("open")) > 0:
                 self.top_up(owner, call)
@@ -239,7 +237,6 @@ class Margins(Payments):
     """Before step 5: the settings of isolated positions change, and their margins move."""
 
     def change_settings(self, point: Point) -> None:
-        """What is returned comes first, and is free for what is added."""
         moves = [self.choose_setting(each) for each in self.present if self.asks(each)]
         for move in moves:
             if move.missing < 0:
@@ -280,7 +277,6 @@ class Margins(Payments):
         self.log_move("margin_returned", move, moved)
 
     def add_margin(self, move: Move, point: Point) -> None:
-        """Up to what the wallet has, and cross positions do not need."""
         free = self.backing(point) - self.uncounted(point) - self.initial(point)
         moved = min(move.missing, max(min(free, self.balance()), ZERO))
         move.position.margin += moved
@@ -288,7 +284,6 @@ class Margins(Payments):
         self.log_move("margin_added", move, moved)
 
     def log_move(self, kind: str, move: Move, moved: Decimal) -> None:
-        """What moved, and what a new setting could not move."""
         value = move.position.value("fill")
         if moved > 0:
             self.note(kind)

@@ -47,11 +47,9 @@ class Resting(NamedTuple):
 
     @property
     def is_buy(self) -> bool:
-        """Whether it fills in a fall."""
         return self.change > 0
 
     def is_reached(self, price: Decimal) -> bool:
-        """Whether a price is a tick beyond the limit, or more."""
         return price <= self.through if self.is_buy else price >= self.through
 
 
@@ -87,7 +85,6 @@ class Position:
         self.opened_at = 0  # from flat
 
     def read_venue(self) -> None:
-        """The venue in exact numbers."""
         venue, slip, forced = self.venue, self.venue.slippage, self.venue.liquidation
         self.lot, self.least = exact(venue.contract.lot), exact(venue.contract.min_notional)
         rounds = getattr(venue.contract, "round_to_tick", False)
@@ -113,7 +110,6 @@ class Position:
             self.statistics = impact_statistics(self.market, self.contract, window)
 
     def read_account(self, account: Any) -> None:
-        """What the account says of this instrument."""
         name = self.name
         self.is_isolated = per_name(account.margin, name, "cross") == "isolated"
         setting = per_name(account.venue_leverage, name)
@@ -208,7 +204,6 @@ class Position:
         return [(max(cap for cap, leverage in pairs if leverage >= setting), setting)]
 
     def leg(self, value: Decimal, quantity: Decimal | None = None) -> Leg:
-        """The position, or another size of it, for the requirement."""
         return Leg(
             self.name,
             self.quantity if quantity is None else quantity,
@@ -226,7 +221,6 @@ class Position:
         return self.haircut * max(quantity, ZERO) * value if self.haircut else ZERO
 
     def profit(self, value: Decimal) -> Decimal:
-        """Unrealized profit."""
         return self.quantity * (value - self.entry)
 
     def uncounted(self, value: Decimal) -> Decimal:
@@ -238,7 +232,6 @@ class Position:
         return self.margin + self.profit(value)
 
     def surplus(self, value: Decimal) -> Decimal:
-        """What an isolated position has over its requirement."""
         return self.backing(value) - self.leg(value).maintenance
 
     def fails(self, value: Decimal) -> bool:
@@ -256,7 +249,6 @@ class Position:
         return factor * sigma * (notional / volume).sqrt()
 
     def worsening(self, notional: Decimal) -> Decimal:
-        """Slippage and impact of an order."""
         return min(self.slip + self.impact(notional, self.impact_factor), WORST)
 
     def worse(self, price: Decimal, side: int, worsening: Decimal) -> Decimal:
@@ -272,7 +264,6 @@ class Position:
         return self.contract.value(max(whole, ONE) * self.tick)
 
     def forced_value(self, part: Decimal, value: Decimal) -> Decimal:
-        """``u`` at which the venue closes a part of the position."""
         worsening = self.forced_slip + self.impact(abs(part * value), self.forced_impact)
         side = -1 if part > 0 else 1
         return self.worse(self.contract.price(value), side, min(worsening, WORST))
@@ -312,7 +303,6 @@ class Position:
     # ----- stops (§5), at prices -----
 
     def losing_stops(self) -> list[tuple[str, Decimal]]:
-        """Stop-loss and trailing stop."""
         entry = self.contract.price(self.entry)
         found = [
             ("stop", self.stop_price("stop_loss", entry, -1)),
@@ -321,7 +311,6 @@ class Position:
         return [(kind, price) for kind, price in found if price is not None]
 
     def goals(self) -> list[tuple[str, Decimal]]:
-        """The take-profit, if there is one."""
         price = self.stop_price("take_profit", self.contract.price(self.entry), 1)
         return [] if price is None else [("take_profit", price)]
 

@@ -30,7 +30,6 @@ class Brackets:
     leverages: tuple[Decimal, ...]
 
     def segments(self) -> Iterator[tuple[Decimal, Decimal, Decimal]]:
-        """Floor, top and marginal rate of each bracket."""
         return zip(self.floors, (*self.floors[1:], INFINITY), self.rates, strict=True)
 
     def requirement(self, notional: Decimal) -> Decimal:
@@ -107,7 +106,6 @@ class Leg(NamedTuple):
 
     @property
     def maintenance(self) -> Decimal:
-        """MM of this position."""
         return self.table.requirement(
             abs(self.quantity * self.entry) if self.at_entry else self.notional
         )
@@ -143,11 +141,9 @@ class Standard:
     has_scenarios = False
 
     def nets(self, legs: Sequence[Leg]) -> dict[str, Decimal]:
-        """No group offsets anything."""
         return {}
 
     def requirement(self, legs: Sequence[Leg], assets: Sequence[Asset]) -> Decimal:
-        """R."""
         return sum((leg.maintenance for leg in legs), ZERO)
 
     def initial(self, legs: Sequence[Leg], assets: Sequence[Asset]) -> Decimal:
@@ -193,7 +189,6 @@ class Scenarios:
         return result
 
     def worst(self, legs: Sequence[Leg], assets: Sequence[Asset]) -> Decimal:
-        """What the rows lose together, across groups."""
         losses = self.losses(legs, assets)
         if not self.is_same_row:
             return sum((max(ZERO, *rows) for rows in losses.values()), ZERO)
@@ -226,17 +221,14 @@ class Scenarios:
     def total(
         self, legs: Sequence[Leg], assets: Sequence[Asset], factor: Decimal, contingency: Decimal
     ) -> Decimal:
-        """Factor, minimum and contingencies."""
         gross = sum((leg.notional for leg in legs), ZERO)
         scanned = max(factor * self.worst(legs, assets), self.minimum * gross)
         return scanned + contingency * gross + self.pair_contingency * self.offsetting(legs)
 
     def requirement(self, legs: Sequence[Leg], assets: Sequence[Asset]) -> Decimal:
-        """R."""
         return self.total(legs, assets, *self.of_maintenance)
 
     def initial(self, legs: Sequence[Leg], assets: Sequence[Asset]) -> Decimal:
-        """The same with the factor and contingency of initial margin."""
         return self.total(legs, assets, *self.of_initial)
 
 

@@ -91,7 +91,6 @@ class State:
         self.factor = math.nan if self.overlay is not None else 1.0
 
     def read_rule(self, rule: Any) -> Any:
-        """The margin rule."""
         return Scenarios(rule) if hasattr(rule, "moves") else Standard()
 
     def read_collateral(self) -> None:
@@ -146,7 +145,6 @@ class State:
     # ----- points -----
 
     def at(self, name: str) -> Point:
-        """All at the open, high, low or close of this bar."""
         return Point(
             tuple(each.value(f"mark_{name}") for each in self.positions),
             tuple(each.value(name) for each in self.positions),
@@ -164,32 +162,26 @@ class State:
 
     @property
     def held(self) -> list[Position]:
-        """Open positions, in the order given."""
         return [each for each in self.positions if each.quantity != 0]
 
     @property
     def cross(self) -> list[Position]:
-        """Open cross positions."""
         return [each for each in self.held if not each.is_isolated]
 
     @property
     def isolated(self) -> list[Position]:
-        """Open isolated positions."""
         return [each for each in self.held if each.is_isolated]
 
     @property
     def has_collateral(self) -> bool:
-        """Whether any asset is held."""
         return any(asset.amount != 0 for asset in self.assets)
 
     def is_alone(self) -> bool:
-        """One margined position is open and no collateral is held."""
         is_one = len(self.held) == 1 and not self.held[0].is_spot
         return is_one and not self.has_collateral
 
     @property
     def is_plain(self) -> bool:
-        """Whether the account is one of RULES for a single position."""
         has_rule = self.rule.has_scenarios or self.level != 1
         has_rule = has_rule or self.positions[0].is_spot
         return len(self.positions) == 1 and not self.assets and not has_rule
@@ -212,7 +204,6 @@ class State:
         return self.equity(point._replace(marks=point.lasts))
 
     def in_full(self, prices: Sequence[Decimal]) -> Decimal:
-        """All collateral without haircut."""
         return sum((a.amount * p for a, p in zip(self.assets, prices, strict=True)), ZERO)
 
     def backing(self, point: Point) -> Decimal:
@@ -222,7 +213,6 @@ class State:
         return sum((asset.counted(price) for asset, price in pairs), total) - self.withheld(point)
 
     def withheld(self, point: Point, sizes: Mapping[str, Decimal] | None = None) -> Decimal:
-        """The haircuts of long spot legs, or of other sizes of them."""
         legs = [each for each in self.positions if each.is_spot]
         held = [(sizes or {}).get(each.name, each.quantity) for each in legs]
         pairs = [pair for pair in zip(legs, held, strict=True) if pair[1] > 0]
@@ -240,7 +230,6 @@ class State:
         return found
 
     def cancelling(self, point: Point) -> list[Asset]:
-        """Collateral for the scenarios."""
         pairs = zip(self.assets, point.assets, strict=True)
         return [Asset(a.group, a.amount * p) for a, p in pairs if a.group is not None]
 
@@ -306,7 +295,6 @@ class State:
         position: Position | None = None,
         value: Decimal | None = None,
     ) -> None:
-        """Enter an amount in its column and in the ledger."""
         self.row[column] += amount
         if amount != 0:
             held = ZERO if position is None else position.quantity
@@ -323,7 +311,6 @@ class State:
         position.valued_at = value
 
     def revalue_assets(self, prices: Sequence[Decimal]) -> None:
-        """The same for collateral."""
         for asset, price in zip(self.assets, prices, strict=True):
             self.row["collateral_pnl"] += asset.amount * (price - asset.valued_at)
             asset.valued_at = price

@@ -11,11 +11,11 @@ from typing import Any
 import numpy as np
 import pytest
 
+from tests.account.test_options import BY_SCENARIOS, PER_OPTION, option
 from tests.agreement import Bar, asset, bracket, flat, near, scene, tape
 from tests.cases import PortfolioCase, Tape
 from tests.option_cases import OptionCase
 from tests.oracle import Event, Outcome, simulate
-from tests.oracle.test_options import BY_SCENARIOS, PER_OPTION, option
 
 NAN = math.nan
 FREE = [bracket(0.0, 100.0)]
@@ -24,17 +24,14 @@ WIDE = [flat(100), flat(100), (100, 110, 90, 100)]
 
 
 def walk(case: PortfolioCase) -> Outcome:
-    """Let the oracle play a case."""
     return simulate(*case.for_oracle())
 
 
 def with_marks(last: Tape, marks: Sequence[Bar]) -> Tape:
-    """Return a market whose mark prices are not its last prices."""
     return replace(last, mark=tape(marks).bars)
 
 
 def happened(out: Outcome, bar: int, *kinds: str) -> list[tuple[str, str, float]]:
-    """Kind, instrument and price of the exits of one bar."""
     names = kinds or (
         "liquidation", "stop", "trailing_stop", "take_profit", "equity_stop", "margin_added",
     )  # fmt: skip
@@ -385,7 +382,6 @@ def mirrored(bars: Sequence[Bar]) -> list[Bar]:
 
 
 def distance(multiple: float) -> SimpleNamespace:
-    """Return a stop at a distance in units of the price."""
     return SimpleNamespace(column="unit", multiple=multiple, unit="price")
 
 

@@ -65,7 +65,6 @@ class Walk(RestingOrders):
     # ----- the equity stop (§5) -----
 
     def stop_level(self) -> Decimal:
-        """The equity at or under which the stop acts."""
         return (ONE - self.equity_stop) * self.highest
 
     def is_drawn(self, point: Point) -> bool:
@@ -89,7 +88,6 @@ class Walk(RestingOrders):
     # ----- step 7: the waypoints -----
 
     def step_7_walk(self) -> None:
-        """From the open to one extreme, to the other, to the close."""
         if not (self.is_exposed or self.waiting()):
             return
         self.note(f"walked: {self.intrabar}")
@@ -128,7 +126,6 @@ class Walk(RestingOrders):
         return [self.at("open"), first, second, self.at("close")]
 
     def exposures(self, low: Point, high: Point) -> list[Exposure]:
-        """Positions, cross and isolated, and collateral."""
         found, opened = [], self.at("open")
         for each in self.held:
             change = each.quantity * (low.marks[each.rank] - high.marks[each.rank])
@@ -148,7 +145,6 @@ class Walk(RestingOrders):
         return self.rule.group(position.name) if has_groups else id(position.market)
 
     def key_of_asset(self, asset: Collateral) -> Any:
-        """The same of collateral."""
         has_group = self.rule.has_scenarios and asset.group is not None
         return asset.group if has_group else id(asset.market)
 
@@ -249,7 +245,6 @@ class Walk(RestingOrders):
         return (each for each in happenings if each[0] is not None)
 
     def next_failure(self, start: Point, end: Point, place: Decimal) -> Decimal | None:
-        """Where the pool fails on the rest of a segment."""
         if not self.cross:
             return None
         if self.cross_fails(between(start, end, place)):
@@ -267,7 +262,6 @@ class Walk(RestingOrders):
     def next_own_failure(
         position: Position, start: Point, end: Point, place: Decimal
     ) -> Decimal | None:
-        """Where an isolated position fails on the rest of a segment."""
         opened, ended = start.marks[position.rank], end.marks[position.rank]
         if position.fails(opened + place * (ended - opened)):
             return place
@@ -289,7 +283,6 @@ class Walk(RestingOrders):
         return min(ONE, place + max(ZERO, share) * (ONE - place))
 
     def liquidate_in_walk(self, point: Point) -> None:
-        """The pool fails inside the bar."""
         self.note("cross liquidated in the bar")
         self.liquidate_cross(point)
 
@@ -300,12 +293,10 @@ class Walk(RestingOrders):
             self.liquidate_isolated(position, point.marks[position.rank])
 
     def drawn_in_walk(self, point: Point) -> None:
-        """The equity stop inside the bar."""
         self.note("equity stop in the bar")
         self.close_account(point)
 
     def stop_in_walk(self, position: Position, kind: str, value: Decimal, _: Point) -> None:
-        """A stop or a take-profit inside the bar."""
         self.note(f"{kind} in the bar")
         self.close_by_stop(kind, position, value)
 
@@ -319,7 +310,6 @@ def falls_first(exposures: Sequence[Exposure]) -> bool:
 def choose(
     low: Point, high: Point, goes_low: Sequence[bool], assets_go_low: Sequence[bool]
 ) -> Point:
-    """The point at which some are low and the others high."""
 
     def pick(
         lows: Sequence[Decimal | None], highs: Sequence[Decimal | None], are_low: Sequence[bool]
@@ -334,7 +324,6 @@ def choose(
 
 
 def between(start: Point, end: Point, place: Decimal) -> Point:
-    """The point a share of the way along a segment, linear in u."""
     if place == 0:
         return start
     if place == 1:
