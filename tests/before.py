@@ -27,10 +27,12 @@ import backtest as bt
 from backtest.cli import main as run_command
 from backtest.cli.regress import run_experiment
 from backtest.strategies import VolTarget
+from tests.golden import RUNS as GOLDEN
 from tests.options.listed_markets import make_surfaces
 
 ROOT = Path(__file__).parents[1]
 FILE = ROOT / "tests" / "data" / "before.json"
+WAS: dict[str, Any] = json.loads(FILE.read_text(encoding="utf-8")) if FILE.exists() else {}
 EXAMPLES = ROOT / "examples"
 TOLERANCE, LEAST = 1e-9, 1e-12
 SEEDS, BARS, START = 4, 240, "2023-01-01"
@@ -44,8 +46,6 @@ TIES: dict[str, str] = {}
 
 
 class Asked(bt.Policy):
-    """Ask for what a column of the market says."""
-
     def observe(self, market):
         return {"asked": market.columns["asked"]}
 
@@ -56,7 +56,6 @@ class Asked(bt.Policy):
 def draw_market(
     rng: np.random.Generator, name: str, level: float, price: float, swing: float
 ) -> bt.Market:
-    """Draw hours with fat tails, gaps, mark prices, funding and targets about a leverage."""
     index = pd.date_range(START, periods=BARS, freq="h", tz="UTC")
     moves = np.clip(swing * rng.standard_t(4, BARS), -0.3, 0.3)
     gaps = np.where(rng.random(BARS) < 0.1, swing * rng.standard_normal(BARS), 0.0)
@@ -106,7 +105,6 @@ def draw_venue(rng: np.random.Generator, seed: int, **changes: Any) -> bt.Venue:
 
 
 def draw_run(kind: str, seed: int) -> bt.Result:
-    """Run the account of a kind and a seed."""
     rng = np.random.default_rng([seed, sum(map(ord, kind))])
     level, swing = float(rng.uniform(3.0, 14.0)), float(rng.uniform(0.006, 0.013))
     swing *= 1.6 if kind in ("cross", "margin", "overlay") else 1.0
@@ -127,7 +125,6 @@ def draw_run(kind: str, seed: int) -> bt.Result:
 def choose_terms(
     kind: str, seed: int, rng: np.random.Generator, on_one: dict[str, Any], on_both: dict[str, Any]
 ) -> tuple[dict[str, Any], dict[str, Any]]:
-    """Return what an account of a kind runs on, one market or both, and its own terms."""
     given, terms = on_one, {}
     market, venue, weights = on_one["market"], on_one["venue"], on_both["signal"]
     if kind == "cross":
@@ -180,7 +177,6 @@ def choose_terms(
 
 
 def list_flows() -> pd.Series:
-    """Return a deposit and a withdrawal."""
     times = pd.to_datetime(["2023-01-04 12:20", "2023-01-07 00:00"], utc=True)
     return pd.Series([2_000.0, -1_500.0], index=times)
 
@@ -192,7 +188,6 @@ KINDS = (
 
 
 def list_rules() -> list[Any]:
-    """Return the margin rules of accounts with options."""
     shocks = bt.OptionShocks(power=(0.3, 0.3), short_charge=(0.01, 0.01))
     return [
         bt.Standard(initial=0.15, least=0.1, maintenance=0.075),
@@ -235,12 +230,10 @@ def option_terms(market: bt.Market, venue: bt.Venue, seed: int) -> dict[str, Any
 
 
 def run_example(name: str) -> bt.Result:
-    """Run an experiment file of ``examples``."""
     return run_experiment(EXAMPLES / name)
 
 
 def run_imported() -> bt.Result:
-    """Import the files of the examples as their page says, and run on them."""
     with tempfile.TemporaryDirectory() as folder:
         desk = Path(folder)
         shutil.copytree(EXAMPLES / "data", desk / "data")
@@ -258,7 +251,6 @@ def run_imported() -> bt.Result:
 
 
 def list_runs() -> dict[str, Callable[[], bt.Result]]:
-    """Return all runs by name."""
     examples = [
         "btc-vol-target.toml", "run-inverse-short.toml", "loan.toml", "sweep-cppi.toml",
         "tune-drawdown-control.toml", "portfolio.toml", "carry.toml", "options.toml",
@@ -268,6 +260,7 @@ def list_runs() -> dict[str, Callable[[], bt.Result]]:
         name: partial(run_example, name) for name in examples
     }
     runs["run-imported.toml"] = run_imported
+    runs |= {f"ledger {name}": make for name, make in GOLDEN.items()}
     for kind in KINDS:
         runs |= {f"{kind} {seed}": partial(draw_run, kind, seed) for seed in range(SEEDS)}
     return runs
@@ -314,13 +307,11 @@ def describe(result: bt.Result) -> dict[str, Any]:
 
 
 def keep(value: Any) -> float | str:
-    """Return a number as JSON has it."""
     number = float(value)
     return number if math.isfinite(number) else str(number)
 
 
 def differences(name: str, was: dict[str, Any], result: bt.Result) -> Iterator[str]:
-    """Yield where a run is not equal to what is kept of it."""
     now = describe(result)
     last = math.inf
     if name in TIES:
@@ -337,7 +328,6 @@ def differences(name: str, was: dict[str, Any], result: bt.Result) -> Iterator[s
 
 
 def compare_measures(was: dict[str, Any], now: dict[str, Any]) -> Iterator[str]:
-    """Yield the measures that differ, or that only one has."""
     for key in sorted({*was} ^ {*now}):
         yield f"{key}: {was.get(key, 'none')} before, {now.get(key, 'none')} now"
     for key in was.keys() & now.keys():
@@ -351,7 +341,6 @@ def compare_measures(was: dict[str, Any], now: dict[str, Any]) -> Iterator[str]:
 def compare_totals(
     was: dict[str, list[float]], now: dict[str, list[float]], result: bt.Result
 ) -> Iterator[str]:
-    """Yield the months in which the events of a kind are others, in number or in money."""
     scale = max(float(result.bars["equity"].max()), result.events["amount"].abs().sum())
     for key in sorted({*was} | {*now}):
         (count, total), (count_now, total_now) = was.get(key, (0, 0.0)), now.get(key, (0, 0.0))
@@ -362,7 +351,6 @@ def compare_totals(
 def compare_events(
     was: list[list[Any]], now: list[list[Any]], columns: list[str], result: bt.Result
 ) -> Iterator[str]:
-    """Yield the first event that differs, by what its difference is in money."""
     if len(was) != len(now):
         yield f"{len(was)} events before, {len(now)} now"
     equity = np.maximum.accumulate(result.bars["equity"].to_numpy(dtype=float))
@@ -385,14 +373,12 @@ def compare_events(
 
 
 def is_near(before: float, after: float, scale: float) -> bool:
-    """Whether two numbers are equal, measured by a scale."""
     if math.isnan(before) or math.isinf(before):
         return before == after or (math.isnan(before) and math.isnan(after))
     return abs(before - after) <= TOLERANCE * scale + LEAST
 
 
 def main() -> None:
-    """Write the file anew."""
     lines = []
     for name, make in list_runs().items():
         kept = describe(run_quietly(make))

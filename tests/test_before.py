@@ -1,14 +1,12 @@
 """Runs of all kinds equal what they were when ``data/before.json`` was written."""
 
-import json
-
 import pytest
 
 import backtest as bt
 from backtest.strategies import Constant
 from tests import before
+from tests.before import WAS
 
-WAS = json.loads(before.FILE.read_text(encoding="utf-8"))
 RUNS = before.list_runs()
 FAST = [name for name in RUNS if not name.endswith(".toml")]
 SLOW = [pytest.param(name, marks=pytest.mark.slow) for name in RUNS if name.endswith(".toml")]

@@ -1,21 +1,12 @@
-"""The golden ledgers: what they run, and the command that writes them anew.
+"""Accounts in which everything happens; ``data/before.json`` has what they were."""
 
-``python -m tests.golden.renew`` from the root of the repository rewrites ``ledgers.json``. Do so in
-the commit that changes a number, and say there which and why.
-"""
-
-import json
 import math
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
-import pandas as pd
-
 import backtest as bt
-from tests.scenes import Follow, account_of, at, bracket, isolated, market_of, series, venue_of
+from tests.scenes import Follow, account_of, bracket, isolated, market_of, series, venue_of
 
-FILE = Path(__file__).parent / "ledgers.json"
 BARS = 72
 TWO = [bracket(0.0, 6000.0, 20.0, 0.02), bracket(6000.0, 1e6, 8.0, 0.06)]
 COSTS: dict[str, Any] = {
@@ -37,17 +28,14 @@ def path(swing: float, *, falls_at: int = 0) -> list[tuple[float, float, float, 
 
 
 def mark(bars: list[tuple[float, float, float, float]]) -> list[tuple[float, float, float, float]]:
-    """Return mark prices a little off the last ones."""
     return [(a * 1.0005, b * 1.0005, c * 1.0005, d * 1.0005) for a, b, c, d in bars]
 
 
 def funding(every: int, price: float = math.nan) -> list[tuple[float, float, float]]:
-    """Return settlements every so many hours, some milliseconds late."""
     return [(h + 4e-6, 0.0004 * math.cos(h), price) for h in range(every, BARS, every)]
 
 
 def run(bars: list[tuple[float, float, float, float]], targets: list[float], **more: Any) -> Any:
-    """Run bars with mark prices and funding under a venue and an account."""
     signal = more.pop("signal", None)
     given = {name: more.pop(name) for name in ("venue", "account")}
     market = market_of(*bars, targets=targets, mark=mark(bars), **more)
@@ -55,7 +43,6 @@ def run(bars: list[tuple[float, float, float, float]], targets: list[float], **m
 
 
 def linear_cross() -> bt.Result:
-    """A rebalanced long with lots, a band, impact, funding at the open, a stop, a deposit."""
     impact = {"rate": 0.0004, "impact": 0.5, "impact_window": "6h", "max_participation": 0.5}
     return run(
         path(0.02),
@@ -81,7 +68,6 @@ def linear_cross_liquidated() -> bt.Result:
 
 
 def isolated_partial() -> bt.Result:
-    """An isolated short in steps of a bracket, funding inside the bar at its own price."""
     liquidation = {"mode": "partial", "step": "bracket", "fee": 0.005, "slippage": 0.002}
     return run(
         path(0.09),
@@ -94,7 +80,6 @@ def isolated_partial() -> bt.Result:
 
 
 def inverse_called() -> bt.Result:
-    """A coin-margined account with flips, interest, margin calls and a reserve."""
     return run(
         path(0.04),
         [7.0, *[math.nan] * 5] * (BARS // 6),
@@ -113,7 +98,6 @@ def inverse_called() -> bt.Result:
 
 
 def loan_taken_over() -> bt.Result:
-    """A spot-margin short on loan under a rising multiplier, taken over in the end."""
     return run(
         path(0.01),
         [4.0] * BARS,
@@ -148,7 +132,6 @@ def isolated_guarded() -> bt.Result:
 
 
 def late_with_stops() -> bt.Result:
-    """A long filled at closes, under a take-profit, a trailing stop and an equity stop."""
     return run(
         path(0.03, falls_at=50),
         [2 + math.sin(t) for t in range(BARS)],
@@ -161,7 +144,6 @@ def late_with_stops() -> bt.Result:
 
 
 def dividends_both_ways() -> bt.Result:
-    """A long that receives a dividend, turned into a short that pays the next, as funding."""
     bars = path(0.02)
     paid = {20: 0.7, 50: 1.1}
     return run(
@@ -187,41 +169,3 @@ RUNS: dict[str, Callable[[], bt.Result]] = {
         dividends_both_ways,
     )
 }
-
-
-def describe(result: bt.Result) -> dict[str, Any]:
-    """Return what is kept of a run: its totals by kind, its last books, and the whole ledger."""
-    events = result.events
-    totals = events.groupby("kind", observed=True)["amount"].agg(["count", "sum"])
-    last = result.bars.iloc[-1]
-    return {
-        "bars": {
-            name: float(last[name])
-            for name in ("equity", "position", "cash", "margin", "reserve", "unit")
-        },
-        "totals": {str(kind): [int(n), float(s)] for kind, (n, s) in totals.T.items()},
-        "ledger": [
-            [round((time - at(0)) / pd.Timedelta("1h")), str(kind), *map(keep, numbers)]
-            for time, kind, _, *numbers in events.itertuples(index=False)
-        ],
-    }
-
-
-def keep(value: float) -> float | None:
-    """Return a number as JSON has it, None for NaN."""
-    return None if math.isnan(value) else float(value)
-
-
-def main() -> None:
-    """Write the ledgers anew."""
-    lines = []
-    for name, make in RUNS.items():
-        told = describe(make())
-        ledger = ",\n    ".join(json.dumps(row) for row in told.pop("ledger"))
-        head = ",\n   ".join(f"{json.dumps(key)}: {json.dumps(told[key])}" for key in told)
-        lines.append(f' {json.dumps(name)}: {{{head},\n   "ledger": [\n    {ledger}]}}')
-    FILE.write_text("{\n" + ",\n".join(lines) + "\n}\n")
-
-
-if __name__ == "__main__":
-    main()
