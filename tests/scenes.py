@@ -5,8 +5,9 @@ leverage decided at each close; it runs them in plain Python, which gives the sa
 code and has nothing to compile.
 """
 
+import functools
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -74,8 +75,6 @@ Prices = tuple[float, float, float, float] | float
 
 
 class Follow(bt.Policy):
-    """Ask for the leverage in the market's column ``target``."""
-
     def observe(self, market):
         return {"target": market.columns["target"]}
 
@@ -84,17 +83,14 @@ class Follow(bt.Policy):
 
 
 def at(hours: float, seconds: float = 0.0) -> pd.Timestamp:
-    """Return a time so long after the start."""
     return START + pd.Timedelta(hours * 3600 + seconds, unit="s")
 
 
 def series(values: dict[float, float]) -> pd.Series:
-    """Return a series of values by hours since the start."""
     return pd.Series([float(value) for value in values.values()], index=[at(h) for h in values])
 
 
 def frame(bars: Sequence[Prices], interval: str = "1h") -> pd.DataFrame:
-    """Return bars as a frame, from the start on."""
     rows = [bar if isinstance(bar, tuple) else (bar, bar, bar, bar) for bar in bars]
     step = pd.Timedelta(interval.replace("d", "D"))
     index = pd.date_range(START, periods=len(rows), freq=step, unit="ns")
@@ -155,13 +151,11 @@ def account_of(**changes: Any) -> bt.Account:
 
 
 def rules_of(venue: bt.Venue, account: bt.Account) -> Rules:
-    """Return the rules of a venue and an account as plain numbers."""
     margin = read_rules(venue, account.venue_leverage or 0.0, account.margin == "isolated")
     return read_account_rules(venue, account, margin)
 
 
 def quote_of(start: float, low: float, high: float, close: float) -> Quote:
-    """Return a quote whose marks are its prices."""
     return Quote(
         open=start, low=low, high=high, mark_open=start, mark_low=low, mark_high=high,
         mark_close=close, multiplier=1.0, volume=0.0, sigma=0.0, adv=0.0, order_fee=0.0,
@@ -183,7 +177,6 @@ def play(
     policy: bt.Policy | None = None,
     **market: Any,
 ) -> bt.Result:
-    """Run bars in plain Python."""
     return bt.run(
         market_of(*bars, targets=targets, **market),
         policy or Follow(),
@@ -194,18 +187,45 @@ def play(
     )
 
 
+def later(*bars: Prices, **terms: Any) -> Callable[[], bt.Result]:
+    return functools.partial(play, *bars, **terms)
+
+
+Hand = dict[str, tuple[Callable[[], bt.Result], dict[str, Any]]]
+"""Accounts worked by hand: a run, and its numbers. A name without a dot is a column of the bars, of
+which a list has every value and a number the last; "metrics.x" is a measure; "kind.x" are events:
+their number ``n``, the ``total`` of their amounts, their ``hours`` since the start, or a column."""
+
+
+def by_hand(cases: Hand) -> Any:
+    return pytest.mark.parametrize(("run", "numbers"), [*cases.values()], ids=[*cases])
+
+
+def check_numbers(result: bt.Result, numbers: dict[str, Any]) -> None:
+    for name, wanted in numbers.items():
+        kind, _, what = name.partition(".")
+        if not what:
+            found = result.bars[kind].tolist()
+            found = found if isinstance(wanted, list) else found[-1]
+        elif kind == "metrics":
+            found = result.metrics[what]
+        else:
+            rows = happened(result, kind)
+            hours = (rows["time"] - START) / pd.Timedelta("1h")
+            own = {"n": len(rows), "total": rows["amount"].sum(), "hours": hours.tolist()}
+            found = own[what] if what in own else rows[what].tolist()
+        assert found == pytest.approx(wanted, rel=1e-12, abs=1e-9, nan_ok=True), name
+
+
 def happened(result: bt.Result, kind: str) -> pd.DataFrame:
-    """Return the events of one kind."""
     return result.events[result.events["kind"] == kind]
 
 
 def total(result: bt.Result, kind: str) -> float:
-    """Return the money, or notional, of all events of one kind."""
     return float(happened(result, kind)["amount"].sum())
 
 
 def equities(result: bt.Result) -> list[float]:
-    """Return the equity at each close."""
     return [float(value) for value in result.bars["equity"]]
 
 
@@ -229,7 +249,6 @@ LP = 90 / 0.95
 
 
 def is_(value, rel=1e-12):
-    """Equal but for the last bits."""
     return pytest.approx(value, rel=rel, abs=1e-9)
 
 
@@ -238,12 +257,10 @@ def slip(rate=0.01, **more):
 
 
 def coin_venue(**changes):
-    """One contract is one dollar, settled in the coin."""
     return venue_of(contract={"kind": "inverse"}, **changes)
 
 
 def dies(**liquidation):
-    """A venue with other rules of liquidation."""
     return venue_of(liquidation=liquidation)
 
 
@@ -260,7 +277,6 @@ def walk(n, *, seed=0, sigma=0.01, gap=0.0, price=100.0):
 
 
 def measured(seed, *, leverage=3.0, inverse=False, liquidated=False, **market):
-    """Return a run of a month with costs, funding, interest and flows."""
     bars = walk(24 * 30, seed=seed, sigma=0.006 if not liquidated else 0.008)
     stamps = [(h + 0.0, 0.0003 * math.cos(h)) for h in range(8, 24 * 30, 8)]
     venue = venue_of(

@@ -15,209 +15,20 @@ from tests.scenes import (
     INF,
     NAN,
     TEN,
+    Hand,
     account_of,
-    at,
     bracket,
+    by_hand,
+    check_numbers,
     equities,
     happened,
     is_,
     isolated,
+    later,
     play,
     series,
-    total,
     venue_of,
 )
-
-
-def test_opening_posts_margin_and_reducing_returns_its_share_with_the_profit():
-    # 5x at a setting of 10: 50 contracts, 500 posted. At 110 the profit is 500, the equity 1,500;
-    # 25 contracts are 2,750 / 1,500 turns: half of 500 + 500 returns to the wallet
-    result = play(100, 100, 110, targets=(5.0, 2750 / 1500), account=isolated())
-    assert result.bars["margin"].tolist() == [0.0, is_(500.0), is_(250.0)]
-    assert result.bars["cash"].tolist() == [1000.0, is_(500.0), is_(1000.0)]
-    assert equities(result)[-1] == is_(1500.0)
-
-
-def test_adding_posts_margin_for_what_is_added():
-    # at 110 the equity is 1,500; 10,000 of it is 90.909: 40.909 more at 110, a tenth of 4,500
-    result = play(100, 100, 110, targets=(5.0, 10_000 / 1500), account=isolated())
-    assert result.bars["margin"].iloc[-1] == is_(500 + 450)
-    assert result.bars["cash"].iloc[-1] == is_(50.0)
-
-
-def test_a_flip_closes_and_then_opens():
-    result = play(100, 100, 110, targets=(5.0, 2.0), signal=[1, -1, -1], account=isolated())
-    # 500 + 500 return: 1,500 in the wallet; short 3,000 posts 300
-    assert result.bars["cash"].iloc[-1] == is_(1200.0)
-    assert result.bars["margin"].iloc[-1] == is_(300.0)
-    assert result.bars["entry"].iloc[-1] == is_(110.0)
-
-
-def test_new_margin_and_fee_must_fit_into_the_wallet():
-    venue = venue_of(fees={"taker": 0.01, "maker": 0.01})
-    result = play(100, 100, targets=INF, venue=venue, account=isolated())
-    # initial margin: N <= 10 (1000 - 0.01 N): 9,090.909, margin 909.09 and fee 90.909
-    assert result.bars["position"].iloc[-1] == is_(10_000 / 1.1 / 100)
-    assert result.bars["cash"].iloc[-1] == is_(0.0)
-
-
-def test_a_losing_position_lets_add_only_what_the_wallet_still_holds():
-    # 50 at 100, 500 posted; at 98 the equity is 900, but the wallet is 500: 5,000 more at most,
-    # while initial margin would let 9,000 - 4,900 = 4,100 more: the smaller counts
-    result = play(100, 100, 98, targets=(5.0, INF), account=isolated())
-    assert result.bars["position"].iloc[-1] * 98 == is_(9000.0)
-    # after a profit it is the wallet: at 110 the equity of 1,500 would allow 15,000, and
-    # 5,500 + 10 x 500 = 10,500 is what the wallet pays for
-    result = play(100, 100, 110, targets=(5.0, INF), account=isolated())
-    assert result.bars["position"].iloc[-1] * 110 == is_(10_500.0)
-
-
-def test_interest_leaves_the_wallet_first_and_then_the_margin():
-    venue = venue_of(borrow_rate=0.73, interest_on="loan")
-    # 10x at 10: all 1,000 posted. The loan is 10,000 - 1,000 = 9,000: 9,000 x 0.73 / 365 = 18 a day
-    result = play(100, 100, 100, targets=TEN, venue=venue, account=isolated(), interval="1d")
-    assert result.bars["cash"].iloc[-1] == 0.0
-    assert result.bars["margin"].iloc[-1] == is_(982.0)
-
-
-TWENTY_FIVE = venue_of(brackets=[bracket(leverage=25.0, rate=0.02)])
-
-
-def guarded(*bars, **more):
-    """Run bars with automatic margin, after a flat bar."""
-    given = {
-        "targets": (5.0, NAN),
-        "venue": TWENTY_FIVE,
-        "account": isolated(25.0, auto_margin=True),
-    }
-    return play(100, *bars, **given | more)
-
-
-def additions(result) -> list[tuple[float, float]]:
-    """Return price and amount of each addition."""
-    events = happened(result, "margin_added")
-    return list(zip(events["price"], events["amount"], strict=True))
-
-
-def test_the_wallet_adds_an_initial_margin_at_each_liquidation_price():
-    result = guarded(100, (100, 100, 93, 93))
-    # the next prices are 4,600 / 49 = 93.88 and 4,400 / 49 = 89.80
-    assert additions(result) == [(is_(4800 / 49), is_(200.0)), (is_(4600 / 49), is_(200.0))]
-    assert result.metrics["liquidations"] == 0.0
-    assert result.bars["cash"].tolist() == [1000.0, is_(800.0), is_(400.0)]
-    assert result.bars["margin"].iloc[-1] == is_(600.0)
-    assert equities(result)[-1] == is_(1000 - 50 * 7)
-
-
-def test_only_an_empty_wallet_lets_the_position_be_liquidated():
-    result = guarded(100, (100, 100, 81, 90))
-    # four additions empty the wallet; with a margin of 1,000 it dies at 4,000 / 49 = 81.63
-    assert [amount for _, amount in additions(result)] == [is_(200.0)] * 4
-    assert happened(result, "liquidation")["price"].iloc[0] == is_(4000 / 49)
-    assert equities(result)[-1] == is_(0.02 * 50 * 4000 / 49)
-
-
-def test_the_last_addition_is_what_is_left():
-    account = isolated(25.0, auto_margin=True, capital=250.0)
-    result = guarded(100, (100, 100, 96.5, 96.5), targets=(20.0, NAN), account=account)
-    # 50 contracts again: the wallet has 50, so the price moves to 4,750 / 49 = 96.94 only
-    assert additions(result) == [(is_(4800 / 49), is_(50.0))]
-    assert happened(result, "liquidation")["price"].iloc[0] == is_(4750 / 49)
-
-
-def test_a_gap_takes_as_many_margins_as_the_requirement_needs_and_keeps_the_decision():
-    result = guarded(100, (90, 90, 90, 90), targets=(5.0, 6.0, NAN))
-    # 200 - 500 against 90: 390 are missing, two margins of 200
-    assert additions(result) == [(90.0, is_(400.0))]
-    # 6 x 500 / 90 = 33.3 contracts: the decision is filled at the open
-    assert result.bars["position"].iloc[-1] == is_(3000 / 90)
-
-
-def test_a_gap_beyond_the_wallet_takes_it_all_and_liquidates():
-    result = guarded(100, (80, 80, 80, 80))
-    # 200 - 1,000 against 80: five margins, but the wallet has 800: 0 is left of everything
-    assert additions(result) == [(80.0, is_(800.0))]
-    assert equities(result)[-1] == is_(0.0)
-    assert result.metrics["bad_debt"] == is_(0.0)
-
-
-def test_a_funding_payment_draws_margin_from_the_wallet():
-    # 4 % of 5,000 takes the margin of 200: 100 are needed, so one margin is added
-    result = guarded(100, 100, funding=[(2.5, 0.04)])
-    assert additions(result) == [(100.0, is_(200.0))]
-    assert result.bars["margin"].iloc[-1] == is_(200.0)
-    assert result.metrics["liquidations"] == 0.0
-
-
-def test_a_stop_that_is_nearer_acts_before_the_wallet():
-    account = isolated(25.0, auto_margin=True, stop_loss=0.01)
-    result = guarded(100, (100, 100, 93, 93), account=account)
-    assert additions(result) == []
-    assert happened(result, "stop")["price"].tolist() == [99.0]
-
-
-def test_a_short_draws_margin_as_well():
-    result = guarded(100, (100, 107, 100, 107), signal=-1.0)
-    # 200 - 50 (P - 100) = P: 5,200 / 51 = 101.96, then 5,400 / 51 = 105.88
-    assert additions(result) == [(is_(5200 / 51), is_(200.0)), (is_(5400 / 51), is_(200.0))]
-
-
-@pytest.mark.parametrize(("counts", "free"), [("all", 2000), ("losses", 1000), (0.25, 1250)])
-def test_new_orders_are_backed_by_the_share_of_profit_that_counts(counts, free):
-    # 5x from 100 to 120: equity 2,000, of which 1,000 are unrealized; 16x may be held
-    venue = venue_of(profit_counts=counts)
-    result = play(100, 100, 120, 120, targets=(5.0, INF, NAN), venue=venue)
-    assert result.bars["position"].iloc[2] == is_(16 * free / 120)
-    finite = play(100, 100, 120, 120, targets=(5.0, 16.0, NAN), venue=venue)
-    assert finite.bars["position"].iloc[2] == is_(16 * free / 120)
-
-
-def test_the_limit_leaves_room_for_the_costs_of_the_order():
-    # N <= 16 (1,000 - 0.001 (N - 6,000)): 16 x 1,006 / 1.016
-    venue = venue_of(profit_counts="losses", fees={"taker": 0.001, "maker": 0.001})
-    result = play(100, 100, 120, 120, targets=(5.0, 30.0, NAN), venue=venue)
-    equity = 1000 - 5  # the first fee
-    held, profit = 50 * 120, 1000
-    expected = 16 * (equity + 1000 - profit + 0.001 * held) / 1.016
-    assert result.bars["position"].iloc[2] * 120 == is_(expected)
-
-
-def test_an_order_that_turns_the_position_around_realizes_its_profit_first():
-    venue = venue_of(profit_counts="losses")
-    result = play(
-        100, 100, 120, 120, targets=(5.0, INF, NAN), signal=[1.0, -1.0, -1.0, -1.0], venue=venue
-    )
-    assert result.bars["position"].iloc[2] == is_(-16 * 2000 / 120)
-
-
-@pytest.mark.parametrize("margin", ["cross", "isolated"])
-def test_an_infinite_leverage_asks_for_nothing_where_less_than_nothing_counts(margin):
-    # 20 contracts rise from 100 to 200: funding of 1,280 leaves 1,720, of which 2,000 are profit
-    funding = [(2 + k / 5, 0.08, 200.0) for k in range(1, 5)]
-    account = account_of(margin=margin, venue_leverage=2.0)
-    bars = (100, 100, 200, 200)
-    result = play(
-        *bars, targets=(2.0, NAN, INF, INF), signal=[1.0, 1.0, 0.5, 0.5], account=account,
-        venue=venue_of(profit_counts="losses"), funding=funding,
-    )  # fmt: skip
-    assert equities(result)[2] == is_(1720.0)
-    assert result.bars["position"].iloc[-1] == 0.0  # not short
-
-
-@pytest.mark.parametrize(("counts", "paid"), [("all", 1625), ("losses", 625), (0.5, 1125)])
-def test_withdrawals_leave_the_profit_that_does_not_count(counts, paid):
-    # at 120 the equity is 2,000 and the initial margin 6,000 / 16 = 375
-    account = account_of(flows=series({3: -5000.0}))
-    venue = venue_of(profit_counts=counts)
-    result = play(100, 100, 120, 120, targets=(5.0, NAN), venue=venue, account=account)
-    assert total(result, "flow") == is_(-paid)
-
-
-def test_maintenance_counts_all_profit():
-    # 10x from 100 to 110, then 96: equity 600 against 480, whatever counts
-    venue = venue_of(profit_counts="losses")
-    result = play(100, 100, (110, 110, 96, 96), targets=(10.0, NAN), venue=venue)
-    assert result.metrics["liquidations"] == 0.0
 
 
 def fixed(fee, **more):
@@ -225,49 +36,142 @@ def fixed(fee, **more):
     return venue_of(fees={"taker": 0.0, "maker": 0.0, "per_order": fee}, **more)
 
 
-def test_every_fill_pays_the_fixed_fee_once():
-    result = play(100, 100, 100, 100, 100, targets=(1.0, NAN, 2.0, 0.0), venue=fixed(2.0))
-    # bought, enlarged, closed
-    assert equities(result) == is_([1000.0, 998.0, 998.0, 996.0, 994.0])
-    assert happened(result, "fee")["amount"].tolist() == [2.0] * 3
-    assert result.metrics["fees"] == 6.0
+def guarded(*bars, **more):
+    """Run bars with automatic margin, after a flat bar: 5x of 1,000 at 25x posts 200."""
+    venue = venue_of(brackets=[bracket(leverage=25.0, rate=0.02)])
+    given = {"targets": (5.0, NAN), "venue": venue, "account": isolated(25.0, auto_margin=True)}
+    return later(100, *bars, **given | more)
 
 
-def test_the_fixed_fee_comes_on_top_of_the_rate():
-    venue = venue_of(fees={"taker": 0.001, "maker": 0.001, "per_order": 2.0})
-    assert play(100, 100, targets=1.0, venue=venue).metrics["fees"] == is_(1.0 + 2.0)
-
-
-def test_initial_margin_and_the_wallet_leave_room_for_the_fixed_fee():
-    cross = play(100, 100, targets=(INF, NAN), venue=fixed(20.0))
-    assert cross.bars["position"].iloc[-1] == is_(16 * 980 / 100)
-    lone = play(100, 100, targets=(INF, NAN), venue=fixed(20.0), account=isolated(10.0))
-    assert lone.bars["position"].iloc[-1] == is_(10 * 980 / 100)
-    assert lone.bars["cash"].iloc[-1] == is_(0.0)
-
-
-def test_a_stop_pays_the_fixed_fee_and_a_liquidation_does_not():
-    account = account_of(stop_loss=0.05)
-    stopped = play(
-        100, 100, (100, 100, 94, 94), targets=(1.0, NAN), venue=fixed(2.0), account=account
-    )
+LOSSES = venue_of(profit_counts="losses")
+HAND: Hand = {
+    # 5x at a setting of 10: 50 contracts, 500 posted. At 110 the profit is 500, the equity 1,500;
+    # 25 contracts are 2,750 / 1,500 turns: half of 500 + 500 returns to the wallet
+    "opening posts margin, and reducing returns its share with the profit": (
+        later(100, 100, 110, targets=(5.0, 2750 / 1500), account=isolated()),
+        {"margin": [0, 500, 250], "cash": [1000, 500, 1000], "equity": 1500}),
+    # at 110 the equity is 1,500; 10,000 of it is 90.909: 40.909 more at 110, a tenth of 4,500
+    "adding posts margin for what is added": (
+        later(100, 100, 110, targets=(5.0, 10_000 / 1500), account=isolated()),
+        {"margin": 500 + 450, "cash": 50}),
+    # 500 + 500 return: 1,500 in the wallet; short 3,000 posts 300
+    "a flip closes and then opens": (
+        later(100, 100, 110, targets=(5.0, 2.0), signal=[1, -1, -1], account=isolated()),
+        {"cash": 1200, "margin": 300, "entry": 110}),
+    # initial margin: N <= 10 (1000 - 0.01 N): 9,090.909, margin 909.09 and fee 90.909
+    "new margin and fee must fit into the wallet": (
+        later(100, 100, targets=INF, account=isolated(),
+              venue=venue_of(fees={"taker": 0.01, "maker": 0.01})),
+        {"position": 10_000 / 1.1 / 100, "cash": 0}),
+    # 50 at 100, 500 posted; at 98 the equity is 900, but the wallet is 500: 5,000 more at most,
+    # while initial margin would let 9,000 - 4,900 = 4,100 more: the smaller counts
+    "a losing position adds what initial margin allows": (
+        later(100, 100, 98, targets=(5.0, INF), account=isolated()), {"position": 9000 / 98}),
+    # at 110 the equity of 1,500 would allow 15,000, and 5,500 + 10 x 500 is what the wallet pays
+    "a winning position adds what the wallet pays for": (
+        later(100, 100, 110, targets=(5.0, INF), account=isolated()), {"position": 10_500 / 110}),
+    # 10x at 10: all 1,000 posted. The loan is 10,000 - 1,000 = 9,000: 9,000 x 0.73 / 365 = 18 a day
+    "interest leaves the wallet first and then the margin": (
+        later(100, 100, 100, targets=TEN, account=isolated(), interval="1d",
+              venue=venue_of(borrow_rate=0.73, interest_on="loan")),
+        {"cash": 0, "margin": 982}),
+    # the next prices are 4,600 / 49 = 93.88 and 4,400 / 49 = 89.80
+    "the wallet adds an initial margin at each liquidation price": (
+        guarded(100, (100, 100, 93, 93)),
+        {"margin_added.price": [4800 / 49, 4600 / 49], "margin_added.amount": [200, 200],
+         "metrics.liquidations": 0, "cash": [1000, 800, 400], "margin": 600,
+         "equity": 1000 - 50 * 7}),
+    # four additions empty the wallet; with a margin of 1,000 it dies at 4,000 / 49 = 81.63
+    "only an empty wallet lets the position be liquidated": (
+        guarded(100, (100, 100, 81, 90)),
+        {"margin_added.amount": [200] * 4, "liquidation.price": [4000 / 49],
+         "equity": 0.02 * 50 * 4000 / 49}),
+    # 50 contracts again: the wallet has 50, so the price moves to 4,750 / 49 = 96.94 only
+    "the last addition is what is left": (
+        guarded(100, (100, 100, 96.5, 96.5), targets=(20.0, NAN),
+                account=isolated(25.0, auto_margin=True, capital=250.0)),
+        {"margin_added.price": [4800 / 49], "margin_added.amount": [50],
+         "liquidation.price": [4750 / 49]}),
+    # 200 - 500 against 90: 390 are missing, two margins of 200; 6 x 500 / 90 = 33.3 contracts
+    "a gap takes as many margins as it needs, and keeps the decision": (
+        guarded(100, 90, targets=(5.0, 6.0, NAN)),
+        {"margin_added.price": [90], "margin_added.amount": [400], "position": 3000 / 90}),
+    # 200 - 1,000 against 80: five margins, but the wallet has 800: 0 is left of everything
+    "a gap beyond the wallet takes it all and liquidates": (
+        guarded(100, 80),
+        {"margin_added.price": [80], "margin_added.amount": [800], "equity": 0,
+         "metrics.bad_debt": 0}),
+    # 4 % of 5,000 takes the margin of 200: 100 are needed, so one margin is added
+    "a funding payment draws margin from the wallet": (
+        guarded(100, 100, funding=[(2.5, 0.04)]),
+        {"margin_added.price": [100], "margin_added.amount": [200], "margin": 200,
+         "metrics.liquidations": 0}),
+    **{  # 5x from 100 to 120: equity 2,000, of which 1,000 are unrealized; 16x may be held
+        f"new orders are backed by the share of profit that counts, {counts} {asked}": (
+            later(100, 100, 120, 120, targets=(5.0, asked, NAN),
+                  venue=venue_of(profit_counts=counts)),
+            {"position": [0, 50, 16 * free / 120, 16 * free / 120]})
+        for counts, free in (("all", 2000), ("losses", 1000), (0.25, 1250))
+        for asked in (INF, 16.0)
+    },
+    "an order that turns the position around realizes its profit first": (
+        later(100, 100, 120, 120, targets=(5.0, INF, NAN), signal=[1.0, -1.0, -1.0, -1.0],
+              venue=LOSSES),
+        {"position": [0, 50, -16 * 2000 / 120, -16 * 2000 / 120]}),
+    **{  # 20 contracts rise from 100 to 200: funding of 1,280 leaves 1,720, of which 2,000 profit
+        f"an infinite leverage asks for nothing where less than nothing counts, {margin}": (
+            later(100, 100, 200, 200, targets=(2.0, NAN, INF, INF), signal=[1.0, 1.0, 0.5, 0.5],
+                  account=account_of(margin=margin, venue_leverage=2.0), venue=LOSSES,
+                  funding=[(2 + k / 5, 0.08, 200.0) for k in range(1, 5)]),
+            {"equity": [1000, 1000, 1720, 1720], "position": 0})
+        for margin in ("cross", "isolated")
+    },
+    **{  # at 120 the equity is 2,000 and the initial margin 6,000 / 16 = 375
+        f"withdrawals leave the profit that does not count, {counts}": (
+            later(100, 100, 120, 120, targets=(5.0, NAN), venue=venue_of(profit_counts=counts),
+                  account=account_of(flows=series({3: -5000.0}))),
+            {"flow.total": -paid})
+        for counts, paid in (("all", 1625), ("losses", 625), (0.5, 1125))
+    },
+    # 10x from 100 to 110, then 96: equity 600 against 480, whatever counts
+    "maintenance counts all profit": (
+        later(100, 100, (110, 110, 96, 96), targets=(10.0, NAN), venue=LOSSES),
+        {"metrics.liquidations": 0}),
+    "every fill pays the fixed fee once: bought, enlarged, closed": (
+        later(100, 100, 100, 100, 100, targets=(1.0, NAN, 2.0, 0.0), venue=fixed(2.0)),
+        {"equity": [1000, 998, 998, 996, 994], "fee.amount": [2, 2, 2], "metrics.fees": 6}),
+    "initial margin leaves room for the fixed fee": (
+        later(100, 100, targets=(INF, NAN), venue=fixed(20.0)), {"position": 16 * 980 / 100}),
+    "the wallet leaves room for the fixed fee": (
+        later(100, 100, targets=(INF, NAN), venue=fixed(20.0), account=isolated(10.0)),
+        {"position": 10 * 980 / 100, "cash": 0}),
     # 10 contracts lose 5 each
-    assert equities(stopped)[-1] == is_(1000 - 2 - 50 - 2)
-    assert happened(stopped, "fee")["amount"].tolist() == [2.0, 2.0]
-    dead = play(100, 100, (100, 100, 90, 90), targets=(10.0, NAN), venue=fixed(2.0))
-    assert len(happened(dead, "liquidation")) == 1
-    assert dead.metrics["fees"] == 2.0
-
-
-def test_a_forced_reduction_pays_the_fixed_fee_and_reaches_the_ratio_after_it():
-    venue = fixed(5.0, call_grace=0)
-    account = account_of(margin_call=0.8)
-    result = play(
-        100, (100, 100, 95.6, 95.6), 95.6, targets=(10.0, NAN), venue=venue, account=account
-    )
+    "a stop pays the fixed fee": (
+        later(100, 100, (100, 100, 94, 94), targets=(1.0, NAN), venue=fixed(2.0),
+              account=account_of(stop_loss=0.05)),
+        {"equity": 1000 - 2 - 50 - 2, "fee.amount": [2, 2]}),
+    "a liquidation does not pay the fixed fee": (
+        later(100, 100, (100, 100, 90, 90), targets=(10.0, NAN), venue=fixed(2.0)),
+        {"liquidation.n": 1, "metrics.fees": 2}),
     # 0.05 N is 0.8 of what is left of the equity at 95.6 after the second fee
-    assert happened(result, "fee")["amount"].tolist() == [5.0, 5.0]
-    assert result.bars["margin_ratio"].iloc[-1] == is_(0.8)
+    "a forced reduction pays the fixed fee, and reaches the ratio after it": (
+        later(100, (100, 100, 95.6, 95.6), 95.6, targets=(10.0, NAN),
+              venue=fixed(5.0, call_grace=0), account=account_of(margin_call=0.8)),
+        {"fee.amount": [5, 5], "margin_ratio": 0.8}),
+    # 10 - 1.5 - 8 - 1.5 = -1
+    "a stop that cannot pay its fee is bad debt": (
+        later(100, 100, (100, 100, 20, 20), targets=(1.0, NAN), venue=fixed(1.5),
+              account=account_of(capital=10.0, stop_loss=0.8)),
+        {"metrics.bad_debt": 1, "equity": 0}),
+    "a fixed fee may change with time": (
+        later(*[100] * 4, targets=(1.0, 2.0, 1.0), venue=fixed(series({0: 1.0, 2: 4.0}))),
+        {"fee.amount": [1, 4, 4], "fee.hours": [1, 2, 3]}),
+}  # fmt: skip
+
+
+@by_hand(HAND)
+def test_margin_of_one_instrument(run, numbers):
+    check_numbers(run(), numbers)
 
 
 def test_no_decision_is_filled_with_equity_at_or_under_the_fixed_fee():
@@ -281,22 +185,6 @@ def test_no_decision_is_filled_with_equity_at_or_under_the_fixed_fee():
     result = play(*bars, targets=(1.0, NAN, 0.0), venue=fixed(1.5), account=account)
     assert equities(result)[-1] == is_(10 - 1.5 - 0.1 * 80)
     assert result.bars["position"].iloc[-1] == is_(0.1)
-
-
-def test_a_stop_that_cannot_pay_its_fee_is_bad_debt():
-    account = account_of(capital=10.0, stop_loss=0.8)
-    bars = (100, 100, (100, 100, 20, 20))
-    result = play(*bars, targets=(1.0, NAN), venue=fixed(1.5), account=account)
-    # 10 - 1.5 - 8 - 1.5 = -1
-    assert result.metrics["bad_debt"] == is_(1.0)
-    assert equities(result)[-1] == 0.0
-
-
-def test_a_fixed_fee_may_change_with_time():
-    venue = fixed(series({0: 1.0, 2: 4.0}))
-    result = play(*[100] * 4, targets=(1.0, 2.0, 1.0), venue=venue)
-    assert happened(result, "fee")["amount"].tolist() == [1.0, 4.0, 4.0]
-    assert happened(result, "fee")["time"].tolist() == [at(1), at(2), at(3)]
 
 
 CLOSES = (97.0, 100.0, 101.0, 99.0, 100.0)
@@ -323,14 +211,6 @@ def test_a_liquidation_is_worsened_by_the_impact_of_its_size():
     assert result.metrics["liquidation_loss"] == is_(notional * (0.01 + impact))
     assert happened(result, "liquidation")["price"].iloc[0] == is_(4000 / 47.5)
     assert result.metrics["impact"] == 0.0
-
-
-def test_each_step_of_a_liquidation_has_its_own_impact():
-    one = crashed(impact=0.5, mode="partial", step=1.0).metrics["liquidation_loss"]
-    parts = crashed(impact=0.5, mode="partial", step=0.5)
-    first = happened(parts, "liquidation_loss")["amount"].iloc[0]
-    # half of the size at the root of a half of its impact
-    assert first == is_(one * 0.5 * math.sqrt(0.5))
 
 
 # ------------------------------------------------------------------- settings that policies decide
@@ -384,7 +264,6 @@ def live(market, policy=None, **terms):
 
 
 def list_moved(result, kind):
-    """Times (in bars) and amounts of the events of a kind."""
     events = result.events[result.events["kind"] == kind]
     hours = (events["time"] - START) // HOUR
     return list(zip(hours, events["amount"].round(9), strict=True))
@@ -430,14 +309,6 @@ def test_a_setting_is_cut_to_what_the_bracket_allows(asked, refused):
     assert list_moved(result, "margin_refused") == refused
 
 
-def test_a_position_beyond_its_bracket_is_not_forced_to_the_lower_setting():
-    """At 20x 9,500 may grow past 10,000, where 10x is the most: asking for 20x again changes 0."""
-    result = live(
-        make_market([100, 100, 110, 110], [20.0] * 4), Steps(size=9.5), venue_leverage=20.0
-    )
-    assert list(result.positions["margin"].iloc[1:]) == [475.0] * 3
-
-
 def test_funding_is_made_good_where_the_setting_is_asked_again():
     """A payment of 1 % of 2,000 leaves 180 of 200; asking for 10x again brings 20 back."""
     paid = pd.DataFrame({"rate": [0.01], "mark": [100.0]}, index=[START + 2 * HOUR])
@@ -475,8 +346,6 @@ def test_combinators_keep_the_setting_of_their_policies(policy, margin):
 
 
 class Answers(bt.Policy):
-    """A policy with one answer."""
-
     value: ClassVar[object] = 0.0
 
     def leverage(self, bar, account):

@@ -11,172 +11,115 @@ from backtest.strategies import Constant
 from tests import agreement, draws
 from tests.agreement import FLAT, assert_agrees, near, scene, tape
 from tests.draws import HOUR, utc
-from tests.kit import bars_market, check_refused
+from tests.kit import check_refused
 from tests.scenes import (
     LP,
     NAN,
     ONCE,
     TEN,
+    Hand,
     account_of,
-    at,
+    by_hand,
+    check_numbers,
     coin_venue,
     dies,
-    equities,
-    happened,
-    is_,
     isolated,
-    play,
+    later,
     series,
     slip,
-    total,
     venue_of,
 )
 
-
-def funded(*events, targets=ONCE, **more):
-    """Ten contracts from the open of bar 1 on, and these events."""
-    return play(*[100] * 4, targets=targets, funding=events, **more)
-
-
-@pytest.mark.parametrize(("hours", "seconds", "paid"), [
-    (1, 0, 0.0),  # at the open of the purchase: nothing was carried in
-    (1, 45, 0.0),  # snapped to it
-    (1, 60, 0.0),  # the end of the jitter
-    (1, 61, 1.0),  # inside: the position now held pays
-    (2, -61, 1.0),  # inside bar 1
-    (2, -60, 1.0),  # at the next open: carried in
-    (2, 0, 1.0),
-    (2, 60, 1.0),  # closed at this open, but carried in
-    (2, 61, 0.0),  # closed by then
-])  # fmt: skip
-def test_who_held_the_position_at_the_stamp_pays(hours, seconds, paid):
-    result = funded((hours + seconds / 3600, 0.001), targets=(1.0, 0.0))
-    assert total(result, "funding") == is_(paid)  # 10 x 100 x 0.001
-    assert equities(result)[-1] == is_(1000 - paid)
-
-
-def test_the_jitter_is_at_most_a_quarter_of_a_bar():
-    for seconds, paid in ((15, 0.0), (16, 1.0)):
-        result = funded((1 / 60 + seconds / 3600, 0.001), interval="1m")
-        assert total(result, "funding") == is_(paid)
-
-
-def test_funding_is_valued_at_its_own_price_else_at_the_mark_open():
-    marks = [100, 100, (102, 110, 102, 110), 110]
-    events = [(2.0, 0.001), (2.5, 0.001), (3.0, 0.001, 77.0)]
-    result = play(*[100] * 4, targets=ONCE, mark=marks, funding=events)
+HAND: Hand = {
+    **{
+        f"who held the position at the stamp pays: {hours}:00 and {seconds} s": (
+            later(*[100] * 4, targets=(1.0, 0.0), funding=[(hours + seconds / 3600, 0.001)]),
+            {"funding.total": paid, "equity": 1000 - paid})  # 10 x 100 x 0.001
+        for hours, seconds, paid in (
+            (1, 0, 0),  # at the open of the purchase: nothing was carried in
+            (1, 45, 0),  # snapped to it
+            (1, 60, 0),  # the end of the jitter
+            (1, 61, 1),  # inside: the position now held pays
+            (2, -61, 1),  # inside bar 1
+            (2, -60, 1),  # at the next open: carried in
+            (2, 0, 1),
+            (2, 60, 1),  # closed at this open, but carried in
+            (2, 61, 0),  # closed by then
+        )
+    },
+    **{
+        f"the jitter is at most a quarter of a bar: {seconds} s of a minute": (
+            later(*[100] * 4, targets=ONCE, funding=[(1 / 60 + seconds / 3600, 0.001)],
+                  interval="1m"),
+            {"funding.total": paid})
+        for seconds, paid in ((15, 0), (16, 1))
+    },
     # 10 x 102 x 0.001 twice, then 10 x 77 x 0.001
-    assert happened(result, "funding")["amount"].tolist() == [is_(1.02), is_(1.02), is_(0.77)]
-    assert happened(result, "funding")["price"].tolist() == [is_(102), is_(102), is_(77)]
-
-
-def test_an_inverse_position_pays_funding_in_coins():
-    result = play(
-        *[100] * 3,
-        targets=ONCE,
-        funding=[(2.0, 0.001, 80.0)],
-        venue=coin_venue(),
-        account=account_of(capital=10.0),
-    )
-    assert equities(result)[-1] == is_(10 - 1000 / 80 * 0.001)
-
-
-def test_isolated_funding_may_come_from_the_wallet_until_it_is_empty():
-    venue = venue_of(isolated_funding="wallet")
-    result = play(
-        *[100] * 4,
-        targets=(9.0, NAN),
-        funding=[(2.0, 0.009), (3.0, 0.009)],
-        venue=venue,
-        account=isolated(),
-    )
+    "funding is valued at its own price, else at the mark open": (
+        later(*[100] * 4, targets=ONCE, mark=[100, 100, (102, 110, 102, 110), 110],
+              funding=[(2.0, 0.001), (2.5, 0.001), (3.0, 0.001, 77.0)]),
+        {"funding.amount": [1.02, 1.02, 0.77], "funding.price": [102, 102, 77]}),
+    "an inverse position pays funding in coins": (
+        later(*[100] * 3, targets=ONCE, funding=[(2.0, 0.001, 80.0)], venue=coin_venue(),
+              account=account_of(capital=10.0)),
+        {"equity": 10 - 1000 / 80 * 0.001}),
     # 900 posted, 100 left; 81 twice: 19 left, then 0 and 62 from the margin
-    assert result.bars["cash"].tolist() == [1000.0, is_(100.0), is_(19.0), 0.0]
-    assert result.bars["margin"].iloc[-1] == is_(838.0)
-
-
-@pytest.mark.parametrize("hours", [2.0, 2.5])
-def test_a_payment_that_breaks_an_isolated_margin_liquidates_at_once_at_the_mark_open(hours):
-    result = play(
-        *[100] * 3, (100, 120, 100, 120), targets=TEN, funding=[(hours, 0.06)], account=isolated()
-    )
-    # 1,000 posted for 10,000; 600 paid leaves 400 <= 500: closed at 100, 400 back in the wallet
-    event = happened(result, "liquidation")
-    assert event["price"].item() == is_(100.0)
-    assert event["time"].item() == at(2)
-    assert equities(result)[-1] == is_(400.0)
-
-
-def test_a_decision_is_dropped_where_funding_at_the_open_liquidated():
-    result = play(*[100] * 4, targets=(10.0, 5.0, NAN), funding=[(2.0, 0.06)], account=isolated())
-    assert result.bars["position"].tolist() == [0.0, is_(100.0), 0.0, 0.0]
-
-
-def test_a_positive_balance_earns_the_cash_rate():
-    venue = venue_of(interest_on="balance", cash_rate=0.0365)
+    "isolated funding may come from the wallet until it is empty": (
+        later(*[100] * 4, targets=(9.0, NAN), funding=[(2.0, 0.009), (3.0, 0.009)],
+              venue=venue_of(isolated_funding="wallet"), account=isolated()),
+        {"cash": [1000, 100, 19, 0], "margin": 838}),
+    **{  # 1,000 posted for 10,000; 600 paid leaves 400 <= 500: closed at 100, 400 in the wallet
+        f"a payment that breaks an isolated margin liquidates at the mark open, {hours}": (
+            later(*[100] * 3, (100, 120, 100, 120), targets=TEN, funding=[(hours, 0.06)],
+                  account=isolated()),
+            {"liquidation.price": [100], "liquidation.hours": [2], "equity": 400})
+        for hours in (2.0, 2.5)
+    },
+    "a decision is dropped where funding at the open liquidated": (
+        later(*[100] * 4, targets=(10.0, 5.0, NAN), funding=[(2.0, 0.06)], account=isolated()),
+        {"position": [0, 100, 0, 0]}),
     # 1,000 x 0.0365 / 365 a day; the position costs nothing while its entry is its price
-    result = play(*[100] * 3, targets=ONCE, venue=venue, interval="1d")
-    assert equities(result) == [1000.0, is_(1000.1), is_(1000.1 + 0.10001)]
-
-
-def test_a_negative_balance_pays_the_borrow_rate():
+    "a positive balance earns the cash rate": (
+        later(*[100] * 3, targets=ONCE, interval="1d",
+              venue=venue_of(interest_on="balance", cash_rate=0.0365)),
+        {"equity": [1000, 1000.1, 1000.1 + 0.10001]}),
     # 40 at 100; at 200 two payments of 8,000 x 0.1 leave 1,000 - 1,600 = -600 of balance, while
     # the equity is 3,400: 600 x 0.073 / 365 = 0.12 at the next open
-    result = play(
-        100,
-        100,
-        (100, 200, 100, 200),
-        200,
-        200,
-        targets=(4.0, NAN),
-        funding=[(72.0, 0.1), (72.5, 0.1)],
-        venue=venue_of(interest_on="balance", borrow_rate=0.073),
-        interval="1d",
-    )
-    assert happened(result, "interest")["amount"].tolist() == [is_(0.12)]
-    assert equities(result)[-1] == is_(3400 - 0.12)
-
-
-def test_a_loan_pays_on_the_cash_that_is_missing():
-    venue = venue_of(interest_on="loan", borrow_rate=0.365)
-    result = play(*[100] * 3, targets=(2.0, NAN), venue=venue, interval="1d")
-    # 1,000 borrowed from bar 1 on: 1 a day
-    assert equities(result) == [1000.0, 1000.0, is_(999.0)]
-
-
-def test_a_short_on_loan_earns_on_its_proceeds_and_pays_for_the_borrowed_asset():
-    venue = venue_of(interest_on="loan", cash_rate=0.0365, short_rate=0.73)
-    marks = [100, 100, (110, 110, 100, 100)]
-    result = play(*[100] * 3, targets=ONCE, signal=-1.0, mark=marks, venue=venue, interval="1d")
+    "a negative balance pays the borrow rate": (
+        later(100, 100, (100, 200, 100, 200), 200, 200, targets=(4.0, NAN), interval="1d",
+              funding=[(72.0, 0.1), (72.5, 0.1)],
+              venue=venue_of(interest_on="balance", borrow_rate=0.073)),
+        {"interest.amount": [0.12], "equity": 3400 - 0.12}),
     # the first night the cash of 1,000 earns 0.1; sold 1,000.1 / 100 = 10.001 contracts, so the
     # cash of 2,000.2 earns 0.20002 and 10.001 x 110 x 0.73 / 365 = 2.20022 is paid
-    assert equities(result)[-1] == is_(1000.1 + 0.20002 - 2.20022)
-
-
-def test_the_day_count_is_the_venues():
-    venue = venue_of(interest_on="loan", borrow_rate=0.36, day_count=360)
-    result = play(*[100] * 3, targets=(2.0, NAN), venue=venue, interval="1d")
-    assert equities(result)[-1] == is_(999.0)
-
-
-def test_interest_uses_the_rate_of_the_previous_open():
-    venue = venue_of(interest_on="loan", borrow_rate=series({0: 0.365, 48: 0.73}))
-    result = play(*[100] * 4, targets=(2.0, NAN), venue=venue, interval="1d")
+    "a short on loan earns on its proceeds and pays for the borrowed asset": (
+        later(*[100] * 3, targets=ONCE, signal=-1.0, mark=[100, 100, (110, 110, 100, 100)],
+              venue=venue_of(interest_on="loan", cash_rate=0.0365, short_rate=0.73),
+              interval="1d"),
+        {"equity": 1000.1 + 0.20002 - 2.20022}),
+    "the day count is the venue's": (
+        later(*[100] * 3, targets=(2.0, NAN), interval="1d",
+              venue=venue_of(interest_on="loan", borrow_rate=0.36, day_count=360)),
+        {"equity": 999}),
     # owed from bar 1 on: 1 for the day from bar 1; the new rate counts from bar 2 on, on 1,001
-    assert happened(result, "interest")["amount"].tolist() == [is_(1.0), is_(2.002)]
-
-
-def test_price_pnl_is_split_at_the_open_of_the_trade():
-    result = play(100, 100, (110, 120, 110, 120), targets=(1.0, 0.5, NAN), venue=slip(0.01))
+    "interest uses the rate of the previous open": (
+        later(*[100] * 4, targets=(2.0, NAN), interval="1d",
+              venue=venue_of(interest_on="loan", borrow_rate=series({0: 0.365, 48: 0.73}))),
+        {"interest.amount": [1, 2.002]}),
     # 10 carried from 100 to the open 110 unworsened: 100. Equity 1,090: 0.5x is 545 / 110 = 4.9545
     # contracts, which earn 10 each to the close 120
-    assert result.bars["price_pnl"].iloc[-1] == is_(100 + 10 * 545 / 110)
+    "price pnl is split at the open of the trade": (
+        later(100, 100, (110, 120, 110, 120), targets=(1.0, 0.5, NAN), venue=slip(0.01)),
+        {"price_pnl": 100 + 10 * 545 / 110}),
+    "price pnl ends at the liquidation price, and the rest is loss": (
+        later(100, 100, (98, 98, 90, 90), targets=TEN, venue=dies(slippage=0.01)),
+        {"price_pnl": -100 * (100 - LP), "liquidation_loss": LP}),
+}  # fmt: skip
 
 
-def test_price_pnl_ends_at_the_liquidation_price_and_the_rest_is_loss():
-    result = play(100, 100, (98, 98, 90, 90), targets=TEN, venue=dies(slippage=0.01))
-    assert result.bars["price_pnl"].iloc[-1] == is_(-100 * (100 - LP))
-    assert result.bars["liquidation_loss"].iloc[-1] == is_(LP)
+@by_hand(HAND)
+def test_payments_of_one_instrument(run, numbers):
+    check_numbers(run(), numbers)
 
 
 # --------------------------------------------------------------------------------- costs over time
@@ -184,7 +127,6 @@ RISING = utc([draws.START, draws.START + 2 * HOUR])
 
 
 def dated(*values: float) -> pd.Series:
-    """Return costs of the first two hours, and of the rest."""
     return pd.Series(values, index=RISING[: len(values)])
 
 
@@ -244,7 +186,6 @@ def make_market() -> bt.Market:
 
 
 def make_venue(**changes: object) -> bt.Venue:
-    """Return a venue with some costs changed, by dotted names with two underscores."""
     own = bt.Venue.preset("binance-usdm", "BTCUSDT@2023-01-01")
     return own.override({name.replace("__", "."): value for name, value in changes.items()})
 
@@ -256,7 +197,6 @@ def run_with(**changes: object) -> bt.Result:
 
 
 def sweep_over(cost: object) -> bt.Sweep:
-    """Vary the taker fee over a number and something else."""
     terms = {"venue": make_venue(), "account": bt.Account()}
     return bt.sweep(make_market(), Constant(), {"venue.fees.taker": [5e-4, cost]}, **terms)
 
@@ -277,34 +217,3 @@ def test_costs_that_cannot_be_are_refused(make, words):
 
 
 # ------------------------------------------------------------- leverage decay of several positions
-VENUE = bt.Venue.simple(
-    taker=5e-4, slippage=1e-4, maintenance_rate=0.005, max_leverage=100, liquidation_fee=0.01
-)
-
-
-def run_twice(prices: np.ndarray, signal: np.ndarray) -> tuple[bt.Result, bt.Result]:
-    """Run a market alone, and twice at half the size."""
-    market = bars_market(prices, prices)
-    terms = {"venue": VENUE, "account": bt.Account()}
-    both = bt.Markets({"A": market, "B": market}, currency="USDT")
-    halves = pd.DataFrame({"A": signal / 2.0, "B": signal / 2.0}, index=both.times)
-    alone = pd.Series(signal, index=both.times)
-    one = bt.run(market, Constant(2.0), signal=alone, **terms)
-    return one, bt.run(both, Constant(2.0), signal=halves, **terms)
-
-
-def test_on_constant_prices_costs_alone_decay():
-    signal = np.r_[np.zeros(10), np.ones(20), np.zeros(10), np.ones(20)]
-    _, both = run_twice(np.full(60, 100.0), signal)
-    assert len(both.events.query("kind == 'fill'")) >= 6
-    fees = both.metrics["fees"]
-    assert 0.0 < both.metrics["leverage_decay"] * len(both.bars) / 8760 < 2.0 * fees / 10_000
-
-
-def test_the_same_market_twice_at_half_the_size_decays_as_one_does():
-    """Also where a position is opened again at a price far from where it was closed."""
-    prices = 100.0 * np.exp(np.cumsum(np.sin(np.arange(90.0)) / 20.0 + 0.01))
-    signal = np.r_[np.zeros(10), np.ones(20), np.zeros(30), np.ones(30)]
-    one, both = run_twice(prices, signal)
-    decays = [each.metrics["leverage_decay"] for each in (both, one)]
-    assert decays[0] == pytest.approx(decays[1], rel=1e-9, abs=1e-12)
