@@ -688,6 +688,7 @@ def bind_compiled(
     addresses, wants = deciders.addresses.copy(), np.zeros((3, len(deciders.addresses)), np.int64)
     for i, (policy, columns) in enumerate(policies):
         refusal, called = None, has_orders and trades_options(policy)
+        formula: Any
         try:
             formula = None if called else compile_formula(policy, columns, deciders.width)
         except Exception as error:  # numba raises what it likes; no policy runs here

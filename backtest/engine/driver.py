@@ -319,7 +319,7 @@ def bind_loop(
                 reasons[type(policy).__name__] = explain_refusal(refusal, policy)
             return callbacks.add(deciders, policy, *given)
 
-        given = {"call_back": call_back, "has_orders": has_orders}
+        given: dict[str, Any] = {"call_back": call_back, "has_orders": has_orders}
         bound, pack = [bind_compiled(*each, **given) for each in asked], pack_terms
         simulate = find_simulate(is_compiled=True)
         if callbacks.kept:

@@ -277,7 +277,8 @@ class OptionTrader:
         return [copy(each) for each in (*self.listed.legs, self.waits)]
 
     def put_back(self, kept: list[Any]) -> None:
-        for each, before in zip((*self.listed.legs, self.waits), kept, strict=True):
+        mine: list[Any] = [*self.listed.legs, self.waits]
+        for each, before in zip(mine, kept, strict=True):
             each.clear()
             each.update(before)
 

@@ -408,7 +408,9 @@ class SignalRule(Parameterized):
     @checked
     def compute(self, market: Market) -> FloatArray:
         """Return the signal of shape (n_bars,), 0 where unknown, without a check for lookahead."""
-        signal = compute_signal(market, self.direction, name=self.text(), is_checked=False)
+        signal: pd.Series = compute_signal(
+            market, self.direction, name=self.text(), is_checked=False
+        )
         return signal.to_numpy(copy=True)
 
     @checked
@@ -431,7 +433,9 @@ class SignalRule(Parameterized):
         Without ``is_checked`` there is no check for lookahead. Raises as :meth:`apply` does.
         """
         name = self.text()
-        found = compute_signal(markets, self._find_weights, name=name, is_checked=is_checked)
+        found: pd.DataFrame = compute_signal(
+            markets, self._find_weights, name=name, is_checked=is_checked
+        )
         return name_signal(found, name)
 
     def _find_weights(self, markets: Markets) -> Any:

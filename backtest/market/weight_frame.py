@@ -63,7 +63,7 @@ def read_raw_weights(
         values = _read_frame(name_as_panel(signal, markets), markets, argument)
     elif isinstance(signal, Mapping):
         aliases = find_aliases(signal, markets)
-        named = {aliases.get(name, name): value for name, value in signal.items()}
+        named: Any = {aliases.get(name, name): value for name, value in signal.items()}
         values = _read_constants(named if len(named) == len(signal) else signal, markets, argument)
     else:
         values = _read_array(signal, markets, argument, first)

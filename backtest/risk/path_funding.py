@@ -183,7 +183,8 @@ def fit_process(rates: FloatArray, grid: FundingGrid, cap: float) -> FundingProc
     """
     if len(rates) < LEAST_SETTLEMENTS or not float(np.std(rates)) > LEAST_DEVIATION:
         return FundingProcess("constant", grid, rates, constant=float(np.mean(rates)))
-    kind, windows = "first-order autoregression", (1,)
+    kind: str = "first-order autoregression"
+    windows: tuple[int, ...] = (1,)
     if len(rates) * grid.every >= LONG_HISTORY:
         kind = "heterogeneous autoregression"
         windows = (1, *(max(each // grid.every, 1) for each in WINDOWS))

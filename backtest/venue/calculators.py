@@ -471,9 +471,9 @@ def calculate_book(
     )
     listed = () if account is None else tuple(describe_options(account))
     counted = 0.0 if account is None else account.counted_value()
-    collateral = float(compute_collateral_value(book.packed.collateral, held))
+    backed = float(compute_collateral_value(book.packed.collateral, held))
     whole = compute_full_backing(book.packed, held, book.cash())
-    equity = float(whole) - collateral + compute_full_value(held)
+    equity = float(whole) - backed + compute_full_value(held)
     equity += 0.0 if account is None else account.full_value()
     exposed: dict[str, float] = {}
     for each in listed:
@@ -488,7 +488,7 @@ def calculate_book(
         balance=book.balance,
         equity=equity,
         backing=backing,
-        collateral=collateral,
+        collateral=backed,
         requirement=needed,
         collateral_share=of_assets,
         initial=book.requirement(is_initial=True),

@@ -79,7 +79,8 @@ def fitted(
         return _fit_all(seen, estimator, window, every, report)
 
     fit_and_report.__name__ = type(estimator).__name__
-    return compute_signal(markets, fit_and_report)
+    found: pd.DataFrame = compute_signal(markets, fit_and_report)
+    return found
 
 
 def _fit_all(

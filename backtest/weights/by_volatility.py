@@ -101,7 +101,8 @@ def inverse_volatility(
 
         return hold_weights(seen, list_segments(seen, memory.known, every), solve)
 
-    return compute_signal(markets, allocate)
+    found: pd.DataFrame = compute_signal(markets, allocate)
+    return found
 
 
 def read_memory(half_life: Any, window: Any, every: Any) -> Memory:
