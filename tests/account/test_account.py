@@ -50,6 +50,18 @@ def test_the_value_in_force_at_the_open_of_the_fill_limits_the_target():
     assert leverage_of(result) == [0.0, *[is_(5.0)] * 2, *[is_(2.0)] * 2, 0.0, 0.0, *[is_(4.0)] * 2]
 
 
+def test_a_change_between_two_opens_holds_from_the_next_open():
+    limit = series({0: INF, 2.5: 2.0})
+    result = play(*[100] * 5, targets=5.0, account=account_of(max_leverage=limit))
+    assert leverage_of(result) == [0.0, *[is_(5.0)] * 2, *[is_(2.0)] * 2]
+
+
+def test_an_infinite_leverage_asks_for_the_limit():
+    account = account_of(max_leverage=series({0: 3.0, 3: INF}))
+    result = play(*[100] * 5, targets=INF, account=account)
+    assert leverage_of(result) == [0.0, is_(3.0), is_(3.0), is_(16.0), is_(16.0)]
+
+
 def test_a_position_that_is_left_alone_outlives_a_limit():
     account = account_of(max_leverage=series({0: INF, 3: 0.0}))
     result = play(*[100] * 6, targets=(5.0, NAN), account=account)

@@ -131,6 +131,8 @@ HAND: Hand = {
               volume=[30, 50, 70, 90]),
         {"position": [0, 3, 8, 10]}),
     # 1 -> 1.4 and 1 -> 0.5 are within half a turn, its end included; 1 -> 1.6 is not
+    "an order shrinks to what initial margin allows": (
+        later(100, 100, targets=30.0), {"leverage": 16}),
     "nothing trades within the band, and a trade beyond it goes all the way": (
         later(*[100] * 5, targets=(1.0, 1.4, 0.5, 1.6, NAN), account=account_of(band=0.5)),
         {"position": [0, 10, 10, 10, 16]}),
@@ -231,6 +233,17 @@ def test_without_a_limit_of_leverage_an_order_is_what_its_cost_allows():
     assert compute_after_cost(INF, 1000.0, 0.0, 0.0) == INF
 
 
+def test_a_graced_call_reduces_at_the_rounded_price():
+    terms = {"targets": (9.0, NAN), "account": account_of(margin_call=0.5)}
+    bars = (100, 100, (100, 100, 96, 96), 96)
+    result = play(*bars, venue=rounded(call_grace=0), **terms)
+    plain = play(*bars, venue=venue_of(call_grace=0), **terms)
+    assert result.bars["margin_ratio"].iloc[-1] == is_(plain.bars["margin_ratio"].iloc[-1])
+    prices = happened(result, "fill")["price"]
+    assert len(prices) == 2
+    assert (prices % 0.5 == 0.0).all()
+
+
 @pytest.mark.parametrize(("wanted", "expected"), [(36, 35), (34, 30), (41, 40), (4, 0)])
 def test_lots_never_turn_an_increase_into_a_reduction(wanted, expected):
     # bar 2: 15 of 50 contracts go at 4000 / 47.5, 35 of lot 10 are held to 100: 36 are no order
@@ -312,6 +325,17 @@ def test_same_close_pays_interest_on_the_new_loan():
     found = run(leverage, venue=venue)
     expected = np.cumprod(1.0 + leverage * RETURNS - (leverage - 1.0) * rate / 365.0)
     np.testing.assert_allclose(found.bars["unit"].to_numpy()[1:], expected, rtol=1e-9)
+
+
+@pytest.mark.parametrize("side", [1.0, -1.0])
+def test_same_close_of_an_inverse_contract(side):
+    """In the coin: q u = L E, so E' / E = 1 + s L (1 - P0 / P1)."""
+    contract = bt.Contract(kind="inverse", size=100.0, lot=0.0, tick=0.1)
+    venue = FREE.override(contract=contract)
+    account = bt.Account(capital=1.0, fill="same_close")
+    found = run(2.0, venue=venue, account=account, signal=side)
+    factors = 1.0 + side * 2.0 * (1.0 - MARKET.close[:-1] / MARKET.close[1:])
+    np.testing.assert_allclose(found.bars["unit"].to_numpy()[1:], np.cumprod(factors), rtol=1e-9)
 
 
 def test_next_close_is_same_close_one_bar_later():

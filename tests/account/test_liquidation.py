@@ -118,6 +118,34 @@ HAND: Hand = {
             {"position": left, "liquidation.price": prices})
         for low, left, prices in ((90, 50, [LP]), (89, 25, [LP, SECOND]))
     },
+    **{  # liquidated at 94.74; a tie goes to the liquidation
+        f"the nearer of stop and liquidation acts first, {stop:.4g}": (
+            later(100, 100, (100, 101, 90, 95), targets=TEN, account=account_of(stop_loss=stop)),
+            {"stop.price": stops, "liquidation.price": dead})
+        for stop, stops, dead in ((0.05, [95], []), (0.06, [], [LP]), (1 - LP / 100, [], [LP]))
+    },
+    # last open 104, stop 95: 8.65 % away. Mark open 100, liquidation 94.74: 5.26 % away
+    "distances are from the own open of each": (
+        later(100, 100, (104, 104, 90, 95), targets=TEN, mark=[100, 100, (100, 100, 90, 95)],
+              account=account_of(stop_loss=0.05)),
+        {"liquidation.n": 1, "stop.n": 0}),
+    "a short stops on the way up": (
+        later(100, (100, 110, 100, 100), targets=TEN, signal=-1.0,
+              account=account_of(stop_loss=0.03)),
+        {"stop.price": [103]}),
+    # 11,000 - 100 P = 5 P
+    "a short dies on the way up": (
+        later(100, (100, 110, 100, 100), targets=TEN, signal=-1.0),
+        {"liquidation.price": [11_000 / 105]}),
+    # 94.74 liquidates a half; of the rest the stop at 92 is nearer than 89.75
+    "the stop acts on what a partial liquidation leaves": (
+        later(100, (100, 100, 91, 95), targets=TEN, venue=dies(**HALVES),
+              account=account_of(stop_loss=0.08)),
+        {"liquidation.n": 1, "stop.n": 1, "equity": 1000 - 50 * (100 - LP) - 50 * 8}),
+    # with 5 % each half fails as the one before: 236.842 <= 236.842, 118.42 <= 118.42, ...
+    "a partial liquidation goes on until nothing is left": (
+        later(100, (100, 100, LP, 95), targets=TEN, venue=dies(**HALVES, slippage=0.05)),
+        {"position": 0, "metrics.bad_debt": 0}),
     # at P: equity 473.684 for 9,473.7. Half sold 4 % worse costs 189.47: 284.21 for 4,736.8 needs
     # 236.84, and holds
     "a partial liquidation stops where the requirement holds": (
@@ -274,6 +302,16 @@ def test_an_equity_of_a_billionth_of_the_capital_is_none():
     assert result.metrics["final_equity"] == left > 0.0
 
 
+def test_a_gap_past_bankruptcy_leaves_nothing_and_books_what_is_missing():
+    # 2.5x in each: 25 A at 100 and 50 B at 50. The open loses 25 x 40 + 50 x 10 = 1,500 of 1,000
+    prices = {"A": [flat(100), flat(100), flat(60)], "B": [flat(50), flat(50), flat(40)]}
+    markets = bt.Markets({k: make_market(rows) for k, rows in prices.items()}, currency="USDT")
+    account = bt.Account(capital=1_000.0)
+    result = bt.run(markets, Once(5.0), venue=make_venue(), account=account)
+    assert result.bars["bad_debt"].tolist() == [0.0, 0.0, pytest.approx(500.0)]
+    assert result.bars["equity"].tolist() == [1_000.0, 1_000.0, 0.0]
+
+
 def test_a_withdrawal_brings_ruin_no_nearer():
     # 1,000 grow to 1,500, of which 1,200 are withdrawn: 200 of the 1,000 count as still paid in
     flows = series({4: -1200.0})
@@ -380,6 +418,48 @@ CALLS: Hand = {
     "a grace that ends under the call meets it, and the close may call again": (
         called((97, 97, 95.5, 95.5), 97, venue=venue_of(call_grace=0)),
         {"margin_call.hours": [1, 2], "call_met.hours": [2, 3], **ends(2, 2, 0, 0)}),
+    "a call met within the grace is forgotten": (
+        called(95.5, 99, 99, 99, venue=venue_of(call_grace=2)), {"fill.n": 1}),
+    # the reserve goes at 95.5 (405) and 91.5 (95); at 90 there is nothing left
+    "a call fails at once when the reserve is empty": (
+        called(95.5, (95.5, 95.5, 91.5, 91.5), 91.5, (91.5, 91.5, 90, 90), 90,
+               account=account_of(**CALL)),
+        {"margin_call.hours": [1, 3, 5], "call_met.hours": [2, 4], "call_failed.hours": [6],
+         **ends(3, 2, 1, 0)}),
+    "a call stays open where decisions fill at their close": (
+        called(95.5, (95.5, 96.5, 95.5, 96.5), 96.5,
+               account=account_of(margin_call=0.8, fill="same_close")),
+        {"margin_call.hours": [1], "call_met.hours": [3]}),
+    # the open at 99 has a ratio of 0.55, over the 0.56 to top up to; back at 95.5 at the close
+    "a top-up that is not due leaves the call open to the close": (
+        called((99, 99, 95.5, 95.5), (95.5, 99, 95.5, 99),
+               account=account_of(**{**CALL, "top_up_to": 0.56})),
+        {"margin_call.hours": [1], "call_met.hours": [3], "top_up.n": 0}),
+    "a position that its owner closes meets the call": (
+        later(100, (100, 100, 95.5, 95.5), 95.5, 95.5, targets=(10.0, NAN, 0.0),
+              account=account_of(margin_call=0.8)),
+        {"margin_call.hours": [1], "call_met.hours": [3], "call_met.amount": [0]}),
+    # half goes at 94.74, and half of the rest at 9,000 - 50 x 94.74 = 4,263 / 47.5 = 89.75
+    "a liquidation in steps counts once for its call": (
+        called(95.5, (95.5, 95.5, 94, 94), (94, 94, 88, 88),
+               venue=venue_of(liquidation={"mode": "partial", "step": 0.5})),
+        {"metrics.liquidations": 2, "metrics.liquidated_after_call": 1,
+         "metrics.time_to_liquidation_after_call": 2 / 24}),
+    # 1e-12 contracts may be sold of 7.9: the ratio stays at 0.868, and is called again at the close
+    "a broker that can hardly sell fails the call, and a new one begins": (
+        called(95.5, volume=[1e12, 1e-3, 1e-3], venue=venue_of(
+            call_grace=0, slippage={"rate": 0.0, "max_participation": 1e-9})),
+        {"margin_call.hours": [1, 2], "call_failed.hours": [2], **ends(2, 0, 1, 0)}),
+    "an isolated call ends in the same way": (
+        called(95.5, (95.5, 95.5, 94, 94), account=isolated(**{**CALL, "reserve": 20.0})),
+        {"margin_call.hours": [1], "call_partly_met.hours": [2], "call_failed.hours": [2],
+         **ends(1, 0, 1, 1)}),
+    # at 95.5 the equity is 550; 100 more make it 650: 477.5 / 650 = 0.735 at the close of bar 3
+    "a deposit meets the call": (
+        called(95.5, 95.5, account=account_of(margin_call=0.8, flows=series({3: 100.0}))),
+        {"margin_call.hours": [1], "call_met.hours": [3]}),
+    "a deposit is there for the order of its bar": (
+        later(100, 100, account=account_of(flows=series({1: 1000.0}))), {"position": 20}),
     # 95.1 leaves 510 of 1,000
     "ruin fails an open call without a liquidation": (
         called((95.5, 95.5, 95.1, 95.1), account=account_of(margin_call=0.8, ruin_at=0.52)),

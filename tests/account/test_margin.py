@@ -81,6 +81,13 @@ HAND: Hand = {
         {"margin_added.price": [4800 / 49, 4600 / 49], "margin_added.amount": [200, 200],
          "metrics.liquidations": 0, "cash": [1000, 800, 400], "margin": 600,
          "equity": 1000 - 50 * 7}),
+    "a stop that is nearer acts before the wallet": (
+        guarded(100, (100, 100, 93, 93), account=isolated(25.0, auto_margin=True, stop_loss=0.01)),
+        {"margin_added.n": 0, "stop.price": [99]}),
+    # 200 - 50 (P - 100) = P: 5,200 / 51 = 101.96, then 5,400 / 51 = 105.88
+    "a short draws margin as well": (
+        guarded(100, (100, 107, 100, 107), signal=-1.0),
+        {"margin_added.price": [5200 / 51, 5400 / 51], "margin_added.amount": [200, 200]}),
     # four additions empty the wallet; with a margin of 1,000 it dies at 4,000 / 49 = 81.63
     "only an empty wallet lets the position be liquidated": (
         guarded(100, (100, 100, 81, 90)),
@@ -126,6 +133,11 @@ HAND: Hand = {
             {"equity": [1000, 1000, 1720, 1720], "position": 0})
         for margin in ("cross", "isolated")
     },
+    # 5x pays 5; at 120 N <= 16 (995 - 0.001 (N - 6,000)): N = 16 x 1,001 / 1.016
+    "the limit leaves room for the costs of the order": (
+        later(100, 100, 120, 120, targets=(5.0, 30.0, NAN), venue=venue_of(
+            profit_counts="losses", fees={"taker": 0.001, "maker": 0.001})),
+        {"position": [0, 50, *[16 * 1001 / 1.016 / 120] * 2]}),
     **{  # at 120 the equity is 2,000 and the initial margin 6,000 / 16 = 375
         f"withdrawals leave the profit that does not count, {counts}": (
             later(100, 100, 120, 120, targets=(5.0, NAN), venue=venue_of(profit_counts=counts),
@@ -140,6 +152,10 @@ HAND: Hand = {
     "every fill pays the fixed fee once: bought, enlarged, closed": (
         later(100, 100, 100, 100, 100, targets=(1.0, NAN, 2.0, 0.0), venue=fixed(2.0)),
         {"equity": [1000, 998, 998, 996, 994], "fee.amount": [2, 2, 2], "metrics.fees": 6}),
+    "the fixed fee comes on top of the rate": (
+        later(100, 100, targets=1.0,
+              venue=venue_of(fees={"taker": 0.001, "maker": 0.001, "per_order": 2.0})),
+        {"metrics.fees": 1 + 2}),
     "initial margin leaves room for the fixed fee": (
         later(100, 100, targets=(INF, NAN), venue=fixed(20.0)), {"position": 16 * 980 / 100}),
     "the wallet leaves room for the fixed fee": (
@@ -211,6 +227,14 @@ def test_a_liquidation_is_worsened_by_the_impact_of_its_size():
     assert result.metrics["liquidation_loss"] == is_(notional * (0.01 + impact))
     assert happened(result, "liquidation")["price"].iloc[0] == is_(4000 / 47.5)
     assert result.metrics["impact"] == 0.0
+
+
+def test_each_step_of_a_liquidation_has_its_own_impact():
+    one = crashed(impact=0.5, mode="partial", step=1.0).metrics["liquidation_loss"]
+    parts = crashed(impact=0.5, mode="partial", step=0.5)
+    first = happened(parts, "liquidation_loss")["amount"].iloc[0]
+    # half of the size at the root of a half of its impact
+    assert first == is_(one * 0.5 * math.sqrt(0.5))
 
 
 # ------------------------------------------------------------------- settings that policies decide
@@ -307,6 +331,14 @@ def test_a_setting_is_cut_to_what_the_bracket_allows(asked, refused):
     result = live(make_market(settings=(math.nan, asked, *[math.nan] * 4)))
     assert result.positions["margin"].iloc[-1] == 100.0
     assert list_moved(result, "margin_refused") == refused
+
+
+def test_a_position_beyond_its_bracket_is_not_forced_to_the_lower_setting():
+    """At 20x 9,500 may grow past 10,000, where 10x is the most: asking for 20x again changes 0."""
+    result = live(
+        make_market([100, 100, 110, 110], [20.0] * 4), Steps(size=9.5), venue_leverage=20.0
+    )
+    assert list(result.positions["margin"].iloc[1:]) == [475.0] * 3
 
 
 def test_funding_is_made_good_where_the_setting_is_asked_again():

@@ -11,7 +11,7 @@ from backtest.strategies import Constant
 from tests import agreement, draws
 from tests.agreement import FLAT, assert_agrees, near, scene, tape
 from tests.draws import HOUR, utc
-from tests.kit import check_refused
+from tests.kit import bars_market, check_refused
 from tests.scenes import (
     LP,
     NAN,
@@ -97,6 +97,11 @@ HAND: Hand = {
               venue=venue_of(interest_on="loan", cash_rate=0.0365, short_rate=0.73),
               interval="1d"),
         {"equity": 1000.1 + 0.20002 - 2.20022}),
+    # 1,000 borrowed from bar 1 on: 1 a day
+    "a loan pays on the cash that is missing": (
+        later(*[100] * 3, targets=(2.0, NAN), interval="1d",
+              venue=venue_of(interest_on="loan", borrow_rate=0.365)),
+        {"equity": [1000, 1000, 999]}),
     "the day count is the venue's": (
         later(*[100] * 3, targets=(2.0, NAN), interval="1d",
               venue=venue_of(interest_on="loan", borrow_rate=0.36, day_count=360)),
@@ -217,3 +222,37 @@ def test_costs_that_cannot_be_are_refused(make, words):
 
 
 # ------------------------------------------------------------- leverage decay of several positions
+
+
+# ------------------------------------------------------------- leverage decay of several positions
+VENUE = bt.Venue.simple(
+    taker=5e-4, slippage=1e-4, maintenance_rate=0.005, max_leverage=100, liquidation_fee=0.01
+)
+
+
+def run_twice(prices: np.ndarray, signal: np.ndarray) -> tuple[bt.Result, bt.Result]:
+    """Run a market alone, and twice at half the size."""
+    market = bars_market(prices, prices)
+    terms = {"venue": VENUE, "account": bt.Account()}
+    both = bt.Markets({"A": market, "B": market}, currency="USDT")
+    halves = pd.DataFrame({"A": signal / 2.0, "B": signal / 2.0}, index=both.times)
+    alone = pd.Series(signal, index=both.times)
+    one = bt.run(market, Constant(2.0), signal=alone, **terms)
+    return one, bt.run(both, Constant(2.0), signal=halves, **terms)
+
+
+def test_on_constant_prices_costs_alone_decay():
+    signal = np.r_[np.zeros(10), np.ones(20), np.zeros(10), np.ones(20)]
+    _, both = run_twice(np.full(60, 100.0), signal)
+    assert len(both.events.query("kind == 'fill'")) >= 6
+    fees = both.metrics["fees"]
+    assert 0.0 < both.metrics["leverage_decay"] * len(both.bars) / 8760 < 2.0 * fees / 10_000
+
+
+def test_the_same_market_twice_at_half_the_size_decays_as_one_does():
+    """Also where a position is opened again at a price far from where it was closed."""
+    prices = 100.0 * np.exp(np.cumsum(np.sin(np.arange(90.0)) / 20.0 + 0.01))
+    signal = np.r_[np.zeros(10), np.ones(20), np.zeros(30), np.ones(30)]
+    one, both = run_twice(prices, signal)
+    decays = [each.metrics["leverage_decay"] for each in (both, one)]
+    assert decays[0] == pytest.approx(decays[1], rel=1e-9, abs=1e-12)

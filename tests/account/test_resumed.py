@@ -260,3 +260,19 @@ def test_an_instrument_listed_after_a_stretch_is_never_asked_in_it():
     """BBB is listed at bar 20."""
     plan = [Segment(2, 15, Lever(1.0, 3)), Segment(15, 200, Lever(2.0, 9))]
     assert run_switched(PAIR, plan, **OF_PAIR).metrics["final_equity"] > 0.0
+
+
+EARLY = pd.Series([5.0], pd.DatetimeIndex(["2023-01-01 05:00"], tz="UTC"))
+
+
+@pytest.mark.parametrize(("change", "named"), [
+    ({"venue": venue_of(contract={"size": 0.01})}, "venue.contract"),
+    ({"account": account_of(band=0.5)}, "account.band"),
+    ({"account": account_of(flows=EARLY)}, "account.flows"),
+    ({"policy": Hold(2.0)}, "policy"),
+])  # fmt: skip
+def test_resuming_under_other_rules_is_refused_naming_what_differs(change, named):
+    market = bt.Market.sample(bars=90)
+    rules = {"policy": Hold(1.0), "venue": venue_of(), "account": account_of()}
+    part = bt.run(market.prefix(50), **rules, compile=False)
+    check_refused(lambda: bt.run(market, **(rules | change), resume=part, compile=False), named)

@@ -331,6 +331,45 @@ def test_the_loss_of_a_cross_flip_does_not_shrink_isolated_margin():
 SAFE = {"*": {"brackets": [bracket(0.02)]}}
 
 
+def rising(fill: str, **changes: Any) -> Any:
+    """A and B, each at 2x: A opens at 100, closes at 110, then 110 to 121; B falls from 1 to .9."""
+    return scene(
+        {
+            "A": tape([(100, 110, 100, 110), (110, 121, 110, 121), flat(121)], (2.0,)),
+            "B": tape([(1, 1, 0.9, 0.9), (0.9, 0.9, 0.81, 0.81), flat(0.81)], (2.0,)),
+        },
+        {"A": 1.0, "B": 1.0},
+        venues=SAFE,
+        fill=fill,
+        **changes,
+    )
+
+
+def test_same_close_trades_at_the_price_that_decided():
+    """Bar 1: 2x of 110 and of .9 bought with 1000 earn 10 % and lose 10 %; bar 2 rebalances."""
+    out = play_case(rising("same_close"))
+    assert near(out.quantity[1][0], Fraction(2000, 110))
+    assert near(out.equity[1], 1000 + 200 - 200)
+    assert near(out.quantity[2][0], Fraction(2000, 121))
+    assert near(out.quantity[2][1], Fraction(200_000, 81))
+
+
+def test_next_close_trades_a_bar_later_at_the_close():
+    """The decision of bar 0 fills at 121 and .81, the close of bar 1, which earns nothing."""
+    out = play_case(rising("next_close"))
+    assert near(out.equity[1], 1000)
+    assert near(out.quantity[1][0], Fraction(2000, 121))
+    assert near(out.quantity[1][1], Fraction(200_000, 81))
+
+
+def test_the_increases_share_what_the_margin_admits_at_the_close():
+    """At 50x of 12 + 18 turns and leverage 20, initial margin is 1.5 equities: both get 2/3."""
+    tapes = {"A": tape([flat(100)] * 2, (12.0,)), "B": tape([flat(1)] * 2, (18.0,))}
+    out = play_case(scene(tapes, {"A": 1.0, "B": 1.0}, venues=SAFE, fill="next_close"))
+    assert near(out.quantity[1][0], 80)
+    assert near(out.quantity[1][1], 12_000)
+
+
 def falling(**changes: Any) -> Any:
     """A: 4x long, falls by 10 % on a straight line; B: 2x long, rises by 5 % after it."""
     return scene(
@@ -366,6 +405,13 @@ def test_the_equity_stop_at_the_open_drops_all_decisions():
         ("equity_stop", "B"),
     ]
     assert near(out.equity[2], 760)
+
+
+def test_isolated_positions_return_what_is_left_at_the_equity_stop():
+    """A posts 400 at 10x, B 200: at the same place as in cross margin 800 are cash."""
+    out = play_case(falling(equity_stop=0.2, margin="isolated", venue_leverage=10.0, venues=SAFE))
+    assert near(out.cash[2], 800)
+    assert out.margin[2] == (0, 0)
 
 
 def test_a_deposit_moves_the_highest_equity():
@@ -445,6 +491,22 @@ def run_half(markets: bt.Markets, venue: object) -> Result:
             markets, {"A": Hold(0.0), "B": Hold(1.0)}, venue=venue, signal={"A": 0, "B": 0.5},
             **EXPIRING,
         )  # fmt: skip
+
+
+def test_the_price_of_the_settlement_is_not_rounded_to_a_tick():
+    venues = expire("2024-01-01T03:00")
+    contract = venues["B"].contract.override(tick=33.0, round_to_tick=True)
+    venues["B"] = venues["B"].override(contract=contract)
+    with pytest.warns(UserWarning, match="history of B ends"):
+        events = bt.run(
+            make_pair(), {"A": Hold(0.0), "B": Hold(1.0)}, venue=venues,
+            signal={"A": 0, "B": 0.5}, **EXPIRING,
+        ).events  # fmt: skip
+    # it buys at 66, the next tick over 60; the last bar closes at 80, between 66 and 99
+    prices = {
+        kind: events[events["kind"] == kind]["price"].iloc[0] for kind in ("fill", "delisted")
+    }
+    assert prices == {"fill": 66.0, "delisted": 80.0}
 
 
 def test_an_expired_contract_is_closed_at_the_mark_close_of_its_last_bar():
@@ -552,6 +614,14 @@ def test_isolated_the_winner_survives():
     assert [e.instrument for e in out.of_kind("liquidation")] == ["B"]
     assert near(out.cash[2], 600 - 1500 * x)
     assert near(out.equity[2], 600 - 1500 * x + 560)
+
+
+def test_increases_share_what_the_margin_admits():
+    """5 % initial margin of 12 + 18 turns is 1.5 equities: both get 2/3."""
+    tapes = {"A": tape([flat(100)] * 2, (12.0,)), "B": tape([flat(1)] * 2, (18.0,))}
+    out = play_case(scene(tapes, {"A": 1.0, "B": 1.0}, venues=SAFE))
+    assert near(out.quantity[1][0], 80)
+    assert near(out.quantity[1][1], 12_000)
 
 
 def test_reductions_fill_first_and_are_not_scaled():

@@ -14,7 +14,7 @@ import pytest
 
 import backtest as bt
 from backtest.report import write_all
-from backtest.report.charts import write_script_data
+from backtest.report.charts import encode_figure, write_script_data
 from backtest.report.render import read_plotly, write_html, write_text
 from backtest.report.write import build_page
 from backtest.strategies import Constant
@@ -157,3 +157,21 @@ def test_a_notebook_shows_names_as_text(result):
         cell = dataclasses.replace(result, manifest=manifest)._repr_html_()
         assert not {"\u202e", "\u2066"} & set(cell)
     assert "…</b>" in cell
+
+
+@pytest.mark.parametrize(
+    "name", HOSTILE_TEXTS[:2] + HOSTILE_TEXTS[5:], ids=["script", "image", "long"]
+)
+def test_hostile_names_of_parameters_are_text(sweep, name):
+    facts = {name if key == "target" else key: v for key, v in sweep.manifest["parameters"].items()}
+    hostile = bt.Sweep(
+        sweep.table.rename(columns={"target": name}), {**sweep.manifest, "parameters": facts}
+    )
+    page = build_page(hostile)
+    html = write_html(page)
+    assert len(scripts_of(html)) == html.count("<script") == 3
+    figures = json.dumps([encode_figure(chart.figure) for chart in page.charts])
+    assert "<img" not in figures
+    assert "<script" not in figures
+    data = next(text for head, text in scripts_of(html) if 'id="page-data"' in head)
+    assert "<" not in data

@@ -381,3 +381,15 @@ def test_copies_of_a_market_count_as_one():
 def test_what_separate_accounts_do_not_take_is_one_error(more, problem):
     given = {"accounts": "separate", "market": MARKETS, **more}
     check_refused(lambda: sweep_apart(given.pop("market"), **given), problem, bt.ParameterError)
+
+
+@pytest.mark.parametrize(("arguments", "problem"), [
+    (("targt", "half_life"), "x must be one of .*; did you mean 'target'"),
+    (("target", "target"), "y must be half_life"),
+    (("target", "half_life", "sharp"), "metric must be one of .*; did you mean 'sharpe'"),
+    (("target", "half_life", "es_95"), "metric must be one of"),
+])  # fmt: skip
+def test_a_map_of_what_is_not_there_is_refused(arguments, problem):
+    sweep = run(VolTarget, {"target": [0.2], "half_life": [24]})
+    with pytest.raises(ParameterError, match=problem):
+        sweep.heatmap(*arguments)

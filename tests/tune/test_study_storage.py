@@ -19,7 +19,7 @@ from backtest.base.json_values import to_plain
 from backtest.tune import Study, trials
 from backtest.tune.trials import UNFINISHED
 from tests.kit import check_refused, every_nth
-from tests.tuning import MARKET, Hills, seek, seek_slowly
+from tests.tuning import MARKET, Hills, Mixed, seek, seek_slowly
 
 pytestmark = pytest.mark.usefixtures("made_up")
 
@@ -240,3 +240,15 @@ def test_a_store_that_cannot_be_a_folder_is_refused(tmp_path):
     for store in (tmp_path / "file", tmp_path / "file" / "store"):
         with pytest.raises(DataError, match=r"cannot write the study: .*; a file is in the way"):
             seek(store=store)
+
+
+def test_what_has_begun_is_not_begun_again(tmp_path):
+    study = seek(store=tmp_path)
+    words = f"{study.folder}: this study was already started; resume=True"
+    check_refused(lambda: seek(store=tmp_path), words, ParameterError)
+
+
+def test_nothing_in_a_folder_is_code(tmp_path):
+    seek(Mixed, store=tmp_path)
+    kinds = {path.suffix for path in tmp_path.rglob("*") if path.is_file()}
+    assert kinds == {".json", ".jsonl", ".parquet"}

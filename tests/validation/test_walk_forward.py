@@ -10,7 +10,7 @@ import backtest as bt
 from backtest.engine.lookahead import rewrite_after
 from backtest.validation.validation import estimate_share, find_rank, share_overfit
 from backtest.validation.walk_forward import walk_forward
-from tests.validation.worlds import PLAIN, Lever, make_market
+from tests.validation.worlds import PLAIN, Lever, Stop, make_market
 
 pytestmark = pytest.mark.filterwarnings("ignore::UserWarning")  # test spans under 200 bars
 MARKET = make_market(110)  # 440 bars of 6 h
@@ -172,3 +172,16 @@ def test_a_signal_of_any_form_leads_an_account_whose_winners_differ():
     ends = [each.result.metrics["final_equity"] for each in walks]
     assert ends[:3] == [ends[0]] * 3 != ends[3:] == [ends[3]] * 2
     assert walks[0].result.signal[-90:].tolist() == turns[-90:].tolist()
+
+
+def test_nothing_to_resume_and_one_begun_already_are_refused(tmp_path):
+    with pytest.raises(bt.ParameterError, match="no walk-forward of Lever of these"):
+        walk_forward(MARKET, Lever, **PLAIN, **SMALL, store=tmp_path, resume=True)
+
+    def kill(done, total):
+        raise Stop
+
+    with pytest.raises(Stop):
+        walk_forward(MARKET, Lever, **PLAIN, **SMALL, store=tmp_path, progress=kill)
+    with pytest.raises(bt.ParameterError, match="already started"):
+        walk_forward(MARKET, Lever, **PLAIN, **SMALL, store=tmp_path)
