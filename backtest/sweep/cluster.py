@@ -27,6 +27,7 @@ from backtest.measures.measure_table import STREAMED
 from backtest.policy import Combinator, combinator_of, rebuild_class
 from backtest.sweep.lanes.rows import LANES
 from backtest.sweep.set_evaluator import (
+    EvaluatedBars,
     Evaluator,
     Rows,
     put_rows,
@@ -92,24 +93,14 @@ class ClusterEvaluator(Evaluator):
         sent = [describe_job(local), local.market]
         self.sent = client.scatter(sent, broadcast=True, hash=False)
 
-    def evaluate(
-        self,
-        sets: Sets,
-        *,
-        first: int = 0,
-        stop: int | None = None,
-        returns: bool = False,
-        progress: Progress | None = None,
-    ) -> Rows:
+    def _evaluate(self, sets: Sets, wanted: EvaluatedBars, progress: Progress | None) -> Rows:
         distributed: Any = importlib.import_module("distributed")
-        has_returns = returns or bool(self.equivalents)
-        wanted = {"first": first, "stop": stop, "returns": has_returns}
         rows, unit = start_rows(sets, self.measured), LANES if self.compile else 1
         n, n_workers = count_sets(sets), max(len(self.client.nthreads()), 1)
         size = unit * -(-n // (SHARE * n_workers * unit))
         futures = {}
         for part in (np.arange(k, min(k + size, n)) for k in range(0, n, size)):
-            given = (*self.sent, take_sets(sets, part), wanted)
+            given = (*self.sent, take_sets(sets, part), wanted._asdict())
             futures[self.client.submit(compute_block, *given, pure=False, retries=RETRIES)] = part
         sampled: dict[int, FloatArray] = {}
         told: dict[tuple[str, type[Warning]], None] = {}
@@ -122,11 +113,13 @@ class ClusterEvaluator(Evaluator):
                     progress(int(rows.done.sum()), n)
         except KeyboardInterrupt:
             self.client.cancel(list(futures), force=True)
+        except (distributed.client.FutureCancelledError, OSError) as error:
+            told[f"the cluster is gone: {error}", UserWarning] = None
+        except distributed.scheduler.KilledWorker as error:
+            raise BacktestError(f"workers of the cluster died at the same sets: {error}") from error
         for text, kind in told:
             warn_caller(text, kind)
-        if has_returns:
-            rows = rows._replace(returns=stack_returns(sampled, rows))
-        return self.finish_rows(rows, returns)
+        return rows._replace(returns=stack_returns(sampled, rows)) if wanted.returns else rows
 
 
 # ------------------------------------------------------------------------------------- the workers

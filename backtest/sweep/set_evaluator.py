@@ -221,15 +221,13 @@ class Evaluator:
         progress: Progress | None = None,
     ) -> Rows:
         wanted = EvaluatedBars(first, stop, returns or bool(self.equivalents))
-        return self.finish_rows(self._evaluate(sets, wanted, progress), returns)
-
-    def finish_rows(self, rows: Rows, has_returns: bool) -> Rows:
+        rows = self._evaluate(sets, wanted, progress)
         if not self.equivalents:
             return rows
         add_equivalents(
             rows, self.equivalents, count_periods(self.calendar, self.sampling, self.market)
         )
-        return rows if has_returns else rows._replace(returns=None)
+        return rows if returns else rows._replace(returns=None)
 
     def _evaluate(self, sets: Sets, wanted: EvaluatedBars, progress: Progress | None) -> Rows:
         set_single(False)  # many runs: compiled code is faster
@@ -446,26 +444,20 @@ class PooledEvaluator(Evaluator):
         first = next(iter(self.members.values()))
         vars(self).update(vars(first))
         self.is_alone, self.market, self.markets, self.signal = False, market, market, signal
+        self.equivalents = ()  # the members add theirs
         self.base = BaseTerms(policy, venue, account, first.base.signal)
 
-    def evaluate(
-        self,
-        sets: Sets,
-        *,
-        first: int = 0,
-        stop: int | None = None,
-        returns: bool = False,
-        progress: Progress | None = None,
-    ) -> Rows:
-        spans = self.find_spans(first, self.market.n_bars if stop is None else stop)
+    def _evaluate(self, sets: Sets, wanted: EvaluatedBars, progress: Progress | None) -> Rows:
+        stop = self.market.n_bars if wanted.stop is None else wanted.stop
+        spans = self.find_spans(wanted.first, stop)
         parts, n = {}, len(spans)
         for k, (name, (a, b)) in enumerate(spans.items()):
             told = None if progress is None else functools.partial(_report, progress, k, n)
             parts[name] = self.members[name].evaluate(
-                sets, first=a, stop=b, returns=returns, progress=told
+                sets, first=a, stop=b, returns=wanted.returns, progress=told
             )
         rows = pool_rows(parts, self.pool)
-        if not returns:
+        if not wanted.returns:
             return rows
         return rows._replace(returns=self._align_returns(parts, spans).mean(axis=0))
 
