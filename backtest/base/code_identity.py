@@ -24,11 +24,6 @@ OWN_VERSION = frozenset(
     }
 )
 
-REWORDED = {
-    "backtest.policy.policy": ", was given ",
-    "backtest.base.fields": ", was ",
-}
-
 
 class CodeText(NamedTuple):
     text: str
@@ -43,10 +38,7 @@ def describe_function(function: Any, seen: dict[int, int]) -> CodeText:
         return CodeText(f"again {seen[id(function)]}", frozenset(), True)
     seen[id(function)] = len(seen)
     texts, names, is_complete = [], set(find_code_names(function.__code__)), True
-    code = describe_bytecode(function.__code__)
-    if function.__module__ in REWORDED:
-        code = code.replace(", got ", REWORDED[function.__module__])
-    texts += [str(function.__module__), code]
+    texts += [str(function.__module__), describe_bytecode(function.__code__)]
     texts.append(repr(function.__defaults__))
     for name, value in sorted(find_references(function).items()):
         found = describe_value(value, seen)
