@@ -245,11 +245,6 @@ class Evaluator:
             )
         return self._evaluate_plainly(sets, wanted, progress)
 
-    def evaluate_spans(
-        self, sets: Sets, spans: Sequence[tuple[int, int]], *, returns: bool = False
-    ) -> list[Rows]:
-        return [self.evaluate(sets, first=a, stop=b, returns=returns) for a, b in spans]
-
     def check_causal(self, sets: Sets) -> None:
         if self._is_swept():
             self._runner().check_causal(sets)

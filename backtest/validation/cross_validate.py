@@ -292,7 +292,8 @@ def run_groups(
         tables: list[pd.DataFrame] = []
         while len(tables) < groups.n and (table := journal.read_table()) is not None:
             tables.append(table)
-        for rows in evaluator.evaluate_spans(some, spans[len(tables) :], returns=True):
+        for begin, end in spans[len(tables) :]:
+            rows = evaluator.evaluate(some, first=begin, stop=end, returns=True)
             tables.append(tabulate_runs(rows))
             journal.write_table(tables[-1])
         chunks.append(tables)

@@ -19,7 +19,7 @@ from backtest.store import (
     read_entry,
     verify_folder,
 )
-from backtest.sweep import Evaluator
+from backtest.sweep import Evaluator, count_sets
 from backtest.tune import UNFINISHED
 from backtest.validation.walk_forward import walk_forward
 from tests.kills import NEVER, die_at
@@ -127,11 +127,11 @@ def test_a_cross_validation_killed_after_a_batch_ends_at_the_same_bytes(tmp_path
     """Six sets, four at a time in three groups: what is stored is not run again."""
     module = importlib.import_module("backtest.validation.cross_validate")
     monkeypatch.setattr(module, "CHUNK", 4)
-    run, spans_run = Evaluator.evaluate_spans, []
+    run, sizes = Evaluator.evaluate, []
 
-    def count(self, sets, spans, **terms):
-        spans_run.append(len(spans))
-        return run(self, sets, spans, **terms)
+    def count(self, sets, **terms):
+        sizes.append(count_sets(sets))
+        return run(self, sets, **terms)
 
     some = {"groups": 3, "test_groups": 1, "trials": 6, "embargo": 0, **SPACE}
     market = make_market(160)
@@ -149,9 +149,9 @@ def test_a_cross_validation_killed_after_a_batch_ends_at_the_same_bytes(tmp_path
     with pytest.raises(bt.ParameterError, match="already started"):
         validate(begun)
     max((begun / entry.name).rglob("[0-9]*.parquet")).unlink()  # killed between two groups
-    monkeypatch.setattr(Evaluator, "evaluate_spans", count)
+    monkeypatch.setattr(Evaluator, "evaluate", count)
     assert validate(begun, resume=True).summary() == made.summary()
-    assert spans_run == [1, 3]
+    assert sizes == [4, 2, 2, 2]  # the last group of the first four, and all of the other two
     assert read_all(begun) == read_all(tmp_path / "whole")
     given_back = validate(begun, resume=True, progress=kill_this_process)
     assert given_back.summary() == made.summary()
