@@ -491,7 +491,7 @@ class Paths:
     funding: FundingChoice | Mapping[str, FundingChoice] = FITTED
     drift_of_history: bool = False
     correlation: tuple[tuple[float, ...], ...] = ((1.0,),)
-    _kept: dict[Any, Any] = field(default_factory=dict, init=False)
+    _kept: dict[str, tuple[int, PathBars]] = field(default_factory=dict, init=False)
 
     @functools.cached_property
     def markets(self) -> Markets:
@@ -637,21 +637,23 @@ class Paths:
         return min(BLOCK, max(1 << int(math.log2(max(BLOCK_BARS / self.width, 1.0))), 2))
 
     def _draw_block(self, number: int, name: str) -> PathBars:
-        kept, bars = self._kept.get(name, (None, None))
-        if kept != number:
+        kept, bars = self._kept.get(name, (-1, None))
+        if bars is None or kept != number:
             loads = tuple(map(float, self.factor[self.names.index(name)]))
             shape = (self.n_bars, self.block)
             bars = self.members[name].draw(
                 Draws(self.seed, number, shape, bridge=self.bridge, loads=loads)
             )
             self._kept[name] = (number, bars)
-        return bars  # type: ignore[no-any-return] # what is kept
+        return bars
 
     def closes(
         self, first: int = 0, stop: int | None = None, name: str | None = None
     ) -> FloatArray:
         """Return last prices of an instrument at closes, of shape (paths, width)."""
-        return self.draw(first, self.count if stop is None else stop, name).prices[3]
+        bars = self.draw(first, self.count if stop is None else stop, name)
+        closes: FloatArray = bars.prices[3]
+        return closes
 
     def markets_of(self, bars: Mapping[str, PathBars], k: int, number: int) -> Markets:
         """Return path k of some bars by instrument; ``number`` names it."""

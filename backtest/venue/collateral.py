@@ -267,10 +267,11 @@ class RateCurve(Value):
         each close: it sets the rate from the next open on, and the first bar has that of the
         second.
         """
-        used: Any = utilization
         if isinstance(utilization, str):
             known = read_column(market, utilization)
-            used = pd.Series([*known[:1], *known[:-1]], base.utc_index(market.time))
+            used: Any = pd.Series([*known[:1], *known[:-1]], base.utc_index(market.time))
+        else:
+            used = base.check_number("utilization", utilization)
         return {"borrow_rate": self.borrow(used), "cash_rate": self.supply(used)}
 
 

@@ -460,10 +460,6 @@ class ScenarioMargin(MarginRule):
         rows: tuple[Row, ...] = moves[group if group in moves else EVERY]
         return rows
 
-    def linear_rows_of(self, group: str) -> list[tuple[float, float]]:
-        limit = self.options.futures_range
-        return [(min(limit, max(-limit, row[0])), row[1]) for row in self.rows_of(group)]
-
     def number_products(self, groups: Sequence[str]) -> list[int]:
         """Return the number of each group's product; groups in none are one each."""
         if self.products is None:
@@ -503,8 +499,11 @@ class ScenarioMargin(MarginRule):
         """Return the scenarios of these instruments, and of underlyings of options, as arrays."""
         groups = self.list_groups(names)
         groups |= {each: () for each in underlyings if each not in groups}
-        rows = [self.linear_rows_of(group) for group in groups]
-        counts, moves = pack_rows([[move for move, _ in row] for row in rows])
+        limit = self.options.futures_range
+        rows = [self.rows_of(group) for group in groups]
+        counts, moves = pack_rows(
+            [[min(limit, max(-limit, row[0])) for row in each] for each in rows]
+        )
         places = {name: i for i, name in enumerate(names)}
         members = [places[name] for group in groups.values() for name in group]
         products = self.number_products(list(groups))
@@ -512,7 +511,7 @@ class ScenarioMargin(MarginRule):
         return ScenarioTables(
             counts=counts,
             moves=moves,
-            weights=pack_rows([[weight for _, weight in row] for row in rows])[1],
+            weights=pack_rows([[row[1] for row in each] for each in rows])[1],
             members=np.array(members, dtype=np.int64),
             starts=np.cumsum([0, *map(len, groups.values())], dtype=np.int64),
             products=np.array(products, dtype=np.int64),

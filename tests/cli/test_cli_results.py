@@ -1,6 +1,7 @@
 """``backtest results``: what it prints, what it refuses, its exit codes."""
 
 import json
+import re
 import shlex
 import shutil
 from pathlib import Path
@@ -65,6 +66,7 @@ def test_a_list_fits_a_terminal_of_80_columns(capsys, results, monkeypatch):
     monkeypatch.setattr("sys.stdout.isatty", lambda: True)
     code, out, _ = call(capsys, "results", "list")
     assert code == 0
+    out = re.sub(r"\x1b\[[0-9;]*m", "", out)  # where colors are on
     assert max(map(len, out.splitlines())) <= 80
     assert out.count("SYNTHETIC-PERP 4h") == 3
     assert "Constant(leverag" in out

@@ -228,7 +228,7 @@ def test_decisions_at_200_bars_of_50_runs_are_those_of_the_runs(monkeypatch):
     """One position and several, every fill mode; most of the bars trade."""
     trust_data(monkeypatch)
     count = Count()
-    for seed in range(36):
+    for seed in range(37):
         count.add(make_exit_case(seed), 5)
         count.add(make_full_case(seed), 4)
     assert not count.wrong, f"{len(count.wrong)}:\n" + "\n".join(count.wrong[:20])

@@ -1,6 +1,7 @@
 """Log growth is the sum of its terms, and each term is what its name says."""
 
 import math
+from dataclasses import replace
 
 import numpy as np
 import pandas as pd
@@ -93,6 +94,8 @@ def test_a_gap_between_close_and_open_stands_under_fills():
 def test_the_terms_of_a_random_run_add_up(seed):
     """All margin modes, shorts, inverse contracts, liquidations, flows and reserves by chance."""
     case = make_case(seed)
+    terms = case.account | {"negative_limit": None, "conversion": "listed"}
+    case = replace(case, account=terms, collateral=[])  # which is attributed by instrument
     result = bt.run(policy=Follow(), compile=False, **case.for_engine(bt))
     split, table = result.attribution(), result.attribution(by="day")
     finite = split.terms.drop("ruin")
