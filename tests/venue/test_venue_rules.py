@@ -14,7 +14,7 @@ from backtest.strategies import Constant, HealthTarget, LeverageLoop, MarginBuff
 from tests import scenes
 from tests.kit import free_venue, live
 from tests.scenes import INF, NAN, account_of, happened, is_, isolated, play, series, venue_of
-from tests.strategies.test_strategies_loop import PENALTY, THRESHOLD, debt, lending_market
+from tests.strategies.test_strategies_liquidation import PENALTY, THRESHOLD, debt, lending_market
 
 CHANGE = 300
 SAMPLE = bt.Market.sample(bars=600)
